@@ -315,6 +315,8 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 		insn->rm = (uint8_t)((modrm & 7) | (p.rex & 1) << 3);
 		if (insn->map == 1 && insn->opcode >= 0x20 && insn->opcode <= 0x23)
 			insn->mod = 3; /* MOV CR/DR ignore mod */
+		if (code_bits != 64 && !insn->kind && insn->map == 0 && insn->opcode == 0x62 && insn->mod == 3)
+			return -EINVAL; /* EVEX */
 		if (insn->mod != 3) {
 			if (insn->address_bytes == 2)
 				address16(&c, modrm, insn);
