@@ -1,0 +1,45 @@
+/*
+ * The contract between a machine and what executes its processors.
+ *
+ * An engine owns the processor state while engine_run() runs; the machine answers through engine_ops on the processor's own
+ * thread. engine_kick() may be called from any thread and from a signal handler.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct x86_state;
+struct engine;
+struct engine_cpu;
+
+enum engine_exit { ENGINE_EXIT_NONE, ENGINE_EXIT_HALT, ENGINE_EXIT_KICK, ENGINE_EXIT_SHUTDOWN, ENGINE_EXIT_STOP };
+
+struct engine_ops {
+	uint64_t (*port_read)(void *context, uint16_t port, unsigned bytes);
+	void (*port_write)(void *context, uint16_t port, unsigned bytes, uint64_t value);
+	void (*mmio_read)(void *context, uint64_t gpa, void *to, size_t bytes);
+	void (*mmio_write)(void *context, uint64_t gpa, const void *from, size_t bytes);
+	/* 0, or -EINVAL for #GP. */
+	int (*msr_read)(void *context, uint32_t msr, uint64_t *ret_value);
+	int (*msr_write)(void *context, uint32_t msr, uint64_t value);
+	void (*cpuid)(void *context, uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
+	/* The vector to deliver now, or -1. Taking it acknowledges it. */
+	int (*interrupt)(void *context);
+	void (*set_cr8)(void *context, uint8_t value);
+	/* The hypercall instruction at CPL 0; registers are in the state. False: #UD. */
+	bool (*hypercall)(void *context);
+};
+
+/* ram: ram_bytes of host memory, guest-physical from 0 to low_bytes and from 4 GiB on. NULL when memory is short. */
+struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes);
+struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context);
+struct x86_state *engine_cpu_state(struct engine_cpu *cpu);
+/* Runs until an exit. Call on one thread per processor only, between engine_run calls the state may be changed. */
+enum engine_exit engine_run(struct engine_cpu *cpu);
+void engine_kick(struct engine_cpu *cpu);
+/* Guest memory [gpa, gpa + bytes) was written by something other than a processor. */
+void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
+void engine_stop(struct engine_cpu *cpu, enum engine_exit why);
+void engine_print_statistics(struct engine_cpu *cpu);

@@ -1,0 +1,556 @@
+/*
+ * The code cache and the way in and out of it: finding blocks, chaining them, taking them back when guest code changes.
+ *
+ * Two views of one memfd: code_write is never executable, code_run never writable. Blocks are only appended; an invalidated
+ * block keeps its place, its two entries are overwritten by jumps that lead to the dispatcher, and everything goes when the
+ * cache is full.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "emit.h"
+
+static const uint8_t kept[] = { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R12, R13 };
+
+static struct host_mem gpr(uint8_t reg) { return cpu_mem(offsetof(struct soft_cpu, state.gpr) + 8u * reg); }
+
+static void emit_resume(struct emitter *e)
+{
+	for (unsigned n = 0; n < sizeof(kept); n++)
+		emit_load(e, kept[n], gpr(kept[n]));
+	emit_load(e, R15, CPU(read_table));
+	emit_load(e, R14, CPU(write_table));
+	emit_load(e, R10, CPU(temp[0]));
+	emit_load(e, R11, CPU(temp[1]));
+	emit_jmp_cpu(e, offsetof(struct soft_cpu, resume));
+}
+
+static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *function)
+{
+	uint8_t *at = e->out;
+
+	for (unsigned n = 0; n < sizeof(kept); n++)
+		emit_store(e, kept[n], gpr(kept[n]));
+	emit_store(e, R10, CPU(temp[0]));
+	emit_store(e, R11, CPU(temp[1]));
+	emit_load(e, RSP, CPU(host_rsp));
+	emit_load(e, RDI, CPU(self));
+	emit_mov(e, RSI, R10);
+	emit_mov(e, RDX, R11);
+	emit_constant(e, RAX, (uint64_t)function);
+	emit_rr(e, OP32(0xff), 2, RAX);
+	emit_store(e, RAX, CPU(resume));
+	emit_resume(e);
+	return engine->code_run + (at - engine->code_write);
+}
+
+static void *system_thunk(struct soft_cpu *cpu, uint64_t unused, const struct x86_insn *insn)
+{
+	struct x86_insn copy = *insn;
+
+	(void)unused;
+	return soft_system(cpu, &copy);
+}
+
+static void *chain_thunk(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)
+{
+	struct soft_engine *e = cpu->engine;
+	uint32_t before = e->block_count;
+	bool word = cpu->temp[2] & 1;
+	uint64_t target = cpu->state.rip;
+	void *entry;
+	struct block *b;
+
+	(void)unused;
+	cpu->chains++;
+	entry = soft_dispatch(cpu);
+	b = soft_block_of(e, (uint64_t)entry);
+	if (!b || b->dead || b->mode & 0x180 || e->block_count < before || b->gva != target)
+		return entry;
+	set_jump(e->code_write + (link - e->code_run), e->code_write + (word ? b->host_offset : b->direct_offset));
+	return entry;
+}
+
+static void *miss_thunk(struct soft_cpu *cpu) { return soft_dispatch(cpu); }
+static void *signal_thunk(struct soft_cpu *cpu)
+{
+	struct fault f = { .vector = (uint8_t)cpu->signal_vector, .has_code = cpu->signal_vector == EXC_GP || cpu->signal_vector == EXC_SS };
+
+	cpu->state.rip = cpu->signal_rip;
+	cpu->flags_word = (cpu->signal_flags & 0xff) << 8 | (cpu->signal_flags >> 11 & 1);
+	return soft_raise(cpu, &f);
+}
+
+static void *enter_at, *signal_at;
+
+int soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
+{
+	static const uint8_t saved[] = { RBX, RBP, R12, R13, R14, R15 };
+	struct emitter e = { engine->code_write + engine->code_used };
+	uint8_t *at;
+
+	cpu->thunk_memory = emit_thunk(engine, &e, (void *)soft_memory);
+	cpu->thunk_commit = emit_thunk(engine, &e, (void *)soft_commit);
+	cpu->thunk_system = emit_thunk(engine, &e, (void *)system_thunk);
+	cpu->thunk_chain = emit_thunk(engine, &e, (void *)chain_thunk);
+	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk);
+	signal_at = emit_thunk(engine, &e, (void *)signal_thunk);
+	at = e.out;
+	for (unsigned n = 0; n < sizeof(saved); n++)
+		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]), emit8(&e, 0x50 | (saved[n] & 7));
+	emit_lea(&e, RSP, mem(RSP, -8));
+	emit_store(&e, RSP, CPU(host_rsp));
+	emit_store(&e, RSI, CPU(resume));
+	emit_resume(&e);
+	enter_at = engine->code_run + (at - engine->code_write);
+	at = e.out;
+	emit_load(&e, RSP, CPU(host_rsp));
+	emit_lea(&e, RSP, mem(RSP, 8));
+	for (unsigned n = sizeof(saved); n-- > 0;)
+		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]), emit8(&e, 0x58 | (saved[n] & 7));
+	emit8(&e, 0xc3);
+	engine->leave = engine->code_run + (at - engine->code_write);
+	engine->code_used = engine->thunks_end = (size_t)(e.out - engine->code_write);
+	return 0;
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------------------- */
+
+struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc)
+{
+	uint64_t offset = host_pc - (uint64_t)e->code_run;
+	uint32_t low = 0, high = e->block_count;
+
+	if (offset >= e->code_used)
+		return NULL;
+	while (low < high) {
+		uint32_t middle = (low + high) / 2;
+
+		if (e->blocks[middle].host_offset <= offset)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low && offset < e->blocks[low - 1].host_offset + e->blocks[low - 1].host_bytes ? &e->blocks[low - 1] : NULL;
+}
+
+bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, uint64_t *ret_next)
+{
+	struct block *b = soft_block_of(e, host_pc);
+	uint32_t offset, n;
+
+	if (!b)
+		return false;
+	offset = (uint32_t)(host_pc - (uint64_t)e->code_run - b->host_offset);
+	for (n = 1; n < b->insns && e->maps[b->map_first + n].host <= offset; n++)
+		;
+	*ret_rip = b->gva + e->maps[b->map_first + n - 1].guest;
+	*ret_next = *ret_rip + e->maps[b->map_first + n - 1].length;
+	return true;
+}
+
+static uint32_t bucket(uint64_t gpa, uint64_t gva, uint32_t mode)
+{
+	return (uint32_t)(((gpa ^ gva << 20 ^ mode) * 0x9e3779b97f4a7c15ull) >> 46) & (HASH_BUCKETS - 1);
+}
+
+static void reset(struct soft_engine *e)
+{
+	e->block_count = e->map_count = 0;
+	e->code_used = e->thunks_end;
+	memset(e->hash, 0, HASH_BUCKETS * sizeof(*e->hash));
+	memset(e->page_blocks, 0, (e->ram_bytes >> 12) * sizeof(*e->page_blocks));
+	for (uint64_t f = 0; f < e->ram_bytes >> 12; f++)
+		e->frame_flags[f] &= (uint8_t)~FRAME_CODE;
+}
+
+void soft_flush_jumps(struct soft_cpu *cpu)
+{
+	memset(cpu->jump_cache, 0xff, sizeof(cpu->jump_cache));
+	memset(cpu->code_filter, 0, sizeof(cpu->code_filter));
+}
+
+static void kill_block(struct soft_engine *e, struct block *b)
+{
+	uint8_t *stub = e->code_write + b->stub_offset, *entry = e->code_write + b->host_offset;
+	uint32_t *link = &e->hash[bucket(b->gpa, b->gva, b->mode & 0xff)];
+	const size_t flag_save_bytes = 3 + 1 + 3 + 9 + 3; /* of emit_save_flags(r10 free) */
+
+	while (*link && &e->blocks[*link - 1] != b)
+		link = &e->blocks[*link - 1].next_in_hash;
+	if (*link)
+		*link = b->next_in_hash;
+	b->dead = true;
+	entry[0] = 0xe9;
+	set_jump(entry + 1, stub + flag_save_bytes + 0);
+	entry = e->code_write + b->direct_offset;
+	entry[0] = 0xe9;
+	set_jump(entry + 1, stub);
+}
+
+/* Guest memory was written: blocks made from these bytes are taken back. */
+void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)
+{
+	uint64_t frame = soft_frame(e, soft_hva(e, gpa));
+
+	for (int before = 0; before < 2; before++) { /* a straddling block belongs to the page before */
+		uint32_t *link;
+
+		if (before && (!frame || !(e->frame_flags[frame - 1] & FRAME_CODE)))
+			break;
+		link = &e->page_blocks[frame - (unsigned)before];
+		while (*link) {
+			struct block *b = &e->blocks[*link - 1];
+
+			if (gpa < b->gpa + b->guest_bytes && gpa + bytes > b->gpa) {
+				kill_block(e, b);
+				*link = b->next_in_page;
+			} else {
+				link = &b->next_in_page;
+			}
+		}
+	}
+	if (!e->page_blocks[frame] && !(frame && e->page_blocks[frame - 1]))
+		e->frame_flags[frame] &= (uint8_t)~FRAME_CODE;
+}
+
+static void protect(struct soft_cpu *cpu, uint64_t frame)
+{
+	struct soft_engine *e = cpu->engine;
+
+	if (e->frame_flags[frame] & FRAME_WRITTEN)
+		soft_revoke_writes(cpu, frame);
+	e->frame_flags[frame] = (uint8_t)((e->frame_flags[frame] | FRAME_CODE) & ~FRAME_WRITTEN);
+}
+
+uint32_t soft_mode(struct soft_cpu *cpu)
+{
+	const struct x86_state *s = &cpu->state;
+	uint32_t mode = s->code_bits == 64 ? 0 : s->code_bits == 32 ? 1 : 2;
+	bool flat = true;
+
+	if (s->code_bits != 64)
+		for (int n = X86_ES; n <= X86_DS; n++)
+			flat &= s->segment[n].base == 0;
+	mode |= s->cpl == 3 ? 4 : 0;
+	mode |= s->cr0 & (CR0_TS | CR0_EM) ? 8 : 0;
+	mode |= flat ? 0 : 16;
+	return mode;
+}
+
+static struct block *find(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault)
+{
+	struct soft_engine *e = cpu->engine;
+	uint32_t *head = &e->hash[bucket(gpa, cpu->state.rip, mode)];
+	struct block *b;
+	uint64_t frame;
+
+	for (uint32_t n = *head; n; n = e->blocks[n - 1].next_in_hash) {
+		b = &e->blocks[n - 1];
+		if (b->gpa == gpa && b->gva == cpu->state.rip && (b->mode & 0xff) == mode)
+			return b;
+	}
+	if (!soft_hva(e, gpa)) {
+		*fault = (struct fault){ .vector = EXC_GP, .has_code = true };
+		return NULL;
+	}
+	if (e->code_used + (128 << 10) > e->code_bytes || e->block_count + 1 >= MAX_BLOCKS || e->map_count + 512 > MAX_MAPS) {
+		reset(e);
+		soft_flush_jumps(cpu);
+	}
+	frame = soft_frame(e, soft_hva(e, gpa));
+	protect(cpu, frame);
+	b = soft_translate(cpu, gpa, mode, fault);
+	if (!b)
+		return NULL;
+	if (((gpa & 4095) + b->guest_bytes) > 4096 && frame + 1 < e->ram_bytes >> 12)
+		protect(cpu, frame + 1);
+	head = &e->hash[bucket(gpa, b->gva, mode)];
+	b->next_in_hash = *head;
+	b->next_in_page = e->page_blocks[frame];
+	*head = e->page_blocks[frame] = (uint32_t)(b - e->blocks) + 1;
+	return b;
+}
+
+static bool take_interrupt(struct soft_cpu *cpu)
+{
+	int vector;
+
+	if (!cpu->state.interrupt_flag || cpu->state.interrupt_shadow) {
+		cpu->interrupt_pending = 1;
+		return false;
+	}
+	soft_outside(cpu);
+	vector = cpu->ops->interrupt(cpu->ops_context);
+	soft_inside(cpu);
+	cpu->interrupt_pending = 0;
+	if (vector < 0)
+		return false;
+	cpu->interrupt_pending = 1; /* there may be more */
+	return soft_deliver(cpu, (unsigned)vector, false, false, 0) == 0;
+}
+
+/* The host code to go on with at state.rip: pending events first. */
+void *soft_dispatch(struct soft_cpu *cpu)
+{
+	struct soft_engine *e = cpu->engine;
+	struct fault fault;
+	struct block *b;
+	uint32_t mode;
+	uint64_t gpa, linear, epoch;
+	unsigned rights;
+	bool alone = false;
+
+	cpu->misses++;
+	if (cpu->trap_after) {
+		cpu->trap_after = false;
+		cpu->state.dr[6] |= 0x4000;
+		soft_deliver(cpu, EXC_DB, false, false, 0);
+	}
+	if (__atomic_exchange_n(&cpu->kick, 0, __ATOMIC_ACQ_REL) || cpu->stop) {
+		if (cpu->stop) {
+			cpu->stop = false;
+			cpu->exit = (enum engine_exit)cpu->stop_why;
+			return e->leave;
+		}
+		take_interrupt(cpu);
+	} else if (cpu->interrupt_pending && cpu->state.interrupt_flag && !cpu->state.interrupt_shadow) {
+		take_interrupt(cpu);
+	}
+	for (;;) {
+		if (cpu->stop)
+			return cpu->stop = false, cpu->exit = (enum engine_exit)cpu->stop_why, e->leave;
+		soft_select_view(cpu);
+		alone = cpu->single_once || cpu->state.interrupt_shadow || cpu->state.rflags & FLAG_TF;
+		mode = soft_mode(cpu) | (alone ? 0x80 : 0);
+		linear = cpu->state.code_bits == 64 ? cpu->state.rip : (uint32_t)(cpu->state.segment[X86_CS].base + cpu->state.rip);
+		if (soft_walk(cpu, linear, ACCESS_EXEC, &gpa, &rights, &fault)) {
+			soft_deliver(cpu, fault.vector, false, fault.has_code, (cpu->state.cr2 = fault.vector == EXC_PF ? fault.address : cpu->state.cr2, fault.code));
+			continue;
+		}
+		b = find(cpu, gpa, mode, &fault);
+		if (b)
+			break;
+		if (fault.vector == EXC_PF)
+			cpu->state.cr2 = fault.address;
+		soft_deliver(cpu, fault.vector, false, fault.has_code, fault.code);
+	}
+	epoch = (uint64_t)(mode & 0x7f) << 52;
+	if (alone) {
+		cpu->trap_after = cpu->state.rflags & FLAG_TF;
+		cpu->single_once = false;
+		cpu->state.interrupt_shadow = 0;
+		cpu->jump_xor = ~epoch; /* the block leaves through the jump cache: come back here */
+	} else {
+		struct jump_entry *j = &cpu->jump_cache[(b->gva ^ b->gva >> 12) & (JUMP_CACHE_ENTRIES - 1)];
+		unsigned bit = (unsigned)((linear >> 12) * 0x9e3779b97f4a7c15ull >> 52);
+
+		__atomic_store_n(&cpu->jump_xor, epoch, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&cpu->kick, __ATOMIC_SEQ_CST))
+			cpu->jump_xor = ~epoch;
+		j->tag = b->gva ^ epoch;
+		j->host = e->code_run + b->host_offset;
+		cpu->code_filter[bit >> 6] |= 1ull << (bit & 63);
+		if (b->mode & 0x100) {
+			bit = (unsigned)(((linear >> 12) + 1) * 0x9e3779b97f4a7c15ull >> 52);
+			cpu->code_filter[bit >> 6] |= 1ull << (bit & 63);
+		}
+	}
+	return e->code_run + b->host_offset;
+}
+
+void *soft_raise(struct soft_cpu *cpu, const struct fault *fault)
+{
+	cpu->trap_after = false;
+	if (fault->vector == EXC_PF)
+		cpu->state.cr2 = fault->address;
+	soft_deliver(cpu, fault->vector, false, fault->has_code, fault->code);
+	return soft_dispatch(cpu);
+}
+
+/* ---- running --------------------------------------------------------------------------------------------------------------------- */
+
+void soft_outside(struct soft_cpu *cpu)
+{
+	static const uint32_t mxcsr = 0x1f80;
+
+	__asm__ volatile("xsave64 (%0)" : : "r"(cpu->vector), "a"(7), "d"(0) : "memory");
+	__asm__ volatile("ldmxcsr %0; fninit; vzeroupper" : : "m"(mxcsr));
+}
+
+void soft_inside(struct soft_cpu *cpu)
+{
+	__asm__ volatile("xrstor64 (%0)" : : "r"(cpu->vector), "a"(7), "d"(0) : "memory");
+}
+
+static __thread struct soft_cpu *running;
+
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+	ucontext_t *u = context;
+	greg_t *g = u->uc_mcontext.gregs;
+	struct soft_cpu *cpu = running;
+	uint64_t next;
+
+	if (!cpu || !soft_guest_pc(cpu->engine, (uint64_t)g[REG_RIP], &cpu->signal_rip, &next)) {
+		signal(number, SIG_DFL);
+		return;
+	}
+	switch (number) {
+	case SIGFPE:
+		cpu->signal_vector = info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF ? EXC_DE : EXC_XM;
+		if (u->uc_mcontext.fpregs && (u->uc_mcontext.fpregs->swd & 0x80))
+			cpu->signal_vector = EXC_MF;
+		break;
+	case SIGILL: cpu->signal_vector = EXC_UD; break;
+	case SIGBUS: cpu->signal_vector = EXC_SS; break;
+	default:
+		if (info->si_addr) { /* not a non-canonical address: a fault of ours */
+			signal(number, SIG_DFL);
+			return;
+		}
+		cpu->signal_vector = EXC_GP;
+	}
+	cpu->signal_flags = (uint64_t)g[REG_EFL];
+	g[REG_EFL] &= ~(greg_t)FLAG_DF;
+	g[REG_RIP] = (greg_t)signal_at;
+}
+
+static int install_signals(void)
+{
+	static const int numbers[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	stack_t stack = { .ss_size = 64 << 10 };
+
+	stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (stack.ss_sp == MAP_FAILED || sigaltstack(&stack, NULL))
+		return -errno;
+	for (unsigned n = 0; n < 4; n++)
+		sigaction(numbers[n], &action, NULL);
+	return 0;
+}
+
+enum engine_exit engine_run(struct engine_cpu *opaque)
+{
+	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
+	void (*enter)(struct soft_cpu *, void *) = (void (*)(struct soft_cpu *, void *))enter_at;
+
+	if (running != cpu) {
+		install_signals();
+		__builtin_ia32_wrgsbase64((uint64_t)cpu);
+		running = cpu;
+	}
+	cpu->exit = ENGINE_EXIT_NONE;
+	soft_set_rflags(cpu, cpu->state.rflags | (cpu->state.interrupt_flag ? FLAG_IF : 0));
+	soft_inside(cpu);
+	enter(cpu, soft_dispatch(cpu));
+	soft_outside(cpu);
+	cpu->state.rflags = soft_rflags(cpu);
+	return cpu->exit;
+}
+
+void engine_kick(struct engine_cpu *opaque)
+{
+	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
+
+	__atomic_store_n(&cpu->kick, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->jump_xor, ~0ull, __ATOMIC_SEQ_CST);
+}
+
+void engine_stop(struct engine_cpu *opaque, enum engine_exit why)
+{
+	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
+
+	cpu->stop_why = (int)why;
+	cpu->stop = true;
+	engine_kick(opaque);
+}
+
+void engine_memory_written(struct engine *opaque, uint64_t gpa, size_t bytes)
+{
+	struct soft_engine *e = (struct soft_engine *)opaque;
+	uint8_t *hva = soft_hva(e, gpa);
+
+	if (hva && e->frame_flags[soft_frame(e, hva)] & FRAME_CODE)
+		soft_invalidate(e, gpa, bytes);
+}
+
+static void *reserve(size_t bytes)
+{
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return at == MAP_FAILED ? NULL : at;
+}
+
+struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes)
+{
+	struct soft_engine *e = calloc(1, sizeof(*e));
+	int fd = memfd_create("umbra-code", MFD_CLOEXEC);
+
+	if (!e || fd < 0)
+		return NULL;
+	e->ram = ram;
+	e->ram_bytes = ram_bytes;
+	e->low_bytes = low_bytes;
+	e->code_bytes = 64 << 20;
+	if (ftruncate(fd, (off_t)e->code_bytes))
+		return NULL;
+	e->code_write = mmap(NULL, e->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	e->code_run = mmap(NULL, e->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	close(fd);
+	e->blocks = reserve(MAX_BLOCKS * sizeof(*e->blocks));
+	e->hash = reserve(HASH_BUCKETS * sizeof(*e->hash));
+	e->maps = reserve(MAX_MAPS * sizeof(*e->maps));
+	e->page_blocks = reserve((ram_bytes >> 12) * sizeof(*e->page_blocks));
+	e->frame_flags = reserve(ram_bytes >> 12);
+	if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED || !e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags)
+		return NULL;
+	pthread_mutex_init(&e->lock, NULL);
+	return (struct engine *)e;
+}
+
+static int make_table(uint64_t *ret_base)
+{
+	uint8_t *at = reserve(TABLE_BYTES + 0x20000);
+
+	if (!at)
+		return -ENOMEM;
+	madvise(at, TABLE_BYTES, MADV_NOHUGEPAGE);
+	*ret_base = (((uint64_t)at + 0xffff) & ~0xffffull) + TABLE_BIAS;
+	return 0;
+}
+
+struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context)
+{
+	struct soft_cpu *cpu = reserve(sizeof(*cpu));
+
+	if (!cpu)
+		return NULL;
+	for (int n = 0; n < VIEWS; n++)
+		if (make_table(&cpu->view_read[n]) || make_table(&cpu->view_write[n]))
+			return NULL;
+	cpu->self = cpu;
+	cpu->engine = (struct soft_engine *)engine;
+	cpu->ops = ops;
+	cpu->ops_context = context;
+	*(uint16_t *)(void *)(cpu->vector) = 0x37f;
+	*(uint32_t *)(void *)(cpu->vector + 24) = 0x1f80;
+	soft_flush_jumps(cpu);
+	soft_make_thunks(cpu->engine, cpu);
+	return (struct engine_cpu *)cpu;
+}
+
+struct x86_state *engine_cpu_state(struct engine_cpu *cpu) { return &((struct soft_cpu *)cpu)->state; }
+
+void engine_print_statistics(struct engine_cpu *opaque)
+{
+	struct soft_cpu *c = (struct soft_cpu *)opaque;
+
+	fprintf(stderr, "rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu code %zu KiB\n", c->state.rip, c->translations,
+		c->fills, c->misses, c->chains, c->systems, c->engine->code_used >> 10);
+}

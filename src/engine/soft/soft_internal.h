@@ -1,0 +1,146 @@
+/*
+ * Inside the software engine. docs/engine.md explains the scheme; in short:
+ *
+ *   host register   while translated code runs
+ *   r15, r14        read table, write table of the current view (both ...240C: table base and BEXTR control in one)
+ *   r11, r10        scratch
+ *   gs:             struct soft_cpu of this processor
+ *   all others      the guest registers of the same name; guest r10, r11, r14, r15 live in cpu->state.gpr
+ *
+ * A table entry is 0 (not cached) or (host address - guest address) | 1; it is indexed by bits 47:12 of the address, so a
+ * non-canonical address hits the entry of a canonical one, and the access then lands on a non-canonical host address and
+ * faults: no guest address reaches host memory that is not guest RAM.
+ *
+ * Everything here is compiled without vector registers: guest vector state stays in the host's registers across helpers.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stddef.h>
+
+#include "../../x86/state.h"
+#include "../engine.h"
+
+enum { PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL_AC = 2 };
+#define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
+#define TABLE_BYTES (1ull << 39)
+enum { JUMP_CACHE_ENTRIES = 4096, JOURNAL_ENTRIES = 1 << 16 };
+
+struct jump_entry { uint64_t tag; void *host; };
+
+struct block {
+	uint64_t gva, gpa;
+	uint32_t mode;
+	uint32_t host_offset, host_bytes; /* in the code cache: the indirect entry */
+	uint32_t direct_offset;
+	uint16_t guest_bytes;
+	uint16_t insns;
+	uint32_t map_first;      /* index of the first pc_map */
+	uint32_t next_in_hash, next_in_page; /* indices + 1 */
+	uint32_t stub_offset;    /* where a patched entry leads */
+	bool dead;
+};
+
+struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets from block start; host of the instruction's begin */
+
+struct memory_site { /* follows the jump to the slow thunk; all offsets are relative to the site itself */
+	int32_t retry, bounce;
+	uint8_t write, read, is_code_end, bytes_low;
+	uint16_t bytes;
+	uint16_t align_mask;
+	uint64_t next_rip;
+};
+
+struct soft_cpu {
+	struct x86_state state; /* first: displaced registers are addressed through gs */
+	uint64_t flags_word;    /* byte 0: OF, byte 1: LAHF */
+	uint64_t temp[4];
+	void *resume;
+	struct soft_cpu *self;
+	uint32_t kick;             /* polled by translated code */
+	uint32_t interrupt_pending; /* looked at when IF becomes 1 */
+	uint64_t jump_xor;         /* mode and epoch mixed into the tags */
+	uint64_t read_table, write_table, host_rsp;
+	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss;
+	uint64_t view_read[VIEWS], view_write[VIEWS];
+	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
+	_Alignas(64) uint8_t vector[4096];
+	_Alignas(64) uint8_t bounce[2048 + 64];
+	uint64_t bounce_gva, epoch;
+	struct memory_site *bounce_site;
+	struct soft_engine *engine;
+	const struct engine_ops *ops;
+	void *ops_context;
+	enum engine_exit exit;
+	uint64_t journal[2][JOURNAL_ENTRIES]; /* [global]: index << 2 | view */
+	uint32_t journal_used[2];
+	uint64_t large_filter[64], code_filter[64];
+	int fault_depth;
+	uint64_t signal_vector, signal_rip, signal_flags, signal_address;
+	uint64_t deliveries[32], fills, translations, misses, chains, systems;
+	bool single_once, trap_after, stop;
+	int stop_why;
+};
+
+struct soft_engine {
+	uint8_t *ram;
+	uint64_t ram_bytes, low_bytes; /* RAM [0, low) and [4 GiB, ...) */
+	uint8_t *code_write, *code_run;
+	size_t code_bytes, code_used, thunks_end;
+	struct block *blocks;
+	uint32_t block_count, *hash, *page_blocks;
+	struct pc_map *maps;
+	uint32_t map_count;
+	uint8_t *frame_flags;
+	pthread_mutex_t lock;
+	void *leave;
+};
+
+enum { FRAME_CODE = 1, FRAME_WRITTEN = 2 };
+enum { HASH_BUCKETS = 1 << 18, MAX_BLOCKS = 1 << 19, MAX_MAPS = 1 << 22 };
+enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4, ACCESS_SYSTEM = 8 };
+
+static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa)
+{
+	if (gpa < e->low_bytes)
+		return e->ram + gpa;
+	if (gpa >= 1ull << 32 && gpa - (1ull << 32) < e->ram_bytes - e->low_bytes)
+		return e->ram + e->low_bytes + (gpa - (1ull << 32));
+	return NULL;
+}
+
+static inline uint64_t soft_frame(const struct soft_engine *e, const uint8_t *hva) { return (uint64_t)(hva - e->ram) >> 12; }
+
+struct fault { uint8_t vector; bool has_code; uint32_t code; uint64_t address; };
+
+/* mmu.c */
+int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa, unsigned *ret_rights, struct fault *fault);
+int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva, uint64_t *ret_gpa, struct fault *fault);
+int soft_read(struct soft_cpu *cpu, uint64_t gva, void *to, size_t bytes, unsigned access, struct fault *fault);
+int soft_write(struct soft_cpu *cpu, uint64_t gva, const void *from, size_t bytes, unsigned access, struct fault *fault);
+void soft_flush(struct soft_cpu *cpu, bool global);
+void soft_flush_page(struct soft_cpu *cpu, uint64_t gva);
+void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame);
+void soft_select_view(struct soft_cpu *cpu);
+void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site);
+void *soft_commit(struct soft_cpu *cpu);
+
+/* translate.c, cache.c */
+void *soft_dispatch(struct soft_cpu *cpu);
+struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault);
+void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
+void soft_flush_jumps(struct soft_cpu *cpu);
+struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc);
+bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, uint64_t *ret_next);
+int soft_make_thunks(struct soft_engine *e, struct soft_cpu *cpu);
+uint32_t soft_mode(struct soft_cpu *cpu);
+
+/* system.c, exception.c, string.c */
+void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);
+void *soft_raise(struct soft_cpu *cpu, const struct fault *fault);
+int soft_deliver(struct soft_cpu *cpu, unsigned vector, bool software, bool has_code, uint32_t code);
+uint64_t soft_rflags(struct soft_cpu *cpu);
+void soft_set_rflags(struct soft_cpu *cpu, uint64_t value);
+int soft_string(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);
+void soft_outside(struct soft_cpu *cpu);
+void soft_inside(struct soft_cpu *cpu);

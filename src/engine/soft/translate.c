@@ -1,0 +1,1176 @@
+/*
+ * From guest code to host code, one block at a time: up to 64 instructions of one page, entered at the top, left at a jump, a
+ * system instruction, or a taken conditional branch. The scheme is explained in docs/engine.md.
+ *
+ * Invariants
+ *  1. Between two instructions every guest register is where soft_internal.h says: faults are precise without repair.
+ *  2. Host flags are the guest's wherever a later instruction may read them. At an indirect or cross-page exit they are in
+ *     flags_word, and a block's indirect entry brings them back if the block reads flags before setting them.
+ *  3. No table entry or delta survives an instruction: an invalidation is complete when the processor reaches a poll.
+ *  4. A block ends at its page; an instruction that straddles two pages is a block of its own, entered by the dispatcher only.
+ */
+#include "emit.h"
+
+#include <errno.h>
+
+enum { MAX_INSNS = 64, MAX_COLD = 160, BLOCK_ROOM = 96 << 10 };
+
+struct guest_insn { struct x86_insn insn; uint64_t rip; uint8_t live_in; uint8_t raw[16]; };
+
+struct cold {
+	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL } kind;
+	uint8_t *from[2]; /* rel32s that lead here */
+	uint8_t *retry, *back, *after;
+	struct host_mem ea;
+	bool ea_in_r10, write, read, flags_in_word;
+	uint16_t bytes;
+	uint64_t target, rip, next_rip;
+};
+
+struct translation {
+	struct emitter e;
+	struct soft_cpu *cpu;
+	struct soft_engine *engine;
+	uint32_t mode;
+	unsigned code_bits;
+	bool flat;
+	uint64_t cs_base, page; /* linear page of the block */
+	struct guest_insn insns[MAX_INSNS];
+	unsigned count;
+	struct cold cold[MAX_COLD];
+	unsigned cold_count;
+	struct guest_insn *at;
+	uint8_t *base;
+	struct block *block;
+	uint64_t rip_mask;
+	bool ended;
+};
+
+static bool displaced(uint8_t reg) { return reg == 10 || reg == 11 || reg == 14 || reg == 15; }
+static struct host_mem slot(uint8_t reg) { return cpu_mem(offsetof(struct soft_cpu, state.gpr) + 8u * reg); }
+static struct emitter *out(struct translation *t) { return &t->e; }
+
+static struct cold *new_cold(struct translation *t, int kind)
+{
+	struct cold *c = &t->cold[t->cold_count++];
+
+	memset(c, 0, sizeof(*c));
+	c->kind = kind;
+	c->rip = t->at->rip;
+	c->next_rip = (t->at->rip + t->at->insn.length) & t->rip_mask;
+	return c;
+}
+
+/* ---- addresses ------------------------------------------------------------------------------------------------------------ */
+
+static bool needs_segment_base(const struct translation *t, const struct x86_insn *i)
+{
+	if (i->segment == X86_FS || i->segment == X86_GS)
+		return true;
+	return t->code_bits != 64 && !t->flat;
+}
+
+static bool simple_address(const struct translation *t, const struct x86_insn *i, unsigned bytes)
+{
+	return t->code_bits == 64 && i->address_bytes == 8 && i->base < 16 && !displaced(i->base) && i->index == X86_NO_REGISTER &&
+	       !needs_segment_base(t, i) && (int64_t)i->disp + bytes < INT32_MAX && i->disp > INT32_MIN + 1;
+}
+
+static uint64_t after_insn(const struct translation *t) { return (t->at->rip + t->at->insn.length) & t->rip_mask; }
+
+/* reg = the effective address, without the segment base. Uses r11 for a displaced index. */
+static void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg)
+{
+	struct host_mem m = { .base = i->base, .index = i->index, .scale_log2 = i->scale_log2, .disp = i->disp };
+	struct host_op lea = i->address_bytes == 8 ? OP64(0x8d) : OP32(0x8d);
+
+	if (i->base == X86_RIP) {
+		uint64_t value = after_insn(t) + (uint64_t)(int64_t)i->disp;
+
+		emit_constant(out(t), reg, i->address_bytes == 8 ? value : (uint32_t)value);
+		return;
+	}
+	if (i->base < 16 && displaced(i->base)) {
+		emit_load(out(t), R10, slot(i->base));
+		m.base = R10;
+	}
+	if (i->index < 16 && displaced(i->index)) {
+		emit_load(out(t), R11, slot(i->index));
+		m.index = R11;
+	}
+	if (m.base == NO_REG && m.index == NO_REG) {
+		uint64_t value = (uint64_t)(int64_t)i->disp;
+
+		emit_constant(out(t), reg, i->address_bytes == 8 ? value : i->address_bytes == 4 ? (uint32_t)value : (uint16_t)value);
+		return;
+	}
+	emit_rm(out(t), lea, reg, m);
+	if (i->address_bytes == 2)
+		emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, reg, reg);
+}
+
+static void emit_linear(struct translation *t, const struct x86_insn *i)
+{
+	emit_address(t, i, R10);
+	if (needs_segment_base(t, i)) {
+		emit_load(out(t), R11, cpu_mem(offsetof(struct soft_cpu, state.segment) + i->segment * sizeof(struct x86_segment_state) +
+					       offsetof(struct x86_segment_state, base)));
+		emit_rm(out(t), t->code_bits == 64 ? OP64(0x8d) : OP32(0x8d), R10,
+			(struct host_mem){ .base = R10, .index = R11, .disp = 0 });
+	}
+}
+
+/*
+ * The lookup: afterwards r11 is (host - guest) + 1 of the page of ea. flags_live: saved before, to be restored by the caller
+ * between the returned cold's `back` and its access.
+ */
+static struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10, unsigned bytes, bool read, bool write)
+{
+	struct emitter *e = out(t);
+	struct cold *c = new_cold(t, COLD_MEMORY);
+	uint8_t table = write ? R14 : R15;
+	unsigned span = 1;
+
+	while (span < bytes)
+		span *= 2;
+	c->ea = ea;
+	c->ea_in_r10 = in_r10;
+	c->bytes = (uint16_t)bytes;
+	c->read = read;
+	c->write = write;
+	c->retry = e->out;
+	ea.disp += (int32_t)bytes - 1;
+	emit_lea(e, R11, ea);
+	if (bytes > 1) {
+		emit_rr(e, OP32(0xf7), 0, R11);
+		emit32(e, 0xfff & ~(span - 1));
+		c->from[0] = emit_jcc(e, CC_Z);
+	}
+	emit_rr(e, (struct host_op){ .kind = X86_KIND_VEX128, .map = 2, .opcode = 0xf7, .w = true, .vvvv = table }, R11, R11);
+	emit_load(e, R11, (struct host_mem){ .base = table, .index = R11, .scale_log2 = 3, .disp = -(int32_t)TABLE_BIAS });
+	emit_rr(e, OP32(0xf6), 0, R11);
+	emit8(e, 1);
+	c->from[1] = emit_jcc(e, CC_Z);
+	c->back = e->out;
+	return c;
+}
+
+/* ---- ordinary instructions: copied, with registers renamed and the memory operand rewritten -------------------------------- */
+
+static void byte_operands(const struct x86_insn *i, bool *reg8, bool *rm8)
+{
+	uint8_t op = i->opcode;
+
+	*reg8 = *rm8 = false;
+	if (i->kind)
+		return;
+	if (i->map == 0) {
+		if ((op < 0x40 && (op & 7) < 4 && !(op & 1)) || op == 0x84 || op == 0x86 || op == 0x88 || op == 0x8a)
+			*reg8 = *rm8 = true;
+		if (op == 0xc0 || op == 0xd0 || op == 0xd2 || op == 0xf6 || op == 0xfe || op == 0xc6 || op == 0x80 || (op >= 0xb0 && op <= 0xb7))
+			*rm8 = true;
+	} else if (i->map == 1) {
+		if (op == 0xb0 || op == 0xc0)
+			*reg8 = *rm8 = true;
+		if ((op >= 0x90 && op <= 0x9f) || op == 0xb6 || op == 0xbe)
+			*rm8 = true;
+	} else if (i->map == 2 && op == 0xf0 && i->pp == 3) {
+		*rm8 = true;
+	}
+}
+
+struct renaming {
+	uint8_t guest[4], host[4];
+	bool high[4];
+	unsigned count;
+	uint8_t spilled; /* a guest register lent as third scratch, or NO_REG */
+};
+
+static uint8_t renamed(const struct renaming *r, uint8_t guest, bool high)
+{
+	for (unsigned n = 0; n < r->count; n++)
+		if (r->guest[n] == guest && r->high[n] == high)
+			return r->host[n];
+	return guest;
+}
+
+static void want(struct renaming *r, uint8_t guest, bool high)
+{
+	for (unsigned n = 0; n < r->count; n++)
+		if (r->guest[n] == guest && r->high[n] == high)
+			return;
+	r->guest[r->count] = guest;
+	r->high[r->count++] = high;
+}
+
+static uint8_t pick_spill(const struct x86_insn *i, const struct renaming *r)
+{
+	static const uint8_t candidates[] = { R13, R12, R9, R8, RBP };
+
+	for (unsigned n = 0; n < sizeof(candidates); n++) {
+		uint8_t c = candidates[n];
+		bool taken = c == r->spilled || (i->has_modrm && (c == i->reg || (i->mod == 3 && c == i->rm))) || c == i->vvvv ||
+			     (x86_insn_has_memory(i) && (c == i->base || c == i->index));
+
+		if (!taken)
+			return c;
+	}
+	return RSI;
+}
+
+static void assign(struct translation *t, struct renaming *r, const uint8_t *free_regs, unsigned free_count)
+{
+	const struct x86_insn *i = &t->at->insn;
+
+	r->spilled = NO_REG;
+	for (unsigned n = 0; n < r->count; n++) {
+		if (n < free_count) {
+			r->host[n] = free_regs[n];
+			continue;
+		}
+		r->host[n] = pick_spill(i, r);
+		r->spilled = r->host[n];
+		emit_store(out(t), r->spilled, CPU(temp[2]));
+	}
+	for (unsigned n = 0; n < r->count; n++) {
+		if (r->high[n]) {
+			emit_rm(out(t), OP32(0x88), r->guest[n], CPU(temp[1])); /* mov [temp], ah..bh: no REX */
+			emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, r->host[n], CPU(temp[1]));
+		} else {
+			emit_load(out(t), r->host[n], slot(r->guest[n]));
+		}
+	}
+}
+
+static void put_back(struct translation *t, const struct renaming *r)
+{
+	for (unsigned n = 0; n < r->count; n++) {
+		if (r->high[n]) {
+			emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true }, r->host[n], CPU(temp[1]));
+			emit_rm(out(t), OP32(0x8a), r->guest[n], CPU(temp[1]));
+		} else {
+			emit_store(out(t), r->host[n], slot(r->guest[n]));
+		}
+	}
+	if (r->spilled != NO_REG)
+		emit_load(out(t), r->spilled, CPU(temp[2]));
+}
+
+static void collect(const struct x86_insn *i, struct renaming *r, bool needs_rex)
+{
+	uint16_t a = i->encoding.attributes;
+	bool reg8, rm8;
+
+	memset(r, 0, sizeof(*r));
+	r->spilled = NO_REG;
+	byte_operands(i, &reg8, &rm8);
+	if (a & X86_ENC_REG_GPR && i->has_modrm) {
+		bool high = reg8 && !i->rex && i->reg >= 4 && i->reg < 8;
+
+		if (displaced(i->reg) || (high && needs_rex))
+			want(r, i->reg, high);
+	}
+	if ((a & X86_ENC_RM_GPR && i->has_modrm && i->mod == 3) || a & X86_ENC_OPCODE_GPR)
+		if (displaced(i->rm))
+			want(r, i->rm, false);
+	if (a & X86_ENC_VVVV_GPR && displaced(i->vvvv))
+		want(r, i->vvvv, false);
+}
+
+static void put_immediate(struct translation *t, const struct x86_insn *i)
+{
+	for (unsigned n = 0; n < i->imm_bytes; n++)
+		emit8(out(t), (uint8_t)(i->imm >> 8 * n));
+}
+
+static void put_copy(struct translation *t, const struct x86_insn *i, const struct renaming *r, const struct host_mem *m)
+{
+	bool reg8, rm8, opcode_gpr = i->encoding.attributes & X86_ENC_OPCODE_GPR;
+	struct host_op op = { .kind = i->kind, .map = i->map, .pp = i->pp, .opcode = i->opcode, .w = i->rex_w, .lock = i->lock,
+			      .extra66 = i->pp >= 2 && i->prefix66 };
+	uint8_t reg = i->reg, rm = i->rm;
+
+	byte_operands(i, &reg8, &rm8);
+	op.vvvv = i->encoding.attributes & X86_ENC_VVVV_GPR ? renamed(r, i->vvvv, false) : i->vvvv;
+	if (i->encoding.attributes & X86_ENC_REG_GPR) {
+		bool high = reg8 && !i->rex && i->reg >= 4 && i->reg < 8;
+
+		reg = renamed(r, i->reg, high);
+		op.force_rex |= reg8 && !(high && reg == i->reg) && (i->rex || reg != i->reg);
+	}
+	if (i->encoding.attributes & X86_ENC_RM_GPR && !m)
+		rm = renamed(r, i->rm, false);
+	op.force_rex |= rm8 && !m && i->rex;
+	if (t->code_bits != 64 && opcode_gpr && i->map == 0 && i->opcode >= 0x40 && i->opcode <= 0x4f) {
+		op.opcode = 0xff;
+		emit_rr(out(t), op, i->opcode >= 0x48, i->opcode & 7);
+		return;
+	}
+	if (opcode_gpr) {
+		rm = renamed(r, i->rm, false);
+		op.force_rex = i->rex;
+		op.opcode &= 0xf8;
+		emit_prefixes(out(t), op, false, 0, NO_REG, rm);
+		emit8(out(t), op.opcode | (rm & 7));
+	} else if (!i->has_modrm) {
+		emit_prefixes(out(t), op, false, 0, NO_REG, NO_REG);
+		emit8(out(t), op.opcode);
+	} else if (m) {
+		emit_rm(out(t), op, reg, *m);
+	} else {
+		emit_rr(out(t), op, reg, rm);
+	}
+	put_immediate(t, i);
+}
+
+static bool bit_string(const struct x86_insn *i)
+{
+	return !i->kind && i->map == 1 && (i->opcode == 0xa3 || i->opcode == 0xab || i->opcode == 0xb3 || i->opcode == 0xbb);
+}
+
+static uint8_t operand_log2(const struct x86_insn *i) { return i->operand_bytes == 8 ? 3 : i->operand_bytes == 4 ? 2 : 1; }
+
+/* BT m, r and its kin reach beyond the operand: r10 += (r >> log2 bits) * bytes. */
+static void add_bit_string_offset(struct translation *t, const struct x86_insn *i)
+{
+	uint8_t from = i->reg, log2 = operand_log2(i);
+
+	if (displaced(from)) {
+		emit_load(out(t), R11, slot(from));
+		from = R11;
+	}
+	if (i->operand_bytes == 2)
+		emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xbf, .w = true }, R11, from);
+	else if (i->operand_bytes == 4)
+		emit_rr(out(t), OP64(0x63), R11, from);
+	else
+		emit_mov(out(t), R11, from);
+	emit_rr(out(t), OP64(0xc1), 7, R11);
+	emit8(out(t), (uint8_t)(log2 + 3));
+	emit_lea(out(t), R10, (struct host_mem){ .base = R10, .index = R11, .scale_log2 = log2 });
+}
+
+static void copy_bit_string(struct translation *t, bool live)
+{
+	struct x86_insn masked = t->at->insn;
+	struct renaming r = { .spilled = NO_REG };
+	struct host_mem at_r10 = mem(R10, 0);
+	struct cold *c;
+
+	if (live)
+		emit_save_flags(out(t), false);
+	emit_linear(t, &masked);
+	add_bit_string_offset(t, &masked);
+	c = emit_lookup(t, mem(R10, 0), true, masked.operand_bytes, true, masked.opcode != 0xa3);
+	emit_lea(out(t), R10, (struct host_mem){ .base = R10, .index = R11, .disp = -1 });
+	if (displaced(masked.reg))
+		emit_load(out(t), R11, slot(masked.reg));
+	else
+		emit_mov(out(t), R11, masked.reg);
+	emit_rr(out(t), OP32(0x83), 4, R11);
+	emit8(out(t), (uint8_t)(masked.operand_bytes * 8 - 1));
+	if (live)
+		emit_restore_flags(out(t));
+	masked.encoding.attributes &= (uint16_t)~X86_ENC_REG_GPR;
+	masked.reg = R11;
+	put_copy(t, &masked, &r, &at_r10);
+	c->after = out(t)->out;
+}
+
+static void copy_memory(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	bool live = t->at->live_in, write = i->encoding.attributes & X86_ENC_MEM_WRITE;
+	unsigned bytes = i->mem_bytes ? i->mem_bytes : 1;
+	bool simple = simple_address(t, i, bytes);
+	struct host_mem ea = simple ? mem(i->base, i->disp) : mem(R10, 0), access;
+	struct renaming r;
+	uint8_t free_reg = simple ? R10 : R11;
+	struct cold *c;
+
+	if (bit_string(i)) {
+		copy_bit_string(t, live);
+		return;
+	}
+	if (live)
+		emit_save_flags(out(t), false);
+	if (!simple)
+		emit_linear(t, i);
+	c = emit_lookup(t, ea, !simple, bytes, i->encoding.attributes & X86_ENC_MEM_READ, write);
+	collect(i, &r, true);
+	access = (struct host_mem){ .base = ea.base, .index = R11, .disp = ea.disp - 1 };
+	if (!simple && r.count) {
+		emit_lea(out(t), R10, access);
+		access = mem(R10, 0);
+	}
+	assign(t, &r, &free_reg, 1);
+	if (live)
+		emit_restore_flags(out(t));
+	put_copy(t, i, &r, &access);
+	c->after = out(t)->out;
+	put_back(t, &r);
+}
+
+static void copy_lea(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	uint8_t to = displaced(i->reg) || i->operand_bytes == 2 || (i->operand_bytes == 8 && i->address_bytes != 8) ? R10 : i->reg;
+
+	emit_address(t, i, to);
+	if (i->operand_bytes == 4 && (i->address_bytes == 8 || i->base == X86_RIP))
+		emit_rr(out(t), OP32(0x89), to, to);
+	if (i->operand_bytes == 2 && displaced(i->reg)) {
+		emit_rm(out(t), (struct host_op){ .opcode = 0x89, .pp = 1 }, R10, slot(i->reg));
+	} else if (i->operand_bytes == 2) {
+		emit_rr(out(t), (struct host_op){ .opcode = 0x89, .pp = 1 }, R10, i->reg);
+	} else if (displaced(i->reg)) {
+		emit_store(out(t), R10, slot(i->reg));
+	} else if (to == R10) {
+		emit_mov(out(t), i->reg, R10);
+	}
+}
+
+static void copy_registers(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	static const uint8_t both[2] = { R10, R11 };
+	struct renaming r;
+
+	collect(i, &r, false);
+	if (!r.count && t->code_bits == 64) {
+		memcpy(out(t)->out, t->at->raw, i->length);
+		out(t)->out += i->length;
+		return;
+	}
+	for (unsigned n = 0; n < r.count; n++)
+		if (r.high[n])
+			r.high[n] = false;
+	assign(t, &r, both, 2);
+	put_copy(t, i, &r, NULL);
+	put_back(t, &r);
+}
+
+/* ---- leaving the block ------------------------------------------------------------------------------------------------------ */
+
+static uint32_t jump_index(uint64_t rip) { return (uint32_t)((rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1)); }
+
+/* To a target known now, through the jump cache (it lies in another page). Flags are in flags_word. */
+static void exit_constant(struct translation *t, uint64_t target)
+{
+	size_t entry = offsetof(struct soft_cpu, jump_cache) + jump_index(target) * sizeof(struct jump_entry);
+	uint8_t *miss;
+
+	emit_constant(out(t), R11, target);
+	emit_store(out(t), R11, CPU(state.rip));
+	emit_rm(out(t), OP64(0x33), R11, CPU(jump_xor));
+	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry));
+	miss = emit_jcc(out(t), CC_NZ);
+	emit_jmp_cpu(out(t), entry + 8);
+	set_jump(miss, out(t)->out);
+	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
+}
+
+/* To the address in r11. Flags are in flags_word. */
+static void exit_indirect(struct translation *t)
+{
+	size_t cache = offsetof(struct soft_cpu, jump_cache);
+	struct host_mem entry = { .base = R10, .index = NO_REG, .gs = true, .disp = (int32_t)cache };
+	uint8_t *miss;
+
+	emit_store(out(t), R11, CPU(state.rip));
+	emit_rr(out(t), (struct host_op){ .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true }, R10, R11);
+	emit8(out(t), 12);
+	emit_rr(out(t), OP32(0x31), R11, R10);
+	emit_rr(out(t), OP32(0x81), 4, R10);
+	emit32(out(t), JUMP_CACHE_ENTRIES - 1);
+	emit_rr(out(t), OP32(0xc1), 4, R10);
+	emit8(out(t), 4);
+	emit_rm(out(t), OP64(0x33), R11, CPU(jump_xor));
+	emit_rm(out(t), OP64(0x3b), R11, entry);
+	miss = emit_jcc(out(t), CC_NZ);
+	entry.disp += 8;
+	emit_rm(out(t), OP32(0xff), 4, entry);
+	set_jump(miss, out(t)->out);
+	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
+}
+
+static bool same_page(const struct translation *t, uint64_t target) { return (t->cs_base + target) >> 12 == t->page && !(t->mode & 0x80); }
+
+static void align_rel32(struct translation *t, unsigned opcode_bytes)
+{
+	while (((uintptr_t)out(t)->out + opcode_bytes) & 3)
+		emit8(out(t), 0x90);
+}
+
+/* An unconditional exit to a known target; flags are the guest's in the host flags, or already in flags_word. */
+static void exit_direct(struct translation *t, uint64_t target, bool in_word)
+{
+	struct cold *c;
+
+	t->ended = true;
+	if (!same_page(t, target)) {
+		if (!in_word)
+			emit_save_flags(out(t), true);
+		exit_constant(t, target);
+		return;
+	}
+	c = new_cold(t, target > t->at->rip ? COLD_CHAIN : COLD_POLL);
+	c->target = target;
+	c->flags_in_word = in_word;
+	align_rel32(t, 1);
+	c->from[0] = emit_jmp(out(t));
+}
+
+static void side_exit(struct translation *t, uint8_t cc, uint64_t target)
+{
+	struct cold *c = new_cold(t, target > t->at->rip && same_page(t, target) ? COLD_CHAIN : COLD_POLL);
+
+	c->target = target;
+	align_rel32(t, 2);
+	c->from[0] = emit_jcc(out(t), cc);
+}
+
+static void system_exit(struct translation *t, bool flags_saved)
+{
+	uint8_t *site;
+
+	if (!flags_saved)
+		emit_save_flags(out(t), true);
+	emit_constant(out(t), R11, t->at->rip);
+	emit_store(out(t), R11, CPU(state.rip));
+	site = emit_lea_rip(out(t), R11);
+	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_system));
+	set_jump(site, out(t)->out);
+	memcpy(out(t)->out, &t->at->insn, sizeof(t->at->insn));
+	out(t)->out += sizeof(t->at->insn);
+	t->ended = true;
+}
+
+/* ---- stack and control ------------------------------------------------------------------------------------------------------- */
+
+static struct cold *push_lookup(struct translation *t, bool live)
+{
+	if (live)
+		emit_save_flags(out(t), false);
+	return emit_lookup(t, mem(RSP, -8), false, 8, false, true);
+}
+
+static const struct host_mem pushed = { .base = RSP, .index = R11, .disp = -9 };
+static const struct host_mem popped = { .base = RSP, .index = R11, .disp = -1 };
+
+static void push_register(struct translation *t, uint8_t reg)
+{
+	struct cold *c = push_lookup(t, t->at->live_in);
+
+	if (displaced(reg))
+		emit_load(out(t), R10, slot(reg));
+	emit_store(out(t), displaced(reg) ? R10 : reg, pushed);
+	if (t->at->live_in)
+		emit_restore_flags(out(t));
+	c->after = out(t)->out;
+	emit_lea(out(t), RSP, mem(RSP, -8));
+}
+
+static void push_constant(struct translation *t, uint64_t value, bool live, bool restore)
+{
+	struct cold *c = push_lookup(t, live);
+
+	if (value == (uint64_t)(int32_t)value) {
+		emit_rm(out(t), OP64(0xc7), 0, pushed);
+		emit32(out(t), (uint32_t)value);
+	} else {
+		emit_constant(out(t), R10, value);
+		emit_store(out(t), R10, pushed);
+	}
+	if (restore)
+		emit_restore_flags(out(t));
+	c->after = out(t)->out;
+	emit_lea(out(t), RSP, mem(RSP, -8));
+}
+
+static void pop_register(struct translation *t, uint8_t reg)
+{
+	struct cold *c;
+	uint8_t to = displaced(reg) || reg == RSP ? R10 : reg;
+
+	if (t->at->live_in)
+		emit_save_flags(out(t), false);
+	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
+	if (t->at->live_in)
+		emit_restore_flags(out(t));
+	emit_load(out(t), to, popped);
+	c->after = out(t)->out;
+	emit_lea(out(t), RSP, mem(RSP, 8));
+	if (reg == RSP)
+		emit_mov(out(t), RSP, R10);
+	else if (to == R10)
+		emit_store(out(t), R10, slot(reg));
+}
+
+static void leave_frame(struct translation *t)
+{
+	struct cold *c;
+
+	if (t->at->live_in)
+		emit_save_flags(out(t), false);
+	c = emit_lookup(t, mem(RBP, 0), false, 8, true, false);
+	if (t->at->live_in)
+		emit_restore_flags(out(t));
+	emit_load(out(t), R10, (struct host_mem){ .base = RBP, .index = R11, .disp = -1 });
+	c->after = out(t)->out;
+	emit_lea(out(t), RSP, mem(RBP, 8));
+	emit_mov(out(t), RBP, R10);
+}
+
+static void return_near(struct translation *t, unsigned extra)
+{
+	struct cold *c;
+
+	emit_save_flags(out(t), true);
+	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
+	emit_load(out(t), R11, popped);
+	c->after = out(t)->out;
+	emit_lea(out(t), RSP, mem(RSP, (int32_t)(8 + extra)));
+	exit_indirect(t);
+	t->ended = true;
+}
+
+/* r/m of FF /2, /4, /6 into r11 (or its value pushed); flags are saved in flags_word when save is set. */
+static void load_target(struct translation *t, bool save)
+{
+	const struct x86_insn *i = &t->at->insn;
+	bool simple = x86_insn_has_memory(i) && simple_address(t, i, 8);
+	struct cold *c;
+
+	if (save)
+		emit_save_flags(out(t), false);
+	if (!x86_insn_has_memory(i)) {
+		if (displaced(i->rm))
+			emit_load(out(t), R11, slot(i->rm));
+		else
+			emit_mov(out(t), R11, i->rm);
+		return;
+	}
+	if (!simple)
+		emit_linear(t, i);
+	c = emit_lookup(t, simple ? mem(i->base, i->disp) : mem(R10, 0), !simple, 8, true, false);
+	emit_load(out(t), R11, (struct host_mem){ .base = simple ? i->base : R10, .index = R11, .disp = (simple ? i->disp : 0) - 1 });
+	c->after = out(t)->out;
+}
+
+static bool group_ff(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+
+	if (i->reg < 2)
+		return false;
+	if (t->code_bits != 64 || i->prefix66 || i->reg == 3 || i->reg == 5 || i->address_bytes != 8) {
+		system_exit(t, false);
+		return true;
+	}
+	load_target(t, i->reg != 6 || t->at->live_in);
+	if (i->reg == 4) {
+		exit_indirect(t);
+		t->ended = true;
+		return true;
+	}
+	if (i->reg == 6) {
+		emit_mov(out(t), R10, R11);
+		/* the slow path of the push must find the value again: r10 is kept across it unless it holds the address */
+		emit_store(out(t), R10, CPU(temp[2]));
+		struct cold *c = push_lookup(t, false);
+
+		emit_load(out(t), R10, CPU(temp[2]));
+		emit_store(out(t), R10, pushed);
+		if (t->at->live_in)
+			emit_restore_flags(out(t));
+		c->after = out(t)->out;
+		emit_lea(out(t), RSP, mem(RSP, -8));
+		return true;
+	}
+	emit_store(out(t), R11, CPU(temp[2]));
+	push_constant(t, after_insn(t), false, false);
+	emit_load(out(t), R11, CPU(temp[2]));
+	exit_indirect(t);
+	t->ended = true;
+	return true;
+}
+
+static void counted_jump(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	uint64_t target = (after_insn(t) + i->imm) & t->rip_mask;
+	bool wide = i->address_bytes == 8;
+	uint8_t *short_jump, *skip = NULL;
+
+	/* JRCXZ: the host's own, over a jump; the LOOPs count with LEA and test by JRCXZ, so that flags stay. */
+	if (i->opcode != 0xe3)
+		emit_rm(out(t), wide ? OP64(0x8d) : OP32(0x8d), RCX, mem(RCX, -1));
+	if (i->opcode == 0xe0 || i->opcode == 0xe1)
+		skip = emit_jcc(out(t), i->opcode == 0xe0 ? CC_Z : CC_NZ);
+	if (!wide)
+		emit8(out(t), 0x67);
+	emit8(out(t), 0xe3);
+	emit8(out(t), 0);
+	short_jump = out(t)->out;
+	if (i->opcode == 0xe3) {
+		emit8(out(t), 0xeb);
+		emit8(out(t), 0);
+		uint8_t *over = out(t)->out;
+
+		short_jump[-1] = (uint8_t)(out(t)->out - short_jump);
+		struct cold *c = new_cold(t, COLD_POLL);
+
+		c->target = target;
+		align_rel32(t, 1);
+		c->from[0] = emit_jmp(out(t));
+		over[-1] = (uint8_t)(out(t)->out - over);
+		return;
+	}
+	struct cold *c = new_cold(t, COLD_POLL);
+
+	c->target = target;
+	align_rel32(t, 1);
+	c->from[0] = emit_jmp(out(t));
+	short_jump[-1] = (uint8_t)(out(t)->out - short_jump);
+	if (skip)
+		set_jump(skip, out(t)->out);
+}
+
+static void interrupt_flag(struct translation *t, bool set)
+{
+	if (t->mode & 4) {
+		system_exit(t, false); /* user code: IOPL decides */
+		return;
+	}
+	if (set) {
+		system_exit(t, false);
+		return;
+	}
+	emit_rm(out(t), OP32(0xc6), 0, CPU(state.interrupt_flag));
+	emit8(out(t), 0);
+}
+
+static void read_time(struct translation *t)
+{
+	static const struct host_op rorx = { .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true };
+
+	emit8(out(t), 0x0f), emit8(out(t), 0x31);
+	emit_rr(out(t), rorx, RDX, RDX), emit8(out(t), 32);
+	emit_load(out(t), R11, CPU(state.tsc_offset));
+	emit_lea(out(t), RAX, (struct host_mem){ .base = RAX, .index = RDX });
+	emit_lea(out(t), RAX, (struct host_mem){ .base = RAX, .index = R11 });
+	emit_rr(out(t), rorx, RDX, RAX), emit8(out(t), 32);
+	emit_rr(out(t), OP32(0x89), RDX, RDX);
+	emit_rr(out(t), OP32(0x89), RAX, RAX);
+}
+
+static bool is_string(uint8_t op) { return (op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf); }
+
+/* True when it was dealt with. */
+static bool one_byte_special(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	uint8_t op = i->opcode;
+	bool long_mode = t->code_bits == 64 && !i->prefix66;
+	uint64_t target = (after_insn(t) + i->imm) & t->rip_mask;
+
+	if (op >= 0x70 && op <= 0x7f) {
+		side_exit(t, op & 15, target);
+		return true;
+	}
+	if (op >= 0x50 && op <= 0x5f && long_mode) {
+		if (op < 0x58)
+			push_register(t, i->rm);
+		else
+			pop_register(t, i->rm);
+		return true;
+	}
+	switch (op) {
+	case 0x68: case 0x6a:
+		if (long_mode)
+			push_constant(t, i->imm, t->at->live_in, t->at->live_in);
+		else
+			system_exit(t, false);
+		return true;
+	case 0xe8:
+		if (t->code_bits != 64) {
+			system_exit(t, false);
+			return true;
+		}
+		push_constant(t, after_insn(t), true, false);
+		exit_direct(t, target, true);
+		return true;
+	case 0xe9: case 0xeb: exit_direct(t, target, false); return true;
+	case 0xc3:
+	case 0xc2:
+		if (t->code_bits != 64)
+			system_exit(t, false);
+		else
+			return_near(t, op == 0xc2 ? (unsigned)i->imm : 0);
+		return true;
+	case 0xc9:
+		if (long_mode)
+			leave_frame(t);
+		else
+			system_exit(t, false);
+		return true;
+	case 0xe0: case 0xe1: case 0xe2: case 0xe3:
+		if (i->address_bytes == 2)
+			system_exit(t, false);
+		else
+			counted_jump(t);
+		return true;
+	case 0xff: return group_ff(t);
+	case 0xfa: interrupt_flag(t, false); return true;
+	case 0xfb: interrupt_flag(t, true); return true;
+	case 0x8d: copy_lea(t); return true;
+	case 0x06: case 0x07: case 0x0e: case 0x16: case 0x17: case 0x1e: case 0x1f: case 0x27: case 0x2f: case 0x37: case 0x3f:
+	case 0x60: case 0x61: case 0x62: case 0x8c: case 0x8e: case 0x8f: case 0x9a: case 0x9c: case 0x9d: case 0xa0: case 0xa1:
+	case 0xa2: case 0xa3: case 0xc4: case 0xc5: case 0xc8: case 0xca: case 0xcb: case 0xcc: case 0xcd: case 0xce: case 0xcf:
+	case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xe4: case 0xe5: case 0xe6: case 0xe7: case 0xea: case 0xec: case 0xed:
+	case 0xee: case 0xef: case 0xf1: case 0xf4: case 0xfc: case 0xfd:
+		system_exit(t, false);
+		return true;
+	default:
+		if (is_string(op) || (op >= 0x50 && op <= 0x5f) || (op == 0x63 && t->code_bits != 64)) {
+			system_exit(t, false);
+			return true;
+		}
+		return false;
+	}
+}
+
+static bool two_byte_special(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	uint8_t op = i->opcode;
+
+	if (op >= 0x80 && op <= 0x8f) {
+		side_exit(t, op & 15, (after_insn(t) + i->imm) & t->rip_mask);
+		return true;
+	}
+	switch (op) {
+	case 0x0d: case 0x18: case 0x19: case 0x1a: case 0x1b: case 0x1c: case 0x1d: case 0x1e: case 0x1f:
+		return true; /* hints: nothing a guest can see */
+	case 0x31: read_time(t); return true;
+	case 0xae:
+		if (i->mod == 3 && !i->rep)
+			return false; /* fences */
+		if (i->mod != 3 && (i->reg == 2 || i->reg == 3 || i->reg == 7))
+			return false;
+		system_exit(t, false);
+		return true;
+	case 0xc7:
+		if (i->reg == 1 || i->mod == 3)
+			return false;
+		system_exit(t, false);
+		return true;
+	case 0x00: case 0x01: case 0x02: case 0x03: case 0x05: case 0x06: case 0x07: case 0x08: case 0x09: case 0x0b: case 0x20:
+	case 0x21: case 0x22: case 0x23: case 0x30: case 0x32: case 0x33: case 0x34: case 0x35: case 0xa0: case 0xa1: case 0xa2:
+	case 0xa8: case 0xa9: case 0xb2: case 0xb4: case 0xb5: case 0xb9: case 0xf7: case 0xff:
+		if (op == 0xf7 && !i->has_modrm)
+			return false;
+		system_exit(t, false);
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool uses_fpu(const struct x86_insn *i)
+{
+	if (i->kind)
+		return !(i->map >= 2 && i->opcode >= 0xf0); /* BMI */
+	if (i->map == 0)
+		return (i->opcode >= 0xd8 && i->opcode <= 0xdf) || i->opcode == 0x9b;
+	if (i->map == 1)
+		return (i->opcode >= 0x10 && i->opcode <= 0x17) || (i->opcode >= 0x28 && i->opcode <= 0x2f) ||
+		       (i->opcode >= 0x50 && i->opcode <= 0x7f) || (i->opcode == 0xc2) || (i->opcode >= 0xc4 && i->opcode <= 0xc6) ||
+		       i->opcode >= 0xd0;
+	return i->opcode < 0xf0;
+}
+
+static void translate_insn(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+
+	if ((t->mode & 8 && uses_fpu(i)) || i->encoding.attributes & X86_ENC_VSIB || (!i->kind && i->map == 2 && i->opcode == 0x82)) {
+		system_exit(t, false);
+		return;
+	}
+	if (!i->kind && i->map == 0 && one_byte_special(t))
+		return;
+	if (!i->kind && i->map == 1 && two_byte_special(t))
+		return;
+	if (x86_insn_has_memory(i))
+		copy_memory(t);
+	else
+		copy_registers(t);
+}
+
+/* ---- the cold part ------------------------------------------------------------------------------------------------------------- */
+
+static void cold_memory(struct translation *t, struct cold *c)
+{
+	struct memory_site site = { .write = c->write, .read = c->read, .bytes = c->bytes, .next_rip = c->next_rip };
+	uint8_t *to_site, *bounce, *at_site;
+	size_t copied = (size_t)(c->after - c->back);
+
+	if (!c->ea_in_r10)
+		emit_lea(out(t), R10, c->ea);
+	to_site = emit_lea_rip(out(t), R11);
+	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_memory));
+	at_site = out(t)->out;
+	set_jump(to_site, at_site);
+	out(t)->out += sizeof(site);
+	bounce = out(t)->out;
+	memcpy(bounce, c->back, copied);
+	out(t)->out += copied;
+	site.retry = (int32_t)(c->retry - at_site);
+	site.bounce = (int32_t)(bounce - at_site);
+	if (c->write) {
+		to_site = emit_lea_rip(out(t), R11);
+		emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_commit));
+		set_jump(to_site, out(t)->out);
+	}
+	set_jump(emit_jmp(out(t)), c->after);
+	memcpy(at_site, &site, sizeof(site));
+}
+
+static void cold_chain(struct translation *t, struct cold *c)
+{
+	struct emitter *e = out(t);
+	uint8_t *link = c->from[0], *to_link;
+
+	if (c->kind == COLD_POLL) { /* backwards or to another page: look at the kick without touching flags */
+		emit_mov(e, R11, RCX);
+		emit_rm(e, OP32(0x8b), RCX, CPU(kick));
+		emit8(e, 0x67), emit8(e, 0xe3);
+		emit8(e, 0);
+		uint8_t *calm = e->out;
+
+		emit_mov(e, RCX, R11);
+		if (!c->flags_in_word)
+			emit_save_flags(e, true);
+		emit_constant(e, R11, c->target);
+		emit_store(e, R11, CPU(state.rip));
+		emit_jmp_cpu(e, offsetof(struct soft_cpu, thunk_miss));
+		calm[-1] = (uint8_t)(e->out - calm);
+		emit_mov(e, RCX, R11);
+		if (!same_page(t, c->target)) {
+			if (!c->flags_in_word)
+				emit_save_flags(e, true);
+			exit_constant(t, c->target);
+			return;
+		}
+		align_rel32(t, 1);
+		link = emit_jmp(e);
+		set_jump(link, e->out);
+	}
+	if (!c->flags_in_word)
+		emit_save_flags(e, true);
+	emit_constant(e, R11, c->target);
+	emit_store(e, R11, CPU(state.rip));
+	to_link = emit_lea_rip(e, R11);
+	set_jump(to_link, link);
+	emit_rm(e, OP32(0xc6), 0, CPU(temp[2]));
+	emit8(e, c->flags_in_word);
+	emit_jmp_cpu(e, offsetof(struct soft_cpu, thunk_chain));
+}
+
+static void add_map(struct translation *t, const struct guest_insn *g)
+{
+	struct soft_engine *e = t->engine;
+
+	e->maps[e->map_count++] = (struct pc_map){ .host = (uint32_t)(out(t)->out - t->base), .guest = (uint16_t)(g->rip - t->insns[0].rip),
+						   .length = g->insn.length };
+}
+
+static void cold_part(struct translation *t)
+{
+	for (unsigned n = 0; n < t->cold_count; n++) {
+		struct cold *c = &t->cold[n];
+
+		for (unsigned g = 0; g < t->count; g++)
+			if (t->insns[g].rip == c->rip) {
+				add_map(t, &t->insns[g]);
+				t->at = &t->insns[g];
+			}
+		for (int k = 0; k < 2; k++)
+			if (c->from[k])
+				set_jump(c->from[k], out(t)->out);
+		if (c->kind == COLD_MEMORY)
+			cold_memory(t, c);
+		else
+			cold_chain(t, c);
+	}
+}
+
+/* ---- a block -------------------------------------------------------------------------------------------------------------------- */
+
+static bool ends_block(const struct x86_insn *i, unsigned code_bits)
+{
+	if (i->kind || i->map > 1)
+		return false;
+	if (i->map == 0) {
+		switch (i->opcode) {
+		case 0xe8: case 0xe9: case 0xeb: case 0xc2: case 0xc3: case 0xca: case 0xcb: case 0xcc: case 0xcd: case 0xcf: case 0xea:
+		case 0x9a: case 0xf4: case 0xfb: case 0x9d:
+			return true;
+		case 0xff: return i->reg >= 2 && i->reg <= 5;
+		default: return code_bits != 64 && i->opcode == 0x9a;
+		}
+	}
+	return i->opcode == 0x05 || i->opcode == 0x07 || i->opcode == 0x0b || i->opcode == 0x35 || i->opcode == 0x34 || i->opcode == 0x22;
+}
+
+/* Reads the block's instructions; 0, or a fault when not even the first can be read. */
+static int gather(struct translation *t, struct fault *fault)
+{
+	uint64_t rip = t->cpu->state.rip;
+
+	while (t->count < (t->mode & 0x80 ? 1u : MAX_INSNS)) {
+		struct guest_insn *g = &t->insns[t->count];
+		uint64_t linear = t->cs_base + rip;
+		size_t left = PAGE_BYTES - (linear & (PAGE_BYTES - 1)), have = left < 15 ? left : 15;
+		int error;
+
+		if (linear >> 12 != t->page)
+			break;
+		error = soft_read(t->cpu, linear, g->raw, have, ACCESS_EXEC, fault);
+		if (error)
+			return t->count ? 0 : error;
+		error = x86_decode(g->raw, have, t->code_bits, &g->insn);
+		if (error == -EAGAIN) {
+			if (t->count)
+				break;
+			error = soft_read(t->cpu, linear + have, g->raw + have, 15 - have, ACCESS_EXEC, fault);
+			if (error)
+				return error;
+			error = x86_decode(g->raw, 15, t->code_bits, &g->insn);
+			t->mode |= 0x80; /* straddles: alone, and never chained */
+		}
+		if (error) {
+			if (t->count)
+				break;
+			*fault = (struct fault){ .vector = error == -E2BIG ? EXC_GP : EXC_UD, .has_code = error == -E2BIG };
+			return -EFAULT;
+		}
+		g->rip = rip;
+		rip = (rip + g->insn.length) & t->rip_mask;
+		t->count++;
+		if (ends_block(&g->insn, t->code_bits))
+			break;
+	}
+	return 0;
+}
+
+static bool may_keep_flags(const struct x86_insn *i)
+{
+	if (i->kind)
+		return false;
+	if (i->map == 0)
+		return i->opcode == 0xd2 || i->opcode == 0xd3 || i->opcode == 0xc0 || i->opcode == 0xc1 || is_string(i->opcode);
+	return i->map == 1 && (i->opcode == 0xa4 || i->opcode == 0xa5 || i->opcode == 0xac || i->opcode == 0xad);
+}
+
+static void find_live_flags(struct translation *t)
+{
+	uint8_t live = X86_ALL_FLAGS;
+
+	for (unsigned n = t->count; n-- > 0;) {
+		struct guest_insn *g = &t->insns[n];
+		const struct x86_insn *i = &g->insn;
+		bool jump = !i->kind && ((i->map == 0 && ((i->opcode >= 0x70 && i->opcode <= 0x7f) || (i->opcode >= 0xe0 && i->opcode <= 0xe3))) ||
+					 (i->map == 1 && i->opcode >= 0x80 && i->opcode <= 0x8f));
+
+		if (jump) {
+			live = X86_ALL_FLAGS;
+		} else {
+			if (!may_keep_flags(i))
+				live &= (uint8_t)~i->encoding.flags_written;
+			live |= i->encoding.flags_read;
+		}
+		g->live_in = live;
+	}
+}
+
+static void emit_entries(struct translation *t)
+{
+	struct emitter *e = out(t);
+
+	while ((uintptr_t)e->out & 15)
+		emit8(e, 0xcc);
+	t->base = e->out;
+	t->block->host_offset = (uint32_t)(e->out - t->engine->code_write);
+	if (t->insns[0].live_in)
+		emit_restore_flags(e);
+	else
+		for (int n = 0; n < 8; n++)
+			emit8(e, "\x0f\x1f\x84\x00\x00\x00\x00\x00"[n]);
+	while ((uintptr_t)e->out & 15)
+		emit8(e, 0x90);
+	t->block->direct_offset = (uint32_t)(e->out - t->engine->code_write);
+}
+
+/* Where patched entries lead (soft_invalidate): +0 from the direct entry, +the second part from the indirect one. */
+static void emit_stub(struct translation *t)
+{
+	struct emitter *e = out(t);
+
+	t->block->stub_offset = (uint32_t)(e->out - t->engine->code_write);
+	emit_save_flags(e, true);
+	emit_constant(e, R11, t->insns[0].rip);
+	emit_store(e, R11, CPU(state.rip));
+	emit_jmp_cpu(e, offsetof(struct soft_cpu, thunk_miss));
+}
+
+struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault)
+{
+	static _Thread_local struct translation t;
+	struct soft_engine *e = cpu->engine;
+	struct block *b = &e->blocks[e->block_count];
+	uint8_t *start;
+
+	memset(&t, 0, offsetof(struct translation, insns));
+	t.count = t.cold_count = 0;
+	t.ended = false;
+	t.cpu = cpu;
+	t.engine = e;
+	t.mode = mode;
+	t.code_bits = cpu->state.code_bits;
+	t.flat = !(t.mode & 16);
+	t.cs_base = t.code_bits == 64 ? 0 : cpu->state.segment[X86_CS].base;
+	t.rip_mask = t.code_bits == 64 ? ~0ull : t.code_bits == 32 ? 0xffffffffu : 0xffffffffu;
+	t.page = (t.cs_base + cpu->state.rip) >> 12;
+	if (gather(&t, fault))
+		return NULL;
+	find_live_flags(&t);
+	memset(b, 0, sizeof(*b));
+	b->gva = cpu->state.rip;
+	b->gpa = gpa;
+	b->mode = mode;
+	b->map_first = e->map_count;
+	b->guest_bytes = (uint16_t)(t.insns[t.count - 1].rip + t.insns[t.count - 1].insn.length - b->gva);
+	t.block = b;
+	start = t.e.out = e->code_write + e->code_used;
+	emit_entries(&t);
+	for (unsigned n = 0; n < t.count && !t.ended; n++) {
+		t.at = &t.insns[n];
+		add_map(&t, t.at);
+		translate_insn(&t);
+	}
+	if (!t.ended)
+		exit_direct(&t, after_insn(&t), false);
+	cold_part(&t);
+	emit_stub(&t);
+	b->insns = (uint16_t)(e->map_count - b->map_first);
+	b->host_bytes = (uint32_t)(t.e.out - t.base);
+	e->code_used += (size_t)(t.e.out - start);
+	e->block_count++;
+	cpu->translations++;
+	if (t.mode & 0x80 && !(mode & 0x80))
+		b->mode |= 0x100; /* not to be chained to */
+	return b;
+}

@@ -1,0 +1,58 @@
+/* The architectural state of one virtual processor, as every engine gets and sets it. Names as in the SDM. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "decode.h"
+
+enum {
+	FLAG_CF = 1, FLAG_PF = 4, FLAG_AF = 0x10, FLAG_ZF = 0x40, FLAG_SF = 0x80, FLAG_TF = 0x100, FLAG_IF = 0x200, FLAG_DF = 0x400,
+	FLAG_OF = 0x800, FLAG_IOPL = 0x3000, FLAG_NT = 0x4000, FLAG_RF = 0x10000, FLAG_VM = 0x20000, FLAG_AC = 0x40000,
+	FLAG_ID = 0x200000, FLAGS_ARITHMETIC = 0x8d5,
+};
+#define CR0_PE 1u
+#define CR0_MP 2u
+#define CR0_EM 4u
+#define CR0_TS 8u
+#define CR0_WP 0x10000u
+#define CR0_PG 0x80000000u
+#define CR4_TSD 4u
+#define CR4_PSE 0x10u
+#define CR4_PAE 0x20u
+#define CR4_PGE 0x80u
+#define CR4_UMIP 0x800u
+#define CR4_FSGSBASE 0x10000u
+#define CR4_PCIDE 0x20000u
+#define CR4_OSXSAVE 0x40000u
+#define CR4_SMEP 0x100000u
+#define CR4_SMAP 0x200000u
+#define EFER_SCE 1u
+#define EFER_LME 0x100u
+#define EFER_LMA 0x400u
+#define EFER_NXE 0x800u
+
+enum x86_exception {
+	EXC_DE = 0, EXC_DB = 1, EXC_BP = 3, EXC_OF = 4, EXC_UD = 6, EXC_NM = 7, EXC_DF = 8, EXC_TS = 10, EXC_NP = 11, EXC_SS = 12,
+	EXC_GP = 13, EXC_PF = 14, EXC_MF = 16, EXC_AC = 17, EXC_XM = 19,
+};
+
+struct x86_segment_state {
+	uint16_t selector;
+	uint16_t attributes; /* descriptor bits 40..55: type, S, DPL, P, limit 19:16, AVL, L, D, G */
+	uint32_t limit;      /* in bytes, inclusive */
+	uint64_t base;
+};
+
+struct x86_table { uint64_t base; uint16_t limit; };
+
+struct x86_state {
+	uint64_t gpr[16], rip;
+	uint64_t rflags; /* without IF while an engine runs: see interrupt_flag */
+	uint8_t interrupt_flag, interrupt_shadow, cpl, code_bits;
+	struct x86_segment_state segment[X86_SEGMENTS], ldtr, tr;
+	struct x86_table gdtr, idtr;
+	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[8];
+	uint64_t star, lstar, cstar, sfmask, kernel_gs_base, pat, tsc_aux, tsc_offset;
+	uint64_t sysenter_cs, sysenter_esp, sysenter_eip, misc_enable;
+};
