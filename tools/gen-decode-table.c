@@ -181,14 +181,14 @@ static struct x86_encoding variant(int kind, int map, int pp, int opcode, int v)
 	int modrm = reg << 3 | (form ? 0xc0 | (form - 1) : 0);
 	struct x86_encoding e = { 0 }, with_sib = { 0 };
 
-	for (int width = 0; width < 3; width++)
+	for (int width = 0; width < (pp >= 2 ? 3 : 2); width++)
 		e.widths |= (ZyanU8)(ask(&e, kind, map, pp, opcode, modrm, width) << width);
 	if (!e.widths && kind && !form) { /* gathers exist only with a SIB byte */
 		for (int width = 0; width < 2; width++)
 			with_sib.widths |= (ZyanU8)(ask(&with_sib, kind, map, pp, opcode, modrm | 4, width) << width);
 		return with_sib;
 	}
-	return e;
+	return e.widths & 3 ? e : (struct x86_encoding){ 0 };
 }
 
 static unsigned intern(const struct x86_encoding *run, size_t count)

@@ -56,6 +56,7 @@ struct soft_cpu {
 	uint64_t flags_word;    /* byte 0: OF, byte 1: LAHF */
 	uint64_t temp[4];
 	void *resume;
+	uint64_t commit_r11;
 	struct soft_cpu *self;
 	uint32_t kick;             /* polled by translated code */
 	uint32_t interrupt_pending; /* looked at when IF becomes 1 */

@@ -929,10 +929,14 @@ static void cold_memory(struct translation *t, struct cold *c)
 	out(t)->out += copied;
 	site.retry = (int32_t)(c->retry - at_site);
 	site.bounce = (int32_t)(bounce - at_site);
-	if (c->write) {
+	if (c->write) { /* flags and r11 may be results of the access */
+		emit_save_flags(out(t), false);
+		emit_store(out(t), R11, CPU(commit_r11));
 		to_site = emit_lea_rip(out(t), R11);
 		emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_commit));
 		set_jump(to_site, out(t)->out);
+		emit_load(out(t), R11, CPU(commit_r11));
+		emit_restore_flags(out(t));
 	}
 	set_jump(emit_jmp(out(t)), c->after);
 	memcpy(at_site, &site, sizeof(site));
@@ -1070,9 +1074,9 @@ static bool may_keep_flags(const struct x86_insn *i)
 {
 	if (i->kind)
 		return false;
-	if (i->map == 0)
-		return i->opcode == 0xd2 || i->opcode == 0xd3 || i->opcode == 0xc0 || i->opcode == 0xc1 || is_string(i->opcode);
-	return i->map == 1 && (i->opcode == 0xa4 || i->opcode == 0xa5 || i->opcode == 0xac || i->opcode == 0xad);
+	if (i->map == 0) /* multiplications leave some flags as they were; so do shifts by zero */
+		return i->opcode == 0x69 || i->opcode == 0x6b || ((i->opcode & 0xfe) == 0xf6 && i->reg >= 4) || i->opcode == 0xd2 || i->opcode == 0xd3 || i->opcode == 0xc0 || i->opcode == 0xc1 || is_string(i->opcode);
+	return i->map == 1 && (i->opcode == 0xaf || i->opcode == 0xbc || i->opcode == 0xbd || bit_string(i) || i->opcode == 0xba || i->opcode == 0xa4 || i->opcode == 0xa5 || i->opcode == 0xac || i->opcode == 0xad);
 }
 
 static void find_live_flags(struct translation *t)

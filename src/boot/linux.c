@@ -1,0 +1,137 @@
+/*
+ * Guest memory as the kernel finds it:
+ *
+ *   0x1000 GDT   0x2000 zero page   0x3000 command line   0x4000.. page tables (identity, 4 GiB of 2 MiB pages)
+ *   0xe0000 ACPI tables   pref_address kernel   below the end of low memory: initrd
+ *
+ * Every number of the header is checked against the file and the memory before it is used.
+ */
+#include "linux.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "../x86/state.h"
+
+enum { GDT_GPA = 0x1000, ZERO_PAGE_GPA = 0x2000, COMMAND_GPA = 0x3000, TABLES_GPA = 0x4000, COMMAND_MAX = 0x1000 };
+
+struct header { uint32_t setup_bytes, init_size, command_max; uint64_t address, payload_bytes; };
+
+static uint64_t get(const uint8_t *at, size_t bytes)
+{
+	uint64_t v = 0;
+
+	memcpy(&v, at, bytes);
+	return v;
+}
+
+static void put(uint8_t *at, uint64_t value, size_t bytes) { memcpy(at, &value, bytes); }
+
+static int parse(struct boot_file kernel, struct header *h, const char **reason)
+{
+	uint64_t syssize;
+
+	if (kernel.bytes < 0x280 || memcmp(kernel.data + 0x202, "HdrS", 4) || get(kernel.data + 0x1fe, 2) != 0xaa55)
+		return *reason = "it is not a Linux bzImage", -ENOEXEC;
+	if (get(kernel.data + 0x206, 2) < 0x20c || !(get(kernel.data + 0x236, 2) & 1))
+		return *reason = "it has no 64-bit entry (boot protocol 2.12 is needed)", -ENOEXEC;
+	h->setup_bytes = ((uint32_t)(kernel.data[0x1f1] ? kernel.data[0x1f1] : 4) + 1) * 512;
+	syssize = get(kernel.data + 0x1f4, 4) * 16;
+	if (h->setup_bytes >= kernel.bytes)
+		return *reason = "it is truncated", -ENOEXEC;
+	h->payload_bytes = kernel.bytes - h->setup_bytes;
+	if (syssize > h->payload_bytes + 16)
+		return *reason = "it is truncated", -ENOEXEC;
+	h->address = get(kernel.data + 0x258, 8);
+	h->init_size = (uint32_t)get(kernel.data + 0x260, 4);
+	h->command_max = (uint32_t)get(kernel.data + 0x238, 4);
+	if (h->address < 0x100000 || h->address > 1ull << 30 || h->payload_bytes > h->init_size)
+		return *reason = "its header lies about addresses or sizes", -ENOEXEC;
+	return 0;
+}
+
+static void e820(uint8_t *zero, uint64_t base, uint64_t bytes, uint32_t type)
+{
+	uint8_t *entry = zero + 0x2d0 + 20 * zero[0x1e8]++;
+
+	put(entry, base, 8);
+	put(entry + 8, bytes, 8);
+	put(entry + 16, type, 4);
+}
+
+static void identity_map(uint8_t *ram)
+{
+	put(ram + TABLES_GPA, (TABLES_GPA + 0x1000) | 3, 8);
+	for (uint64_t g = 0; g < 4; g++) {
+		put(ram + TABLES_GPA + 0x1000 + 8 * g, (TABLES_GPA + 0x2000 + 0x1000 * g) | 3, 8);
+		for (uint64_t m = 0; m < 512; m++)
+			put(ram + TABLES_GPA + 0x2000 + 0x1000 * g + 8 * m, (g << 30 | m << 21) | 0x83, 8);
+	}
+}
+
+static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
+{
+	const uint64_t gdt[4] = { 0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff };
+	const struct x86_segment_state data = { .selector = 0x18, .attributes = 0xc093, .limit = ~0u };
+
+	memcpy(ram + GDT_GPA, gdt, sizeof(gdt));
+	memset(s, 0, sizeof(*s));
+	for (int n = 0; n < X86_SEGMENTS; n++)
+		s->segment[n] = data;
+	s->segment[X86_CS] = (struct x86_segment_state){ .selector = 0x10, .attributes = 0xa09b, .limit = ~0u };
+	s->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0x67 };
+	s->gdtr = (struct x86_table){ GDT_GPA, 31 };
+	s->cr0 = CR0_PE | CR0_PG | 0x30;
+	s->cr3 = TABLES_GPA;
+	s->cr4 = CR4_PAE;
+	s->efer = EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE;
+	s->xcr0 = 1;
+	s->pat = 0x0007040600070406;
+	s->dr[6] = 0xffff0ff0;
+	s->dr[7] = 0x400;
+	s->code_bits = 64;
+	s->rflags = 2;
+	s->rip = entry;
+	s->gpr[6] = ZERO_PAGE_GPA;
+}
+
+int boot_linux(const struct boot_memory *m, struct boot_file kernel, struct boot_file initrd, const char *command_line,
+	       struct x86_state *ret_state, const char **reason)
+{
+	struct header h;
+	uint8_t *zero = m->ram + ZERO_PAGE_GPA;
+	uint64_t initrd_gpa = 0;
+	int error = parse(kernel, &h, reason);
+
+	if (error)
+		return error;
+	if (h.address + h.init_size > m->low_bytes)
+		return *reason = "the memory is too small for it", -ENOMEM;
+	if (strlen(command_line) > h.command_max || strlen(command_line) >= COMMAND_MAX)
+		return *reason = "the command line is longer than it takes", -E2BIG;
+	memcpy(m->ram + h.address, kernel.data + h.setup_bytes, h.payload_bytes);
+	memset(zero, 0, 4096);
+	memcpy(zero + 0x1f1, kernel.data + 0x1f1, 0x11 + kernel.data[0x201] > 0x7f ? 0x7f : 0x11u + kernel.data[0x201]);
+	if (initrd.bytes) {
+		if (initrd.bytes > m->low_bytes || ((m->low_bytes - initrd.bytes) & ~4095ull) < h.address + h.init_size)
+			return *reason = "the initrd does not fit beside it", -ENOMEM;
+		initrd_gpa = (m->low_bytes - initrd.bytes) & ~4095ull;
+		memcpy(m->ram + initrd_gpa, initrd.data, initrd.bytes);
+	}
+	zero[0x210] = 0xff;
+	put(zero + 0x218, initrd_gpa, 4);
+	put(zero + 0x21c, initrd.bytes, 4);
+	put(zero + 0x228, COMMAND_GPA, 4);
+	put(zero + 0x070, 0xe0000, 8);
+	strcpy((char *)m->ram + COMMAND_GPA, command_line);
+	e820(zero, 0, 0x9f000, 1);
+	e820(zero, 0xe0000, 0x10000, 3);
+	e820(zero, 0xf0000, 0x10000, 2);
+	e820(zero, 0x100000, m->low_bytes - 0x100000, 1);
+	if (m->ram_bytes > m->low_bytes)
+		e820(zero, 1ull << 32, m->ram_bytes - m->low_bytes, 1);
+	identity_map(m->ram);
+	entry_state(m->ram, h.address + 0x200, ret_state);
+	return 0;
+}

@@ -1,0 +1,116 @@
+/*
+ * RSDP, XSDT, FADT, FACS, MADT and the DSDT that iasl makes from dsdt.asl at build time. Fixed-hardware FADT as Hyper-V's
+ * generation 2 has it: PM1a, PM timer, GPE0, reset register; no PIC, no PIT, no keyboard controller, no VGA.
+ */
+#include "acpi.h"
+
+#include <string.h>
+
+#include "dsdt.hex"
+
+static uint8_t sum(const uint8_t *at, size_t bytes)
+{
+	uint8_t s = 0;
+
+	while (bytes--)
+		s = (uint8_t)(s + *at++);
+	return s;
+}
+
+static void put(uint8_t *at, uint64_t value, size_t bytes) { memcpy(at, &value, bytes); }
+
+static void header(uint8_t *t, const char *signature, size_t bytes, uint8_t revision)
+{
+	memset(t, 0, bytes);
+	memcpy(t, signature, 4);
+	put(t + 4, bytes, 4);
+	t[8] = revision;
+	memcpy(t + 10, "UMBRA UMBRAVM ", 14);
+	put(t + 24, 1, 4);
+	memcpy(t + 28, "UMBR", 4);
+	put(t + 32, 1, 4);
+}
+
+static void seal(uint8_t *t, size_t bytes) { t[9] = (uint8_t)(t[9] - sum(t, bytes)); }
+
+static void io_address(uint8_t *at, unsigned bits, uint64_t port, unsigned access)
+{
+	const uint8_t gas[4] = { 1, (uint8_t)bits, 0, (uint8_t)access };
+
+	memcpy(at, gas, 4);
+	put(at + 4, port, 8);
+}
+
+static void fadt(uint8_t *t, uint64_t dsdt_gpa, uint64_t facs_gpa)
+{
+	enum { BYTES = 276, FLAGS = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 10 | 1 << 15 };
+
+	header(t, "FACP", BYTES, 6);
+	put(t + 36, facs_gpa, 4);
+	put(t + 40, dsdt_gpa, 4);
+	put(t + 46, 9, 2); /* SCI */
+	put(t + 56, PM_BASE, 4);
+	put(t + 64, PM_BASE + 4, 4);
+	put(t + 76, PM_BASE + 8, 4);
+	put(t + 80, PM_BASE + 0xc, 4);
+	t[88] = 4, t[89] = 2, t[91] = 4, t[92] = 4;
+	put(t + 96, 0xffff, 2), put(t + 98, 0xffff, 2);
+	t[108] = 0x32;
+	put(t + 109, 1 << 2, 2); /* no VGA; no 8042 */
+	put(t + 112, FLAGS, 4);
+	io_address(t + 116, 8, PM_RESET_PORT, 1);
+	t[128] = 1;
+	put(t + 132, facs_gpa, 8);
+	put(t + 140, dsdt_gpa, 8);
+	io_address(t + 148, 32, PM_BASE, 2);
+	io_address(t + 172, 16, PM_BASE + 4, 2);
+	io_address(t + 208, 32, PM_BASE + 8, 3);
+	io_address(t + 220, 32, PM_BASE + 0xc, 1);
+	seal(t, BYTES);
+}
+
+static size_t madt(uint8_t *t, unsigned cpus)
+{
+	size_t bytes = 44 + 8 * cpus + 12 + 10;
+	uint8_t *at = t + 44;
+
+	header(t, "APIC", bytes, 4);
+	put(t + 36, 0xfee00000, 4);
+	for (unsigned n = 0; n < cpus; n++, at += 8) {
+		const uint8_t entry[8] = { 0, 8, (uint8_t)n, (uint8_t)n, 1 };
+
+		memcpy(at, entry, 8);
+	}
+	at[0] = 1, at[1] = 12;
+	put(at + 4, IOAPIC_GPA, 4);
+	at += 12;
+	at[0] = 2, at[1] = 10, at[3] = 9; /* the SCI is level, active high */
+	put(at + 4, 9, 4);
+	put(at + 8, 0xd, 2);
+	seal(t, bytes);
+	return bytes;
+}
+
+void acpi_write_tables(uint8_t *area, unsigned cpus)
+{
+	enum { XSDT = 0x40, FADT = 0x100, FACS = 0x240, MADT = 0x300, DSDT = 0x1000 };
+
+	memset(area, 0, ACPI_AREA_BYTES);
+	memcpy(area, "RSD PTR ", 8);
+	memcpy(area + 9, "UMBRA ", 6);
+	area[15] = 2;
+	put(area + 20, 36, 4);
+	put(area + 24, ACPI_AREA_GPA + XSDT, 8);
+	area[8] = (uint8_t)-sum(area, 20);
+	area[32] = (uint8_t)-sum(area, 36);
+	header(area + XSDT, "XSDT", 36 + 16, 1);
+	put(area + XSDT + 36, ACPI_AREA_GPA + FADT, 8);
+	put(area + XSDT + 44, ACPI_AREA_GPA + MADT, 8);
+	seal(area + XSDT, 36 + 16);
+	fadt(area + FADT, ACPI_AREA_GPA + DSDT, ACPI_AREA_GPA + FACS);
+	memcpy(area + FACS, "FACS", 4);
+	put(area + FACS + 4, 64, 4);
+	area[FACS + 32] = 2;
+	madt(area + MADT, cpus);
+	memcpy(area + DSDT, dsdt_aml_code, sizeof(dsdt_aml_code));
+}

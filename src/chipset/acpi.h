@@ -1,0 +1,9 @@
+/* The ACPI tables of the machine, written into guest memory before it starts. */
+#pragma once
+
+#include <stdint.h>
+
+enum { ACPI_AREA_GPA = 0xe0000, ACPI_AREA_BYTES = 0x10000, PM_BASE = 0x400, PM_RESET_PORT = PM_BASE + 0x33, IOAPIC_GPA = 0xfec00000 };
+
+/* area: ACPI_AREA_BYTES of guest memory at ACPI_AREA_GPA. The RSDP is at its start. */
+void acpi_write_tables(uint8_t *area, unsigned cpus);

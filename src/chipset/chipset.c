@@ -1,0 +1,220 @@
+/*
+ * Ports that nothing answers read as all ones and swallow writes, as on a machine without the device.
+ * Left out: RTC alarms, PM events, level-triggered IOAPIC lines (nothing here drives one).
+ */
+#include "chipset.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "acpi.h"
+
+enum { UART = 0x3f8, UART_GSI = 4 };
+
+void chipset_init(struct chipset *c, const struct chipset_host *host)
+{
+	memset(c, 0, sizeof(*c));
+	c->host = host;
+	for (int n = 0; n < 24; n++)
+		c->ioapic.entry[n] = 0x10000;
+}
+
+static void pulse(struct chipset *c, unsigned gsi)
+{
+	uint64_t e = c->ioapic.entry[gsi];
+
+	if (!(e & 0x10000))
+		c->host->raise(c->host->context, (uint32_t)(e >> 56), (uint8_t)e);
+}
+
+/* ---- 16550 ---- */
+
+static uint8_t uart_identification(const struct chipset *c)
+{
+	if (c->uart.ier & 1 && c->uart.in != c->uart.out)
+		return 4;
+	if (c->uart.ier & 2 && c->uart.thre)
+		return 2;
+	return 1;
+}
+
+static void uart_update(struct chipset *c)
+{
+	bool line = uart_identification(c) != 1;
+
+	if (line && !c->uart.line)
+		pulse(c, UART_GSI);
+	c->uart.line = line;
+}
+
+bool chipset_input(struct chipset *c, uint8_t byte)
+{
+	if (c->uart.in - c->uart.out == UART_FIFO_BYTES)
+		return false;
+	c->uart.fifo[c->uart.in++ % UART_FIFO_BYTES] = byte;
+	uart_update(c);
+	return true;
+}
+
+static uint8_t uart_read(struct chipset *c, unsigned reg)
+{
+	uint8_t v = 0;
+
+	switch (reg) {
+	case 0:
+		if (c->uart.lcr & 0x80)
+			return (uint8_t)c->uart.divisor;
+		if (c->uart.in != c->uart.out)
+			v = c->uart.fifo[c->uart.out++ % UART_FIFO_BYTES];
+		c->uart.line = false; /* more input: another edge */
+		uart_update(c);
+		return v;
+	case 1: return c->uart.lcr & 0x80 ? (uint8_t)(c->uart.divisor >> 8) : c->uart.ier;
+	case 2:
+		v = uart_identification(c);
+		if (v == 2)
+			c->uart.thre = false;
+		c->uart.line = uart_identification(c) != 1;
+		return v | (c->uart.fcr & 1 ? 0xc0 : 0);
+	case 3: return c->uart.lcr;
+	case 4: return c->uart.mcr;
+	case 5: return 0x60 | (c->uart.in != c->uart.out);
+	case 6: return c->uart.mcr & 0x10 ? (uint8_t)((c->uart.mcr & 0xc) << 4 | (c->uart.mcr & 2) << 3 | (c->uart.mcr & 1) << 5) : 0xb0;
+	default: return c->uart.scr;
+	}
+}
+
+static void uart_write(struct chipset *c, unsigned reg, uint8_t v)
+{
+	switch (reg) {
+	case 0:
+		if (c->uart.lcr & 0x80) {
+			c->uart.divisor = (uint16_t)((c->uart.divisor & 0xff00) | v);
+			return;
+		}
+		if (c->uart.mcr & 0x10)
+			chipset_input(c, v);
+		else
+			c->host->console(c->host->context, v);
+		c->uart.thre = true;
+		c->uart.line = false;
+		uart_update(c);
+		return;
+	case 1:
+		if (c->uart.lcr & 0x80) {
+			c->uart.divisor = (uint16_t)((c->uart.divisor & 0xff) | v << 8);
+			return;
+		}
+		if (v & 2 && !(c->uart.ier & 2))
+			c->uart.thre = true;
+		c->uart.ier = v & 15;
+		uart_update(c);
+		return;
+	case 2:
+		c->uart.fcr = v;
+		if (v & 2)
+			c->uart.out = c->uart.in;
+		return;
+	case 3: c->uart.lcr = v; return;
+	case 4: c->uart.mcr = v & 0x1f; return;
+	case 7: c->uart.scr = v; return;
+	default: return;
+	}
+}
+
+/* ---- CMOS clock ---- */
+
+static uint8_t bcd(int v) { return (uint8_t)(v / 10 << 4 | v % 10); }
+
+static uint8_t rtc_read(const struct chipset *c)
+{
+	time_t now = time(NULL);
+	struct tm t;
+
+	gmtime_r(&now, &t);
+	switch (c->rtc_index) {
+	case 0: return bcd(t.tm_sec);
+	case 2: return bcd(t.tm_min);
+	case 4: return bcd(t.tm_hour);
+	case 6: return bcd(t.tm_wday + 1);
+	case 7: return bcd(t.tm_mday);
+	case 8: return bcd(t.tm_mon + 1);
+	case 9: return bcd(t.tm_year % 100);
+	case 0x0a: return 0x26;
+	case 0x0b: return 0x02;
+	case 0x0d: return 0x80;
+	case 0x32: return bcd((t.tm_year + 1900) / 100);
+	default: return 0;
+	}
+}
+
+/* ---- ports ---- */
+
+uint64_t chipset_port_read(struct chipset *c, uint16_t port, unsigned bytes)
+{
+	if (port >= UART && port < UART + 8)
+		return uart_read(c, port - UART);
+	switch (port) {
+	case 0x71: return rtc_read(c);
+	case PM_BASE: return 0;
+	case PM_BASE + 2: return c->pm_enable;
+	case PM_BASE + 4: return c->pm_control | 1;
+	case PM_BASE + 8: return (uint32_t)(c->host->now_100ns(c->host->context) * 3579545ull / 10000000ull);
+	case PM_BASE + 0xc: return 0;
+	default: return bytes == 8 ? ~0ull : (1ull << 8 * bytes) - 1;
+	}
+}
+
+void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64_t v)
+{
+	(void)bytes;
+	if (port >= UART && port < UART + 8) {
+		uart_write(c, port - UART, (uint8_t)v);
+		return;
+	}
+	switch (port) {
+	case 0x70: c->rtc_index = v & 0x7f; return;
+	case PM_BASE + 2: c->pm_enable = (uint16_t)v; return;
+	case PM_BASE + 4:
+		c->pm_control = (uint16_t)v & ~0x2000;
+		if (v & 0x2000)
+			c->host->power_off(c->host->context);
+		return;
+	case PM_RESET_PORT:
+	case 0xcf9: c->host->reset(c->host->context); return;
+	default: return;
+	}
+}
+
+/* ---- IOAPIC ---- */
+
+uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset)
+{
+	uint32_t r = c->ioapic.select;
+
+	if (offset == 0)
+		return r;
+	if (offset != 0x10)
+		return 0;
+	if (r == 1)
+		return 0x00170011;
+	if (r >= 0x10 && r < 0x40)
+		return (uint32_t)(c->ioapic.entry[(r - 0x10) / 2] >> (r & 1 ? 32 : 0));
+	return 0;
+}
+
+void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t v)
+{
+	uint32_t r = c->ioapic.select;
+	uint64_t *e = &c->ioapic.entry[(r - 0x10) / 2];
+
+	if (offset == 0) {
+		c->ioapic.select = v & 0xff;
+		return;
+	}
+	if (offset != 0x10 || r < 0x10 || r >= 0x40)
+		return;
+	*e = r & 1 ? (*e & 0xffffffff) | (uint64_t)v << 32 : (*e & ~0xffffffffull) | (v & ~0x5000u);
+	if ((r - 0x10) / 2 == UART_GSI && c->uart.line)
+		pulse(c, UART_GSI);
+}

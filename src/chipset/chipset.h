@@ -1,0 +1,33 @@
+/* Port and MMIO devices of the machine: 16550, CMOS clock, PM block, reset, IOAPIC. Called under the machine's lock. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { UART_FIFO_BYTES = 4096 };
+
+struct chipset_host {
+	void (*raise)(void *context, uint32_t apic_id, uint8_t vector);
+	void (*console)(void *context, uint8_t byte);
+	void (*power_off)(void *context);
+	void (*reset)(void *context);
+	uint64_t (*now_100ns)(void *context);
+	void *context;
+};
+
+struct chipset {
+	const struct chipset_host *host;
+	struct { uint8_t ier, lcr, mcr, scr, fcr; uint16_t divisor; bool thre; uint8_t fifo[UART_FIFO_BYTES]; uint32_t in, out; bool line; } uart;
+	struct { uint32_t select; uint64_t entry[24]; } ioapic;
+	uint8_t rtc_index;
+	uint16_t pm_enable, pm_control;
+};
+
+void chipset_init(struct chipset *c, const struct chipset_host *host);
+uint64_t chipset_port_read(struct chipset *c, uint16_t port, unsigned bytes);
+void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64_t value);
+uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset);
+void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value);
+/* Console input for the guest; false when its FIFO is full. */
+bool chipset_input(struct chipset *c, uint8_t byte);

@@ -1,0 +1,26 @@
+/* One local APIC: xAPIC and x2APIC registers, priorities, timer. Times are in units of the caller's clock. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { APIC_TIMER_HZ = 200000000 };
+
+struct apic {
+	uint64_t base; /* IA32_APIC_BASE */
+	uint32_t id, tpr, ldr, dfr, svr, esr, icr_high, lvt[7], divide, initial_count;
+	uint32_t irr[8], isr[8], tmr[8];
+	uint64_t timer_start_ns, timer_deadline_ns; /* 0: not armed */
+	uint64_t tsc_deadline;
+};
+
+void apic_reset(struct apic *apic, uint32_t id, bool boot_processor);
+void apic_raise(struct apic *apic, uint8_t vector);
+/* The vector to be delivered now and its acknowledgement; -1: none above the priority. */
+int apic_take(struct apic *apic);
+bool apic_has_interrupt(const struct apic *apic);
+/* Register by x2APIC number (MSR - 0x800, MMIO offset / 16). 0 or -EINVAL. now_ns: monotonic. */
+int apic_read(struct apic *apic, uint32_t reg, uint64_t now_ns, uint64_t *ret_value);
+int apic_write(struct apic *apic, uint32_t reg, uint64_t value, uint64_t now_ns);
+/* Fires what is due. The next deadline, or UINT64_MAX. */
+uint64_t apic_run_timer(struct apic *apic, uint64_t now_ns);
