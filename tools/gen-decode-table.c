@@ -35,6 +35,8 @@ static int offered(const ZydisDecodedInstruction *insn)
 
 	if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F && insn->opcode == 0x0d)
 		return 1; /* PREFETCHW is filed under 3DNow! */
+	if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F && insn->opcode == 0x1e)
+		return 1; /* ENDBR64: a hint without CET */
 	for (size_t i = 0; hidden[i]; i++)
 		if (!strcmp(name, hidden[i]))
 			return 0;

@@ -20,7 +20,7 @@ struct offered { uint32_t leaf, subleaf; uint8_t reg; uint32_t mask; };
  *  80000001  SVM, IBS, XOP, SKINIT, LWP, FMA4, TBM, topology, PMU, MWAITX: as above
  */
 static const struct offered policy[] = {
-	{ 1, 0, 2, 0x7ed83203 & ~(1u << 17) }, { 1, 0, 3, 0x0783b97d | 1u << 12 | 1u << 16 },
+	{ 1, 0, 2, 0x7ed83203 & ~(1u << 17) }, { 1, 0, 3, 0x0783b97d | 1u << 9 | 1u << 12 | 1u << 16 | 1u << 19 },
 	{ 7, 0, 1, 1u << 0 | 1u << 3 | 1u << 5 | 1u << 7 | 1u << 8 | 1u << 9 | 1u << 18 | 1u << 19 | 1u << 20 | 1u << 23 | 1u << 29 },
 	{ 7, 0, 2, 1u << 2 }, { 7, 0, 3, 1u << 4 },
 	{ 0xd, 1, 0, 1u << 0 | 1u << 1 },
@@ -73,7 +73,8 @@ void cpuid_policy(uint32_t leaf, uint32_t subleaf, uint32_t apic_id, unsigned cp
 			r[0] = 7, r[1] = r[2] = 832, r[3] = 0;
 		} else if (subleaf == 1) {
 			r[0] &= 3; /* XSAVEOPT, XSAVEC */
-			r[1] = r[2] = r[3] = 0;
+			r[1] = 832; /* XSAVEC: x87, SSE, AVX */
+			r[2] = r[3] = 0;
 		} else if (subleaf != 2) {
 			memset(r, 0, 16);
 		}

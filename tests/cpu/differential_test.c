@@ -17,7 +17,7 @@
 #include "../../src/x86/state.h"
 
 enum { RAM_BYTES = 4 << 20, CODE = 0x100000, DATA = 0x200000, DATA_BYTES = 8192, TABLES = 0x10000 };
-#define BASE 0x20000000ull
+#define BASE 0x20000000ul
 
 static uint8_t *const ram = (uint8_t *)BASE;
 static struct engine_cpu *cpu;
@@ -239,6 +239,11 @@ int main(int argc, char **argv)
 			}
 			if (memcmp(after_native, ram + DATA, DATA_BYTES)) {
 				show("memory", code, i.length);
+				for (unsigned n = 0; n < DATA_BYTES / 8; n++)
+					if (memcmp(after_native + 8 * n, ram + DATA + 8 * n, 8))
+						printf("  at %lx: %lx, host %lx\n", BASE + DATA + 8 * n, *(uint64_t *)(void *)(ram + DATA + 8 * n),
+						       *(uint64_t *)(void *)(after_native + 8 * n));
+				printf("  rsp %lx rcx %lx\n", in[4], in[1]);
 				differs = true;
 			}
 		}

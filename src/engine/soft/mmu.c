@@ -284,6 +284,7 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	uint64_t gpa, gpa2;
 	uint8_t *hva, *place;
 
+	cpu->bounce_site = NULL; /* an access that faulted on the bounce buffer leaves it behind */
 	if (cpu->state.code_bits != 64)
 		gva = (uint32_t)gva;
 	if (!canonical(gva)) {

@@ -1,0 +1,25 @@
+# A thin front: Meson builds into build/. See README.md.
+.PHONY: all deps demo check bench decode-table soak-cpu
+all: deps
+	@[ -f build/build.ninja ] || meson setup build >/dev/null
+	@ninja -C build
+
+deps:
+	@tools/install-deps
+
+demo: all
+	@tools/demo
+
+check: all
+	@tools/check
+
+bench: all
+	@bench/boot
+
+# Long differential run: make soak-cpu COUNT=... SEED=...
+soak-cpu: all
+	build/differential_test $(or $(COUNT),10000000) $(or $(SEED),1)
+
+decode-table:
+	cc -O2 -Wall -Wextra -o build/gen-decode-table tools/gen-decode-table.c -lZydis
+	build/gen-decode-table >src/x86/decode_table.c
