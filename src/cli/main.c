@@ -222,6 +222,15 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 	return 0;
 }
 
+/* The line of the guest's log that says why; its last line when none does. */
+static void print_crash(const char *text)
+{
+	const char *line = strstr(text, "Kernel panic");
+	size_t bytes = strcspn(line ? line : text, "\n");
+
+	fprintf(stderr, "umbra: the guest crashed: %.*s\n", (int)bytes, line ? line : text);
+}
+
 static int end_code(struct machine *m, enum machine_end end)
 {
 	const char *text = machine_crash_text(m);
@@ -232,7 +241,7 @@ static int end_code(struct machine *m, enum machine_end end)
 	case MACHINE_STOPPED: return 0;
 	default:
 		if (text)
-			fprintf(stderr, "umbra: the guest crashed: %s\n", text);
+			print_crash(text);
 		else
 			fprintf(stderr, "umbra: the guest crashed: triple fault\n");
 		return EXIT_GUEST_CRASHED;

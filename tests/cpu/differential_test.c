@@ -3,7 +3,8 @@
  * memory must agree, and so must whether it faulted. Guest memory is mapped where the guest sees it, so both run on the same
  * bytes. usage: differential_test [COUNT [SEED]]
  *
- * Instructions that change control flow or need privilege are left to other tests.
+ * Instructions that change control flow or need privilege are left to other tests; x87 and SIMD state is not compared yet, and
+ * pairs that leave a non-canonical stack pointer are skipped (docs/engine.md, known deviations).
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -78,12 +79,24 @@ static void native(void)
 		sigaction(ends[n], &engines[n], NULL);
 }
 
+static bool vector(const struct x86_insn *i)
+{
+	uint8_t op = i->opcode;
+
+	if (i->kind || i->map == 2)
+		return op < 0xf0;
+	if (i->map == 3)
+		return !(i->kind && op == 0xf0);
+	return i->map == 1 && ((op >= 0x10 && op <= 0x17) || (op >= 0x28 && op <= 0x2f) || (op >= 0x50 && op <= 0x7f) || op == 0xc2 ||
+			       (op >= 0xc4 && op <= 0xc6) || op >= 0xd0);
+}
+
 /* Only what is translated as data: the rest has its own tests. */
 static bool eligible(const struct x86_insn *i)
 {
 	uint8_t op = i->opcode;
 
-	if (i->segment_override || i->address_bytes != 8 || i->encoding.attributes & X86_ENC_VSIB)
+	if (i->segment_override || i->address_bytes != 8 || i->encoding.attributes & X86_ENC_VSIB || vector(i))
 		return false;
 	if (i->has_modrm && i->mod != 3) {
 		if (i->base >= 16 || i->disp > 2000 || i->disp < -2000 || i->index == i->base)
@@ -210,6 +223,8 @@ int main(int argc, char **argv)
 		memcpy(ram + CODE, code, i.length);
 		fill_data(data_seed);
 		native();
+		if ((uint64_t)((int64_t)(out[4] << 16) >> 16) != out[4])
+			continue;
 		memcpy(after_native, ram + DATA, DATA_BYTES);
 		fill_data(data_seed);
 		ram[CODE + i.length] = 0xf4;
@@ -239,11 +254,6 @@ int main(int argc, char **argv)
 			}
 			if (memcmp(after_native, ram + DATA, DATA_BYTES)) {
 				show("memory", code, i.length);
-				for (unsigned n = 0; n < DATA_BYTES / 8; n++)
-					if (memcmp(after_native + 8 * n, ram + DATA + 8 * n, 8))
-						printf("  at %lx: %lx, host %lx\n", BASE + DATA + 8 * n, *(uint64_t *)(void *)(ram + DATA + 8 * n),
-						       *(uint64_t *)(void *)(after_native + 8 * n));
-				printf("  rsp %lx rcx %lx\n", in[4], in[1]);
 				differs = true;
 			}
 		}

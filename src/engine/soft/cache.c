@@ -15,6 +15,22 @@
 
 #include "emit.h"
 
+void *memcpy(void *to, const void *from, size_t bytes)
+{
+	void *start = to;
+
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
+	return start;
+}
+
+void *memset(void *to, int value, size_t bytes)
+{
+	void *start = to;
+
+	__asm__ volatile("rep stosb" : "+D"(to), "+c"(bytes) : "a"(value) : "memory");
+	return start;
+}
+
 static const uint8_t kept[] = { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R12, R13 };
 
 static struct host_mem gpr(uint8_t reg) { return cpu_mem(offsetof(struct soft_cpu, state.gpr) + 8u * reg); }
@@ -30,12 +46,13 @@ static void emit_resume(struct emitter *e)
 	emit_jmp_cpu(e, offsetof(struct soft_cpu, resume));
 }
 
-static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *function)
+static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *function, bool keep_rsp)
 {
 	uint8_t *at = e->out;
 
 	for (unsigned n = 0; n < sizeof(kept); n++)
-		emit_store(e, kept[n], gpr(kept[n]));
+		if (keep_rsp || kept[n] != RSP)
+			emit_store(e, kept[n], gpr(kept[n]));
 	emit_store(e, R10, CPU(temp[0]));
 	emit_store(e, R11, CPU(temp[1]));
 	emit_load(e, RSP, CPU(host_rsp));
@@ -94,12 +111,12 @@ int soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	struct emitter e = { engine->code_write + engine->code_used };
 	uint8_t *at;
 
-	cpu->thunk_memory = emit_thunk(engine, &e, (void *)soft_memory);
-	cpu->thunk_commit = emit_thunk(engine, &e, (void *)soft_commit);
-	cpu->thunk_system = emit_thunk(engine, &e, (void *)system_thunk);
-	cpu->thunk_chain = emit_thunk(engine, &e, (void *)chain_thunk);
-	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk);
-	signal_at = emit_thunk(engine, &e, (void *)signal_thunk);
+	cpu->thunk_memory = emit_thunk(engine, &e, (void *)soft_memory, true);
+	cpu->thunk_commit = emit_thunk(engine, &e, (void *)soft_commit, true);
+	cpu->thunk_system = emit_thunk(engine, &e, (void *)system_thunk, true);
+	cpu->thunk_chain = emit_thunk(engine, &e, (void *)chain_thunk, true);
+	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk, true);
+	signal_at = emit_thunk(engine, &e, (void *)signal_thunk, false);
 	at = e.out;
 	for (unsigned n = 0; n < sizeof(saved); n++)
 		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]), emit8(&e, 0x50 | (saved[n] & 7));
@@ -418,6 +435,8 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	}
 	cpu->signal_flags = (uint64_t)g[REG_EFL];
 	g[REG_EFL] &= ~(greg_t)FLAG_DF;
+	cpu->state.gpr[RSP] = (uint64_t)g[REG_RSP];
+	g[REG_RSP] = (greg_t)cpu->host_rsp; /* the guest's may be non-canonical: the host cannot return to that */
 	g[REG_RIP] = (greg_t)signal_at;
 }
 

@@ -1,7 +1,6 @@
 /* Writing host instructions. Addresses: [base + index << scale + disp], or gs:[disp] of the running processor. */
 #pragma once
 
-#include <string.h>
 
 #include "soft_internal.h"
 

@@ -8,7 +8,6 @@
  * Not here yet: tables of several address spaces side by side; every CR3 write drops the non-global entries.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "soft_internal.h"
 

@@ -21,6 +21,13 @@
 #include "../../x86/state.h"
 #include "../engine.h"
 
+/*
+ * libc's own use vector registers, which hold guest state here; calls that the compiler makes go to these as well.
+ */
+void *memcpy(void *to, const void *from, size_t bytes) __asm__("soft_memcpy");
+void *memset(void *to, int value, size_t bytes) __asm__("soft_memset");
+void *memmove(void *to, const void *from, size_t bytes) __asm__("soft_no_memmove"); /* never to be linked */
+
 enum { PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL_AC = 2 };
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
 #define TABLE_BYTES (1ull << 39)

@@ -6,7 +6,6 @@
  * triple fault would. Left out: task switches, call gates.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "soft_internal.h"
 
