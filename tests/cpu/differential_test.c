@@ -134,7 +134,7 @@ static void random_state(const struct x86_insn *i)
 		in[i->base] = BASE + DATA + 4096 + rnd() % 512 - 256;
 		if (rnd() % 4 == 0)
 			in[i->base] &= ~31ull;
-		if (!i->kind && i->map == 1 && (i->opcode == 0xa3 || i->opcode == 0xab || i->opcode == 0xb3 || i->opcode == 0xbb) && i->reg != i->base)
+		if (!i->kind && i->map == 1 && (i->opcode == 0xa3 || i->opcode == 0xab || i->opcode == 0xb3 || i->opcode == 0xbb) && i->reg != i->base && i->reg != i->index)
 			in[i->reg] = rnd() % 4000;
 	}
 	in_flags = rnd() & FLAGS_ARITHMETIC;
