@@ -253,7 +253,7 @@ static int run(int argc, char **argv)
 	struct run_options o = { .append = "console=ttyS0", .memory = "512M", .cpus = "1", .console = "stdio" };
 	struct console console = { .fd = STDOUT_FILENO };
 	struct machine_options options = { .console = write_console, .context = &console };
-	struct sigaction stop = { .sa_handler = on_stop_signal };
+	struct sigaction stop = { .sa_handler = on_stop_signal, .sa_flags = SA_ONSTACK }; /* the stack pointer may be the guest's */
 	const char *reason;
 	pthread_t input;
 	enum machine_end end;

@@ -5,11 +5,13 @@
  * block keeps its place, its two entries are overwritten by jumps that lead to the dispatcher, and everything goes when the
  * cache is full.
  */
+#include <asm/prctl.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -407,6 +409,15 @@ void soft_inside(struct soft_cpu *cpu)
 
 static __thread struct soft_cpu *running;
 
+static void own_fault(int number, const siginfo_t *info, const greg_t *g)
+{
+	const struct soft_engine *e = running ? running->engine : NULL;
+
+	dprintf(STDERR_FILENO, "umbra: fault in the engine: signal %d at %lx (code %+ld), address %p; please report it\n", number,
+		(unsigned long)g[REG_RIP], e ? (long)(g[REG_RIP] - (greg_t)e->code_run) : 0, info->si_addr);
+	_exit(70);
+}
+
 static void on_signal(int number, siginfo_t *info, void *context)
 {
 	ucontext_t *u = context;
@@ -415,7 +426,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	uint64_t next;
 
 	if (!cpu || !soft_guest_pc(cpu->engine, (uint64_t)g[REG_RIP], &cpu->signal_rip, &next)) {
-		signal(number, SIG_DFL);
+		own_fault(number, info, g);
 		return;
 	}
 	switch (number) {
@@ -428,7 +439,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	case SIGBUS: cpu->signal_vector = EXC_SS; break;
 	default:
 		if (info->si_addr) { /* not a non-canonical address: a fault of ours */
-			signal(number, SIG_DFL);
+			own_fault(number, info, g);
 			return;
 		}
 		cpu->signal_vector = EXC_GP;
@@ -461,7 +472,7 @@ enum engine_exit engine_run(struct engine_cpu *opaque)
 
 	if (running != cpu) {
 		install_signals();
-		__builtin_ia32_wrgsbase64((uint64_t)cpu);
+		syscall(SYS_arch_prctl, ARCH_SET_GS, cpu); /* WRGSBASE would be lost at a switch where the kernel does not use it */
 		running = cpu;
 	}
 	cpu->exit = ENGINE_EXIT_NONE;
