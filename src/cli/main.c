@@ -222,13 +222,14 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 	return 0;
 }
 
-/* The line of the guest's log that says why; its last line when none does. */
+/* The line of the guest's log that says why; its first line when none does. */
 static void print_crash(const char *text)
 {
 	const char *line = strstr(text, "Kernel panic");
-	size_t bytes = strcspn(line ? line : text, "\n");
-
-	fprintf(stderr, "umbra: the guest crashed: %.*s\n", (int)bytes, line ? line : text);
+	fputs("umbra: the guest crashed: ", stderr);
+	for (line = line ? line : text; *line && *line != '\n'; line++)
+		fputc(*line >= ' ' && *line < 0x7f ? *line : '.', stderr); /* the guest's bytes: no escape sequences */
+	fputc('\n', stderr);
 }
 
 static int end_code(struct machine *m, enum machine_end end)

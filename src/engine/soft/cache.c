@@ -206,7 +206,7 @@ static void kill_block(struct soft_engine *e, struct block *b)
 		*link = b->next_in_hash;
 	b->dead = true;
 	entry[0] = 0xe9;
-	set_jump(entry + 1, stub + flag_save_bytes + 0);
+	set_jump(entry + 1, stub + flag_save_bytes);
 	entry = e->code_write + b->direct_offset;
 	entry[0] = 0xe9;
 	set_jump(entry + 1, stub);

@@ -52,9 +52,8 @@ struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets fr
 
 struct memory_site { /* follows the jump to the slow thunk; all offsets are relative to the site itself */
 	int32_t retry, bounce;
-	uint8_t write, read, is_code_end, bytes_low;
+	uint8_t write, read;
 	uint16_t bytes;
-	uint16_t align_mask;
 	uint64_t next_rip;
 };
 
@@ -83,8 +82,7 @@ struct soft_cpu {
 	uint64_t journal[2][JOURNAL_ENTRIES]; /* [global]: index << 2 | view */
 	uint32_t journal_used[2];
 	uint64_t large_filter[64], code_filter[64];
-	int fault_depth;
-	uint64_t signal_vector, signal_rip, signal_flags, signal_address;
+	uint64_t signal_vector, signal_rip, signal_flags;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems;
 	bool single_once, trap_after, stop;
 	int stop_why;

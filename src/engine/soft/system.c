@@ -829,7 +829,6 @@ static int fs_gs_base(struct step *t)
 
 static int two_bytes(struct step *t)
 {
-	struct soft_cpu *cpu = t->cpu;
 	struct x86_state *s = t->s;
 	uint64_t v;
 
@@ -859,7 +858,7 @@ static int two_bytes(struct step *t)
 			return fs_gs_base(t);
 		return save_area(t);
 	case 0xc7: return t->i->reg == 4 ? save_area(t) : undefined(t);
-	default: (void)cpu; return undefined(t);
+	default: return undefined(t);
 	}
 }
 
@@ -961,7 +960,6 @@ static int group_ff(struct step *t)
 
 static int pushes(struct step *t)
 {
-	static const uint8_t order[8] = { 0, 1, 2, 3, 4, 5, 6, 7 };
 	struct x86_state *s = t->s;
 	unsigned bytes = stack_operand(t);
 	uint64_t v, sp = s->gpr[4];
@@ -970,7 +968,7 @@ static int pushes(struct step *t)
 	switch (op) {
 	case 0x60:
 		for (int n = 0; n < 8; n++)
-			if (push(t, n == 4 ? sp : s->gpr[order[n]], bytes))
+			if (push(t, n == 4 ? sp : s->gpr[n], bytes))
 				return s->gpr[4] = sp, -EFAULT;
 		return 0;
 	case 0x61:

@@ -1146,7 +1146,7 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 	t.code_bits = cpu->state.code_bits;
 	t.flat = !(t.mode & 16);
 	t.cs_base = t.code_bits == 64 ? 0 : cpu->state.segment[X86_CS].base;
-	t.rip_mask = t.code_bits == 64 ? ~0ull : t.code_bits == 32 ? 0xffffffffu : 0xffffffffu;
+	t.rip_mask = t.code_bits == 64 ? ~0ull : 0xffffffffu;
 	t.page = (t.cs_base + cpu->state.rip) >> 12;
 	if (gather(&t, fault))
 		return NULL;
