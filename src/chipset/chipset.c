@@ -24,7 +24,7 @@ static void pulse(struct chipset *c, unsigned gsi)
 	uint64_t e = c->ioapic.entry[gsi];
 
 	if (!(e & 0x10000))
-		c->host->raise(c->host->context, (uint32_t)(e >> 56), (uint8_t)e);
+		c->host->raise(c->host->context, (uint32_t)e & 0xfff, (uint32_t)(e >> 56));
 }
 
 /* ---- 16550 ---- */

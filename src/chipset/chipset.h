@@ -8,7 +8,7 @@
 enum { UART_FIFO_BYTES = 4096 };
 
 struct chipset_host {
-	void (*raise)(void *context, uint32_t apic_id, uint8_t vector);
+	void (*raise)(void *context, uint32_t low, uint32_t destination); /* of an IOAPIC entry */
 	void (*console)(void *context, uint8_t byte);
 	void (*power_off)(void *context);
 	void (*reset)(void *context);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@ enum { ESCAPE_KEY = 0x1d };
 static struct termios terminal_before;
 static bool terminal_is_raw;
 static struct machine *running_machine;
+static sigset_t stop_signals;
 
 static void restore_terminal(void)
 {
@@ -40,13 +42,6 @@ static void make_terminal_raw(void)
 	raw.c_oflag |= OPOST;
 	terminal_is_raw = !tcsetattr(STDIN_FILENO, TCSANOW, &raw);
 	atexit(restore_terminal);
-}
-
-static void on_stop_signal(int number)
-{
-	(void)number;
-	if (running_machine)
-		machine_stop(running_machine);
 }
 
 static int complain(int code, const char *what, const char *where, const char *remedy)
@@ -172,25 +167,43 @@ static bool escape_key(struct machine *m, bool *escaped, uint8_t b)
 	return true;
 }
 
-static void *read_console(void *context)
+/* Feeds the console and takes the signals that end a machine, until the process ends. */
+static void *watch_terminal(void *context)
 {
 	struct machine *m = context;
 	bool escaped = false;
 	uint8_t buffer[256];
-	ssize_t n;
+	size_t used = 0;
+	struct pollfd fds[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = signalfd(-1, &stop_signals, SFD_CLOEXEC), .events = POLLIN } };
 
-	while ((n = read(STDIN_FILENO, buffer, sizeof(buffer))) > 0 || (n < 0 && errno == EINTR))
-		for (ssize_t k = 0; k < n; k++)
-			if (!escape_key(m, &escaped, buffer[k]))
-				while (!machine_input(m, &buffer[k], 1))
-					usleep(1000);
-	return NULL;
+	for (;;) {
+		ssize_t n = 0;
+
+		fds[0].events = used < sizeof(buffer) ? POLLIN : 0;
+		if (poll(fds, 2, used ? 5 : -1) < 0 && errno != EINTR)
+			return NULL;
+		if (fds[1].revents)
+			machine_stop(m);
+		if (fds[0].revents && used < sizeof(buffer)) {
+			n = read(STDIN_FILENO, buffer + used, sizeof(buffer) - used);
+			if (n <= 0)
+				fds[0].fd = -1;
+		}
+		for (ssize_t k = 0, end = (ssize_t)used + n; k < n && end; k++)
+			if (!escape_key(m, &escaped, buffer[used + 0]))
+				used++;
+			else
+				memmove(buffer + used, buffer + used + 1, (size_t)(n - k - 1));
+		n = (ssize_t)machine_input(m, buffer, used);
+		memmove(buffer, buffer + n, used - (size_t)n);
+		used -= (size_t)n;
+	}
 }
 
 /* ---- umbra run ---- */
 
 static const char run_help[] =
-	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus 1]\n"
+	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
 	"                 [--console stdio|raw|none]\n"
 	"Boots a Linux kernel (bzImage) and gives its serial console. Ctrl-] q ends, Ctrl-] ? helps.\n"
 	"Ends 0 when the guest powers off; 64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed.\n";
@@ -254,7 +267,6 @@ static int run(int argc, char **argv)
 	struct run_options o = { .append = "console=ttyS0", .memory = "512M", .cpus = "1", .console = "stdio" };
 	struct console console = { .fd = STDOUT_FILENO };
 	struct machine_options options = { .console = write_console, .context = &console };
-	struct sigaction stop = { .sa_handler = on_stop_signal, .sa_flags = SA_ONSTACK }; /* the stack pointer may be the guest's */
 	const char *reason;
 	pthread_t input;
 	enum machine_end end;
@@ -266,8 +278,8 @@ static int run(int argc, char **argv)
 	    options.memory_bytes > (uint64_t)sysconf(_SC_PHYS_PAGES) * 4096)
 		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has", o.memory, "say for example --memory 512M");
 	options.cpus = (unsigned)atoi(o.cpus);
-	if (options.cpus != 1)
-		return complain(EXIT_USAGE, "only one processor is supported so far", o.cpus, "use --cpus 1");
+	if (options.cpus < 1 || options.cpus > MACHINE_MAX_CPUS)
+		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", o.cpus, "say for example --cpus 4");
 	if (strcmp(o.console, "stdio") && strcmp(o.console, "raw") && strcmp(o.console, "none"))
 		return complain(EXIT_USAGE, "not a console", o.console, "use stdio, raw or none");
 	console.fd = strcmp(o.console, "none") ? STDOUT_FILENO : -1;
@@ -282,10 +294,12 @@ static int run(int argc, char **argv)
 		return complain(error == -E2BIG ? EXIT_USAGE : EXIT_UNUSABLE, reason, o.kernel,
 				error == -ENOMEM ? "give another --memory" : error == -E2BIG ? "shorten --append" : "name a bzImage");
 	make_terminal_raw();
-	sigaction(SIGTERM, &stop, NULL);
-	sigaction(SIGINT, &stop, NULL);
-	sigaction(SIGHUP, &stop, NULL);
-	pthread_create(&input, NULL, read_console, running_machine);
+	sigemptyset(&stop_signals);
+	sigaddset(&stop_signals, SIGTERM);
+	sigaddset(&stop_signals, SIGINT);
+	sigaddset(&stop_signals, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &stop_signals, NULL);
+	pthread_create(&input, NULL, watch_terminal, running_machine);
 	end = machine_run(running_machine);
 	restore_terminal();
 	code = end_code(running_machine, end);

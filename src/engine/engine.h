@@ -36,9 +36,15 @@ struct engine_ops {
 struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes);
 struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context);
 struct x86_state *engine_cpu_state(struct engine_cpu *cpu);
+/* Once on the thread that will run the processor, before the first engine_run(): signal stack, segment base. 0 or -errno. */
+int engine_prepare_thread(struct engine_cpu *cpu);
+/* The state was replaced as by INIT: nothing cached for the processor survives. On its thread. */
+void engine_reset(struct engine_cpu *cpu);
 /* Runs until an exit. Call on one thread per processor only, between engine_run calls the state may be changed. */
 enum engine_exit engine_run(struct engine_cpu *cpu);
 void engine_kick(struct engine_cpu *cpu);
+/* A non-maskable interrupt, from any thread. */
+void engine_nmi(struct engine_cpu *cpu);
 /* Guest memory [gpa, gpa + bytes) was written by something other than a processor. */
 void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
 void engine_stop(struct engine_cpu *cpu, enum engine_exit why);

@@ -18,10 +18,17 @@ enum {
 enum { STIMER_ENABLE = 1, STIMER_PERIODIC = 2, STIMER_AUTO = 8, STIMER_DIRECT = 1 << 12 };
 enum { MESSAGE_TIMER_EXPIRED = 0x80000010u };
 
-void hv_reset(struct hv_cpu *cpu, const struct hv_host *host, uint32_t index)
+void hv_partition_reset(struct hv_partition *partition, const struct hv_host *host)
+{
+	memset(partition, 0, sizeof(*partition));
+	partition->host = host;
+}
+
+void hv_reset(struct hv_cpu *cpu, struct hv_partition *partition, uint32_t index)
 {
 	memset(cpu, 0, sizeof(*cpu));
-	cpu->host = host;
+	cpu->partition = partition;
+	cpu->host = partition->host;
 	cpu->index = index;
 	for (int n = 0; n < HV_SINTS; n++)
 		cpu->sint[n] = 0x10000;
@@ -53,10 +60,10 @@ bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t r[4])
 static void write_hypercall_page(struct hv_cpu *cpu)
 {
 	static const uint8_t code[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x01, 0xc1, 0xc3 }; /* endbr64; vmcall; ret */
-	uint64_t gpa = cpu->hypercall & ~4095ull;
+	uint64_t gpa = cpu->partition->hypercall & ~4095ull;
 	uint8_t *page = cpu->host->guest_page(cpu->host->context, gpa);
 
-	if (!page || !(cpu->hypercall & 1))
+	if (!page || !(cpu->partition->hypercall & 1))
 		return;
 	memset(page, 0xcc, 4096);
 	memcpy(page, code, sizeof(code));
@@ -65,13 +72,13 @@ static void write_hypercall_page(struct hv_cpu *cpu)
 
 static void write_reference_tsc(struct hv_cpu *cpu)
 {
-	uint64_t gpa = cpu->reference_tsc & ~4095ull, now, tsc;
+	uint64_t gpa = cpu->partition->reference_tsc & ~4095ull, now, tsc;
 	uint8_t *page = cpu->host->guest_page(cpu->host->context, gpa);
 	uint64_t scale = (uint64_t)((((unsigned __int128)10000000) << 64) / cpu->host->tsc_hz);
 	int64_t offset;
 	uint32_t low, high, sequence = 1;
 
-	if (!page || !(cpu->reference_tsc & 1))
+	if (!page || !(cpu->partition->reference_tsc & 1))
 		return;
 	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
 	now = cpu->host->now_100ns(cpu->host->context);
@@ -107,7 +114,7 @@ static bool post_timer(struct hv_cpu *cpu, unsigned n)
 	memcpy(slot + 32, &now, 8);
 	__atomic_store_n((uint32_t *)(void *)slot, type, __ATOMIC_RELEASE);
 	if (!(cpu->sint[sint] & 0x10000))
-		cpu->host->raise(cpu->host->context, (uint8_t)cpu->sint[sint]);
+		cpu->host->raise(cpu->host->context, cpu->index, (uint8_t)cpu->sint[sint]);
 	return true;
 }
 
@@ -122,7 +129,7 @@ uint64_t hv_run_timers(struct hv_cpu *cpu)
 			continue;
 		if (now >= t->due_100ns) {
 			if (t->config & STIMER_DIRECT)
-				cpu->host->raise(cpu->host->context, (uint8_t)(t->config >> 4));
+				cpu->host->raise(cpu->host->context, cpu->index, (uint8_t)(t->config >> 4));
 			else if (!post_timer(cpu, n)) {
 				next = next < now + 10000 ? next : now + 10000; /* EOM brings it sooner */
 				continue;
@@ -163,11 +170,11 @@ static void set_timer(struct hv_cpu *cpu, unsigned n, bool count, uint64_t value
 
 static void crash(struct hv_cpu *cpu, uint64_t control)
 {
-	uint8_t *page = control >> 62 & 1 ? cpu->host->guest_page(cpu->host->context, cpu->crash[3] & ~4095ull) : NULL;
-	size_t bytes = page && !(cpu->crash[3] & 4095) && cpu->crash[4] <= 4096 ? cpu->crash[4] : 0;
+	uint8_t *page = control >> 62 & 1 ? cpu->host->guest_page(cpu->host->context, cpu->partition->crash[3] & ~4095ull) : NULL;
+	size_t bytes = page && !(cpu->partition->crash[3] & 4095) && cpu->partition->crash[4] <= 4096 ? cpu->partition->crash[4] : 0;
 
 	if (control >> 63)
-		cpu->host->crashed(cpu->host->context, (const char *)page, bytes, cpu->crash);
+		cpu->host->crashed(cpu->host->context, (const char *)page, bytes, cpu->partition->crash);
 }
 
 int hv_msr_read(struct hv_cpu *cpu, uint32_t msr, uint64_t *ret)
@@ -177,14 +184,14 @@ int hv_msr_read(struct hv_cpu *cpu, uint32_t msr, uint64_t *ret)
 	if (msr >= MSR_STIMER0_CONFIG && msr < MSR_STIMER0_CONFIG + 2 * HV_TIMERS)
 		return *ret = msr & 1 ? cpu->timer[(msr - MSR_STIMER0_CONFIG) / 2].count : cpu->timer[(msr - MSR_STIMER0_CONFIG) / 2].config, 0;
 	if (msr >= MSR_CRASH_P0 && msr < MSR_CRASH_P0 + 5)
-		return *ret = cpu->crash[msr - MSR_CRASH_P0], 0;
+		return *ret = cpu->partition->crash[msr - MSR_CRASH_P0], 0;
 	switch (msr) {
-	case MSR_GUEST_OS_ID: *ret = cpu->guest_os_id; return 0;
-	case MSR_HYPERCALL: *ret = cpu->hypercall; return 0;
+	case MSR_GUEST_OS_ID: *ret = cpu->partition->guest_os_id; return 0;
+	case MSR_HYPERCALL: *ret = cpu->partition->hypercall; return 0;
 	case MSR_VP_INDEX: *ret = cpu->index; return 0;
 	case MSR_RESET: *ret = 0; return 0;
 	case MSR_TIME_REF_COUNT: *ret = cpu->host->now_100ns(cpu->host->context); return 0;
-	case MSR_REFERENCE_TSC: *ret = cpu->reference_tsc; return 0;
+	case MSR_REFERENCE_TSC: *ret = cpu->partition->reference_tsc; return 0;
 	case MSR_TSC_FREQUENCY: *ret = cpu->host->tsc_hz; return 0;
 	case MSR_APIC_FREQUENCY: *ret = cpu->host->apic_hz; return 0;
 	case MSR_VP_ASSIST: *ret = cpu->vp_assist; return 0;
@@ -194,7 +201,7 @@ int hv_msr_read(struct hv_cpu *cpu, uint32_t msr, uint64_t *ret)
 	case MSR_SIMP: *ret = cpu->simp; return 0;
 	case MSR_EOM: *ret = 0; return 0;
 	case MSR_CRASH_CTL: *ret = 3ull << 62; return 0;
-	case MSR_TSC_INVARIANT: *ret = cpu->tsc_invariant; return 0;
+	case MSR_TSC_INVARIANT: *ret = cpu->partition->tsc_invariant; return 0;
 	default: return -EINVAL;
 	}
 }
@@ -209,17 +216,17 @@ int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t v)
 	if (msr >= MSR_STIMER0_CONFIG && msr < MSR_STIMER0_CONFIG + 2 * HV_TIMERS)
 		return set_timer(cpu, (msr - MSR_STIMER0_CONFIG) / 2, msr & 1, v), 0;
 	if (msr >= MSR_CRASH_P0 && msr < MSR_CRASH_P0 + 5)
-		return cpu->crash[msr - MSR_CRASH_P0] = v, 0;
+		return cpu->partition->crash[msr - MSR_CRASH_P0] = v, 0;
 	switch (msr) {
 	case MSR_GUEST_OS_ID:
-		cpu->guest_os_id = v;
+		cpu->partition->guest_os_id = v;
 		if (!v)
-			cpu->hypercall &= ~1ull;
+			cpu->partition->hypercall &= ~1ull;
 		return 0;
 	case MSR_HYPERCALL:
-		if (cpu->hypercall & 2)
+		if (cpu->partition->hypercall & 2)
 			return -EINVAL;
-		cpu->hypercall = cpu->guest_os_id ? v : v & ~1ull;
+		cpu->partition->hypercall = cpu->partition->guest_os_id ? v : v & ~1ull;
 		write_hypercall_page(cpu);
 		return 0;
 	case MSR_RESET:
@@ -227,7 +234,7 @@ int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t v)
 			cpu->host->reset(cpu->host->context);
 		return 0;
 	case MSR_REFERENCE_TSC:
-		cpu->reference_tsc = v;
+		cpu->partition->reference_tsc = v;
 		write_reference_tsc(cpu);
 		return 0;
 	case MSR_VP_ASSIST: {
@@ -243,7 +250,7 @@ int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t v)
 	case MSR_SIMP: cpu->simp = v; return 0;
 	case MSR_EOM: hv_run_timers(cpu); return 0;
 	case MSR_CRASH_CTL: crash(cpu, v); return 0;
-	case MSR_TSC_INVARIANT: cpu->tsc_invariant = v & 1; return 0;
+	case MSR_TSC_INVARIANT: cpu->partition->tsc_invariant = v & 1; return 0;
 	default: return -EINVAL;
 	}
 }

@@ -1,4 +1,4 @@
-/* The Hyper-V interface of one processor: CPUID leaves, synthetic MSRs, SynIC, synthetic timers, crash registers (TLFS). */
+/* The Hyper-V interface of a partition and its processors, used under the machine's lock: CPUID leaves, synthetic MSRs, SynIC, synthetic timers, crash registers (TLFS). */
 #pragma once
 
 #include <stdbool.h>
@@ -11,7 +11,7 @@ enum { HV_TIMERS = 4, HV_SINTS = 16 };
 struct hv_host {
 	uint8_t *(*guest_page)(void *context, uint64_t gpa); /* 4096 bytes of RAM, or NULL */
 	void (*page_written)(void *context, uint64_t gpa);
-	void (*raise)(void *context, uint8_t vector);
+	void (*raise)(void *context, uint32_t vp_index, uint8_t vector);
 	uint64_t (*now_100ns)(void *context);
 	void (*crashed)(void *context, const char *text, size_t bytes, const uint64_t parameters[5]);
 	void (*reset)(void *context);
@@ -22,15 +22,22 @@ struct hv_host {
 
 struct hv_timer { uint64_t config, count, due_100ns; };
 
-struct hv_cpu {
+/* What the processors of a partition share. */
+struct hv_partition {
 	const struct hv_host *host;
-	uint32_t index;
-	uint64_t guest_os_id, hypercall, reference_tsc, vp_assist, scontrol, siefp, simp, sint[HV_SINTS], crash[5];
-	struct hv_timer timer[HV_TIMERS];
-	uint64_t tsc_invariant;
+	uint64_t guest_os_id, hypercall, reference_tsc, tsc_invariant, crash[5];
 };
 
-void hv_reset(struct hv_cpu *cpu, const struct hv_host *host, uint32_t index);
+struct hv_cpu {
+	struct hv_partition *partition;
+	const struct hv_host *host;
+	uint32_t index;
+	uint64_t vp_assist, scontrol, siefp, simp, sint[HV_SINTS];
+	struct hv_timer timer[HV_TIMERS];
+};
+
+void hv_partition_reset(struct hv_partition *partition, const struct hv_host *host);
+void hv_reset(struct hv_cpu *cpu, struct hv_partition *partition, uint32_t index);
 /* Leaves 0x40000000 to 0x40000006; false for others. */
 bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t ret[4]);
 /* 0, or -EINVAL where the TLFS has #GP. */

@@ -1,4 +1,4 @@
-/* One virtual machine: memory, a processor, platform devices; from boot to its end. */
+/* One virtual machine: memory, processors, platform devices; from boot to its end. */
 #pragma once
 
 #include <stdbool.h>
@@ -9,27 +9,34 @@
 
 struct machine;
 
-enum machine_end { MACHINE_POWERED_OFF, MACHINE_STOPPED, MACHINE_CRASHED, MACHINE_RESET };
+enum { MACHINE_MAX_CPUS = 16 };
+/* FAILED: the host refused something that the machine needs. */
+enum machine_end { MACHINE_POWERED_OFF, MACHINE_STOPPED, MACHINE_CRASHED, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_FAILED };
 
 struct machine_options {
 	uint64_t memory_bytes;
 	unsigned cpus;
 	struct boot_file kernel, initrd;
 	const char *command_line;
-	/* Called on the processor's thread with what the guest prints. */
+	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
+	/* Called under the machine's lock with what the guest prints. */
 	void (*console)(void *context, const uint8_t *data, size_t bytes);
+	/* Called once all threads exist and before the guest's first instruction; NULL, or 0 or -errno, which ends the machine. */
+	int (*lock_down)(void *context);
 	void *context;
 };
 
 /* NULL with *ret_reason when it cannot be made; *ret_error is the negative errno. */
 struct machine *machine_create(const struct machine_options *options, int *ret_error, const char **ret_reason);
 void machine_destroy(struct machine *machine);
-/* Runs on the calling thread until the end. */
+/* Runs until the end, the first processor on the calling thread. */
 enum machine_end machine_run(struct machine *machine);
 /* From any thread: input for the console; how much was taken. */
 size_t machine_input(struct machine *machine, const uint8_t *data, size_t bytes);
-/* From any thread or signal handler. */
+/* From any thread; not from a signal handler. */
 void machine_stop(struct machine *machine);
+/* After MACHINE_DEBUG_EXIT: (value & 0x7f) << 1 | 1, as QEMU's isa-debug-exit has it. */
+int machine_debug_exit_code(const struct machine *machine);
 /* What the guest said of its crash; NULL if nothing. */
 const char *machine_crash_text(const struct machine *machine);
 void machine_print_statistics(struct machine *machine);

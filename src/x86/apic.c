@@ -1,6 +1,6 @@
 /*
- * The local APIC (SDM Vol. 3A chapter 11). Owned by its processor's thread under the machine's lock. Interprocessor interrupts
- * to others are the machine's business; a self IPI is done here. Left out: logical destinations in xAPIC cluster mode.
+ * The local APIC (SDM Vol. 3A chapter 11). Used under the machine's lock. Interprocessor interrupts go to the host's
+ * table, which finds their targets by apic_is_destination().
  */
 #include "apic.h"
 
@@ -10,9 +10,13 @@
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_CMCI };
 enum { LVT_MASKED = 1 << 16, TIMER_PERIODIC = 1 << 17, TIMER_TSC_DEADLINE = 2 << 17 };
 
-void apic_reset(struct apic *a, uint32_t id, bool boot_processor)
+enum { BASE_X2APIC = 0x400 };
+
+void apic_reset(struct apic *a, const struct apic_host *host, void *owner, uint32_t id, bool boot_processor)
 {
 	memset(a, 0, sizeof(*a));
+	a->host = host;
+	a->owner = owner;
 	a->id = id;
 	a->base = 0xfee00800ull | (boot_processor ? 0x100 : 0);
 	a->dfr = ~0u;
@@ -123,7 +127,7 @@ int apic_read(struct apic *a, uint32_t reg, uint64_t now_ns, uint64_t *ret)
 	case 0x0f: *ret = a->svr; return 0;
 	case 0x28: *ret = a->esr; return 0;
 	case 0x2f: *ret = a->lvt[LVT_CMCI]; return 0;
-	case 0x30: *ret = x2 ? (uint64_t)a->icr_high << 32 : 0; return 0;
+	case 0x30: *ret = a->icr_low | (x2 ? (uint64_t)a->icr_high << 32 : 0); return 0;
 	case 0x31: *ret = a->icr_high; return x2 ? -EINVAL : 0;
 	case 0x32: case 0x33: case 0x34: case 0x35: case 0x36: case 0x37: *ret = a->lvt[reg - 0x32]; return 0;
 	case 0x38: *ret = a->initial_count; return 0;
@@ -141,14 +145,24 @@ static void end_of_interrupt(struct apic *a)
 		a->isr[vector >> 5] &= ~(1u << (vector & 31));
 }
 
+bool apic_is_destination(const struct apic *a, bool logical, uint32_t d)
+{
+	bool x2 = a->base & BASE_X2APIC;
+
+	if (d == ~0u || (!x2 && (d & 0xff) == 0xff))
+		return true;
+	if (!logical)
+		return d == a->id;
+	if (x2)
+		return d >> 16 == a->id >> 4 && d >> (a->id & 15) & 1;
+	if (a->dfr >> 28 == 0xf)
+		return a->ldr >> 24 & d;
+	return a->ldr >> 28 == d >> 4 && a->ldr >> 24 & 15 & d;
+}
+
 static void command(struct apic *a, uint64_t value, bool x2)
 {
-	uint32_t low = (uint32_t)value, destination = x2 ? (uint32_t)(value >> 32) : a->icr_high >> 24;
-	unsigned shorthand = low >> 18 & 3;
-	bool self = shorthand == 1 || shorthand == 2 || (!shorthand && (low >> 11 & 1 ? destination & (1u << (a->id & 15)) : destination == a->id));
-
-	if (self && (low >> 8 & 7) == 0)
-		apic_raise(a, (uint8_t)low);
+	a->host->send(a->host->context, a->owner, (uint32_t)value, x2 ? (uint32_t)(value >> 32) : a->icr_high >> 24);
 }
 
 int apic_write(struct apic *a, uint32_t reg, uint64_t v, uint64_t now_ns)
@@ -163,7 +177,12 @@ int apic_write(struct apic *a, uint32_t reg, uint64_t v, uint64_t now_ns)
 	case 0x0f: a->svr = v & 0x1ff; return 0;
 	case 0x28: a->esr = 0; return 0;
 	case 0x2f: a->lvt[LVT_CMCI] = (uint32_t)v; return 0;
-	case 0x30: command(a, v, x2); return 0;
+	case 0x30:
+		a->icr_low = (uint32_t)v & ~(1u << 12);
+		if (x2)
+			a->icr_high = (uint32_t)(v >> 32);
+		command(a, v, x2);
+		return 0;
 	case 0x31: a->icr_high = (uint32_t)v; return x2 ? -EINVAL : 0;
 	case 0x32:
 		a->lvt[LVT_TIMER] = (uint32_t)v & 0x710ff;

@@ -6,15 +6,22 @@
 
 enum { APIC_TIMER_HZ = 200000000 };
 
+/* Where interprocessor interrupts go: low half of the ICR, destination of 8 or 32 bits as the mode has it. */
+struct apic_host { void (*send)(void *context, void *owner, uint32_t low, uint32_t destination); void *context; };
+
 struct apic {
+	const struct apic_host *host;
+	void *owner;
 	uint64_t base; /* IA32_APIC_BASE */
-	uint32_t id, tpr, ldr, dfr, svr, esr, icr_high, lvt[7], divide, initial_count;
+	uint32_t id, tpr, ldr, dfr, svr, esr, icr_low, icr_high, lvt[7], divide, initial_count;
 	uint32_t irr[8], isr[8], tmr[8];
 	uint64_t timer_start_ns, timer_deadline_ns; /* 0: not armed */
 	uint64_t tsc_deadline;
 };
 
-void apic_reset(struct apic *apic, uint32_t id, bool boot_processor);
+void apic_reset(struct apic *apic, const struct apic_host *host, void *owner, uint32_t id, bool boot_processor);
+/* Whether an interrupt with this destination is for this APIC (SDM Vol. 3A 11.6.2, 11.12.10). */
+bool apic_is_destination(const struct apic *apic, bool logical, uint32_t destination);
 void apic_raise(struct apic *apic, uint8_t vector);
 /* The vector to be delivered now and its acknowledgement; -1: none above the priority. */
 int apic_take(struct apic *apic);

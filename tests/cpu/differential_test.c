@@ -202,6 +202,8 @@ int main(int argc, char **argv)
 
 	seed_state = seed * 0x9e3779b97f4a7c15ull + 1;
 	sigaltstack(&stack, NULL);
+	if (engine_prepare_thread(cpu))
+		return 70;
 	while (done < count) {
 		static const uint8_t likely[] = { 0x66, 0xf2, 0xf3, 0x48, 0x0f, 0x41, 0x4f, 0xc4, 0xc5, 0x4c, 0x45, 0xf0 };
 		uint8_t code[16];

@@ -79,7 +79,7 @@ static void *system_thunk(struct soft_cpu *cpu, uint64_t unused, const struct x8
 static void *chain_thunk(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)
 {
 	struct soft_engine *e = cpu->engine;
-	uint32_t before = e->block_count;
+	uint64_t before = e->generation;
 	bool word = cpu->temp[2] & 1;
 	uint64_t target = cpu->state.rip;
 	void *entry;
@@ -89,9 +89,10 @@ static void *chain_thunk(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)
 	cpu->chains++;
 	entry = soft_dispatch(cpu);
 	b = soft_block_of(e, (uint64_t)entry);
-	if (!b || b->dead || b->mode & 0x180 || e->block_count < before || b->gva != target)
-		return entry;
-	set_jump(e->code_write + (link - e->code_run), e->code_write + (word ? b->host_offset : b->direct_offset));
+	soft_acquire(&e->lock);
+	if (b && !b->dead && !(b->mode & (BLOCK_ALONE | BLOCK_STRADDLES)) && e->generation == before && b->gva == target)
+		set_jump(e->code_write + (link - e->code_run), e->code_write + (word ? b->host_offset : b->direct_offset));
+	soft_release(&e->lock);
 	return entry;
 }
 
@@ -105,9 +106,8 @@ static void *signal_thunk(struct soft_cpu *cpu)
 	return soft_raise(cpu, &f);
 }
 
-static void *enter_at, *signal_at;
-
-int soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
+/* The thunks are the same for every processor; each keeps their addresses where its code finds them. */
+static void make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 {
 	static const uint8_t saved[] = { RBX, RBP, R12, R13, R14, R15 };
 	struct emitter e = { engine->code_write + engine->code_used };
@@ -118,7 +118,7 @@ int soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	cpu->thunk_system = emit_thunk(engine, &e, (void *)system_thunk, true);
 	cpu->thunk_chain = emit_thunk(engine, &e, (void *)chain_thunk, true);
 	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk, true);
-	signal_at = emit_thunk(engine, &e, (void *)signal_thunk, false);
+	engine->signal = emit_thunk(engine, &e, (void *)signal_thunk, false);
 	at = e.out;
 	for (unsigned n = 0; n < sizeof(saved); n++)
 		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]), emit8(&e, 0x50 | (saved[n] & 7));
@@ -126,7 +126,7 @@ int soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	emit_store(&e, RSP, CPU(host_rsp));
 	emit_store(&e, RSI, CPU(resume));
 	emit_resume(&e);
-	enter_at = engine->code_run + (at - engine->code_write);
+	engine->enter = engine->code_run + (at - engine->code_write);
 	at = e.out;
 	emit_load(&e, RSP, CPU(host_rsp));
 	emit_lea(&e, RSP, mem(RSP, 8));
@@ -135,7 +135,6 @@ int soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	emit8(&e, 0xc3);
 	engine->leave = engine->code_run + (at - engine->code_write);
 	engine->code_used = engine->thunks_end = (size_t)(e.out - engine->code_write);
-	return 0;
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------------------- */
@@ -143,9 +142,9 @@ int soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc)
 {
 	uint64_t offset = host_pc - (uint64_t)e->code_run;
-	uint32_t low = 0, high = e->block_count;
+	uint32_t low = 0, high = __atomic_load_n(&e->block_count, __ATOMIC_ACQUIRE);
 
-	if (offset >= e->code_used)
+	if (offset >= e->code_bytes)
 		return NULL;
 	while (low < high) {
 		uint32_t middle = (low + high) / 2;
@@ -178,14 +177,18 @@ static uint32_t bucket(uint64_t gpa, uint64_t gva, uint32_t mode)
 	return (uint32_t)(((gpa ^ gva << 20 ^ mode) * 0x9e3779b97f4a7c15ull) >> 46) & (HASH_BUCKETS - 1);
 }
 
+/* Empties the code cache; its caller is alone. */
 static void reset(struct soft_engine *e)
 {
-	e->block_count = e->map_count = 0;
+	e->block_count = e->map_count = e->straddlers = 0;
 	e->code_used = e->thunks_end;
+	e->generation++;
 	memset(e->hash, 0, HASH_BUCKETS * sizeof(*e->hash));
 	memset(e->page_blocks, 0, (e->ram_bytes >> 12) * sizeof(*e->page_blocks));
 	for (uint64_t f = 0; f < e->ram_bytes >> 12; f++)
-		e->frame_flags[f] &= (uint8_t)~FRAME_CODE;
+		e->frame_flags[f] &= (uint8_t)~(FRAME_CODE | FRAME_STRADDLED);
+	for (unsigned n = 0; n < e->cpu_count; n++)
+		soft_flush_jumps(e->cpus[n]);
 }
 
 void soft_flush_jumps(struct soft_cpu *cpu)
@@ -194,9 +197,22 @@ void soft_flush_jumps(struct soft_cpu *cpu)
 	memset(cpu->code_filter, 0, sizeof(cpu->code_filter));
 }
 
+/*
+ * Both entries begin with one instruction of at least five bytes at a multiple of eight: a processor is before it or behind it,
+ * and one aligned store makes it a jump.
+ */
+static void replace_entry(uint8_t *entry, const uint8_t *target)
+{
+	uint64_t word, rel = (uint32_t)(target - (entry + 5));
+
+	memcpy(&word, entry, 8);
+	word = (word & ~0xffffffffffull) | 0xe9 | rel << 8;
+	__atomic_store_n((uint64_t *)(void *)entry, word, __ATOMIC_SEQ_CST);
+}
+
 static void kill_block(struct soft_engine *e, struct block *b)
 {
-	uint8_t *stub = e->code_write + b->stub_offset, *entry = e->code_write + b->host_offset;
+	uint8_t *stub = e->code_write + b->stub_offset;
 	uint32_t *link = &e->hash[bucket(b->gpa, b->gva, b->mode & 0xff)];
 	const size_t flag_save_bytes = 3 + 1 + 3 + 9 + 3; /* of emit_save_flags(r10 free) */
 
@@ -205,11 +221,8 @@ static void kill_block(struct soft_engine *e, struct block *b)
 	if (*link)
 		*link = b->next_in_hash;
 	b->dead = true;
-	entry[0] = 0xe9;
-	set_jump(entry + 1, stub + flag_save_bytes);
-	entry = e->code_write + b->direct_offset;
-	entry[0] = 0xe9;
-	set_jump(entry + 1, stub);
+	replace_entry(e->code_write + b->host_offset, stub + flag_save_bytes);
+	replace_entry(e->code_write + b->direct_offset, stub);
 }
 
 /* Guest memory was written: blocks made from these bytes are taken back. */
@@ -217,34 +230,53 @@ void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)
 {
 	uint64_t frame = soft_frame(e, soft_hva(e, gpa));
 
-	for (int before = 0; before < 2; before++) { /* a straddling block belongs to the page before */
-		uint32_t *link;
+	soft_acquire(&e->lock);
+	for (uint32_t *link = &e->page_blocks[frame]; *link;) {
+		struct block *b = &e->blocks[*link - 1];
 
-		if (before && (!frame || !(e->frame_flags[frame - 1] & FRAME_CODE)))
-			break;
-		link = &e->page_blocks[frame - (unsigned)before];
-		while (*link) {
-			struct block *b = &e->blocks[*link - 1];
-
-			if (gpa < b->gpa + b->guest_bytes && gpa + bytes > b->gpa) {
+		if (gpa < b->gpa + b->guest_bytes && gpa + bytes > b->gpa) {
+			if (!b->dead)
 				kill_block(e, b);
-				*link = b->next_in_page;
-			} else {
-				link = &b->next_in_page;
-			}
+			*link = b->next_in_page;
+		} else {
+			link = &b->next_in_page;
 		}
 	}
-	if (!e->page_blocks[frame] && !(frame && e->page_blocks[frame - 1]))
-		e->frame_flags[frame] &= (uint8_t)~FRAME_CODE;
+	if (e->frame_flags[frame] & FRAME_STRADDLED)
+		for (uint32_t *link = &e->straddlers; *link;) {
+			struct block *b = &e->blocks[*link - 1];
+
+			if (!b->dead && gpa < b->second_gpa + 15 && gpa + bytes > b->second_gpa)
+				kill_block(e, b); /* it stays in the list of its first page until that is written */
+			if (b->dead)
+				*link = b->next_straddler;
+			else
+				link = &b->next_straddler;
+		}
+	if (!e->page_blocks[frame] && !(e->frame_flags[frame] & FRAME_STRADDLED))
+		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_CODE, __ATOMIC_SEQ_CST);
+	soft_release(&e->lock);
 }
 
-static void protect(struct soft_cpu *cpu, uint64_t frame)
+/*
+ * From now on every write to this frame comes to C. False: done, but the lock was given up meanwhile, so that what was found
+ * before must be found again. Called with the lock.
+ */
+static bool protect(struct soft_cpu *cpu, uint64_t frame)
 {
 	struct soft_engine *e = cpu->engine;
 
-	if (e->frame_flags[frame] & FRAME_WRITTEN)
-		soft_revoke_writes(cpu, frame);
-	e->frame_flags[frame] = (uint8_t)((e->frame_flags[frame] | FRAME_CODE) & ~FRAME_WRITTEN);
+	if (!(__atomic_fetch_or(&e->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST) & FRAME_WRITTEN))
+		return true;
+	soft_release(&e->lock);
+	soft_begin_alone(cpu);
+	for (unsigned n = 0; n < e->cpu_count; n++)
+		soft_revoke_writes(e->cpus[n], frame);
+	__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_WRITTEN, __ATOMIC_SEQ_CST);
+	__atomic_fetch_or(&e->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST);
+	soft_end_alone(cpu);
+	soft_acquire(&e->lock);
+	return false;
 }
 
 uint32_t soft_mode(struct soft_cpu *cpu)
@@ -262,37 +294,86 @@ uint32_t soft_mode(struct soft_cpu *cpu)
 	return mode;
 }
 
-static struct block *find(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault)
+/* The second page of an instruction that may straddle: its gpa, or 0 when it has none in RAM. */
+static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa)
+{
+	const struct x86_state *s = &cpu->state;
+	uint64_t linear = s->code_bits == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip), second;
+	struct fault fault;
+	unsigned rights;
+
+	if ((gpa & 4095) <= 4096 - 15 || soft_walk(cpu, (linear | 4095) + 1, ACCESS_EXEC, &second, &rights, &fault) || !soft_hva(cpu->engine, second))
+		return 0;
+	return second;
+}
+
+static struct block *look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t second_gpa, uint32_t mode)
 {
 	struct soft_engine *e = cpu->engine;
-	uint32_t *head = &e->hash[bucket(gpa, cpu->state.rip, mode)];
-	struct block *b;
-	uint64_t frame;
 
-	for (uint32_t n = *head; n; n = e->blocks[n - 1].next_in_hash) {
-		b = &e->blocks[n - 1];
-		if (b->gpa == gpa && b->gva == cpu->state.rip && (b->mode & 0xff) == mode)
+	for (uint32_t n = e->hash[bucket(gpa, cpu->state.rip, mode)]; n; n = e->blocks[n - 1].next_in_hash) {
+		struct block *b = &e->blocks[n - 1];
+
+		if (b->gpa == gpa && b->gva == cpu->state.rip && (b->mode & 0xff) == mode &&
+		    (!(b->mode & BLOCK_STRADDLES) || b->second_gpa == second_gpa))
 			return b;
 	}
-	if (!soft_hva(e, gpa)) {
-		*fault = (struct fault){ .vector = EXC_GP, .has_code = true };
-		return NULL;
-	}
-	if (e->code_used + (128 << 10) > e->code_bytes || e->block_count + 1 >= MAX_BLOCKS || e->map_count + 512 > MAX_MAPS) {
-		reset(e);
-		soft_flush_jumps(cpu);
-	}
-	frame = soft_frame(e, soft_hva(e, gpa));
-	protect(cpu, frame);
-	b = soft_translate(cpu, gpa, mode, fault);
-	if (!b)
-		return NULL;
-	if (((gpa & 4095) + b->guest_bytes) > 4096 && frame + 1 < e->ram_bytes >> 12)
-		protect(cpu, frame + 1);
-	head = &e->hash[bucket(gpa, b->gva, mode)];
+	return NULL;
+}
+
+static bool is_full(const struct soft_engine *e)
+{
+	return e->code_used + (128 << 10) > e->code_bytes || e->block_count + 1 >= MAX_BLOCKS || e->map_count + 512 > MAX_MAPS;
+}
+
+static void insert_block(struct soft_engine *e, struct block *b, uint64_t frame, uint32_t mode)
+{
+	uint32_t *head = &e->hash[bucket(b->gpa, b->gva, mode)];
+
 	b->next_in_hash = *head;
 	b->next_in_page = e->page_blocks[frame];
 	*head = e->page_blocks[frame] = (uint32_t)(b - e->blocks) + 1;
+}
+
+/* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
+static struct block *find(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault)
+{
+	struct soft_engine *e = cpu->engine;
+	uint64_t frame = soft_hva(e, gpa) ? soft_frame(e, soft_hva(e, gpa)) : 0, second = second_page(cpu, gpa);
+	struct block *b;
+
+	soft_acquire(&e->lock);
+	while (!(b = look_up(cpu, gpa, second, mode))) {
+		if (!soft_hva(e, gpa)) {
+			*fault = (struct fault){ .vector = EXC_GP, .has_code = true };
+			break;
+		}
+		if (is_full(e)) {
+			soft_release(&e->lock);
+			soft_begin_alone(cpu);
+			if (is_full(e))
+				reset(e);
+			soft_end_alone(cpu);
+			soft_acquire(&e->lock);
+			continue;
+		}
+		if (!protect(cpu, frame))
+			continue;
+		/* the bytes may run into the next page; whether they do is known only afterwards */
+		if (second && !protect(cpu, soft_frame(e, soft_hva(e, second))))
+			continue;
+		b = soft_translate(cpu, gpa, mode, fault);
+		if (b)
+			insert_block(e, b, frame, mode);
+		if (b && b->mode & BLOCK_STRADDLES && second) {
+			b->second_gpa = second;
+			b->next_straddler = e->straddlers;
+			e->straddlers = (uint32_t)(b - e->blocks) + 1;
+			__atomic_fetch_or(&e->frame_flags[soft_frame(e, soft_hva(e, second))], FRAME_STRADDLED, __ATOMIC_SEQ_CST);
+		}
+		break;
+	}
+	soft_release(&e->lock);
 	return b;
 }
 
@@ -300,6 +381,12 @@ static bool take_interrupt(struct soft_cpu *cpu)
 {
 	int vector;
 
+	if (cpu->nmi_pending && !cpu->nmi_blocked && !cpu->state.interrupt_shadow) {
+		__atomic_store_n(&cpu->nmi_pending, 0, __ATOMIC_SEQ_CST);
+		cpu->nmi_blocked = true;
+		cpu->interrupt_pending = 1;
+		return soft_deliver(cpu, EXC_NMI, false, false, 0) == 0;
+	}
 	if (!cpu->state.interrupt_flag || cpu->state.interrupt_shadow) {
 		cpu->interrupt_pending = 1;
 		return false;
@@ -323,15 +410,25 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	uint32_t mode;
 	uint64_t gpa, linear, epoch;
 	unsigned rights;
+	uint32_t kick;
 	bool alone = false;
 
 	cpu->misses++;
+	if (cpu->alone)
+		soft_end_alone(cpu);
 	if (cpu->trap_after) {
 		cpu->trap_after = false;
 		cpu->state.dr[6] |= 0x4000;
 		soft_deliver(cpu, EXC_DB, false, false, 0);
 	}
-	if (__atomic_exchange_n(&cpu->kick, 0, __ATOMIC_ACQ_REL) || cpu->stop) {
+	kick = __atomic_exchange_n(&cpu->kick, 0, __ATOMIC_SEQ_CST);
+	if (cpu->want_alone) {
+		cpu->want_alone = false;
+		soft_begin_alone(cpu);
+	} else if (__atomic_load_n(&e->owner, __ATOMIC_SEQ_CST)) {
+		soft_park(cpu);
+	}
+	if (kick & KICK_EVENT || cpu->stop) {
 		if (cpu->stop) {
 			cpu->stop = false;
 			cpu->exit = (enum engine_exit)cpu->stop_why;
@@ -346,7 +443,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 			return cpu->stop = false, cpu->exit = (enum engine_exit)cpu->stop_why, e->leave;
 		soft_select_view(cpu);
 		alone = cpu->single_once || cpu->state.interrupt_shadow || cpu->state.rflags & FLAG_TF;
-		mode = soft_mode(cpu) | (alone ? 0x80 : 0);
+		mode = soft_mode(cpu) | (alone ? BLOCK_ALONE : 0);
 		linear = cpu->state.code_bits == 64 ? cpu->state.rip : (uint32_t)(cpu->state.segment[X86_CS].base + cpu->state.rip);
 		if (soft_walk(cpu, linear, ACCESS_EXEC, &gpa, &rights, &fault)) {
 			soft_deliver(cpu, fault.vector, false, fault.has_code, (cpu->state.cr2 = fault.vector == EXC_PF ? fault.address : cpu->state.cr2, fault.code));
@@ -375,7 +472,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		j->tag = b->gva ^ epoch;
 		j->host = e->code_run + b->host_offset;
 		cpu->code_filter[bit >> 6] |= 1ull << (bit & 63);
-		if (b->mode & 0x100) {
+		if (b->mode & BLOCK_STRADDLES) {
 			bit = (unsigned)(((linear >> 12) + 1) * 0x9e3779b97f4a7c15ull >> 52);
 			cpu->code_filter[bit >> 6] |= 1ull << (bit & 63);
 		}
@@ -448,7 +545,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	g[REG_EFL] &= ~(greg_t)FLAG_DF;
 	cpu->state.gpr[RSP] = (uint64_t)g[REG_RSP];
 	g[REG_RSP] = (greg_t)cpu->host_rsp; /* the guest's may be non-canonical: the host cannot return to that */
-	g[REG_RIP] = (greg_t)signal_at;
+	g[REG_RIP] = (greg_t)cpu->engine->signal;
 }
 
 static int install_signals(void)
@@ -465,31 +562,56 @@ static int install_signals(void)
 	return 0;
 }
 
+int engine_prepare_thread(struct engine_cpu *opaque)
+{
+	int error = install_signals();
+
+	if (error)
+		return error;
+	syscall(SYS_arch_prctl, ARCH_SET_GS, opaque); /* WRGSBASE would be lost at a switch where the kernel does not use it */
+	running = (struct soft_cpu *)opaque;
+	return 0;
+}
+
+void engine_reset(struct engine_cpu *opaque)
+{
+	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
+
+	soft_flush(cpu, true);
+	cpu->nmi_pending = 0;
+	cpu->nmi_blocked = cpu->trap_after = cpu->single_once = false;
+}
+
 enum engine_exit engine_run(struct engine_cpu *opaque)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
-	void (*enter)(struct soft_cpu *, void *) = (void (*)(struct soft_cpu *, void *))enter_at;
+	void (*enter)(struct soft_cpu *, void *) = (void (*)(struct soft_cpu *, void *))cpu->engine->enter;
 
-	if (running != cpu) {
-		install_signals();
-		syscall(SYS_arch_prctl, ARCH_SET_GS, cpu); /* WRGSBASE would be lost at a switch where the kernel does not use it */
-		running = cpu;
-	}
 	cpu->exit = ENGINE_EXIT_NONE;
 	soft_set_rflags(cpu, cpu->state.rflags | (cpu->state.interrupt_flag ? FLAG_IF : 0));
 	soft_inside(cpu);
+	soft_enter(cpu);
 	enter(cpu, soft_dispatch(cpu));
+	soft_exit(cpu);
 	soft_outside(cpu);
 	cpu->state.rflags = soft_rflags(cpu);
 	return cpu->exit;
 }
 
-void engine_kick(struct engine_cpu *opaque)
+void soft_kick(struct soft_cpu *cpu, uint32_t why)
+{
+	__atomic_fetch_or(&cpu->kick, why, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->jump_xor, ~0ull, __ATOMIC_SEQ_CST);
+}
+
+void engine_kick(struct engine_cpu *opaque) { soft_kick((struct soft_cpu *)opaque, KICK_EVENT); }
+
+void engine_nmi(struct engine_cpu *opaque)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
 
-	__atomic_store_n(&cpu->kick, 1, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&cpu->jump_xor, ~0ull, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->nmi_pending, 1, __ATOMIC_SEQ_CST);
+	soft_kick(cpu, KICK_EVENT);
 }
 
 void engine_stop(struct engine_cpu *opaque, enum engine_exit why)
@@ -506,6 +628,7 @@ void engine_memory_written(struct engine *opaque, uint64_t gpa, size_t bytes)
 	struct soft_engine *e = (struct soft_engine *)opaque;
 	uint8_t *hva = soft_hva(e, gpa);
 
+	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the write before the look: see find() */
 	if (hva && e->frame_flags[soft_frame(e, hva)] & FRAME_CODE)
 		soft_invalidate(e, gpa, bytes);
 }
@@ -540,7 +663,6 @@ struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 	e->frame_flags = reserve(ram_bytes >> 12);
 	if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED || !e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags)
 		return NULL;
-	pthread_mutex_init(&e->lock, NULL);
 	return (struct engine *)e;
 }
 
@@ -557,7 +679,8 @@ static int make_table(uint64_t *ret_base)
 
 struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context)
 {
-	struct soft_cpu *cpu = reserve(sizeof(*cpu));
+	struct soft_engine *e = (struct soft_engine *)engine;
+	struct soft_cpu *cpu = e->cpu_count < MAX_CPUS ? reserve(sizeof(*cpu)) : NULL;
 
 	if (!cpu)
 		return NULL;
@@ -565,13 +688,24 @@ struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_
 		if (make_table(&cpu->view_read[n]) || make_table(&cpu->view_write[n]))
 			return NULL;
 	cpu->self = cpu;
-	cpu->engine = (struct soft_engine *)engine;
+	cpu->engine = e;
 	cpu->ops = ops;
 	cpu->ops_context = context;
 	*(uint16_t *)(void *)(cpu->vector) = 0x37f;
 	*(uint32_t *)(void *)(cpu->vector + 24) = 0x1f80;
 	soft_flush_jumps(cpu);
-	soft_make_thunks(cpu->engine, cpu);
+	if (e->cpu_count) {
+		const struct soft_cpu *first = e->cpus[0];
+
+		cpu->thunk_memory = first->thunk_memory;
+		cpu->thunk_commit = first->thunk_commit;
+		cpu->thunk_system = first->thunk_system;
+		cpu->thunk_chain = first->thunk_chain;
+		cpu->thunk_miss = first->thunk_miss;
+	} else {
+		make_thunks(e, cpu);
+	}
+	e->cpus[e->cpu_count++] = cpu;
 	return (struct engine_cpu *)cpu;
 }
 

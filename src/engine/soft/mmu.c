@@ -23,8 +23,17 @@
 
 enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_LARGE = 16, RIGHT_DIRTY = 32 };
 
+/* Aligned operands in one access each: another processor may look. */
 static void copy(void *to, const void *from, size_t bytes)
 {
+	if (!(((uintptr_t)to | (uintptr_t)from) & (bytes - 1)) && bytes <= 8 && !(bytes & (bytes - 1))) {
+		switch (bytes) {
+		case 1: __atomic_store_n((uint8_t *)to, __atomic_load_n((const uint8_t *)from, __ATOMIC_RELAXED), __ATOMIC_RELEASE); return;
+		case 2: __atomic_store_n((uint16_t *)to, __atomic_load_n((const uint16_t *)from, __ATOMIC_RELAXED), __ATOMIC_RELEASE); return;
+		case 4: __atomic_store_n((uint32_t *)to, __atomic_load_n((const uint32_t *)from, __ATOMIC_RELAXED), __ATOMIC_RELEASE); return;
+		default: __atomic_store_n((uint64_t *)to, __atomic_load_n((const uint64_t *)from, __ATOMIC_RELAXED), __ATOMIC_RELEASE); return;
+		}
+	}
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
 }
 
@@ -63,7 +72,7 @@ static int check_rights(struct soft_cpu *cpu, uint64_t gva, unsigned access, uns
 int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa, unsigned *ret_rights, struct fault *fault)
 {
 	const struct x86_state *s = &cpu->state;
-	uint64_t table = s->cr3 & PTE_ADDRESS, entry = 0, *pte[4];
+	uint64_t table = s->cr3 & PTE_ADDRESS, entry = 0, *pte[4], entries[4];
 	unsigned rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC;
 	int level;
 
@@ -82,7 +91,7 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 		pte[level] = (uint64_t *)(void *)soft_hva(cpu->engine, table + (gva >> (12 + 9 * level) & 511) * 8);
 		if (!pte[level])
 			return page_fault(cpu, fault, gva, access, false, false);
-		entry = __atomic_load_n(pte[level], __ATOMIC_RELAXED);
+		entry = entries[level] = __atomic_load_n(pte[level], __ATOMIC_RELAXED);
 		if (!(entry & PTE_P))
 			return page_fault(cpu, fault, gva, access, false, false);
 		if (entry & PTE_NX && !(s->efer & EFER_NXE))
@@ -97,11 +106,17 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 	}
 	if (check_rights(cpu, gva, access, rights, fault))
 		return -EFAULT;
-	for (int l = 3; l > level; l--)
-		if (!(*pte[l] & PTE_A))
-			__atomic_fetch_or(pte[l], PTE_A, __ATOMIC_RELAXED);
-	if (!(entry & PTE_A) || (access & ACCESS_WRITE && !(entry & PTE_D)))
-		entry = __atomic_or_fetch(pte[level], PTE_A | (access & ACCESS_WRITE ? PTE_D : 0), __ATOMIC_RELAXED);
+	for (int l = 3; l >= level; l--) {
+		uint64_t set = PTE_A | (l == level && access & ACCESS_WRITE ? PTE_D : 0);
+
+		if ((entries[l] & set) == set)
+			continue;
+		/* another processor may have changed the entry since: then nothing of this walk holds */
+		if (!__atomic_compare_exchange_n(pte[l], &entries[l], entries[l] | set, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+			return soft_walk(cpu, gva, access, ret_gpa, ret_rights, fault);
+		entries[l] |= set;
+	}
+	entry = entries[level];
 	uint64_t mask = (1ull << (12 + 9 * level)) - 1;
 
 	*ret_gpa = (entry & PTE_ADDRESS & ~mask) | (gva & mask);
@@ -206,10 +221,10 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 	*ret_hva = hva;
 	if (hva && !(access & (ACCESS_EXEC | ACCESS_SYSTEM))) {
 		uint64_t frame = soft_frame(e, hva);
-		bool write = access & ACCESS_WRITE && !(e->frame_flags[frame] & FRAME_CODE);
+		bool write = access & ACCESS_WRITE;
 
-		if (write)
-			e->frame_flags[frame] |= FRAME_WRITTEN;
+		if (write && (e->frame_flags[frame] & (FRAME_WRITTEN | FRAME_CODE)) != FRAME_WRITTEN)
+			write = !(__atomic_fetch_or(&e->frame_flags[frame], FRAME_WRITTEN, __ATOMIC_SEQ_CST) & FRAME_CODE);
 		insert(cpu, gva, hva - (gva & 4095), write, rights);
 	}
 	return 0;
@@ -226,6 +241,8 @@ static int pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, size_t by
 		if (soft_walk(cpu, gva + done, access, &gpa, &rights, fault))
 			return -EFAULT;
 		hva = soft_hva(cpu->engine, gpa);
+		if (!hva && access & ACCESS_EXEC)
+			return *fault = (struct fault){ .vector = EXC_GP, .has_code = true }, -EFAULT;
 		if (!hva) {
 			soft_outside(cpu);
 			if (access & ACCESS_WRITE)
@@ -235,6 +252,7 @@ static int pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, size_t by
 			soft_inside(cpu);
 		} else if (access & ACCESS_WRITE) {
 			copy(hva, buffer + done, n);
+			__atomic_thread_fence(__ATOMIC_SEQ_CST);
 			if (cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)
 				soft_invalidate(cpu->engine, gpa, n);
 		} else {
@@ -264,7 +282,7 @@ static bool hits_own_block(struct soft_cpu *cpu, struct memory_site *site, uint6
 {
 	struct block *b = soft_block_of(cpu->engine, (uint64_t)site);
 
-	return b && !(b->mode & 0x80) && gpa + site->bytes > b->gpa && gpa < b->gpa + b->guest_bytes;
+	return b && !(b->mode & BLOCK_ALONE) && gpa + site->bytes > b->gpa && gpa < b->gpa + b->guest_bytes;
 }
 
 static void *raise_at(struct soft_cpu *cpu, struct memory_site *site, const struct fault *fault)
@@ -305,6 +323,13 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 		/* the block would change under its own feet: this instruction alone, then the new code */
 		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &next);
 		cpu->single_once = true;
+		return soft_dispatch(cpu);
+	}
+	if (site->locked && cpu->engine->cpu_count > 1 && !cpu->alone) {
+		uint64_t next;
+
+		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &next);
+		cpu->single_once = cpu->want_alone = true;
 		return soft_dispatch(cpu);
 	}
 	place = cpu->bounce + (gva & 63);

@@ -15,11 +15,11 @@
  */
 #pragma once
 
-#include <pthread.h>
 #include <stddef.h>
 
 #include "../../x86/state.h"
 #include "../engine.h"
+#include "lock.h"
 
 /*
  * libc's own use vector registers, which hold guest state here; calls that the compiler makes go to these as well.
@@ -37,6 +37,8 @@ struct jump_entry { uint64_t tag; void *host; };
 
 struct block {
 	uint64_t gva, gpa;
+	uint64_t second_gpa;     /* of a block that straddles: where its second page begins */
+	uint32_t next_straddler; /* index + 1 */
 	uint32_t mode;
 	uint32_t host_offset, host_bytes; /* in the code cache: the indirect entry */
 	uint32_t direct_offset;
@@ -52,7 +54,7 @@ struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets fr
 
 struct memory_site { /* follows the jump to the slow thunk; all offsets are relative to the site itself */
 	int32_t retry, bounce;
-	uint8_t write, read;
+	uint8_t write : 1, locked : 1, read;
 	uint16_t bytes;
 	uint64_t next_rip;
 };
@@ -64,7 +66,7 @@ struct soft_cpu {
 	void *resume;
 	uint64_t commit_r11;
 	struct soft_cpu *self;
-	uint32_t kick;             /* polled by translated code */
+	uint32_t kick;             /* KICK_*: polled by translated code */
 	uint32_t interrupt_pending; /* looked at when IF becomes 1 */
 	uint64_t jump_xor;         /* mode and epoch mixed into the tags */
 	uint64_t read_table, write_table, host_rsp;
@@ -85,8 +87,13 @@ struct soft_cpu {
 	uint64_t signal_vector, signal_rip, signal_flags;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems;
 	bool single_once, trap_after, stop;
+	bool want_alone, alone; /* exclusive.c */
+	bool nmi_blocked;
+	uint32_t nmi_pending;
 	int stop_why;
 };
+
+enum { KICK_EVENT = 1, KICK_PARK = 2, MAX_CPUS = 64 };
 
 struct soft_engine {
 	uint8_t *ram;
@@ -94,15 +101,19 @@ struct soft_engine {
 	uint8_t *code_write, *code_run;
 	size_t code_bytes, code_used, thunks_end;
 	struct block *blocks;
-	uint32_t block_count, *hash, *page_blocks;
+	uint32_t block_count, *hash, *page_blocks, straddlers;
 	struct pc_map *maps;
 	uint32_t map_count;
-	uint8_t *frame_flags;
-	pthread_mutex_t lock;
-	void *leave;
+	uint8_t *frame_flags;     /* changed atomically */
+	struct soft_lock lock;    /* blocks, hash, maps, page_blocks, code space, and what exclusive.c says */
+	uint64_t generation;      /* of the code cache; changes when it is emptied */
+	void *leave, *enter, *signal;
+	struct soft_cpu *cpus[MAX_CPUS], *owner;
+	uint32_t cpu_count, inside, change;
 };
 
-enum { FRAME_CODE = 1, FRAME_WRITTEN = 2 };
+enum { FRAME_CODE = 1, FRAME_WRITTEN = 2, FRAME_STRADDLED = 4 };
+enum { BLOCK_ALONE = 0x80, BLOCK_STRADDLES = 0x100 }; /* with soft_mode() in block.mode */
 enum { HASH_BUCKETS = 1 << 18, MAX_BLOCKS = 1 << 19, MAX_MAPS = 1 << 22 };
 enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4, ACCESS_SYSTEM = 8 };
 
@@ -138,8 +149,15 @@ void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
 void soft_flush_jumps(struct soft_cpu *cpu);
 struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc);
 bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, uint64_t *ret_next);
-int soft_make_thunks(struct soft_engine *e, struct soft_cpu *cpu);
 uint32_t soft_mode(struct soft_cpu *cpu);
+
+/* exclusive.c */
+void soft_enter(struct soft_cpu *cpu);
+void soft_exit(struct soft_cpu *cpu);
+void soft_park(struct soft_cpu *cpu);
+void soft_begin_alone(struct soft_cpu *cpu);
+void soft_end_alone(struct soft_cpu *cpu);
+void soft_kick(struct soft_cpu *cpu, uint32_t why);
 
 /* system.c, exception.c, string.c */
 void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);

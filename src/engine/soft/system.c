@@ -563,6 +563,7 @@ static int interrupt_return(struct step *t)
 		t->next = rip;
 		soft_set_rflags(t->cpu, flags);
 		set_cpl(t->cpu, cpl);
+		t->cpu->nmi_blocked = false;
 	}
 	return 0;
 undo:

@@ -494,7 +494,7 @@ static void exit_indirect(struct translation *t)
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
 }
 
-static bool same_page(const struct translation *t, uint64_t target) { return (t->cs_base + target) >> 12 == t->page && !(t->mode & 0x80); }
+static bool same_page(const struct translation *t, uint64_t target) { return (t->cs_base + target) >> 12 == t->page && !(t->mode & BLOCK_ALONE); }
 
 static void align_rel32(struct translation *t, unsigned opcode_bytes)
 {
@@ -913,7 +913,9 @@ static void translate_insn(struct translation *t)
 
 static void cold_memory(struct translation *t, struct cold *c)
 {
-	struct memory_site site = { .write = c->write, .read = c->read, .bytes = c->bytes, .next_rip = c->next_rip };
+	const struct x86_insn *i = &t->at->insn;
+	bool exchange = !i->kind && i->map == 0 && (i->opcode & 0xfe) == 0x86;
+	struct memory_site site = { .write = c->write, .locked = i->lock || exchange, .read = c->read, .bytes = c->bytes, .next_rip = c->next_rip };
 	uint8_t *to_site, *bounce, *at_site;
 	size_t copied = (size_t)(c->after - c->back);
 
@@ -1034,7 +1036,7 @@ static int gather(struct translation *t, struct fault *fault)
 {
 	uint64_t rip = t->cpu->state.rip;
 
-	while (t->count < (t->mode & 0x80 ? 1u : MAX_INSNS)) {
+	while (t->count < (t->mode & BLOCK_ALONE ? 1u : MAX_INSNS)) {
 		struct guest_insn *g = &t->insns[t->count];
 		uint64_t linear = t->cs_base + rip;
 		size_t left = PAGE_BYTES - (linear & (PAGE_BYTES - 1)), have = left < 15 ? left : 15;
@@ -1053,7 +1055,7 @@ static int gather(struct translation *t, struct fault *fault)
 			if (error)
 				return error;
 			error = x86_decode(g->raw, 15, t->code_bits, &g->insn);
-			t->mode |= 0x80; /* straddles: alone, and never chained */
+			t->mode |= BLOCK_ALONE; /* straddles: alone, and never chained */
 		}
 		if (error) {
 			if (t->count)
@@ -1116,6 +1118,8 @@ static void emit_entries(struct translation *t)
 	while ((uintptr_t)e->out & 15)
 		emit8(e, 0x90);
 	t->block->direct_offset = (uint32_t)(e->out - t->engine->code_write);
+	for (int n = 0; n < 5; n++) /* replace_entry() */
+		emit8(e, "\x0f\x1f\x44\x00\x00"[n]);
 }
 
 /* Where patched entries lead (soft_invalidate): +0 from the direct entry, +the second part from the indirect one. */
@@ -1172,9 +1176,9 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 	b->insns = (uint16_t)(e->map_count - b->map_first);
 	b->host_bytes = (uint32_t)(t.e.out - t.base);
 	e->code_used += (size_t)(t.e.out - start);
-	e->block_count++;
+	__atomic_store_n(&e->block_count, e->block_count + 1, __ATOMIC_RELEASE);
 	cpu->translations++;
-	if (t.mode & 0x80 && !(mode & 0x80))
-		b->mode |= 0x100; /* not to be chained to */
+	if ((((t.cs_base + b->gva) & 4095) + b->guest_bytes) > 4096)
+		b->mode |= BLOCK_STRADDLES;
 	return b;
 }

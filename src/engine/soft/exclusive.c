@@ -1,0 +1,100 @@
+/*
+ * One processor alone: every other one is outside translated code, at the top of the dispatcher or not in engine_run().
+ * For what cannot be done under the others' feet: emptying the code cache, taking write entries out of their tables, and locked
+ * instructions whose operand crosses a page or lies in a page with translated code.
+ *
+ *  1. `inside` counts the processors in engine_run() that are not parked; it and `owner` change under the lock only.
+ *  2. The owner is set before the others are kicked, and the dispatcher looks at it after taking the kick: nobody is missed.
+ *  3. Nobody waits here with the engine's lock or a machine's lock held.
+ */
+#include "lock.h"
+#include "soft_internal.h"
+
+static void leave_inside(struct soft_engine *e)
+{
+	e->inside--;
+	e->change++;
+	soft_wake_all(&e->change);
+}
+
+/* Under the lock: until nobody is alone. Gives up the place inside meanwhile. */
+static void stand_aside(struct soft_engine *e)
+{
+	leave_inside(e);
+	while (e->owner) {
+		uint32_t seen = e->change;
+
+		soft_release(&e->lock);
+		soft_wait(&e->change, seen);
+		soft_acquire(&e->lock);
+	}
+	e->inside++;
+}
+
+void soft_enter(struct soft_cpu *cpu)
+{
+	struct soft_engine *e = cpu->engine;
+
+	soft_acquire(&e->lock);
+	e->inside++;
+	if (e->owner)
+		stand_aside(e);
+	soft_release(&e->lock);
+}
+
+void soft_exit(struct soft_cpu *cpu)
+{
+	struct soft_engine *e = cpu->engine;
+
+	if (cpu->alone)
+		soft_end_alone(cpu);
+	soft_acquire(&e->lock);
+	leave_inside(e);
+	soft_release(&e->lock);
+}
+
+/* Called from the dispatcher only: the guest state is complete there. */
+void soft_park(struct soft_cpu *cpu)
+{
+	struct soft_engine *e = cpu->engine;
+
+	soft_acquire(&e->lock);
+	if (e->owner && e->owner != cpu)
+		stand_aside(e);
+	soft_release(&e->lock);
+}
+
+/* As soft_park(), and afterwards this processor is alone until soft_end_alone(). */
+void soft_begin_alone(struct soft_cpu *cpu)
+{
+	struct soft_engine *e = cpu->engine;
+
+	soft_acquire(&e->lock);
+	if (e->owner)
+		stand_aside(e);
+	__atomic_store_n(&e->owner, cpu, __ATOMIC_SEQ_CST);
+	for (unsigned n = 0; n < e->cpu_count; n++)
+		if (e->cpus[n] != cpu)
+			soft_kick(e->cpus[n], KICK_PARK);
+	while (e->inside > 1) {
+		uint32_t seen = e->change;
+
+		soft_release(&e->lock);
+		soft_wait(&e->change, seen);
+		soft_acquire(&e->lock);
+	}
+	cpu->alone = true;
+	soft_release(&e->lock);
+}
+
+void soft_end_alone(struct soft_cpu *cpu)
+{
+	struct soft_engine *e = cpu->engine;
+
+	soft_acquire(&e->lock);
+	cpu->alone = false;
+	__atomic_store_n(&e->owner, NULL, __ATOMIC_SEQ_CST);
+	e->change++;
+	soft_wake_all(&e->change);
+	soft_release(&e->lock);
+}

@@ -1,0 +1,74 @@
+/* Inside a machine: its processors and what they share. */
+#pragma once
+
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+#include "machine.h"
+
+#include "../chipset/chipset.h"
+#include "../engine/engine.h"
+#include "../hv/hv.h"
+#include "../x86/apic.h"
+#include "../x86/state.h"
+
+enum { MTRRS = 0x210, CONSOLE_BYTES = 512 };
+
+enum processor_activity { PROCESSOR_RUNNING, PROCESSOR_WAITS_FOR_SIPI };
+
+struct processor {
+	struct machine *machine;
+	uint32_t index; /* also the APIC id and the VP index */
+	struct engine_cpu *cpu;
+	struct apic apic;
+	struct hv_cpu hv;
+	uint64_t mtrr[MTRRS + 0x100];
+	uint64_t armed_ns; /* what the timer is set to; 0: nothing */
+	timer_t timer;
+	pthread_t thread;
+	pthread_cond_t wake;
+	enum processor_activity activity;
+	bool awake;        /* something came while it slept */
+	bool init_pending, start_pending;
+	uint8_t sipi_vector;
+};
+
+struct machine {
+	struct machine_options options;
+	struct boot_memory memory;
+	struct engine *engine;
+	struct hv_host hv_host;
+	struct hv_partition hv;
+	struct chipset_host chipset_host;
+	struct chipset chipset;
+	struct apic_host apic_host;
+	uint64_t tsc_start;
+	pthread_mutex_t lock; /* all of this, the processors' devices included, but not their engine state */
+	pthread_barrier_t prepared, released;
+	int end; /* enum machine_end + 1; atomic */
+	int debug_exit_code;
+	char crash_text[4097];
+	uint8_t console[CONSOLE_BYTES];
+	size_t console_used;
+	struct processor processors[MACHINE_MAX_CPUS];
+};
+
+/* machine.c */
+void machine_finish(struct machine *machine, enum machine_end end);
+uint64_t machine_now_ns(void);
+uint64_t machine_tsc(void);
+uint64_t machine_now_100ns(void *machine);
+void machine_flush_console(struct machine *machine);
+/* msr.c; under the lock. 0, or -EINVAL for #GP. */
+int machine_msr_read(struct processor *p, uint32_t msr, uint64_t *ret_value);
+int machine_msr_write(struct processor *p, uint32_t msr, uint64_t value);
+/* processor.c */
+extern const struct engine_ops processor_engine_ops;
+void processor_reset(struct processor *p);
+/* An interrupt became pending, or something else changed for it; under the lock, from any thread. */
+void processor_notify(struct processor *p);
+/* An interprocessor or device interrupt: low half of an ICR or IOAPIC entry, and the destination. Under the lock. */
+void processor_send(struct machine *machine, struct processor *from, uint32_t low, uint32_t destination);
+int processor_prepare_thread(struct processor *p);
+void processor_run(struct processor *p);
