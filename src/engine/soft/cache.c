@@ -307,11 +307,16 @@ static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa)
 	return second;
 }
 
+/*
+ * Without the lock, too: blocks are never reused before everybody has come through the dispatcher. One that dies meanwhile is
+ * entered, and leads back here.
+ */
 static struct block *look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t second_gpa, uint32_t mode)
 {
 	struct soft_engine *e = cpu->engine;
 
-	for (uint32_t n = e->hash[bucket(gpa, cpu->state.rip, mode)]; n; n = e->blocks[n - 1].next_in_hash) {
+	for (uint32_t n = __atomic_load_n(&e->hash[bucket(gpa, cpu->state.rip, mode)], __ATOMIC_ACQUIRE); n;
+	     n = __atomic_load_n(&e->blocks[n - 1].next_in_hash, __ATOMIC_ACQUIRE)) {
 		struct block *b = &e->blocks[n - 1];
 
 		if (b->gpa == gpa && b->gva == cpu->state.rip && (b->mode & 0xff) == mode &&
@@ -332,7 +337,8 @@ static void insert_block(struct soft_engine *e, struct block *b, uint64_t frame,
 
 	b->next_in_hash = *head;
 	b->next_in_page = e->page_blocks[frame];
-	*head = e->page_blocks[frame] = (uint32_t)(b - e->blocks) + 1;
+	e->page_blocks[frame] = (uint32_t)(b - e->blocks) + 1;
+	__atomic_store_n(head, e->page_blocks[frame], __ATOMIC_RELEASE);
 }
 
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
@@ -340,8 +346,10 @@ static struct block *find(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, str
 {
 	struct soft_engine *e = cpu->engine;
 	uint64_t frame = soft_hva(e, gpa) ? soft_frame(e, soft_hva(e, gpa)) : 0, second = second_page(cpu, gpa);
-	struct block *b;
+	struct block *b = look_up(cpu, gpa, second, mode);
 
+	if (b)
+		return b;
 	soft_acquire(&e->lock);
 	while (!(b = look_up(cpu, gpa, second, mode))) {
 		if (!soft_hva(e, gpa)) {
@@ -363,14 +371,14 @@ static struct block *find(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, str
 		if (second && !protect(cpu, soft_frame(e, soft_hva(e, second))))
 			continue;
 		b = soft_translate(cpu, gpa, mode, fault);
-		if (b)
-			insert_block(e, b, frame, mode);
 		if (b && b->mode & BLOCK_STRADDLES && second) {
 			b->second_gpa = second;
 			b->next_straddler = e->straddlers;
 			e->straddlers = (uint32_t)(b - e->blocks) + 1;
 			__atomic_fetch_or(&e->frame_flags[soft_frame(e, soft_hva(e, second))], FRAME_STRADDLED, __ATOMIC_SEQ_CST);
 		}
+		if (b)
+			insert_block(e, b, frame, mode);
 		break;
 	}
 	soft_release(&e->lock);
