@@ -76,6 +76,17 @@ static void *system_thunk(struct soft_cpu *cpu, uint64_t unused, const struct x8
 	return soft_system(cpu, &copy);
 }
 
+/* The block that begins at this host address; NULL for the way out of the engine. */
+static struct block *block_at(struct soft_engine *e, const void *entry)
+{
+	uint32_t index;
+
+	if (entry == e->leave)
+		return NULL;
+	memcpy(&index, (const uint8_t *)entry - 4, 4);
+	return &e->blocks[index];
+}
+
 static void *chain_thunk(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)
 {
 	struct soft_engine *e = cpu->engine;
@@ -87,10 +98,12 @@ static void *chain_thunk(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)
 
 	(void)unused;
 	cpu->chains++;
-	entry = soft_dispatch(cpu);
-	b = soft_block_of(e, (uint64_t)entry);
+	entry = soft_go_on(cpu);
+	b = block_at(e, entry);
+	if (!b || b->mode & (BLOCK_ALONE | BLOCK_STRADDLES) || b->gva != target)
+		return entry;
 	soft_acquire(&e->lock);
-	if (b && !b->dead && !(b->mode & (BLOCK_ALONE | BLOCK_STRADDLES)) && e->generation == before && b->gva == target)
+	if (!b->dead && e->generation == before)
 		set_jump(e->code_write + (link - e->code_run), e->code_write + (word ? b->host_offset : b->direct_offset));
 	soft_release(&e->lock);
 	return entry;
@@ -188,14 +201,33 @@ static void reset(struct soft_engine *e)
 	for (uint64_t f = 0; f < e->ram_bytes >> 12; f++)
 		e->frame_flags[f] &= (uint8_t)~(FRAME_CODE | FRAME_STRADDLED);
 	for (unsigned n = 0; n < e->cpu_count; n++)
-		soft_flush_jumps(e->cpus[n]);
+		soft_flush_jumps(e->cpus[n], true);
 }
 
-void soft_flush_jumps(struct soft_cpu *cpu)
+enum { JUMP_MODE_BITS = 5, JUMP_EPOCHS = 1 << (32 - JUMP_MODE_BITS) };
+
+/* Mode and epoch: user and kernel entries are dropped apart, by a new epoch each. */
+static uint32_t jump_key(const struct soft_cpu *cpu, uint32_t mode)
 {
-	memset(cpu->jump_cache, 0xff, sizeof(cpu->jump_cache));
-	memset(cpu->code_filter, 0, sizeof(cpu->code_filter));
+	return cpu->jump_epoch[mode & 4 ? 1 : 0] << JUMP_MODE_BITS | (mode & ((1 << JUMP_MODE_BITS) - 1));
 }
+
+/* Addresses may lead elsewhere now; unless global, those of global pages do not. */
+void soft_flush_jumps(struct soft_cpu *cpu, bool global)
+{
+	for (int user = global || cpu->kernel_jumps_local ? 0 : 1; user < 2; user++)
+		if (++cpu->jump_epoch[user] == JUMP_EPOCHS) {
+			memset(cpu->jump_cache, 0, sizeof(cpu->jump_cache));
+			cpu->jump_epoch[0] = cpu->jump_epoch[1] = 1;
+		}
+	if (global || cpu->kernel_jumps_local) {
+		memset(cpu->code_filter, 0, sizeof(cpu->code_filter));
+		cpu->kernel_jumps_local = false;
+	}
+	cpu->jump_key = 0;
+}
+
+static struct jump_entry *jump_entry(struct soft_cpu *cpu, uint64_t rip) { return &cpu->jump_cache[(rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1)]; }
 
 /*
  * Both entries begin with one instruction of at least five bytes at a multiple of eight: a processor is before it or behind it,
@@ -220,7 +252,13 @@ static void kill_block(struct soft_engine *e, struct block *b)
 		link = &e->blocks[*link - 1].next_in_hash;
 	if (*link)
 		*link = b->next_in_hash;
-	b->dead = true;
+	__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
+	for (unsigned n = 0; n < e->cpu_count; n++) {
+		struct jump_entry *j = jump_entry(e->cpus[n], b->gva);
+
+		if (__atomic_load_n(&j->host, __ATOMIC_SEQ_CST) == (uint32_t)(uintptr_t)(e->code_run + b->host_offset))
+			__atomic_store_n(&j->key, 0, __ATOMIC_SEQ_CST);
+	}
 	replace_entry(e->code_write + b->host_offset, stub + flag_save_bytes);
 	replace_entry(e->code_write + b->direct_offset, stub);
 }
@@ -409,6 +447,61 @@ static bool take_interrupt(struct soft_cpu *cpu)
 	return soft_deliver(cpu, (unsigned)vector, false, false, 0) == 0;
 }
 
+static void note_page(struct soft_cpu *cpu, uint64_t linear)
+{
+	unsigned bit = (unsigned)((linear >> 12) * 0x9e3779b97f4a7c15ull >> 52);
+
+	cpu->code_filter[bit >> 6] |= 1ull << (bit & 63);
+}
+
+static void remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint32_t key, unsigned rights)
+{
+	struct jump_entry *j = jump_entry(cpu, b->gva);
+
+	*j = (struct jump_entry){ b->gva, (uint32_t)(uintptr_t)(cpu->engine->code_run + b->host_offset), key };
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (b->dead) /* since it was found: kill_block() may have been here before; what leads to a dead block would never end */
+		j->key = 0;
+	cpu->kernel_jumps_local |= !(b->mode & 4) && !(rights & RIGHT_GLOBAL);
+	note_page(cpu, linear);
+	if (b->mode & BLOCK_STRADDLES)
+		note_page(cpu, linear + 4096);
+}
+
+/* From here on a kick that came before is seen by the first exit, one that comes later clears the key itself. */
+static void enter_mode(struct soft_cpu *cpu, uint32_t mode)
+{
+	__atomic_store_n(&cpu->jump_key, jump_key(cpu, mode), __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&cpu->kick, __ATOMIC_SEQ_CST))
+		cpu->jump_key = 0;
+}
+
+/* As soft_dispatch(), for the usual case that nothing is pending and the jump cache knows the way; NULL if not so. */
+static void *dispatch_quickly(struct soft_cpu *cpu)
+{
+	const struct x86_state *s = &cpu->state;
+	struct jump_entry *j = jump_entry(cpu, s->rip);
+	uint32_t mode;
+
+	if (cpu->stop || cpu->trap_after || cpu->single_once || cpu->want_alone || cpu->alone || s->interrupt_shadow || s->rflags & FLAG_TF ||
+	    cpu->kick || (cpu->interrupt_pending && s->interrupt_flag))
+		return NULL;
+	mode = soft_mode(cpu);
+	if (j->gva != s->rip || j->key != jump_key(cpu, mode))
+		return NULL;
+	soft_select_view(cpu);
+	enter_mode(cpu, mode);
+	return (void *)(uintptr_t)j->host;
+}
+
+/* After a system instruction. */
+void *soft_go_on(struct soft_cpu *cpu)
+{
+	void *host = dispatch_quickly(cpu);
+
+	return host ? host : soft_dispatch(cpu);
+}
+
 /* The host code to go on with at state.rip: pending events first. */
 void *soft_dispatch(struct soft_cpu *cpu)
 {
@@ -416,7 +509,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	struct fault fault;
 	struct block *b;
 	uint32_t mode;
-	uint64_t gpa, linear, epoch;
+	uint64_t gpa, linear;
 	unsigned rights;
 	uint32_t kick;
 	bool alone = false;
@@ -464,26 +557,14 @@ void *soft_dispatch(struct soft_cpu *cpu)
 			cpu->state.cr2 = fault.address;
 		soft_deliver(cpu, fault.vector, false, fault.has_code, fault.code);
 	}
-	epoch = (uint64_t)(mode & 0x7f) << 52;
 	if (alone) {
 		cpu->trap_after = cpu->state.rflags & FLAG_TF;
 		cpu->single_once = false;
 		cpu->state.interrupt_shadow = 0;
-		cpu->jump_xor = ~epoch; /* the block leaves through the jump cache: come back here */
+		cpu->jump_key = 0; /* the block leaves through the jump cache: come back here */
 	} else {
-		struct jump_entry *j = &cpu->jump_cache[(b->gva ^ b->gva >> 12) & (JUMP_CACHE_ENTRIES - 1)];
-		unsigned bit = (unsigned)((linear >> 12) * 0x9e3779b97f4a7c15ull >> 52);
-
-		__atomic_store_n(&cpu->jump_xor, epoch, __ATOMIC_SEQ_CST);
-		if (__atomic_load_n(&cpu->kick, __ATOMIC_SEQ_CST))
-			cpu->jump_xor = ~epoch;
-		j->tag = b->gva ^ epoch;
-		j->host = e->code_run + b->host_offset;
-		cpu->code_filter[bit >> 6] |= 1ull << (bit & 63);
-		if (b->mode & BLOCK_STRADDLES) {
-			bit = (unsigned)(((linear >> 12) + 1) * 0x9e3779b97f4a7c15ull >> 52);
-			cpu->code_filter[bit >> 6] |= 1ull << (bit & 63);
-		}
+		enter_mode(cpu, mode);
+		remember_jump(cpu, b, linear, jump_key(cpu, mode), rights);
 	}
 	return e->code_run + b->host_offset;
 }
@@ -609,7 +690,7 @@ enum engine_exit engine_run(struct engine_cpu *opaque)
 void soft_kick(struct soft_cpu *cpu, uint32_t why)
 {
 	__atomic_fetch_or(&cpu->kick, why, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&cpu->jump_xor, ~0ull, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->jump_key, 0, __ATOMIC_SEQ_CST);
 }
 
 void engine_kick(struct engine_cpu *opaque) { soft_kick((struct soft_cpu *)opaque, KICK_EVENT); }
@@ -648,6 +729,20 @@ static void *reserve(size_t bytes)
 	return at == MAP_FAILED ? NULL : at;
 }
 
+/* Below 4 GiB, so that 32 bits name an address in it. */
+static uint8_t *map_low(int fd, size_t bytes)
+{
+	for (uint64_t at = 1ull << 28; at + bytes <= 1ull << 32; at += 1ull << 24) {
+		void *got = mmap((void *)at, bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+
+		if (got == (void *)at)
+			return got;
+		if (got != MAP_FAILED)
+			munmap(got, bytes); /* a kernel that does not know the flag */
+	}
+	return MAP_FAILED;
+}
+
 struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 {
 	struct soft_engine *e = calloc(1, sizeof(*e));
@@ -662,7 +757,7 @@ struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 	if (ftruncate(fd, (off_t)e->code_bytes))
 		return NULL;
 	e->code_write = mmap(NULL, e->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	e->code_run = mmap(NULL, e->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	e->code_run = map_low(fd, e->code_bytes);
 	close(fd);
 	e->blocks = reserve(MAX_BLOCKS * sizeof(*e->blocks));
 	e->hash = reserve(HASH_BUCKETS * sizeof(*e->hash));
@@ -701,7 +796,7 @@ struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_
 	cpu->ops_context = context;
 	*(uint16_t *)(void *)(cpu->vector) = 0x37f;
 	*(uint32_t *)(void *)(cpu->vector + 24) = 0x1f80;
-	soft_flush_jumps(cpu);
+	cpu->jump_epoch[0] = cpu->jump_epoch[1] = 1;
 	if (e->cpu_count) {
 		const struct soft_cpu *first = e->cpus[0];
 

@@ -21,8 +21,6 @@
 #define PTE_NX (1ull << 63)
 #define PTE_ADDRESS 0x000ffffffffff000ull
 
-enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_LARGE = 16, RIGHT_DIRTY = 32 };
-
 /* Aligned operands in one access each: another processor may look. */
 static void copy(void *to, const void *from, size_t bytes)
 {
@@ -157,7 +155,7 @@ void soft_flush(struct soft_cpu *cpu, bool global)
 		flush_journal(cpu, 1);
 		memset(cpu->large_filter, 0, sizeof(cpu->large_filter));
 	}
-	soft_flush_jumps(cpu);
+	soft_flush_jumps(cpu, global);
 }
 
 static unsigned filter_bit(uint64_t number) { return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 52); }
@@ -172,7 +170,7 @@ void soft_flush_page(struct soft_cpu *cpu, uint64_t gva)
 		soft_flush(cpu, true);
 	bit = filter_bit(gva >> 12);
 	if (cpu->code_filter[bit >> 6] >> (bit & 63) & 1)
-		soft_flush_jumps(cpu);
+		soft_flush_jumps(cpu, true);
 }
 
 /* No write entry leads to this frame any more: every write to it comes to soft_memory(). */

@@ -31,9 +31,10 @@ void *memmove(void *to, const void *from, size_t bytes) __asm__("soft_no_memmove
 enum { PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL_AC = 2 };
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
 #define TABLE_BYTES (1ull << 39)
-enum { JUMP_CACHE_ENTRIES = 4096, JOURNAL_ENTRIES = 1 << 16 };
+enum { JUMP_CACHE_ENTRIES = 16384, JOURNAL_ENTRIES = 1 << 16 };
 
-struct jump_entry { uint64_t tag; void *host; };
+/* host: the code cache lies below 4 GiB. key: whose entry it is (soft_jump_key); 0: nobody's. */
+struct jump_entry { uint64_t gva; uint32_t host, key; };
 
 struct block {
 	uint64_t gva, gpa;
@@ -68,14 +69,16 @@ struct soft_cpu {
 	struct soft_cpu *self;
 	uint32_t kick;             /* KICK_*: polled by translated code */
 	uint32_t interrupt_pending; /* looked at when IF becomes 1 */
-	uint64_t jump_xor;         /* mode and epoch mixed into the tags */
+	uint32_t jump_key;         /* of the running mode; 0 after a kick: nothing matches, the dispatcher is next */
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss;
 	uint64_t view_read[VIEWS], view_write[VIEWS];
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 	_Alignas(64) uint8_t vector[4096];
 	_Alignas(64) uint8_t bounce[2048 + 64];
-	uint64_t bounce_gva, epoch;
+	uint32_t jump_epoch[2];    /* [user]: a flush makes a new one */
+	bool kernel_jumps_local;   /* a kernel entry came from a page that is not global */
+	uint64_t bounce_gva;
 	struct memory_site *bounce_site;
 	struct soft_engine *engine;
 	const struct engine_ops *ops;
@@ -128,6 +131,8 @@ static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa)
 
 static inline uint64_t soft_frame(const struct soft_engine *e, const uint8_t *hva) { return (uint64_t)(hva - e->ram) >> 12; }
 
+enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_LARGE = 16, RIGHT_DIRTY = 32 };
+
 struct fault { uint8_t vector; bool has_code; uint32_t code; uint64_t address; };
 
 /* mmu.c */
@@ -144,9 +149,10 @@ void *soft_commit(struct soft_cpu *cpu);
 
 /* translate.c, cache.c */
 void *soft_dispatch(struct soft_cpu *cpu);
+void *soft_go_on(struct soft_cpu *cpu);
 struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault);
 void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
-void soft_flush_jumps(struct soft_cpu *cpu);
+void soft_flush_jumps(struct soft_cpu *cpu, bool global);
 struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc);
 bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, uint64_t *ret_next);
 uint32_t soft_mode(struct soft_cpu *cpu);

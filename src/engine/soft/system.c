@@ -218,7 +218,7 @@ static int load_segment(struct step *t, unsigned which, uint16_t selector)
 static int far_jump(struct step *t, uint16_t selector, uint64_t offset, unsigned new_cpl)
 {
 	struct x86_state *s = t->s;
-	uint64_t d[2];
+	uint64_t d[2], old_base = s->segment[X86_CS].base;
 
 	if (!(s->cr0 & CR0_PE)) {
 		s->segment[X86_CS].selector = selector;
@@ -237,7 +237,8 @@ static int far_jump(struct step *t, uint16_t selector, uint64_t offset, unsigned
 		s->cpl = (uint8_t)new_cpl;
 	}
 	t->next = offset;
-	soft_flush_jumps(t->cpu);
+	if (old_base != s->segment[X86_CS].base)
+		soft_flush_jumps(t->cpu, true); /* the jump cache knows offsets in the segment */
 	return 0;
 }
 
@@ -552,8 +553,8 @@ static int interrupt_return(struct step *t)
 		}
 		s->segment[X86_CS] = unpack((uint16_t)cs, d);
 		set_code_bits(s);
-		if (old_cs.attributes != s->segment[X86_CS].attributes || s->code_bits != 64)
-			soft_flush_jumps(t->cpu);
+		if (old_cs.base != s->segment[X86_CS].base)
+			soft_flush_jumps(t->cpu, true); /* the jump cache knows offsets in the segment */
 		if (had_stack) {
 			s->gpr[4] = s->code_bits == 64 ? rsp : (uint32_t)rsp;
 			if ((ss & 0xfffc) && !read_descriptor(t, (uint16_t)ss, d, false))
@@ -1099,5 +1100,5 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 	if (error)
 		return soft_raise(cpu, &fault);
 	cpu->state.rip = t.next;
-	return soft_dispatch(cpu);
+	return soft_go_on(cpu);
 }

@@ -18,11 +18,12 @@ enum { MAX_INSNS = 64, MAX_COLD = 160, BLOCK_ROOM = 96 << 10 };
 struct guest_insn { struct x86_insn insn; uint64_t rip; uint8_t live_in; uint8_t raw[16]; };
 
 struct cold {
-	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL } kind;
-	uint8_t *from[2]; /* rel32s that lead here */
+	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM } kind;
+	uint8_t *from[8]; /* rel32s that lead here */
+	unsigned from_count;
 	uint8_t *retry, *back, *after;
 	struct host_mem ea;
-	bool ea_in_r10, write, read, flags_in_word;
+	bool ea_in_r10, write, read, flags_in_word, rax_in_temp;
 	uint16_t bytes;
 	uint64_t target, rip, next_rip;
 };
@@ -43,7 +44,7 @@ struct translation {
 	uint8_t *base;
 	struct block *block;
 	uint64_t rip_mask;
-	bool ended;
+	bool ended, next_straddles;
 };
 
 static bool displaced(uint8_t reg) { return reg == 10 || reg == 11 || reg == 14 || reg == 15; }
@@ -458,24 +459,28 @@ static uint32_t jump_index(uint64_t rip) { return (uint32_t)((rip ^ rip >> 12) &
 static void exit_constant(struct translation *t, uint64_t target)
 {
 	size_t entry = offsetof(struct soft_cpu, jump_cache) + jump_index(target) * sizeof(struct jump_entry);
-	uint8_t *miss;
+	uint8_t *miss[2];
 
 	emit_constant(out(t), R11, target);
 	emit_store(out(t), R11, CPU(state.rip));
-	emit_rm(out(t), OP64(0x33), R11, CPU(jump_xor));
-	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry));
-	miss = emit_jcc(out(t), CC_NZ);
-	emit_jmp_cpu(out(t), entry + 8);
-	set_jump(miss, out(t)->out);
+	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, gva)));
+	miss[0] = emit_jcc(out(t), CC_NZ);
+	emit_rm(out(t), OP32(0x8b), R11, CPU(jump_key));
+	emit_rm(out(t), OP32(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, key)));
+	miss[1] = emit_jcc(out(t), CC_NZ);
+	emit_rm(out(t), OP32(0x8b), R10, cpu_mem(entry + offsetof(struct jump_entry, host)));
+	emit_rr(out(t), OP32(0xff), 4, R10);
+	for (int n = 0; n < 2; n++)
+		set_jump(miss[n], out(t)->out);
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
 }
 
-/* To the address in r11. Flags are in flags_word. */
+/* To the address in r11. Flags are in flags_word. The whole address is compared: a non-canonical one never hits. */
 static void exit_indirect(struct translation *t)
 {
 	size_t cache = offsetof(struct soft_cpu, jump_cache);
 	struct host_mem entry = { .base = R10, .index = NO_REG, .gs = true, .disp = (int32_t)cache };
-	uint8_t *miss;
+	uint8_t *miss[2];
 
 	emit_store(out(t), R11, CPU(state.rip));
 	emit_rr(out(t), (struct host_op){ .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true }, R10, R11);
@@ -485,12 +490,17 @@ static void exit_indirect(struct translation *t)
 	emit32(out(t), JUMP_CACHE_ENTRIES - 1);
 	emit_rr(out(t), OP32(0xc1), 4, R10);
 	emit8(out(t), 4);
-	emit_rm(out(t), OP64(0x33), R11, CPU(jump_xor));
 	emit_rm(out(t), OP64(0x3b), R11, entry);
-	miss = emit_jcc(out(t), CC_NZ);
-	entry.disp += 8;
-	emit_rm(out(t), OP32(0xff), 4, entry);
-	set_jump(miss, out(t)->out);
+	miss[0] = emit_jcc(out(t), CC_NZ);
+	emit_rm(out(t), OP32(0x8b), R11, CPU(jump_key));
+	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, key));
+	emit_rm(out(t), OP32(0x3b), R11, entry);
+	miss[1] = emit_jcc(out(t), CC_NZ);
+	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
+	emit_rm(out(t), OP32(0x8b), R10, entry);
+	emit_rr(out(t), OP32(0xff), 4, R10);
+	for (int n = 0; n < 2; n++)
+		set_jump(miss[n], out(t)->out);
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
 }
 
@@ -530,12 +540,10 @@ static void side_exit(struct translation *t, uint8_t cc, uint64_t target)
 	c->from[0] = emit_jcc(out(t), cc);
 }
 
-static void system_exit(struct translation *t, bool flags_saved)
+static void emit_system(struct translation *t)
 {
 	uint8_t *site;
 
-	if (!flags_saved)
-		emit_save_flags(out(t), true);
 	emit_constant(out(t), R11, t->at->rip);
 	emit_store(out(t), R11, CPU(state.rip));
 	site = emit_lea_rip(out(t), R11);
@@ -543,8 +551,25 @@ static void system_exit(struct translation *t, bool flags_saved)
 	set_jump(site, out(t)->out);
 	memcpy(out(t)->out, &t->at->insn, sizeof(t->at->insn));
 	out(t)->out += sizeof(t->at->insn);
+}
+
+static void system_exit(struct translation *t, bool flags_saved)
+{
+	if (!flags_saved)
+		emit_save_flags(out(t), true);
+	emit_system(t);
 	t->ended = true;
 }
+
+/* The case that inlined code leaves to C; the flags are in flags_word or dead. c->rax_in_temp: rax was lent. */
+static void leave_for_system(struct translation *t, struct cold *c)
+{
+	if (c->rax_in_temp)
+		emit_load(out(t), RAX, CPU(temp[1]));
+	emit_system(t);
+}
+
+static void or_else(struct translation *t, struct cold *c, uint8_t cc) { c->from[c->from_count++] = emit_jcc(out(t), cc); }
 
 /* ---- stack and control ------------------------------------------------------------------------------------------------------- */
 
@@ -767,6 +792,268 @@ static void read_time(struct translation *t)
 
 static bool is_string(uint8_t op) { return (op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf); }
 
+/* ---- strings within one page of each operand ----------------------------------------------------------------------------------- */
+
+/* to = host address of the guest address in reg, by way of r11 = (host - guest) + 1; leaves r11. */
+static void string_pointer(struct translation *t, struct cold *c, uint8_t reg, bool write, uint8_t to)
+{
+	uint8_t table = write ? R14 : R15;
+
+	emit_rr(out(t), (struct host_op){ .kind = X86_KIND_VEX128, .map = 2, .opcode = 0xf7, .w = true, .vvvv = table }, R11, reg);
+	emit_load(out(t), R11, (struct host_mem){ .base = table, .index = R11, .scale_log2 = 3, .disp = -(int32_t)TABLE_BIAS });
+	emit_rr(out(t), OP32(0xf6), 0, R11);
+	emit8(out(t), 1);
+	or_else(t, c, CC_Z);
+	emit_lea(out(t), to, (struct host_mem){ .base = reg, .index = R11, .disp = -1 });
+}
+
+/* r10 = bytes of reg's page up to the end of the operand: more than a page goes to C. */
+static void string_fits(struct translation *t, struct cold *c, uint8_t reg, bool repeated, unsigned log2)
+{
+	emit_rr(out(t), OP32(0x89), reg, R10);
+	emit_rr(out(t), OP32(0x81), 4, R10);
+	emit32(out(t), 0xfff);
+	if (repeated)
+		emit_lea(out(t), R10, (struct host_mem){ .base = R10, .index = RCX, .scale_log2 = (uint8_t)log2 });
+	else
+		emit_lea(out(t), R10, mem(R10, 1 << log2));
+	emit_rr(out(t), OP32(0x81), 7, R10);
+	emit32(out(t), 4096);
+	or_else(t, c, 7); /* above */
+}
+
+/* A host address, which a non-canonical guest address does not become. */
+static void string_canonical(struct translation *t, struct cold *c, uint8_t hva, uint8_t scratch)
+{
+	static const struct host_op rorx = { .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true };
+
+	emit_rr(out(t), rorx, scratch, hva);
+	emit8(out(t), 47);
+	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, scratch, scratch); /* the low 16 are bits 62:47 */
+	emit_rr(out(t), OP32(0x85), scratch, scratch);
+	or_else(t, c, CC_NZ);
+}
+
+/*
+ * MOVS, STOS, CMPS, SCAS: the host's own instruction on host addresses when each operand lies in one cached page and the
+ * direction is up; everything else is C's. Nothing can fault between the exchange of the addresses and their return.
+ */
+static bool inline_string(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	uint8_t kind = i->opcode & 0xfe;
+	bool move = kind == 0xa4, store = kind == 0xaa, compare = kind == 0xa6, scan = kind == 0xae, repeated = i->rep || i->repne;
+	bool two = move || compare, live = t->at->live_in;
+	unsigned bytes = i->opcode & 1 ? i->operand_bytes : 1, log2 = bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0;
+	struct cold *c;
+
+	if ((!move && !store && !compare && !scan) || t->code_bits != 64 || i->address_bytes != 8 || i->segment_override)
+		return false;
+	c = new_cold(t, COLD_SYSTEM);
+	if (live || compare || scan)
+		emit_save_flags(out(t), true);
+	emit_rm(out(t), OP32(0xf7), 0, CPU(state.rflags));
+	emit32(out(t), FLAG_DF);
+	or_else(t, c, CC_NZ);
+	if (repeated) {
+		emit_rr(out(t), OP64(0x81), 7, RCX);
+		emit32(out(t), 4096);
+		or_else(t, c, 7);
+	}
+	string_fits(t, c, RDI, repeated, log2);
+	if (two)
+		string_fits(t, c, RSI, repeated, log2);
+	if (two) {
+		string_pointer(t, c, RSI, false, R10);
+		emit_store(out(t), R11, CPU(temp[2]));
+		emit_store(out(t), R10, CPU(temp[0]));
+		string_canonical(t, c, R10, R11);
+	}
+	string_pointer(t, c, RDI, move || store, R10);
+	emit_store(out(t), R11, CPU(commit_r11));
+	string_canonical(t, c, R10, R11);
+	if (live || compare || scan)
+		emit_restore_flags(out(t));
+	emit_mov(out(t), RDI, R10);
+	if (two)
+		emit_load(out(t), RSI, CPU(temp[0]));
+	if (i->rep)
+		emit8(out(t), 0xf3);
+	if (i->repne)
+		emit8(out(t), 0xf2);
+	if (bytes == 2)
+		emit8(out(t), 0x66);
+	if (bytes == 8)
+		emit8(out(t), 0x48);
+	emit8(out(t), i->opcode);
+	for (int n = 0; n < 1 + two; n++) { /* reg - (r11 - 1), flags untouched */
+		uint8_t reg = n ? RSI : RDI;
+
+		emit_load(out(t), R11, n ? CPU(temp[2]) : CPU(commit_r11));
+		emit_rr(out(t), OP64(0xf7), 2, R11);
+		emit_lea(out(t), reg, (struct host_mem){ .base = reg, .index = R11, .disp = 2 });
+	}
+	return true;
+}
+
+/* ---- frequent privileged instructions -------------------------------------------------------------------------------------------- */
+
+static struct host_mem segment_field(unsigned segment, size_t offset)
+{
+	return cpu_mem(offsetof(struct soft_cpu, state.segment) + segment * sizeof(struct x86_segment_state) + offset);
+}
+
+static bool kernel_code(const struct translation *t) { return !(t->mode & 4) && t->code_bits == 64; }
+
+/* STI in kernel code: nothing happens between it and the next instruction, which is in this block. */
+static bool inline_sti(struct translation *t)
+{
+	struct cold *c;
+
+	if (!kernel_code(t) || t->at + 1 == t->insns + t->count || t->mode & BLOCK_ALONE)
+		return false;
+	c = new_cold(t, COLD_SYSTEM);
+	if (t->at->live_in)
+		emit_save_flags(out(t), true);
+	emit_rm(out(t), OP32(0x83), 7, CPU(interrupt_pending));
+	emit8(out(t), 0);
+	or_else(t, c, CC_NZ);
+	if (t->at->live_in)
+		emit_restore_flags(out(t));
+	emit_rm(out(t), OP32(0xc6), 0, CPU(state.interrupt_flag));
+	emit8(out(t), 1);
+	return true;
+}
+
+/* STAC, CLAC with SMAP on: another view. */
+static bool inline_smap(struct translation *t, bool set)
+{
+	unsigned view = set ? VIEW_KERNEL_AC : VIEW_KERNEL;
+	struct cold *c;
+
+	if (!kernel_code(t))
+		return false;
+	c = new_cold(t, COLD_SYSTEM);
+	if (t->at->live_in)
+		emit_save_flags(out(t), true);
+	emit_rm(out(t), OP32(0xf7), 0, CPU(state.cr4));
+	emit32(out(t), CR4_SMAP);
+	or_else(t, c, CC_Z);
+	emit_rm(out(t), OP32(0x81), set ? 1 : 4, CPU(state.rflags));
+	emit32(out(t), set ? FLAG_AC : ~(uint32_t)FLAG_AC);
+	if (t->at->live_in)
+		emit_restore_flags(out(t));
+	emit_load(out(t), R15, cpu_mem(offsetof(struct soft_cpu, view_read) + 8 * view));
+	emit_load(out(t), R14, cpu_mem(offsetof(struct soft_cpu, view_write) + 8 * view));
+	emit_store(out(t), R15, CPU(read_table));
+	emit_store(out(t), R14, CPU(write_table));
+	return true;
+}
+
+static bool inline_swapgs(struct translation *t)
+{
+	struct host_mem base = segment_field(X86_GS, offsetof(struct x86_segment_state, base));
+
+	if (!kernel_code(t))
+		return false;
+	emit_load(out(t), R10, base);
+	emit_load(out(t), R11, CPU(state.kernel_gs_base));
+	emit_store(out(t), R11, base);
+	emit_store(out(t), R10, CPU(state.kernel_gs_base));
+	return true;
+}
+
+static bool inline_read_segment(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+
+	if (i->mod != 3 || (i->reg & 7) > X86_GS || t->code_bits != 64)
+		return false;
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, R10, segment_field(i->reg & 7, offsetof(struct x86_segment_state, selector)));
+	if (i->operand_bytes == 2)
+		emit_rm(out(t), (struct host_op){ .opcode = 0x89, .pp = 1 }, R10, slot(i->rm));
+	else if (displaced(i->rm))
+		emit_store(out(t), R10, slot(i->rm));
+	if (displaced(i->rm))
+		return true;
+	if (i->operand_bytes == 2)
+		emit_rr(out(t), (struct host_op){ .opcode = 0x89, .pp = 1 }, R10, i->rm);
+	else
+		emit_mov(out(t), i->rm, R10);
+	return true;
+}
+
+/* PUSHF: flags_word is brought up to date first; what is pushed is put together in r10. */
+static bool inline_pushf(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	struct cold *c;
+
+	if (t->code_bits != 64 || i->prefix66)
+		return false;
+	emit_save_flags(out(t), false);
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R10, cpu_mem(offsetof(struct soft_cpu, flags_word) + 1));
+	emit_rr(out(t), OP32(0x81), 4, R10);
+	emit32(out(t), 0xd5);
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, CPU(flags_word));
+	emit_rr(out(t), OP32(0xc1), 4, R11), emit8(out(t), 11);
+	emit_rr(out(t), OP32(0x09), R11, R10);
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, CPU(state.interrupt_flag));
+	emit_rr(out(t), OP32(0xc1), 4, R11), emit8(out(t), 9);
+	emit_rr(out(t), OP32(0x09), R11, R10);
+	emit_rm(out(t), OP32(0x8b), R11, CPU(state.rflags));
+	emit_rr(out(t), OP32(0x81), 4, R11);
+	emit32(out(t), ~(uint32_t)(FLAGS_ARITHMETIC | FLAG_IF | FLAG_RF | FLAG_VM));
+	emit_rr(out(t), OP32(0x09), R11, R10);
+	emit_rr(out(t), OP32(0x83), 1, R10), emit8(out(t), 2);
+	emit_store(out(t), R10, CPU(temp[2]));
+	c = emit_lookup(t, mem(RSP, -8), false, 8, false, true);
+	emit_load(out(t), R10, CPU(temp[2]));
+	emit_store(out(t), R10, pushed);
+	c->after = out(t)->out;
+	emit_lea(out(t), RSP, mem(RSP, -8));
+	if (t->at->live_in || t->at + 1 == t->insns + t->count || t->at[1].live_in)
+		emit_restore_flags(out(t));
+	return true;
+}
+
+/* POPF in kernel code, as long as only arithmetic flags and IF change and no interrupt waits for IF. */
+static bool inline_popf(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	struct cold *c, *system;
+
+	if (!kernel_code(t) || i->prefix66 || t->mode & BLOCK_ALONE)
+		return false;
+	system = new_cold(t, COLD_SYSTEM);
+	emit_save_flags(out(t), true);
+	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
+	emit_load(out(t), R10, popped);
+	c->after = out(t)->out;
+	emit_rm(out(t), OP32(0x8b), R11, CPU(state.rflags));
+	emit_rr(out(t), OP32(0x31), R10, R11);
+	emit_rr(out(t), OP32(0xf7), 0, R11);
+	emit32(out(t), 0x3f7fd7 & ~(uint32_t)(FLAGS_ARITHMETIC | FLAG_IF | 2));
+	or_else(t, system, CC_NZ);
+	emit_rr(out(t), OP32(0xf7), 0, R10);
+	emit32(out(t), FLAG_IF);
+	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0x90 | CC_NZ, .force_rex = true }, 0, R11);
+	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, R11);
+	emit_rm(out(t), OP32(0x85), R11, CPU(interrupt_pending)); /* 0 or 1, both */
+	or_else(t, system, CC_NZ);
+	emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true }, R11, CPU(state.interrupt_flag));
+	emit_lea(out(t), RSP, mem(RSP, 8));
+	emit_rr(out(t), OP32(0x89), R10, R11);
+	emit_rr(out(t), OP32(0xc1), 4, R10), emit8(out(t), 8); /* arithmetic flags to the second byte */
+	emit_rr(out(t), OP32(0xc1), 5, R11), emit8(out(t), 11);
+	emit_rr(out(t), OP32(0x83), 4, R11), emit8(out(t), 1);
+	emit_rr(out(t), OP32(0x81), 4, R10), emit32(out(t), 0xd500);
+	emit_rr(out(t), OP32(0x09), R11, R10);
+	emit_store(out(t), R10, CPU(flags_word));
+	emit_restore_flags(out(t));
+	return true;
+}
+
 /* True when it was dealt with. */
 static bool one_byte_special(struct translation *t)
 {
@@ -823,16 +1110,33 @@ static bool one_byte_special(struct translation *t)
 		return true;
 	case 0xff: return group_ff(t);
 	case 0xfa: interrupt_flag(t, false); return true;
-	case 0xfb: interrupt_flag(t, true); return true;
+	case 0xfb:
+		if (!inline_sti(t))
+			interrupt_flag(t, true);
+		return true;
+	case 0x9c:
+		if (!inline_pushf(t))
+			system_exit(t, false);
+		return true;
+	case 0x9d:
+		if (!inline_popf(t))
+			system_exit(t, false);
+		return true;
+	case 0x8c:
+		if (!inline_read_segment(t))
+			system_exit(t, false);
+		return true;
 	case 0x8d: copy_lea(t); return true;
 	case 0x06: case 0x07: case 0x0e: case 0x16: case 0x17: case 0x1e: case 0x1f: case 0x27: case 0x2f: case 0x37: case 0x3f:
-	case 0x60: case 0x61: case 0x62: case 0x8c: case 0x8e: case 0x8f: case 0x9a: case 0x9c: case 0x9d: case 0xa0: case 0xa1:
+	case 0x60: case 0x61: case 0x62: case 0x8e: case 0x8f: case 0x9a: case 0xa0: case 0xa1:
 	case 0xa2: case 0xa3: case 0xc4: case 0xc5: case 0xc8: case 0xca: case 0xcb: case 0xcc: case 0xcd: case 0xce: case 0xcf:
 	case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xe4: case 0xe5: case 0xe6: case 0xe7: case 0xea: case 0xec: case 0xed:
 	case 0xee: case 0xef: case 0xf1: case 0xf4: case 0xfc: case 0xfd:
 		system_exit(t, false);
 		return true;
 	default:
+		if (is_string(op) && inline_string(t))
+			return true;
 		if (is_string(op) || (op >= 0x50 && op <= 0x5f) || (op == 0x63 && t->code_bits != 64)) {
 			system_exit(t, false);
 			return true;
@@ -866,7 +1170,14 @@ static bool two_byte_special(struct translation *t)
 			return false;
 		system_exit(t, false);
 		return true;
-	case 0x00: case 0x01: case 0x02: case 0x03: case 0x05: case 0x06: case 0x07: case 0x08: case 0x09: case 0x0b: case 0x20:
+	case 0x01:
+		if (i->mod == 3 && (i->reg & 7) == 1 && ((i->rm & 7) == 2 || (i->rm & 7) == 3) && inline_smap(t, (i->rm & 7) == 3))
+			return true;
+		if (i->mod == 3 && (i->reg & 7) == 7 && (i->rm & 7) == 0 && inline_swapgs(t))
+			return true;
+		system_exit(t, false);
+		return true;
+	case 0x00: case 0x02: case 0x03: case 0x05: case 0x06: case 0x07: case 0x08: case 0x09: case 0x0b: case 0x20:
 	case 0x21: case 0x22: case 0x23: case 0x30: case 0x32: case 0x33: case 0x34: case 0x35: case 0xa0: case 0xa1: case 0xa2:
 	case 0xa8: case 0xa9: case 0xb2: case 0xb4: case 0xb5: case 0xb9: case 0xf7: case 0xff:
 		if (op == 0xf7 && !i->has_modrm)
@@ -1003,11 +1314,13 @@ static void cold_part(struct translation *t)
 				add_map(t, &t->insns[g]);
 				t->at = &t->insns[g];
 			}
-		for (int k = 0; k < 2; k++)
+		for (int k = 0; k < 8; k++)
 			if (c->from[k])
 				set_jump(c->from[k], out(t)->out);
 		if (c->kind == COLD_MEMORY)
 			cold_memory(t, c);
+		else if (c->kind == COLD_SYSTEM)
+			leave_for_system(t, c);
 		else
 			cold_chain(t, c);
 	}
@@ -1022,7 +1335,7 @@ static bool ends_block(const struct x86_insn *i, unsigned code_bits)
 	if (i->map == 0) {
 		switch (i->opcode) {
 		case 0xe8: case 0xe9: case 0xeb: case 0xc2: case 0xc3: case 0xca: case 0xcb: case 0xcc: case 0xcd: case 0xcf: case 0xea:
-		case 0x9a: case 0xf4: case 0xfb: case 0x9d:
+		case 0x9a: case 0xf4:
 			return true;
 		case 0xff: return i->reg >= 2 && i->reg <= 5;
 		default: return code_bits != 64 && i->opcode == 0x9a;
@@ -1049,6 +1362,7 @@ static int gather(struct translation *t, struct fault *fault)
 			return t->count ? 0 : error;
 		error = x86_decode(g->raw, have, t->code_bits, &g->insn);
 		if (error == -EAGAIN) {
+			t->next_straddles = t->count;
 			if (t->count)
 				break;
 			error = soft_read(t->cpu, linear + have, g->raw + have, 15 - have, ACCESS_EXEC, fault);
@@ -1076,8 +1390,10 @@ static bool may_keep_flags(const struct x86_insn *i)
 {
 	if (i->kind)
 		return false;
+	if (i->map == 0 && (i->opcode & 0xfe) == 0xc0)
+		return !(i->imm & (i->rex_w ? 63 : 31));
 	if (i->map == 0) /* multiplications leave some flags as they were; so do shifts by zero */
-		return i->opcode == 0x69 || i->opcode == 0x6b || ((i->opcode & 0xfe) == 0xf6 && i->reg >= 4) || i->opcode == 0xd2 || i->opcode == 0xd3 || i->opcode == 0xc0 || i->opcode == 0xc1 || is_string(i->opcode);
+		return i->opcode == 0x69 || i->opcode == 0x6b || ((i->opcode & 0xfe) == 0xf6 && i->reg >= 4) || i->opcode == 0xd2 || i->opcode == 0xd3 || is_string(i->opcode);
 	return i->map == 1 && (i->opcode == 0xaf || i->opcode == 0xbc || i->opcode == 0xbd || bit_string(i) || i->opcode == 0xba || i->opcode == 0xa4 || i->opcode == 0xa5 || i->opcode == 0xac || i->opcode == 0xad);
 }
 
@@ -1106,8 +1422,9 @@ static void emit_entries(struct translation *t)
 {
 	struct emitter *e = out(t);
 
-	while ((uintptr_t)e->out & 15)
+	while (((uintptr_t)e->out + 4) & 15)
 		emit8(e, 0xcc);
+	emit32(e, (uint32_t)(t->block - t->engine->blocks)); /* block_at() */
 	t->base = e->out;
 	t->block->host_offset = (uint32_t)(e->out - t->engine->code_write);
 	if (t->insns[0].live_in)
@@ -1129,9 +1446,7 @@ static void emit_stub(struct translation *t)
 
 	t->block->stub_offset = (uint32_t)(e->out - t->engine->code_write);
 	emit_save_flags(e, true);
-	emit_constant(e, R11, t->insns[0].rip);
-	emit_store(e, R11, CPU(state.rip));
-	emit_jmp_cpu(e, offsetof(struct soft_cpu, thunk_miss));
+	exit_constant(t, t->insns[0].rip);
 }
 
 struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault)
@@ -1143,7 +1458,7 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 
 	memset(&t, 0, offsetof(struct translation, insns));
 	t.count = t.cold_count = 0;
-	t.ended = false;
+	t.ended = t.next_straddles = false;
 	t.cpu = cpu;
 	t.engine = e;
 	t.mode = mode;
@@ -1169,8 +1484,12 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 		add_map(&t, t.at);
 		translate_insn(&t);
 	}
-	if (!t.ended)
+	if (!t.ended && t.next_straddles) {
+		emit_save_flags(&t.e, true);
+		exit_constant(&t, after_insn(&t));
+	} else if (!t.ended) {
 		exit_direct(&t, after_insn(&t), false);
+	}
 	cold_part(&t);
 	emit_stub(&t);
 	b->insns = (uint16_t)(e->map_count - b->map_first);
