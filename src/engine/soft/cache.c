@@ -216,7 +216,7 @@ static uint32_t jump_key(const struct soft_cpu *cpu, uint32_t mode)
 void soft_flush_jumps(struct soft_cpu *cpu, bool global)
 {
 	for (int user = global || cpu->kernel_jumps_local ? 0 : 1; user < 2; user++)
-		if (++cpu->jump_epoch[user] == JUMP_EPOCHS) {
+		if (++cpu->jump_epoch[user] == JUMP_EPOCHS - 1) {
 			memset(cpu->jump_cache, 0, sizeof(cpu->jump_cache));
 			cpu->jump_epoch[0] = cpu->jump_epoch[1] = 1;
 		}
@@ -224,7 +224,7 @@ void soft_flush_jumps(struct soft_cpu *cpu, bool global)
 		memset(cpu->code_filter, 0, sizeof(cpu->code_filter));
 		cpu->kernel_jumps_local = false;
 	}
-	cpu->jump_key = 0;
+	cpu->jump_key = JUMP_KEY_NONE;
 }
 
 static struct jump_entry *jump_entry(struct soft_cpu *cpu, uint64_t rip) { return &cpu->jump_cache[(rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1)]; }
@@ -473,7 +473,7 @@ static void enter_mode(struct soft_cpu *cpu, uint32_t mode)
 {
 	__atomic_store_n(&cpu->jump_key, jump_key(cpu, mode), __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&cpu->kick, __ATOMIC_SEQ_CST))
-		cpu->jump_key = 0;
+		cpu->jump_key = JUMP_KEY_NONE;
 }
 
 /* As soft_dispatch(), for the usual case that nothing is pending and the jump cache knows the way; NULL if not so. */
@@ -561,7 +561,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		cpu->trap_after = cpu->state.rflags & FLAG_TF;
 		cpu->single_once = false;
 		cpu->state.interrupt_shadow = 0;
-		cpu->jump_key = 0; /* the block leaves through the jump cache: come back here */
+		cpu->jump_key = JUMP_KEY_NONE; /* the block leaves through the jump cache: come back here */
 	} else {
 		enter_mode(cpu, mode);
 		remember_jump(cpu, b, linear, jump_key(cpu, mode), rights);
@@ -690,7 +690,7 @@ enum engine_exit engine_run(struct engine_cpu *opaque)
 void soft_kick(struct soft_cpu *cpu, uint32_t why)
 {
 	__atomic_fetch_or(&cpu->kick, why, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&cpu->jump_key, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->jump_key, JUMP_KEY_NONE, __ATOMIC_SEQ_CST);
 }
 
 void engine_kick(struct engine_cpu *opaque) { soft_kick((struct soft_cpu *)opaque, KICK_EVENT); }

@@ -33,7 +33,8 @@ enum { PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL
 #define TABLE_BYTES (1ull << 39)
 enum { JUMP_CACHE_ENTRIES = 16384, JOURNAL_ENTRIES = 1 << 16 };
 
-/* host: the code cache lies below 4 GiB. key: whose entry it is (soft_jump_key); 0: nobody's. */
+/* host: the code cache lies below 4 GiB. key: whose entry it is; 0: nobody's. No key is JUMP_KEY_NONE. */
+#define JUMP_KEY_NONE 0xffffffffu
 struct jump_entry { uint64_t gva; uint32_t host, key; };
 
 struct block {
@@ -69,7 +70,7 @@ struct soft_cpu {
 	struct soft_cpu *self;
 	uint32_t kick;             /* KICK_*: polled by translated code */
 	uint32_t interrupt_pending; /* looked at when IF becomes 1 */
-	uint32_t jump_key;         /* of the running mode; 0 after a kick: nothing matches, the dispatcher is next */
+	uint32_t jump_key;         /* of the running mode; JUMP_KEY_NONE after a kick: nothing matches, the dispatcher is next */
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss;
 	uint64_t view_read[VIEWS], view_write[VIEWS];
