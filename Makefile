@@ -1,5 +1,5 @@
 # A thin front: Meson builds into build/. See README.md.
-.PHONY: all deps demo check bench decode-table soak-cpu
+.PHONY: all deps demo check bench decode-table soak-cpu fuzz
 all: deps
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
 	@ninja -C build
@@ -19,6 +19,10 @@ bench: all
 # Long differential run: make soak-cpu COUNT=... SEED=...
 soak-cpu: all
 	build/differential_test $(or $(COUNT),10000000) $(or $(SEED),1)
+
+# Long fuzz runs: make fuzz COUNT=... SEED=...
+fuzz: all
+	for f in ring boot decode; do build/fuzz-$$f $(or $(COUNT),10000000) $(or $(SEED),1) || exit 1; done
 
 decode-table:
 	cc -O2 -Wall -Wextra -o build/gen-decode-table tools/gen-decode-table.c -lZydis

@@ -45,7 +45,12 @@ enum engine_exit engine_run(struct engine_cpu *cpu);
 void engine_kick(struct engine_cpu *cpu);
 /* A non-maskable interrupt, from any thread. */
 void engine_nmi(struct engine_cpu *cpu);
+/* Whether one waits. */
+bool engine_has_nmi(const struct engine_cpu *cpu);
 /* Guest memory [gpa, gpa + bytes) was written by something other than a processor. */
 void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
 void engine_stop(struct engine_cpu *cpu, enum engine_exit why);
-void engine_print_statistics(struct engine_cpu *cpu);
+/* Counters as one line of text; its length without the NUL, cut at bytes - 1. */
+size_t engine_statistics(struct engine_cpu *cpu, char *text, size_t bytes);
+/* Where a fault of the engine's own is described before the process ends with 70. */
+void engine_set_last_words(struct engine *engine, char *text, size_t bytes);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "../boot/multiboot.h"
 #include "../chipset/acpi.h"
 
 #define LOW_MEMORY_MAX 0xc0000000ull
@@ -181,10 +182,21 @@ static int make_parts(struct machine *m)
 	m->engine = engine_create(m->memory.ram, m->memory.ram_bytes, m->memory.low_bytes);
 	if (!m->engine)
 		return -ENOMEM;
+	engine_set_last_words(m->engine, m->options.last_words, m->options.last_words_bytes);
 	connect(m);
 	for (unsigned n = 0; n < m->options.cpus && !error; n++)
 		error = make_processor(m, n);
 	return error;
+}
+
+static int load_kernel(struct machine *m, const char **ret_reason)
+{
+	const struct machine_options *o = &m->options;
+	struct x86_state *state = engine_cpu_state(m->processors[0].cpu);
+
+	if (boot_is_multiboot(o->kernel))
+		return boot_multiboot(&m->memory, o->kernel, o->initrd, o->command_line, state, ret_reason);
+	return boot_linux(&m->memory, o->kernel, o->initrd, o->command_line, state, ret_reason);
 }
 
 struct machine *machine_create(const struct machine_options *options, int *ret_error, const char **ret_reason)
@@ -200,8 +212,7 @@ struct machine *machine_create(const struct machine_options *options, int *ret_e
 		machine_destroy(m);
 		return NULL;
 	}
-	*ret_error = boot_linux(&m->memory, options->kernel, options->initrd, options->command_line, engine_cpu_state(m->processors[0].cpu),
-				ret_reason);
+	*ret_error = load_kernel(m, ret_reason);
 	if (*ret_error) {
 		machine_destroy(m);
 		return NULL;
@@ -271,8 +282,10 @@ void machine_stop(struct machine *m)
 
 int machine_debug_exit_code(const struct machine *m) { return m->debug_exit_code; }
 const char *machine_crash_text(const struct machine *m) { return m->crash_text[0] ? m->crash_text : NULL; }
-void machine_print_statistics(struct machine *m)
+void machine_statistics(struct machine *m, char *text, size_t bytes)
 {
-	for (unsigned n = 0; n < m->options.cpus; n++)
-		engine_print_statistics(m->processors[n].cpu);
+	size_t used = 0;
+
+	for (unsigned n = 0; n < m->options.cpus && used < bytes; n++)
+		used += engine_statistics(m->processors[n].cpu, text + used, bytes - used);
 }

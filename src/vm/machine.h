@@ -23,6 +23,8 @@ struct machine_options {
 	void (*console)(void *context, const uint8_t *data, size_t bytes);
 	/* Called once all threads exist and before the guest's first instruction; NULL, or 0 or -errno, which ends the machine. */
 	int (*lock_down)(void *context);
+	char *last_words; /* where the engine says what happened before it gives up on a fault of its own */
+	size_t last_words_bytes;
 	void *context;
 };
 
@@ -39,4 +41,4 @@ void machine_stop(struct machine *machine);
 int machine_debug_exit_code(const struct machine *machine);
 /* What the guest said of its crash; NULL if nothing. */
 const char *machine_crash_text(const struct machine *machine);
-void machine_print_statistics(struct machine *machine);
+void machine_statistics(struct machine *machine, char *text, size_t bytes);

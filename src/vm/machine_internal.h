@@ -29,7 +29,6 @@ struct processor {
 	pthread_t thread;
 	pthread_cond_t wake;
 	enum processor_activity activity;
-	bool awake;        /* something came while it slept */
 	bool init_pending, start_pending;
 	uint8_t sipi_vector;
 };

@@ -92,7 +92,6 @@ int processor_prepare_thread(struct processor *p)
 
 void processor_notify(struct processor *p)
 {
-	p->awake = true;
 	pthread_cond_signal(&p->wake);
 	engine_kick(p->cpu);
 }
@@ -336,7 +335,9 @@ static void take_init_and_startup(struct processor *p)
 
 static bool must_sleep(const struct processor *p, bool halted)
 {
-	return !p->machine->end && (p->activity == PROCESSOR_WAITS_FOR_SIPI || (halted && !apic_has_interrupt(&p->apic) && !p->awake));
+	bool wakes = (apic_has_interrupt(&p->apic) && engine_cpu_state(p->cpu)->interrupt_flag) || engine_has_nmi(p->cpu);
+
+	return !p->machine->end && (p->activity == PROCESSOR_WAITS_FOR_SIPI || (halted && !wakes));
 }
 
 static void sleep_until_event(struct processor *p, bool halted)
@@ -359,7 +360,6 @@ static void sleep_until_event(struct processor *p, bool halted)
 		else
 			pthread_cond_timedwait(&p->wake, &m->lock, &t);
 	}
-	p->awake = false;
 	p->armed_ns = 0;
 	pthread_mutex_unlock(&m->lock);
 	engine_kick(p->cpu);

@@ -23,6 +23,8 @@ refused 65 run --kernel $k --memory 64M
 refused 64 run
 refused 64 run --kernel $k --memory 1T
 refused 64 run --kernel $k --memory lots
+refused 64 run --kernel $k --cpus 17
+refused 64 run --kernel $k --cpus 0
 refused 64 run --kernel $k --append "$(head -c 5000 /dev/zero | tr '\0' x)"
-refused 64 run --kernel $k --console teapot
+refused 64 run --kernel $k --console "$t/absent/file"
 exit $failed

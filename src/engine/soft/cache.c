@@ -110,12 +110,49 @@ static void *chain_thunk(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)
 }
 
 static void *miss_thunk(struct soft_cpu *cpu) { return soft_dispatch(cpu); }
+static bool uses_stack(const struct x86_insn *i)
+{
+	if (x86_insn_has_memory(i) && i->base == RSP)
+		return true;
+	if (i->kind || i->map)
+		return false;
+	switch (i->opcode) {
+	case 0x68: case 0x6a: case 0x8f: case 0x9c: case 0x9d: case 0xc2: case 0xc3: case 0xe8: return true;
+	case 0xff: return i->reg == 2 || i->reg == 6;
+	default: return i->opcode >= 0x50 && i->opcode <= 0x5f;
+	}
+}
+
+/*
+ * The guest's stack pointer is not canonical, and the host raised #GP: because of this instruction, or because the host was
+ * interrupted and cannot return to such a stack pointer (some hosts cannot). True: the latter; try again.
+ */
+static bool is_hosts_own(struct soft_cpu *cpu, struct fault *f)
+{
+	struct fault unused;
+	struct x86_insn i;
+	uint8_t raw[X86_INSN_MAX_BYTES];
+
+	if (soft_read(cpu, cpu->state.rip, raw, sizeof(raw), ACCESS_EXEC, &unused) || x86_decode(raw, sizeof(raw), 64, &i))
+		return false;
+	if (uses_stack(&i)) {
+		f->vector = EXC_SS;
+		return false;
+	}
+	cpu->stack_retries = cpu->state.rip == cpu->stack_retry_rip ? cpu->stack_retries + 1 : 0;
+	cpu->stack_retry_rip = cpu->state.rip;
+	return cpu->stack_retries < 100;
+}
+
 static void *signal_thunk(struct soft_cpu *cpu)
 {
 	struct fault f = { .vector = (uint8_t)cpu->signal_vector, .has_code = cpu->signal_vector == EXC_GP || cpu->signal_vector == EXC_SS };
+	uint64_t rsp = cpu->state.gpr[RSP];
 
 	cpu->state.rip = cpu->signal_rip;
 	cpu->flags_word = (cpu->signal_flags & 0xff) << 8 | (cpu->signal_flags >> 11 & 1);
+	if (f.vector == EXC_GP && (uint64_t)((int64_t)(rsp << 16) >> 16) != rsp && is_hosts_own(cpu, &f))
+		return soft_dispatch(cpu);
 	return soft_raise(cpu, &f);
 }
 
@@ -204,12 +241,12 @@ static void reset(struct soft_engine *e)
 		soft_flush_jumps(e->cpus[n], true);
 }
 
-enum { JUMP_MODE_BITS = 5, JUMP_EPOCHS = 1 << (32 - JUMP_MODE_BITS) };
+enum { JUMP_MODE_BITS = 6, JUMP_EPOCHS = 1 << (32 - JUMP_MODE_BITS) };
 
 /* Mode and epoch: user and kernel entries are dropped apart, by a new epoch each. */
 static uint32_t jump_key(const struct soft_cpu *cpu, uint32_t mode)
 {
-	return cpu->jump_epoch[mode & 4 ? 1 : 0] << JUMP_MODE_BITS | (mode & ((1 << JUMP_MODE_BITS) - 1));
+	return cpu->jump_epoch[mode & MODE_USER ? 1 : 0] << JUMP_MODE_BITS | (mode & ((1 << JUMP_MODE_BITS) - 1));
 }
 
 /* Addresses may lead elsewhere now; unless global, those of global pages do not. */
@@ -326,9 +363,10 @@ uint32_t soft_mode(struct soft_cpu *cpu)
 	if (s->code_bits != 64)
 		for (int n = X86_ES; n <= X86_DS; n++)
 			flat &= s->segment[n].base == 0;
-	mode |= s->cpl == 3 ? 4 : 0;
-	mode |= s->cr0 & (CR0_TS | CR0_EM) ? 8 : 0;
-	mode |= flat ? 0 : 16;
+	mode |= s->cpl == 3 ? MODE_USER : 0;
+	mode |= s->cr0 & (CR0_TS | CR0_EM) ? MODE_FPU_OFF : 0;
+	mode |= s->cr4 & CR4_OSXSAVE && (s->xcr0 & 6) == 6 ? 0 : MODE_AVX_OFF;
+	mode |= flat ? 0 : MODE_NOT_FLAT;
 	return mode;
 }
 
@@ -462,7 +500,7 @@ static void remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (b->dead) /* since it was found: kill_block() may have been here before; what leads to a dead block would never end */
 		j->key = 0;
-	cpu->kernel_jumps_local |= !(b->mode & 4) && !(rights & RIGHT_GLOBAL);
+	cpu->kernel_jumps_local |= !(b->mode & MODE_USER) && !(rights & RIGHT_GLOBAL);
 	note_page(cpu, linear);
 	if (b->mode & BLOCK_STRADDLES)
 		note_page(cpu, linear + 4096);
@@ -483,7 +521,7 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 	struct jump_entry *j = jump_entry(cpu, s->rip);
 	uint32_t mode;
 
-	if (cpu->stop || cpu->trap_after || cpu->single_once || cpu->want_alone || cpu->alone || s->interrupt_shadow || s->rflags & FLAG_TF ||
+	if (cpu->stop || cpu->trap_after || cpu->breakpoints || cpu->single_once || cpu->want_alone || cpu->alone || s->interrupt_shadow || s->rflags & FLAG_TF ||
 	    cpu->kick || (cpu->interrupt_pending && s->interrupt_flag))
 		return NULL;
 	mode = soft_mode(cpu);
@@ -517,11 +555,10 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	cpu->misses++;
 	if (cpu->alone)
 		soft_end_alone(cpu);
-	if (cpu->trap_after) {
+	if (cpu->state.interrupt_shadow == SHADOW_MOV_SS)
 		cpu->trap_after = false;
-		cpu->state.dr[6] |= 0x4000;
+	if ((cpu->trap_after || cpu->watch_hits) && soft_debug_trap(cpu))
 		soft_deliver(cpu, EXC_DB, false, false, 0);
-	}
 	kick = __atomic_exchange_n(&cpu->kick, 0, __ATOMIC_SEQ_CST);
 	if (cpu->want_alone) {
 		cpu->want_alone = false;
@@ -543,9 +580,13 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		if (cpu->stop)
 			return cpu->stop = false, cpu->exit = (enum engine_exit)cpu->stop_why, e->leave;
 		soft_select_view(cpu);
-		alone = cpu->single_once || cpu->state.interrupt_shadow || cpu->state.rflags & FLAG_TF;
+		alone = cpu->single_once || cpu->state.interrupt_shadow || cpu->state.rflags & FLAG_TF || cpu->breakpoints;
 		mode = soft_mode(cpu) | (alone ? BLOCK_ALONE : 0);
 		linear = cpu->state.code_bits == 64 ? cpu->state.rip : (uint32_t)(cpu->state.segment[X86_CS].base + cpu->state.rip);
+		if (cpu->breakpoints && cpu->state.interrupt_shadow != SHADOW_MOV_SS && soft_hits_breakpoint(cpu, linear)) {
+			soft_deliver(cpu, EXC_DB, false, false, 0);
+			continue;
+		}
 		if (soft_walk(cpu, linear, ACCESS_EXEC, &gpa, &rights, &fault)) {
 			soft_deliver(cpu, fault.vector, false, fault.has_code, (cpu->state.cr2 = fault.vector == EXC_PF ? fault.address : cpu->state.cr2, fault.code));
 			continue;
@@ -572,6 +613,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 void *soft_raise(struct soft_cpu *cpu, const struct fault *fault)
 {
 	cpu->trap_after = false;
+	cpu->watch_hits = 0;
 	if (fault->vector == EXC_PF)
 		cpu->state.cr2 = fault->address;
 	soft_deliver(cpu, fault->vector, false, fault->has_code, fault->code);
@@ -599,8 +641,9 @@ static void own_fault(int number, const siginfo_t *info, const greg_t *g)
 {
 	const struct soft_engine *e = running ? running->engine : NULL;
 
-	dprintf(STDERR_FILENO, "umbra: fault in the engine: signal %d at %lx (code %+ld), address %p; please report it\n", number,
-		(unsigned long)g[REG_RIP], e ? (long)(g[REG_RIP] - (greg_t)e->code_run) : 0, info->si_addr);
+	if (e && e->last_words)
+		snprintf(e->last_words, e->last_words_bytes, "signal %d at %lx (code %+ld), address %p", number, (unsigned long)g[REG_RIP],
+			 (long)(g[REG_RIP] - (greg_t)e->code_run), info->si_addr);
 	_exit(70);
 }
 
@@ -694,6 +737,8 @@ void soft_kick(struct soft_cpu *cpu, uint32_t why)
 }
 
 void engine_kick(struct engine_cpu *opaque) { soft_kick((struct soft_cpu *)opaque, KICK_EVENT); }
+
+bool engine_has_nmi(const struct engine_cpu *opaque) { return __atomic_load_n(&((const struct soft_cpu *)opaque)->nmi_pending, __ATOMIC_SEQ_CST); }
 
 void engine_nmi(struct engine_cpu *opaque)
 {
@@ -814,10 +859,17 @@ struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_
 
 struct x86_state *engine_cpu_state(struct engine_cpu *cpu) { return &((struct soft_cpu *)cpu)->state; }
 
-void engine_print_statistics(struct engine_cpu *opaque)
+size_t engine_statistics(struct engine_cpu *opaque, char *text, size_t bytes)
 {
 	struct soft_cpu *c = (struct soft_cpu *)opaque;
+	int n = snprintf(text, bytes, "rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu code %zu KiB\n", c->state.rip,
+			 c->translations, c->fills, c->misses, c->chains, c->systems, c->engine->code_used >> 10);
 
-	fprintf(stderr, "rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu code %zu KiB\n", c->state.rip, c->translations,
-		c->fills, c->misses, c->chains, c->systems, c->engine->code_used >> 10);
+	return n < 0 ? 0 : (size_t)n < bytes ? (size_t)n : bytes - 1;
+}
+
+void engine_set_last_words(struct engine *engine, char *text, size_t bytes)
+{
+	((struct soft_engine *)engine)->last_words = text;
+	((struct soft_engine *)engine)->last_words_bytes = bytes;
 }

@@ -20,6 +20,12 @@ static inline long soft_futex(uint32_t *word, int operation, uint32_t value)
 	__asm__ volatile("syscall" : "=a"(result) : "a"(SYS_futex), "D"(word), "S"(operation), "d"(value), "r"(r10) : "rcx", "r11", "memory");
 	return result;
 }
+static inline void soft_yield(void)
+{
+	long result;
+
+	__asm__ volatile("syscall" : "=a"(result) : "a"(SYS_sched_yield) : "rcx", "r11", "memory");
+}
 static inline void soft_wait(uint32_t *word, uint32_t while_value) { soft_futex(word, FUTEX_WAIT_PRIVATE, while_value); }
 static inline void soft_wake_all(uint32_t *word) { soft_futex(word, FUTEX_WAKE_PRIVATE, INT32_MAX); }
 

@@ -217,7 +217,7 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 		return -EFAULT;
 	hva = soft_hva(e, *ret_gpa);
 	*ret_hva = hva;
-	if (hva && !(access & (ACCESS_EXEC | ACCESS_SYSTEM))) {
+	if (hva && !(access & (ACCESS_EXEC | ACCESS_SYSTEM)) && !soft_is_watched_page(cpu, gva)) {
 		uint64_t frame = soft_frame(e, hva);
 		bool write = access & ACCESS_WRITE;
 
@@ -230,6 +230,8 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 
 static int pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, size_t bytes, unsigned access, struct fault *fault)
 {
+	if (cpu->watchpoints && !(access & (ACCESS_EXEC | ACCESS_SYSTEM)))
+		soft_watch(cpu, gva, bytes, access & ACCESS_WRITE);
 	for (size_t done = 0; done < bytes;) {
 		size_t left = PAGE_BYTES - ((gva + done) & 4095), n = bytes - done < left ? bytes - done : left;
 		uint64_t gpa;
@@ -303,11 +305,13 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	if (cpu->state.code_bits != 64)
 		gva = (uint32_t)gva;
 	if (!canonical(gva)) {
-		fault = (struct fault){ .vector = EXC_GP, .has_code = true };
+		fault = (struct fault){ .vector = site->stack ? EXC_SS : EXC_GP, .has_code = true };
 		return raise_at(cpu, site, &fault);
 	}
 	if (soft_fill(cpu, gva, access, &hva, &gpa, &fault))
 		return raise_at(cpu, site, &fault);
+	if (cpu->watchpoints)
+		soft_watch(cpu, gva, site->bytes, site->write);
 	if ((gva & 4095) + site->bytes > 4096) {
 		if (soft_fill(cpu, (gva | 4095) + 1, access, &place, &gpa2, &fault))
 			return raise_at(cpu, site, &fault);

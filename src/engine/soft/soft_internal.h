@@ -28,6 +28,7 @@ void *memcpy(void *to, const void *from, size_t bytes) __asm__("soft_memcpy");
 void *memset(void *to, int value, size_t bytes) __asm__("soft_memset");
 void *memmove(void *to, const void *from, size_t bytes) __asm__("soft_no_memmove"); /* never to be linked */
 
+enum { SHADOW_STI = 1, SHADOW_MOV_SS = 2 }; /* state.interrupt_shadow */
 enum { PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL_AC = 2 };
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
 #define TABLE_BYTES (1ull << 39)
@@ -56,7 +57,7 @@ struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets fr
 
 struct memory_site { /* follows the jump to the slow thunk; all offsets are relative to the site itself */
 	int32_t retry, bounce;
-	uint8_t write : 1, locked : 1, read;
+	uint8_t write : 1, locked : 1, stack : 1, read;
 	uint16_t bytes;
 	uint64_t next_rip;
 };
@@ -75,7 +76,8 @@ struct soft_cpu {
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss;
 	uint64_t view_read[VIEWS], view_write[VIEWS];
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
-	_Alignas(64) uint8_t vector[4096];
+	_Alignas(64) uint8_t vector[4096];   /* the guest's vector state while C runs outside */
+	_Alignas(64) uint8_t save_area[1024]; /* an operand of XSAVE or XRSTOR: may hold anything */
 	_Alignas(64) uint8_t bounce[2048 + 64];
 	uint32_t jump_epoch[2];    /* [user]: a flush makes a new one */
 	bool kernel_jumps_local;   /* a kernel entry came from a page that is not global */
@@ -88,9 +90,12 @@ struct soft_cpu {
 	uint64_t journal[2][JOURNAL_ENTRIES]; /* [global]: index << 2 | view */
 	uint32_t journal_used[2];
 	uint64_t large_filter[64], code_filter[64];
-	uint64_t signal_vector, signal_rip, signal_flags;
+	uint64_t signal_vector, signal_rip, signal_flags, stack_retry_rip;
+	uint32_t stack_retries, pauses;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems;
 	bool single_once, trap_after, stop;
+	bool breakpoints, watchpoints; /* one is enabled; of data */
+	uint8_t watch_hits;
 	bool want_alone, alone; /* exclusive.c */
 	bool nmi_blocked;
 	uint32_t nmi_pending;
@@ -114,9 +119,13 @@ struct soft_engine {
 	void *leave, *enter, *signal;
 	struct soft_cpu *cpus[MAX_CPUS], *owner;
 	uint32_t cpu_count, inside, change;
+	char *last_words;
+	size_t last_words_bytes;
 };
 
 enum { FRAME_CODE = 1, FRAME_WRITTEN = 2, FRAME_STRADDLED = 4 };
+/* soft_mode(): bits 1:0 are 0 for 64-, 1 for 32-, 2 for 16-bit code. */
+enum { MODE_USER = 4, MODE_FPU_OFF = 8, MODE_NOT_FLAT = 16, MODE_AVX_OFF = 32 };
 enum { BLOCK_ALONE = 0x80, BLOCK_STRADDLES = 0x100 }; /* with soft_mode() in block.mode */
 enum { HASH_BUCKETS = 1 << 18, MAX_BLOCKS = 1 << 19, MAX_MAPS = 1 << 22 };
 enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4, ACCESS_SYSTEM = 8 };
@@ -154,6 +163,7 @@ void *soft_go_on(struct soft_cpu *cpu);
 struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault);
 void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
 void soft_flush_jumps(struct soft_cpu *cpu, bool global);
+bool soft_uses_fpu(const struct x86_insn *insn);
 struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc);
 bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, uint64_t *ret_next);
 uint32_t soft_mode(struct soft_cpu *cpu);
@@ -165,6 +175,14 @@ void soft_park(struct soft_cpu *cpu);
 void soft_begin_alone(struct soft_cpu *cpu);
 void soft_end_alone(struct soft_cpu *cpu);
 void soft_kick(struct soft_cpu *cpu, uint32_t why);
+
+/* debug.c */
+int soft_read_dr(struct soft_cpu *cpu, unsigned number, uint64_t *ret, struct fault *fault);
+int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t value, struct fault *fault);
+bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear);
+bool soft_is_watched_page(const struct soft_cpu *cpu, uint64_t gva);
+void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write);
+bool soft_debug_trap(struct soft_cpu *cpu);
 
 /* system.c, exception.c, string.c */
 void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);

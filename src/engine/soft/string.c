@@ -60,7 +60,7 @@ static int block_move(struct string_op *o, uint64_t count, uint64_t *ret_done)
 
 		n = m < n ? m : n;
 	}
-	if (n < 1)
+	if (n < 1 || o->cpu->watchpoints)
 		return 0;
 	if (move && soft_fill(o->cpu, from, ACCESS_READ, &from_hva, &gpa, o->fault))
 		return -EFAULT;

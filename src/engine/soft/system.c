@@ -371,8 +371,15 @@ static int mov_control(struct step *t)
 		return 0;
 	}
 	case 0x22: return write_cr(t, i->reg, bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm]);
-	case 0x21: set_gpr(t, i->rm, s->dr[i->reg & 7], bytes); return 0;
-	default: s->dr[i->reg & 7] = i->reg == 6 ? s->gpr[i->rm] | 0xffff0ff0 : i->reg == 7 ? s->gpr[i->rm] | 0x400 : s->gpr[i->rm]; return 0;
+	case 0x21: {
+		uint64_t v;
+
+		if (soft_read_dr(t->cpu, i->reg & 7, &v, t->fault))
+			return -EFAULT;
+		set_gpr(t, i->rm, v, bytes);
+		return 0;
+	}
+	default: return soft_write_dr(t->cpu, i->reg & 7, bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm], t->fault);
 	}
 }
 
@@ -612,7 +619,7 @@ static int save_area(struct step *t)
 	uint32_t mask = (uint32_t)(s->gpr[0] & s->xcr0);
 	bool fx = i->opcode == 0xae && i->reg < 2;
 	size_t bytes = fx ? 512 : s->xcr0 & 4 ? 832 : 576;
-	uint8_t *area = cpu->vector;
+	uint8_t *area = cpu->save_area;
 	uint64_t gva = address(t);
 	bool load = i->opcode == 0xae && (i->reg & 1);
 	struct fault fault;
@@ -889,8 +896,6 @@ static int halt(struct step *t)
 {
 	if (t->s->cpl)
 		return general_protection(t);
-	if (t->cpu->interrupt_pending && t->s->interrupt_flag)
-		return 0;
 	t->cpu->stop = true;
 	t->cpu->stop_why = ENGINE_EXIT_HALT;
 	return 0;
@@ -989,7 +994,14 @@ static int pushes(struct step *t)
 			return s->gpr[4] = sp, -EFAULT;
 		return 0;
 	case 0x06: case 0x0e: case 0x16: case 0x1e: return push(t, s->segment[op >> 3].selector, bytes);
-	case 0x07: case 0x17: case 0x1f: return pop(t, &v, bytes) ? -EFAULT : load_segment(t, op >> 3, (uint16_t)v);
+	case 0x07: case 0x17: case 0x1f:
+		if (pop(t, &v, bytes))
+			return -EFAULT;
+		if (load_segment(t, op >> 3, (uint16_t)v))
+			return s->gpr[4] = sp, -EFAULT;
+		if (op == 0x17)
+			s->interrupt_shadow = SHADOW_MOV_SS;
+		return 0;
 	default:
 		if (op < 0x58)
 			return push(t, s->gpr[t->i->rm], bytes);
@@ -1023,6 +1035,11 @@ static int one_byte(struct step *t)
 	int error;
 
 	switch (i->opcode) {
+	case 0x90:
+		/* a processor that waits for one that has no host processor now: let it have this one */
+		if (!(++t->cpu->pauses & 31))
+			soft_yield();
+		return 0;
 	case 0x8c: return put_rm(t, i->mod == 3 ? i->operand_bytes : 2, s->segment[i->reg & 7].selector);
 	case 0x8e:
 		if ((i->reg & 7) == X86_CS || (i->reg & 7) > X86_GS)
@@ -1031,7 +1048,7 @@ static int one_byte(struct step *t)
 			return -EFAULT;
 		error = load_segment(t, i->reg & 7, (uint16_t)v);
 		if (!error && (i->reg & 7) == X86_SS)
-			s->interrupt_shadow = 1;
+			s->interrupt_shadow = SHADOW_MOV_SS;
 		return error;
 	case 0x9c: case 0x9d: return push_pop_flags(t);
 	case 0xa0: case 0xa1: case 0xa2: case 0xa3: return moffs(t);
@@ -1059,7 +1076,7 @@ static int one_byte(struct step *t)
 		if (s->cpl > (s->rflags >> 12 & 3))
 			return general_protection(t);
 		if (i->opcode == 0xfb && !s->interrupt_flag)
-			s->interrupt_shadow = 1;
+			s->interrupt_shadow = SHADOW_STI;
 		s->interrupt_flag = i->opcode & 1;
 		return 0;
 	case 0xfc: case 0xfd:
@@ -1086,16 +1103,20 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 	cpu->systems++;
 	if (cpu->state.code_bits != 64)
 		t.next = (uint32_t)t.next;
-	if (!insn->kind && insn->map == 0 && ((op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf))) {
+	if (cpu->state.cr0 & (CR0_TS | CR0_EM) && soft_uses_fpu(insn)) {
+		bool x87 = !insn->kind && insn->map == 0;
+
+		error = x87 || !(cpu->state.cr0 & CR0_EM) ? fail(&fault, EXC_NM, false, 0) : undefined(&t);
+	} else if (!insn->kind && insn->map == 0 && ((op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf))) {
 		error = soft_string(cpu, insn, &fault);
 		if (error == -EAGAIN) /* an event in the middle: the instruction is executed again */
 			return soft_dispatch(cpu);
-	} else if (!insn->kind && insn->map == 0 && op != 0x9b && !(op >= 0xd8 && op <= 0xdf)) {
+	} else if (!insn->kind && insn->map == 0) {
 		error = one_byte(&t);
-	} else if (!insn->kind && insn->map == 1 && !(cpu->state.cr0 & (CR0_TS | CR0_EM) && op == 0xae)) {
+	} else if (!insn->kind && insn->map == 1) {
 		error = two_bytes(&t);
 	} else {
-		error = cpu->state.cr0 & (CR0_TS | CR0_EM) ? fail(&fault, EXC_NM, false, 0) : undefined(&t);
+		error = undefined(&t);
 	}
 	if (error)
 		return soft_raise(cpu, &fault);

@@ -764,7 +764,7 @@ static void counted_jump(struct translation *t)
 
 static void interrupt_flag(struct translation *t, bool set)
 {
-	if (t->mode & 4) {
+	if (t->mode & MODE_USER) {
 		system_exit(t, false); /* user code: IOPL decides */
 		return;
 	}
@@ -903,7 +903,7 @@ static struct host_mem segment_field(unsigned segment, size_t offset)
 	return cpu_mem(offsetof(struct soft_cpu, state.segment) + segment * sizeof(struct x86_segment_state) + offset);
 }
 
-static bool kernel_code(const struct translation *t) { return !(t->mode & 4) && t->code_bits == 64; }
+static bool kernel_code(const struct translation *t) { return !(t->mode & MODE_USER) && t->code_bits == 64; }
 
 /* STI in kernel code: nothing happens between it and the next instruction, which is in this block. */
 static bool inline_sti(struct translation *t)
@@ -1114,6 +1114,11 @@ static bool one_byte_special(struct translation *t)
 		if (!inline_sti(t))
 			interrupt_flag(t, true);
 		return true;
+	case 0x90:
+		if (!i->rep || t->engine->cpu_count == 1)
+			return false;
+		system_exit(t, false);
+		return true;
 	case 0x9c:
 		if (!inline_pushf(t))
 			system_exit(t, false);
@@ -1189,12 +1194,14 @@ static bool two_byte_special(struct translation *t)
 	}
 }
 
-static bool uses_fpu(const struct x86_insn *i)
+bool soft_uses_fpu(const struct x86_insn *i)
 {
 	if (i->kind)
 		return !(i->map >= 2 && i->opcode >= 0xf0); /* BMI */
 	if (i->map == 0)
 		return (i->opcode >= 0xd8 && i->opcode <= 0xdf) || i->opcode == 0x9b;
+	if (i->map == 1 && i->opcode == 0xae)
+		return i->mod != 3 && i->reg != 7;
 	if (i->map == 1)
 		return (i->opcode >= 0x10 && i->opcode <= 0x17) || (i->opcode >= 0x28 && i->opcode <= 0x2f) ||
 		       (i->opcode >= 0x50 && i->opcode <= 0x7f) || (i->opcode == 0xc2) || (i->opcode >= 0xc4 && i->opcode <= 0xc6) ||
@@ -1206,7 +1213,7 @@ static void translate_insn(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 
-	if ((t->mode & 8 && uses_fpu(i)) || i->encoding.attributes & X86_ENC_VSIB || (!i->kind && i->map == 2 && i->opcode == 0x82)) {
+	if ((t->mode & MODE_FPU_OFF && soft_uses_fpu(i)) || (t->mode & MODE_AVX_OFF && i->kind && soft_uses_fpu(i)) || i->encoding.attributes & X86_ENC_VSIB || (!i->kind && i->map == 2 && i->opcode == 0x82)) {
 		system_exit(t, false);
 		return;
 	}
@@ -1226,7 +1233,8 @@ static void cold_memory(struct translation *t, struct cold *c)
 {
 	const struct x86_insn *i = &t->at->insn;
 	bool exchange = !i->kind && i->map == 0 && (i->opcode & 0xfe) == 0x86;
-	struct memory_site site = { .write = c->write, .locked = i->lock || exchange, .read = c->read, .bytes = c->bytes, .next_rip = c->next_rip };
+	struct memory_site site = { .write = c->write, .locked = i->lock || exchange,
+				    .stack = (!c->ea_in_r10 && c->ea.base == RSP) || (x86_insn_has_memory(i) && i->segment == X86_SS), .read = c->read, .bytes = c->bytes, .next_rip = c->next_rip };
 	uint8_t *to_site, *bounce, *at_site;
 	size_t copied = (size_t)(c->after - c->back);
 
@@ -1463,7 +1471,7 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 	t.engine = e;
 	t.mode = mode;
 	t.code_bits = cpu->state.code_bits;
-	t.flat = !(t.mode & 16);
+	t.flat = !(t.mode & MODE_NOT_FLAT);
 	t.cs_base = t.code_bits == 64 ? 0 : cpu->state.segment[X86_CS].base;
 	t.rip_mask = t.code_bits == 64 ? ~0ull : 0xffffffffu;
 	t.page = (t.cs_base + cpu->state.rip) >> 12;

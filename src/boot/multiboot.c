@@ -1,0 +1,188 @@
+/*
+ * Guest memory as the image finds it:
+ *
+ *   0x1000 GDT   0x2000 information   0x2100 memory map   0x2200 module list   0x3000 command line
+ *   segments at their physical addresses, at or above 1 MiB   below the end of low memory: module
+ *
+ * Every number of the file is checked against the file and the memory before it is used. ELF32 and ELF64 (x86) images.
+ */
+#include "multiboot.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <string.h>
+
+#include "../x86/state.h"
+
+enum {
+	HEADER_MAGIC = 0x1badb002, LOADER_MAGIC = 0x2badb002, HEADER_SEARCH_BYTES = 8192, FLAG_UNSUPPORTED = 0xfffc & ~4, MAX_SEGMENTS = 64,
+	GDT_GPA = 0x1000, INFO_GPA = 0x2000, MAP_GPA = 0x2100, MODULES_GPA = 0x2200, COMMAND_GPA = 0x3000, COMMAND_MAX = 0x1000, LOWEST_GPA = 0x100000,
+};
+enum { INFO_MEMORY = 1, INFO_COMMAND = 4, INFO_MODULES = 8, INFO_MAP = 0x40, INFO_NAME = 0x200 };
+
+struct segment { uint64_t offset, gpa, file_bytes, memory_bytes; };
+
+static uint32_t get32(struct boot_file f, size_t at)
+{
+	uint32_t v;
+
+	memcpy(&v, f.data + at, 4);
+	return v;
+}
+
+static size_t find_header(struct boot_file f)
+{
+	for (size_t at = 0; at + 12 <= f.bytes && at < HEADER_SEARCH_BYTES; at += 4)
+		if (get32(f, at) == HEADER_MAGIC && get32(f, at) + get32(f, at + 4) + get32(f, at + 8) == 0)
+			return at;
+	return SIZE_MAX;
+}
+
+bool boot_is_multiboot(struct boot_file image) { return find_header(image) != SIZE_MAX; }
+
+static int load(const struct boot_memory *m, struct boot_file f, const struct segment *s, uint64_t *end, const char **reason)
+{
+	if (s->offset > f.bytes || s->file_bytes > f.bytes - s->offset || s->file_bytes > s->memory_bytes)
+		return *reason = "a segment lies outside the file", -ENOEXEC;
+	if (s->gpa < LOWEST_GPA)
+		return *reason = "a segment lies below 1 MiB", -ENOEXEC;
+	if (s->gpa > m->low_bytes || s->memory_bytes > m->low_bytes - s->gpa)
+		return *reason = "the memory is too small for it", -ENOMEM;
+	memcpy(m->ram + s->gpa, f.data + s->offset, s->file_bytes);
+	memset(m->ram + s->gpa + s->file_bytes, 0, s->memory_bytes - s->file_bytes);
+	*end = s->gpa + s->memory_bytes > *end ? s->gpa + s->memory_bytes : *end;
+	return 0;
+}
+
+static bool headers_fit(struct boot_file f, uint64_t offset, unsigned count, unsigned entry_bytes, size_t known_bytes)
+{
+	return count <= MAX_SEGMENTS && entry_bytes >= known_bytes && offset <= f.bytes && (uint64_t)count * entry_bytes <= f.bytes - offset;
+}
+
+static int load_elf32(const struct boot_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
+{
+	Elf32_Ehdr e;
+	int error = 0;
+
+	memcpy(&e, f.data, sizeof(e));
+	if (e.e_machine != EM_386 || !headers_fit(f, e.e_phoff, e.e_phnum, e.e_phentsize, sizeof(Elf32_Phdr)))
+		return *reason = "its program headers lie outside the file", -ENOEXEC;
+	for (unsigned n = 0; n < e.e_phnum && !error; n++) {
+		Elf32_Phdr p;
+
+		memcpy(&p, f.data + e.e_phoff + n * e.e_phentsize, sizeof(p));
+		if (p.p_type == PT_LOAD)
+			error = load(m, f, &(struct segment){ p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz }, end, reason);
+	}
+	*entry = e.e_entry;
+	return error;
+}
+
+static int load_elf64(const struct boot_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
+{
+	Elf64_Ehdr e;
+	int error = 0;
+
+	memcpy(&e, f.data, sizeof(e));
+	if (e.e_machine != EM_X86_64 || !headers_fit(f, e.e_phoff, e.e_phnum, e.e_phentsize, sizeof(Elf64_Phdr)))
+		return *reason = "its program headers lie outside the file", -ENOEXEC;
+	for (unsigned n = 0; n < e.e_phnum && !error; n++) {
+		Elf64_Phdr p;
+
+		memcpy(&p, f.data + e.e_phoff + n * e.e_phentsize, sizeof(p));
+		if (p.p_type == PT_LOAD)
+			error = load(m, f, &(struct segment){ p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz }, end, reason);
+	}
+	*entry = e.e_entry;
+	return error;
+}
+
+static int load_image(const struct boot_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
+{
+	if (get32(f, find_header(f) + 4) & FLAG_UNSUPPORTED)
+		return *reason = "it asks for what is not offered (multiboot flags)", -ENOEXEC;
+	if (f.bytes < sizeof(Elf64_Ehdr) || memcmp(f.data, ELFMAG, SELFMAG))
+		return *reason = "it is not an ELF file", -ENOEXEC;
+	return f.data[EI_CLASS] == ELFCLASS32 ? load_elf32(m, f, entry, end, reason) : load_elf64(m, f, entry, end, reason);
+}
+
+static void put32(uint8_t *at, uint32_t value) { memcpy(at, &value, 4); }
+
+static void map_entry(uint8_t *at, uint64_t base, uint64_t bytes, uint32_t type)
+{
+	put32(at, 20);
+	memcpy(at + 4, &base, 8);
+	memcpy(at + 12, &bytes, 8);
+	put32(at + 20, type);
+}
+
+static void information(const struct boot_memory *m, uint64_t module_gpa, uint64_t module_bytes)
+{
+	uint8_t *info = m->ram + INFO_GPA, *map = m->ram + MAP_GPA;
+	unsigned entries = 3;
+
+	memset(info, 0, 0x1000);
+	put32(info, INFO_MEMORY | INFO_COMMAND | INFO_MAP | (module_bytes ? INFO_MODULES : 0));
+	put32(info + 4, 640);
+	put32(info + 8, (uint32_t)((m->low_bytes - LOWEST_GPA) / 1024));
+	put32(info + 16, COMMAND_GPA);
+	put32(info + 20, module_bytes ? 1 : 0);
+	put32(info + 24, MODULES_GPA);
+	put32(m->ram + MODULES_GPA, (uint32_t)module_gpa);
+	put32(m->ram + MODULES_GPA + 4, (uint32_t)(module_gpa + module_bytes));
+	put32(m->ram + MODULES_GPA + 8, COMMAND_GPA);
+	map_entry(map, 0, 0x9f000, 1);
+	map_entry(map + 24, 0xe0000, 0x20000, 2);
+	map_entry(map + 48, LOWEST_GPA, m->low_bytes - LOWEST_GPA, 1);
+	if (m->ram_bytes > m->low_bytes)
+		map_entry(map + 24 * entries++, 1ull << 32, m->ram_bytes - m->low_bytes, 1);
+	put32(info + 44, entries * 24);
+	put32(info + 48, MAP_GPA);
+}
+
+static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
+{
+	const uint64_t gdt[3] = { 0, 0x00cf9b000000ffff, 0x00cf93000000ffff };
+	const struct x86_segment_state data = { .selector = 0x10, .attributes = 0xc093, .limit = ~0u };
+
+	memcpy(ram + GDT_GPA, gdt, sizeof(gdt));
+	memset(s, 0, sizeof(*s));
+	for (int n = 0; n < X86_SEGMENTS; n++)
+		s->segment[n] = data;
+	s->segment[X86_CS] = (struct x86_segment_state){ .selector = 8, .attributes = 0xc09b, .limit = ~0u };
+	s->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0xffff };
+	s->gdtr = (struct x86_table){ GDT_GPA, sizeof(gdt) - 1 };
+	s->cr0 = CR0_PE | 0x10;
+	s->xcr0 = 1;
+	s->pat = 0x0007040600070406;
+	s->dr[6] = 0xffff0ff0;
+	s->dr[7] = 0x400;
+	s->code_bits = 32;
+	s->rflags = 2;
+	s->rip = entry;
+	s->gpr[0] = LOADER_MAGIC;
+	s->gpr[3] = INFO_GPA;
+}
+
+int boot_multiboot(const struct boot_memory *m, struct boot_file image, struct boot_file module, const char *command_line,
+		   struct x86_state *ret_state, const char **reason)
+{
+	uint64_t entry = 0, end = 0, module_gpa = (m->low_bytes - module.bytes) & ~4095ull;
+	int error;
+
+	if (strlen(command_line) >= COMMAND_MAX)
+		return *reason = "the command line is longer than it takes", -E2BIG;
+	error = load_image(m, image, &entry, &end, reason);
+	if (error)
+		return error;
+	if (entry < LOWEST_GPA || entry >= end)
+		return *reason = "its entry lies outside its segments", -ENOEXEC;
+	if (module.bytes > m->low_bytes || module_gpa < end)
+		return *reason = "the module does not fit beside it", -ENOMEM;
+	if (module.bytes)
+		memcpy(m->ram + module_gpa, module.data, module.bytes);
+	information(m, module_gpa, module.bytes);
+	strcpy((char *)m->ram + COMMAND_GPA, command_line);
+	entry_state(m->ram, entry, ret_state);
+	return 0;
+}

@@ -1,0 +1,255 @@
+/*
+ * One thread, one poll. Input that the machine does not take stays in `pending`; output goes to the terminal before more is
+ * taken from the ring, so that a flooding guest waits for the terminal, and signals are looked at between two records.
+ */
+#include "broker.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lockdown.h"
+
+enum { INPUT_BYTES = 512, STOP_GRACE_MS = 500, RECORDS_PER_TURN = 16 };
+
+struct broker {
+	const struct broker_options *options;
+	struct broker_end *end;
+	struct broker_memory *memory;
+	struct ring_end from_machine, to_machine;
+	int event_from, event_to, signals, input;
+	pid_t machine;
+	uint8_t pending[INPUT_BYTES];
+	size_t pending_used;
+	uint64_t kill_at_ms; /* 0: not asked to stop */
+	bool gone, answered, stop_sent;
+};
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* ---- what the machine says ---------------------------------------------------------------------------------------------------- */
+
+/* Bytes of the machine as text: bounded and NUL-terminated. */
+static void take_text(char *to, const uint8_t *from, uint32_t bytes)
+{
+	memcpy(to, from, bytes);
+	to[bytes] = 0;
+	for (uint32_t n = 0; n < bytes; n++)
+		if (!to[n])
+			to[n] = ' ';
+}
+
+static bool take_end(struct broker *b, enum broker_outcome outcome, const uint8_t *data, uint32_t bytes)
+{
+	uint32_t fixed = outcome == BROKER_ENDED ? 8 : 4;
+
+	if (bytes < fixed || b->answered)
+		return false;
+	b->answered = true;
+	b->end->outcome = outcome;
+	memcpy(&b->end->code, data, 4);
+	if (outcome == BROKER_ENDED)
+		memcpy(&b->end->debug_exit_code, data + 4, 4);
+	take_text(b->end->text, data + fixed, bytes - fixed);
+	return true;
+}
+
+static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, uint32_t bytes)
+{
+	switch (kind) {
+	case RECORD_CONSOLE: b->options->console(b->options->context, data, bytes); return true;
+	case RECORD_STARTED: b->options->started(b->options->context); return true;
+	case RECORD_REFUSED: return take_end(b, BROKER_REFUSED, data, bytes);
+	case RECORD_ENDED: return take_end(b, BROKER_ENDED, data, bytes);
+	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
+	default: return false;
+	}
+}
+
+static void give_up(struct broker *b, enum broker_outcome outcome)
+{
+	kill(b->machine, SIGKILL);
+	if (!b->answered)
+		b->end->outcome = outcome;
+	b->answered = true;
+}
+
+/* True: there may be more. */
+static bool take_records(struct broker *b)
+{
+	uint8_t data[RING_RECORD_MAX_BYTES];
+	uint32_t kind, bytes;
+
+	for (int n = 0; n < RECORDS_PER_TURN; n++) {
+		int got = ring_get(&b->from_machine, &kind, data, &bytes);
+
+		if (!got)
+			return false;
+		if (got < 0 || !take_record(b, kind, data, bytes)) {
+			give_up(b, BROKER_RUBBISH);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* ---- what it is told ------------------------------------------------------------------------------------------------------------ */
+
+static void ask_to_stop(struct broker *b)
+{
+	if (!b->kill_at_ms)
+		b->kill_at_ms = now_ms() + STOP_GRACE_MS;
+}
+
+static void send(struct broker *b)
+{
+	if (b->kill_at_ms && !b->stop_sent)
+		b->stop_sent = !ring_put(&b->to_machine, RECORD_STOP, NULL, 0);
+	if (b->pending_used && !ring_put(&b->to_machine, RECORD_INPUT, b->pending, (uint32_t)b->pending_used))
+		b->pending_used = 0;
+}
+
+static void read_input(struct broker *b)
+{
+	uint8_t bytes[INPUT_BYTES];
+	ssize_t n = read(b->input, bytes, INPUT_BYTES - b->pending_used);
+
+	if (n < 0 && errno == EINTR)
+		return;
+	if (n <= 0)
+		b->input = -1;
+	for (ssize_t k = 0; k < n; k++) {
+		bool stop = false;
+
+		if (!b->options->key(b->options->context, bytes[k], &stop))
+			b->pending[b->pending_used++] = bytes[k];
+		if (stop)
+			ask_to_stop(b);
+	}
+}
+
+static void take_signal(struct broker *b)
+{
+	struct signalfd_siginfo info;
+
+	if (read(b->signals, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (info.ssi_signo == SIGCHLD)
+		b->gone |= waitpid(b->machine, NULL, WNOHANG) == b->machine;
+	else
+		ask_to_stop(b);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------- */
+
+static void serve(struct broker *b)
+{
+	bool more = false;
+
+	while (!b->gone) {
+		bool room = b->pending_used < INPUT_BYTES;
+		struct pollfd fds[3] = { { .fd = b->event_from, .events = POLLIN }, { .fd = b->signals, .events = POLLIN },
+					 { .fd = room ? b->input : -1, .events = POLLIN } };
+		uint64_t count;
+
+		poll(fds, 3, more ? 0 : b->pending_used || b->kill_at_ms ? 20 : -1);
+		if (fds[0].revents && read(b->event_from, &count, 8) < 0 && errno != EAGAIN)
+			return;
+		if (fds[1].revents)
+			take_signal(b);
+		if (fds[2].revents)
+			read_input(b);
+		more = take_records(b);
+		send(b);
+		if (b->kill_at_ms && now_ms() >= b->kill_at_ms)
+			give_up(b, BROKER_STOPPED);
+	}
+	while (take_records(b))
+		; /* what it said before it ended: at most what the ring held */
+}
+
+static int run_machine(struct broker *b)
+{
+	struct broker_client client = {
+		.memory = b->memory,
+		.to_broker = { .memory = &b->memory->to_broker, .wake_fd = b->event_from },
+		.from_broker = { .memory = &b->memory->to_machine },
+		.event_in = b->event_to,
+		.event_out = b->event_from,
+	};
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGINT, SIG_IGN); /* the terminal's keys are the broker's */
+	signal(SIGHUP, SIG_IGN);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	close(b->signals);
+	return b->options->machine(&client, b->options->context);
+}
+
+static int prepare(struct broker *b)
+{
+	sigset_t taken;
+
+	b->memory = mmap(NULL, sizeof(*b->memory), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (b->memory == MAP_FAILED)
+		return -errno;
+	sigemptyset(&taken);
+	sigaddset(&taken, SIGTERM);
+	sigaddset(&taken, SIGINT);
+	sigaddset(&taken, SIGHUP);
+	sigaddset(&taken, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &taken, NULL);
+	b->signals = signalfd(-1, &taken, SFD_CLOEXEC);
+	b->event_from = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	b->event_to = eventfd(0, EFD_CLOEXEC);
+	if (b->signals < 0 || b->event_from < 0 || b->event_to < 0)
+		return -errno;
+	b->from_machine.memory = &b->memory->to_broker;
+	b->to_machine = (struct ring_end){ .memory = &b->memory->to_machine, .wake_fd = b->event_to };
+	return 0;
+}
+
+int broker_run(const struct broker_options *options, struct broker_end *ret_end)
+{
+	struct broker b = { .options = options, .end = ret_end, .input = options->input_fd };
+	int error = prepare(&b);
+
+	memset(ret_end, 0, sizeof(*ret_end));
+	ret_end->outcome = BROKER_MACHINE_DIED;
+	if (error)
+		return error;
+	b.machine = fork();
+	if (b.machine < 0)
+		return -errno;
+	if (!b.machine)
+		_exit(run_machine(&b));
+	error = lockdown_before_threads(LOCKDOWN_BROKER);
+	if (!error)
+		error = lockdown(LOCKDOWN_BROKER, -1, -1);
+	if (error) {
+		kill(b.machine, SIGKILL);
+		return error;
+	}
+	serve(&b);
+	if (!b.answered)
+		take_text(ret_end->text, (const uint8_t *)b.memory->last_words, strnlen(b.memory->last_words, sizeof(b.memory->last_words)));
+	munmap(b.memory, sizeof(*b.memory));
+	return 0;
+}

@@ -1,0 +1,52 @@
+/*
+ * Records between the broker and a machine process: one producer, one consumer, in memory that both map. The other side is
+ * hostile: what it can write is read once, checked, then used; the layout is fixed at compile time.
+ *
+ *   struct ring_memory   head (producer's), tail (consumer's), data: RING_BYTES, records { u32 kind, u32 bytes, payload, pad to 8 }
+ *
+ *  1. Each side trusts only its own copy of its own index. The other's is taken modulo nothing: a distance of more than
+ *     RING_BYTES is rubbish, and so is a record that does not lie in the distance.
+ *  2. A record is copied out before it is looked at.
+ *  3. A put never waits; ring_wait() sleeps on the consumer's index.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { RING_BYTES = 1 << 16, RING_RECORD_MAX_BYTES = 8192 };
+
+struct ring_memory {
+	_Alignas(64) uint32_t head;
+	_Alignas(64) uint32_t tail;
+	uint32_t producer_waits;
+	_Alignas(64) uint8_t data[RING_BYTES];
+};
+
+/* One side of one ring. wake_fd: the eventfd that the consumer polls; written by the producer. */
+struct ring_end { struct ring_memory *memory; uint32_t at; int wake_fd; };
+
+/* 0; -EAGAIN: no room now; -EMSGSIZE; -EBADMSG: the other side's index is rubbish. */
+int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes);
+/* Until the consumer took something, or at once when it did since the last ring_put(). */
+void ring_wait(struct ring_end *end);
+/* 1: a record in *ret_kind, data (RING_RECORD_MAX_BYTES), *ret_bytes; 0: none; -EBADMSG: rubbish. */
+int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret_bytes);
+
+/* What is said. Machine process to broker: */
+enum {
+	RECORD_CONSOLE = 1,  /* bytes of the console */
+	RECORD_STARTED,      /* the guest runs from here on */
+	RECORD_REFUSED,      /* i32 errno, text: the machine could not be made */
+	RECORD_ENDED,        /* i32 enum machine_end, i32 debug exit code, text of the crash */
+	RECORD_STATISTICS,   /* text */
+	/* Broker to machine process: */
+	RECORD_INPUT = 0x100, /* bytes for the console */
+	RECORD_STOP,
+};
+
+/* What both processes map. last_words: written before a machine process gives up on a fault of its own. */
+struct broker_memory {
+	struct ring_memory to_broker, to_machine;
+	char last_words[256];
+};

@@ -1,0 +1,129 @@
+/*
+ * Threads: the processors' (vm/machine.c) and one that listens to the broker. After lock_down() the process holds two event
+ * descriptors and memory, nothing else.
+ */
+#include "machine_process.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../broker/lockdown.h"
+
+enum { EXIT_FAULT = 70, WORDS_BYTES = 4096 };
+
+struct process {
+	struct broker_client *client;
+	struct machine *machine;
+	pthread_t listener;
+	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
+};
+
+static void tell(struct process *p, uint32_t kind, const void *data, size_t bytes)
+{
+	pthread_mutex_lock(&p->ring);
+	while (ring_put(&p->client->to_broker, kind, data, (uint32_t)bytes) == -EAGAIN)
+		ring_wait(&p->client->to_broker);
+	pthread_mutex_unlock(&p->ring);
+}
+
+static void console(void *context, const uint8_t *data, size_t bytes) { tell(context, RECORD_CONSOLE, data, bytes); }
+
+static void *listen_to_broker(void *context)
+{
+	struct process *p = context;
+	uint8_t data[RING_RECORD_MAX_BYTES];
+	uint32_t kind, bytes;
+	uint64_t count;
+
+	while (read(p->client->event_in, &count, 8) == 8)
+		while (ring_get(&p->client->from_broker, &kind, data, &bytes) > 0)
+			if (kind == RECORD_INPUT)
+				machine_input(p->machine, data, bytes);
+			else if (kind == RECORD_STOP)
+				machine_stop(p->machine);
+	return NULL;
+}
+
+/* Every descriptor but the two events. */
+static void close_files(const struct broker_client *c)
+{
+	unsigned low = (unsigned)(c->event_in < c->event_out ? c->event_in : c->event_out);
+	unsigned high = (unsigned)(c->event_in < c->event_out ? c->event_out : c->event_in);
+
+	if (low)
+		syscall(SYS_close_range, 0, low - 1, 0);
+	if (high - low > 1)
+		syscall(SYS_close_range, low + 1, high - 1, 0);
+	syscall(SYS_close_range, high + 1, ~0u, 0);
+}
+
+static int lock_down(void *context)
+{
+	struct process *p = context;
+	int error = lockdown(LOCKDOWN_MACHINE, p->client->event_in, p->client->event_out);
+
+	if (!error)
+		tell(p, RECORD_STARTED, NULL, 0);
+	return error;
+}
+
+static void tell_end(struct process *p, enum machine_end end)
+{
+	const char *text = machine_crash_text(p->machine);
+	uint8_t data[8 + WORDS_BYTES];
+	int32_t codes[2] = { end, machine_debug_exit_code(p->machine) };
+	size_t bytes = text ? strnlen(text, WORDS_BYTES) : 0;
+
+	memcpy(data, codes, 8);
+	memcpy(data + 8, text ? text : "", bytes);
+	tell(p, RECORD_ENDED, data, 8 + bytes);
+}
+
+static void tell_refusal(struct process *p, int error, const char *reason)
+{
+	uint8_t data[4 + WORDS_BYTES];
+	int32_t code = error;
+	size_t bytes = strnlen(reason, WORDS_BYTES);
+
+	memcpy(data, &code, 4);
+	memcpy(data + 4, reason, bytes);
+	tell(p, RECORD_REFUSED, data, 4 + bytes);
+}
+
+int machine_process(struct broker_client *client, struct machine_options *options, bool statistics)
+{
+	struct process p = { .client = client, .ring = PTHREAD_MUTEX_INITIALIZER };
+	char text[WORDS_BYTES];
+	const char *reason = "the host refused to take its rights";
+	enum machine_end end;
+	struct tm unused;
+	time_t now = 0;
+	int error = lockdown_before_threads(LOCKDOWN_MACHINE);
+
+	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
+	close_files(client);
+	options->console = console;
+	options->lock_down = lock_down;
+	options->context = &p;
+	options->last_words = client->memory->last_words;
+	options->last_words_bytes = sizeof(client->memory->last_words);
+	if (!error)
+		p.machine = machine_create(options, &error, &reason);
+	if (!p.machine || pthread_create(&p.listener, NULL, listen_to_broker, &p)) {
+		tell_refusal(&p, error, reason);
+		return 0;
+	}
+	end = machine_run(p.machine);
+	if (statistics) {
+		machine_statistics(p.machine, text, sizeof(text));
+		tell(&p, RECORD_STATISTICS, text, strlen(text));
+	}
+	tell_end(&p, end);
+	return 0;
+}

@@ -1,0 +1,210 @@
+/* umbra run: options, files and the terminal on this side; the machine in its own process (machine_process.c). */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../broker/broker.h"
+#include "cli.h"
+#include "machine_process.h"
+#include "terminal.h"
+
+static const char run_help[] =
+	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
+	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--statistics]\n"
+	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console.\n"
+	"Ctrl-] q ends, Ctrl-] ? helps. With a multiboot image, --initrd is its module.\n"
+	"Ends 0 when the guest powers off; 64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed.\n"
+	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n";
+
+struct run_options { const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit; bool statistics; };
+
+struct run {
+	struct machine_options machine;
+	struct terminal terminal;
+	bool statistics;
+};
+
+static bool parse_size(const char *text, uint64_t *ret)
+{
+	char *end;
+	unsigned long long v = strtoull(text, &end, 10);
+	unsigned shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
+
+	if (end == text || (shift && end[1]) || (!shift && *end) || v > UINT64_MAX >> shift)
+		return false;
+	*ret = v << shift;
+	return true;
+}
+
+static bool parse_number(const char *text, unsigned long low, unsigned long high, unsigned long *ret)
+{
+	char *end;
+
+	*ret = strtoul(text, &end, 0);
+	return end != text && !*end && *ret >= low && *ret <= high;
+}
+
+static int map_file(const char *path, struct boot_file *ret)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size == 0) {
+		close(fd);
+		return -EINVAL;
+	}
+	ret->data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	ret->bytes = (size_t)st.st_size;
+	close(fd);
+	return ret->data == MAP_FAILED ? -errno : 0;
+}
+
+static int parse_run(int argc, char **argv, struct run_options *o)
+{
+	static const struct option longs[] = { { "kernel", 1, 0, 'k' }, { "initrd", 1, 0, 'i' }, { "append", 1, 0, 'a' }, { "memory", 1, 0, 'm' },
+					       { "cpus", 1, 0, 'c' }, { "console", 1, 0, 'C' }, { "debug-exit", 1, 0, 'd' },
+					       { "statistics", 0, 0, 's' }, { "help", 0, 0, 'h' }, { 0 } };
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		switch (c) {
+		case 'k': o->kernel = optarg; break;
+		case 'i': o->initrd = optarg; break;
+		case 'a': o->append = optarg; break;
+		case 'm': o->memory = optarg; break;
+		case 'c': o->cpus = optarg; break;
+		case 'C': o->console = optarg; break;
+		case 'd': o->debug_exit = optarg; break;
+		case 's': o->statistics = true; break;
+		case 'h': fputs(run_help, stdout); exit(0);
+		default: return EXIT_USAGE;
+		}
+	if (optind < argc)
+		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
+	if (!o->kernel)
+		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE");
+	return 0;
+}
+
+static int open_console(struct run *r, const char *name)
+{
+	int fd = STDOUT_FILENO;
+
+	if (!strcmp(name, "none"))
+		fd = -1;
+	else if (strcmp(name, "stdio") && strcmp(name, "raw"))
+		fd = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+	terminal_open(&r->terminal, fd, !strcmp(name, "stdio") && isatty(STDOUT_FILENO));
+	if (fd < 0 && strcmp(name, "none"))
+		return complain(EXIT_USAGE, strerror(errno), name, "use stdio, raw, none or a file that can be written");
+	return 0;
+}
+
+static int take_options(struct run *r, const struct run_options *o)
+{
+	struct machine_options *m = &r->machine;
+	unsigned long cpus, port = 0;
+	int error;
+
+	if (!parse_size(o->memory, &m->memory_bytes) || m->memory_bytes < 64 << 20 || m->memory_bytes & 4095 ||
+	    m->memory_bytes > (uint64_t)sysconf(_SC_PHYS_PAGES) * 4096)
+		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has", o->memory, "say for example --memory 512M");
+	if (!parse_number(o->cpus, 1, MACHINE_MAX_CPUS, &cpus))
+		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", o->cpus, "say for example --cpus 4");
+	if (o->debug_exit && !parse_number(o->debug_exit, 1, 0xffff, &port))
+		return complain(EXIT_USAGE, "not an I/O port", o->debug_exit, "say for example --debug-exit 0xf4");
+	m->cpus = (unsigned)cpus;
+	m->debug_exit = (uint16_t)port;
+	m->command_line = o->append;
+	r->statistics = o->statistics;
+	if ((error = map_file(o->kernel, &m->kernel)))
+		return complain(EXIT_UNUSABLE, strerror(-error), o->kernel, "name a readable kernel image");
+	if (o->initrd && (error = map_file(o->initrd, &m->initrd)))
+		return complain(EXIT_UNUSABLE, strerror(-error), o->initrd, "name a readable initrd");
+	return open_console(r, o->console);
+}
+
+static int in_machine_process(struct broker_client *client, void *context)
+{
+	struct run *r = context;
+
+	return machine_process(client, &r->machine, r->statistics);
+}
+
+static void on_console(void *context, const uint8_t *data, size_t bytes) { terminal_write(&((struct run *)context)->terminal, data, bytes); }
+static bool on_key(void *context, uint8_t byte, bool *ret_stop) { return terminal_key(&((struct run *)context)->terminal, byte, ret_stop); }
+static void on_started(void *context) { terminal_make_raw(&((struct run *)context)->terminal); }
+
+/* A line that is not ours: no escape sequences. */
+static void print_foreign(const char *before, const char *line)
+{
+	fputs(before, stderr);
+	for (; *line && *line != '\n'; line++)
+		fputc(*line >= ' ' && *line < 0x7f ? *line : '.', stderr);
+	fputc('\n', stderr);
+}
+
+/* The line of the guest's log that says why; its first line when none does. */
+static void print_crash(const char *text)
+{
+	const char *line = strstr(text, "Kernel panic");
+
+	print_foreign("umbra: the guest crashed: ", text[0] ? line ? line : text : "triple fault");
+}
+
+static int refusal(const struct broker_end *end, const char *kernel)
+{
+	return complain(end->code == -E2BIG ? EXIT_USAGE : EXIT_UNUSABLE, end->text, kernel,
+			end->code == -ENOMEM ? "give another --memory" : end->code == -E2BIG ? "shorten --append" : "name a bzImage or a multiboot image");
+}
+
+static int end_code(const struct broker_end *end, const char *kernel)
+{
+	switch (end->outcome) {
+	case BROKER_STOPPED: return 0;
+	case BROKER_REFUSED: return refusal(end, kernel);
+	case BROKER_MACHINE_DIED:
+		print_foreign("umbra: the machine process ended on a fault of its own, please report it: ", end->text);
+		return EXIT_FAULT;
+	case BROKER_RUBBISH: return complain(EXIT_FAULT, "the machine process broke the protocol", "broker", "please report it");
+	default: break;
+	}
+	switch (end->code) {
+	case MACHINE_POWERED_OFF: case MACHINE_RESET: case MACHINE_STOPPED: return 0;
+	case MACHINE_DEBUG_EXIT: return end->debug_exit_code & 0xff;
+	case MACHINE_CRASHED: print_crash(end->text); return EXIT_GUEST_CRASHED;
+	default: return complain(EXIT_FAULT, "the host refused what the machine needs", kernel, "see umbra doctor");
+	}
+}
+
+int verb_run(int argc, char **argv)
+{
+	struct run_options o = { .append = "console=ttyS0", .memory = "512M", .cpus = "1", .console = "stdio" };
+	struct run r = { 0 };
+	struct broker_options broker = { in_machine_process, on_console, on_key, on_started, &r, STDIN_FILENO };
+	static struct broker_end end;
+	int code = parse_run(argc, argv, &o), error;
+
+	if (!code)
+		code = take_options(&r, &o);
+	if (code)
+		return code;
+	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
+		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2", "this host's processor", "see umbra doctor");
+	signal(SIGPIPE, SIG_IGN);
+	error = broker_run(&broker, &end);
+	terminal_restore();
+	if (error)
+		return complain(EXIT_FAULT, strerror(-error), "starting the machine process", "see umbra doctor");
+	fputs(end.statistics, stderr);
+	return end_code(&end, o.kernel);
+}

@@ -1,0 +1,136 @@
+/* Code that changes, straddles pages, is stepped through; shadows of STI and MOV SS. */
+#include "guest.h"
+
+#define AT 0x8000000000ull
+
+static uint8_t *code; /* two pages at AT */
+
+static void put(unsigned at, const char *bytes, unsigned count)
+{
+	for (unsigned n = 0; n < count; n++)
+		((volatile uint8_t *)AT)[at + n] = (uint8_t)bytes[n];
+}
+
+static uint64_t run(unsigned at) { return ((uint64_t (*)(void))(AT + at))(); }
+
+static void self_modifying(void)
+{
+	put(0, "\xb8\x01\x00\x00\x00\xc3", 6);
+	check_equal("runs", run(0), 1);
+	put(1, "\x02", 1);
+	check_equal("changed code", run(0), 2);
+	/* movb $5, the immediate of the next instruction; mov $0, eax: changed in front of its own feet */
+	put(64, "\xc6\x05\x01\x00\x00\x00\x05\xb8\x00\x00\x00\x00\xc3", 13);
+	check_equal("changes the next instruction", run(64), 5);
+	for (unsigned n = 0; n < 1000; n++) {
+		char byte = (char)n;
+
+		put(1, &byte, 1);
+		if (run(0) != (n & 0xff)) {
+			check_equal("a thousand changes", n, 1000);
+			return;
+		}
+	}
+	check("a thousand changes", true);
+}
+
+static void straddling(void)
+{
+	uint8_t *other = new_page();
+
+	put(4094, "\xb8\x07\x00\x00\x00\xc3", 6);
+	check_equal("an instruction on two pages", run(4094), 7);
+	put(4096, "\x09", 1);
+	check_equal("its second half changed", run(4094), 0x907);
+	other[0] = 3, other[3] = 0xc3;
+	map_page(AT + 4096, (uint64_t)other, PAGE_P | PAGE_W);
+	check_equal("its second page remapped", run(4094), 0x307);
+	map_page(AT + 4096, 0, 0);
+	check_equal("its second page gone", (uint64_t)try_code((void (*)(void *))(AT + 4094), NULL), 14);
+	check_equal("CR2 is the second page", last_cr2, AT + 4096);
+	check_equal("the return address is the first", last.rip, AT + 4094);
+	map_page(AT + 4096, (uint64_t)code + 4096, PAGE_P | PAGE_W);
+}
+
+static unsigned steps;
+static uint64_t first_step, last_step;
+
+static bool count_steps(struct frame *f)
+{
+	if (f->vector != 1)
+		return false;
+	if (!steps++)
+		first_step = f->rip;
+	last_step = f->rip;
+	return true;
+}
+
+static void single_step(void)
+{
+	uint64_t start, dr6;
+
+	on_trap = count_steps;
+	__asm__ volatile("lea 1f(%%rip), %0; pushfq; orl $0x100, (%%rsp); popfq; 1: nop; inc %%rax; jmp 2f; nop; 2: nop; pushfq; andl $~0x100, (%%rsp); popfq"
+			 : "=r"(start) : : "rax", "memory");
+	on_trap = NULL;
+	check_equal("steps", steps, 7);
+	check_equal("the first trap is behind one instruction", first_step, start + 1);
+	__asm__ volatile("mov %%dr6, %0" : "=r"(dr6));
+	check_equal("DR6.BS", dr6 & 0x4000, 0x4000);
+	steps = 0;
+	on_trap = count_steps;
+	/* a trap that is due behind MOV SS waits for the next instruction */
+	__asm__ volatile("mov %%ss, %%ecx; pushfq; orl $0x100, (%%rsp); popfq; mov %%ecx, %%ss; nop; nop; pushfq; andl $~0x100, (%%rsp); popfq"
+			 : : : "rcx", "memory");
+	on_trap = NULL;
+	check_equal("MOV SS swallows one step", steps, 5);
+}
+
+static unsigned hits;
+static uint64_t hit_rip;
+static bool count_hits(struct frame *f)
+{
+	if (f->vector != 1)
+		return false;
+	hits++;
+	hit_rip = f->rip;
+	f->rflags |= 0x10000; /* RF: past it */
+	return true;
+}
+
+static void breakpoints(void)
+{
+	uint64_t at, dr6, dr7 = 0x400;
+	static volatile uint64_t watched;
+
+	__asm__ volatile("lea 1f(%%rip), %0; jmp 2f; 1: nop; ret; 2:" : "=r"(at));
+	on_trap = count_hits;
+	__asm__ volatile("mov %0, %%dr6; mov %1, %%dr0; mov %2, %%dr7" : : "r"(0xffff0ff0ull), "r"(at), "r"(dr7 | 2));
+	((void (*)(void))at)();
+	check_equal("an execution breakpoint", hits, 1);
+	check_equal("is a fault", hit_rip, at);
+	__asm__ volatile("mov %%dr6, %0" : "=r"(dr6));
+	check_equal("DR6.B0", dr6 & 15, 1);
+	hits = 0;
+	__asm__ volatile("mov %0, %%dr6; mov %1, %%dr1; mov %2, %%dr7" : : "r"(0xffff0ff0ull), "r"(&watched), "r"(dr7 | 8 | 0xd00000));
+	watched = 5;
+	__asm__ volatile("nop");
+	(void)watched;
+	__asm__ volatile("mov %0, %%dr7" : : "r"(dr7));
+	check_equal("a write watchpoint", hits, 1);
+	watched = 6;
+	on_trap = NULL;
+	check_equal("off again", hits, 1);
+}
+
+void test_main(void)
+{
+	code = new_page();
+	new_page();
+	map_page(AT, (uint64_t)code, PAGE_P | PAGE_W);
+	map_page(AT + 4096, (uint64_t)code + 4096, PAGE_P | PAGE_W);
+	self_modifying();
+	straddling();
+	single_step();
+	breakpoints();
+}

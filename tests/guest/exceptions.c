@@ -1,0 +1,102 @@
+/* Exceptions: vectors, error codes, CR2, return addresses, nesting. */
+#include "guest.h"
+
+#define CODE(name, ...) static void name(void *argument) { (void)argument; __asm__ volatile(__VA_ARGS__); }
+
+CODE(divide, "xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; div %%ecx" : : : "rax", "rcx", "rdx")
+CODE(overflow_divide, "mov $1, %%edx; mov $0, %%eax; mov $1, %%ecx; div %%ecx" : : : "rax", "rcx", "rdx")
+CODE(breakpoint, "int3")
+CODE(undefined, "ud2")
+CODE(bad_selector, "mov $0x1f8, %%eax; mov %%eax, %%ds" : : : "rax")
+CODE(system_as_data, "mov $0x48, %%eax; mov %%eax, %%ds" : : : "rax")
+CODE(non_canonical, "movabs $0x8000000000000000, %%rax; mov (%%rax), %%rax" : : : "rax")
+CODE(non_canonical_stack, "mov %%rsp, %%rbx; movabs $0x8000000000000000, %%rsp; push %%rax" : : : "rax", "rbx")
+CODE(bad_cr0, "mov %%cr0, %%rax; and $~1, %%rax; mov %%rax, %%cr0" : : : "rax")
+CODE(bad_cr4, "mov %%cr4, %%rax; bts $31, %%rax; mov %%rax, %%cr4" : : : "rax")
+CODE(bad_msr, "mov $0x12345, %%ecx; rdmsr" : : : "rax", "rcx", "rdx")
+CODE(bad_efer, "mov $0xc0000080, %%ecx; mov $-1, %%eax; mov $-1, %%edx; wrmsr" : : : "rax", "rcx", "rdx")
+CODE(misaligned_sse, "movaps 1(%%rsp), %%xmm0" : :)
+CODE(lock_register, ".byte 0xf0, 0x01, 0xc0")
+CODE(interrupt_gate_absent, "int $0x81")
+static void read_at(void *a) { (void)*(volatile uint8_t *)a; }
+static void write_at(void *a) { *(volatile uint8_t *)a = 1; }
+static void write_eight(void *a) { *(volatile uint64_t *)a = 0x1122334455667788; }
+static void jump_to(void *a) { ((void (*)(void))a)(); }
+
+static void page_faults(void)
+{
+	uint64_t a = 0x8000000000, *entry;
+	uint8_t *page = new_page();
+
+	check_equal("#PF read of nothing", (uint64_t)try_code(read_at, (void *)0x7000001234), 14);
+	check_equal("#PF CR2", last_cr2, 0x7000001234);
+	check_equal("#PF code of a read", last.code, 0);
+	try_code(write_at, (void *)0x7000001234);
+	check_equal("#PF code of a write", last.code, 2);
+	entry = map_page(a, (uint64_t)page, PAGE_P);
+	check_equal("read-only page reads", (uint64_t)try_code(read_at, (void *)a), (uint64_t)-1);
+	check_equal("A is set", *entry & PAGE_A, PAGE_A);
+	check_equal("D is not", *entry & PAGE_D, 0);
+	check_equal("WP", (uint64_t)try_code(write_at, (void *)a), 14);
+	check_equal("#PF code of a refused write", last.code, 3);
+	write_cr0(read_cr0() & ~0x10000ull);
+	check_equal("without WP it writes", (uint64_t)try_code(write_at, (void *)a), (uint64_t)-1);
+	check_equal("D is set", *entry & PAGE_D, PAGE_D);
+	write_cr0(read_cr0() | 0x10000);
+	check_equal("WP again", (uint64_t)try_code(write_at, (void *)a), 14);
+	page[0] = 0xc3;
+	map_page(a, (uint64_t)page, PAGE_P | PAGE_NX);
+	check_equal("NX", (uint64_t)try_code(jump_to, (void *)a), 14);
+	check_equal("#PF code of NX", last.code, 0x11);
+	check_equal("its return address", last.rip, a);
+	map_page(a, (uint64_t)page, PAGE_P);
+	check_equal("without NX it runs", (uint64_t)try_code(jump_to, (void *)a), (uint64_t)-1);
+	map_page(a, (uint64_t)page, PAGE_P | PAGE_W);
+	check_equal("a write across pages into nothing", (uint64_t)try_code(write_eight, (void *)(a + 4092)), 14);
+	check_equal("CR2 is in the second page", last_cr2, a + 4096);
+	check_equal("and nothing was written", *(uint32_t *)(page + 4092), 0);
+}
+
+static bool step_over(struct frame *f)
+{
+	if (f->vector != 14)
+		return false;
+	f->rip += 3;
+	return true;
+}
+
+static void precise(void)
+{
+	register uint64_t b __asm__("rbx") = 5;
+	uint64_t sum = 1;
+
+	on_trap = step_over;
+	__asm__ volatile("movabs $0x7000000000, %%rax; add $7, %0; mov (%%rax), %%rcx; add $9, %0; inc %1" : "+r"(sum), "+r"(b) : : "rax", "rcx", "memory");
+	on_trap = NULL;
+	check_equal("registers around a fault", sum + b, 17 + 6);
+}
+
+void test_main(void)
+{
+	check_equal("#DE", (uint64_t)try_code(divide, NULL), 0);
+	check_equal("#DE by overflow", (uint64_t)try_code(overflow_divide, NULL), 0);
+	check_equal("#BP", (uint64_t)try_code(breakpoint, NULL), 3);
+	check("#BP returns behind", *(uint8_t *)(last.rip - 1) == 0xcc);
+	check_equal("#UD", (uint64_t)try_code(undefined, NULL), 6);
+	check("#UD returns to it", *(uint16_t *)last.rip == 0x0b0f);
+	check_equal("#GP bad selector", (uint64_t)try_code(bad_selector, NULL), 13);
+	check_equal("#GP code is the selector", last.code, 0x1f8);
+	check_equal("#GP system segment as data", (uint64_t)try_code(system_as_data, NULL), 13);
+	check_equal("#GP non-canonical", (uint64_t)try_code(non_canonical, NULL), 13);
+	use_trap_stack(12);
+	check_equal("#SS non-canonical", (uint64_t)try_code(non_canonical_stack, NULL), 12);
+	check_equal("#GP CR0", (uint64_t)try_code(bad_cr0, NULL), 13);
+	check_equal("#GP CR4", (uint64_t)try_code(bad_cr4, NULL), 13);
+	check_equal("#GP unknown MSR", (uint64_t)try_code(bad_msr, NULL), 13);
+	check_equal("#GP EFER", (uint64_t)try_code(bad_efer, NULL), 13);
+	check_equal("#GP MOVAPS", (uint64_t)try_code(misaligned_sse, NULL), 13);
+	check_equal("#UD LOCK with a register", (uint64_t)try_code(lock_register, NULL), 6);
+	check_equal("INT to a gate", (uint64_t)try_code(interrupt_gate_absent, NULL) != (uint64_t)-1, 1);
+	page_faults();
+	precise();
+}

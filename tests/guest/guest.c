@@ -1,0 +1,183 @@
+#include "guest.h"
+
+extern uint64_t page_tables[], gdt[], try_stack;
+extern char stubs[], try_resume[], trampoline[], trampoline_end[];
+extern volatile uint32_t cpu_count;
+void guest_main(void);
+void guest_other(unsigned index);
+void guest_trap(struct frame *f);
+
+struct frame last;
+uint64_t last_cr2;
+bool (*on_trap)(struct frame *frame);
+
+static struct { uint64_t low, high; } idt[256] __attribute__((aligned(16)));
+static struct { uint32_t reserved; uint64_t rsp[3], zero, ist[7]; uint8_t rest[12]; } __attribute__((packed)) tss[17];
+static uint8_t trap_stacks[17][2][16384] __attribute__((aligned(16)));
+static uint8_t pages[2048][4096] __attribute__((aligned(4096)));
+static unsigned pages_used, checks, failures;
+
+void print(const char *text)
+{
+	while (*text)
+		outb(0x3f8, (uint8_t)*text++);
+}
+
+void print_number(uint64_t v)
+{
+	char digits[19] = "0x", *at = digits + 2;
+
+	for (int shift = 60; shift >= 0; shift -= 4)
+		if (v >> shift || shift == 0)
+			*at++ = "0123456789abcdef"[v >> shift & 15];
+	*at = 0;
+	print(digits);
+}
+
+void check(const char *name, bool good)
+{
+	print(good ? "ok   " : "FAIL ");
+	print(name);
+	print("\n");
+	checks++;
+	failures += !good;
+}
+
+void check_equal(const char *name, uint64_t got, uint64_t want)
+{
+	check(name, got == want);
+	if (got != want) {
+		print("     got ");
+		print_number(got);
+		print(", want ");
+		print_number(want);
+		print("\n");
+	}
+}
+
+void finish(void)
+{
+	print_number(checks);
+	print(failures ? " checks, some failed\n" : " checks, all good\n");
+	outb(0xf4, failures ? 1 : 0);
+	for (;;)
+		__asm__ volatile("cli; hlt");
+}
+
+void set_gate(unsigned vector, void *handler, unsigned ist, unsigned dpl)
+{
+	uint64_t a = (uint64_t)handler;
+
+	idt[vector].low = (a & 0xffff) | 8ull << 16 | (uint64_t)ist << 32 | (0x8e00ull | dpl << 13) << 32 | (a >> 16 & 0xffff) << 48;
+	idt[vector].high = a >> 32;
+}
+
+void use_trap_stack(unsigned vector) { set_gate(vector, stubs + 16 * vector, 1, 0); }
+
+static void load_tables(unsigned index)
+{
+	struct { uint16_t limit; uint64_t base; } __attribute__((packed)) idtr = { sizeof(idt) - 1, (uint64_t)idt };
+	uint64_t base = (uint64_t)&tss[index];
+
+	tss[index].rsp[0] = (uint64_t)trap_stacks[index][0] + 16384;
+	tss[index].ist[0] = (uint64_t)trap_stacks[index][1] + 16384;
+	gdt[9 + 2 * index] = 0x0000890000000067ull | (base & 0xffffff) << 16 | (base >> 24 & 0xff) << 56;
+	gdt[10 + 2 * index] = base >> 32;
+	__asm__ volatile("lidt %0; ltr %w1" : : "m"(idtr), "r"(0x48 + 16 * index));
+}
+
+void guest_main(void)
+{
+	for (unsigned v = 0; v < 256; v++)
+		set_gate(v, stubs + 16 * v, 0, v == 3 || v == 0x80 ? 3 : 0);
+	load_tables(0);
+	test_main();
+	finish();
+}
+
+__attribute__((weak)) void test_other(unsigned index) { (void)index; }
+
+void guest_other(unsigned index)
+{
+	load_tables(index);
+	test_other(index);
+	for (;;)
+		__asm__ volatile("hlt");
+}
+
+void guest_trap(struct frame *f)
+{
+	__asm__ volatile("mov %%cr2, %0" : "=r"(last_cr2));
+	last = *f;
+	if (on_trap && on_trap(f))
+		return;
+	if (!try_stack) {
+		print("FAIL unexpected trap ");
+		print_number(f->vector);
+		print(" at ");
+		print_number(f->rip);
+		print("\n");
+		failures++;
+		finish();
+	}
+	f->rax = f->vector;
+	f->rip = (uint64_t)try_resume;
+	f->cs = 8;
+	f->ss = 0x10;
+	f->rsp = try_stack - 128;
+	f->rflags = 2;
+}
+
+void *new_page(void)
+{
+	uint8_t *page = pages[pages_used++];
+
+	for (int n = 0; n < 4096; n++)
+		page[n] = 0;
+	return page;
+}
+
+uint64_t *map_page(uint64_t gva, uint64_t gpa, uint64_t flags)
+{
+	uint64_t *table = page_tables;
+
+	for (int level = 3; level > 0; level--) {
+		uint64_t *entry = &table[gva >> (12 + 9 * level) & 511];
+
+		if (!(*entry & PAGE_P) || *entry & 0x80)
+			*entry = (uint64_t)new_page() | 7;
+		table = (uint64_t *)(*entry & 0xffffffffff000ull);
+	}
+	table[gva >> 12 & 511] = gpa | flags;
+	invlpg(gva);
+	return &table[gva >> 12 & 511];
+}
+
+unsigned apic_id(void) { return (unsigned)rdmsr(0x802); }
+
+static void wait(uint64_t cycles)
+{
+	uint64_t end = rdtsc() + cycles;
+
+	while (rdtsc() < end)
+		pause();
+}
+
+unsigned start_processors(void)
+{
+	uint64_t total = 1;
+	uint32_t a = 1, b, c, d;
+
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
+	total = b >> 16 & 0xff;
+	wrmsr(0x1b, rdmsr(0x1b) | 0xc00);
+	wrmsr(0x80f, 0x1ff);
+	for (char *from = trampoline, *to = (char *)0x8000; from < trampoline_end;)
+		*to++ = *from++;
+	wrmsr(0x830, 0xc4500);
+	wait(1000000);
+	wrmsr(0x830, 0xc4608);
+	while (cpu_count < total)
+		pause();
+	return (unsigned)total;
+}

@@ -1,0 +1,222 @@
+/*
+ * Several processors: INIT and SIPI, interrupts between them, locked instructions, the memory model (litmus tests of x86-TSO),
+ * remote invalidation by interrupt, code changed under another processor's feet.
+ */
+#include "guest.h"
+
+enum { ROUNDS = 30000, FEW_ROUNDS = 500 /* more than the host may have */, ADDS = 100000 };
+
+static volatile uint32_t awake, phase, finished, total;
+static volatile uint64_t counter;
+static volatile uint32_t x __attribute__((aligned(64))), y __attribute__((aligned(64)));
+static volatile uint32_t r[4] __attribute__((aligned(64)));
+static volatile uint32_t arrived __attribute__((aligned(64))), generation __attribute__((aligned(64)));
+static volatile unsigned got_ipi[17];
+static uint64_t split_line[1024] __attribute__((aligned(4096)));
+
+/* All processors meet here. */
+static void meet(void)
+{
+	uint32_t g = generation;
+
+	if (__atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST) == total) {
+		arrived = 0;
+		__atomic_store_n(&generation, g + 1, __ATOMIC_SEQ_CST);
+		return;
+	}
+	while (__atomic_load_n(&generation, __ATOMIC_SEQ_CST) == g)
+		pause();
+}
+
+static uint32_t forbidden[4];
+
+static void fence(bool with)
+{
+	if (with)
+		__asm__ volatile("mfence" : : : "memory");
+	else
+		__asm__ volatile("" : : : "memory");
+}
+
+/* Store buffering: both see 0 is allowed without fences, forbidden with. Message passing: the flag without the data, forbidden. */
+static void litmus(unsigned me)
+{
+	for (unsigned n = 0; total > 1 && n < (total > 2 ? FEW_ROUNDS : ROUNDS); n++) {
+		bool fences = n & 1;
+
+		if (!me)
+			x = y = 0;
+		meet();
+		if (me == 0) {
+			x = 1;
+			fence(fences);
+			r[0] = y;
+		} else if (me == 1) {
+			y = 1;
+			fence(fences);
+			r[1] = x;
+		}
+		meet();
+		if (!me && fences && !r[0] && !r[1])
+			forbidden[0]++;
+		if (!me)
+			x = y = 0;
+		meet();
+		if (me == 0) {
+			x = 1;
+			y = 1;
+		} else if (me == 1) {
+			r[0] = y;
+			__asm__ volatile("" : : : "memory");
+			r[1] = x;
+		}
+		meet();
+		if (!me && r[0] && !r[1])
+			forbidden[1]++;
+		if (total < 4)
+			continue;
+		if (!me)
+			x = y = 0;
+		meet();
+		if (me == 0) { /* independent reads of independent writes: both readers agree on an order */
+			x = 1;
+		} else if (me == 1) {
+			y = 1;
+		} else if (me == 2) {
+			r[0] = x;
+			__asm__ volatile("" : : : "memory");
+			r[1] = y;
+		} else if (me == 3) {
+			r[2] = y;
+			__asm__ volatile("" : : : "memory");
+			r[3] = x;
+		}
+		meet();
+		if (!me && r[0] && !r[1] && r[2] && !r[3])
+			forbidden[2]++;
+	}
+}
+
+static void add(unsigned me)
+{
+	volatile uint64_t *split = (volatile uint64_t *)((char *)split_line + 4092);
+
+	(void)me;
+	meet();
+	for (unsigned n = 0; n < ADDS; n++)
+		__atomic_fetch_add(&counter, 1, __ATOMIC_SEQ_CST);
+	for (unsigned n = 0; n < 200; n++)
+		__asm__ volatile("lock incq %0" : "+m"(*split));
+	meet();
+}
+
+static uint32_t (*volatile shared_code)(void);
+static volatile uint32_t wanted;
+static volatile uint32_t stale;
+
+/* One processor changes code and tells the others; they must run the new one. */
+static void modify_code(unsigned me)
+{
+	for (uint32_t n = 1; n <= 100; n++) {
+		if (!me) {
+			((volatile uint8_t *)shared_code)[1] = (uint8_t)n;
+			__atomic_store_n(&wanted, n, __ATOMIC_SEQ_CST);
+		}
+		meet();
+		__asm__ volatile("cpuid" : : "a"(0) : "rbx", "rcx", "rdx", "memory");
+		if ((shared_code() & 0xff) != (wanted & 0xff))
+			__atomic_add_fetch(&stale, 1, __ATOMIC_SEQ_CST);
+		meet();
+	}
+}
+
+static bool on_ipi(struct frame *f)
+{
+	if (f->vector == 0x40) {
+		got_ipi[apic_id()]++;
+		invlpg(0x8000000000);
+	} else if (f->vector != 2) {
+		return false;
+	}
+	if (f->vector != 2)
+		wrmsr(0x80b, 0);
+	return true;
+}
+
+static volatile uint64_t seen_value;
+static uint64_t *page_one, *page_two, *remote_entry;
+
+/* A page is remapped and the others told by interrupt: afterwards nobody sees the old one. */
+static void shoot_down(unsigned me)
+{
+	for (unsigned n = 0; n < 100; n++) {
+		uint64_t *now = n & 1 ? page_two : page_one;
+
+		if (!me) {
+			unsigned before[17];
+
+			for (unsigned k = 1; k < total; k++)
+				before[k] = got_ipi[k];
+			*remote_entry = (uint64_t)now | PAGE_P;
+			invlpg(0x8000000000);
+			wrmsr(0x830, 0xc4040);
+			for (unsigned k = 1; k < total; k++)
+				while (got_ipi[k] == before[k])
+					pause();
+		}
+		meet();
+		if (*(volatile uint64_t *)0x8000000000 != *now)
+			__atomic_add_fetch(&seen_value, 1, __ATOMIC_SEQ_CST);
+		meet();
+	}
+}
+
+static void everything(unsigned me)
+{
+	add(me);
+	litmus(me);
+	modify_code(me);
+	shoot_down(me);
+}
+
+void test_other(unsigned index)
+{
+	wrmsr(0x1b, rdmsr(0x1b) | 0xc00);
+	wrmsr(0x80f, 0x1ff);
+	(void)index;
+	__atomic_add_fetch(&awake, 1, __ATOMIC_SEQ_CST);
+	while (!total)
+		pause();
+	__asm__ volatile("sti");
+	everything(apic_id());
+	__atomic_add_fetch(&finished, 1, __ATOMIC_SEQ_CST);
+}
+
+void test_main(void)
+{
+	uint8_t *code = new_page();
+	unsigned n;
+
+	on_trap = on_ipi;
+	page_one = new_page();
+	page_two = new_page();
+	page_one[0] = 1, page_two[0] = 2;
+	remote_entry = map_page(0x8000000000, (uint64_t)page_one, PAGE_P);
+	code[0] = 0xb8, code[5] = 0xc3;
+	shared_code = (uint32_t (*)(void))code;
+	n = start_processors();
+	while (awake < n - 1)
+		pause();
+	check("all processors run", true);
+	total = n;
+	everything(0);
+	while (finished < n - 1)
+		pause();
+	check_equal("locked additions", counter, (uint64_t)n * ADDS);
+	check_equal("locked additions across two pages", *(uint64_t *)((char *)split_line + 4092), n * 200ull);
+	check_equal("store buffering with fences", forbidden[0], 0);
+	check_equal("message passing", forbidden[1], 0);
+	check_equal("independent reads of independent writes", forbidden[2], 0);
+	check_equal("code changed by another processor", stale, 0);
+	check_equal("pages remapped by another processor", seen_value, 0);
+}
