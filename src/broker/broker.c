@@ -150,7 +150,7 @@ static void take_signal(struct broker *b)
 	if (read(b->signals, &info, sizeof(info)) != sizeof(info))
 		return;
 	if (info.ssi_signo == SIGCHLD)
-		b->gone |= waitpid(b->machine, NULL, WNOHANG) == b->machine;
+		b->gone |= waitpid(b->machine, &b->end->wait_status, WNOHANG) == b->machine;
 	else
 		ask_to_stop(b);
 }

@@ -37,6 +37,7 @@ enum broker_outcome { BROKER_ENDED, BROKER_REFUSED, BROKER_STOPPED, BROKER_MACHI
 struct broker_end {
 	enum broker_outcome outcome;
 	int32_t code, debug_exit_code; /* of RECORD_ENDED and RECORD_REFUSED */
+	int wait_status; /* of the machine process, as waitpid() has it */
 	char text[RING_RECORD_MAX_BYTES + 1]; /* for people; may hold any byte but NUL */
 	char statistics[RING_RECORD_MAX_BYTES + 1];
 };

@@ -21,6 +21,7 @@ struct process {
 	struct broker_client *client;
 	struct machine *machine;
 	pthread_t listener;
+	pthread_barrier_t listening; /* a thread's first system calls are not in the list: it must be through them before lock-down */
 	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
 };
 
@@ -41,6 +42,7 @@ static void *listen_to_broker(void *context)
 	uint32_t kind, bytes;
 	uint64_t count;
 
+	pthread_barrier_wait(&p->listening);
 	while (read(p->client->event_in, &count, 8) == 8)
 		while (ring_get(&p->client->from_broker, &kind, data, &bytes) > 0)
 			if (kind == RECORD_INPUT)
@@ -106,6 +108,7 @@ int machine_process(struct broker_client *client, struct machine_options *option
 	time_t now = 0;
 	int error = lockdown_before_threads(LOCKDOWN_MACHINE);
 
+	pthread_barrier_init(&p.listening, NULL, 2);
 	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
 	close_files(client);
 	options->console = console;
@@ -119,6 +122,7 @@ int machine_process(struct broker_client *client, struct machine_options *option
 		tell_refusal(&p, error, reason);
 		return 0;
 	}
+	pthread_barrier_wait(&p.listening);
 	end = machine_run(p.machine);
 	if (statistics) {
 		machine_statistics(p.machine, text, sizeof(text));

@@ -173,7 +173,8 @@ static int end_code(const struct broker_end *end, const char *kernel)
 	case BROKER_STOPPED: return 0;
 	case BROKER_REFUSED: return refusal(end, kernel);
 	case BROKER_MACHINE_DIED:
-		print_foreign("umbra: the machine process ended on a fault of its own, please report it: ", end->text);
+		fprintf(stderr, "umbra: the machine process ended on a fault of its own (status %#x), please report it", (unsigned)end->wait_status);
+		print_foreign(": ", end->text);
 		return EXIT_FAULT;
 	case BROKER_RUBBISH: return complain(EXIT_FAULT, "the machine process broke the protocol", "broker", "please report it");
 	default: break;

@@ -185,7 +185,8 @@ static struct engine *make_guest(void)
 	s = engine_cpu_state(cpu);
 	s->cr0 = CR0_PE | CR0_PG | 0x30;
 	s->cr3 = TABLES;
-	s->cr4 = CR4_PAE | 0x600;
+	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
+	s->xcr0 = 7;
 	s->efer = EFER_LME | EFER_LMA;
 	s->code_bits = 64;
 	s->segment[X86_CS].attributes = 0xa09b;
