@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -241,27 +242,26 @@ static void reset(struct soft_engine *e)
 		soft_flush_jumps(e->cpus[n], true);
 }
 
-enum { JUMP_MODE_BITS = 6, JUMP_EPOCHS = 1 << (32 - JUMP_MODE_BITS) };
-
 /* Mode and epoch: user and kernel entries are dropped apart, by a new epoch each. */
-static uint32_t jump_key(const struct soft_cpu *cpu, uint32_t mode)
+static uint64_t jump_key(const struct soft_cpu *cpu, uint32_t mode)
 {
-	return cpu->jump_epoch[mode & MODE_USER ? 1 : 0] << JUMP_MODE_BITS | (mode & ((1 << JUMP_MODE_BITS) - 1));
+	uint64_t x = cpu->engine->secret + ((uint64_t)cpu->jump_epoch[mode & MODE_USER ? 1 : 0] << 8 | (mode & 0x7f)) * 0x9e3779b97f4a7c15ull;
+
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+	return x ^ x >> 31;
 }
 
 /* Addresses may lead elsewhere now; unless global, those of global pages do not. */
 void soft_flush_jumps(struct soft_cpu *cpu, bool global)
 {
 	for (int user = global || cpu->kernel_jumps_local ? 0 : 1; user < 2; user++)
-		if (++cpu->jump_epoch[user] == JUMP_EPOCHS - 1) {
-			memset(cpu->jump_cache, 0, sizeof(cpu->jump_cache));
-			cpu->jump_epoch[0] = cpu->jump_epoch[1] = 1;
-		}
+		cpu->jump_epoch[user]++;
 	if (global || cpu->kernel_jumps_local) {
 		memset(cpu->code_filter, 0, sizeof(cpu->code_filter));
 		cpu->kernel_jumps_local = false;
 	}
-	cpu->jump_key = JUMP_KEY_NONE;
+	cpu->jump_key = cpu->engine->no_key;
 }
 
 static struct jump_entry *jump_entry(struct soft_cpu *cpu, uint64_t rip) { return &cpu->jump_cache[(rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1)]; }
@@ -293,8 +293,8 @@ static void kill_block(struct soft_engine *e, struct block *b)
 	for (unsigned n = 0; n < e->cpu_count; n++) {
 		struct jump_entry *j = jump_entry(e->cpus[n], b->gva);
 
-		if (__atomic_load_n(&j->host, __ATOMIC_SEQ_CST) == (uint32_t)(uintptr_t)(e->code_run + b->host_offset))
-			__atomic_store_n(&j->key, 0, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&j->host, __ATOMIC_SEQ_CST) == (uint64_t)(e->code_run + b->host_offset))
+			__atomic_store_n(&j->sum, 0, __ATOMIC_SEQ_CST);
 	}
 	replace_entry(e->code_write + b->host_offset, stub + flag_save_bytes);
 	replace_entry(e->code_write + b->direct_offset, stub);
@@ -492,14 +492,16 @@ static void note_page(struct soft_cpu *cpu, uint64_t linear)
 	cpu->code_filter[bit >> 6] |= 1ull << (bit & 63);
 }
 
-static void remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint32_t key, unsigned rights)
+static void remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint64_t key, unsigned rights)
 {
 	struct jump_entry *j = jump_entry(cpu, b->gva);
 
-	*j = (struct jump_entry){ b->gva, (uint32_t)(uintptr_t)(cpu->engine->code_run + b->host_offset), key };
+	j->sum = 0;
+	__atomic_store_n(&j->host, (uint64_t)(cpu->engine->code_run + b->host_offset), __ATOMIC_SEQ_CST);
+	__atomic_store_n(&j->sum, b->gva + key, __ATOMIC_SEQ_CST);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (b->dead) /* since it was found: kill_block() may have been here before; what leads to a dead block would never end */
-		j->key = 0;
+		j->sum = 0;
 	cpu->kernel_jumps_local |= !(b->mode & MODE_USER) && !(rights & RIGHT_GLOBAL);
 	note_page(cpu, linear);
 	if (b->mode & BLOCK_STRADDLES)
@@ -511,7 +513,7 @@ static void enter_mode(struct soft_cpu *cpu, uint32_t mode)
 {
 	__atomic_store_n(&cpu->jump_key, jump_key(cpu, mode), __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&cpu->kick, __ATOMIC_SEQ_CST))
-		cpu->jump_key = JUMP_KEY_NONE;
+		cpu->jump_key = cpu->engine->no_key;
 }
 
 /* As soft_dispatch(), for the usual case that nothing is pending and the jump cache knows the way; NULL if not so. */
@@ -525,11 +527,11 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 	    cpu->kick || (cpu->interrupt_pending && s->interrupt_flag))
 		return NULL;
 	mode = soft_mode(cpu);
-	if (j->gva != s->rip || j->key != jump_key(cpu, mode))
+	if (j->sum != s->rip + jump_key(cpu, mode))
 		return NULL;
 	soft_select_view(cpu);
 	enter_mode(cpu, mode);
-	return (void *)(uintptr_t)j->host;
+	return (void *)j->host;
 }
 
 /* After a system instruction. */
@@ -602,7 +604,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		cpu->trap_after = cpu->state.rflags & FLAG_TF;
 		cpu->single_once = false;
 		cpu->state.interrupt_shadow = 0;
-		cpu->jump_key = JUMP_KEY_NONE; /* the block leaves through the jump cache: come back here */
+		cpu->jump_key = cpu->engine->no_key; /* the block leaves through the jump cache: come back here */
 	} else {
 		enter_mode(cpu, mode);
 		remember_jump(cpu, b, linear, jump_key(cpu, mode), rights);
@@ -733,7 +735,7 @@ enum engine_exit engine_run(struct engine_cpu *opaque)
 void soft_kick(struct soft_cpu *cpu, uint32_t why)
 {
 	__atomic_fetch_or(&cpu->kick, why, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&cpu->jump_key, JUMP_KEY_NONE, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->jump_key, cpu->engine->no_key, __ATOMIC_SEQ_CST);
 }
 
 void engine_kick(struct engine_cpu *opaque) { soft_kick((struct soft_cpu *)opaque, KICK_EVENT); }
@@ -774,20 +776,6 @@ static void *reserve(size_t bytes)
 	return at == MAP_FAILED ? NULL : at;
 }
 
-/* Below 4 GiB, so that 32 bits name an address in it. */
-static uint8_t *map_low(int fd, size_t bytes)
-{
-	for (uint64_t at = 1ull << 28; at + bytes <= 1ull << 32; at += 1ull << 24) {
-		void *got = mmap((void *)at, bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
-
-		if (got == (void *)at)
-			return got;
-		if (got != MAP_FAILED)
-			munmap(got, bytes); /* a kernel that does not know the flag */
-	}
-	return MAP_FAILED;
-}
-
 struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 {
 	struct soft_engine *e = calloc(1, sizeof(*e));
@@ -799,10 +787,10 @@ struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 	e->ram_bytes = ram_bytes;
 	e->low_bytes = low_bytes;
 	e->code_bytes = 64 << 20;
-	if (ftruncate(fd, (off_t)e->code_bytes))
+	if (ftruncate(fd, (off_t)e->code_bytes) || getrandom(&e->secret, 8, 0) != 8 || getrandom(&e->no_key, 8, 0) != 8)
 		return NULL;
 	e->code_write = mmap(NULL, e->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	e->code_run = map_low(fd, e->code_bytes);
+	e->code_run = mmap(NULL, e->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
 	close(fd);
 	e->blocks = reserve(MAX_BLOCKS * sizeof(*e->blocks));
 	e->hash = reserve(HASH_BUCKETS * sizeof(*e->hash));
@@ -841,7 +829,6 @@ struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_
 	cpu->ops_context = context;
 	*(uint16_t *)(void *)(cpu->vector) = 0x37f;
 	*(uint32_t *)(void *)(cpu->vector + 24) = 0x1f80;
-	cpu->jump_epoch[0] = cpu->jump_epoch[1] = 1;
 	if (e->cpu_count) {
 		const struct soft_cpu *first = e->cpus[0];
 

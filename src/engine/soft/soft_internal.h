@@ -34,9 +34,11 @@ enum { PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL
 #define TABLE_BYTES (1ull << 39)
 enum { JUMP_CACHE_ENTRIES = 16384, JOURNAL_ENTRIES = 1 << 16 };
 
-/* host: the code cache lies below 4 GiB. key: whose entry it is; 0: nobody's. No key is JUMP_KEY_NONE. */
-#define JUMP_KEY_NONE 0xffffffffu
-struct jump_entry { uint64_t gva; uint32_t host, key; };
+/*
+ * sum: address + key of mode and epoch. Keys are secret 64-bit numbers, so that one comparison of the whole sum tells both; a
+ * guest that wants a wrong hit has to guess the difference of two of them.
+ */
+struct jump_entry { uint64_t sum, host; };
 
 struct block {
 	uint64_t gva, gpa;
@@ -71,7 +73,7 @@ struct soft_cpu {
 	struct soft_cpu *self;
 	uint32_t kick;             /* KICK_*: polled by translated code */
 	uint32_t interrupt_pending; /* looked at when IF becomes 1 */
-	uint32_t jump_key;         /* of the running mode; JUMP_KEY_NONE after a kick: nothing matches, the dispatcher is next */
+	uint64_t jump_key;         /* of the running mode; no_key after a kick: nothing matches, the dispatcher is next */
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss;
 	uint64_t view_read[VIEWS], view_write[VIEWS];
@@ -115,6 +117,7 @@ struct soft_engine {
 	uint32_t map_count;
 	uint8_t *frame_flags;     /* changed atomically */
 	struct soft_lock lock;    /* blocks, hash, maps, page_blocks, code space, and what exclusive.c says */
+	uint64_t secret, no_key;  /* of the jump caches */
 	uint64_t generation;      /* of the code cache; changes when it is emptied */
 	void *leave, *enter, *signal;
 	struct soft_cpu *cpus[MAX_CPUS], *owner;

@@ -459,28 +459,24 @@ static uint32_t jump_index(uint64_t rip) { return (uint32_t)((rip ^ rip >> 12) &
 static void exit_constant(struct translation *t, uint64_t target)
 {
 	size_t entry = offsetof(struct soft_cpu, jump_cache) + jump_index(target) * sizeof(struct jump_entry);
-	uint8_t *miss[2];
+	uint8_t *miss;
 
 	emit_constant(out(t), R11, target);
 	emit_store(out(t), R11, CPU(state.rip));
-	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, gva)));
-	miss[0] = emit_jcc(out(t), CC_NZ);
-	emit_rm(out(t), OP32(0x8b), R11, CPU(jump_key));
-	emit_rm(out(t), OP32(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, key)));
-	miss[1] = emit_jcc(out(t), CC_NZ);
-	emit_rm(out(t), OP32(0x8b), R10, cpu_mem(entry + offsetof(struct jump_entry, host)));
-	emit_rr(out(t), OP32(0xff), 4, R10);
-	for (int n = 0; n < 2; n++)
-		set_jump(miss[n], out(t)->out);
+	emit_rm(out(t), OP64(0x03), R11, CPU(jump_key));
+	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, sum)));
+	miss = emit_jcc(out(t), CC_NZ);
+	emit_jmp_cpu(out(t), entry + offsetof(struct jump_entry, host));
+	set_jump(miss, out(t)->out);
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
 }
 
-/* To the address in r11. Flags are in flags_word. The whole address is compared: a non-canonical one never hits. */
+/* To the address in r11. Flags are in flags_word. */
 static void exit_indirect(struct translation *t)
 {
 	size_t cache = offsetof(struct soft_cpu, jump_cache);
 	struct host_mem entry = { .base = R10, .index = NO_REG, .gs = true, .disp = (int32_t)cache };
-	uint8_t *miss[2];
+	uint8_t *miss;
 
 	emit_store(out(t), R11, CPU(state.rip));
 	emit_rr(out(t), (struct host_op){ .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true }, R10, R11);
@@ -490,17 +486,12 @@ static void exit_indirect(struct translation *t)
 	emit32(out(t), JUMP_CACHE_ENTRIES - 1);
 	emit_rr(out(t), OP32(0xc1), 4, R10);
 	emit8(out(t), 4);
+	emit_rm(out(t), OP64(0x03), R11, CPU(jump_key));
 	emit_rm(out(t), OP64(0x3b), R11, entry);
-	miss[0] = emit_jcc(out(t), CC_NZ);
-	emit_rm(out(t), OP32(0x8b), R11, CPU(jump_key));
-	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, key));
-	emit_rm(out(t), OP32(0x3b), R11, entry);
-	miss[1] = emit_jcc(out(t), CC_NZ);
+	miss = emit_jcc(out(t), CC_NZ);
 	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
-	emit_rm(out(t), OP32(0x8b), R10, entry);
-	emit_rr(out(t), OP32(0xff), 4, R10);
-	for (int n = 0; n < 2; n++)
-		set_jump(miss[n], out(t)->out);
+	emit_rm(out(t), OP32(0xff), 4, entry);
+	set_jump(miss, out(t)->out);
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
 }
 
