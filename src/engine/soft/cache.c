@@ -190,36 +190,46 @@ static void make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------------------- */
 
+static uint32_t part_offset(const struct block *b, bool cold) { return cold ? b->cold_offset : b->host_offset; }
+
+/* The block whose hot or cold part holds host_pc. */
 struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc)
 {
 	uint64_t offset = host_pc - (uint64_t)e->code_run;
 	uint32_t low = 0, high = __atomic_load_n(&e->block_count, __ATOMIC_ACQUIRE);
+	bool cold = offset >= e->cold_start;
+	struct block *b;
 
 	if (offset >= e->code_bytes)
 		return NULL;
 	while (low < high) {
 		uint32_t middle = (low + high) / 2;
 
-		if (e->blocks[middle].host_offset <= offset)
+		if (part_offset(&e->blocks[middle], cold) <= offset)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low && offset < e->blocks[low - 1].host_offset + e->blocks[low - 1].host_bytes ? &e->blocks[low - 1] : NULL;
+	b = low ? &e->blocks[low - 1] : NULL;
+	return b && offset < part_offset(b, cold) + (cold ? b->cold_bytes : b->host_bytes) ? b : NULL;
 }
 
 bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, uint64_t *ret_next)
 {
 	struct block *b = soft_block_of(e, host_pc);
-	uint32_t offset, n;
+	bool cold = host_pc - (uint64_t)e->code_run >= e->cold_start;
+	const struct pc_map *map;
+	uint32_t offset, n, count;
 
 	if (!b)
 		return false;
-	offset = (uint32_t)(host_pc - (uint64_t)e->code_run - b->host_offset);
-	for (n = 1; n < b->insns && e->maps[b->map_first + n].host <= offset; n++)
+	map = &e->maps[b->map_first + (cold ? b->maps : 0u)];
+	count = cold ? b->cold_maps : b->maps;
+	offset = (uint32_t)(host_pc - (uint64_t)e->code_run - part_offset(b, cold));
+	for (n = 1; n < count && map[n].host <= offset; n++)
 		;
-	*ret_rip = b->gva + e->maps[b->map_first + n - 1].guest;
-	*ret_next = *ret_rip + e->maps[b->map_first + n - 1].length;
+	*ret_rip = b->gva + map[n - 1].guest;
+	*ret_next = *ret_rip + map[n - 1].length;
 	return true;
 }
 
@@ -233,6 +243,7 @@ static void reset(struct soft_engine *e)
 {
 	e->block_count = e->map_count = e->straddlers = 0;
 	e->code_used = e->thunks_end;
+	e->cold_used = e->cold_start;
 	e->generation++;
 	memset(e->hash, 0, HASH_BUCKETS * sizeof(*e->hash));
 	memset(e->page_blocks, 0, (e->ram_bytes >> 12) * sizeof(*e->page_blocks));
@@ -304,12 +315,16 @@ static void kill_block(struct soft_engine *e, struct block *b)
 void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)
 {
 	uint64_t frame = soft_frame(e, soft_hva(e, gpa));
+	bool all;
 
 	soft_acquire(&e->lock);
+	all = ++e->frame_writes[frame] >= WRITES_UNTIL_DATA; /* a page that held code once and is data now */
+	if (all)
+		e->frame_writes[frame] = 0;
 	for (uint32_t *link = &e->page_blocks[frame]; *link;) {
 		struct block *b = &e->blocks[*link - 1];
 
-		if (gpa < b->gpa + b->guest_bytes && gpa + bytes > b->gpa) {
+		if (all || (gpa < b->gpa + b->guest_bytes && gpa + bytes > b->gpa)) {
 			if (!b->dead)
 				kill_block(e, b);
 			*link = b->next_in_page;
@@ -321,13 +336,17 @@ void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)
 		for (uint32_t *link = &e->straddlers; *link;) {
 			struct block *b = &e->blocks[*link - 1];
 
-			if (!b->dead && gpa < b->second_gpa + 15 && gpa + bytes > b->second_gpa)
+			bool here = b->second_gpa >> 12 == gpa >> 12;
+
+			if (!b->dead && here && (all || (gpa < b->second_gpa + 15 && gpa + bytes > b->second_gpa)))
 				kill_block(e, b); /* it stays in the list of its first page until that is written */
 			if (b->dead)
 				*link = b->next_straddler;
 			else
 				link = &b->next_straddler;
 		}
+	if (all)
+		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_STRADDLED, __ATOMIC_SEQ_CST);
 	if (!e->page_blocks[frame] && !(e->frame_flags[frame] & FRAME_STRADDLED))
 		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_CODE, __ATOMIC_SEQ_CST);
 	soft_release(&e->lock);
@@ -404,7 +423,7 @@ static struct block *look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t second
 
 static bool is_full(const struct soft_engine *e)
 {
-	return e->code_used + (128 << 10) > e->code_bytes || e->block_count + 1 >= MAX_BLOCKS || e->map_count + 512 > MAX_MAPS;
+	return e->code_used + (128 << 10) > e->cold_start || e->cold_used + (128 << 10) > e->code_bytes || e->block_count + 1 >= MAX_BLOCKS || e->map_count + 512 > MAX_MAPS;
 }
 
 static void insert_block(struct soft_engine *e, struct block *b, uint64_t frame, uint32_t mode)
@@ -787,6 +806,7 @@ struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 	e->ram_bytes = ram_bytes;
 	e->low_bytes = low_bytes;
 	e->code_bytes = 64 << 20;
+	e->cold_start = e->cold_used = 24 << 20;
 	if (ftruncate(fd, (off_t)e->code_bytes) || getrandom(&e->secret, 8, 0) != 8 || getrandom(&e->no_key, 8, 0) != 8)
 		return NULL;
 	e->code_write = mmap(NULL, e->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -797,7 +817,8 @@ struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 	e->maps = reserve(MAX_MAPS * sizeof(*e->maps));
 	e->page_blocks = reserve((ram_bytes >> 12) * sizeof(*e->page_blocks));
 	e->frame_flags = reserve(ram_bytes >> 12);
-	if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED || !e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags)
+	e->frame_writes = reserve(ram_bytes >> 12);
+	if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED || !e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags || !e->frame_writes)
 		return NULL;
 	return (struct engine *)e;
 }
@@ -850,7 +871,7 @@ size_t engine_statistics(struct engine_cpu *opaque, char *text, size_t bytes)
 {
 	struct soft_cpu *c = (struct soft_cpu *)opaque;
 	int n = snprintf(text, bytes, "rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu code %zu KiB\n", c->state.rip,
-			 c->translations, c->fills, c->misses, c->chains, c->systems, c->engine->code_used >> 10);
+			 c->translations, c->fills, c->misses, c->chains, c->systems, (c->engine->code_used + c->engine->cold_used - c->engine->cold_start) >> 10);
 
 	return n < 0 ? 0 : (size_t)n < bytes ? (size_t)n : bytes - 1;
 }

@@ -46,16 +46,17 @@ struct block {
 	uint32_t next_straddler; /* index + 1 */
 	uint32_t mode;
 	uint32_t host_offset, host_bytes; /* in the code cache: the indirect entry */
+	uint32_t cold_offset, cold_bytes; /* slow paths, in the upper part of the cache */
 	uint32_t direct_offset;
 	uint16_t guest_bytes;
-	uint16_t insns;
-	uint32_t map_first;      /* index of the first pc_map */
+	uint16_t maps, cold_maps;
+	uint32_t map_first;      /* index of the first pc_map; those of the cold part follow */
 	uint32_t next_in_hash, next_in_page; /* indices + 1 */
 	uint32_t stub_offset;    /* where a patched entry leads */
 	bool dead;
 };
 
-struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets from block start; host of the instruction's begin */
+struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets from the part's begin; host: of the instruction's */
 
 struct memory_site { /* follows the jump to the slow thunk; all offsets are relative to the site itself */
 	int32_t retry, bounce;
@@ -104,18 +105,20 @@ struct soft_cpu {
 	int stop_why;
 };
 
+enum { WRITES_UNTIL_DATA = 64 };
 enum { KICK_EVENT = 1, KICK_PARK = 2, MAX_CPUS = 64 };
 
 struct soft_engine {
 	uint8_t *ram;
 	uint64_t ram_bytes, low_bytes; /* RAM [0, low) and [4 GiB, ...) */
 	uint8_t *code_write, *code_run;
-	size_t code_bytes, code_used, thunks_end;
+	size_t code_bytes, code_used, thunks_end, cold_start, cold_used; /* hot parts below cold_start, cold ones from there */
 	struct block *blocks;
 	uint32_t block_count, *hash, *page_blocks, straddlers;
 	struct pc_map *maps;
 	uint32_t map_count;
 	uint8_t *frame_flags;     /* changed atomically */
+	uint8_t *frame_writes;    /* since it holds code: at WRITES_UNTIL_DATA its code is given up */
 	struct soft_lock lock;    /* blocks, hash, maps, page_blocks, code space, and what exclusive.c says */
 	uint64_t secret, no_key;  /* of the jump caches */
 	uint64_t generation;      /* of the code cache; changes when it is emptied */

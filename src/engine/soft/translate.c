@@ -21,7 +21,7 @@ struct cold {
 	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM } kind;
 	uint8_t *from[8]; /* rel32s that lead here */
 	unsigned from_count;
-	uint8_t *retry, *back, *after;
+	uint8_t *crossing, *lookup, *retry, *back, *after; /* crossing: the jump taken when the access may cross a page */
 	struct host_mem ea;
 	bool ea_in_r10, write, read, flags_in_word, rax_in_temp;
 	uint16_t bytes;
@@ -145,8 +145,9 @@ static struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool 
 	if (bytes > 1) {
 		emit_rr(e, OP32(0xf7), 0, R11);
 		emit32(e, 0xfff & ~(span - 1));
-		c->from[0] = emit_jcc(e, CC_Z);
+		c->crossing = emit_jcc(e, CC_Z);
 	}
+	c->lookup = e->out;
 	emit_rr(e, (struct host_op){ .kind = X86_KIND_VEX128, .map = 2, .opcode = 0xf7, .w = true, .vvvv = table }, R11, R11);
 	emit_load(e, R11, (struct host_mem){ .base = table, .index = R11, .scale_log2 = 3, .disp = -(int32_t)TABLE_BIAS });
 	emit_rr(e, OP32(0xf6), 0, R11);
@@ -1220,6 +1221,28 @@ static void translate_insn(struct translation *t)
 
 /* ---- the cold part ------------------------------------------------------------------------------------------------------------- */
 
+/* The test on the path also stops what ends just behind a page's begin without crossing it: that goes back. */
+static void sort_out_crossing(struct translation *t, struct cold *c)
+{
+	struct host_mem last = c->ea;
+	uint8_t *over, *crosses;
+
+	over = c->from[1] ? emit_jmp(out(t)) : NULL;
+	set_jump(c->crossing, out(t)->out);
+	emit_lea(out(t), R11, c->ea);
+	emit_rr(out(t), OP32(0x81), 4, R11);
+	emit32(out(t), 4095);
+	emit_rr(out(t), OP32(0x81), 7, R11);
+	emit32(out(t), 4096u - c->bytes);
+	crosses = emit_jcc(out(t), 7);
+	last.disp += c->bytes - 1;
+	emit_lea(out(t), R11, last);
+	set_jump(emit_jmp(out(t)), c->lookup);
+	set_jump(crosses, out(t)->out);
+	if (over)
+		set_jump(over, out(t)->out);
+}
+
 static void cold_memory(struct translation *t, struct cold *c)
 {
 	const struct x86_insn *i = &t->at->insn;
@@ -1229,6 +1252,8 @@ static void cold_memory(struct translation *t, struct cold *c)
 	uint8_t *to_site, *bounce, *at_site;
 	size_t copied = (size_t)(c->after - c->back);
 
+	if (c->crossing)
+		sort_out_crossing(t, c);
 	if (!c->ea_in_r10)
 		emit_lea(out(t), R10, c->ea);
 	to_site = emit_lea_rip(out(t), R11);
@@ -1489,11 +1514,16 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 	} else if (!t.ended) {
 		exit_direct(&t, after_insn(&t), false);
 	}
-	cold_part(&t);
-	emit_stub(&t);
-	b->insns = (uint16_t)(e->map_count - b->map_first);
+	b->maps = (uint16_t)(e->map_count - b->map_first);
 	b->host_bytes = (uint32_t)(t.e.out - t.base);
 	e->code_used += (size_t)(t.e.out - start);
+	b->cold_offset = (uint32_t)e->cold_used;
+	t.base = start = t.e.out = e->code_write + e->cold_used;
+	cold_part(&t);
+	emit_stub(&t);
+	b->cold_maps = (uint16_t)(e->map_count - b->map_first - b->maps);
+	b->cold_bytes = (uint32_t)(t.e.out - start);
+	e->cold_used += b->cold_bytes;
 	__atomic_store_n(&e->block_count, e->block_count + 1, __ATOMIC_RELEASE);
 	cpu->translations++;
 	if ((((t.cs_base + b->gva) & 4095) + b->guest_bytes) > 4096)
