@@ -151,7 +151,8 @@ static void *signal_thunk(struct soft_cpu *cpu)
 	uint64_t rsp = cpu->state.gpr[RSP];
 
 	cpu->state.rip = cpu->signal_rip;
-	cpu->flags_word = (cpu->signal_flags & 0xff) << 8 | (cpu->signal_flags >> 11 & 1);
+	if (!cpu->signal_in_word)
+		cpu->flags_word = (cpu->signal_flags & 0xff) << 8 | (cpu->signal_flags >> 11 & 1);
 	if (f.vector == EXC_GP && (uint64_t)((int64_t)(rsp << 16) >> 16) != rsp && is_hosts_own(cpu, &f))
 		return soft_dispatch(cpu);
 	return soft_raise(cpu, &f);
@@ -214,7 +215,7 @@ struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc)
 	return b && offset < part_offset(b, cold) + (cold ? b->cold_bytes : b->host_bytes) ? b : NULL;
 }
 
-bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, uint64_t *ret_next)
+bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, bool *ret_in_word)
 {
 	struct block *b = soft_block_of(e, host_pc);
 	bool cold = host_pc - (uint64_t)e->code_run >= e->cold_start;
@@ -229,7 +230,7 @@ bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, u
 	for (n = 1; n < count && map[n].host <= offset; n++)
 		;
 	*ret_rip = b->gva + map[n - 1].guest;
-	*ret_next = *ret_rip + map[n - 1].length;
+	*ret_in_word = map[n - 1].length & MAP_FLAGS_IN_WORD;
 	return true;
 }
 
@@ -673,9 +674,8 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	ucontext_t *u = context;
 	greg_t *g = u->uc_mcontext.gregs;
 	struct soft_cpu *cpu = running;
-	uint64_t next;
 
-	if (!cpu || !soft_guest_pc(cpu->engine, (uint64_t)g[REG_RIP], &cpu->signal_rip, &next)) {
+	if (!cpu || !soft_guest_pc(cpu->engine, (uint64_t)g[REG_RIP], &cpu->signal_rip, &cpu->signal_in_word)) {
 		own_fault(number, info, g);
 		return;
 	}

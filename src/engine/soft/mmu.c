@@ -287,9 +287,9 @@ static bool hits_own_block(struct soft_cpu *cpu, struct memory_site *site, uint6
 
 static void *raise_at(struct soft_cpu *cpu, struct memory_site *site, const struct fault *fault)
 {
-	uint64_t next;
+	bool in_word;
 
-	soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &next);
+	soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
 	return soft_raise(cpu, fault);
 }
 
@@ -320,17 +320,17 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 		return (uint8_t *)site + site->bounce;
 	}
 	if (site->write && hva && cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE && hits_own_block(cpu, site, gpa)) {
-		uint64_t next;
+		bool in_word;
 
 		/* the block would change under its own feet: this instruction alone, then the new code */
-		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &next);
+		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
 		cpu->single_once = true;
 		return soft_dispatch(cpu);
 	}
 	if (site->locked && cpu->engine->cpu_count > 1 && !cpu->alone) {
-		uint64_t next;
+		bool in_word;
 
-		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &next);
+		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
 		cpu->single_once = cpu->want_alone = true;
 		return soft_dispatch(cpu);
 	}

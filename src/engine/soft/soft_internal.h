@@ -58,6 +58,8 @@ struct block {
 
 struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets from the part's begin; host: of the instruction's */
 
+enum { MAP_FLAGS_IN_WORD = 0x8000 }; /* in pc_map.length: at a fault here flags_word has the guest's flags, not the host */
+
 struct memory_site { /* follows the jump to the slow thunk; all offsets are relative to the site itself */
 	int32_t retry, bounce;
 	uint8_t write : 1, locked : 1, stack : 1, read;
@@ -95,6 +97,7 @@ struct soft_cpu {
 	uint64_t large_filter[64], code_filter[64];
 	uint64_t signal_vector, signal_rip, signal_flags, stack_retry_rip;
 	uint32_t stack_retries, pauses;
+	bool signal_in_word;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems;
 	bool single_once, trap_after, stop;
 	bool breakpoints, watchpoints; /* one is enabled; of data */
@@ -171,7 +174,8 @@ void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
 void soft_flush_jumps(struct soft_cpu *cpu, bool global);
 bool soft_uses_fpu(const struct x86_insn *insn);
 struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc);
-bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, uint64_t *ret_next);
+/* ret_in_word: MAP_FLAGS_IN_WORD is set there. False: not in a block. */
+bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, bool *ret_in_word);
 uint32_t soft_mode(struct soft_cpu *cpu);
 
 /* exclusive.c */

@@ -15,7 +15,11 @@
 
 enum { MAX_INSNS = 64, MAX_COLD = 160, BLOCK_ROOM = 96 << 10 };
 
-struct guest_insn { struct x86_insn insn; uint64_t rip; uint8_t live_in; uint8_t raw[16]; };
+/*
+ * live_in: arithmetic flags that are looked at later. needs_flags: host flags must be the guest's when it executes.
+ * flags_in_word: the host's are not, those in flags_word are; what a fault here has to know.
+ */
+struct guest_insn { struct x86_insn insn; uint64_t rip; uint8_t live_in; bool needs_flags, flags_in_word; uint8_t raw[16]; };
 
 struct cold {
 	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM } kind;
@@ -23,7 +27,7 @@ struct cold {
 	unsigned from_count;
 	uint8_t *crossing, *lookup, *retry, *back, *after; /* crossing: the jump taken when the access may cross a page */
 	struct host_mem ea;
-	bool ea_in_r10, write, read, flags_in_word, rax_in_temp;
+	bool ea_in_r10, write, read, flags_in_word, rax_in_temp, keeps_result, restores;
 	uint16_t bytes;
 	uint64_t target, rip, next_rip;
 };
@@ -45,6 +49,8 @@ struct translation {
 	struct block *block;
 	uint64_t rip_mask;
 	bool ended, next_straddles;
+	bool flags_set;              /* the instruction's translation has set the next two itself */
+	bool host_flags, word_flags; /* where the guest's flags are now: in the host's, in flags_word, or in both */
 };
 
 static bool displaced(uint8_t reg) { return reg == 10 || reg == 11 || reg == 14 || reg == 15; }
@@ -59,7 +65,42 @@ static struct cold *new_cold(struct translation *t, int kind)
 	c->kind = kind;
 	c->rip = t->at->rip;
 	c->next_rip = (t->at->rip + t->at->insn.length) & t->rip_mask;
+	c->flags_in_word = t->word_flags;
 	return c;
+}
+
+/* ---- flags ---------------------------------------------------------------------------------------------------------------- */
+
+static void save_flags(struct translation *t)
+{
+	if (!t->word_flags)
+		emit_save_flags(out(t), true);
+	t->word_flags = true;
+}
+
+/* Before code of ours that changes the host's flags; r10 is free. They come back when somebody needs them, not before. */
+static void leave_flags(struct translation *t)
+{
+	if (!t->at->live_in)
+		return;
+	save_flags(t);
+	t->host_flags = false;
+}
+
+/* Before the guest's instruction itself. */
+static void want_flags(struct translation *t)
+{
+	if (t->at->needs_flags && !t->host_flags) {
+		emit_restore_flags(out(t));
+		t->host_flags = true;
+	}
+}
+
+static void end_access(struct translation *t, struct cold *c)
+{
+	c->after = out(t)->out;
+	c->keeps_result = t->at->insn.encoding.flags_written;
+	c->restores = t->host_flags && t->at->live_in;
 }
 
 /* ---- addresses ------------------------------------------------------------------------------------------------------------ */
@@ -352,15 +393,14 @@ static void add_bit_string_offset(struct translation *t, const struct x86_insn *
 	emit_lea(out(t), R10, (struct host_mem){ .base = R10, .index = R11, .scale_log2 = log2 });
 }
 
-static void copy_bit_string(struct translation *t, bool live)
+static void copy_bit_string(struct translation *t)
 {
 	struct x86_insn masked = t->at->insn;
 	struct renaming r = { .spilled = NO_REG };
 	struct host_mem at_r10 = mem(R10, 0);
 	struct cold *c;
 
-	if (live)
-		emit_save_flags(out(t), false);
+	leave_flags(t);
 	emit_linear(t, &masked);
 	add_bit_string_offset(t, &masked);
 	c = emit_lookup(t, mem(R10, 0), true, masked.operand_bytes, true, masked.opcode != 0xa3);
@@ -371,18 +411,17 @@ static void copy_bit_string(struct translation *t, bool live)
 		emit_mov(out(t), R11, masked.reg);
 	emit_rr(out(t), OP32(0x83), 4, R11);
 	emit8(out(t), (uint8_t)(masked.operand_bytes * 8 - 1));
-	if (live)
-		emit_restore_flags(out(t));
+	want_flags(t);
 	masked.encoding.attributes &= (uint16_t)~X86_ENC_REG_GPR;
 	masked.reg = R11;
 	put_copy(t, &masked, &r, &at_r10);
-	c->after = out(t)->out;
+	end_access(t, c);
 }
 
 static void copy_memory(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
-	bool live = t->at->live_in, write = i->encoding.attributes & X86_ENC_MEM_WRITE;
+	bool write = i->encoding.attributes & X86_ENC_MEM_WRITE;
 	unsigned bytes = i->mem_bytes ? i->mem_bytes : 1;
 	bool simple = simple_address(t, i, bytes);
 	struct host_mem ea = simple ? mem(i->base, i->disp) : mem(R10, 0), access;
@@ -391,11 +430,10 @@ static void copy_memory(struct translation *t)
 	struct cold *c;
 
 	if (bit_string(i)) {
-		copy_bit_string(t, live);
+		copy_bit_string(t);
 		return;
 	}
-	if (live)
-		emit_save_flags(out(t), false);
+	leave_flags(t);
 	if (!simple)
 		emit_linear(t, i);
 	c = emit_lookup(t, ea, !simple, bytes, i->encoding.attributes & X86_ENC_MEM_READ, write);
@@ -406,10 +444,9 @@ static void copy_memory(struct translation *t)
 		access = mem(R10, 0);
 	}
 	assign(t, &r, &free_reg, 1);
-	if (live)
-		emit_restore_flags(out(t));
+	want_flags(t);
 	put_copy(t, i, &r, &access);
-	c->after = out(t)->out;
+	end_access(t, c);
 	put_back(t, &r);
 }
 
@@ -504,21 +541,19 @@ static void align_rel32(struct translation *t, unsigned opcode_bytes)
 		emit8(out(t), 0x90);
 }
 
-/* An unconditional exit to a known target; flags are the guest's in the host flags, or already in flags_word. */
-static void exit_direct(struct translation *t, uint64_t target, bool in_word)
+/* An unconditional exit to a known target. */
+static void exit_direct(struct translation *t, uint64_t target)
 {
 	struct cold *c;
 
 	t->ended = true;
 	if (!same_page(t, target)) {
-		if (!in_word)
-			emit_save_flags(out(t), true);
+		save_flags(t);
 		exit_constant(t, target);
 		return;
 	}
 	c = new_cold(t, target > t->at->rip ? COLD_CHAIN : COLD_POLL);
 	c->target = target;
-	c->flags_in_word = in_word;
 	align_rel32(t, 1);
 	c->from[0] = emit_jmp(out(t));
 }
@@ -545,10 +580,9 @@ static void emit_system(struct translation *t)
 	out(t)->out += sizeof(t->at->insn);
 }
 
-static void system_exit(struct translation *t, bool flags_saved)
+static void system_exit(struct translation *t)
 {
-	if (!flags_saved)
-		emit_save_flags(out(t), true);
+	save_flags(t);
 	emit_system(t);
 	t->ended = true;
 }
@@ -565,10 +599,9 @@ static void or_else(struct translation *t, struct cold *c, uint8_t cc) { c->from
 
 /* ---- stack and control ------------------------------------------------------------------------------------------------------- */
 
-static struct cold *push_lookup(struct translation *t, bool live)
+static struct cold *push_lookup(struct translation *t)
 {
-	if (live)
-		emit_save_flags(out(t), false);
+	leave_flags(t);
 	return emit_lookup(t, mem(RSP, -8), false, 8, false, true);
 }
 
@@ -577,20 +610,18 @@ static const struct host_mem popped = { .base = RSP, .index = R11, .disp = -1 };
 
 static void push_register(struct translation *t, uint8_t reg)
 {
-	struct cold *c = push_lookup(t, t->at->live_in);
+	struct cold *c = push_lookup(t);
 
 	if (displaced(reg))
 		emit_load(out(t), R10, slot(reg));
 	emit_store(out(t), displaced(reg) ? R10 : reg, pushed);
-	if (t->at->live_in)
-		emit_restore_flags(out(t));
-	c->after = out(t)->out;
+	end_access(t, c);
 	emit_lea(out(t), RSP, mem(RSP, -8));
 }
 
-static void push_constant(struct translation *t, uint64_t value, bool live, bool restore)
+static void push_constant(struct translation *t, uint64_t value)
 {
-	struct cold *c = push_lookup(t, live);
+	struct cold *c = push_lookup(t);
 
 	if (value == (uint64_t)(int32_t)value) {
 		emit_rm(out(t), OP64(0xc7), 0, pushed);
@@ -599,9 +630,7 @@ static void push_constant(struct translation *t, uint64_t value, bool live, bool
 		emit_constant(out(t), R10, value);
 		emit_store(out(t), R10, pushed);
 	}
-	if (restore)
-		emit_restore_flags(out(t));
-	c->after = out(t)->out;
+	end_access(t, c);
 	emit_lea(out(t), RSP, mem(RSP, -8));
 }
 
@@ -610,13 +639,10 @@ static void pop_register(struct translation *t, uint8_t reg)
 	struct cold *c;
 	uint8_t to = displaced(reg) || reg == RSP ? R10 : reg;
 
-	if (t->at->live_in)
-		emit_save_flags(out(t), false);
+	leave_flags(t);
 	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
-	if (t->at->live_in)
-		emit_restore_flags(out(t));
 	emit_load(out(t), to, popped);
-	c->after = out(t)->out;
+	end_access(t, c);
 	emit_lea(out(t), RSP, mem(RSP, 8));
 	if (reg == RSP)
 		emit_mov(out(t), RSP, R10);
@@ -628,13 +654,10 @@ static void leave_frame(struct translation *t)
 {
 	struct cold *c;
 
-	if (t->at->live_in)
-		emit_save_flags(out(t), false);
+	leave_flags(t);
 	c = emit_lookup(t, mem(RBP, 0), false, 8, true, false);
-	if (t->at->live_in)
-		emit_restore_flags(out(t));
 	emit_load(out(t), R10, (struct host_mem){ .base = RBP, .index = R11, .disp = -1 });
-	c->after = out(t)->out;
+	end_access(t, c);
 	emit_lea(out(t), RSP, mem(RBP, 8));
 	emit_mov(out(t), RBP, R10);
 }
@@ -643,24 +666,23 @@ static void return_near(struct translation *t, unsigned extra)
 {
 	struct cold *c;
 
-	emit_save_flags(out(t), true);
+	leave_flags(t);
 	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
 	emit_load(out(t), R11, popped);
-	c->after = out(t)->out;
+	end_access(t, c);
 	emit_lea(out(t), RSP, mem(RSP, (int32_t)(8 + extra)));
 	exit_indirect(t);
 	t->ended = true;
 }
 
-/* r/m of FF /2, /4, /6 into r11 (or its value pushed); flags are saved in flags_word when save is set. */
-static void load_target(struct translation *t, bool save)
+/* r/m of FF /2, /4, /6 into r11. */
+static void load_target(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 	bool simple = x86_insn_has_memory(i) && simple_address(t, i, 8);
 	struct cold *c;
 
-	if (save)
-		emit_save_flags(out(t), false);
+	leave_flags(t);
 	if (!x86_insn_has_memory(i)) {
 		if (displaced(i->rm))
 			emit_load(out(t), R11, slot(i->rm));
@@ -672,7 +694,7 @@ static void load_target(struct translation *t, bool save)
 		emit_linear(t, i);
 	c = emit_lookup(t, simple ? mem(i->base, i->disp) : mem(R10, 0), !simple, 8, true, false);
 	emit_load(out(t), R11, (struct host_mem){ .base = simple ? i->base : R10, .index = R11, .disp = (simple ? i->disp : 0) - 1 });
-	c->after = out(t)->out;
+	end_access(t, c);
 }
 
 static bool group_ff(struct translation *t)
@@ -682,10 +704,10 @@ static bool group_ff(struct translation *t)
 	if (i->reg < 2)
 		return false;
 	if (t->code_bits != 64 || i->prefix66 || i->reg == 3 || i->reg == 5 || i->address_bytes != 8) {
-		system_exit(t, false);
+		system_exit(t);
 		return true;
 	}
-	load_target(t, i->reg != 6 || t->at->live_in);
+	load_target(t);
 	if (i->reg == 4) {
 		exit_indirect(t);
 		t->ended = true;
@@ -695,18 +717,16 @@ static bool group_ff(struct translation *t)
 		emit_mov(out(t), R10, R11);
 		/* the slow path of the push must find the value again: r10 is kept across it unless it holds the address */
 		emit_store(out(t), R10, CPU(temp[2]));
-		struct cold *c = push_lookup(t, false);
+		struct cold *c = push_lookup(t);
 
 		emit_load(out(t), R10, CPU(temp[2]));
 		emit_store(out(t), R10, pushed);
-		if (t->at->live_in)
-			emit_restore_flags(out(t));
-		c->after = out(t)->out;
+		end_access(t, c);
 		emit_lea(out(t), RSP, mem(RSP, -8));
 		return true;
 	}
 	emit_store(out(t), R11, CPU(temp[2]));
-	push_constant(t, after_insn(t), false, false);
+	push_constant(t, after_insn(t));
 	emit_load(out(t), R11, CPU(temp[2]));
 	exit_indirect(t);
 	t->ended = true;
@@ -757,11 +777,11 @@ static void counted_jump(struct translation *t)
 static void interrupt_flag(struct translation *t, bool set)
 {
 	if (t->mode & MODE_USER) {
-		system_exit(t, false); /* user code: IOPL decides */
+		system_exit(t); /* user code: IOPL decides */
 		return;
 	}
 	if (set) {
-		system_exit(t, false);
+		system_exit(t);
 		return;
 	}
 	emit_rm(out(t), OP32(0xc6), 0, CPU(state.interrupt_flag));
@@ -835,15 +855,14 @@ static bool inline_string(struct translation *t)
 	const struct x86_insn *i = &t->at->insn;
 	uint8_t kind = i->opcode & 0xfe;
 	bool move = kind == 0xa4, store = kind == 0xaa, compare = kind == 0xa6, scan = kind == 0xae, repeated = i->rep || i->repne;
-	bool two = move || compare, live = t->at->live_in;
+	bool two = move || compare;
 	unsigned bytes = i->opcode & 1 ? i->operand_bytes : 1, log2 = bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0;
 	struct cold *c;
 
 	if ((!move && !store && !compare && !scan) || t->code_bits != 64 || i->address_bytes != 8 || i->segment_override)
 		return false;
+	leave_flags(t);
 	c = new_cold(t, COLD_SYSTEM);
-	if (live || compare || scan)
-		emit_save_flags(out(t), true);
 	emit_rm(out(t), OP32(0xf7), 0, CPU(state.rflags));
 	emit32(out(t), FLAG_DF);
 	or_else(t, c, CC_NZ);
@@ -864,9 +883,9 @@ static bool inline_string(struct translation *t)
 	string_pointer(t, c, RDI, move || store, R10);
 	emit_store(out(t), R11, CPU(commit_r11));
 	string_canonical(t, c, R10, R11);
-	if (live || compare || scan)
-		emit_restore_flags(out(t));
-	emit_mov(out(t), RDI, R10);
+	emit_store(out(t), R10, CPU(temp[1]));
+	want_flags(t);
+	emit_load(out(t), RDI, CPU(temp[1]));
 	if (two)
 		emit_load(out(t), RSI, CPU(temp[0]));
 	if (i->rep)
@@ -904,14 +923,11 @@ static bool inline_sti(struct translation *t)
 
 	if (!kernel_code(t) || t->at + 1 == t->insns + t->count || t->mode & BLOCK_ALONE)
 		return false;
+	leave_flags(t);
 	c = new_cold(t, COLD_SYSTEM);
-	if (t->at->live_in)
-		emit_save_flags(out(t), true);
 	emit_rm(out(t), OP32(0x83), 7, CPU(interrupt_pending));
 	emit8(out(t), 0);
 	or_else(t, c, CC_NZ);
-	if (t->at->live_in)
-		emit_restore_flags(out(t));
 	emit_rm(out(t), OP32(0xc6), 0, CPU(state.interrupt_flag));
 	emit8(out(t), 1);
 	return true;
@@ -925,16 +941,13 @@ static bool inline_smap(struct translation *t, bool set)
 
 	if (!kernel_code(t))
 		return false;
+	leave_flags(t);
 	c = new_cold(t, COLD_SYSTEM);
-	if (t->at->live_in)
-		emit_save_flags(out(t), true);
 	emit_rm(out(t), OP32(0xf7), 0, CPU(state.cr4));
 	emit32(out(t), CR4_SMAP);
 	or_else(t, c, CC_Z);
 	emit_rm(out(t), OP32(0x81), set ? 1 : 4, CPU(state.rflags));
 	emit32(out(t), set ? FLAG_AC : ~(uint32_t)FLAG_AC);
-	if (t->at->live_in)
-		emit_restore_flags(out(t));
 	emit_load(out(t), R15, cpu_mem(offsetof(struct soft_cpu, view_read) + 8 * view));
 	emit_load(out(t), R14, cpu_mem(offsetof(struct soft_cpu, view_write) + 8 * view));
 	emit_store(out(t), R15, CPU(read_table));
@@ -983,7 +996,8 @@ static bool inline_pushf(struct translation *t)
 
 	if (t->code_bits != 64 || i->prefix66)
 		return false;
-	emit_save_flags(out(t), false);
+	save_flags(t);
+	t->host_flags = false;
 	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R10, cpu_mem(offsetof(struct soft_cpu, flags_word) + 1));
 	emit_rr(out(t), OP32(0x81), 4, R10);
 	emit32(out(t), 0xd5);
@@ -1002,10 +1016,8 @@ static bool inline_pushf(struct translation *t)
 	c = emit_lookup(t, mem(RSP, -8), false, 8, false, true);
 	emit_load(out(t), R10, CPU(temp[2]));
 	emit_store(out(t), R10, pushed);
-	c->after = out(t)->out;
+	end_access(t, c);
 	emit_lea(out(t), RSP, mem(RSP, -8));
-	if (t->at->live_in || t->at + 1 == t->insns + t->count || t->at[1].live_in)
-		emit_restore_flags(out(t));
 	return true;
 }
 
@@ -1017,8 +1029,9 @@ static bool inline_popf(struct translation *t)
 
 	if (!kernel_code(t) || i->prefix66 || t->mode & BLOCK_ALONE)
 		return false;
+	save_flags(t); /* C and a fault want the old ones */
+	t->host_flags = false;
 	system = new_cold(t, COLD_SYSTEM);
-	emit_save_flags(out(t), true);
 	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
 	emit_load(out(t), R10, popped);
 	c->after = out(t)->out;
@@ -1042,7 +1055,7 @@ static bool inline_popf(struct translation *t)
 	emit_rr(out(t), OP32(0x81), 4, R10), emit32(out(t), 0xd500);
 	emit_rr(out(t), OP32(0x09), R11, R10);
 	emit_store(out(t), R10, CPU(flags_word));
-	emit_restore_flags(out(t));
+	t->flags_set = true;
 	return true;
 }
 
@@ -1068,23 +1081,23 @@ static bool one_byte_special(struct translation *t)
 	switch (op) {
 	case 0x68: case 0x6a:
 		if (long_mode)
-			push_constant(t, i->imm, t->at->live_in, t->at->live_in);
+			push_constant(t, i->imm);
 		else
-			system_exit(t, false);
+			system_exit(t);
 		return true;
 	case 0xe8:
 		if (t->code_bits != 64) {
-			system_exit(t, false);
+			system_exit(t);
 			return true;
 		}
-		push_constant(t, after_insn(t), true, false);
-		exit_direct(t, target, true);
+		push_constant(t, after_insn(t));
+		exit_direct(t, target);
 		return true;
-	case 0xe9: case 0xeb: exit_direct(t, target, false); return true;
+	case 0xe9: case 0xeb: exit_direct(t, target); return true;
 	case 0xc3:
 	case 0xc2:
 		if (t->code_bits != 64)
-			system_exit(t, false);
+			system_exit(t);
 		else
 			return_near(t, op == 0xc2 ? (unsigned)i->imm : 0);
 		return true;
@@ -1092,11 +1105,11 @@ static bool one_byte_special(struct translation *t)
 		if (long_mode)
 			leave_frame(t);
 		else
-			system_exit(t, false);
+			system_exit(t);
 		return true;
 	case 0xe0: case 0xe1: case 0xe2: case 0xe3:
 		if (i->address_bytes == 2)
-			system_exit(t, false);
+			system_exit(t);
 		else
 			counted_jump(t);
 		return true;
@@ -1109,19 +1122,19 @@ static bool one_byte_special(struct translation *t)
 	case 0x90:
 		if (!i->rep || t->engine->cpu_count == 1)
 			return false;
-		system_exit(t, false);
+		system_exit(t);
 		return true;
 	case 0x9c:
 		if (!inline_pushf(t))
-			system_exit(t, false);
+			system_exit(t);
 		return true;
 	case 0x9d:
 		if (!inline_popf(t))
-			system_exit(t, false);
+			system_exit(t);
 		return true;
 	case 0x8c:
 		if (!inline_read_segment(t))
-			system_exit(t, false);
+			system_exit(t);
 		return true;
 	case 0x8d: copy_lea(t); return true;
 	case 0x06: case 0x07: case 0x0e: case 0x16: case 0x17: case 0x1e: case 0x1f: case 0x27: case 0x2f: case 0x37: case 0x3f:
@@ -1129,13 +1142,13 @@ static bool one_byte_special(struct translation *t)
 	case 0xa2: case 0xa3: case 0xc4: case 0xc5: case 0xc8: case 0xca: case 0xcb: case 0xcc: case 0xcd: case 0xce: case 0xcf:
 	case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xe4: case 0xe5: case 0xe6: case 0xe7: case 0xea: case 0xec: case 0xed:
 	case 0xee: case 0xef: case 0xf1: case 0xf4: case 0xfc: case 0xfd:
-		system_exit(t, false);
+		system_exit(t);
 		return true;
 	default:
 		if (is_string(op) && inline_string(t))
 			return true;
 		if (is_string(op) || (op >= 0x50 && op <= 0x5f) || (op == 0x63 && t->code_bits != 64)) {
-			system_exit(t, false);
+			system_exit(t);
 			return true;
 		}
 		return false;
@@ -1160,26 +1173,26 @@ static bool two_byte_special(struct translation *t)
 			return false; /* fences */
 		if (i->mod != 3 && (i->reg == 2 || i->reg == 3 || i->reg == 7))
 			return false;
-		system_exit(t, false);
+		system_exit(t);
 		return true;
 	case 0xc7:
 		if (i->reg == 1 || i->mod == 3)
 			return false;
-		system_exit(t, false);
+		system_exit(t);
 		return true;
 	case 0x01:
 		if (i->mod == 3 && (i->reg & 7) == 1 && ((i->rm & 7) == 2 || (i->rm & 7) == 3) && inline_smap(t, (i->rm & 7) == 3))
 			return true;
 		if (i->mod == 3 && (i->reg & 7) == 7 && (i->rm & 7) == 0 && inline_swapgs(t))
 			return true;
-		system_exit(t, false);
+		system_exit(t);
 		return true;
 	case 0x00: case 0x02: case 0x03: case 0x05: case 0x06: case 0x07: case 0x08: case 0x09: case 0x0b: case 0x20:
 	case 0x21: case 0x22: case 0x23: case 0x30: case 0x32: case 0x33: case 0x34: case 0x35: case 0xa0: case 0xa1: case 0xa2:
 	case 0xa8: case 0xa9: case 0xb2: case 0xb4: case 0xb5: case 0xb9: case 0xf7: case 0xff:
 		if (op == 0xf7 && !i->has_modrm)
 			return false;
-		system_exit(t, false);
+		system_exit(t);
 		return true;
 	default:
 		return false;
@@ -1206,9 +1219,11 @@ static void translate_insn(struct translation *t)
 	const struct x86_insn *i = &t->at->insn;
 
 	if ((t->mode & MODE_FPU_OFF && soft_uses_fpu(i)) || (t->mode & MODE_AVX_OFF && i->kind && soft_uses_fpu(i)) || i->encoding.attributes & X86_ENC_VSIB || (!i->kind && i->map == 2 && i->opcode == 0x82)) {
-		system_exit(t, false);
+		system_exit(t);
 		return;
 	}
+	if (!x86_insn_has_memory(i) && (i->kind || i->map || i->opcode != 0x9c))
+		want_flags(t);
 	if (!i->kind && i->map == 0 && one_byte_special(t))
 		return;
 	if (!i->kind && i->map == 1 && two_byte_special(t))
@@ -1267,13 +1282,15 @@ static void cold_memory(struct translation *t, struct cold *c)
 	site.retry = (int32_t)(c->retry - at_site);
 	site.bounce = (int32_t)(bounce - at_site);
 	if (c->write) { /* flags and r11 may be results of the access */
-		emit_save_flags(out(t), false);
+		if (c->keeps_result)
+			emit_save_flags(out(t), false);
 		emit_store(out(t), R11, CPU(commit_r11));
 		to_site = emit_lea_rip(out(t), R11);
 		emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_commit));
 		set_jump(to_site, out(t)->out);
 		emit_load(out(t), R11, CPU(commit_r11));
-		emit_restore_flags(out(t));
+		if (c->keeps_result || c->restores)
+			emit_restore_flags(out(t));
 	}
 	set_jump(emit_jmp(out(t)), c->after);
 	memcpy(at_site, &site, sizeof(site));
@@ -1325,7 +1342,7 @@ static void add_map(struct translation *t, const struct guest_insn *g)
 	struct soft_engine *e = t->engine;
 
 	e->maps[e->map_count++] = (struct pc_map){ .host = (uint32_t)(out(t)->out - t->base), .guest = (uint16_t)(g->rip - t->insns[0].rip),
-						   .length = g->insn.length };
+						   .length = (uint16_t)(g->insn.length | (g->flags_in_word ? MAP_FLAGS_IN_WORD : 0)) };
 }
 
 static void cold_part(struct translation *t)
@@ -1432,13 +1449,16 @@ static void find_live_flags(struct translation *t)
 					 (i->map == 1 && i->opcode >= 0x80 && i->opcode <= 0x8f));
 
 		if (jump) {
+			g->needs_flags = true;
 			live = X86_ALL_FLAGS;
 		} else {
-			if (!may_keep_flags(i))
-				live &= (uint8_t)~i->encoding.flags_written;
-			live |= i->encoding.flags_read;
+			uint8_t kept = may_keep_flags(i) ? live : live & (uint8_t)~i->encoding.flags_written;
+
+			g->needs_flags = i->encoding.flags_read || (i->encoding.flags_written && kept);
+			live = kept | i->encoding.flags_read;
 		}
 		g->live_in = live;
+		g->flags_in_word = false;
 	}
 }
 
@@ -1473,6 +1493,21 @@ static void emit_stub(struct translation *t)
 	exit_constant(t, t->insns[0].rip);
 }
 
+/* Where the flags are behind the instruction. */
+static void follow_flags(struct translation *t)
+{
+	struct guest_insn *g = t->at;
+
+	if (!t->flags_set && (g->insn.encoding.flags_written || !g->live_in)) {
+		t->host_flags = true;
+		t->word_flags = false;
+	}
+	if (t->word_flags && !t->host_flags && !t->flags_set) {
+		g->flags_in_word = true;
+		t->engine->maps[t->engine->map_count - 1].length |= MAP_FLAGS_IN_WORD;
+	}
+}
+
 struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault)
 {
 	static _Thread_local struct translation t;
@@ -1482,7 +1517,8 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 
 	memset(&t, 0, offsetof(struct translation, insns));
 	t.count = t.cold_count = 0;
-	t.ended = t.next_straddles = false;
+	t.ended = t.next_straddles = t.word_flags = false;
+	t.host_flags = true;
 	t.cpu = cpu;
 	t.engine = e;
 	t.mode = mode;
@@ -1506,13 +1542,15 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 	for (unsigned n = 0; n < t.count && !t.ended; n++) {
 		t.at = &t.insns[n];
 		add_map(&t, t.at);
+		t.flags_set = false;
 		translate_insn(&t);
+		follow_flags(&t);
 	}
 	if (!t.ended && t.next_straddles) {
-		emit_save_flags(&t.e, true);
+		save_flags(&t);
 		exit_constant(&t, after_insn(&t));
 	} else if (!t.ended) {
-		exit_direct(&t, after_insn(&t), false);
+		exit_direct(&t, after_insn(&t));
 	}
 	b->maps = (uint16_t)(e->map_count - b->map_first);
 	b->host_bytes = (uint32_t)(t.e.out - t.base);
