@@ -13,23 +13,24 @@
 
 #include <errno.h>
 
-enum { MAX_INSNS = 64, MAX_COLD = 160, BLOCK_ROOM = 96 << 10 };
+enum { MAX_INSNS = 64, MAX_COLD = 448, BLOCK_ROOM = 96 << 10 };
 
 /*
  * live_in: arithmetic flags that are looked at later. needs_flags: host flags must be the guest's when it executes.
- * flags_in_word: the host's are not, those in flags_word are; what a fault here has to know.
  */
-struct guest_insn { struct x86_insn insn; uint64_t rip; uint8_t live_in; bool needs_flags, flags_in_word; uint8_t raw[16]; };
+struct guest_insn { struct x86_insn insn; uint64_t rip; uint8_t live_in; bool needs_flags; uint8_t raw[16]; };
 
 struct cold {
-	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM } kind;
+	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM, COLD_GROUP } kind;
 	uint8_t *from[8]; /* rel32s that lead here */
 	unsigned from_count;
 	uint8_t *crossing, *lookup, *retry, *back, *after; /* crossing: the jump taken when the access may cross a page */
 	struct host_mem ea;
 	bool ea_in_r10, write, read, flags_in_word, rax_in_temp, keeps_result, restores;
+	bool host_flags, word_flags, end_host_flags, end_word_flags; /* of a group: before and behind it */
+	uint16_t insn, insns; /* index; of a group: how many */
 	uint16_t bytes;
-	uint64_t target, rip, next_rip;
+	uint64_t target, next_rip;
 };
 
 struct translation {
@@ -49,6 +50,8 @@ struct translation {
 	struct block *block;
 	uint64_t rip_mask;
 	bool ended, next_straddles;
+	bool grouped;                /* r11 is the delta of the access to come: no lookup */
+	struct cold no_cold;         /* what stands for its slow path meanwhile */
 	bool flags_set;              /* the instruction's translation has set the next two itself */
 	bool host_flags, word_flags; /* where the guest's flags are now: in the host's, in flags_word, or in both */
 };
@@ -63,7 +66,7 @@ static struct cold *new_cold(struct translation *t, int kind)
 
 	memset(c, 0, sizeof(*c));
 	c->kind = kind;
-	c->rip = t->at->rip;
+	c->insn = (uint16_t)(t->at - t->insns);
 	c->next_rip = (t->at->rip + t->at->insn.length) & t->rip_mask;
 	c->flags_in_word = t->word_flags;
 	return c;
@@ -81,7 +84,7 @@ static void save_flags(struct translation *t)
 /* Before code of ours that changes the host's flags; r10 is free. They come back when somebody needs them, not before. */
 static void leave_flags(struct translation *t)
 {
-	if (!t->at->live_in)
+	if (!t->at->live_in || t->grouped)
 		return;
 	save_flags(t);
 	t->host_flags = false;
@@ -101,6 +104,7 @@ static void end_access(struct translation *t, struct cold *c)
 	c->after = out(t)->out;
 	c->keeps_result = t->at->insn.encoding.flags_written;
 	c->restores = t->host_flags && t->at->live_in;
+	c->flags_in_word = t->word_flags && !t->host_flags && !t->at->insn.encoding.flags_written;
 }
 
 /* ---- addresses ------------------------------------------------------------------------------------------------------------ */
@@ -169,10 +173,13 @@ static void emit_linear(struct translation *t, const struct x86_insn *i)
 static struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10, unsigned bytes, bool read, bool write)
 {
 	struct emitter *e = out(t);
-	struct cold *c = new_cold(t, COLD_MEMORY);
+	struct cold *c;
 	uint8_t table = write ? R14 : R15;
 	unsigned span = 1;
 
+	if (t->grouped)
+		return &t->no_cold;
+	c = new_cold(t, COLD_MEMORY);
 	while (span < bytes)
 		span *= 2;
 	c->ea = ea;
@@ -537,8 +544,11 @@ static bool same_page(const struct translation *t, uint64_t target) { return (t-
 
 static void align_rel32(struct translation *t, unsigned opcode_bytes)
 {
-	while (((uintptr_t)out(t)->out + opcode_bytes) & 3)
-		emit8(out(t), 0x90);
+	static const uint8_t nops[4][3] = { { 0 }, { 0x90 }, { 0x66, 0x90 }, { 0x0f, 0x1f, 0x00 } };
+	unsigned count = -(unsigned)((uintptr_t)out(t)->out + opcode_bytes) & 3;
+
+	for (unsigned n = 0; n < count; n++)
+		emit8(out(t), nops[count][n]);
 }
 
 /* An unconditional exit to a known target. */
@@ -668,6 +678,7 @@ static void return_near(struct translation *t, unsigned extra)
 
 	leave_flags(t);
 	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
+	save_flags(t);
 	emit_load(out(t), R11, popped);
 	end_access(t, c);
 	emit_lea(out(t), RSP, mem(RSP, (int32_t)(8 + extra)));
@@ -1337,12 +1348,225 @@ static void cold_chain(struct translation *t, struct cold *c)
 	emit_jmp_cpu(e, offsetof(struct soft_cpu, thunk_chain));
 }
 
-static void add_map(struct translation *t, const struct guest_insn *g)
+static void add_map(struct translation *t, const struct guest_insn *g, bool in_word)
 {
 	struct soft_engine *e = t->engine;
 
 	e->maps[e->map_count++] = (struct pc_map){ .host = (uint32_t)(out(t)->out - t->base), .guest = (uint16_t)(g->rip - t->insns[0].rip),
-						   .length = (uint16_t)(g->insn.length | (g->flags_in_word ? MAP_FLAGS_IN_WORD : 0)) };
+						   .length = (uint16_t)(g->insn.length | (in_word ? MAP_FLAGS_IN_WORD : 0)) };
+}
+
+/* ---- groups: accesses through one base register within one page --------------------------------------------------------------- */
+
+enum { GROUP_BYTES = 256 };
+
+struct group { unsigned insns, accesses; uint8_t base; bool write; int32_t low, high, offset; bool closed; };
+
+/* Instructions that are copied as they are, and whose only general registers are those of their operands. */
+static bool is_plain(const struct x86_insn *i)
+{
+	uint8_t op = i->opcode;
+
+	if (i->lock || i->encoding.attributes & X86_ENC_VSIB || bit_string(i))
+		return false;
+	if (i->kind)
+		return !(i->map == 1 && (op == 0xae || op == 0xf7)) && !(i->map == 2 && (op == 0x2c || op == 0x2d || op == 0x2e || op == 0x2f || op == 0x8c || op == 0x8e)) &&
+		       !(i->map == 2 && op == 0xf6) && /* MULX: a destination in vvvv */
+		       !(i->map == 3 && op >= 0x60 && op <= 0x63); /* string compares: RAX, RCX, RDX */
+	if (i->map == 0)
+		return (op < 0x40 && (op & 7) < 6) || op == 0x63 || op == 0x69 || op == 0x6b || op == 0x80 || op == 0x81 || op == 0x83 || op == 0x84 || op == 0x85 ||
+		       (op >= 0x88 && op <= 0x8b) || op == 0xa8 || op == 0xa9 || (op >= 0xb0 && op <= 0xc1) || op == 0xc6 || op == 0xc7 || (op >= 0xd0 && op <= 0xd3) ||
+		       ((op == 0xf6 || op == 0xf7) && i->reg < 4) || (op == 0xfe && i->reg < 2) || (op == 0xff && i->reg < 2);
+	if (i->map == 1)
+		return (op >= 0x10 && op <= 0x17) || (op >= 0x28 && op <= 0x2f) || (op >= 0x40 && op <= 0x76) || (op >= 0x7e && op <= 0x7f) || (op >= 0x90 && op <= 0x9f) ||
+		       op == 0xaf || op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf || op == 0xc2 || (op >= 0xc4 && op <= 0xc6) || (op >= 0xd0 && op <= 0xf6) ||
+		       (op >= 0xf8 && op <= 0xfe);
+	return false;
+}
+
+/* Whether an operand of the instruction is this register, other than as base of its memory operand. */
+static bool names(const struct x86_insn *i, uint8_t reg)
+{
+	uint16_t a = i->encoding.attributes;
+
+	if (!i->kind && i->map == 0 && reg == RAX && (i->opcode < 0x40 ? (i->opcode & 7) >= 4 : (i->opcode & 0xfe) == 0xa8))
+		return true;
+	if (i->has_modrm && a & X86_ENC_REG_GPR && ((i->reg & 15) == reg || (!i->rex && (i->reg & 3) == reg)))
+		return true;
+	if (((a & X86_ENC_RM_GPR && i->has_modrm && i->mod == 3) || a & X86_ENC_OPCODE_GPR) && (i->rm == reg || (!i->rex && (i->rm & 3) == reg)))
+		return true;
+	return a & X86_ENC_VVVV_GPR && i->vvvv == reg;
+}
+
+static unsigned displaced_operands(const struct x86_insn *i)
+{
+	struct renaming r;
+
+	collect(i, &r, true);
+	return r.count;
+}
+
+static bool note_access(struct group *g, int32_t at, unsigned bytes, bool write)
+{
+	int32_t low = at < g->low || !g->accesses ? at : g->low, high = at + (int32_t)bytes > g->high || !g->accesses ? at + (int32_t)bytes : g->high;
+
+	if (high - low > GROUP_BYTES)
+		return false;
+	g->low = low;
+	g->high = high;
+	g->write |= write;
+	g->accesses++;
+	return true;
+}
+
+/* ADD and SUB of a constant to the stack pointer. */
+static bool moves_stack(const struct x86_insn *i, int32_t *ret_by)
+{
+	if (i->kind || i->map || !i->rex_w || i->mod != 3 || i->rm != RSP || (i->opcode != 0x81 && i->opcode != 0x83) || (i->reg != 0 && i->reg != 5) ||
+	    (int64_t)i->imm > 128 || (int64_t)i->imm < -128)
+		return false;
+	*ret_by = i->reg ? -(int32_t)i->imm : (int32_t)i->imm;
+	return true;
+}
+
+static bool join_stack(struct group *g, const struct x86_insn *i)
+{
+	uint8_t op = i->opcode;
+	int32_t by;
+
+	if (i->kind || i->map || i->prefix66)
+		return false;
+	if ((op >= 0x50 && op < 0x58) || op == 0x68 || op == 0x6a || op == 0xe8) {
+		if (!note_access(g, g->offset - 8, 8, true))
+			return false;
+		g->offset -= 8;
+		g->closed = op == 0xe8;
+		return true;
+	}
+	if ((op >= 0x58 && op < 0x60 && i->rm != RSP) || op == 0xc3) {
+		if (!note_access(g, g->offset, 8, false))
+			return false;
+		g->offset += 8;
+		g->closed = op == 0xc3;
+		return true;
+	}
+	if (moves_stack(i, &by)) {
+		g->offset += by;
+		return true;
+	}
+	return false;
+}
+
+static bool join(struct translation *t, struct group *g, const struct x86_insn *i)
+{
+	if (t->mode & MODE_FPU_OFF && soft_uses_fpu(i))
+		return false;
+	if (g->base == RSP && join_stack(g, i))
+		return true;
+	if (!i->kind && ((i->map == 0 && i->opcode >= 0x70 && i->opcode <= 0x7f) || (i->map == 1 && i->opcode >= 0x80 && i->opcode <= 0x8f)))
+		return true; /* a side exit needs nothing of ours */
+	if (!i->kind && i->map == 0 && i->opcode == 0x8d)
+		return i->reg != g->base && (i->base >= 16 || !displaced(i->base)) && (i->index >= 16 || !displaced(i->index));
+	if (!is_plain(i) || displaced_operands(i) > 1)
+		return false;
+	if (!x86_insn_has_memory(i))
+		return !names(i, g->base);
+	if (i->base != g->base || !i->mem_bytes || !simple_address(t, i, i->mem_bytes) || i->disp > 4096 || i->disp < -4096)
+		return false;
+	if (!note_access(g, g->offset + i->disp, i->mem_bytes, i->encoding.attributes & X86_ENC_MEM_WRITE))
+		return false;
+	g->closed = names(i, g->base);
+	return true;
+}
+
+static uint8_t group_base(const struct translation *t, const struct x86_insn *i)
+{
+	uint8_t op = i->opcode;
+
+	if (!i->kind && !i->map && !i->prefix66 && ((op >= 0x50 && op < 0x60) || op == 0x68 || op == 0x6a))
+		return RSP;
+	return x86_insn_has_memory(i) && i->base < 16 && !displaced(i->base) && is_plain(i) && !(t->mode & MODE_AVX_OFF && i->kind) ? i->base : NO_REG;
+}
+
+/* The group that begins with instruction n; one of fewer than two accesses is none. */
+static struct group find_group(struct translation *t, unsigned n)
+{
+	struct group g = { .base = group_base(t, &t->insns[n].insn) }, good = { 0 };
+
+	if (g.base == NO_REG || t->code_bits != 64 || t->mode & BLOCK_ALONE || t->cold_count + 3 * MAX_INSNS > MAX_COLD)
+		return good;
+	while (n + g.insns < t->count && !g.closed) {
+		unsigned before = g.accesses;
+
+		if (!join(t, &g, &t->insns[n + g.insns].insn))
+			break;
+		g.insns++;
+		if (g.accesses != before)
+			good = g; /* what follows the last access gains nothing */
+	}
+	return good.accesses >= 2 ? good : (struct group){ 0 };
+}
+
+/* One lookup for all; what fails it is done one by one in the cold part. */
+static struct cold *open_group(struct translation *t, const struct group *g)
+{
+	struct cold *c, *lookup;
+
+	leave_flags(t);
+	lookup = emit_lookup(t, mem(g->base, g->low), false, (unsigned)(g->high - g->low), true, g->write);
+	c = lookup;
+	c->kind = COLD_GROUP;
+	c->insns = (uint16_t)g->insns;
+	c->host_flags = t->host_flags;
+	c->word_flags = t->word_flags;
+	c->from[0] = c->crossing;
+	t->grouped = true;
+	return c;
+}
+
+static void close_group(struct translation *t, struct cold *c)
+{
+	t->grouped = false;
+	c->after = out(t)->out;
+	c->end_host_flags = t->host_flags;
+	c->end_word_flags = t->word_flags;
+}
+
+/* Where the flags are behind the instruction. */
+static void follow_flags(struct translation *t)
+{
+	struct guest_insn *g = t->at;
+
+	if (!t->flags_set && (g->insn.encoding.flags_written || !g->live_in)) {
+		t->host_flags = true;
+		t->word_flags = false;
+	}
+	if (t->word_flags && !t->host_flags && !t->flags_set)
+		t->engine->maps[t->engine->map_count - 1].length |= MAP_FLAGS_IN_WORD;
+}
+
+/* The group's instructions one by one, with a lookup each. */
+static void cold_group(struct translation *t, struct cold *c)
+{
+	const struct cold g = *c;
+
+	t->host_flags = g.host_flags;
+	t->word_flags = g.word_flags;
+	t->ended = false;
+	for (unsigned n = g.insn; n < g.insn + g.insns && !t->ended; n++) {
+		t->at = &t->insns[n];
+		add_map(t, t->at, false);
+		t->flags_set = false;
+		translate_insn(t);
+		follow_flags(t);
+	}
+	if (t->ended)
+		return;
+	if (g.end_word_flags && !t->word_flags)
+		emit_save_flags(out(t), true);
+	if (g.end_host_flags && !t->host_flags)
+		emit_restore_flags(out(t));
+	set_jump(emit_jmp(out(t)), g.after);
 }
 
 static void cold_part(struct translation *t)
@@ -1350,11 +1574,8 @@ static void cold_part(struct translation *t)
 	for (unsigned n = 0; n < t->cold_count; n++) {
 		struct cold *c = &t->cold[n];
 
-		for (unsigned g = 0; g < t->count; g++)
-			if (t->insns[g].rip == c->rip) {
-				add_map(t, &t->insns[g]);
-				t->at = &t->insns[g];
-			}
+		t->at = &t->insns[c->insn];
+		add_map(t, t->at, c->flags_in_word);
 		for (int k = 0; k < 8; k++)
 			if (c->from[k])
 				set_jump(c->from[k], out(t)->out);
@@ -1362,6 +1583,8 @@ static void cold_part(struct translation *t)
 			cold_memory(t, c);
 		else if (c->kind == COLD_SYSTEM)
 			leave_for_system(t, c);
+		else if (c->kind == COLD_GROUP)
+			cold_group(t, c);
 		else
 			cold_chain(t, c);
 	}
@@ -1458,7 +1681,6 @@ static void find_live_flags(struct translation *t)
 			live = kept | i->encoding.flags_read;
 		}
 		g->live_in = live;
-		g->flags_in_word = false;
 	}
 }
 
@@ -1493,26 +1715,13 @@ static void emit_stub(struct translation *t)
 	exit_constant(t, t->insns[0].rip);
 }
 
-/* Where the flags are behind the instruction. */
-static void follow_flags(struct translation *t)
-{
-	struct guest_insn *g = t->at;
-
-	if (!t->flags_set && (g->insn.encoding.flags_written || !g->live_in)) {
-		t->host_flags = true;
-		t->word_flags = false;
-	}
-	if (t->word_flags && !t->host_flags && !t->flags_set) {
-		g->flags_in_word = true;
-		t->engine->maps[t->engine->map_count - 1].length |= MAP_FLAGS_IN_WORD;
-	}
-}
-
 struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault)
 {
 	static _Thread_local struct translation t;
 	struct soft_engine *e = cpu->engine;
 	struct block *b = &e->blocks[e->block_count];
+	struct cold *group = NULL;
+	unsigned group_end = 0;
 	uint8_t *start;
 
 	memset(&t, 0, offsetof(struct translation, insns));
@@ -1541,10 +1750,20 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 	emit_entries(&t);
 	for (unsigned n = 0; n < t.count && !t.ended; n++) {
 		t.at = &t.insns[n];
-		add_map(&t, t.at);
+		if (!group) {
+			struct group g = find_group(&t, n);
+
+			group_end = n + g.insns;
+			group = g.insns ? open_group(&t, &g) : NULL;
+		}
+		add_map(&t, t.at, false);
 		t.flags_set = false;
 		translate_insn(&t);
 		follow_flags(&t);
+		if (group && n + 1 == group_end) {
+			close_group(&t, group);
+			group = NULL;
+		}
 	}
 	if (!t.ended && t.next_straddles) {
 		save_flags(&t);
