@@ -177,6 +177,19 @@ static const struct x86_encoding *look_up(const struct x86_insn *insn, uint8_t m
 	}
 }
 
+/* Opcodes whose modrm.reg is part of the opcode: REX.R says nothing there. */
+static bool is_group(const struct x86_insn *i)
+{
+	uint8_t op = i->opcode;
+
+	if (i->map == 0)
+		return (op >= 0x80 && op <= 0x83) || op == 0x8f || (op & 0xfe) == 0xc0 || (op & 0xfe) == 0xc6 || (op >= 0xd0 && op <= 0xd3) ||
+		       (op >= 0xd8 && op <= 0xdf) || (op & 0xfe) == 0xf6 || op >= 0xfe;
+	if (i->map == 1)
+		return op <= 0x01 || op == 0x0d || (op >= 0x18 && op <= 0x1f) || (op >= 0x71 && op <= 0x73) || op == 0xae || op == 0xba || op == 0xc7;
+	return i->kind && i->map == 2 && op == 0xf3;
+}
+
 static void address16(struct cursor *c, uint8_t modrm, struct x86_insn *insn)
 {
 	static const uint8_t bases[8] = { 3, 3, 5, 5, 6, 7, 5, 3 };
@@ -311,7 +324,7 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 		next(&c);
 		insn->has_modrm = true;
 		insn->mod = modrm >> 6;
-		insn->reg = (uint8_t)((modrm >> 3 & 7) | (p.rex & 4) << 1);
+		insn->reg = (uint8_t)((modrm >> 3 & 7) | (is_group(insn) ? 0 : (p.rex & 4) << 1));
 		insn->rm = (uint8_t)((modrm & 7) | (p.rex & 1) << 3);
 		if (insn->map == 1 && insn->opcode >= 0x20 && insn->opcode <= 0x23)
 			insn->mod = 3; /* MOV CR/DR ignore mod */

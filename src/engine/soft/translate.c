@@ -50,6 +50,8 @@ struct translation {
 	struct block *block;
 	uint64_t rip_mask;
 	bool ended, next_straddles;
+	uint8_t *r10_end;            /* code that ends here leaves the value of r10_guest in r10 */
+	uint8_t r10_guest;
 	bool grouped;                /* r11 is the delta of the access to come: no lookup */
 	struct cold no_cold;         /* what stands for its slow path meanwhile */
 	bool flags_set;              /* the instruction's translation has set the next two itself */
@@ -230,7 +232,7 @@ static void byte_operands(const struct x86_insn *i, bool *reg8, bool *rm8)
 }
 
 struct renaming {
-	uint8_t guest[4], host[4];
+	uint8_t guest[4], host[4], use[4];
 	bool high[4];
 	unsigned count;
 	uint8_t spilled; /* a guest register lent as third scratch, or NO_REG */
@@ -244,12 +246,71 @@ static uint8_t renamed(const struct renaming *r, uint8_t guest, bool high)
 	return guest;
 }
 
-static void want(struct renaming *r, uint8_t guest, bool high)
+/* ---- which operands are read and written; where the lists do not say, both ---- */
+
+enum { USE_READ = 1, USE_WRITE = 2, USE_BOTH = 3 };
+
+static unsigned rm_use_one_byte(const struct x86_insn *i)
+{
+	uint8_t op = i->opcode;
+
+	if (op < 0x40)
+		return (op & 7) >= 2 || op >> 3 == 7 ? USE_READ : USE_BOTH;
+	switch (op) {
+	case 0x63: case 0x69: case 0x6b: case 0x84: case 0x85: case 0x8a: case 0x8b: return USE_READ;
+	case 0x80: case 0x81: case 0x83: return i->reg == 7 ? USE_READ : USE_BOTH;
+	case 0x89: case 0xc7: return USE_WRITE;
+	case 0xf6: case 0xf7: return i->reg == 2 || i->reg == 3 ? USE_BOTH : USE_READ;
+	case 0xff: return i->reg >= 2 ? USE_READ : USE_BOTH;
+	default: return op >= 0xb8 && op <= 0xbf ? USE_WRITE : USE_BOTH;
+	}
+}
+
+static unsigned rm_use(const struct x86_insn *i)
+{
+	uint8_t op = i->opcode;
+
+	if (i->kind || i->map > 1)
+		return USE_BOTH;
+	if (i->map == 0)
+		return rm_use_one_byte(i);
+	if ((op >= 0x40 && op <= 0x4f) || op == 0xaf || op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf || op == 0x6e || op == 0x2a || op == 0xb8 || op == 0xbc ||
+	    op == 0xbd)
+		return USE_READ;
+	return op == 0x7e ? USE_WRITE : USE_BOTH;
+}
+
+static unsigned reg_use(const struct x86_insn *i)
+{
+	uint8_t op = i->opcode;
+
+	if (i->kind || i->map > 1)
+		return USE_BOTH;
+	if (i->map == 0) {
+		if (op < 0x40)
+			return (op & 7) < 2 || op >> 3 == 7 ? USE_READ : USE_BOTH;
+		if (op == 0x84 || op == 0x85 || op == 0x88 || op == 0x89)
+			return USE_READ;
+		return op == 0x63 || op == 0x69 || op == 0x6b || op == 0x8b ? USE_WRITE : USE_BOTH;
+	}
+	return op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf || op == 0x2c || op == 0x2d || op == 0xb8 ? USE_WRITE : USE_BOTH;
+}
+
+/* A write of less than four bytes leaves the rest: that is reading, too. */
+static uint8_t whole(const struct x86_insn *i, unsigned use, bool byte)
+{
+	return (uint8_t)(use & USE_WRITE && (byte || i->operand_bytes == 2) ? USE_BOTH : use);
+}
+
+static void want(struct renaming *r, uint8_t guest, bool high, unsigned use)
 {
 	for (unsigned n = 0; n < r->count; n++)
-		if (r->guest[n] == guest && r->high[n] == high)
+		if (r->guest[n] == guest && r->high[n] == high) {
+			r->use[n] |= (uint8_t)use;
 			return;
+		}
 	r->guest[r->count] = guest;
+	r->use[r->count] = (uint8_t)use;
 	r->high[r->count++] = high;
 }
 
@@ -286,7 +347,7 @@ static void assign(struct translation *t, struct renaming *r, const uint8_t *fre
 		if (r->high[n]) {
 			emit_rm(out(t), OP32(0x88), r->guest[n], CPU(temp[1])); /* mov [temp], ah..bh: no REX */
 			emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, r->host[n], CPU(temp[1]));
-		} else {
+		} else if (r->use[n] & USE_READ && !(r->host[n] == R10 && t->r10_end == out(t)->out && t->r10_guest == r->guest[n])) {
 			emit_load(out(t), r->host[n], slot(r->guest[n]));
 		}
 	}
@@ -298,12 +359,17 @@ static void put_back(struct translation *t, const struct renaming *r)
 		if (r->high[n]) {
 			emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true }, r->host[n], CPU(temp[1]));
 			emit_rm(out(t), OP32(0x8a), r->guest[n], CPU(temp[1]));
-		} else {
+		} else if (r->use[n] & USE_WRITE) {
 			emit_store(out(t), r->host[n], slot(r->guest[n]));
 		}
 	}
 	if (r->spilled != NO_REG)
 		emit_load(out(t), r->spilled, CPU(temp[2]));
+	for (unsigned n = 0; n < r->count; n++)
+		if (r->host[n] == R10 && !r->high[n]) {
+			t->r10_guest = r->guest[n];
+			t->r10_end = out(t)->out;
+		}
 }
 
 static void collect(const struct x86_insn *i, struct renaming *r, bool needs_rex)
@@ -318,13 +384,13 @@ static void collect(const struct x86_insn *i, struct renaming *r, bool needs_rex
 		bool high = reg8 && !i->rex && i->reg >= 4 && i->reg < 8;
 
 		if (displaced(i->reg) || (high && needs_rex))
-			want(r, i->reg, high);
+			want(r, i->reg, high, whole(i, reg_use(i), reg8));
 	}
 	if ((a & X86_ENC_RM_GPR && i->has_modrm && i->mod == 3) || a & X86_ENC_OPCODE_GPR)
 		if (displaced(i->rm))
-			want(r, i->rm, false);
+			want(r, i->rm, false, whole(i, rm_use(i), rm8));
 	if (a & X86_ENC_VVVV_GPR && displaced(i->vvvv))
-		want(r, i->vvvv, false);
+		want(r, i->vvvv, false, USE_BOTH);
 }
 
 static void put_immediate(struct translation *t, const struct x86_insn *i)
@@ -476,18 +542,50 @@ static void copy_lea(struct translation *t)
 	}
 }
 
+/* A displaced source as memory operand of the same instruction; it may have to change sides for that. */
+static bool copy_from_slot(struct translation *t, const struct renaming *none)
+{
+	struct x86_insn i = t->at->insn;
+	bool alu, rm_displaced = displaced(i.rm) && i.encoding.attributes & X86_ENC_RM_GPR;
+	bool reg_displaced = displaced(i.reg) && i.encoding.attributes & X86_ENC_REG_GPR;
+	struct host_mem from;
+
+	if (i.kind || i.map > 1 || !i.has_modrm || i.operand_bytes == 2 || rm_displaced == reg_displaced || t->code_bits != 64)
+		return false;
+	alu = i.map == 0 && ((i.opcode < 0x40 && (i.opcode & 7) < 4) || i.opcode == 0x84 || i.opcode == 0x85 || (i.opcode >= 0x88 && i.opcode <= 0x8b));
+	if (alu && !(i.opcode & 1))
+		return false; /* bytes */
+	if (rm_displaced && rm_use(&i) == USE_READ && (alu || (i.map == 0 && i.opcode == 0x63) || (i.map == 1 && ((i.opcode >= 0x40 && i.opcode <= 0x4f) || i.opcode == 0xaf)))) {
+		from = slot(i.rm);
+	} else if (reg_displaced && alu && reg_use(&i) == USE_READ && (i.opcode == 0x85 || !(i.opcode & 2))) {
+		from = slot(i.reg);
+		i.reg = i.rm;
+		if (i.opcode != 0x85)
+			i.opcode |= 2;
+	} else {
+		return false;
+	}
+	put_copy(t, &i, none, &from);
+	return true;
+}
+
 static void copy_registers(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 	static const uint8_t both[2] = { R10, R11 };
+	bool r10_kept = t->r10_end == out(t)->out;
 	struct renaming r;
 
 	collect(i, &r, false);
 	if (!r.count && t->code_bits == 64) {
 		memcpy(out(t)->out, t->at->raw, i->length);
 		out(t)->out += i->length;
+		if (r10_kept)
+			t->r10_end = out(t)->out;
 		return;
 	}
+	if (r.count == 1 && !(r10_kept && t->r10_guest == r.guest[0]) && copy_from_slot(t, &(struct renaming){ .spilled = NO_REG }))
+		return;
 	for (unsigned n = 0; n < r.count; n++)
 		if (r.high[n])
 			r.high[n] = false;
@@ -1726,6 +1824,7 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 
 	memset(&t, 0, offsetof(struct translation, insns));
 	t.count = t.cold_count = 0;
+	t.r10_end = NULL;
 	t.ended = t.next_straddles = t.word_flags = false;
 	t.host_flags = true;
 	t.cpu = cpu;
