@@ -1753,7 +1753,7 @@ static bool may_keep_flags(const struct x86_insn *i)
 	if (i->kind)
 		return false;
 	if (i->map == 0 && (i->opcode & 0xfe) == 0xc0)
-		return !(i->imm & (i->rex_w ? 63 : 31));
+		return !(i->imm & (i->rex_w && i->opcode & 1 ? 63 : 31));
 	if (i->map == 0) /* multiplications leave some flags as they were; so do shifts by zero */
 		return i->opcode == 0x69 || i->opcode == 0x6b || ((i->opcode & 0xfe) == 0xf6 && i->reg >= 4) || i->opcode == 0xd2 || i->opcode == 0xd3 || is_string(i->opcode);
 	return i->map == 1 && (i->opcode == 0xaf || i->opcode == 0xbc || i->opcode == 0xbd || bit_string(i) || i->opcode == 0xba || i->opcode == 0xa4 || i->opcode == 0xa5 || i->opcode == 0xac || i->opcode == 0xad);
