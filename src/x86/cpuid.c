@@ -11,17 +11,16 @@ struct offered { uint32_t leaf, subleaf; uint8_t reg; uint32_t mask; };
 
 /*
  * Masks of what is offered. Hidden and why:
- *  1.ECX   MONITOR, DTES64, DS-CPL, VMX, SMX, EIST, TM2, CNXT, SDBG, xTPR, PDCM, DCA: no such hardware is modelled;
- *          PCID: address spaces are not cached yet, it would cost more than it saves
+ *  1.ECX   MONITOR, DTES64, DS-CPL, VMX, SMX, EIST, TM2, CNXT, SDBG, xTPR, PDCM, DCA: no such hardware is modelled
  *  1.EDX   MCE, MCA, DS, ACPI, SS, HTT, TM, PBE: not modelled; VME: no virtual-8086 guests in the software engine
- *  7.EBX   HLE, RTM, PQM, PQE, MPX, INTEL_PT, SGX: not modelled; AVX-512: its registers are the engine's; INVPCID: with PCID;
+ *  7.EBX   HLE, RTM, PQM, PQE, MPX, INTEL_PT, SGX: not modelled; AVX-512: its registers are the engine's;
  *          TSC_ADJUST: not modelled; CLWB: no persistent memory
  *  7.ECX   all but UMIP: PKU, LA57, CET, VAES, GFNI, VPCLMULQDQ, RDPID are not in the offered set of the decoder
  *  80000001  SVM, IBS, XOP, SKINIT, LWP, FMA4, TBM, topology, PMU, MWAITX: as above
  */
 static const struct offered policy[] = {
-	{ 1, 0, 2, 0x7ed83203 & ~(1u << 17) }, { 1, 0, 3, 0x0783b97d | 1u << 9 | 1u << 12 | 1u << 16 | 1u << 19 },
-	{ 7, 0, 1, 1u << 0 | 1u << 3 | 1u << 5 | 1u << 7 | 1u << 8 | 1u << 9 | 1u << 18 | 1u << 19 | 1u << 20 | 1u << 23 | 1u << 29 },
+	{ 1, 0, 2, 0x7ed83203 | 1u << 17 }, { 1, 0, 3, 0x0783b97d | 1u << 9 | 1u << 12 | 1u << 16 | 1u << 19 },
+	{ 7, 0, 1, 1u << 0 | 1u << 3 | 1u << 5 | 1u << 7 | 1u << 8 | 1u << 9 | 1u << 10 | 1u << 18 | 1u << 19 | 1u << 20 | 1u << 23 | 1u << 29 },
 	{ 7, 0, 2, 1u << 2 }, { 7, 0, 3, 1u << 4 },
 	{ 0xd, 1, 0, 1u << 0 | 1u << 1 },
 	{ 0x80000001, 0, 2, 1u << 0 | 1u << 5 | 1u << 8 }, { 0x80000001, 0, 3, 1u << 11 | 1u << 20 | 1u << 22 | 1u << 26 | 1u << 27 | 1u << 29 | 0x0183f3ff },
@@ -53,13 +52,15 @@ void cpuid_policy(uint32_t leaf, uint32_t subleaf, uint32_t apic_id, unsigned cp
 
 		masked(1, 0, r);
 		r[1] = (ebx & 0xff00) | cpus << 16 | apic_id << 24;
-		r[2] |= 1u << 31 | 1u << 21 | 1u << 24; /* hypervisor, x2APIC, TSC deadline */
+		r[2] |= 1u << 31 | 1u << 21 | 1u << 24 | 1u << 17; /* the engine's own: hypervisor, x2APIC, TSC deadline, PCID */
 		return;
 	}
 	case 2: case 4: case 0x80000005: case 0x80000006: return;
 	case 7:
 		if (subleaf || !masked(7, 0, r))
 			memset(r, 0, 16);
+		else
+			r[1] |= 1u << 10; /* INVPCID is the engine's own */
 		r[0] = 0;
 		return;
 	case 0xb:

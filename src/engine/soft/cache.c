@@ -34,19 +34,34 @@ void *memset(void *to, int value, size_t bytes)
 	return start;
 }
 
-static const uint8_t kept[] = { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R12, R13 };
+static const uint8_t kept[] = { RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R9, R12, R13, RSP }; /* the stack last: on_signal() */
 
 static struct host_mem gpr(uint8_t reg) { return cpu_mem(offsetof(struct soft_cpu, state.gpr) + 8u * reg); }
 
-static void emit_resume(struct emitter *e)
+static void emit_resume(struct soft_engine *engine, struct emitter *e)
 {
-	for (unsigned n = 0; n < sizeof(kept); n++)
-		emit_load(e, kept[n], gpr(kept[n]));
 	emit_load(e, R15, CPU(read_table));
 	emit_load(e, R14, CPU(write_table));
 	emit_load(e, R10, CPU(temp[0]));
 	emit_load(e, R11, CPU(temp[1]));
+	for (unsigned n = 0; n < sizeof(kept); n++)
+		emit_load(e, kept[n], gpr(kept[n]));
+	engine->resume_jumps[engine->resume_jump_count++] = (uint64_t)(engine->code_run + (e->out - engine->code_write));
 	emit_jmp_cpu(e, offsetof(struct soft_cpu, resume));
+}
+
+/* Brings back the flags that a signal of the host's own interrupted, and goes on there. Everything else is loaded. */
+static void emit_refresh(struct soft_engine *engine, struct emitter *e)
+{
+	engine->refresh = engine->code_run + (e->out - engine->code_write);
+	emit_store(e, RAX, CPU(signal_rax));
+	emit_rm(e, (struct host_op){ .opcode = 0xb7, .map = 1 }, RAX, CPU(signal_word));
+	emit8(e, 0x04), emit8(e, 0x7f);
+	emit8(e, 0x9e);
+	emit_load(e, RAX, CPU(signal_rax));
+	emit_jmp_cpu(e, offsetof(struct soft_cpu, signal_pc));
+	engine->reload = engine->code_run + (e->out - engine->code_write);
+	emit_resume(engine, e);
 }
 
 static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *function, bool keep_rsp)
@@ -65,7 +80,7 @@ static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *fun
 	emit_constant(e, RAX, (uint64_t)function);
 	emit_rr(e, OP32(0xff), 2, RAX);
 	emit_store(e, RAX, CPU(resume));
-	emit_resume(e);
+	emit_resume(engine, e);
 	return engine->code_run + (at - engine->code_write);
 }
 
@@ -125,8 +140,8 @@ static bool uses_stack(const struct x86_insn *i)
 }
 
 /*
- * The guest's stack pointer is not canonical, and the host raised #GP: because of this instruction, or because the host was
- * interrupted and cannot return to such a stack pointer (some hosts cannot). True: the latter; try again.
+ * The guest's stack pointer is not canonical, and the host raised #GP or #SS: because of this instruction, or because the host was
+ * interrupted and cannot return to such a stack pointer (some hosts cannot). True: the latter; go on where it was.
  */
 static bool is_hosts_own(struct soft_cpu *cpu, struct fault *f)
 {
@@ -134,27 +149,30 @@ static bool is_hosts_own(struct soft_cpu *cpu, struct fault *f)
 	struct x86_insn i;
 	uint8_t raw[X86_INSN_MAX_BYTES];
 
-	if (soft_read(cpu, cpu->state.rip, raw, sizeof(raw), ACCESS_EXEC, &unused) || x86_decode(raw, sizeof(raw), 64, &i))
-		return false;
-	if (uses_stack(&i)) {
+	if (!cpu->signal_in_block)
+		return true;
+	if (!soft_read(cpu, cpu->signal_rip, raw, sizeof(raw), ACCESS_EXEC, &unused) && !x86_decode(raw, sizeof(raw), 64, &i) && uses_stack(&i)) {
 		f->vector = EXC_SS;
 		return false;
 	}
-	cpu->stack_retries = cpu->state.rip == cpu->stack_retry_rip ? cpu->stack_retries + 1 : 0;
-	cpu->stack_retry_rip = cpu->state.rip;
+	/* at the same place, and nothing came through C in between */
+	cpu->stack_retries = cpu->signal_pc == cpu->stack_retry_pc && cpu->stack_retry_work == cpu->systems + cpu->misses ? cpu->stack_retries + 1 : 0;
+	cpu->stack_retry_pc = cpu->signal_pc;
+	cpu->stack_retry_work = cpu->systems + cpu->misses;
 	return cpu->stack_retries < 100;
 }
+
+static bool canonical(uint64_t a) { return (uint64_t)((int64_t)(a << 16) >> 16) == a; }
 
 static void *signal_thunk(struct soft_cpu *cpu)
 {
 	struct fault f = { .vector = (uint8_t)cpu->signal_vector, .has_code = cpu->signal_vector == EXC_GP || cpu->signal_vector == EXC_SS };
-	uint64_t rsp = cpu->state.gpr[RSP];
 
+	if ((f.vector == EXC_GP || f.vector == EXC_SS) && !canonical(cpu->state.gpr[RSP]) && is_hosts_own(cpu, &f))
+		return cpu->engine->refresh;
 	cpu->state.rip = cpu->signal_rip;
 	if (!cpu->signal_in_word)
-		cpu->flags_word = (cpu->signal_flags & 0xff) << 8 | (cpu->signal_flags >> 11 & 1);
-	if (f.vector == EXC_GP && (uint64_t)((int64_t)(rsp << 16) >> 16) != rsp && is_hosts_own(cpu, &f))
-		return soft_dispatch(cpu);
+		cpu->flags_word = cpu->signal_word;
 	return soft_raise(cpu, &f);
 }
 
@@ -171,13 +189,14 @@ static void make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	cpu->thunk_chain = emit_thunk(engine, &e, (void *)chain_thunk, true);
 	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk, true);
 	engine->signal = emit_thunk(engine, &e, (void *)signal_thunk, false);
+	emit_refresh(engine, &e);
 	at = e.out;
 	for (unsigned n = 0; n < sizeof(saved); n++)
 		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]), emit8(&e, 0x50 | (saved[n] & 7));
 	emit_lea(&e, RSP, mem(RSP, -8));
 	emit_store(&e, RSP, CPU(host_rsp));
 	emit_store(&e, RSI, CPU(resume));
-	emit_resume(&e);
+	emit_resume(engine, &e);
 	engine->enter = engine->code_run + (at - engine->code_write);
 	at = e.out;
 	emit_load(&e, RSP, CPU(host_rsp));
@@ -669,36 +688,59 @@ static void own_fault(int number, const siginfo_t *info, const greg_t *g)
 	_exit(70);
 }
 
+/* What the fault was; 0: none that a guest can cause. */
+static unsigned vector_of(int number, const siginfo_t *info, const ucontext_t *u)
+{
+	switch (number) {
+	case SIGFPE:
+		if (u->uc_mcontext.fpregs && (u->uc_mcontext.fpregs->swd & 0x80))
+			return EXC_MF;
+		return info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF ? EXC_DE + 0x100 : EXC_XM;
+	case SIGILL: return EXC_UD;
+	case SIGBUS: return EXC_SS;
+	default: return info->si_addr ? 0 : EXC_GP; /* an address: a fault of ours */
+	}
+}
+
+/*
+ * On a stack pointer that is not canonical some hosts raise #GP or #SS when they return from an interrupt, anywhere in the code cache:
+ * also in the way out of a thunk (then what it was to resume is what goes on) and in emit_refresh() (then that begins again).
+ */
 static void on_signal(int number, siginfo_t *info, void *context)
 {
 	ucontext_t *u = context;
 	greg_t *g = u->uc_mcontext.gregs;
 	struct soft_cpu *cpu = running;
+	struct soft_engine *e = cpu ? cpu->engine : NULL;
+	uint64_t pc = (uint64_t)g[REG_RIP];
+	unsigned vector = vector_of(number, info, u);
+	bool odd_stack = (vector == EXC_GP || vector == EXC_SS) && !canonical((uint64_t)g[REG_RSP]);
 
-	if (!cpu || !soft_guest_pc(cpu->engine, (uint64_t)g[REG_RIP], &cpu->signal_rip, &cpu->signal_in_word)) {
+	if (!e || !vector || pc - (uint64_t)e->code_run >= e->code_bytes) {
 		own_fault(number, info, g);
 		return;
 	}
-	switch (number) {
-	case SIGFPE:
-		cpu->signal_vector = info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF ? EXC_DE : EXC_XM;
-		if (u->uc_mcontext.fpregs && (u->uc_mcontext.fpregs->swd & 0x80))
-			cpu->signal_vector = EXC_MF;
-		break;
-	case SIGILL: cpu->signal_vector = EXC_UD; break;
-	case SIGBUS: cpu->signal_vector = EXC_SS; break;
-	default:
-		if (info->si_addr) { /* not a non-canonical address: a fault of ours */
-			own_fault(number, info, g);
-			return;
-		}
-		cpu->signal_vector = EXC_GP;
+	if (odd_stack && pc >= (uint64_t)e->refresh && pc < (uint64_t)e->reload) {
+		cpu->resume = e->refresh;
+		g[REG_RSP] = (greg_t)cpu->host_rsp;
+		g[REG_RIP] = (greg_t)e->reload;
+		return;
 	}
-	cpu->signal_flags = (uint64_t)g[REG_EFL];
+	for (unsigned n = 0; odd_stack && n < e->resume_jump_count; n++)
+		if (pc == e->resume_jumps[n])
+			pc = (uint64_t)cpu->resume;
+	cpu->signal_in_block = soft_guest_pc(e, pc, &cpu->signal_rip, &cpu->signal_in_word);
+	if (!cpu->signal_in_block && !odd_stack) {
+		own_fault(number, info, g);
+		return;
+	}
+	cpu->signal_vector = vector & 0xff;
+	cpu->signal_pc = pc;
+	cpu->signal_word = ((uint64_t)g[REG_EFL] & 0xff) << 8 | ((uint64_t)g[REG_EFL] >> 11 & 1);
 	g[REG_EFL] &= ~(greg_t)FLAG_DF;
 	cpu->state.gpr[RSP] = (uint64_t)g[REG_RSP];
 	g[REG_RSP] = (greg_t)cpu->host_rsp; /* the guest's may be non-canonical: the host cannot return to that */
-	g[REG_RIP] = (greg_t)cpu->engine->signal;
+	g[REG_RIP] = (greg_t)e->signal;
 }
 
 static int install_signals(void)

@@ -95,9 +95,9 @@ struct soft_cpu {
 	uint64_t journal[2][JOURNAL_ENTRIES]; /* [global]: index << 2 | view */
 	uint32_t journal_used[2];
 	uint64_t large_filter[64], code_filter[64];
-	uint64_t signal_vector, signal_rip, signal_flags, stack_retry_rip;
+	uint64_t signal_vector, signal_rip, signal_word, signal_pc, signal_rax, stack_retry_pc, stack_retry_work;
 	uint32_t stack_retries, pauses;
-	bool signal_in_word;
+	bool signal_in_word, signal_in_block;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems;
 	bool single_once, trap_after, stop;
 	bool breakpoints, watchpoints; /* one is enabled; of data */
@@ -125,7 +125,9 @@ struct soft_engine {
 	struct soft_lock lock;    /* blocks, hash, maps, page_blocks, code space, and what exclusive.c says */
 	uint64_t secret, no_key;  /* of the jump caches */
 	uint64_t generation;      /* of the code cache; changes when it is emptied */
-	void *leave, *enter, *signal;
+	void *leave, *enter, *signal, *refresh, *reload;
+	uint64_t resume_jumps[16];
+	unsigned resume_jump_count;
 	struct soft_cpu *cpus[MAX_CPUS], *owner;
 	uint32_t cpu_count, inside, change;
 	char *last_words;

@@ -322,7 +322,7 @@ static int write_cr(struct step *t, unsigned cr, uint64_t v)
 
 	switch (cr) {
 	case 0:
-		if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)))
+		if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)) || (!(v & CR0_PG) && s->cr4 & CR4_PCIDE))
 			return general_protection(t);
 		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME)
 			s->efer |= EFER_LMA;
@@ -333,12 +333,18 @@ static int write_cr(struct step *t, unsigned cr, uint64_t v)
 		soft_flush(cpu, true);
 		return 0;
 	case 2: s->cr2 = v; return 0;
-	case 3:
+	case 3: /* whether bit 63 asks to keep entries or not, none of another context may be seen: all that are not global go */
+		if (v & (s->cr4 & CR4_PCIDE ? 0x7ffff00000000000ull : 0xfffff00000000000ull))
+			return general_protection(t);
 		s->cr3 = v & ~(1ull << 63);
 		soft_flush(cpu, false);
 		return 0;
 	case 4:
-		if (v & ~(uint64_t)(0x3f | CR4_PGE | 0x640 | CR4_UMIP | CR4_FSGSBASE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP))
+		if (v & ~(uint64_t)(0x3f | CR4_PGE | 0x640 | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP))
+			return general_protection(t);
+		if (v & ~s->cr4 & CR4_PCIDE && (!(s->efer & EFER_LMA) || s->cr3 & 0xfff))
+			return general_protection(t);
+		if (s->efer & EFER_LMA && !(v & CR4_PAE))
 			return general_protection(t);
 		s->cr4 = v;
 		soft_flush(cpu, true);
@@ -836,6 +842,25 @@ static int fs_gs_base(struct step *t)
 	return 0;
 }
 
+/* INVPCID: entries are not kept apart by context, so that every type may drop more than it names. */
+static int invpcid(struct step *t)
+{
+	struct x86_state *s = t->s;
+	uint64_t descriptor[2], kind = s->code_bits == 64 ? s->gpr[t->i->reg] : (uint32_t)s->gpr[t->i->reg];
+
+	if (s->cpl || kind > 3)
+		return general_protection(t);
+	if (soft_read(t->cpu, address(t), descriptor, 16, ACCESS_READ, t->fault))
+		return -EFAULT;
+	if (descriptor[0] >> 12 || (kind < 2 && !(s->cr4 & CR4_PCIDE) && descriptor[0]) || (kind == 0 && !canonical(descriptor[1])))
+		return general_protection(t);
+	if (kind == 0)
+		soft_flush_page(t->cpu, descriptor[1]);
+	else
+		soft_flush(t->cpu, kind == 2);
+	return 0;
+}
+
 static int two_bytes(struct step *t)
 {
 	struct x86_state *s = t->s;
@@ -1115,6 +1140,8 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 		error = one_byte(&t);
 	} else if (!insn->kind && insn->map == 1) {
 		error = two_bytes(&t);
+	} else if (!insn->kind && insn->map == 2 && op == 0x82) {
+		error = invpcid(&t);
 	} else {
 		error = undefined(&t);
 	}
