@@ -36,6 +36,9 @@ struct engine_ops {
 struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes);
 struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context);
 struct x86_state *engine_cpu_state(struct engine_cpu *cpu);
+/* x87, SSE and AVX state between engine_run() calls: an XSAVE area in standard form, ENGINE_VECTOR_BYTES. */
+enum { ENGINE_VECTOR_BYTES = 832 };
+void *engine_cpu_vector(struct engine_cpu *cpu);
 /* Once on the thread that will run the processor, before the first engine_run(): signal stack, segment base. 0 or -errno. */
 int engine_prepare_thread(struct engine_cpu *cpu);
 /* The state was replaced as by INIT: nothing cached for the processor survives. On its thread. */

@@ -140,7 +140,7 @@ static bool uses_stack(const struct x86_insn *i)
 }
 
 /*
- * The guest's stack pointer is not canonical, and the host raised #GP or #SS: because of this instruction, or because the host was
+ * The guest's stack pointer is not canonical, and the host raised #GP, #SS or #UD: because of this instruction, or because the host was
  * interrupted and cannot return to such a stack pointer (some hosts cannot). True: the latter; go on where it was.
  */
 static bool is_hosts_own(struct soft_cpu *cpu, struct fault *f)
@@ -162,13 +162,14 @@ static bool is_hosts_own(struct soft_cpu *cpu, struct fault *f)
 	return cpu->stack_retries < 100;
 }
 
+static bool may_be_hosts_own(unsigned vector) { return vector == EXC_GP || vector == EXC_SS || vector == EXC_UD; }
 static bool canonical(uint64_t a) { return (uint64_t)((int64_t)(a << 16) >> 16) == a; }
 
 static void *signal_thunk(struct soft_cpu *cpu)
 {
 	struct fault f = { .vector = (uint8_t)cpu->signal_vector, .has_code = cpu->signal_vector == EXC_GP || cpu->signal_vector == EXC_SS };
 
-	if ((f.vector == EXC_GP || f.vector == EXC_SS) && !canonical(cpu->state.gpr[RSP]) && is_hosts_own(cpu, &f))
+	if (may_be_hosts_own(f.vector) && !canonical(cpu->state.gpr[RSP]) && is_hosts_own(cpu, &f))
 		return cpu->engine->refresh;
 	cpu->state.rip = cpu->signal_rip;
 	if (!cpu->signal_in_word)
@@ -703,7 +704,7 @@ static unsigned vector_of(int number, const siginfo_t *info, const ucontext_t *u
 }
 
 /*
- * On a stack pointer that is not canonical some hosts raise #GP or #SS when they return from an interrupt, anywhere in the code cache:
+ * On a stack pointer that is not canonical some hosts raise #GP, #SS or #UD when they return from an interrupt, anywhere in the code cache:
  * also in the way out of a thunk (then what it was to resume is what goes on) and in emit_refresh() (then that begins again).
  */
 static void on_signal(int number, siginfo_t *info, void *context)
@@ -714,21 +715,21 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	struct soft_engine *e = cpu ? cpu->engine : NULL;
 	uint64_t pc = (uint64_t)g[REG_RIP];
 	unsigned vector = vector_of(number, info, u);
-	bool odd_stack = (vector == EXC_GP || vector == EXC_SS) && !canonical((uint64_t)g[REG_RSP]);
+	bool odd_stack = may_be_hosts_own(vector) && !canonical((uint64_t)g[REG_RSP]);
 
 	if (!e || !vector || pc - (uint64_t)e->code_run >= e->code_bytes) {
 		own_fault(number, info, g);
 		return;
 	}
+	for (unsigned n = 0; odd_stack && n < e->resume_jump_count; n++)
+		if (pc == e->resume_jumps[n])
+			pc = (uint64_t)cpu->resume;
 	if (odd_stack && pc >= (uint64_t)e->refresh && pc < (uint64_t)e->reload) {
 		cpu->resume = e->refresh;
 		g[REG_RSP] = (greg_t)cpu->host_rsp;
 		g[REG_RIP] = (greg_t)e->reload;
 		return;
 	}
-	for (unsigned n = 0; odd_stack && n < e->resume_jump_count; n++)
-		if (pc == e->resume_jumps[n])
-			pc = (uint64_t)cpu->resume;
 	cpu->signal_in_block = soft_guest_pc(e, pc, &cpu->signal_rip, &cpu->signal_in_word);
 	if (!cpu->signal_in_block && !odd_stack) {
 		own_fault(number, info, g);
@@ -907,6 +908,7 @@ struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_
 	return (struct engine_cpu *)cpu;
 }
 
+void *engine_cpu_vector(struct engine_cpu *cpu) { return ((struct soft_cpu *)cpu)->vector; }
 struct x86_state *engine_cpu_state(struct engine_cpu *cpu) { return &((struct soft_cpu *)cpu)->state; }
 
 size_t engine_statistics(struct engine_cpu *opaque, char *text, size_t bytes)
