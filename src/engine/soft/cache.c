@@ -38,12 +38,13 @@ static const uint8_t kept[] = { RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R9, R12, 
 
 static struct host_mem gpr(uint8_t reg) { return cpu_mem(offsetof(struct soft_cpu, state.gpr) + 8u * reg); }
 
-static void emit_resume(struct soft_engine *engine, struct emitter *e)
+/* scratch: where r10 and r11 are; code uses temp itself, which a signal must leave alone. */
+static void emit_resume(struct soft_engine *engine, struct emitter *e, size_t scratch)
 {
 	emit_load(e, R15, CPU(read_table));
 	emit_load(e, R14, CPU(write_table));
-	emit_load(e, R10, CPU(temp[0]));
-	emit_load(e, R11, CPU(temp[1]));
+	emit_load(e, R10, cpu_mem(scratch));
+	emit_load(e, R11, cpu_mem(scratch + 8));
 	for (unsigned n = 0; n < sizeof(kept); n++)
 		emit_load(e, kept[n], gpr(kept[n]));
 	engine->resume_jumps[engine->resume_jump_count++] = (uint64_t)(engine->code_run + (e->out - engine->code_write));
@@ -61,18 +62,19 @@ static void emit_refresh(struct soft_engine *engine, struct emitter *e)
 	emit_load(e, RAX, CPU(signal_rax));
 	emit_jmp_cpu(e, offsetof(struct soft_cpu, signal_pc));
 	engine->reload = engine->code_run + (e->out - engine->code_write);
-	emit_resume(engine, e);
+	emit_resume(engine, e, offsetof(struct soft_cpu, signal_scratch));
 }
 
-static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *function, bool keep_rsp)
+static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *function, bool is_signal)
 {
 	uint8_t *at = e->out;
+	size_t scratch = is_signal ? offsetof(struct soft_cpu, signal_scratch) : offsetof(struct soft_cpu, temp);
 
 	for (unsigned n = 0; n < sizeof(kept); n++)
-		if (keep_rsp || kept[n] != RSP)
+		if (!is_signal || kept[n] != RSP)
 			emit_store(e, kept[n], gpr(kept[n]));
-	emit_store(e, R10, CPU(temp[0]));
-	emit_store(e, R11, CPU(temp[1]));
+	emit_store(e, R10, cpu_mem(scratch));
+	emit_store(e, R11, cpu_mem(scratch + 8));
 	emit_load(e, RSP, CPU(host_rsp));
 	emit_load(e, RDI, CPU(self));
 	emit_mov(e, RSI, R10);
@@ -80,7 +82,7 @@ static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *fun
 	emit_constant(e, RAX, (uint64_t)function);
 	emit_rr(e, OP32(0xff), 2, RAX);
 	emit_store(e, RAX, CPU(resume));
-	emit_resume(engine, e);
+	emit_resume(engine, e, scratch);
 	return engine->code_run + (at - engine->code_write);
 }
 
@@ -184,12 +186,12 @@ static void make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	struct emitter e = { engine->code_write + engine->code_used };
 	uint8_t *at;
 
-	cpu->thunk_memory = emit_thunk(engine, &e, (void *)soft_memory, true);
-	cpu->thunk_commit = emit_thunk(engine, &e, (void *)soft_commit, true);
-	cpu->thunk_system = emit_thunk(engine, &e, (void *)system_thunk, true);
-	cpu->thunk_chain = emit_thunk(engine, &e, (void *)chain_thunk, true);
-	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk, true);
-	engine->signal = emit_thunk(engine, &e, (void *)signal_thunk, false);
+	cpu->thunk_memory = emit_thunk(engine, &e, (void *)soft_memory, false);
+	cpu->thunk_commit = emit_thunk(engine, &e, (void *)soft_commit, false);
+	cpu->thunk_system = emit_thunk(engine, &e, (void *)system_thunk, false);
+	cpu->thunk_chain = emit_thunk(engine, &e, (void *)chain_thunk, false);
+	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk, false);
+	engine->signal = emit_thunk(engine, &e, (void *)signal_thunk, true);
 	emit_refresh(engine, &e);
 	at = e.out;
 	for (unsigned n = 0; n < sizeof(saved); n++)
@@ -197,7 +199,7 @@ static void make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	emit_lea(&e, RSP, mem(RSP, -8));
 	emit_store(&e, RSP, CPU(host_rsp));
 	emit_store(&e, RSI, CPU(resume));
-	emit_resume(engine, &e);
+	emit_resume(engine, &e, offsetof(struct soft_cpu, temp));
 	engine->enter = engine->code_run + (at - engine->code_write);
 	at = e.out;
 	emit_load(&e, RSP, CPU(host_rsp));

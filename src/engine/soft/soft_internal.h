@@ -95,7 +95,7 @@ struct soft_cpu {
 	uint64_t journal[2][JOURNAL_ENTRIES]; /* [global]: index << 2 | view */
 	uint32_t journal_used[2];
 	uint64_t large_filter[64], code_filter[64];
-	uint64_t signal_vector, signal_rip, signal_word, signal_pc, signal_rax, stack_retry_pc, stack_retry_work;
+	uint64_t signal_vector, signal_rip, signal_word, signal_pc, signal_rax, signal_scratch[2], stack_retry_pc, stack_retry_work;
 	uint32_t stack_retries, pauses;
 	bool signal_in_word, signal_in_block;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems;
