@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -122,6 +123,9 @@ int machine_process(struct broker_client *client, struct machine_options *option
 		tell_refusal(&p, error, reason);
 		return 0;
 	}
+	munmap((void *)(uintptr_t)options->kernel.data, options->kernel.bytes);
+	if (options->initrd.bytes)
+		munmap((void *)(uintptr_t)options->initrd.data, options->initrd.bytes);
 	pthread_barrier_wait(&p.listening);
 	end = machine_run(p.machine);
 	if (statistics) {

@@ -1,0 +1,28 @@
+#!/bin/bash
+# What a guest does to itself: the machine ends as it should, and SIGTERM always ends it (within a second; three allowed here).
+set -u
+cd "$(dirname "$0")/../.."
+failed=0
+ends() { # NAME CPUS
+	build/umbra run --kernel "build/guest-$1" --cpus "$2" --memory 256M </dev/null 2>&1 | head -c 300000000 >build/guest/hostile.log &
+	local pid start
+	sleep 1.5
+	pid=$(pgrep -o -f "umbra run --kernel build/guest-$1 ")
+	start=$(date +%s%N)
+	kill -TERM "$pid"
+	for ((k = 0; k < 300; k++)); do kill -0 "$pid" 2>/dev/null || break; sleep 0.01; done
+	if kill -0 "$pid" 2>/dev/null; then echo "hostile: $1: still running"; kill -KILL "$pid"; failed=1; fi
+	wait
+	grep -qa READY build/guest/hostile.log || { echo "hostile: $1: did not run"; failed=1; }
+}
+ends spin 1
+ends spin 4
+ends flood 1
+timeout -s KILL 20 build/umbra run --kernel build/guest-triple </dev/null >/dev/null 2>&1
+[ $? = 75 ] || { echo "hostile: triple fault: not 75"; failed=1; }
+for n in 1 2 3 4 5 6 7 8; do
+	timeout -s KILL 4 build/umbra run --kernel build/guest-wild --debug-exit 0xf4 </dev/null >build/guest/wild.log 2>&1
+	code=$? # 137: the random code hangs, as it may
+	case $code in 0|1|3|75|137) ;; *) echo "hostile: wild: ended with $code"; tail -n 2 build/guest/wild.log; failed=1 ;; esac
+done
+exit $failed
