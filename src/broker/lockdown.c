@@ -54,9 +54,9 @@ static int allow(scmp_filter_ctx filter, enum lockdown_role role, const char *na
 	int call = seccomp_syscall_resolve_name(name);
 
 	if (role == LOCKDOWN_MACHINE && call == SCMP_SYS(read))
-		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)event_in));
+		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)event_in, 0));
 	if (role == LOCKDOWN_MACHINE && call == SCMP_SYS(write))
-		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)event_out));
+		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)event_out, 0));
 	if (call == SCMP_SYS(mmap))
 		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
 					SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));

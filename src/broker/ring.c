@@ -42,7 +42,8 @@ int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t byt
 	if (RING_BYTES - used < padded(bytes))
 		return -EAGAIN;
 	copy_in(m, end->at, &record, sizeof(record));
-	copy_in(m, end->at + (uint32_t)sizeof(record), data, bytes);
+	if (bytes)
+		copy_in(m, end->at + (uint32_t)sizeof(record), data, bytes);
 	end->at += padded(bytes);
 	__atomic_store_n(&m->head, end->at, __ATOMIC_RELEASE);
 	return write(end->wake_fd, &one, 8) == 8 || errno == EAGAIN ? 0 : -errno;

@@ -206,7 +206,7 @@ uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset)
 void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t v)
 {
 	uint32_t r = c->ioapic.select;
-	uint64_t *e = &c->ioapic.entry[(r - 0x10) / 2];
+	uint64_t *e;
 
 	if (offset == 0) {
 		c->ioapic.select = v & 0xff;
@@ -214,6 +214,7 @@ void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t v)
 	}
 	if (offset != 0x10 || r < 0x10 || r >= 0x40)
 		return;
+	e = &c->ioapic.entry[(r - 0x10) / 2];
 	*e = r & 1 ? (*e & 0xffffffff) | (uint64_t)v << 32 : (*e & ~0xffffffffull) | (v & ~0x5000u);
 	if ((r - 0x10) / 2 == UART_GSI && c->uart.line)
 		pulse(c, UART_GSI);

@@ -63,11 +63,14 @@ static int rubbish_head(struct broker_client *c, void *unused)
 static int rubbish_length(struct broker_client *c, void *unused)
 {
 	uint32_t *word = (uint32_t *)(void *)c->memory->to_broker.data;
+	const uint64_t one = 1;
 
 	(void)unused;
-	put(c, RECORD_CONSOLE, "12345678", 8);
+	word[0] = RECORD_CONSOLE;
 	word[1] = 0xfffffff8;
-	pause();
+	c->memory->to_broker.head = 16;
+	if (write(c->event_out, &one, 8) == 8)
+		pause();
 	return 0;
 }
 

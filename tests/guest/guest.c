@@ -17,6 +17,26 @@ static uint8_t trap_stacks[17][2][16384] __attribute__((aligned(16)));
 static uint8_t pages[2048][4096] __attribute__((aligned(4096)));
 static unsigned pages_used, checks, failures;
 
+/* The compiler's own calls. */
+void *memcpy(void *to, const void *from, size_t bytes);
+void *memset(void *to, int value, size_t bytes);
+
+void *memcpy(void *to, const void *from, size_t bytes)
+{
+	void *start = to;
+
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
+	return start;
+}
+
+void *memset(void *to, int value, size_t bytes)
+{
+	void *start = to;
+
+	__asm__ volatile("rep stosb" : "+D"(to), "+c"(bytes) : "a"(value) : "memory");
+	return start;
+}
+
 void print(const char *text)
 {
 	while (*text)

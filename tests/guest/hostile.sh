@@ -4,10 +4,9 @@ set -u
 cd "$(dirname "$0")/../.."
 failed=0
 ends() { # NAME CPUS
-	build/umbra run --kernel "build/guest-$1" --cpus "$2" --memory 256M </dev/null 2>&1 | head -c 300000000 >build/guest/hostile.log &
-	local pid start
+	build/umbra run --kernel "build/guest-$1" --cpus "$2" --memory 256M </dev/null > >(head -c 100000000 >build/guest/hostile.log) 2>&1 &
+	local pid=$! start
 	sleep 1.5
-	pid=$(pgrep -o -f "umbra run --kernel build/guest-$1 ")
 	start=$(date +%s%N)
 	kill -TERM "$pid"
 	for ((k = 0; k < 300; k++)); do kill -0 "$pid" 2>/dev/null || break; sleep 0.01; done

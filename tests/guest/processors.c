@@ -6,7 +6,7 @@
 
 enum { ROUNDS = 30000, FEW_ROUNDS = 500 /* more than the host may have */, ADDS = 100000 };
 
-static volatile uint32_t awake, phase, finished, total;
+static volatile uint32_t awake, finished, total;
 static volatile uint64_t counter;
 static volatile uint32_t x __attribute__((aligned(64))), y __attribute__((aligned(64)));
 static volatile uint32_t r[4] __attribute__((aligned(64)));

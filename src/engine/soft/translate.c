@@ -675,6 +675,13 @@ static void side_exit(struct translation *t, uint8_t cc, uint64_t target)
 	c->from[0] = emit_jcc(out(t), cc);
 }
 
+/* C looks at what stands here. */
+static void align_data(struct translation *t)
+{
+	while ((uintptr_t)out(t)->out & 7)
+		emit8(out(t), 0xcc);
+}
+
 static void emit_system(struct translation *t)
 {
 	uint8_t *site;
@@ -683,6 +690,7 @@ static void emit_system(struct translation *t)
 	emit_store(out(t), R11, CPU(state.rip));
 	site = emit_lea_rip(out(t), R11);
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_system));
+	align_data(t);
 	set_jump(site, out(t)->out);
 	memcpy(out(t)->out, &t->at->insn, sizeof(t->at->insn));
 	out(t)->out += sizeof(t->at->insn);
@@ -1382,6 +1390,7 @@ static void cold_memory(struct translation *t, struct cold *c)
 		emit_lea(out(t), R10, c->ea);
 	to_site = emit_lea_rip(out(t), R11);
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_memory));
+	align_data(t);
 	at_site = out(t)->out;
 	set_jump(to_site, at_site);
 	out(t)->out += sizeof(site);
