@@ -108,7 +108,7 @@ static bool is_left_out_vector(const struct x86_insn *i)
 	if (i->kind || i->map > 1)
 		return false;
 	if (i->map == 1)
-		return op == 0xf7 || op == 0x77; /* MASKMOV stores at RDI; EMMS: tags */
+		return op == 0x77; /* EMMS: tags */
 	/* x87 environments hold pointers; control words unmask exceptions */
 	return (op == 0xd9 && i->mod != 3 && (i->reg & 7) >= 4) || (op == 0xdd && i->mod != 3 && (i->reg & 7) >= 4 && (i->reg & 7) != 5 && (i->reg & 7) != 7) ||
 	       (op == 0xdb && i->mod == 3 && (i->reg & 7) == 4) || op == 0x9b;
@@ -119,7 +119,7 @@ static bool eligible(const struct x86_insn *i)
 {
 	uint8_t op = i->opcode;
 
-	if (i->segment_override || i->address_bytes != 8 || i->encoding.attributes & X86_ENC_VSIB || is_left_out_vector(i))
+	if (i->segment_override || i->address_bytes != 8 || is_left_out_vector(i))
 		return false;
 	if (i->has_modrm && i->mod != 3) {
 		if (i->base >= 16 || i->disp > 2000 || i->disp < -2000 || i->index == i->base)
@@ -128,7 +128,7 @@ static bool eligible(const struct x86_insn *i)
 			return false;
 	}
 	if (i->kind)
-		return !(i->map == 1 && (op == 0xf7 || op == 0xae));
+		return !(i->map == 1 && op == 0xae);
 	if (i->map == 0) {
 		if ((op >= 0x6c && op <= 0x7f) || (op >= 0xa0 && op <= 0xa7 ) || (op >= 0xaa && op <= 0xaf) || op == 0x8c || op == 0x8e || op == 0xc8 ||
 		    op == 0xd7 || (op >= 0xc2 && op <= 0xc3) || (op >= 0xca && op <= 0xcf) || (op >= 0xe0 && op <= 0xef) || op == 0xf1 ||
@@ -168,7 +168,16 @@ static void make_unit(struct unit *u)
 	} while (x86_decode(code, 15, 64, &i) || !eligible(&i));
 	u->length = 0;
 	u->off = false;
-	if (i.has_modrm && i.mod != 3) {
+	if (i.encoding.attributes & X86_ENC_VSIB) { /* the index register to all zeroes or all ones */
+		const uint8_t compare[5] = { 0xc4, (uint8_t)(i.index < 8 ? 0xe1 : 0x41), (uint8_t)(0x7d & ~((i.index & 15) << 3)), (uint8_t)(rnd() % 2 ? 0xef : 0x76),
+					     (uint8_t)(0xc0 | (i.index & 7) << 3 | (i.index & 7)) };
+
+		memcpy(u->bytes, compare, 5);
+		u->length = 5;
+		u->length += (uint8_t)set_register(u->bytes + 5, i.base, BASE + DATA + 4096 - (uint64_t)i.disp);
+	} else if (i.map == 1 && i.opcode == 0xf7 && i.pp < 2) {
+		u->length += (uint8_t)set_register(u->bytes, 7, BASE + DATA + 4096 + rnd() % 64 - 32);
+	} else if (i.has_modrm && i.mod != 3) {
 		uint64_t at = BASE + DATA + 4096 + rnd() % 512 - 256;
 
 		if (i.index < 16)

@@ -188,6 +188,10 @@ void soft_begin_alone(struct soft_cpu *cpu);
 void soft_end_alone(struct soft_cpu *cpu);
 void soft_kick(struct soft_cpu *cpu, uint32_t why);
 
+/* vector.c: the vector state is in the host's registers before and after */
+bool soft_is_scattered(const struct x86_insn *insn);
+int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);
+
 /* debug.c */
 int soft_read_dr(struct soft_cpu *cpu, unsigned number, uint64_t *ret, struct fault *fault);
 int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t value, struct fault *fault);

@@ -1132,6 +1132,8 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 		bool x87 = !insn->kind && insn->map == 0;
 
 		error = x87 || !(cpu->state.cr0 & CR0_EM) ? fail(&fault, EXC_NM, false, 0) : undefined(&t);
+	} else if (soft_is_scattered(insn)) {
+		error = insn->kind && soft_mode(cpu) & MODE_AVX_OFF ? undefined(&t) : soft_scattered(cpu, insn, &fault);
 	} else if (!insn->kind && insn->map == 0 && ((op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf))) {
 		error = soft_string(cpu, insn, &fault);
 		if (error == -EAGAIN) /* an event in the middle: the instruction is executed again */

@@ -1307,8 +1307,6 @@ static bool two_byte_special(struct translation *t)
 	case 0x00: case 0x02: case 0x03: case 0x05: case 0x06: case 0x07: case 0x08: case 0x09: case 0x0b: case 0x20:
 	case 0x21: case 0x22: case 0x23: case 0x30: case 0x32: case 0x33: case 0x34: case 0x35: case 0xa0: case 0xa1: case 0xa2:
 	case 0xa8: case 0xa9: case 0xb2: case 0xb4: case 0xb5: case 0xb9: case 0xf7: case 0xff:
-		if (op == 0xf7 && !i->has_modrm)
-			return false;
 		system_exit(t);
 		return true;
 	default:
@@ -1335,7 +1333,7 @@ static void translate_insn(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 
-	if ((t->mode & MODE_FPU_OFF && soft_uses_fpu(i)) || (t->mode & MODE_AVX_OFF && i->kind && soft_uses_fpu(i)) || i->encoding.attributes & X86_ENC_VSIB || (!i->kind && i->map == 2 && i->opcode == 0x82)) {
+	if ((t->mode & MODE_FPU_OFF && soft_uses_fpu(i)) || (t->mode & MODE_AVX_OFF && i->kind && soft_uses_fpu(i)) || soft_is_scattered(i) || (!i->kind && i->map == 2 && i->opcode == 0x82)) {
 		system_exit(t);
 		return;
 	}
