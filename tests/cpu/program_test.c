@@ -1,0 +1,127 @@
+/*
+ * Programs in assembly (programs.S), each with the result that it must give: natively, in the engine block by block as always,
+ * and in the engine single-stepped (every instruction a block of its own, chaining off). Ends 0 when all agree.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "../../src/engine/engine.h"
+#include "../../src/x86/state.h"
+
+enum { RAM_BYTES = 4 << 20, CODE = 0x100000, DATA = 0x200000, DATA_BYTES = 8192, STACK = 0x300000, TABLES = 0x10000, IDT = 0x8000, GDT = 0x9000, TRAP = 0x110000 };
+#define BASE 0x20000000ul
+
+struct program { const char *name; uint64_t result; const uint8_t *code, *end; };
+extern const struct program programs[], programs_end[];
+
+static uint8_t *const ram = (uint8_t *)BASE;
+
+static uint64_t port_read(void *c, uint16_t p, unsigned b) { (void)c, (void)p, (void)b; return 0; }
+static void port_write(void *c, uint16_t p, unsigned b, uint64_t v) { (void)c, (void)p, (void)b, (void)v; }
+static void mmio_read(void *c, uint64_t g, void *t, size_t b) { (void)c, (void)g; memset(t, 0, b); }
+static void mmio_write(void *c, uint64_t g, const void *t, size_t b) { (void)c, (void)g, (void)t, (void)b; }
+static int msr_read(void *c, uint32_t m, uint64_t *v) { (void)c, (void)m; *v = 0; return 0; }
+static int msr_write(void *c, uint32_t m, uint64_t v) { (void)c, (void)m, (void)v; return 0; }
+static void cpuid(void *c, uint32_t l, uint32_t s, uint32_t r[4]) { (void)c, (void)l, (void)s; memset(r, 0, 16); }
+static int interrupt(void *c) { (void)c; return -1; }
+static void set_cr8(void *c, uint8_t v) { (void)c, (void)v; }
+static bool hypercall(void *c) { (void)c; return false; }
+static const struct engine_ops ops = { port_read, port_write, mmio_read, mmio_write, msr_read, msr_write, cpuid, interrupt, set_cr8, hypercall };
+
+static void put64(uint64_t gpa, uint64_t v) { memcpy(ram + gpa, &v, 8); }
+
+/* An identity map of the RAM at BASE, and a #DB handler that returns. */
+static void make_tables(void)
+{
+	const uint64_t handler = BASE + TRAP;
+
+	put64(TABLES, (TABLES + 0x1000) | 3);
+	put64(TABLES + 0x1000, (TABLES + 0x2000) | 3);
+	for (unsigned n = 0; n < RAM_BYTES >> 21; n++)
+		put64(TABLES + 0x2000 + 8 * ((BASE >> 21) + n), (uint64_t)n << 21 | 0x83);
+	put64(GDT + 8, 0x00af9b000000ffff);
+	put64(GDT + 16, 0x00cf93000000ffff);
+	put64(IDT + 16, (handler & 0xffff) | 8 << 16 | 0x8e00ull << 32 | (handler >> 16 & 0xffff) << 48);
+	put64(IDT + 24, handler >> 32);
+	ram[TRAP] = 0x48, ram[TRAP + 1] = 0xcf; /* iretq */
+}
+
+static struct engine *make_engine(struct engine_cpu **ret_cpu)
+{
+	struct engine *e = engine_create(ram, RAM_BYTES, RAM_BYTES);
+	struct x86_state *s;
+
+	*ret_cpu = engine_cpu_create(e, &ops, NULL);
+	s = engine_cpu_state(*ret_cpu);
+	s->cr0 = CR0_PE | CR0_PG | 0x30;
+	s->cr3 = TABLES;
+	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
+	s->xcr0 = 7;
+	s->efer = EFER_LME | EFER_LMA;
+	s->code_bits = 64;
+	s->segment[X86_CS] = (struct x86_segment_state){ .selector = 8, .attributes = 0xa09b, .limit = ~0u };
+	s->segment[X86_SS] = (struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
+	s->gdtr = (struct x86_table){ BASE + GDT, 23 };
+	s->idtr = (struct x86_table){ BASE + IDT, 0xfff };
+	return e;
+}
+
+static uint64_t in_engine(struct engine *e, struct engine_cpu *cpu, bool step)
+{
+	struct x86_state *s = engine_cpu_state(cpu);
+
+	memset(ram + DATA, 0, DATA_BYTES);
+	engine_memory_written(e, CODE, 4096);
+	put64(STACK, BASE + CODE - 16);
+	ram[CODE - 16] = 0xf4; /* where it returns to */
+	s->gpr[4] = BASE + STACK;
+	s->gpr[7] = BASE + DATA;
+	s->rip = BASE + CODE;
+	s->rflags = 2 | (step ? FLAG_TF : 0);
+	if (engine_run(cpu) != ENGINE_EXIT_HALT)
+		return ~s->gpr[0];
+	return s->gpr[0];
+}
+
+static uint64_t natively(void)
+{
+	uint64_t result;
+	uint8_t *data = ram + DATA;
+
+	__asm__ volatile("call *%%rax" : "=a"(result), "+D"(data) : "a"(BASE + CODE)
+			 : "rbx", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "xmm0", "xmm1", "xmm2", "xmm3", "xmm15", "memory", "cc");
+	return result;
+}
+
+static int check(const char *name, const char *how, uint64_t got, uint64_t want)
+{
+	if (got != want)
+		printf("FAIL %s, %s: %lx, not %lx\n", name, how, got, want);
+	return got != want;
+}
+
+int main(void)
+{
+	struct engine_cpu *cpu;
+	struct engine *e;
+	int failures = 0, count = 0;
+
+	if (mmap(ram, RAM_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
+		return 70;
+	make_tables();
+	e = make_engine(&cpu);
+	if (engine_prepare_thread(cpu))
+		return 70;
+	for (const struct program *p = programs; p < programs_end; p++, count++) {
+		memcpy(ram + CODE, p->code, (size_t)(p->end - p->code));
+		memset(ram + DATA, 0, DATA_BYTES);
+		failures += check(p->name, "natively", natively(), p->result);
+		failures += check(p->name, "in the engine", in_engine(e, cpu, false), p->result);
+		failures += check(p->name, "in the engine, once more", in_engine(e, cpu, false), p->result);
+		failures += check(p->name, "in the engine, step by step", in_engine(e, cpu, true), p->result);
+	}
+	printf("program_test: %d programs, %d differences\n", count, failures);
+	return failures != 0;
+}
