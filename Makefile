@@ -1,5 +1,5 @@
 # A thin front: Meson builds into build/. See README.md.
-.PHONY: all deps demo check bench decode-table soak-cpu fuzz
+.PHONY: all deps demo check bench decode-table soak-cpu fuzz format
 all: deps
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
 	@ninja -C build
@@ -19,6 +19,9 @@ bench: all
 # Long differential run: make soak-cpu COUNT=... SEED=...
 soak-cpu: all
 	build/differential_test $(or $(COUNT),10000000) $(or $(SEED),1)
+
+format:
+	@tools/format
 
 # Long fuzz runs: make fuzz COUNT=... SEED=...
 fuzz: all

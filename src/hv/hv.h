@@ -1,4 +1,7 @@
-/* The Hyper-V interface of a partition and its processors, used under the machine's lock: CPUID leaves, synthetic MSRs, SynIC, synthetic timers, crash registers (TLFS). */
+/*
+ * The Hyper-V interface of a partition and its processors, used under the machine's lock: CPUID leaves, synthetic MSRs, SynIC,
+ * synthetic timers, crash registers (TLFS).
+ */
 #pragma once
 
 #include <stdbool.h>

@@ -446,7 +446,8 @@ static struct block *look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t second
 
 static bool is_full(const struct soft_engine *e)
 {
-	return e->code_used + (128 << 10) > e->cold_start || e->cold_used + (128 << 10) > e->code_bytes || e->block_count + 1 >= MAX_BLOCKS || e->map_count + 512 > MAX_MAPS;
+	return e->code_used + (128 << 10) > e->cold_start || e->cold_used + (128 << 10) > e->code_bytes || e->block_count + 1 >= MAX_BLOCKS ||
+	       e->map_count + 512 > MAX_MAPS;
 }
 
 static void insert_block(struct soft_engine *e, struct block *b, uint64_t frame, uint32_t mode)

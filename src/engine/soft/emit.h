@@ -1,7 +1,6 @@
 /* Writing host instructions. Addresses: [base + index << scale + disp], or gs:[disp] of the running processor. */
 #pragma once
 
-
 #include "soft_internal.h"
 
 enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, NO_REG = 0xff };

@@ -1,0 +1,324 @@
+/* Leaving a block: jumps, calls, returns, the stack instructions that go with them, and what is left to C. */
+#include "translate_internal.h"
+
+static uint32_t jump_index(uint64_t rip) { return (uint32_t)((rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1)); }
+
+/* To a target known now, through the jump cache (it lies in another page). Flags are in flags_word. */
+void translate_exit_constant(struct translation *t, uint64_t target)
+{
+	size_t entry = offsetof(struct soft_cpu, jump_cache) + jump_index(target) * sizeof(struct jump_entry);
+	uint8_t *miss;
+
+	emit_constant(out(t), R11, target);
+	emit_store(out(t), R11, CPU(state.rip));
+	emit_rm(out(t), OP64(0x03), R11, CPU(jump_key));
+	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, sum)));
+	miss = emit_jcc(out(t), CC_NZ);
+	emit_jmp_cpu(out(t), entry + offsetof(struct jump_entry, host));
+	set_jump(miss, out(t)->out);
+	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
+}
+
+/* To the address in r11. Flags are in flags_word. */
+static void exit_indirect(struct translation *t)
+{
+	size_t cache = offsetof(struct soft_cpu, jump_cache);
+	struct host_mem entry = { .base = R10, .index = NO_REG, .gs = true, .disp = (int32_t)cache };
+	uint8_t *miss;
+
+	emit_store(out(t), R11, CPU(state.rip));
+	emit_rr(out(t), (struct host_op){ .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true }, R10, R11);
+	emit8(out(t), 12);
+	emit_rr(out(t), OP32(0x31), R11, R10);
+	emit_rr(out(t), OP32(0x81), 4, R10);
+	emit32(out(t), JUMP_CACHE_ENTRIES - 1);
+	emit_rr(out(t), OP32(0xc1), 4, R10);
+	emit8(out(t), 4);
+	emit_rm(out(t), OP64(0x03), R11, CPU(jump_key));
+	emit_rm(out(t), OP64(0x3b), R11, entry);
+	miss = emit_jcc(out(t), CC_NZ);
+	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
+	emit_rm(out(t), OP32(0xff), 4, entry);
+	set_jump(miss, out(t)->out);
+	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
+}
+
+bool translate_same_page(const struct translation *t, uint64_t target) { return (t->cs_base + target) >> 12 == t->page && !(t->mode & BLOCK_ALONE); }
+
+void translate_align_rel32(struct translation *t, unsigned opcode_bytes)
+{
+	static const uint8_t nops[4][3] = { { 0 }, { 0x90 }, { 0x66, 0x90 }, { 0x0f, 0x1f, 0x00 } };
+	unsigned count = -(unsigned)((uintptr_t)out(t)->out + opcode_bytes) & 3;
+
+	for (unsigned n = 0; n < count; n++)
+		emit8(out(t), nops[count][n]);
+}
+
+/* An unconditional exit to a known target. */
+void translate_exit_direct(struct translation *t, uint64_t target)
+{
+	struct cold *c;
+
+	t->ended = true;
+	if (!translate_same_page(t, target)) {
+		translate_save_flags(t);
+		translate_exit_constant(t, target);
+		return;
+	}
+	c = translate_new_cold(t, target > t->at->rip ? COLD_CHAIN : COLD_POLL);
+	c->target = target;
+	translate_align_rel32(t, 1);
+	c->from[0] = emit_jmp(out(t));
+}
+
+void translate_side_exit(struct translation *t, uint8_t cc, uint64_t target)
+{
+	struct cold *c = translate_new_cold(t, target > t->at->rip && translate_same_page(t, target) ? COLD_CHAIN : COLD_POLL);
+
+	c->target = target;
+	translate_align_rel32(t, 2);
+	c->from[0] = emit_jcc(out(t), cc);
+}
+
+/* C looks at what stands here. */
+void translate_align_data(struct translation *t)
+{
+	while ((uintptr_t)out(t)->out & 7)
+		emit8(out(t), 0xcc);
+}
+
+static void emit_system(struct translation *t)
+{
+	uint8_t *site;
+
+	emit_constant(out(t), R11, t->at->rip);
+	emit_store(out(t), R11, CPU(state.rip));
+	site = emit_lea_rip(out(t), R11);
+	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_system));
+	translate_align_data(t);
+	set_jump(site, out(t)->out);
+	memcpy(out(t)->out, &t->at->insn, sizeof(t->at->insn));
+	out(t)->out += sizeof(t->at->insn);
+}
+
+void translate_system_exit(struct translation *t)
+{
+	translate_save_flags(t);
+	emit_system(t);
+	t->ended = true;
+}
+
+/* The case that inlined code leaves to C; the flags are in flags_word or dead. c->rax_in_temp: rax was lent. */
+void translate_leave_for_system(struct translation *t, struct cold *c)
+{
+	if (c->rax_in_temp)
+		emit_load(out(t), RAX, CPU(temp[1]));
+	emit_system(t);
+}
+
+void translate_or_else(struct translation *t, struct cold *c, uint8_t cc) { c->from[c->from_count++] = emit_jcc(out(t), cc); }
+
+/* ---- stack and control ------------------------------------------------------------------------------------------------------- */
+
+static struct cold *push_lookup(struct translation *t)
+{
+	translate_leave_flags(t);
+	return emit_lookup(t, mem(RSP, -8), false, 8, false, true);
+}
+
+void translate_push_register(struct translation *t, uint8_t reg)
+{
+	struct cold *c = push_lookup(t);
+
+	if (displaced(reg))
+		emit_load(out(t), R10, slot(reg));
+	emit_store(out(t), displaced(reg) ? R10 : reg, pushed);
+	translate_end_access(t, c);
+	emit_lea(out(t), RSP, mem(RSP, -8));
+}
+
+void translate_push_constant(struct translation *t, uint64_t value)
+{
+	struct cold *c = push_lookup(t);
+
+	if (value == (uint64_t)(int32_t)value) {
+		emit_rm(out(t), OP64(0xc7), 0, pushed);
+		emit32(out(t), (uint32_t)value);
+	} else {
+		emit_constant(out(t), R10, value);
+		emit_store(out(t), R10, pushed);
+	}
+	translate_end_access(t, c);
+	emit_lea(out(t), RSP, mem(RSP, -8));
+}
+
+void translate_pop_register(struct translation *t, uint8_t reg)
+{
+	struct cold *c;
+	uint8_t to = displaced(reg) || reg == RSP ? R10 : reg;
+
+	translate_leave_flags(t);
+	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
+	emit_load(out(t), to, popped);
+	translate_end_access(t, c);
+	emit_lea(out(t), RSP, mem(RSP, 8));
+	if (reg == RSP)
+		emit_mov(out(t), RSP, R10);
+	else if (to == R10)
+		emit_store(out(t), R10, slot(reg));
+}
+
+void translate_leave_frame(struct translation *t)
+{
+	struct cold *c;
+
+	translate_leave_flags(t);
+	c = emit_lookup(t, mem(RBP, 0), false, 8, true, false);
+	emit_load(out(t), R10, (struct host_mem){ .base = RBP, .index = R11, .disp = -1 });
+	translate_end_access(t, c);
+	emit_lea(out(t), RSP, mem(RBP, 8));
+	emit_mov(out(t), RBP, R10);
+}
+
+void translate_return_near(struct translation *t, unsigned extra)
+{
+	struct cold *c;
+
+	translate_leave_flags(t);
+	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
+	translate_save_flags(t);
+	emit_load(out(t), R11, popped);
+	translate_end_access(t, c);
+	emit_lea(out(t), RSP, mem(RSP, (int32_t)(8 + extra)));
+	exit_indirect(t);
+	t->ended = true;
+}
+
+/* r/m of FF /2, /4, /6 into r11. */
+static void load_target(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	bool simple = x86_insn_has_memory(i) && translate_simple_address(t, i, 8);
+	struct cold *c;
+
+	translate_leave_flags(t);
+	if (!x86_insn_has_memory(i)) {
+		if (displaced(i->rm))
+			emit_load(out(t), R11, slot(i->rm));
+		else
+			emit_mov(out(t), R11, i->rm);
+		return;
+	}
+	if (!simple)
+		emit_linear(t, i);
+	c = emit_lookup(t, simple ? mem(i->base, i->disp) : mem(R10, 0), !simple, 8, true, false);
+	emit_load(out(t), R11, (struct host_mem){ .base = simple ? i->base : R10, .index = R11, .disp = (simple ? i->disp : 0) - 1 });
+	translate_end_access(t, c);
+}
+
+bool translate_group_ff(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+
+	if (i->reg < 2)
+		return false;
+	if (t->code_bits != 64 || i->prefix66 || i->reg == 3 || i->reg == 5 || i->address_bytes != 8) {
+		translate_system_exit(t);
+		return true;
+	}
+	load_target(t);
+	if (i->reg == 4) {
+		exit_indirect(t);
+		t->ended = true;
+		return true;
+	}
+	if (i->reg == 6) {
+		emit_mov(out(t), R10, R11);
+		/* the slow path of the push must find the value again: r10 is kept across it unless it holds the address */
+		emit_store(out(t), R10, CPU(temp[2]));
+		struct cold *c = push_lookup(t);
+
+		emit_load(out(t), R10, CPU(temp[2]));
+		emit_store(out(t), R10, pushed);
+		translate_end_access(t, c);
+		emit_lea(out(t), RSP, mem(RSP, -8));
+		return true;
+	}
+	emit_store(out(t), R11, CPU(temp[2]));
+	translate_push_constant(t, translate_after_insn(t));
+	emit_load(out(t), R11, CPU(temp[2]));
+	exit_indirect(t);
+	t->ended = true;
+	return true;
+}
+
+void translate_counted_jump(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	uint64_t target = (translate_after_insn(t) + i->imm) & t->rip_mask;
+	bool wide = i->address_bytes == 8;
+	uint8_t *short_jump, *skip = NULL;
+
+	/* JRCXZ: the host's own, over a jump; the LOOPs count with LEA and test by JRCXZ, so that flags stay. */
+	if (i->opcode != 0xe3)
+		emit_rm(out(t), wide ? OP64(0x8d) : OP32(0x8d), RCX, mem(RCX, -1));
+	if (i->opcode == 0xe0 || i->opcode == 0xe1)
+		skip = emit_jcc(out(t), i->opcode == 0xe0 ? CC_Z : CC_NZ);
+	if (!wide)
+		emit8(out(t), 0x67);
+	emit8(out(t), 0xe3);
+	emit8(out(t), 0);
+	short_jump = out(t)->out;
+	if (i->opcode == 0xe3) {
+		emit8(out(t), 0xeb);
+		emit8(out(t), 0);
+		uint8_t *over = out(t)->out;
+
+		short_jump[-1] = (uint8_t)(out(t)->out - short_jump);
+		struct cold *c = translate_new_cold(t, COLD_POLL);
+
+		c->target = target;
+		translate_align_rel32(t, 1);
+		c->from[0] = emit_jmp(out(t));
+		over[-1] = (uint8_t)(out(t)->out - over);
+		return;
+	}
+	struct cold *c = translate_new_cold(t, COLD_POLL);
+
+	c->target = target;
+	translate_align_rel32(t, 1);
+	c->from[0] = emit_jmp(out(t));
+	short_jump[-1] = (uint8_t)(out(t)->out - short_jump);
+	if (skip)
+		set_jump(skip, out(t)->out);
+}
+
+void translate_interrupt_flag(struct translation *t, bool set)
+{
+	if (t->mode & MODE_USER) {
+		translate_system_exit(t); /* user code: IOPL decides */
+		return;
+	}
+	if (set) {
+		translate_system_exit(t);
+		return;
+	}
+	emit_rm(out(t), OP32(0xc6), 0, CPU(state.interrupt_flag));
+	emit8(out(t), 0);
+}
+
+void translate_read_time(struct translation *t)
+{
+	static const struct host_op rorx = { .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true };
+
+	emit8(out(t), 0x0f), emit8(out(t), 0x31);
+	emit_rr(out(t), rorx, RDX, RDX), emit8(out(t), 32);
+	emit_load(out(t), R11, CPU(state.tsc_offset));
+	emit_lea(out(t), RAX, (struct host_mem){ .base = RAX, .index = RDX });
+	emit_lea(out(t), RAX, (struct host_mem){ .base = RAX, .index = R11 });
+	emit_rr(out(t), rorx, RDX, RAX), emit8(out(t), 32);
+	emit_rr(out(t), OP32(0x89), RDX, RDX);
+	emit_rr(out(t), OP32(0x89), RAX, RAX);
+}
+
+bool translate_is_string(uint8_t op) { return (op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf); }

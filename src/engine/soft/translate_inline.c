@@ -1,0 +1,255 @@
+/* Strings and frequent privileged instructions in place; the unusual case of each goes to C (COLD_SYSTEM). */
+#include "translate_internal.h"
+
+/* to = host address of the guest address in reg, by way of r11 = (host - guest) + 1; leaves r11. */
+static void string_pointer(struct translation *t, struct cold *c, uint8_t reg, bool write, uint8_t to)
+{
+	uint8_t table = write ? R14 : R15;
+
+	emit_rr(out(t), (struct host_op){ .kind = X86_KIND_VEX128, .map = 2, .opcode = 0xf7, .w = true, .vvvv = table }, R11, reg);
+	emit_load(out(t), R11, (struct host_mem){ .base = table, .index = R11, .scale_log2 = 3, .disp = -(int32_t)TABLE_BIAS });
+	emit_rr(out(t), OP32(0xf6), 0, R11);
+	emit8(out(t), 1);
+	translate_or_else(t, c, CC_Z);
+	emit_lea(out(t), to, (struct host_mem){ .base = reg, .index = R11, .disp = -1 });
+}
+
+/* r10 = bytes of reg's page up to the end of the operand: more than a page goes to C. */
+static void string_fits(struct translation *t, struct cold *c, uint8_t reg, bool repeated, unsigned log2)
+{
+	emit_rr(out(t), OP32(0x89), reg, R10);
+	emit_rr(out(t), OP32(0x81), 4, R10);
+	emit32(out(t), 0xfff);
+	if (repeated)
+		emit_lea(out(t), R10, (struct host_mem){ .base = R10, .index = RCX, .scale_log2 = (uint8_t)log2 });
+	else
+		emit_lea(out(t), R10, mem(R10, 1 << log2));
+	emit_rr(out(t), OP32(0x81), 7, R10);
+	emit32(out(t), 4096);
+	translate_or_else(t, c, 7); /* above */
+}
+
+/* A host address, which a non-canonical guest address does not become. */
+static void string_canonical(struct translation *t, struct cold *c, uint8_t hva, uint8_t scratch)
+{
+	static const struct host_op rorx = { .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true };
+
+	emit_rr(out(t), rorx, scratch, hva);
+	emit8(out(t), 47);
+	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, scratch, scratch); /* the low 16 are bits 62:47 */
+	emit_rr(out(t), OP32(0x85), scratch, scratch);
+	translate_or_else(t, c, CC_NZ);
+}
+
+/*
+ * MOVS, STOS, CMPS, SCAS: the host's own instruction on host addresses when each operand lies in one cached page and the
+ * direction is up; everything else is C's. Nothing can fault between the exchange of the addresses and their return.
+ */
+bool translate_inline_string(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	uint8_t kind = i->opcode & 0xfe;
+	bool move = kind == 0xa4, store = kind == 0xaa, compare = kind == 0xa6, scan = kind == 0xae, repeated = i->rep || i->repne;
+	bool two = move || compare;
+	unsigned bytes = i->opcode & 1 ? i->operand_bytes : 1, log2 = bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0;
+	struct cold *c;
+
+	if ((!move && !store && !compare && !scan) || t->code_bits != 64 || i->address_bytes != 8 || i->segment_override)
+		return false;
+	translate_leave_flags(t);
+	c = translate_new_cold(t, COLD_SYSTEM);
+	emit_rm(out(t), OP32(0xf7), 0, CPU(state.rflags));
+	emit32(out(t), FLAG_DF);
+	translate_or_else(t, c, CC_NZ);
+	if (repeated) {
+		emit_rr(out(t), OP64(0x81), 7, RCX);
+		emit32(out(t), 4096);
+		translate_or_else(t, c, 7);
+	}
+	string_fits(t, c, RDI, repeated, log2);
+	if (two)
+		string_fits(t, c, RSI, repeated, log2);
+	if (two) {
+		string_pointer(t, c, RSI, false, R10);
+		emit_store(out(t), R11, CPU(temp[2]));
+		emit_store(out(t), R10, CPU(temp[0]));
+		string_canonical(t, c, R10, R11);
+	}
+	string_pointer(t, c, RDI, move || store, R10);
+	emit_store(out(t), R11, CPU(commit_r11));
+	string_canonical(t, c, R10, R11);
+	emit_store(out(t), R10, CPU(temp[1]));
+	translate_want_flags(t);
+	emit_load(out(t), RDI, CPU(temp[1]));
+	if (two)
+		emit_load(out(t), RSI, CPU(temp[0]));
+	if (i->rep)
+		emit8(out(t), 0xf3);
+	if (i->repne)
+		emit8(out(t), 0xf2);
+	if (bytes == 2)
+		emit8(out(t), 0x66);
+	if (bytes == 8)
+		emit8(out(t), 0x48);
+	emit8(out(t), i->opcode);
+	for (int n = 0; n < 1 + two; n++) { /* reg - (r11 - 1), flags untouched */
+		uint8_t reg = n ? RSI : RDI;
+
+		emit_load(out(t), R11, n ? CPU(temp[2]) : CPU(commit_r11));
+		emit_rr(out(t), OP64(0xf7), 2, R11);
+		emit_lea(out(t), reg, (struct host_mem){ .base = reg, .index = R11, .disp = 2 });
+	}
+	return true;
+}
+
+/* ---- frequent privileged instructions -------------------------------------------------------------------------------------------- */
+
+static struct host_mem segment_field(unsigned segment, size_t offset)
+{
+	return cpu_mem(offsetof(struct soft_cpu, state.segment) + segment * sizeof(struct x86_segment_state) + offset);
+}
+
+static bool kernel_code(const struct translation *t) { return !(t->mode & MODE_USER) && t->code_bits == 64; }
+
+/* STI in kernel code: nothing happens between it and the next instruction, which is in this block. */
+bool translate_inline_sti(struct translation *t)
+{
+	struct cold *c;
+
+	if (!kernel_code(t) || t->at + 1 == t->insns + t->count || t->mode & BLOCK_ALONE)
+		return false;
+	translate_leave_flags(t);
+	c = translate_new_cold(t, COLD_SYSTEM);
+	emit_rm(out(t), OP32(0x83), 7, CPU(interrupt_pending));
+	emit8(out(t), 0);
+	translate_or_else(t, c, CC_NZ);
+	emit_rm(out(t), OP32(0xc6), 0, CPU(state.interrupt_flag));
+	emit8(out(t), 1);
+	return true;
+}
+
+/* STAC, CLAC with SMAP on: another view. */
+bool translate_inline_smap(struct translation *t, bool set)
+{
+	unsigned view = set ? VIEW_KERNEL_AC : VIEW_KERNEL;
+	struct cold *c;
+
+	if (!kernel_code(t))
+		return false;
+	translate_leave_flags(t);
+	c = translate_new_cold(t, COLD_SYSTEM);
+	emit_rm(out(t), OP32(0xf7), 0, CPU(state.cr4));
+	emit32(out(t), CR4_SMAP);
+	translate_or_else(t, c, CC_Z);
+	emit_rm(out(t), OP32(0x81), set ? 1 : 4, CPU(state.rflags));
+	emit32(out(t), set ? FLAG_AC : ~(uint32_t)FLAG_AC);
+	emit_load(out(t), R15, cpu_mem(offsetof(struct soft_cpu, view_read) + 8 * view));
+	emit_load(out(t), R14, cpu_mem(offsetof(struct soft_cpu, view_write) + 8 * view));
+	emit_store(out(t), R15, CPU(read_table));
+	emit_store(out(t), R14, CPU(write_table));
+	return true;
+}
+
+bool translate_inline_swapgs(struct translation *t)
+{
+	struct host_mem base = segment_field(X86_GS, offsetof(struct x86_segment_state, base));
+
+	if (!kernel_code(t))
+		return false;
+	emit_load(out(t), R10, base);
+	emit_load(out(t), R11, CPU(state.kernel_gs_base));
+	emit_store(out(t), R11, base);
+	emit_store(out(t), R10, CPU(state.kernel_gs_base));
+	return true;
+}
+
+bool translate_inline_read_segment(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+
+	if (i->mod != 3 || (i->reg & 7) > X86_GS || t->code_bits != 64)
+		return false;
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, R10, segment_field(i->reg & 7, offsetof(struct x86_segment_state, selector)));
+	if (i->operand_bytes == 2)
+		emit_rm(out(t), (struct host_op){ .opcode = 0x89, .pp = 1 }, R10, slot(i->rm));
+	else if (displaced(i->rm))
+		emit_store(out(t), R10, slot(i->rm));
+	if (displaced(i->rm))
+		return true;
+	if (i->operand_bytes == 2)
+		emit_rr(out(t), (struct host_op){ .opcode = 0x89, .pp = 1 }, R10, i->rm);
+	else
+		emit_mov(out(t), i->rm, R10);
+	return true;
+}
+
+/* PUSHF: flags_word is brought up to date first; what is pushed is put together in r10. */
+bool translate_inline_pushf(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	struct cold *c;
+
+	if (t->code_bits != 64 || i->prefix66)
+		return false;
+	translate_save_flags(t);
+	t->host_flags = false;
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R10, cpu_mem(offsetof(struct soft_cpu, flags_word) + 1));
+	emit_rr(out(t), OP32(0x81), 4, R10);
+	emit32(out(t), 0xd5);
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, CPU(flags_word));
+	emit_rr(out(t), OP32(0xc1), 4, R11), emit8(out(t), 11);
+	emit_rr(out(t), OP32(0x09), R11, R10);
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, CPU(state.interrupt_flag));
+	emit_rr(out(t), OP32(0xc1), 4, R11), emit8(out(t), 9);
+	emit_rr(out(t), OP32(0x09), R11, R10);
+	emit_rm(out(t), OP32(0x8b), R11, CPU(state.rflags));
+	emit_rr(out(t), OP32(0x81), 4, R11);
+	emit32(out(t), ~(uint32_t)(FLAGS_ARITHMETIC | FLAG_IF | FLAG_RF | FLAG_VM));
+	emit_rr(out(t), OP32(0x09), R11, R10);
+	emit_rr(out(t), OP32(0x83), 1, R10), emit8(out(t), 2);
+	emit_store(out(t), R10, CPU(temp[2]));
+	c = emit_lookup(t, mem(RSP, -8), false, 8, false, true);
+	emit_load(out(t), R10, CPU(temp[2]));
+	emit_store(out(t), R10, pushed);
+	translate_end_access(t, c);
+	emit_lea(out(t), RSP, mem(RSP, -8));
+	return true;
+}
+
+/* POPF in kernel code, as long as only arithmetic flags and IF change and no interrupt waits for IF. */
+bool translate_inline_popf(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	struct cold *c, *system;
+
+	if (!kernel_code(t) || i->prefix66 || t->mode & BLOCK_ALONE)
+		return false;
+	translate_save_flags(t); /* C and a fault want the old ones */
+	t->host_flags = false;
+	system = translate_new_cold(t, COLD_SYSTEM);
+	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
+	emit_load(out(t), R10, popped);
+	c->after = out(t)->out;
+	emit_rm(out(t), OP32(0x8b), R11, CPU(state.rflags));
+	emit_rr(out(t), OP32(0x31), R10, R11);
+	emit_rr(out(t), OP32(0xf7), 0, R11);
+	emit32(out(t), 0x3f7fd7 & ~(uint32_t)(FLAGS_ARITHMETIC | FLAG_IF | 2));
+	translate_or_else(t, system, CC_NZ);
+	emit_rr(out(t), OP32(0xf7), 0, R10);
+	emit32(out(t), FLAG_IF);
+	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0x90 | CC_NZ, .force_rex = true }, 0, R11);
+	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, R11);
+	emit_rm(out(t), OP32(0x85), R11, CPU(interrupt_pending)); /* 0 or 1, both */
+	translate_or_else(t, system, CC_NZ);
+	emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true }, R11, CPU(state.interrupt_flag));
+	emit_lea(out(t), RSP, mem(RSP, 8));
+	emit_rr(out(t), OP32(0x89), R10, R11);
+	emit_rr(out(t), OP32(0xc1), 4, R10), emit8(out(t), 8); /* arithmetic flags to the second byte */
+	emit_rr(out(t), OP32(0xc1), 5, R11), emit8(out(t), 11);
+	emit_rr(out(t), OP32(0x83), 4, R11), emit8(out(t), 1);
+	emit_rr(out(t), OP32(0x81), 4, R10), emit32(out(t), 0xd500);
+	emit_rr(out(t), OP32(0x09), R11, R10);
+	emit_store(out(t), R10, CPU(flags_word));
+	t->flags_set = true;
+	return true;
+}

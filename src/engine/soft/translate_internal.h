@@ -1,0 +1,136 @@
+/*
+ * Inside the translator: one block being made. Files, each using those above it:
+ *
+ *   translate_access.c   flags, addresses, lookups        translate_copy.c    data instructions
+ *   translate_control.c  exits, stack                     translate_inline.c  strings, privileged instructions
+ *   translate_insn.c     which way an instruction takes   translate_cold.c    slow paths
+ *   translate_group.c    one lookup for several accesses  translate.c         a block from its bytes to its code
+ */
+#pragma once
+
+#include "emit.h"
+
+enum { MAX_INSNS = 64, MAX_COLD = 448, BLOCK_ROOM = 96 << 10 };
+
+/*
+ * live_in: arithmetic flags that are looked at later. needs_flags: host flags must be the guest's when it executes.
+ */
+struct guest_insn { struct x86_insn insn; uint64_t rip; uint8_t live_in; bool needs_flags; uint8_t raw[16]; };
+
+struct cold {
+	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM, COLD_GROUP } kind;
+	uint8_t *from[8]; /* rel32s that lead here */
+	unsigned from_count;
+	uint8_t *crossing, *lookup, *retry, *back, *after; /* crossing: the jump taken when the access may cross a page */
+	struct host_mem ea;
+	bool ea_in_r10, write, read, flags_in_word, rax_in_temp, keeps_result, restores;
+	bool host_flags, word_flags, end_host_flags, end_word_flags; /* of a group: before and behind it */
+	uint16_t insn, insns; /* index; of a group: how many */
+	uint16_t bytes;
+	uint64_t target, next_rip;
+};
+
+struct translation {
+	struct emitter e;
+	struct soft_cpu *cpu;
+	struct soft_engine *engine;
+	uint32_t mode;
+	unsigned code_bits;
+	bool flat;
+	uint64_t cs_base, page; /* linear page of the block */
+	struct guest_insn insns[MAX_INSNS];
+	unsigned count;
+	struct cold cold[MAX_COLD];
+	unsigned cold_count;
+	struct guest_insn *at;
+	uint8_t *base;
+	struct block *block;
+	uint64_t rip_mask;
+	bool ended, next_straddles;
+	uint8_t *r10_end;            /* code that ends here leaves the value of r10_guest in r10 */
+	uint8_t r10_guest;
+	bool grouped;                /* r11 is the delta of the access to come: no lookup */
+	struct cold no_cold;         /* what stands for its slow path meanwhile */
+	bool flags_set;              /* the instruction's translation has set the next two itself */
+	bool host_flags, word_flags; /* where the guest's flags are now: in the host's, in flags_word, or in both */
+};
+
+static inline bool displaced(uint8_t reg) { return reg == 10 || reg == 11 || reg == 14 || reg == 15; }
+static inline struct host_mem slot(uint8_t reg) { return cpu_mem(offsetof(struct soft_cpu, state.gpr) + 8u * reg); }
+static inline struct emitter *out(struct translation *t) { return &t->e; }
+
+struct renaming {
+	uint8_t guest[4], host[4], use[4];
+	bool high[4];
+	unsigned count;
+	uint8_t spilled; /* a guest register lent as third scratch, or NO_REG */
+};
+
+struct group { unsigned insns, accesses; uint8_t base; bool write; int32_t low, high, offset; bool closed; };
+
+static const struct host_mem pushed = { .base = RSP, .index = R11, .disp = -9 };
+static const struct host_mem popped = { .base = RSP, .index = R11, .disp = -1 };
+
+/* translate_access.c */
+struct cold *translate_new_cold(struct translation *t, int kind);
+void translate_save_flags(struct translation *t);
+void translate_leave_flags(struct translation *t);
+void translate_want_flags(struct translation *t);
+void translate_end_access(struct translation *t, struct cold *c);
+bool translate_simple_address(const struct translation *t, const struct x86_insn *i, unsigned bytes);
+uint64_t translate_after_insn(const struct translation *t);
+void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg);
+void emit_linear(struct translation *t, const struct x86_insn *i);
+struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10, unsigned bytes, bool read, bool write);
+
+/* translate_copy.c */
+void translate_collect(const struct x86_insn *i, struct renaming *r, bool needs_rex);
+bool translate_bit_string(const struct x86_insn *i);
+void translate_copy_memory(struct translation *t);
+void translate_copy_lea(struct translation *t);
+void translate_copy_registers(struct translation *t);
+
+/* translate_control.c */
+void translate_exit_constant(struct translation *t, uint64_t target);
+bool translate_same_page(const struct translation *t, uint64_t target);
+void translate_align_rel32(struct translation *t, unsigned opcode_bytes);
+void translate_exit_direct(struct translation *t, uint64_t target);
+void translate_side_exit(struct translation *t, uint8_t cc, uint64_t target);
+void translate_align_data(struct translation *t);
+void translate_system_exit(struct translation *t);
+void translate_leave_for_system(struct translation *t, struct cold *c);
+void translate_or_else(struct translation *t, struct cold *c, uint8_t cc);
+void translate_push_register(struct translation *t, uint8_t reg);
+void translate_push_constant(struct translation *t, uint64_t value);
+void translate_pop_register(struct translation *t, uint8_t reg);
+void translate_leave_frame(struct translation *t);
+void translate_return_near(struct translation *t, unsigned extra);
+bool translate_group_ff(struct translation *t);
+void translate_counted_jump(struct translation *t);
+void translate_interrupt_flag(struct translation *t, bool set);
+void translate_read_time(struct translation *t);
+bool translate_is_string(uint8_t op);
+
+/* translate_inline.c */
+bool translate_inline_string(struct translation *t);
+bool translate_inline_sti(struct translation *t);
+bool translate_inline_smap(struct translation *t, bool set);
+bool translate_inline_swapgs(struct translation *t);
+bool translate_inline_read_segment(struct translation *t);
+bool translate_inline_pushf(struct translation *t);
+bool translate_inline_popf(struct translation *t);
+
+/* translate_insn.c */
+void translate_insn(struct translation *t);
+
+/* translate_cold.c */
+void translate_cold_memory(struct translation *t, struct cold *c);
+void translate_cold_chain(struct translation *t, struct cold *c);
+void translate_add_map(struct translation *t, const struct guest_insn *g, bool in_word);
+
+/* translate_group.c */
+struct group translate_find_group(struct translation *t, unsigned n);
+struct cold *translate_open_group(struct translation *t, const struct group *g);
+void translate_close_group(struct translation *t, struct cold *c);
+void translate_follow_flags(struct translation *t);
+void translate_cold_part(struct translation *t);
