@@ -55,11 +55,33 @@ void translate_align_rel32(struct translation *t, unsigned opcode_bytes)
 }
 
 /* An unconditional exit to a known target. */
+/* A jump to the block's own begin, where no flag is looked at: the poll may change the flags and stands in the loop itself. */
+static bool is_plain_loop(const struct translation *t, uint64_t target)
+{
+	return target == t->insns[0].rip && !t->insns[0].live_in && translate_same_page(t, target);
+}
+
+static void loop_back(struct translation *t)
+{
+	struct cold *c = translate_new_cold(t, COLD_POLL);
+
+	c->target = t->insns[0].rip;
+	emit_rm(out(t), OP32(0x83), 7, CPU(kick));
+	emit8(out(t), 0);
+	set_jump(emit_jcc(out(t), CC_Z), t->engine->code_write + t->block->direct_offset);
+	translate_align_rel32(t, 1);
+	c->from[0] = emit_jmp(out(t));
+}
+
 void translate_exit_direct(struct translation *t, uint64_t target)
 {
 	struct cold *c;
 
 	t->ended = true;
+	if (is_plain_loop(t, target)) {
+		loop_back(t);
+		return;
+	}
 	if (!translate_same_page(t, target)) {
 		translate_save_flags(t);
 		translate_exit_constant(t, target);
@@ -73,8 +95,16 @@ void translate_exit_direct(struct translation *t, uint64_t target)
 
 void translate_side_exit(struct translation *t, uint8_t cc, uint64_t target)
 {
-	struct cold *c = translate_new_cold(t, target > t->at->rip && translate_same_page(t, target) ? COLD_CHAIN : COLD_POLL);
+	struct cold *c;
 
+	if (is_plain_loop(t, target)) {
+		uint8_t *on = emit_jcc(out(t), cc ^ 1);
+
+		loop_back(t);
+		set_jump(on, out(t)->out);
+		return;
+	}
+	c = translate_new_cold(t, target > t->at->rip && translate_same_page(t, target) ? COLD_CHAIN : COLD_POLL);
 	c->target = target;
 	translate_align_rel32(t, 2);
 	c->from[0] = emit_jcc(out(t), cc);
