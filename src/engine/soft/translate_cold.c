@@ -28,7 +28,8 @@ void translate_cold_memory(struct translation *t, struct cold *c)
 	const struct x86_insn *i = &t->at->insn;
 	bool exchange = !i->kind && i->map == 0 && (i->opcode & 0xfe) == 0x86;
 	struct memory_site site = { .write = c->write, .locked = i->lock || exchange,
-				    .stack = (!c->ea_in_r10 && c->ea.base == RSP) || (x86_insn_has_memory(i) && i->segment == X86_SS), .read = c->read, .bytes = c->bytes, .next_rip = c->next_rip };
+				    .stack = (!c->ea_in_r10 && c->ea.base == RSP) || (x86_insn_has_memory(i) && i->segment == X86_SS),
+				    .read = c->read, .bytes = c->bytes, .next_rip = c->next_rip };
 	uint8_t *to_site, *bounce, *at_site;
 	size_t copied = (size_t)(c->after - c->back);
 

@@ -340,7 +340,8 @@ static bool copy_from_slot(struct translation *t, const struct renaming *none)
 	alu = i.map == 0 && ((i.opcode < 0x40 && (i.opcode & 7) < 4) || i.opcode == 0x84 || i.opcode == 0x85 || (i.opcode >= 0x88 && i.opcode <= 0x8b));
 	if (alu && !(i.opcode & 1))
 		return false; /* bytes */
-	if (rm_displaced && rm_use(&i) == USE_READ && (alu || (i.map == 0 && i.opcode == 0x63) || (i.map == 1 && ((i.opcode >= 0x40 && i.opcode <= 0x4f) || i.opcode == 0xaf)))) {
+	if (rm_displaced && rm_use(&i) == USE_READ &&
+	    (alu || (i.map == 0 && i.opcode == 0x63) || (i.map == 1 && ((i.opcode >= 0x40 && i.opcode <= 0x4f) || i.opcode == 0xaf)))) {
 		from = slot(i.rm);
 	} else if (reg_displaced && alu && reg_use(&i) == USE_READ && (i.opcode == 0x85 || !(i.opcode & 2))) {
 		from = slot(i.reg);

@@ -11,7 +11,8 @@ static bool is_plain(const struct x86_insn *i)
 	if (i->lock || i->encoding.attributes & X86_ENC_VSIB || translate_bit_string(i))
 		return false;
 	if (i->kind)
-		return !(i->map == 1 && (op == 0xae || op == 0xf7)) && !(i->map == 2 && (op == 0x2c || op == 0x2d || op == 0x2e || op == 0x2f || op == 0x8c || op == 0x8e)) &&
+		return !(i->map == 1 && (op == 0xae || op == 0xf7)) &&
+		       !(i->map == 2 && (op == 0x2c || op == 0x2d || op == 0x2e || op == 0x2f || op == 0x8c || op == 0x8e)) &&
 		       !(i->map == 2 && op == 0xf6) && /* MULX: a destination in vvvv */
 		       !(i->map == 3 && op >= 0x60 && op <= 0x63); /* string compares: RAX, RCX, RDX */
 	if (i->map == 0)
@@ -19,7 +20,8 @@ static bool is_plain(const struct x86_insn *i)
 		       (op >= 0x88 && op <= 0x8b) || op == 0xa8 || op == 0xa9 || (op >= 0xb0 && op <= 0xc1) || op == 0xc6 || op == 0xc7 || (op >= 0xd0 && op <= 0xd3) ||
 		       ((op == 0xf6 || op == 0xf7) && i->reg < 4) || (op == 0xfe && i->reg < 2) || (op == 0xff && i->reg < 2);
 	if (i->map == 1)
-		return (op >= 0x10 && op <= 0x17) || (op >= 0x28 && op <= 0x2f) || (op >= 0x40 && op <= 0x76) || (op >= 0x7e && op <= 0x7f) || (op >= 0x90 && op <= 0x9f) ||
+		return (op >= 0x10 && op <= 0x17) || (op >= 0x28 && op <= 0x2f) || (op >= 0x40 && op <= 0x76) || (op >= 0x7e && op <= 0x7f) ||
+		       (op >= 0x90 && op <= 0x9f) ||
 		       op == 0xaf || op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf || op == 0xc2 || (op >= 0xc4 && op <= 0xc6) || (op >= 0xd0 && op <= 0xf6) ||
 		       (op >= 0xf8 && op <= 0xfe);
 	return false;

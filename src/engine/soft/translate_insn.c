@@ -158,7 +158,8 @@ void translate_insn(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 
-	if ((t->mode & MODE_FPU_OFF && soft_uses_fpu(i)) || (t->mode & MODE_AVX_OFF && i->kind && soft_uses_fpu(i)) || soft_is_scattered(i) || (!i->kind && i->map == 2 && i->opcode == 0x82)) {
+	if ((t->mode & MODE_FPU_OFF && soft_uses_fpu(i)) || (t->mode & MODE_AVX_OFF && i->kind && soft_uses_fpu(i)) || soft_is_scattered(i) ||
+	    (!i->kind && i->map == 2 && i->opcode == 0x82)) {
 		translate_system_exit(t);
 		return;
 	}
