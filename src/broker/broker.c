@@ -44,14 +44,12 @@ static uint64_t now_ms(void)
 
 /* ---- what the machine says ---------------------------------------------------------------------------------------------------- */
 
-/* Bytes of the machine as text: bounded and NUL-terminated. */
+/* Bytes of the machine as text for a terminal: bounded, NUL-terminated, nothing but printable ASCII and line ends. */
 static void take_text(char *to, const uint8_t *from, uint32_t bytes)
 {
-	memcpy(to, from, bytes);
-	to[bytes] = 0;
 	for (uint32_t n = 0; n < bytes; n++)
-		if (!to[n])
-			to[n] = ' ';
+		to[n] = from[n] == '\n' || (from[n] >= ' ' && from[n] < 0x7f) ? (char)from[n] : '.';
+	to[bytes] = 0;
 }
 
 static bool take_end(struct broker *b, enum broker_outcome outcome, const uint8_t *data, uint32_t bytes)

@@ -38,7 +38,7 @@ struct broker_end {
 	enum broker_outcome outcome;
 	int32_t code, debug_exit_code; /* of RECORD_ENDED and RECORD_REFUSED */
 	int wait_status; /* of the machine process, as waitpid() has it */
-	char text[RING_RECORD_MAX_BYTES + 1]; /* for people; may hold any byte but NUL */
+	char text[RING_RECORD_MAX_BYTES + 1]; /* printable ASCII and line ends */
 	char statistics[RING_RECORD_MAX_BYTES + 1];
 };
 

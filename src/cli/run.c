@@ -144,14 +144,8 @@ static void on_console(void *context, const uint8_t *data, size_t bytes) { termi
 static bool on_key(void *context, uint8_t byte, bool *ret_stop) { return terminal_key(&((struct run *)context)->terminal, byte, ret_stop); }
 static void on_started(void *context) { terminal_make_raw(&((struct run *)context)->terminal); }
 
-/* A line that is not ours: no escape sequences. */
-static void print_foreign(const char *before, const char *line)
-{
-	fputs(before, stderr);
-	for (; *line && *line != '\n'; line++)
-		fputc(*line >= ' ' && *line < 0x7f ? *line : '.', stderr);
-	fputc('\n', stderr);
-}
+/* The first line of a text that is not ours. */
+static void print_foreign(const char *before, const char *text) { fprintf(stderr, "%s%.*s\n", before, (int)strcspn(text, "\n"), text); }
 
 /* The line of the guest's log that says why; its first line when none does. */
 static void print_crash(const char *text)
@@ -161,13 +155,14 @@ static void print_crash(const char *text)
 	print_foreign("umbra: the guest crashed: ", text[0] ? line ? line : text : "triple fault");
 }
 
-static int refusal(const struct broker_end *end, const char *kernel)
+static int refusal(struct broker_end *end, const char *kernel)
 {
+	end->text[strcspn(end->text, "\n")] = 0;
 	return complain(end->code == -E2BIG ? EXIT_USAGE : EXIT_UNUSABLE, end->text, kernel,
 			end->code == -ENOMEM ? "give another --memory" : end->code == -E2BIG ? "shorten --append" : "name a bzImage or a multiboot image");
 }
 
-static int end_code(const struct broker_end *end, const char *kernel)
+static int end_code(struct broker_end *end, const char *kernel)
 {
 	switch (end->outcome) {
 	case BROKER_STOPPED: return 0;
