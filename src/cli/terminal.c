@@ -64,16 +64,19 @@ static size_t filter(struct terminal *c, const uint8_t *in, size_t bytes, uint8_
 				if (strchr("78DEM=>", b) && b)
 					out[n++] = 0x1b, out[n++] = b;
 			}
-			if (c->state == CSI)
-				out[n++] = 0x1b, out[n++] = '[';
+			c->csi_used = 0;
 			break;
-		case CSI:
-			if (b >= 0x40 && b <= 0x7e) {
-				c->state = TEXT;
-				out[n++] = strchr("ABCDEFGHJKLMPSTXdfhlmrsu@", b) ? b : 'm';
-			} else if (b >= 0x20) {
-				out[n++] = b;
-			}
+		case CSI: /* passes as a whole, or not at all */
+			if (b >= 0x20 && c->csi_used < sizeof(c->csi))
+				c->csi[c->csi_used++] = b;
+			if (b < 0x40 || b > 0x7e)
+				break;
+			c->state = TEXT;
+			if (c->csi_used == sizeof(c->csi) || !strchr("ABCDEFGHJKLMPSTXdfhlmrsu@", b))
+				break;
+			out[n++] = 0x1b, out[n++] = '[';
+			memcpy(out + n, c->csi, c->csi_used);
+			n += c->csi_used;
 			break;
 		case STRING: c->state = b == 0x1b ? STRING_ESC : b == 7 ? TEXT : STRING; break;
 		default: c->state = b == '\\' ? TEXT : STRING; break;
@@ -98,7 +101,7 @@ static void write_all(struct terminal *t, const uint8_t *data, size_t bytes)
 
 void terminal_write(struct terminal *t, const uint8_t *data, size_t bytes)
 {
-	uint8_t filtered[2 * PIECE_BYTES];
+	uint8_t filtered[2 * PIECE_BYTES + sizeof(t->csi)];
 
 	while (bytes) {
 		size_t n = bytes < PIECE_BYTES ? bytes : PIECE_BYTES;

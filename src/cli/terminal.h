@@ -5,7 +5,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct terminal { int fd; bool filter, raw, escaped; int state; };
+struct terminal {
+	int fd;
+	bool filter, raw, escaped;
+	int state;
+	uint8_t csi[32]; /* parameters and end of the control sequence that is coming */
+	size_t csi_used;
+};
 
 /* fd: where the console goes; -1: nowhere. */
 void terminal_open(struct terminal *terminal, int fd, bool filter);
