@@ -165,13 +165,11 @@ static bool is_hosts_own(struct soft_cpu *cpu, struct fault *f)
 }
 
 static bool may_be_hosts_own(unsigned vector) { return vector == EXC_GP || vector == EXC_SS || vector == EXC_UD; }
-static bool canonical(uint64_t a) { return (uint64_t)((int64_t)(a << 16) >> 16) == a; }
-
 static void *signal_thunk(struct soft_cpu *cpu)
 {
 	struct fault f = { .vector = (uint8_t)cpu->signal_vector, .has_code = cpu->signal_vector == EXC_GP || cpu->signal_vector == EXC_SS };
 
-	if (may_be_hosts_own(f.vector) && !canonical(cpu->state.gpr[RSP]) && is_hosts_own(cpu, &f))
+	if (may_be_hosts_own(f.vector) && !soft_canonical(cpu->state.gpr[RSP]) && is_hosts_own(cpu, &f))
 		return cpu->engine->refresh;
 	cpu->state.rip = cpu->signal_rip;
 	if (!cpu->signal_in_word)
@@ -718,7 +716,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	struct soft_engine *e = cpu ? cpu->engine : NULL;
 	uint64_t pc = (uint64_t)g[REG_RIP];
 	unsigned vector = vector_of(number, info, u);
-	bool odd_stack = may_be_hosts_own(vector) && !canonical((uint64_t)g[REG_RSP]);
+	bool odd_stack = may_be_hosts_own(vector) && !soft_canonical((uint64_t)g[REG_RSP]);
 
 	if (!e || !vector || pc - (uint64_t)e->code_run >= e->code_bytes) {
 		own_fault(number, info, g);

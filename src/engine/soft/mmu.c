@@ -46,8 +46,6 @@ static int page_fault(struct soft_cpu *cpu, struct fault *fault, uint64_t gva, u
 	return -EFAULT;
 }
 
-static bool canonical(uint64_t gva) { return (uint64_t)((int64_t)(gva << 16) >> 16) == gva; }
-
 static int check_rights(struct soft_cpu *cpu, uint64_t gva, unsigned access, unsigned rights, struct fault *fault)
 {
 	const struct x86_state *s = &cpu->state;
@@ -81,7 +79,7 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 			*ret_rights &= s->cpl == 3 ? ~0u : ~(unsigned)RIGHT_USER;
 		return 0;
 	}
-	if (!canonical(gva)) {
+	if (!soft_canonical(gva)) {
 		*fault = (struct fault){ .vector = EXC_GP, .has_code = true };
 		return -EFAULT;
 	}
@@ -304,7 +302,7 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	cpu->bounce_site = NULL; /* an access that faulted on the bounce buffer leaves it behind */
 	if (cpu->state.code_bits != 64)
 		gva = (uint32_t)gva;
-	if (!canonical(gva)) {
+	if (!soft_canonical(gva)) {
 		fault = (struct fault){ .vector = site->stack ? EXC_SS : EXC_GP, .has_code = true };
 		return raise_at(cpu, site, &fault);
 	}

@@ -156,6 +156,8 @@ enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_
 
 struct fault { uint8_t vector; bool has_code; uint32_t code; uint64_t address; };
 
+static inline bool soft_canonical(uint64_t gva) { return (uint64_t)((int64_t)(gva << 16) >> 16) == gva; }
+
 /* mmu.c */
 int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa, unsigned *ret_rights, struct fault *fault);
 int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva, uint64_t *ret_gpa, struct fault *fault);
@@ -200,12 +202,20 @@ bool soft_is_watched_page(const struct soft_cpu *cpu, uint64_t gva);
 void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write);
 bool soft_debug_trap(struct soft_cpu *cpu);
 
-/* system.c, exception.c, string.c */
-void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);
-void *soft_raise(struct soft_cpu *cpu, const struct fault *fault);
-int soft_deliver(struct soft_cpu *cpu, unsigned vector, bool software, bool has_code, uint32_t code);
+/* exception.c */
 uint64_t soft_rflags(struct soft_cpu *cpu);
 void soft_set_rflags(struct soft_cpu *cpu, uint64_t value);
+/* Fills *fault; -EFAULT. */
+int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code);
+void soft_set_code_segment(struct x86_state *state, uint16_t selector, uint16_t attributes);
+/* state.code_bits from CS and EFER. */
+void soft_set_code_bits(struct x86_state *state);
+/* Delivers; faults on the way are dealt with (SDM table 6-5). -EIO: a triple fault, the processor stops. */
+int soft_deliver(struct soft_cpu *cpu, unsigned vector, bool software, bool has_code, uint32_t code);
+
+/* system.c, string.c */
+void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);
+void *soft_raise(struct soft_cpu *cpu, const struct fault *fault);
 int soft_string(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);
 void soft_outside(struct soft_cpu *cpu);
 void soft_inside(struct soft_cpu *cpu);

@@ -1,165 +1,22 @@
 /*
- * What translated code leaves to C: privileged and system instructions, segment loads, exceptions and interrupts, far control
- * transfers, and forms too rare to translate. One instruction a call; state.rip is its address until it has succeeded.
- *
- * Exceptions are delivered in long mode only (SDM Vol. 3A 6.14): one raised in real or protected mode ends the machine as a
- * triple fault would. Left out: task switches, call gates.
+ * What translated code leaves to C: privileged and system instructions, segment loads, far control transfers, and forms too rare
+ * to translate. One instruction a call; state.rip is its address until it has succeeded. Left out: task switches, call gates.
  */
 #include <errno.h>
 
 #include "soft_internal.h"
 
-enum { CODE_LONG = 0x2000, CODE_DB = 0x4000, SEG_PRESENT = 0x80, GP = EXC_GP };
+enum { CODE_DB = 0x4000 };
 
 struct step { struct soft_cpu *cpu; struct x86_state *s; const struct x86_insn *i; uint64_t next; struct fault *fault; };
 
-uint64_t soft_rflags(struct soft_cpu *cpu)
-{
-	uint64_t f = cpu->state.rflags & ~(uint64_t)(FLAGS_ARITHMETIC | FLAG_IF);
-
-	f |= (cpu->flags_word >> 8 & 0xd5) | (cpu->flags_word & 1 ? FLAG_OF : 0) | 2;
-	return f | (cpu->state.interrupt_flag ? FLAG_IF : 0);
-}
-
-void soft_set_rflags(struct soft_cpu *cpu, uint64_t v)
-{
-	cpu->flags_word = (v & 0xd5) << 8 | (v & FLAG_OF ? 1 : 0);
-	cpu->state.interrupt_flag = v & FLAG_IF ? 1 : 0;
-	cpu->state.rflags = (v & 0x3f7fd7) | 2;
-}
-
-static int fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code)
-{
-	*fault = (struct fault){ .vector = (uint8_t)vector, .has_code = has_code, .code = code };
-	return -EFAULT;
-}
-
-static int general_protection(struct step *t) { return fail(t->fault, EXC_GP, true, 0); }
-static int undefined(struct step *t) { return fail(t->fault, EXC_UD, false, 0); }
-
-static int triple_fault(struct soft_cpu *cpu)
-{
-	cpu->stop = true;
-	cpu->stop_why = ENGINE_EXIT_SHUTDOWN;
-	return -EIO;
-}
-
-static bool canonical(uint64_t a) { return (uint64_t)((int64_t)(a << 16) >> 16) == a; }
-
-static void set_code_segment(struct x86_state *s, uint16_t selector, uint16_t attributes)
-{
-	s->segment[X86_CS] = (struct x86_segment_state){ .selector = selector, .attributes = attributes, .limit = ~0u };
-}
-
-static void set_code_bits(struct x86_state *s)
-{
-	uint16_t a = s->segment[X86_CS].attributes;
-
-	s->code_bits = s->efer & EFER_LMA && a & CODE_LONG ? 64 : a & CODE_DB ? 32 : 16;
-}
+static int general_protection(struct step *t) { return soft_fail(t->fault, EXC_GP, true, 0); }
+static int undefined(struct step *t) { return soft_fail(t->fault, EXC_UD, false, 0); }
 
 static void set_cpl(struct soft_cpu *cpu, unsigned cpl)
 {
 	cpu->state.cpl = (uint8_t)cpl;
 	soft_select_view(cpu);
-}
-
-/* ---- exceptions and interrupts ----------------------------------------------------------------------------------------------- */
-
-static int push_frame(struct soft_cpu *cpu, uint64_t rsp, const uint64_t *words, unsigned count, struct fault *fault)
-{
-	return soft_write(cpu, rsp - 8 * count, words, 8 * count, ACCESS_SYSTEM, fault);
-}
-
-static int deliver_long(struct soft_cpu *cpu, unsigned vector, bool software, bool has_code, uint32_t code, struct fault *fault)
-{
-	struct x86_state *s = &cpu->state;
-	uint64_t gate[2], offset, rsp = s->gpr[4], frame[6], descriptor;
-	unsigned dpl, ist, target_cpl, n = 0;
-	uint32_t error = vector * 8 + 2 + !software;
-
-	if (vector * 16 + 15 > s->idtr.limit)
-		return fail(fault, EXC_GP, true, error);
-	if (soft_read(cpu, s->idtr.base + vector * 16, gate, 16, ACCESS_SYSTEM | ACCESS_READ, fault))
-		return -EFAULT;
-	dpl = gate[0] >> 45 & 3;
-	ist = gate[0] >> 32 & 7;
-	if ((gate[0] >> 40 & 0x1e) != 0x0e || (software && dpl < s->cpl))
-		return fail(fault, EXC_GP, true, error);
-	if (!(gate[0] >> 47 & 1))
-		return fail(fault, EXC_NP, true, error);
-	offset = (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000) | gate[1] << 32;
-	if (soft_read(cpu, s->gdtr.base + (gate[0] >> 16 & 0xfff8), &descriptor, 8, ACCESS_SYSTEM | ACCESS_READ, fault))
-		return -EFAULT;
-	target_cpl = descriptor >> 42 & 1 ? s->cpl : descriptor >> 45 & 3;
-	if (ist || target_cpl < s->cpl)
-		if (soft_read(cpu, s->tr.base + (ist ? 0x24 + 8 * (ist - 1) : 4 + 8 * target_cpl), &rsp, 8, ACCESS_SYSTEM | ACCESS_READ, fault))
-			return -EFAULT;
-	rsp &= ~15ull;
-	if (has_code)
-		frame[n++] = code;
-	frame[n++] = s->rip;
-	frame[n++] = s->segment[X86_CS].selector;
-	frame[n++] = soft_rflags(cpu);
-	frame[n++] = s->gpr[4];
-	frame[n++] = s->segment[X86_SS].selector;
-	{
-		uint8_t old = s->cpl;
-		uint64_t rflags = s->rflags;
-
-		s->cpl = (uint8_t)target_cpl;
-		s->rflags &= ~(uint64_t)FLAG_AC;
-		if (push_frame(cpu, rsp, frame, n, fault)) {
-			s->cpl = old;
-			s->rflags = rflags;
-			return -EFAULT;
-		}
-		if (target_cpl != old)
-			s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)target_cpl, .attributes = 0x93 };
-	}
-	s->gpr[4] = rsp - 8 * n;
-	s->rflags &= ~(uint64_t)(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM);
-	s->rflags |= cpu->state.rflags & FLAG_AC;
-	if ((gate[0] >> 40 & 1) == 0)
-		s->interrupt_flag = 0;
-	set_code_segment(s, (uint16_t)((gate[0] >> 16 & 0xfffc) | target_cpl), (uint16_t)(descriptor >> 40));
-	set_code_bits(s);
-	s->rip = offset;
-	s->interrupt_shadow = 0;
-	soft_select_view(cpu);
-	return 0;
-}
-
-static bool contributory(unsigned v) { return v == EXC_DE || (v >= EXC_TS && v <= EXC_GP); }
-
-/* Delivers; a fault while delivering becomes a double fault (SDM table 6-5), one while delivering that ends the machine. */
-int soft_deliver(struct soft_cpu *cpu, unsigned vector, bool software, bool has_code, uint32_t code)
-{
-	struct fault fault;
-
-	cpu->deliveries[vector & 31]++;
-	if (!(cpu->state.efer & EFER_LMA))
-		return triple_fault(cpu);
-	for (;;) {
-		bool external = vector >= 32;
-
-		if (!deliver_long(cpu, vector, software, has_code, code, &fault))
-			return 0;
-		if (vector == EXC_DF)
-			return triple_fault(cpu);
-		if (fault.vector == EXC_PF)
-			cpu->state.cr2 = fault.address;
-		if (!external && ((contributory(vector) && contributory(fault.vector)) ||
-				  (vector == EXC_PF && (contributory(fault.vector) || fault.vector == EXC_PF)))) {
-			fault.vector = EXC_DF;
-			fault.has_code = true;
-			fault.code = 0;
-		}
-		vector = fault.vector;
-		software = false;
-		has_code = fault.has_code;
-		code = fault.code;
-	}
 }
 
 /* ---- segments ---------------------------------------------------------------------------------------------------------------------- */
@@ -171,7 +28,7 @@ static int read_descriptor(struct step *t, uint16_t selector, uint64_t ret[2], b
 
 	ret[1] = 0;
 	if ((selector & 0xfff8u) + (wide ? 15u : 7u) > limit)
-		return fail(t->fault, EXC_GP, true, selector & 0xfffc);
+		return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
 	return soft_read(t->cpu, base + (selector & 0xfff8), ret, wide ? 16 : 8, ACCESS_SYSTEM | ACCESS_READ, t->fault);
 }
 
@@ -208,9 +65,9 @@ static int load_segment(struct step *t, unsigned which, uint16_t selector)
 	if (read_descriptor(t, selector, d, false))
 		return -EFAULT;
 	if (!(d[0] >> 44 & 1) || (which == X86_SS && (d[0] >> 40 & 0xa) != 2))
-		return fail(t->fault, EXC_GP, true, selector & 0xfffc);
+		return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
 	if (!(d[0] >> 47 & 1))
-		return fail(t->fault, which == X86_SS ? EXC_SS : EXC_NP, true, selector & 0xfffc);
+		return soft_fail(t->fault, which == X86_SS ? EXC_SS : EXC_NP, true, selector & 0xfffc);
 	s->segment[which] = unpack(selector, d);
 	return 0;
 }
@@ -229,11 +86,11 @@ static int far_jump(struct step *t, uint16_t selector, uint64_t offset, unsigned
 		if (read_descriptor(t, selector, d, false))
 			return -EFAULT;
 		if ((d[0] >> 43 & 3) != 3)
-			return fail(t->fault, EXC_GP, true, selector & 0xfffc);
+			return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
 		if (!(d[0] >> 47 & 1))
-			return fail(t->fault, EXC_NP, true, selector & 0xfffc);
+			return soft_fail(t->fault, EXC_NP, true, selector & 0xfffc);
 		s->segment[X86_CS] = unpack((uint16_t)((selector & 0xfffc) | new_cpl), d);
-		set_code_bits(s);
+		soft_set_code_bits(s);
 		s->cpl = (uint8_t)new_cpl;
 	}
 	t->next = offset;
@@ -329,7 +186,7 @@ static int write_cr(struct step *t, unsigned cr, uint64_t v)
 		if (!(v & CR0_PG))
 			s->efer &= ~(uint64_t)EFER_LMA;
 		s->cr0 = v | 0x10;
-		set_code_bits(s);
+		soft_set_code_bits(s);
 		soft_flush(cpu, true);
 		return 0;
 	case 2: s->cr2 = v; return 0;
@@ -426,7 +283,7 @@ static int access_msr(struct step *t, bool write)
 	if (s->cpl)
 		return general_protection(t);
 	if (write && plain) {
-		if (((msr & 0xfffffffe) == 0xc0000082 || (msr >= 0xc0000100 && msr <= 0xc0000102)) && !canonical(v))
+		if (((msr & 0xfffffffe) == 0xc0000082 || (msr >= 0xc0000100 && msr <= 0xc0000102)) && !soft_canonical(v))
 			return general_protection(t);
 		*plain = v;
 		return 0;
@@ -508,7 +365,7 @@ static int syscall_enter(struct step *t)
 	s->gpr[1] = t->next;
 	s->gpr[11] = soft_rflags(t->cpu) & ~(uint64_t)FLAG_RF;
 	t->next = s->code_bits == 64 ? s->lstar : s->cstar;
-	set_code_segment(s, (uint16_t)(s->star >> 32 & 0xfffc), 0xa09b);
+	soft_set_code_segment(s, (uint16_t)(s->star >> 32 & 0xfffc), 0xa09b);
 	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)((s->star >> 32 & 0xfffc) + 8), .attributes = 0xc093, .limit = ~0u };
 	s->code_bits = 64;
 	soft_set_rflags(t->cpu, s->gpr[11] & ~s->sfmask);
@@ -523,11 +380,11 @@ static int syscall_return(struct step *t)
 
 	if (!(s->efer & EFER_SCE))
 		return undefined(t);
-	if (s->cpl || (t->i->rex_w && !canonical(s->gpr[1])))
+	if (s->cpl || (t->i->rex_w && !soft_canonical(s->gpr[1])))
 		return general_protection(t);
 	t->next = t->i->rex_w ? s->gpr[1] : (uint32_t)s->gpr[1];
 	soft_set_rflags(t->cpu, (s->gpr[11] & 0x3c7fd7) | 2);
-	set_code_segment(s, (uint16_t)((base + (t->i->rex_w ? 16 : 0)) | 3), t->i->rex_w ? 0xa0fb : 0xc0fb);
+	soft_set_code_segment(s, (uint16_t)((base + (t->i->rex_w ? 16 : 0)) | 3), t->i->rex_w ? 0xa0fb : 0xc0fb);
 	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)((base + 8) | 3), .attributes = 0xc0f3, .limit = ~0u };
 	s->code_bits = t->i->rex_w ? 64 : 32;
 	set_cpl(t->cpu, 3);
@@ -547,7 +404,7 @@ static int interrupt_return(struct step *t)
 	if (s->code_bits == 64 || cpl > s->cpl)
 		if (pop(t, &rsp, bytes) || pop(t, &ss, bytes))
 			goto undo;
-	if (cpl < s->cpl || (s->efer & EFER_LMA && !canonical(rip))) {
+	if (cpl < s->cpl || (s->efer & EFER_LMA && !soft_canonical(rip))) {
 		s->gpr[4] = old_rsp;
 		return general_protection(t);
 	}
@@ -562,10 +419,10 @@ static int interrupt_return(struct step *t)
 			goto undo;
 		if ((d[0] >> 43 & 3) != 3 || !(d[0] >> 47 & 1)) {
 			s->gpr[4] = old_rsp;
-			return fail(t->fault, EXC_GP, true, cs & 0xfffc);
+			return soft_fail(t->fault, EXC_GP, true, cs & 0xfffc);
 		}
 		s->segment[X86_CS] = unpack((uint16_t)cs, d);
-		set_code_bits(s);
+		soft_set_code_bits(s);
 		if (old_cs.base != s->segment[X86_CS].base)
 			soft_flush_jumps(t->cpu, true); /* the jump cache knows offsets in the segment */
 		if (had_stack) {
@@ -836,7 +693,7 @@ static int fs_gs_base(struct step *t)
 		set_gpr(t, t->i->rm, *base, bytes);
 		return 0;
 	}
-	if (bytes == 8 && !canonical(t->s->gpr[t->i->rm]))
+	if (bytes == 8 && !soft_canonical(t->s->gpr[t->i->rm]))
 		return general_protection(t);
 	*base = bytes == 8 ? t->s->gpr[t->i->rm] : (uint32_t)t->s->gpr[t->i->rm];
 	return 0;
@@ -852,7 +709,7 @@ static int invpcid(struct step *t)
 		return general_protection(t);
 	if (soft_read(t->cpu, address(t), descriptor, 16, ACCESS_READ, t->fault))
 		return -EFAULT;
-	if (descriptor[0] >> 12 || (kind < 2 && !(s->cr4 & CR4_PCIDE) && descriptor[0]) || (kind == 0 && !canonical(descriptor[1])))
+	if (descriptor[0] >> 12 || (kind < 2 && !(s->cr4 & CR4_PCIDE) && descriptor[0]) || (kind == 0 && !soft_canonical(descriptor[1])))
 		return general_protection(t);
 	if (kind == 0)
 		soft_flush_page(t->cpu, descriptor[1]);
@@ -1131,7 +988,7 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 	if (cpu->state.cr0 & (CR0_TS | CR0_EM) && soft_uses_fpu(insn)) {
 		bool x87 = !insn->kind && insn->map == 0;
 
-		error = x87 || !(cpu->state.cr0 & CR0_EM) ? fail(&fault, EXC_NM, false, 0) : undefined(&t);
+		error = x87 || !(cpu->state.cr0 & CR0_EM) ? soft_fail(&fault, EXC_NM, false, 0) : undefined(&t);
 	} else if (soft_is_scattered(insn)) {
 		error = insn->kind && soft_mode(cpu) & MODE_AVX_OFF ? undefined(&t) : soft_scattered(cpu, insn, &fault);
 	} else if (!insn->kind && insn->map == 0 && ((op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf))) {
