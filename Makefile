@@ -1,5 +1,5 @@
 # A thin front: Meson builds into build/. See README.md.
-.PHONY: all deps demo check bench decode-table soak-cpu fuzz format
+.PHONY: all deps demo check bench decode-table soak-cpu fuzz format soak-wild
 all: deps
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
 	@ninja -C build
@@ -19,6 +19,10 @@ bench: all
 # Long differential run: make soak-cpu COUNT=... SEED=...
 soak-cpu: all
 	build/differential_test $(or $(COUNT),10000000) $(or $(SEED),1)
+
+# Guests of random bytes: make soak-wild COUNT=... SEED=...
+soak-wild: all
+	tests/guest/hostile.sh $(or $(SEED),1) $(or $(COUNT),1000)
 
 format:
 	@tools/format

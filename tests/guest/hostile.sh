@@ -1,5 +1,6 @@
 #!/bin/bash
-# What a guest does to itself: the machine ends as it should, and SIGTERM always ends it (within a second; three allowed here).
+# hostile.sh [FIRST_SEED [COUNT]]: what a guest does to itself: the machine ends as it should, and SIGTERM always ends it (within
+# a second; three allowed here). The seeds are those of the guest that executes random bytes.
 set -u
 cd "$(dirname "$0")/../.."
 failed=0
@@ -19,9 +20,9 @@ ends spin 4
 ends flood 1
 timeout -s KILL 20 build/umbra run --kernel build/guest-triple </dev/null >/dev/null 2>&1
 [ $? = 75 ] || { echo "hostile: triple fault: not 75"; failed=1; }
-for n in 1 2 3 4 5 6 7 8; do
-	timeout -s KILL 4 build/umbra run --kernel build/guest-wild --debug-exit 0xf4 </dev/null >build/guest/wild.log 2>&1
+for ((n = ${1:-1}; n < ${1:-1} + ${2:-8}; n++)); do
+	timeout -s KILL 4 build/umbra run --kernel build/guest-wild --append "$n" --debug-exit 0xf4 </dev/null >build/guest/wild.log 2>&1
 	code=$? # any code of --debug-exit, 0 for power-off or reset, 75; 137: the random code hangs, as it may
-	case $code in 70|134|135|136|139) echo "hostile: wild: ended with $code"; tail -n 2 build/guest/wild.log; failed=1 ;; esac
+	case $code in 70|134|135|136|139) echo "hostile: wild, seed $n: ended with $code"; tail -n 2 build/guest/wild.log; failed=1 ;; esac
 done
 exit $failed

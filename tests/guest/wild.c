@@ -1,6 +1,7 @@
 /*
  * Jumps into random bytes at CPL 0 and writes anywhere, again and again; traps come back. Whatever happens to the guest, the
- * machine must end in one of the ways that a machine ends. Its last line comes only if the guest kept itself alive.
+ * machine must end in one of the ways that a machine ends. Its last line comes only if the guest kept itself alive. The command
+ * line is the seed.
  */
 #include "guest.h"
 
@@ -18,6 +19,19 @@ static void jump(void *to) { ((void (*)(void))to)(); }
 static void write_at(void *to) { *(volatile uint64_t *)to = rnd(); }
 static void set_msr(void *msr) { wrmsr((uint32_t)(uint64_t)msr, rnd()); }
 
+extern uint64_t boot_information;
+
+/* From the command line, a number; 1 if there is none. */
+static uint64_t seed(void)
+{
+	const char *text = (const char *)(uint64_t)*(uint32_t *)(boot_information + 16);
+	uint64_t v = 0;
+
+	while (*text >= '0' && *text <= '9')
+		v = v * 10 + (uint64_t)(*text++ - '0');
+	return (v ? v : 1) * 0x9e3779b97f4a7c15ull;
+}
+
 void test_main(void)
 {
 	uint8_t *page = new_page();
@@ -27,7 +41,7 @@ void test_main(void)
 	use_trap_stack(12);
 	use_trap_stack(13);
 	use_trap_stack(14);
-	state = rdtsc() | 1;
+	state = seed();
 	for (unsigned n = 0; n < 20000; n++) {
 		for (unsigned k = 0; k < 64; k++)
 			page[rnd() % 4096] = (uint8_t)rnd();
