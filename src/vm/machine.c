@@ -97,9 +97,9 @@ static uint8_t *guest_page(void *context, uint64_t gpa)
 {
 	struct machine *m = context;
 
-	if (gpa + 4096 <= m->memory.low_bytes)
+	if (gpa < m->memory.low_bytes) /* both are multiples of the page: no sum of the guest's number here */
 		return m->memory.ram + gpa;
-	if (gpa >= 1ull << 32 && gpa - (1ull << 32) + 4096 <= m->memory.ram_bytes - m->memory.low_bytes)
+	if (gpa >= 1ull << 32 && gpa - (1ull << 32) < m->memory.ram_bytes - m->memory.low_bytes)
 		return m->memory.ram + m->memory.low_bytes + (gpa - (1ull << 32));
 	return NULL;
 }
@@ -127,12 +127,18 @@ static void crashed(void *context, const char *text, size_t bytes, const uint64_
 
 static int make_memory(struct machine *m)
 {
+	const size_t large = 2 << 20;
 	uint64_t bytes = m->options.memory_bytes;
+	uint8_t *place;
 
-	m->memory.ram = mmap(NULL, bytes + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (m->memory.ram == MAP_FAILED)
+	place = mmap(NULL, bytes + 2 * large, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (place == MAP_FAILED)
 		return -ENOMEM;
-	m->memory.ram = (uint8_t *)(((uintptr_t)m->memory.ram + (2 << 20) - 1) & ~((uintptr_t)(2 << 20) - 1));
+	/* what remains on both sides stays inaccessible: a wrong address just outside of RAM is a fault, not somebody's memory */
+	place = (uint8_t *)(((uintptr_t)place + large) & ~((uintptr_t)large - 1));
+	if (mmap(place, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != place)
+		return -ENOMEM;
+	m->memory.ram = place;
 	madvise(m->memory.ram, bytes, MADV_HUGEPAGE);
 	m->memory.ram_bytes = bytes;
 	m->memory.low_bytes = bytes < LOW_MEMORY_MAX ? bytes : LOW_MEMORY_MAX;

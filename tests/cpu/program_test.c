@@ -7,8 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "../../src/engine/engine.h"
 #include "../../src/x86/state.h"
+#include "no_devices.h"
 
 enum { RAM_BYTES = 4 << 20, CODE = 0x100000, DATA = 0x200000, DATA_BYTES = 8192, STACK = 0x300000, TABLES = 0x10000, IDT = 0x8000, GDT = 0x9000, TRAP = 0x110000 };
 #define BASE 0x20000000ul
@@ -17,18 +17,6 @@ struct program { const char *name; uint64_t result; const uint8_t *code, *end; }
 extern const struct program programs[], programs_end[];
 
 static uint8_t *const ram = (uint8_t *)BASE;
-
-static uint64_t port_read(void *c, uint16_t p, unsigned b) { (void)c, (void)p, (void)b; return 0; }
-static void port_write(void *c, uint16_t p, unsigned b, uint64_t v) { (void)c, (void)p, (void)b, (void)v; }
-static void mmio_read(void *c, uint64_t g, void *t, size_t b) { (void)c, (void)g; memset(t, 0, b); }
-static void mmio_write(void *c, uint64_t g, const void *t, size_t b) { (void)c, (void)g, (void)t, (void)b; }
-static int msr_read(void *c, uint32_t m, uint64_t *v) { (void)c, (void)m; *v = 0; return 0; }
-static int msr_write(void *c, uint32_t m, uint64_t v) { (void)c, (void)m, (void)v; return 0; }
-static void cpuid(void *c, uint32_t l, uint32_t s, uint32_t r[4]) { (void)c, (void)l, (void)s; memset(r, 0, 16); }
-static int interrupt(void *c) { (void)c; return -1; }
-static void set_cr8(void *c, uint8_t v) { (void)c, (void)v; }
-static bool hypercall(void *c) { (void)c; return false; }
-static const struct engine_ops ops = { port_read, port_write, mmio_read, mmio_write, msr_read, msr_write, cpuid, interrupt, set_cr8, hypercall };
 
 static void put64(uint64_t gpa, uint64_t v) { memcpy(ram + gpa, &v, 8); }
 

@@ -76,6 +76,24 @@ static void precise(void)
 	check_equal("registers around a fault", sum + b, 17 + 6);
 }
 
+/* Pages for the hypervisor where no memory is, the last one before the address space ends among them. */
+static void odd_pages(void)
+{
+	static const uint32_t msrs[] = { 0x40000001, 0x40000021, 0x40000073, 0x40000082, 0x40000083 };
+	static const uint64_t places[] = { 0xfffffffffffff001, 0xffffffff00000001, 0x7ffffffffffff001, 0xfee00001, 0xfffff001 };
+
+	wrmsr(0x40000000, 0x8100 << 16 | 1);
+	wrmsr(0x40000080, 1);
+	for (unsigned m = 0; m < 5; m++)
+		for (unsigned n = 0; n < 5; n++)
+			wrmsr(msrs[m], places[n]);
+	wrmsr(0x400000b1, 1); /* a timer whose message has no page */
+	wrmsr(0x400000b0, 1ull << 16 | 1);
+	for (volatile unsigned n = 0; n < 1000; n++)
+		(void)rdmsr(0x40000020);
+	check("pages where no memory is", true);
+}
+
 void test_main(void)
 {
 	check_equal("#DE", (uint64_t)try_code(divide, NULL), 0);
@@ -99,4 +117,5 @@ void test_main(void)
 	check_equal("INT to a gate", (uint64_t)try_code(interrupt_gate_absent, NULL) != (uint64_t)-1, 1);
 	page_faults();
 	precise();
+	odd_pages();
 }

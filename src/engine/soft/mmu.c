@@ -74,7 +74,7 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 
 	if (!(s->cr0 & CR0_PG)) {
 		*ret_gpa = gva & 0xffffffffu;
-		*ret_rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC | RIGHT_DIRTY | RIGHT_GLOBAL;
+		*ret_rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC | RIGHT_GLOBAL;
 		if (s->cr4 & CR4_SMAP || s->cr4 & CR4_SMEP)
 			*ret_rights &= s->cpl == 3 ? ~0u : ~(unsigned)RIGHT_USER;
 		return 0;
@@ -116,8 +116,7 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 	uint64_t mask = (1ull << (12 + 9 * level)) - 1;
 
 	*ret_gpa = (entry & PTE_ADDRESS & ~mask) | (gva & mask);
-	*ret_rights = rights | (entry & PTE_G && s->cr4 & CR4_PGE ? RIGHT_GLOBAL : 0) | (level ? RIGHT_LARGE : 0) |
-		      (entry & PTE_D ? RIGHT_DIRTY : 0);
+	*ret_rights = rights | (entry & PTE_G && s->cr4 & CR4_PGE ? RIGHT_GLOBAL : 0) | (level ? RIGHT_LARGE : 0);
 	return 0;
 }
 
@@ -291,7 +290,7 @@ static void *raise_at(struct soft_cpu *cpu, struct memory_site *site, const stru
 	return soft_raise(cpu, fault);
 }
 
-/* The slow path of a lookup: fill and retry, or let the access happen on the bounce buffer (pages crossed, MMIO, code pages). */
+/* The slow path of a lookup: fill and go on, or let the access happen on the bounce buffer (pages crossed, MMIO, code pages). */
 void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 {
 	unsigned access = site->write ? ACCESS_WRITE : ACCESS_READ;

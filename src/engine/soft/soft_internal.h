@@ -61,10 +61,9 @@ struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets fr
 enum { MAP_FLAGS_IN_WORD = 0x8000 }; /* in pc_map.length: at a fault here flags_word has the guest's flags, not the host */
 
 struct memory_site { /* follows the jump to the slow thunk; all offsets are relative to the site itself */
-	int32_t retry, bounce;
+	int32_t bounce;
 	uint8_t write : 1, locked : 1, stack : 1, read;
 	uint16_t bytes;
-	uint64_t next_rip;
 };
 
 struct soft_cpu {
@@ -152,7 +151,7 @@ static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa)
 
 static inline uint64_t soft_frame(const struct soft_engine *e, const uint8_t *hva) { return (uint64_t)(hva - e->ram) >> 12; }
 
-enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_LARGE = 16, RIGHT_DIRTY = 32 };
+enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_LARGE = 16 };
 
 struct fault { uint8_t vector; bool has_code; uint32_t code; uint64_t address; };
 

@@ -8,7 +8,6 @@ struct cold *translate_new_cold(struct translation *t, int kind)
 	memset(c, 0, sizeof(*c));
 	c->kind = kind;
 	c->insn = (uint16_t)(t->at - t->insns);
-	c->next_rip = (t->at->rip + t->at->insn.length) & t->rip_mask;
 	c->flags_in_word = t->word_flags;
 	return c;
 }
@@ -126,7 +125,6 @@ struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10,
 	c->bytes = (uint16_t)bytes;
 	c->read = read;
 	c->write = write;
-	c->retry = e->out;
 	ea.disp += (int32_t)bytes - 1;
 	emit_lea(e, R11, ea);
 	if (bytes > 1) {

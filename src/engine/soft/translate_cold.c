@@ -29,7 +29,7 @@ void translate_cold_memory(struct translation *t, struct cold *c)
 	bool exchange = !i->kind && i->map == 0 && (i->opcode & 0xfe) == 0x86;
 	struct memory_site site = { .write = c->write, .locked = i->lock || exchange,
 				    .stack = (!c->ea_in_r10 && c->ea.base == RSP) || (x86_insn_has_memory(i) && i->segment == X86_SS),
-				    .read = c->read, .bytes = c->bytes, .next_rip = c->next_rip };
+				    .read = c->read, .bytes = c->bytes };
 	uint8_t *to_site, *bounce, *at_site;
 	size_t copied = (size_t)(c->after - c->back);
 
@@ -46,7 +46,6 @@ void translate_cold_memory(struct translation *t, struct cold *c)
 	bounce = out(t)->out;
 	memcpy(bounce, c->back, copied);
 	out(t)->out += copied;
-	site.retry = (int32_t)(c->retry - at_site);
 	site.bounce = (int32_t)(bounce - at_site);
 	if (c->write) { /* flags and r11 may be results of the access */
 		if (c->keeps_result)

@@ -138,13 +138,8 @@ void translate_system_exit(struct translation *t)
 	t->ended = true;
 }
 
-/* The case that inlined code leaves to C; the flags are in flags_word or dead. c->rax_in_temp: rax was lent. */
-void translate_leave_for_system(struct translation *t, struct cold *c)
-{
-	if (c->rax_in_temp)
-		emit_load(out(t), RAX, CPU(temp[1]));
-	emit_system(t);
-}
+/* The case that inlined code leaves to C; the flags are in flags_word or dead. */
+void translate_leave_for_system(struct translation *t) { emit_system(t); }
 
 void translate_or_else(struct translation *t, struct cold *c, uint8_t cc) { c->from[c->from_count++] = emit_jcc(out(t), cc); }
 

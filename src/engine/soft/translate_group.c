@@ -225,7 +225,7 @@ void translate_cold_part(struct translation *t)
 		if (c->kind == COLD_MEMORY)
 			translate_cold_memory(t, c);
 		else if (c->kind == COLD_SYSTEM)
-			translate_leave_for_system(t, c);
+			translate_leave_for_system(t);
 		else if (c->kind == COLD_GROUP)
 			cold_group(t, c);
 		else

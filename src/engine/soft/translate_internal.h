@@ -10,7 +10,7 @@
 
 #include "emit.h"
 
-enum { MAX_INSNS = 64, MAX_COLD = 448, BLOCK_ROOM = 96 << 10 };
+enum { MAX_INSNS = 64, MAX_COLD = 448 };
 
 /*
  * live_in: arithmetic flags that are looked at later. needs_flags: host flags must be the guest's when it executes.
@@ -21,13 +21,13 @@ struct cold {
 	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM, COLD_GROUP } kind;
 	uint8_t *from[8]; /* rel32s that lead here */
 	unsigned from_count;
-	uint8_t *crossing, *lookup, *retry, *back, *after; /* crossing: the jump taken when the access may cross a page */
+	uint8_t *crossing, *lookup, *back, *after; /* crossing: the jump taken when the access may cross a page */
 	struct host_mem ea;
-	bool ea_in_r10, write, read, flags_in_word, rax_in_temp, keeps_result, restores;
+	bool ea_in_r10, write, read, flags_in_word, keeps_result, restores;
 	bool host_flags, word_flags, end_host_flags, end_word_flags; /* of a group: before and behind it */
 	uint16_t insn, insns; /* index; of a group: how many */
 	uint16_t bytes;
-	uint64_t target, next_rip;
+	uint64_t target;
 };
 
 struct translation {
@@ -98,7 +98,7 @@ void translate_exit_direct(struct translation *t, uint64_t target);
 void translate_side_exit(struct translation *t, uint8_t cc, uint64_t target);
 void translate_align_data(struct translation *t);
 void translate_system_exit(struct translation *t);
-void translate_leave_for_system(struct translation *t, struct cold *c);
+void translate_leave_for_system(struct translation *t);
 void translate_or_else(struct translation *t, struct cold *c, uint8_t cc);
 void translate_push_register(struct translation *t, uint8_t reg);
 void translate_push_constant(struct translation *t, uint64_t value);
