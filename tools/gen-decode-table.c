@@ -37,6 +37,8 @@ static int offered(const ZydisDecodedInstruction *insn)
 		return 1; /* PREFETCHW is filed under 3DNow! */
 	if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F && insn->opcode == 0x1e)
 		return 1; /* ENDBR64: a hint without CET */
+	if (insn->mnemonic == ZYDIS_MNEMONIC_VMCALL || insn->mnemonic == ZYDIS_MNEMONIC_VMMCALL)
+		return 1; /* hypercalls, filed under VT-x and SVM */
 	for (size_t i = 0; hidden[i]; i++)
 		if (!strcmp(name, hidden[i]))
 			return 0;

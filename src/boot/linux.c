@@ -96,7 +96,7 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 	s->gpr[6] = ZERO_PAGE_GPA;
 }
 
-int boot_linux(const struct boot_memory *m, struct boot_file kernel, struct boot_file initrd, const char *command_line,
+int boot_linux(const struct guest_memory *m, struct boot_file kernel, struct boot_file initrd, const char *command_line,
 	       struct x86_state *ret_state, const char **reason)
 {
 	struct header h;

@@ -4,14 +4,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../memory/memory.h"
+
 struct x86_state;
 
-struct boot_memory { uint8_t *ram; uint64_t ram_bytes, low_bytes; };
+
 struct boot_file { const uint8_t *data; size_t bytes; };
 
 /*
  * Fills memory and *ret_state so that the first instruction is the kernel's 64-bit entry. Returns 0 or -errno with *ret_reason
  * a phrase for the user: -ENOEXEC not a usable kernel, -ENOMEM it does not fit, -E2BIG the command line is too long.
  */
-int boot_linux(const struct boot_memory *memory, struct boot_file kernel, struct boot_file initrd, const char *command_line,
+int boot_linux(const struct guest_memory *memory, struct boot_file kernel, struct boot_file initrd, const char *command_line,
 	       struct x86_state *ret_state, const char **ret_reason);

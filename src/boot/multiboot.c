@@ -40,7 +40,7 @@ static size_t find_header(struct boot_file f)
 
 bool boot_is_multiboot(struct boot_file image) { return find_header(image) != SIZE_MAX; }
 
-static int load(const struct boot_memory *m, struct boot_file f, const struct segment *s, uint64_t *end, const char **reason)
+static int load(const struct guest_memory *m, struct boot_file f, const struct segment *s, uint64_t *end, const char **reason)
 {
 	if (s->offset > f.bytes || s->file_bytes > f.bytes - s->offset || s->file_bytes > s->memory_bytes)
 		return *reason = "a segment lies outside the file", -ENOEXEC;
@@ -59,7 +59,7 @@ static bool headers_fit(struct boot_file f, uint64_t offset, unsigned count, uns
 	return count <= MAX_SEGMENTS && entry_bytes >= known_bytes && offset <= f.bytes && (uint64_t)count * entry_bytes <= f.bytes - offset;
 }
 
-static int load_elf32(const struct boot_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
+static int load_elf32(const struct guest_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
 {
 	Elf32_Ehdr e;
 	int error = 0;
@@ -78,7 +78,7 @@ static int load_elf32(const struct boot_memory *m, struct boot_file f, uint64_t 
 	return error;
 }
 
-static int load_elf64(const struct boot_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
+static int load_elf64(const struct guest_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
 {
 	Elf64_Ehdr e;
 	int error = 0;
@@ -97,7 +97,7 @@ static int load_elf64(const struct boot_memory *m, struct boot_file f, uint64_t 
 	return error;
 }
 
-static int load_image(const struct boot_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
+static int load_image(const struct guest_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
 {
 	if (get32(f, find_header(f) + 4) & FLAG_UNSUPPORTED)
 		return *reason = "it asks for what is not offered (multiboot flags)", -ENOEXEC;
@@ -116,7 +116,7 @@ static void map_entry(uint8_t *at, uint64_t base, uint64_t bytes, uint32_t type)
 	put32(at + 20, type);
 }
 
-static void information(const struct boot_memory *m, uint64_t module_gpa, uint64_t module_bytes)
+static void information(const struct guest_memory *m, uint64_t module_gpa, uint64_t module_bytes)
 {
 	uint8_t *info = m->ram + INFO_GPA, *map = m->ram + MAP_GPA;
 	unsigned entries = 3;
@@ -164,7 +164,7 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 	s->gpr[3] = INFO_GPA;
 }
 
-int boot_multiboot(const struct boot_memory *m, struct boot_file image, struct boot_file module, const char *command_line,
+int boot_multiboot(const struct guest_memory *m, struct boot_file image, struct boot_file module, const char *command_line,
 		   struct x86_state *ret_state, const char **reason)
 {
 	uint64_t entry = 0, end = 0, module_gpa = (m->low_bytes - module.bytes) & ~4095ull;

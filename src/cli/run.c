@@ -18,12 +18,14 @@
 static const char run_help[] =
 	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
 	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--statistics]\n"
+	"                 [--hv FEATURES]\n"
 	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console.\n"
 	"Ctrl-] q ends, Ctrl-] ? helps. With a multiboot image, --initrd is its module.\n"
 	"Ends 0 when the guest powers off; 64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed.\n"
+	"--hv FEATURES chooses what of the Hyper-V interface is offered: default, all or none, then +NAME or -NAME, by commas.\n"
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n";
 
-struct run_options { const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit; bool statistics; };
+struct run_options { const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv; bool statistics; };
 
 struct run {
 	struct machine_options machine;
@@ -68,11 +70,22 @@ static int map_file(const char *path, struct boot_file *ret)
 	return ret->data == MAP_FAILED ? -errno : 0;
 }
 
+static void print_help(void)
+{
+	const char *name;
+
+	fputs(run_help, stdout);
+	fputs("Hyper-V features:", stdout);
+	for (unsigned n = 0; (name = machine_hv_feature(n)); n++)
+		printf("%s%s", n % 10 ? " " : "\n  ", name);
+	fputs("\n", stdout);
+}
+
 static int parse_run(int argc, char **argv, struct run_options *o)
 {
 	static const struct option longs[] = { { "kernel", 1, 0, 'k' }, { "initrd", 1, 0, 'i' }, { "append", 1, 0, 'a' }, { "memory", 1, 0, 'm' },
 					       { "cpus", 1, 0, 'c' }, { "console", 1, 0, 'C' }, { "debug-exit", 1, 0, 'd' },
-					       { "statistics", 0, 0, 's' }, { "help", 0, 0, 'h' }, { 0 } };
+					       { "statistics", 0, 0, 's' }, { "hv", 1, 0, 'H' }, { "help", 0, 0, 'h' }, { 0 } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -85,7 +98,8 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 		case 'C': o->console = optarg; break;
 		case 'd': o->debug_exit = optarg; break;
 		case 's': o->statistics = true; break;
-		case 'h': fputs(run_help, stdout); exit(0);
+		case 'H': o->hv = optarg; break;
+		case 'h': print_help(); exit(0);
 		default: return EXIT_USAGE;
 		}
 	if (optind < argc)
@@ -113,6 +127,7 @@ static int take_options(struct run *r, const struct run_options *o)
 {
 	struct machine_options *m = &r->machine;
 	unsigned long cpus, port = 0;
+	char bad[32];
 	int error;
 
 	if (!parse_size(o->memory, &m->memory_bytes) || m->memory_bytes < 64 << 20 || m->memory_bytes & 4095 ||
@@ -122,6 +137,8 @@ static int take_options(struct run *r, const struct run_options *o)
 		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", o->cpus, "say for example --cpus 4");
 	if (o->debug_exit && !parse_number(o->debug_exit, 1, 0xffff, &port))
 		return complain(EXIT_USAGE, "not an I/O port", o->debug_exit, "say for example --debug-exit 0xf4");
+	if (!machine_parse_hv(o->hv ? o->hv : "default", &m->hv_features, bad, sizeof(bad)))
+		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad, "see umbra run --help");
 	m->cpus = (unsigned)cpus;
 	m->debug_exit = (uint16_t)port;
 	m->command_line = o->append;

@@ -11,9 +11,12 @@
 #include <stdint.h>
 
 struct x86_state;
+struct guest_memory;
 struct engine;
 struct engine_cpu;
 
+/* What became of a hypercall instruction; AGAIN: it is executed once more, after pending interrupts. */
+enum engine_call { ENGINE_CALL_UNDEFINED, ENGINE_CALL_DONE, ENGINE_CALL_AGAIN };
 enum engine_exit { ENGINE_EXIT_NONE, ENGINE_EXIT_HALT, ENGINE_EXIT_KICK, ENGINE_EXIT_SHUTDOWN, ENGINE_EXIT_STOP };
 
 struct engine_ops {
@@ -28,17 +31,22 @@ struct engine_ops {
 	/* The vector to deliver now, or -1. Taking it acknowledges it. */
 	int (*interrupt)(void *context);
 	void (*set_cr8)(void *context, uint8_t value);
-	/* The hypercall instruction at CPL 0; registers are in the state. False: #UD. */
-	bool (*hypercall)(void *context);
+	/* The hypercall instruction at CPL 0; registers are in the state. UNDEFINED: #UD. */
+	enum engine_call (*hypercall)(void *context);
 };
 
-/* ram: ram_bytes of host memory, guest-physical from 0 to low_bytes and from 4 GiB on. NULL when memory is short. */
-struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes);
+/* Addresses of 4 KiB pages: [gva, gva + 4096 * pages). */
+struct engine_gva_range { uint64_t gva; uint32_t pages; };
+
+/* The memory outlives the engine. NULL when the host's is short. */
+struct engine *engine_create(const struct guest_memory *memory);
 struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context);
 struct x86_state *engine_cpu_state(struct engine_cpu *cpu);
 /* x87, SSE and AVX state between engine_run() calls: an XSAVE area in standard form, ENGINE_VECTOR_BYTES. */
 enum { ENGINE_VECTOR_BYTES = 832 };
 void *engine_cpu_vector(struct engine_cpu *cpu);
+/* Within engine_ops only: 16 bytes, the low half of YMM n (0 to 15), which may be changed. */
+void *engine_cpu_xmm(struct engine_cpu *cpu, unsigned n);
 /* Once on the thread that will run the processor, before the first engine_run(): signal stack, segment base. 0 or -errno. */
 int engine_prepare_thread(struct engine_cpu *cpu);
 /* The state was replaced as by INIT: nothing cached for the processor survives. On its thread. */
@@ -52,6 +60,14 @@ void engine_nmi(struct engine_cpu *cpu);
 bool engine_has_nmi(const struct engine_cpu *cpu);
 /* Guest memory [gpa, gpa + bytes) was written by something other than a processor. */
 void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
+/*
+ * Translations that processors (bit n of *targets: index n in order of creation, 64 bits) have cached are forgotten: of these
+ * ranges, or with count 0 all, of global pages only if `global`. When it returns none of them uses one any more. Within
+ * engine_ops, or from a thread that is no processor; not under a lock that a processor takes while it executes the guest.
+ */
+void engine_flush(struct engine *engine, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global);
+/* guest_overlay_place(), with everything that was cached of both places forgotten. As engine_flush(). */
+void engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay, uint64_t gpa, bool read_only);
 void engine_stop(struct engine_cpu *cpu, enum engine_exit why);
 /* Counters as one line of text; its length without the NUL, cut at bytes - 1. */
 size_t engine_statistics(struct engine_cpu *cpu, char *text, size_t bytes);

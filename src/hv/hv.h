@@ -1,52 +1,86 @@
 /*
- * The Hyper-V interface of a partition and its processors, used under the machine's lock: CPUID leaves, synthetic MSRs, SynIC,
- * synthetic timers, crash registers (TLFS).
+ * The Hyper-V interface of a partition and its virtual processors (TLFS): discovery, synthetic registers, overlay pages, SynIC,
+ * synthetic timers, hypercalls, and Umbra's own extension of them (docs/umbra-interface.md).
+ *
+ * Locks: hv_host.lock guards all of it. hv_hypercall() and hv_msr_*() are called without it, on the processor's own thread, and
+ * take it where they touch more than that processor; the others say so.
  */
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { HV_TIMERS = 4, HV_SINTS = 16 };
+#include "../engine/engine.h"
+#include "../memory/memory.h"
 
-/* What the interface needs of its machine. */
+enum { HV_TIMERS = 4, HV_SINTS = 16, HV_MAX_CPUS = 16, HV_INFO_GPA = 0xfed10000 };
+
+/* What can be switched on and off one by one (--hv); hv_feature_name() names them. */
+enum hv_feature {
+	HV_BASE, HV_RUNTIME, HV_TIME_REF, HV_SYNIC, HV_STIMER, HV_VAPIC, HV_RESET, HV_REF_TSC, HV_IDLE, HV_FREQUENCIES, HV_TSC_INVARIANT,
+	HV_MESSAGES, HV_EVENTS, HV_VP_REGISTERS, HV_EXT_CALLS, HV_XMM_INPUT, HV_CRASH, HV_EXT_GVA, HV_XMM_OUTPUT, HV_SINT_POLLING, HV_CALL_LOCK,
+	HV_DIRECT_TIMERS, HV_FLUSH, HV_IPI, HV_EX_MASKS, HV_SPIN, HV_RELAXED, HV_UMBRA, HV_FEATURES
+};
+
+/* Why a guest thread asks for its APIC: the three registers that have synthetic twins. */
+enum hv_apic_register { HV_APIC_EOI, HV_APIC_ICR, HV_APIC_TPR };
+
+/* What the interface needs of its machine. All but the first group are called with the lock. */
 struct hv_host {
-	uint8_t *(*guest_page)(void *context, uint64_t gpa); /* 4096 bytes of RAM, or NULL */
-	void (*page_written)(void *context, uint64_t gpa);
-	void (*raise)(void *context, uint32_t vp_index, uint8_t vector);
+	struct x86_state *(*state)(void *context, uint32_t vp_index);
+	void *(*xmm)(void *context, uint32_t vp_index, unsigned n); /* 16 bytes; of the calling processor */
+	void (*flush)(void *context, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global);
+	void (*memory_written)(void *context, uint64_t gpa, size_t bytes);
+	int (*discard)(void *context, uint8_t *hva, size_t bytes); /* whole pages of RAM read as zero afterwards */
 	uint64_t (*now_100ns)(void *context);
+	uint64_t (*runtime_100ns)(void *context, uint32_t vp_index);
+	void (*yield)(void *context);
+
+	void (*place_overlay)(void *context, unsigned overlay, uint64_t gpa, bool read_only);
+	void (*raise)(void *context, uint32_t vp_index, uint8_t vector);
+	void (*set_auto_eoi)(void *context, uint32_t vp_index, uint8_t vector, bool on);
+	int (*apic_read)(void *context, uint32_t vp_index, enum hv_apic_register reg, uint64_t *ret_value);
+	int (*apic_write)(void *context, uint32_t vp_index, enum hv_apic_register reg, uint64_t value);
+	bool (*is_waiting)(void *context, uint32_t vp_index); /* for its start-up interrupt: its registers may be changed */
+	void (*idle)(void *context, uint32_t vp_index);
 	void (*crashed)(void *context, const char *text, size_t bytes, const uint64_t parameters[5]);
 	void (*reset)(void *context);
+
 	void *context;
-	uint64_t tsc_hz, apic_hz;
+	pthread_mutex_t *lock;
+	struct guest_memory *memory;
+	uint64_t tsc_hz, apic_hz, features; /* features: bit n is enum hv_feature n */
 	unsigned cpus;
 };
 
-struct hv_timer { uint64_t config, count, due_100ns; };
+struct hv_partition;
+struct hv_cpu;
 
-/* What the processors of a partition share. */
-struct hv_partition {
-	const struct hv_host *host;
-	uint64_t guest_os_id, hypercall, reference_tsc, tsc_invariant, crash[5];
-};
+/* NULL: no memory. The host's fields stay as they are while the partition lives. */
+struct hv_partition *hv_partition_create(const struct hv_host *host);
+void hv_partition_destroy(struct hv_partition *partition);
+struct hv_cpu *hv_partition_cpu(struct hv_partition *partition, uint32_t index);
 
-struct hv_cpu {
-	struct hv_partition *partition;
-	const struct hv_host *host;
-	uint32_t index;
-	uint64_t vp_assist, scontrol, siefp, simp, sint[HV_SINTS];
-	struct hv_timer timer[HV_TIMERS];
-};
+const char *hv_feature_name(enum hv_feature feature);
+uint64_t hv_default_features(void);
+/* "all", "none", "default", then names with + or - before them, separated by commas. False: *ret_bad is the part not understood. */
+bool hv_parse_features(const char *text, uint64_t *ret_features, const char **ret_bad, size_t *ret_bad_bytes);
 
-void hv_partition_reset(struct hv_partition *partition, const struct hv_host *host);
-void hv_reset(struct hv_cpu *cpu, struct hv_partition *partition, uint32_t index);
-/* Leaves 0x40000000 to 0x40000006; false for others. */
+/* Leaves 0x40000000 and up that the features include; false for others. */
 bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t ret[4]);
-/* 0, or -EINVAL where the TLFS has #GP. */
+/* 0, or -EINVAL where the TLFS has #GP. *ret_armed: the timers of this processor have changed. */
 int hv_msr_read(struct hv_cpu *cpu, uint32_t msr, uint64_t *ret_value);
-int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t value);
-/* Fires what is due; the next due time in 100 ns, or UINT64_MAX. */
+int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t value, bool *ret_armed);
+/* The instruction at CPL 0 in protected or long mode. */
+enum engine_call hv_hypercall(struct hv_cpu *cpu);
+/* Fires what is due; the next due time in 100 ns, or UINT64_MAX. With the lock. */
 uint64_t hv_run_timers(struct hv_cpu *cpu);
-/* The HV_STATUS of a hypercall with this input control word. */
-uint64_t hv_hypercall(struct hv_cpu *cpu, uint64_t control);
+/* Runs long work until hv_work_stop(); on a thread of its own. Without the lock. */
+void hv_work_run(struct hv_partition *partition);
+/* Everything not finished ends cancelled; returns when nothing runs any more. Without the lock. */
+void hv_work_cancel_all(struct hv_partition *partition);
+void hv_work_stop(struct hv_partition *partition);
+/* Counters as text, refusals by status among them; its length without the NUL. */
+size_t hv_statistics(const struct hv_partition *partition, char *text, size_t bytes);

@@ -46,7 +46,7 @@ uint64_t machine_now_100ns(void *context)
 {
 	struct machine *m = context;
 
-	return (uint64_t)((unsigned __int128)(machine_tsc() - m->tsc_start) * 10000000 / m->hv_host.tsc_hz);
+	return (uint64_t)(((unsigned __int128)(machine_tsc() - m->tsc_start) * m->tsc_scale) >> 64);
 }
 
 /* Under the lock. */
@@ -62,14 +62,6 @@ void machine_finish(struct machine *m, enum machine_end end)
 }
 
 /* ---- what devices ask of the machine --------------------------------------------------------------------------------------- */
-
-static void raise_vector(void *context, uint32_t vp_index, uint8_t vector)
-{
-	struct processor *p = &((struct machine *)context)->processors[vp_index];
-
-	apic_raise(&p->apic, vector);
-	processor_notify(p);
-}
 
 static void raise_line(void *context, uint32_t low, uint32_t destination) { processor_send(context, NULL, low, destination); }
 static void send_ipi(void *context, void *owner, uint32_t low, uint32_t destination) { processor_send(context, owner, low, destination); }
@@ -93,28 +85,8 @@ static void console_byte(void *context, uint8_t byte)
 static void power_off(void *context) { machine_finish(context, MACHINE_POWERED_OFF); }
 static void reset(void *context) { machine_finish(context, MACHINE_RESET); }
 
-static uint8_t *guest_page(void *context, uint64_t gpa)
+void machine_crashed(struct machine *m, const char *text, size_t bytes, const uint64_t parameters[5])
 {
-	struct machine *m = context;
-
-	if (gpa < m->memory.low_bytes) /* both are multiples of the page: no sum of the guest's number here */
-		return m->memory.ram + gpa;
-	if (gpa >= 1ull << 32 && gpa - (1ull << 32) < m->memory.ram_bytes - m->memory.low_bytes)
-		return m->memory.ram + m->memory.low_bytes + (gpa - (1ull << 32));
-	return NULL;
-}
-
-static void page_written(void *context, uint64_t gpa)
-{
-	struct machine *m = context;
-
-	engine_memory_written(m->engine, gpa, 4096);
-}
-
-static void crashed(void *context, const char *text, size_t bytes, const uint64_t parameters[5])
-{
-	struct machine *m = context;
-
 	if (bytes)
 		memcpy(m->crash_text, text, bytes);
 	else
@@ -128,33 +100,31 @@ static void crashed(void *context, const char *text, size_t bytes, const uint64_
 static int make_memory(struct machine *m)
 {
 	const size_t large = 2 << 20;
-	uint64_t bytes = m->options.memory_bytes;
+	uint64_t bytes = m->options.memory_bytes, footprint = guest_memory_footprint_bytes(bytes);
 	uint8_t *place;
 
-	place = mmap(NULL, bytes + 2 * large, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	place = mmap(NULL, footprint + 2 * large, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (place == MAP_FAILED)
 		return -ENOMEM;
 	/* what remains on both sides stays inaccessible: a wrong address just outside of RAM is a fault, not somebody's memory */
 	place = (uint8_t *)(((uintptr_t)place + large) & ~((uintptr_t)large - 1));
-	if (mmap(place, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != place)
+	if (mmap(place, footprint, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != place)
 		return -ENOMEM;
-	m->memory.ram = place;
-	madvise(m->memory.ram, bytes, MADV_HUGEPAGE);
-	m->memory.ram_bytes = bytes;
-	m->memory.low_bytes = bytes < LOW_MEMORY_MAX ? bytes : LOW_MEMORY_MAX;
+	madvise(place, bytes, MADV_HUGEPAGE);
+	guest_memory_init(&m->memory, place, bytes, bytes < LOW_MEMORY_MAX ? bytes : LOW_MEMORY_MAX);
 	return 0;
 }
 
 static void connect(struct machine *m)
 {
-	m->hv_host = (struct hv_host){ guest_page, page_written, raise_vector, machine_now_100ns, crashed, reset, m, measure_tsc_hz(), APIC_TIMER_HZ,
-				       m->options.cpus };
+	m->hv_host.tsc_hz = measure_tsc_hz();
+	m->tsc_scale = (uint64_t)((((unsigned __int128)10000000) << 64) / m->hv_host.tsc_hz);
 	m->tsc_start = machine_tsc();
 	m->chipset_host = (struct chipset_host){ raise_line, console_byte, power_off, reset, machine_now_100ns, m };
 	m->apic_host = (struct apic_host){ send_ipi, m };
-	hv_partition_reset(&m->hv, &m->hv_host);
 	chipset_init(&m->chipset, &m->chipset_host);
 	pthread_mutex_init(&m->lock, NULL);
+	machine_connect_hv(m);
 	pthread_barrier_init(&m->prepared, NULL, m->options.cpus);
 	pthread_barrier_init(&m->released, NULL, m->options.cpus);
 }
@@ -169,7 +139,7 @@ static int make_processor(struct machine *m, unsigned index)
 	p->cpu = engine_cpu_create(m->engine, &processor_engine_ops, p);
 	if (!p->cpu)
 		return -ENOMEM;
-	hv_reset(&p->hv, &m->hv, index);
+	p->hv = hv_partition_cpu(m->hv, index);
 	processor_reset(p);
 	p->activity = index ? PROCESSOR_WAITS_FOR_SIPI : PROCESSOR_RUNNING;
 	pthread_condattr_init(&attributes);
@@ -185,11 +155,14 @@ static int make_parts(struct machine *m)
 
 	if (error)
 		return error;
-	m->engine = engine_create(m->memory.ram, m->memory.ram_bytes, m->memory.low_bytes);
+	m->engine = engine_create(&m->memory);
 	if (!m->engine)
 		return -ENOMEM;
 	engine_set_last_words(m->engine, m->options.last_words, m->options.last_words_bytes);
 	connect(m);
+	m->hv = hv_partition_create(&m->hv_host);
+	if (!m->hv)
+		return -ENOMEM;
 	for (unsigned n = 0; n < m->options.cpus && !error; n++)
 		error = make_processor(m, n);
 	return error;
@@ -230,7 +203,9 @@ struct machine *machine_create(const struct machine_options *options, int *ret_e
 void machine_destroy(struct machine *m)
 {
 	if (m && m->memory.ram)
-		munmap(m->memory.ram, m->memory.ram_bytes);
+		munmap(m->memory.ram, guest_memory_footprint_bytes(m->memory.ram_bytes));
+	if (m && m->hv)
+		hv_partition_destroy(m->hv);
 	free(m); /* the engine's memory goes with the process */
 }
 
@@ -256,14 +231,24 @@ static void *processor_thread(void *context)
 	return NULL;
 }
 
+static void *worker_thread(void *context)
+{
+	hv_work_run(((struct machine *)context)->hv);
+	return NULL;
+}
+
 enum machine_end machine_run(struct machine *m)
 {
+	if (pthread_create(&m->worker, NULL, worker_thread, m))
+		return MACHINE_FAILED;
 	for (unsigned n = 1; n < m->options.cpus; n++)
 		if (pthread_create(&m->processors[n].thread, NULL, processor_thread, &m->processors[n]))
 			return MACHINE_FAILED; /* the process ends now, and the others with it */
 	processor_thread(&m->processors[0]);
 	for (unsigned n = 1; n < m->options.cpus; n++)
 		pthread_join(m->processors[n].thread, NULL);
+	hv_work_stop(m->hv);
+	pthread_join(m->worker, NULL);
 	machine_flush_console(m);
 	return (enum machine_end)(m->end - 1);
 }
@@ -294,4 +279,6 @@ void machine_statistics(struct machine *m, char *text, size_t bytes)
 
 	for (unsigned n = 0; n < m->options.cpus && used < bytes; n++)
 		used += engine_statistics(m->processors[n].cpu, text + used, bytes - used);
+	if (used < bytes)
+		hv_statistics(m->hv, text + used, bytes - used);
 }

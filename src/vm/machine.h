@@ -18,6 +18,7 @@ struct machine_options {
 	unsigned cpus;
 	struct boot_file kernel, initrd;
 	const char *command_line;
+	uint64_t hv_features; /* hv_parse_features() */
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
 	/* Called under the machine's lock with what the guest prints. */
 	void (*console)(void *context, const uint8_t *data, size_t bytes);
@@ -28,6 +29,10 @@ struct machine_options {
 	void *context;
 };
 
+/* --hv: "default", "all", "none", names with + or -, by commas. False: ret_bad (bad_bytes) is the part not understood. */
+bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, size_t bad_bytes);
+/* The name of feature n; NULL after the last. */
+const char *machine_hv_feature(unsigned n);
 /* NULL with *ret_reason when it cannot be made; *ret_error is the negative errno. */
 struct machine *machine_create(const struct machine_options *options, int *ret_error, const char **ret_reason);
 void machine_destroy(struct machine *machine);

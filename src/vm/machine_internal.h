@@ -13,7 +13,7 @@
 #include "../x86/apic.h"
 #include "../x86/state.h"
 
-enum { MTRRS = 0x210, CONSOLE_BYTES = 512 };
+enum { MTRRS = 0x210, CONSOLE_BYTES = 512, MSR_HV_FIRST = 0x40000000, MSR_HV_END = 0x40000200 };
 
 enum processor_activity { PROCESSOR_RUNNING, PROCESSOR_WAITS_FOR_SIPI };
 
@@ -22,7 +22,7 @@ struct processor {
 	uint32_t index; /* also the APIC id and the VP index */
 	struct engine_cpu *cpu;
 	struct apic apic;
-	struct hv_cpu hv;
+	struct hv_cpu *hv;
 	uint64_t mtrr[MTRRS + 0x100];
 	uint64_t armed_ns; /* what the timer is set to; 0: nothing */
 	timer_t timer;
@@ -30,19 +30,21 @@ struct processor {
 	pthread_cond_t wake;
 	enum processor_activity activity;
 	bool init_pending, start_pending;
+	bool idle; /* it waits for an interrupt, also for a masked one (HV_X64_MSR_GUEST_IDLE) */
 	uint8_t sipi_vector;
 };
 
 struct machine {
 	struct machine_options options;
-	struct boot_memory memory;
+	struct guest_memory memory;
 	struct engine *engine;
 	struct hv_host hv_host;
-	struct hv_partition hv;
+	struct hv_partition *hv;
 	struct chipset_host chipset_host;
 	struct chipset chipset;
 	struct apic_host apic_host;
-	uint64_t tsc_start;
+	uint64_t tsc_start, tsc_scale; /* 100 ns units per tick, 64 fraction bits */
+	pthread_t worker;
 	pthread_mutex_t lock; /* all of this, the processors' devices included, but not their engine state */
 	pthread_barrier_t prepared, released;
 	int end; /* enum machine_end + 1; atomic */
@@ -55,11 +57,15 @@ struct machine {
 
 /* machine.c */
 void machine_finish(struct machine *machine, enum machine_end end);
+/* The guest says that it has crashed; text may be empty. Under the lock. */
+void machine_crashed(struct machine *machine, const char *text, size_t bytes, const uint64_t parameters[5]);
 uint64_t machine_now_ns(void);
 uint64_t machine_tsc(void);
 uint64_t machine_now_100ns(void *machine);
 void machine_flush_console(struct machine *machine);
-/* msr.c; under the lock. 0, or -EINVAL for #GP. */
+/* hyperv.c */
+void machine_connect_hv(struct machine *machine);
+/* msr.c; under the lock, and not those of the Hyper-V interface. 0, or -EINVAL for #GP. */
 int machine_msr_read(struct processor *p, uint32_t msr, uint64_t *ret_value);
 int machine_msr_write(struct processor *p, uint32_t msr, uint64_t value);
 /* processor.c */
@@ -67,6 +73,8 @@ extern const struct engine_ops processor_engine_ops;
 void processor_reset(struct processor *p);
 /* An interrupt became pending, or something else changed for it; under the lock, from any thread. */
 void processor_notify(struct processor *p);
+/* Its deadlines have changed. Under the lock, on its own thread. */
+void processor_arm(struct processor *p);
 /* An interprocessor or device interrupt: low half of an ICR or IOAPIC entry, and the destination. Under the lock. */
 void processor_send(struct machine *machine, struct processor *from, uint32_t low, uint32_t destination);
 int processor_prepare_thread(struct processor *p);

@@ -1,11 +1,10 @@
-/* Model-specific registers that are the machine's, not the engine's: APIC, Hyper-V, MTRRs, and those that only have to exist. */
+/* Model-specific registers that are the machine's, not the engine's: APIC, MTRRs, and those that only have to exist. */
 #include <errno.h>
 
 #include "machine_internal.h"
 
 enum {
 	MSR_APIC_BASE = 0x1b, MSR_MTRR_CAP = 0xfe, MSR_MTRR_FIRST = 0x200, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC_FIRST = 0x800, MSR_X2APIC_END = 0x900,
-	MSR_HV_FIRST = 0x40000000, MSR_HV_END = 0x40000200,
 };
 enum { APIC_BASE_BSP = 0x100, APIC_BASE_X2 = 0x400, APIC_BASE_ON = 0x800, TIMER_TSC_DEADLINE = 2 << 17 };
 
@@ -25,8 +24,6 @@ static bool is_mtrr(uint32_t msr) { return msr == 0x2ff || (msr >= 0x200 && msr 
 
 int machine_msr_read(struct processor *p, uint32_t msr, uint64_t *ret)
 {
-	if (msr >= MSR_HV_FIRST && msr < MSR_HV_END)
-		return hv_msr_read(&p->hv, msr, ret);
 	if (msr >= MSR_X2APIC_FIRST && msr < MSR_X2APIC_END)
 		return p->apic.base & APIC_BASE_X2 ? apic_read(&p->apic, msr - MSR_X2APIC_FIRST, machine_now_ns(), ret) : -EINVAL;
 	if (is_mtrr(msr))
@@ -55,8 +52,6 @@ static int write_apic_base(struct processor *p, uint64_t v)
 
 int machine_msr_write(struct processor *p, uint32_t msr, uint64_t v)
 {
-	if (msr >= MSR_HV_FIRST && msr < MSR_HV_END)
-		return hv_msr_write(&p->hv, msr, v);
 	if (msr >= MSR_X2APIC_FIRST && msr < MSR_X2APIC_END)
 		return p->apic.base & APIC_BASE_X2 ? apic_write(&p->apic, msr - MSR_X2APIC_FIRST, v, machine_now_ns()) : -EINVAL;
 	if (is_mtrr(msr))

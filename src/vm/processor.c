@@ -26,7 +26,7 @@ static __thread struct processor *own_processor;
 static uint64_t run_timers(struct processor *p)
 {
 	struct machine *m = p->machine;
-	uint64_t now = machine_now_ns(), hv_now = machine_now_100ns(m), due = hv_run_timers(&p->hv), next = apic_run_timer(&p->apic, now);
+	uint64_t now = machine_now_ns(), hv_now = machine_now_100ns(m), due = hv_run_timers(p->hv), next = apic_run_timer(&p->apic, now);
 
 	if (p->apic.tsc_deadline) {
 		uint64_t t = machine_tsc() + engine_cpu_state(p->cpu)->tsc_offset;
@@ -49,14 +49,21 @@ static uint64_t run_timers(struct processor *p)
 	return next;
 }
 
-static void arm(struct processor *p)
+/*
+ * Setting the host's timer is a system call: one that is set for an earlier time, and has still to come, is left as it is. It then
+ * comes for nothing, once, and is set anew.
+ */
+void processor_arm(struct processor *p)
 {
-	uint64_t next = run_timers(p);
+	uint64_t next = run_timers(p), now;
 	struct itimerspec t = { 0 };
 
 	if (apic_has_interrupt(&p->apic))
 		engine_kick(p->cpu);
 	if (next == UINT64_MAX || next == p->armed_ns)
+		return;
+	now = machine_now_ns();
+	if (p->armed_ns > now && p->armed_ns < next)
 		return;
 	p->armed_ns = next;
 	t.it_value.tv_sec = (time_t)(next / 1000000000);
@@ -197,15 +204,19 @@ static void on_mmio_write(void *context, uint64_t gpa, const void *from, size_t 
 		chipset_ioapic_write(&p->machine->chipset, gpa & 0xfff, (uint32_t)v);
 	else if (gpa >> 12 == p->apic.base >> 12)
 		apic_write(&p->apic, (uint32_t)(gpa & 0xfff) >> 4, v, machine_now_ns());
-	arm(p);
+	processor_arm(p);
 	pthread_mutex_unlock(&p->machine->lock);
 }
+
+static bool is_hv_msr(uint32_t msr) { return msr >= MSR_HV_FIRST && msr < MSR_HV_END; }
 
 static int on_msr_read(void *context, uint32_t msr, uint64_t *ret)
 {
 	struct processor *p = context;
 	int error;
 
+	if (is_hv_msr(msr))
+		return hv_msr_read(p->hv, msr, ret);
 	pthread_mutex_lock(&p->machine->lock);
 	error = machine_msr_read(p, msr, ret);
 	pthread_mutex_unlock(&p->machine->lock);
@@ -215,11 +226,19 @@ static int on_msr_read(void *context, uint32_t msr, uint64_t *ret)
 static int on_msr_write(void *context, uint32_t msr, uint64_t v)
 {
 	struct processor *p = context;
+	bool timers = true;
 	int error;
 
-	pthread_mutex_lock(&p->machine->lock);
-	error = machine_msr_write(p, msr, v);
-	arm(p);
+	if (is_hv_msr(msr)) {
+		error = hv_msr_write(p->hv, msr, v, &timers);
+		if (!timers)
+			return error;
+		pthread_mutex_lock(&p->machine->lock);
+	} else {
+		pthread_mutex_lock(&p->machine->lock);
+		error = machine_msr_write(p, msr, v);
+	}
+	processor_arm(p);
 	pthread_mutex_unlock(&p->machine->lock);
 	return error;
 }
@@ -229,7 +248,7 @@ static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t r[
 	struct processor *p = context;
 	struct x86_state *s = engine_cpu_state(p->cpu);
 
-	if (hv_cpuid(&p->hv, leaf, r))
+	if (hv_cpuid(p->hv, leaf, r))
 		return;
 	cpuid_policy(leaf, subleaf, p->index, p->machine->options.cpus, r);
 	if (leaf == 1)
@@ -244,8 +263,7 @@ static int on_interrupt(void *context)
 	int vector;
 
 	pthread_mutex_lock(&p->machine->lock);
-	p->armed_ns = 0;
-	arm(p);
+	processor_arm(p);
 	p->apic.tpr = (uint32_t)engine_cpu_state(p->cpu)->cr8 << 4;
 	vector = apic_take(&p->apic);
 	pthread_mutex_unlock(&p->machine->lock);
@@ -262,19 +280,7 @@ static void on_cr8(void *context, uint8_t value)
 	engine_kick(p->cpu);
 }
 
-static bool on_hypercall(void *context)
-{
-	struct processor *p = context;
-	struct x86_state *s = engine_cpu_state(p->cpu);
-	bool known;
-
-	pthread_mutex_lock(&p->machine->lock);
-	known = p->machine->hv.hypercall & 1;
-	if (known)
-		s->gpr[0] = hv_hypercall(&p->hv, s->gpr[1]);
-	pthread_mutex_unlock(&p->machine->lock);
-	return known;
-}
+static enum engine_call on_hypercall(void *context) { return hv_hypercall(((struct processor *)context)->hv); }
 
 const struct engine_ops processor_engine_ops = {
 	on_port_read, on_port_write, on_mmio_read, on_mmio_write, on_msr_read, on_msr_write, on_cpuid, on_interrupt, on_cr8, on_hypercall,
@@ -335,9 +341,9 @@ static void take_init_and_startup(struct processor *p)
 
 static bool must_sleep(const struct processor *p, bool halted)
 {
-	bool wakes = (apic_has_interrupt(&p->apic) && engine_cpu_state(p->cpu)->interrupt_flag) || engine_has_nmi(p->cpu);
+	bool wakes = (apic_has_interrupt(&p->apic) && (engine_cpu_state(p->cpu)->interrupt_flag || p->idle)) || engine_has_nmi(p->cpu);
 
-	return !p->machine->end && (p->activity == PROCESSOR_WAITS_FOR_SIPI || (halted && !wakes));
+	return !p->machine->end && (p->activity == PROCESSOR_WAITS_FOR_SIPI || ((halted || p->idle) && !wakes));
 }
 
 static void sleep_until_event(struct processor *p, bool halted)
@@ -360,7 +366,7 @@ static void sleep_until_event(struct processor *p, bool halted)
 		else
 			pthread_cond_timedwait(&p->wake, &m->lock, &t);
 	}
-	p->armed_ns = 0;
+	p->idle = false;
 	pthread_mutex_unlock(&m->lock);
 	engine_kick(p->cpu);
 }

@@ -52,10 +52,19 @@ int apic_take(struct apic *a)
 
 	if (vector >= 0) {
 		a->irr[vector >> 5] &= ~(1u << (vector & 31));
-		a->isr[vector >> 5] |= 1u << (vector & 31);
+		a->isr[vector >> 5] |= 1u << (vector & 31) & ~a->auto_eoi[vector >> 5];
 	}
 	return vector;
 }
+
+void apic_set_auto_eoi(struct apic *a, uint8_t vector, bool on)
+{
+	uint32_t bit = 1u << (vector & 31);
+
+	a->auto_eoi[vector >> 5] = on ? a->auto_eoi[vector >> 5] | bit : a->auto_eoi[vector >> 5] & ~bit;
+}
+
+bool apic_is_x2(const struct apic *a) { return a->base & BASE_X2APIC; }
 
 static unsigned divisor(const struct apic *a)
 {

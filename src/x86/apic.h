@@ -14,7 +14,7 @@ struct apic {
 	void *owner;
 	uint64_t base; /* IA32_APIC_BASE */
 	uint32_t id, tpr, ldr, dfr, svr, esr, icr_low, icr_high, lvt[7], divide, initial_count;
-	uint32_t irr[8], isr[8], tmr[8];
+	uint32_t irr[8], isr[8], tmr[8], auto_eoi[8]; /* auto_eoi: such vectors are never in service */
 	uint64_t timer_start_ns, timer_deadline_ns; /* 0: not armed */
 	uint64_t tsc_deadline;
 };
@@ -23,6 +23,8 @@ void apic_reset(struct apic *apic, const struct apic_host *host, void *owner, ui
 /* Whether an interrupt with this destination is for this APIC (SDM Vol. 3A 11.6.2, 11.12.10). */
 bool apic_is_destination(const struct apic *apic, bool logical, uint32_t destination);
 void apic_raise(struct apic *apic, uint8_t vector);
+void apic_set_auto_eoi(struct apic *apic, uint8_t vector, bool on);
+bool apic_is_x2(const struct apic *apic);
 /* The vector to be delivered now and its acknowledgement; -1: none above the priority. */
 int apic_take(struct apic *apic);
 bool apic_has_interrupt(const struct apic *apic);

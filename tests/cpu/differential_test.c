@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include "../../src/memory/memory.h"
 #include "../../src/x86/state.h"
 #include "no_devices.h"
 
@@ -25,6 +26,7 @@ struct unit { uint8_t bytes[48], length; bool off; };
 struct result { uint64_t gpr[16], flags, rip; uint8_t vector[ENGINE_VECTOR_BYTES], data[DATA_BYTES]; bool fault; };
 
 static uint8_t *const ram = (uint8_t *)BASE;
+static struct guest_memory memory;
 static struct engine *engine;
 static struct engine_cpu *cpu;
 static struct unit program[UNITS];
@@ -342,7 +344,7 @@ static void make_guest(void)
 	struct engine *e;
 	struct x86_state *s;
 
-	if (mmap(ram, RAM_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
+	if (mmap(ram, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		exit(70);
 	t[0] = (TABLES + 0x1000) | 3;
 	t[512] = (TABLES + 0x2000) | 3;
@@ -350,7 +352,8 @@ static void make_guest(void)
 		t[1024 + (BASE >> 21) + n] = (TABLES + 0x3000 + 0x1000 * n) | 3;
 	for (unsigned n = 0; n < RAM_BYTES >> 12; n++)
 		t[1536 + n] = (uint64_t)n << 12 | 3;
-	e = engine_create(ram, RAM_BYTES, RAM_BYTES);
+	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
+	e = engine_create(&memory);
 	engine = e;
 	cpu = engine_cpu_create(e, &ops, NULL);
 	s = engine_cpu_state(cpu);

@@ -14,5 +14,5 @@ static int msr_write(void *c, uint32_t m, uint64_t v) { (void)c, (void)m, (void)
 static void cpuid(void *c, uint32_t l, uint32_t s, uint32_t r[4]) { (void)c, (void)l, (void)s; memset(r, 0, 16); }
 static int interrupt(void *c) { (void)c; return -1; }
 static void set_cr8(void *c, uint8_t v) { (void)c, (void)v; }
-static bool hypercall(void *c) { (void)c; return false; }
+static enum engine_call hypercall(void *c) { (void)c; return ENGINE_CALL_UNDEFINED; }
 static const struct engine_ops ops = { port_read, port_write, mmio_read, mmio_write, msr_read, msr_write, cpuid, interrupt, set_cr8, hypercall };

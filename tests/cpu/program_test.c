@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "../../src/memory/memory.h"
 #include "../../src/x86/state.h"
 #include "no_devices.h"
 
@@ -17,6 +18,7 @@ struct program { const char *name; uint64_t result; const uint8_t *code, *end; }
 extern const struct program programs[], programs_end[];
 
 static uint8_t *const ram = (uint8_t *)BASE;
+static struct guest_memory memory;
 
 static void put64(uint64_t gpa, uint64_t v) { memcpy(ram + gpa, &v, 8); }
 
@@ -38,9 +40,11 @@ static void make_tables(void)
 
 static struct engine *make_engine(struct engine_cpu **ret_cpu)
 {
-	struct engine *e = engine_create(ram, RAM_BYTES, RAM_BYTES);
+	struct engine *e;
 	struct x86_state *s;
 
+	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
+	e = engine_create(&memory);
 	*ret_cpu = engine_cpu_create(e, &ops, NULL);
 	s = engine_cpu_state(*ret_cpu);
 	s->cr0 = CR0_PE | CR0_PG | 0x30;
@@ -96,7 +100,7 @@ int main(void)
 	struct engine *e;
 	int failures = 0, count = 0;
 
-	if (mmap(ram, RAM_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
+	if (mmap(ram, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		return 70;
 	make_tables();
 	e = make_engine(&cpu);

@@ -12,7 +12,7 @@ enum { MEMORY_BYTES = 16 << 20 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-	static struct boot_memory m;
+	static struct guest_memory m;
 	static struct x86_state state;
 	uint8_t *copy = malloc(bytes ? bytes : 1); /* exactly as long as the input: a read beyond it is seen */
 	struct boot_file file = { copy, bytes }, module = { copy, bytes / 3 };

@@ -267,8 +267,8 @@ static void reset(struct soft_engine *e)
 	e->cold_used = e->cold_start;
 	e->generation++;
 	memset(e->hash, 0, HASH_BUCKETS * sizeof(*e->hash));
-	memset(e->page_blocks, 0, (e->ram_bytes >> 12) * sizeof(*e->page_blocks));
-	for (uint64_t f = 0; f < e->ram_bytes >> 12; f++)
+	memset(e->page_blocks, 0, (guest_memory_footprint_bytes(e->memory->ram_bytes) >> 12) * sizeof(*e->page_blocks));
+	for (uint64_t f = 0; f < guest_memory_footprint_bytes(e->memory->ram_bytes) >> 12; f++)
 		e->frame_flags[f] &= (uint8_t)~(FRAME_CODE | FRAME_STRADDLED);
 	for (unsigned n = 0; n < e->cpu_count; n++)
 		soft_flush_jumps(e->cpus[n], true);
@@ -333,12 +333,11 @@ static void kill_block(struct soft_engine *e, struct block *b)
 }
 
 /* Guest memory was written: blocks made from these bytes are taken back. */
-void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)
+void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes)
 {
 	uint64_t frame = soft_frame(e, soft_hva(e, gpa));
 	bool all;
 
-	soft_acquire(&e->lock);
 	all = ++e->frame_writes[frame] >= WRITES_UNTIL_DATA; /* a page that held code once and is data now */
 	if (all)
 		e->frame_writes[frame] = 0;
@@ -370,6 +369,12 @@ void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)
 		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_STRADDLED, __ATOMIC_SEQ_CST);
 	if (!e->page_blocks[frame] && !(e->frame_flags[frame] & FRAME_STRADDLED))
 		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_CODE, __ATOMIC_SEQ_CST);
+}
+
+void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)
+{
+	soft_acquire(&e->lock);
+	soft_invalidate_locked(e, gpa, bytes);
 	soft_release(&e->lock);
 }
 
@@ -462,14 +467,16 @@ static void insert_block(struct soft_engine *e, struct block *b, uint64_t frame,
 static struct block *find(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault)
 {
 	struct soft_engine *e = cpu->engine;
-	uint64_t frame = soft_hva(e, gpa) ? soft_frame(e, soft_hva(e, gpa)) : 0, second = second_page(cpu, gpa);
+	uint64_t second = second_page(cpu, gpa);
 	struct block *b = look_up(cpu, gpa, second, mode);
 
 	if (b)
 		return b;
 	soft_acquire(&e->lock);
 	while (!(b = look_up(cpu, gpa, second, mode))) {
-		if (!soft_hva(e, gpa)) {
+		uint8_t *hva = soft_hva(e, gpa); /* with the lock: overlays do not move */
+
+		if (!hva || (second && !soft_hva(e, second))) {
 			*fault = (struct fault){ .vector = EXC_GP, .has_code = true };
 			break;
 		}
@@ -482,7 +489,7 @@ static struct block *find(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, str
 			soft_acquire(&e->lock);
 			continue;
 		}
-		if (!protect(cpu, frame))
+		if (!protect(cpu, soft_frame(e, hva)))
 			continue;
 		/* the bytes may run into the next page; whether they do is known only afterwards */
 		if (second && !protect(cpu, soft_frame(e, soft_hva(e, second))))
@@ -495,7 +502,7 @@ static struct block *find(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, str
 			__atomic_fetch_or(&e->frame_flags[soft_frame(e, soft_hva(e, second))], FRAME_STRADDLED, __ATOMIC_SEQ_CST);
 		}
 		if (b)
-			insert_block(e, b, frame, mode);
+			insert_block(e, b, soft_frame(e, hva), mode);
 		break;
 	}
 	soft_release(&e->lock);
@@ -603,6 +610,8 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	if ((cpu->trap_after || cpu->watch_hits) && soft_debug_trap(cpu))
 		soft_deliver(cpu, EXC_DB, false, false, 0);
 	kick = __atomic_exchange_n(&cpu->kick, 0, __ATOMIC_SEQ_CST);
+	if (kick & KICK_FLUSH)
+		soft_take_flushes(cpu);
 	if (cpu->want_alone) {
 		cpu->want_alone = false;
 		soft_begin_alone(cpu);
@@ -665,7 +674,7 @@ void *soft_raise(struct soft_cpu *cpu, const struct fault *fault)
 
 /* ---- running --------------------------------------------------------------------------------------------------------------------- */
 
-void soft_outside(struct soft_cpu *cpu)
+static void store_vectors(struct soft_cpu *cpu)
 {
 	static const uint32_t mxcsr = 0x1f80;
 
@@ -673,10 +682,31 @@ void soft_outside(struct soft_cpu *cpu)
 	__asm__ volatile("ldmxcsr %0; fninit; vzeroupper" : : "m"(mxcsr));
 }
 
+static void load_vectors(struct soft_cpu *cpu) { __asm__ volatile("xrstor64 (%0)" : : "r"(cpu->vector), "a"(7), "d"(0) : "memory"); }
+
+/*
+ * What runs outside is compiled for general registers only: x87, MXCSR and the rest stay as they are. Only libc uses vector
+ * registers there, and XSAVE and XRSTOR of everything cost 140 ns, this 10.
+ */
+void soft_outside(struct soft_cpu *cpu)
+{
+#define YMM(n) "vmovdqa %%ymm" #n ", " #n "*32(%0)\n\t"
+	__asm__ volatile(YMM(0) YMM(1) YMM(2) YMM(3) YMM(4) YMM(5) YMM(6) YMM(7) YMM(8) YMM(9) YMM(10) YMM(11) YMM(12) YMM(13) YMM(14) YMM(15) "vzeroupper"
+			 : : "r"(cpu->ymm) : "memory");
+#undef YMM
+	soft_stop_executing(cpu);
+}
+
 void soft_inside(struct soft_cpu *cpu)
 {
-	__asm__ volatile("xrstor64 (%0)" : : "r"(cpu->vector), "a"(7), "d"(0) : "memory");
+	soft_start_executing(cpu);
+#define YMM(n) "vmovdqa " #n "*32(%0), %%ymm" #n "\n\t"
+	__asm__ volatile(YMM(0) YMM(1) YMM(2) YMM(3) YMM(4) YMM(5) YMM(6) YMM(7) YMM(8) YMM(9) YMM(10) YMM(11) YMM(12) YMM(13) YMM(14) YMM(15)
+			 : : "r"(cpu->ymm) : "memory");
+#undef YMM
 }
+
+void *engine_cpu_xmm(struct engine_cpu *cpu, unsigned n) { return ((struct soft_cpu *)cpu)->ymm[n]; }
 
 static __thread struct soft_cpu *running;
 
@@ -786,11 +816,13 @@ enum engine_exit engine_run(struct engine_cpu *opaque)
 
 	cpu->exit = ENGINE_EXIT_NONE;
 	soft_set_rflags(cpu, cpu->state.rflags | (cpu->state.interrupt_flag ? FLAG_IF : 0));
-	soft_inside(cpu);
+	load_vectors(cpu);
 	soft_enter(cpu);
+	soft_start_executing(cpu);
 	enter(cpu, soft_dispatch(cpu));
+	soft_stop_executing(cpu);
 	soft_exit(cpu);
-	soft_outside(cpu);
+	store_vectors(cpu);
 	cpu->state.rflags = soft_rflags(cpu);
 	return cpu->exit;
 }
@@ -839,16 +871,16 @@ static void *reserve(size_t bytes)
 	return at == MAP_FAILED ? NULL : at;
 }
 
-struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes)
+struct engine *engine_create(const struct guest_memory *memory)
 {
+	size_t frames = guest_memory_footprint_bytes(memory->ram_bytes) >> 12;
 	struct soft_engine *e = calloc(1, sizeof(*e));
 	int fd = memfd_create("umbra-code", MFD_CLOEXEC);
 
 	if (!e || fd < 0)
 		return NULL;
-	e->ram = ram;
-	e->ram_bytes = ram_bytes;
-	e->low_bytes = low_bytes;
+	e->memory = memory;
+	e->ram = memory->ram;
 	e->code_bytes = 64 << 20;
 	e->cold_start = e->cold_used = 24 << 20;
 	if (ftruncate(fd, (off_t)e->code_bytes) || getrandom(&e->secret, 8, 0) != 8 || getrandom(&e->no_key, 8, 0) != 8)
@@ -859,9 +891,9 @@ struct engine *engine_create(void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 	e->blocks = reserve(MAX_BLOCKS * sizeof(*e->blocks));
 	e->hash = reserve(HASH_BUCKETS * sizeof(*e->hash));
 	e->maps = reserve(MAX_MAPS * sizeof(*e->maps));
-	e->page_blocks = reserve((ram_bytes >> 12) * sizeof(*e->page_blocks));
-	e->frame_flags = reserve(ram_bytes >> 12);
-	e->frame_writes = reserve(ram_bytes >> 12);
+	e->page_blocks = reserve(frames * sizeof(*e->page_blocks));
+	e->frame_flags = reserve(frames);
+	e->frame_writes = reserve(frames);
 	if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED || !e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags || !e->frame_writes)
 		return NULL;
 	return (struct engine *)e;

@@ -18,8 +18,11 @@ static void leave_inside(struct soft_engine *e)
 }
 
 /* Under the lock: until nobody is alone. Gives up the place inside meanwhile. */
-static void stand_aside(struct soft_engine *e)
+static void stand_aside(struct soft_cpu *cpu)
 {
+	struct soft_engine *e = cpu->engine;
+
+	soft_stop_executing(cpu);
 	leave_inside(e);
 	while (e->owner) {
 		uint32_t seen = e->change;
@@ -29,6 +32,7 @@ static void stand_aside(struct soft_engine *e)
 		soft_acquire(&e->lock);
 	}
 	e->inside++;
+	soft_start_executing(cpu);
 }
 
 void soft_enter(struct soft_cpu *cpu)
@@ -38,7 +42,7 @@ void soft_enter(struct soft_cpu *cpu)
 	soft_acquire(&e->lock);
 	e->inside++;
 	if (e->owner)
-		stand_aside(e);
+		stand_aside(cpu);
 	soft_release(&e->lock);
 }
 
@@ -60,7 +64,7 @@ void soft_park(struct soft_cpu *cpu)
 
 	soft_acquire(&e->lock);
 	if (e->owner && e->owner != cpu)
-		stand_aside(e);
+		stand_aside(cpu);
 	soft_release(&e->lock);
 }
 
@@ -71,11 +75,12 @@ void soft_begin_alone(struct soft_cpu *cpu)
 
 	soft_acquire(&e->lock);
 	if (e->owner)
-		stand_aside(e);
+		stand_aside(cpu);
 	__atomic_store_n(&e->owner, cpu, __ATOMIC_SEQ_CST);
 	for (unsigned n = 0; n < e->cpu_count; n++)
 		if (e->cpus[n] != cpu)
 			soft_kick(e->cpus[n], KICK_PARK);
+	soft_stop_executing(cpu);
 	while (e->inside > 1) {
 		uint32_t seen = e->change;
 
@@ -83,6 +88,7 @@ void soft_begin_alone(struct soft_cpu *cpu)
 		soft_wait(&e->change, seen);
 		soft_acquire(&e->lock);
 	}
+	soft_start_executing(cpu);
 	cpu->alone = true;
 	soft_release(&e->lock);
 }

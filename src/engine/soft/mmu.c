@@ -105,7 +105,7 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 	for (int l = 3; l >= level; l--) {
 		uint64_t set = PTE_A | (l == level && access & ACCESS_WRITE ? PTE_D : 0);
 
-		if ((entries[l] & set) == set)
+		if ((entries[l] & set) == set || cpu->engine->frame_flags[soft_frame(cpu->engine, (uint8_t *)pte[l])] & FRAME_READ_ONLY)
 			continue;
 		/* another processor may have changed the entry since: then nothing of this walk holds */
 		if (!__atomic_compare_exchange_n(pte[l], &entries[l], entries[l] | set, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
@@ -214,6 +214,8 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 		return -EFAULT;
 	hva = soft_hva(e, *ret_gpa);
 	*ret_hva = hva;
+	if (hva && access & ACCESS_WRITE && e->frame_flags[soft_frame(e, hva)] & FRAME_READ_ONLY)
+		return soft_fail(fault, EXC_GP, true, 0);
 	if (hva && !(access & (ACCESS_EXEC | ACCESS_SYSTEM)) && !soft_is_watched_page(cpu, gva)) {
 		uint64_t frame = soft_frame(e, hva);
 		bool write = access & ACCESS_WRITE;
@@ -238,8 +240,8 @@ static int pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, size_t by
 		if (soft_walk(cpu, gva + done, access, &gpa, &rights, fault))
 			return -EFAULT;
 		hva = soft_hva(cpu->engine, gpa);
-		if (!hva && access & ACCESS_EXEC)
-			return *fault = (struct fault){ .vector = EXC_GP, .has_code = true }, -EFAULT;
+		if (hva ? access & ACCESS_WRITE && cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_READ_ONLY : access & ACCESS_EXEC)
+			return soft_fail(fault, EXC_GP, true, 0);
 		if (!hva) {
 			soft_outside(cpu);
 			if (access & ACCESS_WRITE)

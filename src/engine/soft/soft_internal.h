@@ -17,6 +17,7 @@
 
 #include <stddef.h>
 
+#include "../../memory/memory.h"
 #include "../../x86/state.h"
 #include "../engine.h"
 #include "lock.h"
@@ -66,6 +67,8 @@ struct memory_site { /* follows the jump to the slow thunk; all offsets are rela
 	uint16_t bytes;
 };
 
+enum { KICK_EVENT = 1, KICK_PARK = 2, KICK_FLUSH = 4, MAX_CPUS = 64, FLUSH_RANGES = 16 };
+
 struct soft_cpu {
 	struct x86_state state; /* first: displaced registers are addressed through gs */
 	uint64_t flags_word;    /* byte 0: OF, byte 1: LAHF */
@@ -80,7 +83,8 @@ struct soft_cpu {
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss;
 	uint64_t view_read[VIEWS], view_write[VIEWS];
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
-	_Alignas(64) uint8_t vector[4096];   /* the guest's vector state while C runs outside */
+	_Alignas(64) uint8_t vector[4096];   /* the guest's vector state between engine_run() calls: an XSAVE area */
+	_Alignas(64) uint8_t ymm[16][32];    /* its YMM registers while engine_ops run; the rest stays in the host's registers */
 	_Alignas(64) uint8_t save_area[1024]; /* an operand of XSAVE or XRSTOR: may hold anything */
 	_Alignas(64) uint8_t bounce[2048 + 64];
 	uint32_t jump_epoch[2];    /* [user]: a flush makes a new one */
@@ -105,14 +109,20 @@ struct soft_cpu {
 	bool nmi_blocked;
 	uint32_t nmi_pending;
 	int stop_why;
+	/* flush.c */
+	struct soft_lock flush_lock;
+	uint32_t executing, flush_posted, flush_done, flush_count;
+	bool flush_all, flush_all_global;
+	struct engine_gva_range flush[FLUSH_RANGES];
 };
 
 enum { WRITES_UNTIL_DATA = 64 };
-enum { KICK_EVENT = 1, KICK_PARK = 2, MAX_CPUS = 64 };
+
+
 
 struct soft_engine {
-	uint8_t *ram;
-	uint64_t ram_bytes, low_bytes; /* RAM [0, low) and [4 GiB, ...) */
+	const struct guest_memory *memory;
+	uint8_t *ram; /* of it */
 	uint8_t *code_write, *code_run;
 	size_t code_bytes, code_used, thunks_end, cold_start, cold_used; /* hot parts below cold_start, cold ones from there */
 	struct block *blocks;
@@ -133,21 +143,14 @@ struct soft_engine {
 	size_t last_words_bytes;
 };
 
-enum { FRAME_CODE = 1, FRAME_WRITTEN = 2, FRAME_STRADDLED = 4 };
+enum { FRAME_CODE = 1, FRAME_WRITTEN = 2, FRAME_STRADDLED = 4, FRAME_READ_ONLY = 8 };
 /* soft_mode(): bits 1:0 are 0 for 64-, 1 for 32-, 2 for 16-bit code. */
 enum { MODE_USER = 4, MODE_FPU_OFF = 8, MODE_NOT_FLAT = 16, MODE_AVX_OFF = 32 };
 enum { BLOCK_ALONE = 0x80, BLOCK_STRADDLES = 0x100 }; /* with soft_mode() in block.mode */
 enum { HASH_BUCKETS = 1 << 18, MAX_BLOCKS = 1 << 19, MAX_MAPS = 1 << 22 };
 enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4, ACCESS_SYSTEM = 8 };
 
-static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa)
-{
-	if (gpa < e->low_bytes)
-		return e->ram + gpa;
-	if (gpa >= 1ull << 32 && gpa - (1ull << 32) < e->ram_bytes - e->low_bytes)
-		return e->ram + e->low_bytes + (gpa - (1ull << 32));
-	return NULL;
-}
+static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa) { return guest_hva(e->memory, gpa); }
 
 static inline uint64_t soft_frame(const struct soft_engine *e, const uint8_t *hva) { return (uint64_t)(hva - e->ram) >> 12; }
 
@@ -174,6 +177,7 @@ void *soft_dispatch(struct soft_cpu *cpu);
 void *soft_go_on(struct soft_cpu *cpu);
 struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault);
 void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
+void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes);
 void soft_flush_jumps(struct soft_cpu *cpu, bool global);
 bool soft_uses_fpu(const struct x86_insn *insn);
 struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc);
@@ -216,5 +220,11 @@ int soft_deliver(struct soft_cpu *cpu, unsigned vector, bool software, bool has_
 void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);
 void *soft_raise(struct soft_cpu *cpu, const struct fault *fault);
 int soft_string(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);
+/* Around every call of engine_ops: the guest's YMM registers are kept, and others need not wait for this processor. */
 void soft_outside(struct soft_cpu *cpu);
 void soft_inside(struct soft_cpu *cpu);
+
+/* flush.c */
+void soft_stop_executing(struct soft_cpu *cpu);
+void soft_start_executing(struct soft_cpu *cpu);
+void soft_take_flushes(struct soft_cpu *cpu);

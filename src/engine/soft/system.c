@@ -554,16 +554,18 @@ static int register_forms_01(struct step *t)
 	struct x86_state *s = t->s;
 	uint8_t code = (uint8_t)(0xc0 | (t->i->reg & 7) << 3 | (t->i->rm & 7));
 	uint64_t swap;
-	bool known;
+	enum engine_call call;
 
 	switch (code) {
 	case 0xc1: case 0xd9: /* VMCALL, VMMCALL */
 		if (s->cpl)
 			return undefined(t);
 		soft_outside(cpu);
-		known = cpu->ops->hypercall(cpu->ops_context);
+		call = cpu->ops->hypercall(cpu->ops_context);
 		soft_inside(cpu);
-		return known ? 0 : undefined(t);
+		if (call == ENGINE_CALL_AGAIN)
+			t->next = s->rip;
+		return call == ENGINE_CALL_UNDEFINED ? undefined(t) : 0;
 	case 0xca: case 0xcb:
 		if (s->cpl)
 			return undefined(t);

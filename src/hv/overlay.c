@@ -1,0 +1,75 @@
+/*
+ * The hypervisor's pages in the guest's address space (TLFS "GPA overlay pages"): where a register's bit 0 is set, the page shows
+ * at bits 63:12. A page that moves keeps its contents; a page outside of the address space is nowhere, and nothing else happens.
+ *
+ * The hypercall, reference TSC and information pages cannot be written by the guest (#GP).
+ */
+#include "hv_internal.h"
+
+enum { PHYSICAL_BITS = 40 };
+
+uint8_t *hv_overlay(struct hv_partition *p, unsigned n) { return guest_overlay_page(p->host->memory, n); }
+
+void hv_place(struct hv_partition *p, unsigned n, uint64_t msr_value, bool read_only)
+{
+	uint64_t gpa = msr_value & 1 && !(msr_value >> PHYSICAL_BITS) ? msr_value & ~4095ull : GUEST_NOWHERE;
+
+	if (p->host->memory->overlay[n].gpa != gpa)
+		p->host->place_overlay(p->host->context, n, gpa, read_only);
+}
+
+/*
+ *   0      endbr64; vmcall; ret                                          a call
+ *   0x100  endbr64; 1: vmcall; cmp ax, HV_CALL_PENDING; jne 2f; pause; jmp 1b; 2: ret   a call until it is finished
+ *   0xff0  the version of these contents
+ */
+void hv_write_hypercall_page(struct hv_partition *p)
+{
+	static const uint8_t call[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x01, 0xc1, 0xc3 };
+	static const uint8_t loop[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x01, 0xc1, 0x66, 0x3d, HV_CALL_PENDING, 0x00, 0x75, 0x04, 0xf3, 0x90, 0xeb, 0xf3, 0xc3 };
+	uint8_t *page = hv_overlay(p, OVERLAY_HYPERCALL);
+	const uint32_t version = 1;
+
+	memset(page, 0xcc, GUEST_PAGE_BYTES);
+	memcpy(page, call, sizeof(call));
+	memcpy(page + HYPERCALL_LOOP_OFFSET, loop, sizeof(loop));
+	memcpy(page + 0xff0, &version, 4);
+}
+
+/* time_100ns = (tsc * scale >> 64) + offset (TLFS "Partition reference TSC mechanism"). */
+void hv_write_reference_tsc(struct hv_partition *p)
+{
+	uint8_t *page = hv_overlay(p, OVERLAY_REFERENCE_TSC);
+	uint64_t scale = (uint64_t)((((unsigned __int128)10000000) << 64) / p->host->tsc_hz), now, tsc;
+	uint32_t *sequence = (uint32_t *)(void *)page, next = *sequence + 1;
+	int64_t offset;
+
+	__atomic_store_n(sequence, 0, __ATOMIC_SEQ_CST);
+	tsc = __builtin_ia32_rdtsc();
+	now = hv_now(p);
+	offset = (int64_t)(now - (uint64_t)(((unsigned __int128)tsc * scale) >> 64));
+	memcpy(page + 8, &scale, 8);
+	memcpy(page + 16, &offset, 8);
+	__atomic_store_n(sequence, next && next != ~0u ? next : 1, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * What a guest can know without CPUID or registers (docs/umbra-interface.md, "Information page"):
+ *
+ *   0   "UMBRAVMM"       8  u32 version of this page   12  u32 bytes that count    16  u32 sum: all counted words add up to 0
+ *   20  u32 processors   24 u64 features (--hv order)  32  u64 TSC Hz              40  u32 newest, 44 u32 oldest extension version
+ *   48  u32 extension feature bits   52 u32 offset of the looping entry in the hypercall page
+ */
+void hv_write_info_page(struct hv_partition *p)
+{
+	struct { char magic[8]; uint32_t version, bytes, sum, cpus; uint64_t features, tsc_hz; uint32_t newest, oldest, extension, loop_offset; } info = {
+		.magic = { 'U', 'M', 'B', 'R', 'A', 'V', 'M', 'M' }, .version = 1, .bytes = sizeof(info), .cpus = p->host->cpus, .features = p->host->features,
+		.tsc_hz = p->host->tsc_hz, .newest = UMBRA_NEWEST, .oldest = UMBRA_OLDEST, .extension = UMBRA_FEATURES, .loop_offset = HYPERCALL_LOOP_OFFSET,
+	};
+	uint32_t words[sizeof(info) / 4];
+
+	memcpy(words, &info, sizeof(info));
+	for (unsigned n = 0; n < sizeof(info) / 4; n++)
+		info.sum -= words[n];
+	memcpy(hv_overlay(p, OVERLAY_INFO), &info, sizeof(info));
+}

@@ -1,0 +1,177 @@
+/*
+ * HvCallGetVpRegisters and HvCallSetVpRegisters: the names of the TLFS that this processor has. A processor reads and writes its
+ * own registers, and those of one that waits for its start-up interrupt; of any other the state is "invalid". Left out: RFLAGS and
+ * vector registers, which the engine keeps in a form of its own during a call.
+ */
+#include "hv_internal.h"
+
+#include <stddef.h>
+
+enum { VALUE_BYTES = 16 };
+#define OWN_VP 0xfffffffeu
+#define OWN_PARTITION ~0ull
+enum kind { KIND_64, KIND_SEGMENT, KIND_TABLE, KIND_CPU_64, KIND_PARTITION_64, KIND_TIME };
+
+struct name { uint32_t first, count; enum kind kind; bool writable; size_t offset; size_t stride; };
+
+#define X(member) offsetof(struct x86_state, member)
+static const struct name names[] = {
+	{ 0x00020000, 16, KIND_64, true, X(gpr), 8 }, { 0x00020010, 1, KIND_64, false, X(rip), 0 },
+	{ 0x00040000, 1, KIND_64, false, X(cr0), 0 }, { 0x00040001, 1, KIND_64, false, X(cr2), 0 }, { 0x00040002, 1, KIND_64, false, X(cr3), 0 },
+	{ 0x00040003, 1, KIND_64, false, X(cr4), 0 }, { 0x00040004, 1, KIND_64, false, X(cr8), 0 },
+	{ 0x00050000, 4, KIND_64, false, X(dr), 8 }, { 0x00050004, 1, KIND_64, false, X(dr) + 48, 0 }, { 0x00050005, 1, KIND_64, false, X(dr) + 56, 0 },
+	{ 0x00060000, X86_SEGMENTS, KIND_SEGMENT, false, X(segment), sizeof(struct x86_segment_state) },
+	{ 0x00060006, 1, KIND_SEGMENT, false, X(ldtr), 0 }, { 0x00060007, 1, KIND_SEGMENT, false, X(tr), 0 },
+	{ 0x00070000, 1, KIND_TABLE, false, X(idtr), 0 }, { 0x00070001, 1, KIND_TABLE, false, X(gdtr), 0 },
+	{ 0x00080001, 1, KIND_64, false, X(efer), 0 }, { 0x00080004, 1, KIND_64, false, X(pat), 0 },
+	{ 0x00090002, 1, KIND_PARTITION_64, false, offsetof(struct hv_partition, guest_os_id), 0 },
+	{ 0x00090003, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, index), 0 },
+	{ 0x00090004, 1, KIND_TIME, false, 0, 0 },
+	{ 0x00090013, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, vp_assist), 0 },
+	{ 0x000a0000, HV_SINTS, KIND_CPU_64, false, offsetof(struct hv_cpu, sint), 8 },
+	{ 0x000a0010, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, scontrol), 0 },
+	{ 0x000a0012, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, siefp), 0 }, { 0x000a0013, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, simp), 0 },
+};
+
+struct head { uint64_t partition; uint32_t vp; uint8_t vtl, reserved[3]; };
+
+static const struct name *find(uint32_t name)
+{
+	for (unsigned n = 0; n < sizeof(names) / sizeof(names[0]); n++)
+		if (name - names[n].first < names[n].count)
+			return &names[n];
+	return NULL;
+}
+
+/* The TLFS's numbers of the general registers are those of the instruction set. */
+static void get(struct hv_cpu *cpu, const struct name *n, uint32_t name, uint8_t value[VALUE_BYTES])
+{
+	struct hv_partition *p = cpu->partition;
+	const uint8_t *state = (const uint8_t *)p->host->state(p->host->context, cpu->index);
+	size_t at = n->offset + (name - n->first) * n->stride;
+	struct x86_segment_state segment;
+	struct x86_table table;
+	uint64_t now;
+
+	memset(value, 0, VALUE_BYTES);
+	switch (n->kind) {
+	case KIND_64: memcpy(value, state + at, 8); break;
+	case KIND_CPU_64: memcpy(value, (uint8_t *)cpu + at, at == offsetof(struct hv_cpu, index) ? 4 : 8); break;
+	case KIND_PARTITION_64: memcpy(value, (uint8_t *)p + at, 8); break;
+	case KIND_TIME:
+		now = hv_now(p);
+		memcpy(value, &now, 8);
+		break;
+	case KIND_SEGMENT: /* base, limit, selector, attributes */
+		memcpy(&segment, state + at, sizeof(segment));
+		memcpy(value, &segment.base, 8);
+		memcpy(value + 8, &segment.limit, 4);
+		memcpy(value + 12, &segment.selector, 2);
+		memcpy(value + 14, &segment.attributes, 2);
+		break;
+	case KIND_TABLE: /* three reserved words, limit, base */
+		memcpy(&table, state + at, sizeof(table));
+		memcpy(value + 6, &table.limit, 2);
+		memcpy(value + 8, &table.base, 8);
+		break;
+	}
+}
+
+static enum hv_status check_head(struct hv_call *c, struct hv_cpu **ret_target)
+{
+	struct hv_partition *p = c->cpu->partition;
+	struct head h;
+
+	memcpy(&h, c->input, sizeof(h));
+	if (h.partition != OWN_PARTITION)
+		return HV_INVALID_PARTITION_ID;
+	if (h.vtl || h.reserved[0] || h.reserved[1] || h.reserved[2])
+		return HV_INVALID_PARAMETER;
+	if (h.vp == OWN_VP)
+		h.vp = c->cpu->index;
+	if (h.vp >= p->host->cpus)
+		return HV_INVALID_VP_INDEX;
+	*ret_target = &p->cpu[h.vp];
+	if (h.vp != c->cpu->index && !p->host->is_waiting(p->host->context, h.vp))
+		return HV_INVALID_VP_STATE;
+	return HV_SUCCESS;
+}
+
+static enum hv_status get_all(struct hv_call *c)
+{
+	struct hv_cpu *target;
+	enum hv_status status = check_head(c, &target);
+
+	for (uint32_t i = 0; !status && c->reps_done < c->rep_count && !hv_call_must_yield(c); i++, c->reps_done++) {
+		const struct name *n;
+		uint32_t name;
+
+		memcpy(&name, c->input + sizeof(struct head) + 4 * (size_t)i, 4);
+		n = find(name);
+		if (!n)
+			return HV_INVALID_PARAMETER;
+		get(target, n, name, c->output + VALUE_BYTES * (size_t)i);
+	}
+	return status;
+}
+
+static enum hv_status set_all(struct hv_call *c)
+{
+	struct hv_partition *p = c->cpu->partition;
+	struct hv_cpu *target;
+	enum hv_status status = check_head(c, &target);
+
+	for (uint32_t i = 0; !status && c->reps_done < c->rep_count && !hv_call_must_yield(c); i++, c->reps_done++) {
+		struct { uint32_t name, reserved[3]; uint64_t value[2]; } element;
+		const struct name *n;
+
+		memcpy(&element, c->input + sizeof(struct head) + sizeof(element) * (size_t)i, sizeof(element));
+		n = find(element.name);
+		if (!n || element.reserved[0] || element.reserved[1] || element.reserved[2] || element.value[1])
+			return HV_INVALID_PARAMETER;
+		if (!n->writable)
+			return HV_ACCESS_DENIED;
+		memcpy((uint8_t *)p->host->state(p->host->context, target->index) + n->offset + (element.name - n->first) * n->stride, element.value, 8);
+	}
+	return status;
+}
+
+/* Under the lock a processor that waits goes on waiting. */
+enum hv_status hv_call_get_registers(struct hv_call *c)
+{
+	enum hv_status status;
+
+	hv_lock(c->cpu->partition);
+	status = get_all(c);
+	hv_unlock(c->cpu->partition);
+	return status;
+}
+
+enum hv_status hv_call_set_registers(struct hv_call *c)
+{
+	enum hv_status status;
+
+	hv_lock(c->cpu->partition);
+	status = set_all(c);
+	hv_unlock(c->cpu->partition);
+	return status;
+}
+
+/* An APIC id is the VP index here. */
+enum hv_status hv_call_vp_index(struct hv_call *c)
+{
+	struct { uint64_t partition; uint8_t vtl, reserved[7]; } h;
+
+	memcpy(&h, c->input, sizeof(h));
+	if (h.partition != OWN_PARTITION)
+		return HV_INVALID_PARTITION_ID;
+	for (uint32_t i = 0; c->reps_done < c->rep_count && !hv_call_must_yield(c); i++, c->reps_done++) {
+		uint32_t id;
+
+		memcpy(&id, c->input + sizeof(h) + 4 * (size_t)i, 4);
+		if (id >= c->cpu->partition->host->cpus)
+			return HV_INVALID_PARAMETER;
+		memcpy(c->output + 4 * (size_t)i, &id, 4);
+	}
+	return HV_SUCCESS;
+}

@@ -1,0 +1,111 @@
+#include "memory.h"
+
+#include <errno.h>
+#include <string.h>
+
+void guest_memory_init(struct guest_memory *m, void *ram, uint64_t ram_bytes, uint64_t low_bytes)
+{
+	memset(m, 0, sizeof(*m));
+	m->ram = ram;
+	m->ram_bytes = ram_bytes;
+	m->low_bytes = low_bytes;
+	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
+		m->overlay[n].gpa = GUEST_NOWHERE;
+}
+
+int guest_overlay_at(const struct guest_memory *m, uint64_t gpa)
+{
+	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
+		if (__atomic_load_n(&m->overlay[n].gpa, __ATOMIC_ACQUIRE) == (gpa & ~4095ull))
+			return (int)n;
+	return -1;
+}
+
+void guest_overlay_place(struct guest_memory *m, unsigned n, uint64_t gpa, bool read_only)
+{
+	uint64_t shown[8] = { 0 };
+
+	if (gpa != GUEST_NOWHERE)
+		__atomic_fetch_or(&m->shown[gpa >> 18 & 7], 1ull << (gpa >> 12 & 63), __ATOMIC_SEQ_CST);
+	m->overlay[n].read_only = read_only;
+	__atomic_store_n(&m->overlay[n].gpa, gpa == GUEST_NOWHERE ? gpa : gpa & ~4095ull, __ATOMIC_SEQ_CST);
+	for (unsigned i = 0; i < GUEST_OVERLAYS; i++)
+		if (m->overlay[i].gpa != GUEST_NOWHERE)
+			shown[m->overlay[i].gpa >> 18 & 7] |= 1ull << (m->overlay[i].gpa >> 12 & 63);
+	for (unsigned i = 0; i < 8; i++)
+		__atomic_store_n(&m->shown[i], shown[i], __ATOMIC_SEQ_CST);
+}
+
+int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write)
+{
+	if (!bytes)
+		return 0;
+	if (bytes - 1 > UINT64_MAX - gpa)
+		return -EFAULT;
+	for (uint64_t page = gpa & ~4095ull, last = (gpa + bytes - 1) & ~4095ull;; page += 4096) {
+		int n = guest_overlay_at(m, page);
+
+		if (n < 0 && !guest_ram_hva(m, page))
+			return -EFAULT;
+		if (n >= 0 && write && m->overlay[n].read_only)
+			return -EROFS;
+		if (page == last)
+			return 0;
+	}
+}
+
+#ifdef UMBRA_DOUBLE_FETCH
+enum { FETCHES = 4096 };
+static __thread struct { uint64_t gpa; size_t bytes; } fetch[FETCHES];
+static __thread unsigned fetches;
+
+void guest_memory_begin(void) { fetches = 0; }
+
+/* The guest has changed, meanwhile, every byte that this call has read before. */
+static void change_what_was_read(uint64_t gpa, uint8_t *to, size_t bytes)
+{
+	for (unsigned n = 0; n < fetches; n++)
+		for (size_t i = 0; i < bytes; i++)
+			if (gpa + i - fetch[n].gpa < fetch[n].bytes)
+				to[i] ^= 0xff;
+	if (fetches < FETCHES) {
+		fetch[fetches].gpa = gpa;
+		fetch[fetches++].bytes = bytes;
+	}
+}
+#else
+void guest_memory_begin(void) {}
+static void change_what_was_read(uint64_t gpa, uint8_t *to, size_t bytes) { (void)gpa, (void)to, (void)bytes; }
+#endif
+
+int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size_t bytes)
+{
+	for (size_t done = 0; done < bytes;) {
+		uint64_t at = gpa + done;
+		size_t left = GUEST_PAGE_BYTES - (at & 4095), n = bytes - done < left ? bytes - done : left;
+		const uint8_t *hva = at < gpa ? NULL : guest_hva(m, at);
+
+		if (!hva)
+			return -EFAULT;
+		memcpy((uint8_t *)to + done, hva, n);
+		done += n;
+	}
+	change_what_was_read(gpa, to, bytes);
+	return 0;
+}
+
+int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *from, size_t bytes)
+{
+	int error = guest_memory_probe(m, gpa, bytes, true);
+
+	for (size_t done = 0; done < bytes && !error;) {
+		size_t left = GUEST_PAGE_BYTES - ((gpa + done) & 4095), n = bytes - done < left ? bytes - done : left;
+		uint8_t *hva = guest_hva(m, gpa + done);
+
+		if (!hva) /* an overlay went away since the probe */
+			return -EFAULT;
+		memcpy(hva, (const uint8_t *)from + done, n);
+		done += n;
+	}
+	return error;
+}

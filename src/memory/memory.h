@@ -1,0 +1,75 @@
+/*
+ * The guest physical address space of one machine: RAM, and pages that lie over it.
+ *
+ *   gpa  [0, low_bytes) and [4 GiB, 4 GiB + ram_bytes - low_bytes)      RAM
+ *   hva  ram [0, ram_bytes)  then  GUEST_OVERLAYS pages of 4096 bytes
+ *
+ * An overlay (TLFS "GPA overlay pages") is a page of the hypervisor's that shows at a place of the guest's choice, RAM or not, and
+ * hides what is there; the hidden bytes stay as they are and come back when it is moved or taken away.
+ *
+ *  1. A frame number is an offset from `ram` in pages; overlay n is frame ram_bytes / 4096 + n wherever it shows.
+ *  2. Where two overlays show at one place, the one with the lower number is seen (the TLFS leaves it open).
+ *  3. Places change under one lock of the owner; readers take none, and see the old place or the new one. Who needs more asks the
+ *     engine to forget what it has cached (engine_remapped()).
+ *  4. guest_memory_read() is the only way by which what a guest says enters the host. It reads every byte once. In the build with
+ *     UMBRA_DOUBLE_FETCH, a byte that is read again between two guest_memory_begin() of a thread reads differently.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { GUEST_PAGE_BYTES = 4096, GUEST_OVERLAYS = 64 };
+#define GUEST_NOWHERE (~0ull)
+
+struct guest_overlay { uint64_t gpa; /* GUEST_NOWHERE: hidden */ bool read_only; };
+
+struct guest_memory {
+	uint8_t *ram;
+	uint64_t ram_bytes, low_bytes; /* both multiples of a page */
+	struct guest_overlay overlay[GUEST_OVERLAYS];
+	uint64_t shown[8]; /* bit gfn % 512: an overlay may show there */
+};
+
+static inline uint8_t *guest_overlay_page(const struct guest_memory *m, unsigned n) { return m->ram + m->ram_bytes + n * (size_t)GUEST_PAGE_BYTES; }
+
+/* The overlay that shows at this page, or -1. */
+int guest_overlay_at(const struct guest_memory *m, uint64_t gpa);
+
+/* RAM below the overlays. NULL: none. */
+static inline uint8_t *guest_ram_hva(const struct guest_memory *m, uint64_t gpa)
+{
+	if (gpa < m->low_bytes)
+		return m->ram + gpa;
+	if (gpa >= 1ull << 32 && gpa - (1ull << 32) < m->ram_bytes - m->low_bytes)
+		return m->ram + m->low_bytes + (gpa - (1ull << 32));
+	return NULL;
+}
+
+/* Where the byte at gpa lies, up to the end of its page. NULL: neither RAM nor an overlay. */
+static inline uint8_t *guest_hva(const struct guest_memory *m, uint64_t gpa)
+{
+	uint64_t gfn = gpa >> 12;
+	int n = -1;
+
+	if (__atomic_load_n(&m->shown[gfn >> 6 & 7], __ATOMIC_RELAXED) >> (gfn & 63) & 1)
+		n = guest_overlay_at(m, gpa);
+	return n >= 0 ? guest_overlay_page(m, (unsigned)n) + (gpa & 4095) : guest_ram_hva(m, gpa);
+}
+
+/* Bytes to reserve at `ram` for this much RAM. */
+static inline uint64_t guest_memory_footprint_bytes(uint64_t ram_bytes) { return ram_bytes + GUEST_OVERLAYS * (uint64_t)GUEST_PAGE_BYTES; }
+
+/* Over guest_memory_footprint_bytes(ram_bytes) zeroed bytes at ram. */
+void guest_memory_init(struct guest_memory *m, void *ram, uint64_t ram_bytes, uint64_t low_bytes);
+/* Overlay n shows at the page of gpa from now on; GUEST_NOWHERE hides it. Under the owner's lock. */
+void guest_overlay_place(struct guest_memory *m, unsigned n, uint64_t gpa, bool read_only);
+/* Copies; 0, or -EFAULT when a byte of it is nowhere (then *to is undefined). Lengths up to any size, no address wraps. */
+int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size_t bytes);
+/* Also -EROFS. Nothing is written unless all can be. The caller tells the engine. */
+int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *from, size_t bytes);
+/* 0, -EFAULT or -EROFS, as guest_memory_write() would. */
+int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write);
+/* A new call of the guest begins on this thread (4). */
+void guest_memory_begin(void);

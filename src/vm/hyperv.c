@@ -1,0 +1,138 @@
+/* What the Hyper-V interface asks of the machine (hv.h says what is called under the lock). */
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "machine_internal.h"
+
+static struct processor *processor(void *context, uint32_t vp_index) { return &((struct machine *)context)->processors[vp_index]; }
+
+static struct x86_state *state(void *context, uint32_t vp_index) { return engine_cpu_state(processor(context, vp_index)->cpu); }
+static void *xmm(void *context, uint32_t vp_index, unsigned n) { return engine_cpu_xmm(processor(context, vp_index)->cpu, n); }
+
+static void flush(void *context, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global)
+{
+	engine_flush(((struct machine *)context)->engine, targets, ranges, count, global);
+}
+
+static void memory_written(void *context, uint64_t gpa, size_t bytes) { engine_memory_written(((struct machine *)context)->engine, gpa, bytes); }
+
+static int discard(void *context, uint8_t *hva, size_t bytes)
+{
+	(void)context;
+	return madvise(hva, bytes, MADV_DONTNEED) ? -errno : 0;
+}
+
+static uint64_t runtime_100ns(void *context, uint32_t vp_index)
+{
+	struct timespec t;
+
+	(void)context, (void)vp_index;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); /* of the calling processor: no other is asked for */
+	return (uint64_t)t.tv_sec * 10000000 + (uint64_t)t.tv_nsec / 100;
+}
+
+static void yield(void *context)
+{
+	(void)context;
+	sched_yield();
+}
+
+static void place_overlay(void *context, unsigned overlay, uint64_t gpa, bool read_only)
+{
+	struct machine *m = context;
+
+	engine_place_overlay(m->engine, &m->memory, overlay, gpa, read_only);
+}
+
+static void raise_vector(void *context, uint32_t vp_index, uint8_t vector)
+{
+	struct processor *p = processor(context, vp_index);
+
+	apic_raise(&p->apic, vector);
+	processor_notify(p);
+}
+
+static void set_auto_eoi(void *context, uint32_t vp_index, uint8_t vector, bool on)
+{
+	apic_set_auto_eoi(&processor(context, vp_index)->apic, vector, on);
+}
+
+enum { X2_EOI = 0x0b, X2_TPR = 0x08, X2_ICR = 0x30, X_ICR_HIGH = 0x31 };
+
+static int apic_register_read(void *context, uint32_t vp_index, enum hv_apic_register reg, uint64_t *ret)
+{
+	struct apic *a = &processor(context, vp_index)->apic;
+	uint64_t high = 0;
+	int error = apic_read(a, reg == HV_APIC_TPR ? X2_TPR : X2_ICR, machine_now_ns(), ret);
+
+	if (error || reg == HV_APIC_TPR || apic_is_x2(a))
+		return error;
+	error = apic_read(a, X_ICR_HIGH, machine_now_ns(), &high);
+	*ret |= high << 32;
+	return error;
+}
+
+/* The ICR's upper half is that of the mode: a destination in bits 31:24 in xAPIC mode, 32 bits in x2APIC mode. */
+static int apic_register_write(void *context, uint32_t vp_index, enum hv_apic_register reg, uint64_t value)
+{
+	struct processor *p = processor(context, vp_index);
+	uint64_t now = machine_now_ns();
+
+	switch (reg) {
+	case HV_APIC_EOI: return apic_write(&p->apic, X2_EOI, 0, now);
+	case HV_APIC_TPR:
+		if (value >> 8)
+			return -EINVAL;
+		state(context, vp_index)->cr8 = value >> 4;
+		return apic_write(&p->apic, X2_TPR, value, now);
+	default:
+		if (!apic_is_x2(&p->apic))
+			apic_write(&p->apic, X_ICR_HIGH, value >> 32, now);
+		return apic_write(&p->apic, X2_ICR, value, now);
+	}
+}
+
+static bool is_waiting(void *context, uint32_t vp_index) { return processor(context, vp_index)->activity == PROCESSOR_WAITS_FOR_SIPI; }
+
+static void idle(void *context, uint32_t vp_index)
+{
+	struct processor *p = processor(context, vp_index);
+
+	if (apic_has_interrupt(&p->apic))
+		return;
+	p->idle = true;
+	engine_stop(p->cpu, ENGINE_EXIT_KICK);
+}
+
+static void crashed(void *context, const char *text, size_t bytes, const uint64_t parameters[5])
+{
+	machine_crashed(context, text, bytes, parameters);
+}
+
+static void reset(void *context) { machine_finish(context, MACHINE_RESET); }
+
+void machine_connect_hv(struct machine *m)
+{
+	m->hv_host = (struct hv_host){
+		.state = state, .xmm = xmm, .flush = flush, .memory_written = memory_written, .discard = discard, .now_100ns = machine_now_100ns,
+		.runtime_100ns = runtime_100ns, .yield = yield, .place_overlay = place_overlay, .raise = raise_vector, .set_auto_eoi = set_auto_eoi,
+		.apic_read = apic_register_read, .apic_write = apic_register_write, .is_waiting = is_waiting, .idle = idle, .crashed = crashed,
+		.reset = reset, .context = m, .lock = &m->lock, .memory = &m->memory, .tsc_hz = m->hv_host.tsc_hz, .apic_hz = APIC_TIMER_HZ,
+		.features = m->options.hv_features, .cpus = m->options.cpus,
+	};
+}
+
+bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, size_t bad_bytes)
+{
+	const char *bad;
+	size_t bytes;
+
+	if (hv_parse_features(text, ret_features, &bad, &bytes))
+		return true;
+	snprintf(ret_bad, bad_bytes, "%.*s", (int)(bytes < bad_bytes ? bytes : bad_bytes), bad);
+	return false;
+}
+
+const char *machine_hv_feature(unsigned n) { return n < HV_FEATURES ? hv_feature_name((enum hv_feature)n) : NULL; }
