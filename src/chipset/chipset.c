@@ -150,16 +150,19 @@ static uint8_t rtc_read(const struct chipset *c)
 
 /* ---- ports ---- */
 
+static uint64_t ticks(const struct chipset *c, uint64_t hz) { return (uint64_t)((unsigned __int128)c->host->now_100ns(c->host->context) * hz / 10000000); }
+
 uint64_t chipset_port_read(struct chipset *c, uint16_t port, unsigned bytes)
 {
 	if (port >= UART && port < UART + 8)
 		return uart_read(c, port - UART);
 	switch (port) {
+	case 0x40: case 0x41: case 0x42: case 0x43: case 0x61: return pit_read(&c->pit, port, ticks(c, 1193182));
 	case 0x71: return rtc_read(c);
 	case PM_BASE: return 0;
 	case PM_BASE + 2: return c->pm_enable;
 	case PM_BASE + 4: return c->pm_control | 1;
-	case PM_BASE + 8: return (uint32_t)(c->host->now_100ns(c->host->context) * 3579545ull / 10000000ull);
+	case PM_BASE + 8: return (uint32_t)ticks(c, 3579545);
 	case PM_BASE + 0xc: return 0;
 	default: return bytes == 8 ? ~0ull : (1ull << 8 * bytes) - 1;
 	}
@@ -173,6 +176,7 @@ void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64
 		return;
 	}
 	switch (port) {
+	case 0x40: case 0x41: case 0x42: case 0x43: case 0x61: pit_write(&c->pit, port, (uint8_t)v, ticks(c, 1193182)); return;
 	case 0x70: c->rtc_index = v & 0x7f; return;
 	case PM_BASE + 2: c->pm_enable = (uint16_t)v; return;
 	case PM_BASE + 4:

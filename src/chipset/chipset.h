@@ -1,9 +1,11 @@
-/* Port and MMIO devices of the machine: 16550, CMOS clock, PM block, reset, IOAPIC. Called under the machine's lock. */
+/* Port and MMIO devices of the machine: 16550, CMOS clock, 8254, PM block, reset, IOAPIC. Called under the machine's lock. */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "pit.h"
 
 enum { UART_FIFO_BYTES = 4096 };
 
@@ -20,6 +22,7 @@ struct chipset {
 	const struct chipset_host *host;
 	struct { uint8_t ier, lcr, mcr, scr, fcr; uint16_t divisor; bool thre; uint8_t fifo[UART_FIFO_BYTES]; uint32_t in, out; bool line; } uart;
 	struct { uint32_t select; uint64_t entry[24]; } ioapic;
+	struct pit pit;
 	uint8_t rtc_index;
 	uint16_t pm_enable, pm_control;
 };

@@ -56,6 +56,7 @@ void cpuid_policy(uint32_t leaf, uint32_t subleaf, uint32_t apic_id, unsigned cp
 		return;
 	}
 	case 2: case 4: case 0x80000005: case 0x80000006: return;
+	case 6: memset(r, 0, 16); r[0] = 1u << 2; return; /* the APIC timer never stops */
 	case 7:
 		if (subleaf || !masked(7, 0, r))
 			memset(r, 0, 16);
