@@ -30,7 +30,8 @@ static inline void cli(void) { __asm__ volatile("cli" : : : "memory"); }
 struct wrong_act { const char *name; uint64_t (*run)(void); uint64_t want; };
 #define WRONG_ACT(text, expected) \
 	static uint64_t run(void); \
-	static const struct wrong_act act __attribute__((section("acts"), used)) = { text, run, expected }; \
+	static const struct wrong_act act = { text, run, expected }; \
+	static const struct wrong_act *const pointer __attribute__((section("acts"), used)) = &act; \
 	static uint64_t run(void)
 /* A trap as an outcome. */
 #define TRAP(vector) (0x100000000ull | (vector))

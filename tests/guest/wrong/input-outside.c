@@ -1,0 +1,6 @@
+#include "../hv.h"
+
+WRONG_ACT("input outside of the address space", UMBRA_BAD_ALIGNMENT)
+{
+	return umbra_call(&hv, 2, ~0ull - 4095, 0);
+}

@@ -1,0 +1,6 @@
+#include "../hv.h"
+
+WRONG_ACT("more elements than a page holds", UMBRA_BAD_ALIGNMENT)
+{
+	return umbra_call(&hv, umbra_rep(3, 0xfff), gpa(input_page()), 0);
+}

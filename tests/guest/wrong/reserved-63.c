@@ -1,0 +1,6 @@
+#include "../hv.h"
+
+WRONG_ACT("reserved bit 63 of the control word", UMBRA_BAD_INPUT)
+{
+	return umbra_call(&hv, umbra_fast(UMBRA_CALL_NULL) | 1ull << 63, 0, 0);
+}

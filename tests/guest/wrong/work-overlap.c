@@ -1,0 +1,13 @@
+#include "../hv.h"
+
+WRONG_ACT("a copy onto itself", UMBRA_BAD_PARAMETER)
+{
+	uint64_t *in = input_page();
+
+	in[0] = 1;
+	in[1] = UMBRA_COPY;
+	in[2] = 0x8000000;
+	in[3] = 0x2000;
+	in[4] = 0x8001000;
+	return umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(output_page()));
+}
