@@ -1,7 +1,6 @@
 #include "umbra.h"
 
 enum { LEAF_NAME = 0x40000000, LEAF_VENDOR = 0x40000100, MSR_OS_ID = 0x40000000, MSR_HYPERCALL = 0x40000001 };
-enum { REQUEST_TAIL = 0, REQUEST_HEAD = 64, COMPLETION_TAIL = 128, COMPLETION_HEAD = 192, WANTS_EVENTS = 256, REQUESTS = 4096 };
 
 static void cpuid(uint32_t leaf, uint32_t r[4])
 {
@@ -123,16 +122,14 @@ uint64_t umbra_agree(struct umbra *u, uint32_t newest, uint32_t oldest)
 
 /* ---- rings ---- */
 
-static volatile uint32_t *word(const struct umbra_ring *r, unsigned offset) { return (volatile uint32_t *)(void *)(r->base + offset); }
-
 uint64_t umbra_ring_open(struct umbra *u, struct umbra_ring *r, uint32_t number, uint32_t entries, void *gva, uint64_t gpa, uint32_t sint,
 			 void *scratch_gva, uint64_t scratch_gpa)
 {
 	struct { uint32_t ring, entries; uint64_t gpa; uint32_t sint, reserved; } *in = scratch_gva;
 
 	*r = (struct umbra_ring){ .base = gva, .number = number, .entries = entries };
-	for (unsigned offset = 0; offset <= WANTS_EVENTS; offset += 64)
-		*word(r, offset) = 0;
+	for (unsigned offset = 0; offset <= UMBRA_RING_WANTS_EVENTS; offset += 64)
+		*umbra_ring_word(r, offset) = 0;
 	in->ring = number;
 	in->entries = entries;
 	in->gpa = gpa;
@@ -143,39 +140,13 @@ uint64_t umbra_ring_open(struct umbra *u, struct umbra_ring *r, uint32_t number,
 
 uint64_t umbra_ring_close(const struct umbra *u, const struct umbra_ring *r) { return umbra_call(u, umbra_fast(UMBRA_CALL_UNREGISTER_RING), r->number, 0); }
 
-struct umbra_request *umbra_ring_next(struct umbra_ring *r)
-{
-	if (r->request_tail - *word(r, REQUEST_HEAD) >= r->entries)
-		return NULL;
-	return (struct umbra_request *)(void *)(r->base + REQUESTS) + (r->request_tail & (r->entries - 1));
-}
-
-void umbra_ring_put(struct umbra_ring *r)
-{
-	__atomic_thread_fence(__ATOMIC_RELEASE);
-	*word(r, REQUEST_TAIL) = ++r->request_tail;
-}
-
 uint64_t umbra_ring_doorbell(const struct umbra *u, const struct umbra_ring *r)
 {
 	return umbra_call_until_done(u, umbra_fast(UMBRA_CALL_DOORBELL), r->number, 0);
 }
 
-bool umbra_ring_take(struct umbra_ring *r, struct umbra_completion *ret)
-{
-	const struct umbra_completion *at = (const struct umbra_completion *)(void *)(r->base + REQUESTS + 64 * (size_t)r->entries) +
-					    (r->completion_head & (r->entries - 1));
-
-	if (*word(r, COMPLETION_TAIL) == r->completion_head)
-		return false;
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	*ret = *at;
-	*word(r, COMPLETION_HEAD) = ++r->completion_head;
-	return true;
-}
-
 void umbra_ring_want_events(struct umbra_ring *r, bool wants)
 {
-	*word(r, WANTS_EVENTS) = wants;
+	*umbra_ring_word(r, UMBRA_RING_WANTS_EVENTS) = wants;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the wish before the look at the tail: see the host's side */
 }

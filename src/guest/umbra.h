@@ -70,11 +70,50 @@ static inline size_t umbra_ring_bytes(uint32_t entries) { return 4096 + 96 * (si
 uint64_t umbra_ring_open(struct umbra *u, struct umbra_ring *r, uint32_t number, uint32_t entries, void *gva, uint64_t gpa, uint32_t sint,
 			 void *scratch_gva, uint64_t scratch_gpa);
 uint64_t umbra_ring_close(const struct umbra *u, const struct umbra_ring *r);
-/* A place for the next request, or NULL: the ring is full. umbra_ring_put() makes it visible. */
-struct umbra_request *umbra_ring_next(struct umbra_ring *r);
-void umbra_ring_put(struct umbra_ring *r);
 uint64_t umbra_ring_doorbell(const struct umbra *u, const struct umbra_ring *r);
-/* The next completion, copied; false: none yet. */
-bool umbra_ring_take(struct umbra_ring *r, struct umbra_completion *ret);
 /* Asks for an event flag at each completion, or no more. Look for completions once after asking. */
 void umbra_ring_want_events(struct umbra_ring *r, bool wants);
+
+enum { UMBRA_RING_REQUEST_TAIL = 0, UMBRA_RING_REQUEST_HEAD = 64, UMBRA_RING_COMPLETION_TAIL = 128, UMBRA_RING_COMPLETION_HEAD = 192,
+       UMBRA_RING_WANTS_EVENTS = 256, UMBRA_RING_REQUESTS = 4096 };
+
+static inline volatile uint32_t *umbra_ring_word(const struct umbra_ring *r, unsigned offset) { return (volatile uint32_t *)(void *)(r->base + offset); }
+
+/* Requests that fit now; they are filled in at umbra_ring_request(0), (1) ... and made visible together by umbra_ring_put(). */
+static inline uint32_t umbra_ring_free(const struct umbra_ring *r)
+{
+	return r->entries - (r->request_tail - *umbra_ring_word(r, UMBRA_RING_REQUEST_HEAD));
+}
+
+static inline struct umbra_request *umbra_ring_request(const struct umbra_ring *r, uint32_t n)
+{
+	return (struct umbra_request *)(void *)(r->base + UMBRA_RING_REQUESTS) + ((r->request_tail + n) & (r->entries - 1));
+}
+
+static inline void umbra_ring_put(struct umbra_ring *r, uint32_t count)
+{
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	r->request_tail += count;
+	*umbra_ring_word(r, UMBRA_RING_REQUEST_TAIL) = r->request_tail;
+}
+
+/* Completions that are there; they are read at umbra_ring_completion(0), (1) ... and given back together by umbra_ring_take(). */
+static inline uint32_t umbra_ring_done(const struct umbra_ring *r)
+{
+	uint32_t n = *umbra_ring_word(r, UMBRA_RING_COMPLETION_TAIL) - r->completion_head;
+
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return n;
+}
+
+static inline const struct umbra_completion *umbra_ring_completion(const struct umbra_ring *r, uint32_t n)
+{
+	return (const struct umbra_completion *)(void *)(r->base + UMBRA_RING_REQUESTS + 64 * (size_t)r->entries) + ((r->completion_head + n) & (r->entries - 1));
+}
+
+static inline void umbra_ring_take(struct umbra_ring *r, uint32_t count)
+{
+	r->completion_head += count;
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	*umbra_ring_word(r, UMBRA_RING_COMPLETION_HEAD) = r->completion_head;
+}

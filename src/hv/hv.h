@@ -79,6 +79,8 @@ enum engine_call hv_hypercall(struct hv_cpu *cpu);
 uint64_t hv_run_timers(struct hv_cpu *cpu);
 /* Runs long work until hv_work_stop(); on a thread of its own. Without the lock. */
 void hv_work_run(struct hv_partition *partition);
+/* One request, on the calling thread; false: none waits. Without the lock. */
+bool hv_work_step(struct hv_partition *partition);
 /* Everything not finished ends cancelled; returns when nothing runs any more. Without the lock. */
 void hv_work_cancel_all(struct hv_partition *partition);
 void hv_work_stop(struct hv_partition *partition);

@@ -14,7 +14,7 @@
 #include "hv_internal.h"
 
 enum { REQUEST_TAIL = 0, REQUEST_HEAD = 64, COMPLETION_TAIL = 128, COMPLETION_HEAD = 192, WANTS_EVENTS = 256, REQUESTS_OFFSET = 4096 };
-enum { RING_INPUT_BYTES = 48, RING_OUTPUT_BYTES = 16, CODE_WORK = 0xc001, HEADER_BYTES = 4096 };
+enum { RING_INPUT_BYTES = 48, RING_OUTPUT_BYTES = 16, CODE_WORK = 0xc001, HEADER_BYTES = 4096, BATCH = 32 };
 
 struct request { uint64_t id; uint16_t code, flags; uint32_t reserved; uint8_t input[RING_INPUT_BYTES]; };
 struct completion { uint64_t id; uint16_t status, flags; uint32_t reserved; uint64_t output[2]; };
@@ -88,12 +88,19 @@ enum hv_status umbra_call_unregister_ring(struct hv_call *c)
 	return status;
 }
 
-/* ---- completions; with the lock, or by the one processor that works on the ring ---- */
+/* ---- completions; with the lock ---- */
 
-static void put_completion(struct hv_partition *p, struct hv_ring *r, const struct completion *done)
+/* Contiguous in the ring as long as it does not wrap. */
+static void put_completions(struct hv_partition *p, struct hv_ring *r, const struct completion *done, uint32_t count)
 {
-	write_bytes(p, completion_gpa(r, r->completion_tail), done, sizeof(*done));
-	r->completion_tail++;
+	while (count) {
+		uint32_t left = r->entries - (r->completion_tail & (r->entries - 1)), n = count < left ? count : left;
+
+		write_bytes(p, completion_gpa(r, r->completion_tail), done, n * sizeof(*done));
+		r->completion_tail += n;
+		done += n;
+		count -= n;
+	}
 }
 
 static void tell(struct hv_partition *p, struct hv_ring *r)
@@ -112,7 +119,7 @@ void ring_complete(struct hv_partition *p, uint32_t n, const struct work_request
 	const struct completion done = { .id = w->id, .status = (uint16_t)w->outcome, .output = { w->result, w->done_bytes } };
 
 	r->in_flight--;
-	put_completion(p, r, &done);
+	put_completions(p, r, &done, 1);
 	tell(p, r);
 }
 
@@ -124,6 +131,7 @@ static enum hv_status begin_work(struct hv_partition *p, struct hv_ring *r, cons
 	enum hv_status status;
 
 	memcpy(&w, q->input, sizeof(w));
+	hv_lock(p);
 	status = work_check(p, &w);
 	if (!status && (!q->id || work_find(p, q->id)))
 		status = HV_OBJECT_IN_USE;
@@ -131,84 +139,101 @@ static enum hv_status begin_work(struct hv_partition *p, struct hv_ring *r, cons
 		status = HV_INSUFFICIENT_BUFFERS;
 	if (!status)
 		r->in_flight++;
+	hv_unlock(p);
 	return status;
 }
 
-static enum hv_status call(struct hv_cpu *cpu, const struct request *q, uint64_t output[2])
+/* What a call in the ring is; NULL: none that may come this way. A doorbell within a doorbell would be a way to stay here. */
+static const struct hv_call_definition *callable(const struct hv_partition *p, uint16_t code)
 {
-	struct hv_partition *p = cpu->partition;
-	const struct hv_call_definition *d = hv_find_call(q->code);
-	struct hv_call c = { .cpu = cpu, .definition = d, .input = q->input, .output = (uint8_t *)output };
+	const struct hv_call_definition *d = hv_find_call(code);
 
-	if (!d || !hv_has(p, (enum hv_feature)d->feature) || !(d->flags & CALL_RING))
-		return HV_INVALID_CALL_CODE;
-	/* a doorbell within a doorbell would be a way to stay here */
-	return q->code == 0x5d ? HV_OPERATION_DENIED : d->act(&c);
+	return d && hv_has(p, (enum hv_feature)d->feature) && d->flags & CALL_RING && d->act != hv_call_signal_event ? d : NULL;
 }
 
-/* False: it stays in the ring. Without the lock; the ring is busy with us. */
-static bool take(struct hv_cpu *cpu, struct hv_ring *r)
+/* False: long work has begun, and completes later. call: of the request before this one, so that a run of equal ones is quick. */
+static bool act(struct hv_ring *r, const struct request *q, struct hv_call *call, struct completion *done)
 {
-	struct hv_partition *p = cpu->partition;
-	struct completion done = { 0 };
-	struct request q;
+	struct hv_partition *p = call->cpu->partition;
 	enum hv_status status;
 
-	guest_memory_begin();
-	if (guest_memory_read(p->host->memory, request_gpa(r, r->request_head), &q, sizeof(q))) {
-		r->broken = true;
-		return false;
-	}
-	if (q.flags || q.reserved) {
+	done->output[0] = done->output[1] = 0;
+	if (q->flags || q->reserved) {
 		status = HV_INVALID_PARAMETER;
-	} else if (q.code == CODE_WORK) {
-		hv_lock(p);
-		status = begin_work(p, r, &q);
-		hv_unlock(p);
-		if (!status) {
-			r->request_head++;
-			return true;
-		}
+	} else if (q->code == CODE_WORK) {
+		status = begin_work(p, r, q);
+		if (!status)
+			return false;
 	} else {
-		status = call(cpu, &q, done.output);
+		if (!call->definition || call->definition->code != q->code)
+			call->definition = callable(p, q->code);
+		call->input = q->input;
+		call->output = (uint8_t *)done->output;
+		status = call->definition ? call->definition->act(call) : HV_INVALID_CALL_CODE;
 	}
-	hv_refuse(p, status);
-	r->request_head++;
-	done.id = q.id;
-	done.status = (uint16_t)status;
-	hv_lock(p);
-	put_completion(p, r, &done);
-	hv_unlock(p);
+	if (status)
+		hv_refuse(p, status);
+	done->id = q->id;
+	done->status = (uint16_t)status;
+	done->flags = 0;
+	done->reserved = 0;
 	return true;
 }
 
-/* What is under way only gets less meanwhile, and turns into completions, one for one. */
-static bool has_room(struct hv_partition *p, struct hv_ring *r)
+/* How many more completions the ring has room for: what is under way only gets less meanwhile, and turns into completions one for one. */
+static uint32_t room(struct hv_partition *p, struct hv_ring *r)
 {
-	uint32_t head, used, under_way;
+	uint32_t head, used;
 
 	if (!read_word(p, r->gpa + COMPLETION_HEAD, &head))
-		return false;
+		return 0;
 	hv_lock(p);
 	used = r->completion_tail - head;
-	under_way = r->in_flight;
-	hv_unlock(p);
-	if (used > r->entries)
+	if (used <= r->entries)
+		used += r->in_flight;
+	else
 		r->broken = true;
-	return used + under_way < r->entries;
+	hv_unlock(p);
+	return used < r->entries ? r->entries - used : 0;
+}
+
+/* Takes up to `available` requests, at most BATCH; how many. Without the lock; the ring is busy with us. */
+static uint32_t take(struct hv_cpu *cpu, struct hv_ring *r, uint32_t available)
+{
+	struct hv_partition *p = cpu->partition;
+	uint32_t left = r->entries - (r->request_head & (r->entries - 1)), space = room(p, r), count = available, finished = 0;
+	struct hv_call call = { .cpu = cpu };
+	struct request q[BATCH];
+	struct completion done[BATCH];
+
+	count = count < left ? count : left;
+	count = count < space ? count : space;
+	count = count < BATCH ? count : BATCH;
+	guest_memory_begin();
+	if (r->broken || guest_memory_read(p->host->memory, request_gpa(r, r->request_head), q, count * sizeof(*q))) {
+		r->broken = true;
+		return 0;
+	}
+	for (uint32_t n = 0; n < count; n++)
+		finished += act(r, &q[n], &call, &done[finished]);
+	r->request_head += count;
+	hv_lock(p);
+	put_completions(p, r, done, finished);
+	hv_unlock(p);
+	return count;
 }
 
 /* Everything up to the tail that was read once, as long as there is room and time. True: the time is up. */
 static bool work_off(struct hv_cpu *cpu, struct hv_ring *r, uint64_t until_tsc)
 {
 	struct hv_partition *p = cpu->partition;
-	uint32_t tail, done = 0;
+	uint32_t tail;
 	bool late = false;
 
 	if (!read_word(p, r->gpa + REQUEST_TAIL, &tail) || tail - r->request_head > r->entries)
 		r->broken = true;
-	while (!r->broken && r->request_head != tail && !late && has_room(p, r) && take(cpu, r))
-		late = !(++done & 7) && __builtin_ia32_rdtsc() >= until_tsc;
+	while (!r->broken && r->request_head != tail && !late && take(cpu, r, tail - r->request_head))
+		late = __builtin_ia32_rdtsc() >= until_tsc;
 	publish(p, r->gpa + REQUEST_HEAD, r->request_head);
 	return late && r->request_head != tail;
 }

@@ -220,20 +220,33 @@ static void run(struct hv_partition *p, struct work_request *r)
 	finish(p, r, status ? status : at < w.bytes ? HV_CANCELLED : HV_SUCCESS);
 }
 
-void hv_work_run(struct hv_partition *p)
+/* With the lock. */
+static bool run_oldest(struct hv_partition *p)
 {
-	struct work_request *r;
+	struct work_request *r = oldest(p);
+
+	if (r)
+		run(p, r);
+	pthread_cond_broadcast(&p->work_idle);
+	return r;
+}
+
+bool hv_work_step(struct hv_partition *p)
+{
+	bool any;
 
 	hv_lock(p);
-	while (!p->work_stop) {
-		r = oldest(p);
-		if (r) {
-			run(p, r);
-			pthread_cond_broadcast(&p->work_idle);
-		} else {
+	any = run_oldest(p);
+	hv_unlock(p);
+	return any;
+}
+
+void hv_work_run(struct hv_partition *p)
+{
+	hv_lock(p);
+	while (!p->work_stop)
+		if (!run_oldest(p))
 			pthread_cond_wait(&p->work_ready, p->host->lock);
-		}
-	}
 	hv_unlock(p);
 }
 

@@ -43,7 +43,7 @@ int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t byte
 	if (bytes - 1 > UINT64_MAX - gpa)
 		return -EFAULT;
 	for (uint64_t page = gpa & ~4095ull, last = (gpa + bytes - 1) & ~4095ull;; page += 4096) {
-		int n = guest_overlay_at(m, page);
+		int n = guest_may_be_overlaid(m, page) ? guest_overlay_at(m, page) : -1;
 
 		if (n < 0 && !guest_ram_hva(m, page))
 			return -EFAULT;

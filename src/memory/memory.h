@@ -47,14 +47,16 @@ static inline uint8_t *guest_ram_hva(const struct guest_memory *m, uint64_t gpa)
 	return NULL;
 }
 
+static inline bool guest_may_be_overlaid(const struct guest_memory *m, uint64_t gpa)
+{
+	return __atomic_load_n(&m->shown[gpa >> 18 & 7], __ATOMIC_RELAXED) >> (gpa >> 12 & 63) & 1;
+}
+
 /* Where the byte at gpa lies, up to the end of its page. NULL: neither RAM nor an overlay. */
 static inline uint8_t *guest_hva(const struct guest_memory *m, uint64_t gpa)
 {
-	uint64_t gfn = gpa >> 12;
-	int n = -1;
+	int n = guest_may_be_overlaid(m, gpa) ? guest_overlay_at(m, gpa) : -1;
 
-	if (__atomic_load_n(&m->shown[gfn >> 6 & 7], __ATOMIC_RELAXED) >> (gfn & 63) & 1)
-		n = guest_overlay_at(m, gpa);
 	return n >= 0 ? guest_overlay_page(m, (unsigned)n) + (gpa & 4095) : guest_ram_hva(m, gpa);
 }
 

@@ -135,27 +135,30 @@ static unsigned good_outcomes, cancelled_outcomes, other_outcomes;
 
 static unsigned take_all(void)
 {
-	struct umbra_completion done;
-	unsigned n = 0;
+	unsigned n, total = 0;
 
-	for (; umbra_ring_take(&ring, &done); n++) {
-		if (done.id < 4096)
-			outcomes[done.id]++;
-		good_outcomes += done.status == 0;
-		cancelled_outcomes += done.status == UMBRA_CANCELLED;
-		other_outcomes += done.status && done.status != UMBRA_CANCELLED;
+	while ((n = umbra_ring_done(&ring))) {
+		for (unsigned k = 0; k < n; k++) {
+			struct umbra_completion done = *umbra_ring_completion(&ring, k);
+
+			if (done.id < 4096)
+				outcomes[done.id]++;
+			good_outcomes += done.status == 0;
+			cancelled_outcomes += done.status == UMBRA_CANCELLED;
+			other_outcomes += done.status && done.status != UMBRA_CANCELLED;
+		}
+		umbra_ring_take(&ring, n);
+		total += n;
 	}
-	return n;
+	return total;
 }
 
 static bool put(uint64_t id, uint16_t code, unsigned operation, const void *at, uint64_t bytes)
 {
-	struct umbra_request *q = umbra_ring_next(&ring);
-
-	if (!q)
+	if (!umbra_ring_free(&ring))
 		return false;
-	*q = (struct umbra_request){ .id = id, .code = code, .input = { operation, gpa(at), bytes } };
-	umbra_ring_put(&ring);
+	*umbra_ring_request(&ring, 0) = (struct umbra_request){ .id = id, .code = code, .input = { operation, gpa(at), bytes } };
+	umbra_ring_put(&ring, 1);
 	return true;
 }
 
@@ -168,7 +171,7 @@ static void simple_ring(void)
 	check_equal("twice", umbra_ring_open(&hv, &ring, 0, ENTRIES, ring_memory, gpa(ring_memory), 6, in, gpa(in)), UMBRA_IN_USE);
 	for (n = 0; n < ENTRIES; n++)
 		put(n, UMBRA_CALL_NULL, 0, NULL, 0);
-	check("then it is full", !umbra_ring_next(&ring));
+	check("then it is full", !umbra_ring_free(&ring));
 	check_equal("one doorbell", umbra_ring_doorbell(&hv, &ring), 0);
 	check_equal("completes them all", take_all(), ENTRIES);
 	for (n = 0; n < ENTRIES && outcomes[n] == 1; n++)
@@ -195,7 +198,7 @@ static void back_pressure(void)
 	for (n = 0; n < ENTRIES; n++)
 		put(100 + n, UMBRA_CALL_NULL, 0, NULL, 0);
 	umbra_ring_doorbell(&hv, &ring);
-	check("completions not taken: requests wait", !umbra_ring_next(&ring));
+	check("completions not taken: requests wait", !umbra_ring_free(&ring));
 	check_equal("the first half", take_all(), ENTRIES);
 	umbra_ring_doorbell(&hv, &ring);
 	check_equal("the second half", take_all(), ENTRIES);

@@ -1,0 +1,136 @@
+/*
+ * Long work from several threads at once, as processors do: looping requests, rings and cancellation in every order. Each request
+ * ends with exactly one outcome, a cancelled ring loses nothing, cancelling everything ends everything. usage: work_test [ROUNDS]
+ */
+#include <stdio.h>
+
+#include "../../src/guest/umbra.h"
+#include "fake_host.h"
+
+enum { RING_GPA = 0x80000, RING_STRIDE = 0x8000, ENTRIES = 16, THREADS = 3, IDS = 100000 };
+
+#ifdef __SANITIZE_THREAD__
+/* Memory of the guest's is written by both sides at any time, by design: what the host reads there it copies, and checks. */
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void) { return "race:guest_memory_read\nrace:guest_memory_write\n"; }
+#endif
+
+static struct fake f;
+static unsigned long rounds;
+static uint8_t outcome[THREADS][IDS]; /* how many each id had */
+static unsigned long ends[THREADS][2], errors;
+
+static void fail(const char *what, uint64_t value)
+{
+	fprintf(stderr, "work_test: %s (%#lx)\n", what, value);
+	__atomic_fetch_add(&errors, 1, __ATOMIC_RELAXED);
+}
+
+static uint64_t random_of(uint64_t *state)
+{
+	*state ^= *state << 13, *state ^= *state >> 7, *state ^= *state << 17;
+	return *state;
+}
+
+static uint64_t id_of(unsigned me, uint64_t n) { return (uint64_t)(me + 1) << 32 | (n + 1); }
+
+static struct umbra_ring ring_of(unsigned me) { return (struct umbra_ring){ .base = f.memory.ram + RING_GPA + me * RING_STRIDE, .number = me, .entries = ENTRIES }; }
+
+static void open_ring(unsigned me)
+{
+	const uint32_t in[6] = { me, ENTRIES, RING_GPA + me * RING_STRIDE, 0, 0, 0 };
+	uint64_t gpa = 0x1000 * (me + 1);
+
+	guest_memory_write(&f.memory, gpa, in, sizeof(in));
+	if (fake_call(&f, me, UMBRA_CALL_REGISTER_RING, gpa, 0))
+		fail("no ring", me);
+}
+
+static unsigned take(unsigned me, struct umbra_ring *r)
+{
+	unsigned n = __atomic_load_n((uint32_t *)(void *)(r->base + UMBRA_RING_COMPLETION_TAIL), __ATOMIC_ACQUIRE) - r->completion_head;
+
+	for (unsigned k = 0; k < n; k++) {
+		struct umbra_completion c = *umbra_ring_completion(r, k);
+		uint64_t at = (uint32_t)c.id - 1;
+
+		if (c.id >> 32 != me + 1 || at >= IDS || ++outcome[me][at] != 1)
+			fail("a completion of nobody's, or a second one", c.id);
+		if (c.status && c.status != UMBRA_CANCELLED)
+			fail("an outcome that nobody asked for", c.status);
+		ends[me][c.status == UMBRA_CANCELLED]++;
+	}
+	r->completion_head += n;
+	__atomic_store_n((uint32_t *)(void *)(r->base + UMBRA_RING_COMPLETION_HEAD), r->completion_head, __ATOMIC_RELEASE);
+	return n;
+}
+
+static void put(unsigned me, struct umbra_ring *r, uint64_t n, uint64_t pages)
+{
+	*umbra_ring_request(r, 0) = (struct umbra_request){ .id = id_of(me, n), .code = UMBRA_CALL_WORK, .input = { UMBRA_CHECKSUM, 0, pages * 4096 } };
+	r->request_tail++;
+	__atomic_store_n((uint32_t *)(void *)r->base, r->request_tail, __ATOMIC_RELEASE);
+}
+
+/* Begins, rings, cancels something, takes what there is. */
+static void *processor(void *argument)
+{
+	unsigned me = (unsigned)(uintptr_t)argument;
+	uint64_t state = 0x9e3779b97f4a7c15ull * (me + 1), begun = 0, ended = 0;
+	struct umbra_ring r = ring_of(me);
+
+	open_ring(me);
+	while (begun < rounds && !errors) {
+		/* as many as the ring takes: it must not finish more than it has room to say */
+		while (begun < rounds && r.request_tail - *umbra_ring_word(&r, UMBRA_RING_REQUEST_HEAD) < ENTRIES && random_of(&state) % 4)
+			put(me, &r, begun++, random_of(&state) % 64 + 1);
+		if (fake_call(&f, me, umbra_fast(UMBRA_CALL_DOORBELL), me, 0) & 0xff & ~0x79ull)
+			fail("the doorbell", f.state[me].gpr[0]);
+		if (random_of(&state) % 3 == 0)
+			fake_call(&f, me, umbra_fast(UMBRA_CALL_CANCEL), id_of(random_of(&state) % THREADS, begun - 1 - random_of(&state) % 4), 0);
+		if (random_of(&state) % 8 == 0)
+			ended += take(me, &r);
+	}
+	for (unsigned long tries = 0; ended < begun && !errors; tries++) {
+		fake_call(&f, me, umbra_fast(UMBRA_CALL_DOORBELL), me, 0);
+		ended += take(me, &r);
+		if (tries > 100000000)
+			fail("lost completions", begun - ended);
+	}
+	return NULL;
+}
+
+static void *worker(void *argument)
+{
+	(void)argument;
+	hv_work_run(f.partition);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	pthread_t threads[THREADS], w;
+	unsigned long done = 0, cancelled = 0;
+	bool timers;
+
+	rounds = argc > 1 ? strtoul(argv[1], NULL, 0) : 20000;
+	rounds = rounds < IDS ? rounds : IDS;
+	fake_init(&f, hv_default_features());
+	hv_msr_write(hv_partition_cpu(f.partition, 0), 0x40000000, 1, &timers);
+	hv_msr_write(hv_partition_cpu(f.partition, 0), 0x40000001, 0x7001, &timers);
+	fake_call(&f, 0, umbra_fast(UMBRA_CALL_VERSION), 0xffffffff, 0);
+	pthread_create(&w, NULL, worker, NULL);
+	for (unsigned n = 0; n < THREADS; n++)
+		pthread_create(&threads[n], NULL, processor, (void *)(uintptr_t)n);
+	for (unsigned n = 0; n < THREADS; n++)
+		pthread_join(threads[n], NULL);
+	for (unsigned n = 0; n < THREADS; n++)
+		done += ends[n][0], cancelled += ends[n][1];
+	hv_work_stop(f.partition);
+	pthread_join(w, NULL);
+	printf("work_test: %lu done, %lu cancelled, %lu errors\n", done, cancelled, errors);
+	if (done + cancelled != THREADS * rounds || !done || !cancelled)
+		errors++;
+	fake_destroy(&f);
+	return errors ? 1 : 0;
+}
