@@ -15,6 +15,7 @@ check: all
 
 bench: all
 	@bench/boot
+	@bench/hypercall
 
 # Long differential run: make soak-cpu COUNT=... SEED=...
 soak-cpu: all
@@ -29,7 +30,7 @@ format:
 
 # Long fuzz runs: make fuzz COUNT=... SEED=...
 fuzz: all
-	for f in ring boot decode; do build/fuzz-$$f $(or $(COUNT),10000000) $(or $(SEED),1) || exit 1; done
+	for f in ring boot decode hv; do build/fuzz-$$f $(or $(COUNT),10000000) $(or $(SEED),1) || exit 1; done
 
 decode-table:
 	cc -O2 -Wall -Wextra -o build/gen-decode-table tools/gen-decode-table.c -lZydis

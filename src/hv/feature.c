@@ -6,15 +6,15 @@
 
 enum { EAX, EBX, ECX, EDX, PRIVILEGES = 3, HINTS = 4 };
 
-/* Up to two bits: of leaf 0x40000003 or 0x40000004. */
-struct announced { const char *name; struct { uint8_t leaf, reg, bit; } bits[2]; bool by_default; };
+/* Up to two bits: of leaf 0x40000003 or 0x40000004. needs: without that feature this one is not offered either. */
+struct announced { const char *name; struct { uint8_t leaf, reg, bit; } bits[2]; bool by_default; enum hv_feature needs; };
 
 static const struct announced features[HV_FEATURES] = {
 	[HV_BASE] = { "base", { { PRIVILEGES, EAX, 5 }, { PRIVILEGES, EAX, 6 } }, true },
 	[HV_RUNTIME] = { "runtime", { { PRIVILEGES, EAX, 0 } }, true },
 	[HV_TIME_REF] = { "time-ref", { { PRIVILEGES, EAX, 1 } }, true },
 	[HV_SYNIC] = { "synic", { { PRIVILEGES, EAX, 2 } }, true },
-	[HV_STIMER] = { "stimer", { { PRIVILEGES, EAX, 3 } }, true },
+	[HV_STIMER] = { "stimer", { { PRIVILEGES, EAX, 3 } }, true, HV_TIME_REF }, /* guests read the one to program the other */
 	[HV_VAPIC] = { "vapic", { { PRIVILEGES, EAX, 4 }, { HINTS, EAX, 3 } }, false }, /* x2APIC registers are as quick here */
 	[HV_RESET] = { "reset", { { PRIVILEGES, EAX, 7 } }, true },
 	[HV_REF_TSC] = { "ref-tsc", { { PRIVILEGES, EAX, 9 } }, true },
@@ -29,9 +29,9 @@ static const struct announced features[HV_FEATURES] = {
 	[HV_CRASH] = { "crash", { { PRIVILEGES, EDX, 10 } }, true },
 	[HV_EXT_GVA] = { "ext-gva", { { PRIVILEGES, EDX, 14 } }, true },
 	[HV_XMM_OUTPUT] = { "xmm-output", { { PRIVILEGES, EDX, 15 } }, true },
-	[HV_SINT_POLLING] = { "sint-polling", { { PRIVILEGES, EDX, 17 } }, true },
+	[HV_SINT_POLLING] = { "sint-polling", { { PRIVILEGES, EDX, 17 } }, true, HV_SYNIC },
 	[HV_CALL_LOCK] = { "call-lock", { { PRIVILEGES, EDX, 18 } }, true },
-	[HV_DIRECT_TIMERS] = { "direct-timers", { { PRIVILEGES, EDX, 19 } }, true },
+	[HV_DIRECT_TIMERS] = { "direct-timers", { { PRIVILEGES, EDX, 19 } }, true, HV_STIMER },
 	[HV_FLUSH] = { "flush", { { HINTS, EAX, 2 } }, true },
 	[HV_IPI] = { "ipi", { { HINTS, EAX, 10 } }, true },
 	[HV_EX_MASKS] = { "ex-masks", { { HINTS, EAX, 11 } }, true },
@@ -85,8 +85,9 @@ bool hv_parse_features(const char *text, uint64_t *ret_features, const char **re
 		if (!*text)
 			break;
 	}
-	if (!(*ret_features >> HV_BASE & 1))
-		*ret_features = 0; /* nothing of it can be found without the base */
+	for (unsigned n = 0; n < HV_FEATURES; n++) /* in the table's order what is needed comes first; all need the base, HV_BASE = 0 */
+		if (!(*ret_features >> features[n].needs & 1))
+			*ret_features &= ~(1ull << n);
 	return true;
 }
 
