@@ -204,7 +204,13 @@ static void measure_latency(const char *name, unsigned count, bool (*work)(void)
 }
 
 static bool halt(void) { __asm__ volatile("sti; hlt"); return true; }
-static bool compute(void) { sti(); for (volatile int n = 0; n < 1000; n++) ; return true; }
+static bool compute(void)
+{
+	sti();
+	for (int n = 0; n < 1000; n++)
+		__asm__ volatile("");
+	return true;
+}
 
 static uint64_t elements;
 

@@ -8,7 +8,6 @@
 
 struct x86_state;
 
-
 struct boot_file { const uint8_t *data; size_t bytes; };
 
 /*

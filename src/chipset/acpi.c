@@ -1,5 +1,5 @@
 /*
- * RSDP, XSDT, FADT, FACS, MADT and the DSDT that iasl makes from dsdt.asl at build time. Fixed-hardware FADT as Hyper-V's
+ * RSDP, XSDT, FADT, FACS, MADT, and the DSDT and SSDTs that iasl makes from *.asl at build time. Fixed-hardware FADT as Hyper-V's
  * generation 2 has it: PM1a, PM timer, GPE0, reset register; no PIC, no PIT, no keyboard controller, no VGA.
  */
 #include "acpi.h"
@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "dsdt.hex"
+#include "information.hex"
+#include "vmbus.hex"
 
 static uint8_t sum(const uint8_t *at, size_t bytes)
 {
@@ -91,9 +93,20 @@ static size_t madt(uint8_t *t, unsigned cpus)
 	return bytes;
 }
 
-void acpi_write_tables(uint8_t *area, unsigned cpus)
+/* Places a table and lists it. */
+static void add(uint8_t *area, const uint8_t *table, size_t bytes, uint64_t offset, size_t *xsdt_bytes)
 {
-	enum { XSDT = 0x40, FADT = 0x100, FACS = 0x240, MADT = 0x300, DSDT = 0x1000 };
+	enum { XSDT = 0x40 };
+
+	memcpy(area + offset, table, bytes);
+	put(area + XSDT + *xsdt_bytes, ACPI_AREA_GPA + offset, 8);
+	*xsdt_bytes += 8;
+}
+
+void acpi_write_tables(uint8_t *area, unsigned cpus, unsigned parts)
+{
+	enum { XSDT = 0x40, FADT = 0x100, FACS = 0x240, MADT = 0x300, DSDT = 0x1000, VMBUS = 0x2000, INFORMATION = 0x3000 };
+	size_t xsdt_bytes = 36 + 16;
 
 	memset(area, 0, ACPI_AREA_BYTES);
 	memcpy(area, "RSD PTR ", 8);
@@ -103,14 +116,19 @@ void acpi_write_tables(uint8_t *area, unsigned cpus)
 	put(area + 24, ACPI_AREA_GPA + XSDT, 8);
 	area[8] = (uint8_t)-sum(area, 20);
 	area[32] = (uint8_t)-sum(area, 36);
-	header(area + XSDT, "XSDT", 36 + 16, 1);
+	header(area + XSDT, "XSDT", 36 + 16 + 16, 1);
 	put(area + XSDT + 36, ACPI_AREA_GPA + FADT, 8);
 	put(area + XSDT + 44, ACPI_AREA_GPA + MADT, 8);
-	seal(area + XSDT, 36 + 16);
+	if (parts & ACPI_VMBUS)
+		add(area, aml_vmbus, sizeof(aml_vmbus), VMBUS, &xsdt_bytes);
+	if (parts & ACPI_INFORMATION_PAGE)
+		add(area, aml_information, sizeof(aml_information), INFORMATION, &xsdt_bytes);
+	put(area + XSDT + 4, xsdt_bytes, 4);
+	seal(area + XSDT, xsdt_bytes);
 	fadt(area + FADT, ACPI_AREA_GPA + DSDT, ACPI_AREA_GPA + FACS);
 	memcpy(area + FACS, "FACS", 4);
 	put(area + FACS + 4, 64, 4);
 	area[FACS + 32] = 2;
 	madt(area + MADT, cpus);
-	memcpy(area + DSDT, dsdt_aml_code, sizeof(dsdt_aml_code));
+	memcpy(area + DSDT, aml_dsdt, sizeof(aml_dsdt));
 }

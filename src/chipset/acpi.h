@@ -5,5 +5,8 @@
 
 enum { ACPI_AREA_GPA = 0xe0000, ACPI_AREA_BYTES = 0x10000, PM_BASE = 0x400, PM_RESET_PORT = PM_BASE + 0x33, IOAPIC_GPA = 0xfec00000 };
 
+/* What is only there where a part of the Hyper-V interface is. */
+enum { ACPI_VMBUS = 1, ACPI_INFORMATION_PAGE = 2 };
+
 /* area: ACPI_AREA_BYTES of guest memory at ACPI_AREA_GPA. The RSDP is at its start. */
-void acpi_write_tables(uint8_t *area, unsigned cpus);
+void acpi_write_tables(uint8_t *area, unsigned cpus, unsigned parts);

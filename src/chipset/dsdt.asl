@@ -1,4 +1,4 @@
-/* What a generation-2 style machine without firmware has: a serial port, a clock, the VMBus and its windows, power-off. */
+/* What a generation-2 style machine without firmware has: a serial port, a clock, the windows of buses, power-off. */
 DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRADSD", 1)
 {
     Name (\_S5, Package (4) { 0, 0, 0, 0 })
@@ -13,14 +13,6 @@ DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRADSD", 1)
                 DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
                     0, 0xF8000000, 0xFEBFFFFF, 0, 0x06C00000)
             })
-            Device (VMBS)
-            {
-                Name (HIDS, "VMBus") /* iasl refuses it as a constant: it is no PNP id */
-                Method (_HID, 0, Serialized) { Return (HIDS) }
-                Name (_UID, 0)
-                Name (_DDN, "VMBUS")
-                Method (_STA) { Return (0x0F) }
-            }
         }
         Device (COM1)
         {

@@ -1,3 +1,4 @@
+/* See umbra.h. The call instruction uses the caller's stack: kernel code without a red zone. */
 #include "umbra.h"
 
 enum { LEAF_NAME = 0x40000000, LEAF_VENDOR = 0x40000100, MSR_OS_ID = 0x40000000, MSR_HYPERCALL = 0x40000001 };

@@ -10,34 +10,34 @@ enum { EAX, EBX, ECX, EDX, PRIVILEGES = 3, HINTS = 4 };
 struct announced { const char *name; struct { uint8_t leaf, reg, bit; } bits[2]; bool by_default; enum hv_feature needs; };
 
 static const struct announced features[HV_FEATURES] = {
-	[HV_BASE] = { "base", { { PRIVILEGES, EAX, 5 }, { PRIVILEGES, EAX, 6 } }, true },
-	[HV_RUNTIME] = { "runtime", { { PRIVILEGES, EAX, 0 } }, true },
-	[HV_TIME_REF] = { "time-ref", { { PRIVILEGES, EAX, 1 } }, true },
-	[HV_SYNIC] = { "synic", { { PRIVILEGES, EAX, 2 } }, true },
+	[HV_BASE] = { "base", { { PRIVILEGES, EAX, 5 }, { PRIVILEGES, EAX, 6 } }, true, HV_BASE },
+	[HV_RUNTIME] = { "runtime", { { PRIVILEGES, EAX, 0 } }, true, HV_BASE },
+	[HV_TIME_REF] = { "time-ref", { { PRIVILEGES, EAX, 1 } }, true, HV_BASE },
+	[HV_SYNIC] = { "synic", { { PRIVILEGES, EAX, 2 } }, true, HV_BASE },
 	[HV_STIMER] = { "stimer", { { PRIVILEGES, EAX, 3 } }, true, HV_TIME_REF }, /* guests read the one to program the other */
-	[HV_VAPIC] = { "vapic", { { PRIVILEGES, EAX, 4 }, { HINTS, EAX, 3 } }, false }, /* x2APIC registers are as quick here */
-	[HV_RESET] = { "reset", { { PRIVILEGES, EAX, 7 } }, true },
-	[HV_REF_TSC] = { "ref-tsc", { { PRIVILEGES, EAX, 9 } }, true },
-	[HV_IDLE] = { "idle", { { PRIVILEGES, EAX, 10 }, { PRIVILEGES, EDX, 5 } }, true },
-	[HV_FREQUENCIES] = { "frequencies", { { PRIVILEGES, EAX, 11 }, { PRIVILEGES, EDX, 8 } }, true },
-	[HV_TSC_INVARIANT] = { "tsc-invariant", { { PRIVILEGES, EAX, 15 } }, true },
-	[HV_MESSAGES] = { "messages", { { PRIVILEGES, EBX, 4 } }, true },
-	[HV_EVENTS] = { "events", { { PRIVILEGES, EBX, 5 } }, true },
-	[HV_VP_REGISTERS] = { "vp-registers", { { PRIVILEGES, EBX, 17 } }, false }, /* beside VSM: Linux takes the bit for a VTL */
-	[HV_EXT_CALLS] = { "ext-calls", { { PRIVILEGES, EBX, 20 } }, true },
-	[HV_XMM_INPUT] = { "xmm-input", { { PRIVILEGES, EDX, 4 } }, true },
-	[HV_CRASH] = { "crash", { { PRIVILEGES, EDX, 10 } }, true },
-	[HV_EXT_GVA] = { "ext-gva", { { PRIVILEGES, EDX, 14 } }, true },
-	[HV_XMM_OUTPUT] = { "xmm-output", { { PRIVILEGES, EDX, 15 } }, true },
+	[HV_VAPIC] = { "vapic", { { PRIVILEGES, EAX, 4 }, { HINTS, EAX, 3 } }, false, HV_BASE }, /* x2APIC registers are as quick here */
+	[HV_RESET] = { "reset", { { PRIVILEGES, EAX, 7 } }, true, HV_BASE },
+	[HV_REF_TSC] = { "ref-tsc", { { PRIVILEGES, EAX, 9 } }, true, HV_BASE },
+	[HV_IDLE] = { "idle", { { PRIVILEGES, EAX, 10 }, { PRIVILEGES, EDX, 5 } }, true, HV_BASE },
+	[HV_FREQUENCIES] = { "frequencies", { { PRIVILEGES, EAX, 11 }, { PRIVILEGES, EDX, 8 } }, true, HV_BASE },
+	[HV_TSC_INVARIANT] = { "tsc-invariant", { { PRIVILEGES, EAX, 15 } }, true, HV_BASE },
+	[HV_MESSAGES] = { "messages", { { PRIVILEGES, EBX, 4 } }, true, HV_BASE },
+	[HV_EVENTS] = { "events", { { PRIVILEGES, EBX, 5 } }, true, HV_BASE },
+	[HV_VP_REGISTERS] = { "vp-registers", { { PRIVILEGES, EBX, 17 } }, false, HV_BASE }, /* beside VSM: Linux takes the bit for a VTL */
+	[HV_EXT_CALLS] = { "ext-calls", { { PRIVILEGES, EBX, 20 } }, true, HV_BASE },
+	[HV_XMM_INPUT] = { "xmm-input", { { PRIVILEGES, EDX, 4 } }, true, HV_BASE },
+	[HV_CRASH] = { "crash", { { PRIVILEGES, EDX, 10 } }, true, HV_BASE },
+	[HV_EXT_GVA] = { "ext-gva", { { PRIVILEGES, EDX, 14 } }, true, HV_BASE },
+	[HV_XMM_OUTPUT] = { "xmm-output", { { PRIVILEGES, EDX, 15 } }, true, HV_BASE },
 	[HV_SINT_POLLING] = { "sint-polling", { { PRIVILEGES, EDX, 17 } }, true, HV_SYNIC },
-	[HV_CALL_LOCK] = { "call-lock", { { PRIVILEGES, EDX, 18 } }, true },
+	[HV_CALL_LOCK] = { "call-lock", { { PRIVILEGES, EDX, 18 } }, true, HV_BASE },
 	[HV_DIRECT_TIMERS] = { "direct-timers", { { PRIVILEGES, EDX, 19 } }, true, HV_STIMER },
-	[HV_FLUSH] = { "flush", { { HINTS, EAX, 2 } }, true },
-	[HV_IPI] = { "ipi", { { HINTS, EAX, 10 } }, true },
-	[HV_EX_MASKS] = { "ex-masks", { { HINTS, EAX, 11 } }, true },
-	[HV_SPIN] = { "spin", { { 0 } }, true },
-	[HV_RELAXED] = { "relaxed", { { HINTS, EAX, 5 } }, true },
-	[HV_UMBRA] = { "umbra", { { 0 } }, true },
+	[HV_FLUSH] = { "flush", { { HINTS, EAX, 2 } }, true, HV_BASE },
+	[HV_IPI] = { "ipi", { { HINTS, EAX, 10 } }, true, HV_BASE },
+	[HV_EX_MASKS] = { "ex-masks", { { HINTS, EAX, 11 } }, true, HV_BASE },
+	[HV_SPIN] = { "spin", { { 0 } }, true, HV_BASE },
+	[HV_RELAXED] = { "relaxed", { { HINTS, EAX, 5 } }, true, HV_BASE },
+	[HV_UMBRA] = { "umbra", { { 0 } }, true, HV_BASE },
 };
 
 const char *hv_feature_name(enum hv_feature feature) { return features[feature].name; }

@@ -1,3 +1,4 @@
+/* See memory.h: places of overlays, and copies in and out. */
 #include "memory.h"
 
 #include <errno.h>

@@ -6,6 +6,8 @@
 
 #include "machine_internal.h"
 
+#include "../chipset/acpi.h"
+
 static struct processor *processor(void *context, uint32_t vp_index) { return &((struct machine *)context)->processors[vp_index]; }
 
 static struct x86_state *state(void *context, uint32_t vp_index) { return engine_cpu_state(processor(context, vp_index)->cpu); }
@@ -122,6 +124,13 @@ void machine_connect_hv(struct machine *m)
 		.reset = reset, .context = m, .lock = &m->lock, .memory = &m->memory, .tsc_hz = m->hv_host.tsc_hz, .apic_hz = APIC_TIMER_HZ,
 		.features = m->options.hv_features, .cpus = m->options.cpus,
 	};
+}
+
+unsigned machine_hv_acpi_parts(const struct machine *m)
+{
+	uint64_t f = m->options.hv_features, bus = 1ull << HV_SYNIC | 1ull << HV_MESSAGES | 1ull << HV_EVENTS;
+
+	return ((f & bus) == bus ? ACPI_VMBUS : 0) | (f >> HV_UMBRA & 1 ? ACPI_INFORMATION_PAGE : 0);
 }
 
 bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, size_t bad_bytes)

@@ -196,7 +196,7 @@ struct machine *machine_create(const struct machine_options *options, int *ret_e
 		machine_destroy(m);
 		return NULL;
 	}
-	acpi_write_tables(m->memory.ram + ACPI_AREA_GPA, options->cpus);
+	acpi_write_tables(m->memory.ram + ACPI_AREA_GPA, options->cpus, machine_hv_acpi_parts(m));
 	return m;
 }
 

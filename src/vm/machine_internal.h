@@ -65,6 +65,8 @@ uint64_t machine_now_100ns(void *machine);
 void machine_flush_console(struct machine *machine);
 /* hyperv.c */
 void machine_connect_hv(struct machine *machine);
+/* ACPI_* bits of what the features have devices for. */
+unsigned machine_hv_acpi_parts(const struct machine *machine);
 /* msr.c; under the lock, and not those of the Hyper-V interface. 0, or -EINVAL for #GP. */
 int machine_msr_read(struct processor *p, uint32_t msr, uint64_t *ret_value);
 int machine_msr_write(struct processor *p, uint32_t msr, uint64_t value);

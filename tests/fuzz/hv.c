@@ -29,7 +29,8 @@ static void call(struct fake *f, const struct act *a, const uint8_t *rest, size_
 	struct x86_state *s = &f->state[a->cpu & 3];
 
 	control |= a->flags & 2 ? 1 << 16 : 0;
-	control |= (uint64_t)(a->count & 0x1ff) << 32 | (a->flags & 4 ? (uint64_t)(a->count >> 9 & 7) << 48 : 0) | (a->flags & 8 ? (uint64_t)(a->code >> 8 & 15) << 17 : 0);
+	control |= (uint64_t)(a->count & 0x1ff) << 32 | (a->flags & 4 ? (uint64_t)(a->count >> 9 & 7) << 48 : 0);
+	control |= a->flags & 8 ? (uint64_t)(a->code >> 8 & 15) << 17 : 0;
 	control |= a->flags & 16 ? a->a & 0xf000f000f8000000 : 0;
 	if (bytes > 112)
 		memcpy(f->xmm[a->cpu & 3], rest, 112);

@@ -1,3 +1,4 @@
+/* See hv.h. */
 #include "hv.h"
 
 struct umbra hv;

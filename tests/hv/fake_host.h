@@ -30,6 +30,7 @@ static void fake_flush(void *c, uint64_t t, const struct engine_gva_range *r, un
 	(void)t, (void)g;
 	for (unsigned k = 0; k < n; k++) /* the ranges must be there to be read */
 		pages += r[k].pages;
+	(void)pages;
 	__atomic_fetch_add(&((struct fake *)c)->flushed, 1, __ATOMIC_RELAXED);
 }
 static void fake_written(void *c, uint64_t gpa, size_t bytes) { (void)c, (void)gpa, (void)bytes; }
@@ -63,6 +64,7 @@ static void fake_crashed(void *c, const char *text, size_t bytes, const uint64_t
 
 	for (size_t n = 0; n < bytes; n++)
 		sum += (uint8_t)text[n];
+	(void)sum;
 	((struct fake *)c)->crashes++;
 }
 static void fake_reset(void *c) { ((struct fake *)c)->resets++; }

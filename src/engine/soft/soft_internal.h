@@ -118,8 +118,6 @@ struct soft_cpu {
 
 enum { WRITES_UNTIL_DATA = 64 };
 
-
-
 struct soft_engine {
 	const struct guest_memory *memory;
 	uint8_t *ram; /* of it */

@@ -1,3 +1,4 @@
+/* Wrong: cancelling what does not exist. */
 #include "../hv.h"
 
 WRONG_ACT("cancelling what does not exist", UMBRA_NOT_FOUND)

@@ -1,3 +1,4 @@
+/* Wrong: the doorbell of a ring that does not exist. */
 #include "../hv.h"
 
 WRONG_ACT("the doorbell of a ring that does not exist", UMBRA_NOT_FOUND)

@@ -1,3 +1,4 @@
+/* Wrong: the doorbell of a ring beyond the last. */
 #include "../hv.h"
 
 WRONG_ACT("the doorbell of a ring beyond the last", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a fast call that takes memory only. */
 #include "../hv.h"
 
 WRONG_ACT("a fast call that takes memory only", UMBRA_BAD_INPUT)

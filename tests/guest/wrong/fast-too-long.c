@@ -1,3 +1,4 @@
+/* Wrong: a fast call with more input than its registers. */
 #include "../hv.h"
 
 WRONG_ACT("a fast call with more input than its registers", UMBRA_BAD_INPUT)

@@ -1,3 +1,4 @@
+/* Wrong: reserved flags of a flush. */
 #include "../hv.h"
 
 WRONG_ACT("reserved flags of a flush", UMBRA_BAD_PARAMETER)

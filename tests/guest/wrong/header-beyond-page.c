@@ -1,3 +1,4 @@
+/* Wrong: a variable header longer than a page. */
 #include "../hv.h"
 
 WRONG_ACT("a variable header longer than a page", UMBRA_BAD_ALIGNMENT)

@@ -1,3 +1,4 @@
+/* Wrong: a variable header on a call that has none. */
 #include "../hv.h"
 
 WRONG_ACT("a variable header on a call that has none", UMBRA_BAD_INPUT)

@@ -1,3 +1,4 @@
+/* Wrong: a memory hint where no memory is. */
 #include "../hv.h"
 
 WRONG_ACT("a memory hint where no memory is", UMBRA_BAD_PARAMETER)

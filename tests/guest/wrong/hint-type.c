@@ -1,3 +1,4 @@
+/* Wrong: a memory hint of an unknown type. */
 #include "../hv.h"
 
 WRONG_ACT("a memory hint of an unknown type", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: input across a page. */
 #include "../hv.h"
 
 WRONG_ACT("input across a page", UMBRA_BAD_ALIGNMENT)

@@ -1,3 +1,4 @@
+/* Wrong: input where no memory is. */
 #include "../hv.h"
 
 WRONG_ACT("input where no memory is", UMBRA_BAD_ALIGNMENT)

@@ -1,3 +1,4 @@
+/* Wrong: input outside of the address space. */
 #include "../hv.h"
 
 WRONG_ACT("input outside of the address space", UMBRA_BAD_ALIGNMENT)

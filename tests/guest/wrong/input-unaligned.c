@@ -1,3 +1,4 @@
+/* Wrong: input that is not aligned. */
 #include "../hv.h"
 
 WRONG_ACT("input that is not aligned", UMBRA_BAD_ALIGNMENT)

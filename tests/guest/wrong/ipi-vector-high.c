@@ -1,3 +1,4 @@
+/* Wrong: an interrupt with a vector above 255. */
 #include "../hv.h"
 
 WRONG_ACT("an interrupt with a vector above 255", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: an interrupt with a vector below 16. */
 #include "../hv.h"
 
 WRONG_ACT("an interrupt with a vector below 16", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: an interrupt to another trust level. */
 #include "../hv.h"
 
 WRONG_ACT("an interrupt to another trust level", UMBRA_BAD_PARAMETER)

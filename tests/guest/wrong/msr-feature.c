@@ -1,3 +1,4 @@
+/* Wrong: a register without its feature. */
 #include "../hv.h"
 
 WRONG_ACT("a register without its feature", TRAP(13))

@@ -1,3 +1,4 @@
+/* Wrong: writing the VP index. */
 #include "../hv.h"
 
 WRONG_ACT("writing the VP index", TRAP(13))

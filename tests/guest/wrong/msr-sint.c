@@ -1,3 +1,4 @@
+/* Wrong: a SINT with a vector below 16. */
 #include "../hv.h"
 
 WRONG_ACT("a SINT with a vector below 16", TRAP(13))

@@ -1,3 +1,4 @@
+/* Wrong: an unknown register. */
 #include "../hv.h"
 
 WRONG_ACT("an unknown register", TRAP(13))

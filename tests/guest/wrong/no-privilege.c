@@ -1,3 +1,4 @@
+/* Wrong: a call without its privilege. */
 #include "../hv.h"
 
 WRONG_ACT("a call without its privilege", UMBRA_DENIED)

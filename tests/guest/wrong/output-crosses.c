@@ -1,3 +1,4 @@
+/* Wrong: output across a page. */
 #include "../hv.h"
 
 WRONG_ACT("output across a page", UMBRA_BAD_ALIGNMENT)

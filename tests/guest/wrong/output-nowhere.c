@@ -1,3 +1,4 @@
+/* Wrong: output where no memory is. */
 #include "../hv.h"
 
 WRONG_ACT("output where no memory is", UMBRA_BAD_ALIGNMENT)

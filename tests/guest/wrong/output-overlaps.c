@@ -1,3 +1,4 @@
+/* Wrong: output over the input. */
 #include "../hv.h"
 
 WRONG_ACT("output over the input", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: output into the hypercall page. */
 #include "../hv.h"
 
 WRONG_ACT("output into the hypercall page", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: output that is not aligned. */
 #include "../hv.h"
 
 WRONG_ACT("output that is not aligned", UMBRA_BAD_ALIGNMENT)

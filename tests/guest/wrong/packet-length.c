@@ -1,3 +1,4 @@
+/* Wrong: a packet of a wrong length. */
 #include "../hv.h"
 
 WRONG_ACT("a packet of a wrong length", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a packet whose reply has no SINT. */
 #include "../hv.h"
 
 WRONG_ACT("a packet whose reply has no SINT", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a copy as a page range. */
 #include "../hv.h"
 
 WRONG_ACT("a copy as a page range", UMBRA_BAD_PARAMETER)

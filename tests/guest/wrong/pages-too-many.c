@@ -1,3 +1,4 @@
+/* Wrong: a page range longer than an element may be. */
 #include "../hv.h"
 
 WRONG_ACT("a page range longer than an element may be", UMBRA_BAD_PARAMETER)

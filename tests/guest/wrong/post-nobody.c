@@ -1,3 +1,4 @@
+/* Wrong: a message to a connection that does not exist. */
 #include "../hv.h"
 
 WRONG_ACT("a message to a connection that does not exist", UMBRA_BAD_CONNECTION)

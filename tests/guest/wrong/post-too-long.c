@@ -1,3 +1,4 @@
+/* Wrong: a message longer than 240 bytes. */
 #include "../hv.h"
 
 WRONG_ACT("a message longer than 240 bytes", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a message of a type of the hypervisor's. */
 #include "../hv.h"
 
 WRONG_ACT("a message of a type of the hypervisor's", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a message of type 0. */
 #include "../hv.h"
 
 WRONG_ACT("a message of type 0", UMBRA_BAD_PARAMETER)

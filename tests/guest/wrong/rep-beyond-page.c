@@ -1,3 +1,4 @@
+/* Wrong: more elements than a page holds. */
 #include "../hv.h"
 
 WRONG_ACT("more elements than a page holds", UMBRA_BAD_ALIGNMENT)

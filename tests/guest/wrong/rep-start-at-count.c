@@ -1,3 +1,4 @@
+/* Wrong: a rep start that is the count. */
 #include "../hv.h"
 
 WRONG_ACT("a rep start that is the count", UMBRA_BAD_INPUT)

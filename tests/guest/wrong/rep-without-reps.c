@@ -1,3 +1,4 @@
+/* Wrong: a rep call without elements. */
 #include "../hv.h"
 
 WRONG_ACT("a rep call without elements", UMBRA_BAD_INPUT)

@@ -1,3 +1,4 @@
+/* Wrong: reserved bit 27 of the control word. */
 #include "../hv.h"
 
 WRONG_ACT("reserved bit 27 of the control word", UMBRA_BAD_INPUT)

@@ -1,3 +1,4 @@
+/* Wrong: the nested bit. */
 #include "../hv.h"
 
 WRONG_ACT("the nested bit", UMBRA_BAD_INPUT)

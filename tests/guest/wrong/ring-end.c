@@ -1,3 +1,4 @@
+/* Wrong: a ring that runs out of memory. */
 #include "../hv.h"
 
 WRONG_ACT("a ring that runs out of memory", UMBRA_BAD_PARAMETER)

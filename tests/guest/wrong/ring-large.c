@@ -1,3 +1,4 @@
+/* Wrong: a ring of too many entries. */
 #include "../hv.h"
 
 WRONG_ACT("a ring of too many entries", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a ring beyond the last. */
 #include "../hv.h"
 
 WRONG_ACT("a ring beyond the last", UMBRA_BAD_PARAMETER)

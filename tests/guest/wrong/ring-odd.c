@@ -1,3 +1,4 @@
+/* Wrong: a ring of three entries. */
 #include "../hv.h"
 
 WRONG_ACT("a ring of three entries", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a ring of one entry. */
 #include "../hv.h"
 
 WRONG_ACT("a ring of one entry", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a ring over the hypercall page. */
 #include "../hv.h"
 
 WRONG_ACT("a ring over the hypercall page", UMBRA_BAD_PARAMETER)

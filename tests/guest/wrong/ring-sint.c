@@ -1,3 +1,4 @@
+/* Wrong: a ring with a SINT beyond the last. */
 #include "../hv.h"
 
 WRONG_ACT("a ring with a SINT beyond the last", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a ring that does not begin a page. */
 #include "../hv.h"
 
 WRONG_ACT("a ring that does not begin a page", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a set of an unknown format. */
 #include "../hv.h"
 
 WRONG_ACT("a set of an unknown format", UMBRA_BAD_PARAMETER)

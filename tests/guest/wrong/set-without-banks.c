@@ -1,3 +1,4 @@
+/* Wrong: a set whose banks are not there. */
 #include "../hv.h"
 
 WRONG_ACT("a set whose banks are not there", UMBRA_BAD_INPUT)

@@ -1,3 +1,4 @@
+/* Wrong: an event flag that the connection does not have. */
 #include "../hv.h"
 
 WRONG_ACT("an event flag that the connection does not have", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: an event to a connection that does not exist. */
 #include "../hv.h"
 
 WRONG_ACT("an event to a connection that does not exist", UMBRA_BAD_CONNECTION)

@@ -1,3 +1,4 @@
+/* Wrong: an event with reserved bits. */
 #include "../hv.h"
 
 WRONG_ACT("an event with reserved bits", UMBRA_BAD_PARAMETER)

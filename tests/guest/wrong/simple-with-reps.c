@@ -1,3 +1,4 @@
+/* Wrong: a simple call with a rep count. */
 #include "../hv.h"
 
 WRONG_ACT("a simple call with a rep count", UMBRA_BAD_INPUT)

@@ -1,3 +1,4 @@
+/* Wrong: a simple call with a rep start. */
 #include "../hv.h"
 
 WRONG_ACT("a simple call with a rep start", UMBRA_BAD_INPUT)

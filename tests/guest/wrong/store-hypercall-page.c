@@ -1,3 +1,4 @@
+/* Wrong: writing the hypercall page. */
 #include "../hv.h"
 
 WRONG_ACT("writing the hypercall page", TRAP(13))

@@ -1,3 +1,4 @@
+/* Wrong: writing the information page. */
 #include "../hv.h"
 
 WRONG_ACT("writing the information page", TRAP(13))

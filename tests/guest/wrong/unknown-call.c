@@ -1,3 +1,4 @@
+/* Wrong: a call that does not exist. */
 #include "../hv.h"
 
 WRONG_ACT("a call that does not exist", UMBRA_BAD_CALL)

@@ -1,3 +1,4 @@
+/* Wrong: a call from user mode. */
 #include "../hv.h"
 
 WRONG_ACT("a call from user mode", TRAP(6))

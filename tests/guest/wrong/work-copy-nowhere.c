@@ -1,3 +1,4 @@
+/* Wrong: a copy to where no memory is. */
 #include "../hv.h"
 
 WRONG_ACT("a copy to where no memory is", UMBRA_BAD_PARAMETER)

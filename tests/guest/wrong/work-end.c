@@ -1,3 +1,4 @@
+/* Wrong: work that runs out of memory. */
 #include "../hv.h"
 
 WRONG_ACT("work that runs out of memory", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: work with reserved flags. */
 #include "../hv.h"
 
 WRONG_ACT("work with reserved flags", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: work on no bytes. */
 #include "../hv.h"
 
 WRONG_ACT("work on no bytes", UMBRA_BAD_PARAMETER)

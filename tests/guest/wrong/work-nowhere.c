@@ -1,3 +1,4 @@
+/* Wrong: work where no memory is. */
 #include "../hv.h"
 
 WRONG_ACT("work where no memory is", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: work of an unknown operation. */
 #include "../hv.h"
 
 WRONG_ACT("work of an unknown operation", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a copy onto itself. */
 #include "../hv.h"
 
 WRONG_ACT("a copy onto itself", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: a copy into the hypercall page. */
 #include "../hv.h"
 
 WRONG_ACT("a copy into the hypercall page", UMBRA_BAD_PARAMETER)

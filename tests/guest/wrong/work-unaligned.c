@@ -1,3 +1,4 @@
+/* Wrong: work on half pages. */
 #include "../hv.h"
 
 WRONG_ACT("work on half pages", UMBRA_BAD_PARAMETER)

@@ -1,3 +1,4 @@
+/* Wrong: work without an id. */
 #include "../hv.h"
 
 WRONG_ACT("work without an id", UMBRA_BAD_PARAMETER)

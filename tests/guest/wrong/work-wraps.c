@@ -1,3 +1,4 @@
+/* Wrong: work around the end of the address space. */
 #include "../hv.h"
 
 WRONG_ACT("work around the end of the address space", UMBRA_BAD_PARAMETER)

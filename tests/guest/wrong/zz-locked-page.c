@@ -1,3 +1,4 @@
+/* Wrong: moving a locked hypercall page. */
 #include "../hv.h"
 
 WRONG_ACT("moving a locked hypercall page", TRAP(13))
