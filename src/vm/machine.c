@@ -125,7 +125,7 @@ static void connect(struct machine *m)
 	chipset_init(&m->chipset, &m->chipset_host);
 	pthread_mutex_init(&m->lock, NULL);
 	machine_connect_hv(m);
-	pthread_barrier_init(&m->prepared, NULL, m->options.cpus);
+	pthread_barrier_init(&m->prepared, NULL, m->options.cpus + 1); /* the processors' threads and the worker's */
 	pthread_barrier_init(&m->released, NULL, m->options.cpus);
 }
 
@@ -233,7 +233,10 @@ static void *processor_thread(void *context)
 
 static void *worker_thread(void *context)
 {
-	hv_work_run(((struct machine *)context)->hv);
+	struct machine *m = context;
+
+	pthread_barrier_wait(&m->prepared); /* a thread's first steps are system calls that are taken away then */
+	hv_work_run(m->hv);
 	return NULL;
 }
 

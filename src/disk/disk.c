@@ -1,0 +1,221 @@
+/*
+ * What is common to all formats: checking requests, opening a chain, committing a child.
+ *
+ * A parent is found by its child's locator, must lie where the options allow, is opened for reading and stays open: what was
+ * verified is what is read. A chain that runs in a circle ends at DEPTH_MAX.
+ */
+#include "disk_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { DEPTH_MAX = 1024 };
+
+int disk_fail(struct disk_error *error, int code, const char *path, const char *format, ...)
+{
+	va_list arguments;
+	int used = snprintf(error->text, sizeof(error->text), "%s: ", path);
+
+	va_start(arguments, format);
+	if (used >= 0 && (size_t)used < sizeof(error->text))
+		vsnprintf(error->text + used, sizeof(error->text) - (size_t)used, format, arguments);
+	va_end(arguments);
+	return code;
+}
+
+int iov_slice(const struct iovec *iov, int count, uint64_t at, uint64_t bytes, struct iovec to[SLICE_IOVS], uint64_t *ret_bytes)
+{
+	int used = 0;
+
+	*ret_bytes = 0;
+	for (; count && at >= iov->iov_len; iov++, count--)
+		at -= iov->iov_len;
+	for (; count && bytes && used < SLICE_IOVS; iov++, count--, at = 0) {
+		uint64_t n = iov->iov_len - at < bytes ? iov->iov_len - at : bytes;
+
+		if (!n)
+			continue;
+		to[used++] = (struct iovec){ (uint8_t *)iov->iov_base + at, n };
+		bytes -= n;
+		*ret_bytes += n;
+	}
+	return used;
+}
+
+void iov_zero(const struct iovec *iov, int count)
+{
+	for (; count--; iov++)
+		memset(iov->iov_base, 0, iov->iov_len);
+}
+
+/* ---- opening ---- */
+
+int disk_open_file(struct disk_file file, const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
+{
+	struct disk *d = calloc(1, sizeof(*d));
+	int result = -ENOMEM;
+
+	if (d)
+		d->path = strdup(path);
+	if (!d || !d->path) {
+		file.ops->close(file.context);
+		free(d);
+		return disk_fail(error, -ENOMEM, path, "no memory");
+	}
+	d->file = file;
+	d->write = o->write;
+	result = o->format == DISK_VHDX ? vhdx_open(d, o, error) : raw_open(d, error);
+	if (result) {
+		file.ops->close(file.context);
+		free(d->path);
+		free(d);
+		return result;
+	}
+	*ret = d;
+	return 0;
+}
+
+int disk_open(const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
+{
+	struct disk_file file;
+	int result = o->write && o->without_parents ? -EINVAL : disk_file_open(path, o->write, &file);
+
+	if (result == -EBUSY)
+		return disk_fail(error, result, path, "in use by somebody else");
+	if (result)
+		return disk_fail(error, result, path, "%s", strerror(-result));
+	return disk_open_file(file, path, o, ret, error);
+}
+
+/* Whether the file lies under one of the allowed places; both sides are resolved. */
+static bool is_allowed(const char *path, const char *const *places)
+{
+	char *file = realpath(path, NULL);
+	bool allowed = false;
+
+	for (; file && *places && !allowed; places++) {
+		char *place = realpath(*places, NULL);
+		size_t n = place ? strlen(place) : 0;
+
+		allowed = place && !strncmp(file, place, n) && (!file[n] || file[n] == '/' || (n && place[n - 1] == '/'));
+		free(place);
+	}
+	free(file);
+	return allowed;
+}
+
+int disk_open_parent(const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
+{
+	const struct disk_options parent = { .format = DISK_VHDX, .parents = o->parents, .depth = o->depth + 1 };
+
+	if (parent.depth > DEPTH_MAX)
+		return disk_fail(error, -ELOOP, path, "the chain is longer than %d", DEPTH_MAX);
+	if (!is_allowed(path, o->parents))
+		return disk_fail(error, -EPERM, path, "a parent there is not allowed");
+	return disk_open(path, &parent, ret, error);
+}
+
+int disk_close(struct disk *d)
+{
+	int error = d->driver->close(d);
+
+	if (d->parent)
+		disk_close(d->parent);
+	d->file.ops->close(d->file.context);
+	free(d->path);
+	free(d);
+	return error;
+}
+
+int disk_create(const char *path, const struct disk_create *what, struct disk_error *error)
+{
+	struct disk *parent = NULL;
+	struct disk_file file;
+	int result = 0;
+
+	if (what->parent)
+		result = disk_open(what->parent, &(struct disk_options){ .format = DISK_VHDX }, &parent, error);
+	if (result)
+		return result;
+	result = disk_file_create(path, &file);
+	if (result) {
+		disk_fail(error, result, path, "%s", strerror(-result));
+	} else {
+		result = what->format == DISK_VHDX ? vhdx_create(&file, path, what, parent, error) : file.ops->truncate(file.context, what->size_bytes);
+		if (!result)
+			result = file_flush(&file);
+		if (result && what->format == DISK_RAW)
+			disk_fail(error, result, path, "%s", strerror(-result));
+		file.ops->close(file.context);
+		if (result)
+			remove(path);
+	}
+	if (parent)
+		disk_close(parent);
+	return result;
+}
+
+/* ---- requests ---- */
+
+static int check_request(const struct disk *d, uint64_t offset, uint64_t bytes)
+{
+	if ((offset | bytes) & (d->sector_bytes - 1))
+		return -EINVAL;
+	return offset > d->size_bytes || bytes > d->size_bytes - offset ? -ENOSPC : 0;
+}
+
+int disk_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count)
+{
+	uint64_t bytes = iov_bytes(iov, count);
+	int error = check_request(d, offset, bytes);
+
+	return error || !bytes ? error : d->driver->readv(d, offset, iov, count, bytes);
+}
+
+int disk_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count)
+{
+	uint64_t bytes = iov_bytes(iov, count);
+	int error = d->write ? check_request(d, offset, bytes) : -EROFS;
+
+	return error || !bytes ? error : d->driver->writev(d, offset, iov, count, bytes);
+}
+
+int disk_zero(struct disk *d, uint64_t offset, uint64_t bytes)
+{
+	int error = d->write ? check_request(d, offset, bytes) : -EROFS;
+
+	return error || !bytes ? error : d->driver->zero(d, offset, bytes);
+}
+
+int disk_flush(struct disk *d) { return d->write ? d->driver->flush(d) : 0; }
+
+int disk_resize(struct disk *d, uint64_t size_bytes)
+{
+	if (!d->write)
+		return -EROFS;
+	return !size_bytes || size_bytes & (d->sector_bytes - 1) ? -EINVAL : d->driver->resize(d, size_bytes);
+}
+
+int disk_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes)
+{
+	int error = check_request(d, offset, bytes);
+
+	return error ? error : !bytes ? -EINVAL : d->driver->range(d, offset, bytes, ret_kind, ret_bytes);
+}
+
+int disk_check(struct disk *d, void (*report)(void *, const char *), void *context) { return d->driver->check(d, report, context); }
+
+void disk_info(const struct disk *d, struct disk_info *ret)
+{
+	struct stat st;
+
+	d->driver->info(d, ret);
+	ret->file_bytes = (uint64_t)file_size(&d->file);
+	ret->allocated_bytes = stat(d->path, &st) ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+uint64_t disk_size_bytes(const struct disk *d) { return d->size_bytes; }
+uint32_t disk_sector_bytes(const struct disk *d) { return d->sector_bytes; }
+const char *disk_path(const struct disk *d) { return d->path; }
+struct disk *disk_parent(const struct disk *d) { return d->parent; }

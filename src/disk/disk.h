@@ -1,0 +1,88 @@
+/*
+ * Virtual disks: files that hold the contents of a disk, alone or as a chain of differences.
+ *
+ * A disk may be used by several threads at once: reads and writes run beside each other, and each completes on its caller's thread;
+ * disk_queue.h puts an asynchronous interface on top. Offsets and lengths are in bytes and multiples of the logical sector, else
+ * -EINVAL; beyond the end -ENOSPC. What disk_flush() has returned for survives a power cut.
+ *
+ * A disk is hostile until it is opened, and its text is never printed as it is.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "../lib/guid.h"
+
+enum disk_format { DISK_RAW, DISK_VHDX };
+/* What a range is: of this file, and where it says nothing, of its parents. */
+enum disk_range_kind { DISK_RANGE_PARENT, DISK_RANGE_ZERO, DISK_RANGE_DATA };
+
+struct disk;
+
+/* One line for the user: what, where; the remedy is the caller's. */
+struct disk_error { char text[512]; };
+
+struct disk_options {
+	enum disk_format format;
+	bool write;
+	bool without_parents; /* this file alone: what it does not hold reads as zero. Not with write */
+	/* Directories and files, ended by NULL, under which a parent may lie; NULL: the directory of the child. */
+	const char *const *parents;
+	unsigned depth; /* 0; of a parent its distance from the top */
+};
+
+struct disk_info {
+	enum disk_format format;
+	uint64_t size_bytes, file_bytes, allocated_bytes; /* allocated: what the host's file system keeps for it */
+	uint32_t block_bytes, logical_sector_bytes, physical_sector_bytes;
+	bool fixed, has_parent;
+	struct guid file_id, data_id, disk_id, parent_data_id; /* of VHDX: FileWriteGuid, DataWriteGuid, virtual disk id */
+	uint64_t blocks, blocks_present;
+};
+
+struct disk_create {
+	enum disk_format format;
+	uint64_t size_bytes;
+	uint32_t block_bytes, logical_sector_bytes; /* 0: 2 MiB (of a child its parent's), 512 */
+	bool fixed;
+	const char *parent; /* a VHDX file; then the size is its */
+};
+
+/* 0, or: -ESTALE a parent is not what the child was made on; -EBADMSG the file is not sound; -EBUSY somebody else writes it;
+ * -ENOTSUP; -EPERM the parent is not allowed; other errors of the host. *error says which file. */
+int disk_open(const char *path, const struct disk_options *options, struct disk **ret_disk, struct disk_error *error);
+/* Makes durable what is not yet, and the file clean. What fails here was not flushed. */
+int disk_close(struct disk *disk);
+int disk_create(const char *path, const struct disk_create *what, struct disk_error *error);
+
+int disk_readv(struct disk *disk, uint64_t offset, const struct iovec *iov, int count);
+int disk_writev(struct disk *disk, uint64_t offset, const struct iovec *iov, int count);
+/* Reads as zero afterwards, also where a parent has data; whole blocks give their space back. */
+int disk_zero(struct disk *disk, uint64_t offset, uint64_t bytes);
+int disk_flush(struct disk *disk);
+/* Larger; smaller is -EBUSY where the range cut off holds data. Blocks other users meanwhile. */
+int disk_resize(struct disk *disk, uint64_t size_bytes);
+/* What begins at offset and how far it is the same, at most `bytes`. */
+int disk_range(struct disk *disk, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes);
+/* Everything that can be wrong with the file alone; what was found is said by `report`, one line each. The number of faults. */
+int disk_check(struct disk *disk, void (*report)(void *context, const char *line), void *context);
+void disk_info(const struct disk *disk, struct disk_info *ret);
+uint64_t disk_size_bytes(const struct disk *disk);
+uint32_t disk_sector_bytes(const struct disk *disk);
+const char *disk_path(const struct disk *disk);
+struct disk *disk_parent(const struct disk *disk);
+/* Puts this child's data into its parent, which is opened for writing for it, and makes the parent what the child was. The child
+ * is then empty. Interrupted, it can be done again. Not while others use the disk. */
+int disk_commit(struct disk *disk, struct disk_error *error);
+
+static inline int disk_read(struct disk *disk, uint64_t offset, void *to, size_t bytes)
+{
+	return disk_readv(disk, offset, &(struct iovec){ to, bytes }, 1);
+}
+static inline int disk_write(struct disk *disk, uint64_t offset, const void *from, size_t bytes)
+{
+	return disk_writev(disk, offset, &(struct iovec){ (void *)(uintptr_t)from, bytes }, 1);
+}

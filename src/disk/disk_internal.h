@@ -1,0 +1,59 @@
+/* What a format provides to the disk in front of it. */
+#pragma once
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "disk.h"
+#include "file.h"
+
+/* Each format's own functions; requests are checked and within the disk when they arrive. */
+struct disk_driver {
+	int (*readv)(struct disk *disk, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes);
+	int (*writev)(struct disk *disk, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes);
+	int (*zero)(struct disk *disk, uint64_t offset, uint64_t bytes);
+	int (*flush)(struct disk *disk);
+	int (*resize)(struct disk *disk, uint64_t size_bytes);
+	int (*range)(struct disk *disk, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes);
+	int (*check)(struct disk *disk, void (*report)(void *context, const char *line), void *context);
+	void (*info)(const struct disk *disk, struct disk_info *ret);
+	int (*close)(struct disk *disk);
+};
+
+struct disk {
+	const struct disk_driver *driver;
+	char *path;
+	struct disk_file file;
+	bool write;
+	uint64_t size_bytes;
+	uint32_t sector_bytes;
+	struct disk *parent;
+	void *format; /* the driver's */
+};
+
+/* Fills *error ("PATH: ...") and returns `code`. */
+int disk_fail(struct disk_error *error, int code, const char *path, const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* raw.c, vhdx_open.c: disk->file is open; sets what it learns. */
+int raw_open(struct disk *disk, struct disk_error *error);
+int vhdx_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
+int vhdx_create(struct disk_file *file, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error);
+/* disk.c: a parent, for reading; options are the child's. */
+int disk_open_parent(const char *path, const struct disk_options *options, struct disk **ret, struct disk_error *error);
+/* On an open file; takes it over in any case. For tests of formats. */
+int disk_open_file(struct disk_file file, const char *path, const struct disk_options *options, struct disk **ret, struct disk_error *error);
+
+static inline uint64_t iov_bytes(const struct iovec *iov, int count)
+{
+	uint64_t bytes = 0;
+
+	while (count--)
+		bytes += iov++->iov_len;
+	return bytes;
+}
+
+enum { SLICE_IOVS = 64 };
+/* The part [at, at + bytes) of a vector, at most SLICE_IOVS pieces; *ret_bytes: how much of it fits. Its number of pieces. */
+int iov_slice(const struct iovec *iov, int count, uint64_t at, uint64_t bytes, struct iovec to[SLICE_IOVS], uint64_t *ret_bytes);
+void iov_zero(const struct iovec *iov, int count);

@@ -1,0 +1,114 @@
+/* A file of the host, cached, locked by an open file description lock (it survives neither a close nor kill -9). */
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { IOVS = 64 };
+
+static int fd_of(void *context) { return (int)(intptr_t)context; }
+
+/* Drops what is done from a copy of the vector. */
+static void advance(struct iovec *iov, int *first, int count, size_t done)
+{
+	while (*first < count && done >= iov[*first].iov_len)
+		done -= iov[(*first)++].iov_len;
+	if (*first < count) {
+		iov[*first].iov_base = (uint8_t *)iov[*first].iov_base + done;
+		iov[*first].iov_len -= done;
+	}
+}
+
+static int transfer(int fd, uint64_t offset, const struct iovec *iov, int count, bool write)
+{
+	while (count) {
+		struct iovec part[IOVS];
+		int n = count < IOVS ? count : IOVS, first = 0;
+
+		memcpy(part, iov, (size_t)n * sizeof(*iov));
+		advance(part, &first, n, 0);
+		while (first < n) {
+			ssize_t done = write ? pwritev(fd, part + first, n - first, (off_t)offset) : preadv(fd, part + first, n - first, (off_t)offset);
+
+			if (done < 0 && errno == EINTR)
+				continue;
+			if (done < 0)
+				return -errno;
+			if (!done && write)
+				return -ENOSPC;
+			if (!done) { /* the end: the rest is zero */
+				for (; first < n; first++)
+					memset(part[first].iov_base, 0, part[first].iov_len);
+				break;
+			}
+			offset += (uint64_t)done;
+			advance(part, &first, n, (size_t)done);
+		}
+		iov += n;
+		count -= n;
+	}
+	return 0;
+}
+
+static int os_readv(void *c, uint64_t offset, const struct iovec *iov, int count) { return transfer(fd_of(c), offset, iov, count, false); }
+static int os_writev(void *c, uint64_t offset, const struct iovec *iov, int count) { return transfer(fd_of(c), offset, iov, count, true); }
+static int os_flush(void *c) { return fdatasync(fd_of(c)) ? -errno : 0; }
+static int os_truncate(void *c, uint64_t bytes) { return ftruncate(fd_of(c), (off_t)bytes) ? -errno : 0; }
+
+static int os_discard(void *c, uint64_t offset, uint64_t bytes)
+{
+	static const uint8_t zeros[65536];
+
+	if (!fallocate(fd_of(c), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes))
+		return 0;
+	while (bytes) { /* a file system without holes */
+		size_t n = bytes < sizeof(zeros) ? bytes : sizeof(zeros);
+		int error = transfer(fd_of(c), offset, &(struct iovec){ (void *)(uintptr_t)zeros, n }, 1, true);
+
+		if (error)
+			return error;
+		offset += n;
+		bytes -= n;
+	}
+	return 0;
+}
+
+static int64_t os_size(void *c)
+{
+	struct stat st;
+
+	if (fstat(fd_of(c), &st))
+		return -errno;
+	return S_ISREG(st.st_mode) ? st.st_size : -ENOTSUP;
+}
+
+static void os_close(void *c) { close(fd_of(c)); }
+
+static const struct disk_file_ops os_ops = { os_readv, os_writev, os_flush, os_truncate, os_discard, os_size, os_close };
+
+static int lock(int fd, bool write)
+{
+	struct flock l = { .l_type = write ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
+
+	if (!fcntl(fd, F_OFD_SETLK, &l))
+		return 0;
+	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+static int finish(int fd, bool write, struct disk_file *ret)
+{
+	int error = fd < 0 ? -errno : lock(fd, write);
+
+	if (error && fd >= 0)
+		close(fd);
+	*ret = (struct disk_file){ &os_ops, (void *)(intptr_t)fd };
+	return error;
+}
+
+int disk_file_open(const char *path, bool write, struct disk_file *ret) { return finish(open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK), write, ret); }
+int disk_file_create(const char *path, struct disk_file *ret) { return finish(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), true, ret); }

@@ -1,0 +1,39 @@
+/*
+ * The file below a disk: bytes, flush, size. A table of functions, so that tests can cut the power.
+ *
+ * Reads beyond the end give zeros. All return 0 or -errno; interrupted and short transfers are finished here.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct disk_file_ops {
+	int (*readv)(void *context, uint64_t offset, const struct iovec *iov, int count);
+	int (*writev)(void *context, uint64_t offset, const struct iovec *iov, int count);
+	int (*flush)(void *context);
+	int (*truncate)(void *context, uint64_t bytes);
+	int (*discard)(void *context, uint64_t offset, uint64_t bytes); /* reads as zero afterwards, space given back where possible */
+	int64_t (*size)(void *context);
+	void (*close)(void *context);
+};
+
+struct disk_file { const struct disk_file_ops *ops; void *context; };
+
+/* -EBUSY: locked; a reader shares with readers, a writer with nobody. The lock goes with the process. */
+int disk_file_open(const char *path, bool write, struct disk_file *ret);
+/* -EEXIST: it is never written over. */
+int disk_file_create(const char *path, struct disk_file *ret);
+
+static inline int file_read(const struct disk_file *f, uint64_t offset, void *to, size_t bytes)
+{
+	return f->ops->readv(f->context, offset, &(struct iovec){ to, bytes }, 1);
+}
+static inline int file_write(const struct disk_file *f, uint64_t offset, const void *from, size_t bytes)
+{
+	return f->ops->writev(f->context, offset, &(struct iovec){ (void *)(uintptr_t)from, bytes }, 1);
+}
+static inline int file_flush(const struct disk_file *f) { return f->ops->flush(f->context); }
+static inline int64_t file_size(const struct disk_file *f) { return f->ops->size(f->context); }

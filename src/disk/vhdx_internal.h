@@ -1,0 +1,86 @@
+/*
+ * An open VHDX file.
+ *
+ *  1. Identity: the data identifier changes durably before the first changed sector after an open, the file identifier before any
+ *     change; both header copies then hold the same values (vhdx_begin()).
+ *  2. Blocks are mapped in memory at once; the file learns of it at a flush: payload synced, changed BAT and bitmap sectors logged and
+ *     synced, then written in place without a sync (vhdx_log.c). Two syncs a flush, none between flushes.
+ *  3. A block's place in the file reads as zero until its data is there, so that a mapping made durable early shows zeros, which is what
+ *     the block was; of a child the bits of a bitmap are set after the data they stand for is in the file.
+ *  4. Space that was freed is used again only after the flush that made the freeing durable.
+ *
+ * Locks, in this order: `flush` one flush at a time; `io` shared by reads and writes for as long as they last, alone for what moves
+ * or frees blocks; `map` for everything below it.
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "disk_internal.h"
+#include "vhdx_format.h"
+
+enum { BITMAP_BYTES = 1 << 20, BITMAP_PAGES = BITMAP_BYTES / 4096 };
+#define NO_SKIP 0xffffu
+
+struct vhdx_bitmap { uint8_t *bits; uint8_t dirty[BITMAP_PAGES / 8]; bool any_dirty; };
+
+struct vhdx_space { uint64_t *offset; size_t count, room; }; /* of blocks */
+
+struct vhdx {
+	struct disk *disk;
+	struct vhdx_header header; /* the current one */
+	int header_at;             /* which copy it is */
+	uint64_t bat_offset, metadata_offset;
+	uint32_t bat_bytes, metadata_bytes;
+	uint32_t block_bytes, sector_bytes, physical_bytes, chunk_ratio;
+	uint64_t blocks, entries, chunks;
+	bool fixed, has_parent;
+	struct guid disk_id, parent_id, parent_id2;
+	char *parent_path[3]; /* relative, volume, absolute; NULL: none */
+	uint32_t size_item_offset; /* in the metadata region */
+
+	pthread_mutex_t flush_lock, map;
+	pthread_rwlock_t io;
+	uint64_t flushes_begun, flushes_done;
+	uint64_t *bat;
+	uint8_t *bat_dirty; /* one bit for 4 KiB of it */
+	bool any_dirty, payload_dirty, begun, data_begun;
+	struct vhdx_bitmap *bitmap; /* one of each chunk, of a child */
+	uint64_t end_offset, file_bytes; /* where the next block goes; how long the file is */
+	struct vhdx_space freed, reusable;
+	uint16_t *skip; /* of a child, each block: how many parents say nothing about it; NO_SKIP: not known */
+	uint32_t log_at;
+	uint64_t log_sequence;
+	uint64_t syncs; /* counted for tests and benches */
+};
+
+static inline struct vhdx *vhdx_of(const struct disk *d) { return d->format; }
+static inline uint64_t vhdx_entry(const struct vhdx *v, uint64_t block) { return block + block / v->chunk_ratio; }
+static inline uint64_t vhdx_bitmap_entry(const struct vhdx *v, uint64_t chunk) { return (chunk + 1) * v->chunk_ratio + chunk; }
+static inline unsigned vhdx_state(uint64_t entry) { return entry & BAT_STATE; }
+static inline uint64_t vhdx_offset(uint64_t entry) { return entry & ~(VHDX_MIB - 1); }
+static inline bool vhdx_holds(uint64_t entry) { return vhdx_state(entry) >= BAT_PRESENT; }
+
+/* vhdx_log.c. Replay: on a file whose header names a log; true in *ret_replayed: what was read before holds no more. */
+int vhdx_replay(struct vhdx *v, bool *ret_replayed, struct disk_error *error);
+/* Before the first change since opening; data: of what a guest sees. */
+int vhdx_begin(struct vhdx *v, bool data);
+int vhdx_write_header(struct vhdx *v);
+/* Makes everything that has completed durable. */
+int vhdx_commit(struct vhdx *v);
+int vhdx_end(struct vhdx *v);
+int vhdx_sync(struct vhdx *v);
+
+/* vhdx_map.c, under `map` */
+void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value);
+/* A place for a block that reads as zero; 0 and -errno. */
+int vhdx_allocate(struct vhdx *v, uint64_t bytes, uint64_t *ret_offset);
+int vhdx_free(struct vhdx *v, uint64_t offset);
+/* The bits of a block's chunk, loaded; *ret may be NULL when the file has none (all zero) and `make` is not set. */
+int vhdx_bits(struct vhdx *v, uint64_t chunk, bool make, uint8_t **ret);
+void vhdx_set_bits(struct vhdx *v, uint64_t block, uint32_t first_sector, uint32_t count, bool set);
+/* From this sector of a block on: how many are alike, and whether this file has them. */
+int vhdx_run(struct vhdx *v, uint64_t block, uint32_t sector, uint32_t count, bool *ret_here, uint32_t *ret_count);
+
+/* vhdx_io.c */
+extern const struct disk_driver vhdx_driver;

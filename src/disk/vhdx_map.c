@@ -1,0 +1,155 @@
+/* The block allocation table and the sector bitmaps in memory, and the space of the file. */
+#include "vhdx_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define GROW_BYTES (64 * VHDX_MIB)
+
+void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value)
+{
+	v->bat[index] = value;
+	v->bat_dirty[index / 512 / 8] |= (uint8_t)(1 << (index / 512 & 7));
+	v->any_dirty = true;
+}
+
+/* ---- space ---- */
+
+static int push(struct vhdx_space *s, uint64_t offset)
+{
+	if (s->count == s->room) {
+		size_t room = s->room ? 2 * s->room : 64;
+		uint64_t *more = realloc(s->offset, room * sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		s->offset = more;
+		s->room = room;
+	}
+	s->offset[s->count++] = offset;
+	return 0;
+}
+
+int vhdx_free(struct vhdx *v, uint64_t offset) { return push(&v->freed, offset); }
+
+/* The file grows in large steps: its new part is zero, and costs nothing until it is written. */
+static int extend(struct vhdx *v, uint64_t to)
+{
+	uint64_t bytes = (to + GROW_BYTES - 1) / GROW_BYTES * GROW_BYTES;
+	int error;
+
+	if (to <= v->file_bytes)
+		return 0;
+	error = v->disk->file.ops->truncate(v->disk->file.context, bytes);
+	if (!error)
+		v->file_bytes = bytes;
+	return error;
+}
+
+int vhdx_allocate(struct vhdx *v, uint64_t bytes, uint64_t *ret)
+{
+	int error;
+
+	if (bytes == v->block_bytes && v->reusable.count) {
+		*ret = v->reusable.offset[v->reusable.count - 1];
+		error = v->disk->file.ops->discard(v->disk->file.context, *ret, bytes);
+		if (!error)
+			v->reusable.count--;
+		return error;
+	}
+	error = extend(v, v->end_offset + bytes);
+	if (error)
+		return error;
+	*ret = v->end_offset;
+	v->end_offset += bytes;
+	return 0;
+}
+
+/* ---- bitmaps ---- */
+
+int vhdx_bits(struct vhdx *v, uint64_t chunk, bool make, uint8_t **ret)
+{
+	struct vhdx_bitmap *b = &v->bitmap[chunk];
+	uint64_t index = vhdx_bitmap_entry(v, chunk), entry = v->bat[index], offset;
+	int error;
+
+	*ret = b->bits;
+	if (b->bits || (!vhdx_holds(entry) && !make))
+		return 0;
+	b->bits = calloc(1, BITMAP_BYTES);
+	if (!b->bits)
+		return -ENOMEM;
+	if (vhdx_holds(entry)) {
+		error = file_read(&v->disk->file, vhdx_offset(entry), b->bits, BITMAP_BYTES);
+	} else {
+		error = vhdx_allocate(v, BITMAP_BYTES, &offset);
+		if (!error)
+			vhdx_set_entry(v, index, offset | BAT_PRESENT);
+	}
+	if (error) {
+		free(b->bits);
+		b->bits = NULL;
+	}
+	*ret = b->bits;
+	return error;
+}
+
+static uint64_t first_bit(const struct vhdx *v, uint64_t block) { return block % v->chunk_ratio * (v->block_bytes / v->sector_bytes); }
+
+void vhdx_set_bits(struct vhdx *v, uint64_t block, uint32_t first, uint32_t count, bool set)
+{
+	struct vhdx_bitmap *b = &v->bitmap[block / v->chunk_ratio];
+	uint64_t bit = first_bit(v, block) + first;
+
+	for (uint64_t n = bit; n < bit + count;) {
+		uint8_t mask = (uint8_t)(1 << (n & 7));
+
+		if (!(n & 7) && bit + count - n >= 8) {
+			b->bits[n >> 3] = set ? 0xff : 0;
+			n += 8;
+			continue;
+		}
+		b->bits[n >> 3] = set ? b->bits[n >> 3] | mask : b->bits[n >> 3] & (uint8_t)~mask;
+		n++;
+	}
+	for (uint64_t page = bit >> 15; page <= (bit + count - 1) >> 15; page++)
+		b->dirty[page >> 3] |= (uint8_t)(1 << (page & 7));
+	b->any_dirty = v->any_dirty = true;
+}
+
+static bool bit_at(const uint8_t *bits, uint64_t n) { return bits[n >> 3] >> (n & 7) & 1; }
+
+int vhdx_run(struct vhdx *v, uint64_t block, uint32_t sector, uint32_t count, bool *ret_here, uint32_t *ret_count)
+{
+	uint64_t entry = v->bat[vhdx_entry(v, block)], bit = first_bit(v, block) + sector;
+	uint32_t n = 1;
+	uint8_t *bits;
+	int error;
+
+	*ret_here = vhdx_state(entry) == BAT_PRESENT;
+	*ret_count = count;
+	if (vhdx_state(entry) != BAT_PARTIAL)
+		return 0;
+	error = vhdx_bits(v, block / v->chunk_ratio, false, &bits);
+	if (error || !bits)
+		return error;
+	*ret_here = bit_at(bits, bit);
+	while (n < count) {
+		uint64_t at = bit + n;
+
+		if (!(at & 63) && count - n >= 64) { /* whole words of the one or the other */
+			uint64_t word;
+
+			memcpy(&word, bits + (at >> 3), 8);
+			if (word == (*ret_here ? ~0ull : 0)) {
+				n += 64;
+				continue;
+			}
+		}
+		if (bit_at(bits, at) != *ret_here)
+			break;
+		n++;
+	}
+	*ret_count = n;
+	return 0;
+}

@@ -1,0 +1,8 @@
+/* CRC-32C (Castagnoli), by the processor's instruction. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* crc: 0 to begin, or what the call for the bytes before returned. */
+uint32_t crc32c(uint32_t crc, const void *data, size_t bytes);
