@@ -6,4 +6,5 @@ enum { EXIT_USAGE = 64, EXIT_UNUSABLE = 65, EXIT_NO_ENGINE = 69, EXIT_FAULT = 70
 /* One line on stderr; returns code. */
 int complain(int code, const char *what, const char *where, const char *remedy);
 int verb_run(int argc, char **argv);
+int verb_disk(int argc, char **argv);
 int verb_doctor(void);

@@ -14,11 +14,13 @@ int main(int argc, char **argv)
 {
 	if (argc >= 2 && !strcmp(argv[1], "run"))
 		return verb_run(argc - 1, argv + 1);
+	if (argc >= 2 && !strcmp(argv[1], "disk"))
+		return verb_disk(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "doctor"))
 		return verb_doctor();
 	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
-		printf("usage: umbra run --kernel FILE ... | umbra doctor\nSee umbra run --help.\n");
+		printf("usage: umbra run --kernel FILE ... | umbra disk VERB ... | umbra doctor\nSee umbra run --help, umbra disk --help.\n");
 		return 0;
 	}
-	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra", "use run or doctor");
+	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra", "use run, disk or doctor");
 }

@@ -21,6 +21,9 @@ int disk_fail(struct disk_error *error, int code, const char *path, const char *
 	if (used >= 0 && (size_t)used < sizeof(error->text))
 		vsnprintf(error->text + used, sizeof(error->text) - (size_t)used, format, arguments);
 	va_end(arguments);
+	for (char *c = error->text; *c; c++) /* paths and more come out of files: nothing of them steers a terminal */
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = '?';
 	return code;
 }
 

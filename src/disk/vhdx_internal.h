@@ -37,7 +37,7 @@ struct vhdx {
 	bool fixed, has_parent;
 	struct guid disk_id, parent_id, parent_id2;
 	char *parent_path[3]; /* relative, volume, absolute; NULL: none */
-	uint32_t size_item_offset; /* in the metadata region */
+	struct guid next_data_id;  /* not zero: what the next change makes the data identifier (disk_commit()) */
 
 	pthread_mutex_t flush_lock, map;
 	pthread_rwlock_t io;
@@ -48,7 +48,9 @@ struct vhdx {
 	struct vhdx_bitmap *bitmap; /* one of each chunk, of a child */
 	uint64_t end_offset, file_bytes; /* where the next block goes; how long the file is */
 	struct vhdx_space freed, reusable;
-	uint16_t *skip; /* of a child, each block: how many parents say nothing about it; NO_SKIP: not known */
+	struct disk **ancestor; /* the parent, its parent, ... */
+	unsigned ancestors;
+	uint16_t *skip; /* of a child, each block: how many ancestors say nothing about it; NO_SKIP: not known */
 	uint32_t log_at;
 	uint64_t log_sequence;
 	uint64_t syncs; /* counted for tests and benches */
@@ -70,6 +72,19 @@ int vhdx_write_header(struct vhdx *v);
 int vhdx_commit(struct vhdx *v);
 int vhdx_end(struct vhdx *v);
 int vhdx_sync(struct vhdx *v);
+struct vhdx_sector { uint64_t file_offset; uint8_t data[4096]; };
+/* These sectors change together, and durably; a sector at most once. After vhdx_begin(); under `flush`. */
+int vhdx_write_sectors(struct vhdx *v, const struct vhdx_sector *sectors, size_t count);
+
+/* vhdx_items.c: metadata items by id. Read: a copy, to be freed; -ENOENT. */
+int vhdx_read_item(struct vhdx *v, struct guid id, bool user, uint8_t **ret_value, uint32_t *ret_bytes);
+/* Replaces or adds an item, whole or not at all. -ENOSPC: the region is full. */
+int vhdx_write_item(struct vhdx *v, struct guid id, uint32_t flags, const void *value, uint32_t bytes);
+int vhdx_resize(struct disk *disk, uint64_t size_bytes);
+/* A locator that names these as parent data identifiers (the second: zero for none), with the paths of `parent`. */
+int vhdx_make_locator(const char *child_path, const char *parent_path, struct guid id, struct guid id2, uint8_t **ret_value, uint32_t *ret_bytes);
+/* vhdx_map.c: of the whole file, in MiB steps at its end. */
+int vhdx_extend(struct vhdx *v, uint64_t to);
 
 /* vhdx_map.c, under `map` */
 void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value);

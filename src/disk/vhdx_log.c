@@ -65,7 +65,7 @@ int vhdx_begin(struct vhdx *v, bool data)
 		v->log_sequence = 1;
 	}
 	if (data)
-		v->header.data_write = guid_new();
+		v->header.data_write = guid_is_zero(v->next_data_id) ? guid_new() : v->next_data_id;
 	error = write_both(v);
 	if (error) {
 		before.sequence = v->header.sequence; /* one copy may be there: numbers only grow */
@@ -94,14 +94,13 @@ int vhdx_end(struct vhdx *v)
 
 /* ---- writing ---- */
 
-struct sector { uint64_t file_offset; uint8_t data[4096]; };
-struct batch { struct sector *sector; size_t count, room; };
+struct batch { struct vhdx_sector *sector; size_t count, room; };
 
-static struct sector *add(struct batch *b, uint64_t file_offset)
+static struct vhdx_sector *add(struct batch *b, uint64_t file_offset)
 {
 	if (b->count == b->room) {
 		size_t room = b->room ? 2 * b->room : 16;
-		struct sector *more = realloc(b->sector, room * sizeof(*more));
+		struct vhdx_sector *more = realloc(b->sector, room * sizeof(*more));
 
 		if (!more)
 			return NULL;
@@ -116,7 +115,7 @@ static struct sector *add(struct batch *b, uint64_t file_offset)
 static int collect(struct vhdx *v, struct batch *b)
 {
 	for (uint64_t n = 0; n < (v->entries + 511) / 512; n++) {
-		struct sector *s;
+		struct vhdx_sector *s;
 		uint64_t left = v->entries - n * 512;
 
 		if (!(v->bat_dirty[n / 8] >> (n & 7) & 1))
@@ -129,7 +128,7 @@ static int collect(struct vhdx *v, struct batch *b)
 	}
 	for (uint64_t chunk = 0; v->bitmap && chunk < v->chunks; chunk++)
 		for (unsigned page = 0; v->bitmap[chunk].any_dirty && page < BITMAP_PAGES; page++) {
-			struct sector *s;
+			struct vhdx_sector *s;
 
 			if (!(v->bitmap[chunk].dirty[page / 8] >> (page & 7) & 1))
 				continue;
@@ -163,7 +162,7 @@ static int write_ring(struct vhdx *v, uint32_t at, const uint8_t *from, size_t b
 }
 
 /* One entry with these sectors, its tail at itself. */
-static int write_entry(struct vhdx *v, const struct sector *s, size_t count)
+static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count)
 {
 	size_t head = descriptor_sectors(count) * 4096, bytes = head + count * 4096;
 	uint8_t *entry = calloc(1, bytes);
@@ -173,7 +172,8 @@ static int write_entry(struct vhdx *v, const struct sector *s, size_t count)
 	if (!entry)
 		return -ENOMEM;
 	*h = (struct vhdx_log_head){ .signature = VHDX_LOGE, .bytes = (uint32_t)bytes, .tail = v->log_at, .sequence = v->log_sequence,
-				     .descriptors = (uint32_t)count, .log = v->header.log, .flushed_file_bytes = v->file_bytes, .last_file_bytes = v->file_bytes };
+				     .descriptors = (uint32_t)count, .log = v->header.log, .flushed_file_bytes = v->file_bytes / VHDX_MIB * VHDX_MIB,
+				     .last_file_bytes = (v->file_bytes + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB };
 	for (size_t n = 0; n < count; n++) {
 		struct vhdx_descriptor d = { .signature = VHDX_DESC, .file_offset = s[n].file_offset, .sequence = v->log_sequence };
 		struct vhdx_data_sector *data = (struct vhdx_data_sector *)(void *)(entry + head + n * 4096);
@@ -197,7 +197,7 @@ static int write_entry(struct vhdx *v, const struct sector *s, size_t count)
 }
 
 /* Logged, durable, then in place. The sync before it has been made. */
-static int write_part(struct vhdx *v, const struct sector *s, size_t count)
+static int write_part(struct vhdx *v, const struct vhdx_sector *s, size_t count)
 {
 	int error = write_entry(v, s, count);
 
@@ -224,6 +224,13 @@ static int write_batch(struct vhdx *v, const struct batch *b)
 		done += n;
 	}
 	return error;
+}
+
+int vhdx_write_sectors(struct vhdx *v, const struct vhdx_sector *sectors, size_t count)
+{
+	int error = vhdx_sync(v);
+
+	return error ? error : write_part(v, sectors, count);
 }
 
 /* What was freed before the flush that is done now may be used again. */
@@ -361,11 +368,11 @@ static bool is_complete(const uint8_t *entry)
 		if (d.sequence != h->sequence || d.file_offset % 4096 || d.file_offset < VHDX_REGION_OFFSET(0))
 			return false;
 		if (d.signature == VHDX_ZERO) {
-			if (d.leading % 4096 || d.leading > UINT64_MAX - d.file_offset || d.file_offset + d.leading > h->last_file_bytes)
+			if (d.leading % 4096 || d.file_offset > h->last_file_bytes || d.leading > h->last_file_bytes - d.file_offset)
 				return false;
 			continue;
 		}
-		if (d.signature != VHDX_DESC || at + 4096 > h->bytes || d.file_offset + 4096 > h->last_file_bytes)
+		if (d.signature != VHDX_DESC || at + 4096 > h->bytes || d.file_offset >= h->last_file_bytes)
 			return false;
 		memcpy(&s, entry + at, sizeof(s));
 		at += 4096;
@@ -409,7 +416,6 @@ static struct run follow(struct log *l, uint32_t at)
 
 static int apply(struct vhdx *v, const uint8_t *entry)
 {
-	static const uint8_t zeros[4096];
 	const struct vhdx_log_head *h = (const struct vhdx_log_head *)(const void *)entry;
 	size_t at = descriptor_sectors(h->descriptors) * 4096;
 	int error = 0;
@@ -420,8 +426,11 @@ static int apply(struct vhdx *v, const uint8_t *entry)
 
 		memcpy(&d, entry + 64 + n * sizeof(d), sizeof(d));
 		if (d.signature == VHDX_ZERO) {
-			for (uint64_t done = 0; done < d.leading && !error; done += 4096)
-				error = file_write(&v->disk->file, d.file_offset + done, zeros, sizeof(zeros));
+			/* what lies beyond the end is zero anyway */
+			uint64_t end = (uint64_t)file_size(&v->disk->file), left = d.file_offset < end ? end - d.file_offset : 0;
+
+			if (left && d.leading)
+				error = v->disk->file.ops->discard(v->disk->file.context, d.file_offset, d.leading < left ? d.leading : left);
 			continue;
 		}
 		memcpy(sector, entry + at, sizeof(sector));

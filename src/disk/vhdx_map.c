@@ -33,7 +33,7 @@ static int push(struct vhdx_space *s, uint64_t offset)
 int vhdx_free(struct vhdx *v, uint64_t offset) { return push(&v->freed, offset); }
 
 /* The file grows in large steps: its new part is zero, and costs nothing until it is written. */
-static int extend(struct vhdx *v, uint64_t to)
+int vhdx_extend(struct vhdx *v, uint64_t to)
 {
 	uint64_t bytes = (to + GROW_BYTES - 1) / GROW_BYTES * GROW_BYTES;
 	int error;
@@ -57,7 +57,7 @@ int vhdx_allocate(struct vhdx *v, uint64_t bytes, uint64_t *ret)
 			v->reusable.count--;
 		return error;
 	}
-	error = extend(v, v->end_offset + bytes);
+	error = vhdx_extend(v, v->end_offset + bytes);
 	if (error)
 		return error;
 	*ret = v->end_offset;

@@ -172,7 +172,6 @@ enum hv_status work_cancel(struct hv_partition *p, uint64_t id);
 void work_deliver_waiting(struct hv_partition *p);
 /* One piece of an operation, at most a few pages; without the lock. */
 enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *w, uint64_t at, size_t bytes, uint64_t *result);
-uint32_t work_crc32c(uint32_t crc, const uint8_t *data, size_t bytes);
 
 /* umbra.c, ring.c */
 enum { UMBRA_VERSION_1_0 = 0x10000, UMBRA_VERSION_1_1 = 0x10001, UMBRA_NEWEST = UMBRA_VERSION_1_1, UMBRA_OLDEST = UMBRA_VERSION_1_0 };

@@ -16,6 +16,8 @@
  */
 #include "hv_internal.h"
 
+#include "../lib/crc32c.h"
+
 enum { PIECE_BYTES = 64 << 10 };
 
 struct work_request *work_find(struct hv_partition *p, uint64_t id)
@@ -104,21 +106,6 @@ enum hv_status work_cancel(struct hv_partition *p, uint64_t id)
 
 /* ---- operations ---- */
 
-uint32_t work_crc32c(uint32_t crc, const uint8_t *data, size_t bytes)
-{
-	uint64_t c = ~crc;
-
-	for (; bytes >= 8; data += 8, bytes -= 8) {
-		uint64_t v;
-
-		memcpy(&v, data, 8);
-		__asm__("crc32q %1, %0" : "+r"(c) : "r"(v));
-	}
-	for (; bytes; data++, bytes--)
-		__asm__("crc32b %1, %0" : "+r"(c) : "rm"(*data));
-	return ~(uint32_t)c;
-}
-
 /* One page at gpa. */
 static int on_page(struct hv_partition *p, const struct work_parameters *w, uint64_t gpa, uint64_t to_gpa, uint64_t *result)
 {
@@ -145,7 +132,7 @@ static int on_page(struct hv_partition *p, const struct work_parameters *w, uint
 		break;
 	case WORK_CHECKSUM:
 		error = guest_memory_read(m, gpa, page, sizeof(page));
-		*result = work_crc32c((uint32_t)*result, page, sizeof(page));
+		*result = crc32c((uint32_t)*result, page, sizeof(page));
 		break;
 	default: break;
 	}

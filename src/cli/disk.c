@@ -1,0 +1,564 @@
+/* umbra disk: the verbs on disk files. Sizes as 512M; formats are said, never guessed: vhdx unless --format says raw. */
+#include "../disk/disk.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+static const char help[] =
+	"usage: umbra disk create FILE --size S [--format vhdx|raw] [--block-size B] [--sector-size 512|4096] [--fixed]\n"
+	"       umbra disk create FILE --parent PARENT [--block-size B]\n"
+	"       umbra disk info|check|map FILE [--json] [--chain]\n"
+	"       umbra disk read FILE --offset N --length N > DATA        umbra disk write FILE --offset N [--from DATA]\n"
+	"       umbra disk convert SOURCE TARGET [--from vhdx|raw] [--to vhdx|raw] [--block-size B] [--fixed]\n"
+	"       umbra disk compare FILE OTHER [--format F] [--other-format F]\n"
+	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    umbra disk commit CHILD\n"
+	"A parent is looked for where its child says, and must lie under the child's directory or a --parents PLACE (may be repeated).\n"
+	"A whole SIZE is a number with K, M, G or T after it. Ends 0; 64 usage; 65 unusable file, or a parent that has changed; 78 a parent\n"
+	"that is not allowed; compare: 1 when the contents differ.\n";
+
+enum { EXIT_POLICY = 78, PLACES = 16 };
+#define COPY_BYTES (1u << 20)
+
+struct arguments {
+	const char *file, *other, *parent, *from, *to, *format, *other_format;
+	uint64_t size, block, sector, offset, length;
+	bool has_size, has_offset, has_length, fixed, json, chain;
+	const char *places[PLACES + 1];
+	unsigned place_count;
+};
+
+/* ---- arguments ---- */
+
+static bool parse_size(const char *text, uint64_t *ret)
+{
+	char *end;
+	unsigned long long v;
+	unsigned shift;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	v = strtoull(text, &end, 10);
+	shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : *end == 'T' ? 40 : 0;
+	if (errno || (shift && end[1]) || (!shift && *end) || v > UINT64_MAX >> shift)
+		return false;
+	*ret = v << shift;
+	return true;
+}
+
+static int bad_size(const char *text) { return complain(EXIT_USAGE, "not a size", text, "say for example 4G"); }
+
+static int parse(int argc, char **argv, struct arguments *a)
+{
+	static const struct option longs[] = {
+		{ "size", 1, 0, 's' }, { "block-size", 1, 0, 'b' }, { "sector-size", 1, 0, 'S' }, { "parent", 1, 0, 'p' }, { "parents", 1, 0, 'P' },
+		{ "from", 1, 0, 'f' }, { "to", 1, 0, 't' }, { "format", 1, 0, 'F' }, { "other-format", 1, 0, 'O' }, { "offset", 1, 0, 'o' },
+		{ "length", 1, 0, 'l' }, { "fixed", 0, 0, 'x' }, { "json", 0, 0, 'j' }, { "chain", 0, 0, 'c' }, { "help", 0, 0, 'h' }, { 0 },
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		bool good = true;
+
+		switch (c) {
+		case 's': good = a->has_size = parse_size(optarg, &a->size); break;
+		case 'b': good = parse_size(optarg, &a->block); break;
+		case 'S': good = parse_size(optarg, &a->sector); break;
+		case 'o': good = a->has_offset = parse_size(optarg, &a->offset); break;
+		case 'l': good = a->has_length = parse_size(optarg, &a->length); break;
+		case 'p': a->parent = optarg; break;
+		case 'P':
+			if (a->place_count == PLACES)
+				return complain(EXIT_USAGE, "more places than 16", optarg, "name a directory above them");
+			a->places[a->place_count++] = optarg;
+			break;
+		case 'f': a->from = optarg; break;
+		case 't': a->to = optarg; break;
+		case 'F': a->format = optarg; break;
+		case 'O': a->other_format = optarg; break;
+		case 'x': a->fixed = true; break;
+		case 'j': a->json = true; break;
+		case 'c': a->chain = true; break;
+		case 'h': fputs(help, stdout); exit(0);
+		default: return EXIT_USAGE;
+		}
+		if (!good)
+			return bad_size(optarg);
+	}
+	if (optind < argc)
+		a->file = argv[optind++];
+	if (optind < argc)
+		a->other = argv[optind++];
+	if (optind < argc)
+		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra disk --help");
+	return a->file ? 0 : complain(EXIT_USAGE, "no file given", "disk", "see umbra disk --help");
+}
+
+static int parse_format(const char *text, enum disk_format *ret)
+{
+	if (!text || !strcmp(text, "vhdx"))
+		return *ret = DISK_VHDX, 0;
+	if (!strcmp(text, "raw"))
+		return *ret = DISK_RAW, 0;
+	return complain(EXIT_USAGE, "not a format", text, "say vhdx or raw");
+}
+
+/* ---- errors ---- */
+
+static const char *remedy(int error)
+{
+	switch (error) {
+	case -ESTALE: return "open it with the parent it was made on, or make a new child";
+	case -EPERM: return "allow the parent's place with --parents";
+	case -EBUSY: return "try again when it is free";
+	case -EUCLEAN: return "open it for writing once";
+	case -ENOENT: return "name a file that is there, or the place of its parent with --parents";
+	case -EEXIST: return "name a new file";
+	case -EBADMSG: return "restore it from a copy";
+	default: return "see umbra disk --help";
+	}
+}
+
+static int refuse(int error, const struct disk_error *e)
+{
+	int code = error == -EPERM ? EXIT_POLICY : error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE;
+
+	fprintf(stderr, "umbra: %s; %s\n", e->text, remedy(error));
+	return code;
+}
+
+static int io_failed(const char *path, int error) { return complain(EXIT_UNUSABLE, strerror(-error), path, remedy(error)); }
+
+static int open_disk(const struct arguments *a, const char *path, const char *format, bool write, struct disk **ret)
+{
+	struct disk_options o = { .write = write, .parents = a->place_count ? a->places : NULL };
+	struct disk_error e;
+	int error = parse_format(format, &o.format);
+
+	if (error)
+		return error;
+	error = disk_open(path, &o, ret, &e);
+	return error ? refuse(error, &e) : 0;
+}
+
+static int close_disk(struct disk *d, int code)
+{
+	char path[256];
+	int error;
+
+	snprintf(path, sizeof(path), "%s", disk_path(d));
+	error = disk_close(d);
+	return code ? code : error ? io_failed(path, error) : 0;
+}
+
+/* ---- progress on a terminal ---- */
+
+struct progress { uint64_t all, shown; struct timespec begin; bool on; };
+
+static double seconds_since(const struct timespec *t)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)(now.tv_sec - t->tv_sec) + (double)(now.tv_nsec - t->tv_nsec) / 1e9;
+}
+
+static void progress_begin(struct progress *p, uint64_t all)
+{
+	*p = (struct progress){ .all = all, .on = isatty(STDERR_FILENO) };
+	clock_gettime(CLOCK_MONOTONIC, &p->begin);
+}
+
+static void progress_show(struct progress *p, uint64_t done)
+{
+	double seconds = seconds_since(&p->begin), rate = seconds > 0 ? (double)done / seconds : 0;
+
+	if (!p->on || (done < p->all && done - p->shown < p->all / 200 + 1))
+		return;
+	p->shown = done;
+	fprintf(stderr, "\r%5.1f %%  %6.0f MiB/s  %4.0f s left ", 100.0 * (double)done / (double)p->all, rate / 1048576,
+		rate > 0 ? (double)(p->all - done) / rate : 0);
+	if (done == p->all)
+		fputc('\n', stderr);
+}
+
+/* ---- verbs ---- */
+
+static int verb_create(struct arguments *a)
+{
+	struct disk_create what = { .size_bytes = a->size, .block_bytes = (uint32_t)a->block, .logical_sector_bytes = (uint32_t)a->sector, .fixed = a->fixed,
+				    .parent = a->parent };
+	struct disk_error e;
+	int error = parse_format(a->format, &what.format);
+
+	if (error)
+		return error;
+	if (a->has_size == (a->parent != NULL))
+		return complain(EXIT_USAGE, "either a size or a parent", a->file, "say --size S or --parent FILE");
+	if (a->block > UINT32_MAX || a->sector > UINT32_MAX)
+		return complain(EXIT_USAGE, "a block or sector size that no format has", a->file, "see umbra disk --help");
+	error = disk_create(a->file, &what, &e);
+	return error ? refuse(error, &e) : 0;
+}
+
+static json_t *id_json(struct guid id)
+{
+	char text[GUID_TEXT_BYTES];
+
+	guid_print(id, text);
+	return json_string(text);
+}
+
+static json_t *info_json(const struct disk *d)
+{
+	struct disk_info i;
+	json_t *j;
+
+	disk_info(d, &i);
+	j = json_pack("{s:s%, s:s, s:I, s:I, s:I, s:i, s:i}", "file", disk_path(d), strlen(disk_path(d)), "format", i.format == DISK_VHDX ? "vhdx" : "raw", "size",
+		      (json_int_t)i.size_bytes, "file-size", (json_int_t)i.file_bytes, "allocated", (json_int_t)i.allocated_bytes, "logical-sector-size",
+		      (int)i.logical_sector_bytes, "physical-sector-size", (int)i.physical_sector_bytes);
+	if (!j || i.format != DISK_VHDX)
+		return j;
+	json_object_set_new(j, "type", json_string(i.has_parent ? "differencing" : i.fixed ? "fixed" : "dynamic"));
+	json_object_set_new(j, "block-size", json_integer(i.block_bytes));
+	json_object_set_new(j, "blocks", json_integer((json_int_t)i.blocks));
+	json_object_set_new(j, "blocks-present", json_integer((json_int_t)i.blocks_present));
+	json_object_set_new(j, "file-id", id_json(i.file_id));
+	json_object_set_new(j, "data-id", id_json(i.data_id));
+	json_object_set_new(j, "disk-id", id_json(i.disk_id));
+	if (i.has_parent)
+		json_object_set_new(j, "parent-data-id", id_json(i.parent_data_id));
+	return j;
+}
+
+/* A value may be a path that a file told us. */
+static void print_line(const char *key, const char *value)
+{
+	printf("%-22s ", key);
+	for (; *value; value++)
+		putchar((unsigned char)*value < 0x20 || *value == 0x7f ? '?' : *value);
+	putchar('\n');
+}
+
+/* The same keys for people, one a line. */
+static void print_plain(const json_t *j)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)j, key, value)
+	{
+		if (json_is_integer(value))
+			printf("%-22s %lld\n", key, (long long)json_integer_value(value));
+		else
+			print_line(key, json_string_value(value));
+	}
+}
+
+static int verb_info(struct arguments *a)
+{
+	struct disk *d;
+	int code = open_disk(a, a->file, a->format, false, &d);
+	json_t *all;
+
+	if (code)
+		return code;
+	all = json_array();
+	for (const struct disk *at = d; at; at = a->chain ? disk_parent(at) : NULL)
+		json_array_append_new(all, info_json(at));
+	if (a->json) {
+		json_dumpf(a->chain ? all : json_array_get(all, 0), stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+		puts("");
+	} else {
+		for (size_t n = 0; n < json_array_size(all); n++) {
+			printf("%s", n ? "\n" : "");
+			print_plain(json_array_get(all, n));
+		}
+	}
+	json_decref(all);
+	return close_disk(d, 0);
+}
+
+static void print_fault(void *context, const char *line) { printf("%s: %s\n", (const char *)context, line); }
+
+static int verb_check(struct arguments *a)
+{
+	struct disk *d;
+	int code = open_disk(a, a->file, a->format, false, &d), faults = 0;
+
+	if (code)
+		return code;
+	for (struct disk *at = d; at; at = a->chain ? disk_parent(at) : NULL)
+		faults += disk_check(at, print_fault, (void *)(uintptr_t)disk_path(at));
+	if (!faults)
+		printf("%s: no fault%s\n", a->file, disk_parent(d) ? ", and its parents are what it was made on" : "");
+	return close_disk(d, faults ? EXIT_UNUSABLE : 0);
+}
+
+static int verb_map(struct arguments *a)
+{
+	static const char *const kinds[] = { "parent", "zero", "data" };
+	struct disk *d;
+	int code = open_disk(a, a->file, a->format, false, &d), error = 0;
+	json_t *all = json_array();
+	uint64_t n = 0;
+
+	for (uint64_t at = 0; !code && !error && at < disk_size_bytes(d); at += n) {
+		enum disk_range_kind kind;
+
+		error = disk_range(d, at, disk_size_bytes(d) - at, &kind, &n);
+		if (!error && a->json)
+			json_array_append_new(all, json_pack("{s:I, s:I, s:s}", "start", (json_int_t)at, "length", (json_int_t)n, "kind", kinds[kind]));
+		else if (!error)
+			printf("%16lu %16lu %s\n", at, n, kinds[kind]);
+	}
+	if (!code && a->json) {
+		json_dumpf(all, stdout, JSON_INDENT(1));
+		puts("");
+	}
+	json_decref(all);
+	return code ? code : close_disk(d, error ? io_failed(a->file, error) : 0);
+}
+
+static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
+{
+	for (uint64_t done = 0; done < a->length;) {
+		size_t n = a->length - done < COPY_BYTES ? a->length - done : COPY_BYTES;
+		int error = disk_read(d, a->offset + done, buffer, n);
+
+		if (error)
+			return io_failed(a->file, error);
+		if (fwrite(buffer, 1, n, stdout) != n)
+			return complain(EXIT_UNUSABLE, strerror(errno), "standard output", "make room");
+		done += n;
+	}
+	return fflush(stdout) ? complain(EXIT_UNUSABLE, strerror(errno), "standard output", "make room") : 0;
+}
+
+static int verb_read(struct arguments *a)
+{
+	struct disk *d;
+	int code = open_disk(a, a->file, a->format, false, &d);
+	uint8_t *buffer = malloc(COPY_BYTES);
+
+	if (!code && !a->has_length)
+		a->length = a->offset < disk_size_bytes(d) ? disk_size_bytes(d) - a->offset : 0;
+	if (!code)
+		code = close_disk(d, copy_out(d, a, buffer));
+	free(buffer);
+	return code;
+}
+
+static int copy_in(struct disk *d, const struct arguments *a, FILE *from, uint8_t *buffer)
+{
+	uint64_t at = a->offset;
+	size_t n;
+
+	while ((n = fread(buffer, 1, COPY_BYTES, from))) {
+		size_t whole = (n + disk_sector_bytes(d) - 1) / disk_sector_bytes(d) * disk_sector_bytes(d);
+		int error = 0;
+
+		if (whole != n) /* the rest of the last sector stays as it is */
+			error = disk_read(d, at + whole - disk_sector_bytes(d), buffer + COPY_BYTES, disk_sector_bytes(d));
+		if (whole != n && !error)
+			memcpy(buffer + n, buffer + COPY_BYTES + n % disk_sector_bytes(d), whole - n);
+		if (!error)
+			error = disk_write(d, at, buffer, whole);
+		if (error)
+			return io_failed(a->file, error);
+		at += n;
+	}
+	return ferror(from) ? complain(EXIT_UNUSABLE, strerror(errno), a->from ? a->from : "standard input", "name a file that can be read") : 0;
+}
+
+static int verb_write(struct arguments *a)
+{
+	FILE *from = a->from ? fopen(a->from, "rb") : stdin;
+	uint8_t *buffer = malloc(COPY_BYTES + 4096);
+	struct disk *d;
+	int code;
+
+	if (!from) {
+		free(buffer);
+		return complain(EXIT_UNUSABLE, strerror(errno), a->from, "name a file that can be read");
+	}
+	code = open_disk(a, a->file, a->format, true, &d);
+	if (!code)
+		code = close_disk(d, copy_in(d, a, from, buffer));
+	if (a->from)
+		fclose(from);
+	free(buffer);
+	return code;
+}
+
+static bool is_zero(const uint8_t *at, size_t bytes) { return !at[0] && !memcmp(at, at + 1, bytes - 1); }
+
+/* Everything that is not zero. */
+static int copy_disk(struct disk *from, struct disk *to)
+{
+	uint8_t *buffer = malloc(COPY_BYTES);
+	uint64_t all = disk_size_bytes(from), n;
+	struct progress p;
+	int error = buffer ? 0 : -ENOMEM;
+
+	progress_begin(&p, all);
+	for (uint64_t at = 0; at < all && !error; at += n) {
+		enum disk_range_kind kind;
+
+		error = disk_range(from, at, all - at, &kind, &n);
+		if (!error && kind != DISK_RANGE_ZERO) {
+			n = n < COPY_BYTES ? n : COPY_BYTES;
+			error = disk_read(from, at, buffer, n);
+			for (uint64_t piece = 0; piece < n && !error; piece += 65536) {
+				uint64_t bytes = n - piece < 65536 ? n - piece : 65536;
+
+				if (!is_zero(buffer + piece, bytes))
+					error = disk_write(to, at + piece, buffer + piece, bytes);
+			}
+		}
+		if (!error)
+			progress_show(&p, at + n);
+	}
+	free(buffer);
+	return error;
+}
+
+static int verb_convert(struct arguments *a)
+{
+	struct disk_create what = { .fixed = a->fixed, .block_bytes = (uint32_t)a->block };
+	struct disk *from, *to;
+	struct disk_error e;
+	int code = a->other ? open_disk(a, a->file, a->from, false, &from) : complain(EXIT_USAGE, "no target given", a->file, "see umbra disk --help"), error;
+
+	if (code)
+		return code;
+	what.size_bytes = disk_size_bytes(from);
+	what.logical_sector_bytes = disk_sector_bytes(from);
+	code = parse_format(a->to, &what.format);
+	error = code ? 0 : disk_create(a->other, &what, &e);
+	if (error)
+		code = refuse(error, &e);
+	if (!code) {
+		code = open_disk(a, a->other, a->to, true, &to);
+		error = code ? 0 : copy_disk(from, to);
+		if (!code)
+			code = close_disk(to, error ? io_failed(a->file, error) : 0);
+		if (code)
+			unlink(a->other); /* half a copy is none */
+	}
+	return close_disk(from, code);
+}
+
+static int compare(struct disk *one, struct disk *other, uint64_t *ret_at)
+{
+	uint8_t *buffer = malloc(2 * (size_t)COPY_BYTES);
+	uint64_t all = disk_size_bytes(one);
+	struct progress p;
+	int error = buffer ? 0 : -ENOMEM, differ = 0;
+
+	progress_begin(&p, all);
+	for (uint64_t at = 0, n; at < all && !error && !differ; at += n) {
+		n = all - at < COPY_BYTES ? all - at : COPY_BYTES;
+		error = disk_read(one, at, buffer, n);
+		if (!error)
+			error = disk_read(other, at, buffer + COPY_BYTES, n);
+		differ = !error && memcmp(buffer, buffer + COPY_BYTES, n);
+		for (*ret_at = at; differ && buffer[*ret_at - at] == buffer[*ret_at - at + COPY_BYTES];)
+			++*ret_at;
+		progress_show(&p, at + n);
+	}
+	free(buffer);
+	return error ? error : differ;
+}
+
+static int verb_compare(struct arguments *a)
+{
+	struct disk *one, *other;
+	uint64_t at = 0;
+	int code = a->other ? open_disk(a, a->file, a->format, false, &one) : complain(EXIT_USAGE, "no other file given", a->file, "see umbra disk --help"), result;
+
+	if (code)
+		return code;
+	code = open_disk(a, a->other, a->other_format ? a->other_format : a->format, false, &other);
+	if (code)
+		return close_disk(one, code);
+	if (disk_size_bytes(one) != disk_size_bytes(other)) {
+		printf("sizes differ: %lu and %lu\n", disk_size_bytes(one), disk_size_bytes(other));
+		code = 1;
+	} else {
+		result = compare(one, other, &at);
+		code = result < 0 ? io_failed(a->file, result) : result;
+		if (result == 1)
+			printf("contents differ from byte %lu on\n", at);
+	}
+	return close_disk(one, close_disk(other, code));
+}
+
+static int verb_resize(struct arguments *a)
+{
+	struct disk *d;
+	int code = a->has_size ? open_disk(a, a->file, a->format, true, &d) : complain(EXIT_USAGE, "no size given", a->file, "say --size S"), error;
+
+	if (code)
+		return code;
+	error = disk_resize(d, a->size);
+	if (error == -EBUSY)
+		code = complain(EXIT_UNUSABLE, "holds data beyond that size", a->file, "name a larger size");
+	else if (error)
+		code = io_failed(a->file, error);
+	return close_disk(d, code);
+}
+
+static int verb_snapshot(struct arguments *a)
+{
+	struct disk_create what = { .format = DISK_VHDX, .parent = a->file };
+	struct disk_error e;
+	int error;
+
+	if (!a->other)
+		return complain(EXIT_USAGE, "no child given", a->file, "say umbra disk snapshot FILE CHILD");
+	error = disk_create(a->other, &what, &e);
+	return error ? refuse(error, &e) : 0;
+}
+
+static int verb_commit(struct arguments *a)
+{
+	struct disk_error e = { "" };
+	struct disk *d;
+	int code = open_disk(a, a->file, NULL, true, &d), error;
+
+	if (code)
+		return code;
+	error = disk_commit(d, &e);
+	return close_disk(d, error ? refuse(error, &e) : 0);
+}
+
+int verb_disk(int argc, char **argv)
+{
+	static const struct { const char *name; int (*verb)(struct arguments *a); } verbs[] = {
+		{ "create", verb_create }, { "info", verb_info }, { "check", verb_check }, { "map", verb_map }, { "read", verb_read }, { "write", verb_write },
+		{ "convert", verb_convert }, { "compare", verb_compare }, { "resize", verb_resize }, { "snapshot", verb_snapshot }, { "commit", verb_commit },
+	};
+	struct arguments a = { 0 };
+	int code;
+
+	if (argc >= 2 && !strcmp(argv[1], "--help")) {
+		fputs(help, stdout);
+		return 0;
+	}
+	for (size_t n = 0; argc >= 2 && n < sizeof(verbs) / sizeof(verbs[0]); n++)
+		if (!strcmp(argv[1], verbs[n].name)) {
+			code = parse(argc - 1, argv + 1, &a);
+			return code ? code : verbs[n].verb(&a);
+		}
+	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "disk", "see umbra disk --help");
+}

@@ -1,0 +1,529 @@
+/*
+ * Opening a VHDX file: what it says of itself is checked here, once, so that the rest may rely on it. After vhdx_open():
+ *
+ *  1. Regions, log and blocks lie in the file and do not overlap; every BAT entry has a state that the format knows.
+ *  2. Sizes are within the format's limits, so that no sum or product of them overflows.
+ *  3. A child's parent is open, allowed, and the one that the child was made on: its data identifier is the child's link.
+ *
+ * What the format marks as required and this does not know is refused. Equal sequence numbers of both headers (Disk2VHD) are
+ * tolerated, and region entries that are not marked as required (QEMU 1.6).
+ */
+#include "vhdx_internal.h"
+
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../lib/crc32c.h"
+
+enum { LOG_MAX_BYTES = 64 << 20, METADATA_MAX_BYTES = 128 << 20, BAT_MAX_BYTES = 513 << 20, BLOCK_MIN = 1 << 20, BLOCK_MAX = 256 << 20 };
+enum { ITEM_PARAMETERS = 1, ITEM_SIZE = 2, ITEM_DISK_ID = 4, ITEM_LOGICAL = 8, ITEM_PHYSICAL = 16, ITEM_LOCATOR = 32, ITEMS_NEEDED = 31, LOCATOR_MAX_BYTES = 1 << 20 };
+
+static int unsound(const struct vhdx *v, struct disk_error *error, const char *what) { return disk_fail(error, -EBADMSG, v->disk->path, "%s", what); }
+static int host_error(const struct vhdx *v, struct disk_error *error, int code) { return disk_fail(error, code, v->disk->path, "%s", strerror(-code)); }
+
+/* ---- headers and regions ---- */
+
+static bool read_header(struct vhdx *v, int n, struct vhdx_header *ret)
+{
+	uint32_t sum;
+
+	if (file_read(&v->disk->file, VHDX_HEADER_OFFSET(n), ret, sizeof(*ret)) || ret->signature != VHDX_HEAD)
+		return false;
+	sum = ret->checksum;
+	ret->checksum = 0;
+	return crc32c(0, ret, sizeof(*ret)) == sum;
+}
+
+static int read_headers(struct vhdx *v, struct disk_error *error)
+{
+	struct vhdx_header h[2];
+	bool good[2] = { read_header(v, 0, &h[0]), read_header(v, 1, &h[1]) };
+
+	if (!good[0] && !good[1])
+		return unsound(v, error, "neither header is valid");
+	v->header_at = good[0] && good[1] ? h[1].sequence > h[0].sequence : good[1];
+	v->header = h[v->header_at];
+	if (v->header.version != 1 || v->header.log_version)
+		return disk_fail(error, -ENOTSUP, v->disk->path, "version %u, log version %u", v->header.version, v->header.log_version);
+	if (!v->header.log_bytes || v->header.log_bytes % VHDX_MIB || v->header.log_offset % VHDX_MIB || v->header.log_offset < VHDX_MIB)
+		return unsound(v, error, "the log is nowhere");
+	if (v->header.log_bytes > LOG_MAX_BYTES)
+		return disk_fail(error, -ENOTSUP, v->disk->path, "a log of %u bytes", v->header.log_bytes);
+	if (v->header.log_offset > v->file_bytes || v->header.log_bytes > v->file_bytes - v->header.log_offset)
+		return unsound(v, error, "the log lies beyond the end of the file");
+	return 0;
+}
+
+/* Marks [offset, offset + bytes) in MiB; false where something is already, or outside of the file. */
+static bool claim(struct vhdx *v, uint8_t *map, uint64_t offset, uint64_t bytes)
+{
+	uint64_t last;
+
+	if (!offset || offset % VHDX_MIB || offset > v->file_bytes || bytes > v->file_bytes - offset)
+		return false;
+	last = (offset + bytes - 1) / VHDX_MIB;
+	for (uint64_t n = offset / VHDX_MIB; n <= last; n++) {
+		if (map[n / 8] >> (n & 7) & 1)
+			return false;
+		map[n / 8] |= (uint8_t)(1 << (n & 7));
+	}
+	if ((last + 1) * VHDX_MIB > v->end_offset)
+		v->end_offset = (last + 1) * VHDX_MIB;
+	return true;
+}
+
+static bool read_table(struct vhdx *v, int n, uint8_t *table)
+{
+	struct vhdx_region_head h;
+	uint32_t zero = 0, sum;
+
+	if (file_read(&v->disk->file, VHDX_REGION_OFFSET(n), table, VHDX_TABLE_BYTES))
+		return false;
+	memcpy(&h, table, sizeof(h));
+	sum = h.checksum;
+	memcpy(table + 4, &zero, 4);
+	return h.signature == VHDX_REGI && h.count <= VHDX_TABLE_ENTRIES && crc32c(0, table, VHDX_TABLE_BYTES) == sum;
+}
+
+static int take_region(struct vhdx *v, const struct vhdx_region *r, uint8_t *map, struct disk_error *error)
+{
+	char text[GUID_TEXT_BYTES];
+
+	if (!r->bytes || r->bytes % VHDX_MIB || !claim(v, map, r->offset, r->bytes))
+		return unsound(v, error, "a region lies over another one or outside of the file");
+	if (guid_equal(r->id, VHDX_REGION_BAT)) {
+		if (v->bat_bytes)
+			return unsound(v, error, "two block allocation tables");
+		v->bat_offset = r->offset;
+		v->bat_bytes = r->bytes;
+	} else if (guid_equal(r->id, VHDX_REGION_METADATA)) {
+		if (v->metadata_bytes)
+			return unsound(v, error, "two metadata regions");
+		v->metadata_offset = r->offset;
+		v->metadata_bytes = r->bytes;
+	} else if (r->required & 1) {
+		guid_print(r->id, text);
+		return disk_fail(error, -ENOTSUP, v->disk->path, "needs region %s, which is not known here", text);
+	}
+	return 0;
+}
+
+static int read_regions(struct vhdx *v, uint8_t *map, struct disk_error *error)
+{
+	uint8_t *table = malloc(VHDX_TABLE_BYTES);
+	struct vhdx_region_head h;
+	int result = 0;
+
+	if (!table)
+		return host_error(v, error, -ENOMEM);
+	if (!read_table(v, 0, table) && !read_table(v, 1, table))
+		result = unsound(v, error, "neither region table is valid");
+	memcpy(&h, table, sizeof(h));
+	for (uint32_t n = 0; !result && n < h.count; n++) {
+		struct vhdx_region r;
+
+		memcpy(&r, table + sizeof(h) + n * sizeof(r), sizeof(r));
+		result = take_region(v, &r, map, error);
+	}
+	if (!result && (!v->bat_bytes || !v->metadata_bytes))
+		result = unsound(v, error, "has no block allocation table or no metadata");
+	if (!result && (v->bat_bytes > BAT_MAX_BYTES || v->metadata_bytes > METADATA_MAX_BYTES))
+		result = disk_fail(error, -ENOTSUP, v->disk->path, "its tables are too large");
+	free(table);
+	return result;
+}
+
+/* ---- the parent's locator ---- */
+
+/* UTF-16LE to UTF-8; NULL where it is none. */
+static char *to_utf8(const uint8_t *from, size_t bytes)
+{
+	char *text = malloc(bytes / 2 * 3 + 1), *to = text;
+
+	for (size_t n = 0; text && n + 1 < bytes; n += 2) {
+		uint32_t c = from[n] | (uint32_t)from[n + 1] << 8;
+
+		if (c >= 0xd800 && c < 0xdc00 && n + 3 < bytes && (from[n + 3] & 0xfc) == 0xdc) {
+			c = 0x10000 + ((c & 0x3ff) << 10) + ((from[n + 2] | (uint32_t)from[n + 3] << 8) & 0x3ff);
+			n += 2;
+		} else if ((c & 0xf800) == 0xd800 || !c) {
+			free(text);
+			return NULL;
+		}
+		if (c < 0x80) {
+			*to++ = (char)c;
+		} else if (c < 0x800) {
+			*to++ = (char)(0xc0 | c >> 6);
+			*to++ = (char)(0x80 | (c & 63));
+		} else if (c < 0x10000) {
+			*to++ = (char)(0xe0 | c >> 12);
+			*to++ = (char)(0x80 | (c >> 6 & 63));
+			*to++ = (char)(0x80 | (c & 63));
+		} else {
+			*to++ = (char)(0xf0 | c >> 18);
+			*to++ = (char)(0x80 | (c >> 12 & 63));
+			*to++ = (char)(0x80 | (c >> 6 & 63));
+			*to++ = (char)(0x80 | (c & 63));
+		}
+	}
+	if (text)
+		*to = 0;
+	return text;
+}
+
+static int take_pair(struct vhdx *v, const char *key, char *value)
+{
+	static const char *const paths[3] = { "relative_path", "volume_path", "absolute_win32_path" };
+
+	if (!strcmp(key, "parent_linkage"))
+		return guid_parse(value, &v->parent_id) ? 0 : -EBADMSG;
+	if (!strcmp(key, "parent_linkage2"))
+		return guid_parse(value, &v->parent_id2) ? 0 : -EBADMSG;
+	for (int n = 0; n < 3; n++)
+		if (!strcmp(key, paths[n]) && !v->parent_path[n])
+			v->parent_path[n] = strdup(value);
+	return 0;
+}
+
+static int read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct disk_error *error)
+{
+	struct vhdx_locator_head h;
+	int result = 0;
+
+	if (bytes < sizeof(h) || bytes > LOCATOR_MAX_BYTES)
+		return unsound(v, error, "the parent's locator has a wrong length");
+	memcpy(&h, at, sizeof(h));
+	if (!guid_equal(h.type, VHDX_LOCATOR_TYPE))
+		return disk_fail(error, -ENOTSUP, v->disk->path, "its parent is not a VHDX file");
+	if (sizeof(h) + h.count * sizeof(struct vhdx_locator_entry) > bytes)
+		return unsound(v, error, "the parent's locator is cut");
+	for (unsigned n = 0; n < h.count && !result; n++) {
+		struct vhdx_locator_entry e;
+		char *key, *value;
+
+		memcpy(&e, at + sizeof(h) + n * sizeof(e), sizeof(e));
+		if (e.key_offset > bytes || e.key_bytes > bytes - e.key_offset || e.value_offset > bytes || e.value_bytes > bytes - e.value_offset)
+			return unsound(v, error, "the parent's locator points outside of itself");
+		key = to_utf8(at + e.key_offset, e.key_bytes);
+		value = to_utf8(at + e.value_offset, e.value_bytes);
+		if (!key || !value || take_pair(v, key, value))
+			result = unsound(v, error, "the parent's locator cannot be read");
+		free(key);
+		free(value);
+	}
+	if (!result && guid_is_zero(v->parent_id))
+		result = unsound(v, error, "does not say which data its parent had");
+	return result;
+}
+
+/* ---- metadata ---- */
+
+struct items { unsigned seen; uint32_t flags; };
+
+int vhdx_close(struct disk *disk);
+
+static int take_item(struct vhdx *v, const struct vhdx_item *i, const uint8_t *at, struct items *items, struct disk_error *error)
+{
+	static const uint32_t sizes[] = { 8, 8, 16, 4, 4 };
+	const struct guid known[] = { VHDX_ITEM_PARAMETERS, VHDX_ITEM_SIZE, VHDX_ITEM_DISK_ID, VHDX_ITEM_LOGICAL, VHDX_ITEM_PHYSICAL, VHDX_ITEM_LOCATOR };
+	char text[GUID_TEXT_BYTES];
+	unsigned n = 0;
+
+	while (n < 6 && (i->flags & VHDX_ITEM_USER || !guid_equal(i->id, known[n])))
+		n++;
+	if (n == 6 && i->flags & VHDX_ITEM_REQUIRED) {
+		guid_print(i->id, text);
+		return disk_fail(error, -ENOTSUP, v->disk->path, "needs metadata item %s, which is not known here", text);
+	}
+	if (n == 6)
+		return 0;
+	if (items->seen >> n & 1 || (n < 5 && i->bytes != sizes[n]))
+		return unsound(v, error, "a metadata item comes twice, or with a wrong length");
+	items->seen |= 1u << n;
+	switch (n) {
+	case 0:
+		memcpy(&v->block_bytes, at, 4);
+		memcpy(&items->flags, at + 4, 4);
+		return 0;
+	case 1: memcpy(&v->disk->size_bytes, at, 8); return 0;
+	case 2: memcpy(&v->disk_id, at, 16); return 0;
+	case 3: memcpy(&v->sector_bytes, at, 4); return 0;
+	case 4: memcpy(&v->physical_bytes, at, 4); return 0;
+	default: return read_locator(v, at, i->bytes, error);
+	}
+}
+
+static int check_sizes(struct vhdx *v, const struct items *items, struct disk_error *error)
+{
+	bool locator = items->seen & ITEM_LOCATOR;
+
+	if ((items->seen & ITEMS_NEEDED) != ITEMS_NEEDED)
+		return unsound(v, error, "a required metadata item is missing");
+	v->fixed = items->flags & VHDX_FIXED;
+	v->has_parent = items->flags & VHDX_HAS_PARENT;
+	if (items->flags & ~(uint32_t)(VHDX_FIXED | VHDX_HAS_PARENT) || locator != v->has_parent)
+		return unsound(v, error, "its parameters contradict each other");
+	if (v->block_bytes < BLOCK_MIN || v->block_bytes > BLOCK_MAX || v->block_bytes & (v->block_bytes - 1))
+		return unsound(v, error, "the block size is not a power of two from 1 to 256 MiB");
+	if ((v->sector_bytes != 512 && v->sector_bytes != 4096) || (v->physical_bytes != 512 && v->physical_bytes != 4096))
+		return unsound(v, error, "the sector size is neither 512 nor 4096");
+	if (!v->disk->size_bytes || v->disk->size_bytes > VHDX_MAX_BYTES || v->disk->size_bytes % v->sector_bytes)
+		return unsound(v, error, "the disk's size is not a whole number of sectors up to 64 TiB");
+	v->chunk_ratio = (uint32_t)((8388608ull * v->sector_bytes) / v->block_bytes);
+	v->blocks = (v->disk->size_bytes + v->block_bytes - 1) / v->block_bytes;
+	v->chunks = (v->blocks + v->chunk_ratio - 1) / v->chunk_ratio;
+	v->entries = v->has_parent ? v->chunks * (v->chunk_ratio + 1) : v->blocks + (v->blocks - 1) / v->chunk_ratio;
+	if (v->entries * 8 > v->bat_bytes)
+		return unsound(v, error, "the block allocation table is too short for the disk");
+	return 0;
+}
+
+static int read_metadata(struct vhdx *v, struct disk_error *error)
+{
+	uint8_t *table = malloc(VHDX_TABLE_BYTES), *item = NULL;
+	struct vhdx_metadata_head h;
+	struct items items = { 0 };
+	int result = table ? file_read(&v->disk->file, v->metadata_offset, table, VHDX_TABLE_BYTES) : -ENOMEM;
+
+	if (result) {
+		free(table);
+		return host_error(v, error, result);
+	}
+	memcpy(&h, table, sizeof(h));
+	if (h.signature != VHDX_METADATA || h.count > VHDX_TABLE_ENTRIES)
+		result = unsound(v, error, "the metadata table is not one");
+	for (unsigned n = 0; n < h.count && !result; n++) {
+		struct vhdx_item i;
+
+		memcpy(&i, table + sizeof(h) + n * sizeof(i), sizeof(i));
+		if (i.bytes > VHDX_MIB || (i.bytes && (i.offset < VHDX_TABLE_BYTES || i.offset > v->metadata_bytes || i.bytes > v->metadata_bytes - i.offset))) {
+			result = unsound(v, error, "a metadata item lies outside of its region");
+			break;
+		}
+		item = malloc(i.bytes + 1);
+		result = item ? file_read(&v->disk->file, v->metadata_offset + i.offset, item, i.bytes) : -ENOMEM;
+		result = result ? host_error(v, error, result) : take_item(v, &i, item, &items, error);
+		free(item);
+	}
+	free(table);
+	return result ? result : check_sizes(v, &items, error);
+}
+
+/* ---- blocks ---- */
+
+static bool is_good_entry(struct vhdx *v, uint64_t index, uint8_t *map)
+{
+	uint64_t entry = v->bat[index], ratio = v->chunk_ratio + 1;
+	bool bitmap = index % ratio == v->chunk_ratio;
+	unsigned state = vhdx_state(entry);
+
+	if (bitmap && (!v->has_parent || state == BAT_NOT_PRESENT))
+		return state == BAT_NOT_PRESENT;
+	if (bitmap)
+		return state == BAT_PRESENT && claim(v, map, vhdx_offset(entry), VHDX_MIB);
+	if (index - index / ratio >= v->blocks) /* behind the disk's end */
+		return state != 4 && state != 5;
+	if (!vhdx_holds(entry))
+		return state <= BAT_UNMAPPED;
+	return (state != BAT_PARTIAL || v->has_parent) && claim(v, map, vhdx_offset(entry), v->block_bytes);
+}
+
+static int read_bat(struct vhdx *v, uint8_t *map, struct disk_error *error)
+{
+	int result;
+
+	v->bat = calloc(v->entries, 8);
+	v->bat_dirty = calloc(1, (v->entries + 4095) / 4096 + 1);
+	if (v->has_parent) {
+		v->bitmap = calloc(v->chunks, sizeof(*v->bitmap));
+		v->skip = malloc(v->blocks * sizeof(*v->skip));
+	}
+	if (!v->bat || !v->bat_dirty || (v->has_parent && (!v->bitmap || !v->skip)))
+		return host_error(v, error, -ENOMEM);
+	if (v->skip)
+		memset(v->skip, 0xff, v->blocks * sizeof(*v->skip));
+	result = file_read(&v->disk->file, v->bat_offset, v->bat, v->entries * 8);
+	if (result)
+		return host_error(v, error, result);
+	for (uint64_t n = 0; n < v->entries; n++)
+		if (!is_good_entry(v, n, map))
+			return disk_fail(error, -EBADMSG, v->disk->path, "entry %lu of the block allocation table (%#lx) is not possible", n, v->bat[n]);
+	return 0;
+}
+
+/* ---- the parent ---- */
+
+/* Backslashes to slashes, without \\?\ and a drive; relative paths from the child's directory. */
+static char *host_path(const struct vhdx *v, const char *path, bool relative)
+{
+	char *copy = strdup(path), *from = copy, *child = strdup(v->disk->path), *result = NULL;
+
+	for (char *c = copy; c && *c; c++)
+		*c = *c == '\\' ? '/' : *c;
+	if (from && !strncmp(from, "//?/", 4))
+		from += 4;
+	if (from && from[0] && from[1] == ':')
+		from += 2;
+	if (from && child && (!relative || asprintf(&result, "%s/%s", dirname(child), from) < 0))
+		result = strdup(from);
+	free(copy);
+	free(child);
+	return result;
+}
+
+static int check_link(struct vhdx *v, struct disk *parent, struct disk_error *error)
+{
+	const struct vhdx *p = vhdx_of(parent);
+	char want[GUID_TEXT_BYTES], has[GUID_TEXT_BYTES];
+
+	if (!guid_equal(p->header.data_write, v->parent_id) && (guid_is_zero(v->parent_id2) || !guid_equal(p->header.data_write, v->parent_id2))) {
+		guid_print(v->parent_id, want);
+		guid_print(p->header.data_write, has);
+		return disk_fail(error, -ESTALE, v->disk->path, "was made on data %s of %s, which has changed since and is %s now", want, parent->path, has);
+	}
+	if (parent->sector_bytes != v->sector_bytes || parent->size_bytes > v->disk->size_bytes)
+		return disk_fail(error, -ESTALE, v->disk->path, "its parent %s has other sectors or is larger", parent->path);
+	return 0;
+}
+
+static int find_parent(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
+{
+	const char *own[2] = { NULL, NULL };
+	struct disk_options options = *o;
+	int result = -ENOENT;
+	char *child = strdup(v->disk->path);
+
+	if (!child)
+		return host_error(v, error, -ENOMEM);
+	own[0] = dirname(child);
+	if (!options.parents)
+		options.parents = own;
+	disk_fail(error, -ENOENT, v->disk->path, "names no place where its parent is");
+	for (int n = 0; n < 3 && result; n++) {
+		struct disk_error other;
+		char *path = v->parent_path[n] ? host_path(v, v->parent_path[n], n == 0) : NULL;
+		int tried = path ? disk_open_parent(path, &options, &v->disk->parent, &other) : -ENOENT;
+
+		if (path && !tried) {
+			tried = check_link(v, v->disk->parent, &other);
+			if (tried) {
+				disk_close(v->disk->parent);
+				v->disk->parent = NULL;
+			}
+		}
+		free(path);
+		/* the first that is there and wrong says more than those that are not there */
+		if (!tried || (v->parent_path[n] && (result == -ENOENT || tried == -ESTALE))) {
+			result = tried;
+			*error = other;
+		}
+	}
+	free(child);
+	return result;
+}
+
+static int list_ancestors(struct vhdx *v)
+{
+	unsigned n = 0;
+
+	for (struct disk *d = v->disk->parent; d; d = d->parent)
+		v->ancestors++;
+	v->ancestor = calloc(v->ancestors + 1, sizeof(*v->ancestor));
+	for (struct disk *d = v->disk->parent; v->ancestor && d; d = d->parent)
+		v->ancestor[n++] = d;
+	return v->ancestor ? 0 : -ENOMEM;
+}
+
+/* ---- opening ---- */
+
+static void release(struct vhdx *v)
+{
+	for (uint64_t n = 0; v->bitmap && n < v->chunks; n++)
+		free(v->bitmap[n].bits);
+	for (int n = 0; n < 3; n++)
+		free(v->parent_path[n]);
+	free(v->bitmap);
+	free(v->ancestor);
+	free(v->skip);
+	free(v->bat);
+	free(v->bat_dirty);
+	free(v->freed.offset);
+	free(v->reusable.offset);
+	free(v);
+}
+
+static int read_all(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
+{
+	uint64_t identifier = 0;
+	int64_t bytes = file_size(&v->disk->file);
+	uint8_t *map;
+	bool replayed;
+	int result;
+
+	if (bytes < 0)
+		return disk_fail(error, (int)bytes, v->disk->path, "not a regular file");
+	v->file_bytes = (uint64_t)bytes;
+	if (file_read(&v->disk->file, 0, &identifier, 8) || identifier != VHDX_IDENTIFIER)
+		return disk_fail(error, -EBADMSG, v->disk->path, "not a VHDX file");
+	if (v->file_bytes > 2 * VHDX_MAX_BYTES)
+		return disk_fail(error, -ENOTSUP, v->disk->path, "the file is too long");
+	result = read_headers(v, error);
+	if (!result)
+		result = vhdx_replay(v, &replayed, error);
+	if (result)
+		return result;
+	v->file_bytes = (uint64_t)file_size(&v->disk->file);
+	map = calloc(1, v->file_bytes / VHDX_MIB / 8 + 2);
+	if (!map)
+		return host_error(v, error, -ENOMEM);
+	map[0] = 1;
+	if (!claim(v, map, v->header.log_offset, v->header.log_bytes))
+		result = unsound(v, error, "the log lies beyond the end of the file");
+	if (!result)
+		result = read_regions(v, map, error);
+	if (!result)
+		result = read_metadata(v, error);
+	if (!result)
+		result = read_bat(v, map, error);
+	free(map);
+	if (!result && v->has_parent && !o->without_parents)
+		result = find_parent(v, o, error);
+	if (!result && list_ancestors(v))
+		result = host_error(v, error, -ENOMEM);
+	return result;
+}
+
+int vhdx_open(struct disk *d, const struct disk_options *o, struct disk_error *error)
+{
+	struct vhdx *v = calloc(1, sizeof(*v));
+	int result;
+
+	if (!v)
+		return disk_fail(error, -ENOMEM, d->path, "no memory");
+	v->disk = d;
+	d->format = v;
+	pthread_mutex_init(&v->flush_lock, NULL);
+	pthread_mutex_init(&v->map, NULL);
+	pthread_rwlock_init(&v->io, NULL);
+	result = read_all(v, o, error);
+	if (result) {
+		release(v);
+		return result;
+	}
+	d->sector_bytes = v->sector_bytes;
+	d->driver = &vhdx_driver;
+	return 0;
+}
+
+int vhdx_close(struct disk *d)
+{
+	struct vhdx *v = vhdx_of(d);
+	int error = d->write ? vhdx_end(v) : 0;
+
+	/* what was only reserved goes back; blocks end where the last one does */
+	if (!error && d->write && v->end_offset < v->file_bytes)
+		v->disk->file.ops->truncate(v->disk->file.context, v->end_offset);
+	release(v);
+	return error;
+}
