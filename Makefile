@@ -1,5 +1,5 @@
 # A thin front: Meson builds into build/. See README.md.
-.PHONY: all deps demo check bench decode-table soak-cpu fuzz format soak-wild
+.PHONY: all deps demo check bench decode-table soak-cpu fuzz format soak-wild soak-disk
 all: deps
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
 	@ninja -C build
@@ -25,12 +25,16 @@ soak-cpu: all
 soak-wild: all
 	tests/guest/hostile.sh $(or $(SEED),1) $(or $(COUNT),1000)
 
+# Power cuts: make soak-disk COUNT=... SEED=...
+soak-disk: all
+	build/crash_test $(or $(COUNT),1000000) $(or $(SEED),1)
+
 format:
 	@tools/format
 
 # Long fuzz runs: make fuzz COUNT=... SEED=...
 fuzz: all
-	for f in ring boot decode hv; do build/fuzz-$$f $(or $(COUNT),10000000) $(or $(SEED),1) || exit 1; done
+	for f in ring boot decode hv vhdx; do build/fuzz-$$f $(or $(COUNT),10000000) $(or $(SEED),1) || exit 1; done
 
 decode-table:
 	cc -O2 -Wall -Wextra -o build/gen-decode-table tools/gen-decode-table.c -lZydis

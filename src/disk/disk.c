@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { DEPTH_MAX = 1024 };
 
@@ -114,6 +115,8 @@ int disk_open_parent(const char *path, const struct disk_options *o, struct disk
 
 	if (parent.depth > DEPTH_MAX)
 		return disk_fail(error, -ELOOP, path, "the chain is longer than %d", DEPTH_MAX);
+	if (access(path, F_OK))
+		return disk_fail(error, -errno, path, "%s", strerror(errno));
 	if (!is_allowed(path, o->parents))
 		return disk_fail(error, -EPERM, path, "a parent there is not allowed");
 	return disk_open(path, &parent, ret, error);

@@ -252,7 +252,8 @@ static int release(struct vhdx *v, size_t count)
 		v->disk->file.ops->discard(v->disk->file.context, v->freed.offset[n], v->block_bytes); /* space back; a failure costs only that */
 	}
 	v->freed.count -= count;
-	memmove(v->freed.offset, v->freed.offset + count, v->freed.count * sizeof(*v->freed.offset));
+	if (v->freed.count)
+		memmove(v->freed.offset, v->freed.offset + count, v->freed.count * sizeof(*v->freed.offset));
 	return 0;
 }
 

@@ -1,0 +1,102 @@
+#!/bin/bash
+# Other programs read what we write, and we what they write: qemu-img and qemu-io (dynamic, fixed), libvhdi (chains too). A parent that
+# another program has changed is noticed; one that was only opened is not.
+set -u
+cd "$(dirname "$0")/../.."
+umbra=$PWD/build/umbra
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failed=0
+must() { "$@" >out.log 2>&1 || { echo "foreign: failed: $*"; tail -2 out.log; failed=1; }; }
+code() { # WANT COMMAND...
+	local want=$1 got; shift
+	"$@" >out.log 2>&1; got=$?
+	[ $got = "$want" ] || { echo "foreign: ended with $got, not $want: $*"; tail -2 out.log; failed=1; }
+}
+same() { [ "$1" = "$2" ] || { echo "foreign: $3: $1 is not $2"; failed=1; }; }
+vhdi() { # FILE [PARENT...]: the digest of the contents as libvhdi sees them
+	/usr/bin/python3 - "$@" <<'PY'
+import hashlib, pyvhdi, sys
+files = []
+for path in sys.argv[1:]:
+    f = pyvhdi.file(); f.open(path); files.append(f)
+for child, parent in zip(files, files[1:]):
+    child.set_parent(parent)
+digest, left = hashlib.md5(), files[0].get_media_size()
+while left:
+    data = files[0].read(min(left, 1 << 20)); digest.update(data); left -= len(data)
+print(digest.hexdigest())
+PY
+}
+ours() { "$umbra" disk read "$@" | md5sum | cut -d' ' -f1; }
+head -c 5000000 /dev/urandom >a.bin
+head -c 700000 /dev/urandom >b.bin
+
+for kind in "" --fixed; do
+	f=ours$kind.vhdx
+	must "$umbra" disk create "$f" --size 100M --block-size 1M $kind
+	must "$umbra" disk write "$f" --offset 3M --from a.bin
+	must "$umbra" disk write "$f" --offset 99M --from b.bin
+	must qemu-img check -f vhdx "$f"
+	must qemu-img convert -f vhdx -O raw "$f" "$f.raw"
+	same "$(md5sum <"$f.raw" | cut -d' ' -f1)" "$(ours "$f")" "qemu reads $f"
+	same "$(vhdi "$f")" "$(ours "$f")" "libvhdi reads $f"
+	# and goes on writing it
+	must qemu-io -f vhdx -c "write -P 5 50M 3M" -c "write -P 6 4M 64k" "$f"
+	must "$umbra" disk check "$f"
+	must qemu-img convert -f vhdx -O raw "$f" "$f.raw"
+	same "$(md5sum <"$f.raw" | cut -d' ' -f1)" "$(ours "$f")" "what qemu wrote into $f"
+	must "$umbra" disk compare "$f" "$f.raw" --other-format raw
+done
+for options in subformat=dynamic subformat=fixed subformat=dynamic,block_size=16M; do
+	must qemu-img create -f vhdx -o "$options" theirs.vhdx 300M
+	must qemu-io -f vhdx -c "write -P 9 1M 5M" -c "write -P 3 299M 1M" theirs.vhdx
+	must qemu-img convert -f vhdx -O raw theirs.vhdx theirs.raw
+	same "$(md5sum <theirs.raw | cut -d' ' -f1)" "$(ours theirs.vhdx)" "we read $options"
+	must "$umbra" disk write theirs.vhdx --offset 200M --from b.bin
+	must qemu-img check -f vhdx theirs.vhdx
+	must qemu-img convert -f vhdx -O raw theirs.vhdx theirs.raw
+	same "$(md5sum <theirs.raw | cut -d' ' -f1)" "$(ours theirs.vhdx)" "we write $options"
+	rm -f theirs.vhdx theirs.raw
+done
+must "$umbra" disk convert ours.vhdx.raw ours2.vhdx --from raw
+must "$umbra" disk compare ours.vhdx ours2.vhdx
+must "$umbra" disk resize ours2.vhdx --size 50G
+must qemu-img check -f vhdx ours2.vhdx
+same "$(qemu-img info ours2.vhdx | sed -n 's/^virtual size: .*(\([0-9]*\) bytes)/\1/p')" 53687091200 "qemu sees the new size"
+
+# a chain of three
+p=ours.vhdx
+for n in 1 2 3; do
+	must "$umbra" disk snapshot "$p" "child$n.vhdx"
+	must "$umbra" disk write "child$n.vhdx" --offset "$((n * 3))M" --from b.bin
+	p=child$n.vhdx
+done
+same "$(vhdi child3.vhdx child2.vhdx child1.vhdx ours.vhdx)" "$(ours child3.vhdx)" "libvhdi reads a chain"
+must "$umbra" disk check child3.vhdx --chain
+
+# identity: opened and closed, nothing; changed by a program that follows the rules, everything
+cp ours.vhdx keep.vhdx
+"$umbra" disk write ours.vhdx --offset 0 --from /dev/null
+must "$umbra" disk check child3.vhdx
+must qemu-io -f vhdx -c "write -P 1 0 512" ours.vhdx
+code 65 "$umbra" disk check child3.vhdx
+grep -q "has changed since" out.log || { echo "foreign: the refusal does not say why"; failed=1; }
+cp keep.vhdx ours.vhdx
+must "$umbra" disk check child3.vhdx
+code 65 "$umbra" disk commit nothing.vhdx
+before=$(ours child3.vhdx)
+must "$umbra" disk commit child3.vhdx
+same "$(ours child3.vhdx)" "$before" "after a commit the child is the same"
+same "$(ours child2.vhdx)" "$before" "and its parent has it all"
+same "$(vhdi child2.vhdx child1.vhdx ours.vhdx)" "$before" "as libvhdi sees it"
+
+# where a parent may lie
+mkdir elsewhere && mv ours.vhdx elsewhere/
+code 65 "$umbra" disk check child1.vhdx
+cd elsewhere && must "$umbra" disk snapshot ours.vhdx ../outside.vhdx && cd ..
+code 78 "$umbra" disk check outside.vhdx --parents "$work/none"
+mkdir deep && must "$umbra" disk snapshot elsewhere/ours.vhdx deep/child.vhdx
+code 78 "$umbra" disk check deep/child.vhdx
+must "$umbra" disk check deep/child.vhdx --parents elsewhere
+exit $failed

@@ -1,0 +1,128 @@
+/*
+ * VHDX files: the input changes a good file (headers and region tables get their checksums again, so that what they guard is reached),
+ * which is then opened, read, written, resized and closed. Nothing may crash, hang or grow without bound; what opens, checks and reads.
+ */
+#include "../disk/memory_file.h"
+#include "../../src/disk/vhdx_internal.h"
+#include "../../src/lib/crc32c.h"
+#include "fuzz.h"
+
+struct change { uint32_t offset; uint8_t bytes, value[11]; };
+
+static struct memory_file *good[3];
+
+static void seal(struct memory_file *f, uint64_t offset, size_t bytes)
+{
+	uint8_t *block = malloc(bytes);
+	uint32_t sum = 0;
+
+	memory_readv(f, offset, &(struct iovec){ block, bytes }, 1);
+	memcpy(block + 4, &sum, 4);
+	sum = crc32c(0, block, bytes);
+	memory_put(f, offset + 4, (const uint8_t *)&sum, 4);
+	free(block);
+}
+
+static struct memory_file *make(unsigned kind)
+{
+	struct memory_file *f = memory_new();
+	struct disk_file file = memory_disk_file(f);
+	const struct disk_create what = { .format = DISK_VHDX, .size_bytes = 8 << 20, .block_bytes = 1 << 20, .fixed = kind == 1 };
+	uint8_t sector[4096];
+	struct disk_error e;
+	struct disk *d;
+
+	memset(sector, 7, sizeof(sector));
+	if (vhdx_create(&file, "fuzz.vhdx", &what, NULL, &e) || disk_open_file(file, "fuzz.vhdx", &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
+		abort();
+	disk_write(d, 1 << 20, sector, sizeof(sector));
+	disk_write(d, 5 << 20, sector, sizeof(sector));
+	disk_flush(d);
+	if (kind == 2) { /* as the power went away: with a log */
+		struct memory_file *cut = memory_copy(f);
+
+		disk_close(d);
+		memory_free(f);
+		return cut;
+	}
+	disk_close(d);
+	return f;
+}
+
+static void nothing(void *context, const char *line) { (void)context, (void)line; }
+
+static void use(struct disk *d)
+{
+	static uint8_t buffer[1 << 16];
+	struct disk_info info;
+	enum disk_range_kind kind;
+	uint64_t n, size = disk_size_bytes(d);
+
+	disk_info(d, &info);
+	disk_check(d, nothing, NULL);
+	for (uint64_t at = 0, tries = 0; at < size && tries < 64; at += n, tries++)
+		if (disk_range(d, at, size - at, &kind, &n) || !n)
+			break;
+	disk_read(d, 0, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
+	disk_read(d, size > sizeof(buffer) ? size - sizeof(buffer) : 0, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
+	disk_write(d, 0, buffer, disk_sector_bytes(d) < size ? disk_sector_bytes(d) : size);
+	disk_zero(d, 0, size < 3 << 20 ? size : 3 << 20);
+	disk_flush(d);
+	disk_write(d, size / 2 / 4096 * 4096, buffer, size / 2 / 4096 * 4096 + 4096 <= size ? 4096 : 0);
+	disk_resize(d, size + 4096);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+	struct memory_file *f;
+	struct disk_error e;
+	struct disk *d;
+	unsigned kind = bytes ? data[0] % 3 : 0;
+
+	for (unsigned n = 0; n < 3 && !good[2]; n++)
+		good[n] = make(n);
+	f = memory_copy(good[kind]);
+	for (size_t at = 1; at + sizeof(struct change) <= bytes; at += sizeof(struct change)) {
+		struct change c;
+
+		memcpy(&c, data + at, sizeof(c));
+		c.bytes %= sizeof(c.value) + 1;
+		memory_put(f, c.offset % (16 << 20), c.value, c.bytes);
+	}
+	if (bytes && data[0] & 64) {
+		seal(f, VHDX_HEADER_OFFSET(0), 4096);
+		seal(f, VHDX_HEADER_OFFSET(1), 4096);
+		seal(f, VHDX_REGION_OFFSET(0), 65536);
+		seal(f, VHDX_REGION_OFFSET(1), 65536);
+	}
+	if (bytes && data[0] & 32)
+		f->fail_after = data[0] & 31;
+	if (!disk_open_file(memory_disk_file(f), "fuzz.vhdx", &(struct disk_options){ .format = DISK_VHDX, .write = !(bytes && data[0] & 128) }, &d, &e)) {
+		use(d);
+		disk_close(d);
+	}
+	memory_free(f);
+	return 0;
+}
+
+/* Where the structures are, and values that their fields may take. */
+size_t fuzz_seed(unsigned n, uint8_t *data)
+{
+	static const uint32_t places[] = { 0x10000, 0x20000, 0x30000, 0x40000, 0x100000, 0x200000, 0x210000, 0x300000, 0x300000, 0x200020 };
+	static uint64_t random = 88172645463325252ull;
+	size_t used = 1;
+
+	random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+	data[0] = (uint8_t)(random >> 3 | 64);
+	for (unsigned k = 0; k < n % 6 + 1; k++, used += sizeof(struct change)) {
+		struct change c = { 0 };
+
+		random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+		c.offset = places[random % 10] + (uint32_t)(random >> 20 & (random >> 60 & 1 ? 0xfff : 0x7f));
+		c.bytes = (uint8_t)(random >> 40 & 7) + 1;
+		for (unsigned i = 0; i < 8; i++)
+			c.value[i] = (uint8_t)(random >> (5 * i) & (random >> 61 & 1 ? 0xff : 7));
+		memcpy(data + used, &c, sizeof(c));
+	}
+	return used;
+}
