@@ -208,7 +208,8 @@ static int write_metadata(struct disk_file *f, const struct plan *p)
 static int write_regions(struct disk_file *f, const struct plan *p)
 {
 	uint8_t *table = calloc(1, VHDX_TABLE_BYTES);
-	const struct vhdx_region regions[2] = { { VHDX_REGION_METADATA, METADATA_OFFSET, METADATA_BYTES, 1 }, { VHDX_REGION_BAT, BAT_OFFSET, (uint32_t)p->bat_bytes, 1 } };
+	const struct vhdx_region regions[2] = { { VHDX_REGION_METADATA, METADATA_OFFSET, METADATA_BYTES, 1 },
+						{ VHDX_REGION_BAT, BAT_OFFSET, (uint32_t)p->bat_bytes, 1 } };
 	struct vhdx_region_head h = { .signature = VHDX_REGI, .count = 2 };
 	int error = table ? 0 : -ENOMEM;
 

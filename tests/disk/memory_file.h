@@ -113,7 +113,8 @@ static inline int memory_readv(void *c, uint64_t offset, const struct iovec *iov
 
 	for (; count--; iov++)
 		for (uint64_t done = 0; done < iov->iov_len;) {
-			uint64_t at = offset + done, in = at % MEMORY_PAGE_BYTES, n = MEMORY_PAGE_BYTES - in < iov->iov_len - done ? MEMORY_PAGE_BYTES - in : iov->iov_len - done;
+			uint64_t at = offset + done, in = at % MEMORY_PAGE_BYTES, left = iov->iov_len - done;
+			uint64_t n = MEMORY_PAGE_BYTES - in < left ? MEMORY_PAGE_BYTES - in : left;
 			const struct memory_page *p = at / MEMORY_PAGE_BYTES < MEMORY_MAX_PAGES ? f->page[at / MEMORY_PAGE_BYTES] : NULL;
 
 			if (p && at < f->bytes)
