@@ -16,6 +16,7 @@ check: all
 bench: all
 	@bench/boot
 	@bench/hypercall
+	@bench/disk
 
 # Long differential run: make soak-cpu COUNT=... SEED=...
 soak-cpu: all

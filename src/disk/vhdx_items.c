@@ -268,7 +268,10 @@ static int grow(struct vhdx *v, const struct shape *s)
 	return 0;
 }
 
-/* The bytes between the old end and the block's have been zero all the time only if nobody wrote them: a smaller disk keeps none. */
+/*
+ * A disk gets smaller only where nothing is lost, the block in which it is to end included: so growing again shows no old bytes. A
+ * child stays at least as large as its parent.
+ */
 int vhdx_resize(struct disk *d, uint64_t size_bytes)
 {
 	struct vhdx *v = vhdx_of(d);
@@ -282,7 +285,7 @@ int vhdx_resize(struct disk *d, uint64_t size_bytes)
 	pthread_mutex_lock(&v->flush_lock);
 	pthread_rwlock_wrlock(&v->io);
 	pthread_mutex_lock(&v->map);
-	if (!error && size_bytes < d->size_bytes && (v->fixed || holds_beyond(v, size_bytes / v->block_bytes)))
+	if (!error && size_bytes < d->size_bytes && (v->fixed || holds_beyond(v, size_bytes / v->block_bytes) || (d->parent && size_bytes < d->parent->size_bytes)))
 		error = -EBUSY;
 	if (!error)
 		error = vhdx_begin(v, true);

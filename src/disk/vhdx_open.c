@@ -284,16 +284,19 @@ static int read_metadata(struct vhdx *v, struct disk_error *error)
 	uint8_t *table = malloc(VHDX_TABLE_BYTES), *item = NULL;
 	struct vhdx_metadata_head h;
 	struct items items = { 0 };
-	int result = table ? file_read(&v->disk->file, v->metadata_offset, table, VHDX_TABLE_BYTES) : -ENOMEM;
+	int result = table ? file_read(&v->disk->file, v->metadata_offset, table, 4096) : -ENOMEM;
 
+	if (!result)
+		memcpy(&h, table, sizeof(h));
+	if (!result && sizeof(h) + h.count * sizeof(struct vhdx_item) > 4096) /* few have more than a sector of them */
+		result = file_read(&v->disk->file, v->metadata_offset, table, VHDX_TABLE_BYTES);
 	if (result) {
 		free(table);
 		return host_error(v, error, result);
 	}
-	memcpy(&h, table, sizeof(h));
 	if (h.signature != VHDX_METADATA || h.count > VHDX_TABLE_ENTRIES)
 		result = unsound(v, error, "the metadata table is not one");
-	for (unsigned n = 0; n < h.count && !result; n++) {
+	for (unsigned n = 0; !result && n < h.count; n++) {
 		struct vhdx_item i;
 
 		memcpy(&i, table + sizeof(h) + n * sizeof(i), sizeof(i));
@@ -364,6 +367,8 @@ static char *host_path(const struct vhdx *v, const char *path, bool relative)
 	if (from && !strncmp(from, "//?/", 4))
 		from += 4;
 	if (from && from[0] && from[1] == ':')
+		from += 2;
+	while (from && relative && from[0] == '.' && from[1] == '/') /* a long chain would gather them */
 		from += 2;
 	if (from && child && (!relative || asprintf(&result, "%s/%s", dirname(child), from) < 0))
 		result = strdup(from);

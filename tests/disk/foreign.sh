@@ -64,6 +64,9 @@ must "$umbra" disk compare ours.vhdx ours2.vhdx
 must "$umbra" disk resize ours2.vhdx --size 50G
 must qemu-img check -f vhdx ours2.vhdx
 same "$(qemu-img info ours2.vhdx | sed -n 's/^virtual size: .*(\([0-9]*\) bytes)/\1/p')" 53687091200 "qemu sees the new size"
+must "$umbra" disk resize ours2.vhdx --size 100M
+must "$umbra" disk compare ours.vhdx ours2.vhdx
+code 65 "$umbra" disk resize ours2.vhdx --size 50M
 
 # a chain of three
 p=ours.vhdx
@@ -74,6 +77,7 @@ for n in 1 2 3; do
 done
 same "$(vhdi child3.vhdx child2.vhdx child1.vhdx ours.vhdx)" "$(ours child3.vhdx)" "libvhdi reads a chain"
 must "$umbra" disk check child3.vhdx --chain
+code 65 "$umbra" disk resize child3.vhdx --size 90M
 
 # identity: opened and closed, nothing; changed by a program that follows the rules, everything
 cp ours.vhdx keep.vhdx
