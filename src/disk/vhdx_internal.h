@@ -91,11 +91,15 @@ void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value);
 /* A place for a block that reads as zero; 0 and -errno. */
 int vhdx_allocate(struct vhdx *v, uint64_t bytes, uint64_t *ret_offset);
 int vhdx_free(struct vhdx *v, uint64_t offset);
+int vhdx_push(struct vhdx_space *space, uint64_t offset);
 /* The bits of a block's chunk, loaded; *ret may be NULL when the file has none (all zero) and `make` is not set. */
 int vhdx_bits(struct vhdx *v, uint64_t chunk, bool make, uint8_t **ret);
 void vhdx_set_bits(struct vhdx *v, uint64_t block, uint32_t first_sector, uint32_t count, bool set);
 /* From this sector of a block on: how many are alike, and whether this file has them. */
 int vhdx_run(struct vhdx *v, uint64_t block, uint32_t sector, uint32_t count, bool *ret_here, uint32_t *ret_count);
+
+/* vhdx_open.c */
+int vhdx_close(struct disk *disk);
 
 /* vhdx_io.c */
 extern const struct disk_driver vhdx_driver;

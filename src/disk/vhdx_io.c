@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-int vhdx_close(struct disk *disk);
-
 /* A request is done block by block. */
 struct piece { uint64_t block; uint32_t at, bytes; };
 

@@ -236,25 +236,15 @@ int vhdx_write_sectors(struct vhdx *v, const struct vhdx_sector *sectors, size_t
 /* What was freed before the flush that is done now may be used again. */
 static int release(struct vhdx *v, size_t count)
 {
-	for (size_t n = 0; n < count; n++) {
-		struct vhdx_space *s = &v->reusable;
+	size_t done = 0;
+	int error = 0;
 
-		if (s->count == s->room) {
-			size_t room = s->room ? 2 * s->room : 64;
-			uint64_t *more = realloc(s->offset, room * sizeof(*more));
-
-			if (!more)
-				return -ENOMEM;
-			s->offset = more;
-			s->room = room;
-		}
-		s->offset[s->count++] = v->freed.offset[n];
-		v->disk->file.ops->discard(v->disk->file.context, v->freed.offset[n], v->block_bytes); /* space back; a failure costs only that */
-	}
-	v->freed.count -= count;
-	if (v->freed.count)
-		memmove(v->freed.offset, v->freed.offset + count, v->freed.count * sizeof(*v->freed.offset));
-	return 0;
+	while (done < count && !(error = vhdx_push(&v->reusable, v->freed.offset[done])))
+		v->disk->file.ops->discard(v->disk->file.context, v->freed.offset[done++], v->block_bytes); /* space back; a failure costs only that */
+	v->freed.count -= done;
+	if (done)
+		memmove(v->freed.offset, v->freed.offset + done, v->freed.count * sizeof(*v->freed.offset));
+	return error;
 }
 
 static int flush_now(struct vhdx *v)

@@ -15,7 +15,7 @@ void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value)
 
 /* ---- space ---- */
 
-static int push(struct vhdx_space *s, uint64_t offset)
+int vhdx_push(struct vhdx_space *s, uint64_t offset)
 {
 	if (s->count == s->room) {
 		size_t room = s->room ? 2 * s->room : 64;
@@ -30,7 +30,7 @@ static int push(struct vhdx_space *s, uint64_t offset)
 	return 0;
 }
 
-int vhdx_free(struct vhdx *v, uint64_t offset) { return push(&v->freed, offset); }
+int vhdx_free(struct vhdx *v, uint64_t offset) { return vhdx_push(&v->freed, offset); }
 
 /* The file grows in large steps: its new part is zero, and costs nothing until it is written. */
 int vhdx_extend(struct vhdx *v, uint64_t to)

@@ -221,8 +221,6 @@ static int read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struc
 
 struct items { unsigned seen; uint32_t flags; };
 
-int vhdx_close(struct disk *disk);
-
 static int take_item(struct vhdx *v, const struct vhdx_item *i, const uint8_t *at, struct items *items, struct disk_error *error)
 {
 	static const uint32_t sizes[] = { 8, 8, 16, 4, 4 };

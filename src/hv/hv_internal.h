@@ -183,4 +183,3 @@ enum hv_status umbra_packet(struct hv_cpu *cpu, uint32_t type, const uint8_t *pa
 enum hv_status ring_doorbell(struct hv_cpu *cpu, uint32_t n);
 /* A request that came through a ring is finished. With the lock. */
 void ring_complete(struct hv_partition *p, uint32_t n, const struct work_request *r);
-void ring_forget_all(struct hv_partition *p);

@@ -277,5 +277,3 @@ enum hv_status umbra_call_doorbell(struct hv_call *c)
 		return HV_INVALID_PARAMETER;
 	return ring_doorbell(c->cpu, in.ring);
 }
-
-void ring_forget_all(struct hv_partition *p) { memset(p->ring, 0, sizeof(p->ring)); }
