@@ -24,7 +24,7 @@ static const char help[] =
 	"A whole SIZE is a number with K, M, G or T after it. Ends 0; 64 usage; 65 unusable file, or a parent that has changed; 78 a parent\n"
 	"that is not allowed; compare: 1 when the contents differ.\n";
 
-enum { EXIT_POLICY = 78, PLACES = 16 };
+enum { PLACES = 16 };
 #define COPY_BYTES (1u << 20)
 
 struct arguments {
@@ -36,23 +36,6 @@ struct arguments {
 };
 
 /* ---- arguments ---- */
-
-static bool parse_size(const char *text, uint64_t *ret)
-{
-	char *end;
-	unsigned long long v;
-	unsigned shift;
-
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	v = strtoull(text, &end, 10);
-	shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : *end == 'T' ? 40 : 0;
-	if (errno || (shift && end[1]) || (!shift && *end) || v > UINT64_MAX >> shift)
-		return false;
-	*ret = v << shift;
-	return true;
-}
 
 static int bad_size(const char *text) { return complain(EXIT_USAGE, "not a size", text, "say for example 4G"); }
 

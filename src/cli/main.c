@@ -1,5 +1,7 @@
 /* umbra: the command. One verb a function; an error is one line on stderr: what, where, remedy. */
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -8,6 +10,23 @@ int complain(int code, const char *what, const char *where, const char *remedy)
 {
 	fprintf(stderr, "umbra: %s: %s; %s\n", where, what, remedy);
 	return code;
+}
+
+bool parse_size(const char *text, uint64_t *ret)
+{
+	char *end;
+	unsigned long long v;
+	unsigned shift;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	v = strtoull(text, &end, 10);
+	shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : *end == 'T' ? 40 : 0;
+	if (errno || (shift && end[1]) || (!shift && *end) || v > UINT64_MAX >> shift)
+		return false;
+	*ret = v << shift;
+	return true;
 }
 
 int main(int argc, char **argv)

@@ -33,18 +33,6 @@ struct run {
 	bool statistics;
 };
 
-static bool parse_size(const char *text, uint64_t *ret)
-{
-	char *end;
-	unsigned long long v = strtoull(text, &end, 10);
-	unsigned shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
-
-	if (end == text || (shift && end[1]) || (!shift && *end) || v > UINT64_MAX >> shift)
-		return false;
-	*ret = v << shift;
-	return true;
-}
-
 static bool parse_number(const char *text, unsigned long low, unsigned long high, unsigned long *ret)
 {
 	char *end;

@@ -17,7 +17,8 @@
 #include "../lib/crc32c.h"
 
 enum { LOG_MAX_BYTES = 64 << 20, METADATA_MAX_BYTES = 128 << 20, BAT_MAX_BYTES = 513 << 20, BLOCK_MIN = 1 << 20, BLOCK_MAX = 256 << 20 };
-enum { ITEM_PARAMETERS = 1, ITEM_SIZE = 2, ITEM_DISK_ID = 4, ITEM_LOGICAL = 8, ITEM_PHYSICAL = 16, ITEM_LOCATOR = 32, ITEMS_NEEDED = 31, LOCATOR_MAX_BYTES = 1 << 20 };
+enum { ITEM_PARAMETERS = 1, ITEM_SIZE = 2, ITEM_DISK_ID = 4, ITEM_LOGICAL = 8, ITEM_PHYSICAL = 16, ITEM_LOCATOR = 32, ITEMS_NEEDED = 31 };
+enum { LOCATOR_MAX_BYTES = 1 << 20, LOCATOR_MAX_PAIRS = 64 };
 
 static int unsound(const struct vhdx *v, struct disk_error *error, const char *what) { return disk_fail(error, -EBADMSG, v->disk->path, "%s", what); }
 static int host_error(const struct vhdx *v, struct disk_error *error, int code) { return disk_fail(error, code, v->disk->path, "%s", strerror(-code)); }
@@ -196,8 +197,8 @@ static int read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struc
 	memcpy(&h, at, sizeof(h));
 	if (!guid_equal(h.type, VHDX_LOCATOR_TYPE))
 		return disk_fail(error, -ENOTSUP, v->disk->path, "its parent is not a VHDX file");
-	if (sizeof(h) + h.count * sizeof(struct vhdx_locator_entry) > bytes)
-		return unsound(v, error, "the parent's locator is cut");
+	if (h.count > LOCATOR_MAX_PAIRS || sizeof(h) + h.count * sizeof(struct vhdx_locator_entry) > bytes)
+		return unsound(v, error, "the parent's locator is cut, or too long");
 	for (unsigned n = 0; n < h.count && !result; n++) {
 		struct vhdx_locator_entry e;
 		char *key, *value;
@@ -221,9 +222,12 @@ static int read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struc
 
 struct items { unsigned seen; uint32_t flags; };
 
-static int take_item(struct vhdx *v, const struct vhdx_item *i, const uint8_t *at, struct items *items, struct disk_error *error)
+/* Only what is known is read, and each once: however many items a file claims to have. */
+static int take_item(struct vhdx *v, const struct vhdx_item *i, struct items *items, struct disk_error *error)
 {
 	static const uint32_t sizes[] = { 8, 8, 16, 4, 4 };
+	uint8_t *at;
+	int result;
 	const struct guid known[] = { VHDX_ITEM_PARAMETERS, VHDX_ITEM_SIZE, VHDX_ITEM_DISK_ID, VHDX_ITEM_LOGICAL, VHDX_ITEM_PHYSICAL, VHDX_ITEM_LOCATOR };
 	char text[GUID_TEXT_BYTES];
 	unsigned n = 0;
@@ -239,17 +243,25 @@ static int take_item(struct vhdx *v, const struct vhdx_item *i, const uint8_t *a
 	if (items->seen >> n & 1 || (n < 5 && i->bytes != sizes[n]))
 		return unsound(v, error, "a metadata item comes twice, or with a wrong length");
 	items->seen |= 1u << n;
+	at = malloc(i->bytes + 1);
+	result = at ? file_read(&v->disk->file, v->metadata_offset + i->offset, at, i->bytes) : -ENOMEM;
+	if (result) {
+		free(at);
+		return host_error(v, error, result);
+	}
 	switch (n) {
 	case 0:
 		memcpy(&v->block_bytes, at, 4);
 		memcpy(&items->flags, at + 4, 4);
-		return 0;
-	case 1: memcpy(&v->disk->size_bytes, at, 8); return 0;
-	case 2: memcpy(&v->disk_id, at, 16); return 0;
-	case 3: memcpy(&v->sector_bytes, at, 4); return 0;
-	case 4: memcpy(&v->physical_bytes, at, 4); return 0;
-	default: return read_locator(v, at, i->bytes, error);
+		break;
+	case 1: memcpy(&v->disk->size_bytes, at, 8); break;
+	case 2: memcpy(&v->disk_id, at, 16); break;
+	case 3: memcpy(&v->sector_bytes, at, 4); break;
+	case 4: memcpy(&v->physical_bytes, at, 4); break;
+	default: result = read_locator(v, at, i->bytes, error);
 	}
+	free(at);
+	return result;
 }
 
 static int check_sizes(struct vhdx *v, const struct items *items, struct disk_error *error)
@@ -279,7 +291,7 @@ static int check_sizes(struct vhdx *v, const struct items *items, struct disk_er
 
 static int read_metadata(struct vhdx *v, struct disk_error *error)
 {
-	uint8_t *table = malloc(VHDX_TABLE_BYTES), *item = NULL;
+	uint8_t *table = malloc(VHDX_TABLE_BYTES);
 	struct vhdx_metadata_head h;
 	struct items items = { 0 };
 	int result = table ? file_read(&v->disk->file, v->metadata_offset, table, 4096) : -ENOMEM;
@@ -302,10 +314,7 @@ static int read_metadata(struct vhdx *v, struct disk_error *error)
 			result = unsound(v, error, "a metadata item lies outside of its region");
 			break;
 		}
-		item = malloc(i.bytes + 1);
-		result = item ? file_read(&v->disk->file, v->metadata_offset + i.offset, item, i.bytes) : -ENOMEM;
-		result = result ? host_error(v, error, result) : take_item(v, &i, item, &items, error);
-		free(item);
+		result = take_item(v, &i, &items, error);
 	}
 	free(table);
 	return result ? result : check_sizes(v, &items, error);

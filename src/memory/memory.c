@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+enum { LONG_BYTES = 1 << 20 };
+
 void guest_memory_init(struct guest_memory *m, void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 {
 	memset(m, 0, sizeof(*m));
@@ -37,12 +39,27 @@ void guest_overlay_place(struct guest_memory *m, unsigned n, uint64_t gpa, bool 
 		__atomic_store_n(&m->shown[i], shown[i], __ATOMIC_SEQ_CST);
 }
 
+/* A range too long to go through page by page: in one piece of RAM, or nowhere. */
+static int probe_long(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write)
+{
+	const uint8_t *first = guest_ram_hva(m, gpa), *last = guest_ram_hva(m, gpa + bytes - 1);
+
+	if (!first || !last || (uint64_t)(last - first) != bytes - 1)
+		return -EFAULT;
+	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
+		if (write && m->overlay[n].read_only && m->overlay[n].gpa != GUEST_NOWHERE && m->overlay[n].gpa - (gpa & ~4095ull) < bytes)
+			return -EROFS;
+	return 0;
+}
+
 int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write)
 {
 	if (!bytes)
 		return 0;
 	if (bytes - 1 > UINT64_MAX - gpa)
 		return -EFAULT;
+	if (bytes > LONG_BYTES)
+		return probe_long(m, gpa, bytes, write);
 	for (uint64_t page = gpa & ~4095ull, last = (gpa + bytes - 1) & ~4095ull;; page += 4096) {
 		int n = guest_may_be_overlaid(m, page) ? guest_overlay_at(m, page) : -1;
 

@@ -71,7 +71,7 @@ void guest_overlay_place(struct guest_memory *m, unsigned n, uint64_t gpa, bool 
 int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size_t bytes);
 /* Also -EROFS. Nothing is written unless all can be. The caller tells the engine. */
 int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *from, size_t bytes);
-/* 0, -EFAULT or -EROFS, as guest_memory_write() would. */
+/* 0, -EFAULT or -EROFS, as guest_memory_write() would; of more than 1 MiB also -EFAULT where it is not in one piece of RAM. In bounded time. */
 int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write);
 /* A new call of the guest begins on this thread (4). */
 void guest_memory_begin(void);
