@@ -1,4 +1,4 @@
-/* umbra disk: the verbs on disk files. Sizes as 512M; formats are said, never guessed: vhdx unless --format says raw. */
+/* umbra disk: the verbs on disk files. Sizes as 512M; formats are said, never guessed: vhdx unless something else is said. */
 #include "../disk/disk.h"
 
 #include <errno.h>
@@ -10,30 +10,22 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "disk_cli.h"
 
 static const char help[] =
-	"usage: umbra disk create FILE --size S [--format vhdx|raw] [--block-size B] [--sector-size 512|4096] [--fixed]\n"
-	"       umbra disk create FILE --parent PARENT [--block-size B]\n"
-	"       umbra disk info|check|map FILE [--json] [--chain]\n"
+	"usage: umbra disk create FILE --size S [--format F] [--block-size B] [--sector-size 512|4096] [--fixed]\n"
+	"       umbra disk create FILE --parent PARENT [--parent-format F] [--block-size B]\n"
+	"       umbra disk info|map FILE [--json] [--chain]    umbra disk check FILE [--chain] [--quick | --rebuild]\n"
 	"       umbra disk read FILE --offset N --length N > DATA        umbra disk write FILE --offset N [--from DATA]\n"
-	"       umbra disk convert SOURCE TARGET [--from vhdx|raw] [--to vhdx|raw] [--block-size B] [--fixed]\n"
+	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed]\n"
 	"       umbra disk compare FILE OTHER [--format F] [--other-format F]\n"
 	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    umbra disk commit CHILD\n"
+	"       umbra disk repair-link CHILD --reason TEXT    umbra disk freeze FILE [--reason TEXT | --undo]\n"
+	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; the last two can only be read. check compares the content with the file's\n"
+	"digests (--quick: does not; --rebuild: takes the content as right), with --chain also what each parent held when its child was made.\n"
 	"A parent is looked for where its child says, and must lie under the child's directory or a --parents PLACE (may be repeated).\n"
 	"A whole SIZE is a number with K, M, G or T after it. Ends 0; 64 usage; 65 unusable file, or a parent that has changed; 78 a parent\n"
 	"that is not allowed; compare: 1 when the contents differ.\n";
-
-enum { PLACES = 16 };
-#define COPY_BYTES (1u << 20)
-
-struct arguments {
-	const char *file, *other, *parent, *from, *to, *format, *other_format;
-	uint64_t size, block, sector, offset, length;
-	bool has_size, has_offset, has_length, fixed, json, chain;
-	const char *places[PLACES + 1];
-	unsigned place_count;
-};
 
 /* ---- arguments ---- */
 
@@ -44,7 +36,9 @@ static int parse(int argc, char **argv, struct arguments *a)
 	static const struct option longs[] = {
 		{ "size", 1, 0, 's' }, { "block-size", 1, 0, 'b' }, { "sector-size", 1, 0, 'S' }, { "parent", 1, 0, 'p' }, { "parents", 1, 0, 'P' },
 		{ "from", 1, 0, 'f' }, { "to", 1, 0, 't' }, { "format", 1, 0, 'F' }, { "other-format", 1, 0, 'O' }, { "offset", 1, 0, 'o' },
-		{ "length", 1, 0, 'l' }, { "fixed", 0, 0, 'x' }, { "json", 0, 0, 'j' }, { "chain", 0, 0, 'c' }, { "help", 0, 0, 'h' }, { 0 },
+		{ "length", 1, 0, 'l' }, { "fixed", 0, 0, 'x' }, { "json", 0, 0, 'j' }, { "chain", 0, 0, 'c' }, { "quick", 0, 0, 'q' }, { "undo", 0, 0, 'u' },
+		{ "rebuild", 0, 0, 'B' }, { "reason", 1, 0, 'r' }, { "parent-format", 1, 0, 'G' },
+		{ "help", 0, 0, 'h' }, { 0 },
 	};
 	int c;
 
@@ -70,6 +64,11 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'x': a->fixed = true; break;
 		case 'j': a->json = true; break;
 		case 'c': a->chain = true; break;
+		case 'q': a->quick = true; break;
+		case 'u': a->undo = true; break;
+		case 'B': a->rebuild = true; break;
+		case 'r': a->reason = optarg; break;
+		case 'G': a->parent_format = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}
@@ -85,94 +84,6 @@ static int parse(int argc, char **argv, struct arguments *a)
 	return a->file ? 0 : complain(EXIT_USAGE, "no file given", "disk", "see umbra disk --help");
 }
 
-static int parse_format(const char *text, enum disk_format *ret)
-{
-	if (!text || !strcmp(text, "vhdx"))
-		return *ret = DISK_VHDX, 0;
-	if (!strcmp(text, "raw"))
-		return *ret = DISK_RAW, 0;
-	return complain(EXIT_USAGE, "not a format", text, "say vhdx or raw");
-}
-
-/* ---- errors ---- */
-
-static const char *remedy(int error)
-{
-	switch (error) {
-	case -ESTALE: return "open it with the parent it was made on, or make a new child";
-	case -EPERM: return "allow the parent's place with --parents";
-	case -EBUSY: return "try again when it is free";
-	case -EUCLEAN: return "open it for writing once";
-	case -ENOENT: return "name a file that is there, or the place of its parent with --parents";
-	case -EEXIST: return "name a new file";
-	case -EBADMSG: return "restore it from a copy";
-	default: return "see umbra disk --help";
-	}
-}
-
-static int refuse(int error, const struct disk_error *e)
-{
-	int code = error == -EPERM ? EXIT_POLICY : error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE;
-
-	fprintf(stderr, "umbra: %s; %s\n", e->text, remedy(error));
-	return code;
-}
-
-static int io_failed(const char *path, int error) { return complain(EXIT_UNUSABLE, strerror(-error), path, remedy(error)); }
-
-static int open_disk(const struct arguments *a, const char *path, const char *format, bool write, struct disk **ret)
-{
-	struct disk_options o = { .write = write, .parents = a->place_count ? a->places : NULL };
-	struct disk_error e;
-	int error = parse_format(format, &o.format);
-
-	if (error)
-		return error;
-	error = disk_open(path, &o, ret, &e);
-	return error ? refuse(error, &e) : 0;
-}
-
-static int close_disk(struct disk *d, int code)
-{
-	char path[256];
-	int error;
-
-	snprintf(path, sizeof(path), "%s", disk_path(d));
-	error = disk_close(d);
-	return code ? code : error ? io_failed(path, error) : 0;
-}
-
-/* ---- progress on a terminal ---- */
-
-struct progress { uint64_t all, shown; struct timespec begin; bool on; };
-
-static double seconds_since(const struct timespec *t)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)(now.tv_sec - t->tv_sec) + (double)(now.tv_nsec - t->tv_nsec) / 1e9;
-}
-
-static void progress_begin(struct progress *p, uint64_t all)
-{
-	*p = (struct progress){ .all = all, .on = isatty(STDERR_FILENO) };
-	clock_gettime(CLOCK_MONOTONIC, &p->begin);
-}
-
-static void progress_show(struct progress *p, uint64_t done)
-{
-	double seconds = seconds_since(&p->begin), rate = seconds > 0 ? (double)done / seconds : 0;
-
-	if (!p->on || (done < p->all && done - p->shown < p->all / 200 + 1))
-		return;
-	p->shown = done;
-	fprintf(stderr, "\r%5.1f %%  %6.0f MiB/s  %4.0f s left ", 100.0 * (double)done / (double)p->all, rate / 1048576,
-		rate > 0 ? (double)(p->all - done) / rate : 0);
-	if (done == p->all)
-		fputc('\n', stderr);
-}
-
 /* ---- verbs ---- */
 
 static int verb_create(struct arguments *a)
@@ -180,8 +91,10 @@ static int verb_create(struct arguments *a)
 	struct disk_create what = { .size_bytes = a->size, .block_bytes = (uint32_t)a->block, .logical_sector_bytes = (uint32_t)a->sector, .fixed = a->fixed,
 				    .parent = a->parent };
 	struct disk_error e;
-	int error = parse_format(a->format, &what.format);
+	int error = disk_parse_format(a->format, &what.format);
 
+	if (!error)
+		error = disk_parse_format(a->parent_format, &what.parent_format);
 	if (error)
 		return error;
 	if (a->has_size == (a->parent != NULL))
@@ -189,7 +102,7 @@ static int verb_create(struct arguments *a)
 	if (a->block > UINT32_MAX || a->sector > UINT32_MAX)
 		return complain(EXIT_USAGE, "a block or sector size that no format has", a->file, "see umbra disk --help");
 	error = disk_create(a->file, &what, &e);
-	return error ? refuse(error, &e) : 0;
+	return error ? disk_refuse(error, &e) : 0;
 }
 
 static json_t *id_json(struct guid id)
@@ -206,7 +119,7 @@ static json_t *info_json(const struct disk *d)
 	json_t *j;
 
 	disk_info(d, &i);
-	j = json_pack("{s:s%, s:s, s:I, s:I, s:I, s:i, s:i}", "file", disk_path(d), strlen(disk_path(d)), "format", i.format == DISK_VHDX ? "vhdx" : "raw", "size",
+	j = json_pack("{s:s%, s:s, s:I, s:I, s:I, s:i, s:i}", "file", disk_path(d), strlen(disk_path(d)), "format", disk_format_name(i.format), "size",
 		      (json_int_t)i.size_bytes, "file-size", (json_int_t)i.file_bytes, "allocated", (json_int_t)i.allocated_bytes, "logical-sector-size",
 		      (int)i.logical_sector_bytes, "physical-sector-size", (int)i.physical_sector_bytes);
 	if (!j || i.format != DISK_VHDX)
@@ -250,7 +163,7 @@ static void print_plain(const json_t *j)
 static int verb_info(struct arguments *a)
 {
 	struct disk *d;
-	int code = open_disk(a, a->file, a->format, false, &d);
+	int code = disk_cli_open(a, a->file, a->format, false, &d);
 	json_t *all;
 
 	if (code)
@@ -268,30 +181,14 @@ static int verb_info(struct arguments *a)
 		}
 	}
 	json_decref(all);
-	return close_disk(d, 0);
-}
-
-static void print_fault(void *context, const char *line) { printf("%s: %s\n", (const char *)context, line); }
-
-static int verb_check(struct arguments *a)
-{
-	struct disk *d;
-	int code = open_disk(a, a->file, a->format, false, &d), faults = 0;
-
-	if (code)
-		return code;
-	for (struct disk *at = d; at; at = a->chain ? disk_parent(at) : NULL)
-		faults += disk_check(at, print_fault, (void *)(uintptr_t)disk_path(at));
-	if (!faults)
-		printf("%s: no fault%s\n", a->file, disk_parent(d) ? ", and its parents are what it was made on" : "");
-	return close_disk(d, faults ? EXIT_UNUSABLE : 0);
+	return disk_cli_close(d, 0);
 }
 
 static int verb_map(struct arguments *a)
 {
 	static const char *const kinds[] = { "parent", "zero", "data" };
 	struct disk *d;
-	int code = open_disk(a, a->file, a->format, false, &d), error = 0;
+	int code = disk_cli_open(a, a->file, a->format, false, &d), error = 0;
 	json_t *all = json_array();
 	uint64_t n = 0;
 
@@ -309,7 +206,7 @@ static int verb_map(struct arguments *a)
 		puts("");
 	}
 	json_decref(all);
-	return code ? code : close_disk(d, error ? io_failed(a->file, error) : 0);
+	return code ? code : disk_cli_close(d, error ? disk_io_failed(a->file, error) : 0);
 }
 
 static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
@@ -319,7 +216,7 @@ static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
 		int error = disk_read(d, a->offset + done, buffer, n);
 
 		if (error)
-			return io_failed(a->file, error);
+			return disk_io_failed(a->file, error);
 		if (fwrite(buffer, 1, n, stdout) != n)
 			return complain(EXIT_UNUSABLE, strerror(errno), "standard output", "make room");
 		done += n;
@@ -330,13 +227,13 @@ static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
 static int verb_read(struct arguments *a)
 {
 	struct disk *d;
-	int code = open_disk(a, a->file, a->format, false, &d);
+	int code = disk_cli_open(a, a->file, a->format, false, &d);
 	uint8_t *buffer = malloc(COPY_BYTES);
 
 	if (!code && !a->has_length)
 		a->length = a->offset < disk_size_bytes(d) ? disk_size_bytes(d) - a->offset : 0;
 	if (!code)
-		code = close_disk(d, copy_out(d, a, buffer));
+		code = disk_cli_close(d, copy_out(d, a, buffer));
 	free(buffer);
 	return code;
 }
@@ -357,7 +254,7 @@ static int copy_in(struct disk *d, const struct arguments *a, FILE *from, uint8_
 		if (!error)
 			error = disk_write(d, at, buffer, whole);
 		if (error)
-			return io_failed(a->file, error);
+			return disk_io_failed(a->file, error);
 		at += n;
 	}
 	return ferror(from) ? complain(EXIT_UNUSABLE, strerror(errno), a->from ? a->from : "standard input", "name a file that can be read") : 0;
@@ -374,9 +271,9 @@ static int verb_write(struct arguments *a)
 		free(buffer);
 		return complain(EXIT_UNUSABLE, strerror(errno), a->from, "name a file that can be read");
 	}
-	code = open_disk(a, a->file, a->format, true, &d);
+	code = disk_cli_open(a, a->file, a->format, true, &d);
 	if (!code)
-		code = close_disk(d, copy_in(d, a, from, buffer));
+		code = disk_cli_close(d, copy_in(d, a, from, buffer));
 	if (a->from)
 		fclose(from);
 	free(buffer);
@@ -420,25 +317,25 @@ static int verb_convert(struct arguments *a)
 	struct disk_create what = { .fixed = a->fixed, .block_bytes = (uint32_t)a->block };
 	struct disk *from, *to;
 	struct disk_error e;
-	int code = a->other ? open_disk(a, a->file, a->from, false, &from) : complain(EXIT_USAGE, "no target given", a->file, "see umbra disk --help"), error;
+	int code = a->other ? disk_cli_open(a, a->file, a->from, false, &from) : complain(EXIT_USAGE, "no target given", a->file, "see umbra disk --help"), error;
 
 	if (code)
 		return code;
 	what.size_bytes = disk_size_bytes(from);
 	what.logical_sector_bytes = disk_sector_bytes(from);
-	code = parse_format(a->to, &what.format);
+	code = disk_parse_format(a->to, &what.format);
 	error = code ? 0 : disk_create(a->other, &what, &e);
 	if (error)
-		code = refuse(error, &e);
+		code = disk_refuse(error, &e);
 	if (!code) {
-		code = open_disk(a, a->other, a->to, true, &to);
+		code = disk_cli_open(a, a->other, a->to, true, &to);
 		error = code ? 0 : copy_disk(from, to);
 		if (!code)
-			code = close_disk(to, error ? io_failed(a->file, error) : 0);
+			code = disk_cli_close(to, error ? disk_io_failed(a->file, error) : 0);
 		if (code)
 			unlink(a->other); /* half a copy is none */
 	}
-	return close_disk(from, code);
+	return disk_cli_close(from, code);
 }
 
 static int compare(struct disk *one, struct disk *other, uint64_t *ret_at)
@@ -467,29 +364,29 @@ static int verb_compare(struct arguments *a)
 {
 	struct disk *one, *other;
 	uint64_t at = 0;
-	int code = a->other ? open_disk(a, a->file, a->format, false, &one) : complain(EXIT_USAGE, "no other file given", a->file, "see umbra disk --help"), result;
+	int code = a->other ? disk_cli_open(a, a->file, a->format, false, &one) : complain(EXIT_USAGE, "no other file given", a->file, "see umbra disk --help"), result;
 
 	if (code)
 		return code;
-	code = open_disk(a, a->other, a->other_format ? a->other_format : a->format, false, &other);
+	code = disk_cli_open(a, a->other, a->other_format ? a->other_format : a->format, false, &other);
 	if (code)
-		return close_disk(one, code);
+		return disk_cli_close(one, code);
 	if (disk_size_bytes(one) != disk_size_bytes(other)) {
 		printf("sizes differ: %lu and %lu\n", disk_size_bytes(one), disk_size_bytes(other));
 		code = 1;
 	} else {
 		result = compare(one, other, &at);
-		code = result < 0 ? io_failed(a->file, result) : result;
+		code = result < 0 ? disk_io_failed(a->file, result) : result;
 		if (result == 1)
 			printf("contents differ from byte %lu on\n", at);
 	}
-	return close_disk(one, close_disk(other, code));
+	return disk_cli_close(one, disk_cli_close(other, code));
 }
 
 static int verb_resize(struct arguments *a)
 {
 	struct disk *d;
-	int code = a->has_size ? open_disk(a, a->file, a->format, true, &d) : complain(EXIT_USAGE, "no size given", a->file, "say --size S"), error;
+	int code = a->has_size ? disk_cli_open(a, a->file, a->format, true, &d) : complain(EXIT_USAGE, "no size given", a->file, "say --size S"), error;
 
 	if (code)
 		return code;
@@ -497,39 +394,42 @@ static int verb_resize(struct arguments *a)
 	if (error == -EBUSY)
 		code = complain(EXIT_UNUSABLE, "holds data beyond that size", a->file, "name a larger size");
 	else if (error)
-		code = io_failed(a->file, error);
-	return close_disk(d, code);
+		code = disk_io_failed(a->file, error);
+	return disk_cli_close(d, code);
 }
 
 static int verb_snapshot(struct arguments *a)
 {
 	struct disk_create what = { .format = DISK_VHDX, .parent = a->file };
 	struct disk_error e;
-	int error;
+	int error = disk_parse_format(a->format, &what.parent_format);
 
+	if (error)
+		return error;
 	if (!a->other)
 		return complain(EXIT_USAGE, "no child given", a->file, "say umbra disk snapshot FILE CHILD");
 	error = disk_create(a->other, &what, &e);
-	return error ? refuse(error, &e) : 0;
+	return error ? disk_refuse(error, &e) : 0;
 }
 
 static int verb_commit(struct arguments *a)
 {
 	struct disk_error e = { "" };
 	struct disk *d;
-	int code = open_disk(a, a->file, NULL, true, &d), error;
+	int code = disk_cli_open(a, a->file, NULL, true, &d), error;
 
 	if (code)
 		return code;
 	error = disk_commit(d, &e);
-	return close_disk(d, error ? refuse(error, &e) : 0);
+	return disk_cli_close(d, error ? disk_refuse(error, &e) : 0);
 }
 
 int verb_disk(int argc, char **argv)
 {
 	static const struct { const char *name; int (*verb)(struct arguments *a); } verbs[] = {
-		{ "create", verb_create }, { "info", verb_info }, { "check", verb_check }, { "map", verb_map }, { "read", verb_read }, { "write", verb_write },
+		{ "create", verb_create }, { "info", verb_info }, { "check", verb_disk_check }, { "map", verb_map }, { "read", verb_read }, { "write", verb_write },
 		{ "convert", verb_convert }, { "compare", verb_compare }, { "resize", verb_resize }, { "snapshot", verb_snapshot }, { "commit", verb_commit },
+		{ "repair-link", verb_disk_repair_link }, { "freeze", verb_disk_freeze },
 	};
 	struct arguments a = { 0 };
 	int code;

@@ -9,21 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "digest.h"
 #include "vhdx_internal.h"
 
 #define COPY_BYTES (1u << 20)
-
-static int set_link(struct vhdx *child, const char *parent_path, struct guid id, struct guid id2)
-{
-	uint8_t *value;
-	uint32_t bytes;
-	int error = vhdx_make_locator(child->disk->path, parent_path, id, id2, &value, &bytes);
-
-	if (!error)
-		error = vhdx_write_item(child, VHDX_ITEM_LOCATOR, VHDX_ITEM_REQUIRED, value, bytes);
-	free(value);
-	return error;
-}
 
 /* What the child has, not what its parents have. */
 static int copy_all(struct disk *child, struct disk *parent)
@@ -73,47 +62,54 @@ static int empty(struct vhdx *v)
 	return error ? error : vhdx_commit(v);
 }
 
-/* The parent once more, this time for writing; its own parents may lie where they lay. */
-static int open_for_writing(struct disk *child, struct disk **ret, struct disk_error *error)
+static void forget_parent(struct disk *child)
 {
-	struct disk_options o = { .format = DISK_VHDX, .write = true };
-	struct disk *old = child->parent;
-	char *path = strdup(old->path);
-	const char *places[2] = { "/", NULL }; /* they are open already, and were allowed */
-	int result;
+	struct vhdx *v = vhdx_of(child);
 
-	if (!path)
-		return -ENOMEM;
-	o.parents = places;
+	link_free(child->link);
+	child->link = NULL;
+	disk_close(child->parent);
 	child->parent = NULL;
-	vhdx_of(child)->ancestors = 0; /* only what the child has itself is read from here on */
-	disk_close(old);
-	result = disk_open(path, &o, ret, error);
-	free(path);
-	return result;
+	v->ancestors = 0; /* only what the child has itself is read from here on */
+	free(v->ancestor);
+	v->ancestor = NULL;
 }
 
-int disk_commit(struct disk *d, struct disk_error *error)
+/* The parent once more; its own parents may lie where they lay: they were open already, and allowed. */
+static int open_parent(const char *path, bool write, struct disk **ret, struct disk_error *error)
 {
-	struct vhdx *child = vhdx_of(d), *parent;
-	struct disk *p = NULL;
-	struct guid before, after;
-	int result;
+	return disk_open(path, &(struct disk_options){ .format = DISK_VHDX, .write = write, .parents = (const char *const[]){ "/", NULL } }, ret, error);
+}
 
-	if (!d->write || d->driver != &vhdx_driver || !d->parent)
-		return disk_fail(error, -EINVAL, d->path, "is no child that can be written");
-	vhdx_commit(child);
-	before = child->parent_id;
-	result = open_for_writing(d, &p, error);
+/* The child names the parent as it is now, and knows what it holds. */
+static int join(struct disk *d, const char *path, struct guid id, struct disk_error *error)
+{
+	struct vhdx *v = vhdx_of(d);
+	int result = vhdx_set_link(v, path, DISK_VHDX, id, (struct guid){ 0 });
+
 	if (result)
 		return result;
-	parent = vhdx_of(p);
+	v->parent_id = id;
+	v->parent_id2 = (struct guid){ 0 };
+	result = open_parent(path, false, &d->parent, error);
+	if (!result)
+		result = vhdx_list_ancestors(v);
+	if (!result)
+		result = link_make(d, LINK_KEPT);
+	return result == -ENOENT || result == -ESTALE ? 0 : result; /* a parent without digests */
+}
+
+static int copy_down(struct disk *d, struct disk *p, struct guid before, struct guid after, struct disk_error *error)
+{
+	struct vhdx *child = vhdx_of(d), *parent = vhdx_of(p);
+	int result;
+
 	/* again after an interruption: the parent may have either */
 	if (!guid_equal(parent->header.data_write, before) && !guid_equal(parent->header.data_write, child->parent_id2))
-		result = disk_fail(error, -ESTALE, d->path, "its parent has changed");
-	after = guid_is_zero(child->parent_id2) ? guid_new() : child->parent_id2;
+		return disk_fail(error, -ESTALE, d->path, "its parent has changed");
+	result = link_drop(d);
 	if (!result)
-		result = set_link(child, p->path, before, after);
+		result = vhdx_set_link(child, p->path, DISK_VHDX, before, after);
 	parent->next_data_id = after;
 	if (!result && p->size_bytes < d->size_bytes)
 		result = disk_resize(p, d->size_bytes);
@@ -123,14 +119,37 @@ int disk_commit(struct disk *d, struct disk_error *error)
 		result = vhdx_begin(parent, true); /* also when there was nothing to copy */
 	if (!result)
 		result = empty(child);
-	if (!result)
-		result = set_link(child, p->path, after, (struct guid){ 0 });
+	return result;
+}
+
+int disk_commit(struct disk *d, struct disk_error *error)
+{
+	struct vhdx *child = vhdx_of(d);
+	struct disk *p = NULL;
+	struct guid after;
+	char *path;
+	int result;
+
+	if (!d->write || d->driver != &vhdx_driver || !d->parent)
+		return disk_fail(error, -EINVAL, d->path, "is no child that can be written");
+	if (d->parent->format_id != DISK_VHDX)
+		return disk_fail(error, -ENOTSUP, d->path, "its parent is no VHDX file: convert it instead");
+	path = strdup(d->parent->path);
+	if (!path)
+		return disk_fail(error, -ENOMEM, d->path, "no memory");
+	disk_flush(d);
+	forget_parent(d);
+	digest_touch_from(d, 0);
+	after = guid_is_zero(child->parent_id2) ? guid_new() : child->parent_id2;
+	result = open_parent(path, true, &p, error);
 	if (!result) {
-		child->parent_id = after;
-		child->parent_id2 = (struct guid){ 0 };
-	} else if (!error->text[0]) {
-		disk_fail(error, result, d->path, "%s", strerror(-result));
+		result = copy_down(d, p, child->parent_id, after, error);
+		disk_close(p);
+		if (!result)
+			result = join(d, path, after, error);
 	}
-	disk_close(p);
+	free(path);
+	if (result && !error->text[0])
+		disk_fail(error, result, d->path, "%s", strerror(-result));
 	return result;
 }

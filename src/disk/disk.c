@@ -4,7 +4,7 @@
  * A parent is found by its child's locator, must lie where the options allow, is opened for reading and stays open: what was
  * verified is what is read. A chain that runs in a circle ends at DEPTH_MAX.
  */
-#include "disk_internal.h"
+#include "digest.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +53,62 @@ void iov_zero(const struct iovec *iov, int count)
 		memset(iov->iov_base, 0, iov->iov_len);
 }
 
+static const char *const format_names[DISK_FORMATS] = { [DISK_VHDX] = "vhdx", [DISK_RAW] = "raw", [DISK_VHD] = "vhd", [DISK_QCOW2] = "qcow2", [DISK_VMDK] = "vmdk" };
+
+const char *disk_format_name(enum disk_format format) { return format_names[format]; }
+
+bool disk_format_parse(const char *name, enum disk_format *ret)
+{
+	for (int n = 0; n < DISK_FORMATS; n++)
+		if (!strcmp(name, format_names[n])) {
+			*ret = (enum disk_format)n;
+			return true;
+		}
+	return false;
+}
+
 /* ---- opening ---- */
+
+struct guid disk_data_id(const struct disk *d) { return d->data_id ? *d->data_id : (struct guid){ 0 }; }
+
+/* What is written down about changes, and what is known of the parent. */
+static int begin_digests(struct disk *d, const struct disk_options *o, struct disk_error *error)
+{
+	int result = 0;
+
+	if (d->parent && !o->accept_changed)
+		result = link_load(d, &d->link);
+	if (result)
+		return disk_fail(error, result, d->path, "what it knows of its parent's content cannot be read");
+	if (!d->write)
+		return 0;
+	d->opened_id = disk_data_id(d);
+	d->touched_bytes = digest_block_bytes(d);
+	d->touched_blocks = (d->size_bytes + d->touched_bytes - 1) / d->touched_bytes;
+	d->touched_from = UINT64_MAX;
+	d->touched = calloc(1, d->touched_blocks / 8 + 1);
+	if (guid_is_zero(d->opened_id)) {
+		struct digest_table *t = NULL;
+
+		d->opened_current = !digest_load(d, &t);
+		if (d->opened_current)
+			digest_free(t);
+	}
+	return d->touched ? 0 : disk_fail(error, -ENOMEM, d->path, "no memory");
+}
+
+static void release(struct disk *d)
+{
+	link_free(d->link);
+	d->file.ops->close(d->file.context);
+	free(d->touched);
+	free(d->path);
+	free(d);
+}
+
+static int (*const open_format[DISK_FORMATS])(struct disk *d, const struct disk_options *o, struct disk_error *error) = {
+	[DISK_RAW] = raw_open, [DISK_VHDX] = vhdx_open,
+};
 
 int disk_open_file(struct disk_file file, const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
 {
@@ -69,11 +124,18 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	}
 	d->file = file;
 	d->write = o->write;
-	result = o->format == DISK_VHDX ? vhdx_open(d, o, error) : raw_open(d, error);
+	d->format_id = o->format;
+	result = open_format[o->format](d, o, error);
 	if (result) {
-		file.ops->close(file.context);
-		free(d->path);
-		free(d);
+		release(d);
+		return result;
+	}
+	result = d->write && !o->thaw ? disk_check_frozen(d, error) : 0;
+	if (!result)
+		result = begin_digests(d, o, error);
+	if (result) {
+		d->write = false; /* nothing was written, and nothing is */
+		disk_close(d);
 		return result;
 	}
 	*ret = d;
@@ -118,9 +180,9 @@ static bool is_allowed(const char *path, const char *const *places)
 	return allowed;
 }
 
-int disk_open_parent(const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
+int disk_open_parent(const char *path, enum disk_format format, const struct disk_options *o, struct disk **ret, struct disk_error *error)
 {
-	const struct disk_options parent = { .format = DISK_VHDX, .parents = o->parents, .depth = o->depth + 1 };
+	const struct disk_options parent = { .format = format, .parents = o->parents, .depth = o->depth + 1, .accept_changed = o->accept_changed };
 
 	if (parent.depth > DEPTH_MAX)
 		return disk_fail(error, -ELOOP, path, "the chain is longer than %d", DEPTH_MAX);
@@ -133,14 +195,15 @@ int disk_open_parent(const char *path, const struct disk_options *o, struct disk
 
 int disk_close(struct disk *d)
 {
-	int error = d->driver->close(d);
+	int error = d->write ? disk_flush(d) : 0, closed;
 
+	if (d->write && !error)
+		digest_close(d); /* without it the digests are of older data, and say so */
+	closed = d->driver->close(d);
 	if (d->parent)
 		disk_close(d->parent);
-	d->file.ops->close(d->file.context);
-	free(d->path);
-	free(d);
-	return error;
+	release(d);
+	return error ? error : closed;
 }
 
 int disk_create(const char *path, const struct disk_create *what, struct disk_error *error)
@@ -150,7 +213,7 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 	int result = 0;
 
 	if (what->parent)
-		result = disk_open(what->parent, &(struct disk_options){ .format = DISK_VHDX }, &parent, error);
+		result = disk_open(what->parent, &(struct disk_options){ .format = what->parent_format }, &parent, error);
 	if (result)
 		return result;
 	result = disk_file_create(path, &file);
@@ -193,14 +256,20 @@ int disk_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int co
 	uint64_t bytes = iov_bytes(iov, count);
 	int error = d->write ? check_request(d, offset, bytes) : -EROFS;
 
-	return error || !bytes ? error : d->driver->writev(d, offset, iov, count, bytes);
+	if (error || !bytes)
+		return error;
+	digest_touch(d, offset, bytes);
+	return d->driver->writev(d, offset, iov, count, bytes);
 }
 
 int disk_zero(struct disk *d, uint64_t offset, uint64_t bytes)
 {
 	int error = d->write ? check_request(d, offset, bytes) : -EROFS;
 
-	return error || !bytes ? error : d->driver->zero(d, offset, bytes);
+	if (error || !bytes)
+		return error;
+	digest_touch(d, offset, bytes);
+	return d->driver->zero(d, offset, bytes);
 }
 
 int disk_flush(struct disk *d) { return d->write ? d->driver->flush(d) : 0; }
@@ -209,6 +278,7 @@ int disk_resize(struct disk *d, uint64_t size_bytes)
 {
 	if (!d->write)
 		return -EROFS;
+	digest_touch_from(d, size_bytes < d->size_bytes ? size_bytes : d->size_bytes);
 	return !size_bytes || size_bytes & (d->sector_bytes - 1) ? -EINVAL : d->driver->resize(d, size_bytes);
 }
 
@@ -230,7 +300,47 @@ void disk_info(const struct disk *d, struct disk_info *ret)
 	ret->allocated_bytes = stat(d->path, &st) ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
+/* ---- beside the data ---- */
+
+int disk_read_item(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_bytes)
+{
+	return d->driver->read_item ? d->driver->read_item(d, id, ret, ret_bytes) : side_read(d->path, id, ret, ret_bytes);
+}
+
+int disk_write_item(struct disk *d, struct guid id, const void *value, size_t bytes)
+{
+	if (!d->driver->write_item)
+		return side_write(d->path, id, value, bytes);
+	return d->write ? d->driver->write_item(d, id, value, bytes) : -EROFS;
+}
+
+int disk_verify(struct disk *d, disk_range_report *report, void *context)
+{
+	struct digest_table *t;
+	int error = digest_load(d, &t);
+
+	for (uint64_t n = 0; !error && n < t->blocks; n++) {
+		uint64_t at = n * t->head.block_bytes;
+		struct digest now;
+
+		error = digest_block(d, t, n, &now);
+		if (!error && memcmp(&now, &t->of[n], sizeof(now)))
+			error = report(context, at, d->size_bytes - at < t->head.block_bytes ? d->size_bytes - at : t->head.block_bytes);
+	}
+	if (error != -ENOENT && error != -ESTALE)
+		digest_free(t);
+	return error;
+}
+
+int disk_verify_link(struct disk *child, disk_range_report *report, void *context)
+{
+	return child->parent ? link_compare(child, child->parent, report, context) : -ENOENT;
+}
+
+int disk_digest(struct disk *d) { return digest_refresh(d); }
+
 uint64_t disk_size_bytes(const struct disk *d) { return d->size_bytes; }
+enum disk_format disk_format_of(const struct disk *d) { return d->format_id; }
 uint32_t disk_sector_bytes(const struct disk *d) { return d->sector_bytes; }
 const char *disk_path(const struct disk *d) { return d->path; }
 struct disk *disk_parent(const struct disk *d) { return d->parent; }

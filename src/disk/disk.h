@@ -16,9 +16,13 @@
 
 #include "../lib/guid.h"
 
-enum disk_format { DISK_RAW, DISK_VHDX };
+enum disk_format { DISK_VHDX, DISK_RAW, DISK_VHD, DISK_QCOW2, DISK_VMDK, DISK_FORMATS };
 /* What a range is: of this file, and where it says nothing, of its parents. */
 enum disk_range_kind { DISK_RANGE_PARENT, DISK_RANGE_ZERO, DISK_RANGE_DATA };
+
+/* "vhdx", ... */
+const char *disk_format_name(enum disk_format format);
+bool disk_format_parse(const char *name, enum disk_format *ret);
 
 struct disk;
 
@@ -31,6 +35,9 @@ struct disk_options {
 	bool without_parents; /* this file alone: what it does not hold reads as zero. Not with write */
 	/* Directories and files, ended by NULL, under which a parent may lie; NULL: the directory of the child. */
 	const char *const *parents;
+	/* Opens though a parent is not what the child was made on: to find out what differs, or to accept it. */
+	bool accept_changed;
+	bool thaw;  /* opens for writing though frozen: for disk_thaw() */
 	unsigned depth; /* 0; of a parent its distance from the top */
 };
 
@@ -40,6 +47,7 @@ struct disk_info {
 	uint32_t block_bytes, logical_sector_bytes, physical_sector_bytes;
 	bool fixed, has_parent;
 	struct guid file_id, data_id, disk_id, parent_data_id; /* of VHDX: FileWriteGuid, DataWriteGuid, virtual disk id */
+	bool is_linked; /* of a child with an open parent: it is the one that the child was made on, as far as identifiers say */
 	uint64_t blocks, blocks_present;
 };
 
@@ -48,7 +56,9 @@ struct disk_create {
 	uint64_t size_bytes;
 	uint32_t block_bytes, logical_sector_bytes; /* 0: 2 MiB (of a child its parent's), 512 */
 	bool fixed;
-	const char *parent; /* a VHDX file; then the size is its */
+	const char *parent; /* a file; then the size is its */
+	enum disk_format parent_format;
+	bool no_digests;
 };
 
 /* 0, or: -ESTALE a parent is not what the child was made on; -EBADMSG the file is not sound; -EBUSY somebody else writes it;
@@ -71,9 +81,35 @@ int disk_range(struct disk *disk, uint64_t offset, uint64_t bytes, enum disk_ran
 int disk_check(struct disk *disk, void (*report)(void *context, const char *line), void *context);
 void disk_info(const struct disk *disk, struct disk_info *ret);
 uint64_t disk_size_bytes(const struct disk *disk);
+enum disk_format disk_format_of(const struct disk *disk);
 uint32_t disk_sector_bytes(const struct disk *disk);
 const char *disk_path(const struct disk *disk);
 struct disk *disk_parent(const struct disk *disk);
+/*
+ * What a file carries beside its data, by identifier: user metadata items of a VHDX file, of another the side file PATH.umbra. A
+ * value is replaced whole or not at all, and durable then; NULL removes it. The data identifier stays. -ENOENT; -EFBIG: more than
+ * 31 MiB, or than the file has room for; -EROFS. To be freed.
+ */
+int disk_read_item(struct disk *disk, struct guid id, uint8_t **ret_value, size_t *ret_bytes);
+int disk_write_item(struct disk *disk, struct guid id, const void *value, size_t bytes);
+
+/*
+ * Content and its digests. Both call `report` with ranges in order; a value that is not 0 ends it and is returned.
+ * disk_verify(): where a file's content is not what its own digests say. -ENOENT: it has none; -ESTALE: they are of older data.
+ * disk_verify_link(): where a child's parent, open, is not what it was when the child was made. -ENOENT: it is not known.
+ */
+typedef int disk_range_report(void *context, uint64_t offset, uint64_t bytes);
+int disk_verify(struct disk *disk, disk_range_report *report, void *context);
+int disk_verify_link(struct disk *child, disk_range_report *report, void *context);
+/* Computes the digests anew and keeps them. */
+int disk_digest(struct disk *disk);
+/* The child takes its parent as it is now: opened for writing with accept_changed. */
+int disk_repair_link(struct disk *child, struct disk_error *error);
+enum { DISK_REASON_BYTES = 248 };
+/* From now on opening for writing is -EROFS, with this reason. */
+int disk_freeze(struct disk *disk, const char *reason, struct disk_error *error);
+/* -EBUSY: a file in one of these directories (NULL at the end) is made on it. */
+int disk_thaw(struct disk *disk, const char *const *places, struct disk_error *error);
 /* Puts this child's data into its parent, which is opened for writing for it, and makes the parent what the child was. The child
  * is then empty. Interrupted, it can be done again. Not while others use the disk. */
 int disk_commit(struct disk *disk, struct disk_error *error);

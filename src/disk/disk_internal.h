@@ -19,6 +19,9 @@ struct disk_driver {
 	int (*check)(struct disk *disk, void (*report)(void *context, const char *line), void *context);
 	void (*info)(const struct disk *disk, struct disk_info *ret);
 	int (*close)(struct disk *disk);
+	/* NULL where the format has no place for them: then a side file has */
+	int (*read_item)(struct disk *disk, struct guid id, uint8_t **ret, size_t *ret_bytes);
+	int (*write_item)(struct disk *disk, struct guid id, const void *value, size_t bytes);
 };
 
 struct disk {
@@ -28,19 +31,37 @@ struct disk {
 	bool write;
 	uint64_t size_bytes;
 	uint32_t sector_bytes;
+	enum disk_format format_id;
+	const struct guid *data_id; /* NULL: the format has none */
+	uint32_t block_bytes;       /* 0: the format has none */
+	bool is_child; /* says nothing about some of its ranges, even while its parent is not open */
 	struct disk *parent;
+	struct link *link; /* to the parent, while its content has to be verified (digest.h) */
 	void *format; /* the driver's */
+	/* What was changed since opening: a bit for each touched_bytes, and everything from touched_from on. */
+	uint8_t *touched;
+	uint64_t touched_blocks, touched_from;
+	uint32_t touched_bytes;
+	struct guid opened_id;
+	bool opened_current; /* the digests, of a format without an identifier */
 };
 
 /* Fills *error ("PATH: ...") and returns `code`. */
 int disk_fail(struct disk_error *error, int code, const char *path, const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* raw.c, vhdx_open.c: disk->file is open; sets what it learns. */
-int raw_open(struct disk *disk, struct disk_error *error);
+int raw_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
 int vhdx_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
 int vhdx_create(struct disk_file *file, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error);
 /* disk.c: a parent, for reading; options are the child's. */
-int disk_open_parent(const char *path, const struct disk_options *options, struct disk **ret, struct disk_error *error);
+int disk_open_parent(const char *path, enum disk_format format, const struct disk_options *options, struct disk **ret, struct disk_error *error);
+/* Of the data, as the format has one; zero: it has none. */
+struct guid disk_data_id(const struct disk *disk);
+/* freeze.c: -EROFS when it is. */
+int disk_check_frozen(struct disk *disk, struct disk_error *error);
+/* side.c: items of a file whose format has no place for them, in PATH.umbra beside it. */
+int side_read(const char *path, struct guid id, uint8_t **ret, size_t *ret_bytes);
+int side_write(const char *path, struct guid id, const void *value, size_t bytes);
 /* On an open file; takes it over in any case. For tests of formats. */
 int disk_open_file(struct disk_file file, const char *path, const struct disk_options *options, struct disk **ret, struct disk_error *error);
 

@@ -7,9 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { IOVS = 64 };
+enum { IOVS = 64, TICK_NS = 20000000 }; /* no kernel's clock of files is coarser */
 
 static int fd_of(void *context) { return (int)(intptr_t)context; }
 
@@ -89,7 +90,36 @@ static int64_t os_size(void *c)
 
 static void os_close(void *c) { close(fd_of(c)); }
 
-static const struct disk_file_ops os_ops = { os_readv, os_writev, os_flush, os_truncate, os_discard, os_size, os_close };
+static uint64_t in_ns(const struct timespec *t) { return (uint64_t)t->tv_sec * 1000000000 + (uint64_t)t->tv_nsec; }
+
+static void os_stamp(void *c, struct file_stamp *ret)
+{
+	struct timespec now;
+	struct stat st;
+
+	*ret = (struct file_stamp){ 0 };
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (!fstat(fd_of(c), &st))
+		*ret = (struct file_stamp){ (uint64_t)st.st_size, in_ns(&st.st_mtim), in_ns(&st.st_ctim), in_ns(&now) };
+}
+
+void file_stamp_take(const struct disk_file *f, struct file_stamp *ret)
+{
+	*ret = (struct file_stamp){ 0 };
+	if (f->ops->stamp)
+		f->ops->stamp(f->context, ret);
+}
+
+bool file_stamp_holds(const struct disk_file *f, const struct file_stamp *s)
+{
+	struct file_stamp now;
+
+	file_stamp_take(f, &now);
+	return s->taken_ns && s->taken_ns <= now.taken_ns && s->ctime_ns + TICK_NS < s->taken_ns && now.file_bytes == s->file_bytes &&
+	       now.mtime_ns == s->mtime_ns && now.ctime_ns == s->ctime_ns;
+}
+
+static const struct disk_file_ops os_ops = { os_readv, os_writev, os_flush, os_truncate, os_discard, os_size, os_close, os_stamp };
 
 static int lock(int fd, bool write)
 {

@@ -10,6 +10,9 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+/* When the host says the file was last changed, and when it was asked; all zero: not known. */
+struct file_stamp { uint64_t file_bytes, mtime_ns, ctime_ns, taken_ns; };
+
 struct disk_file_ops {
 	int (*readv)(void *context, uint64_t offset, const struct iovec *iov, int count);
 	int (*writev)(void *context, uint64_t offset, const struct iovec *iov, int count);
@@ -18,6 +21,7 @@ struct disk_file_ops {
 	int (*discard)(void *context, uint64_t offset, uint64_t bytes); /* reads as zero afterwards, space given back where possible */
 	int64_t (*size)(void *context);
 	void (*close)(void *context);
+	void (*stamp)(void *context, struct file_stamp *ret); /* NULL: never known */
 };
 
 struct disk_file { const struct disk_file_ops *ops; void *context; };
@@ -37,3 +41,6 @@ static inline int file_write(const struct disk_file *f, uint64_t offset, const v
 }
 static inline int file_flush(const struct disk_file *f) { return f->ops->flush(f->context); }
 static inline int64_t file_size(const struct disk_file *f) { return f->ops->size(f->context); }
+/* Where a stamp still holds, nobody has changed the file since it was taken. One taken within a clock tick of a change never does. */
+void file_stamp_take(const struct disk_file *file, struct file_stamp *ret);
+bool file_stamp_holds(const struct disk_file *file, const struct file_stamp *stamp);

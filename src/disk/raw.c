@@ -50,12 +50,13 @@ static void raw_info(const struct disk *d, struct disk_info *ret)
 
 static int raw_close(struct disk *d) { return d->write ? file_flush(&d->file) : 0; }
 
-static const struct disk_driver driver = { raw_readv, raw_writev, raw_zero, raw_flush, raw_resize, raw_range, raw_check, raw_info, raw_close };
+static const struct disk_driver driver = { raw_readv, raw_writev, raw_zero, raw_flush, raw_resize, raw_range, raw_check, raw_info, raw_close, NULL, NULL };
 
-int raw_open(struct disk *d, struct disk_error *error)
+int raw_open(struct disk *d, const struct disk_options *o, struct disk_error *error)
 {
 	int64_t bytes = file_size(&d->file);
 
+	(void)o;
 	if (bytes < 0)
 		return disk_fail(error, (int)bytes, d->path, "not a regular file");
 	if (!bytes || bytes % SECTOR_BYTES)

@@ -13,6 +13,7 @@ enum { VHDX_HEADER_BYTES = 4096, VHDX_TABLE_BYTES = 65536, VHDX_SECTOR_BYTES = 4
 #define VHDX_HEADER_OFFSET(n) ((n) ? 0x20000ull : 0x10000ull)
 #define VHDX_REGION_OFFSET(n) ((n) ? 0x40000ull : 0x30000ull)
 #define VHDX_MAX_BYTES (64ull << 40)
+#define VHDX_METADATA_MAX_BYTES (128 * VHDX_MIB)
 #define VHDX_IDENTIFIER 0x656c696678646876ull /* "vhdxfile" */
 #define VHDX_METADATA 0x617461646174656dull   /* "metadata" */
 #define VHDX_HEAD 0x64616568u
@@ -65,3 +66,5 @@ enum { BAT_NOT_PRESENT, BAT_UNDEFINED, BAT_ZERO, BAT_UNMAPPED, BAT_PRESENT = 6, 
 #define VHDX_ITEM_PHYSICAL GUID(0xcda348c7, 0x445d, 0x4471, 0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56)
 #define VHDX_ITEM_LOCATOR GUID(0xa8d35f2d, 0xb30b, 0x454d, 0xab, 0xf7, 0xd3, 0xd8, 0x48, 0x34, 0xab, 0x0c)
 #define VHDX_LOCATOR_TYPE GUID(0xb04aefb7, 0xd19e, 0x4a81, 0xb7, 0x89, 0x25, 0xb8, 0xe9, 0x44, 0x59, 0x13)
+/* ours: a parent that is no VHDX file */
+#define VHDX_LOCATOR_FOREIGN GUID(0x7d0f3a61, 0x2c0b, 0x4b7e, 0xa4, 0x0e, 0x55, 0xd6, 0x0c, 0x9f, 0x31, 0x88)

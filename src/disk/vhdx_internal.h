@@ -19,6 +19,7 @@
 #include "disk_internal.h"
 #include "vhdx_format.h"
 
+enum { LOCATOR_BYTES = 32768 }; /* the longest that is written */
 enum { BITMAP_BYTES = 1 << 20, BITMAP_PAGES = BITMAP_BYTES / 4096 };
 #define NO_SKIP 0xffffu
 
@@ -36,6 +37,8 @@ struct vhdx {
 	uint64_t blocks, entries, chunks;
 	bool fixed, has_parent;
 	struct guid disk_id, parent_id, parent_id2;
+	int parent_format; /* enum disk_format */
+	struct vhdx_item link_item; /* where DIGEST_ITEM_LINK was when the file was opened; bytes 0: nowhere */
 	char *parent_path[3]; /* relative, volume, absolute; NULL: none */
 	struct guid next_data_id;  /* not zero: what the next change makes the data identifier (disk_commit()) */
 
@@ -78,11 +81,24 @@ int vhdx_write_sectors(struct vhdx *v, const struct vhdx_sector *sectors, size_t
 
 /* vhdx_items.c: metadata items by id. Read: a copy, to be freed; -ENOENT. */
 int vhdx_read_item(struct vhdx *v, struct guid id, bool user, uint8_t **ret_value, uint32_t *ret_bytes);
-/* Replaces or adds an item, whole or not at all. -ENOSPC: the region is full. */
+/* Replaces or adds an item, whole or not at all. -EFBIG: more than the format allows. */
 int vhdx_write_item(struct vhdx *v, struct guid id, uint32_t flags, const void *value, uint32_t bytes);
+struct vhdx_value { struct guid id; uint32_t flags, bytes; const void *value; bool remove; };
+/* All of them together, or none. */
+int vhdx_write_values(struct vhdx *v, const struct vhdx_value *values, size_t count);
+enum { VHDX_LONG_PARTS = 32 };
+struct guid vhdx_part_id(struct guid id, unsigned part);
+int vhdx_read_long(struct disk *disk, struct guid id, uint8_t **ret_value, size_t *ret_bytes);
+/* value NULL: removed */
+int vhdx_write_long(struct disk *disk, struct guid id, const void *value, size_t bytes);
 int vhdx_resize(struct disk *disk, uint64_t size_bytes);
-/* A locator that names these as parent data identifiers (the second: zero for none), with the paths of `parent`. */
-int vhdx_make_locator(const char *child_path, const char *parent_path, struct guid id, struct guid id2, uint8_t **ret_value, uint32_t *ret_bytes);
+/* vhdx_link.c. A locator that names these as parent data identifiers (the second: zero for none), with the paths of `parent`. */
+int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk_format format, struct guid id, struct guid id2, uint8_t **ret_value,
+		      uint32_t *ret_bytes);
+int vhdx_read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct disk_error *error);
+int vhdx_find_parent(struct vhdx *v, const struct disk_options *options, struct disk_error *error);
+/* Another locator for an open child. */
+int vhdx_set_link(struct vhdx *child, const char *parent_path, enum disk_format format, struct guid id, struct guid id2);
 /* vhdx_map.c: of the whole file, in MiB steps at its end. */
 int vhdx_extend(struct vhdx *v, uint64_t to);
 
@@ -99,6 +115,7 @@ void vhdx_set_bits(struct vhdx *v, uint64_t block, uint32_t first_sector, uint32
 int vhdx_run(struct vhdx *v, uint64_t block, uint32_t sector, uint32_t count, bool *ret_here, uint32_t *ret_count);
 
 /* vhdx_open.c */
+int vhdx_list_ancestors(struct vhdx *v);
 int vhdx_close(struct disk *disk);
 
 /* vhdx_io.c */

@@ -1,4 +1,5 @@
 /* Reading, writing and zeroing the blocks of a VHDX file, and asking what they are. */
+#include "digest.h"
 #include "vhdx_internal.h"
 
 #include <stdlib.h>
@@ -47,37 +48,55 @@ static void zero_slices(const struct iovec *iov, int count, uint64_t from, uint6
 
 /* ---- reading ---- */
 
+/* Whether an ancestor says something about a block; only of one that divides the disk as we do it need not be asked. */
+static bool is_silent(const struct vhdx *v, const struct disk *ancestor, uint64_t block)
+{
+	const struct vhdx *p = vhdx_of(ancestor);
+
+	if (ancestor->driver != &vhdx_driver || p->block_bytes != v->block_bytes)
+		return false;
+	return block >= p->blocks || vhdx_state(p->bat[vhdx_entry(p, block)]) == BAT_NOT_PRESENT;
+}
+
 /*
- * The nearest ancestor that says something about a block; NULL: none. Remembered for every block, so that a read costs the same at
- * any depth. Where an ancestor divides the disk in another way, it is the one that is asked.
+ * The nearest ancestor that says something about a block; *ret NULL: none. Remembered for every block, so that a read costs the
+ * same at any depth. Links whose content has to be verified are, on the way there.
  */
-static struct disk *speaker(struct vhdx *v, uint64_t block)
+static int speaker(struct vhdx *v, uint64_t block, struct disk **ret)
 {
 	uint16_t n = __atomic_load_n(&v->skip[block], __ATOMIC_RELAXED);
+	struct disk *child = v->disk;
+	int error = 0;
 
-	if (n != NO_SKIP)
-		return n < v->ancestors ? v->ancestor[n] : NULL;
-	for (n = 0; n < v->ancestors; n++) {
-		const struct vhdx *p = vhdx_of(v->ancestor[n]);
-
-		if (p->block_bytes != v->block_bytes || (block < p->blocks && vhdx_state(p->bat[vhdx_entry(p, block)]) != BAT_NOT_PRESENT))
+	for (unsigned at = 0; n == NO_SKIP && at < v->ancestors; child = v->ancestor[at++]) {
+		if (child->link)
+			error = link_verify(child->link, v->ancestor[at], block * v->block_bytes, v->block_bytes);
+		if (error)
+			return error;
+		if (!is_silent(v, v->ancestor[at], block)) {
+			n = (uint16_t)at;
 			break;
+		}
 	}
+	if (n == NO_SKIP)
+		n = (uint16_t)v->ancestors;
 	__atomic_store_n(&v->skip[block], n, __ATOMIC_RELAXED);
-	return n < v->ancestors ? v->ancestor[n] : NULL;
+	*ret = n < v->ancestors ? v->ancestor[n] : NULL;
+	return 0;
 }
 
 static int read_parent(struct vhdx *v, uint64_t block, uint64_t offset, const struct iovec *iov, int count, uint64_t from, uint64_t bytes)
 {
-	struct disk *parent = speaker(v, block);
-	uint64_t there = !parent || offset >= parent->size_bytes ? 0 : parent->size_bytes - offset < bytes ? parent->size_bytes - offset : bytes;
+	struct disk *parent = NULL;
+	int error = speaker(v, block, &parent);
+	uint64_t there = error || !parent || offset >= parent->size_bytes ? 0 : parent->size_bytes - offset < bytes ? parent->size_bytes - offset : bytes;
 
 	while (there) {
 		struct iovec part[SLICE_IOVS];
 		uint64_t n;
 		int parts = iov_slice(iov, count, from, there, part, &n);
-		int error = parent->driver->readv(parent, offset, part, parts, n);
 
+		error = parent->driver->readv(parent, offset, part, parts, n);
 		if (error)
 			return error;
 		offset += n;
@@ -85,8 +104,9 @@ static int read_parent(struct vhdx *v, uint64_t block, uint64_t offset, const st
 		there -= n;
 		bytes -= n;
 	}
-	zero_slices(iov, count, from, bytes);
-	return 0;
+	if (!error)
+		zero_slices(iov, count, from, bytes);
+	return error;
 }
 
 static int read_piece(struct vhdx *v, const struct piece *p, const struct iovec *iov, int count, uint64_t from)
@@ -331,8 +351,11 @@ static void vhdx_info(const struct disk *d, struct disk_info *ret)
 		.physical_sector_bytes = v->physical_bytes, .fixed = v->fixed, .has_parent = v->has_parent, .file_id = v->header.file_write,
 		.data_id = v->header.data_write, .disk_id = v->disk_id, .parent_data_id = v->parent_id, .blocks = v->blocks,
 	};
+	if (d->parent)
+		ret->is_linked = v->parent_format != DISK_VHDX || guid_equal(disk_data_id(d->parent), v->parent_id) || guid_equal(disk_data_id(d->parent), v->parent_id2);
 	for (uint64_t block = 0; block < v->blocks; block++)
 		ret->blocks_present += vhdx_holds(v->bat[vhdx_entry(v, block)]);
 }
 
-const struct disk_driver vhdx_driver = { vhdx_readv, vhdx_writev, vhdx_zero, vhdx_flush, vhdx_resize, vhdx_range, vhdx_check, vhdx_info, vhdx_close };
+const struct disk_driver vhdx_driver = { vhdx_readv, vhdx_writev, vhdx_zero, vhdx_flush, vhdx_resize, vhdx_range, vhdx_check, vhdx_info, vhdx_close,
+					vhdx_read_long, vhdx_write_long };

@@ -10,10 +10,11 @@
 #include <string.h>
 
 #include "../lib/crc32c.h"
+#include "digest.h"
 
 enum { TABLE_SECTORS = VHDX_TABLE_BYTES / 4096 };
 
-struct table { uint8_t before[VHDX_TABLE_BYTES], now[VHDX_TABLE_BYTES]; };
+struct table { _Alignas(8) uint8_t before[VHDX_TABLE_BYTES], now[VHDX_TABLE_BYTES]; };
 
 static struct vhdx_metadata_head *head_of(struct table *t) { return (struct vhdx_metadata_head *)(void *)t->now; }
 static struct vhdx_item *item_at(struct table *t, unsigned n) { return (struct vhdx_item *)(void *)(t->now + sizeof(struct vhdx_metadata_head)) + n; }
@@ -59,16 +60,19 @@ int vhdx_read_item(struct vhdx *v, struct guid id, bool user, uint8_t **ret, uin
 	return error;
 }
 
-/* The first place where `bytes` fit between the items; 0: none. */
+/* The first place where `bytes` fit between the items, those that are to be replaced included; 0: none. */
 static uint32_t find_room(const struct vhdx *v, struct table *t, uint32_t bytes)
 {
 	uint64_t at = VHDX_TABLE_BYTES;
 
 	for (bool moved = true; moved;) {
 		moved = false;
-		for (unsigned n = 0; n < head_of(t)->count; n++) {
-			const struct vhdx_item *i = item_at(t, n);
+		for (unsigned n = 0; n < 2u * VHDX_TABLE_ENTRIES; n++) {
+			const uint8_t *side = n & 1 ? t->before : t->now;
+			const struct vhdx_item *i = (const struct vhdx_item *)(const void *)(side + sizeof(struct vhdx_metadata_head)) + n / 2;
 
+			if (n / 2 >= ((const struct vhdx_metadata_head *)(const void *)side)->count)
+				continue;
 			if (i->bytes && at < (uint64_t)i->offset + i->bytes && i->offset < at + bytes) {
 				at = ((uint64_t)i->offset + i->bytes + 7) & ~7ull;
 				moved = true;
@@ -96,34 +100,214 @@ static int write_table(struct vhdx *v, const struct table *t)
 	return error;
 }
 
-static int write_item(struct vhdx *v, struct table *t, struct guid id, uint32_t flags, const void *value, uint32_t bytes)
+static void remove_entry(struct table *t, int n)
 {
-	uint32_t at = find_room(v, t, bytes);
-	int n = find(t, id, flags & VHDX_ITEM_USER), error;
+	struct vhdx_metadata_head *h = head_of(t);
 
-	if (!at || bytes > VHDX_MIB || (n < 0 && head_of(t)->count == VHDX_TABLE_ENTRIES))
+	*item_at(t, (unsigned)n) = *item_at(t, h->count - 1u);
+	memset(item_at(t, --h->count), 0, sizeof(struct vhdx_item));
+}
+
+static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *value)
+{
+	int n = find(t, value->id, value->flags & VHDX_ITEM_USER), error;
+	uint32_t at = 0;
+
+	if (value->remove) {
+		if (n >= 0)
+			remove_entry(t, n);
+		return 0;
+	}
+	if (value->bytes > VHDX_MIB || (n < 0 && head_of(t)->count == VHDX_TABLE_ENTRIES))
+		return -EFBIG;
+	if (value->bytes && !(at = find_room(v, t, value->bytes)))
 		return -ENOSPC;
-	error = vhdx_begin(v, false);
-	if (!error)
-		error = file_write(&v->disk->file, v->metadata_offset + at, value, bytes);
+	error = value->bytes ? file_write(&v->disk->file, v->metadata_offset + at, value->value, value->bytes) : 0;
 	if (error)
 		return error;
 	if (n < 0)
 		n = head_of(t)->count++;
-	*item_at(t, (unsigned)n) = (struct vhdx_item){ .id = id, .offset = at, .bytes = bytes, .flags = flags };
-	return write_table(v, t);
+	*item_at(t, (unsigned)n) = (struct vhdx_item){ .id = value->id, .offset = at, .bytes = value->bytes, .flags = value->flags };
+	return 0;
+}
+
+/* The first sector of both region tables (entries and checksum lie in it), the region `id` being elsewhere. */
+static int region_sectors(struct vhdx *v, struct guid id, uint64_t offset, uint64_t bytes, struct vhdx_sector sectors[2])
+{
+	uint8_t *table = malloc(VHDX_TABLE_BYTES);
+	struct vhdx_region_head h;
+	int error = table ? file_read(&v->disk->file, VHDX_REGION_OFFSET(0), table, VHDX_TABLE_BYTES) : -ENOMEM;
+
+	if (!error) {
+		memcpy(&h, table, sizeof(h));
+		error = h.signature != VHDX_REGI || h.count > (4096 - sizeof(h)) / sizeof(struct vhdx_region) ? -ENOTSUP : 0;
+	}
+	for (uint32_t n = 0; !error && n < h.count; n++) {
+		struct vhdx_region *r = (struct vhdx_region *)(void *)(table + sizeof(h)) + n;
+
+		if (guid_equal(r->id, id))
+			r->offset = offset, r->bytes = (uint32_t)bytes;
+	}
+	if (!error) {
+		h.checksum = 0;
+		memcpy(table, &h, sizeof(h));
+		h.checksum = crc32c(0, table, VHDX_TABLE_BYTES);
+		memcpy(table, &h, sizeof(h));
+		for (int n = 0; n < 2; n++) {
+			sectors[n].file_offset = VHDX_REGION_OFFSET(n);
+			memcpy(sectors[n].data, table, 4096);
+		}
+	}
+	free(table);
+	return error;
+}
+
+/* Room for `more` bytes of items: the region moves to the end of the file, as large again. Its old place is lost until compaction. */
+static int grow_metadata(struct vhdx *v, uint64_t more)
+{
+	struct vhdx_sector *sectors = malloc(2 * sizeof(*sectors));
+	uint64_t bytes = (2 * (uint64_t)v->metadata_bytes + more + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB, offset;
+	uint8_t *all = malloc(v->metadata_bytes);
+	int error = !sectors || !all ? -ENOMEM : bytes > VHDX_METADATA_MAX_BYTES ? -EFBIG : file_read(&v->disk->file, v->metadata_offset, all, v->metadata_bytes);
+
+	pthread_mutex_lock(&v->map);
+	offset = v->end_offset;
+	if (!error)
+		error = vhdx_extend(v, offset + bytes);
+	if (!error)
+		v->end_offset += bytes;
+	pthread_mutex_unlock(&v->map);
+	if (!error)
+		error = file_write(&v->disk->file, offset, all, v->metadata_bytes);
+	if (!error)
+		error = region_sectors(v, VHDX_REGION_METADATA, offset, bytes, sectors);
+	if (!error)
+		error = vhdx_write_sectors(v, sectors, 2);
+	if (!error)
+		v->metadata_offset = offset, v->metadata_bytes = (uint32_t)bytes;
+	free(all);
+	free(sectors);
+	return error;
+}
+
+static int write_values(struct vhdx *v, const struct vhdx_value *values, size_t count)
+{
+	struct table *t = read_table(v);
+	int error = t ? 0 : -EIO;
+
+	for (size_t n = 0; n < count && !error; n++)
+		error = put_value(v, t, &values[n]);
+	if (!error)
+		error = write_table(v, t);
+	free(t);
+	return error;
+}
+
+int vhdx_write_values(struct vhdx *v, const struct vhdx_value *values, size_t count)
+{
+	uint64_t all = 0;
+	int error;
+
+	for (size_t n = 0; n < count; n++)
+		all += values[n].bytes;
+	pthread_mutex_lock(&v->flush_lock);
+	error = vhdx_begin(v, false);
+	if (!error)
+		error = write_values(v, values, count);
+	if (error == -ENOSPC) {
+		error = grow_metadata(v, all);
+		if (!error)
+			error = write_values(v, values, count);
+	}
+	pthread_mutex_unlock(&v->flush_lock);
+	return error;
 }
 
 int vhdx_write_item(struct vhdx *v, struct guid id, uint32_t flags, const void *value, uint32_t bytes)
 {
-	struct table *t;
+	return vhdx_write_values(v, &(struct vhdx_value){ .id = id, .flags = flags, .value = value, .bytes = bytes }, 1);
+}
+
+/* ---- long values: an item for each MiB, the last one shorter ---- */
+
+struct guid vhdx_part_id(struct guid id, unsigned part)
+{
+	id.byte[14] ^= (uint8_t)(part >> 8);
+	id.byte[15] ^= (uint8_t)part;
+	return id;
+}
+
+static int read_link_item(struct vhdx *v, uint8_t **ret, size_t *ret_bytes)
+{
 	int error;
 
-	pthread_mutex_lock(&v->flush_lock);
+	if (!v->link_item.bytes)
+		return -ENOENT;
+	*ret = malloc(v->link_item.bytes);
+	*ret_bytes = v->link_item.bytes;
+	error = *ret ? file_read(&v->disk->file, v->metadata_offset + v->link_item.offset, *ret, v->link_item.bytes) : -ENOMEM;
+	if (error)
+		free(*ret);
+	return error;
+}
+
+int vhdx_read_long(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_bytes)
+{
+	struct vhdx *v = vhdx_of(d);
+	struct table *t = NULL;
+	uint8_t *value = NULL;
+	size_t bytes = 0;
+	int n, error;
+
+	if (guid_equal(id, DIGEST_ITEM_LINK) && !v->begun) /* asked for at every opening, which has seen it */
+		return read_link_item(v, ret, ret_bytes);
 	t = read_table(v);
-	error = t ? write_item(v, t, id, flags, value, bytes) : -EIO;
-	pthread_mutex_unlock(&v->flush_lock);
+	error = t ? 0 : -EIO;
+
+	for (unsigned part = 0; !error; part++) {
+		struct vhdx_item i;
+		uint8_t *more;
+
+		n = find(t, vhdx_part_id(id, part), true);
+		error = n < 0 ? n : part >= VHDX_LONG_PARTS ? -EFBIG : 0;
+		if (error)
+			break;
+		i = *item_at(t, (unsigned)n);
+		more = realloc(value, bytes + i.bytes + 1);
+		error = more ? file_read(&d->file, v->metadata_offset + i.offset, more + bytes, i.bytes) : -ENOMEM;
+		value = more ? more : value;
+		bytes += i.bytes;
+		if (i.bytes < VHDX_MIB)
+			break;
+	}
 	free(t);
+	if (error)
+		free(value);
+	*ret = error ? NULL : value;
+	*ret_bytes = bytes;
+	return error;
+}
+
+/* All parts change together; those of a longer value before it go. */
+int vhdx_write_long(struct disk *d, struct guid id, const void *value, size_t bytes)
+{
+	size_t parts = value ? bytes / VHDX_MIB + 1 : 0;
+	struct vhdx_value *values = calloc(VHDX_LONG_PARTS, sizeof(*values));
+	int error;
+
+	if (!values || parts > VHDX_LONG_PARTS) {
+		free(values);
+		return values ? -EFBIG : -ENOMEM;
+	}
+	for (unsigned n = 0; n < VHDX_LONG_PARTS; n++) {
+		size_t left = n < parts ? bytes - n * VHDX_MIB : 0;
+
+		values[n] = (struct vhdx_value){ .id = vhdx_part_id(id, n), .flags = VHDX_ITEM_USER, .remove = n >= parts };
+		values[n].value = n < parts ? (const uint8_t *)value + n * VHDX_MIB : NULL;
+		values[n].bytes = (uint32_t)(left < VHDX_MIB ? left : VHDX_MIB);
+	}
+	error = vhdx_write_values(vhdx_of(d), values, VHDX_LONG_PARTS);
+	free(values);
 	return error;
 }
 
@@ -165,41 +349,20 @@ static int widen(struct vhdx *v, const struct shape *s)
 	return bitmap && skip ? 0 : -ENOMEM;
 }
 
-/* A longer table at the end of the file, in the sectors of both region tables (entries and checksum lie in the first of each). */
+/* A longer table at the end of the file. Under `map`. */
 static int move_bat(struct vhdx *v, uint64_t bytes, struct vhdx_sector sectors[2], uint64_t *ret_offset)
 {
-	uint8_t *table = malloc(VHDX_TABLE_BYTES);
 	uint64_t offset = v->end_offset;
-	struct vhdx_region_head h;
-	int error = table ? vhdx_extend(v, offset + bytes) : -ENOMEM;
+	int error = vhdx_extend(v, offset + bytes);
 
 	if (!error)
 		error = file_write(&v->disk->file, offset, v->bat, v->entries * 8);
 	if (!error)
-		error = file_read(&v->disk->file, VHDX_REGION_OFFSET(0), table, VHDX_TABLE_BYTES);
+		error = region_sectors(v, VHDX_REGION_BAT, offset, bytes, sectors);
 	if (!error) {
-		memcpy(&h, table, sizeof(h));
-		error = h.signature != VHDX_REGI || h.count > (4096 - sizeof(h)) / sizeof(struct vhdx_region) ? -ENOTSUP : 0;
-	}
-	for (uint32_t n = 0; !error && n < h.count; n++) {
-		struct vhdx_region *r = (struct vhdx_region *)(void *)(table + sizeof(h)) + n;
-
-		if (guid_equal(r->id, VHDX_REGION_BAT))
-			r->offset = offset, r->bytes = (uint32_t)bytes;
-	}
-	if (!error) {
-		h.checksum = 0;
-		memcpy(table, &h, sizeof(h));
-		h.checksum = crc32c(0, table, VHDX_TABLE_BYTES);
-		memcpy(table, &h, sizeof(h));
-		for (int n = 0; n < 2; n++) {
-			sectors[n].file_offset = VHDX_REGION_OFFSET(n);
-			memcpy(sectors[n].data, table, 4096);
-		}
 		v->end_offset += bytes;
 		*ret_offset = offset;
 	}
-	free(table);
 	return error;
 }
 

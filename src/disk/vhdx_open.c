@@ -10,15 +10,14 @@
  */
 #include "vhdx_internal.h"
 
-#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../lib/crc32c.h"
+#include "digest.h"
 
-enum { LOG_MAX_BYTES = 64 << 20, METADATA_MAX_BYTES = 128 << 20, BAT_MAX_BYTES = 513 << 20, BLOCK_MIN = 1 << 20, BLOCK_MAX = 256 << 20 };
+enum { LOG_MAX_BYTES = 64 << 20, BAT_MAX_BYTES = 513 << 20, BLOCK_MIN = 1 << 20, BLOCK_MAX = 256 << 20 };
 enum { ITEM_PARAMETERS = 1, ITEM_SIZE = 2, ITEM_DISK_ID = 4, ITEM_LOGICAL = 8, ITEM_PHYSICAL = 16, ITEM_LOCATOR = 32, ITEMS_NEEDED = 31 };
-enum { LOCATOR_MAX_BYTES = 1 << 20, LOCATOR_MAX_PAIRS = 64 };
 
 static int unsound(const struct vhdx *v, struct disk_error *error, const char *what) { return disk_fail(error, -EBADMSG, v->disk->path, "%s", what); }
 static int host_error(const struct vhdx *v, struct disk_error *error, int code) { return disk_fail(error, code, v->disk->path, "%s", strerror(-code)); }
@@ -129,92 +128,9 @@ static int read_regions(struct vhdx *v, uint8_t *map, struct disk_error *error)
 	}
 	if (!result && (!v->bat_bytes || !v->metadata_bytes))
 		result = unsound(v, error, "has no block allocation table or no metadata");
-	if (!result && (v->bat_bytes > BAT_MAX_BYTES || v->metadata_bytes > METADATA_MAX_BYTES))
+	if (!result && (v->bat_bytes > BAT_MAX_BYTES || v->metadata_bytes > VHDX_METADATA_MAX_BYTES))
 		result = disk_fail(error, -ENOTSUP, v->disk->path, "its tables are too large");
 	free(table);
-	return result;
-}
-
-/* ---- the parent's locator ---- */
-
-/* UTF-16LE to UTF-8; NULL where it is none. */
-static char *to_utf8(const uint8_t *from, size_t bytes)
-{
-	char *text = malloc(bytes / 2 * 3 + 1), *to = text;
-
-	for (size_t n = 0; text && n + 1 < bytes; n += 2) {
-		uint32_t c = from[n] | (uint32_t)from[n + 1] << 8;
-
-		if (c >= 0xd800 && c < 0xdc00 && n + 3 < bytes && (from[n + 3] & 0xfc) == 0xdc) {
-			c = 0x10000 + ((c & 0x3ff) << 10) + ((from[n + 2] | (uint32_t)from[n + 3] << 8) & 0x3ff);
-			n += 2;
-		} else if ((c & 0xf800) == 0xd800 || !c) {
-			free(text);
-			return NULL;
-		}
-		if (c < 0x80) {
-			*to++ = (char)c;
-		} else if (c < 0x800) {
-			*to++ = (char)(0xc0 | c >> 6);
-			*to++ = (char)(0x80 | (c & 63));
-		} else if (c < 0x10000) {
-			*to++ = (char)(0xe0 | c >> 12);
-			*to++ = (char)(0x80 | (c >> 6 & 63));
-			*to++ = (char)(0x80 | (c & 63));
-		} else {
-			*to++ = (char)(0xf0 | c >> 18);
-			*to++ = (char)(0x80 | (c >> 12 & 63));
-			*to++ = (char)(0x80 | (c >> 6 & 63));
-			*to++ = (char)(0x80 | (c & 63));
-		}
-	}
-	if (text)
-		*to = 0;
-	return text;
-}
-
-static int take_pair(struct vhdx *v, const char *key, char *value)
-{
-	static const char *const paths[3] = { "relative_path", "volume_path", "absolute_win32_path" };
-
-	if (!strcmp(key, "parent_linkage"))
-		return guid_parse(value, &v->parent_id) ? 0 : -EBADMSG;
-	if (!strcmp(key, "parent_linkage2"))
-		return guid_parse(value, &v->parent_id2) ? 0 : -EBADMSG;
-	for (int n = 0; n < 3; n++)
-		if (!strcmp(key, paths[n]) && !v->parent_path[n])
-			v->parent_path[n] = strdup(value);
-	return 0;
-}
-
-static int read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct disk_error *error)
-{
-	struct vhdx_locator_head h;
-	int result = 0;
-
-	if (bytes < sizeof(h) || bytes > LOCATOR_MAX_BYTES)
-		return unsound(v, error, "the parent's locator has a wrong length");
-	memcpy(&h, at, sizeof(h));
-	if (!guid_equal(h.type, VHDX_LOCATOR_TYPE))
-		return disk_fail(error, -ENOTSUP, v->disk->path, "its parent is not a VHDX file");
-	if (h.count > LOCATOR_MAX_PAIRS || sizeof(h) + h.count * sizeof(struct vhdx_locator_entry) > bytes)
-		return unsound(v, error, "the parent's locator is cut, or too long");
-	for (unsigned n = 0; n < h.count && !result; n++) {
-		struct vhdx_locator_entry e;
-		char *key, *value;
-
-		memcpy(&e, at + sizeof(h) + n * sizeof(e), sizeof(e));
-		if (e.key_offset > bytes || e.key_bytes > bytes - e.key_offset || e.value_offset > bytes || e.value_bytes > bytes - e.value_offset)
-			return unsound(v, error, "the parent's locator points outside of itself");
-		key = to_utf8(at + e.key_offset, e.key_bytes);
-		value = to_utf8(at + e.value_offset, e.value_bytes);
-		if (!key || !value || take_pair(v, key, value))
-			result = unsound(v, error, "the parent's locator cannot be read");
-		free(key);
-		free(value);
-	}
-	if (!result && guid_is_zero(v->parent_id))
-		result = unsound(v, error, "does not say which data its parent had");
 	return result;
 }
 
@@ -238,6 +154,8 @@ static int take_item(struct vhdx *v, const struct vhdx_item *i, struct items *it
 		guid_print(i->id, text);
 		return disk_fail(error, -ENOTSUP, v->disk->path, "needs metadata item %s, which is not known here", text);
 	}
+	if (n == 6 && i->flags & VHDX_ITEM_USER && guid_equal(i->id, DIGEST_ITEM_LINK))
+		v->link_item = *i;
 	if (n == 6)
 		return 0;
 	if (items->seen >> n & 1 || (n < 5 && i->bytes != sizes[n]))
@@ -258,7 +176,7 @@ static int take_item(struct vhdx *v, const struct vhdx_item *i, struct items *it
 	case 2: memcpy(&v->disk_id, at, 16); break;
 	case 3: memcpy(&v->sector_bytes, at, 4); break;
 	case 4: memcpy(&v->physical_bytes, at, 4); break;
-	default: result = read_locator(v, at, i->bytes, error);
+	default: result = vhdx_read_locator(v, at, i->bytes, error);
 	}
 	free(at);
 	return result;
@@ -362,92 +280,24 @@ static int read_bat(struct vhdx *v, uint8_t *map, struct disk_error *error)
 	return 0;
 }
 
-/* ---- the parent ---- */
+/* ---- opening ---- */
 
-/* Backslashes to slashes, without \\?\ and a drive; relative paths from the child's directory. */
-static char *host_path(const struct vhdx *v, const char *path, bool relative)
-{
-	char *copy = strdup(path), *from = copy, *child = strdup(v->disk->path), *result = NULL;
-
-	for (char *c = copy; c && *c; c++)
-		*c = *c == '\\' ? '/' : *c;
-	if (from && !strncmp(from, "//?/", 4))
-		from += 4;
-	if (from && from[0] && from[1] == ':')
-		from += 2;
-	while (from && relative && from[0] == '.' && from[1] == '/') /* a long chain would gather them */
-		from += 2;
-	if (from && child && (!relative || asprintf(&result, "%s/%s", dirname(child), from) < 0))
-		result = strdup(from);
-	free(copy);
-	free(child);
-	return result;
-}
-
-static int check_link(struct vhdx *v, struct disk *parent, struct disk_error *error)
-{
-	const struct vhdx *p = vhdx_of(parent);
-	char want[GUID_TEXT_BYTES], has[GUID_TEXT_BYTES];
-
-	if (!guid_equal(p->header.data_write, v->parent_id) && (guid_is_zero(v->parent_id2) || !guid_equal(p->header.data_write, v->parent_id2))) {
-		guid_print(v->parent_id, want);
-		guid_print(p->header.data_write, has);
-		return disk_fail(error, -ESTALE, v->disk->path, "was made on data %s of %s, which has changed since and is %s now", want, parent->path, has);
-	}
-	if (parent->sector_bytes != v->sector_bytes || parent->size_bytes > v->disk->size_bytes)
-		return disk_fail(error, -ESTALE, v->disk->path, "its parent %s has other sectors or is larger", parent->path);
-	return 0;
-}
-
-static int find_parent(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
-{
-	const char *own[2] = { NULL, NULL };
-	struct disk_options options = *o;
-	int result = -ENOENT;
-	char *child = strdup(v->disk->path);
-
-	if (!child)
-		return host_error(v, error, -ENOMEM);
-	own[0] = dirname(child);
-	if (!options.parents)
-		options.parents = own;
-	disk_fail(error, -ENOENT, v->disk->path, "names no place where its parent is");
-	for (int n = 0; n < 3 && result; n++) {
-		struct disk_error other;
-		char *path = v->parent_path[n] ? host_path(v, v->parent_path[n], n == 0) : NULL;
-		int tried = path ? disk_open_parent(path, &options, &v->disk->parent, &other) : -ENOENT;
-
-		if (path && !tried) {
-			tried = check_link(v, v->disk->parent, &other);
-			if (tried) {
-				disk_close(v->disk->parent);
-				v->disk->parent = NULL;
-			}
-		}
-		free(path);
-		/* the first that is there and wrong says more than those that are not there */
-		if (!tried || (v->parent_path[n] && (result == -ENOENT || tried == -ESTALE))) {
-			result = tried;
-			*error = other;
-		}
-	}
-	free(child);
-	return result;
-}
-
-static int list_ancestors(struct vhdx *v)
+/* Where reads that the file says nothing about go; what was remembered of it is forgotten. */
+int vhdx_list_ancestors(struct vhdx *v)
 {
 	unsigned n = 0;
 
+	v->ancestors = 0;
 	for (struct disk *d = v->disk->parent; d; d = d->parent)
 		v->ancestors++;
+	if (v->skip)
+		memset(v->skip, 0xff, v->blocks * sizeof(*v->skip));
+	free(v->ancestor);
 	v->ancestor = calloc(v->ancestors + 1, sizeof(*v->ancestor));
 	for (struct disk *d = v->disk->parent; v->ancestor && d; d = d->parent)
 		v->ancestor[n++] = d;
 	return v->ancestor ? 0 : -ENOMEM;
 }
-
-/* ---- opening ---- */
 
 static void release(struct vhdx *v)
 {
@@ -500,8 +350,8 @@ static int read_all(struct vhdx *v, const struct disk_options *o, struct disk_er
 		result = read_bat(v, map, error);
 	free(map);
 	if (!result && v->has_parent && !o->without_parents)
-		result = find_parent(v, o, error);
-	if (!result && list_ancestors(v))
+		result = vhdx_find_parent(v, o, error);
+	if (!result && vhdx_list_ancestors(v))
 		result = host_error(v, error, -ENOMEM);
 	return result;
 }
@@ -524,6 +374,9 @@ int vhdx_open(struct disk *d, const struct disk_options *o, struct disk_error *e
 		return result;
 	}
 	d->sector_bytes = v->sector_bytes;
+	d->block_bytes = v->block_bytes;
+	d->data_id = &v->header.data_write;
+	d->is_child = v->has_parent;
 	d->driver = &vhdx_driver;
 	return 0;
 }

@@ -80,13 +80,13 @@ must "$umbra" disk check child3.vhdx --chain
 code 65 "$umbra" disk resize child3.vhdx --size 90M
 
 # identity: opened and closed, nothing; changed by a program that follows the rules, everything
-cp ours.vhdx keep.vhdx
+mkdir kept && cp ours.vhdx kept/ours.vhdx
 "$umbra" disk write ours.vhdx --offset 0 --from /dev/null
 must "$umbra" disk check child3.vhdx
 must qemu-io -f vhdx -c "write -P 1 0 512" ours.vhdx
 code 65 "$umbra" disk check child3.vhdx
 grep -q "has changed since" out.log || { echo "foreign: the refusal does not say why"; failed=1; }
-cp keep.vhdx ours.vhdx
+cp kept/ours.vhdx ours.vhdx
 must "$umbra" disk check child3.vhdx
 code 65 "$umbra" disk commit nothing.vhdx
 before=$(ours child3.vhdx)
@@ -96,6 +96,9 @@ same "$(ours child2.vhdx)" "$before" "and its parent has it all"
 same "$(vhdi child2.vhdx child1.vhdx ours.vhdx)" "$before" "as libvhdi sees it"
 
 # where a parent may lie
+mv ours.vhdx renamed.vhdx
+must "$umbra" disk check child1.vhdx
+mv renamed.vhdx ours.vhdx
 mkdir elsewhere && mv ours.vhdx elsewhere/
 code 65 "$umbra" disk check child1.vhdx
 cd elsewhere && must "$umbra" disk snapshot ours.vhdx ../outside.vhdx && cd ..

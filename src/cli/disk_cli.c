@@ -1,0 +1,102 @@
+/* Opening, closing and refusing disks for the verbs; progress on a terminal. */
+#include "disk_cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+int disk_parse_format(const char *text, enum disk_format *ret)
+{
+	if (disk_format_parse(text ? text : "vhdx", ret))
+		return 0;
+	return complain(EXIT_USAGE, "not a format", text, "say vhdx, vhd, raw, qcow2 or vmdk");
+}
+
+/* ---- errors ---- */
+
+static const char *remedy(int error)
+{
+	switch (error) {
+	case -ESTALE: return "see what differs with umbra disk check --chain; open it with the parent it was made on, or accept this one with repair-link";
+	case -EPERM: return "allow the parent's place with --parents";
+	case -EROFS: return "thaw it with umbra disk freeze --undo, or use another file";
+	case -EBUSY: return "try again when it is free";
+	case -EUCLEAN: return "open it for writing once";
+	case -ENOENT: return "name a file that is there, or the place of its parent with --parents";
+	case -EEXIST: return "name a new file";
+	case -EBADMSG: return "restore it from a copy";
+	default: return "see umbra disk --help";
+	}
+}
+
+int disk_refuse(int error, const struct disk_error *e)
+{
+	int code = error == -EPERM ? EXIT_POLICY : error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE;
+
+	fprintf(stderr, "umbra: %s; %s\n", e->text, remedy(error));
+	return code;
+}
+
+int disk_io_failed(const char *path, int error)
+{
+	const char *what = error == -ESTALE ? "a parent's content is not what the child was made on" : strerror(-error);
+
+	return complain(EXIT_UNUSABLE, what, path, remedy(error));
+}
+
+int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, struct disk_options o, struct disk **ret)
+{
+	struct disk_error e;
+	int error = disk_parse_format(format, &o.format);
+
+	if (error)
+		return error;
+	o.parents = a->place_count ? a->places : NULL;
+	error = disk_open(path, &o, ret, &e);
+	return error ? disk_refuse(error, &e) : 0;
+}
+
+int disk_cli_open(const struct arguments *a, const char *path, const char *format, bool write, struct disk **ret)
+{
+	return disk_cli_open_with(a, path, format, (struct disk_options){ .write = write }, ret);
+}
+
+int disk_cli_close(struct disk *d, int code)
+{
+	char path[256];
+	int error;
+
+	snprintf(path, sizeof(path), "%s", disk_path(d));
+	error = disk_close(d);
+	return code ? code : error ? disk_io_failed(path, error) : 0;
+}
+
+/* ---- progress on a terminal ---- */
+
+static double seconds_since(const struct timespec *t)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)(now.tv_sec - t->tv_sec) + (double)(now.tv_nsec - t->tv_nsec) / 1e9;
+}
+
+void progress_begin(struct progress *p, uint64_t all)
+{
+	*p = (struct progress){ .all = all, .on = isatty(STDERR_FILENO) };
+	clock_gettime(CLOCK_MONOTONIC, &p->begin);
+}
+
+void progress_show(struct progress *p, uint64_t done)
+{
+	double seconds = seconds_since(&p->begin), rate = seconds > 0 ? (double)done / seconds : 0;
+
+	if (!p->on || (done < p->all && done - p->shown < p->all / 200 + 1))
+		return;
+	p->shown = done;
+	fprintf(stderr, "\r%5.1f %%  %6.0f MiB/s  %4.0f s left ", 100.0 * (double)done / (double)p->all, rate / 1048576,
+		rate > 0 ? (double)(p->all - done) / rate : 0);
+	if (done == p->all)
+		fputc('\n', stderr);
+}

@@ -1,0 +1,36 @@
+/* What the verbs on disks share. */
+#pragma once
+
+#include <time.h>
+
+#include "../disk/disk.h"
+#include "cli.h"
+
+enum { PLACES = 16 };
+#define COPY_BYTES (1u << 20)
+
+struct arguments {
+	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason, *parent_format;
+	uint64_t size, block, sector, offset, length;
+	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild;
+	const char *places[PLACES + 1];
+	unsigned place_count;
+};
+
+/* Each returns the exit code. */
+int disk_parse_format(const char *text, enum disk_format *ret);
+int disk_cli_open(const struct arguments *a, const char *path, const char *format, bool write, struct disk **ret);
+/* With more options than the arguments have. */
+int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, struct disk_options options, struct disk **ret);
+int disk_cli_close(struct disk *disk, int code);
+int disk_refuse(int error, const struct disk_error *why);
+int disk_io_failed(const char *path, int error);
+
+/* On a terminal: how much, how fast, how long still. */
+struct progress { uint64_t all, shown; struct timespec begin; bool on; };
+void progress_begin(struct progress *progress, uint64_t all);
+void progress_show(struct progress *progress, uint64_t done);
+
+int verb_disk_check(struct arguments *a);
+int verb_disk_repair_link(struct arguments *a);
+int verb_disk_freeze(struct arguments *a);

@@ -1,0 +1,192 @@
+/* What a child knows of the content its parent had, and whether the parent still has it. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "digest.h"
+
+enum { MAGIC = 0x4b4e4c55, VERSION = 1 };
+
+struct link_record {
+	uint32_t magic, version;
+	struct file_stamp stamp;
+	struct guid parent_data_id;
+	struct digest root; /* of the parent's table */
+};
+
+struct link {
+	struct disk *child;
+	struct digest_table *table;
+	uint8_t *verified; /* a bit a block */
+	pthread_mutex_t lock;
+};
+
+int link_encode(struct disk *parent, enum link_source source, struct link_items *ret)
+{
+	struct digest_table *t;
+	struct link_record r = { .magic = MAGIC, .version = VERSION, .parent_data_id = disk_data_id(parent) };
+	int error;
+
+	*ret = (struct link_items){ 0 };
+	file_stamp_take(&parent->file, &r.stamp); /* before: what changes meanwhile makes it differ */
+	error = source == LINK_COMPUTED ? -ESTALE : digest_load(parent, &t);
+	if (error && source != LINK_KEPT)
+		error = digest_compute(parent, DIGEST_XXH3, &t);
+	if (error)
+		return error;
+	error = digest_encode(t, &ret->table, &ret->table_bytes);
+	r.root = t->head.root;
+	digest_free(t);
+	ret->link = malloc(sizeof(r));
+	ret->link_bytes = sizeof(r);
+	if (ret->link)
+		memcpy(ret->link, &r, sizeof(r));
+	if (error || !ret->link) {
+		free(ret->link);
+		free(ret->table);
+		*ret = (struct link_items){ 0 };
+		return error ? error : -ENOMEM;
+	}
+	return 0;
+}
+
+int link_make(struct disk *child, enum link_source source)
+{
+	struct link_items items;
+	int error = child->parent ? link_encode(child->parent, source, &items) : -EINVAL;
+
+	if (error)
+		return error;
+	error = disk_write_item(child, DIGEST_ITEM_PARENT, items.table, items.table_bytes);
+	if (!error)
+		error = disk_write_item(child, DIGEST_ITEM_LINK, items.link, items.link_bytes);
+	free(items.link);
+	free(items.table);
+	return error;
+}
+
+int link_drop(struct disk *child)
+{
+	int error = disk_write_item(child, DIGEST_ITEM_LINK, NULL, 0);
+
+	return error ? error : disk_write_item(child, DIGEST_ITEM_PARENT, NULL, 0);
+}
+
+static int load_table(struct disk *child, struct digest_table **ret)
+{
+	uint8_t *bytes;
+	size_t count;
+	int error = disk_read_item(child, DIGEST_ITEM_PARENT, &bytes, &count);
+
+	if (error)
+		return error;
+	error = digest_decode(bytes, count, 0, ret);
+	free(bytes);
+	return error;
+}
+
+int link_load(struct disk *child, struct link **ret)
+{
+	struct link_record r;
+	struct link *l;
+	uint8_t *bytes;
+	size_t count;
+	int error = disk_read_item(child, DIGEST_ITEM_LINK, &bytes, &count);
+
+	*ret = NULL;
+	if (error)
+		return error == -ENOENT ? 0 : error;
+	if (count == sizeof(r))
+		memcpy(&r, bytes, sizeof(r));
+	error = count != sizeof(r) || r.magic != MAGIC ? -EBADMSG : 0;
+	free(bytes);
+	if (error || r.version != VERSION || file_stamp_holds(&child->parent->file, &r.stamp))
+		return error;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	pthread_mutex_init(&l->lock, NULL);
+	l->child = child;
+	error = load_table(child, &l->table);
+	if (!error && memcmp(&l->table->head.root, &r.root, sizeof(r.root)))
+		error = -EBADMSG;
+	if (!error) {
+		l->verified = calloc(1, l->table->blocks / 8 + 1);
+		error = l->verified ? 0 : -ENOMEM;
+	}
+	if (error) {
+		link_free(l);
+		return error == -ENOENT ? -EBADMSG : error;
+	}
+	*ret = l;
+	return 0;
+}
+
+void link_free(struct link *l)
+{
+	if (!l)
+		return;
+	digest_free(l->table);
+	free(l->verified);
+	pthread_mutex_destroy(&l->lock);
+	free(l);
+}
+
+static int verify_block(struct link *l, struct disk *parent, uint64_t block)
+{
+	struct digest now;
+	int error;
+
+	if (l->verified[block / 8] >> (block & 7) & 1)
+		return 0;
+	error = digest_block(parent, l->table, block, &now);
+	if (error || memcmp(&now, &l->table->of[block], sizeof(now)))
+		return error ? error : -ESTALE;
+	l->verified[block / 8] |= (uint8_t)(1 << (block & 7));
+	return 0;
+}
+
+int link_verify(struct link *l, struct disk *parent, uint64_t offset, uint64_t bytes)
+{
+	uint64_t block = offset / l->table->head.block_bytes, last = (offset + bytes - 1) / l->table->head.block_bytes;
+	int error = 0;
+
+	if (parent->size_bytes != l->table->head.size_bytes)
+		return -ESTALE;
+	pthread_mutex_lock(&l->lock);
+	for (; block <= last && block < l->table->blocks && !error; block++)
+		error = verify_block(l, parent, block);
+	pthread_mutex_unlock(&l->lock);
+	return error;
+}
+
+int link_compare(struct disk *child, struct disk *parent, int (*report)(void *, uint64_t, uint64_t), void *context)
+{
+	struct digest_table *t;
+	uint64_t from = 0, bytes = 0;
+	int error = load_table(child, &t);
+
+	if (error)
+		return error;
+	for (uint64_t n = 0; n < t->blocks && !error; n++) {
+		uint64_t at = n * t->head.block_bytes, size = t->head.size_bytes - at < t->head.block_bytes ? t->head.size_bytes - at : t->head.block_bytes;
+		struct digest now;
+
+		error = digest_block(parent, t, n, &now);
+		if (error || !memcmp(&now, &t->of[n], sizeof(now)))
+			continue;
+		if (bytes && from + bytes != at) {
+			error = report(context, from, bytes);
+			bytes = 0;
+		}
+		if (!bytes)
+			from = at;
+		bytes += size;
+	}
+	if (!error && bytes)
+		error = report(context, from, bytes);
+	if (!error && parent->size_bytes > t->head.size_bytes)
+		error = report(context, t->head.size_bytes, parent->size_bytes - t->head.size_bytes);
+	digest_free(t);
+	return error;
+}

@@ -1,0 +1,201 @@
+/*
+ * PATH.umbra: what a file carries beside its data when its format has no place for it.
+ *
+ *   magic, version, count, CRC-32C of everything behind it   then each: identifier, length, value
+ *
+ * Replaced whole: a new file, synced, renamed over the old one, the directory synced.
+ */
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../lib/crc32c.h"
+#include "disk_internal.h"
+
+enum { MAGIC = 0x44495355, VERSION = 1, ITEMS_MAX = 1024 };
+#define BYTES_MAX (64u << 20)
+
+struct side_head { uint32_t magic, version, count, checksum; };
+struct side_item { struct guid id; uint64_t bytes; };
+struct side { uint8_t *bytes; size_t count; };
+
+static int side_path(const char *path, const char *suffix, char **ret) { return asprintf(ret, "%s.umbra%s", path, suffix) < 0 ? -ENOMEM : 0; }
+
+static bool is_sound(const struct side *s)
+{
+	struct side_head h;
+	size_t at = sizeof(h);
+
+	if (s->count < sizeof(h))
+		return false;
+	memcpy(&h, s->bytes, sizeof(h));
+	if (h.magic != MAGIC || h.version != VERSION || h.count > ITEMS_MAX || crc32c(0, s->bytes + at, s->count - at) != h.checksum)
+		return false;
+	for (uint32_t n = 0; n < h.count; n++) {
+		struct side_item i;
+
+		if (s->count - at < sizeof(i))
+			return false;
+		memcpy(&i, s->bytes + at, sizeof(i));
+		at += sizeof(i);
+		if (i.bytes > s->count - at)
+			return false;
+		at += i.bytes;
+	}
+	return at == s->count;
+}
+
+/* -ENOENT: there is none. */
+static int load(const char *path, struct side *ret)
+{
+	char *name;
+	struct stat st = { 0 };
+	int error = side_path(path, "", &name), fd;
+
+	*ret = (struct side){ 0 };
+	if (error)
+		return error;
+	fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	free(name);
+	if (fd < 0)
+		return -errno;
+	error = fstat(fd, &st) ? -errno : !S_ISREG(st.st_mode) || (uint64_t)st.st_size > BYTES_MAX ? -EBADMSG : 0;
+	ret->count = (size_t)st.st_size;
+	ret->bytes = error ? NULL : malloc(ret->count + 1);
+	if (!error)
+		error = !ret->bytes ? -ENOMEM : pread(fd, ret->bytes, ret->count, 0) != (ssize_t)ret->count ? -EIO : !is_sound(ret) ? -EBADMSG : 0;
+	close(fd);
+	if (error) {
+		free(ret->bytes);
+		ret->bytes = NULL;
+	}
+	return error;
+}
+
+/* Where the item with this identifier begins, and what follows it; false: none. */
+static bool find(const struct side *s, struct guid id, size_t *ret_at, size_t *ret_bytes)
+{
+	for (size_t at = sizeof(struct side_head); at < s->count;) {
+		struct side_item i;
+
+		memcpy(&i, s->bytes + at, sizeof(i));
+		*ret_at = at;
+		*ret_bytes = sizeof(i) + i.bytes;
+		if (guid_equal(i.id, id))
+			return true;
+		at += *ret_bytes;
+	}
+	return false;
+}
+
+int side_read(const char *path, struct guid id, uint8_t **ret, size_t *ret_bytes)
+{
+	struct side s;
+	size_t at, bytes;
+	int error = load(path, &s);
+
+	if (error)
+		return error;
+	if (!find(&s, id, &at, &bytes)) {
+		free(s.bytes);
+		return -ENOENT;
+	}
+	*ret_bytes = bytes - sizeof(struct side_item);
+	memmove(s.bytes, s.bytes + at + sizeof(struct side_item), *ret_bytes);
+	*ret = s.bytes;
+	return 0;
+}
+
+static int write_all(int fd, const struct side *s)
+{
+	for (size_t done = 0; done < s->count;) {
+		ssize_t n = write(fd, s->bytes + done, s->count - done);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		done += n > 0 ? (size_t)n : 0;
+	}
+	return fsync(fd) ? -errno : 0;
+}
+
+static int sync_directory(char *name)
+{
+	int fd = open(dirname(name), O_RDONLY | O_DIRECTORY | O_CLOEXEC), error;
+
+	if (fd < 0)
+		return -errno;
+	error = fsync(fd) ? -errno : 0;
+	close(fd);
+	return error;
+}
+
+static int store(const char *path, const struct side *s)
+{
+	char *name = NULL, *fresh = NULL;
+	int error = side_path(path, "", &name), fd = -1;
+
+	if (!error)
+		error = side_path(path, ".new", &fresh);
+	if (!error) {
+		fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+		error = fd < 0 ? -errno : write_all(fd, s);
+	}
+	if (fd >= 0)
+		close(fd);
+	if (!error)
+		error = rename(fresh, name) ? -errno : sync_directory(name);
+	else if (fd >= 0)
+		unlink(fresh);
+	free(name);
+	free(fresh);
+	return error;
+}
+
+/* All other items, then this one. */
+int side_write(const char *path, struct guid id, const void *value, size_t bytes)
+{
+	struct side old, now = { 0 };
+	struct side_head h = { .magic = MAGIC, .version = VERSION };
+	struct side_item item = { .id = id, .bytes = bytes };
+	size_t at = 0, found = 0;
+	bool had;
+	int error = load(path, &old);
+
+	if (error && error != -ENOENT)
+		return error;
+	if (old.bytes)
+		memcpy(&h, old.bytes, sizeof(h));
+	else
+		old.count = sizeof(h);
+	had = old.bytes && find(&old, id, &at, &found);
+	if (!value && !had) {
+		free(old.bytes);
+		return 0;
+	}
+	now.count = old.count - (had ? found : 0) + (value ? sizeof(item) + bytes : 0);
+	now.bytes = now.count > BYTES_MAX ? NULL : malloc(now.count);
+	if (!now.bytes) {
+		free(old.bytes);
+		return now.count > BYTES_MAX ? -EFBIG : -ENOMEM;
+	}
+	if (!had)
+		at = old.count, found = 0;
+	if (old.bytes) {
+		memcpy(now.bytes, old.bytes, at);
+		memcpy(now.bytes + at, old.bytes + at + found, old.count - at - found);
+	}
+	if (value) {
+		memcpy(now.bytes + old.count - found, &item, sizeof(item));
+		memcpy(now.bytes + old.count - found + sizeof(item), value, bytes);
+	}
+	h.count = h.count - had + (value != NULL);
+	h.checksum = crc32c(0, now.bytes + sizeof(h), now.count - sizeof(h));
+	memcpy(now.bytes, &h, sizeof(h));
+	error = h.count > ITEMS_MAX ? -EFBIG : store(path, &now);
+	free(old.bytes);
+	free(now.bytes);
+	return error;
+}
