@@ -277,7 +277,7 @@ static int save(struct disk *d, struct digest_table *t)
 
 	t->head.data_id = disk_data_id(d);
 	if (guid_is_zero(t->head.data_id))
-		file_stamp_take(&d->file, &t->head.stamp);
+		file_stamp_settle(&d->file, &t->head.stamp);
 	error = digest_encode(t, &bytes, &count);
 	if (!error)
 		error = disk_write_item(d, DIGEST_ITEM_OWN, bytes, count);

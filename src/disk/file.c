@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { IOVS = 64, TICK_NS = 20000000 }; /* no kernel's clock of files is coarser */
+enum { IOVS = 64 };
 
 static int fd_of(void *context) { return (int)(intptr_t)context; }
 
@@ -110,12 +110,29 @@ void file_stamp_take(const struct disk_file *f, struct file_stamp *ret)
 		f->ops->stamp(f->context, ret);
 }
 
+/* The clock of files goes in ticks. */
+static uint64_t tick_ns(void)
+{
+	struct timespec t;
+
+	return clock_getres(CLOCK_REALTIME_COARSE, &t) ? 20000000 : in_ns(&t) + 1000000;
+}
+
+void file_stamp_settle(const struct disk_file *f, struct file_stamp *ret)
+{
+	file_stamp_take(f, ret);
+	if (!ret->taken_ns || ret->ctime_ns + tick_ns() < ret->taken_ns)
+		return;
+	nanosleep(&(struct timespec){ .tv_nsec = (long)tick_ns() }, NULL);
+	file_stamp_take(f, ret);
+}
+
 bool file_stamp_holds(const struct disk_file *f, const struct file_stamp *s)
 {
 	struct file_stamp now;
 
 	file_stamp_take(f, &now);
-	return s->taken_ns && s->taken_ns <= now.taken_ns && s->ctime_ns + TICK_NS < s->taken_ns && now.file_bytes == s->file_bytes &&
+	return s->taken_ns && s->taken_ns <= now.taken_ns && s->ctime_ns + tick_ns() < s->taken_ns && now.file_bytes == s->file_bytes &&
 	       now.mtime_ns == s->mtime_ns && now.ctime_ns == s->ctime_ns;
 }
 

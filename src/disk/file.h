@@ -43,4 +43,6 @@ static inline int file_flush(const struct disk_file *f) { return f->ops->flush(f
 static inline int64_t file_size(const struct disk_file *f) { return f->ops->size(f->context); }
 /* Where a stamp still holds, nobody has changed the file since it was taken. One taken within a clock tick of a change never does. */
 void file_stamp_take(const struct disk_file *file, struct file_stamp *ret);
+/* Waits for the next tick where it has to, so that the stamp holds until the file is changed. */
+void file_stamp_settle(const struct disk_file *file, struct file_stamp *ret);
 bool file_stamp_holds(const struct disk_file *file, const struct file_stamp *stamp);

@@ -28,7 +28,7 @@ int link_encode(struct disk *parent, enum link_source source, struct link_items 
 	int error;
 
 	*ret = (struct link_items){ 0 };
-	file_stamp_take(&parent->file, &r.stamp); /* before: what changes meanwhile makes it differ */
+	file_stamp_settle(&parent->file, &r.stamp); /* before: what changes meanwhile makes it differ */
 	error = source == LINK_COMPUTED ? -ESTALE : digest_load(parent, &t);
 	if (error && source != LINK_KEPT)
 		error = digest_compute(parent, DIGEST_XXH3, &t);

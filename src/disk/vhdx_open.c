@@ -136,7 +136,17 @@ static int read_regions(struct vhdx *v, uint8_t *map, struct disk_error *error)
 
 /* ---- metadata ---- */
 
-struct items { unsigned seen; uint32_t flags; };
+/* `near`: the first bytes behind the table, where most writers put all small items: one read instead of many. */
+struct items { unsigned seen; uint32_t flags; uint8_t near[4096]; };
+
+static int read_value(struct vhdx *v, const struct vhdx_item *i, const struct items *items, uint8_t *to)
+{
+	if (i->offset >= VHDX_TABLE_BYTES && i->offset + i->bytes <= VHDX_TABLE_BYTES + sizeof(items->near)) {
+		memcpy(to, items->near + i->offset - VHDX_TABLE_BYTES, i->bytes);
+		return 0;
+	}
+	return file_read(&v->disk->file, v->metadata_offset + i->offset, to, i->bytes);
+}
 
 /* Only what is known is read, and each once: however many items a file claims to have. */
 static int take_item(struct vhdx *v, const struct vhdx_item *i, struct items *items, struct disk_error *error)
@@ -162,7 +172,7 @@ static int take_item(struct vhdx *v, const struct vhdx_item *i, struct items *it
 		return unsound(v, error, "a metadata item comes twice, or with a wrong length");
 	items->seen |= 1u << n;
 	at = malloc(i->bytes + 1);
-	result = at ? file_read(&v->disk->file, v->metadata_offset + i->offset, at, i->bytes) : -ENOMEM;
+	result = at ? read_value(v, i, items, at) : -ENOMEM;
 	if (result) {
 		free(at);
 		return host_error(v, error, result);
@@ -211,13 +221,15 @@ static int read_metadata(struct vhdx *v, struct disk_error *error)
 {
 	uint8_t *table = malloc(VHDX_TABLE_BYTES);
 	struct vhdx_metadata_head h;
-	struct items items = { 0 };
+	struct items items = { .seen = 0 };
 	int result = table ? file_read(&v->disk->file, v->metadata_offset, table, 4096) : -ENOMEM;
 
 	if (!result)
 		memcpy(&h, table, sizeof(h));
 	if (!result && sizeof(h) + h.count * sizeof(struct vhdx_item) > 4096) /* few have more than a sector of them */
 		result = file_read(&v->disk->file, v->metadata_offset, table, VHDX_TABLE_BYTES);
+	if (!result)
+		result = file_read(&v->disk->file, v->metadata_offset + VHDX_TABLE_BYTES, items.near, sizeof(items.near));
 	if (result) {
 		free(table);
 		return host_error(v, error, result);
