@@ -20,6 +20,9 @@ static const char help[] =
 	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed]\n"
 	"       umbra disk compare FILE OTHER [--format F] [--other-format F]\n"
 	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    umbra disk commit CHILD\n"
+	"       umbra disk stream CHILD    umbra disk rebase CHILD --parent NEW [--parent-format F]    umbra disk compact FILE\n"
+	"       umbra disk export-changes FILE TARGET --since ANCESTOR\n"
+	"       umbra disk serve FILE --socket PATH [--read-only]    then: umbra disk snapshot CHILD|commit|stream|resize --size S --socket PATH\n"
 	"       umbra disk repair-link CHILD --reason TEXT    umbra disk freeze FILE [--reason TEXT | --undo]\n"
 	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; the last two can only be read. check compares the content with the file's\n"
 	"digests (--quick: does not; --rebuild: takes the content as right), with --chain also what each parent held when its child was made.\n"
@@ -38,7 +41,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{ "from", 1, 0, 'f' }, { "to", 1, 0, 't' }, { "format", 1, 0, 'F' }, { "other-format", 1, 0, 'O' }, { "offset", 1, 0, 'o' },
 		{ "length", 1, 0, 'l' }, { "fixed", 0, 0, 'x' }, { "json", 0, 0, 'j' }, { "chain", 0, 0, 'c' }, { "quick", 0, 0, 'q' }, { "undo", 0, 0, 'u' },
 		{ "rebuild", 0, 0, 'B' }, { "reason", 1, 0, 'r' }, { "parent-format", 1, 0, 'G' },
-		{ "help", 0, 0, 'h' }, { 0 },
+		{ "since", 1, 0, 'i' }, { "socket", 1, 0, 'k' }, { "read-only", 0, 0, 'R' }, { "help", 0, 0, 'h' }, { 0 },
 	};
 	int c;
 
@@ -68,6 +71,9 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'u': a->undo = true; break;
 		case 'B': a->rebuild = true; break;
 		case 'r': a->reason = optarg; break;
+		case 'i': a->since = optarg; break;
+		case 'k': a->socket = optarg; break;
+		case 'R': a->read_only = true; break;
 		case 'G': a->parent_format = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		default: return EXIT_USAGE;
@@ -81,7 +87,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		a->other = argv[optind++];
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra disk --help");
-	return a->file ? 0 : complain(EXIT_USAGE, "no file given", "disk", "see umbra disk --help");
+	return a->file || a->socket ? 0 : complain(EXIT_USAGE, "no file given", "disk", "see umbra disk --help");
 }
 
 /* ---- verbs ---- */
@@ -412,24 +418,21 @@ static int verb_snapshot(struct arguments *a)
 	return error ? disk_refuse(error, &e) : 0;
 }
 
-static int verb_commit(struct arguments *a)
+/* --socket: FILE is the new child of a snapshot, and nothing for the others. */
+static int ask_server(const struct arguments *a, const char *what)
 {
-	struct disk_error e = { "" };
-	struct disk *d;
-	int code = disk_cli_open(a, a->file, NULL, true, &d), error;
+	bool known = !strcmp(what, "snapshot") ? a->file && !a->other : !strcmp(what, "resize") ? a->has_size && !a->file : (!strcmp(what, "commit") || !strcmp(what, "stream")) && !a->file;
 
-	if (code)
-		return code;
-	error = disk_commit(d, &e);
-	return disk_cli_close(d, error ? disk_refuse(error, &e) : 0);
+	return known ? disk_ask_server(a, what, a->file) : complain(EXIT_USAGE, "not of a disk that is being served", what, "see umbra disk --help");
 }
 
 int verb_disk(int argc, char **argv)
 {
 	static const struct { const char *name; int (*verb)(struct arguments *a); } verbs[] = {
 		{ "create", verb_create }, { "info", verb_info }, { "check", verb_disk_check }, { "map", verb_map }, { "read", verb_read }, { "write", verb_write },
-		{ "convert", verb_convert }, { "compare", verb_compare }, { "resize", verb_resize }, { "snapshot", verb_snapshot }, { "commit", verb_commit },
-		{ "repair-link", verb_disk_repair_link }, { "freeze", verb_disk_freeze },
+		{ "convert", verb_convert }, { "compare", verb_compare }, { "resize", verb_resize }, { "snapshot", verb_snapshot }, { "commit", verb_disk_commit },
+		{ "stream", verb_disk_stream }, { "rebase", verb_disk_rebase }, { "compact", verb_disk_compact }, { "export-changes", verb_disk_export_changes },
+		{ "repair-link", verb_disk_repair_link }, { "freeze", verb_disk_freeze }, { "serve", verb_disk_serve },
 	};
 	struct arguments a = { 0 };
 	int code;
@@ -441,6 +444,8 @@ int verb_disk(int argc, char **argv)
 	for (size_t n = 0; argc >= 2 && n < sizeof(verbs) / sizeof(verbs[0]); n++)
 		if (!strcmp(argv[1], verbs[n].name)) {
 			code = parse(argc - 1, argv + 1, &a);
+			if (!code && a.socket && strcmp(argv[1], "serve"))
+				return ask_server(&a, argv[1]);
 			return code ? code : verbs[n].verb(&a);
 		}
 	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "disk", "see umbra disk --help");

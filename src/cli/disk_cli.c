@@ -92,11 +92,20 @@ void progress_show(struct progress *p, uint64_t done)
 {
 	double seconds = seconds_since(&p->begin), rate = seconds > 0 ? (double)done / seconds : 0;
 
-	if (!p->on || (done < p->all && done - p->shown < p->all / 200 + 1))
+	if (!p->on || !p->all || (done < p->all && done - p->shown < p->all / 200 + 1))
 		return;
 	p->shown = done;
-	fprintf(stderr, "\r%5.1f %%  %6.0f MiB/s  %4.0f s left ", 100.0 * (double)done / (double)p->all, rate / 1048576,
-		rate > 0 ? (double)(p->all - done) / rate : 0);
+	fprintf(stderr, "\r%5.1f %%  ", 100.0 * (double)done / (double)p->all);
+	if (!p->plain)
+		fprintf(stderr, "%6.0f MiB/s  ", rate / 1048576);
+	fprintf(stderr, "%4.0f s left ", rate > 0 ? (double)(p->all - done) / rate : 0);
 	if (done == p->all)
+		progress_end(p);
+}
+
+void progress_end(struct progress *p)
+{
+	if (p->on && p->shown)
 		fputc('\n', stderr);
+	p->shown = 0;
 }

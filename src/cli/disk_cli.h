@@ -10,9 +10,9 @@ enum { PLACES = 16 };
 #define COPY_BYTES (1u << 20)
 
 struct arguments {
-	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason, *parent_format;
+	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason, *parent_format, *since, *socket;
 	uint64_t size, block, sector, offset, length;
-	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild;
+	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, read_only;
 	const char *places[PLACES + 1];
 	unsigned place_count;
 };
@@ -27,10 +27,19 @@ int disk_refuse(int error, const struct disk_error *why);
 int disk_io_failed(const char *path, int error);
 
 /* On a terminal: how much, how fast, how long still. */
-struct progress { uint64_t all, shown; struct timespec begin; bool on; };
+struct progress { uint64_t all, shown; struct timespec begin; bool on, plain; }; /* plain: steps that are no bytes */
 void progress_begin(struct progress *progress, uint64_t all);
 void progress_show(struct progress *progress, uint64_t done);
+void progress_end(struct progress *progress);
 
 int verb_disk_check(struct arguments *a);
 int verb_disk_repair_link(struct arguments *a);
 int verb_disk_freeze(struct arguments *a);
+int verb_disk_commit(struct arguments *a);
+int verb_disk_stream(struct arguments *a);
+int verb_disk_compact(struct arguments *a);
+int verb_disk_rebase(struct arguments *a);
+int verb_disk_export_changes(struct arguments *a);
+int verb_disk_serve(struct arguments *a);
+/* The same of a disk that is being served at a->socket. */
+int disk_ask_server(const struct arguments *a, const char *what, const char *file);

@@ -300,16 +300,26 @@ int digest_refresh(struct disk *d)
 
 /* ---- bringing up to date ---- */
 
-void digest_touch(struct disk *d, uint64_t offset, uint64_t bytes)
+static void mark(uint8_t *bits, const struct disk *d, uint64_t offset, uint64_t bytes)
 {
 	uint64_t last = (offset + bytes - 1) / d->touched_bytes;
 
 	for (uint64_t n = offset / d->touched_bytes; n <= last && n < d->touched_blocks; n++) {
 		uint8_t bit = (uint8_t)(1 << (n & 7));
 
-		if (!(__atomic_load_n(&d->touched[n / 8], __ATOMIC_RELAXED) & bit))
-			__atomic_fetch_or(&d->touched[n / 8], bit, __ATOMIC_RELAXED);
+		if (!(__atomic_load_n(&bits[n / 8], __ATOMIC_RELAXED) & bit))
+			__atomic_fetch_or(&bits[n / 8], bit, __ATOMIC_SEQ_CST);
 	}
+}
+
+void digest_touch(struct disk *d, uint64_t offset, uint64_t bytes) { mark(d->touched, d, offset, bytes); }
+
+void digest_written(struct disk *d, uint64_t offset, uint64_t bytes)
+{
+	uint8_t *copied = __atomic_load_n(&d->copied, __ATOMIC_ACQUIRE);
+
+	if (copied)
+		mark(copied, d, offset, bytes);
 }
 
 void digest_touch_from(struct disk *d, uint64_t offset)

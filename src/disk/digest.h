@@ -54,6 +54,8 @@ int digest_decode(const uint8_t *bytes, size_t count, uint64_t size_bytes, struc
 
 /* disk.c tells of changes; what was told is brought up to date when the disk is closed. */
 void digest_touch(struct disk *disk, uint64_t offset, uint64_t bytes);
+/* Afterwards, for a commit that runs beside it: it may have copied what was there before. */
+void digest_written(struct disk *disk, uint64_t offset, uint64_t bytes);
 void digest_touch_from(struct disk *disk, uint64_t offset);
 int digest_close(struct disk *disk);
 

@@ -259,7 +259,9 @@ int disk_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int co
 	if (error || !bytes)
 		return error;
 	digest_touch(d, offset, bytes);
-	return d->driver->writev(d, offset, iov, count, bytes);
+	error = d->driver->writev(d, offset, iov, count, bytes);
+	digest_written(d, offset, bytes);
+	return error;
 }
 
 int disk_zero(struct disk *d, uint64_t offset, uint64_t bytes)
@@ -269,10 +271,18 @@ int disk_zero(struct disk *d, uint64_t offset, uint64_t bytes)
 	if (error || !bytes)
 		return error;
 	digest_touch(d, offset, bytes);
-	return d->driver->zero(d, offset, bytes);
+	error = d->driver->zero(d, offset, bytes);
+	digest_written(d, offset, bytes);
+	return error;
 }
 
-int disk_flush(struct disk *d) { return d->write ? d->driver->flush(d) : 0; }
+/* A parent that was the disk until a moment ago may still have something to flush. */
+int disk_flush(struct disk *d)
+{
+	int error = d->parent && d->parent->write ? disk_flush(d->parent) : 0;
+
+	return error || !d->write ? error : d->driver->flush(d);
+}
 
 int disk_resize(struct disk *d, uint64_t size_bytes)
 {

@@ -37,7 +37,8 @@ struct disk_options {
 	const char *const *parents;
 	/* Opens though a parent is not what the child was made on: to find out what differs, or to accept it. */
 	bool accept_changed;
-	bool thaw;  /* opens for writing though frozen: for disk_thaw() */
+	struct disk *parent; /* already open, instead of the one that would be looked for; then belongs to the disk */
+	bool thaw; /* opens for writing though frozen: for disk_thaw() */
 	unsigned depth; /* 0; of a parent its distance from the top */
 };
 
@@ -59,6 +60,7 @@ struct disk_create {
 	const char *parent; /* a file; then the size is its */
 	enum disk_format parent_format;
 	bool no_digests;
+	bool without_link; /* what the parent holds is not noted: it is still being written */
 };
 
 /* 0, or: -ESTALE a parent is not what the child was made on; -EBADMSG the file is not sound; -EBUSY somebody else writes it;
@@ -110,9 +112,36 @@ enum { DISK_REASON_BYTES = 248 };
 int disk_freeze(struct disk *disk, const char *reason, struct disk_error *error);
 /* -EBUSY: a file in one of these directories (NULL at the end) is made on it. */
 int disk_thaw(struct disk *disk, const char *const *places, struct disk_error *error);
-/* Puts this child's data into its parent, which is opened for writing for it, and makes the parent what the child was. The child
- * is then empty. Interrupted, it can be done again. Not while others use the disk. */
-int disk_commit(struct disk *disk, struct disk_error *error);
+/*
+ * Long operations. A job is told how far it is, and ends with what `step` returns when that is not 0: everything is sound then, and
+ * can be done again. `alone`, where not NULL, is called before and after the moments in which nobody may use the disk.
+ */
+struct disk_job {
+	int (*step)(void *context, uint64_t done, uint64_t all);
+	void (*alone)(void *context, bool begin);
+	void *context;
+};
+
+/*
+ * Puts a child's data into its parent, which is opened for writing for it, and makes the parent what the child was. The child is
+ * then empty. Both VHDX. With `alone`, others may use the disk meanwhile.
+ */
+int disk_commit(struct disk *disk, const struct disk_job *job, struct disk_error *error);
+/* A child takes in what its parents hold, and stands alone. Others may use the disk meanwhile. */
+int disk_stream(struct disk *disk, const struct disk_job *job);
+/* Another parent; the child reads the same afterwards. Not while others use the disk. */
+int disk_rebase(struct disk *disk, const char *path, enum disk_format format, const struct disk_job *job, struct disk_error *error);
+/* Gives back blocks of zeros, and moves the others together. Not while others use the disk. */
+int disk_compact(struct disk *disk, const struct disk_job *job);
+/* A new file, child of the ancestor `since`, that holds what changed since. */
+int disk_export_changes(struct disk *disk, const char *since, const char *path, const struct disk_job *job, struct disk_error *error);
+/*
+ * A child of a disk that is in use, open for writing, of which the disk is the parent. From the moment at which the caller sends
+ * requests to the child instead, the parent must not be written; disk_settle() then makes the parent clean, with readers beside it.
+ * The parent belongs to the child, and is closed with it.
+ */
+int disk_snapshot(struct disk *disk, const char *path, struct disk **ret_child, struct disk_error *error);
+int disk_settle(struct disk *child);
 
 static inline int disk_read(struct disk *disk, uint64_t offset, void *to, size_t bytes)
 {

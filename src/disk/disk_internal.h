@@ -42,6 +42,7 @@ struct disk {
 	uint8_t *touched;
 	uint64_t touched_blocks, touched_from;
 	uint32_t touched_bytes;
+	uint8_t *copied; /* while a commit runs: a bit for each touched_bytes that it has to copy once more; else NULL */
 	struct guid opened_id;
 	bool opened_current; /* the digests, of a format without an identifier */
 };
@@ -57,6 +58,8 @@ int vhdx_create(struct disk_file *file, const char *path, const struct disk_crea
 int disk_open_parent(const char *path, enum disk_format format, const struct disk_options *options, struct disk **ret, struct disk_error *error);
 /* Of the data, as the format has one; zero: it has none. */
 struct guid disk_data_id(const struct disk *disk);
+/* snapshot.c: what was written is durable, and nothing is written any more; others may read beside it. */
+int disk_make_clean(struct disk *disk);
 /* freeze.c: -EROFS when it is. */
 int disk_check_frozen(struct disk *disk, struct disk_error *error);
 /* side.c: items of a file whose format has no place for them, in PATH.umbra beside it. */
@@ -64,6 +67,13 @@ int side_read(const char *path, struct guid id, uint8_t **ret, size_t *ret_bytes
 int side_write(const char *path, struct guid id, const void *value, size_t bytes);
 /* On an open file; takes it over in any case. For tests of formats. */
 int disk_open_file(struct disk_file file, const char *path, const struct disk_options *options, struct disk **ret, struct disk_error *error);
+
+static inline int job_step(const struct disk_job *job, uint64_t done, uint64_t all) { return job && job->step ? job->step(job->context, done, all) : 0; }
+static inline void job_alone(const struct disk_job *job, bool begin)
+{
+	if (job && job->alone)
+		job->alone(job->context, begin);
+}
 
 static inline uint64_t iov_bytes(const struct iovec *iov, int count)
 {

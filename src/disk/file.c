@@ -136,20 +136,20 @@ bool file_stamp_holds(const struct disk_file *f, const struct file_stamp *s)
 	       now.mtime_ns == s->mtime_ns && now.ctime_ns == s->ctime_ns;
 }
 
-static const struct disk_file_ops os_ops = { os_readv, os_writev, os_flush, os_truncate, os_discard, os_size, os_close, os_stamp };
-
-static int lock(int fd, bool write)
+static int os_lock(void *c, enum file_lock lock)
 {
-	struct flock l = { .l_type = write ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
+	struct flock l = { .l_type = lock == FILE_ALONE ? F_WRLCK : lock == FILE_SHARED ? F_RDLCK : F_UNLCK, .l_whence = SEEK_SET };
 
-	if (!fcntl(fd, F_OFD_SETLK, &l))
+	if (!fcntl(fd_of(c), F_OFD_SETLK, &l))
 		return 0;
 	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
+static const struct disk_file_ops os_ops = { os_readv, os_writev, os_flush, os_truncate, os_discard, os_size, os_close, os_stamp, os_lock };
+
 static int finish(int fd, bool write, struct disk_file *ret)
 {
-	int error = fd < 0 ? -errno : lock(fd, write);
+	int error = fd < 0 ? -errno : os_lock((void *)(intptr_t)fd, write ? FILE_ALONE : FILE_SHARED);
 
 	if (error && fd >= 0)
 		close(fd);

@@ -13,6 +13,8 @@
 /* When the host says the file was last changed, and when it was asked; all zero: not known. */
 struct file_stamp { uint64_t file_bytes, mtime_ns, ctime_ns, taken_ns; };
 
+enum file_lock { FILE_UNLOCKED, FILE_SHARED, FILE_ALONE };
+
 struct disk_file_ops {
 	int (*readv)(void *context, uint64_t offset, const struct iovec *iov, int count);
 	int (*writev)(void *context, uint64_t offset, const struct iovec *iov, int count);
@@ -22,6 +24,7 @@ struct disk_file_ops {
 	int64_t (*size)(void *context);
 	void (*close)(void *context);
 	void (*stamp)(void *context, struct file_stamp *ret); /* NULL: never known */
+	int (*lock)(void *context, enum file_lock lock);              /* NULL: nobody else has it */
 };
 
 struct disk_file { const struct disk_file_ops *ops; void *context; };

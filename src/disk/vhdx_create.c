@@ -163,8 +163,9 @@ static int write_bat(struct disk_file *f, const struct plan *p)
 }
 
 /* What the new file knows from the start: that it holds nothing, and what its parent holds. */
-static int make_digests(struct plan *p, bool no_digests)
+static int make_digests(struct plan *p, const struct disk_create *what)
 {
+	bool no_digests = what->no_digests;
 	struct digest_table *own = no_digests ? NULL : digest_new(p->size_bytes, p->block_bytes, DIGEST_XXH3);
 	int error = own || no_digests ? 0 : -ENOMEM;
 
@@ -173,7 +174,7 @@ static int make_digests(struct plan *p, bool no_digests)
 		error = digest_encode(own, &p->digests, &p->digests_bytes);
 		digest_free(own);
 	}
-	if (!error && p->parent && (!no_digests || p->parent->format_id != DISK_VHDX))
+	if (!error && p->parent && !what->without_link && (!no_digests || p->parent->format_id != DISK_VHDX))
 		error = link_encode(p->parent, LINK_KEPT_OR_COMPUTED, &p->link);
 	p->metadata_bytes = (uint32_t)((2ull * FIRST_ITEM + LOCATOR_BYTES + p->digests_bytes + p->link.table_bytes + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB);
 	p->bat_offset = METADATA_OFFSET + p->metadata_bytes;
@@ -203,7 +204,7 @@ int vhdx_create(struct disk_file *f, const char *path, const struct disk_create 
 
 	if (result)
 		return result;
-	result = make_digests(&p, what->no_digests);
+	result = make_digests(&p, what);
 	if (!result)
 		result = write_file(f, &p);
 	free(p.digests);

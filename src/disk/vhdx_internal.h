@@ -119,4 +119,6 @@ int vhdx_list_ancestors(struct vhdx *v);
 int vhdx_close(struct disk *disk);
 
 /* vhdx_io.c */
+/* With `io` alone. */
+int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, void *to, uint64_t bytes);
 extern const struct disk_driver vhdx_driver;

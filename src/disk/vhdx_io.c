@@ -141,18 +141,28 @@ static int read_piece(struct vhdx *v, const struct piece *p, const struct iovec 
 	return 0;
 }
 
-static int vhdx_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+static int read_range(struct vhdx *v, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
 {
-	struct vhdx *v = vhdx_of(d);
 	int error = 0;
 
-	pthread_rwlock_rdlock(&v->io);
 	for (uint64_t done = 0; done < bytes && !error;) {
 		struct piece p = piece_at(v, offset + done, bytes - done);
 
 		error = read_piece(v, &p, iov, count, done);
 		done += p.bytes;
 	}
+	return error;
+}
+
+int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, void *to, uint64_t bytes) { return read_range(v, offset, &(struct iovec){ to, bytes }, 1, bytes); }
+
+static int vhdx_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+{
+	struct vhdx *v = vhdx_of(d);
+	int error;
+
+	pthread_rwlock_rdlock(&v->io);
+	error = read_range(v, offset, iov, count, bytes);
 	pthread_rwlock_unlock(&v->io);
 	return error;
 }

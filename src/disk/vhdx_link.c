@@ -356,8 +356,14 @@ int vhdx_find_parent(struct vhdx *v, const struct disk_options *o, struct disk_e
 	struct disk_options options = *o;
 	struct disk_error other;
 	int result = -ENOENT;
-	char *child = strdup(v->disk->path);
+	char *child;
 
+	if (o->parent) {
+		result = check_link(v, o->parent, error);
+		v->disk->parent = result ? NULL : o->parent;
+		return result;
+	}
+	child = strdup(v->disk->path);
 	if (!child)
 		return disk_fail(error, -ENOMEM, v->disk->path, "no memory");
 	own[0] = dirname(child);

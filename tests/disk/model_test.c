@@ -134,7 +134,7 @@ static void make_child(void)
 static void commit(void)
 {
 	struct disk_error e = { "" };
-	int error = disk_commit(disk, &e);
+	int error = disk_commit(disk, NULL, &e);
 
 	if (error)
 		fprintf(stderr, "model_test: commit: %s (%d)\n", e.text, error), errors++;

@@ -1,0 +1,110 @@
+/* umbra disk serve, and the operations on a disk that is being served (--socket). */
+#include <errno.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "../serve/served.h"
+#include "disk_cli.h"
+
+static struct served served; /* the handler of a signal has to find it */
+
+static void stop(int signal)
+{
+	(void)signal;
+	__atomic_store_n(&served.stop, true, __ATOMIC_RELAXED);
+}
+
+int verb_disk_serve(struct arguments *a)
+{
+	char control[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+	struct disk *d;
+	int code, error;
+
+	if (!a->socket)
+		return complain(EXIT_USAGE, "no socket given", a->file, "say --socket PATH");
+	if (snprintf(control, sizeof(control), "%s.control", a->socket) >= (int)sizeof(control))
+		return complain(EXIT_USAGE, "too long a path for a socket", a->socket, "name a shorter one");
+	code = disk_cli_open(a, a->file, a->format, !a->read_only, &d);
+	if (code)
+		return code;
+	error = served_init(&served, d, a->read_only);
+	sigaction(SIGINT, &(struct sigaction){ .sa_handler = stop }, NULL);
+	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = stop }, NULL);
+	if (!error)
+		error = serve(&served, a->socket, control);
+	code = error ? complain(EXIT_UNUSABLE, strerror(-error), a->socket, "name a socket that nobody listens on") : 0;
+	return disk_cli_close(served.top ? served.top : d, code);
+}
+
+/* ---- the other side ---- */
+
+static int ask(int fd, const json_t *what)
+{
+	char *text = json_dumps(what, JSON_COMPACT);
+	int error = text && dprintf(fd, "%s\n", text) > 0 ? 0 : -EIO;
+
+	free(text);
+	return error;
+}
+
+/* Shows progress until the last line; its exit code. */
+static int listen_to(int fd, const char *where)
+{
+	struct progress p;
+	FILE *from = fdopen(fd, "r");
+	char line[4096];
+	int code;
+
+	progress_begin(&p, 0);
+	p.plain = true;
+	while (from && fgets(line, sizeof(line), from)) {
+		json_t *j = json_loads(line, 0, NULL);
+		const char *error = json_string_value(json_object_get(j, "error"));
+
+		if (json_object_get(j, "all")) {
+			p.all = (uint64_t)json_integer_value(json_object_get(j, "all"));
+			progress_show(&p, (uint64_t)json_integer_value(json_object_get(j, "done")));
+		}
+		if (json_object_get(j, "ok")) {
+			progress_end(&p);
+			code = json_is_true(json_object_get(j, "ok")) ? 0 : complain(EXIT_UNUSABLE, error ? error : "failed", where, "see umbra disk --help");
+			json_decref(j);
+			fclose(from);
+			return code;
+		}
+		json_decref(j);
+	}
+	if (from)
+		fclose(from);
+	return complain(EXIT_UNUSABLE, "the server went away", where, "look at its end");
+}
+
+int disk_ask_server(const struct arguments *a, const char *what, const char *file)
+{
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	char *path = file ? realpath(".", NULL) : NULL, *whole = NULL;
+	json_t *j = json_pack("{s:s}", "do", what);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), error;
+
+	if (file && asprintf(&whole, "%s%s%s", *file == '/' ? "" : path, *file == '/' ? "" : "/", file) >= 0)
+		json_object_set_new(j, "file", json_string(whole));
+	if (a->has_size)
+		json_object_set_new(j, "size", json_integer((json_int_t)a->size));
+	free(path);
+	free(whole);
+	error = snprintf(to.sun_path, sizeof(to.sun_path), "%s.control", a->socket) >= (int)sizeof(to.sun_path) ? -ENAMETOOLONG : 0;
+	if (!error && (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to))))
+		error = -errno;
+	if (!error)
+		error = ask(fd, j);
+	json_decref(j);
+	if (error)
+		return complain(EXIT_UNUSABLE, strerror(-error), a->socket, "name the socket of a umbra disk serve that runs");
+	return listen_to(fd, a->socket);
+}
