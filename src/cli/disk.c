@@ -421,7 +421,12 @@ static int verb_snapshot(struct arguments *a)
 /* --socket: FILE is the new child of a snapshot, and nothing for the others. */
 static int ask_server(const struct arguments *a, const char *what)
 {
-	bool known = !strcmp(what, "snapshot") ? a->file && !a->other : !strcmp(what, "resize") ? a->has_size && !a->file : (!strcmp(what, "commit") || !strcmp(what, "stream")) && !a->file;
+	bool known = (!strcmp(what, "commit") || !strcmp(what, "stream")) && !a->file;
+
+	if (!strcmp(what, "snapshot"))
+		known = a->file && !a->other;
+	else if (!strcmp(what, "resize"))
+		known = a->has_size && !a->file;
 
 	return known ? disk_ask_server(a, what, a->file) : complain(EXIT_USAGE, "not of a disk that is being served", what, "see umbra disk --help");
 }

@@ -117,7 +117,9 @@ static uint64_t export_bytes(const struct connection *c)
 
 static bool send_info(const struct connection *c, uint32_t option)
 {
-	struct { uint16_t type; uint64_t bytes; uint16_t flags; } __attribute__((packed)) export = { htobe16(INFO_EXPORT), htobe64(export_bytes(c)), htobe16(export_flags(c)) };
+	const struct { uint16_t type; uint64_t bytes; uint16_t flags; } __attribute__((packed)) export = {
+		htobe16(INFO_EXPORT), htobe64(export_bytes(c)), htobe16(export_flags(c)),
+	};
 	struct { uint16_t type; uint32_t least, best, most; } __attribute__((packed)) sizes = { htobe16(INFO_BLOCK_SIZE), 0, htobe32(4096), htobe32(REQUEST_BYTES) };
 
 	sizes.least = htobe32(disk_sector_bytes(c->served->top));
@@ -173,7 +175,12 @@ static enum next one_option(struct connection *c, uint32_t option, const uint8_t
 	switch (option) {
 	case OPT_EXPORT_NAME: return put(c->fd, &old, zeroes ? sizeof(old) : 10, false) ? NEXT_REQUESTS : NEXT_END;
 	case OPT_ABORT: answer(c, option, REP_ACK, NULL, 0); return NEXT_END;
-	case OPT_LIST: good = bytes ? answer(c, option, REP_INVALID, NULL, 0) : answer(c, option, REP_SERVER, &(uint32_t){ 0 }, 4) && answer(c, option, REP_ACK, NULL, 0); break;
+	case OPT_LIST:
+		if (bytes)
+			good = answer(c, option, REP_INVALID, NULL, 0);
+		else
+			good = answer(c, option, REP_SERVER, &(uint32_t){ 0 }, 4) && answer(c, option, REP_ACK, NULL, 0);
+		break;
 	case OPT_INFO:
 	case OPT_GO:
 		if (!is_good_name(data, bytes, &after)) {
