@@ -12,4 +12,5 @@ int complain(int code, const char *what, const char *where, const char *remedy);
 bool parse_size(const char *text, uint64_t *ret);
 int verb_run(int argc, char **argv);
 int verb_disk(int argc, char **argv);
+int verb_image(int argc, char **argv);
 int verb_doctor(void);

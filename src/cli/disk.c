@@ -28,7 +28,7 @@ static const char help[] =
 	"digests (--quick: does not; --rebuild: takes the content as right), with --chain also what each parent held when its child was made.\n"
 	"A parent is looked for where its child says, and must lie under the child's directory or a --parents PLACE (may be repeated).\n"
 	"A whole SIZE is a number with K, M, G or T after it. Ends 0; 64 usage; 65 unusable file, or a parent that has changed; 78 a parent\n"
-	"that is not allowed; compare: 1 when the contents differ.\n";
+	"that is not allowed, or a policy (umbra image --help; --override REASON where it allows that); compare: 1 when the contents differ.\n";
 
 /* ---- arguments ---- */
 
@@ -41,7 +41,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{ "from", 1, 0, 'f' }, { "to", 1, 0, 't' }, { "format", 1, 0, 'F' }, { "other-format", 1, 0, 'O' }, { "offset", 1, 0, 'o' },
 		{ "length", 1, 0, 'l' }, { "fixed", 0, 0, 'x' }, { "json", 0, 0, 'j' }, { "chain", 0, 0, 'c' }, { "quick", 0, 0, 'q' }, { "undo", 0, 0, 'u' },
 		{ "rebuild", 0, 0, 'B' }, { "reason", 1, 0, 'r' }, { "parent-format", 1, 0, 'G' },
-		{ "since", 1, 0, 'i' }, { "socket", 1, 0, 'k' }, { "read-only", 0, 0, 'R' }, { "help", 0, 0, 'h' }, { 0 },
+		{ "since", 1, 0, 'i' }, { "socket", 1, 0, 'k' }, { "read-only", 0, 0, 'R' }, { "override", 1, 0, 'V' }, { "help", 0, 0, 'h' }, { 0 },
 	};
 	int c;
 
@@ -74,6 +74,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'i': a->since = optarg; break;
 		case 'k': a->socket = optarg; break;
 		case 'R': a->read_only = true; break;
+		case 'V': a->override = optarg; break;
 		case 'G': a->parent_format = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		default: return EXIT_USAGE;
@@ -92,6 +93,23 @@ static int parse(int argc, char **argv, struct arguments *a)
 
 /* ---- verbs ---- */
 
+/* Children may be made on it. */
+static int may_fork(const struct arguments *a, const char *parent, const char *format)
+{
+	struct disk *d;
+	int code = disk_cli_open(a, parent, format, ACTION_FORK, &d);
+
+	return code ? code : disk_cli_close(d, 0);
+}
+
+static int note_made(const struct arguments *a, const char *path, enum disk_format format, const char *event, const char *from)
+{
+	const struct disk_options o = { .format = format, .parents = a->place_count ? a->places : NULL };
+	int error = format == DISK_VHDX ? disk_cli_note_closed(path, &o, event, from ? json_pack("{s:s%}", "from", from, strlen(from)) : NULL) : 0;
+
+	return error && error != -EPERM ? disk_io_failed(path, error) : 0; /* a parent elsewhere: the next who opens it says so */
+}
+
 static int verb_create(struct arguments *a)
 {
 	struct disk_create what = { .size_bytes = a->size, .block_bytes = (uint32_t)a->block, .logical_sector_bytes = (uint32_t)a->sector, .fixed = a->fixed,
@@ -107,8 +125,11 @@ static int verb_create(struct arguments *a)
 		return complain(EXIT_USAGE, "either a size or a parent", a->file, "say --size S or --parent FILE");
 	if (a->block > UINT32_MAX || a->sector > UINT32_MAX)
 		return complain(EXIT_USAGE, "a block or sector size that no format has", a->file, "see umbra disk --help");
+	error = what.parent ? may_fork(a, what.parent, a->parent_format) : 0;
+	if (error)
+		return error;
 	error = disk_create(a->file, &what, &e);
-	return error ? disk_refuse(error, &e) : 0;
+	return error ? disk_refuse(error, &e) : note_made(a, a->file, what.format, "created", what.parent);
 }
 
 static json_t *id_json(struct guid id)
@@ -169,7 +190,7 @@ static void print_plain(const json_t *j)
 static int verb_info(struct arguments *a)
 {
 	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, false, &d);
+	int code = disk_cli_open(a, a->file, a->format, ACTION_INSPECT, &d);
 	json_t *all;
 
 	if (code)
@@ -194,7 +215,7 @@ static int verb_map(struct arguments *a)
 {
 	static const char *const kinds[] = { "parent", "zero", "data" };
 	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, false, &d), error = 0;
+	int code = disk_cli_open(a, a->file, a->format, ACTION_INSPECT, &d), error = 0;
 	json_t *all = json_array();
 	uint64_t n = 0;
 
@@ -233,7 +254,7 @@ static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
 static int verb_read(struct arguments *a)
 {
 	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, false, &d);
+	int code = disk_cli_open(a, a->file, a->format, ACTION_EXPORT, &d);
 	uint8_t *buffer = malloc(COPY_BYTES);
 
 	if (!code && !a->has_length)
@@ -277,7 +298,7 @@ static int verb_write(struct arguments *a)
 		free(buffer);
 		return complain(EXIT_UNUSABLE, strerror(errno), a->from, "name a file that can be read");
 	}
-	code = disk_cli_open(a, a->file, a->format, true, &d);
+	code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
 	if (!code)
 		code = disk_cli_close(d, copy_in(d, a, from, buffer));
 	if (a->from)
@@ -323,7 +344,7 @@ static int verb_convert(struct arguments *a)
 	struct disk_create what = { .fixed = a->fixed, .block_bytes = (uint32_t)a->block };
 	struct disk *from, *to;
 	struct disk_error e;
-	int code = a->other ? disk_cli_open(a, a->file, a->from, false, &from) : complain(EXIT_USAGE, "no target given", a->file, "see umbra disk --help"), error;
+	int code = a->other ? disk_cli_open(a, a->file, a->from, ACTION_EXPORT, &from) : complain(EXIT_USAGE, "no target given", a->file, "see umbra disk --help"), error;
 
 	if (code)
 		return code;
@@ -334,8 +355,10 @@ static int verb_convert(struct arguments *a)
 	if (error)
 		code = disk_refuse(error, &e);
 	if (!code) {
-		code = disk_cli_open(a, a->other, a->to, true, &to);
+		code = disk_cli_open(a, a->other, a->to, ACTION_WRITE, &to);
 		error = code ? 0 : copy_disk(from, to);
+		if (!code && !error)
+			disk_cli_note(to, "converted", json_pack("{s:s%}", "from", a->file, strlen(a->file)));
 		if (!code)
 			code = disk_cli_close(to, error ? disk_io_failed(a->file, error) : 0);
 		if (code)
@@ -370,11 +393,13 @@ static int verb_compare(struct arguments *a)
 {
 	struct disk *one, *other;
 	uint64_t at = 0;
-	int code = a->other ? disk_cli_open(a, a->file, a->format, false, &one) : complain(EXIT_USAGE, "no other file given", a->file, "see umbra disk --help"), result;
+	int code = a->other ? 0 : complain(EXIT_USAGE, "no other file given", a->file, "see umbra disk --help"), result;
 
+	if (!code)
+		code = disk_cli_open(a, a->file, a->format, ACTION_READ, &one);
 	if (code)
 		return code;
-	code = disk_cli_open(a, a->other, a->other_format ? a->other_format : a->format, false, &other);
+	code = disk_cli_open(a, a->other, a->other_format ? a->other_format : a->format, ACTION_READ, &other);
 	if (code)
 		return disk_cli_close(one, code);
 	if (disk_size_bytes(one) != disk_size_bytes(other)) {
@@ -392,8 +417,10 @@ static int verb_compare(struct arguments *a)
 static int verb_resize(struct arguments *a)
 {
 	struct disk *d;
-	int code = a->has_size ? disk_cli_open(a, a->file, a->format, true, &d) : complain(EXIT_USAGE, "no size given", a->file, "say --size S"), error;
+	int code = a->has_size ? 0 : complain(EXIT_USAGE, "no size given", a->file, "say --size S"), error;
 
+	if (!code)
+		code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
 	if (code)
 		return code;
 	error = disk_resize(d, a->size);
@@ -401,6 +428,8 @@ static int verb_resize(struct arguments *a)
 		code = complain(EXIT_UNUSABLE, "holds data beyond that size", a->file, "name a larger size");
 	else if (error)
 		code = disk_io_failed(a->file, error);
+	else
+		disk_cli_note(d, "resized", json_pack("{s:I}", "size", (json_int_t)a->size));
 	return disk_cli_close(d, code);
 }
 
@@ -414,8 +443,11 @@ static int verb_snapshot(struct arguments *a)
 		return error;
 	if (!a->other)
 		return complain(EXIT_USAGE, "no child given", a->file, "say umbra disk snapshot FILE CHILD");
+	error = may_fork(a, a->file, a->format);
+	if (error)
+		return error;
 	error = disk_create(a->other, &what, &e);
-	return error ? disk_refuse(error, &e) : 0;
+	return error ? disk_refuse(error, &e) : note_made(a, a->other, what.format, "created", a->file);
 }
 
 /* --socket: FILE is the new child of a snapshot, and nothing for the others. */

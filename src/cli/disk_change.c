@@ -35,8 +35,10 @@ static struct disk_job begin_job(struct progress *p)
 	return (struct disk_job){ .step = step, .context = p };
 }
 
-static int end_job(struct disk *d, struct progress *p, int error, const struct disk_error *why)
+static int end_job(struct disk *d, struct progress *p, const char *event, int error, const struct disk_error *why)
 {
+	if (!error && event)
+		disk_cli_note(d, event, NULL);
 	progress_end(p);
 	if (interrupted && error)
 		return disk_cli_close(d, complain(EXIT_UNUSABLE, "interrupted, and as sound as before", disk_path(d), "say it again to go on"));
@@ -51,12 +53,16 @@ int verb_disk_commit(struct arguments *a)
 	struct progress p;
 	struct disk_job job;
 	struct disk *d;
-	int code = disk_cli_open(a, a->file, NULL, true, &d);
+	bool overridden;
+	int code = disk_cli_open(a, a->file, NULL, ACTION_WRITE, &d);
 
 	if (code)
 		return code;
+	code = disk_parent(d) ? disk_cli_admit(a, disk_parent(d), ACTION_WRITE, &overridden) : 0;
+	if (code)
+		return disk_cli_close(d, code);
 	job = begin_job(&p);
-	return end_job(d, &p, disk_commit(d, &job, &e), &e);
+	return end_job(d, &p, "committed", disk_commit(d, &job, &e), &e);
 }
 
 int verb_disk_stream(struct arguments *a)
@@ -64,14 +70,14 @@ int verb_disk_stream(struct arguments *a)
 	struct progress p;
 	struct disk_job job;
 	struct disk *d;
-	int code = disk_cli_open(a, a->file, NULL, true, &d);
+	int code = disk_cli_open(a, a->file, NULL, ACTION_WRITE, &d);
 
 	if (code)
 		return code;
 	if (!disk_parent(d))
 		return disk_cli_close(d, complain(EXIT_USAGE, "has no parent", a->file, "nothing is to be done"));
 	job = begin_job(&p);
-	return end_job(d, &p, disk_stream(d, &job), NULL);
+	return end_job(d, &p, "streamed", disk_stream(d, &job), NULL);
 }
 
 int verb_disk_compact(struct arguments *a)
@@ -79,12 +85,12 @@ int verb_disk_compact(struct arguments *a)
 	struct progress p;
 	struct disk_job job;
 	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, true, &d);
+	int code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
 
 	if (code)
 		return code;
 	job = begin_job(&p);
-	return end_job(d, &p, disk_compact(d, &job), NULL);
+	return end_job(d, &p, "compacted", disk_compact(d, &job), NULL);
 }
 
 int verb_disk_rebase(struct arguments *a)
@@ -97,11 +103,11 @@ int verb_disk_rebase(struct arguments *a)
 	int code = a->parent ? disk_parse_format(a->parent_format, &format) : complain(EXIT_USAGE, "no new parent given", a->file, "say --parent FILE");
 
 	if (!code)
-		code = disk_cli_open(a, a->file, NULL, true, &d);
+		code = disk_cli_open(a, a->file, NULL, ACTION_WRITE, &d);
 	if (code)
 		return code;
 	job = begin_job(&p);
-	return end_job(d, &p, disk_rebase(d, a->parent, format, &job, &e), &e);
+	return end_job(d, &p, "rebased", disk_rebase(d, a->parent, format, &job, &e), &e);
 }
 
 int verb_disk_export_changes(struct arguments *a)
@@ -110,11 +116,11 @@ int verb_disk_export_changes(struct arguments *a)
 	struct progress p;
 	struct disk_job job;
 	struct disk *d;
-	int code = a->other && a->since ? disk_cli_open(a, a->file, NULL, false, &d)
+	int code = a->other && a->since ? disk_cli_open(a, a->file, NULL, ACTION_EXPORT, &d)
 					: complain(EXIT_USAGE, "no target or no ancestor given", a->file, "say export-changes FILE TARGET --since ANCESTOR");
 
 	if (code)
 		return code;
 	job = begin_job(&p);
-	return end_job(d, &p, disk_export_changes(d, a->since, a->other, &job, &e), &e);
+	return end_job(d, &p, NULL, disk_export_changes(d, a->since, a->other, &job, &e), &e);
 }

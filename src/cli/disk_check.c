@@ -104,7 +104,7 @@ static unsigned check_one(const struct arguments *a, struct disk *d, bool *ret_s
 static int rebuild(const struct arguments *a)
 {
 	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, true, &d), error;
+	int code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d), error;
 
 	if (code)
 		return code;
@@ -115,7 +115,7 @@ static int rebuild(const struct arguments *a)
 int verb_disk_check(struct arguments *a)
 {
 	struct disk *d;
-	int code = disk_cli_open_with(a, a->file, a->format, (struct disk_options){ .accept_changed = a->chain }, &d);
+	int code = disk_cli_open_with(a, a->file, a->format, ACTION_INSPECT, (struct disk_options){ .accept_changed = a->chain }, &d);
 	struct stale { char *path; enum disk_format format; } *stale = NULL;
 	unsigned faults = 0, links = 0, found = 0;
 
@@ -158,10 +158,12 @@ int verb_disk_repair_link(struct arguments *a)
 
 	if (!a->reason)
 		return complain(EXIT_USAGE, "no reason given", a->file, "say why the parent is right as it is: --reason TEXT");
-	code = disk_cli_open_with(a, a->file, a->format, (struct disk_options){ .write = true, .accept_changed = true }, &d);
+	code = disk_cli_open_with(a, a->file, a->format, ACTION_ANNOTATE, (struct disk_options){ .write = true, .accept_changed = true }, &d);
 	if (code)
 		return code;
 	error = disk_repair_link(d, &e);
+	if (!error)
+		disk_cli_note(d, "link repaired", json_pack("{s:s}", "reason", a->reason));
 	return disk_cli_close(d, error ? disk_refuse(error, &e) : 0);
 }
 
@@ -173,7 +175,7 @@ int verb_disk_freeze(struct arguments *a)
 	struct disk_error e;
 	struct disk *d;
 	char *copy;
-	int code = disk_cli_open_with(a, a->file, a->format, (struct disk_options){ .write = true, .thaw = a->undo }, &d), error;
+	int code = disk_cli_open_with(a, a->file, a->format, ACTION_ANNOTATE, (struct disk_options){ .write = true, .thaw = a->undo }, &d), error;
 
 	if (code)
 		return code;
@@ -181,7 +183,11 @@ int verb_disk_freeze(struct arguments *a)
 	places[0] = copy ? dirname(copy) : ".";
 	for (unsigned n = 0; n < a->place_count; n++)
 		places[n + 1] = a->places[n];
+	if (!a->undo)
+		disk_cli_note(d, "frozen", json_pack("{s:s}", "reason", a->reason ? a->reason : "children are made on it"));
 	error = a->undo ? disk_thaw(d, places, &e) : disk_freeze(d, a->reason ? a->reason : "children are made on it", &e);
+	if (!error && a->undo)
+		disk_cli_note(d, "thawed", NULL);
 	free(copy);
 	return disk_cli_close(d, error ? disk_refuse(error, &e) : 0);
 }

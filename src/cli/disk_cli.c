@@ -45,21 +45,48 @@ int disk_io_failed(const char *path, int error)
 	return complain(EXIT_UNUSABLE, what, path, remedy(error));
 }
 
-int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, struct disk_options o, struct disk **ret)
+/* That a rule was passed over is in the history before it is; a writer has nobody beside it, so a disk open for reading makes room. */
+static int note_override(const struct arguments *a, const char *path, const struct disk_options *o, struct disk **d)
+{
+	struct disk_error e = { "" };
+	int error;
+
+	if (o->write)
+		error = image_add_history(*d, "umbra disk", "policy overridden", json_pack("{s:s}", "reason", a->override));
+	else {
+		disk_close(*d);
+		*d = NULL;
+		error = disk_cli_note_closed(path, o, "policy overridden", json_pack("{s:s}", "reason", a->override));
+		error = error ? error : disk_open(path, o, d, &e);
+	}
+	return error ? complain(EXIT_POLICY, "that a policy is overridden cannot be recorded", path, "make the file writable, and free") : 0;
+}
+
+int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk_options o, struct disk **ret)
 {
 	struct disk_error e;
-	int error = disk_parse_format(format, &o.format);
+	bool overridden;
+	int error = disk_parse_format(format, &o.format), code;
 
 	if (error)
 		return error;
 	o.parents = a->place_count ? a->places : NULL;
 	error = disk_open(path, &o, ret, &e);
-	return error ? disk_refuse(error, &e) : 0;
+	if (error == -ESTALE)
+		disk_cli_last_change(path, &o, e.text + strlen(e.text), sizeof(e.text) - strlen(e.text));
+	if (error)
+		return disk_refuse(error, &e);
+	code = disk_cli_admit(a, *ret, action, &overridden);
+	if (!code && overridden)
+		code = note_override(a, path, &o, ret);
+	if (code && *ret)
+		disk_close(*ret);
+	return code;
 }
 
-int disk_cli_open(const struct arguments *a, const char *path, const char *format, bool write, struct disk **ret)
+int disk_cli_open(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk **ret)
 {
-	return disk_cli_open_with(a, path, format, (struct disk_options){ .write = write }, ret);
+	return disk_cli_open_with(a, path, format, action, (struct disk_options){ .write = action == ACTION_WRITE || action == ACTION_ANNOTATE }, ret);
 }
 
 int disk_cli_close(struct disk *d, int code)

@@ -4,13 +4,14 @@
 #include <time.h>
 
 #include "../disk/disk.h"
+#include "../image/image.h"
 #include "cli.h"
 
 enum { PLACES = 16 };
 #define COPY_BYTES (1u << 20)
 
 struct arguments {
-	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason, *parent_format, *since, *socket;
+	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason, *parent_format, *since, *socket, *override;
 	uint64_t size, block, sector, offset, length;
 	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, read_only;
 	const char *places[PLACES + 1];
@@ -19,9 +20,20 @@ struct arguments {
 
 /* Each returns the exit code. */
 int disk_parse_format(const char *text, enum disk_format *ret);
-int disk_cli_open(const struct arguments *a, const char *path, const char *format, bool write, struct disk **ret);
+/* Opens for what will be done with it, if the policies allow that. */
+int disk_cli_open(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk **ret);
 /* With more options than the arguments have. */
-int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, struct disk_options options, struct disk **ret);
+int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk_options options, struct disk **ret);
+/* disk_policy.c: a disk that is open. 0 or the exit code. */
+int disk_cli_admit(const struct arguments *a, struct disk *disk, enum image_action action, bool *ret_overridden);
+/* The same for a disk in use: 0, -EPERM with *why. */
+int disk_cli_allows(struct disk *disk, enum image_action action, struct disk_error *why);
+/* Into the history of a disk open for writing, where it has a place for one; `more` is released. */
+void disk_cli_note(struct disk *disk, const char *event, json_t *more);
+/* The same of a file that nobody has open. */
+int disk_cli_note_closed(const char *path, const struct disk_options *options, const char *event, json_t *more);
+/* When the parent that is not what its child was made on was last changed, and by what; "" when that is not known. */
+void disk_cli_last_change(const char *path, const struct disk_options *options, char *text, size_t bytes);
 int disk_cli_close(struct disk *disk, int code);
 int disk_refuse(int error, const struct disk_error *why);
 int disk_io_failed(const char *path, int error);
@@ -32,6 +44,8 @@ void progress_begin(struct progress *progress, uint64_t all);
 void progress_show(struct progress *progress, uint64_t done);
 void progress_end(struct progress *progress);
 
+/* A file of the user under $VARIABLE or ~/OTHERWISE. */
+int cli_user_file(const char *variable, const char *otherwise, const char *name, char *to, size_t bytes);
 int verb_disk_check(struct arguments *a);
 int verb_disk_repair_link(struct arguments *a);
 int verb_disk_freeze(struct arguments *a);

@@ -20,6 +20,44 @@ static void stop(int signal)
 	__atomic_store_n(&served.stop, true, __ATOMIC_RELAXED);
 }
 
+/* ---- policies and history ---- */
+
+static int admit(struct disk *d, const char *what, struct disk_error *e)
+{
+	struct disk *changed = !strcmp(what, "commit") && disk_parent(d) ? disk_parent(d) : d;
+
+	return disk_cli_allows(changed, !strcmp(what, "snapshot") ? ACTION_FORK : ACTION_WRITE, e);
+}
+
+static void note(struct disk *d, const char *what) { disk_cli_note(d, what, NULL); }
+
+/* Clients read everything out, so that exporting has to be allowed. A disk that is read only notes it where its file can be written. */
+static int attach(const struct arguments *a, struct disk **ret)
+{
+	const enum image_action actions[] = { ACTION_ATTACH, ACTION_EXPORT };
+	struct disk_options o = { .write = !a->read_only, .parents = a->place_count ? a->places : NULL };
+	bool overridden;
+	int code = disk_cli_open_with(a, a->file, a->format, a->read_only ? ACTION_READ : ACTION_WRITE, o, ret);
+
+	for (int n = 0; n < 2 && !code; n++) {
+		code = disk_cli_admit(a, *ret, actions[n], &overridden);
+		if (!code && overridden && a->read_only)
+			code = complain(EXIT_POLICY, "overriding has to be recorded", a->file, "serve it without --read-only");
+		else if (!code && overridden)
+			disk_cli_note(*ret, "policy overridden", json_pack("{s:s}", "reason", a->override));
+		if (code)
+			disk_close(*ret);
+	}
+	if (!code && !a->read_only)
+		disk_cli_note(*ret, "attached", NULL);
+	if (code || !a->read_only)
+		return code;
+	disk_parse_format(a->format, &o.format);
+	disk_close(*ret);
+	disk_cli_note_closed(a->file, &o, "attached", json_pack("{s:b}", "read-only", 1));
+	return disk_cli_open_with(a, a->file, a->format, ACTION_READ, o, ret);
+}
+
 int verb_disk_serve(struct arguments *a)
 {
 	char control[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
@@ -30,16 +68,21 @@ int verb_disk_serve(struct arguments *a)
 		return complain(EXIT_USAGE, "no socket given", a->file, "say --socket PATH");
 	if (snprintf(control, sizeof(control), "%s.control", a->socket) >= (int)sizeof(control))
 		return complain(EXIT_USAGE, "too long a path for a socket", a->socket, "name a shorter one");
-	code = disk_cli_open(a, a->file, a->format, !a->read_only, &d);
+	code = attach(a, &d);
 	if (code)
 		return code;
 	error = served_init(&served, d, a->read_only);
+	served.admit = admit;
+	served.note = note;
 	sigaction(SIGINT, &(struct sigaction){ .sa_handler = stop }, NULL);
 	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = stop }, NULL);
 	if (!error)
 		error = serve(&served, a->socket, control);
 	code = error ? complain(EXIT_UNUSABLE, strerror(-error), a->socket, "name a socket that nobody listens on") : 0;
-	return disk_cli_close(served.top ? served.top : d, code);
+	d = served.top ? served.top : d;
+	if (!a->read_only)
+		disk_cli_note(d, "detached", json_pack("{s:s}", "end", error ? strerror(-error) : "in order"));
+	return disk_cli_close(d, code);
 }
 
 /* ---- the other side ---- */

@@ -35,11 +35,14 @@ int main(int argc, char **argv)
 		return verb_run(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "disk"))
 		return verb_disk(argc - 1, argv + 1);
+	if (argc >= 2 && !strcmp(argv[1], "image"))
+		return verb_image(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "doctor"))
 		return verb_doctor();
 	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
-		printf("usage: umbra run --kernel FILE ... | umbra disk VERB ... | umbra doctor\nSee umbra run --help, umbra disk --help.\n");
+		printf("usage: umbra run --kernel FILE ... | umbra disk VERB ... | umbra image VERB ... | umbra doctor\n"
+		       "See umbra run --help, umbra disk --help, umbra image --help.\n");
 		return 0;
 	}
-	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra", "use run, disk or doctor");
+	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra", "use run, disk, image or doctor");
 }

@@ -145,8 +145,11 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 int disk_open(const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
 {
 	struct disk_file file;
-	int result = o->write && o->without_parents ? -EINVAL : disk_file_open(path, o->write, &file);
+	int result;
 
+	if (!open_format[o->format])
+		return disk_fail(error, -ENOTSUP, path, "%s cannot be opened", disk_format_name(o->format));
+	result = o->write && o->without_parents ? -EINVAL : disk_file_open(path, o->write, &file);
 	if (result == -EBUSY)
 		return disk_fail(error, result, path, "in use by somebody else");
 	if (result)
@@ -212,6 +215,8 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 	struct disk_file file;
 	int result = 0;
 
+	if (what->format != DISK_VHDX && what->format != DISK_RAW)
+		return disk_fail(error, -ENOTSUP, path, "%s cannot be made", disk_format_name(what->format));
 	if (what->parent)
 		result = disk_open(what->parent, &(struct disk_options){ .format = what->parent_format }, &parent, error);
 	if (result)
@@ -348,6 +353,24 @@ int disk_verify_link(struct disk *child, disk_range_report *report, void *contex
 }
 
 int disk_digest(struct disk *d) { return digest_refresh(d); }
+
+int disk_content_root(struct disk *d, uint8_t ret[16])
+{
+	struct digest_table *t;
+	uint8_t *bytes;
+	size_t count;
+	int error = digest_compute(d, DIGEST_BLAKE2B, &t);
+
+	if (error)
+		return error;
+	error = digest_encode(t, &bytes, &count);
+	if (!error) {
+		memcpy(ret, &t->head.root, 16);
+		free(bytes);
+	}
+	digest_free(t);
+	return error;
+}
 
 uint64_t disk_size_bytes(const struct disk *d) { return d->size_bytes; }
 enum disk_format disk_format_of(const struct disk *d) { return d->format_id; }

@@ -105,6 +105,8 @@ int disk_verify(struct disk *disk, disk_range_report *report, void *context);
 int disk_verify_link(struct disk *child, disk_range_report *report, void *context);
 /* Computes the digests anew and keeps them. */
 int disk_digest(struct disk *disk);
+/* One digest of all that this file itself says (BLAKE2b), computed now: what a signature is made over. */
+int disk_content_root(struct disk *disk, uint8_t ret[16]);
 /* The child takes its parent as it is now: opened for writing with accept_changed. */
 int disk_repair_link(struct disk *child, struct disk_error *error);
 enum { DISK_REASON_BYTES = 248 };

@@ -105,6 +105,9 @@ static int act(struct control *c, const json_t *line, struct disk_error *e)
 	snprintf(e->text, sizeof(e->text), "%s: not possible", what ? what : "nothing asked for");
 	if (!what || c->served->read_only)
 		return what ? -EROFS : -EINVAL;
+	error = c->served->admit ? c->served->admit(d, what, e) : 0;
+	if (error)
+		return error;
 	if (!strcmp(what, "snapshot") && file)
 		return snapshot(c, file, e);
 	if (!strcmp(what, "commit"))
@@ -139,6 +142,8 @@ static bool one_line(struct control *c, const char *text)
 	} else {
 		pthread_mutex_lock(&c->served->job);
 		error = act(c, line, &e);
+		if (!error && c->served->note)
+			c->served->note(c->served->top, json_string_value(json_object_get(line, "do")));
 		pthread_mutex_unlock(&c->served->job);
 	}
 	json_decref(line);

@@ -13,6 +13,9 @@ struct served {
 	struct disk *top; /* under lock */
 	pthread_mutex_t job; /* who changes the chain */
 	bool read_only, stop; /* stop: set by a signal or by a client of the control socket; atomic */
+	/* NULL, or asked before a change of the chain: 0, or -EPERM with *error; and told of it afterwards */
+	int (*admit)(struct disk *disk, const char *what, struct disk_error *error);
+	void (*note)(struct disk *disk, const char *what);
 	uint64_t longest_alone_ns; /* how long requests waited at most for a change */
 };
 

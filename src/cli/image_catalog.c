@@ -1,0 +1,122 @@
+/* umbra image index and search. The catalog is $XDG_DATA_HOME/umbra/catalog.db (~/.local/share when that is not set), or --catalog. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "disk_cli.h"
+#include "image_cli.h"
+
+enum { LIMIT = 50, LIMIT_MAX = 1000000 };
+
+static void make_directories(char *path)
+{
+	for (char *c = path + 1; *c; c++)
+		if (*c == '/') {
+			*c = 0;
+			mkdir(path, 0700);
+			*c = '/';
+		}
+}
+
+static int open_catalog(const char *path, struct catalog **ret)
+{
+	char own[4096];
+	int error = path ? 0 : cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", own, sizeof(own));
+
+	if (!path && !error)
+		make_directories(own);
+	path = path ? path : own;
+	if (!error)
+		error = catalog_open(path, ret);
+	if (error == -EBADMSG || error == -ENOTSUP)
+		return complain(EXIT_UNUSABLE, "not a catalog of this version", path, "name another one, or make it anew with umbra image index");
+	return error ? complain(EXIT_UNUSABLE, strerror(-error), path, "name a catalog that can be written") : 0;
+}
+
+int image_index(const char *path, const char *const *directories, unsigned count)
+{
+	struct catalog *c;
+	int code = open_catalog(path, &c);
+
+	if (code)
+		return code;
+	for (unsigned n = 0; n < count && !code; n++) {
+		struct catalog_result r;
+		int error = catalog_index(c, directories[n], &r);
+
+		if (error)
+			code = complain(EXIT_UNUSABLE, strerror(-error), directories[n], "name a directory of images");
+		else
+			printf("%s: %u images: %u new, %u changed, %u moved, %u gone, %u unreadable\n", directories[n], r.seen, r.added, r.changed, r.moved, r.gone, r.unreadable);
+	}
+	catalog_close(c);
+	return code;
+}
+
+static void print_row(const json_t *row)
+{
+	const json_t *tags = json_object_get(row, "tags");
+
+	print_safely(json_string_value(json_object_get(row, "path")) ?: "?");
+	printf("  ");
+	print_safely(json_string_value(json_object_get(row, "os")) ?: "-");
+	printf("  ");
+	for (size_t n = 0; n < json_array_size(tags); n++) {
+		printf("%s", n ? "," : "");
+		print_safely(json_string_value(json_array_get(tags, n)) ?: "?");
+	}
+	if (json_string_value(json_object_get(row, "expires"))) {
+		printf("  until ");
+		print_safely(json_string_value(json_object_get(row, "expires")));
+	}
+	puts("");
+}
+
+static void print_found(const struct catalog_found *f, bool json)
+{
+	json_t *row;
+	size_t n;
+
+	if (json) {
+		json_t *all = json_pack("{s:I, s:O}", "count", (json_int_t)f->count, "images", f->rows);
+
+		json_dumpf(all, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+		puts("");
+		json_decref(all);
+		return;
+	}
+	json_array_foreach(f->rows, n, row)
+		print_row(row);
+	if (json_array_size(f->rows) < f->count)
+		fprintf(stderr, "%zu of %lu images; more with --limit\n", json_array_size(f->rows), f->count);
+}
+
+int image_search(const char *path, const char *query, const char *limit, bool json, bool explain)
+{
+	unsigned long rows = limit ? strtoul(limit, NULL, 10) : LIMIT;
+	struct catalog_found found;
+	struct catalog *c;
+	char why[256];
+	int code, error;
+
+	if (!rows || rows > LIMIT_MAX)
+		return complain(EXIT_USAGE, "not a number of rows", limit, "say --limit N");
+	code = open_catalog(path, &c);
+	if (code)
+		return code;
+	error = catalog_search(c, query, (unsigned)rows, &found, why);
+	if (error)
+		code = complain(error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE, why[0] ? why : strerror(-error), query, "see the query language in docs/image.md");
+	else {
+		if (explain)
+			fprintf(stderr, "%s%lu images in all\n", found.explain ? found.explain : "", found.count);
+		print_found(&found, json);
+		code = found.count ? 0 : 1;
+	}
+	json_decref(found.rows);
+	free(found.explain);
+	catalog_close(c);
+	return code;
+}

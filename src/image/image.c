@@ -1,0 +1,218 @@
+/* The sections in the image: loading, saving, changing one value; files that are kept beside them. */
+#include "image_internal.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+enum { MAGIC = 0x474d4955, LEVEL = 3 };
+
+/* Before the compressed JSON. */
+struct packed_head { uint32_t magic, version; uint64_t bytes; };
+
+/* Objects of a format the version of which is not known are left alone. */
+static int check_version(const json_t *j)
+{
+	json_int_t version = json_integer_value(json_object_get(j, "umbra-image"));
+
+	return !json_is_object(j) ? -EBADMSG : version == IMAGE_VERSION || !version ? 0 : -ENOTSUP;
+}
+
+int image_load_about(struct disk *d, json_t **ret)
+{
+	uint8_t *bytes;
+	size_t count;
+	int error = disk_read_item(d, ITEM_ABOUT, &bytes, &count);
+
+	*ret = NULL;
+	if (error == -ENOENT)
+		*ret = json_pack("{s:i}", "umbra-image", IMAGE_VERSION);
+	if (error)
+		return *ret ? 0 : error;
+	if (count <= IMAGE_ABOUT_BYTES)
+		*ret = json_loadb((const char *)bytes, count, JSON_REJECT_DUPLICATES, NULL);
+	free(bytes);
+	error = check_version(*ret);
+	if (error) {
+		json_decref(*ret);
+		*ret = NULL;
+	}
+	return error;
+}
+
+int image_save_about(struct disk *d, const json_t *about)
+{
+	char *text = json_dumps(about, JSON_COMPACT);
+	size_t bytes = text ? strlen(text) : 0;
+	int error = !text ? -ENOMEM : bytes > IMAGE_ABOUT_BYTES ? -EFBIG : disk_write_item(d, ITEM_ABOUT, text, bytes);
+
+	free(text);
+	return error;
+}
+
+static int load_packed(struct disk *d, struct guid id, json_t **ret)
+{
+	struct packed_head h = { 0 };
+	uint8_t *bytes, *whole = NULL;
+	size_t count, got = 0;
+	int error = disk_read_item(d, id, &bytes, &count);
+
+	*ret = NULL;
+	if (error)
+		return error;
+	if (count >= sizeof(h))
+		memcpy(&h, bytes, sizeof(h));
+	if (h.magic == MAGIC && h.version == IMAGE_VERSION && h.bytes <= IMAGE_CONTENT_BYTES)
+		whole = malloc(h.bytes + 1);
+	if (whole)
+		got = ZSTD_decompress(whole, h.bytes, bytes + sizeof(h), count - sizeof(h)); /* no more than was said */
+	if (whole && !ZSTD_isError(got) && got == h.bytes)
+		*ret = json_loadb((const char *)whole, got, 0, NULL);
+	free(whole);
+	free(bytes);
+	if (json_is_object(*ret))
+		return 0;
+	json_decref(*ret);
+	*ret = NULL;
+	return -EBADMSG;
+}
+
+static int save_packed(struct disk *d, struct guid id, const json_t *what)
+{
+	char *text = json_dumps(what, JSON_COMPACT);
+	struct packed_head h = { .magic = MAGIC, .version = IMAGE_VERSION, .bytes = text ? strlen(text) : 0 };
+	size_t room = ZSTD_compressBound(h.bytes), used;
+	uint8_t *packed = malloc(sizeof(h) + room);
+	int error = !text || !packed ? -ENOMEM : h.bytes > IMAGE_CONTENT_BYTES ? -EFBIG : 0;
+
+	if (!error) {
+		memcpy(packed, &h, sizeof(h));
+		used = ZSTD_compress(packed + sizeof(h), room, text, h.bytes, LEVEL);
+		error = ZSTD_isError(used) ? -EIO : disk_write_item(d, id, packed, sizeof(h) + used);
+	}
+	free(text);
+	free(packed);
+	return error;
+}
+
+int image_load_content(struct disk *d, json_t **ret) { return load_packed(d, ITEM_CONTENT, ret); }
+int image_save_content(struct disk *d, const json_t *content) { return save_packed(d, ITEM_CONTENT, content); }
+int image_load_files(struct disk *d, json_t **ret) { return load_packed(d, ITEM_FILES, ret); }
+int image_save_files(struct disk *d, const json_t *files) { return save_packed(d, ITEM_FILES, files); }
+
+/* ---- values ---- */
+
+static const char *const sections[] = { "title", "compatible", "expires", "rights", "patches", "network", "tags", "configuration", "saved-states", "extensions", "policy" };
+
+static bool is_section(const char *key, size_t length)
+{
+	for (size_t n = 0; n < sizeof(sections) / sizeof(sections[0]); n++)
+		if (strlen(sections[n]) == length && !strncmp(key, sections[n], length))
+			return true;
+	return false;
+}
+
+/* Vendors' names have dots, too: their space is extensions.NAME with everything behind it. */
+static json_t *put_at(json_t *at, const char *key, size_t length, json_t *value)
+{
+	const char *dot = memchr(key, '.', length);
+	size_t part = dot ? (size_t)(dot - key) : length;
+	json_t *next;
+
+	if (!dot) {
+		if (value)
+			json_object_setn_new_nocheck(at, key, length, value);
+		else
+			json_object_deln(at, key, length);
+		return at;
+	}
+	next = json_object_getn(at, key, part);
+	if (!json_is_object(next)) {
+		next = json_object();
+		json_object_setn_new_nocheck(at, key, part, next);
+	}
+	return put_at(next, dot + 1, length - part - 1, value);
+}
+
+int image_set(json_t *about, const char *assignment)
+{
+	const char *equals = strchr(assignment, '='), *dot = strchr(assignment, '.');
+	size_t length = equals ? (size_t)(equals - assignment) : 0, section = dot && dot < equals ? (size_t)(dot - assignment) : length;
+	json_t *value;
+
+	if (!length || !is_section(assignment, section) || strstr(assignment, "..") == assignment + section)
+		return -EINVAL;
+	value = equals[1] ? json_loads(equals + 1, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL) : NULL;
+	if (!value && equals[1])
+		value = json_string(equals + 1);
+	if (!value && equals[1])
+		return -EILSEQ;
+	put_at(about, assignment, length, value);
+	return 0;
+}
+
+json_t *image_get(const json_t *about, const char *key)
+{
+	json_t *at = (json_t *)(uintptr_t)about;
+
+	while (at && *key) {
+		size_t n = strcspn(key, ".");
+
+		at = json_object_getn(at, key, n);
+		key += n + (key[n] == '.');
+	}
+	return at;
+}
+
+/* ---- kept files ---- */
+
+static int kept_id(const char *name, struct guid *ret)
+{
+	size_t length = strlen(name);
+
+	if (!length || length > 200 || strchr(name, '/') || name[0] == '.')
+		return -EINVAL;
+	crypto_generichash(ret->byte, sizeof(ret->byte), (const uint8_t *)name, length, (const uint8_t *)"umbra kept files", 16);
+	ret->byte[14] = ret->byte[15] = 0; /* the parts of a long value */
+	return 0;
+}
+
+int image_keep(struct disk *d, const char *name, const void *bytes, size_t count)
+{
+	uint8_t digest[32];
+	char text[65];
+	struct guid id;
+	json_t *about, *kept;
+	int error = kept_id(name, &id);
+
+	if (!error)
+		error = image_load_about(d, &about);
+	if (error)
+		return error;
+	kept = json_object_get(about, "kept");
+	if (!json_is_object(kept)) {
+		kept = json_object();
+		json_object_set_new(about, "kept", kept);
+	}
+	crypto_generichash(digest, sizeof(digest), bytes ? bytes : (const uint8_t *)"", count, NULL, 0);
+	sodium_bin2hex(text, sizeof(text), digest, sizeof(digest));
+	if (!bytes)
+		json_object_del(kept, name);
+	else
+		json_object_set_new(kept, name, json_pack("{s:I, s:s}", "bytes", (json_int_t)count, "blake2b", text));
+	error = disk_write_item(d, id, bytes, count);
+	if (!error)
+		error = image_save_about(d, about);
+	json_decref(about);
+	return error;
+}
+
+int image_fetch(struct disk *d, const char *name, uint8_t **ret, size_t *ret_count)
+{
+	struct guid id;
+	int error = kept_id(name, &id);
+
+	return error ? error : disk_read_item(d, id, ret, ret_count);
+}

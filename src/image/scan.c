@@ -1,0 +1,204 @@
+/*
+ * Looking into an image. File systems are hostile, and the library that reads them is large: it runs in a process of its own that
+ * has the disk's open descriptors and may do nothing but read them, allocate memory, and write its findings into a pipe. It has
+ * limits on memory and time; what it says is parsed like anything else that is hostile.
+ */
+#include <errno.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "scan_internal.h"
+
+enum { MEMORY_BYTES = 2000 << 20, SECONDS = 600, RESULT_BYTES = 512 << 20 };
+
+/* ---- in the process that reads ---- */
+
+static int lock_down(void)
+{
+	static const char *const calls[] = { "preadv", "preadv2", "pread64", "write", "fstat", "newfstatat", "lseek", "mmap", "munmap", "mremap", "madvise", "brk",
+					     "futex", "clock_gettime", "getrandom", "rt_sigreturn", "exit", "exit_group" };
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int error = filter ? 0 : -ENOMEM;
+
+	for (size_t n = 0; !error && n < sizeof(calls) / sizeof(calls[0]); n++) {
+		int call = seccomp_syscall_resolve_name(calls[n]);
+
+		if (call >= 0)
+			error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
+	}
+	if (!error)
+		error = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : seccomp_load(filter);
+	if (filter)
+		seccomp_release(filter);
+	return error;
+}
+
+static void limit(void)
+{
+	setrlimit(RLIMIT_AS, &(struct rlimit){ MEMORY_BYTES, MEMORY_BYTES });
+	setrlimit(RLIMIT_CPU, &(struct rlimit){ SECONDS, SECONDS });
+	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+}
+
+static json_t *find_out(struct disk *d, const struct scan_options *o, const json_t *before)
+{
+	json_t *about = json_object(), *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels"), *partitions = scan_partitions(d), *p;
+	size_t n;
+
+	json_array_foreach(partitions, n, p)
+	{
+		struct scan_volume v = { .disk = d, .offset = (uint64_t)json_integer_value(json_object_get(p, "start")), .options = o, .about = about, .content = content,
+					 .bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes")), .before = before };
+		char label[64];
+		const char *kind = scan_recognise(&v, label);
+
+		if (!kind)
+			continue;
+		json_object_set_new(p, "file-system", json_string(kind));
+		if (label[0])
+			json_object_set_new(p, "label", json_string(label));
+		if (!strcmp(kind, "ext"))
+			scan_ext(&v);
+	}
+	json_object_set_new(about, "partitions", partitions);
+	return json_pack("{s:o, s:o}", "about", about, "content", content);
+}
+
+static void child(struct disk *d, const struct scan_options *o, const json_t *before, int pipe)
+{
+	json_t *all;
+	char *text;
+
+	limit();
+	if (sodium_init() < 0 || lock_down())
+		_exit(1);
+	all = find_out(d, o, before);
+	text = all ? json_dumps(all, JSON_COMPACT) : NULL;
+	for (size_t done = 0, bytes = text ? strlen(text) : 0; done < bytes;) {
+		ssize_t n = write(pipe, text + done, bytes - done);
+
+		if (n <= 0)
+			_exit(1);
+		done += (size_t)n;
+	}
+	_exit(text ? 0 : 1);
+}
+
+/* ---- in the one that asked ---- */
+
+static int read_result(int pipe, json_t **ret)
+{
+	size_t room = 1 << 20, used = 0;
+	char *text = malloc(room);
+	ssize_t n = 0;
+
+	while (text && used < RESULT_BYTES && (n = read(pipe, text + used, room - used)) > 0) {
+		char *more;
+
+		used += (size_t)n;
+		if (used < room)
+			continue;
+		room *= 2;
+		more = realloc(text, room);
+		if (!more)
+			free(text);
+		text = more;
+	}
+	*ret = text && !n ? json_loadb(text, used, 0, NULL) : NULL;
+	free(text);
+	return json_is_object(*ret) ? 0 : -EBADMSG;
+}
+
+static int run(struct disk *d, const struct scan_options *o, const json_t *before, json_t **ret)
+{
+	int ends[2], status, error;
+	pid_t pid;
+
+	if (pipe(ends))
+		return -errno;
+	pid = fork();
+	if (pid < 0) {
+		close(ends[0]);
+		close(ends[1]);
+		return -errno;
+	}
+	if (!pid) {
+		close(ends[0]);
+		child(d, o, before, ends[1]);
+	}
+	close(ends[1]);
+	error = read_result(ends[0], ret);
+	close(ends[0]);
+	if (error)
+		kill(pid, SIGKILL);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return error;
+}
+
+static const char *current_id(struct disk *d, char text[GUID_TEXT_BYTES])
+{
+	struct disk_info i;
+
+	disk_info(d, &i);
+	guid_print(i.data_id, text);
+	return guid_is_zero(i.data_id) ? NULL : text;
+}
+
+static void counts(json_t *about, const json_t *content, const json_t *files)
+{
+	json_object_set_new(about, "packages", json_integer((json_int_t)json_array_size(json_object_get(content, "packages"))));
+	json_object_set_new(about, "files", json_integer((json_int_t)json_object_size(files)));
+	json_object_set(about, "kernels", json_object_get(content, "kernels"));
+}
+
+static int save(struct disk *d, json_t *about, json_t *found, json_t *scanned)
+{
+	json_t *content = json_object_get(found, "content"), *files = json_incref(json_object_get(content, "files"));
+	int error;
+
+	json_object_del(content, "files");
+	json_object_del(about, "os");
+	json_object_update(about, json_object_get(found, "about"));
+	counts(about, content, files);
+	json_object_set_new(about, "scanned", scanned);
+	error = image_save_content(d, content);
+	if (!error)
+		error = image_save_files(d, files);
+	if (!error)
+		error = image_save_about(d, about);
+	json_decref(files);
+	return error;
+}
+
+int image_scan(struct disk *d, const struct scan_options *o, bool *ret_unchanged)
+{
+	json_t *about, *before = NULL, *found = NULL;
+	char id[GUID_TEXT_BYTES], now[32];
+	const char *is = current_id(d, id), *was, *how = o->digests ? "digests" : o->files ? "files" : "packages";
+	int error = image_load_about(d, &about);
+
+	if (error)
+		return error;
+	was = json_string_value(image_get(about, "scanned.data-id"));
+	*ret_unchanged = was && is && !strcmp(was, is) && !strcmp(how, json_string_value(image_get(about, "scanned.how")) ?: "");
+	if (!*ret_unchanged) {
+		if (o->digests)
+			image_load_files(d, &before); /* without them everything is read once more */
+		error = run(d, o, before, &found);
+	}
+	image_now(now);
+	if (!*ret_unchanged && !error)
+		error = save(d, about, found, json_pack("{s:s, s:s, s:s}", "data-id", is ? is : "", "how", how, "time", now));
+	json_decref(found);
+	json_decref(before);
+	json_decref(about);
+	return error;
+}

@@ -1,0 +1,169 @@
+/* What the files of an operating system say: os-release, package lists of dpkg and apk, host name and network. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "scan_internal.h"
+
+enum { PACKAGES_MAX = 200000, NETWORK_BYTES = 16384 };
+
+/* Text of a hostile file as JSON wants it: bytes that are no UTF-8 become '?'. */
+static json_t *safe_text(const char *from, size_t bytes)
+{
+	json_t *j = json_stringn(from, bytes);
+	char *copy;
+
+	if (j)
+		return j;
+	copy = malloc(bytes + 1);
+	for (size_t n = 0; copy && n < bytes; n++)
+		copy[n] = (signed char)from[n] >= 0x20 || from[n] == '\n' || from[n] == '\t' ? from[n] : '?';
+	j = copy ? json_stringn(copy, bytes) : NULL;
+	free(copy);
+	return j;
+}
+
+/* Goes over lines; *at moves behind the line. */
+static bool next_line(const char **at, const char *end, const char **ret, size_t *ret_bytes)
+{
+	const char *stop;
+
+	if (*at >= end)
+		return false;
+	stop = memchr(*at, '\n', (size_t)(end - *at));
+	*ret = *at;
+	*ret_bytes = (size_t)((stop ? stop : end) - *at);
+	*at = stop ? stop + 1 : end;
+	return true;
+}
+
+static bool field(const char *line, size_t bytes, const char *key, const char **ret, size_t *ret_bytes)
+{
+	size_t n = strlen(key);
+
+	if (bytes < n || memcmp(line, key, n))
+		return false;
+	*ret = line + n;
+	*ret_bytes = bytes - n;
+	return true;
+}
+
+static void os_release(json_t *os, const char *text, size_t bytes)
+{
+	static const char *const keys[][2] = { { "ID=", "id" }, { "VERSION_ID=", "version" }, { "VERSION_CODENAME=", "codename" }, { "PRETTY_NAME=", "name" }, { "ID_LIKE=", "like" } };
+	const char *at = text, *line, *value;
+	size_t n, length;
+
+	while (next_line(&at, text + bytes, &line, &n))
+		for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++) {
+			if (!field(line, n, keys[k][0], &value, &length))
+				continue;
+			if (length >= 2 && (*value == '"' || *value == '\'') && value[length - 1] == *value)
+				value++, length -= 2;
+			json_object_set_new(os, keys[k][1], safe_text(value, length));
+		}
+}
+
+struct package { const char *name, *version, *arch; size_t name_bytes, version_bytes, arch_bytes; bool installed; };
+
+static void add_package(json_t *all, struct package *p, const char *kind)
+{
+	if (p->name_bytes && p->version_bytes && p->installed && json_array_size(all) < PACKAGES_MAX) {
+		json_t *j = json_object();
+
+		json_object_set_new(j, "name", safe_text(p->name, p->name_bytes));
+		json_object_set_new(j, "version", safe_text(p->version, p->version_bytes));
+		json_object_set_new(j, "arch", safe_text(p->arch ? p->arch : "", p->arch_bytes));
+		json_object_set_new(j, "kind", json_string(kind));
+		json_array_append_new(all, j);
+	}
+	*p = (struct package){ 0 };
+}
+
+static void dpkg(json_t *all, const char *text, size_t bytes)
+{
+	struct package p = { 0 };
+	const char *at = text, *line, *value;
+	size_t n, length;
+
+	while (next_line(&at, text + bytes, &line, &n)) {
+		if (!n)
+			add_package(all, &p, "deb");
+		else if (field(line, n, "Package: ", &value, &length))
+			p.name = value, p.name_bytes = length;
+		else if (field(line, n, "Version: ", &value, &length))
+			p.version = value, p.version_bytes = length;
+		else if (field(line, n, "Architecture: ", &value, &length))
+			p.arch = value, p.arch_bytes = length;
+		else if (field(line, n, "Status: ", &value, &length))
+			p.installed = length >= 9 && !memcmp(value + length - 9, "installed", 9) && (length < 13 || memcmp(value + length - 13, "not-", 4));
+	}
+	add_package(all, &p, "deb");
+}
+
+static void apk(json_t *all, const char *text, size_t bytes)
+{
+	struct package p = { 0 };
+	const char *at = text, *line, *value;
+	size_t n, length;
+
+	while (next_line(&at, text + bytes, &line, &n)) {
+		if (!n)
+			add_package(all, &p, "apk");
+		else if (field(line, n, "P:", &value, &length))
+			p.name = value, p.name_bytes = length, p.installed = true;
+		else if (field(line, n, "V:", &value, &length))
+			p.version = value, p.version_bytes = length;
+		else if (field(line, n, "A:", &value, &length))
+			p.arch = value, p.arch_bytes = length;
+	}
+	add_package(all, &p, "apk");
+}
+
+static void keep_text(const struct scan_reader *r, const char *path, json_t *to, const char *key)
+{
+	size_t bytes;
+	char *text = r->read(r->context, path, &bytes);
+
+	if (text && bytes < NETWORK_BYTES) {
+		while (bytes && text[bytes - 1] == '\n')
+			bytes--;
+		json_object_set_new(to, key, safe_text(text, bytes));
+	}
+	free(text);
+}
+
+bool scan_os(struct scan_volume *v, const struct scan_reader *r)
+{
+	static const char *const releases[] = { "/etc/os-release", "/usr/lib/os-release" };
+	json_t *os = json_object(), *network = json_object(), *packages = json_object_get(v->content, "packages");
+	bool found = false;
+	size_t bytes;
+	char *text;
+
+	for (int n = 0; n < 2 && !found; n++) {
+		text = r->read(r->context, releases[n], &bytes);
+		found = text != NULL;
+		if (text)
+			os_release(os, text, bytes);
+		free(text);
+	}
+	if ((text = r->read(r->context, "/var/lib/dpkg/status", &bytes)))
+		dpkg(packages, text, bytes);
+	free(text);
+	if ((text = r->read(r->context, "/lib/apk/db/installed", &bytes)))
+		apk(packages, text, bytes);
+	free(text);
+	if ((text = r->read(r->context, "/var/lib/rpm/rpmdb.sqlite", &bytes)))
+		json_object_set_new(os, "packages", json_string("rpm: not read"));
+	free(text);
+	keep_text(r, "/etc/hostname", os, "hostname");
+	keep_text(r, "/etc/network/interfaces", network, "interfaces");
+	keep_text(r, "/etc/resolv.conf", network, "resolv.conf");
+	if (found)
+		json_object_set(v->about, "os", os);
+	if (found && json_object_size(network) && !json_object_get(v->about, "network"))
+		json_object_set(v->about, "network", network);
+	json_decref(network);
+	json_decref(os);
+	return found;
+}

@@ -1,0 +1,268 @@
+/*
+ * What images say, and what is on them. The first byte chooses: a query; changes of a disk with a partition table and an ext4 file
+ * system, which is then scanned (in this process: what the sandbox would contain must not crash either); changes of the stored sections
+ * of an image, which are then read, verified, asked for policies; assignments; policies.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <sodium.h>
+#include <unistd.h>
+
+#include "../../src/image/image_internal.h"
+#include "../../src/image/scan_internal.h"
+#include "../disk/memory_file.h"
+#include "fuzz.h"
+
+struct change { uint32_t offset; uint8_t bytes, value[11]; };
+
+static struct memory_file *good;
+static struct catalog *catalog;
+
+/* ---- a disk with an ext4 file system, by e2fsprogs ---- */
+
+static void fill(const char *directory, const char *name, const char *text)
+{
+	char path[200];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	f = fopen(path, "w");
+	if (!f)
+		abort();
+	fputs(text, f);
+	fclose(f);
+}
+
+static struct memory_file *make_disk(void)
+{
+	static uint8_t all[4 << 20];
+	char directory[] = "/tmp/umbra-fuzz-XXXXXX", command[500], path[200];
+	struct memory_file *f = memory_new();
+	FILE *from;
+
+	if (!mkdtemp(directory))
+		abort();
+	snprintf(command, sizeof(command), "cd %s && mkdir -p r/etc r/var/lib/dpkg r/boot r/a/b/c", directory);
+	if (system(command))
+		abort();
+	fill(directory, "r/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='x'\n");
+	fill(directory, "r/etc/hostname", "fuzz\n");
+	fill(directory, "r/boot/vmlinuz-1", "kernel");
+	fill(directory, "r/var/lib/dpkg/status", "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\nPackage: b\nStatus: install ok installed\nVersion: 2\n");
+	snprintf(command, sizeof(command), "cd %s && truncate -s 3M fs && /sbin/mke2fs -q -t ext4 -N 64 -b 1024 -d r fs && truncate -s 4M disk && "
+		 "/sbin/sgdisk -n 1:2048:0 disk >/dev/null && dd if=fs of=disk bs=1M seek=1 conv=notrunc status=none", directory);
+	if (system(command))
+		abort();
+	snprintf(path, sizeof(path), "%s/disk", directory);
+	from = fopen(path, "r");
+	if (!from || fread(all, 1, sizeof(all), from) != sizeof(all))
+		abort();
+	fclose(from);
+	memory_put(f, 0, all, sizeof(all));
+	snprintf(command, sizeof(command), "rm -r %s", directory);
+	return system(command) ? NULL : f;
+}
+
+static void scan(struct disk *d)
+{
+	json_t *partitions = scan_partitions(d), *p;
+	size_t n;
+
+	json_array_foreach(partitions, n, p)
+	{
+		json_t *about = json_object(), *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels");
+		const struct scan_options o = { .files = true, .digests = true };
+		struct scan_volume v = { .disk = d, .offset = (uint64_t)json_integer_value(json_object_get(p, "start")), .options = &o, .about = about, .content = content,
+					 .bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes")) };
+		char label[64];
+		const char *kind = scan_recognise(&v, label);
+
+		if (kind && !strcmp(kind, "ext"))
+			scan_ext(&v);
+		json_decref(about);
+		json_decref(content);
+	}
+	json_decref(partitions);
+}
+
+static void try_disk(const uint8_t *data, size_t bytes)
+{
+	struct memory_file *f = memory_copy(good);
+	struct disk_error e;
+	struct disk *d;
+
+	for (size_t at = 0; at + sizeof(struct change) <= bytes; at += sizeof(struct change)) {
+		struct change c;
+
+		memcpy(&c, data + at, sizeof(c));
+		memory_put(f, c.offset % (4 << 20), c.value, c.bytes % (sizeof(c.value) + 1));
+	}
+	if (!disk_open_file(memory_disk_file(f), "fuzz", &(struct disk_options){ .format = DISK_RAW }, &d, &e)) {
+		scan(d);
+		disk_close(d);
+	}
+	memory_free(f);
+}
+
+/* ---- sections ---- */
+
+static void use_sections(struct disk *d)
+{
+	const struct image_policies none = { NULL, NULL };
+	struct image_refusal r;
+	json_t *j = NULL;
+	const char *what;
+	char key[65];
+	size_t wrong;
+	bool overridden;
+	uint8_t *bytes = NULL;
+
+	if (!image_load_about(d, &j)) {
+		image_get(j, "os.id");
+		image_save_about(d, j);
+	}
+	json_decref(j);
+	if (!image_load_content(d, &j))
+		json_decref(j);
+	if (!image_load_files(d, &j))
+		json_decref(j);
+	if (!image_load_history(d, &j)) {
+		image_verify_history(j, &wrong);
+		json_decref(j);
+	}
+	image_verify(d, true, key, &what);
+	for (int action = ACTION_READ; action <= ACTION_ANNOTATE; action++)
+		image_admit(d, (enum image_action)action, &none, action & 1 ? "reason" : NULL, &overridden, &r);
+	image_add_history(d, "fuzz", "fuzzed", NULL);
+	if (!image_fetch(d, "x", &bytes, &wrong))
+		free(bytes);
+}
+
+static void try_sections(const uint8_t *data, size_t bytes)
+{
+	const struct guid items[] = { ITEM_ABOUT, ITEM_CONTENT, ITEM_HISTORY, ITEM_SIGNATURE, ITEM_FILES };
+	struct memory_file *f = memory_new();
+	struct disk_file file = memory_disk_file(f);
+	const struct disk_create what = { .format = DISK_VHDX, .size_bytes = 4 << 20, .block_bytes = 1 << 20 };
+	struct disk_error e;
+	struct disk *d;
+
+	if (vhdx_create(&file, "fuzz", &what, NULL, &e) || disk_open_file(file, "fuzz", &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
+		abort();
+	disk_write_item(d, items[bytes ? data[0] % 5 : 0], bytes ? data + 1 : data, bytes ? bytes - 1 : 0);
+	use_sections(d);
+	disk_close(d);
+	memory_free(f);
+}
+
+static void try_assignment(const char *text)
+{
+	json_t *about = json_object();
+
+	if (!image_set(about, text))
+		image_get(about, "title");
+	json_decref(about);
+}
+
+static void try_query(const char *text)
+{
+	struct catalog_found found;
+	char why[256];
+
+	catalog_search(catalog, text, 10, &found, why);
+	json_decref(found.rows);
+	free(found.explain);
+}
+
+static void begin(void)
+{
+	static const char *const packages[][2] = { { "openssl", "3.0.14-1" }, { "openssl", "3.0.15-1" }, { "bash", "5.2" } };
+
+	good = make_disk();
+	if (!good || sodium_init() < 0 || catalog_open(":memory:", &catalog))
+		abort();
+	for (int n = 0; n < 3; n++) {
+		json_t *about = json_pack("{s:[s], s:{s:s}, s:s}", "tags", n ? "web" : "db", "os", "id", "debian", "expires", n ? "2020-01-01" : "2999-01-01");
+		json_t *content = json_pack("{s:[{s:s, s:s}]}", "packages", "name", packages[n][0], "version", packages[n][1]), *files = json_pack("{s:[i]}", "/etc/nginx/a", 1);
+		char path[20];
+
+		snprintf(path, sizeof(path), "/shelf/%d.vhdx", n);
+		if (catalog_put(catalog, &(struct catalog_entry){ .path = path, .identity = path, .about = about, .content = content, .files = files }))
+			abort();
+		json_decref(about);
+		json_decref(content);
+		json_decref(files);
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+	char *text;
+
+	if (!good)
+		begin();
+	if (!bytes)
+		return 0;
+	text = strndup((const char *)data + 1, bytes - 1);
+	switch (data[0] % 8) {
+	case 0:
+	case 1:
+	case 2: try_query(text); break;
+	case 3: try_assignment(text); break;
+	case 4: try_sections(data + 1, bytes - 1); break;
+	default: try_disk(data + 1, bytes - 1); break;
+	}
+	free(text);
+	return 0;
+}
+
+/* ---- seeds ---- */
+
+static uint64_t random_state = 88172645463325252ull;
+
+static uint64_t rnd(void)
+{
+	random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+	return random_state;
+}
+
+static size_t seed_text(uint8_t kind, const char *text, uint8_t *data)
+{
+	data[0] = kind;
+	memcpy(data + 1, text, strlen(text));
+	return strlen(text) + 1;
+}
+
+size_t fuzz_seed(unsigned n, uint8_t *data)
+{
+	static const char *const queries[] = { "os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired", "(a or -b) not:(tag:web)", "file:*x*", "pkg:*", "we*" };
+	static const char *const sections[] = {
+		"\0{\"umbra-image\":1,\"policy\":{\"not-after\":\"2030-01-01\",\"hosts\":[\"*\"],\"rights\":{\"read\":[\"*\"]},\"hardware\":{\"features\":[\"avx2\"]}}}",
+		"\0{\"umbra-image\":1,\"expires\":\"2030-01-01T00:00:00Z\",\"policy\":{\"minimum-patches\":[\"a>=1\"],\"require-tags\":[\"x\"],\"overridable\":[\"*\"]}}",
+		"\2[{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"x\",\"previous\":\"\",\"digest\":\"00\"}]", "\1UIMG\1\0\0\0\x10\0\0\0\0\0\0\0 compressed", "\3signature",
+	};
+	static const uint32_t places[] = { 0, 512, 1024, 0x100400, 0x100400, 0x100800, 0x100800, 0x102000, 0x110000, 0x140000 };
+	size_t used = 1;
+
+	if (n % 4 == 0)
+		return seed_text(0, queries[rnd() % 5], data);
+	if (n % 16 == 1)
+		return seed_text(3, "policy.require-tags=[\"a\"]", data);
+	if (n % 4 == 1) {
+		const char *s = sections[rnd() % 5];
+
+		data[0] = 4;
+		data[1] = (uint8_t)s[0];
+		memcpy(data + 2, s + 1, strlen(s + 1));
+		return 2 + strlen(s + 1);
+	}
+	data[0] = 5;
+	for (unsigned k = 0; k < rnd() % 6 + 1; k++, used += sizeof(struct change)) {
+		struct change c = { .offset = places[rnd() % 10] + (uint32_t)(rnd() % (rnd() % 2 ? 0x100 : 0x4000)), .bytes = (uint8_t)(rnd() % 8 + 1) };
+
+		for (unsigned i = 0; i < sizeof(c.value); i++)
+			c.value[i] = (uint8_t)(rnd() & (rnd() % 2 ? 0xff : 7));
+		memcpy(data + used, &c, sizeof(c));
+	}
+	return used;
+}

@@ -1,0 +1,60 @@
+#!/bin/bash
+# A real image: a Debian root disk, scanned, searched, served while a client writes with verify, snapshotted and committed meanwhile,
+# compared, its file system checked.
+set -u
+umbra=${UMBRA:-$PWD/build/umbra} cache=${DEBIAN_ROOT:-$PWD/build/guest/debian.tar}
+work=$(mktemp -d); server=; trap 'kill $server 2>/dev/null; rm -rf "$work"' EXIT
+failed=0
+bad() { echo "debian: $*"; failed=1; }
+must() { timeout -s KILL 200 "$@" >"$work/out.log" 2>&1 || { bad "failed ($?): $*"; tail -3 "$work/out.log"; }; }
+mkdir -p "$(dirname "$cache")"
+if [ ! -f "$cache" ]; then
+	mmdebstrap --quiet --variant=minbase --include=openssl,nginx-light bookworm "$work/root.tar" 2>"$work/log" || { bad "mmdebstrap"; tail -5 "$work/log"; exit 1; }
+	mv "$work/root.tar" "$cache"
+fi
+cd "$work"
+export HOME=$work
+mkdir root && tar -xf "$cache" -C root --exclude='./dev/*' || bad "tar"
+truncate -s 1900M fs && mke2fs -q -t ext4 -L debian -d root fs || bad "mke2fs"
+truncate -s 2G disk.raw && /sbin/sgdisk -n 1:2048:3893247 disk.raw >/dev/null || bad "sgdisk"
+dd if=fs of=disk.raw bs=1M seek=1 conv=notrunc,sparse status=none; rm fs
+must "$umbra" disk convert disk.raw base.vhdx --from raw
+must "$umbra" image scan base.vhdx --digests
+# what dpkg says of the same tree
+dpkg-query --admindir=root/var/lib/dpkg -W -f '${binary:Package} ${Version}\n' | sed 's/^\([^ ]*\):[^ ]* /\1 /' | sort >want
+"$umbra" image packages base.vhdx | sort >is
+cmp want is || { bad "the package list is another"; diff want is | head -5; }
+# every file and its digest
+(cd root && find . -type f -size -64M -print0 | xargs -0 b2sum -l 256) | sed 's/^\([0-9a-f]*\)  \./\1 /' | sort >want
+"$umbra" image files base.vhdx | awk '{ d = $2; $1 = $2 = ""; sub(/^ */, ""); print d " " $0 }' | sort >is
+cmp want is || { bad "the file list is another"; diff want is | head -5; wc -l want is; }
+mkdir shelf; ln base.vhdx shelf/base.vhdx
+must "$umbra" image tag base.vhdx web
+must "$umbra" image index shelf --catalog c.db
+must "$umbra" image search 'os:debian pkg:nginx-light file:/etc/nginx/* tag:web not:expired' --catalog c.db
+grep -q base.vhdx out.log || bad "the search does not find it"
+# served: fio verifies behind the file system's end, while the chain changes
+must "$umbra" disk create top.vhdx --parent base.vhdx
+"$umbra" disk serve top.vhdx --socket s 2>serve.log & server=$!
+for _ in $(seq 100); do [ -S s.control ] && break; sleep 0.05; done
+fio --name=w --ioengine=nbd --uri='nbd+unix:///?socket=s' --rw=randwrite --bs=4k --iodepth=16 --offset=1920M --size=64M --verify=crc32c --do_verify=1 \
+	--verify_backlog=512 --time_based --runtime=4 --output=fio.log & client=$!
+sleep 1
+must "$umbra" disk snapshot next.vhdx --socket s
+sleep 0.5
+must "$umbra" disk commit --socket s
+must "$umbra" disk snapshot last.vhdx --socket s
+wait $client || bad "fio"
+grep -q 'err= 0' fio.log || { bad "fio found errors"; tail -3 fio.log; }
+must nbdcopy 'nbd+unix:///?socket=s' served.raw
+kill -TERM $server; wait $server || bad "the server failed"; server=
+must "$umbra" disk compare last.vhdx served.raw --other-format raw
+must "$umbra" disk check last.vhdx --chain
+must cmp -n $((1900 << 20)) disk.raw served.raw
+dd if=served.raw of=fs bs=1M skip=1 count=1900 conv=sparse status=none
+must /sbin/e2fsck -fn fs
+"$umbra" image history top.vhdx | grep -q attached || bad "the history does not say that it was attached"
+"$umbra" image history last.vhdx | grep -q detached || bad "the history does not say that it was detached"
+must "$umbra" image scan last.vhdx --digests
+"$umbra" image packages last.vhdx | sort | cmp - <("$umbra" image packages base.vhdx | sort) || bad "the child's packages are others"
+exit $failed
