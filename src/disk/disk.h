@@ -66,6 +66,8 @@ struct disk_create {
 /* 0, or: -ESTALE a parent is not what the child was made on; -EBADMSG the file is not sound; -EBUSY somebody else writes it;
  * -ENOTSUP; -EPERM the parent is not allowed; other errors of the host. *error says which file. */
 int disk_open(const char *path, const struct disk_options *options, struct disk **ret_disk, struct disk_error *error);
+/* Begins to read what opening this file will need, and does not wait for it: for those who will open many. */
+void disk_prefetch(const char *path, enum disk_format format);
 /* Makes durable what is not yet, and the file clean. What fails here was not flushed. */
 int disk_close(struct disk *disk);
 int disk_create(const char *path, const struct disk_create *what, struct disk_error *error);

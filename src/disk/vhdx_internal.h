@@ -38,6 +38,9 @@ struct vhdx {
 	bool fixed, has_parent;
 	struct guid disk_id, parent_id, parent_id2;
 	int parent_format; /* enum disk_format */
+	/* The first bytes of the metadata table and of the values behind it, where most writers put all small items: as they were
+	 * when the file was opened, and until `begun`. */
+	uint8_t table_near[4096], values_near[4096];
 	struct vhdx_item link_item; /* where DIGEST_ITEM_LINK was when the file was opened; bytes 0: nowhere */
 	char *parent_path[3]; /* relative, volume, absolute; NULL: none */
 	struct guid next_data_id;  /* not zero: what the next change makes the data identifier (disk_commit()) */
@@ -66,6 +69,8 @@ static inline unsigned vhdx_state(uint64_t entry) { return entry & BAT_STATE; }
 static inline uint64_t vhdx_offset(uint64_t entry) { return entry & ~(VHDX_MIB - 1); }
 static inline bool vhdx_holds(uint64_t entry) { return vhdx_state(entry) >= BAT_PRESENT; }
 
+/* vhdx_items.c: an item's value, without asking the file for what opening has read. */
+int vhdx_read_value(struct vhdx *v, const struct vhdx_item *item, void *to);
 /* vhdx_log.c. Replay: on a file whose header names a log; true in *ret_replayed: what was read before holds no more. */
 int vhdx_replay(struct vhdx *v, bool *ret_replayed, struct disk_error *error);
 /* Before the first change since opening; data: of what a guest sees. */

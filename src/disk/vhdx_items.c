@@ -19,7 +19,49 @@ struct table { _Alignas(8) uint8_t before[VHDX_TABLE_BYTES], now[VHDX_TABLE_BYTE
 static struct vhdx_metadata_head *head_of(struct table *t) { return (struct vhdx_metadata_head *)(void *)t->now; }
 static struct vhdx_item *item_at(struct table *t, unsigned n) { return (struct vhdx_item *)(void *)(t->now + sizeof(struct vhdx_metadata_head)) + n; }
 
-/* Opening has checked it. */
+int vhdx_read_value(struct vhdx *v, const struct vhdx_item *i, void *to)
+{
+	if (!v->begun && i->offset >= VHDX_TABLE_BYTES && (uint64_t)i->offset + i->bytes <= VHDX_TABLE_BYTES + sizeof(v->values_near)) {
+		memcpy(to, v->values_near + i->offset - VHDX_TABLE_BYTES, i->bytes);
+		return 0;
+	}
+	return file_read(&v->disk->file, v->metadata_offset + i->offset, to, i->bytes);
+}
+
+/* One item's entry, without reading more of the table than is used. Opening has checked it. */
+static int find_entry(struct vhdx *v, struct guid id, bool user, struct vhdx_item *ret)
+{
+	enum { FIRST = 4096 };
+	_Alignas(8) uint8_t first[FIRST], *table = first;
+	struct vhdx_metadata_head h;
+	size_t bytes;
+	int error = 0;
+
+	if (v->begun)
+		error = file_read(&v->disk->file, v->metadata_offset, first, FIRST);
+	else
+		memcpy(first, v->table_near, FIRST);
+	if (error)
+		return error;
+	memcpy(&h, first, sizeof(h));
+	bytes = sizeof(h) + h.count * sizeof(*ret);
+	if (bytes > VHDX_TABLE_BYTES)
+		return -EBADMSG;
+	if (bytes > FIRST) {
+		table = malloc(bytes);
+		error = table ? file_read(&v->disk->file, v->metadata_offset, table, bytes) : -ENOMEM;
+	}
+	error = error ? error : -ENOENT;
+	for (unsigned n = 0; error == -ENOENT && n < h.count; n++) {
+		memcpy(ret, table + sizeof(h) + n * sizeof(*ret), sizeof(*ret));
+		if (guid_equal(ret->id, id) && !(ret->flags & VHDX_ITEM_USER) == !user)
+			error = 0;
+	}
+	if (table != first)
+		free(table);
+	return error;
+}
+
 static struct table *read_table(struct vhdx *v)
 {
 	struct table *t = malloc(sizeof(*t));
@@ -43,18 +85,14 @@ static int find(struct table *t, struct guid id, bool user)
 
 int vhdx_read_item(struct vhdx *v, struct guid id, bool user, uint8_t **ret, uint32_t *ret_bytes)
 {
-	struct table *t = read_table(v);
-	int n = t ? find(t, id, user) : -EIO, error = n < 0 ? n : 0;
-	struct vhdx_item i = { 0 };
+	struct vhdx_item i;
+	int error = find_entry(v, id, user, &i);
 
-	if (!error)
-		i = *item_at(t, (unsigned)n);
-	free(t);
 	if (error)
 		return error;
 	*ret = malloc(i.bytes + 1);
 	*ret_bytes = i.bytes;
-	error = *ret ? file_read(&v->disk->file, v->metadata_offset + i.offset, *ret, i.bytes) : -ENOMEM;
+	error = *ret ? vhdx_read_value(v, &i, *ret) : -ENOMEM;
 	if (error)
 		free(*ret);
 	return error;
@@ -245,7 +283,7 @@ static int read_link_item(struct vhdx *v, uint8_t **ret, size_t *ret_bytes)
 		return -ENOENT;
 	*ret = malloc(v->link_item.bytes);
 	*ret_bytes = v->link_item.bytes;
-	error = *ret ? file_read(&v->disk->file, v->metadata_offset + v->link_item.offset, *ret, v->link_item.bytes) : -ENOMEM;
+	error = *ret ? vhdx_read_value(v, &v->link_item, *ret) : -ENOMEM;
 	if (error)
 		free(*ret);
 	return error;
@@ -254,33 +292,26 @@ static int read_link_item(struct vhdx *v, uint8_t **ret, size_t *ret_bytes)
 int vhdx_read_long(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_bytes)
 {
 	struct vhdx *v = vhdx_of(d);
-	struct table *t = NULL;
 	uint8_t *value = NULL;
 	size_t bytes = 0;
-	int n, error;
+	int error = 0;
 
 	if (guid_equal(id, DIGEST_ITEM_LINK) && !v->begun) /* asked for at every opening, which has seen it */
 		return read_link_item(v, ret, ret_bytes);
-	t = read_table(v);
-	error = t ? 0 : -EIO;
-
 	for (unsigned part = 0; !error; part++) {
 		struct vhdx_item i;
 		uint8_t *more;
 
-		n = find(t, vhdx_part_id(id, part), true);
-		error = n < 0 ? n : part >= VHDX_LONG_PARTS ? -EFBIG : 0;
+		error = part >= VHDX_LONG_PARTS ? -EFBIG : find_entry(v, vhdx_part_id(id, part), true, &i);
 		if (error)
 			break;
-		i = *item_at(t, (unsigned)n);
 		more = realloc(value, bytes + i.bytes + 1);
-		error = more ? file_read(&d->file, v->metadata_offset + i.offset, more + bytes, i.bytes) : -ENOMEM;
+		error = more ? vhdx_read_value(v, &i, more + bytes) : -ENOMEM;
 		value = more ? more : value;
 		bytes += i.bytes;
 		if (i.bytes < VHDX_MIB)
 			break;
 	}
-	free(t);
 	if (error)
 		free(value);
 	*ret = error ? NULL : value;

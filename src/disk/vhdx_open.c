@@ -136,17 +136,7 @@ static int read_regions(struct vhdx *v, uint8_t *map, struct disk_error *error)
 
 /* ---- metadata ---- */
 
-/* `near`: the first bytes behind the table, where most writers put all small items: one read instead of many. */
-struct items { unsigned seen; uint32_t flags; uint8_t near[4096]; };
-
-static int read_value(struct vhdx *v, const struct vhdx_item *i, const struct items *items, uint8_t *to)
-{
-	if (i->offset >= VHDX_TABLE_BYTES && i->offset + i->bytes <= VHDX_TABLE_BYTES + sizeof(items->near)) {
-		memcpy(to, items->near + i->offset - VHDX_TABLE_BYTES, i->bytes);
-		return 0;
-	}
-	return file_read(&v->disk->file, v->metadata_offset + i->offset, to, i->bytes);
-}
+struct items { unsigned seen; uint32_t flags; };
 
 /* Only what is known is read, and each once: however many items a file claims to have. */
 static int take_item(struct vhdx *v, const struct vhdx_item *i, struct items *items, struct disk_error *error)
@@ -172,7 +162,7 @@ static int take_item(struct vhdx *v, const struct vhdx_item *i, struct items *it
 		return unsound(v, error, "a metadata item comes twice, or with a wrong length");
 	items->seen |= 1u << n;
 	at = malloc(i->bytes + 1);
-	result = at ? read_value(v, i, items, at) : -ENOMEM;
+	result = at ? vhdx_read_value(v, i, at) : -ENOMEM;
 	if (result) {
 		free(at);
 		return host_error(v, error, result);
@@ -226,10 +216,12 @@ static int read_metadata(struct vhdx *v, struct disk_error *error)
 
 	if (!result)
 		memcpy(&h, table, sizeof(h));
+	if (!result)
+		memcpy(v->table_near, table, sizeof(v->table_near));
 	if (!result && sizeof(h) + h.count * sizeof(struct vhdx_item) > 4096) /* few have more than a sector of them */
 		result = file_read(&v->disk->file, v->metadata_offset, table, VHDX_TABLE_BYTES);
 	if (!result)
-		result = file_read(&v->disk->file, v->metadata_offset + VHDX_TABLE_BYTES, items.near, sizeof(items.near));
+		result = file_read(&v->disk->file, v->metadata_offset + VHDX_TABLE_BYTES, v->values_near, sizeof(v->values_near));
 	if (result) {
 		free(table);
 		return host_error(v, error, result);
@@ -332,7 +324,7 @@ static int read_all(struct vhdx *v, const struct disk_options *o, struct disk_er
 	uint64_t identifier = 0;
 	int64_t bytes = file_size(&v->disk->file);
 	uint8_t *map;
-	bool replayed;
+	bool replayed = false;
 	int result;
 
 	if (bytes < 0)
@@ -347,7 +339,8 @@ static int read_all(struct vhdx *v, const struct disk_options *o, struct disk_er
 		result = vhdx_replay(v, &replayed, error);
 	if (result)
 		return result;
-	v->file_bytes = (uint64_t)file_size(&v->disk->file);
+	if (replayed)
+		v->file_bytes = (uint64_t)file_size(&v->disk->file);
 	map = calloc(1, v->file_bytes / VHDX_MIB / 8 + 2);
 	if (!map)
 		return host_error(v, error, -ENOMEM);

@@ -22,7 +22,7 @@
 
 #include "catalog_internal.h"
 
-enum { APPLICATION = 0x554d4354, SCHEMA = 1, TERMS_MAX = 512, TERM_BYTES = 256, DEPTH = 32 };
+enum { APPLICATION = 0x554d4354, SCHEMA = 1, TERMS_MAX = 512, TERM_BYTES = 256, DEPTH = 32, AHEAD = 16 };
 
 static const char schema[] =
 	"PRAGMA application_id=1431126868; PRAGMA user_version=1;"
@@ -42,7 +42,7 @@ static const char *const sql[STATEMENTS] = {
 	[S_POSTING_READ] = "SELECT members FROM postings WHERE term=? AND chunk=?",
 	[S_POSTING_ALL] = "SELECT chunk, members FROM postings WHERE term=?",
 	[S_POSTING_WRITE] = "INSERT OR REPLACE INTO postings VALUES(?,?,?)",
-	[S_TERM_RANGE] = "SELECT id, text FROM terms WHERE text>=? AND text<?",
+	[S_TERM_RANGE] = "SELECT text, chunk, members FROM terms CROSS JOIN postings ON term=id WHERE text>=? AND text<?",
 	[S_PATH_ADD] = "INSERT INTO paths(rowid, text) VALUES(?,?)",
 	[S_PATH_GLOB] = "SELECT rowid FROM paths WHERE text GLOB ? LIMIT ?",
 	[S_IMAGE_BY_PATH] = "SELECT id, bytes, mtime, identity FROM images WHERE path=?",
@@ -631,32 +631,59 @@ static int index_file(struct walk *w, const char *path, enum disk_format format)
 	return error;
 }
 
-/* Links are not followed. */
+static int index_entries(struct walk *w, const char *path, struct dirent **entries, int count, unsigned depth);
+
+/* Links are not followed; names in order. */
 static int index_directory(struct walk *w, const char *path, unsigned depth)
 {
-	DIR *directory = depth < DEPTH ? opendir(path) : NULL;
-	const struct dirent *e;
+	struct dirent **entries = NULL;
+	int count = depth < DEPTH ? scandir(path, &entries, NULL, alphasort) : 0;
+	int error = count > 0 ? index_entries(w, path, entries, count, depth) : 0;
+
+	for (int n = 0; n < count; n++)
+		free(entries[n]);
+	free(entries);
+	return error;
+}
+
+/* What comes soon is read from the host's disks while this is looked at. */
+static void look_ahead(struct walk *w, const char *path, const char *name)
+{
+	enum disk_format format;
+	struct stat st;
+	char *below;
+
+	if (!format_of(name, &format) || asprintf(&below, "%s/%s", path, name) < 0)
+		return;
+	if (!lstat(below, &st) && S_ISREG(st.st_mode) && !is_known(w->catalog, below, &st))
+		disk_prefetch(below, format);
+	free(below);
+}
+
+static int index_entries(struct walk *w, const char *path, struct dirent **entries, int count, unsigned depth)
+{
 	int error = 0;
 
-	while (directory && !error && (e = readdir(directory))) {
+	for (int n = 0; n < count && !error; n++) {
+		const char *name = entries[n]->d_name;
 		enum disk_format format;
 		struct stat st;
 		char *below = NULL;
 
-		if (e->d_name[0] == '.')
+		for (int k = n ? n + AHEAD - 1 : 0; k < n + AHEAD && k < count; k++)
+			look_ahead(w, path, entries[k]->d_name);
+		if (name[0] == '.')
 			continue;
-		if (asprintf(&below, "%s/%s", path, e->d_name) < 0)
+		if (asprintf(&below, "%s/%s", path, name) < 0)
 			error = -ENOMEM;
 		else if (lstat(below, &st))
 			error = 0; /* gone meanwhile */
 		else if (S_ISDIR(st.st_mode))
 			error = index_directory(w, below, depth + 1);
-		else if (S_ISREG(st.st_mode) && format_of(e->d_name, &format))
+		else if (S_ISREG(st.st_mode) && format_of(name, &format))
 			error = index_file(w, below, format);
 		free(below);
 	}
-	if (directory)
-		closedir(directory);
 	return error;
 }
 

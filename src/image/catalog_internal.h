@@ -36,6 +36,8 @@ static inline void set_add(struct set *s, uint64_t n)
 uint64_t set_count(const struct set *set);
 /* Whether image or content `member` has a term. */
 int posting_change(struct catalog *catalog, int64_t term, uint64_t member, bool has);
+/* Adds the members of a row that has chunk and members in these columns. */
+int posting_row(sqlite3_stmt *row, int column, struct set *to);
 /* Adds those that have it. */
 int posting_load(struct catalog *catalog, int64_t term, struct set *to);
 /* Which content an image has; 0: none. */

@@ -11,7 +11,6 @@
 
 #include "image_internal.h"
 
-
 void image_now(char text[32])
 {
 	time_t now = time(NULL);

@@ -100,28 +100,35 @@ int posting_change(struct catalog *c, int64_t term, uint64_t member, bool has)
 	return result == SQLITE_DONE ? 0 : catalog_error(c);
 }
 
+int posting_row(sqlite3_stmt *s, int column, struct set *to)
+{
+	uint64_t base = (uint64_t)sqlite3_column_int64(s, column) * CHUNK, words[BITS_BYTES / 8];
+	const uint8_t *blob = sqlite3_column_blob(s, column + 1);
+	int bytes = sqlite3_column_bytes(s, column + 1);
+
+	if (!is_sound(blob, bytes))
+		return -EBADMSG;
+	if (base > to->limit) /* those that were there are gone */
+		return 0;
+	if (bytes < BITS_BYTES) {
+		for (int n = 0; n < bytes; n += 2)
+			set_add(to, base + (unsigned)(blob[n] | blob[n + 1] << 8) % CHUNK);
+		return 0;
+	}
+	memcpy(words, blob, BITS_BYTES);
+	for (uint64_t n = 0; n < BITS_BYTES / 8 && base / 64 + n < to->limit / 64 + 1; n++)
+		to->words[base / 64 + n] |= le64toh(words[n]);
+	return 0;
+}
+
 int posting_load(struct catalog *c, int64_t term, struct set *to)
 {
 	sqlite3_stmt *s = catalog_statement(c, S_POSTING_ALL);
-	int result, error = 0;
+	int result = SQLITE_DONE, error = 0;
 
 	sqlite3_bind_int64(s, 1, term);
-	while (!error && (result = sqlite3_step(s)) == SQLITE_ROW) {
-		uint64_t base = (uint64_t)sqlite3_column_int64(s, 0) * CHUNK;
-		const uint8_t *blob = sqlite3_column_blob(s, 1);
-		int bytes = sqlite3_column_bytes(s, 1);
-		uint64_t words[BITS_BYTES / 8];
-
-		if (!is_sound(blob, bytes)) {
-			error = -EBADMSG;
-			break;
-		}
-		if (base > to->limit) /* those that were there are gone */
-			continue;
-		unpack(blob, bytes, (uint8_t *)words);
-		for (uint64_t n = 0; n < BITS_BYTES / 8 && base / 64 + n < to->limit / 64 + 1; n++)
-			to->words[base / 64 + n] |= le64toh(words[n]);
-	}
+	while (!error && (result = sqlite3_step(s)) == SQLITE_ROW)
+		error = posting_row(s, 0, to);
 	if (!error && result != SQLITE_DONE)
 		error = catalog_error(c);
 	sqlite3_reset(s);

@@ -66,33 +66,23 @@ typedef bool keep_term(void *context, const char *text);
 /* All terms that begin with `prefix`, match `pattern` (NULL: any), and are kept. */
 static int load_range(struct parser *p, const char *prefix, const char *pattern, keep_term *keep, void *context, struct set *to)
 {
-	struct { int64_t *of; size_t count, room; } ids = { 0 };
 	char after[WORD_BYTES + 64];
 	sqlite3_stmt *s = catalog_statement(p->catalog, S_TERM_RANGE);
-	int error = text_after(prefix, after) ? 0 : -EINVAL;
+	int error = text_after(prefix, after) ? 0 : -EINVAL, result = SQLITE_DONE;
 
 	sqlite3_bind_text(s, 1, prefix, -1, SQLITE_STATIC);
 	sqlite3_bind_text(s, 2, after, -1, SQLITE_STATIC);
-	for (size_t seen = 0; !error && sqlite3_step(s) == SQLITE_ROW; seen++) {
-		const char *text = (const char *)sqlite3_column_text(s, 1);
+	for (size_t seen = 0; !error && (result = sqlite3_step(s)) == SQLITE_ROW; seen++) {
+		const char *text = (const char *)sqlite3_column_text(s, 0);
 
 		if (seen == STANDS_FOR_MAX)
 			error = wrong(p, "too much begins with %s", prefix);
-		if (error || !text || (pattern && fnmatch(pattern, text, 0)) || (keep && !keep(context, text)))
-			continue;
-		if (ids.count == ids.room) {
-			int64_t *more = realloc(ids.of, (ids.room = ids.room * 2 + 64) * sizeof(*more));
-
-			error = more ? error : -ENOMEM;
-			ids.of = more ? more : ids.of;
-		}
-		if (!error)
-			ids.of[ids.count++] = sqlite3_column_int64(s, 0);
+		else if (text && (!pattern || !fnmatch(pattern, text, 0)) && (!keep || keep(context, text)))
+			error = posting_row(s, 1, to);
 	}
+	if (!error && result != SQLITE_DONE)
+		error = catalog_error(p->catalog);
 	sqlite3_reset(s);
-	for (size_t n = 0; n < ids.count && !error; n++)
-		error = posting_load(p->catalog, ids.of[n], to);
-	free(ids.of);
 	return error;
 }
 

@@ -1,19 +1,54 @@
-/* See crc32c.h. Three independent streams would be three times as quick; nothing here waits for it yet. */
+/*
+ * See crc32c.h. The instruction takes three cycles and one can begin in each: long data is taken as three lanes beside each other, and
+ * each lane's value moved over the next one. General registers only: this is used where guest state is in the others.
+ */
 #include "crc32c.h"
 
 #include <string.h>
 
+enum { LANE_BYTES = 2048 };
+#define POLYNOMIAL 0x82f63b78u  /* reflected: bit 31 is x^0 */
+#define LANE_POWER 0xd65762au /* x to the power of a lane's bits, modulo it */
+
+static uint64_t word(const uint8_t *at)
+{
+	uint64_t v;
+
+	memcpy(&v, at, 8);
+	return v;
+}
+
+static void add(uint64_t *crc, uint64_t value) { __asm__("crc32q %1, %0" : "+r"(*crc) : "r"(value)); }
+
+/* As if LANE_BYTES of zeros followed: the product with LANE_POWER. */
+static uint64_t over_lane(uint64_t crc)
+{
+	uint32_t factor = (uint32_t)crc, product = 0;
+
+	for (unsigned n = 32; n--;) {
+		product ^= factor & -(LANE_POWER >> n & 1);
+		factor = factor >> 1 ^ (POLYNOMIAL & -(factor & 1));
+	}
+	return product;
+}
+
 uint32_t crc32c(uint32_t crc, const void *data, size_t bytes)
 {
 	const uint8_t *at = data;
-	uint64_t c = ~crc;
+	uint64_t c = (uint32_t)~crc;
 
-	for (; bytes >= 8; at += 8, bytes -= 8) {
-		uint64_t v;
+	for (; bytes >= 3 * LANE_BYTES; at += 3 * LANE_BYTES, bytes -= 3 * LANE_BYTES) {
+		uint64_t second = 0, third = 0;
 
-		memcpy(&v, at, 8);
-		__asm__("crc32q %1, %0" : "+r"(c) : "r"(v));
+		for (unsigned n = 0; n < LANE_BYTES; n += 8) {
+			add(&c, word(at + n));
+			add(&second, word(at + LANE_BYTES + n));
+			add(&third, word(at + 2 * LANE_BYTES + n));
+		}
+		c = over_lane(over_lane(c) ^ second) ^ third;
 	}
+	for (; bytes >= 8; at += 8, bytes -= 8)
+		add(&c, word(at));
 	for (; bytes; at++, bytes--)
 		__asm__("crc32b %1, %0" : "+r"(c) : "rm"(*at));
 	return ~(uint32_t)c;
