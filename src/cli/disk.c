@@ -149,7 +149,7 @@ static json_t *info_json(const struct disk *d)
 	j = json_pack("{s:s%, s:s, s:I, s:I, s:I, s:i, s:i}", "file", disk_path(d), strlen(disk_path(d)), "format", disk_format_name(i.format), "size",
 		      (json_int_t)i.size_bytes, "file-size", (json_int_t)i.file_bytes, "allocated", (json_int_t)i.allocated_bytes, "logical-sector-size",
 		      (int)i.logical_sector_bytes, "physical-sector-size", (int)i.physical_sector_bytes);
-	if (!j || i.format != DISK_VHDX)
+	if (!j || (i.format != DISK_VHDX && i.format != DISK_VHD))
 		return j;
 	json_object_set_new(j, "type", json_string(i.has_parent ? "differencing" : i.fixed ? "fixed" : "dynamic"));
 	json_object_set_new(j, "block-size", json_integer(i.block_bytes));

@@ -108,7 +108,7 @@ static void release(struct disk *d)
 }
 
 static int (*const open_format[DISK_FORMATS])(struct disk *d, const struct disk_options *o, struct disk_error *error) = {
-	[DISK_RAW] = raw_open, [DISK_VHDX] = vhdx_open,
+	[DISK_RAW] = raw_open, [DISK_VHDX] = vhdx_open, [DISK_VHD] = vhd_open,
 };
 
 int disk_open_file(struct disk_file file, const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
@@ -222,13 +222,26 @@ int disk_close(struct disk *d)
 	return error ? error : closed;
 }
 
+static int create_raw(struct disk_file *f, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error)
+{
+	int result = parent ? -EINVAL : f->ops->truncate(f->context, what->size_bytes);
+
+	if (!result)
+		result = file_flush(f);
+	return result ? disk_fail(error, result, path, "%s", parent ? "a raw file has no parent" : strerror(-result)) : 0;
+}
+
+static int (*const create_format[DISK_FORMATS])(struct disk_file *f, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error) = {
+	[DISK_VHDX] = vhdx_create, [DISK_RAW] = create_raw, [DISK_VHD] = vhd_create,
+};
+
 int disk_create(const char *path, const struct disk_create *what, struct disk_error *error)
 {
 	struct disk *parent = NULL;
 	struct disk_file file;
 	int result = 0;
 
-	if (what->format != DISK_VHDX && what->format != DISK_RAW)
+	if (!create_format[what->format])
 		return disk_fail(error, -ENOTSUP, path, "%s cannot be made", disk_format_name(what->format));
 	if (what->parent)
 		result = disk_open(what->parent, &(struct disk_options){ .format = what->parent_format }, &parent, error);
@@ -238,11 +251,7 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 	if (result) {
 		disk_fail(error, result, path, "%s", strerror(-result));
 	} else {
-		result = what->format == DISK_VHDX ? vhdx_create(&file, path, what, parent, error) : file.ops->truncate(file.context, what->size_bytes);
-		if (!result)
-			result = file_flush(&file);
-		if (result && what->format == DISK_RAW)
-			disk_fail(error, result, path, "%s", strerror(-result));
+		result = create_format[what->format](&file, path, what, parent, error);
 		file.ops->close(file.context);
 		if (result)
 			remove(path);

@@ -53,9 +53,15 @@ int disk_fail(struct disk_error *error, int code, const char *path, const char *
 /* raw.c, vhdx_open.c: disk->file is open; sets what it learns. */
 int raw_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
 int vhdx_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
+int vhd_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
+int vhd_create(struct disk_file *file, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error);
 int vhdx_create(struct disk_file *file, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error);
 /* disk.c: a parent, for reading; options are the child's. */
 int disk_open_parent(const char *path, enum disk_format format, const struct disk_options *options, struct disk **ret, struct disk_error *error);
+/* parent.c: UTF-16 as UTF-8; NULL where it is none. To be freed. */
+char *parent_utf8(const uint8_t *from, size_t bytes, bool big_endian);
+/* Backslashes to slashes, without \\?\ and a drive; relative paths from the child's directory. To be freed. */
+char *parent_host_path(const char *child_path, const char *path, bool relative);
 /* Of the data, as the format has one; zero: it has none. */
 struct guid disk_data_id(const struct disk *disk);
 /* snapshot.c: what was written is durable, and nothing is written any more; others may read beside it. */

@@ -148,42 +148,6 @@ int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk
 
 /* ---- reading a locator ---- */
 
-/* UTF-16LE to UTF-8; NULL where it is none. */
-static char *to_utf8(const uint8_t *from, size_t bytes)
-{
-	char *text = malloc(bytes / 2 * 3 + 1), *to = text;
-
-	for (size_t n = 0; text && n + 1 < bytes; n += 2) {
-		uint32_t c = from[n] | (uint32_t)from[n + 1] << 8;
-
-		if (c >= 0xd800 && c < 0xdc00 && n + 3 < bytes && (from[n + 3] & 0xfc) == 0xdc) {
-			c = 0x10000 + ((c & 0x3ff) << 10) + ((from[n + 2] | (uint32_t)from[n + 3] << 8) & 0x3ff);
-			n += 2;
-		} else if ((c & 0xf800) == 0xd800 || !c) {
-			free(text);
-			return NULL;
-		}
-		if (c < 0x80) {
-			*to++ = (char)c;
-		} else if (c < 0x800) {
-			*to++ = (char)(0xc0 | c >> 6);
-			*to++ = (char)(0x80 | (c & 63));
-		} else if (c < 0x10000) {
-			*to++ = (char)(0xe0 | c >> 12);
-			*to++ = (char)(0x80 | (c >> 6 & 63));
-			*to++ = (char)(0x80 | (c & 63));
-		} else {
-			*to++ = (char)(0xf0 | c >> 18);
-			*to++ = (char)(0x80 | (c >> 12 & 63));
-			*to++ = (char)(0x80 | (c >> 6 & 63));
-			*to++ = (char)(0x80 | (c & 63));
-		}
-	}
-	if (text)
-		*to = 0;
-	return text;
-}
-
 static int take_pair(struct vhdx *v, const char *key, char *value)
 {
 	static const char *const paths[3] = { "relative_path", "volume_path", "absolute_win32_path" };
@@ -223,8 +187,8 @@ int vhdx_read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct 
 		memcpy(&e, at + sizeof(h) + n * sizeof(e), sizeof(e));
 		if (e.key_offset > bytes || e.key_bytes > bytes - e.key_offset || e.value_offset > bytes || e.value_bytes > bytes - e.value_offset)
 			return unsound(v, error, "the parent's locator points outside of itself");
-		key = to_utf8(at + e.key_offset, e.key_bytes);
-		value = to_utf8(at + e.value_offset, e.value_bytes);
+		key = parent_utf8(at + e.key_offset, e.key_bytes, false);
+		value = parent_utf8(at + e.value_offset, e.value_bytes, false);
 		if (!key || !value || take_pair(v, key, value))
 			result = unsound(v, error, "the parent's locator cannot be read");
 		free(key);
@@ -238,26 +202,6 @@ int vhdx_read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct 
 }
 
 /* ---- the parent ---- */
-
-/* Backslashes to slashes, without \\?\ and a drive; relative paths from the child's directory. */
-static char *host_path(const struct vhdx *v, const char *path, bool relative)
-{
-	char *copy = strdup(path), *from = copy, *child = strdup(v->disk->path), *result = NULL;
-
-	for (char *c = copy; c && *c; c++)
-		*c = *c == '\\' ? '/' : *c;
-	if (from && !strncmp(from, "//?/", 4))
-		from += 4;
-	if (from && from[0] && from[1] == ':')
-		from += 2;
-	while (from && relative && from[0] == '.' && from[1] == '/') /* a long chain would gather them */
-		from += 2;
-	if (from && child && (!relative || asprintf(&result, "%s/%s", dirname(child), from) < 0))
-		result = strdup(from);
-	free(copy);
-	free(child);
-	return result;
-}
 
 static int check_link(struct vhdx *v, struct disk *parent, struct disk_error *error)
 {
@@ -335,7 +279,7 @@ static int search_place(struct vhdx *v, const char *place, const struct disk_opt
 static int search(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
 {
 	const char *locator = v->parent_path[0] ? v->parent_path[0] : v->parent_path[2];
-	char *own = locator ? host_path(v, locator, false) : NULL, *path;
+	char *own = locator ? parent_host_path(v->disk->path, locator, false) : NULL, *path;
 	int result = -ENOENT;
 
 	for (const char *const *place = o->parents; own && *place && result; place++)
@@ -371,7 +315,7 @@ int vhdx_find_parent(struct vhdx *v, const struct disk_options *o, struct disk_e
 		options.parents = own;
 	disk_fail(error, -ENOENT, v->disk->path, "names no place where its parent is");
 	for (int n = 0; n < 3 && result; n++) {
-		char *path = v->parent_path[n] ? host_path(v, v->parent_path[n], n == 0) : NULL;
+		char *path = v->parent_path[n] ? parent_host_path(v->disk->path, v->parent_path[n], n == 0) : NULL;
 		int tried = path ? try_parent(v, path, &options, &other) : -ENOENT;
 
 		free(path);

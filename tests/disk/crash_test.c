@@ -1,10 +1,10 @@
 /*
- * Power cuts. A workload on a VHDX file is written down act by act; then, for many moments, the file is made as it may be after the
+ * Power cuts. A workload on a VHDX or VHD file is written down act by act; then, for many moments, the file is made as it may be after the
  * power went away there: everything up to the last sync of the host's file, and of what came after it any part, in any order, writes
  * torn at 512 bytes. Each such file must open, and then
  *
  *   every sector has what it had at the last flush that had returned, or something that was written to it later;
- *   if anything differs from before the workload, the data identifier differs, too.
+ *   if anything differs from before the workload, the data identifier differs, too (of a VHDX file: the other has none).
  *
  * usage: crash_test [STATES [SEED]]; `crash_test control` drops syncs from the record and must find faults in them.
  */
@@ -25,8 +25,10 @@ static size_t flush_act[WORK + 2];
 static unsigned flushes;
 static uint64_t state, faults, states;
 static struct guid first_id;
-static char parent_path[64], child_path[64];
+static char parent_path[2][64], child_path[64];
 static bool differencing;
+enum { KINDS = 5 }; /* VHDX dynamic, fixed, differencing; VHD dynamic, differencing */
+static struct disk_options options = { .write = true };
 
 static uint64_t rnd(void)
 {
@@ -52,8 +54,6 @@ static void note_flush(struct memory_file *f)
 		flushed[flushes][s] = newest(s);
 	flush_act[flushes++] = f->count;
 }
-
-static const struct disk_options options = { .format = DISK_VHDX, .write = true };
 
 static struct disk *open_at(struct memory_file *f)
 {
@@ -106,13 +106,14 @@ static struct memory_file *make(bool fixed)
 {
 	struct memory_file *f = memory_new();
 	struct disk_file file = memory_disk_file(f);
-	const struct disk_create what = { .format = DISK_VHDX, .size_bytes = DISK_BYTES, .block_bytes = 1 << 20, .fixed = fixed };
+	const struct disk_create what = { .format = options.format, .size_bytes = DISK_BYTES, .block_bytes = 1 << 20, .fixed = fixed };
+	const char *path = parent_path[options.format == DISK_VHD];
 	struct disk_error e;
 	struct disk *parent = NULL;
 
-	if (differencing && disk_open(parent_path, &(struct disk_options){ .format = DISK_VHDX }, &parent, &e))
+	if (differencing && disk_open(path, &(struct disk_options){ .format = options.format }, &parent, &e))
 		abort();
-	if (vhdx_create(&file, child_path, &what, parent, &e)) {
+	if (options.format == DISK_VHD ? vhd_create(&file, child_path, &what, parent, &e) : vhdx_create(&file, child_path, &what, parent, &e)) {
 		fprintf(stderr, "crash_test: %s\n", e.text);
 		exit(1);
 	}
@@ -128,7 +129,8 @@ static struct memory_file *record(unsigned kind, struct memory_file **ret_begin)
 	struct disk *d;
 	struct disk_info info;
 
-	differencing = kind == 2;
+	differencing = kind == 2 || kind == 4;
+	options.format = kind < 3 ? DISK_VHDX : DISK_VHD;
 	f = make(kind == 1);
 	memset(history, 0, SECTORS * sizeof(*history));
 	for (uint64_t s = 0; s < SECTORS; s++)
@@ -188,7 +190,7 @@ static void verify(struct memory_file *f, size_t cut)
 			fprintf(stderr, "crash_test: act %zu: sector %lu has %u, not %u\n", cut, s, *at, flushed[flush][s]);
 		changed |= *at != flushed[0][s];
 	}
-	if (changed && guid_equal(info.data_id, first_id)) {
+	if (changed && options.format == DISK_VHDX && guid_equal(info.data_id, first_id)) {
 		fprintf(stderr, "crash_test: act %zu: data changed, the identifier did not\n", cut);
 		bad = true;
 	}
@@ -276,20 +278,33 @@ static uint64_t faults_without_syncs(unsigned kind, unsigned which)
 	return faults - before;
 }
 
-static void make_parent(void)
+static void make_parent(enum disk_format format)
 {
 	static uint8_t buffer[DISK_BYTES];
-	const struct disk_create what = { .format = DISK_VHDX, .size_bytes = DISK_BYTES, .block_bytes = 1 << 20 };
+	const struct disk_create what = { .format = format, .size_bytes = DISK_BYTES, .block_bytes = 1 << 20 };
+	char *path = parent_path[format == DISK_VHD];
 	struct disk_error e;
 	struct disk *d;
 
-	snprintf(parent_path, sizeof(parent_path), "build/crash-%d.vhdx", getpid());
-	snprintf(child_path, sizeof(child_path), "build/crash-child.vhdx");
+	options.format = format;
+	snprintf(path, sizeof(*parent_path), "build/crash-%d.%s", getpid(), disk_format_name(format));
+	snprintf(child_path, sizeof(child_path), "build/crash-child-%d", getpid());
 	for (uint64_t s = 0; s < SECTORS; s++)
 		memset(buffer + 512 * s, (int)(200 + s / 4096), 512);
-	if (disk_create(parent_path, &what, &e) || disk_open(parent_path, &options, &d, &e) || disk_write(d, 0, buffer, DISK_BYTES) || disk_close(d)) {
+	if (disk_create(path, &what, &e) || disk_open(path, &options, &d, &e) || disk_write(d, 0, buffer, DISK_BYTES) || disk_close(d)) {
 		fprintf(stderr, "crash_test: %s\n", e.text);
 		exit(1);
+	}
+}
+
+static void clean_up(void)
+{
+	char side[80];
+
+	for (int n = 0; n < 2; n++) {
+		unlink(parent_path[n]);
+		snprintf(side, sizeof(side), "%s.umbra", n ? parent_path[1] : child_path);
+		unlink(side);
 	}
 }
 
@@ -301,18 +316,19 @@ int main(int argc, char **argv)
 	state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
 	history = calloc(SECTORS, sizeof(*history));
 	flushed = calloc(WORK + 2, SECTORS);
-	make_parent();
+	make_parent(DISK_VHDX);
+	make_parent(DISK_VHD);
 	if (control) {
 		freopen("/dev/null", "w", stderr);
 		for (unsigned n = 0; n < 20; n++)
-			missed += !faults_without_syncs(n % 2 * 2, n / 2 % 2);
+			missed += !faults_without_syncs((unsigned[]){ 0, 2, 4 }[n % 3], n / 3 % 2);
 		printf("crash_test: %lu of 20 records without syncs were not noticed\n", missed);
-		unlink(parent_path);
+		clean_up();
 		return missed > 2;
 	}
 	for (unsigned n = 0; states < want; n++)
-		run(n % 3, want - states < 400 ? want - states : 400);
+		run(n % KINDS, want - states < 400 ? want - states : 400);
 	printf("crash_test: %lu states, %lu faults\n", states, faults);
-	unlink(parent_path);
+	clean_up();
 	return faults ? 1 : 0;
 }

@@ -23,6 +23,8 @@ static uint64_t rnd(void)
 	return state;
 }
 
+static enum disk_format format;
+
 static const char *name(unsigned n)
 {
 	static char path[64];
@@ -40,7 +42,7 @@ static void fail(const char *what, int error)
 static void open_top(void)
 {
 	struct disk_error e = { "" };
-	int error = disk_open(name(depth), &(struct disk_options){ .format = DISK_VHDX, .write = true }, &disk, &e);
+	int error = disk_open(name(depth), &(struct disk_options){ .format = format, .write = true }, &disk, &e);
 
 	if (error) {
 		fprintf(stderr, "model_test: %s\n", e.text);
@@ -118,7 +120,7 @@ static void ranges(void)
 static void make_child(void)
 {
 	char parent[64];
-	struct disk_create what = { .format = DISK_VHDX };
+	struct disk_create what = { .format = format, .parent_format = format };
 	struct disk_error e;
 
 	close_top();
@@ -180,11 +182,11 @@ static void one(void)
 			make_child();
 		break;
 	case 8:
-		if (depth && rnd() % 4 == 0)
+		if (depth && rnd() % 4 == 0 && format == DISK_VHDX)
 			commit();
 		break;
 	case 9:
-		if (rnd() % 8 == 0)
+		if (rnd() % 8 == 0 && format == DISK_VHDX)
 			grow();
 		break;
 	case 10: case 11: case 12: case 13: compare(offset, bytes); break;
@@ -196,7 +198,7 @@ static void one(void)
 
 static void chain(unsigned long operations, uint32_t block, uint32_t sector, bool fixed)
 {
-	struct disk_create what = { .format = DISK_VHDX, .block_bytes = block, .logical_sector_bytes = sector, .fixed = fixed };
+	struct disk_create what = { .format = format, .block_bytes = block, .logical_sector_bytes = sector, .fixed = fixed };
 	struct disk_error e;
 
 	memset(model, 0, sizeof(model));
@@ -209,9 +211,13 @@ static void chain(unsigned long operations, uint32_t block, uint32_t sector, boo
 		one();
 	compare(0, size);
 	close_top();
-	for (; depth; depth--)
-		unlink(name(depth));
-	unlink(name(0));
+	for (unsigned n = 0; n <= depth; n++) {
+		char side[80];
+
+		snprintf(side, sizeof(side), "%s.umbra", name(n));
+		unlink(side);
+		unlink(name(n));
+	}
 }
 
 int main(int argc, char **argv)
@@ -219,8 +225,10 @@ int main(int argc, char **argv)
 	unsigned long operations = argc > 1 ? strtoul(argv[1], NULL, 0) : 5000, done = 0;
 
 	state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
-	for (unsigned n = 0; done < operations && !errors; n++, done += 500)
-		chain(500, 1u << (20 + rnd() % 3), rnd() % 3 ? 512 : 4096, n % 5 == 4);
+	for (unsigned n = 0; done < operations && !errors; n++, done += 500) {
+		format = n % 3 == 2 ? DISK_VHD : DISK_VHDX;
+		chain(500, 1u << (20 + rnd() % 3), rnd() % 3 || format == DISK_VHD ? 512 : 4096, n % 5 == 4);
+	}
 	printf("model_test: %lu operations, %lu errors\n", done, errors);
 	return errors ? 1 : 0;
 }
