@@ -108,7 +108,7 @@ static void release(struct disk *d)
 }
 
 static int (*const open_format[DISK_FORMATS])(struct disk *d, const struct disk_options *o, struct disk_error *error) = {
-	[DISK_RAW] = raw_open, [DISK_VHDX] = vhdx_open, [DISK_VHD] = vhd_open,
+	[DISK_RAW] = raw_open, [DISK_VHDX] = vhdx_open, [DISK_VHD] = vhd_open, [DISK_QCOW2] = qcow2_open, [DISK_VMDK] = vmdk_open,
 };
 
 int disk_open_file(struct disk_file file, const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)

@@ -53,6 +53,8 @@ int disk_fail(struct disk_error *error, int code, const char *path, const char *
 /* raw.c, vhdx_open.c: disk->file is open; sets what it learns. */
 int raw_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
 int vhdx_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
+int qcow2_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
+int vmdk_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
 int vhd_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
 int vhd_create(struct disk_file *file, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error);
 int vhdx_create(struct disk_file *file, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error);

@@ -106,4 +106,64 @@ code 78 "$umbra" disk check outside.vhdx --parents "$work/none"
 mkdir deep && must "$umbra" disk snapshot elsewhere/ours.vhdx deep/child.vhdx
 code 78 "$umbra" disk check deep/child.vhdx
 must "$umbra" disk check deep/child.vhdx --parents elsewhere
+# ---- VHD: what we make, others read, chains too; what others make, we read ----
+head -c 5M /dev/urandom >noise
+for kind in "" --fixed; do
+	rm -f v.vhd; must "$umbra" disk create v.vhd --size 70M --format vhd $kind
+	must "$umbra" disk write v.vhd --format vhd --offset 3M --from noise
+	must "$umbra" disk check v.vhd --format vhd
+	must "$umbra" disk convert v.vhd v.raw --from vhd --to raw
+	must qemu-img compare -f vpc -F raw v.vhd v.raw
+	rm -f v.raw
+done
+rm v.vhd; must "$umbra" disk create v.vhd --size 70M --format vhd
+must "$umbra" disk write v.vhd --format vhd --offset 3M --from noise
+must "$umbra" disk create w.vhd --parent v.vhd --parent-format vhd --format vhd
+must "$umbra" disk write w.vhd --format vhd --offset 7M --from noise
+same "$(vhdi w.vhd v.vhd)" "$("$umbra" disk read w.vhd --format vhd --offset 0 | md5sum | cut -d' ' -f1)" "libvhdi sees another child"
+qemu-io -f vpc -c 'write -P 9 4M 4k' v.vhd >/dev/null
+code 65 "$umbra" disk read w.vhd --format vhd --offset 4M --length 512
+code 65 "$umbra" disk check w.vhd --format vhd --chain
+mkdir -p elsewhere; mv v.vhd elsewhere/v.vhd
+code 65 "$umbra" disk info w.vhd --format vhd
+must "$umbra" disk info w.vhd --format vhd --parents elsewhere
+for o in subformat=dynamic subformat=fixed; do
+	must qemu-img create -q -f vpc -o $o,force_size=on q.vhd 50M
+	must qemu-io -f vpc -c 'write -P 5 3M 2M' -c 'write -P 6 40M 100k' q.vhd
+	must "$umbra" disk convert q.vhd q.raw --from vhd --to raw
+	must qemu-img compare -f vpc -F raw q.vhd q.raw
+	must "$umbra" disk write q.vhd --format vhd --offset 20M --from noise
+	cmp -s -n 5242880 noise <("$umbra" disk read q.vhd --format vhd --offset 20M) || { echo "foreign: vhd $o"; failed=1; }
+	rm -f q.vhd q.raw
+done
+# ---- qcow2 and VMDK are read ----
+must qemu-img create -q -f raw source.raw 100M
+for n in 1 9 33 77; do must qemu-io -f raw -c "write -P $n ${n}M 1100k" source.raw; done
+cp noise part; dd if=part of=source.raw bs=1M seek=50 conv=notrunc status=none
+imports() { # FORMAT FILE
+	rm -f back.raw
+	must "$umbra" disk convert "$2" back.raw --from "$1" --to raw
+	must qemu-img compare -f raw -F raw source.raw back.raw
+	must "$umbra" disk check "$2" --format "$1"
+}
+for o in "" "-o compat=0.10" "-c" "-c -o compression_type=zstd" "-o extended_l2=on,cluster_size=128k" "-o cluster_size=512" "-c -o cluster_size=2M"; do
+	rm -f i.qcow2; must qemu-img convert -f raw -O qcow2 $o source.raw i.qcow2
+	imports qcow2 i.qcow2
+done
+must qemu-img create -q -f qcow2 -b i.qcow2 -F qcow2 over.qcow2 100M
+must qemu-io -f qcow2 -c 'write -P 3 10M 64k' -c 'write -z 50M 1M' over.qcow2
+must qemu-io -f raw -c 'write -P 3 10M 64k' -c 'write -z 50M 1M' source.raw
+imports qcow2 over.qcow2
+code 65 "$umbra" disk write i.qcow2 --format qcow2 --offset 0 --from noise
+mv i.qcow2 elsewhere; code 65 "$umbra" disk info over.qcow2 --format qcow2
+for o in monolithicSparse monolithicFlat twoGbMaxExtentSparse twoGbMaxExtentFlat streamOptimized; do
+	rm -f i*.vmdk; must qemu-img convert -f raw -O vmdk -o subformat=$o source.raw i.vmdk
+	imports vmdk i.vmdk
+done
+# a child of ours over each of them
+must qemu-img convert -f raw -O qcow2 source.raw i.qcow2
+must "$umbra" disk create over.vhdx --parent i.qcow2 --parent-format qcow2
+must "$umbra" disk compare over.vhdx source.raw --other-format raw
+must qemu-io -f qcow2 -c 'write -P 8 10M 64k' i.qcow2
+code 65 "$umbra" disk read over.vhdx --offset 10M --length 512
 exit $failed
