@@ -39,7 +39,8 @@ static json_t *make_about(unsigned n)
 {
 	static const char *const systems[] = { "debian", "ubuntu", "alpine", "fedora" };
 
-	return json_pack("{s:i, s:{s:s, s:s}, s:[s, s], s:s, s:s, s:i}", "umbra-image", 1, "os", "id", systems[n % 4], "name", systems[n % 4], "tags", n % 10 ? "web" : "db",
+	return json_pack("{s:i, s:{s:s, s:s}, s:[s, s], s:s, s:s, s:i}", "umbra-image", 1, "os", "id", systems[n % 4], "name", systems[n % 4], "tags",
+		n % 10 ? "web" : "db",
 			 n % 1000 ? "plain" : "rare", "title", n % 7 ? "a server" : "a desk", "expires", n % 3 ? "2999-01-01" : "2020-01-01", "packages", PACKAGES);
 }
 
@@ -82,7 +83,8 @@ static void make_file(const char *path, unsigned n)
 	struct disk_error e;
 	struct disk *d;
 
-	json_object_set_new(about, "policy", json_pack("{s:s, s:[s], s:[s], s:[s]}", "not-after", "2999-01-01", "hosts", "*", "minimum-patches", "openssl>=3.0.0", "require-tags", n % 10 ? "web" : "db"));
+	json_object_set_new(about, "policy", json_pack("{s:s, s:[s], s:[s], s:[s]}", "not-after", "2999-01-01", "hosts", "*", "minimum-patches",
+		"openssl>=3.0.0", "require-tags", n % 10 ? "web" : "db"));
 	unlink(path);
 	if (disk_create(path, &what, &e) || disk_open(path, &o, &d, &e) || image_save_about(d, about) || image_save_content(d, content) ||
 	    image_add_history(d, "bench", "made", NULL) || disk_close(d)) {
@@ -221,7 +223,8 @@ static struct catalog *make_catalog(const char *directory, unsigned images)
 static void measure_queries(struct catalog *c, double *us)
 {
 	static const char *const queries[] = {
-		"os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired", "tag:rare", "tag:web tag:db", "server not:expired", "pkg:openssl>=3.0.19 os:alpine",
+		"os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired", "tag:rare", "tag:web tag:db", "server not:expired",
+			"pkg:openssl>=3.0.19 os:alpine",
 		"file:/etc/nginx/nginx.conf or tag:rare", "pkg:package1* tag:rare", "file:*nginx* -tag:web",
 	};
 	double *all = us;

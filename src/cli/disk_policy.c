@@ -48,7 +48,8 @@ int disk_cli_admit(const struct arguments *a, struct disk *d, enum image_action 
 
 	if (!error)
 		return 0;
-	fprintf(stderr, "umbra: %s: %s (rule %s of %s); %s\n", disk_path(d), r.text, r.rule, r.who, r.overridable ? "say --override REASON, which is recorded" : "ask who set it");
+	fprintf(stderr, "umbra: %s: %s (rule %s of %s); %s\n", disk_path(d), r.text, r.rule, r.who,
+		r.overridable ? "say --override REASON, which is recorded" : "ask who set it");
 	return EXIT_POLICY;
 }
 
@@ -121,7 +122,8 @@ void disk_cli_last_change(const char *path, const struct disk_options *options, 
 			continue;
 		last = json_array_get(history, json_array_size(history) - 1);
 		if (last)
-			snprintf(text, bytes, "; its history ends with %s by %s on %s at %s", text_of(last, "event"), text_of(last, "by"), text_of(last, "host"), text_of(last, "time"));
+			snprintf(text, bytes, "; its history ends with %s by %s on %s at %s", text_of(last, "event"), text_of(last, "by"),
+				text_of(last, "host"), text_of(last, "time"));
 		json_decref(history);
 		break;
 	}

@@ -77,7 +77,10 @@ static int parse(int argc, char **argv, struct image_arguments *a)
 	return a->count ? 0 : complain(EXIT_USAGE, "nothing is named", "image", "see umbra image --help");
 }
 
-static int open_image(const struct image_arguments *a, enum image_action action, struct disk **ret) { return disk_cli_open(&a->disk, a->disk.file, a->disk.format, action, ret); }
+static int open_image(const struct image_arguments *a, enum image_action action, struct disk **ret)
+{
+	return disk_cli_open(&a->disk, a->disk.file, a->disk.format, action, ret);
+}
 
 static int failed(const char *path, int error)
 {
@@ -87,6 +90,11 @@ static int failed(const char *path, int error)
 	case -EFBIG: return complain(EXIT_UNUSABLE, "there is no room for that much", path, "see the limits in docs/image.md");
 	default: return disk_io_failed(path, error);
 	}
+}
+
+static int failed_content(const char *path, int error)
+{
+	return error == -ENOENT ? complain(EXIT_UNUSABLE, "it was never scanned for that", path, "say umbra image scan") : failed(path, error);
 }
 
 static void print_json(const json_t *j)
@@ -121,7 +129,8 @@ static int verb_scan(struct image_arguments *a)
 
 		printf("%s: ", unchanged ? "not changed since the last scan" : "scanned");
 		print_safely(os ? os : "no operating system known");
-		printf(", %lld packages, %lld files\n", (long long)json_integer_value(json_object_get(about, "packages")), (long long)json_integer_value(json_object_get(about, "files")));
+		printf(", %lld packages, %lld files\n", (long long)json_integer_value(json_object_get(about, "packages")),
+			(long long)json_integer_value(json_object_get(about, "files")));
 		json_decref(about);
 	}
 	return disk_cli_close(d, error ? failed(a->disk.file, error) : 0);
@@ -271,7 +280,7 @@ static int verb_packages(struct image_arguments *a)
 		return code;
 	error = image_load_content(d, &content);
 	if (error)
-		return disk_cli_close(d, error == -ENOENT ? complain(EXIT_UNUSABLE, "it was never scanned", a->disk.file, "say umbra image scan") : failed(a->disk.file, error));
+		return disk_cli_close(d, failed_content(a->disk.file, error));
 	json_array_foreach(json_object_get(content, "packages"), n, p)
 	{
 		const char *name = json_string_value(json_object_get(p, "name")), *version = json_string_value(json_object_get(p, "version"));
@@ -299,7 +308,7 @@ static int verb_files(struct image_arguments *a)
 		return code;
 	error = image_load_files(d, &files);
 	if (error)
-		return disk_cli_close(d, error == -ENOENT ? complain(EXIT_UNUSABLE, "its files were never scanned", a->disk.file, "say umbra image scan") : failed(a->disk.file, error));
+		return disk_cli_close(d, failed_content(a->disk.file, error));
 	json_object_foreach(files, path, entry)
 	{
 		if (a->count > 1 && fnmatch(a->values[1], path, 0))
@@ -319,9 +328,11 @@ static int verb_export(struct image_arguments *a)
 	bool spdx = a->disk.to && !strcmp(a->disk.to, "spdx");
 	struct disk *d;
 	json_t *about = NULL, *content = NULL, *out;
-	int code = spdx || (a->disk.to && !strcmp(a->disk.to, "cyclonedx")) ? open_image(a, ACTION_INSPECT, &d)
-									    : complain(EXIT_USAGE, "no format to export to", a->disk.file, "say --to spdx or --to cyclonedx"), error;
+	int code = 0, error;
 
+	if (!spdx && (!a->disk.to || strcmp(a->disk.to, "cyclonedx")))
+		return complain(EXIT_USAGE, "no format to export to", a->disk.file, "say --to spdx or --to cyclonedx");
+	code = open_image(a, ACTION_INSPECT, &d);
 	if (code)
 		return code;
 	error = image_load_about(d, &about);
@@ -334,7 +345,7 @@ static int verb_export(struct image_arguments *a)
 	}
 	json_decref(about);
 	json_decref(content);
-	return disk_cli_close(d, error == -ENOENT ? complain(EXIT_UNUSABLE, "it was never scanned", a->disk.file, "say umbra image scan") : error ? failed(a->disk.file, error) : 0);
+	return disk_cli_close(d, error ? failed_content(a->disk.file, error) : 0);
 }
 
 /* ---- history, policies, signatures ---- */
@@ -531,7 +542,9 @@ static int verb_fetch(struct image_arguments *a)
 	if (!error && (fwrite(bytes, 1, count, stdout) != count || fflush(stdout)))
 		error = -EIO;
 	free(bytes);
-	return disk_cli_close(d, error == -ENOENT ? complain(EXIT_UNUSABLE, "nothing is kept under this name", a->values[1], "see umbra image get FILE kept") : error ? failed(a->disk.file, error) : 0);
+	if (error == -ENOENT)
+		return disk_cli_close(d, complain(EXIT_UNUSABLE, "nothing is kept under this name", a->values[1], "see umbra image get FILE kept"));
+	return disk_cli_close(d, error ? failed(a->disk.file, error) : 0);
 }
 
 /* ---- the catalog ---- */

@@ -49,7 +49,8 @@ int image_index(const char *path, const char *const *directories, unsigned count
 		if (error)
 			code = complain(EXIT_UNUSABLE, strerror(-error), directories[n], "name a directory of images");
 		else
-			printf("%s: %u images: %u new, %u changed, %u moved, %u gone, %u unreadable\n", directories[n], r.seen, r.added, r.changed, r.moved, r.gone, r.unreadable);
+			printf("%s: %u images: %u new, %u changed, %u moved, %u gone, %u unreadable\n", directories[n], r.seen, r.added, r.changed,
+				r.moved, r.gone, r.unreadable);
 	}
 	catalog_close(c);
 	return code;

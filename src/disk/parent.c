@@ -60,4 +60,3 @@ char *parent_host_path(const char *child_path, const char *path, bool relative)
 	free(child);
 	return result;
 }
-

@@ -64,6 +64,9 @@ static bool is_footer(const struct vhd_footer *f)
 
 static uint64_t block_offset(const struct vhd *v, uint32_t block) { return (uint64_t)v->table[block] * VHD_SECTOR; }
 
+/* Of data that the table has a block for. */
+static uint64_t place_of(const struct vhd *v, uint64_t at) { return block_offset(v, (uint32_t)(at / v->block_bytes)) + v->bitmap_bytes + at % v->block_bytes; }
+
 /* ---- sectors ---- */
 
 /* The bits of a block that the table names; NULL: they cannot be read. Any thread that has the lock. */
@@ -151,7 +154,7 @@ static int vhd_readv(struct disk *d, uint64_t offset, const struct iovec *iov, i
 			break;
 		parts = iov_slice(iov, count, done, n, part, &n);
 		if (data)
-			error = d->file.ops->readv(d->file.context, block_offset(v, (uint32_t)(at / v->block_bytes)) + v->bitmap_bytes + at % v->block_bytes, part, parts);
+			error = d->file.ops->readv(d->file.context, place_of(v, at), part, parts);
 		else
 			error = read_silent(d, at, part, parts, n);
 	}
@@ -215,7 +218,7 @@ static int write_block(struct disk *d, uint64_t at, const struct iovec *iov, int
 
 	if (error)
 		return error;
-	place = block_offset(v, block) + v->bitmap_bytes + at % v->block_bytes;
+	place = place_of(v, at);
 	v->payload_dirty = true;
 	if (iov)
 		error = d->file.ops->writev(d->file.context, place, iov, count);
@@ -415,7 +418,8 @@ static int read_footer(struct disk *d, uint64_t bytes, struct disk_error *error)
 	struct vhd *v = vhd_of(d);
 	struct vhd_footer first, last;
 
-	if (bytes < 2 * VHD_SECTOR || file_read(&d->file, 0, &first, sizeof(first)) || file_read(&d->file, bytes / VHD_SECTOR * VHD_SECTOR - VHD_SECTOR, &last, sizeof(last)))
+	if (bytes < 2 * VHD_SECTOR || file_read(&d->file, 0, &first, sizeof(first)) ||
+	    file_read(&d->file, bytes / VHD_SECTOR * VHD_SECTOR - VHD_SECTOR, &last, sizeof(last)))
 		return unsound(d, error, "too short for a VHD file");
 	v->footer = is_footer(&first) && be32toh(first.type) != VHD_FIXED ? first : last;
 	v->type = be32toh(v->footer.type);
@@ -494,7 +498,8 @@ static int check_header(struct disk *d, const struct vhd_header *h, uint64_t byt
 	v->bitmap_bytes = (v->block_bytes / VHD_SECTOR / 8 + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR;
 	needed = (d->size_bytes + v->block_bytes - 1) / v->block_bytes;
 	v->table_offset = be64toh(h->table_offset);
-	if (needed > be32toh(h->entries) || v->table_offset % VHD_SECTOR || v->table_offset < 3 * VHD_SECTOR || v->table_offset > bytes || needed * 4 > bytes - v->table_offset)
+	if (needed > be32toh(h->entries) || v->table_offset % VHD_SECTOR || v->table_offset < 3 * VHD_SECTOR || v->table_offset > bytes ||
+	    needed * 4 > bytes - v->table_offset)
 		return unsound(d, error, "its block table is too short, or not in the file");
 	v->entries = (uint32_t)needed;
 	return 0;
@@ -704,10 +709,12 @@ static int write_locators(struct disk_file *f, struct vhd_header *h, const char 
 {
 	char *absolute = realpath(parent->path, NULL), *copy = strdup(child), *here = copy ? realpath(dirname(copy), NULL) : NULL, *relative = NULL;
 	static const uint32_t codes[2] = { 0x57326b75, 0x57327275 };
-	const char *paths[2];
+	const char *paths[2], *below = NULL;
 	int error = 0;
 
-	if (!absolute || !here || asprintf(&relative, ".\\%s", !strncmp(absolute, here, strlen(here)) && absolute[strlen(here)] == '/' ? absolute + strlen(here) + 1 : absolute) < 0)
+	if (absolute && here)
+		below = !strncmp(absolute, here, strlen(here)) && absolute[strlen(here)] == '/' ? absolute + strlen(here) + 1 : absolute;
+	if (!below || asprintf(&relative, ".\\%s", below) < 0)
 		error = -ENOMEM;
 	for (char *c = relative; !error && *c; c++)
 		*c = *c == '/' ? '\\' : *c;
@@ -734,7 +741,8 @@ static int write_dynamic(struct disk_file *f, const char *path, const struct vhd
 	uint32_t entries = (uint32_t)((size_bytes + block_bytes - 1) / block_bytes);
 	uint64_t table_bytes = ((uint64_t)entries * 4 + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR, table = VHD_SECTOR + sizeof(struct vhd_header);
 	uint64_t end = table + table_bytes + (parent ? 2 * LOCATOR_BYTES : 0);
-	struct vhd_header h = { .next = UINT64_MAX, .table_offset = htobe64(table), .version = htobe32(0x10000), .entries = htobe32(entries), .block_bytes = htobe32(block_bytes) };
+	struct vhd_header h = { .next = UINT64_MAX, .table_offset = htobe64(table), .version = htobe32(0x10000), .entries = htobe32(entries),
+		.block_bytes = htobe32(block_bytes) };
 	uint8_t *unused = malloc(table_bytes);
 	int error = unused ? 0 : -ENOMEM;
 
@@ -788,7 +796,8 @@ int vhd_create(struct disk_file *f, const char *path, const struct disk_create *
 		return disk_fail(error, -EINVAL, path, "a VHD child is not fixed, and its parent is a VHD file, too");
 	if (!size_bytes || size_bytes % VHD_SECTOR || size_bytes > VHD_MAX_BYTES)
 		return disk_fail(error, -EINVAL, path, "a size must be a whole number of sectors up to 2040 GiB");
-	if (block_bytes < BLOCK_MIN || block_bytes > BLOCK_MAX || block_bytes & (block_bytes - 1) || (what->logical_sector_bytes && what->logical_sector_bytes != VHD_SECTOR))
+	if (block_bytes < BLOCK_MIN || block_bytes > BLOCK_MAX || block_bytes & (block_bytes - 1) ||
+	    (what->logical_sector_bytes && what->logical_sector_bytes != VHD_SECTOR))
 		return disk_fail(error, -EINVAL, path, "a block size must be a power of two from 4K to 256M, a sector size 512");
 	make_footer(&footer, size_bytes, parent ? VHD_CHILD : what->fixed ? VHD_FIXED : VHD_DYNAMIC);
 	result = parent && !what->without_link ? write_link(path, parent) : 0;

@@ -26,8 +26,8 @@ enum { APPLICATION = 0x554d4354, SCHEMA = 1, TERMS_MAX = 512, TERM_BYTES = 256, 
 
 static const char schema[] =
 	"PRAGMA application_id=1431126868; PRAGMA user_version=1;"
-	"CREATE TABLE images(id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, identity TEXT NOT NULL, data_id TEXT NOT NULL, bytes INTEGER NOT NULL, mtime INTEGER NOT NULL,"
-	" content INTEGER NOT NULL, row TEXT NOT NULL, terms TEXT NOT NULL);"
+	"CREATE TABLE images(id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, identity TEXT NOT NULL, data_id TEXT NOT NULL, bytes INTEGER NOT NULL,"
+	" mtime INTEGER NOT NULL, content INTEGER NOT NULL, row TEXT NOT NULL, terms TEXT NOT NULL);"
 	"CREATE INDEX images_identity ON images(identity); CREATE INDEX images_data ON images(data_id);"
 	"CREATE TABLE terms(id INTEGER PRIMARY KEY, text TEXT UNIQUE NOT NULL);"
 	"CREATE TABLE postings(term INTEGER NOT NULL, chunk INTEGER NOT NULL, members BLOB NOT NULL, PRIMARY KEY(term, chunk)) WITHOUT ROWID;"

@@ -63,11 +63,13 @@ json_t *image_to_spdx(const json_t *about, const json_t *content, const char *na
 		json_array_append_new(packages, json_pack("{s:O, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:[o]}", "SPDXID", spdx_id, "name", text_of(p, "name"), "versionInfo",
 							  text_of(p, "version"), "downloadLocation", "NOASSERTION", "filesAnalyzed", 0, "licenseConcluded", "NOASSERTION",
 							  "licenseDeclared", "NOASSERTION", "copyrightText", "NOASSERTION", "externalRefs", url));
-		json_array_append_new(relations, json_pack("{s:s, s:s, s:o}", "spdxElementId", "SPDXRef-DOCUMENT", "relationshipType", "DESCRIBES", "relatedSpdxElement", spdx_id));
+		json_array_append_new(relations, json_pack("{s:s, s:s, s:o}", "spdxElementId", "SPDXRef-DOCUMENT", "relationshipType", "DESCRIBES",
+			"relatedSpdxElement", spdx_id));
 	}
 	image_now(now);
 	unique(content, id);
-	return json_pack("{s:s, s:s, s:s, s:s%, s:o, s:{s:s, s:[s]}, s:o, s:o}", "spdxVersion", "SPDX-2.3", "dataLicense", "CC0-1.0", "SPDXID", "SPDXRef-DOCUMENT", "name", name,
+	return json_pack("{s:s, s:s, s:s, s:s%, s:o, s:{s:s, s:[s]}, s:o, s:o}", "spdxVersion", "SPDX-2.3", "dataLicense", "CC0-1.0", "SPDXID",
+		"SPDXRef-DOCUMENT", "name", name,
 			 strlen(name), "documentNamespace", json_sprintf("urn:umbra:image:%s", id), "creationInfo", "created", now, "creators", "Tool: umbra", "packages",
 			 packages, "relationships", relations);
 }

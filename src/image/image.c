@@ -104,7 +104,8 @@ int image_save_files(struct disk *d, const json_t *files) { return save_packed(d
 
 /* ---- values ---- */
 
-static const char *const sections[] = { "title", "compatible", "expires", "rights", "patches", "network", "tags", "configuration", "saved-states", "extensions", "policy" };
+static const char *const sections[] = { "title", "compatible", "expires", "rights", "patches", "network", "tags", "configuration", "saved-states",
+	"extensions", "policy" };
 
 static bool is_section(const char *key, size_t length)
 {

@@ -75,7 +75,8 @@ struct image_policies { const char *user, *system; };
  * -EPERM with *refusal. With an override's reason, where each rule that refuses allows one, it is 0 and *ret_overridden says so: the
  * caller writes it into the history.
  */
-int image_admit(struct disk *disk, enum image_action action, const struct image_policies *files, const char *override, bool *ret_overridden, struct image_refusal *refusal);
+int image_admit(struct disk *disk, enum image_action action, const struct image_policies *files, const char *override, bool *ret_overridden,
+	struct image_refusal *refusal);
 
 /* ---- export.c: what is installed, for other programs ---- */
 json_t *image_to_spdx(const json_t *about, const json_t *content, const char *name);

@@ -9,7 +9,14 @@
 
 enum { PARTITIONS = 128, ENTRY_BYTES = 128, LOGICAL = 64 };
 
-struct gpt_head { char magic[8]; uint32_t revision, bytes, checksum, zero; uint64_t here, other, first, last; struct guid id; uint64_t entries; uint32_t count, entry_bytes, entries_checksum; } __attribute__((packed));
+struct gpt_head {
+	char magic[8];
+	uint32_t revision, bytes, checksum, zero;
+	uint64_t here, other, first, last;
+	struct guid id;
+	uint64_t entries;
+	uint32_t count, entry_bytes, entries_checksum;
+} __attribute__((packed));
 struct gpt_entry { struct guid type, id; uint64_t first, last, flags; uint16_t name[36]; } __attribute__((packed));
 struct mbr_entry { uint8_t active, from[3], type, to[3]; uint32_t first, count; } __attribute__((packed));
 

@@ -134,8 +134,10 @@ static bool rule_hosts(const struct question *q, const json_t *value)
 static bool has_feature(const char *name)
 {
 	static const struct { const char *name; unsigned leaf, reg, bit; } features[] = {
-		{ "sse4_2", 1, 2, 20 }, { "popcnt", 1, 2, 23 }, { "aes", 1, 2, 25 }, { "xsave", 1, 2, 26 }, { "avx", 1, 2, 28 }, { "f16c", 1, 2, 29 }, { "rdrand", 1, 2, 30 },
-		{ "fma", 1, 2, 12 }, { "movbe", 1, 2, 22 }, { "bmi1", 7, 1, 3 }, { "avx2", 7, 1, 5 }, { "bmi2", 7, 1, 8 }, { "avx512f", 7, 1, 16 }, { "rdseed", 7, 1, 18 },
+		{ "sse4_2", 1, 2, 20 }, { "popcnt", 1, 2, 23 }, { "aes", 1, 2, 25 }, { "xsave", 1, 2, 26 }, { "avx", 1, 2, 28 }, { "f16c", 1, 2, 29 },
+			{ "rdrand", 1, 2, 30 },
+		{ "fma", 1, 2, 12 }, { "movbe", 1, 2, 22 }, { "bmi1", 7, 1, 3 }, { "avx2", 7, 1, 5 }, { "bmi2", 7, 1, 8 }, { "avx512f", 7, 1, 16 },
+			{ "rdseed", 7, 1, 18 },
 		{ "adx", 7, 1, 19 }, { "sha_ni", 7, 1, 29 }, { "vaes", 7, 2, 9 },
 	};
 	for (size_t n = 0; n < sizeof(features) / sizeof(features[0]); n++) {
@@ -299,7 +301,8 @@ static bool obeys(const struct question *q)
 {
 	static const struct { const char *name; bool (*holds)(const struct question *q, const json_t *value); bool annotating; } rules[] = {
 		{ "not-after", rule_not_after, false }, { "hosts", rule_hosts, false }, { "hardware", rule_hardware, false }, { "users", rule_users, true },
-		{ "rights", rule_rights, true }, { "minimum-patches", rule_patches, false }, { "patch-level", rule_patch_level, false }, { "require-tags", rule_tags, false },
+		{ "rights", rule_rights, true }, { "minimum-patches", rule_patches, false }, { "patch-level", rule_patch_level, false },
+			{ "require-tags", rule_tags, false },
 		{ "require-signature", rule_signature, false }, { "read-only", rule_read_only, false }, { "no-fork", rule_no_fork, false },
 		{ "no-export", rule_no_export, false }, { "overridable", rule_overridable, false },
 	};
@@ -358,7 +361,8 @@ static json_t *load_file(const char *path)
 /* What the image says outside of its policy, as rules. */
 static json_t *own_terms(const json_t *about)
 {
-	static const char *const terms[][2] = { { "expires", "not-after" }, { "compatible.hosts", "hosts" }, { "compatible.hardware", "hardware" }, { "rights", "rights" } };
+	static const char *const terms[][2] = { { "expires", "not-after" }, { "compatible.hosts", "hosts" }, { "compatible.hardware", "hardware" },
+		{ "rights", "rights" } };
 	json_t *policy = json_object_get(about, "policy"), *value;
 
 	if (policy && !json_is_object(policy))
@@ -397,7 +401,8 @@ static bool disk_allows(struct question q, const json_t *user, const json_t *sys
 	return allowed;
 }
 
-int image_admit(struct disk *disk, enum image_action action, const struct image_policies *files, const char *override, bool *ret_overridden, struct image_refusal *refusal)
+int image_admit(struct disk *disk, enum image_action action, const struct image_policies *files, const char *override, bool *ret_overridden,
+	struct image_refusal *refusal)
 {
 	json_t *user, *system;
 	bool allowed = true;

@@ -178,7 +178,8 @@ static int load_file(struct parser *p, const char *value, struct set *to)
 
 static const char *whole_name(const char *key)
 {
-	static const char *const names[][2] = { { "os", "os.id" }, { "version", "os.version" }, { "tag", "tags" }, { "kernel", "kernels" }, { "fs", "partitions.file-system" },
+	static const char *const names[][2] = { { "os", "os.id" }, { "version", "os.version" }, { "tag", "tags" }, { "kernel", "kernels" }, { "fs",
+		"partitions.file-system" },
 						{ "label", "partitions.label" }, { "host", "os.hostname" }, { "patch", "patches.level" } };
 
 	for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++)
@@ -264,7 +265,8 @@ static int load_part(struct parser *p, const char *key, const char *value, struc
 		error = load_said(p, key, value, to);
 	}
 	if (p->explain && !error)
-		fprintf(p->explain, "%*s%s%s%s: %lu images, by %s, %.0f us\n", (int)p->depth * 2, "", key, *key ? ":" : "", value, set_count(to), how, microseconds() - begin);
+		fprintf(p->explain, "%*s%s%s%s: %lu images, by %s, %.0f us\n", (int)p->depth * 2, "", key, *key ? ":" : "", value, set_count(to), how,
+			microseconds() - begin);
 	return error;
 }
 

@@ -128,6 +128,8 @@ static bool digest_file(struct ext *e, ext2_ino_t inode, char text[65])
 	return !error;
 }
 
+static bool is_value(const json_t *array, size_t n, json_int_t value) { return json_integer_value(json_array_get(array, n)) == value; }
+
 /* [bytes, time of change, digest]: with the same bytes and times as in the last scan its digest is taken over. */
 static void note_file(struct ext *e, ext2_ino_t inode, const struct ext2_inode *i)
 {
@@ -138,7 +140,7 @@ static void note_file(struct ext *e, ext2_ino_t inode, const struct ext2_inode *
 	char digest[65];
 
 	if (e->volume->options->digests) {
-		if (known && json_integer_value(json_array_get(before, 0)) == (json_int_t)bytes && json_integer_value(json_array_get(before, 1)) == (json_int_t)i->i_ctime)
+		if (known && is_value(before, 0, (json_int_t)bytes) && is_value(before, 1, (json_int_t)i->i_ctime))
 			json_array_append_new(entry, json_string(known));
 		else if (digest_file(e, inode, digest))
 			json_array_append_new(entry, json_string(digest));

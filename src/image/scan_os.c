@@ -49,7 +49,8 @@ static bool field(const char *line, size_t bytes, const char *key, const char **
 
 static void os_release(json_t *os, const char *text, size_t bytes)
 {
-	static const char *const keys[][2] = { { "ID=", "id" }, { "VERSION_ID=", "version" }, { "VERSION_CODENAME=", "codename" }, { "PRETTY_NAME=", "name" }, { "ID_LIKE=", "like" } };
+	static const char *const keys[][2] = { { "ID=", "id" }, { "VERSION_ID=", "version" }, { "VERSION_CODENAME=", "codename" }, { "PRETTY_NAME=",
+		"name" }, { "ID_LIKE=", "like" } };
 	const char *at = text, *line, *value;
 	size_t n, length;
 

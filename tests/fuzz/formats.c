@@ -28,7 +28,8 @@ static void make(void)
 
 	if (!mkdtemp(directory))
 		abort();
-	snprintf(command, sizeof(command), "cd %s && qemu-img create -q -f raw s 3M && qemu-io -f raw -c 'write -P 7 0 100k' -c 'write -P 9 1M 70k' s >/dev/null", directory);
+	snprintf(command, sizeof(command),
+		"cd %s && qemu-img create -q -f raw s 3M && qemu-io -f raw -c 'write -P 7 0 100k' -c 'write -P 9 1M 70k' s >/dev/null", directory);
 	if (system(command))
 		abort();
 	for (unsigned n = 0; n < KINDS; n++) {
@@ -111,7 +112,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		seal(f, 512, 1024, offsetof(struct vhd_header, checksum));
 		seal(f, f->bytes - 512, 512, offsetof(struct vhd_footer, checksum));
 	}
-	if (!disk_open_file(memory_disk_file(f), "fuzz-nowhere/disk", &(struct disk_options){ .format = kinds[kind].format, .write = write, .without_parents = !write }, &d, &e)) {
+	if (!disk_open_file(memory_disk_file(f), "fuzz-nowhere/disk", &(struct disk_options){ .format = kinds[kind].format, .write = write,
+		.without_parents = !write }, &d, &e)) {
 		use(d, write);
 		disk_close(d);
 	}

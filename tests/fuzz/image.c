@@ -48,7 +48,8 @@ static struct memory_file *make_disk(void)
 	fill(directory, "r/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='x'\n");
 	fill(directory, "r/etc/hostname", "fuzz\n");
 	fill(directory, "r/boot/vmlinuz-1", "kernel");
-	fill(directory, "r/var/lib/dpkg/status", "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\nPackage: b\nStatus: install ok installed\nVersion: 2\n");
+	fill(directory, "r/var/lib/dpkg/status",
+		"Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\nPackage: b\nStatus: install ok installed\nVersion: 2\n");
 	snprintf(command, sizeof(command), "cd %s && truncate -s 3M fs && /sbin/mke2fs -q -t ext4 -N 64 -b 1024 -d r fs && truncate -s 4M disk && "
 		 "/sbin/sgdisk -n 1:2048:0 disk >/dev/null && dd if=fs of=disk bs=1M seek=1 conv=notrunc status=none", directory);
 	if (system(command))
@@ -72,7 +73,8 @@ static void scan(struct disk *d)
 	{
 		json_t *about = json_object(), *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels");
 		const struct scan_options o = { .files = true, .digests = true };
-		struct scan_volume v = { .disk = d, .offset = (uint64_t)json_integer_value(json_object_get(p, "start")), .options = &o, .about = about, .content = content,
+		struct scan_volume v = { .disk = d, .offset = (uint64_t)json_integer_value(json_object_get(p, "start")), .options = &o,
+			.about = about, .content = content,
 					 .bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes")) };
 		char label[64];
 		const char *kind = scan_recognise(&v, label);
@@ -183,7 +185,8 @@ static void begin(void)
 		abort();
 	for (int n = 0; n < 3; n++) {
 		json_t *about = json_pack("{s:[s], s:{s:s}, s:s}", "tags", n ? "web" : "db", "os", "id", "debian", "expires", n ? "2020-01-01" : "2999-01-01");
-		json_t *content = json_pack("{s:[{s:s, s:s}]}", "packages", "name", packages[n][0], "version", packages[n][1]), *files = json_pack("{s:[i]}", "/etc/nginx/a", 1);
+		json_t *content = json_pack("{s:[{s:s, s:s}]}", "packages", "name", packages[n][0], "version", packages[n][1]),
+			*files = json_pack("{s:[i]}", "/etc/nginx/a", 1);
 		char path[20];
 
 		snprintf(path, sizeof(path), "/shelf/%d.vhdx", n);
@@ -235,11 +238,13 @@ static size_t seed_text(uint8_t kind, const char *text, uint8_t *data)
 
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
-	static const char *const queries[] = { "os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired", "(a or -b) not:(tag:web)", "file:*x*", "pkg:*", "we*" };
+	static const char *const queries[] = { "os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired", "(a or -b) not:(tag:web)",
+		"file:*x*", "pkg:*", "we*" };
 	static const char *const sections[] = {
 		"\0{\"umbra-image\":1,\"policy\":{\"not-after\":\"2030-01-01\",\"hosts\":[\"*\"],\"rights\":{\"read\":[\"*\"]},\"hardware\":{\"features\":[\"avx2\"]}}}",
 		"\0{\"umbra-image\":1,\"expires\":\"2030-01-01T00:00:00Z\",\"policy\":{\"minimum-patches\":[\"a>=1\"],\"require-tags\":[\"x\"],\"overridable\":[\"*\"]}}",
-		"\2[{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"x\",\"previous\":\"\",\"digest\":\"00\"}]", "\1UIMG\1\0\0\0\x10\0\0\0\0\0\0\0 compressed", "\3signature",
+		"\2[{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"x\",\"previous\":\"\",\"digest\":\"00\"}]",
+			"\1UIMG\1\0\0\0\x10\0\0\0\0\0\0\0 compressed", "\3signature",
 	};
 	static const uint32_t places[] = { 0, 512, 1024, 0x100400, 0x100400, 0x100800, 0x100800, 0x102000, 0x110000, 0x140000 };
 	size_t used = 1;
