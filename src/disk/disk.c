@@ -150,7 +150,7 @@ int disk_open(const char *path, const struct disk_options *o, struct disk **ret,
 
 	if (!open_format[o->format])
 		return disk_fail(error, -ENOTSUP, path, "%s cannot be opened", disk_format_name(o->format));
-	result = o->write && o->without_parents ? -EINVAL : disk_file_open(path, o->write, &file);
+	result = o->write && o->without_parents ? -EINVAL : disk_file_open(path, o->write, o->direct, &file);
 	if (result == -EBUSY)
 		return disk_fail(error, result, path, "in use by somebody else");
 	if (result)
@@ -263,7 +263,7 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 
 /* ---- requests ---- */
 
-static int check_request(const struct disk *d, uint64_t offset, uint64_t bytes)
+int disk_check_request(const struct disk *d, uint64_t offset, uint64_t bytes)
 {
 	if ((offset | bytes) & (d->sector_bytes - 1))
 		return -EINVAL;
@@ -273,7 +273,7 @@ static int check_request(const struct disk *d, uint64_t offset, uint64_t bytes)
 int disk_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count)
 {
 	uint64_t bytes = iov_bytes(iov, count);
-	int error = check_request(d, offset, bytes);
+	int error = disk_check_request(d, offset, bytes);
 
 	return error || !bytes ? error : d->driver->readv(d, offset, iov, count, bytes);
 }
@@ -281,7 +281,7 @@ int disk_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int cou
 int disk_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count)
 {
 	uint64_t bytes = iov_bytes(iov, count);
-	int error = d->write ? check_request(d, offset, bytes) : -EROFS;
+	int error = d->write ? disk_check_request(d, offset, bytes) : -EROFS;
 
 	if (error || !bytes)
 		return error;
@@ -293,7 +293,7 @@ int disk_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int co
 
 int disk_zero(struct disk *d, uint64_t offset, uint64_t bytes)
 {
-	int error = d->write ? check_request(d, offset, bytes) : -EROFS;
+	int error = d->write ? disk_check_request(d, offset, bytes) : -EROFS;
 
 	if (error || !bytes)
 		return error;
@@ -321,7 +321,7 @@ int disk_resize(struct disk *d, uint64_t size_bytes)
 
 int disk_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes)
 {
-	int error = check_request(d, offset, bytes);
+	int error = disk_check_request(d, offset, bytes);
 
 	return error ? error : !bytes ? -EINVAL : d->driver->range(d, offset, bytes, ret_kind, ret_bytes);
 }

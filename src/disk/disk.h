@@ -2,7 +2,7 @@
  * Virtual disks: files that hold the contents of a disk, alone or as a chain of differences.
  *
  * A disk may be used by several threads at once: reads and writes run beside each other, and each completes on its caller's thread;
- * disk_queue.h puts an asynchronous interface on top. Offsets and lengths are in bytes and multiples of the logical sector, else
+ * queue.h puts an asynchronous interface on top. Offsets and lengths are in bytes and multiples of the logical sector, else
  * -EINVAL; beyond the end -ENOSPC. What disk_flush() has returned for survives a power cut.
  *
  * A disk is hostile until it is opened, and its text is never printed as it is.
@@ -38,6 +38,7 @@ struct disk_options {
 	/* Opens though a parent is not what the child was made on: to find out what differs, or to accept it. */
 	bool accept_changed;
 	struct disk *parent; /* already open, instead of the one that would be looked for; then belongs to the disk */
+	bool direct; /* past the host's cache, where offsets, lengths and memory are multiples of 4096 bytes */
 	bool thaw; /* opens for writing though frozen: for disk_thaw() */
 	unsigned depth; /* 0; of a parent its distance from the top */
 };

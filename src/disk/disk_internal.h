@@ -22,6 +22,10 @@ struct disk_driver {
 	/* NULL where the format has no place for them: then a side file has */
 	int (*read_item)(struct disk *disk, struct guid id, uint8_t **ret, size_t *ret_bytes);
 	int (*write_item)(struct disk *disk, struct guid id, const void *value, size_t bytes);
+	/* NULL, or: the whole range lies together in the file at *ret_at, and stays there until unmap(); for a write, what a write needs
+	 * to be told of first is told. Not for ranges that only a parent has. */
+	bool (*map)(struct disk *disk, bool write, uint64_t offset, uint64_t bytes, uint64_t *ret_at);
+	void (*unmap)(struct disk *disk, bool write);
 };
 
 struct disk {
@@ -47,6 +51,8 @@ struct disk {
 	bool opened_current; /* the digests, of a format without an identifier */
 };
 
+/* 0, or what is wrong with a range: -EINVAL, -ENOSPC. */
+int disk_check_request(const struct disk *disk, uint64_t offset, uint64_t bytes);
 /* Fills *error ("PATH: ...") and returns `code`. */
 int disk_fail(struct disk_error *error, int code, const char *path, const char *format, ...) __attribute__((format(printf, 4, 5)));
 

@@ -3,16 +3,37 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { IOVS = 64 };
+enum { IOVS = 64, DIRECT_ALIGN = 4096 };
 
-static int fd_of(void *context) { return (int)(intptr_t)context; }
+/* direct: the same file past the host's cache, for what is aligned; -1: not. The host keeps both views together. */
+struct os_file { int fd, direct; };
+
+static int fd_of(void *context) { return ((const struct os_file *)context)->fd; }
+
+static bool is_aligned(uint64_t offset, const struct iovec *iov, int count)
+{
+	uint64_t all = offset;
+
+	for (int n = 0; n < count; n++)
+		all |= (uintptr_t)iov[n].iov_base | iov[n].iov_len;
+	return !(all & (DIRECT_ALIGN - 1));
+}
+
+static int os_descriptor(void *context, uint64_t offset, const struct iovec *iov, int count)
+{
+	const struct os_file *f = context;
+
+	return f->direct >= 0 && is_aligned(offset, iov, count) ? f->direct : f->fd;
+}
 
 /* Drops what is done from a copy of the vector. */
 static void advance(struct iovec *iov, int *first, int count, size_t done)
@@ -56,8 +77,8 @@ static int transfer(int fd, uint64_t offset, const struct iovec *iov, int count,
 	return 0;
 }
 
-static int os_readv(void *c, uint64_t offset, const struct iovec *iov, int count) { return transfer(fd_of(c), offset, iov, count, false); }
-static int os_writev(void *c, uint64_t offset, const struct iovec *iov, int count) { return transfer(fd_of(c), offset, iov, count, true); }
+static int os_readv(void *c, uint64_t offset, const struct iovec *iov, int count) { return transfer(os_descriptor(c, offset, iov, count), offset, iov, count, false); }
+static int os_writev(void *c, uint64_t offset, const struct iovec *iov, int count) { return transfer(os_descriptor(c, offset, iov, count), offset, iov, count, true); }
 static int os_flush(void *c) { return fdatasync(fd_of(c)) ? -errno : 0; }
 static int os_truncate(void *c, uint64_t bytes) { return ftruncate(fd_of(c), (off_t)bytes) ? -errno : 0; }
 
@@ -88,7 +109,15 @@ static int64_t os_size(void *c)
 	return S_ISREG(st.st_mode) ? st.st_size : -ENOTSUP;
 }
 
-static void os_close(void *c) { close(fd_of(c)); }
+static void os_close(void *c)
+{
+	struct os_file *f = c;
+
+	close(f->fd);
+	if (f->direct >= 0)
+		close(f->direct);
+	free(f);
+}
 
 static uint64_t in_ns(const struct timespec *t) { return (uint64_t)t->tv_sec * 1000000000 + (uint64_t)t->tv_nsec; }
 
@@ -145,17 +174,54 @@ static int os_lock(void *c, enum file_lock lock)
 	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
-static const struct disk_file_ops os_ops = { os_readv, os_writev, os_flush, os_truncate, os_discard, os_size, os_close, os_stamp, os_lock };
+static const struct disk_file_ops os_ops = { os_readv, os_writev, os_flush, os_truncate, os_discard, os_size, os_close, os_stamp, os_lock, os_descriptor };
 
-static int finish(int fd, bool write, struct disk_file *ret)
+static int finish(int fd, int direct, bool write, struct disk_file *ret)
 {
-	int error = fd < 0 ? -errno : os_lock((void *)(intptr_t)fd, write ? FILE_ALONE : FILE_SHARED);
+	struct os_file *f = fd < 0 ? NULL : malloc(sizeof(*f));
+	int error = fd < 0 ? -errno : !f ? -ENOMEM : 0;
 
-	if (error && fd >= 0)
+	if (f)
+		*f = (struct os_file){ fd, direct };
+	if (!error)
+		error = os_lock(f, write ? FILE_ALONE : FILE_SHARED);
+	*ret = (struct disk_file){ &os_ops, f };
+	if (!error)
+		return 0;
+	free(f);
+	if (fd >= 0)
 		close(fd);
-	*ret = (struct disk_file){ &os_ops, (void *)(intptr_t)fd };
+	if (direct >= 0)
+		close(direct);
 	return error;
 }
 
-int disk_file_open(const char *path, bool write, struct disk_file *ret) { return finish(open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK), write, ret); }
-int disk_file_create(const char *path, struct disk_file *ret) { return finish(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), true, ret); }
+int disk_file_open(const char *path, bool write, bool direct, struct disk_file *ret)
+{
+	int flags = (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK, fd = open(path, flags), past = -1;
+	char same[64];
+
+	if (fd >= 0 && direct) { /* of the file that is open, whatever its name is now; a file system that cannot is used through the cache */
+		snprintf(same, sizeof(same), "/proc/self/fd/%d", fd);
+		past = open(same, flags | O_DIRECT);
+	}
+	return finish(fd, past, write, ret);
+}
+
+int disk_file_create(const char *path, struct disk_file *ret)
+{
+	int error = finish(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), -1, true, ret), directory;
+	char *copy = error ? NULL : strdup(path);
+
+	if (error)
+		return error;
+	directory = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (directory < 0 || fsync(directory)) /* a name that a power cut takes away was never there */
+		error = copy ? -errno : -ENOMEM;
+	if (directory >= 0)
+		close(directory);
+	free(copy);
+	if (error)
+		os_close(ret->context);
+	return error;
+}

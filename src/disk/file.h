@@ -25,13 +25,15 @@ struct disk_file_ops {
 	void (*close)(void *context);
 	void (*stamp)(void *context, struct file_stamp *ret); /* NULL: never known */
 	int (*lock)(void *context, enum file_lock lock);              /* NULL: nobody else has it */
+	/* What to give to the host's asynchronous I/O for this transfer; NULL: there is none */
+	int (*descriptor)(void *context, uint64_t offset, const struct iovec *iov, int count);
 };
 
 struct disk_file { const struct disk_file_ops *ops; void *context; };
 
 /* -EBUSY: locked; a reader shares with readers, a writer with nobody. The lock goes with the process. */
-int disk_file_open(const char *path, bool write, struct disk_file *ret);
-/* -EEXIST: it is never written over. */
+int disk_file_open(const char *path, bool write, bool direct, struct disk_file *ret);
+/* Its name is durable. -EEXIST: it is never written over. */
 int disk_file_create(const char *path, struct disk_file *ret);
 
 static inline int file_read(const struct disk_file *f, uint64_t offset, void *to, size_t bytes)

@@ -399,7 +399,8 @@ static int vhd_close(struct disk *d)
 	return 0;
 }
 
-static const struct disk_driver driver = { vhd_readv, vhd_writev, vhd_zero, vhd_flush, no_resize, vhd_range, vhd_check, vhd_info, vhd_close, NULL, NULL };
+static const struct disk_driver driver = { .readv = vhd_readv, .writev = vhd_writev, .zero = vhd_zero, .flush = vhd_flush, .resize = no_resize, .range = vhd_range,
+	.check = vhd_check, .info = vhd_info, .close = vhd_close };
 
 /* ---- opening ---- */
 

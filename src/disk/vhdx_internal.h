@@ -39,7 +39,7 @@ struct vhdx {
 	struct guid disk_id, parent_id, parent_id2;
 	int parent_format; /* enum disk_format */
 	/* The first bytes of the metadata table and of the values behind it, where most writers put all small items: as they were
-	 * when the file was opened, and until `begun`. */
+	 * when the file was opened, and until `changed`. */
 	uint8_t table_near[4096], values_near[4096];
 	struct vhdx_item link_item; /* where DIGEST_ITEM_LINK was when the file was opened; bytes 0: nowhere */
 	char *parent_path[3]; /* relative, volume, absolute; NULL: none */
@@ -50,7 +50,9 @@ struct vhdx {
 	uint64_t flushes_begun, flushes_done;
 	uint64_t *bat;
 	uint8_t *bat_dirty; /* one bit for 4 KiB of it */
-	bool any_dirty, payload_dirty, begun, data_begun;
+	bool any_dirty, payload_dirty, begun, data_begun; /* begun: and not ended since */
+	bool changed; /* since it was opened, also when that has ended */
+	uint64_t in_flight; /* transfers of vhdx_map(); under `map` */
 	struct vhdx_bitmap *bitmap; /* one of each chunk, of a child */
 	uint64_t end_offset, file_bytes; /* where the next block goes; how long the file is */
 	struct vhdx_space freed, reusable;

@@ -252,7 +252,7 @@ static int zero_whole(struct vhdx *v, uint64_t block)
 	if (!v->has_parent && vhdx_state(entry) == BAT_NOT_PRESENT)
 		return 0;
 	v->payload_dirty = true;
-	if (v->fixed && vhdx_holds(entry))
+	if (vhdx_holds(entry) && (v->fixed || (v->in_flight && vhdx_state(entry) == BAT_PRESENT)))
 		return v->disk->file.ops->discard(v->disk->file.context, vhdx_offset(entry), v->block_bytes);
 	if (vhdx_holds(entry))
 		error = vhdx_free(v, vhdx_offset(entry));
@@ -299,6 +299,37 @@ static int vhdx_zero(struct disk *d, uint64_t offset, uint64_t bytes)
 	pthread_mutex_unlock(&v->map);
 	pthread_rwlock_unlock(&v->io);
 	return error;
+}
+
+/* ---- transfers that others make ---- */
+
+/* Within one block that the file has whole. A block is not freed while one of them is under way. */
+static bool vhdx_map(struct disk *d, bool write, uint64_t offset, uint64_t bytes, uint64_t *ret_at)
+{
+	struct vhdx *v = vhdx_of(d);
+	struct piece p = piece_at(v, offset, bytes);
+	uint64_t entry;
+	bool good;
+
+	if (p.bytes != bytes || (write && begin_data(v)))
+		return false;
+	pthread_mutex_lock(&v->map);
+	entry = v->bat[vhdx_entry(v, p.block)];
+	good = vhdx_state(entry) == BAT_PRESENT;
+	v->in_flight += good;
+	pthread_mutex_unlock(&v->map);
+	*ret_at = vhdx_offset(entry) + p.at;
+	return good;
+}
+
+static void vhdx_unmap(struct disk *d, bool write)
+{
+	struct vhdx *v = vhdx_of(d);
+
+	pthread_mutex_lock(&v->map);
+	v->in_flight--;
+	v->payload_dirty |= write;
+	pthread_mutex_unlock(&v->map);
 }
 
 static int vhdx_flush(struct disk *d) { return vhdx_commit(vhdx_of(d)); }
@@ -368,4 +399,4 @@ static void vhdx_info(const struct disk *d, struct disk_info *ret)
 }
 
 const struct disk_driver vhdx_driver = { vhdx_readv, vhdx_writev, vhdx_zero, vhdx_flush, vhdx_resize, vhdx_range, vhdx_check, vhdx_info, vhdx_close,
-					vhdx_read_long, vhdx_write_long };
+					vhdx_read_long, vhdx_write_long, vhdx_map, vhdx_unmap };

@@ -19,9 +19,12 @@ struct table { _Alignas(8) uint8_t before[VHDX_TABLE_BYTES], now[VHDX_TABLE_BYTE
 static struct vhdx_metadata_head *head_of(struct table *t) { return (struct vhdx_metadata_head *)(void *)t->now; }
 static struct vhdx_item *item_at(struct table *t, unsigned n) { return (struct vhdx_item *)(void *)(t->now + sizeof(struct vhdx_metadata_head)) + n; }
 
+/* What opening has read is old. */
+static bool is_changed(const struct vhdx *v) { return __atomic_load_n(&v->changed, __ATOMIC_ACQUIRE); }
+
 int vhdx_read_value(struct vhdx *v, const struct vhdx_item *i, void *to)
 {
-	if (!v->begun && i->offset >= VHDX_TABLE_BYTES && (uint64_t)i->offset + i->bytes <= VHDX_TABLE_BYTES + sizeof(v->values_near)) {
+	if (!is_changed(v) && i->offset >= VHDX_TABLE_BYTES && (uint64_t)i->offset + i->bytes <= VHDX_TABLE_BYTES + sizeof(v->values_near)) {
 		memcpy(to, v->values_near + i->offset - VHDX_TABLE_BYTES, i->bytes);
 		return 0;
 	}
@@ -37,7 +40,7 @@ static int find_entry(struct vhdx *v, struct guid id, bool user, struct vhdx_ite
 	size_t bytes;
 	int error = 0;
 
-	if (v->begun)
+	if (is_changed(v))
 		error = file_read(&v->disk->file, v->metadata_offset, first, FIRST);
 	else
 		memcpy(first, v->table_near, FIRST);
@@ -296,7 +299,7 @@ int vhdx_read_long(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_by
 	size_t bytes = 0;
 	int error = 0;
 
-	if (guid_equal(id, DIGEST_ITEM_LINK) && !v->begun) /* asked for at every opening, which has seen it */
+	if (guid_equal(id, DIGEST_ITEM_LINK) && !is_changed(v)) /* asked for at every opening, which has seen it */
 		return read_link_item(v, ret, ret_bytes);
 	for (unsigned part = 0; !error; part++) {
 		struct vhdx_item i;

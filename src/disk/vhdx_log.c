@@ -73,7 +73,9 @@ int vhdx_begin(struct vhdx *v, bool data)
 		return error;
 	}
 	v->begun = true;
-	v->data_begun |= data;
+	__atomic_store_n(&v->changed, true, __ATOMIC_RELEASE);
+	if (data)
+		__atomic_store_n(&v->data_begun, true, __ATOMIC_RELEASE);
 	return 0;
 }
 

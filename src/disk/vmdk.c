@@ -242,7 +242,7 @@ static int open_beside(struct disk *d, const char *name, struct extent *e, struc
 		free(copy);
 		return disk_fail(error, -EPERM, d->path, "an extent that is not a file beside it");
 	}
-	result = !copy || asprintf(&path, "%s/%s", dirname(copy), name) < 0 ? -ENOMEM : disk_file_open(path, false, &e->file);
+	result = !copy || asprintf(&path, "%s/%s", dirname(copy), name) < 0 ? -ENOMEM : disk_file_open(path, false, false, &e->file);
 	e->own_file = !result;
 	free(path);
 	free(copy);

@@ -1,0 +1,43 @@
+/*
+ * Asynchronous requests to a disk. A queue belongs to one thread, which submits and collects; a disk may have several queues.
+ *
+ * What lies together in the disk's file goes to the host's io_uring; everything else (new blocks, parents, trim, flush, formats
+ * without a map) to the queue's own threads, as does all where the host has no io_uring. Requests complete in any order; a flush
+ * covers those whose completion was collected before it was submitted.
+ *
+ * Whoever changes a chain under its users (snapshot, commit) lets their queues run empty first: disk_queue_drain().
+ */
+#pragma once
+
+#include "disk.h"
+
+struct disk_queue;
+
+enum disk_request_kind { DISK_READ, DISK_WRITE, DISK_ZERO, DISK_FLUSH };
+
+/* The caller's until done() is called, which may submit it again. */
+struct disk_request {
+	enum disk_request_kind kind;
+	uint64_t offset, bytes; /* bytes: of DISK_ZERO; reads and writes have their vector's */
+	const struct iovec *iov; /* stays until then, too; at most 1024 */
+	int count;
+	void (*done)(struct disk_request *request, int error);
+	void *context;
+	struct { struct disk_request *next; uint64_t bytes; int error; } own; /* the queue's */
+};
+
+struct disk_queue_options { unsigned depth, threads; bool no_ring; }; /* 0: 64, 4 */
+
+int disk_queue_open(struct disk *disk, const struct disk_queue_options *options, struct disk_queue **ret);
+/* Collects everything, and ends; before the disk is closed. */
+void disk_queue_close(struct disk_queue *queue);
+/* -EAGAIN: `depth` requests are under way. What is wrong with a request is said when it is done. Begins with the next kick or poll. */
+int disk_queue_submit(struct disk_queue *queue, struct disk_request *request);
+void disk_queue_kick(struct disk_queue *queue);
+/* Calls done() of what has completed; their number. */
+unsigned disk_queue_poll(struct disk_queue *queue);
+/* Readable when there may be something to collect. */
+int disk_queue_fd(const struct disk_queue *queue);
+/* Collects until nothing is under way. */
+void disk_queue_drain(struct disk_queue *queue);
+bool disk_queue_has_ring(const struct disk_queue *queue);

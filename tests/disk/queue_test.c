@@ -1,0 +1,190 @@
+/*
+ * Queues against a model: several threads, each with a queue on the same disk and a part of it for itself, many requests under way at
+ * once; reads, writes, zeroing, flushes at random, with and without the ring, past the cache and through it, over every kind of disk.
+ * What is read is what was written; afterwards the whole disk is, and a file that is opened again. usage: queue_test [REQUESTS [SEED]]
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../../src/disk/queue.h"
+
+enum { QUEUES = 3, DEPTH = 24, PART = 16 << 20, MAX = 64 << 10, UNIT = 4096, SLOTS = PART / MAX };
+
+static uint8_t *model; /* QUEUES * PART */
+static unsigned long requests, faults;
+static bool no_ring;
+
+struct worker {
+	struct disk *disk;
+	struct disk_queue *queue;
+	unsigned n;
+	uint64_t random;
+	struct slot { struct disk_request request; struct iovec iov[3]; uint8_t *memory, *want; struct worker *worker; bool busy; } slot[DEPTH];
+	bool taken[SLOTS]; /* a part of the disk that a request is at */
+};
+
+static uint64_t rnd(struct worker *w)
+{
+	w->random ^= w->random << 13, w->random ^= w->random >> 7, w->random ^= w->random << 17;
+	return w->random;
+}
+
+static void fault(const char *what, uint64_t offset, int error)
+{
+	fprintf(stderr, "queue_test: %s at %lu: %d\n", what, offset, error);
+	__atomic_add_fetch(&faults, 1, __ATOMIC_RELAXED);
+}
+
+static void done(struct disk_request *r, int error)
+{
+	struct slot *s = r->context;
+	struct worker *w = s->worker;
+
+	if (error)
+		fault("an error", r->offset, error);
+	else if (r->kind == DISK_READ && memcmp(s->memory, s->want, s->request.iov[0].iov_len + (r->count > 1 ? r->iov[1].iov_len : 0)))
+		fault("another content", r->offset, 0);
+	if (r->kind != DISK_FLUSH)
+		w->taken[(r->offset - w->n * (uint64_t)PART) / MAX] = false;
+	s->busy = false;
+}
+
+static void begin(struct worker *w, struct slot *s)
+{
+	uint64_t place = rnd(w) % SLOTS, bytes = (rnd(w) % (MAX / UNIT) + 1) * UNIT, in = (MAX - bytes) / UNIT ? rnd(w) % ((MAX - bytes) / UNIT + 1) * UNIT : 0;
+	uint64_t offset = w->n * (uint64_t)PART + place * MAX + in;
+	struct disk_request *r = &s->request;
+
+	if (w->taken[place])
+		return;
+	*r = (struct disk_request){ .kind = (enum disk_request_kind)(rnd(w) % 16), .offset = offset, .bytes = bytes, .iov = s->iov, .count = bytes > UNIT ? 2 : 1, .done = done,
+				    .context = s };
+	if (r->kind > DISK_FLUSH) /* mostly reads and writes */
+		r->kind = r->kind & 1 ? DISK_READ : DISK_WRITE;
+	s->iov[0] = (struct iovec){ s->memory, r->count > 1 ? UNIT : bytes };
+	s->iov[1] = (struct iovec){ s->memory + UNIT, bytes - UNIT };
+	if (r->kind == DISK_READ)
+		memcpy(s->want, model + offset, bytes);
+	if (r->kind == DISK_ZERO)
+		memset(model + offset, 0, bytes);
+	if (r->kind == DISK_WRITE) {
+		memset(s->memory, (int)rnd(w) | 1, bytes);
+		memcpy(model + offset, s->memory, bytes);
+	}
+	w->taken[place] |= r->kind != DISK_FLUSH;
+	s->busy = true;
+	if (disk_queue_submit(w->queue, r))
+		fault("not taken", offset, 0);
+}
+
+static void *work(void *context)
+{
+	struct worker *w = context;
+	const struct disk_queue_options o = { .depth = DEPTH, .threads = 2, .no_ring = no_ring };
+
+	if (disk_queue_open(w->disk, &o, &w->queue)) {
+		fault("no queue", 0, 0);
+		return NULL;
+	}
+	for (unsigned n = 0; n < DEPTH; n++) {
+		w->slot[n].worker = w;
+		w->slot[n].memory = aligned_alloc(UNIT, MAX);
+		w->slot[n].want = malloc(MAX);
+	}
+	for (unsigned long n = 0; n < requests; n++) {
+		struct slot *s = &w->slot[rnd(w) % DEPTH];
+
+		if (!s->busy)
+			begin(w, s);
+		if (rnd(w) % 4 == 0 && !disk_queue_poll(w->queue))
+			poll(&(struct pollfd){ .fd = disk_queue_fd(w->queue), .events = POLLIN }, 1, 1);
+	}
+	disk_queue_close(w->queue);
+	for (unsigned n = 0; n < DEPTH; n++) {
+		free(w->slot[n].memory);
+		free(w->slot[n].want);
+	}
+	return NULL;
+}
+
+static void must(int error, const struct disk_error *e)
+{
+	if (error) {
+		fprintf(stderr, "queue_test: %s\n", e->text);
+		exit(1);
+	}
+}
+
+static void compare(struct disk *d)
+{
+	uint8_t *all = malloc(PART);
+
+	for (unsigned n = 0; n < QUEUES; n++)
+		if (disk_read(d, n * (uint64_t)PART, all, PART) || memcmp(all, model + n * (uint64_t)PART, PART))
+			fault("the disk is another", n * (uint64_t)PART, 0);
+	free(all);
+}
+
+static void one(enum disk_format format, bool child, bool direct, uint64_t seed)
+{
+	static struct worker worker[QUEUES];
+	struct disk_create what = { .format = format, .size_bytes = (uint64_t)QUEUES * PART, .block_bytes = format == DISK_RAW ? 0 : 1 << 20 };
+	struct disk_options o = { .format = format, .write = true, .direct = direct };
+	char path[64], parent[64], side[80];
+	pthread_t thread[QUEUES];
+	struct disk_error e;
+	struct disk *d;
+
+	snprintf(path, sizeof(path), "build/queue-%d.%s", getpid(), disk_format_name(format));
+	snprintf(parent, sizeof(parent), "build/queue-parent-%d.%s", getpid(), disk_format_name(format));
+	memset(model, 0, (size_t)QUEUES * PART);
+	if (child) {
+		must(disk_create(parent, &what, &e), &e);
+		must(disk_open(parent, &o, &d, &e), &e);
+		memset(model, 5, PART);
+		disk_write(d, 0, model, PART);
+		disk_close(d);
+		what.parent = parent;
+		what.parent_format = format;
+	}
+	must(disk_create(path, &what, &e), &e);
+	must(disk_open(path, &o, &d, &e), &e);
+	for (unsigned n = 0; n < QUEUES; n++) {
+		worker[n] = (struct worker){ .disk = d, .n = n, .random = seed * 0x9e3779b97f4a7c15ull + n + 1 };
+		pthread_create(&thread[n], NULL, work, &worker[n]);
+	}
+	for (unsigned n = 0; n < QUEUES; n++)
+		pthread_join(thread[n], NULL);
+	compare(d);
+	must(disk_close(d), &(struct disk_error){ "close" });
+	must(disk_open(path, &o, &d, &e), &e);
+	compare(d);
+	disk_close(d);
+	unlink(path);
+	unlink(parent);
+	for (int n = 0; n < 2; n++) {
+		snprintf(side, sizeof(side), "%s.umbra", n ? parent : path);
+		unlink(side);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
+
+	requests = argc > 1 ? strtoul(argv[1], NULL, 0) : 3000;
+	model = malloc((size_t)QUEUES * PART);
+	for (unsigned n = 0; n < 16 && !faults; n++) {
+		static const struct { enum disk_format format; bool child; } kinds[] = { { DISK_VHDX, false }, { DISK_VHDX, true }, { DISK_RAW, false }, { DISK_VHD, true } };
+
+		no_ring = n & 8;
+		one(kinds[n % 4].format, kinds[n % 4].child, n & 4, seed + n);
+	}
+	printf("queue_test: 16 disks, %lu requests for each of %d queues, %lu faults\n", requests, QUEUES, faults);
+	free(model);
+	return faults != 0;
+}
