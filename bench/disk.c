@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../src/disk/queue.h"
 #include "../src/disk/vhdx_internal.h"
 
 enum { SECTOR = 4096, RANDOM_READS = 100000 };
@@ -148,6 +149,98 @@ static void steady(void)
 	disk_close(d[1]);
 }
 
+/* ---- queues ---- */
+
+enum { QUEUE_DEPTH = 32, QUEUE_REQUESTS = 100000 };
+struct stream { struct disk_queue *queue; struct disk_request request[QUEUE_DEPTH]; struct iovec iov[QUEUE_DEPTH]; uint64_t state, span; unsigned left; };
+
+static void next_request(struct disk_request *r, int error)
+{
+	struct stream *s = r->context;
+
+	must(error, NULL);
+	if (!s->left)
+		return;
+	s->left--;
+	s->state ^= s->state << 13, s->state ^= s->state >> 7, s->state ^= s->state << 17;
+	r->offset = s->state % (s->span / SECTOR) * SECTOR;
+	disk_queue_submit(s->queue, r);
+}
+
+static double queued_per_second(struct disk *d, uint64_t span, enum disk_request_kind kind, bool no_ring)
+{
+	struct stream s = { .state = 88172645463325252ull, .span = span, .left = QUEUE_REQUESTS };
+	uint8_t *memory = aligned_alloc(SECTOR, QUEUE_DEPTH * SECTOR);
+	double t = now();
+
+	memset(memory, 3, QUEUE_DEPTH * SECTOR);
+	must(disk_queue_open(d, &(struct disk_queue_options){ .depth = QUEUE_DEPTH + 1, .no_ring = no_ring }, &s.queue), NULL);
+	for (unsigned n = 0; n < QUEUE_DEPTH; n++) {
+		s.iov[n] = (struct iovec){ memory + n * SECTOR, SECTOR };
+		s.request[n] = (struct disk_request){ .kind = kind, .iov = &s.iov[n], .count = 1, .done = next_request, .context = &s };
+		next_request(&s.request[n], 0);
+	}
+	disk_queue_drain(s.queue);
+	disk_queue_close(s.queue);
+	free(memory);
+	return QUEUE_REQUESTS / (now() - t);
+}
+
+/* The same engine (ring, depth 32) below a raw file and a VHDX file. */
+static void queues(void)
+{
+	const uint64_t bytes = 256 << 20;
+	double best[2][2] = { { 0 } }, threads = 0;
+	struct disk *d[2] = { open_one("steady.raw", DISK_RAW, true), open_one("steady.vhdx", DISK_VHDX, true) };
+
+	for (int k = 0; k < 5; k++)
+		for (int n = 0; n < 2; n++)
+			for (int write = 0; write < 2; write++) {
+				double r = queued_per_second(d[n], bytes, write ? DISK_WRITE : DISK_READ, false);
+
+				best[n][write] = r > best[n][write] ? r : best[n][write];
+			}
+	threads = queued_per_second(d[1], bytes, DISK_READ, true);
+	printf("queue-read-against-raw %.3f\nqueue-overwrite-against-raw %.3f\n", best[1][0] / best[0][0], best[1][1] / best[0][1]);
+	printf("queue-reads-per-second %.0f\nqueue-reads-per-second-without-ring %.0f\n", best[1][0], threads);
+	disk_close(d[0]);
+	disk_close(d[1]);
+}
+
+/* A write-heavy run on a disk with digests and one without: what identity and seal cost, closing included. */
+static void seal(void)
+{
+	enum { WRITES = 600000, FLUSH_EVERY = 2000 };
+	const uint64_t bytes = 1ull << 30;
+	double seconds[2] = { 1e9, 1e9 };
+
+	for (int k = 0; k < 6; k++) {
+		struct disk_create what = { .format = DISK_VHDX, .size_bytes = bytes, .no_digests = k & 1 };
+		uint64_t state = 88172645463325252ull;
+		struct disk_error e;
+		struct disk *d;
+		double t;
+
+		unlink(path("seal.vhdx"));
+		must(disk_create(path("seal.vhdx"), &what, &e), &e);
+		d = open_one("seal.vhdx", DISK_VHDX, true);
+		fill(d, bytes);
+		disk_close(d);
+		d = open_one("seal.vhdx", DISK_VHDX, true);
+		t = now();
+		for (unsigned n = 0; n < WRITES; n++) {
+			state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+			must(disk_write(d, state % (bytes / SECTOR) * SECTOR, page, SECTOR), NULL);
+			if (n % FLUSH_EVERY == 0)
+				must(disk_flush(d), NULL);
+		}
+		must(disk_close(d), NULL);
+		t = now() - t;
+		seconds[k & 1] = t < seconds[k & 1] ? t : seconds[k & 1];
+	}
+	printf("seal-write-heavy-against-none %.3f\nseal-run-seconds %.2f\n", seconds[0] / seconds[1], seconds[0]);
+}
+
 static void chains(void)
 {
 	const uint64_t bytes = 256 << 20;
@@ -221,6 +314,8 @@ int main(int argc, char **argv)
 	memset(page, 9, sizeof(page));
 	allocation();
 	steady();
+	queues();
+	seal();
 	chains();
 	first_writes();
 	empty();

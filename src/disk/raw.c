@@ -45,7 +45,8 @@ static int raw_check(struct disk *d, void (*report)(void *, const char *), void 
 
 static void raw_info(const struct disk *d, struct disk_info *ret)
 {
-	*ret = (struct disk_info){ .format = DISK_RAW, .size_bytes = d->size_bytes, .logical_sector_bytes = SECTOR_BYTES, .physical_sector_bytes = 4096, .fixed = true };
+	*ret = (struct disk_info){ .format = DISK_RAW, .size_bytes = d->size_bytes, .fixed = true,
+				   .logical_sector_bytes = SECTOR_BYTES, .physical_sector_bytes = 4096 };
 }
 
 static bool raw_map(struct disk *d, bool write, uint64_t offset, uint64_t bytes, uint64_t *ret_at)
@@ -59,7 +60,8 @@ static void raw_unmap(struct disk *d, bool write) { (void)d, (void)write; }
 
 static int raw_close(struct disk *d) { return d->write ? file_flush(&d->file) : 0; }
 
-static const struct disk_driver driver = { raw_readv, raw_writev, raw_zero, raw_flush, raw_resize, raw_range, raw_check, raw_info, raw_close, NULL, NULL, raw_map, raw_unmap };
+static const struct disk_driver driver = { raw_readv, raw_writev, raw_zero, raw_flush, raw_resize, raw_range, raw_check, raw_info, raw_close,
+					   NULL, NULL, raw_map, raw_unmap };
 
 int raw_open(struct disk *d, const struct disk_options *o, struct disk_error *error)
 {

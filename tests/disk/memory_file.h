@@ -146,7 +146,8 @@ static inline int memory_discard(void *c, uint64_t offset, uint64_t bytes) { ret
 static inline int64_t memory_size(void *c) { return (int64_t)((struct memory_file *)c)->bytes; }
 static inline void memory_close(void *c) { (void)c; }
 
-static const struct disk_file_ops memory_ops = { memory_readv, memory_writev, memory_flush, memory_truncate, memory_discard, memory_size, memory_close, NULL, NULL, NULL };
+static const struct disk_file_ops memory_ops = { memory_readv, memory_writev, memory_flush, memory_truncate, memory_discard, memory_size, memory_close, NULL,
+							NULL, NULL };
 
 static inline struct memory_file *memory_new(void)
 {

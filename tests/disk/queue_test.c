@@ -61,8 +61,8 @@ static void begin(struct worker *w, struct slot *s)
 
 	if (w->taken[place])
 		return;
-	*r = (struct disk_request){ .kind = (enum disk_request_kind)(rnd(w) % 16), .offset = offset, .bytes = bytes, .iov = s->iov, .count = bytes > UNIT ? 2 : 1, .done = done,
-				    .context = s };
+	*r = (struct disk_request){ .kind = (enum disk_request_kind)(rnd(w) % 16), .offset = offset, .bytes = bytes, .iov = s->iov,
+				    .count = bytes > UNIT ? 2 : 1, .done = done, .context = s };
 	if (r->kind > DISK_FLUSH) /* mostly reads and writes */
 		r->kind = r->kind & 1 ? DISK_READ : DISK_WRITE;
 	s->iov[0] = (struct iovec){ s->memory, r->count > 1 ? UNIT : bytes };
@@ -179,7 +179,9 @@ int main(int argc, char **argv)
 	requests = argc > 1 ? strtoul(argv[1], NULL, 0) : 3000;
 	model = malloc((size_t)QUEUES * PART);
 	for (unsigned n = 0; n < 16 && !faults; n++) {
-		static const struct { enum disk_format format; bool child; } kinds[] = { { DISK_VHDX, false }, { DISK_VHDX, true }, { DISK_RAW, false }, { DISK_VHD, true } };
+		static const struct { enum disk_format format; bool child; } kinds[] = {
+			{ DISK_VHDX, false }, { DISK_VHDX, true }, { DISK_RAW, false }, { DISK_VHD, true },
+		};
 
 		no_ring = n & 8;
 		one(kinds[n % 4].format, kinds[n % 4].child, n & 4, seed + n);
