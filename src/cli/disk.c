@@ -41,7 +41,8 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{ "from", 1, 0, 'f' }, { "to", 1, 0, 't' }, { "format", 1, 0, 'F' }, { "other-format", 1, 0, 'O' }, { "offset", 1, 0, 'o' },
 		{ "length", 1, 0, 'l' }, { "fixed", 0, 0, 'x' }, { "json", 0, 0, 'j' }, { "chain", 0, 0, 'c' }, { "quick", 0, 0, 'q' }, { "undo", 0, 0, 'u' },
 		{ "rebuild", 0, 0, 'B' }, { "reason", 1, 0, 'r' }, { "parent-format", 1, 0, 'G' },
-		{ "since", 1, 0, 'i' }, { "socket", 1, 0, 'k' }, { "read-only", 0, 0, 'R' }, { "override", 1, 0, 'V' }, { "help", 0, 0, 'h' }, { 0 },
+		{ "since", 1, 0, 'i' }, { "socket", 1, 0, 'k' }, { "read-only", 0, 0, 'R' }, { "override", 1, 0, 'V' }, { "direct", 0, 0, 'D' },
+		{ "help", 0, 0, 'h' }, { 0 },
 	};
 	int c;
 
@@ -75,6 +76,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'k': a->socket = optarg; break;
 		case 'R': a->read_only = true; break;
 		case 'V': a->override = optarg; break;
+		case 'D': a->direct = true; break;
 		case 'G': a->parent_format = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		default: return EXIT_USAGE;
@@ -93,8 +95,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 
 /* ---- verbs ---- */
 
-/* Children may be made on it. */
-static int may_fork(const struct arguments *a, const char *parent, const char *format)
+int disk_cli_may_fork(const struct arguments *a, const char *parent, const char *format)
 {
 	struct disk *d;
 	int code = disk_cli_open(a, parent, format, ACTION_FORK, &d);
@@ -104,8 +105,7 @@ static int may_fork(const struct arguments *a, const char *parent, const char *f
 
 static int note_made(const struct arguments *a, const char *path, enum disk_format format, const char *event, const char *from)
 {
-	const struct disk_options o = { .format = format, .parents = a->place_count ? a->places : NULL };
-	int error = format == DISK_VHDX ? disk_cli_note_closed(path, &o, event, from ? json_pack("{s:s%}", "from", from, strlen(from)) : NULL) : 0;
+	int error = format == DISK_VHDX ? disk_cli_note_closed(a, path, format, event, from ? json_pack("{s:s%}", "from", from, strlen(from)) : NULL) : 0;
 
 	return error && error != -EPERM ? disk_io_failed(path, error) : 0; /* a parent elsewhere: the next who opens it says so */
 }
@@ -125,7 +125,7 @@ static int verb_create(struct arguments *a)
 		return complain(EXIT_USAGE, "either a size or a parent", a->file, "say --size S or --parent FILE");
 	if (a->block > UINT32_MAX || a->sector > UINT32_MAX)
 		return complain(EXIT_USAGE, "a block or sector size that no format has", a->file, "see umbra disk --help");
-	error = what.parent ? may_fork(a, what.parent, a->parent_format) : 0;
+	error = what.parent ? disk_cli_may_fork(a, what.parent, a->parent_format) : 0;
 	if (error)
 		return error;
 	error = disk_create(a->file, &what, &e);
@@ -167,8 +167,7 @@ static json_t *info_json(const struct disk *d)
 static void print_line(const char *key, const char *value)
 {
 	printf("%-22s ", key);
-	for (; *value; value++)
-		putchar((unsigned char)*value < 0x20 || *value == 0x7f ? '?' : *value);
+	print_safely(value);
 	putchar('\n');
 }
 
@@ -198,15 +197,13 @@ static int verb_info(struct arguments *a)
 	all = json_array();
 	for (const struct disk *at = d; at; at = a->chain ? disk_parent(at) : NULL)
 		json_array_append_new(all, info_json(at));
-	if (a->json) {
-		json_dumpf(a->chain ? all : json_array_get(all, 0), stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		puts("");
-	} else {
+	if (a->json)
+		print_json(json_incref(a->chain ? all : json_array_get(all, 0)));
+	else
 		for (size_t n = 0; n < json_array_size(all); n++) {
 			printf("%s", n ? "\n" : "");
 			print_plain(json_array_get(all, n));
 		}
-	}
 	json_decref(all);
 	return disk_cli_close(d, 0);
 }
@@ -228,10 +225,8 @@ static int verb_map(struct arguments *a)
 		else if (!error)
 			printf("%16lu %16lu %s\n", at, n, kinds[kind]);
 	}
-	if (!code && a->json) {
-		json_dumpf(all, stdout, JSON_INDENT(1));
-		puts("");
-	}
+	if (!code && a->json)
+		print_json(json_incref(all));
 	json_decref(all);
 	return code ? code : disk_cli_close(d, error ? disk_io_failed(a->file, error) : 0);
 }
@@ -358,6 +353,8 @@ static int verb_convert(struct arguments *a)
 		code = disk_cli_open(a, a->other, a->to, ACTION_WRITE, &to);
 		error = code ? 0 : copy_disk(from, to);
 		if (!code && !error)
+			error = image_carry(from, to);
+		if (!code && !error)
 			disk_cli_note(to, "converted", json_pack("{s:s%}", "from", a->file, strlen(a->file)));
 		if (!code)
 			code = disk_cli_close(to, error ? disk_io_failed(a->file, error) : 0);
@@ -389,10 +386,28 @@ static int compare(struct disk *one, struct disk *other, uint64_t *ret_at)
 	return error ? error : differ;
 }
 
+/* differ_at NULL: the contents are the same. */
+static void say_compared(const struct arguments *a, const struct disk *one, const struct disk *other, const uint64_t *differ_at)
+{
+	uint64_t size = disk_size_bytes(one), other_size = disk_size_bytes(other);
+	json_t *j = json_pack("{s:b, s:I, s:I}", "same", !differ_at, "size", (json_int_t)size, "other-size", (json_int_t)other_size);
+
+	if (differ_at && size == other_size)
+		json_object_set_new(j, "differs-from", json_integer((json_int_t)*differ_at));
+	if (a->json)
+		print_json(json_incref(j));
+	else if (size != other_size)
+		printf("sizes differ: %lu and %lu\n", size, other_size);
+	else if (differ_at)
+		printf("contents differ from byte %lu on\n", *differ_at);
+	json_decref(j);
+}
+
 static int verb_compare(struct arguments *a)
 {
 	struct disk *one, *other;
 	uint64_t at = 0;
+	bool same_size;
 	int code = a->other ? 0 : complain(EXIT_USAGE, "no other file given", a->file, "see umbra disk --help"), result;
 
 	if (!code)
@@ -402,15 +417,11 @@ static int verb_compare(struct arguments *a)
 	code = disk_cli_open(a, a->other, a->other_format ? a->other_format : a->format, ACTION_READ, &other);
 	if (code)
 		return disk_cli_close(one, code);
-	if (disk_size_bytes(one) != disk_size_bytes(other)) {
-		printf("sizes differ: %lu and %lu\n", disk_size_bytes(one), disk_size_bytes(other));
-		code = 1;
-	} else {
-		result = compare(one, other, &at);
-		code = result < 0 ? disk_io_failed(a->file, result) : result;
-		if (result == 1)
-			printf("contents differ from byte %lu on\n", at);
-	}
+	same_size = disk_size_bytes(one) == disk_size_bytes(other);
+	result = same_size ? compare(one, other, &at) : 1;
+	code = result < 0 ? disk_io_failed(a->file, result) : result;
+	if (result >= 0)
+		say_compared(a, one, other, result ? &at : NULL);
 	return disk_cli_close(one, disk_cli_close(other, code));
 }
 
@@ -443,7 +454,7 @@ static int verb_snapshot(struct arguments *a)
 		return error;
 	if (!a->other)
 		return complain(EXIT_USAGE, "no child given", a->file, "say umbra disk snapshot FILE CHILD");
-	error = may_fork(a, a->file, a->format);
+	error = disk_cli_may_fork(a, a->file, a->format);
 	if (error)
 		return error;
 	error = disk_create(a->other, &what, &e);

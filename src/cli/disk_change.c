@@ -61,16 +61,21 @@ int verb_disk_commit(struct arguments *a)
 	code = disk_parent(d) ? disk_cli_admit(a, disk_parent(d), ACTION_WRITE, &overridden) : 0;
 	if (code)
 		return disk_cli_close(d, code);
+	if (disk_parent(d) && overridden)
+		disk_cli_note(d, "policy overridden", json_pack("{s:s}", "reason", a->override));
 	job = begin_job(&p);
 	return end_job(d, &p, "committed", disk_commit(d, &job, &e), &e);
 }
+
+/* The parents' content gets into the child's own file, where their policies no longer hold. */
+static const unsigned leaves_parent = IMAGE_ACTION(ACTION_WRITE) | IMAGE_ACTION(ACTION_EXPORT);
 
 int verb_disk_stream(struct arguments *a)
 {
 	struct progress p;
 	struct disk_job job;
 	struct disk *d;
-	int code = disk_cli_open(a, a->file, NULL, ACTION_WRITE, &d);
+	int code = disk_cli_open_with(a, a->file, NULL, leaves_parent, (struct disk_options){ .write = true }, &d);
 
 	if (code)
 		return code;
@@ -103,7 +108,9 @@ int verb_disk_rebase(struct arguments *a)
 	int code = a->parent ? disk_parse_format(a->parent_format, &format) : complain(EXIT_USAGE, "no new parent given", a->file, "say --parent FILE");
 
 	if (!code)
-		code = disk_cli_open(a, a->file, NULL, ACTION_WRITE, &d);
+		code = disk_cli_may_fork(a, a->parent, a->parent_format);
+	if (!code)
+		code = disk_cli_open_with(a, a->file, NULL, leaves_parent, (struct disk_options){ .write = true }, &d);
 	if (code)
 		return code;
 	job = begin_job(&p);

@@ -1,16 +1,51 @@
 /* umbra disk check, repair-link, freeze: whether a file, and the chain below it, are what they should be. */
 #include <errno.h>
 #include <libgen.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "disk_cli.h"
 
-static void print_fault(void *context, const char *line) { printf("%s: %s\n", (const char *)context, line); }
+/* What was found: a line each for people, or an object each (file, says, and what `more` has). */
+struct findings { bool as_json; json_t *all; };
+
+static void finding(struct findings *f, const char *file, json_t *more, const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* `more` may be NULL, and is released. */
+static void finding(struct findings *f, const char *file, json_t *more, const char *format, ...)
+{
+	char text[1024];
+	va_list list;
+
+	va_start(list, format);
+	vsnprintf(text, sizeof(text), format, list);
+	va_end(list);
+	for (char *c = text; *c; c++) /* it may have a path that a file told us */
+		*c = (unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c;
+	if (f->as_json) {
+		json_t *j = json_pack("{s:s%, s:s%}", "file", file, strlen(file), "says", text, strlen(text));
+
+		json_object_update(j, more);
+		json_array_append_new(f->all, j);
+	} else {
+		printf("%s: %s\n", file, text);
+	}
+	json_decref(more);
+}
+
+struct fault_place { struct findings *findings; const char *path; };
+
+static void format_fault(void *context, const char *line)
+{
+	const struct fault_place *p = context;
+
+	finding(p->findings, p->path, json_pack("{s:s}", "fault", "format"), "%s", line);
+}
 
 /* Content that is not what digests say, of one file or of a child's parent. */
-struct changes { struct disk *child; const char *path; unsigned count, affecting; };
+struct changes { struct findings *findings; struct disk *child; const char *path; unsigned count, affecting; };
 
 /* Whether the child shows what its parent has there. */
 static bool reads_parent(struct disk *child, uint64_t offset, uint64_t bytes)
@@ -24,79 +59,85 @@ static bool reads_parent(struct disk *child, uint64_t offset, uint64_t bytes)
 	return false;
 }
 
-static int print_change(void *context, uint64_t offset, uint64_t bytes)
+static int note_change(void *context, uint64_t offset, uint64_t bytes)
 {
 	struct changes *c = context;
 	bool reads = c->child && reads_parent(c->child, offset, bytes);
+	json_t *where = json_pack("{s:s, s:I, s:I}", "fault", c->child ? "parent-content" : "content", "offset", (json_int_t)offset, "bytes", (json_int_t)bytes);
 
 	c->count++;
 	c->affecting += reads;
-	if (c->child)
-		printf("%s: %lu bytes at %lu are not what %s was made on, which %s them\n", c->path, bytes, offset, disk_path(c->child),
-		       reads ? "reads" : "covers");
-	else
-		printf("%s: %lu bytes at %lu are not what was written by a program that keeps the rules\n", c->path, bytes, offset);
+	if (c->child) {
+		json_object_set_new(where, "affects-child", json_boolean(reads));
+		finding(c->findings, c->path, where, "%lu bytes at %lu are not what %s was made on, which %s them", bytes, offset, disk_path(c->child),
+			reads ? "reads" : "covers");
+	} else {
+		finding(c->findings, c->path, where, "%lu bytes at %lu are not what was written by a program that keeps the rules", bytes, offset);
+	}
 	return 0;
 }
 
 /* Digests that are missing or of older data are made anew, where the file can be written. */
-static void bring_up_to_date(const struct arguments *a, const char *path, enum disk_format format)
+static void bring_up_to_date(struct findings *f, const struct arguments *a, const char *path, enum disk_format format)
 {
-	struct disk_options o = { .format = format, .write = true, .parents = a->place_count ? a->places : NULL };
+	struct disk_options o = disk_cli_options(a, format);
 	struct disk_error e;
 	struct disk *d;
 
+	o.write = true;
 	if (disk_open(path, &o, &d, &e))
 		return;
 	if (!disk_digest(d))
-		printf("%s: digests brought up to date\n", path);
+		finding(f, path, NULL, "digests brought up to date");
 	disk_close(d);
 }
 
-static unsigned check_content(struct disk *d, bool *ret_stale)
+static unsigned check_content(struct findings *f, struct disk *d, bool *ret_stale)
 {
-	struct changes c = { .path = disk_path(d) };
-	int error = disk_verify(d, print_change, &c);
+	struct changes c = { .findings = f, .path = disk_path(d) };
+	int error = disk_verify(d, note_change, &c);
 
 	*ret_stale = error == -ENOENT || error == -ESTALE;
 	if (error && !*ret_stale) {
-		printf("%s: its content cannot be verified: %s\n", disk_path(d), strerror(-error));
+		finding(f, disk_path(d), json_pack("{s:s}", "fault", "content"), "its content cannot be verified: %s", strerror(-error));
 		return 1;
 	}
 	return c.count;
 }
 
-static unsigned check_link(struct disk *child)
+static unsigned check_link(struct findings *f, struct disk *child)
 {
 	struct disk *parent = disk_parent(child);
-	struct changes c = { .child = child, .path = disk_path(parent) };
+	struct changes c = { .findings = f, .child = child, .path = disk_path(parent) };
 	struct disk_info i;
 	int error;
 
 	disk_info(child, &i);
 	if (!i.is_linked)
-		printf("%s: its data identifier is not the one that %s was made on\n", disk_path(parent), disk_path(child));
-	error = disk_verify_link(child, print_change, &c);
+		finding(f, disk_path(parent), json_pack("{s:s}", "fault", "identifier"), "its data identifier is not the one that %s was made on", disk_path(child));
+	error = disk_verify_link(child, note_change, &c);
 	if (error == -ENOENT)
-		printf("%s: what %s held when it was made is not known\n", disk_path(child), disk_path(parent));
+		finding(f, disk_path(child), NULL, "what %s held when it was made is not known", disk_path(parent));
 	else if (error)
-		printf("%s: its parent's content cannot be verified: %s\n", disk_path(child), strerror(-error));
+		finding(f, disk_path(child), json_pack("{s:s}", "fault", "parent-content"), "its parent's content cannot be verified: %s", strerror(-error));
 	if (!error && !i.is_linked && !c.count)
-		printf("%s: holds what %s was made on: umbra disk repair-link accepts it\n", disk_path(parent), disk_path(child));
+		finding(f, disk_path(parent), NULL, "holds what %s was made on: umbra disk repair-link accepts it", disk_path(child));
 	else if (!error && c.count)
-		printf("%s: %s by %u changed extents of its parent\n", disk_path(child), c.affecting ? "is affected" : "is not affected", c.count);
+		finding(f, disk_path(child), json_pack("{s:b, s:i}", "affected", c.affecting != 0, "changed-extents", (int)c.count),
+			"%s by %u changed extents of its parent", c.affecting ? "is affected" : "is not affected", c.count);
 	return c.count + !i.is_linked + (error && error != -ENOENT);
 }
 
-static unsigned check_one(const struct arguments *a, struct disk *d, bool *ret_stale)
+static unsigned check_one(struct findings *f, const struct arguments *a, struct disk *d, bool *ret_stale)
 {
-	unsigned faults = (unsigned)disk_check(d, print_fault, (void *)(uintptr_t)disk_path(d));
+	struct fault_place place = { f, disk_path(d) };
+	unsigned faults = (unsigned)disk_check(d, format_fault, &place);
 
 	*ret_stale = false;
 	if (!a->quick)
-		faults += check_content(d, ret_stale);
+		faults += check_content(f, d, ret_stale);
 	if (a->chain && disk_parent(d))
-		faults += check_link(d);
+		faults += check_link(f, d);
 	return faults;
 }
 
@@ -112,39 +153,60 @@ static int rebuild(const struct arguments *a)
 	return disk_cli_close(d, error ? disk_io_failed(a->file, error) : 0);
 }
 
-int verb_disk_check(struct arguments *a)
+struct stale { char *path; enum disk_format format; };
+
+static unsigned chain_links(struct disk *d)
 {
-	struct disk *d;
-	int code = disk_cli_open_with(a, a->file, a->format, ACTION_INSPECT, (struct disk_options){ .accept_changed = a->chain }, &d);
-	struct stale { char *path; enum disk_format format; } *stale = NULL;
-	unsigned faults = 0, links = 0, found = 0;
+	unsigned links = 0;
 
-	if (!code && a->rebuild) {
-		code = disk_cli_close(d, 0);
-		return code ? code : rebuild(a);
-	}
-
-	if (code)
-		return code;
-	for (const struct disk *at = d; at; at = disk_parent((struct disk *)(uintptr_t)at))
+	for (; d; d = disk_parent(d))
 		links++;
-	stale = calloc(links, sizeof(*stale));
+	return links;
+}
+
+/* Each file, then what was out of date. Closes the disk. */
+static int check_chain(struct findings *f, const struct arguments *a, struct disk *d)
+{
+	struct stale *stale = calloc(chain_links(d), sizeof(*stale));
+	unsigned faults = 0, found = 0;
+	int code;
+
 	for (struct disk *at = d; at && stale; at = a->chain ? disk_parent(at) : NULL) {
 		bool is_stale;
 
-		faults += check_one(a, at, &is_stale);
+		faults += check_one(f, a, at, &is_stale);
 		if (is_stale)
 			stale[found++] = (struct stale){ strdup(disk_path(at)), disk_format_of(at) };
 	}
 	if (!faults)
-		printf("%s: no fault%s\n", a->file, disk_parent(d) ? ", and its parents are what it was made on" : "");
-	code = disk_cli_close(d, faults ? EXIT_UNUSABLE : 0);
+		finding(f, a->file, NULL, "no fault%s", disk_parent(d) ? ", and its parents are what it was made on" : "");
+	code = disk_cli_close(d, faults || !stale ? EXIT_UNUSABLE : 0);
 	for (unsigned n = 0; n < found; n++) {
 		if (!faults && stale[n].path)
-			bring_up_to_date(a, stale[n].path, stale[n].format);
+			bring_up_to_date(f, a, stale[n].path, stale[n].format);
 		free(stale[n].path);
 	}
 	free(stale);
+	return code;
+}
+
+int verb_disk_check(struct arguments *a)
+{
+	struct findings f = { .as_json = a->json };
+	struct disk *d;
+	int code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_INSPECT), (struct disk_options){ .accept_changed = a->chain }, &d);
+
+	if (code)
+		return code;
+	if (a->rebuild) {
+		code = disk_cli_close(d, 0);
+		return code ? code : rebuild(a);
+	}
+	f.all = json_array();
+	code = check_chain(&f, a, d);
+	if (a->json)
+		print_json(json_pack("{s:b, s:O}", "sound", !code, "findings", f.all));
+	json_decref(f.all);
 	return code;
 }
 
@@ -158,7 +220,7 @@ int verb_disk_repair_link(struct arguments *a)
 
 	if (!a->reason)
 		return complain(EXIT_USAGE, "no reason given", a->file, "say why the parent is right as it is: --reason TEXT");
-	code = disk_cli_open_with(a, a->file, a->format, ACTION_ANNOTATE, (struct disk_options){ .write = true, .accept_changed = true }, &d);
+	code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_ANNOTATE), (struct disk_options){ .write = true, .accept_changed = true }, &d);
 	if (code)
 		return code;
 	error = disk_repair_link(d, &e);
@@ -175,7 +237,7 @@ int verb_disk_freeze(struct arguments *a)
 	struct disk_error e;
 	struct disk *d;
 	char *copy;
-	int code = disk_cli_open_with(a, a->file, a->format, ACTION_ANNOTATE, (struct disk_options){ .write = true, .thaw = a->undo }, &d), error;
+	int code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_ANNOTATE), (struct disk_options){ .write = true, .thaw = a->undo }, &d), error;
 
 	if (code)
 		return code;

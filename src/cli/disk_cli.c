@@ -45,48 +45,54 @@ int disk_io_failed(const char *path, int error)
 	return complain(EXIT_UNUSABLE, what, path, remedy(error));
 }
 
-/* That a rule was passed over is in the history before it is; a writer has nobody beside it, so a disk open for reading makes room. */
-static int note_override(const struct arguments *a, const char *path, const struct disk_options *o, struct disk **d)
+/* The user's catalog knows where images were seen. */
+static int find_in_catalog(void *context, struct guid data_id, char **ret)
 {
-	struct disk_error e = { "" };
-	int error;
+	char path[4096];
+	struct catalog *c;
+	int error = cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", path, sizeof(path));
 
-	if (o->write)
-		error = image_add_history(*d, "umbra disk", "policy overridden", json_pack("{s:s}", "reason", a->override));
-	else {
-		disk_close(*d);
-		*d = NULL;
-		error = disk_cli_note_closed(path, o, "policy overridden", json_pack("{s:s}", "reason", a->override));
-		error = error ? error : disk_open(path, o, d, &e);
-	}
-	return error ? complain(EXIT_POLICY, "that a policy is overridden cannot be recorded", path, "make the file writable, and free") : 0;
+	(void)context;
+	if (error || access(path, R_OK) || catalog_open(path, &c))
+		return -ENOENT;
+	error = catalog_find_data(c, data_id, ret);
+	catalog_close(c);
+	return error;
 }
 
-int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk_options o, struct disk **ret)
+struct disk_options disk_cli_options(const struct arguments *a, enum disk_format format)
 {
+	return (struct disk_options){ .format = format, .parents = a->place_count ? a->places : NULL, .find = find_in_catalog, .direct = a->direct };
+}
+
+int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, unsigned actions, struct disk_options more, struct disk **ret)
+{
+	struct disk_options o;
+	struct image_refusal r;
 	struct disk_error e;
-	bool overridden;
-	int error = disk_parse_format(format, &o.format), code;
+	enum disk_format is;
+	char user[4096];
+	int error = disk_parse_format(format, &is);
 
 	if (error)
 		return error;
-	o.parents = a->place_count ? a->places : NULL;
-	error = disk_open(path, &o, ret, &e);
+	o = disk_cli_options(a, is);
+	o.write = more.write;
+	o.accept_changed = more.accept_changed;
+	o.thaw = more.thaw;
+	error = image_open(path, &o, actions, &(struct image_opener){ disk_cli_policies(user, sizeof(user)), a->override, "umbra disk" }, ret, &r, &e);
+	if (error && r.rule[0])
+		return disk_cli_forbidden(path, &r);
 	if (error == -ESTALE)
 		disk_cli_last_change(path, &o, e.text + strlen(e.text), sizeof(e.text) - strlen(e.text));
-	if (error)
-		return disk_refuse(error, &e);
-	code = disk_cli_admit(a, *ret, action, &overridden);
-	if (!code && overridden)
-		code = note_override(a, path, &o, ret);
-	if (code && *ret)
-		disk_close(*ret);
-	return code;
+	return error ? disk_refuse(error, &e) : 0;
 }
 
 int disk_cli_open(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk **ret)
 {
-	return disk_cli_open_with(a, path, format, action, (struct disk_options){ .write = action == ACTION_WRITE || action == ACTION_ANNOTATE }, ret);
+	const struct disk_options o = { .write = action == ACTION_WRITE || action == ACTION_ANNOTATE };
+
+	return disk_cli_open_with(a, path, format, IMAGE_ACTION(action), o, ret);
 }
 
 int disk_cli_close(struct disk *d, int code)
@@ -97,6 +103,21 @@ int disk_cli_close(struct disk *d, int code)
 	snprintf(path, sizeof(path), "%s", disk_path(d));
 	error = disk_close(d);
 	return code ? code : error ? disk_io_failed(path, error) : 0;
+}
+
+/* ---- output ---- */
+
+void print_json(json_t *j)
+{
+	json_dumpf(j, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+	puts("");
+	json_decref(j);
+}
+
+void print_safely(const char *text)
+{
+	for (; *text; text++)
+		putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
 }
 
 /* ---- progress on a terminal ---- */

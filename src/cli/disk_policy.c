@@ -20,14 +20,26 @@ int cli_user_file(const char *variable, const char *otherwise, const char *name,
 	return used < 0 || (size_t)used >= bytes ? -ENAMETOOLONG : 0;
 }
 
+struct image_policies disk_cli_policies(char *user, size_t bytes)
+{
+	int error = cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", user, bytes);
+
+	return (struct image_policies){ .user = error ? NULL : user, .system = system_policy };
+}
+
 static int admit(struct disk *d, enum image_action action, const char *override, bool *ret_overridden, struct image_refusal *r)
 {
 	char user[4096];
-	struct image_policies files = { .user = user, .system = system_policy };
+	const struct image_policies files = disk_cli_policies(user, sizeof(user));
 
-	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", user, sizeof(user)))
-		files.user = NULL;
 	return image_admit(d, action, &files, override, ret_overridden, r);
+}
+
+int disk_cli_forbidden(const char *path, const struct image_refusal *r)
+{
+	fprintf(stderr, "umbra: %s: %s (rule %s of %s); %s\n", path, r->text, r->rule, r->who,
+		r->overridable ? "say --override REASON, which is recorded" : "ask who set it");
+	return EXIT_POLICY;
 }
 
 int disk_cli_allows(struct disk *d, enum image_action action, struct disk_error *why)
@@ -46,11 +58,7 @@ int disk_cli_admit(const struct arguments *a, struct disk *d, enum image_action 
 	struct image_refusal r;
 	int error = admit(d, action, a->override, ret_overridden, &r);
 
-	if (!error)
-		return 0;
-	fprintf(stderr, "umbra: %s: %s (rule %s of %s); %s\n", disk_path(d), r.text, r.rule, r.who,
-		r.overridable ? "say --override REASON, which is recorded" : "ask who set it");
-	return EXIT_POLICY;
+	return error ? disk_cli_forbidden(disk_path(d), &r) : 0;
 }
 
 /* Formats without a place for it get no side file for the history alone. */
@@ -77,9 +85,9 @@ void disk_cli_note(struct disk *d, const char *event, json_t *more)
 		complain(0, "its history was not written", disk_path(d), strerror(-error));
 }
 
-int disk_cli_note_closed(const char *path, const struct disk_options *options, const char *event, json_t *more)
+int disk_cli_note_closed(const struct arguments *a, const char *path, enum disk_format format, const char *event, json_t *more)
 {
-	struct disk_options o = *options;
+	struct disk_options o = disk_cli_options(a, format);
 	struct disk_error e;
 	struct disk *d;
 	int error;

@@ -25,8 +25,9 @@ static void stop(int signal)
 static int admit(struct disk *d, const char *what, struct disk_error *e)
 {
 	struct disk *changed = !strcmp(what, "commit") && disk_parent(d) ? disk_parent(d) : d;
+	int error = disk_cli_allows(changed, !strcmp(what, "snapshot") ? ACTION_FORK : ACTION_WRITE, e);
 
-	return disk_cli_allows(changed, !strcmp(what, "snapshot") ? ACTION_FORK : ACTION_WRITE, e);
+	return error || strcmp(what, "stream") ? error : disk_cli_allows(d, ACTION_EXPORT, e);
 }
 
 static void note(struct disk *d, const char *what) { disk_cli_note(d, what, NULL); }
@@ -34,28 +35,19 @@ static void note(struct disk *d, const char *what) { disk_cli_note(d, what, NULL
 /* Clients read everything out, so that exporting has to be allowed. A disk that is read only notes it where its file can be written. */
 static int attach(const struct arguments *a, struct disk **ret)
 {
-	const enum image_action actions[] = { ACTION_ATTACH, ACTION_EXPORT };
-	struct disk_options o = { .write = !a->read_only, .parents = a->place_count ? a->places : NULL };
-	bool overridden;
-	int code = disk_cli_open_with(a, a->file, a->format, a->read_only ? ACTION_READ : ACTION_WRITE, o, ret);
+	const unsigned actions = IMAGE_ACTION(a->read_only ? ACTION_READ : ACTION_WRITE) | IMAGE_ACTION(ACTION_ATTACH) | IMAGE_ACTION(ACTION_EXPORT);
+	const struct disk_options write = { .write = !a->read_only };
+	enum disk_format format;
+	int code = disk_cli_open_with(a, a->file, a->format, actions, write, ret);
 
-	for (int n = 0; n < 2 && !code; n++) {
-		code = disk_cli_admit(a, *ret, actions[n], &overridden);
-		if (!code && overridden && a->read_only)
-			code = complain(EXIT_POLICY, "overriding has to be recorded", a->file, "serve it without --read-only");
-		else if (!code && overridden)
-			disk_cli_note(*ret, "policy overridden", json_pack("{s:s}", "reason", a->override));
-		if (code)
-			disk_close(*ret);
-	}
 	if (!code && !a->read_only)
 		disk_cli_note(*ret, "attached", NULL);
 	if (code || !a->read_only)
 		return code;
-	disk_parse_format(a->format, &o.format);
+	disk_parse_format(a->format, &format);
 	disk_close(*ret);
-	disk_cli_note_closed(a->file, &o, "attached", json_pack("{s:b}", "read-only", 1));
-	return disk_cli_open_with(a, a->file, a->format, ACTION_READ, o, ret);
+	disk_cli_note_closed(a, a->file, format, "attached", json_pack("{s:b}", "read-only", 1));
+	return disk_cli_open_with(a, a->file, a->format, actions, write, ret);
 }
 
 int verb_disk_serve(struct arguments *a)

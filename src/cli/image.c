@@ -97,19 +97,20 @@ static int failed_content(const char *path, int error)
 	return error == -ENOENT ? complain(EXIT_UNUSABLE, "it was never scanned for that", path, "say umbra image scan") : failed(path, error);
 }
 
-static void print_json(const json_t *j)
-{
-	json_dumpf(j, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
-	puts("");
-}
-
-void print_safely(const char *text)
-{
-	for (; *text; text++)
-		putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
-}
-
 /* ---- what it says ---- */
+
+static void say_scanned(const struct image_arguments *a, const json_t *about, bool unchanged)
+{
+	json_t *packages = json_object_get(about, "packages"), *files = json_object_get(about, "files"), *os = image_get(about, "os.name");
+
+	if (a->disk.json) {
+		print_json(json_pack("{s:b, s:O?, s:O?, s:O?}", "unchanged", unchanged, "os", os, "packages", packages, "files", files));
+		return;
+	}
+	printf("%s: ", unchanged ? "not changed since the last scan" : "scanned");
+	print_safely(os ? json_string_value(os) ?: "?" : "no operating system known");
+	printf(", %lld packages, %lld files\n", (long long)json_integer_value(packages), (long long)json_integer_value(files));
+}
 
 static int verb_scan(struct image_arguments *a)
 {
@@ -125,15 +126,22 @@ static int verb_scan(struct image_arguments *a)
 	if (!error && !unchanged)
 		error = image_add_history(d, "umbra image", "scanned", NULL);
 	if (!error && !image_load_about(d, &about)) {
-		const char *os = json_string_value(image_get(about, "os.name"));
-
-		printf("%s: ", unchanged ? "not changed since the last scan" : "scanned");
-		print_safely(os ? os : "no operating system known");
-		printf(", %lld packages, %lld files\n", (long long)json_integer_value(json_object_get(about, "packages")),
-			(long long)json_integer_value(json_object_get(about, "files")));
+		say_scanned(a, about, unchanged);
 		json_decref(about);
 	}
 	return disk_cli_close(d, error ? failed(a->disk.file, error) : 0);
+}
+
+/* For reading only: the names of kept files are a section of their own. */
+static int add_kept(struct disk *d, json_t *about)
+{
+	json_t *kept;
+	int error = image_load_kept(d, &kept);
+
+	if (!error && json_object_size(kept))
+		json_object_set(about, "kept", kept);
+	json_decref(kept);
+	return error;
 }
 
 static int verb_get(struct image_arguments *a)
@@ -146,6 +154,8 @@ static int verb_get(struct image_arguments *a)
 	if (code)
 		return code;
 	error = image_load_about(d, &about);
+	if (!error)
+		error = add_kept(d, about);
 	if (error)
 		return disk_cli_close(d, failed(a->disk.file, error));
 	value = a->count > 1 ? image_get(about, a->values[1]) : about;
@@ -153,7 +163,7 @@ static int verb_get(struct image_arguments *a)
 		print_safely(json_string_value(value));
 		puts("");
 	} else if (value)
-		print_json(value);
+		print_json(json_incref((json_t *)(uintptr_t)value));
 	code = value ? 0 : 1;
 	json_decref(about);
 	return disk_cli_close(d, code);
@@ -197,6 +207,7 @@ static int set_from(json_t *about, const char *path)
 static int change_about(struct image_arguments *a, int (*change)(struct image_arguments *a, json_t *about), const char *event)
 {
 	struct disk *d;
+	char why[160];
 	json_t *about = NULL, *changes = json_array();
 	int code = open_image(a, ACTION_ANNOTATE, &d), error;
 
@@ -206,6 +217,8 @@ static int change_about(struct image_arguments *a, int (*change)(struct image_ar
 	}
 	error = image_load_about(d, &about);
 	code = error ? failed(a->disk.file, error) : change(a, about);
+	if (!code && image_check_about(about, why))
+		code = complain(EXIT_USAGE, why, a->disk.file, "see docs/image.md and docs/image.schema.json");
 	for (unsigned n = 1; n < a->count && n < 20; n++)
 		json_array_append_new(changes, json_stringn(a->values[n], strlen(a->values[n]) < 200 ? strlen(a->values[n]) : 200));
 	if (!code) {
@@ -272,7 +285,7 @@ static int verb_tag(struct image_arguments *a)
 static int verb_packages(struct image_arguments *a)
 {
 	struct disk *d;
-	json_t *content, *p;
+	json_t *content, *p, *all = json_array();
 	size_t n;
 	int code = open_image(a, ACTION_INSPECT, &d), error, found = 0;
 
@@ -288,11 +301,18 @@ static int verb_packages(struct image_arguments *a)
 		if (!name || !version || (a->count > 1 && fnmatch(a->values[1], name, 0)))
 			continue;
 		found++;
+		if (a->disk.json) {
+			json_array_append(all, p);
+			continue;
+		}
 		print_safely(name);
 		putchar(' ');
 		print_safely(version);
 		puts("");
 	}
+	if (a->disk.json)
+		print_json(json_incref(all));
+	json_decref(all);
 	json_decref(content);
 	return disk_cli_close(d, found ? 0 : 1);
 }
@@ -300,7 +320,7 @@ static int verb_packages(struct image_arguments *a)
 static int verb_files(struct image_arguments *a)
 {
 	struct disk *d;
-	json_t *files, *entry;
+	json_t *files, *entry, *all = json_array();
 	const char *path;
 	int code = open_image(a, ACTION_INSPECT, &d), error, found = 0;
 
@@ -314,11 +334,19 @@ static int verb_files(struct image_arguments *a)
 		if (a->count > 1 && fnmatch(a->values[1], path, 0))
 			continue;
 		found++;
+		if (a->disk.json) {
+			json_array_append_new(all, json_pack("{s:s, s:O?, s:O?, s:O?}", "path", path, "bytes", json_array_get(entry, 0), "time",
+				json_array_get(entry, 1), "blake2b", json_array_get(entry, 2)));
+			continue;
+		}
 		printf("%12lld ", (long long)json_integer_value(json_array_get(entry, 0)));
 		printf("%.64s%s", json_string_value(json_array_get(entry, 2)) ?: "", json_array_size(entry) > 2 ? " " : "");
 		print_safely(path);
 		puts("");
 	}
+	if (a->disk.json)
+		print_json(json_incref(all));
+	json_decref(all);
 	json_decref(files);
 	return disk_cli_close(d, found ? 0 : 1);
 }
@@ -341,7 +369,6 @@ static int verb_export(struct image_arguments *a)
 	if (!error) {
 		out = spdx ? image_to_spdx(about, content, a->disk.file) : image_to_cyclonedx(about, content, a->disk.file);
 		print_json(out);
-		json_decref(out);
 	}
 	json_decref(about);
 	json_decref(content);
@@ -387,7 +414,7 @@ static int verb_history(struct image_arguments *a)
 	if (error)
 		return disk_cli_close(d, failed(a->disk.file, error));
 	if (a->disk.json)
-		print_json(history);
+		print_json(json_incref(history));
 	else
 		json_array_foreach(history, n, entry)
 			print_entry(entry);
@@ -406,21 +433,29 @@ static int verb_policy(struct image_arguments *a)
 	struct disk *d;
 	int code = open_image(a, ACTION_INSPECT, &d), result = 0;
 	bool known = a->count < 2;
+	json_t *all = json_object();
 
-	if (code)
+	if (code) {
+		json_decref(all);
 		return code;
+	}
 	for (int n = ACTION_READ; n <= ACTION_ATTACH; n++) {
 		struct disk_error why;
+		bool allowed;
 
 		if (a->count > 1 && strcmp(a->values[1], names[n]))
 			continue;
 		known = true;
-		if (disk_cli_allows(d, (enum image_action)n, &why)) {
-			printf("%-7s no: %s\n", names[n], why.text);
-			result = EXIT_POLICY;
-		} else
-			printf("%-7s yes\n", names[n]);
+		allowed = !disk_cli_allows(d, (enum image_action)n, &why);
+		result = allowed ? result : EXIT_POLICY;
+		if (a->disk.json)
+			json_object_set_new(all, names[n], json_pack("{s:b, s:s*}", "allowed", allowed, "why", allowed ? NULL : why.text));
+		else
+			printf("%-7s %s%s\n", names[n], allowed ? "yes" : "no: ", allowed ? "" : why.text);
 	}
+	if (a->disk.json && known)
+		print_json(json_incref(all));
+	json_decref(all);
 	return disk_cli_close(d, known ? result : complain(EXIT_USAGE, "not an action", a->values[1], "say read, write, fork, export or attach"));
 }
 
@@ -468,15 +503,16 @@ static int verb_verify(struct image_arguments *a)
 	error = image_verify(d, false, key, &what);
 	if (a->key)
 		wanted_key(a->key, wanted);
-	if (error == -ENOENT)
+	code = !error && (!a->key || !strcmp(key, wanted)) ? 0 : 1;
+	if (a->disk.json && (!error || error == -ENOENT || error == -EBADMSG))
+		print_json(json_pack("{s:b, s:b, s:s*, s:s*}", "signed", error != -ENOENT, "as-signed", !error, "changed", error == -EBADMSG ? what : NULL, "key",
+			key[0] ? key : NULL));
+	else if (error == -ENOENT)
 		printf("%s: not signed\n", a->disk.file);
 	else if (error == -EBADMSG)
 		printf("%s: %s is not what was signed\n", a->disk.file, what);
-	else if (!error && a->key && strcmp(key, wanted))
-		printf("%s: signed with another key: %s\n", a->disk.file, key);
 	else if (!error)
-		printf("%s: as it was signed with %s\n", a->disk.file, key);
-	code = !error && (!a->key || !strcmp(key, wanted)) ? 0 : 1;
+		printf("%s: %s %s\n", a->disk.file, code ? "signed with another key:" : "as it was signed with", key);
 	return disk_cli_close(d, error && error != -ENOENT && error != -EBADMSG ? failed(a->disk.file, error) : code);
 }
 
@@ -549,7 +585,7 @@ static int verb_fetch(struct image_arguments *a)
 
 /* ---- the catalog ---- */
 
-static int verb_index(struct image_arguments *a) { return image_index(a->catalog, a->values, a->count); }
+static int verb_index(struct image_arguments *a) { return image_index(a->catalog, a->values, a->count, a->disk.json); }
 
 static int verb_search(struct image_arguments *a)
 {

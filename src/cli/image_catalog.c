@@ -35,13 +35,26 @@ static int open_catalog(const char *path, struct catalog **ret)
 	return error ? complain(EXIT_UNUSABLE, strerror(-error), path, "name a catalog that can be written") : 0;
 }
 
-int image_index(const char *path, const char *const *directories, unsigned count)
+static void say_indexed(const char *directory, const struct catalog_result *r, json_t *all)
 {
+	if (all)
+		json_array_append_new(all, json_pack("{s:s%, s:i, s:i, s:i, s:i, s:i, s:i}", "directory", directory, strlen(directory), "images", (int)r->seen, "new",
+			(int)r->added, "changed", (int)r->changed, "moved", (int)r->moved, "gone", (int)r->gone, "unreadable", (int)r->unreadable));
+	else
+		printf("%s: %u images: %u new, %u changed, %u moved, %u gone, %u unreadable\n", directory, r->seen, r->added, r->changed, r->moved, r->gone,
+			r->unreadable);
+}
+
+int image_index(const char *path, const char *const *directories, unsigned count, bool json)
+{
+	json_t *all = json ? json_array() : NULL;
 	struct catalog *c;
 	int code = open_catalog(path, &c);
 
-	if (code)
+	if (code) {
+		json_decref(all);
 		return code;
+	}
 	for (unsigned n = 0; n < count && !code; n++) {
 		struct catalog_result r;
 		int error = catalog_index(c, directories[n], &r);
@@ -49,9 +62,10 @@ int image_index(const char *path, const char *const *directories, unsigned count
 		if (error)
 			code = complain(EXIT_UNUSABLE, strerror(-error), directories[n], "name a directory of images");
 		else
-			printf("%s: %u images: %u new, %u changed, %u moved, %u gone, %u unreadable\n", directories[n], r.seen, r.added, r.changed,
-				r.moved, r.gone, r.unreadable);
+			say_indexed(directories[n], &r, all);
 	}
+	if (all)
+		print_json(all);
 	catalog_close(c);
 	return code;
 }
@@ -81,11 +95,7 @@ static void print_found(const struct catalog_found *f, bool json)
 	size_t n;
 
 	if (json) {
-		json_t *all = json_pack("{s:I, s:O}", "count", (json_int_t)f->count, "images", f->rows);
-
-		json_dumpf(all, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		puts("");
-		json_decref(all);
+		print_json(json_pack("{s:I, s:O}", "count", (json_int_t)f->count, "images", f->rows));
 		return;
 	}
 	json_array_foreach(f->rows, n, row)

@@ -3,8 +3,8 @@
  *
  * The parent's data identifier changes by it, and the child must still fit, whenever the power fails: before the first byte is
  * written the child's locator names the identifier that the parent is going to have as a second one (parent_linkage2, of which a
- * reader accepts either). So until the end the child opens, reads the same, and the commit can be done again. At the end the child is
- * emptied, which only then is right, and its locator names the new identifier alone.
+ * reader accepts either). So until the end the child opens, reads the same, and the commit can be done again. At the end what is said
+ * about the virtual disk is the child's, the child is emptied, which only then is right, and its locator names the new identifier alone.
  *
  * What is written meanwhile goes to the child as ever; the blocks it was written to are copied once more, the last ones while
  * nobody writes.
@@ -143,6 +143,8 @@ static int finish(struct commit *c, struct guid after)
 	pthread_mutex_unlock(&vhdx_of(p)->flush_lock);
 	if (!error)
 		error = disk_flush(p);
+	if (!error)
+		error = vhdx_copy_disk_items(child, vhdx_of(p));
 	if (!error)
 		error = empty(child);
 	if (!error)

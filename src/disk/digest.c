@@ -280,7 +280,7 @@ static int save(struct disk *d, struct digest_table *t)
 		file_stamp_settle(&d->file, &t->head.stamp);
 	error = digest_encode(t, &bytes, &count);
 	if (!error)
-		error = disk_write_item(d, DIGEST_ITEM_OWN, bytes, count);
+		error = disk_write_item(d, DIGEST_ITEM_OWN, DISK_ITEM_OF_FILE, bytes, count);
 	free(bytes);
 	return error;
 }

@@ -198,7 +198,8 @@ static bool is_allowed(const char *path, const char *const *places)
 
 int disk_open_parent(const char *path, enum disk_format format, const struct disk_options *o, struct disk **ret, struct disk_error *error)
 {
-	const struct disk_options parent = { .format = format, .parents = o->parents, .depth = o->depth + 1, .accept_changed = o->accept_changed };
+	const struct disk_options parent = { .format = format, .parents = o->parents, .find = o->find, .find_context = o->find_context, .depth = o->depth + 1,
+					     .accept_changed = o->accept_changed };
 
 	if (parent.depth > DEPTH_MAX)
 		return disk_fail(error, -ELOOP, path, "the chain is longer than %d", DEPTH_MAX);
@@ -344,11 +345,11 @@ int disk_read_item(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_by
 	return d->driver->read_item ? d->driver->read_item(d, id, ret, ret_bytes) : side_read(d->path, id, ret, ret_bytes);
 }
 
-int disk_write_item(struct disk *d, struct guid id, const void *value, size_t bytes)
+int disk_write_item(struct disk *d, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes)
 {
 	if (!d->driver->write_item)
 		return side_write(d->path, id, value, bytes);
-	return d->write ? d->driver->write_item(d, id, value, bytes) : -EROFS;
+	return d->write ? d->driver->write_item(d, id, subject, value, bytes) : -EROFS;
 }
 
 int disk_verify(struct disk *d, disk_range_report *report, void *context)

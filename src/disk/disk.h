@@ -35,6 +35,10 @@ struct disk_options {
 	bool without_parents; /* this file alone: what it does not hold reads as zero. Not with write */
 	/* Directories and files, ended by NULL, under which a parent may lie; NULL: the directory of the child. */
 	const char *const *parents;
+	/* NULL, or asked for a parent that is in none of them by its name or by looking: 0 with a path, to be freed; -ENOENT. What it says
+	 * has to be allowed and to be the parent like everything else. */
+	int (*find)(void *context, struct guid data_id, char **ret_path);
+	void *find_context;
 	/* Opens though a parent is not what the child was made on: to find out what differs, or to accept it. */
 	bool accept_changed;
 	struct disk *parent; /* already open, instead of the one that would be looked for; then belongs to the disk */
@@ -94,9 +98,13 @@ struct disk *disk_parent(const struct disk *disk);
  * What a file carries beside its data, by identifier: user metadata items of a VHDX file, of another the side file PATH.umbra. A
  * value is replaced whole or not at all, and durable then; NULL removes it. The data identifier stays. -ENOENT; -EFBIG: more than
  * 31 MiB, or than the file has room for; -EROFS. To be freed.
+ *
+ * An item is about this file, or about the virtual disk (MS-VHDX 2.6.1.2, IsVirtualDisk): then a VHDX child that is made on a VHDX
+ * file begins with a copy, and a commit puts the child's in the place of its parent's.
  */
+enum disk_item_subject { DISK_ITEM_OF_FILE, DISK_ITEM_OF_DISK };
 int disk_read_item(struct disk *disk, struct guid id, uint8_t **ret_value, size_t *ret_bytes);
-int disk_write_item(struct disk *disk, struct guid id, const void *value, size_t bytes);
+int disk_write_item(struct disk *disk, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes);
 
 /*
  * Content and its digests. Both call `report` with ranges in order; a value that is not 0 ends it and is returned.

@@ -21,7 +21,7 @@ struct disk_driver {
 	int (*close)(struct disk *disk);
 	/* NULL where the format has no place for them: then a side file has */
 	int (*read_item)(struct disk *disk, struct guid id, uint8_t **ret, size_t *ret_bytes);
-	int (*write_item)(struct disk *disk, struct guid id, const void *value, size_t bytes);
+	int (*write_item)(struct disk *disk, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes);
 	/* NULL, or: the whole range lies together in the file at *ret_at, and stays there until unmap(); for a write, what a write needs
 	 * to be told of first is told. Not for ranges that only a parent has. */
 	bool (*map)(struct disk *disk, bool write, uint64_t offset, uint64_t bytes, uint64_t *ret_at);

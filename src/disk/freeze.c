@@ -44,7 +44,7 @@ int disk_freeze(struct disk *d, const char *reason, struct disk_error *error)
 	int result;
 
 	snprintf(r.reason, sizeof(r.reason), "%s", reason);
-	result = disk_write_item(d, FREEZE_ITEM, &r, sizeof(r));
+	result = disk_write_item(d, FREEZE_ITEM, DISK_ITEM_OF_FILE, &r, sizeof(r));
 	if (!result && (stat(d->path, &st) || chmod(d->path, st.st_mode & 07555)))
 		result = -errno;
 	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
@@ -83,7 +83,7 @@ int disk_thaw(struct disk *d, const char *const *places, struct disk_error *erro
 	for (; *places; places++)
 		if (d->data_id && find_child(*places, *d->data_id, child, sizeof(child)))
 			return disk_fail(error, -EBUSY, d->path, "%s is made on it", child);
-	result = disk_write_item(d, FREEZE_ITEM, NULL, 0);
+	result = disk_write_item(d, FREEZE_ITEM, DISK_ITEM_OF_FILE, NULL, 0);
 	if (!result && (stat(d->path, &st) || chmod(d->path, st.st_mode | S_IWUSR)))
 		result = -errno;
 	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;

@@ -57,9 +57,9 @@ int link_make(struct disk *child, enum link_source source)
 
 	if (error)
 		return error;
-	error = disk_write_item(child, DIGEST_ITEM_PARENT, items.table, items.table_bytes);
+	error = disk_write_item(child, DIGEST_ITEM_PARENT, DISK_ITEM_OF_FILE, items.table, items.table_bytes);
 	if (!error)
-		error = disk_write_item(child, DIGEST_ITEM_LINK, items.link, items.link_bytes);
+		error = disk_write_item(child, DIGEST_ITEM_LINK, DISK_ITEM_OF_FILE, items.link, items.link_bytes);
 	free(items.link);
 	free(items.table);
 	return error;
@@ -67,9 +67,9 @@ int link_make(struct disk *child, enum link_source source)
 
 int link_drop(struct disk *child)
 {
-	int error = disk_write_item(child, DIGEST_ITEM_LINK, NULL, 0);
+	int error = disk_write_item(child, DIGEST_ITEM_LINK, DISK_ITEM_OF_FILE, NULL, 0);
 
-	return error ? error : disk_write_item(child, DIGEST_ITEM_PARENT, NULL, 0);
+	return error ? error : disk_write_item(child, DIGEST_ITEM_PARENT, DISK_ITEM_OF_FILE, NULL, 0);
 }
 
 static int load_table(struct disk *child, struct digest_table **ret)

@@ -79,6 +79,8 @@ int disk_settle(struct disk *child)
 {
 	int error = child->parent && child->parent->write ? disk_make_clean(child->parent) : 0;
 
+	if (!error && child->parent)
+		error = vhdx_copy_disk_items(vhdx_of(child->parent), vhdx_of(child));
 	if (!error)
 		error = link_make(child, LINK_KEPT);
 	return error == -ENOENT || error == -ESTALE ? 0 : error; /* a parent without digests */

@@ -25,6 +25,8 @@ struct plan {
 	struct link_items link; /* of a child, where its parent's content is known */
 	uint8_t *digests;
 	size_t digests_bytes;
+	struct vhdx_value *inherited; /* of a child of a VHDX file: what is said about the virtual disk */
+	size_t inherited_count, inherited_bytes;
 };
 
 static int make_plan(const struct disk_create *what, struct disk *parent, const char *path, struct plan *p, struct disk_error *error)
@@ -100,6 +102,8 @@ static int write_metadata(struct disk_file *f, const struct plan *p)
 		put_long(&m, DIGEST_ITEM_OWN, p->digests, p->digests_bytes);
 		put_long(&m, DIGEST_ITEM_PARENT, p->link.table, p->link.table_bytes);
 		put_long(&m, DIGEST_ITEM_LINK, p->link.link, p->link.link_bytes);
+		for (size_t n = 0; n < p->inherited_count; n++)
+			put_item(&m, p->inherited[n].id, p->inherited[n].flags, p->inherited[n].value, p->inherited[n].bytes);
 		h.count = (uint16_t)m.count;
 		memcpy(m.bytes, &h, sizeof(h));
 		error = file_write(f, METADATA_OFFSET, m.bytes, p->metadata_bytes);
@@ -176,9 +180,28 @@ static int make_digests(struct plan *p, const struct disk_create *what)
 	}
 	if (!error && p->parent && !what->without_link && (!no_digests || p->parent->format_id != DISK_VHDX))
 		error = link_encode(p->parent, LINK_KEPT_OR_COMPUTED, &p->link);
-	p->metadata_bytes = (uint32_t)((2ull * FIRST_ITEM + LOCATOR_BYTES + p->digests_bytes + p->link.table_bytes + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB);
+	return error;
+}
+
+/* What the disk is, is said of the child as well, until it is said otherwise. A live parent's is copied when it is settled. */
+static int inherit(struct plan *p, const struct disk_create *what)
+{
+	int error = 0;
+
+	if (p->parent && p->parent->format_id == DISK_VHDX && !what->without_link)
+		error = vhdx_load_disk_items(vhdx_of(p->parent), &p->inherited, &p->inherited_count);
+	for (size_t n = 0; n < p->inherited_count; n++)
+		p->inherited_bytes += (p->inherited[n].bytes + 7) & ~7u;
+	return error;
+}
+
+static int place(struct plan *p)
+{
+	uint64_t items = p->digests_bytes + p->link.table_bytes + p->inherited_bytes;
+
+	p->metadata_bytes = (uint32_t)((2ull * FIRST_ITEM + LOCATOR_BYTES + items + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB);
 	p->bat_offset = METADATA_OFFSET + p->metadata_bytes;
-	return !error && p->digests_bytes + p->link.table_bytes > VHDX_METADATA_MAX_BYTES / 2 ? -EFBIG : error;
+	return items > VHDX_METADATA_MAX_BYTES / 2 ? -EFBIG : 0;
 }
 
 static int write_file(struct disk_file *f, const struct plan *p)
@@ -206,7 +229,12 @@ int vhdx_create(struct disk_file *f, const char *path, const struct disk_create 
 		return result;
 	result = make_digests(&p, what);
 	if (!result)
+		result = inherit(&p, what);
+	if (!result)
+		result = place(&p);
+	if (!result)
 		result = write_file(f, &p);
+	vhdx_free_values(p.inherited, p.inherited_count);
 	free(p.digests);
 	free(p.link.table);
 	free(p.link.link);

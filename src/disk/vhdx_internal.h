@@ -97,7 +97,11 @@ enum { VHDX_LONG_PARTS = 32 };
 struct guid vhdx_part_id(struct guid id, unsigned part);
 int vhdx_read_long(struct disk *disk, struct guid id, uint8_t **ret_value, size_t *ret_bytes);
 /* value NULL: removed */
-int vhdx_write_long(struct disk *disk, struct guid id, const void *value, size_t bytes);
+int vhdx_write_long(struct disk *disk, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes);
+/* User items about the virtual disk. Load: to be released. Copy: in the place of those that `to` has. */
+int vhdx_load_disk_items(struct vhdx *v, struct vhdx_value **ret, size_t *ret_count);
+void vhdx_free_values(struct vhdx_value *values, size_t count);
+int vhdx_copy_disk_items(struct vhdx *from, struct vhdx *to);
 int vhdx_resize(struct disk *disk, uint64_t size_bytes);
 /* vhdx_link.c. A locator that names these as parent data identifiers (the second: zero for none), with the paths of `parent`. */
 int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk_format format, struct guid id, struct guid id2, uint8_t **ret_value,

@@ -149,6 +149,15 @@ static void remove_entry(struct table *t, int n)
 	memset(item_at(t, --h->count), 0, sizeof(struct vhdx_item));
 }
 
+static unsigned user_items(struct table *t)
+{
+	unsigned count = 0;
+
+	for (unsigned n = 0; n < head_of(t)->count; n++)
+		count += item_at(t, n)->flags & VHDX_ITEM_USER;
+	return count;
+}
+
 static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *value)
 {
 	int n = find(t, value->id, value->flags & VHDX_ITEM_USER), error;
@@ -160,6 +169,8 @@ static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *v
 		return 0;
 	}
 	if (value->bytes > VHDX_MIB || (n < 0 && head_of(t)->count == VHDX_TABLE_ENTRIES))
+		return -EFBIG;
+	if (n < 0 && value->flags & VHDX_ITEM_USER && user_items(t) == VHDX_USER_ITEMS)
 		return -EFBIG;
 	if (value->bytes && !(at = find_room(v, t, value->bytes)))
 		return -ENOSPC;
@@ -323,8 +334,9 @@ int vhdx_read_long(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_by
 }
 
 /* All parts change together; those of a longer value before it go. */
-int vhdx_write_long(struct disk *d, struct guid id, const void *value, size_t bytes)
+int vhdx_write_long(struct disk *d, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes)
 {
+	const uint32_t flags = VHDX_ITEM_USER | (subject == DISK_ITEM_OF_DISK ? VHDX_ITEM_DISK : 0);
 	size_t parts = value ? bytes / VHDX_MIB + 1 : 0;
 	struct vhdx_value *values = calloc(VHDX_LONG_PARTS, sizeof(*values));
 	int error;
@@ -336,12 +348,80 @@ int vhdx_write_long(struct disk *d, struct guid id, const void *value, size_t by
 	for (unsigned n = 0; n < VHDX_LONG_PARTS; n++) {
 		size_t left = n < parts ? bytes - n * VHDX_MIB : 0;
 
-		values[n] = (struct vhdx_value){ .id = vhdx_part_id(id, n), .flags = VHDX_ITEM_USER, .remove = n >= parts };
+		values[n] = (struct vhdx_value){ .id = vhdx_part_id(id, n), .flags = flags, .remove = n >= parts };
 		values[n].value = n < parts ? (const uint8_t *)value + n * VHDX_MIB : NULL;
 		values[n].bytes = (uint32_t)(left < VHDX_MIB ? left : VHDX_MIB);
 	}
 	error = vhdx_write_values(vhdx_of(d), values, VHDX_LONG_PARTS);
 	free(values);
+	return error;
+}
+
+/* ---- items about the virtual disk ---- */
+
+static bool is_of_disk(const struct vhdx_item *i) { return (i->flags & (VHDX_ITEM_USER | VHDX_ITEM_DISK)) == (VHDX_ITEM_USER | VHDX_ITEM_DISK); }
+
+void vhdx_free_values(struct vhdx_value *values, size_t count)
+{
+	for (size_t n = 0; n < count; n++)
+		free((void *)(uintptr_t)values[n].value);
+	free(values);
+}
+
+int vhdx_load_disk_items(struct vhdx *v, struct vhdx_value **ret, size_t *ret_count)
+{
+	struct table *t = read_table(v);
+	struct vhdx_value *values = t ? calloc(head_of(t)->count + 1u, sizeof(*values)) : NULL;
+	size_t count = 0;
+	int error = values ? 0 : -ENOMEM;
+
+	for (unsigned n = 0; !error && n < head_of(t)->count; n++) {
+		const struct vhdx_item *i = item_at(t, n);
+		uint8_t *value = is_of_disk(i) ? malloc(i->bytes + 1) : NULL;
+
+		if (!is_of_disk(i))
+			continue;
+		error = value ? vhdx_read_value(v, i, value) : -ENOMEM;
+		values[count++] = (struct vhdx_value){ .id = i->id, .flags = i->flags, .value = value, .bytes = i->bytes };
+	}
+	free(t);
+	if (error) {
+		vhdx_free_values(values, count);
+		return error;
+	}
+	*ret = values;
+	*ret_count = count;
+	return 0;
+}
+
+static bool names(const struct vhdx_value *values, size_t count, struct guid id)
+{
+	while (count && !guid_equal(values[count - 1].id, id))
+		count--;
+	return count;
+}
+
+int vhdx_copy_disk_items(struct vhdx *from, struct vhdx *to)
+{
+	struct vhdx_value *values = NULL, *old = NULL, *more;
+	size_t count = 0, olds = 0, all;
+	int error = vhdx_load_disk_items(from, &values, &count);
+
+	if (!error)
+		error = vhdx_load_disk_items(to, &old, &olds);
+	all = count;
+	more = error ? NULL : realloc(values, (count + olds + 1) * sizeof(*values));
+	if (!error && !more)
+		error = -ENOMEM;
+	if (more)
+		values = more;
+	for (size_t n = 0; !error && n < olds; n++)
+		if (!names(values, count, old[n].id))
+			values[all++] = (struct vhdx_value){ .id = old[n].id, .flags = old[n].flags, .remove = true };
+	if (!error && all)
+		error = vhdx_write_values(to, values, all);
+	vhdx_free_values(old, olds);
+	vhdx_free_values(values, count);
 	return error;
 }
 

@@ -6,7 +6,7 @@
  * its content (digest.h).
  *
  * A parent is looked for at the locator's paths (relative, volume, absolute), then by name in every allowed place, then by
- * identifier among the files there: moved and renamed parents are found.
+ * identifier among the files there, then where whoever opens the child knows it (a catalog): moved and renamed parents are found.
  */
 #include "vhdx_internal.h"
 
@@ -275,7 +275,24 @@ static int search_place(struct vhdx *v, const char *place, const struct disk_opt
 	return result;
 }
 
-/* In the allowed places: by the name that the locator has, then by identifier. */
+/* Where the opener has seen this data: it may lie deeper below an allowed place than is looked here. */
+static int ask_opener(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
+{
+	const struct guid ids[2] = { v->parent_id, v->parent_id2 };
+	int result = -ENOENT;
+
+	for (int n = 0; o->find && n < 2 && result == -ENOENT; n++) {
+		char *path = NULL;
+
+		if (guid_is_zero(ids[n]) || o->find(o->find_context, ids[n], &path))
+			continue;
+		result = try_parent(v, path, o, error);
+		free(path);
+	}
+	return result;
+}
+
+/* In the allowed places: by the name that the locator has, then by identifier; then by what the opener knows. */
 static int search(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
 {
 	const char *locator = v->parent_path[0] ? v->parent_path[0] : v->parent_path[2];
@@ -290,6 +307,15 @@ static int search(struct vhdx *v, const struct disk_options *o, struct disk_erro
 		}
 	for (const char *const *place = o->parents; v->parent_format == DISK_VHDX && *place && result; place++)
 		result = search_place(v, *place, o, error);
+	if (result && v->parent_format == DISK_VHDX) {
+		struct disk_error other;
+		int asked = ask_opener(v, o, &other);
+
+		if (asked != -ENOENT) { /* that it is there and not allowed says more than that it is not found */
+			result = asked;
+			*error = other;
+		}
+	}
 	free(own);
 	return result;
 }
@@ -325,8 +351,14 @@ int vhdx_find_parent(struct vhdx *v, const struct disk_options *o, struct disk_e
 			*error = other;
 		}
 	}
-	if ((result == -ENOENT || result == -ESTALE) && !search(v, &options, &other))
-		result = 0;
+	if (result == -ENOENT || result == -ESTALE) {
+		int searched = search(v, &options, &other);
+
+		if (!searched || (searched == -EPERM && result == -ENOENT)) {
+			result = searched;
+			*error = other;
+		}
+	}
 	free(child);
 	return result;
 }

@@ -42,15 +42,36 @@ int image_load_about(struct disk *d, json_t **ret)
 	return error;
 }
 
-int image_save_about(struct disk *d, const json_t *about)
+int image_load_kept(struct disk *d, json_t **ret)
 {
-	char *text = json_dumps(about, JSON_COMPACT);
+	uint8_t *bytes;
+	size_t count;
+	int error = disk_read_item(d, ITEM_KEPT, &bytes, &count);
+
+	*ret = error == -ENOENT ? json_object() : NULL;
+	if (error)
+		return *ret ? 0 : error;
+	if (count <= IMAGE_ABOUT_BYTES)
+		*ret = json_loadb((const char *)bytes, count, JSON_REJECT_DUPLICATES, NULL);
+	free(bytes);
+	if (json_is_object(*ret))
+		return 0;
+	json_decref(*ret);
+	*ret = NULL;
+	return -EBADMSG;
+}
+
+static int save_object(struct disk *d, struct guid id, enum disk_item_subject subject, const json_t *object)
+{
+	char *text = json_dumps(object, JSON_COMPACT);
 	size_t bytes = text ? strlen(text) : 0;
-	int error = !text ? -ENOMEM : bytes > IMAGE_ABOUT_BYTES ? -EFBIG : disk_write_item(d, ITEM_ABOUT, text, bytes);
+	int error = !text ? -ENOMEM : bytes > IMAGE_ABOUT_BYTES ? -EFBIG : disk_write_item(d, id, subject, text, bytes);
 
 	free(text);
 	return error;
 }
+
+int image_save_about(struct disk *d, const json_t *about) { return save_object(d, ITEM_ABOUT, DISK_ITEM_OF_DISK, about); }
 
 static int load_packed(struct disk *d, struct guid id, json_t **ret)
 {
@@ -90,7 +111,7 @@ static int save_packed(struct disk *d, struct guid id, const json_t *what)
 	if (!error) {
 		memcpy(packed, &h, sizeof(h));
 		used = ZSTD_compress(packed + sizeof(h), room, text, h.bytes, LEVEL);
-		error = ZSTD_isError(used) ? -EIO : disk_write_item(d, id, packed, sizeof(h) + used);
+		error = ZSTD_isError(used) ? -EIO : disk_write_item(d, id, DISK_ITEM_OF_DISK, packed, sizeof(h) + used);
 	}
 	free(text);
 	free(packed);
@@ -101,6 +122,52 @@ int image_load_content(struct disk *d, json_t **ret) { return load_packed(d, ITE
 int image_save_content(struct disk *d, const json_t *content) { return save_packed(d, ITEM_CONTENT, content); }
 int image_load_files(struct disk *d, json_t **ret) { return load_packed(d, ITEM_FILES, ret); }
 int image_save_files(struct disk *d, const json_t *files) { return save_packed(d, ITEM_FILES, files); }
+
+/* ---- a copy of the data ---- */
+
+static struct guid data_id_of(const struct disk *d)
+{
+	struct disk_info i;
+
+	disk_info(d, &i);
+	return i.data_id;
+}
+
+static int carry_item(struct disk *from, struct disk *to, struct guid id)
+{
+	uint8_t *bytes;
+	size_t count;
+	int error = disk_read_item(from, id, &bytes, &count);
+
+	if (error)
+		return error == -ENOENT ? 0 : error;
+	error = disk_write_item(to, id, DISK_ITEM_OF_DISK, bytes, count);
+	free(bytes);
+	return error;
+}
+
+int image_carry(struct disk *from, struct disk *to)
+{
+	char was[GUID_TEXT_BYTES], is[GUID_TEXT_BYTES];
+	json_t *about, *scanned;
+	const char *of;
+	int error = image_load_about(from, &about);
+
+	if (error)
+		return error;
+	guid_print(data_id_of(from), was);
+	guid_print(data_id_of(to), is);
+	scanned = json_object_get(about, "scanned");
+	of = json_string_value(json_object_get(scanned, "data-id"));
+	if (of && !strcmp(of, was) && !guid_is_zero(data_id_of(to)))
+		json_object_set_new(scanned, "data-id", json_string(is));
+	if (json_object_size(about) > 1)
+		error = image_save_about(to, about);
+	json_decref(about);
+	if (!error)
+		error = carry_item(from, to, ITEM_CONTENT);
+	return error ? error : carry_item(from, to, ITEM_FILES);
+}
 
 /* ---- values ---- */
 
@@ -185,28 +252,23 @@ int image_keep(struct disk *d, const char *name, const void *bytes, size_t count
 	uint8_t digest[32];
 	char text[65];
 	struct guid id;
-	json_t *about, *kept;
+	json_t *kept;
 	int error = kept_id(name, &id);
 
 	if (!error)
-		error = image_load_about(d, &about);
+		error = image_load_kept(d, &kept);
 	if (error)
 		return error;
-	kept = json_object_get(about, "kept");
-	if (!json_is_object(kept)) {
-		kept = json_object();
-		json_object_set_new(about, "kept", kept);
-	}
 	crypto_generichash(digest, sizeof(digest), bytes ? bytes : (const uint8_t *)"", count, NULL, 0);
 	sodium_bin2hex(text, sizeof(text), digest, sizeof(digest));
 	if (!bytes)
 		json_object_del(kept, name);
 	else
 		json_object_set_new(kept, name, json_pack("{s:I, s:s}", "bytes", (json_int_t)count, "blake2b", text));
-	error = disk_write_item(d, id, bytes, count);
+	error = disk_write_item(d, id, DISK_ITEM_OF_FILE, bytes, count);
 	if (!error)
-		error = image_save_about(d, about);
-	json_decref(about);
+		error = save_object(d, ITEM_KEPT, DISK_ITEM_OF_FILE, kept);
+	json_decref(kept);
 	return error;
 }
 

@@ -3,7 +3,11 @@
  * know it, and carried along by those that copy the file.
  *
  *   about     a JSON object, small: what people and policies ask for      content   packages and files, compressed
- *   history   what was done, each entry chained to the one before         signature over all of it and the data's digests
+ *   kept      names and digests of files that are kept in it               history   what was done, each entry chained to the one before
+ *   signature over all of it and the data's digests
+ *
+ * The first row is about the virtual disk: children begin with a copy of it, and a commit puts the child's in its parent's place. The
+ * others are about the file.
  *
  * All of it is hostile: sizes are limited before anything is unpacked, JSON is limited in depth by its parser, and text is only
  * printed escaped. Functions return 0 or -errno; what cannot be understood is -EBADMSG.
@@ -28,9 +32,16 @@ int image_save_files(struct disk *disk, const json_t *files);
 /* a.b.c in an object; a value that is not JSON is text; an empty one removes. -EINVAL: no section with that name. */
 int image_set(json_t *about, const char *assignment);
 json_t *image_get(const json_t *about, const char *key);
+/* schema.c: -EINVAL, and what is wrong with the sections that people set. */
+int image_check_about(const json_t *about, char why[160]);
+
+/* What is said of the data, to a copy of the data: about, content, files. What is true of the scan of one is true of the other. */
+int image_carry(struct disk *from, struct disk *to);
 
 /* Files inside the image: configuration, saved states; bytes NULL removes one. -ENOENT; -EINVAL: a bad name. */
 int image_keep(struct disk *disk, const char *name, const void *bytes, size_t count);
+/* {NAME: {bytes, blake2b}...}; empty when there are none. */
+int image_load_kept(struct disk *disk, json_t **ret);
 int image_fetch(struct disk *disk, const char *name, uint8_t **ret, size_t *ret_count);
 
 /* ---- history.c ---- */
@@ -77,6 +88,18 @@ struct image_policies { const char *user, *system; };
  */
 int image_admit(struct disk *disk, enum image_action action, const struct image_policies *files, const char *override, bool *ret_overridden,
 	struct image_refusal *refusal);
+
+
+/* ---- open.c ---- */
+#define IMAGE_ACTION(action) (1u << (action))
+/* On whose behalf: policies, the reason why a rule may be passed over (NULL: none), and the name that the history gets. */
+struct image_opener { struct image_policies policies; const char *override, *by; };
+/*
+ * disk_open() for all of these actions (a set of IMAGE_ACTION()). Where a policy refuses: -EPERM, and refusal->rule is not empty;
+ * everything else is disk_open()'s, or means that an override could not be recorded, with *error.
+ */
+int image_open(const char *path, const struct disk_options *options, unsigned actions, const struct image_opener *who, struct disk **ret,
+	       struct image_refusal *refusal, struct disk_error *error);
 
 /* ---- export.c: what is installed, for other programs ---- */
 json_t *image_to_spdx(const json_t *about, const json_t *content, const char *name);

@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "image.h"
+#include "image_internal.h"
 
 enum { CLOCK_SLACK_SECONDS = 3600, POLICY_BYTES = 1 << 20 };
 
@@ -81,7 +81,7 @@ static bool is_list(const json_t *j)
 
 /* ---- rules: false when refused ---- */
 
-static bool parse_time(const char *text, time_t *ret)
+bool image_parse_time(const char *text, time_t *ret)
 {
 	struct tm tm = { 0 };
 	const char *end = text ? strptime(text, "%Y-%m-%d", &tm) : NULL;
@@ -106,7 +106,7 @@ static bool clock_is_sound(const struct question *q)
 	if (image_load_history(q->disk, &history))
 		return refuse(q, "not-after", "its history cannot be read");
 	text = json_string_value(json_object_get(json_array_get(history, json_array_size(history) - 1), "time"));
-	if (text && parse_time(text, &last) && time(NULL) < last - CLOCK_SLACK_SECONDS)
+	if (text && image_parse_time(text, &last) && time(NULL) < last - CLOCK_SLACK_SECONDS)
 		sound = refuse(q, "not-after", "this host's clock is before %s, when it was last used", text);
 	json_decref(history);
 	return sound;
@@ -117,7 +117,7 @@ static bool rule_not_after(const struct question *q, const json_t *value)
 	const char *text = json_string_value(value);
 	time_t end;
 
-	if (!parse_time(text, &end))
+	if (!image_parse_time(text, &end))
 		return refuse(q, "not-after", "its time is not one");
 	return time(NULL) < end ? clock_is_sound(q) : refuse(q, "not-after", "its time was over at %s", text);
 }

@@ -18,7 +18,7 @@ enum { VERSION = 1 };
 struct signature {
 	uint32_t version, unused;
 	struct guid data_id;
-	uint8_t about[32], content[32], files[32], history[32], data[16]; /* history: its last entry's digest; data: not filled when quick */
+	uint8_t about[32], content[32], files[32], kept[32], history[32], data[16]; /* history: its last entry's digest; data: not filled when quick */
 	uint8_t key[crypto_sign_PUBLICKEYBYTES], value[crypto_sign_BYTES]; /* over everything before it */
 };
 
@@ -97,6 +97,8 @@ static int gather(struct disk *d, bool quick, struct signature *ret)
 	ret->data_id = i.data_id;
 	if (!error)
 		error = digest_item(d, ITEM_CONTENT, ret->content);
+	if (!error)
+		error = digest_item(d, ITEM_KEPT, ret->kept);
 	if (!error && !quick)
 		error = digest_item(d, ITEM_FILES, ret->files);
 	return error || quick ? error : disk_content_root(d, ret->data);
@@ -121,7 +123,7 @@ int image_sign(struct disk *d, const char *key_path)
 	if (!error) {
 		crypto_sign_ed25519_sk_to_pk(s.key, secret);
 		crypto_sign_detached(s.value, NULL, (const uint8_t *)&s, offsetof(struct signature, value), secret);
-		error = disk_write_item(d, ITEM_SIGNATURE, &s, sizeof(s));
+		error = disk_write_item(d, ITEM_SIGNATURE, DISK_ITEM_OF_FILE, &s, sizeof(s));
 	}
 	sodium_memzero(secret, sizeof(secret));
 	return error;
@@ -133,6 +135,8 @@ static const char *difference(const struct signature *s, const struct signature 
 		return "what it says about itself";
 	if (memcmp(s->content, now->content, 32) || (!quick && memcmp(s->files, now->files, 32)))
 		return "its list of contents";
+	if (memcmp(s->kept, now->kept, 32))
+		return "what is kept in it";
 	if (quick)
 		return guid_equal(s->data_id, now->data_id) ? NULL : "its data";
 	return memcmp(s->data, now->data, 16) ? "its data" : NULL;

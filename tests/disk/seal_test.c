@@ -133,7 +133,7 @@ static void cycle(const char *path, const char *child, enum disk_format format)
 	unsigned found = 0;
 
 	if (random_below(2))
-		must(!disk_write_item(d, TEST_ITEM, &note, sizeof(note)), "annotating");
+		must(!disk_write_item(d, TEST_ITEM, DISK_ITEM_OF_FILE, &note, sizeof(note)), "annotating");
 	must(!disk_flush(d) && !disk_close(d), "closing");
 	d = open_or_die(child, DISK_VHDX, random_below(2));
 	must(!disk_verify_link(d, count, &found) && !found, "a change was reported where none was");

@@ -151,7 +151,7 @@ static void try_sections(const uint8_t *data, size_t bytes)
 
 	if (vhdx_create(&file, "fuzz", &what, NULL, &e) || disk_open_file(file, "fuzz", &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
 		abort();
-	disk_write_item(d, items[bytes ? data[0] % 5 : 0], bytes ? data + 1 : data, bytes ? bytes - 1 : 0);
+	disk_write_item(d, items[bytes ? data[0] % 5 : 0], DISK_ITEM_OF_FILE, bytes ? data + 1 : data, bytes ? bytes - 1 : 0);
 	use_sections(d);
 	disk_close(d);
 	memory_free(f);

@@ -2,6 +2,7 @@
 # umbra image: sections, scan, history, signatures, kept files, policies, catalog and queries, on small images made here.
 set -u
 umbra=${UMBRA:-$PWD/build/umbra}
+schema=$PWD/docs/image.schema.json
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$work"
 export HOME=$work/home XDG_CONFIG_HOME= XDG_DATA_HOME=
@@ -95,6 +96,45 @@ python3 -c 'import json; d=json.load(open("out.log")); assert d["spdxVersion"]==
 must "$umbra" image export shelf/web.vhdx --to cyclonedx
 python3 -c 'import json; d=json.load(open("out.log")); assert d["bomFormat"]=="CycloneDX" and len(d["components"])==2' || bad "cyclonedx"
 
+# ---- what follows the data: into children, copies, and back by a commit; what does not ----
+must "$umbra" image keep shelf/web.vhdx note --from terms.json
+must "$umbra" disk create heir.vhdx --parent shelf/web.vhdx --parents shelf
+[ "$("$umbra" image get heir.vhdx title --parents shelf)" = "A web server" ] || bad "a child does not inherit what its parent says"
+"$umbra" image packages heir.vhdx --parents shelf | grep -q nginx || bad "a child does not inherit the packages"
+ends 1 "$umbra" image get heir.vhdx kept --parents shelf
+"$umbra" image history heir.vhdx --parents shelf | grep -q scanned && bad "a child inherits a history"
+must "$umbra" image set heir.vhdx title="The heir" --parents shelf
+cp shelf/web.vhdx web.copy
+must "$umbra" disk commit heir.vhdx --parents shelf
+[ "$(field shelf/web.vhdx title)" = "The heir" ] || bad "a commit does not take what the child says"
+"$umbra" image get shelf/web.vhdx kept | grep -q note || bad "a commit took a kept file away"
+must "$umbra" disk check heir.vhdx --parents shelf --chain
+must qemu-img check -f vhdx shelf/web.vhdx
+mv web.copy shelf/web.vhdx; rm heir.vhdx
+for format in vhdx vhd raw; do
+	must "$umbra" disk convert shelf/web.vhdx copy.$format --to $format
+	[ "$("$umbra" image get copy.$format title --format $format)" = "A web server" ] || bad "a copy in $format does not say what its original says"
+	"$umbra" image packages copy.$format --format $format | grep -q nginx || bad "a copy in $format has no packages"
+done
+must "$umbra" image scan copy.vhdx --digests; says 'not changed since'
+rm copy.*
+must "$umbra" image drop shelf/web.vhdx note
+for verb in get packages files history policy verify scan; do
+	"$umbra" image $verb shelf/web.vhdx --json 2>&1 | python3 -c 'import json,sys; json.load(sys.stdin)' || bad "$verb --json is no JSON"
+done
+must "$umbra" image scan shelf/web.vhdx --digests
+# other programs understand it by the published schema
+/usr/bin/python3 - "$schema" <(for f in web plain; do "$umbra" image get shelf/$f.vhdx --json; echo ,; done) <<'P' || bad "the schema"
+import json, jsonschema, sys
+schema = json.load(open(sys.argv[1])); jsonschema.Draft7Validator.check_schema(schema)
+for about in json.loads('[' + open(sys.argv[2]).read().rstrip().rstrip(',') + ']'):
+    jsonschema.validate(about, schema)
+for wrong in [{"umbra-image": 1, "tags": "x"}, {"umbra-image": 1, "policy": {"no-such-rule": 1}}, {"umbra-image": 1, "expires": "soon"}, {"umbra-image": 2}]:
+    try: jsonschema.validate(wrong, schema)
+    except jsonschema.ValidationError: continue
+    sys.exit("the schema accepts %s" % wrong)
+P
+
 # ---- signatures ----
 must "$umbra" image key id
 ends 1 "$umbra" image verify shelf/plain.vhdx
@@ -130,8 +170,15 @@ must "$umbra" disk compare p.vhdx shelf/web.vhdx
 must "$umbra" disk create child.vhdx --parent p.vhdx
 refused no-export "$umbra" disk read child.vhdx --offset 0 --length 512
 refused no-export "$umbra" disk read child.vhdx --offset 0 --length 512 --override "because"
+refused no-export "$umbra" disk stream child.vhdx
+must "$umbra" disk create other.vhdx --size 32M
+refused no-export "$umbra" disk rebase child.vhdx --parent other.vhdx
 rm child.vhdx
 policy 'policy={"no-fork":true}'
+refused no-fork "$umbra" disk create other.child.vhdx --parent p.vhdx
+must "$umbra" disk create grown.vhdx --parent other.vhdx
+refused no-fork "$umbra" disk rebase grown.vhdx --parent p.vhdx
+rm grown.vhdx other.vhdx
 refused no-fork "$umbra" disk create child.vhdx --parent p.vhdx
 refused no-fork "$umbra" disk snapshot p.vhdx child.vhdx
 policy 'policy={"read-only":true}'
@@ -164,10 +211,15 @@ policy 'policy={"users":["nobody-else"]}'
 refused users "$umbra" disk read p.vhdx --offset 0 --length 512
 refused users "$umbra" image tag p.vhdx x
 cp shelf/web.vhdx p.vhdx
-policy 'policy={"no-such-rule":1}'
-refused 'does not know' "$umbra" disk read p.vhdx --offset 0 --length 512
+# what is not of the right shape is not kept
+for wrong in 'policy={"no-such-rule":1}' policy.no-export=7 policy.hosts=all expires=soon 'tags=["a",1]' tags=x 'rights={"fork":"me"}' \
+	'compatible={"hardware":{"memory":-1}}' network=7 'title={}'; do
+	ends 64 "$umbra" image set p.vhdx "$wrong"
+done
 # the user's policy
 mkdir -p home/.config/umbra
+echo '{"no-such-rule": 1}' >home/.config/umbra/policy.json
+refused 'does not know' "$umbra" disk read p.vhdx --offset 0 --length 512
 printf '{"require-signature": ["%s"]}' "$(cat id.pub)" >home/.config/umbra/policy.json
 refused require-signature "$umbra" disk read shelf/web.vhdx --offset 0 --length 512
 must "$umbra" disk read shelf/plain.vhdx --offset 0 --length 512
@@ -190,6 +242,10 @@ must "$umbra" disk create kid.vhdx --parent shelf/plain.vhdx
 printf x | must "$umbra" disk write shelf/plain.vhdx --offset 8M
 must "$umbra" disk resize shelf/plain.vhdx --size 40M
 ends 65 "$umbra" disk read kid.vhdx --parents shelf --offset 0 --length 512; says 'its history ends with resized by umbra disk'
+ends 65 "$umbra" disk check kid.vhdx --parents shelf --chain --json
+python3 -c 'import json; d=json.load(open("out.log")); f=d["findings"]; assert not d["sound"] and any(x.get("fault")=="identifier" for x in f) and any(x.get("affected") for x in f)' ||
+	bad "check --json"
+rm kid.vhdx
 
 # ---- catalog ----
 c="--catalog c.db"
@@ -227,6 +283,16 @@ rm shelf/moved.vhdx
 must "$umbra" image index shelf $c; says '1 gone'
 finds os:debian plain.vhdx
 finds bookworm plain.vhdx
+# a parent that moved is found where the catalog has seen it, below an allowed place
+must "$umbra" disk create kid.vhdx --parent shelf/plain.vhdx
+mkdir -p shelf/deep/er; mv shelf/plain.vhdx shelf/deep/er/renamed.vhdx
+ends 65 "$umbra" disk check kid.vhdx --parents shelf
+must "$umbra" image index shelf
+must "$umbra" disk check kid.vhdx --parents shelf
+must "$umbra" disk check kid.vhdx
+mkdir far; mv kid.vhdx far
+ends 78 "$umbra" disk check far/kid.vhdx; says 'renamed.vhdx'
+mv shelf/deep/er/renamed.vhdx shelf/plain.vhdx
 head -c 100000 /dev/urandom >shelf/noise.vhdx
 must "$umbra" image index shelf $c; says '1 unreadable'
 head -c 100000 /dev/urandom >noise.db
