@@ -89,7 +89,6 @@ struct image_policies { const char *user, *system; };
 int image_admit(struct disk *disk, enum image_action action, const struct image_policies *files, const char *override, bool *ret_overridden,
 	struct image_refusal *refusal);
 
-
 /* ---- open.c ---- */
 #define IMAGE_ACTION(action) (1u << (action))
 /* On whose behalf: policies, the reason why a rule may be passed over (NULL: none), and the name that the history gets. */
