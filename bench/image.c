@@ -127,7 +127,7 @@ static void measure_files(const char *directory, bool cold, double *us)
 			}
 		snprintf(path, sizeof(path), "%s/i%u.vhdx", directory, n);
 		us[n] = now_us();
-		if (disk_open(path, &(struct disk_options){ .format = DISK_VHDX, .without_parents = true }, &d, &e) || image_load_about(d, &about))
+		if (disk_open(path, &(struct disk_options){ .format = DISK_VHDX, .items_only = true }, &d, &e) || image_load_about(d, &about))
 			exit(1);
 		us[n] = now_us() - us[n];
 		json_decref(about);

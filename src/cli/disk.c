@@ -302,35 +302,21 @@ static int verb_write(struct arguments *a)
 	return code;
 }
 
-static bool is_zero(const uint8_t *at, size_t bytes) { return !at[0] && !memcmp(at, at + 1, bytes - 1); }
+static int step(void *context, uint64_t done, uint64_t all)
+{
+	(void)all;
+	progress_show(context, done);
+	return 0;
+}
 
-/* Everything that is not zero. */
 static int copy_disk(struct disk *from, struct disk *to)
 {
-	uint8_t *buffer = malloc(COPY_BYTES);
-	uint64_t all = disk_size_bytes(from), n;
 	struct progress p;
-	int error = buffer ? 0 : -ENOMEM;
+	int error;
 
-	progress_begin(&p, all);
-	for (uint64_t at = 0; at < all && !error; at += n) {
-		enum disk_range_kind kind;
-
-		error = disk_range(from, at, all - at, &kind, &n);
-		if (!error && kind != DISK_RANGE_ZERO) {
-			n = n < COPY_BYTES ? n : COPY_BYTES;
-			error = disk_read(from, at, buffer, n);
-			for (uint64_t piece = 0; piece < n && !error; piece += 65536) {
-				uint64_t bytes = n - piece < 65536 ? n - piece : 65536;
-
-				if (!is_zero(buffer + piece, bytes))
-					error = disk_write(to, at + piece, buffer + piece, bytes);
-			}
-		}
-		if (!error)
-			progress_show(&p, at + n);
-	}
-	free(buffer);
+	progress_begin(&p, disk_size_bytes(from));
+	error = disk_copy(from, to, &(struct disk_job){ .step = step, .context = &p });
+	progress_end(&p);
 	return error;
 }
 
@@ -350,7 +336,8 @@ static int verb_convert(struct arguments *a)
 	if (error)
 		code = disk_refuse(error, &e);
 	if (!code) {
-		code = disk_cli_open(a, a->other, a->to, ACTION_WRITE, &to);
+		/* past the cache: it is written once, and has to reach the host's disk anyway */
+		code = disk_cli_open_with(a, a->other, a->to, IMAGE_ACTION(ACTION_WRITE), (struct disk_options){ .write = true, .direct = true }, &to);
 		error = code ? 0 : copy_disk(from, to);
 		if (!code && !error)
 			error = image_carry(from, to);

@@ -80,6 +80,7 @@ int disk_cli_open_with(const struct arguments *a, const char *path, const char *
 	o.write = more.write;
 	o.accept_changed = more.accept_changed;
 	o.thaw = more.thaw;
+	o.direct |= more.direct;
 	error = image_open(path, &o, actions, &(struct image_opener){ disk_cli_policies(user, sizeof(user)), a->override, "umbra disk" }, ret, &r, &e);
 	if (error && r.rule[0])
 		return disk_cli_forbidden(path, &r);

@@ -22,7 +22,7 @@ struct arguments {
 int disk_parse_format(const char *text, enum disk_format *ret);
 /* Opens for what will be done with it, if the policies allow that. */
 int disk_cli_open(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk **ret);
-/* For several actions (IMAGE_ACTION()); of `more`, write, accept_changed and thaw count. */
+/* For several actions (IMAGE_ACTION()); of `more`, write, direct, accept_changed and thaw count. */
 int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, unsigned actions, struct disk_options more, struct disk **ret);
 /* Where parents may lie, and are looked for. */
 struct disk_options disk_cli_options(const struct arguments *a, enum disk_format format);

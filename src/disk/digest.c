@@ -2,6 +2,7 @@
 #include "digest.h"
 
 #define XXH_INLINE_ALL
+#include <sched.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,7 @@ static int add_data(struct walk *w, struct disk *d, enum disk_range_kind kind, u
 		w->all_zero = w->all_zero && (kind == DISK_RANGE_ZERO || is_zero(buffer, n));
 		offset += n;
 		bytes -= n;
+		sched_yield(); /* this may run beside somebody who waits for an answer: for no longer than a buffer takes */
 	}
 	return error;
 }
@@ -384,4 +386,89 @@ int digest_close(struct disk *d)
 		error = save(d, t);
 	digest_free(t);
 	return error == -ESTALE ? 0 : error;
+}
+
+/* ---- while data is written in order ---- */
+
+struct digest_stream { struct digest_table *table; struct hash hash; uint64_t at; bool hashing; };
+
+int digest_stream_begin(struct disk *d, struct digest_stream **ret)
+{
+	struct digest_stream *s = calloc(1, sizeof(*s));
+	int error = s ? load_any(d, &s->table) : -ENOMEM;
+
+	*ret = NULL;
+	if (!error && (s->table->head.size_bytes != d->size_bytes || s->table->head.present || d->is_child))
+		error = -ENOENT;
+	if (error) {
+		digest_stream_free(s);
+		return error == -ENOENT ? 0 : error;
+	}
+	*ret = s;
+	return 0;
+}
+
+void digest_stream_free(struct digest_stream *s)
+{
+	if (s && s->hashing)
+		hash_end(&s->hash);
+	if (s)
+		digest_free(s->table);
+	free(s);
+}
+
+static void add_zeros(struct hash *h, uint64_t bytes)
+{
+	static const uint8_t zeros[65536];
+
+	for (uint64_t n; bytes; bytes -= n) {
+		n = bytes < sizeof(zeros) ? bytes : sizeof(zeros);
+		hash_add(h, zeros, n);
+	}
+}
+
+/* Within a block. One that is zero to its end has no digest, so that leading zeros wait for something else. */
+static void add_to_block(struct digest_stream *s, const uint8_t *data, uint64_t bytes)
+{
+	uint64_t before = s->at % s->table->head.block_bytes;
+
+	if (!s->hashing && data && !is_zero(data, bytes)) {
+		s->hashing = !hash_begin(&s->hash, s->table->head.algorithm);
+		add_zeros(&s->hash, before);
+	}
+	if (s->hashing && data)
+		hash_add(&s->hash, data, bytes);
+	else if (s->hashing)
+		add_zeros(&s->hash, bytes);
+}
+
+void digest_stream_add(struct digest_stream *s, const uint8_t *data, uint64_t bytes)
+{
+	while (s && bytes) {
+		uint64_t block = s->table->head.block_bytes, left = block - s->at % block, n = bytes < left ? bytes : left;
+
+		add_to_block(s, data, n);
+		s->at += n;
+		if (s->hashing && (n == left || s->at == s->table->head.size_bytes)) {
+			s->table->of[(s->at - 1) / block] = hash_end(&s->hash);
+			s->hashing = false;
+		}
+		data = data ? data + n : NULL;
+		bytes -= n;
+	}
+}
+
+int digest_stream_end(struct digest_stream *s, struct disk *d)
+{
+	int error = disk_flush(d);
+
+	if (error || !s)
+		return error;
+	error = save(d, s->table);
+	if (error)
+		return error;
+	memset(d->touched, 0, d->touched_blocks / 8 + 1);
+	d->opened_id = disk_data_id(d);
+	d->opened_current = true;
+	return 0;
 }

@@ -60,6 +60,16 @@ void digest_touch_from(struct disk *disk, uint64_t offset);
 int digest_close(struct disk *disk);
 
 /*
+ * Digests of a new file's data while it is written from its beginning to its end: nobody else writes it, and it was empty. data NULL:
+ * zeros. End: makes the data durable, and keeps them. *ret NULL: the file keeps none, and the others do nothing.
+ */
+struct digest_stream;
+int digest_stream_begin(struct disk *disk, struct digest_stream **ret);
+void digest_stream_add(struct digest_stream *stream, const uint8_t *data, uint64_t bytes);
+int digest_stream_end(struct digest_stream *stream, struct disk *disk);
+void digest_stream_free(struct digest_stream *stream);
+
+/*
  * The link of a child to its parent: the parent's table as it was, and its stamp. While the stamp is the same, nothing is computed;
  * else each block of the parent is verified before it is read for the first time.
  */

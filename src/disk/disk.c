@@ -114,8 +114,10 @@ static int (*const open_format[DISK_FORMATS])(struct disk *d, const struct disk_
 int disk_open_file(struct disk_file file, const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
 {
 	struct disk *d = calloc(1, sizeof(*d));
+	struct disk_options options = *o;
 	int result = -ENOMEM;
 
+	options.without_parents |= o->items_only;
 	if (d)
 		d->path = strdup(path);
 	if (!d || !d->path) {
@@ -126,7 +128,8 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	d->file = file;
 	d->write = o->write;
 	d->format_id = o->format;
-	result = open_format[o->format](d, o, error);
+	d->items_only = o->items_only;
+	result = open_format[o->format](d, &options, error);
 	if (result) {
 		release(d);
 		return result;
@@ -150,7 +153,7 @@ int disk_open(const char *path, const struct disk_options *o, struct disk **ret,
 
 	if (!open_format[o->format])
 		return disk_fail(error, -ENOTSUP, path, "%s cannot be opened", disk_format_name(o->format));
-	result = o->write && o->without_parents ? -EINVAL : disk_file_open(path, o->write, o->direct, &file);
+	result = o->write && (o->without_parents || o->items_only) ? -EINVAL : disk_file_open(path, o->write, o->direct, &file);
 	if (result == -EBUSY)
 		return disk_fail(error, result, path, "in use by somebody else");
 	if (result)
@@ -158,13 +161,14 @@ int disk_open(const char *path, const struct disk_options *o, struct disk **ret,
 	return disk_open_file(file, path, o, ret, error);
 }
 
-/* Where most writers of VHDX put headers and region tables, metadata, blocks. */
+/* Where most writers of VHDX put identifier, headers, region table, metadata table, its values. */
 void disk_prefetch(const char *path, enum disk_format format)
 {
-	static const struct { uint64_t at, bytes; } parts[] = { { 0, 256 << 10 }, { 2 << 20, 128 << 10 }, { 3 << 20, 64 << 10 } };
+	static const struct { uint64_t at, bytes; } parts[] = { { 0, 4096 }, { 64 << 10, 4096 }, { 128 << 10, 4096 }, { 192 << 10, 4096 }, { 2 << 20, 4096 },
+								{ (2 << 20) + (64 << 10), 16 << 10 } };
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
-	for (size_t n = 0; fd >= 0 && n < (format == DISK_VHDX ? 3 : 1); n++)
+	for (size_t n = 0; fd >= 0 && n < (format == DISK_VHDX ? sizeof(parts) / sizeof(parts[0]) : 1); n++)
 		posix_fadvise(fd, (off_t)parts[n].at, (off_t)parts[n].bytes, POSIX_FADV_WILLNEED);
 	if (fd >= 0)
 		close(fd);
@@ -248,7 +252,7 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 		result = disk_open(what->parent, &(struct disk_options){ .format = what->parent_format }, &parent, error);
 	if (result)
 		return result;
-	result = disk_file_create(path, &file);
+	result = disk_file_create(path, false, &file);
 	if (result) {
 		disk_fail(error, result, path, "%s", strerror(-result));
 	} else {
@@ -266,7 +270,7 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 
 int disk_check_request(const struct disk *d, uint64_t offset, uint64_t bytes)
 {
-	if ((offset | bytes) & (d->sector_bytes - 1))
+	if ((offset | bytes) & (d->sector_bytes - 1) || d->items_only)
 		return -EINVAL;
 	return offset > d->size_bytes || bytes > d->size_bytes - offset ? -ENOSPC : 0;
 }
@@ -327,7 +331,7 @@ int disk_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_
 	return error ? error : !bytes ? -EINVAL : d->driver->range(d, offset, bytes, ret_kind, ret_bytes);
 }
 
-int disk_check(struct disk *d, void (*report)(void *, const char *), void *context) { return d->driver->check(d, report, context); }
+int disk_check(struct disk *d, void (*report)(void *, const char *), void *context) { return d->items_only ? 0 : d->driver->check(d, report, context); }
 
 void disk_info(const struct disk *d, struct disk_info *ret)
 {

@@ -33,6 +33,7 @@ struct disk_options {
 	enum disk_format format;
 	bool write;
 	bool without_parents; /* this file alone: what it does not hold reads as zero. Not with write */
+	bool items_only; /* what the file carries beside its data, quickly: the data is not looked at, and cannot be read. Not with write */
 	/* Directories and files, ended by NULL, under which a parent may lie; NULL: the directory of the child. */
 	const char *const *parents;
 	/* NULL, or asked for a parent that is in none of them by its name or by looking: 0 with a path, to be freed; -ENOENT. What it says
@@ -44,6 +45,7 @@ struct disk_options {
 	struct disk *parent; /* already open, instead of the one that would be looked for; then belongs to the disk */
 	bool direct; /* past the host's cache, where offsets, lengths and memory are multiples of 4096 bytes */
 	bool thaw; /* opens for writing though frozen: for disk_thaw() */
+	bool just_made; /* by disk_snapshot(): it goes on as it was made, and is durable with its first flush */
 	unsigned depth; /* 0; of a parent its distance from the top */
 };
 
@@ -65,7 +67,7 @@ struct disk_create {
 	const char *parent; /* a file; then the size is its */
 	enum disk_format parent_format;
 	bool no_digests;
-	bool without_link; /* what the parent holds is not noted: it is still being written */
+	bool in_use; /* of disk_snapshot(): the parent is being written, so what it holds is not noted; the file is as if it was open */
 };
 
 /* 0, or: -ESTALE a parent is not what the child was made on; -EBADMSG the file is not sound; -EBUSY somebody else writes it;
@@ -140,6 +142,8 @@ struct disk_job {
  * then empty. Both VHDX. With `alone`, others may use the disk meanwhile.
  */
 int disk_commit(struct disk *disk, const struct disk_job *job, struct disk_error *error);
+/* All of a disk into a new, empty one of the same size, durably, with what that keeps of digests. */
+int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job);
 /* A child takes in what its parents hold, and stands alone. Others may use the disk meanwhile. */
 int disk_stream(struct disk *disk, const struct disk_job *job);
 /* Another parent; the child reads the same afterwards. Not while others use the disk. */

@@ -32,7 +32,7 @@ struct disk {
 	const struct disk_driver *driver;
 	char *path;
 	struct disk_file file;
-	bool write;
+	bool write, items_only;
 	uint64_t size_bytes;
 	uint32_t sector_bytes;
 	enum disk_format format_id;

@@ -14,8 +14,11 @@
 
 enum { IOVS = 64, DIRECT_ALIGN = 4096 };
 
-/* direct: the same file past the host's cache, for what is aligned; -1: not. The host keeps both views together. */
-struct os_file { int fd, direct; };
+/*
+ * direct: the same file past the host's cache, for what is aligned; -1: not. The host keeps both views together. directory: of a new
+ * file, to be synced with it once; -1: it is.
+ */
+struct os_file { int fd, direct, directory; };
 
 static int fd_of(void *context) { return ((const struct os_file *)context)->fd; }
 
@@ -79,7 +82,20 @@ static int transfer(int fd, uint64_t offset, const struct iovec *iov, int count,
 
 static int os_readv(void *c, uint64_t offset, const struct iovec *iov, int count) { return transfer(os_descriptor(c, offset, iov, count), offset, iov, count, false); }
 static int os_writev(void *c, uint64_t offset, const struct iovec *iov, int count) { return transfer(os_descriptor(c, offset, iov, count), offset, iov, count, true); }
-static int os_flush(void *c) { return fdatasync(fd_of(c)) ? -errno : 0; }
+
+/* One flush at a time sees to the directory; who else flushes meanwhile was told nothing yet of the file being there. */
+static int os_flush(void *c)
+{
+	struct os_file *f = c;
+	int directory = __atomic_load_n(&f->directory, __ATOMIC_ACQUIRE);
+
+	if (fdatasync(f->fd) || (directory >= 0 && fsync(directory)))
+		return -errno;
+	if (directory >= 0 && __atomic_compare_exchange_n(&f->directory, &directory, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		close(directory);
+	return 0;
+}
+
 static int os_truncate(void *c, uint64_t bytes) { return ftruncate(fd_of(c), (off_t)bytes) ? -errno : 0; }
 
 static int os_discard(void *c, uint64_t offset, uint64_t bytes)
@@ -116,6 +132,8 @@ static void os_close(void *c)
 	close(f->fd);
 	if (f->direct >= 0)
 		close(f->direct);
+	if (f->directory >= 0)
+		close(f->directory);
 	free(f);
 }
 
@@ -182,7 +200,7 @@ static int finish(int fd, int direct, bool write, struct disk_file *ret)
 	int error = fd < 0 ? -errno : !f ? -ENOMEM : 0;
 
 	if (f)
-		*f = (struct os_file){ fd, direct };
+		*f = (struct os_file){ fd, direct, -1 };
 	if (!error)
 		error = os_lock(f, write ? FILE_ALONE : FILE_SHARED);
 	*ret = (struct disk_file){ &os_ops, f };
@@ -208,20 +226,22 @@ int disk_file_open(const char *path, bool write, bool direct, struct disk_file *
 	return finish(fd, past, write, ret);
 }
 
-int disk_file_create(const char *path, struct disk_file *ret)
+/* A name that a power cut takes away was never there. */
+int disk_file_create(const char *path, bool later, struct disk_file *ret)
 {
-	int error = finish(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), -1, true, ret), directory;
+	int error = finish(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), -1, true, ret);
+	struct os_file *f = error ? NULL : ret->context;
 	char *copy = error ? NULL : strdup(path);
 
 	if (error)
 		return error;
-	directory = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (directory < 0 || fsync(directory)) /* a name that a power cut takes away was never there */
+	f->directory = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (f->directory < 0)
 		error = copy ? -errno : -ENOMEM;
-	if (directory >= 0)
-		close(directory);
 	free(copy);
+	if (!error && !later)
+		error = os_flush(f);
 	if (error)
-		os_close(ret->context);
+		os_close(f);
 	return error;
 }

@@ -33,8 +33,8 @@ struct disk_file { const struct disk_file_ops *ops; void *context; };
 
 /* -EBUSY: locked; a reader shares with readers, a writer with nobody. The lock goes with the process. */
 int disk_file_open(const char *path, bool write, bool direct, struct disk_file *ret);
-/* Its name is durable. -EEXIST: it is never written over. */
-int disk_file_create(const char *path, struct disk_file *ret);
+/* Its name is durable, or with `later` becomes so with the first flush. -EEXIST: it is never written over. */
+int disk_file_create(const char *path, bool later, struct disk_file *ret);
 
 static inline int file_read(const struct disk_file *f, uint64_t offset, void *to, size_t bytes)
 {

@@ -203,11 +203,16 @@ unsigned disk_queue_poll(struct disk_queue *q)
 int disk_queue_fd(const struct disk_queue *q) { return q->event; }
 bool disk_queue_has_ring(const struct disk_queue *q) { return q->has_ring; }
 
+void disk_queue_wait(struct disk_queue *q)
+{
+	while (q->used && !disk_queue_poll(q))
+		poll(&(struct pollfd){ .fd = q->event, .events = POLLIN }, 1, 1000);
+}
+
 void disk_queue_drain(struct disk_queue *q)
 {
 	while (q->used)
-		if (!disk_queue_poll(q) && q->used)
-			poll(&(struct pollfd){ .fd = q->event, .events = POLLIN }, 1, 1000);
+		disk_queue_wait(q);
 }
 
 static void release(struct disk_queue *q)

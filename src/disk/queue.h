@@ -38,6 +38,8 @@ void disk_queue_kick(struct disk_queue *queue);
 unsigned disk_queue_poll(struct disk_queue *queue);
 /* Readable when there may be something to collect. */
 int disk_queue_fd(const struct disk_queue *queue);
+/* Collects, and where there is nothing yet waits for it; not with nothing under way. */
+void disk_queue_wait(struct disk_queue *queue);
 /* Collects until nothing is under way. */
 void disk_queue_drain(struct disk_queue *queue);
 bool disk_queue_has_ring(const struct disk_queue *queue);

@@ -1,7 +1,10 @@
 /*
- * A snapshot of a disk in use: a child is made of it and opened on top of it, without a flush and without anybody waiting; from then
- * on the child is written. What the parent had not yet flushed, the child's next flush flushes; making the parent clean, and noting
- * what it holds, comes afterwards and beside the use of the child.
+ * A snapshot of a disk in use: a child is made of it and opened on top of it, without a sync and without anybody waiting; from then
+ * on the child is written. What the parent had not yet flushed, and the child's file and name, the child's next flush flushes; making
+ * the parent clean, and noting what it holds, comes afterwards and beside the use of the child.
+ *
+ * A power cut before that leaves the parent as it was last flushed, and perhaps a child that does not open: nobody was told yet that
+ * there is one.
  */
 #include <string.h>
 
@@ -38,8 +41,8 @@ static int begin(struct disk *d)
 
 static int create(struct disk *d, const char *path, struct disk_file *ret, struct disk_error *error)
 {
-	const struct disk_create what = { .format = DISK_VHDX, .without_link = true };
-	int result = disk_file_create(path, ret);
+	const struct disk_create what = { .format = DISK_VHDX, .in_use = true };
+	int result = disk_file_create(path, true, ret);
 
 	if (result)
 		return disk_fail(error, result, path, "%s", strerror(-result));
@@ -64,12 +67,7 @@ int disk_snapshot(struct disk *d, const char *path, struct disk **ret, struct di
 	result = create(d, path, &file, error);
 	if (result)
 		return result;
-	result = disk_open_file(file, path, &(struct disk_options){ .format = DISK_VHDX, .write = true, .parent = d }, ret, error);
-	if (!result && begin(*ret)) { /* its first write is then as quick as the others */
-		(*ret)->parent = NULL;
-		disk_close(*ret);
-		result = disk_fail(error, -EIO, path, "cannot be written");
-	}
+	result = disk_open_file(file, path, &(struct disk_options){ .format = DISK_VHDX, .write = true, .parent = d, .just_made = true }, ret, error);
 	if (result)
 		remove(path);
 	return result;
@@ -77,8 +75,10 @@ int disk_snapshot(struct disk *d, const char *path, struct disk **ret, struct di
 
 int disk_settle(struct disk *child)
 {
-	int error = child->parent && child->parent->write ? disk_make_clean(child->parent) : 0;
+	int error = disk_flush(child);
 
+	if (!error && child->parent && child->parent->write)
+		error = disk_make_clean(child->parent);
 	if (!error && child->parent)
 		error = vhdx_copy_disk_items(vhdx_of(child->parent), vhdx_of(child));
 	if (!error)

@@ -801,7 +801,7 @@ int vhd_create(struct disk_file *f, const char *path, const struct disk_create *
 	    (what->logical_sector_bytes && what->logical_sector_bytes != VHD_SECTOR))
 		return disk_fail(error, -EINVAL, path, "a block size must be a power of two from 4K to 256M, a sector size 512");
 	make_footer(&footer, size_bytes, parent ? VHD_CHILD : what->fixed ? VHD_FIXED : VHD_DYNAMIC);
-	result = parent && !what->without_link ? write_link(path, parent) : 0;
+	result = parent && !what->in_use ? write_link(path, parent) : 0;
 	if (!result)
 		result = what->fixed ? file_write(f, size_bytes, &footer, sizeof(footer)) : write_dynamic(f, path, &footer, size_bytes, block_bytes, parent);
 	if (!result)

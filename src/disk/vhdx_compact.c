@@ -145,7 +145,7 @@ static int move_blocks(struct vhdx *v, const struct disk_job *job)
 		use(&m, to, bytes);
 		pthread_mutex_lock(&v->map);
 		vhdx_set_entry(v, all[n].index, to | vhdx_state(v->bat[all[n].index]));
-		v->payload_dirty = true;
+		vhdx_note_payload(v);
 		pthread_mutex_unlock(&v->map);
 		if (++batch % BATCH == 0)
 			error = vhdx_commit(v);

@@ -106,7 +106,7 @@ static int write_metadata(struct disk_file *f, const struct plan *p)
 			put_item(&m, p->inherited[n].id, p->inherited[n].flags, p->inherited[n].value, p->inherited[n].bytes);
 		h.count = (uint16_t)m.count;
 		memcpy(m.bytes, &h, sizeof(h));
-		error = file_write(f, METADATA_OFFSET, m.bytes, p->metadata_bytes);
+		error = file_write(f, METADATA_OFFSET, m.bytes, m.used); /* what follows is zero */
 	}
 	free(locator);
 	free(m.bytes);
@@ -134,7 +134,8 @@ static int write_regions(struct disk_file *f, const struct plan *p)
 	return error;
 }
 
-static int write_headers(struct disk_file *f, const struct plan *p)
+/* in_use: with a log, that is without being clean. */
+static int write_headers(struct disk_file *f, const struct plan *p, bool in_use)
 {
 	static const char creator[] = "U\0m\0b\0r\0a\0";
 	struct vhdx_header h = { .signature = VHDX_HEAD, .sequence = 1, .file_write = guid_new(), .data_write = p->data_id, .version = 1,
@@ -142,6 +143,8 @@ static int write_headers(struct disk_file *f, const struct plan *p)
 	uint8_t identifier[520] = "vhdxfile";
 	int error = 0;
 
+	if (in_use)
+		h.log = guid_new();
 	memcpy(identifier + 8, creator, sizeof(creator));
 	error = file_write(f, 0, identifier, sizeof(identifier));
 	for (int n = 0; n < 2 && !error; n++, h.sequence++) {
@@ -178,7 +181,7 @@ static int make_digests(struct plan *p, const struct disk_create *what)
 		error = digest_encode(own, &p->digests, &p->digests_bytes);
 		digest_free(own);
 	}
-	if (!error && p->parent && !what->without_link && (!no_digests || p->parent->format_id != DISK_VHDX))
+	if (!error && p->parent && !what->in_use && (!no_digests || p->parent->format_id != DISK_VHDX))
 		error = link_encode(p->parent, LINK_KEPT_OR_COMPUTED, &p->link);
 	return error;
 }
@@ -188,7 +191,7 @@ static int inherit(struct plan *p, const struct disk_create *what)
 {
 	int error = 0;
 
-	if (p->parent && p->parent->format_id == DISK_VHDX && !what->without_link)
+	if (p->parent && p->parent->format_id == DISK_VHDX && !what->in_use)
 		error = vhdx_load_disk_items(vhdx_of(p->parent), &p->inherited, &p->inherited_count);
 	for (size_t n = 0; n < p->inherited_count; n++)
 		p->inherited_bytes += (p->inherited[n].bytes + 7) & ~7u;
@@ -204,7 +207,7 @@ static int place(struct plan *p)
 	return items > VHDX_METADATA_MAX_BYTES / 2 ? -EFBIG : 0;
 }
 
-static int write_file(struct disk_file *f, const struct plan *p)
+static int write_file(struct disk_file *f, const struct plan *p, bool in_use)
 {
 	int result = f->ops->truncate(f->context, p->bat_offset + p->bat_bytes + (p->fixed ? p->blocks * p->block_bytes : 0));
 
@@ -214,9 +217,11 @@ static int write_file(struct disk_file *f, const struct plan *p)
 		result = write_metadata(f, p);
 	if (!result && p->fixed)
 		result = write_bat(f, p);
-	if (!result)
+	if (!result && !in_use)
 		result = file_flush(f);
-	return result ? result : write_headers(f, p);
+	if (!result)
+		result = write_headers(f, p, in_use);
+	return result || in_use ? result : file_flush(f);
 }
 
 /* The identifier and headers last: a file that was not finished is not one. */
@@ -233,7 +238,7 @@ int vhdx_create(struct disk_file *f, const char *path, const struct disk_create 
 	if (!result)
 		result = place(&p);
 	if (!result)
-		result = write_file(f, &p);
+		result = write_file(f, &p, what->in_use);
 	vhdx_free_values(p.inherited, p.inherited_count);
 	free(p.digests);
 	free(p.link.table);

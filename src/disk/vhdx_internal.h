@@ -48,9 +48,9 @@ struct vhdx {
 	pthread_mutex_t flush_lock, map;
 	pthread_rwlock_t io;
 	uint64_t flushes_begun, flushes_done;
-	uint64_t *bat;
+	uint64_t *bat; /* changed under `map`; an entry may be read without it, atomically, where `io` is held */
 	uint8_t *bat_dirty; /* one bit for 4 KiB of it */
-	bool any_dirty, payload_dirty, begun, data_begun; /* begun: and not ended since */
+	bool any_dirty, payload_dirty /* atomic: data was written since the last flush began */, begun, data_begun; /* begun: and not ended since */
 	bool changed; /* since it was opened, also when that has ended */
 	uint64_t in_flight; /* transfers of vhdx_map(); under `map` */
 	struct vhdx_bitmap *bitmap; /* one of each chunk, of a child */
@@ -67,6 +67,11 @@ struct vhdx {
 static inline struct vhdx *vhdx_of(const struct disk *d) { return d->format; }
 static inline uint64_t vhdx_entry(const struct vhdx *v, uint64_t block) { return block + block / v->chunk_ratio; }
 static inline uint64_t vhdx_bitmap_entry(const struct vhdx *v, uint64_t chunk) { return (chunk + 1) * v->chunk_ratio + chunk; }
+static inline void vhdx_note_payload(struct vhdx *v)
+{
+	if (!__atomic_load_n(&v->payload_dirty, __ATOMIC_SEQ_CST))
+		__atomic_store_n(&v->payload_dirty, true, __ATOMIC_SEQ_CST);
+}
 static inline unsigned vhdx_state(uint64_t entry) { return entry & BAT_STATE; }
 static inline uint64_t vhdx_offset(uint64_t entry) { return entry & ~(VHDX_MIB - 1); }
 static inline bool vhdx_holds(uint64_t entry) { return vhdx_state(entry) >= BAT_PRESENT; }

@@ -156,13 +156,26 @@ static int read_range(struct vhdx *v, uint64_t offset, const struct iovec *iov, 
 
 int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, void *to, uint64_t bytes) { return read_range(v, offset, &(struct iovec){ to, bytes }, 1, bytes); }
 
+/* Where a request within one block that the file has whole lies; 0: it is another one. With `io`: the block stays there. */
+static uint64_t whole_place(struct vhdx *v, uint64_t offset, uint64_t bytes)
+{
+	uint64_t block = offset / v->block_bytes, at = offset % v->block_bytes, entry;
+
+	if (bytes > v->block_bytes - at)
+		return 0;
+	entry = __atomic_load_n(&v->bat[vhdx_entry(v, block)], __ATOMIC_ACQUIRE);
+	return vhdx_state(entry) == BAT_PRESENT ? vhdx_offset(entry) + at : 0;
+}
+
 static int vhdx_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
 {
 	struct vhdx *v = vhdx_of(d);
+	uint64_t place;
 	int error;
 
 	pthread_rwlock_rdlock(&v->io);
-	error = read_range(v, offset, iov, count, bytes);
+	place = whole_place(v, offset, bytes);
+	error = place ? d->file.ops->readv(d->file.context, place, iov, count) : read_range(v, offset, iov, count, bytes);
 	pthread_rwlock_unlock(&v->io);
 	return error;
 }
@@ -206,7 +219,7 @@ static int write_piece(struct vhdx *v, const struct piece *p, const struct iovec
 	if (error)
 		return error;
 	pthread_mutex_lock(&v->map);
-	v->payload_dirty = true;
+	vhdx_note_payload(v);
 	if (vhdx_state(entry) == BAT_PARTIAL)
 		vhdx_set_bits(v, p->block, p->at / v->sector_bytes, p->bytes / v->sector_bytes, true);
 	pthread_mutex_unlock(&v->map);
@@ -228,10 +241,17 @@ static int begin_data(struct vhdx *v)
 static int vhdx_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
 {
 	struct vhdx *v = vhdx_of(d);
+	uint64_t place;
 	int error = begin_data(v);
 
 	pthread_rwlock_rdlock(&v->io);
-	for (uint64_t done = 0; done < bytes && !error;) {
+	place = error ? 0 : whole_place(v, offset, bytes);
+	if (place) {
+		error = d->file.ops->writev(d->file.context, place, iov, count);
+		if (!error)
+			vhdx_note_payload(v);
+	}
+	for (uint64_t done = 0; done < bytes && !error && !place;) {
 		struct piece p = piece_at(v, offset + done, bytes - done);
 
 		error = write_piece(v, &p, iov, count, done);
@@ -251,7 +271,7 @@ static int zero_whole(struct vhdx *v, uint64_t block)
 
 	if (!v->has_parent && vhdx_state(entry) == BAT_NOT_PRESENT)
 		return 0;
-	v->payload_dirty = true;
+	vhdx_note_payload(v);
 	if (vhdx_holds(entry) && (v->fixed || (v->in_flight && vhdx_state(entry) == BAT_PRESENT)))
 		return v->disk->file.ops->discard(v->disk->file.context, vhdx_offset(entry), v->block_bytes);
 	if (vhdx_holds(entry))
@@ -278,7 +298,7 @@ static int zero_part(struct vhdx *v, const struct piece *p)
 		error = v->disk->file.ops->discard(v->disk->file.context, vhdx_offset(entry) + p->at, p->bytes);
 	if (!error && vhdx_state(entry) == BAT_PARTIAL)
 		vhdx_set_bits(v, p->block, p->at / v->sector_bytes, p->bytes / v->sector_bytes, true);
-	v->payload_dirty = true;
+	vhdx_note_payload(v);
 	return error;
 }
 
@@ -328,7 +348,8 @@ static void vhdx_unmap(struct disk *d, bool write)
 
 	pthread_mutex_lock(&v->map);
 	v->in_flight--;
-	v->payload_dirty |= write;
+	if (write)
+		vhdx_note_payload(v);
 	pthread_mutex_unlock(&v->map);
 }
 
@@ -394,7 +415,7 @@ static void vhdx_info(const struct disk *d, struct disk_info *ret)
 	};
 	if (d->parent)
 		ret->is_linked = v->parent_format != DISK_VHDX || guid_equal(disk_data_id(d->parent), v->parent_id) || guid_equal(disk_data_id(d->parent), v->parent_id2);
-	for (uint64_t block = 0; block < v->blocks; block++)
+	for (uint64_t block = 0; v->bat && block < v->blocks; block++)
 		ret->blocks_present += vhdx_holds(v->bat[vhdx_entry(v, block)]);
 }
 

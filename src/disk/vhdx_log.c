@@ -257,13 +257,13 @@ static int flush_now(struct vhdx *v)
 	int error = 0;
 
 	pthread_mutex_lock(&v->map);
-	payload = v->payload_dirty;
+	payload = __atomic_load_n(&v->payload_dirty, __ATOMIC_SEQ_CST);
 	freed = v->freed.count;
 	if (v->any_dirty)
 		error = collect(v, &b);
 	if (!error) {
 		call_clean(v);
-		v->payload_dirty = false;
+		__atomic_store_n(&v->payload_dirty, false, __ATOMIC_SEQ_CST);
 	}
 	pthread_mutex_unlock(&v->map);
 	if (!error && (payload || b.count))
@@ -280,7 +280,8 @@ static int flush_now(struct vhdx *v)
 				memset(v->bitmap[chunk].dirty, 0xff, sizeof(v->bitmap[chunk].dirty));
 				v->bitmap[chunk].any_dirty = true;
 			}
-		v->any_dirty = v->payload_dirty = true;
+		v->any_dirty = true;
+		vhdx_note_payload(v);
 	}
 	pthread_mutex_unlock(&v->map);
 	free(b.sector);

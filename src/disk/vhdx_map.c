@@ -8,7 +8,7 @@
 
 void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value)
 {
-	v->bat[index] = value;
+	__atomic_store_n(&v->bat[index], value, __ATOMIC_RELEASE); /* a transfer within a whole block reads it without the lock */
 	v->bat_dirty[index / 512 / 8] |= (uint8_t)(1 << (index / 512 & 7));
 	v->any_dirty = true;
 }

@@ -24,15 +24,33 @@ static int host_error(const struct vhdx *v, struct disk_error *error, int code) 
 
 /* ---- headers and regions ---- */
 
+/*
+ * A structure that begins with a signature and its checksum, which is zero in *to. Nearly all of it is zero: where the checksum of its
+ * first bytes and zeros is the one that it has, they are as they were written, the others are zero, and are neither read nor filled in.
+ */
+enum { FIRST = 512 };
+
+static bool read_summed(const struct vhdx *v, uint64_t offset, uint32_t signature, void *to, size_t bytes)
+{
+	uint32_t head[2], first;
+
+	if (file_read(&v->disk->file, offset, to, FIRST))
+		return false;
+	memcpy(head, to, sizeof(head));
+	if (head[0] != signature)
+		return false;
+	memset((uint8_t *)to + 4, 0, 4);
+	first = crc32c(0, to, FIRST);
+	if (crc32c_zeros(first, bytes - FIRST) == head[1])
+		return true;
+	return !file_read(&v->disk->file, offset + FIRST, (uint8_t *)to + FIRST, bytes - FIRST) &&
+	       crc32c(first, (uint8_t *)to + FIRST, bytes - FIRST) == head[1];
+}
+
 static bool read_header(struct vhdx *v, int n, struct vhdx_header *ret)
 {
-	uint32_t sum;
-
-	if (file_read(&v->disk->file, VHDX_HEADER_OFFSET(n), ret, sizeof(*ret)) || ret->signature != VHDX_HEAD)
-		return false;
-	sum = ret->checksum;
-	ret->checksum = 0;
-	return crc32c(0, ret, sizeof(*ret)) == sum;
+	memset(ret, 0, sizeof(*ret));
+	return read_summed(v, VHDX_HEADER_OFFSET(n), VHDX_HEAD, ret, sizeof(*ret));
 }
 
 static int read_headers(struct vhdx *v, struct disk_error *error)
@@ -76,14 +94,13 @@ static bool claim(struct vhdx *v, uint8_t *map, uint64_t offset, uint64_t bytes)
 static bool read_table(struct vhdx *v, int n, uint8_t *table)
 {
 	struct vhdx_region_head h;
-	uint32_t zero = 0, sum;
 
-	if (file_read(&v->disk->file, VHDX_REGION_OFFSET(n), table, VHDX_TABLE_BYTES))
+	if (!read_summed(v, VHDX_REGION_OFFSET(n), VHDX_REGI, table, VHDX_TABLE_BYTES))
 		return false;
 	memcpy(&h, table, sizeof(h));
-	sum = h.checksum;
-	memcpy(table + 4, &zero, 4);
-	return h.signature == VHDX_REGI && h.count <= VHDX_TABLE_ENTRIES && crc32c(0, table, VHDX_TABLE_BYTES) == sum;
+	if (h.count > (FIRST - sizeof(h)) / sizeof(struct vhdx_region)) /* more than there are regions: no hurry */
+		return h.count <= VHDX_TABLE_ENTRIES && !file_read(&v->disk->file, VHDX_REGION_OFFSET(n) + FIRST, table + FIRST, VHDX_TABLE_BYTES - FIRST);
+	return true;
 }
 
 static int take_region(struct vhdx *v, const struct vhdx_region *r, uint8_t *map, struct disk_error *error)
@@ -335,7 +352,7 @@ static int read_all(struct vhdx *v, const struct disk_options *o, struct disk_er
 	if (v->file_bytes > 2 * VHDX_MAX_BYTES)
 		return disk_fail(error, -ENOTSUP, v->disk->path, "the file is too long");
 	result = read_headers(v, error);
-	if (!result)
+	if (!result && !o->just_made)
 		result = vhdx_replay(v, &replayed, error);
 	if (result)
 		return result;
@@ -351,7 +368,7 @@ static int read_all(struct vhdx *v, const struct disk_options *o, struct disk_er
 		result = read_regions(v, map, error);
 	if (!result)
 		result = read_metadata(v, error);
-	if (!result)
+	if (!result && !o->items_only)
 		result = read_bat(v, map, error);
 	free(map);
 	if (!result && v->has_parent && !o->without_parents)
@@ -383,6 +400,11 @@ int vhdx_open(struct disk *d, const struct disk_options *o, struct disk_error *e
 	d->data_id = &v->header.data_write;
 	d->is_child = v->has_parent;
 	d->driver = &vhdx_driver;
+	if (o->just_made) {
+		v->begun = v->data_begun = v->changed = true;
+		v->payload_dirty = true; /* nothing of it was synced */
+		v->log_sequence = 1;
+	}
 	return 0;
 }
 

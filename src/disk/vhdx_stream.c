@@ -40,7 +40,7 @@ static int fill_block(struct vhdx *v, uint64_t block, uint8_t *buffer)
 	if (!error)
 		error = file_write(&v->disk->file, place, buffer, v->block_bytes);
 	pthread_mutex_lock(&v->map);
-	v->payload_dirty = true; /* a flush syncs it before the table says so */
+	vhdx_note_payload(v); /* a flush syncs it before the table says so */
 	if (!error)
 		vhdx_set_entry(v, index, place | BAT_PRESENT);
 	pthread_mutex_unlock(&v->map);

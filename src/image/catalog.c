@@ -618,7 +618,7 @@ static int index_file(struct walk *w, const char *path, enum disk_format format)
 	w->result->seen++;
 	if (is_known(w->catalog, path, &st))
 		return 0;
-	if (disk_open(path, &(struct disk_options){ .format = format, .without_parents = true }, &d, &why)) {
+	if (disk_open(path, &(struct disk_options){ .format = format, .items_only = true }, &d, &why)) {
 		w->result->unreadable++;
 		return 0;
 	}

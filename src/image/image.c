@@ -3,13 +3,14 @@
 
 #include <errno.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
 
 enum { MAGIC = 0x474d4955, LEVEL = 3 };
 
-/* Before the compressed JSON. */
+/* Before the compressed text. */
 struct packed_head { uint32_t magic, version; uint64_t bytes; };
 
 /* Objects of a format the version of which is not known are left alone. */
@@ -73,14 +74,15 @@ static int save_object(struct disk *d, struct guid id, enum disk_item_subject su
 
 int image_save_about(struct disk *d, const json_t *about) { return save_object(d, ITEM_ABOUT, DISK_ITEM_OF_DISK, about); }
 
-static int load_packed(struct disk *d, struct guid id, json_t **ret)
+/* Ended by a zero. */
+static int load_text(struct disk *d, struct guid id, char **ret, size_t *ret_bytes)
 {
 	struct packed_head h = { 0 };
-	uint8_t *bytes, *whole = NULL;
+	uint8_t *bytes;
+	char *whole = NULL;
 	size_t count, got = 0;
 	int error = disk_read_item(d, id, &bytes, &count);
 
-	*ret = NULL;
 	if (error)
 		return error;
 	if (count >= sizeof(h))
@@ -89,10 +91,27 @@ static int load_packed(struct disk *d, struct guid id, json_t **ret)
 		whole = malloc(h.bytes + 1);
 	if (whole)
 		got = ZSTD_decompress(whole, h.bytes, bytes + sizeof(h), count - sizeof(h)); /* no more than was said */
-	if (whole && !ZSTD_isError(got) && got == h.bytes)
-		*ret = json_loadb((const char *)whole, got, 0, NULL);
-	free(whole);
 	free(bytes);
+	if (!whole || ZSTD_isError(got) || got != h.bytes) {
+		free(whole);
+		return -EBADMSG;
+	}
+	whole[got] = 0;
+	*ret = whole;
+	*ret_bytes = got;
+	return 0;
+}
+
+static int load_packed(struct disk *d, struct guid id, json_t **ret)
+{
+	size_t bytes;
+	char *text;
+	int error = load_text(d, id, &text, &bytes);
+
+	*ret = error ? NULL : json_loadb(text, bytes, 0, NULL);
+	if (error)
+		return error;
+	free(text);
 	if (json_is_object(*ret))
 		return 0;
 	json_decref(*ret);
@@ -100,9 +119,9 @@ static int load_packed(struct disk *d, struct guid id, json_t **ret)
 	return -EBADMSG;
 }
 
-static int save_packed(struct disk *d, struct guid id, const json_t *what)
+/* `text` is released. */
+static int save_text(struct disk *d, struct guid id, char *text)
 {
-	char *text = json_dumps(what, JSON_COMPACT);
 	struct packed_head h = { .magic = MAGIC, .version = IMAGE_VERSION, .bytes = text ? strlen(text) : 0 };
 	size_t room = ZSTD_compressBound(h.bytes), used;
 	uint8_t *packed = malloc(sizeof(h) + room);
@@ -118,8 +137,46 @@ static int save_packed(struct disk *d, struct guid id, const json_t *what)
 	return error;
 }
 
+static int save_packed(struct disk *d, struct guid id, const json_t *what) { return save_text(d, id, json_dumps(what, JSON_COMPACT)); }
+
+/* "NAME<tab>VERSION<newline>" of each package: what policies ask for, without the rest of what is known of them. */
+static char *versions_of(const json_t *content)
+{
+	const json_t *packages = json_object_get(content, "packages");
+	char *text = NULL;
+	size_t bytes;
+	FILE *to = open_memstream(&text, &bytes);
+
+	for (size_t n = 0; to && n < json_array_size(packages); n++) {
+		const char *name = json_string_value(json_object_get(json_array_get(packages, n), "name"));
+		const char *version = json_string_value(json_object_get(json_array_get(packages, n), "version"));
+
+		if (name && version && !strpbrk(name, "\t\n") && !strpbrk(version, "\t\n"))
+			fprintf(to, "%s\t%s\n", name, version);
+	}
+	if (to && fclose(to)) {
+		free(text);
+		text = NULL;
+	}
+	return text;
+}
+
 int image_load_content(struct disk *d, json_t **ret) { return load_packed(d, ITEM_CONTENT, ret); }
-int image_save_content(struct disk *d, const json_t *content) { return save_packed(d, ITEM_CONTENT, content); }
+
+int image_save_content(struct disk *d, const json_t *content)
+{
+	int error = save_packed(d, ITEM_CONTENT, content);
+
+	return error ? error : save_text(d, ITEM_VERSIONS, versions_of(content));
+}
+
+int image_load_versions(struct disk *d, char **ret)
+{
+	size_t bytes;
+
+	return load_text(d, ITEM_VERSIONS, ret, &bytes);
+}
+
 int image_load_files(struct disk *d, json_t **ret) { return load_packed(d, ITEM_FILES, ret); }
 int image_save_files(struct disk *d, const json_t *files) { return save_packed(d, ITEM_FILES, files); }
 
@@ -166,6 +223,8 @@ int image_carry(struct disk *from, struct disk *to)
 	json_decref(about);
 	if (!error)
 		error = carry_item(from, to, ITEM_CONTENT);
+	if (!error)
+		error = carry_item(from, to, ITEM_VERSIONS);
 	return error ? error : carry_item(from, to, ITEM_FILES);
 }
 

@@ -2,7 +2,8 @@
  * What an image says about itself, kept inside it (docs/image.md): read without running anything, ignored by programs that do not
  * know it, and carried along by those that copy the file.
  *
- *   about     a JSON object, small: what people and policies ask for      content   packages and files, compressed
+ *   about     a JSON object, small: what people and policies ask for
+ *   content   packages and kernels, files, and once more the packages' versions, compressed
  *   kept      names and digests of files that are kept in it               history   what was done, each entry chained to the one before
  *   signature over all of it and the data's digests
  *
@@ -26,6 +27,8 @@ int image_save_about(struct disk *disk, const json_t *about);
 /* {"packages": [{name, version, arch, kind}...], "kernels": [...]}; -ENOENT: never scanned. */
 int image_load_content(struct disk *disk, json_t **ret);
 int image_save_content(struct disk *disk, const json_t *content);
+/* Of the packages alone, a line "NAME<tab>VERSION" each; to be freed. */
+int image_load_versions(struct disk *disk, char **ret);
 /* {PATH: [bytes, time, digest]...}; -ENOENT: never scanned for files. */
 int image_load_files(struct disk *disk, json_t **ret);
 int image_save_files(struct disk *disk, const json_t *files);

@@ -207,37 +207,48 @@ static bool rule_rights(const struct question *q, const json_t *value)
 	return (is_list(list) && lists(list, name)) || refuse(q, "rights", "the user %s may not %s it", name, action_names[q->action]);
 }
 
-static bool is_patched(const json_t *content, const char *text, bool *ret_valid)
+/* One line of the versions against a term. */
+static bool is_met(const char *line, const struct version_term *t)
+{
+	size_t name = strcspn(line, "\t\n"), version;
+	char text[sizeof(t->version)];
+
+	if (line[name] != '\t' || strlen(t->name) != name || strncmp(line, t->name, name))
+		return true;
+	version = strcspn(line + name + 1, "\n");
+	if (version >= sizeof(text))
+		return false;
+	memcpy(text, line + name + 1, version);
+	text[version] = 0;
+	return version_matches(t, text);
+}
+
+static bool is_patched(const char *versions, const char *text, bool *ret_valid)
 {
 	struct version_term t;
-	const json_t *packages = json_object_get(content, "packages");
 
 	*ret_valid = version_parse(text, &t);
-	for (size_t n = 0; *ret_valid && n < json_array_size(packages); n++) {
-		const json_t *p = json_array_get(packages, n);
-		const char *name = json_string_value(json_object_get(p, "name")), *version = json_string_value(json_object_get(p, "version"));
-
-		if (name && version && !strcmp(name, t.name) && !version_matches(&t, version))
+	for (const char *line = versions; *ret_valid && line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+		if (!is_met(line, &t))
 			return false;
-	}
 	return *ret_valid;
 }
 
 static bool rule_patches(const struct question *q, const json_t *value)
 {
-	json_t *content = NULL;
+	char *versions = NULL;
 	bool good = true, valid;
 
 	if (!is_list(value))
 		return refuse(q, "minimum-patches", "they are not a list");
-	if (json_array_size(value) && image_load_content(q->disk, &content))
+	if (json_array_size(value) && image_load_versions(q->disk, &versions))
 		return refuse(q, "minimum-patches", "what it holds is not known: umbra image scan finds out");
 	for (size_t n = 0; good && n < json_array_size(value); n++) {
 		const char *text = json_string_value(json_array_get(value, n));
 
-		good = is_patched(content, text, &valid) || refuse(q, "minimum-patches", valid ? "it does not have %s" : "%s is not a term", text);
+		good = is_patched(versions, text, &valid) || refuse(q, "minimum-patches", valid ? "it does not have %s" : "%s is not a term", text);
 	}
-	json_decref(content);
+	free(versions);
 	return good;
 }
 

@@ -18,7 +18,7 @@ enum { VERSION = 1 };
 struct signature {
 	uint32_t version, unused;
 	struct guid data_id;
-	uint8_t about[32], content[32], files[32], kept[32], history[32], data[16]; /* history: its last entry's digest; data: not filled when quick */
+	uint8_t about[32], content[32], versions[32], files[32], kept[32], history[32], data[16]; /* history: its last entry's digest; data: not filled when quick */
 	uint8_t key[crypto_sign_PUBLICKEYBYTES], value[crypto_sign_BYTES]; /* over everything before it */
 };
 
@@ -98,6 +98,8 @@ static int gather(struct disk *d, bool quick, struct signature *ret)
 	if (!error)
 		error = digest_item(d, ITEM_CONTENT, ret->content);
 	if (!error)
+		error = digest_item(d, ITEM_VERSIONS, ret->versions);
+	if (!error)
 		error = digest_item(d, ITEM_KEPT, ret->kept);
 	if (!error && !quick)
 		error = digest_item(d, ITEM_FILES, ret->files);
@@ -133,7 +135,7 @@ static const char *difference(const struct signature *s, const struct signature 
 {
 	if (memcmp(s->about, now->about, 32))
 		return "what it says about itself";
-	if (memcmp(s->content, now->content, 32) || (!quick && memcmp(s->files, now->files, 32)))
+	if (memcmp(s->content, now->content, 32) || memcmp(s->versions, now->versions, 32) || (!quick && memcmp(s->files, now->files, 32)))
 		return "its list of contents";
 	if (memcmp(s->kept, now->kept, 32))
 		return "what is kept in it";

@@ -20,16 +20,29 @@ static uint64_t word(const uint8_t *at)
 
 static void add(uint64_t *crc, uint64_t value) { __asm__("crc32q %1, %0" : "+r"(*crc) : "r"(value)); }
 
-/* As if LANE_BYTES of zeros followed: the product with LANE_POWER. */
-static uint64_t over_lane(uint64_t crc)
+/* Of two polynomials, modulo it. */
+static uint32_t multiply(uint32_t factor, uint32_t by)
 {
-	uint32_t factor = (uint32_t)crc, product = 0;
+	uint32_t product = 0;
 
 	for (unsigned n = 32; n--;) {
-		product ^= factor & -(LANE_POWER >> n & 1);
+		product ^= factor & -(by >> n & 1);
 		factor = factor >> 1 ^ (POLYNOMIAL & -(factor & 1));
 	}
 	return product;
+}
+
+/* As if LANE_BYTES of zeros followed. */
+static uint64_t over_lane(uint64_t crc) { return multiply((uint32_t)crc, LANE_POWER); }
+
+uint32_t crc32c_zeros(uint32_t crc, size_t bytes)
+{
+	uint32_t power = 0x00800000, c = ~crc; /* power: x^8, then its squares */
+
+	for (; bytes; bytes >>= 1, power = multiply(power, power))
+		if (bytes & 1)
+			c = multiply(c, power);
+	return ~c;
 }
 
 uint32_t crc32c(uint32_t crc, const void *data, size_t bytes)

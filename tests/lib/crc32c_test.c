@@ -1,5 +1,6 @@
 /* CRC-32C against the definition, bit by bit, at every length around the lanes and at odd places; and the published check value. */
 #include <stdio.h>
+#include <string.h>
 
 #include "../../src/lib/crc32c.h"
 
@@ -26,6 +27,9 @@ int main(void)
 	for (size_t n = 0; n < sizeof(lengths) / sizeof(lengths[0]); n++)
 		for (unsigned at = 0; at < 9; at += 3)
 			faults += crc32c(n * 77, data + at, lengths[n]) != by_bits((uint32_t)n * 77, data + at, lengths[n]);
+	memset(data, 0, sizeof(data));
+	for (size_t n = 0; n < sizeof(lengths) / sizeof(lengths[0]); n++)
+		faults += crc32c_zeros((uint32_t)n * 7777, lengths[n]) != by_bits((uint32_t)n * 7777, data, lengths[n]);
 	printf("crc32c_test: %u faults\n", faults);
 	return faults != 0;
 }

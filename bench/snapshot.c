@@ -1,0 +1,219 @@
+/*
+ * Snapshots of a disk in use: how long one takes, and the longest that a client of the export waits for an answer meanwhile. A client
+ * writes and reads 4 KiB at random places, one after the other, over NBD; every 50 ms a snapshot is asked for on the control socket.
+ * For comparison the longest wait in windows as long without a snapshot. usage: snapshot-bench DIRECTORY [SNAPSHOTS]
+ */
+#include <endian.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../src/serve/served.h"
+
+enum { DISK_BYTES = 1 << 30, SPAN = 256 << 20, WINDOW_US = 50000, SNAPSHOTS_MAX = 1000 };
+
+static struct served served;
+static int client_end[2], control_end[2];
+static volatile bool over;
+static double longest_us; /* of this window */
+static unsigned long requests;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static double now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+static void fail(const char *what)
+{
+	fprintf(stderr, "snapshot-bench: %s\n", what);
+	exit(1);
+}
+
+static void all(int fd, void *at, size_t bytes, bool out)
+{
+	while (bytes) {
+		ssize_t n = out ? write(fd, at, bytes) : read(fd, at, bytes);
+
+		if (n <= 0)
+			fail("the connection broke");
+		at = (uint8_t *)at + n;
+		bytes -= (size_t)n;
+	}
+}
+
+static void *serve_client(void *context)
+{
+	(void)context;
+	nbd_serve(&served, client_end[1]);
+	return NULL;
+}
+
+static void *serve_control(void *context)
+{
+	(void)context;
+	control_serve(&served, control_end[1]);
+	return NULL;
+}
+
+/* ---- the client ---- */
+
+static void shake_hands(int fd)
+{
+	struct { uint64_t magic, option_magic; uint16_t flags; } __attribute__((packed)) hello;
+	struct { uint32_t flags; uint64_t magic; uint32_t option, bytes; } __attribute__((packed)) answer = { htobe32(3), htobe64(0x49484156454f5054), htobe32(1), 0 };
+	uint8_t export[10];
+
+	all(fd, &hello, sizeof(hello), false);
+	all(fd, &answer, sizeof(answer), true);
+	all(fd, export, sizeof(export), false);
+}
+
+static void one_request(int fd, uint64_t *state)
+{
+	struct { uint32_t magic; uint16_t flags, type; uint64_t cookie, offset; uint32_t bytes; } __attribute__((packed)) r = { htobe32(0x25609513), 0, 0, 1, 0,
+		htobe32(4096) };
+	struct { uint32_t magic, error; uint64_t cookie; } __attribute__((packed)) answer;
+	static uint8_t data[4096];
+	bool write;
+
+	*state ^= *state << 13, *state ^= *state >> 7, *state ^= *state << 17;
+	write = *state >> 40 & 1;
+	r.type = htobe16(write);
+	r.offset = htobe64(*state % (SPAN / 4096) * 4096);
+	all(fd, &r, sizeof(r), true);
+	if (write)
+		all(fd, data, sizeof(data), true);
+	all(fd, &answer, sizeof(answer), false);
+	if (answer.error)
+		fail("a request failed");
+	if (!write)
+		all(fd, data, sizeof(data), false);
+}
+
+static void *run_client(void *context)
+{
+	uint64_t state = 88172645463325252ull;
+
+	(void)context;
+	shake_hands(client_end[0]);
+	while (!over) {
+		double begin = now_us(), took;
+
+		one_request(client_end[0], &state);
+		took = now_us() - begin;
+		pthread_mutex_lock(&lock);
+		longest_us = took > longest_us ? took : longest_us;
+		requests++;
+		pthread_mutex_unlock(&lock);
+	}
+	return NULL;
+}
+
+static double take_longest(void)
+{
+	double us;
+
+	pthread_mutex_lock(&lock);
+	us = longest_us;
+	longest_us = 0;
+	pthread_mutex_unlock(&lock);
+	return us;
+}
+
+/* ---- snapshots ---- */
+
+/* How long it took until requests went to the child. The rest, making the parent clean, is waited for, too. */
+static double snapshot(FILE *from, const char *directory, unsigned n)
+{
+	char line[4096], whole[4096];
+	double us = 0;
+
+	dprintf(control_end[0], "{\"do\":\"snapshot\",\"file\":\"%s/c%u.vhdx\"}\n", directory, n);
+	while (fgets(line, sizeof(line), from)) {
+		json_t *j = json_loads(line, 0, NULL), *value = json_object_get(j, "snapshot_us");
+
+		snprintf(whole, sizeof(whole), "%s", line);
+		if (value)
+			us = (double)json_integer_value(value);
+		if (json_object_get(j, "ok") && !json_is_true(json_object_get(j, "ok")))
+			fail(whole);
+		value = json_object_get(j, "ok");
+		json_decref(j);
+		if (value)
+			return us;
+	}
+	fail("the server went away");
+	return 0;
+}
+
+static int order(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+
+static void report(const char *what, double *us, unsigned count)
+{
+	qsort(us, count, sizeof(*us), order);
+	printf("%-44s median %8.0f us, p90 %8.0f us, longest %8.0f us\n", what, us[count / 2], us[count * 9 / 10], us[count - 1]);
+}
+
+static void prepare(const char *directory)
+{
+	char path[4096];
+	struct disk_error e;
+	struct disk *d;
+
+	snprintf(path, sizeof(path), "%s/base.vhdx", directory);
+	unlink(path);
+	if (disk_create(path, &(struct disk_create){ .format = DISK_VHDX, .size_bytes = DISK_BYTES }, &e) ||
+	    disk_open(path, &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
+		fail(e.text);
+	served_init(&served, d, false);
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, client_end) || socketpair(AF_UNIX, SOCK_STREAM, 0, control_end))
+		fail("no sockets");
+}
+
+int main(int argc, char **argv)
+{
+	static double call[SNAPSHOTS_MAX], gap[SNAPSHOTS_MAX], quiet[SNAPSHOTS_MAX];
+	unsigned count = argc > 2 ? (unsigned)atoi(argv[2]) : 128;
+	pthread_t threads[3];
+	FILE *from;
+
+	if (argc < 2 || !count || count > SNAPSHOTS_MAX)
+		fail("usage: snapshot-bench DIRECTORY [SNAPSHOTS]");
+	prepare(argv[1]);
+	pthread_create(&threads[0], NULL, serve_client, NULL);
+	pthread_create(&threads[1], NULL, serve_control, NULL);
+	pthread_create(&threads[2], NULL, run_client, NULL);
+	from = fdopen(control_end[0], "r+");
+	usleep(500000);
+	for (unsigned n = 0; n < count; n++) {
+		double begin;
+
+		take_longest();
+		usleep(WINDOW_US);
+		quiet[n] = take_longest();
+		begin = now_us();
+		call[n] = snapshot(from, argv[1], n);
+		if (now_us() - begin < WINDOW_US)
+			usleep(WINDOW_US - (unsigned)(now_us() - begin));
+		gap[n] = take_longest();
+	}
+	over = true;
+	pthread_join(threads[2], NULL);
+	printf("%u snapshots, so many links at the end; %lu requests\n", count, requests);
+	report("a snapshot, until requests go to the child", call, count);
+	report("longest wait of a client with a snapshot", gap, count);
+	report("longest wait without", quiet, count);
+	shutdown(client_end[0], SHUT_RDWR);
+	shutdown(control_end[0], SHUT_RDWR);
+	pthread_join(threads[0], NULL);
+	pthread_join(threads[1], NULL);
+	return served_end(&served) != 0;
+}
