@@ -65,15 +65,17 @@ int disk_rebase(struct disk *d, const char *path, enum disk_format format, const
 		result = disk_fail(error, -EINVAL, path, "has other sectors or is larger than %s", d->path);
 	if (!result) {
 		result = keep_differences(d, parent, job);
+		if (!result)
+			result = vhdx_repair_link(d, parent);
 		if (!result) {
 			d->parent = parent;
 			parent = old;
-			result = disk_repair_link(d, error);
-			if (!result)
-				result = vhdx_list_ancestors(vhdx_of(d));
-		} else {
-			disk_fail(error, result, d->path, "%s", strerror(-result));
+			link_free(d->link); /* of the old one */
+			d->link = NULL;
+			result = vhdx_list_ancestors(vhdx_of(d));
 		}
+		if (result)
+			disk_fail(error, result, d->path, "%s", strerror(-result));
 	}
 	disk_close(parent);
 	return result;

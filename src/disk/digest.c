@@ -153,12 +153,16 @@ void digest_free(struct digest_table *t)
 
 static struct digest root_of(enum digest_algorithm algorithm, const uint8_t *at, size_t bytes)
 {
-	struct hash h;
+	XXH128_canonical_t canonical;
+	struct digest d;
 
-	if (hash_begin(&h, algorithm))
-		return (struct digest){ { 0 } };
-	hash_add(&h, at, bytes);
-	return hash_end(&h);
+	if (algorithm == DIGEST_BLAKE2B) {
+		crypto_generichash_blake2b(d.byte, sizeof(d), at, bytes, NULL, 0);
+		return d;
+	}
+	XXH128_canonicalFromHash(&canonical, XXH3_128bits(at, bytes));
+	memcpy(d.byte, canonical.digest, sizeof(d));
+	return d;
 }
 
 int digest_encode(struct digest_table *t, uint8_t **ret, size_t *ret_bytes)
@@ -390,7 +394,7 @@ int digest_close(struct disk *d)
 
 /* ---- while data is written in order ---- */
 
-struct digest_stream { struct digest_table *table; struct hash hash; uint64_t at; bool hashing; };
+struct digest_stream { struct digest_table *table; struct hash hash; uint64_t at; bool hashing; int error; };
 
 int digest_stream_begin(struct disk *d, struct digest_stream **ret)
 {
@@ -433,8 +437,10 @@ static void add_to_block(struct digest_stream *s, const uint8_t *data, uint64_t 
 	uint64_t before = s->at % s->table->head.block_bytes;
 
 	if (!s->hashing && data && !is_zero(data, bytes)) {
-		s->hashing = !hash_begin(&s->hash, s->table->head.algorithm);
-		add_zeros(&s->hash, before);
+		s->error = s->error ? s->error : hash_begin(&s->hash, s->table->head.algorithm);
+		s->hashing = !s->error;
+		if (s->hashing)
+			add_zeros(&s->hash, before);
 	}
 	if (s->hashing && data)
 		hash_add(&s->hash, data, bytes);
@@ -464,7 +470,7 @@ int digest_stream_end(struct digest_stream *s, struct disk *d)
 
 	if (error || !s)
 		return error;
-	error = save(d, s->table);
+	error = s->error ? s->error : save(d, s->table);
 	if (error)
 		return error;
 	memset(d->touched, 0, d->touched_blocks / 8 + 1);

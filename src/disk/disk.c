@@ -139,6 +139,8 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 		result = begin_digests(d, o, error);
 	if (result) {
 		d->write = false; /* nothing was written, and nothing is */
+		if (o->parent)
+			d->parent = NULL; /* still the caller's */
 		disk_close(d);
 		return result;
 	}
@@ -200,10 +202,24 @@ static bool is_allowed(const char *path, const char *const *places)
 	return allowed;
 }
 
+/* Opened for writing once, and not changed. */
+static int replay(const char *path, const struct disk_options *o, struct disk_error *error)
+{
+	struct disk_options writing = *o;
+	struct disk *d;
+	int result;
+
+	writing.write = writing.thaw = true;
+	result = disk_open(path, &writing, &d, error);
+	return result ? result : disk_close(d);
+}
+
 int disk_open_parent(const char *path, enum disk_format format, const struct disk_options *o, struct disk **ret, struct disk_error *error)
 {
 	const struct disk_options parent = { .format = format, .parents = o->parents, .find = o->find, .find_context = o->find_context, .depth = o->depth + 1,
-					     .accept_changed = o->accept_changed };
+					     .accept_changed = o->accept_changed, .replay = o->replay || o->write };
+	struct disk_error other;
+	int result;
 
 	if (parent.depth > DEPTH_MAX)
 		return disk_fail(error, -ELOOP, path, "the chain is longer than %d", DEPTH_MAX);
@@ -211,7 +227,10 @@ int disk_open_parent(const char *path, enum disk_format format, const struct dis
 		return disk_fail(error, -errno, path, "%s", strerror(errno));
 	if (!is_allowed(path, o->parents))
 		return disk_fail(error, -EPERM, path, "a parent there is not allowed");
-	return disk_open(path, &parent, ret, error);
+	result = disk_open(path, &parent, ret, error);
+	if (result == -EUCLEAN && parent.replay && !replay(path, &parent, &other)) /* a commit into it was cut off */
+		result = disk_open(path, &parent, ret, error);
+	return result;
 }
 
 int disk_close(struct disk *d)

@@ -42,10 +42,11 @@ struct disk_options {
 	void *find_context;
 	/* Opens though a parent is not what the child was made on: to find out what differs, or to accept it. */
 	bool accept_changed;
-	struct disk *parent; /* already open, instead of the one that would be looked for; then belongs to the disk */
+	struct disk *parent; /* already open, instead of the one that would be looked for; belongs to the disk once that is open */
 	bool direct; /* past the host's cache, where offsets, lengths and memory are multiples of 4096 bytes */
 	bool thaw; /* opens for writing though frozen: for disk_thaw() */
 	bool just_made; /* by disk_snapshot(): it goes on as it was made, and is durable with its first flush */
+	bool replay; /* of a parent: its child is written, so that a log that was left in it may be replayed */
 	unsigned depth; /* 0; of a parent its distance from the top */
 };
 

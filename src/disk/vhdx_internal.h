@@ -51,6 +51,7 @@ struct vhdx {
 	uint64_t *bat; /* changed under `map`; an entry may be read without it, atomically, where `io` is held */
 	uint8_t *bat_dirty; /* one bit for 4 KiB of it */
 	bool any_dirty, payload_dirty /* atomic: data was written since the last flush began */, begun, data_begun; /* begun: and not ended since */
+	bool half_ended; /* a header may still name the log, as writing the clean ones failed */
 	bool changed; /* since it was opened, also when that has ended */
 	uint64_t in_flight; /* transfers of vhdx_map(); under `map` */
 	struct vhdx_bitmap *bitmap; /* one of each chunk, of a child */
@@ -100,8 +101,9 @@ struct vhdx_value { struct guid id; uint32_t flags, bytes; const void *value; bo
 int vhdx_write_values(struct vhdx *v, const struct vhdx_value *values, size_t count);
 enum { VHDX_LONG_PARTS = 32 };
 struct guid vhdx_part_id(struct guid id, unsigned part);
+/* What changes one: its parts; those of a longer value before it go. NULL: all go. -EFBIG. */
+int vhdx_long_values(struct vhdx_value values[VHDX_LONG_PARTS], struct guid id, uint32_t flags, const void *value, size_t bytes);
 int vhdx_read_long(struct disk *disk, struct guid id, uint8_t **ret_value, size_t *ret_bytes);
-/* value NULL: removed */
 int vhdx_write_long(struct disk *disk, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes);
 /* User items about the virtual disk. Load: to be released. Copy: in the place of those that `to` has. */
 int vhdx_load_disk_items(struct vhdx *v, struct vhdx_value **ret, size_t *ret_count);
@@ -113,6 +115,8 @@ int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk
 		      uint32_t *ret_bytes);
 int vhdx_read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct disk_error *error);
 int vhdx_find_parent(struct vhdx *v, const struct disk_options *options, struct disk_error *error);
+/* The child takes this parent as it is now. */
+int vhdx_repair_link(struct disk *child, struct disk *parent);
 /* Another locator for an open child. */
 int vhdx_set_link(struct vhdx *child, const char *parent_path, enum disk_format format, struct guid id, struct guid id2);
 /* vhdx_map.c: of the whole file, in MiB steps at its end. */

@@ -333,26 +333,29 @@ int vhdx_read_long(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_by
 	return error;
 }
 
-/* All parts change together; those of a longer value before it go. */
-int vhdx_write_long(struct disk *d, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes)
+int vhdx_long_values(struct vhdx_value values[VHDX_LONG_PARTS], struct guid id, uint32_t flags, const void *value, size_t bytes)
 {
-	const uint32_t flags = VHDX_ITEM_USER | (subject == DISK_ITEM_OF_DISK ? VHDX_ITEM_DISK : 0);
 	size_t parts = value ? bytes / VHDX_MIB + 1 : 0;
-	struct vhdx_value *values = calloc(VHDX_LONG_PARTS, sizeof(*values));
-	int error;
 
-	if (!values || parts > VHDX_LONG_PARTS) {
-		free(values);
-		return values ? -EFBIG : -ENOMEM;
-	}
+	if (parts > VHDX_LONG_PARTS)
+		return -EFBIG;
 	for (unsigned n = 0; n < VHDX_LONG_PARTS; n++) {
 		size_t left = n < parts ? bytes - n * VHDX_MIB : 0;
 
-		values[n] = (struct vhdx_value){ .id = vhdx_part_id(id, n), .flags = flags, .remove = n >= parts };
+		values[n] = (struct vhdx_value){ .id = vhdx_part_id(id, n), .flags = VHDX_ITEM_USER | flags, .remove = n >= parts };
 		values[n].value = n < parts ? (const uint8_t *)value + n * VHDX_MIB : NULL;
 		values[n].bytes = (uint32_t)(left < VHDX_MIB ? left : VHDX_MIB);
 	}
-	error = vhdx_write_values(vhdx_of(d), values, VHDX_LONG_PARTS);
+	return 0;
+}
+
+int vhdx_write_long(struct disk *d, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes)
+{
+	struct vhdx_value *values = calloc(VHDX_LONG_PARTS, sizeof(*values));
+	int error = values ? vhdx_long_values(values, id, subject == DISK_ITEM_OF_DISK ? VHDX_ITEM_DISK : 0, value, bytes) : -ENOMEM;
+
+	if (!error)
+		error = vhdx_write_values(vhdx_of(d), values, VHDX_LONG_PARTS);
 	free(values);
 	return error;
 }

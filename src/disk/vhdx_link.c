@@ -375,20 +375,54 @@ int vhdx_set_link(struct vhdx *child, const char *parent_path, enum disk_format 
 	return error;
 }
 
-/* The new parent's content first: without it the locator would name a parent of which nothing is known. */
-int disk_repair_link(struct disk *d, struct disk_error *error)
+/* The name of a parent and what is known of its content change together: the one without the other would not open. */
+static int write_link(struct vhdx *v, const struct disk *parent, const struct link_items *items)
+{
+	enum { COUNT = 2 * VHDX_LONG_PARTS + 1 };
+	struct vhdx_value *values = calloc(COUNT, sizeof(*values));
+	uint8_t *locator = NULL;
+	uint32_t bytes = 0;
+	int error = values ? 0 : -ENOMEM;
+
+	if (!error)
+		error = vhdx_make_locator(v->disk->path, parent->path, parent->format_id, disk_data_id(parent), (struct guid){ 0 }, &locator, &bytes);
+	if (!error)
+		error = vhdx_long_values(values, DIGEST_ITEM_PARENT, 0, items->table, items->table_bytes);
+	if (!error)
+		error = vhdx_long_values(values + VHDX_LONG_PARTS, DIGEST_ITEM_LINK, 0, items->link, items->link_bytes);
+	if (!error) {
+		values[COUNT - 1] = (struct vhdx_value){ .id = VHDX_ITEM_LOCATOR, .flags = VHDX_ITEM_REQUIRED, .value = locator, .bytes = bytes };
+		error = vhdx_write_values(v, values, COUNT);
+	}
+	free(locator);
+	free(values);
+	return error;
+}
+
+int vhdx_repair_link(struct disk *d, struct disk *parent)
 {
 	struct vhdx *v = vhdx_of(d);
+	struct link_items items;
+	int error = link_encode(parent, LINK_COMPUTED, &items);
+
+	if (error)
+		return error;
+	error = write_link(v, parent, &items);
+	free(items.link);
+	free(items.table);
+	if (!error) {
+		v->parent_id = disk_data_id(parent);
+		v->parent_id2 = (struct guid){ 0 };
+	}
+	return error;
+}
+
+int disk_repair_link(struct disk *d, struct disk_error *error)
+{
 	int result;
 
 	if (d->driver != &vhdx_driver || !d->write || !d->parent)
 		return disk_fail(error, -EINVAL, d->path, "is no child that can be written");
-	result = link_make(d, LINK_COMPUTED);
-	if (!result)
-		result = vhdx_set_link(v, d->parent->path, d->parent->format_id, disk_data_id(d->parent), (struct guid){ 0 });
-	if (!result) {
-		v->parent_id = disk_data_id(d->parent);
-		v->parent_id2 = (struct guid){ 0 };
-	}
+	result = vhdx_repair_link(d, d->parent);
 	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
 }

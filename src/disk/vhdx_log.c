@@ -73,6 +73,7 @@ int vhdx_begin(struct vhdx *v, bool data)
 		return error;
 	}
 	v->begun = true;
+	v->half_ended = false;
 	__atomic_store_n(&v->changed, true, __ATOMIC_RELEASE);
 	if (data)
 		__atomic_store_n(&v->data_begun, true, __ATOMIC_RELEASE);
@@ -83,14 +84,15 @@ int vhdx_end(struct vhdx *v)
 {
 	int error = v->begun ? vhdx_commit(v) : 0;
 
-	if (error || !v->begun)
+	if (error || (!v->begun && !v->half_ended))
 		return error;
 	error = vhdx_sync(v); /* what was written in place */
 	if (error)
 		return error;
 	v->header.log = (struct guid){ 0 };
-	error = write_both(v);
 	v->begun = v->data_begun = false;
+	error = write_both(v);
+	v->half_ended = error;
 	return error;
 }
 

@@ -392,6 +392,8 @@ int vhdx_open(struct disk *d, const struct disk_options *o, struct disk_error *e
 	pthread_rwlock_init(&v->io, NULL);
 	result = read_all(v, o, error);
 	if (result) {
+		if (d->parent && d->parent != o->parent)
+			disk_close(d->parent);
 		release(v);
 		return result;
 	}

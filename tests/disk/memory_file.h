@@ -6,10 +6,16 @@
 #pragma once
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../../src/disk/disk_internal.h"
+
+/* A test in which allocations fail has another one for this. */
+#ifndef memory_allocate
+#define memory_allocate(bytes) calloc(1, bytes)
+#endif
 
 enum { MEMORY_PAGE_BYTES = 4096, MEMORY_MAX_PAGES = 65536 };
 
@@ -23,7 +29,12 @@ struct memory_file {
 	struct memory_act *acts;
 	size_t count, room;
 	bool recording;
-	long fail_after; /* acts until everything fails with -EIO; negative: never */
+	/* Acts (with fail_reads: reads, too) until one, or with fail_always all from then on, fails; negative: never */
+	long fail_after;
+	int fail_with; /* 0: -EIO */
+	bool fail_reads, fail_always;
+	uint64_t acts_done;
+	pthread_mutex_t lock; /* a disk's threads come beside each other */
 };
 
 static inline void memory_forget(struct memory_page *p)
@@ -43,7 +54,7 @@ static inline void memory_put(struct memory_file *f, uint64_t offset, const uint
 		struct memory_page **p = &f->page[at / MEMORY_PAGE_BYTES];
 
 		if (!*p || (*p)->references > 1) {
-			struct memory_page *own = calloc(1, sizeof(*own));
+			struct memory_page *own = memory_allocate(sizeof(*own));
 
 			own->references = 1;
 			if (*p)
@@ -86,14 +97,23 @@ static inline void memory_do(struct memory_file *f, const struct memory_act *a, 
 	}
 }
 
-static inline int memory_note(struct memory_file *f, enum memory_kind kind, uint64_t offset, uint64_t bytes, const uint8_t *data)
+static inline bool memory_fails(struct memory_file *f)
+{
+	f->acts_done++;
+	if (f->fail_after < 0 || f->fail_after-- > 0)
+		return false;
+	f->fail_after = f->fail_always ? 0 : -1;
+	return true;
+}
+
+static inline int memory_act(struct memory_file *f, enum memory_kind kind, uint64_t offset, uint64_t bytes, const uint8_t *data)
 {
 	struct memory_act a = { kind, offset, bytes, NULL };
 
-	if (f->fail_after >= 0 && f->fail_after-- == 0)
-		return f->fail_after = 0, -EIO;
+	if (memory_fails(f))
+		return f->fail_with ? f->fail_with : -EIO;
 	if (kind == MEMORY_WRITE) {
-		a.data = malloc(bytes);
+		a.data = memory_allocate(bytes);
 		memcpy(a.data, data, bytes);
 	}
 	memory_do(f, &a, 0, bytes);
@@ -107,11 +127,24 @@ static inline int memory_note(struct memory_file *f, enum memory_kind kind, uint
 	return 0;
 }
 
+static inline int memory_note(struct memory_file *f, enum memory_kind kind, uint64_t offset, uint64_t bytes, const uint8_t *data)
+{
+	int error;
+
+	pthread_mutex_lock(&f->lock);
+	error = memory_act(f, kind, offset, bytes, data);
+	pthread_mutex_unlock(&f->lock);
+	return error;
+}
+
 static inline int memory_readv(void *c, uint64_t offset, const struct iovec *iov, int count)
 {
 	struct memory_file *f = c;
+	bool fails;
 
-	for (; count--; iov++)
+	pthread_mutex_lock(&f->lock);
+	fails = f->fail_reads && memory_fails(f);
+	for (; count-- && !fails; iov++)
 		for (uint64_t done = 0; done < iov->iov_len;) {
 			uint64_t at = offset + done, in = at % MEMORY_PAGE_BYTES, left = iov->iov_len - done;
 			uint64_t n = MEMORY_PAGE_BYTES - in < left ? MEMORY_PAGE_BYTES - in : left;
@@ -125,7 +158,8 @@ static inline int memory_readv(void *c, uint64_t offset, const struct iovec *iov
 			if (done == iov->iov_len)
 				offset += iov->iov_len;
 		}
-	return 0;
+	pthread_mutex_unlock(&f->lock);
+	return fails ? f->fail_with ? f->fail_with : -EIO : 0;
 }
 
 static inline int memory_writev(void *c, uint64_t offset, const struct iovec *iov, int count)
@@ -154,6 +188,7 @@ static inline struct memory_file *memory_new(void)
 	struct memory_file *f = calloc(1, sizeof(*f));
 
 	f->fail_after = -1;
+	pthread_mutex_init(&f->lock, NULL);
 	return f;
 }
 

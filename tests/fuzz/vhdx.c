@@ -96,7 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		seal(f, VHDX_REGION_OFFSET(1), 65536);
 	}
 	if (bytes && data[0] & 32)
-		f->fail_after = data[0] & 31;
+		f->fail_after = data[0] & 31, f->fail_always = true;
 	if (!disk_open_file(memory_disk_file(f), "fuzz.vhdx", &(struct disk_options){ .format = DISK_VHDX, .write = !(bytes && data[0] & 128) }, &d, &e)) {
 		use(d);
 		disk_close(d);
