@@ -17,9 +17,10 @@ static bool is_zero(const uint8_t *at, size_t bytes) { return !at[0] && !memcmp(
 static int block_is_zero(struct vhdx *v, uint64_t block, uint8_t *buffer, bool *ret)
 {
 	uint64_t offset = vhdx_offset(v->bat[vhdx_entry(v, block)]);
-	int error = 0;
+	uint32_t sectors = v->block_bytes / v->sector_bytes, run;
+	int error = vhdx_run(v, block, 0, sectors, ret, &run);
 
-	*ret = vhdx_state(v->bat[vhdx_entry(v, block)]) == BAT_PRESENT;
+	*ret = *ret && run == sectors;
 	for (uint32_t at = 0; *ret && at < v->block_bytes && !error; at += COPY_BYTES) {
 		error = file_read(&v->disk->file, offset + at, buffer, COPY_BYTES);
 		*ret = !error && is_zero(buffer, COPY_BYTES);

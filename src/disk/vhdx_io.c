@@ -200,6 +200,21 @@ static int make_present(struct vhdx *v, uint64_t block, bool whole)
 	return 0;
 }
 
+/* A block of a child every sector of which is its own hides its parent: nobody has to look at its bits any more. Under `map`. */
+static int set_own(struct vhdx *v, const struct piece *p)
+{
+	uint64_t index = vhdx_entry(v, p->block);
+	uint32_t sectors = v->block_bytes / v->sector_bytes, run;
+	bool here;
+	int error;
+
+	vhdx_set_bits(v, p->block, p->at / v->sector_bytes, p->bytes / v->sector_bytes, true);
+	error = vhdx_run(v, p->block, 0, sectors, &here, &run);
+	if (!error && here && run == sectors)
+		vhdx_set_entry(v, index, vhdx_offset(v->bat[index]) | BAT_PRESENT);
+	return error;
+}
+
 static int write_piece(struct vhdx *v, const struct piece *p, const struct iovec *iov, int count, uint64_t from)
 {
 	uint64_t entry, index = vhdx_entry(v, p->block);
@@ -220,10 +235,10 @@ static int write_piece(struct vhdx *v, const struct piece *p, const struct iovec
 		return error;
 	pthread_mutex_lock(&v->map);
 	vhdx_note_payload(v);
-	if (vhdx_state(entry) == BAT_PARTIAL)
-		vhdx_set_bits(v, p->block, p->at / v->sector_bytes, p->bytes / v->sector_bytes, true);
+	if (vhdx_state(v->bat[index]) == BAT_PARTIAL)
+		error = set_own(v, p);
 	pthread_mutex_unlock(&v->map);
-	return 0;
+	return error;
 }
 
 static int begin_data(struct vhdx *v)
@@ -296,10 +311,8 @@ static int zero_part(struct vhdx *v, const struct piece *p)
 		error = vhdx_bits(v, p->block / v->chunk_ratio, true, &bits);
 	if (!error)
 		error = v->disk->file.ops->discard(v->disk->file.context, vhdx_offset(entry) + p->at, p->bytes);
-	if (!error && vhdx_state(entry) == BAT_PARTIAL)
-		vhdx_set_bits(v, p->block, p->at / v->sector_bytes, p->bytes / v->sector_bytes, true);
 	vhdx_note_payload(v);
-	return error;
+	return !error && vhdx_state(entry) == BAT_PARTIAL ? set_own(v, p) : error;
 }
 
 static int vhdx_zero(struct disk *d, uint64_t offset, uint64_t bytes)
