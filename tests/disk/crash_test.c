@@ -1,9 +1,10 @@
 /*
- * Power cuts. A workload on a VHDX or VHD file is written down act by act; then, for many moments, the file is made as it may be after the
- * power went away there: everything up to the last sync of the host's file, and of what came after it any part, in any order, writes
- * torn at 512 bytes. Each such file must open, and then
+ * Power cuts. A workload on a VHDX or VHD file is written down act by act: one request after the other, or by several queues with many
+ * requests under way at once. Then, for many moments, the file is made as it may be after the power went away there: everything up to
+ * the last sync of the host's file, and of what came after it any part, in any order, writes torn at 512 bytes. Each such file must
+ * open, and then
  *
- *   every sector has what it had at the last flush that had returned, or something that was written to it later;
+ *   every sector has what it had when the last flush that had returned was asked for, or something that was written to it later;
  *   if anything differs from before the workload, the data identifier differs, too (of a VHDX file: the other has none).
  *
  * usage: crash_test [STATES [SEED]]; `crash_test control` drops syncs from the record and must find faults in them.
@@ -11,23 +12,29 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "../../src/disk/queue.h"
 #include "../../src/disk/vhdx_internal.h"
 #include "memory_file.h"
 
-enum { DISK_BYTES = 12 << 20, SECTORS = DISK_BYTES / 512, WORK = 60, ACTS_MAX = 100000, VALUES = 32 };
+enum { DISK_BYTES = 12 << 20, SECTORS = DISK_BYTES / 512, WORK = 60, VALUES = 32, QUEUES = 3, SLOTS = 24, LONGEST = 3000 };
 
-/* What a sector may hold from a moment on; 0 is zero, other values fill it. */
-struct history { uint32_t act[VALUES]; uint8_t value[VALUES]; unsigned count; };
+/*
+ * What was written to a sector, in order: a value (0 is zero, others fill it), the number of acts after which it may be seen, and when
+ * it was done, on a clock that every request moves on; NOT_DONE: it is under way. Nothing is written where something is under way.
+ */
+#define NOT_DONE UINT32_MAX
+struct history { uint32_t act[VALUES], done[VALUES]; uint8_t value[VALUES]; unsigned count; };
+struct flush { uint32_t asked; size_t returned; }; /* on the clock; as a number of acts */
 
-static struct history *history; /* of each sector: a value and the act after which it may be seen */
-static uint8_t (*flushed)[SECTORS]; /* at each flush that returned */
-static size_t flush_act[WORK + 2];
+static struct history *history; /* of each sector */
+static struct flush flush[WORK * 4];
 static unsigned flushes;
+static uint32_t clock_now;
 static uint64_t state, faults, states;
 static struct guid first_id;
 static char parent_path[2][64], child_path[64];
 static bool differencing;
-enum { KINDS = 5 }; /* VHDX dynamic, fixed, differencing; VHD dynamic, differencing */
+enum { KINDS = 5 }; /* VHDX dynamic, fixed, differencing; VHD dynamic, differencing; and once more by queues */
 static struct disk_options options = { .write = true };
 
 static uint64_t rnd(void)
@@ -36,24 +43,25 @@ static uint64_t rnd(void)
 	return state;
 }
 
-static void may_be(struct memory_file *f, uint64_t sector, uint8_t value)
+static void may_be(struct memory_file *f, uint64_t sector, uint8_t value, uint32_t done)
 {
 	struct history *h = &history[sector];
 
 	if (h->count == VALUES)
 		abort();
-	h->act[h->count] = (uint32_t)f->count;
+	h->act[h->count] = (uint32_t)memory_acts(f);
+	h->done[h->count] = done;
 	h->value[h->count++] = value;
 }
 
-static uint8_t newest(uint64_t sector) { return history[sector].value[history[sector].count - 1]; }
-
-static void note_flush(struct memory_file *f)
+static void is_done(uint64_t first, uint64_t count)
 {
-	for (uint64_t s = 0; s < SECTORS; s++)
-		flushed[flushes][s] = newest(s);
-	flush_act[flushes++] = f->count;
+	clock_now++;
+	for (uint64_t s = first; s < first + count; s++)
+		history[s].done[history[s].count - 1] = clock_now;
 }
+
+static void note_flush(struct memory_file *f, uint32_t asked) { flush[flushes++] = (struct flush){ asked, memory_acts(f) }; }
 
 static struct disk *open_at(struct memory_file *f)
 {
@@ -68,21 +76,30 @@ static struct disk *open_at(struct memory_file *f)
 static bool room_for(uint64_t first, uint64_t count)
 {
 	for (uint64_t s = first; s < first + count; s++)
-		if (history[s].count >= VALUES - 1)
+		if (history[s].count >= VALUES - 1 || history[s].done[history[s].count - 1] == NOT_DONE)
 			return false;
 	return true;
 }
 
+/* Where the next request goes: whole blocks now and then. */
+static void choose(uint64_t *first, uint64_t *count)
+{
+	*first = rnd() % SECTORS;
+	*count = rnd() % 4 ? rnd() % 8 + 1 : rnd() % LONGEST + 1;
+	if (rnd() % 3 == 0)
+		*first = *first / 2048 * 2048, *count = rnd() % 2 ? 2048 : *count;
+	if (*first + *count > SECTORS)
+		*count = SECTORS - *first;
+}
+
 static void one_act(struct memory_file *f, struct disk *d, unsigned n)
 {
-	uint64_t first = rnd() % SECTORS, count = rnd() % 4 ? rnd() % 8 + 1 : rnd() % 3000 + 1;
-	uint8_t value = (uint8_t)(n + 1);
 	static uint8_t buffer[DISK_BYTES];
+	uint8_t value = (uint8_t)(n + 1);
+	uint64_t first, count;
+	uint32_t asked = clock_now;
 
-	if (rnd() % 3 == 0)
-		first = first / 2048 * 2048, count = rnd() % 2 ? 2048 : count; /* whole blocks now and then */
-	if (first + count > SECTORS)
-		count = SECTORS - first;
+	choose(&first, &count);
 	if (!room_for(first, count))
 		return;
 	switch (rnd() % 6) {
@@ -90,16 +107,91 @@ static void one_act(struct memory_file *f, struct disk *d, unsigned n)
 	case 1:
 		if (disk_flush(d))
 			abort();
-		note_flush(f);
+		note_flush(f, asked);
 		return;
 	case 2: value = 0; /* fall through */
 	default:
 		for (uint64_t s = first; s < first + count; s++)
-			may_be(f, s, value);
+			may_be(f, s, value, NOT_DONE);
 		memset(buffer, value, count * 512);
 		if (value ? disk_write(d, first * 512, buffer, count * 512) : disk_zero(d, first * 512, count * 512))
 			abort();
+		is_done(first, count);
 	}
+}
+
+/* ---- by queues ---- */
+
+struct slot {
+	struct disk_request request;
+	struct iovec iov;
+	struct memory_file *file;
+	uint64_t first, count;
+	uint32_t asked;
+	bool busy;
+	uint8_t bytes[LONGEST * 512];
+};
+
+static void slot_done(struct disk_request *r, int error)
+{
+	struct slot *s = r->context;
+
+	if (error)
+		abort();
+	if (r->kind == DISK_FLUSH)
+		note_flush(s->file, s->asked);
+	else
+		is_done(s->first, s->count);
+	s->busy = false;
+}
+
+static void submit(struct disk_queue *q, struct slot *s, struct memory_file *f, unsigned n)
+{
+	uint8_t value = (uint8_t)(n + 1);
+
+	choose(&s->first, &s->count);
+	if (!room_for(s->first, s->count))
+		return;
+	s->file = f;
+	s->asked = clock_now;
+	s->request = (struct disk_request){ .kind = DISK_WRITE, .offset = s->first * 512, .iov = &s->iov, .count = 1, .done = slot_done, .context = s };
+	switch (rnd() % 6) {
+	case 0: s->request.kind = DISK_FLUSH; break;
+	case 1:
+		s->request.kind = DISK_ZERO;
+		s->request.bytes = s->count * 512;
+		value = 0; /* fall through */
+	default:
+		for (uint64_t k = s->first; k < s->first + s->count; k++)
+			may_be(f, k, value, NOT_DONE);
+		memset(s->bytes, value, s->count * 512);
+		s->iov = (struct iovec){ s->bytes, s->count * 512 };
+	}
+	s->busy = true;
+	if (disk_queue_submit(q, &s->request))
+		abort();
+}
+
+static void work_by_queues(struct memory_file *f, struct disk *d)
+{
+	static struct slot slots[SLOTS];
+	struct disk_queue *queue[QUEUES];
+
+	for (unsigned n = 0; n < QUEUES; n++)
+		if (disk_queue_open(d, &(struct disk_queue_options){ .threads = 2 }, &queue[n]))
+			abort();
+	for (unsigned n = 0; n < 2 * WORK; n++) {
+		unsigned at = (unsigned)(rnd() % SLOTS);
+
+		if (!slots[at].busy)
+			submit(queue[at % QUEUES], &slots[at], f, n % 190);
+		if (rnd() % 3 == 0)
+			disk_queue_poll(queue[rnd() % QUEUES]);
+		if (rnd() % 16 == 0)
+			disk_queue_drain(queue[rnd() % QUEUES]);
+	}
+	for (unsigned n = 0; n < QUEUES; n++)
+		disk_queue_close(queue[n]);
 }
 
 static struct memory_file *make(bool fixed)
@@ -125,41 +217,50 @@ static struct memory_file *make(bool fixed)
 /* The workload; *ret_begin: the file before it. */
 static struct memory_file *record(unsigned kind, struct memory_file **ret_begin)
 {
+	bool queues = kind >= KINDS;
 	struct memory_file *f;
 	struct disk *d;
 	struct disk_info info;
+	uint32_t asked;
 
+	kind %= KINDS;
 	differencing = kind == 2 || kind == 4;
 	options.format = kind < 3 ? DISK_VHDX : DISK_VHD;
 	f = make(kind == 1);
 	memset(history, 0, SECTORS * sizeof(*history));
+	clock_now = 0;
 	for (uint64_t s = 0; s < SECTORS; s++)
-		may_be(f, s, differencing ? (uint8_t)(200 + s / 4096) : 0);
+		may_be(f, s, differencing ? (uint8_t)(200 + s / 4096) : 0, 0);
 	flushes = 0;
 	*ret_begin = memory_copy(f);
 	f->recording = true;
 	d = open_at(f);
 	disk_info(d, &info);
 	first_id = info.data_id;
-	note_flush(f);
-	for (unsigned n = 0; n < WORK; n++)
+	note_flush(f, 0);
+	if (queues)
+		work_by_queues(f, d);
+	for (unsigned n = 0; n < WORK && !queues; n++)
 		one_act(f, d, n);
+	asked = clock_now;
 	if (disk_close(d))
 		abort();
-	note_flush(f);
+	note_flush(f, asked);
 	return f;
 }
 
 /* ---- after the cut ---- */
 
-static bool was_possible(uint64_t sector, uint8_t value, size_t cut, unsigned flush)
+/* covered: when the latest flush that had returned was asked for. */
+static bool was_possible(uint64_t sector, uint8_t value, size_t cut, uint32_t covered)
 {
 	const struct history *h = &history[sector];
+	unsigned n = h->count - 1;
 
-	if (flushed[flush][sector] == value)
-		return true;
-	for (unsigned n = 0; n < h->count; n++)
-		if (h->value[n] == value && h->act[n] >= flush_act[flush] && h->act[n] <= cut)
+	while (n && h->done[n] > covered)
+		n--;
+	for (; n < h->count; n++)
+		if (h->value[n] == value && h->act[n] <= cut)
 			return true;
 	return false;
 }
@@ -169,12 +270,13 @@ static void verify(struct memory_file *f, size_t cut)
 	static uint8_t buffer[DISK_BYTES];
 	struct disk *d = open_at(f);
 	struct disk_info info;
-	unsigned flush = 0;
+	uint32_t covered = 0;
 	bool changed = false, bad = false;
 
 	states++;
-	while (flush + 1 < flushes && flush_act[flush + 1] <= cut)
-		flush++;
+	for (unsigned n = 0; n < flushes; n++)
+		if (flush[n].returned <= cut && flush[n].asked > covered)
+			covered = flush[n].asked;
 	if (!d) {
 		faults++;
 		return;
@@ -185,10 +287,10 @@ static void verify(struct memory_file *f, size_t cut)
 	for (uint64_t s = 0; s < SECTORS && !bad; s++) {
 		const uint8_t *at = buffer + s * 512;
 
-		bad = memcmp(at, at + 1, 511) || !was_possible(s, *at, cut, flush);
-		if (bad && !getenv("QUIET"))
-			fprintf(stderr, "crash_test: act %zu: sector %lu has %u, not %u\n", cut, s, *at, flushed[flush][s]);
-		changed |= *at != flushed[0][s];
+		bad = memcmp(at, at + 1, 511) || !was_possible(s, *at, cut, covered);
+		if (bad)
+			fprintf(stderr, "crash_test: act %zu: sector %lu has %u\n", cut, s, *at);
+		changed |= *at != history[s].value[0];
 	}
 	if (changed && options.format == DISK_VHDX && guid_equal(info.data_id, first_id)) {
 		fprintf(stderr, "crash_test: act %zu: data changed, the identifier did not\n", cut);
@@ -315,19 +417,18 @@ int main(int argc, char **argv)
 
 	state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
 	history = calloc(SECTORS, sizeof(*history));
-	flushed = calloc(WORK + 2, SECTORS);
 	make_parent(DISK_VHDX);
 	make_parent(DISK_VHD);
 	if (control) {
 		freopen("/dev/null", "w", stderr);
 		for (unsigned n = 0; n < 20; n++)
-			missed += !faults_without_syncs((unsigned[]){ 0, 2, 4 }[n % 3], n / 3 % 2);
+			missed += !faults_without_syncs((unsigned[]){ 0, 2, 4, KINDS + 2 }[n % 4], n / 4 % 2);
 		printf("crash_test: %lu of 20 records without syncs were not noticed\n", missed);
 		clean_up();
 		return missed > 2;
 	}
 	for (unsigned n = 0; states < want; n++)
-		run(n % KINDS, want - states < 400 ? want - states : 400);
+		run(n % (2 * KINDS), want - states < 400 ? want - states : 400);
 	printf("crash_test: %lu states, %lu faults\n", states, faults);
 	clean_up();
 	return faults ? 1 : 0;

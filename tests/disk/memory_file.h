@@ -137,6 +137,16 @@ static inline int memory_note(struct memory_file *f, enum memory_kind kind, uint
 	return error;
 }
 
+static inline size_t memory_acts(struct memory_file *f)
+{
+	size_t count;
+
+	pthread_mutex_lock(&f->lock);
+	count = f->count;
+	pthread_mutex_unlock(&f->lock);
+	return count;
+}
+
 static inline int memory_readv(void *c, uint64_t offset, const struct iovec *iov, int count)
 {
 	struct memory_file *f = c;
