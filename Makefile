@@ -26,16 +26,19 @@ soak-cpu: all
 soak-wild: all
 	tests/guest/hostile.sh $(or $(SEED),1) $(or $(COUNT),1000)
 
-# Power cuts: make soak-disk COUNT=... SEED=...
+# Power cuts, and servers killed: make soak-disk COUNT=... SEED=...
 soak-disk: all
 	build/crash_test $(or $(COUNT),1000000) $(or $(SEED),1)
+	build/crash_chain_test $(or $(COUNT),20000) $(or $(SEED),1)
+	build/seal_test $(or $(COUNT),10000) $(or $(COUNT),10000) $(or $(SEED),1)
+	tests/disk/kill.py build/umbra 200 $(or $(SEED),1)
 
 format:
 	@tools/format
 
 # Long fuzz runs: make fuzz COUNT=... SEED=...
 fuzz: all
-	for f in ring boot decode hv vhdx formats image; do build/fuzz-$$f $(or $(COUNT),10000000) $(or $(SEED),1) || exit 1; done
+	for f in ring boot decode hv vhdx formats image nbd; do build/fuzz-$$f $(or $(COUNT),10000000) $(or $(SEED),1) || exit 1; done
 
 decode-table:
 	cc -O2 -Wall -Wextra -o build/gen-decode-table tools/gen-decode-table.c -lZydis

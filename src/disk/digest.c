@@ -353,6 +353,16 @@ static int fit(struct disk *d, struct digest_table *t)
 	return 0;
 }
 
+void digest_continue(struct disk *d)
+{
+	struct digest_table *t;
+
+	if (load_any(d, &t))
+		return;
+	d->opened_id = t->head.data_id;
+	digest_free(t);
+}
+
 static bool was_touched(const struct disk *d, const struct digest_table *t, uint64_t block)
 {
 	uint64_t offset = block * t->head.block_bytes, n = offset / d->touched_bytes;

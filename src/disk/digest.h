@@ -58,6 +58,8 @@ void digest_touch(struct disk *disk, uint64_t offset, uint64_t bytes);
 void digest_written(struct disk *disk, uint64_t offset, uint64_t bytes);
 void digest_touch_from(struct disk *disk, uint64_t offset);
 int digest_close(struct disk *disk);
+/* Of a file that goes on as it was made: its table is of before the first change, which has been. */
+void digest_continue(struct disk *disk);
 
 /*
  * Digests of a new file's data while it is written from its beginning to its end: nobody else writes it, and it was empty. data NULL:

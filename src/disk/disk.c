@@ -88,6 +88,8 @@ static int begin_digests(struct disk *d, const struct disk_options *o, struct di
 	d->touched_blocks = (d->size_bytes + d->touched_bytes - 1) / d->touched_bytes;
 	d->touched_from = UINT64_MAX;
 	d->touched = calloc(1, d->touched_blocks / 8 + 1);
+	if (o->just_made)
+		digest_continue(d);
 	if (guid_is_zero(d->opened_id)) {
 		struct digest_table *t = NULL;
 

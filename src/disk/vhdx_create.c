@@ -177,7 +177,7 @@ static int make_digests(struct plan *p, const struct disk_create *what)
 	int error = own || no_digests ? 0 : -ENOMEM;
 
 	if (own) {
-		own->head.data_id = p->data_id;
+		own->head.data_id = what->in_use ? guid_new() : p->data_id; /* as after a first write: not current until the file is closed */
 		error = digest_encode(own, &p->digests, &p->digests_bytes);
 		digest_free(own);
 	}

@@ -114,6 +114,13 @@ static inline void chain_make(const char *where)
 static inline void chain_again(void) { chain_shell("cd %s && rm -f *.vhdx *.umbra && cp -p --sparse=always kept/*.vhdx .", chain_directory); }
 static inline void chain_end(void) { chain_shell("rm -r %s", chain_directory); }
 
+static inline int chain_count(void *context, uint64_t offset, uint64_t bytes)
+{
+	(void)offset, (void)bytes;
+	++*(unsigned *)context;
+	return 0;
+}
+
 /* Opened for writing where it may be, so that a log is replayed. */
 static inline bool chain_reads(const char *name, char *why, size_t bytes)
 {
@@ -129,6 +136,14 @@ static inline bool chain_reads(const char *name, char *why, size_t bytes)
 	}
 	error = disk_read(d, 0, chain_seen, CHAIN_BYTES);
 	snprintf(why, bytes, "%s: %s", name, error ? strerror(-error) : "reads something else");
+	for (struct disk *at = d; at && !error; at = disk_parent(at)) { /* digests say nothing, or the truth */
+		unsigned found = 0;
+		int verified = disk_verify(at, chain_count, &found);
+
+		error = found || (verified && verified != -ESTALE && verified != -ENOENT) ? -EILSEQ : 0;
+		if (error)
+			snprintf(why, bytes, "%s: its digests are wrong (%u, %d)", disk_path(at), found, verified);
+	}
 	if (disk_close(d) && !error)
 		error = -EIO;
 	return !error && !memcmp(chain_seen, chain_model, CHAIN_BYTES);

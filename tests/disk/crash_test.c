@@ -5,7 +5,8 @@
  * open, and then
  *
  *   every sector has what it had when the last flush that had returned was asked for, or something that was written to it later;
- *   if anything differs from before the workload, the data identifier differs, too (of a VHDX file: the other has none).
+ *   if anything differs from before the workload, the data identifier differs, too (of a VHDX file: the other has none);
+ *   its digests are of older data, or right.
  *
  * usage: crash_test [STATES [SEED]]; `crash_test control` drops syncs from the record and must find faults in them.
  */
@@ -265,6 +266,8 @@ static bool was_possible(uint64_t sector, uint8_t value, size_t cut, uint32_t co
 	return false;
 }
 
+static int wrong_digest(void *context, uint64_t offset, uint64_t bytes) { return (void)context, (void)offset, (void)bytes, -EILSEQ; }
+
 static void verify(struct memory_file *f, size_t cut)
 {
 	static uint8_t buffer[DISK_BYTES];
@@ -294,6 +297,10 @@ static void verify(struct memory_file *f, size_t cut)
 	}
 	if (changed && options.format == DISK_VHDX && guid_equal(info.data_id, first_id)) {
 		fprintf(stderr, "crash_test: act %zu: data changed, the identifier did not\n", cut);
+		bad = true;
+	}
+	if (options.format == DISK_VHDX && disk_verify(d, wrong_digest, NULL) == -EILSEQ) {
+		fprintf(stderr, "crash_test: act %zu: a digest is wrong\n", cut);
 		bad = true;
 	}
 	faults += bad;
