@@ -77,6 +77,7 @@ static void child(struct disk *d, const struct scan_options *o, const json_t *be
 	char *text;
 
 	limit();
+	scan_rpm_begin();
 	if (sodium_init() < 0 || lock_down())
 		_exit(1);
 	all = find_out(d, o, before);

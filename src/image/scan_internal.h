@@ -23,3 +23,9 @@ bool scan_ext(struct scan_volume *volume);
 /* scan_os.c: files of an operating system, by a function that reads them (NULL: not there; to be freed, ended by 0). */
 struct scan_reader { char *(*read)(void *context, const char *path, size_t *ret_bytes); void *context; };
 bool scan_os(struct scan_volume *volume, const struct scan_reader *reader);
+/* Into the list of packages; text that is no UTF-8 is made to be. */
+void scan_add_package(json_t *all, const char *kind, const char *name, const char *version, const char *arch);
+
+/* scan_rpm.c: begin: before the process is locked down, what SQLite wants to open then. The file's bytes are changed. */
+void scan_rpm_begin(void);
+bool scan_rpm(json_t *all, uint8_t *file, size_t bytes);

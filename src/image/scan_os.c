@@ -1,4 +1,4 @@
-/* What the files of an operating system say: os-release, package lists of dpkg and apk, host name and network. */
+/* What the files of an operating system say: os-release, package lists of dpkg, apk and rpm, host name and network. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,6 +80,13 @@ static void add_package(json_t *all, struct package *p, const char *kind)
 	*p = (struct package){ 0 };
 }
 
+void scan_add_package(json_t *all, const char *kind, const char *name, const char *version, const char *arch)
+{
+	struct package p = { name, version, arch, strlen(name), strlen(version), strlen(arch), true };
+
+	add_package(all, &p, kind);
+}
+
 static void dpkg(json_t *all, const char *text, size_t bytes)
 {
 	struct package p = { 0 };
@@ -135,6 +142,9 @@ static void keep_text(const struct scan_reader *r, const char *path, json_t *to,
 
 bool scan_os(struct scan_volume *v, const struct scan_reader *r)
 {
+	static const char *const rpm_places[] = { "/var/lib/rpm/rpmdb.sqlite", "/usr/lib/sysimage/rpm/rpmdb.sqlite" };
+	static const char *const networks[] = { "/etc/network/interfaces", "/etc/resolv.conf", "/etc/hosts", "/etc/sysconfig/network",
+		"/etc/netplan/01-netcfg.yaml", "/etc/netplan/50-cloud-init.yaml", "/etc/systemd/network/10-eth.network" };
 	static const char *const releases[] = { "/etc/os-release", "/usr/lib/os-release" };
 	json_t *os = json_object(), *network = json_object(), *packages = json_object_get(v->content, "packages");
 	bool found = false;
@@ -154,12 +164,14 @@ bool scan_os(struct scan_volume *v, const struct scan_reader *r)
 	if ((text = r->read(r->context, "/lib/apk/db/installed", &bytes)))
 		apk(packages, text, bytes);
 	free(text);
-	if ((text = r->read(r->context, "/var/lib/rpm/rpmdb.sqlite", &bytes)))
-		json_object_set_new(os, "packages", json_string("rpm: not read"));
-	free(text);
+	for (int n = 0; n < 2; n++) {
+		if ((text = r->read(r->context, rpm_places[n], &bytes)) && scan_rpm(packages, (uint8_t *)text, bytes))
+			n = 2;
+		free(text);
+	}
 	keep_text(r, "/etc/hostname", os, "hostname");
-	keep_text(r, "/etc/network/interfaces", network, "interfaces");
-	keep_text(r, "/etc/resolv.conf", network, "resolv.conf");
+	for (size_t n = 0; n < sizeof(networks) / sizeof(networks[0]); n++)
+		keep_text(r, networks[n], network, strrchr(networks[n], '/') + 1);
 	if (found)
 		json_object_set(v->about, "os", os);
 	if (found && json_object_size(network) && !json_object_get(v->about, "network"))

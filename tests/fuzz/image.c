@@ -3,7 +3,9 @@
  * system, which is then scanned (in this process: what the sandbox would contain must not crash either); changes of the stored sections
  * of an image, which are then read, verified, asked for policies; assignments; policies.
  */
+#include <endian.h>
 #include <errno.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <sodium.h>
 #include <unistd.h>
@@ -166,6 +168,65 @@ static void try_assignment(const char *text)
 	json_decref(about);
 }
 
+/* ---- a data base of rpm's ---- */
+
+static uint8_t *rpm_base;
+static size_t rpm_bytes;
+
+static void make_rpm_base(void)
+{
+	static const struct { uint32_t tag, type, offset; } entries[] = { { 1000, 6, 0 }, { 1001, 6, 6 }, { 1002, 6, 10 }, { 1003, 4, 12 }, { 1022, 6, 16 } };
+	uint8_t header[8 + 5 * 16 + 24] = { 0 };
+	sqlite3_int64 bytes;
+	sqlite3_stmt *s;
+	sqlite3 *db;
+
+	for (unsigned n = 0; n < 5; n++)
+		for (unsigned k = 0; k < 4; k++) {
+			uint32_t word = htobe32((const uint32_t[]){ entries[n].tag, entries[n].type, entries[n].offset, 1 }[k]);
+
+			memcpy(header + 8 + 16 * n + 4 * k, &word, 4);
+		}
+	memcpy(header, &(uint32_t){ htobe32(5) }, 4);
+	memcpy(header + 4, &(uint32_t){ htobe32(24) }, 4);
+	memcpy(header + 88, "alpha\0001.2\0003\0\0\0\0\2noarch", 23);
+	if (sqlite3_open(":memory:", &db) || sqlite3_exec(db, "CREATE TABLE Packages(hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)", NULL, NULL, NULL) ||
+	    sqlite3_prepare_v2(db, "INSERT INTO Packages(blob) VALUES(?)", -1, &s, NULL))
+		abort();
+	for (unsigned n = 0; n < 40; n++) {
+		sqlite3_bind_blob(s, 1, header, sizeof(header), SQLITE_STATIC);
+		sqlite3_step(s);
+		sqlite3_reset(s);
+	}
+	sqlite3_finalize(s);
+	rpm_base = sqlite3_serialize(db, "main", &bytes, 0);
+	rpm_bytes = (size_t)bytes;
+	sqlite3_close(db);
+}
+
+static void try_rpm(const uint8_t *data, size_t bytes)
+{
+	uint8_t *file;
+	json_t *all = json_array();
+
+	if (!rpm_base)
+		make_rpm_base();
+	file = malloc(rpm_bytes);
+	memcpy(file, rpm_base, rpm_bytes);
+	for (size_t at = 0; at + sizeof(struct change) <= bytes; at += sizeof(struct change)) {
+		struct change c;
+
+		memcpy(&c, data + at, sizeof(c));
+		for (unsigned n = 0; n < c.bytes % (sizeof(c.value) + 1); n++)
+			file[(c.offset + n) % rpm_bytes] = c.value[n];
+	}
+	scan_rpm(all, file, rpm_bytes);
+	if (!bytes && json_array_size(all) != 40)
+		abort();
+	json_decref(all);
+	free(file);
+}
+
 static void try_query(const char *text)
 {
 	struct catalog_found found;
@@ -207,7 +268,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	if (!bytes)
 		return 0;
 	text = strndup((const char *)data + 1, bytes - 1);
-	switch (data[0] % 8) {
+	switch (data[0] % 9) {
+	case 8: try_rpm(data + 1, bytes - 1); break;
 	case 0:
 	case 1:
 	case 2: try_query(text); break;
@@ -261,7 +323,7 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 		memcpy(data + 2, s + 1, strlen(s + 1));
 		return 2 + strlen(s + 1);
 	}
-	data[0] = 5;
+	data[0] = rnd() % 3 ? 5 : 8;
 	for (unsigned k = 0; k < rnd() % 6 + 1; k++, used += sizeof(struct change)) {
 		struct change c = { .offset = places[rnd() % 10] + (uint32_t)(rnd() % (rnd() % 2 ? 0x100 : 0x4000)), .bytes = (uint8_t)(rnd() % 8 + 1) };
 

@@ -63,6 +63,21 @@ must "$umbra" disk write shelf/web.vhdx --offset 31M --from /dev/null
 printf x | must "$umbra" disk write shelf/web.vhdx --offset 31M
 must "$umbra" image scan shelf/web.vhdx --digests; says '^scanned'
 must qemu-img check -f vhdx shelf/web.vhdx
+# the package list of rpm, made by rpm
+mkdir -p root/var/lib/rpm spec
+for p in "alpha 1.2 3" "beta 2:4.5~rc1 1.el9"; do
+	set -- $p; version=${2#*:} epoch=; case $2 in *:*) epoch="Epoch: ${2%%:*}" ;; esac
+	printf 'Name: %s\nVersion: %s\nRelease: %s\n%s\nSummary: x\nLicense: x\nBuildArch: noarch\n%%description\nx\n%%files\n' "$1" "$version" "$3" "$epoch" >spec/$1.spec
+	rpmbuild -bb --define "_topdir $work/rpm" spec/$1.spec >out.log 2>&1 || { bad "rpmbuild"; tail -3 out.log; }
+done
+must rpm --dbpath "$work/root/var/lib/rpm" -i --nodeps --justdb rpm/RPMS/noarch/*.rpm
+mv root/var/lib/dpkg dpkg.away
+make_root red
+rm -rf root/var/lib/dpkg; mv dpkg.away root/var/lib/dpkg
+must "$umbra" image scan red.raw --format raw; says '2 packages'
+must "$umbra" image packages red.raw --format raw
+sort out.log | cmp -s - <(rpm --dbpath "$work/root/var/lib/rpm" -qa --qf '%{NAME} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\n' | sort) || bad "the packages of rpm: $(cat out.log)"
+rm -rf root/var/lib/rpm
 # other file systems are recognised; a raw image keeps what it says beside it
 truncate -s 40M fat.raw; /sbin/mkfs.vfat -F 32 -n FATLABEL fat.raw >/dev/null || bad "mkfs.vfat"
 must "$umbra" image scan fat.raw --format raw
