@@ -183,8 +183,9 @@ static void make_rpm_base(void)
 
 	for (unsigned n = 0; n < 5; n++)
 		for (unsigned k = 0; k < 4; k++) {
-			uint32_t word = htobe32((const uint32_t[]){ entries[n].tag, entries[n].type, entries[n].offset, 1 }[k]);
+			uint32_t word = (const uint32_t[]){ entries[n].tag, entries[n].type, entries[n].offset, 1 }[k];
 
+			word = htobe32(word);
 			memcpy(header + 8 + 16 * n + 4 * k, &word, 4);
 		}
 	memcpy(header, &(uint32_t){ htobe32(5) }, 4);

@@ -134,9 +134,10 @@ static size_t put_line(uint8_t *to, const char *line) { return put(to, 1, line, 
 
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
-	static const char *const lines[] = { "{\"do\":\"snapshot\",\"file\":\"x\"}\n", "{\"do\":\"commit\"}\n{\"do\":\"stream\"}\n", "{\"do\":\"resize\",\"size\":9999999}\n", "[]\n{}\n",
-		"{\"do\":\"stop\"}\n" };
-	static const uint8_t go[6] = { 0 }, meta[] = { 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 15, 'b', 'a', 's', 'e', ':', 'a', 'l', 'l', 'o', 'c', 'a', 't', 'i', 'o', 'n' };
+	static const char *const lines[] = { "{\"do\":\"snapshot\",\"file\":\"x\"}\n", "{\"do\":\"commit\"}\n{\"do\":\"stream\"}\n",
+		"{\"do\":\"resize\",\"size\":9999999}\n", "[]\n{}\n", "{\"do\":\"stop\"}\n" };
+	static const uint8_t go[6] = { 0 };
+	static const char meta[] = "\0\0\0\0" "\0\0\0\1" "\0\0\0\17" "base:allocation";
 	uint32_t client = htobe32(3);
 	size_t at = 1;
 
@@ -148,7 +149,7 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	if (rnd() % 2)
 		at = put_option(data, at, 8, NULL, 0);
 	if (rnd() % 2)
-		at = put_option(data, at, 9 + rnd() % 2, meta, sizeof(meta));
+		at = put_option(data, at, 9 + rnd() % 2, meta, sizeof(meta) - 1);
 	if (rnd() % 8 == 0)
 		at = put_option(data, at, (uint32_t)(rnd() % 12), go, sizeof(go));
 	at = rnd() % 4 ? put_option(data, at, 7, go, sizeof(go)) : put_option(data, at, 1, NULL, 0);
