@@ -15,10 +15,10 @@
 static const char help[] =
 	"usage: umbra disk create FILE --size S [--format F] [--block-size B] [--sector-size 512|4096] [--fixed]\n"
 	"       umbra disk create FILE --parent PARENT [--parent-format F] [--block-size B]\n"
-	"       umbra disk info|map FILE [--json] [--chain]    umbra disk check FILE [--chain] [--quick | --rebuild]\n"
+	"       umbra disk info|map FILE [--json] [--chain]    umbra disk check FILE [--chain] [--quick | --rebuild] [--json]\n"
 	"       umbra disk read FILE --offset N --length N > DATA        umbra disk write FILE --offset N [--from DATA]\n"
 	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed]\n"
-	"       umbra disk compare FILE OTHER [--format F] [--other-format F]\n"
+	"       umbra disk compare FILE OTHER [--format F] [--other-format F] [--json]\n"
 	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    umbra disk commit CHILD\n"
 	"       umbra disk stream CHILD    umbra disk rebase CHILD --parent NEW [--parent-format F]    umbra disk compact FILE\n"
 	"       umbra disk export-changes FILE TARGET --since ANCESTOR\n"
@@ -27,7 +27,7 @@ static const char help[] =
 	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; the last two can only be read. check compares the content with the file's\n"
 	"digests (--quick: does not; --rebuild: takes the content as right), with --chain also what each parent held when its child was made.\n"
 	"A parent is looked for where its child says, and must lie under the child's directory or a --parents PLACE (may be repeated).\n"
-	"A whole SIZE is a number with K, M, G or T after it. Ends 0; 64 usage; 65 unusable file, or a parent that has changed; 78 a parent\n"
+	"--direct goes past the host's cache, for what is aligned to 4096 bytes. A SIZE is a number with K, M, G or T after it. Ends 0; 64 usage; 65 unusable file, or a parent that has changed; 78 a parent\n"
 	"that is not allowed, or a policy (umbra image --help; --override REASON where it allows that); compare: 1 when the contents differ.\n";
 
 /* ---- arguments ---- */

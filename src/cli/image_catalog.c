@@ -70,36 +70,79 @@ int image_index(const char *path, const char *const *directories, unsigned count
 	return code;
 }
 
-static void print_row(const json_t *row)
-{
-	const json_t *tags = json_object_get(row, "tags");
+/* ---- a table ---- */
 
-	print_safely(json_string_value(json_object_get(row, "path")) ?: "?");
-	printf("  ");
-	print_safely(json_string_value(json_object_get(row, "os")) ?: "-");
-	printf("  ");
-	for (size_t n = 0; n < json_array_size(tags); n++) {
-		printf("%s", n ? "," : "");
-		print_safely(json_string_value(json_array_get(tags, n)) ?: "?");
-	}
-	if (json_string_value(json_object_get(row, "expires"))) {
-		printf("  until ");
-		print_safely(json_string_value(json_object_get(row, "expires")));
+enum { COLUMNS = 4, CELL_BYTES = 256 };
+
+/* What a row shows in a column; of a long list of tags its beginning. */
+static const char *cell(const json_t *row, unsigned column, char text[CELL_BYTES])
+{
+	static const char *const keys[COLUMNS] = { "path", "os", "tags", "expires" };
+	const json_t *value = json_object_get(row, keys[column]);
+	size_t used = 0;
+
+	if (!json_is_array(value))
+		return json_string_value(value) ? json_string_value(value) : "-";
+	snprintf(text, CELL_BYTES, "-");
+	for (size_t n = 0; n < json_array_size(value) && used < CELL_BYTES; n++)
+		used += (size_t)snprintf(text + used, CELL_BYTES - used, "%s%s", n ? "," : "", json_string_value(json_array_get(value, n)) ?: "?");
+	return text;
+}
+
+/* As many columns as a terminal takes for it: bytes that go on with a character take none. */
+static size_t width_of(const char *text)
+{
+	size_t width = 0;
+
+	for (; *text; text++)
+		width += ((unsigned char)*text & 0xc0) != 0x80;
+	return width;
+}
+
+static void print_line(const char *const cells[COLUMNS], const size_t widths[COLUMNS])
+{
+	for (unsigned column = 0; column < COLUMNS; column++) {
+		print_safely(cells[column]);
+		if (column + 1 < COLUMNS)
+			printf("%*s", (int)(widths[column] - width_of(cells[column])) + 2, "");
 	}
 	puts("");
 }
 
+static void print_table(const json_t *rows)
+{
+	static const char *const heads[COLUMNS] = { "IMAGE", "SYSTEM", "TAGS", "UNTIL" };
+	size_t widths[COLUMNS], n;
+	char text[COLUMNS][CELL_BYTES];
+	const char *cells[COLUMNS];
+	json_t *row;
+
+	for (unsigned column = 0; column < COLUMNS; column++) {
+		widths[column] = width_of(heads[column]);
+		json_array_foreach(rows, n, row)
+		{
+			size_t width = width_of(cell(row, column, text[0]));
+
+			widths[column] = width > widths[column] ? width : widths[column];
+		}
+	}
+	if (json_array_size(rows))
+		print_line(heads, widths);
+	json_array_foreach(rows, n, row)
+	{
+		for (unsigned column = 0; column < COLUMNS; column++)
+			cells[column] = cell(row, column, text[column]);
+		print_line(cells, widths);
+	}
+}
+
 static void print_found(const struct catalog_found *f, bool json)
 {
-	json_t *row;
-	size_t n;
-
 	if (json) {
 		print_json(json_pack("{s:I, s:O}", "count", (json_int_t)f->count, "images", f->rows));
 		return;
 	}
-	json_array_foreach(f->rows, n, row)
-		print_row(row);
+	print_table(f->rows);
 	if (json_array_size(f->rows) < f->count)
 		fprintf(stderr, "%zu of %lu images; more with --limit\n", json_array_size(f->rows), f->count);
 }

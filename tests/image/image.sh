@@ -285,7 +285,7 @@ finds 'extensions.org.example.x:7' web.vhdx
 finds 'kernel:6.1.* label:web' web.vhdx
 finds 'not:(tag:web or pkg:bash)'
 for q in '(' 'a)' '"x' 'os:' 'pkg:<3' '' 'or' "$(printf 'x%.0s' $(seq 5000))" "$(printf '(%.0s' $(seq 40))" "$(printf 'a %.0s' $(seq 100))"; do ends 64 "$umbra" image search "$q" $c; done
-must "$umbra" image search 'tag:web' $c --explain; says '1 images, by one term'
+must "$umbra" image search 'tag:web' $c --explain; says '1 images, by one term'; says '^IMAGE  *SYSTEM  *TAGS  *UNTIL$'; says '/web.vhdx  *Debian.* web,staging '
 mv shelf/web.vhdx shelf/moved.vhdx
 must "$umbra" image index shelf $c; says '1 moved'
 finds tag:web moved.vhdx
