@@ -27,8 +27,9 @@ static const char help[] =
 	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; the last two can only be read. check compares the content with the file's\n"
 	"digests (--quick: does not; --rebuild: takes the content as right), with --chain also what each parent held when its child was made.\n"
 	"A parent is looked for where its child says, and must lie under the child's directory or a --parents PLACE (may be repeated).\n"
-	"--direct goes past the host's cache, for what is aligned to 4096 bytes. A SIZE is a number with K, M, G or T after it. Ends 0; 64 usage; 65 unusable file, or a parent that has changed; 78 a parent\n"
-	"that is not allowed, or a policy (umbra image --help; --override REASON where it allows that); compare: 1 when the contents differ.\n";
+	"--direct goes past the host's cache, for what is aligned to 4096 bytes. A SIZE is a number with K, M, G or T after it. Ends 0; 64\n"
+	"usage; 65 unusable file, or a parent that has changed; 78 a parent that is not allowed, or a policy (umbra image --help; --override\n"
+	"REASON where it allows that); compare: 1 when the contents differ.\n";
 
 /* ---- arguments ---- */
 
