@@ -97,7 +97,7 @@ static unsigned check_content(struct findings *f, struct disk *d, bool *ret_stal
 	struct changes c = { .findings = f, .path = disk_path(d) };
 	int error = disk_verify(d, note_change, &c);
 
-	*ret_stale = error == -ENOENT || error == -ESTALE;
+	*ret_stale = error == -ENOENT || error == -ESTALE; /* one that is not sound is a fault: --rebuild makes it anew */
 	if (error && !*ret_stale) {
 		finding(f, disk_path(d), json_pack("{s:s}", "fault", "content"), "its content cannot be verified: %s", strerror(-error));
 		return 1;

@@ -206,8 +206,10 @@ int disk_commit(struct disk *d, const struct disk_job *job, struct disk_error *e
 	c.parent = d->parent;
 	result = run(&c, after);
 	clean = disk_make_clean(c.parent);
-	if (!result && !clean)
+	result = result ? result : clean;
+	if (!result) {
 		result = link_make(d, LINK_KEPT);
-	result = result == -ENOENT || result == -ESTALE ? 0 : result ? result : clean; /* a parent without digests */
+		result = digest_is_missing(result) ? 0 : result; /* a parent without digests */
+	}
 	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
 }

@@ -266,12 +266,15 @@ static bool is_current(struct disk *d, const struct digest_table *t, struct guid
 
 int digest_load(struct disk *d, struct digest_table **ret)
 {
-	int error = load_any(d, ret);
+	struct digest_table *t;
+	int error = load_any(d, &t);
 
-	if (!error && !is_current(d, *ret, disk_data_id(d))) {
-		digest_free(*ret);
+	if (!error && !is_current(d, t, disk_data_id(d))) {
+		digest_free(t);
 		error = -ESTALE;
 	}
+	if (!error)
+		*ret = t;
 	return error;
 }
 
@@ -386,7 +389,7 @@ int digest_close(struct disk *d)
 	int error = !d->touched || !any_touched(d) ? -ENOENT : load_any(d, &t);
 
 	if (error)
-		return error == -ENOENT ? 0 : error;
+		return digest_is_missing(error) ? 0 : error;
 	if (guid_is_zero(d->opened_id) ? !d->opened_current : !guid_equal(t->head.data_id, d->opened_id))
 		error = -ESTALE;
 	else if (t->head.block_bytes != d->touched_bytes)

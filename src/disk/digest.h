@@ -44,8 +44,10 @@ void digest_free(struct digest_table *table);
 int digest_block(struct disk *disk, const struct digest_table *table, uint64_t block, struct digest *ret);
 /* A whole new table. */
 int digest_compute(struct disk *disk, enum digest_algorithm algorithm, struct digest_table **ret);
-/* The kept table; -ENOENT none, -ESTALE one that is not current. */
+/* The kept table; -ENOENT none, -ESTALE one that is not current, -EBADMSG one that is not sound. *ret is set where it is 0. */
 int digest_load(struct disk *disk, struct digest_table **ret);
+/* There is nothing to go by: no reason to refuse what does not depend on it. */
+static inline bool digest_is_missing(int error) { return error == -ENOENT || error == -ESTALE || error == -EBADMSG; }
 /* Computes and keeps it, where it is not current. */
 int digest_refresh(struct disk *disk);
 /* For a new file without content; to be freed. */

@@ -379,7 +379,7 @@ int disk_write_item(struct disk *d, struct guid id, enum disk_item_subject subje
 
 int disk_verify(struct disk *d, disk_range_report *report, void *context)
 {
-	struct digest_table *t;
+	struct digest_table *t = NULL;
 	int error = digest_load(d, &t);
 
 	for (uint64_t n = 0; !error && n < t->blocks; n++) {
@@ -390,8 +390,7 @@ int disk_verify(struct disk *d, disk_range_report *report, void *context)
 		if (!error && memcmp(&now, &t->of[n], sizeof(now)))
 			error = report(context, at, d->size_bytes - at < t->head.block_bytes ? d->size_bytes - at : t->head.block_bytes);
 	}
-	if (error != -ENOENT && error != -ESTALE)
-		digest_free(t);
+	digest_free(t);
 	return error;
 }
 

@@ -81,7 +81,8 @@ int disk_settle(struct disk *child)
 		error = disk_make_clean(child->parent);
 	if (!error && child->parent)
 		error = vhdx_copy_disk_items(vhdx_of(child->parent), vhdx_of(child));
-	if (!error)
-		error = link_make(child, LINK_KEPT);
-	return error == -ENOENT || error == -ESTALE ? 0 : error; /* a parent without digests */
+	if (error)
+		return error;
+	error = link_make(child, LINK_KEPT);
+	return digest_is_missing(error) ? 0 : error; /* a parent without digests */
 }

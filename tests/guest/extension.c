@@ -86,11 +86,15 @@ static void code(void)
 
 static void interrupts_meanwhile(void)
 {
+	uint64_t status = 0;
+
 	count_interrupts();
 	wrmsr(MSR_TIMER0 + 1, 2000);
 	wrmsr(MSR_TIMER0, 1 | 2 | 1 << 12 | 0x40 << 4);
 	sti();
-	check_equal("a long loop", loop(UMBRA_CHECKSUM, memory, MEMORY_BYTES, NULL), 0);
+	for (int n = 0; n < 1000 && taken[0x40] < 5 && !status; n++) /* how long one takes is the host's */
+		status = loop(UMBRA_CHECKSUM, memory, MEMORY_BYTES, NULL);
+	check_equal("a long loop", status, 0);
 	cli();
 	wrmsr(MSR_TIMER0, 0);
 	check("the partition's interrupts came meanwhile", taken[0x40] >= 5);
