@@ -67,6 +67,8 @@ static int map_space(struct vhdx *v, struct space_map *m)
 	use(m, v->header.log_offset, v->header.log_bytes);
 	use(m, v->metadata_offset, v->metadata_bytes);
 	use(m, v->bat_offset, v->bat_bytes);
+	for (size_t n = 0; n < v->other_count; n++)
+		use(m, v->others[n].offset, v->others[n].bytes);
 	for (uint64_t n = 0; n < v->entries; n++)
 		if (vhdx_holds(v->bat[n]))
 			use(m, vhdx_offset(v->bat[n]), n % (v->chunk_ratio + 1) == v->chunk_ratio ? VHDX_MIB : v->block_bytes);

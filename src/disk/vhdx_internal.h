@@ -26,6 +26,7 @@ enum { BITMAP_BYTES = 1 << 20, BITMAP_PAGES = BITMAP_BYTES / 4096 };
 struct vhdx_bitmap { uint8_t *bits; uint8_t dirty[BITMAP_PAGES / 8]; bool any_dirty; };
 
 struct vhdx_space { uint64_t *offset; size_t count, room; }; /* of blocks */
+struct vhdx_extent { uint64_t offset, bytes; };
 
 struct vhdx {
 	struct disk *disk;
@@ -33,6 +34,8 @@ struct vhdx {
 	int header_at;             /* which copy it is */
 	uint64_t bat_offset, metadata_offset;
 	uint32_t bat_bytes, metadata_bytes;
+	struct vhdx_extent *others; /* regions that are not known here, and stay where they are */
+	size_t other_count;
 	uint32_t block_bytes, sector_bytes, physical_bytes, chunk_ratio;
 	uint64_t blocks, entries, chunks;
 	bool fixed, has_parent;

@@ -122,6 +122,13 @@ static int take_region(struct vhdx *v, const struct vhdx_region *r, uint8_t *map
 	} else if (r->required & 1) {
 		guid_print(r->id, text);
 		return disk_fail(error, -ENOTSUP, v->disk->path, "needs region %s, which is not known here", text);
+	} else {
+		struct vhdx_extent *more = realloc(v->others, (v->other_count + 1) * sizeof(*more));
+
+		if (!more)
+			return host_error(v, error, -ENOMEM);
+		v->others = more;
+		v->others[v->other_count++] = (struct vhdx_extent){ r->offset, r->bytes };
 	}
 	return 0;
 }
@@ -326,6 +333,7 @@ static void release(struct vhdx *v)
 		free(v->bitmap[n].bits);
 	for (int n = 0; n < 3; n++)
 		free(v->parent_path[n]);
+	free(v->others);
 	free(v->bitmap);
 	free(v->ancestor);
 	free(v->skip);

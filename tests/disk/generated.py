@@ -91,7 +91,15 @@ def right():
     reads('regions that are not marked as required (QEMU 1.6)', want, v.write('old.vhdx'))
     v, want = plain()
     v.regions.append([uuid.uuid4(), v.take(1) * MIB, MIB, 0])
+    v.payload[v.take(1)] = bytes(MIB)
+    v.entries[0] = (PRESENT, v.next_mib - 1)
+    secret = noise(MIB)
+    v.payload[v.regions[2][1] // MIB] = secret
     reads('a region that nobody knows', want, v.write('region.vhdx'))
+    run('compact', 'region.vhdx')
+    reads('a region that nobody knows, compacted', want, 'region.vhdx')
+    if open('region.vhdx', 'rb').read()[v.regions[2][1]:][:MIB] != secret:
+        fault('compaction wrote over a region that it does not know')
     v, want = plain()
     v.items += [[uuid.uuid4(), USER, noise(100)] for _ in range(1000)]
     reads('1000 items of users', want, v.write('items.vhdx'))
