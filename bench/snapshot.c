@@ -18,7 +18,7 @@ enum { DISK_BYTES = 1 << 30, SPAN = 256 << 20, WINDOW_US = 50000, SNAPSHOTS_MAX 
 
 static struct served served;
 static int client_end[2], control_end[2];
-static volatile bool over;
+static bool over; /* atomic */
 static double longest_us; /* of this window */
 static unsigned long requests;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -104,7 +104,7 @@ static void *run_client(void *context)
 
 	(void)context;
 	shake_hands(client_end[0]);
-	while (!over) {
+	while (!__atomic_load_n(&over, __ATOMIC_RELAXED)) {
 		double begin = now_us(), took;
 
 		one_request(client_end[0], &state);
@@ -205,7 +205,7 @@ int main(int argc, char **argv)
 			usleep(WINDOW_US - (unsigned)(now_us() - begin));
 		gap[n] = take_longest();
 	}
-	over = true;
+	__atomic_store_n(&over, true, __ATOMIC_RELAXED);
 	pthread_join(threads[2], NULL);
 	printf("%u snapshots, so many links at the end; %lu requests\n", count, requests);
 	report("a snapshot, until requests go to the child", call, count);

@@ -58,7 +58,7 @@ struct vhdx {
 	bool changed; /* since it was opened, also when that has ended */
 	uint64_t in_flight; /* transfers of vhdx_map(); under `map` */
 	struct vhdx_bitmap *bitmap; /* one of each chunk, of a child */
-	uint64_t end_offset, file_bytes; /* where the next block goes; how long the file is */
+	uint64_t end_offset, file_bytes; /* where the next block goes; how long the file is (read atomically without `map`) */
 	struct vhdx_space freed, reusable;
 	struct disk **ancestor; /* the parent, its parent, ... */
 	unsigned ancestors;

@@ -98,7 +98,8 @@ int vhdx_end(struct vhdx *v)
 
 /* ---- writing ---- */
 
-struct batch { struct vhdx_sector *sector; size_t count, room; };
+/* file_bytes: how long the file was, before the sync that comes before the log; a reader refuses a file that is shorter. */
+struct batch { struct vhdx_sector *sector; size_t count, room; uint64_t file_bytes; };
 
 static struct vhdx_sector *add(struct batch *b, uint64_t file_offset)
 {
@@ -166,7 +167,7 @@ static int write_ring(struct vhdx *v, uint32_t at, const uint8_t *from, size_t b
 }
 
 /* One entry with these sectors, its tail at itself. */
-static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count)
+static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count, uint64_t file_bytes)
 {
 	size_t head = descriptor_sectors(count) * 4096, bytes = head + count * 4096;
 	uint8_t *entry = calloc(1, bytes);
@@ -176,8 +177,8 @@ static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count
 	if (!entry)
 		return -ENOMEM;
 	*h = (struct vhdx_log_head){ .signature = VHDX_LOGE, .bytes = (uint32_t)bytes, .tail = v->log_at, .sequence = v->log_sequence,
-				     .descriptors = (uint32_t)count, .log = v->header.log, .flushed_file_bytes = v->file_bytes / VHDX_MIB * VHDX_MIB,
-				     .last_file_bytes = (v->file_bytes + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB };
+				     .descriptors = (uint32_t)count, .log = v->header.log, .flushed_file_bytes = file_bytes / VHDX_MIB * VHDX_MIB,
+				     .last_file_bytes = (file_bytes + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB };
 	for (size_t n = 0; n < count; n++) {
 		struct vhdx_descriptor d = { .signature = VHDX_DESC, .file_offset = s[n].file_offset, .sequence = v->log_sequence };
 		struct vhdx_data_sector *data = (struct vhdx_data_sector *)(void *)(entry + head + n * 4096);
@@ -201,9 +202,9 @@ static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count
 }
 
 /* Logged, durable, then in place. The sync before it has been made. */
-static int write_part(struct vhdx *v, const struct vhdx_sector *s, size_t count)
+static int write_part(struct vhdx *v, const struct vhdx_sector *s, size_t count, uint64_t file_bytes)
 {
-	int error = write_entry(v, s, count);
+	int error = write_entry(v, s, count, file_bytes);
 
 	if (!error)
 		error = vhdx_sync(v);
@@ -224,7 +225,7 @@ static int write_batch(struct vhdx *v, const struct batch *b)
 		if (done)
 			error = vhdx_sync(v);
 		if (!error)
-			error = write_part(v, b->sector + done, n);
+			error = write_part(v, b->sector + done, n, b->file_bytes);
 		done += n;
 	}
 	return error;
@@ -232,9 +233,10 @@ static int write_batch(struct vhdx *v, const struct batch *b)
 
 int vhdx_write_sectors(struct vhdx *v, const struct vhdx_sector *sectors, size_t count)
 {
+	uint64_t file_bytes = __atomic_load_n(&v->file_bytes, __ATOMIC_ACQUIRE);
 	int error = vhdx_sync(v);
 
-	return error ? error : write_part(v, sectors, count);
+	return error ? error : write_part(v, sectors, count, file_bytes);
 }
 
 /* What was freed before the flush that is done now may be used again. */
@@ -261,6 +263,7 @@ static int flush_now(struct vhdx *v)
 	pthread_mutex_lock(&v->map);
 	payload = __atomic_load_n(&v->payload_dirty, __ATOMIC_SEQ_CST);
 	freed = v->freed.count;
+	b.file_bytes = v->file_bytes;
 	if (v->any_dirty)
 		error = collect(v, &b);
 	if (!error) {

@@ -42,7 +42,7 @@ int vhdx_extend(struct vhdx *v, uint64_t to)
 		return 0;
 	error = v->disk->file.ops->truncate(v->disk->file.context, bytes);
 	if (!error)
-		v->file_bytes = bytes;
+		__atomic_store_n(&v->file_bytes, bytes, __ATOMIC_RELEASE);
 	return error;
 }
 

@@ -194,13 +194,16 @@ static void write_out(void)
 /* Of one file, acts [from, cut): some of them, in some order. */
 static void in_part(unsigned file, unsigned from, unsigned cut)
 {
-	unsigned order[512], count = 0;
+	unsigned order[512], count = 0, sizes = chain_random() % 2 ? ACTS : (unsigned)(chain_random() % 3);
 
-	for (unsigned n = from; n < cut; n++)
-		if (acts[n].file == file && acts[n].kind == TRUNCATE)
-			apply(&acts[n], 0, acts[n].bytes); /* the size is the file system's, in order */
-		else if (acts[n].file == file && count < 512)
+	for (unsigned n = from; n < cut; n++) {
+		bool size = acts[n].file == file && acts[n].kind == TRUNCATE;
+
+		if (size && sizes) /* changes of the size are the file system's, in order, but as late as it likes */
+			apply(&acts[n], 0, acts[n].bytes), sizes--;
+		else if (!size && acts[n].file == file && count < 512)
 			order[count++] = n;
+	}
 	for (unsigned k = count; k > 1 && chain_random() % 2; k--) {
 		unsigned other = (unsigned)(chain_random() % k), t = order[k - 1];
 

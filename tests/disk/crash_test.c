@@ -323,11 +323,17 @@ static void cut_at(const struct memory_file *begin, const struct memory_file *f,
 	for (; *stable_count < last; ++*stable_count)
 		memory_do(*stable, &f->acts[*stable_count], 0, f->acts[*stable_count].bytes);
 	s = memory_copy(*stable);
-	for (size_t k = last; k < cut; k++)
-		if (f->acts[k].kind == MEMORY_TRUNCATE || cut - k > 64) /* the size is the file system's, in order */
+	for (size_t k = last, sizes = rnd() % 2 ? cut : rnd() % 3; k < cut; k++) {
+		bool size = f->acts[k].kind == MEMORY_TRUNCATE;
+
+		if (size && !sizes)
+			continue; /* changes of the size are the file system's, in order, but as late as it likes */
+		sizes -= size;
+		if (size || cut - k > 64)
 			memory_do(s, &f->acts[k], 0, f->acts[k].bytes);
 		else
 			order[n++] = k;
+	}
 	for (size_t k = n; k > 1 && rnd() % 2; k--) { /* half of the states in another order */
 		size_t other = rnd() % k, t = order[k - 1];
 
