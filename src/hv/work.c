@@ -10,7 +10,7 @@
  *  2. A request has one outcome, set on entering FINISHED: success, cancelled, or the status of what failed. Cancelling one that
  *     runs asks the worker, which looks between two pieces: if the last piece is done the outcome is success all the same.
  *  3. What is finished stays until it is delivered: collected by its loop, put into its ring (which has kept room for it), or posted
- *     (tried again at every end of message). So the number of requests bounds what a guest can make the host remember.
+ *     (tried again at every end of message, the oldest first). So the number of requests bounds what a guest can make the host remember.
  *  4. Guest memory is addressed page by page through the overlays; an operation on a range that was fine at submission and is not
  *     any more fails.
  */
@@ -77,18 +77,31 @@ static void deliver(struct hv_partition *p, struct work_request *r)
 	work_release(r);
 }
 
-static void finish(struct hv_partition *p, struct work_request *r, enum hv_status outcome)
+/* The oldest in this state that was submitted after `after`. */
+static struct work_request *oldest(struct hv_partition *p, enum work_state state, uint64_t after)
 {
-	r->state = WORK_FINISHED;
-	r->outcome = outcome;
-	deliver(p, r);
+	struct work_request *r = NULL;
+
+	for (unsigned n = 0; n < WORK_REQUESTS; n++)
+		if (p->work[n].state == state && p->work[n].sequence > after && (!r || p->work[n].sequence < r->sequence))
+			r = &p->work[n];
+	return r;
 }
 
 void work_deliver_waiting(struct hv_partition *p)
 {
-	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state == WORK_FINISHED)
-			deliver(p, &p->work[n]);
+	uint64_t after = 0;
+
+	for (struct work_request *r; (r = oldest(p, WORK_FINISHED, after)); deliver(p, r))
+		after = r->sequence;
+}
+
+/* None goes before one that waits for room. */
+static void finish(struct hv_partition *p, struct work_request *r, enum hv_status outcome)
+{
+	r->state = WORK_FINISHED;
+	r->outcome = outcome;
+	work_deliver_waiting(p);
 }
 
 enum hv_status work_cancel(struct hv_partition *p, uint64_t id)
@@ -176,16 +189,6 @@ enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *
 
 /* ---- the worker ---- */
 
-static struct work_request *oldest(struct hv_partition *p)
-{
-	struct work_request *r = NULL;
-
-	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state == WORK_QUEUED && (!r || p->work[n].sequence < r->sequence))
-			r = &p->work[n];
-	return r;
-}
-
 /* With the lock, which it gives up for every piece. */
 static void run(struct hv_partition *p, struct work_request *r)
 {
@@ -210,7 +213,7 @@ static void run(struct hv_partition *p, struct work_request *r)
 /* With the lock. */
 static bool run_oldest(struct hv_partition *p)
 {
-	struct work_request *r = oldest(p);
+	struct work_request *r = oldest(p, WORK_QUEUED, 0);
 
 	if (r)
 		run(p, r);
