@@ -26,8 +26,6 @@ struct copy {
 	int error;
 };
 
-static bool is_zero(const uint8_t *at, size_t bytes) { return !at[0] && !memcmp(at, at + 1, bytes - 1); }
-
 static void part_done(struct disk_request *r, int error)
 {
 	struct part *p = r->context;

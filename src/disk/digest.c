@@ -49,7 +49,6 @@ static struct digest hash_end(struct hash *h)
 }
 
 static bool is_empty(const struct digest *d) { return !memcmp(d, &(struct digest){ { 0 } }, sizeof(*d)); }
-static bool is_zero(const uint8_t *at, size_t bytes) { return !at[0] && !memcmp(at, at + 1, bytes - 1); }
 
 /* Goes over what the file has of a block: content is told of in order, absent ranges as they are, merged. */
 struct walk { struct hash hash; bool any, all_zero; uint64_t absent_at, absent_bytes; };

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "disk.h"
 #include "file.h"
@@ -88,6 +89,9 @@ static inline void job_alone(const struct disk_job *job, bool begin)
 	if (job && job->alone)
 		job->alone(job->context, begin);
 }
+
+/* At least one byte. */
+static inline bool is_zero(const uint8_t *at, size_t bytes) { return !at[0] && !memcmp(at, at + 1, bytes - 1); }
 
 static inline uint64_t iov_bytes(const struct iovec *iov, int count)
 {

@@ -11,8 +11,6 @@
 
 enum { BATCH = 64, COPY_BYTES = 1 << 20 };
 
-static bool is_zero(const uint8_t *at, size_t bytes) { return !at[0] && !memcmp(at, at + 1, bytes - 1); }
-
 /* Whether a block that the file has whole holds nothing. */
 static int block_is_zero(struct vhdx *v, uint64_t block, uint8_t *buffer, bool *ret)
 {

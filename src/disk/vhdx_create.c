@@ -201,10 +201,11 @@ static int inherit(struct plan *p, const struct disk_create *what)
 static int place(struct plan *p)
 {
 	uint64_t items = p->digests_bytes + p->link.table_bytes + p->inherited_bytes;
+	size_t own = p->digests_bytes / VHDX_MIB + p->link.table_bytes / VHDX_MIB + 3; /* what put_long() makes of them, and the link */
 
 	p->metadata_bytes = (uint32_t)((2ull * FIRST_ITEM + LOCATOR_BYTES + items + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB);
 	p->bat_offset = METADATA_OFFSET + p->metadata_bytes;
-	return items > VHDX_METADATA_MAX_BYTES / 2 ? -EFBIG : 0;
+	return items > VHDX_METADATA_MAX_BYTES / 2 || own + p->inherited_count > VHDX_USER_ITEMS ? -EFBIG : 0;
 }
 
 static int write_file(struct disk_file *f, const struct plan *p, bool in_use)

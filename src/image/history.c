@@ -23,18 +23,14 @@ void image_now(char text[32])
 
 int image_load_history(struct disk *d, json_t **ret)
 {
-	uint8_t *bytes;
-	size_t count;
-	int error = disk_read_item(d, ITEM_HISTORY, &bytes, &count);
+	int error = image_load_json(d, ITEM_HISTORY, IMAGE_HISTORY_BYTES, ret);
 
-	*ret = error == -ENOENT ? json_array() : NULL;
-	if (error)
-		return *ret ? 0 : error;
-	if (count <= IMAGE_HISTORY_BYTES)
-		*ret = json_loadb((const char *)bytes, count, JSON_REJECT_DUPLICATES, NULL);
-	free(bytes);
-	if (json_is_array(*ret))
-		return 0;
+	if (error == -ENOENT) {
+		*ret = json_array();
+		return *ret ? 0 : -ENOMEM;
+	}
+	if (error || json_is_array(*ret))
+		return error;
 	json_decref(*ret);
 	*ret = NULL;
 	return -EBADMSG;

@@ -21,45 +21,49 @@ static int check_version(const json_t *j)
 	return !json_is_object(j) ? -EBADMSG : version == IMAGE_VERSION || !version ? 0 : -ENOTSUP;
 }
 
-int image_load_about(struct disk *d, json_t **ret)
+int image_load_json(struct disk *d, struct guid id, size_t most, json_t **ret)
 {
 	uint8_t *bytes;
 	size_t count;
-	int error = disk_read_item(d, ITEM_ABOUT, &bytes, &count);
+	int error = disk_read_item(d, id, &bytes, &count);
 
 	*ret = NULL;
-	if (error == -ENOENT)
-		*ret = json_pack("{s:i}", "umbra-image", IMAGE_VERSION);
 	if (error)
-		return *ret ? 0 : error;
-	if (count <= IMAGE_ABOUT_BYTES)
+		return error;
+	if (count <= most)
 		*ret = json_loadb((const char *)bytes, count, JSON_REJECT_DUPLICATES, NULL);
 	free(bytes);
-	error = check_version(*ret);
-	if (error) {
-		json_decref(*ret);
-		*ret = NULL;
-	}
+	return *ret ? 0 : -EBADMSG;
+}
+
+static int no_good(json_t **ret, int error)
+{
+	json_decref(*ret);
+	*ret = NULL;
 	return error;
+}
+
+int image_load_about(struct disk *d, json_t **ret)
+{
+	int error = image_load_json(d, ITEM_ABOUT, IMAGE_ABOUT_BYTES, ret);
+
+	if (error == -ENOENT) {
+		*ret = json_pack("{s:i}", "umbra-image", IMAGE_VERSION);
+		return *ret ? 0 : -ENOMEM;
+	}
+	error = error ? error : check_version(*ret);
+	return error ? no_good(ret, error) : 0;
 }
 
 int image_load_kept(struct disk *d, json_t **ret)
 {
-	uint8_t *bytes;
-	size_t count;
-	int error = disk_read_item(d, ITEM_KEPT, &bytes, &count);
+	int error = image_load_json(d, ITEM_KEPT, IMAGE_ABOUT_BYTES, ret);
 
-	*ret = error == -ENOENT ? json_object() : NULL;
-	if (error)
-		return *ret ? 0 : error;
-	if (count <= IMAGE_ABOUT_BYTES)
-		*ret = json_loadb((const char *)bytes, count, JSON_REJECT_DUPLICATES, NULL);
-	free(bytes);
-	if (json_is_object(*ret))
-		return 0;
-	json_decref(*ret);
-	*ret = NULL;
-	return -EBADMSG;
+	if (error == -ENOENT) {
+		*ret = json_object();
+		return *ret ? 0 : -ENOMEM;
+	}
+	return error ? error : json_is_object(*ret) ? 0 : no_good(ret, -EBADMSG);
 }
 
 static int save_object(struct disk *d, struct guid id, enum disk_item_subject subject, const json_t *object)

@@ -7,8 +7,8 @@
  *   kept      names and digests of files that are kept in it               history   what was done, each entry chained to the one before
  *   signature over all of it and the data's digests
  *
- * The first row is about the virtual disk: children begin with a copy of it, and a commit puts the child's in its parent's place. The
- * others are about the file.
+ * About and content are of the virtual disk: children begin with a copy of them, and a commit puts the child's in the place of its
+ * parent's. The others are of the file.
  *
  * All of it is hostile: sizes are limited before anything is unpacked, JSON is limited in depth by its parser, and text is only
  * printed escaped. Functions return 0 or -errno; what cannot be understood is -EBADMSG.

@@ -70,6 +70,8 @@ int image_open(const char *path, const struct disk_options *o, unsigned actions,
 	result = admit_all(*ret, actions, who, &overridden, refusal);
 	if (!result && !overridden)
 		return 0;
+	if (!result)
+		refusal->rule[0] = 0; /* the one that was passed over: what fails from here on is not its refusal */
 	if (!result && !o->write)
 		return record_closed(path, o, actions, who, ret, refusal, error);
 	if (!result) {

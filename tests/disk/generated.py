@@ -130,6 +130,11 @@ def right():
     reads('a child that hides its parent with zeros', bytes(want), v.write('child.vhdx'), foreign=False)  # libvhdi shows the parent
     second = Vhdx(parent=[('parent_linkage', '{%s}' % uuid.uuid4()), ('parent_linkage2', '{%s}' % parent.data_id[0]), ('relative_path', 'parent.vhdx')])
     reads('named by its second identifier', below, second.write('second.vhdx'), foreign=False)
+    many = Vhdx()
+    many.items += [[uuid.uuid4(), USER | DISK, b'x' * 8] for _ in range(2000)]
+    many.write('many.vhdx')
+    if run('create', 'heir.vhdx', '--parent', 'many.vhdx').returncode != 65 or os.path.exists('heir.vhdx'):
+        fault('a child inherits more items than it can have')
     # a log that was not replayed: the newest run of entries counts, and only for who may write
     v, want = plain()
     v.log_id = uuid.uuid4()
