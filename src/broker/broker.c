@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "control.h"
 #include "lockdown.h"
 
 enum { INPUT_BYTES = 512, STOP_GRACE_MS = 500, RECORDS_PER_TURN = 16 };
@@ -31,7 +32,8 @@ struct broker {
 	uint8_t pending[INPUT_BYTES];
 	size_t pending_used;
 	uint64_t kill_at_ms; /* 0: not asked to stop */
-	bool gone, answered, stop_sent;
+	struct control control;
+	bool gone, answered, stop_sent, save_wanted, resume_wanted;
 };
 
 static uint64_t now_ms(void)
@@ -40,6 +42,31 @@ static uint64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void give_up(struct broker *b, enum broker_outcome outcome)
+{
+	kill(b->machine, SIGKILL);
+	if (!b->answered)
+		b->end->outcome = outcome;
+	b->answered = true;
+}
+
+static void ask_to_stop(struct broker *b)
+{
+	if (!b->kill_at_ms)
+		b->kill_at_ms = now_ms() + STOP_GRACE_MS;
+}
+
+static void grant(struct broker *b, enum control_wish wish)
+{
+	switch (wish) {
+	case WISH_STOP: ask_to_stop(b); break;
+	case WISH_KILL: give_up(b, BROKER_STOPPED); break;
+	case WISH_SAVE: b->save_wanted = true; break;
+	case WISH_RESUME: b->resume_wanted = true; break;
+	default: break;
+	}
 }
 
 /* ---- what the machine says ---------------------------------------------------------------------------------------------------- */
@@ -67,6 +94,20 @@ static bool take_end(struct broker *b, enum broker_outcome outcome, const uint8_
 	return true;
 }
 
+static bool take_save_end(struct broker *b, const uint8_t *data, uint32_t bytes)
+{
+	enum control_wish wish = WISH_NOTHING;
+	int32_t error;
+
+	if (bytes != sizeof(error))
+		return false;
+	memcpy(&error, data, sizeof(error));
+	if (!control_save_ended(&b->control, error, &wish))
+		return false;
+	grant(b, wish);
+	return true;
+}
+
 static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, uint32_t bytes)
 {
 	switch (kind) {
@@ -74,17 +115,11 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_STARTED: b->options->started(b->options->context); return true;
 	case RECORD_REFUSED: return take_end(b, BROKER_REFUSED, data, bytes);
 	case RECORD_ENDED: return take_end(b, BROKER_ENDED, data, bytes);
+	case RECORD_SAVED: return control_saved(&b->control, data, bytes);
+	case RECORD_SAVE_ENDED: return take_save_end(b, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
 	default: return false;
 	}
-}
-
-static void give_up(struct broker *b, enum broker_outcome outcome)
-{
-	kill(b->machine, SIGKILL);
-	if (!b->answered)
-		b->end->outcome = outcome;
-	b->answered = true;
 }
 
 /* True: there may be more. */
@@ -94,7 +129,7 @@ static bool take_records(struct broker *b)
 	uint32_t kind, bytes;
 
 	for (int n = 0; n < RECORDS_PER_TURN; n++) {
-		int got = ring_get(&b->from_machine, &kind, data, &bytes);
+		int got = control_is_full(&b->control) ? 0 : ring_get(&b->from_machine, &kind, data, &bytes);
 
 		if (!got)
 			return false;
@@ -108,16 +143,14 @@ static bool take_records(struct broker *b)
 
 /* ---- what it is told ------------------------------------------------------------------------------------------------------------ */
 
-static void ask_to_stop(struct broker *b)
-{
-	if (!b->kill_at_ms)
-		b->kill_at_ms = now_ms() + STOP_GRACE_MS;
-}
-
 static void send(struct broker *b)
 {
 	if (b->kill_at_ms && !b->stop_sent)
 		b->stop_sent = !ring_put(&b->to_machine, RECORD_STOP, NULL, 0);
+	if (b->save_wanted)
+		b->save_wanted = ring_put(&b->to_machine, RECORD_SAVE, NULL, 0);
+	if (b->resume_wanted)
+		b->resume_wanted = ring_put(&b->to_machine, RECORD_RESUME, NULL, 0);
 	if (b->pending_used && !ring_put(&b->to_machine, RECORD_INPUT, b->pending, (uint32_t)b->pending_used))
 		b->pending_used = 0;
 }
@@ -155,28 +188,48 @@ static void take_signal(struct broker *b)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------- */
 
+static void serve_control(struct broker *b, int fd, short events)
+{
+	struct control *c = &b->control;
+
+	if (fd == c->listener && events)
+		control_accept(c);
+	else if (fd >= 0 && fd == c->peer && (events || control_has_line(c)))
+		grant(b, control_is_full(c) ? control_write(c) : control_read(c));
+}
+
+static struct pollfd control_events(const struct control *c)
+{
+	if (c->peer < 0)
+		return (struct pollfd){ .fd = c->listener, .events = POLLIN };
+	return (struct pollfd){ .fd = c->peer, .events = control_is_full(c) ? POLLOUT : POLLIN };
+}
+
 static void serve(struct broker *b)
 {
 	bool more = false;
 
 	while (!b->gone) {
 		bool room = b->pending_used < INPUT_BYTES;
-		struct pollfd fds[3] = { { .fd = b->event_from, .events = POLLIN }, { .fd = b->signals, .events = POLLIN },
-					 { .fd = room ? b->input : -1, .events = POLLIN } };
+		struct pollfd fds[4] = { { .fd = b->event_from, .events = POLLIN }, { .fd = b->signals, .events = POLLIN },
+					 { .fd = room ? b->input : -1, .events = POLLIN }, control_events(&b->control) };
+		bool waits = b->pending_used || b->kill_at_ms || b->save_wanted || b->resume_wanted;
 		uint64_t count;
 
-		poll(fds, 3, more ? 0 : b->pending_used || b->kill_at_ms ? 20 : -1);
+		poll(fds, 4, more || control_has_line(&b->control) ? 0 : waits ? 20 : -1);
 		if (fds[0].revents && read(b->event_from, &count, 8) < 0 && errno != EAGAIN)
 			return;
 		if (fds[1].revents)
 			take_signal(b);
 		if (fds[2].revents)
 			read_input(b);
+		serve_control(b, fds[3].fd, fds[3].revents);
 		more = take_records(b);
 		send(b);
 		if (b->kill_at_ms && now_ms() >= b->kill_at_ms)
 			give_up(b, BROKER_STOPPED);
 	}
+	control_end(&b->control);
 	while (take_records(b))
 		; /* what it said before it ended: at most what the ring held */
 }
@@ -230,6 +283,7 @@ int broker_run(const struct broker_options *options, struct broker_end *ret_end)
 	int error = prepare(&b);
 
 	memset(ret_end, 0, sizeof(*ret_end));
+	control_init(&b.control, options->control_fd, options->description);
 	ret_end->outcome = BROKER_MACHINE_DIED;
 	if (error)
 		return error;

@@ -30,6 +30,8 @@ struct broker_options {
 	void (*started)(void *context);
 	void *context;
 	int input_fd; /* -1: none */
+	int control_fd; /* a socket that listens (control.h); -1: none */
+	const char *description; /* one line for who asks there */
 };
 
 enum broker_outcome { BROKER_ENDED, BROKER_REFUSED, BROKER_STOPPED, BROKER_MACHINE_DIED, BROKER_RUBBISH };

@@ -20,9 +20,9 @@ static const char *const machine_calls[] = {
 	"sched_yield", "mmap", "munmap", "madvise", "brk", "getpid", "gettid", "tgkill", "exit", "exit_group", NULL,
 };
 
-/* Broker: the terminal (read, write, poll, ioctl), its child (kill, wait4), the end. The same holds: nothing new is opened. */
+/* Broker: the terminal (read, write, poll, ioctl), who connects to its control socket (accept4), its child (kill, wait4), the end. It opens nothing. */
 static const char *const broker_calls[] = {
-	"futex", "read", "write", "poll", "ppoll", "ioctl", "kill", "wait4", "waitid", "clock_gettime", "rt_sigreturn", "rt_sigprocmask",
+	"futex", "read", "write", "poll", "ppoll", "accept4", "ioctl", "kill", "wait4", "waitid", "clock_gettime", "rt_sigreturn", "rt_sigprocmask",
 	"restart_syscall", "munmap", "brk", "close", "newfstatat", "fstat", "lseek", "exit", "exit_group", NULL,
 };
 

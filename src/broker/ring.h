@@ -40,9 +40,13 @@ enum {
 	RECORD_REFUSED,      /* i32 errno, text: the machine could not be made */
 	RECORD_ENDED,        /* i32 enum machine_end, i32 debug exit code, text of the crash */
 	RECORD_STATISTICS,   /* text */
+	RECORD_SAVED,        /* bytes of a saved machine */
+	RECORD_SAVE_ENDED,   /* i32: 0, and the machine stands still; or -errno, and it runs */
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */
 	RECORD_STOP,
+	RECORD_SAVE,
+	RECORD_RESUME, /* after a save */
 };
 
 /* What both processes map. last_words: written before a machine process gives up on a fault of its own. */

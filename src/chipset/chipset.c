@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "../lib/archive.h"
 #include "acpi.h"
 
 enum { UART = 0x3f8, UART_GSI = 4 };
@@ -222,4 +223,33 @@ void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t v)
 	*e = r & 1 ? (*e & 0xffffffff) | (uint64_t)v << 32 : (*e & ~0xffffffffull) | (v & ~0x5000u);
 	if ((r - 0x10) / 2 == UART_GSI && c->uart.line)
 		pulse(c, UART_GSI);
+}
+
+/* ---- saved state ------------------------------------------------------------------------------------------------------------------- */
+
+static void uart_archive(struct archive *a, struct chipset *c)
+{
+	uint8_t *const registers[] = { &c->uart.ier, &c->uart.lcr, &c->uart.mcr, &c->uart.scr, &c->uart.fcr };
+
+	for (unsigned n = 0; n < sizeof(registers) / sizeof(registers[0]); n++)
+		archive_u8(a, registers[n]);
+	archive_u16(a, &c->uart.divisor);
+	archive_bool(a, &c->uart.thre);
+	archive_bool(a, &c->uart.line);
+	archive_u32(a, &c->uart.in);
+	archive_u32(a, &c->uart.out);
+	archive_bytes(a, c->uart.fifo, UART_FIFO_BYTES);
+	archive_check(a, c->uart.in - c->uart.out <= UART_FIFO_BYTES && c->uart.ier < 16 && c->uart.mcr < 32);
+}
+
+void chipset_archive(struct archive *a, struct chipset *c)
+{
+	uart_archive(a, c);
+	archive_u32(a, &c->ioapic.select);
+	archive_u64s(a, c->ioapic.entry, 24);
+	pit_archive(a, &c->pit);
+	archive_u8(a, &c->rtc_index);
+	archive_u16(a, &c->pm_enable);
+	archive_u16(a, &c->pm_control);
+	archive_check(a, c->ioapic.select < 0x100 && c->rtc_index < 0x80);
 }

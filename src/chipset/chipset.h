@@ -7,6 +7,8 @@
 
 #include "pit.h"
 
+struct archive;
+
 enum { UART_FIFO_BYTES = 4096 };
 
 struct chipset_host {
@@ -34,3 +36,5 @@ uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset);
 void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value);
 /* Console input for the guest; false when its FIFO is full. */
 bool chipset_input(struct chipset *c, uint8_t byte);
+/* As bytes and back (lib/archive.h), after chipset_init() where it is loaded. */
+void chipset_archive(struct archive *archive, struct chipset *c);

@@ -4,6 +4,8 @@
  */
 #include "pit.h"
 
+#include "../lib/archive.h"
+
 enum { ACCESS_LATCH = 0, ACCESS_BOTH = 3, MODE_TERMINAL_COUNT = 0, SYSTEM_CONTROL = 0x61, GATE = 1, OUTPUT = 0x20, COMMAND = 3, SPEAKER = 2 };
 
 static uint16_t count(const struct pit_counter *c, uint64_t ticks)
@@ -85,4 +87,25 @@ void pit_write(struct pit *p, uint16_t port, uint8_t v, uint64_t ticks)
 	} else {
 		load(c, c->access == 1 ? v : c->access == 2 ? (uint32_t)v << 8 : (uint32_t)v << 8 | c->low, ticks);
 	}
+}
+
+static void counter_archive(struct archive *a, struct pit_counter *c)
+{
+	archive_u32(a, &c->reload);
+	archive_u8(a, &c->mode);
+	archive_u8(a, &c->access);
+	archive_bool(a, &c->write_high);
+	archive_bool(a, &c->read_high);
+	archive_bool(a, &c->latched);
+	archive_u16(a, &c->latch);
+	archive_u8(a, &c->low);
+	archive_u64(a, &c->start_ticks);
+	archive_check(a, c->reload <= 65536 && c->mode < 8 && c->access <= ACCESS_BOTH);
+}
+
+void pit_archive(struct archive *a, struct pit *p)
+{
+	for (int n = 0; n < 3; n++)
+		counter_archive(a, &p->counter[n]);
+	archive_bool(a, &p->gate);
 }

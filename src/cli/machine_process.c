@@ -36,6 +36,24 @@ static void tell(struct process *p, uint32_t kind, const void *data, size_t byte
 
 static void console(void *context, const uint8_t *data, size_t bytes) { tell(context, RECORD_CONSOLE, data, bytes); }
 
+static int put_saved(void *context, const void *data, size_t bytes)
+{
+	const uint8_t *from = data;
+
+	for (size_t n; bytes; from += n, bytes -= n) {
+		n = bytes < RING_RECORD_MAX_BYTES ? bytes : RING_RECORD_MAX_BYTES;
+		tell(context, RECORD_SAVED, from, n);
+	}
+	return 0;
+}
+
+static void save(struct process *p)
+{
+	int32_t error = machine_save(p->machine, put_saved, p);
+
+	tell(p, RECORD_SAVE_ENDED, &error, sizeof(error));
+}
+
 static void *listen_to_broker(void *context)
 {
 	struct process *p = context;
@@ -50,6 +68,10 @@ static void *listen_to_broker(void *context)
 				machine_input(p->machine, data, bytes);
 			else if (kind == RECORD_STOP)
 				machine_stop(p->machine);
+			else if (kind == RECORD_SAVE)
+				save(p);
+			else if (kind == RECORD_RESUME)
+				machine_resume(p->machine);
 	return NULL;
 }
 
@@ -123,7 +145,8 @@ int machine_process(struct broker_client *client, struct machine_options *option
 		tell_refusal(&p, error, reason);
 		return 0;
 	}
-	munmap((void *)(uintptr_t)options->kernel.data, options->kernel.bytes);
+	if (options->kernel.bytes)
+		munmap((void *)(uintptr_t)options->kernel.data, options->kernel.bytes);
 	if (options->initrd.bytes)
 		munmap((void *)(uintptr_t)options->initrd.data, options->initrd.bytes);
 	pthread_barrier_wait(&p.listening);
@@ -132,6 +155,11 @@ int machine_process(struct broker_client *client, struct machine_options *option
 		machine_statistics(p.machine, text, sizeof(text));
 		tell(&p, RECORD_STATISTICS, text, strlen(text));
 	}
-	tell_end(&p, end);
+	if (end == MACHINE_REFUSED) {
+		reason = machine_refusal(p.machine, &error);
+		tell_refusal(&p, error, reason);
+	} else {
+		tell_end(&p, end);
+	}
 	return 0;
 }

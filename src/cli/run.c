@@ -2,30 +2,36 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../broker/broker.h"
 #include "cli.h"
 #include "machine_process.h"
+#include "names.h"
 #include "terminal.h"
 
 static const char run_help[] =
 	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
 	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--statistics]\n"
-	"                 [--hv FEATURES]\n"
+	"                 [--hv FEATURES] [--name NAME]\n"
+	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME]\n"
 	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console.\n"
 	"Ctrl-] q ends, Ctrl-] ? helps. With a multiboot image, --initrd is its module.\n"
 	"Ends 0 when the guest powers off; 64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed.\n"
 	"--hv FEATURES chooses what of the Hyper-V interface is offered: default, all or none, then +NAME or -NAME, by commas.\n"
+	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
+	"--restore FILE goes on from where umbra save left a machine, with its memory, processors and features.\n"
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n";
 
-struct run_options { const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv; bool statistics; };
+struct run_options { const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore; bool statistics; };
 
 struct run {
 	struct machine_options machine;
@@ -73,7 +79,7 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 {
 	static const struct option longs[] = { { "kernel", 1, 0, 'k' }, { "initrd", 1, 0, 'i' }, { "append", 1, 0, 'a' }, { "memory", 1, 0, 'm' },
 					       { "cpus", 1, 0, 'c' }, { "console", 1, 0, 'C' }, { "debug-exit", 1, 0, 'd' },
-					       { "statistics", 0, 0, 's' }, { "hv", 1, 0, 'H' }, { "help", 0, 0, 'h' }, { 0 } };
+					       { "statistics", 0, 0, 's' }, { "hv", 1, 0, 'H' }, { "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' }, { "help", 0, 0, 'h' }, { 0 } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -87,13 +93,17 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 		case 'd': o->debug_exit = optarg; break;
 		case 's': o->statistics = true; break;
 		case 'H': o->hv = optarg; break;
+		case 'n': o->name = optarg; break;
+		case 'r': o->restore = optarg; break;
 		case 'h': print_help(); exit(0);
 		default: return EXIT_USAGE;
 		}
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
-	if (!o->kernel)
-		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE");
+	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->hv))
+		return complain(EXIT_USAGE, "a saved machine brings these itself", "--restore", "leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit and --hv");
+	if (!o->kernel && !o->restore)
+		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE, or a saved machine with --restore FILE");
 	return 0;
 }
 
@@ -111,31 +121,58 @@ static int open_console(struct run *r, const char *name)
 	return 0;
 }
 
-static int take_options(struct run *r, const struct run_options *o)
+static int take_file(const char *path, const char *remedy, struct boot_file *ret)
 {
-	struct machine_options *m = &r->machine;
+	int error = path ? map_file(path, ret) : 0;
+
+	return error ? complain(EXIT_UNUSABLE, strerror(-error), path, remedy) : 0;
+}
+
+static int take_new(struct machine_options *m, const struct run_options *o)
+{
+	const char *memory = o->memory ? o->memory : "512M", *cpu_text = o->cpus ? o->cpus : "1";
 	unsigned long cpus, port = 0;
 	char bad[32];
-	int error;
+	int code;
 
-	if (!parse_size(o->memory, &m->memory_bytes) || m->memory_bytes < 64 << 20 || m->memory_bytes & 4095 ||
-	    m->memory_bytes > (uint64_t)sysconf(_SC_PHYS_PAGES) * 4096)
-		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has", o->memory, "say for example --memory 512M");
-	if (!parse_number(o->cpus, 1, MACHINE_MAX_CPUS, &cpus))
-		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", o->cpus, "say for example --cpus 4");
+	if (!parse_size(memory, &m->memory_bytes) || m->memory_bytes < 64 << 20 || m->memory_bytes & 4095 || m->memory_bytes > (uint64_t)sysconf(_SC_PHYS_PAGES) * 4096)
+		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has", memory, "say for example --memory 512M");
+	if (!parse_number(cpu_text, 1, MACHINE_MAX_CPUS, &cpus))
+		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", cpu_text, "say for example --cpus 4");
 	if (o->debug_exit && !parse_number(o->debug_exit, 1, 0xffff, &port))
 		return complain(EXIT_USAGE, "not an I/O port", o->debug_exit, "say for example --debug-exit 0xf4");
 	if (!machine_parse_hv(o->hv ? o->hv : "default", &m->hv_features, bad, sizeof(bad)))
 		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad, "see umbra run --help");
 	m->cpus = (unsigned)cpus;
 	m->debug_exit = (uint16_t)port;
-	m->command_line = o->append;
+	m->command_line = o->append ? o->append : "console=ttyS0";
+	code = take_file(o->kernel, "name a readable kernel image", &m->kernel);
+	return code ? code : take_file(o->initrd, "name a readable initrd", &m->initrd);
+}
+
+static int take_name(const struct run_options *o, struct broker_options *broker)
+{
+	if (!o->name)
+		return 0;
+	broker->control_fd = name_listen(o->name);
+	switch (broker->control_fd) {
+	case -EINVAL: return complain(EXIT_USAGE, "not a name", o->name, "use up to 64 letters, digits, '.', '_' and '-'");
+	case -EADDRINUSE: return complain(EXIT_USAGE, "a machine of that name runs", o->name, "take another name, or umbra stop it");
+	case -EPERM: return complain(EXIT_USAGE, "the folder for machines' names is not yours alone", o->name, "set XDG_RUNTIME_DIR to a folder that is");
+	default: return broker->control_fd < 0 ? complain(EXIT_USAGE, strerror(-broker->control_fd), o->name, "leave out --name") : 0;
+	}
+}
+
+static int take_options(struct run *r, const struct run_options *o, struct broker_options *broker)
+{
+	int code = o->restore ? take_file(o->restore, "name a file that umbra save has written", &r->machine.saved) : take_new(&r->machine, o);
+
 	r->statistics = o->statistics;
-	if ((error = map_file(o->kernel, &m->kernel)))
-		return complain(EXIT_UNUSABLE, strerror(-error), o->kernel, "name a readable kernel image");
-	if (o->initrd && (error = map_file(o->initrd, &m->initrd)))
-		return complain(EXIT_UNUSABLE, strerror(-error), o->initrd, "name a readable initrd");
-	return open_console(r, o->console);
+	if (!code && o->restore) /* for umbra info; what is wrong with it the machine process says */
+		machine_read_saved(&r->machine.saved, &r->machine.memory_bytes, &r->machine.cpus);
+	if (!code)
+		code = open_console(r, o->console);
+	return code ? code : take_name(o, broker);
 }
 
 static int in_machine_process(struct broker_client *client, void *context)
@@ -160,18 +197,31 @@ static void print_crash(const char *text)
 	print_foreign("umbra: the guest crashed: ", text[0] ? line ? line : text : "triple fault");
 }
 
-static int refusal(struct broker_end *end, const char *kernel)
+/* What umbra info prints. */
+static char *describe(const struct run_options *o, const struct run *r)
+{
+	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:s, s:I}", "name", o->name, "pid", (int)getpid(), "cpus", (json_int_t)r->machine.cpus, "memory",
+			      (json_int_t)r->machine.memory_bytes, "from", o->restore ? o->restore : o->kernel, "started", (json_int_t)time(NULL));
+	char *text = json_dumps(j, JSON_COMPACT);
+
+	json_decref(j);
+	return text;
+}
+
+static int refusal(struct broker_end *end, const char *kernel, bool restore)
 {
 	end->text[strcspn(end->text, "\n")] = 0;
+	if (restore)
+		return complain(EXIT_UNUSABLE, end->text, kernel, end->code == -ENOTSUP ? "restore it where it was saved" : "save the machine again");
 	return complain(end->code == -E2BIG ? EXIT_USAGE : EXIT_UNUSABLE, end->text, kernel,
 			end->code == -ENOMEM ? "give another --memory" : end->code == -E2BIG ? "shorten --append" : "name a bzImage or a multiboot image");
 }
 
-static int end_code(struct broker_end *end, const char *kernel)
+static int end_code(struct broker_end *end, const char *kernel, bool restore)
 {
 	switch (end->outcome) {
 	case BROKER_STOPPED: return 0;
-	case BROKER_REFUSED: return refusal(end, kernel);
+	case BROKER_REFUSED: return refusal(end, kernel, restore);
 	case BROKER_MACHINE_DIED:
 		fprintf(stderr, "umbra: the machine process ended on a fault of its own (status %#x), please report it", (unsigned)end->wait_status);
 		print_foreign(": ", end->text);
@@ -189,23 +239,27 @@ static int end_code(struct broker_end *end, const char *kernel)
 
 int verb_run(int argc, char **argv)
 {
-	struct run_options o = { .append = "console=ttyS0", .memory = "512M", .cpus = "1", .console = "stdio" };
+	struct run_options o = { .console = "stdio" };
 	struct run r = { 0 };
-	struct broker_options broker = { in_machine_process, on_console, on_key, on_started, &r, STDIN_FILENO };
+	struct broker_options broker = { in_machine_process, on_console, on_key, on_started, &r, STDIN_FILENO, -1, NULL };
 	static struct broker_end end;
+	char *description;
 	int code = parse_run(argc, argv, &o), error;
 
 	if (!code)
-		code = take_options(&r, &o);
+		code = take_options(&r, &o, &broker);
 	if (code)
 		return code;
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
 		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2", "this host's processor", "see umbra doctor");
 	signal(SIGPIPE, SIG_IGN);
+	description = o.name ? describe(&o, &r) : NULL;
+	broker.description = description;
 	error = broker_run(&broker, &end);
+	free(description);
 	terminal_restore();
 	if (error)
 		return complain(EXIT_FAULT, strerror(-error), "starting the machine process", "see umbra doctor");
 	fputs(end.statistics, stderr);
-	return end_code(&end, o.kernel);
+	return end_code(&end, o.restore ? o.restore : o.kernel, o.restore);
 }

@@ -58,6 +58,14 @@ void engine_kick(struct engine_cpu *cpu);
 void engine_nmi(struct engine_cpu *cpu);
 /* Whether one waits. */
 bool engine_has_nmi(const struct engine_cpu *cpu);
+/* What the state does not show: whether an NMI waits, and whether one is being handled. Between engine_run() calls. */
+enum { ENGINE_NMI_PENDING = 1, ENGINE_NMI_BLOCKED = 2 };
+unsigned engine_cpu_nmi(const struct engine_cpu *cpu);
+/*
+ * The state and the vector area were replaced as a whole, as from a saved machine. 0; -EBADMSG: the vector area is none that XSAVE
+ * writes for this state. While the processor is not in engine_run(), from any thread.
+ */
+int engine_cpu_restored(struct engine_cpu *cpu, unsigned nmi);
 /* Guest memory [gpa, gpa + bytes) was written by something other than a processor. */
 void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
 /*

@@ -15,6 +15,8 @@
 #include "../engine/engine.h"
 #include "../memory/memory.h"
 
+struct archive;
+
 enum { HV_TIMERS = 4, HV_SINTS = 16, HV_MAX_CPUS = 16, HV_INFO_GPA = 0xfed10000 };
 
 /* What can be switched on and off one by one (--hv); hv_feature_name() names them. */
@@ -53,6 +55,7 @@ struct hv_host {
 	struct guest_memory *memory;
 	uint64_t tsc_hz, apic_hz, features; /* features: bit n is enum hv_feature n */
 	unsigned cpus;
+	uint64_t tsc_offset; /* what the partition's TSC is ahead of the host's */
 };
 
 struct hv_partition;
@@ -84,5 +87,15 @@ bool hv_work_step(struct hv_partition *partition);
 /* Everything not finished ends cancelled; returns when nothing runs any more. Without the lock. */
 void hv_work_cancel_all(struct hv_partition *partition);
 void hv_work_stop(struct hv_partition *partition);
+/* Between these two the worker touches nothing; hv_work_hold() waits for that. Without the lock. */
+void hv_work_hold(struct hv_partition *partition);
+void hv_work_go_on(struct hv_partition *partition);
+/*
+ * As bytes and back (lib/archive.h): into a new partition of the same features and processors. With the lock, or before anything
+ * runs; processors stand still and the worker is held. -ENOTSUP: a version that is not known.
+ */
+void hv_archive(struct archive *archive, struct hv_partition *partition);
+/* Everything is loaded, memory, processors and host->tsc_offset too: pages are placed, outcomes delivered. As hv_archive(). */
+void hv_restored(struct hv_partition *partition);
 /* Counters as text, refusals by status among them; its length without the NUL. */
 size_t hv_statistics(const struct hv_partition *partition, char *text, size_t bytes);

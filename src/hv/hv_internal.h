@@ -18,6 +18,8 @@ enum hv_status {
 enum { OVERLAY_HYPERCALL, OVERLAY_REFERENCE_TSC, OVERLAY_INFO, OVERLAY_CPU, OVERLAY_ASSIST = 0, OVERLAY_SIMP, OVERLAY_SIEFP, OVERLAYS_OF_CPU };
 _Static_assert(OVERLAY_CPU + OVERLAYS_OF_CPU * HV_MAX_CPUS <= GUEST_OVERLAYS, "overlays");
 
+/* What saved machines record of the contents that the guest was shown. */
+enum { HYPERCALL_PAGE_VERSION = 1, INFO_PAGE_VERSION = 1, SYNIC_VERSION = 1 };
 enum { MESSAGE_BYTES = 256, PAYLOAD_BYTES = 240, QUEUE_MESSAGES = 16, HYPERCALL_LOOP_OFFSET = 0x100 };
 
 struct hv_message { uint32_t type; uint8_t payload_bytes, flags; uint16_t reserved; uint64_t sender; uint8_t payload[PAYLOAD_BYTES]; };
@@ -64,12 +66,13 @@ struct hv_ring {
 struct hv_partition {
 	const struct hv_host *host;
 	uint64_t guest_os_id, hypercall, reference_tsc, tsc_invariant, crash[5];
+	uint32_t umbra_newest; /* offered: a restored machine is offered what it was when it began */
 	uint32_t umbra_version; /* agreed upon; 0: not yet */
 	struct hv_cpu cpu[HV_MAX_CPUS];
 	struct work_request work[WORK_REQUESTS];
 	uint64_t work_sequence;
 	pthread_cond_t work_ready, work_idle;
-	bool work_stop;
+	bool work_stop, work_held, work_busy; /* busy: the worker is in a piece, or will be */
 	struct hv_ring ring[RINGS];
 	uint64_t slice_tsc; /* what a rep call may take before it yields */
 	uint64_t calls, refused[HV_STATUSES], yields, bad_msrs;
@@ -148,6 +151,8 @@ enum hv_status umbra_call_pages(struct hv_call *c);
 /* overlay.c; with the lock */
 uint8_t *hv_overlay(struct hv_partition *p, unsigned n);
 void hv_place(struct hv_partition *p, unsigned n, uint64_t msr_value, bool read_only);
+/* The three pages of a processor, where its registers say. */
+void hv_place_cpu(struct hv_cpu *cpu);
 void hv_write_hypercall_page(struct hv_partition *p);
 void hv_write_reference_tsc(struct hv_partition *p);
 void hv_write_info_page(struct hv_partition *p);
@@ -159,9 +164,13 @@ bool hv_try_slot(struct hv_cpu *cpu, unsigned sint, const struct hv_message *mes
 void hv_signal(struct hv_cpu *cpu, unsigned sint, unsigned flag);
 void hv_end_of_message(struct hv_cpu *cpu);
 int hv_set_sint(struct hv_cpu *cpu, unsigned n, uint64_t value);
+/* Whether a SINT may have this value. */
+bool hv_is_sint(const struct hv_cpu *cpu, uint64_t value);
 
 /* timer.c; with the lock */
 void hv_set_timer(struct hv_cpu *cpu, unsigned n, bool count, uint64_t value);
+/* Whether hv_set_timer() and what expires can have left it so. */
+bool hv_is_timer(const struct hv_cpu *cpu, const struct hv_timer *t);
 
 /* work.c; with the lock */
 enum hv_status work_check(struct hv_partition *p, const struct work_parameters *w);
@@ -170,6 +179,8 @@ struct work_request *work_submit(struct hv_partition *p, uint64_t id, const stru
 void work_release(struct work_request *r);
 enum hv_status work_cancel(struct hv_partition *p, uint64_t id);
 void work_deliver_waiting(struct hv_partition *p);
+/* The one that was submitted next after r, or NULL; r NULL: the first. */
+struct work_request *work_after(struct hv_partition *p, const struct work_request *r);
 /* One piece of an operation, at most a few pages; without the lock. */
 enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *w, uint64_t at, size_t bytes, uint64_t *result);
 
@@ -181,5 +192,7 @@ bool umbra_cpuid(const struct hv_partition *p, uint32_t leaf, uint32_t r[4]);
 enum hv_status umbra_packet(struct hv_cpu *cpu, uint32_t type, const uint8_t *payload, size_t bytes);
 /* HV_CALL_PENDING: its time is up before everything was taken. */
 enum hv_status ring_doorbell(struct hv_cpu *cpu, uint32_t n);
+/* Whether a ring can be registered so. */
+bool ring_is_possible(const struct hv_partition *p, uint32_t entries, uint64_t gpa, uint32_t sint);
 /* A request that came through a ring is finished. With the lock. */
 void ring_complete(struct hv_partition *p, uint32_t n, const struct work_request *r);

@@ -18,6 +18,14 @@ void hv_place(struct hv_partition *p, unsigned n, uint64_t msr_value, bool read_
 		p->host->place_overlay(p->host->context, n, gpa, read_only);
 }
 
+void hv_place_cpu(struct hv_cpu *cpu)
+{
+	const uint64_t values[OVERLAYS_OF_CPU] = { [OVERLAY_ASSIST] = cpu->vp_assist, [OVERLAY_SIMP] = cpu->simp, [OVERLAY_SIEFP] = cpu->siefp };
+
+	for (unsigned n = 0; n < OVERLAYS_OF_CPU; n++)
+		hv_place(cpu->partition, OVERLAY_CPU + OVERLAYS_OF_CPU * cpu->index + n, values[n], false);
+}
+
 /*
  *   0      endbr64; vmcall; ret                                          a call
  *   0x100  endbr64; 1: vmcall; cmp ax, HV_CALL_PENDING; jne 2f; pause; jmp 1b; 2: ret   a call until it is finished
@@ -28,7 +36,7 @@ void hv_write_hypercall_page(struct hv_partition *p)
 	static const uint8_t call[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x01, 0xc1, 0xc3 };
 	static const uint8_t loop[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x01, 0xc1, 0x66, 0x3d, HV_CALL_PENDING, 0x00, 0x75, 0x04, 0xf3, 0x90, 0xeb, 0xf3, 0xc3 };
 	uint8_t *page = hv_overlay(p, OVERLAY_HYPERCALL);
-	const uint32_t version = 1;
+	const uint32_t version = HYPERCALL_PAGE_VERSION;
 
 	memset(page, 0xcc, GUEST_PAGE_BYTES);
 	memcpy(page, call, sizeof(call));
@@ -45,7 +53,7 @@ void hv_write_reference_tsc(struct hv_partition *p)
 	int64_t offset;
 
 	__atomic_store_n(sequence, 0, __ATOMIC_SEQ_CST);
-	tsc = __builtin_ia32_rdtsc();
+	tsc = __builtin_ia32_rdtsc() + p->host->tsc_offset;
 	now = hv_now(p);
 	offset = (int64_t)(now - (uint64_t)(((unsigned __int128)tsc * scale) >> 64));
 	memcpy(page + 8, &scale, 8);
@@ -63,8 +71,8 @@ void hv_write_reference_tsc(struct hv_partition *p)
 void hv_write_info_page(struct hv_partition *p)
 {
 	struct { char magic[8]; uint32_t version, bytes, sum, cpus; uint64_t features, tsc_hz; uint32_t newest, oldest, extension, loop_offset; } info = {
-		.magic = { 'U', 'M', 'B', 'R', 'A', 'V', 'M', 'M' }, .version = 1, .bytes = sizeof(info), .cpus = p->host->cpus, .features = p->host->features,
-		.tsc_hz = p->host->tsc_hz, .newest = UMBRA_NEWEST, .oldest = UMBRA_OLDEST, .extension = UMBRA_FEATURES, .loop_offset = HYPERCALL_LOOP_OFFSET,
+		.magic = { 'U', 'M', 'B', 'R', 'A', 'V', 'M', 'M' }, .version = INFO_PAGE_VERSION, .bytes = sizeof(info), .cpus = p->host->cpus, .features = p->host->features,
+		.tsc_hz = p->host->tsc_hz, .newest = p->umbra_newest, .oldest = UMBRA_OLDEST, .extension = UMBRA_FEATURES, .loop_offset = HYPERCALL_LOOP_OFFSET,
 	};
 	uint32_t words[sizeof(info) / 4];
 

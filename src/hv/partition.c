@@ -13,6 +13,7 @@ struct hv_partition *hv_partition_create(const struct hv_host *host)
 	if (!p)
 		return NULL;
 	p->host = host;
+	p->umbra_newest = UMBRA_NEWEST;
 	p->slice_tsc = host->tsc_hz / 1000000 * SLICE_US;
 	pthread_cond_init(&p->work_ready, NULL);
 	pthread_cond_init(&p->work_idle, NULL);

@@ -48,6 +48,12 @@ static void publish(struct hv_partition *p, uint64_t gpa, uint32_t value)
 
 /* ---- registration ---- */
 
+bool ring_is_possible(const struct hv_partition *p, uint32_t entries, uint64_t gpa, uint32_t sint)
+{
+	return entries >= 2 && entries <= RING_ENTRIES_MAX && !(entries & (entries - 1)) && !(gpa & 4095) && sint < HV_SINTS &&
+	       !guest_memory_probe(p->host->memory, gpa, ring_bytes(entries), true);
+}
+
 enum hv_status umbra_call_register_ring(struct hv_call *c)
 {
 	struct hv_partition *p = c->cpu->partition;
@@ -55,8 +61,7 @@ enum hv_status umbra_call_register_ring(struct hv_call *c)
 	enum hv_status status = HV_SUCCESS;
 
 	memcpy(&in, c->input, sizeof(in));
-	if (in.ring >= RINGS || in.entries < 2 || in.entries > RING_ENTRIES_MAX || in.entries & (in.entries - 1) || in.gpa & 4095 || in.reserved ||
-	    in.sint >= HV_SINTS || guest_memory_probe(p->host->memory, in.gpa, ring_bytes(in.entries), true))
+	if (in.ring >= RINGS || in.reserved || !ring_is_possible(p, in.entries, in.gpa, in.sint))
 		return HV_INVALID_PARAMETER;
 	hv_lock(p);
 	if (p->ring[in.ring].registered)

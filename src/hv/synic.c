@@ -81,13 +81,16 @@ void hv_end_of_message(struct hv_cpu *cpu)
 	work_deliver_waiting(cpu->partition);
 }
 
+bool hv_is_sint(const struct hv_cpu *cpu, uint64_t v)
+{
+	return (v & SINT_MASKED || (v & 0xff) >= 16) && !(v >> 19) && (!(v & SINT_POLLING) || hv_has(cpu->partition, HV_SINT_POLLING));
+}
+
 int hv_set_sint(struct hv_cpu *cpu, unsigned n, uint64_t v)
 {
 	const struct hv_host *host = cpu->partition->host;
 
-	if ((!(v & SINT_MASKED) && (v & 0xff) < 16) || v >> 19)
-		return -EINVAL;
-	if (v & SINT_POLLING && !hv_has(cpu->partition, HV_SINT_POLLING))
+	if (!hv_is_sint(cpu, v))
 		return -EINVAL;
 	if (cpu->sint[n] & SINT_AUTO_EOI)
 		host->set_auto_eoi(host->context, cpu->index, (uint8_t)cpu->sint[n], false);

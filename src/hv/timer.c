@@ -54,6 +54,15 @@ uint64_t hv_run_timers(struct hv_cpu *cpu)
 	return next;
 }
 
+static bool has_target(const struct hv_timer *t) { return t->config & STIMER_DIRECT || t->config >> 16 & 15; }
+
+bool hv_is_timer(const struct hv_cpu *cpu, const struct hv_timer *t)
+{
+	if (t->config & ~(uint64_t)STIMER_CONFIG || (t->config & STIMER_DIRECT && !hv_has(cpu->partition, HV_DIRECT_TIMERS)))
+		return false;
+	return !(t->config & STIMER_ENABLE) || (t->count && has_target(t));
+}
+
 void hv_set_timer(struct hv_cpu *cpu, unsigned n, bool count, uint64_t value)
 {
 	struct hv_timer *t = &cpu->timer[n];
@@ -68,7 +77,7 @@ void hv_set_timer(struct hv_cpu *cpu, unsigned n, bool count, uint64_t value)
 		t->config = value & STIMER_CONFIG;
 		if (t->config & STIMER_DIRECT && !hv_has(cpu->partition, HV_DIRECT_TIMERS))
 			t->config &= ~(uint64_t)STIMER_DIRECT;
-		if ((!(t->config & STIMER_DIRECT) && !(t->config >> 16 & 15)) || !t->count)
+		if (!has_target(t) || !t->count)
 			t->config &= ~(uint64_t)STIMER_ENABLE;
 	}
 	t->due_100ns = t->config & STIMER_PERIODIC ? hv_now(cpu->partition) + t->count : t->count;

@@ -17,7 +17,7 @@ bool umbra_cpuid(const struct hv_partition *p, uint32_t leaf, uint32_t r[4])
 	switch (leaf - LEAF_FIRST) {
 	case 0: memcpy(r, name, 16); break;
 	case 1:
-		r[0] = UMBRA_NEWEST;
+		r[0] = p->umbra_newest;
 		r[1] = UMBRA_OLDEST;
 		r[2] = UMBRA_FEATURES;
 		r[3] = HYPERCALL_LOOP_OFFSET;
@@ -41,10 +41,10 @@ enum hv_status umbra_call_version(struct hv_call *c)
 	memcpy(&in, c->input, sizeof(in));
 	if (in.oldest > in.newest)
 		return HV_INVALID_PARAMETER;
-	if (in.newest < UMBRA_OLDEST || in.oldest > UMBRA_NEWEST)
+	if (in.newest < UMBRA_OLDEST || in.oldest > p->umbra_newest)
 		return HV_FEATURE_UNAVAILABLE;
 	/* between two that we know there is none that we do not: minor numbers have no gaps */
-	out.version = in.newest < UMBRA_NEWEST ? in.newest : UMBRA_NEWEST;
+	out.version = in.newest < p->umbra_newest ? in.newest : p->umbra_newest;
 	if (out.version < UMBRA_VERSION_1_1)
 		out.features &= ~2u;
 	hv_lock(p);

@@ -88,6 +88,16 @@ static struct work_request *oldest(struct hv_partition *p, enum work_state state
 	return r;
 }
 
+struct work_request *work_after(struct hv_partition *p, const struct work_request *r)
+{
+	struct work_request *next = NULL;
+
+	for (unsigned n = 0; n < WORK_REQUESTS; n++)
+		if (p->work[n].state != WORK_FREE && (!r || p->work[n].sequence > r->sequence) && (!next || p->work[n].sequence < next->sequence))
+			next = &p->work[n];
+	return next;
+}
+
 void work_deliver_waiting(struct hv_partition *p)
 {
 	uint64_t after = 0;
@@ -189,6 +199,17 @@ enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *
 
 /* ---- the worker ---- */
 
+/* With the lock: until nobody holds the worker, or it has to end. */
+static void stand_still(struct hv_partition *p)
+{
+	while (p->work_held && !p->work_stop) {
+		p->work_busy = false;
+		pthread_cond_broadcast(&p->work_idle);
+		pthread_cond_wait(&p->work_ready, p->host->lock);
+	}
+	p->work_busy = true;
+}
+
 /* With the lock, which it gives up for every piece. */
 static void run(struct hv_partition *p, struct work_request *r)
 {
@@ -205,18 +226,22 @@ static void run(struct hv_partition *p, struct work_request *r)
 		hv_lock(p);
 		at += bytes;
 		r->done_bytes = at;
+		r->result = result;
+		stand_still(p);
 	}
-	r->result = result;
 	finish(p, r, status ? status : at < w.bytes ? HV_CANCELLED : HV_SUCCESS);
 }
 
 /* With the lock. */
 static bool run_oldest(struct hv_partition *p)
 {
-	struct work_request *r = oldest(p, WORK_QUEUED, 0);
+	struct work_request *r;
 
+	stand_still(p);
+	r = oldest(p, WORK_QUEUED, 0);
 	if (r)
 		run(p, r);
+	p->work_busy = false;
 	pthread_cond_broadcast(&p->work_idle);
 	return r;
 }
@@ -259,8 +284,26 @@ void hv_work_cancel_all(struct hv_partition *p)
 	hv_unlock(p);
 }
 
+void hv_work_hold(struct hv_partition *p)
+{
+	hv_lock(p);
+	p->work_held = true;
+	while (p->work_busy)
+		pthread_cond_wait(&p->work_idle, p->host->lock);
+	hv_unlock(p);
+}
+
+void hv_work_go_on(struct hv_partition *p)
+{
+	hv_lock(p);
+	p->work_held = false;
+	pthread_cond_broadcast(&p->work_ready);
+	hv_unlock(p);
+}
+
 void hv_work_stop(struct hv_partition *p)
 {
+	hv_work_go_on(p);
 	hv_work_cancel_all(p);
 	hv_lock(p);
 	p->work_stop = true;

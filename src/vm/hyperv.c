@@ -26,14 +26,8 @@ static int discard(void *context, uint8_t *hva, size_t bytes)
 	return madvise(hva, bytes, MADV_DONTNEED) ? -errno : 0;
 }
 
-static uint64_t runtime_100ns(void *context, uint32_t vp_index)
-{
-	struct timespec t;
-
-	(void)context, (void)vp_index;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); /* of the calling processor: no other is asked for */
-	return (uint64_t)t.tv_sec * 10000000 + (uint64_t)t.tv_nsec / 100;
-}
+/* Of the calling processor: no other is asked for. */
+static uint64_t runtime_100ns(void *context, uint32_t vp_index) { return processor_runtime_100ns(processor(context, vp_index)); }
 
 static void yield(void *context)
 {

@@ -3,6 +3,7 @@
  * take it in every engine_ops call, other threads in machine_input() and machine_stop().
  */
 #include "machine_internal.h"
+#include "saved.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -31,15 +32,33 @@ uint64_t machine_tsc(void)
 	return (uint64_t)high << 32 | low;
 }
 
+struct moment { uint64_t ns, tsc; };
+
+/* Both clocks at one moment: of several looks the one that was interrupted least. */
+static struct moment look_at_clocks(void)
+{
+	uint64_t least = UINT64_MAX;
+	struct moment best = { 0 };
+
+	for (int n = 0; n < 16; n++) {
+		uint64_t before = machine_tsc(), ns = machine_now_ns(), took = machine_tsc() - before;
+
+		if (took < least) {
+			least = took;
+			best = (struct moment){ ns, before + took / 2 };
+		}
+	}
+	return best;
+}
+
 static uint64_t measure_tsc_hz(void)
 {
-	uint64_t n0 = machine_now_ns(), t0 = machine_tsc(), n1, t1;
+	const struct timespec pause = { 0, 20000000 };
+	struct moment begin = look_at_clocks(), end;
 
-	do {
-		n1 = machine_now_ns();
-		t1 = machine_tsc();
-	} while (n1 - n0 < 20000000);
-	return (uint64_t)((unsigned __int128)(t1 - t0) * 1000000000 / (n1 - n0)) / 10000 * 10000;
+	nanosleep(&pause, NULL);
+	end = look_at_clocks();
+	return (uint64_t)((unsigned __int128)(end.tsc - begin.tsc) * 1000000000 / (end.ns - begin.ns)) / 10000 * 10000;
 }
 
 uint64_t machine_now_100ns(void *context)
@@ -59,6 +78,37 @@ void machine_finish(struct machine *m, enum machine_end end)
 		engine_stop(m->processors[n].cpu, ENGINE_EXIT_STOP);
 		pthread_cond_signal(&m->processors[n].wake);
 	}
+	pthread_cond_signal(&m->quiet);
+}
+
+int machine_pause(struct machine *m)
+{
+	int error;
+
+	pthread_mutex_lock(&m->lock);
+	m->pause = true;
+	for (unsigned n = 0; n < m->options.cpus; n++) {
+		engine_stop(m->processors[n].cpu, ENGINE_EXIT_KICK);
+		pthread_cond_signal(&m->processors[n].wake);
+	}
+	while (m->standing < m->options.cpus && !m->end)
+		pthread_cond_wait(&m->quiet, &m->lock);
+	error = m->end ? -ECANCELED : 0;
+	machine_flush_console(m);
+	pthread_mutex_unlock(&m->lock);
+	if (!error)
+		hv_work_hold(m->hv);
+	return error;
+}
+
+void machine_resume(struct machine *m)
+{
+	hv_work_go_on(m->hv);
+	pthread_mutex_lock(&m->lock);
+	m->pause = false;
+	for (unsigned n = 0; n < m->options.cpus; n++)
+		pthread_cond_signal(&m->processors[n].wake);
+	pthread_mutex_unlock(&m->lock);
 }
 
 /* ---- what devices ask of the machine --------------------------------------------------------------------------------------- */
@@ -115,15 +165,17 @@ static int make_memory(struct machine *m)
 	return 0;
 }
 
-static void connect(struct machine *m)
+static void connect(struct machine *m, uint64_t tsc_hz)
 {
-	m->hv_host.tsc_hz = measure_tsc_hz();
+	m->hv_host.tsc_hz = tsc_hz;
 	m->tsc_scale = (uint64_t)((((unsigned __int128)10000000) << 64) / m->hv_host.tsc_hz);
 	m->tsc_start = machine_tsc();
 	m->chipset_host = (struct chipset_host){ raise_line, console_byte, power_off, reset, machine_now_100ns, m };
 	m->apic_host = (struct apic_host){ send_ipi, m };
 	chipset_init(&m->chipset, &m->chipset_host);
 	pthread_mutex_init(&m->lock, NULL);
+	pthread_cond_init(&m->quiet, NULL);
+	cpuid_host_model(&m->model);
 	machine_connect_hv(m);
 	pthread_barrier_init(&m->prepared, NULL, m->options.cpus + 1); /* the processors' threads and the worker's */
 	pthread_barrier_init(&m->released, NULL, m->options.cpus);
@@ -149,7 +201,7 @@ static int make_processor(struct machine *m, unsigned index)
 	return 0;
 }
 
-static int make_parts(struct machine *m)
+static int make_parts(struct machine *m, uint64_t tsc_hz)
 {
 	int error = make_memory(m);
 
@@ -159,7 +211,7 @@ static int make_parts(struct machine *m)
 	if (!m->engine)
 		return -ENOMEM;
 	engine_set_last_words(m->engine, m->options.last_words, m->options.last_words_bytes);
-	connect(m);
+	connect(m, tsc_hz);
 	m->hv = hv_partition_create(&m->hv_host);
 	if (!m->hv)
 		return -ENOMEM;
@@ -178,6 +230,47 @@ static int load_kernel(struct machine *m, const char **ret_reason)
 	return boot_linux(&m->memory, o->kernel, o->initrd, o->command_line, state, ret_reason);
 }
 
+static int make_new(struct machine *m, const char **ret_reason)
+{
+	int error = make_parts(m, measure_tsc_hz());
+
+	if (!error)
+		error = load_kernel(m, ret_reason);
+	if (!error)
+		acpi_write_tables(m->memory.ram + ACPI_AREA_GPA, m->options.cpus, machine_hv_acpi_parts(m));
+	return error;
+}
+
+/* Only what the head says: the rest is read without rights (start()). */
+static int make_saved(struct machine *m, const char **ret_reason)
+{
+	const char *no_memory = *ret_reason;
+	struct saved_head head = { 0 };
+	int error = saved_read_head(&m->options.saved, &head, ret_reason);
+
+	if (!error)
+		error = saved_check_rate(head.tsc_hz, measure_tsc_hz(), ret_reason);
+	if (error)
+		return error;
+	m->options.memory_bytes = head.memory_bytes;
+	m->options.cpus = head.cpus;
+	m->options.hv_features = head.features;
+	m->options.debug_exit = head.debug_exit;
+	*ret_reason = no_memory;
+	return make_parts(m, head.tsc_hz);
+}
+
+int machine_read_saved(const struct boot_file *saved, uint64_t *ret_memory_bytes, unsigned *ret_cpus)
+{
+	struct saved_head head = { 0 };
+	const char *reason;
+	int error = saved_read_head(saved, &head, &reason);
+
+	*ret_memory_bytes = head.memory_bytes;
+	*ret_cpus = head.cpus;
+	return error;
+}
+
 struct machine *machine_create(const struct machine_options *options, int *ret_error, const char **ret_reason)
 {
 	struct machine *m = calloc(1, sizeof(*m));
@@ -187,17 +280,11 @@ struct machine *machine_create(const struct machine_options *options, int *ret_e
 	if (!m)
 		return NULL;
 	m->options = *options;
-	if (make_parts(m)) {
-		machine_destroy(m);
-		return NULL;
-	}
-	*ret_error = load_kernel(m, ret_reason);
-	if (*ret_error) {
-		machine_destroy(m);
-		return NULL;
-	}
-	acpi_write_tables(m->memory.ram + ACPI_AREA_GPA, options->cpus, machine_hv_acpi_parts(m));
-	return m;
+	*ret_error = options->saved.bytes ? make_saved(m, ret_reason) : make_new(m, ret_reason);
+	if (!*ret_error)
+		return m;
+	machine_destroy(m);
+	return NULL;
 }
 
 void machine_destroy(struct machine *m)
@@ -220,6 +307,8 @@ static int start(struct processor *p)
 		error = m->options.lock_down(m->options.context);
 	if (error)
 		machine_finish(m, MACHINE_FAILED);
+	else if (!p->index && m->options.saved.bytes && (m->refusal = saved_load(m, &m->refusal_text)))
+		machine_finish(m, MACHINE_REFUSED);
 	pthread_barrier_wait(&m->released);
 	return error;
 }
@@ -274,6 +363,7 @@ void machine_stop(struct machine *m)
 	pthread_mutex_unlock(&m->lock);
 }
 
+const char *machine_refusal(const struct machine *m, int *ret_error) { return *ret_error = m->refusal, m->refusal_text; }
 int machine_debug_exit_code(const struct machine *m) { return m->debug_exit_code; }
 const char *machine_crash_text(const struct machine *m) { return m->crash_text[0] ? m->crash_text : NULL; }
 void machine_statistics(struct machine *m, char *text, size_t bytes)

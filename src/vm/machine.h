@@ -10,13 +10,14 @@
 struct machine;
 
 enum { MACHINE_MAX_CPUS = 16 };
-/* FAILED: the host refused something that the machine needs. */
-enum machine_end { MACHINE_POWERED_OFF, MACHINE_STOPPED, MACHINE_CRASHED, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_FAILED };
+/* FAILED: the host refused something that the machine needs. REFUSED: the saved machine cannot be gone on with. */
+enum machine_end { MACHINE_POWERED_OFF, MACHINE_STOPPED, MACHINE_CRASHED, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_FAILED, MACHINE_REFUSED };
 
 struct machine_options {
 	uint64_t memory_bytes;
 	unsigned cpus;
 	struct boot_file kernel, initrd;
+	struct boot_file saved; /* what machine_save() wrote, instead of a kernel; it says memory, processors, features and debug_exit */
 	const char *command_line;
 	uint64_t hv_features; /* hv_parse_features() */
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
@@ -33,6 +34,8 @@ struct machine_options {
 bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, size_t bad_bytes);
 /* The name of feature n; NULL after the last. */
 const char *machine_hv_feature(unsigned n);
+/* What a saved machine's head says; -errno when it cannot be one that runs here. */
+int machine_read_saved(const struct boot_file *saved, uint64_t *ret_memory_bytes, unsigned *ret_cpus);
 /* NULL with *ret_reason when it cannot be made; *ret_error is the negative errno. */
 struct machine *machine_create(const struct machine_options *options, int *ret_error, const char **ret_reason);
 void machine_destroy(struct machine *machine);
@@ -42,6 +45,14 @@ enum machine_end machine_run(struct machine *machine);
 size_t machine_input(struct machine *machine, const uint8_t *data, size_t bytes);
 /* From any thread; not from a signal handler. */
 void machine_stop(struct machine *machine);
+/*
+ * Writes the machine in pieces, between which it stands still; so it does afterwards, until machine_resume(). 0; -ECANCELED when the
+ * machine ended first, or what write returned: then the machine runs. docs/saved-state.md. From any thread, one at a time.
+ */
+int machine_save(struct machine *machine, int (*write)(void *context, const void *data, size_t bytes), void *context);
+void machine_resume(struct machine *machine);
+/* After MACHINE_REFUSED: why, and in *ret_error the negative errno. */
+const char *machine_refusal(const struct machine *machine, int *ret_error);
 /* After MACHINE_DEBUG_EXIT: (value & 0x7f) << 1 | 1, as QEMU's isa-debug-exit has it. */
 int machine_debug_exit_code(const struct machine *machine);
 /* What the guest said of its crash; NULL if nothing. */

@@ -11,6 +11,7 @@
 #include "../engine/engine.h"
 #include "../hv/hv.h"
 #include "../x86/apic.h"
+#include "../x86/cpuid.h"
 #include "../x86/state.h"
 
 enum { MTRRS = 0x210, CONSOLE_BYTES = 512, MSR_HV_FIRST = 0x40000000, MSR_HV_END = 0x40000200 };
@@ -23,15 +24,18 @@ struct processor {
 	struct engine_cpu *cpu;
 	struct apic apic;
 	struct hv_cpu *hv;
-	uint64_t mtrr[MTRRS + 0x100];
+	uint64_t mtrr[0x100]; /* from MTRRS on */
 	uint64_t armed_ns; /* what the timer is set to; 0: nothing */
 	timer_t timer;
 	pthread_t thread;
 	pthread_cond_t wake;
 	enum processor_activity activity;
 	bool init_pending, start_pending;
+	bool halted; /* it waits for an interrupt that is not masked */
 	bool idle; /* it waits for an interrupt, also for a masked one (HV_X64_MSR_GUEST_IDLE) */
 	uint8_t sipi_vector;
+	uint64_t runtime_100ns; /* when it last stood still */
+	uint64_t runtime_before_100ns; /* on the threads that it had before it was restored */
 };
 
 struct machine {
@@ -43,10 +47,16 @@ struct machine {
 	struct chipset_host chipset_host;
 	struct chipset chipset;
 	struct apic_host apic_host;
+	struct cpuid_model model;
 	uint64_t tsc_start, tsc_scale; /* 100 ns units per tick, 64 fraction bits */
 	pthread_t worker;
 	pthread_mutex_t lock; /* all of this, the processors' devices included, but not their engine state */
 	pthread_barrier_t prepared, released;
+	bool pause; /* processors are to stand still */
+	unsigned standing; /* how many do */
+	pthread_cond_t quiet; /* that has changed */
+	int refusal; /* of a saved machine: -errno, and why */
+	const char *refusal_text;
 	int end; /* enum machine_end + 1; atomic */
 	int debug_exit_code;
 	char crash_text[4097];
@@ -70,6 +80,8 @@ unsigned machine_hv_acpi_parts(const struct machine *machine);
 /* msr.c; under the lock, and not those of the Hyper-V interface. 0, or -EINVAL for #GP. */
 int machine_msr_read(struct processor *p, uint32_t msr, uint64_t *ret_value);
 int machine_msr_write(struct processor *p, uint32_t msr, uint64_t value);
+/* Until every processor stands still and the worker is held: 0, or -ECANCELED when the machine ends first. Not under the lock. */
+int machine_pause(struct machine *machine);
 /* processor.c */
 extern const struct engine_ops processor_engine_ops;
 void processor_reset(struct processor *p);
@@ -79,5 +91,7 @@ void processor_notify(struct processor *p);
 void processor_arm(struct processor *p);
 /* An interprocessor or device interrupt: low half of an ICR or IOAPIC entry, and the destination. Under the lock. */
 void processor_send(struct machine *machine, struct processor *from, uint32_t low, uint32_t destination);
+/* What it has executed, restores included; on its own thread. */
+uint64_t processor_runtime_100ns(const struct processor *p);
 int processor_prepare_thread(struct processor *p);
 void processor_run(struct processor *p);

@@ -253,6 +253,7 @@ static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t r[
 	if (hv_cpuid(p->hv, leaf, r))
 		return;
 	cpuid_policy(leaf, subleaf, p->index, p->machine->options.cpus, r);
+	cpuid_limit(&p->machine->model, leaf, subleaf, r);
 	if (leaf == 1)
 		r[2] = (r[2] & ~(1u << 27)) | (s->cr4 & CR4_OSXSAVE ? 1u << 27 : 0);
 	if (leaf == 0xd && subleaf == 0)
@@ -341,34 +342,60 @@ static void take_init_and_startup(struct processor *p)
 	p->init_pending = p->start_pending = false;
 }
 
-static bool must_sleep(const struct processor *p, bool halted)
+static bool must_sleep(const struct processor *p)
 {
 	bool wakes = (apic_has_interrupt(&p->apic) && (engine_cpu_state(p->cpu)->interrupt_flag || p->idle)) || engine_has_nmi(p->cpu);
 
-	return !p->machine->end && (p->activity == PROCESSOR_WAITS_FOR_SIPI || ((halted || p->idle) && !wakes));
+	return !p->machine->end && (p->activity == PROCESSOR_WAITS_FOR_SIPI || ((p->halted || p->idle) && !wakes));
 }
 
-static void sleep_until_event(struct processor *p, bool halted)
+uint64_t processor_runtime_100ns(const struct processor *p)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return p->runtime_before_100ns + (uint64_t)t.tv_sec * 10000000 + (uint64_t)t.tv_nsec / 100;
+}
+
+/* Under the lock: while the machine is paused. */
+static void stand_still(struct processor *p)
+{
+	struct machine *m = p->machine;
+
+	if (!m->pause || m->end)
+		return;
+	p->runtime_100ns = processor_runtime_100ns(p);
+	m->standing++;
+	pthread_cond_signal(&m->quiet);
+	while (m->pause && !m->end)
+		pthread_cond_wait(&p->wake, &m->lock);
+	m->standing--;
+}
+
+static void sleep_until_event(struct processor *p)
 {
 	struct machine *m = p->machine;
 
 	pthread_mutex_lock(&m->lock);
-	if (halted)
+	if (p->halted)
 		machine_flush_console(m);
 	for (;;) {
-		uint64_t next = p->activity == PROCESSOR_RUNNING ? run_timers(p) : UINT64_MAX;
-		struct timespec t = { (time_t)(next / 1000000000), (long)(next % 1000000000) };
+		struct timespec t;
+		uint64_t next;
 
-		halted &= !p->init_pending && !p->start_pending;
+		stand_still(p);
+		next = p->activity == PROCESSOR_RUNNING ? run_timers(p) : UINT64_MAX;
+		p->halted &= !p->init_pending && !p->start_pending;
 		take_init_and_startup(p);
-		if (!must_sleep(p, halted))
+		if (!must_sleep(p))
 			break;
+		t = (struct timespec){ (time_t)(next / 1000000000), (long)(next % 1000000000) };
 		if (next == UINT64_MAX)
 			pthread_cond_wait(&p->wake, &m->lock);
 		else
 			pthread_cond_timedwait(&p->wake, &m->lock, &t);
 	}
-	p->idle = false;
+	p->idle = p->halted = false;
 	pthread_mutex_unlock(&m->lock);
 	engine_kick(p->cpu);
 }
@@ -377,16 +404,19 @@ void processor_run(struct processor *p)
 {
 	struct machine *m = p->machine;
 
-	sleep_until_event(p, false);
+	sleep_until_event(p);
 	while (!__atomic_load_n(&m->end, __ATOMIC_ACQUIRE)) {
 		switch (engine_run(p->cpu)) {
-		case ENGINE_EXIT_HALT: sleep_until_event(p, true); break;
+		case ENGINE_EXIT_HALT:
+			p->halted = true;
+			sleep_until_event(p);
+			break;
 		case ENGINE_EXIT_SHUTDOWN:
 			pthread_mutex_lock(&m->lock);
 			machine_finish(m, MACHINE_CRASHED);
 			pthread_mutex_unlock(&m->lock);
 			break;
-		default: sleep_until_event(p, false);
+		default: sleep_until_event(p);
 		}
 	}
 }

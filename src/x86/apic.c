@@ -7,10 +7,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "../lib/archive.h"
+
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_CMCI };
 enum { LVT_MASKED = 1 << 16, TIMER_PERIODIC = 1 << 17, TIMER_TSC_DEADLINE = 2 << 17 };
 
-enum { BASE_X2APIC = 0x400 };
+enum { BASE_X2APIC = 0x400, BASE_ON = 0x800, BASE_BITS = 0xd00 };
 
 void apic_reset(struct apic *a, const struct apic_host *host, void *owner, uint32_t id, bool boot_processor)
 {
@@ -77,7 +79,6 @@ static uint64_t count_ns(const struct apic *a) { return (uint64_t)a->initial_cou
 
 static void arm(struct apic *a, uint64_t now_ns)
 {
-	a->timer_start_ns = now_ns;
 	a->timer_deadline_ns = a->initial_count && !(a->lvt[LVT_TIMER] & TIMER_TSC_DEADLINE) ? now_ns + count_ns(a) : 0;
 }
 
@@ -86,7 +87,6 @@ uint64_t apic_run_timer(struct apic *a, uint64_t now_ns)
 	if (a->timer_deadline_ns && now_ns >= a->timer_deadline_ns) {
 		if (!(a->lvt[LVT_TIMER] & LVT_MASKED))
 			apic_raise(a, (uint8_t)a->lvt[LVT_TIMER]);
-		a->timer_start_ns = a->timer_deadline_ns;
 		if (a->lvt[LVT_TIMER] & TIMER_PERIODIC && count_ns(a)) {
 			a->timer_deadline_ns += count_ns(a);
 			if (a->timer_deadline_ns <= now_ns)
@@ -204,4 +204,28 @@ int apic_write(struct apic *a, uint32_t reg, uint64_t v, uint64_t now_ns)
 	case 0x3f: apic_raise(a, (uint8_t)v); return x2 ? 0 : -EINVAL;
 	default: return -EINVAL;
 	}
+}
+
+/* The longest that a one-shot of 32 bits at the largest divisor takes. */
+#define LONGEST_NS ((uint64_t)UINT32_MAX * 128 * (1000000000ull / APIC_TIMER_HZ))
+
+void apic_archive(struct archive *archive, struct apic *a, uint64_t now_ns)
+{
+	uint32_t *const registers[] = { &a->tpr, &a->ldr, &a->dfr, &a->svr, &a->esr, &a->icr_low, &a->icr_high, &a->divide, &a->initial_count };
+	uint64_t left_ns = a->timer_deadline_ns > now_ns ? a->timer_deadline_ns - now_ns : a->timer_deadline_ns ? 1 : 0;
+
+	archive_u64(archive, &a->base);
+	for (unsigned n = 0; n < sizeof(registers) / sizeof(registers[0]); n++)
+		archive_u32(archive, registers[n]);
+	archive_u32s(archive, a->lvt, 7);
+	archive_u32s(archive, a->irr, 8);
+	archive_u32s(archive, a->isr, 8);
+	archive_u32s(archive, a->tmr, 8);
+	archive_u32s(archive, a->auto_eoi, 8);
+	archive_u64(archive, &left_ns);
+	archive_u64(archive, &a->tsc_deadline);
+	archive_check(archive, !(a->base & (0xfff & ~BASE_BITS)) && !(a->base >> 40) && (a->base & BASE_ON || !(a->base & BASE_X2APIC)) &&
+				       !(a->base & 0x100) == (a->id != 0));
+	if (archive_check(archive, a->tpr < 0x100 && a->svr < 0x200 && !(a->divide & ~0xbu) && left_ns <= LONGEST_NS) && archive->loading)
+		a->timer_deadline_ns = left_ns ? now_ns + left_ns : 0;
 }

@@ -4,6 +4,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct archive;
+
 enum { APIC_TIMER_HZ = 200000000 };
 
 /* Where interprocessor interrupts go: low half of the ICR, destination of 8 or 32 bits as the mode has it. */
@@ -15,7 +17,7 @@ struct apic {
 	uint64_t base; /* IA32_APIC_BASE */
 	uint32_t id, tpr, ldr, dfr, svr, esr, icr_low, icr_high, lvt[7], divide, initial_count;
 	uint32_t irr[8], isr[8], tmr[8], auto_eoi[8]; /* auto_eoi: such vectors are never in service */
-	uint64_t timer_start_ns, timer_deadline_ns; /* 0: not armed */
+	uint64_t timer_deadline_ns; /* 0: not armed */
 	uint64_t tsc_deadline;
 };
 
@@ -33,3 +35,5 @@ int apic_read(struct apic *apic, uint32_t reg, uint64_t now_ns, uint64_t *ret_va
 int apic_write(struct apic *apic, uint32_t reg, uint64_t value, uint64_t now_ns);
 /* Fires what is due. The next deadline, or UINT64_MAX. */
 uint64_t apic_run_timer(struct apic *apic, uint64_t now_ns);
+/* As bytes and back (lib/archive.h), after apic_reset() where it is loaded; the timer's rest is counted from now_ns. */
+void apic_archive(struct archive *archive, struct apic *apic, uint64_t now_ns);

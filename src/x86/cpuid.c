@@ -7,6 +7,8 @@
 #include <cpuid.h>
 #include <string.h>
 
+#include "../lib/archive.h"
+
 struct offered { uint32_t leaf, subleaf; uint8_t reg; uint32_t mask; };
 
 /*
@@ -26,6 +28,8 @@ static const struct offered policy[] = {
 	{ 0x80000001, 0, 2, 1u << 0 | 1u << 5 | 1u << 8 }, { 0x80000001, 0, 3, 1u << 11 | 1u << 20 | 1u << 22 | 1u << 26 | 1u << 27 | 1u << 29 | 0x0183f3ff },
 	{ 0x80000007, 0, 3, 1u << 8 },
 };
+
+_Static_assert(sizeof(policy) / sizeof(policy[0]) == CPUID_OFFERED, "a word for each row");
 
 static int masked(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
@@ -88,4 +92,45 @@ void cpuid_policy(uint32_t leaf, uint32_t subleaf, uint32_t apic_id, unsigned cp
 	case 0x80000008: r[1] = r[2] = r[3] = 0; r[0] = 0x3028; return;
 	default: memset(r, 0, 16);
 	}
+}
+
+void cpuid_host_model(struct cpuid_model *m)
+{
+	uint32_t r[4];
+
+	cpuid_policy(0, 0, 0, 1, r);
+	memcpy(m->vendor, r + 1, sizeof(m->vendor));
+	cpuid_policy(1, 0, 0, 1, r);
+	m->signature = r[0];
+	for (unsigned n = 0; n < CPUID_OFFERED; n++) {
+		cpuid_policy(policy[n].leaf, policy[n].subleaf, 0, 1, r);
+		m->offered[n] = r[policy[n].reg] & policy[n].mask;
+	}
+}
+
+bool cpuid_is_possible(const struct cpuid_model *m)
+{
+	struct cpuid_model host;
+
+	cpuid_host_model(&host);
+	for (unsigned n = 0; n < CPUID_OFFERED; n++)
+		if (m->offered[n] & ~host.offered[n])
+			return false;
+	return !memcmp(m->vendor, host.vendor, sizeof(host.vendor));
+}
+
+void cpuid_limit(const struct cpuid_model *m, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	if (leaf == 1)
+		r[0] = m->signature;
+	for (unsigned n = 0; n < CPUID_OFFERED; n++)
+		if (policy[n].leaf == leaf && policy[n].subleaf == subleaf)
+			r[policy[n].reg] &= m->offered[n] | ~policy[n].mask;
+}
+
+void cpuid_model_archive(struct archive *a, struct cpuid_model *m)
+{
+	archive_u32s(a, m->vendor, 3);
+	archive_u32(a, &m->signature);
+	archive_u32s(a, m->offered, CPUID_OFFERED);
 }

@@ -6,6 +6,8 @@
 
 #include "decode.h"
 
+struct archive;
+
 enum {
 	FLAG_CF = 1, FLAG_PF = 4, FLAG_AF = 0x10, FLAG_ZF = 0x40, FLAG_SF = 0x80, FLAG_TF = 0x100, FLAG_IF = 0x200, FLAG_DF = 0x400,
 	FLAG_OF = 0x800, FLAG_IOPL = 0x3000, FLAG_NT = 0x4000, FLAG_RF = 0x10000, FLAG_VM = 0x20000, FLAG_AC = 0x40000,
@@ -31,6 +33,9 @@ enum {
 #define EFER_LME 0x100u
 #define EFER_LMA 0x400u
 #define EFER_NXE 0x800u
+/* What a processor lets be set; SDM Vol. 3A 2.5. */
+#define X86_CR4_KNOWN (0x3fu | CR4_PGE | 0x640u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
+#define X86_EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
 
 enum x86_exception {
 	EXC_DE = 0, EXC_DB = 1, EXC_NMI = 2, EXC_BP = 3, EXC_OF = 4, EXC_UD = 6, EXC_NM = 7, EXC_DF = 8, EXC_TS = 10, EXC_NP = 11, EXC_SS = 12,
@@ -56,3 +61,9 @@ struct x86_state {
 	uint64_t star, lstar, cstar, sfmask, kernel_gs_base, pat, tsc_aux, tsc_offset;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip, misc_enable;
 };
+
+/*
+ * The whole state (lib/archive.h), rflags complete as it is between engine_run() calls. Loading leaves code_bits to the engine, and is
+ * refused with -EBADMSG for what no processor can be in.
+ */
+void x86_state_archive(struct archive *archive, struct x86_state *state);

@@ -571,7 +571,7 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 	struct jump_entry *j = jump_entry(cpu, s->rip);
 	uint32_t mode;
 
-	if (cpu->stop || cpu->trap_after || cpu->breakpoints || cpu->single_once || cpu->want_alone || cpu->alone || s->interrupt_shadow || s->rflags & FLAG_TF ||
+	if (cpu->stop || cpu->stop_asked || cpu->trap_after || cpu->breakpoints || cpu->single_once || cpu->want_alone || cpu->alone || s->interrupt_shadow || s->rflags & FLAG_TF ||
 	    cpu->kick || (cpu->interrupt_pending && s->interrupt_flag))
 		return NULL;
 	mode = soft_mode(cpu);
@@ -588,6 +588,19 @@ void *soft_go_on(struct soft_cpu *cpu)
 	void *host = dispatch_quickly(cpu);
 
 	return host ? host : soft_dispatch(cpu);
+}
+
+/* Whether the processor is to leave; its own reason, a halt say, is not lost where somebody else asks at the same time. */
+static bool take_stop(struct soft_cpu *cpu)
+{
+	uint32_t why = cpu->stop;
+
+	cpu->stop = ENGINE_EXIT_NONE;
+	if (!why && __atomic_load_n(&cpu->stop_asked, __ATOMIC_SEQ_CST))
+		why = __atomic_exchange_n(&cpu->stop_asked, ENGINE_EXIT_NONE, __ATOMIC_SEQ_CST);
+	if (why)
+		cpu->exit = (enum engine_exit)why;
+	return why;
 }
 
 /* The host code to go on with at state.rip: pending events first. */
@@ -618,19 +631,13 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	} else if (__atomic_load_n(&e->owner, __ATOMIC_SEQ_CST)) {
 		soft_park(cpu);
 	}
-	if (kick & KICK_EVENT || cpu->stop) {
-		if (cpu->stop) {
-			cpu->stop = false;
-			cpu->exit = (enum engine_exit)cpu->stop_why;
-			return e->leave;
-		}
+	if (take_stop(cpu))
+		return e->leave;
+	if (kick & KICK_EVENT || (cpu->interrupt_pending && cpu->state.interrupt_flag && !cpu->state.interrupt_shadow))
 		take_interrupt(cpu);
-	} else if (cpu->interrupt_pending && cpu->state.interrupt_flag && !cpu->state.interrupt_shadow) {
-		take_interrupt(cpu);
-	}
 	for (;;) {
-		if (cpu->stop)
-			return cpu->stop = false, cpu->exit = (enum engine_exit)cpu->stop_why, e->leave;
+		if (take_stop(cpu))
+			return e->leave;
 		soft_select_view(cpu);
 		alone = cpu->single_once || cpu->state.interrupt_shadow || cpu->state.rflags & FLAG_TF || cpu->breakpoints;
 		mode = soft_mode(cpu) | (alone ? BLOCK_ALONE : 0);
@@ -809,6 +816,44 @@ void engine_reset(struct engine_cpu *opaque)
 	cpu->nmi_blocked = cpu->trap_after = cpu->single_once = false;
 }
 
+unsigned engine_cpu_nmi(const struct engine_cpu *opaque)
+{
+	const struct soft_cpu *cpu = (const struct soft_cpu *)opaque;
+
+	return (cpu->nmi_pending ? ENGINE_NMI_PENDING : 0) | (cpu->nmi_blocked ? ENGINE_NMI_BLOCKED : 0);
+}
+
+/* What XRSTOR would refuse (SDM Vol. 1 13.8.1) would be a fault of ours. */
+static bool is_loadable(const uint8_t *area)
+{
+	uint64_t header[8];
+	uint32_t mxcsr;
+
+	memcpy(header, area + 512, sizeof(header));
+	memcpy(&mxcsr, area + 24, 4);
+	if (header[0] & ~7ull || header[1] || mxcsr >> 16) /* an x86-64-v3 processor has all 16 */
+		return false;
+	for (int n = 2; n < 8; n++)
+		if (header[n])
+			return false;
+	return true;
+}
+
+int engine_cpu_restored(struct engine_cpu *opaque, unsigned nmi)
+{
+	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
+
+	if (!is_loadable(cpu->vector))
+		return -EBADMSG;
+	engine_reset(opaque);
+	cpu->nmi_pending = nmi & ENGINE_NMI_PENDING ? 1 : 0;
+	cpu->nmi_blocked = nmi & ENGINE_NMI_BLOCKED;
+	soft_set_code_bits(&cpu->state);
+	soft_debug_changed(cpu);
+	engine_kick(opaque);
+	return 0;
+}
+
 enum engine_exit engine_run(struct engine_cpu *opaque)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
@@ -849,8 +894,7 @@ void engine_stop(struct engine_cpu *opaque, enum engine_exit why)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
 
-	cpu->stop_why = (int)why;
-	cpu->stop = true;
+	__atomic_store_n(&cpu->stop_asked, why, __ATOMIC_SEQ_CST);
 	engine_kick(opaque);
 }
 

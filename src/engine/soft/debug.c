@@ -16,7 +16,7 @@ static unsigned type(const struct x86_state *s, int n) { return s->dr[7] >> (16 
 static unsigned length(const struct x86_state *s, int n) { return (const unsigned[]){ 1, 2, 8, 4 }[s->dr[7] >> (18 + 4 * n) & 3]; }
 
 /* After a change of DR0..DR3 or DR7. */
-static void update(struct soft_cpu *cpu)
+void soft_debug_changed(struct soft_cpu *cpu)
 {
 	const struct x86_state *s = &cpu->state;
 
@@ -63,7 +63,7 @@ int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t v, struct faul
 		return *fault = (struct fault){ .vector = EXC_GP, .has_code = true }, -EFAULT;
 	s->dr[n] = n == 6 ? (v & 0xe00f) | 0xffff0ff0 : n == 7 ? (v & 0xffff2bff) | 0x400 : v;
 	if (n != 6 && (cpu->breakpoints || n == 7))
-		update(cpu);
+		soft_debug_changed(cpu);
 	return 0;
 }
 

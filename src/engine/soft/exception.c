@@ -43,8 +43,7 @@ void soft_set_code_bits(struct x86_state *s)
 
 static int triple_fault(struct soft_cpu *cpu)
 {
-	cpu->stop = true;
-	cpu->stop_why = ENGINE_EXIT_SHUTDOWN;
+	cpu->stop = ENGINE_EXIT_SHUTDOWN;
 	return -EIO;
 }
 

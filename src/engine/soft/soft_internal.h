@@ -102,13 +102,13 @@ struct soft_cpu {
 	uint32_t stack_retries, pauses;
 	bool signal_in_word, signal_in_block;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems;
-	bool single_once, trap_after, stop;
+	bool single_once, trap_after;
 	bool breakpoints, watchpoints; /* one is enabled; of data */
 	uint8_t watch_hits;
 	bool want_alone, alone; /* exclusive.c */
 	bool nmi_blocked;
 	uint32_t nmi_pending;
-	int stop_why;
+	uint32_t stop, stop_asked; /* enum engine_exit: by what it executed, and by others (atomic) */
 	/* flush.c */
 	struct soft_lock flush_lock;
 	uint32_t executing, flush_posted, flush_done, flush_count;
@@ -202,6 +202,8 @@ bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear);
 bool soft_is_watched_page(const struct soft_cpu *cpu, uint64_t gva);
 void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write);
 bool soft_debug_trap(struct soft_cpu *cpu);
+/* DR0 to DR3 or DR7 are others now. */
+void soft_debug_changed(struct soft_cpu *cpu);
 
 /* exception.c */
 uint64_t soft_rflags(struct soft_cpu *cpu);

@@ -197,7 +197,7 @@ static int write_cr(struct step *t, unsigned cr, uint64_t v)
 		soft_flush(cpu, false);
 		return 0;
 	case 4:
-		if (v & ~(uint64_t)(0x3f | CR4_PGE | 0x640 | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP))
+		if (v & ~(uint64_t)X86_CR4_KNOWN)
 			return general_protection(t);
 		if (v & ~s->cr4 & CR4_PCIDE && (!(s->efer & EFER_LMA) || s->cr3 & 0xfff))
 			return general_protection(t);
@@ -780,8 +780,7 @@ static int halt(struct step *t)
 {
 	if (t->s->cpl)
 		return general_protection(t);
-	t->cpu->stop = true;
-	t->cpu->stop_why = ENGINE_EXIT_HALT;
+	t->cpu->stop = ENGINE_EXIT_HALT;
 	return 0;
 }
 

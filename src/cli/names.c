@@ -1,0 +1,142 @@
+#include "names.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { PATH_BYTES = sizeof(((struct sockaddr_un *)NULL)->sun_path), BACKLOG = 8 };
+
+bool name_is_valid(const char *name)
+{
+	static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+	size_t bytes = strlen(name);
+
+	return bytes && bytes <= NAME_MAX_BYTES && strchr(first, name[0]) &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == bytes;
+}
+
+/* The folder, open; -errno. */
+static int open_folder(char path[PATH_BYTES])
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	struct stat st;
+	int fd, n;
+
+	if (runtime && *runtime == '/')
+		n = snprintf(path, PATH_BYTES, "%s/umbra", runtime);
+	else
+		n = snprintf(path, PATH_BYTES, "/tmp/umbra-%u", (unsigned)getuid());
+	if (n < 0 || n >= PATH_BYTES - NAME_MAX_BYTES - 2)
+		return -ENAMETOOLONG;
+	if (mkdir(path, 0700) && errno != EEXIST)
+		return -errno;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) || st.st_uid != getuid() || st.st_mode & 077) {
+		close(fd);
+		return -EPERM; /* somebody else made it */
+	}
+	return fd;
+}
+
+static int address_of(const char *name, struct sockaddr_un *ret)
+{
+	char folder[PATH_BYTES];
+	int fd = open_folder(folder);
+
+	if (fd < 0)
+		return fd;
+	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if (snprintf(ret->sun_path, sizeof(ret->sun_path), "%s/%s", folder, name) < (int)sizeof(ret->sun_path))
+		return fd;
+	close(fd);
+	return -ENAMETOOLONG;
+}
+
+static int try_connect(const struct sockaddr_un *at)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), error;
+
+	if (fd < 0)
+		return -errno;
+	if (!connect(fd, (const struct sockaddr *)at, sizeof(*at)))
+		return fd;
+	error = -errno;
+	close(fd);
+	return error;
+}
+
+int name_connect(const char *name)
+{
+	struct sockaddr_un at;
+	int folder = name_is_valid(name) ? address_of(name, &at) : -ENOENT, fd;
+
+	if (folder < 0)
+		return folder;
+	fd = try_connect(&at);
+	close(folder);
+	return fd == -ECONNREFUSED ? -ENOENT : fd;
+}
+
+/* With the folder locked: two that begin at once do not take each other's socket for a dead one. */
+static int listen_locked(const struct sockaddr_un *at)
+{
+	int other = try_connect(at), fd, error;
+
+	if (other >= 0) {
+		close(other);
+		return -EADDRINUSE;
+	}
+	if (other == -ECONNREFUSED)
+		unlink(at->sun_path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	if (!bind(fd, (const struct sockaddr *)at, sizeof(*at)) && !listen(fd, BACKLOG))
+		return fd;
+	error = -errno;
+	close(fd);
+	return error;
+}
+
+int name_listen(const char *name)
+{
+	struct sockaddr_un at;
+	int folder = name_is_valid(name) ? address_of(name, &at) : -EINVAL, fd;
+
+	if (folder < 0)
+		return folder;
+	fd = flock(folder, LOCK_EX) ? -errno : listen_locked(&at);
+	close(folder);
+	return fd;
+}
+
+int name_list(void (*found)(void *context, const char *name), void *context)
+{
+	char path[PATH_BYTES];
+	struct dirent **entries;
+	int folder = open_folder(path), count;
+
+	if (folder < 0)
+		return folder;
+	close(folder);
+	count = scandir(path, &entries, NULL, alphasort);
+	if (count < 0)
+		return -errno;
+	for (int n = 0; n < count; n++) {
+		if (name_is_valid(entries[n]->d_name))
+			found(context, entries[n]->d_name);
+		free(entries[n]);
+	}
+	free(entries);
+	return 0;
+}

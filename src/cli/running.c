@@ -1,0 +1,317 @@
+/* umbra ps, info, stop, kill, save: what is asked of a machine that runs, on its control socket (src/broker/control.h). */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "names.h"
+
+enum { LINE_BYTES = 4096 };
+
+static const char running_help[] =
+	"usage: umbra ps [--json]\n"
+	"       umbra info [--json] NAME\n"
+	"       umbra stop NAME\n"
+	"       umbra kill NAME\n"
+	"       umbra save [--stop] [--replace] NAME FILE\n"
+	"About machines that were given a name with umbra run --name NAME.\n"
+	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The machine stands still meanwhile and then goes on\n"
+	"itself; with --stop it ends, once FILE is safely on disk. FILE must not be there yet, unless --replace is given.\n";
+
+struct arguments { bool json, stop, replace; const char *name, *file; };
+
+/* ---- talking ---- */
+
+static int no_machine(const char *name, int error)
+{
+	if (error == -ENOENT)
+		return complain(EXIT_UNUSABLE, "no machine of that name runs", name, "umbra ps lists those that do");
+	return complain(EXIT_UNUSABLE, strerror(-error), name, "see umbra ps");
+}
+
+static bool ask(FILE *peer, const char *what) { return fputs(what, peer) >= 0 && !fflush(peer); }
+
+/* The line without its end; false: the machine is gone. */
+static bool hear(FILE *peer, char line[LINE_BYTES])
+{
+	if (!fgets(line, LINE_BYTES, peer))
+		return false;
+	line[strcspn(line, "\n")] = 0;
+	return true;
+}
+
+static FILE *talk_to(const char *name, int *ret_error)
+{
+	int fd = name_connect(name);
+	FILE *peer = fd < 0 ? NULL : fdopen(fd, "r+");
+
+	*ret_error = fd < 0 ? fd : 0;
+	return peer;
+}
+
+/* What the machine says of itself; NULL: it is gone. */
+static json_t *describe(const char *name)
+{
+	char line[LINE_BYTES];
+	json_t *j = NULL;
+	int error;
+	FILE *peer = talk_to(name, &error);
+
+	if (peer && ask(peer, "info\n") && hear(peer, line) && !strncmp(line, "ok ", 3))
+		j = json_loads(line + 3, 0, NULL);
+	if (peer)
+		fclose(peer);
+	return j;
+}
+
+/* ---- ps, info ---- */
+
+static void print_row(const char *name, const json_t *j)
+{
+	printf("%-20s %8lld %5lld %7lld MiB  %s\n", name, (long long)json_integer_value(json_object_get(j, "pid")), (long long)json_integer_value(json_object_get(j, "cpus")),
+	       (long long)json_integer_value(json_object_get(j, "memory")) >> 20, json_string_value(json_object_get(j, "from")));
+}
+
+static void found(void *context, const char *name)
+{
+	json_t *j = describe(name);
+
+	if (j)
+		json_array_append_new(context, j);
+}
+
+static int verb_ps(const struct arguments *a)
+{
+	json_t *all = json_array(), *j;
+	int error = name_list(found, all);
+	size_t n;
+
+	if (error) {
+		json_decref(all);
+		return complain(EXIT_UNUSABLE, strerror(-error), "the folder of the machines' names", "see umbra ps --help");
+	}
+	if (a->json) {
+		json_dumpf(all, stdout, JSON_INDENT(2));
+		puts("");
+	} else {
+		printf("%-20s %8s %5s %11s  %s\n", "NAME", "PID", "CPUS", "MEMORY", "FROM");
+		json_array_foreach(all, n, j)
+			print_row(json_string_value(json_object_get(j, "name")), j);
+	}
+	json_decref(all);
+	return 0;
+}
+
+static int verb_info(const struct arguments *a)
+{
+	json_t *j = describe(a->name), *value;
+	const char *key;
+
+	if (!j)
+		return no_machine(a->name, -ENOENT);
+	if (a->json) {
+		json_dumpf(j, stdout, JSON_INDENT(2));
+		puts("");
+	} else {
+		json_object_foreach(j, key, value) {
+			char *text = json_dumps(value, JSON_ENCODE_ANY);
+
+			printf("%-10s %s\n", key, json_is_string(value) ? json_string_value(value) : text);
+			free(text);
+		}
+	}
+	json_decref(j);
+	return 0;
+}
+
+/* ---- stop, kill ---- */
+
+/* Until the machine is gone. */
+static int end(const struct arguments *a, const char *how)
+{
+	char line[LINE_BYTES];
+	int error;
+	FILE *peer = talk_to(a->name, &error);
+	bool heard;
+
+	if (!peer)
+		return no_machine(a->name, error);
+	heard = ask(peer, how) && hear(peer, line) && !strcmp(line, "ok");
+	while (heard && hear(peer, line))
+		;
+	fclose(peer);
+	return heard ? 0 : complain(EXIT_UNUSABLE, "it did not answer", a->name, "see umbra ps");
+}
+
+static int verb_stop(const struct arguments *a) { return end(a, "stop\n"); }
+static int verb_kill(const struct arguments *a) { return end(a, "kill\n"); }
+
+/* ---- save ---- */
+
+/* Into a file beside the one that is asked for, which takes its name when everything is in it and on disk. */
+struct target { const char *path; char partial[4096], folder[4096]; FILE *file; };
+
+static int target_open(struct target *t, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	int fd;
+
+	t->path = path;
+	snprintf(t->folder, sizeof(t->folder), "%.*s", slash ? (int)(slash - path + 1) : 2, slash ? path : "./");
+	if (snprintf(t->partial, sizeof(t->partial), "%s.XXXXXX", path) >= (int)sizeof(t->partial))
+		return -ENAMETOOLONG;
+	fd = mkstemp(t->partial); /* mode 0600: it holds whatever the guest's memory held */
+	t->file = fd < 0 ? NULL : fdopen(fd, "w");
+	return t->file ? 0 : -errno;
+}
+
+/* 0 once the file is there for good. */
+static int target_finish(struct target *t, bool replace)
+{
+	int folder = open(t->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), error = folder < 0 ? -errno : 0;
+
+	if (!error && (fflush(t->file) || fsync(fileno(t->file))))
+		error = -errno;
+	if (!error && renameat2(AT_FDCWD, t->partial, AT_FDCWD, t->path, replace ? 0 : RENAME_NOREPLACE))
+		error = -errno;
+	if (!error && fsync(folder))
+		error = -errno;
+	if (folder >= 0)
+		close(folder);
+	fclose(t->file);
+	t->file = NULL;
+	return error;
+}
+
+static void target_drop(struct target *t)
+{
+	if (t->file)
+		fclose(t->file);
+	unlink(t->partial);
+}
+
+static int copy(FILE *peer, FILE *to, size_t bytes)
+{
+	char data[8192];
+
+	for (size_t n; bytes; bytes -= n) {
+		n = bytes < sizeof(data) ? bytes : sizeof(data);
+		if (fread(data, 1, n, peer) != n)
+			return -ECONNRESET;
+		if (fwrite(data, 1, n, to) != n)
+			return -errno;
+	}
+	return 0;
+}
+
+/* Until the machine stands still and everything is in the file. */
+static int receive(FILE *peer, FILE *to)
+{
+	char line[LINE_BYTES];
+	unsigned long number;
+
+	if (!ask(peer, "save\n"))
+		return -ECONNRESET;
+	while (hear(peer, line)) {
+		int error;
+
+		if (!strcmp(line, "held"))
+			return 0;
+		if (sscanf(line, "error -%lu", &number) == 1)
+			return -(int)number;
+		if (sscanf(line, "data %lu", &number) != 1)
+			return -EPROTO;
+		error = copy(peer, to, number);
+		if (error)
+			return error;
+	}
+	return -ECONNRESET;
+}
+
+static const char *save_remedy(int error)
+{
+	switch (error) {
+	case -EEXIST: return "say --replace, or name another file";
+	case -ECANCELED: case -ECONNRESET: return "it ended meanwhile";
+	case -EBUSY: return "it is being saved already: wait";
+	default: return "name a file where it can be written";
+	}
+}
+
+static int verb_save(const struct arguments *a)
+{
+	struct target t = { 0 };
+	char line[LINE_BYTES];
+	int error;
+	FILE *peer = talk_to(a->name, &error);
+
+	if (!peer)
+		return no_machine(a->name, error);
+	error = !a->replace && !access(a->file, F_OK) ? -EEXIST : target_open(&t, a->file);
+	if (!error)
+		error = receive(peer, t.file);
+	if (!error)
+		error = target_finish(&t, a->replace);
+	if (!error && (!ask(peer, a->stop ? "stop\n" : "go\n") || !hear(peer, line)))
+		error = a->stop ? 0 : -ECONNRESET; /* one that was to stop may be gone before its answer */
+	while (!error && a->stop && hear(peer, line))
+		;
+	fclose(peer);
+	if (!error)
+		return 0;
+	if (t.partial[0])
+		target_drop(&t);
+	return complain(EXIT_UNUSABLE, error == -ECONNRESET ? "the machine went away" : strerror(-error), a->file, save_remedy(error));
+}
+
+/* ---- the verbs ---- */
+
+static const struct { const char *name; int (*run)(const struct arguments *a); int operands; } verbs[] = {
+	{ "ps", verb_ps, 0 }, { "info", verb_info, 1 }, { "stop", verb_stop, 1 }, { "kill", verb_kill, 1 }, { "save", verb_save, 2 },
+};
+
+static int parse(int argc, char **argv, int operands, struct arguments *a)
+{
+	static const struct option longs[] = { { "json", 0, 0, 'j' }, { "stop", 0, 0, 's' }, { "replace", 0, 0, 'r' }, { "help", 0, 0, 'h' }, { 0 } };
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		switch (c) {
+		case 'j': a->json = true; break;
+		case 's': a->stop = true; break;
+		case 'r': a->replace = true; break;
+		case 'h': fputs(running_help, stdout); exit(0);
+		default: return EXIT_USAGE;
+		}
+	if (argc - optind != operands)
+		return complain(EXIT_USAGE, "wrong number of arguments", argv[0], "see umbra ps --help");
+	a->name = argv[optind];
+	a->file = operands > 1 ? argv[optind + 1] : NULL;
+	return 0;
+}
+
+bool is_running_verb(const char *name)
+{
+	for (size_t n = 0; n < sizeof(verbs) / sizeof(verbs[0]); n++)
+		if (!strcmp(verbs[n].name, name))
+			return true;
+	return false;
+}
+
+int verb_running(int argc, char **argv)
+{
+	struct arguments a = { 0 };
+
+	for (size_t n = 0; n < sizeof(verbs) / sizeof(verbs[0]); n++)
+		if (!strcmp(verbs[n].name, argv[0])) {
+			int code = parse(argc, argv, verbs[n].operands, &a);
+
+			return code ? code : verbs[n].run(&a);
+		}
+	return EXIT_USAGE;
+}
