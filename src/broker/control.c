@@ -31,6 +31,7 @@ static enum control_wish hang_up(struct control *c)
 
 	close(c->peer);
 	c->peer = -1;
+	c->peer_saves = false;
 	c->line_used = c->out_at = c->out_used = 0;
 	if (!held)
 		return WISH_NOTHING;
@@ -64,6 +65,7 @@ static enum control_wish take_line(struct control *c, const char *line)
 		if (c->save)
 			return add_error(c, -EBUSY), WISH_NOTHING;
 		c->save = SAVE_RUNS;
+		c->peer_saves = true;
 		return WISH_SAVE;
 	}
 	if (!strcmp(line, "stop"))
@@ -136,6 +138,8 @@ bool control_saved(struct control *c, const uint8_t *data, uint32_t bytes)
 
 	if (c->save != SAVE_RUNS)
 		return false;
+	if (!c->peer_saves)
+		return true;
 	snprintf(head, sizeof(head), "data %u\n", bytes);
 	add_text(c, head);
 	add(c, data, bytes);
@@ -146,8 +150,10 @@ bool control_save_ended(struct control *c, int error, enum control_wish *ret)
 {
 	if (c->save != SAVE_RUNS)
 		return false;
-	c->save = error || c->peer < 0 ? SAVE_NONE : SAVE_HELD;
-	*ret = !error && c->peer < 0 ? WISH_RESUME : WISH_NOTHING;
+	c->save = error || !c->peer_saves ? SAVE_NONE : SAVE_HELD;
+	*ret = !error && !c->peer_saves ? WISH_RESUME : WISH_NOTHING;
+	if (!c->peer_saves)
+		return true;
 	if (error)
 		add_error(c, error);
 	else

@@ -31,6 +31,7 @@ struct control {
 	int listener, peer; /* -1: none */
 	const char *description;
 	enum control_save save;
+	bool peer_saves; /* this peer asked for it; else it has gone, and nobody hears of the rest */
 	char line[CONTROL_LINE_BYTES];
 	size_t line_used;
 	uint8_t out[CONTROL_OUT_BYTES];

@@ -52,11 +52,14 @@ int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t byt
 void ring_wait(struct ring_end *end)
 {
 	struct ring_memory *m = end->memory;
-	uint32_t tail = __atomic_load_n(&m->tail, __ATOMIC_SEQ_CST);
+	uint32_t tail;
 
+	/* the wish before the look, and only this side takes it back: each tail that is stored after the look finds it */
 	__atomic_store_n(&m->producer_waits, 1, __ATOMIC_SEQ_CST);
+	tail = __atomic_load_n(&m->tail, __ATOMIC_SEQ_CST);
 	if (end->at - tail > RING_BYTES / 2)
 		syscall(SYS_futex, &m->tail, FUTEX_WAIT, tail, NULL, NULL, 0);
+	__atomic_store_n(&m->producer_waits, 0, __ATOMIC_SEQ_CST);
 }
 
 int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret_bytes)
@@ -77,7 +80,7 @@ int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret
 	*ret_bytes = record.bytes;
 	end->at += padded(record.bytes);
 	__atomic_store_n(&m->tail, end->at, __ATOMIC_SEQ_CST);
-	if (__atomic_exchange_n(&m->producer_waits, 0, __ATOMIC_SEQ_CST))
+	if (__atomic_load_n(&m->producer_waits, __ATOMIC_SEQ_CST))
 		syscall(SYS_futex, &m->tail, FUTEX_WAKE, 1, NULL, NULL, 0);
 	return 1;
 }

@@ -79,7 +79,8 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 {
 	static const struct option longs[] = { { "kernel", 1, 0, 'k' }, { "initrd", 1, 0, 'i' }, { "append", 1, 0, 'a' }, { "memory", 1, 0, 'm' },
 					       { "cpus", 1, 0, 'c' }, { "console", 1, 0, 'C' }, { "debug-exit", 1, 0, 'd' },
-					       { "statistics", 0, 0, 's' }, { "hv", 1, 0, 'H' }, { "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' }, { "help", 0, 0, 'h' }, { 0 } };
+					       { "statistics", 0, 0, 's' }, { "hv", 1, 0, 'H' }, { "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' },
+					       { "help", 0, 0, 'h' }, { 0 } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -101,7 +102,8 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
 	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->hv))
-		return complain(EXIT_USAGE, "a saved machine brings these itself", "--restore", "leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit and --hv");
+		return complain(EXIT_USAGE, "a saved machine brings these itself", "--restore",
+				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit and --hv");
 	if (!o->kernel && !o->restore)
 		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE, or a saved machine with --restore FILE");
 	return 0;
@@ -135,7 +137,8 @@ static int take_new(struct machine_options *m, const struct run_options *o)
 	char bad[32];
 	int code;
 
-	if (!parse_size(memory, &m->memory_bytes) || m->memory_bytes < 64 << 20 || m->memory_bytes & 4095 || m->memory_bytes > (uint64_t)sysconf(_SC_PHYS_PAGES) * 4096)
+	if (!parse_size(memory, &m->memory_bytes) || m->memory_bytes < 64 << 20 || m->memory_bytes & 4095 ||
+	    m->memory_bytes > (uint64_t)sysconf(_SC_PHYS_PAGES) * 4096)
 		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has", memory, "say for example --memory 512M");
 	if (!parse_number(cpu_text, 1, MACHINE_MAX_CPUS, &cpus))
 		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", cpu_text, "say for example --cpus 4");

@@ -73,8 +73,10 @@ static json_t *describe(const char *name)
 
 static void print_row(const char *name, const json_t *j)
 {
-	printf("%-20s %8lld %5lld %7lld MiB  %s\n", name, (long long)json_integer_value(json_object_get(j, "pid")), (long long)json_integer_value(json_object_get(j, "cpus")),
-	       (long long)json_integer_value(json_object_get(j, "memory")) >> 20, json_string_value(json_object_get(j, "from")));
+	long long pid = json_integer_value(json_object_get(j, "pid")), cpus = json_integer_value(json_object_get(j, "cpus"));
+	long long mebibytes = json_integer_value(json_object_get(j, "memory")) >> 20;
+
+	printf("%-20s %8lld %5lld %7lld MiB  %s\n", name, pid, cpus, mebibytes, json_string_value(json_object_get(j, "from")));
 }
 
 static void found(void *context, const char *name)

@@ -70,9 +70,15 @@ void hv_write_reference_tsc(struct hv_partition *p)
  */
 void hv_write_info_page(struct hv_partition *p)
 {
-	struct { char magic[8]; uint32_t version, bytes, sum, cpus; uint64_t features, tsc_hz; uint32_t newest, oldest, extension, loop_offset; } info = {
-		.magic = { 'U', 'M', 'B', 'R', 'A', 'V', 'M', 'M' }, .version = INFO_PAGE_VERSION, .bytes = sizeof(info), .cpus = p->host->cpus, .features = p->host->features,
-		.tsc_hz = p->host->tsc_hz, .newest = p->umbra_newest, .oldest = UMBRA_OLDEST, .extension = UMBRA_FEATURES, .loop_offset = HYPERCALL_LOOP_OFFSET,
+	struct {
+		char magic[8];
+		uint32_t version, bytes, sum, cpus;
+		uint64_t features, tsc_hz;
+		uint32_t newest, oldest, extension, loop_offset;
+	} info = {
+		.magic = { 'U', 'M', 'B', 'R', 'A', 'V', 'M', 'M' }, .version = INFO_PAGE_VERSION, .bytes = sizeof(info), .cpus = p->host->cpus,
+		.features = p->host->features, .tsc_hz = p->host->tsc_hz, .newest = p->umbra_newest, .oldest = UMBRA_OLDEST, .extension = UMBRA_FEATURES,
+		.loop_offset = HYPERCALL_LOOP_OFFSET,
 	};
 	uint32_t words[sizeof(info) / 4];
 

@@ -1,3 +1,4 @@
+/* See archive.h. */
 #include "archive.h"
 
 #include <errno.h>

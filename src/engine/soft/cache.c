@@ -571,8 +571,8 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 	struct jump_entry *j = jump_entry(cpu, s->rip);
 	uint32_t mode;
 
-	if (cpu->stop || cpu->stop_asked || cpu->trap_after || cpu->breakpoints || cpu->single_once || cpu->want_alone || cpu->alone || s->interrupt_shadow || s->rflags & FLAG_TF ||
-	    cpu->kick || (cpu->interrupt_pending && s->interrupt_flag))
+	if (cpu->stop || cpu->stop_asked || cpu->trap_after || cpu->breakpoints || cpu->single_once || cpu->want_alone || cpu->alone ||
+	    s->interrupt_shadow || s->rflags & FLAG_TF || cpu->kick || (cpu->interrupt_pending && s->interrupt_flag))
 		return NULL;
 	mode = soft_mode(cpu);
 	if (j->sum != s->rip + jump_key(cpu, mode))

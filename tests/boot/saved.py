@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""saved.py UMBRA [SEED [MUTATIONS]]: Linux is saved at random moments from its first instruction on; each file goes on to the same end.
+Then files that lie: damaged, cut, of unknown versions, and with values changed under right checksums. A machine made from such a file may
+be refused (65), crash (75), or run; umbra itself never fails (70, a signal), and says one line."""
+import os, random, re, struct, subprocess, sys, tempfile, time
+
+umbra, seed, mutations = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1, int(sys.argv[3]) if len(sys.argv) > 3 else 60
+os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+rng = random.Random(seed)
+failures = 0
+
+def fail(what):
+    global failures
+    failures += 1
+    print("saved:", what)
+
+TABLE = []
+for n in range(256):
+    c = n
+    for _ in range(8):
+        c = c >> 1 ^ (0x82f63b78 if c & 1 else 0)
+    TABLE.append(c)
+
+def crc32c(data):
+    c = 0xffffffff
+    for b in data:
+        c = c >> 8 ^ TABLE[(c ^ b) & 255]
+    return c ^ 0xffffffff
+
+# ---- Linux ----
+
+def run(*arguments, timeout=60):
+    return subprocess.run([umbra, "run", *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
+
+def lines(output):
+    """What the guest's programs said: without the kernel's lines."""
+    text = re.sub(rb"\[ *\d+\.\d+\][^\n]*", b"", output.replace(b"\r", b""))
+    return [l for l in text.decode(errors="replace").split("\n") if l.strip()]
+
+def linux(cpus, saves, where):
+    name = "linux-%d-%d" % (os.getpid(), cpus)
+    files = []
+    p = subprocess.Popen([umbra, "run", "--name", name, "--cpus", str(cpus), "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/work.cpio.gz",
+                          "--append", "console=ttyS0"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    for n in range(saves):
+        path = os.path.join(where, "linux-%d-%d" % (cpus, n))
+        for _ in range(200):
+            s = subprocess.run([umbra, "save", name, path], capture_output=True)
+            if s.returncode == 0 or p.poll() is not None:
+                break
+            time.sleep(0.002)
+        if s.returncode == 0:
+            files.append(path)
+        time.sleep(rng.random() * (0.08 if n < saves // 2 else 0.4))
+    out = p.communicate(timeout=60)[0]
+    whole = lines(out)
+    if p.returncode or "WORK DONE" not in whole[-1]:
+        fail("the machine that was saved ended with %d: %s" % (p.returncode, whole[-3:]))
+    if len(files) < 2:
+        fail("only %d files of %d" % (len(files), saves))
+    for path in files:
+        child = run("--restore", path)
+        said = lines(child.stdout)
+        # the first line may be the rest of one
+        rest = whole[-len(said):]
+        if child.returncode or not said or rest[1:] != said[1:] or not rest[0].endswith(said[0]):
+            fail("%s ended with %d and said %s" % (path, child.returncode, said[-5:]))
+    return files
+
+# ---- files that lie ----
+
+HEAD, SECTION = 128, struct.Struct("<4sIQII")
+
+def sections(data):
+    at, found = HEAD, []
+    while at < len(data):
+        name, version, size, crc, head_crc = SECTION.unpack_from(data, at)
+        found.append((at, name.decode(), size))
+        at += SECTION.size + (size + 7 & ~7)
+    return found
+
+def seal(data, at):
+    """Makes the checksums of the section at `at` right."""
+    name, version, size, _, _ = SECTION.unpack_from(data, at)
+    crc = crc32c(data[at + SECTION.size:at + SECTION.size + size])
+    head = struct.pack("<4sIQI", name, version, size, crc)
+    data[at:at + SECTION.size] = head + struct.pack("<I", crc32c(head))
+
+def seal_head(data):
+    data[HEAD - 4:HEAD] = struct.pack("<I", crc32c(data[:HEAD - 4]))
+
+def outcome(data, where, what, want):
+    path = os.path.join(where, "lie")
+    with open(path, "wb") as f:
+        f.write(data)
+    p = subprocess.Popen([umbra, "run", "--restore", path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        err = p.communicate(timeout=1)[1]
+    except subprocess.TimeoutExpired:
+        p.terminate()
+        err = p.communicate(timeout=20)[1]
+    if p.returncode not in want:
+        fail("%s: ended with %d: %s" % (what, p.returncode, err.decode(errors="replace").strip()))
+    elif p.returncode == 65 and (err.count(b"\n") != 1 or not err.startswith(b"umbra: ")):
+        fail("%s: not one line: %r" % (what, err))
+    return err.decode(errors="replace")
+
+def refused(data, where, what, text):
+    err = outcome(data, where, what, [65])
+    if text not in err:
+        fail("%s: says %r" % (what, err))
+
+def lies(path, where):
+    with open(path, "rb") as f:
+        good = f.read()
+    parts = {}
+    for at, name, size in sections(good):
+        parts.setdefault(name, []).append((at, size))
+
+    def changed(offset, value, section=None):
+        data = bytearray(good)
+        data[offset:offset + len(value)] = value
+        if section is None:
+            seal_head(data)
+        else:
+            seal(data, section)
+        return bytes(data)
+
+    u32 = lambda v: struct.pack("<I", v)
+    mach, hv, chip, end = (parts[n][0][0] for n in ("MACH", "HV  ", "CHIP", "END "))
+    unknown = "does not know"
+    refused(b"", where, "nothing", "Invalid argument")
+    refused(good[:100], where, "half a head", "damaged")
+    refused(b"x" * 200, where, "no head", "damaged")
+    refused(good[:HEAD], where, "only a head", "damaged")
+    refused(good[:end], where, "no end", "damaged")
+    refused(good[:len(good) // 2], where, "half of it", "damaged")
+    refused(good + b"\0" * 8, where, "more than all of it", "damaged")
+    refused(changed(8, u32(2)), where, "a newer format", unknown)
+    refused(changed(16, struct.pack("<Q", 1 << 60)), where, "too much memory", "more memory")
+    refused(changed(16, struct.pack("<Q", 12345678)), where, "half a page of memory", "damaged")
+    refused(changed(24, struct.pack("<Q", 1 << 63)), where, "an unknown feature", unknown)
+    refused(changed(32, struct.pack("<Q", 123456789)), where, "another clock", "another rate")
+    refused(changed(40, u32(0)), where, "no processors", "damaged")
+    refused(changed(40, u32(17)), where, "too many processors", "damaged")
+    refused(changed(40, u32(3)), where, "a processor that is not there", "damaged")
+    refused(changed(mach, b"WHAT", mach), where, "an unknown part", unknown)
+    refused(changed(hv + 4, u32(2), hv), where, "a part of an unknown version", unknown)
+    body = hv + SECTION.size
+    for n, what in enumerate(["hypercall page", "information page", "interrupt controller"]):
+        refused(changed(body + 4 * n, u32(2), hv), where, "an unknown " + what, unknown)
+    refused(changed(body + 12, u32(0x20000), hv), where, "an unknown extension", unknown)
+    refused(changed(body + 16, u32(0x10002), hv), where, "an agreement on what was not offered", "damaged")
+    refused(changed(mach + SECTION.size + 24, b"AnotherVendr", mach), where, "another vendor's processor", "lacks")
+    refused(changed(mach + SECTION.size + 40, u32(0xffffffff), mach), where, "a processor with everything", "lacks")
+    twice = bytearray(good)
+    twice[end:end] = good[chip:chip + SECTION.size + (parts["CHIP"][0][1] + 7 & ~7)]
+    refused(bytes(twice), where, "a part twice", "damaged")
+    page = bytearray(good)
+    at = parts["PAGE"][-1][0]
+    page[at + SECTION.size:at + SECTION.size + 8] = struct.pack("<Q", 1 << 40)
+    seal(page, at)
+    refused(bytes(page), where, "pages out of memory", "damaged")
+    for _ in range(10):
+        data = bytearray(good)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        if data != good:
+            refused(bytes(data), where, "a bit that has changed", "")
+    small = [(at, size, name) for name in ("MACH", "CPU ", "HV  ", "CHIP") for at, size in parts[name]]
+    for n in range(mutations):
+        data = bytearray(good)
+        at, size, name = rng.choice(small)
+        for _ in range(rng.randrange(1, 4)):
+            where_in = at + SECTION.size + rng.randrange(size)
+            width = rng.choice([1, 1, 2, 4, 8])
+            value = rng.choice([0, 1, 0xff, rng.getrandbits(64), 1 << rng.randrange(64), (1 << 64) - 1]) & ((1 << 8 * width) - 1)
+            new = value.to_bytes(width, "little")[:at + SECTION.size + size - where_in]
+            data[where_in:where_in + len(new)] = new
+        seal(data, at)
+        outcome(bytes(data), where, "mutation %d of %s" % (n, name), [0, 65, 75])
+
+with tempfile.TemporaryDirectory(dir="build") as where:
+    linux(1, 6, where)
+    files = linux(4, 6, where)
+    two = linux(2, 4, where)
+    if not failures:
+        lies(two[-1], where)
+sys.exit(1 if failures else 0)

@@ -1,0 +1,340 @@
+/*
+ * The broker's control socket: peers that ask properly, ask nonsense, hang up, or do not read; and machine processes that say what nobody
+ * asked for. The machine here answers a save with RECORDS records, and a console line for everything that it is told.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../../src/broker/broker.h"
+
+enum { RECORDS = 200, RECORD_BYTES = 5000, TEXT_BYTES = 256 };
+
+static int failures;
+static struct sockaddr_un address;
+static char said[TEXT_BYTES]; /* in the broker: what the machine printed */
+
+static void expect(const char *what, bool good)
+{
+	printf("%s %s\n", good ? "ok  " : "FAIL", what);
+	fflush(stdout);
+	failures += !good;
+}
+
+/* ---- machines ---- */
+
+static void put(struct broker_client *c, uint32_t kind, const void *data, uint32_t bytes)
+{
+	while (ring_put(&c->to_broker, kind, data, bytes) == -EAGAIN)
+		ring_wait(&c->to_broker);
+}
+
+static void say(struct broker_client *c, const char *text) { put(c, RECORD_CONSOLE, text, (uint32_t)strlen(text)); }
+
+static void be_saved(struct broker_client *c, int error)
+{
+	static uint8_t data[RECORD_BYTES];
+	int32_t end = error;
+
+	say(c, "save ");
+	for (unsigned n = 0; n < RECORDS; n++) {
+		memset(data, (int)n, sizeof(data));
+		put(c, RECORD_SAVED, data, sizeof(data));
+	}
+	put(c, RECORD_SAVE_ENDED, &end, sizeof(end));
+}
+
+static int serve(struct broker_client *c, int error)
+{
+	static uint8_t data[RING_RECORD_MAX_BYTES];
+	const int32_t ended[2] = { 1, 0 };
+	uint32_t kind, bytes;
+	uint64_t count;
+
+	while (read(c->event_in, &count, 8) == 8)
+		while (ring_get(&c->from_broker, &kind, data, &bytes) > 0)
+			switch (kind) {
+			case RECORD_SAVE: be_saved(c, error); break;
+			case RECORD_RESUME: say(c, "resume "); break;
+			case RECORD_STOP: put(c, RECORD_ENDED, ended, sizeof(ended)); return 0;
+			default: break;
+			}
+	return 1;
+}
+
+static int good_machine(struct broker_client *c, void *unused) { return (void)unused, serve(c, 0); }
+static int machine_that_cannot(struct broker_client *c, void *unused) { return (void)unused, serve(c, -ECANCELED); }
+static int deaf_machine(struct broker_client *c, void *unused) { (void)c, (void)unused; pause(); return 0; }
+
+static int unasked_data(struct broker_client *c, void *unused) { (void)unused; put(c, RECORD_SAVED, "x", 1); pause(); return 0; }
+static int unasked_end(struct broker_client *c, void *unused) { (void)unused; put(c, RECORD_SAVE_ENDED, "\0\0\0\0", 4); pause(); return 0; }
+
+static int short_end(struct broker_client *c, void *unused)
+{
+	uint64_t count;
+
+	(void)unused;
+	if (read(c->event_in, &count, 8) == 8)
+		put(c, RECORD_SAVE_ENDED, "x", 1);
+	pause();
+	return 0;
+}
+
+static int dies_in_a_save(struct broker_client *c, void *unused)
+{
+	uint64_t count;
+
+	(void)unused;
+	if (read(c->event_in, &count, 8) == 8)
+		for (unsigned n = 0; n < 3; n++)
+			put(c, RECORD_SAVED, "xyz", 3);
+	return raise(SIGSEGV);
+}
+
+/* ---- a broker in a process of its own ---- */
+
+static void console(void *context, const uint8_t *data, size_t bytes)
+{
+	(void)context;
+	if (strlen(said) + bytes < sizeof(said))
+		strncat(said, (const char *)data, bytes);
+}
+static bool key(void *context, uint8_t byte, bool *ret_stop) { (void)context, (void)byte, (void)ret_stop; return false; }
+static void started(void *context) { (void)context; }
+
+struct running { pid_t pid; int report; };
+
+static struct running start(int (*machine)(struct broker_client *, void *))
+{
+	int pipes[2], listener;
+	struct running r;
+
+	unlink(address.sun_path);
+	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) || listen(listener, 4) || pipe(pipes))
+		exit(2);
+	r.pid = fork();
+	r.report = pipes[0];
+	if (!r.pid) {
+		struct broker_options o = { machine, console, key, started, NULL, -1, listener, "what it is" };
+		static struct broker_end end;
+		char text[TEXT_BYTES + 32];
+		int n;
+
+		signal(SIGPIPE, SIG_IGN);
+		close(pipes[0]);
+		if (broker_run(&o, &end))
+			_exit(99);
+		n = snprintf(text, sizeof(text), "%d %s", (int)end.outcome, said);
+		_exit(write(pipes[1], text, (size_t)n) == n ? 0 : 98);
+	}
+	close(pipes[1]);
+	close(listener);
+	return r;
+}
+
+/* Its outcome and what the machine said, to be equal to `want`. */
+static void finish(const char *what, struct running r, enum broker_outcome outcome, const char *want)
+{
+	struct pollfd ready = { .fd = r.report, .events = POLLIN };
+	char text[TEXT_BYTES + 32] = "", wanted[TEXT_BYTES + 32];
+	ssize_t n = poll(&ready, 1, 20000) > 0 ? read(r.report, text, sizeof(text) - 1) : 0;
+
+	if (n <= 0)
+		kill(r.pid, SIGKILL);
+	waitpid(r.pid, NULL, 0);
+	close(r.report);
+	snprintf(wanted, sizeof(wanted), "%d %s", (int)outcome, want);
+	if (strcmp(text, wanted))
+		printf("     '%s', not '%s'\n", text, wanted);
+	expect(what, !strcmp(text, wanted));
+}
+
+/* ---- peers ---- */
+
+static FILE *connect_to(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	return fd >= 0 && !connect(fd, (struct sockaddr *)&address, sizeof(address)) ? fdopen(fd, "r+") : NULL;
+}
+
+static bool answers(FILE *peer, const char *question, const char *want)
+{
+	char line[256] = "";
+
+	return fputs(question, peer) >= 0 && !fflush(peer) && fgets(line, sizeof(line), peer) && !strcmp(line, want);
+}
+
+/* The first line of an answer that may have to wait for the end of another's save. */
+static bool begin_save(FILE *peer, char *line, int bytes)
+{
+	for (int n = 0; n < 5000; n++) {
+		fputs("save\n", peer);
+		fflush(peer);
+		if (!fgets(line, bytes, peer) || strcmp(line, "error -16\n"))
+			return true;
+		usleep(1000);
+	}
+	return false;
+}
+
+static bool takes_save(FILE *peer, const char *end)
+{
+	static uint8_t data[RECORD_BYTES];
+	char line[256] = "";
+	bool good = begin_save(peer, line, sizeof(line));
+
+	for (unsigned n = 0; good && n < RECORDS; n++) {
+		good = (!n || fgets(line, sizeof(line), peer)) && !strcmp(line, "data 5000\n") && fread(data, 1, sizeof(data), peer) == sizeof(data);
+		for (unsigned k = 0; k < sizeof(data); k++)
+			good &= data[k] == (uint8_t)n;
+	}
+	return good && fgets(line, sizeof(line), peer) && !strcmp(line, end);
+}
+
+static void stop(void)
+{
+	FILE *peer = connect_to();
+
+	expect("stop", answers(peer, "stop\n", "ok\n"));
+	fclose(peer);
+}
+
+static void proper(void)
+{
+	struct running r = start(good_machine);
+	FILE *peer = connect_to();
+
+	expect("info", answers(peer, "info\n", "ok what it is\n"));
+	expect("a save", takes_save(peer, "held\n"));
+	expect("another before it goes on", answers(peer, "save\n", "error -16\n"));
+	expect("it goes on", answers(peer, "go\n", "ok\n"));
+	expect("a second save", takes_save(peer, "held\n"));
+	expect("stop in it", answers(peer, "stop\n", "ok\n"));
+	finish("a machine that is saved twice and stopped", r, BROKER_ENDED, "save resume save ");
+	expect("the connection has ended", fgetc(peer) == EOF);
+	fclose(peer);
+	r = start(machine_that_cannot);
+	peer = connect_to();
+	expect("a save that fails", takes_save(peer, "error -125\n"));
+	expect("there is nothing to go on", answers(peer, "go\n", "error -22\n"));
+	expect("stop", answers(peer, "stop\n", "ok\n"));
+	fclose(peer);
+	finish("a machine that cannot be saved", r, BROKER_ENDED, "save ");
+}
+
+static void nonsense(void)
+{
+	struct running r = start(good_machine);
+	FILE *peer = connect_to();
+	char line[200];
+
+	expect("no such line", answers(peer, "please\n", "error -22\n"));
+	expect("an empty line", answers(peer, "\n", "error -22\n"));
+	expect("two at once: the first", answers(peer, "info\ninfo\n", "ok what it is\n"));
+	expect("and the second", fgets(line, sizeof(line), peer) && !strcmp(line, "ok what it is\n"));
+	memset(line, 'x', sizeof(line));
+	fwrite(line, 1, sizeof(line), peer);
+	fflush(peer);
+	expect("a line without end is hung up on", fgetc(peer) == EOF);
+	fclose(peer);
+	peer = connect_to();
+	fwrite("\0\0\n", 1, 3, peer);
+	fflush(peer);
+	expect("NULs", answers(peer, "", "error -22\n"));
+	fclose(peer);
+	stop();
+	finish("it did not matter", r, BROKER_ENDED, "");
+}
+
+static void hanging_up(void)
+{
+	struct running r = start(good_machine);
+	FILE *peer = connect_to();
+
+	expect("a save", takes_save(peer, "held\n"));
+	fclose(peer);
+	peer = connect_to();
+	expect("saved again: the machine went on", takes_save(peer, "held\n") && answers(peer, "go\n", "ok\n"));
+	fputs("save\n", peer);
+	fflush(peer);
+	expect("data comes", fgetc(peer) == 'd');
+	fclose(peer); /* in the middle */
+	peer = connect_to();
+	expect("the next one is heard", answers(peer, "info\n", "ok what it is\n"));
+	expect("a save after that one's end", takes_save(peer, "held\n") && answers(peer, "go\n", "ok\n"));
+	fclose(peer);
+	stop();
+	finish("a peer that hangs up lets the machine go on", r, BROKER_ENDED, "save resume save resume save resume save resume ");
+}
+
+/* What a peer does not take stops nothing but its save. */
+static void not_reading(void)
+{
+	struct running r = start(good_machine);
+	FILE *peer = connect_to();
+
+	fputs("save\n", peer);
+	fflush(peer);
+	usleep(200000);
+	kill(r.pid, SIGTERM);
+	finish("SIGTERM while a peer does not read", r, BROKER_STOPPED, "save ");
+	fclose(peer);
+	r = start(deaf_machine);
+	peer = connect_to();
+	fputs("save\n", peer);
+	fflush(peer);
+	fclose(peer);
+	peer = connect_to();
+	expect("a machine that does not answer: busy", answers(peer, "save\n", "error -16\n"));
+	expect("kill", answers(peer, "kill\n", "ok\n"));
+	fclose(peer);
+	finish("killed", r, BROKER_STOPPED, "");
+}
+
+static void lying_machines(void)
+{
+	struct running r;
+	FILE *peer;
+
+	finish("data of a save that nobody asked for", start(unasked_data), BROKER_RUBBISH, "");
+	finish("the end of one", start(unasked_end), BROKER_RUBBISH, "");
+	r = start(short_end);
+	peer = connect_to();
+	fputs("save\n", peer);
+	fflush(peer);
+	finish("an end that is too short", r, BROKER_RUBBISH, "");
+	fclose(peer);
+	r = start(dies_in_a_save);
+	peer = connect_to();
+	fputs("save\n", peer);
+	fflush(peer);
+	finish("a machine that dies in a save", r, BROKER_MACHINE_DIED, "");
+	while (fgetc(peer) != EOF)
+		;
+	expect("its peer is told by the end", true);
+	fclose(peer);
+}
+
+int main(void)
+{
+	address.sun_family = AF_UNIX;
+	snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/umbra-control-test-%d", (int)getpid());
+	signal(SIGPIPE, SIG_IGN);
+	alarm(120);
+	proper();
+	nonsense();
+	hanging_up();
+	not_reading();
+	lying_machines();
+	unlink(address.sun_path);
+	return failures != 0;
+}

@@ -1,0 +1,283 @@
+/*
+ * A guest that is saved while it runs, and goes on in several places (saved.sh): calls that yield, work that is under way in each of
+ * the three ways, timers, clocks, registers, all processors. It cannot know when that happens; whatever it sees has to be right at
+ * every moment. Cancelled requests it counts, and saved.sh knows where there may be any.
+ */
+#include "hv.h"
+
+enum { ELEMENTS = 500, PAGES_PER_ELEMENT = 16, ENTRIES = 32, RING_SINT = 6, REPLY_SINT = 5, REPLY_VECTOR = 0x61, RUN_100NS = 30000000, OTHERS_MAX = 16 };
+
+static uint8_t *const memory = (uint8_t *)0x4000000;
+static uint64_t const memory_bytes = ELEMENTS * PAGES_PER_ELEMENT * 4096ull;
+static uint64_t *in, *out, expected[ELEMENTS], whole;
+static volatile uint8_t *simp;
+static volatile uint64_t *reference;
+static struct umbra_ring ring;
+static volatile uint64_t progress[OTHERS_MAX][8]; /* a cache line each */
+static unsigned total, done, cancelled, failed, rounds;
+static uint64_t next_id = 1;
+
+static void count(uint64_t status)
+{
+	done += status == UMBRA_OK;
+	cancelled += status == UMBRA_CANCELLED;
+	failed += status != UMBRA_OK && status != UMBRA_CANCELLED;
+}
+
+/* ---- the other processors: locked additions, flushes of everybody, halts ---- */
+
+void test_other(unsigned me)
+{
+	uint64_t *page = new_page();
+
+	wrmsr(0x1b, rdmsr(0x1b) | 0xc00);
+	wrmsr(0x80f, 0x1ff);
+	page[1] = 3;
+	for (;; __atomic_add_fetch(&progress[me][0], 1, __ATOMIC_SEQ_CST)) {
+		wrmsr(MSR_TIMER0 + 1, rdmsr(MSR_TIME) + 5000);
+		wrmsr(MSR_TIMER0, 1 | 1 << 12 | 0x70 << 4);
+		if (umbra_call(&hv, 2, gpa(page), 0))
+			failed++;
+		__asm__ volatile("sti; hlt; cli");
+	}
+}
+
+static void others_go_on(const uint64_t before[OTHERS_MAX])
+{
+	for (unsigned n = 1; n < total; n++)
+		while (progress[n][0] == before[n])
+			pause(); /* one that stays behind is a test that does not end */
+}
+
+/* ---- calls ---- */
+
+/* All elements at once: many slices of 50 us, and the state between them is in registers. */
+static bool rep_call(uint64_t ret[ELEMENTS])
+{
+	in[0] = UMBRA_CHECKSUM;
+	for (unsigned n = 0; n < ELEMENTS; n++)
+		in[1 + n] = gpa(memory + n * PAGES_PER_ELEMENT * 4096ull) | (PAGES_PER_ELEMENT - 1);
+	for (unsigned n = 0; n < ELEMENTS; n++)
+		out[n] = ~0ull;
+	if (umbra_call(&hv, umbra_rep(UMBRA_CALL_PAGES, ELEMENTS), gpa(in), gpa(out)) != (uint64_t)ELEMENTS << 32)
+		return false;
+	for (unsigned n = 0; n < ELEMENTS; n++)
+		ret[n] = out[n];
+	return true;
+}
+
+static bool loop(void)
+{
+	uint64_t status;
+
+	in[0] = next_id++;
+	in[1] = UMBRA_CHECKSUM;
+	in[2] = gpa(memory);
+	in[3] = memory_bytes;
+	in[4] = 0;
+	status = umbra_call_until_done(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out));
+	count(status);
+	return status || (out[0] == whole && out[1] == memory_bytes);
+}
+
+/* Long and short requests; each has to complete once, and no other. */
+static bool through_ring(void)
+{
+	uint64_t first = next_id, seen = 0;
+	unsigned completions = 0;
+
+	for (unsigned n = 0; n < ENTRIES; n++)
+		*umbra_ring_request(&ring, n) = (struct umbra_request){ .id = next_id++, .code = n & 1 ? UMBRA_CALL_NULL : UMBRA_CALL_WORK,
+									.input = { UMBRA_CHECKSUM, gpa(memory), n & 1 ? 0 : 65536 * (1 + n) } };
+	umbra_ring_put(&ring, ENTRIES);
+	if (umbra_ring_doorbell(&hv, &ring))
+		return false;
+	while (completions < ENTRIES) {
+		unsigned n = umbra_ring_done(&ring);
+
+		for (unsigned k = 0; k < n; k++) {
+			const struct umbra_completion *c = umbra_ring_completion(&ring, k);
+			uint64_t bit = 1ull << (c->id - first);
+
+			if (c->id - first >= ENTRIES || seen & bit)
+				return false;
+			seen |= bit;
+			count(c->status);
+		}
+		umbra_ring_take(&ring, n);
+		completions += n;
+	}
+	return umbra_ring_done(&ring) == 0;
+}
+
+struct reply { uint32_t type; uint8_t bytes, flags; uint16_t reserved; uint64_t sender, id; uint32_t status, reserved2; uint64_t result, done_bytes; };
+
+static bool packets(void)
+{
+	volatile struct reply *slot = (volatile struct reply *)(simp + 256 * REPLY_SINT);
+	uint64_t first = next_id;
+
+	for (unsigned n = 0; n < 8; n++) {
+		for (unsigned k = 0; k < 9; k++)
+			in[k] = 0;
+		in[0] = 0x554d01;
+		in[1] = 1 | 48ull << 32;
+		in[2] = next_id++;
+		in[3] = UMBRA_CHECKSUM;
+		in[4] = gpa(memory);
+		in[5] = 1 << 20;
+		in[7] = REPLY_SINT;
+		if (umbra_call(&hv, 0x5c, gpa(in), 0))
+			return false;
+	}
+	for (uint64_t id = first; id < next_id; id++) { /* in the order in which they were sent */
+		while (!slot->type)
+			pause();
+		if (slot->id != id)
+			return false;
+		count(slot->status);
+		slot->type = 0;
+		if (slot->flags & 1)
+			wrmsr(MSR_EOM, 0);
+	}
+	return true;
+}
+
+/* ---- time, registers ---- */
+
+static uint64_t reference_time(void)
+{
+	uint64_t sequence, scale, offset, tsc;
+
+	do {
+		sequence = (uint32_t)reference[0];
+		scale = reference[1];
+		offset = reference[2];
+		tsc = rdtsc();
+	} while ((uint32_t)reference[0] != sequence || !sequence);
+	return (uint64_t)((unsigned __int128)tsc * scale >> 64) + offset;
+}
+
+/* The register, the page, and the register again; nothing goes backwards. */
+static bool clocks(void)
+{
+	static uint64_t last_tsc, last_time;
+	bool good = true;
+
+	for (int n = 0; n < 200; n++) {
+		uint64_t before = rdmsr(MSR_TIME), page = reference_time(), after = rdmsr(MSR_TIME), tsc = rdtsc();
+
+		good &= before >= last_time && page + 20 >= before && page <= after + 20 && tsc > last_tsc;
+		last_time = after;
+		last_tsc = tsc;
+	}
+	return good;
+}
+
+static bool one_timer(void)
+{
+	uint64_t due = rdmsr(MSR_TIME) + 3000;
+
+	taken[0x50] = 0;
+	wrmsr(MSR_TIMER0, 1 << 12 | 8 | 0x50 << 4);
+	wrmsr(MSR_TIMER0 + 1, due);
+	while (!taken[0x50])
+		__asm__ volatile("sti; hlt; cli");
+	return rdmsr(MSR_TIME) >= due && taken[0x50] == 1;
+}
+
+static uint64_t pattern(unsigned n) { return 0x0123456789abcdefull * (2 * n + 1); }
+
+static void set_vectors(void)
+{
+	static const uint32_t mxcsr = 0x9fc0; /* flush to zero, denormals are zero */
+	static const uint16_t control = 0x0f7f;
+
+#define SET(n) { uint64_t v[2] = { pattern(n), ~pattern(n) }; __asm__ volatile("movups %0, %%xmm" #n : : "m"(v)); }
+	SET(6) SET(7) SET(8) SET(9) SET(10) SET(11) SET(12) SET(13) SET(14) SET(15)
+	__asm__ volatile("ldmxcsr %0; fldcw %1; fldpi; fld1" : : "m"(mxcsr), "m"(control));
+}
+
+static bool vectors_are_there(void)
+{
+	static uint8_t area[512] __attribute__((aligned(64)));
+	bool good;
+
+	__asm__ volatile("fxsave (%0)" : : "r"(area) : "memory");
+	good = *(uint32_t *)(void *)(area + 24) == 0x9fc0 && *(uint16_t *)(void *)area == 0x0f7f && *(uint64_t *)(void *)(area + 32) == 1ull << 63 &&
+	       *(uint64_t *)(void *)(area + 48) == 0xc90fdaa22168c234ull; /* pi, rounded down as the control word has it */
+	for (unsigned n = 6; n < 16; n++)
+		good &= *(uint64_t *)(void *)(area + 160 + 16 * n) == pattern(n) && *(uint64_t *)(void *)(area + 168 + 16 * n) == ~pattern(n);
+	return good;
+}
+
+/* ---- all of it ---- */
+
+static void open_everything(void)
+{
+	uint8_t *ring_memory = memory + memory_bytes;
+	volatile void *page = new_page();
+
+	simp = new_page();
+	reference = new_page();
+	wrmsr(MSR_SIMP, gpa(simp) | 1);
+	wrmsr(MSR_SIEFP, gpa(page) | 1);
+	wrmsr(MSR_REFERENCE, gpa(reference) | 1);
+	wrmsr(MSR_SCONTROL, 1);
+	wrmsr(MSR_SINT0 + REPLY_SINT, REPLY_VECTOR);
+	check_equal("a ring", umbra_ring_open(&hv, &ring, 3, ENTRIES, ring_memory, gpa(ring_memory), RING_SINT, in, gpa(in)), 0);
+	for (uint64_t n = 0; n < memory_bytes; n += 8)
+		*(uint64_t *)(void *)(memory + n) = n * 0x9e3779b97f4a7c15ull;
+	check("checksums", rep_call(expected));
+	in[0] = next_id++;
+	in[1] = UMBRA_CHECKSUM, in[2] = gpa(memory), in[3] = memory_bytes, in[4] = 0;
+	umbra_call_until_done(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out));
+	whole = out[0];
+	set_vectors();
+}
+
+void test_main(void)
+{
+	bool good[8] = { true, true, true, true, true, true, true, true };
+	uint64_t results[ELEMENTS], begin;
+
+	hv_open();
+	in = new_page();
+	out = new_page();
+	open_everything();
+	count_interrupts();
+	total = start_processors();
+	print("READY\n");
+	begin = rdmsr(MSR_TIME);
+	while (rdmsr(MSR_TIME) - begin < RUN_100NS) {
+		uint64_t before[OTHERS_MAX];
+
+		for (unsigned n = 0; n < total; n++)
+			before[n] = progress[n][0];
+		good[0] &= rep_call(results);
+		for (unsigned n = 0; n < ELEMENTS; n++)
+			good[0] &= results[n] == expected[n];
+		good[1] &= loop();
+		good[2] &= through_ring();
+		good[3] &= packets();
+		good[4] &= clocks();
+		good[5] &= one_timer();
+		good[6] &= vectors_are_there();
+		others_go_on(before);
+		rounds++;
+	}
+	check("calls that yield", good[0]);
+	check("looping calls", good[1]);
+	check("rings: each request one completion", good[2]);
+	check("packets: each request one reply, in order", good[3]);
+	check("clocks agree and do not go back", good[4]);
+	check("timers", good[5]);
+	check("vector registers", good[6]);
+	check_equal("no request failed", failed, 0);
+	check("several rounds", rounds > 2);
+	print("CANCELLED ");
+	print_number(cancelled);
+	print("\nDONE ");
+	print_number(done);
+	print("\n");
+}

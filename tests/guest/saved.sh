@@ -1,0 +1,39 @@
+#!/bin/bash
+# saved.sh CPUS SAVES [SEED]: a guest is saved at random moments and goes on; each file goes on as well, once it is saved again meanwhile,
+# and twice. Everywhere every check is good; requests are cancelled where a machine was restored, and nowhere else.
+set -u
+cd "$(dirname "$0")/../.."
+umbra=${UMBRA:-build/umbra} cpus=$1 saves=$2
+RANDOM=${3:-1}
+where=$(mktemp -d -p build); trap 'rm -rf "$where"' EXIT
+name=saved-$$
+cancelled=0
+fail() { echo "saved: $*"; for l in "$where"/*.log; do echo "$l:"; grep -v ^ok "$l" | tail -n 5; done; exit 1; }
+good() { # LOG STATUS
+	[ "$2" = 1 ] && tail -n 1 "$1" | grep -q 'checks, all good' || fail "$1 ended with $2"
+}
+cancels() { echo $(($(sed -n 's/^CANCELLED //p' "$1"))); }
+pause() { sleep "0.$(printf %03d $((RANDOM % 400)))"; }
+timeout -s KILL 100 "$umbra" run --name "$name" --kernel build/guest-saved --cpus "$cpus" --memory 256M --debug-exit 0xf4 </dev/null >"$where/parent.log" 2>&1 &
+for ((k = 0; k < 1000; k++)); do grep -q READY "$where/parent.log" && break; sleep 0.01; done
+for ((n = 0; n < saves; n++)); do
+	pause
+	"$umbra" save "$name" "$where/$n.saved" || fail "save $n"
+done
+wait %1
+good "$where/parent.log" $?
+[ "$(cancels "$where/parent.log")" = 0 ] || fail "the machine that was saved has lost requests"
+for ((n = 0; n < saves; n++)); do
+	timeout -s KILL 100 "$umbra" run --restore "$where/$n.saved" </dev/null >"$where/child-$n.log" 2>&1
+	good "$where/child-$n.log" $?
+	cancelled=$((cancelled + $(cancels "$where/child-$n.log")))
+done
+[ $cancelled -gt 0 ] || fail "no request was under way in any of $saves machines"
+# a child of a child, from a file that is used a second time
+timeout -s KILL 100 "$umbra" run --name "$name-child" --restore "$where/0.saved" </dev/null >"$where/again.log" 2>&1 &
+for ((k = 0; k < 300; k++)); do "$umbra" info "$name-child" >/dev/null 2>&1 && break; sleep 0.01; done
+"$umbra" save --stop "$name-child" "$where/child.saved" || fail "save of a restored machine"
+wait %1 && status=0 || status=$?
+[ $status = 0 ] || fail "a machine that was stopped by its save ended with $status"
+timeout -s KILL 100 "$umbra" run --restore "$where/child.saved" </dev/null >"$where/grandchild.log" 2>&1
+good "$where/grandchild.log" $?
