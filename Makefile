@@ -1,5 +1,5 @@
 # A thin front: Meson builds into build/. See README.md.
-.PHONY: all deps demo check bench decode-table soak-cpu fuzz format soak-wild soak-disk
+.PHONY: all deps demo check bench decode-table soak-cpu fuzz format soak-wild soak-disk soak-saved
 all: deps
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
 	@ninja -C build
@@ -33,6 +33,11 @@ soak-disk: all
 	build/crash_chain_test $(or $(COUNT),20000) $(or $(SEED),1)
 	build/seal_test $(or $(COUNT),10000) $(or $(COUNT),10000) $(or $(SEED),1)
 	tests/disk/kill.py build/umbra 200 $(or $(SEED),1)
+
+# Machines saved at random moments, and files that lie: make soak-saved COUNT=... SEED=...
+soak-saved: all
+	tests/guest/saved.sh 4 10 $(or $(SEED),1)
+	tests/boot/saved.py build/umbra $(or $(SEED),1) $(or $(COUNT),1000)
 
 format:
 	@tools/format

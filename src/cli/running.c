@@ -6,12 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
 #include "names.h"
 
-enum { LINE_BYTES = 4096 };
+enum { LINE_BYTES = 4096, BUSY_PAUSE_MS = 20, BUSY_TRIES = 500 };
 
 static const char running_help[] =
 	"usage: umbra ps [--json]\n"
@@ -211,11 +212,13 @@ static int copy(FILE *peer, FILE *to, size_t bytes)
 	return 0;
 }
 
-/* Until the machine stands still and everything is in the file. */
+/* Until the machine stands still and everything is in the file. While another save is under way, also one whose peer is gone, this waits. */
 static int receive(FILE *peer, FILE *to)
 {
+	const struct timespec pause = { 0, BUSY_PAUSE_MS * 1000000 };
 	char line[LINE_BYTES];
 	unsigned long number;
+	unsigned busy = 0;
 
 	if (!ask(peer, "save\n"))
 		return -ECONNRESET;
@@ -224,6 +227,12 @@ static int receive(FILE *peer, FILE *to)
 
 		if (!strcmp(line, "held"))
 			return 0;
+		if (sscanf(line, "error -%lu", &number) == 1 && number == EBUSY && busy++ < BUSY_TRIES) {
+			nanosleep(&pause, NULL);
+			if (!ask(peer, "save\n"))
+				return -ECONNRESET;
+			continue;
+		}
 		if (sscanf(line, "error -%lu", &number) == 1)
 			return -(int)number;
 		if (sscanf(line, "data %lu", &number) != 1)

@@ -27,11 +27,10 @@ static uint64_t completion_gpa(const struct hv_ring *r, uint32_t n)
 }
 static uint64_t ring_bytes(uint32_t entries) { return HEADER_BYTES + (sizeof(struct request) + sizeof(struct completion)) * (uint64_t)entries; }
 
-/* Single words are read and written whole. */
 static bool read_word(struct hv_partition *p, uint64_t gpa, uint32_t *ret)
 {
 	guest_memory_begin(); /* an index may change, and is checked each time */
-	return !guest_memory_read(p->host->memory, gpa, ret, 4);
+	return !guest_memory_load(p->host->memory, gpa, ret);
 }
 
 static void write_bytes(struct hv_partition *p, uint64_t gpa, const void *from, size_t bytes)
@@ -42,8 +41,8 @@ static void write_bytes(struct hv_partition *p, uint64_t gpa, const void *from, 
 
 static void publish(struct hv_partition *p, uint64_t gpa, uint32_t value)
 {
-	__atomic_thread_fence(__ATOMIC_RELEASE);
-	write_bytes(p, gpa, &value, 4);
+	if (!guest_memory_store(p->host->memory, gpa, value))
+		p->host->memory_written(p->host->context, gpa, sizeof(value));
 }
 
 /* ---- registration ---- */

@@ -112,6 +112,30 @@ int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size
 	return 0;
 }
 
+static uint32_t *word_at(const struct guest_memory *m, uint64_t gpa) { return gpa & 3 ? NULL : (uint32_t *)(void *)guest_hva(m, gpa); }
+
+int guest_memory_load(const struct guest_memory *m, uint64_t gpa, uint32_t *ret)
+{
+	const uint32_t *word = word_at(m, gpa);
+
+	if (!word)
+		return -EFAULT;
+	*ret = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	change_what_was_read(gpa, (uint8_t *)ret, sizeof(*ret));
+	return 0;
+}
+
+int guest_memory_store(const struct guest_memory *m, uint64_t gpa, uint32_t value)
+{
+	int error = guest_memory_probe(m, gpa, sizeof(value), true);
+	uint32_t *word = error ? NULL : word_at(m, gpa);
+
+	if (!word)
+		return error ? error : -EFAULT;
+	__atomic_store_n(word, value, __ATOMIC_RELEASE);
+	return 0;
+}
+
 int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *from, size_t bytes)
 {
 	int error = guest_memory_probe(m, gpa, bytes, true);

@@ -11,7 +11,7 @@
  *  2. Where two overlays show at one place, the one with the lower number is seen (the TLFS leaves it open).
  *  3. Places change under one lock of the owner; readers take none, and see the old place or the new one. Who needs more asks the
  *     engine to forget what it has cached (engine_remapped()).
- *  4. guest_memory_read() is the only way by which what a guest says enters the host. It reads every byte once. In the build with
+ *  4. guest_memory_read() and guest_memory_load() are the only ways by which what a guest says enters the host. They read every byte once. In the build with
  *     UMBRA_DOUBLE_FETCH, a byte that is read again between two guest_memory_begin() of a thread reads differently.
  */
 #pragma once
@@ -71,6 +71,9 @@ void guest_overlay_place(struct guest_memory *m, unsigned n, uint64_t gpa, bool 
 int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size_t bytes);
 /* Also -EROFS. Nothing is written unless all can be. The caller tells the engine. */
 int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *from, size_t bytes);
+/* One word at a multiple of four, read after (written before) everything that this thread reads after (has written before) it. 0, -EFAULT, -EROFS. */
+int guest_memory_load(const struct guest_memory *m, uint64_t gpa, uint32_t *ret);
+int guest_memory_store(const struct guest_memory *m, uint64_t gpa, uint32_t value);
 /* 0, -EFAULT or -EROFS, as guest_memory_write() would; of more than 1 MiB also -EFAULT where it is not in one piece of RAM. In bounded time. */
 int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write);
 /* A new call of the guest begins on this thread (4). */

@@ -85,6 +85,7 @@ int machine_pause(struct machine *m)
 {
 	int error;
 
+	hv_work_hold(m->hv);
 	pthread_mutex_lock(&m->lock);
 	m->pause = true;
 	for (unsigned n = 0; n < m->options.cpus; n++) {
@@ -96,8 +97,6 @@ int machine_pause(struct machine *m)
 	error = m->end ? -ECANCELED : 0;
 	machine_flush_console(m);
 	pthread_mutex_unlock(&m->lock);
-	if (!error)
-		hv_work_hold(m->hv);
 	return error;
 }
 

@@ -1,0 +1,72 @@
+#!/bin/bash
+# Machines by name: ps, info, stop, kill, save, and what is refused, each with one line and its exit code.
+set -u
+cd "$(dirname "$0")/../.."
+umbra=${UMBRA:-build/umbra}
+where=$(mktemp -d); trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$where"' EXIT
+export XDG_RUNTIME_DIR=$where
+failed=0
+fail() { echo "names: $*"; failed=1; }
+refused() { # CODE TEXT COMMAND...
+	local code=$1 text=$2 said; shift 2
+	said=$("$@" 2>&1 </dev/null); local got=$?
+	[ $got = "$code" ] && [ "$(grep -c . <<<"$said")" = 1 ] && [[ $said == umbra:*"$text"*";"* ]] || fail "'$*' ended with $got and said '$said'"
+}
+begin() { # NAME
+	"$umbra" run --name "$1" --kernel build/guest/vmlinuz --initrd build/guest/spin.cpio.gz --append "console=ttyS0 halt=1" </dev/null >"$where/$1.log" 2>&1 &
+	for ((k = 0; k < 500; k++)); do grep -q READY "$where/$1.log" 2>/dev/null && return; sleep 0.02; done
+	fail "$1 does not run"
+}
+[ -f build/guest/spin.cpio.gz ] || tests/boot/stop.sh
+[ "$("$umbra" ps --json)" = "[]" ] || fail "machines where none is"
+begin one; one=$!
+begin two; two=$!
+[ "$("$umbra" ps | awk 'NR > 1 { print $1 }' | xargs)" = "one two" ] || fail "ps: $("$umbra" ps)"
+"$umbra" ps --json | python3 -c '
+import json, sys
+rows = json.load(sys.stdin)
+assert [r["name"] for r in rows] == ["one", "two"] and all(r["cpus"] == 1 and r["memory"] == 512 << 20 and r["pid"] > 1 for r in rows)' || fail "ps --json"
+[ "$("$umbra" info one | awk '$1 == "pid" { print $2 }')" = $one ] || fail "info: $("$umbra" info one)"
+"$umbra" info --json one | python3 -c 'import json, sys; assert json.load(sys.stdin)["from"] == "build/guest/vmlinuz"' || fail "info --json"
+refused 64 "a machine of that name runs" "$umbra" run --name one --kernel build/guest/vmlinuz
+refused 64 "not a name" "$umbra" run --name ../one --kernel build/guest/vmlinuz
+refused 64 "not a name" "$umbra" run --name .one --kernel build/guest/vmlinuz
+refused 64 "not a name" "$umbra" run --name "" --kernel build/guest/vmlinuz
+refused 65 "no machine of that name" "$umbra" info three
+refused 65 "no machine of that name" "$umbra" stop three
+refused 65 "no machine of that name" "$umbra" kill ../one
+refused 65 "no machine of that name" "$umbra" save three "$where/x"
+refused 64 "wrong number of arguments" "$umbra" save one
+refused 64 "brings these itself" "$umbra" run --restore "$where/x" --memory 512M
+refused 65 "No such file" "$umbra" run --restore "$where/x"
+refused 65 "damaged" "$umbra" run --restore build/guest/vmlinuz
+refused 65 "No such file" "$umbra" save one "$where/nowhere/x"
+: >"$where/there"
+refused 65 "File exists" "$umbra" save one "$where/there"
+[ ! -s "$where/there" ] || fail "a file that was there was written"
+"$umbra" save --replace one "$where/there" || fail "save --replace"
+[ "$(stat -c %a "$where/there")" = 600 ] || fail "others may read a saved machine"
+refused 65 "" "$umbra" save one /dev/full
+[ "$(ls "$where" | grep -c "there")" = 1 ] || fail "something was left: $(ls "$where")"
+# a file system that is full: nothing is left, and the machine goes on
+if mkdir "$where/small" && mount -t tmpfs -o size=1M none "$where/small" 2>/dev/null; then
+	refused 65 "No space" "$umbra" save one "$where/small/x"
+	[ -z "$(ls "$where/small")" ] || fail "a file was left where there was no room"
+	umount "$where/small"
+fi
+timeout 20 "$umbra" save one "$where/second" || fail "a save after one that failed"
+# a saver that is killed lets the machine go on
+"$umbra" save one "$where/third" & saver=$!
+sleep 0.02; kill -KILL $saver 2>/dev/null; wait $saver 2>/dev/null
+timeout 20 "$umbra" save one "$where/fourth" || fail "a save after one that was killed"
+"$umbra" stop one || fail "stop"
+wait $one; [ $? = 0 ] || fail "a machine that was stopped did not end with 0"
+"$umbra" kill two || fail "kill"
+wait $two; [ $? = 0 ] || fail "a machine that was killed did not end with 0"
+[ "$("$umbra" ps --json)" = "[]" ] || fail "machines where none is any more"
+begin one; one=$! # its socket is still there
+"$umbra" save --stop one "$where/last" || fail "save --stop"
+wait $one; [ $? = 0 ] || fail "a machine that was saved and stopped did not end with 0"
+chmod 755 "$where/umbra"
+refused 64 "not yours alone" "$umbra" run --name four --kernel build/guest/vmlinuz
+exit $failed
