@@ -195,14 +195,14 @@ static void serve_control(struct broker *b, int fd, short events)
 	if (fd == c->listener && events)
 		control_accept(c);
 	else if (fd >= 0 && fd == c->peer && (events || control_has_line(c)))
-		grant(b, control_is_full(c) ? control_write(c) : control_read(c));
+		grant(b, control_has_output(c) ? control_write(c) : control_read(c));
 }
 
 static struct pollfd control_events(const struct control *c)
 {
 	if (c->peer < 0)
 		return (struct pollfd){ .fd = c->listener, .events = POLLIN };
-	return (struct pollfd){ .fd = c->peer, .events = control_is_full(c) ? POLLOUT : POLLIN };
+	return (struct pollfd){ .fd = c->peer, .events = control_has_output(c) ? POLLOUT : POLLIN };
 }
 
 static void serve(struct broker *b)

@@ -14,9 +14,10 @@ void control_init(struct control *c, int listener, const char *description)
 	c->description = description ? description : "";
 }
 
-bool control_is_full(const struct control *c) { return c->out_at < c->out_used; }
+bool control_has_output(const struct control *c) { return c->out_at < c->out_used; }
+bool control_is_full(const struct control *c) { return sizeof(c->out) - c->out_used < RING_RECORD_MAX_BYTES + CONTROL_LINE_BYTES; }
 
-bool control_has_line(const struct control *c) { return c->peer >= 0 && !control_is_full(c) && memchr(c->line, '\n', c->line_used); }
+bool control_has_line(const struct control *c) { return c->peer >= 0 && !control_has_output(c) && memchr(c->line, '\n', c->line_used); }
 
 void control_accept(struct control *c)
 {
@@ -126,7 +127,7 @@ enum control_wish control_write(struct control *c)
 
 void control_end(struct control *c)
 {
-	if (c->peer >= 0 && control_is_full(c))
+	if (c->peer >= 0 && control_has_output(c))
 		control_write(c);
 	if (c->peer >= 0)
 		hang_up(c);

@@ -11,7 +11,7 @@
  *   go       ok                 after held
  *   others   error N            EINVAL, or EBUSY for a save in a save
  *
- *  1. What the machine says goes out before more of it is taken, so that one record is all that is kept here.
+ *  1. Once there is no room for one more record here, what the machine has said goes out before more of it is taken.
  *  2. A peer that goes away lets the machine go on; what it was being told is thrown away.
  */
 #pragma once
@@ -22,7 +22,7 @@
 
 #include "ring.h"
 
-enum { CONTROL_LINE_BYTES = 64, CONTROL_OUT_BYTES = RING_RECORD_MAX_BYTES + 512 };
+enum { CONTROL_LINE_BYTES = 64, CONTROL_RECORDS = 16, CONTROL_OUT_BYTES = (CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_LINE_BYTES) + 4096 };
 enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_HELD };
 /* What the broker has to do about a line. */
 enum control_wish { WISH_NOTHING, WISH_STOP, WISH_KILL, WISH_SAVE, WISH_RESUME };
@@ -39,8 +39,10 @@ struct control {
 };
 
 void control_init(struct control *c, int listener, const char *description);
-/* There is something that has to go out before more may be said. */
+/* There is no room for another record. */
 bool control_is_full(const struct control *c);
+/* Something has to go out, and no line is read before it has. */
+bool control_has_output(const struct control *c);
 /* A line was read that waits for its turn. */
 bool control_has_line(const struct control *c);
 /* The machine has ended: what can go out at once goes, and the peer is left. */

@@ -80,7 +80,7 @@ int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret
 	*ret_bytes = record.bytes;
 	end->at += padded(record.bytes);
 	__atomic_store_n(&m->tail, end->at, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&m->producer_waits, __ATOMIC_SEQ_CST))
+	if (used - padded(record.bytes) <= RING_BYTES / 2 && __atomic_load_n(&m->producer_waits, __ATOMIC_SEQ_CST))
 		syscall(SYS_futex, &m->tail, FUTEX_WAKE, 1, NULL, NULL, 0);
 	return 1;
 }

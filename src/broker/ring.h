@@ -28,7 +28,7 @@ struct ring_end { struct ring_memory *memory; uint32_t at; int wake_fd; };
 
 /* 0; -EAGAIN: no room now; -EMSGSIZE; -EBADMSG: the other side's index is rubbish. */
 int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes);
-/* Until the consumer took something, or at once when it did since the last ring_put(). */
+/* Until half of the ring is free. */
 void ring_wait(struct ring_end *end);
 /* 1: a record in *ret_kind, data (RING_RECORD_MAX_BYTES), *ret_bytes; 0: none; -EBADMSG: rubbish. */
 int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret_bytes);

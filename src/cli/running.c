@@ -266,12 +266,13 @@ static int verb_save(const struct arguments *a)
 	error = !a->replace && !access(a->file, F_OK) ? -EEXIST : target_open(&t, a->file);
 	if (!error)
 		error = receive(peer, t.file);
+	if (!error && !a->stop && (!ask(peer, "go\n") || !hear(peer, line)))
+		error = -ECONNRESET;
 	if (!error)
 		error = target_finish(&t, a->replace);
-	if (!error && (!ask(peer, a->stop ? "stop\n" : "go\n") || !hear(peer, line)))
-		error = a->stop ? 0 : -ECONNRESET; /* one that was to stop may be gone before its answer */
-	while (!error && a->stop && hear(peer, line))
-		;
+	if (!error && a->stop && ask(peer, "stop\n")) /* only now that nothing can be lost */
+		while (hear(peer, line))
+			;
 	fclose(peer);
 	if (!error)
 		return 0;
