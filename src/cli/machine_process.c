@@ -1,5 +1,5 @@
 /*
- * Threads: the processors' (vm/machine.c) and one that listens to the broker. After lock_down() the process holds two event
+ * Threads: the processors' (vm/machine.c), one that listens to the broker, and one that saves the machine when asked to. After lock_down() the process holds two event
  * descriptors and memory, nothing else.
  */
 #include "machine_process.h"
@@ -21,8 +21,11 @@ enum { EXIT_FAULT = 70, WORDS_BYTES = 4096 };
 struct process {
 	struct broker_client *client;
 	struct machine *machine;
-	pthread_t listener;
+	pthread_t listener, saver;
 	pthread_barrier_t listening; /* a thread's first system calls are not in the list: it must be through them before lock-down */
+	pthread_mutex_t saving; /* of the next two */
+	pthread_cond_t save_ready;
+	bool save_wanted;
 	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
 };
 
@@ -47,11 +50,32 @@ static int put_saved(void *context, const void *data, size_t bytes)
 	return 0;
 }
 
-static void save(struct process *p)
+static void want_save(struct process *p)
 {
-	int32_t error = machine_save(p->machine, put_saved, p);
+	pthread_mutex_lock(&p->saving);
+	p->save_wanted = true;
+	pthread_cond_signal(&p->save_ready);
+	pthread_mutex_unlock(&p->saving);
+}
 
-	tell(p, RECORD_SAVE_ENDED, &error, sizeof(error));
+/* The broker asks for one save at a time. */
+static void *save_when_wanted(void *context)
+{
+	struct process *p = context;
+
+	pthread_barrier_wait(&p->listening);
+	for (;;) {
+		int32_t error;
+
+		pthread_mutex_lock(&p->saving);
+		while (!p->save_wanted)
+			pthread_cond_wait(&p->save_ready, &p->saving);
+		p->save_wanted = false;
+		pthread_mutex_unlock(&p->saving);
+		error = machine_save(p->machine, put_saved, p);
+		tell(p, RECORD_SAVE_ENDED, &error, sizeof(error));
+	}
+	return NULL;
 }
 
 static void *listen_to_broker(void *context)
@@ -69,7 +93,7 @@ static void *listen_to_broker(void *context)
 			else if (kind == RECORD_STOP)
 				machine_stop(p->machine);
 			else if (kind == RECORD_SAVE)
-				save(p);
+				want_save(p);
 			else if (kind == RECORD_RESUME)
 				machine_resume(p->machine);
 	return NULL;
@@ -123,7 +147,7 @@ static void tell_refusal(struct process *p, int error, const char *reason)
 
 int machine_process(struct broker_client *client, struct machine_options *options, bool statistics)
 {
-	struct process p = { .client = client, .ring = PTHREAD_MUTEX_INITIALIZER };
+	struct process p = { .client = client, .ring = PTHREAD_MUTEX_INITIALIZER, .saving = PTHREAD_MUTEX_INITIALIZER, .save_ready = PTHREAD_COND_INITIALIZER };
 	char text[WORDS_BYTES];
 	const char *reason = "the host refused to take its rights";
 	enum machine_end end;
@@ -131,7 +155,7 @@ int machine_process(struct broker_client *client, struct machine_options *option
 	time_t now = 0;
 	int error = lockdown_before_threads(LOCKDOWN_MACHINE);
 
-	pthread_barrier_init(&p.listening, NULL, 2);
+	pthread_barrier_init(&p.listening, NULL, 3);
 	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
 	close_files(client);
 	options->console = console;
@@ -141,7 +165,7 @@ int machine_process(struct broker_client *client, struct machine_options *option
 	options->last_words_bytes = sizeof(client->memory->last_words);
 	if (!error)
 		p.machine = machine_create(options, &error, &reason);
-	if (!p.machine || pthread_create(&p.listener, NULL, listen_to_broker, &p)) {
+	if (!p.machine || pthread_create(&p.listener, NULL, listen_to_broker, &p) || pthread_create(&p.saver, NULL, save_when_wanted, &p)) {
 		tell_refusal(&p, error, reason);
 		return 0;
 	}

@@ -21,8 +21,8 @@ static const char running_help[] =
 	"       umbra kill NAME\n"
 	"       umbra save [--stop] [--replace] NAME FILE\n"
 	"About machines that were given a name with umbra run --name NAME.\n"
-	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The machine stands still meanwhile and then goes on\n"
-	"itself; with --stop it ends, once FILE is safely on disk. FILE must not be there yet, unless --replace is given.\n";
+	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The machine runs meanwhile, but for some milliseconds\n"
+	"at the end, and goes on; with --stop it ends, once FILE is safely on disk. FILE must not be there yet, unless --replace is given.\n";
 
 struct arguments { bool json, stop, replace; const char *name, *file; };
 

@@ -66,6 +66,13 @@ unsigned engine_cpu_nmi(const struct engine_cpu *cpu);
  * writes for this state. While the processor is not in engine_run(), from any thread.
  */
 int engine_cpu_restored(struct engine_cpu *cpu, unsigned nmi);
+/*
+ * The dirty log: sets bit n of dirty (a bit for each page of guest_memory_footprint_bytes()) for each frame n that was written since the
+ * call before, or ever; leaves the others. Returns how many it set. What is written after it returns is of the next call; what is read from
+ * then on holds everything that this call tells of. Pages that the machine writes without engine_memory_written() (overlays) are not
+ * in it. From a thread that is no processor; as engine_flush().
+ */
+uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty);
 /* Guest memory [gpa, gpa + bytes) was written by something other than a processor. */
 void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
 /*

@@ -6,13 +6,11 @@
  */
 #include "hv_internal.h"
 
-enum { PHYSICAL_BITS = 40 };
-
 uint8_t *hv_overlay(struct hv_partition *p, unsigned n) { return guest_overlay_page(p->host->memory, n); }
 
 void hv_place(struct hv_partition *p, unsigned n, uint64_t msr_value, bool read_only)
 {
-	uint64_t gpa = msr_value & 1 && !(msr_value >> PHYSICAL_BITS) ? msr_value & ~4095ull : GUEST_NOWHERE;
+	uint64_t gpa = msr_value & 1 && !(msr_value >> X86_PHYSICAL_BITS) ? msr_value & ~4095ull : GUEST_NOWHERE;
 
 	if (p->host->memory->overlay[n].gpa != gpa)
 		p->host->place_overlay(p->host->context, n, gpa, read_only);

@@ -71,7 +71,7 @@ void hv_set_timer(struct hv_cpu *cpu, unsigned n, bool count, uint64_t value)
 		t->count = value;
 		if (!value)
 			t->config &= ~(uint64_t)STIMER_ENABLE;
-		else if (t->config & STIMER_AUTO)
+		else if (t->config & STIMER_AUTO && has_target(t))
 			t->config |= STIMER_ENABLE;
 	} else {
 		t->config = value & STIMER_CONFIG;

@@ -81,6 +81,18 @@ void machine_finish(struct machine *m, enum machine_end end)
 	pthread_cond_signal(&m->quiet);
 }
 
+int machine_wait_for_begin(struct machine *m)
+{
+	int error;
+
+	pthread_mutex_lock(&m->lock);
+	while (!m->begun && !m->end)
+		pthread_cond_wait(&m->quiet, &m->lock);
+	error = m->end ? -ECANCELED : 0;
+	pthread_mutex_unlock(&m->lock);
+	return error;
+}
+
 int machine_pause(struct machine *m)
 {
 	int error;
@@ -97,6 +109,8 @@ int machine_pause(struct machine *m)
 	error = m->end ? -ECANCELED : 0;
 	machine_flush_console(m);
 	pthread_mutex_unlock(&m->lock);
+	if (error)
+		hv_work_go_on(m->hv); /* who ends the machine waits for the worker */
 	return error;
 }
 
@@ -295,19 +309,31 @@ void machine_destroy(struct machine *m)
 	free(m); /* the engine's memory goes with the process */
 }
 
-/* Every thread is ready before one may run: what comes between takes rights away from all of them. */
+/* On one thread: rights are taken away from all of them, then what is saved is read. */
+static int begin(struct machine *m)
+{
+	int error = m->options.lock_down ? m->options.lock_down(m->options.context) : 0;
+
+	if (!error && m->options.saved.bytes && (m->refusal = saved_load(m, &m->refusal_text)))
+		machine_finish(m, MACHINE_REFUSED);
+	pthread_mutex_lock(&m->lock);
+	m->begun = true;
+	pthread_cond_signal(&m->quiet);
+	pthread_mutex_unlock(&m->lock);
+	return error;
+}
+
+/* Every thread is ready before one may run. */
 static int start(struct processor *p)
 {
 	struct machine *m = p->machine;
 	int error = processor_prepare_thread(p);
 
 	pthread_barrier_wait(&m->prepared);
-	if (!error && !p->index && m->options.lock_down)
-		error = m->options.lock_down(m->options.context);
+	if (!error && !p->index)
+		error = begin(m);
 	if (error)
 		machine_finish(m, MACHINE_FAILED);
-	else if (!p->index && m->options.saved.bytes && (m->refusal = saved_load(m, &m->refusal_text)))
-		machine_finish(m, MACHINE_REFUSED);
 	pthread_barrier_wait(&m->released);
 	return error;
 }

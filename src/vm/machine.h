@@ -46,8 +46,9 @@ size_t machine_input(struct machine *machine, const uint8_t *data, size_t bytes)
 /* From any thread; not from a signal handler. */
 void machine_stop(struct machine *machine);
 /*
- * Writes the machine in pieces, between which it stands still; so it does afterwards, until machine_resume(). 0; -ECANCELED when the
- * machine ended first, or what write returned: then the machine runs. docs/saved-state.md. From any thread, one at a time.
+ * Writes the machine in pieces, the last of them while it stands still; so it does afterwards, until machine_resume(). 0; -ECANCELED when
+ * the machine ended first, or what write returned: then the machine runs. docs/saved-state.md. From a thread that is none of the machine's,
+ * one at a time.
  */
 int machine_save(struct machine *machine, int (*write)(void *context, const void *data, size_t bytes), void *context);
 void machine_resume(struct machine *machine);

@@ -54,7 +54,8 @@ struct machine {
 	pthread_barrier_t prepared, released;
 	bool pause; /* processors are to stand still */
 	unsigned standing; /* how many do */
-	pthread_cond_t quiet; /* that has changed */
+	bool begun; /* memory is what the first instruction finds */
+	pthread_cond_t quiet; /* one of these has changed, or end */
 	int refusal; /* of a saved machine: -errno, and why */
 	const char *refusal_text;
 	int end; /* enum machine_end + 1; atomic */
@@ -80,6 +81,8 @@ unsigned machine_hv_acpi_parts(const struct machine *machine);
 /* msr.c; under the lock, and not those of the Hyper-V interface. 0, or -EINVAL for #GP. */
 int machine_msr_read(struct processor *p, uint32_t msr, uint64_t *ret_value);
 int machine_msr_write(struct processor *p, uint32_t msr, uint64_t value);
+/* Until its memory holds what the first instruction finds. 0, or -ECANCELED as machine_pause(). */
+int machine_wait_for_begin(struct machine *machine);
 /* Until every processor stands still and the worker is held: 0, or -ECANCELED when the machine ends first. Not under the lock. */
 int machine_pause(struct machine *machine);
 /* processor.c */

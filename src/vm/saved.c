@@ -5,7 +5,8 @@
  *   sections    { name, version, bytes, crc } payload, zeros up to a multiple of 8
  *               MACH, then in any order PAGE (any number), CPU (one for each processor), HV, CHIP; END is the last
  *
- *  1. A machine is written while it stands still: no processor executes, the worker is in no piece, nobody prints.
+ *  1. Memory is written while the machine runs, pages that change again, until few do. What is left, and everything that is not memory,
+ *     is written while it stands still: no processor executes, the worker is in no piece, nobody prints. Of a page the last one counts.
  *  2. It is read by a process that has no rights any more, before the first instruction. Everything in it is checked, and what is
  *     refused has changed nothing outside of a machine that never runs.
  *  3. A version that is not known is refused, never guessed (-ENOTSUP).
@@ -23,7 +24,7 @@
 #include "../lib/crc32c.h"
 
 enum { FORMAT_VERSION = 1, HEAD_BYTES = 128, SECTION_HEAD_BYTES = 24, PAGES_PER_SECTION = 256, BUFFER_BYTES = 2 << 20, TSC_TOLERANCE_PPM = 200 };
-enum { MEMORY_MIN_BYTES = 1 << 20, CRC_COVERED_BYTES = HEAD_BYTES - 4 };
+enum { PASSES_MAX = 8, FEW_PAGES = 256, MEMORY_MIN_BYTES = 1 << 20, CRC_COVERED_BYTES = HEAD_BYTES - 4 };
 #define NAME(a, b, c, d) ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
 enum { SECTION_MACHINE = NAME('M', 'A', 'C', 'H'), SECTION_PAGES = NAME('P', 'A', 'G', 'E'), SECTION_CPU = NAME('C', 'P', 'U', ' '),
        SECTION_HV = NAME('H', 'V', ' ', ' '), SECTION_CHIPSET = NAME('C', 'H', 'I', 'P'), SECTION_END = NAME('E', 'N', 'D', ' ') };
@@ -109,6 +110,7 @@ struct saver {
 	int (*write)(void *context, const void *data, size_t bytes);
 	void *context;
 	uint8_t *buffer;
+	uint64_t *dirty; /* a bit for each frame */
 	uint64_t sections;
 	int error;
 };
@@ -153,19 +155,63 @@ static bool is_zero(const uint8_t *page)
 
 static uint64_t frames_of(const struct machine *m) { return guest_memory_footprint_bytes(m->memory.ram_bytes) / GUEST_PAGE_BYTES; }
 
-/* Runs of pages that are not all zero. */
-static void put_pages(struct saver *s)
+/* Up to PAGES_PER_SECTION pages, copied first: where the guest runs they may change, and the checksum would be wrong. */
+static void put_run(struct saver *s, uint64_t first, uint64_t end)
 {
-	const uint8_t *ram = s->machine->memory.ram;
+	memcpy(s->buffer, s->machine->memory.ram + first * GUEST_PAGE_BYTES, (end - first) * GUEST_PAGE_BYTES);
+	put_section(s, SECTION_PAGES, &first, 8, s->buffer, (end - first) * GUEST_PAGE_BYTES);
+}
+
+static bool is_dirty(const struct saver *s, uint64_t frame) { return s->dirty[frame / 64] >> frame % 64 & 1; }
+static bool is_used(const struct saver *s, uint64_t frame) { return !is_zero(s->machine->memory.ram + frame * GUEST_PAGE_BYTES); }
+
+/* The frames that `wanted` has, in runs. */
+static void put_pages(struct saver *s, bool (*wanted)(const struct saver *s, uint64_t frame))
+{
 	uint64_t frames = frames_of(s->machine), first, end;
 
 	for (first = 0; first < frames && !s->error; first = end + 1) {
-		for (end = first; end < frames && end - first < PAGES_PER_SECTION && !is_zero(ram + end * GUEST_PAGE_BYTES); end++)
+		for (end = first; end < frames && end - first < PAGES_PER_SECTION && wanted(s, end); end++)
 			;
 		if (end > first)
-			put_section(s, SECTION_PAGES, &first, 8, ram + first * GUEST_PAGE_BYTES, (end - first) * GUEST_PAGE_BYTES);
+			put_run(s, first, end);
 		end -= end - first == PAGES_PER_SECTION; /* this one was not looked at */
 	}
+}
+
+static size_t dirty_bytes(const struct machine *m) { return (frames_of(m) + 63) / 64 * 8; }
+
+/*
+ * While the machine runs: every page that holds something, then those that were written meanwhile, until only few are, or it is no use.
+ * What is in `dirty` afterwards has still to be written. A page is written again as often as that; the last one counts.
+ */
+static void put_while_running(struct saver *s)
+{
+	struct machine *m = s->machine;
+	uint64_t count, before = UINT64_MAX;
+
+	engine_take_dirty(m->engine, s->dirty);
+	put_pages(s, is_used);
+	for (unsigned n = 0; n < PASSES_MAX && !s->error; n++) {
+		memset(s->dirty, 0, dirty_bytes(m));
+		count = engine_take_dirty(m->engine, s->dirty);
+		if (count <= FEW_PAGES || count > before / 2)
+			return;
+		before = count;
+		put_pages(s, is_dirty);
+	}
+	memset(s->dirty, 0, dirty_bytes(m));
+}
+
+/* While it stands still: the rest. The machine writes to overlay pages by itself. */
+static void put_rest(struct saver *s)
+{
+	struct machine *m = s->machine;
+
+	engine_take_dirty(m->engine, s->dirty);
+	for (uint64_t n = m->memory.ram_bytes / GUEST_PAGE_BYTES; n < frames_of(m); n++)
+		s->dirty[n / 64] |= 1ull << n % 64;
+	put_pages(s, is_dirty);
 }
 
 static void put_parts(struct saver *s)
@@ -190,30 +236,42 @@ static void put_parts(struct saver *s)
 	a = archive_save_to(s->buffer, BUFFER_BYTES);
 	chipset_archive(&a, &m->chipset);
 	put_archive(s, SECTION_CHIPSET, &a);
-	put_pages(s);
+	put_rest(s);
 	put_section(s, SECTION_END, &s->sections, 8, NULL, 0);
+}
+
+static void save(struct saver *s)
+{
+	struct machine *m = s->machine;
+	struct saved_head head = { m->options.memory_bytes, m->options.hv_features, m->hv_host.tsc_hz, m->options.cpus, m->options.debug_exit };
+	struct archive a = archive_save_to(s->buffer, HEAD_BYTES);
+
+	s->error = machine_wait_for_begin(m);
+	if (s->error)
+		return;
+	head_archive(&a, &head);
+	put(s, a.data, HEAD_BYTES);
+	put_while_running(s);
+	if (!s->error)
+		s->error = machine_pause(m);
+	if (s->error)
+		return;
+	put_parts(s);
+	if (s->error)
+		machine_resume(m);
 }
 
 int machine_save(struct machine *m, int (*write)(void *context, const void *data, size_t bytes), void *context)
 {
-	struct saved_head head = { m->options.memory_bytes, m->options.hv_features, m->hv_host.tsc_hz, m->options.cpus, m->options.debug_exit };
 	struct saver s = { .machine = m, .write = write, .context = context };
-	struct archive a;
 
 	/* not malloc(): in a second thread it may change protections, and who calls has lost the right to */
-	s.buffer = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	s.buffer = mmap(NULL, BUFFER_BYTES + dirty_bytes(m), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (s.buffer == MAP_FAILED)
 		return -ENOMEM;
-	s.error = machine_pause(m);
-	if (!s.error) {
-		a = archive_save_to(s.buffer, HEAD_BYTES);
-		head_archive(&a, &head);
-		put(&s, a.data, HEAD_BYTES);
-		put_parts(&s);
-		if (s.error)
-			machine_resume(m);
-	}
-	munmap(s.buffer, BUFFER_BYTES);
+	s.dirty = (uint64_t *)(void *)(s.buffer + BUFFER_BYTES);
+	save(&s);
+	munmap(s.buffer, BUFFER_BYTES + dirty_bytes(m));
 	return s.error;
 }
 

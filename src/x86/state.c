@@ -3,7 +3,7 @@
 
 #include "../lib/archive.h"
 
-enum { PHYSICAL_BITS = 40, SHADOWS = 2 };
+enum { SHADOWS = 2 };
 
 static bool is_canonical(uint64_t gva) { return (uint64_t)((int64_t)(gva << 16) >> 16) == gva; }
 
@@ -28,7 +28,8 @@ static void control_archive(struct archive *a, struct x86_state *s)
 	for (unsigned n = 0; n < sizeof(registers) / sizeof(registers[0]); n++)
 		archive_u64(a, registers[n]);
 	archive_u64s(a, s->dr, 8);
-	archive_check(a, !(s->cr0 >> 32) && (!(s->cr0 & CR0_PG) || s->cr0 & CR0_PE) && !(s->cr3 >> PHYSICAL_BITS) && !(s->cr4 & ~(uint64_t)X86_CR4_KNOWN) && s->cr8 < 16);
+	archive_check(a, !(s->cr0 >> 32) && (!(s->cr0 & CR0_PG) || s->cr0 & CR0_PE) && !(s->cr3 >> X86_PHYSICAL_BITS));
+	archive_check(a, !(s->cr4 & ~(uint64_t)X86_CR4_KNOWN) && s->cr8 < 16);
 	archive_check(a, !(s->efer & ~(uint64_t)X86_EFER_KNOWN) && (!(s->efer & EFER_LMA) || (s->cr0 & CR0_PG && s->cr4 & CR4_PAE)));
 	archive_check(a, s->xcr0 & 1 && !(s->xcr0 & ~7ull) && (s->xcr0 & 6) != 4);
 	archive_check(a, !(s->dr[6] >> 32) && !(s->dr[7] >> 32));

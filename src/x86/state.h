@@ -33,6 +33,7 @@ enum {
 #define EFER_LME 0x100u
 #define EFER_LMA 0x400u
 #define EFER_NXE 0x800u
+enum { X86_PHYSICAL_BITS = 40 }; /* as leaf 0x80000008 of cpuid_policy() says */
 /* What a processor lets be set; SDM Vol. 3A 2.5. */
 #define X86_CR4_KNOWN (0x3fu | CR4_PGE | 0x640u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
 #define X86_EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)

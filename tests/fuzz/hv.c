@@ -2,8 +2,11 @@
  * Hypercalls, synthetic registers and rings: the input is a program of acts of a guest with 1 MiB and four processors. Nothing may
  * crash, a call's status is one that is documented, and time passes in between.
  */
+#include "../../src/lib/archive.h"
 #include "../hv/fake_host.h"
 #include "fuzz.h"
+
+enum { SAVED_BYTES = 2 << 20 };
 
 struct act { uint8_t kind, cpu; uint16_t code; uint8_t where, flags; uint16_t count; uint64_t a, b; };
 
@@ -73,6 +76,25 @@ static void act(struct fake *f, const struct act *a, const uint8_t *rest, size_t
 	}
 }
 
+/* Whatever a guest does to its partition, it can be saved and gone on with. */
+static void must_load(struct fake *f, uint64_t features)
+{
+	static uint8_t saved[SAVED_BYTES];
+	struct archive a = archive_save_to(saved, sizeof(saved));
+	struct fake other;
+
+	hv_archive(&a, f->partition);
+	if (a.error)
+		abort();
+	a = archive_load_from(saved, a.used);
+	fake_init(&other, features);
+	hv_archive(&a, other.partition);
+	if (!archive_check_end(&a))
+		abort();
+	hv_restored(other.partition);
+	fake_destroy(&other);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	struct fake f;
@@ -93,6 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		if ((a.kind % 8) == 3)
 			at += bytes - at < 64 ? bytes - at : 64;
 	}
+	must_load(&f, features);
 	hv_work_cancel_all(f.partition);
 	fake_destroy(&f);
 	return 0;

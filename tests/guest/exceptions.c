@@ -12,6 +12,7 @@ CODE(system_as_data, "mov $0x48, %%eax; mov %%eax, %%ds" : : : "rax")
 CODE(non_canonical, "movabs $0x8000000000000000, %%rax; mov (%%rax), %%rax" : : : "rax")
 CODE(non_canonical_stack, "mov %%rsp, %%rbx; movabs $0x8000000000000000, %%rsp; push %%rax" : : : "rax", "rbx")
 CODE(bad_cr0, "mov %%cr0, %%rax; and $~1, %%rax; mov %%rax, %%cr0" : : : "rax")
+CODE(bad_cr3, "mov %%cr3, %%rax; bts $40, %%rax; mov %%rax, %%cr3" : : : "rax")
 CODE(bad_cr4, "mov %%cr4, %%rax; bts $31, %%rax; mov %%rax, %%cr4" : : : "rax")
 CODE(bad_msr, "mov $0x12345, %%ecx; rdmsr" : : : "rax", "rcx", "rdx")
 CODE(bad_efer, "mov $0xc0000080, %%ecx; mov $-1, %%eax; mov $-1, %%edx; wrmsr" : : : "rax", "rcx", "rdx")
@@ -109,6 +110,7 @@ void test_main(void)
 	use_trap_stack(12);
 	check_equal("#SS non-canonical", (uint64_t)try_code(non_canonical_stack, NULL), 12);
 	check_equal("#GP CR0", (uint64_t)try_code(bad_cr0, NULL), 13);
+	check_equal("#GP CR3 beyond the physical addresses", (uint64_t)try_code(bad_cr3, NULL), 13);
 	check_equal("#GP CR4", (uint64_t)try_code(bad_cr4, NULL), 13);
 	check_equal("#GP unknown MSR", (uint64_t)try_code(bad_msr, NULL), 13);
 	check_equal("#GP EFER", (uint64_t)try_code(bad_efer, NULL), 13);

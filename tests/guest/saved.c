@@ -12,7 +12,7 @@ static uint64_t const memory_bytes = ELEMENTS * PAGES_PER_ELEMENT * 4096ull;
 static uint64_t *in, *out, expected[ELEMENTS], whole;
 static volatile uint8_t *simp;
 static volatile uint64_t *reference;
-static struct umbra_ring ring;
+static struct umbra_ring ring, background;
 static volatile uint64_t progress[OTHERS_MAX][8]; /* a cache line each */
 static unsigned total, done, cancelled, failed, rounds;
 static uint64_t next_id = 1;
@@ -110,6 +110,27 @@ static bool through_ring(void)
 	return umbra_ring_done(&ring) == 0;
 }
 
+/* Something is always under way: when it is done the next begins. */
+static bool in_background(void)
+{
+	static uint64_t id;
+	bool good = true;
+
+	if (id && !umbra_ring_done(&background))
+		return true;
+	if (id) {
+		const struct umbra_completion *c = umbra_ring_completion(&background, 0);
+
+		good = c->id == id && (c->status || c->output[0] == whole);
+		count(c->status);
+		umbra_ring_take(&background, 1);
+	}
+	id = next_id++;
+	*umbra_ring_request(&background, 0) = (struct umbra_request){ .id = id, .code = UMBRA_CALL_WORK, .input = { UMBRA_CHECKSUM, gpa(memory), memory_bytes } };
+	umbra_ring_put(&background, 1);
+	return good && !umbra_ring_doorbell(&hv, &background);
+}
+
 struct reply { uint32_t type; uint8_t bytes, flags; uint16_t reserved; uint64_t sender, id; uint32_t status, reserved2; uint64_t result, done_bytes; };
 
 static bool packets(void)
@@ -141,6 +162,73 @@ static bool packets(void)
 			wrmsr(MSR_EOM, 0);
 	}
 	return true;
+}
+
+/* ---- memory that is written in all ways, while it is saved as well: none of it may be old ---- */
+
+enum { SPOTS = 700, SPOT_BYTES = 8192, KINDS = 7, KIND_FXSAVE = 6, FXSAVE_BYTES = 512, XMM0_OFFSET = 160, WINDOWS = 3 };
+static uint8_t *const spots = (uint8_t *)0x8000000;
+
+static uint64_t *spot(unsigned n) /* of two kinds across two pages */
+{
+	static const uint16_t offsets[KINDS] = { 64, 64, 64, 64, 4092, 4092, 1024 + XMM0_OFFSET };
+
+	return (uint64_t *)(void *)(spots + (size_t)n * SPOT_BYTES + offsets[n % KINDS]);
+}
+
+static void write_spot(unsigned n, uint64_t v)
+{
+	uint64_t *at = spot(n), count = 8;
+	void *to = at;
+	const void *from = &v;
+
+	switch (n % KINDS) {
+	case 0: *(volatile uint64_t *)at = v; break;
+	case 1: __asm__ volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(v) : "memory"); break;
+	case 2: __atomic_fetch_add(at, v - *at, __ATOMIC_SEQ_CST); break;
+	case 3: __asm__ volatile("mov %%rsp, %%rcx; mov %0, %%rsp; push %1; mov %%rcx, %%rsp" : : "r"(at + 1), "r"(v) : "rcx", "memory"); break;
+	case 4: *(volatile uint64_t *)at = v; break;
+	case KIND_FXSAVE: __asm__ volatile("movq %1, %%xmm0; fxsave -%c2(%0)" : : "r"(at), "r"(v), "i"(XMM0_OFFSET) : "memory"); break;
+	default: __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory"); break;
+	}
+}
+
+static bool memory_is_as_written(void)
+{
+	static uint64_t last;
+	uint64_t next = last * 6364136223846793005ull + 1442695040888963407ull;
+	bool good = true;
+
+	cli(); /* one of them has the stack elsewhere for a moment */
+	for (unsigned n = 0; n < SPOTS; n++) {
+		good &= !last || *spot(n) == (last ^ n);
+		write_spot(n, next ^ n);
+	}
+	last = next;
+	return good;
+}
+
+/* Dirty flags of page tables, which only the processor writes: cleared in one round, set by a write in the next, looked at in the third. */
+static bool dirty_flags_stay(void)
+{
+	static uint64_t *entries[WINDOWS];
+	static unsigned turn;
+	bool good = true;
+
+	for (unsigned n = 0; n < WINDOWS; n++) { /* each has a table of its own, so that the others do not write to it */
+		uint64_t gva = 0x5000000000 + 0x200000ull * n;
+
+		if (!entries[n])
+			entries[n] = map_page(gva, gpa(new_page()), PAGE_P | PAGE_W);
+		else if ((turn + n) % 3 == 0)
+			*entries[n] &= ~(uint64_t)(PAGE_A | PAGE_D), invlpg(gva);
+		else if ((turn + n) % 3 == 1)
+			*(volatile uint8_t *)gva = 1;
+		else if (turn > 3)
+			good &= (*entries[n] & (PAGE_A | PAGE_D)) == (PAGE_A | PAGE_D);
+	}
+	turn++;
+	return good;
 }
 
 /* ---- time, registers ---- */
@@ -226,6 +314,8 @@ static void open_everything(void)
 	wrmsr(MSR_SCONTROL, 1);
 	wrmsr(MSR_SINT0 + REPLY_SINT, REPLY_VECTOR);
 	check_equal("a ring", umbra_ring_open(&hv, &ring, 3, ENTRIES, ring_memory, gpa(ring_memory), RING_SINT, in, gpa(in)), 0);
+	ring_memory += 65536;
+	check_equal("another", umbra_ring_open(&hv, &background, 7, 2, ring_memory, gpa(ring_memory), 0, in, gpa(in)), 0);
 	for (uint64_t n = 0; n < memory_bytes; n += 8)
 		*(uint64_t *)(void *)(memory + n) = n * 0x9e3779b97f4a7c15ull;
 	check("checksums", rep_call(expected));
@@ -260,6 +350,10 @@ void test_main(void)
 		good[1] &= loop();
 		good[2] &= through_ring();
 		good[3] &= packets();
+		good[2] &= in_background(); /* meanwhile: what follows, and the calls of the next round */
+		for (unsigned n = 0; n < 10; n++)
+			good[7] &= memory_is_as_written();
+		good[7] &= dirty_flags_stay();
 		good[4] &= clocks();
 		good[5] &= one_timer();
 		good[6] &= vectors_are_there();
@@ -273,6 +367,7 @@ void test_main(void)
 	check("clocks agree and do not go back", good[4]);
 	check("timers", good[5]);
 	check("vector registers", good[6]);
+	check("memory", good[7]);
 	check_equal("no request failed", failed, 0);
 	check("several rounds", rounds > 2);
 	print("CANCELLED ");

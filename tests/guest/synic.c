@@ -112,6 +112,9 @@ static void periodic_and_direct(void)
 	check_equal("off", taken[0x51], 0);
 	wrmsr(MSR_TIMER0 + 4, ENABLE);
 	check_equal("no SINT, not direct: not enabled", rdmsr(MSR_TIMER0 + 4) & ENABLE, 0);
+	wrmsr(MSR_TIMER0 + 4, AUTO);
+	wrmsr(MSR_TIMER0 + 5, 10000);
+	check_equal("nor by a count", rdmsr(MSR_TIMER0 + 4) & ENABLE, 0);
 	wrmsr(MSR_TIMER0 + 6, AUTO | DIRECT | 0x52 << 4);
 	wrmsr(MSR_TIMER0 + 7, rdmsr(MSR_TIME) + 1000);
 	check("the fourth timer, direct", wait_for(0x52));

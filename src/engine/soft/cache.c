@@ -901,11 +901,19 @@ void engine_stop(struct engine_cpu *opaque, enum engine_exit why)
 void engine_memory_written(struct engine *opaque, uint64_t gpa, size_t bytes)
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
-	uint8_t *hva = soft_hva(e, gpa);
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the write before the look: see find() */
-	if (hva && e->frame_flags[soft_frame(e, hva)] & FRAME_CODE)
-		soft_invalidate(e, gpa, bytes);
+	while (bytes) {
+		size_t left = PAGE_BYTES - (gpa & 4095), n = bytes < left ? bytes : left;
+		uint8_t *hva = soft_hva(e, gpa);
+
+		if (hva)
+			soft_mark_dirty(e, hva);
+		if (hva && e->frame_flags[soft_frame(e, hva)] & FRAME_CODE)
+			soft_invalidate(e, gpa, n);
+		gpa += n;
+		bytes -= n;
+	}
 }
 
 static void *reserve(size_t bytes)

@@ -110,6 +110,7 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 		/* another processor may have changed the entry since: then nothing of this walk holds */
 		if (!__atomic_compare_exchange_n(pte[l], &entries[l], entries[l] | set, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 			return soft_walk(cpu, gva, access, ret_gpa, ret_rights, fault);
+		soft_mark_dirty(cpu->engine, (uint8_t *)pte[l]);
 		entries[l] |= set;
 	}
 	entry = entries[level];
@@ -216,6 +217,8 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 	*ret_hva = hva;
 	if (hva && access & ACCESS_WRITE && e->frame_flags[soft_frame(e, hva)] & FRAME_READ_ONLY)
 		return soft_fail(fault, EXC_GP, true, 0);
+	if (hva && access & ACCESS_WRITE)
+		soft_mark_dirty(e, hva);
 	if (hva && !(access & (ACCESS_EXEC | ACCESS_SYSTEM)) && !soft_is_watched_page(cpu, gva)) {
 		uint64_t frame = soft_frame(e, hva);
 		bool write = access & ACCESS_WRITE;
@@ -251,6 +254,7 @@ static int pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, size_t by
 			soft_inside(cpu);
 		} else if (access & ACCESS_WRITE) {
 			copy(hva, buffer + done, n);
+			soft_mark_dirty(cpu->engine, hva);
 			__atomic_thread_fence(__ATOMIC_SEQ_CST);
 			if (cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)
 				soft_invalidate(cpu->engine, gpa, n);

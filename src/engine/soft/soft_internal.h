@@ -141,7 +141,7 @@ struct soft_engine {
 	size_t last_words_bytes;
 };
 
-enum { FRAME_CODE = 1, FRAME_WRITTEN = 2, FRAME_STRADDLED = 4, FRAME_READ_ONLY = 8 };
+enum { FRAME_CODE = 1, FRAME_WRITTEN = 2, FRAME_STRADDLED = 4, FRAME_READ_ONLY = 8, FRAME_DIRTY = 16 };
 /* soft_mode(): bits 1:0 are 0 for 64-, 1 for 32-, 2 for 16-bit code. */
 enum { MODE_USER = 4, MODE_FPU_OFF = 8, MODE_NOT_FLAT = 16, MODE_AVX_OFF = 32 };
 enum { BLOCK_ALONE = 0x80, BLOCK_STRADDLES = 0x100 }; /* with soft_mode() in block.mode */
@@ -190,6 +190,15 @@ void soft_park(struct soft_cpu *cpu);
 void soft_begin_alone(struct soft_cpu *cpu);
 void soft_end_alone(struct soft_cpu *cpu);
 void soft_kick(struct soft_cpu *cpu, uint32_t why);
+
+/* dirty.c */
+static inline void soft_mark_dirty(struct soft_engine *e, const uint8_t *hva)
+{
+	uint8_t *flags = &e->frame_flags[soft_frame(e, hva)];
+
+	if (!(*flags & FRAME_DIRTY))
+		__atomic_fetch_or(flags, FRAME_DIRTY, __ATOMIC_SEQ_CST);
+}
 
 /* vector.c: the vector state is in the host's registers before and after */
 bool soft_is_scattered(const struct x86_insn *insn);

@@ -181,6 +181,8 @@ static int write_cr(struct step *t, unsigned cr, uint64_t v)
 	case 0:
 		if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)) || (!(v & CR0_PG) && s->cr4 & CR4_PCIDE))
 			return general_protection(t);
+		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME && !(s->cr4 & CR4_PAE))
+			return general_protection(t);
 		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME)
 			s->efer |= EFER_LMA;
 		if (!(v & CR0_PG))
@@ -191,7 +193,7 @@ static int write_cr(struct step *t, unsigned cr, uint64_t v)
 		return 0;
 	case 2: s->cr2 = v; return 0;
 	case 3: /* whether bit 63 asks to keep entries or not, none of another context may be seen: all that are not global go */
-		if (v & (s->cr4 & CR4_PCIDE ? 0x7ffff00000000000ull : 0xfffff00000000000ull))
+		if (v & ~(s->cr4 & CR4_PCIDE ? 1ull << 63 : 0) & ~0ull << X86_PHYSICAL_BITS)
 			return general_protection(t);
 		s->cr3 = v & ~(1ull << 63);
 		soft_flush(cpu, false);
