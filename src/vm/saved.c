@@ -136,13 +136,6 @@ static void put_section(struct saver *s, uint32_t name, const void *first, size_
 	s->sections++;
 }
 
-static void put_archive(struct saver *s, uint32_t name, const struct archive *a)
-{
-	if (a->error && !s->error)
-		s->error = a->error;
-	put_section(s, name, a->data, a->used, NULL, 0);
-}
-
 static bool is_zero(const uint8_t *page)
 {
 	const uint64_t *words = (const uint64_t *)(const void *)page;
@@ -214,28 +207,50 @@ static void put_rest(struct saver *s)
 	put_pages(s, is_dirty);
 }
 
-static void put_parts(struct saver *s)
+struct part { uint32_t name; const uint8_t *data; size_t bytes; };
+struct parts { struct part part[3 + MACHINE_MAX_CPUS]; unsigned count; };
+
+/* What the archive got since the part before. */
+static void end_part(struct parts *parts, uint32_t name, const struct archive *a)
+{
+	const struct part *last = parts->count ? &parts->part[parts->count - 1] : NULL;
+	const uint8_t *begin = last ? last->data + last->bytes : a->data;
+
+	parts->part[parts->count++] = (struct part){ name, begin, (size_t)(a->data + a->used - begin) };
+}
+
+/* Under the lock all of it is of one moment: console input comes while processors stand still, too. */
+static int archive_parts(struct saver *s, struct parts *parts)
 {
 	struct machine *m = s->machine;
 	uint64_t tsc = machine_tsc(), now_100ns = machine_now_100ns(m);
 	struct archive a = archive_save_to(s->buffer, BUFFER_BYTES);
 
 	machine_archive(&a, m, &now_100ns, &tsc);
-	put_archive(s, SECTION_MACHINE, &a);
+	end_part(parts, SECTION_MACHINE, &a);
 	for (uint32_t n = 0; n < m->options.cpus; n++) {
 		unsigned nmi = engine_cpu_nmi(m->processors[n].cpu);
 
-		a = archive_save_to(s->buffer, BUFFER_BYTES);
 		archive_u32(&a, &n);
 		cpu_archive(&a, &m->processors[n], &nmi);
-		put_archive(s, SECTION_CPU, &a);
+		end_part(parts, SECTION_CPU, &a);
 	}
-	a = archive_save_to(s->buffer, BUFFER_BYTES);
 	hv_archive(&a, m->hv);
-	put_archive(s, SECTION_HV, &a);
-	a = archive_save_to(s->buffer, BUFFER_BYTES);
+	end_part(parts, SECTION_HV, &a);
 	chipset_archive(&a, &m->chipset);
-	put_archive(s, SECTION_CHIPSET, &a);
+	end_part(parts, SECTION_CHIPSET, &a);
+	return a.error;
+}
+
+static void put_parts(struct saver *s)
+{
+	struct parts parts = { .count = 0 };
+
+	pthread_mutex_lock(&s->machine->lock);
+	s->error = archive_parts(s, &parts);
+	pthread_mutex_unlock(&s->machine->lock);
+	for (unsigned n = 0; n < parts.count; n++)
+		put_section(s, parts.part[n].name, parts.part[n].data, parts.part[n].bytes, NULL, 0);
 	put_rest(s);
 	put_section(s, SECTION_END, &s->sections, 8, NULL, 0);
 }
