@@ -150,7 +150,7 @@ void guest_trap(struct frame *f)
 
 void *new_page(void)
 {
-	uint8_t *page = pages[pages_used++];
+	uint8_t *page = pages[__atomic_fetch_add(&pages_used, 1, __ATOMIC_SEQ_CST)]; /* processors take theirs at the same time */
 
 	for (int n = 0; n < 4096; n++)
 		page[n] = 0;

@@ -7,6 +7,8 @@ struct message { uint32_t type; uint8_t bytes, flags; uint16_t reserved; uint64_
 
 static volatile uint8_t *simp;
 static bool no_eoi;
+enum { OWN_VECTOR = 0x58, OWN_MESSAGES = 20, CPUS_MAX = 17 };
+static volatile struct { uint32_t messages, wrong, interrupts, done; } own[CPUS_MAX];
 
 static volatile struct message *slot(unsigned sint) { return (volatile struct message *)(simp + 256 * sint); }
 static void wait_us(unsigned us) { uint64_t end = rdmsr(MSR_TIME) + 10 * us; sti(); while (rdmsr(MSR_TIME) < end) pause(); cli(); }
@@ -17,6 +19,8 @@ static bool without_eoi(struct frame *f)
 	if (f->vector < 32)
 		return false;
 	taken[f->vector]++;
+	if (f->vector == OWN_VECTOR)
+		own[apic_id()].interrupts++;
 	if (!no_eoi)
 		wrmsr(0x80b, 0);
 	return true;
@@ -184,6 +188,57 @@ static void queued_replies(void)
 	check("in order, all of them good", good);
 }
 
+/* Each processor: a periodic timer's messages in its own page, each with an interrupt of its own. */
+void test_other(unsigned me)
+{
+	volatile uint8_t *page = new_page();
+	volatile struct message *m = (volatile struct message *)(page + 256 * 4);
+	uint64_t last = 0;
+
+	wrmsr(0x1b, rdmsr(0x1b) | 0xc00);
+	wrmsr(0x80f, 0x1ff);
+	wrmsr(MSR_SIMP, gpa(page) | 1);
+	wrmsr(MSR_SCONTROL, 1);
+	wrmsr(MSR_SINT0 + 4, OWN_VECTOR);
+	wrmsr(MSR_TIMER0 + 3, 5000);
+	wrmsr(MSR_TIMER0 + 2, ENABLE | PERIODIC | 4 << 16);
+	while (own[me].messages < OWN_MESSAGES) {
+		__asm__ volatile("sti; hlt; cli");
+		if (!m->type)
+			continue;
+		own[me].wrong += m->type != 0x80000010 || m->timer != 1 || m->now < m->due || m->due <= last;
+		own[me].messages++;
+		last = m->due;
+		m->type = 0;
+		__asm__ volatile("mfence" : : : "memory");
+		if (m->flags & 1)
+			wrmsr(MSR_EOM, 0);
+	}
+	wrmsr(MSR_TIMER0 + 2, 0);
+	own[me].done = 1;
+	for (;;)
+		__asm__ volatile("cli; hlt");
+}
+
+static void every_processor(void)
+{
+	unsigned total = start_processors(), done = 0, wrong = 0, interrupts = 0;
+
+	for (int tries = 0; tries < 40000 && done < total - 1; tries++) {
+		wait_us(100);
+		done = 0;
+		for (unsigned n = 1; n < total; n++)
+			done += own[n].done;
+	}
+	for (unsigned n = 1; n < total; n++) {
+		wrong += own[n].wrong;
+		interrupts += own[n].interrupts >= OWN_MESSAGES;
+	}
+	check_equal("every processor got its timer's messages", done, total - 1);
+	check_equal("none of them wrong", wrong, 0);
+	check_equal("each with an interrupt", interrupts, total - 1);
+}
+
 void test_main(void)
 {
 	hv_open();
@@ -198,4 +253,5 @@ void test_main(void)
 	periodic_and_direct();
 	waiting();
 	queued_replies();
+	every_processor();
 }
