@@ -84,6 +84,11 @@ int name_connect(const char *name)
 	if (folder < 0)
 		return folder;
 	fd = try_connect(&at);
+	if (fd == -ECONNREFUSED && !flock(folder, LOCK_EX)) { /* unless it is just beginning to listen */
+		fd = try_connect(&at);
+		if (fd == -ECONNREFUSED)
+			unlink(at.sun_path);
+	}
 	close(folder);
 	return fd == -ECONNREFUSED ? -ENOENT : fd;
 }

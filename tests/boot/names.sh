@@ -13,6 +13,7 @@ refused() { # CODE TEXT COMMAND...
 	[ $got = "$code" ] && [ "$(grep -c . <<<"$said")" = 1 ] && [[ $said == umbra:*"$text"*";"* ]] || fail "'$*' ended with $got and said '$said'"
 }
 begin() { # NAME
+	rm -f "$where/$1.log" # what an earlier one said
 	"$umbra" run --name "$1" --kernel build/guest/vmlinuz --initrd build/guest/spin.cpio.gz --append "console=ttyS0 halt=1" </dev/null >"$where/$1.log" 2>&1 &
 	for ((k = 0; k < 500; k++)); do grep -q READY "$where/$1.log" 2>/dev/null && return; sleep 0.02; done
 	fail "$1 does not run"
@@ -64,7 +65,10 @@ wait $one; [ $? = 0 ] || fail "a machine that was stopped did not end with 0"
 "$umbra" kill two || fail "kill"
 wait $two; [ $? = 0 ] || fail "a machine that was killed did not end with 0"
 [ "$("$umbra" ps --json)" = "[]" ] || fail "machines where none is any more"
-begin one; one=$! # its socket is still there
+[ -z "$(ls "$where/umbra")" ] || fail "names of machines that are gone stay: $(ls "$where/umbra")"
+begin one; one=$!
+kill -KILL $one; wait $one 2>/dev/null
+begin one; one=$! # the socket of the one that was killed is still there
 "$umbra" save --stop one "$where/last" || fail "save --stop"
 wait $one; [ $? = 0 ] || fail "a machine that was saved and stopped did not end with 0"
 chmod 755 "$where/umbra"
