@@ -20,7 +20,7 @@
 #include "control.h"
 #include "lockdown.h"
 
-enum { INPUT_BYTES = 512, STOP_GRACE_MS = 500, RECORDS_PER_TURN = 16 };
+enum { INPUT_BYTES = 512, STOP_GRACE_MS = 500, RECORDS_PER_TURN = 16, OWN_FDS = 3 };
 
 struct broker {
 	const struct broker_options *options;
@@ -188,22 +188,7 @@ static void take_signal(struct broker *b)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------- */
 
-static void serve_control(struct broker *b, int fd, short events)
-{
-	struct control *c = &b->control;
-
-	if (fd == c->listener && events)
-		control_accept(c);
-	else if (fd >= 0 && fd == c->peer && (events || control_has_line(c)))
-		grant(b, control_has_output(c) ? control_write(c) : control_read(c));
-}
-
-static struct pollfd control_events(const struct control *c)
-{
-	if (c->peer < 0)
-		return (struct pollfd){ .fd = c->listener, .events = POLLIN };
-	return (struct pollfd){ .fd = c->peer, .events = control_has_output(c) ? POLLOUT : POLLIN };
-}
+static void grant_any(void *context, enum control_wish wish) { grant(context, wish); }
 
 static void serve(struct broker *b)
 {
@@ -211,19 +196,20 @@ static void serve(struct broker *b)
 
 	while (!b->gone) {
 		bool room = b->pending_used < INPUT_BYTES;
-		struct pollfd fds[4] = { { .fd = b->event_from, .events = POLLIN }, { .fd = b->signals, .events = POLLIN },
-					 { .fd = room ? b->input : -1, .events = POLLIN }, control_events(&b->control) };
+		struct pollfd fds[OWN_FDS + CONTROL_FDS] = { { .fd = b->event_from, .events = POLLIN }, { .fd = b->signals, .events = POLLIN },
+							     { .fd = room ? b->input : -1, .events = POLLIN } };
 		bool waits = b->pending_used || b->kill_at_ms || b->save_wanted || b->resume_wanted;
 		uint64_t count;
 
-		poll(fds, 4, more || control_has_line(&b->control) ? 0 : waits ? 20 : -1);
+		control_events(&b->control, fds + OWN_FDS);
+		poll(fds, OWN_FDS + CONTROL_FDS, more || control_has_line(&b->control) ? 0 : waits ? 20 : -1);
 		if (fds[0].revents && read(b->event_from, &count, 8) < 0 && errno != EAGAIN)
 			return;
 		if (fds[1].revents)
 			take_signal(b);
 		if (fds[2].revents)
 			read_input(b);
-		serve_control(b, fds[3].fd, fds[3].revents);
+		control_turn(&b->control, fds + OWN_FDS, grant_any, b);
 		more = take_records(b);
 		send(b);
 		if (b->kill_at_ms && now_ms() >= b->kill_at_ms)

@@ -60,7 +60,12 @@ timeout 20 "$umbra" save one "$where/second" || fail "a save after one that fail
 "$umbra" save one "$where/third" & saver=$!
 sleep 0.02; kill -KILL $saver 2>/dev/null; wait $saver 2>/dev/null
 timeout 20 "$umbra" save one "$where/fourth" || fail "a save after one that was killed"
-"$umbra" stop one || fail "stop"
+# one that sleeps keeps nobody else from the machine
+"$umbra" save one "$where/fifth" 2>/dev/null & saver=$!
+sleep 0.02; kill -STOP $saver
+[ "$(timeout 20 "$umbra" info one | awk '$1 == "name" { print $2 }')" = one ] || fail "info while a saver sleeps"
+timeout 20 "$umbra" stop one || fail "stop while a saver sleeps"
+kill -KILL $saver; kill -CONT $saver 2>/dev/null; wait $saver 2>/dev/null
 wait $one; [ $? = 0 ] || fail "a machine that was stopped did not end with 0"
 "$umbra" kill two || fail "kill"
 wait $two; [ $? = 0 ] || fail "a machine that was killed did not end with 0"

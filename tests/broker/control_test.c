@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "../../src/broker/broker.h"
+#include "../../src/broker/control.h"
 
 enum { RECORDS = 200, RECORD_BYTES = 5000, TEXT_BYTES = 256 };
 
@@ -276,11 +277,44 @@ static void hanging_up(void)
 	finish("a peer that hangs up lets the machine go on", r, BROKER_ENDED, "save resume save resume save resume save resume ");
 }
 
+/* As many as there is room for are heard at the same time; the next one when one of them leaves. */
+static void many_peers(void)
+{
+	struct running r = start(good_machine);
+	FILE *peers[CONTROL_PEERS], *late, *other;
+	struct pollfd ready = { .events = POLLIN };
+	bool good = true;
+
+	for (int n = 0; n < CONTROL_PEERS; n++) {
+		peers[n] = connect_to();
+		good &= answers(peers[n], "info\n", "ok what it is\n");
+	}
+	expect("several peers", good);
+	late = connect_to();
+	fputs("info\n", late);
+	fflush(late);
+	ready.fd = fileno(late);
+	expect("one too many waits", poll(&ready, 1, 100) == 0);
+	expect("a save beside the others", takes_save(peers[0], "held\n"));
+	expect("it is not another's to end", answers(peers[1], "go\n", "error -22\n"));
+	expect("nor to begin again", answers(peers[1], "save\n", "error -16\n"));
+	fclose(peers[2]);
+	expect("one left: the one that waits is heard", answers(late, "", "ok what it is\n"));
+	expect("it goes on", answers(peers[0], "go\n", "ok\n"));
+	other = peers[1];
+	expect("another's save", takes_save(other, "held\n") && answers(other, "stop\n", "ok\n"));
+	finish("a machine with several peers", r, BROKER_ENDED, "save resume save ");
+	for (int n = 0; n < CONTROL_PEERS; n++)
+		if (n != 2)
+			fclose(peers[n]);
+	fclose(late);
+}
+
 /* What a peer does not take stops nothing but its save. */
 static void not_reading(void)
 {
 	struct running r = start(good_machine);
-	FILE *peer = connect_to();
+	FILE *peer = connect_to(), *other;
 
 	fputs("save\n", peer);
 	fflush(peer);
@@ -288,6 +322,17 @@ static void not_reading(void)
 	kill(r.pid, SIGTERM);
 	finish("SIGTERM while a peer does not read", r, BROKER_STOPPED, "save ");
 	fclose(peer);
+	r = start(good_machine);
+	peer = connect_to();
+	fputs("save\n", peer);
+	fflush(peer);
+	usleep(200000);
+	other = connect_to();
+	expect("another is heard meanwhile", answers(other, "info\n", "ok what it is\n"));
+	expect("and can kill", answers(other, "kill\n", "ok\n"));
+	finish("killed while a peer does not read", r, BROKER_STOPPED, "save ");
+	fclose(peer);
+	fclose(other);
 	r = start(deaf_machine);
 	peer = connect_to();
 	fputs("save\n", peer);
@@ -333,6 +378,7 @@ int main(void)
 	proper();
 	nonsense();
 	hanging_up();
+	many_peers();
 	not_reading();
 	lying_machines();
 	unlink(address.sun_path);
