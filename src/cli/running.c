@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,8 +160,19 @@ static int verb_kill(const struct arguments *a) { return end(a, "kill\n"); }
 /* Into a file beside the one that is asked for, which takes its name when everything is in it and on disk. */
 struct target { const char *path; char partial[4096], folder[4096]; FILE *file; };
 
+static const char *partial_file; /* the handler of a signal has to find it */
+
+static void on_signal(int number)
+{
+	if (partial_file)
+		unlink(partial_file);
+	_exit(128 + number);
+}
+
 static int target_open(struct target *t, const char *path)
 {
+	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
+
 	const char *slash = strrchr(path, '/');
 	int fd;
 
@@ -168,7 +180,10 @@ static int target_open(struct target *t, const char *path)
 	snprintf(t->folder, sizeof(t->folder), "%.*s", slash ? (int)(slash - path + 1) : 2, slash ? path : "./");
 	if (snprintf(t->partial, sizeof(t->partial), "%s.XXXXXX", path) >= (int)sizeof(t->partial))
 		return -ENAMETOOLONG;
+	for (unsigned n = 0; n < 3; n++)
+		signal(numbers[n], on_signal);
 	fd = mkstemp(t->partial); /* mode 0600: it holds whatever the guest's memory held */
+	partial_file = fd < 0 ? NULL : t->partial;
 	t->file = fd < 0 ? NULL : fdopen(fd, "w");
 	return t->file ? 0 : -errno;
 }
@@ -182,6 +197,8 @@ static int target_finish(struct target *t, bool replace)
 		error = -errno;
 	if (!error && renameat2(AT_FDCWD, t->partial, AT_FDCWD, t->path, replace ? 0 : RENAME_NOREPLACE))
 		error = -errno;
+	if (!error)
+		partial_file = NULL;
 	if (!error && fsync(folder))
 		error = -errno;
 	if (folder >= 0)

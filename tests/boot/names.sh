@@ -60,6 +60,9 @@ timeout 20 "$umbra" save one "$where/second" || fail "a save after one that fail
 "$umbra" save one "$where/third" & saver=$!
 sleep 0.02; kill -KILL $saver 2>/dev/null; wait $saver 2>/dev/null
 timeout 20 "$umbra" save one "$where/fourth" || fail "a save after one that was killed"
+"$umbra" save one "$where/interrupted" & saver=$!
+sleep 0.04; kill -TERM $saver 2>/dev/null; wait $saver 2>/dev/null
+[ -e "$where/interrupted" ] || [ -z "$(ls "$where" | grep interrupted)" ] || fail "a save that was interrupted left something: $(ls "$where")"
 # one that sleeps keeps nobody else from the machine
 "$umbra" save one "$where/fifth" 2>/dev/null & saver=$!
 sleep 0.02; kill -STOP $saver
