@@ -257,6 +257,37 @@ static void cancel_race(void)
 	check("some done, some cancelled, none failed", good_outcomes && cancelled_outcomes && !other_outcomes);
 }
 
+/* Completions that the machine writes across a page boundary, over code in the second page: it is executed anew. */
+static void across_pages(void)
+{
+	enum { MANY = 256, LAST_OF_PAGE = 127 };
+	static const uint8_t one[] = { 0xb8, 1, 0, 0, 0, 0xc3, 0, 0 }, two[] = { 0xb8, 2, 0, 0, 0, 0xc3, 0, 0 };
+	uint8_t *at = memory + 0x200000, *place = at + 4096 + 64 * MANY + 32 * (LAST_OF_PAGE + 1);
+	struct umbra_ring many;
+	uint64_t id;
+
+	check_equal("a ring of 256", umbra_ring_open(&hv, &many, 1, MANY, at, gpa(at), 0, in, gpa(in)), 0);
+	for (unsigned n = 0; n < LAST_OF_PAGE; n++) {
+		*umbra_ring_request(&many, 0) = (struct umbra_request){ .id = 1, .code = UMBRA_CALL_NULL };
+		umbra_ring_put(&many, 1);
+	}
+	umbra_ring_doorbell(&hv, &many);
+	umbra_ring_take(&many, LAST_OF_PAGE);
+	for (unsigned n = 0; n < sizeof(one); n++)
+		place[n] = one[n];
+	check_equal("code where a completion will be", (uint64_t)((int (*)(void))(uintptr_t)place)(), 1);
+	*umbra_ring_request(&many, 0) = (struct umbra_request){ .id = 1, .code = UMBRA_CALL_NULL };
+	for (unsigned n = 0; n < sizeof(two); n++)
+		((uint8_t *)&id)[n] = two[n];
+	*umbra_ring_request(&many, 1) = (struct umbra_request){ .id = id, .code = UMBRA_CALL_NULL };
+	umbra_ring_put(&many, 2);
+	umbra_ring_doorbell(&hv, &many);
+	check_equal("two completions across pages", umbra_ring_done(&many), 2);
+	check_equal("what they wrote is executed", (uint64_t)((int (*)(void))(uintptr_t)place)(), 2);
+	umbra_ring_take(&many, 2);
+	umbra_ring_close(&hv, &many);
+}
+
 static void broken_ring(void)
 {
 	volatile uint32_t *tail = (volatile uint32_t *)(void *)ring_memory;
@@ -288,5 +319,6 @@ void test_main(void)
 	back_pressure();
 	asynchronous();
 	cancel_race();
+	across_pages();
 	broken_ring();
 }

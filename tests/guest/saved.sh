@@ -14,26 +14,31 @@ good() { # LOG STATUS
 }
 cancels() { echo $(($(sed -n 's/^CANCELLED //p' "$1"))); }
 pause() { sleep "0.$(printf %03d $((RANDOM % 400)))"; }
-timeout -s KILL 100 "$umbra" run --name "$name" --kernel build/guest-saved --cpus "$cpus" --memory 256M --debug-exit 0xf4 </dev/null >"$where/parent.log" 2>&1 &
+go_on() { # FILE LOG: for a while
+	{ sleep 0.5; echo; } | timeout -s KILL 100 "$umbra" run --restore "$1" >"$2" 2>&1
+}
+mkfifo "$where/keys"; exec 3<>"$where/keys"
+timeout -s KILL 100 "$umbra" run --name "$name" --kernel build/guest-saved --cpus "$cpus" --memory 256M --debug-exit 0xf4 <&3 >"$where/parent.log" 2>&1 &
 for ((k = 0; k < 1000; k++)); do grep -q READY "$where/parent.log" && break; sleep 0.01; done
 for ((n = 0; n < saves; n++)); do
 	pause
 	"$umbra" save "$name" "$where/$n.saved" || fail "save $n"
 done
+echo >&3
 wait %1
 good "$where/parent.log" $?
 [ "$(cancels "$where/parent.log")" = 0 ] || fail "the machine that was saved has lost requests"
 for ((n = 0; n < saves; n++)); do
-	timeout -s KILL 100 "$umbra" run --restore "$where/$n.saved" </dev/null >"$where/child-$n.log" 2>&1
+	go_on "$where/$n.saved" "$where/child-$n.log"
 	good "$where/child-$n.log" $?
 	cancelled=$((cancelled + $(cancels "$where/child-$n.log")))
 done
 [ $cancelled -gt 0 ] || fail "no request was under way in any of $saves machines"
 # a child of a child, from a file that is used a second time
-timeout -s KILL 100 "$umbra" run --name "$name-child" --restore "$where/0.saved" </dev/null >"$where/again.log" 2>&1 &
+timeout -s KILL 100 "$umbra" run --name "$name-child" --restore "$where/0.saved" <&3 >"$where/again.log" 2>&1 &
 for ((k = 0; k < 300; k++)); do "$umbra" info "$name-child" >/dev/null 2>&1 && break; sleep 0.01; done
 "$umbra" save --stop "$name-child" "$where/child.saved" || fail "save of a restored machine"
 wait %1 && status=0 || status=$?
 [ $status = 0 ] || fail "a machine that was stopped by its save ended with $status"
-timeout -s KILL 100 "$umbra" run --restore "$where/child.saved" </dev/null >"$where/grandchild.log" 2>&1
+go_on "$where/child.saved" "$where/grandchild.log"
 good "$where/grandchild.log" $?
