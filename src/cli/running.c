@@ -172,7 +172,6 @@ static void on_signal(int number)
 static int target_open(struct target *t, const char *path)
 {
 	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
-
 	const char *slash = strrchr(path, '/');
 	int fd;
 

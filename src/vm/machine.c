@@ -254,7 +254,7 @@ static int make_new(struct machine *m, const char **ret_reason)
 	return error;
 }
 
-/* Only what the head says: the rest is read without rights (start()). */
+/* Only what the head says: the rest is read without rights (begin()). */
 static int make_saved(struct machine *m, const char **ret_reason)
 {
 	const char *no_memory = *ret_reason;

@@ -121,7 +121,7 @@ static void put(struct saver *s, const void *data, size_t bytes)
 		s->error = s->write(s->context, data, bytes);
 }
 
-/* Two parts, so that pages need no copy. */
+/* The payload in two parts. */
 static void put_section(struct saver *s, uint32_t name, const void *first, size_t first_bytes, const void *second, size_t second_bytes)
 {
 	static const uint8_t zeros[8];
