@@ -13,7 +13,7 @@
 #include "cli.h"
 #include "names.h"
 
-enum { LINE_BYTES = 4096, BUSY_PAUSE_MS = 20, BUSY_TRIES = 500 };
+enum { LINE_BYTES = 4096, BUSY_PAUSE_MS = 20, BUSY_TRIES = 500, MEMORY_TIMES = 5, OTHER_BYTES = 64 << 20 };
 
 static const char running_help[] =
 	"usage: umbra ps [--json]\n"
@@ -228,6 +228,20 @@ static int copy(FILE *peer, FILE *to, size_t bytes)
 	return 0;
 }
 
+/*
+ * The machine process is taken for lost: what it says may not fill the disk. Every page once, then what was written meanwhile, which at least
+ * halves each time, then the rest: at most four times the memory. 0: it does not say what it has.
+ */
+static uint64_t most_bytes(FILE *peer)
+{
+	char line[LINE_BYTES];
+	json_t *j = ask(peer, "info\n") && hear(peer, line) && !strncmp(line, "ok ", 3) ? json_loads(line + 3, 0, NULL) : NULL;
+	json_int_t memory = json_integer_value(json_object_get(j, "memory"));
+
+	json_decref(j);
+	return memory <= 0 ? 0 : (uint64_t)memory * MEMORY_TIMES + OTHER_BYTES;
+}
+
 /* Until the machine stands still and everything is in the file. While another save is under way, also one whose peer is gone, this waits. */
 static int receive(FILE *peer, FILE *to)
 {
@@ -235,8 +249,9 @@ static int receive(FILE *peer, FILE *to)
 	char line[LINE_BYTES];
 	unsigned long number;
 	unsigned busy = 0;
+	uint64_t left = most_bytes(peer);
 
-	if (!ask(peer, "save\n"))
+	if (!left || !ask(peer, "save\n"))
 		return -ECONNRESET;
 	while (hear(peer, line)) {
 		int error;
@@ -253,6 +268,9 @@ static int receive(FILE *peer, FILE *to)
 			return -(int)number;
 		if (sscanf(line, "data %lu", &number) != 1)
 			return -EPROTO;
+		if (number > left)
+			return -EFBIG;
+		left -= number;
 		error = copy(peer, to, number);
 		if (error)
 			return error;

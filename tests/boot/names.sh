@@ -79,6 +79,24 @@ kill -KILL $one; wait $one 2>/dev/null
 begin one; one=$! # the socket of the one that was killed is still there
 "$umbra" save --stop one "$where/last" || fail "save --stop"
 wait $one; [ $? = 0 ] || fail "a machine that was saved and stopped did not end with 0"
+# one that never ends what it says fills no disk
+python3 - "$where/umbra/liar" 2>/dev/null <<'LIAR' & liar=$!
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen()
+peer = s.accept()[0]
+peer.recv(64)
+peer.sendall(b'ok {"name":"liar","memory":1048576}\n')
+peer.recv(64)
+while True:
+    peer.sendall(b"data 8192\n" + bytes(8192))
+LIAR
+for ((k = 0; k < 200; k++)); do [ -S "$where/umbra/liar" ] && break; sleep 0.02; done
+sleep 0.1
+refused 65 "File too large" timeout 60 "$umbra" save liar "$where/lies"
+[ -z "$(ls "$where" | grep lies)" ] || fail "a file of lies was left"
+wait $liar 2>/dev/null
 chmod 755 "$where/umbra"
 refused 64 "not yours alone" "$umbra" run --name four --kernel build/guest/vmlinuz
 exit $failed
