@@ -5,6 +5,7 @@
 #include "broker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -28,7 +29,8 @@ struct broker {
 	struct broker_memory *memory;
 	struct ring_end from_machine, to_machine;
 	int event_from, event_to, signals, input;
-	pid_t machine;
+	pid_t machine, helper; /* helper 0: none, or gone */
+	int helper_end;
 	uint8_t pending[INPUT_BYTES];
 	size_t pending_used;
 	uint64_t kill_at_ms; /* 0: not asked to stop */
@@ -180,10 +182,15 @@ static void take_signal(struct broker *b)
 
 	if (read(b->signals, &info, sizeof(info)) != sizeof(info))
 		return;
-	if (info.ssi_signo == SIGCHLD)
-		b->gone |= waitpid(b->machine, &b->end->wait_status, WNOHANG) == b->machine;
-	else
+	if (info.ssi_signo != SIGCHLD) {
 		ask_to_stop(b);
+		return;
+	}
+	b->gone |= waitpid(b->machine, &b->end->wait_status, WNOHANG) == b->machine;
+	if (b->helper && waitpid(b->helper, &b->end->helper_status, WNOHANG) == b->helper) {
+		b->helper = 0;
+		give_up(b, BROKER_HELPER_ENDED);
+	}
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------- */
@@ -220,6 +227,63 @@ static void serve(struct broker *b)
 		; /* what it said before it ended: at most what the ring held */
 }
 
+static void forget_signals(struct broker *b)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGINT, SIG_IGN); /* the terminal's keys are the broker's */
+	signal(SIGHUP, SIG_IGN);
+	close(b->signals);
+}
+
+static int run_helper(struct broker *b, const struct broker_helper *h, int end)
+{
+	close(end);
+	forget_signals(b);
+	signal(SIGTERM, SIG_IGN); /* who stops a whole group of processes stops the machine, and then this ends */
+	return b->options->helper(h, b->options->context);
+}
+
+/* 0: there is none, or it is ready; -ECHILD: it has ended, as ret_end says. */
+static int start_helper(struct broker *b)
+{
+	int ready[2], end[2];
+	char byte;
+
+	if (!b->options->helper)
+		return 0;
+	if (pipe2(ready, O_CLOEXEC) || pipe2(end, O_CLOEXEC))
+		return -errno;
+	b->helper = fork();
+	if (b->helper < 0)
+		return -errno;
+	if (!b->helper) {
+		close(ready[0]);
+		_exit(run_helper(b, &(struct broker_helper){ ready[1], end[0] }, end[1]));
+	}
+	close(ready[1]);
+	close(end[0]);
+	b->helper_end = end[1];
+	if (read(ready[0], &byte, 1) == 1) {
+		close(ready[0]);
+		return 0;
+	}
+	waitpid(b->helper, &b->end->helper_status, 0);
+	b->end->outcome = BROKER_HELPER_ENDED;
+	return -ECHILD;
+}
+
+static void end_helper(struct broker *b)
+{
+	if (!b->helper)
+		return;
+	close(b->helper_end);
+	while (waitpid(b->helper, &b->end->helper_status, 0) < 0 && errno == EINTR)
+		;
+}
+
 static int run_machine(struct broker *b)
 {
 	struct broker_client client = {
@@ -229,14 +293,9 @@ static int run_machine(struct broker *b)
 		.event_in = b->event_to,
 		.event_out = b->event_from,
 	};
-	sigset_t none;
 
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGINT, SIG_IGN); /* the terminal's keys are the broker's */
-	signal(SIGHUP, SIG_IGN);
+	forget_signals(b);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	close(b->signals);
 	return b->options->machine(&client, b->options->context);
 }
 
@@ -271,21 +330,24 @@ int broker_run(const struct broker_options *options, struct broker_end *ret_end)
 	memset(ret_end, 0, sizeof(*ret_end));
 	control_init(&b.control, options->control_fd, options->description);
 	ret_end->outcome = BROKER_MACHINE_DIED;
+	if (!error)
+		error = start_helper(&b);
 	if (error)
-		return error;
+		return error == -ECHILD ? 0 : error;
 	b.machine = fork();
 	if (b.machine < 0)
 		return -errno;
 	if (!b.machine)
 		_exit(run_machine(&b));
-	error = lockdown_before_threads(LOCKDOWN_BROKER);
+	error = lockdown_before_threads(LOCKDOWN_BROKER, NULL);
 	if (!error)
-		error = lockdown(LOCKDOWN_BROKER, -1, -1);
+		error = lockdown(LOCKDOWN_BROKER, NULL, NULL);
 	if (error) {
 		kill(b.machine, SIGKILL);
 		return error;
 	}
 	serve(&b);
+	end_helper(&b);
 	if (!b.answered)
 		take_text(ret_end->text, (const uint8_t *)b.memory->last_words, strnlen(b.memory->last_words, sizeof(b.memory->last_words)));
 	munmap(b.memory, sizeof(*b.memory));

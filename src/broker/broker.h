@@ -20,6 +20,12 @@ struct broker_client {
 	int event_in, event_out;
 };
 
+/*
+ * What a helper gets: it writes a byte to ready_fd when the machine can be made, and serves until end_fd is readable or closed at its
+ * other end. It is not told to stop in another way, and may take its time then: nothing may be lost.
+ */
+struct broker_helper { int ready_fd, end_fd; };
+
 struct broker_options {
 	/* The machine process: runs in the child, returns its exit code. */
 	int (*machine)(struct broker_client *client, void *context);
@@ -32,14 +38,17 @@ struct broker_options {
 	int input_fd; /* -1: none */
 	int control_fd; /* a socket that listens (control.h); -1: none */
 	const char *description; /* one line for who asks there */
+	/* A process that is there before the machine process, and after it; returns its exit code. NULL: none. */
+	int (*helper)(const struct broker_helper *helper, void *context);
 };
 
-enum broker_outcome { BROKER_ENDED, BROKER_REFUSED, BROKER_STOPPED, BROKER_MACHINE_DIED, BROKER_RUBBISH };
+enum broker_outcome { BROKER_ENDED, BROKER_REFUSED, BROKER_STOPPED, BROKER_MACHINE_DIED, BROKER_RUBBISH, BROKER_HELPER_ENDED };
 
 struct broker_end {
 	enum broker_outcome outcome;
 	int32_t code, debug_exit_code; /* of RECORD_ENDED and RECORD_REFUSED */
 	int wait_status; /* of the machine process, as waitpid() has it */
+	int helper_status; /* of the helper */
 	char text[RING_RECORD_MAX_BYTES + 1]; /* printable ASCII and line ends */
 	char statistics[RING_RECORD_MAX_BYTES + 1];
 };

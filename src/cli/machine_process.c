@@ -1,6 +1,6 @@
 /*
  * Threads: the processors' (vm/machine.c), one that listens to the broker, and one that saves the machine when asked to. After lock_down() the process holds two event
- * descriptors and memory, nothing else.
+ * descriptors, with disks two more, and memory, nothing else.
  */
 #include "machine_process.h"
 
@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +26,7 @@ struct process {
 	pthread_cond_t save_ready;
 	bool save_wanted;
 	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
+	int readable[3], writable[4]; /* the events that it keeps, -1 at the end */
 };
 
 static void tell(struct process *p, uint32_t kind, const void *data, size_t bytes)
@@ -99,23 +99,23 @@ static void *listen_to_broker(void *context)
 	return NULL;
 }
 
-/* Every descriptor but the two events. */
-static void close_files(const struct broker_client *c)
+/* Every other descriptor is closed. */
+static void keep_events(struct process *p, const struct machine_options *o)
 {
-	unsigned low = (unsigned)(c->event_in < c->event_out ? c->event_in : c->event_out);
-	unsigned high = (unsigned)(c->event_in < c->event_out ? c->event_out : c->event_in);
+	const struct machine_disks *d = o->disks.memory ? &o->disks : NULL;
+	const int readable[] = { p->client->event_in, d ? d->answer_fd : -1, -1 };
+	const int writable[] = { p->client->event_out, d ? d->doorbell_fd : -1, d ? d->answer_fd : -1, -1 };
+	const int kept[] = { readable[0], writable[0], writable[1], writable[2], -1 };
 
-	if (low)
-		syscall(SYS_close_range, 0, low - 1, 0);
-	if (high - low > 1)
-		syscall(SYS_close_range, low + 1, high - 1, 0);
-	syscall(SYS_close_range, high + 1, ~0u, 0);
+	memcpy(p->readable, readable, sizeof(readable));
+	memcpy(p->writable, writable, sizeof(writable));
+	lockdown_close_all_but(kept);
 }
 
 static int lock_down(void *context)
 {
 	struct process *p = context;
-	int error = lockdown(LOCKDOWN_MACHINE, p->client->event_in, p->client->event_out);
+	int error = lockdown(LOCKDOWN_MACHINE, p->readable, p->writable);
 
 	if (!error)
 		tell(p, RECORD_STARTED, NULL, 0);
@@ -153,11 +153,11 @@ int machine_process(struct broker_client *client, struct machine_options *option
 	enum machine_end end;
 	struct tm unused;
 	time_t now = 0;
-	int error = lockdown_before_threads(LOCKDOWN_MACHINE);
+	int error = lockdown_before_threads(LOCKDOWN_MACHINE, NULL);
 
 	pthread_barrier_init(&p.listening, NULL, 3);
 	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
-	close_files(client);
+	keep_events(&p, options);
 	options->console = console;
 	options->lock_down = lock_down;
 	options->context = &p;

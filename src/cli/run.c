@@ -14,6 +14,7 @@
 
 #include "../broker/broker.h"
 #include "cli.h"
+#include "disk_process.h"
 #include "machine_process.h"
 #include "names.h"
 #include "terminal.h"
@@ -22,21 +23,29 @@ static const char run_help[] =
 	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
 	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--statistics]\n"
 	"                 [--hv FEATURES] [--name NAME]\n"
+	"                 [--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... [--override REASON]\n"
 	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME]\n"
 	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console.\n"
 	"Ctrl-] q ends, Ctrl-] ? helps. With a multiboot image, --initrd is its module.\n"
-	"Ends 0 when the guest powers off; 64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed.\n"
+	"Ends 0 when the guest powers off; 64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed,\n"
+	"78 a policy forbids it.\n"
 	"--hv FEATURES chooses what of the Hyper-V interface is offered: default, all or none, then +NAME or -NAME, by commas.\n"
+	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), the first /dev/sda; --parents as with umbra disk.\n"
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
 	"--restore FILE goes on from where umbra save left a machine, with its memory, processors and features.\n"
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n";
 
-struct run_options { const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore; bool statistics; };
+struct run_options {
+	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore;
+	bool statistics;
+	struct disk_process disks;
+};
 
 struct run {
 	struct machine_options machine;
 	struct terminal terminal;
 	bool statistics;
+	struct disk_process *disks;
 };
 
 static bool parse_number(const char *text, unsigned long low, unsigned long high, unsigned long *ret)
@@ -80,11 +89,20 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 	static const struct option longs[] = { { "kernel", 1, 0, 'k' }, { "initrd", 1, 0, 'i' }, { "append", 1, 0, 'a' }, { "memory", 1, 0, 'm' },
 					       { "cpus", 1, 0, 'c' }, { "console", 1, 0, 'C' }, { "debug-exit", 1, 0, 'd' },
 					       { "statistics", 0, 0, 's' }, { "hv", 1, 0, 'H' }, { "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' },
-					       { "help", 0, 0, 'h' }, { 0 } };
-	int c;
+					       { "disk", 1, 0, 'D' }, { "parents", 1, 0, 'p' }, { "override", 1, 0, 'o' }, { "help", 0, 0, 'h' }, { 0 } };
+	int c, code;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		switch (c) {
+		case 'D':
+			if ((code = disk_process_add(&o->disks, optarg)))
+				return code;
+			break;
+		case 'p':
+			if ((code = disk_process_add_parents(&o->disks, optarg)))
+				return code;
+			break;
+		case 'o': o->disks.override = optarg; break;
 		case 'k': o->kernel = optarg; break;
 		case 'i': o->initrd = optarg; break;
 		case 'a': o->append = optarg; break;
@@ -101,9 +119,9 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 		}
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
-	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->hv))
+	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->hv || o->disks.count))
 		return complain(EXIT_USAGE, "a saved machine brings these itself", "--restore",
-				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit and --hv");
+				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --hv and --disk");
 	if (!o->kernel && !o->restore)
 		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE, or a saved machine with --restore FILE");
 	return 0;
@@ -146,6 +164,8 @@ static int take_new(struct machine_options *m, const struct run_options *o)
 		return complain(EXIT_USAGE, "not an I/O port", o->debug_exit, "say for example --debug-exit 0xf4");
 	if (!machine_parse_hv(o->hv ? o->hv : "default", &m->hv_features, bad, sizeof(bad)))
 		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad, "see umbra run --help");
+	if (o->disks.count && !machine_hv_has_bus(m->hv_features))
+		return complain(EXIT_USAGE, "disks need the features synic, messages and events", "--hv", "leave them in");
 	m->cpus = (unsigned)cpus;
 	m->debug_exit = (uint16_t)port;
 	m->command_line = o->append ? o->append : "console=ttyS0";
@@ -185,6 +205,8 @@ static int in_machine_process(struct broker_client *client, void *context)
 	return machine_process(client, &r->machine, r->statistics);
 }
 
+static int in_disk_process(const struct broker_helper *helper, void *context) { return disk_process(helper, ((struct run *)context)->disks); }
+
 static void on_console(void *context, const uint8_t *data, size_t bytes) { terminal_write(&((struct run *)context)->terminal, data, bytes); }
 static bool on_key(void *context, uint8_t byte, bool *ret_stop) { return terminal_key(&((struct run *)context)->terminal, byte, ret_stop); }
 static void on_started(void *context) { terminal_make_raw(&((struct run *)context)->terminal); }
@@ -222,6 +244,8 @@ static int refusal(struct broker_end *end, const char *kernel, bool restore)
 
 static int end_code(struct broker_end *end, const char *kernel, bool restore)
 {
+	if (end->outcome == BROKER_HELPER_ENDED || end->helper_status)
+		return disk_process_code(end->helper_status);
 	switch (end->outcome) {
 	case BROKER_STOPPED: return 0;
 	case BROKER_REFUSED: return refusal(end, kernel, restore);
@@ -244,7 +268,8 @@ int verb_run(int argc, char **argv)
 {
 	struct run_options o = { .console = "stdio" };
 	struct run r = { 0 };
-	struct broker_options broker = { in_machine_process, on_console, on_key, on_started, &r, STDIN_FILENO, -1, NULL };
+	struct broker_options broker = { .machine = in_machine_process, .console = on_console, .key = on_key, .started = on_started, .context = &r,
+					 .input_fd = STDIN_FILENO, .control_fd = -1 };
 	static struct broker_end end;
 	char *description;
 	int code = parse_run(argc, argv, &o), error;
@@ -255,6 +280,11 @@ int verb_run(int argc, char **argv)
 		return code;
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
 		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2", "this host's processor", "see umbra doctor");
+	code = o.disks.count ? disk_process_prepare(&o.disks, &r.machine.disks) : 0;
+	if (code)
+		return code;
+	r.disks = &o.disks;
+	broker.helper = o.disks.count ? in_disk_process : NULL;
 	signal(SIGPIPE, SIG_IGN);
 	description = o.name ? describe(&o, &r) : NULL;
 	broker.description = description;

@@ -283,6 +283,7 @@ static const char *save_remedy(int error)
 	switch (error) {
 	case -EEXIST: return "say --replace, or name another file";
 	case -ECANCELED: case -ECONNRESET: return "it ended meanwhile";
+	case -EOPNOTSUPP: return "a machine with disks cannot be saved yet; stop it, and copy its disks";
 	case -EBUSY: return "it is being saved already: wait";
 	default: return "name a file where it can be written";
 	}

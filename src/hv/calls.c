@@ -165,10 +165,21 @@ enum hv_status hv_call_send_ipi_ex(struct hv_call *c)
 	return status ? status : send_ipi(c, in.vector, in.vtl, targets);
 }
 
-/* ---- messages and events: the only connections are those of the extension, until a bus brings more ---- */
+/* ---- messages and events: of the extension, and of the bus ---- */
+
+static enum hv_status status_of(int error)
+{
+	switch (error) {
+	case 0: return HV_SUCCESS;
+	case -ENOENT: return HV_INVALID_CONNECTION_ID;
+	case -EAGAIN: return HV_INSUFFICIENT_BUFFERS;
+	default: return HV_INVALID_PARAMETER;
+	}
+}
 
 enum hv_status hv_call_post_message(struct hv_call *c)
 {
+	const struct hv_host *host = c->cpu->partition->host;
 	struct { uint32_t connection, reserved, type, bytes; } in;
 
 	memcpy(&in, c->input, sizeof(in));
@@ -176,11 +187,12 @@ enum hv_status hv_call_post_message(struct hv_call *c)
 		return HV_INVALID_PARAMETER;
 	if (in.connection == UMBRA_CONNECTION_PACKET && c->cpu->partition->umbra_version)
 		return umbra_packet(c->cpu, in.type, c->input + sizeof(in), in.bytes);
-	return HV_INVALID_CONNECTION_ID;
+	return host->message ? status_of(host->message(host->context, in.connection, in.type, c->input + sizeof(in), in.bytes)) : HV_INVALID_CONNECTION_ID;
 }
 
 enum hv_status hv_call_signal_event(struct hv_call *c)
 {
+	const struct hv_host *host = c->cpu->partition->host;
 	struct { uint32_t connection; uint16_t flag, reserved; } in;
 	uint32_t ring;
 
@@ -188,6 +200,8 @@ enum hv_status hv_call_signal_event(struct hv_call *c)
 	if (in.reserved || in.connection >> CONNECTION_BITS)
 		return HV_INVALID_PARAMETER;
 	ring = in.connection - UMBRA_CONNECTION_DOORBELL;
+	if (ring >= RINGS && host->event)
+		return status_of(host->event(host->context, in.connection, in.flag));
 	if (ring >= RINGS || c->cpu->partition->umbra_version < UMBRA_VERSION_1_1)
 		return HV_INVALID_CONNECTION_ID;
 	return in.flag ? HV_INVALID_PARAMETER : ring_doorbell(c->cpu, ring);

@@ -50,6 +50,15 @@ struct hv_host {
 	void (*crashed)(void *context, const char *text, size_t bytes, const uint64_t parameters[5]);
 	void (*reset)(void *context);
 
+	/*
+	 * The partition bus; all NULL where there is none. What the guest posts and signals on connections that are not the extension's, on
+	 * the processor's own thread, without the lock: 0; -ENOENT: no such connection; -EAGAIN: no room now; -EINVAL. And with the lock:
+	 * the guest has taken messages, so that hv_post() may find room again.
+	 */
+	int (*message)(void *context, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes);
+	int (*event)(void *context, uint32_t connection, uint16_t flag);
+	void (*messages_taken)(void *context);
+
 	void *context;
 	pthread_mutex_t *lock;
 	struct guest_memory *memory;
@@ -80,6 +89,10 @@ int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t value, bool *ret_arm
 enum engine_call hv_hypercall(struct hv_cpu *cpu);
 /* Fires what is due; the next due time in 100 ns, or UINT64_MAX. With the lock. */
 uint64_t hv_run_timers(struct hv_cpu *cpu);
+/* A message of at most 240 bytes to a SINT of the processor; false: its queue is full. With the lock. */
+bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, const void *payload, size_t bytes);
+/* Sets an event flag (0 to 2047), and interrupts where it was clear. With the lock. */
+void hv_signal(struct hv_cpu *cpu, unsigned sint, unsigned flag);
 /* Runs long work until hv_work_stop(); on a thread of its own. Without the lock. */
 void hv_work_run(struct hv_partition *partition);
 /* One request, on the calling thread; false: none waits. Without the lock. */

@@ -157,11 +157,8 @@ void hv_write_hypercall_page(struct hv_partition *p);
 void hv_write_reference_tsc(struct hv_partition *p);
 void hv_write_info_page(struct hv_partition *p);
 
-/* synic.c; with the lock. Post: false when the queue of that SINT is full. */
-bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, const void *payload, size_t bytes);
-/* more: others wait behind it */
+/* synic.c; with the lock. more: others wait behind it */
 bool hv_try_slot(struct hv_cpu *cpu, unsigned sint, const struct hv_message *message, bool more);
-void hv_signal(struct hv_cpu *cpu, unsigned sint, unsigned flag);
 void hv_end_of_message(struct hv_cpu *cpu);
 int hv_set_sint(struct hv_cpu *cpu, unsigned n, uint64_t value);
 /* Whether a SINT may have this value. */

@@ -79,6 +79,8 @@ void hv_end_of_message(struct hv_cpu *cpu)
 	for (unsigned n = 0; n < HV_SINTS; n++)
 		drain(cpu, n);
 	work_deliver_waiting(cpu->partition);
+	if (cpu->partition->host->messages_taken)
+		cpu->partition->host->messages_taken(cpu->partition->host->context);
 }
 
 bool hv_is_sint(const struct hv_cpu *cpu, uint64_t v)

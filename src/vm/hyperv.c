@@ -120,11 +120,18 @@ void machine_connect_hv(struct machine *m)
 	};
 }
 
+bool machine_hv_has_bus(uint64_t features)
+{
+	const uint64_t needs = 1ull << HV_SYNIC | 1ull << HV_MESSAGES | 1ull << HV_EVENTS;
+
+	return (features & needs) == needs;
+}
+
 unsigned machine_hv_acpi_parts(const struct machine *m)
 {
-	uint64_t f = m->options.hv_features, bus = 1ull << HV_SYNIC | 1ull << HV_MESSAGES | 1ull << HV_EVENTS;
+	uint64_t f = m->options.hv_features;
 
-	return ((f & bus) == bus ? ACPI_VMBUS : 0) | (f >> HV_UMBRA & 1 ? ACPI_INFORMATION_PAGE : 0);
+	return (machine_hv_has_bus(f) ? ACPI_VMBUS : 0) | (f >> HV_UMBRA & 1 ? ACPI_INFORMATION_PAGE : 0);
 }
 
 bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, size_t bad_bytes)

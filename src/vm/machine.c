@@ -190,7 +190,8 @@ static void connect(struct machine *m, uint64_t tsc_hz)
 	pthread_cond_init(&m->quiet, NULL);
 	cpuid_host_model(&m->model);
 	machine_connect_hv(m);
-	pthread_barrier_init(&m->prepared, NULL, m->options.cpus + 1); /* the processors' threads and the worker's */
+	/* the processors' threads, the worker's, and that of the devices */
+	pthread_barrier_init(&m->prepared, NULL, m->options.cpus + 1 + (m->options.disks.memory ? 1 : 0));
 	pthread_barrier_init(&m->released, NULL, m->options.cpus);
 }
 
@@ -225,6 +226,9 @@ static int make_parts(struct machine *m, uint64_t tsc_hz)
 		return -ENOMEM;
 	engine_set_last_words(m->engine, m->options.last_words, m->options.last_words_bytes);
 	connect(m, tsc_hz);
+	error = machine_make_devices(m);
+	if (error)
+		return error;
 	m->hv = hv_partition_create(&m->hv_host);
 	if (!m->hv)
 		return -ENOMEM;
@@ -306,6 +310,8 @@ void machine_destroy(struct machine *m)
 		munmap(m->memory.ram, guest_memory_footprint_bytes(m->memory.ram_bytes));
 	if (m && m->hv)
 		hv_partition_destroy(m->hv);
+	if (m)
+		machine_destroy_devices(m);
 	free(m); /* the engine's memory goes with the process */
 }
 
@@ -356,7 +362,7 @@ static void *worker_thread(void *context)
 
 enum machine_end machine_run(struct machine *m)
 {
-	if (pthread_create(&m->worker, NULL, worker_thread, m))
+	if (pthread_create(&m->worker, NULL, worker_thread, m) || machine_start_devices(m))
 		return MACHINE_FAILED;
 	for (unsigned n = 1; n < m->options.cpus; n++)
 		if (pthread_create(&m->processors[n].thread, NULL, processor_thread, &m->processors[n]))
@@ -366,6 +372,7 @@ enum machine_end machine_run(struct machine *m)
 		pthread_join(m->processors[n].thread, NULL);
 	hv_work_stop(m->hv);
 	pthread_join(m->worker, NULL);
+	machine_stop_devices(m);
 	machine_flush_console(m);
 	return (enum machine_end)(m->end - 1);
 }
@@ -398,5 +405,7 @@ void machine_statistics(struct machine *m, char *text, size_t bytes)
 	for (unsigned n = 0; n < m->options.cpus && used < bytes; n++)
 		used += engine_statistics(m->processors[n].cpu, text + used, bytes - used);
 	if (used < bytes)
-		hv_statistics(m->hv, text + used, bytes - used);
+		used += hv_statistics(m->hv, text + used, bytes - used);
+	if (used < bytes && m->bus)
+		machine_device_statistics(m, text + used, bytes - used);
 }

@@ -7,11 +7,15 @@
 
 #include "../boot/linux.h"
 
+struct block_memory;
 struct machine;
 
 enum { MACHINE_MAX_CPUS = 16 };
 /* FAILED: the host refused something that the machine needs. REFUSED: the saved machine cannot be gone on with. */
 enum machine_end { MACHINE_POWERED_OFF, MACHINE_STOPPED, MACHINE_CRASHED, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_FAILED, MACHINE_REFUSED };
+
+/* Those of a disk process (block/block.h); memory NULL: no disks. */
+struct machine_disks { struct block_memory *memory; int doorbell_fd, answer_fd; };
 
 struct machine_options {
 	uint64_t memory_bytes;
@@ -20,6 +24,7 @@ struct machine_options {
 	struct boot_file saved; /* what machine_save() wrote, instead of a kernel; it says memory, processors, features and debug_exit */
 	const char *command_line;
 	uint64_t hv_features; /* hv_parse_features() */
+	struct machine_disks disks;
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
 	/* Called under the machine's lock with what the guest prints. */
 	void (*console)(void *context, const uint8_t *data, size_t bytes);
@@ -32,6 +37,8 @@ struct machine_options {
 
 /* --hv: "default", "all", "none", names with + or -, by commas. False: ret_bad (bad_bytes) is the part not understood. */
 bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, size_t bad_bytes);
+/* Whether disks can be reached with these: they are on the partition bus. */
+bool machine_hv_has_bus(uint64_t features);
 /* The name of feature n; NULL after the last. */
 const char *machine_hv_feature(unsigned n);
 /* What a saved machine's head says; -errno when it cannot be one that runs here. */
@@ -48,7 +55,7 @@ void machine_stop(struct machine *machine);
 /*
  * Writes the machine in pieces, the last of them while it stands still; so it does afterwards, until machine_resume(). 0; -ECANCELED when
  * the machine ended first, or what write returned: then the machine runs. docs/saved-state.md. From a thread that is none of the machine's,
- * one at a time.
+ * one at a time. -EOPNOTSUPP: it has disks.
  */
 int machine_save(struct machine *machine, int (*write)(void *context, const void *data, size_t bytes), void *context);
 void machine_resume(struct machine *machine);

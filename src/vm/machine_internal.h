@@ -7,9 +7,12 @@
 
 #include "machine.h"
 
+#include "../block/block.h"
+#include "../bus/bus.h"
 #include "../chipset/chipset.h"
 #include "../engine/engine.h"
 #include "../hv/hv.h"
+#include "../service/storage.h"
 #include "../x86/apic.h"
 #include "../x86/cpuid.h"
 #include "../x86/state.h"
@@ -49,7 +52,12 @@ struct machine {
 	struct apic_host apic_host;
 	struct cpuid_model model;
 	uint64_t tsc_start, tsc_scale; /* 100 ns units per tick, 64 fraction bits */
-	pthread_t worker;
+	struct bus_host bus_host;
+	struct bus *bus; /* NULL: nothing is on it */
+	struct block_client block;
+	struct storage *storage;
+	bool devices_stop; /* atomic */
+	pthread_t worker, devices;
 	pthread_mutex_t lock; /* all of this, the processors' devices included, but not their engine state */
 	pthread_barrier_t prepared, released;
 	bool pause; /* processors are to stand still */
@@ -74,6 +82,13 @@ uint64_t machine_now_ns(void);
 uint64_t machine_tsc(void);
 uint64_t machine_now_100ns(void *machine);
 void machine_flush_console(struct machine *machine);
+/* devices.c: the bus and what is on it; before the partition is made. 0 or -errno. */
+int machine_make_devices(struct machine *machine);
+void machine_destroy_devices(struct machine *machine);
+/* The thread of the disks' replies; none where there are no disks. */
+int machine_start_devices(struct machine *machine);
+void machine_stop_devices(struct machine *machine);
+void machine_device_statistics(const struct machine *machine, char *text, size_t bytes);
 /* hyperv.c */
 void machine_connect_hv(struct machine *machine);
 /* ACPI_* bits of what the features have devices for. */

@@ -14,7 +14,7 @@ cat >build/guest/vmbus.init <<'INIT'
 echo STILL WELL
 /bin/busybox poweroff -f
 INIT
-tools/fetch-guest build/guest/vmbus.init build/guest/vmbus.cpio.gz build/guest/hv_vmbus.ko
+tools/fetch-guest build/guest/vmbus.init build/guest/vmbus.cpio.gz build/guest/modules/hv_vmbus.ko
 status=0
 timeout -s KILL 60 "${UMBRA:-build/umbra}" run --kernel build/guest/vmlinuz --initrd build/guest/vmbus.cpio.gz --memory 512M --cpus 4 \
 	--append "console=ttyS0" --statistics </dev/null >build/guest/vmbus.log 2>&1 || status=$?

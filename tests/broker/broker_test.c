@@ -143,7 +143,7 @@ static int outcome_of(int (*machine)(struct broker_client *, void *))
 	pid_t child = fork();
 
 	if (!child) {
-		struct broker_options o = { machine, console, key, started, NULL, -1, -1, NULL };
+		struct broker_options o = { machine, console, key, started, NULL, -1, -1, NULL, NULL };
 		static struct broker_end end;
 
 		if (broker_run(&o, &end) || memchr(end.text, 0, sizeof(end.text)) == NULL)

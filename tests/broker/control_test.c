@@ -124,7 +124,7 @@ static struct running start(int (*machine)(struct broker_client *, void *))
 	r.pid = fork();
 	r.report = pipes[0];
 	if (!r.pid) {
-		struct broker_options o = { machine, console, key, started, NULL, -1, listener, "what it is" };
+		struct broker_options o = { machine, console, key, started, NULL, -1, listener, "what it is", NULL };
 		static struct broker_end end;
 		char text[TEXT_BYTES + 32];
 		int n;

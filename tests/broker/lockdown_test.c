@@ -34,7 +34,7 @@ static int try(enum lockdown_role role, const struct attempt *a)
 
 	if (!child) {
 		alarm(2);
-		if (lockdown_before_threads(role) || lockdown(role, event_in, event_out))
+		if (lockdown_before_threads(role, NULL) || lockdown(role, (const int[]){ event_in, -1 }, (const int[]){ event_out, -1 }))
 			_exit(99);
 		syscall(a->number, a->arguments[0], a->arguments[1], a->arguments[2], a->arguments[3], -1, -1);
 		syscall(SYS_exit_group, 0);
@@ -57,7 +57,7 @@ static bool listed(enum lockdown_role role, long number)
 
 static bool has_conditions(enum lockdown_role role, long number)
 {
-	return number == SYS_mmap || (role == LOCKDOWN_MACHINE && (number == SYS_read || number == SYS_write));
+	return number == SYS_mmap || number == SYS_mprotect || (role == LOCKDOWN_MACHINE && (number == SYS_read || number == SYS_write));
 }
 
 static void expect(const char *what, int got, int want)
@@ -107,6 +107,8 @@ static void conditions(void)
 	expect("write to another descriptor", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_write, { 2, (long)byte, 0, 0 } }), SIGSYS);
 	expect("memory", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_mmap, { 0, 4096, PROT_READ | PROT_WRITE, anonymous } }), 0);
 	expect("executable memory", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_mmap, { 0, 4096, PROT_READ | PROT_EXEC, anonymous } }), SIGSYS);
+	expect("executable memory, by mprotect", try(LOCKDOWN_DISKS, &(struct attempt){ SYS_mprotect, { 0, 4096, PROT_READ | PROT_EXEC, 0 } }), SIGSYS);
+	expect("memory, by mprotect", try(LOCKDOWN_DISKS, &(struct attempt){ SYS_mprotect, { 0, 0, PROT_READ | PROT_WRITE, 0 } }), 0);
 	expect("a mapped file", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_mmap, { 0, 4096, PROT_READ, MAP_PRIVATE } }), SIGSYS);
 	close(other);
 }
@@ -117,12 +119,33 @@ static void no_files(enum lockdown_role role, const char *name)
 	pid_t child = fork();
 
 	if (!child) {
-		if (lockdown_before_threads(role))
+		if (lockdown_before_threads(role, NULL))
 			_exit(99);
 		_exit(open("/etc/passwd", O_RDONLY) >= 0 ? 1 : errno == EACCES ? 0 : 2);
 	}
 	waitpid(child, &status, 0);
 	expect(name, status, 0);
+}
+
+/* A disk process with one folder: files there, and none elsewhere. */
+static void one_folder(void)
+{
+	char name[] = "/tmp/umbra-lockdown-XXXXXX", path[64];
+	int status, folder = mkdtemp(name) ? open(name, O_RDONLY | O_DIRECTORY) : -1;
+	pid_t child = fork();
+
+	snprintf(path, sizeof(path), "%s/file", name);
+	if (!child) {
+		if (folder < 0 || lockdown_before_threads(LOCKDOWN_DISKS, (const int[]){ folder, -1 }))
+			_exit(99);
+		if (open(path, O_RDWR | O_CREAT, 0600) < 0 || unlink(path))
+			_exit(1);
+		_exit(open("/tmp/umbra-lockdown-elsewhere", O_RDWR | O_CREAT, 0600) >= 0 ? 2 : errno == EACCES ? 0 : 3);
+	}
+	waitpid(child, &status, 0);
+	close(folder);
+	rmdir(name);
+	expect("a disk process has files in its folder only", status, 0);
 }
 
 int main(void)
@@ -131,8 +154,11 @@ int main(void)
 	event_out = eventfd(0, 0);
 	all_calls(LOCKDOWN_MACHINE, "machine process");
 	all_calls(LOCKDOWN_BROKER, "broker");
+	all_calls(LOCKDOWN_DISKS, "disk process");
 	conditions();
 	no_files(LOCKDOWN_MACHINE, "a machine process opens no file, by Landlock alone");
 	no_files(LOCKDOWN_BROKER, "a broker opens no file, by Landlock alone");
+	no_files(LOCKDOWN_DISKS, "a disk process opens no file, by Landlock alone");
+	one_folder();
 	return failures != 0;
 }
