@@ -44,7 +44,7 @@ format:
 
 # Long fuzz runs: make fuzz COUNT=... SEED=...
 fuzz: all
-	for f in ring boot decode hv saved vhdx formats image nbd; do build/fuzz-$$f $(or $(COUNT),10000000) $(or $(SEED),1) || exit 1; done
+	for f in ring boot decode hv bus saved vhdx formats image nbd; do build/fuzz-$$f $(or $(COUNT),10000000) $(or $(SEED),1) || exit 1; done
 
 decode-table:
 	cc -O2 -Wall -Wextra -o build/gen-decode-table tools/gen-decode-table.c -lZydis

@@ -29,14 +29,14 @@ static const char *const broker_calls[] = {
 /*
  * Disk process: its open disks (reads, writes, their asynchronous ring, syncs, space, locks), what they keep in files beside them (openat
  * and renames, which Landlock keeps to the disks' own folders), memory without execution, its events, its queues' threads
- * (whose first calls may come late: rseq, set_robust_list), the end.
+ * (whose first calls may come late: rseq, set_robust_list, sigaltstack), the end.
  */
 static const char *const disk_calls[] = {
 	"futex", "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2", "io_uring_enter", "fdatasync",
 	"fsync", "sync_file_range", "fallocate", "ftruncate", "fstat", "newfstatat", "lseek", "fcntl", "fadvise64", "openat", "close", "rename", "renameat",
 	"renameat2", "unlink", "unlinkat", "poll", "ppoll", "mmap", "munmap", "mremap", "madvise", "mprotect", "brk", "getrandom", "uname", "getuid",
-	"clock_gettime", "clock_nanosleep", "sched_yield", "rt_sigreturn", "rt_sigprocmask", "restart_syscall", "rseq", "set_robust_list", "getpid",
-	"gettid", "tgkill", "exit", "exit_group", NULL,
+	"clock_gettime", "clock_nanosleep", "sched_yield", "sched_getaffinity", "rt_sigreturn", "rt_sigprocmask", "restart_syscall", "rseq",
+	"set_robust_list", "sigaltstack", "getpid", "gettid", "tgkill", "exit", "exit_group", NULL,
 };
 
 const char *const *lockdown_calls(enum lockdown_role role)

@@ -79,8 +79,8 @@ static inline void fake_init(struct fake *f, uint64_t features)
 	pthread_mutex_init(&f->lock, NULL);
 	f->host = (struct hv_host){
 		fake_state, fake_xmm, fake_flush, fake_written, fake_discard, fake_now, fake_runtime, fake_yield, fake_place, fake_raise, fake_auto_eoi,
-		fake_apic_read, fake_apic_write, fake_waiting, fake_idle, fake_crashed, fake_reset, NULL, NULL, NULL, f, &f->lock, &f->memory, 2000000000, 200000000, features,
-		FAKE_CPUS, 0,
+		fake_apic_read, fake_apic_write, fake_waiting, fake_idle, fake_crashed, fake_reset, NULL, NULL, NULL, f, &f->lock, &f->memory, 2000000000,
+		200000000, features, FAKE_CPUS, 0,
 	};
 	for (unsigned n = 0; n < FAKE_CPUS; n++) {
 		f->state[n].cr0 = CR0_PE;

@@ -1,0 +1,118 @@
+#!/bin/bash
+# Linux with disks: its own drivers on chains of differences, several processors writing at once, discarded blocks, disks that cannot be
+# written, machines that are killed. What the guest says of its files is compared with what other programs find in the image.
+set -u
+cd "$(dirname "$0")/../.."
+umbra=${UMBRA:-$PWD/build/umbra}
+work=$(mktemp -d -p build); trap 'kill %1 2>/dev/null; rm -rf "$work"' EXIT
+failed=0
+bad() { echo "disk: $*"; failed=1; }
+tools/fetch-guest tests/boot/disk.init build/guest/disk.cpio.gz build/guest/modules/*.ko
+guest() { # WHAT CPUS OPTION...
+	local status=0 what=$1 cpus=$2; shift 2
+	timeout -s KILL 120 "$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus "$cpus" --append "console=ttyS0 quiet umbra.do=$what" "$@" \
+		</dev/null >"$work/log" 2>&1 || status=$?
+	tr -d '\r' <"$work/log" >"$work/said"
+	[ "$status" = 0 ] && grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || { bad "$what ended with $status"; tail -3 "$work/said"; }
+}
+must() { "$@" >"$work/out" 2>&1 || { bad "failed ($?): $*"; tail -3 "$work/out"; }; }
+refused() { # CODE TEXT ARGUMENT...
+	local code=$1 text=$2 status=0; shift 2
+	timeout -s KILL 60 "$umbra" run --kernel build/guest/vmlinuz "$@" </dev/null >"$work/out" 2>"$work/err" || status=$?
+	[ "$status" = "$code" ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q "$text" "$work/err" || { bad "$*: $status, not $code"; cat "$work/err"; }
+}
+# what is in the file system of an image, by another program
+sums_of() { # IMAGE FORMAT
+	"$umbra" disk convert "$1" "$work/flat" --from "$2" --to raw >/dev/null && /sbin/e2fsck -fn "$work/flat" >"$work/fsck" 2>&1 || { bad "e2fsck of $1"; tail -3 "$work/fsck"; }
+	rm -rf "$work/tree"; mkdir "$work/tree"
+	/sbin/debugfs -R "rdump / $work/tree" "$work/flat" >/dev/null 2>&1
+	rm -f "$work/flat"
+	(cd "$work/tree" && find . -type f ! -path './lost*' | sort | xargs -r md5sum | sed 's/^/SUM /')
+}
+
+mkdir -p "$work/first/old"
+for n in 1 2 3; do head -c $((n * 300001)) /dev/urandom >"$work/first/file$n"; done
+cp "$work/first/file1" "$work/first/old/copy"
+truncate -s 256M "$work/fs"; must /sbin/mke2fs -q -t ext4 -d "$work/first" "$work/fs"
+must "$umbra" disk convert "$work/fs" "$work/base.vhdx" --from raw
+must "$umbra" disk create "$work/top.vhdx" --parent "$work/base.vhdx"
+before=$(md5sum <"$work/base.vhdx")
+
+# what a disk is, and what is in it
+truncate -s 8M "$work/other.raw"; printf 'other' | dd of="$work/other.raw" conv=notrunc status=none
+guest look 1 --disk "$work/top.vhdx" --disk "$work/other.raw,format=raw,readonly"
+grep -q '^DISK sda 524288 0 4096 [1-9]' "$work/said" || bad "sda: $(grep '^DISK sda' "$work/said")"
+grep -q '^DISK sdb 16384 1 4096 0$' "$work/said" || bad "sdb: $(grep '^DISK sdb' "$work/said")"
+grep -q "^MD5 /dev/sda $(md5sum <"$work/fs")" "$work/said" || bad "sda reads as something else"
+grep -q "^MD5 /dev/sdb $(md5sum <"$work/other.raw")" "$work/said" || bad "sdb reads as something else"
+rm "$work/fs"
+
+# a child that four processors write at once, then once more
+for cpus in 1 4; do
+	guest write "$cpus" --disk "$work/top.vhdx"
+	grep '^SUM' "$work/said" >"$work/want"
+	[ "$(wc -l <"$work/want")" = 152 ] || bad "$(wc -l <"$work/want") files"
+	sums_of "$work/top.vhdx" vhdx | cmp - "$work/want" || bad "another program finds other files"
+	must "$umbra" disk check "$work/top.vhdx" --chain
+	guest sum 2 --disk "$work/top.vhdx,readonly"
+	grep '^SUM' "$work/said" | cmp - "$work/want" || bad "another machine finds other files"
+	guest trim "$cpus" --disk "$work/top.vhdx"
+done
+[ "$(md5sum <"$work/base.vhdx")" = "$before" ] || bad "the parent has changed"
+guest sum 1 --disk "$work/top.vhdx,direct,readonly"
+"$umbra" image history "$work/top.vhdx" | grep -q detached || bad "the history does not say that it was detached"
+
+# other formats
+"$umbra" disk convert "$work/base.vhdx" "$work/flat.raw" --to raw >/dev/null; "$umbra" disk convert "$work/base.vhdx" "$work/old.vhd" --to vhd >/dev/null
+for f in flat.raw old.vhd; do
+	guest write 2 --disk "$work/$f,format=${f#*.}"
+	grep '^SUM' "$work/said" >"$work/want"
+	sums_of "$work/$f" "${f#*.}" | cmp - "$work/want" || bad "another program finds other files in $f"
+done
+
+# killed at random: broker, machine process or disk process; what was synchronised is there
+for n in 1 2 3 4 5 6; do
+	must "$umbra" disk create "$work/marks.vhdx" --parent "$work/base.vhdx"
+	: >"$work/marks"
+	"$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" --disk "$work/marks.vhdx" \
+		</dev/null >"$work/marks" 2>/dev/null &
+	broker=$!
+	for _ in $(seq 500); do [ "$(grep -c '^MARK' "$work/marks")" -ge $((n * 3)) ] && break; sleep 0.02; done
+	sleep 0.0$((RANDOM % 100))
+	children=$(pgrep -P $broker)
+	kill -KILL $(echo $broker $children | cut -d' ' -f$((n % 3 + 1)))
+	wait $broker 2>/dev/null
+	for _ in $(seq 200); do ps -o pid= -p "${children//$'\n'/,}" >/dev/null || break; sleep 0.02; done
+	guest again 1 --disk "$work/marks.vhdx"
+	must "$umbra" disk check "$work/marks.vhdx" --chain
+	tr -d '\r' <"$work/marks" | sed -n 's/^MARK \([0-9a-f]*\)  .mnt\/\(m[0-9]*\)$/SUM \1  .\/\2/p' >"$work/want"
+	[ "$(wc -l <"$work/want")" -ge $((n * 3)) ] || bad "only $(wc -l <"$work/want") marks before a kill"
+	[ "$(grep -cxFf "$work/want" "$work/said")" = "$(wc -l <"$work/want")" ] || { bad "what was synchronised is lost (kill $n)"; grep -vxFf "$work/said" "$work/want"; }
+	rm "$work/marks.vhdx"
+done
+
+# what is refused
+refused 65 'No such file' --disk "$work/nothing.vhdx"
+refused 65 'in use' --disk "$work/flat.raw,format=raw" --disk "$work/flat.raw,format=raw"
+refused 65 '' --disk "$work/flat.raw"
+refused 64 'not an option of --disk' --disk "$work/flat.raw,fast"
+refused 64 'not a format' --disk "$work/flat.raw,format=vdi"
+refused 64 'no file' --disk ,readonly
+refused 64 'disks need the features' --disk "$work/flat.raw,format=raw" --hv none
+must "$umbra" disk freeze "$work/top.vhdx" --reason "released"
+refused 65 'released' --disk "$work/top.vhdx"
+must "$umbra" disk create "$work/policy.vhdx" --size 8M
+must "$umbra" image set "$work/policy.vhdx" 'rights={"attach":["somebody-else"]}'
+refused 78 'rights' --disk "$work/policy.vhdx"
+must "$umbra" image set "$work/policy.vhdx" 'rights={"attach":["somebody-else"]}' 'policy={"overridable":["rights"]}'
+guest sum 1 --disk "$work/flat.raw,format=raw" --disk "$work/policy.vhdx" --override "a test"
+"$umbra" image history "$work/policy.vhdx" | grep -q 'a test' || bad "the history does not say why a policy was passed over"
+"$umbra" run --name "disk-$$" --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
+	--disk "$work/flat.raw,format=raw" </dev/null >"$work/marks" 2>/dev/null &
+for _ in $(seq 500); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
+"$umbra" save "disk-$$" "$work/saved" 2>"$work/err" && bad "a machine with disks was saved"
+grep -q 'a machine with disks cannot be saved' "$work/err" || bad "what save says: $(cat "$work/err")"
+must "$umbra" stop "disk-$$"
+wait %1 || bad "stopped, it ended with $?"
+must "$umbra" disk check "$work/flat.raw" --format raw
+exit $failed

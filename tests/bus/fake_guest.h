@@ -1,0 +1,131 @@
+/* A guest of 1 MiB and two processors around a bus with a storage channel of two disks; the test is its processors and its disk process. */
+#pragma once
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../../src/bus/vmbus.h"
+#include "../../src/service/storage.h"
+#include "../../src/service/vstor.h"
+
+enum { FAKE_RAM_BYTES = 1 << 20, FAKE_CPUS = 2, FAKE_RINGS_GPA = 0x10000, FAKE_RING_PAGES = 4, FAKE_SECTORS = 4096 };
+
+struct fake {
+	struct bus_host host;
+	struct guest_memory memory;
+	pthread_mutex_t lock;
+	struct bus *bus;
+	struct block_client client;
+	struct storage *storage;
+	bool full; /* no message can be posted now */
+	uint32_t posted, signals, deferred;
+	uint32_t last_kind, last_status;
+};
+
+static bool fake_post(void *context, uint32_t vp, const void *payload, size_t bytes)
+{
+	struct fake *f = context;
+
+	if (vp >= FAKE_CPUS || bytes < 8 || bytes > 240)
+		abort();
+	if (f->full)
+		return false;
+	memcpy(&f->last_kind, payload, 4);
+	if (bytes >= 20)
+		memcpy(&f->last_status, (const uint8_t *)payload + 16, 4);
+	__atomic_fetch_add(&f->posted, 1, __ATOMIC_SEQ_CST);
+	return true;
+}
+
+static void fake_signal(void *context, uint32_t vp, unsigned flag)
+{
+	if (vp >= FAKE_CPUS || flag >= 2048)
+		abort();
+	__atomic_fetch_add(&((struct fake *)context)->signals, 1, __ATOMIC_SEQ_CST);
+}
+
+static void fake_written(void *context, uint64_t gpa, size_t bytes)
+{
+	struct fake *f = context;
+
+	if (guest_memory_probe(&f->memory, gpa, bytes, true))
+		abort();
+}
+
+static void fake_defer(void *context)
+{
+	struct fake *f = context;
+
+	__atomic_fetch_add(&f->deferred, 1, __ATOMIC_SEQ_CST);
+	block_wake(&f->client);
+}
+
+/* The memory is exactly as long as it says. */
+static void fake_create(struct fake *f, uint64_t slice_tsc)
+{
+	uint8_t *ram = calloc(1, guest_memory_footprint_bytes(FAKE_RAM_BYTES));
+
+	memset(f, 0, sizeof(*f));
+	guest_memory_init(&f->memory, ram, FAKE_RAM_BYTES, FAKE_RAM_BYTES);
+	pthread_mutex_init(&f->lock, NULL);
+	f->host = (struct bus_host){ fake_post, fake_signal, fake_written, fake_defer, f, &f->lock, &f->memory, FAKE_CPUS, slice_tsc };
+	f->client = (struct block_client){ .memory = mmap(NULL, sizeof(struct block_memory), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
+					   .doorbell_fd = eventfd(0, EFD_NONBLOCK), .answer_fd = eventfd(0, 0) };
+	f->client.memory->disks = 2;
+	for (unsigned n = 0; n < 2; n++)
+		f->client.memory->disk[n] = (struct block_disk){ FAKE_SECTORS * 512, 512, 4096, { (uint8_t)n }, n == 1 };
+	f->bus = bus_create(&f->host);
+	f->storage = storage_create(f->bus, &f->client);
+}
+
+static void fake_destroy(struct fake *f)
+{
+	bus_destroy(f->bus);
+	storage_destroy(f->storage);
+	munmap(f->client.memory, sizeof(struct block_memory));
+	close(f->client.doorbell_fd);
+	close(f->client.answer_fd);
+	free(f->memory.ram);
+}
+
+static int fake_message(struct fake *f, const void *payload, size_t bytes) { return bus_message(f->bus, VMBUS_CONNECTION, VMBUS_MESSAGE_TYPE, payload, bytes); }
+
+/* Contact, offers, a GPADL of rings at FAKE_RINGS_GPA, open. */
+static void fake_open(struct fake *f)
+{
+	const struct vmbus_contact contact = { .head.kind = VMBUS_INITIATE_CONTACT, .version = VMBUS_5_3, .interrupt_page = VMBUS_SINT };
+	const struct vmbus_head offers = { .kind = VMBUS_REQUEST_OFFERS };
+	struct { struct vmbus_gpadl_header h; uint64_t gfn[2 * FAKE_RING_PAGES]; } __attribute__((packed)) gpadl = {
+		.h = { { VMBUS_GPADL_HEADER, 0 }, 1, 1, 8 + 16 * FAKE_RING_PAGES, 1, 2 * FAKE_RING_PAGES * 4096, 0 }
+	};
+	const struct vmbus_open open = { .head.kind = VMBUS_OPEN, .relid = 1, .gpadl = 1, .host_ring_page = FAKE_RING_PAGES };
+
+	for (unsigned n = 0; n < 2 * FAKE_RING_PAGES; n++)
+		gpadl.gfn[n] = FAKE_RINGS_GPA / 4096 + n;
+	fake_message(f, &contact, sizeof(contact));
+	fake_message(f, &offers, sizeof(offers));
+	fake_message(f, &gpadl, sizeof(gpadl));
+	fake_message(f, &open, sizeof(open));
+}
+
+/* A packet as a driver lays it out, with its footer, into `to`; its length. pages: of data at the gfns that follow each other. */
+static inline uint32_t fake_packet(uint8_t *to, uint64_t transaction, const struct vstor_packet *p, uint64_t first_gfn, uint32_t offset, uint32_t bytes)
+{
+	const uint32_t pages = bytes ? (offset + bytes + 4095) / 4096 : 0, head_bytes = bytes ? 32 + 8 * pages : 16, range[4] = { 0, 1, bytes, offset };
+	const struct vmbus_packet head = { bytes ? PACKET_GPA_DIRECT : PACKET_INBAND, (uint16_t)(head_bytes / 8), (uint16_t)((head_bytes + sizeof(*p)) / 8),
+					   PACKET_WANTS_COMPLETION, transaction };
+
+	memcpy(to, &head, sizeof(head));
+	if (bytes)
+		memcpy(to + 16, range, sizeof(range));
+	for (uint32_t n = 0; n < pages; n++)
+		memcpy(to + 32 + 8 * (size_t)n, &(uint64_t){ first_gfn + n }, 8);
+	memcpy(to + head_bytes, p, sizeof(*p));
+	memset(to + head_bytes + sizeof(*p), 0, 8);
+	return head_bytes + (uint32_t)sizeof(*p) + 8;
+}

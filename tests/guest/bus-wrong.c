@@ -1,0 +1,132 @@
+/* Every wrong act of tests/guest/bus-wrong on a freshly opened storage channel, each in a file of its own: its outcome, and that a channel works afterwards. */
+#include "bus-wrong.h"
+
+extern const struct wrong_act *const __start_acts[], *const __stop_acts[];
+
+struct channel ch;
+struct vmbus_offer offered;
+uint8_t *scratch;
+
+static void copy(void *to, const void *from, uint32_t bytes)
+{
+	for (uint32_t n = 0; n < bytes; n++)
+		((uint8_t *)to)[n] = ((const uint8_t *)from)[n];
+}
+
+static bool answers(void)
+{
+	static const uint8_t ready[16];
+	struct vstor_packet p = { .operation = VSTOR_EXECUTE, .flags = 1, .body.srb = { .bytes = 0x34, .cdb_bytes = 6, .direction = SRB_DIRECTION_NONE } };
+	struct vmbus_packet head;
+
+	copy(p.body.srb.cdb_or_sense, ready, 16);
+	channel_put(&ch, PACKET_INBAND, &p, sizeof(p), NULL, 0);
+	for (uint64_t until = rdtsc() + 60000000; *ring_word(ch.receive, RING_WRITE_INDEX) == ch.read;)
+		if (rdtsc() > until)
+			return false;
+	return channel_get(&ch, &head, &p, sizeof(p)) && p.body.srb.srb_status == SRB_SUCCESS && head.transaction == ch.transaction;
+}
+
+uint64_t after(void) { return answers() ? ANSWERED : BROKEN; }
+
+uint64_t after_message(const void *payload, uint32_t bytes)
+{
+	bus_post_on(VMBUS_CONNECTION, payload, bytes);
+	return bus_is_quiet() ? QUIET : ANSWERED;
+}
+
+uint64_t gpadl_outcome(const struct vmbus_gpadl_header *h, uint32_t gfns)
+{
+	struct { struct vmbus_gpadl_header h; uint64_t gfn[20]; } __attribute__((packed)) m = { .h = *h };
+	const struct vmbus_gpadl_created *r;
+
+	for (uint32_t n = 0; n < gfns; n++)
+		m.gfn[n] = gpa(scratch) / 4096 + n;
+	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m.h) + 8 * gfns);
+	r = bus_expect(VMBUS_GPADL_CREATED);
+	return !r ? QUIET : r->status ? REFUSED : MADE;
+}
+
+uint64_t open_outcome(uint32_t relid, uint32_t gpadl, uint32_t vp_index, uint32_t host_ring_page)
+{
+	const struct vmbus_open o = { .head.kind = VMBUS_OPEN, .relid = relid, .open_id = 3, .gpadl = gpadl, .vp_index = vp_index, .host_ring_page = host_ring_page };
+	const struct vmbus_open_result *r;
+
+	bus_post_on(VMBUS_CONNECTION, &o, sizeof(o));
+	r = bus_expect(VMBUS_OPEN_RESULT);
+	return !r ? QUIET : r->status ? REFUSED : MADE;
+}
+
+void closed_with_gpadl(uint32_t pages)
+{
+	channel_close(&ch);
+	if (bus_gpadl(5, ch.relid, scratch, pages))
+		check("a GPADL to open with", false);
+}
+
+uint64_t packet_outcome(uint16_t type, uint16_t data_units, uint16_t units, uint32_t written_bytes)
+{
+	static _Alignas(8) uint8_t packet[8192];
+	const struct vmbus_packet head = { type, data_units, units, PACKET_WANTS_COMPLETION, 5 };
+
+	copy(packet, &head, sizeof(head));
+	channel_put_raw(&ch, packet, written_bytes);
+	return after();
+}
+
+uint64_t ranges_outcome(const void *ranges, uint32_t bytes)
+{
+	static _Alignas(8) uint8_t packet[1024];
+	const struct vstor_packet p = { .operation = VSTOR_EXECUTE, .flags = 1, .body.srb = { .bytes = 0x34, .cdb_bytes = 6, .direction = SRB_DIRECTION_NONE } };
+	const struct vmbus_packet head = { PACKET_GPA_DIRECT, (uint16_t)((16 + bytes) / 8), (uint16_t)((16 + bytes + sizeof(p)) / 8), PACKET_WANTS_COMPLETION, 5 };
+
+	copy(packet, &head, sizeof(head));
+	copy(packet + 16, ranges, bytes);
+	copy(packet + 16 + bytes, &p, sizeof(p));
+	channel_put_raw(&ch, packet, 8u * head.units + 8);
+	return after();
+}
+
+uint64_t read_into(const uint64_t *gfns, uint32_t count, uint32_t offset, uint32_t bytes)
+{
+	static _Alignas(8) uint8_t packet[1024];
+	struct vstor_packet p = { .operation = VSTOR_EXECUTE, .flags = 1, .body.srb = { .bytes = 0x34, .cdb_bytes = 16, .direction = SRB_DIRECTION_READ,
+										    .data_bytes = bytes } };
+	const uint16_t data = (uint16_t)(4 + count);
+	const struct vmbus_packet head = { PACKET_GPA_DIRECT, data, (uint16_t)(data + sizeof(p) / 8), PACKET_WANTS_COMPLETION, ++ch.transaction };
+	const uint32_t range[4] = { 0, 1, bytes, offset };
+	struct vmbus_packet back;
+
+	p.body.srb.cdb_or_sense[0] = 0x88;
+	p.body.srb.cdb_or_sense[13] = (uint8_t)(bytes / 512);
+	copy(packet, &head, sizeof(head));
+	copy(packet + 16, range, sizeof(range));
+	copy(packet + 32, gfns, 8 * count);
+	copy(packet + 8 * data, &p, sizeof(p));
+	channel_put_raw(&ch, packet, 8u * head.units + 8);
+	return channel_get(&ch, &back, &p, sizeof(p)) ? p.body.srb.srb_status : BROKEN;
+}
+
+uint64_t command_outcome(const uint8_t *cdb, uint8_t cdb_bytes, uint8_t direction, uint32_t bytes)
+{
+	struct vstor_srb srb;
+
+	if (!storage_command(&ch, 0, cdb, cdb_bytes, direction, scratch, bytes, &srb))
+		return ~0ull;
+	return srb.srb_status | (srb.scsi_status ? (uint64_t)srb.cdb_or_sense[2] << 8 : 0);
+}
+
+void test_main(void)
+{
+	hv_open();
+	bus_prepare();
+	scratch = new_pages(16);
+	for (const struct wrong_act *const *at = __start_acts; at < __stop_acts; at++) {
+		storage_open(&ch);
+		check_equal((*at)->name, (*at)->run(), (*at)->want);
+		while (!bus_is_quiet())
+			bus_receive();
+	}
+	storage_open(&ch);
+	check("the machine is well", answers());
+}

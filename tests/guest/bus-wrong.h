@@ -1,0 +1,28 @@
+/* What wrong acts on the bus share: a storage channel that was opened for this one, and how it came out. */
+#pragma once
+
+#include "vmbus.h"
+
+extern struct channel ch;
+extern struct vmbus_offer offered;
+/* 16 pages */
+extern uint8_t *scratch;
+
+enum { ANSWERED = 1, BROKEN = 2, QUIET = 3, REFUSED = 4, MADE = 5 };
+/* Whether the channel still answers, or is broken. */
+uint64_t after(void);
+/* QUIET when the host says nothing to this message, else ANSWERED. */
+uint64_t after_message(const void *payload, uint32_t bytes);
+/* REFUSED or MADE, by the status in the answer to this GPADL_HEADER or OPEN. */
+uint64_t gpadl_outcome(const struct vmbus_gpadl_header *h, uint32_t gfns);
+uint64_t open_outcome(uint32_t relid, uint32_t gpadl, uint32_t vp_index, uint32_t host_ring_page);
+/* A channel that is closed, with a GPADL 5 of `pages` pages on it. */
+void closed_with_gpadl(uint32_t pages);
+/* A packet with a head of the caller's: type, where the payload begins and where the packet ends, in units of 8 bytes. */
+uint64_t packet_outcome(uint16_t type, uint16_t data_units, uint16_t units, uint32_t written_bytes);
+/* A GPA-direct packet with a TEST UNIT READY and a head of ranges of the caller's. */
+uint64_t ranges_outcome(const void *ranges, uint32_t bytes);
+/* The SRB status of a READ (16) of sector 0 into these ranges. */
+uint64_t read_into(const uint64_t *gfns, uint32_t count, uint32_t offset, uint32_t bytes);
+/* SRB status and sense key << 8 of a command. */
+uint64_t command_outcome(const uint8_t *cdb, uint8_t cdb_bytes, uint8_t direction, uint32_t bytes);

@@ -1,0 +1,10 @@
+/* Wrong: closing a channel twice. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("closing a channel twice", QUIET)
+{
+	const struct vmbus_relid m = { { VMBUS_CLOSE, 0 }, ch.relid };
+
+	channel_close(&ch);
+	return after_message(&m, sizeof(m));
+}

@@ -1,0 +1,9 @@
+/* Wrong: closing a channel that is not there. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("closing a channel that is not there", QUIET)
+{
+	const struct vmbus_relid m = { { VMBUS_CLOSE, 0 }, 9 };
+
+	return after_message(&m, sizeof(m));
+}

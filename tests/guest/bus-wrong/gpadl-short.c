@@ -1,0 +1,9 @@
+/* Wrong: a list of pages that is too short. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("a list of pages that is too short", QUIET)
+{
+	const struct vmbus_gpadl_teardown m = { { VMBUS_GPADL_HEADER, 0 }, ch.relid, 5 };
+
+	return after_message(&m, sizeof(m));
+}

@@ -1,0 +1,13 @@
+/* Wrong: another processor for a closed channel. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("another processor for a closed channel", 1)
+{
+	const struct vmbus_modify m = { { VMBUS_MODIFY_CHANNEL, 0 }, ch.relid, 0 };
+	const struct vmbus_modify_response *r;
+
+	channel_close(&ch);
+	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m));
+	r = bus_expect(VMBUS_MODIFY_CHANNEL_RESPONSE);
+	return r && r->status;
+}

@@ -1,0 +1,9 @@
+/* Wrong: data for the information page, which is read only. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("data for the information page, which is read only", SRB_INVALID_REQUEST)
+{
+	const uint64_t gfn = UMBRA_INFO_GPA / 4096;
+
+	return read_into(&gfn, 1, 0, 512);
+}

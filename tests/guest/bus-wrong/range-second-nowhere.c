@@ -1,0 +1,9 @@
+/* Wrong: a range whose second page is no memory. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("a range whose second page is no memory", SRB_INVALID_REQUEST)
+{
+	const uint64_t gfns[2] = { gpa(scratch) / 4096, 0x80000 };
+
+	return read_into(gfns, 2, 4000, 512);
+}

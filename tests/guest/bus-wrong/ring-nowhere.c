@@ -1,0 +1,19 @@
+/* Wrong: rings where no memory is. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("rings where no memory is", BROKEN)
+{
+	struct { struct vmbus_gpadl_header h; uint64_t gfn[8]; } __attribute__((packed)) m = {
+		.h = { { VMBUS_GPADL_HEADER, 0 }, ch.relid, 5, 8 + 8 * 8, 1, 8 * 4096, 0 }
+	};
+
+	channel_close(&ch);
+	for (unsigned n = 0; n < 8; n++)
+		m.gfn[n] = n & 1 ? ~0ull - n : 0x80000 + n;
+	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m));
+	bus_expect(VMBUS_GPADL_CREATED);
+	if (open_outcome(ch.relid, 5, 0, 4) != MADE)
+		return REFUSED;
+	channel_signal(&ch);
+	return after();
+}

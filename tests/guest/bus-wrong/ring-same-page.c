@@ -1,0 +1,21 @@
+/* Wrong: rings that are one page, eight times. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("rings that are one page, eight times", BROKEN)
+{
+	struct { struct vmbus_gpadl_header h; uint64_t gfn[8]; } __attribute__((packed)) m = {
+		.h = { { VMBUS_GPADL_HEADER, 0 }, ch.relid, 5, 8 + 8 * 8, 1, 8 * 4096, 0 }
+	};
+
+	channel_close(&ch);
+	for (unsigned n = 0; n < 8; n++)
+		m.gfn[n] = gpa(scratch) / 4096;
+	for (unsigned n = 0; n < 1024; n++)
+		((uint32_t *)(void *)scratch)[n] = 64;
+	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m));
+	bus_expect(VMBUS_GPADL_CREATED);
+	if (open_outcome(ch.relid, 5, 0, 4) != MADE)
+		return REFUSED;
+	channel_signal(&ch);
+	return after();
+}

@@ -1,0 +1,9 @@
+/* Wrong: tearing down what is not there. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("tearing down what is not there", QUIET)
+{
+	const struct vmbus_gpadl_teardown m = { { VMBUS_GPADL_TEARDOWN, 0 }, ch.relid, 99 };
+
+	return after_message(&m, sizeof(m));
+}

@@ -1,0 +1,291 @@
+/* See vmbus.h. */
+#include "vmbus.h"
+
+static uint8_t *simp, *siefp;
+static uint64_t *post_page;
+
+static void copy(void *to, const void *from, uint32_t bytes)
+{
+	for (uint32_t n = 0; n < bytes; n++)
+		((uint8_t *)to)[n] = ((const uint8_t *)from)[n];
+}
+
+void *new_pages(unsigned count)
+{
+	uint8_t *first = new_page();
+
+	for (unsigned n = 1; n < count; n++)
+		if (new_page() != first + 4096 * (size_t)n) {
+			check("pages follow each other", false);
+			finish();
+		}
+	return first;
+}
+
+void bus_prepare(void)
+{
+	simp = new_page();
+	post_page = new_page();
+	wrmsr(MSR_SIMP, gpa(simp) | 1);
+	siefp = new_page();
+	wrmsr(MSR_SIEFP, gpa(siefp) | 1);
+	wrmsr(MSR_SINT0 + VMBUS_SINT, BUS_VECTOR);
+	wrmsr(MSR_SCONTROL, 1);
+}
+
+bool bus_take_event(uint32_t relid)
+{
+	uint32_t *flags = (uint32_t *)(void *)(siefp + 256 * VMBUS_SINT), bit = 1u << (relid & 31);
+
+	return __atomic_fetch_and(&flags[relid / 32], ~bit, __ATOMIC_SEQ_CST) & bit;
+}
+
+uint64_t bus_post_on(uint32_t connection, const void *payload, uint32_t bytes)
+{
+	uint32_t head[4] = { connection, 0, VMBUS_MESSAGE_TYPE, bytes };
+
+	copy(post_page, head, sizeof(head));
+	copy(post_page + 2, payload, bytes);
+	return umbra_call(&hv, 0x5c, gpa(post_page), 0) & 0xffff;
+}
+
+static void take_message(struct message *ret)
+{
+	volatile struct message *slot = (volatile struct message *)(void *)(simp + 256 * VMBUS_SINT);
+
+	copy(ret, (const void *)(uintptr_t)slot, sizeof(*ret));
+	slot->type = 0;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (slot->flags & 1)
+		wrmsr(MSR_EOM, 0);
+}
+
+static bool wait_for_message(uint64_t ticks)
+{
+	volatile uint32_t *type = (volatile uint32_t *)(void *)(simp + 256 * VMBUS_SINT);
+
+	for (uint64_t until = rdtsc() + ticks; !*type;)
+		if (rdtsc() > until)
+			return false;
+	return true;
+}
+
+const struct message *bus_receive(void)
+{
+	static struct message m;
+
+	if (!wait_for_message(3000000000ull))
+		return NULL;
+	take_message(&m);
+	return &m;
+}
+
+bool bus_is_quiet(void) { return !wait_for_message(20000000); }
+
+const void *bus_expect(uint32_t kind)
+{
+	const struct message *m = bus_receive();
+	uint32_t got;
+
+	if (!m)
+		return NULL;
+	copy(&got, m->payload, sizeof(got));
+	return got == kind && m->type == VMBUS_MESSAGE_TYPE ? m->payload : NULL;
+}
+
+bool bus_contact(uint32_t version)
+{
+	const struct vmbus_contact c = { .head.kind = VMBUS_INITIATE_CONTACT, .version = version, .interrupt_page = version >= VMBUS_5_0 ? VMBUS_SINT : 0 };
+	const struct vmbus_version_response *r;
+
+	if (bus_post_on(version >= VMBUS_5_0 ? VMBUS_CONNECTION : VMBUS_CONNECTION_OLD, &c, sizeof(c)))
+		return false;
+	r = bus_expect(VMBUS_VERSION_RESPONSE);
+	return r && r->supported && r->state == 0 && (version < VMBUS_5_0 || r->connection == VMBUS_CONNECTION);
+}
+
+unsigned bus_offers(struct vmbus_offer *ret)
+{
+	const struct vmbus_head ask = { .kind = VMBUS_REQUEST_OFFERS };
+	unsigned count = 0;
+
+	bus_post_on(VMBUS_CONNECTION, &ask, sizeof(ask));
+	for (const struct message *m; (m = bus_receive());) {
+		uint32_t kind;
+
+		copy(&kind, m->payload, sizeof(kind));
+		if (kind != VMBUS_OFFER)
+			break;
+		if (!count++)
+			copy(ret, m->payload, sizeof(*ret));
+	}
+	return count;
+}
+
+/* One message's worth of page numbers at a time, as many messages as it takes. */
+uint32_t bus_gpadl(uint32_t id, uint32_t relid, const void *first, uint32_t pages)
+{
+	struct { struct vmbus_gpadl_header h; uint64_t gfn[26]; } __attribute__((packed)) head = {
+		.h = { { VMBUS_GPADL_HEADER, 0 }, relid, id, (uint16_t)(8 + 8 * pages), 1, pages * 4096, 0 }
+	};
+	const struct vmbus_gpadl_created *r;
+	uint32_t sent = 0, number = 0;
+
+	for (; sent < pages && sent < 26; sent++)
+		head.gfn[sent] = gpa(first) / 4096 + sent;
+	bus_post_on(VMBUS_CONNECTION, &head, sizeof(head.h) + 8 * sent);
+	while (sent < pages) {
+		struct { struct vmbus_gpadl_body h; uint64_t gfn[28]; } body = { .h = { { VMBUS_GPADL_BODY, 0 }, number++, id } };
+		uint32_t n = 0;
+
+		for (; n < 28 && sent < pages; n++)
+			body.gfn[n] = gpa(first) / 4096 + sent++;
+		bus_post_on(VMBUS_CONNECTION, &body, sizeof(body.h) + 8 * n);
+	}
+	r = bus_expect(VMBUS_GPADL_CREATED);
+	return r && r->gpadl == id && r->relid == relid ? r->status : ~0u;
+}
+
+void bus_teardown(uint32_t id, uint32_t relid)
+{
+	const struct vmbus_gpadl_teardown t = { { VMBUS_GPADL_TEARDOWN, 0 }, relid, id };
+	const struct vmbus_gpadl_torn_down *r;
+
+	bus_post_on(VMBUS_CONNECTION, &t, sizeof(t));
+	r = bus_expect(VMBUS_GPADL_TORN_DOWN);
+	if (!r || r->gpadl != id)
+		check("a GPADL is torn down", false);
+}
+
+uint32_t channel_open(struct channel *c, const struct vmbus_offer *offer, uint32_t gpadl)
+{
+	struct vmbus_open o = { .head.kind = VMBUS_OPEN, .relid = offer->relid, .open_id = 7, .gpadl = gpadl, .host_ring_page = CHANNEL_PAGES };
+	const struct vmbus_open_result *r;
+	static uint8_t *pages;
+
+	if (!pages)
+		pages = new_pages(2 * CHANNEL_PAGES);
+	for (uint32_t n = 0; n < 2 * CHANNEL_PAGES * 4096; n++)
+		pages[n] = 0;
+	*c = (struct channel){ .relid = offer->relid, .connection = offer->connection, .gpadl = gpadl, .send = pages, .receive = pages + CHANNEL_PAGES * 4096,
+			       .ring_bytes = (CHANNEL_PAGES - 1) * 4096 };
+	*ring_word(c->send, RING_FEATURES) = *ring_word(c->receive, RING_FEATURES) = RING_FEATURE_PENDING;
+	if (bus_gpadl(gpadl, offer->relid, pages, 2 * CHANNEL_PAGES))
+		return ~0u;
+	bus_post_on(VMBUS_CONNECTION, &o, sizeof(o));
+	r = bus_expect(VMBUS_OPEN_RESULT);
+	return r && r->relid == offer->relid && r->open_id == 7 ? r->status : ~0u;
+}
+
+void channel_close(struct channel *c)
+{
+	const struct vmbus_relid m = { { VMBUS_CLOSE, 0 }, c->relid };
+
+	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m));
+	bus_teardown(c->gpadl, c->relid);
+}
+
+uint64_t channel_signal(const struct channel *c) { return umbra_call(&hv, umbra_fast(0x5d), c->connection, 0) & 0xffff; }
+
+void channel_put_raw(struct channel *c, const void *packet, uint32_t bytes)
+{
+	const uint8_t *from = packet;
+
+	for (uint64_t until = rdtsc() + 3000000000ull; (*ring_word(c->send, RING_READ_INDEX) + c->ring_bytes - c->written - 1) % c->ring_bytes < bytes;)
+		if (rdtsc() > until)
+			break; /* a test of what comes then */
+	for (uint32_t n = 0; n < bytes; n++)
+		c->send[4096 + (c->written + n) % c->ring_bytes] = from[n];
+	c->written = (c->written + bytes) % c->ring_bytes;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	*ring_word(c->send, RING_WRITE_INDEX) = c->written;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (!*ring_word(c->send, RING_INTERRUPT_MASK))
+		channel_signal(c);
+}
+
+void channel_put(struct channel *c, uint16_t type, const void *payload, uint32_t payload_bytes, const void *data, uint32_t bytes)
+{
+	static _Alignas(8) uint8_t packet[2048];
+	uint32_t pages = bytes ? (uint32_t)((gpa(data) & 4095) + bytes + 4095) / 4096 : 0, head = 16 + (type == PACKET_GPA_DIRECT ? 16 + 8 * pages : 0);
+	const struct vmbus_packet p = { type, (uint16_t)(head / 8), (uint16_t)((head + payload_bytes + 7) / 8), PACKET_WANTS_COMPLETION, ++c->transaction };
+	const uint32_t range[4] = { 0, 1, bytes, (uint32_t)(gpa(data) & 4095) };
+	const uint64_t footer = (uint64_t)c->written << 32;
+
+	copy(packet, &p, sizeof(p));
+	if (type == PACKET_GPA_DIRECT)
+		copy(packet + 16, range, sizeof(range));
+	for (uint32_t n = 0; n < pages && type == PACKET_GPA_DIRECT; n++) {
+		uint64_t gfn = gpa(data) / 4096 + n;
+
+		copy(packet + 32 + 8 * n, &gfn, 8);
+	}
+	copy(packet + head, payload, payload_bytes);
+	copy(packet + 8 * p.units, &footer, 8);
+	channel_put_raw(c, packet, 8u * p.units + 8);
+}
+
+bool channel_get(struct channel *c, struct vmbus_packet *ret, void *payload, uint32_t room)
+{
+	uint8_t *to = (uint8_t *)ret;
+	uint32_t bytes;
+
+	for (uint64_t until = rdtsc() + 6000000000ull; *ring_word(c->receive, RING_WRITE_INDEX) == c->read;)
+		if (rdtsc() > until)
+			return false;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	for (uint32_t n = 0; n < sizeof(*ret); n++)
+		to[n] = c->receive[4096 + (c->read + n) % c->ring_bytes];
+	bytes = 8u * ret->units - 8u * ret->data_units;
+	for (uint32_t n = 0; n < bytes && n < room; n++)
+		((uint8_t *)payload)[n] = c->receive[4096 + (c->read + 8u * ret->data_units + n) % c->ring_bytes];
+	c->read = (c->read + 8u * ret->units + 8) % c->ring_bytes;
+	*ring_word(c->receive, RING_READ_INDEX) = c->read;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (*ring_word(c->receive, RING_PENDING_BYTES))
+		channel_signal(c);
+	return true;
+}
+
+static uint32_t talk(struct channel *c, struct vstor_packet *p)
+{
+	struct vmbus_packet head;
+
+	p->flags = 1;
+	channel_put(c, PACKET_INBAND, p, sizeof(*p), NULL, 0);
+	if (!channel_get(c, &head, p, sizeof(*p)) || head.type != PACKET_COMPLETION || head.transaction != c->transaction || p->operation != VSTOR_COMPLETE)
+		return ~0u;
+	return p->status;
+}
+
+void storage_open(struct channel *c)
+{
+	struct vstor_packet begin = { .operation = VSTOR_BEGIN }, version = { .operation = VSTOR_QUERY_VERSION, .body.version.version = VSTOR_6_2 },
+			    properties = { .operation = VSTOR_QUERY_PROPERTIES }, end = { .operation = VSTOR_END };
+	struct vmbus_offer offer;
+
+	struct { const char *what; uint64_t wrong; } steps[] = {
+		{ "contact", !bus_contact(VMBUS_5_3) }, { "one offer", bus_offers(&offer) != 1 }, { "a channel", channel_open(c, &offer, 0xe1e10) },
+		{ "its first word", talk(c, &begin) }, { "its version", talk(c, &version) }, { "its properties", talk(c, &properties) }, { "its last", talk(c, &end) },
+	};
+
+	for (unsigned n = 0; n < sizeof(steps) / sizeof(steps[0]); n++)
+		if (steps[n].wrong) {
+			check_equal(steps[n].what, steps[n].wrong, 0);
+			finish();
+		}
+}
+
+bool storage_command(struct channel *c, uint8_t lun, const void *cdb, uint8_t cdb_bytes, uint8_t direction, void *data, uint32_t bytes, struct vstor_srb *ret)
+{
+	struct vstor_packet p = { .operation = VSTOR_EXECUTE, .flags = 1, .body.srb = { .bytes = 0x34, .lun = lun, .cdb_bytes = cdb_bytes, .direction = direction,
+										    .sense_bytes = 20, .data_bytes = bytes } };
+	struct vmbus_packet head;
+
+	copy(p.body.srb.cdb_or_sense, cdb, cdb_bytes < 16 ? cdb_bytes : 16);
+	channel_put(c, bytes ? PACKET_GPA_DIRECT : PACKET_INBAND, &p, sizeof(p), data, bytes);
+	if (!channel_get(c, &head, &p, sizeof(p)) || head.transaction != c->transaction)
+		return false;
+	*ret = p.body.srb;
+	return true;
+}
