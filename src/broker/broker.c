@@ -21,7 +21,7 @@
 #include "control.h"
 #include "lockdown.h"
 
-enum { INPUT_BYTES = 512, STOP_GRACE_MS = 500, RECORDS_PER_TURN = 16, OWN_FDS = 3 };
+enum { INPUT_BYTES = 512, STOP_GRACE_MS = 500, SHUT_DOWN_GRACE_MS = 30000, RECORDS_PER_TURN = 16, OWN_FDS = 3 };
 
 struct broker {
 	const struct broker_options *options;
@@ -33,9 +33,10 @@ struct broker {
 	int helper_end;
 	uint8_t pending[INPUT_BYTES];
 	size_t pending_used;
+	uint64_t stop_at_ms; /* 0: its guest was not asked to power off */
 	uint64_t kill_at_ms; /* 0: not asked to stop */
 	struct control control;
-	bool gone, answered, stop_sent, save_wanted, resume_wanted;
+	bool gone, answered, stop_sent, save_wanted, resume_wanted, shut_down_wanted, shutting_down;
 };
 
 static uint64_t now_ms(void)
@@ -60,10 +61,21 @@ static void ask_to_stop(struct broker *b)
 		b->kill_at_ms = now_ms() + STOP_GRACE_MS;
 }
 
+/* Politely once: the guest may have something to write. Who asks again does not want to wait. */
+static void ask_to_shut_down(struct broker *b)
+{
+	if (b->stop_at_ms || b->kill_at_ms) {
+		ask_to_stop(b);
+		return;
+	}
+	b->shut_down_wanted = true;
+	b->stop_at_ms = now_ms() + STOP_GRACE_MS; /* until it says that its guest was asked */
+}
+
 static void grant(struct broker *b, enum control_wish wish)
 {
 	switch (wish) {
-	case WISH_STOP: ask_to_stop(b); break;
+	case WISH_STOP: ask_to_shut_down(b); break;
 	case WISH_KILL: give_up(b, BROKER_STOPPED); break;
 	case WISH_SAVE: b->save_wanted = true; break;
 	case WISH_RESUME: b->resume_wanted = true; break;
@@ -110,6 +122,21 @@ static bool take_save_end(struct broker *b, const uint8_t *data, uint32_t bytes)
 	return true;
 }
 
+static bool take_shutting_down(struct broker *b, const uint8_t *data, uint32_t bytes)
+{
+	int32_t asked;
+
+	if (bytes != sizeof(asked) || !b->stop_at_ms || b->shutting_down)
+		return false;
+	b->shutting_down = true; /* once: who is asked again and again would never be stopped */
+	memcpy(&asked, data, sizeof(asked));
+	if (asked)
+		b->stop_at_ms = now_ms() + SHUT_DOWN_GRACE_MS;
+	else
+		ask_to_stop(b);
+	return true;
+}
+
 static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, uint32_t bytes)
 {
 	switch (kind) {
@@ -119,6 +146,7 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_ENDED: return take_end(b, BROKER_ENDED, data, bytes);
 	case RECORD_SAVED: return control_saved(&b->control, data, bytes);
 	case RECORD_SAVE_ENDED: return take_save_end(b, data, bytes);
+	case RECORD_SHUTTING_DOWN: return take_shutting_down(b, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
 	default: return false;
 	}
@@ -151,6 +179,8 @@ static void send(struct broker *b)
 		b->stop_sent = !ring_put(&b->to_machine, RECORD_STOP, NULL, 0);
 	if (b->save_wanted)
 		b->save_wanted = ring_put(&b->to_machine, RECORD_SAVE, NULL, 0);
+	if (b->shut_down_wanted)
+		b->shut_down_wanted = ring_put(&b->to_machine, RECORD_SHUT_DOWN, NULL, 0);
 	if (b->resume_wanted)
 		b->resume_wanted = ring_put(&b->to_machine, RECORD_RESUME, NULL, 0);
 	if (b->pending_used && !ring_put(&b->to_machine, RECORD_INPUT, b->pending, (uint32_t)b->pending_used))
@@ -182,10 +212,12 @@ static void take_signal(struct broker *b)
 
 	if (read(b->signals, &info, sizeof(info)) != sizeof(info))
 		return;
-	if (info.ssi_signo != SIGCHLD) {
+	if (info.ssi_signo == SIGTERM)
+		ask_to_shut_down(b);
+	else if (info.ssi_signo != SIGCHLD)
 		ask_to_stop(b);
+	if (info.ssi_signo != SIGCHLD)
 		return;
-	}
 	b->gone |= waitpid(b->machine, &b->end->wait_status, WNOHANG) == b->machine;
 	if (b->helper && waitpid(b->helper, &b->end->helper_status, WNOHANG) == b->helper) {
 		b->helper = 0;
@@ -205,7 +237,7 @@ static void serve(struct broker *b)
 		bool room = b->pending_used < INPUT_BYTES;
 		struct pollfd fds[OWN_FDS + CONTROL_FDS] = { { .fd = b->event_from, .events = POLLIN }, { .fd = b->signals, .events = POLLIN },
 							     { .fd = room ? b->input : -1, .events = POLLIN } };
-		bool waits = b->pending_used || b->kill_at_ms || b->save_wanted || b->resume_wanted;
+		bool waits = b->pending_used || b->stop_at_ms || b->kill_at_ms || b->save_wanted || b->resume_wanted;
 		uint64_t count;
 
 		control_events(&b->control, fds + OWN_FDS);
@@ -219,6 +251,8 @@ static void serve(struct broker *b)
 		control_turn(&b->control, fds + OWN_FDS, grant_any, b);
 		more = take_records(b);
 		send(b);
+		if (b->stop_at_ms && now_ms() >= b->stop_at_ms)
+			ask_to_stop(b);
 		if (b->kill_at_ms && now_ms() >= b->kill_at_ms)
 			give_up(b, BROKER_STOPPED);
 	}

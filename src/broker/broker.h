@@ -55,6 +55,7 @@ struct broker_end {
 
 /*
  * Starts the machine process and serves it until it ends. Blocks SIGTERM, SIGINT, SIGHUP, SIGCHLD and takes them itself: each
- * of the first three asks the machine to stop, and kills it when it has not half a second later. 0 or -errno.
+ * of the first three asks the machine to stop, and kills it when it has not half a second later; but the first SIGTERM asks its
+ * guest to power off, if that listens, and leaves it half a minute. 0 or -errno.
  */
 int broker_run(const struct broker_options *options, struct broker_end *ret_end);

@@ -3,7 +3,7 @@
  * answered in lines.
  *
  *   info     ok TEXT            what the machine is, as broker_options.description has it
- *   stop     ok                 as SIGTERM; the connection ends with the machine
+ *   stop     ok                 as SIGTERM, so that it may take half a minute, and a second one does not wait; the connection ends with the machine
  *   kill     ok                 at once
  *   save     data N, N bytes    as often as needed; then
  *            held               everything was said: the machine stands still until go or stop, or until the peer is gone; or

@@ -42,11 +42,13 @@ enum {
 	RECORD_STATISTICS,   /* text */
 	RECORD_SAVED,        /* bytes of a saved machine */
 	RECORD_SAVE_ENDED,   /* i32: 0, and the machine stands still; or -errno, and it runs */
+	RECORD_SHUTTING_DOWN, /* i32: 1, the guest was asked to power off; or 0, nobody in it listens */
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */
 	RECORD_STOP,
 	RECORD_SAVE,
 	RECORD_RESUME, /* after a save */
+	RECORD_SHUT_DOWN,
 };
 
 /* What both processes map. last_words: written before a machine process gives up on a fault of its own. */

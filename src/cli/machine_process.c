@@ -78,6 +78,13 @@ static void *save_when_wanted(void *context)
 	return NULL;
 }
 
+static void shut_down(struct process *p)
+{
+	int32_t asked = machine_shut_down(p->machine);
+
+	tell(p, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+}
+
 static void *listen_to_broker(void *context)
 {
 	struct process *p = context;
@@ -96,6 +103,8 @@ static void *listen_to_broker(void *context)
 				want_save(p);
 			else if (kind == RECORD_RESUME)
 				machine_resume(p->machine);
+			else if (kind == RECORD_SHUT_DOWN)
+				shut_down(p);
 	return NULL;
 }
 

@@ -1,9 +1,11 @@
-/* The partition bus of a machine, the services on it, and the thread that takes the disks' replies. */
+/* The partition bus of a machine, the services on it, and their threads: one takes the disks' replies, one ticks. */
 #include "machine_internal.h"
 
 #include <errno.h>
 
 enum { SLICES_PER_SECOND = 20000 }; /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
+enum { TICK_S = 2 };
+#define SECONDS_FROM_1601_TO_1970 11644473600ull
 
 /* ---- what the bus asks of the machine ---- */
 
@@ -28,7 +30,42 @@ static int message(void *context, uint32_t connection, uint32_t type, const uint
 static int event(void *context, uint32_t connection, uint16_t flag) { return bus_event(((struct machine *)context)->bus, connection, flag); }
 static void messages_taken(void *context) { bus_messages_taken(((struct machine *)context)->bus); }
 
+/* ---- clocks ---- */
+
+static uint64_t reference_100ns(void *context)
+{
+	struct machine *m = context;
+
+	return m->hv_host.now_100ns(m);
+}
+
+static uint64_t utc_100ns(void *context)
+{
+	struct timespec t;
+
+	(void)context;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return ((uint64_t)t.tv_sec + SECONDS_FROM_1601_TO_1970) * 10000000 + (uint64_t)t.tv_nsec / 100;
+}
+
 /* ---- life ---- */
+
+static int make_utilities(struct machine *m)
+{
+	pthread_condattr_t attributes;
+
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&m->tick, &attributes);
+	pthread_condattr_destroy(&attributes);
+	m->utility_clock = (struct utility_clock){ reference_100ns, utc_100ns, m };
+	for (unsigned n = 0; n < UTILITY_KINDS; n++) {
+		m->utility[n] = utility_create(m->bus, (enum utility_kind)n, &m->utility_clock);
+		if (!m->utility[n])
+			return -ENOMEM;
+	}
+	return 0;
+}
 
 int machine_make_devices(struct machine *m)
 {
@@ -46,13 +83,15 @@ int machine_make_devices(struct machine *m)
 	m->hv_host.message = message;
 	m->hv_host.event = event;
 	m->hv_host.messages_taken = messages_taken;
-	return 0;
+	return make_utilities(m);
 }
 
 void machine_destroy_devices(struct machine *m)
 {
 	bus_destroy(m->bus);
 	storage_destroy(m->storage);
+	for (unsigned n = 0; n < UTILITY_KINDS; n++)
+		utility_destroy(m->utility[n]);
 }
 
 static void *serve_devices(void *context)
@@ -75,15 +114,63 @@ static void *serve_devices(void *context)
 	return NULL;
 }
 
-int machine_start_devices(struct machine *m) { return m->bus ? -pthread_create(&m->devices, NULL, serve_devices, m) : 0; }
+/* Under the lock. False: the machine ends. */
+static bool wait_for_tick(struct machine *m)
+{
+	struct timespec until;
+	int error = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += TICK_S;
+	while (!error && !__atomic_load_n(&m->devices_stop, __ATOMIC_ACQUIRE))
+		error = pthread_cond_timedwait(&m->tick, &m->lock, &until);
+	return !__atomic_load_n(&m->devices_stop, __ATOMIC_ACQUIRE);
+}
+
+static void *tick(void *context)
+{
+	struct machine *m = context;
+	bool goes_on = true;
+
+	pthread_barrier_wait(&m->prepared);
+	while (goes_on) {
+		pthread_mutex_lock(&m->lock);
+		goes_on = wait_for_tick(m);
+		pthread_mutex_unlock(&m->lock);
+		if (goes_on)
+			for (unsigned n = 0; n < UTILITY_KINDS; n++)
+				utility_tick(m->utility[n]);
+	}
+	return NULL;
+}
+
+int machine_start_devices(struct machine *m)
+{
+	int error = m->bus ? pthread_create(&m->devices, NULL, serve_devices, m) : 0;
+
+	if (m->bus && !error)
+		error = pthread_create(&m->ticker, NULL, tick, m);
+	return -error;
+}
 
 void machine_stop_devices(struct machine *m)
 {
 	if (!m->bus)
 		return;
+	pthread_mutex_lock(&m->lock);
 	__atomic_store_n(&m->devices_stop, true, __ATOMIC_RELEASE);
+	pthread_cond_signal(&m->tick);
+	pthread_mutex_unlock(&m->lock);
 	block_wake(&m->block);
 	pthread_join(m->devices, NULL);
+	pthread_join(m->ticker, NULL);
+}
+
+bool machine_shut_down(struct machine *m) { return m->bus && utility_shut_down(m->utility[UTILITY_SHUTDOWN]); }
+
+enum machine_health machine_health(struct machine *m)
+{
+	return m->bus ? (enum machine_health)utility_health(m->utility[UTILITY_HEARTBEAT]) : MACHINE_HEALTH_UNKNOWN;
 }
 
 void machine_device_statistics(const struct machine *m, char *text, size_t bytes)

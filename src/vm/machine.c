@@ -190,8 +190,8 @@ static void connect(struct machine *m, uint64_t tsc_hz)
 	pthread_cond_init(&m->quiet, NULL);
 	cpuid_host_model(&m->model);
 	machine_connect_hv(m);
-	/* the processors' threads, the worker's, and that of the devices */
-	pthread_barrier_init(&m->prepared, NULL, m->options.cpus + 1 + (m->options.disks.memory ? 1 : 0));
+	/* the processors' threads, the worker's, and those of the devices */
+	pthread_barrier_init(&m->prepared, NULL, m->options.cpus + 1 + (m->options.disks.memory ? DEVICE_THREADS : 0));
 	pthread_barrier_init(&m->released, NULL, m->options.cpus);
 }
 

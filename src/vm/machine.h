@@ -50,6 +50,11 @@ void machine_destroy(struct machine *machine);
 enum machine_end machine_run(struct machine *machine);
 /* From any thread: input for the console; how much was taken. */
 size_t machine_input(struct machine *machine, const uint8_t *data, size_t bytes);
+/* Asks the guest to power off, which takes its time: false when no driver of its listens. From any thread. */
+bool machine_shut_down(struct machine *machine);
+enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };
+/* What its heartbeat says. */
+enum machine_health machine_health(struct machine *machine);
 /* From any thread; not from a signal handler. */
 void machine_stop(struct machine *machine);
 /*

@@ -13,10 +13,12 @@
 #include "../engine/engine.h"
 #include "../hv/hv.h"
 #include "../service/storage.h"
+#include "../service/utility.h"
 #include "../x86/apic.h"
 #include "../x86/cpuid.h"
 #include "../x86/state.h"
 
+enum { DEVICE_THREADS = 2 };
 enum { MTRRS = 0x210, CONSOLE_BYTES = 512, MSR_HV_FIRST = 0x40000000, MSR_HV_END = 0x40000200 };
 
 enum processor_activity { PROCESSOR_RUNNING, PROCESSOR_WAITS_FOR_SIPI };
@@ -56,8 +58,11 @@ struct machine {
 	struct bus *bus; /* NULL: nothing is on it */
 	struct block_client block;
 	struct storage *storage;
+	struct utility_clock utility_clock;
+	struct utility *utility[UTILITY_KINDS];
 	bool devices_stop; /* atomic */
-	pthread_t worker, devices;
+	pthread_cond_t tick; /* devices_stop, or time has passed */
+	pthread_t worker, devices, ticker;
 	pthread_mutex_t lock; /* all of this, the processors' devices included, but not their engine state */
 	pthread_barrier_t prepared, released;
 	bool pause; /* processors are to stand still */
@@ -85,7 +90,7 @@ void machine_flush_console(struct machine *machine);
 /* devices.c: the bus and what is on it; before the partition is made. 0 or -errno. */
 int machine_make_devices(struct machine *machine);
 void machine_destroy_devices(struct machine *machine);
-/* The thread of the disks' replies; none where there are no disks. */
+/* The threads of the disks' replies and of what happens every few seconds; none where there are no disks. */
 int machine_start_devices(struct machine *machine);
 void machine_stop_devices(struct machine *machine);
 void machine_device_statistics(const struct machine *machine, char *text, size_t bytes);

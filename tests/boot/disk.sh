@@ -7,7 +7,7 @@ umbra=${UMBRA:-$PWD/build/umbra}
 work=$(mktemp -d -p build); trap 'kill %1 2>/dev/null; rm -rf "$work"' EXIT
 failed=0
 bad() { echo "disk: $*"; failed=1; }
-tools/fetch-guest tests/boot/disk.init build/guest/disk.cpio.gz build/guest/modules/*.ko
+tools/fetch-guest tests/boot/disk.init build/guest/disk.cpio.gz build/guest/modules/{hv_vmbus,scsi_common,scsi_mod,scsi_transport_fc,hv_storvsc,sd_mod,hv_utils}.ko
 guest() { # WHAT CPUS OPTION...
 	local status=0 what=$1 cpus=$2; shift 2
 	timeout -s KILL 120 "$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus "$cpus" --append "console=ttyS0 quiet umbra.do=$what" "$@" \
@@ -112,7 +112,9 @@ guest sum 1 --disk "$work/flat.raw,format=raw" --disk "$work/policy.vhdx" --over
 for _ in $(seq 500); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
 "$umbra" save "disk-$$" "$work/saved" 2>"$work/err" && bad "a machine with disks was saved"
 grep -q 'a machine with disks cannot be saved' "$work/err" || bad "what save says: $(cat "$work/err")"
+"$umbra" info --json "disk-$$" >"$work/info"
 must "$umbra" stop "disk-$$"
+tr -d '\r' <"$work/marks" | grep -q '^STOPPED' || bad "the guest was not asked to power off"
 wait %1 || bad "stopped, it ended with $?"
-must "$umbra" disk check "$work/flat.raw" --format raw
+/sbin/e2fsck -fn "$work/flat.raw" >"$work/out" 2>&1 && ! grep -q 'recovering journal' "$work/out" || bad "the guest's file system was not unmounted"
 exit $failed

@@ -104,7 +104,7 @@ bool bus_contact(uint32_t version)
 	return r && r->supported && r->state == 0 && (version < VMBUS_5_0 || r->connection == VMBUS_CONNECTION);
 }
 
-unsigned bus_offers(struct vmbus_offer *ret)
+unsigned bus_offers(uint32_t type, struct vmbus_offer *ret)
 {
 	const struct vmbus_head ask = { .kind = VMBUS_REQUEST_OFFERS };
 	unsigned count = 0;
@@ -116,7 +116,8 @@ unsigned bus_offers(struct vmbus_offer *ret)
 		copy(&kind, m->payload, sizeof(kind));
 		if (kind != VMBUS_OFFER)
 			break;
-		if (!count++)
+		count++;
+		if (((const struct vmbus_offer *)(const void *)m->payload)->type.byte[0] == (type & 255))
 			copy(ret, m->payload, sizeof(*ret));
 	}
 	return count;
@@ -265,7 +266,7 @@ void storage_open(struct channel *c)
 	struct vmbus_offer offer;
 
 	struct { const char *what; uint64_t wrong; } steps[] = {
-		{ "contact", !bus_contact(VMBUS_5_3) }, { "one offer", bus_offers(&offer) != 1 }, { "a channel", channel_open(c, &offer, 0xe1e10) },
+		{ "contact", !bus_contact(VMBUS_5_3) }, { "the offers", bus_offers(OFFER_STORAGE, &offer) != BUS_OFFERS }, { "a channel", channel_open(c, &offer, 0xe1e10) },
 		{ "its first word", talk(c, &begin) }, { "its version", talk(c, &version) }, { "its properties", talk(c, &properties) }, { "its last", talk(c, &end) },
 	};
 

@@ -29,8 +29,10 @@ const void *bus_expect(uint32_t kind);
 bool bus_is_quiet(void);
 /* INITIATE_CONTACT; whether the host supports it. */
 bool bus_contact(uint32_t version);
-/* Asks for offers; the number of them, the first in *ret. */
-unsigned bus_offers(struct vmbus_offer *ret);
+/* What is offered: storage, and what UTILITIES names. */
+enum { BUS_OFFERS = 4, OFFER_STORAGE = 0xba6163d9, OFFER_SHUTDOWN = 0x0e0b6031, OFFER_HEARTBEAT = 0x57164f39, OFFER_TIME = 0x9527e630 };
+/* Asks for offers; the number of them, in *ret the one whose interface begins so. */
+unsigned bus_offers(uint32_t type, struct vmbus_offer *ret);
 /* A GPADL over pages that follow each other; the status that came. */
 uint32_t bus_gpadl(uint32_t id, uint32_t relid, const void *first, uint32_t pages);
 void bus_teardown(uint32_t id, uint32_t relid);

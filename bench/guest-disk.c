@@ -1,0 +1,92 @@
+/*
+ * In a guest: guest-disk DEVICE SECONDS: requests of one device past the page cache, by Linux's asynchronous interface. A line for each
+ * of the measurements: R NAME OPERATIONS-A-SECOND MEGABYTES-A-SECOND MEAN-MICROSECONDS.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/aio_abi.h>
+#include <linux/fs.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DEPTH_MAX = 64 };
+
+struct kind { const char *name; unsigned bytes, depth; int write, random, flush; };
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static uint64_t state = 88172645463325252ull;
+
+static uint64_t rnd(void)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	return state ^= state << 17;
+}
+
+static void measure(int fd, uint64_t size, const struct kind *k, double seconds)
+{
+	static struct iocb requests[DEPTH_MAX];
+	static uint8_t *data;
+	struct io_event events[DEPTH_MAX];
+	struct iocb *one;
+	aio_context_t context = 0;
+	uint64_t at = 0, done = 0;
+	double begin = now(), end = begin + seconds;
+
+	if (!data && posix_memalign((void **)&data, 4096, (size_t)DEPTH_MAX * 262144))
+		exit(1);
+	if (syscall(SYS_io_setup, DEPTH_MAX, &context))
+		exit(1);
+	for (unsigned n = 0; n < k->depth; n++)
+		events[n].obj = (uint64_t)&requests[n];
+	for (long ready = k->depth; now() < end;) {
+		for (long n = 0; n < ready; n++) {
+			one = (struct iocb *)events[n].obj;
+			*one = (struct iocb){ .aio_lio_opcode = k->write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD, .aio_fildes = (uint32_t)fd, .aio_nbytes = k->bytes,
+					      .aio_buf = (uint64_t)(data + 262144 * (one - requests)), .aio_offset = (int64_t)(k->random ? rnd() % (size / k->bytes) * k->bytes : at) };
+			at = at + 2 * k->bytes > size ? 0 : at + k->bytes;
+			if (syscall(SYS_io_submit, context, 1, &one) != 1)
+				exit(1);
+		}
+		ready = syscall(SYS_io_getevents, context, 1, DEPTH_MAX, events, NULL);
+		for (long n = 0; n < ready; n++)
+			if (events[n].res != k->bytes)
+				exit(1);
+		if (k->flush && fdatasync(fd))
+			exit(1);
+		done += (uint64_t)ready;
+	}
+	seconds = now() - begin;
+	syscall(SYS_io_destroy, context);
+	printf("R %s %.0f %.1f %.1f\n", k->name, (double)done / seconds, (double)done * k->bytes / seconds / 1e6, seconds * 1e6 * k->depth / (double)done);
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct kind kinds[] = {
+		{ "read-4k-1", 4096, 1, 0, 1, 0 }, { "read-4k-32", 4096, 32, 0, 1, 0 }, { "read-128k-8", 131072, 8, 0, 0, 0 },
+		{ "write-4k-1", 4096, 1, 1, 1, 0 }, { "write-4k-32", 4096, 32, 1, 1, 0 }, { "write-128k-8", 131072, 8, 1, 0, 0 }, { "write-4k-sync", 4096, 1, 1, 1, 1 },
+	};
+	int fd = argc > 2 ? open(argv[1], O_RDWR | O_DIRECT) : -1;
+	uint64_t size;
+
+	if (fd < 0 || ioctl(fd, BLKGETSIZE64, &size))
+		return 1;
+	for (size_t n = 0; n < sizeof(kinds) / sizeof(kinds[0]); n++)
+		measure(fd, size, &kinds[n], atof(argv[2]));
+	return 0;
+}
