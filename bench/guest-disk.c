@@ -56,7 +56,8 @@ static void measure(int fd, uint64_t size, const struct kind *k, double seconds)
 		for (long n = 0; n < ready; n++) {
 			one = (struct iocb *)events[n].obj;
 			*one = (struct iocb){ .aio_lio_opcode = k->write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD, .aio_fildes = (uint32_t)fd, .aio_nbytes = k->bytes,
-					      .aio_buf = (uint64_t)(data + 262144 * (one - requests)), .aio_offset = (int64_t)(k->random ? rnd() % (size / k->bytes) * k->bytes : at) };
+					      .aio_buf = (uint64_t)(data + 262144 * (one - requests)),
+					      .aio_offset = (int64_t)(k->random ? rnd() % (size / k->bytes) * k->bytes : at) };
 			at = at + 2 * k->bytes > size ? 0 : at + k->bytes;
 			if (syscall(SYS_io_submit, context, 1, &one) != 1)
 				exit(1);

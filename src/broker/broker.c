@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -36,7 +37,7 @@ struct broker {
 	uint64_t stop_at_ms; /* 0: its guest was not asked to power off */
 	uint64_t kill_at_ms; /* 0: not asked to stop */
 	struct control control;
-	bool gone, answered, stop_sent, save_wanted, resume_wanted, shut_down_wanted, shutting_down;
+	bool gone, answered, stop_sent, save_wanted, resume_wanted, shut_down_wanted, shutting_down, memory_wanted;
 };
 
 static uint64_t now_ms(void)
@@ -79,6 +80,7 @@ static void grant(struct broker *b, enum control_wish wish)
 	case WISH_KILL: give_up(b, BROKER_STOPPED); break;
 	case WISH_SAVE: b->save_wanted = true; break;
 	case WISH_RESUME: b->resume_wanted = true; break;
+	case WISH_MEMORY: b->memory_wanted = true; break;
 	default: break;
 	}
 }
@@ -137,6 +139,24 @@ static bool take_shutting_down(struct broker *b, const uint8_t *data, uint32_t b
 	return true;
 }
 
+/* Numbers, of whatever size: they are shown to who asks, and nothing depends on them. */
+static bool take_state(struct broker *b, const uint8_t *data, uint32_t bytes)
+{
+	struct record_state s;
+	char text[CONTROL_STATE_BYTES];
+
+	if (bytes != sizeof(s))
+		return false;
+	memcpy(&s, data, sizeof(s));
+	snprintf(text, sizeof(text), "\"guest\":\"%s\",\"memory-mode\":\"%s\",\"assigned\":%lu,\"target\":%lu",
+		 s.flags & STATE_ANSWERS ? "answers" : s.flags & STATE_SILENT ? "silent" : "unknown",
+		 !(s.flags & STATE_MEMORY_DRIVER) ? "no driver" : s.flags & STATE_AUTOMATIC ? "automatic" : "set", s.assigned_bytes, s.target_bytes);
+	if (s.flags & STATE_MEMORY_STATUS)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), ",\"available\":%lu,\"committed\":%lu", s.available_bytes, s.committed_bytes);
+	control_set_state(&b->control, text);
+	return true;
+}
+
 static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, uint32_t bytes)
 {
 	switch (kind) {
@@ -146,6 +166,7 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_ENDED: return take_end(b, BROKER_ENDED, data, bytes);
 	case RECORD_SAVED: return control_saved(&b->control, data, bytes);
 	case RECORD_SAVE_ENDED: return take_save_end(b, data, bytes);
+	case RECORD_STATE: return take_state(b, data, bytes);
 	case RECORD_SHUTTING_DOWN: return take_shutting_down(b, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
 	default: return false;
@@ -181,6 +202,8 @@ static void send(struct broker *b)
 		b->save_wanted = ring_put(&b->to_machine, RECORD_SAVE, NULL, 0);
 	if (b->shut_down_wanted)
 		b->shut_down_wanted = ring_put(&b->to_machine, RECORD_SHUT_DOWN, NULL, 0);
+	if (b->memory_wanted)
+		b->memory_wanted = ring_put(&b->to_machine, RECORD_MEMORY, &b->control.memory_bytes, sizeof(b->control.memory_bytes));
 	if (b->resume_wanted)
 		b->resume_wanted = ring_put(&b->to_machine, RECORD_RESUME, NULL, 0);
 	if (b->pending_used && !ring_put(&b->to_machine, RECORD_INPUT, b->pending, (uint32_t)b->pending_used))
@@ -237,7 +260,7 @@ static void serve(struct broker *b)
 		bool room = b->pending_used < INPUT_BYTES;
 		struct pollfd fds[OWN_FDS + CONTROL_FDS] = { { .fd = b->event_from, .events = POLLIN }, { .fd = b->signals, .events = POLLIN },
 							     { .fd = room ? b->input : -1, .events = POLLIN } };
-		bool waits = b->pending_used || b->stop_at_ms || b->kill_at_ms || b->save_wanted || b->resume_wanted;
+		bool waits = b->pending_used || b->stop_at_ms || b->kill_at_ms || b->save_wanted || b->resume_wanted || b->memory_wanted;
 		uint64_t count;
 
 		control_events(&b->control, fds + OWN_FDS);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -84,6 +85,33 @@ static void add_error(struct control_peer *p, int error)
 	add_text(p, text);
 }
 
+void control_set_state(struct control *c, const char *members) { snprintf(c->state, sizeof(c->state), "%s", members); }
+
+/* The description is a JSON object: the state goes before its last brace. */
+static void add_description(struct control *c, struct control_peer *p)
+{
+	size_t bytes = strlen(c->description);
+
+	add_text(p, " ");
+	if (!c->state[0] || !bytes || c->description[bytes - 1] != '}') {
+		add_text(p, c->description);
+		return;
+	}
+	add(p, c->description, bytes - 1);
+	add_text(p, ",");
+	add_text(p, c->state);
+	add_text(p, "}");
+}
+
+static bool parse_number(const char *text, uint64_t *ret)
+{
+	char *end;
+
+	errno = 0;
+	*ret = strtoull(text, &end, 10);
+	return !errno && end != text && !*end && *text != '-';
+}
+
 static enum control_wish take_line(struct control *c, struct control_peer *p, const char *line)
 {
 	enum control_wish wish = WISH_NOTHING;
@@ -95,7 +123,9 @@ static enum control_wish take_line(struct control *c, struct control_peer *p, co
 		c->saver = p;
 		return WISH_SAVE;
 	}
-	if (!strcmp(line, "stop"))
+	if (!strncmp(line, "memory ", 7) && parse_number(line + 7, &c->memory_bytes))
+		wish = WISH_MEMORY;
+	else if (!strcmp(line, "stop"))
 		wish = WISH_STOP;
 	else if (!strcmp(line, "kill"))
 		wish = WISH_KILL;
@@ -108,10 +138,8 @@ static enum control_wish take_line(struct control *c, struct control_peer *p, co
 		c->saver = NULL;
 	}
 	add_text(p, "ok");
-	if (!wish) {
-		add_text(p, " ");
-		add_text(p, c->description);
-	}
+	if (!wish)
+		add_description(c, p);
 	add_text(p, "\n");
 	return wish;
 }

@@ -5,6 +5,7 @@
  *   info     ok TEXT            what the machine is, as broker_options.description has it
  *   stop     ok                 as SIGTERM, so that it may take half a minute, and a second one does not wait; the connection ends with the machine
  *   kill     ok                 at once
+ *   memory N ok                 how many bytes the guest shall have; 0: what it asks for. info says what came of it
  *   save     data N, N bytes    as often as needed; then
  *            held               everything was said: the machine stands still until go or stop, or until the peer is gone; or
  *            error N            -errno: it runs
@@ -25,11 +26,12 @@
 
 #include "ring.h"
 
+enum { CONTROL_STATE_BYTES = 256 };
 enum { CONTROL_LINE_BYTES = 64, CONTROL_RECORDS = 16, CONTROL_OUT_BYTES = (CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_LINE_BYTES) + 4096 };
 enum { CONTROL_PEERS = 4, CONTROL_FDS = 1 + CONTROL_PEERS };
 enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_HELD };
 /* What the broker has to do about a line. */
-enum control_wish { WISH_NOTHING, WISH_STOP, WISH_KILL, WISH_SAVE, WISH_RESUME };
+enum control_wish { WISH_NOTHING, WISH_STOP, WISH_KILL, WISH_SAVE, WISH_RESUME, WISH_MEMORY };
 
 struct control_peer {
 	int fd; /* -1: nobody */
@@ -42,12 +44,16 @@ struct control_peer {
 struct control {
 	int listener; /* -1: none */
 	const char *description;
+	char state[CONTROL_STATE_BYTES]; /* members of a JSON object, for the end of the description */
+	uint64_t memory_bytes; /* of the last WISH_MEMORY */
 	enum control_save save;
 	struct control_peer *saver; /* whose save it is; NULL: of one that is gone, and nobody hears of the rest */
 	struct control_peer peer[CONTROL_PEERS];
 };
 
 void control_init(struct control *c, int listener, const char *description);
+/* What the machine says of itself, shorter than CONTROL_STATE_BYTES; "": nothing. */
+void control_set_state(struct control *c, const char *members);
 /* There is no room for another record. */
 bool control_is_full(const struct control *c);
 /* Somebody has said something that has not been looked at; control_turn() need not wait. */

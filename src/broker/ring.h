@@ -42,6 +42,7 @@ enum {
 	RECORD_STATISTICS,   /* text */
 	RECORD_SAVED,        /* bytes of a saved machine */
 	RECORD_SAVE_ENDED,   /* i32: 0, and the machine stands still; or -errno, and it runs */
+	RECORD_STATE,        /* struct record_state */
 	RECORD_SHUTTING_DOWN, /* i32: 1, the guest was asked to power off; or 0, nobody in it listens */
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */
@@ -49,7 +50,11 @@ enum {
 	RECORD_SAVE,
 	RECORD_RESUME, /* after a save */
 	RECORD_SHUT_DOWN,
+	RECORD_MEMORY, /* u64: how many bytes the guest shall have; 0: what it asks for */
 };
+
+enum { STATE_ANSWERS = 1, STATE_SILENT = 2, STATE_MEMORY_DRIVER = 4, STATE_MEMORY_STATUS = 8, STATE_AUTOMATIC = 16 };
+struct record_state { uint64_t flags, assigned_bytes, target_bytes, available_bytes, committed_bytes; };
 
 /* What both processes map. last_words: written before a machine process gives up on a fault of its own. */
 struct broker_memory {

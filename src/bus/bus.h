@@ -67,6 +67,8 @@ struct bus_service {
 	int (*packet)(void *context, const struct bus_packet *packet);
 	/* Packets that could not be sent may find room now. */
 	void (*room)(void *context);
+	/* Its packets are always left to bus_run(): they take long. */
+	bool elsewhere;
 	void *context;
 };
 

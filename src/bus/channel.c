@@ -69,6 +69,12 @@ static int serve_one(struct bus_channel *c)
 	return got ? got : bus_ring_taken(c) ? -EBADMSG : 1;
 }
 
+static void defer(struct bus_channel *c)
+{
+	__atomic_store_n(&c->again, true, __ATOMIC_SEQ_CST);
+	c->bus->host->defer(c->bus->host->context);
+}
+
 /*
  * The guest need not signal while packets are taken: the mask says so. What came before it was lifted is found by a last look. It stays
  * where somebody will come back anyway: when the service is ready again, or who was deferred to.
@@ -86,8 +92,7 @@ static int serve(struct bus_channel *c)
 				return 0;
 			if (__builtin_ia32_rdtsc() < until)
 				continue;
-			__atomic_store_n(&c->again, true, __ATOMIC_SEQ_CST);
-			c->bus->host->defer(c->bus->host->context);
+			defer(c);
 			return 0;
 		}
 		if (got < 0 || bus_ring_set_mask(c, 0))
@@ -121,7 +126,10 @@ int bus_event(struct bus *b, uint32_t connection, uint16_t flag)
 		return -ENOENT;
 	if (flag)
 		return -EINVAL;
-	bus_channel_run(c);
+	if (c->service->elsewhere)
+		defer(c);
+	else
+		bus_channel_run(c);
 	return 0;
 }
 

@@ -78,6 +78,27 @@ static void *save_when_wanted(void *context)
 	return NULL;
 }
 
+static void set_memory(struct process *p, const uint8_t *data, uint32_t bytes)
+{
+	uint64_t wanted;
+
+	if (bytes != sizeof(wanted))
+		return;
+	memcpy(&wanted, data, sizeof(wanted));
+	machine_set_memory(p->machine, wanted);
+}
+
+static void state(void *context, const struct machine_state *s)
+{
+	const struct record_state r = {
+		.flags = (s->health == MACHINE_HEALTH_GOOD ? STATE_ANSWERS : 0) | (s->health == MACHINE_HEALTH_LOST ? STATE_SILENT : 0) |
+			 (s->has_memory_driver ? STATE_MEMORY_DRIVER : 0) | (s->has_memory_status ? STATE_MEMORY_STATUS : 0) | (s->automatic ? STATE_AUTOMATIC : 0),
+		.assigned_bytes = s->assigned_bytes, .target_bytes = s->target_bytes, .available_bytes = s->available_bytes, .committed_bytes = s->committed_bytes,
+	};
+
+	tell(context, RECORD_STATE, &r, sizeof(r));
+}
+
 static void shut_down(struct process *p)
 {
 	int32_t asked = machine_shut_down(p->machine);
@@ -103,6 +124,8 @@ static void *listen_to_broker(void *context)
 				want_save(p);
 			else if (kind == RECORD_RESUME)
 				machine_resume(p->machine);
+			else if (kind == RECORD_MEMORY)
+				set_memory(p, data, bytes);
 			else if (kind == RECORD_SHUT_DOWN)
 				shut_down(p);
 	return NULL;
@@ -168,6 +191,7 @@ int machine_process(struct broker_client *client, struct machine_options *option
 	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
 	keep_events(&p, options);
 	options->console = console;
+	options->state = state;
 	options->lock_down = lock_down;
 	options->context = &p;
 	options->last_words = client->memory->last_words;

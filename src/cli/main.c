@@ -42,7 +42,7 @@ int main(int argc, char **argv)
 	if (argc >= 2 && !strcmp(argv[1], "doctor"))
 		return verb_doctor();
 	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
-		printf("usage: umbra run --kernel FILE ... | umbra ps, info, stop, kill, save ... | umbra disk VERB ... | umbra image VERB ... | umbra doctor\n"
+		printf("usage: umbra run --kernel FILE ... | umbra ps, info, stop, kill, memory, save ... | umbra disk VERB ... | umbra image VERB ... | umbra doctor\n"
 		       "See umbra run --help, umbra ps --help, umbra disk --help, umbra image --help.\n");
 		return 0;
 	}

@@ -23,20 +23,21 @@ static const char run_help[] =
 	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
 	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--statistics]\n"
 	"                 [--hv FEATURES] [--name NAME]\n"
-	"                 [--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... [--override REASON]\n"
+	"                 [--memory-min SIZE] [--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... [--override REASON]\n"
 	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME]\n"
 	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console.\n"
 	"Ctrl-] q ends, Ctrl-] ? helps. With a multiboot image, --initrd is its module.\n"
 	"Ends 0 when the guest powers off; 64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed,\n"
 	"78 a policy forbids it.\n"
 	"--hv FEATURES chooses what of the Hyper-V interface is offered: default, all or none, then +NAME or -NAME, by commas.\n"
+	"--memory-min SIZE has the guest's memory adjusted while it runs, to what it needs, between SIZE and --memory.\n"
 	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), the first /dev/sda; --parents as with umbra disk.\n"
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
 	"--restore FILE goes on from where umbra save left a machine, with its memory, processors and features.\n"
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n";
 
 struct run_options {
-	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore;
+	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore, *memory_min;
 	bool statistics;
 	struct disk_process disks;
 };
@@ -89,7 +90,8 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 	static const struct option longs[] = { { "kernel", 1, 0, 'k' }, { "initrd", 1, 0, 'i' }, { "append", 1, 0, 'a' }, { "memory", 1, 0, 'm' },
 					       { "cpus", 1, 0, 'c' }, { "console", 1, 0, 'C' }, { "debug-exit", 1, 0, 'd' },
 					       { "statistics", 0, 0, 's' }, { "hv", 1, 0, 'H' }, { "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' },
-					       { "disk", 1, 0, 'D' }, { "parents", 1, 0, 'p' }, { "override", 1, 0, 'o' }, { "help", 0, 0, 'h' }, { 0 } };
+					       { "disk", 1, 0, 'D' }, { "parents", 1, 0, 'p' }, { "override", 1, 0, 'o' }, { "memory-min", 1, 0, 'M' },
+					       { "help", 0, 0, 'h' }, { 0 } };
 	int c, code;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -102,6 +104,7 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 			if ((code = disk_process_add_parents(&o->disks, optarg)))
 				return code;
 			break;
+		case 'M': o->memory_min = optarg; break;
 		case 'o': o->disks.override = optarg; break;
 		case 'k': o->kernel = optarg; break;
 		case 'i': o->initrd = optarg; break;
@@ -119,9 +122,9 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 		}
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
-	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->hv || o->disks.count))
+	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->hv || o->disks.count || o->memory_min))
 		return complain(EXIT_USAGE, "a saved machine brings these itself", "--restore",
-				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --hv and --disk");
+				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --hv, --memory-min and --disk");
 	if (!o->kernel && !o->restore)
 		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE, or a saved machine with --restore FILE");
 	return 0;
@@ -164,8 +167,10 @@ static int take_new(struct machine_options *m, const struct run_options *o)
 		return complain(EXIT_USAGE, "not an I/O port", o->debug_exit, "say for example --debug-exit 0xf4");
 	if (!machine_parse_hv(o->hv ? o->hv : "default", &m->hv_features, bad, sizeof(bad)))
 		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad, "see umbra run --help");
-	if (o->disks.count && !machine_hv_has_bus(m->hv_features))
-		return complain(EXIT_USAGE, "disks need the features synic, messages and events", "--hv", "leave them in");
+	if (o->memory_min && (!parse_size(o->memory_min, &m->least_memory_bytes) || m->least_memory_bytes < 64 << 20 || m->least_memory_bytes > m->memory_bytes))
+		return complain(EXIT_USAGE, "not a memory size from 64M to --memory", o->memory_min, "say for example --memory 2G --memory-min 512M");
+	if ((o->disks.count || o->memory_min) && !machine_hv_has_bus(m->hv_features))
+		return complain(EXIT_USAGE, "disks and --memory-min need the features synic, messages and events", "--hv", "leave them in");
 	m->cpus = (unsigned)cpus;
 	m->debug_exit = (uint16_t)port;
 	m->command_line = o->append ? o->append : "console=ttyS0";
@@ -280,7 +285,7 @@ int verb_run(int argc, char **argv)
 		return code;
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
 		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2", "this host's processor", "see umbra doctor");
-	code = o.disks.count ? disk_process_prepare(&o.disks, &r.machine.disks) : 0;
+	code = o.disks.count || o.memory_min ? disk_process_prepare(&o.disks, &r.machine.disks) : 0;
 	if (code)
 		return code;
 	r.disks = &o.disks;

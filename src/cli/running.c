@@ -20,12 +20,15 @@ static const char running_help[] =
 	"       umbra info [--json] NAME\n"
 	"       umbra stop NAME\n"
 	"       umbra kill NAME\n"
+	"       umbra memory NAME [--set SIZE|auto] [--json]\n"
 	"       umbra save [--stop] [--replace] NAME FILE\n"
 	"About machines that were given a name with umbra run --name NAME.\n"
+	"stop asks the guest to power off where it has the drivers for that, and ends the machine half a minute later; stopped twice, at once.\n"
+	"memory says what the guest has and needs, or sets what it shall have, of a machine with --disk or --memory-min.\n"
 	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The machine runs meanwhile, but for some milliseconds\n"
 	"at the end, and goes on; with --stop it ends, once FILE is safely on disk. FILE must not be there yet, unless --replace is given.\n";
 
-struct arguments { bool json, stop, replace; const char *name, *file; };
+struct arguments { bool json, stop, replace; const char *name, *file, *set; };
 
 /* ---- talking ---- */
 
@@ -316,21 +319,70 @@ static int verb_save(const struct arguments *a)
 	return complain(EXIT_UNUSABLE, error == -ECONNRESET ? "the machine went away" : strerror(-error), a->file, save_remedy(error));
 }
 
+/* ---- memory ---- */
+
+static int set_memory(const struct arguments *a)
+{
+	uint64_t bytes = 0;
+	char line[LINE_BYTES];
+	int error;
+	FILE *peer;
+
+	if (strcmp(a->set, "auto") && (!parse_size(a->set, &bytes) || !bytes))
+		return complain(EXIT_USAGE, "not a memory size", a->set, "say for example --set 512M, or --set auto");
+	peer = talk_to(a->name, &error);
+	if (!peer)
+		return no_machine(a->name, error);
+	snprintf(line, sizeof(line), "memory %lu\n", bytes);
+	error = !ask(peer, line) || !hear(peer, line) || strcmp(line, "ok") ? -ECONNRESET : 0;
+	fclose(peer);
+	return error ? no_machine(a->name, error) : 0;
+}
+
+static int verb_memory(const struct arguments *a)
+{
+	static const char *const keys[] = { "memory", "memory-mode", "assigned", "target", "available", "committed" };
+	json_t *all = describe(a->name), *j = json_object(), *value;
+	int code = 0;
+
+	for (size_t n = 0; all && n < sizeof(keys) / sizeof(keys[0]); n++)
+		if ((value = json_object_get(all, keys[n])))
+			json_object_set(j, keys[n], value);
+	if (!all)
+		code = no_machine(a->name, -ENOENT);
+	else if (!json_object_get(j, "assigned"))
+		code = complain(EXIT_UNUSABLE, "its memory is not adjusted", a->name, "run it with --disk or --memory-min, and ask again a second later");
+	else if (a->set)
+		code = set_memory(a);
+	else if (a->json)
+		json_dumpf(j, stdout, JSON_INDENT(2)), puts("");
+	else
+		for (size_t n = 0; n < sizeof(keys) / sizeof(keys[0]); n++)
+			if ((value = json_object_get(j, keys[n])))
+				json_is_string(value) ? printf("%-12s %s\n", keys[n], json_string_value(value))
+						      : printf("%-12s %lld MiB\n", keys[n], (long long)json_integer_value(value) >> 20);
+	json_decref(all);
+	json_decref(j);
+	return code;
+}
+
 /* ---- the verbs ---- */
 
 static const struct { const char *name; int (*run)(const struct arguments *a); int operands; } verbs[] = {
-	{ "ps", verb_ps, 0 }, { "info", verb_info, 1 }, { "stop", verb_stop, 1 }, { "kill", verb_kill, 1 }, { "save", verb_save, 2 },
+	{ "ps", verb_ps, 0 }, { "info", verb_info, 1 }, { "stop", verb_stop, 1 }, { "kill", verb_kill, 1 }, { "save", verb_save, 2 }, { "memory", verb_memory, 1 },
 };
 
 static int parse(int argc, char **argv, int operands, struct arguments *a)
 {
-	static const struct option longs[] = { { "json", 0, 0, 'j' }, { "stop", 0, 0, 's' }, { "replace", 0, 0, 'r' }, { "help", 0, 0, 'h' }, { 0 } };
+	static const struct option longs[] = { { "json", 0, 0, 'j' }, { "stop", 0, 0, 's' }, { "replace", 0, 0, 'r' }, { "set", 1, 0, 'S' },
+					       { "help", 0, 0, 'h' }, { 0 } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		switch (c) {
 		case 'j': a->json = true; break;
 		case 's': a->stop = true; break;
+		case 'S': a->set = optarg; break;
 		case 'r': a->replace = true; break;
 		case 'h': fputs(running_help, stdout); exit(0);
 		default: return EXIT_USAGE;

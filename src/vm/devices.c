@@ -2,9 +2,11 @@
 #include "machine_internal.h"
 
 #include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
 
 enum { SLICES_PER_SECOND = 20000 }; /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
-enum { TICK_S = 2 };
+enum { TICK_S = 1, BEAT_TICKS = 2 };
 #define SECONDS_FROM_1601_TO_1970 11644473600ull
 
 /* ---- what the bus asks of the machine ---- */
@@ -48,6 +50,18 @@ static uint64_t utc_100ns(void *context)
 	return ((uint64_t)t.tv_sec + SECONDS_FROM_1601_TO_1970) * 10000000 + (uint64_t)t.tv_nsec / 100;
 }
 
+/* ---- memory ---- */
+
+/* What was translated from these pages goes, too. */
+static void discard(void *context, uint64_t gpa, uint64_t bytes)
+{
+	struct machine *m = context;
+
+	madvise(guest_ram_hva(&m->memory, gpa), bytes, MADV_DONTNEED);
+	for (uint64_t at = 0; at < bytes; at += GUEST_PAGE_BYTES)
+		engine_memory_written(m->engine, gpa + at, GUEST_PAGE_BYTES);
+}
+
 /* ---- life ---- */
 
 static int make_utilities(struct machine *m)
@@ -83,13 +97,16 @@ int machine_make_devices(struct machine *m)
 	m->hv_host.message = message;
 	m->hv_host.event = event;
 	m->hv_host.messages_taken = messages_taken;
-	return make_utilities(m);
+	m->balloon_host = (struct balloon_host){ discard, m, &m->memory, m->options.least_memory_bytes ? m->options.least_memory_bytes : m->options.memory_bytes };
+	m->balloon = balloon_create(m->bus, &m->balloon_host);
+	return m->balloon ? make_utilities(m) : -ENOMEM;
 }
 
 void machine_destroy_devices(struct machine *m)
 {
 	bus_destroy(m->bus);
 	storage_destroy(m->storage);
+	balloon_destroy(m->balloon);
 	for (unsigned n = 0; n < UTILITY_KINDS; n++)
 		utility_destroy(m->utility[n]);
 }
@@ -127,19 +144,45 @@ static bool wait_for_tick(struct machine *m)
 	return !__atomic_load_n(&m->devices_stop, __ATOMIC_ACQUIRE);
 }
 
+static void tell_state(struct machine *m, struct machine_state *said)
+{
+	struct machine_state now;
+	struct balloon_status memory;
+
+	memset(&now, 0, sizeof(now)); /* to be compared, padding and all */
+	balloon_status(m->balloon, &memory);
+	now.health = (enum machine_health)utility_health(m->utility[UTILITY_HEARTBEAT]);
+	now.has_memory_driver = memory.is_there;
+	now.has_memory_status = memory.is_known;
+	now.automatic = memory.automatic;
+	now.assigned_bytes = memory.assigned_bytes;
+	now.target_bytes = memory.target_bytes;
+	now.available_bytes = memory.available_bytes;
+	now.committed_bytes = memory.committed_bytes;
+	if (!memcmp(&now, said, sizeof(now)))
+		return;
+	memcpy(said, &now, sizeof(now));
+	if (m->options.state)
+		m->options.state(m->options.context, &now);
+}
+
 static void *tick(void *context)
 {
 	struct machine *m = context;
+	struct machine_state said = { 0 };
 	bool goes_on = true;
 
 	pthread_barrier_wait(&m->prepared);
-	while (goes_on) {
+	for (unsigned ticks = 1; goes_on; ticks++) {
 		pthread_mutex_lock(&m->lock);
 		goes_on = wait_for_tick(m);
 		pthread_mutex_unlock(&m->lock);
-		if (goes_on)
-			for (unsigned n = 0; n < UTILITY_KINDS; n++)
-				utility_tick(m->utility[n]);
+		if (!goes_on)
+			break;
+		balloon_tick(m->balloon);
+		for (unsigned n = 0; n < UTILITY_KINDS && ticks % BEAT_TICKS == 0; n++)
+			utility_tick(m->utility[n]);
+		tell_state(m, &said);
 	}
 	return NULL;
 }
@@ -168,9 +211,10 @@ void machine_stop_devices(struct machine *m)
 
 bool machine_shut_down(struct machine *m) { return m->bus && utility_shut_down(m->utility[UTILITY_SHUTDOWN]); }
 
-enum machine_health machine_health(struct machine *m)
+void machine_set_memory(struct machine *m, uint64_t bytes)
 {
-	return m->bus ? (enum machine_health)utility_health(m->utility[UTILITY_HEARTBEAT]) : MACHINE_HEALTH_UNKNOWN;
+	if (m->bus)
+		balloon_set_target(m->balloon, bytes);
 }
 
 void machine_device_statistics(const struct machine *m, char *text, size_t bytes)

@@ -17,6 +17,14 @@ enum machine_end { MACHINE_POWERED_OFF, MACHINE_STOPPED, MACHINE_CRASHED, MACHIN
 /* Those of a disk process (block/block.h); memory NULL: no disks. */
 struct machine_disks { struct block_memory *memory; int doorbell_fd, answer_fd; };
 
+enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };
+/* What the guest's drivers say: its heartbeat, and its memory (assigned and target are the machine's own). */
+struct machine_state {
+	enum machine_health health;
+	bool has_memory_driver, has_memory_status, automatic;
+	uint64_t assigned_bytes, target_bytes, available_bytes, committed_bytes;
+};
+
 struct machine_options {
 	uint64_t memory_bytes;
 	unsigned cpus;
@@ -24,10 +32,13 @@ struct machine_options {
 	struct boot_file saved; /* what machine_save() wrote, instead of a kernel; it says memory, processors, features and debug_exit */
 	const char *command_line;
 	uint64_t hv_features; /* hv_parse_features() */
-	struct machine_disks disks;
+	struct machine_disks disks; /* where memory is not NULL there is a partition bus, with these and the other services on it */
+	uint64_t least_memory_bytes; /* what the guest has at least; less than memory_bytes: its memory is adjusted while it runs */
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
 	/* Called under the machine's lock with what the guest prints. */
 	void (*console)(void *context, const uint8_t *data, size_t bytes);
+	/* Of a machine with a bus: called every second when something has changed; NULL. Without the lock. */
+	void (*state)(void *context, const struct machine_state *state);
 	/* Called once all threads exist and before the guest's first instruction; NULL, or 0 or -errno, which ends the machine. */
 	int (*lock_down)(void *context);
 	char *last_words; /* where the engine says what happened before it gives up on a fault of its own */
@@ -52,9 +63,8 @@ enum machine_end machine_run(struct machine *machine);
 size_t machine_input(struct machine *machine, const uint8_t *data, size_t bytes);
 /* Asks the guest to power off, which takes its time: false when no driver of its listens. From any thread. */
 bool machine_shut_down(struct machine *machine);
-enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };
-/* What its heartbeat says. */
-enum machine_health machine_health(struct machine *machine);
+/* How much of its memory the guest shall have; 0: as much as its status asks for. Of a machine with a bus. From any thread. */
+void machine_set_memory(struct machine *machine, uint64_t bytes);
 /* From any thread; not from a signal handler. */
 void machine_stop(struct machine *machine);
 /*

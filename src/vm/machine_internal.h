@@ -12,6 +12,7 @@
 #include "../chipset/chipset.h"
 #include "../engine/engine.h"
 #include "../hv/hv.h"
+#include "../service/balloon.h"
 #include "../service/storage.h"
 #include "../service/utility.h"
 #include "../x86/apic.h"
@@ -58,6 +59,8 @@ struct machine {
 	struct bus *bus; /* NULL: nothing is on it */
 	struct block_client block;
 	struct storage *storage;
+	struct balloon_host balloon_host;
+	struct balloon *balloon;
 	struct utility_clock utility_clock;
 	struct utility *utility[UTILITY_KINDS];
 	bool devices_stop; /* atomic */

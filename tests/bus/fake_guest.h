@@ -1,4 +1,8 @@
-/* A guest of 1 MiB and two processors around a bus with a storage channel of two disks; the test is its processors and its disk process. */
+/*
+ * A guest of 1 MiB, a quarter of it above 4 GiB, and two processors around a bus with a storage channel of two disks, the utilities' and the
+ * memory's channels; the test is its processors and its disk process. Rings of channel N: FAKE_RING_PAGES for each direction
+ * at FAKE_RINGS_GPA and (N - 1) * FAKE_STRIDE on.
+ */
 #pragma once
 
 #include <errno.h>
@@ -10,10 +14,13 @@
 #include <unistd.h>
 
 #include "../../src/bus/vmbus.h"
+#include "../../src/service/balloon.h"
 #include "../../src/service/storage.h"
+#include "../../src/service/utility.h"
 #include "../../src/service/vstor.h"
 
-enum { FAKE_RAM_BYTES = 1 << 20, FAKE_CPUS = 2, FAKE_RINGS_GPA = 0x10000, FAKE_RING_PAGES = 4, FAKE_SECTORS = 4096 };
+enum { FAKE_RAM_BYTES = 1 << 20, FAKE_LOW_BYTES = 0xc0000, FAKE_CPUS = 2, FAKE_SECTORS = 4096, FAKE_CHANNELS = 5 };
+enum { FAKE_RINGS_GPA = 0x10000, FAKE_RING_PAGES = 4, FAKE_STRIDE = 2 * FAKE_RING_PAGES * 4096 };
 
 struct fake {
 	struct bus_host host;
@@ -22,6 +29,11 @@ struct fake {
 	struct bus *bus;
 	struct block_client client;
 	struct storage *storage;
+	struct utility_clock clock;
+	struct utility *utility[UTILITY_KINDS];
+	struct balloon_host balloon_host;
+	struct balloon *balloon;
+	uint64_t now;
 	bool full; /* no message can be posted now */
 	uint32_t posted, signals, deferred;
 	uint32_t last_kind, last_status;
@@ -65,13 +77,26 @@ static void fake_defer(void *context)
 	block_wake(&f->client);
 }
 
+static uint64_t fake_now(void *context) { return __atomic_add_fetch(&((struct fake *)context)->now, 10, __ATOMIC_RELAXED); }
+
+static void fake_discard(void *context, uint64_t gpa, uint64_t bytes)
+{
+	struct fake *f = context;
+
+	const uint8_t *first = guest_ram_hva(&f->memory, gpa), *last = guest_ram_hva(&f->memory, gpa + bytes - 1);
+
+	if (!first || !last || (uint64_t)(last - first) != bytes - 1 || gpa % 4096 || bytes % 4096)
+		abort();
+	memset(guest_ram_hva(&f->memory, gpa), 0, bytes);
+}
+
 /* The memory is exactly as long as it says. */
 static void fake_create(struct fake *f, uint64_t slice_tsc)
 {
 	uint8_t *ram = calloc(1, guest_memory_footprint_bytes(FAKE_RAM_BYTES));
 
 	memset(f, 0, sizeof(*f));
-	guest_memory_init(&f->memory, ram, FAKE_RAM_BYTES, FAKE_RAM_BYTES);
+	guest_memory_init(&f->memory, ram, FAKE_RAM_BYTES, FAKE_LOW_BYTES);
 	pthread_mutex_init(&f->lock, NULL);
 	f->host = (struct bus_host){ fake_post, fake_signal, fake_written, fake_defer, f, &f->lock, &f->memory, FAKE_CPUS, slice_tsc };
 	f->client = (struct block_client){ .memory = mmap(NULL, sizeof(struct block_memory), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
@@ -81,12 +106,20 @@ static void fake_create(struct fake *f, uint64_t slice_tsc)
 		f->client.memory->disk[n] = (struct block_disk){ FAKE_SECTORS * 512, 512, 4096, { (uint8_t)n }, n == 1 };
 	f->bus = bus_create(&f->host);
 	f->storage = storage_create(f->bus, &f->client);
+	f->clock = (struct utility_clock){ fake_now, fake_now, f };
+	f->balloon_host = (struct balloon_host){ fake_discard, f, &f->memory, 64 * 4096 };
+	f->balloon = balloon_create(f->bus, &f->balloon_host);
+	for (unsigned n = 0; n < UTILITY_KINDS; n++)
+		f->utility[n] = utility_create(f->bus, (enum utility_kind)n, &f->clock);
 }
 
 static void fake_destroy(struct fake *f)
 {
 	bus_destroy(f->bus);
 	storage_destroy(f->storage);
+	balloon_destroy(f->balloon);
+	for (unsigned n = 0; n < UTILITY_KINDS; n++)
+		utility_destroy(f->utility[n]);
 	munmap(f->client.memory, sizeof(struct block_memory));
 	close(f->client.doorbell_fd);
 	close(f->client.answer_fd);
@@ -95,20 +128,25 @@ static void fake_destroy(struct fake *f)
 
 static int fake_message(struct fake *f, const void *payload, size_t bytes) { return bus_message(f->bus, VMBUS_CONNECTION, VMBUS_MESSAGE_TYPE, payload, bytes); }
 
-/* Contact, offers, a GPADL of rings at FAKE_RINGS_GPA, open. */
-static void fake_open(struct fake *f)
+static void fake_contact(struct fake *f)
 {
 	const struct vmbus_contact contact = { .head.kind = VMBUS_INITIATE_CONTACT, .version = VMBUS_5_3, .interrupt_page = VMBUS_SINT };
 	const struct vmbus_head offers = { .kind = VMBUS_REQUEST_OFFERS };
-	struct { struct vmbus_gpadl_header h; uint64_t gfn[2 * FAKE_RING_PAGES]; } __attribute__((packed)) gpadl = {
-		.h = { { VMBUS_GPADL_HEADER, 0 }, 1, 1, 8 + 16 * FAKE_RING_PAGES, 1, 2 * FAKE_RING_PAGES * 4096, 0 }
-	};
-	const struct vmbus_open open = { .head.kind = VMBUS_OPEN, .relid = 1, .gpadl = 1, .host_ring_page = FAKE_RING_PAGES };
 
-	for (unsigned n = 0; n < 2 * FAKE_RING_PAGES; n++)
-		gpadl.gfn[n] = FAKE_RINGS_GPA / 4096 + n;
 	fake_message(f, &contact, sizeof(contact));
 	fake_message(f, &offers, sizeof(offers));
+}
+
+/* A GPADL over the rings of a channel, of the channel's number; open. */
+static void fake_open(struct fake *f, uint32_t relid)
+{
+	struct { struct vmbus_gpadl_header h; uint64_t gfn[2 * FAKE_RING_PAGES]; } __attribute__((packed)) gpadl = {
+		.h = { { VMBUS_GPADL_HEADER, 0 }, relid, relid, 8 + 16 * FAKE_RING_PAGES, 1, 2 * FAKE_RING_PAGES * 4096, 0 }
+	};
+	const struct vmbus_open open = { .head.kind = VMBUS_OPEN, .relid = relid, .gpadl = relid, .host_ring_page = FAKE_RING_PAGES };
+
+	for (unsigned n = 0; n < 2 * FAKE_RING_PAGES; n++)
+		gpadl.gfn[n] = (FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE) / 4096 + n;
 	fake_message(f, &gpadl, sizeof(gpadl));
 	fake_message(f, &open, sizeof(open));
 }

@@ -8,7 +8,7 @@
 #include "../../src/serve/block.h"
 #include "fake_guest.h"
 
-enum { AREAS = 24, AREA_SECTORS = 16, AREA_BYTES = AREA_SECTORS * 512, DATA_GPA = 0x20000, RING_DATA_BYTES = (FAKE_RING_PAGES - 1) * 4096 };
+enum { AREAS = 24, AREA_SECTORS = 16, AREA_BYTES = AREA_SECTORS * 512, DATA_GPA = 0x40000, RING_DATA_BYTES = (FAKE_RING_PAGES - 1) * 4096 };
 
 static struct fake f;
 static uint32_t seed = 1, written, taken;
@@ -75,7 +75,8 @@ static void open_channel(void)
 		__atomic_store_n(word(FAKE_RING_PAGES, 4 * n), 0, __ATOMIC_RELAXED);
 	}
 	written = taken = 0;
-	fake_open(&f);
+	fake_contact(&f);
+	fake_open(&f, 1);
 	talk(VSTOR_BEGIN, 0);
 	talk(VSTOR_QUERY_VERSION, VSTOR_6_2);
 	talk(VSTOR_END, 0);

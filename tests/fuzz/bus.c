@@ -1,12 +1,12 @@
 /*
- * The partition bus and its storage channel: the input is a program of acts of a guest that posts, signals, writes its rings and its
+ * The partition bus and its services: the input is a program of acts of a guest that posts, signals, writes its rings and its
  * memory; the disk process is played here, and every request that reaches it has to be one that it may be sent.
  */
 #include "../bus/fake_guest.h"
 #include "fuzz.h"
 
 struct act { uint8_t kind, flags; uint16_t count; uint32_t a; uint64_t b; };
-struct play { struct fake f; uint32_t served, answered, written; uint64_t busy, transaction; };
+struct play { struct fake f; uint32_t served, answered, written[FAKE_CHANNELS]; uint64_t busy, transaction; };
 
 static void message(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
 {
@@ -35,15 +35,62 @@ static void message(struct play *p, const struct act *a, const uint8_t *rest, si
 
 static uint32_t *word(struct play *p, uint64_t gpa) { return (uint32_t *)(void *)(p->f.memory.ram + gpa); }
 
-/* Into the ring at FAKE_RINGS_GPA as a driver would, whatever is mapped there now. */
-static void put(struct play *p, const uint8_t *packet, uint32_t bytes)
+/* Into a channel's ring as a driver would, whatever is mapped there now. */
+static void put(struct play *p, unsigned channel, const uint8_t *packet, uint32_t bytes)
 {
-	const uint32_t ring_bytes = (FAKE_RING_PAGES - 1) * 4096;
+	const uint32_t ring_bytes = (FAKE_RING_PAGES - 1) * 4096, ring = FAKE_RINGS_GPA + channel * FAKE_STRIDE;
 
 	for (uint32_t n = 0; n < bytes; n++)
-		p->f.memory.ram[FAKE_RINGS_GPA + 4096 + (p->written + n) % ring_bytes] = packet[n];
-	p->written = (p->written + bytes) % ring_bytes;
-	*word(p, FAKE_RINGS_GPA + RING_WRITE_INDEX) = p->written;
+		p->f.memory.ram[ring + 4096 + (p->written[channel] + n) % ring_bytes] = packet[n];
+	p->written[channel] = (p->written[channel] + bytes) % ring_bytes;
+	*word(p, ring + RING_WRITE_INDEX) = p->written[channel];
+}
+
+/* An in-band packet of a channel of the utilities' or the memory's. */
+static void put_inband(struct play *p, unsigned channel, const void *payload, uint32_t bytes)
+{
+	uint8_t packet[2200] = { 0 };
+	const struct vmbus_packet head = { PACKET_INBAND, 2, (uint16_t)(2 + (bytes + 7) / 8), 0, 0 };
+
+	memcpy(packet, &head, sizeof(head));
+	memcpy(packet + 16, payload, bytes);
+	put(p, channel, packet, 8u * head.units + 8);
+	bus_event(p->f.bus, VMBUS_CONNECTION_CHANNEL + 1 + channel, 0);
+	bus_run(p->f.bus);
+}
+
+/* What a driver of the memory's says, or nearly that. */
+static void say_memory(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
+{
+	static const uint16_t types[] = { 1, 3, 5, 7, 7, 7, 9, 11 };
+	struct { uint16_t type, bytes; uint32_t transaction; uint64_t word[32]; } m = { .type = a->flags & 128 ? a->count : types[a->a % 8] };
+
+	memcpy(m.word, rest, bytes < sizeof(m.word) ? bytes : sizeof(m.word));
+	if (m.type == 1 && a->flags & 1)
+		m.word[0] = a->flags & 2 ? 0x20000 : 3;
+	if (m.type == 3 && a->flags & 1)
+		m.word[0] |= 1;
+	if (m.type == 5 && a->flags & 1)
+		m.word[0] = a->count, m.word[1] = a->a & 511;
+	if (m.type == 7 && a->flags & 1) {
+		m.word[0] = (uint64_t)((a->flags >> 2 & 15) << 1 | (a->flags >> 6 & 1)) << 32;
+		for (unsigned n = 1; n < 16; n++)
+			m.word[n] = (n * 16 + (m.word[n] & (a->flags & 2 ? 255 : 7)) + (n < 12 ? 0 : (1 << 20) - 192)) | (m.word[n] >> 8 & 7) << 40;
+	}
+	put_inband(p, 1, &m, a->flags & 64 ? 8 + a->count % 250u : (uint32_t)sizeof(m));
+}
+
+static void say_utility(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
+{
+	uint8_t m[128] = { 0 };
+	const uint16_t versions[10] = { 1, 1, 0, 0, 3, 0, a->flags & 4 ? 3 : 4, 0, 0, 0 };
+
+	memcpy(m, rest, bytes < sizeof(m) ? bytes : sizeof(m));
+	if (a->flags & 1)
+		m[12] = (uint8_t)(a->count & 7), m[13] = 0, m[25] = 7;
+	if (a->flags & 2) /* an answer to what was offered */
+		m[12] = 0, memcpy(m + 28, versions, sizeof(versions));
+	put_inband(p, 2 + a->a % 3, m, a->flags & 64 ? a->count % 128u : (uint32_t)sizeof(m));
 }
 
 static void command(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
@@ -70,17 +117,19 @@ static void command(struct play *p, const struct act *a, const uint8_t *rest, si
 	if (a->flags & 4)
 		v.operation = a->a % 15;
 	range_bytes = a->flags & 64 ? 0 : a->flags & 2 ? 16384 + a->count % 16384u : a->count % (40u << 10);
-	put(p, packet, fake_packet(packet, ++p->transaction, &v, a->b % 300, a->flags & 32 ? a->a & 4095 : 0, range_bytes));
+	put(p, 0, packet, fake_packet(packet, ++p->transaction, &v, a->b % 300, a->flags & 32 ? a->a & 4095 : 0, range_bytes));
 }
 
 static void raw_packet(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
 {
 	uint8_t packet[4500] = { 0 };
 	const struct vmbus_packet head = { (uint16_t)a->a, (uint16_t)(a->b & 1023), (uint16_t)(a->b >> 16 & 1023), 1, a->b };
+	uint32_t length;
 
 	memcpy(packet, &head, sizeof(head));
 	memcpy(packet + 16, rest, bytes < 4000 ? bytes : 4000);
-	put(p, packet, a->flags & 1 ? 8u * head.units + 8 > sizeof(packet) ? 4496 : 8u * head.units + 8 : a->count % 4400 & ~7u);
+	length = a->flags & 1 ? 8u * head.units + 8u : a->count % 4400u & ~7u;
+	put(p, a->flags >> 1 & 3, packet, length < sizeof(packet) ? length : 4496);
 }
 
 /* The disk process: what comes has to be right, whatever the guest did. */
@@ -105,24 +154,40 @@ static void serve(struct play *p, const struct act *a)
 		abort();
 }
 
+static void open_all(struct play *p, bool contact)
+{
+	if (contact)
+		fake_contact(&p->f);
+	for (uint32_t n = 0; n < FAKE_CHANNELS; n++) {
+		p->written[n] = 0;
+		memset(p->f.memory.ram + FAKE_RINGS_GPA + n * FAKE_STRIDE, 0, 4096);
+		memset(p->f.memory.ram + FAKE_RINGS_GPA + n * FAKE_STRIDE + FAKE_RING_PAGES * 4096, 0, 4096);
+		fake_open(&p->f, n + 1);
+	}
+}
+
+static void check_memory(struct play *p)
+{
+	struct balloon_status s;
+
+	balloon_status(p->f.balloon, &s);
+	if (s.assigned_bytes > FAKE_RAM_BYTES || s.target_bytes > FAKE_RAM_BYTES)
+		abort();
+}
+
 static void act(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
 {
 	struct fake *f = &p->f;
 
-	switch (a->kind % 12) {
+	switch (a->kind % 15) {
 	case 0: case 1: message(p, a, rest, bytes); break;
-	case 2: bus_event(f->bus, a->flags & 1 ? (uint32_t)a->b : VMBUS_CONNECTION_CHANNEL + 1, a->flags & 2 ? a->count : 0); break;
+	case 2: bus_event(f->bus, a->flags & 1 ? (uint32_t)a->b : VMBUS_CONNECTION_CHANNEL + 1u + (a->flags >> 2 & 7), a->flags & 2 ? a->count : 0); break;
 	case 3: guest_memory_write(&f->memory, a->b % FAKE_RAM_BYTES, rest, bytes < 256 ? bytes : 256); break;
 	case 4: /* a word of a control page */
 		*word(p, FAKE_RINGS_GPA + (a->flags & 1 ? FAKE_RING_PAGES * 4096 : 0) + (a->count & 12)) = a->flags & 2 ? a->a & 0x2ff8 : a->a;
 		break;
 	case 5: raw_packet(p, a, rest, bytes); break;
-	case 6:
-		fake_open(f);
-		p->written = 0;
-		memset(f->memory.ram + FAKE_RINGS_GPA, 0, 4096);
-		memset(f->memory.ram + FAKE_RINGS_GPA + FAKE_RING_PAGES * 4096, 0, 4096);
-		break;
+	case 6: open_all(p, a->flags & 1); break;
 	case 7: serve(p, a); break;
 	case 8:
 		f->full = a->flags & 1;
@@ -131,20 +196,34 @@ static void act(struct play *p, const struct act *a, const uint8_t *rest, size_t
 		pthread_mutex_unlock(&f->lock);
 		bus_run(f->bus);
 		break;
+	case 9: say_memory(p, a, rest, bytes); break;
+	case 10: say_utility(p, a, rest, bytes); break;
+	case 11:
+		if (a->flags & 1)
+			balloon_set_target(f->balloon, a->flags & 2 ? 0 : a->flags & 8 ? UINT64_MAX : (uint64_t)a->count << 8);
+		if (a->flags & 4)
+			utility_shut_down(f->utility[UTILITY_SHUTDOWN]);
+		for (unsigned n = 0; n < UTILITY_KINDS; n++)
+			utility_tick(f->utility[n]), utility_health(f->utility[n]);
+		balloon_tick(f->balloon);
+		check_memory(p);
+		break;
 	default: command(p, a, rest, bytes); break;
 	}
 }
 
-/* The first words of the storage protocol. */
+/* The first words of the storage's and the memory's protocols. */
 static void begin(struct play *p)
 {
 	struct vstor_packet words[] = { { .operation = VSTOR_BEGIN }, { .operation = VSTOR_QUERY_VERSION, .body.version.version = VSTOR_6_2 },
 					{ .operation = VSTOR_QUERY_PROPERTIES }, { .operation = VSTOR_END } };
+	const struct { uint16_t type, bytes; uint32_t transaction; uint64_t word[3]; } able = { 3, sizeof(able), 1, { 1 } };
 	uint8_t packet[128];
 
-	fake_open(&p->f);
+	open_all(p, true);
+	put_inband(p, 1, &able, sizeof(able));
 	for (unsigned n = 0; n < 4; n++)
-		put(p, packet, fake_packet(packet, ++p->transaction, &words[n], 0, 0, 0));
+		put(p, 0, packet, fake_packet(packet, ++p->transaction, &words[n], 0, 0, 0));
 	bus_event(p->f.bus, VMBUS_CONNECTION_CHANNEL + 1, 0);
 }
 
@@ -167,20 +246,36 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	return 0;
 }
 
+/* Memory is asked for, given up in several messages, and given back. */
+static size_t memory_seed(unsigned n, uint8_t *data)
+{
+	const struct act acts[] = {
+		{ .kind = 11, .flags = 1, .count = (uint16_t)(n << 6) }, { .kind = 9, .flags = 1 | 64 | 3 << 2, .count = 242, .a = 3 },
+		{ .kind = 9, .flags = (uint8_t)(1 | (n & 15) << 2), .a = 3, .b = n * 0x10101 }, { .kind = 11, .flags = 1 | 8 }, { .kind = 9, .flags = 1, .a = 6 },
+		{ .kind = 9, .flags = 1, .count = 100, .a = 2 }, { .kind = 11, .flags = 1 | 2 },
+	};
+
+	for (unsigned k = 0; k < 4; k++)
+		memcpy(data + k * sizeof(acts), acts, sizeof(acts));
+	return 4 * sizeof(acts);
+}
+
 /* Programs that mostly make sense, of all acts. */
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
-	static const uint8_t kinds[] = { 9, 10, 11, 9, 10, 2, 2, 7, 7, 7, 0, 1, 3, 4, 5, 6, 8 };
+	static const uint8_t kinds[] = { 12, 13, 14, 12, 9, 9, 10, 11, 2, 2, 7, 7, 7, 0, 1, 3, 4, 5, 6, 8 };
 	uint64_t x = n * 0x9e3779b97f4a7c15 + 1;
 	size_t at = 0;
 
+	if (n % 8 == 0)
+		return memory_seed(n, data);
 	for (unsigned k = 0; k < 40; k++, at += sizeof(struct act)) {
 		struct act a;
 
 		x = x * 6364136223846793005 + 1442695040888963407;
-		a = (struct act){ .kind = kinds[(x >> 33) % (k < 30 ? 10 : sizeof(kinds))], .flags = (uint8_t)(x >> 40), .count = (uint16_t)(x >> 48),
+		a = (struct act){ .kind = kinds[(x >> 33) % (k < 30 ? 13 : sizeof(kinds))], .flags = (uint8_t)(x >> 40), .count = (uint16_t)(x >> 48),
 				  .a = (uint32_t)(x >> 20), .b = x >> 13 };
-		if (a.kind >= 9)
+		if (a.kind >= 12)
 			a.flags &= k % 8 ? 0xda : 0xff;
 		if (a.kind == 2)
 			a.flags = 0;

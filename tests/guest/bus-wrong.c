@@ -107,6 +107,30 @@ uint64_t read_into(const uint64_t *gfns, uint32_t count, uint32_t offset, uint32
 	return channel_get(&ch, &back, &p, sizeof(p)) ? p.body.srb.srb_status : BROKEN;
 }
 
+/* head { u16 type, u16 bytes, u32 transaction }, then words; the answer to a version is one word with bit 0. */
+static bool version_is_answered(void)
+{
+	uint64_t m[2] = { 1 | 16 << 16 | 7ull << 32, 0x20000 };
+	struct vmbus_packet head;
+
+	channel_put(&ch, PACKET_INBAND, m, sizeof(m), NULL, 0);
+	for (uint64_t until = rdtsc() + 100000000; *ring_word(ch.receive, RING_WRITE_INDEX) == ch.read;)
+		if (rdtsc() > until)
+			return false;
+	return channel_get(&ch, &head, m, sizeof(m)) && (m[0] & 0xffff) == 2 && m[0] >> 32 == 7 && m[1] == 1;
+}
+
+uint64_t memory_outcome(uint16_t type, const uint64_t *words, uint32_t count)
+{
+	uint64_t m[40] = { type | (uint64_t)(8 + 8 * count) << 16 };
+
+	if (!bus_contact(VMBUS_5_3) || bus_offers(OFFER_MEMORY, &offered) != BUS_OFFERS || channel_open(&ch, &offered, 77) || !version_is_answered())
+		return REFUSED;
+	copy(m + 1, words, 8 * count);
+	channel_put(&ch, PACKET_INBAND, m, 8 + 8 * count, NULL, 0);
+	return version_is_answered() ? ANSWERED : BROKEN;
+}
+
 uint64_t command_outcome(const uint8_t *cdb, uint8_t cdb_bytes, uint8_t direction, uint32_t bytes)
 {
 	struct vstor_srb srb;

@@ -26,3 +26,5 @@ uint64_t ranges_outcome(const void *ranges, uint32_t bytes);
 uint64_t read_into(const uint64_t *gfns, uint32_t count, uint32_t offset, uint32_t bytes);
 /* SRB status and sense key << 8 of a command. */
 uint64_t command_outcome(const uint8_t *cdb, uint8_t cdb_bytes, uint8_t direction, uint32_t bytes);
+/* The memory's channel instead of the storage's; one message, and whether the channel still answers a question about its version. */
+uint64_t memory_outcome(uint16_t type, const uint64_t *words, uint32_t count);

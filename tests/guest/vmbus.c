@@ -266,7 +266,8 @@ void storage_open(struct channel *c)
 	struct vmbus_offer offer;
 
 	struct { const char *what; uint64_t wrong; } steps[] = {
-		{ "contact", !bus_contact(VMBUS_5_3) }, { "the offers", bus_offers(OFFER_STORAGE, &offer) != BUS_OFFERS }, { "a channel", channel_open(c, &offer, 0xe1e10) },
+		{ "contact", !bus_contact(VMBUS_5_3) }, { "the offers", bus_offers(OFFER_STORAGE, &offer) != BUS_OFFERS },
+		{ "a channel", channel_open(c, &offer, 0xe1e10) },
 		{ "its first word", talk(c, &begin) }, { "its version", talk(c, &version) }, { "its properties", talk(c, &properties) }, { "its last", talk(c, &end) },
 	};
 

@@ -30,7 +30,8 @@ bool bus_is_quiet(void);
 /* INITIATE_CONTACT; whether the host supports it. */
 bool bus_contact(uint32_t version);
 /* What is offered: storage, and what UTILITIES names. */
-enum { BUS_OFFERS = 4, OFFER_STORAGE = 0xba6163d9, OFFER_SHUTDOWN = 0x0e0b6031, OFFER_HEARTBEAT = 0x57164f39, OFFER_TIME = 0x9527e630 };
+enum { BUS_OFFERS = 5, OFFER_STORAGE = 0xba6163d9, OFFER_SHUTDOWN = 0x0e0b6031, OFFER_HEARTBEAT = 0x57164f39, OFFER_TIME = 0x9527e630,
+       OFFER_MEMORY = 0x525074dc };
 /* Asks for offers; the number of them, in *ret the one whose interface begins so. */
 unsigned bus_offers(uint32_t type, struct vmbus_offer *ret);
 /* A GPADL over pages that follow each other; the status that came. */

@@ -2,6 +2,7 @@
 # A real image: a Debian root disk, scanned, searched, served while a client writes with verify, snapshotted and committed meanwhile,
 # compared, its file system checked.
 set -u
+here=$PWD
 umbra=${UMBRA:-$PWD/build/umbra} cache=${DEBIAN_ROOT:-$PWD/build/guest/debian.tar}
 work=$(mktemp -d); server=; trap 'kill $server 2>/dev/null; rm -rf "$work"' EXIT
 failed=0
@@ -57,4 +58,16 @@ must /sbin/e2fsck -fn fs
 "$umbra" image history last.vhdx | grep -q detached || bad "the history does not say that it was detached"
 must "$umbra" image scan last.vhdx --digests
 "$umbra" image packages last.vhdx | sort | cmp - <("$umbra" image packages base.vhdx | sort) || bad "the child's packages are others"
+# the same disk runs: its programs, its package manager; then it knows what was installed
+must "$umbra" disk create run.vhdx --parent last.vhdx
+(cd "$here" && tools/fetch-guest tests/image/debian.init "$work/debian.cpio.gz" build/guest/modules/{hv_vmbus,scsi_common,scsi_mod,scsi_transport_fc,hv_storvsc,sd_mod,hv_utils}.ko)
+timeout -s KILL 120 "$umbra" run --kernel "$here/build/guest/vmlinuz" --initrd debian.cpio.gz --cpus 2 --memory 1G --disk run.vhdx --append "console=ttyS0 quiet" \
+	</dev/null 2>&1 | tr -d '\r' >said
+for line in 'IS debian 12' 'HTTP/1.1 200 OK' "SHA2-256(/usr/bin/perl)= $(sha256sum <root/usr/bin/perl | cut -d' ' -f1)" 'Status: install ok installed' 'DEBIAN DONE'; do
+	grep -qF "$line" said || bad "Debian does not say '$line'"
+done
+! grep BAD said || bad "$(tail -n 5 said)"
+must "$umbra" disk check run.vhdx --chain
+must "$umbra" image scan run.vhdx
+"$umbra" image packages run.vhdx | grep -q 'umbra-test' || bad "the package that was installed is not found"
 exit $failed

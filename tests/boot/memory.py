@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""memory.py UMBRA: Linux's own hv_balloon driver gives memory up and takes it back, as it is told and as it needs; the host's use of memory follows,
+and what the guest keeps in its memory stays as it is."""
+import json, os, subprocess, sys, tempfile, time
+
+umbra = sys.argv[1]
+os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+subprocess.run(["tools/fetch-guest", "tests/boot/memory.init", "build/guest/memory.cpio.gz"] +
+               ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "hv_balloon")], check=True)
+failures = 0
+MIB = 1 << 20
+
+def check(what, good):
+    global failures
+    failures += not good
+    print(("ok   " if good else "FAIL ") + what)
+
+class Guest:
+    def __init__(self, *options):
+        self.name = "memory-%d" % os.getpid()
+        self.process = subprocess.Popen([umbra, "run", "--name", self.name, "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--cpus", "2",
+                                         "--append", "console=ttyS0 quiet", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.hear("READY")
+
+    def hear(self, want):
+        for line in self.process.stdout:
+            line = line.decode(errors="replace").strip()
+            if "BAD" in line:
+                check(line, False)
+            if want in line:
+                return line
+        check("the guest says " + want, False)
+        sys.exit(1)
+
+    def do(self, what, n=0):
+        self.process.stdin.write(b"%s %d\n" % (what.encode(), n))
+        self.process.stdin.flush()
+        return int(self.hear("DID " + what).split()[-1]) >> 10 # free, MiB
+
+    def memory(self, *arguments):
+        return subprocess.run([umbra, "memory", self.name, *arguments], capture_output=True, text=True)
+
+    def state(self):
+        p = self.memory("--json")
+        return json.loads(p.stdout) if p.returncode == 0 else {}
+
+    def wait(self, what, condition):
+        for _ in range(200):
+            s = self.state()
+            if s and condition(s):
+                check(what, True)
+                return s
+            time.sleep(0.1)
+        check("%s: %s" % (what, s), False)
+        return s
+
+    def resident(self):
+        """What the machine process has of the host's memory, MiB."""
+        pids = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout.split()
+        return max(int(open("/proc/%s/statm" % p).read().split()[1]) * 4 >> 10 for p in pids)
+
+    def end(self):
+        self.process.stdin.write(b"end\n")
+        self.process.stdin.flush()
+        self.hear("MEMORY DONE")
+        check("it ends in order", self.process.wait(timeout=30) == 0)
+
+# as it is told
+g = Guest("--memory", "1G", "--memory-min", "1G")
+s = g.wait("the driver is there", lambda s: s["memory-mode"] == "set" and s["assigned"] == 1024 * MIB)
+check("everything is the guest's at first", s["target"] == 1024 * MIB)
+g.do("fill", 600)
+check("the host has what the guest has filled", g.resident() > 600)
+g.do("empty")
+free = g.do("look")
+check("--set", g.memory("--set", "300M").returncode == 0)
+g.wait("the guest gives memory up", lambda s: s["assigned"] <= 301 * MIB)
+check("and has it no more", g.do("look") < free - 600)
+check("and the host has it back: %d MiB" % g.resident(), g.resident() < 380)
+g.do("fill", 60)
+check("--set, more than there is", g.memory("--set", "8G").returncode == 0)
+g.wait("all of it comes back", lambda s: s["assigned"] == 1024 * MIB)
+g.do("check")
+g.do("empty")
+g.do("fill", 700)
+g.do("check")
+for n in range(6): # to and fro, with data in it that has to stay
+    g.memory("--set", "%dM" % (800 + 37 * (n % 2) - 10 * n))
+    time.sleep(0.7)
+    g.do("check")
+check("less than the guest can give", g.memory("--set", "64M").returncode == 0)
+time.sleep(3)
+g.do("check")
+check("leaves what it needs", g.state()["assigned"] > 700 * MIB)
+for wrong in ("lots", "0", "-1", ""):
+    p = g.memory("--set", wrong)
+    check("--set %r is refused" % wrong, p.returncode == 64 and p.stderr.count("\n") == 1)
+g.end()
+
+# as it needs
+g = Guest("--memory", "1G", "--memory-min", "200M")
+s = g.wait("it is adjusted by itself", lambda s: s["memory-mode"] == "automatic" and "committed" in s and s["assigned"] < 500 * MIB)
+check("not below what was said", s["assigned"] >= 200 * MIB)
+small = s["assigned"]
+free = g.do("look")
+g.do("commit", 500)
+s = g.wait("a program that wants memory gets it", lambda s: s["assigned"] > small + 400 * MIB)
+g.do("kill")
+g.wait("and it is taken back", lambda s: s["assigned"] < small + 100 * MIB)
+g.end()
+
+# without
+p = subprocess.Popen([umbra, "run", "--name", "memory-none-%d" % os.getpid(), "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz"],
+                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+while b"READY" not in p.stdout.readline():
+    pass
+r = subprocess.run([umbra, "memory", "memory-none-%d" % os.getpid()], capture_output=True, text=True)
+check("a machine without a bus says so", r.returncode == 65 and "--memory-min" in r.stderr)
+p.kill()
+sys.exit(1 if failures else 0)
