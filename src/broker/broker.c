@@ -252,6 +252,15 @@ static void take_signal(struct broker *b)
 
 static void grant_any(void *context, enum control_wish wish) { grant(context, wish); }
 
+static void end_helper(struct broker *b)
+{
+	if (!b->helper)
+		return;
+	close(b->helper_end);
+	while (waitpid(b->helper, &b->end->helper_status, 0) < 0 && errno == EINTR)
+		;
+}
+
 static void serve(struct broker *b)
 {
 	bool more = false;
@@ -279,6 +288,7 @@ static void serve(struct broker *b)
 		if (b->kill_at_ms && now_ms() >= b->kill_at_ms)
 			give_up(b, BROKER_STOPPED);
 	}
+	end_helper(b); /* before the peers hear that the machine is gone: nothing of it holds anything then */
 	control_end(&b->control);
 	while (take_records(b))
 		; /* what it said before it ended: at most what the ring held */
@@ -330,15 +340,6 @@ static int start_helper(struct broker *b)
 	waitpid(b->helper, &b->end->helper_status, 0);
 	b->end->outcome = BROKER_HELPER_ENDED;
 	return -ECHILD;
-}
-
-static void end_helper(struct broker *b)
-{
-	if (!b->helper)
-		return;
-	close(b->helper_end);
-	while (waitpid(b->helper, &b->end->helper_status, 0) < 0 && errno == EINTR)
-		;
 }
 
 static int run_machine(struct broker *b)
@@ -404,7 +405,6 @@ int broker_run(const struct broker_options *options, struct broker_end *ret_end)
 		return error;
 	}
 	serve(&b);
-	end_helper(&b);
 	if (!b.answered)
 		take_text(ret_end->text, (const uint8_t *)b.memory->last_words, strnlen(b.memory->last_words, sizeof(b.memory->last_words)));
 	munmap(b.memory, sizeof(*b.memory));

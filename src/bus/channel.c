@@ -103,9 +103,8 @@ static int serve(struct bus_channel *c)
 	return got;
 }
 
-void bus_channel_run(struct bus_channel *c)
+static void run_locked(struct bus_channel *c)
 {
-	bus_channel_lock(c);
 	__atomic_store_n(&c->again, false, __ATOMIC_SEQ_CST);
 	if (c->open && !c->broken && c->no_room) {
 		guest_memory_begin();
@@ -114,6 +113,12 @@ void bus_channel_run(struct bus_channel *c)
 	}
 	if (c->open && !c->broken && c->service->ready(c->service->context) && serve(c))
 		break_channel(c);
+}
+
+void bus_channel_run(struct bus_channel *c)
+{
+	bus_channel_lock(c);
+	run_locked(c);
 	bus_channel_unlock(c);
 }
 
@@ -126,10 +131,13 @@ int bus_event(struct bus *b, uint32_t connection, uint16_t flag)
 		return -ENOENT;
 	if (flag)
 		return -EINVAL;
-	if (c->service->elsewhere)
+	/* whoever has the channel may be about to leave it, or copying megabytes: a processor does not wait for that */
+	if (c->service->elsewhere || pthread_mutex_trylock(&c->lock)) {
 		defer(c);
-	else
-		bus_channel_run(c);
+		return 0;
+	}
+	run_locked(c);
+	bus_channel_unlock(c);
 	return 0;
 }
 

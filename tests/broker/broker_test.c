@@ -91,6 +91,86 @@ static int is_stopped(struct broker_client *c, void *unused)
 	return 0;
 }
 
+/* Asked to power off: says that its guest was asked, and ends a while later, in order. */
+static int powers_off(struct broker_client *c, void *unused)
+{
+	uint8_t data[RING_RECORD_MAX_BYTES];
+	uint32_t kind = 0, bytes;
+	uint64_t count;
+	int32_t asked = 1;
+
+	kill(getppid(), SIGTERM);
+	while (kind != RECORD_SHUT_DOWN && read(c->event_in, &count, 8) == 8)
+		ring_get(&c->from_broker, &kind, data, &bytes);
+	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	usleep(900000); /* longer than one that says nothing has */
+	return ends(c, unused);
+}
+
+/* Its guest was asked, but who stopped it does not want to wait. */
+static int is_stopped_twice(struct broker_client *c, void *unused)
+{
+	int32_t asked = 1;
+
+	(void)unused;
+	kill(getppid(), SIGTERM);
+	usleep(100000);
+	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	usleep(100000);
+	kill(getppid(), SIGTERM);
+	pause();
+	return 0;
+}
+
+static int asks_unasked(struct broker_client *c, void *unused)
+{
+	int32_t asked = 1;
+
+	(void)unused;
+	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	pause();
+	return 0;
+}
+
+static int asks_again(struct broker_client *c, void *unused)
+{
+	int32_t asked = 1;
+
+	(void)unused;
+	kill(getppid(), SIGTERM);
+	usleep(100000);
+	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	pause();
+	return 0;
+}
+
+static int short_state(struct broker_client *c, void *unused) { (void)unused; put(c, RECORD_STATE, "12345678", 8); pause(); return 0; }
+
+/* ---- helpers ---- */
+
+static int helper_waits(const struct broker_helper *h, void *unused)
+{
+	char byte;
+
+	(void)unused;
+	if (write(h->ready_fd, "", 1) != 1)
+		return 1;
+	return read(h->end_fd, &byte, 1) ? 2 : 7; /* the machine is gone: 7 */
+}
+
+static int helper_refuses(const struct broker_helper *h, void *unused) { return (void)h, (void)unused, 9; }
+
+static int helper_dies(const struct broker_helper *h, void *unused)
+{
+	(void)unused;
+	if (write(h->ready_fd, "", 1) == 1)
+		usleep(100000);
+	return raise(SIGKILL);
+}
+
+static int sleeps(struct broker_client *c, void *unused) { return (void)c, (void)unused, pause(); }
+
 /* Long records from a producer that often has to wait, to a consumer that is now faster and now slower: it always wakes. */
 static int many_records(void)
 {
@@ -136,6 +216,8 @@ static void console(void *context, const uint8_t *data, size_t bytes) { (void)co
 static bool key(void *context, uint8_t byte, bool *ret_stop) { (void)context, (void)byte, (void)ret_stop; return false; }
 static void started(void *context) { (void)context; }
 
+static int (*helper)(const struct broker_helper *, void *);
+
 /* The broker locks itself down: in a process of its own. */
 static int outcome_of(int (*machine)(struct broker_client *, void *))
 {
@@ -143,11 +225,13 @@ static int outcome_of(int (*machine)(struct broker_client *, void *))
 	pid_t child = fork();
 
 	if (!child) {
-		struct broker_options o = { machine, console, key, started, NULL, -1, -1, NULL, NULL };
+		struct broker_options o = { machine, console, key, started, NULL, -1, -1, NULL, helper };
 		static struct broker_end end;
 
 		if (broker_run(&o, &end) || memchr(end.text, 0, sizeof(end.text)) == NULL)
 			_exit(99);
+		if (helper)
+			_exit((int)end.outcome * 10 + (WIFEXITED(end.helper_status) ? WEXITSTATUS(end.helper_status) : 5));
 		_exit((int)end.outcome * 10 + (console_bytes ? 1 : 0) + (end.code == 3 ? 2 : 0));
 	}
 	for (int n = 0; n < 1000; n++) {
@@ -186,5 +270,17 @@ int main(void)
 	expect("an end that is too short", short_end, BROKER_RUBBISH * 10);
 	expect("two ends", ends_twice, BROKER_ENDED * 10 + 3);
 	expect("SIGTERM while the machine hears nothing", is_stopped, BROKER_STOPPED * 10);
+	expect("SIGTERM, and a guest that takes its time", powers_off, BROKER_ENDED * 10 + 3);
+	expect("SIGTERM twice", is_stopped_twice, BROKER_STOPPED * 10);
+	expect("an answer to what was not asked", asks_unasked, BROKER_RUBBISH * 10);
+	expect("an answer that would put off the end for ever", asks_again, BROKER_RUBBISH * 10);
+	expect("a state that is too short", short_state, BROKER_RUBBISH * 10);
+	helper = helper_waits;
+	expect("a helper that ends after the machine", ends, BROKER_ENDED * 10 + 7);
+	expect("a helper of a machine that dies", is_killed, BROKER_MACHINE_DIED * 10 + 7);
+	helper = helper_refuses;
+	expect("a helper that is never ready", sleeps, BROKER_HELPER_ENDED * 10 + 9);
+	helper = helper_dies;
+	expect("a helper that dies before the machine", sleeps, BROKER_HELPER_ENDED * 10 + 5);
 	return failures != 0;
 }

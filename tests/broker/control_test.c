@@ -52,6 +52,21 @@ static void be_saved(struct broker_client *c, int error)
 	put(c, RECORD_SAVE_ENDED, &end, sizeof(end));
 }
 
+/* What it was told, and a state that answers. */
+static void say_memory(struct broker_client *c, const uint8_t *data, uint32_t bytes)
+{
+	struct record_state s = { .flags = STATE_ANSWERS | STATE_MEMORY_DRIVER | STATE_MEMORY_STATUS, .assigned_bytes = UINT64_MAX, .target_bytes = 2, .available_bytes = 3,
+				  .committed_bytes = 4 };
+	char text[32] = "not a number ";
+
+	if (bytes == sizeof(s.target_bytes)) {
+		memcpy(&s.target_bytes, data, sizeof(s.target_bytes));
+		snprintf(text, sizeof(text), "memory %lu ", s.target_bytes);
+	}
+	put(c, RECORD_STATE, &s, sizeof(s));
+	say(c, text);
+}
+
 static int serve(struct broker_client *c, int error)
 {
 	static uint8_t data[RING_RECORD_MAX_BYTES];
@@ -64,6 +79,7 @@ static int serve(struct broker_client *c, int error)
 			switch (kind) {
 			case RECORD_SAVE: be_saved(c, error); break;
 			case RECORD_RESUME: say(c, "resume "); break;
+			case RECORD_MEMORY: say_memory(c, data, bytes); break;
 			case RECORD_STOP: put(c, RECORD_ENDED, ended, sizeof(ended)); return 0;
 			default: break;
 			}
@@ -232,12 +248,30 @@ static void proper(void)
 	finish("a machine that cannot be saved", r, BROKER_ENDED, "save ");
 }
 
+static void memory(void)
+{
+	struct running r = start(good_machine);
+	FILE *peer = connect_to();
+	bool there = false;
+
+	expect("memory", answers(peer, "memory 123456789\n", "ok\n") && answers(peer, "memory 0\n", "ok\n"));
+	for (int n = 0; n < 500 && !there; n++, usleep(1000)) /* the description is no object: nothing is added to it */
+		there = answers(peer, "info\n", "ok what it is\n");
+	expect("a description without a place for it", there);
+	fclose(peer);
+	stop();
+	finish("a machine that is told how much memory to have", r, BROKER_ENDED, "memory 123456789 memory 0 ");
+}
+
 static void nonsense(void)
 {
 	struct running r = start(good_machine);
 	FILE *peer = connect_to();
 	char line[200];
 
+	expect("memory without a number", answers(peer, "memory \n", "error -22\n") && answers(peer, "memory\n", "error -22\n"));
+	expect("memory with another", answers(peer, "memory 1x\n", "error -22\n") && answers(peer, "memory -1\n", "error -22\n"));
+	expect("memory beyond all", answers(peer, "memory 99999999999999999999\n", "error -22\n"));
 	expect("no such line", answers(peer, "please\n", "error -22\n"));
 	expect("an empty line", answers(peer, "\n", "error -22\n"));
 	expect("two at once: the first", answers(peer, "info\ninfo\n", "ok what it is\n"));
@@ -376,6 +410,7 @@ int main(void)
 	signal(SIGPIPE, SIG_IGN);
 	alarm(120);
 	proper();
+	memory();
 	nonsense();
 	hanging_up();
 	many_peers();
