@@ -77,7 +77,7 @@ for n in 1 2 3 4 5 6; do
 	"$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" --disk "$work/marks.vhdx" \
 		</dev/null >"$work/marks" 2>/dev/null &
 	broker=$!
-	for _ in $(seq 500); do [ "$(grep -c '^MARK' "$work/marks")" -ge $((n * 3)) ] && break; sleep 0.02; done
+	for _ in $(seq 1500); do [ "$(grep -c '^MARK' "$work/marks")" -ge $((n * 3)) ] && break; sleep 0.02; done
 	sleep 0.0$((RANDOM % 100))
 	children=$(pgrep -P $broker)
 	kill -KILL $(echo $broker $children | cut -d' ' -f$((n % 3 + 1)))
@@ -109,7 +109,7 @@ guest sum 1 --disk "$work/flat.raw,format=raw" --disk "$work/policy.vhdx" --over
 "$umbra" image history "$work/policy.vhdx" | grep -q 'a test' || bad "the history does not say why a policy was passed over"
 "$umbra" run --name "disk-$$" --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
 	--disk "$work/flat.raw,format=raw" </dev/null >"$work/marks" 2>/dev/null &
-for _ in $(seq 500); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
+for _ in $(seq 1500); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
 "$umbra" save "disk-$$" "$work/saved" 2>"$work/err" && bad "a machine with disks was saved"
 grep -q 'a machine with disks cannot be saved' "$work/err" || bad "what save says: $(cat "$work/err")"
 "$umbra" info --json "disk-$$" >"$work/info"

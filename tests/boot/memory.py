@@ -68,6 +68,12 @@ class Guest:
 # as it is told
 g = Guest("--memory", "1G", "--memory-min", "1G")
 s = g.wait("the driver is there", lambda s: s["memory-mode"] == "set" and s["assigned"] == 1024 * MIB)
+for _ in range(100):
+    i = json.loads(subprocess.run([umbra, "info", "--json", g.name], capture_output=True, text=True).stdout)
+    if i.get("guest") == "answers":
+        break
+    time.sleep(0.1)
+check("its heart beats", i.get("guest") == "answers" and i["assigned"] == s["assigned"])
 check("everything is the guest's at first", s["target"] == 1024 * MIB)
 g.do("fill", 600)
 check("the host has what the guest has filled", g.resident() > 600)

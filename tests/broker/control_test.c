@@ -55,8 +55,8 @@ static void be_saved(struct broker_client *c, int error)
 /* What it was told, and a state that answers. */
 static void say_memory(struct broker_client *c, const uint8_t *data, uint32_t bytes)
 {
-	struct record_state s = { .flags = STATE_ANSWERS | STATE_MEMORY_DRIVER | STATE_MEMORY_STATUS, .assigned_bytes = UINT64_MAX, .target_bytes = 2, .available_bytes = 3,
-				  .committed_bytes = 4 };
+	struct record_state s = { .flags = STATE_ANSWERS | STATE_MEMORY_DRIVER | STATE_MEMORY_STATUS, .assigned_bytes = UINT64_MAX, .target_bytes = 2,
+				  .available_bytes = 3, .committed_bytes = 4 };
 	char text[32] = "not a number ";
 
 	if (bytes == sizeof(s.target_bytes)) {
