@@ -50,8 +50,9 @@ void channel_signal(struct bus_channel *c)
 
 static void break_channel(struct bus_channel *c)
 {
+	if (!c->broken)
+		__atomic_fetch_add(&c->bus->broken, 1, __ATOMIC_RELAXED);
 	c->broken = true;
-	__atomic_fetch_add(&c->bus->broken, 1, __ATOMIC_RELAXED);
 }
 
 /* 1: there may be more; 0; -EBADMSG. */
@@ -66,7 +67,7 @@ static int serve_one(struct bus_channel *c)
 		return got;
 	c->packets++;
 	got = c->service->packet(c->service->context, &p);
-	return got ? got : bus_ring_taken(c) ? -EBADMSG : 1;
+	return got || c->broken || bus_ring_taken(c) ? -EBADMSG : 1; /* an answer may have broken it */
 }
 
 static void defer(struct bus_channel *c)

@@ -70,6 +70,11 @@ for f in flat.raw old.vhd; do
 	sums_of "$work/$f" "${f#*.}" | cmp - "$work/want" || bad "another program finds other files in $f"
 done
 
+# a disk of sectors of 4096 bytes
+must "$umbra" disk create "$work/large.vhdx" --size 64M --sector-size 4096
+guest look 1 --disk "$work/large.vhdx" --disk "$work/other.raw,format=raw,readonly"
+grep -q '^DISK sda 131072 0 4096' "$work/said" || bad "sda of large sectors: $(grep '^DISK sda' "$work/said")"
+
 # killed at random: broker, machine process or disk process; what was synchronised is there
 for n in 1 2 3 4 5 6; do
 	must "$umbra" disk create "$work/marks.vhdx" --parent "$work/base.vhdx"
@@ -98,7 +103,7 @@ refused 65 '' --disk "$work/flat.raw"
 refused 64 'not an option of --disk' --disk "$work/flat.raw,fast"
 refused 64 'not a format' --disk "$work/flat.raw,format=vdi"
 refused 64 'no file' --disk ,readonly
-refused 64 'disks need the features' --disk "$work/flat.raw,format=raw" --hv none
+refused 64 'need the features' --disk "$work/flat.raw,format=raw" --hv none
 must "$umbra" disk freeze "$work/top.vhdx" --reason "released"
 refused 65 'released' --disk "$work/top.vhdx"
 must "$umbra" disk create "$work/policy.vhdx" --size 8M
