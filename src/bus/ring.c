@@ -203,8 +203,10 @@ int bus_ring_put(struct bus_channel *c, uint16_t type, uint64_t transaction, con
 	const struct vmbus_packet head = { type, sizeof(head) / 8, (uint16_t)(whole / 8), 0, transaction };
 	const uint64_t footer = (uint64_t)r->index << 32;
 	uint32_t before = r->index, read, mask;
-	int error = check_room(c, whole + PACKET_FOOTER_BYTES, &read);
+	int error;
 
+	guest_memory_begin(); /* one of several answers, perhaps: the guest's index is another one then */
+	error = check_room(c, whole + PACKET_FOOTER_BYTES, &read);
 	if (error)
 		return error;
 	if (copy_in(c, r->index, &head, sizeof(head)) || copy_in(c, forward(r, r->index, sizeof(head)), payload, (uint32_t)bytes) ||

@@ -53,6 +53,19 @@ int disk_process_add(struct disk_process *p, const char *text)
 	return code ? code : *c->path ? 0 : complain(EXIT_USAGE, "no file given", "--disk", "say --disk FILE");
 }
 
+int disk_process_add_image(struct disk_process *p, const char *text)
+{
+	int code = disk_process_add(p, text);
+	struct disk_choice last;
+
+	if (code)
+		return code;
+	last = p->disk[p->count - 1];
+	memmove(p->disk + 1, p->disk, (p->count - 1) * sizeof(p->disk[0]));
+	p->disk[0] = last;
+	return 0;
+}
+
 int disk_process_add_parents(struct disk_process *p, const char *path)
 {
 	if (p->parent_count == PLACES)
@@ -86,15 +99,20 @@ static void identify(const char *path, struct block_disk *d)
 	memcpy(d->id + 8, &st.st_dev, 8);
 }
 
+static int open_choice(const struct disk_process *p, const struct disk_choice *c, struct disk **ret)
+{
+	struct arguments a = { .override = p->override, .place_count = p->parent_count };
+	const unsigned actions = IMAGE_ACTION(c->read_only ? ACTION_READ : ACTION_WRITE) | IMAGE_ACTION(ACTION_ATTACH);
+
+	memcpy(a.places, p->parents, sizeof(a.places));
+	return disk_cli_open_with(&a, c->path, c->format, actions, (struct disk_options){ .write = !c->read_only, .direct = c->direct }, ret);
+}
+
 static int open_one(struct opened *o, const struct disk_choice *c)
 {
-	struct arguments a = { .override = o->process->override, .place_count = o->process->parent_count };
-	const unsigned actions = IMAGE_ACTION(c->read_only ? ACTION_READ : ACTION_WRITE) | IMAGE_ACTION(ACTION_ATTACH);
 	struct disk **d = &o->disk[o->count];
-	int code;
+	int code = open_choice(o->process, c, d);
 
-	memcpy(a.places, o->process->parents, sizeof(a.places));
-	code = disk_cli_open_with(&a, c->path, c->format, actions, (struct disk_options){ .write = !c->read_only, .direct = c->direct }, d);
 	if (code)
 		return code;
 	if (!c->read_only)
@@ -123,6 +141,25 @@ static int close_all(struct opened *o, int code)
 			disk_cli_note(o->disk[n], "detached", NULL);
 		code = disk_cli_close(o->disk[n], code);
 	}
+	return code;
+}
+
+int disk_process_find_boot(struct disk_process *p, struct image_boot *ret)
+{
+	const char *path = p->disk[0].path;
+	struct disk *d;
+	int code = open_choice(p, &p->disk[0], &d), error;
+
+	if (code)
+		return code;
+	error = image_find_boot(d, ret);
+	if (error == -ENOENT)
+		code = complain(EXIT_UNUSABLE, "no kernel in a root file system of the ext family", path, "name one with --kernel, and --initrd");
+	else if (error)
+		code = disk_io_failed(path, error);
+	code = disk_cli_close(d, code);
+	if (code)
+		image_free_boot(ret);
 	return code;
 }
 

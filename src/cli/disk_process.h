@@ -20,6 +20,10 @@ struct disk_process {
 
 /* --disk and --parents. 0 or the exit code. */
 int disk_process_add(struct disk_process *process, const char *text);
+/* The same for the disk that the machine boots from: it becomes the first. */
+int disk_process_add_image(struct disk_process *process, const char *text);
+/* What the first disk boots. 0 or the exit code. */
+int disk_process_find_boot(struct disk_process *process, struct image_boot *ret);
 int disk_process_add_parents(struct disk_process *process, const char *path);
 /* What both processes share; before either of them exists. 0 or the exit code. */
 int disk_process_prepare(struct disk_process *process, struct machine_disks *ret);

@@ -24,8 +24,10 @@ static const char run_help[] =
 	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--statistics]\n"
 	"                 [--hv FEATURES] [--name NAME]\n"
 	"                 [--memory-min SIZE] [--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... [--override REASON]\n"
+	"       umbra run [the same, without --kernel and --initrd] IMAGE[,format=FORMAT][,readonly][,direct]\n"
 	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME]\n"
-	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console.\n"
+	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console. IMAGE is a disk, the first, that brings both in\n"
+	"/boot of its root file system; --append then comes after root=.\n"
 	"Ctrl-] q ends, Ctrl-] ? helps. With a multiboot image, --initrd is its module.\n"
 	"Ends 0 when the guest powers off; 64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed,\n"
 	"78 a policy forbids it.\n"
@@ -40,6 +42,7 @@ struct run_options {
 	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore, *memory_min;
 	bool statistics;
 	struct disk_process disks;
+	const char *image;
 };
 
 struct run {
@@ -120,13 +123,20 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 		case 'h': print_help(); exit(0);
 		default: return EXIT_USAGE;
 		}
+	if (optind < argc) {
+		o->image = argv[optind++];
+		if ((code = disk_process_add_image(&o->disks, o->image)))
+			return code;
+	}
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
+	if (o->image && !o->restore && (o->kernel || o->initrd))
+		return complain(EXIT_USAGE, "an image brings its kernel itself", o->image, "leave out --kernel and --initrd, or give the image with --disk");
 	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->hv || o->disks.count || o->memory_min))
 		return complain(EXIT_USAGE, "a saved machine brings these itself", "--restore",
 				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --hv, --memory-min and --disk");
-	if (!o->kernel && !o->restore)
-		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE, or a saved machine with --restore FILE");
+	if (!o->kernel && !o->restore && !o->image)
+		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE, a disk that has one, or a saved machine with --restore FILE");
 	return 0;
 }
 
@@ -151,7 +161,24 @@ static int take_file(const char *path, const char *remedy, struct boot_file *ret
 	return error ? complain(EXIT_UNUSABLE, strerror(-error), path, remedy) : 0;
 }
 
-static int take_new(struct machine_options *m, const struct run_options *o)
+/* Kernel, initial file system and where the root is, from the disk itself. */
+static int take_image(struct machine_options *m, struct run_options *o)
+{
+	struct image_boot boot;
+	char *line;
+	int code = disk_process_find_boot(&o->disks, &boot);
+
+	if (code)
+		return code;
+	if (asprintf(&line, "root=UUID=%s %s", boot.root_uuid, m->command_line) < 0)
+		return complain(EXIT_FAULT, strerror(ENOMEM), o->image, "see umbra doctor");
+	m->command_line = line;
+	m->kernel = (struct boot_file){ boot.kernel, boot.kernel_bytes };
+	m->initrd = (struct boot_file){ boot.initrd, boot.initrd_bytes };
+	return 0;
+}
+
+static int take_new(struct machine_options *m, struct run_options *o)
 {
 	const char *memory = o->memory ? o->memory : "512M", *cpu_text = o->cpus ? o->cpus : "1";
 	unsigned long cpus, port = 0;
@@ -174,6 +201,8 @@ static int take_new(struct machine_options *m, const struct run_options *o)
 	m->cpus = (unsigned)cpus;
 	m->debug_exit = (uint16_t)port;
 	m->command_line = o->append ? o->append : "console=ttyS0";
+	if (o->image)
+		return take_image(m, o);
 	code = take_file(o->kernel, "name a readable kernel image", &m->kernel);
 	return code ? code : take_file(o->initrd, "name a readable initrd", &m->initrd);
 }
@@ -191,7 +220,7 @@ static int take_name(const struct run_options *o, struct broker_options *broker)
 	}
 }
 
-static int take_options(struct run *r, const struct run_options *o, struct broker_options *broker)
+static int take_options(struct run *r, struct run_options *o, struct broker_options *broker)
 {
 	int code = o->restore ? take_file(o->restore, "name a file that umbra save has written", &r->machine.saved) : take_new(&r->machine, o);
 
@@ -227,11 +256,13 @@ static void print_crash(const char *text)
 	print_foreign("umbra: the guest crashed: ", text[0] ? line ? line : text : "triple fault");
 }
 
+static const char *source(const struct run_options *o) { return o->restore ? o->restore : o->image ? o->disks.disk[0].path : o->kernel; }
+
 /* What umbra info prints. */
 static char *describe(const struct run_options *o, const struct run *r)
 {
 	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:s, s:I}", "name", o->name, "pid", (int)getpid(), "cpus", (json_int_t)r->machine.cpus, "memory",
-			      (json_int_t)r->machine.memory_bytes, "from", o->restore ? o->restore : o->kernel, "started", (json_int_t)time(NULL));
+			      (json_int_t)r->machine.memory_bytes, "from", source(o), "started", (json_int_t)time(NULL));
 	char *text = json_dumps(j, JSON_COMPACT);
 
 	json_decref(j);
@@ -299,5 +330,5 @@ int verb_run(int argc, char **argv)
 	if (error)
 		return complain(EXIT_FAULT, strerror(-error), "starting the machine process", "see umbra doctor");
 	fputs(end.statistics, stderr);
-	return end_code(&end, o.restore ? o.restore : o.kernel, o.restore);
+	return end_code(&end, source(&o), o.restore);
 }

@@ -72,6 +72,15 @@ struct scan_options { bool files, digests; };
 /* Fills content and the parts of about that follow from it, in a process of its own that can only read the disk. */
 int image_scan(struct disk *disk, const struct scan_options *options, bool *ret_unchanged);
 
+/* ---- boot.c ---- */
+struct image_boot { void *kernel, *initrd; size_t kernel_bytes, initrd_bytes; char version[128], root_uuid[37]; };
+/*
+ * The kernel that an image boots, the initial file system that belongs to it (NULL: none), and the identifier of its root file system; to be
+ * freed. -ENOENT: none is found (ext2 to ext4 are looked at); -EBADMSG.
+ */
+int image_find_boot(struct disk *disk, struct image_boot *ret);
+void image_free_boot(struct image_boot *boot);
+
 /* ---- version.c: Debian's order of versions; negative, 0, positive ---- */
 int version_compare(const char *a, const char *b);
 /* "openssl<3.0.15": the name, the operator's and the version's place; op NULL: none. */

@@ -4,48 +4,16 @@
  * limits on memory and time; what it says is parsed like anything else that is hostile.
  */
 #include <errno.h>
-#include <seccomp.h>
-#include <signal.h>
-#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "sandbox.h"
 #include "scan_internal.h"
 
-enum { MEMORY_BYTES = 2000 << 20, SECONDS = 600, RESULT_BYTES = 512 << 20 };
+enum { RESULT_BYTES = 512 << 20 };
 
 /* ---- in the process that reads ---- */
-
-static int lock_down(void)
-{
-	static const char *const calls[] = { "preadv", "preadv2", "pread64", "write", "fstat", "newfstatat", "lseek", "mmap", "munmap", "mremap", "madvise", "brk",
-					     "futex", "clock_gettime", "getrandom", "rt_sigreturn", "exit", "exit_group" };
-	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	int error = filter ? 0 : -ENOMEM;
-
-	for (size_t n = 0; !error && n < sizeof(calls) / sizeof(calls[0]); n++) {
-		int call = seccomp_syscall_resolve_name(calls[n]);
-
-		if (call >= 0)
-			error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
-	}
-	if (!error)
-		error = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : seccomp_load(filter);
-	if (filter)
-		seccomp_release(filter);
-	return error;
-}
-
-static void limit(void)
-{
-	setrlimit(RLIMIT_AS, &(struct rlimit){ MEMORY_BYTES, MEMORY_BYTES });
-	setrlimit(RLIMIT_CPU, &(struct rlimit){ SECONDS, SECONDS });
-	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
-}
 
 static json_t *find_out(struct disk *d, const struct scan_options *o, const json_t *before)
 {
@@ -71,25 +39,15 @@ static json_t *find_out(struct disk *d, const struct scan_options *o, const json
 	return json_pack("{s:o, s:o}", "about", about, "content", content);
 }
 
-static void child(struct disk *d, const struct scan_options *o, const json_t *before, int pipe)
+struct work { struct disk *disk; const struct scan_options *options; const json_t *before; json_t *found; };
+
+static int work(void *context, int pipe)
 {
-	json_t *all;
-	char *text;
+	struct work *w = context;
+	json_t *all = find_out(w->disk, w->options, w->before);
+	char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
 
-	limit();
-	scan_rpm_begin();
-	if (sodium_init() < 0 || lock_down())
-		_exit(1);
-	all = find_out(d, o, before);
-	text = all ? json_dumps(all, JSON_COMPACT) : NULL;
-	for (size_t done = 0, bytes = text ? strlen(text) : 0; done < bytes;) {
-		ssize_t n = write(pipe, text + done, bytes - done);
-
-		if (n <= 0)
-			_exit(1);
-		done += (size_t)n;
-	}
-	_exit(text ? 0 : 1);
+	return text ? sandbox_write(pipe, text, strlen(text)) : -ENOMEM;
 }
 
 /* ---- in the one that asked ---- */
@@ -117,32 +75,7 @@ static int read_result(int pipe, json_t **ret)
 	return json_is_object(*ret) ? 0 : -EBADMSG;
 }
 
-static int run(struct disk *d, const struct scan_options *o, const json_t *before, json_t **ret)
-{
-	int ends[2], status, error;
-	pid_t pid;
-
-	if (pipe(ends))
-		return -errno;
-	pid = fork();
-	if (pid < 0) {
-		close(ends[0]);
-		close(ends[1]);
-		return -errno;
-	}
-	if (!pid) {
-		close(ends[0]);
-		child(d, o, before, ends[1]);
-	}
-	close(ends[1]);
-	error = read_result(ends[0], ret);
-	close(ends[0]);
-	if (error)
-		kill(pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return error;
-}
+static int take(void *context, int pipe) { return read_result(pipe, &((struct work *)context)->found); }
 
 static const char *current_id(struct disk *d, char text[GUID_TEXT_BYTES])
 {
@@ -181,7 +114,8 @@ static int save(struct disk *d, json_t *about, json_t *found, json_t *scanned)
 
 int image_scan(struct disk *d, const struct scan_options *o, bool *ret_unchanged)
 {
-	json_t *about, *before = NULL, *found = NULL;
+	json_t *about, *before = NULL;
+	struct work w = { .disk = d, .options = o };
 	char id[GUID_TEXT_BYTES], now[32];
 	const char *is = current_id(d, id), *was, *how = o->digests ? "digests" : o->files ? "files" : "packages";
 	int error = image_load_about(d, &about);
@@ -193,12 +127,13 @@ int image_scan(struct disk *d, const struct scan_options *o, bool *ret_unchanged
 	if (!*ret_unchanged) {
 		if (o->digests)
 			image_load_files(d, &before); /* without them everything is read once more */
-		error = run(d, o, before, &found);
+		w.before = before;
+		error = sandbox_run(&(struct sandbox){ scan_rpm_begin, work, take, &w });
 	}
 	image_now(now);
 	if (!*ret_unchanged && !error)
-		error = save(d, about, found, json_pack("{s:s, s:s, s:s}", "data-id", is ? is : "", "how", how, "time", now));
-	json_decref(found);
+		error = save(d, about, w.found, json_pack("{s:s, s:s, s:s}", "data-id", is ? is : "", "how", how, "time", now));
+	json_decref(w.found);
 	json_decref(before);
 	json_decref(about);
 	return error;

@@ -10,7 +10,7 @@
 
 #include "scan_internal.h"
 
-enum { DEPTH = 48, FILES_MAX = 2000000, FILE_BYTES = 64 << 20, PATH_BYTES = 4096, BUFFER_BYTES = 1 << 20 };
+enum { DEPTH = 48, FILES_MAX = 2000000, FILE_BYTES = 64 << 20, KERNEL_BYTES = 128 << 20, INITRD_BYTES = 768 << 20, PATH_BYTES = 4096, BUFFER_BYTES = 1 << 20 };
 
 /* ---- the library's view of the volume ---- */
 
@@ -75,7 +75,7 @@ static struct struct_io_manager manager = {
 
 struct ext { struct scan_volume *volume; ext2_filsys fs; json_t *files; uint8_t *buffer; char path[PATH_BYTES]; unsigned depth, count; bool kernels_only; };
 
-static char *read_inode(struct ext *e, ext2_ino_t inode, size_t *ret_bytes)
+static char *read_inode(struct ext *e, ext2_ino_t inode, uint64_t most, size_t *ret_bytes)
 {
 	ext2_file_t file;
 	unsigned got = 0;
@@ -84,7 +84,7 @@ static char *read_inode(struct ext *e, ext2_ino_t inode, size_t *ret_bytes)
 
 	if (ext2fs_file_open(e->fs, inode, 0, &file))
 		return NULL;
-	if (!ext2fs_file_get_lsize(file, &size) && size <= FILE_BYTES)
+	if (!ext2fs_file_get_lsize(file, &size) && size <= most)
 		text = malloc(size + 1);
 	if (text && (ext2fs_file_read(file, text, (unsigned)size, &got) || got != size)) {
 		free(text);
@@ -104,7 +104,7 @@ static char *read_path(void *context, const char *path, size_t *ret_bytes)
 
 	if (ext2fs_namei_follow(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path, &inode))
 		return NULL;
-	return read_inode(e, inode, ret_bytes);
+	return read_inode(e, inode, FILE_BYTES, ret_bytes);
 }
 
 static bool digest_file(struct ext *e, ext2_ino_t inode, char text[65])
@@ -202,15 +202,21 @@ static void walk_boot(struct ext *e)
 	walk(e, inode);
 }
 
+static bool open_volume(struct ext *e, struct scan_volume *v)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "%p", (void *)v);
+	return !ext2fs_open2(name, NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0, &manager, &e->fs);
+}
+
 bool scan_ext(struct scan_volume *v)
 {
 	struct ext e = { .volume = v, .files = json_object_get(v->content, "files"), .buffer = malloc(BUFFER_BYTES) };
 	struct scan_reader reader = { read_path, &e };
-	char name[32];
 	bool found = false;
 
-	snprintf(name, sizeof(name), "%p", (void *)v);
-	if (!e.buffer || ext2fs_open2(name, NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0, &manager, &e.fs)) {
+	if (!e.buffer || !open_volume(&e, v)) {
 		free(e.buffer);
 		return false;
 	}
@@ -222,4 +228,84 @@ bool scan_ext(struct scan_volume *v)
 	ext2fs_free(e.fs);
 	free(e.buffer);
 	return found;
+}
+
+/* ---- what it boots ---- */
+
+struct newest { char version[SCAN_BOOT_VERSION_BYTES]; unsigned count; };
+
+static int visit_kernel(struct ext2_dir_entry *entry, int offset, int block_bytes, char *block, void *context)
+{
+	static const char before[] = "vmlinuz-";
+	const size_t length = (size_t)ext2fs_dirent_name_len(entry), skip = sizeof(before) - 1;
+	struct newest *n = context;
+	char version[SCAN_BOOT_VERSION_BYTES] = "";
+
+	(void)offset, (void)block_bytes, (void)block;
+	if (++n->count > FILES_MAX)
+		return DIRENT_ABORT;
+	if (length <= skip || length - skip >= sizeof(version) || memcmp(entry->name, before, skip))
+		return 0;
+	memcpy(version, entry->name + skip, length - skip);
+	if (strstr(version, "rescue") || strstr(version, ".dpkg-") || strchr(version, '%') || strchr(version, '/'))
+		return 0;
+	if (!n->version[0] || version_compare(version, n->version) > 0)
+		memcpy(n->version, version, sizeof(version));
+	return 0;
+}
+
+static char *read_at(struct ext *e, const char *directory, const char *format, const char *version, uint64_t most, size_t *ret_bytes)
+{
+	char name[SCAN_BOOT_VERSION_BYTES + 32], path[SCAN_BOOT_VERSION_BYTES + 64];
+	ext2_ino_t inode;
+
+	snprintf(name, sizeof(name), format, version);
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	if (ext2fs_namei_follow(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path, &inode))
+		return NULL;
+	return read_inode(e, inode, most, ret_bytes);
+}
+
+/* directory: "": the top */
+static void find_kernel(struct ext *e, const char *directory, struct scan_boot *ret)
+{
+	static const char *const initrds[] = { "initrd.img-%s", "initramfs-%s.img", "initrd-%s", "initramfs-%s" };
+	struct newest n = { 0 };
+	ext2_ino_t inode;
+
+	if (ext2fs_namei(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, directory[0] ? directory : "/", &inode))
+		return;
+	ext2fs_dir_iterate(e->fs, inode, 0, NULL, visit_kernel, &n);
+	ret->kernel = n.version[0] ? read_at(e, directory, "vmlinuz-%s", n.version, KERNEL_BYTES, &ret->kernel_bytes) : NULL;
+	if (!ret->kernel)
+		return;
+	memcpy(ret->version, n.version, sizeof(ret->version));
+	for (size_t k = 0; k < sizeof(initrds) / sizeof(initrds[0]) && !ret->initrd; k++)
+		ret->initrd = read_at(e, directory, initrds[k], n.version, INITRD_BYTES, &ret->initrd_bytes);
+}
+
+static bool is_there(struct ext *e, const char *path)
+{
+	ext2_ino_t inode;
+
+	return !ext2fs_namei_follow(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path, &inode);
+}
+
+bool scan_ext_boot(struct scan_volume *v, struct scan_boot *ret)
+{
+	struct ext e = { .volume = v };
+	const uint8_t *u;
+
+	*ret = (struct scan_boot){ 0 };
+	if (!open_volume(&e, v))
+		return false;
+	u = e.fs->super->s_uuid;
+	snprintf(ret->uuid, sizeof(ret->uuid), "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4], u[5], u[6],
+		 u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	ret->is_root = is_there(&e, "/etc/os-release") || is_there(&e, "/sbin/init");
+	find_kernel(&e, "/boot", ret);
+	if (!ret->kernel && !ret->is_root)
+		find_kernel(&e, "", ret);
+	ext2fs_free(e.fs);
+	return true;
 }

@@ -20,6 +20,17 @@ const char *scan_recognise(const struct scan_volume *volume, char ret_label[64])
 /* scan_ext.c: true when an operating system was found. */
 bool scan_ext(struct scan_volume *volume);
 
+/* What a volume boots: the newest kernel in /boot or, of a volume that is no root, at its top, and what belongs to it. The files to be freed. */
+enum { SCAN_BOOT_VERSION_BYTES = 128 };
+struct scan_boot {
+	bool is_root; /* it has an operating system */
+	char uuid[37], version[SCAN_BOOT_VERSION_BYTES];
+	char *kernel, *initrd;
+	size_t kernel_bytes, initrd_bytes;
+};
+/* False: the volume cannot be read. */
+bool scan_ext_boot(struct scan_volume *volume, struct scan_boot *ret);
+
 /* scan_os.c: files of an operating system, by a function that reads them (NULL: not there; to be freed, ended by 0). */
 struct scan_reader { char *(*read)(void *context, const char *path, size_t *ret_bytes); void *context; };
 bool scan_os(struct scan_volume *volume, const struct scan_reader *reader);

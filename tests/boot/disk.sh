@@ -96,7 +96,32 @@ for n in 1 2 3 4 5 6; do
 	rm "$work/marks.vhdx"
 done
 
+# a disk that brings its kernel: in a partition of its own, the newest of two, the root in another
+mkdir -p "$work/boot" "$work/root/etc"
+echo garbage >"$work/boot/vmlinuz-6.1.0-9"; cp build/guest/vmlinuz "$work/boot/vmlinuz-6.1.0-10"; cp build/guest/disk.cpio.gz "$work/boot/initrd.img-6.1.0-10"
+echo garbage >"$work/boot/vmlinuz-0-rescue-123"; echo garbage >"$work/boot/initrd.img-6.1.0-9"
+echo ID=umbra >"$work/root/etc/os-release"
+truncate -s 64M "$work/p1" "$work/p2"; must /sbin/mke2fs -q -t ext4 -d "$work/boot" "$work/p1"; must /sbin/mke2fs -q -t ext4 -d "$work/root" "$work/p2"
+truncate -s 130M "$work/parts.raw"; must /sbin/sgdisk -n 1:2048:133119 -n 2:133120:264191 "$work/parts.raw"
+dd if="$work/p1" of="$work/parts.raw" bs=1M seek=1 conv=notrunc,sparse status=none; dd if="$work/p2" of="$work/parts.raw" bs=1M seek=65 conv=notrunc,sparse status=none
+must "$umbra" disk convert "$work/parts.raw" "$work/parts.vhdx" --from raw
+timeout -s KILL 60 "$umbra" run --append "console=ttyS0 quiet umbra.do=root" --disk "$work/other.raw,format=raw,readonly" "$work/parts.vhdx" </dev/null 2>&1 | tr -d '\r' >"$work/said"
+grep -q '^ROOT ID=umbra 6.1' "$work/said" && grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || { bad "an image that boots itself"; tail -3 "$work/said"; }
+
 # what is refused
+boots() { # CODE TEXT ARGUMENT...
+	local code=$1 text=$2 status=0; shift 2
+	timeout -s KILL 60 "$umbra" run "$@" </dev/null >"$work/out" 2>"$work/err" || status=$?
+	[ "$status" = "$code" ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q "$text" "$work/err" || { bad "$*: $status, not $code"; cat "$work/err"; }
+}
+boots 65 'no kernel' "$work/large.vhdx"
+boots 65 'No such file' "$work/nothing.vhdx"
+boots 64 'brings its kernel itself' --kernel build/guest/vmlinuz "$work/parts.vhdx"
+boots 64 'unexpected argument' "$work/parts.vhdx" "$work/large.vhdx"
+boots 64 'brings these itself' --restore "$work/nothing" "$work/parts.vhdx"
+echo garbage >"$work/boot/vmlinuz-6.1.0-11"; rm -f "$work/p1"; truncate -s 64M "$work/p1"; must /sbin/mke2fs -q -t ext4 -d "$work/boot" "$work/p1"
+dd if="$work/p1" of="$work/parts.raw" bs=1M seek=1 conv=notrunc,sparse status=none
+boots 65 'not a Linux bzImage' "$work/parts.raw,format=raw"
 refused 65 'No such file' --disk "$work/nothing.vhdx"
 refused 65 'in use' --disk "$work/flat.raw,format=raw" --disk "$work/flat.raw,format=raw"
 refused 65 '' --disk "$work/flat.raw"

@@ -1,0 +1,93 @@
+/* See sandbox.h. */
+#include "sandbox.h"
+
+#include <errno.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <sodium.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MEMORY_BYTES = 2000 << 20, SECONDS = 600 };
+
+/* ---- in the process that reads ---- */
+
+static int lock_down(void)
+{
+	static const char *const calls[] = { "preadv", "preadv2", "pread64", "write", "fstat", "newfstatat", "lseek", "mmap", "munmap", "mremap", "madvise", "brk",
+					     "futex", "clock_gettime", "getrandom", "rt_sigreturn", "exit", "exit_group" };
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int error = filter ? 0 : -ENOMEM;
+
+	for (size_t n = 0; !error && n < sizeof(calls) / sizeof(calls[0]); n++) {
+		int call = seccomp_syscall_resolve_name(calls[n]);
+
+		if (call >= 0)
+			error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
+	}
+	if (!error)
+		error = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : seccomp_load(filter);
+	if (filter)
+		seccomp_release(filter);
+	return error;
+}
+
+static void limit(void)
+{
+	setrlimit(RLIMIT_AS, &(struct rlimit){ MEMORY_BYTES, MEMORY_BYTES });
+	setrlimit(RLIMIT_CPU, &(struct rlimit){ SECONDS, SECONDS });
+	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+}
+
+static void child(const struct sandbox *s, int pipe)
+{
+	limit();
+	if (s->prepare)
+		s->prepare();
+	if (sodium_init() < 0 || lock_down())
+		_exit(1);
+	_exit(s->work(s->context, pipe) ? 1 : 0);
+}
+
+int sandbox_write(int pipe, const void *data, unsigned long bytes)
+{
+	for (unsigned long done = 0; done < bytes;) {
+		ssize_t n = write(pipe, (const char *)data + done, bytes - done);
+
+		if (n <= 0)
+			return -EIO;
+		done += (unsigned long)n;
+	}
+	return 0;
+}
+
+/* ---- in the one that asked ---- */
+
+int sandbox_run(const struct sandbox *s)
+{
+	int ends[2], status, error;
+	pid_t pid;
+
+	if (pipe(ends))
+		return -errno;
+	pid = fork();
+	if (pid < 0) {
+		close(ends[0]);
+		close(ends[1]);
+		return -errno;
+	}
+	if (!pid) {
+		close(ends[0]);
+		child(s, ends[1]);
+	}
+	close(ends[1]);
+	error = s->take(s->context, ends[0]);
+	close(ends[0]);
+	if (error)
+		kill(pid, SIGKILL);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return error ? error : WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : -EBADMSG;
+}
