@@ -17,6 +17,7 @@ bench: all
 	@bench/boot
 	@bench/hypercall
 	@bench/disk
+	@bench/storage
 	@d=$$(mktemp -d -p build) && build/image-bench $$d 100000; rm -rf $$d
 
 # Long differential run: make soak-cpu COUNT=... SEED=...

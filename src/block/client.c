@@ -53,7 +53,7 @@ bool block_sleep(struct block_client *c)
 		__atomic_store_n(&c->memory->replies.sleeps, 0, __ATOMIC_RELAXED);
 		return true;
 	}
-	return read(c->answer_fd, &count, 8) == 8;
+	return read(c->answer_fd, &count, 8) == 8 || errno == EINTR;
 }
 
 void block_wake(struct block_client *c) { ring_bell(c->answer_fd); }

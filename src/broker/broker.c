@@ -300,8 +300,10 @@ static void forget_signals(struct broker *b)
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGINT, SIG_IGN); /* the terminal's keys are the broker's */
+	/* the terminal's keys are the broker's, and so is the wish of who stops a whole group of processes */
+	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
 	close(b->signals);
 }
 
@@ -309,7 +311,6 @@ static int run_helper(struct broker *b, const struct broker_helper *h, int end)
 {
 	close(end);
 	forget_signals(b);
-	signal(SIGTERM, SIG_IGN); /* who stops a whole group of processes stops the machine, and then this ends */
 	return b->options->helper(h, b->options->context);
 }
 

@@ -137,7 +137,7 @@ static int open_all(struct opened *o)
 static int close_all(struct opened *o, int code)
 {
 	for (unsigned n = 0; n < o->count; n++) {
-		if (!o->process->disk[n].read_only && disk_format_of(o->disk[n]) == DISK_VHDX)
+		if (!o->process->disk[n].read_only)
 			disk_cli_note(o->disk[n], "detached", NULL);
 		code = disk_cli_close(o->disk[n], code);
 	}

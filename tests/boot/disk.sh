@@ -64,11 +64,14 @@ guest sum 1 --disk "$work/top.vhdx,direct,readonly"
 
 # other formats
 "$umbra" disk convert "$work/base.vhdx" "$work/flat.raw" --to raw >/dev/null; "$umbra" disk convert "$work/base.vhdx" "$work/old.vhd" --to vhd >/dev/null
+must "$umbra" image tag "$work/flat.raw" tagged --format raw
 for f in flat.raw old.vhd; do
 	guest write 2 --disk "$work/$f,format=${f#*.}"
 	grep '^SUM' "$work/said" >"$work/want"
 	sums_of "$work/$f" "${f#*.}" | cmp - "$work/want" || bad "another program finds other files in $f"
 done
+
+"$umbra" image history "$work/flat.raw" --format raw | grep -q detached || bad "the history beside a raw file does not say that it was detached"
 
 # a disk of sectors of 4096 bytes
 must "$umbra" disk create "$work/large.vhdx" --size 64M --sector-size 4096
@@ -137,6 +140,7 @@ refused 78 'rights' --disk "$work/policy.vhdx"
 must "$umbra" image set "$work/policy.vhdx" 'rights={"attach":["somebody-else"]}' 'policy={"overridable":["rights"]}'
 guest sum 1 --disk "$work/flat.raw,format=raw" --disk "$work/policy.vhdx" --override "a test"
 "$umbra" image history "$work/policy.vhdx" | grep -q 'a test' || bad "the history does not say why a policy was passed over"
+: >"$work/marks"
 "$umbra" run --name "disk-$$" --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
 	--disk "$work/flat.raw,format=raw" </dev/null >"$work/marks" 2>/dev/null &
 for _ in $(seq 1500); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
@@ -146,5 +150,13 @@ grep -q 'a machine with disks cannot be saved' "$work/err" || bad "what save say
 must "$umbra" stop "disk-$$"
 tr -d '\r' <"$work/marks" | grep -q '^STOPPED' || bad "the guest was not asked to power off"
 wait %1 || bad "stopped, it ended with $?"
+# who stops a whole group of processes stops it in order, too
+: >"$work/marks"
+setsid "$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
+	--disk "$work/flat.raw,format=raw" </dev/null >"$work/marks" 2>"$work/err" &
+for _ in $(seq 1500); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
+kill -TERM -- -$!
+wait $! || bad "its group stopped, it ended with $?: $(cat "$work/err")"
+tr -d '\r' <"$work/marks" | grep -q '^STOPPED' || bad "a guest whose group was stopped was not asked to power off"
 /sbin/e2fsck -fn "$work/flat.raw" >"$work/out" 2>&1 && ! grep -q 'recovering journal' "$work/out" || bad "the guest's file system was not unmounted"
 exit $failed
