@@ -66,6 +66,18 @@ static struct memory_file *make_disk(void)
 	return system(command) ? NULL : f;
 }
 
+static void look_for_kernels(struct scan_volume *v)
+{
+	struct scan_boot boot;
+
+	if (!scan_ext_boot(v, &boot))
+		return;
+	if (strlen(boot.uuid) != 36 || !memchr(boot.version, 0, sizeof(boot.version)) || (boot.initrd && !boot.kernel))
+		abort();
+	free(boot.kernel);
+	free(boot.initrd);
+}
+
 static void scan(struct disk *d)
 {
 	json_t *partitions = scan_partitions(d), *p;
@@ -82,7 +94,7 @@ static void scan(struct disk *d)
 		const char *kind = scan_recognise(&v, label);
 
 		if (kind && !strcmp(kind, "ext"))
-			scan_ext(&v);
+			scan_ext(&v), look_for_kernels(&v);
 		json_decref(about);
 		json_decref(content);
 	}
