@@ -26,7 +26,7 @@
 struct bus;
 struct bus_channel;
 
-enum { BUS_CHANNELS = 16, BUS_MESSAGE_BYTES = 240, BUS_PACKET_BYTES = 4096, BUS_RANGES = 1, BUS_USER_DATA_BYTES = 120 };
+enum { BUS_CHANNELS = 16, BUS_MESSAGE_BYTES = 240, BUS_PACKET_BYTES = 4096, BUS_RANGES = 1 };
 
 struct bus_host {
 	/* With the lock: a message (SINT 2) for a processor; false: no room now, bus_messages_taken() comes. An event flag. */
@@ -46,6 +46,12 @@ struct bus_host {
 /* Bytes of the guest's memory, as it names them in a packet: bytes from offset in the first page on. */
 struct bus_range { uint32_t bytes, offset; const uint64_t *gfn; };
 
+/* How many pages it names. */
+static inline uint64_t bus_range_pages(const struct bus_range *range)
+{
+	return ((uint64_t)range->offset + range->bytes + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES;
+}
+
 /* A copy; its pointers are good until packet() returns. */
 struct bus_packet {
 	uint16_t type, flags;
@@ -61,11 +67,11 @@ struct bus_service {
 	struct guid type, instance;
 	void (*opened)(void *context);
 	void (*closed)(void *context);
-	/* False: no packet can be taken now; bus_channel_run() when that has changed. */
+	/* False: no packet can be taken now; bus_channel_run() when that has changed. NULL: always. */
 	bool (*ready)(void *context);
 	/* 0; -EBADMSG: not of the service's protocol, the channel is broken. */
 	int (*packet)(void *context, const struct bus_packet *packet);
-	/* Packets that could not be sent may find room now. */
+	/* Packets that could not be sent may find room now. NULL: they are not sent again. */
 	void (*room)(void *context);
 	/* Its packets are always left to bus_run(): they take long. */
 	bool elsewhere;

@@ -70,6 +70,8 @@ static int serve_one(struct bus_channel *c)
 	return got || c->broken || bus_ring_taken(c) ? -EBADMSG : 1; /* an answer may have broken it */
 }
 
+static bool is_ready(const struct bus_channel *c) { return !c->service->ready || c->service->ready(c->service->context); }
+
 static void defer(struct bus_channel *c)
 {
 	__atomic_store_n(&c->again, true, __ATOMIC_SEQ_CST);
@@ -89,7 +91,7 @@ static int serve(struct bus_channel *c)
 		if (bus_ring_set_mask(c, 1))
 			return -EBADMSG;
 		while ((got = serve_one(c)) > 0) {
-			if (!c->service->ready(c->service->context))
+			if (!is_ready(c))
 				return 0;
 			if (__builtin_ia32_rdtsc() < until)
 				continue;
@@ -110,9 +112,10 @@ static void run_locked(struct bus_channel *c)
 	if (c->open && !c->broken && c->no_room) {
 		guest_memory_begin();
 		c->no_room = false;
-		c->service->room(c->service->context);
+		if (c->service->room)
+			c->service->room(c->service->context);
 	}
-	if (c->open && !c->broken && c->service->ready(c->service->context) && serve(c))
+	if (c->open && !c->broken && is_ready(c) && serve(c))
 		break_channel(c);
 }
 

@@ -118,7 +118,7 @@ static int take_ranges(const uint8_t *packet, uint32_t bytes, struct bus_packet 
 			return -EBADMSG;
 		memcpy(&range->bytes, packet + at, 4);
 		memcpy(&range->offset, packet + at + 4, 4);
-		pages = ((uint64_t)range->offset + range->bytes + PAGE_BYTES - 1) / PAGE_BYTES;
+		pages = bus_range_pages(range);
 		if (range->offset >= PAGE_BYTES || pages > (bytes - at - 8) / 8)
 			return -EBADMSG;
 		range->gfn = (const uint64_t *)(const void *)(packet + at + 8);

@@ -12,9 +12,7 @@
 #include "sandbox.h"
 #include "scan_internal.h"
 
-enum { KERNEL_BYTES = 128 << 20, INITRD_BYTES = 768 << 20 };
-
-struct head { uint64_t kernel_bytes, initrd_bytes; char version[SCAN_BOOT_VERSION_BYTES], uuid[GUID_TEXT_BYTES]; };
+struct head { uint64_t kernel_bytes, initrd_bytes; char uuid[GUID_TEXT_BYTES]; };
 
 struct search { struct disk *disk; struct image_boot *ret; };
 
@@ -59,7 +57,6 @@ static int search(void *context, int pipe)
 		return -ENOENT;
 	h.kernel_bytes = best.kernel_bytes;
 	h.initrd_bytes = best.initrd_bytes;
-	memcpy(h.version, best.version, sizeof(h.version));
 	error = sandbox_write(pipe, &h, sizeof(h));
 	if (!error)
 		error = sandbox_write(pipe, best.kernel, best.kernel_bytes);
@@ -98,12 +95,12 @@ static int read_file(int pipe, uint64_t bytes, uint64_t most, void **ret)
 	return error == -ENOENT ? -EBADMSG : error;
 }
 
-/* The head's text goes onto the kernel's command line: nothing but what such names are made of. */
-static bool is_plain(const char *text, size_t room)
+/* It goes onto the kernel's command line. */
+static bool is_identifier(const char text[GUID_TEXT_BYTES])
 {
-	size_t bytes = strnlen(text, room);
+	struct guid unused;
 
-	return bytes < room && strspn(text, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._+~-") == bytes;
+	return !text[GUID_TEXT_BYTES - 1] && guid_parse(text, &unused);
 }
 
 static int take(void *context, int pipe)
@@ -112,16 +109,15 @@ static int take(void *context, int pipe)
 	struct head h;
 	int error = read_all(pipe, &h, sizeof(h));
 
-	if (!error && (!is_plain(h.version, sizeof(h.version)) || !is_plain(h.uuid, sizeof(h.uuid))))
+	if (!error && !is_identifier(h.uuid))
 		error = -EBADMSG;
 	if (error)
 		return error;
-	memcpy(b->version, h.version, sizeof(b->version));
 	memcpy(b->root_uuid, h.uuid, sizeof(b->root_uuid));
 	b->kernel_bytes = h.kernel_bytes;
 	b->initrd_bytes = h.initrd_bytes;
-	error = read_file(pipe, h.kernel_bytes, KERNEL_BYTES, &b->kernel);
-	return error ? error : read_file(pipe, h.initrd_bytes, INITRD_BYTES, &b->initrd);
+	error = read_file(pipe, h.kernel_bytes, SCAN_KERNEL_BYTES, &b->kernel);
+	return error ? error : read_file(pipe, h.initrd_bytes, SCAN_INITRD_BYTES, &b->initrd);
 }
 
 int image_find_boot(struct disk *d, struct image_boot *ret)

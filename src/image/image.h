@@ -73,7 +73,7 @@ struct scan_options { bool files, digests; };
 int image_scan(struct disk *disk, const struct scan_options *options, bool *ret_unchanged);
 
 /* ---- boot.c ---- */
-struct image_boot { void *kernel, *initrd; size_t kernel_bytes, initrd_bytes; char version[128], root_uuid[37]; };
+struct image_boot { void *kernel, *initrd; size_t kernel_bytes, initrd_bytes; char root_uuid[37]; };
 /*
  * The kernel that an image boots, the initial file system that belongs to it (NULL: none), and the identifier of its root file system; to be
  * freed. -ENOENT: none is found (ext2 to ext4 are looked at); -EBADMSG.

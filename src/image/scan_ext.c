@@ -10,7 +10,7 @@
 
 #include "scan_internal.h"
 
-enum { DEPTH = 48, FILES_MAX = 2000000, FILE_BYTES = 64 << 20, KERNEL_BYTES = 128 << 20, INITRD_BYTES = 768 << 20, PATH_BYTES = 4096, BUFFER_BYTES = 1 << 20 };
+enum { DEPTH = 48, FILES_MAX = 2000000, FILE_BYTES = 64 << 20, PATH_BYTES = 4096, BUFFER_BYTES = 1 << 20 };
 
 /* ---- the library's view of the volume ---- */
 
@@ -276,12 +276,12 @@ static void find_kernel(struct ext *e, const char *directory, struct scan_boot *
 	if (ext2fs_namei(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, directory[0] ? directory : "/", &inode))
 		return;
 	ext2fs_dir_iterate(e->fs, inode, 0, NULL, visit_kernel, &n);
-	ret->kernel = n.version[0] ? read_at(e, directory, "vmlinuz-%s", n.version, KERNEL_BYTES, &ret->kernel_bytes) : NULL;
+	ret->kernel = n.version[0] ? read_at(e, directory, "vmlinuz-%s", n.version, SCAN_KERNEL_BYTES, &ret->kernel_bytes) : NULL;
 	if (!ret->kernel)
 		return;
 	memcpy(ret->version, n.version, sizeof(ret->version));
 	for (size_t k = 0; k < sizeof(initrds) / sizeof(initrds[0]) && !ret->initrd; k++)
-		ret->initrd = read_at(e, directory, initrds[k], n.version, INITRD_BYTES, &ret->initrd_bytes);
+		ret->initrd = read_at(e, directory, initrds[k], n.version, SCAN_INITRD_BYTES, &ret->initrd_bytes);
 }
 
 static bool is_there(struct ext *e, const char *path)

@@ -21,7 +21,7 @@ const char *scan_recognise(const struct scan_volume *volume, char ret_label[64])
 bool scan_ext(struct scan_volume *volume);
 
 /* What a volume boots: the newest kernel in /boot or, of a volume that is no root, at its top, and what belongs to it. The files to be freed. */
-enum { SCAN_BOOT_VERSION_BYTES = 128 };
+enum { SCAN_BOOT_VERSION_BYTES = 128, SCAN_KERNEL_BYTES = 128 << 20, SCAN_INITRD_BYTES = 768 << 20 };
 struct scan_boot {
 	bool is_root; /* it has an operating system */
 	char uuid[37], version[SCAN_BOOT_VERSION_BYTES];

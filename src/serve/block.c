@@ -78,6 +78,7 @@ static int take_all(struct server *s)
 		struct block_request r;
 
 		memcpy(&r, &q->entry[s->taken % BLOCK_SLOTS], sizeof(r));
+		__atomic_signal_fence(__ATOMIC_SEQ_CST); /* what is checked is this copy: no compiler reads the original again */
 		s->taken++;
 		if (!take(s, &r))
 			return -EBADMSG;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "../bus/vmbus.h"
 
@@ -260,8 +259,6 @@ static void opened(void *context)
 }
 
 static void closed(void *context) { ((struct balloon *)context)->ready = false; }
-static bool always(void *context) { return (void)context, true; }
-static void nothing(void *context) { (void)context; }
 
 struct balloon *balloon_create(struct bus *bus, const struct balloon_host *host)
 {
@@ -276,7 +273,7 @@ struct balloon *balloon_create(struct bus *bus, const struct balloon_host *host)
 	b->map = calloc(1, b->map_bytes);
 	b->service = (struct bus_service){ .type = GUID(0x525074dc, 0x8985, 0x46e2, 0x80, 0x57, 0xa3, 0x07, 0xdc, 0x18, 0xa5, 0x02),
 					   .instance = GUID(0x1d9a5c3e, 0x7b24, 0x4f0a, 0x9e, 0x63, 0x75, 0x6d, 0x62, 0x72, 0x61, 0x02), .elsewhere = true,
-					   .opened = opened, .closed = closed, .ready = always, .packet = packet, .room = nothing, .context = b };
+					   .opened = opened, .closed = closed, .packet = packet, .context = b };
 	b->channel = b->map ? bus_offer(bus, &b->service) : NULL;
 	if (b->channel)
 		return b;

@@ -337,14 +337,14 @@ static int packet(void *context, const struct bus_packet *p)
 
 	if ((p->type != PACKET_INBAND && p->type != PACKET_GPA_DIRECT) || p->payload_bytes < sizeof(r->packet))
 		return -EBADMSG;
-	if (p->ranges && ((uint64_t)p->range[0].offset + p->range[0].bytes + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES > GFNS)
+	if (p->ranges && bus_range_pages(&p->range[0]) > GFNS)
 		return -EBADMSG;
 	r = take_free(s);
 	*r = (struct request){ .state = REQUEST_UNDER_WAY, .transaction = p->transaction };
 	memcpy(&r->packet, p->payload, sizeof(r->packet));
 	if (p->ranges) {
 		r->range = (struct bus_range){ p->range[0].bytes, p->range[0].offset, r->gfn };
-		memcpy(r->gfn, p->range[0].gfn, ((size_t)p->range[0].offset + p->range[0].bytes + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES * sizeof(r->gfn[0]));
+		memcpy(r->gfn, p->range[0].gfn, bus_range_pages(&p->range[0]) * sizeof(r->gfn[0]));
 	}
 	dispatch(s, r);
 	kick(s);

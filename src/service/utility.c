@@ -129,8 +129,6 @@ static int packet(void *context, const struct bus_packet *p)
 }
 
 static void closed(void *context) { ((struct utility *)context)->ready = false; }
-static bool always(void *context) { return (void)context, true; }
-static void nothing(void *context) { (void)context; }
 
 struct utility *utility_create(struct bus *bus, enum utility_kind kind, const struct utility_clock *clock)
 {
@@ -140,8 +138,8 @@ struct utility *utility_create(struct bus *bus, enum utility_kind kind, const st
 		return NULL;
 	u->kind = kind;
 	u->clock = clock;
-	u->service = (struct bus_service){ .type = kinds[kind].type, .instance = kinds[kind].instance, .opened = opened, .closed = closed, .ready = always,
-					   .packet = packet, .room = nothing, .context = u };
+	u->service = (struct bus_service){ .type = kinds[kind].type, .instance = kinds[kind].instance, .opened = opened, .closed = closed,
+					   .packet = packet, .context = u };
 	u->channel = bus_offer(bus, &u->service);
 	if (u->channel)
 		return u;

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "../bus/vmbus.h"
+
 enum { SLICES_PER_SECOND = 20000 }; /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
 enum { TICK_S = 1, BEAT_TICKS = 2 };
 #define SECONDS_FROM_1601_TO_1970 11644473600ull
@@ -13,10 +15,13 @@ enum { TICK_S = 1, BEAT_TICKS = 2 };
 
 static bool post(void *context, uint32_t vp_index, const void *payload, size_t bytes)
 {
-	return hv_post(hv_partition_cpu(((struct machine *)context)->hv, vp_index), 2, 1, 0, payload, bytes);
+	return hv_post(hv_partition_cpu(((struct machine *)context)->hv, vp_index), VMBUS_SINT, VMBUS_MESSAGE_TYPE, 0, payload, bytes);
 }
 
-static void signal_guest(void *context, uint32_t vp_index, unsigned flag) { hv_signal(hv_partition_cpu(((struct machine *)context)->hv, vp_index), 2, flag); }
+static void signal_guest(void *context, uint32_t vp_index, unsigned flag)
+{
+	hv_signal(hv_partition_cpu(((struct machine *)context)->hv, vp_index), VMBUS_SINT, flag);
+}
 
 static void memory_written(void *context, uint64_t gpa, size_t bytes) { engine_memory_written(((struct machine *)context)->engine, gpa, bytes); }
 
