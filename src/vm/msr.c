@@ -5,8 +5,10 @@
 
 enum {
 	MSR_APIC_BASE = 0x1b, MSR_MTRR_CAP = 0xfe, MSR_MTRR_FIRST = 0x200, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC_FIRST = 0x800, MSR_X2APIC_END = 0x900,
+	MSR_MISC_ENABLE = 0x1a0,
 };
 enum { APIC_BASE_BSP = 0x100, APIC_BASE_X2 = 0x400, APIC_BASE_ON = 0x800, TIMER_TSC_DEADLINE = 2 << 17 };
+enum { MISC_ENABLE_FAST_STRINGS = 1 };
 
 /* What Linux touches on either vendor and whose value may be zero. */
 static bool silent_msr(uint32_t msr)
@@ -32,6 +34,8 @@ int machine_msr_read(struct processor *p, uint32_t msr, uint64_t *ret)
 	case MSR_APIC_BASE: *ret = p->apic.base; return 0;
 	case MSR_MTRR_CAP: *ret = 0x508; return 0;
 	case MSR_TSC_DEADLINE: *ret = p->apic.tsc_deadline; return 0;
+	/* Without it Linux hides ERMS from itself, and where the processor has FSRM its memmove then writes beyond its end. */
+	case MSR_MISC_ENABLE: *ret = MISC_ENABLE_FAST_STRINGS; return 0;
 	default: *ret = 0; return silent_msr(msr) ? 0 : -EINVAL;
 	}
 }
