@@ -301,8 +301,10 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	insn->rex = p.rex && !insn->kind;
 	insn->rex_w = p.rex & 8;
 	set_sizes(insn, &p, code_bits);
-	if (!insn->kind && insn->pp < 2 && code_bits == 16 && !simd_opcode(insn))
-		insn->pp = insn->operand_bytes == 2;
+	/* In 16-bit code the prefix means the opposite, but for SIMD. F2 and F3 change nothing of that. */
+	insn->canonical66 = code_bits == 16 && !insn->kind && !simd_opcode(insn) ? insn->operand_bytes == 2 : insn->prefix66;
+	if (!insn->kind && insn->pp < 2)
+		insn->pp = insn->canonical66;
 	if (c.at < c.available)
 		modrm = bytes[c.at];
 	insn->encoding = *look_up(insn, modrm);
@@ -346,7 +348,7 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	take_immediate(&c, code_bits, insn);
 	if (c.short_of_bytes)
 		return available < X86_INSN_MAX_BYTES ? -EAGAIN : -E2BIG;
-	insn->mem_bytes = insn->encoding.mem_bytes[insn->rex_w ? 1 : insn->pp >= 2 && insn->prefix66 ? 2 : 0];
+	insn->mem_bytes = insn->encoding.mem_bytes[insn->rex_w ? 1 : insn->pp >= 2 && insn->canonical66 ? 2 : 0];
 	insn->length = (uint8_t)c.at;
 	if (insn->lock && !(insn->encoding.attributes & X86_ENC_LOCKABLE && x86_insn_has_memory(insn)))
 		return -EINVAL;

@@ -22,6 +22,7 @@ struct x86_insn {
 	uint8_t address_bytes; /* 2, 4, 8 */
 	uint8_t mem_bytes;     /* accessed by the memory operand; 0 when the table does not say */
 	bool lock, rep, repne, rex, rex_w, prefix66, has_modrm, segment_override;
+	bool canonical66; /* its canonical 64-bit encoding has a 66 prefix: what the table, the immediate and a copy go by */
 	int32_t disp;
 	uint64_t imm; /* sign-extended where the instruction does so */
 	uint8_t imm_bytes;

@@ -54,6 +54,80 @@ static void sixteen_bits(void)
 	check_equal("its di", last.rdi & 0xffff, 0x123d);
 }
 
+enum { SIXTEEN_AT = 0x9000 };
+
+static int64_t run_sixteen(const uint8_t *bytes, unsigned count)
+{
+	volatile uint8_t *at = (volatile uint8_t *)SIXTEEN_AT;
+
+	for (unsigned n = 0; n < count; n++)
+		*at++ = bytes[n];
+	*at++ = 0xcd;
+	*at = 0x80;
+	return try_user((void (*)(void))SIXTEEN_AT, 0x9f00, 0x38);
+}
+
+/*
+ * An instruction of 16-bit code with F2 or F3 in front, which mean nothing to it: its immediate is as wide as the guest's operand,
+ * and nothing of it may be executed. Each immediate ends in FF FF, which is no instruction, and in 0F 0B.
+ */
+static void sixteen_bits_with_repeat_prefix(void)
+{
+	static const uint8_t tails[2][2] = { { 0xff, 0xff }, { 0x0f, 0x0b } };
+	/* opcode, modrm where there is one (register 5) */
+	static const uint8_t forms[][3] = {
+		{ 1, 0x05 }, { 1, 0x0d }, { 1, 0x15 }, { 1, 0x1d }, { 1, 0x25 }, { 1, 0x2d }, { 1, 0x35 }, { 1, 0x3d }, { 2, 0x81, 0xc5 },
+		{ 2, 0x81, 0xcd }, { 2, 0x81, 0xe5 }, { 2, 0x81, 0xed }, { 2, 0x81, 0xf5 }, { 2, 0x81, 0xfd }, { 2, 0x69, 0xed },
+		{ 1, 0xa9 }, { 2, 0xf7, 0xc5 }, { 1, 0xbd }, { 2, 0xc7, 0xc5 },
+	};
+	unsigned bad = 0;
+
+	for (unsigned n = 0; n < sizeof(forms) / sizeof(forms[0]); n++)
+		for (unsigned wide = 0; wide < 2; wide++)
+			for (unsigned prefix = 0xf2; prefix <= 0xf3; prefix++)
+				for (unsigned tail = 0; tail < 2; tail++) {
+					uint8_t code[12];
+					unsigned at = 0;
+
+					if (wide)
+						code[at++] = 0x66;
+					code[at++] = (uint8_t)prefix;
+					for (unsigned k = 0; k < forms[n][0]; k++)
+						code[at++] = forms[n][1 + k];
+					if (wide) {
+						code[at++] = 0;
+						code[at++] = 0;
+					}
+					code[at++] = tails[tail][0];
+					code[at++] = tails[tail][1];
+					bad += run_sixteen(code, at) != 0x80 || last.rip != SIXTEEN_AT + at + 2;
+				}
+	check_equal("immediates behind F2 and F3 are not executed", bad, 0);
+	check_equal("MOV behind F3", (uint64_t)run_sixteen((const uint8_t[]){ 0x66, 0xf3, 0xbd, 1, 2, 3, 4 }, 7), 0x80);
+	check_equal("its ebp", last.rbp, 0x04030201);
+	check_equal("MOV behind F3, 16 bits", (uint64_t)run_sixteen((const uint8_t[]){ 0x66, 0x31, 0xed, 0xf3, 0xbd, 1, 2 }, 7), 0x80);
+	check_equal("its bp", last.rbp, 0x0201);
+}
+
+/* BT and its kin behind F2 and F3 reach as far as the guest's operand: the last two bytes of a page, not four. */
+static void sixteen_bits_bit_string(void)
+{
+	static const uint8_t opcodes[4] = { 0xa3, 0xab, 0xb3, 0xbb };
+	unsigned done = 0, faults = 0;
+
+	for (unsigned n = 0; n < 4; n++)
+		for (unsigned prefix = 0xf2; prefix <= 0xf3; prefix++) {
+			/* mov esi, AT + 8190; xor eax, eax; bt [esi], ax or eax */
+			const uint8_t narrow[] = { 0x66, 0xbe, 0xfe, 0x1f, 0, 0x40, 0x66, 0x31, 0xc0, 0x67, (uint8_t)prefix, 0x0f, opcodes[n], 6 };
+			const uint8_t wide[] = { 0x66, 0xbe, 0xfe, 0x1f, 0, 0x40, 0x66, 0x31, 0xc0, 0x67, 0x66, (uint8_t)prefix, 0x0f, opcodes[n], 6 };
+
+			done += run_sixteen(narrow, sizeof(narrow)) == 0x80;
+			faults += run_sixteen(wide, sizeof(wide)) == 14 && last_cr2 == AT + 8192;
+		}
+	check_equal("bit strings of 16 bits behind F2 and F3 at a page's end", done, 8);
+	check_equal("those of 32 bits fault", faults, 8);
+}
+
 __asm__("user_syscall: mov $5, %eax; syscall; mov %eax, %ebx; int $0x80\nuser_syscall_end:\n"
 	"syscall_entry: add $2, %eax; mov %rcx, saved_rcx; mov %r11, saved_r11; sysretq\n"
 	".data\nsaved_rcx: .quad 0\nsaved_r11: .quad 0\n.text");
@@ -140,6 +214,9 @@ void test_main(void)
 	write_cr4(read_cr4());
 	thirty_two();
 	sixteen_bits();
+	sixteen_bits_with_repeat_prefix();
+	sixteen_bits_bit_string();
+	check_equal("fast strings are on, as ERMS and FSRM say", rdmsr(0x1a0) & 1, 1);
 	system_calls();
 	bases();
 	vector_state();

@@ -188,7 +188,7 @@ static void put_copy(struct translation *t, const struct x86_insn *i, const stru
 {
 	bool reg8, rm8, opcode_gpr = i->encoding.attributes & X86_ENC_OPCODE_GPR;
 	struct host_op op = { .kind = i->kind, .map = i->map, .pp = i->pp, .opcode = i->opcode, .w = i->rex_w, .lock = i->lock,
-			      .extra66 = i->pp >= 2 && i->prefix66 };
+			      .extra66 = i->pp >= 2 && i->canonical66 };
 	uint8_t reg = i->reg, rm = i->rm;
 
 	byte_operands(i, &reg8, &rm8);
