@@ -71,12 +71,19 @@ static int gather(struct translation *t, struct fault *fault)
 	return 0;
 }
 
+/*
+ * Whether it leaves flags as they were that the table says it writes: always, by its operands, or on some processors, where the
+ * manuals call them undefined.
+ */
 static bool may_keep_flags(const struct x86_insn *i)
 {
 	if (i->kind)
 		return false;
-	if (i->map == 0 && (i->opcode & 0xfe) == 0xc0)
-		return !(i->imm & (i->rex_w && i->opcode & 1 ? 63 : 31));
+	if (i->map == 0 && (i->opcode & 0xfe) == 0xc0) {
+		unsigned count = i->imm & (i->rex_w && i->opcode & 1 ? 63 : 31);
+
+		return !count || (i->reg < 4 && count > 1); /* Emerald Rapids rotates leave OF, Zen computes one */
+	}
 	if (i->map == 0) /* multiplications leave some flags as they were; so do shifts by zero */
 		return i->opcode == 0x69 || i->opcode == 0x6b || ((i->opcode & 0xfe) == 0xf6 && i->reg >= 4) || i->opcode == 0xd2 ||
 		       i->opcode == 0xd3 || translate_is_string(i->opcode);
