@@ -5,8 +5,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../src/disk/queue.h"
-#include "../src/disk/vhdx_internal.h"
+#include "disk/queue.h"
+#include "disk/format/vhdx_internal.h"
 
 enum { SECTOR = 4096, RANDOM_READS = 100000 };
 

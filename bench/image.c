@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../src/image/image.h"
+#include "image/image.h"
 
 enum { FILES = 2000, PACKAGES = 400, KINDS = 500, QUERIES = 2000 };
 

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../src/serve/served.h"
+#include "serve/served.h"
 
 enum { DISK_BYTES = 1 << 30, SPAN = 256 << 20, WINDOW_US = 50000, SNAPSHOTS_MAX = 1000 };
 

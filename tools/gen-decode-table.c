@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../src/x86/decode_internal.h"
+#include "x86/decode_internal.h"
 
 enum { VARIANTS = 72 };
 

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "../x86/state.h"
+#include "x86/state.h"
 
 enum { GDT_GPA = 0x1000, ZERO_PAGE_GPA = 0x2000, COMMAND_GPA = 0x3000, TABLES_GPA = 0x4000, COMMAND_MAX = 0x1000 };
 

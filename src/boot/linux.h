@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../memory/memory.h"
+#include "memory/memory.h"
 
 struct x86_state;
 

@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "../x86/state.h"
+#include "x86/state.h"
 
 enum {
 	HEADER_MAGIC = 0x1badb002, LOADER_MAGIC = 0x2badb002, HEADER_SEARCH_BYTES = 8192, FLAG_UNSUPPORTED = 0xfffc & ~4, MAX_SEGMENTS = 64,

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../lib/archive.h"
+#include "lib/archive.h"
 #include "acpi.h"
 
 enum { UART = 0x3f8, UART_GSI = 4 };

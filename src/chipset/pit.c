@@ -4,7 +4,7 @@
  */
 #include "pit.h"
 
-#include "../lib/archive.h"
+#include "lib/archive.h"
 
 enum { ACCESS_LATCH = 0, ACCESS_BOTH = 3, MODE_TERMINAL_COUNT = 0, SYSTEM_CONTROL = 0x61, GATE = 1, OUTPUT = 0x20, COMMAND = 3, SPEAKER = 2 };
 

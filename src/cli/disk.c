@@ -1,5 +1,5 @@
 /* umbra disk: the verbs on disk files. Sizes as 512M; formats are said, never guessed: vhdx unless something else is said. */
-#include "../disk/disk.h"
+#include "disk/disk.h"
 
 #include <errno.h>
 #include <getopt.h>

@@ -3,8 +3,8 @@
 
 #include <time.h>
 
-#include "../disk/disk.h"
-#include "../image/image.h"
+#include "disk/disk.h"
+#include "image/image.h"
 #include "cli.h"
 
 enum { PLACES = 16 };

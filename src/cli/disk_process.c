@@ -13,8 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../broker/lockdown.h"
-#include "../serve/block.h"
+#include "ipc/lockdown.h"
+#include "process/block_server.h"
 #include "cli.h"
 
 struct opened { struct disk_process *process; const struct broker_helper *helper; struct disk *disk[BLOCK_DISKS]; unsigned count; };

@@ -1,9 +1,9 @@
 /* The disk process of a machine: opens its disks as the user, gives up its rights, serves them, and closes them when the machine is gone. */
 #pragma once
 
-#include "../block/block.h"
-#include "../broker/broker.h"
-#include "../vm/machine.h"
+#include "ipc/block.h"
+#include "process/broker.h"
+#include "vm/machine.h"
 #include "disk_cli.h"
 
 struct disk_choice { char *path; const char *format; bool read_only, direct; };

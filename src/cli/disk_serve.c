@@ -9,7 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "../serve/served.h"
+#include "serve/served.h"
 #include "disk_cli.h"
 
 static struct served served; /* the handler of a signal has to find it */

@@ -1,6 +1,6 @@
 /*
  * Machines by name: a socket for each in a folder that is the user's alone, $XDG_RUNTIME_DIR/umbra, or /tmp/umbra-UID where that is not
- * set. What is asked there is in src/broker/control.h. A machine that ends cannot remove its socket, having no rights to; who finds one
+ * set. What is asked there is in src/control/machine_control.h. A machine that ends cannot remove its socket, having no rights to; who finds one
  * that nobody listens on does.
  */
 #pragma once

@@ -12,10 +12,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../broker/broker.h"
+#include "process/broker.h"
 #include "cli.h"
 #include "disk_process.h"
-#include "machine_process.h"
+#include "process/machine_main.h"
 #include "names.h"
 #include "terminal.h"
 

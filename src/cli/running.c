@@ -1,4 +1,4 @@
-/* umbra ps, info, stop, kill, save: what is asked of a machine that runs, on its control socket (src/broker/control.h). */
+/* umbra ps, info, stop, kill, save: what is asked of a machine that runs, on its control socket (src/control/machine_control.h). */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>

@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "../lib/guid.h"
+#include "lib/guid.h"
 
 enum disk_format { DISK_VHDX, DISK_RAW, DISK_VHD, DISK_QCOW2, DISK_VMDK, DISK_FORMATS };
 /* What a range is: of this file, and where it says nothing, of its parents. */

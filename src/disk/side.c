@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../lib/crc32c.h"
+#include "lib/crc32c.h"
 #include "disk_internal.h"
 
 enum { MAGIC = 0x44495355, VERSION = 1, ITEMS_MAX = 1024 };

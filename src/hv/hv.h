@@ -12,8 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../engine/engine.h"
-#include "../memory/memory.h"
+#include "engine/engine.h"
+#include "memory/memory.h"
 
 struct archive;
 

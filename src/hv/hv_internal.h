@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "../x86/state.h"
+#include "x86/state.h"
 #include "hv.h"
 
 enum hv_status {

@@ -9,7 +9,7 @@
  */
 #include "hv_internal.h"
 
-#include "../lib/archive.h"
+#include "lib/archive.h"
 
 static void versions_archive(struct archive *a, struct hv_partition *p)
 {

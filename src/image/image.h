@@ -17,7 +17,7 @@
 
 #include <jansson.h>
 
-#include "../disk/disk.h"
+#include "disk/disk.h"
 
 enum { IMAGE_VERSION = 1, IMAGE_ABOUT_BYTES = 1 << 20, IMAGE_CONTENT_BYTES = 256 << 20, IMAGE_HISTORY_BYTES = 16 << 20 };
 

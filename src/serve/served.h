@@ -6,7 +6,7 @@
 
 #include <pthread.h>
 
-#include "../disk/disk.h"
+#include "disk/disk.h"
 
 struct served {
 	pthread_rwlock_t lock;

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "../bus/vmbus.h"
+#include "abi/vmbus.h"
 
 enum { SLICES_PER_SECOND = 20000 }; /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
 enum { TICK_S = 1, BEAT_TICKS = 2 };

@@ -6,7 +6,7 @@
 
 #include "machine_internal.h"
 
-#include "../chipset/acpi.h"
+#include "chipset/acpi.h"
 
 static struct processor *processor(void *context, uint32_t vp_index) { return &((struct machine *)context)->processors[vp_index]; }
 

@@ -11,8 +11,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "../boot/multiboot.h"
-#include "../chipset/acpi.h"
+#include "boot/multiboot.h"
+#include "chipset/acpi.h"
 
 #define LOW_MEMORY_MAX 0xc0000000ull
 

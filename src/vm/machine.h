@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../boot/linux.h"
+#include "boot/linux.h"
 
 struct block_memory;
 struct machine;

@@ -7,17 +7,17 @@
 
 #include "machine.h"
 
-#include "../block/block.h"
-#include "../bus/bus.h"
-#include "../chipset/chipset.h"
-#include "../engine/engine.h"
-#include "../hv/hv.h"
-#include "../service/balloon.h"
-#include "../service/storage.h"
-#include "../service/utility.h"
-#include "../x86/apic.h"
-#include "../x86/cpuid.h"
-#include "../x86/state.h"
+#include "ipc/block.h"
+#include "vmbus/vmbus.h"
+#include "chipset/chipset.h"
+#include "engine/engine.h"
+#include "hv/hv.h"
+#include "device/dynamic_memory/balloon.h"
+#include "device/storvsp/storage.h"
+#include "device/ic/utility.h"
+#include "x86/apic.h"
+#include "x86/cpuid.h"
+#include "x86/state.h"
 
 enum { DEVICE_THREADS = 2 };
 enum { MTRRS = 0x210, CONSOLE_BYTES = 512, MSR_HV_FIRST = 0x40000000, MSR_HV_END = 0x40000200 };

@@ -12,8 +12,8 @@
 
 #include "machine_internal.h"
 
-#include "../chipset/acpi.h"
-#include "../x86/cpuid.h"
+#include "chipset/acpi.h"
+#include "x86/cpuid.h"
 
 enum { ICR_LOGICAL = 1 << 11, ICR_DEASSERT_LEVEL = 1 << 15, ICR_ASSERT = 1 << 14 };
 enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_RESERVED, MODE_NMI, MODE_INIT, MODE_STARTUP };

@@ -20,8 +20,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../lib/archive.h"
-#include "../lib/crc32c.h"
+#include "lib/archive.h"
+#include "lib/crc32c.h"
 
 enum { FORMAT_VERSION = 1, HEAD_BYTES = 128, SECTION_HEAD_BYTES = 24, PAGES_PER_SECTION = 256, BUFFER_BYTES = 2 << 20, TSC_TOLERANCE_PPM = 200 };
 enum { PASSES_MAX = 8, FEW_PAGES = 256, MEMORY_MIN_BYTES = 1 << 20, CRC_COVERED_BYTES = HEAD_BYTES - 4 };

@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "../lib/archive.h"
+#include "lib/archive.h"
 
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_CMCI };
 enum { LVT_MASKED = 1 << 16, TIMER_PERIODIC = 1 << 17, TIMER_TSC_DEADLINE = 2 << 17 };

@@ -7,7 +7,7 @@
 #include <cpuid.h>
 #include <string.h>
 
-#include "../lib/archive.h"
+#include "lib/archive.h"
 
 struct offered { uint32_t leaf, subleaf; uint8_t reg; uint32_t mask; };
 

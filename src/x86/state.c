@@ -1,7 +1,7 @@
 /* A processor's state as bytes and back. What is loaded is what this processor's own instructions can make, or is refused. */
 #include "state.h"
 
-#include "../lib/archive.h"
+#include "lib/archive.h"
 
 enum { SHADOWS = 2 };
 

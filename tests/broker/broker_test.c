@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../src/broker/broker.h"
+#include "process/broker.h"
 
 static int failures;
 static unsigned long console_bytes;

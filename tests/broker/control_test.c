@@ -13,8 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../src/broker/broker.h"
-#include "../../src/broker/control.h"
+#include "process/broker.h"
+#include "control/machine_control.h"
 
 enum { RECORDS = 200, RECORD_BYTES = 5000, TEXT_BYTES = 256 };
 

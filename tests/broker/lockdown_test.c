@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../src/broker/lockdown.h"
+#include "ipc/lockdown.h"
 
 /* uretprobe and uprobe: recent kernels let them past any filter; outside a probe they do nothing. */
 enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336 };

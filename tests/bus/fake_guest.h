@@ -13,11 +13,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../src/bus/vmbus.h"
-#include "../../src/service/balloon.h"
-#include "../../src/service/storage.h"
-#include "../../src/service/utility.h"
-#include "../../src/service/vstor.h"
+#include "abi/vmbus.h"
+#include "device/dynamic_memory/balloon.h"
+#include "device/storvsp/storage.h"
+#include "device/ic/utility.h"
+#include "abi/vstor.h"
 
 enum { FAKE_RAM_BYTES = 1 << 20, FAKE_LOW_BYTES = 0xc0000, FAKE_CPUS = 2, FAKE_SECTORS = 4096, FAKE_CHANNELS = 5 };
 enum { FAKE_RINGS_GPA = 0x10000, FAKE_RING_PAGES = 4, FAKE_STRIDE = 2 * FAKE_RING_PAGES * 4096 };

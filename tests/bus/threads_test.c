@@ -5,7 +5,7 @@
  */
 #include <stdio.h>
 
-#include "../../src/serve/block.h"
+#include "process/block_server.h"
 #include "fake_guest.h"
 
 enum { AREAS = 24, AREA_SECTORS = 16, AREA_BYTES = AREA_SECTORS * 512, DATA_GPA = 0x40000, RING_DATA_BYTES = (FAKE_RING_PAGES - 1) * 4096 };

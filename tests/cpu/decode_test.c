@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../src/x86/decode.h"
+#include "x86/decode.h"
 
 static unsigned long checked, differences, instructions;
 

@@ -15,8 +15,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#include "../../src/memory/memory.h"
-#include "../../src/x86/state.h"
+#include "memory/memory.h"
+#include "x86/state.h"
 #include "no_devices.h"
 
 enum { RAM_BYTES = 4 << 20, CODE = 0x100000, DATA = 0x200000, DATA_BYTES = 8192, TABLES = 0x10000, UNITS = 32, FX_BYTES = 512, YMM_AT = 576 };

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "../../src/engine/engine.h"
+#include "engine/engine.h"
 
 static uint64_t port_read(void *c, uint16_t p, unsigned b) { (void)c, (void)p, (void)b; return 0; }
 static void port_write(void *c, uint16_t p, unsigned b, uint64_t v) { (void)c, (void)p, (void)b, (void)v; }

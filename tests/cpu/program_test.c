@@ -7,8 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "../../src/memory/memory.h"
-#include "../../src/x86/state.h"
+#include "memory/memory.h"
+#include "x86/state.h"
 #include "no_devices.h"
 
 enum { RAM_BYTES = 4 << 20, CODE = 0x100000, DATA = 0x200000, DATA_BYTES = 8192, STACK = 0x300000, TABLES = 0x10000, IDT = 0x8000, GDT = 0x9000, TRAP = 0x110000 };

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../src/disk/disk_internal.h"
+#include "disk/disk_internal.h"
 
 enum { CHAIN_BYTES = 6 << 20, CHAIN_LINKS = 3 };
 

@@ -13,8 +13,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "../../src/disk/queue.h"
-#include "../../src/disk/vhdx_internal.h"
+#include "disk/queue.h"
+#include "disk/format/vhdx_internal.h"
 #include "memory_file.h"
 
 enum { DISK_BYTES = 12 << 20, SECTORS = DISK_BYTES / 512, WORK = 60, VALUES = 32, QUEUES = 3, SLOTS = 24, LONGEST = 3000 };

@@ -12,7 +12,7 @@
 
 #include "faults.h"
 #define memory_allocate(bytes) __real_calloc(1, bytes)
-#include "../../src/disk/vhdx_internal.h"
+#include "disk/format/vhdx_internal.h"
 #include "memory_file.h"
 
 enum { DISK_BYTES = 4 << 20, SECTORS = DISK_BYTES / 512, WORK = 24, KINDS = 5 };

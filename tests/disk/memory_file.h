@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../src/disk/disk_internal.h"
+#include "disk/disk_internal.h"
 
 /* A test in which allocations fail has another one for this. */
 #ifndef memory_allocate

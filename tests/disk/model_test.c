@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../src/disk/disk_internal.h"
+#include "disk/disk_internal.h"
 
 enum { MAX_BYTES = 24 << 20, DEPTH = 6 };
 

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../src/disk/queue.h"
+#include "disk/queue.h"
 
 enum { QUEUES = 3, DEPTH = 24, PART = 16 << 20, MAX = 64 << 10, UNIT = 4096, SLOTS = PART / MAX };
 

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../src/disk/disk.h"
+#include "disk/disk.h"
 
 enum { DISK_BYTES = 8 << 20, BLOCK_BYTES = 1 << 20 };
 #define TEST_ITEM GUID(0x11111111, 0x2222, 0x3333, 0x44, 0x44, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55)

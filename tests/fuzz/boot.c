@@ -4,8 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "../../src/boot/multiboot.h"
-#include "../../src/x86/state.h"
+#include "boot/multiboot.h"
+#include "x86/state.h"
 #include "fuzz.h"
 
 enum { MEMORY_BYTES = 16 << 20 };

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "../../src/disk/vhd_format.h"
+#include "abi/vhd.h"
 #include "../disk/memory_file.h"
 #include "fuzz.h"
 

@@ -2,7 +2,7 @@
  * Hypercalls, synthetic registers and rings: the input is a program of acts of a guest with 1 MiB and four processors. Nothing may
  * crash, a call's status is one that is documented, and time passes in between.
  */
-#include "../../src/lib/archive.h"
+#include "lib/archive.h"
 #include "../hv/fake_host.h"
 #include "fuzz.h"
 

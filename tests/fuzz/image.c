@@ -10,8 +10,8 @@
 #include <sodium.h>
 #include <unistd.h>
 
-#include "../../src/image/image_internal.h"
-#include "../../src/image/scan_internal.h"
+#include "image/image_internal.h"
+#include "image/scan/scan_internal.h"
 #include "../disk/memory_file.h"
 #include "fuzz.h"
 

@@ -7,8 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "../../src/disk/vhdx_internal.h"
-#include "../../src/serve/served.h"
+#include "disk/format/vhdx_internal.h"
+#include "serve/served.h"
 #include "../disk/memory_file.h"
 #include "fuzz.h"
 

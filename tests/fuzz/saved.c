@@ -2,10 +2,10 @@
  * Parts of saved machines: the first byte says which. What loads is used as a machine would use it, is saved again, and that has to load,
  * and to be the same bytes when it is saved once more.
  */
-#include "../../src/chipset/chipset.h"
-#include "../../src/lib/archive.h"
-#include "../../src/x86/apic.h"
-#include "../../src/x86/cpuid.h"
+#include "chipset/chipset.h"
+#include "lib/archive.h"
+#include "x86/apic.h"
+#include "x86/cpuid.h"
 #include "../hv/fake_host.h"
 #include "fuzz.h"
 

@@ -3,8 +3,8 @@
  * which is then opened, read, written, resized and closed. Nothing may crash, hang or grow without bound; what opens, checks and reads.
  */
 #include "../disk/memory_file.h"
-#include "../../src/disk/vhdx_internal.h"
-#include "../../src/lib/crc32c.h"
+#include "disk/format/vhdx_internal.h"
+#include "lib/crc32c.h"
 #include "fuzz.h"
 
 struct change { uint32_t offset; uint8_t bytes, value[11]; };

@@ -1,7 +1,7 @@
 /* What guests that test the Hyper-V interface share. GVA and GPA are the same (start.S). */
 #pragma once
 
-#include "../../src/guest/umbra.h"
+#include "guest/umbra.h"
 #include "guest.h"
 
 #define OS_ID 0x8100000601000000ull

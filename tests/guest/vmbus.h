@@ -1,8 +1,8 @@
 /* A client of the partition bus for bare-metal guests: connection, channels, packets, and SCSI commands on a storage channel. */
 #pragma once
 
-#include "../../src/bus/vmbus.h"
-#include "../../src/service/vstor.h"
+#include "abi/vmbus.h"
+#include "abi/vstor.h"
 #include "hv.h"
 
 enum { CHANNEL_PAGES = 4 /* of each ring, the control page with them */, BUS_VECTOR = 0xf3 };

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../src/hv/hv.h"
-#include "../../src/x86/state.h"
+#include "hv/hv.h"
+#include "x86/state.h"
 
 enum { FAKE_RAM_BYTES = 1 << 20, FAKE_CPUS = 4, FAKE_ANY_STATUS = 0x80 };
 

@@ -4,7 +4,7 @@
  */
 #include <stdio.h>
 
-#include "../../src/guest/umbra.h"
+#include "guest/umbra.h"
 #include "fake_host.h"
 
 enum { WORK_GPA = 0x40000 /* 64 pages */, RING_GPA = 0x80000, RING_STRIDE = 0x8000, ENTRIES = 16, THREADS = 3, IDS = 100000 };

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../../src/image/image.h"
+#include "image/image.h"
 
 static unsigned faults;
 

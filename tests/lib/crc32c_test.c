@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../../src/lib/crc32c.h"
+#include "lib/crc32c.h"
 
 static uint32_t by_bits(uint32_t crc, const uint8_t *at, size_t bytes)
 {

@@ -1,5 +1,5 @@
 /*
- * A ring with long work and cancellation (src/hv/ring.c, src/hv/work.c), small: ENTRIES places, IDS requests, one guest, one
+ * A ring with long work and cancellation (src/hv/extension/packet_ring.c, src/hv/extension/work.c), small: ENTRIES places, IDS requests, one guest, one
  * processor in the doorbell, one worker.
  *
  * Checked: every request has exactly one outcome and its completion is read once; no completion overwrites one that was not read;

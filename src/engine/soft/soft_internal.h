@@ -17,9 +17,9 @@
 
 #include <stddef.h>
 
-#include "../../memory/memory.h"
-#include "../../x86/state.h"
-#include "../engine.h"
+#include "memory/memory.h"
+#include "x86/state.h"
+#include "engine/engine.h"
 #include "lock.h"
 
 /*

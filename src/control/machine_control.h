@@ -1,0 +1,69 @@
+/*
+ * The control socket of a machine, on the broker's side: peers, who are the user (the socket's folder is his alone), ask in lines and are
+ * answered in lines.
+ *
+ *   info     ok TEXT            what the machine is, as broker_options.description has it
+ *   stop     ok                 as SIGTERM, so that it may take half a minute, and a second one does not wait; the connection ends with the machine
+ *   kill     ok                 at once
+ *   memory N ok                 how many bytes the guest shall have; 0: what it asks for. info says what came of it
+ *   save     data N, N bytes    as often as needed; then
+ *            held               everything was said: the machine stands still until go or stop, or until the peer is gone; or
+ *            error N            -errno: it runs
+ *   go       ok                 after held
+ *   others   error N            EINVAL, or EBUSY for a save while one is under way or held
+ *
+ *  1. Once there is no room for one more record for the peer that saves, what the machine has said goes out before more of it is taken.
+ *     A peer that does not read holds up its save and the console, nobody else's stop or kill.
+ *  2. A peer that goes away lets the machine go on; what it was being told is thrown away.
+ *  3. PEERS at a time; others wait to be accepted.
+ */
+#pragma once
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ipc/record_ring.h"
+
+enum { CONTROL_STATE_BYTES = 256 };
+enum { CONTROL_LINE_BYTES = 64, CONTROL_RECORDS = 16, CONTROL_OUT_BYTES = (CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_LINE_BYTES) + 4096 };
+enum { CONTROL_PEERS = 4, CONTROL_FDS = 1 + CONTROL_PEERS };
+enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_HELD };
+/* What the broker has to do about a line. */
+enum control_wish { WISH_NOTHING, WISH_STOP, WISH_KILL, WISH_SAVE, WISH_RESUME, WISH_MEMORY };
+
+struct control_peer {
+	int fd; /* -1: nobody */
+	char line[CONTROL_LINE_BYTES];
+	size_t line_used;
+	uint8_t out[CONTROL_OUT_BYTES];
+	size_t out_at, out_used;
+};
+
+struct control {
+	int listener; /* -1: none */
+	const char *description;
+	char state[CONTROL_STATE_BYTES]; /* members of a JSON object, for the end of the description */
+	uint64_t memory_bytes; /* of the last WISH_MEMORY */
+	enum control_save save;
+	struct control_peer *saver; /* whose save it is; NULL: of one that is gone, and nobody hears of the rest */
+	struct control_peer peer[CONTROL_PEERS];
+};
+
+void control_init(struct control *c, int listener, const char *description);
+/* What the machine says of itself, shorter than CONTROL_STATE_BYTES; "": nothing. */
+void control_set_state(struct control *c, const char *members);
+/* There is no room for another record. */
+bool control_is_full(const struct control *c);
+/* Somebody has said something that has not been looked at; control_turn() need not wait. */
+bool control_has_line(const struct control *c);
+/* What to poll for: CONTROL_FDS entries. */
+void control_events(const struct control *c, struct pollfd fds[CONTROL_FDS]);
+/* After poll(): what came is taken, what can go out goes. Calls wish for everything that the broker has to do. */
+void control_turn(struct control *c, const struct pollfd fds[CONTROL_FDS], void (*wish)(void *context, enum control_wish wish), void *context);
+/* What the machine says of a save: bytes, and the end with 0 or -errno. False: nobody has asked for one. */
+bool control_saved(struct control *c, const uint8_t *data, uint32_t bytes);
+bool control_save_ended(struct control *c, int error, enum control_wish *ret);
+/* The machine has ended: what can go out at once goes, and the peers are left. */
+void control_end(struct control *c);

@@ -1,0 +1,26 @@
+/*
+ * A SCSI controller on a channel of the bus: each disk of the machine is a logical unit of target 0. Data passes through the slots of
+ * the block requests (block/block.h).
+ *
+ *   EXECUTE_SRB -> scsi.c -> answered at once, or a block request in the slot -> its reply -> data into the guest -> COMPLETE
+ *
+ * Lock: the channel's.
+ *
+ *  1. A guest's request has a slot from the moment it is taken out of the ring until its completion is in the other ring. Where no
+ *     slot is free nothing is taken: the guest's own ring holds what waits.
+ *  2. A request of a channel that was closed since touches the guest's memory no more; its slot is free when the reply has come.
+ *  3. A write is answered as the disk has taken it; it is durable after a flush (SYNCHRONIZE CACHE, or force unit access).
+ */
+#pragma once
+
+#include "ipc/block.h"
+#include "vmbus/vmbus.h"
+
+struct storage;
+
+/* On a bus that does not run yet; the disks are those of client->memory. NULL: no memory, or no channel. */
+struct storage *storage_create(struct bus *bus, struct block_client *client);
+void storage_destroy(struct storage *storage);
+/* Whatever has been answered, and what could not be taken before; on the thread that collects. -EBADMSG: the disk process has failed. */
+int storage_collect(struct storage *storage);
+size_t storage_statistics(const struct storage *storage, char *text, size_t bytes);

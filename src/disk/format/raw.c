@@ -1,0 +1,79 @@
+/* A file that is the disk. Its length is the size, in whole sectors. */
+#include "disk/disk_internal.h"
+
+#include <unistd.h>
+
+enum { SECTOR_BYTES = 512 };
+
+static int raw_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+{
+	(void)bytes;
+	return d->file.ops->readv(d->file.context, offset, iov, count);
+}
+
+static int raw_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+{
+	(void)bytes;
+	return d->file.ops->writev(d->file.context, offset, iov, count);
+}
+
+static int raw_zero(struct disk *d, uint64_t offset, uint64_t bytes) { return d->file.ops->discard(d->file.context, offset, bytes); }
+static int raw_flush(struct disk *d) { return file_flush(&d->file); }
+
+static int raw_resize(struct disk *d, uint64_t size_bytes)
+{
+	int error = size_bytes < d->size_bytes ? -EBUSY : d->file.ops->truncate(d->file.context, size_bytes);
+
+	if (!error)
+		d->size_bytes = size_bytes;
+	return error;
+}
+
+static int raw_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes)
+{
+	(void)d, (void)offset;
+	*ret_kind = DISK_RANGE_DATA;
+	*ret_bytes = bytes;
+	return 0;
+}
+
+static int raw_check(struct disk *d, void (*report)(void *, const char *), void *context)
+{
+	(void)d, (void)report, (void)context;
+	return 0;
+}
+
+static void raw_info(const struct disk *d, struct disk_info *ret)
+{
+	*ret = (struct disk_info){ .format = DISK_RAW, .size_bytes = d->size_bytes, .fixed = true,
+				   .logical_sector_bytes = SECTOR_BYTES, .physical_sector_bytes = 4096 };
+}
+
+static bool raw_map(struct disk *d, bool write, uint64_t offset, uint64_t bytes, uint64_t *ret_at)
+{
+	(void)d, (void)write, (void)bytes;
+	*ret_at = offset;
+	return true;
+}
+
+static void raw_unmap(struct disk *d, bool write) { (void)d, (void)write; }
+
+static int raw_close(struct disk *d) { return d->write ? file_flush(&d->file) : 0; }
+
+static const struct disk_driver driver = { raw_readv, raw_writev, raw_zero, raw_flush, raw_resize, raw_range, raw_check, raw_info, raw_close,
+					   NULL, NULL, raw_map, raw_unmap };
+
+int raw_open(struct disk *d, const struct disk_options *o, struct disk_error *error)
+{
+	int64_t bytes = file_size(&d->file);
+
+	(void)o;
+	if (bytes < 0)
+		return disk_fail(error, (int)bytes, d->path, "not a regular file");
+	if (!bytes || bytes % SECTOR_BYTES)
+		return disk_fail(error, -EBADMSG, d->path, "%ld bytes are no whole number of sectors", (long)bytes);
+	d->driver = &driver;
+	d->size_bytes = (uint64_t)bytes;
+	d->sector_bytes = SECTOR_BYTES;
+	return 0;
+}

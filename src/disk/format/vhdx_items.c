@@ -1,0 +1,595 @@
+/*
+ * Changing what a VHDX file says of itself while it is open: metadata items, and with them its size.
+ *
+ * An item's new value goes to a free place of the metadata region and is synced; then the table's sectors change together through
+ * the log. So there is always the old value or the new one. The old place is free once the table no longer names it.
+ */
+#include "vhdx_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/crc32c.h"
+#include "disk/digest.h"
+
+enum { TABLE_SECTORS = VHDX_TABLE_BYTES / 4096 };
+
+struct table { _Alignas(8) uint8_t before[VHDX_TABLE_BYTES], now[VHDX_TABLE_BYTES]; };
+
+static struct vhdx_metadata_head *head_of(struct table *t) { return (struct vhdx_metadata_head *)(void *)t->now; }
+static struct vhdx_item *item_at(struct table *t, unsigned n) { return (struct vhdx_item *)(void *)(t->now + sizeof(struct vhdx_metadata_head)) + n; }
+
+/* What opening has read is old. */
+static bool is_changed(const struct vhdx *v) { return __atomic_load_n(&v->changed, __ATOMIC_ACQUIRE); }
+
+int vhdx_read_value(struct vhdx *v, const struct vhdx_item *i, void *to)
+{
+	if (!is_changed(v) && i->offset >= VHDX_TABLE_BYTES && (uint64_t)i->offset + i->bytes <= VHDX_TABLE_BYTES + sizeof(v->values_near)) {
+		memcpy(to, v->values_near + i->offset - VHDX_TABLE_BYTES, i->bytes);
+		return 0;
+	}
+	return file_read(&v->disk->file, v->metadata_offset + i->offset, to, i->bytes);
+}
+
+/* One item's entry, without reading more of the table than is used. Opening has checked it. */
+static int find_entry(struct vhdx *v, struct guid id, bool user, struct vhdx_item *ret)
+{
+	enum { FIRST = 4096 };
+	_Alignas(8) uint8_t first[FIRST], *table = first;
+	struct vhdx_metadata_head h;
+	size_t bytes;
+	int error = 0;
+
+	if (is_changed(v))
+		error = file_read(&v->disk->file, v->metadata_offset, first, FIRST);
+	else
+		memcpy(first, v->table_near, FIRST);
+	if (error)
+		return error;
+	memcpy(&h, first, sizeof(h));
+	bytes = sizeof(h) + h.count * sizeof(*ret);
+	if (bytes > VHDX_TABLE_BYTES)
+		return -EBADMSG;
+	if (bytes > FIRST) {
+		table = malloc(bytes);
+		error = table ? file_read(&v->disk->file, v->metadata_offset, table, bytes) : -ENOMEM;
+	}
+	error = error ? error : -ENOENT;
+	for (unsigned n = 0; error == -ENOENT && n < h.count; n++) {
+		memcpy(ret, table + sizeof(h) + n * sizeof(*ret), sizeof(*ret));
+		if (guid_equal(ret->id, id) && !(ret->flags & VHDX_ITEM_USER) == !user)
+			error = 0;
+	}
+	if (table != first)
+		free(table);
+	return error;
+}
+
+static struct table *read_table(struct vhdx *v)
+{
+	struct table *t = malloc(sizeof(*t));
+
+	if (t && file_read(&v->disk->file, v->metadata_offset, t->before, sizeof(t->before))) {
+		free(t);
+		t = NULL;
+	}
+	if (t)
+		memcpy(t->now, t->before, sizeof(t->now));
+	return t;
+}
+
+static int find(struct table *t, struct guid id, bool user)
+{
+	for (unsigned n = 0; n < head_of(t)->count; n++)
+		if (guid_equal(item_at(t, n)->id, id) && !(item_at(t, n)->flags & VHDX_ITEM_USER) == !user)
+			return (int)n;
+	return -ENOENT;
+}
+
+int vhdx_read_item(struct vhdx *v, struct guid id, bool user, uint8_t **ret, uint32_t *ret_bytes)
+{
+	struct vhdx_item i;
+	int error = find_entry(v, id, user, &i);
+
+	if (error)
+		return error;
+	*ret = malloc(i.bytes + 1);
+	*ret_bytes = i.bytes;
+	error = *ret ? vhdx_read_value(v, &i, *ret) : -ENOMEM;
+	if (error)
+		free(*ret);
+	return error;
+}
+
+/* The first place where `bytes` fit between the items, those that are to be replaced included; 0: none. */
+static uint32_t find_room(const struct vhdx *v, struct table *t, uint32_t bytes)
+{
+	uint64_t at = VHDX_TABLE_BYTES;
+
+	for (bool moved = true; moved;) {
+		moved = false;
+		for (unsigned n = 0; n < 2u * VHDX_TABLE_ENTRIES; n++) {
+			const uint8_t *side = n & 1 ? t->before : t->now;
+			const struct vhdx_item *i = (const struct vhdx_item *)(const void *)(side + sizeof(struct vhdx_metadata_head)) + n / 2;
+
+			if (n / 2 >= ((const struct vhdx_metadata_head *)(const void *)side)->count)
+				continue;
+			if (i->bytes && at < (uint64_t)i->offset + i->bytes && i->offset < at + bytes) {
+				at = ((uint64_t)i->offset + i->bytes + 7) & ~7ull;
+				moved = true;
+			}
+		}
+	}
+	return at + bytes <= v->metadata_bytes ? (uint32_t)at : 0;
+}
+
+static int write_table(struct vhdx *v, const struct table *t)
+{
+	struct vhdx_sector *sectors = malloc(TABLE_SECTORS * sizeof(*sectors));
+	size_t count = 0;
+	int error;
+
+	if (!sectors)
+		return -ENOMEM;
+	for (unsigned n = 0; n < TABLE_SECTORS; n++)
+		if (memcmp(t->before + n * 4096, t->now + n * 4096, 4096)) {
+			sectors[count].file_offset = v->metadata_offset + n * 4096;
+			memcpy(sectors[count++].data, t->now + n * 4096, 4096);
+		}
+	error = count ? vhdx_write_sectors(v, sectors, count) : 0;
+	free(sectors);
+	return error;
+}
+
+static void remove_entry(struct table *t, int n)
+{
+	struct vhdx_metadata_head *h = head_of(t);
+
+	*item_at(t, (unsigned)n) = *item_at(t, h->count - 1u);
+	memset(item_at(t, --h->count), 0, sizeof(struct vhdx_item));
+}
+
+static unsigned user_items(struct table *t)
+{
+	unsigned count = 0;
+
+	for (unsigned n = 0; n < head_of(t)->count; n++)
+		count += item_at(t, n)->flags & VHDX_ITEM_USER;
+	return count;
+}
+
+static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *value)
+{
+	int n = find(t, value->id, value->flags & VHDX_ITEM_USER), error;
+	uint32_t at = 0;
+
+	if (value->remove) {
+		if (n >= 0)
+			remove_entry(t, n);
+		return 0;
+	}
+	if (value->bytes > VHDX_MIB || (n < 0 && head_of(t)->count == VHDX_TABLE_ENTRIES))
+		return -EFBIG;
+	if (n < 0 && value->flags & VHDX_ITEM_USER && user_items(t) == VHDX_USER_ITEMS)
+		return -EFBIG;
+	if (value->bytes && !(at = find_room(v, t, value->bytes)))
+		return -ENOSPC;
+	error = value->bytes ? file_write(&v->disk->file, v->metadata_offset + at, value->value, value->bytes) : 0;
+	if (error)
+		return error;
+	if (n < 0)
+		n = head_of(t)->count++;
+	*item_at(t, (unsigned)n) = (struct vhdx_item){ .id = value->id, .offset = at, .bytes = value->bytes, .flags = value->flags };
+	return 0;
+}
+
+/* The first sector of both region tables (entries and checksum lie in it), the region `id` being elsewhere. */
+static int region_sectors(struct vhdx *v, struct guid id, uint64_t offset, uint64_t bytes, struct vhdx_sector sectors[2])
+{
+	uint8_t *table = malloc(VHDX_TABLE_BYTES);
+	struct vhdx_region_head h;
+	int error = table ? file_read(&v->disk->file, VHDX_REGION_OFFSET(0), table, VHDX_TABLE_BYTES) : -ENOMEM;
+
+	if (!error) {
+		memcpy(&h, table, sizeof(h));
+		error = h.signature != VHDX_REGI || h.count > (4096 - sizeof(h)) / sizeof(struct vhdx_region) ? -ENOTSUP : 0;
+	}
+	for (uint32_t n = 0; !error && n < h.count; n++) {
+		struct vhdx_region *r = (struct vhdx_region *)(void *)(table + sizeof(h)) + n;
+
+		if (guid_equal(r->id, id))
+			r->offset = offset, r->bytes = (uint32_t)bytes;
+	}
+	if (!error) {
+		h.checksum = 0;
+		memcpy(table, &h, sizeof(h));
+		h.checksum = crc32c(0, table, VHDX_TABLE_BYTES);
+		memcpy(table, &h, sizeof(h));
+		for (int n = 0; n < 2; n++) {
+			sectors[n].file_offset = VHDX_REGION_OFFSET(n);
+			memcpy(sectors[n].data, table, 4096);
+		}
+	}
+	free(table);
+	return error;
+}
+
+/* Room for `more` bytes of items: the region moves to the end of the file, as large again. Its old place is lost until compaction. */
+static int grow_metadata(struct vhdx *v, uint64_t more)
+{
+	struct vhdx_sector *sectors = malloc(2 * sizeof(*sectors));
+	uint64_t bytes = (2 * (uint64_t)v->metadata_bytes + more + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB, offset;
+	uint8_t *all = malloc(v->metadata_bytes);
+	int error = !sectors || !all ? -ENOMEM : bytes > VHDX_METADATA_MAX_BYTES ? -EFBIG : file_read(&v->disk->file, v->metadata_offset, all, v->metadata_bytes);
+
+	pthread_mutex_lock(&v->map);
+	offset = v->end_offset;
+	if (!error)
+		error = vhdx_extend(v, offset + bytes);
+	if (!error)
+		v->end_offset += bytes;
+	pthread_mutex_unlock(&v->map);
+	if (!error)
+		error = file_write(&v->disk->file, offset, all, v->metadata_bytes);
+	if (!error)
+		error = region_sectors(v, VHDX_REGION_METADATA, offset, bytes, sectors);
+	if (!error)
+		error = vhdx_write_sectors(v, sectors, 2);
+	if (!error)
+		v->metadata_offset = offset, v->metadata_bytes = (uint32_t)bytes;
+	free(all);
+	free(sectors);
+	return error;
+}
+
+static int write_values(struct vhdx *v, const struct vhdx_value *values, size_t count)
+{
+	struct table *t = read_table(v);
+	int error = t ? 0 : -EIO;
+
+	for (size_t n = 0; n < count && !error; n++)
+		error = put_value(v, t, &values[n]);
+	if (!error)
+		error = write_table(v, t);
+	free(t);
+	return error;
+}
+
+int vhdx_write_values(struct vhdx *v, const struct vhdx_value *values, size_t count)
+{
+	uint64_t all = 0;
+	int error;
+
+	for (size_t n = 0; n < count; n++)
+		all += values[n].bytes;
+	pthread_mutex_lock(&v->flush_lock);
+	error = vhdx_begin(v, false);
+	if (!error)
+		error = write_values(v, values, count);
+	if (error == -ENOSPC) {
+		error = grow_metadata(v, all);
+		if (!error)
+			error = write_values(v, values, count);
+	}
+	pthread_mutex_unlock(&v->flush_lock);
+	return error;
+}
+
+int vhdx_write_item(struct vhdx *v, struct guid id, uint32_t flags, const void *value, uint32_t bytes)
+{
+	return vhdx_write_values(v, &(struct vhdx_value){ .id = id, .flags = flags, .value = value, .bytes = bytes }, 1);
+}
+
+/* ---- long values: an item for each MiB, the last one shorter ---- */
+
+struct guid vhdx_part_id(struct guid id, unsigned part)
+{
+	id.byte[14] ^= (uint8_t)(part >> 8);
+	id.byte[15] ^= (uint8_t)part;
+	return id;
+}
+
+static int read_link_item(struct vhdx *v, uint8_t **ret, size_t *ret_bytes)
+{
+	int error;
+
+	if (!v->link_item.bytes)
+		return -ENOENT;
+	*ret = malloc(v->link_item.bytes);
+	*ret_bytes = v->link_item.bytes;
+	error = *ret ? vhdx_read_value(v, &v->link_item, *ret) : -ENOMEM;
+	if (error)
+		free(*ret);
+	return error;
+}
+
+int vhdx_read_long(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_bytes)
+{
+	struct vhdx *v = vhdx_of(d);
+	uint8_t *value = NULL;
+	size_t bytes = 0;
+	int error = 0;
+
+	if (guid_equal(id, DIGEST_ITEM_LINK) && !is_changed(v)) /* asked for at every opening, which has seen it */
+		return read_link_item(v, ret, ret_bytes);
+	for (unsigned part = 0; !error; part++) {
+		struct vhdx_item i;
+		uint8_t *more;
+
+		error = part >= VHDX_LONG_PARTS ? -EFBIG : find_entry(v, vhdx_part_id(id, part), true, &i);
+		if (error)
+			break;
+		more = realloc(value, bytes + i.bytes + 1);
+		error = more ? vhdx_read_value(v, &i, more + bytes) : -ENOMEM;
+		value = more ? more : value;
+		bytes += i.bytes;
+		if (i.bytes < VHDX_MIB)
+			break;
+	}
+	if (error)
+		free(value);
+	*ret = error ? NULL : value;
+	*ret_bytes = bytes;
+	return error;
+}
+
+int vhdx_long_values(struct vhdx_value values[VHDX_LONG_PARTS], struct guid id, uint32_t flags, const void *value, size_t bytes)
+{
+	size_t parts = value ? bytes / VHDX_MIB + 1 : 0;
+
+	if (parts > VHDX_LONG_PARTS)
+		return -EFBIG;
+	for (unsigned n = 0; n < VHDX_LONG_PARTS; n++) {
+		size_t left = n < parts ? bytes - n * VHDX_MIB : 0;
+
+		values[n] = (struct vhdx_value){ .id = vhdx_part_id(id, n), .flags = VHDX_ITEM_USER | flags, .remove = n >= parts };
+		values[n].value = n < parts ? (const uint8_t *)value + n * VHDX_MIB : NULL;
+		values[n].bytes = (uint32_t)(left < VHDX_MIB ? left : VHDX_MIB);
+	}
+	return 0;
+}
+
+int vhdx_write_long(struct disk *d, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes)
+{
+	struct vhdx_value *values = calloc(VHDX_LONG_PARTS, sizeof(*values));
+	int error = values ? vhdx_long_values(values, id, subject == DISK_ITEM_OF_DISK ? VHDX_ITEM_DISK : 0, value, bytes) : -ENOMEM;
+
+	if (!error)
+		error = vhdx_write_values(vhdx_of(d), values, VHDX_LONG_PARTS);
+	free(values);
+	return error;
+}
+
+/* ---- items about the virtual disk ---- */
+
+static bool is_of_disk(const struct vhdx_item *i) { return (i->flags & (VHDX_ITEM_USER | VHDX_ITEM_DISK)) == (VHDX_ITEM_USER | VHDX_ITEM_DISK); }
+
+void vhdx_free_values(struct vhdx_value *values, size_t count)
+{
+	for (size_t n = 0; n < count; n++)
+		free((void *)(uintptr_t)values[n].value);
+	free(values);
+}
+
+int vhdx_load_disk_items(struct vhdx *v, struct vhdx_value **ret, size_t *ret_count)
+{
+	struct table *t = read_table(v);
+	struct vhdx_value *values = t ? calloc(head_of(t)->count + 1u, sizeof(*values)) : NULL;
+	size_t count = 0;
+	int error = values ? 0 : -ENOMEM;
+
+	for (unsigned n = 0; !error && n < head_of(t)->count; n++) {
+		const struct vhdx_item *i = item_at(t, n);
+		uint8_t *value = is_of_disk(i) ? malloc(i->bytes + 1) : NULL;
+
+		if (!is_of_disk(i))
+			continue;
+		error = value ? vhdx_read_value(v, i, value) : -ENOMEM;
+		values[count++] = (struct vhdx_value){ .id = i->id, .flags = i->flags, .value = value, .bytes = i->bytes };
+	}
+	free(t);
+	if (error) {
+		vhdx_free_values(values, count);
+		return error;
+	}
+	*ret = values;
+	*ret_count = count;
+	return 0;
+}
+
+static bool names(const struct vhdx_value *values, size_t count, struct guid id)
+{
+	while (count && !guid_equal(values[count - 1].id, id))
+		count--;
+	return count;
+}
+
+int vhdx_copy_disk_items(struct vhdx *from, struct vhdx *to)
+{
+	struct vhdx_value *values = NULL, *old = NULL, *more;
+	size_t count = 0, olds = 0, all;
+	int error = vhdx_load_disk_items(from, &values, &count);
+
+	if (!error)
+		error = vhdx_load_disk_items(to, &old, &olds);
+	all = count;
+	more = error ? NULL : realloc(values, (count + olds + 1) * sizeof(*values));
+	if (!error && !more)
+		error = -ENOMEM;
+	if (more)
+		values = more;
+	for (size_t n = 0; !error && n < olds; n++)
+		if (!names(values, count, old[n].id))
+			values[all++] = (struct vhdx_value){ .id = old[n].id, .flags = old[n].flags, .remove = true };
+	if (!error && all)
+		error = vhdx_write_values(to, values, all);
+	vhdx_free_values(old, olds);
+	vhdx_free_values(values, count);
+	return error;
+}
+
+/* ---- size ---- */
+
+struct shape { uint64_t size_bytes, blocks, chunks, entries; };
+
+static struct shape shape_of(const struct vhdx *v, uint64_t size_bytes)
+{
+	struct shape s = { .size_bytes = size_bytes, .blocks = (size_bytes + v->block_bytes - 1) / v->block_bytes };
+
+	s.chunks = (s.blocks + v->chunk_ratio - 1) / v->chunk_ratio;
+	s.entries = v->has_parent ? s.chunks * (v->chunk_ratio + 1) : s.blocks + (s.blocks - 1) / v->chunk_ratio;
+	return s;
+}
+
+/* More memory for what is per block; what is there is a prefix of what will be. */
+static int widen(struct vhdx *v, const struct shape *s)
+{
+	size_t dirty_before = (v->entries + 4095) / 4096 + 1, dirty = (s->entries + 4095) / 4096 + 1;
+	uint64_t *bat = realloc(v->bat, s->entries * 8);
+	uint8_t *bits = bat ? (v->bat = bat, realloc(v->bat_dirty, dirty)) : NULL;
+	struct vhdx_bitmap *bitmap = v->bitmap;
+	uint16_t *skip = v->skip;
+
+	if (!bits)
+		return -ENOMEM;
+	v->bat_dirty = bits;
+	memset(v->bat + v->entries, 0, (s->entries - v->entries) * 8);
+	memset(v->bat_dirty + dirty_before, 0, dirty - dirty_before);
+	if (!v->has_parent)
+		return 0;
+	bitmap = realloc(v->bitmap, s->chunks * sizeof(*bitmap));
+	if (bitmap)
+		v->bitmap = bitmap, memset(bitmap + v->chunks, 0, (s->chunks - v->chunks) * sizeof(*bitmap));
+	skip = realloc(v->skip, s->blocks * sizeof(*skip));
+	if (skip)
+		v->skip = skip, memset(skip + v->blocks, 0xff, (s->blocks - v->blocks) * sizeof(*skip));
+	return bitmap && skip ? 0 : -ENOMEM;
+}
+
+/* A longer table at the end of the file. Under `map`. */
+static int move_bat(struct vhdx *v, uint64_t bytes, struct vhdx_sector sectors[2], uint64_t *ret_offset)
+{
+	uint64_t offset = v->end_offset;
+	int error = vhdx_extend(v, offset + bytes);
+
+	if (!error)
+		error = file_write(&v->disk->file, offset, v->bat, v->entries * 8);
+	if (!error)
+		error = region_sectors(v, VHDX_REGION_BAT, offset, bytes, sectors);
+	if (!error) {
+		v->end_offset += bytes;
+		*ret_offset = offset;
+	}
+	return error;
+}
+
+static int size_sector(struct vhdx *v, uint64_t size_bytes, struct vhdx_sector *ret)
+{
+	struct table *t = read_table(v);
+	int n = t ? find(t, VHDX_ITEM_SIZE, false) : -EIO, error = n < 0 ? n : 0;
+	uint64_t at = error ? 0 : v->metadata_offset + item_at(t, (unsigned)n)->offset;
+
+	free(t);
+	if (error)
+		return error;
+	if ((at & 4095) + 8 > 4096)
+		return -ENOTSUP;
+	ret->file_offset = at & ~4095ull;
+	error = file_read(&v->disk->file, ret->file_offset, ret->data, 4096);
+	memcpy(ret->data + (at & 4095), &size_bytes, 8);
+	return error;
+}
+
+static bool holds_beyond(const struct vhdx *v, uint64_t first_block)
+{
+	for (uint64_t block = first_block; block < v->blocks; block++)
+		if (vhdx_holds(v->bat[vhdx_entry(v, block)]))
+			return true;
+	return false;
+}
+
+static int add_fixed_blocks(struct vhdx *v, uint64_t from, uint64_t to)
+{
+	int error = 0;
+
+	for (uint64_t block = from; block < to && !error; block++) {
+		uint64_t offset;
+
+		error = vhdx_allocate(v, v->block_bytes, &offset);
+		if (!error)
+			vhdx_set_entry(v, vhdx_entry(v, block), offset | BAT_PRESENT);
+	}
+	return error;
+}
+
+/* Everything that has changed is committed before, so that the tables in the file are those in memory. */
+static int grow(struct vhdx *v, const struct shape *s)
+{
+	struct vhdx_sector *sectors = calloc(3, sizeof(*sectors));
+	uint64_t bat_bytes = (s->entries * 8 + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB, bat_offset = v->bat_offset;
+	bool moves = s->entries * 8 > v->bat_bytes;
+	int error = sectors ? size_sector(v, s->size_bytes, &sectors[0]) : -ENOMEM;
+
+	if (!error && s->entries > v->entries)
+		error = widen(v, s);
+	if (!error && moves)
+		error = move_bat(v, bat_bytes, sectors + 1, &bat_offset);
+	if (!error)
+		error = vhdx_write_sectors(v, sectors, moves ? 3 : 1);
+	free(sectors);
+	if (error)
+		return error;
+	if (moves)
+		v->bat_offset = bat_offset, v->bat_bytes = (uint32_t)bat_bytes;
+	v->disk->size_bytes = s->size_bytes;
+	v->blocks = s->blocks;
+	v->chunks = s->chunks;
+	v->entries = s->entries;
+	return 0;
+}
+
+/*
+ * A disk gets smaller only where nothing is lost, the block in which it is to end included: so growing again shows no old bytes. A
+ * child stays at least as large as its parent.
+ */
+int vhdx_resize(struct disk *d, uint64_t size_bytes)
+{
+	struct vhdx *v = vhdx_of(d);
+	struct shape s = shape_of(v, size_bytes);
+	uint64_t blocks = v->blocks;
+	int error;
+
+	if (size_bytes > VHDX_MAX_BYTES)
+		return -EFBIG;
+	error = vhdx_commit(v);
+	pthread_mutex_lock(&v->flush_lock);
+	pthread_rwlock_wrlock(&v->io);
+	pthread_mutex_lock(&v->map);
+	if (!error && size_bytes < d->size_bytes && (v->fixed || holds_beyond(v, size_bytes / v->block_bytes) || (d->parent && size_bytes < d->parent->size_bytes)))
+		error = -EBUSY;
+	if (!error)
+		error = vhdx_begin(v, true);
+	if (!error && size_bytes < d->size_bytes) {
+		struct vhdx_sector *sector = malloc(sizeof(*sector));
+
+		/* the table stays as long as it is: nothing that a reader looks at lies behind the end */
+		error = sector ? size_sector(v, size_bytes, sector) : -ENOMEM;
+		if (!error)
+			error = vhdx_write_sectors(v, sector, 1);
+		free(sector);
+		if (!error) {
+			d->size_bytes = size_bytes;
+			v->blocks = s.blocks;
+			v->chunks = s.chunks;
+			v->entries = s.entries;
+		}
+	} else if (!error && size_bytes > d->size_bytes) {
+		error = grow(v, &s);
+		if (!error && v->fixed)
+			error = add_fixed_blocks(v, blocks, v->blocks);
+	}
+	pthread_mutex_unlock(&v->map);
+	pthread_rwlock_unlock(&v->io);
+	pthread_mutex_unlock(&v->flush_lock);
+	return error ? error : vhdx_commit(v);
+}

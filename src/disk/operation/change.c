@@ -1,0 +1,173 @@
+/* Operations between files of a chain: another parent, and the changes since an ancestor as a file of their own. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "disk/digest.h"
+#include "disk/format/vhdx_internal.h"
+
+#define COPY_BYTES (1u << 20)
+
+/* ---- rebase ---- */
+
+/* What lies behind the end of a parent is zero to its child. */
+static int read_padded(struct disk *d, uint64_t at, uint8_t *to, uint64_t bytes)
+{
+	uint64_t there = at >= d->size_bytes ? 0 : d->size_bytes - at < bytes ? d->size_bytes - at : bytes;
+
+	memset(to + there, 0, bytes - there);
+	return there ? disk_read(d, at, to, there) : 0;
+}
+
+/* The child keeps, of its own, what the new parent has otherwise. */
+static int keep_differences(struct disk *child, struct disk *parent, const struct disk_job *job)
+{
+	uint8_t *buffer = malloc(2 * (size_t)COPY_BYTES);
+	int error = buffer ? 0 : -ENOMEM;
+
+	for (uint64_t at = 0, n; at < child->size_bytes && !error; at += n) {
+		enum disk_range_kind kind;
+
+		error = job_step(job, at, child->size_bytes);
+		if (!error)
+			error = disk_range(child, at, child->size_bytes - at, &kind, &n);
+		if (error || kind != DISK_RANGE_PARENT)
+			continue;
+		n = n < COPY_BYTES ? n : COPY_BYTES;
+		error = disk_read(child, at, buffer, n);
+		if (!error)
+			error = read_padded(parent, at, buffer + COPY_BYTES, n);
+		for (uint64_t piece = 0, size; piece < n && !error; piece += size) {
+			size = n - piece < 4096 ? n - piece : 4096;
+			if (memcmp(buffer + piece, buffer + COPY_BYTES + piece, size))
+				error = disk_write(child, at + piece, buffer + piece, size);
+		}
+	}
+	free(buffer);
+	return error ? error : disk_flush(child);
+}
+
+int disk_rebase(struct disk *d, const char *path, enum disk_format format, const struct disk_job *job, struct disk_error *error)
+{
+	struct disk_options o = { .format = format, .parents = (const char *const[]){ "/", NULL } };
+	struct disk *parent;
+	struct disk *old = d->parent;
+	int result;
+
+	if (d->driver != &vhdx_driver || !d->write || !old)
+		return disk_fail(error, -EINVAL, d->path, "is no child that can be written");
+	result = disk_open(path, &o, &parent, error);
+	if (result)
+		return result;
+	for (const struct disk *at = parent; at && !result; at = at->parent)
+		if (at->data_id && guid_equal(*at->data_id, *d->data_id))
+			result = disk_fail(error, -ELOOP, path, "is made on %s itself", d->path);
+	if (!result && (parent->sector_bytes != d->sector_bytes || parent->size_bytes > d->size_bytes))
+		result = disk_fail(error, -EINVAL, path, "has other sectors or is larger than %s", d->path);
+	if (!result) {
+		result = keep_differences(d, parent, job);
+		if (!result)
+			result = vhdx_repair_link(d, parent);
+		if (!result) {
+			d->parent = parent;
+			parent = old;
+			link_free(d->link); /* of the old one */
+			d->link = NULL;
+			result = vhdx_list_ancestors(vhdx_of(d));
+		}
+		if (result)
+			disk_fail(error, result, d->path, "%s", strerror(-result));
+	}
+	disk_close(parent);
+	return result;
+}
+
+/* ---- export ---- */
+
+/* Who of the chain above `ancestor` says something about a range; NULL: nobody. */
+static int find_speaker(struct disk *d, const struct disk *ancestor, uint64_t at, uint64_t *bytes, enum disk_range_kind *ret_kind, bool *ret_any)
+{
+	*ret_any = false;
+	for (; d != ancestor; d = d->parent) {
+		uint64_t n = *bytes;
+		int error;
+
+		if (at >= d->size_bytes)
+			continue;
+		n = d->size_bytes - at < n ? d->size_bytes - at : n;
+		error = disk_range(d, at, n, ret_kind, &n);
+		if (error)
+			return error;
+		*bytes = n;
+		if (*ret_kind != DISK_RANGE_PARENT) {
+			*ret_any = true;
+			return 0;
+		}
+	}
+	return 0;
+}
+
+static int copy_changes(struct disk *d, const struct disk *ancestor, struct disk *to, const struct disk_job *job)
+{
+	uint8_t *buffer = malloc(COPY_BYTES);
+	int error = buffer ? 0 : -ENOMEM;
+
+	for (uint64_t at = 0, n; at < d->size_bytes && !error; at += n) {
+		enum disk_range_kind kind = DISK_RANGE_ZERO;
+		bool any;
+
+		n = d->size_bytes - at < COPY_BYTES ? d->size_bytes - at : COPY_BYTES;
+		error = job_step(job, at, d->size_bytes);
+		if (!error)
+			error = find_speaker(d, ancestor, at, &n, &kind, &any);
+		if (error || !any)
+			continue;
+		if (kind == DISK_RANGE_ZERO) {
+			error = disk_zero(to, at, n);
+			continue;
+		}
+		error = disk_read(d, at, buffer, n);
+		if (!error)
+			error = disk_write(to, at, buffer, n);
+	}
+	free(buffer);
+	return error;
+}
+
+int disk_export_changes(struct disk *d, const char *since, const char *path, const struct disk_job *job, struct disk_error *error)
+{
+	struct disk_create what = { .format = DISK_VHDX, .parent_format = DISK_VHDX };
+	struct disk_options o = { .format = DISK_VHDX, .write = true, .parents = (const char *const[]){ "/", NULL } };
+	struct disk *ancestor = d->parent, *to;
+	char *wanted = realpath(since, NULL);
+	int result;
+
+	for (; wanted && ancestor; ancestor = ancestor->parent) {
+		char *is = realpath(ancestor->path, NULL);
+		bool same = is && !strcmp(is, wanted);
+
+		free(is);
+		if (same)
+			break;
+	}
+	free(wanted);
+	if (!ancestor)
+		return disk_fail(error, -EINVAL, since, "is no parent of %s", d->path);
+	what.parent = ancestor->path;
+	what.parent_format = ancestor->format_id;
+	result = disk_create(path, &what, error);
+	if (!result)
+		result = disk_open(path, &o, &to, error);
+	if (result)
+		return result;
+	if (d->size_bytes > to->size_bytes)
+		result = disk_resize(to, d->size_bytes);
+	if (!result)
+		result = copy_changes(d, ancestor, to, job);
+	if (result)
+		disk_fail(error, result, path, "%s", strerror(-result));
+	if (disk_close(to) && !result)
+		result = disk_fail(error, -EIO, path, "cannot be closed");
+	if (result)
+		remove(path);
+	return result;
+}

@@ -1,0 +1,131 @@
+/*
+ * The content of a disk into a new one of any format: read in order by the caller, written by a queue beside it. What is zero is not
+ * written. Digests of the new disk are made on the way, of the bytes that go to it, so that they are not read back for it.
+ *
+ *   source -> chunk, read and digested in order -> its parts that are not zero -> the target's queue -> chunk free
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "disk/digest.h"
+#include "disk/queue.h"
+
+enum { CHUNKS = 8, PIECE_BYTES = 64 << 10, PARTS = 16 };
+#define CHUNK_BYTES (1u << 20)
+_Static_assert(PARTS * PIECE_BYTES == CHUNK_BYTES, "every piece may be a part of its own");
+
+struct copy;
+struct part { struct disk_request request; struct iovec iov; struct chunk *chunk; };
+struct chunk { struct copy *copy; uint8_t *bytes; unsigned under_way; struct part part[PARTS]; };
+
+struct copy {
+	struct disk *from, *to;
+	struct disk_queue *queue;
+	struct digest_stream *digests; /* NULL: the target keeps none */
+	struct chunk chunk[CHUNKS];
+	int error;
+};
+
+static void part_done(struct disk_request *r, int error)
+{
+	struct part *p = r->context;
+
+	p->chunk->under_way--;
+	if (error && !p->chunk->copy->error)
+		p->chunk->copy->error = error;
+}
+
+static void submit(struct chunk *c, unsigned n, uint64_t offset, size_t from, size_t bytes)
+{
+	struct part *p = &c->part[n];
+
+	p->chunk = c;
+	p->iov = (struct iovec){ c->bytes + from, bytes };
+	p->request = (struct disk_request){ .kind = DISK_WRITE, .offset = offset + from, .iov = &p->iov, .count = 1, .done = part_done, .context = p };
+	c->under_way++;
+	disk_queue_submit(c->copy->queue, &p->request);
+}
+
+/* Pieces that are not zero, together where they follow each other. */
+static void write_chunk(struct chunk *c, uint64_t offset, size_t bytes)
+{
+	unsigned parts = 0;
+
+	for (size_t at = 0, end; at < bytes; at = end) {
+		size_t piece = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
+
+		end = at + piece;
+		if (is_zero(c->bytes + at, piece))
+			continue;
+		while (end < bytes && !is_zero(c->bytes + end, bytes - end < PIECE_BYTES ? bytes - end : PIECE_BYTES))
+			end += bytes - end < PIECE_BYTES ? bytes - end : PIECE_BYTES;
+		submit(c, parts++, offset, at, end - at);
+	}
+	disk_queue_kick(c->copy->queue);
+}
+
+static struct chunk *free_chunk(struct copy *c)
+{
+	for (;;) {
+		for (unsigned n = 0; n < CHUNKS; n++)
+			if (!c->chunk[n].under_way)
+				return &c->chunk[n];
+		disk_queue_wait(c->queue);
+	}
+}
+
+static int copy_range(struct copy *c, uint64_t at, uint64_t *bytes)
+{
+	struct chunk *chunk;
+	enum disk_range_kind kind;
+	int error = disk_range(c->from, at, *bytes, &kind, bytes);
+
+	if (error)
+		return error;
+	if (kind == DISK_RANGE_ZERO) {
+		digest_stream_add(c->digests, NULL, *bytes);
+		return 0;
+	}
+	*bytes = *bytes < CHUNK_BYTES ? *bytes : CHUNK_BYTES;
+	chunk = free_chunk(c);
+	error = disk_read(c->from, at, chunk->bytes, *bytes);
+	if (error)
+		return error;
+	digest_stream_add(c->digests, chunk->bytes, *bytes);
+	write_chunk(chunk, at, *bytes);
+	return c->error;
+}
+
+static int begin(struct copy *c)
+{
+	uint8_t *memory = aligned_alloc(4096, CHUNKS * (size_t)CHUNK_BYTES);
+	int error = memory ? disk_queue_open(c->to, &(struct disk_queue_options){ .depth = CHUNKS * PARTS }, &c->queue) : -ENOMEM;
+
+	if (!error)
+		error = digest_stream_begin(c->to, &c->digests);
+	for (unsigned n = 0; n < CHUNKS; n++)
+		c->chunk[n] = (struct chunk){ .copy = c, .bytes = memory ? memory + n * (size_t)CHUNK_BYTES : NULL };
+	return error;
+}
+
+int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job)
+{
+	struct copy c = { .from = from, .to = to };
+	int error = !to->write ? -EROFS : to->size_bytes != from->size_bytes ? -EINVAL : begin(&c);
+
+	for (uint64_t at = 0, n; at < from->size_bytes && !error; at += n) {
+		n = from->size_bytes - at;
+		error = job_step(job, at, from->size_bytes);
+		if (!error)
+			error = copy_range(&c, at, &n);
+	}
+	if (c.queue)
+		disk_queue_close(c.queue);
+	if (!error)
+		error = c.error;
+	if (!error)
+		error = digest_stream_end(c.digests, to);
+	digest_stream_free(c.digests);
+	free(c.chunk[0].bytes);
+	return error;
+}

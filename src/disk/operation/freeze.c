@@ -1,0 +1,90 @@
+/*
+ * A frozen file: one that must stay as it is because others are made on it. It refuses to be opened for writing, for the reason
+ * that it keeps; it thaws only while no child of it is found. Other programs see a file that nobody may write.
+ */
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "disk/format/vhdx_internal.h"
+
+#define FREEZE_ITEM GUID(0x5f1d7c52, 0x6f3a, 0x4d0e, 0x9b, 0x51, 0x7a, 0x20, 0xe4, 0x6f, 0x00, 0x00)
+
+enum { FILES_MAX = 4096 };
+struct freeze_record { uint64_t seconds; char reason[DISK_REASON_BYTES]; };
+
+int disk_check_frozen(struct disk *d, struct disk_error *error)
+{
+	struct freeze_record r;
+	char when[32] = "";
+	struct tm tm;
+	uint8_t *bytes;
+	size_t count;
+	time_t seconds;
+	int result = disk_read_item(d, FREEZE_ITEM, &bytes, &count);
+
+	if (result)
+		return result == -ENOENT ? 0 : disk_fail(error, result, d->path, "whether it is frozen cannot be read");
+	memset(&r, 0, sizeof(r));
+	memcpy(&r, bytes, count < sizeof(r) ? count : sizeof(r));
+	free(bytes);
+	r.reason[sizeof(r.reason) - 1] = 0;
+	seconds = (time_t)r.seconds;
+	if (gmtime_r(&seconds, &tm))
+		strftime(when, sizeof(when), "%F %T UTC", &tm);
+	return disk_fail(error, -EROFS, d->path, "is frozen since %s: %s", when, r.reason);
+}
+
+int disk_freeze(struct disk *d, const char *reason, struct disk_error *error)
+{
+	struct freeze_record r = { .seconds = (uint64_t)time(NULL) };
+	struct stat st;
+	int result;
+
+	snprintf(r.reason, sizeof(r.reason), "%s", reason);
+	result = disk_write_item(d, FREEZE_ITEM, DISK_ITEM_OF_FILE, &r, sizeof(r));
+	if (!result && (stat(d->path, &st) || chmod(d->path, st.st_mode & 07555)))
+		result = -errno;
+	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
+}
+
+/* Whether a file of this directory names `id` as its parent's data; its own parents do not matter. */
+static bool find_child(const char *place, struct guid id, char *ret, size_t bytes)
+{
+	DIR *directory = opendir(place);
+	bool found = false;
+
+	for (int n = 0; directory && n < FILES_MAX && !found; n++) {
+		const struct dirent *e = readdir(directory);
+		struct disk_options o = { .format = DISK_VHDX, .without_parents = true };
+		struct disk_error error;
+		struct disk *child;
+
+		if (!e)
+			break;
+		if (e->d_type != DT_REG || snprintf(ret, bytes, "%s/%s", place, e->d_name) >= (int)bytes || disk_open(ret, &o, &child, &error))
+			continue;
+		found = guid_equal(vhdx_of(child)->parent_id, id) || guid_equal(vhdx_of(child)->parent_id2, id);
+		disk_close(child);
+	}
+	if (directory)
+		closedir(directory);
+	return found;
+}
+
+int disk_thaw(struct disk *d, const char *const *places, struct disk_error *error)
+{
+	char child[4096];
+	struct stat st;
+	int result;
+
+	for (; *places; places++)
+		if (d->data_id && find_child(*places, *d->data_id, child, sizeof(child)))
+			return disk_fail(error, -EBUSY, d->path, "%s is made on it", child);
+	result = disk_write_item(d, FREEZE_ITEM, DISK_ITEM_OF_FILE, NULL, 0);
+	if (!result && (stat(d->path, &st) || chmod(d->path, st.st_mode | S_IWUSR)))
+		result = -errno;
+	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
+}

@@ -1,0 +1,125 @@
+/*
+ * Debug registers (SDM Vol. 3B chapter 17). While a breakpoint is enabled every instruction is a block of its own, entered by
+ * the dispatcher; pages with a watched byte are never cached, so that every access to them comes to C.
+ *
+ * Left out: I/O breakpoints (CR4.DE with type 2), and accesses that the processor makes by itself (page tables, stacks of
+ * exceptions, descriptor tables).
+ */
+#include <errno.h>
+
+#include "engine/soft/soft_internal.h"
+
+enum { TYPE_EXECUTE = 0, TYPE_WRITE = 1, TYPE_IO = 2, TYPE_ACCESS = 3, DR7_GD = 0x2000, DR6_BD = 0x2000, DR6_BS = 0x4000, CR4_DE = 8 };
+
+static bool enabled(const struct x86_state *s, int n) { return s->dr[7] >> 2 * n & 3; }
+static unsigned type(const struct x86_state *s, int n) { return s->dr[7] >> (16 + 4 * n) & 3; }
+static unsigned length(const struct x86_state *s, int n) { return (const unsigned[]){ 1, 2, 8, 4 }[s->dr[7] >> (18 + 4 * n) & 3]; }
+
+/* After a change of DR0..DR3 or DR7. */
+void soft_debug_changed(struct soft_cpu *cpu)
+{
+	const struct x86_state *s = &cpu->state;
+
+	cpu->breakpoints = cpu->watchpoints = false;
+	for (int n = 0; n < 4; n++)
+		if (enabled(s, n)) {
+			cpu->breakpoints = true;
+			cpu->watchpoints |= type(s, n) != TYPE_EXECUTE;
+		}
+	soft_flush(cpu, true);
+}
+
+static int numbered(struct soft_cpu *cpu, unsigned number, struct fault *fault)
+{
+	struct x86_state *s = &cpu->state;
+
+	if ((number == 4 || number == 5) && s->cr4 & CR4_DE)
+		return *fault = (struct fault){ .vector = EXC_UD }, -EFAULT;
+	if (s->dr[7] & DR7_GD) {
+		s->dr[7] &= ~(uint64_t)DR7_GD;
+		s->dr[6] |= DR6_BD;
+		return *fault = (struct fault){ .vector = EXC_DB }, -EFAULT;
+	}
+	return number == 4 || number == 5 ? (int)number + 2 : (int)number;
+}
+
+int soft_read_dr(struct soft_cpu *cpu, unsigned number, uint64_t *ret, struct fault *fault)
+{
+	int n = numbered(cpu, number, fault);
+
+	if (n >= 0)
+		*ret = cpu->state.dr[n];
+	return n < 0 ? n : 0;
+}
+
+int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t v, struct fault *fault)
+{
+	struct x86_state *s = &cpu->state;
+	int n = numbered(cpu, number, fault);
+
+	if (n < 0)
+		return n;
+	if (n >= 6 && v >> 32)
+		return *fault = (struct fault){ .vector = EXC_GP, .has_code = true }, -EFAULT;
+	s->dr[n] = n == 6 ? (v & 0xe00f) | 0xffff0ff0 : n == 7 ? (v & 0xffff2bff) | 0x400 : v;
+	if (n != 6 && (cpu->breakpoints || n == 7))
+		soft_debug_changed(cpu);
+	return 0;
+}
+
+/* Whether an execution breakpoint is due at linear. RF holds it back for one instruction. */
+bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear)
+{
+	struct x86_state *s = &cpu->state;
+	bool hit = false;
+
+	if (s->rflags & FLAG_RF)
+		return s->rflags &= ~(uint64_t)FLAG_RF, false;
+	for (int n = 0; n < 4; n++)
+		if (enabled(s, n) && type(s, n) == TYPE_EXECUTE && s->dr[n] == linear) {
+			s->dr[6] |= 1u << n;
+			hit = true;
+		}
+	return hit;
+}
+
+static bool overlaps(const struct x86_state *s, int n, uint64_t gva, size_t bytes)
+{
+	uint64_t first = s->dr[n] & ~(uint64_t)(length(s, n) - 1);
+
+	return gva < first + length(s, n) && first < gva + bytes;
+}
+
+/* Whether [gva, gva + bytes) is in a page that has to stay uncached. */
+bool soft_is_watched_page(const struct soft_cpu *cpu, uint64_t gva)
+{
+	if (cpu->watchpoints)
+		for (int n = 0; n < 4; n++)
+			if (enabled(&cpu->state, n) && type(&cpu->state, n) != TYPE_EXECUTE && cpu->state.dr[n] >> 12 == gva >> 12)
+				return true;
+	return false;
+}
+
+/* An access of the running instruction: its trap comes after it. */
+void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write)
+{
+	const struct x86_state *s = &cpu->state;
+
+	for (int n = 0; n < 4; n++)
+		if (enabled(s, n) && (type(s, n) == TYPE_ACCESS || (write && type(s, n) == TYPE_WRITE)) && overlaps(s, n, gva, bytes))
+			cpu->watch_hits |= (uint8_t)(1u << n);
+}
+
+/* What is due after an instruction: the single step and the watchpoints that it met. True: #DB. */
+bool soft_debug_trap(struct soft_cpu *cpu)
+{
+	struct x86_state *s = &cpu->state;
+	bool due = cpu->trap_after || cpu->watch_hits;
+
+	if (cpu->trap_after)
+		s->dr[6] |= DR6_BS;
+	s->dr[6] |= cpu->watch_hits;
+	cpu->trap_after = false;
+	cpu->watch_hits = 0;
+	return due;
+}

@@ -1,0 +1,110 @@
+/*
+ * Vector instructions with several addresses: AVX2 gathers, MASKMOVQ, MASKMOVDQU (SDM Vol. 2). Element by element through
+ * soft_read() and soft_write(), on the guest's vector state saved to memory; a fault leaves a gather where it is, with the mask
+ * of what remains.
+ *
+ *   XSAVE area: XMM n at 160 + 16 n, upper half of YMM n at 576 + 16 n, MM n at 32 + 16 n
+ */
+#include <errno.h>
+
+#include "engine/soft/soft_internal.h"
+
+static uint8_t *byte_of(struct soft_cpu *cpu, unsigned reg, unsigned byte)
+{
+	return cpu->save_area + (byte < 16 ? 160 + 16 * reg + byte : 576 + 16 * reg + byte - 16);
+}
+
+static uint64_t get(struct soft_cpu *cpu, unsigned reg, unsigned element, unsigned bytes)
+{
+	uint64_t v = 0;
+
+	memcpy(&v, byte_of(cpu, reg, element * bytes), bytes);
+	return v;
+}
+
+static void put(struct soft_cpu *cpu, unsigned reg, unsigned element, unsigned bytes, uint64_t v)
+{
+	memcpy(byte_of(cpu, reg, element * bytes), &v, bytes);
+}
+
+static uint64_t element_address(struct soft_cpu *cpu, const struct x86_insn *i, unsigned element, unsigned index_bytes)
+{
+	const struct x86_state *s = &cpu->state;
+	uint64_t index = get(cpu, i->index, element, index_bytes);
+	uint64_t a = index_bytes == 4 ? (uint64_t)(int64_t)(int32_t)index : index;
+
+	a = (a << i->scale_log2) + (uint64_t)(int64_t)i->disp;
+	if (i->base < 16)
+		a += s->gpr[i->base];
+	a &= i->address_bytes == 8 ? ~0ull : 0xffffffffull;
+	return s->code_bits != 64 || i->segment >= X86_FS ? a + s->segment[i->segment].base : a;
+}
+
+static int gather(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
+{
+	unsigned bytes = i->rex_w ? 8 : 4, index_bytes = i->opcode & 1 ? 8 : 4, whole = i->kind == X86_KIND_VEX256 ? 32 : 16;
+	unsigned count = whole / (bytes > index_bytes ? bytes : index_bytes), dest = i->reg, mask = i->vvvv;
+
+	if (i->index >= 16 || dest == mask || dest == i->index || mask == i->index) /* no index: the form without SIB */
+		return *fault = (struct fault){ .vector = EXC_UD }, -EFAULT;
+	for (unsigned n = 0; n < count; n++) { /* every mask element to all ones or zero */
+		uint64_t m = get(cpu, mask, n, bytes);
+
+		put(cpu, mask, n, bytes, m >> (8 * bytes - 1) ? ~0ull : 0);
+	}
+	for (unsigned n = 0; n < count; n++) {
+		uint64_t value = 0, m = get(cpu, mask, n, bytes);
+
+		if (m && soft_read(cpu, element_address(cpu, i, n, index_bytes), &value, bytes, ACCESS_READ, fault))
+			return -EFAULT;
+		if (m)
+			put(cpu, dest, n, bytes, value);
+		put(cpu, mask, n, bytes, 0);
+	}
+	for (unsigned byte = count * bytes; byte < 32; byte++)
+		*byte_of(cpu, dest, byte) = 0;
+	for (unsigned byte = 0; byte < 32; byte++)
+		*byte_of(cpu, mask, byte) = 0;
+	return 0;
+}
+
+static int mask_move(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
+{
+	const struct x86_state *s = &cpu->state;
+	bool wide = i->pp == 1 || i->kind;
+	uint8_t *data = wide ? byte_of(cpu, i->reg, 0) : cpu->save_area + 32 + 16 * (i->reg & 7);
+	uint8_t *mask = wide ? byte_of(cpu, i->rm, 0) : cpu->save_area + 32 + 16 * (i->rm & 7);
+	uint64_t a;
+
+	if (i->kind && (i->vvvv || i->kind == X86_KIND_VEX256))
+		return *fault = (struct fault){ .vector = EXC_UD }, -EFAULT;
+	a = s->gpr[7] & (i->address_bytes == 8 ? ~0ull : 0xffffffffull);
+
+	if (s->code_bits != 64 || i->segment >= X86_FS)
+		a += s->segment[i->segment].base;
+	for (unsigned n = 0; n < (wide ? 16u : 8u); n++)
+		if (mask[n] & 0x80 && soft_write(cpu, a + n, &data[n], 1, 0, fault))
+			return -EFAULT;
+	return 0;
+}
+
+bool soft_is_scattered(const struct x86_insn *i)
+{
+	return i->encoding.attributes & X86_ENC_VSIB || (i->map == 1 && i->opcode == 0xf7 && i->pp < 2);
+}
+
+int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
+{
+	int error;
+
+	/* not in cpu->vector: an element may lie in a device, whose access uses that */
+	memset(cpu->save_area + 512, 0, 64);
+	__asm__ volatile("xsave64 (%0)" : : "r"(cpu->save_area), "a"(7), "d"(0) : "memory");
+	*(uint64_t *)(void *)(cpu->save_area + 512) |= 7;
+	if (i->encoding.attributes & X86_ENC_VSIB)
+		error = gather(cpu, i, fault);
+	else
+		error = mask_move(cpu, i, fault);
+	__asm__ volatile("xrstor64 (%0)" : : "r"(cpu->save_area), "a"(7), "d"(0) : "memory");
+	return error;
+}

@@ -1,0 +1,120 @@
+/*
+ * One processor makes others forget translations: a mailbox per processor, emptied by its owner.
+ *
+ *   sender                                    owner
+ *   ranges into the mailbox, posted++         executing = 1; fence; posted != done? empty the mailbox, done = posted
+ *   fence; executing? kick, and wait until    ... executes the guest ...
+ *   done reaches posted or it stops           executing = 0
+ *
+ *  1. `executing` is 1 while a processor may use its tables: in translated code and in what that calls. It is 0 in engine_ops, in
+ *     waits and outside engine_run(); nobody is waited for there, since the owner looks before it goes on.
+ *  2. A sender's own `executing` is 0 while it waits, so that two that flush each other both go on.
+ *  3. A mailbox has room for FLUSH_RANGES; more means everything. What arrives late is never lost, only made coarser.
+ *  4. MMIO in the middle of a block passes through engine_ops, so that the block's last instructions may still be those of before
+ *     a flush; their memory accesses are not.
+ */
+#include "engine/soft/lock.h"
+#include "engine/soft/soft_internal.h"
+
+enum { SPINS = 20000, PAGES_ONE_BY_ONE = 64 };
+
+void soft_stop_executing(struct soft_cpu *cpu) { __atomic_store_n(&cpu->executing, 0, __ATOMIC_RELEASE); }
+
+void soft_start_executing(struct soft_cpu *cpu)
+{
+	__atomic_store_n(&cpu->executing, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&cpu->flush_posted, __ATOMIC_SEQ_CST) != cpu->flush_done)
+		soft_take_flushes(cpu);
+}
+
+static void flush_range(struct soft_cpu *cpu, struct engine_gva_range r)
+{
+	for (uint32_t n = 0; n < r.pages; n++)
+		soft_flush_page(cpu, r.gva + (uint64_t)n * PAGE_BYTES);
+}
+
+void soft_take_flushes(struct soft_cpu *cpu)
+{
+	soft_acquire(&cpu->flush_lock);
+	if (cpu->flush_all)
+		soft_flush(cpu, cpu->flush_all_global);
+	else
+		for (uint32_t n = 0; n < cpu->flush_count; n++)
+			flush_range(cpu, cpu->flush[n]);
+	cpu->flush_all = cpu->flush_all_global = false;
+	cpu->flush_count = 0;
+	__atomic_store_n(&cpu->flush_done, cpu->flush_posted, __ATOMIC_SEQ_CST);
+	soft_release(&cpu->flush_lock);
+}
+
+static uint32_t post(struct soft_cpu *cpu, const struct engine_gva_range *ranges, unsigned count, bool global)
+{
+	uint32_t posted;
+
+	soft_acquire(&cpu->flush_lock);
+	if (!count || cpu->flush_all || cpu->flush_count + count > FLUSH_RANGES) {
+		cpu->flush_all_global |= global || count || cpu->flush_count; /* single pages: also global ones */
+		cpu->flush_all = true;
+	} else {
+		for (unsigned n = 0; n < count; n++)
+			cpu->flush[cpu->flush_count++] = ranges[n];
+	}
+	posted = cpu->flush_posted + 1;
+	__atomic_store_n(&cpu->flush_posted, posted, __ATOMIC_SEQ_CST);
+	soft_release(&cpu->flush_lock);
+	return posted;
+}
+
+static bool is_through(struct soft_cpu *cpu, uint32_t posted)
+{
+	return !__atomic_load_n(&cpu->executing, __ATOMIC_SEQ_CST) || (int32_t)(__atomic_load_n(&cpu->flush_done, __ATOMIC_SEQ_CST) - posted) >= 0;
+}
+
+void engine_flush(struct engine *opaque, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global)
+{
+	struct soft_engine *e = (struct soft_engine *)opaque;
+	uint32_t posted[MAX_CPUS];
+	uint64_t pages = 0, waits = 0;
+
+	for (unsigned n = 0; n < count; n++)
+		pages += ranges[n].pages;
+	global |= pages > PAGES_ONE_BY_ONE;
+	for (unsigned n = 0; n < e->cpu_count; n++) {
+		if (!(targets >> n & 1))
+			continue;
+		posted[n] = post(e->cpus[n], ranges, pages > PAGES_ONE_BY_ONE ? 0 : count, global);
+		if (is_through(e->cpus[n], posted[n]))
+			continue;
+		soft_kick(e->cpus[n], KICK_FLUSH);
+		waits |= 1ull << n;
+	}
+	for (; waits; waits &= waits - 1) {
+		unsigned n = (unsigned)__builtin_ctzll(waits);
+
+		for (unsigned spins = 0; !is_through(e->cpus[n], posted[n]); spins++)
+			if (spins < SPINS)
+				__builtin_ia32_pause();
+			else
+				soft_yield(); /* it has no host processor now: it may have this one */
+	}
+}
+
+void engine_place_overlay(struct engine *opaque, struct guest_memory *m, unsigned n, uint64_t gpa, bool read_only)
+{
+	struct soft_engine *e = (struct soft_engine *)opaque;
+	uint8_t *flags = &e->frame_flags[soft_frame(e, guest_overlay_page(m, n))];
+	uint64_t places[2] = { m->overlay[n].gpa, gpa };
+
+	/* under the lock nobody translates: what is taken back here was made from the old bytes, what is made later from the new */
+	soft_acquire(&e->lock);
+	for (unsigned i = 0; i < 2; i++)
+		if (places[i] != GUEST_NOWHERE && soft_hva(e, places[i]))
+			soft_invalidate_locked(e, places[i] & ~4095ull, PAGE_BYTES);
+	if (read_only)
+		__atomic_fetch_or(flags, FRAME_READ_ONLY, __ATOMIC_SEQ_CST);
+	else
+		__atomic_fetch_and(flags, (uint8_t)~FRAME_READ_ONLY, __ATOMIC_SEQ_CST);
+	guest_overlay_place(m, n, gpa, read_only);
+	soft_release(&e->lock);
+	engine_flush(opaque, ~0ull, NULL, 0, true);
+}

@@ -1,0 +1,85 @@
+/*
+ * Opening an image for what will be done with it: policies decide before the caller gets the disk (policy.c), and a rule that is
+ * passed over for a reason is in the history before that. Every verb opens disks here, and so will every machine.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "image/image_internal.h"
+
+static int admit_all(struct disk *d, unsigned actions, const struct image_opener *who, bool *ret_overridden, struct image_refusal *refusal)
+{
+	int error = 0;
+
+	*ret_overridden = false;
+	for (int action = ACTION_READ; action <= ACTION_INSPECT && !error; action++) {
+		bool overridden = false;
+
+		if (actions & IMAGE_ACTION(action))
+			error = image_admit(d, (enum image_action)action, &who->policies, who->override, &overridden, refusal);
+		*ret_overridden |= overridden;
+	}
+	return error;
+}
+
+static int record(struct disk *d, const struct image_opener *who)
+{
+	return image_add_history(d, who->by, "policy overridden", json_pack("{s:s%}", "reason", who->override, strlen(who->override)));
+}
+
+/* A writer has nobody beside it, so a disk that is open for reading makes room; what is opened again is asked again. */
+static int record_closed(const char *path, const struct disk_options *o, unsigned actions, const struct image_opener *who, struct disk **d,
+			 struct image_refusal *refusal, struct disk_error *error)
+{
+	struct disk_options writing = *o;
+	struct disk *writer;
+	bool overridden;
+	int result, closed;
+
+	writing.write = true;
+	writing.direct = false;
+	disk_close(*d);
+	result = disk_open(path, &writing, &writer, error);
+	if (result)
+		return result;
+	result = record(writer, who);
+	closed = disk_close(writer);
+	if (!result && !closed)
+		result = disk_open(path, o, d, error);
+	else
+		snprintf(error->text, sizeof(error->text), "%s: that a policy is overridden cannot be recorded", path);
+	if (result || closed)
+		return result ? result : closed;
+	result = admit_all(*d, actions, who, &overridden, refusal);
+	if (result)
+		disk_close(*d);
+	return result;
+}
+
+int image_open(const char *path, const struct disk_options *o, unsigned actions, const struct image_opener *who, struct disk **ret,
+	       struct image_refusal *refusal, struct disk_error *error)
+{
+	bool overridden;
+	int result;
+
+	*refusal = (struct image_refusal){ 0 };
+	*error = (struct disk_error){ "" };
+	result = disk_open(path, o, ret, error);
+	if (result)
+		return result;
+	result = admit_all(*ret, actions, who, &overridden, refusal);
+	if (!result && !overridden)
+		return 0;
+	if (!result)
+		refusal->rule[0] = 0; /* the one that was passed over: what fails from here on is not its refusal */
+	if (!result && !o->write)
+		return record_closed(path, o, actions, who, ret, refusal, error);
+	if (!result) {
+		result = record(*ret, who);
+		if (result)
+			snprintf(error->text, sizeof(error->text), "%s: that a policy is overridden cannot be recorded", path);
+	}
+	if (result)
+		disk_close(*ret);
+	return result;
+}

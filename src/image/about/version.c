@@ -1,0 +1,86 @@
+/* Versions in Debian's order (deb-version(7)): epoch, upstream, revision; letters before the rest, ~ before everything. */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image/image.h"
+
+static int weight(int c) { return c == '~' ? -1 : isdigit(c) || !c ? 0 : isalpha(c) ? c : c + 256; }
+
+static int compare_part(const char *a, const char *a_end, const char *b, const char *b_end)
+{
+	while (a < a_end || b < b_end) {
+		int first = 0;
+
+		while ((a < a_end && !isdigit((uint8_t)*a)) || (b < b_end && !isdigit((uint8_t)*b))) {
+			int one = weight(a < a_end ? (uint8_t)*a : 0), other = weight(b < b_end ? (uint8_t)*b : 0);
+
+			if (one != other)
+				return one - other;
+			a += a < a_end;
+			b += b < b_end;
+		}
+		while (a < a_end && *a == '0')
+			a++;
+		while (b < b_end && *b == '0')
+			b++;
+		while (a < a_end && b < b_end && isdigit((uint8_t)*a) && isdigit((uint8_t)*b)) {
+			first = first ? first : *a - *b;
+			a++;
+			b++;
+		}
+		if (a < a_end && isdigit((uint8_t)*a))
+			return 1;
+		if (b < b_end && isdigit((uint8_t)*b))
+			return -1;
+		if (first)
+			return first;
+	}
+	return 0;
+}
+
+int version_compare(const char *a, const char *b)
+{
+	const char *ca = strchr(a, ':'), *cb = strchr(b, ':'), *ra, *rb;
+	long ea = ca ? strtol(a, NULL, 10) : 0, eb = cb ? strtol(b, NULL, 10) : 0;
+	int order;
+
+	if (ea != eb)
+		return ea < eb ? -1 : 1;
+	a = ca ? ca + 1 : a;
+	b = cb ? cb + 1 : b;
+	ra = strrchr(a, '-');
+	rb = strrchr(b, '-');
+	order = compare_part(a, ra ? ra : a + strlen(a), b, rb ? rb : b + strlen(b));
+	if (order)
+		return order;
+	ra = ra ? ra + 1 : "";
+	rb = rb ? rb + 1 : "";
+	return compare_part(ra, ra + strlen(ra), rb, rb + strlen(rb));
+}
+
+bool version_parse(const char *text, struct version_term *t)
+{
+	size_t name = strcspn(text, "<>=!"), op = strspn(text + name, "<>=!");
+
+	if (!name || name >= sizeof(t->name) || op >= sizeof(t->op) || strlen(text + name + op) >= sizeof(t->version) || (op && !text[name + op]))
+		return false;
+	*t = (struct version_term){ { 0 }, { 0 }, { 0 } };
+	memcpy(t->name, text, name);
+	memcpy(t->op, text + name, op);
+	strcpy(t->version, text + name + op);
+	return !op || !strcmp(t->op, "<") || !strcmp(t->op, "<=") || !strcmp(t->op, "=") || !strcmp(t->op, ">=") || !strcmp(t->op, ">") || !strcmp(t->op, "!=");
+}
+
+bool version_matches(const struct version_term *t, const char *version)
+{
+	int order = version_compare(version, t->version);
+
+	switch (t->op[0]) {
+	case '<': return order < 0 || (t->op[1] && !order);
+	case '>': return order > 0 || (t->op[1] && !order);
+	case '=': return !order;
+	case '!': return order;
+	default: return true;
+	}
+}

@@ -1,0 +1,142 @@
+/*
+ * What an image boots: the newest kernel of its root file system (or of another one that holds nothing else), the initial file system that
+ * belongs to it, and how the kernel finds its root. Read in a sandbox; what it says is a head and two files, each with a limit.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "image/image_internal.h"
+#include "sandbox.h"
+#include "scan_internal.h"
+
+struct head { uint64_t kernel_bytes, initrd_bytes; char uuid[GUID_TEXT_BYTES]; };
+
+struct search { struct disk *disk; struct image_boot *ret; };
+
+/* ---- in the sandbox ---- */
+
+static void keep_better(struct scan_boot *best, struct scan_boot *other)
+{
+	if (other->kernel && (!best->kernel || (other->is_root && !best->is_root))) {
+		struct scan_boot was = *best;
+
+		*best = *other;
+		*other = was;
+	}
+	free(other->kernel);
+	free(other->initrd);
+}
+
+static int search(void *context, int pipe)
+{
+	struct search *s = context;
+	json_t *partitions = scan_partitions(s->disk), *p;
+	struct scan_boot best = { 0 };
+	struct head h = { 0 };
+	size_t n;
+	int error;
+
+	json_array_foreach(partitions, n, p)
+	{
+		struct scan_volume v = { .disk = s->disk, .offset = (uint64_t)json_integer_value(json_object_get(p, "start")),
+					 .bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes")) };
+		struct scan_boot found = { 0 };
+		char label[64];
+		const char *kind = scan_recognise(&v, label);
+
+		if (!kind || strcmp(kind, "ext") || !scan_ext_boot(&v, &found))
+			continue;
+		if (found.is_root && !h.uuid[0])
+			memcpy(h.uuid, found.uuid, sizeof(h.uuid));
+		keep_better(&best, &found);
+	}
+	if (!best.kernel || !h.uuid[0])
+		return -ENOENT;
+	h.kernel_bytes = best.kernel_bytes;
+	h.initrd_bytes = best.initrd_bytes;
+	error = sandbox_write(pipe, &h, sizeof(h));
+	if (!error)
+		error = sandbox_write(pipe, best.kernel, best.kernel_bytes);
+	return error ? error : sandbox_write(pipe, best.initrd, best.initrd_bytes);
+}
+
+/* ---- outside ---- */
+
+static int read_all(int pipe, void *to, size_t bytes)
+{
+	for (size_t done = 0; done < bytes;) {
+		ssize_t n = read(pipe, (uint8_t *)to + done, bytes - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return done ? -EBADMSG : -ENOENT;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+static int read_file(int pipe, uint64_t bytes, uint64_t most, void **ret)
+{
+	int error;
+
+	*ret = NULL;
+	if (bytes > most)
+		return -EBADMSG;
+	if (!bytes)
+		return 0;
+	*ret = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (*ret == MAP_FAILED)
+		return *ret = NULL, -ENOMEM;
+	error = read_all(pipe, *ret, bytes);
+	return error == -ENOENT ? -EBADMSG : error;
+}
+
+/* It goes onto the kernel's command line. */
+static bool is_identifier(const char text[GUID_TEXT_BYTES])
+{
+	struct guid unused;
+
+	return !text[GUID_TEXT_BYTES - 1] && guid_parse(text, &unused);
+}
+
+static int take(void *context, int pipe)
+{
+	struct image_boot *b = ((struct search *)context)->ret;
+	struct head h;
+	int error = read_all(pipe, &h, sizeof(h));
+
+	if (!error && !is_identifier(h.uuid))
+		error = -EBADMSG;
+	if (error)
+		return error;
+	memcpy(b->root_uuid, h.uuid, sizeof(b->root_uuid));
+	b->kernel_bytes = h.kernel_bytes;
+	b->initrd_bytes = h.initrd_bytes;
+	error = read_file(pipe, h.kernel_bytes, SCAN_KERNEL_BYTES, &b->kernel);
+	return error ? error : read_file(pipe, h.initrd_bytes, SCAN_INITRD_BYTES, &b->initrd);
+}
+
+int image_find_boot(struct disk *d, struct image_boot *ret)
+{
+	struct search s = { d, ret };
+	int error;
+
+	*ret = (struct image_boot){ 0 };
+	error = sandbox_run(&(struct sandbox){ .work = search, .take = take, .context = &s });
+	if (error)
+		image_free_boot(ret);
+	return error;
+}
+
+void image_free_boot(struct image_boot *b)
+{
+	if (b->kernel)
+		munmap(b->kernel, b->kernel_bytes);
+	if (b->initrd)
+		munmap(b->initrd, b->initrd_bytes);
+	b->kernel = b->initrd = NULL;
+}

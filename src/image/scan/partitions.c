@@ -1,0 +1,173 @@
+/* Partition tables (GPT, UEFI 2.10 section 5; MBR with its chain of logical partitions) and what volumes begin with. */
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/guid.h"
+#include "scan_internal.h"
+
+enum { PARTITIONS = 128, ENTRY_BYTES = 128, LOGICAL = 64 };
+
+struct gpt_head {
+	char magic[8];
+	uint32_t revision, bytes, checksum, zero;
+	uint64_t here, other, first, last;
+	struct guid id;
+	uint64_t entries;
+	uint32_t count, entry_bytes, entries_checksum;
+} __attribute__((packed));
+struct gpt_entry { struct guid type, id; uint64_t first, last, flags; uint16_t name[36]; } __attribute__((packed));
+struct mbr_entry { uint8_t active, from[3], type, to[3]; uint32_t first, count; } __attribute__((packed));
+
+int volume_read(const struct scan_volume *v, uint64_t at, void *to, size_t bytes)
+{
+	uint64_t sector = disk_sector_bytes(v->disk), from, end, size = disk_size_bytes(v->disk);
+	uint8_t *buffer;
+	int error;
+
+	if (at > v->bytes || bytes > v->bytes - at) {
+		uint64_t there = at < v->bytes ? v->bytes - at : 0;
+
+		memset((uint8_t *)to + there, 0, bytes - there);
+		bytes = there;
+	}
+	if (!bytes || v->offset + at >= size)
+		return 0;
+	from = (v->offset + at) / sector * sector;
+	end = (v->offset + at + bytes + sector - 1) / sector * sector;
+	if (from == v->offset + at && !(bytes % sector) && end <= size)
+		return disk_read(v->disk, from, to, bytes);
+	end = end < size ? end : size / sector * sector;
+	buffer = calloc(1, end - from + 1);
+	error = buffer ? disk_read(v->disk, from, buffer, end - from) : -ENOMEM;
+	if (!error)
+		memcpy(to, buffer + (v->offset + at - from), bytes < end - (v->offset + at) ? bytes : end - (v->offset + at));
+	free(buffer);
+	return error;
+}
+
+static void add(json_t *all, uint64_t start, uint64_t bytes, uint64_t size, const char *type, const char *name)
+{
+	if (bytes && start < size && bytes <= size - start && json_array_size(all) < PARTITIONS)
+		json_array_append_new(all, json_pack("{s:I, s:I, s:s, s:s*}", "start", (json_int_t)start, "bytes", (json_int_t)bytes, "type", type, "name", name));
+}
+
+/* Printable ASCII of a UTF-16 name: enough to recognise it. */
+static void plain_name(const struct gpt_entry *e, char to[37])
+{
+	uint16_t from[36];
+	unsigned n = 0;
+
+	memcpy(from, e->name, sizeof(from));
+
+	for (; n < 36 && le16toh(from[n]); n++)
+		to[n] = le16toh(from[n]) >= 0x20 && le16toh(from[n]) < 0x7f ? (char)le16toh(from[n]) : '?';
+	to[n] = 0;
+}
+
+static bool read_gpt(const struct scan_volume *v, json_t *all)
+{
+	uint64_t sector = disk_sector_bytes(v->disk), at;
+	struct gpt_head h;
+
+	if (volume_read(v, sector, &h, sizeof(h)) || memcmp(h.magic, "EFI PART", 8) || h.count > 1024 || h.entry_bytes < ENTRY_BYTES || h.entry_bytes > 4096 ||
+	    h.entries > v->bytes / sector)
+		return false;
+	at = h.entries * sector;
+	for (uint32_t n = 0; n < h.count; n++, at += h.entry_bytes) {
+		char type[GUID_TEXT_BYTES], name[37];
+		struct gpt_entry e;
+
+		if (volume_read(v, at, &e, sizeof(e)))
+			break;
+		if (guid_is_zero(e.type) || e.first > e.last || e.last > v->bytes / sector)
+			continue;
+		guid_print(e.type, type);
+		plain_name(&e, name);
+		add(all, e.first * sector, (e.last - e.first + 1) * sector, v->bytes, type, name);
+	}
+	return true;
+}
+
+static bool read_mbr_sector(const struct scan_volume *v, uint64_t at, struct mbr_entry e[4])
+{
+	uint8_t sector[512];
+
+	if (volume_read(v, at, sector, sizeof(sector)) || sector[510] != 0x55 || sector[511] != 0xaa)
+		return false;
+	memcpy(e, sector + 446, 64);
+	return true;
+}
+
+static bool is_extended(uint8_t type) { return type == 5 || type == 15 || type == 0x85; }
+
+static bool read_mbr(const struct scan_volume *v, json_t *all)
+{
+	struct mbr_entry e[4], logical[4];
+	char type[8];
+
+	if (!read_mbr_sector(v, 0, e))
+		return false;
+	for (int n = 0; n < 4; n++) /* a boot sector of a file system has no table there */
+		if (e[n].active & 0x7f)
+			return false;
+	for (int n = 0; n < 4; n++) {
+		uint64_t base = le32toh(e[n].first) * 512ull, at = base;
+
+		snprintf(type, sizeof(type), "%02x", e[n].type);
+		if (!e[n].type)
+			continue;
+		if (!is_extended(e[n].type)) {
+			add(all, base, le32toh(e[n].count) * 512ull, v->bytes, type, NULL);
+			continue;
+		}
+		for (int k = 0; k < LOGICAL && at < v->bytes && read_mbr_sector(v, at, logical); k++) {
+			snprintf(type, sizeof(type), "%02x", logical[0].type);
+			if (logical[0].type)
+				add(all, at + le32toh(logical[0].first) * 512ull, le32toh(logical[0].count) * 512ull, v->bytes, type, NULL);
+			if (!is_extended(logical[1].type))
+				break;
+			at = base + le32toh(logical[1].first) * 512ull;
+		}
+	}
+	return json_array_size(all);
+}
+
+json_t *scan_partitions(struct disk *d)
+{
+	const struct scan_volume v = { .disk = d, .bytes = disk_size_bytes(d) };
+	json_t *all = json_array();
+
+	if (!read_gpt(&v, all) && !read_mbr(&v, all))
+		add(all, 0, v.bytes, v.bytes, "whole", NULL);
+	return all;
+}
+
+struct magic { const char *name; uint32_t at; uint8_t bytes; char value[9]; uint32_t label_at; uint8_t label_bytes; };
+
+const char *scan_recognise(const struct scan_volume *v, char label[64])
+{
+	static const struct magic magics[] = {
+		{ "ext", 1080, 2, "\x53\xef", 1144, 16 }, { "xfs", 0, 4, "XFSB", 108, 12 }, { "btrfs", 65600, 8, "_BHRfS_M", 65835, 63 },
+		{ "ntfs", 3, 8, "NTFS    ", 0, 0 },	   { "fat", 82, 5, "FAT32", 71, 11 }, { "fat", 54, 3, "FAT", 43, 11 },
+		{ "swap", 4086, 8, "SWAPSPAC", 1052, 16 }, { "lvm2", 512, 8, "LABELONE", 0, 0 }, { "luks", 0, 6, "LUKS\xba\xbe", 0, 0 },
+		{ "squashfs", 0, 4, "hsqs", 0, 0 },	   { "iso9660", 32769, 5, "CD001", 32808, 32 }, { "exfat", 3, 5, "EXFAT", 0, 0 },
+	};
+	label[0] = 0;
+	for (size_t n = 0; n < sizeof(magics) / sizeof(magics[0]); n++) {
+		char found[9] = "";
+
+		if (volume_read(v, magics[n].at, found, magics[n].bytes) || memcmp(found, magics[n].value, magics[n].bytes))
+			continue;
+		if (magics[n].label_bytes && volume_read(v, magics[n].label_at, label, magics[n].label_bytes))
+			return magics[n].name;
+		label[magics[n].label_bytes] = 0;
+		for (char *c = label; *c; c++)
+			*c = *c < 0x20 || *c == 0x7f ? '?' : *c;
+		for (size_t end = strlen(label); end && label[end - 1] == ' ';)
+			label[--end] = 0;
+		return magics[n].name;
+	}
+	return NULL;
+}

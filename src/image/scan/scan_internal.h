@@ -1,0 +1,42 @@
+/* What the parts of a scan share; all of it runs in the process that can only read the disk. */
+#pragma once
+
+#include "image/image.h"
+
+struct scan_volume {
+	struct disk *disk;
+	uint64_t offset, bytes; /* of the volume on the disk */
+	const struct scan_options *options;
+	json_t *about, *content; /* what is filled */
+	const json_t *before;    /* the files of the last scan, NULL: none */
+};
+
+/* Reads zero behind the volume's end. 0 or -errno. Any offset and length. */
+int volume_read(const struct scan_volume *volume, uint64_t at, void *to, size_t bytes);
+/* partitions.c: an array of {start, bytes, type, name}; of a disk without a table its whole. */
+json_t *scan_partitions(struct disk *disk);
+/* The name of what a volume begins with; NULL: not known. A label in *ret_label. */
+const char *scan_recognise(const struct scan_volume *volume, char ret_label[64]);
+/* scan_ext.c: true when an operating system was found. */
+bool scan_ext(struct scan_volume *volume);
+
+/* What a volume boots: the newest kernel in /boot or, of a volume that is no root, at its top, and what belongs to it. The files to be freed. */
+enum { SCAN_BOOT_VERSION_BYTES = 128, SCAN_KERNEL_BYTES = 128 << 20, SCAN_INITRD_BYTES = 768 << 20 };
+struct scan_boot {
+	bool is_root; /* it has an operating system */
+	char uuid[37], version[SCAN_BOOT_VERSION_BYTES];
+	char *kernel, *initrd;
+	size_t kernel_bytes, initrd_bytes;
+};
+/* False: the volume cannot be read. */
+bool scan_ext_boot(struct scan_volume *volume, struct scan_boot *ret);
+
+/* scan_os.c: files of an operating system, by a function that reads them (NULL: not there; to be freed, ended by 0). */
+struct scan_reader { char *(*read)(void *context, const char *path, size_t *ret_bytes); void *context; };
+bool scan_os(struct scan_volume *volume, const struct scan_reader *reader);
+/* Into the list of packages; text that is no UTF-8 is made to be. */
+void scan_add_package(json_t *all, const char *kind, const char *name, const char *version, const char *arch);
+
+/* scan_rpm.c: begin: before the process is locked down, what SQLite wants to open then. The file's bytes are changed. */
+void scan_rpm_begin(void);
+bool scan_rpm(json_t *all, uint8_t *file, size_t bytes);
