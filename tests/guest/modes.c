@@ -128,6 +128,60 @@ static void sixteen_bits_bit_string(void)
 	check_equal("those of 32 bits fault", faults, 8);
 }
 
+/*
+ * Effective addresses of 32-bit code: the offset is cut to 32 bits, and so is its sum with the segment's base. GS begins at
+ * AT + 0x800, DS at AT; offsets are negative.
+ */
+__asm__(".code32\n"
+	"compat_moffs: movl $0x13b, %eax; movl %eax, %ds; movl $0x143, %eax; movl %eax, %gs; movl $0xffffffff, %ebx\n"
+	".byte 0x65, 0xa1; .long -0x10; movl %eax, %edx\n"          /* mov %gs:-16, %eax */
+	".byte 0x65, 0xa0; .long -0x0f; movl %eax, %esi\n"          /* mov %gs:-15, %al */
+	"addl $1, %eax; .byte 0x65, 0xa3; .long -0x20\n"            /* mov %eax, %gs:-32 */
+	".byte 0x65, 0xa2; .long -0x1c\n"                           /* mov %al, %gs:-28 */
+	"movl %gs:-0x20, %edi; movb %gs:-0x1c, %cl; int $0x80\n"
+	"compat_moffs_end:\n"
+	"compat_xlat: movl $0x13b, %eax; movl %eax, %ds; movl $0x143, %eax; movl %eax, %gs\n"
+	"movl $0x7e0, %ebx; movl $0x10, %eax; xlatb; movzbl %al, %edx\n"       /* DS:(7e0 + 10) */
+	"movl $-0x20, %ebx; movl $0x11, %eax; .byte 0x65; xlatb; movzbl %al, %esi\n" /* GS:(-20 + 11) */
+	"movl $-0x20, %ebx; movl $0x11, %eax; .byte 0x65, 0xd7; movzbl %al, %edi\n"
+	"movl $0x7fffffff, %ebx; btl %ebx, %gs:0x100; setc %cl; int $0x80\n"
+	"compat_xlat_end:\n"
+	"compat_strings: movl $0x143, %eax; movl %eax, %gs; movl %eax, %es; movl $-0x10, %esi; movl $-0x40, %edi\n"
+	".byte 0x65; movsl; movl %es:-0x40, %edx; movl %gs:-0x10, %ecx; movl $-0x40, %edi; movl $0x5555, %eax; stosl\n"
+	"movl %es:-0x40, %ebx\n"
+	"movl $-0x40000700, %eax; movl $0x80000001, %ecx; btsl %ecx, %gs:(%eax); int $0x80\n"
+	"compat_strings_end:\n"
+	".code64\n");
+extern const uint8_t compat_moffs[], compat_moffs_end[], compat_xlat[], compat_xlat_end[], compat_strings[], compat_strings_end[];
+extern uint64_t gdt[];
+
+static void effective_addresses(void)
+{
+	uint64_t user_data = 0x00cff3000000ffff;
+	volatile uint32_t *word = (volatile uint32_t *)(AT + 0x7f0);
+
+	gdt[0x138 / 8] = user_data | (AT & 0xffffff) << 16 | (AT >> 24 & 0xff) << 56;
+	gdt[0x140 / 8] = user_data | ((AT + 0x800) & 0xffffff) << 16 | ((AT + 0x800) >> 24 & 0xff) << 56;
+	word[0] = 0x44332211;
+	put(0, compat_moffs, (unsigned)(compat_moffs_end - compat_moffs));
+	check_equal("moffs of 32-bit code at a negative offset", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 0x80);
+	check_equal("MOV EAX, moffs", last.rdx, 0x44332211);
+	check_equal("MOV AL, moffs", last.rsi, 0x44332222);
+	check_equal("MOV moffs, EAX", last.rdi & 0xffffffff, 0x44332223);
+	check_equal("MOV moffs, AL", last.rcx & 0xff, 0x23);
+	put(0, compat_xlat, (unsigned)(compat_xlat_end - compat_xlat));
+	check_equal("XLAT of 32-bit code", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 14);
+	check_equal("XLAT in DS", last.rdx, 0x11);
+	check_equal("XLAT in GS", last.rsi, 0x22);
+	check_equal("a bit string beyond 256 MiB: its CR2", last_cr2, (AT + 0x800 + 0x100 + 0x0ffffffc));
+	put(0, compat_strings, (unsigned)(compat_strings_end - compat_strings));
+	check_equal("strings of 32-bit code at negative offsets", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 14);
+	check_equal("MOVS", last.rdx, 0x44332211);
+	check_equal("STOS", last.rbx, 0x5555);
+	check_equal("a bit string that wraps: its CR2", last_cr2, 0xf0000100);
+	__asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%gs" : : "r"(0x10));
+}
+
 __asm__("user_syscall: mov $5, %eax; syscall; mov %eax, %ebx; int $0x80\nuser_syscall_end:\n"
 	"syscall_entry: add $2, %eax; mov %rcx, saved_rcx; mov %r11, saved_r11; sysretq\n"
 	".data\nsaved_rcx: .quad 0\nsaved_r11: .quad 0\n.text");
@@ -216,6 +270,7 @@ void test_main(void)
 	sixteen_bits();
 	sixteen_bits_with_repeat_prefix();
 	sixteen_bits_bit_string();
+	effective_addresses();
 	check_equal("fast strings are on, as ERMS and FSRM say", rdmsr(0x1a0) & 1, 1);
 	system_calls();
 	bases();

@@ -2,19 +2,18 @@
 #include <errno.h>
 
 #include "engine/soft/soft_internal.h"
+#include "address.h"
 
 struct string_op { struct soft_cpu *cpu; struct x86_state *s; const struct x86_insn *i; unsigned bytes; uint64_t mask; bool down; struct fault *fault; };
 
 static uint64_t source(const struct string_op *o)
 {
-	uint64_t a = o->s->gpr[6] & o->mask;
-
-	return o->s->code_bits != 64 || o->i->segment >= X86_FS ? a + o->s->segment[o->i->segment].base : a;
+	return soft_linear_address(o->s, o->i->segment, o->s->gpr[6], o->i->address_bytes);
 }
 
 static uint64_t destination(const struct string_op *o)
 {
-	return (o->s->gpr[7] & o->mask) + (o->s->code_bits != 64 ? o->s->segment[X86_ES].base : 0);
+	return soft_linear_address(o->s, X86_ES, o->s->gpr[7], o->i->address_bytes);
 }
 
 static void advance(struct string_op *o, unsigned reg, uint64_t bytes)
@@ -169,7 +168,7 @@ static void set_counter(struct string_op *o, uint64_t v)
 int soft_string(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault)
 {
 	struct string_op o = { cpu, &cpu->state, insn, insn->opcode & 1 ? insn->operand_bytes : 1,
-			       insn->address_bytes == 8 ? ~0ull : insn->address_bytes == 4 ? 0xffffffffull : 0xffff,
+			       soft_address_mask(insn->address_bytes),
 			       cpu->state.rflags & FLAG_DF, fault };
 	uint8_t kind = insn->opcode & 0xfe;
 	bool moves = kind == 0xa4 || kind == 0xaa, compares = kind == 0xa6 || kind == 0xae;

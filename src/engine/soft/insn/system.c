@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "engine/soft/soft_internal.h"
+#include "address.h"
 
 enum { CODE_DB = 0x4000 };
 
@@ -101,22 +102,7 @@ static int far_jump(struct step *t, uint16_t selector, uint64_t offset, unsigned
 
 /* ---- operands ------------------------------------------------------------------------------------------------------------------------ */
 
-static uint64_t address(struct step *t)
-{
-	const struct x86_insn *i = t->i;
-	uint64_t a = (uint64_t)(int64_t)i->disp;
-
-	if (i->base == X86_RIP)
-		a += t->s->rip + i->length;
-	else if (i->base < 16)
-		a += t->s->gpr[i->base];
-	if (i->index < 16)
-		a += t->s->gpr[i->index] << i->scale_log2;
-	a &= i->address_bytes == 8 ? ~0ull : i->address_bytes == 4 ? 0xffffffffull : 0xffff;
-	if (t->s->code_bits != 64 || i->segment >= X86_FS)
-		a += t->s->segment[i->segment].base;
-	return t->s->code_bits == 64 ? a : (uint32_t)a;
-}
+static uint64_t address(const struct step *t) { return soft_operand_address(t->s, t->i); }
 
 static int get_rm(struct step *t, unsigned bytes, uint64_t *ret)
 {
@@ -143,17 +129,23 @@ static int put_rm(struct step *t, unsigned bytes, uint64_t value)
 }
 
 static unsigned stack_operand(const struct step *t) { return t->s->code_bits == 64 ? (t->i->prefix66 ? 2 : 8) : t->i->operand_bytes; }
-static uint64_t stack_mask(const struct step *t)
+static unsigned stack_address_bytes(const struct step *t)
 {
-	return t->s->code_bits == 64 ? ~0ull : t->s->segment[X86_SS].attributes & CODE_DB ? 0xffffffffull : 0xffff;
+	return t->s->code_bits == 64 ? 8 : t->s->segment[X86_SS].attributes & CODE_DB ? 4 : 2;
 }
-static uint64_t stack_base(const struct step *t) { return t->s->code_bits == 64 ? 0 : t->s->segment[X86_SS].base; }
+
+static uint64_t stack_mask(const struct step *t) { return soft_address_mask(stack_address_bytes(t)); }
+
+static uint64_t stack_address(const struct step *t, uint64_t sp)
+{
+	return soft_linear_address(t->s, X86_SS, sp, stack_address_bytes(t));
+}
 
 static int push(struct step *t, uint64_t value, unsigned bytes)
 {
 	uint64_t mask = stack_mask(t), sp = (t->s->gpr[4] - bytes) & mask;
 
-	if (soft_write(t->cpu, stack_base(t) + sp, &value, bytes, 0, t->fault))
+	if (soft_write(t->cpu, stack_address(t, sp), &value, bytes, 0, t->fault))
 		return -EFAULT;
 	t->s->gpr[4] = (t->s->gpr[4] & ~mask) | sp;
 	return 0;
@@ -164,7 +156,7 @@ static int pop(struct step *t, uint64_t *ret, unsigned bytes)
 	uint64_t mask = stack_mask(t), sp = t->s->gpr[4] & mask;
 
 	*ret = 0;
-	if (soft_read(t->cpu, stack_base(t) + sp, ret, bytes, ACCESS_READ, t->fault))
+	if (soft_read(t->cpu, stack_address(t, sp), ret, bytes, ACCESS_READ, t->fault))
 		return -EFAULT;
 	t->s->gpr[4] = (t->s->gpr[4] & ~mask) | ((sp + bytes) & mask);
 	return 0;
@@ -900,10 +892,8 @@ static int pushes(struct step *t)
 static int moffs(struct step *t)
 {
 	unsigned bytes = t->i->opcode & 1 ? t->i->operand_bytes : 1;
-	uint64_t a = t->i->imm, v = 0;
+	uint64_t a = address(t), v = 0;
 
-	if (t->s->code_bits != 64 || t->i->segment >= X86_FS)
-		a += t->s->segment[t->i->segment].base;
 	if (t->i->opcode & 2)
 		return soft_write(t->cpu, a, &t->s->gpr[0], bytes, 0, t->fault);
 	if (soft_read(t->cpu, a, &v, bytes, ACCESS_READ, t->fault))
@@ -944,9 +934,9 @@ static int one_byte(struct step *t)
 	case 0xf1: return software_interrupt(t, EXC_DB);
 	case 0xcf: return interrupt_return(t);
 	case 0xd7:
-		a = (s->gpr[3] + (uint8_t)s->gpr[0]) & (i->address_bytes == 8 ? ~0ull : 0xffffffff);
+		a = soft_linear_address(s, i->segment, s->gpr[3] + (uint8_t)s->gpr[0], i->address_bytes);
 		v = 0;
-		if (soft_read(t->cpu, a + (i->segment >= X86_FS ? s->segment[i->segment].base : 0), &v, 1, ACCESS_READ, t->fault))
+		if (soft_read(t->cpu, a, &v, 1, ACCESS_READ, t->fault))
 			return -EFAULT;
 		set_gpr(t, 0, v, 1);
 		return 0;

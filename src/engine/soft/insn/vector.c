@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "engine/soft/soft_internal.h"
+#include "address.h"
 
 static uint8_t *byte_of(struct soft_cpu *cpu, unsigned reg, unsigned byte)
 {
@@ -36,8 +37,7 @@ static uint64_t element_address(struct soft_cpu *cpu, const struct x86_insn *i, 
 	a = (a << i->scale_log2) + (uint64_t)(int64_t)i->disp;
 	if (i->base < 16)
 		a += s->gpr[i->base];
-	a &= i->address_bytes == 8 ? ~0ull : 0xffffffffull;
-	return s->code_bits != 64 || i->segment >= X86_FS ? a + s->segment[i->segment].base : a;
+	return soft_linear_address(s, i->segment, a, i->address_bytes);
 }
 
 static int gather(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
@@ -74,17 +74,15 @@ static int mask_move(struct soft_cpu *cpu, const struct x86_insn *i, struct faul
 	bool wide = i->pp == 1 || i->kind;
 	uint8_t *data = wide ? byte_of(cpu, i->reg, 0) : cpu->save_area + 32 + 16 * (i->reg & 7);
 	uint8_t *mask = wide ? byte_of(cpu, i->rm, 0) : cpu->save_area + 32 + 16 * (i->rm & 7);
-	uint64_t a;
 
 	if (i->kind && (i->vvvv || i->kind == X86_KIND_VEX256))
 		return *fault = (struct fault){ .vector = EXC_UD }, -EFAULT;
-	a = s->gpr[7] & (i->address_bytes == 8 ? ~0ull : 0xffffffffull);
+	for (unsigned n = 0; n < (wide ? 16u : 8u); n++) {
+		uint64_t at = soft_linear_address(s, i->segment, s->gpr[7] + n, i->address_bytes);
 
-	if (s->code_bits != 64 || i->segment >= X86_FS)
-		a += s->segment[i->segment].base;
-	for (unsigned n = 0; n < (wide ? 16u : 8u); n++)
-		if (mask[n] & 0x80 && soft_write(cpu, a + n, &data[n], 1, 0, fault))
+		if (mask[n] & 0x80 && soft_write(cpu, at, &data[n], 1, 0, fault))
 			return -EFAULT;
+	}
 	return 0;
 }
 

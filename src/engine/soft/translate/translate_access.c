@@ -93,15 +93,22 @@ void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg)
 		emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, reg, reg);
 }
 
+/* r10, the effective address, becomes the linear one. Uses r11. */
+void emit_segment_base(struct translation *t, const struct x86_insn *i)
+{
+	size_t base = offsetof(struct soft_cpu, state.segment) + i->segment * sizeof(struct x86_segment_state) +
+		      offsetof(struct x86_segment_state, base);
+
+	if (!needs_segment_base(t, i))
+		return;
+	emit_load(out(t), R11, cpu_mem(base));
+	emit_rm(out(t), t->code_bits == 64 ? OP64(0x8d) : OP32(0x8d), R10, (struct host_mem){ .base = R10, .index = R11 });
+}
+
 void emit_linear(struct translation *t, const struct x86_insn *i)
 {
 	emit_address(t, i, R10);
-	if (needs_segment_base(t, i)) {
-		emit_load(out(t), R11, cpu_mem(offsetof(struct soft_cpu, state.segment) + i->segment * sizeof(struct x86_segment_state) +
-					       offsetof(struct x86_segment_state, base)));
-		emit_rm(out(t), t->code_bits == 64 ? OP64(0x8d) : OP32(0x8d), R10,
-			(struct host_mem){ .base = R10, .index = R11, .disp = 0 });
-	}
+	emit_segment_base(t, i);
 }
 
 /*

@@ -231,7 +231,10 @@ bool translate_bit_string(const struct x86_insn *i)
 
 static uint8_t operand_log2(const struct x86_insn *i) { return i->operand_bytes == 8 ? 3 : i->operand_bytes == 4 ? 2 : 1; }
 
-/* BT m, r and its kin reach beyond the operand: r10 += (r >> log2 bits) * bytes. */
+/*
+ * BT m, r and its kin reach beyond the operand: r10 += (r >> log2 bits) * bytes. The sum is the effective address: cut to the
+ * address size before the segment's base is added.
+ */
 static void add_bit_string_offset(struct translation *t, const struct x86_insn *i)
 {
 	uint8_t from = i->reg, log2 = operand_log2(i);
@@ -248,7 +251,10 @@ static void add_bit_string_offset(struct translation *t, const struct x86_insn *
 		emit_mov(out(t), R11, from);
 	emit_rr(out(t), OP64(0xc1), 7, R11);
 	emit8(out(t), (uint8_t)(log2 + 3));
-	emit_lea(out(t), R10, (struct host_mem){ .base = R10, .index = R11, .scale_log2 = log2 });
+	emit_rm(out(t), i->address_bytes == 8 ? OP64(0x8d) : OP32(0x8d), R10,
+		(struct host_mem){ .base = R10, .index = R11, .scale_log2 = log2 });
+	if (i->address_bytes == 2)
+		emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, R10, R10);
 }
 
 static void copy_bit_string(struct translation *t)
@@ -259,8 +265,9 @@ static void copy_bit_string(struct translation *t)
 	struct cold *c;
 
 	translate_leave_flags(t);
-	emit_linear(t, &masked);
+	emit_address(t, &masked, R10);
 	add_bit_string_offset(t, &masked);
+	emit_segment_base(t, &masked);
 	c = emit_lookup(t, mem(R10, 0), true, masked.operand_bytes, true, masked.opcode != 0xa3);
 	emit_lea(out(t), R10, (struct host_mem){ .base = R10, .index = R11, .disp = -1 });
 	if (displaced(masked.reg))

@@ -80,6 +80,7 @@ void translate_end_access(struct translation *t, struct cold *c);
 bool translate_simple_address(const struct translation *t, const struct x86_insn *i, unsigned bytes);
 uint64_t translate_after_insn(const struct translation *t);
 void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg);
+void emit_segment_base(struct translation *t, const struct x86_insn *i);
 void emit_linear(struct translation *t, const struct x86_insn *i);
 struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10, unsigned bytes, bool read, bool write);
 
