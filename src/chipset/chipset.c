@@ -28,6 +28,15 @@ static void pulse(struct chipset *c, unsigned gsi)
 		c->host->raise(c->host->context, (uint32_t)e & 0xfff, (uint32_t)(e >> 56));
 }
 
+void chipset_set_line(struct chipset *c, unsigned gsi, bool high)
+{
+	uint32_t line = 1u << gsi;
+
+	if (high && !(c->ioapic.lines & line))
+		pulse(c, gsi);
+	c->ioapic.lines = high ? c->ioapic.lines | line : c->ioapic.lines & ~line;
+}
+
 /* ---- 16550 ---- */
 
 static uint8_t uart_identification(const struct chipset *c)

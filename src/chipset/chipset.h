@@ -23,7 +23,7 @@ struct chipset_host {
 struct chipset {
 	const struct chipset_host *host;
 	struct { uint8_t ier, lcr, mcr, scr, fcr; uint16_t divisor; bool thre; uint8_t fifo[UART_FIFO_BYTES]; uint32_t in, out; bool line; } uart;
-	struct { uint32_t select; uint64_t entry[24]; } ioapic;
+	struct { uint32_t select, lines; uint64_t entry[24]; } ioapic; /* lines: those that are high */
 	struct pit pit;
 	uint8_t rtc_index;
 	uint16_t pm_enable, pm_control;
@@ -34,6 +34,8 @@ uint64_t chipset_port_read(struct chipset *c, uint16_t port, unsigned bytes);
 void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64_t value);
 uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset);
 void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value);
+/* Interrupt line gsi (below 24) of a device outside the chipset. */
+void chipset_set_line(struct chipset *c, unsigned gsi, bool high);
 /* Console input for the guest; false when its FIFO is full. */
 bool chipset_input(struct chipset *c, uint8_t byte);
 /* As bytes and back (lib/archive.h), after chipset_init() where it is loaded. */

@@ -21,7 +21,7 @@
 
 static const char run_help[] =
 	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
-	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--statistics]\n"
+	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--test-device] [--statistics]\n"
 	"                 [--hv FEATURES] [--name NAME]\n"
 	"                 [--memory-min SIZE] [--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... [--override REASON]\n"
 	"       umbra run [the same, without --kernel and --initrd] IMAGE[,format=FORMAT][,readonly][,direct]\n"
@@ -36,11 +36,11 @@ static const char run_help[] =
 	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), the first /dev/sda; --parents as with umbra disk.\n"
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
 	"--restore FILE goes on from where umbra save left a machine, with its memory, processors and features.\n"
-	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n";
+	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255. --test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
 
 struct run_options {
 	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore, *memory_min;
-	bool statistics;
+	bool statistics, test_device;
 	struct disk_process disks;
 	const char *image;
 };
@@ -92,7 +92,8 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 {
 	static const struct option longs[] = { { "kernel", 1, 0, 'k' }, { "initrd", 1, 0, 'i' }, { "append", 1, 0, 'a' }, { "memory", 1, 0, 'm' },
 					       { "cpus", 1, 0, 'c' }, { "console", 1, 0, 'C' }, { "debug-exit", 1, 0, 'd' },
-					       { "statistics", 0, 0, 's' }, { "hv", 1, 0, 'H' }, { "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' },
+					       { "statistics", 0, 0, 's' }, { "test-device", 0, 0, 't' },
+					       { "hv", 1, 0, 'H' }, { "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' },
 					       { "disk", 1, 0, 'D' }, { "parents", 1, 0, 'p' }, { "override", 1, 0, 'o' }, { "memory-min", 1, 0, 'M' },
 					       { "help", 0, 0, 'h' }, { 0 } };
 	int c, code;
@@ -117,6 +118,7 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 		case 'C': o->console = optarg; break;
 		case 'd': o->debug_exit = optarg; break;
 		case 's': o->statistics = true; break;
+		case 't': o->test_device = true; break;
 		case 'H': o->hv = optarg; break;
 		case 'n': o->name = optarg; break;
 		case 'r': o->restore = optarg; break;
@@ -132,9 +134,9 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
 	if (o->image && !o->restore && (o->kernel || o->initrd))
 		return complain(EXIT_USAGE, "an image brings its kernel itself", o->image, "leave out --kernel and --initrd, or give the image with --disk");
-	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->hv || o->disks.count || o->memory_min))
+	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->test_device || o->hv || o->disks.count || o->memory_min))
 		return complain(EXIT_USAGE, "a saved machine brings these itself", "--restore",
-				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --hv, --memory-min and --disk");
+				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --test-device, --hv, --memory-min and --disk");
 	if (!o->kernel && !o->restore && !o->image)
 		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE, a disk that has one, or a saved machine with --restore FILE");
 	return 0;
@@ -200,6 +202,7 @@ static int take_new(struct machine_options *m, struct run_options *o)
 		return complain(EXIT_USAGE, "disks and --memory-min need the features synic, messages and events", "--hv", "leave them in");
 	m->cpus = (unsigned)cpus;
 	m->debug_exit = (uint16_t)port;
+	m->test_device = o->test_device;
 	m->command_line = o->append ? o->append : "console=ttyS0";
 	if (o->image)
 		return take_image(m, o);

@@ -91,6 +91,8 @@ enum engine_call hv_hypercall(struct hv_cpu *cpu);
 uint64_t hv_run_timers(struct hv_cpu *cpu);
 /* A message of at most 240 bytes to a SINT of the processor; false: its queue is full. With the lock. */
 bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, const void *payload, size_t bytes);
+/* Interrupts as the SINT says, with neither message nor event flag. With the lock. */
+void hv_assert_sint(struct hv_cpu *cpu, unsigned sint);
 /* Sets an event flag (0 to 2047), and interrupts where it was clear. With the lock. */
 void hv_signal(struct hv_cpu *cpu, unsigned sint, unsigned flag);
 /* Runs long work until hv_work_stop(); on a thread of its own. Without the lock. */

@@ -74,6 +74,12 @@ void hv_signal(struct hv_cpu *cpu, unsigned sint, unsigned flag)
 		interrupt(cpu, sint);
 }
 
+void hv_assert_sint(struct hv_cpu *cpu, unsigned sint)
+{
+	if (cpu->scontrol & 1)
+		interrupt(cpu, sint);
+}
+
 void hv_end_of_message(struct hv_cpu *cpu)
 {
 	for (unsigned n = 0; n < HV_SINTS; n++)

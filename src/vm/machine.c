@@ -227,6 +227,8 @@ static int make_parts(struct machine *m, uint64_t tsc_hz)
 	engine_set_last_words(m->engine, m->options.last_words, m->options.last_words_bytes);
 	connect(m, tsc_hz);
 	error = machine_make_devices(m);
+	if (!error)
+		error = machine_make_test_device(m);
 	if (error)
 		return error;
 	m->hv = hv_partition_create(&m->hv_host);
@@ -310,8 +312,10 @@ void machine_destroy(struct machine *m)
 		munmap(m->memory.ram, guest_memory_footprint_bytes(m->memory.ram_bytes));
 	if (m && m->hv)
 		hv_partition_destroy(m->hv);
-	if (m)
+	if (m) {
 		machine_destroy_devices(m);
+		test_device_destroy(m->test_device);
+	}
 	free(m); /* the engine's memory goes with the process */
 }
 

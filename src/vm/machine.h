@@ -34,6 +34,7 @@ struct machine_options {
 	uint64_t hv_features; /* hv_parse_features() */
 	struct machine_disks disks; /* where memory is not NULL there is a partition bus, with these and the other services on it */
 	uint64_t least_memory_bytes; /* what the guest has at least; less than memory_bytes: its memory is adjusted while it runs */
+	bool test_device; /* chipset/test_device.h */
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
 	/* Called under the machine's lock with what the guest prints. */
 	void (*console)(void *context, const uint8_t *data, size_t bytes);
@@ -70,7 +71,7 @@ void machine_stop(struct machine *machine);
 /*
  * Writes the machine in pieces, the last of them while it stands still; so it does afterwards, until machine_resume(). 0; -ECANCELED when
  * the machine ended first, or what write returned: then the machine runs. docs/saved-state.md. From a thread that is none of the machine's,
- * one at a time. -EOPNOTSUPP: it has disks.
+ * one at a time. -EOPNOTSUPP: it has disks or the test device.
  */
 int machine_save(struct machine *machine, int (*write)(void *context, const void *data, size_t bytes), void *context);
 void machine_resume(struct machine *machine);

@@ -10,6 +10,7 @@
 #include "ipc/block.h"
 #include "vmbus/vmbus.h"
 #include "chipset/chipset.h"
+#include "chipset/test_device.h"
 #include "engine/engine.h"
 #include "hv/hv.h"
 #include "device/dynamic_memory/balloon.h"
@@ -52,6 +53,8 @@ struct machine {
 	struct hv_partition *hv;
 	struct chipset_host chipset_host;
 	struct chipset chipset;
+	struct test_device_host test_device_host;
+	struct test_device *test_device; /* NULL: none */
 	struct apic_host apic_host;
 	struct cpuid_model model;
 	uint64_t tsc_start, tsc_scale; /* 100 ns units per tick, 64 fraction bits */
@@ -92,6 +95,8 @@ uint64_t machine_now_100ns(void *machine);
 void machine_flush_console(struct machine *machine);
 /* devices.c: the bus and what is on it; before the partition is made. 0 or -errno. */
 int machine_make_devices(struct machine *machine);
+/* test_device.c; after machine_make_devices(). */
+int machine_make_test_device(struct machine *machine);
 void machine_destroy_devices(struct machine *machine);
 /* The threads of the disks' replies and of what happens every few seconds; none where there are no disks. */
 int machine_start_devices(struct machine *machine);

@@ -5,7 +5,7 @@
 
 enum {
 	MSR_APIC_BASE = 0x1b, MSR_MTRR_CAP = 0xfe, MSR_MTRR_FIRST = 0x200, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC_FIRST = 0x800, MSR_X2APIC_END = 0x900,
-	MSR_MISC_ENABLE = 0x1a0,
+	MSR_MISC_ENABLE = 0x1a0, MSR_K7_EVENT_SELECT = 0xc0010000, MSR_K7_END = 0xc0010008,
 };
 enum { APIC_BASE_BSP = 0x100, APIC_BASE_X2 = 0x400, APIC_BASE_ON = 0x800, TIMER_TSC_DEADLINE = 2 << 17 };
 enum { MISC_ENABLE_FAST_STRINGS = 1 };
@@ -18,7 +18,7 @@ static bool silent_msr(uint32_t msr)
 	case 0xc0010020: case 0xc0010055: case 0xc0010058: case 0xc0010114: case 0xc0011029: case 0xc001102c: case 0xc0011020: case 0xc0010064:
 	case 0xc00110e3: case 0xc0010131: case 0xc001102d: case 0xc0011028: case 0xc0010010:
 		return true;
-	default: return false;
+	default: return msr >= MSR_K7_EVENT_SELECT && msr < MSR_K7_END; /* every AMD processor has these */
 	}
 }
 

@@ -160,7 +160,8 @@ static uint64_t on_port_read(void *context, uint16_t port, unsigned bytes)
 	uint64_t v;
 
 	pthread_mutex_lock(&p->machine->lock);
-	v = chipset_port_read(&p->machine->chipset, port, bytes);
+	if (!p->machine->test_device || !test_device_port_read(p->machine->test_device, port, bytes, &v))
+		v = chipset_port_read(&p->machine->chipset, port, bytes);
 	pthread_mutex_unlock(&p->machine->lock);
 	return v;
 }
@@ -174,7 +175,7 @@ static void on_port_write(void *context, uint16_t port, unsigned bytes, uint64_t
 	if (m->options.debug_exit && port == m->options.debug_exit) {
 		m->debug_exit_code = (int)(value & 0x7f) << 1 | 1;
 		machine_finish(m, MACHINE_DEBUG_EXIT);
-	} else {
+	} else if (!m->test_device || !test_device_port_write(m->test_device, port, bytes, value)) {
 		chipset_port_write(&m->chipset, port, bytes, value);
 	}
 	pthread_mutex_unlock(&m->lock);
@@ -187,6 +188,10 @@ static void on_mmio_read(void *context, uint64_t gpa, void *to, size_t bytes)
 
 	memset(to, 0xff, bytes);
 	pthread_mutex_lock(&p->machine->lock);
+	if (p->machine->test_device && test_device_read(p->machine->test_device, gpa, to, bytes)) {
+		pthread_mutex_unlock(&p->machine->lock);
+		return;
+	}
 	if (gpa >> 12 == IOAPIC_GPA >> 12)
 		v = chipset_ioapic_read(&p->machine->chipset, gpa & 0xfff);
 	else if (gpa >> 12 == p->apic.base >> 12)
@@ -202,6 +207,10 @@ static void on_mmio_write(void *context, uint64_t gpa, const void *from, size_t 
 
 	memcpy(&v, from, bytes < 8 ? bytes : 8);
 	pthread_mutex_lock(&p->machine->lock);
+	if (p->machine->test_device && test_device_write(p->machine->test_device, gpa, from, bytes)) {
+		pthread_mutex_unlock(&p->machine->lock);
+		return;
+	}
 	if (gpa >> 12 == IOAPIC_GPA >> 12)
 		chipset_ioapic_write(&p->machine->chipset, gpa & 0xfff, (uint32_t)v);
 	else if (gpa >> 12 == p->apic.base >> 12)

@@ -280,7 +280,7 @@ int machine_save(struct machine *m, int (*write)(void *context, const void *data
 {
 	struct saver s = { .machine = m, .write = write, .context = context };
 
-	if (m->bus)
+	if (m->bus || m->test_device)
 		return -EOPNOTSUPP; /* what its disks hold would have to be saved with it */
 	/* not malloc(): in a second thread it may change protections, and who calls has lost the right to */
 	s.buffer = mmap(NULL, BUFFER_BYTES + dirty_bytes(m), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
