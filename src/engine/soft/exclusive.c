@@ -8,6 +8,7 @@
  *  3. Nobody waits here with the engine's lock or a machine's lock held.
  */
 #include "lock.h"
+#include "engine/soft/mmu/mmu.h"
 #include "soft_internal.h"
 
 static void leave_inside(struct soft_engine *e)

@@ -41,25 +41,8 @@ enum { JUMP_CACHE_ENTRIES = 16384, JOURNAL_ENTRIES = 1 << 16 };
  */
 struct jump_entry { uint64_t sum, host; };
 
-struct block {
-	uint64_t gva, gpa;
-	uint64_t second_gpa;     /* of a block that straddles: where its second page begins */
-	uint32_t next_straddler; /* index + 1 */
-	uint32_t mode;
-	uint32_t host_offset, host_bytes; /* in the code cache: the indirect entry */
-	uint32_t cold_offset, cold_bytes; /* slow paths, in the upper part of the cache */
-	uint32_t direct_offset;
-	uint16_t guest_bytes;
-	uint16_t maps, cold_maps;
-	uint32_t map_first;      /* index of the first pc_map; those of the cold part follow */
-	uint32_t next_in_hash, next_in_page; /* indices + 1 */
-	uint32_t stub_offset;    /* where a patched entry leads */
-	bool dead;
-};
-
-struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets from the part's begin; host: of the instruction's */
-
-enum { MAP_FLAGS_IN_WORD = 0x8000 }; /* in pc_map.length: at a fault here flags_word has the guest's flags, not the host */
+struct block;
+struct pc_map;
 
 struct memory_site { /* follows the jump to the slow thunk; all offsets are relative to the site itself */
 	int32_t bounce;
@@ -109,14 +92,12 @@ struct soft_cpu {
 	bool nmi_blocked;
 	uint32_t nmi_pending;
 	uint32_t stop, stop_asked; /* enum engine_exit: by what it executed, and by others (atomic) */
-	/* flush.c */
+	/* mmu/shootdown.c */
 	struct soft_lock flush_lock;
 	uint32_t executing, flush_posted, flush_done, flush_count;
 	bool flush_all, flush_all_global;
 	struct engine_gva_range flush[FLUSH_RANGES];
 };
-
-enum { WRITES_UNTIL_DATA = 64 };
 
 struct soft_engine {
 	const struct guest_memory *memory;
@@ -144,44 +125,31 @@ struct soft_engine {
 enum { FRAME_CODE = 1, FRAME_WRITTEN = 2, FRAME_STRADDLED = 4, FRAME_READ_ONLY = 8, FRAME_DIRTY = 16 };
 /* soft_mode(): bits 1:0 are 0 for 64-, 1 for 32-, 2 for 16-bit code. */
 enum { MODE_USER = 4, MODE_FPU_OFF = 8, MODE_NOT_FLAT = 16, MODE_AVX_OFF = 32 };
-enum { BLOCK_ALONE = 0x80, BLOCK_STRADDLES = 0x100 }; /* with soft_mode() in block.mode */
-enum { HASH_BUCKETS = 1 << 18, MAX_BLOCKS = 1 << 19, MAX_MAPS = 1 << 22 };
-enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4, ACCESS_SYSTEM = 8 };
 
 static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa) { return guest_hva(e->memory, gpa); }
 
 static inline uint64_t soft_frame(const struct soft_engine *e, const uint8_t *hva) { return (uint64_t)(hva - e->ram) >> 12; }
 
-enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_LARGE = 16 };
-
 struct fault { uint8_t vector; bool has_code; uint32_t code; uint64_t address; };
 
 static inline bool soft_canonical(uint64_t gva) { return (uint64_t)((int64_t)(gva << 16) >> 16) == gva; }
 
-/* mmu.c */
-int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa, unsigned *ret_rights, struct fault *fault);
-int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva, uint64_t *ret_gpa, struct fault *fault);
-int soft_read(struct soft_cpu *cpu, uint64_t gva, void *to, size_t bytes, unsigned access, struct fault *fault);
-int soft_write(struct soft_cpu *cpu, uint64_t gva, const void *from, size_t bytes, unsigned access, struct fault *fault);
-void soft_flush(struct soft_cpu *cpu, bool global);
-void soft_flush_page(struct soft_cpu *cpu, uint64_t gva);
-void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame);
-void soft_select_view(struct soft_cpu *cpu);
-void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site);
-void *soft_commit(struct soft_cpu *cpu);
+/* thunk.c: code that leads from translated code to C and back; written once, at the begin of the code cache. */
+void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu);
+/* signal.c: what the signal thunk calls. */
+void *soft_signal(struct soft_cpu *cpu);
 
-/* translate.c, cache.c */
-void *soft_dispatch(struct soft_cpu *cpu);
-void *soft_go_on(struct soft_cpu *cpu);
-struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault);
-void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
-void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes);
-void soft_flush_jumps(struct soft_cpu *cpu, bool global);
-bool soft_uses_fpu(const struct x86_insn *insn);
-struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc);
-/* ret_in_word: MAP_FLAGS_IN_WORD is set there. False: not in a block. */
-bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, bool *ret_in_word);
-uint32_t soft_mode(struct soft_cpu *cpu);
+/* outside.c: around every call of engine_ops: the guest's YMM registers are kept, and others need not wait for this processor. */
+void soft_outside(struct soft_cpu *cpu);
+void soft_inside(struct soft_cpu *cpu);
+/* At the begin and the end of engine_run(): the guest's vector state, from and to cpu->vector. */
+void soft_load_vectors(struct soft_cpu *cpu);
+void soft_store_vectors(struct soft_cpu *cpu);
+
+/* engine.c: zeroed memory that costs nothing until it is used; NULL. */
+void *soft_reserve(size_t bytes);
+/* The processor comes to the dispatcher soon, for KICK_*. From any thread. */
+void soft_kick(struct soft_cpu *cpu, uint32_t why);
 
 /* exclusive.c */
 void soft_enter(struct soft_cpu *cpu);
@@ -189,51 +157,3 @@ void soft_exit(struct soft_cpu *cpu);
 void soft_park(struct soft_cpu *cpu);
 void soft_begin_alone(struct soft_cpu *cpu);
 void soft_end_alone(struct soft_cpu *cpu);
-void soft_kick(struct soft_cpu *cpu, uint32_t why);
-
-/* dirty.c */
-static inline void soft_mark_dirty(struct soft_engine *e, const uint8_t *hva)
-{
-	uint8_t *flags = &e->frame_flags[soft_frame(e, hva)];
-
-	if (!(*flags & FRAME_DIRTY))
-		__atomic_fetch_or(flags, FRAME_DIRTY, __ATOMIC_SEQ_CST);
-}
-
-/* vector.c: the vector state is in the host's registers before and after */
-bool soft_is_scattered(const struct x86_insn *insn);
-int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);
-
-/* debug.c */
-int soft_read_dr(struct soft_cpu *cpu, unsigned number, uint64_t *ret, struct fault *fault);
-int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t value, struct fault *fault);
-bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear);
-bool soft_is_watched_page(const struct soft_cpu *cpu, uint64_t gva);
-void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write);
-bool soft_debug_trap(struct soft_cpu *cpu);
-/* DR0 to DR3 or DR7 are others now. */
-void soft_debug_changed(struct soft_cpu *cpu);
-
-/* exception.c */
-uint64_t soft_rflags(struct soft_cpu *cpu);
-void soft_set_rflags(struct soft_cpu *cpu, uint64_t value);
-/* Fills *fault; -EFAULT. */
-int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code);
-void soft_set_code_segment(struct x86_state *state, uint16_t selector, uint16_t attributes);
-/* state.code_bits from CS and EFER. */
-void soft_set_code_bits(struct x86_state *state);
-/* Delivers; faults on the way are dealt with (SDM table 6-5). -EIO: a triple fault, the processor stops. */
-int soft_deliver(struct soft_cpu *cpu, unsigned vector, bool software, bool has_code, uint32_t code);
-
-/* system.c, string.c */
-void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);
-void *soft_raise(struct soft_cpu *cpu, const struct fault *fault);
-int soft_string(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);
-/* Around every call of engine_ops: the guest's YMM registers are kept, and others need not wait for this processor. */
-void soft_outside(struct soft_cpu *cpu);
-void soft_inside(struct soft_cpu *cpu);
-
-/* flush.c */
-void soft_stop_executing(struct soft_cpu *cpu);
-void soft_start_executing(struct soft_cpu *cpu);
-void soft_take_flushes(struct soft_cpu *cpu);

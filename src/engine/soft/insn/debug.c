@@ -7,7 +7,9 @@
  */
 #include <errno.h>
 
-#include "engine/soft/soft_internal.h"
+#include "engine/soft/code/code.h"
+#include "engine/soft/mmu/mmu.h"
+#include "insn.h"
 
 enum { TYPE_EXECUTE = 0, TYPE_WRITE = 1, TYPE_IO = 2, TYPE_ACCESS = 3, DR7_GD = 0x2000, DR6_BD = 0x2000, DR6_BS = 0x4000, CR4_DE = 8 };
 

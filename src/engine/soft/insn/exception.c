@@ -4,9 +4,8 @@
  */
 #include <errno.h>
 
-#include "engine/soft/soft_internal.h"
-
-enum { CODE_LONG = 0x2000, CODE_DB = 0x4000 };
+#include "engine/soft/mmu/mmu.h"
+#include "insn.h"
 
 uint64_t soft_rflags(struct soft_cpu *cpu)
 {
@@ -27,18 +26,6 @@ int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code
 {
 	*fault = (struct fault){ .vector = (uint8_t)vector, .has_code = has_code, .code = code };
 	return -EFAULT;
-}
-
-void soft_set_code_segment(struct x86_state *s, uint16_t selector, uint16_t attributes)
-{
-	s->segment[X86_CS] = (struct x86_segment_state){ .selector = selector, .attributes = attributes, .limit = ~0u };
-}
-
-void soft_set_code_bits(struct x86_state *s)
-{
-	uint16_t a = s->segment[X86_CS].attributes;
-
-	s->code_bits = s->efer & EFER_LMA && a & CODE_LONG ? 64 : a & CODE_DB ? 32 : 16;
 }
 
 static int triple_fault(struct soft_cpu *cpu)

@@ -1,8 +1,10 @@
 /* MOVS, STOS, LODS, CMPS, SCAS, INS, OUTS: page piece by page piece at the host's own speed, resumable at every element. */
 #include <errno.h>
 
-#include "engine/soft/soft_internal.h"
+#include "engine/soft/code/code.h"
+#include "engine/soft/mmu/mmu.h"
 #include "address.h"
+#include "insn.h"
 
 struct string_op { struct soft_cpu *cpu; struct x86_state *s; const struct x86_insn *i; unsigned bytes; uint64_t mask; bool down; struct fault *fault; };
 

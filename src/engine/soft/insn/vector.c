@@ -7,8 +7,10 @@
  */
 #include <errno.h>
 
-#include "engine/soft/soft_internal.h"
+#include "engine/soft/code/code.h"
+#include "engine/soft/mmu/mmu.h"
 #include "address.h"
+#include "insn.h"
 
 static uint8_t *byte_of(struct soft_cpu *cpu, unsigned reg, unsigned byte)
 {

@@ -11,7 +11,8 @@
  *     that was set after: the frame is in the next call, too. Nothing is missed; some is told twice.
  *  3. After the flush no write entry is left, so that the next write marks again.
  */
-#include "engine/soft/soft_internal.h"
+#include "engine/soft/code/code.h"
+#include "mmu.h"
 
 enum { MARKS_IN_WORD = 8 };
 

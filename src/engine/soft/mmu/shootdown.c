@@ -14,7 +14,8 @@
  *     a flush; their memory accesses are not.
  */
 #include "engine/soft/lock.h"
-#include "engine/soft/soft_internal.h"
+#include "engine/soft/code/code.h"
+#include "mmu.h"
 
 enum { SPINS = 20000, PAGES_ONE_BY_ONE = 64 };
 

@@ -8,7 +8,11 @@
  */
 #pragma once
 
+#include "engine/soft/code/code.h"
+#include "engine/soft/insn/insn.h"
+#include "engine/soft/mmu/mmu.h"
 #include "emit.h"
+#include "translate.h"
 
 enum { MAX_INSNS = 64, MAX_COLD = 448 };
 

@@ -1,0 +1,71 @@
+/* The code room: blocks of translated code, how they are found, entered, chained, and taken back. */
+#pragma once
+
+#include "engine/soft/soft_internal.h"
+
+enum { HASH_BUCKETS = 1 << 18, MAX_BLOCKS = 1 << 19, MAX_MAPS = 1 << 22 };
+enum { BLOCK_ALONE = 0x80, BLOCK_STRADDLES = 0x100 }; /* with soft_mode() in block.mode */
+
+struct block {
+	uint64_t gva, gpa;
+	uint64_t second_gpa;     /* of a block that straddles: where its second page begins */
+	uint32_t next_straddler; /* index + 1 */
+	uint32_t mode;
+	uint32_t host_offset, host_bytes; /* in the code cache: the indirect entry */
+	uint32_t cold_offset, cold_bytes; /* slow paths, in the upper part of the cache */
+	uint32_t direct_offset;
+	uint16_t guest_bytes;
+	uint16_t maps, cold_maps;
+	uint32_t map_first;      /* index of the first pc_map; those of the cold part follow */
+	uint32_t next_in_hash, next_in_page; /* indices + 1 */
+	uint32_t stub_offset;    /* where a patched entry leads */
+	bool dead;
+};
+
+struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets from the part's begin; host: of the instruction's */
+
+enum { MAP_FLAGS_IN_WORD = 0x8000 }; /* in pc_map.length: at a fault here flags_word has the guest's flags, not the host */
+
+/* block.c */
+/* The block whose hot or cold part holds host_pc. */
+struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc);
+/* The block that begins at this host address; NULL for the way out of the engine. */
+struct block *soft_block_at(struct soft_engine *e, const void *entry);
+/* ret_in_word: MAP_FLAGS_IN_WORD is set there. False: not in a block. */
+bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, bool *ret_in_word);
+/* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
+struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault);
+/* Under the lock: nobody finds it any more. */
+void soft_hide_block(struct soft_engine *e, struct block *b);
+
+/* jump_cache.c */
+/* Mode and epoch in one number. */
+uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode);
+struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip);
+void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint64_t key, unsigned rights);
+/* Addresses may lead elsewhere now; unless global, those of global pages do not. */
+void soft_flush_jumps(struct soft_cpu *cpu, bool global);
+/* As soft_flush_jumps() of everything, if a block of this page may be in the cache. */
+void soft_flush_jumps_of_page(struct soft_cpu *cpu, uint64_t linear);
+void soft_forget_block(struct soft_cpu *cpu, const struct block *b);
+void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode);
+
+/* invalidate.c */
+void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
+void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes);
+/*
+ * From now on every write to this frame comes to C. False: done, but the lock was given up meanwhile, so that what was found
+ * before must be found again. Called with the lock.
+ */
+bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame);
+
+/* dispatch.c */
+uint32_t soft_mode(struct soft_cpu *cpu);
+/* The host code to go on with at state.rip: pending events first. */
+void *soft_dispatch(struct soft_cpu *cpu);
+/* The same after a system instruction. */
+void *soft_go_on(struct soft_cpu *cpu);
+/* The same behind a jump within a page, which from now on leads there itself. */
+void *soft_chain(struct soft_cpu *cpu, uint64_t unused, uint8_t *link);
+/* The same after delivering a fault of the instruction at state.rip. */
+void *soft_raise(struct soft_cpu *cpu, const struct fault *fault);

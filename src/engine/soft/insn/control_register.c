@@ -1,0 +1,108 @@
+/* Control registers: MOV to and from CR0 to CR8 and the debug registers. What a write makes the TLB drop is here and in tlb.c. */
+#include <errno.h>
+
+#include "engine/soft/mmu/mmu.h"
+#include "insn.h"
+
+int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
+{
+	struct soft_cpu *cpu = t->cpu;
+	struct x86_state *s = t->s;
+
+	switch (cr) {
+	case 0:
+		if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)) || (!(v & CR0_PG) && s->cr4 & CR4_PCIDE))
+			return insn_general_protection(t);
+		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME && !(s->cr4 & CR4_PAE))
+			return insn_general_protection(t);
+		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME)
+			s->efer |= EFER_LMA;
+		if (!(v & CR0_PG))
+			s->efer &= ~(uint64_t)EFER_LMA;
+		s->cr0 = v | 0x10;
+		soft_set_code_bits(s);
+		soft_flush(cpu, true);
+		return 0;
+	case 2: s->cr2 = v; return 0;
+	case 3: /* whether bit 63 asks to keep entries or not, none of another context may be seen: all that are not global go */
+		if (v & ~(s->cr4 & CR4_PCIDE ? 1ull << 63 : 0) & ~0ull << X86_PHYSICAL_BITS)
+			return insn_general_protection(t);
+		s->cr3 = v & ~(1ull << 63);
+		soft_flush(cpu, false);
+		return 0;
+	case 4:
+		if (v & ~(uint64_t)X86_CR4_KNOWN)
+			return insn_general_protection(t);
+		if (v & ~s->cr4 & CR4_PCIDE && (!(s->efer & EFER_LMA) || s->cr3 & 0xfff))
+			return insn_general_protection(t);
+		if (s->efer & EFER_LMA && !(v & CR4_PAE))
+			return insn_general_protection(t);
+		s->cr4 = v;
+		soft_flush(cpu, true);
+		return 0;
+	case 8:
+		s->cr8 = v & 15;
+		soft_outside(cpu);
+		cpu->ops->set_cr8(cpu->ops_context, (uint8_t)s->cr8);
+		soft_inside(cpu);
+		return 0;
+	default: return insn_undefined(t);
+	}
+}
+
+int insn_mov_control(struct step *t)
+{
+	const struct x86_insn *i = t->i;
+	struct x86_state *s = t->s;
+	unsigned bytes = s->code_bits == 64 ? 8 : 4;
+
+	if (s->cpl)
+		return insn_general_protection(t);
+	switch (i->opcode) {
+	case 0x20: {
+		const uint64_t values[16] = { s->cr0, 0, s->cr2, s->cr3, s->cr4, 0, 0, 0, s->cr8 };
+
+		if (i->reg == 1 || (i->reg > 4 && i->reg != 8))
+			return insn_undefined(t);
+		insn_set_gpr(t, i->rm, values[i->reg], bytes);
+		return 0;
+	}
+	case 0x22: return insn_write_cr(t, i->reg, bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm]);
+	case 0x21: {
+		uint64_t v;
+
+		if (soft_read_dr(t->cpu, i->reg & 7, &v, t->fault))
+			return -EFAULT;
+		insn_set_gpr(t, i->rm, v, bytes);
+		return 0;
+	}
+	default: return soft_write_dr(t->cpu, i->reg & 7, bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm], t->fault);
+	}
+}
+
+int insn_smsw(struct step *t)
+{
+	if (t->s->cpl && t->s->cr4 & CR4_UMIP)
+		return insn_general_protection(t);
+	return insn_put_rm(t, t->i->mod == 3 ? t->i->operand_bytes : 2, t->s->cr0);
+}
+
+int insn_lmsw(struct step *t)
+{
+	const uint64_t pe_mp_em_ts = 15, mp_em_ts = 14; /* PE can be set, not cleared */
+	uint64_t v;
+
+	if (t->s->cpl)
+		return insn_general_protection(t);
+	if (insn_get_rm(t, 2, &v))
+		return -EFAULT;
+	return insn_write_cr(t, 0, (t->s->cr0 & ~mp_em_ts) | (v & pe_mp_em_ts));
+}
+
+int insn_clts(struct step *t)
+{
+	if (t->s->cpl)
+		return insn_general_protection(t);
+	t->s->cr0 &= ~(uint64_t)CR0_TS;
+	return 0;
+}

@@ -1,0 +1,106 @@
+/* The instruction room: what translated code leaves to C, one noun a file; and delivery of exceptions. */
+#pragma once
+
+#include "engine/soft/soft_internal.h"
+
+/* One instruction. next: where it leads; fault: what -EFAULT means. */
+struct step { struct soft_cpu *cpu; struct x86_state *s; const struct x86_insn *i; uint64_t next; struct fault *fault; };
+
+/* system.c: does one instruction, and returns the host code to go on with. */
+void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);
+int insn_general_protection(struct step *t);
+int insn_undefined(struct step *t);
+
+/* exception.c */
+uint64_t soft_rflags(struct soft_cpu *cpu);
+void soft_set_rflags(struct soft_cpu *cpu, uint64_t value);
+/* Fills *fault; -EFAULT. */
+int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code);
+/* Delivers; faults on the way are dealt with (SDM table 6-5). -EIO: a triple fault, the processor stops. */
+int soft_deliver(struct soft_cpu *cpu, unsigned vector, bool software, bool has_code, uint32_t code);
+
+/* operand.c */
+uint64_t insn_address(const struct step *t);
+int insn_get_rm(struct step *t, unsigned bytes, uint64_t *ret);
+int insn_put_rm(struct step *t, unsigned bytes, uint64_t value);
+void insn_set_gpr(struct step *t, unsigned reg, uint64_t value, unsigned bytes);
+
+/* stack.c */
+unsigned insn_stack_bytes(const struct step *t);
+int insn_push(struct step *t, uint64_t value, unsigned bytes);
+int insn_pop(struct step *t, uint64_t *ret, unsigned bytes);
+int insn_push_pop(struct step *t);
+int insn_near_transfer(struct step *t);
+
+/* segment.c */
+enum { CODE_LONG = 0x2000, CODE_DB = 0x4000 }; /* x86_segment_state.attributes: L, D or B */
+void soft_set_code_segment(struct x86_state *state, uint16_t selector, uint16_t attributes);
+/* state.code_bits from CS and EFER. */
+void soft_set_code_bits(struct x86_state *state);
+int insn_read_descriptor(struct step *t, uint16_t selector, uint64_t ret[2], bool wide);
+struct x86_segment_state insn_unpack_descriptor(uint16_t selector, const uint64_t d[2]);
+int insn_load_segment(struct step *t, unsigned which, uint16_t selector);
+int insn_descriptor_tables(struct step *t);
+int insn_system_segments(struct step *t);
+int insn_lar_lsl(struct step *t);
+int insn_fs_gs_base(struct step *t);
+int insn_swapgs(struct step *t);
+int insn_mov_from_segment(struct step *t);
+int insn_mov_to_segment(struct step *t);
+int insn_pop_segment(struct step *t, unsigned which);
+
+/* far_transfer.c */
+int insn_far_jump(struct step *t, uint16_t selector, uint64_t offset, unsigned new_cpl);
+int insn_far_indirect(struct step *t, bool call);
+int insn_far_call(struct step *t);
+int insn_far_return(struct step *t);
+int insn_iret(struct step *t);
+int insn_syscall(struct step *t);
+int insn_sysret(struct step *t);
+int insn_software_interrupt(struct step *t, unsigned vector);
+
+/* control_register.c */
+int insn_write_cr(struct step *t, unsigned cr, uint64_t v);
+int insn_mov_control(struct step *t);
+int insn_smsw(struct step *t);
+int insn_lmsw(struct step *t);
+int insn_clts(struct step *t);
+
+/* msr.c */
+int insn_access_msr(struct step *t, bool write);
+int insn_rdtscp(struct step *t);
+
+/* port.c */
+int insn_port(struct step *t);
+
+/* xsave.c */
+int insn_save_area(struct step *t);
+int insn_xgetbv(struct step *t);
+int insn_xsetbv(struct step *t);
+
+/* tlb.c */
+int insn_invlpg(struct step *t);
+int insn_invpcid(struct step *t);
+
+/* flags.c */
+int insn_push_pop_flags(struct step *t);
+int insn_set_interrupt_flag(struct step *t, bool set);
+int insn_set_alignment_check(struct step *t, bool set);
+int insn_set_direction(struct step *t, bool set);
+
+/* string.c */
+int soft_string(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);
+
+/* vector.c: the vector state is in the host's registers before and after */
+bool soft_is_scattered(const struct x86_insn *insn);
+int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);
+
+/* debug.c */
+int soft_read_dr(struct soft_cpu *cpu, unsigned number, uint64_t *ret, struct fault *fault);
+int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t value, struct fault *fault);
+bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear);
+bool soft_is_watched_page(const struct soft_cpu *cpu, uint64_t gva);
+void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write);
+bool soft_debug_trap(struct soft_cpu *cpu);
+/* DR0 to DR3 or DR7 are others now. */
+void soft_debug_changed(struct soft_cpu *cpu);

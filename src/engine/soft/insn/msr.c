@@ -1,0 +1,86 @@
+/* Model-specific registers and the time stamp counter. What the engine does not keep itself is asked of engine_ops. */
+#include "engine/soft/mmu/mmu.h"
+#include "insn.h"
+
+static uint64_t host_tsc(void)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (uint64_t)high << 32 | low;
+}
+
+static uint64_t *plain_msr(struct x86_state *s, uint32_t msr)
+{
+	switch (msr) {
+	case 0x174: return &s->sysenter_cs;
+	case 0x175: return &s->sysenter_esp;
+	case 0x176: return &s->sysenter_eip;
+	case 0x277: return &s->pat;
+	case 0xc0000081: return &s->star;
+	case 0xc0000082: return &s->lstar;
+	case 0xc0000083: return &s->cstar;
+	case 0xc0000084: return &s->sfmask;
+	case 0xc0000100: return &s->segment[X86_FS].base;
+	case 0xc0000101: return &s->segment[X86_GS].base;
+	case 0xc0000102: return &s->kernel_gs_base;
+	case 0xc0000103: return &s->tsc_aux;
+	default: return NULL;
+	}
+}
+
+int insn_access_msr(struct step *t, bool write)
+{
+	struct x86_state *s = t->s;
+	uint32_t msr = (uint32_t)s->gpr[1];
+	uint64_t v = s->gpr[2] << 32 | (uint32_t)s->gpr[0], *plain = plain_msr(s, msr);
+	int error;
+
+	if (s->cpl)
+		return insn_general_protection(t);
+	if (write && plain) {
+		if (((msr & 0xfffffffe) == 0xc0000082 || (msr >= 0xc0000100 && msr <= 0xc0000102)) && !soft_canonical(v))
+			return insn_general_protection(t);
+		*plain = v;
+		return 0;
+	}
+	if (write && msr == 0xc0000080) {
+		if (v & ~0xd01ull)
+			return insn_general_protection(t);
+		s->efer = (v & ~(uint64_t)EFER_LMA) | (s->efer & EFER_LMA);
+		soft_flush(t->cpu, true);
+		return 0;
+	}
+	if (write && msr == 0x10) {
+		s->tsc_offset = v - host_tsc();
+		return 0;
+	}
+	if (!write && plain)
+		v = *plain;
+	else if (!write && msr == 0xc0000080)
+		v = s->efer;
+	else if (!write && msr == 0x10)
+		v = host_tsc() + s->tsc_offset;
+	else {
+		soft_outside(t->cpu);
+		error = write ? t->cpu->ops->msr_write(t->cpu->ops_context, msr, v) : t->cpu->ops->msr_read(t->cpu->ops_context, msr, &v);
+		soft_inside(t->cpu);
+		if (error)
+			return insn_general_protection(t);
+	}
+	if (!write) {
+		s->gpr[0] = (uint32_t)v;
+		s->gpr[2] = v >> 32;
+	}
+	return 0;
+}
+
+int insn_rdtscp(struct step *t)
+{
+	uint64_t tsc = host_tsc() + t->s->tsc_offset;
+
+	t->s->gpr[0] = (uint32_t)tsc;
+	t->s->gpr[2] = tsc >> 32;
+	t->s->gpr[1] = (uint32_t)t->s->tsc_aux;
+	return 0;
+}

@@ -1,0 +1,111 @@
+/* TLB misses: a walk, an entry, or the access on the bounce buffer (pages crossed, MMIO, pages with code). */
+#include <errno.h>
+
+#include "engine/soft/code/code.h"
+#include "engine/soft/insn/insn.h"
+#include "mmu.h"
+
+/* Translates and, for RAM, caches. *ret_hva is NULL for anything else than RAM. */
+int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva, uint64_t *ret_gpa, struct fault *fault)
+{
+	struct soft_engine *e = cpu->engine;
+	unsigned rights;
+	uint8_t *hva;
+
+	if (soft_walk(cpu, gva, access, ret_gpa, &rights, fault))
+		return -EFAULT;
+	hva = soft_hva(e, *ret_gpa);
+	*ret_hva = hva;
+	if (hva && access & ACCESS_WRITE && e->frame_flags[soft_frame(e, hva)] & FRAME_READ_ONLY)
+		return soft_fail(fault, EXC_GP, true, 0);
+	if (hva && access & ACCESS_WRITE)
+		soft_mark_dirty(e, hva);
+	if (hva && !(access & (ACCESS_EXEC | ACCESS_SYSTEM)) && !soft_is_watched_page(cpu, gva)) {
+		uint64_t frame = soft_frame(e, hva);
+		bool write = access & ACCESS_WRITE;
+
+		if (write && (e->frame_flags[frame] & (FRAME_WRITTEN | FRAME_CODE)) != FRAME_WRITTEN)
+			write = !(__atomic_fetch_or(&e->frame_flags[frame], FRAME_WRITTEN, __ATOMIC_SEQ_CST) & FRAME_CODE);
+		soft_insert_entry(cpu, gva, hva - (gva & 4095), write, rights);
+	}
+	return 0;
+}
+
+static bool hits_own_block(struct soft_cpu *cpu, struct memory_site *site, uint64_t gpa)
+{
+	struct block *b = soft_block_of(cpu->engine, (uint64_t)site);
+
+	return b && !(b->mode & BLOCK_ALONE) && gpa + site->bytes > b->gpa && gpa < b->gpa + b->guest_bytes;
+}
+
+static void *raise_at(struct soft_cpu *cpu, struct memory_site *site, const struct fault *fault)
+{
+	bool in_word;
+
+	soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
+	return soft_raise(cpu, fault);
+}
+
+/* The slow path of a lookup: fill and go on, or let the access happen on the bounce buffer (pages crossed, MMIO, code pages). */
+void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
+{
+	unsigned access = site->write ? ACCESS_WRITE : ACCESS_READ;
+	struct fault fault;
+	uint64_t gpa, gpa2;
+	uint8_t *hva, *place;
+
+	cpu->bounce_site = NULL; /* an access that faulted on the bounce buffer leaves it behind */
+	if (cpu->state.code_bits != 64)
+		gva = (uint32_t)gva;
+	if (!soft_canonical(gva)) {
+		fault = (struct fault){ .vector = site->stack ? EXC_SS : EXC_GP, .has_code = true };
+		return raise_at(cpu, site, &fault);
+	}
+	if (soft_fill(cpu, gva, access, &hva, &gpa, &fault))
+		return raise_at(cpu, site, &fault);
+	if (cpu->watchpoints)
+		soft_watch(cpu, gva, site->bytes, site->write);
+	if ((gva & 4095) + site->bytes > 4096) {
+		if (soft_fill(cpu, (gva | 4095) + 1, access, &place, &gpa2, &fault))
+			return raise_at(cpu, site, &fault);
+	} else if (hva && !(site->write && cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)) {
+		cpu->temp[1] = (uint64_t)hva - gva + 1;
+		return (uint8_t *)site + site->bounce;
+	}
+	if (site->write && hva && cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE && hits_own_block(cpu, site, gpa)) {
+		bool in_word;
+
+		/* the block would change under its own feet: this instruction alone, then the new code */
+		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
+		cpu->single_once = true;
+		return soft_dispatch(cpu);
+	}
+	if (site->locked && cpu->engine->cpu_count > 1 && !cpu->alone) {
+		bool in_word;
+
+		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
+		cpu->single_once = cpu->want_alone = true;
+		return soft_dispatch(cpu);
+	}
+	place = cpu->bounce + (gva & 63);
+	if (site->read && soft_read(cpu, gva, place, site->bytes, 0, &fault))
+		return raise_at(cpu, site, &fault);
+	cpu->bounce_gva = gva;
+	cpu->bounce_site = site;
+	cpu->temp[1] = (uint64_t)place - gva + 1;
+	return (uint8_t *)site + site->bounce;
+}
+
+void *soft_commit(struct soft_cpu *cpu)
+{
+	struct fault fault;
+
+	/* direct: the access already went to guest memory */
+	if (cpu->bounce_site) {
+		struct memory_site *site = cpu->bounce_site;
+
+		cpu->bounce_site = NULL;
+		soft_write(cpu, cpu->bounce_gva, cpu->bounce + (cpu->bounce_gva & 63), site->bytes, 0, &fault);
+	}
+	return (void *)cpu->temp[1];
+}

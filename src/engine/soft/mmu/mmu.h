@@ -1,0 +1,46 @@
+/* The MMU room: walks of the guest's page tables, the TLB that translated code looks up, accesses from C, shootdowns, the dirty log. */
+#pragma once
+
+#include "engine/soft/soft_internal.h"
+
+enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4, ACCESS_SYSTEM = 8 };
+enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_LARGE = 16 };
+
+/* walk.c */
+int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa, unsigned *ret_rights, struct fault *fault);
+
+/* space.c */
+/* 0 or -ENOMEM. */
+int soft_create_space(struct soft_cpu *cpu);
+void soft_select_view(struct soft_cpu *cpu);
+void soft_insert_entry(struct soft_cpu *cpu, uint64_t gva, uint8_t *page, bool writable, unsigned rights);
+void soft_flush(struct soft_cpu *cpu, bool global);
+void soft_flush_page(struct soft_cpu *cpu, uint64_t gva);
+/* No write entry leads to this frame any more: every write to it comes to soft_memory(). */
+void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame);
+
+/* access.c */
+int soft_read(struct soft_cpu *cpu, uint64_t gva, void *to, size_t bytes, unsigned access, struct fault *fault);
+int soft_write(struct soft_cpu *cpu, uint64_t gva, const void *from, size_t bytes, unsigned access, struct fault *fault);
+
+/* fill.c */
+/* Translates and, for RAM, caches. *ret_hva is NULL for anything else than RAM. */
+int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva, uint64_t *ret_gpa, struct fault *fault);
+/* The slow path of a lookup: fill and go on, or let the access happen on the bounce buffer (pages crossed, MMIO, code pages). */
+void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site);
+/* Behind such an access: what it left on the bounce buffer goes to memory. */
+void *soft_commit(struct soft_cpu *cpu);
+
+/* shootdown.c */
+void soft_stop_executing(struct soft_cpu *cpu);
+void soft_start_executing(struct soft_cpu *cpu);
+void soft_take_flushes(struct soft_cpu *cpu);
+
+/* dirty.c */
+static inline void soft_mark_dirty(struct soft_engine *e, const uint8_t *hva)
+{
+	uint8_t *flags = &e->frame_flags[soft_frame(e, hva)];
+
+	if (!(*flags & FRAME_DIRTY))
+		__atomic_fetch_or(flags, FRAME_DIRTY, __ATOMIC_SEQ_CST);
+}

@@ -1,0 +1,160 @@
+/*
+ * Host signals: faults of copied instructions (#DE, #GP, #SS, #XM, #MF) arrive as such, and become the guest's exceptions. A fault
+ * anywhere else is one of the engine's own and ends the process.
+ */
+#include <asm/prctl.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "engine/soft/code/code.h"
+#include "engine/soft/insn/insn.h"
+#include "engine/soft/mmu/mmu.h"
+#include "engine/soft/translate/emit.h"
+#include "soft_internal.h"
+
+static bool uses_stack(const struct x86_insn *i)
+{
+	if (x86_insn_has_memory(i) && i->base == RSP)
+		return true;
+	if (i->kind || i->map)
+		return false;
+	switch (i->opcode) {
+	case 0x68: case 0x6a: case 0x8f: case 0x9c: case 0x9d: case 0xc2: case 0xc3: case 0xe8: return true;
+	case 0xff: return i->reg == 2 || i->reg == 6;
+	default: return i->opcode >= 0x50 && i->opcode <= 0x5f;
+	}
+}
+
+/*
+ * The guest's stack pointer is not canonical, and the host raised #GP, #SS or #UD: because of this instruction, or because the host was
+ * interrupted and cannot return to such a stack pointer (some hosts cannot). True: the latter; go on where it was.
+ */
+static bool is_hosts_own(struct soft_cpu *cpu, struct fault *f)
+{
+	struct fault unused;
+	struct x86_insn i;
+	uint8_t raw[X86_INSN_MAX_BYTES];
+
+	if (!cpu->signal_in_block)
+		return true;
+	if (!soft_read(cpu, cpu->signal_rip, raw, sizeof(raw), ACCESS_EXEC, &unused) && !x86_decode(raw, sizeof(raw), 64, &i) && uses_stack(&i)) {
+		f->vector = EXC_SS;
+		return false;
+	}
+	/* at the same place, and nothing came through C in between */
+	cpu->stack_retries = cpu->signal_pc == cpu->stack_retry_pc && cpu->stack_retry_work == cpu->systems + cpu->misses ? cpu->stack_retries + 1 : 0;
+	cpu->stack_retry_pc = cpu->signal_pc;
+	cpu->stack_retry_work = cpu->systems + cpu->misses;
+	return cpu->stack_retries < 100;
+}
+
+static bool may_be_hosts_own(unsigned vector) { return vector == EXC_GP || vector == EXC_SS || vector == EXC_UD; }
+
+void *soft_signal(struct soft_cpu *cpu)
+{
+	struct fault f = { .vector = (uint8_t)cpu->signal_vector, .has_code = cpu->signal_vector == EXC_GP || cpu->signal_vector == EXC_SS };
+
+	if (may_be_hosts_own(f.vector) && !soft_canonical(cpu->state.gpr[RSP]) && is_hosts_own(cpu, &f))
+		return cpu->engine->refresh;
+	cpu->state.rip = cpu->signal_rip;
+	if (!cpu->signal_in_word)
+		cpu->flags_word = cpu->signal_word;
+	return soft_raise(cpu, &f);
+}
+
+static __thread struct soft_cpu *running;
+
+static void own_fault(int number, const siginfo_t *info, const greg_t *g)
+{
+	const struct soft_engine *e = running ? running->engine : NULL;
+
+	if (e && e->last_words)
+		snprintf(e->last_words, e->last_words_bytes, "signal %d at %lx (code %+ld), address %p", number, (unsigned long)g[REG_RIP],
+			 (long)(g[REG_RIP] - (greg_t)e->code_run), info->si_addr);
+	_exit(70);
+}
+
+/* What the fault was; 0: none that a guest can cause. */
+static unsigned vector_of(int number, const siginfo_t *info, const ucontext_t *u)
+{
+	switch (number) {
+	case SIGFPE:
+		if (u->uc_mcontext.fpregs && (u->uc_mcontext.fpregs->swd & 0x80))
+			return EXC_MF;
+		return info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF ? EXC_DE + 0x100 : EXC_XM;
+	case SIGILL: return EXC_UD;
+	case SIGBUS: return EXC_SS;
+	default: return info->si_addr ? 0 : EXC_GP; /* an address: a fault of ours */
+	}
+}
+
+/*
+ * On a stack pointer that is not canonical some hosts raise #GP, #SS or #UD when they return from an interrupt, anywhere in the code cache:
+ * also in the way out of a thunk (then what it was to resume is what goes on) and in emit_refresh() (then that begins again).
+ */
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+	ucontext_t *u = context;
+	greg_t *g = u->uc_mcontext.gregs;
+	struct soft_cpu *cpu = running;
+	struct soft_engine *e = cpu ? cpu->engine : NULL;
+	uint64_t pc = (uint64_t)g[REG_RIP];
+	unsigned vector = vector_of(number, info, u);
+	bool odd_stack = may_be_hosts_own(vector) && !soft_canonical((uint64_t)g[REG_RSP]);
+
+	if (!e || !vector || pc - (uint64_t)e->code_run >= e->code_bytes) {
+		own_fault(number, info, g);
+		return;
+	}
+	for (unsigned n = 0; odd_stack && n < e->resume_jump_count; n++)
+		if (pc == e->resume_jumps[n])
+			pc = (uint64_t)cpu->resume;
+	if (odd_stack && pc >= (uint64_t)e->refresh && pc < (uint64_t)e->reload) {
+		cpu->resume = e->refresh;
+		g[REG_RSP] = (greg_t)cpu->host_rsp;
+		g[REG_RIP] = (greg_t)e->reload;
+		return;
+	}
+	cpu->signal_in_block = soft_guest_pc(e, pc, &cpu->signal_rip, &cpu->signal_in_word);
+	if (!cpu->signal_in_block && !odd_stack) {
+		own_fault(number, info, g);
+		return;
+	}
+	cpu->signal_vector = vector & 0xff;
+	cpu->signal_pc = pc;
+	cpu->signal_word = ((uint64_t)g[REG_EFL] & 0xff) << 8 | ((uint64_t)g[REG_EFL] >> 11 & 1);
+	g[REG_EFL] &= ~(greg_t)FLAG_DF;
+	cpu->state.gpr[RSP] = (uint64_t)g[REG_RSP];
+	g[REG_RSP] = (greg_t)cpu->host_rsp; /* the guest's may be non-canonical: the host cannot return to that */
+	g[REG_RIP] = (greg_t)e->signal;
+}
+
+static int install_signals(void)
+{
+	static const int numbers[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	stack_t stack = { .ss_size = 64 << 10 };
+
+	stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (stack.ss_sp == MAP_FAILED || sigaltstack(&stack, NULL))
+		return -errno;
+	for (unsigned n = 0; n < 4; n++)
+		sigaction(numbers[n], &action, NULL);
+	return 0;
+}
+
+int engine_prepare_thread(struct engine_cpu *opaque)
+{
+	int error = install_signals();
+
+	if (error)
+		return error;
+	syscall(SYS_arch_prctl, ARCH_SET_GS, opaque); /* WRGSBASE would be lost at a switch where the kernel does not use it */
+	running = (struct soft_cpu *)opaque;
+	return 0;
+}
