@@ -64,8 +64,9 @@ static int parse(int argc, char **argv, struct image_arguments *a)
 		case 'e': a->explain = true; break;
 		case 'F': a->disk.format = optarg; break;
 		case 'P':
-			if (a->disk.place_count < PLACES)
-				a->disk.places[a->disk.place_count++] = optarg;
+			if (a->disk.place_count == PLACES)
+				return complain(EXIT_USAGE, "more places than 16", optarg, "name a directory above them");
+			a->disk.places[a->disk.place_count++] = optarg;
 			break;
 		case 'V': a->disk.override = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
@@ -275,12 +276,10 @@ static int set_tags(struct image_arguments *a, json_t *about)
 
 static int verb_tag(struct image_arguments *a)
 {
-	a->values[a->count] = "tags";
-	if (a->count == 1) {
-		a->count = 2;
-		return verb_get(a);
-	}
-	return change_about(a, set_tags, "tagged");
+	if (a->count > 1)
+		return change_about(a, set_tags, "tagged");
+	a->values[a->count++] = "tags";
+	return verb_get(a);
 }
 
 static int verb_packages(struct image_arguments *a)

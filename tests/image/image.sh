@@ -105,6 +105,13 @@ ends 65 "$umbra" image fetch shelf/web.vhdx saved.state
 ends 65 "$umbra" image keep shelf/web.vhdx ../x --from state
 must "$umbra" image history shelf/web.vhdx
 for e in converted scanned tagged kept; do says " $e:"; done
+# as many words as fit, and one more (the sanitized build looks at where they go)
+cp shelf/web.vhdx many.vhdx
+must "$umbra" image tag many.vhdx $(seq -f tag-%g 255)
+[ "$("$umbra" image tag many.vhdx | wc -l)" = 259 ] || bad "255 tags: $("$umbra" image tag many.vhdx | wc -l) lines"
+ends 64 "$umbra" image tag many.vhdx $(seq -f tag-%g 256)
+ends 64 "$umbra" image get many.vhdx $(seq -f --parents=%g 17)
+rm many.vhdx
 must "$umbra" disk check shelf/web.vhdx
 must "$umbra" image export shelf/web.vhdx --to spdx; says 'pkg:deb/debian/openssl@3.0.14-1?arch=amd64'
 python3 -c 'import json; d=json.load(open("out.log")); assert d["spdxVersion"]=="SPDX-2.3" and len(d["packages"])==2 and len(d["relationships"])==2' || bad "spdx"
