@@ -25,6 +25,7 @@ static const char *remedy(int error)
 	case -EUCLEAN: return "open it for writing once";
 	case -ENOENT: return "name a file that is there, or the place of its parent with --parents";
 	case -EEXIST: return "name a new file";
+	case -EIO: return "look at the host's storage; what was not flushed before is lost";
 	case -EBADMSG: return "restore it from a copy";
 	default: return "see umbra disk --help";
 	}

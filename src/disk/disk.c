@@ -103,7 +103,7 @@ static int begin_digests(struct disk *d, const struct disk_options *o, struct di
 static void release(struct disk *d)
 {
 	link_free(d->link);
-	d->file.ops->close(d->file.context);
+	file_close(&d->file);
 	free(d->touched);
 	free(d->path);
 	free(d);
@@ -123,7 +123,7 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	if (d)
 		d->path = strdup(path);
 	if (!d || !d->path) {
-		file.ops->close(file.context);
+		file_close(&file);
 		free(d);
 		return disk_fail(error, -ENOMEM, path, "no memory");
 	}
@@ -250,7 +250,7 @@ int disk_close(struct disk *d)
 
 static int create_raw(struct disk_file *f, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error)
 {
-	int result = parent ? -EINVAL : f->ops->truncate(f->context, what->size_bytes);
+	int result = parent ? -EINVAL : file_truncate(f, what->size_bytes);
 
 	if (!result)
 		result = file_flush(f);
@@ -278,7 +278,7 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 		disk_fail(error, result, path, "%s", strerror(-result));
 	} else {
 		result = create_format[what->format](&file, path, what, parent, error);
-		file.ops->close(file.context);
+		file_close(&file);
 		if (result)
 			remove(path);
 	}
@@ -296,6 +296,9 @@ int disk_check_request(const struct disk *d, uint64_t offset, uint64_t bytes)
 	return offset > d->size_bytes || bytes > d->size_bytes - offset ? -ENOSPC : 0;
 }
 
+/* 0, -EROFS, or the sticky error: nothing is written any more after a flush that failed. */
+static int may_write(const struct disk *d) { return d->write ? file_failed(&d->file) : -EROFS; }
+
 int disk_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count)
 {
 	uint64_t bytes = iov_bytes(iov, count);
@@ -307,8 +310,10 @@ int disk_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int cou
 int disk_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count)
 {
 	uint64_t bytes = iov_bytes(iov, count);
-	int error = d->write ? disk_check_request(d, offset, bytes) : -EROFS;
+	int error = may_write(d);
 
+	if (!error)
+		error = disk_check_request(d, offset, bytes);
 	if (error || !bytes)
 		return error;
 	digest_touch(d, offset, bytes);
@@ -319,8 +324,10 @@ int disk_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int co
 
 int disk_zero(struct disk *d, uint64_t offset, uint64_t bytes)
 {
-	int error = d->write ? disk_check_request(d, offset, bytes) : -EROFS;
+	int error = may_write(d);
 
+	if (!error)
+		error = disk_check_request(d, offset, bytes);
 	if (error || !bytes)
 		return error;
 	digest_touch(d, offset, bytes);
@@ -334,15 +341,22 @@ int disk_flush(struct disk *d)
 {
 	int error = d->parent && d->parent->write ? disk_flush(d->parent) : 0;
 
-	return error || !d->write ? error : d->driver->flush(d);
+	if (error || !d->write)
+		return error;
+	error = file_failed(&d->file);
+	return error ? error : d->driver->flush(d);
 }
 
 int disk_resize(struct disk *d, uint64_t size_bytes)
 {
-	if (!d->write)
-		return -EROFS;
+	int error = may_write(d);
+
+	if (!error && (!size_bytes || size_bytes & (d->sector_bytes - 1)))
+		error = -EINVAL;
+	if (error)
+		return error;
 	digest_touch_from(d, size_bytes < d->size_bytes ? size_bytes : d->size_bytes);
-	return !size_bytes || size_bytes & (d->sector_bytes - 1) ? -EINVAL : d->driver->resize(d, size_bytes);
+	return d->driver->resize(d, size_bytes);
 }
 
 int disk_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes)
@@ -372,9 +386,21 @@ int disk_read_item(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_by
 
 int disk_write_item(struct disk *d, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes)
 {
-	if (!d->driver->write_item)
-		return side_write(d->path, id, value, bytes);
-	return d->write ? d->driver->write_item(d, id, subject, value, bytes) : -EROFS;
+	int error;
+
+	if (d->driver->write_item) {
+		error = may_write(d);
+		return error ? error : d->driver->write_item(d, id, subject, value, bytes);
+	}
+	error = file_failed(&d->file);
+	if (!error) {
+		bool unsynced;
+
+		error = side_write(d->path, id, value, bytes, &unsynced);
+		if (unsynced)
+			file_fail(&d->file, error);
+	}
+	return error;
 }
 
 int disk_verify(struct disk *d, disk_range_report *report, void *context)

@@ -79,7 +79,8 @@ int disk_make_clean(struct disk *disk);
 int disk_check_frozen(struct disk *disk, struct disk_error *error);
 /* side.c: items of a file whose format has no place for them, in PATH.umbra beside it. */
 int side_read(const char *path, struct guid id, uint8_t **ret, size_t *ret_bytes);
-int side_write(const char *path, struct guid id, const void *value, size_t bytes);
+/* *ret_unsynced: it failed at a sync, so that nobody knows which of the two files a power cut leaves. */
+int side_write(const char *path, struct guid id, const void *value, size_t bytes, bool *ret_unsynced);
 /* On an open file; takes it over in any case. For tests of formats. */
 int disk_open_file(struct disk_file file, const char *path, const struct disk_options *options, struct disk **ret, struct disk_error *error);
 

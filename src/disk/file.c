@@ -150,6 +150,34 @@ static void os_stamp(void *c, struct file_stamp *ret)
 		*ret = (struct file_stamp){ (uint64_t)st.st_size, in_ns(&st.st_mtim), in_ns(&st.st_ctim), in_ns(&now) };
 }
 
+void file_fail(struct disk_file *file, int error)
+{
+	int none = 0;
+
+	assert(error < 0);
+	__atomic_compare_exchange_n(&file->failed, &none, error, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+int file_flush(struct disk_file *file)
+{
+	uint64_t seen = __atomic_load_n(&file->begun, __ATOMIC_SEQ_CST);
+	int error;
+
+	pthread_mutex_lock(&file->sync);
+	error = file_failed(file);
+	if (!error && file->done <= seen) {
+		uint64_t own = __atomic_add_fetch(&file->begun, 1, __ATOMIC_SEQ_CST);
+
+		error = file->ops->flush(file->context);
+		if (error)
+			file_fail(file, error);
+		else
+			file->done = own;
+	}
+	pthread_mutex_unlock(&file->sync);
+	return error;
+}
+
 void file_stamp_take(const struct disk_file *f, struct file_stamp *ret)
 {
 	*ret = (struct file_stamp){ 0 };
@@ -192,7 +220,18 @@ static int os_lock(void *c, enum file_lock lock)
 	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
-static const struct disk_file_ops os_ops = { os_readv, os_writev, os_flush, os_truncate, os_discard, os_size, os_close, os_stamp, os_lock, os_descriptor };
+static const struct disk_file_ops os_ops = {
+	.readv = os_readv,
+	.writev = os_writev,
+	.flush = os_flush,
+	.truncate = os_truncate,
+	.discard = os_discard,
+	.size = os_size,
+	.close = os_close,
+	.stamp = os_stamp,
+	.lock = os_lock,
+	.descriptor = os_descriptor,
+};
 
 static int finish(int fd, int direct, bool write, struct disk_file *ret)
 {
@@ -203,7 +242,7 @@ static int finish(int fd, int direct, bool write, struct disk_file *ret)
 		*f = (struct os_file){ fd, direct, -1 };
 	if (!error)
 		error = os_lock(f, write ? FILE_ALONE : FILE_SHARED);
-	*ret = (struct disk_file){ &os_ops, f };
+	*ret = (struct disk_file){ .ops = &os_ops, .context = f, .sync = PTHREAD_MUTEX_INITIALIZER };
 	if (!error)
 		return 0;
 	free(f);

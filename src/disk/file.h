@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <assert.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,23 +31,87 @@ struct disk_file_ops {
 	int (*descriptor)(void *context, uint64_t offset, const struct iovec *iov, int count);
 };
 
-struct disk_file { const struct disk_file_ops *ops; void *context; };
+/*
+ * An open file. `failed` is its sticky error: after a failed flush the host may have dropped what was not yet durable (Linux calls
+ * such pages clean), so that a later flush would succeed for data that is nowhere. From then on every write and flush is refused
+ * with it, until the file is opened again; reads go on. `sync` lets one flush run at a time: of two beside each other on one
+ * descriptor the host tells only one of the error.
+ */
+struct disk_file {
+	const struct disk_file_ops *ops;
+	void *context;
+	int failed;           /* 0, or -errno of the flush that failed; atomic */
+	pthread_mutex_t sync; /* guards done */
+	uint64_t begun, done; /* flushes; begun: atomic */
+};
 
 /* -EBUSY: locked; a reader shares with readers, a writer with nobody. The lock goes with the process. */
 int disk_file_open(const char *path, bool write, bool direct, struct disk_file *ret);
 /* Its name is durable, or with `later` becomes so with the first flush. -EEXIST: it is never written over. */
 int disk_file_create(const char *path, bool later, struct disk_file *ret);
 
-static inline int file_read(const struct disk_file *f, uint64_t offset, void *to, size_t bytes)
+/* 0, or the sticky error. */
+static inline int file_failed(const struct disk_file *file)
 {
-	return f->ops->readv(f->context, offset, &(struct iovec){ to, bytes }, 1);
+	int failed = __atomic_load_n(&file->failed, __ATOMIC_ACQUIRE);
+
+	assert(failed <= 0);
+	return failed;
 }
-static inline int file_write(const struct disk_file *f, uint64_t offset, const void *from, size_t bytes)
+
+static inline int file_readv(const struct disk_file *file, uint64_t offset, const struct iovec *iov, int count)
 {
-	return f->ops->writev(f->context, offset, &(struct iovec){ (void *)(uintptr_t)from, bytes }, 1);
+	return file->ops->readv(file->context, offset, iov, count);
 }
-static inline int file_flush(const struct disk_file *f) { return f->ops->flush(f->context); }
-static inline int64_t file_size(const struct disk_file *f) { return f->ops->size(f->context); }
+
+static inline int file_writev(struct disk_file *file, uint64_t offset, const struct iovec *iov, int count)
+{
+	int failed = file_failed(file);
+
+	return failed ? failed : file->ops->writev(file->context, offset, iov, count);
+}
+
+static inline int file_read(const struct disk_file *file, uint64_t offset, void *to, size_t bytes)
+{
+	const struct iovec iov = { .iov_base = to, .iov_len = bytes };
+
+	return file_readv(file, offset, &iov, 1);
+}
+
+static inline int file_write(struct disk_file *file, uint64_t offset, const void *from, size_t bytes)
+{
+	const struct iovec iov = { .iov_base = (void *)(uintptr_t)from, .iov_len = bytes };
+
+	return file_writev(file, offset, &iov, 1);
+}
+
+static inline int file_discard(struct disk_file *file, uint64_t offset, uint64_t bytes)
+{
+	int failed = file_failed(file);
+
+	return failed ? failed : file->ops->discard(file->context, offset, bytes);
+}
+
+static inline int file_truncate(struct disk_file *file, uint64_t bytes)
+{
+	int failed = file_failed(file);
+
+	return failed ? failed : file->ops->truncate(file->context, bytes);
+}
+
+static inline int64_t file_size(const struct disk_file *file) { return file->ops->size(file->context); }
+static inline void file_close(struct disk_file *file) { file->ops->close(file->context); }
+
+/* Nobody else has a file without locks. */
+static inline int file_lock(const struct disk_file *file, enum file_lock lock)
+{
+	return file->ops->lock ? file->ops->lock(file->context, lock) : 0;
+}
+
+/* Makes durable what was written before the call; who waited while another flush began and ended has nothing left to do. */
+int file_flush(struct disk_file *file);
+/* A failure beside the file, of what belongs to it, is as final as its own. The first one stays. */
+void file_fail(struct disk_file *file, int error);
 /* Where a stamp still holds, nobody has changed the file since it was taken. One taken within a clock tick of a change never does. */
 void file_stamp_take(const struct disk_file *file, struct file_stamp *ret);
 /* Waits for the next tick where it has to, so that the stamp holds until the file is changed. */

@@ -109,7 +109,7 @@ static bool give_to_ring(struct disk_queue *q, struct disk_request *r)
 
 	if (!q->has_ring || r->kind > DISK_WRITE || !d->driver->map || !d->file.ops->descriptor || r->count > VECTOR_MAX)
 		return false;
-	if (disk_check_request(d, r->offset, r->own.bytes) || !r->own.bytes || (write && !d->write))
+	if (disk_check_request(d, r->offset, r->own.bytes) || !r->own.bytes || (write && (!d->write || file_failed(&d->file))))
 		return false; /* a thread says what is wrong */
 	if (!io_uring_sq_space_left(&q->ring) || !d->driver->map(d, write, r->offset, r->own.bytes, &at))
 		return false;

@@ -109,7 +109,7 @@ int side_read(const char *path, struct guid id, uint8_t **ret, size_t *ret_bytes
 	return 0;
 }
 
-static int write_all(int fd, const struct side *s)
+static int side_write_all(int fd, const struct side *s)
 {
 	for (size_t done = 0; done < s->count;) {
 		ssize_t n = write(fd, s->bytes + done, s->count - done);
@@ -118,7 +118,7 @@ static int write_all(int fd, const struct side *s)
 			return -errno;
 		done += n > 0 ? (size_t)n : 0;
 	}
-	return fsync(fd) ? -errno : 0;
+	return 0;
 }
 
 static int sync_directory(char *name)
@@ -132,30 +132,39 @@ static int sync_directory(char *name)
 	return error;
 }
 
-static int store(const char *path, const struct side *s)
+static int side_store(const char *path, const struct side *s, bool *ret_unsynced)
 {
 	char *name = NULL, *fresh = NULL;
-	int error = side_path(path, "", &name), fd = -1;
+	int fd = -1;
+	int error = side_path(path, "", &name);
 
 	if (!error)
 		error = side_path(path, ".new", &fresh);
 	if (!error) {
 		fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-		error = fd < 0 ? -errno : write_all(fd, s);
+		error = fd < 0 ? -errno : side_write_all(fd, s);
+	}
+	if (!error && fsync(fd)) {
+		error = -errno;
+		*ret_unsynced = true;
 	}
 	if (fd >= 0)
 		close(fd);
-	if (!error)
-		error = rename(fresh, name) ? -errno : sync_directory(name);
-	else if (fd >= 0)
+	if (error && fd >= 0)
 		unlink(fresh);
+	if (!error && rename(fresh, name))
+		error = -errno;
+	else if (!error) {
+		error = sync_directory(name);
+		*ret_unsynced = error;
+	}
 	free(name);
 	free(fresh);
 	return error;
 }
 
 /* All other items, then this one. */
-int side_write(const char *path, struct guid id, const void *value, size_t bytes)
+int side_write(const char *path, struct guid id, const void *value, size_t bytes, bool *ret_unsynced)
 {
 	struct side old, now = { 0 };
 	struct side_head h = { .magic = MAGIC, .version = VERSION };
@@ -164,6 +173,7 @@ int side_write(const char *path, struct guid id, const void *value, size_t bytes
 	bool had;
 	int error = load(path, &old);
 
+	*ret_unsynced = false;
 	if (error && error != -ENOENT)
 		return error;
 	if (old.bytes)
@@ -181,8 +191,10 @@ int side_write(const char *path, struct guid id, const void *value, size_t bytes
 		free(old.bytes);
 		return now.count > BYTES_MAX ? -EFBIG : -ENOMEM;
 	}
-	if (!had)
-		at = old.count, found = 0;
+	if (!had) {
+		at = old.count;
+		found = 0;
+	}
 	if (old.bytes) {
 		memcpy(now.bytes, old.bytes, at);
 		memcpy(now.bytes + at, old.bytes + at + found, old.count - at - found);
@@ -194,7 +206,7 @@ int side_write(const char *path, struct guid id, const void *value, size_t bytes
 	h.count = h.count - had + (value != NULL);
 	h.checksum = crc32c(0, now.bytes + sizeof(h), now.count - sizeof(h));
 	memcpy(now.bytes, &h, sizeof(h));
-	error = h.count > ITEMS_MAX ? -EFBIG : store(path, &now);
+	error = h.count > ITEMS_MAX ? -EFBIG : side_store(path, &now, ret_unsynced);
 	free(old.bytes);
 	free(now.bytes);
 	return error;

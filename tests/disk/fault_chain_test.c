@@ -77,6 +77,7 @@ static void sweep(unsigned k, const char *how, long *left, int error, long step)
 		chain_again();
 		*left = n;
 		access_error = error;
+		unsynced_forget();
 		counting = true;
 		operations[k].act();
 		counting = false;

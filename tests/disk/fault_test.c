@@ -2,7 +2,8 @@
  * The n-th access to the file fails (an I/O error, a full disk; once, or from then on), and the n-th allocation fails: for every n
  * that a workload has. Whatever the calls then return, the file opens once the fault is gone, and
  *
- *   every sector has what it had at the last flush that succeeded, or something that was written to it later;
+ *   every sector has what it had at the last flush that succeeded, or something that was written to it later (a flush that fails
+ *   loses what was written since the last one that did not);
  *   if anything differs from before the workload, the data identifier differs, too (of a VHDX file: the other has none).
  *
  * usage: fault_test [STEP]; every STEP-th n alone.
@@ -15,7 +16,7 @@
 #include "disk/format/vhdx_internal.h"
 #include "memory_file.h"
 
-enum { DISK_BYTES = 4 << 20, SECTORS = DISK_BYTES / 512, WORK = 24, KINDS = 5 };
+enum { DISK_BYTES = 4 << 20, SECTORS = DISK_BYTES / 512, WORK = 24, KINDS = 6 };
 
 /* ---- the workload ---- */
 
@@ -26,6 +27,7 @@ static uint8_t before[SECTORS];
 static char parent_path[2][64], child_path[64];
 static const struct { enum disk_format format; bool fixed, child; } kinds[KINDS] = {
 	{ DISK_VHDX, false, false }, { DISK_VHDX, true, false }, { DISK_VHDX, false, true }, { DISK_VHD, false, false }, { DISK_VHD, false, true },
+	{ DISK_RAW, false, false },
 };
 enum { PARENT_VALUE = WORK + 1 };
 
@@ -91,7 +93,11 @@ static int make(struct memory_file *f, unsigned kind)
 	const struct disk_create what = { .format = kinds[kind].format, .size_bytes = DISK_BYTES, .block_bytes = 1 << 20, .fixed = kinds[kind].fixed };
 	struct disk_error e;
 	struct disk *parent = NULL;
-	int error = kinds[kind].child ? disk_open(parent_path[what.format == DISK_VHD], &(struct disk_options){ .format = what.format }, &parent, &e) : 0;
+	int error;
+
+	if (what.format == DISK_RAW)
+		return file_truncate(&file, DISK_BYTES);
+	error = kinds[kind].child ? disk_open(parent_path[what.format == DISK_VHD], &(struct disk_options){ .format = what.format }, &parent, &e) : 0;
 
 	if (!error)
 		error = what.format == DISK_VHD ? vhd_create(&file, child_path, &what, parent, &e) : vhdx_create(&file, child_path, &what, parent, &e);
@@ -190,6 +196,7 @@ static void io_faults(const struct memory_file *good, unsigned kind, unsigned ho
 		struct memory_file *f = begin(good, kind);
 		bool over;
 
+		memory_lose(f);
 		f->fail_after = n;
 		f->fail_reads = how & 1;
 		f->fail_always = how & 2;

@@ -1,6 +1,10 @@
 /*
  * Faults for programs that are linked with --wrap for what is named here: the n-th allocation gets nothing, the n-th access to a file
- * of the host fails (names that end in 64: what files of any length are reached by). Both count only while `counting` is set; a number below zero: none fails.
+ * of the host fails (names that end in 64: what files of any length are reached by). Both count only while `counting` is set; a
+ * number below zero: none fails.
+ *
+ * A sync that fails takes away what pwritev() has written to the file since the last one, as Linux may: the next sync can then
+ * succeed, and the data is nowhere.
  */
 #pragma once
 
@@ -8,6 +12,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -30,9 +36,97 @@ WRAP(void *, calloc, (size_t count, size_t bytes), (count, bytes), allocations_l
 WRAP(void *, realloc, (void *at, size_t bytes), (at, bytes), allocations_left, NULL)
 WRAP(char *, strdup, (const char *text), (text), allocations_left, NULL)
 WRAP(ssize_t, preadv64, (int fd, const struct iovec *iov, int count, off_t at), (fd, iov, count, at), accesses_left, (errno = access_error, -1))
-WRAP(ssize_t, pwritev64, (int fd, const struct iovec *iov, int count, off_t at), (fd, iov, count, at), accesses_left, (errno = access_error, -1))
-WRAP(int, fdatasync, (int fd), (fd), accesses_left, (errno = access_error, -1))
-WRAP(int, fsync, (int fd), (fd), accesses_left, (errno = access_error, -1))
+
+/* What was there before each write that is not synced, the last first. */
+struct unsynced { struct unsynced *next; dev_t device; ino_t inode; off_t at; size_t bytes; uint8_t before[]; };
+static struct unsynced *unsynced_first;
+
+static inline void unsynced_note(int fd, const struct iovec *iov, int count, off_t at)
+{
+	struct unsynced *entry;
+	struct stat st;
+	size_t bytes = 0;
+
+	for (int n = 0; n < count; n++)
+		bytes += iov[n].iov_len;
+	if (fstat(fd, &st) || at >= st.st_size) /* behind the end there was nothing */
+		return;
+	bytes = (off_t)bytes < st.st_size - at ? bytes : (size_t)(st.st_size - at);
+	entry = __real_malloc(sizeof(*entry) + bytes);
+	*entry = (struct unsynced){ .next = unsynced_first, .device = st.st_dev, .inode = st.st_ino, .at = at, .bytes = bytes };
+	if (__real_preadv64(fd, &(struct iovec){ entry->before, bytes }, 1, at) == (ssize_t)bytes)
+		unsynced_first = entry;
+	else
+		free(entry);
+}
+
+ssize_t __real_pwritev64(int fd, const struct iovec *iov, int count, off_t at);
+ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int count, off_t at);
+
+/* The file was synced, or what was not is lost. */
+static inline void unsynced_end(int fd, bool lost)
+{
+	struct unsynced **at = &unsynced_first;
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return;
+	while (*at) {
+		struct unsynced *entry = *at;
+
+		if (entry->device != st.st_dev || entry->inode != st.st_ino) {
+			at = &entry->next;
+			continue;
+		}
+		if (lost && entry->at < st.st_size) {
+			size_t bytes = (off_t)entry->bytes < st.st_size - entry->at ? entry->bytes : (size_t)(st.st_size - entry->at);
+
+			if (__real_pwritev64(fd, &(struct iovec){ entry->before, bytes }, 1, entry->at) != (ssize_t)bytes)
+				abort();
+		}
+		*at = entry->next;
+		free(entry);
+	}
+}
+
+/* Other files may get the same numbers. */
+static inline void unsynced_forget(void)
+{
+	while (unsynced_first) {
+		struct unsynced *next = unsynced_first->next;
+
+		free(unsynced_first);
+		unsynced_first = next;
+	}
+}
+
+ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int count, off_t at)
+{
+	if (is_fault(&accesses_left)) {
+		errno = access_error;
+		return -1;
+	}
+	if (counting)
+		unsynced_note(fd, iov, count, at);
+	return __real_pwritev64(fd, iov, count, at);
+}
+
+#define WRAP_SYNC(name)                                \
+	int __real_##name(int fd);                     \
+	int __wrap_##name(int fd);                     \
+	int __wrap_##name(int fd)                      \
+	{                                              \
+		bool fails = is_fault(&accesses_left); \
+						       \
+		unsynced_end(fd, fails);               \
+		if (!fails)                            \
+			return __real_##name(fd);      \
+		errno = access_error;                  \
+		return -1;                             \
+	}
+
+WRAP_SYNC(fdatasync)
+WRAP_SYNC(fsync)
 WRAP(int, ftruncate64, (int fd, off_t bytes), (fd, bytes), accesses_left, (errno = access_error, -1))
 WRAP(int, open64, (const char *path, int flags, mode_t mode), (path, flags, mode), accesses_left, (errno = access_error, -1))
 WRAP(int, rename, (const char *from, const char *to), (from, to), accesses_left, (errno = access_error, -1))

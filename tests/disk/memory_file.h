@@ -33,6 +33,9 @@ struct memory_file {
 	long fail_after;
 	int fail_with; /* 0: -EIO */
 	bool fail_reads, fail_always;
+	/* A flush that fails loses what was written since the last one that did not, as Linux may: page by page. Lengths and holes are
+	 * the file system's own, and stay. NULL: nothing is lost. */
+	struct memory_page **synced;
 	uint64_t acts_done;
 	pthread_mutex_t lock; /* a disk's threads come beside each other */
 };
@@ -106,17 +109,55 @@ static inline bool memory_fails(struct memory_file *f)
 	return true;
 }
 
+static inline void memory_hold(struct memory_page **to, struct memory_page *p)
+{
+	if (p)
+		p->references++;
+	memory_forget(*to);
+	*to = p;
+}
+
+/* From now on a failing flush loses data. */
+static inline void memory_lose(struct memory_file *f)
+{
+	f->synced = memory_allocate(MEMORY_MAX_PAGES * sizeof(*f->synced));
+	for (uint64_t n = 0; n < MEMORY_MAX_PAGES; n++)
+		memory_hold(&f->synced[n], f->page[n]);
+}
+
+static inline void memory_flushed(struct memory_file *f, bool good)
+{
+	for (uint64_t n = 0; f->synced && n * MEMORY_PAGE_BYTES < f->bytes; n++)
+		if (f->page[n] != f->synced[n])
+			memory_hold(good ? &f->synced[n] : &f->page[n], good ? f->page[n] : f->synced[n]);
+}
+
+/* What a hole or a cut has taken away does not come back. */
+static inline void memory_taken(struct memory_file *f)
+{
+	for (uint64_t n = 0; f->synced && n < MEMORY_MAX_PAGES; n++)
+		if (f->synced[n] && (!f->page[n] || (f->page[n] != f->synced[n] && !memcmp(f->page[n]->byte, (uint8_t[MEMORY_PAGE_BYTES]){ 0 }, MEMORY_PAGE_BYTES))))
+			memory_hold(&f->synced[n], NULL);
+}
+
 static inline int memory_act(struct memory_file *f, enum memory_kind kind, uint64_t offset, uint64_t bytes, const uint8_t *data)
 {
 	struct memory_act a = { kind, offset, bytes, NULL };
 
-	if (memory_fails(f))
+	if (memory_fails(f)) {
+		if (kind == MEMORY_FLUSH)
+			memory_flushed(f, false);
 		return f->fail_with ? f->fail_with : -EIO;
+	}
+	if (kind == MEMORY_FLUSH)
+		memory_flushed(f, true);
 	if (kind == MEMORY_WRITE) {
 		a.data = memory_allocate(bytes);
 		memcpy(a.data, data, bytes);
 	}
 	memory_do(f, &a, 0, bytes);
+	if (kind == MEMORY_TRUNCATE || kind == MEMORY_DISCARD)
+		memory_taken(f);
 	if (!f->recording) {
 		free(a.data);
 		return 0;
@@ -190,8 +231,15 @@ static inline int memory_discard(void *c, uint64_t offset, uint64_t bytes) { ret
 static inline int64_t memory_size(void *c) { return (int64_t)((struct memory_file *)c)->bytes; }
 static inline void memory_close(void *c) { (void)c; }
 
-static const struct disk_file_ops memory_ops = { memory_readv, memory_writev, memory_flush, memory_truncate, memory_discard, memory_size, memory_close, NULL,
-							NULL, NULL };
+static const struct disk_file_ops memory_ops = {
+	.readv = memory_readv,
+	.writev = memory_writev,
+	.flush = memory_flush,
+	.truncate = memory_truncate,
+	.discard = memory_discard,
+	.size = memory_size,
+	.close = memory_close,
+};
 
 static inline struct memory_file *memory_new(void)
 {
@@ -216,10 +264,16 @@ static inline struct memory_file *memory_copy(const struct memory_file *from)
 static inline void memory_free(struct memory_file *f)
 {
 	memory_cut(f, 0);
+	for (uint64_t n = 0; f->synced && n < MEMORY_MAX_PAGES; n++)
+		memory_forget(f->synced[n]);
+	free(f->synced);
 	for (size_t n = 0; n < f->count; n++)
 		free(f->acts[n].data);
 	free(f->acts);
 	free(f);
 }
 
-static inline struct disk_file memory_disk_file(struct memory_file *f) { return (struct disk_file){ &memory_ops, f }; }
+static inline struct disk_file memory_disk_file(struct memory_file *f)
+{
+	return (struct disk_file){ .ops = &memory_ops, .context = f, .sync = PTHREAD_MUTEX_INITIALIZER };
+}

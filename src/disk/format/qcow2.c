@@ -177,7 +177,7 @@ static int qcow2_readv(struct disk *d, uint64_t offset, const struct iovec *iov,
 		switch (r.kind) {
 		case SILENT: error = read_backing(d, offset + done, part, parts, n); break;
 		case ZERO: iov_zero(part, parts); break;
-		case DATA: error = d->file.ops->readv(d->file.context, r.at, part, parts); break;
+		case DATA: error = file_readv(&d->file, r.at, part, parts); break;
 		case COMPRESSED: error = read_compressed(d, &r, (offset + done) & (qcow2_of(d)->cluster_bytes - 1), part, parts); break;
 		}
 	}

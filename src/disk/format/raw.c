@@ -8,21 +8,21 @@ enum { SECTOR_BYTES = 512 };
 static int raw_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
 {
 	(void)bytes;
-	return d->file.ops->readv(d->file.context, offset, iov, count);
+	return file_readv(&d->file, offset, iov, count);
 }
 
 static int raw_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
 {
 	(void)bytes;
-	return d->file.ops->writev(d->file.context, offset, iov, count);
+	return file_writev(&d->file, offset, iov, count);
 }
 
-static int raw_zero(struct disk *d, uint64_t offset, uint64_t bytes) { return d->file.ops->discard(d->file.context, offset, bytes); }
+static int raw_zero(struct disk *d, uint64_t offset, uint64_t bytes) { return file_discard(&d->file, offset, bytes); }
 static int raw_flush(struct disk *d) { return file_flush(&d->file); }
 
 static int raw_resize(struct disk *d, uint64_t size_bytes)
 {
-	int error = size_bytes < d->size_bytes ? -EBUSY : d->file.ops->truncate(d->file.context, size_bytes);
+	int error = size_bytes < d->size_bytes ? -EBUSY : file_truncate(&d->file, size_bytes);
 
 	if (!error)
 		d->size_bytes = size_bytes;
@@ -58,7 +58,8 @@ static bool raw_map(struct disk *d, bool write, uint64_t offset, uint64_t bytes,
 
 static void raw_unmap(struct disk *d, bool write) { (void)d, (void)write; }
 
-static int raw_close(struct disk *d) { return d->write ? file_flush(&d->file) : 0; }
+/* disk_close() has flushed. */
+static int raw_close(struct disk *d) { return (void)d, 0; }
 
 static const struct disk_driver driver = { raw_readv, raw_writev, raw_zero, raw_flush, raw_resize, raw_range, raw_check, raw_info, raw_close,
 					   NULL, NULL, raw_map, raw_unmap };

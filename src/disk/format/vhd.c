@@ -141,7 +141,7 @@ static int vhd_readv(struct disk *d, uint64_t offset, const struct iovec *iov, i
 	int error = 0;
 
 	if (v->type == VHD_FIXED)
-		return d->file.ops->readv(d->file.context, offset, iov, count);
+		return file_readv(&d->file, offset, iov, count);
 	pthread_rwlock_rdlock(&v->lock);
 	for (uint64_t done = 0, n; done < bytes && !error; done += n) {
 		uint64_t at = offset + done;
@@ -154,7 +154,7 @@ static int vhd_readv(struct disk *d, uint64_t offset, const struct iovec *iov, i
 			break;
 		parts = iov_slice(iov, count, done, n, part, &n);
 		if (data)
-			error = d->file.ops->readv(d->file.context, place_of(v, at), part, parts);
+			error = file_readv(&d->file, place_of(v, at), part, parts);
 		else
 			error = read_silent(d, at, part, parts, n);
 	}
@@ -175,7 +175,7 @@ static int allocate(struct disk *d, uint32_t block)
 	if (!error)
 		error = file_write(&d->file, v->end + bytes, &v->footer, sizeof(v->footer));
 	if (!error) /* the last footer, and what a cut may have left there */
-		error = d->file.ops->discard(d->file.context, v->end, bytes);
+		error = file_discard(&d->file, v->end, bytes);
 	if (error) {
 		free(bits);
 		return error;
@@ -221,9 +221,9 @@ static int write_block(struct disk *d, uint64_t at, const struct iovec *iov, int
 	place = place_of(v, at);
 	v->payload_dirty = true;
 	if (iov)
-		error = d->file.ops->writev(d->file.context, place, iov, count);
+		error = file_writev(&d->file, place, iov, count);
 	else if (!fresh)
-		error = d->file.ops->discard(d->file.context, place, bytes);
+		error = file_discard(&d->file, place, bytes);
 	return error ? error : set_bits(d, block, (uint32_t)(at % v->block_bytes / VHD_SECTOR), (uint32_t)(bytes / VHD_SECTOR));
 }
 
@@ -251,12 +251,12 @@ static int change(struct disk *d, uint64_t offset, const struct iovec *iov, int 
 
 static int vhd_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
 {
-	return vhd_of(d)->type == VHD_FIXED ? d->file.ops->writev(d->file.context, offset, iov, count) : change(d, offset, iov, count, bytes);
+	return vhd_of(d)->type == VHD_FIXED ? file_writev(&d->file, offset, iov, count) : change(d, offset, iov, count, bytes);
 }
 
 static int vhd_zero(struct disk *d, uint64_t offset, uint64_t bytes)
 {
-	return vhd_of(d)->type == VHD_FIXED ? d->file.ops->discard(d->file.context, offset, bytes) : change(d, offset, NULL, 0, bytes);
+	return vhd_of(d)->type == VHD_FIXED ? file_discard(&d->file, offset, bytes) : change(d, offset, NULL, 0, bytes);
 }
 
 /* ---- flushing ---- */
@@ -774,13 +774,14 @@ static int write_dynamic(struct disk_file *f, const char *path, const struct vhd
 static int write_link(const char *path, struct disk *parent)
 {
 	struct link_items items;
+	bool unsynced; /* the child is removed then */
 	int error = link_encode(parent, LINK_KEPT_OR_COMPUTED, &items);
 
 	if (error)
 		return error;
-	error = side_write(path, DIGEST_ITEM_PARENT, items.table, items.table_bytes);
+	error = side_write(path, DIGEST_ITEM_PARENT, items.table, items.table_bytes, &unsynced);
 	if (!error)
-		error = side_write(path, DIGEST_ITEM_LINK, items.link, items.link_bytes);
+		error = side_write(path, DIGEST_ITEM_LINK, items.link, items.link_bytes, &unsynced);
 	free(items.link);
 	free(items.table);
 	return error;

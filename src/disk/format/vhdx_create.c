@@ -210,7 +210,7 @@ static int place(struct plan *p)
 
 static int write_file(struct disk_file *f, const struct plan *p, bool in_use)
 {
-	int result = f->ops->truncate(f->context, p->bat_offset + p->bat_bytes + (p->fixed ? p->blocks * p->block_bytes : 0));
+	int result = file_truncate(f, p->bat_offset + p->bat_bytes + (p->fixed ? p->blocks * p->block_bytes : 0));
 
 	if (!result)
 		result = write_regions(f, p);

@@ -23,8 +23,8 @@ static int on_slices(const struct vhdx *v, bool write, uint64_t file_offset, con
 		uint64_t n;
 		int parts = iov_slice(iov, count, from, bytes, part, &n), error;
 
-		error = write ? v->disk->file.ops->writev(v->disk->file.context, file_offset, part, parts)
-			      : v->disk->file.ops->readv(v->disk->file.context, file_offset, part, parts);
+		error = write ? file_writev(&v->disk->file, file_offset, part, parts)
+			      : file_readv(&v->disk->file, file_offset, part, parts);
 		if (error)
 			return error;
 		file_offset += n;
@@ -175,7 +175,7 @@ static int vhdx_readv(struct disk *d, uint64_t offset, const struct iovec *iov, 
 
 	pthread_rwlock_rdlock(&v->io);
 	place = whole_place(v, offset, bytes);
-	error = place ? d->file.ops->readv(d->file.context, place, iov, count) : read_range(v, offset, iov, count, bytes);
+	error = place ? file_readv(&d->file, place, iov, count) : read_range(v, offset, iov, count, bytes);
 	pthread_rwlock_unlock(&v->io);
 	return error;
 }
@@ -262,7 +262,7 @@ static int vhdx_writev(struct disk *d, uint64_t offset, const struct iovec *iov,
 	pthread_rwlock_rdlock(&v->io);
 	place = error ? 0 : whole_place(v, offset, bytes);
 	if (place) {
-		error = d->file.ops->writev(d->file.context, place, iov, count);
+		error = file_writev(&d->file, place, iov, count);
 		if (!error)
 			vhdx_note_payload(v);
 	}
@@ -288,7 +288,7 @@ static int zero_whole(struct vhdx *v, uint64_t block)
 		return 0;
 	vhdx_note_payload(v);
 	if (vhdx_holds(entry) && (v->fixed || (v->in_flight && vhdx_state(entry) == BAT_PRESENT)))
-		return v->disk->file.ops->discard(v->disk->file.context, vhdx_offset(entry), v->block_bytes);
+		return file_discard(&v->disk->file, vhdx_offset(entry), v->block_bytes);
 	if (vhdx_holds(entry))
 		error = vhdx_free(v, vhdx_offset(entry));
 	if (!error && vhdx_state(entry) != BAT_ZERO)
@@ -310,7 +310,7 @@ static int zero_part(struct vhdx *v, const struct piece *p)
 	if (!error && vhdx_state(entry) == BAT_PARTIAL)
 		error = vhdx_bits(v, p->block / v->chunk_ratio, true, &bits);
 	if (!error)
-		error = v->disk->file.ops->discard(v->disk->file.context, vhdx_offset(entry) + p->at, p->bytes);
+		error = file_discard(&v->disk->file, vhdx_offset(entry) + p->at, p->bytes);
 	vhdx_note_payload(v);
 	return !error && vhdx_state(entry) == BAT_PARTIAL ? set_own(v, p) : error;
 }

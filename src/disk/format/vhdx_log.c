@@ -246,7 +246,7 @@ static int release(struct vhdx *v, size_t count)
 	int error = 0;
 
 	while (done < count && !(error = vhdx_push(&v->reusable, v->freed.offset[done])))
-		v->disk->file.ops->discard(v->disk->file.context, v->freed.offset[done++], v->block_bytes); /* space back; a failure costs only that */
+		file_discard(&v->disk->file, v->freed.offset[done++], v->block_bytes); /* space back; a failure costs only that */
 	v->freed.count -= done;
 	if (done)
 		memmove(v->freed.offset, v->freed.offset + done, v->freed.count * sizeof(*v->freed.offset));
@@ -429,7 +429,7 @@ static int apply(struct vhdx *v, const uint8_t *entry)
 			uint64_t end = (uint64_t)file_size(&v->disk->file), left = d.file_offset < end ? end - d.file_offset : 0;
 
 			if (left && d.leading)
-				error = v->disk->file.ops->discard(v->disk->file.context, d.file_offset, d.leading < left ? d.leading : left);
+				error = file_discard(&v->disk->file, d.file_offset, d.leading < left ? d.leading : left);
 			continue;
 		}
 		memcpy(sector, entry + at, sizeof(sector));
@@ -473,7 +473,7 @@ static int apply_run(struct log *l, const struct run *r, struct disk_error *erro
 		at = (at + bytes) % l->size;
 	}
 	if (!result && (int64_t)h.last_file_bytes > file_size(&v->disk->file))
-		result = v->disk->file.ops->truncate(v->disk->file.context, h.last_file_bytes);
+		result = file_truncate(&v->disk->file, h.last_file_bytes);
 	if (!result)
 		result = vhdx_sync(v);
 	return result ? disk_fail(error, result, v->disk->path, "replaying the log: %s", strerror(-result)) : 0;

@@ -40,7 +40,7 @@ int vhdx_extend(struct vhdx *v, uint64_t to)
 
 	if (to <= v->file_bytes)
 		return 0;
-	error = v->disk->file.ops->truncate(v->disk->file.context, bytes);
+	error = file_truncate(&v->disk->file, bytes);
 	if (!error)
 		__atomic_store_n(&v->file_bytes, bytes, __ATOMIC_RELEASE);
 	return error;
@@ -52,7 +52,7 @@ int vhdx_allocate(struct vhdx *v, uint64_t bytes, uint64_t *ret)
 
 	if (bytes == v->block_bytes && v->reusable.count) {
 		*ret = v->reusable.offset[v->reusable.count - 1];
-		error = v->disk->file.ops->discard(v->disk->file.context, *ret, bytes);
+		error = file_discard(&v->disk->file, *ret, bytes);
 		if (!error)
 			v->reusable.count--;
 		return error;

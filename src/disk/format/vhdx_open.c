@@ -425,7 +425,7 @@ int vhdx_close(struct disk *d)
 
 	/* what was only reserved goes back; blocks end where the last one does */
 	if (!error && d->write && v->end_offset < v->file_bytes)
-		v->disk->file.ops->truncate(v->disk->file.context, v->end_offset);
+		file_truncate(&v->disk->file, v->end_offset);
 	release(v);
 	return error;
 }

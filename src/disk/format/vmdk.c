@@ -120,7 +120,7 @@ static int vmdk_readv(struct disk *d, uint64_t offset, const struct iovec *iov, 
 		if (r.kind == ZERO)
 			iov_zero(part, parts);
 		else
-			error = r.kind == DATA ? r.extent->file.ops->readv(r.extent->file.context, r.at, part, parts) : read_compressed(&r, part, parts);
+			error = r.kind == DATA ? file_readv(&r.extent->file, r.at, part, parts) : read_compressed(&r, part, parts);
 	}
 	return error;
 }
@@ -160,7 +160,7 @@ static void release(struct vmdk *v)
 	for (unsigned n = 0; n < v->count; n++) {
 		free(v->extent[n].table);
 		if (v->extent[n].own_file)
-			v->extent[n].file.ops->close(v->extent[n].file.context);
+			file_close(&v->extent[n].file);
 	}
 	free(v->extent);
 	free(v);

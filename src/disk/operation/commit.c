@@ -92,16 +92,14 @@ static int reopen_parent(struct disk *d, struct disk_error *error)
 	struct disk *old = d->parent, *p;
 	int result;
 
-	if (old->file.ops->lock)
-		old->file.ops->lock(old->file.context, FILE_UNLOCKED);
+	file_lock(&old->file, FILE_UNLOCKED);
 	result = disk_open(old->path, &o, &p, error);
 	if (!result && !guid_equal(*p->data_id, *old->data_id)) {
 		disk_close(p);
 		result = disk_fail(error, -ESTALE, d->path, "its parent has changed");
 	}
 	if (result) {
-		if (old->file.ops->lock)
-			old->file.ops->lock(old->file.context, FILE_SHARED);
+		file_lock(&old->file, FILE_SHARED);
 		return result;
 	}
 	link_free(d->link);

@@ -23,8 +23,8 @@ int disk_make_clean(struct disk *d)
 		return error;
 	d->write = false;
 	if (vhdx_of(d)->end_offset < vhdx_of(d)->file_bytes)
-		d->file.ops->truncate(d->file.context, vhdx_of(d)->end_offset);
-	return d->file.ops->lock ? d->file.ops->lock(d->file.context, FILE_SHARED) : 0;
+		file_truncate(&d->file, vhdx_of(d)->end_offset);
+	return file_lock(&d->file, FILE_SHARED);
 }
 
 /* The identifier that the child is to name must not change any more: it changes now, if it has not since opening. */
@@ -48,7 +48,7 @@ static int create(struct disk *d, const char *path, struct disk_file *ret, struc
 		return disk_fail(error, result, path, "%s", strerror(-result));
 	result = vhdx_create(ret, path, &what, d, error);
 	if (result) {
-		ret->ops->close(ret->context);
+		file_close(ret);
 		remove(path);
 	}
 	return result;
