@@ -1,51 +1,45 @@
-# A thin front: Meson builds into build/. See README.md.
-.PHONY: all deps demo check bench decode-table soak-cpu fuzz format soak-wild soak-disk soak-saved
-all: deps
-	@[ -f build/build.ninja ] || meson setup build >/dev/null
-	@ninja -C build
+# A thin front: Meson builds into build/. See README.md and CONTRIBUTING.md.
+.PHONY: all demo check quick bench decode-table fuzz format soak soak-cpu soak-wild soak-disk soak-saved
+all: build/build.ninja
+	@ninja -C build umbra
 
-deps:
-	@tools/install-deps
+build/build.ninja:
+	@tools/install-deps build
+	@meson setup build >/dev/null
 
 demo: all
+	@tools/install-deps demo
 	@tools/demo
 
-check: all
+check:
+	@tools/install-deps build demo test
+	@tools/fetch-guest
 	@tools/check
 
+# What takes less than 90 seconds.
+quick: all
+	@meson test -C build --suite quick
+
 bench: all
+	@ninja -C build bench/disk-bench bench/image-bench bench/snapshot-bench bench/guest-bench
 	@bench/boot
 	@bench/hypercall
 	@bench/disk
 	@bench/storage
-	@d=$$(mktemp -d -p build) && build/image-bench $$d 100000; rm -rf $$d
+	@d=$$(mktemp -d -p build) && build/bench/image-bench $$d 100000; rm -rf $$d
 
-# Long differential run: make soak-cpu COUNT=... SEED=...
-soak-cpu: all
-	build/differential_test $(or $(COUNT),10000000) $(or $(SEED),1)
+# For as long as you want, each of a suite's tests: make soak-cpu TIME=600 SEED=7 (seconds; the first seed)
+export TIME SEED
+soak soak-cpu soak-wild soak-disk soak-saved: all
+	@meson test -C build --suite $@ --num-processes 1
 
-# Guests of random bytes: make soak-wild COUNT=... SEED=...
-soak-wild: all
-	tests/guest/hostile.sh $(or $(SEED),1) $(or $(COUNT),1000)
-
-# Power cuts, and servers killed: make soak-disk COUNT=... SEED=...
-soak-disk: all
-	build/crash_test $(or $(COUNT),1000000) $(or $(SEED),1)
-	build/crash_chain_test $(or $(COUNT),20000) $(or $(SEED),1)
-	build/seal_test $(or $(COUNT),10000) $(or $(COUNT),10000) $(or $(SEED),1)
-	tests/disk/kill.py build/umbra 200 $(or $(SEED),1)
-
-# Machines saved at random moments, and files that lie: make soak-saved COUNT=... SEED=...
-soak-saved: all
-	tests/guest/saved.sh 4 10 $(or $(SEED),1)
-	tests/boot/saved.py build/umbra $(or $(SEED),1) $(or $(COUNT),1000)
+# The same for the fuzz targets: make fuzz TIME=600 SEED=7
+fuzz:
+	@tools/check --build sanitized
+	@meson test -C build/sanitized --suite soak-fuzz --num-processes 2
 
 format:
 	@tools/format
-
-# Long fuzz runs: make fuzz COUNT=... SEED=...
-fuzz: all
-	for f in ring boot decode hv bus saved vhdx formats image nbd; do build/fuzz-$$f $(or $(COUNT),10000000) $(or $(SEED),1) || exit 1; done
 
 decode-table:
 	cc -O2 -Wall -Wextra -o build/gen-decode-table tools/gen-decode-table.c -lZydis

@@ -3,10 +3,12 @@
 set -u
 cd "$(dirname "$0")/../.."
 t=$(mktemp -d); trap 'rm -rf "$t"' EXIT
+umbra=${UMBRA:-build/umbra}
+tools/fetch-guest
 failed=0
 refused() { # CODE ARGUMENTS...
 	code=$1; shift
-	timeout -s KILL 20 build/umbra "$@" </dev/null >"$t/out" 2>"$t/err"; got=$?
+	timeout -s KILL 20 "$umbra" "$@" </dev/null >"$t/out" 2>"$t/err"; got=$?
 	lines=$(wc -l <"$t/err")
 	[ "$got" = "$code" ] && [ "$lines" = 1 ] || { echo "bad-input: umbra $* ended with $got and $lines lines"; cat "$t/err"; failed=1; }
 }

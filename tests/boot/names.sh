@@ -18,7 +18,7 @@ begin() { # NAME
 	for ((k = 0; k < 500; k++)); do grep -q READY "$where/$1.log" 2>/dev/null && return; sleep 0.02; done
 	fail "$1 does not run"
 }
-[ -f build/guest/spin.cpio.gz ] || tests/boot/stop.sh
+tools/fetch-guest tests/boot/spin.init build/guest/spin.cpio.gz
 [ "$("$umbra" ps --json)" = "[]" ] || fail "machines where none is"
 begin one; one=$!
 begin two; two=$!

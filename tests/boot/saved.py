@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""saved.py UMBRA [SEED [MUTATIONS]]: Linux is saved at random moments from its first instruction on; each file goes on to the same end.
+"""saved.py UMBRA [MUTATIONS [SEED]]: Linux is saved at random moments from its first instruction on; each file goes on to the same end.
 Then files that lie: damaged, cut, of unknown versions, and with values changed under right checksums. A machine made from such a file may
 be refused (65), crash (75), or run; umbra itself never fails (70, a signal), and says one line."""
 import os, random, re, struct, subprocess, sys, tempfile, time
 
-umbra, seed, mutations = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1, int(sys.argv[3]) if len(sys.argv) > 3 else 60
+umbra, mutations = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 60
+seed = int(sys.argv[3]) if len(sys.argv) > 3 else 1
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+subprocess.run(["tools/fetch-guest", "tests/boot/work.init", "build/guest/work.cpio.gz", "tests/boot/thirty-two.S"], check=True)
 rng = random.Random(seed)
 failures = 0
 

@@ -4,15 +4,10 @@
 set -u
 cd "$(dirname "$0")/../.."
 failed=0
-cat >build/guest/spin.init <<'INIT'
-#!/bin/busybox sh
-/bin/busybox echo READY
-while [ -z "$halt" ]; do :; done
-/bin/busybox sleep 1000
-INIT
-tools/fetch-guest build/guest/spin.init build/guest/spin.cpio.gz
+umbra=${UMBRA:-build/umbra}
+tools/fetch-guest tests/boot/spin.init build/guest/spin.cpio.gz
 ends() { # NAME SECONDS APPEND
-	build/umbra run --kernel build/guest/vmlinuz --initrd build/guest/spin.cpio.gz --append "console=ttyS0 $3" </dev/null >build/guest/stop.log 2>&1 &
+	"$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/spin.cpio.gz --append "console=ttyS0 $3" </dev/null >build/guest/stop.log 2>&1 &
 	local pid=$! start
 	sleep "$2"
 	start=$(date +%s%N)

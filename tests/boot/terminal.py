@@ -5,11 +5,13 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import sys
 import termios
 import time
 
-COMMAND = ["build/umbra", "run", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/demo.cpio.gz", "--append",
+subprocess.run(["tools/fetch-guest", "tools/demo.init", "build/guest/demo.cpio.gz"], check=True)
+COMMAND = [os.environ.get("UMBRA", "build/umbra"), "run", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/demo.cpio.gz", "--append",
            "console=ttyS0 quiet umbra.shell"]
 
 

@@ -3,7 +3,7 @@
 # another program has changed is noticed; one that was only opened is not.
 set -u
 cd "$(dirname "$0")/../.."
-umbra=$PWD/build/umbra
+umbra=${UMBRA:-$PWD/build/umbra}
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 failed=0

@@ -54,20 +54,39 @@ void print_number(uint64_t v)
 	print(digits);
 }
 
-void check(const char *name, bool good)
+void print_count(unsigned count)
 {
-	print(good ? "ok   " : "FAIL ");
-	print(name);
-	print("\n");
+	char digits[12], *at = digits + sizeof(digits) - 1;
+
+	*at = 0;
+	do
+		*--at = (char)('0' + count % 10);
+	while (count /= 10);
+	print(at);
+}
+
+/* "ok N - name": the Test Anything Protocol, whose plan finish() prints. */
+static void result(bool good)
+{
 	checks++;
 	failures += !good;
+	print(good ? "ok " : "not ok ");
+	print_count(checks);
+	print(" - ");
+}
+
+void check(const char *name, bool good)
+{
+	result(good);
+	print(name);
+	print("\n");
 }
 
 void check_equal(const char *name, uint64_t got, uint64_t want)
 {
 	check(name, got == want);
 	if (got != want) {
-		print("     got ");
+		print("# got ");
 		print_number(got);
 		print(", want ");
 		print_number(want);
@@ -77,8 +96,9 @@ void check_equal(const char *name, uint64_t got, uint64_t want)
 
 void finish(void)
 {
-	print_number(checks);
-	print(failures ? " checks, some failed\n" : " checks, all good\n");
+	print("1..");
+	print_count(checks);
+	print("\n");
 	outb(0xf4, failures ? 1 : 0);
 	for (;;)
 		__asm__ volatile("cli; hlt");
@@ -132,12 +152,12 @@ void guest_trap(struct frame *f)
 	if (on_trap && on_trap(f))
 		return;
 	if (!try_stack) {
-		print("FAIL unexpected trap ");
+		result(false);
+		print("unexpected trap ");
 		print_number(f->vector);
 		print(" at ");
 		print_number(f->rip);
 		print("\n");
-		failures++;
 		finish();
 	}
 	f->rax = f->vector;

@@ -1,4 +1,4 @@
-/* What bare-metal test guests share: console, checks, traps, pages, processors. One line per check on the serial port. */
+/* What bare-metal test guests share: console, checks, traps, pages, processors. One line per check on the serial port: TAP. */
 #pragma once
 
 #include <stdbool.h>
@@ -15,10 +15,14 @@ void test_main(void);
 void test_other(unsigned index);
 
 void print(const char *text);
+/* Hexadecimal. */
 void print_number(uint64_t value);
+/* Decimal. */
+void print_count(unsigned count);
+/* One line of TAP: "ok N - name" or "not ok N - name". */
 void check(const char *name, bool good);
 void check_equal(const char *name, uint64_t got, uint64_t want);
-/* Ends the machine; the exit code says whether every check was good. */
+/* Prints the plan and ends the machine; the exit code says whether every check was good. */
 void finish(void) __attribute__((noreturn));
 
 /* The last trap that try_code() or try_user() met, or that a handler returned from. */

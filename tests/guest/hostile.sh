@@ -1,11 +1,14 @@
 #!/bin/bash
-# hostile.sh [FIRST_SEED [COUNT]]: what a guest does to itself: the machine ends as it should, and SIGTERM always ends it (within
+# hostile.sh [COUNT [FIRST_SEED]]: what a guest does to itself: the machine ends as it should, and SIGTERM always ends it (within
 # a second; three allowed here). The seeds are those of the guest that executes random bytes.
 set -u
 cd "$(dirname "$0")/../.."
+umbra=${UMBRA:-build/umbra}
+guests=$(dirname "$umbra")/tests/guest
+where=$(mktemp -d -p build); trap 'rm -rf "$where"' EXIT
 failed=0
 ends() { # NAME CPUS
-	build/umbra run --kernel "build/guest-$1" --cpus "$2" --memory 256M </dev/null > >(head -c 100000000 >build/guest/hostile.log) 2>&1 &
+	"$umbra" run --kernel "$guests/guest-$1" --cpus "$2" --memory 256M </dev/null > >(head -c 100000000 >"$where/hostile.log") 2>&1 &
 	local pid=$! start
 	sleep 1.5
 	start=$(date +%s%N)
@@ -13,16 +16,16 @@ ends() { # NAME CPUS
 	for ((k = 0; k < 300; k++)); do kill -0 "$pid" 2>/dev/null || break; sleep 0.01; done
 	if kill -0 "$pid" 2>/dev/null; then echo "hostile: $1: still running"; kill -KILL "$pid"; failed=1; fi
 	wait
-	grep -qa READY build/guest/hostile.log || { echo "hostile: $1: did not run"; failed=1; }
+	grep -qa READY "$where/hostile.log" || { echo "hostile: $1: did not run"; failed=1; }
 }
 ends spin 1
 ends spin 4
 ends flood 1
-timeout -s KILL 20 build/umbra run --kernel build/guest-triple </dev/null >/dev/null 2>&1
+timeout -s KILL 20 "$umbra" run --kernel "$guests/guest-triple" </dev/null >/dev/null 2>&1
 [ $? = 75 ] || { echo "hostile: triple fault: not 75"; failed=1; }
-for ((n = ${1:-1}; n < ${1:-1} + ${2:-8}; n++)); do
-	timeout -s KILL 4 build/umbra run --kernel build/guest-wild --append "$n" --debug-exit 0xf4 </dev/null >build/guest/wild.log 2>&1
+for ((n = ${2:-1}; n < ${2:-1} + ${1:-8}; n++)); do
+	timeout -s KILL 4 "$umbra" run --kernel "$guests/guest-wild" --append "$n" --debug-exit 0xf4 </dev/null >"$where/wild.log" 2>&1
 	code=$? # any code of --debug-exit, 0 for power-off or reset, 75; 137: the random code hangs, as it may
-	case $code in 70|134|135|136|139) echo "hostile: wild, seed $n: ended with $code"; tail -n 2 build/guest/wild.log; failed=1 ;; esac
+	case $code in 70|134|135|136|139) echo "hostile: wild, seed $n: ended with $code"; tail -n 2 "$where/wild.log"; failed=1 ;; esac
 done
 exit $failed
