@@ -20,8 +20,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lib/speculation.h"
+
 enum { GUEST_PAGE_BYTES = 4096, GUEST_OVERLAYS = 64 };
 #define GUEST_NOWHERE (~0ull)
+#define GUEST_HIGH_GPA (1ull << 32) /* where RAM goes on above the devices */
 
 struct guest_overlay { uint64_t gpa; /* GUEST_NOWHERE: hidden */ bool read_only; };
 
@@ -40,10 +43,12 @@ int guest_overlay_at(const struct guest_memory *m, uint64_t gpa);
 /* RAM below the overlays. NULL: none. */
 static inline uint8_t *guest_ram_hva(const struct guest_memory *m, uint64_t gpa)
 {
+	uint64_t high_bytes = m->ram_bytes - m->low_bytes, high_offset = gpa - GUEST_HIGH_GPA;
+
 	if (gpa < m->low_bytes)
-		return m->ram + gpa;
-	if (gpa >= 1ull << 32 && gpa - (1ull << 32) < m->ram_bytes - m->low_bytes)
-		return m->ram + m->low_bytes + (gpa - (1ull << 32));
+		return m->ram + speculation_bound(gpa, m->low_bytes);
+	if (high_offset < high_bytes)
+		return m->ram + m->low_bytes + speculation_bound(high_offset, high_bytes);
 	return NULL;
 }
 

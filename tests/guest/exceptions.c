@@ -95,6 +95,42 @@ static void odd_pages(void)
 	check("pages where no memory is", true);
 }
 
+static uint8_t string_from[64], string_to[64];
+
+struct string_case { uint64_t from, to; unsigned opcode; };
+
+/* The string instruction with this opcode, eight elements. */
+static void string_instruction(void *argument)
+{
+	const struct string_case *c = argument;
+
+	switch (c->opcode) {
+	case 0xa4: __asm__ volatile("cld; rep movsb" : : "S"(c->from), "D"(c->to), "c"(8ull) : "memory"); break;
+	case 0xa6: __asm__ volatile("cld; repe cmpsb" : : "S"(c->from), "D"(c->to), "c"(8ull) : "memory", "cc"); break;
+	case 0xaa: __asm__ volatile("cld; rep stosb" : : "D"(c->to), "c"(8ull), "a"(0) : "memory"); break;
+	default: __asm__ volatile("cld; repe scasb" : : "D"(c->to), "c"(8ull), "a"(0) : "memory", "cc"); break;
+	}
+}
+
+/* An operand with one upper bit wrong is #GP, and the registers hold the guest's addresses, none of the host's. */
+static void string_addresses(void)
+{
+	static const unsigned opcodes[] = { 0xa4, 0xa6, 0xaa, 0xae };
+	unsigned wrong = 0;
+
+	for (unsigned n = 0; n < 4; n++)
+		for (unsigned bit = 47; bit < 64; bit++)
+			for (unsigned destination = opcodes[n] >= 0xaa; destination < 2; destination++) {
+				struct string_case c = { (uint64_t)string_from, (uint64_t)string_to, opcodes[n] };
+
+				try_code(string_instruction, &c); /* what can be cached is */
+				*(destination ? &c.to : &c.from) ^= 1ull << bit;
+				wrong += try_code(string_instruction, &c) != 13 || last.rdi != c.to || last.rcx != 8;
+				wrong += opcodes[n] < 0xaa && last.rsi != c.from;
+			}
+	check_equal("strings at addresses that are not canonical", wrong, 0);
+}
+
 void test_main(void)
 {
 	check_equal("#DE", (uint64_t)try_code(divide, NULL), 0);
@@ -107,6 +143,7 @@ void test_main(void)
 	check_equal("#GP code is the selector", last.code, 0x1f8);
 	check_equal("#GP system segment as data", (uint64_t)try_code(system_as_data, NULL), 13);
 	check_equal("#GP non-canonical", (uint64_t)try_code(non_canonical, NULL), 13);
+	string_addresses();
 	use_trap_stack(12);
 	check_equal("#SS non-canonical", (uint64_t)try_code(non_canonical_stack, NULL), 12);
 	check_equal("#GP CR0", (uint64_t)try_code(bad_cr0, NULL), 13);

@@ -18,6 +18,22 @@ void *soft_reserve(size_t bytes)
 	return at == MAP_FAILED ? NULL : at;
 }
 
+/*
+ * Even, and never canonical: what is not cached has no canonical address for a guest that does not guess. The control of the test
+ * of speculation is built without it.
+ */
+static int soft_make_poison(struct soft_engine *e)
+{
+#ifndef UMBRA_SPECULATION_UNMENDED
+	if (getrandom(&e->poison, sizeof(e->poison), 0) != sizeof(e->poison))
+		return -EAGAIN;
+	e->poison = (e->poison & ~(3ull << 62 | 1)) | 1ull << 62;
+#else
+	e->poison = 0;
+#endif
+	return 0;
+}
+
 struct engine *engine_create(const struct guest_memory *memory)
 {
 	size_t frames = guest_memory_footprint_bytes(memory->ram_bytes) >> 12;
@@ -30,7 +46,7 @@ struct engine *engine_create(const struct guest_memory *memory)
 	e->ram = memory->ram;
 	e->code_bytes = 64 << 20;
 	e->cold_start = e->cold_used = 24 << 20;
-	if (ftruncate(fd, (off_t)e->code_bytes) || getrandom(&e->secret, 8, 0) != 8 || getrandom(&e->no_key, 8, 0) != 8)
+	if (ftruncate(fd, (off_t)e->code_bytes) || getrandom(&e->secret, 8, 0) != 8 || getrandom(&e->no_key, 8, 0) != 8 || soft_make_poison(e))
 		return NULL;
 	e->code_write = mmap(NULL, e->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	e->code_run = mmap(NULL, e->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
@@ -56,6 +72,7 @@ struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_
 	if (soft_create_space(cpu))
 		return NULL;
 	cpu->self = cpu;
+	cpu->poison = e->poison;
 	cpu->engine = e;
 	cpu->ops = ops;
 	cpu->ops_context = context;

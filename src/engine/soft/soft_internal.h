@@ -7,9 +7,12 @@
  *   gs:             struct soft_cpu of this processor
  *   all others      the guest registers of the same name; guest r10, r11, r14, r15 live in cpu->state.gpr
  *
- * A table entry is 0 (not cached) or (host address - guest address) | 1; it is indexed by bits 47:12 of the address, so a
- * non-canonical address hits the entry of a canonical one, and the access then lands on a non-canonical host address and
+ * A table entry is 0 (not cached) or ((host address - guest address) | 1) ^ poison; it is indexed by bits 47:12 of the address,
+ * so a non-canonical address hits the entry of a canonical one, and the access then lands on a non-canonical host address and
  * faults: no guest address reaches host memory that is not guest RAM.
+ *
+ * Not by speculation either: the poison is a secret number of the machine's, and what follows a mispredicted test of an entry's
+ * presence adds it to the guest's address. Where that leads the guest cannot choose (docs/engine.md, speculation).
  *
  * Everything here is compiled without vector registers: guest vector state stays in the host's registers across helpers.
  */
@@ -57,7 +60,7 @@ struct soft_cpu {
 	uint64_t flags_word;    /* byte 0: OF, byte 1: LAHF */
 	uint64_t temp[4];
 	void *resume;
-	uint64_t commit_r11;
+	uint64_t commit_r11, poison; /* poison: the engine's, for translated code */
 	struct soft_cpu *self;
 	uint32_t kick;             /* KICK_*: polled by translated code */
 	uint32_t interrupt_pending; /* looked at when IF becomes 1 */
@@ -112,6 +115,7 @@ struct soft_engine {
 	uint8_t *frame_writes;    /* since it holds code: at WRITES_UNTIL_DATA its code is given up */
 	struct soft_lock lock;    /* blocks, hash, maps, page_blocks, code space, and what exclusive.c says */
 	uint64_t secret, no_key;  /* of the jump caches */
+	uint64_t poison;          /* of table entries; even, so that bit 0 says whether one is cached */
 	uint64_t generation;      /* of the code cache; changes when it is emptied */
 	void *leave, *enter, *signal, *refresh, *reload;
 	uint64_t resume_jumps[16];

@@ -89,7 +89,7 @@ void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame)
 			uint64_t packed = cpu->journal[global][n], gva = (uint64_t)((int64_t)(packed >> 2 << 28) >> 16);
 			uint64_t *e = entry_at(cpu->view_write[packed & 3], packed >> 2);
 
-			if (*e && soft_frame(cpu->engine, (uint8_t *)(*e - 1 + gva)) == frame)
+			if (*e && soft_frame(cpu->engine, (uint8_t *)((*e ^ cpu->poison) - 1 + gva)) == frame)
 				*e = 0;
 		}
 }
@@ -98,7 +98,7 @@ void soft_insert_entry(struct soft_cpu *cpu, uint64_t gva, uint8_t *page, bool w
 {
 	int view = cpu->read_table == cpu->view_read[0] ? 0 : cpu->read_table == cpu->view_read[1] ? 1 : 2;
 	bool global = rights & RIGHT_GLOBAL;
-	uint64_t base = gva & ~4095ull, value = ((uint64_t)page - base) | 1, index = index_of(gva);
+	uint64_t base = gva & ~4095ull, value = (((uint64_t)page - base) | 1) ^ cpu->poison, index = index_of(gva);
 
 	if (cpu->journal_used[global] == JOURNAL_ENTRIES)
 		flush_journal(cpu, global);

@@ -107,6 +107,16 @@ static inline void emit_constant(struct emitter *e, uint8_t reg, uint64_t value)
 	}
 }
 
+/* From a table entry to (host - guest) | 1. Of an entry that is not cached, which only speculation gets to, to a secret number. */
+static inline void emit_unpoison(struct emitter *e, uint8_t reg)
+{
+#ifndef UMBRA_SPECULATION_UNMENDED
+	emit_rm(e, OP64(0x33), reg, CPU(poison));
+#else
+	(void)e, (void)reg;
+#endif
+}
+
 /* Jumps with a 32-bit displacement filled in later; both return where it stands. */
 static inline uint8_t *emit_jcc(struct emitter *e, uint8_t cc)
 {

@@ -145,6 +145,7 @@ struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10,
 	emit_rr(e, OP32(0xf6), 0, R11);
 	emit8(e, 1);
 	c->from[1] = emit_jcc(e, CC_Z);
+	emit_unpoison(e, R11);
 	c->back = e->out;
 	return c;
 }

@@ -11,6 +11,7 @@ static void string_pointer(struct translation *t, struct cold *c, uint8_t reg, b
 	emit_rr(out(t), OP32(0xf6), 0, R11);
 	emit8(out(t), 1);
 	translate_or_else(t, c, CC_Z);
+	emit_unpoison(out(t), R11);
 	emit_lea(out(t), to, (struct host_mem){ .base = reg, .index = R11, .disp = -1 });
 }
 
@@ -32,12 +33,9 @@ static void string_fits(struct translation *t, struct cold *c, uint8_t reg, bool
 /* A host address, which a non-canonical guest address does not become. */
 static void string_canonical(struct translation *t, struct cold *c, uint8_t hva, uint8_t scratch)
 {
-	static const struct host_op rorx = { .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true };
-
-	emit_rr(out(t), rorx, scratch, hva);
+	emit_mov(out(t), scratch, hva);
+	emit_rr(out(t), OP64(0xc1), 5, scratch); /* shr: bits 63:47 */
 	emit8(out(t), 47);
-	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, scratch, scratch); /* the low 16 are bits 62:47 */
-	emit_rr(out(t), OP32(0x85), scratch, scratch);
 	translate_or_else(t, c, CC_NZ);
 }
 
