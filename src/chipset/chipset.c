@@ -262,3 +262,18 @@ void chipset_archive(struct archive *a, struct chipset *c)
 	archive_u16(a, &c->pm_control);
 	archive_check(a, c->ioapic.select < 0x100 && c->rtc_index < 0x80);
 }
+
+/* ---- the unit ---- */
+
+static void unit_reset(void *self)
+{
+	struct chipset *chipset = self;
+
+	chipset_init(chipset, chipset->host);
+}
+
+static void unit_archive(struct archive *archive, void *self) { chipset_archive(archive, self); }
+
+const struct unit_ops chipset_unit = {
+	.name = "chipset", .section = UNIT_SECTION('C', 'H', 'I', 'P'), .reset = unit_reset, .archive = unit_archive,
+};

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lib/unit.h"
 #include "pit.h"
 
 struct archive;
@@ -38,5 +39,7 @@ void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value);
 void chipset_set_line(struct chipset *c, unsigned gsi, bool high);
 /* Console input for the guest; false when its FIFO is full. */
 bool chipset_input(struct chipset *c, uint8_t byte);
+/* The unit: a struct chipset. */
+extern const struct unit_ops chipset_unit;
 /* As bytes and back (lib/archive.h), after chipset_init() where it is loaded. */
 void chipset_archive(struct archive *archive, struct chipset *c);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "engine/engine.h"
+#include "lib/unit.h"
 #include "memory/memory.h"
 
 struct archive;
@@ -69,6 +70,9 @@ struct hv_host {
 
 struct hv_partition;
 struct hv_cpu;
+
+/* The unit: a struct hv_partition, with the thread of its long work. */
+extern const struct unit_ops hv_unit;
 
 /* NULL: no memory. The host's fields stay as they are while the partition lives. */
 struct hv_partition *hv_partition_create(const struct hv_host *host);

@@ -1,231 +1,243 @@
-/* The partition bus of a machine, the services on it, and their threads: one takes the disks' replies, one ticks. */
+/*
+ * The partition bus of a machine and the devices on it: one row of `rows` makes one of them a unit. What they ask of the machine is here, too.
+ *
+ * One thread, a unit of its own, takes the disks' replies and serves the channels that were left to it.
+ */
 #include "machine_internal.h"
 
+#include <assert.h>
 #include <errno.h>
-#include <string.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "abi/vmbus.h"
+#include "device/dynamic_memory/balloon.h"
+#include "device/ic/utility.h"
+#include "device/storvsp/storage.h"
+#include "ipc/block.h"
+#include "vmbus/vmbus.h"
 
 enum { SLICES_PER_SECOND = 20000 }; /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
-enum { TICK_S = 1, BEAT_TICKS = 2 };
 #define SECONDS_FROM_1601_TO_1970 11644473600ull
+#define UNITS_100NS_PER_S 10000000ull
+
+struct devices {
+	struct machine *machine;
+	struct bus_host bus_host;
+	struct bus *bus;
+	struct block_client block;
+	struct storage *storage;
+	struct balloon_host balloon_host;
+	struct balloon *balloon;
+	struct utility_clock clock;
+	struct utility *utility[UTILITY_KINDS];
+	bool stopped; /* atomic */
+};
 
 /* ---- what the bus asks of the machine ---- */
 
-static bool post(void *context, uint32_t vp_index, const void *payload, size_t bytes)
+static bool host_post(void *context, uint32_t vp_index, const void *payload, size_t bytes)
 {
-	return hv_post(hv_partition_cpu(((struct machine *)context)->hv, vp_index), VMBUS_SINT, VMBUS_MESSAGE_TYPE, 0, payload, bytes);
+	struct machine *machine = context;
+
+	return hv_post(hv_partition_cpu(machine->hv, vp_index), VMBUS_SINT, VMBUS_MESSAGE_TYPE, 0, payload, bytes);
 }
 
-static void signal_guest(void *context, uint32_t vp_index, unsigned flag)
+static void host_signal(void *context, uint32_t vp_index, unsigned flag)
 {
 	hv_signal(hv_partition_cpu(((struct machine *)context)->hv, vp_index), VMBUS_SINT, flag);
 }
 
-static void memory_written(void *context, uint64_t gpa, size_t bytes) { engine_memory_written(((struct machine *)context)->engine, gpa, bytes); }
+static void host_memory_written(void *context, uint64_t gpa, size_t bytes)
+{
+	engine_memory_written(((struct machine *)context)->engine, gpa, bytes);
+}
 
-static void defer(void *context) { block_wake(&((struct machine *)context)->block); }
+static void host_defer(void *context) { block_wake(&((struct machine *)context)->devices->block); }
 
 /* ---- what the partition brings to the bus ---- */
 
-static int message(void *context, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes)
+int devices_message(void *context, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes)
 {
-	return bus_message(((struct machine *)context)->bus, connection, type, payload, bytes);
+	return bus_message(((struct machine *)context)->devices->bus, connection, type, payload, bytes);
 }
 
-static int event(void *context, uint32_t connection, uint16_t flag) { return bus_event(((struct machine *)context)->bus, connection, flag); }
-static void messages_taken(void *context) { bus_messages_taken(((struct machine *)context)->bus); }
-
-/* ---- clocks ---- */
-
-static uint64_t reference_100ns(void *context)
+int devices_event(void *context, uint32_t connection, uint16_t flag)
 {
-	struct machine *m = context;
-
-	return m->hv_host.now_100ns(m);
+	return bus_event(((struct machine *)context)->devices->bus, connection, flag);
 }
+
+static void partition_messages_taken(void *context) { bus_messages_taken(((struct machine *)context)->devices->bus); }
+
+/* ---- what the devices ask of the machine ---- */
 
 static uint64_t utc_100ns(void *context)
 {
-	struct timespec t;
+	struct timespec now;
 
 	(void)context;
-	clock_gettime(CLOCK_REALTIME, &t);
-	return ((uint64_t)t.tv_sec + SECONDS_FROM_1601_TO_1970) * 10000000 + (uint64_t)t.tv_nsec / 100;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return ((uint64_t)now.tv_sec + SECONDS_FROM_1601_TO_1970) * UNITS_100NS_PER_S + (uint64_t)now.tv_nsec / 100;
 }
-
-/* ---- memory ---- */
 
 /* What was translated from these pages goes, too. */
-static void discard(void *context, uint64_t gpa, uint64_t bytes)
+static void discard_pages(void *context, uint64_t gpa, uint64_t bytes)
 {
-	struct machine *m = context;
+	struct machine *machine = context;
 
-	madvise(guest_ram_hva(&m->memory, gpa), bytes, MADV_DONTNEED);
+	madvise(guest_ram_hva(&machine->memory, gpa), bytes, MADV_DONTNEED);
 	for (uint64_t at = 0; at < bytes; at += GUEST_PAGE_BYTES)
-		engine_memory_written(m->engine, gpa + at, GUEST_PAGE_BYTES);
+		engine_memory_written(machine->engine, gpa + at, GUEST_PAGE_BYTES);
 }
 
-/* ---- life ---- */
+/* ---- the devices ---- */
 
-static int make_utilities(struct machine *m)
+static void *make_storage(struct devices *devices, unsigned number)
 {
-	pthread_condattr_t attributes;
+	(void)number;
+	return devices->storage = storage_create(devices->bus, &devices->block);
+}
 
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&m->tick, &attributes);
-	pthread_condattr_destroy(&attributes);
-	m->utility_clock = (struct utility_clock){ reference_100ns, utc_100ns, m };
-	for (unsigned n = 0; n < UTILITY_KINDS; n++) {
-		m->utility[n] = utility_create(m->bus, (enum utility_kind)n, &m->utility_clock);
-		if (!m->utility[n])
+static void *make_balloon(struct devices *devices, unsigned number)
+{
+	(void)number;
+	return devices->balloon = balloon_create(devices->bus, &devices->balloon_host);
+}
+
+static void *make_utility(struct devices *devices, unsigned number)
+{
+	return devices->utility[number] = utility_create(devices->bus, (enum utility_kind)number, &devices->clock);
+}
+
+static const struct row {
+	const struct unit_ops *unit;
+	void *(*make)(struct devices *devices, unsigned number); /* NULL: no memory */
+	unsigned number;
+} rows[] = {
+	{ .unit = &storage_unit, .make = make_storage },
+	{ .unit = &balloon_unit, .make = make_balloon },
+	{ .unit = &utility_unit, .make = make_utility, .number = UTILITY_SHUTDOWN },
+	{ .unit = &utility_unit, .make = make_utility, .number = UTILITY_HEARTBEAT },
+	{ .unit = &utility_unit, .make = make_utility, .number = UTILITY_TIME },
+};
+
+static int make_rows(struct devices *devices)
+{
+	for (size_t n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+		void *self = rows[n].make(devices, rows[n].number);
+
+		if (!self)
 			return -ENOMEM;
+		unit_add(&devices->machine->units, rows[n].unit, self, rows[n].number);
 	}
 	return 0;
 }
 
-int machine_make_devices(struct machine *m)
-{
-	const struct machine_disks *d = &m->options.disks;
+/* ---- their thread ---- */
 
-	if (!d->memory)
-		return 0;
-	m->bus_host = (struct bus_host){ .post = post, .signal = signal_guest, .memory_written = memory_written, .defer = defer, .context = m, .lock = &m->lock,
-					 .memory = &m->memory, .cpus = m->options.cpus, .slice_tsc = m->hv_host.tsc_hz / SLICES_PER_SECOND };
-	m->bus = bus_create(&m->bus_host);
-	m->block = (struct block_client){ .memory = d->memory, .doorbell_fd = d->doorbell_fd, .answer_fd = d->answer_fd };
-	m->storage = m->bus ? storage_create(m->bus, &m->block) : NULL;
-	if (!m->storage)
-		return -ENOMEM;
-	m->hv_host.message = message;
-	m->hv_host.event = event;
-	m->hv_host.messages_taken = messages_taken;
-	m->balloon_host = (struct balloon_host){ discard, m, &m->memory, m->options.least_memory_bytes ? m->options.least_memory_bytes : m->options.memory_bytes };
-	m->balloon = balloon_create(m->bus, &m->balloon_host);
-	return m->balloon ? make_utilities(m) : -ENOMEM;
-}
-
-void machine_destroy_devices(struct machine *m)
+static void devices_run(void *self)
 {
-	bus_destroy(m->bus);
-	storage_destroy(m->storage);
-	balloon_destroy(m->balloon);
-	for (unsigned n = 0; n < UTILITY_KINDS; n++)
-		utility_destroy(m->utility[n]);
-}
-
-static void *serve_devices(void *context)
-{
-	struct machine *m = context;
+	struct devices *devices = self;
+	struct machine *machine = devices->machine;
 	bool failed = false;
 
-	pthread_barrier_wait(&m->prepared);
-	while (!failed && !__atomic_load_n(&m->devices_stop, __ATOMIC_ACQUIRE)) {
-		failed = storage_collect(m->storage) < 0;
-		bus_run(m->bus);
+	while (!failed && !__atomic_load_n(&devices->stopped, __ATOMIC_ACQUIRE)) {
+		failed = storage_collect(devices->storage) < 0;
+		bus_run(devices->bus);
 		if (!failed)
-			failed = !block_sleep(&m->block);
+			failed = !block_sleep(&devices->block);
 	}
-	if (failed) {
-		pthread_mutex_lock(&m->lock);
-		machine_finish(m, MACHINE_FAILED);
-		pthread_mutex_unlock(&m->lock);
-	}
-	return NULL;
+	if (!failed)
+		return;
+	pthread_mutex_lock(&machine->lock);
+	machine_finish(machine, MACHINE_FAILED);
+	pthread_mutex_unlock(&machine->lock);
 }
 
-/* Under the lock. False: the machine ends. */
-static bool wait_for_tick(struct machine *m)
+static void devices_stop(void *self)
 {
-	struct timespec until;
-	int error = 0;
+	struct devices *devices = self;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += TICK_S;
-	while (!error && !__atomic_load_n(&m->devices_stop, __ATOMIC_ACQUIRE))
-		error = pthread_cond_timedwait(&m->tick, &m->lock, &until);
-	return !__atomic_load_n(&m->devices_stop, __ATOMIC_ACQUIRE);
+	__atomic_store_n(&devices->stopped, true, __ATOMIC_RELEASE);
+	block_wake(&devices->block);
 }
 
-static void tell_state(struct machine *m, struct machine_state *said)
+static const struct unit_ops devices_unit = { .name = "devices", .run = devices_run, .stop = devices_stop };
+
+/* ---- all of it ---- */
+
+static void connect_hosts(struct devices *devices)
 {
-	struct machine_state now;
+	struct machine *machine = devices->machine;
+	const struct machine_options *options = &machine->options;
+
+	devices->bus_host = (struct bus_host){
+		.post = host_post, .signal = host_signal, .memory_written = host_memory_written, .defer = host_defer, .context = machine,
+		.lock = &machine->lock, .memory = &machine->memory, .cpus = options->cpus,
+		.slice_tsc = machine->clock.tsc_hz / SLICES_PER_SECOND,
+	};
+	devices->block = (struct block_client){
+		.memory = options->disks.memory, .doorbell_fd = options->disks.doorbell_fd, .answer_fd = options->disks.answer_fd,
+	};
+	devices->balloon_host = (struct balloon_host){
+		.discard = discard_pages, .context = machine, .memory = &machine->memory,
+		.least_bytes = options->least_memory_bytes ? options->least_memory_bytes : options->memory_bytes,
+	};
+	devices->clock = (struct utility_clock){ .reference_100ns = machine_now_100ns, .utc_100ns = utc_100ns, .context = machine };
+	machine->hv_host.message = devices_message;
+	machine->hv_host.event = devices_event;
+	machine->hv_host.messages_taken = partition_messages_taken;
+}
+
+int machine_make_devices(struct machine *machine)
+{
+	struct devices *devices;
+	int error;
+
+	assert(!machine->hv);
+	if (!machine->options.disks.memory)
+		return 0;
+	devices = calloc(1, sizeof(*devices));
+	if (!devices)
+		return -ENOMEM;
+	machine->devices = devices;
+	devices->machine = machine;
+	connect_hosts(devices);
+	devices->bus = bus_create(&devices->bus_host);
+	if (!devices->bus)
+		return -ENOMEM;
+	unit_add(&machine->units, &bus_unit, devices->bus, 0);
+	error = make_rows(devices);
+	unit_add(&machine->units, &devices_unit, devices, 0);
+	return error;
+}
+
+void machine_destroy_devices(struct machine *machine) { free(machine->devices); }
+
+/* ---- what users ask of the devices ---- */
+
+void devices_state(const struct devices *devices, struct machine_state *ret)
+{
 	struct balloon_status memory;
 
-	memset(&now, 0, sizeof(now)); /* to be compared, padding and all */
-	balloon_status(m->balloon, &memory);
-	now.health = (enum machine_health)utility_health(m->utility[UTILITY_HEARTBEAT]);
-	now.has_memory_driver = memory.is_there;
-	now.has_memory_status = memory.is_known;
-	now.automatic = memory.automatic;
-	now.assigned_bytes = memory.assigned_bytes;
-	now.target_bytes = memory.target_bytes;
-	now.available_bytes = memory.available_bytes;
-	now.committed_bytes = memory.committed_bytes;
-	if (!memcmp(&now, said, sizeof(now)))
-		return;
-	memcpy(said, &now, sizeof(now));
-	if (m->options.state)
-		m->options.state(m->options.context, &now);
+	balloon_status(devices->balloon, &memory);
+	ret->health = (enum machine_health)utility_health(devices->utility[UTILITY_HEARTBEAT]);
+	ret->has_memory_driver = memory.is_there;
+	ret->has_memory_status = memory.is_known;
+	ret->automatic = memory.automatic;
+	ret->assigned_bytes = memory.assigned_bytes;
+	ret->target_bytes = memory.target_bytes;
+	ret->available_bytes = memory.available_bytes;
+	ret->committed_bytes = memory.committed_bytes;
 }
 
-static void *tick(void *context)
+bool machine_shut_down(struct machine *machine)
 {
-	struct machine *m = context;
-	struct machine_state said = { 0 };
-	bool goes_on = true;
-
-	pthread_barrier_wait(&m->prepared);
-	for (unsigned ticks = 1; goes_on; ticks++) {
-		pthread_mutex_lock(&m->lock);
-		goes_on = wait_for_tick(m);
-		pthread_mutex_unlock(&m->lock);
-		if (!goes_on)
-			break;
-		balloon_tick(m->balloon);
-		for (unsigned n = 0; n < UTILITY_KINDS && ticks % BEAT_TICKS == 0; n++)
-			utility_tick(m->utility[n]);
-		tell_state(m, &said);
-	}
-	return NULL;
+	return machine->devices && utility_shut_down(machine->devices->utility[UTILITY_SHUTDOWN]);
 }
 
-int machine_start_devices(struct machine *m)
+void machine_set_memory(struct machine *machine, uint64_t bytes)
 {
-	int error = m->bus ? pthread_create(&m->devices, NULL, serve_devices, m) : 0;
-
-	if (m->bus && !error)
-		error = pthread_create(&m->ticker, NULL, tick, m);
-	return -error;
-}
-
-void machine_stop_devices(struct machine *m)
-{
-	if (!m->bus)
-		return;
-	pthread_mutex_lock(&m->lock);
-	__atomic_store_n(&m->devices_stop, true, __ATOMIC_RELEASE);
-	pthread_cond_signal(&m->tick);
-	pthread_mutex_unlock(&m->lock);
-	block_wake(&m->block);
-	pthread_join(m->devices, NULL);
-	pthread_join(m->ticker, NULL);
-}
-
-bool machine_shut_down(struct machine *m) { return m->bus && utility_shut_down(m->utility[UTILITY_SHUTDOWN]); }
-
-void machine_set_memory(struct machine *m, uint64_t bytes)
-{
-	if (m->bus)
-		balloon_set_target(m->balloon, bytes);
-}
-
-void machine_device_statistics(const struct machine *m, char *text, size_t bytes)
-{
-	size_t used = bus_statistics(m->bus, text, bytes);
-
-	if (used < bytes)
-		storage_statistics(m->storage, text + used, bytes - used);
+	if (machine->devices)
+		balloon_set_target(machine->devices->balloon, bytes);
 }

@@ -8,10 +8,10 @@
 
 #include "chipset/acpi.h"
 
-static struct processor *processor(void *context, uint32_t vp_index) { return &((struct machine *)context)->processors[vp_index]; }
+static struct vcpu *vcpu_of(void *context, uint32_t vp_index) { return &((struct machine *)context)->vcpus[vp_index]; }
 
-static struct x86_state *state(void *context, uint32_t vp_index) { return engine_cpu_state(processor(context, vp_index)->cpu); }
-static void *xmm(void *context, uint32_t vp_index, unsigned n) { return engine_cpu_xmm(processor(context, vp_index)->cpu, n); }
+static struct x86_state *state(void *context, uint32_t vp_index) { return engine_cpu_state(vcpu_of(context, vp_index)->cpu); }
+static void *xmm(void *context, uint32_t vp_index, unsigned n) { return engine_cpu_xmm(vcpu_of(context, vp_index)->cpu, n); }
 
 static void flush(void *context, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global)
 {
@@ -27,9 +27,9 @@ static int discard(void *context, uint8_t *hva, size_t bytes)
 }
 
 /* Of the calling processor: no other is asked for. */
-static uint64_t runtime_100ns(void *context, uint32_t vp_index) { return processor_runtime_100ns(processor(context, vp_index)); }
+static uint64_t runtime_100ns(void *context, uint32_t vp_index) { return vcpu_runtime_100ns(vcpu_of(context, vp_index)); }
 
-static void yield(void *context)
+static void hv_host_yield(void *context)
 {
 	(void)context;
 	sched_yield();
@@ -44,28 +44,28 @@ static void place_overlay(void *context, unsigned overlay, uint64_t gpa, bool re
 
 static void raise_vector(void *context, uint32_t vp_index, uint8_t vector)
 {
-	struct processor *p = processor(context, vp_index);
+	struct vcpu *p = vcpu_of(context, vp_index);
 
 	apic_raise(&p->apic, vector);
-	processor_notify(p);
+	interrupt_notify(p);
 }
 
 static void set_auto_eoi(void *context, uint32_t vp_index, uint8_t vector, bool on)
 {
-	apic_set_auto_eoi(&processor(context, vp_index)->apic, vector, on);
+	apic_set_auto_eoi(&vcpu_of(context, vp_index)->apic, vector, on);
 }
 
 enum { X2_EOI = 0x0b, X2_TPR = 0x08, X2_ICR = 0x30, X_ICR_HIGH = 0x31 };
 
 static int apic_register_read(void *context, uint32_t vp_index, enum hv_apic_register reg, uint64_t *ret)
 {
-	struct apic *a = &processor(context, vp_index)->apic;
+	struct apic *a = &vcpu_of(context, vp_index)->apic;
 	uint64_t high = 0;
-	int error = apic_read(a, reg == HV_APIC_TPR ? X2_TPR : X2_ICR, machine_now_ns(), ret);
+	int error = apic_read(a, reg == HV_APIC_TPR ? X2_TPR : X2_ICR, clock_monotonic_ns(), ret);
 
 	if (error || reg == HV_APIC_TPR || apic_is_x2(a))
 		return error;
-	error = apic_read(a, X_ICR_HIGH, machine_now_ns(), &high);
+	error = apic_read(a, X_ICR_HIGH, clock_monotonic_ns(), &high);
 	*ret |= high << 32;
 	return error;
 }
@@ -73,8 +73,8 @@ static int apic_register_read(void *context, uint32_t vp_index, enum hv_apic_reg
 /* The ICR's upper half is that of the mode: a destination in bits 31:24 in xAPIC mode, 32 bits in x2APIC mode. */
 static int apic_register_write(void *context, uint32_t vp_index, enum hv_apic_register reg, uint64_t value)
 {
-	struct processor *p = processor(context, vp_index);
-	uint64_t now = machine_now_ns();
+	struct vcpu *p = vcpu_of(context, vp_index);
+	uint64_t now = clock_monotonic_ns();
 
 	switch (reg) {
 	case HV_APIC_EOI: return apic_write(&p->apic, X2_EOI, 0, now);
@@ -90,11 +90,11 @@ static int apic_register_write(void *context, uint32_t vp_index, enum hv_apic_re
 	}
 }
 
-static bool is_waiting(void *context, uint32_t vp_index) { return processor(context, vp_index)->activity == PROCESSOR_WAITS_FOR_SIPI; }
+static bool is_waiting(void *context, uint32_t vp_index) { return vcpu_of(context, vp_index)->activity == VCPU_WAITS_FOR_SIPI; }
 
 static void idle(void *context, uint32_t vp_index)
 {
-	struct processor *p = processor(context, vp_index);
+	struct vcpu *p = vcpu_of(context, vp_index);
 
 	if (apic_has_interrupt(&p->apic))
 		return;
@@ -113,9 +113,9 @@ void machine_connect_hv(struct machine *m)
 {
 	m->hv_host = (struct hv_host){
 		.state = state, .xmm = xmm, .flush = flush, .memory_written = memory_written, .discard = discard, .now_100ns = machine_now_100ns,
-		.runtime_100ns = runtime_100ns, .yield = yield, .place_overlay = place_overlay, .raise = raise_vector, .set_auto_eoi = set_auto_eoi,
+		.runtime_100ns = runtime_100ns, .yield = hv_host_yield, .place_overlay = place_overlay, .raise = raise_vector, .set_auto_eoi = set_auto_eoi,
 		.apic_read = apic_register_read, .apic_write = apic_register_write, .is_waiting = is_waiting, .idle = idle, .crashed = crashed,
-		.reset = reset, .context = m, .lock = &m->lock, .memory = &m->memory, .tsc_hz = m->hv_host.tsc_hz, .apic_hz = APIC_TIMER_HZ,
+		.reset = reset, .context = m, .lock = &m->lock, .memory = &m->memory, .tsc_hz = m->clock.tsc_hz, .apic_hz = APIC_TIMER_HZ,
 		.features = m->options.hv_features, .cpus = m->options.cpus,
 	};
 }

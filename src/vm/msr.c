@@ -24,10 +24,10 @@ static bool silent_msr(uint32_t msr)
 
 static bool is_mtrr(uint32_t msr) { return msr == 0x2ff || (msr >= 0x200 && msr < 0x210) || (msr >= 0x250 && msr <= 0x26f); }
 
-int machine_msr_read(struct processor *p, uint32_t msr, uint64_t *ret)
+int machine_msr_read(struct vcpu *p, uint32_t msr, uint64_t *ret)
 {
 	if (msr >= MSR_X2APIC_FIRST && msr < MSR_X2APIC_END)
-		return p->apic.base & APIC_BASE_X2 ? apic_read(&p->apic, msr - MSR_X2APIC_FIRST, machine_now_ns(), ret) : -EINVAL;
+		return p->apic.base & APIC_BASE_X2 ? apic_read(&p->apic, msr - MSR_X2APIC_FIRST, clock_monotonic_ns(), ret) : -EINVAL;
 	if (is_mtrr(msr))
 		return *ret = p->mtrr[msr - MSR_MTRR_FIRST], 0;
 	switch (msr) {
@@ -40,7 +40,7 @@ int machine_msr_read(struct processor *p, uint32_t msr, uint64_t *ret)
 	}
 }
 
-static int write_apic_base(struct processor *p, uint64_t v)
+static int write_apic_base(struct vcpu *p, uint64_t v)
 {
 	uint64_t old = p->apic.base;
 
@@ -54,10 +54,10 @@ static int write_apic_base(struct processor *p, uint64_t v)
 	return 0;
 }
 
-int machine_msr_write(struct processor *p, uint32_t msr, uint64_t v)
+int machine_msr_write(struct vcpu *p, uint32_t msr, uint64_t v)
 {
 	if (msr >= MSR_X2APIC_FIRST && msr < MSR_X2APIC_END)
-		return p->apic.base & APIC_BASE_X2 ? apic_write(&p->apic, msr - MSR_X2APIC_FIRST, v, machine_now_ns()) : -EINVAL;
+		return p->apic.base & APIC_BASE_X2 ? apic_write(&p->apic, msr - MSR_X2APIC_FIRST, v, clock_monotonic_ns()) : -EINVAL;
 	if (is_mtrr(msr))
 		return p->mtrr[msr - MSR_MTRR_FIRST] = v, 0;
 	switch (msr) {

@@ -36,7 +36,7 @@ static int message(void *context, uint32_t connection, uint32_t type, const uint
 	if (cpu)
 		error = hv_post(cpu, sint, type, connection, payload, bytes) ? 0 : -EAGAIN;
 	pthread_mutex_unlock(&m->lock);
-	return error == -ENOENT && m->bus ? bus_message(m->bus, connection, type, payload, bytes) : error;
+	return error == -ENOENT && m->devices ? devices_message(m, connection, type, payload, bytes) : error;
 }
 
 static int event(void *context, uint32_t connection, uint16_t flag)
@@ -53,8 +53,12 @@ static int event(void *context, uint32_t connection, uint16_t flag)
 		error = 0;
 	}
 	pthread_mutex_unlock(&m->lock);
-	return error == -ENOENT && m->bus ? bus_event(m->bus, connection, flag) : error;
+	return error == -ENOENT && m->devices ? devices_event(m, connection, flag) : error;
 }
+
+static void unit_destroy(void *self) { test_device_destroy(self); }
+
+static const struct unit_ops test_device_unit = { .name = "test device", .destroy = unit_destroy };
 
 int machine_make_test_device(struct machine *m)
 {
@@ -64,6 +68,7 @@ int machine_make_test_device(struct machine *m)
 	m->test_device = test_device_create(&m->test_device_host);
 	if (!m->test_device)
 		return -ENOMEM;
+	unit_add(&m->units, &test_device_unit, m->test_device, 0);
 	m->hv_host.message = message;
 	m->hv_host.event = event;
 	return 0;

@@ -272,3 +272,10 @@ size_t bus_statistics(const struct bus *b, char *text, size_t bytes)
 		used += snprintf(text + used, bytes - (size_t)used, "  channel %u: %lu packets, %lu interrupts\n", n + 1, b->channel[n].packets, b->channel[n].signals);
 	return used < 0 ? 0 : (size_t)used < bytes ? (size_t)used : bytes - 1;
 }
+
+/* ---- the unit ---- */
+
+static void unit_destroy(void *self) { bus_destroy(self); }
+static size_t unit_statistics(const void *self, char *text, size_t bytes) { return bus_statistics(self, text, bytes); }
+
+const struct unit_ops bus_unit = { .name = "bus", .destroy = unit_destroy, .statistics = unit_statistics };

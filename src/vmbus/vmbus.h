@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "lib/guid.h"
+#include "lib/unit.h"
 #include "memory/memory.h"
 
 struct bus;
@@ -77,6 +78,9 @@ struct bus_service {
 	bool elsewhere;
 	void *context;
 };
+
+/* The unit: a struct bus. */
+extern const struct unit_ops bus_unit;
 
 /* NULL: no memory. */
 struct bus *bus_create(const struct bus_host *host);

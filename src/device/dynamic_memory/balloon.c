@@ -287,3 +287,15 @@ void balloon_destroy(struct balloon *b)
 		free(b->map);
 	free(b);
 }
+
+/* ---- the unit ---- */
+
+static void unit_destroy(void *self) { balloon_destroy(self); }
+
+static void unit_tick(void *self, unsigned seconds)
+{
+	(void)seconds;
+	balloon_tick(self);
+}
+
+const struct unit_ops balloon_unit = { .name = "dynamic memory", .destroy = unit_destroy, .tick = unit_tick };

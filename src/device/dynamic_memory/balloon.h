@@ -18,6 +18,9 @@
 
 struct balloon;
 
+/* The unit: a struct balloon. */
+extern const struct unit_ops balloon_unit;
+
 struct balloon_host {
 	/* These pages of RAM read as zero from now on, and cost the host nothing until they are written. */
 	void (*discard)(void *context, uint64_t gpa, uint64_t bytes);

@@ -9,7 +9,7 @@
 
 enum { TYPE_NEGOTIATE = 0, TYPE_HEARTBEAT = 1, TYPE_SHUTDOWN = 3, TYPE_TIME = 4 };
 enum { FLAG_TRANSACTION = 1, FLAG_REQUEST = 2, FLAG_RESPONSE = 4 };
-enum { TIME_SYNC = 1, TIME_SAMPLE = 2, TEXT_BYTES = 2048, VERSIONS = 2, BEATS_TO_LOSE = 5 };
+enum { TIME_SYNC = 1, TIME_SAMPLE = 2, TEXT_BYTES = 2048, VERSIONS = 2, BEATS_TO_LOSE = 5, TICK_SECONDS = 2 };
 
 struct version { uint16_t major, minor; };
 /* The pipe's words, then the message's head. */
@@ -184,3 +184,15 @@ enum utility_health utility_health(struct utility *u)
 	bus_channel_unlock(u->channel);
 	return health;
 }
+
+/* ---- the unit ---- */
+
+static void unit_destroy(void *self) { utility_destroy(self); }
+
+static void unit_tick(void *self, unsigned seconds)
+{
+	if (seconds % TICK_SECONDS == 0)
+		utility_tick(self);
+}
+
+const struct unit_ops utility_unit = { .name = "integration component", .numbered = true, .destroy = unit_destroy, .tick = unit_tick };

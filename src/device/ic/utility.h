@@ -20,6 +20,9 @@ struct utility_clock {
 
 struct utility;
 
+/* The unit: a struct utility; they are numbered by their kind. */
+extern const struct unit_ops utility_unit;
+
 /* On a bus that does not run yet. NULL: no memory, or no channel. */
 struct utility *utility_create(struct bus *bus, enum utility_kind kind, const struct utility_clock *clock);
 void utility_destroy(struct utility *utility);

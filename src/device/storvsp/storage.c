@@ -448,3 +448,10 @@ size_t storage_statistics(const struct storage *s, char *text, size_t bytes)
 
 	return used < 0 ? 0 : (size_t)used < bytes ? (size_t)used : bytes - 1;
 }
+
+/* ---- the unit ---- */
+
+static void unit_destroy(void *self) { storage_destroy(self); }
+static size_t unit_statistics(const void *self, char *text, size_t bytes) { return storage_statistics(self, text, bytes); }
+
+const struct unit_ops storage_unit = { .name = "storage", .destroy = unit_destroy, .statistics = unit_statistics };

@@ -18,6 +18,9 @@
 
 struct storage;
 
+/* The unit: a struct storage. */
+extern const struct unit_ops storage_unit;
+
 /* On a bus that does not run yet; the disks are those of client->memory. NULL: no memory, or no channel. */
 struct storage *storage_create(struct bus *bus, struct block_client *client);
 void storage_destroy(struct storage *storage);

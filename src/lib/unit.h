@@ -1,0 +1,46 @@
+/*
+ * A unit is a part of a machine with a life of its own: the chipset, a processor, the Hyper-V partition, the bus, a device on it. Each
+ * file that makes one says in a table what it does; the machine keeps a list of units and treats all alike (vm/unit.c).
+ *
+ *   (made) -> reset -> start -> run <-> pause, resume -> stop -> destroy
+ *
+ *  1. Whatever is NULL the unit does not need. `self` is what it was made as.
+ *  2. reset() comes once before start(), on one thread; restored() as well, where archive() has loaded the unit, and everything else.
+ *  3. A unit with run() has a thread of its own: start() and run() are called on it. start() may still do what the process gives
+ *     up the right to before the guest's first instruction; run() comes after that, and returns soon after stop().
+ *  4. Between pause() and resume() nothing of the guest's state changes by the unit's own doing. Then, or before start(), archive().
+ *  5. tick(), statistics() and pause() come on any thread, without the machine's lock; archive() and restored() with it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct archive;
+
+#define UNIT_SECTION(a, b, c, d) \
+	((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
+
+struct unit_ops {
+	const char *name;
+	uint32_t section; /* its name in a saved machine: UNIT_SECTION(); 0 without archive() */
+	bool numbered;    /* there are several: in a saved machine their number comes first */
+	/* As it is when the machine is switched on. */
+	void (*reset)(void *self);
+	/* 0 or -errno, which ends the machine. */
+	int (*start)(void *self);
+	void (*run)(void *self);
+	void (*pause)(void *self);
+	void (*resume)(void *self);
+	/* From another thread than that of run(). */
+	void (*stop)(void *self);
+	void (*destroy)(void *self);
+	/* As bytes and back (lib/archive.h). */
+	void (*archive)(struct archive *archive, void *self);
+	void (*restored)(void *self);
+	/* Every second while the guest runs; `seconds` counts them from 1. */
+	void (*tick)(void *self, unsigned seconds);
+	/* Counters as text; the length without the NUL, less than bytes. */
+	size_t (*statistics)(const void *self, char *text, size_t bytes);
+};

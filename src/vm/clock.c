@@ -1,0 +1,74 @@
+/*
+ * The machine's clocks: the host's monotonic clock and TSC, and the partition's reference time, which is a function of the partition's
+ * TSC alone. The reference TSC page shows the same scale and offset, so that a guest reads the same time from either.
+ */
+#include "machine_internal.h"
+
+#include <assert.h>
+
+#define NS_PER_S 1000000000ull
+#define UNITS_100NS_PER_S 10000000ull
+enum { CLOCK_LOOKS = 16, MEASURE_NS = 20000000, TSC_HZ_STEP = 10000 };
+
+uint64_t clock_monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+uint64_t clock_tsc(void) { return __builtin_ia32_rdtsc(); }
+
+struct moment { uint64_t ns, tsc; };
+
+/* Both clocks at one moment: of several looks the one that was interrupted least. */
+static struct moment look_at_clocks(void)
+{
+	uint64_t least = UINT64_MAX;
+	struct moment best = { 0 };
+
+	for (int n = 0; n < CLOCK_LOOKS; n++) {
+		uint64_t before = clock_tsc();
+		uint64_t ns = clock_monotonic_ns();
+		uint64_t took = clock_tsc() - before;
+
+		if (took < least) {
+			least = took;
+			best = (struct moment){ .ns = ns, .tsc = before + took / 2 };
+		}
+	}
+	return best;
+}
+
+uint64_t clock_measure_tsc_hz(void)
+{
+	const struct timespec pause = { .tv_nsec = MEASURE_NS };
+	struct moment begin = look_at_clocks();
+	struct moment end;
+
+	nanosleep(&pause, NULL);
+	end = look_at_clocks();
+	return (uint64_t)((unsigned __int128)(end.tsc - begin.tsc) * NS_PER_S / (end.ns - begin.ns)) / TSC_HZ_STEP * TSC_HZ_STEP;
+}
+
+static uint64_t scaled(const struct machine_clock *clock, uint64_t tsc)
+{
+	return (uint64_t)(((unsigned __int128)tsc * clock->scale) >> 64);
+}
+
+void clock_set(struct machine_clock *clock, uint64_t tsc_hz, uint64_t partition_tsc, uint64_t reference_100ns)
+{
+	assert(tsc_hz);
+	clock->tsc_hz = tsc_hz;
+	clock->scale = (uint64_t)(((unsigned __int128)UNITS_100NS_PER_S << 64) / tsc_hz);
+	clock->offset_100ns = reference_100ns - scaled(clock, partition_tsc);
+}
+
+uint64_t machine_now_100ns(void *context)
+{
+	struct machine *machine = context;
+	uint64_t partition_tsc = clock_tsc() + machine->hv_host.tsc_offset;
+
+	return scaled(&machine->clock, partition_tsc) + machine->clock.offset_100ns;
+}

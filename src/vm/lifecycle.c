@@ -1,0 +1,191 @@
+/*
+ * The life of a machine, from its first instruction to its end.
+ *
+ *   created --> running --> pausing --> paused <--> saving
+ *                  ^                     |  ^
+ *                  +---------------------+  +-----> forking            from each of them: ended
+ *
+ *  1. Only machine_move() changes it, only under the lock, and only as the table says.
+ *  2. Before `running` memory may not be what the first instruction finds: nothing is saved.
+ *  3. In `paused`, `saving` and `forking` every processor stands still, at an instruction boundary, and every unit is paused.
+ *  4. `ended` is for good, and has one reason: the first.
+ */
+#include "machine_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/check.h"
+#include "saved.h"
+
+#define TO(life) (1u << (life))
+static const unsigned may_become[LIVES] = {
+	[LIFE_CREATED] = TO(LIFE_RUNNING) | TO(LIFE_ENDED),
+	[LIFE_RUNNING] = TO(LIFE_PAUSING) | TO(LIFE_ENDED),
+	[LIFE_PAUSING] = TO(LIFE_PAUSED) | TO(LIFE_ENDED),
+	[LIFE_PAUSED] = TO(LIFE_RUNNING) | TO(LIFE_SAVING) | TO(LIFE_FORKING) | TO(LIFE_ENDED),
+	[LIFE_SAVING] = TO(LIFE_PAUSED) | TO(LIFE_ENDED),
+	[LIFE_FORKING] = TO(LIFE_PAUSED) | TO(LIFE_ENDED),
+};
+
+static enum life life_of(const struct machine *machine) { return __atomic_load_n(&machine->life, __ATOMIC_ACQUIRE); }
+
+bool machine_has_ended(const struct machine *machine) { return life_of(machine) == LIFE_ENDED; }
+
+bool machine_is_still(const struct machine *machine)
+{
+	enum life life = life_of(machine);
+
+	return life >= LIFE_PAUSING && life <= LIFE_FORKING;
+}
+
+void check_lifecycle(const struct machine *machine)
+{
+	enum life life = life_of(machine);
+
+	assert(life < LIVES);
+	assert(machine->standing <= machine->options.cpus);
+	if (life == LIFE_PAUSED || life == LIFE_SAVING || life == LIFE_FORKING)
+		assert(machine->standing == machine->options.cpus);
+	if (life == LIFE_CREATED)
+		assert(!machine->standing);
+}
+
+bool machine_move(struct machine *machine, enum life to)
+{
+	enum life from = life_of(machine);
+
+	if (from == LIFE_ENDED)
+		return false;
+	assert(may_become[from] & TO(to));
+	__atomic_store_n(&machine->life, to, __ATOMIC_RELEASE);
+	for (unsigned n = 0; n < machine->options.cpus; n++) {
+		if (to == LIFE_PAUSING || to == LIFE_ENDED)
+			engine_stop(machine->vcpus[n].cpu, to == LIFE_ENDED ? ENGINE_EXIT_STOP : ENGINE_EXIT_KICK);
+		pthread_cond_signal(&machine->vcpus[n].wake);
+	}
+	pthread_cond_signal(&machine->changed);
+	CHECK(check_lifecycle(machine));
+	return true;
+}
+
+/* ---- ends ---- */
+
+void machine_finish(struct machine *machine, enum machine_end end)
+{
+	if (machine_has_ended(machine))
+		return;
+	machine->end = end;
+	machine_move(machine, LIFE_ENDED);
+}
+
+void machine_stop(struct machine *machine)
+{
+	pthread_mutex_lock(&machine->lock);
+	machine_finish(machine, MACHINE_STOPPED);
+	pthread_mutex_unlock(&machine->lock);
+}
+
+void machine_crashed(struct machine *machine, const char *text, size_t bytes, const uint64_t parameters[5])
+{
+	assert(bytes <= CRASH_TEXT_BYTES);
+	if (bytes)
+		memcpy(machine->crash_text, text, bytes);
+	else
+		snprintf(machine->crash_text, sizeof(machine->crash_text), "crash parameters %lx %lx %lx %lx %lx",
+			 parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]);
+	machine_finish(machine, MACHINE_CRASHED);
+}
+
+/* ---- pauses ---- */
+
+int machine_wait_for_begin(struct machine *machine)
+{
+	int error;
+
+	pthread_mutex_lock(&machine->lock);
+	while (life_of(machine) == LIFE_CREATED)
+		pthread_cond_wait(&machine->changed, &machine->lock);
+	error = machine_has_ended(machine) ? -ECANCELED : 0;
+	pthread_mutex_unlock(&machine->lock);
+	return error;
+}
+
+static int check_running(struct machine *machine)
+{
+	enum life life;
+
+	pthread_mutex_lock(&machine->lock);
+	life = life_of(machine);
+	pthread_mutex_unlock(&machine->lock);
+	if (life == LIFE_ENDED)
+		return -ECANCELED;
+	return life == LIFE_RUNNING ? 0 : -EBUSY;
+}
+
+int machine_pause(struct machine *machine)
+{
+	int error = check_running(machine);
+
+	if (error)
+		return error;
+	units_pause(&machine->units);
+	pthread_mutex_lock(&machine->lock);
+	machine_move(machine, LIFE_PAUSING);
+	while (machine->standing < machine->options.cpus && !machine_has_ended(machine))
+		pthread_cond_wait(&machine->changed, &machine->lock);
+	error = machine_move(machine, LIFE_PAUSED) ? 0 : -ECANCELED;
+	machine_flush_console(machine);
+	pthread_mutex_unlock(&machine->lock);
+	if (error)
+		units_resume(&machine->units); /* who ends the machine waits for them */
+	return error;
+}
+
+void machine_resume(struct machine *machine)
+{
+	bool was_paused;
+
+	pthread_mutex_lock(&machine->lock);
+	was_paused = life_of(machine) == LIFE_PAUSED;
+	if (was_paused)
+		machine_move(machine, LIFE_RUNNING);
+	pthread_mutex_unlock(&machine->lock);
+	if (was_paused)
+		units_resume(&machine->units);
+}
+
+/* ---- a whole life ---- */
+
+/* Rights are taken away from all threads, which are ready and wait; then what is saved is read. */
+static int machine_begin(struct machine *machine)
+{
+	int error = machine->options.lock_down ? machine->options.lock_down(machine->options.context) : 0;
+
+	if (!error && machine->options.saved.bytes)
+		machine->refusal = restore_machine(machine, &machine->refusal_text);
+	pthread_mutex_lock(&machine->lock);
+	if (error)
+		machine_finish(machine, MACHINE_FAILED);
+	else if (machine->refusal)
+		machine_finish(machine, MACHINE_REFUSED);
+	else
+		machine_move(machine, LIFE_RUNNING);
+	pthread_mutex_unlock(&machine->lock);
+	return error;
+}
+
+enum machine_end machine_run(struct machine *machine)
+{
+	int error = units_start(&machine->units);
+
+	if (error)
+		return MACHINE_FAILED; /* the process ends now, and the threads with it */
+	machine_begin(machine);
+	units_release(&machine->units);
+	units_stop(&machine->units); /* the processors first: they return when the machine has ended */
+	machine_flush_console(machine);
+	return machine->end;
+}

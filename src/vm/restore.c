@@ -1,0 +1,208 @@
+/* A saved machine is read, in a process without rights (saved.h). Every number of it is hostile. */
+#include "saved.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lib/archive.h"
+#include "lib/crc32c.h"
+
+enum { MEMORY_MIN_BYTES = 1 << 20, TSC_HZ_MIN = 1000000, TSC_TOLERANCE_PPM = 200 };
+
+static const char damaged[] = "it is damaged, or no saved machine";
+
+int saved_read_head(const struct boot_file *file, struct saved_head *ret, const char **ret_reason)
+{
+	struct archive archive = archive_load_from(file->data, file->bytes < SAVED_HEAD_BYTES ? file->bytes : SAVED_HEAD_BYTES);
+	uint64_t host_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * GUEST_PAGE_BYTES;
+
+	saved_head_archive(&archive, ret);
+	archive_check(&archive, ret->memory_bytes >= MEMORY_MIN_BYTES && ret->memory_bytes % GUEST_PAGE_BYTES == 0);
+	archive_check(&archive, ret->cpus && ret->cpus <= MACHINE_MAX_CPUS && ret->tsc_hz >= TSC_HZ_MIN);
+	if (!archive.error && ret->features >> HV_FEATURES)
+		archive_fail(&archive, -ENOTSUP, "it was offered a feature of the Hyper-V interface that this Umbra does not know");
+	if (!archive.error && ret->memory_bytes > host_bytes)
+		archive_fail(&archive, -ENOTSUP, "it has more memory than this host");
+	*ret_reason = archive.reason ? archive.reason : damaged;
+	return archive.error;
+}
+
+int saved_check_rate(uint64_t saved_hz, uint64_t host_hz, const char **ret_reason)
+{
+	uint64_t difference = saved_hz > host_hz ? saved_hz - host_hz : host_hz - saved_hz;
+
+	*ret_reason = "the time stamp counter of this host runs at another rate";
+	return (unsigned __int128)difference * 1000000 > (unsigned __int128)saved_hz * TSC_TOLERANCE_PPM ? -ENOTSUP : 0;
+}
+
+struct loader {
+	struct machine *machine;
+	const uint8_t *at;
+	size_t left;
+	uint64_t sections, now_100ns, tsc;
+	bool has_machine, ended;
+	int error;
+	const char *reason;
+};
+
+static void refuse(struct loader *loader, int error, const char *reason)
+{
+	if (loader->error)
+		return;
+	loader->error = error;
+	loader->reason = reason ? reason : damaged;
+}
+
+/* ---- sections ---- */
+
+static void load_machine(struct loader *loader, struct archive *archive)
+{
+	saved_machine_archive(archive, loader->machine, &loader->now_100ns, &loader->tsc);
+	archive_check(archive, !loader->has_machine && loader->now_100ns <= INT64_MAX);
+	if (!archive->error && !cpuid_is_possible(&loader->machine->model))
+		archive_fail(archive, -ENOTSUP, "the processor of this host lacks what it has been offered");
+	loader->has_machine = true;
+}
+
+static void load_pages(struct loader *loader, struct archive *archive)
+{
+	struct machine *machine = loader->machine;
+	uint64_t first = 0;
+	uint64_t pages = archive->bytes < sizeof(first) ? 0 : (archive->bytes - sizeof(first)) / GUEST_PAGE_BYTES;
+	uint64_t frames = saved_frames(machine);
+
+	archive_u64(archive, &first);
+	if (archive_check(archive, pages && first < frames && pages <= frames - first))
+		archive_bytes(archive, machine->memory.ram + first * GUEST_PAGE_BYTES, pages * GUEST_PAGE_BYTES);
+}
+
+static bool has_all_units(const struct machine *machine)
+{
+	for (unsigned n = 0; n < machine->units.count; n++)
+		if (machine->units.unit[n].ops->archive && !machine->units.unit[n].loaded)
+			return false;
+	return true;
+}
+
+static void load_end(struct loader *loader, struct archive *archive)
+{
+	uint64_t sections = 0;
+
+	archive_u64(archive, &sections);
+	archive_check(archive, sections == loader->sections && loader->has_machine && has_all_units(loader->machine));
+	loader->ended = true;
+}
+
+/* False: no unit has this section. */
+static bool load_unit(struct loader *loader, uint32_t section, struct archive *archive)
+{
+	struct unit_list *units = &loader->machine->units;
+	uint32_t number = 0;
+	struct unit *unit;
+
+	if (!unit_find(units, section, 0))
+		return false;
+	if (unit_is_numbered(units, section))
+		archive_u32(archive, &number);
+	unit = unit_find(units, section, number);
+	if (!archive_check(archive, unit && !unit->loaded))
+		return true;
+	unit->loaded = true;
+	unit->ops->archive(archive, unit->self);
+	return true;
+}
+
+static void load_section(struct loader *loader, const struct saved_section *head, const uint8_t *payload)
+{
+	struct archive archive = archive_load_from(payload, head->bytes);
+
+	if (head->version != SECTION_VERSION) {
+		refuse(loader, -ENOTSUP, "a part of it is of a version that this Umbra does not know");
+		return;
+	}
+	archive_check(&archive, crc32c(0, payload, head->bytes) == head->crc);
+	if (head->name == SECTION_MACHINE) {
+		load_machine(loader, &archive);
+	} else if (head->name == SECTION_PAGES) {
+		load_pages(loader, &archive);
+	} else if (head->name == SECTION_END) {
+		load_end(loader, &archive);
+	} else if (!load_unit(loader, head->name, &archive)) {
+		refuse(loader, -ENOTSUP, "it has a part that this Umbra does not know");
+		return;
+	}
+	archive_check_end(&archive);
+	if (archive.error)
+		refuse(loader, archive.error, archive.reason);
+}
+
+/* A section's head that says what is there. */
+static bool is_section(const struct loader *loader, const struct saved_section *head)
+{
+	size_t left = loader->left - sizeof(*head);
+
+	if (head->head_crc != crc32c(0, head, offsetof(struct saved_section, head_crc)))
+		return false;
+	return head->bytes <= left && -head->bytes % SAVED_ALIGNMENT <= left - head->bytes;
+}
+
+/* False at the end, and on a refusal. */
+static bool load_next(struct loader *loader)
+{
+	struct saved_section head;
+	size_t whole;
+
+	if (loader->left < sizeof(head)) {
+		refuse(loader, -EBADMSG, NULL);
+		return false;
+	}
+	memcpy(&head, loader->at, sizeof(head));
+	if (!is_section(loader, &head)) {
+		refuse(loader, -EBADMSG, NULL);
+		return false;
+	}
+	load_section(loader, &head, loader->at + sizeof(head));
+	whole = sizeof(head) + head.bytes + -head.bytes % SAVED_ALIGNMENT;
+	loader->sections++;
+	loader->at += whole;
+	loader->left -= whole;
+	return !loader->error && !loader->ended;
+}
+
+/* ---- the whole ---- */
+
+/* Everything is there: from now on time passes. */
+static void begin_time(struct loader *loader)
+{
+	struct machine *machine = loader->machine;
+	uint64_t behind = loader->tsc - clock_tsc(); /* modulo 2^64, as offsets are */
+	uint64_t partition_tsc = loader->tsc + machine->hv_host.tsc_offset;
+
+	clock_set(&machine->clock, machine->clock.tsc_hz, partition_tsc, loader->now_100ns);
+	machine->hv_host.tsc_offset += behind;
+	for (unsigned n = 0; n < machine->options.cpus; n++)
+		engine_cpu_state(machine->vcpus[n].cpu)->tsc_offset += behind;
+}
+
+int restore_machine(struct machine *machine, const char **ret_reason)
+{
+	const struct boot_file *file = &machine->options.saved;
+	struct loader loader = { .machine = machine, .at = file->data + SAVED_HEAD_BYTES, .left = file->bytes - SAVED_HEAD_BYTES };
+	bool more = true;
+
+	pthread_mutex_lock(&machine->lock);
+	while (more)
+		more = load_next(&loader);
+	if (!loader.error && loader.left)
+		refuse(&loader, -EBADMSG, NULL);
+	if (!loader.error) {
+		begin_time(&loader);
+		units_restored(&machine->units);
+	}
+	pthread_mutex_unlock(&machine->lock);
+	*ret_reason = loader.reason;
+	munmap((void *)(uintptr_t)file->data, file->bytes);
+	return loader.error;
+}

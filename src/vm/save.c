@@ -1,0 +1,288 @@
+/* A machine is written (saved.h). */
+#include "saved.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "lib/archive.h"
+#include "lib/crc32c.h"
+
+enum { FORMAT_VERSION = 1, PAGES_PER_SECTION = 256, BUFFER_BYTES = 2 << 20, PASSES_MAX = 8, FEW_PAGES = 256 };
+enum { CRC_COVERED_BYTES = SAVED_HEAD_BYTES - 4, BITS_PER_WORD = 64 };
+
+/* ---- both directions ---- */
+
+void saved_head_archive(struct archive *archive, struct saved_head *head)
+{
+	char magic[8] = { 'U', 'M', 'B', 'R', 'A', 'S', 'A', 'V' };
+	uint32_t format = FORMAT_VERSION;
+	uint32_t bytes = SAVED_HEAD_BYTES;
+	uint32_t crc;
+
+	archive_check(archive, archive->bytes >= SAVED_HEAD_BYTES);
+	archive_bytes(archive, magic, sizeof(magic));
+	archive_check(archive, !memcmp(magic, "UMBRASAV", sizeof(magic)));
+	archive_u32(archive, &format);
+	if (!archive->error && format != FORMAT_VERSION)
+		archive_fail(archive, -ENOTSUP, "it is of a version that this Umbra does not know");
+	archive_u32(archive, &bytes);
+	archive_u64(archive, &head->memory_bytes);
+	archive_u64(archive, &head->features);
+	archive_u64(archive, &head->tsc_hz);
+	archive_u32(archive, &head->cpus);
+	archive_u16(archive, &head->debug_exit);
+	if (archive->error)
+		return;
+	if (!archive->loading)
+		memset(archive->data + archive->used, 0, SAVED_HEAD_BYTES - archive->used);
+	for (; archive->used < CRC_COVERED_BYTES; archive->used++)
+		archive_check(archive, !archive->data[archive->used]);
+	crc = crc32c(0, archive->data, CRC_COVERED_BYTES);
+	if (!archive->loading)
+		memcpy(archive->data + CRC_COVERED_BYTES, &crc, sizeof(crc));
+	archive_check(archive, bytes == SAVED_HEAD_BYTES);
+	archive_check(archive, !memcmp(&crc, archive->data + CRC_COVERED_BYTES, sizeof(crc)));
+}
+
+void saved_machine_archive(struct archive *archive, struct machine *machine, uint64_t *now_100ns, uint64_t *tsc)
+{
+	archive_u64(archive, now_100ns);
+	archive_u64(archive, tsc);
+	archive_u64(archive, &machine->hv_host.tsc_offset);
+	cpuid_model_archive(archive, &machine->model);
+}
+
+uint64_t saved_frames(const struct machine *machine)
+{
+	return guest_memory_footprint_bytes(machine->memory.ram_bytes) / GUEST_PAGE_BYTES;
+}
+
+/* ---- sections ---- */
+
+struct saver {
+	struct machine *machine;
+	int (*write)(void *context, const void *data, size_t bytes);
+	void *context;
+	uint8_t *buffer;
+	uint64_t *dirty; /* a bit for each frame */
+	uint64_t sections;
+	int error;
+};
+
+static void put_bytes(struct saver *saver, const void *data, size_t bytes)
+{
+	if (!saver->error && bytes)
+		saver->error = saver->write(saver->context, data, bytes);
+}
+
+struct piece { const void *data; size_t bytes; };
+
+/* The payload in two parts. */
+static void put_section(struct saver *saver, uint32_t name, struct piece first, struct piece second)
+{
+	static const uint8_t zeros[SAVED_ALIGNMENT];
+	struct saved_section head = { .name = name, .version = SECTION_VERSION, .bytes = first.bytes + second.bytes };
+
+	head.crc = crc32c(crc32c(0, first.data, first.bytes), second.data, second.bytes);
+	head.head_crc = crc32c(0, &head, offsetof(struct saved_section, head_crc));
+	put_bytes(saver, &head, sizeof(head));
+	put_bytes(saver, first.data, first.bytes);
+	put_bytes(saver, second.data, second.bytes);
+	put_bytes(saver, zeros, -head.bytes % SAVED_ALIGNMENT);
+	saver->sections++;
+}
+
+/* ---- memory ---- */
+
+static bool is_zero(const uint8_t *page)
+{
+	const uint64_t *words = (const uint64_t *)(const void *)page;
+
+	for (unsigned n = 0; n < GUEST_PAGE_BYTES / 8; n += 4)
+		if (words[n] | words[n + 1] | words[n + 2] | words[n + 3])
+			return false;
+	return true;
+}
+
+/* Up to PAGES_PER_SECTION pages, copied first: where the guest runs they may change, and the checksum would be wrong. */
+static void put_run(struct saver *saver, uint64_t first, uint64_t end)
+{
+	const size_t bytes = (end - first) * GUEST_PAGE_BYTES;
+
+	memcpy(saver->buffer, saver->machine->memory.ram + first * GUEST_PAGE_BYTES, bytes);
+	put_section(saver, SECTION_PAGES, (struct piece){ .data = &first, .bytes = sizeof(first) },
+		    (struct piece){ .data = saver->buffer, .bytes = bytes });
+}
+
+static bool is_dirty(const struct saver *saver, uint64_t frame)
+{
+	return saver->dirty[frame / BITS_PER_WORD] >> frame % BITS_PER_WORD & 1;
+}
+
+static bool is_used(const struct saver *saver, uint64_t frame)
+{
+	return !is_zero(saver->machine->memory.ram + frame * GUEST_PAGE_BYTES);
+}
+
+/* The frames that `wanted` has, in runs. */
+static void put_pages(struct saver *saver, bool (*wanted)(const struct saver *saver, uint64_t frame))
+{
+	uint64_t frames = saved_frames(saver->machine);
+	uint64_t first = 0;
+
+	while (first < frames && !saver->error) {
+		uint64_t end = first;
+
+		while (end < frames && end - first < PAGES_PER_SECTION && wanted(saver, end))
+			end++;
+		if (end > first)
+			put_run(saver, first, end);
+		first = end - first == PAGES_PER_SECTION ? end : end + 1; /* a run that is full has not looked at its end */
+	}
+}
+
+static size_t dirty_bytes(const struct machine *machine)
+{
+	return (saved_frames(machine) + BITS_PER_WORD - 1) / BITS_PER_WORD * sizeof(uint64_t);
+}
+
+/*
+ * While the machine runs: every page that holds something, then those that were written meanwhile, until only few are, or it is no use.
+ * What is in `dirty` afterwards has still to be written. A page is written again as often as that; the last one counts.
+ */
+static void put_while_running(struct saver *saver)
+{
+	struct machine *machine = saver->machine;
+	uint64_t before = UINT64_MAX;
+
+	engine_take_dirty(machine->engine, saver->dirty);
+	put_pages(saver, is_used);
+	for (unsigned n = 0; n < PASSES_MAX && !saver->error; n++) {
+		uint64_t count;
+
+		memset(saver->dirty, 0, dirty_bytes(machine));
+		count = engine_take_dirty(machine->engine, saver->dirty);
+		if (count <= FEW_PAGES || count > before / 2)
+			return;
+		before = count;
+		put_pages(saver, is_dirty);
+	}
+	memset(saver->dirty, 0, dirty_bytes(machine));
+}
+
+/* While it stands still: the rest. The machine writes to overlay pages by itself. */
+static void put_rest(struct saver *saver)
+{
+	struct machine *machine = saver->machine;
+
+	engine_take_dirty(machine->engine, saver->dirty);
+	for (uint64_t n = machine->memory.ram_bytes / GUEST_PAGE_BYTES; n < saved_frames(machine); n++)
+		saver->dirty[n / BITS_PER_WORD] |= 1ull << n % BITS_PER_WORD;
+	put_pages(saver, is_dirty);
+}
+
+/* ---- everything else ---- */
+
+struct part { uint32_t name; struct piece piece; };
+struct parts { struct part part[1 + UNITS_MAX]; unsigned count; };
+
+/* What the archive got since the part before. */
+static void end_part(struct parts *parts, uint32_t name, const struct archive *archive)
+{
+	const struct piece *last = parts->count ? &parts->part[parts->count - 1].piece : NULL;
+	const uint8_t *begin = last ? (const uint8_t *)last->data + last->bytes : archive->data;
+	const size_t bytes = (size_t)(archive->data + archive->used - begin);
+
+	parts->part[parts->count++] = (struct part){ .name = name, .piece = { .data = begin, .bytes = bytes } };
+}
+
+/* Under the lock all of it is of one moment: console input comes while processors stand still, too. */
+static int archive_parts(struct saver *saver, struct parts *parts)
+{
+	struct machine *machine = saver->machine;
+	uint64_t tsc = clock_tsc();
+	uint64_t now_100ns = machine_now_100ns(machine);
+	struct archive archive = archive_save_to(saver->buffer, BUFFER_BYTES);
+
+	saved_machine_archive(&archive, machine, &now_100ns, &tsc);
+	end_part(parts, SECTION_MACHINE, &archive);
+	for (unsigned n = 0; n < machine->units.count; n++) {
+		struct unit *unit = &machine->units.unit[n];
+
+		if (!unit->ops->archive)
+			continue;
+		if (unit->ops->numbered)
+			archive_u32(&archive, &unit->number);
+		unit->ops->archive(&archive, unit->self);
+		end_part(parts, unit->ops->section, &archive);
+	}
+	return archive.error;
+}
+
+static void put_parts(struct saver *saver)
+{
+	const struct piece none = { .data = NULL };
+	struct parts parts = { .count = 0 };
+
+	pthread_mutex_lock(&saver->machine->lock);
+	saver->error = archive_parts(saver, &parts);
+	pthread_mutex_unlock(&saver->machine->lock);
+	for (unsigned n = 0; n < parts.count; n++)
+		put_section(saver, parts.part[n].name, parts.part[n].piece, none);
+	put_rest(saver);
+	put_section(saver, SECTION_END, (struct piece){ .data = &saver->sections, .bytes = sizeof(saver->sections) }, none);
+}
+
+/* ---- the whole ---- */
+
+static void move(struct machine *machine, enum life to)
+{
+	pthread_mutex_lock(&machine->lock);
+	machine_move(machine, to);
+	pthread_mutex_unlock(&machine->lock);
+}
+
+static void save(struct saver *saver)
+{
+	struct machine *machine = saver->machine;
+	struct saved_head head = {
+		.memory_bytes = machine->options.memory_bytes, .features = machine->options.hv_features, .tsc_hz = machine->clock.tsc_hz,
+		.cpus = machine->options.cpus, .debug_exit = machine->options.debug_exit,
+	};
+	struct archive archive = archive_save_to(saver->buffer, SAVED_HEAD_BYTES);
+
+	saver->error = machine_wait_for_begin(machine);
+	if (saver->error)
+		return;
+	saved_head_archive(&archive, &head);
+	put_bytes(saver, archive.data, SAVED_HEAD_BYTES);
+	put_while_running(saver);
+	if (!saver->error)
+		saver->error = machine_pause(machine);
+	if (saver->error)
+		return;
+	move(machine, LIFE_SAVING);
+	put_parts(saver);
+	move(machine, LIFE_PAUSED);
+	if (saver->error)
+		machine_resume(machine);
+}
+
+int machine_save(struct machine *machine, int (*write)(void *context, const void *data, size_t bytes), void *context)
+{
+	struct saver saver = { .machine = machine, .write = write, .context = context };
+
+	assert(write);
+	if (machine->devices || machine->test_device)
+		return -EOPNOTSUPP; /* what its disks hold would have to be saved with it */
+	/* not malloc(): in a second thread it may change protections, and who calls has lost the right to */
+	saver.buffer = mmap(NULL, BUFFER_BYTES + dirty_bytes(machine), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (saver.buffer == MAP_FAILED)
+		return -ENOMEM;
+	saver.dirty = (uint64_t *)(void *)(saver.buffer + BUFFER_BYTES);
+	save(&saver);
+	munmap(saver.buffer, BUFFER_BYTES + dirty_bytes(machine));
+	return saver.error;
+}

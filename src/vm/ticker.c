@@ -1,0 +1,113 @@
+/* A unit with a thread that ticks the others every second, and then tells what has changed of the guest's state. */
+#include "machine_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TICK_S = 1 };
+
+struct ticker {
+	struct machine *machine;
+	pthread_mutex_t lock; /* of the next two; held while others are ticked */
+	bool stopped, paused;
+	pthread_cond_t changed;
+	struct machine_state told;
+};
+
+static void ticker_pause(void *self)
+{
+	struct ticker *ticker = self;
+
+	pthread_mutex_lock(&ticker->lock);
+	ticker->paused = true;
+	pthread_mutex_unlock(&ticker->lock);
+}
+
+static void ticker_resume(void *self)
+{
+	struct ticker *ticker = self;
+
+	pthread_mutex_lock(&ticker->lock);
+	ticker->paused = false;
+	pthread_mutex_unlock(&ticker->lock);
+}
+
+static void ticker_stop(void *self)
+{
+	struct ticker *ticker = self;
+
+	pthread_mutex_lock(&ticker->lock);
+	ticker->stopped = true;
+	pthread_cond_signal(&ticker->changed);
+	pthread_mutex_unlock(&ticker->lock);
+}
+
+static void ticker_tell(struct ticker *ticker)
+{
+	const struct machine *machine = ticker->machine;
+	struct machine_state now;
+
+	memset(&now, 0, sizeof(now)); /* to be compared, padding and all */
+	devices_state(machine->devices, &now);
+	if (!memcmp(&now, &ticker->told, sizeof(now)))
+		return;
+	memcpy(&ticker->told, &now, sizeof(now));
+	if (machine->options.state)
+		machine->options.state(machine->options.context, &now);
+}
+
+/* Under the ticker's lock. False: it is stopped. */
+static bool ticker_wait(struct ticker *ticker)
+{
+	struct timespec until;
+	int error = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += TICK_S;
+	while (!error && !ticker->stopped)
+		error = pthread_cond_timedwait(&ticker->changed, &ticker->lock, &until);
+	return !ticker->stopped;
+}
+
+static void ticker_run(void *self)
+{
+	struct ticker *ticker = self;
+	unsigned seconds = 0;
+
+	pthread_mutex_lock(&ticker->lock);
+	while (ticker_wait(ticker)) {
+		if (ticker->paused)
+			continue;
+		units_tick(&ticker->machine->units, ++seconds);
+		ticker_tell(ticker);
+	}
+	pthread_mutex_unlock(&ticker->lock);
+}
+
+static void ticker_destroy(void *self) { free(self); }
+
+static const struct unit_ops ticker_unit = {
+	.name = "ticker", .run = ticker_run, .pause = ticker_pause, .resume = ticker_resume, .stop = ticker_stop,
+	.destroy = ticker_destroy,
+};
+
+int machine_make_ticker(struct machine *machine)
+{
+	pthread_condattr_t attributes;
+	struct ticker *ticker;
+
+	if (!units_want_ticks(&machine->units))
+		return 0;
+	ticker = calloc(1, sizeof(*ticker));
+	if (!ticker)
+		return -ENOMEM;
+	ticker->machine = machine;
+	pthread_mutex_init(&ticker->lock, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&ticker->changed, &attributes);
+	pthread_condattr_destroy(&attributes);
+	unit_add(&machine->units, &ticker_unit, ticker, 0);
+	return 0;
+}

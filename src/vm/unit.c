@@ -1,0 +1,169 @@
+/* See unit.h. */
+#include "unit.h"
+
+#include <assert.h>
+
+#include "lib/check.h"
+
+void check_units(const struct unit_list *list)
+{
+	assert(list->count <= UNITS_MAX);
+	for (unsigned n = 0; n < list->count; n++) {
+		const struct unit *unit = &list->unit[n];
+
+		assert(unit->ops && unit->ops->name && unit->self && unit->list == list);
+		assert(!unit->ops->section == !unit->ops->archive);
+		for (unsigned other = 0; other < n; other++) {
+			const struct unit *before = &list->unit[other];
+
+			assert(before->ops != unit->ops || before->number != unit->number);
+			assert(before->ops == unit->ops || !unit->ops->section || before->ops->section != unit->ops->section);
+		}
+	}
+}
+
+void unit_add(struct unit_list *list, const struct unit_ops *ops, void *self, uint32_t number)
+{
+	assert(list->count < UNITS_MAX && (ops->numbered || !number));
+	list->unit[list->count++] = (struct unit){ .ops = ops, .self = self, .number = number, .list = list };
+	CHECK(check_units(list));
+}
+
+struct unit *unit_find(struct unit_list *list, uint32_t section, uint32_t number)
+{
+	for (unsigned n = 0; n < list->count; n++)
+		if (section && list->unit[n].ops->section == section && list->unit[n].number == number)
+			return &list->unit[n];
+	return NULL;
+}
+
+bool unit_is_numbered(const struct unit_list *list, uint32_t section)
+{
+	for (unsigned n = 0; n < list->count; n++)
+		if (section && list->unit[n].ops->section == section)
+			return list->unit[n].ops->numbered;
+	return false;
+}
+
+bool units_want_ticks(const struct unit_list *list)
+{
+	for (unsigned n = 0; n < list->count; n++)
+		if (list->unit[n].ops->tick)
+			return true;
+	return false;
+}
+
+void units_reset(struct unit_list *list)
+{
+	for (unsigned n = 0; n < list->count; n++)
+		if (list->unit[n].ops->reset)
+			list->unit[n].ops->reset(list->unit[n].self);
+}
+
+/* ---- threads ---- */
+
+static void unit_start(struct unit *unit) { unit->error = unit->ops->start ? unit->ops->start(unit->self) : 0; }
+
+static void *unit_thread(void *context)
+{
+	struct unit *unit = context;
+
+	unit_start(unit);
+	pthread_barrier_wait(&unit->list->started);
+	pthread_barrier_wait(&unit->list->released);
+	unit->ops->run(unit->self);
+	return NULL;
+}
+
+int units_start(struct unit_list *list)
+{
+	unsigned threads = 1; /* this one */
+	int error = 0;
+
+	check_units(list);
+	for (unsigned n = 0; n < list->count; n++)
+		threads += list->unit[n].ops->run != NULL;
+	pthread_barrier_init(&list->started, NULL, threads);
+	pthread_barrier_init(&list->released, NULL, threads);
+	for (unsigned n = 0; n < list->count && !error; n++) {
+		struct unit *unit = &list->unit[n];
+
+		if (unit->ops->run)
+			error = -pthread_create(&unit->thread, NULL, unit_thread, unit);
+		else
+			unit_start(unit);
+	}
+	if (error)
+		return error;
+	pthread_barrier_wait(&list->started);
+	for (unsigned n = 0; n < list->count && !error; n++)
+		error = list->unit[n].error;
+	return error;
+}
+
+void units_release(struct unit_list *list) { pthread_barrier_wait(&list->released); }
+
+void units_stop(struct unit_list *list)
+{
+	for (unsigned n = list->count; n-- > 0;) {
+		struct unit *unit = &list->unit[n];
+
+		if (unit->ops->stop)
+			unit->ops->stop(unit->self);
+		if (unit->ops->run)
+			pthread_join(unit->thread, NULL);
+	}
+}
+
+/* ---- what happens to all ---- */
+
+void units_pause(struct unit_list *list)
+{
+	for (unsigned n = list->count; n-- > 0;)
+		if (list->unit[n].ops->pause)
+			list->unit[n].ops->pause(list->unit[n].self);
+}
+
+void units_resume(struct unit_list *list)
+{
+	for (unsigned n = 0; n < list->count; n++)
+		if (list->unit[n].ops->resume)
+			list->unit[n].ops->resume(list->unit[n].self);
+}
+
+void units_destroy(struct unit_list *list)
+{
+	for (; list->count; list->count--) {
+		struct unit *unit = &list->unit[list->count - 1];
+
+		if (unit->ops->destroy)
+			unit->ops->destroy(unit->self);
+	}
+}
+
+void units_restored(struct unit_list *list)
+{
+	for (unsigned n = 0; n < list->count; n++)
+		if (list->unit[n].ops->restored)
+			list->unit[n].ops->restored(list->unit[n].self);
+}
+
+void units_tick(struct unit_list *list, unsigned seconds)
+{
+	for (unsigned n = 0; n < list->count; n++)
+		if (list->unit[n].ops->tick)
+			list->unit[n].ops->tick(list->unit[n].self, seconds);
+}
+
+size_t units_statistics(const struct unit_list *list, char *text, size_t bytes)
+{
+	size_t used = 0;
+
+	for (unsigned n = 0; n < list->count && used + 1 < bytes; n++) {
+		const struct unit *unit = &list->unit[n];
+
+		if (unit->ops->statistics)
+			used += unit->ops->statistics(unit->self, text + used, bytes - used);
+	}
+	return used;
+}

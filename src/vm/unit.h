@@ -1,0 +1,55 @@
+/*
+ * The units of one machine (lib/unit.h), in one list. This is the only place that says in which order things happen to them:
+ *
+ *   forwards, as they were added     reset, start, archive, restored, tick, resume
+ *   backwards                        pause, stop, destroy
+ *
+ *  1. A unit is added after those that it uses. So the chipset comes first, then the bus, its devices, the Hyper-V partition, the
+ *     processors; and what stops or pauses first is what makes others work.
+ *  2. Every thread of a unit is ready (it has returned from start()) before one of them is in run().
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "lib/unit.h"
+
+enum { UNITS_MAX = 128 };
+
+struct unit {
+	const struct unit_ops *ops;
+	void *self;
+	uint32_t number; /* among those of its kind */
+	struct unit_list *list;
+	pthread_t thread;
+	int error; /* of start() */
+	bool loaded;
+};
+
+struct unit_list {
+	struct unit unit[UNITS_MAX];
+	unsigned count;
+	pthread_barrier_t started, released;
+};
+
+void unit_add(struct unit_list *list, const struct unit_ops *ops, void *self, uint32_t number);
+/* The one of a section in a saved machine; NULL. */
+struct unit *unit_find(struct unit_list *list, uint32_t section, uint32_t number);
+/* Whether units of this section are numbered; also false where there is none. */
+bool unit_is_numbered(const struct unit_list *list, uint32_t section);
+bool units_want_ticks(const struct unit_list *list);
+void units_reset(struct unit_list *list);
+/* Starts all; 0, or -errno of the first that could not, and then units_release() and units_stop() end them nevertheless. */
+int units_start(struct unit_list *list);
+/* Those with threads run from now on. */
+void units_release(struct unit_list *list);
+void units_pause(struct unit_list *list);
+void units_resume(struct unit_list *list);
+/* Returns when no thread of theirs is left. */
+void units_stop(struct unit_list *list);
+void units_destroy(struct unit_list *list);
+void units_restored(struct unit_list *list);
+void units_tick(struct unit_list *list, unsigned seconds);
+size_t units_statistics(const struct unit_list *list, char *text, size_t bytes);
+/* Invariant 1 as far as it can be seen, and what a list has to be. */
+void check_units(const struct unit_list *list);

@@ -1,0 +1,422 @@
+/*
+ * One virtual processor: what its engine asks of the machine, and its run loop.
+ *
+ *   engine_run() --port, MMIO--> chipset.c, apic.c     --MSR, CPUID--> hv/, msr.c, cpuid.c     --hypercall--> hv/
+ *                --exit--------> halt: sleep until an event   kick: look at what has changed   shutdown: the machine crashed
+ *
+ * engine_ops are called on the processor's own thread; each takes the machine's lock where it touches more than the processor.
+ *
+ *  1. The task priority is one value: apic.tpr's upper half is CR8, whichever of the two was written (vcpu_set_task_priority()).
+ */
+#include "machine_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "chipset/acpi.h"
+#include "lib/archive.h"
+
+enum { PAGE_SHIFT = 12, PAGE_MASK = 0xfff, APIC_REGISTER_SHIFT = 4, TPR_CLASS_SHIFT = 4, MMIO_BYTES = 8 };
+enum { CPUID_FEATURES = 1, FEATURES_ECX_OSXSAVE = 1 << 27, CPUID_XSAVE = 0xd, XCR0_AVX = 4, XSAVE_AVX_BYTES = 832, XSAVE_SSE_BYTES = 576 };
+enum { MSR_HV_FIRST = 0x40000000, MSR_HV_END = 0x40000200, MTRR_DEFAULT_TYPE = 0x2ff, MTRR_WRITE_BACK_ON = 0xc06 };
+enum { DEBUG_EXIT_VALUES = 0x7f };
+#define NS_PER_S 1000000000ull
+
+/* ---- what the engine asks: ports and MMIO ---- */
+
+static uint64_t on_port_read(void *context, uint16_t port, unsigned bytes)
+{
+	struct machine *machine = ((struct vcpu *)context)->machine;
+	uint64_t value;
+
+	pthread_mutex_lock(&machine->lock);
+	if (!machine->test_device || !test_device_port_read(machine->test_device, port, bytes, &value))
+		value = chipset_port_read(&machine->chipset, port, bytes);
+	pthread_mutex_unlock(&machine->lock);
+	return value;
+}
+
+static void on_port_write(void *context, uint16_t port, unsigned bytes, uint64_t value)
+{
+	struct vcpu *vcpu = context;
+	struct machine *machine = vcpu->machine;
+
+	pthread_mutex_lock(&machine->lock);
+	if (machine->options.debug_exit && port == machine->options.debug_exit) {
+		machine->debug_exit_code = (int)(value & DEBUG_EXIT_VALUES) << 1 | 1;
+		machine_finish(machine, MACHINE_DEBUG_EXIT);
+	} else if (!machine->test_device || !test_device_port_write(machine->test_device, port, bytes, value)) {
+		chipset_port_write(&machine->chipset, port, bytes, value);
+	}
+	pthread_mutex_unlock(&machine->lock);
+}
+
+static bool is_ioapic(uint64_t gpa) { return gpa >> PAGE_SHIFT == IOAPIC_GPA >> PAGE_SHIFT; }
+static bool is_apic(const struct vcpu *vcpu, uint64_t gpa) { return gpa >> PAGE_SHIFT == vcpu->apic.base >> PAGE_SHIFT; }
+static uint32_t apic_register_at(uint64_t gpa) { return (uint32_t)(gpa & PAGE_MASK) >> APIC_REGISTER_SHIFT; }
+
+/* Under the lock. Where nothing answers all bits are set. */
+static void mmio_read(struct vcpu *vcpu, uint64_t gpa, void *to, size_t bytes)
+{
+	struct machine *machine = vcpu->machine;
+	uint64_t value = ~0ull;
+
+	if (machine->test_device && test_device_read(machine->test_device, gpa, to, bytes))
+		return;
+	memset(to, 0xff, bytes);
+	if (is_ioapic(gpa))
+		value = chipset_ioapic_read(&machine->chipset, gpa & PAGE_MASK);
+	else if (is_apic(vcpu, gpa))
+		apic_read(&vcpu->apic, apic_register_at(gpa), clock_monotonic_ns(), &value);
+	memcpy(to, &value, bytes < MMIO_BYTES ? bytes : MMIO_BYTES);
+}
+
+static void on_mmio_read(void *context, uint64_t gpa, void *to, size_t bytes)
+{
+	struct vcpu *vcpu = context;
+
+	pthread_mutex_lock(&vcpu->machine->lock);
+	mmio_read(vcpu, gpa, to, bytes);
+	pthread_mutex_unlock(&vcpu->machine->lock);
+}
+
+/* Under the lock. */
+static void mmio_write(struct vcpu *vcpu, uint64_t gpa, const void *from, size_t bytes)
+{
+	struct machine *machine = vcpu->machine;
+	uint64_t value = 0;
+
+	if (machine->test_device && test_device_write(machine->test_device, gpa, from, bytes))
+		return;
+	memcpy(&value, from, bytes < MMIO_BYTES ? bytes : MMIO_BYTES);
+	if (is_ioapic(gpa))
+		chipset_ioapic_write(&machine->chipset, gpa & PAGE_MASK, (uint32_t)value);
+	else if (is_apic(vcpu, gpa))
+		apic_write(&vcpu->apic, apic_register_at(gpa), value, clock_monotonic_ns());
+	timer_arm(vcpu);
+}
+
+static void on_mmio_write(void *context, uint64_t gpa, const void *from, size_t bytes)
+{
+	struct vcpu *vcpu = context;
+
+	pthread_mutex_lock(&vcpu->machine->lock);
+	mmio_write(vcpu, gpa, from, bytes);
+	pthread_mutex_unlock(&vcpu->machine->lock);
+}
+
+/* ---- registers ---- */
+
+static bool is_hv_msr(uint32_t msr) { return msr >= MSR_HV_FIRST && msr < MSR_HV_END; }
+
+static int on_msr_read(void *context, uint32_t msr, uint64_t *ret)
+{
+	struct vcpu *vcpu = context;
+	int error;
+
+	if (is_hv_msr(msr))
+		return hv_msr_read(vcpu->hv, msr, ret);
+	pthread_mutex_lock(&vcpu->machine->lock);
+	error = machine_msr_read(vcpu, msr, ret);
+	pthread_mutex_unlock(&vcpu->machine->lock);
+	return error;
+}
+
+static int on_msr_write(void *context, uint32_t msr, uint64_t value)
+{
+	struct vcpu *vcpu = context;
+	bool timers = true;
+	int error;
+
+	if (is_hv_msr(msr)) {
+		error = hv_msr_write(vcpu->hv, msr, value, &timers);
+		if (!timers)
+			return error;
+		pthread_mutex_lock(&vcpu->machine->lock);
+	} else {
+		pthread_mutex_lock(&vcpu->machine->lock);
+		error = machine_msr_write(vcpu, msr, value);
+	}
+	timer_arm(vcpu);
+	pthread_mutex_unlock(&vcpu->machine->lock);
+	return error;
+}
+
+static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	struct vcpu *vcpu = context;
+	const struct x86_state *state = engine_cpu_state(vcpu->cpu);
+
+	if (hv_cpuid(vcpu->hv, leaf, r))
+		return;
+	cpuid_policy(leaf, subleaf, vcpu->index, vcpu->machine->options.cpus, r);
+	cpuid_limit(&vcpu->machine->model, leaf, subleaf, r);
+	if (leaf == CPUID_FEATURES)
+		r[2] = (r[2] & ~(uint32_t)FEATURES_ECX_OSXSAVE) | (state->cr4 & CR4_OSXSAVE ? FEATURES_ECX_OSXSAVE : 0);
+	if (leaf == CPUID_XSAVE && subleaf == 0)
+		r[1] = state->xcr0 & XCR0_AVX ? XSAVE_AVX_BYTES : XSAVE_SSE_BYTES;
+}
+
+/* ---- interrupts ---- */
+
+void vcpu_set_task_priority(struct vcpu *vcpu, uint8_t tpr)
+{
+	vcpu->apic.tpr = tpr;
+	engine_cpu_state(vcpu->cpu)->cr8 = tpr >> TPR_CLASS_SHIFT;
+}
+
+static int on_interrupt(void *context)
+{
+	struct vcpu *vcpu = context;
+	int vector;
+
+	pthread_mutex_lock(&vcpu->machine->lock);
+	timer_arm(vcpu);
+	vcpu->apic.tpr = (uint32_t)engine_cpu_state(vcpu->cpu)->cr8 << TPR_CLASS_SHIFT;
+	vector = apic_take(&vcpu->apic);
+	pthread_mutex_unlock(&vcpu->machine->lock);
+	return vector;
+}
+
+static void on_cr8(void *context, uint8_t value)
+{
+	struct vcpu *vcpu = context;
+
+	pthread_mutex_lock(&vcpu->machine->lock);
+	vcpu->apic.tpr = (uint32_t)value << TPR_CLASS_SHIFT;
+	pthread_mutex_unlock(&vcpu->machine->lock);
+	engine_kick(vcpu->cpu);
+}
+
+static enum engine_call on_hypercall(void *context) { return hv_hypercall(((struct vcpu *)context)->hv); }
+
+static const struct engine_ops vcpu_engine_ops = {
+	.port_read = on_port_read, .port_write = on_port_write, .mmio_read = on_mmio_read, .mmio_write = on_mmio_write,
+	.msr_read = on_msr_read, .msr_write = on_msr_write, .cpuid = on_cpuid, .interrupt = on_interrupt, .set_cr8 = on_cr8,
+	.hypercall = on_hypercall,
+};
+
+/* ---- reset, INIT, SIPI ---- */
+
+/* The state after INIT (SDM table 9-1). */
+static void startup_state(struct x86_state *state)
+{
+	const struct x86_segment_state data = { .attributes = 0x93, .limit = 0xffff };
+	uint64_t tsc_offset = state->tsc_offset;
+
+	memset(state, 0, sizeof(*state));
+	for (int n = 0; n < X86_SEGMENTS; n++)
+		state->segment[n] = data;
+	state->segment[X86_CS] = (struct x86_segment_state){ .selector = 0xf000, .base = 0xffff0000, .attributes = 0x9b, .limit = 0xffff };
+	state->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0xffff };
+	state->ldtr = (struct x86_segment_state){ .attributes = 0x82, .limit = 0xffff };
+	state->gdtr.limit = state->idtr.limit = 0xffff;
+	state->cr0 = 0x60000010;
+	state->gpr[2] = 0x600; /* a family 6 signature, as after INIT */
+	state->xcr0 = 1;
+	state->pat = 0x0007040600070406;
+	state->dr[6] = 0xffff0ff0;
+	state->dr[7] = 0x400;
+	state->code_bits = 16;
+	state->rflags = 2;
+	state->tsc_offset = tsc_offset;
+}
+
+void vcpu_reset(struct vcpu *vcpu)
+{
+	uint64_t base = vcpu->apic.base;
+
+	startup_state(engine_cpu_state(vcpu->cpu));
+	engine_reset(vcpu->cpu);
+	apic_reset(&vcpu->apic, &vcpu->machine->apic_host, vcpu, vcpu->index, vcpu->index == 0);
+	if (base)
+		vcpu->apic.base = base; /* INIT leaves the mode */
+	vcpu->mtrr[MTRR_DEFAULT_TYPE - MTRRS] = MTRR_WRITE_BACK_ON;
+}
+
+/* INIT, then SIPI, in the order in which they came; on the processor's thread, under the lock. */
+static void take_init_and_startup(struct vcpu *vcpu)
+{
+	struct x86_state *state = engine_cpu_state(vcpu->cpu);
+
+	vcpu->halted &= !vcpu->init_pending && !vcpu->start_pending;
+	if (vcpu->init_pending)
+		vcpu_reset(vcpu);
+	if (vcpu->start_pending) {
+		state->segment[X86_CS].selector = (uint16_t)(vcpu->sipi_vector << 8);
+		state->segment[X86_CS].base = (uint64_t)vcpu->sipi_vector << PAGE_SHIFT;
+		state->rip = 0;
+	}
+	vcpu->init_pending = vcpu->start_pending = false;
+}
+
+/* ---- the run loop ---- */
+
+static bool has_wake_event(const struct vcpu *vcpu)
+{
+	bool takes_interrupts = engine_cpu_state(vcpu->cpu)->interrupt_flag || vcpu->idle;
+
+	return (apic_has_interrupt(&vcpu->apic) && takes_interrupts) || engine_has_nmi(vcpu->cpu);
+}
+
+static bool must_sleep(const struct vcpu *vcpu)
+{
+	if (machine_has_ended(vcpu->machine))
+		return false;
+	if (vcpu->activity == VCPU_WAITS_FOR_SIPI)
+		return true;
+	return (vcpu->halted || vcpu->idle) && !has_wake_event(vcpu);
+}
+
+uint64_t vcpu_runtime_100ns(const struct vcpu *vcpu)
+{
+	struct timespec used;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+	return vcpu->runtime_before_100ns + (uint64_t)used.tv_sec * (NS_PER_S / 100) + (uint64_t)used.tv_nsec / 100;
+}
+
+/* Under the lock: while the machine is paused. */
+static void stand_still(struct vcpu *vcpu)
+{
+	struct machine *machine = vcpu->machine;
+
+	if (!machine_is_still(machine))
+		return;
+	vcpu->runtime_100ns = vcpu_runtime_100ns(vcpu);
+	machine->standing++;
+	pthread_cond_signal(&machine->changed);
+	while (machine_is_still(machine))
+		pthread_cond_wait(&vcpu->wake, &machine->lock);
+	machine->standing--;
+}
+
+static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
+{
+	const struct timespec deadline = { .tv_sec = (time_t)(deadline_ns / NS_PER_S), .tv_nsec = (long)(deadline_ns % NS_PER_S) };
+
+	if (deadline_ns == UINT64_MAX)
+		pthread_cond_wait(&vcpu->wake, &vcpu->machine->lock);
+	else
+		pthread_cond_timedwait(&vcpu->wake, &vcpu->machine->lock, &deadline);
+}
+
+static void sleep_until_event(struct vcpu *vcpu)
+{
+	struct machine *machine = vcpu->machine;
+
+	pthread_mutex_lock(&machine->lock);
+	if (vcpu->halted)
+		machine_flush_console(machine);
+	for (;;) {
+		uint64_t next;
+
+		stand_still(vcpu);
+		next = vcpu->activity == VCPU_RUNNING ? timer_run(vcpu) : UINT64_MAX;
+		take_init_and_startup(vcpu);
+		if (!must_sleep(vcpu))
+			break;
+		sleep_until(vcpu, next);
+	}
+	vcpu->idle = vcpu->halted = false;
+	pthread_mutex_unlock(&machine->lock);
+	engine_kick(vcpu->cpu);
+}
+
+static void vcpu_run(void *self)
+{
+	struct vcpu *vcpu = self;
+	struct machine *machine = vcpu->machine;
+
+	sleep_until_event(vcpu);
+	while (!machine_has_ended(machine)) {
+		switch (engine_run(vcpu->cpu)) {
+		case ENGINE_EXIT_HALT:
+			vcpu->halted = true;
+			sleep_until_event(vcpu);
+			break;
+		case ENGINE_EXIT_SHUTDOWN:
+			pthread_mutex_lock(&machine->lock);
+			machine_finish(machine, MACHINE_CRASHED);
+			pthread_mutex_unlock(&machine->lock);
+			break;
+		default: sleep_until_event(vcpu);
+		}
+	}
+}
+
+/* ---- the unit ---- */
+
+static int vcpu_start(void *self)
+{
+	struct vcpu *vcpu = self;
+	int error = engine_prepare_thread(vcpu->cpu);
+
+	return error ? error : timer_prepare_thread(vcpu);
+}
+
+static void mtrr_archive(struct archive *archive, struct vcpu *vcpu)
+{
+	archive_u64s(archive, vcpu->mtrr, 0x10);
+	archive_u64s(archive, vcpu->mtrr + 0x50, 0x20);
+	archive_u64(archive, &vcpu->mtrr[MTRR_DEFAULT_TYPE - MTRRS]);
+}
+
+static void vcpu_archive(struct archive *archive, void *self)
+{
+	struct vcpu *vcpu = self;
+	uint32_t activity = vcpu->activity;
+	uint32_t nmi = engine_cpu_nmi(vcpu->cpu);
+
+	archive_u32(archive, &activity);
+	archive_bool(archive, &vcpu->init_pending);
+	archive_bool(archive, &vcpu->start_pending);
+	archive_bool(archive, &vcpu->idle);
+	archive_bool(archive, &vcpu->halted);
+	archive_u8(archive, &vcpu->sipi_vector);
+	archive_u64(archive, &vcpu->runtime_100ns);
+	archive_u32(archive, &nmi);
+	archive_check(archive, activity <= VCPU_WAITS_FOR_SIPI && nmi <= (ENGINE_NMI_PENDING | ENGINE_NMI_BLOCKED));
+	x86_state_archive(archive, engine_cpu_state(vcpu->cpu));
+	archive_bytes(archive, engine_cpu_vector(vcpu->cpu), ENGINE_VECTOR_BYTES);
+	mtrr_archive(archive, vcpu);
+	apic_archive(archive, &vcpu->apic, clock_monotonic_ns());
+	if (!archive->loading || archive->error)
+		return;
+	vcpu->activity = (enum vcpu_activity)activity;
+	vcpu->runtime_before_100ns = vcpu->runtime_100ns;
+	archive_check(archive, !engine_cpu_restored(vcpu->cpu, nmi));
+}
+
+static size_t vcpu_statistics(const void *self, char *text, size_t bytes)
+{
+	return engine_statistics(((const struct vcpu *)self)->cpu, text, bytes);
+}
+
+static const struct unit_ops vcpu_unit = {
+	.name = "processor", .section = UNIT_SECTION('C', 'P', 'U', ' '), .numbered = true, .start = vcpu_start, .run = vcpu_run,
+	.archive = vcpu_archive, .statistics = vcpu_statistics,
+};
+
+int vcpu_make(struct machine *machine, unsigned index)
+{
+	struct vcpu *vcpu = &machine->vcpus[index];
+	pthread_condattr_t attributes;
+
+	assert(index < MACHINE_MAX_CPUS && machine->engine && machine->hv);
+	vcpu->machine = machine;
+	vcpu->index = index;
+	vcpu->cpu = engine_cpu_create(machine->engine, &vcpu_engine_ops, vcpu);
+	if (!vcpu->cpu)
+		return -ENOMEM;
+	vcpu->hv = hv_partition_cpu(machine->hv, index);
+	vcpu->activity = index ? VCPU_WAITS_FOR_SIPI : VCPU_RUNNING;
+	vcpu_reset(vcpu);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&vcpu->wake, &attributes);
+	pthread_condattr_destroy(&attributes);
+	unit_add(&machine->units, &vcpu_unit, vcpu, index);
+	return 0;
+}
