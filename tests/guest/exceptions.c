@@ -77,6 +77,34 @@ static void precise(void)
 	check_equal("registers around a fault", sum + b, 17 + 6);
 }
 
+/* RFLAGS in a handler (SDM Vol. 3A 6.12.1.3): AC is the business of who was interrupted and of CLAC, not of delivery. */
+static uint64_t flags_in_handler;
+
+static bool note_flags(struct frame *f)
+{
+	if (f->vector != 3)
+		return false;
+	__asm__ volatile("pushf; pop %0" : "=r"(flags_in_handler));
+	return true;
+}
+
+static void alignment_check(void)
+{
+	enum { AC = 0x40000, TF = 0x100, NT = 0x4000, IF = 0x200 };
+	uint64_t flags;
+
+	on_trap = note_flags;
+	__asm__ volatile("pushf; orq $0x44000, (%%rsp); popf; int3; pushf; pop %0; pushf; andq $~0x44000, (%%rsp); popf" : "=r"(flags) : : "memory", "cc");
+	on_trap = NULL;
+	check_equal("delivery clears NT, keeps AC", flags_in_handler & (AC | NT | TF | IF), AC);
+	check_equal("both are in the frame", last.rflags & (AC | NT), AC | NT);
+	check_equal("and come back", flags & (AC | NT), AC | NT);
+	on_trap = note_flags;
+	__asm__ volatile("int3");
+	on_trap = NULL;
+	check_equal("AC is not made up", flags_in_handler & AC, 0);
+}
+
 /* Pages for the hypervisor where no memory is, the last one before the address space ends among them. */
 static void odd_pages(void)
 {
@@ -156,5 +184,6 @@ void test_main(void)
 	check_equal("INT to a gate", (uint64_t)try_code(interrupt_gate_absent, NULL) != (uint64_t)-1, 1);
 	page_faults();
 	precise();
+	alignment_check();
 	odd_pages();
 }

@@ -99,7 +99,8 @@ void engine_reset(struct engine_cpu *opaque)
 
 	soft_flush(cpu, true);
 	cpu->nmi_pending = 0;
-	cpu->nmi_blocked = cpu->trap_after = cpu->single_once = false;
+	cpu->nmi_blocked = false;
+	cpu->pending &= ~(uint32_t)(PENDING_STEP_TRAP | PENDING_SINGLE);
 }
 
 unsigned engine_cpu_nmi(const struct engine_cpu *opaque)
@@ -147,6 +148,7 @@ enum engine_exit engine_run(struct engine_cpu *opaque)
 
 	cpu->exit = ENGINE_EXIT_NONE;
 	soft_set_rflags(cpu, cpu->state.rflags | (cpu->state.interrupt_flag ? FLAG_IF : 0));
+	soft_set_shadow(cpu, cpu->state.interrupt_shadow * PENDING_STI_SHADOW);
 	soft_load_vectors(cpu);
 	soft_enter(cpu);
 	soft_start_executing(cpu);
@@ -155,6 +157,7 @@ enum engine_exit engine_run(struct engine_cpu *opaque)
 	soft_exit(cpu);
 	soft_store_vectors(cpu);
 	cpu->state.rflags = soft_rflags(cpu);
+	cpu->state.interrupt_shadow = (uint8_t)((cpu->pending & PENDING_SHADOW) / PENDING_STI_SHADOW);
 	return cpu->exit;
 }
 

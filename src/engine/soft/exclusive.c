@@ -51,7 +51,7 @@ void soft_exit(struct soft_cpu *cpu)
 {
 	struct soft_engine *e = cpu->engine;
 
-	if (cpu->alone)
+	if (cpu->pending & PENDING_ALONE)
 		soft_end_alone(cpu);
 	soft_acquire(&e->lock);
 	leave_inside(e);
@@ -90,7 +90,7 @@ void soft_begin_alone(struct soft_cpu *cpu)
 		soft_acquire(&e->lock);
 	}
 	soft_start_executing(cpu);
-	cpu->alone = true;
+	cpu->pending |= PENDING_ALONE;
 	soft_release(&e->lock);
 }
 
@@ -99,7 +99,7 @@ void soft_end_alone(struct soft_cpu *cpu)
 	struct soft_engine *e = cpu->engine;
 
 	soft_acquire(&e->lock);
-	cpu->alone = false;
+	cpu->pending &= ~(uint32_t)PENDING_ALONE;
 	__atomic_store_n(&e->owner, NULL, __ATOMIC_SEQ_CST);
 	e->change++;
 	soft_wake_all(&e->change);

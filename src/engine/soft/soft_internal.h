@@ -32,7 +32,22 @@ void *memcpy(void *to, const void *from, size_t bytes) __asm__("soft_memcpy");
 void *memset(void *to, int value, size_t bytes) __asm__("soft_memset");
 void *memmove(void *to, const void *from, size_t bytes) __asm__("soft_no_memmove"); /* never to be linked */
 
-enum { SHADOW_STI = 1, SHADOW_MOV_SS = 2 }; /* state.interrupt_shadow */
+/*
+ * soft_cpu.pending: what the dispatcher has to do before, or instead of, going on. Written by the processor's own thread; what
+ * others want is in soft_cpu.kick.
+ */
+enum {
+	PENDING_STOP = 1,           /* soft_cpu.stop */
+	PENDING_STEP = 2,           /* RFLAGS.TF: one instruction, then PENDING_STEP_TRAP */
+	PENDING_STEP_TRAP = 4,      /* #DB behind the instruction that was executed with TF */
+	PENDING_BREAKPOINTS = 8,    /* one is enabled in DR7 */
+	PENDING_SINGLE = 0x10,      /* the next instruction in a block of its own */
+	PENDING_WANT_ALONE = 0x20,  /* and with every other processor stopped (exclusive.c) */
+	PENDING_ALONE = 0x40,       /* they are stopped */
+	PENDING_STI_SHADOW = 0x80,  /* no interrupt before the next instruction is through */
+	PENDING_MOV_SS_SHADOW = 0x100, /* nor a debug trap */
+	PENDING_SHADOW = PENDING_STI_SHADOW | PENDING_MOV_SS_SHADOW, /* both / PENDING_STI_SHADOW: x86_state.interrupt_shadow */
+};
 enum { PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL_AC = 2 };
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
 #define TABLE_BYTES (1ull << 39)
@@ -88,13 +103,12 @@ struct soft_cpu {
 	uint32_t stack_retries, pauses;
 	bool signal_in_word, signal_in_block;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems;
-	bool single_once, trap_after;
-	bool breakpoints, watchpoints; /* one is enabled; of data */
+	uint32_t pending; /* PENDING_* */
+	bool watchpoints; /* one is enabled in DR7 for data */
 	uint8_t watch_hits;
-	bool want_alone, alone; /* exclusive.c */
 	bool nmi_blocked;
 	uint32_t nmi_pending;
-	uint32_t stop, stop_asked; /* enum engine_exit: by what it executed, and by others (atomic) */
+	uint32_t stop, stop_asked; /* enum engine_exit: by what it executed (PENDING_STOP), and by others (atomic, with a kick) */
 	/* mmu/shootdown.c */
 	struct soft_lock flush_lock;
 	uint32_t executing, flush_posted, flush_done, flush_count;
@@ -135,6 +149,24 @@ static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa) { ret
 static inline uint64_t soft_frame(const struct soft_engine *e, const uint8_t *hva) { return (uint64_t)(hva - e->ram) >> 12; }
 
 struct fault { uint8_t vector; bool has_code; uint32_t code; uint64_t address; };
+
+static inline void soft_set_pending(struct soft_cpu *cpu, uint32_t which, bool on)
+{
+	cpu->pending = on ? cpu->pending | which : cpu->pending & ~which;
+}
+
+/* The processor leaves engine_run() at the next dispatch, for what it executed. */
+static inline void soft_stop(struct soft_cpu *cpu, enum engine_exit why)
+{
+	cpu->stop = why;
+	cpu->pending |= PENDING_STOP;
+}
+
+/* which: 0, PENDING_STI_SHADOW or PENDING_MOV_SS_SHADOW. */
+static inline void soft_set_shadow(struct soft_cpu *cpu, uint32_t which)
+{
+	cpu->pending = (cpu->pending & ~(uint32_t)PENDING_SHADOW) | which;
+}
 
 static inline bool soft_canonical(uint64_t gva) { return (uint64_t)((int64_t)(gva << 16) >> 16) == gva; }
 

@@ -20,28 +20,36 @@ uint32_t soft_mode(struct soft_cpu *cpu)
 	return mode;
 }
 
-static bool take_interrupt(struct soft_cpu *cpu)
+static bool has_interrupt_shadow(const struct soft_cpu *cpu) { return cpu->pending & PENDING_SHADOW; }
+
+static void take_nmi(struct soft_cpu *cpu)
+{
+	__atomic_store_n(&cpu->nmi_pending, 0, __ATOMIC_SEQ_CST);
+	cpu->nmi_blocked = true;
+	cpu->interrupt_pending = 1;
+	soft_deliver_interrupt(cpu, EXC_NMI);
+}
+
+static void take_interrupt(struct soft_cpu *cpu)
 {
 	int vector;
 
-	if (cpu->nmi_pending && !cpu->nmi_blocked && !cpu->state.interrupt_shadow) {
-		__atomic_store_n(&cpu->nmi_pending, 0, __ATOMIC_SEQ_CST);
-		cpu->nmi_blocked = true;
-		cpu->interrupt_pending = 1;
-		return soft_deliver(cpu, EXC_NMI, false, false, 0) == 0;
+	if (cpu->nmi_pending && !cpu->nmi_blocked && !has_interrupt_shadow(cpu)) {
+		take_nmi(cpu);
+		return;
 	}
-	if (!cpu->state.interrupt_flag || cpu->state.interrupt_shadow) {
+	if (!cpu->state.interrupt_flag || has_interrupt_shadow(cpu)) {
 		cpu->interrupt_pending = 1;
-		return false;
+		return;
 	}
 	soft_outside(cpu);
 	vector = cpu->ops->interrupt(cpu->ops_context);
 	soft_inside(cpu);
 	cpu->interrupt_pending = 0;
 	if (vector < 0)
-		return false;
+		return;
 	cpu->interrupt_pending = 1; /* there may be more */
-	return soft_deliver(cpu, (unsigned)vector, false, false, 0) == 0;
+	soft_deliver_interrupt(cpu, (uint8_t)vector);
 }
 
 /* As soft_dispatch(), for the usual case that nothing is pending and the jump cache knows the way; NULL if not so. */
@@ -51,8 +59,7 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 	struct jump_entry *j = soft_jump_entry(cpu, s->rip);
 	uint32_t mode;
 
-	if (cpu->stop || cpu->stop_asked || cpu->trap_after || cpu->breakpoints || cpu->single_once || cpu->want_alone || cpu->alone ||
-	    s->interrupt_shadow || s->rflags & FLAG_TF || cpu->kick || (cpu->interrupt_pending && s->interrupt_flag))
+	if (cpu->pending | cpu->kick | (cpu->interrupt_pending & s->interrupt_flag))
 		return NULL;
 	mode = soft_mode(cpu);
 	if (j->sum != s->rip + soft_jump_key(cpu, mode))
@@ -62,7 +69,6 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 	return (void *)j->host;
 }
 
-/* After a system instruction. */
 void *soft_go_on(struct soft_cpu *cpu)
 {
 	void *host = dispatch_quickly(cpu);
@@ -76,6 +82,7 @@ static bool take_stop(struct soft_cpu *cpu)
 	uint32_t why = cpu->stop;
 
 	cpu->stop = ENGINE_EXIT_NONE;
+	cpu->pending &= ~(uint32_t)PENDING_STOP;
 	if (!why && __atomic_load_n(&cpu->stop_asked, __ATOMIC_SEQ_CST))
 		why = __atomic_exchange_n(&cpu->stop_asked, ENGINE_EXIT_NONE, __ATOMIC_SEQ_CST);
 	if (why)
@@ -83,70 +90,80 @@ static bool take_stop(struct soft_cpu *cpu)
 	return why;
 }
 
-/* The host code to go on with at state.rip: pending events first. */
-void *soft_dispatch(struct soft_cpu *cpu)
+/* What the instruction before has left, and what other threads want. False: the processor is to leave. */
+static bool take_pending(struct soft_cpu *cpu)
 {
-	struct soft_engine *e = cpu->engine;
-	struct fault fault;
-	struct block *b;
-	uint32_t mode;
-	uint64_t gpa, linear;
-	unsigned rights;
 	uint32_t kick;
-	bool alone = false;
 
-	cpu->misses++;
-	if (cpu->alone)
+	if (cpu->pending & PENDING_ALONE)
 		soft_end_alone(cpu);
-	if (cpu->state.interrupt_shadow == SHADOW_MOV_SS)
-		cpu->trap_after = false;
-	if ((cpu->trap_after || cpu->watch_hits) && soft_debug_trap(cpu))
-		soft_deliver(cpu, EXC_DB, false, false, 0);
+	if (cpu->pending & PENDING_MOV_SS_SHADOW)
+		cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
+	if (soft_debug_trap(cpu))
+		soft_deliver_interrupt(cpu, EXC_DB);
 	kick = __atomic_exchange_n(&cpu->kick, 0, __ATOMIC_SEQ_CST);
 	if (kick & KICK_FLUSH)
 		soft_take_flushes(cpu);
-	if (cpu->want_alone) {
-		cpu->want_alone = false;
+	if (cpu->pending & PENDING_WANT_ALONE) {
+		cpu->pending &= ~(uint32_t)PENDING_WANT_ALONE;
 		soft_begin_alone(cpu);
-	} else if (__atomic_load_n(&e->owner, __ATOMIC_SEQ_CST)) {
+	} else if (__atomic_load_n(&cpu->engine->owner, __ATOMIC_SEQ_CST)) {
 		soft_park(cpu);
 	}
 	if (take_stop(cpu))
-		return e->leave;
-	if (kick & KICK_EVENT || (cpu->interrupt_pending && cpu->state.interrupt_flag && !cpu->state.interrupt_shadow))
+		return false;
+	if (kick & KICK_EVENT || (cpu->interrupt_pending && cpu->state.interrupt_flag && !has_interrupt_shadow(cpu)))
 		take_interrupt(cpu);
+	return true;
+}
+
+/* Where state.rip leads: linear address, physical address and rights of its page, and the mode of its block. */
+struct destination { uint64_t linear, gpa; unsigned rights; uint32_t mode; };
+
+/* NULL: *fault is to be delivered. */
+static struct block *find_destination(struct soft_cpu *cpu, struct destination *to, struct fault *fault)
+{
+	const uint32_t alone = PENDING_SINGLE | PENDING_SHADOW | PENDING_STEP | PENDING_BREAKPOINTS;
+	const struct x86_state *s = &cpu->state;
+
+	to->mode = soft_mode(cpu) | (cpu->pending & alone ? BLOCK_ALONE : 0);
+	to->linear = s->code_bits == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip);
+	if (cpu->pending & PENDING_BREAKPOINTS && !(cpu->pending & PENDING_MOV_SS_SHADOW) && soft_hits_breakpoint(cpu, to->linear)) {
+		soft_fail(fault, EXC_DB, false, 0);
+		return NULL;
+	}
+	if (soft_walk(cpu, to->linear, ACCESS_EXEC, &to->gpa, &to->rights, fault))
+		return NULL;
+	return soft_find_block(cpu, to->gpa, to->mode, fault);
+}
+
+void *soft_dispatch(struct soft_cpu *cpu)
+{
+	struct destination to;
+	struct fault fault;
+	struct block *b;
+
+	cpu->misses++;
+	if (!take_pending(cpu))
+		return cpu->engine->leave;
 	for (;;) {
 		if (take_stop(cpu))
-			return e->leave;
+			return cpu->engine->leave;
 		soft_select_view(cpu);
-		alone = cpu->single_once || cpu->state.interrupt_shadow || cpu->state.rflags & FLAG_TF || cpu->breakpoints;
-		mode = soft_mode(cpu) | (alone ? BLOCK_ALONE : 0);
-		linear = cpu->state.code_bits == 64 ? cpu->state.rip : (uint32_t)(cpu->state.segment[X86_CS].base + cpu->state.rip);
-		if (cpu->breakpoints && cpu->state.interrupt_shadow != SHADOW_MOV_SS && soft_hits_breakpoint(cpu, linear)) {
-			soft_deliver(cpu, EXC_DB, false, false, 0);
-			continue;
-		}
-		if (soft_walk(cpu, linear, ACCESS_EXEC, &gpa, &rights, &fault)) {
-			soft_deliver(cpu, fault.vector, false, fault.has_code, (cpu->state.cr2 = fault.vector == EXC_PF ? fault.address : cpu->state.cr2, fault.code));
-			continue;
-		}
-		b = soft_find_block(cpu, gpa, mode, &fault);
+		b = find_destination(cpu, &to, &fault);
 		if (b)
 			break;
-		if (fault.vector == EXC_PF)
-			cpu->state.cr2 = fault.address;
-		soft_deliver(cpu, fault.vector, false, fault.has_code, fault.code);
+		soft_deliver_fault(cpu, &fault);
 	}
-	if (alone) {
-		cpu->trap_after = cpu->state.rflags & FLAG_TF;
-		cpu->single_once = false;
-		cpu->state.interrupt_shadow = 0;
+	if (to.mode & BLOCK_ALONE) {
+		soft_set_pending(cpu, PENDING_STEP_TRAP, cpu->pending & PENDING_STEP);
+		cpu->pending &= ~(uint32_t)(PENDING_SINGLE | PENDING_SHADOW);
 		cpu->jump_key = cpu->engine->no_key; /* the block leaves through the jump cache: come back here */
 	} else {
-		soft_enter_mode(cpu, mode);
-		soft_remember_jump(cpu, b, linear, soft_jump_key(cpu, mode), rights);
+		soft_enter_mode(cpu, to.mode);
+		soft_remember_jump(cpu, b, to.linear, soft_jump_key(cpu, to.mode), to.rights);
 	}
-	return e->code_run + b->host_offset;
+	return cpu->engine->code_run + b->host_offset;
 }
 
 void *soft_chain(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)
@@ -173,10 +190,8 @@ void *soft_chain(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)
 
 void *soft_raise(struct soft_cpu *cpu, const struct fault *fault)
 {
-	cpu->trap_after = false;
+	cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
 	cpu->watch_hits = 0;
-	if (fault->vector == EXC_PF)
-		cpu->state.cr2 = fault->address;
-	soft_deliver(cpu, fault->vector, false, fault->has_code, fault->code);
+	soft_deliver_fault(cpu, fault);
 	return soft_dispatch(cpu);
 }

@@ -22,10 +22,11 @@ void soft_debug_changed(struct soft_cpu *cpu)
 {
 	const struct x86_state *s = &cpu->state;
 
-	cpu->breakpoints = cpu->watchpoints = false;
+	cpu->pending &= ~(uint32_t)PENDING_BREAKPOINTS;
+	cpu->watchpoints = false;
 	for (int n = 0; n < 4; n++)
 		if (enabled(s, n)) {
-			cpu->breakpoints = true;
+			cpu->pending |= PENDING_BREAKPOINTS;
 			cpu->watchpoints |= type(s, n) != TYPE_EXECUTE;
 		}
 	soft_flush(cpu, true);
@@ -54,6 +55,16 @@ int soft_read_dr(struct soft_cpu *cpu, unsigned number, uint64_t *ret, struct fa
 	return n < 0 ? n : 0;
 }
 
+/* Reserved bits read as they always do. */
+static uint64_t value_to_keep(unsigned number, uint64_t v)
+{
+	switch (number) {
+	case 6: return (v & 0xe00f) | 0xffff0ff0;
+	case 7: return (v & 0xffff2bff) | 0x400;
+	default: return v;
+	}
+}
+
 int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t v, struct fault *fault)
 {
 	struct x86_state *s = &cpu->state;
@@ -63,8 +74,8 @@ int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t v, struct faul
 		return n;
 	if (n >= 6 && v >> 32)
 		return *fault = (struct fault){ .vector = EXC_GP, .has_code = true }, -EFAULT;
-	s->dr[n] = n == 6 ? (v & 0xe00f) | 0xffff0ff0 : n == 7 ? (v & 0xffff2bff) | 0x400 : v;
-	if (n != 6 && (cpu->breakpoints || n == 7))
+	s->dr[n & 7] = value_to_keep((unsigned)n, v);
+	if (n != 6 && (cpu->pending & PENDING_BREAKPOINTS || n == 7))
 		soft_debug_changed(cpu);
 	return 0;
 }
@@ -116,12 +127,12 @@ void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write)
 bool soft_debug_trap(struct soft_cpu *cpu)
 {
 	struct x86_state *s = &cpu->state;
-	bool due = cpu->trap_after || cpu->watch_hits;
+	bool due = cpu->pending & PENDING_STEP_TRAP || cpu->watch_hits;
 
-	if (cpu->trap_after)
+	if (cpu->pending & PENDING_STEP_TRAP)
 		s->dr[6] |= DR6_BS;
 	s->dr[6] |= cpu->watch_hits;
-	cpu->trap_after = false;
+	cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
 	cpu->watch_hits = 0;
 	return due;
 }

@@ -20,6 +20,7 @@ void soft_set_rflags(struct soft_cpu *cpu, uint64_t v)
 	cpu->flags_word = (v & 0xd5) << 8 | (v & FLAG_OF ? 1 : 0);
 	cpu->state.interrupt_flag = v & FLAG_IF ? 1 : 0;
 	cpu->state.rflags = (v & 0x3f7fd7) | 2;
+	soft_set_pending(cpu, PENDING_STEP, v & FLAG_TF);
 }
 
 int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code)
@@ -30,7 +31,7 @@ int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code
 
 static int triple_fault(struct soft_cpu *cpu)
 {
-	cpu->stop = ENGINE_EXIT_SHUTDOWN;
+	soft_stop(cpu, ENGINE_EXIT_SHUTDOWN);
 	return -EIO;
 }
 
@@ -39,93 +40,118 @@ static int push_frame(struct soft_cpu *cpu, uint64_t rsp, const uint64_t *words,
 	return soft_write(cpu, rsp - 8 * count, words, 8 * count, ACCESS_SYSTEM, fault);
 }
 
-static int deliver_long(struct soft_cpu *cpu, unsigned vector, bool software, bool has_code, uint32_t code, struct fault *fault)
+/* What is delivered: an exception, an interrupt, or INT n. */
+struct event { uint8_t vector; bool has_code, software; uint32_t code; };
+
+enum { GATE_IS_TRAP = 1, GATE_TYPE = 0x1e, GATE_INTERRUPT_OR_TRAP = 0x0e, TSS_RSP0 = 4, TSS_IST1 = 0x24 };
+
+static int deliver_long(struct soft_cpu *cpu, const struct event *event, struct fault *fault)
 {
 	struct x86_state *s = &cpu->state;
 	uint64_t gate[2], offset, rsp = s->gpr[4], frame[6], descriptor;
-	unsigned dpl, ist, target_cpl, n = 0;
-	uint32_t error = vector * 8 + 2 + !software;
+	uint32_t gate_code = event->vector * 8u + 2 + !event->software;
+	uint8_t old_cpl = s->cpl;
+	unsigned dpl, ist, target_cpl, words = 0;
 
-	if (vector * 16 + 15 > s->idtr.limit)
-		return soft_fail(fault, EXC_GP, true, error);
-	if (soft_read(cpu, s->idtr.base + vector * 16, gate, 16, ACCESS_SYSTEM | ACCESS_READ, fault))
+	if (event->vector * 16u + 15 > s->idtr.limit)
+		return soft_fail(fault, EXC_GP, true, gate_code);
+	if (soft_read(cpu, s->idtr.base + event->vector * 16u, gate, 16, ACCESS_SYSTEM | ACCESS_READ, fault))
 		return -EFAULT;
 	dpl = gate[0] >> 45 & 3;
 	ist = gate[0] >> 32 & 7;
-	if ((gate[0] >> 40 & 0x1e) != 0x0e || (software && dpl < s->cpl))
-		return soft_fail(fault, EXC_GP, true, error);
+	if ((gate[0] >> 40 & GATE_TYPE) != GATE_INTERRUPT_OR_TRAP || (event->software && dpl < s->cpl))
+		return soft_fail(fault, EXC_GP, true, gate_code);
 	if (!(gate[0] >> 47 & 1))
-		return soft_fail(fault, EXC_NP, true, error);
+		return soft_fail(fault, EXC_NP, true, gate_code);
 	offset = (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000) | gate[1] << 32;
 	if (soft_read(cpu, s->gdtr.base + (gate[0] >> 16 & 0xfff8), &descriptor, 8, ACCESS_SYSTEM | ACCESS_READ, fault))
 		return -EFAULT;
 	target_cpl = descriptor >> 42 & 1 ? s->cpl : descriptor >> 45 & 3;
-	if (ist || target_cpl < s->cpl)
-		if (soft_read(cpu, s->tr.base + (ist ? 0x24 + 8 * (ist - 1) : 4 + 8 * target_cpl), &rsp, 8, ACCESS_SYSTEM | ACCESS_READ, fault))
-			return -EFAULT;
-	rsp &= ~15ull;
-	if (has_code)
-		frame[n++] = code;
-	frame[n++] = s->rip;
-	frame[n++] = s->segment[X86_CS].selector;
-	frame[n++] = soft_rflags(cpu);
-	frame[n++] = s->gpr[4];
-	frame[n++] = s->segment[X86_SS].selector;
-	{
-		uint8_t old = s->cpl;
-		uint64_t rflags = s->rflags;
+	if (ist || target_cpl < s->cpl) {
+		uint64_t at = s->tr.base + (ist ? TSS_IST1 + 8 * (ist - 1) : TSS_RSP0 + 8 * target_cpl);
 
-		s->cpl = (uint8_t)target_cpl;
-		s->rflags &= ~(uint64_t)FLAG_AC;
-		if (push_frame(cpu, rsp, frame, n, fault)) {
-			s->cpl = old;
-			s->rflags = rflags;
+		if (soft_read(cpu, at, &rsp, 8, ACCESS_SYSTEM | ACCESS_READ, fault))
 			return -EFAULT;
-		}
-		if (target_cpl != old)
-			s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)target_cpl, .attributes = 0x93 };
 	}
-	s->gpr[4] = rsp - 8 * n;
-	s->rflags &= ~(uint64_t)(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM);
-	s->rflags |= cpu->state.rflags & FLAG_AC;
-	if ((gate[0] >> 40 & 1) == 0)
+	rsp &= ~15ull;
+	if (event->has_code)
+		frame[words++] = event->code;
+	frame[words++] = s->rip;
+	frame[words++] = s->segment[X86_CS].selector;
+	frame[words++] = soft_rflags(cpu);
+	frame[words++] = s->gpr[4];
+	frame[words++] = s->segment[X86_SS].selector;
+	s->cpl = (uint8_t)target_cpl;
+	if (push_frame(cpu, rsp, frame, words, fault)) {
+		s->cpl = old_cpl;
+		return -EFAULT;
+	}
+	if (target_cpl != old_cpl)
+		s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)target_cpl, .attributes = 0x93 };
+	s->gpr[4] = rsp - 8 * words;
+	/* AC stays: a handler that wants SMAP's protection executes CLAC (SDM Vol. 3A 6.12.1.2, 6.14) */
+	soft_set_rflags(cpu, soft_rflags(cpu) & ~(uint64_t)(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM));
+	if (!(gate[0] >> 40 & GATE_IS_TRAP))
 		s->interrupt_flag = 0;
 	soft_set_code_segment(s, (uint16_t)((gate[0] >> 16 & 0xfffc) | target_cpl), (uint16_t)(descriptor >> 40));
 	soft_set_code_bits(s);
 	s->rip = offset;
-	s->interrupt_shadow = 0;
+	soft_set_shadow(cpu, 0);
 	soft_select_view(cpu);
 	return 0;
 }
 
-static bool contributory(unsigned v) { return v == EXC_DE || (v >= EXC_TS && v <= EXC_GP); }
+static bool is_contributory(unsigned vector) { return vector == EXC_DE || (vector >= EXC_TS && vector <= EXC_GP); }
 
-/* Delivers; a fault while delivering becomes a double fault (SDM table 6-5), one while delivering that ends the machine. */
-int soft_deliver(struct soft_cpu *cpu, unsigned vector, bool software, bool has_code, uint32_t code)
+/* Whether this fault while that event was delivered makes a double fault (SDM table 6-5). */
+static bool is_double_fault(const struct event *event, const struct fault *fault)
+{
+	if (event->vector == EXC_PF)
+		return is_contributory(fault->vector) || fault->vector == EXC_PF;
+	return is_contributory(event->vector) && is_contributory(fault->vector);
+}
+
+/* A fault has come up; what it is on the way of, if anything, is in *event, and what is to be delivered now afterwards. */
+static void turn_into_event(struct soft_cpu *cpu, const struct fault *fault, struct event *event, bool nested)
+{
+	bool is_double = nested && is_double_fault(event, fault);
+
+	if (fault->vector == EXC_PF)
+		cpu->state.cr2 = fault->address;
+	*event = (struct event){ .vector = fault->vector, .has_code = fault->has_code, .code = fault->code };
+	if (is_double)
+		*event = (struct event){ .vector = EXC_DF, .has_code = true };
+}
+
+static int deliver(struct soft_cpu *cpu, struct event event)
 {
 	struct fault fault;
 
-	cpu->deliveries[vector & 31]++;
+	cpu->deliveries[event.vector & 31]++;
 	if (!(cpu->state.efer & EFER_LMA))
 		return triple_fault(cpu);
-	for (;;) {
-		bool external = vector >= 32;
-
-		if (!deliver_long(cpu, vector, software, has_code, code, &fault))
-			return 0;
-		if (vector == EXC_DF)
+	while (deliver_long(cpu, &event, &fault)) {
+		if (event.vector == EXC_DF)
 			return triple_fault(cpu);
-		if (fault.vector == EXC_PF)
-			cpu->state.cr2 = fault.address;
-		if (!external && ((contributory(vector) && contributory(fault.vector)) ||
-				  (vector == EXC_PF && (contributory(fault.vector) || fault.vector == EXC_PF)))) {
-			fault.vector = EXC_DF;
-			fault.has_code = true;
-			fault.code = 0;
-		}
-		vector = fault.vector;
-		software = false;
-		has_code = fault.has_code;
-		code = fault.code;
+		turn_into_event(cpu, &fault, &event, true);
 	}
+	return 0;
+}
+
+int soft_deliver_fault(struct soft_cpu *cpu, const struct fault *fault)
+{
+	struct event event;
+
+	turn_into_event(cpu, fault, &event, false);
+	return deliver(cpu, event);
+}
+
+int soft_deliver_interrupt(struct soft_cpu *cpu, uint8_t vector)
+{
+	return deliver(cpu, (struct event){ .vector = vector });
+}
+
+int soft_deliver_software(struct soft_cpu *cpu, uint8_t vector)
+{
+	return deliver(cpu, (struct event){ .vector = vector, .software = true });
 }

@@ -172,10 +172,10 @@ int insn_sysret(struct step *t)
 	return 0;
 }
 
-int insn_software_interrupt(struct step *t, unsigned vector)
+int insn_software_interrupt(struct step *t, uint8_t vector)
 {
 	t->s->rip = t->next;
-	soft_deliver(t->cpu, vector, true, false, 0);
+	soft_deliver_software(t->cpu, vector);
 	t->next = t->s->rip;
 	return 0;
 }

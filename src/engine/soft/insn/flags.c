@@ -32,7 +32,7 @@ int insn_set_interrupt_flag(struct step *t, bool set)
 	if (s->cpl > (s->rflags >> 12 & 3))
 		return insn_general_protection(t);
 	if (set && !s->interrupt_flag)
-		s->interrupt_shadow = SHADOW_STI;
+		soft_set_shadow(t->cpu, PENDING_STI_SHADOW);
 	s->interrupt_flag = set;
 	return 0;
 }

@@ -16,8 +16,13 @@ uint64_t soft_rflags(struct soft_cpu *cpu);
 void soft_set_rflags(struct soft_cpu *cpu, uint64_t value);
 /* Fills *fault; -EFAULT. */
 int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code);
-/* Delivers; faults on the way are dealt with (SDM table 6-5). -EIO: a triple fault, the processor stops. */
-int soft_deliver(struct soft_cpu *cpu, unsigned vector, bool software, bool has_code, uint32_t code);
+/*
+ * Delivery through the IDT; faults on the way are dealt with (SDM table 6-5). -EIO: a triple fault, the processor stops.
+ * Every fault comes through soft_deliver_fault(): CR2 is set there and nowhere else.
+ */
+int soft_deliver_fault(struct soft_cpu *cpu, const struct fault *fault);
+int soft_deliver_interrupt(struct soft_cpu *cpu, uint8_t vector); /* also NMI, and #DB as a trap */
+int soft_deliver_software(struct soft_cpu *cpu, uint8_t vector);  /* INT n */
 
 /* operand.c */
 uint64_t insn_address(const struct step *t);
@@ -57,7 +62,7 @@ int insn_far_return(struct step *t);
 int insn_iret(struct step *t);
 int insn_syscall(struct step *t);
 int insn_sysret(struct step *t);
-int insn_software_interrupt(struct step *t, unsigned vector);
+int insn_software_interrupt(struct step *t, uint8_t vector);
 
 /* control_register.c */
 int insn_write_cr(struct step *t, unsigned cr, uint64_t v);

@@ -186,7 +186,7 @@ int insn_mov_to_segment(struct step *t)
 	if (insn_get_rm(t, 2, &selector) || insn_load_segment(t, which, (uint16_t)selector))
 		return -EFAULT;
 	if (which == X86_SS)
-		t->s->interrupt_shadow = SHADOW_MOV_SS;
+		soft_set_shadow(t->cpu, PENDING_MOV_SS_SHADOW);
 	return 0;
 }
 

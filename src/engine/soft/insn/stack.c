@@ -77,7 +77,7 @@ int insn_push_pop(struct step *t)
 		if (insn_load_segment(t, op >> 3, (uint16_t)v))
 			return s->gpr[4] = sp, -EFAULT;
 		if (op == 0x17)
-			s->interrupt_shadow = SHADOW_MOV_SS;
+			soft_set_shadow(t->cpu, PENDING_MOV_SS_SHADOW);
 		return 0;
 	default:
 		if (op < 0x58)

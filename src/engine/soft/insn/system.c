@@ -32,7 +32,7 @@ static int halt(struct step *t)
 {
 	if (t->s->cpl)
 		return insn_general_protection(t);
-	t->cpu->stop = ENGINE_EXIT_HALT;
+	soft_stop(t->cpu, ENGINE_EXIT_HALT);
 	return 0;
 }
 

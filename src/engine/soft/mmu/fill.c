@@ -77,14 +77,14 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 
 		/* the block would change under its own feet: this instruction alone, then the new code */
 		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
-		cpu->single_once = true;
+		cpu->pending |= PENDING_SINGLE;
 		return soft_dispatch(cpu);
 	}
-	if (site->locked && cpu->engine->cpu_count > 1 && !cpu->alone) {
+	if (site->locked && cpu->engine->cpu_count > 1 && !(cpu->pending & PENDING_ALONE)) {
 		bool in_word;
 
 		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
-		cpu->single_once = cpu->want_alone = true;
+		cpu->pending |= PENDING_SINGLE | PENDING_WANT_ALONE;
 		return soft_dispatch(cpu);
 	}
 	place = cpu->bounce + (gva & 63);
