@@ -87,6 +87,7 @@ struct soft_cpu {
 	_Alignas(64) uint8_t vector[4096];   /* the guest's vector state between engine_run() calls: an XSAVE area */
 	_Alignas(64) uint8_t ymm[16][32];    /* its YMM registers while engine_ops run; the rest stays in the host's registers */
 	_Alignas(64) uint8_t save_area[1024]; /* an operand of XSAVE or XRSTOR: may hold anything */
+	_Alignas(64) uint8_t other_area[1024]; /* beside it, in insn/xsave.c */
 	_Alignas(64) uint8_t bounce[2048 + 64];
 	uint32_t jump_epoch[2];    /* [user]: a flush makes a new one */
 	bool kernel_jumps_local;   /* a kernel entry came from a page that is not global */

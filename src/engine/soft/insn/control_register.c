@@ -4,6 +4,11 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
+static bool uses_pae(const struct x86_state *s, uint64_t cr4)
+{
+	return s->cr0 & CR0_PG && cr4 & CR4_PAE && !(s->efer & EFER_LMA);
+}
+
 int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 {
 	struct soft_cpu *cpu = t->cpu;
@@ -14,6 +19,8 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)) || (!(v & CR0_PG) && s->cr4 & CR4_PCIDE))
 			return insn_general_protection(t);
 		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME && !(s->cr4 & CR4_PAE))
+			return insn_general_protection(t);
+		if (v & CR0_PG && !(s->cr0 & CR0_PG) && !(s->efer & EFER_LME) && s->cr4 & CR4_PAE && !soft_pae_roots_are_good(cpu, s->cr3))
 			return insn_general_protection(t);
 		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME)
 			s->efer |= EFER_LMA;
@@ -27,6 +34,8 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 	case 3: /* whether bit 63 asks to keep entries or not, none of another context may be seen: all that are not global go */
 		if (v & ~(s->cr4 & CR4_PCIDE ? 1ull << 63 : 0) & ~0ull << X86_PHYSICAL_BITS)
 			return insn_general_protection(t);
+		if (uses_pae(s, s->cr4) && !soft_pae_roots_are_good(cpu, v))
+			return insn_general_protection(t);
 		s->cr3 = v & ~(1ull << 63);
 		soft_flush(cpu, false);
 		return 0;
@@ -36,6 +45,8 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		if (v & ~s->cr4 & CR4_PCIDE && (!(s->efer & EFER_LMA) || s->cr3 & 0xfff))
 			return insn_general_protection(t);
 		if (s->efer & EFER_LMA && !(v & CR4_PAE))
+			return insn_general_protection(t);
+		if (uses_pae(s, v) && !soft_pae_roots_are_good(cpu, s->cr3))
 			return insn_general_protection(t);
 		s->cr4 = v;
 		soft_flush(cpu, true);

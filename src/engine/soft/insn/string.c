@@ -106,7 +106,7 @@ static int port_element(struct string_op *o)
 		return -EFAULT;
 	}
 	if (o->i->opcode < 0x6e) {
-		if (soft_read(cpu, destination(o), &v, o->bytes, ACCESS_WRITE, o->fault))
+		if (soft_check_write(cpu, destination(o), o->bytes, 0, o->fault))
 			return -EFAULT;
 		soft_outside(cpu);
 		v = cpu->ops->port_read(cpu->ops_context, port, o->bytes);

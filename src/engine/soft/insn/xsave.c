@@ -1,54 +1,219 @@
-/* Saving and restoring vector state: FXSAVE, XSAVE and their kin, and XCR0, which says of what. */
+/*
+ * Saving and restoring vector state (SDM Vol. 1 chapter 13): FXSAVE, XSAVE and their kin, and XCR0, which says of what. The host's
+ * own instruction works on cpu->save_area, a copy of the guest's bytes, after what would fault there has been refused:
+ *
+ *   0 x87   24 MXCSR   32 ST0 to ST7   160 XMM0 to XMM15   512 header (XSTATE_BV, XCOMP_BV, 6 reserved)   576 upper YMM
+ *
+ * The compacted form has the same layout, as AVX is the first and last component behind the header. XSAVEOPT is executed as XSAVE
+ * beside the area, of which what is in its initial state is then left as it was: the host's own would take every guest's area
+ * for the same, since all are at one address.
+ */
 #include <errno.h>
 
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
-int insn_save_area(struct step *t)
+enum { X87 = 1, SSE = 2, AVX = 4 };
+enum { MXCSR_AT = 24, MXCSR_BYTES = 8, STACK_AT = 32, XMM_AT = 160, HIGH_XMM_AT = 288, HEADER_AT = 512, YMM_AT = 576, HIGH_YMM_AT = 704 };
+enum { FX_BYTES = 416, AREA_BYTES = 832, HEADER_WORDS = 8, MXCSR_KNOWN = 0xffff };
+enum { FXSAVE = 0, FXRSTOR = 1, XSAVE = 4, XRSTOR = 5, XSAVEOPT = 6, XSAVEC = 8 /* 0F C7 /4 */ };
+#define COMPACTED (1ull << 63)
+
+/* The bytes of an area that the instruction may touch. */
+static size_t area_bytes(unsigned operation, uint64_t components)
 {
-	const struct x86_insn *i = t->i;
+	if (operation == FXSAVE || operation == FXRSTOR)
+		return FX_BYTES;
+	return components & AVX ? AREA_BYTES : YMM_AT;
+}
+
+static uint64_t *header_of(uint8_t *area) { return (uint64_t *)(void *)(area + HEADER_AT); }
+
+static bool mxcsr_is_good(const uint8_t *area)
+{
+	uint32_t mxcsr;
+
+	memcpy(&mxcsr, area + MXCSR_AT, sizeof(mxcsr));
+	return !(mxcsr & ~(uint32_t)MXCSR_KNOWN);
+}
+
+/* SDM Vol. 1 13.8: what XRSTOR refuses. MXCSR counts only where it is loaded. */
+static bool is_restorable(const struct x86_state *s, uint8_t *area, uint64_t mask)
+{
+	const uint64_t *header = header_of(area);
+	bool compacted = header[1] & COMPACTED, mxcsr;
+	uint64_t there = compacted ? header[1] & ~COMPACTED : s->xcr0;
+
+	if (there & ~s->xcr0 || header[0] & ~there || header[2] || (!compacted && header[1]))
+		return false;
+	for (unsigned n = 3; compacted && n < HEADER_WORDS; n++)
+		if (header[n])
+			return false;
+	mxcsr = compacted ? mask & header[0] & SSE : mask & (SSE | AVX);
+	return !mxcsr || mxcsr_is_good(area);
+}
+
+/* Outside 64-bit code there are eight XMM and YMM registers: the others are neither written nor loaded. */
+static void keep_high_registers(uint8_t *to, const uint8_t *from, bool ymm)
+{
+	memcpy(to + HIGH_XMM_AT, from + HIGH_XMM_AT, FX_BYTES - HIGH_XMM_AT);
+	if (ymm)
+		memcpy(to + HIGH_YMM_AT, from + HIGH_YMM_AT, AREA_BYTES - HIGH_YMM_AT);
+}
+
+static void host_xsave(uint8_t *area, uint64_t mask, bool wide)
+{
+	if (wide)
+		__asm__ volatile("xsave64 (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+	else
+		__asm__ volatile("xsave (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+}
+
+static void host_xsavec(uint8_t *area, uint64_t mask, bool wide)
+{
+	if (wide)
+		__asm__ volatile("xsavec64 (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+	else
+		__asm__ volatile("xsavec (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+}
+
+static void host_xrstor(const uint8_t *area, uint64_t mask, bool wide)
+{
+	if (wide)
+		__asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+	else
+		__asm__ volatile("xrstor (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+}
+
+static void host_fxsave(uint8_t *area, bool wide)
+{
+	if (wide)
+		__asm__ volatile("fxsave64 (%0)" : : "r"(area) : "memory");
+	else
+		__asm__ volatile("fxsave (%0)" : : "r"(area) : "memory");
+}
+
+static void host_fxrstor(const uint8_t *area, bool wide)
+{
+	if (wide)
+		__asm__ volatile("fxrstor64 (%0)" : : "r"(area) : "memory");
+	else
+		__asm__ volatile("fxrstor (%0)" : : "r"(area) : "memory");
+}
+
+/* As XSAVE, but a component in its initial state leaves the area's bytes as they were. */
+static void save_optimized(struct soft_cpu *cpu, uint8_t *area, uint64_t mask, bool wide)
+{
+	uint8_t *fresh = cpu->other_area;
+	uint64_t used;
+
+	memset(fresh, 0, AREA_BYTES);
+	host_xsave(fresh, mask, wide);
+	used = header_of(fresh)[0] & mask;
+	header_of(area)[0] = (header_of(area)[0] & ~mask) | used;
+	if (used & X87) {
+		memcpy(area, fresh, MXCSR_AT);
+		memcpy(area + STACK_AT, fresh + STACK_AT, XMM_AT - STACK_AT);
+	}
+	if (mask & (SSE | AVX))
+		memcpy(area + MXCSR_AT, fresh + MXCSR_AT, MXCSR_BYTES);
+	if (used & SSE)
+		memcpy(area + XMM_AT, fresh + XMM_AT, FX_BYTES - XMM_AT);
+	if (used & AVX)
+		memcpy(area + YMM_AT, fresh + YMM_AT, AREA_BYTES - YMM_AT);
+}
+
+static int save(struct step *t, unsigned operation, uint64_t mask)
+{
 	struct soft_cpu *cpu = t->cpu;
-	struct x86_state *s = t->s;
-	uint32_t mask = (uint32_t)(s->gpr[0] & s->xcr0);
-	bool fx = i->opcode == 0xae && i->reg < 2;
-	size_t bytes = fx ? 512 : s->xcr0 & 4 ? 832 : 576;
-	uint8_t *area = cpu->save_area;
+	size_t bytes = area_bytes(operation, mask);
 	uint64_t gva = insn_address(t);
-	bool load = i->opcode == 0xae && (i->reg & 1);
-	struct fault fault;
+	uint8_t *area = cpu->save_area;
+	bool wide = t->i->rex_w, legacy = t->s->code_bits != 64;
 
-	if (!fx && !(s->cr4 & CR4_OSXSAVE))
-		return insn_undefined(t);
-	if (gva & (fx ? 15 : 63))
-		return insn_general_protection(t);
-	if (soft_read(cpu, gva, area, bytes, ACCESS_READ, t->fault))
+	/* what is not saved stays; where it cannot be written, that is the fault */
+	if (soft_check_write(cpu, gva, bytes, 0, t->fault) || soft_read(cpu, gva, area, bytes, ACCESS_READ, t->fault))
 		return -EFAULT;
-	if (load) {
-		uint64_t *header = (uint64_t *)(void *)(area + 512);
+	if (legacy)
+		memcpy(cpu->other_area, area, AREA_BYTES);
+	switch (operation) {
+	case FXSAVE: host_fxsave(area, wide); break;
+	case XSAVEC: host_xsavec(area, mask, wide); break;
+	default: host_xsave(area, mask, wide); break;
+	case XSAVEOPT:
+		save_optimized(cpu, area, mask, wide);
+		legacy = false;
+		break;
+	}
+	if (legacy)
+		keep_high_registers(area, cpu->other_area, bytes == AREA_BYTES);
+	return soft_write(cpu, gva, area, bytes, 0, t->fault);
+}
 
-		if (*(uint32_t *)(void *)(area + 24) & ~0xffffu)
+/* The state that 32-bit code cannot load, from the registers into the area; what that initializes is then loaded from there. */
+static void add_high_registers(struct soft_cpu *cpu, uint8_t *area, uint64_t mask)
+{
+	static const uint32_t initial_mxcsr = 0x1f80;
+	uint64_t *header = header_of(area), absent = mask & ~header[0];
+
+	memset(cpu->other_area, 0, AREA_BYTES);
+	host_xsave(cpu->other_area, X87 | SSE | AVX, true);
+	if (absent & SSE)
+		memset(area + XMM_AT, 0, HIGH_XMM_AT - XMM_AT);
+	if (absent & SSE && header[1] & COMPACTED)
+		memcpy(area + MXCSR_AT, &initial_mxcsr, sizeof(initial_mxcsr));
+	if (absent & AVX)
+		memset(area + YMM_AT, 0, HIGH_YMM_AT - YMM_AT);
+	header[0] |= mask & (SSE | AVX);
+	if (header[1] & COMPACTED)
+		header[1] |= mask & (SSE | AVX);
+	keep_high_registers(area, cpu->other_area, true);
+}
+
+static int restore(struct step *t, unsigned operation, uint64_t mask)
+{
+	struct soft_cpu *cpu = t->cpu;
+	uint64_t gva = insn_address(t), *header = header_of(cpu->save_area);
+	uint8_t *area = cpu->save_area;
+	bool legacy = t->s->code_bits != 64;
+
+	if (operation == FXRSTOR) {
+		if (soft_read(cpu, gva, area, FX_BYTES, ACCESS_READ, t->fault))
+			return -EFAULT;
+		if (!mxcsr_is_good(area))
 			return insn_general_protection(t);
-		if (fx) {
-			__asm__ volatile("fxrstor64 (%0)" : : "r"(area) : "memory");
-			return 0;
+		if (legacy) {
+			host_fxsave(cpu->other_area, true);
+			keep_high_registers(area, cpu->other_area, false);
 		}
-		if (header[1] & 1ull << 63 ? (header[1] & ~(1ull << 63 | s->xcr0)) || header[0] & ~header[1] : header[1] || header[0] & ~s->xcr0)
-			return insn_general_protection(t);
-		for (int n = 2; n < 8; n++)
-			if (header[n])
-				return insn_general_protection(t);
-		__asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"(mask), "d"(0) : "memory");
+		host_fxrstor(area, t->i->rex_w);
 		return 0;
 	}
-	if (soft_write(cpu, gva, area, 1, 0, &fault)) /* the write right comes before the save */
-		return *t->fault = fault, -EFAULT;
-	if (fx)
-		__asm__ volatile("fxsave64 (%0)" : : "r"(area) : "memory");
-	else if (i->opcode == 0xc7)
-		__asm__ volatile("xsavec64 (%0)" : : "r"(area), "a"(mask), "d"(0) : "memory");
-	else
-		__asm__ volatile("xsave64 (%0)" : : "r"(area), "a"(mask), "d"(0) : "memory");
-	return soft_write(cpu, gva, area, bytes, 0, t->fault);
+	if (soft_read(cpu, gva, area, YMM_AT, ACCESS_READ, t->fault))
+		return -EFAULT;
+	if (!is_restorable(t->s, area, mask))
+		return insn_general_protection(t);
+	if (mask & header[0] & AVX && soft_read(cpu, gva + YMM_AT, area + YMM_AT, AREA_BYTES - YMM_AT, ACCESS_READ, t->fault))
+		return -EFAULT;
+	memset(header + 3, 0, (HEADER_WORDS - 3) * sizeof(*header)); /* ignored by the standard form, perhaps not by every host */
+	if (legacy)
+		add_high_registers(cpu, area, mask);
+	host_xrstor(area, mask, t->i->rex_w);
+	return 0;
+}
+
+int insn_save_area(struct step *t)
+{
+	enum { GROUP_C7 = 0xc7, FX_ALIGNMENT = 16, X_ALIGNMENT = 64 };
+	unsigned operation = t->i->opcode == GROUP_C7 ? XSAVEC : t->i->reg;
+	bool fx = operation == FXSAVE || operation == FXRSTOR;
+	uint64_t mask = (t->s->gpr[2] << 32 | (uint32_t)t->s->gpr[0]) & t->s->xcr0;
+
+	if (!fx && !(t->s->cr4 & CR4_OSXSAVE))
+		return insn_undefined(t);
+	if (insn_address(t) & ((fx ? FX_ALIGNMENT : X_ALIGNMENT) - 1))
+		return insn_general_protection(t);
+	return operation == FXRSTOR || operation == XRSTOR ? restore(t, operation, mask) : save(t, operation, mask);
 }
 
 int insn_xgetbv(struct step *t)
@@ -66,7 +231,6 @@ int insn_xgetbv(struct step *t)
 
 int insn_xsetbv(struct step *t)
 {
-	enum { X87 = 1, SSE = 2, AVX = 4 };
 	struct x86_state *s = t->s;
 	uint64_t xcr0 = s->gpr[2] << 32 | (uint32_t)s->gpr[0];
 

@@ -60,12 +60,33 @@ int soft_read(struct soft_cpu *cpu, uint64_t gva, void *to, size_t bytes, unsign
 	return access_pieces(cpu, gva, to, bytes, access, fault);
 }
 
+static int check_page_write(struct soft_cpu *cpu, uint64_t gva, unsigned access, struct fault *fault)
+{
+	uint64_t gpa;
+	unsigned rights;
+	const uint8_t *hva;
+
+	if (soft_walk(cpu, gva, access | ACCESS_WRITE, &gpa, &rights, fault))
+		return -EFAULT;
+	hva = soft_hva(cpu->engine, gpa);
+	if (hva && cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_READ_ONLY)
+		return soft_fail(fault, EXC_GP, true, 0);
+	return 0;
+}
+
+int soft_check_write(struct soft_cpu *cpu, uint64_t gva, size_t bytes, unsigned access, struct fault *fault)
+{
+	uint64_t last = gva + bytes - 1;
+
+	if (check_page_write(cpu, gva, access, fault))
+		return -EFAULT;
+	return last / PAGE_BYTES != gva / PAGE_BYTES ? check_page_write(cpu, last, access, fault) : 0;
+}
+
 int soft_write(struct soft_cpu *cpu, uint64_t gva, const void *from, size_t bytes, unsigned access, struct fault *fault)
 {
-	uint64_t last = gva + bytes - 1, gpa;
-	unsigned rights;
-
-	if (last >> 12 != gva >> 12 && soft_walk(cpu, last, access | ACCESS_WRITE, &gpa, &rights, fault))
+	/* nothing is written where not all can be */
+	if ((gva + bytes - 1) / PAGE_BYTES != gva / PAGE_BYTES && soft_check_write(cpu, gva, bytes, access, fault))
 		return -EFAULT;
 	return access_pieces(cpu, gva, (uint8_t *)(uintptr_t)from, bytes, access | ACCESS_WRITE, fault);
 }

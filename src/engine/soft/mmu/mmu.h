@@ -9,6 +9,9 @@ enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_
 /* walk.c */
 int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa, unsigned *ret_rights, struct fault *fault);
 
+/* Whether the four entries that CR3 names under PAE paging have no reserved bit set. */
+bool soft_pae_roots_are_good(struct soft_cpu *cpu, uint64_t cr3);
+
 /* space.c */
 /* 0 or -ENOMEM. */
 int soft_create_space(struct soft_cpu *cpu);
@@ -21,6 +24,8 @@ void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame);
 
 /* access.c */
 int soft_read(struct soft_cpu *cpu, uint64_t gva, void *to, size_t bytes, unsigned access, struct fault *fault);
+/* Whether a write of at most a page would succeed: 0, or -EFAULT with the fault that it raises. */
+int soft_check_write(struct soft_cpu *cpu, uint64_t gva, size_t bytes, unsigned access, struct fault *fault);
 int soft_write(struct soft_cpu *cpu, uint64_t gva, const void *from, size_t bytes, unsigned access, struct fault *fault);
 
 /* fill.c */

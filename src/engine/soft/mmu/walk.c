@@ -1,4 +1,13 @@
-/* The walk of the guest's page tables: rights, accessed and dirty flags, and the page fault when there is no way (SDM Vol. 3A 4.5). */
+/*
+ * Walks of the guest's page tables (SDM Vol. 3A chapter 4): rights, reserved bits, accessed and dirty flags, and the page fault
+ * when there is no way. Three kinds of tables:
+ *
+ *   long mode   four levels of 8-byte entries; pages of 4 KiB, 2 MiB, 1 GiB
+ *   PAE         four entries of 1 GiB each, two levels of 8-byte entries; pages of 4 KiB, 2 MiB
+ *   32-bit      two levels of 4-byte entries; pages of 4 KiB, and of 4 MiB where CR4.PSE is on, below 1 TiB (PSE-36)
+ *
+ * The four entries of PAE are read by every walk and checked when CR3 is loaded: AMD's processors do so under nested paging.
+ */
 #include <errno.h>
 
 #include "engine/soft/insn/insn.h"
@@ -13,15 +22,37 @@
 #define PTE_G 0x100ull
 #define PTE_NX (1ull << 63)
 #define PTE_ADDRESS 0x000ffffffffff000ull
+#define BITS(high, low) ((~0ull >> (63 - (high))) & (~0ull << (low)))
+
+enum { LEVELS_LONG = 4, LEVELS_PAE = 3, LEVELS_32 = 2, PAE_ROOTS = 4, LARGE_32_BITS = 22 };
+
+struct tables { unsigned levels, index_bits; uint64_t reserved; };
+
+/* One way down. level: where it ended; entry[level] is the leaf. */
+struct path { unsigned level; uint8_t *at[LEVELS_LONG]; uint64_t entry[LEVELS_LONG]; unsigned rights; };
+
+/* The level counts are constants where these are called, so that each kind has a walk of its own. */
+static inline struct tables tables_long(const struct x86_state *s)
+{
+	return (struct tables){ LEVELS_LONG, 9, BITS(51, X86_PHYSICAL_BITS) | (s->efer & EFER_NXE ? 0 : PTE_NX) };
+}
+
+static inline struct tables tables_pae(const struct x86_state *s)
+{
+	return (struct tables){ LEVELS_PAE, 9, BITS(62, X86_PHYSICAL_BITS) | (s->efer & EFER_NXE ? 0 : PTE_NX) };
+}
+
+static inline struct tables tables_32(void) { return (struct tables){ LEVELS_32, 10, 0 }; }
 
 static int page_fault(struct soft_cpu *cpu, struct fault *fault, uint64_t gva, unsigned access, bool present, bool reserved)
 {
-	bool user = cpu->state.cpl == 3 && !(access & ACCESS_SYSTEM);
-	bool nx = cpu->state.efer & EFER_NXE || cpu->state.cr4 & CR4_SMEP;
+	const struct x86_state *s = &cpu->state;
+	bool user = s->cpl == 3 && !(access & ACCESS_SYSTEM);
+	bool fetches_are_told = (s->efer & EFER_NXE && s->cr4 & CR4_PAE) || s->cr4 & CR4_SMEP;
 
 	*fault = (struct fault){ .vector = EXC_PF, .has_code = true, .address = gva,
 				 .code = present | (access & ACCESS_WRITE ? 2u : 0) | user << 2 | reserved << 3 |
-					 (access & ACCESS_EXEC && nx ? 16u : 0) };
+					 (access & ACCESS_EXEC && fetches_are_told ? 16u : 0) };
 	return -EFAULT;
 }
 
@@ -43,59 +74,168 @@ static int check_rights(struct soft_cpu *cpu, uint64_t gva, unsigned access, uns
 	return bad ? page_fault(cpu, fault, gva, access, true, false) : 0;
 }
 
-/* Four-level walk; sets A in every entry used, and D in the leaf for writes. */
+static inline bool is_leaf(const struct x86_state *s, const struct tables *t, unsigned level, uint64_t entry)
+{
+	if (level == 0)
+		return true;
+	if (t->levels == LEVELS_32)
+		return entry & PTE_PS && s->cr4 & CR4_PSE;
+	return entry & PTE_PS && level < LEVELS_PAE - (t->levels == LEVELS_PAE);
+}
+
+/* Bits of a present entry that must be clear; where one is not, a page fault says so. */
+static inline uint64_t reserved_bits(const struct tables *t, unsigned level, bool leaf)
+{
+	if (t->levels == LEVELS_32)
+		return leaf && level ? BITS(21, 21) : 0;
+	if (t->levels == LEVELS_PAE && level == 2)
+		return BITS(63, X86_PHYSICAL_BITS) | BITS(8, 5) | BITS(2, 1);
+	if (level == 3)
+		return t->reserved | PTE_PS;
+	return t->reserved | (leaf && level == 2 ? BITS(29, 13) : 0) | (leaf && level == 1 ? BITS(20, 13) : 0);
+}
+
+static inline uint64_t entry_read(const struct tables *t, const uint8_t *at)
+{
+	if (t->levels == LEVELS_32)
+		return __atomic_load_n((const uint32_t *)(const void *)at, __ATOMIC_RELAXED);
+	return __atomic_load_n((const uint64_t *)(const void *)at, __ATOMIC_RELAXED);
+}
+
+/* False: another processor has changed the entry since it was read. */
+static inline bool entry_set(const struct tables *t, uint8_t *at, uint64_t *entry, uint64_t set)
+{
+	uint32_t narrow = (uint32_t)*entry;
+
+	if (t->levels == LEVELS_32)
+		return __atomic_compare_exchange_n((uint32_t *)(void *)at, &narrow, narrow | (uint32_t)set, false, __ATOMIC_SEQ_CST,
+						   __ATOMIC_SEQ_CST);
+	return __atomic_compare_exchange_n((uint64_t *)(void *)at, entry, *entry | set, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static inline unsigned rights_of(const struct tables *t, unsigned level, uint64_t entry)
+{
+	unsigned rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC;
+
+	if (t->levels == LEVELS_PAE && level == 2)
+		return rights;
+	rights &= entry & PTE_W ? ~0u : ~(unsigned)RIGHT_WRITE;
+	rights &= entry & PTE_U ? ~0u : ~(unsigned)RIGHT_USER;
+	return entry & PTE_NX ? rights & ~(unsigned)RIGHT_EXEC : rights;
+}
+
+static inline uint64_t root_of(const struct x86_state *s, const struct tables *t)
+{
+	return s->cr3 & (t->levels == LEVELS_PAE ? BITS(31, 5) : t->levels == LEVELS_32 ? BITS(31, 12) : PTE_ADDRESS);
+}
+
+static inline int descend(struct soft_cpu *cpu, const struct tables *t, uint64_t gva, unsigned access, struct path *p,
+		   struct fault *fault)
+{
+	const struct x86_state *s = &cpu->state;
+	uint64_t table = root_of(s, t), entry;
+	unsigned entry_bytes = t->levels == LEVELS_32 ? 4 : 8, level = t->levels;
+	bool leaf = false;
+
+	p->rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC;
+	while (!leaf) {
+		uint64_t index = gva >> (12 + t->index_bits * --level) & ((1u << t->index_bits) - 1);
+
+		p->at[level] = soft_hva(cpu->engine, table + index * entry_bytes);
+		if (!p->at[level])
+			return page_fault(cpu, fault, gva, access, false, false);
+		entry = p->entry[level] = entry_read(t, p->at[level]);
+		if (!(entry & PTE_P))
+			return page_fault(cpu, fault, gva, access, false, false);
+		leaf = is_leaf(s, t, level, entry);
+		if (entry & reserved_bits(t, level, leaf))
+			return page_fault(cpu, fault, gva, access, true, true);
+		p->rights &= rights_of(t, level, entry);
+		table = entry & PTE_ADDRESS;
+	}
+	p->level = level;
+	return check_rights(cpu, gva, access, p->rights, fault);
+}
+
+/* A in every entry of the path, and D in the leaf for writes. False: one has changed since, then nothing of the path holds. */
+static inline bool mark_used(struct soft_cpu *cpu, const struct tables *t, unsigned access, struct path *p)
+{
+	for (unsigned level = t->levels; level-- > p->level;) {
+		uint64_t set = PTE_A | (level == p->level && access & ACCESS_WRITE ? PTE_D : 0);
+		uint64_t frame = soft_frame(cpu->engine, p->at[level]);
+
+		if ((p->entry[level] & set) == set || (t->levels == LEVELS_PAE && level == 2))
+			continue;
+		if (cpu->engine->frame_flags[frame] & FRAME_READ_ONLY)
+			continue;
+		if (!entry_set(t, p->at[level], &p->entry[level], set))
+			return false;
+		soft_mark_dirty(cpu->engine, p->at[level]);
+	}
+	return true;
+}
+
+static inline uint64_t page_address(const struct tables *t, unsigned level, uint64_t entry, uint64_t gva)
+{
+	uint64_t offset = BITS(11 + t->index_bits * level, 0);
+
+	if (t->levels == LEVELS_32 && level)
+		return (entry & BITS(31, LARGE_32_BITS)) | (entry & BITS(20, 13)) << (32 - 13) | (gva & offset);
+	return (entry & PTE_ADDRESS & ~offset) | (gva & offset);
+}
+
+static void walk_nothing(const struct x86_state *s, uint64_t gva, uint64_t *ret_gpa, unsigned *ret_rights)
+{
+	*ret_gpa = gva;
+	*ret_rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC | RIGHT_GLOBAL;
+	if (s->cr4 & (CR4_SMAP | CR4_SMEP))
+		*ret_rights &= s->cpl == 3 ? ~0u : ~(unsigned)RIGHT_USER;
+}
+
+static inline int walk(struct soft_cpu *cpu, struct tables t, uint64_t gva, unsigned access, uint64_t *ret_gpa,
+		       unsigned *ret_rights, struct fault *fault)
+{
+	struct path p;
+
+	do {
+		if (descend(cpu, &t, gva, access, &p, fault))
+			return -EFAULT;
+	} while (!mark_used(cpu, &t, access, &p));
+	*ret_gpa = page_address(&t, p.level, p.entry[p.level], gva);
+	*ret_rights = p.rights | (p.level ? RIGHT_LARGE : 0);
+	*ret_rights |= p.entry[p.level] & PTE_G && cpu->state.cr4 & CR4_PGE ? RIGHT_GLOBAL : 0;
+	return 0;
+}
+
 int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa, unsigned *ret_rights, struct fault *fault)
 {
 	const struct x86_state *s = &cpu->state;
-	uint64_t table = s->cr3 & PTE_ADDRESS, entry = 0, *pte[4], entries[4];
-	unsigned rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC;
-	int level;
 
+	if (s->efer & EFER_LMA) {
+		if (!soft_canonical(gva))
+			return soft_fail(fault, EXC_GP, true, 0);
+		return walk(cpu, tables_long(s), gva, access, ret_gpa, ret_rights, fault);
+	}
+	gva = (uint32_t)gva;
 	if (!(s->cr0 & CR0_PG)) {
-		*ret_gpa = gva & 0xffffffffu;
-		*ret_rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC | RIGHT_GLOBAL;
-		if (s->cr4 & CR4_SMAP || s->cr4 & CR4_SMEP)
-			*ret_rights &= s->cpl == 3 ? ~0u : ~(unsigned)RIGHT_USER;
+		walk_nothing(s, gva, ret_gpa, ret_rights);
 		return 0;
 	}
-	if (!soft_canonical(gva)) {
-		*fault = (struct fault){ .vector = EXC_GP, .has_code = true };
-		return -EFAULT;
-	}
-	for (level = 3;; level--) {
-		pte[level] = (uint64_t *)(void *)soft_hva(cpu->engine, table + (gva >> (12 + 9 * level) & 511) * 8);
-		if (!pte[level])
-			return page_fault(cpu, fault, gva, access, false, false);
-		entry = entries[level] = __atomic_load_n(pte[level], __ATOMIC_RELAXED);
-		if (!(entry & PTE_P))
-			return page_fault(cpu, fault, gva, access, false, false);
-		if (entry & PTE_NX && !(s->efer & EFER_NXE))
-			return page_fault(cpu, fault, gva, access, true, true);
-		if (level == 3 && entry & PTE_PS)
-			return page_fault(cpu, fault, gva, access, true, true);
-		rights &= (entry & PTE_W ? ~0u : ~(unsigned)RIGHT_WRITE) & (entry & PTE_U ? ~0u : ~(unsigned)RIGHT_USER) &
-			  (entry & PTE_NX ? ~(unsigned)RIGHT_EXEC : ~0u);
-		if (level == 0 || (level < 3 && entry & PTE_PS))
-			break;
-		table = entry & PTE_ADDRESS;
-	}
-	if (check_rights(cpu, gva, access, rights, fault))
-		return -EFAULT;
-	for (int l = 3; l >= level; l--) {
-		uint64_t set = PTE_A | (l == level && access & ACCESS_WRITE ? PTE_D : 0);
+	if (s->cr4 & CR4_PAE)
+		return walk(cpu, tables_pae(s), gva, access, ret_gpa, ret_rights, fault);
+	return walk(cpu, tables_32(), gva, access, ret_gpa, ret_rights, fault);
+}
 
-		if ((entries[l] & set) == set || cpu->engine->frame_flags[soft_frame(cpu->engine, (uint8_t *)pte[l])] & FRAME_READ_ONLY)
-			continue;
-		/* another processor may have changed the entry since: then nothing of this walk holds */
-		if (!__atomic_compare_exchange_n(pte[l], &entries[l], entries[l] | set, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-			return soft_walk(cpu, gva, access, ret_gpa, ret_rights, fault);
-		soft_mark_dirty(cpu->engine, (uint8_t *)pte[l]);
-		entries[l] |= set;
-	}
-	entry = entries[level];
-	uint64_t mask = (1ull << (12 + 9 * level)) - 1;
+bool soft_pae_roots_are_good(struct soft_cpu *cpu, uint64_t cr3)
+{
+	const struct tables pae = { .levels = LEVELS_PAE };
+	const uint8_t *roots = soft_hva(cpu->engine, cr3 & BITS(31, 5));
 
-	*ret_gpa = (entry & PTE_ADDRESS & ~mask) | (gva & mask);
-	*ret_rights = rights | (entry & PTE_G && s->cr4 & CR4_PGE ? RIGHT_GLOBAL : 0) | (level ? RIGHT_LARGE : 0);
-	return 0;
+	for (unsigned n = 0; roots && n < PAE_ROOTS; n++) {
+		uint64_t entry = entry_read(&pae, roots + n * sizeof(uint64_t));
+
+		if (entry & PTE_P && entry & reserved_bits(&pae, 2, false))
+			return false;
+	}
+	return roots;
 }

@@ -1,0 +1,213 @@
+/*
+ * The XSAVE family on the host's processor and in the engine: FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XRSTOR, each with and
+ * without REX.W, and LDMXCSR; over every mask, every set of components in use, both forms of the area, and garbage in the header,
+ * in MXCSR and in the state. Whether it faults, the area behind it, and the vector state with what of it is in use must agree.
+ * usage: xsave_test [CASES [SEED]]
+ */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "memory/memory.h"
+#include "x86/state.h"
+#include "no_devices.h"
+
+enum { RAM_BYTES = 4 << 20, CODE = 0x100000, AREA = 0x200000, AREA_BYTES = 1024, TABLES = 0x10000, HEADER_WORD = 64, MXCSR_WORD = 3, FX_BYTES = 416 };
+enum { COMPONENTS = 8 /* sets of three */, STATE_BYTES = ENGINE_VECTOR_BYTES, HLT = 0xf4, RET = 0xc3 };
+#define BASE 0x20000000ul
+#define COMPACTED (1ull << 63)
+
+struct operation { const char *name; uint8_t code[5], length; bool restores; };
+struct outcome { bool fault; uint8_t area[AREA_BYTES]; _Alignas(64) uint8_t state[STATE_BYTES]; };
+
+/* All on [rdi]. */
+static const struct operation operations[] = {
+	{ "fxsave", { 0x0f, 0xae, 0x07 }, 3, false }, { "fxsave64", { 0x48, 0x0f, 0xae, 0x07 }, 4, false },
+	{ "fxrstor", { 0x0f, 0xae, 0x0f }, 3, true }, { "fxrstor64", { 0x48, 0x0f, 0xae, 0x0f }, 4, true },
+	{ "xsave", { 0x0f, 0xae, 0x27 }, 3, false }, { "xsave64", { 0x48, 0x0f, 0xae, 0x27 }, 4, false },
+	{ "xrstor", { 0x0f, 0xae, 0x2f }, 3, true }, { "xrstor64", { 0x48, 0x0f, 0xae, 0x2f }, 4, true },
+	{ "xsaveopt", { 0x0f, 0xae, 0x37 }, 3, false }, { "xsaveopt64", { 0x48, 0x0f, 0xae, 0x37 }, 4, false },
+	{ "xsavec", { 0x0f, 0xc7, 0x27 }, 3, false }, { "xsavec64", { 0x48, 0x0f, 0xc7, 0x27 }, 4, false },
+	{ "ldmxcsr", { 0x0f, 0xae, 0x57, 0x18 }, 4, true },
+};
+
+static uint8_t *const ram = (uint8_t *)BASE;
+static struct guest_memory memory;
+static struct engine *engine;
+static struct engine_cpu *cpu;
+static _Alignas(64) uint8_t before[STATE_BYTES];
+static uint8_t area[AREA_BYTES];
+static struct outcome native, engines;
+static struct sigaction of_engine;
+static volatile sig_atomic_t is_native;
+static sigjmp_buf back;
+static uint64_t host_xcr0, seed_state;
+
+static uint64_t rnd(void)
+{
+	seed_state ^= seed_state << 13;
+	seed_state ^= seed_state >> 7;
+	seed_state ^= seed_state << 17;
+	return seed_state;
+}
+
+static uint64_t *words(uint8_t *bytes) { return (uint64_t *)(void *)bytes; }
+
+static void on_fault(int number, siginfo_t *info, void *context)
+{
+	if (!is_native) {
+		of_engine.sa_sigaction(number, info, context);
+		return;
+	}
+	is_native = 0;
+	siglongjmp(back, 1);
+}
+
+static void run_native(const struct operation *o, uint64_t mask)
+{
+	memcpy(ram + CODE, o->code, o->length);
+	ram[CODE + o->length] = RET;
+	memcpy(ram + AREA, area, AREA_BYTES);
+	native.fault = sigsetjmp(back, 1);
+	if (!native.fault) {
+		is_native = 1;
+		__asm__ volatile("mov $7, %%eax; xor %%edx, %%edx; xrstor64 (%[before])\n\t"
+				 "mov %[low], %%eax; mov %[high], %%edx; call *%[code]\n\t"
+				 "mov $7, %%eax; xor %%edx, %%edx; xsave64 (%[after])\n\t"
+				 "fninit; vzeroall; ldmxcsr %[mxcsr]"
+				 : : "D"(ram + AREA), [before] "r"(before), [after] "r"(native.state), [code] "r"(BASE + CODE),
+				 [low] "r"((uint32_t)mask), [high] "r"((uint32_t)(mask >> 32)), [mxcsr] "m"((const uint32_t){ 0x1f80 })
+				 : "rax", "rdx", "memory");
+		is_native = 0;
+	}
+	memcpy(native.area, ram + AREA, AREA_BYTES);
+}
+
+static void run_engine(const struct operation *o, uint64_t mask)
+{
+	struct x86_state *s = engine_cpu_state(cpu);
+
+	memcpy(ram + CODE, o->code, o->length);
+	ram[CODE + o->length] = HLT;
+	memcpy(ram + AREA, area, AREA_BYTES);
+	engine_memory_written(engine, CODE, GUEST_PAGE_BYTES);
+	s->gpr[0] = (uint32_t)mask;
+	s->gpr[2] = mask >> 32;
+	s->gpr[7] = BASE + AREA;
+	s->rip = BASE + CODE;
+	s->rflags = 2;
+	memcpy(engine_cpu_vector(cpu), before, STATE_BYTES);
+	engines.fault = engine_run(cpu) == ENGINE_EXIT_SHUTDOWN;
+	memcpy(engines.area, ram + AREA, AREA_BYTES);
+	memcpy(engines.state, engine_cpu_vector(cpu), STATE_BYTES);
+	memset(engines.state + FX_BYTES, 0, 8 * HEADER_WORD - FX_BYTES); /* XSAVE writes nothing there */
+}
+
+static void random_state(uint8_t *state, uint64_t in_use)
+{
+	for (unsigned n = 0; n < STATE_BYTES / 8; n++)
+		words(state)[n] = rnd();
+	memset(state + 8 * HEADER_WORD, 0, 64);
+	words(state)[HEADER_WORD] = in_use;
+	words(state)[MXCSR_WORD] &= 0xffffffff0000ffff;
+}
+
+/* Bits that no component of the host's has: what the engine refuses the host must, too. */
+static uint64_t garbage(void) { return rnd() % 8 ? 0 : (1ull << rnd() % 63) & ~(host_xcr0 | 7); }
+
+static void random_area(uint64_t in_use, bool compacted)
+{
+	uint64_t *header = words(area) + HEADER_WORD;
+
+	random_state(area, in_use);
+	for (unsigned n = STATE_BYTES; n < AREA_BYTES; n++)
+		area[n] = (uint8_t)rnd();
+	header[0] |= garbage();
+	header[1] = compacted ? COMPACTED | (rnd() % 4 ? in_use | rnd() % COMPONENTS : rnd() % COMPONENTS) : 0;
+	header[1] |= garbage();
+	if (!(rnd() % 8))
+		header[2 + rnd() % 6] = rnd();
+	if (!(rnd() % 3))
+		words(area)[MXCSR_WORD] = rnd();
+}
+
+static const char *difference(void)
+{
+	if (native.fault != engines.fault)
+		return native.fault ? "no fault" : "a fault";
+	if (memcmp(native.area, engines.area, AREA_BYTES))
+		return "the area";
+	if (!native.fault && words(native.state)[HEADER_WORD] != words(engines.state)[HEADER_WORD])
+		return "what is in use";
+	return !native.fault && memcmp(native.state, engines.state, STATE_BYTES) ? "the state" : NULL;
+}
+
+static unsigned try_case(const struct operation *o, unsigned mask, unsigned in_use, unsigned stored, bool compacted)
+{
+	uint64_t asked = mask | (rnd() & ~(host_xcr0 | 7));
+	const char *what;
+
+	memset(&native, 0, sizeof(native));
+	memset(&engines, 0, sizeof(engines));
+	random_state(before, in_use);
+	random_area(stored, compacted);
+	run_native(o, asked);
+	run_engine(o, asked);
+	what = difference();
+	if (what)
+		printf("%s, mask %x, in use %x, header %lx %lx, MXCSR %x: differs in %s\n", o->name, mask, in_use,
+		       words(area)[HEADER_WORD], words(area)[HEADER_WORD + 1], (uint32_t)words(area)[MXCSR_WORD], what);
+	return what != NULL;
+}
+
+static void make_guest(void)
+{
+	const size_t bytes = guest_memory_footprint_bytes(RAM_BYTES);
+	uint64_t *tables = words(ram + TABLES);
+	struct x86_state *s;
+
+	if (mmap(ram, bytes, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
+		exit(70);
+	tables[0] = (TABLES + 0x1000) | 3;
+	tables[512] = (TABLES + 0x2000) | 3;
+	for (unsigned n = 0; n < RAM_BYTES >> 21; n++)
+		tables[1024 + (BASE >> 21) + n] = (uint64_t)n << 21 | 0x83;
+	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
+	engine = engine_create(&memory);
+	cpu = engine_cpu_create(engine, &ops, NULL);
+	s = engine_cpu_state(cpu);
+	s->cr0 = CR0_PE | CR0_PG | 0x30;
+	s->cr3 = TABLES;
+	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
+	s->xcr0 = 7;
+	s->efer = EFER_LME | EFER_LMA;
+	s->code_bits = 64;
+	s->segment[X86_CS].attributes = 0xa09b;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long rounds = argc > 1 ? strtoul(argv[1], NULL, 0) : 4, cases = 0, bad = 0, faults = 0;
+	const unsigned count = sizeof(operations) / sizeof(operations[0]);
+	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
+	uint32_t low, high;
+
+	seed_state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	host_xcr0 = (uint64_t)high << 32 | low;
+	make_guest();
+	if (engine_prepare_thread(cpu))
+		return 70;
+	sigaction(SIGSEGV, &action, &of_engine);
+	for (unsigned long n = 0; n < rounds * count * COMPONENTS * COMPONENTS * COMPONENTS * 2 && bad < 40; n++, cases++) {
+		unsigned long at = n / count;
+
+		bad += try_case(&operations[n % count], at % 8, at / 8 % 8, at / 64 % 8, at / 512 % 2);
+		faults += native.fault;
+	}
+	printf("xsave_test: %lu cases, %lu faulted, %lu differences\n", cases, faults, bad);
+	return bad != 0;
+}
