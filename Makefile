@@ -1,5 +1,5 @@
 # A thin front: Meson builds into build/. See README.md and CONTRIBUTING.md.
-.PHONY: all demo check quick bench decode-table fuzz format soak soak-cpu soak-wild soak-disk soak-saved
+.PHONY: all demo check quick bench decode-table fuzz format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation
 all: build/build.ninja
 	@ninja -C build umbra
 
@@ -37,6 +37,12 @@ soak soak-cpu soak-wild soak-disk soak-saved: all
 fuzz:
 	@tools/check --build sanitized
 	@meson test -C build/sanitized --suite soak-fuzz --num-processes 2
+
+# Whether the guest that reads by speculation reads anything on this processor where the mend is left out, and nothing where it is not.
+soak-speculation: all
+	@[ -f build/unmended/build.ninja ] || meson setup build/unmended -Dunmended_speculation=true >/dev/null
+	@ninja -C build/unmended umbra && ninja -C build guest-speculation
+	tests/guest/speculation.py build/umbra build/unmended/umbra
 
 format:
 	@tools/format
