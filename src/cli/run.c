@@ -22,7 +22,7 @@
 static const char run_help[] =
 	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
 	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--test-device] [--statistics]\n"
-	"                 [--hv FEATURES] [--name NAME]\n"
+	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] [--mitigations guest|off] [--name NAME]\n"
 	"                 [--memory-min SIZE] [--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... [--override REASON]\n"
 	"       umbra run [the same, without --kernel and --initrd] IMAGE[,format=FORMAT][,readonly][,direct]\n"
 	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME]\n"
@@ -32,14 +32,20 @@ static const char run_help[] =
 	"Ends 0 when the guest powers off; 64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed,\n"
 	"78 a policy forbids it.\n"
 	"--hv FEATURES chooses what of the Hyper-V interface is offered: default, all or none, then +NAME or -NAME, by commas.\n"
+	"--cpu-model chooses the processor that the guest sees; umbra doctor lists them, docs/cpu-models.md has what they are.\n"
+	"--mitigations guest has the guest's kernel defend itself against speculation as on vulnerable hardware, off as on a safe one;\n"
+	"without it the guest is told what is true (docs/speculation.md).\n"
 	"--memory-min SIZE has the guest's memory adjusted while it runs, to what it needs, between SIZE and --memory.\n"
 	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), the first /dev/sda; --parents as with umbra disk.\n"
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
 	"--restore FILE goes on from where umbra save left a machine, with its memory, processors and features.\n"
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255. --test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
 
+/* Options without a letter. */
+enum { OPTION_CPU_MODEL = 256, OPTION_MITIGATIONS, OPTION_HOST_MASK };
+
 struct run_options {
-	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore, *memory_min;
+	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore, *memory_min, *cpu_model, *mitigations, *host_mask;
 	bool statistics, test_device;
 	struct disk_process disks;
 	const char *image;
@@ -95,7 +101,8 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 					       { "statistics", 0, 0, 's' }, { "test-device", 0, 0, 't' },
 					       { "hv", 1, 0, 'H' }, { "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' },
 					       { "disk", 1, 0, 'D' }, { "parents", 1, 0, 'p' }, { "override", 1, 0, 'o' }, { "memory-min", 1, 0, 'M' },
-					       { "help", 0, 0, 'h' }, { 0 } };
+					       { "cpu-model", 1, 0, OPTION_CPU_MODEL }, { "mitigations", 1, 0, OPTION_MITIGATIONS },
+					       { "host-mask", 1, 0, OPTION_HOST_MASK }, { "help", 0, 0, 'h' }, { 0 } };
 	int c, code;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -122,6 +129,9 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 		case 'H': o->hv = optarg; break;
 		case 'n': o->name = optarg; break;
 		case 'r': o->restore = optarg; break;
+		case OPTION_CPU_MODEL: o->cpu_model = optarg; break;
+		case OPTION_MITIGATIONS: o->mitigations = optarg; break;
+		case OPTION_HOST_MASK: o->host_mask = optarg; break;
 		case 'h': print_help(); exit(0);
 		default: return EXIT_USAGE;
 		}
@@ -134,9 +144,12 @@ static int parse_run(int argc, char **argv, struct run_options *o)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
 	if (o->image && !o->restore && (o->kernel || o->initrd))
 		return complain(EXIT_USAGE, "an image brings its kernel itself", o->image, "leave out --kernel and --initrd, or give the image with --disk");
-	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->test_device || o->hv || o->disks.count || o->memory_min))
+	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->test_device ||
+			   o->hv || o->disks.count || o->memory_min ||
+			   o->cpu_model || o->mitigations))
 		return complain(EXIT_USAGE, "a saved machine brings these itself", "--restore",
-				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --test-device, --hv, --memory-min and --disk");
+				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --test-device, --hv, --cpu-model,"
+				" --mitigations, --memory-min and --disk");
 	if (!o->kernel && !o->restore && !o->image)
 		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE, a disk that has one, or a saved machine with --restore FILE");
 	return 0;
@@ -180,6 +193,29 @@ static int take_image(struct machine_options *m, struct run_options *o)
 	return 0;
 }
 
+static int take_model(struct machine_options *m, const struct run_options *o)
+{
+	enum cpu_mitigations mitigations = CPU_MITIGATIONS_TRUE;
+	char reason[128];
+
+	if (o->mitigations && !strcmp(o->mitigations, "guest"))
+		mitigations = CPU_MITIGATIONS_GUEST;
+	else if (o->mitigations && !strcmp(o->mitigations, "off"))
+		mitigations = CPU_MITIGATIONS_OFF;
+	else if (o->mitigations)
+		return complain(EXIT_USAGE, "not a choice of mitigations", o->mitigations, "say guest or off, or leave it out");
+	if (machine_choose_model(m, o->cpu_model, mitigations, o->host_mask, reason, sizeof(reason)))
+		return complain(EXIT_NO_ENGINE, reason, o->cpu_model ? o->cpu_model : "the default processor model", "see umbra doctor");
+	return 0;
+}
+
+static int take_host(struct machine_options *m, const struct run_options *o)
+{
+	char reason[128];
+
+	return machine_find_host(m, o->host_mask, reason, sizeof(reason)) ? complain(EXIT_USAGE, reason, "--host-mask", "see umbra doctor") : 0;
+}
+
 static int take_new(struct machine_options *m, struct run_options *o)
 {
 	const char *memory = o->memory ? o->memory : "512M", *cpu_text = o->cpus ? o->cpus : "1";
@@ -201,6 +237,9 @@ static int take_new(struct machine_options *m, struct run_options *o)
 	if ((o->disks.count || o->memory_min) && !machine_hv_has_bus(m->hv_features))
 		return complain(EXIT_USAGE, "disks and --memory-min need the features synic, messages and events", "--hv", "leave them in");
 	m->cpus = (unsigned)cpus;
+	code = take_model(m, o);
+	if (code)
+		return code;
 	m->debug_exit = (uint16_t)port;
 	m->test_device = o->test_device;
 	m->command_line = o->append ? o->append : "console=ttyS0";
@@ -228,6 +267,8 @@ static int take_options(struct run *r, struct run_options *o, struct broker_opti
 	int code = o->restore ? take_file(o->restore, "name a file that umbra save has written", &r->machine.saved) : take_new(&r->machine, o);
 
 	r->statistics = o->statistics;
+	if (!code && o->restore)
+		code = take_host(&r->machine, o);
 	if (!code && o->restore) /* for umbra info; what is wrong with it the machine process says */
 		machine_read_saved(&r->machine.saved, &r->machine.memory_bytes, &r->machine.cpus);
 	if (!code)

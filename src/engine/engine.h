@@ -12,6 +12,8 @@
 
 struct x86_state;
 struct guest_memory;
+struct cpu_host;
+struct cpu_model;
 struct engine;
 struct engine_cpu;
 
@@ -40,6 +42,9 @@ struct engine_gva_range { uint64_t gva; uint32_t pages; };
 
 /* The memory outlives the engine. NULL when the host's is short. */
 struct engine *engine_create(const struct guest_memory *memory);
+/* What the processors are: instructions and control bits that the model hides are not there. Before the first engine_run(); without it
+ * everything is there that decodes. Both outlive the engine. */
+void engine_set_model(struct engine *engine, const struct cpu_model *model, const struct cpu_host *host);
 struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context);
 struct x86_state *engine_cpu_state(struct engine_cpu *cpu);
 /* x87, SSE and AVX state between engine_run() calls: an XSAVE area in standard form, ENGINE_VECTOR_BYTES. */

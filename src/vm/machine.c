@@ -41,6 +41,8 @@ static int make_engine(struct machine *machine)
 	machine->engine = engine_create(&machine->memory);
 	if (!machine->engine)
 		return -ENOMEM;
+	machine->model = machine->options.model;
+	engine_set_model(machine->engine, &machine->model, &machine->options.host);
 	engine_set_last_words(machine->engine, machine->options.last_words, machine->options.last_words_bytes);
 	return 0;
 }
@@ -83,7 +85,6 @@ static int make_parts(struct machine *machine, uint64_t tsc_hz)
 		return error;
 	pthread_mutex_init(&machine->lock, NULL);
 	pthread_cond_init(&machine->changed, NULL);
-	cpuid_host_model(&machine->model);
 	clock_set(&machine->clock, tsc_hz, clock_tsc(), 0);
 	machine->apic_host = (struct apic_host){ .send = send_ipi, .context = machine };
 	error = make_units(machine);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "boot/linux.h"
+#include "x86/cpu_model.h"
 
 struct block_memory;
 struct machine;
@@ -31,6 +32,8 @@ struct machine_options {
 	struct boot_file kernel, initrd;
 	struct boot_file saved; /* what machine_save() wrote, instead of a kernel; it says memory, processors, features and debug_exit */
 	const char *command_line;
+	struct cpu_model model; /* machine_resolve_model(); of a saved machine what it says */
+	struct cpu_host host;
 	uint64_t hv_features; /* hv_parse_features() */
 	struct machine_disks disks; /* where memory is not NULL there is a partition bus, with these and the other services on it */
 	uint64_t least_memory_bytes; /* what the guest has at least; less than memory_bytes: its memory is adjusted while it runs */
@@ -46,6 +49,17 @@ struct machine_options {
 	size_t last_words_bytes;
 	void *context;
 };
+
+/*
+ * --cpu-model: text as cpu_model_resolve() reads it; host_mask: names with '-' before them of what the host shall be taken not to have, or
+ * NULL. Fills model and host, for options->cpus. 0; or -EINVAL or -ENOTSUP, and ret_reason is one line without an end.
+ */
+int machine_choose_model(struct machine_options *options, const char *text, enum cpu_mitigations mitigations,
+			 const char *host_mask, char *ret_reason, size_t reason_bytes);
+/* Only the host, as a saved machine needs it. */
+int machine_find_host(struct machine_options *options, const char *host_mask, char *ret_reason, size_t reason_bytes);
+/* The n-th model's name and what it is; NULL after the last. */
+const char *machine_model_name(unsigned n, const char **ret_summary);
 
 /* --hv: "default", "all", "none", names with + or -, by commas. False: ret_bad (bad_bytes) is the part not understood. */
 bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, size_t bad_bytes);

@@ -24,7 +24,7 @@
 #include "hv/hv.h"
 #include "unit.h"
 #include "x86/apic.h"
-#include "x86/cpuid.h"
+#include "x86/cpu_model.h"
 #include "x86/state.h"
 
 enum { MTRRS = 0x210, CONSOLE_BYTES = 512, CRASH_TEXT_BYTES = 4096 };
@@ -38,6 +38,7 @@ struct vcpu {
 	struct apic apic;
 	struct hv_cpu *hv;
 	uint64_t mtrr[0x100]; /* from MTRRS on */
+	uint64_t model_registers[CPU_MODEL_REGISTERS];
 	uint64_t armed_ns;    /* what the timer is set to; 0: nothing */
 	timer_t timer;
 	pthread_cond_t wake;
@@ -73,7 +74,7 @@ struct machine {
 	struct test_device_host test_device_host;
 	struct test_device *test_device; /* NULL: none */
 	struct apic_host apic_host;
-	struct cpuid_model model;
+	struct cpu_model model;
 	struct devices *devices; /* NULL: there is no bus */
 	pthread_mutex_t lock;
 	enum life life;          /* changed under the lock, read also without */

@@ -61,7 +61,7 @@ static void load_machine(struct loader *loader, struct archive *archive)
 {
 	saved_machine_archive(archive, loader->machine, &loader->now_100ns, &loader->tsc);
 	archive_check(archive, !loader->has_machine && loader->now_100ns <= INT64_MAX);
-	if (!archive->error && !cpuid_is_possible(&loader->machine->model))
+	if (!archive->error && cpu_model_lacks(&loader->machine->model, &loader->machine->options.host) != CPU_FEATURES)
 		archive_fail(archive, -ENOTSUP, "the processor of this host lacks what it has been offered");
 	loader->has_machine = true;
 }
@@ -118,8 +118,11 @@ static void load_section(struct loader *loader, const struct saved_section *head
 {
 	struct archive archive = archive_load_from(payload, head->bytes);
 
-	if (head->version != SECTION_VERSION) {
-		refuse(loader, -ENOTSUP, "a part of it is of a version that this Umbra does not know");
+	if (head->version != saved_section_version(head->name)) {
+		bool before_models = head->name == SECTION_MACHINE && head->version == 1;
+
+		refuse(loader, -ENOTSUP, before_models ? "it was saved by an Umbra without processor models" :
+							 "a part of it is of a version that this Umbra does not know");
 		return;
 	}
 	archive_check(&archive, crc32c(0, payload, head->bytes) == head->crc);

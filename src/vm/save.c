@@ -51,7 +51,7 @@ void saved_machine_archive(struct archive *archive, struct machine *machine, uin
 	archive_u64(archive, now_100ns);
 	archive_u64(archive, tsc);
 	archive_u64(archive, &machine->hv_host.tsc_offset);
-	cpuid_model_archive(archive, &machine->model);
+	cpu_model_archive(archive, &machine->model);
 }
 
 uint64_t saved_frames(const struct machine *machine)
@@ -83,7 +83,7 @@ struct piece { const void *data; size_t bytes; };
 static void put_section(struct saver *saver, uint32_t name, struct piece first, struct piece second)
 {
 	static const uint8_t zeros[SAVED_ALIGNMENT];
-	struct saved_section head = { .name = name, .version = SECTION_VERSION, .bytes = first.bytes + second.bytes };
+	struct saved_section head = { .name = name, .version = saved_section_version(name), .bytes = first.bytes + second.bytes };
 
 	head.crc = crc32c(crc32c(0, first.data, first.bytes), second.data, second.bytes);
 	head.head_crc = crc32c(0, &head, offsetof(struct saved_section, head_crc));

@@ -22,8 +22,14 @@ struct archive;
 enum { SAVED_HEAD_BYTES = 128, SAVED_SECTION_HEAD_BYTES = 24, SAVED_ALIGNMENT = 8 };
 enum {
 	SECTION_MACHINE = UNIT_SECTION('M', 'A', 'C', 'H'), SECTION_PAGES = UNIT_SECTION('P', 'A', 'G', 'E'),
-	SECTION_END = UNIT_SECTION('E', 'N', 'D', ' '), SECTION_VERSION = 1
+	SECTION_END = UNIT_SECTION('E', 'N', 'D', ' '), SECTION_VERSION = 1,
+	SECTION_MACHINE_VERSION = 2, /* with processor models, and their registers in the processors' parts */
 };
+
+static inline uint32_t saved_section_version(uint32_t name)
+{
+	return name == (uint32_t)SECTION_MACHINE ? SECTION_MACHINE_VERSION : SECTION_VERSION;
+}
 
 struct saved_head { uint64_t memory_bytes, features, tsc_hz; uint32_t cpus; uint16_t debug_exit; };
 

@@ -1,7 +1,7 @@
 /*
  * One virtual processor: what its engine asks of the machine, and its run loop.
  *
- *   engine_run() --port, MMIO--> chipset.c, apic.c     --MSR, CPUID--> hv/, msr.c, cpuid.c     --hypercall--> hv/
+ *   engine_run() --port, MMIO--> chipset.c, apic.c     --MSR, CPUID--> hv/, msr.c, cpu_model.c     --hypercall--> hv/
  *                --exit--------> halt: sleep until an event   kick: look at what has changed   shutdown: the machine crashed
  *
  * engine_ops are called on the processor's own thread; each takes the machine's lock where it touches more than the processor.
@@ -150,8 +150,7 @@ static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t r[
 
 	if (hv_cpuid(vcpu->hv, leaf, r))
 		return;
-	cpuid_policy(leaf, subleaf, vcpu->index, vcpu->machine->options.cpus, r);
-	cpuid_limit(&vcpu->machine->model, leaf, subleaf, r);
+	cpu_model_leaf(&vcpu->machine->model, leaf, subleaf, vcpu->index, state->cr4, state->xcr0, r);
 	if (leaf == CPUID_FEATURES)
 		r[2] = (r[2] & ~(uint32_t)FEATURES_ECX_OSXSAVE) | (state->cr4 & CR4_OSXSAVE ? FEATURES_ECX_OSXSAVE : 0);
 	if (leaf == CPUID_XSAVE && subleaf == 0)
@@ -200,7 +199,7 @@ static const struct engine_ops vcpu_engine_ops = {
 /* ---- reset, INIT, SIPI ---- */
 
 /* The state after INIT (SDM table 9-1). */
-static void startup_state(struct x86_state *state)
+static void startup_state(struct x86_state *state, uint32_t signature)
 {
 	const struct x86_segment_state data = { .attributes = 0x93, .limit = 0xffff };
 	uint64_t tsc_offset = state->tsc_offset;
@@ -213,7 +212,7 @@ static void startup_state(struct x86_state *state)
 	state->ldtr = (struct x86_segment_state){ .attributes = 0x82, .limit = 0xffff };
 	state->gdtr.limit = state->idtr.limit = 0xffff;
 	state->cr0 = 0x60000010;
-	state->gpr[2] = 0x600; /* a family 6 signature, as after INIT */
+	state->gpr[2] = signature;
 	state->xcr0 = 1;
 	state->pat = 0x0007040600070406;
 	state->dr[6] = 0xffff0ff0;
@@ -227,7 +226,7 @@ void vcpu_reset(struct vcpu *vcpu)
 {
 	uint64_t base = vcpu->apic.base;
 
-	startup_state(engine_cpu_state(vcpu->cpu));
+	startup_state(engine_cpu_state(vcpu->cpu), vcpu->machine->model.signature);
 	engine_reset(vcpu->cpu);
 	apic_reset(&vcpu->apic, &vcpu->machine->apic_host, vcpu, vcpu->index, vcpu->index == 0);
 	if (base)
@@ -381,6 +380,7 @@ static void vcpu_archive(struct archive *archive, void *self)
 	x86_state_archive(archive, engine_cpu_state(vcpu->cpu));
 	archive_bytes(archive, engine_cpu_vector(vcpu->cpu), ENGINE_VECTOR_BYTES);
 	mtrr_archive(archive, vcpu);
+	archive_u64s(archive, vcpu->model_registers, CPU_MODEL_REGISTERS);
 	apic_archive(archive, &vcpu->apic, clock_monotonic_ns());
 	if (!archive->loading || archive->error)
 		return;

@@ -38,7 +38,7 @@ static void control_archive(struct archive *a, struct x86_state *s)
 static void msr_archive(struct archive *a, struct x86_state *s)
 {
 	uint64_t *const registers[] = { &s->star, &s->lstar, &s->cstar, &s->sfmask, &s->kernel_gs_base, &s->pat, &s->tsc_aux, &s->tsc_offset,
-					&s->sysenter_cs, &s->sysenter_esp, &s->sysenter_eip, &s->misc_enable };
+					&s->sysenter_cs, &s->sysenter_esp, &s->sysenter_eip };
 
 	for (unsigned n = 0; n < sizeof(registers) / sizeof(registers[0]); n++)
 		archive_u64(a, registers[n]);

@@ -33,10 +33,11 @@ enum {
 #define EFER_LME 0x100u
 #define EFER_LMA 0x400u
 #define EFER_NXE 0x800u
-enum { X86_PHYSICAL_BITS = 40 }; /* as leaf 0x80000008 of cpuid_policy() says */
-/* What a processor lets be set; SDM Vol. 3A 2.5. */
-#define X86_CR4_KNOWN (0x3fu | CR4_PGE | 0x640u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
-#define X86_EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
+#define EFER_AUTOIBRS 0x200000u
+enum { X86_PHYSICAL_BITS = 40 }; /* as leaf 0x80000008 of every model says */
+/* What some model lets be set (cpu_model.h has what one does); SDM Vol. 3A 2.5. */
+#define X86_CR4_KNOWN (0x3cu | CR4_PGE | 0x600u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
+#define X86_EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AUTOIBRS)
 
 enum x86_exception {
 	EXC_DE = 0, EXC_DB = 1, EXC_NMI = 2, EXC_BP = 3, EXC_OF = 4, EXC_UD = 6, EXC_NM = 7, EXC_DF = 8, EXC_TS = 10, EXC_NP = 11, EXC_SS = 12,
@@ -60,7 +61,7 @@ struct x86_state {
 	struct x86_table gdtr, idtr;
 	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[8];
 	uint64_t star, lstar, cstar, sfmask, kernel_gs_base, pat, tsc_aux, tsc_offset;
-	uint64_t sysenter_cs, sysenter_esp, sysenter_eip, misc_enable;
+	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 };
 
 /*

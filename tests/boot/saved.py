@@ -161,14 +161,15 @@ def lies(path, where):
     refused(changed(40, u32(17)), where, "too many processors", "damaged")
     refused(changed(40, u32(3)), where, "a processor that is not there", "damaged")
     refused(changed(mach, b"WHAT", mach), where, "an unknown part", unknown)
+    refused(changed(mach + 4, u32(1), mach), where, "a machine of before processor models", "without processor models")
     refused(changed(hv + 4, u32(2), hv), where, "a part of an unknown version", unknown)
     body = hv + SECTION.size
     for n, what in enumerate(["hypercall page", "information page", "interrupt controller"]):
         refused(changed(body + 4 * n, u32(2), hv), where, "an unknown " + what, unknown)
     refused(changed(body + 12, u32(0x20000), hv), where, "an unknown extension", unknown)
     refused(changed(body + 16, u32(0x10002), hv), where, "an agreement on what was not offered", "damaged")
-    refused(changed(mach + SECTION.size + 24, b"AnotherVendr", mach), where, "another vendor's processor", "lacks")
-    refused(changed(mach + SECTION.size + 40, u32(0xffffffff), mach), where, "a processor with everything", "lacks")
+    refused(changed(mach + SECTION.size + 24 + 32, u32(7), mach), where, "a processor of no vendor", "damaged")
+    refused(changed(mach + SECTION.size + 24 + 36, u32(0xffffffff) * 2, mach), where, "a processor with everything", "lacks")
     twice = bytearray(good)
     twice[end:end] = good[chip:chip + SECTION.size + (parts["CHIP"][0][1] + 7 & ~7)]
     refused(bytes(twice), where, "a part twice", "damaged")

@@ -5,7 +5,7 @@
 #include "chipset/chipset.h"
 #include "lib/archive.h"
 #include "x86/apic.h"
-#include "x86/cpuid.h"
+#include "x86/cpu_model.h"
 #include "../hv/fake_host.h"
 #include "fuzz.h"
 

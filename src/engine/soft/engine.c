@@ -62,6 +62,14 @@ struct engine *engine_create(const struct guest_memory *memory)
 	return (struct engine *)e;
 }
 
+void engine_set_model(struct engine *engine, const struct cpu_model *model, const struct cpu_host *host)
+{
+	struct soft_engine *e = (struct soft_engine *)engine;
+
+	e->model = model;
+	e->clears_buffers = host->leaks_buffers;
+}
+
 struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context)
 {
 	struct soft_engine *e = (struct soft_engine *)engine;

@@ -21,6 +21,7 @@
 #include <stddef.h>
 
 #include "memory/memory.h"
+#include "x86/cpu_model.h"
 #include "x86/state.h"
 #include "engine/engine.h"
 #include "lock.h"
@@ -119,6 +120,8 @@ struct soft_cpu {
 
 struct soft_engine {
 	const struct guest_memory *memory;
+	const struct cpu_model *model; /* NULL: everything that decodes */
+	bool clears_buffers; /* before user code runs: struct cpu_host, leaks_buffers */
 	uint8_t *ram; /* of it */
 	uint8_t *code_write, *code_run;
 	size_t code_bytes, code_used, thunks_end, cold_start, cold_used; /* hot parts below cold_start, cold ones from there */

@@ -40,7 +40,7 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		soft_flush(cpu, false);
 		return 0;
 	case 4:
-		if (v & ~(uint64_t)X86_CR4_KNOWN)
+		if (v & ~(cpu->engine->model ? cpu->engine->model->cr4_valid : X86_CR4_KNOWN))
 			return insn_general_protection(t);
 		if (v & ~s->cr4 & CR4_PCIDE && (!(s->efer & EFER_LMA) || s->cr3 & 0xfff))
 			return insn_general_protection(t);

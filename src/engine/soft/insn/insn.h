@@ -10,6 +10,12 @@ struct step { struct soft_cpu *cpu; struct x86_state *s; const struct x86_insn *
 void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);
 int insn_general_protection(struct step *t);
 int insn_undefined(struct step *t);
+static inline bool insn_model_has(const struct step *t, enum cpu_feature feature)
+{
+	const struct cpu_model *model = t->cpu->engine->model;
+
+	return !model || cpu_has(&model->features, feature);
+}
 
 /* exception.c */
 uint64_t soft_rflags(struct soft_cpu *cpu);

@@ -222,7 +222,7 @@ int insn_xgetbv(struct step *t)
 
 	if (!(s->cr4 & CR4_OSXSAVE))
 		return insn_undefined(t);
-	if ((uint32_t)s->gpr[1] > 1) /* 0: XCR0; 1: what of it is in use, and all may be */
+	if ((uint32_t)s->gpr[1] > (insn_model_has(t, CPU_XGETBV1) ? 1 : 0)) /* 0: XCR0; 1: what of it is in use, and all may be */
 		return insn_general_protection(t);
 	s->gpr[0] = (uint32_t)s->xcr0;
 	s->gpr[2] = 0;
@@ -236,7 +236,7 @@ int insn_xsetbv(struct step *t)
 
 	if (!(s->cr4 & CR4_OSXSAVE))
 		return insn_undefined(t);
-	if (s->cpl || (uint32_t)s->gpr[1] || !(xcr0 & X87) || xcr0 & ~(uint64_t)(X87 | SSE | AVX) || (xcr0 & (SSE | AVX)) == AVX)
+	if (s->cpl || (uint32_t)s->gpr[1] || !(xcr0 & X87) || xcr0 & ~(uint64_t)(insn_model_has(t, CPU_AVX) ? X87 | SSE | AVX : X87 | SSE) || (xcr0 & (SSE | AVX)) == AVX)
 		return insn_general_protection(t);
 	s->xcr0 = xcr0;
 	return 0;

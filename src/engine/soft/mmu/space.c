@@ -32,11 +32,21 @@ int soft_create_space(struct soft_cpu *cpu)
 	return 0;
 }
 
+/* What the guest's kernel left in the host's buffers is overwritten (on hosts whose microcode does so); any writable segment will do. */
+static void clear_buffers(void)
+{
+	uint16_t selector;
+
+	__asm__ volatile("mov %%ss, %0; verw %0" : "=m"(selector) : : "cc");
+}
+
 void soft_select_view(struct soft_cpu *cpu)
 {
 	const struct x86_state *s = &cpu->state;
 	int view = s->cpl == 3 ? VIEW_USER : s->cr4 & CR4_SMAP && !(s->rflags & FLAG_AC) ? VIEW_KERNEL : VIEW_KERNEL_AC;
 
+	if (view == VIEW_USER && cpu->engine->clears_buffers && cpu->read_table != cpu->view_read[VIEW_USER])
+		clear_buffers();
 	cpu->read_table = cpu->view_read[view];
 	cpu->write_table = cpu->view_write[view];
 }

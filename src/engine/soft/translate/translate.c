@@ -56,6 +56,8 @@ static int gather(struct translation *t, struct fault *fault)
 			error = x86_decode(g->raw, 15, t->code_bits, &g->insn);
 			t->mode |= BLOCK_ALONE; /* straddles: alone, and never chained */
 		}
+		if (!error && !cpu_model_allows(t->engine->model, &g->insn))
+			error = -EINVAL;
 		if (error) {
 			if (t->count)
 				break;
