@@ -412,6 +412,7 @@ int vcpu_make(struct machine *machine, unsigned index)
 		return -ENOMEM;
 	vcpu->hv = hv_partition_cpu(machine->hv, index);
 	vcpu->activity = index ? VCPU_WAITS_FOR_SIPI : VCPU_RUNNING;
+	cpu_model_reset(&machine->model, vcpu->model_registers);
 	vcpu_reset(vcpu);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
