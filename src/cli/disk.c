@@ -101,14 +101,14 @@ int disk_cli_may_fork(const struct arguments *a, const char *parent, const char 
 	struct disk *d;
 	int code = disk_cli_open(a, parent, format, ACTION_FORK, &d);
 
-	return code ? code : disk_cli_close(d, 0);
+	return code ? code : disk_access_close(d, 0);
 }
 
 static int note_made(const struct arguments *a, const char *path, enum disk_format format, const char *event, const char *from)
 {
 	int error = format == DISK_VHDX ? disk_cli_note_closed(a, path, format, event, from ? json_pack("{s:s%}", "from", from, strlen(from)) : NULL) : 0;
 
-	return error && error != -EPERM ? disk_io_failed(path, error) : 0; /* a parent elsewhere: the next who opens it says so */
+	return error && error != -EPERM ? disk_access_failed(path, error) : 0; /* a parent elsewhere: the next who opens it says so */
 }
 
 static int verb_create(struct arguments *a)
@@ -130,7 +130,7 @@ static int verb_create(struct arguments *a)
 	if (error)
 		return error;
 	error = disk_create(a->file, &what, &e);
-	return error ? disk_refuse(error, &e) : note_made(a, a->file, what.format, "created", what.parent);
+	return error ? disk_access_refused(error, &e) : note_made(a, a->file, what.format, "created", what.parent);
 }
 
 static json_t *id_json(struct guid id)
@@ -206,7 +206,7 @@ static int verb_info(struct arguments *a)
 			print_plain(json_array_get(all, n));
 		}
 	json_decref(all);
-	return disk_cli_close(d, 0);
+	return disk_access_close(d, 0);
 }
 
 static int verb_map(struct arguments *a)
@@ -229,7 +229,7 @@ static int verb_map(struct arguments *a)
 	if (!code && a->json)
 		print_json(json_incref(all));
 	json_decref(all);
-	return code ? code : disk_cli_close(d, error ? disk_io_failed(a->file, error) : 0);
+	return code ? code : disk_access_close(d, error ? disk_access_failed(a->file, error) : 0);
 }
 
 static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
@@ -239,7 +239,7 @@ static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
 		int error = disk_read(d, a->offset + done, buffer, n);
 
 		if (error)
-			return disk_io_failed(a->file, error);
+			return disk_access_failed(a->file, error);
 		if (fwrite(buffer, 1, n, stdout) != n)
 			return complain(EXIT_UNUSABLE, strerror(errno), "standard output", "make room");
 		done += n;
@@ -256,7 +256,7 @@ static int verb_read(struct arguments *a)
 	if (!code && !a->has_length)
 		a->length = a->offset < disk_size_bytes(d) ? disk_size_bytes(d) - a->offset : 0;
 	if (!code)
-		code = disk_cli_close(d, copy_out(d, a, buffer));
+		code = disk_access_close(d, copy_out(d, a, buffer));
 	free(buffer);
 	return code;
 }
@@ -277,7 +277,7 @@ static int copy_in(struct disk *d, const struct arguments *a, FILE *from, uint8_
 		if (!error)
 			error = disk_write(d, at, buffer, whole);
 		if (error)
-			return disk_io_failed(a->file, error);
+			return disk_access_failed(a->file, error);
 		at += n;
 	}
 	return ferror(from) ? complain(EXIT_UNUSABLE, strerror(errno), a->from ? a->from : "standard input", "name a file that can be read") : 0;
@@ -296,7 +296,7 @@ static int verb_write(struct arguments *a)
 	}
 	code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
 	if (!code)
-		code = disk_cli_close(d, copy_in(d, a, from, buffer));
+		code = disk_access_close(d, copy_in(d, a, from, buffer));
 	if (a->from)
 		fclose(from);
 	free(buffer);
@@ -335,7 +335,7 @@ static int verb_convert(struct arguments *a)
 	code = disk_parse_format(a->to, &what.format);
 	error = code ? 0 : disk_create(a->other, &what, &e);
 	if (error)
-		code = disk_refuse(error, &e);
+		code = disk_access_refused(error, &e);
 	if (!code) {
 		/* past the cache: it is written once, and has to reach the host's disk anyway */
 		code = disk_cli_open_with(a, a->other, a->to, IMAGE_ACTION(ACTION_WRITE), (struct disk_options){ .write = true, .direct = true }, &to);
@@ -343,13 +343,13 @@ static int verb_convert(struct arguments *a)
 		if (!code && !error)
 			error = image_carry(from, to);
 		if (!code && !error)
-			disk_cli_note(to, "converted", json_pack("{s:s%}", "from", a->file, strlen(a->file)));
+			disk_access_note(to, "converted", json_pack("{s:s%}", "from", a->file, strlen(a->file)));
 		if (!code)
-			code = disk_cli_close(to, error ? disk_io_failed(a->file, error) : 0);
+			code = disk_access_close(to, error ? disk_access_failed(a->file, error) : 0);
 		if (code)
 			unlink(a->other); /* half a copy is none */
 	}
-	return disk_cli_close(from, code);
+	return disk_access_close(from, code);
 }
 
 static int compare(struct disk *one, struct disk *other, uint64_t *ret_at)
@@ -404,13 +404,13 @@ static int verb_compare(struct arguments *a)
 		return code;
 	code = disk_cli_open(a, a->other, a->other_format ? a->other_format : a->format, ACTION_READ, &other);
 	if (code)
-		return disk_cli_close(one, code);
+		return disk_access_close(one, code);
 	same_size = disk_size_bytes(one) == disk_size_bytes(other);
 	result = same_size ? compare(one, other, &at) : 1;
-	code = result < 0 ? disk_io_failed(a->file, result) : result;
+	code = result < 0 ? disk_access_failed(a->file, result) : result;
 	if (result >= 0)
 		say_compared(a, one, other, result ? &at : NULL);
-	return disk_cli_close(one, disk_cli_close(other, code));
+	return disk_access_close(one, disk_access_close(other, code));
 }
 
 static int verb_resize(struct arguments *a)
@@ -426,10 +426,10 @@ static int verb_resize(struct arguments *a)
 	if (error == -EBUSY)
 		code = complain(EXIT_UNUSABLE, "holds data beyond that size", a->file, "name a larger size");
 	else if (error)
-		code = disk_io_failed(a->file, error);
+		code = disk_access_failed(a->file, error);
 	else
-		disk_cli_note(d, "resized", json_pack("{s:I}", "size", (json_int_t)a->size));
-	return disk_cli_close(d, code);
+		disk_access_note(d, "resized", json_pack("{s:I}", "size", (json_int_t)a->size));
+	return disk_access_close(d, code);
 }
 
 static int verb_snapshot(struct arguments *a)
@@ -446,7 +446,7 @@ static int verb_snapshot(struct arguments *a)
 	if (error)
 		return error;
 	error = disk_create(a->other, &what, &e);
-	return error ? disk_refuse(error, &e) : note_made(a, a->other, what.format, "created", a->file);
+	return error ? disk_access_refused(error, &e) : note_made(a, a->other, what.format, "created", a->file);
 }
 
 /* --socket: FILE is the new child of a snapshot, and nothing for the others. */

@@ -38,13 +38,13 @@ static struct disk_job begin_job(struct progress *p)
 static int end_job(struct disk *d, struct progress *p, const char *event, int error, const struct disk_error *why)
 {
 	if (!error && event)
-		disk_cli_note(d, event, NULL);
+		disk_access_note(d, event, NULL);
 	progress_end(p);
 	if (interrupted && error)
-		return disk_cli_close(d, complain(EXIT_UNUSABLE, "interrupted, and as sound as before", disk_path(d), "say it again to go on"));
+		return disk_access_close(d, complain(EXIT_UNUSABLE, "interrupted, and as sound as before", disk_path(d), "say it again to go on"));
 	if (error && why && why->text[0])
-		return disk_cli_close(d, disk_refuse(error, why));
-	return disk_cli_close(d, error ? disk_io_failed(disk_path(d), error) : 0);
+		return disk_access_close(d, disk_access_refused(error, why));
+	return disk_access_close(d, error ? disk_access_failed(disk_path(d), error) : 0);
 }
 
 int verb_disk_commit(struct arguments *a)
@@ -60,9 +60,9 @@ int verb_disk_commit(struct arguments *a)
 		return code;
 	code = disk_parent(d) ? disk_cli_admit(a, disk_parent(d), ACTION_WRITE, &overridden) : 0;
 	if (code)
-		return disk_cli_close(d, code);
+		return disk_access_close(d, code);
 	if (disk_parent(d) && overridden)
-		disk_cli_note(d, "policy overridden", json_pack("{s:s}", "reason", a->override));
+		disk_access_note(d, "policy overridden", json_pack("{s:s}", "reason", a->override));
 	job = begin_job(&p);
 	return end_job(d, &p, "committed", disk_commit(d, &job, &e), &e);
 }
@@ -80,7 +80,7 @@ int verb_disk_stream(struct arguments *a)
 	if (code)
 		return code;
 	if (!disk_parent(d))
-		return disk_cli_close(d, complain(EXIT_USAGE, "has no parent", a->file, "nothing is to be done"));
+		return disk_access_close(d, complain(EXIT_USAGE, "has no parent", a->file, "nothing is to be done"));
 	job = begin_job(&p);
 	return end_job(d, &p, "streamed", disk_stream(d, &job), NULL);
 }

@@ -80,10 +80,14 @@ static int note_change(void *context, uint64_t offset, uint64_t bytes)
 /* Digests that are missing or of older data are made anew, where the file can be written. */
 static void bring_up_to_date(struct findings *f, const struct arguments *a, const char *path, enum disk_format format)
 {
-	struct disk_options o = disk_cli_options(a, format);
+	struct disk_search search;
+	struct disk_options o;
 	struct disk_error e;
 	struct disk *d;
 
+	disk_cli_search(a, &search);
+	o = disk_search_options(&search, format);
+	o.direct = a->direct;
 	o.write = true;
 	if (disk_open(path, &o, &d, &e))
 		return;
@@ -150,7 +154,7 @@ static int rebuild(const struct arguments *a)
 	if (code)
 		return code;
 	error = disk_digest(d);
-	return disk_cli_close(d, error ? disk_io_failed(a->file, error) : 0);
+	return disk_access_close(d, error ? disk_access_failed(a->file, error) : 0);
 }
 
 struct stale { char *path; enum disk_format format; };
@@ -180,7 +184,7 @@ static int check_chain(struct findings *f, const struct arguments *a, struct dis
 	}
 	if (!faults)
 		finding(f, a->file, NULL, "no fault%s", disk_parent(d) ? ", and its parents are what it was made on" : "");
-	code = disk_cli_close(d, faults || !stale ? EXIT_UNUSABLE : 0);
+	code = disk_access_close(d, faults || !stale ? EXIT_UNUSABLE : 0);
 	for (unsigned n = 0; n < found; n++) {
 		if (!faults && stale[n].path)
 			bring_up_to_date(f, a, stale[n].path, stale[n].format);
@@ -199,7 +203,7 @@ int verb_disk_check(struct arguments *a)
 	if (code)
 		return code;
 	if (a->rebuild) {
-		code = disk_cli_close(d, 0);
+		code = disk_access_close(d, 0);
 		return code ? code : rebuild(a);
 	}
 	f.all = json_array();
@@ -225,8 +229,8 @@ int verb_disk_repair_link(struct arguments *a)
 		return code;
 	error = disk_repair_link(d, &e);
 	if (!error)
-		disk_cli_note(d, "link repaired", json_pack("{s:s}", "reason", a->reason));
-	return disk_cli_close(d, error ? disk_refuse(error, &e) : 0);
+		disk_access_note(d, "link repaired", json_pack("{s:s}", "reason", a->reason));
+	return disk_access_close(d, error ? disk_access_refused(error, &e) : 0);
 }
 
 /* ---- freeze ---- */
@@ -246,10 +250,10 @@ int verb_disk_freeze(struct arguments *a)
 	for (unsigned n = 0; n < a->place_count; n++)
 		places[n + 1] = a->places[n];
 	if (!a->undo)
-		disk_cli_note(d, "frozen", json_pack("{s:s}", "reason", a->reason ? a->reason : "children are made on it"));
+		disk_access_note(d, "frozen", json_pack("{s:s}", "reason", a->reason ? a->reason : "children are made on it"));
 	error = a->undo ? disk_thaw(d, places, &e) : disk_freeze(d, a->reason ? a->reason : "children are made on it", &e);
 	if (!error && a->undo)
-		disk_cli_note(d, "thawed", NULL);
+		disk_access_note(d, "thawed", NULL);
 	free(copy);
-	return disk_cli_close(d, error ? disk_refuse(error, &e) : 0);
+	return disk_access_close(d, error ? disk_access_refused(error, &e) : 0);
 }

@@ -13,81 +13,30 @@ int disk_parse_format(const char *text, enum disk_format *ret)
 	return complain(EXIT_USAGE, "not a format", text, "say vhdx, vhd, raw, qcow2 or vmdk");
 }
 
-/* ---- errors ---- */
-
-static const char *remedy(int error)
+void disk_cli_search(const struct arguments *a, struct disk_search *ret)
 {
-	switch (error) {
-	case -ESTALE: return "see what differs with umbra disk check --chain; open it with the parent it was made on, or accept this one with repair-link";
-	case -EPERM: return "allow the parent's place with --parents";
-	case -EROFS: return "thaw it with umbra disk freeze --undo, or use another file";
-	case -EBUSY: return "try again when it is free";
-	case -EUCLEAN: return "open it for writing once";
-	case -ENOENT: return "name a file that is there, or the place of its parent with --parents";
-	case -EEXIST: return "name a new file";
-	case -EIO: return "look at the host's storage; what was not flushed before is lost";
-	case -EBADMSG: return "restore it from a copy";
-	default: return "see umbra disk --help";
-	}
+	memset(ret, 0, sizeof(*ret));
+	for (unsigned n = 0; n < a->place_count; n++)
+		ret->parents[n] = a->places[n];
+	ret->override = a->override;
+	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", ret->user_policy, sizeof(ret->user_policy)))
+		ret->user_policy[0] = 0;
+	if (cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", ret->catalog, sizeof(ret->catalog)))
+		ret->catalog[0] = 0;
 }
 
-int disk_refuse(int error, const struct disk_error *e)
+int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, unsigned actions, struct disk_options more,
+		       struct disk **ret)
 {
-	int code = error == -EPERM ? EXIT_POLICY : error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE;
-
-	fprintf(stderr, "umbra: %s; %s\n", e->text, remedy(error));
-	return code;
-}
-
-int disk_io_failed(const char *path, int error)
-{
-	const char *what = error == -ESTALE ? "a parent's content is not what the child was made on" : strerror(-error);
-
-	return complain(EXIT_UNUSABLE, what, path, remedy(error));
-}
-
-/* The user's catalog knows where images were seen. */
-static int find_in_catalog(void *context, struct guid data_id, char **ret)
-{
-	char path[4096];
-	struct catalog *c;
-	int error = cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", path, sizeof(path));
-
-	(void)context;
-	if (error || access(path, R_OK) || catalog_open(path, &c))
-		return -ENOENT;
-	error = catalog_find_data(c, data_id, ret);
-	catalog_close(c);
-	return error;
-}
-
-struct disk_options disk_cli_options(const struct arguments *a, enum disk_format format)
-{
-	return (struct disk_options){ .format = format, .parents = a->place_count ? a->places : NULL, .find = find_in_catalog, .direct = a->direct };
-}
-
-int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, unsigned actions, struct disk_options more, struct disk **ret)
-{
-	struct disk_options o;
-	struct image_refusal r;
-	struct disk_error e;
+	struct disk_search search;
 	enum disk_format is;
-	char user[4096];
-	int error = disk_parse_format(format, &is);
+	int code = disk_parse_format(format, &is);
 
-	if (error)
-		return error;
-	o = disk_cli_options(a, is);
-	o.write = more.write;
-	o.accept_changed = more.accept_changed;
-	o.thaw = more.thaw;
-	o.direct |= more.direct;
-	error = image_open(path, &o, actions, &(struct image_opener){ disk_cli_policies(user, sizeof(user)), a->override, "umbra disk" }, ret, &r, &e);
-	if (error && r.rule[0])
-		return disk_cli_forbidden(path, &r);
-	if (error == -ESTALE)
-		disk_cli_last_change(path, &o, e.text + strlen(e.text), sizeof(e.text) - strlen(e.text));
-	return error ? disk_refuse(error, &e) : 0;
+	if (code)
+		return code;
+	disk_cli_search(a, &search);
+	more.direct |= a->direct;
+	return disk_access_open(&search, path, is, actions, more, ret);
 }
 
 int disk_cli_open(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk **ret)
@@ -95,16 +44,6 @@ int disk_cli_open(const struct arguments *a, const char *path, const char *forma
 	const struct disk_options o = { .write = action == ACTION_WRITE || action == ACTION_ANNOTATE };
 
 	return disk_cli_open_with(a, path, format, IMAGE_ACTION(action), o, ret);
-}
-
-int disk_cli_close(struct disk *d, int code)
-{
-	char path[256];
-	int error;
-
-	snprintf(path, sizeof(path), "%s", disk_path(d));
-	error = disk_close(d);
-	return code ? code : error ? disk_io_failed(path, error) : 0;
 }
 
 /* ---- output ---- */

@@ -5,9 +5,10 @@
 
 #include "disk/disk.h"
 #include "image/image.h"
+#include "process/disk_access.h"
 #include "cli.h"
 
-enum { PLACES = 16 };
+enum { PLACES = PLAN_PARENTS };
 #define COPY_BYTES (1u << 20)
 
 struct arguments {
@@ -24,27 +25,16 @@ int disk_parse_format(const char *text, enum disk_format *ret);
 int disk_cli_open(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk **ret);
 /* For several actions (IMAGE_ACTION()); of `more`, write, direct, accept_changed and thaw count. */
 int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, unsigned actions, struct disk_options more, struct disk **ret);
-/* Where parents may lie, and are looked for. */
-struct disk_options disk_cli_options(const struct arguments *a, enum disk_format format);
-/* disk_policy.c: the policies of the user (whose path needs room) and the system. */
-struct image_policies disk_cli_policies(char *user, size_t bytes);
-/* Says who forbids it and what to do; the exit code. */
-int disk_cli_forbidden(const char *path, const struct image_refusal *refusal);
+/* Where parents may lie and are looked for, and the user's files that decide about it. */
+void disk_cli_search(const struct arguments *a, struct disk_search *ret);
 /* A disk that is open. 0 or the exit code. */
 int disk_cli_admit(const struct arguments *a, struct disk *disk, enum image_action action, bool *ret_overridden);
 /* The same for a disk in use: 0, -EPERM with *why. */
 int disk_cli_allows(struct disk *disk, enum image_action action, struct disk_error *why);
-/* Into the history of a disk open for writing, where it has a place for one; `more` is released. */
-void disk_cli_note(struct disk *disk, const char *event, json_t *more);
-/* The same of a file that nobody has open. */
+/* Into the history of a file that nobody has open; `more` is released. */
 int disk_cli_note_closed(const struct arguments *a, const char *path, enum disk_format format, const char *event, json_t *more);
-/* When the parent that is not what its child was made on was last changed, and by what; "" when that is not known. */
-void disk_cli_last_change(const char *path, const struct disk_options *options, char *text, size_t bytes);
-int disk_cli_close(struct disk *disk, int code);
 /* Whether children may be made on a file. */
 int disk_cli_may_fork(const struct arguments *a, const char *parent, const char *format);
-int disk_refuse(int error, const struct disk_error *why);
-int disk_io_failed(const char *path, int error);
 
 /* Released; escaped, so that it may have what a file told us. */
 void print_json(json_t *json);

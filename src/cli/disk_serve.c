@@ -30,7 +30,7 @@ static int admit(struct disk *d, const char *what, struct disk_error *e)
 	return error || strcmp(what, "stream") ? error : disk_cli_allows(d, ACTION_EXPORT, e);
 }
 
-static void note(struct disk *d, const char *what) { disk_cli_note(d, what, NULL); }
+static void note(struct disk *d, const char *what) { disk_access_note(d, what, NULL); }
 
 /* Clients read everything out, so that exporting has to be allowed. A disk that is read only notes it where its file can be written. */
 static int attach(const struct arguments *a, struct disk **ret)
@@ -41,7 +41,7 @@ static int attach(const struct arguments *a, struct disk **ret)
 	int code = disk_cli_open_with(a, a->file, a->format, actions, write, ret);
 
 	if (!code && !a->read_only)
-		disk_cli_note(*ret, "attached", NULL);
+		disk_access_note(*ret, "attached", NULL);
 	if (code || !a->read_only)
 		return code;
 	disk_parse_format(a->format, &format);
@@ -73,8 +73,8 @@ int verb_disk_serve(struct arguments *a)
 	code = error ? complain(EXIT_UNUSABLE, strerror(-error), a->socket, "name a socket that nobody listens on") : 0;
 	d = served.top ? served.top : d;
 	if (!a->read_only)
-		disk_cli_note(d, "detached", json_pack("{s:s}", "end", error ? strerror(-error) : "in order"));
-	return disk_cli_close(d, code);
+		disk_access_note(d, "detached", json_pack("{s:s}", "end", error ? strerror(-error) : "in order"));
+	return disk_access_close(d, code);
 }
 
 /* ---- the other side ---- */

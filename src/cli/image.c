@@ -90,7 +90,7 @@ static int failed(const char *path, int error)
 	case -EBADMSG: return complain(EXIT_UNUSABLE, "what it says about itself is not sound", path, "restore it from a copy");
 	case -ENOTSUP: return complain(EXIT_UNUSABLE, "what it says is of a later version", path, "use a later umbra");
 	case -EFBIG: return complain(EXIT_UNUSABLE, "there is no room for that much", path, "see the limits in docs/image.md");
-	default: return disk_io_failed(path, error);
+	default: return disk_access_failed(path, error);
 	}
 }
 
@@ -131,7 +131,7 @@ static int verb_scan(struct image_arguments *a)
 		say_scanned(a, about, unchanged);
 		json_decref(about);
 	}
-	return disk_cli_close(d, error ? failed(a->disk.file, error) : 0);
+	return disk_access_close(d, error ? failed(a->disk.file, error) : 0);
 }
 
 /* For reading only: the names of kept files are a section of their own. */
@@ -159,7 +159,7 @@ static int verb_get(struct image_arguments *a)
 	if (!error)
 		error = add_kept(d, about);
 	if (error)
-		return disk_cli_close(d, failed(a->disk.file, error));
+		return disk_access_close(d, failed(a->disk.file, error));
 	value = a->count > 1 ? image_get(about, a->values[1]) : about;
 	if (json_is_string(value) && !a->disk.json) {
 		print_safely(json_string_value(value));
@@ -168,7 +168,7 @@ static int verb_get(struct image_arguments *a)
 		print_json(json_incref((json_t *)(uintptr_t)value));
 	code = value ? 0 : 1;
 	json_decref(about);
-	return disk_cli_close(d, code);
+	return disk_access_close(d, code);
 }
 
 static int set_one(json_t *about, const char *assignment)
@@ -231,7 +231,7 @@ static int change_about(struct image_arguments *a, int (*change)(struct image_ar
 	}
 	json_decref(changes);
 	json_decref(about);
-	return disk_cli_close(d, code);
+	return disk_access_close(d, code);
 }
 
 static int set_values(struct image_arguments *a, json_t *about)
@@ -293,7 +293,7 @@ static int verb_packages(struct image_arguments *a)
 		return code;
 	error = image_load_content(d, &content);
 	if (error)
-		return disk_cli_close(d, failed_content(a->disk.file, error));
+		return disk_access_close(d, failed_content(a->disk.file, error));
 	json_array_foreach(json_object_get(content, "packages"), n, p)
 	{
 		const char *name = json_string_value(json_object_get(p, "name")), *version = json_string_value(json_object_get(p, "version"));
@@ -314,7 +314,7 @@ static int verb_packages(struct image_arguments *a)
 		print_json(json_incref(all));
 	json_decref(all);
 	json_decref(content);
-	return disk_cli_close(d, found ? 0 : 1);
+	return disk_access_close(d, found ? 0 : 1);
 }
 
 static int verb_files(struct image_arguments *a)
@@ -328,7 +328,7 @@ static int verb_files(struct image_arguments *a)
 		return code;
 	error = image_load_files(d, &files);
 	if (error)
-		return disk_cli_close(d, failed_content(a->disk.file, error));
+		return disk_access_close(d, failed_content(a->disk.file, error));
 	json_object_foreach(files, path, entry)
 	{
 		if (a->count > 1 && fnmatch(a->values[1], path, 0))
@@ -348,7 +348,7 @@ static int verb_files(struct image_arguments *a)
 		print_json(json_incref(all));
 	json_decref(all);
 	json_decref(files);
-	return disk_cli_close(d, found ? 0 : 1);
+	return disk_access_close(d, found ? 0 : 1);
 }
 
 static int verb_export(struct image_arguments *a)
@@ -372,7 +372,7 @@ static int verb_export(struct image_arguments *a)
 	}
 	json_decref(about);
 	json_decref(content);
-	return disk_cli_close(d, error ? failed_content(a->disk.file, error) : 0);
+	return disk_access_close(d, error ? failed_content(a->disk.file, error) : 0);
 }
 
 /* ---- history, policies, signatures ---- */
@@ -412,7 +412,7 @@ static int verb_history(struct image_arguments *a)
 		return code;
 	error = image_load_history(d, &history);
 	if (error)
-		return disk_cli_close(d, failed(a->disk.file, error));
+		return disk_access_close(d, failed(a->disk.file, error));
 	if (a->disk.json)
 		print_json(json_incref(history));
 	else
@@ -423,7 +423,7 @@ static int verb_history(struct image_arguments *a)
 		code = EXIT_UNUSABLE;
 	}
 	json_decref(history);
-	return disk_cli_close(d, code);
+	return disk_access_close(d, code);
 }
 
 /* Whether an action would be allowed now; without one, which are. */
@@ -456,14 +456,14 @@ static int verb_policy(struct image_arguments *a)
 	if (a->disk.json && known)
 		print_json(json_incref(all));
 	json_decref(all);
-	return disk_cli_close(d, known ? result : complain(EXIT_USAGE, "not an action", a->values[1], "say read, write, fork, export or attach"));
+	return disk_access_close(d, known ? result : complain(EXIT_USAGE, "not an action", a->values[1], "say read, write, fork, export or attach"));
 }
 
 static int verb_key(struct image_arguments *a)
 {
 	int error = image_make_key(a->disk.file);
 
-	return error ? disk_io_failed(a->disk.file, error) : 0;
+	return error ? disk_access_failed(a->disk.file, error) : 0;
 }
 
 static int verb_sign(struct image_arguments *a)
@@ -474,7 +474,7 @@ static int verb_sign(struct image_arguments *a)
 	if (code)
 		return code;
 	error = image_sign(d, a->key);
-	return disk_cli_close(d, error == -EBADMSG ? complain(EXIT_UNUSABLE, "not a key, or a history that is not sound", a->key, "make one with umbra image key") :
+	return disk_access_close(d, error == -EBADMSG ? complain(EXIT_UNUSABLE, "not a key, or a history that is not sound", a->key, "make one with umbra image key") :
 				 error		  ? failed(a->disk.file, error) :
 						    0);
 }
@@ -513,7 +513,7 @@ static int verb_verify(struct image_arguments *a)
 		printf("%s: %s is not what was signed\n", a->disk.file, what);
 	else if (!error)
 		printf("%s: %s %s\n", a->disk.file, code ? "signed with another key:" : "as it was signed with", key);
-	return disk_cli_close(d, error && error != -ENOENT && error != -EBADMSG ? failed(a->disk.file, error) : code);
+	return disk_access_close(d, error && error != -ENOENT && error != -EBADMSG ? failed(a->disk.file, error) : code);
 }
 
 /* ---- kept files ---- */
@@ -548,7 +548,7 @@ static int verb_keep(struct image_arguments *a)
 		error = image_keep(d, a->values[1], bytes, count);
 		if (!error)
 			error = image_add_history(d, "umbra image", "kept", json_pack("{s:s%}", "what", a->values[1], strlen(a->values[1])));
-		code = disk_cli_close(d, error ? failed(a->values[1], error) : 0);
+		code = disk_access_close(d, error ? failed(a->values[1], error) : 0);
 	}
 	free(bytes);
 	return code;
@@ -562,7 +562,7 @@ static int verb_drop(struct image_arguments *a)
 	if (code)
 		return code;
 	error = image_keep(d, a->values[1], NULL, 0);
-	return disk_cli_close(d, error ? failed(a->values[1], error) : 0);
+	return disk_access_close(d, error ? failed(a->values[1], error) : 0);
 }
 
 static int verb_fetch(struct image_arguments *a)
@@ -579,8 +579,8 @@ static int verb_fetch(struct image_arguments *a)
 		error = -EIO;
 	free(bytes);
 	if (error == -ENOENT)
-		return disk_cli_close(d, complain(EXIT_UNUSABLE, "nothing is kept under this name", a->values[1], "see umbra image get FILE kept"));
-	return disk_cli_close(d, error ? failed(a->disk.file, error) : 0);
+		return disk_access_close(d, complain(EXIT_UNUSABLE, "nothing is kept under this name", a->values[1], "see umbra image get FILE kept"));
+	return disk_access_close(d, error ? failed(a->disk.file, error) : 0);
 }
 
 /* ---- the catalog ---- */

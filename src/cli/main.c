@@ -5,12 +5,7 @@
 #include <string.h>
 
 #include "cli.h"
-
-int complain(int code, const char *what, const char *where, const char *remedy)
-{
-	fprintf(stderr, "umbra: %s: %s; %s\n", where, what, remedy);
-	return code;
-}
+#include "process/main.h"
 
 bool parse_size(const char *text, uint64_t *ret)
 {
@@ -29,8 +24,24 @@ bool parse_size(const char *text, uint64_t *ret)
 	return true;
 }
 
+#ifdef __SANITIZE_ADDRESS__
+/*
+ * The processes of a machine have no environment to be told by: the engine takes the fault signals itself, and leaks are not looked for in
+ * a process that may not even open /proc.
+ */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_sigill=0:handle_sigfpe=0:use_sigaltstack=0";
+}
+#endif
+
 int main(int argc, char **argv)
 {
+	static const char role[] = "--role=";
+
+	if (argc == 2 && !strncmp(argv[1], role, strlen(role)))
+		return process_main(argv[1] + strlen(role));
 	if (argc >= 2 && !strcmp(argv[1], "run"))
 		return verb_run(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "disk"))

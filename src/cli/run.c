@@ -1,9 +1,11 @@
-/* umbra run: options, files and the terminal on this side; the machine in its own process (machine_process.c). */
+/*
+ * umbra run: what the user wants becomes a plan and descriptors of what it needs; then this process goes on as the machine's broker, with
+ * nothing else of its own left (process/main.h).
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +14,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "process/broker.h"
 #include "cli.h"
-#include "disk_process.h"
-#include "process/machine_main.h"
+#include "disk_cli.h"
+#include "disk_option.h"
+#include "ipc/spawn.h"
 #include "names.h"
-#include "terminal.h"
+#include "process/plan.h"
+#include "vm/machine.h"
+
+enum { LEAST_MEMORY_BYTES = 64 << 20, PAGE_BYTES = 4096 };
 
 static const char run_help[] =
 	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
@@ -36,26 +41,26 @@ static const char run_help[] =
 	"--mitigations guest has the guest's kernel defend itself against speculation as on vulnerable hardware, off as on a safe one;\n"
 	"without it the guest is told what is true (docs/speculation.md).\n"
 	"--memory-min SIZE has the guest's memory adjusted while it runs, to what it needs, between SIZE and --memory.\n"
+	"--console FILE keeps what the guest printed last in FILE: at most 64 MiB, of which the newer half stays when it is full.\n"
 	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), the first /dev/sda; --parents as with umbra disk.\n"
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
 	"--restore FILE goes on from where umbra save left a machine, with its memory, processors and features.\n"
-	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255. --test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
+	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n"
+	"--test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
 
 /* Options without a letter. */
 enum { OPTION_CPU_MODEL = 256, OPTION_MITIGATIONS, OPTION_HOST_MASK };
 
 struct run_options {
-	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore, *memory_min, *cpu_model, *mitigations, *host_mask;
+	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore, *memory_min, *image;
+	const char *cpu_model, *mitigations, *host_mask;
 	bool statistics, test_device;
-	struct disk_process disks;
-	const char *image;
 };
 
 struct run {
-	struct machine_options machine;
-	struct terminal terminal;
-	bool statistics;
-	struct disk_process *disks;
+	struct run_options options;
+	struct plan *plan;
+	struct grants grants;
 };
 
 static bool parse_number(const char *text, unsigned long low, unsigned long high, unsigned long *ret)
@@ -64,23 +69,6 @@ static bool parse_number(const char *text, unsigned long low, unsigned long high
 
 	*ret = strtoul(text, &end, 0);
 	return end != text && !*end && *ret >= low && *ret <= high;
-}
-
-static int map_file(const char *path, struct boot_file *ret)
-{
-	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size == 0) {
-		close(fd);
-		return -EINVAL;
-	}
-	ret->data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	ret->bytes = (size_t)st.st_size;
-	close(fd);
-	return ret->data == MAP_FAILED ? -errno : 0;
 }
 
 static void print_help(void)
@@ -94,107 +82,196 @@ static void print_help(void)
 	fputs("\n", stdout);
 }
 
-static int parse_run(int argc, char **argv, struct run_options *o)
-{
-	static const struct option longs[] = { { "kernel", 1, 0, 'k' }, { "initrd", 1, 0, 'i' }, { "append", 1, 0, 'a' }, { "memory", 1, 0, 'm' },
-					       { "cpus", 1, 0, 'c' }, { "console", 1, 0, 'C' }, { "debug-exit", 1, 0, 'd' },
-					       { "statistics", 0, 0, 's' }, { "test-device", 0, 0, 't' },
-					       { "hv", 1, 0, 'H' }, { "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' },
-					       { "disk", 1, 0, 'D' }, { "parents", 1, 0, 'p' }, { "override", 1, 0, 'o' }, { "memory-min", 1, 0, 'M' },
-					       { "cpu-model", 1, 0, OPTION_CPU_MODEL }, { "mitigations", 1, 0, OPTION_MITIGATIONS },
-					       { "host-mask", 1, 0, OPTION_HOST_MASK }, { "help", 0, 0, 'h' }, { 0 } };
-	int c, code;
+/* ---- options ---- */
 
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
-		switch (c) {
-		case 'D':
-			if ((code = disk_process_add(&o->disks, optarg)))
-				return code;
-			break;
-		case 'p':
-			if ((code = disk_process_add_parents(&o->disks, optarg)))
-				return code;
-			break;
-		case 'M': o->memory_min = optarg; break;
-		case 'o': o->disks.override = optarg; break;
-		case 'k': o->kernel = optarg; break;
-		case 'i': o->initrd = optarg; break;
-		case 'a': o->append = optarg; break;
-		case 'm': o->memory = optarg; break;
-		case 'c': o->cpus = optarg; break;
-		case 'C': o->console = optarg; break;
-		case 'd': o->debug_exit = optarg; break;
-		case 's': o->statistics = true; break;
-		case 't': o->test_device = true; break;
-		case 'H': o->hv = optarg; break;
-		case 'n': o->name = optarg; break;
-		case 'r': o->restore = optarg; break;
-		case OPTION_CPU_MODEL: o->cpu_model = optarg; break;
-		case OPTION_MITIGATIONS: o->mitigations = optarg; break;
-		case OPTION_HOST_MASK: o->host_mask = optarg; break;
-		case 'h': print_help(); exit(0);
-		default: return EXIT_USAGE;
-		}
-	if (optind < argc) {
-		o->image = argv[optind++];
-		if ((code = disk_process_add_image(&o->disks, o->image)))
-			return code;
+static int take_option(struct run *r, int option, const char *value)
+{
+	struct run_options *o = &r->options;
+
+	switch (option) {
+	case 'D': return disk_option_add(&r->plan->disks, value);
+	case 'p': return disk_option_add_parents(&r->plan->disks, value);
+	case 'o': return disk_option_set_override(&r->plan->disks, value);
+	case 'M': o->memory_min = value; return 0;
+	case 'k': o->kernel = value; return 0;
+	case 'i': o->initrd = value; return 0;
+	case 'a': o->append = value; return 0;
+	case 'm': o->memory = value; return 0;
+	case 'c': o->cpus = value; return 0;
+	case 'C': o->console = value; return 0;
+	case 'd': o->debug_exit = value; return 0;
+	case 's': o->statistics = true; return 0;
+	case 't': o->test_device = true; return 0;
+	case 'H': o->hv = value; return 0;
+	case 'n': o->name = value; return 0;
+	case 'r': o->restore = value; return 0;
+	case OPTION_CPU_MODEL: o->cpu_model = value; return 0;
+	case OPTION_MITIGATIONS: o->mitigations = value; return 0;
+	case OPTION_HOST_MASK: o->host_mask = value; return 0;
+	default: return EXIT_USAGE;
 	}
-	if (optind < argc)
-		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
+}
+
+static int check_options(const struct run_options *o, unsigned disks)
+{
+	bool is_described = o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->test_device || o->hv ||
+			    disks || o->memory_min || o->cpu_model || o->mitigations;
+
 	if (o->image && !o->restore && (o->kernel || o->initrd))
-		return complain(EXIT_USAGE, "an image brings its kernel itself", o->image, "leave out --kernel and --initrd, or give the image with --disk");
-	if (o->restore && (o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->test_device ||
-			   o->hv || o->disks.count || o->memory_min ||
-			   o->cpu_model || o->mitigations))
+		return complain(EXIT_USAGE, "an image brings its kernel itself", o->image,
+				"leave out --kernel and --initrd, or give the image with --disk");
+	if (o->restore && is_described)
 		return complain(EXIT_USAGE, "a saved machine brings these itself", "--restore",
 				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --test-device, --hv, --cpu-model,"
 				" --mitigations, --memory-min and --disk");
 	if (!o->kernel && !o->restore && !o->image)
-		return complain(EXIT_USAGE, "no kernel given", "run", "name one with --kernel FILE, a disk that has one, or a saved machine with --restore FILE");
+		return complain(EXIT_USAGE, "no kernel given", "run",
+				"name one with --kernel FILE, a disk that has one, or a saved machine with --restore FILE");
 	return 0;
 }
 
-static int open_console(struct run *r, const char *name)
+static int parse_run(struct run *r, int argc, char **argv)
 {
-	int fd = STDOUT_FILENO;
+	static const struct option longs[] = {
+		{ "kernel", 1, 0, 'k' }, { "initrd", 1, 0, 'i' }, { "append", 1, 0, 'a' }, { "memory", 1, 0, 'm' }, { "cpus", 1, 0, 'c' },
+		{ "console", 1, 0, 'C' }, { "debug-exit", 1, 0, 'd' }, { "statistics", 0, 0, 's' }, { "test-device", 0, 0, 't' }, { "hv", 1, 0, 'H' },
+		{ "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' }, { "disk", 1, 0, 'D' }, { "parents", 1, 0, 'p' }, { "override", 1, 0, 'o' },
+		{ "memory-min", 1, 0, 'M' }, { "cpu-model", 1, 0, OPTION_CPU_MODEL }, { "mitigations", 1, 0, OPTION_MITIGATIONS },
+		{ "host-mask", 1, 0, OPTION_HOST_MASK }, { "help", 0, 0, 'h' }, { 0 },
+	};
+	int code = 0;
+	int option;
 
-	if (!strcmp(name, "none"))
-		fd = -1;
-	else if (strcmp(name, "stdio") && strcmp(name, "raw"))
-		fd = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-	terminal_open(&r->terminal, fd, !strcmp(name, "stdio") && isatty(STDOUT_FILENO));
-	if (fd < 0 && strcmp(name, "none"))
-		return complain(EXIT_USAGE, strerror(errno), name, "use stdio, raw, none or a file that can be written");
-	return 0;
+	while (!code && (option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		if (option == 'h') {
+			print_help();
+			exit(0);
+		}
+		code = take_option(r, option, optarg);
+	}
+	if (!code && optind < argc) {
+		r->options.image = argv[optind++];
+		code = disk_option_add_first(&r->plan->disks, r->options.image);
+	}
+	if (code)
+		return code;
+	if (optind < argc)
+		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
+	return check_options(&r->options, r->plan->disks.count);
 }
 
-static int take_file(const char *path, const char *remedy, struct boot_file *ret)
+/* ---- what the processes are given ---- */
+
+static int open_file(const char *path, int *ret)
 {
-	int error = path ? map_file(path, ret) : 0;
+	struct stat st;
+
+	*ret = open(path, O_RDONLY | O_CLOEXEC);
+	if (*ret < 0)
+		return -errno;
+	return fstat(*ret, &st) || !S_ISREG(st.st_mode) || !st.st_size ? -EINVAL : 0;
+}
+
+static int take_file(struct run *r, enum grant grant, const char *path, const char *remedy)
+{
+	int error = path ? open_file(path, &r->grants.fd[grant]) : 0;
 
 	return error ? complain(EXIT_UNUSABLE, strerror(-error), path, remedy) : 0;
 }
 
-/* Kernel, initial file system and where the root is, from the disk itself. */
-static int take_image(struct machine_options *m, struct run_options *o)
+static int take_memory(struct run *r, enum grant grant, const char *name, const void *data, size_t bytes)
 {
-	struct image_boot boot;
-	char *line;
-	int code = disk_process_find_boot(&o->disks, &boot);
+	if (!bytes)
+		return 0;
+	r->grants.fd[grant] = spawn_seal(name, data, bytes);
+	return r->grants.fd[grant] < 0 ? complain(EXIT_FAULT, strerror(-r->grants.fd[grant]), name, "see umbra doctor") : 0;
+}
 
-	if (code)
-		return code;
-	if (asprintf(&line, "root=UUID=%s %s", boot.root_uuid, m->command_line) < 0)
-		return complain(EXIT_FAULT, strerror(ENOMEM), o->image, "see umbra doctor");
-	m->command_line = line;
-	m->kernel = (struct boot_file){ boot.kernel, boot.kernel_bytes };
-	m->initrd = (struct boot_file){ boot.initrd, boot.initrd_bytes };
+static int take_command_line(struct run *r, const char *before, const char *text)
+{
+	struct machine_plan *m = &r->plan->machine;
+	int length = snprintf(m->command_line, sizeof(m->command_line), "%s%s", before, text);
+
+	if (length < 0 || (size_t)length >= sizeof(m->command_line))
+		return complain(EXIT_USAGE, "too long a command line", "--append", "shorten --append");
 	return 0;
 }
 
-static int take_model(struct machine_options *m, const struct run_options *o)
+static int find_boot(const struct disk_choice *choice, const struct disk_search *search, struct image_boot *ret)
 {
+	const unsigned actions = IMAGE_ACTION(choice->read_only ? ACTION_READ : ACTION_WRITE) | IMAGE_ACTION(ACTION_ATTACH);
+	const struct disk_options options = { .write = !choice->read_only, .direct = choice->direct };
+	struct disk *disk;
+	int code = disk_access_open(search, choice->path, choice->format, actions, options, &disk);
+	int error;
+
+	if (code)
+		return code;
+	error = image_find_boot(disk, ret);
+	if (error == -ENOENT)
+		code = complain(EXIT_UNUSABLE, "no kernel in a root file system of the ext family", choice->path,
+				"name one with --kernel, and --initrd");
+	else if (error)
+		code = disk_access_failed(choice->path, error);
+	return disk_access_close(disk, code);
+}
+
+/* Kernel, initial file system and where the root is, from the disk itself. */
+static int take_image(struct run *r)
+{
+	const char *append = r->options.append ? r->options.append : "console=ttyS0";
+	struct image_boot boot = { 0 };
+	struct disk_search search;
+	char root[64];
+	int code;
+
+	disk_search_of_place(&r->plan->disks.place, &search);
+	code = find_boot(&r->plan->disks.disk[0], &search, &boot);
+	if (!code) {
+		snprintf(root, sizeof(root), "root=UUID=%s ", boot.root_uuid);
+		code = take_command_line(r, root, append);
+	}
+	if (!code)
+		code = take_memory(r, GRANT_KERNEL, "kernel", boot.kernel, boot.kernel_bytes);
+	if (!code)
+		code = take_memory(r, GRANT_INITRD, "initrd", boot.initrd, boot.initrd_bytes);
+	image_free_boot(&boot);
+	return code;
+}
+
+static int take_kernel(struct run *r)
+{
+	const struct run_options *o = &r->options;
+	int code = take_command_line(r, "", o->append ? o->append : "console=ttyS0");
+
+	if (!code)
+		code = take_file(r, GRANT_KERNEL, o->kernel, "name a readable kernel image");
+	return code ? code : take_file(r, GRANT_INITRD, o->initrd, "name a readable initrd");
+}
+
+static int take_sizes(struct machine_plan *m, const struct run_options *o)
+{
+	const char *memory = o->memory ? o->memory : "512M";
+	const char *cpu_text = o->cpus ? o->cpus : "1";
+	uint64_t most = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_BYTES;
+	unsigned long cpus;
+
+	if (!parse_size(memory, &m->memory_bytes) || m->memory_bytes < LEAST_MEMORY_BYTES || m->memory_bytes % PAGE_BYTES ||
+	    m->memory_bytes > most)
+		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has", memory, "say for example --memory 512M");
+	if (!parse_number(cpu_text, 1, MACHINE_MAX_CPUS, &cpus))
+		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", cpu_text, "say for example --cpus 4");
+	m->cpus = (uint32_t)cpus;
+	if (o->memory_min && (!parse_size(o->memory_min, &m->least_memory_bytes) || m->least_memory_bytes < LEAST_MEMORY_BYTES ||
+			      m->least_memory_bytes > m->memory_bytes))
+		return complain(EXIT_USAGE, "not a memory size from 64M to --memory", o->memory_min,
+				"say for example --memory 2G --memory-min 512M");
+	return 0;
+}
+
+static int take_model(struct machine_plan *m, const struct run_options *o)
+{
+	struct machine_options found = { .cpus = m->cpus };
 	enum cpu_mitigations mitigations = CPU_MITIGATIONS_TRUE;
 	char reason[128];
 
@@ -204,175 +281,178 @@ static int take_model(struct machine_options *m, const struct run_options *o)
 		mitigations = CPU_MITIGATIONS_OFF;
 	else if (o->mitigations)
 		return complain(EXIT_USAGE, "not a choice of mitigations", o->mitigations, "say guest or off, or leave it out");
-	if (machine_choose_model(m, o->cpu_model, mitigations, o->host_mask, reason, sizeof(reason)))
+	if (machine_choose_model(&found, o->cpu_model, mitigations, o->host_mask, reason, sizeof(reason)))
 		return complain(EXIT_NO_ENGINE, reason, o->cpu_model ? o->cpu_model : "the default processor model", "see umbra doctor");
+	m->model = found.model;
+	m->host = found.host;
 	return 0;
 }
 
-static int take_host(struct machine_options *m, const struct run_options *o)
+static int take_host(struct machine_plan *m, const struct run_options *o)
 {
+	struct machine_options found = { 0 };
 	char reason[128];
 
-	return machine_find_host(m, o->host_mask, reason, sizeof(reason)) ? complain(EXIT_USAGE, reason, "--host-mask", "see umbra doctor") : 0;
+	if (machine_find_host(&found, o->host_mask, reason, sizeof(reason)))
+		return complain(EXIT_USAGE, reason, "--host-mask", "see umbra doctor");
+	m->host = found.host;
+	return 0;
 }
 
-static int take_new(struct machine_options *m, struct run_options *o)
+static int take_new(struct run *r)
 {
-	const char *memory = o->memory ? o->memory : "512M", *cpu_text = o->cpus ? o->cpus : "1";
-	unsigned long cpus, port = 0;
+	const struct run_options *o = &r->options;
+	struct machine_plan *m = &r->plan->machine;
+	unsigned long port = 0;
 	char bad[32];
-	int code;
+	int code = take_sizes(m, o);
 
-	if (!parse_size(memory, &m->memory_bytes) || m->memory_bytes < 64 << 20 || m->memory_bytes & 4095 ||
-	    m->memory_bytes > (uint64_t)sysconf(_SC_PHYS_PAGES) * 4096)
-		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has", memory, "say for example --memory 512M");
-	if (!parse_number(cpu_text, 1, MACHINE_MAX_CPUS, &cpus))
-		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", cpu_text, "say for example --cpus 4");
-	if (o->debug_exit && !parse_number(o->debug_exit, 1, 0xffff, &port))
-		return complain(EXIT_USAGE, "not an I/O port", o->debug_exit, "say for example --debug-exit 0xf4");
-	if (!machine_parse_hv(o->hv ? o->hv : "default", &m->hv_features, bad, sizeof(bad)))
-		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad, "see umbra run --help");
-	if (o->memory_min && (!parse_size(o->memory_min, &m->least_memory_bytes) || m->least_memory_bytes < 64 << 20 || m->least_memory_bytes > m->memory_bytes))
-		return complain(EXIT_USAGE, "not a memory size from 64M to --memory", o->memory_min, "say for example --memory 2G --memory-min 512M");
-	if ((o->disks.count || o->memory_min) && !machine_hv_has_bus(m->hv_features))
-		return complain(EXIT_USAGE, "disks and --memory-min need the features synic, messages and events", "--hv", "leave them in");
-	m->cpus = (unsigned)cpus;
-	code = take_model(m, o);
+	if (!code)
+		code = take_model(m, o);
 	if (code)
 		return code;
+	if (o->debug_exit && !parse_number(o->debug_exit, 1, UINT16_MAX, &port))
+		return complain(EXIT_USAGE, "not an I/O port", o->debug_exit, "say for example --debug-exit 0xf4");
 	m->debug_exit = (uint16_t)port;
 	m->test_device = o->test_device;
-	m->command_line = o->append ? o->append : "console=ttyS0";
-	if (o->image)
-		return take_image(m, o);
-	code = take_file(o->kernel, "name a readable kernel image", &m->kernel);
-	return code ? code : take_file(o->initrd, "name a readable initrd", &m->initrd);
+	if (!machine_parse_hv(o->hv ? o->hv : "default", &m->hv_features, bad, sizeof(bad)))
+		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad, "see umbra run --help");
+	m->has_bus = r->plan->disks.count || o->memory_min;
+	if (m->has_bus && !machine_hv_has_bus(m->hv_features))
+		return complain(EXIT_USAGE, "disks and --memory-min need the features synic, messages and events", "--hv", "leave them in");
+	return o->image ? take_image(r) : take_kernel(r);
 }
 
-static int take_name(const struct run_options *o, struct broker_options *broker)
+/* Its head, for umbra info; what is wrong with it the machine process says. */
+static void read_saved(struct machine_plan *m, int fd)
 {
-	if (!o->name)
+	struct stat st;
+	struct boot_file saved;
+	unsigned cpus;
+
+	if (fstat(fd, &st))
+		return;
+	saved.bytes = (size_t)st.st_size;
+	saved.data = mmap(NULL, saved.bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (saved.data == MAP_FAILED)
+		return;
+	if (!machine_read_saved(&saved, &m->memory_bytes, &cpus) && cpus <= MACHINE_MAX_CPUS)
+		m->cpus = cpus;
+	munmap((void *)(uintptr_t)saved.data, saved.bytes);
+}
+
+static int take_saved(struct run *r)
+{
+	int code = take_file(r, GRANT_SAVED, r->options.restore, "name a file that umbra save has written");
+
+	r->plan->restores = true;
+	if (!code)
+		code = take_host(&r->plan->machine, &r->options);
+	if (!code)
+		read_saved(&r->plan->machine, r->grants.fd[GRANT_SAVED]);
+	return code;
+}
+
+static int take_console(struct run *r)
+{
+	static const char *const names[CONSOLE_KINDS] = { [CONSOLE_STDIO] = "stdio", [CONSOLE_RAW] = "raw", [CONSOLE_NONE] = "none" };
+	const char *name = r->options.console;
+	int *fd = &r->grants.fd[GRANT_CONSOLE];
+
+	for (unsigned n = 0; n < CONSOLE_KINDS; n++)
+		if (names[n] && !strcmp(name, names[n])) {
+			r->plan->console = (enum console_kind)n;
+			return 0;
+		}
+	r->plan->console = CONSOLE_FILE;
+	*fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	if (*fd < 0 && errno == EACCES) /* a pipe, or what may only be written */
+		*fd = open(name, O_WRONLY | O_CLOEXEC);
+	return *fd < 0 ? complain(EXIT_USAGE, strerror(errno), name, "use stdio, raw, none or a file that can be written") : 0;
+}
+
+static int take_name(struct run *r)
+{
+	const char *name = r->options.name;
+	int *fd = &r->grants.fd[GRANT_CONTROL];
+
+	if (!name)
 		return 0;
-	broker->control_fd = name_listen(o->name);
-	switch (broker->control_fd) {
-	case -EINVAL: return complain(EXIT_USAGE, "not a name", o->name, "use up to 64 letters, digits, '.', '_' and '-'");
-	case -EADDRINUSE: return complain(EXIT_USAGE, "a machine of that name runs", o->name, "take another name, or umbra stop it");
-	case -EPERM: return complain(EXIT_USAGE, "the folder for machines' names is not yours alone", o->name, "set XDG_RUNTIME_DIR to a folder that is");
-	default: return broker->control_fd < 0 ? complain(EXIT_USAGE, strerror(-broker->control_fd), o->name, "leave out --name") : 0;
+	*fd = name_listen(name);
+	switch (*fd) {
+	case -EINVAL: return complain(EXIT_USAGE, "not a name", name, "use up to 64 letters, digits, '.', '_' and '-'");
+	case -EADDRINUSE: return complain(EXIT_USAGE, "a machine of that name runs", name, "take another name, or umbra stop it");
+	case -EPERM:
+		return complain(EXIT_USAGE, "the folder for machines' names is not yours alone", name,
+				"set XDG_RUNTIME_DIR to a folder that is");
+	default: return *fd < 0 ? complain(EXIT_USAGE, strerror(-*fd), name, "leave out --name") : 0;
 	}
 }
 
-static int take_options(struct run *r, struct run_options *o, struct broker_options *broker)
+/* ---- the plan ---- */
+
+static const char *source_of(const struct run *r)
 {
-	int code = o->restore ? take_file(o->restore, "name a file that umbra save has written", &r->machine.saved) : take_new(&r->machine, o);
-
-	r->statistics = o->statistics;
-	if (!code && o->restore)
-		code = take_host(&r->machine, o);
-	if (!code && o->restore) /* for umbra info; what is wrong with it the machine process says */
-		machine_read_saved(&r->machine.saved, &r->machine.memory_bytes, &r->machine.cpus);
-	if (!code)
-		code = open_console(r, o->console);
-	return code ? code : take_name(o, broker);
+	if (r->options.restore)
+		return r->options.restore;
+	return r->options.image ? r->plan->disks.disk[0].path : r->options.kernel;
 }
-
-static int in_machine_process(struct broker_client *client, void *context)
-{
-	struct run *r = context;
-
-	return machine_process(client, &r->machine, r->statistics);
-}
-
-static int in_disk_process(const struct broker_helper *helper, void *context) { return disk_process(helper, ((struct run *)context)->disks); }
-
-static void on_console(void *context, const uint8_t *data, size_t bytes) { terminal_write(&((struct run *)context)->terminal, data, bytes); }
-static bool on_key(void *context, uint8_t byte, bool *ret_stop) { return terminal_key(&((struct run *)context)->terminal, byte, ret_stop); }
-static void on_started(void *context) { terminal_make_raw(&((struct run *)context)->terminal); }
-
-/* The first line of a text that is not ours. */
-static void print_foreign(const char *before, const char *text) { fprintf(stderr, "%s%.*s\n", before, (int)strcspn(text, "\n"), text); }
-
-/* The line of the guest's log that says why; its first line when none does. */
-static void print_crash(const char *text)
-{
-	const char *line = strstr(text, "Kernel panic");
-
-	print_foreign("umbra: the guest crashed: ", text[0] ? line ? line : text : "triple fault");
-}
-
-static const char *source(const struct run_options *o) { return o->restore ? o->restore : o->image ? o->disks.disk[0].path : o->kernel; }
 
 /* What umbra info prints. */
-static char *describe(const struct run_options *o, const struct run *r)
+static int describe(struct run *r)
 {
-	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:s, s:I}", "name", o->name, "pid", (int)getpid(), "cpus", (json_int_t)r->machine.cpus, "memory",
-			      (json_int_t)r->machine.memory_bytes, "from", source(o), "started", (json_int_t)time(NULL));
-	char *text = json_dumps(j, JSON_COMPACT);
+	const struct machine_plan *m = &r->plan->machine;
+	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:s, s:I}", "name", r->options.name, "pid", (int)getpid(), "cpus", (json_int_t)m->cpus,
+			      "memory", (json_int_t)m->memory_bytes, "from", source_of(r), "started", (json_int_t)time(NULL));
+	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	int error = text ? plan_set_text(r->plan->description, sizeof(r->plan->description), text) : -EINVAL;
 
 	json_decref(j);
-	return text;
+	free(text);
+	return error;
 }
 
-static int refusal(struct broker_end *end, const char *kernel, bool restore)
+static void take_places(struct disk_place *place)
 {
-	end->text[strcspn(end->text, "\n")] = 0;
-	if (restore)
-		return complain(EXIT_UNUSABLE, end->text, kernel, end->code == -ENOTSUP ? "restore it where it was saved" : "save the machine again");
-	return complain(end->code == -E2BIG ? EXIT_USAGE : EXIT_UNUSABLE, end->text, kernel,
-			end->code == -ENOMEM ? "give another --memory" : end->code == -E2BIG ? "shorten --append" : "name a bzImage or a multiboot image");
+	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", place->user_policy, sizeof(place->user_policy)))
+		place->user_policy[0] = 0;
+	if (cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", place->catalog, sizeof(place->catalog)))
+		place->catalog[0] = 0;
 }
 
-static int end_code(struct broker_end *end, const char *kernel, bool restore)
+static int make_plan(struct run *r)
 {
-	if (end->outcome == BROKER_HELPER_ENDED || end->helper_status)
-		return disk_process_code(end->helper_status);
-	switch (end->outcome) {
-	case BROKER_STOPPED: return 0;
-	case BROKER_REFUSED: return refusal(end, kernel, restore);
-	case BROKER_MACHINE_DIED:
-		fprintf(stderr, "umbra: the machine process ended on a fault of its own (status %#x), please report it", (unsigned)end->wait_status);
-		print_foreign(": ", end->text);
-		return EXIT_FAULT;
-	case BROKER_RUBBISH: return complain(EXIT_FAULT, "the machine process broke the protocol", "broker", "please report it");
-	default: break;
-	}
-	switch (end->code) {
-	case MACHINE_POWERED_OFF: case MACHINE_RESET: case MACHINE_STOPPED: return 0;
-	case MACHINE_DEBUG_EXIT: return end->debug_exit_code & 0xff;
-	case MACHINE_CRASHED: print_crash(end->text); return EXIT_GUEST_CRASHED;
-	default: return complain(EXIT_FAULT, "the host refused what the machine needs", kernel, "see umbra doctor");
-	}
+	int code;
+
+	take_places(&r->plan->disks.place);
+	r->plan->machine.statistics = r->options.statistics;
+	code = r->options.restore ? take_saved(r) : take_new(r);
+	if (!code)
+		code = take_console(r);
+	if (!code)
+		code = take_name(r);
+	if (code)
+		return code;
+	if (plan_set_text(r->plan->source, sizeof(r->plan->source), source_of(r)) || (r->options.name && describe(r)))
+		return complain(EXIT_USAGE, "too long a path, or not UTF-8", source_of(r), "name another one");
+	return 0;
 }
 
 int verb_run(int argc, char **argv)
 {
-	struct run_options o = { .console = "stdio" };
-	struct run r = { 0 };
-	struct broker_options broker = { .machine = in_machine_process, .console = on_console, .key = on_key, .started = on_started, .context = &r,
-					 .input_fd = STDIN_FILENO, .control_fd = -1 };
-	static struct broker_end end;
-	char *description;
-	int code = parse_run(argc, argv, &o), error;
+	struct run r = { .options = { .console = "stdio" }, .plan = plan_new() };
+	int code = r.plan ? parse_run(&r, argc, argv) : complain(EXIT_FAULT, strerror(ENOMEM), "run", "see umbra doctor");
+	int error;
 
+	grants_clear(&r.grants);
 	if (!code)
-		code = take_options(&r, &o, &broker);
+		code = make_plan(&r);
 	if (code)
 		return code;
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
 		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2", "this host's processor", "see umbra doctor");
-	code = o.disks.count || o.memory_min ? disk_process_prepare(&o.disks, &r.machine.disks) : 0;
-	if (code)
-		return code;
-	r.disks = &o.disks;
-	broker.helper = o.disks.count ? in_disk_process : NULL;
-	signal(SIGPIPE, SIG_IGN);
-	description = o.name ? describe(&o, &r) : NULL;
-	broker.description = description;
-	error = broker_run(&broker, &end);
-	free(description);
-	terminal_restore();
-	if (error)
-		return complain(EXIT_FAULT, strerror(-error), "starting the machine process", "see umbra doctor");
-	fputs(end.statistics, stderr);
-	return end_code(&end, source(&o), o.restore);
+	r.grants.fd[GRANT_PROGRAM] = spawn_open_program();
+	r.grants.fd[GRANT_PLAN] = plan_seal(r.plan, ROLE_BROKER);
+	error = spawn_become(ROLE_BROKER, &r.grants); /* goes on in broker_main() */
+	return complain(EXIT_FAULT, strerror(-error), "starting the broker", "see umbra doctor");
 }

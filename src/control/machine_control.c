@@ -85,7 +85,29 @@ static void add_error(struct control_peer *p, int error)
 	add_text(p, text);
 }
 
-void control_set_state(struct control *c, const char *members) { snprintf(c->state, sizeof(c->state), "%s", members); }
+static const char *guest_word(const struct record_state *s)
+{
+	if (s->flags & STATE_ANSWERS)
+		return "answers";
+	return s->flags & STATE_SILENT ? "silent" : "unknown";
+}
+
+static const char *memory_word(const struct record_state *s)
+{
+	if (!(s->flags & STATE_MEMORY_DRIVER))
+		return "no driver";
+	return s->flags & STATE_AUTOMATIC ? "automatic" : "set";
+}
+
+void control_set_state(struct control *c, const struct record_state *s)
+{
+	int used = snprintf(c->state, sizeof(c->state), "\"guest\":\"%s\",\"memory-mode\":\"%s\",\"assigned\":%lu,\"target\":%lu",
+			    guest_word(s), memory_word(s), s->assigned_bytes, s->target_bytes);
+
+	if (s->flags & STATE_MEMORY_STATUS)
+		snprintf(c->state + used, sizeof(c->state) - (size_t)used, ",\"available\":%lu,\"committed\":%lu", s->available_bytes,
+			 s->committed_bytes);
+}
 
 /* The description is a JSON object: the state goes before its last brace. */
 static void add_description(struct control *c, struct control_peer *p)

@@ -52,8 +52,8 @@ struct control {
 };
 
 void control_init(struct control *c, int listener, const char *description);
-/* What the machine says of itself, shorter than CONTROL_STATE_BYTES; "": nothing. */
-void control_set_state(struct control *c, const char *members);
+/* What the machine says of itself. */
+void control_set_state(struct control *c, const struct record_state *state);
 /* There is no room for another record. */
 bool control_is_full(const struct control *c);
 /* Somebody has said something that has not been looked at; control_turn() need not wait. */

@@ -1,133 +1,219 @@
+/* See lockdown.h. */
 #include "lockdown.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <linux/capability.h>
+#include <linux/futex.h>
 #include <linux/landlock.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
-/*
- * Machine process: sleeping and waking (futex, nanosleep), guest timers (timer_settime), its two event descriptors (read,
- * write), memory without execution (mmap, munmap, madvise, brk; a thread's stack goes at its end), clocks where the host has no
- * vDSO, the end (exit, exit_group; tgkill and rt_sigprocmask are abort's). None opens, connects, or makes a process.
- */
-static const char *const machine_calls[] = {
-	"futex", "read", "write", "timer_settime", "clock_gettime", "clock_nanosleep", "rt_sigreturn", "rt_sigprocmask", "restart_syscall",
-	"sched_yield", "mmap", "munmap", "madvise", "brk", "getpid", "gettid", "tgkill", "exit", "exit_group", NULL,
+/* ---- Landlock ---- */
+
+/* struct landlock_ruleset_attr as version 6 has it; older kernels take as much of it as they know. */
+struct ruleset { uint64_t files, net, scoped; };
+
+/* Newer than the headers of some hosts. */
+enum {
+	FILES_V1 = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1,
+	FILES_REFER = 1 << 13,
+	FILES_TRUNCATE = 1 << 14,
+	FILES_IOCTL = 1 << 15,
+	NET_BIND_CONNECT = 3,
+	SCOPED_ABSTRACT_SOCKETS = 1,
+	SCOPED_SIGNALS = 2,
 };
 
-/* Broker: the terminal (read, write, poll, ioctl), who connects to its control socket (accept4), its child (kill, wait4), the end. It opens nothing. */
-static const char *const broker_calls[] = {
-	"futex", "read", "write", "poll", "ppoll", "accept4", "ioctl", "kill", "wait4", "waitid", "clock_gettime", "rt_sigreturn", "rt_sigprocmask",
-	"restart_syscall", "munmap", "brk", "close", "newfstatat", "fstat", "lseek", "exit", "exit_group", NULL,
-};
-
-/*
- * Disk process: its open disks (reads, writes, their asynchronous ring, syncs, space, locks), what they keep in files beside them (openat
- * and renames, which Landlock keeps to the disks' own folders), memory without execution, its events, its queues' threads
- * (whose first calls may come late: rseq, set_robust_list, sigaltstack), the end.
- */
-static const char *const disk_calls[] = {
-	"futex", "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2", "io_uring_enter", "fdatasync",
-	"fsync", "sync_file_range", "fallocate", "ftruncate", "fstat", "newfstatat", "lseek", "fcntl", "fadvise64", "openat", "close", "rename", "renameat",
-	"renameat2", "unlink", "unlinkat", "poll", "ppoll", "mmap", "munmap", "mremap", "madvise", "mprotect", "brk", "getrandom", "uname", "getuid",
-	"clock_gettime", "clock_nanosleep", "sched_yield", "sched_getaffinity", "rt_sigreturn", "rt_sigprocmask", "restart_syscall", "rseq",
-	"set_robust_list", "sigaltstack", "getpid", "gettid", "tgkill", "exit", "exit_group", NULL,
-};
-
-const char *const *lockdown_calls(enum lockdown_role role)
+int lockdown_landlock_version(void)
 {
-	return role == LOCKDOWN_MACHINE ? machine_calls : role == LOCKDOWN_DISKS ? disk_calls : broker_calls;
+	long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+
+	return version > 0 ? (int)version : 0;
 }
 
-static void keep_to_folders(const int *folders)
+static struct ruleset everything(int version, const struct role_description *role)
 {
-	struct landlock_ruleset_attr all = { .handled_access_fs = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1 }; /* what the first ABI knows */
-	int ruleset = (int)syscall(SYS_landlock_create_ruleset, &all, sizeof(all), 0);
+	struct ruleset all = { .files = FILES_V1 };
 
-	if (ruleset < 0)
-		return; /* a kernel without Landlock: the list of calls holds alone */
+	if (version >= 2)
+		all.files |= FILES_REFER;
+	if (version >= 3)
+		all.files |= FILES_TRUNCATE;
+	if (version >= 4)
+		all.net = NET_BIND_CONNECT;
+	if (version >= 5)
+		all.files |= FILES_IOCTL;
+	if (version >= 6)
+		all.scoped = SCOPED_ABSTRACT_SOCKETS | (role->signals_nobody ? SCOPED_SIGNALS : 0);
+	return all;
+}
+
+static size_t ruleset_bytes(int version)
+{
+	if (version >= 6)
+		return sizeof(struct ruleset);
+	return version >= 4 ? offsetof(struct ruleset, scoped) : offsetof(struct ruleset, net);
+}
+
+static void allow_folders(int ruleset, int version, const int *folders)
+{
 	for (; folders && *folders >= 0; folders++) {
 		struct landlock_path_beneath_attr files = {
-			.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_MAKE_REG |
-					  LANDLOCK_ACCESS_FS_REMOVE_FILE,
+			.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
+					  LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REMOVE_FILE | (version >= 3 ? FILES_TRUNCATE : 0),
 			.parent_fd = *folders,
 		};
 
 		syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &files, 0);
 	}
+}
+
+static void take_files(const struct role_description *role, const int *folders)
+{
+	int version = lockdown_landlock_version();
+	struct ruleset all = everything(version, role);
+	int ruleset;
+
+	if (!version)
+		return; /* a kernel without Landlock: the list of calls holds alone */
+	ruleset = (int)syscall(SYS_landlock_create_ruleset, &all, ruleset_bytes(version), 0);
+	if (ruleset < 0)
+		return;
+	allow_folders(ruleset, version, folders);
 	syscall(SYS_landlock_restrict_self, ruleset, 0);
 	close(ruleset);
 }
 
-int lockdown_before_threads(enum lockdown_role role, const int *folders)
+/* ---- capabilities ---- */
+
+static int take_capabilities(void)
 {
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		return -errno;
-	if (role == LOCKDOWN_MACHINE && unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS))
-		errno = 0; /* the host does not permit it: one layer less */
-	keep_to_folders(folders);
-	return 0;
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
+
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	for (unsigned long capability = 0; capability < 64; capability++)
+		prctl(PR_CAPBSET_DROP, capability, 0, 0, 0); /* not permitted, or unknown: it is not held either */
+	return syscall(SYS_capset, &head, none) ? -errno : 0;
 }
 
-static int allow_on(scmp_filter_ctx filter, int call, const int *descriptors)
+bool lockdown_has_namespaces(void)
+{
+	int status = 1;
+	pid_t child = fork();
+
+	if (!child)
+		_exit(unshare(role_describe(ROLE_BROKER)->own_namespaces) ? 1 : 0);
+	return child > 0 && waitpid(child, &status, 0) == child && !status;
+}
+
+int lockdown_before_threads(enum role role, const int *folders)
+{
+	const struct role_description *r = role_describe(role);
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return -errno;
+	if (r->own_namespaces && unshare(r->own_namespaces))
+		errno = 0; /* the host does not permit it: one layer less */
+	take_files(r, folders);
+	return take_capabilities();
+}
+
+/* ---- system calls ---- */
+
+enum { FUTEX_COMMAND = ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME) & 0xff };
+
+static int rule(scmp_filter_ctx filter, int call, struct scmp_arg_cmp condition)
+{
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, condition);
+}
+
+/* One rule for each of these values of an argument, ended by -1. */
+static int allow_values(scmp_filter_ctx filter, int call, unsigned argument, const long *values)
 {
 	int error = 0;
 
-	for (; *descriptors >= 0 && !error; descriptors++)
-		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)*descriptors, 0));
+	for (; *values >= 0 && !error; values++)
+		error = rule(filter, call, SCMP_CMP(argument, SCMP_CMP_EQ, (scmp_datum_t)*values, 0));
 	return error;
 }
 
-static int allow(scmp_filter_ctx filter, enum lockdown_role role, const char *name, const int *readable, const int *writable)
+static int allow_grants(scmp_filter_ctx filter, int call, uint32_t grants)
 {
-	int call = seccomp_syscall_resolve_name(name);
+	int error = 0;
 
-	if (role == LOCKDOWN_MACHINE && call == SCMP_SYS(read))
-		return allow_on(filter, call, readable);
-	if (role == LOCKDOWN_MACHINE && call == SCMP_SYS(write))
-		return allow_on(filter, call, writable);
-	if (call == SCMP_SYS(mprotect))
-		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	if (call == SCMP_SYS(mmap))
-		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
-					SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));
-	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
+	for (unsigned n = 0; n < GRANTS && !error; n++)
+		if (grants & GRANT(n))
+			error = rule(filter, call, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)grant_fd((enum grant)n), 0));
+	return error;
 }
 
-int lockdown(enum lockdown_role role, const int *readable, const int *writable)
+static int allow_futex(scmp_filter_ctx filter, int call)
+{
+	static const unsigned commands[] = { FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET };
+	int error = 0;
+
+	for (size_t n = 0; n < sizeof(commands) / sizeof(commands[0]) && !error; n++)
+		error = rule(filter, call, SCMP_A1(SCMP_CMP_MASKED_EQ, FUTEX_COMMAND, commands[n]));
+	return error;
+}
+
+static int allow_terminal(scmp_filter_ctx filter, int call)
+{
+	static const unsigned requests[] = { TCGETS, TCSETS, TCSETSW, TCSETSF };
+	int error = 0;
+
+	for (size_t n = 0; n < sizeof(requests) / sizeof(requests[0]) && !error; n++)
+		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2, SCMP_A0(SCMP_CMP_EQ, STDIN_FILENO, 0),
+					 SCMP_A1(SCMP_CMP_EQ, requests[n], 0));
+	return error;
+}
+
+static int allow(scmp_filter_ctx filter, const struct role_call *c)
+{
+	static const long give_back[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, -1 };
+	static const long locks[] = { 5 /* F_GETLK */, 6, 7, 36 /* F_OFD_GETLK */, 37, 38, -1 };
+	static const long enter[] = { 0, 1 /* IORING_ENTER_GETEVENTS */, 2 /* SQ_WAKEUP */, 3, 9 /* GETEVENTS, EXT_ARG */, -1 };
+	int call = seccomp_syscall_resolve_name(c->name);
+
+	assert(call != __NR_SCMP_ERROR);
+	switch (c->condition) {
+	case CALL_ON_GRANTS: return allow_grants(filter, call, c->grants);
+	case CALL_OWN_PROCESS: return rule(filter, call, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
+	case CALL_NO_EXECUTION: return rule(filter, call, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	case CALL_ANONYMOUS:
+		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+					SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));
+	case CALL_WAIT_OR_WAKE: return allow_futex(filter, call);
+	case CALL_GIVE_BACK: return allow_values(filter, call, 2, give_back);
+	case CALL_TERMINAL: return allow_terminal(filter, call);
+	case CALL_LOCKS: return allow_values(filter, call, 1, locks);
+	case CALL_RING_ENTER: return allow_values(filter, call, 3, enter);
+	default: return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
+	}
+}
+
+int lockdown(enum role role)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	const char *const *names = lockdown_calls(role);
+	const struct role_call *call = role_describe(role)->calls;
 	int error = filter ? 0 : -ENOMEM;
 
 	if (!error)
 		error = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
-	for (; *names && !error; names++)
-		error = allow(filter, role, *names, readable, writable);
+	for (; call->name && !error; call++)
+		error = allow(filter, call);
 	if (!error)
 		error = seccomp_load(filter);
 	seccomp_release(filter);
 	return error;
-}
-
-void lockdown_close_all_but(const int *kept)
-{
-	for (unsigned from = 0;;) {
-		unsigned next = ~0u;
-
-		for (const int *fd = kept; *fd >= 0; fd++)
-			next = (unsigned)*fd >= from && (unsigned)*fd < next ? (unsigned)*fd : next;
-		if (next == ~0u) {
-			syscall(SYS_close_range, from, ~0u, 0);
-			return;
-		}
-		if (next > from)
-			syscall(SYS_close_range, from, next - 1, 0);
-		from = next + 1;
-	}
 }

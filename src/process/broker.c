@@ -1,11 +1,11 @@
 /*
- * One thread, one poll. Input that the machine does not take stays in `pending`; output goes to the terminal before more is
+ * One thread, one poll. Input that the machine does not take stays in `pending`; output goes to the console before more is
  * taken from the ring, so that a flooding guest waits for the terminal, and signals are looked at between two records.
  */
 #include "broker.h"
 
+#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,31 +13,39 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "control/machine_control.h"
-#include "ipc/lockdown.h"
+#include "life.h"
+#include "terminal.h"
 
-enum { INPUT_BYTES = 512, STOP_GRACE_MS = 500, SHUT_DOWN_GRACE_MS = 30000, RECORDS_PER_TURN = 16, OWN_FDS = 3 };
+enum { INPUT_BYTES = 512, RECORDS_PER_TURN = 16, RING_FULL_MS = 20, OWN_FDS = 3, HELPERS_MAX = 8 };
+
+/* What the machine process is still to be told, in this order. */
+enum message { SAY_STOP, SAY_SAVE, SAY_SHUT_DOWN, SAY_MEMORY, SAY_RESUME, MESSAGES };
+
+struct helper { enum role role; pid_t pid; int end_fd; };
 
 struct broker {
-	const struct broker_options *options;
 	struct broker_end *end;
 	struct broker_memory *memory;
 	struct ring_end from_machine, to_machine;
-	int event_from, event_to, signals, input;
-	pid_t machine, helper; /* helper 0: none, or gone */
-	int helper_end;
+	int rings_fd, event_from, event_to, signals, input;
+	pid_t machine;
+	bool machine_exited;
+	struct helper helper[HELPERS_MAX];
+	unsigned helpers;
+	struct life life;
+	unsigned unsaid; /* a set of enum message */
 	uint8_t pending[INPUT_BYTES];
 	size_t pending_used;
-	uint64_t stop_at_ms; /* 0: its guest was not asked to power off */
-	uint64_t kill_at_ms; /* 0: not asked to stop */
+	struct console console;
+	struct terminal terminal;
 	struct control control;
-	bool gone, answered, stop_sent, save_wanted, resume_wanted, shut_down_wanted, shutting_down, memory_wanted;
 };
 
 static uint64_t now_ms(void)
@@ -48,44 +56,67 @@ static uint64_t now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-static void give_up(struct broker *b, enum broker_outcome outcome)
+static void broker_say(struct broker *b, enum message message) { b->unsaid |= 1u << message; }
+
+/* ---- its life ---- */
+
+/* The outcome is the first one: a machine that has said its end has ended so, whatever it does then. */
+static void broker_kill(struct broker *b, enum broker_outcome outcome)
 {
-	kill(b->machine, SIGKILL);
-	if (!b->answered)
+	if (!life_can_move(&b->life, LIFE_KILLED))
+		return;
+	if (b->life.state != LIFE_ENDED)
 		b->end->outcome = outcome;
-	b->answered = true;
+	life_move(&b->life, LIFE_KILLED, now_ms());
+	syscall(SYS_pidfd_send_signal, grant_fd(GRANT_MACHINE), SIGKILL, NULL, 0);
 }
 
 static void ask_to_stop(struct broker *b)
 {
-	if (!b->kill_at_ms)
-		b->kill_at_ms = now_ms() + STOP_GRACE_MS;
+	if (!life_can_move(&b->life, LIFE_STOPPING))
+		return;
+	life_move(&b->life, LIFE_STOPPING, now_ms());
+	broker_say(b, SAY_STOP);
 }
 
 /* Politely once: the guest may have something to write. Who asks again does not want to wait. */
 static void ask_to_shut_down(struct broker *b)
 {
-	if (b->stop_at_ms || b->kill_at_ms) {
+	if (!life_can_move(&b->life, LIFE_ASKING)) {
 		ask_to_stop(b);
 		return;
 	}
-	b->shut_down_wanted = true;
-	b->stop_at_ms = now_ms() + STOP_GRACE_MS; /* until it says that its guest was asked */
+	life_move(&b->life, LIFE_ASKING, now_ms());
+	broker_say(b, SAY_SHUT_DOWN);
 }
 
-static void grant(struct broker *b, enum control_wish wish)
+static void life_turn(struct broker *b)
 {
+	enum life_state due = life_due(&b->life, now_ms());
+
+	if (due == b->life.state)
+		return;
+	if (due == LIFE_STOPPING)
+		ask_to_stop(b);
+	else
+		broker_kill(b, BROKER_STOPPED);
+}
+
+static void broker_grant(void *context, enum control_wish wish)
+{
+	struct broker *b = context;
+
 	switch (wish) {
 	case WISH_STOP: ask_to_shut_down(b); break;
-	case WISH_KILL: give_up(b, BROKER_STOPPED); break;
-	case WISH_SAVE: b->save_wanted = true; break;
-	case WISH_RESUME: b->resume_wanted = true; break;
-	case WISH_MEMORY: b->memory_wanted = true; break;
+	case WISH_KILL: broker_kill(b, BROKER_STOPPED); break;
+	case WISH_SAVE: broker_say(b, SAY_SAVE); break;
+	case WISH_RESUME: broker_say(b, SAY_RESUME); break;
+	case WISH_MEMORY: broker_say(b, SAY_MEMORY); break;
 	default: break;
 	}
 }
 
-/* ---- what the machine says ---------------------------------------------------------------------------------------------------- */
+/* ---- what the machine says ---- */
 
 /* Bytes of the machine as text for a terminal: bounded, NUL-terminated, nothing but printable ASCII and line ends. */
 static void take_text(char *to, const uint8_t *from, uint32_t bytes)
@@ -95,13 +126,21 @@ static void take_text(char *to, const uint8_t *from, uint32_t bytes)
 	to[bytes] = 0;
 }
 
+static bool take_started(struct broker *b)
+{
+	terminal_make_raw(&b->terminal);
+	if (life_can_move(&b->life, LIFE_RUNNING))
+		life_move(&b->life, LIFE_RUNNING, now_ms());
+	return true;
+}
+
 static bool take_end(struct broker *b, enum broker_outcome outcome, const uint8_t *data, uint32_t bytes)
 {
 	uint32_t fixed = outcome == BROKER_ENDED ? 8 : 4;
 
-	if (bytes < fixed || b->answered)
-		return false;
-	b->answered = true;
+	if (bytes < fixed || !life_can_move(&b->life, LIFE_ENDED))
+		return b->life.state == LIFE_KILLED;
+	life_move(&b->life, LIFE_ENDED, now_ms());
 	b->end->outcome = outcome;
 	memcpy(&b->end->code, data, 4);
 	if (outcome == BROKER_ENDED)
@@ -120,20 +159,20 @@ static bool take_save_end(struct broker *b, const uint8_t *data, uint32_t bytes)
 	memcpy(&error, data, sizeof(error));
 	if (!control_save_ended(&b->control, error, &wish))
 		return false;
-	grant(b, wish);
+	broker_grant(b, wish);
 	return true;
 }
 
+/* Once, and only who was asked: one that says it again and again would never be stopped. */
 static bool take_shutting_down(struct broker *b, const uint8_t *data, uint32_t bytes)
 {
 	int32_t asked;
 
-	if (bytes != sizeof(asked) || !b->stop_at_ms || b->shutting_down)
+	if (bytes != sizeof(asked) || b->life.state < LIFE_ASKING || b->life.state == LIFE_POWERING_OFF)
 		return false;
-	b->shutting_down = true; /* once: who is asked again and again would never be stopped */
 	memcpy(&asked, data, sizeof(asked));
-	if (asked)
-		b->stop_at_ms = now_ms() + SHUT_DOWN_GRACE_MS;
+	if (asked && life_can_move(&b->life, LIFE_POWERING_OFF))
+		life_move(&b->life, LIFE_POWERING_OFF, now_ms());
 	else
 		ask_to_stop(b);
 	return true;
@@ -143,25 +182,19 @@ static bool take_shutting_down(struct broker *b, const uint8_t *data, uint32_t b
 static bool take_state(struct broker *b, const uint8_t *data, uint32_t bytes)
 {
 	struct record_state s;
-	char text[CONTROL_STATE_BYTES];
 
 	if (bytes != sizeof(s))
 		return false;
 	memcpy(&s, data, sizeof(s));
-	snprintf(text, sizeof(text), "\"guest\":\"%s\",\"memory-mode\":\"%s\",\"assigned\":%lu,\"target\":%lu",
-		 s.flags & STATE_ANSWERS ? "answers" : s.flags & STATE_SILENT ? "silent" : "unknown",
-		 !(s.flags & STATE_MEMORY_DRIVER) ? "no driver" : s.flags & STATE_AUTOMATIC ? "automatic" : "set", s.assigned_bytes, s.target_bytes);
-	if (s.flags & STATE_MEMORY_STATUS)
-		snprintf(text + strlen(text), sizeof(text) - strlen(text), ",\"available\":%lu,\"committed\":%lu", s.available_bytes, s.committed_bytes);
-	control_set_state(&b->control, text);
+	control_set_state(&b->control, &s);
 	return true;
 }
 
 static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, uint32_t bytes)
 {
 	switch (kind) {
-	case RECORD_CONSOLE: b->options->console(b->options->context, data, bytes); return true;
-	case RECORD_STARTED: b->options->started(b->options->context); return true;
+	case RECORD_CONSOLE: console_write(&b->console, data, bytes); return true;
+	case RECORD_STARTED: return take_started(b);
 	case RECORD_REFUSED: return take_end(b, BROKER_REFUSED, data, bytes);
 	case RECORD_ENDED: return take_end(b, BROKER_ENDED, data, bytes);
 	case RECORD_SAVED: return control_saved(&b->control, data, bytes);
@@ -177,7 +210,8 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 static bool take_records(struct broker *b)
 {
 	uint8_t data[RING_RECORD_MAX_BYTES];
-	uint32_t kind, bytes;
+	uint32_t kind;
+	uint32_t bytes;
 
 	for (int n = 0; n < RECORDS_PER_TURN; n++) {
 		int got = control_is_full(&b->control) ? 0 : ring_get(&b->from_machine, &kind, data, &bytes);
@@ -185,29 +219,43 @@ static bool take_records(struct broker *b)
 		if (!got)
 			return false;
 		if (got < 0 || !take_record(b, kind, data, bytes)) {
-			give_up(b, BROKER_RUBBISH);
+			broker_kill(b, BROKER_RUBBISH);
 			return false;
 		}
 	}
 	return true;
 }
 
-/* ---- what it is told ------------------------------------------------------------------------------------------------------------ */
+/* ---- what it is told ---- */
 
-static void send(struct broker *b)
+static bool message_put(struct broker *b, enum message message)
 {
-	if (b->kill_at_ms && !b->stop_sent)
-		b->stop_sent = !ring_put(&b->to_machine, RECORD_STOP, NULL, 0);
-	if (b->save_wanted)
-		b->save_wanted = ring_put(&b->to_machine, RECORD_SAVE, NULL, 0);
-	if (b->shut_down_wanted)
-		b->shut_down_wanted = ring_put(&b->to_machine, RECORD_SHUT_DOWN, NULL, 0);
-	if (b->memory_wanted)
-		b->memory_wanted = ring_put(&b->to_machine, RECORD_MEMORY, &b->control.memory_bytes, sizeof(b->control.memory_bytes));
-	if (b->resume_wanted)
-		b->resume_wanted = ring_put(&b->to_machine, RECORD_RESUME, NULL, 0);
+	static const uint32_t kinds[MESSAGES] = {
+		[SAY_STOP] = RECORD_STOP, [SAY_SAVE] = RECORD_SAVE, [SAY_SHUT_DOWN] = RECORD_SHUT_DOWN,
+		[SAY_MEMORY] = RECORD_MEMORY, [SAY_RESUME] = RECORD_RESUME,
+	};
+	const void *data = message == SAY_MEMORY ? &b->control.memory_bytes : NULL;
+
+	return !ring_put(&b->to_machine, kinds[message], data, data ? sizeof(b->control.memory_bytes) : 0);
+}
+
+static void say_all(struct broker *b)
+{
+	for (unsigned n = 0; n < MESSAGES; n++)
+		if (b->unsaid & (1u << n) && message_put(b, (enum message)n))
+			b->unsaid &= ~(1u << n);
 	if (b->pending_used && !ring_put(&b->to_machine, RECORD_INPUT, b->pending, (uint32_t)b->pending_used))
 		b->pending_used = 0;
+}
+
+static void take_key(struct broker *b, uint8_t byte)
+{
+	switch (terminal_key(&b->terminal, byte)) {
+	case KEY_OF_GUEST: b->pending[b->pending_used++] = byte; break;
+	case KEY_HELP: console_write(&b->console, (const uint8_t *)terminal_help, strlen(terminal_help)); break;
+	case KEY_STOP: ask_to_stop(b); break;
+	default: break;
+	}
 }
 
 static void read_input(struct broker *b)
@@ -219,13 +267,35 @@ static void read_input(struct broker *b)
 		return;
 	if (n <= 0)
 		b->input = -1;
-	for (ssize_t k = 0; k < n; k++) {
-		bool stop = false;
+	for (ssize_t k = 0; k < n; k++)
+		take_key(b, bytes[k]);
+}
 
-		if (!b->options->key(b->options->context, bytes[k], &stop))
-			b->pending[b->pending_used++] = bytes[k];
-		if (stop)
-			ask_to_stop(b);
+/* ---- processes ---- */
+
+static void helper_gone(struct broker *b, struct helper *helper, int status, struct broker_end *end)
+{
+	helper->pid = 0;
+	if (status && !end->helper_status) {
+		end->helper = helper->role;
+		end->helper_status = status;
+	}
+	close(helper->end_fd);
+	(void)b;
+}
+
+static void take_ends(struct broker *b)
+{
+	if (!b->machine_exited)
+		b->machine_exited = waitpid(b->machine, &b->end->wait_status, WNOHANG) == b->machine;
+	for (unsigned n = 0; n < b->helpers; n++) {
+		int status;
+
+		if (!b->helper[n].pid || waitpid(b->helper[n].pid, &status, WNOHANG) != b->helper[n].pid)
+			continue;
+		helper_gone(b, &b->helper[n], status, b->end);
+		if (!b->machine_exited)
+			broker_kill(b, BROKER_HELPER_ENDED);
 	}
 }
 
@@ -237,177 +307,166 @@ static void take_signal(struct broker *b)
 		return;
 	if (info.ssi_signo == SIGTERM)
 		ask_to_shut_down(b);
-	else if (info.ssi_signo != SIGCHLD)
+	else if (info.ssi_signo == SIGCHLD)
+		take_ends(b);
+	else
 		ask_to_stop(b);
-	if (info.ssi_signo != SIGCHLD)
-		return;
-	b->gone |= waitpid(b->machine, &b->end->wait_status, WNOHANG) == b->machine;
-	if (b->helper && waitpid(b->helper, &b->end->helper_status, WNOHANG) == b->helper) {
-		b->helper = 0;
-		give_up(b, BROKER_HELPER_ENDED);
+}
+
+void broker_end_helpers(struct broker *b, struct broker_end *end)
+{
+	for (unsigned n = 0; n < b->helpers; n++) {
+		pid_t pid = b->helper[n].pid;
+		int status = 0;
+
+		if (!pid)
+			continue;
+		close(b->helper[n].end_fd);
+		b->helper[n].end_fd = -1;
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+		helper_gone(b, &b->helper[n], status, end);
 	}
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ---- */
 
-static void grant_any(void *context, enum control_wish wish) { grant(context, wish); }
-
-static void end_helper(struct broker *b)
+static int wait_ms(const struct broker *b, bool more)
 {
-	if (!b->helper)
-		return;
-	close(b->helper_end);
-	while (waitpid(b->helper, &b->end->helper_status, 0) < 0 && errno == EINTR)
-		;
+	uint64_t now = now_ms();
+
+	if (more || control_has_line(&b->control))
+		return 0;
+	if (b->pending_used || b->unsaid)
+		return RING_FULL_MS;
+	if (!b->life.deadline_ms)
+		return -1;
+	return b->life.deadline_ms > now ? (int)(b->life.deadline_ms - now) : 0;
 }
 
-static void serve(struct broker *b)
+static void broker_turn(struct broker *b, bool *more)
+{
+	struct pollfd fds[OWN_FDS + CONTROL_FDS] = {
+		{ .fd = b->event_from, .events = POLLIN },
+		{ .fd = b->signals, .events = POLLIN },
+		{ .fd = b->pending_used < INPUT_BYTES ? b->input : -1, .events = POLLIN },
+	};
+	uint64_t count;
+
+	control_events(&b->control, fds + OWN_FDS);
+	poll(fds, OWN_FDS + CONTROL_FDS, wait_ms(b, *more));
+	if (fds[0].revents && read(b->event_from, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		broker_kill(b, BROKER_RUBBISH);
+	if (fds[1].revents)
+		take_signal(b);
+	if (fds[2].revents)
+		read_input(b);
+	control_turn(&b->control, fds + OWN_FDS, broker_grant, b);
+	*more = take_records(b);
+	say_all(b);
+	life_turn(b);
+}
+
+void broker_serve(struct broker *b, struct broker_end *ret)
 {
 	bool more = false;
 
-	while (!b->gone) {
-		bool room = b->pending_used < INPUT_BYTES;
-		struct pollfd fds[OWN_FDS + CONTROL_FDS] = { { .fd = b->event_from, .events = POLLIN }, { .fd = b->signals, .events = POLLIN },
-							     { .fd = room ? b->input : -1, .events = POLLIN } };
-		bool waits = b->pending_used || b->stop_at_ms || b->kill_at_ms || b->save_wanted || b->resume_wanted || b->memory_wanted;
-		uint64_t count;
-
-		control_events(&b->control, fds + OWN_FDS);
-		poll(fds, OWN_FDS + CONTROL_FDS, more || control_has_line(&b->control) ? 0 : waits ? 20 : -1);
-		if (fds[0].revents && read(b->event_from, &count, 8) < 0 && errno != EAGAIN)
-			return;
-		if (fds[1].revents)
-			take_signal(b);
-		if (fds[2].revents)
-			read_input(b);
-		control_turn(&b->control, fds + OWN_FDS, grant_any, b);
-		more = take_records(b);
-		send(b);
-		if (b->stop_at_ms && now_ms() >= b->stop_at_ms)
-			ask_to_stop(b);
-		if (b->kill_at_ms && now_ms() >= b->kill_at_ms)
-			give_up(b, BROKER_STOPPED);
-	}
-	end_helper(b); /* before the peers hear that the machine is gone: nothing of it holds anything then */
+	b->end = ret;
+	ret->outcome = BROKER_MACHINE_DIED;
+	while (!b->machine_exited)
+		broker_turn(b, &more);
+	broker_end_helpers(b, ret); /* before the peers hear that the machine is gone: nothing of it holds anything then */
 	control_end(&b->control);
 	while (take_records(b))
 		; /* what it said before it ended: at most what the ring held */
+	if (b->life.state < LIFE_ENDED)
+		take_text(ret->text, (const uint8_t *)b->memory->last_words, strnlen(b->memory->last_words, sizeof(b->memory->last_words)));
+	life_move(&b->life, LIFE_GONE, now_ms());
+	terminal_restore(&b->terminal);
 }
 
-static void forget_signals(struct broker *b)
-{
-	sigset_t none;
+/* ---- before and after ---- */
 
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* the terminal's keys are the broker's, and so is the wish of who stops a whole group of processes */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGTERM, SIG_IGN);
-	close(b->signals);
-}
-
-static int run_helper(struct broker *b, const struct broker_helper *h, int end)
-{
-	close(end);
-	forget_signals(b);
-	return b->options->helper(h, b->options->context);
-}
-
-/* 0: there is none, or it is ready; -ECHILD: it has ended, as ret_end says. */
-static int start_helper(struct broker *b)
-{
-	int ready[2], end[2];
-	char byte;
-
-	if (!b->options->helper)
-		return 0;
-	if (pipe2(ready, O_CLOEXEC) || pipe2(end, O_CLOEXEC))
-		return -errno;
-	b->helper = fork();
-	if (b->helper < 0)
-		return -errno;
-	if (!b->helper) {
-		close(ready[0]);
-		_exit(run_helper(b, &(struct broker_helper){ ready[1], end[0] }, end[1]));
-	}
-	close(ready[1]);
-	close(end[0]);
-	b->helper_end = end[1];
-	if (read(ready[0], &byte, 1) == 1) {
-		close(ready[0]);
-		return 0;
-	}
-	waitpid(b->helper, &b->end->helper_status, 0);
-	b->end->outcome = BROKER_HELPER_ENDED;
-	return -ECHILD;
-}
-
-static int run_machine(struct broker *b)
-{
-	struct broker_client client = {
-		.memory = b->memory,
-		.to_broker = { .memory = &b->memory->to_broker, .wake_fd = b->event_from },
-		.from_broker = { .memory = &b->memory->to_machine },
-		.event_in = b->event_to,
-		.event_out = b->event_from,
-	};
-
-	forget_signals(b);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	return b->options->machine(&client, b->options->context);
-}
-
-static int prepare(struct broker *b)
+static int signals_take(struct broker *b)
 {
 	sigset_t taken;
 
-	b->memory = mmap(NULL, sizeof(*b->memory), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (b->memory == MAP_FAILED)
-		return -errno;
 	sigemptyset(&taken);
 	sigaddset(&taken, SIGTERM);
 	sigaddset(&taken, SIGINT);
 	sigaddset(&taken, SIGHUP);
 	sigaddset(&taken, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &taken, NULL);
+	signal(SIGPIPE, SIG_IGN);
 	b->signals = signalfd(-1, &taken, SFD_CLOEXEC);
+	return b->signals < 0 ? -errno : 0;
+}
+
+static int rings_make(struct broker *b)
+{
+	b->rings_fd = spawn_share("umbra-rings", sizeof(*b->memory));
+	if (b->rings_fd < 0)
+		return b->rings_fd;
+	b->memory = mmap(NULL, sizeof(*b->memory), PROT_READ | PROT_WRITE, MAP_SHARED, b->rings_fd, 0);
+	if (b->memory == MAP_FAILED)
+		return -errno;
 	b->event_from = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	b->event_to = eventfd(0, EFD_CLOEXEC);
-	if (b->signals < 0 || b->event_from < 0 || b->event_to < 0)
+	if (b->event_from < 0 || b->event_to < 0)
 		return -errno;
-	b->from_machine.memory = &b->memory->to_broker;
+	b->from_machine = (struct ring_end){ .memory = &b->memory->to_broker };
 	b->to_machine = (struct ring_end){ .memory = &b->memory->to_machine, .wake_fd = b->event_to };
 	return 0;
 }
 
-int broker_run(const struct broker_options *options, struct broker_end *ret_end)
+int broker_create(const struct broker_options *o, struct broker **ret)
 {
-	struct broker b = { .options = options, .end = ret_end, .input = options->input_fd };
-	int error = prepare(&b);
+	struct broker *b = calloc(1, sizeof(*b));
+	int error;
 
-	memset(ret_end, 0, sizeof(*ret_end));
-	control_init(&b.control, options->control_fd, options->description);
-	ret_end->outcome = BROKER_MACHINE_DIED;
+	if (!b)
+		return -ENOMEM;
+	b->input = o->input_fd;
+	b->machine_exited = true;
+	console_open(&b->console, o->console, o->console_fd, o->console_limit_bytes);
+	control_init(&b->control, o->control_fd, o->description);
+	error = rings_make(b);
 	if (!error)
-		error = start_helper(&b);
+		error = signals_take(b);
 	if (error)
-		return error == -ECHILD ? 0 : error;
-	b.machine = fork();
-	if (b.machine < 0)
-		return -errno;
-	if (!b.machine)
-		_exit(run_machine(&b));
-	error = lockdown_before_threads(LOCKDOWN_BROKER, NULL);
-	if (!error)
-		error = lockdown(LOCKDOWN_BROKER, NULL, NULL);
-	if (error) {
-		kill(b.machine, SIGKILL);
-		return error;
-	}
-	serve(&b);
-	if (!b.answered)
-		take_text(ret_end->text, (const uint8_t *)b.memory->last_words, strnlen(b.memory->last_words, sizeof(b.memory->last_words)));
-	munmap(b.memory, sizeof(*b.memory));
+		free(b); /* and the process ends */
+	else
+		*ret = b;
+	return error;
+}
+
+void broker_give(const struct broker *b, struct grants *g)
+{
+	g->fd[GRANT_RINGS] = b->rings_fd;
+	g->fd[GRANT_TO_BROKER] = b->event_from;
+	g->fd[GRANT_TO_MACHINE] = b->event_to;
+}
+
+int broker_set_machine(struct broker *b, const struct spawned *machine)
+{
+	assert(b->machine_exited && machine->pid > 0);
+	b->machine = machine->pid;
+	b->machine_exited = false;
+	return dup2(machine->pidfd, grant_fd(GRANT_MACHINE)) < 0 ? -errno : 0;
+}
+
+int broker_add_helper(struct broker *b, enum role role, const struct spawned *helper, int end_fd)
+{
+	if (b->helpers == HELPERS_MAX)
+		return -ENOSPC;
+	b->helper[b->helpers++] = (struct helper){ .role = role, .pid = helper->pid, .end_fd = end_fd };
 	return 0;
+}
+
+void broker_destroy(struct broker *b)
+{
+	for (unsigned n = 0; n < b->helpers; n++)
+		assert(!b->helper[n].pid);
+	munmap(b->memory, sizeof(*b->memory));
+	free(b);
 }

@@ -1,6 +1,9 @@
 /*
- * The trusted half of a machine: it holds the terminal and whatever else is the host's, starts the machine process, and serves
- * it through two rings (ring.h). It believes nothing that comes out of them.
+ * The trusted half of a machine: it holds the terminal and whatever else is the host's, and serves the machine process through two rings
+ * (ipc/record_ring.h). It believes nothing that comes out of them.
+ *
+ * broker_create(), the processes are started and told of by broker_set_machine() and broker_add_helper(), broker_serve() until the machine
+ * is gone.
  */
 #pragma once
 
@@ -9,37 +12,19 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "console.h"
 #include "ipc/record_ring.h"
+#include "ipc/spawn.h"
 
 struct broker;
 
-/* The machine process's side. */
-struct broker_client {
-	struct broker_memory *memory;
-	struct ring_end to_broker, from_broker;
-	int event_in, event_out;
-};
-
-/*
- * What a helper gets: it writes a byte to ready_fd when the machine can be made, and serves until end_fd is readable or closed at its
- * other end. It is not told to stop in another way, and may take its time then: nothing may be lost.
- */
-struct broker_helper { int ready_fd, end_fd; };
-
 struct broker_options {
-	/* The machine process: runs in the child, returns its exit code. */
-	int (*machine)(struct broker_client *client, void *context);
-	/* In the broker: bytes of the guest's console; a key pressed at the terminal: true when it is not for the guest. */
-	void (*console)(void *context, const uint8_t *data, size_t bytes);
-	bool (*key)(void *context, uint8_t byte, bool *ret_stop);
-	/* Once when the guest begins to run. */
-	void (*started)(void *context);
-	void *context;
-	int input_fd; /* -1: none */
-	int control_fd; /* a socket that listens (control.h); -1: none */
-	const char *description; /* one line for who asks there */
-	/* A process that is there before the machine process, and after it; returns its exit code. NULL: none. */
-	int (*helper)(const struct broker_helper *helper, void *context);
+	enum console_kind console;
+	int console_fd;           /* of CONSOLE_FILE */
+	uint64_t console_limit_bytes;
+	int input_fd;             /* -1: none */
+	int control_fd;           /* a socket that listens (control/machine_control.h); -1: none */
+	const char *description;  /* one line for who asks there */
 };
 
 enum broker_outcome { BROKER_ENDED, BROKER_REFUSED, BROKER_STOPPED, BROKER_MACHINE_DIED, BROKER_RUBBISH, BROKER_HELPER_ENDED };
@@ -47,15 +32,28 @@ enum broker_outcome { BROKER_ENDED, BROKER_REFUSED, BROKER_STOPPED, BROKER_MACHI
 struct broker_end {
 	enum broker_outcome outcome;
 	int32_t code, debug_exit_code; /* of RECORD_ENDED and RECORD_REFUSED */
-	int wait_status; /* of the machine process, as waitpid() has it */
-	int helper_status; /* of the helper */
+	int wait_status;               /* of the machine process, as waitpid() has it */
+	enum role helper;              /* the first that did not end with 0 */
+	int helper_status;             /* and how it ended; 0: all ended in order */
 	char text[RING_RECORD_MAX_BYTES + 1]; /* printable ASCII and line ends */
 	char statistics[RING_RECORD_MAX_BYTES + 1];
 };
 
 /*
- * Starts the machine process and serves it until it ends. Blocks SIGTERM, SIGINT, SIGHUP, SIGCHLD and takes them itself: each
- * of the first three asks the machine to stop, and kills it when it has not half a second later; but the first SIGTERM asks its
- * guest to power off, if that listens, and leaves it half a minute. 0 or -errno.
+ * Blocks SIGTERM, SIGINT, SIGHUP, SIGCHLD, to take them itself: each of the first three asks the machine to stop, and kills it when it
+ * has not half a second later; but the first SIGTERM asks its guest to power off, if that listens, and leaves it half a minute.
+ * 0 or -errno.
  */
-int broker_run(const struct broker_options *options, struct broker_end *ret_end);
+int broker_create(const struct broker_options *options, struct broker **ret);
+/* What a machine process gets: rings and events. */
+void broker_give(const struct broker *broker, struct grants *grants);
+/* Once; from here on it can be killed, by its descriptor at grant_fd(GRANT_MACHINE). */
+int broker_set_machine(struct broker *broker, const struct spawned *machine);
+/* A process that serves the machine until end_fd is closed. It may take its time then: nothing may be lost. */
+int broker_add_helper(struct broker *broker, enum role role, const struct spawned *helper, int end_fd);
+/* Until the machine and all helpers are gone; the terminal is then as it was. */
+void broker_serve(struct broker *broker, struct broker_end *ret);
+/* No helper may be left: they are ended first. */
+void broker_destroy(struct broker *broker);
+/* Ends all helpers; for who does not come to broker_serve(). */
+void broker_end_helpers(struct broker *broker, struct broker_end *end);

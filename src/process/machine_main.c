@@ -1,24 +1,31 @@
 /*
- * Threads: the processors' (vm/machine.c), one that listens to the broker, and one that saves the machine when asked to. After lock_down() the process holds two event
- * descriptors, with disks two more, and memory, nothing else.
+ * The machine process's main: makes the machine, gives up its rights, runs the guest, and tells the broker how it ended.
+ *
+ * Threads: the processors' (vm/machine.c), one that listens to the broker, and one that saves the machine when asked to. After
+ * lock_down() the process holds two event descriptors, with disks two more, and memory, nothing else.
  */
-#include "machine_main.h"
-
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "ipc/lockdown.h"
+#include "ipc/record_ring.h"
+#include "main.h"
+#include "plan.h"
+#include "vm/machine.h"
 
 enum { EXIT_FAULT = 70, WORDS_BYTES = 4096 };
 
 struct process {
-	struct broker_client *client;
+	const struct plan *plan;
+	struct broker_memory *rings;
+	struct ring_end to_broker, from_broker;
 	struct machine *machine;
 	pthread_t listener, saver;
 	pthread_barrier_t listening; /* a thread's first system calls are not in the list: it must be through them before lock-down */
@@ -26,14 +33,13 @@ struct process {
 	pthread_cond_t save_ready;
 	bool save_wanted;
 	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
-	int readable[3], writable[4]; /* the events that it keeps, -1 at the end */
 };
 
 static void tell(struct process *p, uint32_t kind, const void *data, size_t bytes)
 {
 	pthread_mutex_lock(&p->ring);
-	while (ring_put(&p->client->to_broker, kind, data, (uint32_t)bytes) == -EAGAIN)
-		ring_wait(&p->client->to_broker);
+	while (ring_put(&p->to_broker, kind, data, (uint32_t)bytes) == -EAGAIN)
+		ring_wait(&p->to_broker);
 	pthread_mutex_unlock(&p->ring);
 }
 
@@ -88,12 +94,31 @@ static void set_memory(struct process *p, const uint8_t *data, uint32_t bytes)
 	machine_set_memory(p->machine, wanted);
 }
 
+static uint64_t state_flags(const struct machine_state *s)
+{
+	uint64_t flags = 0;
+
+	if (s->health == MACHINE_HEALTH_GOOD)
+		flags |= STATE_ANSWERS;
+	if (s->health == MACHINE_HEALTH_LOST)
+		flags |= STATE_SILENT;
+	if (s->has_memory_driver)
+		flags |= STATE_MEMORY_DRIVER;
+	if (s->has_memory_status)
+		flags |= STATE_MEMORY_STATUS;
+	if (s->automatic)
+		flags |= STATE_AUTOMATIC;
+	return flags;
+}
+
 static void state(void *context, const struct machine_state *s)
 {
 	const struct record_state r = {
-		.flags = (s->health == MACHINE_HEALTH_GOOD ? STATE_ANSWERS : 0) | (s->health == MACHINE_HEALTH_LOST ? STATE_SILENT : 0) |
-			 (s->has_memory_driver ? STATE_MEMORY_DRIVER : 0) | (s->has_memory_status ? STATE_MEMORY_STATUS : 0) | (s->automatic ? STATE_AUTOMATIC : 0),
-		.assigned_bytes = s->assigned_bytes, .target_bytes = s->target_bytes, .available_bytes = s->available_bytes, .committed_bytes = s->committed_bytes,
+		.flags = state_flags(s),
+		.assigned_bytes = s->assigned_bytes,
+		.target_bytes = s->target_bytes,
+		.available_bytes = s->available_bytes,
+		.committed_bytes = s->committed_bytes,
 	};
 
 	tell(context, RECORD_STATE, &r, sizeof(r));
@@ -114,8 +139,8 @@ static void *listen_to_broker(void *context)
 	uint64_t count;
 
 	pthread_barrier_wait(&p->listening);
-	while (read(p->client->event_in, &count, 8) == 8)
-		while (ring_get(&p->client->from_broker, &kind, data, &bytes) > 0)
+	while (read(grant_fd(GRANT_TO_MACHINE), &count, 8) == 8)
+		while (ring_get(&p->from_broker, &kind, data, &bytes) > 0)
 			if (kind == RECORD_INPUT)
 				machine_input(p->machine, data, bytes);
 			else if (kind == RECORD_STOP)
@@ -131,23 +156,10 @@ static void *listen_to_broker(void *context)
 	return NULL;
 }
 
-/* Every other descriptor is closed. */
-static void keep_events(struct process *p, const struct machine_options *o)
-{
-	const struct machine_disks *d = o->disks.memory ? &o->disks : NULL;
-	const int readable[] = { p->client->event_in, d ? d->answer_fd : -1, -1 };
-	const int writable[] = { p->client->event_out, d ? d->doorbell_fd : -1, d ? d->answer_fd : -1, -1 };
-	const int kept[] = { readable[0], writable[0], writable[1], writable[2], -1 };
-
-	memcpy(p->readable, readable, sizeof(readable));
-	memcpy(p->writable, writable, sizeof(writable));
-	lockdown_close_all_but(kept);
-}
-
 static int lock_down(void *context)
 {
 	struct process *p = context;
-	int error = lockdown(LOCKDOWN_MACHINE, p->readable, p->writable);
+	int error = lockdown(ROLE_MACHINE);
 
 	if (!error)
 		tell(p, RECORD_STARTED, NULL, 0);
@@ -177,46 +189,129 @@ static void tell_refusal(struct process *p, int error, const char *reason)
 	tell(p, RECORD_REFUSED, data, 4 + bytes);
 }
 
-int machine_process(struct broker_client *client, struct machine_options *options, bool statistics)
-{
-	struct process p = { .client = client, .ring = PTHREAD_MUTEX_INITIALIZER, .saving = PTHREAD_MUTEX_INITIALIZER, .save_ready = PTHREAD_COND_INITIALIZER };
-	char text[WORDS_BYTES];
-	const char *reason = "the host refused to take its rights";
-	enum machine_end end;
-	struct tm unused;
-	time_t now = 0;
-	int error = lockdown_before_threads(LOCKDOWN_MACHINE, NULL);
+/* ---- what it was given ---- */
 
-	pthread_barrier_init(&p.listening, NULL, 3);
-	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
-	keep_events(&p, options);
-	options->console = console;
-	options->state = state;
-	options->lock_down = lock_down;
-	options->context = &p;
-	options->last_words = client->memory->last_words;
-	options->last_words_bytes = sizeof(client->memory->last_words);
-	if (!error)
-		p.machine = machine_create(options, &error, &reason);
-	if (!p.machine || pthread_create(&p.listener, NULL, listen_to_broker, &p) || pthread_create(&p.saver, NULL, save_when_wanted, &p)) {
-		tell_refusal(&p, error, reason);
-		return 0;
+static void *grant_map(enum grant grant, size_t bytes)
+{
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, grant_fd(grant), 0);
+
+	close(grant_fd(grant));
+	return at == MAP_FAILED ? NULL : at;
+}
+
+/* A file that the machine begins with. The user's own: one that is made shorter meanwhile ends the process. */
+static bool grant_map_file(uint32_t here, enum grant grant, struct boot_file *ret)
+{
+	struct stat st;
+
+	if (!(here & GRANT(grant)))
+		return true;
+	if (fstat(grant_fd(grant), &st))
+		return false;
+	ret->bytes = (size_t)st.st_size;
+	ret->data = mmap(NULL, ret->bytes, PROT_READ, MAP_PRIVATE, grant_fd(grant), 0);
+	close(grant_fd(grant));
+	return ret->data != MAP_FAILED;
+}
+
+static void unmap_file(const struct boot_file *file)
+{
+	if (file->bytes)
+		munmap((void *)(uintptr_t)file->data, file->bytes);
+}
+
+static bool take_grants(struct process *p, uint32_t here, struct machine_options *o)
+{
+	p->rings = grant_map(GRANT_RINGS, sizeof(*p->rings));
+	if (!p->rings)
+		return false;
+	p->to_broker = (struct ring_end){ .memory = &p->rings->to_broker, .wake_fd = grant_fd(GRANT_TO_BROKER) };
+	p->from_broker = (struct ring_end){ .memory = &p->rings->to_machine };
+	if (here & GRANT(GRANT_SLOTS)) {
+		o->disks = (struct machine_disks){ .memory = grant_map(GRANT_SLOTS, sizeof(struct block_memory)),
+						   .doorbell_fd = grant_fd(GRANT_DOORBELL), .answer_fd = grant_fd(GRANT_ANSWER) };
+		if (!o->disks.memory)
+			return false;
 	}
-	if (options->kernel.bytes)
-		munmap((void *)(uintptr_t)options->kernel.data, options->kernel.bytes);
-	if (options->initrd.bytes)
-		munmap((void *)(uintptr_t)options->initrd.data, options->initrd.bytes);
-	pthread_barrier_wait(&p.listening);
-	end = machine_run(p.machine);
-	if (statistics) {
-		machine_statistics(p.machine, text, sizeof(text));
-		tell(&p, RECORD_STATISTICS, text, strlen(text));
+	return grant_map_file(here, GRANT_KERNEL, &o->kernel) && grant_map_file(here, GRANT_INITRD, &o->initrd) &&
+	       grant_map_file(here, GRANT_SAVED, &o->saved);
+}
+
+static void take_plan(struct process *p, struct machine_options *o)
+{
+	const struct machine_plan *plan = &p->plan->machine;
+
+	o->memory_bytes = plan->memory_bytes;
+	o->least_memory_bytes = plan->least_memory_bytes;
+	o->hv_features = plan->hv_features;
+	o->cpus = plan->cpus;
+	o->debug_exit = plan->debug_exit;
+	o->test_device = plan->test_device;
+	o->model = plan->model;
+	o->host = plan->host;
+	o->command_line = plan->command_line;
+	o->console = console;
+	o->state = state;
+	o->lock_down = lock_down;
+	o->context = p;
+	o->last_words = p->rings->last_words;
+	o->last_words_bytes = sizeof(p->rings->last_words);
+}
+
+/* ---- its life ---- */
+
+/* With all its threads, which wait. False: the broker was told why not. */
+static bool process_make_machine(struct process *p, struct machine_options *o)
+{
+	const char *reason = "the host refused to take its rights";
+	int error = lockdown_before_threads(ROLE_MACHINE, NULL);
+
+	if (!error)
+		p->machine = machine_create(o, &error, &reason);
+	if (p->machine && !pthread_create(&p->listener, NULL, listen_to_broker, p) && !pthread_create(&p->saver, NULL, save_when_wanted, p))
+		return true;
+	tell_refusal(p, error, reason);
+	return false;
+}
+
+static void process_run_machine(struct process *p)
+{
+	enum machine_end end = machine_run(p->machine);
+	char text[WORDS_BYTES];
+	int error;
+
+	if (p->plan->machine.statistics) {
+		machine_statistics(p->machine, text, sizeof(text));
+		tell(p, RECORD_STATISTICS, text, strlen(text));
 	}
 	if (end == MACHINE_REFUSED) {
-		reason = machine_refusal(p.machine, &error);
-		tell_refusal(&p, error, reason);
+		const char *reason = machine_refusal(p->machine, &error);
+
+		tell_refusal(p, error, reason);
 	} else {
-		tell_end(&p, end);
+		tell_end(p, end);
 	}
+}
+
+int machine_main(void)
+{
+	struct process p = { .ring = PTHREAD_MUTEX_INITIALIZER, .saving = PTHREAD_MUTEX_INITIALIZER, .save_ready = PTHREAD_COND_INITIALIZER };
+	struct machine_options options = { 0 };
+	uint32_t here = role_grants_here();
+	struct tm unused;
+	time_t now = 0;
+
+	p.plan = plan_of_process();
+	if (!p.plan || !take_grants(&p, here, &options))
+		return EXIT_FAULT;
+	take_plan(&p, &options);
+	pthread_barrier_init(&p.listening, NULL, 3);
+	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
+	if (!process_make_machine(&p, &options))
+		return 0;
+	unmap_file(&options.kernel);
+	unmap_file(&options.initrd);
+	pthread_barrier_wait(&p.listening);
+	process_run_machine(&p);
 	return 0;
 }

@@ -10,65 +10,59 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "process/broker.h"
+#include "harness.h"
 
 static int failures;
-static unsigned long console_bytes;
 
-static void put(struct broker_client *c, uint32_t kind, const void *data, uint32_t bytes)
+static void put(struct client *c, uint32_t kind, const void *data, uint32_t bytes)
 {
 	while (ring_put(&c->to_broker, kind, data, bytes) == -11)
 		ring_wait(&c->to_broker);
 }
 
-static int ends(struct broker_client *c, void *unused)
+static int ends(struct client *c)
 {
 	int32_t code[2] = { 3, 5 };
 
-	(void)unused;
 	put(c, RECORD_CONSOLE, "hello\n", 6);
 	put(c, RECORD_ENDED, code, 8);
 	return 0;
 }
 
-static int floods(struct broker_client *c, void *unused)
+static int floods(struct client *c)
 {
 	static char text[RING_RECORD_MAX_BYTES];
 	int32_t code[2] = { 0, 0 };
 
-	(void)unused;
 	for (int n = 0; n < 2000; n++)
 		put(c, RECORD_CONSOLE, text, sizeof(text));
 	put(c, RECORD_ENDED, code, 8);
 	return 0;
 }
 
-static int exits(struct broker_client *c, void *unused) { (void)c, (void)unused; return 0; }
-static int is_killed(struct broker_client *c, void *unused) { (void)c, (void)unused; return raise(SIGKILL); }
-static int crashes(struct broker_client *c, void *unused)
+static int exits(struct client *c) { (void)c; return 0; }
+static int is_killed(struct client *c) { (void)c; return raise(SIGKILL); }
+static int crashes(struct client *c)
 {
-	(void)unused;
 	memset(c->memory->last_words, 'x', sizeof(c->memory->last_words)); /* without an end */
 	return raise(SIGSEGV);
 }
 
-static int rubbish_head(struct broker_client *c, void *unused)
+static int rubbish_head(struct client *c)
 {
 	const uint64_t one = 1;
 
 	c->memory->to_broker.head = 0x7fffffff;
-	(void)unused;
 	if (write(c->event_out, &one, 8) == 8)
 		pause();
 	return 0;
 }
 
-static int rubbish_length(struct broker_client *c, void *unused)
+static int rubbish_length(struct client *c)
 {
 	uint32_t *word = (uint32_t *)(void *)c->memory->to_broker.data;
 	const uint64_t one = 1;
 
-	(void)unused;
 	word[0] = RECORD_CONSOLE;
 	word[1] = 0xfffffff8;
 	c->memory->to_broker.head = 16;
@@ -77,13 +71,13 @@ static int rubbish_length(struct broker_client *c, void *unused)
 	return 0;
 }
 
-static int rubbish_kind(struct broker_client *c, void *unused) { (void)unused; put(c, 77, "x", 1); pause(); return 0; }
-static int short_end(struct broker_client *c, void *unused) { (void)unused; put(c, RECORD_ENDED, "x", 1); pause(); return 0; }
-static int ends_twice(struct broker_client *c, void *unused) { ends(c, unused); ends(c, unused); pause(); return 0; }
+static int rubbish_kind(struct client *c) { put(c, 77, "x", 1); pause(); return 0; }
+static int short_end(struct client *c) { put(c, RECORD_ENDED, "x", 1); pause(); return 0; }
+static int ends_twice(struct client *c) { ends(c); ends(c); pause(); return 0; }
 
-static int is_stopped(struct broker_client *c, void *unused)
+static int is_stopped(struct client *c)
 {
-	(void)c, (void)unused;
+	(void)c;
 	signal(SIGTERM, SIG_IGN);
 	kill(getppid(), SIGTERM);
 	while (pause()) /* hears nothing */
@@ -92,7 +86,7 @@ static int is_stopped(struct broker_client *c, void *unused)
 }
 
 /* Asked to power off: says that its guest was asked, and ends a while later, in order. */
-static int powers_off(struct broker_client *c, void *unused)
+static int powers_off(struct client *c)
 {
 	uint8_t data[RING_RECORD_MAX_BYTES];
 	uint32_t kind = 0, bytes;
@@ -104,15 +98,14 @@ static int powers_off(struct broker_client *c, void *unused)
 		ring_get(&c->from_broker, &kind, data, &bytes);
 	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
 	usleep(900000); /* longer than one that says nothing has */
-	return ends(c, unused);
+	return ends(c);
 }
 
 /* Its guest was asked, but who stopped it does not want to wait. */
-static int is_stopped_twice(struct broker_client *c, void *unused)
+static int is_stopped_twice(struct client *c)
 {
 	int32_t asked = 1;
 
-	(void)unused;
 	kill(getppid(), SIGTERM);
 	usleep(100000);
 	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
@@ -122,21 +115,19 @@ static int is_stopped_twice(struct broker_client *c, void *unused)
 	return 0;
 }
 
-static int asks_unasked(struct broker_client *c, void *unused)
+static int asks_unasked(struct client *c)
 {
 	int32_t asked = 1;
 
-	(void)unused;
 	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
 	pause();
 	return 0;
 }
 
-static int asks_again(struct broker_client *c, void *unused)
+static int asks_again(struct client *c)
 {
 	int32_t asked = 1;
 
-	(void)unused;
 	kill(getppid(), SIGTERM);
 	usleep(100000);
 	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
@@ -145,31 +136,29 @@ static int asks_again(struct broker_client *c, void *unused)
 	return 0;
 }
 
-static int short_state(struct broker_client *c, void *unused) { (void)unused; put(c, RECORD_STATE, "12345678", 8); pause(); return 0; }
+static int short_state(struct client *c) { put(c, RECORD_STATE, "12345678", 8); pause(); return 0; }
 
 /* ---- helpers ---- */
 
-static int helper_waits(const struct broker_helper *h, void *unused)
+static int helper_waits(const struct helper_ends *h)
 {
 	char byte;
 
-	(void)unused;
 	if (write(h->ready_fd, "", 1) != 1)
 		return 1;
 	return read(h->end_fd, &byte, 1) ? 2 : 7; /* the machine is gone: 7 */
 }
 
-static int helper_refuses(const struct broker_helper *h, void *unused) { return (void)h, (void)unused, 9; }
+static int helper_refuses(const struct helper_ends *h) { return (void)h, 9; }
 
-static int helper_dies(const struct broker_helper *h, void *unused)
+static int helper_dies(const struct helper_ends *h)
 {
-	(void)unused;
 	if (write(h->ready_fd, "", 1) == 1)
 		usleep(100000);
 	return raise(SIGKILL);
 }
 
-static int sleeps(struct broker_client *c, void *unused) { return (void)c, (void)unused, pause(); }
+static int sleeps(struct client *c) { return (void)c, pause(); }
 
 /* Long records from a producer that often has to wait, to a consumer that is now faster and now slower: it always wakes. */
 static int many_records(void)
@@ -212,27 +201,24 @@ static int many_records(void)
 	return expected == RECORDS && !status ? 0 : 1;
 }
 
-static void console(void *context, const uint8_t *data, size_t bytes) { (void)context, (void)data; console_bytes += bytes; }
-static bool key(void *context, uint8_t byte, bool *ret_stop) { (void)context, (void)byte, (void)ret_stop; return false; }
-static void started(void *context) { (void)context; }
-
-static int (*helper)(const struct broker_helper *, void *);
+static int (*helper)(const struct helper_ends *);
 
 /* The broker locks itself down: in a process of its own. */
-static int outcome_of(int (*machine)(struct broker_client *, void *))
+static int outcome_of(int (*machine)(struct client *))
 {
 	int status;
 	pid_t child = fork();
 
 	if (!child) {
-		struct broker_options o = { machine, console, key, started, NULL, -1, -1, NULL, helper };
+		struct harness h = { .machine = machine, .helper = helper, .console_fd = memfd_create("console", 0), .control_fd = -1, .description = "" };
 		static struct broker_end end;
+		char console_byte;
 
-		if (broker_run(&o, &end) || memchr(end.text, 0, sizeof(end.text)) == NULL)
+		if (harness_run(&h, &end) || memchr(end.text, 0, sizeof(end.text)) == NULL)
 			_exit(99);
 		if (helper)
 			_exit((int)end.outcome * 10 + (WIFEXITED(end.helper_status) ? WEXITSTATUS(end.helper_status) : 5));
-		_exit((int)end.outcome * 10 + (console_bytes ? 1 : 0) + (end.code == 3 ? 2 : 0));
+		_exit((int)end.outcome * 10 + (pread(grant_fd(GRANT_CONSOLE), &console_byte, 1, 0) == 1) + (end.code == 3 ? 2 : 0));
 	}
 	for (int n = 0; n < 1000; n++) {
 		struct timespec t = { 0, 10000000 };
@@ -246,7 +232,7 @@ static int outcome_of(int (*machine)(struct broker_client *, void *))
 	return 2000;
 }
 
-static void expect(const char *what, int (*machine)(struct broker_client *, void *), int want)
+static void expect(const char *what, int (*machine)(struct client *), int want)
 {
 	int got = outcome_of(machine);
 

@@ -13,14 +13,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "process/broker.h"
+#include "harness.h"
 #include "control/machine_control.h"
 
 enum { RECORDS = 200, RECORD_BYTES = 5000, TEXT_BYTES = 256 };
 
 static int failures;
 static struct sockaddr_un address;
-static char said[TEXT_BYTES]; /* in the broker: what the machine printed */
 
 static void expect(const char *what, bool good)
 {
@@ -31,15 +30,15 @@ static void expect(const char *what, bool good)
 
 /* ---- machines ---- */
 
-static void put(struct broker_client *c, uint32_t kind, const void *data, uint32_t bytes)
+static void put(struct client *c, uint32_t kind, const void *data, uint32_t bytes)
 {
 	while (ring_put(&c->to_broker, kind, data, bytes) == -EAGAIN)
 		ring_wait(&c->to_broker);
 }
 
-static void say(struct broker_client *c, const char *text) { put(c, RECORD_CONSOLE, text, (uint32_t)strlen(text)); }
+static void say(struct client *c, const char *text) { put(c, RECORD_CONSOLE, text, (uint32_t)strlen(text)); }
 
-static void be_saved(struct broker_client *c, int error)
+static void be_saved(struct client *c, int error)
 {
 	static uint8_t data[RECORD_BYTES];
 	int32_t end = error;
@@ -53,7 +52,7 @@ static void be_saved(struct broker_client *c, int error)
 }
 
 /* What it was told, and a state that answers. */
-static void say_memory(struct broker_client *c, const uint8_t *data, uint32_t bytes)
+static void say_memory(struct client *c, const uint8_t *data, uint32_t bytes)
 {
 	struct record_state s = { .flags = STATE_ANSWERS | STATE_MEMORY_DRIVER | STATE_MEMORY_STATUS, .assigned_bytes = UINT64_MAX, .target_bytes = 2,
 				  .available_bytes = 3, .committed_bytes = 4 };
@@ -67,7 +66,7 @@ static void say_memory(struct broker_client *c, const uint8_t *data, uint32_t by
 	say(c, text);
 }
 
-static int serve(struct broker_client *c, int error)
+static int serve(struct client *c, int error)
 {
 	static uint8_t data[RING_RECORD_MAX_BYTES];
 	const int32_t ended[2] = { 1, 0 };
@@ -86,29 +85,27 @@ static int serve(struct broker_client *c, int error)
 	return 1;
 }
 
-static int good_machine(struct broker_client *c, void *unused) { return (void)unused, serve(c, 0); }
-static int machine_that_cannot(struct broker_client *c, void *unused) { return (void)unused, serve(c, -ECANCELED); }
-static int deaf_machine(struct broker_client *c, void *unused) { (void)c, (void)unused; pause(); return 0; }
+static int good_machine(struct client *c) { return serve(c, 0); }
+static int machine_that_cannot(struct client *c) { return serve(c, -ECANCELED); }
+static int deaf_machine(struct client *c) { (void)c; pause(); return 0; }
 
-static int unasked_data(struct broker_client *c, void *unused) { (void)unused; put(c, RECORD_SAVED, "x", 1); pause(); return 0; }
-static int unasked_end(struct broker_client *c, void *unused) { (void)unused; put(c, RECORD_SAVE_ENDED, "\0\0\0\0", 4); pause(); return 0; }
+static int unasked_data(struct client *c) { put(c, RECORD_SAVED, "x", 1); pause(); return 0; }
+static int unasked_end(struct client *c) { put(c, RECORD_SAVE_ENDED, "\0\0\0\0", 4); pause(); return 0; }
 
-static int short_end(struct broker_client *c, void *unused)
+static int short_end(struct client *c)
 {
 	uint64_t count;
 
-	(void)unused;
 	if (read(c->event_in, &count, 8) == 8)
 		put(c, RECORD_SAVE_ENDED, "x", 1);
 	pause();
 	return 0;
 }
 
-static int dies_in_a_save(struct broker_client *c, void *unused)
+static int dies_in_a_save(struct client *c)
 {
 	uint64_t count;
 
-	(void)unused;
 	if (read(c->event_in, &count, 8) == 8)
 		for (unsigned n = 0; n < 3; n++)
 			put(c, RECORD_SAVED, "xyz", 3);
@@ -117,18 +114,9 @@ static int dies_in_a_save(struct broker_client *c, void *unused)
 
 /* ---- a broker in a process of its own ---- */
 
-static void console(void *context, const uint8_t *data, size_t bytes)
-{
-	(void)context;
-	if (strlen(said) + bytes < sizeof(said))
-		strncat(said, (const char *)data, bytes);
-}
-static bool key(void *context, uint8_t byte, bool *ret_stop) { (void)context, (void)byte, (void)ret_stop; return false; }
-static void started(void *context) { (void)context; }
-
 struct running { pid_t pid; int report; };
 
-static struct running start(int (*machine)(struct broker_client *, void *))
+static struct running start(int (*machine)(struct client *))
 {
 	int pipes[2], listener;
 	struct running r;
@@ -140,15 +128,16 @@ static struct running start(int (*machine)(struct broker_client *, void *))
 	r.pid = fork();
 	r.report = pipes[0];
 	if (!r.pid) {
-		struct broker_options o = { machine, console, key, started, NULL, -1, listener, "what it is", NULL };
+		struct harness h = { .machine = machine, .console_fd = memfd_create("console", 0), .control_fd = listener, .description = "what it is" };
 		static struct broker_end end;
-		char text[TEXT_BYTES + 32];
+		char text[TEXT_BYTES + 32], said[TEXT_BYTES] = "";
 		int n;
 
 		signal(SIGPIPE, SIG_IGN);
 		close(pipes[0]);
-		if (broker_run(&o, &end))
+		if (harness_run(&h, &end))
 			_exit(99);
+		n = (int)pread(grant_fd(GRANT_CONSOLE), said, sizeof(said) - 1, 0);
 		n = snprintf(text, sizeof(text), "%d %s", (int)end.outcome, said);
 		_exit(write(pipes[1], text, (size_t)n) == n ? 0 : 98);
 	}

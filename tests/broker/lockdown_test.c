@@ -1,10 +1,11 @@
 /*
  * After lock-down: every system call number is tried in a process of its own. Those of the role's list survive, every other
- * one ends the process with SIGSYS. Prints the list. Also: what a machine process may not do with the calls it keeps, and that
- * Landlock leaves no file.
+ * one ends the process with SIGSYS. Prints the lists and checks their lengths. Of calls that are kept under a condition: arguments that are
+ * as it says, and arguments that are not. Also that nothing of files, capabilities and other processes is left, by the other layers alone.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -12,31 +13,52 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "ipc/lockdown.h"
 
 /* uretprobe and uprobe: recent kernels let them past any filter; outside a probe they do nothing. */
-enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336 };
+enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096, OWN_PID = -77 };
 
-static int event_in, event_out, failures;
+static const unsigned most_calls[ROLES] = { [ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 55 };
+static int failures;
 
-struct attempt { long number, arguments[4]; };
+struct attempt { long number, arguments[6]; };
+
+static void expect(const char *what, int got, int want)
+{
+	printf("%s %s\n", got == want ? "ok  " : "FAIL", what);
+	fflush(stdout);
+	failures += got != want;
+}
+
+static void lock(enum role role)
+{
+	if (lockdown_before_threads(role, NULL) || lockdown(role))
+		_exit(99);
+}
 
 /* 0: the call returned; SIGSYS: it ended the process. */
-static int try(enum lockdown_role role, const struct attempt *a)
+static int try(enum role role, const struct attempt *a)
 {
+	long v[6];
 	int status;
 	pid_t child = fork();
 
 	if (!child) {
 		alarm(2);
-		if (lockdown_before_threads(role, NULL) || lockdown(role, (const int[]){ event_in, -1 }, (const int[]){ event_out, -1 }))
-			_exit(99);
-		syscall(a->number, a->arguments[0], a->arguments[1], a->arguments[2], a->arguments[3], -1, -1);
+		for (unsigned n = 0; n < 6; n++)
+			v[n] = a->arguments[n] == OWN_PID ? getpid() : a->arguments[n];
+		lock(role);
+		syscall(a->number, v[0], v[1], v[2], v[3], v[4], v[5]);
 		syscall(SYS_exit_group, 0);
 	}
 	waitpid(child, &status, 0);
@@ -47,84 +69,175 @@ static int try(enum lockdown_role role, const struct attempt *a)
 	return WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS ? SIGSYS : 0;
 }
 
-static bool listed(enum lockdown_role role, long number)
+static const struct role_call *find_call(enum role role, long number)
 {
-	for (const char *const *name = lockdown_calls(role); *name; name++)
-		if (seccomp_syscall_resolve_name(*name) == number)
-			return true;
-	return false;
+	for (const struct role_call *c = role_describe(role)->calls; c->name; c++)
+		if (seccomp_syscall_resolve_name(c->name) == number)
+			return c;
+	return NULL;
 }
 
-static bool has_conditions(enum lockdown_role role, long number)
-{
-	return number == SYS_mmap || number == SYS_mprotect || (role == LOCKDOWN_MACHINE && (number == SYS_read || number == SYS_write));
-}
-
-static void expect(const char *what, int got, int want)
-{
-	printf("%s %s\n", got == want ? "ok  " : "FAIL", what);
-	failures += got != want;
-}
-
-static void all_calls(enum lockdown_role role, const char *name)
+static void all_calls(enum role role)
 {
 	unsigned kept = 0;
 
-	printf("%s keeps:", name);
+	printf("%s keeps:", role_describe(role)->name);
 	for (long n = 0; n <= HIGHEST_CALL; n++) {
-		struct attempt a = { n, { -1, -1, -1, -1 } };
+		const struct role_call *call = find_call(role, n);
+		struct attempt a = { n, { -1, -1, -1, -1, -1, -1 } };
 		int got;
 
-		if (has_conditions(role, n) || n == CALL_URETPROBE || n == CALL_UPROBE)
+		if (n == CALL_URETPROBE || n == CALL_UPROBE)
 			continue;
-		if (n == SYS_kill || n == SYS_tgkill)
-			a.arguments[0] = 0x7fffffff, a.arguments[1] = 0x7fffffff, a.arguments[2] = 0; /* nobody */
+		kept += call != NULL;
+		if (call)
+			printf(" %s%s", call->name, call->condition ? "(if)" : "");
+		if (call && call->condition)
+			continue; /* conditions() */
 		got = try(role, &a);
-		if (!got) {
-			char *text = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, (int)n);
-
-			printf(" %s", text ? text : "?");
-			free(text);
-			kept++;
-		}
-		if ((got == 0) != listed(role, n)) {
+		if (!got == !call) {
 			printf("\nFAIL call %ld: %s the list\n", n, got ? "denied, but in" : "allowed, but not in");
 			failures++;
 		}
 	}
-	printf(" (%u, and read, write, mmap with conditions)\n", kept);
+	printf(" (%u)\n", kept);
+	expect("no more than were promised", kept <= most_calls[role], true);
+}
+
+/* ---- conditions ---- */
+
+static void denied(enum role role, const char *what, const struct attempt *a)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "%s: not %s", role_describe(role)->name, what);
+	expect(text, try(role, a), SIGSYS);
+}
+
+static void allowed(enum role role, const char *what, const struct attempt *a)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "%s: %s", role_describe(role)->name, what);
+	expect(text, try(role, a), 0);
+}
+
+static void conditions_of_all(enum role role)
+{
+	static int word = 1;
+	long address = (long)&word;
+	long anonymous = MAP_PRIVATE | MAP_ANONYMOUS;
+
+	allowed(role, "a wake", &(struct attempt){ SYS_futex, { address, FUTEX_WAKE_PRIVATE, 1 } });
+	allowed(role, "a wait that does not", &(struct attempt){ SYS_futex, { address, FUTEX_WAIT, 2 } });
+	denied(role, "a futex with priority inheritance", &(struct attempt){ SYS_futex, { address, FUTEX_LOCK_PI, 0 } });
+	denied(role, "a requeueing futex", &(struct attempt){ SYS_futex, { address, FUTEX_CMP_REQUEUE_PI, 1 } });
+	allowed(role, "a signal to itself", &(struct attempt){ SYS_tgkill, { OWN_PID, OWN_PID, 0 } });
+	denied(role, "a signal to its parent", &(struct attempt){ SYS_tgkill, { getpid(), getpid(), SIGKILL } });
+	denied(role, "a signal to nobody", &(struct attempt){ SYS_tgkill, { 0x7fffffff, 0x7fffffff, 0 } });
+	denied(role, "a signal, by kill", &(struct attempt){ SYS_kill, { OWN_PID, 0 } });
+	denied(role, "a signal, by tkill", &(struct attempt){ SYS_tkill, { OWN_PID, 0 } });
+	denied(role, "a socket", &(struct attempt){ SYS_socket, { AF_INET, SOCK_STREAM, 0 } });
+	denied(role, "a pair of sockets", &(struct attempt){ SYS_socketpair, { AF_UNIX, SOCK_STREAM, 0, address } });
+	if (role == ROLE_BROKER)
+		return; /* keeps neither */
+	allowed(role, "memory", &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ | PROT_WRITE, anonymous, -1 } });
+	denied(role, "executable memory", &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ | PROT_EXEC, anonymous, -1 } });
+	denied(role, "a mapped file", &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ, MAP_PRIVATE, grant_fd(GRANT_PLAN) } });
+	denied(role, "executable memory, by mprotect", &(struct attempt){ SYS_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC } });
+	denied(role, "memory of a file taken away", &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_REMOVE } });
+	allowed(role, "memory given back", &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_DONTNEED } });
 }
 
 static void conditions(void)
 {
 	static char byte[8];
-	int other = open("/dev/zero", O_RDWR);
-	long anonymous = MAP_PRIVATE | MAP_ANONYMOUS;
+	const long data = (long)byte;
 
-	expect("read of its event", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_read, { event_in, (long)byte, 8, 0 } }), 0);
-	expect("read of another descriptor", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_read, { other, (long)byte, 8, 0 } }), SIGSYS);
-	expect("write to its event", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_write, { event_out, (long)byte, 8, 0 } }), 0);
-	expect("write to another descriptor", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_write, { 2, (long)byte, 0, 0 } }), SIGSYS);
-	expect("memory", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_mmap, { 0, 4096, PROT_READ | PROT_WRITE, anonymous } }), 0);
-	expect("executable memory", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_mmap, { 0, 4096, PROT_READ | PROT_EXEC, anonymous } }), SIGSYS);
-	expect("executable memory, by mprotect", try(LOCKDOWN_DISKS, &(struct attempt){ SYS_mprotect, { 0, 4096, PROT_READ | PROT_EXEC, 0 } }), SIGSYS);
-	expect("memory, by mprotect", try(LOCKDOWN_DISKS, &(struct attempt){ SYS_mprotect, { 0, 0, PROT_READ | PROT_WRITE, 0 } }), 0);
-	expect("a mapped file", try(LOCKDOWN_MACHINE, &(struct attempt){ SYS_mmap, { 0, 4096, PROT_READ, MAP_PRIVATE } }), SIGSYS);
-	close(other);
+	conditions_of_all(ROLE_MACHINE);
+	conditions_of_all(ROLE_BROKER);
+	conditions_of_all(ROLE_DISK);
+	allowed(ROLE_MACHINE, "read of its event", &(struct attempt){ SYS_read, { grant_fd(GRANT_TO_MACHINE), data, 8 } });
+	denied(ROLE_MACHINE, "read of another descriptor", &(struct attempt){ SYS_read, { grant_fd(GRANT_TO_BROKER), data, 8 } });
+	denied(ROLE_MACHINE, "read of standard input", &(struct attempt){ SYS_read, { 0, data, 8 } });
+	allowed(ROLE_MACHINE, "write to its event", &(struct attempt){ SYS_write, { grant_fd(GRANT_TO_BROKER), data, 8 } });
+	denied(ROLE_MACHINE, "write to another descriptor", &(struct attempt){ SYS_write, { grant_fd(GRANT_TO_MACHINE), data, 8 } });
+	denied(ROLE_MACHINE, "write to standard error", &(struct attempt){ SYS_write, { 2, data, 0 } });
+	denied(ROLE_BROKER, "memory, by mprotect", &(struct attempt){ SYS_mprotect, { 0, 0, PROT_READ | PROT_WRITE } });
+	denied(ROLE_BROKER, "a byte into the terminal's input", &(struct attempt){ SYS_ioctl, { 0, TIOCSTI, data } });
+	denied(ROLE_BROKER, "another descriptor's terminal", &(struct attempt){ SYS_ioctl, { 1, TCGETS, data } });
+	denied(ROLE_BROKER, "a signal to what is not its machine", &(struct attempt){ SYS_pidfd_send_signal, { grant_fd(GRANT_END), 0, 0, 0 } });
+	allowed(ROLE_BROKER, "a signal to its machine", &(struct attempt){ SYS_pidfd_send_signal, { grant_fd(GRANT_MACHINE), 0, 0, 0 } });
+	denied(ROLE_BROKER, "a peer of another socket", &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });
+	denied(ROLE_BROKER, "another file made shorter", &(struct attempt){ SYS_ftruncate, { grant_fd(GRANT_END), 0 } });
+	allowed(ROLE_DISK, "memory, by mprotect", &(struct attempt){ SYS_mprotect, { 0, 0, PROT_READ | PROT_WRITE } });
 }
 
-static void no_files(enum lockdown_role role, const char *name)
+/* ---- the other layers ---- */
+
+/* What a child says that has given up everything but the list of calls. */
+static void by_other_layers(enum role role, const char *what, int (*act)(void))
 {
+	char text[128];
 	int status;
 	pid_t child = fork();
 
-	if (!child) {
-		if (lockdown_before_threads(role, NULL))
-			_exit(99);
-		_exit(open("/etc/passwd", O_RDONLY) >= 0 ? 1 : errno == EACCES ? 0 : 2);
-	}
+	if (!child)
+		_exit(lockdown_before_threads(role, NULL) ? 99 : act());
 	waitpid(child, &status, 0);
-	expect(name, status, 0);
+	snprintf(text, sizeof(text), "%s: %s, without the list of calls", role_describe(role)->name, what);
+	expect(text, status, 0);
+}
+
+static int open_a_file(void)
+{
+	if (open("/etc/passwd", O_RDONLY) >= 0)
+		return 1;
+	return errno == EACCES ? 0 : 2;
+}
+
+static int make_a_file(void)
+{
+	if (open("/tmp/umbra-lockdown-elsewhere", O_RDWR | O_CREAT, 0600) >= 0)
+		return 1;
+	return errno == EACCES ? 0 : 2;
+}
+
+static int has_capabilities(void)
+{
+	uint64_t data[3] = { 0 };
+	uint32_t head[2] = { 0x20080522, 0 };
+
+	return syscall(SYS_capget, head, data) || data[0] || data[1] || data[2];
+}
+
+/* Its network has nothing but a loopback that is down. */
+static int reach_the_network(void)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const struct sockaddr_storage loopback = { .ss_family = AF_INET, .__ss_padding = { 0, 9, 127, 0, 0, 1 } };
+
+	if (fd < 0)
+		return 0;
+	return connect(fd, (const struct sockaddr *)&loopback, 16) ? 0 : 1;
+}
+
+static int signal_the_parent(void) { return kill(getppid(), 0) ? 0 : 1; }
+
+static int new_privileges(void) { return prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1; }
+
+static void other_layers(enum role role)
+{
+	if (lockdown_landlock_version()) {
+		by_other_layers(role, "no file", open_a_file);
+		by_other_layers(role, "no new file", make_a_file);
+	}
+	by_other_layers(role, "no capability", has_capabilities);
+	by_other_layers(role, "no new privilege", new_privileges);
+	if (lockdown_has_namespaces() && role_describe(role)->own_namespaces)
+		by_other_layers(role, "no network", reach_the_network);
+	if (lockdown_landlock_version() >= 6 && role_describe(role)->signals_nobody)
+		by_other_layers(role, "no signal", signal_the_parent);
 }
 
 /* A disk process with one folder: files there, and none elsewhere. */
@@ -136,11 +249,11 @@ static void one_folder(void)
 
 	snprintf(path, sizeof(path), "%s/file", name);
 	if (!child) {
-		if (folder < 0 || lockdown_before_threads(LOCKDOWN_DISKS, (const int[]){ folder, -1 }))
+		if (folder < 0 || lockdown_before_threads(ROLE_DISK, (const int[]){ folder, -1 }))
 			_exit(99);
 		if (open(path, O_RDWR | O_CREAT, 0600) < 0 || unlink(path))
 			_exit(1);
-		_exit(open("/tmp/umbra-lockdown-elsewhere", O_RDWR | O_CREAT, 0600) >= 0 ? 2 : errno == EACCES ? 0 : 3);
+		_exit(make_a_file());
 	}
 	waitpid(child, &status, 0);
 	close(folder);
@@ -150,15 +263,13 @@ static void one_folder(void)
 
 int main(void)
 {
-	event_in = eventfd(1, 0);
-	event_out = eventfd(0, 0);
-	all_calls(LOCKDOWN_MACHINE, "machine process");
-	all_calls(LOCKDOWN_BROKER, "broker");
-	all_calls(LOCKDOWN_DISKS, "disk process");
+	dup2(eventfd(1, 0), grant_fd(GRANT_TO_MACHINE));
+	dup2(eventfd(0, 0), grant_fd(GRANT_TO_BROKER));
+	for (int role = 0; role < ROLES; role++)
+		all_calls((enum role)role);
 	conditions();
-	no_files(LOCKDOWN_MACHINE, "a machine process opens no file, by Landlock alone");
-	no_files(LOCKDOWN_BROKER, "a broker opens no file, by Landlock alone");
-	no_files(LOCKDOWN_DISKS, "a disk process opens no file, by Landlock alone");
+	for (int role = 0; role < ROLES; role++)
+		other_layers((enum role)role);
 	one_folder();
 	return failures != 0;
 }

@@ -1,0 +1,76 @@
+/* See disk_option.h. */
+#include "disk_option.h"
+
+#include <string.h>
+
+#include "disk_cli.h"
+
+static int take_word(struct disk_choice *choice, const char *word)
+{
+	static const char format[] = "format=";
+
+	if (!strcmp(word, "readonly")) {
+		choice->read_only = true;
+		return 0;
+	}
+	if (!strcmp(word, "direct")) {
+		choice->direct = true;
+		return 0;
+	}
+	if (!strncmp(word, format, strlen(format)))
+		return disk_parse_format(word + strlen(format), &choice->format);
+	return complain(EXIT_USAGE, "not an option of --disk", word, "say format=FORMAT, readonly or direct after the file's name");
+}
+
+int disk_option_add(struct disk_plan *plan, const char *text)
+{
+	struct disk_choice *choice = &plan->disk[plan->count];
+	char *rest = choice->path;
+	int code;
+
+	if (plan->count == BLOCK_DISKS)
+		return complain(EXIT_USAGE, "more than 16 disks", text, "leave some out");
+	memset(choice, 0, sizeof(*choice));
+	if (plan_set_text(choice->path, sizeof(choice->path), text))
+		return complain(EXIT_USAGE, "too long a path", text, "name a shorter one");
+	code = disk_parse_format(NULL, &choice->format);
+	strsep(&rest, ",");
+	for (char *word; !code && (word = strsep(&rest, ","));)
+		code = take_word(choice, word);
+	if (!code && !*choice->path)
+		return complain(EXIT_USAGE, "no file given", "--disk", "say --disk FILE");
+	plan->count += !code;
+	return code;
+}
+
+int disk_option_add_first(struct disk_plan *plan, const char *text)
+{
+	struct disk_choice last;
+	int code = disk_option_add(plan, text);
+
+	if (code)
+		return code;
+	last = plan->disk[plan->count - 1];
+	memmove(plan->disk + 1, plan->disk, (plan->count - 1) * sizeof(plan->disk[0]));
+	plan->disk[0] = last;
+	return 0;
+}
+
+int disk_option_add_parents(struct disk_plan *plan, const char *path)
+{
+	struct disk_place *place = &plan->place;
+
+	if (place->parent_count == PLAN_PARENTS)
+		return complain(EXIT_USAGE, "too many places for parents", path, "name at most 16");
+	if (plan_set_text(place->parent[place->parent_count], sizeof(place->parent[0]), path))
+		return complain(EXIT_USAGE, "too long a path", path, "name a shorter one");
+	place->parent_count++;
+	return 0;
+}
+
+int disk_option_set_override(struct disk_plan *plan, const char *reason)
+{
+	if (plan_set_text(plan->place.override, sizeof(plan->place.override), reason))
+		return complain(EXIT_USAGE, "too long a reason", "--override", "say it in fewer than 1024 bytes");
+	return 0;
+}

@@ -1,0 +1,186 @@
+/* The table of roles, see role.h. */
+#include "role.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+
+enum { EVERY_NAMESPACE = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWCGROUP };
+
+/*
+ * Sleeping and waking, guest timers, its events, memory without execution, clocks where the host has no vDSO, the end (rt_sigprocmask,
+ * getpid, gettid and tgkill are abort's). None opens, connects, or makes a process.
+ */
+static const struct role_call machine_calls[] = {
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "read", CALL_ON_GRANTS, GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) },
+	{ "write", CALL_ON_GRANTS, GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) },
+	{ "timer_settime", CALL_ANY, 0 },
+	{ "clock_gettime", CALL_ANY, 0 },
+	{ "clock_nanosleep", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "rt_sigprocmask", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "sched_yield", CALL_ANY, 0 },
+	{ "mmap", CALL_ANONYMOUS, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "madvise", CALL_GIVE_BACK, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "getpid", CALL_ANY, 0 },
+	{ "gettid", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit", CALL_ANY, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
+/*
+ * The terminal, the console's file, peers of the control socket, the machine process (killed by its descriptor: nobody else can be), its
+ * children's ends. It opens nothing.
+ */
+static const struct role_call broker_calls[] = {
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "read", CALL_ANY, 0 },
+	{ "write", CALL_ANY, 0 },
+	{ "poll", CALL_ANY, 0 },
+	{ "accept4", CALL_ON_GRANTS, GRANT(GRANT_CONTROL) },
+	{ "ioctl", CALL_TERMINAL, 0 },
+	{ "pidfd_send_signal", CALL_ON_GRANTS, GRANT(GRANT_MACHINE) },
+	{ "wait4", CALL_ANY, 0 },
+	{ "pread64", CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) },
+	{ "pwrite64", CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) },
+	{ "ftruncate", CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) },
+	{ "clock_gettime", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "rt_sigprocmask", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "close", CALL_ANY, 0 },
+	{ "getpid", CALL_ANY, 0 },
+	{ "gettid", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit", CALL_ANY, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
+/*
+ * Its open disks (reads, writes, their asynchronous ring, syncs, space, locks), what they keep in files beside them (openat and renames,
+ * which Landlock keeps to the disks' own folders), memory without execution, its events, its queues' threads (whose first calls may
+ * come late: rseq, set_robust_list, sigaltstack), the end.
+ */
+static const struct role_call disk_calls[] = {
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "read", CALL_ANY, 0 },
+	{ "write", CALL_ANY, 0 },
+	{ "readv", CALL_ANY, 0 },
+	{ "writev", CALL_ANY, 0 },
+	{ "pread64", CALL_ANY, 0 },
+	{ "pwrite64", CALL_ANY, 0 },
+	{ "preadv", CALL_ANY, 0 },
+	{ "pwritev", CALL_ANY, 0 },
+	{ "preadv2", CALL_ANY, 0 },
+	{ "pwritev2", CALL_ANY, 0 },
+	{ "io_uring_enter", CALL_ANY, 0 },
+	{ "fdatasync", CALL_ANY, 0 },
+	{ "fsync", CALL_ANY, 0 },
+	{ "sync_file_range", CALL_ANY, 0 },
+	{ "fallocate", CALL_ANY, 0 },
+	{ "ftruncate", CALL_ANY, 0 },
+	{ "fstat", CALL_ANY, 0 },
+	{ "newfstatat", CALL_ANY, 0 },
+	{ "lseek", CALL_ANY, 0 },
+	{ "fcntl", CALL_ANY, 0 },
+	{ "fadvise64", CALL_ANY, 0 },
+	{ "openat", CALL_ANY, 0 },
+	{ "close", CALL_ANY, 0 },
+	{ "rename", CALL_ANY, 0 },
+	{ "renameat", CALL_ANY, 0 },
+	{ "renameat2", CALL_ANY, 0 },
+	{ "unlink", CALL_ANY, 0 },
+	{ "unlinkat", CALL_ANY, 0 },
+	{ "poll", CALL_ANY, 0 },
+	{ "ppoll", CALL_ANY, 0 },
+	{ "mmap", CALL_ANONYMOUS, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "mremap", CALL_ANY, 0 },
+	{ "madvise", CALL_GIVE_BACK, 0 },
+	{ "mprotect", CALL_NO_EXECUTION, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "getrandom", CALL_ANY, 0 },
+	{ "uname", CALL_ANY, 0 },
+	{ "getuid", CALL_ANY, 0 },
+	{ "clock_gettime", CALL_ANY, 0 },
+	{ "clock_nanosleep", CALL_ANY, 0 },
+	{ "sched_yield", CALL_ANY, 0 },
+	{ "sched_getaffinity", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "rt_sigprocmask", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "rseq", CALL_ANY, 0 },
+	{ "set_robust_list", CALL_ANY, 0 },
+	{ "sigaltstack", CALL_ANY, 0 },
+	{ "getpid", CALL_ANY, 0 },
+	{ "gettid", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit", CALL_ANY, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
+static const struct role_description roles[ROLES] = {
+	[ROLE_MACHINE] = {
+		.name = "machine",
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_SLOTS) |
+			  GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) | GRANT(GRANT_SAVED),
+		.spawn_namespaces = EVERY_NAMESPACE | CLONE_NEWPID,
+		.dies_with_parent = true,
+		.signals_nobody = true,
+		.calls = machine_calls,
+	},
+	[ROLE_BROKER] = {
+		.name = "broker",
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) | GRANT(GRANT_SAVED) |
+			  GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL),
+		.stdio = 3,
+		.own_namespaces = EVERY_NAMESPACE,
+		.calls = broker_calls,
+	},
+	[ROLE_DISK] = {
+		.name = "disk",
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) | GRANT(GRANT_READY) | GRANT(GRANT_END),
+		.stdio = 1,
+		.own_namespaces = EVERY_NAMESPACE,
+		.signals_nobody = true,
+		.calls = disk_calls,
+	},
+};
+
+const struct role_description *role_describe(enum role role)
+{
+	assert(role < ROLES);
+	return &roles[role];
+}
+
+int role_find(const char *name, enum role *ret)
+{
+	for (unsigned n = 0; n < ROLES; n++)
+		if (!strcmp(roles[n].name, name)) {
+			*ret = (enum role)n;
+			return 0;
+		}
+	return -ENOENT;
+}
+
+uint32_t role_grants_here(void)
+{
+	uint32_t grants = 0;
+
+	for (unsigned n = 0; n < GRANTS; n++)
+		if (fcntl(grant_fd((enum grant)n), F_GETFD) >= 0)
+			grants |= GRANT(n);
+	return grants;
+}

@@ -1,0 +1,77 @@
+/*
+ * The processes of one machine: what each is given, and what is left to it. Every process is started by execve with its own memory
+ * (spawn.h), gets exactly the descriptors of its row, and keeps exactly the system calls of its row (lockdown.h).
+ *
+ *   role      is given                                           namespaces of its own
+ *   machine   rings, events, slots of the disks, what it boots   all, from its first instruction on
+ *   broker    rings, events, terminal, control socket            all, before its guest runs
+ *   disk      slots, events; it opens the disks itself           all, once they are open
+ *
+ *  1. A descriptor has the same number in every process: grant_fd(). What is not in a process's row is closed before it begins.
+ *  2. A row of system calls is complete: any other call, or one whose arguments are not as its row says, ends the process.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum role { ROLE_MACHINE, ROLE_BROKER, ROLE_DISK, ROLES };
+
+enum grant {
+	GRANT_PLAN,        /* sealed memory: what the process shall do (process/plan.h) */
+	GRANT_PROGRAM,     /* this program, to start the other roles from */
+	GRANT_RINGS,       /* memory: struct broker_memory */
+	GRANT_TO_BROKER,   /* event: a record is in the ring to the broker */
+	GRANT_TO_MACHINE,  /* event: a record is in the ring to the machine */
+	GRANT_SLOTS,       /* memory: struct block_memory */
+	GRANT_DOORBELL,    /* event: requests are in the slots */
+	GRANT_ANSWER,      /* event: replies are in the slots */
+	GRANT_READY,       /* pipe: a byte once a helper can serve */
+	GRANT_END,         /* pipe: closed once the machine is gone */
+	GRANT_KERNEL,      /* what the machine boots, read only */
+	GRANT_INITRD,
+	GRANT_SAVED,
+	GRANT_CONSOLE,     /* where the guest's console goes, when that is a file */
+	GRANT_CONTROL,     /* a socket that listens (control/machine_control.h) */
+	GRANT_MACHINE,     /* the machine process, to be killed */
+	GRANTS,
+};
+
+enum { GRANT_FIRST_FD = 3 };
+
+#define GRANT(grant) (1u << (grant))
+static inline int grant_fd(enum grant grant) { return GRANT_FIRST_FD + (int)grant; }
+
+/* What has to be true of a call's arguments. */
+enum call_condition {
+	CALL_ANY,
+	CALL_ON_GRANTS,    /* argument 0 is one of these descriptors */
+	CALL_OWN_PROCESS,  /* argument 0 is this process */
+	CALL_NO_EXECUTION, /* argument 2 has no PROT_EXEC */
+	CALL_ANONYMOUS,    /* the same, and argument 3 has MAP_ANONYMOUS */
+	CALL_WAIT_OR_WAKE, /* argument 1 is a plain wait or wake of a futex: no priority inheritance, no requeueing */
+	CALL_GIVE_BACK,    /* argument 2 gives memory back, or says how large its pages shall be */
+	CALL_TERMINAL,     /* argument 0 is standard input, argument 1 reads or sets a terminal's attributes */
+	CALL_LOCKS,        /* argument 1 is about locks of the file */
+	CALL_RING_ENTER,   /* argument 3 only waits or wakes */
+};
+
+struct role_call { const char *name; enum call_condition condition; uint32_t grants; };
+
+struct role_description {
+	const char *name;
+	uint32_t grants;
+	unsigned stdio;           /* how many of descriptors 0, 1, 2 it keeps, from the end: 3 all, 1 standard error */
+	int spawn_namespaces;     /* clone() flags with which it begins, where the host permits them */
+	int own_namespaces;       /* unshare() flags with which it goes on after lockdown_before_threads() */
+	bool dies_with_parent;    /* the other ones end in their own time: nothing may be lost */
+	bool signals_nobody;      /* Landlock keeps its signals to itself, where the host has that */
+	const struct role_call *calls; /* ended by one without a name */
+};
+
+const struct role_description *role_describe(enum role role);
+/* -ENOENT */
+int role_find(const char *name, enum role *ret);
+/* Which descriptors this process was given; before it opens anything. */
+uint32_t role_grants_here(void);

@@ -1,0 +1,154 @@
+/* See spawn.h. */
+#include "spawn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Where descriptors wait until their numbers are free. */
+enum { FIRST_FREE_FD = 64 };
+
+void grants_clear(struct grants *g)
+{
+	for (unsigned n = 0; n < GRANTS; n++)
+		g->fd[n] = -1;
+}
+
+int spawn_open_program(void)
+{
+	int fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+
+	if (fd < 0) /* a host without /proc */
+		fd = open((const char *)getauxval(AT_EXECFN), O_PATH | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int spawn_seal(const char *name, const void *data, size_t bytes)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	for (size_t done = 0; done < bytes;) {
+		ssize_t n = write(fd, (const char *)data + done, bytes - done);
+
+		if (n <= 0) {
+			close(fd);
+			return -ENOSPC;
+		}
+		done += (size_t)n;
+	}
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)) {
+		close(fd);
+		return -EPERM;
+	}
+	return fd;
+}
+
+int spawn_share(const char *name, size_t bytes)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	if (!ftruncate(fd, (off_t)bytes) && !fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW))
+		return fd;
+	close(fd);
+	return -EPERM;
+}
+
+/* ---- in the process that becomes the role ---- */
+
+static int descriptors_move_up(uint32_t wanted, const struct grants *g, struct grants *ret)
+{
+	grants_clear(ret);
+	for (unsigned n = 0; n < GRANTS; n++) {
+		if (!(wanted & GRANT(n)) || g->fd[n] < 0)
+			continue;
+		ret->fd[n] = fcntl(g->fd[n], F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+		if (ret->fd[n] < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/* Each to its number; everything else is closed by the execve that follows. */
+static int descriptors_place(const struct role_description *role, const struct grants *g)
+{
+	struct grants up;
+	int error = descriptors_move_up(role->grants, g, &up);
+
+	if (error)
+		return error;
+	if (syscall(SYS_close_range, GRANT_FIRST_FD - (role->stdio ? 0 : GRANT_FIRST_FD), ~0u, CLOSE_RANGE_CLOEXEC))
+		return -errno;
+	for (unsigned n = 0; n < GRANTS; n++)
+		if (up.fd[n] >= 0 && dup2(up.fd[n], grant_fd((enum grant)n)) < 0)
+			return -errno;
+	for (unsigned n = 0; n + role->stdio < GRANT_FIRST_FD; n++)
+		fcntl((int)n, F_SETFD, FD_CLOEXEC);
+	return 0;
+}
+
+int spawn_become(enum role role, const struct grants *g)
+{
+	const struct role_description *r = role_describe(role);
+	char argument[32];
+	char *const arguments[] = { (char[]){ "umbra" }, argument, NULL };
+	char *const environment[] = { NULL };
+	int program = fcntl(g->fd[GRANT_PROGRAM], F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+	int error = program < 0 ? -errno : descriptors_place(r, g);
+
+	if (error)
+		return error;
+	snprintf(argument, sizeof(argument), "--role=%s", r->name);
+	syscall(SYS_execveat, program, "", arguments, environment, AT_EMPTY_PATH);
+	return -errno;
+}
+
+/* ---- in the process that starts it ---- */
+
+/* fork() into namespaces; 0 in the child, which does nothing but execve. */
+static pid_t clone_into(int namespaces, int *ret_pidfd)
+{
+	return (pid_t)syscall(SYS_clone, namespaces | CLONE_PIDFD | SIGCHLD, NULL, ret_pidfd, NULL, 0);
+}
+
+static void child_begin(enum role role, const struct grants *g)
+{
+	sigset_t none;
+
+	if (role_describe(role)->dies_with_parent)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* the terminal's keys are the broker's, and so is the wish of who stops a whole group of processes */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	_exit(-spawn_become(role, g));
+}
+
+int spawn_role(enum role role, const struct grants *g, struct spawned *ret)
+{
+	int namespaces = role_describe(role)->spawn_namespaces;
+
+	assert(g->fd[GRANT_PROGRAM] >= 0);
+	ret->pid = clone_into(namespaces, &ret->pidfd);
+	if (ret->pid < 0 && namespaces) /* the host does not permit it: one layer less */
+		ret->pid = clone_into(0, &ret->pidfd);
+	if (ret->pid < 0)
+		return -errno;
+	if (!ret->pid)
+		child_begin(role, g);
+	return 0;
+}

@@ -1,0 +1,26 @@
+/*
+ * Starting a role: the program anew, with an empty environment, the descriptors of the role's row and nothing of who started it. Memory
+ * is shared only where both were given the same descriptor of it.
+ */
+#pragma once
+
+#include <sys/types.h>
+
+#include "role.h"
+
+/* Descriptors by grant; -1: there is none. */
+struct grants { int fd[GRANTS]; };
+
+struct spawned { pid_t pid; int pidfd; };
+
+void grants_clear(struct grants *grants);
+/* This program, to be started anew; -errno. */
+int spawn_open_program(void);
+/* Sealed memory with a copy of this; -errno. */
+int spawn_seal(const char *name, const void *data, size_t bytes);
+/* Memory of zeros that roles share, which nobody can make shorter; -errno. */
+int spawn_share(const char *name, size_t bytes);
+/* A new process in the role. 0 or -errno. */
+int spawn_role(enum role role, const struct grants *grants, struct spawned *ret);
+/* This process goes on in the role, with its own pid. Returns only with -errno. */
+int spawn_become(enum role role, const struct grants *grants);

@@ -1,0 +1,153 @@
+/* The broker's main: starts the processes of a machine, gives up its rights, serves them, and says how it ended. */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "broker.h"
+#include "ipc/block.h"
+#include "ipc/lockdown.h"
+#include "main.h"
+#include "outcome.h"
+#include "plan.h"
+#include "report.h"
+
+/* What the other processes are started with. */
+struct start { const struct plan *plan; struct grants grants; };
+
+static int fd_if(uint32_t grants, enum grant grant) { return grants & GRANT(grant) ? grant_fd(grant) : -1; }
+
+/* What this process was given, for those that it starts. */
+static void grants_take(uint32_t here, struct grants *ret)
+{
+	grants_clear(ret);
+	for (unsigned n = 0; n < GRANTS; n++)
+		ret->fd[n] = fd_if(here, (enum grant)n);
+}
+
+static int broker_options_of(const struct plan *plan, uint32_t here, struct broker_options *ret)
+{
+	*ret = (struct broker_options){
+		.console = plan->console,
+		.console_fd = fd_if(here, GRANT_CONSOLE),
+		.console_limit_bytes = CONSOLE_FILE_BYTES,
+		.input_fd = STDIN_FILENO,
+		.control_fd = fd_if(here, GRANT_CONTROL),
+		.description = plan->description,
+	};
+	return plan->console == CONSOLE_FILE && ret->console_fd < 0 ? -EBADF : 0;
+}
+
+/* The memory and the events of the disks' slots; a machine with a bus has them, also without a disk. */
+static int slots_make(struct grants *g)
+{
+	g->fd[GRANT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
+	g->fd[GRANT_DOORBELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	g->fd[GRANT_ANSWER] = eventfd(0, EFD_CLOEXEC);
+	if (g->fd[GRANT_SLOTS] < 0)
+		return g->fd[GRANT_SLOTS];
+	return g->fd[GRANT_DOORBELL] < 0 || g->fd[GRANT_ANSWER] < 0 ? -errno : 0;
+}
+
+/* Closes what the broker itself has no use for. */
+static void slots_leave(struct grants *g)
+{
+	static const enum grant left[] = { GRANT_SLOTS, GRANT_DOORBELL, GRANT_ANSWER, GRANT_KERNEL, GRANT_INITRD, GRANT_SAVED, GRANT_PROGRAM };
+
+	for (unsigned n = 0; n < sizeof(left) / sizeof(left[0]); n++)
+		if (g->fd[left[n]] >= 0)
+			close(g->fd[left[n]]);
+}
+
+static int role_start(enum role role, const struct plan *plan, struct grants *g, struct spawned *ret)
+{
+	int error;
+
+	g->fd[GRANT_PLAN] = plan_seal(plan, role);
+	if (g->fd[GRANT_PLAN] < 0)
+		return g->fd[GRANT_PLAN];
+	error = spawn_role(role, g, ret);
+	close(g->fd[GRANT_PLAN]);
+	return error;
+}
+
+/* 0 once it can serve; -ECHILD: it has ended, as *end says. */
+static int helper_start(struct broker *b, enum role role, const struct start *start, struct broker_end *end)
+{
+	struct grants g = start->grants;
+	struct spawned helper;
+	int ready[2];
+	int ending[2];
+	int error;
+	char byte;
+
+	if (pipe2(ready, O_CLOEXEC) || pipe2(ending, O_CLOEXEC))
+		return -errno;
+	g.fd[GRANT_READY] = ready[1];
+	g.fd[GRANT_END] = ending[0];
+	error = role_start(role, start->plan, &g, &helper);
+	close(ready[1]);
+	close(ending[0]);
+	if (error)
+		return error;
+	close(helper.pidfd);
+	error = broker_add_helper(b, role, &helper, ending[1]);
+	if (!error && read(ready[0], &byte, 1) != 1) {
+		broker_end_helpers(b, end);
+		end->outcome = BROKER_HELPER_ENDED;
+		error = -ECHILD;
+	}
+	close(ready[0]);
+	return error;
+}
+
+static int machine_start(struct broker *b, const struct start *start)
+{
+	struct grants g = start->grants;
+	struct spawned machine;
+	int error;
+
+	broker_give(b, &g);
+	error = role_start(ROLE_MACHINE, start->plan, &g, &machine);
+	return error ? error : broker_set_machine(b, &machine);
+}
+
+/* Everything that needs rights; 0, -errno, or -ECHILD with *end. */
+static int processes_start(struct broker *b, struct start *start, struct broker_end *end)
+{
+	int error = start->plan->machine.has_bus ? slots_make(&start->grants) : 0;
+
+	if (!error && start->plan->disks.count)
+		error = helper_start(b, ROLE_DISK, start, end);
+	if (!error)
+		error = machine_start(b, start);
+	slots_leave(&start->grants);
+	if (!error)
+		error = lockdown_before_threads(ROLE_BROKER, NULL);
+	return error ? error : lockdown(ROLE_BROKER);
+}
+
+int broker_main(void)
+{
+	static struct broker_end end;
+	uint32_t here = role_grants_here();
+	struct start start = { .plan = plan_of_process() };
+	struct broker_options options;
+	struct broker *broker;
+	int error;
+
+	if (!start.plan || broker_options_of(start.plan, here, &options))
+		return complain(EXIT_USAGE, "it has no plan", "the broker", "use umbra run: it starts the processes of a machine");
+	grants_take(here, &start.grants);
+	error = broker_create(&options, &broker);
+	if (!error)
+		error = processes_start(broker, &start, &end);
+	if (error && error != -ECHILD)
+		return complain(EXIT_FAULT, strerror(-error), "starting the machine process", "see umbra doctor");
+	if (!error)
+		broker_serve(broker, &end);
+	broker_destroy(broker);
+	return outcome_report(&end, start.plan);
+}

@@ -1,0 +1,196 @@
+/* See disk_access.h. */
+#include "disk_access.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "report.h"
+
+static const char system_policy[] = "/etc/umbra/policy.json";
+
+/* ---- where ---- */
+
+void disk_search_of_place(const struct disk_place *place, struct disk_search *ret)
+{
+	assert(place->parent_count <= PLAN_PARENTS);
+	memset(ret, 0, sizeof(*ret));
+	for (uint32_t n = 0; n < place->parent_count; n++)
+		ret->parents[n] = place->parent[n];
+	ret->override = place->override[0] ? place->override : NULL;
+	memcpy(ret->user_policy, place->user_policy, sizeof(ret->user_policy));
+	memcpy(ret->catalog, place->catalog, sizeof(ret->catalog));
+}
+
+struct image_policies disk_search_policies(const struct disk_search *s)
+{
+	return (struct image_policies){ .user = s->user_policy[0] ? s->user_policy : NULL, .system = system_policy };
+}
+
+/* The user's catalog knows where images were seen. */
+static int find_in_catalog(void *context, struct guid data_id, char **ret)
+{
+	const struct disk_search *search = context;
+	struct catalog *catalog;
+	int error;
+
+	if (!search->catalog[0] || access(search->catalog, R_OK) || catalog_open(search->catalog, &catalog))
+		return -ENOENT;
+	error = catalog_find_data(catalog, data_id, ret);
+	catalog_close(catalog);
+	return error;
+}
+
+struct disk_options disk_search_options(const struct disk_search *s, enum disk_format format)
+{
+	return (struct disk_options){
+		.format = format,
+		.parents = s->parents[0] ? s->parents : NULL,
+		.find = find_in_catalog,
+		.find_context = (void *)(uintptr_t)s,
+	};
+}
+
+/* ---- errors ---- */
+
+static const char *error_remedy(int error)
+{
+	switch (error) {
+	case -ESTALE:
+		return "see what differs with umbra disk check --chain; open it with the parent it was made on, "
+		       "or accept this one with repair-link";
+	case -EPERM: return "allow the parent's place with --parents";
+	case -EROFS: return "thaw it with umbra disk freeze --undo, or use another file";
+	case -EBUSY: return "try again when it is free";
+	case -EUCLEAN: return "open it for writing once";
+	case -ENOENT: return "name a file that is there, or the place of its parent with --parents";
+	case -EEXIST: return "name a new file";
+	case -EIO: return "look at the host's storage; what was not flushed before is lost";
+	case -EBADMSG: return "restore it from a copy";
+	default: return "see umbra disk --help";
+	}
+}
+
+int disk_access_refused(int error, const struct disk_error *e)
+{
+	fprintf(stderr, "umbra: %s; %s\n", e->text, error_remedy(error));
+	if (error == -EPERM)
+		return EXIT_POLICY;
+	return error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE;
+}
+
+int disk_access_failed(const char *path, int error)
+{
+	const char *what = error == -ESTALE ? "a parent's content is not what the child was made on" : strerror(-error);
+
+	return complain(EXIT_UNUSABLE, what, path, error_remedy(error));
+}
+
+int disk_access_forbidden(const char *path, const struct image_refusal *r)
+{
+	fprintf(stderr, "umbra: %s: %s (rule %s of %s); %s\n", path, r->text, r->rule, r->who,
+		r->overridable ? "say --override REASON, which is recorded" : "ask who set it");
+	return EXIT_POLICY;
+}
+
+/* ---- history ---- */
+
+/* Formats without a place for it get no side file for the history alone. */
+bool disk_has_history(struct disk *d)
+{
+	json_t *about = NULL;
+	bool has = disk_format_of(d) == DISK_VHDX;
+
+	if (!has && !image_load_about(d, &about))
+		has = json_object_size(about) > 1;
+	json_decref(about);
+	return has;
+}
+
+void disk_access_note(struct disk *d, const char *event, json_t *more)
+{
+	int error = 0;
+
+	if (disk_has_history(d))
+		error = image_add_history(d, "umbra disk", event, more);
+	else
+		json_decref(more);
+	if (error)
+		complain(0, "its history was not written", disk_path(d), strerror(-error));
+}
+
+static const char *text_of(const json_t *entry, const char *key)
+{
+	const char *text = json_string_value(json_object_get(entry, key));
+
+	return text ? text : "?";
+}
+
+/* When the parent that is not what its child was made on was last changed, and by what; "" when that is not known. */
+static void describe_last_change(const char *path, const struct disk_options *options, char *text, size_t bytes)
+{
+	struct disk_options o = *options;
+	struct disk_error e;
+	struct disk *d;
+	json_t *history = NULL;
+	const json_t *last;
+
+	o.write = false;
+	o.accept_changed = true;
+	*text = 0;
+	if (disk_open(path, &o, &d, &e))
+		return;
+	for (struct disk *at = d; at && disk_parent(at); at = disk_parent(at)) {
+		struct disk_info i;
+
+		disk_info(at, &i);
+		if (i.is_linked || image_load_history(disk_parent(at), &history))
+			continue;
+		last = json_array_get(history, json_array_size(history) - 1);
+		if (last)
+			snprintf(text, bytes, "; its history ends with %s by %s on %s at %s", text_of(last, "event"), text_of(last, "by"),
+				text_of(last, "host"), text_of(last, "time"));
+		json_decref(history);
+		break;
+	}
+	for (char *c = text; *c; c++)
+		*c = (unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c;
+	disk_close(d);
+}
+
+/* ---- open, close ---- */
+
+int disk_access_open(const struct disk_search *search, const char *path, enum disk_format format, unsigned actions,
+		     struct disk_options more, struct disk **ret)
+{
+	struct disk_options o = disk_search_options(search, format);
+	const struct image_opener opener = { disk_search_policies(search), search->override, "umbra disk" };
+	struct image_refusal refusal;
+	struct disk_error why;
+	int error;
+
+	o.write = more.write;
+	o.accept_changed = more.accept_changed;
+	o.thaw = more.thaw;
+	o.direct = more.direct;
+	error = image_open(path, &o, actions, &opener, ret, &refusal, &why);
+	if (error && refusal.rule[0])
+		return disk_access_forbidden(path, &refusal);
+	if (error == -ESTALE)
+		describe_last_change(path, &o, why.text + strlen(why.text), sizeof(why.text) - strlen(why.text));
+	return error ? disk_access_refused(error, &why) : 0;
+}
+
+int disk_access_close(struct disk *d, int code)
+{
+	char path[256];
+	int error;
+
+	snprintf(path, sizeof(path), "%s", disk_path(d));
+	error = disk_close(d);
+	if (code || !error)
+		return code;
+	return disk_access_failed(path, error);
+}

@@ -1,0 +1,37 @@
+/*
+ * Opening a disk for what will be done with it, as the policies of its image, the user and the system allow; the lines for what does not
+ * go; and what its history is told. For `umbra disk` and the disk process: as the user, who may be forbidden things but is no enemy.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "disk/disk.h"
+#include "image/image.h"
+#include "plan.h"
+
+/* Where parents are looked for, and who decides; "": no such file. */
+struct disk_search {
+	const char *parents[PLAN_PARENTS + 1]; /* ended by NULL; none: the directory of the child */
+	const char *override;                  /* the reason to pass over a rule; NULL: none */
+	char user_policy[PLAN_PATH_BYTES], catalog[PLAN_PATH_BYTES];
+};
+
+/* The texts of the place stay the caller's, as long as disks are open. */
+void disk_search_of_place(const struct disk_place *place, struct disk_search *ret);
+struct image_policies disk_search_policies(const struct disk_search *search);
+struct disk_options disk_search_options(const struct disk_search *search, enum disk_format format);
+
+/* Each returns an exit code, and says a line when it is not 0. Of `more`, write, direct, accept_changed and thaw count. */
+int disk_access_open(const struct disk_search *search, const char *path, enum disk_format format, unsigned actions,
+		     struct disk_options more, struct disk **ret);
+/* The last that is written to it; `code` when that is not 0. */
+int disk_access_close(struct disk *disk, int code);
+int disk_access_refused(int error, const struct disk_error *why);
+int disk_access_failed(const char *path, int error);
+int disk_access_forbidden(const char *path, const struct image_refusal *refusal);
+
+/* Whether the format keeps a history, or its side file has more than its identity. */
+bool disk_has_history(struct disk *disk);
+/* Into the history of a disk open for writing, where it has a place for one; `more` is released. */
+void disk_access_note(struct disk *disk, const char *event, json_t *more);

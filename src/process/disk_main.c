@@ -1,0 +1,142 @@
+/* The disk process's main: opens the disks of a machine as the user, gives up its rights, serves them, and closes them when the machine is gone. */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block_server.h"
+#include "disk_access.h"
+#include "ipc/lockdown.h"
+#include "main.h"
+#include "report.h"
+
+struct process {
+	const struct disk_plan *plan;
+	struct disk_search search;
+	struct block_memory *memory;
+	struct disk *disk[BLOCK_DISKS];
+	unsigned count;
+};
+
+/* A format without an identifier of its own: the file's place, which stays the same while the file does. */
+static void identify(const char *path, struct block_disk *d)
+{
+	static const uint8_t none[sizeof(d->id)];
+	struct stat st;
+
+	if (memcmp(d->id, none, sizeof(none)) || stat(path, &st))
+		return;
+	memcpy(d->id, &st.st_ino, 8);
+	memcpy(d->id + 8, &st.st_dev, 8);
+}
+
+static int open_one(struct process *p, const struct disk_choice *choice)
+{
+	const unsigned actions = IMAGE_ACTION(choice->read_only ? ACTION_READ : ACTION_WRITE) | IMAGE_ACTION(ACTION_ATTACH);
+	const struct disk_options options = { .write = !choice->read_only, .direct = choice->direct };
+	struct disk **disk = &p->disk[p->count];
+	int code = disk_access_open(&p->search, choice->path, choice->format, actions, options, disk);
+
+	if (code)
+		return code;
+	if (!choice->read_only)
+		disk_access_note(*disk, "attached", NULL);
+	block_describe(*disk, !choice->read_only, &p->memory->disk[p->count]);
+	identify(choice->path, &p->memory->disk[p->count]);
+	p->count++;
+	return 0;
+}
+
+static int open_all(struct process *p)
+{
+	int code = 0;
+
+	for (unsigned n = 0; n < p->plan->count && !code; n++)
+		code = open_one(p, &p->plan->disk[n]);
+	p->memory->disks = p->count;
+	return code;
+}
+
+/* The last that is written to them; the first code that is not 0. */
+static int close_all(struct process *p, int code)
+{
+	for (unsigned n = 0; n < p->count; n++) {
+		if (!p->plan->disk[n].read_only)
+			disk_access_note(p->disk[n], "detached", NULL);
+		code = disk_access_close(p->disk[n], code);
+	}
+	return code;
+}
+
+/* The last that needs rights is there. */
+static int give_up_rights(void *context)
+{
+	int error = lockdown(ROLE_DISK);
+
+	(void)context;
+	if (!error && write(grant_fd(GRANT_READY), "", 1) != 1)
+		error = -errno;
+	close(grant_fd(GRANT_READY));
+	return error;
+}
+
+/* Where what a format keeps beside its data is a file, it is replaced when the disk is closed: in these folders. */
+static void open_folders(const struct disk_plan *plan, int folders[BLOCK_DISKS + 1])
+{
+	unsigned used = 0;
+
+	for (unsigned n = 0; n < plan->count; n++) {
+		char *copy = plan->disk[n].read_only ? NULL : strdup(plan->disk[n].path);
+		int fd = copy ? open(dirname(copy), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+
+		if (fd >= 0)
+			folders[used++] = fd;
+		free(copy);
+	}
+	folders[used] = -1;
+}
+
+static int serve_disks(struct process *p)
+{
+	const struct block_service service = {
+		.memory = p->memory,
+		.disks = p->disk,
+		.count = p->count,
+		.doorbell_fd = grant_fd(GRANT_DOORBELL),
+		.answer_fd = grant_fd(GRANT_ANSWER),
+		.end_fd = grant_fd(GRANT_END),
+	};
+	int folders[BLOCK_DISKS + 1];
+	int error;
+
+	open_folders(p->plan, folders);
+	error = lockdown_before_threads(ROLE_DISK, folders);
+	if (!error)
+		error = block_serve(&service, give_up_rights, p);
+	if (error == -EBADMSG)
+		return complain(EXIT_FAULT, "the machine process broke the protocol", "disks", "please report it");
+	return error ? complain(EXIT_FAULT, strerror(-error), "serving disks", "see umbra doctor") : 0;
+}
+
+int disk_main(void)
+{
+	const struct plan *plan = plan_of_process();
+	struct process p = { .plan = plan ? &plan->disks : NULL };
+	int code;
+
+	if (!plan)
+		return complain(EXIT_USAGE, "it has no plan", "the disk process", "use umbra run: it starts the processes of a machine");
+	p.memory = mmap(NULL, sizeof(*p.memory), PROT_READ | PROT_WRITE, MAP_SHARED, grant_fd(GRANT_SLOTS), 0);
+	close(grant_fd(GRANT_SLOTS));
+	if (p.memory == MAP_FAILED)
+		return complain(EXIT_FAULT, strerror(errno), "disks", "see umbra doctor");
+	disk_search_of_place(&p.plan->place, &p.search);
+	code = open_all(&p);
+	if (!code)
+		code = serve_disks(&p);
+	return close_all(&p, code);
+}

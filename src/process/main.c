@@ -1,0 +1,15 @@
+/* Which main a process has, see main.h. */
+#include "main.h"
+
+#include "ipc/role.h"
+#include "report.h"
+
+int process_main(const char *name)
+{
+	static int (*const mains[ROLES])(void) = { [ROLE_MACHINE] = machine_main, [ROLE_BROKER] = broker_main, [ROLE_DISK] = disk_main };
+	enum role role;
+
+	if (role_find(name, &role))
+		return complain(EXIT_USAGE, "no such role", name, "use umbra run: it starts the processes of a machine");
+	return mains[role]();
+}

@@ -1,0 +1,108 @@
+/* See plan.h. */
+#include "plan.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ipc/spawn.h"
+#include "vm/machine.h"
+
+enum { PLAN_MAGIC = 0x4e414c50 };
+
+struct plan *plan_new(void)
+{
+	struct plan *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->magic = PLAN_MAGIC;
+	p->bytes = sizeof(*p);
+	return p;
+}
+
+/* A machine process learns neither names of files nor of itself, a disk process nothing of the machine. */
+static void plan_reduce(struct plan *p, enum role role)
+{
+	if (role == ROLE_BROKER)
+		return;
+	memset(p->source, 0, sizeof(p->source));
+	memset(p->description, 0, sizeof(p->description));
+	if (role == ROLE_MACHINE)
+		memset(&p->disks, 0, sizeof(p->disks));
+	else
+		memset(&p->machine, 0, sizeof(p->machine));
+}
+
+int plan_seal(const struct plan *p, enum role role)
+{
+	struct plan *copy = malloc(sizeof(*copy));
+	int fd;
+
+	assert(plan_is_sound(p));
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, p, sizeof(*copy));
+	plan_reduce(copy, role);
+	fd = spawn_seal("umbra-plan", copy, sizeof(*copy));
+	free(copy);
+	return fd;
+}
+
+int plan_set_text(char *to, size_t room, const char *text)
+{
+	size_t bytes = strlen(text) + 1;
+
+	if (bytes > room)
+		return -ENAMETOOLONG;
+	memcpy(to, text, bytes);
+	return 0;
+}
+
+static bool has_end(const char *text, size_t room) { return memchr(text, 0, room); }
+
+static bool machine_is_sound(const struct machine_plan *m)
+{
+	return m->cpus <= MACHINE_MAX_CPUS && has_end(m->command_line, sizeof(m->command_line));
+}
+
+static bool disks_are_sound(const struct disk_plan *d)
+{
+	const struct disk_place *place = &d->place;
+
+	if (d->count > BLOCK_DISKS || place->parent_count > PLAN_PARENTS)
+		return false;
+	for (uint32_t n = 0; n < d->count; n++)
+		if (!has_end(d->disk[n].path, sizeof(d->disk[n].path)))
+			return false;
+	for (uint32_t n = 0; n < place->parent_count; n++)
+		if (!has_end(place->parent[n], sizeof(place->parent[n])))
+			return false;
+	return has_end(place->user_policy, sizeof(place->user_policy)) && has_end(place->catalog, sizeof(place->catalog)) &&
+	       has_end(place->override, sizeof(place->override));
+}
+
+bool plan_is_sound(const struct plan *p)
+{
+	return p->magic == PLAN_MAGIC && p->bytes == sizeof(*p) && p->console < CONSOLE_KINDS && machine_is_sound(&p->machine) &&
+	       disks_are_sound(&p->disks) && has_end(p->source, sizeof(p->source)) && has_end(p->description, sizeof(p->description));
+}
+
+const struct plan *plan_of_process(void)
+{
+	const int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	int fd = grant_fd(GRANT_PLAN);
+	const struct plan *p;
+	struct stat st;
+
+	if (fcntl(fd, F_GET_SEALS) != seals || fstat(fd, &st) || st.st_size != sizeof(*p))
+		return NULL;
+	p = mmap(NULL, sizeof(*p), PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	return p != MAP_FAILED && plan_is_sound(p) ? p : NULL;
+}

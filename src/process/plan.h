@@ -1,0 +1,73 @@
+/*
+ * What the processes of a machine shall do, as `umbra run` has understood it: plain data in sealed memory, no pointers. A process checks
+ * its plan before it believes it: size, magic number, ends of texts, ranges.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "console.h"
+#include "disk/disk.h"
+#include "ipc/block.h"
+#include "ipc/role.h"
+#include "vm/machine.h"
+
+enum {
+	PLAN_PATH_BYTES = 4096,
+	PLAN_LINE_BYTES = 32768,
+	PLAN_DESCRIPTION_BYTES = 8192,
+	PLAN_REASON_BYTES = 1024,
+	PLAN_PARENTS = 16,
+};
+
+struct machine_plan {
+	uint64_t memory_bytes, least_memory_bytes, hv_features;
+	uint32_t cpus;
+	uint16_t debug_exit;
+	bool has_bus, statistics, test_device;
+	struct cpu_model model;
+	struct cpu_host host;
+	char command_line[PLAN_LINE_BYTES];
+};
+
+struct disk_choice {
+	char path[PLAN_PATH_BYTES];
+	enum disk_format format;
+	bool read_only, direct;
+};
+
+/* Where a disk's parents may lie, and what of the user's own decides about it; "": there is none. */
+struct disk_place {
+	uint32_t parent_count;
+	char parent[PLAN_PARENTS][PLAN_PATH_BYTES];
+	char user_policy[PLAN_PATH_BYTES], catalog[PLAN_PATH_BYTES];
+	char override[PLAN_REASON_BYTES];
+};
+
+struct disk_plan {
+	uint32_t count;
+	struct disk_choice disk[BLOCK_DISKS];
+	struct disk_place place;
+};
+
+struct plan {
+	uint32_t magic, bytes;
+	struct machine_plan machine;
+	struct disk_plan disks;
+	enum console_kind console;
+	bool restores;
+	char source[PLAN_PATH_BYTES];              /* what it boots, for messages */
+	char description[PLAN_DESCRIPTION_BYTES];  /* what umbra info says; "": it has no name */
+};
+
+/* Zeros, with its head; NULL: no memory. */
+struct plan *plan_new(void);
+/* Sealed memory that holds as much of it as the role has to know; -errno. */
+int plan_seal(const struct plan *plan, enum role role);
+/* This process's own, at grant_fd(GRANT_PLAN); NULL: it has none that can be believed. */
+const struct plan *plan_of_process(void);
+/* Everything that a plan has to be. */
+bool plan_is_sound(const struct plan *plan);
+/* A text into a plan: 0 or -ENAMETOOLONG. */
+int plan_set_text(char *to, size_t room, const char *text);

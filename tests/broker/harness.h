@@ -1,0 +1,129 @@
+/* A broker as the tests have it: its machine process, and perhaps a helper, are functions in children made by fork. */
+#pragma once
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ipc/lockdown.h"
+#include "process/broker.h"
+
+/* The machine process's side. */
+struct client {
+	struct broker_memory *memory;
+	struct ring_end to_broker, from_broker;
+	int event_in, event_out;
+};
+
+struct helper_ends { int ready_fd, end_fd; };
+
+struct harness {
+	int (*machine)(struct client *client);
+	int (*helper)(const struct helper_ends *ends); /* NULL: none */
+	int console_fd, control_fd;                    /* -1: none */
+	const char *description;
+};
+
+static void harness_signals(void)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static struct spawned harness_fork(void)
+{
+	struct spawned s = { .pid = fork() };
+
+	if (!s.pid)
+		harness_signals();
+	s.pidfd = s.pid > 0 ? (int)syscall(SYS_pidfd_open, s.pid, 0) : -1;
+	return s;
+}
+
+static struct spawned harness_machine(const struct harness *h, const struct broker *b)
+{
+	struct spawned machine = harness_fork();
+	struct grants grants;
+	struct client client;
+
+	if (machine.pid)
+		return machine;
+	broker_give(b, &grants);
+	client.memory = mmap(NULL, sizeof(*client.memory), PROT_READ | PROT_WRITE, MAP_SHARED, grants.fd[GRANT_RINGS], 0);
+	client.to_broker = (struct ring_end){ .memory = &client.memory->to_broker, .wake_fd = grants.fd[GRANT_TO_BROKER] };
+	client.from_broker = (struct ring_end){ .memory = &client.memory->to_machine };
+	client.event_in = grants.fd[GRANT_TO_MACHINE];
+	client.event_out = grants.fd[GRANT_TO_BROKER];
+	_exit(h->machine(&client));
+}
+
+/* 0, or -ECHILD: it has ended, as *end says. */
+static int harness_helper(const struct harness *h, struct broker *b, struct broker_end *end)
+{
+	int ready[2], ending[2];
+	struct spawned helper;
+	char byte;
+
+	if (pipe(ready) || pipe(ending))
+		exit(2);
+	helper = harness_fork();
+	if (!helper.pid) {
+		close(ready[0]);
+		close(ending[1]);
+		_exit(h->helper(&(struct helper_ends){ ready[1], ending[0] }));
+	}
+	close(ready[1]);
+	close(ending[0]);
+	broker_add_helper(b, ROLE_DISK, &helper, ending[1]);
+	if (read(ready[0], &byte, 1) == 1)
+		return 0;
+	broker_end_helpers(b, end);
+	end->outcome = BROKER_HELPER_ENDED;
+	return -ECHILD;
+}
+
+/* In a process of its own: it is locked down. */
+static int harness_run(const struct harness *h, struct broker_end *end)
+{
+	struct broker_options o = { .console = h->console_fd < 0 ? CONSOLE_NONE : CONSOLE_FILE, .console_fd = grant_fd(GRANT_CONSOLE),
+				    .console_limit_bytes = CONSOLE_FILE_BYTES, .input_fd = -1, .control_fd = -1, .description = h->description };
+	struct broker *b;
+	struct spawned machine;
+	int error;
+
+	for (unsigned n = 0; n < GRANTS; n++) /* nobody else takes the numbers */
+		if (fcntl(grant_fd((enum grant)n), F_GETFD) < 0 && dup2(2, grant_fd((enum grant)n)) < 0)
+			return -errno;
+	if (h->console_fd >= 0 && dup2(h->console_fd, grant_fd(GRANT_CONSOLE)) < 0)
+		return -errno;
+	if (h->control_fd >= 0 && dup2(h->control_fd, grant_fd(GRANT_CONTROL)) < 0)
+		return -errno;
+	if (h->control_fd >= 0)
+		o.control_fd = grant_fd(GRANT_CONTROL);
+	error = broker_create(&o, &b);
+	if (!error && h->helper)
+		error = harness_helper(h, b, end);
+	if (error)
+		return error == -ECHILD ? 0 : error;
+	machine = harness_machine(h, b);
+	error = broker_set_machine(b, &machine);
+	if (!error)
+		error = lockdown_before_threads(ROLE_BROKER, NULL);
+	if (!error)
+		error = lockdown(ROLE_BROKER);
+	if (error)
+		return error;
+	broker_serve(b, end);
+	broker_destroy(b);
+	return 0;
+}
