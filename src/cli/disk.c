@@ -215,16 +215,15 @@ static int verb_map(struct arguments *a)
 	struct disk *d;
 	int code = disk_cli_open(a, a->file, a->format, ACTION_INSPECT, &d), error = 0;
 	json_t *all = json_array();
-	uint64_t n = 0;
+	struct disk_range range = { .bytes = 0 };
 
-	for (uint64_t at = 0; !code && !error && at < disk_size_bytes(d); at += n) {
-		enum disk_range_kind kind;
-
-		error = disk_range(d, at, disk_size_bytes(d) - at, &kind, &n);
+	for (uint64_t at = 0; !code && !error && at < disk_size_bytes(d); at += range.bytes) {
+		error = disk_range(d, at, disk_size_bytes(d) - at, &range);
 		if (!error && a->json)
-			json_array_append_new(all, json_pack("{s:I, s:I, s:s}", "start", (json_int_t)at, "length", (json_int_t)n, "kind", kinds[kind]));
+			json_array_append_new(all, json_pack("{s:I, s:I, s:s}", "start", (json_int_t)at, "length", (json_int_t)range.bytes, "kind",
+							     kinds[range.kind]));
 		else if (!error)
-			printf("%16lu %16lu %s\n", at, n, kinds[kind]);
+			printf("%16lu %16lu %s\n", at, range.bytes, kinds[range.kind]);
 	}
 	if (!code && a->json)
 		print_json(json_incref(all));

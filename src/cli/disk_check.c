@@ -51,10 +51,10 @@ struct changes { struct findings *findings; struct disk *child; const char *path
 static bool reads_parent(struct disk *child, uint64_t offset, uint64_t bytes)
 {
 	uint64_t end = offset + bytes < disk_size_bytes(child) ? offset + bytes : disk_size_bytes(child);
-	enum disk_range_kind kind;
+	struct disk_range range;
 
-	for (uint64_t n; offset < end; offset += n)
-		if (disk_range(child, offset, end - offset, &kind, &n) || kind == DISK_RANGE_PARENT)
+	for (; offset < end; offset += range.bytes)
+		if (disk_range(child, offset, end - offset, &range) || range.kind == DISK_RANGE_ABSENT)
 			return true;
 	return false;
 }

@@ -72,7 +72,7 @@ static int add_data(struct walk *w, struct disk *d, enum disk_range_kind kind, u
 		if (kind == DISK_RANGE_ZERO)
 			memset(buffer, 0, n);
 		else
-			error = d->driver->readv(d, offset, &(struct iovec){ buffer, n }, 1, n);
+			error = disk_read(d, offset, buffer, n);
 		if (!error)
 			hash_add(&w->hash, buffer, n);
 		w->all_zero = w->all_zero && (kind == DISK_RANGE_ZERO || is_zero(buffer, n));
@@ -85,37 +85,40 @@ static int add_data(struct walk *w, struct disk *d, enum disk_range_kind kind, u
 
 int digest_block(struct disk *d, const struct digest_table *t, uint64_t block, struct digest *ret)
 {
-	uint64_t at = block * t->head.block_bytes, end = at + t->head.block_bytes, n;
+	uint64_t at = block * t->head.block_bytes;
+	uint64_t end = at + t->head.block_bytes;
+	struct disk_range range = { .bytes = 0 };
 	struct walk w = { .all_zero = true };
 	uint8_t *buffer;
-	enum disk_range_kind kind;
 	int error;
 
 	*ret = (struct digest){ { 0 } };
 	end = end < d->size_bytes ? end : d->size_bytes;
 	if (at >= end)
 		return 0;
-	error = disk_range(d, at, end - at, &kind, &n);
-	if (error || (n == end - at && (kind == DISK_RANGE_PARENT || (kind == DISK_RANGE_ZERO && !d->is_child))))
-		return error; /* nothing to say, which is the usual case */
+	error = disk_range(d, at, end - at, &range);
+	if (error)
+		return error;
+	if (range.bytes == end - at && (range.kind == DISK_RANGE_ABSENT || (range.kind == DISK_RANGE_ZERO && !d->is_child)))
+		return 0; /* nothing to say, which is the usual case */
 	buffer = malloc(BUFFER_BYTES);
 	error = buffer ? hash_begin(&w.hash, t->head.algorithm) : -ENOMEM;
 	if (error) {
 		free(buffer);
 		return error;
 	}
-	for (uint64_t from = at; at < end && !error; at += n) {
-		error = disk_range(d, at, end - at, &kind, &n);
-		if (!error && kind == DISK_RANGE_PARENT) {
+	for (uint64_t from = at; at < end && !error; at += range.bytes) {
+		error = disk_range(d, at, end - at, &range);
+		if (!error && range.kind == DISK_RANGE_ABSENT) {
 			if (!w.absent_bytes)
 				w.absent_at = at - from;
-			w.absent_bytes += n;
+			w.absent_bytes += range.bytes;
 			continue;
 		}
 		w.any = true;
 		end_absent(&w);
 		if (!error)
-			error = add_data(&w, d, kind, at, n, buffer);
+			error = add_data(&w, d, range.kind, at, range.bytes, buffer);
 	}
 	end_absent(&w);
 	free(buffer);

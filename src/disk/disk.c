@@ -1,5 +1,5 @@
 /*
- * What is common to all formats: checking requests, opening a chain, committing a child.
+ * What a disk is: opening and closing, its identity, what is beside its data. Requests: chain.h.
  *
  * A parent is found by its child's locator, must lie where the options allow, is opened for reading and stays open: what was
  * verified is what is read. A chain that runs in a circle ends at DEPTH_MAX.
@@ -27,31 +27,6 @@ int disk_fail(struct disk_error *error, int code, const char *path, const char *
 		if ((unsigned char)*c < 0x20 || *c == 0x7f)
 			*c = '?';
 	return code;
-}
-
-int iov_slice(const struct iovec *iov, int count, uint64_t at, uint64_t bytes, struct iovec to[SLICE_IOVS], uint64_t *ret_bytes)
-{
-	int used = 0;
-
-	*ret_bytes = 0;
-	for (; count && at >= iov->iov_len; iov++, count--)
-		at -= iov->iov_len;
-	for (; count && bytes && used < SLICE_IOVS; iov++, count--, at = 0) {
-		uint64_t n = iov->iov_len - at < bytes ? iov->iov_len - at : bytes;
-
-		if (!n)
-			continue;
-		to[used++] = (struct iovec){ (uint8_t *)iov->iov_base + at, n };
-		bytes -= n;
-		*ret_bytes += n;
-	}
-	return used;
-}
-
-void iov_zero(const struct iovec *iov, int count)
-{
-	for (; count--; iov++)
-		memset(iov->iov_base, 0, iov->iov_len);
 }
 
 static const char *const format_names[DISK_FORMATS] = { [DISK_VHDX] = "vhdx", [DISK_RAW] = "raw", [DISK_VHD] = "vhd", [DISK_QCOW2] = "qcow2", [DISK_VMDK] = "vmdk" };
@@ -100,8 +75,9 @@ static int begin_digests(struct disk *d, const struct disk_options *o, struct di
 	return d->touched ? 0 : disk_fail(error, -ENOMEM, d->path, "no memory");
 }
 
-static void release(struct disk *d)
+static void disk_free(struct disk *d)
 {
+	chain_detach(d);
 	link_free(d->link);
 	file_close(&d->file);
 	free(d->touched);
@@ -133,10 +109,14 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	d->items_only = o->items_only;
 	result = open_format[o->format](d, &options, error);
 	if (result) {
-		release(d);
+		disk_free(d);
 		return result;
 	}
-	result = d->write && !o->thaw ? disk_check_frozen(d, error) : 0;
+	result = chain_attach(d);
+	if (result)
+		disk_fail(error, result, d->path, "no memory for its chain");
+	if (!result && d->write && !o->thaw)
+		result = disk_check_frozen(d, error);
 	if (!result)
 		result = begin_digests(d, o, error);
 	if (result) {
@@ -244,7 +224,7 @@ int disk_close(struct disk *d)
 	closed = d->driver->close(d);
 	if (d->parent)
 		disk_close(d->parent);
-	release(d);
+	disk_free(d);
 	return error ? error : closed;
 }
 
@@ -287,84 +267,7 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 	return result;
 }
 
-/* ---- requests ---- */
-
-int disk_check_request(const struct disk *d, uint64_t offset, uint64_t bytes)
-{
-	if ((offset | bytes) & (d->sector_bytes - 1) || d->items_only)
-		return -EINVAL;
-	return offset > d->size_bytes || bytes > d->size_bytes - offset ? -ENOSPC : 0;
-}
-
-/* 0, -EROFS, or the sticky error: nothing is written any more after a flush that failed. */
-static int may_write(const struct disk *d) { return d->write ? file_failed(&d->file) : -EROFS; }
-
-int disk_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count)
-{
-	uint64_t bytes = iov_bytes(iov, count);
-	int error = disk_check_request(d, offset, bytes);
-
-	return error || !bytes ? error : d->driver->readv(d, offset, iov, count, bytes);
-}
-
-int disk_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count)
-{
-	uint64_t bytes = iov_bytes(iov, count);
-	int error = may_write(d);
-
-	if (!error)
-		error = disk_check_request(d, offset, bytes);
-	if (error || !bytes)
-		return error;
-	digest_touch(d, offset, bytes);
-	error = d->driver->writev(d, offset, iov, count, bytes);
-	digest_written(d, offset, bytes);
-	return error;
-}
-
-int disk_zero(struct disk *d, uint64_t offset, uint64_t bytes)
-{
-	int error = may_write(d);
-
-	if (!error)
-		error = disk_check_request(d, offset, bytes);
-	if (error || !bytes)
-		return error;
-	digest_touch(d, offset, bytes);
-	error = d->driver->zero(d, offset, bytes);
-	digest_written(d, offset, bytes);
-	return error;
-}
-
-/* A parent that was the disk until a moment ago may still have something to flush. */
-int disk_flush(struct disk *d)
-{
-	int error = d->parent && d->parent->write ? disk_flush(d->parent) : 0;
-
-	if (error || !d->write)
-		return error;
-	error = file_failed(&d->file);
-	return error ? error : d->driver->flush(d);
-}
-
-int disk_resize(struct disk *d, uint64_t size_bytes)
-{
-	int error = may_write(d);
-
-	if (!error && (!size_bytes || size_bytes & (d->sector_bytes - 1)))
-		error = -EINVAL;
-	if (error)
-		return error;
-	digest_touch_from(d, size_bytes < d->size_bytes ? size_bytes : d->size_bytes);
-	return d->driver->resize(d, size_bytes);
-}
-
-int disk_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes)
-{
-	int error = disk_check_request(d, offset, bytes);
-
-	return error ? error : !bytes ? -EINVAL : d->driver->range(d, offset, bytes, ret_kind, ret_bytes);
-}
+/* ---- what it is ---- */
 
 int disk_check(struct disk *d, void (*report)(void *, const char *), void *context) { return d->items_only ? 0 : d->driver->check(d, report, context); }
 
@@ -389,7 +292,7 @@ int disk_write_item(struct disk *d, struct guid id, enum disk_item_subject subje
 	int error;
 
 	if (d->driver->write_item) {
-		error = may_write(d);
+		error = disk_may_write(d);
 		return error ? error : d->driver->write_item(d, id, subject, value, bytes);
 	}
 	error = file_failed(&d->file);

@@ -17,8 +17,9 @@
 #include "lib/guid.h"
 
 enum disk_format { DISK_VHDX, DISK_RAW, DISK_VHD, DISK_QCOW2, DISK_VMDK, DISK_FORMATS };
-/* What a range is: of this file, and where it says nothing, of its parents. */
-enum disk_range_kind { DISK_RANGE_PARENT, DISK_RANGE_ZERO, DISK_RANGE_DATA };
+/* What a file has of a range that begins at an offset. Where it is absent, the parents are asked, and zero is what nobody has. */
+enum disk_range_kind { DISK_RANGE_ABSENT, DISK_RANGE_ZERO, DISK_RANGE_PRESENT };
+struct disk_range { enum disk_range_kind kind; uint64_t bytes; };
 
 /* "vhdx", ... */
 const char *disk_format_name(enum disk_format format);
@@ -87,8 +88,8 @@ int disk_zero(struct disk *disk, uint64_t offset, uint64_t bytes);
 int disk_flush(struct disk *disk);
 /* Larger; smaller is -EBUSY where the range cut off holds data. Blocks other users meanwhile. */
 int disk_resize(struct disk *disk, uint64_t size_bytes);
-/* What begins at offset and how far it is the same, at most `bytes`. */
-int disk_range(struct disk *disk, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes);
+/* What this file has from an offset on, and how far that is the same, at most `bytes`. */
+int disk_range(struct disk *disk, uint64_t offset, uint64_t bytes, struct disk_range *ret);
 /* Everything that can be wrong with the file alone; what was found is said by `report`, one line each. The number of faults. */
 int disk_check(struct disk *disk, void (*report)(void *context, const char *line), void *context);
 void disk_info(const struct disk *disk, struct disk_info *ret);

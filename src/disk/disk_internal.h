@@ -6,17 +6,23 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "buffer.h"
+#include "chain.h"
 #include "disk.h"
 #include "file.h"
 
-/* Each format's own functions; requests are checked and within the disk when they arrive. */
+/*
+ * Each format's own functions, for what one file holds; what is asked for is right when it arrives (chain.h, 1). NULL where a
+ * format can only be read.
+ */
 struct disk_driver {
-	int (*readv)(struct disk *disk, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes);
-	int (*writev)(struct disk *disk, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes);
+	/* What begins at an offset: into the buffer, where the file has it. */
+	int (*read)(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret);
+	int (*write)(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes);
 	int (*zero)(struct disk *disk, uint64_t offset, uint64_t bytes);
 	int (*flush)(struct disk *disk);
 	int (*resize)(struct disk *disk, uint64_t size_bytes);
-	int (*range)(struct disk *disk, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes);
+	int (*range)(struct disk *disk, uint64_t offset, uint64_t bytes, struct disk_range *ret);
 	int (*check)(struct disk *disk, void (*report)(void *context, const char *line), void *context);
 	void (*info)(const struct disk *disk, struct disk_info *ret);
 	int (*close)(struct disk *disk);
@@ -41,6 +47,7 @@ struct disk {
 	uint32_t block_bytes;       /* 0: the format has none */
 	bool is_child; /* says nothing about some of its ranges, even while its parent is not open */
 	struct disk *parent;
+	struct chain chain; /* of ancestors */
 	struct link *link; /* to the parent, while its content has to be verified (digest.h) */
 	void *format; /* the driver's */
 	/* What was changed since opening: a bit for each touched_bytes, and everything from touched_from on. */
@@ -54,6 +61,8 @@ struct disk {
 
 /* 0, or what is wrong with a range: -EINVAL, -ENOSPC. */
 int disk_check_request(const struct disk *disk, uint64_t offset, uint64_t bytes);
+/* 0, -EROFS, or the sticky error: nothing is written any more after a flush that failed. */
+int disk_may_write(const struct disk *disk);
 /* Fills *error ("PATH: ...") and returns `code`. */
 int disk_fail(struct disk_error *error, int code, const char *path, const char *format, ...) __attribute__((format(printf, 4, 5)));
 
@@ -93,17 +102,3 @@ static inline void job_alone(const struct disk_job *job, bool begin)
 
 /* At least one byte. */
 static inline bool is_zero(const uint8_t *at, size_t bytes) { return !at[0] && !memcmp(at, at + 1, bytes - 1); }
-
-static inline uint64_t iov_bytes(const struct iovec *iov, int count)
-{
-	uint64_t bytes = 0;
-
-	while (count--)
-		bytes += iov++->iov_len;
-	return bytes;
-}
-
-enum { SLICE_IOVS = 64 };
-/* The part [at, at + bytes) of a vector, at most SLICE_IOVS pieces; *ret_bytes: how much of it fits. Its number of pieces. */
-int iov_slice(const struct iovec *iov, int count, uint64_t at, uint64_t bytes, struct iovec to[SLICE_IOVS], uint64_t *ret_bytes);
-void iov_zero(const struct iovec *iov, int count);

@@ -273,18 +273,19 @@ struct extent_wire { uint32_t bytes, state; } __attribute__((packed));
 static int range_state(struct disk *top, uint64_t at, uint64_t *bytes, uint32_t *ret_state)
 {
 	for (struct disk *d = top; d; d = disk_parent(d)) {
-		enum disk_range_kind kind;
+		struct disk_range range;
 		int error;
 
 		if (at >= disk_size_bytes(d))
 			break;
 		if (*bytes > disk_size_bytes(d) - at)
 			*bytes = disk_size_bytes(d) - at;
-		error = disk_range(d, at, *bytes, &kind, bytes);
+		error = disk_range(d, at, *bytes, &range);
 		if (error)
 			return error;
-		if (kind != DISK_RANGE_PARENT) {
-			*ret_state = kind == DISK_RANGE_DATA ? 0 : STATE_HOLE | STATE_ZERO;
+		*bytes = range.bytes;
+		if (range.kind != DISK_RANGE_ABSENT) {
+			*ret_state = range.kind == DISK_RANGE_PRESENT ? 0 : STATE_HOLE | STATE_ZERO;
 			return 0;
 		}
 	}

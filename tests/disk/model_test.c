@@ -99,20 +99,21 @@ static void compare(uint64_t offset, uint64_t bytes)
 /* A range that is said to be zero is; one that is the parent's is as there. */
 static void ranges(void)
 {
-	for (uint64_t at = 0, n; at < size; at += n) {
-		enum disk_range_kind kind;
-		int error = disk_range(disk, at, size - at, &kind, &n);
+	struct disk_range range = { .bytes = 0 };
 
-		if (error || !n) {
+	for (uint64_t at = 0; at < size; at += range.bytes) {
+		int error = disk_range(disk, at, size - at, &range);
+
+		if (error || !range.bytes) {
 			fail("range", error);
 			return;
 		}
-		for (uint64_t k = at; kind == DISK_RANGE_ZERO && k < at + n; k++)
+		for (uint64_t k = at; range.kind == DISK_RANGE_ZERO && k < at + range.bytes; k++)
 			if (model[depth][k]) {
 				fail("zero range", (int)(k >> 9));
 				return;
 			}
-		if (kind == DISK_RANGE_PARENT && (!depth || memcmp(model[depth] + at, model[depth - 1] + at, n)))
+		if (range.kind == DISK_RANGE_ABSENT && (!depth || memcmp(model[depth] + at, model[depth - 1] + at, range.bytes)))
 			fail("parent's range", (int)(at >> 9));
 	}
 }

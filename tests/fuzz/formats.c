@@ -70,14 +70,14 @@ static void use(struct disk *d, bool write)
 {
 	static uint8_t buffer[1 << 16];
 	struct disk_info info;
-	enum disk_range_kind kind;
-	uint64_t n, size = disk_size_bytes(d);
+	struct disk_range range = { .bytes = 0 };
+	uint64_t size = disk_size_bytes(d);
 
 	disk_info(d, &info);
 	if (size < 1ull << 32)
 		disk_check(d, nothing, NULL);
-	for (uint64_t at = 0, tries = 0; at < size && tries < 64; at += n, tries++)
-		if (disk_range(d, at, size - at < 1 << 24 ? size - at : 1 << 24, &kind, &n) || !n)
+	for (uint64_t at = 0, tries = 0; at < size && tries < 64; at += range.bytes, tries++)
+		if (disk_range(d, at, size - at < 1 << 24 ? size - at : 1 << 24, &range))
 			break;
 	disk_read(d, 0, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
 	disk_read(d, size / 1024 * 512, buffer, size < 2 * sizeof(buffer) ? 512 : sizeof(buffer));

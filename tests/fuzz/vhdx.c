@@ -56,15 +56,15 @@ static void use(struct disk *d)
 {
 	static uint8_t buffer[1 << 16];
 	struct disk_info info;
-	enum disk_range_kind kind;
-	uint64_t n, size = disk_size_bytes(d);
+	struct disk_range range = { .bytes = 0 };
+	uint64_t size = disk_size_bytes(d);
 
 	disk_info(d, &info);
 	disk_check(d, nothing, NULL);
 	if (size < 1 << 28)
 		disk_verify(d, no_change, NULL);
-	for (uint64_t at = 0, tries = 0; at < size && tries < 64; at += n, tries++)
-		if (disk_range(d, at, size - at, &kind, &n) || !n)
+	for (uint64_t at = 0, tries = 0; at < size && tries < 64; at += range.bytes, tries++)
+		if (disk_range(d, at, size - at, &range))
 			break;
 	disk_read(d, 0, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
 	disk_read(d, size > sizeof(buffer) ? size - sizeof(buffer) : 0, buffer, size < sizeof(buffer) ? size : sizeof(buffer));

@@ -89,16 +89,22 @@ static void find_subclusters(const struct qcow2 *q, uint64_t in_cluster, uint64_
 	ret->kind = state & 2 ? ZERO : state & 1 ? DATA : SILENT;
 }
 
-/* What begins at an offset, within one cluster. */
+/* What begins at an offset: within one cluster, or as far as a table that is not there would reach. */
 static int find_run(struct disk *d, uint64_t offset, uint64_t bytes, struct run *ret)
 {
 	struct qcow2 *q = qcow2_of(d);
-	uint64_t cluster = offset >> q->cluster_bits, in = offset & (q->cluster_bytes - 1), l2 = be64toh(q->l1[cluster / q->l2_entries]) & OFFSET_BITS, entry, bitmap = 0;
+	uint64_t cluster = offset >> q->cluster_bits;
+	uint64_t in = offset & (q->cluster_bytes - 1);
+	uint64_t l2 = be64toh(q->l1[cluster / q->l2_entries]) & OFFSET_BITS;
+	uint64_t entry;
+	uint64_t bitmap = 0;
 	const uint64_t *table;
 
 	*ret = (struct run){ .kind = SILENT, .bytes = q->cluster_bytes - in };
 	if (l2 & (q->cluster_bytes - 1))
 		return -EBADMSG;
+	if (!l2) /* a table that is not there says nothing about all that it would cover */
+		ret->bytes += (q->l2_entries - 1 - cluster % q->l2_entries) << q->cluster_bits;
 	if (l2) {
 		pthread_mutex_lock(&q->lock);
 		table = table_at(d, l2);
@@ -129,75 +135,56 @@ static int find_run(struct disk *d, uint64_t offset, uint64_t bytes, struct run 
 
 /* ---- reading ---- */
 
-static int read_compressed(struct disk *d, const struct run *r, uint64_t in_cluster, const struct iovec *iov, int count)
+/* A whole cluster, as it is unpacked. */
+static int read_compressed(struct disk *d, const struct run *r, uint64_t in_cluster, const struct disk_buffer *buffer)
 {
 	struct qcow2 *q = qcow2_of(d);
-	uint8_t *packed = malloc(r->packed_bytes), *cluster = malloc(q->cluster_bytes);
+	uint8_t *packed = malloc(r->packed_bytes);
+	uint8_t *cluster = malloc(q->cluster_bytes);
 	int error = packed && cluster ? file_read(&d->file, r->at, packed, r->packed_bytes) : -ENOMEM;
 
 	if (!error)
 		error = inflate_bytes(q->compression, packed, r->packed_bytes, cluster, q->cluster_bytes);
-	for (int n = 0; n < count && !error; in_cluster += iov[n++].iov_len)
-		memcpy(iov[n].iov_base, cluster + in_cluster, iov[n].iov_len);
+	if (!error)
+		buffer_fill(buffer, cluster + in_cluster, r->bytes);
 	free(packed);
 	free(cluster);
 	return error;
 }
 
-/* A backing file may be shorter. */
-static int read_backing(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+static struct disk_range range_of(const struct disk *d, const struct run *r)
 {
-	uint64_t there = !d->parent || offset >= d->parent->size_bytes ? 0 : d->parent->size_bytes - offset;
-	struct iovec part[SLICE_IOVS];
-	uint64_t n = 0;
-	int error = 0;
+	struct disk_range range = { .kind = DISK_RANGE_PRESENT, .bytes = r->bytes };
 
-	if (there >= bytes)
-		return disk_readv(d->parent, offset, iov, count);
-	for (uint64_t done = 0; done < there && !error; done += n)
-		error = disk_readv(d->parent, offset + done, part, iov_slice(iov, count, done, there - done, part, &n));
-	for (uint64_t done = there; done < bytes; done += n)
-		iov_zero(part, iov_slice(iov, count, done, bytes - done, part, &n));
-	return error;
+	if (r->kind == ZERO || (r->kind == SILENT && !d->is_child))
+		range.kind = DISK_RANGE_ZERO;
+	else if (r->kind == SILENT)
+		range.kind = DISK_RANGE_ABSENT;
+	return range;
 }
 
-static int qcow2_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
-{
-	int error = 0;
-
-	for (uint64_t done = 0, n; done < bytes && !error; done += n) {
-		struct iovec part[SLICE_IOVS];
-		struct run r;
-		int parts;
-
-		error = find_run(d, offset + done, bytes - done, &r);
-		if (error)
-			break;
-		parts = iov_slice(iov, count, done, r.bytes, part, &n);
-		switch (r.kind) {
-		case SILENT: error = read_backing(d, offset + done, part, parts, n); break;
-		case ZERO: iov_zero(part, parts); break;
-		case DATA: error = file_readv(&d->file, r.at, part, parts); break;
-		case COMPRESSED: error = read_compressed(d, &r, (offset + done) & (qcow2_of(d)->cluster_bytes - 1), part, parts); break;
-		}
-	}
-	return error;
-}
-
-static enum disk_range_kind kind_of(const struct disk *d, const struct run *r)
-{
-	return r->kind == SILENT ? (d->is_child ? DISK_RANGE_PARENT : DISK_RANGE_ZERO) : r->kind == ZERO ? DISK_RANGE_ZERO : DISK_RANGE_DATA;
-}
-
-static int qcow2_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes)
+static int qcow2_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
 {
 	struct run r;
 	int error = find_run(d, offset, bytes, &r);
 
-	*ret_kind = kind_of(d, &r);
-	*ret_bytes = 0;
-	while (!error && kind_of(d, &r) == *ret_kind && (*ret_bytes += r.bytes) < bytes)
-		error = find_run(d, offset + *ret_bytes, bytes - *ret_bytes, &r);
+	if (error)
+		return error;
+	*ret = range_of(d, &r);
+	if (r.kind == DATA)
+		return buffer_read(buffer, &d->file, r.at, r.bytes);
+	if (r.kind == COMPRESSED)
+		return read_compressed(d, &r, offset & (qcow2_of(d)->cluster_bytes - 1), buffer);
+	return 0;
+}
+
+static int qcow2_range(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
+{
+	struct run r;
+	int error = find_run(d, offset, bytes, &r);
+
+	if (!error)
+		*ret = range_of(d, &r);
 	return error;
 }
 
@@ -234,7 +221,13 @@ static int qcow2_close(struct disk *d)
 	return 0;
 }
 
-static const struct disk_driver driver = { .readv = qcow2_readv, .range = qcow2_range, .check = qcow2_check, .info = qcow2_info, .close = qcow2_close };
+static const struct disk_driver driver = {
+	.read = qcow2_read,
+	.range = qcow2_range,
+	.check = qcow2_check,
+	.info = qcow2_info,
+	.close = qcow2_close,
+};
 
 /* ---- opening ---- */
 
@@ -248,7 +241,7 @@ static int check_head(struct disk *d, struct head *h, struct disk_error *error)
 	if (version != 2 && version != 3)
 		return disk_fail(error, -ENOTSUP, d->path, "qcow2 version %u", version);
 	if (version == 2)
-		h->incompatible = 0, h->compression = 0;
+		h->incompatible = h->compression = 0;
 	q->cluster_bits = be32toh(h->cluster_bits);
 	d->size_bytes = be64toh(h->size_bytes);
 	if (q->cluster_bits < 9 || q->cluster_bits > 21 || !d->size_bytes || d->size_bytes > MAX_BYTES)

@@ -5,16 +5,15 @@
 
 enum { SECTOR_BYTES = 512 };
 
-static int raw_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+static int raw_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
 {
-	(void)bytes;
-	return file_readv(&d->file, offset, iov, count);
+	*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes };
+	return buffer_read(buffer, &d->file, offset, bytes);
 }
 
-static int raw_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+static int raw_write(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes)
 {
-	(void)bytes;
-	return file_writev(&d->file, offset, iov, count);
+	return buffer_write(buffer, &d->file, offset, bytes);
 }
 
 static int raw_zero(struct disk *d, uint64_t offset, uint64_t bytes) { return file_discard(&d->file, offset, bytes); }
@@ -29,11 +28,10 @@ static int raw_resize(struct disk *d, uint64_t size_bytes)
 	return error;
 }
 
-static int raw_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes)
+static int raw_range(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
 {
 	(void)d, (void)offset;
-	*ret_kind = DISK_RANGE_DATA;
-	*ret_bytes = bytes;
+	*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes };
 	return 0;
 }
 
@@ -61,8 +59,19 @@ static void raw_unmap(struct disk *d, bool write) { (void)d, (void)write; }
 /* disk_close() has flushed. */
 static int raw_close(struct disk *d) { return (void)d, 0; }
 
-static const struct disk_driver driver = { raw_readv, raw_writev, raw_zero, raw_flush, raw_resize, raw_range, raw_check, raw_info, raw_close,
-					   NULL, NULL, raw_map, raw_unmap };
+static const struct disk_driver driver = {
+	.read = raw_read,
+	.write = raw_write,
+	.zero = raw_zero,
+	.flush = raw_flush,
+	.resize = raw_resize,
+	.range = raw_range,
+	.check = raw_check,
+	.info = raw_info,
+	.close = raw_close,
+	.map = raw_map,
+	.unmap = raw_unmap,
+};
 
 int raw_open(struct disk *d, const struct disk_options *o, struct disk_error *error)
 {

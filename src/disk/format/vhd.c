@@ -93,71 +93,48 @@ static uint8_t *bits_of(struct disk *d, uint32_t block)
 
 static bool has_bit(const uint8_t *bits, uint32_t sector) { return bits[sector / 8] >> (7 - sector % 8) & 1; }
 
-/* What begins at an offset, and how far, within one block: data of this file or not. */
-static int run_at(struct disk *d, uint64_t offset, uint64_t bytes, bool *ret_data, uint64_t *ret_bytes)
+/* What begins at an offset, within one block. */
+static int vhd_range_unlocked(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
 {
 	struct vhd *v = vhd_of(d);
-	uint32_t block = (uint32_t)(offset / v->block_bytes), sector = (uint32_t)(offset % v->block_bytes / VHD_SECTOR), n = 1, all;
+	uint64_t room = v->block_bytes - offset % v->block_bytes;
+	uint32_t block = (uint32_t)(offset / v->block_bytes);
+	uint32_t sector = (uint32_t)(offset % v->block_bytes / VHD_SECTOR);
+	uint32_t count = 1;
 	const uint8_t *bits;
+	bool here;
 
-	if (bytes > v->block_bytes - offset % v->block_bytes)
-		bytes = v->block_bytes - offset % v->block_bytes;
-	*ret_bytes = bytes;
-	*ret_data = v->table[block] != VHD_UNUSED;
-	if (!*ret_data || !d->is_child)
+	*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes < room ? bytes : room };
+	if (v->table[block] == VHD_UNUSED) {
+		ret->kind = d->is_child ? DISK_RANGE_ABSENT : DISK_RANGE_ZERO;
+		return 0;
+	}
+	if (!d->is_child)
 		return 0;
 	bits = bits_of(d, block);
 	if (!bits)
 		return -EIO;
-	all = (uint32_t)(bytes / VHD_SECTOR);
-	*ret_data = has_bit(bits, sector);
-	while (n < all && has_bit(bits, sector + n) == *ret_data)
-		n++;
-	*ret_bytes = (uint64_t)n * VHD_SECTOR;
+	here = has_bit(bits, sector);
+	while (count < ret->bytes / VHD_SECTOR && has_bit(bits, sector + count) == here)
+		count++;
+	ret->kind = here ? DISK_RANGE_PRESENT : DISK_RANGE_ABSENT;
+	ret->bytes = (uint64_t)count * VHD_SECTOR;
 	return 0;
 }
 
-static int read_silent(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
-{
-	uint64_t there = !d->parent || offset >= d->parent->size_bytes ? 0 : d->parent->size_bytes - offset < bytes ? d->parent->size_bytes - offset : bytes;
-	int error = there && d->link ? link_verify(d->link, d->parent, offset, there) : 0;
-
-	for (uint64_t done = 0, n; done < bytes && !error; done += n) {
-		struct iovec part[SLICE_IOVS];
-		uint64_t want = done < there ? there - done : bytes - done;
-		int parts = iov_slice(iov, count, done, want, part, &n);
-
-		if (done < there)
-			error = disk_readv(d->parent, offset + done, part, parts);
-		else
-			iov_zero(part, parts);
-	}
-	return error;
-}
-
-static int vhd_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+static int vhd_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
 {
 	struct vhd *v = vhd_of(d);
-	int error = 0;
+	int error;
 
-	if (v->type == VHD_FIXED)
-		return file_readv(&d->file, offset, iov, count);
-	pthread_rwlock_rdlock(&v->lock);
-	for (uint64_t done = 0, n; done < bytes && !error; done += n) {
-		uint64_t at = offset + done;
-		struct iovec part[SLICE_IOVS];
-		bool data;
-		int parts;
-
-		error = run_at(d, at, bytes - done, &data, &n);
-		if (error)
-			break;
-		parts = iov_slice(iov, count, done, n, part, &n);
-		if (data)
-			error = file_readv(&d->file, place_of(v, at), part, parts);
-		else
-			error = read_silent(d, at, part, parts, n);
+	if (v->type == VHD_FIXED) {
+		*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes };
+		return buffer_read(buffer, &d->file, offset, bytes);
 	}
+	pthread_rwlock_rdlock(&v->lock);
+	error = vhd_range_unlocked(d, offset, bytes, ret);
+	if (!error && ret->kind == DISK_RANGE_PRESENT)
+		error = buffer_read(buffer, &d->file, place_of(v, offset), ret->bytes);
 	pthread_rwlock_unlock(&v->lock);
 	return error;
 }
@@ -207,8 +184,8 @@ static int set_bits(struct disk *d, uint32_t block, uint32_t sector, uint32_t co
 	return 0;
 }
 
-/* iov NULL: zeros. Within one block. */
-static int write_block(struct disk *d, uint64_t at, const struct iovec *iov, int count, uint64_t bytes)
+/* buffer NULL: zeros. Within one block, with `lock` alone. */
+static int write_block(struct disk *d, uint64_t at, const struct disk_buffer *buffer, uint64_t bytes)
 {
 	struct vhd *v = vhd_of(d);
 	uint32_t block = (uint32_t)(at / v->block_bytes);
@@ -220,43 +197,38 @@ static int write_block(struct disk *d, uint64_t at, const struct iovec *iov, int
 		return error;
 	place = place_of(v, at);
 	v->payload_dirty = true;
-	if (iov)
-		error = file_writev(&d->file, place, iov, count);
+	if (buffer)
+		error = buffer_write(buffer, &d->file, place, bytes);
 	else if (!fresh)
 		error = file_discard(&d->file, place, bytes);
 	return error ? error : set_bits(d, block, (uint32_t)(at % v->block_bytes / VHD_SECTOR), (uint32_t)(bytes / VHD_SECTOR));
 }
 
-static int change(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+static int vhd_write(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes)
 {
 	struct vhd *v = vhd_of(d);
-	int error = 0;
+	int error;
 
+	if (v->type == VHD_FIXED)
+		return buffer_write(buffer, &d->file, offset, bytes);
 	pthread_rwlock_wrlock(&v->lock);
-	for (uint64_t done = 0, n; done < bytes && !error; done += n) {
-		uint64_t at = offset + done, room = v->block_bytes - at % v->block_bytes;
-		struct iovec part[SLICE_IOVS];
-		int parts = 0;
-
-		n = bytes - done < room ? bytes - done : room;
-		if (iov)
-			parts = iov_slice(iov, count, done, n, part, &n);
-		if (!iov && !d->is_child && v->table[at / v->block_bytes] == VHD_UNUSED)
-			continue; /* is zero already */
-		error = write_block(d, at, iov ? part : NULL, parts, n);
-	}
+	error = write_block(d, offset, buffer, bytes);
 	pthread_rwlock_unlock(&v->lock);
 	return error;
 }
 
-static int vhd_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
-{
-	return vhd_of(d)->type == VHD_FIXED ? file_writev(&d->file, offset, iov, count) : change(d, offset, iov, count, bytes);
-}
-
 static int vhd_zero(struct disk *d, uint64_t offset, uint64_t bytes)
 {
-	return vhd_of(d)->type == VHD_FIXED ? file_discard(&d->file, offset, bytes) : change(d, offset, NULL, 0, bytes);
+	struct vhd *v = vhd_of(d);
+	int error = 0;
+
+	if (v->type == VHD_FIXED)
+		return file_discard(&d->file, offset, bytes);
+	pthread_rwlock_wrlock(&v->lock);
+	if (d->is_child || v->table[offset / v->block_bytes] != VHD_UNUSED) /* else it is zero already */
+		error = write_block(d, offset, NULL, bytes);
+	pthread_rwlock_unlock(&v->lock);
+	return error;
 }
 
 /* ---- flushing ---- */
@@ -326,27 +298,23 @@ static int vhd_flush(struct disk *d)
 
 /* ---- the rest ---- */
 
-static int no_resize(struct disk *d, uint64_t size_bytes) { return (void)d, (void)size_bytes, -ENOTSUP; }
+static int vhd_resize(struct disk *d, uint64_t size_bytes)
+{
+	(void)d, (void)size_bytes;
+	return -ENOTSUP;
+}
 
-static int vhd_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes)
+static int vhd_range(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
 {
 	struct vhd *v = vhd_of(d);
-	bool data = true, next;
-	uint64_t n = bytes;
-	int error = 0;
+	int error;
 
-	*ret_bytes = bytes;
-	if (v->type != VHD_FIXED) {
-		pthread_rwlock_rdlock(&v->lock);
-		error = run_at(d, offset, bytes, &data, &n);
-		for (*ret_bytes = n; !error && *ret_bytes < bytes; *ret_bytes += n) {
-			error = run_at(d, offset + *ret_bytes, bytes - *ret_bytes, &next, &n);
-			if (next != data)
-				break;
-		}
-		pthread_rwlock_unlock(&v->lock);
-	}
-	*ret_kind = data ? DISK_RANGE_DATA : d->is_child ? DISK_RANGE_PARENT : DISK_RANGE_ZERO;
+	*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes };
+	if (v->type == VHD_FIXED)
+		return 0;
+	pthread_rwlock_rdlock(&v->lock);
+	error = vhd_range_unlocked(d, offset, bytes, ret);
+	pthread_rwlock_unlock(&v->lock);
 	return error;
 }
 
@@ -399,8 +367,17 @@ static int vhd_close(struct disk *d)
 	return 0;
 }
 
-static const struct disk_driver driver = { .readv = vhd_readv, .writev = vhd_writev, .zero = vhd_zero, .flush = vhd_flush, .resize = no_resize, .range = vhd_range,
-	.check = vhd_check, .info = vhd_info, .close = vhd_close };
+static const struct disk_driver driver = {
+	.read = vhd_read,
+	.write = vhd_write,
+	.zero = vhd_zero,
+	.flush = vhd_flush,
+	.resize = vhd_resize,
+	.range = vhd_range,
+	.check = vhd_check,
+	.info = vhd_info,
+	.close = vhd_close,
+};
 
 /* ---- opening ---- */
 

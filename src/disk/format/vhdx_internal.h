@@ -21,7 +21,6 @@
 
 enum { LOCATOR_BYTES = 32768 }; /* the longest that is written */
 enum { BITMAP_BYTES = 1 << 20, BITMAP_PAGES = BITMAP_BYTES / 4096 };
-#define NO_SKIP 0xffffu
 
 struct vhdx_bitmap { uint8_t *bits; uint8_t dirty[BITMAP_PAGES / 8]; bool any_dirty; };
 
@@ -60,9 +59,6 @@ struct vhdx {
 	struct vhdx_bitmap *bitmap; /* one of each chunk, of a child */
 	uint64_t end_offset, file_bytes; /* where the next block goes; how long the file is (read atomically without `map`) */
 	struct vhdx_space freed, reusable;
-	struct disk **ancestor; /* the parent, its parent, ... */
-	unsigned ancestors;
-	uint16_t *skip; /* of a child, each block: how many ancestors say nothing about it; NO_SKIP: not known */
 	uint32_t log_at;
 	uint64_t log_sequence;
 	uint64_t syncs; /* counted for tests and benches */
@@ -118,6 +114,11 @@ int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk
 		      uint32_t *ret_bytes);
 int vhdx_read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct disk_error *error);
 int vhdx_find_parent(struct vhdx *v, const struct disk_options *options, struct disk_error *error);
+/* Whether this is the data that the child was made on. */
+static inline bool vhdx_names_data(const struct vhdx *v, struct guid id)
+{
+	return guid_equal(id, v->parent_id) || (!guid_is_zero(v->parent_id2) && guid_equal(id, v->parent_id2));
+}
 /* The child takes this parent as it is now. */
 int vhdx_repair_link(struct disk *child, struct disk *parent);
 /* Another locator for an open child. */
@@ -138,10 +139,9 @@ void vhdx_set_bits(struct vhdx *v, uint64_t block, uint32_t first_sector, uint32
 int vhdx_run(struct vhdx *v, uint64_t block, uint32_t sector, uint32_t count, bool *ret_here, uint32_t *ret_count);
 
 /* vhdx_open.c */
-int vhdx_list_ancestors(struct vhdx *v);
 int vhdx_close(struct disk *disk);
 
 /* vhdx_io.c */
-/* With `io` alone. */
-int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, void *to, uint64_t bytes);
+/* The driver's read(), with `io`. */
+int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret);
 extern const struct disk_driver vhdx_driver;

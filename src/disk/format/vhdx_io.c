@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A request is done block by block. */
+/* The part of a range that lies in one block. */
 struct piece { uint64_t block; uint32_t at, bytes; };
 
 static struct piece piece_at(const struct vhdx *v, uint64_t offset, uint64_t bytes)
@@ -16,145 +16,69 @@ static struct piece piece_at(const struct vhdx *v, uint64_t offset, uint64_t byt
 	return p;
 }
 
-static int on_slices(const struct vhdx *v, bool write, uint64_t file_offset, const struct iovec *iov, int count, uint64_t from, uint64_t bytes)
-{
-	while (bytes) {
-		struct iovec part[SLICE_IOVS];
-		uint64_t n;
-		int parts = iov_slice(iov, count, from, bytes, part, &n), error;
+/* ---- what is where ---- */
 
-		error = write ? file_writev(&v->disk->file, file_offset, part, parts)
-			      : file_readv(&v->disk->file, file_offset, part, parts);
-		if (error)
-			return error;
-		file_offset += n;
-		from += n;
-		bytes -= n;
-	}
-	return 0;
+/* Of sectors that the file does not hold. */
+static enum disk_range_kind kind_without_data(const struct vhdx *v, uint64_t entry)
+{
+	unsigned state = vhdx_state(entry);
+
+	return v->has_parent && (state == BAT_NOT_PRESENT || state == BAT_PARTIAL) ? DISK_RANGE_ABSENT : DISK_RANGE_ZERO;
 }
 
-static void zero_slices(const struct iovec *iov, int count, uint64_t from, uint64_t bytes)
+/* What a piece begins with, and where that lies in the file when it is present. */
+static int piece_range(struct vhdx *v, const struct piece *p, struct disk_range *ret, uint64_t *ret_place)
 {
-	while (bytes) {
-		struct iovec part[SLICE_IOVS];
-		uint64_t n;
+	uint64_t entry;
+	uint32_t sectors = p->bytes / v->sector_bytes;
+	bool here = false;
+	int error;
 
-		iov_zero(part, iov_slice(iov, count, from, bytes, part, &n));
-		from += n;
-		bytes -= n;
+	pthread_mutex_lock(&v->map);
+	entry = v->bat[vhdx_entry(v, p->block)];
+	error = vhdx_run(v, p->block, p->at / v->sector_bytes, sectors, &here, &sectors);
+	pthread_mutex_unlock(&v->map);
+	ret->kind = here ? DISK_RANGE_PRESENT : kind_without_data(v, entry);
+	ret->bytes = (uint64_t)sectors * v->sector_bytes;
+	*ret_place = vhdx_offset(entry) + p->at;
+	return error;
+}
+
+/* Blocks that are alike as a whole are one range: a disk may have millions that hold nothing. */
+static int vhdx_range(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
+{
+	struct vhdx *v = vhdx_of(d);
+	struct piece p = piece_at(v, offset, bytes);
+	uint64_t place;
+	unsigned state;
+	int error = piece_range(v, &p, ret, &place);
+
+	if (error || ret->bytes < p.bytes)
+		return error;
+	pthread_mutex_lock(&v->map);
+	state = vhdx_state(v->bat[vhdx_entry(v, p.block)]);
+	while (ret->bytes < bytes && state != BAT_PARTIAL) {
+		p = piece_at(v, offset + ret->bytes, bytes - ret->bytes);
+		if (vhdx_state(v->bat[vhdx_entry(v, p.block)]) != state)
+			break;
+		ret->bytes += p.bytes;
 	}
+	pthread_mutex_unlock(&v->map);
+	return 0;
 }
 
 /* ---- reading ---- */
 
-/* Whether an ancestor says something about a block; only of one that divides the disk as we do it need not be asked. */
-static bool is_silent(const struct vhdx *v, const struct disk *ancestor, uint64_t block)
+int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
 {
-	const struct vhdx *p = vhdx_of(ancestor);
+	struct piece p = piece_at(v, offset, bytes);
+	uint64_t place;
+	int error = piece_range(v, &p, ret, &place);
 
-	if (ancestor->driver != &vhdx_driver || p->block_bytes != v->block_bytes)
-		return false;
-	return block >= p->blocks || vhdx_state(p->bat[vhdx_entry(p, block)]) == BAT_NOT_PRESENT;
+	if (error || ret->kind != DISK_RANGE_PRESENT)
+		return error;
+	return buffer_read(buffer, &v->disk->file, place, ret->bytes);
 }
-
-/*
- * The nearest ancestor that says something about a block; *ret NULL: none. Remembered for every block, so that a read costs the
- * same at any depth. Links whose content has to be verified are, on the way there.
- */
-static int speaker(struct vhdx *v, uint64_t block, struct disk **ret)
-{
-	uint16_t n = __atomic_load_n(&v->skip[block], __ATOMIC_RELAXED);
-	struct disk *child = v->disk;
-	int error = 0;
-
-	for (unsigned at = 0; n == NO_SKIP && at < v->ancestors; child = v->ancestor[at++]) {
-		if (child->link)
-			error = link_verify(child->link, v->ancestor[at], block * v->block_bytes, v->block_bytes);
-		if (error)
-			return error;
-		if (!is_silent(v, v->ancestor[at], block)) {
-			n = (uint16_t)at;
-			break;
-		}
-	}
-	if (n == NO_SKIP)
-		n = (uint16_t)v->ancestors;
-	__atomic_store_n(&v->skip[block], n, __ATOMIC_RELAXED);
-	*ret = n < v->ancestors ? v->ancestor[n] : NULL;
-	return 0;
-}
-
-static int read_parent(struct vhdx *v, uint64_t block, uint64_t offset, const struct iovec *iov, int count, uint64_t from, uint64_t bytes)
-{
-	struct disk *parent = NULL;
-	int error = speaker(v, block, &parent);
-	uint64_t there = error || !parent || offset >= parent->size_bytes ? 0 : parent->size_bytes - offset < bytes ? parent->size_bytes - offset : bytes;
-
-	while (there) {
-		struct iovec part[SLICE_IOVS];
-		uint64_t n;
-		int parts = iov_slice(iov, count, from, there, part, &n);
-
-		error = parent->driver->readv(parent, offset, part, parts, n);
-		if (error)
-			return error;
-		offset += n;
-		from += n;
-		there -= n;
-		bytes -= n;
-	}
-	if (!error)
-		zero_slices(iov, count, from, bytes);
-	return error;
-}
-
-static int read_piece(struct vhdx *v, const struct piece *p, const struct iovec *iov, int count, uint64_t from)
-{
-	uint32_t sector = p->at / v->sector_bytes, left = p->bytes / v->sector_bytes;
-
-	while (left) {
-		uint64_t entry, bytes, offset = (uint64_t)sector * v->sector_bytes;
-		uint32_t n = left;
-		bool here = false;
-		int error;
-
-		pthread_mutex_lock(&v->map);
-		entry = v->bat[vhdx_entry(v, p->block)];
-		error = vhdx_run(v, p->block, sector, left, &here, &n);
-		pthread_mutex_unlock(&v->map);
-		if (error)
-			return error;
-		bytes = (uint64_t)n * v->sector_bytes;
-		if (here)
-			error = on_slices(v, false, vhdx_offset(entry) + offset, iov, count, from, bytes);
-		else if (v->has_parent && (vhdx_state(entry) == BAT_NOT_PRESENT || vhdx_state(entry) == BAT_PARTIAL))
-			error = read_parent(v, p->block, p->block * v->block_bytes + offset, iov, count, from, bytes);
-		else
-			zero_slices(iov, count, from, bytes);
-		if (error)
-			return error;
-		from += bytes;
-		sector += n;
-		left -= n;
-	}
-	return 0;
-}
-
-static int read_range(struct vhdx *v, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
-{
-	int error = 0;
-
-	for (uint64_t done = 0; done < bytes && !error;) {
-		struct piece p = piece_at(v, offset + done, bytes - done);
-
-		error = read_piece(v, &p, iov, count, done);
-		done += p.bytes;
-	}
-	return error;
-}
-
-int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, void *to, uint64_t bytes) { return read_range(v, offset, &(struct iovec){ to, bytes }, 1, bytes); }
 
 /* Where a request within one block that the file has whole lies; 0: it is another one. With `io`: the block stays there. */
 static uint64_t whole_place(struct vhdx *v, uint64_t offset, uint64_t bytes)
@@ -167,7 +91,7 @@ static uint64_t whole_place(struct vhdx *v, uint64_t offset, uint64_t bytes)
 	return vhdx_state(entry) == BAT_PRESENT ? vhdx_offset(entry) + at : 0;
 }
 
-static int vhdx_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+static int vhdx_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
 {
 	struct vhdx *v = vhdx_of(d);
 	uint64_t place;
@@ -175,7 +99,12 @@ static int vhdx_readv(struct disk *d, uint64_t offset, const struct iovec *iov, 
 
 	pthread_rwlock_rdlock(&v->io);
 	place = whole_place(v, offset, bytes);
-	error = place ? file_readv(&d->file, place, iov, count) : read_range(v, offset, iov, count, bytes);
+	if (place) {
+		*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes };
+		error = buffer_read(buffer, &d->file, place, bytes);
+	} else {
+		error = vhdx_read_unlocked(v, offset, buffer, bytes, ret);
+	}
 	pthread_rwlock_unlock(&v->io);
 	return error;
 }
@@ -215,7 +144,7 @@ static int set_own(struct vhdx *v, const struct piece *p)
 	return error;
 }
 
-static int write_piece(struct vhdx *v, const struct piece *p, const struct iovec *iov, int count, uint64_t from)
+static int write_piece(struct vhdx *v, const struct piece *p, const struct disk_buffer *buffer)
 {
 	uint64_t entry, index = vhdx_entry(v, p->block);
 	uint8_t *bits;
@@ -230,7 +159,7 @@ static int write_piece(struct vhdx *v, const struct piece *p, const struct iovec
 	entry = v->bat[index];
 	pthread_mutex_unlock(&v->map);
 	if (!error)
-		error = on_slices(v, true, vhdx_offset(entry) + p->at, iov, count, from, p->bytes);
+		error = buffer_write(buffer, &v->disk->file, vhdx_offset(entry) + p->at, p->bytes);
 	if (error)
 		return error;
 	pthread_mutex_lock(&v->map);
@@ -253,24 +182,23 @@ static int begin_data(struct vhdx *v)
 	return error;
 }
 
-static int vhdx_writev(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+static int vhdx_write(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes)
 {
 	struct vhdx *v = vhdx_of(d);
+	const struct piece p = piece_at(v, offset, bytes);
 	uint64_t place;
 	int error = begin_data(v);
 
+	if (error)
+		return error;
 	pthread_rwlock_rdlock(&v->io);
-	place = error ? 0 : whole_place(v, offset, bytes);
+	place = whole_place(v, offset, bytes);
 	if (place) {
-		error = file_writev(&d->file, place, iov, count);
+		error = buffer_write(buffer, &d->file, place, bytes);
 		if (!error)
 			vhdx_note_payload(v);
-	}
-	for (uint64_t done = 0; done < bytes && !error && !place;) {
-		struct piece p = piece_at(v, offset + done, bytes - done);
-
-		error = write_piece(v, &p, iov, count, done);
-		done += p.bytes;
+	} else {
+		error = write_piece(v, &p, buffer);
 	}
 	pthread_rwlock_unlock(&v->io);
 	return error;
@@ -318,17 +246,15 @@ static int zero_part(struct vhdx *v, const struct piece *p)
 static int vhdx_zero(struct disk *d, uint64_t offset, uint64_t bytes)
 {
 	struct vhdx *v = vhdx_of(d);
+	const struct piece p = piece_at(v, offset, bytes);
+	bool to_end = !p.at && p.block + 1 == v->blocks && offset + bytes == d->size_bytes;
 	int error = begin_data(v);
 
+	if (error)
+		return error;
 	pthread_rwlock_wrlock(&v->io);
 	pthread_mutex_lock(&v->map);
-	for (uint64_t done = 0; done < bytes && !error;) {
-		struct piece p = piece_at(v, offset + done, bytes - done);
-		bool whole = p.bytes == v->block_bytes || (!p.at && p.block + 1 == v->blocks && offset + done + p.bytes == d->size_bytes);
-
-		error = whole ? zero_whole(v, p.block) : zero_part(v, &p);
-		done += p.bytes;
-	}
+	error = p.bytes == v->block_bytes || to_end ? zero_whole(v, p.block) : zero_part(v, &p);
 	pthread_mutex_unlock(&v->map);
 	pthread_rwlock_unlock(&v->io);
 	return error;
@@ -368,35 +294,7 @@ static void vhdx_unmap(struct disk *d, bool write)
 
 static int vhdx_flush(struct disk *d) { return vhdx_commit(vhdx_of(d)); }
 
-/* ---- what is where ---- */
-
-static int vhdx_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes)
-{
-	struct vhdx *v = vhdx_of(d);
-	int error = 0;
-
-	*ret_bytes = 0;
-	pthread_mutex_lock(&v->map);
-	while (*ret_bytes < bytes && !error) {
-		struct piece p = piece_at(v, offset + *ret_bytes, bytes - *ret_bytes);
-		uint64_t entry = v->bat[vhdx_entry(v, p.block)];
-		uint32_t n = p.bytes / v->sector_bytes;
-		enum disk_range_kind kind;
-		bool here = false;
-
-		error = vhdx_run(v, p.block, p.at / v->sector_bytes, n, &here, &n);
-		kind = here ? DISK_RANGE_DATA
-			    : v->has_parent && (vhdx_state(entry) == BAT_NOT_PRESENT || vhdx_state(entry) == BAT_PARTIAL) ? DISK_RANGE_PARENT : DISK_RANGE_ZERO;
-		if (*ret_bytes && kind != *ret_kind)
-			break;
-		*ret_kind = kind;
-		*ret_bytes += (uint64_t)n * v->sector_bytes;
-		if (n * v->sector_bytes < p.bytes)
-			break;
-	}
-	pthread_mutex_unlock(&v->map);
-	return error;
-}
+/* ---- what is wrong, what it is ---- */
 
 /* What opening does not look at: bitmaps that a partial block needs and does not have. */
 static int vhdx_check(struct disk *d, void (*report)(void *, const char *), void *context)
@@ -427,10 +325,23 @@ static void vhdx_info(const struct disk *d, struct disk_info *ret)
 		.data_id = v->header.data_write, .disk_id = v->disk_id, .parent_data_id = v->parent_id, .blocks = v->blocks,
 	};
 	if (d->parent)
-		ret->is_linked = v->parent_format != DISK_VHDX || guid_equal(disk_data_id(d->parent), v->parent_id) || guid_equal(disk_data_id(d->parent), v->parent_id2);
+		ret->is_linked = v->parent_format != DISK_VHDX || vhdx_names_data(v, disk_data_id(d->parent));
 	for (uint64_t block = 0; v->bat && block < v->blocks; block++)
 		ret->blocks_present += vhdx_holds(v->bat[vhdx_entry(v, block)]);
 }
 
-const struct disk_driver vhdx_driver = { vhdx_readv, vhdx_writev, vhdx_zero, vhdx_flush, vhdx_resize, vhdx_range, vhdx_check, vhdx_info, vhdx_close,
-					vhdx_read_long, vhdx_write_long, vhdx_map, vhdx_unmap };
+const struct disk_driver vhdx_driver = {
+	.read = vhdx_read,
+	.write = vhdx_write,
+	.zero = vhdx_zero,
+	.flush = vhdx_flush,
+	.resize = vhdx_resize,
+	.range = vhdx_range,
+	.check = vhdx_check,
+	.info = vhdx_info,
+	.close = vhdx_close,
+	.read_item = vhdx_read_long,
+	.write_item = vhdx_write_long,
+	.map = vhdx_map,
+	.unmap = vhdx_unmap,
+};

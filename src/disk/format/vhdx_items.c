@@ -446,10 +446,13 @@ static int widen(struct vhdx *v, const struct shape *s)
 {
 	size_t dirty_before = (v->entries + 4095) / 4096 + 1, dirty = (s->entries + 4095) / 4096 + 1;
 	uint64_t *bat = realloc(v->bat, s->entries * 8);
-	uint8_t *bits = bat ? (v->bat = bat, realloc(v->bat_dirty, dirty)) : NULL;
-	struct vhdx_bitmap *bitmap = v->bitmap;
-	uint16_t *skip = v->skip;
+	struct vhdx_bitmap *bitmap;
+	uint8_t *bits;
 
+	if (!bat)
+		return -ENOMEM;
+	v->bat = bat;
+	bits = realloc(v->bat_dirty, dirty);
 	if (!bits)
 		return -ENOMEM;
 	v->bat_dirty = bits;
@@ -458,12 +461,11 @@ static int widen(struct vhdx *v, const struct shape *s)
 	if (!v->has_parent)
 		return 0;
 	bitmap = realloc(v->bitmap, s->chunks * sizeof(*bitmap));
-	if (bitmap)
-		v->bitmap = bitmap, memset(bitmap + v->chunks, 0, (s->chunks - v->chunks) * sizeof(*bitmap));
-	skip = realloc(v->skip, s->blocks * sizeof(*skip));
-	if (skip)
-		v->skip = skip, memset(skip + v->blocks, 0xff, (s->blocks - v->blocks) * sizeof(*skip));
-	return bitmap && skip ? 0 : -ENOMEM;
+	if (!bitmap)
+		return -ENOMEM;
+	memset(bitmap + v->chunks, 0, (s->chunks - v->chunks) * sizeof(*bitmap));
+	v->bitmap = bitmap;
+	return 0;
 }
 
 /* A longer table at the end of the file. Under `map`. */
@@ -539,8 +541,10 @@ static int grow(struct vhdx *v, const struct shape *s)
 	free(sectors);
 	if (error)
 		return error;
-	if (moves)
-		v->bat_offset = bat_offset, v->bat_bytes = (uint32_t)bat_bytes;
+	if (moves) {
+		v->bat_offset = bat_offset;
+		v->bat_bytes = (uint32_t)bat_bytes;
+	}
 	v->disk->size_bytes = s->size_bytes;
 	v->blocks = s->blocks;
 	v->chunks = s->chunks;

@@ -291,14 +291,10 @@ static int read_bat(struct vhdx *v, uint8_t *map, struct disk_error *error)
 
 	v->bat = calloc(v->entries, 8);
 	v->bat_dirty = calloc(1, (v->entries + 4095) / 4096 + 1);
-	if (v->has_parent) {
+	if (v->has_parent)
 		v->bitmap = calloc(v->chunks, sizeof(*v->bitmap));
-		v->skip = malloc(v->blocks * sizeof(*v->skip));
-	}
-	if (!v->bat || !v->bat_dirty || (v->has_parent && (!v->bitmap || !v->skip)))
+	if (!v->bat || !v->bat_dirty || (v->has_parent && !v->bitmap))
 		return host_error(v, error, -ENOMEM);
-	if (v->skip)
-		memset(v->skip, 0xff, v->blocks * sizeof(*v->skip));
 	result = file_read(&v->disk->file, v->bat_offset, v->bat, v->entries * 8);
 	if (result)
 		return host_error(v, error, result);
@@ -310,23 +306,6 @@ static int read_bat(struct vhdx *v, uint8_t *map, struct disk_error *error)
 
 /* ---- opening ---- */
 
-/* Where reads that the file says nothing about go; what was remembered of it is forgotten. */
-int vhdx_list_ancestors(struct vhdx *v)
-{
-	unsigned n = 0;
-
-	v->ancestors = 0;
-	for (struct disk *d = v->disk->parent; d; d = d->parent)
-		v->ancestors++;
-	if (v->skip)
-		memset(v->skip, 0xff, v->blocks * sizeof(*v->skip));
-	free(v->ancestor);
-	v->ancestor = calloc(v->ancestors + 1, sizeof(*v->ancestor));
-	for (struct disk *d = v->disk->parent; v->ancestor && d; d = d->parent)
-		v->ancestor[n++] = d;
-	return v->ancestor ? 0 : -ENOMEM;
-}
-
 static void release(struct vhdx *v)
 {
 	for (uint64_t n = 0; v->bitmap && n < v->chunks; n++)
@@ -335,8 +314,6 @@ static void release(struct vhdx *v)
 		free(v->parent_path[n]);
 	free(v->others);
 	free(v->bitmap);
-	free(v->ancestor);
-	free(v->skip);
 	free(v->bat);
 	free(v->bat_dirty);
 	free(v->freed.offset);
@@ -381,8 +358,6 @@ static int read_all(struct vhdx *v, const struct disk_options *o, struct disk_er
 	free(map);
 	if (!result && v->has_parent && !o->without_parents)
 		result = vhdx_find_parent(v, o, error);
-	if (!result && vhdx_list_ancestors(v))
-		result = host_error(v, error, -ENOMEM);
 	return result;
 }
 

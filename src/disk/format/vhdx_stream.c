@@ -10,15 +10,22 @@
 #include "disk/digest.h"
 #include "vhdx_internal.h"
 
-static bool anybody_has(struct vhdx *v, uint64_t block)
+/* With `io` alone: the disk's content, through the chain. */
+static int read_through(struct vhdx *v, uint64_t offset, uint8_t *to, uint64_t bytes)
 {
-	for (const struct disk *p = v->disk->parent; p; p = p->parent) {
-		const struct vhdx *a = vhdx_of(p);
+	const struct iovec iov = { .iov_base = to, .iov_len = bytes };
+	const struct disk_buffer buffer = buffer_of(&iov, 1);
+	struct disk_range range = { .bytes = 0 };
+	int error = 0;
 
-		if (p->driver != &vhdx_driver || a->block_bytes != v->block_bytes || (block < a->blocks && vhdx_state(a->bat[vhdx_entry(a, block)]) != BAT_NOT_PRESENT))
-			return true;
+	for (uint64_t done = 0; done < bytes && !error; done += range.bytes) {
+		const struct disk_buffer rest = buffer_after(&buffer, done);
+
+		error = vhdx_read_unlocked(v, offset + done, &rest, bytes - done, &range);
+		if (!error)
+			error = chain_fall_through(v->disk, offset + done, &rest, &range);
 	}
-	return false;
+	return error;
 }
 
 /* With `io` alone: what this file has not, read through it, and written to where the block lies now. */
@@ -27,7 +34,7 @@ static int fill_block(struct vhdx *v, uint64_t block, uint8_t *buffer)
 	uint64_t index = vhdx_entry(v, block), at = block * v->block_bytes, place;
 	uint32_t bytes = (uint32_t)(v->disk->size_bytes - at < v->block_bytes ? v->disk->size_bytes - at : v->block_bytes);
 	bool was_partial = vhdx_state(v->bat[index]) == BAT_PARTIAL;
-	int error = vhdx_read_unlocked(v, at, buffer, bytes);
+	int error = read_through(v, at, buffer, bytes);
 
 	if (error)
 		return error;
@@ -50,11 +57,15 @@ static int fill_block(struct vhdx *v, uint64_t block, uint8_t *buffer)
 static int take_in(struct vhdx *v, uint64_t block, uint8_t *buffer)
 {
 	unsigned state;
+	bool needed;
 	int error = 0;
 
 	pthread_rwlock_wrlock(&v->io);
 	state = vhdx_state(v->bat[vhdx_entry(v, block)]);
-	if (state == BAT_PARTIAL || (state == BAT_NOT_PRESENT && anybody_has(v, block)))
+	needed = state == BAT_PARTIAL;
+	if (state == BAT_NOT_PRESENT)
+		error = chain_anybody_has(v->disk, block * v->block_bytes, &needed);
+	if (!error && needed)
 		error = fill_block(v, block, buffer);
 	pthread_rwlock_unlock(&v->io);
 	if (!error)
@@ -127,7 +138,7 @@ int disk_stream(struct disk *d, const struct disk_job *job)
 		v->has_parent = d->is_child = false;
 		v->entries = v->blocks + (v->blocks - 1) / v->chunk_ratio;
 		d->parent = NULL;
-		v->ancestors = 0;
+		chain_detach(d);
 		link_free(d->link);
 		d->link = NULL;
 		digest_touch_from(d, 0); /* zeros count differently now */

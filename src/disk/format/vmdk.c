@@ -83,11 +83,11 @@ static struct run find_run(const struct disk *d, uint64_t offset, uint64_t bytes
 }
 
 /* A grain's number, its packed length, the packed bytes. */
-static int read_compressed(const struct run *r, const struct iovec *iov, int count)
+static int read_compressed(const struct run *r, const struct disk_buffer *buffer)
 {
 	const struct extent *e = r->extent;
 	struct { uint64_t sector; uint32_t bytes; } __attribute__((packed)) mark;
-	uint64_t in = r->in_grain, whole;
+	uint64_t whole;
 	uint8_t *packed, *grain;
 	uint32_t bytes;
 	int error = file_read(&e->file, r->at, &mark, sizeof(mark));
@@ -101,39 +101,33 @@ static int read_compressed(const struct run *r, const struct iovec *iov, int cou
 	error = packed && grain ? file_read(&e->file, r->at + sizeof(mark), packed, bytes) : -ENOMEM;
 	if (!error)
 		error = inflate_bytes(COMPRESSION_ZLIB, packed, bytes, grain, whole); /* the last one may be shorter */
-	for (int n = 0; n < count && !error; in += iov[n++].iov_len)
-		memcpy(iov[n].iov_base, grain + in, iov[n].iov_len);
+	if (!error)
+		buffer_fill(buffer, grain + r->in_grain, r->bytes);
 	free(packed);
 	free(grain);
 	return error;
 }
 
-static int vmdk_readv(struct disk *d, uint64_t offset, const struct iovec *iov, int count, uint64_t bytes)
+static struct disk_range range_of(const struct run *r)
 {
-	int error = 0;
-
-	for (uint64_t done = 0, n; done < bytes && !error; done += n) {
-		struct iovec part[SLICE_IOVS];
-		struct run r = find_run(d, offset + done, bytes - done);
-		int parts = iov_slice(iov, count, done, r.bytes, part, &n);
-
-		if (r.kind == ZERO)
-			iov_zero(part, parts);
-		else
-			error = r.kind == DATA ? file_readv(&r.extent->file, r.at, part, parts) : read_compressed(&r, part, parts);
-	}
-	return error;
+	return (struct disk_range){ .kind = r->kind == ZERO ? DISK_RANGE_ZERO : DISK_RANGE_PRESENT, .bytes = r->bytes };
 }
 
-static int vmdk_range(struct disk *d, uint64_t offset, uint64_t bytes, enum disk_range_kind *ret_kind, uint64_t *ret_bytes)
+static int vmdk_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
 {
-	struct run r = find_run(d, offset, bytes);
-	bool zero = r.kind == ZERO;
+	const struct run r = find_run(d, offset, bytes);
 
-	*ret_kind = zero ? DISK_RANGE_ZERO : DISK_RANGE_DATA;
-	*ret_bytes = r.bytes;
-	while (*ret_bytes < bytes && (r = find_run(d, offset + *ret_bytes, bytes - *ret_bytes), (r.kind == ZERO) == zero))
-		*ret_bytes += r.bytes;
+	*ret = range_of(&r);
+	if (r.kind == DATA)
+		return buffer_read(buffer, &r.extent->file, r.at, r.bytes);
+	return r.kind == COMPRESSED ? read_compressed(&r, buffer) : 0;
+}
+
+static int vmdk_range(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
+{
+	const struct run r = find_run(d, offset, bytes);
+
+	*ret = range_of(&r);
 	return 0;
 }
 
@@ -172,7 +166,13 @@ static int vmdk_close(struct disk *d)
 	return 0;
 }
 
-static const struct disk_driver driver = { .readv = vmdk_readv, .range = vmdk_range, .check = vmdk_check, .info = vmdk_info, .close = vmdk_close };
+static const struct disk_driver driver = {
+	.read = vmdk_read,
+	.range = vmdk_range,
+	.check = vmdk_check,
+	.info = vmdk_info,
+	.close = vmdk_close,
+};
 
 /* ---- opening ---- */
 

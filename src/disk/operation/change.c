@@ -24,13 +24,16 @@ static int keep_differences(struct disk *child, struct disk *parent, const struc
 	uint8_t *buffer = malloc(2 * (size_t)COPY_BYTES);
 	int error = buffer ? 0 : -ENOMEM;
 
-	for (uint64_t at = 0, n; at < child->size_bytes && !error; at += n) {
-		enum disk_range_kind kind;
+	for (uint64_t at = 0, n = 0; at < child->size_bytes && !error; at += n) {
+		struct disk_range range;
 
 		error = job_step(job, at, child->size_bytes);
 		if (!error)
-			error = disk_range(child, at, child->size_bytes - at, &kind, &n);
-		if (error || kind != DISK_RANGE_PARENT)
+			error = disk_range(child, at, child->size_bytes - at, &range);
+		if (error)
+			break;
+		n = range.bytes;
+		if (range.kind != DISK_RANGE_ABSENT)
 			continue;
 		n = n < COPY_BYTES ? n : COPY_BYTES;
 		error = disk_read(child, at, buffer, n);
@@ -72,7 +75,7 @@ int disk_rebase(struct disk *d, const char *path, enum disk_format format, const
 			parent = old;
 			link_free(d->link); /* of the old one */
 			d->link = NULL;
-			result = vhdx_list_ancestors(vhdx_of(d));
+			result = chain_attach(d);
 		}
 		if (result)
 			disk_fail(error, result, d->path, "%s", strerror(-result));
@@ -83,25 +86,19 @@ int disk_rebase(struct disk *d, const char *path, enum disk_format format, const
 
 /* ---- export ---- */
 
-/* Who of the chain above `ancestor` says something about a range; NULL: nobody. */
-static int find_speaker(struct disk *d, const struct disk *ancestor, uint64_t at, uint64_t *bytes, enum disk_range_kind *ret_kind, bool *ret_any)
+/* What the chain above `ancestor` says about a range; absent: nothing. */
+static int range_above(struct disk *d, const struct disk *ancestor, uint64_t at, uint64_t bytes, struct disk_range *ret)
 {
-	*ret_any = false;
-	for (; d != ancestor; d = d->parent) {
-		uint64_t n = *bytes;
+	*ret = (struct disk_range){ .kind = DISK_RANGE_ABSENT, .bytes = bytes };
+	for (; d != ancestor && ret->kind == DISK_RANGE_ABSENT; d = d->parent) {
+		uint64_t left = d->size_bytes - at;
 		int error;
 
 		if (at >= d->size_bytes)
 			continue;
-		n = d->size_bytes - at < n ? d->size_bytes - at : n;
-		error = disk_range(d, at, n, ret_kind, &n);
+		error = disk_range(d, at, left < ret->bytes ? left : ret->bytes, ret);
 		if (error)
 			return error;
-		*bytes = n;
-		if (*ret_kind != DISK_RANGE_PARENT) {
-			*ret_any = true;
-			return 0;
-		}
 	}
 	return 0;
 }
@@ -111,23 +108,22 @@ static int copy_changes(struct disk *d, const struct disk *ancestor, struct disk
 	uint8_t *buffer = malloc(COPY_BYTES);
 	int error = buffer ? 0 : -ENOMEM;
 
-	for (uint64_t at = 0, n; at < d->size_bytes && !error; at += n) {
-		enum disk_range_kind kind = DISK_RANGE_ZERO;
-		bool any;
+	for (uint64_t at = 0; at < d->size_bytes && !error;) {
+		uint64_t bytes = d->size_bytes - at < COPY_BYTES ? d->size_bytes - at : COPY_BYTES;
+		struct disk_range range;
 
-		n = d->size_bytes - at < COPY_BYTES ? d->size_bytes - at : COPY_BYTES;
 		error = job_step(job, at, d->size_bytes);
 		if (!error)
-			error = find_speaker(d, ancestor, at, &n, &kind, &any);
-		if (error || !any)
-			continue;
-		if (kind == DISK_RANGE_ZERO) {
-			error = disk_zero(to, at, n);
-			continue;
-		}
-		error = disk_read(d, at, buffer, n);
-		if (!error)
-			error = disk_write(to, at, buffer, n);
+			error = range_above(d, ancestor, at, bytes, &range);
+		if (error)
+			break;
+		if (range.kind == DISK_RANGE_ZERO)
+			error = disk_zero(to, at, range.bytes);
+		else if (range.kind == DISK_RANGE_PRESENT)
+			error = disk_read(d, at, buffer, range.bytes);
+		if (!error && range.kind == DISK_RANGE_PRESENT)
+			error = disk_write(to, at, buffer, range.bytes);
+		at += range.bytes;
 	}
 	free(buffer);
 	return error;

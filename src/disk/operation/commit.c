@@ -25,17 +25,19 @@ static int copy_range(struct commit *c, uint64_t at, uint64_t end)
 {
 	int error = 0;
 
-	for (uint64_t n; at < end && !error; at += n) {
-		enum disk_range_kind kind;
+	while (at < end && !error) {
+		struct disk_range range;
 
-		n = end - at < COPY_BYTES ? end - at : COPY_BYTES;
-		error = disk_range(c->child, at, n, &kind, &n);
-		if (!error && kind == DISK_RANGE_ZERO)
-			error = disk_zero(c->parent, at, n);
-		if (!error && kind == DISK_RANGE_DATA)
-			error = disk_read(c->child, at, c->buffer, n);
-		if (!error && kind == DISK_RANGE_DATA)
-			error = disk_write(c->parent, at, c->buffer, n);
+		error = disk_range(c->child, at, end - at < COPY_BYTES ? end - at : COPY_BYTES, &range);
+		if (error)
+			break;
+		if (range.kind == DISK_RANGE_ZERO)
+			error = disk_zero(c->parent, at, range.bytes);
+		else if (range.kind == DISK_RANGE_PRESENT)
+			error = disk_read(c->child, at, c->buffer, range.bytes);
+		if (!error && range.kind == DISK_RANGE_PRESENT)
+			error = disk_write(c->parent, at, c->buffer, range.bytes);
+		at += range.bytes;
 	}
 	return error;
 }
@@ -106,7 +108,7 @@ static int reopen_parent(struct disk *d, struct disk_error *error)
 	d->link = NULL;
 	d->parent = p;
 	disk_close(old);
-	return vhdx_list_ancestors(vhdx_of(d)) ? disk_fail(error, -ENOMEM, d->path, "no memory") : 0;
+	return chain_attach(d) ? disk_fail(error, -ENOMEM, d->path, "no memory") : 0;
 }
 
 static int name_both(struct vhdx *child, const char *path, struct guid after)
@@ -152,7 +154,7 @@ static int finish(struct commit *c, struct guid after)
 	child->parent_id = after;
 	child->parent_id2 = (struct guid){ 0 };
 	digest_touch_from(d, 0);
-	return vhdx_list_ancestors(child); /* the parent now has what it had not */
+	return chain_attach(d); /* the parent now has what it had not */
 }
 
 static int run(struct commit *c, struct guid after)

@@ -77,12 +77,13 @@ static struct chunk *free_chunk(struct copy *c)
 static int copy_range(struct copy *c, uint64_t at, uint64_t *bytes)
 {
 	struct chunk *chunk;
-	enum disk_range_kind kind;
-	int error = disk_range(c->from, at, *bytes, &kind, bytes);
+	struct disk_range range;
+	int error = disk_range(c->from, at, *bytes, &range);
 
 	if (error)
 		return error;
-	if (kind == DISK_RANGE_ZERO) {
+	*bytes = range.bytes;
+	if (range.kind == DISK_RANGE_ZERO) {
 		digest_stream_add(c->digests, NULL, *bytes);
 		return 0;
 	}
