@@ -35,6 +35,7 @@ static uint8_t in_vector[ENGINE_VECTOR_BYTES];
 static struct result native, engines;
 static volatile sig_atomic_t is_native;
 static struct sigaction of_engine[65];
+static stack_t engine_stack;
 static sigjmp_buf back;
 
 static uint64_t seed_state;
@@ -87,6 +88,7 @@ static void on_end(int number, siginfo_t *info, void *context)
 		memcpy(native.vector + YMM_AT, area + YMM_AT, 256);
 	else
 		memset(native.vector + YMM_AT, 0, 256);
+	sigaltstack(&engine_stack, NULL); /* it is disarmed in a handler, and this one does not return */
 	siglongjmp(back, 1);
 }
 
@@ -373,7 +375,7 @@ int main(int argc, char **argv)
 
 	seed_state = seed * 0x9e3779b97f4a7c15ull + 1;
 	make_guest();
-	if (engine_prepare_thread(cpu))
+	if (engine_prepare_thread(cpu) || sigaltstack(NULL, &engine_stack))
 		return 70;
 	install();
 	while (done < count && bad < 40) {

@@ -2,6 +2,7 @@
  * Programs in assembly (programs.S), each with the result that it must give: natively, in the engine block by block as always,
  * and in the engine single-stepped (every instruction a block of its own, chaining off). Ends 0 when all agree.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +95,35 @@ static int check(const char *name, const char *how, uint64_t got, uint64_t want)
 	return got != want;
 }
 
+/*
+ * A fault of the guest's while its stack pointer, a number, lies inside the engine's signal stack: the kernel may not write
+ * below it, as it does for a signal that comes while a handler runs.
+ */
+static int check_signal_stack(struct engine *e, struct engine_cpu *cpu)
+{
+	enum { MIDDLE = 16 << 10, PATTERN = 0x5a };
+	static const uint8_t divide[] = { 0x31, 0xc9, 0xf7, 0xf1 }; /* xor ecx, ecx; div ecx */
+	struct x86_state *s = engine_cpu_state(cpu);
+	uint8_t *bottom;
+	stack_t stack;
+
+	if (sigaltstack(NULL, &stack))
+		return 1;
+	bottom = stack.ss_sp;
+	memset(bottom, PATTERN, MIDDLE);
+	memcpy(ram + CODE, divide, sizeof(divide));
+	engine_memory_written(e, CODE, 4096);
+	s->gpr[4] = (uint64_t)(bottom + MIDDLE);
+	s->rip = BASE + CODE;
+	s->rflags = 2;
+	if (engine_run(cpu) != ENGINE_EXIT_SHUTDOWN) /* no handler in the IDT */
+		return check("a fault on the signal stack", "its exit", 0, 1);
+	for (unsigned n = 0; n < MIDDLE; n++)
+		if (bottom[n] != PATTERN)
+			return check("a fault on the signal stack", "bytes below the stack pointer", bottom[n], PATTERN);
+	return 0;
+}
+
 int main(void)
 {
 	struct engine_cpu *cpu;
@@ -114,6 +144,7 @@ int main(void)
 		failures += check(p->name, "in the engine, once more", in_engine(e, cpu, false), p->result);
 		failures += check(p->name, "in the engine, step by step", in_engine(e, cpu, true), p->result);
 	}
+	failures += check_signal_stack(e, cpu);
 	printf("program_test: %d programs, %d differences\n", count, failures);
 	return failures != 0;
 }

@@ -43,6 +43,7 @@ static uint8_t area[AREA_BYTES];
 static struct outcome native, engines;
 static struct sigaction of_engine;
 static volatile sig_atomic_t is_native;
+static stack_t engine_stack;
 static sigjmp_buf back;
 static uint64_t host_xcr0, seed_state;
 
@@ -63,7 +64,17 @@ static void on_fault(int number, siginfo_t *info, void *context)
 		return;
 	}
 	is_native = 0;
+	sigaltstack(&engine_stack, NULL); /* it is disarmed in a handler, and this one does not return */
 	siglongjmp(back, 1);
+}
+
+/* The x87 unit's pointers are the host's: a guest has zero there. */
+static void clear_pointers(struct outcome *outcome)
+{
+	enum { POINTERS_AT = 8, POINTERS_BYTES = 16 };
+
+	memset(outcome->area + POINTERS_AT, 0, POINTERS_BYTES);
+	memset(outcome->state + POINTERS_AT, 0, POINTERS_BYTES);
 }
 
 static void run_native(const struct operation *o, uint64_t mask)
@@ -84,6 +95,7 @@ static void run_native(const struct operation *o, uint64_t mask)
 		is_native = 0;
 	}
 	memcpy(native.area, ram + AREA, AREA_BYTES);
+	clear_pointers(&native);
 }
 
 static void run_engine(const struct operation *o, uint64_t mask)
@@ -103,6 +115,7 @@ static void run_engine(const struct operation *o, uint64_t mask)
 	engines.fault = engine_run(cpu) == ENGINE_EXIT_SHUTDOWN;
 	memcpy(engines.area, ram + AREA, AREA_BYTES);
 	memcpy(engines.state, engine_cpu_vector(cpu), STATE_BYTES);
+	clear_pointers(&engines);
 	memset(engines.state + FX_BYTES, 0, 8 * HEADER_WORD - FX_BYTES); /* XSAVE writes nothing there */
 }
 
@@ -199,7 +212,7 @@ int main(int argc, char **argv)
 	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
 	host_xcr0 = (uint64_t)high << 32 | low;
 	make_guest();
-	if (engine_prepare_thread(cpu))
+	if (engine_prepare_thread(cpu) || sigaltstack(NULL, &engine_stack))
 		return 70;
 	sigaction(SIGSEGV, &action, &of_engine);
 	for (unsigned long n = 0; n < rounds * count * COMPONENTS * COMPONENTS * COMPONENTS * 2 && bad < 40; n++, cases++) {

@@ -232,6 +232,76 @@ static void no_device(void *a) { (void)a; __asm__ volatile("pxor %xmm0, %xmm0");
 static void avx(void *a) { (void)a; __asm__ volatile("vpxor %xmm0, %xmm0, %xmm0"); }
 static void save(void *a) { (void)a; __asm__ volatile("fxsave %0" : "=m"(area)); }
 
+/* Whether bytes [from, to) of what an instruction stored of the x87 unit's pointers are zero: they would be the host's. */
+static bool no_pointers(const uint8_t *image, unsigned from, unsigned to)
+{
+	for (unsigned n = from; n < to; n++)
+		if (image[n])
+			return false;
+	return true;
+}
+
+static void touch_x87(void)
+{
+	static double number = 1;
+
+	__asm__ volatile("fninit; fldl %0; fldl %0" : : "m"(number));
+	for (unsigned n = 0; n < sizeof(area); n++)
+		((volatile uint8_t *)area)[n] = n < 512 || n >= 576 ? 0xff : 0;
+}
+
+enum { XSAVEOPT = 1, XSAVEC = 2 }; /* CPUID.(0DH,1):EAX */
+
+static uint32_t xsave_forms(void)
+{
+	uint32_t eax = 0xd, ebx, ecx = 1, edx;
+
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+	return eax;
+}
+
+/* Every instruction that stores where the x87 unit was: no host address. */
+static void x87_pointers(void)
+{
+	touch_x87();
+	__asm__ volatile("fxsave %0" : "+m"(area));
+	check("FXSAVE has no pointers", no_pointers(area, 8, 24));
+	touch_x87();
+	__asm__ volatile("fxsave64 %0" : "+m"(area));
+	check("FXSAVE64 has no pointers", no_pointers(area, 8, 24));
+	check_equal("FXSAVE64: FTW", area[4], 0xc0);
+	touch_x87();
+	__asm__ volatile("xsave64 %0" : "+m"(area) : "a"(7), "d"(0));
+	check("XSAVE64 has no pointers", no_pointers(area, 8, 24));
+	if (xsave_forms() & XSAVEOPT) {
+		touch_x87();
+		__asm__ volatile("xsaveopt64 %0" : "+m"(area) : "a"(7), "d"(0));
+		check("XSAVEOPT64 has no pointers", no_pointers(area, 8, 24));
+	}
+	if (xsave_forms() & XSAVEC) {
+		touch_x87();
+		__asm__ volatile("xsavec64 %0" : "+m"(area) : "a"(7), "d"(0));
+		check("XSAVEC64 has no pointers", no_pointers(area, 8, 24));
+	}
+	touch_x87();
+	__asm__ volatile("fnstenv %0" : "+m"(area));
+	check("FNSTENV has no pointers", no_pointers(area, 12, 28));
+	check_equal("FNSTENV: control word", area[0] | area[1] << 8, 0x37f);
+	check_equal("FNSTENV: tags", area[8] | area[9] << 8, 0x0fff);
+	check_equal("FNSTENV: no more than 28 bytes", area[28], 0xff);
+	touch_x87();
+	__asm__ volatile("data16 fnstenv %0" : "+m"(area));
+	check("16-bit FNSTENV has no pointers", no_pointers(area, 6, 14));
+	check_equal("16-bit FNSTENV: no more than 14 bytes", area[14], 0xff);
+	touch_x87();
+	__asm__ volatile("fnsave %0" : "+m"(area));
+	check("FNSAVE has no pointers", no_pointers(area, 12, 28));
+	check_equal("FNSAVE: ST0 is 1", area[28 + 8] | area[28 + 9] << 8, 0x3fff);
+	check_equal("FNSAVE: no more than 108 bytes", area[108], 0xff);
+	__asm__ volatile("fnstenv %0" : "+m"(area));
+	check_equal("FNSAVE initializes", area[8] | area[9] << 8, 0xffff);
+}
+
 static void vector_state(void)
 {
 	uint64_t v = 0x0123456789abcdef, w;
@@ -274,4 +344,5 @@ void test_main(void)
 	system_calls();
 	bases();
 	vector_state();
+	x87_pointers();
 }

@@ -1,4 +1,5 @@
 /* The border between translated code and engine_ops: the guest's vector registers, and who may be waited for. */
+#include "engine/soft/insn/insn.h"
 #include "engine/soft/mmu/mmu.h"
 #include "soft_internal.h"
 
@@ -8,6 +9,7 @@ void soft_store_vectors(struct soft_cpu *cpu)
 
 	__asm__ volatile("xsave64 (%0)" : : "r"(cpu->vector), "a"(7), "d"(0) : "memory");
 	__asm__ volatile("ldmxcsr %0; fninit; vzeroupper" : : "m"(mxcsr));
+	insn_clear_x87_pointers(cpu->vector); /* a saved machine has this area */
 }
 
 void soft_load_vectors(struct soft_cpu *cpu) { __asm__ volatile("xrstor64 (%0)" : : "r"(cpu->vector), "a"(7), "d"(0) : "memory"); }

@@ -79,6 +79,17 @@ static void own_fault(int number, const siginfo_t *info, const greg_t *g)
 	_exit(70);
 }
 
+/*
+ * A guest's address that is not canonical stays so on the host. One with 48-bit addresses raises #GP, and no address is told; one
+ * with 57 takes it for one that is not mapped. Any other address is a fault of ours.
+ */
+static bool is_guest_address(const siginfo_t *info)
+{
+	enum { USER_BITS = 47 }; /* nothing of this process lies above */
+
+	return !info->si_addr || (uint64_t)info->si_addr >> USER_BITS;
+}
+
 /* What the fault was; 0: none that a guest can cause. */
 static unsigned vector_of(int number, const siginfo_t *info, const ucontext_t *u)
 {
@@ -89,7 +100,7 @@ static unsigned vector_of(int number, const siginfo_t *info, const ucontext_t *u
 		return info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF ? EXC_DE + 0x100 : EXC_XM;
 	case SIGILL: return EXC_UD;
 	case SIGBUS: return EXC_SS;
-	default: return info->si_addr ? 0 : EXC_GP; /* an address: a fault of ours */
+	default: return is_guest_address(info) ? EXC_GP : 0;
 	}
 }
 
@@ -134,14 +145,23 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	g[REG_RIP] = (greg_t)e->signal;
 }
 
+enum { SIGNAL_STACK_BYTES = 64 << 10 };
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1u << 31) /* linux/signal.h, which signal.h does not go with */
+#endif
+
 static int install_signals(void)
 {
 	static const int numbers[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
 	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
-	stack_t stack = { .ss_size = 64 << 10 };
+	uint8_t *place = mmap(NULL, SIGNAL_STACK_BYTES + PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	/*
+	 * Disarmed while a handler runs, so that the kernel does not look at the stack pointer to see whether one does: the guest's is
+	 * any number, also one inside this stack.
+	 */
+	const stack_t stack = { .ss_sp = place + PAGE_BYTES, .ss_size = SIGNAL_STACK_BYTES, .ss_flags = (int)SS_AUTODISARM };
 
-	stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (stack.ss_sp == MAP_FAILED || sigaltstack(&stack, NULL))
+	if (place == MAP_FAILED || mprotect(stack.ss_sp, stack.ss_size, PROT_READ | PROT_WRITE) || sigaltstack(&stack, NULL))
 		return -errno;
 	for (unsigned n = 0; n < 4; n++)
 		sigaction(numbers[n], &action, NULL);

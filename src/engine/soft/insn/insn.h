@@ -89,6 +89,12 @@ int insn_save_area(struct step *t);
 int insn_xgetbv(struct step *t);
 int insn_xsetbv(struct step *t);
 
+/* x87.c */
+/* In the first bytes of an FXSAVE or XSAVE area. */
+void insn_clear_x87_pointers(uint8_t *area);
+/* FNSTENV, FNSAVE. */
+int insn_x87_environment(struct step *t);
+
 /* tlb.c */
 int insn_invlpg(struct step *t);
 int insn_invpcid(struct step *t);

@@ -180,7 +180,7 @@ static int one_byte(struct step *t)
 		MOV_OFFSET = 0xa0, MOV_OFFSET_LAST = 0xa3, RET_POPPING = 0xc2, RET = 0xc3, LEAVE = 0xc9, RETF_POPPING = 0xca, RETF = 0xcb,
 		INT3 = 0xcc, INT = 0xcd, IRET = 0xcf, XLAT = 0xd7, LOOPNE = 0xe0, JCXZ = 0xe3, IN_IMMEDIATE = 0xe4, OUT_IMMEDIATE_LAST = 0xe7,
 		CALL = 0xe8, JMP_FAR = 0xea, IN_DX = 0xec, OUT_DX_LAST = 0xef, INT1 = 0xf1, HLT = 0xf4, CLI = 0xfa, STI = 0xfb, CLD = 0xfc, STD = 0xfd,
-		GROUP_FF = 0xff,
+		X87_D9 = 0xd9, X87_DD = 0xdd, GROUP_FF = 0xff,
 	};
 
 	switch (t->i->opcode) {
@@ -206,6 +206,7 @@ static int one_byte(struct step *t)
 	case STI: return insn_set_interrupt_flag(t, true);
 	case CLD: return insn_set_direction(t, false);
 	case STD: return insn_set_direction(t, true);
+	case X87_D9: case X87_DD: return insn_x87_environment(t);
 	case GROUP_FF: return group_ff(t);
 	default: return insn_undefined(t);
 	}

@@ -145,6 +145,8 @@ static int save(struct step *t, unsigned operation, uint64_t mask)
 		legacy = false;
 		break;
 	}
+	if (operation == FXSAVE || mask & X87)
+		insn_clear_x87_pointers(area);
 	if (legacy)
 		keep_high_registers(area, cpu->other_area, bytes == AREA_BYTES);
 	return soft_write(cpu, gva, area, bytes, 0, t->fault);

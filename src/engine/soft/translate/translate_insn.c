@@ -154,11 +154,21 @@ bool soft_uses_fpu(const struct x86_insn *i)
 	return i->opcode < 0xf0;
 }
 
+/* FNSTENV and FNSAVE: what they store has host addresses in it. */
+static bool is_x87_environment(const struct x86_insn *i)
+{
+	enum { X87_D9 = 0xd9, X87_DD = 0xdd, STORE_ENVIRONMENT = 6 };
+
+	return !i->kind && !i->map && (i->opcode == X87_D9 || i->opcode == X87_DD) && i->mod != 3 &&
+	       i->reg == STORE_ENVIRONMENT;
+}
+
 void translate_insn(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 
 	if ((t->mode & MODE_FPU_OFF && soft_uses_fpu(i)) || (t->mode & MODE_AVX_OFF && i->kind && soft_uses_fpu(i)) || soft_is_scattered(i) ||
+	    is_x87_environment(i) ||
 	    (!i->kind && i->map == 2 && i->opcode == 0x82)) {
 		translate_system_exit(t);
 		return;
