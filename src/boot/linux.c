@@ -90,7 +90,6 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 	s->pat = 0x0007040600070406;
 	s->dr[6] = 0xffff0ff0;
 	s->dr[7] = 0x400;
-	s->code_bits = 64;
 	s->rflags = 2;
 	s->rip = entry;
 	s->gpr[6] = ZERO_PAGE_GPA;

@@ -32,7 +32,9 @@ enum hv_apic_register { HV_APIC_EOI, HV_APIC_ICR, HV_APIC_TPR };
 
 /* What the interface needs of its machine. All but the first group are called with the lock. */
 struct hv_host {
-	struct x86_state *(*state)(void *context, uint32_t vp_index);
+	/* All registers but vectors; of the calling processor, or one that waits for its start-up interrupt. Set: general registers. */
+	void (*get_state)(void *context, uint32_t vp_index, struct x86_state *ret_state);
+	void (*set_general)(void *context, uint32_t vp_index, const struct x86_state *state);
 	void *(*xmm)(void *context, uint32_t vp_index, unsigned n); /* 16 bytes; of the calling processor */
 	void (*flush)(void *context, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global);
 	void (*memory_written)(void *context, uint64_t gpa, size_t bytes);
@@ -90,7 +92,7 @@ bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t ret[4]);
 int hv_msr_read(struct hv_cpu *cpu, uint32_t msr, uint64_t *ret_value);
 int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t value, bool *ret_armed);
 /* The instruction at CPL 0 in protected or long mode. */
-enum engine_call hv_hypercall(struct hv_cpu *cpu);
+enum engine_call hv_hypercall(struct hv_cpu *cpu, const struct engine_call_registers *registers);
 /* Fires what is due; the next due time in 100 ns, or UINT64_MAX. With the lock. */
 uint64_t hv_run_timers(struct hv_cpu *cpu);
 /* A message of at most 240 bytes to a SINT of the processor; false: its queue is full. With the lock. */

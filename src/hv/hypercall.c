@@ -71,9 +71,9 @@ enum hv_status hv_refuse(struct hv_partition *p, enum hv_status status)
 
 /* ---- registers ---- */
 
-static bool is_long(const struct x86_state *s) { return s->code_bits == 64; }
+static bool is_long(const struct engine_call_registers *s) { return s->long_mode; }
 
-static void decode(const struct x86_state *s, struct decoded *d)
+static void decode(const struct engine_call_registers *s, struct decoded *d)
 {
 	const uint64_t *r = s->gpr;
 
@@ -88,14 +88,14 @@ static void decode(const struct x86_state *s, struct decoded *d)
 	d->rep_start = d->control >> 48 & 0xfff;
 }
 
-static void set_result(struct x86_state *s, uint64_t result)
+static void set_result(const struct engine_call_registers *s, uint64_t result)
 {
 	s->gpr[0] = is_long(s) ? result : (uint32_t)result;
 	if (!is_long(s))
 		s->gpr[2] = result >> 32;
 }
 
-static void set_rep_start(struct x86_state *s, uint32_t start)
+static void set_rep_start(const struct engine_call_registers *s, uint32_t start)
 {
 	uint64_t *high = is_long(s) ? &s->gpr[1] : &s->gpr[2];
 	unsigned shift = is_long(s) ? 48 : 16;
@@ -114,7 +114,7 @@ static void read_fast(struct hv_cpu *cpu, const struct decoded *d, uint8_t *to, 
 		memcpy(to + 16 + 16 * n, host->xmm(host->context, cpu->index, n), 16);
 }
 
-static void exchange_pair(struct hv_cpu *cpu, struct x86_state *s, size_t at, uint64_t pair[2], bool write)
+static void exchange_pair(struct hv_cpu *cpu, const struct engine_call_registers *s, size_t at, uint64_t pair[2], bool write)
 {
 	const struct hv_host *host = cpu->partition->host;
 
@@ -137,7 +137,7 @@ static void exchange_pair(struct hv_cpu *cpu, struct x86_state *s, size_t at, ui
 }
 
 /* Fast output: the registers that follow those of the input, rounded up to 16 bytes; of them bytes [skip, skip + bytes). */
-static void write_fast(struct hv_cpu *cpu, struct x86_state *s, size_t input_bytes, const uint8_t *output, size_t skip, size_t bytes)
+static void write_fast(struct hv_cpu *cpu, const struct engine_call_registers *s, size_t input_bytes, const uint8_t *output, size_t skip, size_t bytes)
 {
 	size_t first = (input_bytes + 15) & ~15ull;
 
@@ -226,7 +226,7 @@ static int read_input(struct hv_cpu *cpu, const struct hv_call_definition *c, co
 	return guest_memory_read(m, d->input_gpa, to, head) || guest_memory_read(m, d->input_gpa + head + skip, to + head, input_bytes - head - skip);
 }
 
-static void write_output(struct hv_cpu *cpu, struct x86_state *s, const struct decoded *d, size_t input_bytes, const uint8_t *output, size_t offset,
+static void write_output(struct hv_cpu *cpu, const struct engine_call_registers *s, const struct decoded *d, size_t input_bytes, const uint8_t *output, size_t offset,
 			 size_t bytes)
 {
 	const struct hv_host *host = cpu->partition->host;
@@ -241,7 +241,7 @@ static void write_output(struct hv_cpu *cpu, struct x86_state *s, const struct d
 		host->memory_written(host->context, d->output_gpa + offset, bytes);
 }
 
-static enum engine_call act(struct hv_cpu *cpu, struct x86_state *s, const struct hv_call_definition *c, const struct decoded *d, size_t input_bytes,
+static enum engine_call act(struct hv_cpu *cpu, const struct engine_call_registers *s, const struct hv_call_definition *c, const struct decoded *d, size_t input_bytes,
 			    size_t output_bytes)
 {
 	uint8_t input[CALL_INPUT_BYTES], output[CALL_OUTPUT_BYTES];
@@ -273,17 +273,15 @@ static enum engine_call act(struct hv_cpu *cpu, struct x86_state *s, const struc
 	return ENGINE_CALL_DONE;
 }
 
-enum engine_call hv_hypercall(struct hv_cpu *cpu)
+enum engine_call hv_hypercall(struct hv_cpu *cpu, const struct engine_call_registers *s)
 {
 	struct hv_partition *p = cpu->partition;
-	const struct hv_host *host = p->host;
-	struct x86_state *s = host->state(host->context, cpu->index);
 	const struct hv_call_definition *c;
 	struct decoded d;
 	size_t input_bytes = 0, output_bytes = 0;
 	enum hv_status status;
 
-	if (!(__atomic_load_n(&p->hypercall, __ATOMIC_RELAXED) & 1) || !(s->cr0 & CR0_PE))
+	if (!(__atomic_load_n(&p->hypercall, __ATOMIC_RELAXED) & 1) || !s->protected_mode)
 		return ENGINE_CALL_UNDEFINED;
 	hv_count(&p->calls);
 	guest_memory_begin();

@@ -47,13 +47,16 @@ static const struct name *find(uint32_t name)
 static void get(struct hv_cpu *cpu, const struct name *n, uint32_t name, uint8_t value[VALUE_BYTES])
 {
 	struct hv_partition *p = cpu->partition;
-	const uint8_t *state = (const uint8_t *)p->host->state(p->host->context, cpu->index);
+	struct x86_state registers;
+	const uint8_t *state = (const uint8_t *)&registers;
 	size_t at = n->offset + (name - n->first) * n->stride;
 	struct x86_segment_state segment;
 	struct x86_table table;
 	uint64_t now;
 
 	memset(value, 0, VALUE_BYTES);
+	if (n->kind == KIND_64 || n->kind == KIND_SEGMENT || n->kind == KIND_TABLE)
+		p->host->get_state(p->host->context, cpu->index, &registers);
 	switch (n->kind) {
 	case KIND_64: memcpy(value, state + at, 8); break;
 	case KIND_CPU_64: memcpy(value, (uint8_t *)cpu + at, at == offsetof(struct hv_cpu, index) ? 4 : 8); break;
@@ -118,6 +121,7 @@ static enum hv_status get_all(struct hv_call *c)
 static enum hv_status set_all(struct hv_call *c)
 {
 	struct hv_partition *p = c->cpu->partition;
+	struct x86_state state;
 	struct hv_cpu *target;
 	enum hv_status status = check_head(c, &target);
 
@@ -131,7 +135,9 @@ static enum hv_status set_all(struct hv_call *c)
 			return HV_INVALID_PARAMETER;
 		if (!n->writable)
 			return HV_ACCESS_DENIED;
-		memcpy((uint8_t *)p->host->state(p->host->context, target->index) + n->offset + (element.name - n->first) * n->stride, element.value, 8);
+		p->host->get_state(p->host->context, target->index, &state);
+		memcpy((uint8_t *)&state + n->offset + (element.name - n->first) * n->stride, element.value, 8);
+		p->host->set_general(p->host->context, target->index, &state);
 	}
 	return status;
 }

@@ -10,8 +10,24 @@
 
 static struct vcpu *vcpu_of(void *context, uint32_t vp_index) { return &((struct machine *)context)->vcpus[vp_index]; }
 
-static struct x86_state *state(void *context, uint32_t vp_index) { return engine_cpu_state(vcpu_of(context, vp_index)->cpu); }
-static void *xmm(void *context, uint32_t vp_index, unsigned n) { return engine_cpu_xmm(vcpu_of(context, vp_index)->cpu, n); }
+static void get_state(void *context, uint32_t vp_index, struct x86_state *ret)
+{
+	const struct vcpu *vcpu = vcpu_of(context, vp_index);
+	struct engine_state state;
+
+	engine_get(vcpu->cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
+	*ret = state.x86;
+	ret->cr8 = vcpu_task_priority_class(vcpu);
+}
+
+static void set_general(void *context, uint32_t vp_index, const struct x86_state *x86)
+{
+	struct engine_state state = { .x86 = *x86 };
+
+	engine_set(vcpu_of(context, vp_index)->cpu, ENGINE_GENERAL, &state);
+}
+
+static void *xmm(void *context, uint32_t vp_index, unsigned n) { return engine_call_xmm(vcpu_of(context, vp_index)->cpu, n); }
 
 static void flush(void *context, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global)
 {
@@ -81,7 +97,6 @@ static int apic_register_write(void *context, uint32_t vp_index, enum hv_apic_re
 	case HV_APIC_TPR:
 		if (value >> 8)
 			return -EINVAL;
-		state(context, vp_index)->cr8 = value >> 4;
 		return apic_write(&p->apic, X2_TPR, value, now);
 	default:
 		if (!apic_is_x2(&p->apic))
@@ -112,7 +127,8 @@ static void reset(void *context) { machine_finish(context, MACHINE_RESET); }
 void machine_connect_hv(struct machine *m)
 {
 	m->hv_host = (struct hv_host){
-		.state = state, .xmm = xmm, .flush = flush, .memory_written = memory_written, .discard = discard, .now_100ns = machine_now_100ns,
+		.get_state = get_state, .set_general = set_general, .xmm = xmm, .flush = flush, .memory_written = memory_written,
+		.discard = discard, .now_100ns = machine_now_100ns,
 		.runtime_100ns = runtime_100ns, .yield = hv_host_yield, .place_overlay = place_overlay, .raise = raise_vector, .set_auto_eoi = set_auto_eoi,
 		.apic_read = apic_register_read, .apic_write = apic_register_write, .is_waiting = is_waiting, .idle = idle, .crashed = crashed,
 		.reset = reset, .context = m, .lock = &m->lock, .memory = &m->memory, .tsc_hz = m->clock.tsc_hz, .apic_hz = APIC_TIMER_HZ,

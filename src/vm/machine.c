@@ -96,11 +96,17 @@ static int make_parts(struct machine *machine, uint64_t tsc_hz)
 static int load_kernel(struct machine *machine, const char **ret_reason)
 {
 	const struct machine_options *options = &machine->options;
-	struct x86_state *state = engine_cpu_state(machine->vcpus[0].cpu);
+	struct guest_memory *memory = &machine->memory;
+	struct engine_state state = { .nmi_pending = false };
+	int error;
 
 	if (boot_is_multiboot(options->kernel))
-		return boot_multiboot(&machine->memory, options->kernel, options->initrd, options->command_line, state, ret_reason);
-	return boot_linux(&machine->memory, options->kernel, options->initrd, options->command_line, state, ret_reason);
+		error = boot_multiboot(memory, options->kernel, options->initrd, options->command_line, &state.x86, ret_reason);
+	else
+		error = boot_linux(memory, options->kernel, options->initrd, options->command_line, &state.x86, ret_reason);
+	if (!error)
+		engine_set(machine->vcpus[0].cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
+	return error;
 }
 
 static int make_new(struct machine *machine, const char **ret_reason)
@@ -168,9 +174,12 @@ void machine_destroy(struct machine *machine)
 		return;
 	units_destroy(&machine->units);
 	machine_destroy_devices(machine);
+	for (unsigned n = 0; n < MACHINE_MAX_CPUS; n++)
+		engine_cpu_destroy(machine->vcpus[n].cpu);
+	engine_destroy(machine->engine);
 	if (machine->memory.ram)
 		munmap(machine->memory.ram, guest_memory_footprint_bytes(machine->memory.ram_bytes));
-	free(machine); /* the engine's memory goes with the process */
+	free(machine);
 }
 
 const char *machine_refusal(const struct machine *machine, int *ret_error)

@@ -156,8 +156,8 @@ int machine_msr_write(struct vcpu *vcpu, uint32_t msr, uint64_t value);
 int vcpu_make(struct machine *machine, unsigned index);
 /* As after INIT, the APIC's base apart. */
 void vcpu_reset(struct vcpu *vcpu);
-/* The task priority, as the APIC and CR8 both show it. On the processor's own thread, under the lock. */
-void vcpu_set_task_priority(struct vcpu *vcpu, uint8_t tpr);
+/* The upper half of the task priority: what CR8 shows. */
+uint8_t vcpu_task_priority_class(const struct vcpu *vcpu);
 /* What it has executed, restores included; on its own thread. */
 uint64_t vcpu_runtime_100ns(const struct vcpu *vcpu);
 

@@ -185,8 +185,13 @@ static void begin_time(struct loader *loader)
 
 	clock_set(&machine->clock, machine->clock.tsc_hz, partition_tsc, loader->now_100ns);
 	machine->hv_host.tsc_offset += behind;
-	for (unsigned n = 0; n < machine->options.cpus; n++)
-		engine_cpu_state(machine->vcpus[n].cpu)->tsc_offset += behind;
+	for (unsigned n = 0; n < machine->options.cpus; n++) {
+		struct engine_state state;
+
+		engine_get(machine->vcpus[n].cpu, ENGINE_MSRS, &state);
+		state.x86.tsc_offset += behind;
+		engine_set(machine->vcpus[n].cpu, ENGINE_MSRS, &state);
+	}
 }
 
 int restore_machine(struct machine *machine, const char **ret_reason)

@@ -21,10 +21,13 @@ static uint64_t earlier(uint64_t one, uint64_t other) { return one < other ? one
 static uint64_t run_tsc_deadline(struct vcpu *vcpu, uint64_t now_ns)
 {
 	uint64_t deadline = vcpu->apic.tsc_deadline;
-	uint64_t tsc = clock_tsc() + engine_cpu_state(vcpu->cpu)->tsc_offset;
+	struct engine_state state;
+	uint64_t tsc;
 
 	if (!deadline)
 		return UINT64_MAX;
+	engine_get(vcpu->cpu, ENGINE_MSRS, &state);
+	tsc = clock_tsc() + state.x86.tsc_offset;
 	if (tsc < deadline)
 		return now_ns + (uint64_t)((unsigned __int128)(deadline - tsc) * NS_PER_S / vcpu->machine->clock.tsc_hz);
 	vcpu->apic.tsc_deadline = 0;

@@ -6,7 +6,7 @@
  *
  * engine_ops are called on the processor's own thread; each takes the machine's lock where it touches more than the processor.
  *
- *  1. The task priority is one value: apic.tpr's upper half is CR8, whichever of the two was written (vcpu_set_task_priority()).
+ *  1. The task priority is one value: apic.tpr, whose upper half is CR8; the engine asks for it (get_cr8, set_cr8).
  */
 #include "machine_internal.h"
 
@@ -18,7 +18,6 @@
 #include "lib/archive.h"
 
 enum { PAGE_SHIFT = 12, PAGE_MASK = 0xfff, APIC_REGISTER_SHIFT = 4, TPR_CLASS_SHIFT = 4, MMIO_BYTES = 8 };
-enum { CPUID_FEATURES = 1, FEATURES_ECX_OSXSAVE = 1 << 27, CPUID_XSAVE = 0xd, XCR0_AVX = 4, XSAVE_AVX_BYTES = 832, XSAVE_SSE_BYTES = 576 };
 enum { MSR_HV_FIRST = 0x40000000, MSR_HV_END = 0x40000200, MTRR_DEFAULT_TYPE = 0x2ff, MTRR_WRITE_BACK_ON = 0xc06 };
 enum { DEBUG_EXIT_VALUES = 0x7f };
 #define NS_PER_S 1000000000ull
@@ -146,24 +145,17 @@ static int on_msr_write(void *context, uint32_t msr, uint64_t value)
 static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
 	struct vcpu *vcpu = context;
-	const struct x86_state *state = engine_cpu_state(vcpu->cpu);
+	struct engine_state state;
 
 	if (hv_cpuid(vcpu->hv, leaf, r))
 		return;
-	cpu_model_leaf(&vcpu->machine->model, leaf, subleaf, vcpu->index, state->cr4, state->xcr0, r);
-	if (leaf == CPUID_FEATURES)
-		r[2] = (r[2] & ~(uint32_t)FEATURES_ECX_OSXSAVE) | (state->cr4 & CR4_OSXSAVE ? FEATURES_ECX_OSXSAVE : 0);
-	if (leaf == CPUID_XSAVE && subleaf == 0)
-		r[1] = state->xcr0 & XCR0_AVX ? XSAVE_AVX_BYTES : XSAVE_SSE_BYTES;
+	engine_get(vcpu->cpu, ENGINE_CONTROL, &state);
+	cpu_model_leaf(&vcpu->machine->model, leaf, subleaf, vcpu->index, state.x86.cr4, state.x86.xcr0, r);
 }
 
 /* ---- interrupts ---- */
 
-void vcpu_set_task_priority(struct vcpu *vcpu, uint8_t tpr)
-{
-	vcpu->apic.tpr = tpr;
-	engine_cpu_state(vcpu->cpu)->cr8 = tpr >> TPR_CLASS_SHIFT;
-}
+uint8_t vcpu_task_priority_class(const struct vcpu *vcpu) { return (vcpu->apic.tpr >> TPR_CLASS_SHIFT) & 15; }
 
 static int on_interrupt(void *context)
 {
@@ -172,13 +164,23 @@ static int on_interrupt(void *context)
 
 	pthread_mutex_lock(&vcpu->machine->lock);
 	timer_arm(vcpu);
-	vcpu->apic.tpr = (uint32_t)engine_cpu_state(vcpu->cpu)->cr8 << TPR_CLASS_SHIFT;
 	vector = apic_take(&vcpu->apic);
 	pthread_mutex_unlock(&vcpu->machine->lock);
 	return vector;
 }
 
-static void on_cr8(void *context, uint8_t value)
+static uint8_t on_get_cr8(void *context)
+{
+	struct vcpu *vcpu = context;
+	uint8_t value;
+
+	pthread_mutex_lock(&vcpu->machine->lock);
+	value = vcpu_task_priority_class(vcpu);
+	pthread_mutex_unlock(&vcpu->machine->lock);
+	return value;
+}
+
+static void on_set_cr8(void *context, uint8_t value)
 {
 	struct vcpu *vcpu = context;
 
@@ -188,11 +190,14 @@ static void on_cr8(void *context, uint8_t value)
 	engine_kick(vcpu->cpu);
 }
 
-static enum engine_call on_hypercall(void *context) { return hv_hypercall(((struct vcpu *)context)->hv); }
+static enum engine_call on_hypercall(void *context, const struct engine_call_registers *registers)
+{
+	return hv_hypercall(((struct vcpu *)context)->hv, registers);
+}
 
 static const struct engine_ops vcpu_engine_ops = {
 	.port_read = on_port_read, .port_write = on_port_write, .mmio_read = on_mmio_read, .mmio_write = on_mmio_write,
-	.msr_read = on_msr_read, .msr_write = on_msr_write, .cpuid = on_cpuid, .interrupt = on_interrupt, .set_cr8 = on_cr8,
+	.msr_read = on_msr_read, .msr_write = on_msr_write, .cpuid = on_cpuid, .interrupt = on_interrupt, .get_cr8 = on_get_cr8, .set_cr8 = on_set_cr8,
 	.hypercall = on_hypercall,
 };
 
@@ -217,17 +222,18 @@ static void startup_state(struct x86_state *state, uint32_t signature)
 	state->pat = 0x0007040600070406;
 	state->dr[6] = 0xffff0ff0;
 	state->dr[7] = 0x400;
-	state->code_bits = 16;
 	state->rflags = 2;
 	state->tsc_offset = tsc_offset;
 }
 
 void vcpu_reset(struct vcpu *vcpu)
 {
+	struct engine_state state = { .nmi_pending = false };
 	uint64_t base = vcpu->apic.base;
 
-	startup_state(engine_cpu_state(vcpu->cpu), vcpu->machine->model.signature);
-	engine_reset(vcpu->cpu);
+	engine_get(vcpu->cpu, ENGINE_MSRS, &state);
+	startup_state(&state.x86, vcpu->machine->model.signature);
+	engine_set(vcpu->cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
 	apic_reset(&vcpu->apic, &vcpu->machine->apic_host, vcpu, vcpu->index, vcpu->index == 0);
 	if (base)
 		vcpu->apic.base = base; /* INIT leaves the mode */
@@ -237,15 +243,17 @@ void vcpu_reset(struct vcpu *vcpu)
 /* INIT, then SIPI, in the order in which they came; on the processor's thread, under the lock. */
 static void take_init_and_startup(struct vcpu *vcpu)
 {
-	struct x86_state *state = engine_cpu_state(vcpu->cpu);
+	struct engine_state state;
 
 	vcpu->halted &= !vcpu->init_pending && !vcpu->start_pending;
 	if (vcpu->init_pending)
 		vcpu_reset(vcpu);
 	if (vcpu->start_pending) {
-		state->segment[X86_CS].selector = (uint16_t)(vcpu->sipi_vector << 8);
-		state->segment[X86_CS].base = (uint64_t)vcpu->sipi_vector << PAGE_SHIFT;
-		state->rip = 0;
+		engine_get(vcpu->cpu, ENGINE_SEGMENTS | ENGINE_GENERAL, &state);
+		state.x86.segment[X86_CS].selector = (uint16_t)(vcpu->sipi_vector << 8);
+		state.x86.segment[X86_CS].base = (uint64_t)vcpu->sipi_vector << PAGE_SHIFT;
+		state.x86.rip = 0;
+		engine_set(vcpu->cpu, ENGINE_SEGMENTS | ENGINE_GENERAL, &state);
 	}
 	vcpu->init_pending = vcpu->start_pending = false;
 }
@@ -254,9 +262,12 @@ static void take_init_and_startup(struct vcpu *vcpu)
 
 static bool has_wake_event(const struct vcpu *vcpu)
 {
-	bool takes_interrupts = engine_cpu_state(vcpu->cpu)->interrupt_flag || vcpu->idle;
+	struct engine_state state;
 
-	return (apic_has_interrupt(&vcpu->apic) && takes_interrupts) || engine_has_nmi(vcpu->cpu);
+	engine_get(vcpu->cpu, ENGINE_GENERAL, &state);
+	if (apic_has_interrupt(&vcpu->apic) && (state.x86.rflags & FLAG_IF || vcpu->idle))
+		return true;
+	return engine_has_nmi(vcpu->cpu);
 }
 
 static bool must_sleep(const struct vcpu *vcpu)
@@ -362,12 +373,18 @@ static void mtrr_archive(struct archive *archive, struct vcpu *vcpu)
 	archive_u64(archive, &vcpu->mtrr[MTRR_DEFAULT_TYPE - MTRRS]);
 }
 
+enum { NMI_PENDING = 1, NMI_BLOCKED = 2 }; /* in the archive */
+
 static void vcpu_archive(struct archive *archive, void *self)
 {
 	struct vcpu *vcpu = self;
 	uint32_t activity = vcpu->activity;
-	uint32_t nmi = engine_cpu_nmi(vcpu->cpu);
+	struct engine_state state;
+	uint32_t nmi;
 
+	engine_get(vcpu->cpu, ENGINE_ALL, &state);
+	state.x86.cr8 = vcpu_task_priority_class(vcpu);
+	nmi = (state.nmi_pending ? NMI_PENDING : 0) | (state.nmi_blocked ? NMI_BLOCKED : 0);
 	archive_u32(archive, &activity);
 	archive_bool(archive, &vcpu->init_pending);
 	archive_bool(archive, &vcpu->start_pending);
@@ -376,9 +393,9 @@ static void vcpu_archive(struct archive *archive, void *self)
 	archive_u8(archive, &vcpu->sipi_vector);
 	archive_u64(archive, &vcpu->runtime_100ns);
 	archive_u32(archive, &nmi);
-	archive_check(archive, activity <= VCPU_WAITS_FOR_SIPI && nmi <= (ENGINE_NMI_PENDING | ENGINE_NMI_BLOCKED));
-	x86_state_archive(archive, engine_cpu_state(vcpu->cpu));
-	archive_bytes(archive, engine_cpu_vector(vcpu->cpu), ENGINE_VECTOR_BYTES);
+	archive_check(archive, activity <= VCPU_WAITS_FOR_SIPI && nmi <= (NMI_PENDING | NMI_BLOCKED));
+	x86_state_archive(archive, &state.x86);
+	archive_bytes(archive, state.vector, ENGINE_VECTOR_BYTES);
 	mtrr_archive(archive, vcpu);
 	archive_u64s(archive, vcpu->model_registers, CPU_MODEL_REGISTERS);
 	apic_archive(archive, &vcpu->apic, clock_monotonic_ns());
@@ -386,7 +403,9 @@ static void vcpu_archive(struct archive *archive, void *self)
 		return;
 	vcpu->activity = (enum vcpu_activity)activity;
 	vcpu->runtime_before_100ns = vcpu->runtime_100ns;
-	archive_check(archive, !engine_cpu_restored(vcpu->cpu, nmi));
+	state.nmi_pending = nmi & NMI_PENDING;
+	state.nmi_blocked = nmi & NMI_BLOCKED;
+	archive_check(archive, !engine_set(vcpu->cpu, ENGINE_ALL, &state));
 }
 
 static size_t vcpu_statistics(const void *self, char *text, size_t bytes)

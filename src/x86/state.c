@@ -3,8 +3,6 @@
 
 #include "lib/archive.h"
 
-enum { SHADOWS = 2 };
-
 static bool is_canonical(uint64_t gva) { return (uint64_t)((int64_t)(gva << 16) >> 16) == gva; }
 
 static void segment_archive(struct archive *a, struct x86_segment_state *s)
@@ -47,10 +45,12 @@ static void msr_archive(struct archive *a, struct x86_state *s)
 
 void x86_state_archive(struct archive *a, struct x86_state *s)
 {
+	uint8_t interrupt_flag = s->rflags & FLAG_IF ? 1 : 0; /* twice in the format */
+
 	archive_u64s(a, s->gpr, 16);
 	archive_u64(a, &s->rip);
 	archive_u64(a, &s->rflags);
-	archive_u8(a, &s->interrupt_flag);
+	archive_u8(a, &interrupt_flag);
 	archive_u8(a, &s->interrupt_shadow);
 	archive_u8(a, &s->cpl);
 	for (int n = 0; n < X86_SEGMENTS; n++)
@@ -61,6 +61,6 @@ void x86_state_archive(struct archive *a, struct x86_state *s)
 	table_archive(a, &s->idtr);
 	control_archive(a, s);
 	msr_archive(a, s);
-	archive_check(a, s->interrupt_flag <= 1 && s->interrupt_shadow <= SHADOWS && s->cpl <= 3 && (s->cpl == 0 || s->cr0 & CR0_PE));
+	archive_check(a, interrupt_flag == (s->rflags & FLAG_IF ? 1 : 0) && s->interrupt_shadow <= X86_SHADOW_MOV_SS && s->cpl <= 3 && (s->cpl == 0 || s->cr0 & CR0_PE));
 	archive_check(a, is_canonical(s->segment[X86_FS].base) && is_canonical(s->segment[X86_GS].base));
 }

@@ -53,10 +53,13 @@ struct x86_segment_state {
 
 struct x86_table { uint64_t base; uint16_t limit; };
 
+/* What STI and MOV SS hold back for one instruction. */
+enum x86_interrupt_shadow { X86_SHADOW_NONE, X86_SHADOW_STI, X86_SHADOW_MOV_SS };
+
 struct x86_state {
 	uint64_t gpr[16], rip;
-	uint64_t rflags; /* without IF while an engine runs: see interrupt_flag */
-	uint8_t interrupt_flag, interrupt_shadow, cpl, code_bits;
+	uint64_t rflags;
+	uint8_t interrupt_shadow, cpl; /* enum x86_interrupt_shadow */
 	struct x86_segment_state segment[X86_SEGMENTS], ldtr, tr;
 	struct x86_table gdtr, idtr;
 	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[8];
@@ -64,8 +67,32 @@ struct x86_state {
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 };
 
-/*
- * The whole state (lib/archive.h), rflags complete as it is between engine_run() calls. Loading leaves code_bits to the engine, and is
- * refused with -EBADMSG for what no processor can be in.
- */
+/* 16, 32 or 64. */
+static inline unsigned x86_code_bits(const struct x86_state *state)
+{
+	enum { CODE_LONG = 0x2000, CODE_DEFAULT_32 = 0x4000 };
+	uint16_t attributes = state->segment[X86_CS].attributes;
+
+	if (state->efer & EFER_LMA && attributes & CODE_LONG)
+		return 64;
+	return attributes & CODE_DEFAULT_32 ? 32 : 16;
+}
+
+/* The model-specific registers of the state, those in segment bases and EFER excepted. */
+static inline void x86_copy_msrs(struct x86_state *to, const struct x86_state *from)
+{
+	to->star = from->star;
+	to->lstar = from->lstar;
+	to->cstar = from->cstar;
+	to->sfmask = from->sfmask;
+	to->kernel_gs_base = from->kernel_gs_base;
+	to->pat = from->pat;
+	to->tsc_aux = from->tsc_aux;
+	to->tsc_offset = from->tsc_offset;
+	to->sysenter_cs = from->sysenter_cs;
+	to->sysenter_esp = from->sysenter_esp;
+	to->sysenter_eip = from->sysenter_eip;
+}
+
+/* The whole state (lib/archive.h). Loading is refused with -EBADMSG for what no processor can be in. */
 void x86_state_archive(struct archive *archive, struct x86_state *state);

@@ -29,6 +29,7 @@ static uint8_t *const ram = (uint8_t *)BASE;
 static struct guest_memory memory;
 static struct engine *engine;
 static struct engine_cpu *cpu;
+static struct engine_state state;
 static struct unit program[UNITS];
 static uint64_t in[16], in_flags, data_seed;
 static uint8_t in_vector[ENGINE_VECTOR_BYTES];
@@ -268,22 +269,26 @@ static void run_native(void)
 
 static void run_engine(void)
 {
-	struct x86_state *s = engine_cpu_state(cpu);
+	const unsigned groups = ENGINE_GENERAL | ENGINE_VECTOR;
+	const uint64_t components = 7;
 	size_t end = place_program(0xf4);
 
 	engine_memory_written(engine, CODE & ~4095ul, end + 16 - (CODE & ~4095ul));
-	memcpy(s->gpr, in, sizeof(in));
-	s->rip = BASE + CODE;
-	s->rflags = 2 | in_flags;
-	memcpy(engine_cpu_vector(cpu), in_vector, FX_BYTES);
-	memset((uint8_t *)engine_cpu_vector(cpu) + FX_BYTES, 0, 64);
-	*(uint64_t *)(void *)((uint8_t *)engine_cpu_vector(cpu) + FX_BYTES) = 7;
-	memcpy((uint8_t *)engine_cpu_vector(cpu) + YMM_AT, in_vector + YMM_AT, 256);
+	memcpy(state.x86.gpr, in, sizeof(in));
+	state.x86.rip = BASE + CODE;
+	state.x86.rflags = 2 | in_flags;
+	memcpy(state.vector, in_vector, FX_BYTES);
+	memset(state.vector + FX_BYTES, 0, 64);
+	memcpy(state.vector + FX_BYTES, &components, sizeof(components));
+	memcpy(state.vector + YMM_AT, in_vector + YMM_AT, 256);
+	if (engine_set(cpu, groups, &state))
+		exit(70);
 	engines.fault = engine_run(cpu) == ENGINE_EXIT_SHUTDOWN;
-	memcpy(engines.gpr, s->gpr, sizeof(in));
-	engines.rip = s->rip;
-	engines.flags = s->rflags & FLAGS_ARITHMETIC;
-	memcpy(engines.vector, engine_cpu_vector(cpu), ENGINE_VECTOR_BYTES);
+	engine_get(cpu, groups, &state);
+	memcpy(engines.gpr, state.x86.gpr, sizeof(in));
+	engines.rip = state.x86.rip;
+	engines.flags = state.x86.rflags & FLAGS_ARITHMETIC;
+	memcpy(engines.vector, state.vector, ENGINE_VECTOR_BYTES);
 	memcpy(engines.data, ram + DATA, DATA_BYTES);
 }
 
@@ -344,7 +349,7 @@ static void make_guest(void)
 {
 	uint64_t *t = (uint64_t *)(void *)(ram + TABLES);
 	struct engine *e;
-	struct x86_state *s;
+	struct x86_state *s = &state.x86;
 
 	if (mmap(ram, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		exit(70);
@@ -358,14 +363,13 @@ static void make_guest(void)
 	e = engine_create(&memory);
 	engine = e;
 	cpu = engine_cpu_create(e, &ops, NULL);
-	s = engine_cpu_state(cpu);
 	s->cr0 = CR0_PE | CR0_PG | 0x30;
 	s->cr3 = TABLES;
 	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
 	s->xcr0 = 7;
 	s->efer = EFER_LME | EFER_LMA;
-	s->code_bits = 64;
 	s->segment[X86_CS].attributes = 0xa09b;
+	engine_set(cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
 }
 
 int main(int argc, char **argv)

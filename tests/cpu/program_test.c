@@ -42,40 +42,44 @@ static void make_tables(void)
 static struct engine *make_engine(struct engine_cpu **ret_cpu)
 {
 	struct engine *e;
-	struct x86_state *s;
+	struct engine_state state = { .nmi_pending = false };
+	struct x86_state *s = &state.x86;
 
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
 	e = engine_create(&memory);
 	*ret_cpu = engine_cpu_create(e, &ops, NULL);
-	s = engine_cpu_state(*ret_cpu);
 	s->cr0 = CR0_PE | CR0_PG | 0x30;
 	s->cr3 = TABLES;
 	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
 	s->xcr0 = 7;
 	s->efer = EFER_LME | EFER_LMA;
-	s->code_bits = 64;
 	s->segment[X86_CS] = (struct x86_segment_state){ .selector = 8, .attributes = 0xa09b, .limit = ~0u };
 	s->segment[X86_SS] = (struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
 	s->gdtr = (struct x86_table){ BASE + GDT, 23 };
 	s->idtr = (struct x86_table){ BASE + IDT, 0xfff };
+	engine_set(*ret_cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
 	return e;
 }
 
 static uint64_t in_engine(struct engine *e, struct engine_cpu *cpu, bool step)
 {
-	struct x86_state *s = engine_cpu_state(cpu);
+	struct engine_state state;
+	struct x86_state *s = &state.x86;
+	bool halted;
 
 	memset(ram + DATA, 0, DATA_BYTES);
 	engine_memory_written(e, CODE, 4096);
 	put64(STACK, BASE + CODE - 16);
 	ram[CODE - 16] = 0xf4; /* where it returns to */
+	engine_get(cpu, ENGINE_GENERAL, &state);
 	s->gpr[4] = BASE + STACK;
 	s->gpr[7] = BASE + DATA;
 	s->rip = BASE + CODE;
 	s->rflags = 2 | (step ? FLAG_TF : 0);
-	if (engine_run(cpu) != ENGINE_EXIT_HALT)
-		return ~s->gpr[0];
-	return s->gpr[0];
+	engine_set(cpu, ENGINE_GENERAL, &state);
+	halted = engine_run(cpu) == ENGINE_EXIT_HALT;
+	engine_get(cpu, ENGINE_GENERAL, &state);
+	return halted ? s->gpr[0] : ~s->gpr[0];
 }
 
 static uint64_t natively(void)
@@ -103,7 +107,8 @@ static int check_signal_stack(struct engine *e, struct engine_cpu *cpu)
 {
 	enum { MIDDLE = 16 << 10, PATTERN = 0x5a };
 	static const uint8_t divide[] = { 0x31, 0xc9, 0xf7, 0xf1 }; /* xor ecx, ecx; div ecx */
-	struct x86_state *s = engine_cpu_state(cpu);
+	struct engine_state state;
+	struct x86_state *s = &state.x86;
 	uint8_t *bottom;
 	stack_t stack;
 
@@ -113,9 +118,11 @@ static int check_signal_stack(struct engine *e, struct engine_cpu *cpu)
 	memset(bottom, PATTERN, MIDDLE);
 	memcpy(ram + CODE, divide, sizeof(divide));
 	engine_memory_written(e, CODE, 4096);
+	engine_get(cpu, ENGINE_GENERAL, &state);
 	s->gpr[4] = (uint64_t)(bottom + MIDDLE);
 	s->rip = BASE + CODE;
 	s->rflags = 2;
+	engine_set(cpu, ENGINE_GENERAL, &state);
 	if (engine_run(cpu) != ENGINE_EXIT_SHUTDOWN) /* no handler in the IDT */
 		return check("a fault on the signal stack", "its exit", 0, 1);
 	for (unsigned n = 0; n < MIDDLE; n++)
@@ -146,5 +153,7 @@ int main(void)
 	}
 	failures += check_signal_stack(e, cpu);
 	printf("program_test: %d programs, %d differences\n", count, failures);
+	engine_cpu_destroy(cpu);
+	engine_destroy(e);
 	return failures != 0;
 }

@@ -100,8 +100,10 @@ static void run_native(const struct operation *o, uint64_t mask)
 
 static void run_engine(const struct operation *o, uint64_t mask)
 {
-	struct x86_state *s = engine_cpu_state(cpu);
+	struct engine_state state;
+	struct x86_state *s = &state.x86;
 
+	engine_get(cpu, ENGINE_GENERAL, &state);
 	memcpy(ram + CODE, o->code, o->length);
 	ram[CODE + o->length] = HLT;
 	memcpy(ram + AREA, area, AREA_BYTES);
@@ -111,10 +113,13 @@ static void run_engine(const struct operation *o, uint64_t mask)
 	s->gpr[7] = BASE + AREA;
 	s->rip = BASE + CODE;
 	s->rflags = 2;
-	memcpy(engine_cpu_vector(cpu), before, STATE_BYTES);
+	memcpy(state.vector, before, STATE_BYTES);
+	if (engine_set(cpu, ENGINE_GENERAL | ENGINE_VECTOR, &state))
+		exit(70);
 	engines.fault = engine_run(cpu) == ENGINE_EXIT_SHUTDOWN;
 	memcpy(engines.area, ram + AREA, AREA_BYTES);
-	memcpy(engines.state, engine_cpu_vector(cpu), STATE_BYTES);
+	engine_get(cpu, ENGINE_VECTOR, &state);
+	memcpy(engines.state, state.vector, STATE_BYTES);
 	clear_pointers(&engines);
 	memset(engines.state + FX_BYTES, 0, 8 * HEADER_WORD - FX_BYTES); /* XSAVE writes nothing there */
 }
@@ -180,7 +185,8 @@ static void make_guest(void)
 {
 	const size_t bytes = guest_memory_footprint_bytes(RAM_BYTES);
 	uint64_t *tables = words(ram + TABLES);
-	struct x86_state *s;
+	struct engine_state state = { .nmi_pending = false };
+	struct x86_state *s = &state.x86;
 
 	if (mmap(ram, bytes, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		exit(70);
@@ -191,14 +197,13 @@ static void make_guest(void)
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
 	engine = engine_create(&memory);
 	cpu = engine_cpu_create(engine, &ops, NULL);
-	s = engine_cpu_state(cpu);
 	s->cr0 = CR0_PE | CR0_PG | 0x30;
 	s->cr3 = TABLES;
 	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
 	s->xcr0 = 7;
 	s->efer = EFER_LME | EFER_LMA;
-	s->code_bits = 64;
 	s->segment[X86_CS].attributes = 0xa09b;
+	engine_set(cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
 }
 
 int main(int argc, char **argv)

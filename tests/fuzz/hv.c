@@ -30,6 +30,7 @@ static void call(struct fake *f, const struct act *a, const uint8_t *rest, size_
 					  0xc004, 0xc010, 0xc011, 0xc012 };
 	uint64_t control = a->flags & 1 ? a->code : codes[a->code % (sizeof(codes) / sizeof(codes[0]))], input = place(a, false), output = place(a, true);
 	struct x86_state *s = &f->state[a->cpu & 3];
+	bool long_mode = !(a->flags & 32);
 
 	control |= a->flags & 2 ? 1 << 16 : 0;
 	control |= (uint64_t)(a->count & 0x1ff) << 32 | (a->flags & 4 ? (uint64_t)(a->count >> 9 & 7) << 48 : 0);
@@ -37,16 +38,15 @@ static void call(struct fake *f, const struct act *a, const uint8_t *rest, size_
 	control |= a->flags & 16 ? a->a & 0xf000f000f8000000 : 0;
 	if (bytes > 112)
 		memcpy(f->xmm[a->cpu & 3], rest, 112);
-	s->code_bits = a->flags & 32 ? 32 : 64;
 	if (a->flags & 2)
 		input = a->a, output = a->b;
 	s->gpr[1] = control, s->gpr[2] = input, s->gpr[8] = output;
-	if (s->code_bits == 32) {
+	if (!long_mode) {
 		s->gpr[2] = control >> 32, s->gpr[0] = (uint32_t)control, s->gpr[3] = input >> 32, s->gpr[1] = (uint32_t)input;
 		s->gpr[7] = output >> 32, s->gpr[6] = (uint32_t)output;
 	}
 	for (enum engine_call again = ENGINE_CALL_AGAIN; again == ENGINE_CALL_AGAIN;) {
-		again = hv_hypercall(hv_partition_cpu(f->partition, a->cpu & 3));
+		again = fake_hypercall(f, a->cpu & 3, long_mode);
 		if (again == ENGINE_CALL_DONE && !is_documented(s->gpr[0]))
 			abort();
 	}

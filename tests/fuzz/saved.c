@@ -34,9 +34,8 @@ static uint64_t call(struct fake *f, unsigned cpu, uint64_t control, uint64_t in
 {
 	struct x86_state *s = &f->state[cpu];
 
-	s->code_bits = 64;
 	s->gpr[1] = control, s->gpr[2] = input, s->gpr[8] = output;
-	while (hv_hypercall(hv_partition_cpu(f->partition, cpu)) == ENGINE_CALL_AGAIN)
+	while (fake_hypercall(f, cpu, true) == ENGINE_CALL_AGAIN)
 		;
 	return s->gpr[0];
 }

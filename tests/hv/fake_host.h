@@ -21,7 +21,8 @@ struct fake {
 	struct hv_partition *partition;
 };
 
-static struct x86_state *fake_state(void *c, uint32_t n) { return &((struct fake *)c)->state[n]; }
+static void fake_get_state(void *c, uint32_t n, struct x86_state *to) { *to = ((struct fake *)c)->state[n]; }
+static void fake_set_general(void *c, uint32_t n, const struct x86_state *from) { ((struct fake *)c)->state[n] = *from; }
 static void *fake_xmm(void *c, uint32_t cpu, unsigned n) { return ((struct fake *)c)->xmm[cpu][n]; }
 static void fake_flush(void *c, uint64_t t, const struct engine_gva_range *r, unsigned n, bool g)
 {
@@ -78,14 +79,12 @@ static inline void fake_init(struct fake *f, uint64_t features)
 	guest_memory_init(&f->memory, ram, FAKE_RAM_BYTES, FAKE_RAM_BYTES);
 	pthread_mutex_init(&f->lock, NULL);
 	f->host = (struct hv_host){
-		fake_state, fake_xmm, fake_flush, fake_written, fake_discard, fake_now, fake_runtime, fake_yield, fake_place, fake_raise, fake_auto_eoi,
-		fake_apic_read, fake_apic_write, fake_waiting, fake_idle, fake_crashed, fake_reset, NULL, NULL, NULL, f, &f->lock, &f->memory, 2000000000,
+		fake_get_state, fake_set_general, fake_xmm, fake_flush, fake_written, fake_discard, fake_now, fake_runtime, fake_yield, fake_place, fake_raise,
+		fake_auto_eoi, fake_apic_read, fake_apic_write, fake_waiting, fake_idle, fake_crashed, fake_reset, NULL, NULL, NULL, f, &f->lock, &f->memory, 2000000000,
 		200000000, features, FAKE_CPUS, 0,
 	};
-	for (unsigned n = 0; n < FAKE_CPUS; n++) {
+	for (unsigned n = 0; n < FAKE_CPUS; n++)
 		f->state[n].cr0 = CR0_PE;
-		f->state[n].code_bits = 64;
-	}
 	f->partition = hv_partition_create(&f->host);
 }
 
@@ -96,6 +95,13 @@ static inline void fake_destroy(struct fake *f)
 	pthread_mutex_destroy(&f->lock);
 }
 
+static inline enum engine_call fake_hypercall(struct fake *f, unsigned cpu, bool long_mode)
+{
+	const struct engine_call_registers registers = { .gpr = f->state[cpu].gpr, .protected_mode = true, .long_mode = long_mode };
+
+	return hv_hypercall(hv_partition_cpu(f->partition, cpu), &registers);
+}
+
 static inline uint64_t fake_call(struct fake *f, unsigned cpu, uint64_t control, uint64_t input, uint64_t output)
 {
 	struct x86_state *s = &f->state[cpu];
@@ -103,7 +109,7 @@ static inline uint64_t fake_call(struct fake *f, unsigned cpu, uint64_t control,
 	s->gpr[1] = control;
 	s->gpr[2] = input;
 	s->gpr[8] = output;
-	while (hv_hypercall(hv_partition_cpu(f->partition, cpu)) == ENGINE_CALL_AGAIN)
+	while (fake_hypercall(f, cpu, true) == ENGINE_CALL_AGAIN)
 		;
 	return s->gpr[0];
 }

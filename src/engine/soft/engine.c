@@ -1,4 +1,5 @@
 /* The life of an engine and of its processors: creating them, running them, what is said to them from outside. */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 #include "engine/soft/insn/insn.h"
 #include "engine/soft/mmu/mmu.h"
 #include "soft_internal.h"
+
+enum { CODE_BYTES = 64 << 20, COLD_START = 24 << 20 };
 
 void *soft_reserve(size_t bytes)
 {
@@ -34,35 +37,74 @@ static int soft_make_poison(struct soft_engine *e)
 	return 0;
 }
 
-struct engine *engine_create(const struct guest_memory *memory)
+/* munmap() of what may never have come to be. */
+static void release(void *at, size_t bytes)
 {
-	size_t frames = guest_memory_footprint_bytes(memory->ram_bytes) >> 12;
-	struct soft_engine *e = calloc(1, sizeof(*e));
-	int fd = memfd_create("umbra-code", MFD_CLOEXEC);
+	if (at && at != MAP_FAILED)
+		munmap(at, bytes);
+}
 
-	if (!e || fd < 0)
-		return NULL;
-	e->memory = memory;
-	e->ram = memory->ram;
-	e->code_bytes = 64 << 20;
-	e->cold_start = e->cold_used = 24 << 20;
-	if (ftruncate(fd, (off_t)e->code_bytes) || getrandom(&e->secret, 8, 0) != 8 || getrandom(&e->no_key, 8, 0) != 8 || soft_make_poison(e))
-		return NULL;
-	e->code_write = mmap(NULL, e->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	e->code_run = mmap(NULL, e->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+static uint64_t frames_of(const struct soft_engine *e) { return guest_memory_footprint_bytes(e->memory->ram_bytes) / PAGE_BYTES; }
+
+static void soft_destroy(struct engine *opaque)
+{
+	struct soft_engine *e = (struct soft_engine *)opaque;
+
+	assert(!e->cpu_count);
+	release(e->code_write, CODE_BYTES);
+	release(e->code_run, CODE_BYTES);
+	release(e->blocks, MAX_BLOCKS * sizeof(*e->blocks));
+	release(e->hash, HASH_BUCKETS * sizeof(*e->hash));
+	release(e->maps, MAX_MAPS * sizeof(*e->maps));
+	release(e->page_blocks, frames_of(e) * sizeof(*e->page_blocks));
+	release(e->frame_flags, frames_of(e));
+	release(e->frame_writes, frames_of(e));
+	free(e);
+}
+
+/* The code cache as two views of the same memory: one is written, the other executed. */
+static int make_code_cache(struct soft_engine *e)
+{
+	int fd = memfd_create("umbra-code", MFD_CLOEXEC);
+	int error = 0;
+
+	if (fd < 0)
+		return -errno;
+	e->code_bytes = CODE_BYTES;
+	e->cold_start = e->cold_used = COLD_START;
+	if (ftruncate(fd, CODE_BYTES)) {
+		error = -errno;
+	} else {
+		e->code_write = mmap(NULL, CODE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		e->code_run = mmap(NULL, CODE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+		if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED)
+			error = -ENOMEM;
+	}
 	close(fd);
+	return error;
+}
+
+static int make_secrets(struct soft_engine *e)
+{
+	if (getrandom(&e->secret, 8, 0) != 8 || getrandom(&e->no_key, 8, 0) != 8)
+		return -EAGAIN;
+	return soft_make_poison(e);
+}
+
+static int make_lists(struct soft_engine *e)
+{
 	e->blocks = soft_reserve(MAX_BLOCKS * sizeof(*e->blocks));
 	e->hash = soft_reserve(HASH_BUCKETS * sizeof(*e->hash));
 	e->maps = soft_reserve(MAX_MAPS * sizeof(*e->maps));
-	e->page_blocks = soft_reserve(frames * sizeof(*e->page_blocks));
-	e->frame_flags = soft_reserve(frames);
-	e->frame_writes = soft_reserve(frames);
-	if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED || !e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags || !e->frame_writes)
-		return NULL;
-	return (struct engine *)e;
+	e->page_blocks = soft_reserve(frames_of(e) * sizeof(*e->page_blocks));
+	e->frame_flags = soft_reserve(frames_of(e));
+	e->frame_writes = soft_reserve(frames_of(e));
+	if (!e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags || !e->frame_writes)
+		return -ENOMEM;
+	return 0;
 }
 
-void engine_set_model(struct engine *engine, const struct cpu_model *model, const struct cpu_host *host)
+static void soft_engine_set_model(struct engine *engine, const struct cpu_model *model, const struct cpu_host *host)
 {
 	struct soft_engine *e = (struct soft_engine *)engine;
 
@@ -70,22 +112,50 @@ void engine_set_model(struct engine *engine, const struct cpu_model *model, cons
 	e->clears_buffers = host->leaks_buffers;
 }
 
-struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context)
+static struct engine *soft_create(const struct guest_memory *memory)
+{
+	struct soft_engine *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		return NULL;
+	e->base.driver = &soft_engine_driver;
+	e->memory = memory;
+	e->ram = memory->ram;
+	if (!make_code_cache(e) && !make_secrets(e) && !make_lists(e))
+		return &e->base;
+	soft_destroy(&e->base);
+	return NULL;
+}
+
+/* What a reset processor's XSAVE writes: x87 control word and MXCSR. */
+static void reset_vectors(struct soft_cpu *cpu)
+{
+	const uint16_t control_word = 0x37f;
+	const uint32_t mxcsr = 0x1f80;
+
+	memcpy(cpu->vector, &control_word, sizeof(control_word));
+	memcpy(cpu->vector + 24, &mxcsr, sizeof(mxcsr));
+}
+
+static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context)
 {
 	struct soft_engine *e = (struct soft_engine *)engine;
 	struct soft_cpu *cpu = e->cpu_count < MAX_CPUS ? soft_reserve(sizeof(*cpu)) : NULL;
 
 	if (!cpu)
 		return NULL;
-	if (soft_create_space(cpu))
+	if (soft_create_space(cpu)) {
+		soft_destroy_space(cpu);
+		release(cpu, sizeof(*cpu));
 		return NULL;
+	}
+	cpu->base.driver = &soft_engine_driver;
 	cpu->self = cpu;
 	cpu->poison = e->poison;
 	cpu->engine = e;
 	cpu->ops = ops;
 	cpu->ops_context = context;
-	*(uint16_t *)(void *)(cpu->vector) = 0x37f;
-	*(uint32_t *)(void *)(cpu->vector + 24) = 0x1f80;
+	reset_vectors(cpu);
 	if (e->cpu_count) {
 		const struct soft_cpu *first = e->cpus[0];
 
@@ -94,69 +164,38 @@ struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_
 		cpu->thunk_system = first->thunk_system;
 		cpu->thunk_chain = first->thunk_chain;
 		cpu->thunk_miss = first->thunk_miss;
-	} else {
+	} else if (!e->enter) {
 		soft_make_thunks(e, cpu);
 	}
 	e->cpus[e->cpu_count++] = cpu;
-	return (struct engine_cpu *)cpu;
+	return &cpu->base;
 }
 
-void engine_reset(struct engine_cpu *opaque)
+/* In any order: the last one takes the number of this one. */
+static void soft_cpu_destroy(struct engine_cpu *opaque)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
+	struct soft_engine *e = cpu->engine;
 
-	soft_flush(cpu, true);
-	cpu->nmi_pending = 0;
-	cpu->nmi_blocked = false;
-	cpu->pending &= ~(uint32_t)(PENDING_STEP_TRAP | PENDING_SINGLE);
+	assert(!cpu->executing && e->owner != cpu);
+	soft_acquire(&e->lock);
+	for (unsigned n = 0; n < e->cpu_count; n++)
+		if (e->cpus[n] == cpu) {
+			e->cpus[n] = e->cpus[--e->cpu_count];
+			break;
+		}
+	soft_release(&e->lock);
+	soft_release_thread(cpu);
+	soft_destroy_space(cpu);
+	release(cpu, sizeof(*cpu));
 }
 
-unsigned engine_cpu_nmi(const struct engine_cpu *opaque)
-{
-	const struct soft_cpu *cpu = (const struct soft_cpu *)opaque;
-
-	return (cpu->nmi_pending ? ENGINE_NMI_PENDING : 0) | (cpu->nmi_blocked ? ENGINE_NMI_BLOCKED : 0);
-}
-
-/* What XRSTOR would refuse (SDM Vol. 1 13.8.1) would be a fault of ours. */
-static bool is_loadable(const uint8_t *area)
-{
-	uint64_t header[8];
-	uint32_t mxcsr;
-
-	memcpy(header, area + 512, sizeof(header));
-	memcpy(&mxcsr, area + 24, 4);
-	if (header[0] & ~7ull || header[1] || mxcsr >> 16) /* an x86-64-v3 processor has all 16 */
-		return false;
-	for (int n = 2; n < 8; n++)
-		if (header[n])
-			return false;
-	return true;
-}
-
-int engine_cpu_restored(struct engine_cpu *opaque, unsigned nmi)
-{
-	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
-
-	if (!is_loadable(cpu->vector))
-		return -EBADMSG;
-	engine_reset(opaque);
-	cpu->nmi_pending = nmi & ENGINE_NMI_PENDING ? 1 : 0;
-	cpu->nmi_blocked = nmi & ENGINE_NMI_BLOCKED;
-	soft_set_code_bits(&cpu->state);
-	soft_debug_changed(cpu);
-	engine_kick(opaque);
-	return 0;
-}
-
-enum engine_exit engine_run(struct engine_cpu *opaque)
+static enum engine_exit soft_engine_run(struct engine_cpu *opaque)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
 	void (*enter)(struct soft_cpu *, void *) = (void (*)(struct soft_cpu *, void *))cpu->engine->enter;
 
 	cpu->exit = ENGINE_EXIT_NONE;
-	soft_set_rflags(cpu, cpu->state.rflags | (cpu->state.interrupt_flag ? FLAG_IF : 0));
-	soft_set_shadow(cpu, cpu->state.interrupt_shadow * PENDING_STI_SHADOW);
 	soft_load_vectors(cpu);
 	soft_enter(cpu);
 	soft_start_executing(cpu);
@@ -164,8 +203,6 @@ enum engine_exit engine_run(struct engine_cpu *opaque)
 	soft_stop_executing(cpu);
 	soft_exit(cpu);
 	soft_store_vectors(cpu);
-	cpu->state.rflags = soft_rflags(cpu);
-	cpu->state.interrupt_shadow = (uint8_t)((cpu->pending & PENDING_SHADOW) / PENDING_STI_SHADOW);
 	return cpu->exit;
 }
 
@@ -175,11 +212,11 @@ void soft_kick(struct soft_cpu *cpu, uint32_t why)
 	__atomic_store_n(&cpu->jump_key, cpu->engine->no_key, __ATOMIC_SEQ_CST);
 }
 
-void engine_kick(struct engine_cpu *opaque) { soft_kick((struct soft_cpu *)opaque, KICK_EVENT); }
+static void soft_engine_kick(struct engine_cpu *opaque) { soft_kick((struct soft_cpu *)opaque, KICK_EVENT); }
 
-bool engine_has_nmi(const struct engine_cpu *opaque) { return __atomic_load_n(&((const struct soft_cpu *)opaque)->nmi_pending, __ATOMIC_SEQ_CST); }
+static bool soft_engine_has_nmi(const struct engine_cpu *opaque) { return __atomic_load_n(&((const struct soft_cpu *)opaque)->nmi_pending, __ATOMIC_SEQ_CST); }
 
-void engine_nmi(struct engine_cpu *opaque)
+static void soft_engine_nmi(struct engine_cpu *opaque)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
 
@@ -187,29 +224,34 @@ void engine_nmi(struct engine_cpu *opaque)
 	soft_kick(cpu, KICK_EVENT);
 }
 
-void engine_stop(struct engine_cpu *opaque, enum engine_exit why)
+static void soft_engine_stop(struct engine_cpu *opaque, enum engine_exit why)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
 
 	__atomic_store_n(&cpu->stop_asked, why, __ATOMIC_SEQ_CST);
-	engine_kick(opaque);
+	soft_engine_kick(opaque);
 }
 
-void *engine_cpu_vector(struct engine_cpu *cpu) { return ((struct soft_cpu *)cpu)->vector; }
-
-struct x86_state *engine_cpu_state(struct engine_cpu *cpu) { return &((struct soft_cpu *)cpu)->state; }
-
-size_t engine_statistics(struct engine_cpu *opaque, char *text, size_t bytes)
+static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text, size_t bytes)
 {
-	struct soft_cpu *c = (struct soft_cpu *)opaque;
+	const struct soft_cpu *c = (const struct soft_cpu *)opaque;
 	int n = snprintf(text, bytes, "rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu code %zu KiB\n", c->state.rip,
 			 c->translations, c->fills, c->misses, c->chains, c->systems, (c->engine->code_used + c->engine->cold_used - c->engine->cold_start) >> 10);
 
 	return n < 0 ? 0 : (size_t)n < bytes ? (size_t)n : bytes - 1;
 }
 
-void engine_set_last_words(struct engine *engine, char *text, size_t bytes)
+static void soft_engine_set_last_words(struct engine *engine, char *text, size_t bytes)
 {
 	((struct soft_engine *)engine)->last_words = text;
 	((struct soft_engine *)engine)->last_words_bytes = bytes;
 }
+
+const struct engine_driver soft_engine_driver = {
+	.name = "soft", .create = soft_create, .destroy = soft_destroy, .cpu_create = soft_cpu_create, .cpu_destroy = soft_cpu_destroy,
+	.prepare_thread = soft_engine_prepare_thread, .set_model = soft_engine_set_model,
+	.set_last_words = soft_engine_set_last_words, .get = soft_engine_get, .set = soft_engine_set,
+	.call_xmm = soft_engine_call_xmm, .run = soft_engine_run, .kick = soft_engine_kick, .stop = soft_engine_stop, .nmi = soft_engine_nmi,
+	.has_nmi = soft_engine_has_nmi, .statistics = soft_engine_statistics, .memory_written = soft_engine_memory_written,
+	.flush = soft_engine_flush, .place_overlay = soft_engine_place_overlay, .take_dirty = soft_engine_take_dirty,
+};

@@ -36,4 +36,4 @@ void soft_inside(struct soft_cpu *cpu)
 #undef YMM
 }
 
-void *engine_cpu_xmm(struct engine_cpu *cpu, unsigned n) { return ((struct soft_cpu *)cpu)->ymm[n]; }
+void *soft_engine_call_xmm(struct engine_cpu *cpu, unsigned n) { return ((struct soft_cpu *)cpu)->ymm[n]; }

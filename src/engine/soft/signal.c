@@ -67,6 +67,8 @@ void *soft_signal(struct soft_cpu *cpu)
 	return soft_raise(cpu, &f);
 }
 
+enum { SIGNAL_STACK_BYTES = 64 << 10 };
+
 static __thread struct soft_cpu *running;
 
 static void own_fault(int number, const siginfo_t *info, const greg_t *g)
@@ -145,12 +147,11 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	g[REG_RIP] = (greg_t)e->signal;
 }
 
-enum { SIGNAL_STACK_BYTES = 64 << 10 };
 #ifndef SS_AUTODISARM
 #define SS_AUTODISARM (1u << 31) /* linux/signal.h, which signal.h does not go with */
 #endif
 
-static int install_signals(void)
+static int install_signals(struct soft_cpu *cpu)
 {
 	static const int numbers[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
 	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
@@ -161,20 +162,36 @@ static int install_signals(void)
 	 */
 	const stack_t stack = { .ss_sp = place + PAGE_BYTES, .ss_size = SIGNAL_STACK_BYTES, .ss_flags = (int)SS_AUTODISARM };
 
-	if (place == MAP_FAILED || mprotect(stack.ss_sp, stack.ss_size, PROT_READ | PROT_WRITE) || sigaltstack(&stack, NULL))
+	if (place == MAP_FAILED)
+		return -errno;
+	cpu->signal_stack = place;
+	if (mprotect(stack.ss_sp, stack.ss_size, PROT_READ | PROT_WRITE) || sigaltstack(&stack, NULL))
 		return -errno;
 	for (unsigned n = 0; n < 4; n++)
 		sigaction(numbers[n], &action, NULL);
 	return 0;
 }
 
-int engine_prepare_thread(struct engine_cpu *opaque)
+int soft_engine_prepare_thread(struct engine_cpu *opaque)
 {
-	int error = install_signals();
+	int error = install_signals((struct soft_cpu *)opaque);
 
 	if (error)
 		return error;
 	syscall(SYS_arch_prctl, ARCH_SET_GS, opaque); /* WRGSBASE would be lost at a switch where the kernel does not use it */
 	running = (struct soft_cpu *)opaque;
 	return 0;
+}
+
+void soft_release_thread(struct soft_cpu *cpu)
+{
+	const stack_t none = { .ss_flags = SS_DISABLE };
+
+	if (running == cpu) {
+		sigaltstack(&none, NULL);
+		running = NULL;
+	}
+	if (cpu->signal_stack)
+		munmap(cpu->signal_stack, SIGNAL_STACK_BYTES + PAGE_BYTES);
+	cpu->signal_stack = NULL;
 }

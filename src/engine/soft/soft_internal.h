@@ -23,7 +23,7 @@
 #include "memory/memory.h"
 #include "x86/cpu_model.h"
 #include "x86/state.h"
-#include "engine/engine.h"
+#include "engine/engine_driver.h"
 #include "lock.h"
 
 /*
@@ -52,6 +52,7 @@ enum {
 enum { PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL_AC = 2 };
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
 #define TABLE_BYTES (1ull << 39)
+#define TABLE_RESERVED_BYTES (TABLE_BYTES + 0x20000)
 enum { JUMP_CACHE_ENTRIES = 16384, JOURNAL_ENTRIES = 1 << 16 };
 
 /*
@@ -72,18 +73,21 @@ struct memory_site { /* follows the jump to the slow thunk; all offsets are rela
 enum { KICK_EVENT = 1, KICK_PARK = 2, KICK_FLUSH = 4, MAX_CPUS = 64, FLUSH_RANGES = 16 };
 
 struct soft_cpu {
-	struct x86_state state; /* first: displaced registers are addressed through gs */
+	struct engine_cpu base;
+	struct x86_state state; /* as state.c says */
 	uint64_t flags_word;    /* byte 0: OF, byte 1: LAHF */
 	uint64_t temp[4];
 	void *resume;
 	uint64_t commit_r11, poison; /* poison: the engine's, for translated code */
 	struct soft_cpu *self;
 	uint32_t kick;             /* KICK_*: polled by translated code */
-	uint32_t interrupt_pending; /* looked at when IF becomes 1 */
+	uint32_t interrupt_pending; /* 0 or 1: looked at when IF becomes 1 */
+	uint8_t interrupt_flag;    /* RFLAGS.IF, 0 or 1 */
 	uint64_t jump_key;         /* of the running mode; no_key after a kick: nothing matches, the dispatcher is next */
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss;
 	uint64_t view_read[VIEWS], view_write[VIEWS];
+	void *table_memory[2 * VIEWS];
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 	_Alignas(64) uint8_t vector[4096];   /* the guest's vector state between engine_run() calls: an XSAVE area */
 	_Alignas(64) uint8_t ymm[16][32];    /* its YMM registers while engine_ops run; the rest stays in the host's registers */
@@ -98,6 +102,7 @@ struct soft_cpu {
 	const struct engine_ops *ops;
 	void *ops_context;
 	enum engine_exit exit;
+	void *signal_stack;
 	uint64_t journal[2][JOURNAL_ENTRIES]; /* [global]: index << 2 | view */
 	uint32_t journal_used[2];
 	uint64_t large_filter[64], code_filter[64];
@@ -119,6 +124,7 @@ struct soft_cpu {
 };
 
 struct soft_engine {
+	struct engine base;
 	const struct guest_memory *memory;
 	const struct cpu_model *model; /* NULL: everything that decodes */
 	bool clears_buffers; /* before user code runs: struct cpu_host, leaks_buffers */
@@ -178,6 +184,9 @@ static inline bool soft_canonical(uint64_t gva) { return (uint64_t)((int64_t)(gv
 void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu);
 /* signal.c: what the signal thunk calls. */
 void *soft_signal(struct soft_cpu *cpu);
+int soft_engine_prepare_thread(struct engine_cpu *cpu);
+/* Undoes it; on another thread that one must have ended. */
+void soft_release_thread(struct soft_cpu *cpu);
 
 /* outside.c: around every call of engine_ops: the guest's YMM registers are kept, and others need not wait for this processor. */
 void soft_outside(struct soft_cpu *cpu);
@@ -185,6 +194,15 @@ void soft_inside(struct soft_cpu *cpu);
 /* At the begin and the end of engine_run(): the guest's vector state, from and to cpu->vector. */
 void soft_load_vectors(struct soft_cpu *cpu);
 void soft_store_vectors(struct soft_cpu *cpu);
+
+/* The rest of soft_engine_driver: state.c, outside.c, code/invalidate.c, mmu/shootdown.c, mmu/dirty.c. */
+void soft_engine_get(const struct engine_cpu *cpu, unsigned groups, struct engine_state *to);
+int soft_engine_set(struct engine_cpu *cpu, unsigned groups, const struct engine_state *from);
+void *soft_engine_call_xmm(struct engine_cpu *cpu, unsigned n);
+void soft_engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
+void soft_engine_flush(struct engine *engine, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global);
+void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay, uint64_t gpa, bool read_only);
+uint64_t soft_engine_take_dirty(struct engine *engine, uint64_t *dirty);
 
 /* engine.c: zeroed memory that costs nothing until it is used; NULL. */
 void *soft_reserve(size_t bytes);

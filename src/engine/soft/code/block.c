@@ -82,7 +82,7 @@ void soft_hide_block(struct soft_engine *e, struct block *b)
 static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa)
 {
 	const struct x86_state *s = &cpu->state;
-	uint64_t linear = s->code_bits == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip), second;
+	uint64_t linear = x86_code_bits(s) == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip), second;
 	struct fault fault;
 	unsigned rights;
 

@@ -7,10 +7,10 @@
 uint32_t soft_mode(struct soft_cpu *cpu)
 {
 	const struct x86_state *s = &cpu->state;
-	uint32_t mode = s->code_bits == 64 ? 0 : s->code_bits == 32 ? 1 : 2;
+	uint32_t mode = x86_code_bits(s) == 64 ? 0 : x86_code_bits(s) == 32 ? 1 : 2;
 	bool flat = true;
 
-	if (s->code_bits != 64)
+	if (x86_code_bits(s) != 64)
 		for (int n = X86_ES; n <= X86_DS; n++)
 			flat &= s->segment[n].base == 0;
 	mode |= s->cpl == 3 ? MODE_USER : 0;
@@ -38,7 +38,7 @@ static void take_interrupt(struct soft_cpu *cpu)
 		take_nmi(cpu);
 		return;
 	}
-	if (!cpu->state.interrupt_flag || has_interrupt_shadow(cpu)) {
+	if (!cpu->interrupt_flag || has_interrupt_shadow(cpu)) {
 		cpu->interrupt_pending = 1;
 		return;
 	}
@@ -59,7 +59,7 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 	struct jump_entry *j = soft_jump_entry(cpu, s->rip);
 	uint32_t mode;
 
-	if (cpu->pending | cpu->kick | (cpu->interrupt_pending & s->interrupt_flag))
+	if (cpu->pending | cpu->kick | (cpu->interrupt_pending & cpu->interrupt_flag))
 		return NULL;
 	mode = soft_mode(cpu);
 	if (j->sum != s->rip + soft_jump_key(cpu, mode))
@@ -112,7 +112,7 @@ static bool take_pending(struct soft_cpu *cpu)
 	}
 	if (take_stop(cpu))
 		return false;
-	if (kick & KICK_EVENT || (cpu->interrupt_pending && cpu->state.interrupt_flag && !has_interrupt_shadow(cpu)))
+	if (kick & KICK_EVENT || (cpu->interrupt_pending && cpu->interrupt_flag && !has_interrupt_shadow(cpu)))
 		take_interrupt(cpu);
 	return true;
 }
@@ -127,7 +127,7 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 	const struct x86_state *s = &cpu->state;
 
 	to->mode = soft_mode(cpu) | (cpu->pending & alone ? BLOCK_ALONE : 0);
-	to->linear = s->code_bits == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip);
+	to->linear = x86_code_bits(s) == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip);
 	if (cpu->pending & PENDING_BREAKPOINTS && !(cpu->pending & PENDING_MOV_SS_SHADOW) && soft_hits_breakpoint(cpu, to->linear)) {
 		soft_fail(fault, EXC_DB, false, 0);
 		return NULL;

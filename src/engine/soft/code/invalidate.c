@@ -97,7 +97,7 @@ bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
 	return false;
 }
 
-void engine_memory_written(struct engine *opaque, uint64_t gpa, size_t bytes)
+void soft_engine_memory_written(struct engine *opaque, uint64_t gpa, size_t bytes)
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
 

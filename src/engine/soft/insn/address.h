@@ -17,7 +17,7 @@ static inline uint64_t soft_linear_address(const struct x86_state *state, unsign
 {
 	uint64_t linear = offset & soft_address_mask(address_bytes);
 
-	if (state->code_bits == 64)
+	if (x86_code_bits(state) == 64)
 		return segment >= X86_FS ? linear + state->segment[segment].base : linear;
 	return (uint32_t)(linear + state->segment[segment].base);
 }

@@ -27,8 +27,7 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		if (!(v & CR0_PG))
 			s->efer &= ~(uint64_t)EFER_LMA;
 		s->cr0 = v | 0x10;
-		soft_set_code_bits(s);
-		soft_flush(cpu, true);
+			soft_flush(cpu, true);
 		return 0;
 	case 2: s->cr2 = v; return 0;
 	case 3: /* whether bit 63 asks to keep entries or not, none of another context may be seen: all that are not global go */
@@ -52,10 +51,27 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		soft_flush(cpu, true);
 		return 0;
 	case 8:
-		s->cr8 = v & 15;
 		soft_outside(cpu);
-		cpu->ops->set_cr8(cpu->ops_context, (uint8_t)s->cr8);
+		cpu->ops->set_cr8(cpu->ops_context, v & 15);
 		soft_inside(cpu);
+		return 0;
+	default: return insn_undefined(t);
+	}
+}
+
+static int read_cr(struct step *t, unsigned cr, uint64_t *ret)
+{
+	const struct x86_state *s = t->s;
+
+	switch (cr) {
+	case 0: *ret = s->cr0; return 0;
+	case 2: *ret = s->cr2; return 0;
+	case 3: *ret = s->cr3; return 0;
+	case 4: *ret = s->cr4; return 0;
+	case 8:
+		soft_outside(t->cpu);
+		*ret = t->cpu->ops->get_cr8(t->cpu->ops_context);
+		soft_inside(t->cpu);
 		return 0;
 	default: return insn_undefined(t);
 	}
@@ -65,17 +81,17 @@ int insn_mov_control(struct step *t)
 {
 	const struct x86_insn *i = t->i;
 	struct x86_state *s = t->s;
-	unsigned bytes = s->code_bits == 64 ? 8 : 4;
+	unsigned bytes = x86_code_bits(s) == 64 ? 8 : 4;
 
 	if (s->cpl)
 		return insn_general_protection(t);
 	switch (i->opcode) {
 	case 0x20: {
-		const uint64_t values[16] = { s->cr0, 0, s->cr2, s->cr3, s->cr4, 0, 0, 0, s->cr8 };
+		uint64_t v = 0;
 
-		if (i->reg == 1 || (i->reg > 4 && i->reg != 8))
-			return insn_undefined(t);
-		insn_set_gpr(t, i->rm, values[i->reg], bytes);
+		if (read_cr(t, i->reg, &v))
+			return -EFAULT;
+		insn_set_gpr(t, i->rm, v, bytes);
 		return 0;
 	}
 	case 0x22: return insn_write_cr(t, i->reg, bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm]);

@@ -7,18 +7,18 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
-uint64_t soft_rflags(struct soft_cpu *cpu)
+uint64_t soft_rflags(const struct soft_cpu *cpu)
 {
 	uint64_t f = cpu->state.rflags & ~(uint64_t)(FLAGS_ARITHMETIC | FLAG_IF);
 
 	f |= (cpu->flags_word >> 8 & 0xd5) | (cpu->flags_word & 1 ? FLAG_OF : 0) | 2;
-	return f | (cpu->state.interrupt_flag ? FLAG_IF : 0);
+	return f | (cpu->interrupt_flag ? FLAG_IF : 0);
 }
 
 void soft_set_rflags(struct soft_cpu *cpu, uint64_t v)
 {
 	cpu->flags_word = (v & 0xd5) << 8 | (v & FLAG_OF ? 1 : 0);
-	cpu->state.interrupt_flag = v & FLAG_IF ? 1 : 0;
+	cpu->interrupt_flag = v & FLAG_IF ? 1 : 0;
 	cpu->state.rflags = (v & 0x3f7fd7) | 2;
 	soft_set_pending(cpu, PENDING_STEP, v & FLAG_TF);
 }
@@ -92,9 +92,8 @@ static int deliver_long(struct soft_cpu *cpu, const struct event *event, struct 
 	/* AC stays: a handler that wants SMAP's protection executes CLAC (SDM Vol. 3A 6.12.1.2, 6.14) */
 	soft_set_rflags(cpu, soft_rflags(cpu) & ~(uint64_t)(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM));
 	if (!(gate[0] >> 40 & GATE_IS_TRAP))
-		s->interrupt_flag = 0;
+		cpu->interrupt_flag = 0;
 	soft_set_code_segment(s, (uint16_t)((gate[0] >> 16 & 0xfffc) | target_cpl), (uint16_t)(descriptor >> 40));
-	soft_set_code_bits(s);
 	s->rip = offset;
 	soft_set_shadow(cpu, 0);
 	soft_select_view(cpu);

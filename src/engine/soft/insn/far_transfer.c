@@ -32,8 +32,7 @@ int insn_far_jump(struct step *t, uint16_t selector, uint64_t offset, unsigned n
 		if (!(d[0] >> 47 & 1))
 			return soft_fail(t->fault, EXC_NP, true, selector & 0xfffc);
 		s->segment[X86_CS] = insn_unpack_descriptor((uint16_t)((selector & 0xfffc) | new_cpl), d);
-		soft_set_code_bits(s);
-		s->cpl = (uint8_t)new_cpl;
+			s->cpl = (uint8_t)new_cpl;
 	}
 	t->next = offset;
 	if (old_base != s->segment[X86_CS].base)
@@ -96,7 +95,7 @@ int insn_iret(struct step *t)
 	if (insn_pop(t, &rip, bytes) || insn_pop(t, &cs, bytes) || insn_pop(t, &rflags, bytes))
 		goto undo;
 	cpl = cs & 3;
-	if (s->code_bits == 64 || cpl > s->cpl)
+	if (x86_code_bits(s) == 64 || cpl > s->cpl)
 		if (insn_pop(t, &rsp, bytes) || insn_pop(t, &ss, bytes))
 			goto undo;
 	if (cpl < s->cpl || (s->efer & EFER_LMA && !soft_canonical(rip))) {
@@ -107,7 +106,7 @@ int insn_iret(struct step *t)
 		keep = FLAG_IOPL | (s->cpl > (s->rflags >> 12 & 3) ? FLAG_IF : 0);
 	{
 		uint64_t flags = (rflags & ~keep) | (soft_rflags(t->cpu) & keep), d[2];
-		bool had_stack = s->code_bits == 64 || cpl > s->cpl;
+		bool had_stack = x86_code_bits(s) == 64 || cpl > s->cpl;
 		struct x86_segment_state old_cs = s->segment[X86_CS];
 
 		if (insn_read_descriptor(t, (uint16_t)cs, d, false))
@@ -117,11 +116,10 @@ int insn_iret(struct step *t)
 			return soft_fail(t->fault, EXC_GP, true, cs & 0xfffc);
 		}
 		s->segment[X86_CS] = insn_unpack_descriptor((uint16_t)cs, d);
-		soft_set_code_bits(s);
-		if (old_cs.base != s->segment[X86_CS].base)
+			if (old_cs.base != s->segment[X86_CS].base)
 			soft_flush_jumps(t->cpu, true); /* the jump cache knows offsets in the segment */
 		if (had_stack) {
-			s->gpr[4] = s->code_bits == 64 ? rsp : (uint32_t)rsp;
+			s->gpr[4] = x86_code_bits(s) == 64 ? rsp : (uint32_t)rsp;
 			if ((ss & 0xfffc) && !insn_read_descriptor(t, (uint16_t)ss, d, false))
 				s->segment[X86_SS] = insn_unpack_descriptor((uint16_t)ss, d);
 			s->segment[X86_SS].selector = (uint16_t)ss;
@@ -145,10 +143,9 @@ int insn_syscall(struct step *t)
 		return insn_undefined(t);
 	s->gpr[1] = t->next;
 	s->gpr[11] = soft_rflags(t->cpu) & ~(uint64_t)FLAG_RF;
-	t->next = s->code_bits == 64 ? s->lstar : s->cstar;
+	t->next = x86_code_bits(s) == 64 ? s->lstar : s->cstar;
 	soft_set_code_segment(s, (uint16_t)(s->star >> 32 & 0xfffc), 0xa09b);
 	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)((s->star >> 32 & 0xfffc) + 8), .attributes = 0xc093, .limit = ~0u };
-	s->code_bits = 64;
 	soft_set_rflags(t->cpu, s->gpr[11] & ~s->sfmask);
 	set_cpl(t->cpu, 0);
 	return 0;
@@ -167,7 +164,6 @@ int insn_sysret(struct step *t)
 	soft_set_rflags(t->cpu, (s->gpr[11] & 0x3c7fd7) | 2);
 	soft_set_code_segment(s, (uint16_t)((base + (t->i->rex_w ? 16 : 0)) | 3), t->i->rex_w ? 0xa0fb : 0xc0fb);
 	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)((base + 8) | 3), .attributes = 0xc0f3, .limit = ~0u };
-	s->code_bits = t->i->rex_w ? 64 : 32;
 	set_cpl(t->cpu, 3);
 	return 0;
 }

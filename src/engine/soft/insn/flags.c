@@ -31,9 +31,9 @@ int insn_set_interrupt_flag(struct step *t, bool set)
 
 	if (s->cpl > (s->rflags >> 12 & 3))
 		return insn_general_protection(t);
-	if (set && !s->interrupt_flag)
+	if (set && !t->cpu->interrupt_flag)
 		soft_set_shadow(t->cpu, PENDING_STI_SHADOW);
-	s->interrupt_flag = set;
+	t->cpu->interrupt_flag = set;
 	return 0;
 }
 

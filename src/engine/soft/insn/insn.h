@@ -18,7 +18,7 @@ static inline bool insn_model_has(const struct step *t, enum cpu_feature feature
 }
 
 /* exception.c */
-uint64_t soft_rflags(struct soft_cpu *cpu);
+uint64_t soft_rflags(const struct soft_cpu *cpu);
 void soft_set_rflags(struct soft_cpu *cpu, uint64_t value);
 /* Fills *fault; -EFAULT. */
 int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code);
@@ -44,10 +44,8 @@ int insn_push_pop(struct step *t);
 int insn_near_transfer(struct step *t);
 
 /* segment.c */
-enum { CODE_LONG = 0x2000, CODE_DB = 0x4000 }; /* x86_segment_state.attributes: L, D or B */
+enum { CODE_DB = 0x4000 }; /* x86_segment_state.attributes: D or B */
 void soft_set_code_segment(struct x86_state *state, uint16_t selector, uint16_t attributes);
-/* state.code_bits from CS and EFER. */
-void soft_set_code_bits(struct x86_state *state);
 int insn_read_descriptor(struct step *t, uint16_t selector, uint64_t ret[2], bool wide);
 struct x86_segment_state insn_unpack_descriptor(uint16_t selector, const uint64_t d[2]);
 int insn_load_segment(struct step *t, unsigned which, uint16_t selector);

@@ -9,13 +9,6 @@ void soft_set_code_segment(struct x86_state *s, uint16_t selector, uint16_t attr
 	s->segment[X86_CS] = (struct x86_segment_state){ .selector = selector, .attributes = attributes, .limit = ~0u };
 }
 
-void soft_set_code_bits(struct x86_state *s)
-{
-	uint16_t a = s->segment[X86_CS].attributes;
-
-	s->code_bits = s->efer & EFER_LMA && a & CODE_LONG ? 64 : a & CODE_DB ? 32 : 16;
-}
-
 int insn_read_descriptor(struct step *t, uint16_t selector, uint64_t ret[2], bool wide)
 {
 	const struct x86_state *s = t->s;
@@ -48,7 +41,7 @@ int insn_load_segment(struct step *t, unsigned which, uint16_t selector)
 		return 0;
 	}
 	if (!(selector & 0xfffc)) {
-		if (which == X86_SS && !(s->code_bits == 64 && s->cpl < 3))
+		if (which == X86_SS && !(x86_code_bits(s) == 64 && s->cpl < 3))
 			return insn_general_protection(t);
 		/* AMD keeps base and limit of a nulled segment; so do we: FS and GS bases are set by MSR */
 		s->segment[which].selector = selector;
@@ -71,7 +64,7 @@ int insn_descriptor_tables(struct step *t)
 {
 	const struct x86_insn *i = t->i;
 	struct x86_state *s = t->s;
-	unsigned base_bytes = s->code_bits == 64 ? 8 : 4;
+	unsigned base_bytes = x86_code_bits(s) == 64 ? 8 : 4;
 	struct x86_table *table = i->reg & 1 ? &s->idtr : &s->gdtr;
 	uint8_t image[10] = { 0 };
 
@@ -88,7 +81,7 @@ int insn_descriptor_tables(struct step *t)
 		return -EFAULT;
 	table->base = 0;
 	memcpy(&table->limit, image, 2);
-	memcpy(&table->base, image + 2, i->operand_bytes == 2 && s->code_bits != 64 ? 3 : base_bytes);
+	memcpy(&table->base, image + 2, i->operand_bytes == 2 && x86_code_bits(s) != 64 ? 3 : base_bytes);
 	return 0;
 }
 
@@ -147,7 +140,7 @@ int insn_fs_gs_base(struct step *t)
 	unsigned bytes = t->i->rex_w ? 8 : 4;
 	uint64_t *base = &t->s->segment[t->i->reg & 1 ? X86_GS : X86_FS].base;
 
-	if (!(t->s->cr4 & CR4_FSGSBASE) || t->s->code_bits != 64)
+	if (!(t->s->cr4 & CR4_FSGSBASE) || x86_code_bits(t->s) != 64)
 		return insn_undefined(t);
 	if (t->i->reg < 2) {
 		insn_set_gpr(t, t->i->rm, *base, bytes);

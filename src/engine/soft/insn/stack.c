@@ -5,11 +5,11 @@
 #include "address.h"
 #include "insn.h"
 
-unsigned insn_stack_bytes(const struct step *t) { return t->s->code_bits == 64 ? (t->i->prefix66 ? 2 : 8) : t->i->operand_bytes; }
+unsigned insn_stack_bytes(const struct step *t) { return x86_code_bits(t->s) == 64 ? (t->i->prefix66 ? 2 : 8) : t->i->operand_bytes; }
 
 static unsigned address_bytes(const struct step *t)
 {
-	if (t->s->code_bits == 64)
+	if (x86_code_bits(t->s) == 64)
 		return 8;
 	return t->s->segment[X86_SS].attributes & CODE_DB ? 4 : 2;
 }
@@ -93,7 +93,7 @@ int insn_near_transfer(struct step *t)
 {
 	const struct x86_insn *i = t->i;
 	struct x86_state *s = t->s;
-	uint64_t mask = s->code_bits == 64 ? ~0ull : i->operand_bytes == 2 ? 0xffff : 0xffffffff, v;
+	uint64_t mask = x86_code_bits(s) == 64 ? ~0ull : i->operand_bytes == 2 ? 0xffff : 0xffffffff, v;
 	unsigned bytes = insn_stack_bytes(t);
 
 	switch (i->opcode) {

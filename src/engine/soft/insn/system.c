@@ -16,15 +16,18 @@ int insn_undefined(struct step *t) { return soft_fail(t->fault, EXC_UD, false, 0
 
 static int cpuid(struct step *t)
 {
+	struct x86_state *s = t->s;
+	uint32_t leaf = (uint32_t)s->gpr[0];
+	uint32_t subleaf = (uint32_t)s->gpr[1];
 	uint32_t r[4];
 
 	soft_outside(t->cpu);
-	t->cpu->ops->cpuid(t->cpu->ops_context, (uint32_t)t->s->gpr[0], (uint32_t)t->s->gpr[1], r);
+	t->cpu->ops->cpuid(t->cpu->ops_context, leaf, subleaf, r);
 	soft_inside(t->cpu);
-	t->s->gpr[0] = r[0];
-	t->s->gpr[3] = r[1];
-	t->s->gpr[1] = r[2];
-	t->s->gpr[2] = r[3];
+	s->gpr[0] = r[0];
+	s->gpr[3] = r[1];
+	s->gpr[1] = r[2];
+	s->gpr[2] = r[3];
 	return 0;
 }
 
@@ -49,12 +52,15 @@ static int pause(struct step *t)
 static int hypercall(struct step *t)
 {
 	struct soft_cpu *cpu = t->cpu;
+	const struct engine_call_registers registers = {
+		.gpr = cpu->state.gpr, .protected_mode = cpu->state.cr0 & CR0_PE, .long_mode = x86_code_bits(&cpu->state) == 64,
+	};
 	enum engine_call call;
 
 	if (t->s->cpl)
 		return insn_undefined(t);
 	soft_outside(cpu);
-	call = cpu->ops->hypercall(cpu->ops_context);
+	call = cpu->ops->hypercall(cpu->ops_context, &registers);
 	soft_inside(cpu);
 	if (call == ENGINE_CALL_AGAIN)
 		t->next = t->s->rip;
@@ -227,7 +233,7 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 	int error;
 
 	cpu->systems++;
-	if (cpu->state.code_bits != 64)
+	if (x86_code_bits(&cpu->state) != 64)
 		t.next = (uint32_t)t.next;
 	if (cpu->state.cr0 & (CR0_TS | CR0_EM) && soft_uses_fpu(insn)) {
 		bool x87 = !insn->kind && insn->map == 0;

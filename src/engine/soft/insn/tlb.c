@@ -16,7 +16,7 @@ int insn_invlpg(struct step *t)
 int insn_invpcid(struct step *t)
 {
 	struct x86_state *s = t->s;
-	uint64_t descriptor[2], kind = s->code_bits == 64 ? s->gpr[t->i->reg] : (uint32_t)s->gpr[t->i->reg];
+	uint64_t descriptor[2], kind = x86_code_bits(s) == 64 ? s->gpr[t->i->reg] : (uint32_t)s->gpr[t->i->reg];
 
 	if (s->cpl || kind > 3)
 		return insn_general_protection(t);

@@ -129,7 +129,7 @@ static int save(struct step *t, unsigned operation, uint64_t mask)
 	size_t bytes = area_bytes(operation, mask);
 	uint64_t gva = insn_address(t);
 	uint8_t *area = cpu->save_area;
-	bool wide = t->i->rex_w, legacy = t->s->code_bits != 64;
+	bool wide = t->i->rex_w, legacy = x86_code_bits(t->s) != 64;
 
 	/* what is not saved stays; where it cannot be written, that is the fault */
 	if (soft_check_write(cpu, gva, bytes, 0, t->fault) || soft_read(cpu, gva, area, bytes, ACCESS_READ, t->fault))
@@ -177,7 +177,7 @@ static int restore(struct step *t, unsigned operation, uint64_t mask)
 	struct soft_cpu *cpu = t->cpu;
 	uint64_t gva = insn_address(t), *header = header_of(cpu->save_area);
 	uint8_t *area = cpu->save_area;
-	bool legacy = t->s->code_bits != 64;
+	bool legacy = x86_code_bits(t->s) != 64;
 
 	if (operation == FXRSTOR) {
 		if (soft_read(cpu, gva, area, FX_BYTES, ACCESS_READ, t->fault))

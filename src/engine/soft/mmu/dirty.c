@@ -1,7 +1,7 @@
 /*
  * The dirty log: which frames were written since it was last taken.
  *
- *   writer                                       engine_take_dirty()
+ *   writer                                       soft_engine_take_dirty()
  *   mark the frame, or write and then mark       take the marks back
  *   write by an entry until a flush              flush everything of every processor, and wait for it
  *                                                ... then the pages are read
@@ -16,7 +16,7 @@
 
 enum { MARKS_IN_WORD = 8 };
 
-uint64_t engine_take_dirty(struct engine *opaque, uint64_t *dirty)
+uint64_t soft_engine_take_dirty(struct engine *opaque, uint64_t *dirty)
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
 	uint64_t frames = guest_memory_footprint_bytes(e->memory->ram_bytes) / PAGE_BYTES, count = 0;
@@ -38,6 +38,6 @@ uint64_t engine_take_dirty(struct engine *opaque, uint64_t *dirty)
 		dirty[n / 64] |= 1ull << n % 64;
 		count++;
 	}
-	engine_flush(opaque, ~0ull, NULL, 0, true);
+	soft_engine_flush(opaque, ~0ull, NULL, 0, true);
 	return count;
 }

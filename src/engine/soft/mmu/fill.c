@@ -55,7 +55,7 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	uint8_t *hva, *place;
 
 	cpu->bounce_site = NULL; /* an access that faulted on the bounce buffer leaves it behind */
-	if (cpu->state.code_bits != 64)
+	if (x86_code_bits(&cpu->state) != 64)
 		gva = (uint32_t)gva;
 	if (!soft_canonical(gva)) {
 		fault = (struct fault){ .vector = site->stack ? EXC_SS : EXC_GP, .has_code = true };

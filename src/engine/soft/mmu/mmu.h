@@ -13,8 +13,9 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 bool soft_pae_roots_are_good(struct soft_cpu *cpu, uint64_t cr3);
 
 /* space.c */
-/* 0 or -ENOMEM. */
+/* 0 or -ENOMEM; in both cases soft_destroy_space() takes back what there is. */
 int soft_create_space(struct soft_cpu *cpu);
+void soft_destroy_space(struct soft_cpu *cpu);
 void soft_select_view(struct soft_cpu *cpu);
 void soft_insert_entry(struct soft_cpu *cpu, uint64_t gva, uint8_t *page, bool writable, unsigned rights);
 void soft_flush(struct soft_cpu *cpu, bool global);

@@ -7,7 +7,7 @@
  *   done reaches posted or it stops           executing = 0
  *
  *  1. `executing` is 1 while a processor may use its tables: in translated code and in what that calls. It is 0 in engine_ops, in
- *     waits and outside engine_run(); nobody is waited for there, since the owner looks before it goes on.
+ *     waits and outside soft_engine_run(); nobody is waited for there, since the owner looks before it goes on.
  *  2. A sender's own `executing` is 0 while it waits, so that two that flush each other both go on.
  *  3. A mailbox has room for FLUSH_RANGES; more means everything. What arrives late is never lost, only made coarser.
  *  4. MMIO in the middle of a block passes through engine_ops, so that the block's last instructions may still be those of before
@@ -71,7 +71,7 @@ static bool is_through(struct soft_cpu *cpu, uint32_t posted)
 	return !__atomic_load_n(&cpu->executing, __ATOMIC_SEQ_CST) || (int32_t)(__atomic_load_n(&cpu->flush_done, __ATOMIC_SEQ_CST) - posted) >= 0;
 }
 
-void engine_flush(struct engine *opaque, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global)
+void soft_engine_flush(struct engine *opaque, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global)
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
 	uint32_t posted[MAX_CPUS];
@@ -100,7 +100,7 @@ void engine_flush(struct engine *opaque, uint64_t targets, const struct engine_g
 	}
 }
 
-void engine_place_overlay(struct engine *opaque, struct guest_memory *m, unsigned n, uint64_t gpa, bool read_only)
+void soft_engine_place_overlay(struct engine *opaque, struct guest_memory *m, unsigned n, uint64_t gpa, bool read_only)
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
 	uint8_t *flags = &e->frame_flags[soft_frame(e, guest_overlay_page(m, n))];
@@ -117,5 +117,5 @@ void engine_place_overlay(struct engine *opaque, struct guest_memory *m, unsigne
 		__atomic_fetch_and(flags, (uint8_t)~FRAME_READ_ONLY, __ATOMIC_SEQ_CST);
 	guest_overlay_place(m, n, gpa, read_only);
 	soft_release(&e->lock);
-	engine_flush(opaque, ~0ull, NULL, 0, true);
+	soft_engine_flush(opaque, ~0ull, NULL, 0, true);
 }

@@ -13,12 +13,13 @@
 #include "engine/soft/code/code.h"
 #include "mmu.h"
 
-static int make_table(uint64_t *ret_base)
+static int make_table(void **ret_memory, uint64_t *ret_base)
 {
-	uint8_t *at = soft_reserve(TABLE_BYTES + 0x20000);
+	uint8_t *at = soft_reserve(TABLE_RESERVED_BYTES);
 
 	if (!at)
 		return -ENOMEM;
+	*ret_memory = at;
 	madvise(at, TABLE_BYTES, MADV_NOHUGEPAGE);
 	*ret_base = (((uint64_t)at + 0xffff) & ~0xffffull) + TABLE_BIAS;
 	return 0;
@@ -27,7 +28,7 @@ static int make_table(uint64_t *ret_base)
 int soft_create_space(struct soft_cpu *cpu)
 {
 	for (int n = 0; n < VIEWS; n++)
-		if (make_table(&cpu->view_read[n]) || make_table(&cpu->view_write[n]))
+		if (make_table(&cpu->table_memory[n], &cpu->view_read[n]) || make_table(&cpu->table_memory[VIEWS + n], &cpu->view_write[n]))
 			return -ENOMEM;
 	return 0;
 }
@@ -38,6 +39,13 @@ static void clear_buffers(void)
 	uint16_t selector;
 
 	__asm__ volatile("mov %%ss, %0; verw %0" : "=m"(selector) : : "cc");
+}
+
+void soft_destroy_space(struct soft_cpu *cpu)
+{
+	for (int n = 0; n < 2 * VIEWS; n++)
+		if (cpu->table_memory[n])
+			munmap(cpu->table_memory[n], TABLE_RESERVED_BYTES);
 }
 
 void soft_select_view(struct soft_cpu *cpu)

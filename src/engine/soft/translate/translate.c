@@ -164,7 +164,7 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 	t.cpu = cpu;
 	t.engine = e;
 	t.mode = mode;
-	t.code_bits = cpu->state.code_bits;
+	t.code_bits = x86_code_bits(&cpu->state);
 	t.flat = !(t.mode & MODE_NOT_FLAT);
 	t.cs_base = t.code_bits == 64 ? 0 : cpu->state.segment[X86_CS].base;
 	t.rip_mask = t.code_bits == 64 ? ~0ull : 0xffffffffu;

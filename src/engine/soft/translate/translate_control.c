@@ -328,7 +328,7 @@ void translate_interrupt_flag(struct translation *t, bool set)
 		translate_system_exit(t);
 		return;
 	}
-	emit_rm(out(t), OP32(0xc6), 0, CPU(state.interrupt_flag));
+	emit_rm(out(t), OP32(0xc6), 0, CPU(interrupt_flag));
 	emit8(out(t), 0);
 }
 

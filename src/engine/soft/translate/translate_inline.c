@@ -121,7 +121,7 @@ bool translate_inline_sti(struct translation *t)
 	emit_rm(out(t), OP32(0x83), 7, CPU(interrupt_pending));
 	emit8(out(t), 0);
 	translate_or_else(t, c, CC_NZ);
-	emit_rm(out(t), OP32(0xc6), 0, CPU(state.interrupt_flag));
+	emit_rm(out(t), OP32(0xc6), 0, CPU(interrupt_flag));
 	emit8(out(t), 1);
 	return true;
 }
@@ -197,7 +197,7 @@ bool translate_inline_pushf(struct translation *t)
 	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, CPU(flags_word));
 	emit_rr(out(t), OP32(0xc1), 4, R11), emit8(out(t), 11);
 	emit_rr(out(t), OP32(0x09), R11, R10);
-	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, CPU(state.interrupt_flag));
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, CPU(interrupt_flag));
 	emit_rr(out(t), OP32(0xc1), 4, R11), emit8(out(t), 9);
 	emit_rr(out(t), OP32(0x09), R11, R10);
 	emit_rm(out(t), OP32(0x8b), R11, CPU(state.rflags));
@@ -239,7 +239,7 @@ bool translate_inline_popf(struct translation *t)
 	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, R11);
 	emit_rm(out(t), OP32(0x85), R11, CPU(interrupt_pending)); /* 0 or 1, both */
 	translate_or_else(t, system, CC_NZ);
-	emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true }, R11, CPU(state.interrupt_flag));
+	emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true }, R11, CPU(interrupt_flag));
 	emit_lea(out(t), RSP, mem(RSP, 8));
 	emit_rr(out(t), OP32(0x89), R10, R11);
 	emit_rr(out(t), OP32(0xc1), 4, R10), emit8(out(t), 8); /* arithmetic flags to the second byte */
