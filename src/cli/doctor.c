@@ -1,29 +1,165 @@
-/* umbra doctor: what this host offers, which engine would be taken and why. */
+/* umbra doctor: what this host offers, which engine would be taken and why, and what a bug report needs. */
 #include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
 #include <linux/landlock.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "version.h"
+#include "vm/machine.h"
 
-int verb_doctor(void)
+enum { TEXT_BYTES = 4096, LINE_BYTES = 128, BYTES_PER_MIB = 1 << 20 };
+
+static const char doctor_help[] =
+	"usage: umbra doctor [--cpu-model MODEL[,+FEATURE][,-FEATURE]] [--mitigations guest|off]\n"
+	"Says what this host offers and which processor models it can run; with --cpu-model, what that one is. Ends 69 where the engine or\n"
+	"the model cannot run here.\n";
+
+struct doctor_options { const char *model, *mitigations, *host_mask; };
+
+/* The first line of a file of the system's; "" where there is none. */
+static const char *first_line(const char *path, char text[LINE_BYTES])
 {
-	bool usable = __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("avx2");
-	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	long landlock = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : read(fd, text, LINE_BYTES - 1);
 
-	printf("engine       soft: %s\n", usable ? "would be taken (x86-64-v3 host)" : "NOT usable: it needs BMI2 and AVX2");
-	printf("engine       kvm: not built yet; /dev/kvm %s\n", kvm >= 0 ? "is there" : errno == ENOENT ? "is not there" : "may not be opened");
+	if (fd >= 0)
+		close(fd);
+	text[got > 0 ? got : 0] = 0;
+	text[strcspn(text, "\n")] = 0;
+	return text;
+}
+
+static void print_limit(const char *name, int resource)
+{
+	struct rlimit limit;
+
+	if (getrlimit(resource, &limit))
+		return;
+	if (limit.rlim_cur == RLIM_INFINITY)
+		printf(" %s unlimited", name);
+	else
+		printf(" %s %lu", name, (unsigned long)limit.rlim_cur);
+}
+
+static void print_system(void)
+{
+	long landlock = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	char text[LINE_BYTES];
+	struct utsname host;
+
+	printf("umbra        %s, commit %s\n", UMBRA_VERSION, umbra_commit);
+	if (!uname(&host))
+		printf("kernel       %s %s %s\n", host.sysname, host.release, host.version);
 	printf("processors   %ld\n", sysconf(_SC_NPROCESSORS_ONLN));
-	printf("memory       %ld MiB\n", sysconf(_SC_PHYS_PAGES) / (1048576 / sysconf(_SC_PAGESIZE)));
+	printf("memory       %ld MiB", sysconf(_SC_PHYS_PAGES) / (BYTES_PER_MIB / sysconf(_SC_PAGESIZE)));
+	printf(", huge pages %s", first_line("/sys/kernel/mm/transparent_hugepage/enabled", text));
+	printf(", overcommit %s", first_line("/proc/sys/vm/overcommit_memory", text));
+	printf(", limit of the group %s\n", first_line("/sys/fs/cgroup/memory.max", text)[0] ? text : "unknown");
+	printf("limits      ");
+	print_limit("address-space", RLIMIT_AS);
+	print_limit("open-files", RLIMIT_NOFILE);
+	print_limit("processes", RLIMIT_NPROC);
+	printf("\n");
 	if (landlock > 0)
 		printf("landlock     version %ld\n", landlock);
 	else
 		printf("landlock     not there: machines run with seccomp and namespaces only\n");
+	printf("namespaces   %s of the user's own\n", first_line("/proc/sys/user/max_user_namespaces", text)[0] ? text : "none");
+}
+
+static bool print_engines(void)
+{
+	bool usable = __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("avx2");
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	const char *how = kvm >= 0 ? "is there" : "may not be opened";
+
+	if (kvm < 0 && errno == ENOENT)
+		how = "is not there";
+	printf("engine       soft: %s\n", usable ? "would be taken (x86-64-v3 host)" : "NOT usable: it needs BMI2 and AVX2");
+	printf("engine       kvm: not built yet; /dev/kvm %s\n", how);
 	if (kvm >= 0)
 		close(kvm);
+	return usable;
+}
+
+/* Which models run here; whether the default does. */
+static bool print_models(const struct doctor_options *o)
+{
+	const char *name, *summary;
+	bool runs_default = false;
+
+	for (unsigned n = 0; (name = machine_model_name(n, &summary)); n++) {
+		struct machine_options machine = { .cpus = 1 };
+		char reason[LINE_BYTES];
+		int error = machine_choose_model(&machine, name, CPU_MITIGATIONS_TRUE, o->host_mask, reason, sizeof(reason));
+
+		printf("model        %s%s: %s; %s\n", error ? name : machine.model.name, n ? "" : " (default)", summary, error ? reason : "runs here");
+		runs_default |= !n && !error;
+	}
+	return runs_default;
+}
+
+static int print_model(const struct doctor_options *o, struct machine_options *machine)
+{
+	enum cpu_mitigations mitigations = CPU_MITIGATIONS_TRUE;
+	char text[TEXT_BYTES];
+
+	if (o->mitigations)
+		mitigations = strcmp(o->mitigations, "guest") ? CPU_MITIGATIONS_OFF : CPU_MITIGATIONS_GUEST;
+	if (machine_choose_model(machine, o->model, mitigations, o->host_mask, text, sizeof(text)))
+		return complain(EXIT_NO_ENGINE, text, o->model ? o->model : "the default processor model", "see umbra doctor");
+	machine_describe_model(machine, text, sizeof(text));
+	fputs(text, stdout);
+	return 0;
+}
+
+static int parse_doctor(int argc, char **argv, struct doctor_options *o)
+{
+	static const struct option longs[] = { { "cpu-model", 1, 0, 'p' }, { "mitigations", 1, 0, 'm' }, { "host-mask", 1, 0, 'k' },
+					       { "help", 0, 0, 'h' }, { 0 } };
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		switch (c) {
+		case 'p': o->model = optarg; break;
+		case 'm': o->mitigations = optarg; break;
+		case 'k': o->host_mask = optarg; break;
+		case 'h': fputs(doctor_help, stdout); return -1;
+		default: return EXIT_USAGE;
+		}
+	if (optind < argc)
+		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra doctor --help");
+	if (o->mitigations && strcmp(o->mitigations, "guest") && strcmp(o->mitigations, "off"))
+		return complain(EXIT_USAGE, "not a choice of mitigations", o->mitigations, "say guest or off, or leave it out");
+	return 0;
+}
+
+int verb_doctor(int argc, char **argv)
+{
+	struct doctor_options o = { 0 };
+	struct machine_options machine = { .cpus = 1 };
+	char text[TEXT_BYTES];
+	bool usable;
+	int code = parse_doctor(argc, argv, &o);
+
+	if (code)
+		return code > 0 ? code : 0;
+	if (o.model || o.mitigations)
+		return print_model(&o, &machine);
+	if (machine_find_host(&machine, o.host_mask, text, sizeof(text)))
+		return complain(EXIT_USAGE, text, "--host-mask", "name features with '-' before them, by commas");
+	print_system();
+	machine_describe_host(&machine, text, sizeof(text));
+	fputs(text, stdout);
+	usable = print_engines();
+	usable &= print_models(&o);
 	return usable ? 0 : EXIT_NO_ENGINE;
 }

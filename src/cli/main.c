@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "process/main.h"
+#include "version.h"
 
 bool parse_size(const char *text, uint64_t *ret)
 {
@@ -51,7 +52,11 @@ int main(int argc, char **argv)
 	if (argc >= 2 && is_running_verb(argv[1]))
 		return verb_running(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "doctor"))
-		return verb_doctor();
+		return verb_doctor(argc - 1, argv + 1);
+	if (argc >= 2 && !strcmp(argv[1], "--version")) {
+		printf("umbra %s, commit %s\n", UMBRA_VERSION, umbra_commit);
+		return 0;
+	}
 	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
 		printf("usage: umbra run --kernel FILE ... | umbra ps, info, stop, kill, memory, save ... | umbra disk VERB ... | umbra image VERB ... | umbra doctor\n"
 		       "See umbra run --help, umbra ps --help, umbra disk --help, umbra image --help.\n");

@@ -58,6 +58,9 @@ int machine_choose_model(struct machine_options *options, const char *text, enum
 			 const char *host_mask, char *ret_reason, size_t reason_bytes);
 /* Only the host, as a saved machine needs it. */
 int machine_find_host(struct machine_options *options, const char *host_mask, char *ret_reason, size_t reason_bytes);
+/* Lines of text, "key value", for umbra doctor: the host's processor; the model that was chosen. Cut at bytes - 1. */
+void machine_describe_host(const struct machine_options *options, char *text, size_t bytes);
+void machine_describe_model(const struct machine_options *options, char *text, size_t bytes);
 /* The n-th model's name and what it is; NULL after the last. */
 const char *machine_model_name(unsigned n, const char **ret_summary);
 

@@ -1,6 +1,7 @@
 /* Which processor a machine's guest sees, by the names that a user gives (x86/cpu_model.h). */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -66,4 +67,81 @@ int machine_choose_model(struct machine_options *options, const char *text,
 const char *machine_model_name(unsigned n, const char **ret_summary)
 {
 	return cpu_model_name(n, ret_summary);
+}
+
+/* ---- in words ---- */
+
+struct text { char *at; size_t left; };
+
+__attribute__((format(printf, 2, 3))) static void text_add(struct text *t, const char *format, ...)
+{
+	va_list arguments;
+	int bytes;
+
+	va_start(arguments, format);
+	bytes = vsnprintf(t->at, t->left, format, arguments);
+	va_end(arguments);
+	if (bytes < 0)
+		return;
+	bytes = (size_t)bytes < t->left ? bytes : (int)t->left - 1;
+	t->at += bytes;
+	t->left -= (size_t)bytes;
+}
+
+/* Features with these flags that the set has, or has not. */
+static void text_add_features(struct text *t, const struct cpu_features *set, unsigned flags, bool has)
+{
+	for (unsigned f = 0; f < CPU_FEATURES; f++)
+		if ((cpu_feature_info[f].flags & flags) == flags && cpu_has(set, (enum cpu_feature)f) == has)
+			text_add(t, " %s", cpu_feature_info[f].name);
+}
+
+static void text_add_signature(struct text *t, uint32_t signature)
+{
+	unsigned family = signature >> 8 & 15, model = signature >> 4 & 15;
+
+	if (family == 15)
+		family += signature >> 20 & 0xff;
+	if (family >= 6)
+		model |= signature >> 12 & 0xf0;
+	text_add(t, "family %u, model %u, stepping %u", family, model, signature & 15);
+}
+
+static const char *buffers_text(const struct cpu_host *host)
+{
+	if (!host->leaks_buffers)
+		return "not affected";
+	if (host->vendor == CPU_INTEL && !cpu_has(&host->features, CPU_MD_CLEAR))
+		return "this processor leaks what they held, and its microcode cannot clear them: a guest's programs may sample its kernel";
+	return "this processor leaks what they held: they are cleared (VERW) before a guest's user code runs";
+}
+
+void machine_describe_host(const struct machine_options *options, char *text, size_t bytes)
+{
+	const struct cpu_host *host = &options->host;
+	struct text t = { text, bytes };
+
+	/* the vendor's name is in EBX, EDX, ECX */
+	text_add(&t, "processor    %.4s%.4s%.4s, %.48s, ", (const char *)&host->vendor_text[0], (const char *)&host->vendor_text[2],
+		 (const char *)&host->vendor_text[1], (const char *)host->brand);
+	text_add_signature(&t, host->signature);
+	text_add(&t, "\nhas         ");
+	text_add_features(&t, &host->features, CPU_BY_HOST, true);
+	text_add(&t, "\nlacks       ");
+	text_add_features(&t, &host->features, CPU_BY_HOST, false);
+	text_add(&t, "\nbuffers      %s\n", buffers_text(host));
+}
+
+void machine_describe_model(const struct machine_options *options, char *text, size_t bytes)
+{
+	const struct cpu_model *model = &options->model;
+	struct text t = { text, bytes };
+
+	text_add(&t, "model        %s, ", model->name);
+	text_add_signature(&t, model->signature);
+	text_add(&t, "\nfeatures    ");
+	text_add_features(&t, &model->features, 0, true);
+	text_add(&t, "\nspeculation ");
+	text_add_features(&t, &model->features, CPU_SPECULATION, true);
+	text_add(&t, "\n");
 }
