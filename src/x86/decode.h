@@ -34,6 +34,14 @@ static inline bool x86_insn_has_memory(const struct x86_insn *insn)
 	return insn->has_modrm && insn->mod != 3;
 }
 
+/* XCHG with memory is locked without the prefix. */
+static inline bool x86_insn_is_locked(const struct x86_insn *insn)
+{
+	enum { XCHG = 0x86 };
+
+	return insn->lock || (!insn->kind && !insn->map && (insn->opcode & 0xfe) == XCHG);
+}
+
 /*
  * Decodes the instruction at bytes[0..available) for code of code_bits (16, 32, 64).
  * Returns 0; -EAGAIN when more bytes are needed (available < 15); -EINVAL when it is not an instruction (#UD).

@@ -131,6 +131,32 @@ static int check_signal_stack(struct engine *e, struct engine_cpu *cpu)
 	return 0;
 }
 
+/* A locked operand across a cache line is not left to the host's processor: it would stop all the others for it. */
+static int check_split_locks(struct engine *e, struct engine_cpu *cpu)
+{
+	enum { TIMES = 7 };
+	/* mov ecx, TIMES; 1: lock inc dword [rdi]; xchg [rdi + 64], eax; dec ecx; jnz 1b; hlt */
+	static const uint8_t code[] = { 0xb9, TIMES, 0, 0, 0, 0xf0, 0xff, 0x07, 0x87, 0x47, 0x40, 0xff, 0xc9, 0x75, 0xf6, 0xf4 };
+	struct engine_state state;
+	struct x86_state *s = &state.x86;
+	char text[400];
+	uint32_t sum;
+
+	memcpy(ram + CODE, code, sizeof(code));
+	memset(ram + DATA, 0, DATA_BYTES);
+	engine_memory_written(e, CODE, 4096);
+	engine_get(cpu, ENGINE_GENERAL, &state);
+	s->gpr[7] = BASE + DATA + 62;
+	s->rip = BASE + CODE;
+	s->rflags = 2;
+	engine_set(cpu, ENGINE_GENERAL, &state);
+	if (engine_run(cpu) != ENGINE_EXIT_HALT)
+		return check("split locks", "their exit", 0, 1);
+	memcpy(&sum, ram + DATA + 62, sizeof(sum));
+	engine_statistics(cpu, text, sizeof(text));
+	return check("split locks", "their sum", sum, TIMES) + check("split locks", "how many", !!strstr(text, "split locks 14"), 1);
+}
+
 int main(void)
 {
 	struct engine_cpu *cpu;
@@ -151,6 +177,7 @@ int main(void)
 		failures += check(p->name, "in the engine, once more", in_engine(e, cpu, false), p->result);
 		failures += check(p->name, "in the engine, step by step", in_engine(e, cpu, true), p->result);
 	}
+	failures += check_split_locks(e, cpu);
 	failures += check_signal_stack(e, cpu);
 	printf("program_test: %d programs, %d differences\n", count, failures);
 	engine_cpu_destroy(cpu);

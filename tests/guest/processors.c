@@ -100,6 +100,8 @@ static void litmus(unsigned me)
 static void add(unsigned me)
 {
 	volatile uint64_t *split = (volatile uint64_t *)((char *)split_line + 4092);
+	volatile uint32_t *in_page = (volatile uint32_t *)((char *)split_line + 62);
+	uint64_t one = 1;
 
 	(void)me;
 	meet();
@@ -107,6 +109,8 @@ static void add(unsigned me)
 		__atomic_fetch_add(&counter, 1, __ATOMIC_SEQ_CST);
 	for (unsigned n = 0; n < 200; n++)
 		__asm__ volatile("lock incq %0" : "+m"(*split));
+	for (unsigned n = 0; n < 200; n++)
+		__asm__ volatile("lock xaddl %k1, %0; mov $1, %k1" : "+m"(*in_page), "+r"(one));
 	meet();
 }
 
@@ -214,6 +218,7 @@ void test_main(void)
 		pause();
 	check_equal("locked additions", counter, (uint64_t)n * ADDS);
 	check_equal("locked additions across two pages", *(uint64_t *)((char *)split_line + 4092), n * 200ull);
+	check_equal("locked additions across two cache lines", *(uint32_t *)((char *)split_line + 62), n * 200ull);
 	check_equal("store buffering with fences", forbidden[0], 0);
 	check_equal("message passing", forbidden[1], 0);
 	check_equal("independent reads of independent writes", forbidden[2], 0);

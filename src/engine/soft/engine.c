@@ -235,8 +235,12 @@ static void soft_engine_stop(struct engine_cpu *opaque, enum engine_exit why)
 static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text, size_t bytes)
 {
 	const struct soft_cpu *c = (const struct soft_cpu *)opaque;
-	int n = snprintf(text, bytes, "rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu code %zu KiB\n", c->state.rip,
-			 c->translations, c->fills, c->misses, c->chains, c->systems, (c->engine->code_used + c->engine->cold_used - c->engine->cold_start) >> 10);
+	const struct soft_engine *e = c->engine;
+	size_t code_bytes = e->code_used + e->cold_used - e->cold_start;
+	int n = snprintf(text, bytes,
+			 "rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu split locks %lu code %zu KiB\n",
+			 c->state.rip, c->translations, c->fills, c->misses, c->chains, c->systems, c->split_locks,
+			 code_bytes >> 10);
 
 	return n < 0 ? 0 : (size_t)n < bytes ? (size_t)n : bytes - 1;
 }

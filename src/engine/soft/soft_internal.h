@@ -49,7 +49,7 @@ enum {
 	PENDING_MOV_SS_SHADOW = 0x100, /* nor a debug trap */
 	PENDING_SHADOW = PENDING_STI_SHADOW | PENDING_MOV_SS_SHADOW, /* both / PENDING_STI_SHADOW: x86_state.interrupt_shadow */
 };
-enum { PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL_AC = 2 };
+enum { CACHE_LINE_BYTES = 64, PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL_AC = 2 };
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
 #define TABLE_BYTES (1ull << 39)
 #define TABLE_RESERVED_BYTES (TABLE_BYTES + 0x20000)
@@ -109,7 +109,7 @@ struct soft_cpu {
 	uint64_t signal_vector, signal_rip, signal_word, signal_pc, signal_rax, signal_scratch[2], stack_retry_pc, stack_retry_work;
 	uint32_t stack_retries, pauses;
 	bool signal_in_word, signal_in_block;
-	uint64_t deliveries[32], fills, translations, misses, chains, systems;
+	uint64_t deliveries[32], fills, translations, misses, chains, systems, split_locks;
 	uint32_t pending; /* PENDING_* */
 	bool watchpoints; /* one is enabled in DR7 for data */
 	uint8_t watch_hits;

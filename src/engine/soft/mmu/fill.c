@@ -46,6 +46,20 @@ static void *raise_at(struct soft_cpu *cpu, struct memory_site *site, const stru
 	return soft_raise(cpu, fault);
 }
 
+/* A locked access across a cache line. */
+static bool splits_line(const struct memory_site *site, uint64_t gva)
+{
+	return site->locked && (gva & (CACHE_LINE_BYTES - 1)) + site->bytes > CACHE_LINE_BYTES;
+}
+
+/* As aligned as the guest's operand, in one cache line where it is locked. */
+static uint8_t *bounce_place(struct soft_cpu *cpu, const struct memory_site *site, uint64_t gva)
+{
+	enum { LARGEST_LOCKED_BYTES = 16 };
+
+	return cpu->bounce + (gva & ((site->locked ? LARGEST_LOCKED_BYTES : CACHE_LINE_BYTES) - 1));
+}
+
 /* The slow path of a lookup: fill and go on, or let the access happen on the bounce buffer (pages crossed, MMIO, code pages). */
 void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 {
@@ -68,7 +82,7 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	if ((gva & 4095) + site->bytes > 4096) {
 		if (soft_fill(cpu, (gva | 4095) + 1, access, &place, &gpa2, &fault))
 			return raise_at(cpu, site, &fault);
-	} else if (hva && !(site->write && cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)) {
+	} else if (hva && !splits_line(site, gva) && !(site->write && cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)) {
 		cpu->temp[1] = (uint64_t)hva - gva + 1;
 		return (uint8_t *)site + site->bounce;
 	}
@@ -87,9 +101,10 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 		cpu->pending |= PENDING_SINGLE | PENDING_WANT_ALONE;
 		return soft_dispatch(cpu);
 	}
-	place = cpu->bounce + (gva & 63);
+	place = bounce_place(cpu, site, gva);
 	if (site->read && soft_read(cpu, gva, place, site->bytes, 0, &fault))
 		return raise_at(cpu, site, &fault);
+	cpu->split_locks += splits_line(site, gva);
 	cpu->bounce_gva = gva;
 	cpu->bounce_site = site;
 	cpu->temp[1] = (uint64_t)place - gva + 1;
@@ -105,7 +120,7 @@ void *soft_commit(struct soft_cpu *cpu)
 		struct memory_site *site = cpu->bounce_site;
 
 		cpu->bounce_site = NULL;
-		soft_write(cpu, cpu->bounce_gva, cpu->bounce + (cpu->bounce_gva & 63), site->bytes, 0, &fault);
+		soft_write(cpu, cpu->bounce_gva, bounce_place(cpu, site, cpu->bounce_gva), site->bytes, 0, &fault);
 	}
 	return (void *)cpu->temp[1];
 }

@@ -112,6 +112,15 @@ void emit_linear(struct translation *t, const struct x86_insn *i)
 }
 
 /*
+ * What an access may not cross to be the host's own. A locked one that crosses a cache line stops every processor of the host; it
+ * is done with this machine's other processors standing still instead (soft_memory()).
+ */
+static unsigned access_unit_bytes(const struct x86_insn *i, bool write)
+{
+	return write && x86_insn_is_locked(i) ? CACHE_LINE_BYTES : PAGE_BYTES;
+}
+
+/*
  * The lookup: afterwards r11 is (host - guest) + 1 of the page of ea. flags_live: saved before, to be restored by the caller
  * between the returned cold's `back` and its access.
  */
@@ -120,7 +129,7 @@ struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10,
 	struct emitter *e = out(t);
 	struct cold *c;
 	uint8_t table = write ? R14 : R15;
-	unsigned span = 1;
+	unsigned span = 1, unit = access_unit_bytes(&t->at->insn, write);
 
 	if (t->grouped)
 		return &t->no_cold;
@@ -130,13 +139,14 @@ struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10,
 	c->ea = ea;
 	c->ea_in_r10 = in_r10;
 	c->bytes = (uint16_t)bytes;
+	c->unit_bytes = (uint16_t)unit;
 	c->read = read;
 	c->write = write;
 	ea.disp += (int32_t)bytes - 1;
 	emit_lea(e, R11, ea);
 	if (bytes > 1) {
 		emit_rr(e, OP32(0xf7), 0, R11);
-		emit32(e, 0xfff & ~(span - 1));
+		emit32(e, (unit - 1) & ~(span - 1));
 		c->crossing = emit_jcc(e, CC_Z);
 	}
 	c->lookup = e->out;

@@ -11,9 +11,9 @@ static void sort_out_crossing(struct translation *t, struct cold *c)
 	set_jump(c->crossing, out(t)->out);
 	emit_lea(out(t), R11, c->ea);
 	emit_rr(out(t), OP32(0x81), 4, R11);
-	emit32(out(t), 4095);
+	emit32(out(t), c->unit_bytes - 1u);
 	emit_rr(out(t), OP32(0x81), 7, R11);
-	emit32(out(t), 4096u - c->bytes);
+	emit32(out(t), (uint32_t)c->unit_bytes - c->bytes);
 	crosses = emit_jcc(out(t), 7);
 	last.disp += c->bytes - 1;
 	emit_lea(out(t), R11, last);
@@ -26,8 +26,7 @@ static void sort_out_crossing(struct translation *t, struct cold *c)
 void translate_cold_memory(struct translation *t, struct cold *c)
 {
 	const struct x86_insn *i = &t->at->insn;
-	bool exchange = !i->kind && i->map == 0 && (i->opcode & 0xfe) == 0x86;
-	struct memory_site site = { .write = c->write, .locked = i->lock || exchange,
+	struct memory_site site = { .write = c->write, .locked = x86_insn_is_locked(i),
 				    .stack = (!c->ea_in_r10 && c->ea.base == RSP) || (x86_insn_has_memory(i) && i->segment == X86_SS),
 				    .read = c->read, .bytes = c->bytes };
 	uint8_t *to_site, *bounce, *at_site;

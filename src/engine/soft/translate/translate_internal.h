@@ -30,7 +30,7 @@ struct cold {
 	bool ea_in_r10, write, read, flags_in_word, keeps_result, restores;
 	bool host_flags, word_flags, end_host_flags, end_word_flags; /* of a group: before and behind it */
 	uint16_t insn, insns; /* index; of a group: how many */
-	uint16_t bytes;
+	uint16_t bytes, unit_bytes; /* of the access, and what it may not cross */
 	uint64_t target;
 };
 
