@@ -159,12 +159,16 @@ try_resume:
 	popq %r15; popq %r14; popq %r13; popq %r12; popq %rbp; popq %rbx
 	ret
 
-/* as try_code, at CPL 3: rdi code (ends with int $0x80), rsi user stack, rdx selector of code */
+/* as try_code, at the level of the selector: rdi code (ends with int $0x80), rsi its stack, rdx selector of code */
 	.globl try_user
 try_user:
 	pushq %rbx; pushq %rbp; pushq %r12; pushq %r13; pushq %r14; pushq %r15
 	movq %rsp, try_stack
-	pushq $0x2b
+	movl $0x10, %eax
+	testb $3, %dl
+	jz 1f
+	movl $0x2b, %eax
+1:	pushq %rax
 	pushq %rsi
 	pushq $2
 	pushq %rdx

@@ -1,6 +1,6 @@
 /*
- * Transfers that may change CS and the privilege level: far jumps, calls and returns, IRET, SYSCALL, SYSRET, INT n.
- * Left out: call gates and task switches.
+ * Transfers that may change CS and the privilege level: far jumps, calls and returns, through call gates and to tasks as well, IRET,
+ * SYSCALL, SYSENTER and their returns, INT n (SDM Vol. 2; Vol. 3A 5.8, 6.12). Left out: virtual-8086 mode, limits of code segments.
  */
 #include <errno.h>
 
@@ -8,43 +8,238 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
+enum { CALL_GATE_16 = 4, TASK_GATE = 5, CALL_GATE_32 = 12, TSS_16 = 1, TSS_32 = 9, TSS_BUSY = 2, SYSTEM_TYPE = 0x1f };
+enum { TSS_RSP0 = 4, TSS16_SP0 = 2 };
+
 static void set_cpl(struct soft_cpu *cpu, unsigned cpl)
 {
 	cpu->state.cpl = (uint8_t)cpl;
 	soft_select_view(cpu);
 }
 
-int insn_far_jump(struct step *t, uint16_t selector, uint64_t offset, unsigned new_cpl)
+static void set_code(struct step *t, const struct x86_segment_state *code)
 {
-	struct x86_state *s = t->s;
-	uint64_t d[2], old_base = s->segment[X86_CS].base;
+	uint64_t old_base = t->s->segment[X86_CS].base;
 
-	if (!(s->cr0 & CR0_PE)) {
-		s->segment[X86_CS].selector = selector;
-		s->segment[X86_CS].base = (uint64_t)selector << 4;
-	} else {
-		if (!(selector & 0xfffc))
-			return insn_general_protection(t);
-		if (insn_read_descriptor(t, selector, d, false))
-			return -EFAULT;
-		if ((d[0] >> 43 & 3) != 3)
-			return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
-		if (!(d[0] >> 47 & 1))
-			return soft_fail(t->fault, EXC_NP, true, selector & 0xfffc);
-		s->segment[X86_CS] = insn_unpack_descriptor((uint16_t)((selector & 0xfffc) | new_cpl), d);
-			s->cpl = (uint8_t)new_cpl;
-	}
-	t->next = offset;
-	if (old_base != s->segment[X86_CS].base)
+	t->s->segment[X86_CS] = *code;
+	if (old_base != code->base)
 		soft_flush_jumps(t->cpu, true); /* the jump cache knows offsets in the segment */
+}
+
+static int bad_selector(struct step *t, unsigned vector, uint16_t selector)
+{
+	return soft_fail(t->fault, vector, true, selector & 0xfffc);
+}
+
+static bool is_long(const struct step *t, const struct x86_segment_state *code)
+{
+	return t->s->efer & EFER_LMA && code->attributes & CODE_LONG;
+}
+
+/* Whether rip is one that the segment can run at. */
+static bool is_runnable(const struct step *t, const struct x86_segment_state *code, uint64_t rip)
+{
+	return is_long(t, code) ? soft_canonical(rip) : rip <= code->limit;
+}
+
+/* ---- jumps and calls ----------------------------------------------------------------------------------------------------- */
+
+/* A code segment that may be entered at the same level, by its name or through a gate. */
+static int check_code(struct step *t, const struct x86_segment_state *code, uint16_t selector)
+{
+	unsigned dpl = code->attributes >> 5 & 3;
+	bool conforming = code->attributes & CODE_CONFORMING;
+
+	if (!insn_is_code(code) || (conforming ? dpl > t->s->cpl : (selector & 3u) > t->s->cpl || dpl != t->s->cpl))
+		return bad_selector(t, EXC_GP, selector);
+	if (t->s->efer & EFER_LMA && (code->attributes & (CODE_LONG | CODE_DB)) == (CODE_LONG | CODE_DB))
+		return bad_selector(t, EXC_GP, selector);
+	return code->attributes & SEGMENT_PRESENT ? 0 : bad_selector(t, EXC_NP, selector);
+}
+
+static int push_return(struct step *t, unsigned bytes)
+{
+	uint64_t old = t->s->gpr[4];
+
+	if (insn_push(t, t->s->segment[X86_CS].selector, bytes) || insn_push(t, t->next, bytes)) {
+		t->s->gpr[4] = old;
+		return -EFAULT;
+	}
 	return 0;
 }
 
-int insn_far_call(struct step *t)
+/* The code segment of a gate; its selector's RPL does not count. */
+static int find_gate_code(struct step *t, uint16_t selector, struct x86_segment_state *ret)
 {
-	if (insn_push(t, t->s->segment[X86_CS].selector, t->i->operand_bytes) || insn_push(t, t->next, t->i->operand_bytes))
+	uint64_t d[2];
+	unsigned dpl;
+
+	if (!(selector & 0xfffc))
+		return insn_general_protection(t);
+	if (insn_read_descriptor(t, selector, d, false))
 		return -EFAULT;
-	return insn_far_jump(t, (uint16_t)t->i->disp, t->i->imm, t->s->cpl);
+	*ret = insn_unpack_descriptor(selector, d);
+	dpl = ret->attributes >> 5 & 3;
+	if (!insn_is_code(ret) || dpl > t->s->cpl)
+		return bad_selector(t, EXC_GP, selector);
+	if (t->s->efer & EFER_LMA && (ret->attributes & (CODE_LONG | CODE_DB)) != CODE_LONG)
+		return bad_selector(t, EXC_GP, selector);
+	if (!(ret->attributes & SEGMENT_PRESENT))
+		return bad_selector(t, EXC_NP, selector);
+	return insn_mark_accessed(t, selector, d);
+}
+
+/* A call through a gate to an inner level in long mode: SS becomes null, no parameters are copied (SDM Vol. 3A 5.8.5.1). */
+static int call_inner_long(struct step *t, const struct x86_segment_state *code, unsigned cpl)
+{
+	struct x86_state *s = t->s;
+	uint64_t rsp, frame[4] = { t->next, s->segment[X86_CS].selector, s->gpr[4], s->segment[X86_SS].selector };
+	uint32_t offset = TSS_RSP0 + 8 * cpl;
+	uint8_t old = s->cpl;
+
+	(void)code;
+	if (offset + 7 > s->tr.limit)
+		return bad_selector(t, EXC_TS, s->tr.selector);
+	if (soft_read(t->cpu, s->tr.base + offset, &rsp, 8, ACCESS_SYSTEM | ACCESS_READ, t->fault))
+		return -EFAULT;
+	s->cpl = (uint8_t)cpl;
+	if (soft_write(t->cpu, rsp - sizeof(frame), frame, sizeof(frame), ACCESS_SYSTEM, t->fault)) {
+		s->cpl = old;
+		return -EFAULT;
+	}
+	s->gpr[4] = rsp - sizeof(frame);
+	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)cpl, .attributes = 0x93 };
+	return 0;
+}
+
+/* The same in protected mode, with the parameters that the gate counts. */
+static int call_inner_protected(struct step *t, unsigned cpl, unsigned bytes, unsigned parameters)
+{
+	struct x86_state *s = t->s, before = *s;
+	bool wide = s->tr.attributes & 8;
+	unsigned field = wide ? 4 : 2, offset = wide ? TSS_RSP0 + 8 * cpl : TSS16_SP0 + 4 * cpl;
+	uint64_t pointer = 0, selector = 0, words[31] = { 0 };
+	int error;
+
+	if (offset + 2 * field - 1 > s->tr.limit)
+		return bad_selector(t, EXC_TS, s->tr.selector);
+	if (soft_read(t->cpu, s->tr.base + offset, &pointer, field, ACCESS_SYSTEM | ACCESS_READ, t->fault) ||
+	    soft_read(t->cpu, s->tr.base + offset + field, &selector, 2, ACCESS_SYSTEM | ACCESS_READ, t->fault))
+		return -EFAULT;
+	for (unsigned n = 0; n < parameters; n++)
+		if (insn_pop(t, &words[n], bytes)) {
+			s->gpr[4] = before.gpr[4];
+			return -EFAULT;
+		}
+	s->cpl = (uint8_t)cpl;
+	error = insn_load_segment(t, X86_SS, (uint16_t)selector);
+	s->gpr[4] = pointer;
+	if (!error)
+		error = insn_push(t, before.segment[X86_SS].selector, bytes) || insn_push(t, before.gpr[4], bytes);
+	for (unsigned n = parameters; n-- > 0 && !error;)
+		error = insn_push(t, words[n], bytes);
+	if (!error)
+		error = push_return(t, bytes);
+	if (error) {
+		*s = before;
+		return -EFAULT;
+	}
+	return 0;
+}
+
+static int through_call_gate(struct step *t, const uint64_t gate[2], bool call)
+{
+	enum { PARAMETERS = 0x1f };
+	bool wide = (gate[0] >> 40 & SYSTEM_TYPE) == CALL_GATE_32, long_mode = t->s->efer & EFER_LMA;
+	uint16_t selector = (uint16_t)(gate[0] >> 16);
+	uint64_t offset = (gate[0] & 0xffff) | (wide ? gate[0] >> 32 & 0xffff0000 : 0) | (long_mode ? gate[1] << 32 : 0);
+	struct x86_segment_state code;
+	unsigned dpl, cpl = t->s->cpl;
+	int error = find_gate_code(t, selector, &code);
+
+	if (error)
+		return error;
+	dpl = code.attributes >> 5 & 3;
+	if (!(code.attributes & CODE_CONFORMING))
+		cpl = dpl;
+	if (!call && cpl != t->s->cpl)
+		return bad_selector(t, EXC_GP, selector);
+	if (!is_runnable(t, &code, offset))
+		return insn_general_protection(t);
+	if (call && cpl < t->s->cpl)
+		error = long_mode ? call_inner_long(t, &code, cpl) : call_inner_protected(t, cpl, wide ? 4 : 2, gate[0] >> 32 & PARAMETERS);
+	else if (call)
+		error = push_return(t, long_mode ? 8 : wide ? 4 : 2);
+	if (error)
+		return error;
+	code.selector = (uint16_t)((selector & 0xfffc) | cpl);
+	set_code(t, &code);
+	set_cpl(t->cpu, cpl);
+	t->next = offset;
+	return 0;
+}
+
+/* What a system descriptor stands for: a gate or a task. */
+static int to_system(struct step *t, uint16_t selector, uint64_t d[2], bool call)
+{
+	unsigned type = d[0] >> 40 & SYSTEM_TYPE, dpl = d[0] >> 45 & 3;
+	bool long_mode = t->s->efer & EFER_LMA, is_gate = type == CALL_GATE_32 || (!long_mode && type == CALL_GATE_16);
+
+	if (dpl < t->s->cpl || dpl < (selector & 3u))
+		return bad_selector(t, EXC_GP, selector);
+	if (is_gate && long_mode && insn_read_descriptor(t, selector, d, true))
+		return -EFAULT;
+	if (is_gate && long_mode && d[1] >> 40 & SYSTEM_TYPE)
+		return bad_selector(t, EXC_GP, selector);
+	if (!is_gate && (long_mode || (type != TASK_GATE && type != TSS_16 && type != TSS_32)))
+		return bad_selector(t, EXC_GP, selector);
+	if (!(d[0] >> 47 & 1))
+		return bad_selector(t, EXC_NP, selector);
+	if (is_gate)
+		return through_call_gate(t, d, call);
+	t->s->rip = t->next;
+	if (insn_switch_task(t, type == TASK_GATE ? (uint16_t)(d[0] >> 16) : selector, call ? TASK_BY_CALL : TASK_BY_JMP, soft_rflags(t->cpu), 0))
+		return -EFAULT;
+	t->next = t->s->rip;
+	return 0;
+}
+
+static int far_transfer(struct step *t, uint16_t selector, uint64_t offset, bool call, unsigned bytes)
+{
+	struct x86_state *s = t->s;
+	struct x86_segment_state code = s->segment[X86_CS];
+	uint64_t d[2];
+
+	if (!(s->cr0 & CR0_PE)) {
+		if (call && push_return(t, bytes))
+			return -EFAULT;
+		code.selector = selector;
+		code.base = (uint64_t)selector << 4;
+		set_code(t, &code);
+		t->next = offset;
+		return 0;
+	}
+	if (!(selector & 0xfffc))
+		return insn_general_protection(t);
+	if (insn_read_descriptor(t, selector, d, false))
+		return -EFAULT;
+	code = insn_unpack_descriptor((uint16_t)((selector & 0xfffc) | s->cpl), d);
+	if (!(code.attributes & SEGMENT_NOT_SYSTEM))
+		return to_system(t, selector, d, call);
+	if (check_code(t, &code, selector))
+		return -EFAULT;
+	if (!is_runnable(t, &code, offset))
+		return insn_general_protection(t);
+	if ((call && push_return(t, bytes)) || insn_mark_accessed(t, selector, d))
+		return -EFAULT;
+	set_code(t, &code);
+	t->next = offset;
+	return 0;
+}
+
+int insn_far_direct(struct step *t, bool call)
+{
+	return far_transfer(t, (uint16_t)t->i->disp, t->i->imm, call, t->i->operand_bytes);
 }
 
 /* FF /3 and /5: the operand is an offset and a selector. */
@@ -58,82 +253,202 @@ int insn_far_indirect(struct step *t, bool call)
 	if (soft_read(t->cpu, insn_address(t), &offset, bytes, ACCESS_READ, t->fault) ||
 	    soft_read(t->cpu, insn_address(t) + bytes, &selector, 2, ACCESS_READ, t->fault))
 		return -EFAULT;
-	if (call && (insn_push(t, t->s->segment[X86_CS].selector, bytes) || insn_push(t, t->next, bytes)))
+	return far_transfer(t, (uint16_t)selector, offset, call, bytes);
+}
+
+/* ---- returns ------------------------------------------------------------------------------------------------------------ */
+
+/* The code segment that a far return or IRET goes back to: its RPL is the level. */
+static int find_return_code(struct step *t, uint16_t selector, uint64_t rip, struct x86_segment_state *ret)
+{
+	unsigned rpl = selector & 3, dpl;
+	uint64_t d[2];
+
+	if (!(selector & 0xfffc))
+		return insn_general_protection(t);
+	if (insn_read_descriptor(t, selector, d, false))
 		return -EFAULT;
-	return insn_far_jump(t, (uint16_t)selector, offset, t->s->cpl);
+	*ret = insn_unpack_descriptor(selector, d);
+	dpl = ret->attributes >> 5 & 3;
+	if (!insn_is_code(ret) || rpl < t->s->cpl || (ret->attributes & CODE_CONFORMING ? dpl > rpl : dpl != rpl))
+		return bad_selector(t, EXC_GP, selector);
+	if (t->s->efer & EFER_LMA && (ret->attributes & (CODE_LONG | CODE_DB)) == (CODE_LONG | CODE_DB))
+		return bad_selector(t, EXC_GP, selector);
+	if (!(ret->attributes & SEGMENT_PRESENT))
+		return bad_selector(t, EXC_NP, selector);
+	if (!is_runnable(t, ret, rip))
+		return insn_general_protection(t);
+	return insn_mark_accessed(t, selector, d);
+}
+
+static int find_return_stack(struct step *t, uint16_t selector, const struct x86_segment_state *code, struct x86_segment_state *ret)
+{
+	unsigned cpl = code->selector & 3, dpl;
+	uint64_t d[2];
+
+	if (!(selector & 0xfffc)) {
+		*ret = (struct x86_segment_state){ .selector = selector, .attributes = 0x93 };
+		return is_long(t, code) && cpl != 3 && (selector & 3u) == cpl ? 0 : insn_general_protection(t);
+	}
+	if (insn_read_descriptor(t, selector, d, false))
+		return -EFAULT;
+	*ret = insn_unpack_descriptor(selector, d);
+	dpl = ret->attributes >> 5 & 3;
+	if ((selector & 3u) != cpl || dpl != cpl || !insn_is_writable(ret))
+		return bad_selector(t, EXC_GP, selector);
+	return ret->attributes & SEGMENT_PRESENT ? insn_mark_accessed(t, selector, d) : bad_selector(t, EXC_SS, selector);
+}
+
+/* What the outer level may not use is taken from it. */
+static void drop_inner_segments(struct step *t)
+{
+	static const uint8_t data[] = { X86_ES, X86_DS, X86_FS, X86_GS };
+
+	for (unsigned n = 0; n < sizeof(data); n++) {
+		struct x86_segment_state *segment = &t->s->segment[data[n]];
+		bool conforming = insn_is_code(segment) && segment->attributes & CODE_CONFORMING;
+
+		if (!conforming && (segment->attributes >> 5 & 3) < t->s->cpl && segment->selector & 0xfffc) {
+			segment->selector = 0;
+			segment->attributes = 0;
+			if (data[n] != X86_FS && data[n] != X86_GS)
+				segment->base = 0;
+		}
+	}
+}
+
+/* The frame's stack, if it has one, and the level of code. */
+static void go_to_outer(struct step *t, const struct x86_segment_state *code, const struct x86_segment_state *stack, uint64_t rsp)
+{
+	struct x86_state *s = t->s;
+	bool is_outer = (code->selector & 3u) > s->cpl;
+	uint64_t mask = stack->attributes & CODE_DB ? 0xffffffff : 0xffff;
+
+	s->segment[X86_SS] = *stack;
+	if (is_long(t, code) || x86_code_bits(s) == 64)
+		s->gpr[4] = is_long(t, code) ? rsp : (uint32_t)rsp;
+	else
+		s->gpr[4] = (s->gpr[4] & ~mask) | (rsp & mask);
+	set_cpl(t->cpu, code->selector & 3);
+	if (is_outer)
+		drop_inner_segments(t);
+}
+
+static int return_real(struct step *t, uint64_t rip, uint16_t selector)
+{
+	struct x86_segment_state code = t->s->segment[X86_CS];
+
+	code.selector = selector;
+	code.base = (uint64_t)selector << 4;
+	set_code(t, &code);
+	t->next = rip;
+	return 0;
+}
+
+static int far_return(struct step *t, unsigned bytes)
+{
+	enum { RETF_POPPING = 0xca };
+	struct x86_segment_state code, stack;
+	uint64_t rip, cs, rsp, ss, extra = t->i->opcode == RETF_POPPING ? t->i->imm : 0;
+
+	if (insn_pop(t, &rip, bytes) || insn_pop(t, &cs, bytes))
+		return -EFAULT;
+	insn_move_stack(t, extra);
+	if (!(t->s->cr0 & CR0_PE))
+		return return_real(t, rip, (uint16_t)cs);
+	if (find_return_code(t, (uint16_t)cs, rip, &code))
+		return -EFAULT;
+	if ((cs & 3) > t->s->cpl) {
+		if (insn_pop(t, &rsp, bytes) || insn_pop(t, &ss, bytes) || find_return_stack(t, (uint16_t)ss, &code, &stack))
+			return -EFAULT;
+		go_to_outer(t, &code, &stack, rsp + extra);
+	}
+	set_code(t, &code);
+	t->next = rip;
+	return 0;
 }
 
 int insn_far_return(struct step *t)
 {
-	unsigned bytes = t->i->rex_w ? 8 : t->i->operand_bytes;
-	uint64_t rip, cs, rsp, ss, old = t->s->gpr[4];
-	unsigned cpl;
+	uint64_t old = t->s->gpr[4];
+	int error = far_return(t, t->i->rex_w ? 8 : t->i->operand_bytes);
 
-	if (insn_pop(t, &rip, bytes) || insn_pop(t, &cs, bytes))
-		return t->s->gpr[4] = old, -EFAULT;
-	t->s->gpr[4] += t->i->opcode == 0xca ? t->i->imm : 0;
-	cpl = t->s->cr0 & CR0_PE ? cs & 3 : 0;
-	if (cpl > t->s->cpl) {
-		if (insn_pop(t, &rsp, bytes) || insn_pop(t, &ss, bytes) || insn_far_jump(t, (uint16_t)cs, rip, cpl))
-			return t->s->gpr[4] = old, -EFAULT;
-		t->s->gpr[4] = rsp;
-		soft_select_view(t->cpu);
-		return insn_load_segment(t, X86_SS, (uint16_t)ss);
+	if (error)
+		t->s->gpr[4] = old;
+	return error;
+}
+
+/* RF holds a breakpoint back at the next instruction; where none is set nothing would ever clear it. */
+static void set_returned_flags(struct step *t, uint64_t flags, uint64_t keep)
+{
+	if (!(t->cpu->pending & PENDING_BREAKPOINTS))
+		flags &= ~(uint64_t)FLAG_RF;
+	soft_set_rflags(t->cpu, (flags & ~keep) | (soft_rflags(t->cpu) & keep));
+}
+
+static int iret(struct step *t, unsigned bytes)
+{
+	struct x86_state *s = t->s;
+	struct x86_segment_state code, stack = s->segment[X86_SS];
+	uint64_t rip, cs, flags, rsp = 0, ss = 0, keep = FLAG_VM | (bytes == 2 ? ~0xffffull : 0);
+	bool has_stack;
+
+	if (insn_pop(t, &rip, bytes) || insn_pop(t, &cs, bytes) || insn_pop(t, &flags, bytes))
+		return -EFAULT;
+	if (!(s->cr0 & CR0_PE)) {
+		set_returned_flags(t, flags, keep);
+		return return_real(t, rip, (uint16_t)cs);
 	}
-	if (insn_far_jump(t, (uint16_t)cs, rip, t->s->cpl))
-		return t->s->gpr[4] = old, -EFAULT;
+	if (s->cpl)
+		keep |= FLAG_IOPL | (s->cpl > (s->rflags >> 12 & 3) ? FLAG_IF : 0);
+	has_stack = x86_code_bits(s) == 64 || (cs & 3) > s->cpl;
+	if (has_stack && (insn_pop(t, &rsp, bytes) || insn_pop(t, &ss, bytes)))
+		return -EFAULT;
+	if (find_return_code(t, (uint16_t)cs, rip, &code) || (has_stack && find_return_stack(t, (uint16_t)ss, &code, &stack)))
+		return -EFAULT;
+	set_returned_flags(t, flags, keep);
+	if (has_stack)
+		go_to_outer(t, &code, &stack, rsp);
+	set_code(t, &code);
+	soft_select_view(t->cpu);
+	t->next = rip;
+	return 0;
+}
+
+/* Back to the task that this one was called from. */
+static int return_from_task(struct step *t)
+{
+	uint64_t link = 0;
+
+	if (t->s->efer & EFER_LMA)
+		return insn_general_protection(t);
+	if (soft_read(t->cpu, t->s->tr.base, &link, 2, ACCESS_SYSTEM | ACCESS_READ, t->fault))
+		return -EFAULT;
+	t->s->rip = t->next;
+	if (insn_switch_task(t, (uint16_t)link, TASK_BY_IRET, soft_rflags(t->cpu), 0))
+		return -EFAULT;
+	t->next = t->s->rip;
 	return 0;
 }
 
 int insn_iret(struct step *t)
 {
-	struct x86_state *s = t->s;
-	unsigned bytes = t->i->rex_w ? 8 : t->i->operand_bytes;
-	uint64_t rip, cs, rflags, rsp = 0, ss = 0, old_rsp = s->gpr[4], keep = 0;
-	unsigned cpl;
+	struct soft_cpu *cpu = t->cpu;
+	uint64_t old = t->s->gpr[4];
+	int error;
 
-	if (insn_pop(t, &rip, bytes) || insn_pop(t, &cs, bytes) || insn_pop(t, &rflags, bytes))
-		goto undo;
-	cpl = cs & 3;
-	if (x86_code_bits(s) == 64 || cpl > s->cpl)
-		if (insn_pop(t, &rsp, bytes) || insn_pop(t, &ss, bytes))
-			goto undo;
-	if (cpl < s->cpl || (s->efer & EFER_LMA && !soft_canonical(rip))) {
-		s->gpr[4] = old_rsp;
-		return insn_general_protection(t);
-	}
-	if (s->cpl)
-		keep = FLAG_IOPL | (s->cpl > (s->rflags >> 12 & 3) ? FLAG_IF : 0);
-	{
-		uint64_t flags = (rflags & ~keep) | (soft_rflags(t->cpu) & keep), d[2];
-		bool had_stack = x86_code_bits(s) == 64 || cpl > s->cpl;
-		struct x86_segment_state old_cs = s->segment[X86_CS];
-
-		if (insn_read_descriptor(t, (uint16_t)cs, d, false))
-			goto undo;
-		if ((d[0] >> 43 & 3) != 3 || !(d[0] >> 47 & 1)) {
-			s->gpr[4] = old_rsp;
-			return soft_fail(t->fault, EXC_GP, true, cs & 0xfffc);
-		}
-		s->segment[X86_CS] = insn_unpack_descriptor((uint16_t)cs, d);
-			if (old_cs.base != s->segment[X86_CS].base)
-			soft_flush_jumps(t->cpu, true); /* the jump cache knows offsets in the segment */
-		if (had_stack) {
-			s->gpr[4] = x86_code_bits(s) == 64 ? rsp : (uint32_t)rsp;
-			if ((ss & 0xfffc) && !insn_read_descriptor(t, (uint16_t)ss, d, false))
-				s->segment[X86_SS] = insn_unpack_descriptor((uint16_t)ss, d);
-			s->segment[X86_SS].selector = (uint16_t)ss;
-		}
-		t->next = rip;
-		soft_set_rflags(t->cpu, flags);
-		set_cpl(t->cpu, cpl);
-		t->cpu->nmi_blocked = false;
-	}
-	return 0;
-undo:
-	s->gpr[4] = old_rsp;
-	return -EFAULT;
+	cpu->nmi_blocked = false; /* also where IRET faults (SDM Vol. 3A 6.7.1) */
+	if (cpu->nmi_pending)
+		soft_kick(cpu, KICK_EVENT);
+	if (t->s->cr0 & CR0_PE && t->s->rflags & FLAG_NT)
+		return return_from_task(t);
+	error = iret(t, t->i->rex_w ? 8 : t->i->operand_bytes);
+	if (error)
+		t->s->gpr[4] = old;
+	return error;
 }
+
+/* ---- system calls --------------------------------------------------------------------------------------------------------- */
 
 int insn_syscall(struct step *t)
 {
@@ -168,10 +483,62 @@ int insn_sysret(struct step *t)
 	return 0;
 }
 
+static void set_flat(struct x86_segment_state *segment, uint16_t selector, uint16_t attributes)
+{
+	*segment = (struct x86_segment_state){ .selector = selector, .attributes = attributes, .limit = ~0u };
+}
+
+/* SDM Vol. 2: in long mode to 64-bit code, from wherever it is executed. */
+int insn_sysenter(struct step *t)
+{
+	enum { CODE_64 = 0xa09b, CODE_32 = 0xc09b, DATA = 0xc093 };
+	struct x86_state *s = t->s;
+	bool long_mode = s->efer & EFER_LMA;
+	struct x86_segment_state code;
+
+	if (!(s->cr0 & CR0_PE) || !(s->sysenter_cs & 0xfffc))
+		return insn_general_protection(t);
+	soft_set_rflags(t->cpu, soft_rflags(t->cpu) & ~(uint64_t)(FLAG_VM | FLAG_IF));
+	set_flat(&code, s->sysenter_cs & 0xfffc, long_mode ? CODE_64 : CODE_32);
+	set_flat(&s->segment[X86_SS], (uint16_t)((s->sysenter_cs & 0xfffc) + 8), DATA);
+	set_code(t, &code);
+	s->gpr[4] = long_mode ? s->sysenter_esp : (uint32_t)s->sysenter_esp;
+	t->next = long_mode ? s->sysenter_eip : (uint32_t)s->sysenter_eip;
+	set_cpl(t->cpu, 0);
+	return 0;
+}
+
+int insn_sysexit(struct step *t)
+{
+	enum { CODE_64 = 0xa0fb, CODE_32 = 0xc0fb, DATA = 0xc0f3, USER = 3, TO_32 = 16, TO_64 = 32, STACK = 8 };
+	struct x86_state *s = t->s;
+	bool wide = t->i->rex_w;
+	uint64_t rip = wide ? s->gpr[2] : (uint32_t)s->gpr[2], rsp = wide ? s->gpr[1] : (uint32_t)s->gpr[1];
+	uint16_t selector = (uint16_t)(s->sysenter_cs + (wide ? TO_64 : TO_32));
+	struct x86_segment_state code;
+
+	if (s->cpl || !(s->cr0 & CR0_PE) || !(s->sysenter_cs & 0xfffc) || !soft_canonical(rip) || !soft_canonical(rsp))
+		return insn_general_protection(t);
+	set_flat(&code, selector | USER, wide ? CODE_64 : CODE_32);
+	set_flat(&s->segment[X86_SS], (uint16_t)((selector + STACK) | USER), DATA);
+	set_code(t, &code);
+	s->gpr[4] = rsp;
+	t->next = rip;
+	set_cpl(t->cpu, USER);
+	return 0;
+}
+
+/* state.rip is the instruction's until the event is delivered: what comes up on the way returns to it. */
 int insn_software_interrupt(struct step *t, uint8_t vector)
 {
-	t->s->rip = t->next;
-	soft_deliver_software(t->cpu, vector);
+	soft_deliver_software(t->cpu, vector, t->next);
+	t->next = t->s->rip;
+	return 0;
+}
+
+int insn_icebp(struct step *t)
+{
+	soft_deliver_icebp(t->cpu, t->next);
 	t->next = t->s->rip;
 	return 0;
 }

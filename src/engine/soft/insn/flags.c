@@ -4,6 +4,13 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
+void insn_set_zero_flag(struct step *t, bool set)
+{
+	const uint64_t in_word = FLAG_ZF << 8;
+
+	t->cpu->flags_word = set ? t->cpu->flags_word | in_word : t->cpu->flags_word & ~in_word;
+}
+
 int insn_push_pop_flags(struct step *t)
 {
 	struct x86_state *s = t->s;

@@ -28,7 +28,20 @@ int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code
  */
 int soft_deliver_fault(struct soft_cpu *cpu, const struct fault *fault);
 int soft_deliver_interrupt(struct soft_cpu *cpu, uint8_t vector); /* also NMI, and #DB as a trap */
-int soft_deliver_software(struct soft_cpu *cpu, uint8_t vector);  /* INT n */
+int soft_deliver_software(struct soft_cpu *cpu, uint8_t vector, uint64_t return_rip); /* INT n, INT3, INTO */
+int soft_deliver_icebp(struct soft_cpu *cpu, uint64_t return_rip); /* INT1: no gate's DPL is looked at */
+
+/* delivery.c: one event, once. -EFAULT: *fault came up on the way. */
+enum event_kind { EVENT_FAULT, EVENT_INTERRUPT, EVENT_SOFTWARE };
+struct event { uint8_t vector; bool has_code; enum event_kind kind; uint32_t code; uint64_t return_rip; };
+int soft_deliver_event(struct soft_cpu *cpu, const struct event *event, struct fault *fault);
+
+/*
+ * task.c: leaves the task for that of the TSS that selector names (SDM Vol. 3A 7.3). rip is where the old one goes on, flags what
+ * is saved of it; ext goes into error codes. Faults up to the commit leave all as it was; those behind it belong to the new task.
+ */
+enum task_reason { TASK_BY_JMP, TASK_BY_CALL, TASK_BY_IRET, TASK_BY_INTERRUPT };
+int insn_switch_task(struct step *t, uint16_t selector, enum task_reason reason, uint64_t flags, uint32_t ext);
 
 /* operand.c */
 uint64_t insn_address(const struct step *t);
@@ -38,13 +51,29 @@ void insn_set_gpr(struct step *t, unsigned reg, uint64_t value, unsigned bytes);
 
 /* stack.c */
 unsigned insn_stack_bytes(const struct step *t);
+unsigned insn_stack_address_bytes(const struct step *t);
+void insn_move_stack(struct step *t, uint64_t bytes);
 int insn_push(struct step *t, uint64_t value, unsigned bytes);
 int insn_pop(struct step *t, uint64_t *ret, unsigned bytes);
 int insn_push_pop(struct step *t);
 int insn_near_transfer(struct step *t);
 
 /* segment.c */
-enum { CODE_DB = 0x4000 }; /* x86_segment_state.attributes: D or B */
+enum { /* x86_segment_state.attributes */
+	SEGMENT_ACCESSED = 1, SEGMENT_WRITE_OR_READ = 2, CODE_CONFORMING = 4, SEGMENT_CODE = 8, SEGMENT_NOT_SYSTEM = 0x10,
+	SEGMENT_PRESENT = 0x80, CODE_LONG = 0x2000, CODE_DB = 0x4000 /* L, D or B */,
+};
+static inline bool insn_is_code(const struct x86_segment_state *segment)
+{
+	return (segment->attributes & (SEGMENT_NOT_SYSTEM | SEGMENT_CODE)) == (SEGMENT_NOT_SYSTEM | SEGMENT_CODE);
+}
+static inline bool insn_is_writable(const struct x86_segment_state *segment)
+{
+	return (segment->attributes & (SEGMENT_NOT_SYSTEM | SEGMENT_CODE | SEGMENT_WRITE_OR_READ)) ==
+	       (SEGMENT_NOT_SYSTEM | SEGMENT_WRITE_OR_READ);
+}
+/* Sets the descriptor's accessed bit in its table, where it is not set. */
+int insn_mark_accessed(struct step *t, uint16_t selector, const uint64_t descriptor[2]);
 void soft_set_code_segment(struct x86_state *state, uint16_t selector, uint16_t attributes);
 int insn_read_descriptor(struct step *t, uint16_t selector, uint64_t ret[2], bool wide);
 struct x86_segment_state insn_unpack_descriptor(uint16_t selector, const uint64_t d[2]);
@@ -59,14 +88,28 @@ int insn_mov_to_segment(struct step *t);
 int insn_pop_segment(struct step *t, unsigned which);
 
 /* far_transfer.c */
-int insn_far_jump(struct step *t, uint16_t selector, uint64_t offset, unsigned new_cpl);
+int insn_far_direct(struct step *t, bool call);
 int insn_far_indirect(struct step *t, bool call);
-int insn_far_call(struct step *t);
 int insn_far_return(struct step *t);
 int insn_iret(struct step *t);
 int insn_syscall(struct step *t);
 int insn_sysret(struct step *t);
+int insn_sysenter(struct step *t);
+int insn_sysexit(struct step *t);
+int insn_icebp(struct step *t);
 int insn_software_interrupt(struct step *t, uint8_t vector);
+
+/* legacy.c */
+int insn_decimal_adjust(struct step *t, bool subtract);
+int insn_ascii_adjust(struct step *t, bool subtract);
+int insn_aam(struct step *t);
+int insn_aad(struct step *t);
+int insn_salc(struct step *t);
+int insn_into(struct step *t);
+int insn_bound(struct step *t);
+int insn_arpl(struct step *t);
+int insn_load_far_pointer(struct step *t, unsigned segment);
+int insn_enter(struct step *t);
 
 /* control_register.c */
 int insn_write_cr(struct step *t, unsigned cr, uint64_t v);
@@ -98,6 +141,7 @@ int insn_invlpg(struct step *t);
 int insn_invpcid(struct step *t);
 
 /* flags.c */
+void insn_set_zero_flag(struct step *t, bool set);
 int insn_push_pop_flags(struct step *t);
 int insn_set_interrupt_flag(struct step *t, bool set);
 int insn_set_alignment_check(struct step *t, bool set);

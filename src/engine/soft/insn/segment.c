@@ -31,32 +31,67 @@ struct x86_segment_state insn_unpack_descriptor(uint16_t selector, const uint64_
 	return r;
 }
 
+int insn_mark_accessed(struct step *t, uint16_t selector, const uint64_t d[2])
+{
+	enum { TYPE_BYTE = 5 };
+	uint64_t table = selector & 4 ? t->s->ldtr.base : t->s->gdtr.base;
+	uint8_t type = (uint8_t)(d[0] >> 8 * TYPE_BYTE);
+
+	if (type & SEGMENT_ACCESSED)
+		return 0;
+	type |= SEGMENT_ACCESSED;
+	return soft_write(t->cpu, table + (selector & 0xfff8) + TYPE_BYTE, &type, 1, ACCESS_SYSTEM, t->fault);
+}
+
+static void load_null_segment(struct x86_state *s, unsigned which, uint16_t selector)
+{
+	/* AMD keeps base and limit of a nulled segment; so do we: FS and GS bases are set by MSR */
+	s->segment[which].selector = selector;
+	s->segment[which].attributes = 0;
+	if (which != X86_FS && which != X86_GS)
+		s->segment[which].base = 0;
+}
+
+/* SDM Vol. 2, MOV to a segment register: type and privilege. SS is as privileged as the code, the others at most. */
+static bool is_loadable(const struct x86_segment_state *segment, unsigned which, unsigned cpl)
+{
+	unsigned rpl = segment->selector & 3, dpl = segment->attributes >> 5 & 3;
+	bool conforming = insn_is_code(segment) && segment->attributes & CODE_CONFORMING;
+
+	if (which == X86_SS)
+		return insn_is_writable(segment) && rpl == cpl && dpl == cpl;
+	if (!(segment->attributes & SEGMENT_NOT_SYSTEM) || (insn_is_code(segment) && !(segment->attributes & SEGMENT_WRITE_OR_READ)))
+		return false;
+	return conforming || (dpl >= rpl && dpl >= cpl);
+}
+
 int insn_load_segment(struct step *t, unsigned which, uint16_t selector)
 {
 	struct x86_state *s = t->s;
+	struct x86_segment_state segment;
 	uint64_t d[2];
 
-	if (!(s->cr0 & CR0_PE)) {
-		s->segment[which] = (struct x86_segment_state){ .selector = selector, .base = (uint64_t)selector << 4, .limit = 0xffff, .attributes = 0x93 };
+	if (!(s->cr0 & CR0_PE)) { /* what a descriptor left as limit and attributes stays */
+		s->segment[which].selector = selector;
+		s->segment[which].base = (uint64_t)selector << 4;
 		return 0;
 	}
 	if (!(selector & 0xfffc)) {
-		if (which == X86_SS && !(x86_code_bits(s) == 64 && s->cpl < 3))
+		if (which == X86_SS && (x86_code_bits(s) != 64 || s->cpl == 3 || (selector & 3) != s->cpl))
 			return insn_general_protection(t);
-		/* AMD keeps base and limit of a nulled segment; so do we: FS and GS bases are set by MSR */
-		s->segment[which].selector = selector;
-		s->segment[which].attributes = 0;
-		if (which != X86_FS && which != X86_GS)
-			s->segment[which].base = 0;
+		load_null_segment(s, which, selector);
 		return 0;
 	}
 	if (insn_read_descriptor(t, selector, d, false))
 		return -EFAULT;
-	if (!(d[0] >> 44 & 1) || (which == X86_SS && (d[0] >> 40 & 0xa) != 2))
+	segment = insn_unpack_descriptor(selector, d);
+	if (!is_loadable(&segment, which, s->cpl))
 		return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
-	if (!(d[0] >> 47 & 1))
+	if (!(segment.attributes & SEGMENT_PRESENT))
 		return soft_fail(t->fault, which == X86_SS ? EXC_SS : EXC_NP, true, selector & 0xfffc);
-	s->segment[which] = insn_unpack_descriptor(selector, d);
+	if (insn_mark_accessed(t, selector, d))
+		return -EFAULT;
+	s->segment[which] = segment;
 	return 0;
 }
 
@@ -67,6 +102,7 @@ int insn_descriptor_tables(struct step *t)
 	unsigned base_bytes = x86_code_bits(s) == 64 ? 8 : 4;
 	struct x86_table *table = i->reg & 1 ? &s->idtr : &s->gdtr;
 	uint8_t image[10] = { 0 };
+	uint64_t base = 0;
 
 	if (i->reg < 2) {
 		if (s->cpl && s->cr4 & CR4_UMIP)
@@ -79,59 +115,147 @@ int insn_descriptor_tables(struct step *t)
 		return insn_general_protection(t);
 	if (soft_read(t->cpu, insn_address(t), image, 2 + base_bytes, ACCESS_READ, t->fault))
 		return -EFAULT;
-	table->base = 0;
+	memcpy(&base, image + 2, i->operand_bytes == 2 && x86_code_bits(s) != 64 ? 3 : base_bytes);
+	if (!soft_canonical(base))
+		return insn_general_protection(t);
+	table->base = base;
 	memcpy(&table->limit, image, 2);
-	memcpy(&table->base, image + 2, i->operand_bytes == 2 && x86_code_bits(s) != 64 ? 3 : base_bytes);
+	return 0;
+}
+
+/* VERR, VERW: whether the segment could be read or written. No fault of the selector's. */
+static bool is_accessible(struct step *t, uint16_t selector, bool write)
+{
+	struct x86_segment_state segment;
+	unsigned rpl = selector & 3, dpl;
+	uint64_t d[2];
+
+	if (!(selector & 0xfffc) || insn_read_descriptor(t, selector, d, false))
+		return false;
+	segment = insn_unpack_descriptor(selector, d);
+	dpl = segment.attributes >> 5 & 3;
+	if (!(segment.attributes & SEGMENT_NOT_SYSTEM))
+		return false;
+	if (!(insn_is_code(&segment) && segment.attributes & CODE_CONFORMING) && (dpl < rpl || dpl < t->s->cpl))
+		return false;
+	return write ? insn_is_writable(&segment) : !insn_is_code(&segment) || segment.attributes & SEGMENT_WRITE_OR_READ;
+}
+
+static int load_local_table(struct step *t, uint16_t selector)
+{
+	enum { LDT = 2 };
+	struct x86_state *s = t->s;
+	struct x86_segment_state table;
+	uint64_t d[2];
+
+	if (!(selector & 0xfffc)) {
+		s->ldtr = (struct x86_segment_state){ .selector = selector };
+		return 0;
+	}
+	if (selector & 4)
+		return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
+	if (insn_read_descriptor(t, selector, d, s->efer & EFER_LMA))
+		return -EFAULT;
+	table = insn_unpack_descriptor(selector, d);
+	if ((table.attributes & 0x1f) != LDT || !soft_canonical(table.base))
+		return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
+	if (!(table.attributes & SEGMENT_PRESENT))
+		return soft_fail(t->fault, EXC_NP, true, selector & 0xfffc);
+	s->ldtr = table;
+	return 0;
+}
+
+static int load_task_register(struct step *t, uint16_t selector)
+{
+	enum { TSS_32 = 9, TSS_16 = 1, BUSY = 2, TYPE_BYTE = 5 };
+	struct x86_state *s = t->s;
+	struct x86_segment_state task;
+	uint64_t d[2];
+	unsigned type;
+	uint8_t busy;
+
+	if (!(selector & 0xfffc))
+		return insn_general_protection(t);
+	if (selector & 4)
+		return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
+	if (insn_read_descriptor(t, selector, d, s->efer & EFER_LMA))
+		return -EFAULT;
+	task = insn_unpack_descriptor(selector, d);
+	type = task.attributes & 0x1f;
+	if ((type != TSS_32 && (type != TSS_16 || s->efer & EFER_LMA)) || !soft_canonical(task.base) || d[1] >> 40 & 0x1f)
+		return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
+	if (!(task.attributes & SEGMENT_PRESENT))
+		return soft_fail(t->fault, EXC_NP, true, selector & 0xfffc);
+	task.attributes |= BUSY;
+	busy = (uint8_t)task.attributes;
+	if (soft_write(t->cpu, s->gdtr.base + (selector & 0xfff8) + TYPE_BYTE, &busy, 1, ACCESS_SYSTEM, t->fault))
+		return -EFAULT;
+	s->tr = task;
 	return 0;
 }
 
 int insn_system_segments(struct step *t)
 {
+	enum { SLDT, STR, LLDT, LTR, VERR, VERW };
 	const struct x86_insn *i = t->i;
 	struct x86_state *s = t->s;
-	struct x86_segment_state *to = i->reg & 1 ? &s->tr : &s->ldtr;
-	uint64_t v, d[2];
+	uint64_t selector;
 
-	if (i->reg < 2) {
+	if (!(s->cr0 & CR0_PE))
+		return insn_undefined(t);
+	if (i->reg == SLDT || i->reg == STR) {
 		if (s->cpl && s->cr4 & CR4_UMIP)
 			return insn_general_protection(t);
-		return insn_put_rm(t, i->mod == 3 ? i->operand_bytes : 2, to->selector);
+		return insn_put_rm(t, i->mod == 3 ? i->operand_bytes : 2, i->reg == STR ? s->tr.selector : s->ldtr.selector);
 	}
-	if (insn_get_rm(t, 2, &v))
-		return -EFAULT;
-	if (i->reg >= 4) { /* VERR, VERW */
-		bool ok = (v & 0xfffc) && !insn_read_descriptor(t, (uint16_t)v, d, false) && d[0] >> 44 & 1 && d[0] >> 47 & 1;
-
-		if (ok && i->reg == 5)
-			ok = (d[0] >> 40 & 0xa) == 2;
-		t->cpu->flags_word = (t->cpu->flags_word & ~(uint64_t)(FLAG_ZF << 8)) | (ok ? FLAG_ZF << 8 : 0);
-		return 0;
-	}
-	if (s->cpl)
+	if ((i->reg == LLDT || i->reg == LTR) && s->cpl)
 		return insn_general_protection(t);
-	if (!(v & 0xfffc) && i->reg == 2) {
-		*to = (struct x86_segment_state){ .selector = (uint16_t)v };
-		return 0;
-	}
-	if (insn_read_descriptor(t, (uint16_t)v, d, s->efer & EFER_LMA))
+	if (insn_get_rm(t, 2, &selector))
 		return -EFAULT;
-	*to = insn_unpack_descriptor((uint16_t)v, d);
-	return 0;
+	switch (i->reg) {
+	case LLDT: return load_local_table(t, (uint16_t)selector);
+	case LTR: return load_task_register(t, (uint16_t)selector);
+	case VERR: case VERW: insn_set_zero_flag(t, is_accessible(t, (uint16_t)selector, i->reg == VERW)); return 0;
+	default: return insn_undefined(t);
+	}
+}
+
+/* Types that LAR and LSL know: SDM Vol. 2, tables 3-53 and 3-62. */
+static bool is_known_to_lar(const struct x86_state *s, unsigned type, bool limit)
+{
+	const uint32_t legacy = 1u << 1 | 1u << 2 | 1u << 3 | 1u << 9 | 1u << 11, legacy_gates = 1u << 4 | 1u << 5 | 1u << 12;
+	const uint32_t wide = 1u << 2 | 1u << 9 | 1u << 11, wide_gates = 1u << 12;
+
+	if (type & SEGMENT_NOT_SYSTEM)
+		return true;
+	if (s->efer & EFER_LMA)
+		return (wide | (limit ? 0 : wide_gates)) >> type & 1;
+	return (legacy | (limit ? 0 : legacy_gates)) >> type & 1;
 }
 
 int insn_lar_lsl(struct step *t)
 {
-	uint64_t v, d[2];
-	bool ok;
+	enum { LAR = 2 };
+	bool is_lar = t->i->opcode == LAR, good;
+	struct x86_segment_state segment = { 0 };
+	uint64_t selector, d[2];
+	unsigned dpl;
 
-	if (insn_get_rm(t, 2, &v))
+	if (!(t->s->cr0 & CR0_PE))
+		return insn_undefined(t);
+	if (insn_get_rm(t, 2, &selector))
 		return -EFAULT;
-	ok = (v & 0xfffc) && !insn_read_descriptor(t, (uint16_t)v, d, false);
-	if (ok && t->i->opcode == 2)
-		insn_set_gpr(t, t->i->reg, d[0] >> 32 & 0xffff00, t->i->operand_bytes);
-	else if (ok)
-		insn_set_gpr(t, t->i->reg, insn_unpack_descriptor((uint16_t)v, d).limit, t->i->operand_bytes);
-	t->cpu->flags_word = (t->cpu->flags_word & ~(uint64_t)(FLAG_ZF << 8)) | (ok ? FLAG_ZF << 8 : 0);
+	good = (selector & 0xfffc) && !insn_read_descriptor(t, (uint16_t)selector, d, false);
+	if (good) {
+		segment = insn_unpack_descriptor((uint16_t)selector, d);
+		dpl = segment.attributes >> 5 & 3;
+		good = is_known_to_lar(t->s, segment.attributes & 0x1f, !is_lar);
+		if (!(insn_is_code(&segment) && segment.attributes & CODE_CONFORMING))
+			good &= dpl >= (selector & 3) && dpl >= t->s->cpl;
+	}
+	if (good)
+		insn_set_gpr(t, t->i->reg, is_lar ? d[0] >> 32 & 0xffff00 : segment.limit, t->i->operand_bytes);
+	insn_set_zero_flag(t, good);
 	return 0;
 }
 

@@ -7,18 +7,26 @@
 
 unsigned insn_stack_bytes(const struct step *t) { return x86_code_bits(t->s) == 64 ? (t->i->prefix66 ? 2 : 8) : t->i->operand_bytes; }
 
-static unsigned address_bytes(const struct step *t)
+unsigned insn_stack_address_bytes(const struct step *t)
 {
 	if (x86_code_bits(t->s) == 64)
 		return 8;
 	return t->s->segment[X86_SS].attributes & CODE_DB ? 4 : 2;
 }
 
-static uint64_t stack_mask(const struct step *t) { return soft_address_mask(address_bytes(t)); }
+static uint64_t stack_mask(const struct step *t) { return soft_address_mask(insn_stack_address_bytes(t)); }
 
 static uint64_t stack_address(const struct step *t, uint64_t sp)
 {
-	return soft_linear_address(t->s, X86_SS, sp, address_bytes(t));
+	return soft_linear_address(t->s, X86_SS, sp, insn_stack_address_bytes(t));
+}
+
+/* SP as wide as the stack's segment has it. */
+void insn_move_stack(struct step *t, uint64_t bytes)
+{
+	uint64_t mask = stack_mask(t);
+
+	t->s->gpr[4] = (t->s->gpr[4] & ~mask) | ((t->s->gpr[4] + bytes) & mask);
 }
 
 int insn_push(struct step *t, uint64_t value, unsigned bytes)
@@ -105,7 +113,7 @@ int insn_near_transfer(struct step *t)
 	case 0xc2: case 0xc3:
 		if (insn_pop(t, &v, bytes))
 			return -EFAULT;
-		s->gpr[4] += i->opcode == 0xc2 ? i->imm : 0;
+		insn_move_stack(t, i->opcode == 0xc2 ? i->imm : 0);
 		t->next = v;
 		return 0;
 	case 0xc9:

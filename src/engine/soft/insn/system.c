@@ -1,6 +1,6 @@
 /*
  * What translated code leaves to C: privileged and system instructions, segment loads, far control transfers, and forms too rare
- * to translate. One instruction a call; state.rip is its address until it has succeeded. Left out: task switches, call gates.
+ * to translate. One instruction a call; state.rip is its address until it has succeeded.
  */
 #include <errno.h>
 
@@ -150,7 +150,8 @@ static int two_bytes(struct step *t)
 {
 	enum {
 		GROUP_00 = 0x00, GROUP_01 = 0x01, LAR = 0x02, LSL = 0x03, SYSCALL = 0x05, CLTS = 0x06, SYSRET = 0x07, INVD = 0x08, WBINVD = 0x09,
-		MOV_FROM_CR = 0x20, MOV_FROM_DR, MOV_TO_CR, MOV_TO_DR, WRMSR = 0x30, RDMSR = 0x32, PUSH_FS = 0xa0, POP_FS = 0xa1, CPUID = 0xa2,
+		MOV_FROM_CR = 0x20, MOV_FROM_DR, MOV_TO_CR, MOV_TO_DR, WRMSR = 0x30,
+		SYSENTER = 0x34, SYSEXIT = 0x35, LSS = 0xb2, LFS = 0xb4, LGS = 0xb5, RDMSR = 0x32, PUSH_FS = 0xa0, POP_FS = 0xa1, CPUID = 0xa2,
 		PUSH_GS = 0xa8, POP_GS = 0xa9, GROUP_AE = 0xae, GROUP_C7 = 0xc7, XSAVEC = 4,
 	};
 	struct x86_state *s = t->s;
@@ -161,6 +162,11 @@ static int two_bytes(struct step *t)
 	case LAR: case LSL: return insn_lar_lsl(t);
 	case SYSCALL: return insn_syscall(t);
 	case SYSRET: return insn_sysret(t);
+	case SYSENTER: return insn_sysenter(t);
+	case SYSEXIT: return insn_sysexit(t);
+	case LSS: return insn_load_far_pointer(t, X86_SS);
+	case LFS: return insn_load_far_pointer(t, X86_FS);
+	case LGS: return insn_load_far_pointer(t, X86_GS);
 	case CLTS: return insn_clts(t);
 	case INVD: case WBINVD: return s->cpl ? insn_general_protection(t) : 0;
 	case MOV_FROM_CR: case MOV_FROM_DR: case MOV_TO_CR: case MOV_TO_DR: return insn_mov_control(t);
@@ -173,6 +179,33 @@ static int two_bytes(struct step *t)
 	case POP_GS: return insn_pop_segment(t, X86_GS);
 	case GROUP_AE: return t->i->mod == 3 ? insn_fs_gs_base(t) : insn_save_area(t);
 	case GROUP_C7: return t->i->reg == XSAVEC ? insn_save_area(t) : insn_undefined(t);
+	default: return insn_undefined(t);
+	}
+}
+
+/* Encodings of 16- and 32-bit code, and ENTER. */
+static int legacy(struct step *t)
+{
+	enum {
+		DAA = 0x27, DAS = 0x2f, AAA = 0x37, AAS = 0x3f, BOUND = 0x62, ARPL = 0x63, LES = 0xc4, LDS = 0xc5, ENTER = 0xc8, INTO = 0xce,
+		AAM = 0xd4, AAD = 0xd5, SALC = 0xd6,
+	};
+
+	if (t->i->opcode == ENTER)
+		return insn_enter(t);
+	if (x86_code_bits(t->s) == 64)
+		return insn_undefined(t);
+	switch (t->i->opcode) {
+	case DAA: case DAS: return insn_decimal_adjust(t, t->i->opcode == DAS);
+	case AAA: case AAS: return insn_ascii_adjust(t, t->i->opcode == AAS);
+	case BOUND: return insn_bound(t);
+	case ARPL: return insn_arpl(t);
+	case LES: return insn_load_far_pointer(t, X86_ES);
+	case LDS: return insn_load_far_pointer(t, X86_DS);
+	case INTO: return insn_into(t);
+	case AAM: return insn_aam(t);
+	case AAD: return insn_aad(t);
+	case SALC: return insn_salc(t);
 	default: return insn_undefined(t);
 	}
 }
@@ -198,12 +231,11 @@ static int one_byte(struct step *t)
 	case PUSHF: case POPF: return insn_push_pop_flags(t);
 	case MOV_OFFSET ... MOV_OFFSET_LAST: return moffs(t);
 	case CALL: case RET: case RET_POPPING: case LEAVE: case LOOPNE ... JCXZ: return insn_near_transfer(t);
-	case CALL_FAR: return insn_far_call(t);
-	case JMP_FAR: return insn_far_jump(t, (uint16_t)t->i->disp, t->i->imm, t->s->cpl);
+	case CALL_FAR: case JMP_FAR: return insn_far_direct(t, t->i->opcode == CALL_FAR);
 	case RETF: case RETF_POPPING: return insn_far_return(t);
 	case INT3: return insn_software_interrupt(t, EXC_BP);
 	case INT: return insn_software_interrupt(t, (uint8_t)t->i->imm);
-	case INT1: return insn_software_interrupt(t, EXC_DB);
+	case INT1: return insn_icebp(t);
 	case IRET: return insn_iret(t);
 	case XLAT: return xlat(t);
 	case IN_IMMEDIATE ... OUT_IMMEDIATE_LAST: case IN_DX ... OUT_DX_LAST: return insn_port(t);
@@ -214,7 +246,7 @@ static int one_byte(struct step *t)
 	case STD: return insn_set_direction(t, true);
 	case X87_D9: case X87_DD: return insn_x87_environment(t);
 	case GROUP_FF: return group_ff(t);
-	default: return insn_undefined(t);
+	default: return legacy(t);
 	}
 }
 

@@ -1,0 +1,186 @@
+/*
+ * What only 16- and 32-bit code has, or what is too rare to translate: decimal arithmetic, BOUND, INTO, ARPL, ENTER, far pointers,
+ * SALC. Flags that the manuals call undefined are left as AMD's and Intel's processors compute them: from the result.
+ */
+#include <errno.h>
+
+#include "engine/soft/mmu/mmu.h"
+#include "address.h"
+#include "insn.h"
+
+enum { AL = 0xff, LOW_NIBBLE = 0x0f };
+
+static void set_flags(struct step *t, uint64_t flags)
+{
+	soft_set_rflags(t->cpu, (soft_rflags(t->cpu) & ~(uint64_t)FLAGS_ARITHMETIC) | flags);
+}
+
+/* SF, ZF and PF of a byte. */
+static uint64_t flags_of(uint8_t value)
+{
+	return (value & 0x80 ? FLAG_SF : 0) | (value ? 0 : FLAG_ZF) | (__builtin_parity(value) ? 0 : FLAG_PF);
+}
+
+static void set_al(struct step *t, uint8_t value) { insn_set_gpr(t, 0, value, 1); }
+
+static void set_ax(struct step *t, uint8_t high, uint8_t low) { insn_set_gpr(t, 0, (uint64_t)high << 8 | low, 2); }
+
+/* DAA, DAS */
+int insn_decimal_adjust(struct step *t, bool subtract)
+{
+	uint8_t old = (uint8_t)t->s->gpr[0], al = old;
+	uint64_t before = soft_rflags(t->cpu), after = 0;
+
+	if ((old & LOW_NIBBLE) > 9 || before & FLAG_AF) {
+		al = subtract ? (uint8_t)(al - 6) : (uint8_t)(al + 6);
+		after |= FLAG_AF;
+		if (subtract && old < 6)
+			after |= FLAG_CF;
+	}
+	if (old > 0x99 || before & FLAG_CF) {
+		al = subtract ? (uint8_t)(al - 0x60) : (uint8_t)(al + 0x60);
+		after |= FLAG_CF;
+	}
+	set_al(t, al);
+	set_flags(t, after | flags_of(al));
+	return 0;
+}
+
+/* AAA, AAS */
+int insn_ascii_adjust(struct step *t, bool subtract)
+{
+	uint16_t ax = (uint16_t)t->s->gpr[0];
+	uint64_t after = 0;
+
+	if ((ax & LOW_NIBBLE) > 9 || soft_rflags(t->cpu) & FLAG_AF) {
+		ax = subtract ? (uint16_t)(ax - 0x106) : (uint16_t)(ax + 0x106);
+		after = FLAG_AF | FLAG_CF;
+	}
+	ax &= 0xff0f;
+	set_ax(t, (uint8_t)(ax >> 8), (uint8_t)ax);
+	set_flags(t, after | flags_of((uint8_t)ax));
+	return 0;
+}
+
+int insn_aam(struct step *t)
+{
+	uint8_t base = (uint8_t)t->i->imm, al = (uint8_t)t->s->gpr[0];
+
+	if (!base)
+		return soft_fail(t->fault, EXC_DE, false, 0);
+	set_ax(t, al / base, al % base);
+	set_flags(t, flags_of(al % base));
+	return 0;
+}
+
+int insn_aad(struct step *t)
+{
+	uint8_t al = (uint8_t)(t->s->gpr[0] + (t->s->gpr[0] >> 8 & AL) * (uint8_t)t->i->imm);
+
+	set_ax(t, 0, al);
+	set_flags(t, flags_of(al));
+	return 0;
+}
+
+int insn_salc(struct step *t)
+{
+	set_al(t, soft_rflags(t->cpu) & FLAG_CF ? 0xff : 0);
+	return 0;
+}
+
+int insn_into(struct step *t) { return soft_rflags(t->cpu) & FLAG_OF ? insn_software_interrupt(t, EXC_OF) : 0; }
+
+static int64_t sign_extend(uint64_t value, unsigned bytes) { return bytes == 2 ? (int16_t)value : (int32_t)value; }
+
+int insn_bound(struct step *t)
+{
+	unsigned bytes = t->i->operand_bytes;
+	uint64_t gva = insn_address(t), low = 0, high = 0;
+	int64_t index = sign_extend(t->s->gpr[t->i->reg], bytes);
+
+	if (!x86_insn_has_memory(t->i))
+		return insn_undefined(t);
+	if (soft_read(t->cpu, gva, &low, bytes, ACCESS_READ, t->fault) || soft_read(t->cpu, gva + bytes, &high, bytes, ACCESS_READ, t->fault))
+		return -EFAULT;
+	if (index < sign_extend(low, bytes) || index > sign_extend(high, bytes))
+		return soft_fail(t->fault, EXC_BR, false, 0);
+	return 0;
+}
+
+int insn_arpl(struct step *t)
+{
+	uint64_t selector, least = t->s->gpr[t->i->reg] & 3;
+
+	if (!(t->s->cr0 & CR0_PE))
+		return insn_undefined(t);
+	if (insn_get_rm(t, 2, &selector))
+		return -EFAULT;
+	if ((selector & 3) >= least) {
+		insn_set_zero_flag(t, false);
+		return 0;
+	}
+	if (insn_put_rm(t, 2, (selector & ~3ull) | least))
+		return -EFAULT;
+	insn_set_zero_flag(t, true);
+	return 0;
+}
+
+/* LDS, LES, LSS, LFS, LGS: the operand is an offset and a selector. */
+int insn_load_far_pointer(struct step *t, unsigned segment)
+{
+	unsigned bytes = t->i->rex_w ? 8 : t->i->operand_bytes;
+	uint64_t offset = 0, selector = 0;
+
+	if (!x86_insn_has_memory(t->i))
+		return insn_undefined(t);
+	if (soft_read(t->cpu, insn_address(t), &offset, bytes, ACCESS_READ, t->fault) ||
+	    soft_read(t->cpu, insn_address(t) + bytes, &selector, 2, ACCESS_READ, t->fault))
+		return -EFAULT;
+	if (insn_load_segment(t, segment, (uint16_t)selector))
+		return -EFAULT;
+	insn_set_gpr(t, t->i->reg, offset, bytes);
+	return 0;
+}
+
+/* The frame pointers of the outer procedures, and the new one (SDM Vol. 2, ENTER). */
+static int push_frames(struct step *t, unsigned level, uint64_t frame, unsigned bytes)
+{
+	struct x86_state *s = t->s;
+	unsigned address_bytes = insn_stack_address_bytes(t);
+	uint64_t outer = s->gpr[5];
+
+	for (unsigned n = 1; n < level; n++) {
+		uint64_t value = 0;
+
+		outer -= bytes;
+		if (soft_read(t->cpu, soft_linear_address(s, X86_SS, outer, address_bytes), &value, bytes, ACCESS_READ, t->fault) ||
+		    insn_push(t, value, bytes))
+			return -EFAULT;
+	}
+	return level ? insn_push(t, frame, bytes) : 0;
+}
+
+int insn_enter(struct step *t)
+{
+	enum { LEVELS = 32 };
+	struct x86_state *s = t->s;
+	unsigned bytes = insn_stack_bytes(t), level = t->i->imm2 % LEVELS;
+	uint64_t old = s->gpr[4], frame, unused;
+
+	if (insn_push(t, s->gpr[5], bytes))
+		return -EFAULT;
+	frame = s->gpr[4];
+	if (push_frames(t, level, frame, bytes)) {
+		s->gpr[4] = old;
+		return -EFAULT;
+	}
+	insn_move_stack(t, -(t->i->imm & 0xffff));
+	unused = soft_linear_address(s, X86_SS, s->gpr[4], insn_stack_address_bytes(t));
+	/* a last write to the new top must be possible */
+	if (soft_check_write(t->cpu, unused, bytes, 0, t->fault)) {
+		s->gpr[4] = old;
+		return -EFAULT;
+	}
+	insn_set_gpr(t, 5, frame, bytes);
+	return 0;
+}
