@@ -1,5 +1,5 @@
 #!/bin/bash
-# hostile.sh [COUNT [FIRST_SEED]]: what a guest does to itself: the machine ends as it should, and SIGTERM always ends it (within
+# hostile.sh [COUNT [FIRST_SEED]]: what a guest does to itself: the machine ends as it should, is saved when it is asked, and SIGTERM always ends it (within
 # a second; three allowed here). The seeds are those of the guest that executes random bytes.
 set -u
 cd "$(dirname "$0")/../.."
@@ -8,10 +8,11 @@ guests=$(dirname "$umbra")/tests/guest
 where=$(mktemp -d -p build); trap 'rm -rf "$where"' EXIT
 failed=0
 ends() { # NAME CPUS
-	"$umbra" run --kernel "$guests/guest-$1" --cpus "$2" --memory 256M </dev/null > >(head -c 100000000 >"$where/hostile.log") 2>&1 &
-	local pid=$! start
+	"$umbra" run --name "hostile-$$" --kernel "$guests/guest-$1" --cpus "$2" --memory 256M </dev/null > >(head -c 100000000 >"$where/hostile.log") 2>&1 &
+	local pid=$!
 	sleep 1.5
-	start=$(date +%s%N)
+	timeout -s KILL 10 "$umbra" save "hostile-$$" "$where/saved" || { echo "hostile: $1: could not be saved"; failed=1; }
+	rm -f "$where/saved"
 	kill -TERM "$pid"
 	for ((k = 0; k < 300; k++)); do kill -0 "$pid" 2>/dev/null || break; sleep 0.01; done
 	if kill -0 "$pid" 2>/dev/null; then echo "hostile: $1: still running"; kill -KILL "$pid"; failed=1; fi
@@ -21,6 +22,8 @@ ends() { # NAME CPUS
 ends spin 1
 ends spin 4
 ends flood 1
+ends faults 1
+ends faults 3
 timeout -s KILL 20 "$umbra" run --kernel "$guests/guest-triple" </dev/null >/dev/null 2>&1
 [ $? = 75 ] || { echo "hostile: triple fault: not 75"; failed=1; }
 for ((n = ${2:-1}; n < ${2:-1} + ${1:-8}; n++)); do

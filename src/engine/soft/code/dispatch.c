@@ -144,10 +144,9 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	struct block *b;
 
 	cpu->misses++;
-	if (!take_pending(cpu))
-		return cpu->engine->leave;
+	/* a delivery may lead to the next one, without end: what others want is seen each time */
 	for (;;) {
-		if (take_stop(cpu))
+		if (!take_pending(cpu))
 			return cpu->engine->leave;
 		soft_select_view(cpu);
 		b = find_destination(cpu, &to, &fault);
