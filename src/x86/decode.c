@@ -1,8 +1,8 @@
 /*
- * The decoder: prefixes, opcode map, row of the table, modrm and address, immediates.
+ * The decoder: prefixes, opcode map, row of the table (decode_internal.h), modrm and address, immediates.
  *
- * The table was made for 64-bit mode; what 16- and 32-bit code has beyond it (INC/DEC by one byte, PUSHA, far pointers ...)
- * stands in legacy_encoding(). Left out on purpose: 3DNow!, XOP, EVEX, which the CPUID policy never offers.
+ * 16- and 32-bit code has its own one-byte map and shares the others. Left out on purpose: 3DNow!, XOP, EVEX, which the CPUID
+ * policy never offers.
  */
 #include "decode.h"
 
@@ -80,7 +80,7 @@ static uint8_t take_prefixes(struct cursor *c, unsigned code_bits, struct x86_in
 	}
 }
 
-static void take_vex(struct cursor *c, uint8_t first, struct x86_insn *insn, struct prefixes *p)
+static void take_vex(struct cursor *c, uint8_t first, unsigned code_bits, struct x86_insn *insn, struct prefixes *p)
 {
 	uint8_t b1 = next(c), b2 = first == 0xc5 ? b1 : next(c);
 
@@ -91,6 +91,10 @@ static void take_vex(struct cursor *c, uint8_t first, struct x86_insn *insn, str
 		insn->map = b1 & 31;
 	}
 	insn->vvvv = ~b2 >> 3 & 15;
+	if (code_bits != 64) { /* there are eight registers: B and the high bit of vvvv say nothing */
+		p->rex &= (uint8_t)~1;
+		insn->vvvv &= 7;
+	}
 	insn->kind = b2 & 4 ? X86_KIND_VEX256 : X86_KIND_VEX128;
 	insn->pp = b2 & 3;
 	insn->opcode = next(c);
@@ -111,83 +115,48 @@ static void take_opcode(struct cursor *c, uint8_t b, struct x86_insn *insn)
 	insn->pp = insn->repne ? 3 : insn->rep ? 2 : insn->prefix66 ? 1 : 0;
 }
 
-/* Does the operand size prefix select a SIMD form (rather than a 16-bit operand) for this opcode? */
-static bool simd_opcode(const struct x86_insn *insn)
+static const struct x86_encoding *look_up(const struct x86_insn *insn, unsigned pp, bool not_64, uint8_t modrm)
 {
-	uint8_t op = insn->opcode;
-
-	if (insn->map == 2)
-		return op < 0xf0;
-	if (insn->map == 3)
-		return true;
-	return insn->map == 1 && ((op >= 0x10 && op <= 0x17) || (op >= 0x28 && op <= 0x2f) || (op >= 0x50 && op <= 0x7f) ||
-				  op == 0xc2 || (op >= 0xc4 && op <= 0xc6) || op >= 0xd0);
-}
-
-/* Encodings that exist only outside 64-bit mode; false when the table decides. */
-static bool legacy_encoding(const struct x86_insn *insn, struct x86_encoding *e)
-{
-	uint8_t op = insn->opcode;
-
-	memset(e, 0, sizeof(*e));
-	e->attributes = X86_ENC_VALID;
-	e->widths = 7;
-	if (insn->map)
-		return false;
-	if (op >= 0x40 && op <= 0x4f) {
-		e->attributes |= X86_ENC_OPCODE_GPR;
-		e->flags_written = X86_ALL_FLAGS & ~X86_CF;
-		return true;
-	}
-	switch (op) {
-	case 0x06: case 0x07: case 0x0e: case 0x16: case 0x17: case 0x1e: case 0x1f: case 0x60: case 0x61: case 0xce: case 0xd6:
-		return true;
-	case 0x27: case 0x2f: case 0x37: case 0x3f:
-		e->flags_read = X86_CF | X86_AF;
-		e->flags_written = X86_ALL_FLAGS;
-		return true;
-	case 0x62: case 0x63: case 0xc4: case 0xc5:
-		e->attributes |= X86_ENC_MODRM;
-		e->flags_written = op == 0x63 ? X86_ZF : 0;
-		return true;
-	case 0x9a: case 0xea:
-		e->immediate = X86_IMM_16_8; /* far pointer: read specially */
-		return true;
-	case 0xd4: case 0xd5:
-		e->immediate = X86_IMM_8;
-		e->flags_written = X86_ALL_FLAGS;
-		return true;
-	default:
-		return false;
-	}
-}
-
-static const struct x86_encoding *look_up(const struct x86_insn *insn, uint8_t modrm)
-{
-	unsigned row = x86_decode_rows[insn->kind][insn->map][insn->pp][insn->opcode];
-	unsigned reg = modrm >> 3 & 7, form = modrm >> 6 == 3;
+	unsigned row = not_64 ? x86_rows_not_64[pp][insn->opcode] : x86_decode_rows[insn->kind][insn->map][pp][insn->opcode];
+	unsigned first = row >> 2, reg = modrm >> 3 & 7;
+	bool register_form = modrm >> 6 == 3;
 
 	switch (row & 3) {
 	case X86_ROW_BY_REG:
-		return &x86_encodings[(row >> 2) + reg + 8 * form];
+		return &x86_encodings[x86_variants[first + reg + 8 * register_form]];
 	case X86_ROW_BY_RM:
-		return &x86_encodings[(row >> 2) + reg * 9 + (form ? 1 + (modrm & 7) : 0)];
+		return &x86_encodings[x86_variants[first + reg * 9 + (register_form ? 1 + (modrm & 7) : 0)]];
 	default:
-		return &x86_encodings[row >> 2];
+		return &x86_encodings[first];
 	}
 }
 
-/* Opcodes whose modrm.reg is part of the opcode: REX.R says nothing there. */
-static bool is_group(const struct x86_insn *i)
+/*
+ * The row, and with it what the canonical 64-bit encoding of the instruction has in place of the guest's prefixes: pp and
+ * canonical66. In 16-bit code 66 means the opposite, but where it selects an instruction; F2 and F3 change nothing of that.
+ */
+static void find_encoding(struct x86_insn *insn, unsigned code_bits, uint8_t modrm)
 {
-	uint8_t op = i->opcode;
+	bool not_64 = code_bits != 64 && !insn->kind && !insn->map;
+	const struct x86_encoding *e = look_up(insn, insn->pp, not_64, modrm);
 
-	if (i->map == 0)
-		return (op >= 0x80 && op <= 0x83) || op == 0x8f || (op & 0xfe) == 0xc0 || (op & 0xfe) == 0xc6 || (op >= 0xd0 && op <= 0xd3) ||
-		       (op >= 0xd8 && op <= 0xdf) || (op & 0xfe) == 0xf6 || op >= 0xfe;
-	if (i->map == 1)
-		return op <= 0x01 || op == 0x0d || (op >= 0x18 && op <= 0x1f) || (op >= 0x71 && op <= 0x73) || op == 0xae || op == 0xba || op == 0xc7;
-	return i->kind && i->map == 2 && op == 0xf3;
+	insn->canonical66 = insn->prefix66;
+	if (code_bits == 16 && !insn->kind && !(e->attributes & X86_ENC_FIXED_66)) {
+		insn->canonical66 = insn->operand_bytes == 2;
+		if (insn->pp < 2) {
+			insn->pp = insn->canonical66;
+			e = look_up(insn, insn->pp, not_64, modrm);
+			if (e->attributes & X86_ENC_FIXED_66)
+				e = &x86_encodings[0]; /* only with the prefix that is not there */
+		}
+	}
+	insn->encoding = *e;
+	if (insn->kind && code_bits != 64 && e->attributes & X86_ENC_W_64 && insn->rex_w) {
+		insn->rex_w = false;
+		insn->operand_bytes = 4;
+	}
+	if (insn->kind && !(e->widths >> insn->rex_w & 1))
+		insn->encoding = x86_encodings[0];
 }
 
 static void address16(struct cursor *c, uint8_t modrm, struct x86_insn *insn)
@@ -234,28 +203,26 @@ static void address32(struct cursor *c, uint8_t modrm, uint8_t rex, unsigned cod
 			insn->disp = (int32_t)next_le(c, 4);
 }
 
+static void take_far_pointer(struct cursor *c, struct x86_insn *insn, unsigned z)
+{
+	insn->imm = next_le(c, z);
+	insn->disp = (int32_t)next_le(c, 2); /* the selector */
+	insn->imm_bytes = (uint8_t)(z + 2);
+}
+
 static void take_immediate(struct cursor *c, unsigned code_bits, struct x86_insn *insn)
 {
 	unsigned z = insn->operand_bytes == 2 ? 2 : 4;
 
-	if (!insn->kind && insn->map == 0 && insn->opcode >= 0xb8 && insn->opcode <= 0xbf)
-		insn->encoding.immediate = X86_IMM_V; /* the row cannot tell it from Z */
 	switch (insn->encoding.immediate) {
 	case X86_IMM_8: case X86_IMM_REL8: insn->imm_bytes = 1; break;
-	case X86_IMM_16:
-		insn->imm_bytes = insn->map == 0 && (insn->opcode == 0xc2 || insn->opcode == 0xca) ? 2 : (uint8_t)z;
-		break;
+	case X86_IMM_16: insn->imm_bytes = 2; break;
 	case X86_IMM_Z: insn->imm_bytes = (uint8_t)z; break;
 	case X86_IMM_V: insn->imm_bytes = insn->operand_bytes; break;
 	case X86_IMM_RELZ: insn->imm_bytes = code_bits == 64 ? 4 : (uint8_t)z; break;
 	case X86_IMM_MOFFS: insn->imm_bytes = insn->address_bytes; break;
+	case X86_IMM_FAR: take_far_pointer(c, insn, z); return;
 	case X86_IMM_16_8:
-		if (insn->opcode != 0xc8) { /* far pointer: offset, then selector in disp */
-			insn->imm = next_le(c, z);
-			insn->disp = (int32_t)next_le(c, 2);
-			insn->imm_bytes = (uint8_t)(z + 2);
-			return;
-		}
 		insn->imm = next_le(c, 2);
 		insn->imm2 = next(c);
 		insn->imm_bytes = 3;
@@ -263,7 +230,7 @@ static void take_immediate(struct cursor *c, unsigned code_bits, struct x86_insn
 	default: return;
 	}
 	insn->imm = next_le(c, insn->imm_bytes);
-	if (insn->encoding.immediate != X86_IMM_MOFFS && !(insn->map == 0 && (insn->opcode == 0xc2 || insn->opcode == 0xca)))
+	if (insn->encoding.immediate != X86_IMM_MOFFS && insn->encoding.immediate != X86_IMM_16)
 		insn->imm = (uint64_t)sign_extend(insn->imm, insn->imm_bytes);
 }
 
@@ -289,7 +256,7 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	if ((b == 0xc4 || b == 0xc5) && !c.short_of_bytes && (code_bits == 64 || (c.at < c.available && bytes[c.at] >= 0xc0))) {
 		if (insn->lock || insn->rep || insn->repne || insn->prefix66 || p.rex)
 			return -EINVAL;
-		take_vex(&c, b, insn, &p);
+		take_vex(&c, b, code_bits, insn, &p);
 		if (insn->map > 3 || insn->map == 0)
 			return c.short_of_bytes ? -EAGAIN : -EINVAL;
 	} else {
@@ -301,19 +268,9 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	insn->rex = p.rex && !insn->kind;
 	insn->rex_w = p.rex & 8;
 	set_sizes(insn, &p, code_bits);
-	/* In 16-bit code the prefix means the opposite, but for SIMD. F2 and F3 change nothing of that. */
-	insn->canonical66 = code_bits == 16 && !insn->kind && !simd_opcode(insn) ? insn->operand_bytes == 2 : insn->prefix66;
-	if (!insn->kind && insn->pp < 2)
-		insn->pp = insn->canonical66;
 	if (c.at < c.available)
 		modrm = bytes[c.at];
-	insn->encoding = *look_up(insn, modrm);
-	if (code_bits != 64 && !insn->kind) {
-		struct x86_encoding legacy;
-
-		if (legacy_encoding(insn, &legacy))
-			insn->encoding = legacy;
-	}
+	find_encoding(insn, code_bits, modrm);
 	if (insn->encoding.attributes & X86_ENC_MODRM || !(insn->encoding.attributes & X86_ENC_VALID)) {
 		if (c.at >= c.available)
 			c.short_of_bytes = true;
@@ -326,12 +283,10 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 		next(&c);
 		insn->has_modrm = true;
 		insn->mod = modrm >> 6;
-		insn->reg = (uint8_t)((modrm >> 3 & 7) | (is_group(insn) ? 0 : (p.rex & 4) << 1));
+		insn->reg = (uint8_t)((modrm >> 3 & 7) | (insn->encoding.attributes & X86_ENC_GROUP ? 0 : (p.rex & 4) << 1));
 		insn->rm = (uint8_t)((modrm & 7) | (p.rex & 1) << 3);
 		if (insn->map == 1 && insn->opcode >= 0x20 && insn->opcode <= 0x23)
 			insn->mod = 3; /* MOV CR/DR ignore mod */
-		if (code_bits != 64 && !insn->kind && insn->map == 0 && insn->opcode == 0x62 && insn->mod == 3)
-			return -EINVAL; /* EVEX */
 		if (insn->mod != 3) {
 			if (insn->address_bytes == 2)
 				address16(&c, modrm, insn);
@@ -340,6 +295,8 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 		}
 	} else {
 		insn->rm = (uint8_t)((insn->opcode & 7) | (p.rex & 1) << 3);
+		if (insn->encoding.class == X86_CLASS_PAUSE && insn->rm)
+			insn->encoding.class = X86_CLASS_DATA; /* XCHG R8, RAX: F3 says nothing there */
 	}
 	if (p.segment != X86_NO_REGISTER) {
 		insn->segment = p.segment;
@@ -353,4 +310,17 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	if (insn->lock && !(insn->encoding.attributes & X86_ENC_LOCKABLE && x86_insn_has_memory(insn)))
 		return -EINVAL;
 	return 0;
+}
+
+uint8_t x86_flags_kept(const struct x86_insn *insn)
+{
+	const struct x86_encoding *e = &insn->encoding;
+	unsigned count;
+
+	if (!(e->attributes & X86_ENC_COUNTED))
+		return e->flags_kept;
+	count = insn->imm & (insn->rex_w && !(e->attributes & X86_ENC_RM8) ? 63 : 31);
+	if (!count)
+		return e->flags_written;
+	return count == 1 ? e->flags_kept & (uint8_t)~X86_OF : e->flags_kept;
 }

@@ -48,3 +48,14 @@ static inline bool x86_insn_is_locked(const struct x86_insn *insn)
  * On -EINVAL ret_insn->length is not meaningful. A 16th byte would be #GP: reported as -E2BIG.
  */
 int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struct x86_insn *ret_insn);
+
+static inline bool x86_insn_is(const struct x86_insn *insn, uint32_t attribute)
+{
+	return insn->encoding.attributes & attribute;
+}
+
+/*
+ * Those of encoding.flags_written that may stay as they were (X86_CF ...): by the operands (a shift by zero), or on some
+ * processors, where the manuals call them undefined (SDM Vol. 1 appendix A).
+ */
+uint8_t x86_flags_kept(const struct x86_insn *insn);

@@ -123,6 +123,8 @@ struct soft_cpu {
 	struct engine_gva_range flush[FLUSH_RANGES];
 };
 
+struct emitted_copy;
+
 struct soft_engine {
 	struct engine base;
 	const struct guest_memory *memory;
@@ -148,6 +150,9 @@ struct soft_engine {
 	uint32_t cpu_count, inside, change;
 	char *last_words;
 	size_t last_words_bytes;
+	/* Called for every copy of a guest's instruction, if set: validators (translate/translate_encoding.h). */
+	void (*on_copy)(void *context, const struct emitted_copy *copy);
+	void *on_copy_context;
 };
 
 enum { FRAME_CODE = 1, FRAME_WRITTEN = 2, FRAME_STRADDLED = 4, FRAME_READ_ONLY = 8, FRAME_DIRTY = 16 };

@@ -151,7 +151,6 @@ int insn_set_direction(struct step *t, bool set);
 int soft_string(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);
 
 /* vector.c: the vector state is in the host's registers before and after */
-bool soft_is_scattered(const struct x86_insn *insn);
 int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);
 
 /* debug.c */

@@ -250,13 +250,6 @@ static int one_byte(struct step *t)
 	}
 }
 
-static bool is_string(uint8_t opcode)
-{
-	enum { INS = 0x6c, OUTS_LAST = 0x6f, MOVS = 0xa4, CMPS_LAST = 0xa7, STOS = 0xaa, SCAS_LAST = 0xaf };
-
-	return (opcode >= INS && opcode <= OUTS_LAST) || (opcode >= MOVS && opcode <= CMPS_LAST) || (opcode >= STOS && opcode <= SCAS_LAST);
-}
-
 void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 {
 	enum { INVPCID = 0x82 };
@@ -267,13 +260,13 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 	cpu->systems++;
 	if (x86_code_bits(&cpu->state) != 64)
 		t.next = (uint32_t)t.next;
-	if (cpu->state.cr0 & (CR0_TS | CR0_EM) && soft_uses_fpu(insn)) {
+	if (cpu->state.cr0 & (CR0_TS | CR0_EM) && x86_insn_is(insn, X86_ENC_FPU)) {
 		bool x87 = !insn->kind && insn->map == 0;
 
 		error = x87 || !(cpu->state.cr0 & CR0_EM) ? soft_fail(&fault, EXC_NM, false, 0) : insn_undefined(&t);
-	} else if (soft_is_scattered(insn)) {
+	} else if (insn->encoding.class == X86_CLASS_SCATTERED) {
 		error = insn->kind && soft_mode(cpu) & MODE_AVX_OFF ? insn_undefined(&t) : soft_scattered(cpu, insn, &fault);
-	} else if (!insn->kind && insn->map == 0 && is_string(insn->opcode)) {
+	} else if (insn->encoding.class == X86_CLASS_STRING) {
 		error = soft_string(cpu, insn, &fault);
 		if (error == -EAGAIN) /* an event in the middle: the instruction is executed again */
 			return soft_dispatch(cpu);

@@ -88,11 +88,6 @@ static int mask_move(struct soft_cpu *cpu, const struct x86_insn *i, struct faul
 	return 0;
 }
 
-bool soft_is_scattered(const struct x86_insn *i)
-{
-	return i->encoding.attributes & X86_ENC_VSIB || (i->map == 1 && i->opcode == 0xf7 && i->pp < 2);
-}
-
 int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
 {
 	int error;

@@ -13,22 +13,6 @@
 
 #include <errno.h>
 
-static bool ends_block(const struct x86_insn *i, unsigned code_bits)
-{
-	if (i->kind || i->map > 1)
-		return false;
-	if (i->map == 0) {
-		switch (i->opcode) {
-		case 0xe8: case 0xe9: case 0xeb: case 0xc2: case 0xc3: case 0xca: case 0xcb: case 0xcc: case 0xcd: case 0xcf: case 0xea:
-		case 0x9a: case 0xf4:
-			return true;
-		case 0xff: return i->reg >= 2 && i->reg <= 5;
-		default: return code_bits != 64 && i->opcode == 0x9a;
-		}
-	}
-	return i->opcode == 0x05 || i->opcode == 0x07 || i->opcode == 0x0b || i->opcode == 0x35 || i->opcode == 0x34 || i->opcode == 0x22;
-}
-
 /* Reads the block's instructions; 0, or a fault when not even the first can be read. */
 static int gather(struct translation *t, struct fault *fault)
 {
@@ -67,30 +51,16 @@ static int gather(struct translation *t, struct fault *fault)
 		g->rip = rip;
 		rip = (rip + g->insn.length) & t->rip_mask;
 		t->count++;
-		if (ends_block(&g->insn, t->code_bits))
+		if (x86_insn_is(&g->insn, X86_ENC_ENDS_BLOCK))
 			break;
 	}
 	return 0;
 }
 
-/*
- * Whether it leaves flags as they were that the table says it writes: always, by its operands, or on some processors, where the
- * manuals call them undefined.
- */
-static bool may_keep_flags(const struct x86_insn *i)
+/* Does it leave the block in its middle? All flags may be looked at there. */
+static bool is_side_exit(const struct x86_insn *i)
 {
-	if (i->kind)
-		return false;
-	if (i->map == 0 && (i->opcode & 0xfe) == 0xc0) {
-		unsigned count = i->imm & (i->rex_w && i->opcode & 1 ? 63 : 31);
-
-		return !count || (i->reg < 4 && count > 1); /* Emerald Rapids rotates leave OF, Zen computes one */
-	}
-	if (i->map == 0) /* multiplications leave some flags as they were; so do shifts by zero */
-		return i->opcode == 0x69 || i->opcode == 0x6b || ((i->opcode & 0xfe) == 0xf6 && i->reg >= 4) || i->opcode == 0xd2 ||
-		       i->opcode == 0xd3 || translate_is_string(i->opcode);
-	return i->map == 1 && (i->opcode == 0xaf || i->opcode == 0xbc || i->opcode == 0xbd || translate_bit_string(i) || i->opcode == 0xba ||
-			       i->opcode == 0xa4 || i->opcode == 0xa5 || i->opcode == 0xac || i->opcode == 0xad);
+	return i->encoding.class == X86_CLASS_JCC || i->encoding.class == X86_CLASS_LOOP;
 }
 
 static void find_live_flags(struct translation *t)
@@ -99,18 +69,16 @@ static void find_live_flags(struct translation *t)
 
 	for (unsigned n = t->count; n-- > 0;) {
 		struct guest_insn *g = &t->insns[n];
-		const struct x86_insn *i = &g->insn;
-		bool jump = !i->kind && ((i->map == 0 && ((i->opcode >= 0x70 && i->opcode <= 0x7f) || (i->opcode >= 0xe0 && i->opcode <= 0xe3))) ||
-					 (i->map == 1 && i->opcode >= 0x80 && i->opcode <= 0x8f));
+		const struct x86_encoding *e = &g->insn.encoding;
+		uint8_t surely_written = e->flags_written & (uint8_t)~x86_flags_kept(&g->insn);
 
-		if (jump) {
+		if (is_side_exit(&g->insn)) {
 			g->needs_flags = true;
 			live = X86_ALL_FLAGS;
 		} else {
-			uint8_t kept = may_keep_flags(i) ? live : live & (uint8_t)~i->encoding.flags_written;
-
-			g->needs_flags = i->encoding.flags_read || (i->encoding.flags_written && kept);
-			live = kept | i->encoding.flags_read;
+			live &= (uint8_t)~surely_written;
+			g->needs_flags = e->flags_read || (e->flags_written && live);
+			live |= e->flags_read;
 		}
 		g->live_in = live;
 	}

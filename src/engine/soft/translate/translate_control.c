@@ -219,7 +219,7 @@ void translate_return_near(struct translation *t, unsigned extra)
 	t->ended = true;
 }
 
-/* r/m of FF /2, /4, /6 into r11. */
+/* r/m of a jump, call or push into r11. */
 static void load_target(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
@@ -241,37 +241,31 @@ static void load_target(struct translation *t)
 	translate_end_access(t, c);
 }
 
-bool translate_group_ff(struct translation *t)
+/* Jump, call and push by register or memory; false: not in 64-bit code, or with prefixes. */
+bool translate_indirect(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
+	struct cold *c;
 
-	if (i->reg < 2)
+	if (t->code_bits != 64 || i->prefix66 || i->address_bytes != 8)
 		return false;
-	if (t->code_bits != 64 || i->prefix66 || i->reg == 3 || i->reg == 5 || i->address_bytes != 8) {
-		translate_system_exit(t);
-		return true;
-	}
 	load_target(t);
-	if (i->reg == 4) {
-		exit_indirect(t);
-		t->ended = true;
-		return true;
-	}
-	if (i->reg == 6) {
+	if (i->encoding.class == X86_CLASS_PUSH_RM) {
 		emit_mov(out(t), R10, R11);
 		/* the slow path of the push must find the value again: r10 is kept across it unless it holds the address */
 		emit_store(out(t), R10, CPU(temp[2]));
-		struct cold *c = push_lookup(t);
-
+		c = push_lookup(t);
 		emit_load(out(t), R10, CPU(temp[2]));
 		emit_store(out(t), R10, pushed);
 		translate_end_access(t, c);
 		emit_lea(out(t), RSP, mem(RSP, -8));
 		return true;
 	}
-	emit_store(out(t), R11, CPU(temp[2]));
-	translate_push_constant(t, translate_after_insn(t));
-	emit_load(out(t), R11, CPU(temp[2]));
+	if (i->encoding.class == X86_CLASS_CALL_INDIRECT) {
+		emit_store(out(t), R11, CPU(temp[2]));
+		translate_push_constant(t, translate_after_insn(t));
+		emit_load(out(t), R11, CPU(temp[2]));
+	}
 	exit_indirect(t);
 	t->ended = true;
 	return true;
@@ -318,20 +312,6 @@ void translate_counted_jump(struct translation *t)
 		set_jump(skip, out(t)->out);
 }
 
-void translate_interrupt_flag(struct translation *t, bool set)
-{
-	if (t->mode & MODE_USER) {
-		translate_system_exit(t); /* user code: IOPL decides */
-		return;
-	}
-	if (set) {
-		translate_system_exit(t);
-		return;
-	}
-	emit_rm(out(t), OP32(0xc6), 0, CPU(interrupt_flag));
-	emit8(out(t), 0);
-}
-
 void translate_read_time(struct translation *t)
 {
 	static const struct host_op rorx = { .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true };
@@ -345,5 +325,3 @@ void translate_read_time(struct translation *t)
 	emit_rr(out(t), OP32(0x89), RDX, RDX);
 	emit_rr(out(t), OP32(0x89), RAX, RAX);
 }
-
-bool translate_is_string(uint8_t op) { return (op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf); }

@@ -1,44 +1,30 @@
 /* Groups: accesses through one base register within one page share one lookup. */
 #include "translate_internal.h"
 
-enum { GROUP_BYTES = 256 };
+/* How far accesses of a group lie apart, and from their base register's value. */
+enum { GROUP_BYTES = 256, GROUP_REACH = 4096 };
 
 /* Instructions that are copied as they are, and whose only general registers are those of their operands. */
-static bool is_plain(const struct x86_insn *i)
-{
-	uint8_t op = i->opcode;
+static bool is_plain(const struct x86_insn *i) { return x86_insn_is(i, X86_ENC_PLAIN) && !i->lock; }
 
-	if (i->lock || i->encoding.attributes & X86_ENC_VSIB || translate_bit_string(i))
-		return false;
-	if (i->kind)
-		return !(i->map == 1 && (op == 0xae || op == 0xf7)) &&
-		       !(i->map == 2 && (op == 0x2c || op == 0x2d || op == 0x2e || op == 0x2f || op == 0x8c || op == 0x8e)) &&
-		       !(i->map == 2 && op == 0xf6) && /* MULX: a destination in vvvv */
-		       !(i->map == 3 && op >= 0x60 && op <= 0x63); /* string compares: RAX, RCX, RDX */
-	if (i->map == 0)
-		return (op < 0x40 && (op & 7) < 6) || op == 0x63 || op == 0x69 || op == 0x6b || op == 0x80 || op == 0x81 || op == 0x83 || op == 0x84 || op == 0x85 ||
-		       (op >= 0x88 && op <= 0x8b) || op == 0xa8 || op == 0xa9 || (op >= 0xb0 && op <= 0xc1) || op == 0xc6 || op == 0xc7 || (op >= 0xd0 && op <= 0xd3) ||
-		       ((op == 0xf6 || op == 0xf7) && i->reg < 4) || (op == 0xfe && i->reg < 2) || (op == 0xff && i->reg < 2);
-	if (i->map == 1)
-		return (op >= 0x10 && op <= 0x17) || (op >= 0x28 && op <= 0x2f) || (op >= 0x40 && op <= 0x76) || (op >= 0x7e && op <= 0x7f) ||
-		       (op >= 0x90 && op <= 0x9f) ||
-		       op == 0xaf || op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf || op == 0xc2 || (op >= 0xc4 && op <= 0xc6) || (op >= 0xd0 && op <= 0xf6) ||
-		       (op >= 0xf8 && op <= 0xfe);
-	return false;
+/* Whether the operand is this register, or a byte of it: without REX, 4 to 7 may be the second bytes of 0 to 3. */
+static bool is_register(const struct x86_insn *i, uint8_t operand, uint8_t reg)
+{
+	return operand == reg || (!i->rex && (operand & 3) == reg);
 }
 
 /* Whether an operand of the instruction is this register, other than as base of its memory operand. */
 static bool names(const struct x86_insn *i, uint8_t reg)
 {
-	uint16_t a = i->encoding.attributes;
+	bool rm_is_register = (x86_insn_is(i, X86_ENC_RM_GPR) && i->mod == 3) || x86_insn_is(i, X86_ENC_OPCODE_GPR);
 
-	if (!i->kind && i->map == 0 && reg == RAX && (i->opcode < 0x40 ? (i->opcode & 7) >= 4 : (i->opcode & 0xfe) == 0xa8))
+	if (x86_insn_is(i, X86_ENC_ACCUMULATOR) && reg == RAX)
 		return true;
-	if (i->has_modrm && a & X86_ENC_REG_GPR && ((i->reg & 15) == reg || (!i->rex && (i->reg & 3) == reg)))
+	if (x86_insn_is(i, X86_ENC_REG_GPR) && is_register(i, i->reg, reg))
 		return true;
-	if (((a & X86_ENC_RM_GPR && i->has_modrm && i->mod == 3) || a & X86_ENC_OPCODE_GPR) && (i->rm == reg || (!i->rex && (i->rm & 3) == reg)))
+	if (rm_is_register && is_register(i, i->rm, reg))
 		return true;
-	return a & X86_ENC_VVVV_GPR && i->vvvv == reg;
+	return x86_insn_is(i, X86_ENC_VVVV_GPR) && i->vvvv == reg;
 }
 
 static unsigned displaced_operands(const struct x86_insn *i)
@@ -74,49 +60,60 @@ static bool moves_stack(const struct x86_insn *i, int32_t *ret_by)
 
 static bool join_stack(struct group *g, const struct x86_insn *i)
 {
-	uint8_t op = i->opcode;
 	int32_t by;
 
-	if (i->kind || i->map || i->prefix66)
+	if (i->prefix66)
 		return false;
-	if ((op >= 0x50 && op < 0x58) || op == 0x68 || op == 0x6a || op == 0xe8) {
+	switch (i->encoding.class) {
+	case X86_CLASS_PUSH:
+	case X86_CLASS_PUSH_IMMEDIATE:
+	case X86_CLASS_CALL:
 		if (!note_access(g, g->offset - 8, 8, true))
 			return false;
 		g->offset -= 8;
-		g->closed = op == 0xe8;
+		g->closed = i->encoding.class == X86_CLASS_CALL;
 		return true;
-	}
-	if ((op >= 0x58 && op < 0x60 && i->rm != RSP) || op == 0xc3) {
-		if (!note_access(g, g->offset, 8, false))
+	case X86_CLASS_POP:
+	case X86_CLASS_RET:
+		if (i->imm || (i->encoding.class == X86_CLASS_POP && i->rm == RSP) || !note_access(g, g->offset, 8, false))
 			return false;
 		g->offset += 8;
-		g->closed = op == 0xc3;
+		g->closed = i->encoding.class == X86_CLASS_RET;
 		return true;
-	}
-	if (moves_stack(i, &by)) {
+	default:
+		if (!moves_stack(i, &by))
+			return false;
 		g->offset += by;
 		return true;
 	}
-	return false;
+}
+
+/* LEA changes one register and reads no other that is not where it should be. */
+static bool joins_lea(const struct group *g, const struct x86_insn *i)
+{
+	return i->reg != g->base && (i->base >= 16 || !displaced(i->base)) && (i->index >= 16 || !displaced(i->index));
 }
 
 static bool join(struct translation *t, struct group *g, const struct x86_insn *i)
 {
-	if (t->mode & MODE_FPU_OFF && soft_uses_fpu(i))
+	struct host_encoding h;
+
+	if (t->mode & MODE_FPU_OFF && x86_insn_is(i, X86_ENC_FPU))
 		return false;
 	if (g->base == RSP && join_stack(g, i))
 		return true;
-	if (!i->kind && ((i->map == 0 && i->opcode >= 0x70 && i->opcode <= 0x7f) || (i->map == 1 && i->opcode >= 0x80 && i->opcode <= 0x8f)))
+	if (i->encoding.class == X86_CLASS_JCC)
 		return true; /* a side exit needs nothing of ours */
-	if (!i->kind && i->map == 0 && i->opcode == 0x8d)
-		return i->reg != g->base && (i->base >= 16 || !displaced(i->base)) && (i->index >= 16 || !displaced(i->index));
+	if (i->encoding.class == X86_CLASS_LEA)
+		return joins_lea(g, i);
 	if (!is_plain(i) || displaced_operands(i) > 1)
 		return false;
 	if (!x86_insn_has_memory(i))
 		return !names(i, g->base);
-	if (i->base != g->base || !i->mem_bytes || !translate_simple_address(t, i, i->mem_bytes) || i->disp > 4096 || i->disp < -4096)
+	if (i->base != g->base || !soft_host_encoding(i, &h) || !translate_simple_address(t, i, h.memory_bytes) ||
+	    i->disp > GROUP_REACH || i->disp < -GROUP_REACH)
 		return false;
-	if (!note_access(g, g->offset + i->disp, i->mem_bytes, i->encoding.attributes & X86_ENC_MEM_WRITE))
+	if (!note_access(g, g->offset + i->disp, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_WRITE)))
 		return false;
 	g->closed = names(i, g->base);
 	return true;
@@ -124,11 +121,15 @@ static bool join(struct translation *t, struct group *g, const struct x86_insn *
 
 static uint8_t group_base(const struct translation *t, const struct x86_insn *i)
 {
-	uint8_t op = i->opcode;
-
-	if (!i->kind && !i->map && !i->prefix66 && ((op >= 0x50 && op < 0x60) || op == 0x68 || op == 0x6a))
-		return RSP;
-	return x86_insn_has_memory(i) && i->base < 16 && !displaced(i->base) && is_plain(i) && !(t->mode & MODE_AVX_OFF && i->kind) ? i->base : NO_REG;
+	switch (i->encoding.class) {
+	case X86_CLASS_PUSH:
+	case X86_CLASS_PUSH_IMMEDIATE:
+	case X86_CLASS_POP: return i->prefix66 ? NO_REG : RSP;
+	default: break;
+	}
+	if (!x86_insn_has_memory(i) || i->base >= 16 || displaced(i->base) || !is_plain(i) || (t->mode & MODE_AVX_OFF && i->kind))
+		return NO_REG;
+	return i->base;
 }
 
 /* The group that begins with instruction n; one of fewer than two accesses is none. */

@@ -109,6 +109,16 @@ static struct host_mem segment_field(unsigned segment, size_t offset)
 
 static bool kernel_code(const struct translation *t) { return !(t->mode & MODE_USER) && t->code_bits == 64; }
 
+/* CLI outside user code, where IOPL decides. */
+bool translate_inline_cli(struct translation *t)
+{
+	if (t->mode & MODE_USER)
+		return false;
+	emit_rm(out(t), OP32(0xc6), 0, CPU(interrupt_flag));
+	emit8(out(t), 0);
+	return true;
+}
+
 /* STI in kernel code: nothing happens between it and the next instruction, which is in this block. */
 bool translate_inline_sti(struct translation *t)
 {

@@ -5,6 +5,7 @@
  *   translate_control.c  exits, stack                     translate_inline.c  strings, privileged instructions
  *   translate_insn.c     which way an instruction takes   translate_cold.c    slow paths
  *   translate_group.c    one lookup for several accesses  translate.c         a block from its bytes to its code
+ *   translate_encoding.c the canonical host encoding
  */
 #pragma once
 
@@ -13,6 +14,7 @@
 #include "engine/soft/mmu/mmu.h"
 #include "emit.h"
 #include "translate.h"
+#include "translate_encoding.h"
 
 enum { MAX_INSNS = 64, MAX_COLD = 448 };
 
@@ -90,7 +92,7 @@ struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10,
 
 /* translate_copy.c */
 void translate_collect(const struct x86_insn *i, struct renaming *r, bool needs_rex);
-bool translate_bit_string(const struct x86_insn *i);
+void translate_copied(struct translation *t, const uint8_t *start, unsigned looked_up_bytes);
 void translate_copy_memory(struct translation *t);
 void translate_copy_lea(struct translation *t);
 void translate_copy_registers(struct translation *t);
@@ -110,14 +112,13 @@ void translate_push_constant(struct translation *t, uint64_t value);
 void translate_pop_register(struct translation *t, uint8_t reg);
 void translate_leave_frame(struct translation *t);
 void translate_return_near(struct translation *t, unsigned extra);
-bool translate_group_ff(struct translation *t);
+bool translate_indirect(struct translation *t);
 void translate_counted_jump(struct translation *t);
-void translate_interrupt_flag(struct translation *t, bool set);
 void translate_read_time(struct translation *t);
-bool translate_is_string(uint8_t op);
 
 /* translate_inline.c */
 bool translate_inline_string(struct translation *t);
+bool translate_inline_cli(struct translation *t);
 bool translate_inline_sti(struct translation *t);
 bool translate_inline_smap(struct translation *t, bool set);
 bool translate_inline_swapgs(struct translation *t);
