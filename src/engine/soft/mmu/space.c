@@ -7,6 +7,7 @@
  *
  * Not here yet: tables of several address spaces side by side; every CR3 write drops the non-global entries.
  */
+#include <assert.h>
 #include <errno.h>
 #include <sys/mman.h>
 
@@ -118,6 +119,7 @@ void soft_insert_entry(struct soft_cpu *cpu, uint64_t gva, uint8_t *page, bool w
 	bool global = rights & RIGHT_GLOBAL;
 	uint64_t base = gva & ~4095ull, value = (((uint64_t)page - base) | 1) ^ cpu->poison, index = index_of(gva);
 
+	assert(view != VIEW_USER || rights & RIGHT_USER); /* docs/speculation.md: nothing there to forward */
 	if (cpu->journal_used[global] == JOURNAL_ENTRIES)
 		flush_journal(cpu, global);
 	cpu->journal[global][cpu->journal_used[global]++] = index << 2 | (unsigned)view;
