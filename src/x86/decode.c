@@ -249,7 +249,7 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	struct prefixes p = { .segment = X86_NO_REGISTER };
 	uint8_t b, modrm = 0;
 
-	memset(insn, 0, sizeof(*insn));
+	*insn = (struct x86_insn){ 0 }; /* no memset(): that of a sanitizer uses vector registers, which are the guest's */
 	insn->index = insn->base = X86_NO_REGISTER;
 	insn->segment = X86_DS;
 	b = take_prefixes(&c, code_bits, insn, &p);
