@@ -97,9 +97,9 @@ static bool take_pending(struct soft_cpu *cpu)
 
 	if (cpu->pending & PENDING_ALONE)
 		soft_end_alone(cpu);
-	if (cpu->pending & PENDING_MOV_SS_SHADOW)
+	if (cpu->pending & PENDING_MOV_SS_SHADOW) /* watchpoints wait for the next instruction, the step is lost */
 		cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
-	if (soft_debug_trap(cpu))
+	else if (soft_debug_trap(cpu))
 		soft_deliver_interrupt(cpu, EXC_DB);
 	kick = __atomic_exchange_n(&cpu->kick, 0, __ATOMIC_SEQ_CST);
 	if (kick & KICK_FLUSH)

@@ -11,7 +11,7 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
-enum { TYPE_EXECUTE = 0, TYPE_WRITE = 1, TYPE_IO = 2, TYPE_ACCESS = 3, DR7_GD = 0x2000, DR6_BD = 0x2000, DR6_BS = 0x4000, CR4_DE = 8 };
+enum { TYPE_EXECUTE = 0, TYPE_WRITE = 1, TYPE_IO = 2, TYPE_ACCESS = 3, DR7_GD = 0x2000, DR6_BD = 0x2000, DR6_BREAKPOINTS = 15, DR6_BS = 0x4000, CR4_DE = 8 };
 
 static bool enabled(const struct x86_state *s, int n) { return s->dr[7] >> 2 * n & 3; }
 static unsigned type(const struct x86_state *s, int n) { return s->dr[7] >> (16 + 4 * n) & 3; }
@@ -80,20 +80,25 @@ int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t v, struct faul
 	return 0;
 }
 
+/* Of the breakpoints' bits only those of this exception are set; the others in DR6 stay until they are cleared by software. */
+static void set_dr6(struct x86_state *s, uint64_t bits) { s->dr[6] = (s->dr[6] & ~(uint64_t)DR6_BREAKPOINTS) | bits; }
+
 /* Whether an execution breakpoint is due at linear. RF holds it back for one instruction. */
 bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear)
 {
 	struct x86_state *s = &cpu->state;
-	bool hit = false;
+	uint64_t hits = 0;
 
-	if (s->rflags & FLAG_RF)
-		return s->rflags &= ~(uint64_t)FLAG_RF, false;
+	if (s->rflags & FLAG_RF) {
+		s->rflags &= ~(uint64_t)FLAG_RF;
+		return false;
+	}
 	for (int n = 0; n < 4; n++)
-		if (enabled(s, n) && type(s, n) == TYPE_EXECUTE && s->dr[n] == linear) {
-			s->dr[6] |= 1u << n;
-			hit = true;
-		}
-	return hit;
+		if (enabled(s, n) && type(s, n) == TYPE_EXECUTE && s->dr[n] == linear)
+			hits |= 1u << n;
+	if (hits)
+		set_dr6(s, hits);
+	return hits;
 }
 
 static bool overlaps(const struct x86_state *s, int n, uint64_t gva, size_t bytes)
@@ -127,12 +132,21 @@ void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write)
 bool soft_debug_trap(struct soft_cpu *cpu)
 {
 	struct x86_state *s = &cpu->state;
-	bool due = cpu->pending & PENDING_STEP_TRAP || cpu->watch_hits;
+	bool step = cpu->pending & PENDING_STEP_TRAP;
+	bool due = step || cpu->watch_hits;
 
-	if (cpu->pending & PENDING_STEP_TRAP)
-		s->dr[6] |= DR6_BS;
-	s->dr[6] |= cpu->watch_hits;
+	if (due)
+		set_dr6(s, cpu->watch_hits | (step ? DR6_BS : 0u));
 	cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
 	cpu->watch_hits = 0;
 	return due;
+}
+
+/* What waits behind MOV SS comes with the exception of ICEBP, which is no step. */
+void soft_debug_merge(struct soft_cpu *cpu)
+{
+	cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
+	if (cpu->watch_hits)
+		set_dr6(&cpu->state, cpu->watch_hits);
+	cpu->watch_hits = 0;
 }

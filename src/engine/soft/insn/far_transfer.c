@@ -450,6 +450,12 @@ int insn_iret(struct step *t)
 
 /* ---- system calls --------------------------------------------------------------------------------------------------------- */
 
+/* TF counts as SYSCALL and SYSRET leave it, not as they find it. */
+static void step_by_new_flags(struct soft_cpu *cpu)
+{
+	soft_set_pending(cpu, PENDING_STEP_TRAP, cpu->state.rflags & FLAG_TF);
+}
+
 int insn_syscall(struct step *t)
 {
 	struct x86_state *s = t->s;
@@ -463,6 +469,7 @@ int insn_syscall(struct step *t)
 	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)((s->star >> 32 & 0xfffc) + 8), .attributes = 0xc093, .limit = ~0u };
 	soft_set_rflags(t->cpu, s->gpr[11] & ~s->sfmask);
 	set_cpl(t->cpu, 0);
+	step_by_new_flags(t->cpu);
 	return 0;
 }
 
@@ -480,6 +487,7 @@ int insn_sysret(struct step *t)
 	soft_set_code_segment(s, (uint16_t)((base + (t->i->rex_w ? 16 : 0)) | 3), t->i->rex_w ? 0xa0fb : 0xc0fb);
 	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)((base + 8) | 3), .attributes = 0xc0f3, .limit = ~0u };
 	set_cpl(t->cpu, 3);
+	step_by_new_flags(t->cpu);
 	return 0;
 }
 
@@ -531,6 +539,7 @@ int insn_sysexit(struct step *t)
 /* state.rip is the instruction's until the event is delivered: what comes up on the way returns to it. */
 int insn_software_interrupt(struct step *t, uint8_t vector)
 {
+	t->cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP; /* TF is clear when it is through */
 	soft_deliver_software(t->cpu, vector, t->next);
 	t->next = t->s->rip;
 	return 0;
@@ -538,6 +547,7 @@ int insn_software_interrupt(struct step *t, uint8_t vector)
 
 int insn_icebp(struct step *t)
 {
+	soft_debug_merge(t->cpu);
 	soft_deliver_icebp(t->cpu, t->next);
 	t->next = t->s->rip;
 	return 0;

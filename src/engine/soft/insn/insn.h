@@ -160,5 +160,6 @@ bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear);
 bool soft_is_watched_page(const struct soft_cpu *cpu, uint64_t gva);
 void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write);
 bool soft_debug_trap(struct soft_cpu *cpu);
+void soft_debug_merge(struct soft_cpu *cpu);
 /* DR0 to DR3 or DR7 are others now. */
 void soft_debug_changed(struct soft_cpu *cpu);

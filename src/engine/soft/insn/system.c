@@ -35,6 +35,8 @@ static int halt(struct step *t)
 {
 	if (t->s->cpl)
 		return insn_general_protection(t);
+	if (t->cpu->pending & PENDING_STEP_TRAP) /* the trap behind it ends the halt at once */
+		return 0;
 	soft_stop(t->cpu, ENGINE_EXIT_HALT);
 	return 0;
 }
