@@ -164,6 +164,7 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 		cpu->thunk_system = first->thunk_system;
 		cpu->thunk_chain = first->thunk_chain;
 		cpu->thunk_miss = first->thunk_miss;
+		cpu->thunk_indirect = first->thunk_indirect;
 	} else if (!e->enter) {
 		soft_make_thunks(e, cpu);
 	}

@@ -85,7 +85,7 @@ struct soft_cpu {
 	uint8_t interrupt_flag;    /* RFLAGS.IF, 0 or 1 */
 	uint64_t jump_key;         /* of the running mode; no_key after a kick: nothing matches, the dispatcher is next */
 	uint64_t read_table, write_table, host_rsp;
-	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss;
+	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss, *thunk_indirect;
 	uint64_t view_read[VIEWS], view_write[VIEWS];
 	void *table_memory[2 * VIEWS];
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];

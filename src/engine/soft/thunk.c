@@ -85,6 +85,7 @@ void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	cpu->thunk_system = emit_thunk(engine, &e, (void *)system_thunk, false);
 	cpu->thunk_chain = emit_thunk(engine, &e, (void *)soft_chain, false);
 	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk, false);
+	cpu->thunk_indirect = emit_thunk(engine, &e, (void *)soft_indirect_miss, false);
 	engine->signal = emit_thunk(engine, &e, (void *)soft_signal, true);
 	emit_refresh(engine, &e);
 	at = e.out;

@@ -65,6 +65,8 @@ uint32_t soft_mode(struct soft_cpu *cpu);
 void *soft_dispatch(struct soft_cpu *cpu);
 /* The same after a system instruction. */
 void *soft_go_on(struct soft_cpu *cpu);
+/* The same behind an indirect jump, call or return at from, which is where a target that is not canonical faults. */
+void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from);
 /* The same behind a jump within a page, which from now on leads there itself. */
 void *soft_chain(struct soft_cpu *cpu, uint64_t unused, uint8_t *link);
 /* The same after delivering a fault of the instruction at state.rip. */

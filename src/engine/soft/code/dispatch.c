@@ -120,6 +120,14 @@ static bool take_pending(struct soft_cpu *cpu)
 /* Where state.rip leads: linear address, physical address and rights of its page, and the mode of its block. */
 struct destination { uint64_t linear, gpa; unsigned rights; uint32_t mode; };
 
+/* Behind MOV SS Intel's processors look at no breakpoint; AMD's do. */
+static bool breakpoints_are_held(const struct soft_cpu *cpu)
+{
+	const struct cpu_model *model = cpu->engine->model;
+
+	return cpu->pending & PENDING_MOV_SS_SHADOW && !(model && model->vendor == CPU_AMD);
+}
+
 /* NULL: *fault is to be delivered. */
 static struct block *find_destination(struct soft_cpu *cpu, struct destination *to, struct fault *fault)
 {
@@ -128,7 +136,7 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 
 	to->mode = soft_mode(cpu) | (cpu->pending & alone ? BLOCK_ALONE : 0);
 	to->linear = x86_code_bits(s) == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip);
-	if (cpu->pending & PENDING_BREAKPOINTS && !(cpu->pending & PENDING_MOV_SS_SHADOW) && soft_hits_breakpoint(cpu, to->linear)) {
+	if (cpu->pending & PENDING_BREAKPOINTS && !breakpoints_are_held(cpu) && soft_hits_breakpoint(cpu, to->linear)) {
 		soft_fail(fault, EXC_DB, false, 0);
 		return NULL;
 	}
@@ -163,6 +171,35 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		soft_remember_jump(cpu, b, to.linear, soft_jump_key(cpu, to.mode), to.rights);
 	}
 	return cpu->engine->code_run + b->host_offset;
+}
+
+/* Takes back what a call or return at from has done to the stack pointer; false: there is none. */
+static bool undo_stack(struct soft_cpu *cpu, uint64_t from)
+{
+	enum { RET_POPPING = 0xc2, RET = 0xc3, GROUP_FF = 0xff, CALL_NEAR = 2 };
+	size_t left = PAGE_BYTES - from % PAGE_BYTES, bytes = left < X86_INSN_MAX_BYTES ? left : X86_INSN_MAX_BYTES;
+	uint8_t raw[X86_INSN_MAX_BYTES];
+	struct fault unused;
+	struct x86_insn insn;
+
+	if (soft_read(cpu, from, raw, bytes, ACCESS_EXEC, &unused) || x86_decode(raw, bytes, 64, &insn) || insn.map)
+		return false;
+	if (insn.opcode == RET || insn.opcode == RET_POPPING)
+		cpu->state.gpr[4] -= sizeof(uint64_t) + (insn.opcode == RET_POPPING ? insn.imm : 0);
+	else if (insn.opcode == GROUP_FF && insn.reg == CALL_NEAR)
+		cpu->state.gpr[4] += sizeof(uint64_t);
+	return true;
+}
+
+void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from)
+{
+	struct fault fault;
+
+	if (x86_code_bits(&cpu->state) != 64 || soft_canonical(cpu->state.rip) || !undo_stack(cpu, from))
+		return soft_dispatch(cpu);
+	cpu->state.rip = from;
+	soft_fail(&fault, EXC_GP, true, 0);
+	return soft_raise(cpu, &fault);
 }
 
 void *soft_chain(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)

@@ -40,7 +40,8 @@ static void exit_indirect(struct translation *t)
 	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
 	emit_rm(out(t), OP32(0xff), 4, entry);
 	set_jump(miss, out(t)->out);
-	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
+	emit_constant(out(t), R10, t->at->rip);
+	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_indirect));
 }
 
 bool translate_same_page(const struct translation *t, uint64_t target) { return (t->cs_base + target) >> 12 == t->page && !(t->mode & BLOCK_ALONE); }
