@@ -1,163 +1,255 @@
-/* Channels: opening, closing, and the loop that brings packets from the guest's ring to the service. */
+/*
+ * Channels: opening, closing, and the loop that brings packets from the guest's ring to the service.
+ *
+ *   closed --OPEN--> open --what cannot be understood--> broken          CLOSE, and what ends the connection: closed
+ *
+ *  1. Only channel_move() changes the state, under the channel's lock, and only as the table says.
+ *  2. An open or broken channel has rings in a complete GPADL of its own; a broken one is not looked at any more.
+ */
 #include "vmbus_internal.h"
 
-void bus_channel_lock(struct bus_channel *c) { pthread_mutex_lock(&c->lock); }
-void bus_channel_unlock(struct bus_channel *c) { pthread_mutex_unlock(&c->lock); }
+#include <assert.h>
 
-/* Each ring has a control page and at least one of data. */
-static bool is_division(const struct gpadl *g, uint32_t host_ring_page)
+#include "lib/check.h"
+
+#define TO(state) (1u << (state))
+static const unsigned may_become[CHANNEL_STATES] = {
+	[CHANNEL_CLOSED] = TO(CHANNEL_OPEN),
+	[CHANNEL_OPEN] = TO(CHANNEL_BROKEN) | TO(CHANNEL_CLOSED),
+	[CHANNEL_BROKEN] = TO(CHANNEL_CLOSED),
+};
+
+void check_channel(const struct bus_channel *channel)
 {
-	return g->pages <= RING_PAGES_MAX && host_ring_page >= 2 && host_ring_page < g->pages && g->pages - host_ring_page >= 2;
+	assert(channel->state < CHANNEL_STATES && channel->service);
+	assert(channel == &channel->bus->channel[channel->relid - 1]);
+	if (channel->state == CHANNEL_CLOSED)
+		return;
+	check_ring(&channel->in);
+	check_ring(&channel->out);
+	assert(channel->out.gfn == channel->in.gfn + channel->host_ring_page);
+	assert(channel->vp_index < channel->bus->host->cpus);
 }
 
-uint32_t channel_open(struct bus *b, const struct vmbus_open *o)
+void channel_move(struct bus_channel *channel, enum channel_state to)
 {
-	struct bus_channel *c = bus_find_channel(b, o->relid);
-	const struct gpadl *g = c ? gpadl_find(b, o->gpadl, o->relid) : NULL;
+	assert(may_become[channel->state] & TO(to));
+	channel->state = to;
+	CHECK(check_channel(channel));
+}
 
-	if (!g || c->open || !is_division(g, o->host_ring_page) || o->vp_index >= b->host->cpus)
+void bus_channel_lock(struct bus_channel *channel) { pthread_mutex_lock(&channel->lock); }
+void bus_channel_unlock(struct bus_channel *channel) { pthread_mutex_unlock(&channel->lock); }
+void bus_channel_wait(struct bus_channel *channel, pthread_cond_t *changed) { pthread_cond_wait(changed, &channel->lock); }
+
+/* ---- opening and closing ---- */
+
+/* Each ring has a control page and at least one of data. */
+bool channel_is_division(const struct gpadl *gpadl, uint32_t host_ring_page)
+{
+	if (gpadl->pages > RING_PAGES_MAX || host_ring_page >= gpadl->pages)
+		return false;
+	return host_ring_page >= 2 && gpadl->pages - host_ring_page >= 2;
+}
+
+void channel_lay_rings(struct bus_channel *channel, const struct gpadl *gpadl)
+{
+	uint32_t in_pages = channel->host_ring_page;
+
+	assert(gpadl->complete && channel_is_division(gpadl, in_pages));
+	channel->in = (struct bus_ring){ .gfn = gpadl->gfn, .bytes = (in_pages - 1) * PAGE_BYTES };
+	channel->out = (struct bus_ring){
+		.gfn = gpadl->gfn + in_pages, .bytes = (gpadl->pages - in_pages - 1) * PAGE_BYTES,
+	};
+}
+
+uint32_t channel_open(struct bus *bus, const struct vmbus_open *open)
+{
+	struct bus_channel *channel = bus_find_channel(bus, open->relid);
+	const struct gpadl *gpadl = channel ? gpadl_of_channel(bus, open->gpadl, open->relid) : NULL;
+
+	if (!gpadl || channel->state != CHANNEL_CLOSED || !channel_is_division(gpadl, open->host_ring_page))
 		return STATUS_UNSUCCESSFUL;
-	bus_channel_lock(c);
-	c->gpadl = g->id;
-	c->vp_index = o->vp_index;
-	c->in = (struct bus_ring){ .gfn = g->gfn, .bytes = (o->host_ring_page - 1) * PAGE_BYTES };
-	c->out = (struct bus_ring){ .gfn = g->gfn + o->host_ring_page, .bytes = (g->pages - o->host_ring_page - 1) * PAGE_BYTES };
-	c->broken = c->no_room = false;
-	c->open = true;
-	c->service->opened(c->service->context);
-	bus_channel_unlock(c);
+	if (open->vp_index >= bus->host->cpus)
+		return STATUS_UNSUCCESSFUL;
+	bus_channel_lock(channel);
+	channel->gpadl = gpadl->id;
+	channel->vp_index = open->vp_index;
+	channel->host_ring_page = open->host_ring_page;
+	channel->no_room = false;
+	channel_lay_rings(channel, gpadl);
+	channel_move(channel, CHANNEL_OPEN);
+	channel->service->opened(channel->service->context);
+	bus_channel_unlock(channel);
 	return 0;
 }
 
-void channel_close(struct bus_channel *c)
+void channel_close(struct bus_channel *channel)
 {
-	bus_channel_lock(c);
-	if (c->open)
-		c->service->closed(c->service->context);
-	c->open = false;
-	bus_channel_unlock(c);
+	bus_channel_lock(channel);
+	if (channel->state != CHANNEL_CLOSED) {
+		channel->service->closed(channel->service->context);
+		channel_move(channel, CHANNEL_CLOSED);
+	}
+	bus_channel_unlock(channel);
 }
 
-void channel_signal(struct bus_channel *c)
+void channel_signal(struct bus_channel *channel)
 {
-	const struct bus_host *host = c->bus->host;
+	const struct bus_host *host = channel->bus->host;
 
-	c->signals++;
+	channel->signals++;
 	pthread_mutex_lock(host->lock);
-	host->signal(host->context, c->vp_index, c->relid);
+	host->signal(host->context, channel->vp_index, channel->relid);
 	pthread_mutex_unlock(host->lock);
 }
 
-static void break_channel(struct bus_channel *c)
+static void channel_break(struct bus_channel *channel)
 {
-	if (!c->broken)
-		__atomic_fetch_add(&c->bus->broken, 1, __ATOMIC_RELAXED);
-	c->broken = true;
+	if (channel->state != CHANNEL_OPEN)
+		return; /* an answer has broken it before */
+	__atomic_fetch_add(&channel->bus->broken, 1, __ATOMIC_RELAXED);
+	channel_move(channel, CHANNEL_BROKEN);
 }
 
+/* ---- packets to the service ---- */
+
 /* 1: there may be more; 0; -EBADMSG. */
-static int serve_one(struct bus_channel *c)
+static int serve_packet(struct bus_channel *channel)
 {
-	struct bus_packet p;
+	struct bus_packet packet;
 	int got;
 
 	guest_memory_begin();
-	got = bus_ring_take(c, &p);
+	got = bus_ring_take(channel, &packet);
 	if (got <= 0)
 		return got;
-	c->packets++;
-	got = c->service->packet(c->service->context, &p);
-	return got || c->broken || bus_ring_taken(c) ? -EBADMSG : 1; /* an answer may have broken it */
+	channel->packets++;
+	got = channel->service->packet(channel->service->context, &packet);
+	if (got || channel->state == CHANNEL_BROKEN) /* an answer may have broken it */
+		return -EBADMSG;
+	return bus_ring_taken(channel) ? -EBADMSG : 1;
 }
 
-static bool is_ready(const struct bus_channel *c) { return !c->service->ready || c->service->ready(c->service->context); }
-
-static void defer(struct bus_channel *c)
+static bool is_ready(const struct bus_channel *channel)
 {
-	__atomic_store_n(&c->again, true, __ATOMIC_SEQ_CST);
-	c->bus->host->defer(c->bus->host->context);
+	return !channel->service->ready || channel->service->ready(channel->service->context);
+}
+
+static void channel_defer(struct bus_channel *channel)
+{
+	const struct bus_host *host = channel->bus->host;
+
+	__atomic_store_n(&channel->again, true, __ATOMIC_SEQ_CST);
+	host->defer(host->context);
+}
+
+/* Takes packets until there are none, or (*ret_left) somebody will come back for the rest. 0 or -EBADMSG. */
+static int serve_packets(struct bus_channel *channel, uint64_t until_tsc, bool *ret_left)
+{
+	int got;
+
+	*ret_left = false;
+	while ((got = serve_packet(channel)) > 0) {
+		bool ready = is_ready(channel);
+
+		*ret_left = !ready || __builtin_ia32_rdtsc() >= until_tsc;
+		if (!*ret_left)
+			continue;
+		if (ready)
+			channel_defer(channel);
+		return 0;
+	}
+	return got;
 }
 
 /*
- * The guest need not signal while packets are taken: the mask says so. What came before it was lifted is found by a last look. It stays
- * where somebody will come back anyway: when the service is ready again, or who was deferred to.
+ * The guest need not signal while packets are taken: the mask says so. What came before it was lifted is found by a last look. It
+ * stays where somebody will come back anyway: when the service is ready again, or who was deferred to.
  */
-static int serve(struct bus_channel *c)
+static int serve_channel(struct bus_channel *channel)
 {
-	uint64_t until = __builtin_ia32_rdtsc() + c->bus->host->slice_tsc;
+	uint64_t until_tsc = __builtin_ia32_rdtsc() + channel->bus->host->slice_tsc;
+	bool left;
 	int got;
 
 	do {
-		if (bus_ring_set_mask(c, 1))
+		if (bus_ring_set_mask(channel, 1))
 			return -EBADMSG;
-		while ((got = serve_one(c)) > 0) {
-			if (!is_ready(c))
-				return 0;
-			if (__builtin_ia32_rdtsc() < until)
-				continue;
-			defer(c);
-			return 0;
-		}
-		if (got < 0 || bus_ring_set_mask(c, 0))
+		got = serve_packets(channel, until_tsc, &left);
+		if (got || left)
+			return got;
+		if (bus_ring_set_mask(channel, 0))
 			return -EBADMSG;
 		guest_memory_begin();
-		got = bus_ring_has_packet(c);
+		got = bus_ring_has_packet(channel);
 	} while (got > 0);
 	return got;
 }
 
-static void run_locked(struct bus_channel *c)
+static void run_locked(struct bus_channel *channel)
 {
-	__atomic_store_n(&c->again, false, __ATOMIC_SEQ_CST);
-	if (c->open && !c->broken && c->no_room) {
+	__atomic_store_n(&channel->again, false, __ATOMIC_SEQ_CST);
+	if (channel->state == CHANNEL_OPEN && channel->no_room) {
 		guest_memory_begin();
-		c->no_room = false;
-		if (c->service->room)
-			c->service->room(c->service->context);
+		channel->no_room = false;
+		if (channel->service->room)
+			channel->service->room(channel->service->context);
 	}
-	if (c->open && !c->broken && is_ready(c) && serve(c))
-		break_channel(c);
+	if (channel->state == CHANNEL_OPEN && is_ready(channel) && serve_channel(channel))
+		channel_break(channel);
+	CHECK(check_channel(channel));
 }
 
-void bus_channel_run(struct bus_channel *c)
+void bus_channel_run(struct bus_channel *channel)
 {
-	bus_channel_lock(c);
-	run_locked(c);
-	bus_channel_unlock(c);
+	bus_channel_lock(channel);
+	run_locked(channel);
+	bus_channel_unlock(channel);
 }
 
-int bus_event(struct bus *b, uint32_t connection, uint16_t flag)
+int bus_event(struct bus *bus, uint32_t connection, uint16_t flag)
 {
-	uint32_t relid = connection - VMBUS_CONNECTION_CHANNEL;
-	struct bus_channel *c = connection < VMBUS_CONNECTION_CHANNEL ? NULL : bus_find_channel(b, relid);
+	struct bus_channel *channel = NULL;
 
-	if (!c)
+	if (connection >= VMBUS_CONNECTION_CHANNEL)
+		channel = bus_find_channel(bus, connection - VMBUS_CONNECTION_CHANNEL);
+	if (!channel)
 		return -ENOENT;
 	if (flag)
 		return -EINVAL;
 	/* whoever has the channel may be about to leave it, or copying megabytes: a processor does not wait for that */
-	if (c->service->elsewhere || pthread_mutex_trylock(&c->lock)) {
-		defer(c);
+	if (channel->service->elsewhere || pthread_mutex_trylock(&channel->lock)) {
+		channel_defer(channel);
 		return 0;
 	}
-	run_locked(c);
-	bus_channel_unlock(c);
+	run_locked(channel);
+	bus_channel_unlock(channel);
 	return 0;
 }
 
-void bus_run(struct bus *b)
+void bus_run(struct bus *bus)
 {
-	for (unsigned n = 0; n < b->channels; n++)
-		if (__atomic_load_n(&b->channel[n].again, __ATOMIC_SEQ_CST))
-			bus_channel_run(&b->channel[n]);
+	for (unsigned n = 0; n < bus->channels; n++)
+		if (__atomic_load_n(&bus->channel[n].again, __ATOMIC_SEQ_CST))
+			bus_channel_run(&bus->channel[n]);
 }
 
-int bus_channel_send(struct bus_channel *c, uint16_t type, uint64_t transaction, const void *payload, size_t bytes)
-{
-	int error = c->open && !c->broken ? bus_ring_put(c, type, transaction, payload, bytes) : -ENOTCONN;
+/* ---- packets to the guest ---- */
 
-	if (error == -EBADMSG)
-		break_channel(c);
-	c->no_room |= error == -EAGAIN;
-	return error == -EBADMSG ? -ENOTCONN : error;
+int bus_channel_send(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *payload, size_t bytes)
+{
+	int error;
+
+	assert(bytes <= BUS_PACKET_BYTES);
+	if (channel->state != CHANNEL_OPEN)
+		return -ENOTCONN;
+	error = bus_ring_put(channel, type, transaction, payload, bytes);
+	assert(!error || error == -EAGAIN || error == -EBADMSG);
+	if (error == -EBADMSG) {
+		channel_break(channel);
+		return -ENOTCONN;
+	}
+	channel->no_room |= error == -EAGAIN;
+	return error;
 }

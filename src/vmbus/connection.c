@@ -11,62 +11,17 @@
  */
 #include "vmbus_internal.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "lib/check.h"
+
+enum { CONTACT_SINT_BITS = 0xffff, NO_MONITOR = 0xff };
+
 static const uint32_t versions[] = { VMBUS_2_4, VMBUS_3_0, VMBUS_4_0, VMBUS_4_1, VMBUS_5_0, VMBUS_5_1, VMBUS_5_2, VMBUS_5_3 };
 
-/* ---- the outbox; with host->lock ---- */
-
-static void send_waiting(struct bus *b)
-{
-	while (b->outbox_used) {
-		const struct message *m = &b->outbox[b->outbox_first];
-
-		if (!b->host->post(b->host->context, b->vp_index, m->payload, m->bytes))
-			return;
-		b->outbox_first = (b->outbox_first + 1) % OUTBOX;
-		b->outbox_used--;
-	}
-}
-
-void bus_messages_taken(struct bus *b) { send_waiting(b); }
-
-void bus_post(struct bus *b, const void *payload, size_t bytes)
-{
-	pthread_mutex_lock(b->host->lock);
-	if (b->outbox_used < OUTBOX) {
-		struct message *m = &b->outbox[(b->outbox_first + b->outbox_used++) % OUTBOX];
-
-		m->bytes = (uint8_t)bytes;
-		memcpy(m->payload, payload, bytes);
-	}
-	send_waiting(b);
-	pthread_mutex_unlock(b->host->lock);
-}
-
-static bool has_room(struct bus *b)
-{
-	bool room;
-
-	pthread_mutex_lock(b->host->lock);
-	room = OUTBOX - b->outbox_used > b->channels + 1;
-	pthread_mutex_unlock(b->host->lock);
-	return room;
-}
-
-/* ---- life of a connection ---- */
-
-static void disconnect(struct bus *b)
-{
-	for (unsigned n = 0; n < b->channels; n++)
-		channel_close(&b->channel[n]);
-	gpadl_drop_all(b);
-	b->version = 0;
-	b->offered = false;
-}
-
-static bool is_version(uint32_t version)
+bool bus_is_version(uint32_t version)
 {
 	for (size_t n = 0; n < sizeof(versions) / sizeof(versions[0]); n++)
 		if (versions[n] == version)
@@ -74,121 +29,206 @@ static bool is_version(uint32_t version)
 	return false;
 }
 
-/* Since 5.0 the guest says which SINT and which trust level it listens at: only these are there. */
-static bool is_contact(const struct bus *b, const struct vmbus_contact *c)
+void check_connection(const struct bus *bus)
 {
-	if (!is_version(c->version) || c->vp_index >= b->host->cpus)
-		return false;
-	return c->version < VMBUS_5_0 || (c->interrupt_page & 0xffff) == VMBUS_SINT;
+	assert(!bus->version || bus_is_version(bus->version));
+	assert(bus->version || !bus->offered);
+	assert(bus->channels <= BUS_CHANNELS && bus->vp_index < bus->host->cpus);
+	assert(bus->outbox_used <= OUTBOX_MESSAGES && bus->outbox_first < OUTBOX_MESSAGES);
+	if (bus->version)
+		return;
+	for (unsigned n = 0; n < bus->channels; n++)
+		assert(bus->channel[n].state == CHANNEL_CLOSED);
 }
 
-static bool initiate_contact(struct bus *b, const uint8_t *payload, size_t bytes)
+void check_bus(const struct bus *bus)
 {
-	struct vmbus_version_response r = { .head.kind = VMBUS_VERSION_RESPONSE };
-	struct vmbus_contact c;
+	check_connection(bus);
+	check_gpadls(bus);
+	for (unsigned n = 0; n < bus->channels; n++)
+		check_channel(&bus->channel[n]);
+}
 
-	if (bytes < sizeof(c))
+/* ---- the outbox; with host->lock ---- */
+
+static void post_waiting(struct bus *bus)
+{
+	while (bus->outbox_used) {
+		const struct outbox_message *message = &bus->outbox[bus->outbox_first];
+
+		if (!bus->host->post(bus->host->context, bus->vp_index, message->payload, message->bytes))
+			return;
+		bus->outbox_first = (bus->outbox_first + 1) % OUTBOX_MESSAGES;
+		bus->outbox_used--;
+	}
+}
+
+void bus_messages_taken(struct bus *bus) { post_waiting(bus); }
+
+void bus_post(struct bus *bus, const void *payload, size_t bytes)
+{
+	struct outbox_message *message;
+
+	assert(bytes <= BUS_MESSAGE_BYTES);
+	pthread_mutex_lock(bus->host->lock);
+	assert(bus->outbox_used < OUTBOX_MESSAGES);
+	message = &bus->outbox[(bus->outbox_first + bus->outbox_used) % OUTBOX_MESSAGES];
+	bus->outbox_used++;
+	message->bytes = (uint8_t)bytes;
+	memcpy(message->payload, payload, bytes);
+	post_waiting(bus);
+	pthread_mutex_unlock(bus->host->lock);
+}
+
+/* For an offer of each channel, and one more. */
+static bool has_room(struct bus *bus)
+{
+	bool room;
+
+	pthread_mutex_lock(bus->host->lock);
+	room = OUTBOX_MESSAGES - bus->outbox_used > bus->channels + 1;
+	pthread_mutex_unlock(bus->host->lock);
+	return room;
+}
+
+/* ---- life of a connection ---- */
+
+static void disconnect(struct bus *bus)
+{
+	for (unsigned n = 0; n < bus->channels; n++)
+		channel_close(&bus->channel[n]);
+	gpadl_drop_all(bus);
+	bus->version = 0;
+	bus->offered = false;
+}
+
+/* Since 5.0 the guest says which SINT and which trust level it listens at: only these are there. */
+static bool is_contact(const struct bus *bus, const struct vmbus_contact *contact)
+{
+	if (!bus_is_version(contact->version) || contact->vp_index >= bus->host->cpus)
 		return false;
-	memcpy(&c, payload, sizeof(c));
-	disconnect(b);
-	pthread_mutex_lock(b->host->lock);
-	b->outbox_used = 0; /* what was said to the one before */
-	b->vp_index = c.vp_index < b->host->cpus ? c.vp_index : 0;
-	pthread_mutex_unlock(b->host->lock);
-	r.supported = is_contact(b, &c);
-	r.connection = c.version < VMBUS_5_0 ? c.version : VMBUS_CONNECTION;
-	b->version = r.supported ? c.version : 0;
-	bus_post(b, &r, sizeof(r));
+	return contact->version < VMBUS_5_0 || (contact->interrupt_page & CONTACT_SINT_BITS) == VMBUS_SINT;
+}
+
+static bool initiate_contact(struct bus *bus, const uint8_t *payload, size_t bytes)
+{
+	struct vmbus_version_response response = { .head.kind = VMBUS_VERSION_RESPONSE };
+	struct vmbus_contact contact;
+
+	if (bytes < sizeof(contact))
+		return false;
+	memcpy(&contact, payload, sizeof(contact));
+	disconnect(bus);
+	pthread_mutex_lock(bus->host->lock);
+	bus->outbox_used = 0; /* what was said to the one before */
+	bus->vp_index = contact.vp_index < bus->host->cpus ? contact.vp_index : 0;
+	pthread_mutex_unlock(bus->host->lock);
+	response.supported = is_contact(bus, &contact);
+	response.connection = contact.version < VMBUS_5_0 ? contact.version : VMBUS_CONNECTION;
+	bus->version = response.supported ? contact.version : 0;
+	bus_post(bus, &response, sizeof(response));
 	return true;
 }
 
-static void offer(struct bus *b, const struct bus_channel *c)
+static void post_offer(struct bus *bus, const struct bus_channel *channel)
 {
-	struct vmbus_offer o = { .head.kind = VMBUS_OFFER, .type = c->service->type, .instance = c->service->instance, .relid = c->relid,
-				 .monitor_id = 0xff, .dedicated_interrupt = 1, .connection = VMBUS_CONNECTION_CHANNEL + c->relid };
+	struct vmbus_offer offer = {
+		.head.kind = VMBUS_OFFER, .type = channel->service->type, .instance = channel->service->instance,
+		.relid = channel->relid, .monitor_id = NO_MONITOR, .dedicated_interrupt = 1,
+		.connection = VMBUS_CONNECTION_CHANNEL + channel->relid,
+	};
 
-	bus_post(b, &o, sizeof(o));
+	bus_post(bus, &offer, sizeof(offer));
 }
 
-static bool request_offers(struct bus *b)
+static bool request_offers(struct bus *bus)
 {
 	const struct vmbus_head end = { .kind = VMBUS_ALL_OFFERS_DELIVERED };
 
-	if (b->offered)
+	if (bus->offered)
 		return false;
-	b->offered = true;
-	for (unsigned n = 0; n < b->channels; n++)
-		offer(b, &b->channel[n]);
-	bus_post(b, &end, sizeof(end));
+	bus->offered = true;
+	for (unsigned n = 0; n < bus->channels; n++)
+		post_offer(bus, &bus->channel[n]);
+	bus_post(bus, &end, sizeof(end));
 	return true;
 }
 
-static bool unload(struct bus *b)
+static bool unload(struct bus *bus)
 {
 	const struct vmbus_head end = { .kind = VMBUS_UNLOAD_RESPONSE };
 
-	disconnect(b);
-	bus_post(b, &end, sizeof(end));
+	disconnect(bus);
+	bus_post(bus, &end, sizeof(end));
 	return true;
 }
 
 /* ---- channels ---- */
 
-struct bus_channel *bus_find_channel(struct bus *b, uint32_t relid) { return relid - 1 < b->channels ? &b->channel[relid - 1] : NULL; }
-
-static bool open_channel(struct bus *b, const uint8_t *payload, size_t bytes)
+struct bus_channel *bus_find_channel(struct bus *bus, uint32_t relid)
 {
-	struct vmbus_open o;
-	struct vmbus_open_result r = { .head.kind = VMBUS_OPEN_RESULT };
-
-	if (bytes < sizeof(o))
-		return false;
-	memcpy(&o, payload, sizeof(o));
-	r.relid = o.relid;
-	r.open_id = o.open_id;
-	r.status = channel_open(b, &o);
-	bus_post(b, &r, sizeof(r));
-	return !r.status;
+	return relid - 1 < bus->channels ? &bus->channel[relid - 1] : NULL;
 }
 
-static bool close_channel(struct bus *b, const uint8_t *payload, size_t bytes)
+static bool open_channel(struct bus *bus, const uint8_t *payload, size_t bytes)
 {
-	struct vmbus_relid m;
-	struct bus_channel *c;
+	struct vmbus_open open;
+	struct vmbus_open_result result = { .head.kind = VMBUS_OPEN_RESULT };
 
-	if (bytes < sizeof(m))
+	if (bytes < sizeof(open))
 		return false;
-	memcpy(&m, payload, sizeof(m));
-	c = bus_find_channel(b, m.relid);
-	if (!c || !c->open)
+	memcpy(&open, payload, sizeof(open));
+	result.relid = open.relid;
+	result.open_id = open.open_id;
+	result.status = channel_open(bus, &open);
+	bus_post(bus, &result, sizeof(result));
+	return !result.status;
+}
+
+static bool close_channel(struct bus *bus, const uint8_t *payload, size_t bytes)
+{
+	struct vmbus_relid request;
+	struct bus_channel *channel;
+
+	if (bytes < sizeof(request))
 		return false;
-	channel_close(c);
+	memcpy(&request, payload, sizeof(request));
+	channel = bus_find_channel(bus, request.relid);
+	if (!channel || channel->state == CHANNEL_CLOSED)
+		return false;
+	channel_close(channel);
 	return true;
 }
 
-static bool modify_channel(struct bus *b, const uint8_t *payload, size_t bytes)
+/* Its interrupts go to another processor. */
+static uint32_t retarget(struct bus *bus, const struct vmbus_modify *request)
 {
-	struct vmbus_modify_response r = { .head.kind = VMBUS_MODIFY_CHANNEL_RESPONSE };
-	struct vmbus_modify m;
-	struct bus_channel *c;
+	struct bus_channel *channel = bus_find_channel(bus, request->relid);
 
-	if (bytes < sizeof(m) || b->version < VMBUS_4_1)
-		return false;
-	memcpy(&m, payload, sizeof(m));
-	c = bus_find_channel(b, m.relid);
-	r.relid = m.relid;
-	r.status = !c || !c->open || m.vp_index >= b->host->cpus ? STATUS_UNSUCCESSFUL : 0;
-	if (!r.status) {
-		bus_channel_lock(c);
-		c->vp_index = m.vp_index;
-		bus_channel_unlock(c);
-	}
-	if (b->version >= VMBUS_5_3)
-		bus_post(b, &r, sizeof(r));
-	return !r.status;
+	if (!channel || channel->state == CHANNEL_CLOSED || request->vp_index >= bus->host->cpus)
+		return STATUS_UNSUCCESSFUL;
+	bus_channel_lock(channel);
+	channel->vp_index = request->vp_index;
+	bus_channel_unlock(channel);
+	return 0;
 }
 
-static bool dispatch(struct bus *b, const uint8_t *payload, size_t bytes)
+static bool modify_channel(struct bus *bus, const uint8_t *payload, size_t bytes)
+{
+	struct vmbus_modify_response response = { .head.kind = VMBUS_MODIFY_CHANNEL_RESPONSE };
+	struct vmbus_modify request;
+
+	if (bytes < sizeof(request) || bus->version < VMBUS_4_1)
+		return false;
+	memcpy(&request, payload, sizeof(request));
+	response.relid = request.relid;
+	response.status = retarget(bus, &request);
+	if (bus->version >= VMBUS_5_3)
+		bus_post(bus, &response, sizeof(response));
+	return !response.status;
+}
+
+static bool dispatch(struct bus *bus, const uint8_t *payload, size_t bytes)
 {
 	struct vmbus_head head;
 
@@ -196,36 +236,37 @@ static bool dispatch(struct bus *b, const uint8_t *payload, size_t bytes)
 		return false;
 	memcpy(&head, payload, sizeof(head));
 	if (head.kind == VMBUS_INITIATE_CONTACT)
-		return initiate_contact(b, payload, bytes);
-	if (!b->version)
+		return initiate_contact(bus, payload, bytes);
+	if (!bus->version)
 		return false;
 	switch (head.kind) {
-	case VMBUS_REQUEST_OFFERS: return request_offers(b);
-	case VMBUS_OPEN: return open_channel(b, payload, bytes);
-	case VMBUS_CLOSE: return close_channel(b, payload, bytes);
-	case VMBUS_GPADL_HEADER: return gpadl_header(b, payload, bytes);
-	case VMBUS_GPADL_BODY: return gpadl_body(b, payload, bytes);
-	case VMBUS_GPADL_TEARDOWN: return gpadl_teardown(b, payload, bytes);
-	case VMBUS_UNLOAD: return unload(b);
-	case VMBUS_MODIFY_CHANNEL: return modify_channel(b, payload, bytes);
+	case VMBUS_REQUEST_OFFERS: return request_offers(bus);
+	case VMBUS_OPEN: return open_channel(bus, payload, bytes);
+	case VMBUS_CLOSE: return close_channel(bus, payload, bytes);
+	case VMBUS_GPADL_HEADER: return gpadl_header(bus, payload, bytes);
+	case VMBUS_GPADL_BODY: return gpadl_body(bus, payload, bytes);
+	case VMBUS_GPADL_TEARDOWN: return gpadl_teardown(bus, payload, bytes);
+	case VMBUS_UNLOAD: return unload(bus);
+	case VMBUS_MODIFY_CHANNEL: return modify_channel(bus, payload, bytes);
 	default: return false; /* RELID_RELEASED too: nothing is rescinded */
 	}
 }
 
-int bus_message(struct bus *b, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes)
+int bus_message(struct bus *bus, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes)
 {
 	if (connection != VMBUS_CONNECTION_OLD && connection != VMBUS_CONNECTION)
 		return -ENOENT;
 	if (type != VMBUS_MESSAGE_TYPE)
 		return -EINVAL;
-	pthread_mutex_lock(&b->lock);
-	if (!has_room(b)) {
-		pthread_mutex_unlock(&b->lock);
+	pthread_mutex_lock(&bus->lock);
+	if (!has_room(bus)) {
+		pthread_mutex_unlock(&bus->lock);
 		return -EAGAIN;
 	}
-	b->messages++;
-	b->bad_messages += !dispatch(b, payload, bytes);
-	pthread_mutex_unlock(&b->lock);
+	bus->messages++;
+	if (!dispatch(bus, payload, bytes))
+		bus->bad_messages++;
+	pthread_mutex_unlock(&bus->lock);
 	return 0;
 }
 
@@ -233,49 +274,59 @@ int bus_message(struct bus *b, uint32_t connection, uint32_t type, const uint8_t
 
 struct bus *bus_create(const struct bus_host *host)
 {
-	struct bus *b = calloc(1, sizeof(*b));
+	struct bus *bus = calloc(1, sizeof(*bus));
 
-	if (!b)
+	assert(host->post && host->signal && host->memory_written && host->defer && host->lock && host->memory && host->cpus);
+	if (!bus)
 		return NULL;
-	b->host = host;
-	pthread_mutex_init(&b->lock, NULL);
+	bus->host = host;
+	pthread_mutex_init(&bus->lock, NULL);
 	for (unsigned n = 0; n < BUS_CHANNELS; n++) {
-		b->channel[n].bus = b;
-		b->channel[n].relid = n + 1;
-		pthread_mutex_init(&b->channel[n].lock, NULL);
+		bus->channel[n].bus = bus;
+		bus->channel[n].relid = n + 1;
+		pthread_mutex_init(&bus->channel[n].lock, NULL);
 	}
-	return b;
+	return bus;
 }
 
-void bus_destroy(struct bus *b)
+void bus_destroy(struct bus *bus)
 {
-	if (b) {
-		gpadl_drop_all(b);
-		free(b);
-	}
+	if (!bus)
+		return;
+	gpadl_drop_all(bus);
+	free(bus);
 }
 
-struct bus_channel *bus_offer(struct bus *b, const struct bus_service *service)
+struct bus_channel *bus_offer(struct bus *bus, const struct bus_service *service)
 {
-	if (b->channels == BUS_CHANNELS)
+	assert(service->opened && service->closed && service->packet && !bus->version);
+	if (bus->channels == BUS_CHANNELS)
 		return NULL;
-	b->channel[b->channels].service = service;
-	return &b->channel[b->channels++];
+	bus->channel[bus->channels].service = service;
+	return &bus->channel[bus->channels++];
 }
 
-size_t bus_statistics(const struct bus *b, char *text, size_t bytes)
+size_t bus_statistics(const struct bus *bus, char *text, size_t bytes)
 {
-	int used = snprintf(text, bytes, "bus: version %u.%u, %lu messages, %lu without effect, %lu channels broken\n", b->version >> 16, b->version & 0xffff,
-			    b->messages, b->bad_messages, b->broken);
+	int used = snprintf(text, bytes, "bus: version %u.%u, %lu messages, %lu without effect, %lu channels broken\n",
+			    bus->version >> 16, bus->version & 0xffff, bus->messages, bus->bad_messages, bus->broken);
 
-	for (unsigned n = 0; n < b->channels && used > 0 && (size_t)used < bytes; n++)
-		used += snprintf(text + used, bytes - (size_t)used, "  channel %u: %lu packets, %lu interrupts\n", n + 1, b->channel[n].packets, b->channel[n].signals);
-	return used < 0 ? 0 : (size_t)used < bytes ? (size_t)used : bytes - 1;
+	for (unsigned n = 0; n < bus->channels && used > 0 && (size_t)used < bytes; n++)
+		used += snprintf(text + used, bytes - (size_t)used, "  channel %u: %lu packets, %lu interrupts\n", n + 1,
+				 bus->channel[n].packets, bus->channel[n].signals);
+	if (used < 0)
+		return 0;
+	return (size_t)used < bytes ? (size_t)used : bytes - 1;
 }
 
 /* ---- the unit ---- */
 
 static void unit_destroy(void *self) { bus_destroy(self); }
+static void unit_archive(struct archive *archive, void *self) { bus_archive(archive, self); }
+static void unit_restored(void *self) { bus_restored(self); }
 static size_t unit_statistics(const void *self, char *text, size_t bytes) { return bus_statistics(self, text, bytes); }
 
-const struct unit_ops bus_unit = { .name = "bus", .destroy = unit_destroy, .statistics = unit_statistics };
+const struct unit_ops bus_unit = {
+	.name = "bus", .section = UNIT_SECTION('B', 'U', 'S', ' '), .destroy = unit_destroy, .archive = unit_archive,
+	.restored = unit_restored, .statistics = unit_statistics,
+};

@@ -1,136 +1,181 @@
 /*
- * Guest physical address descriptor lists: pages that the guest names once and both sides use by a number. One range of whole
+ * Guest physical address descriptor lists (GPADL): pages that the guest names once and both sides use by a number. One range of whole
  * pages each; the numbers are copied as they come, and are not looked at: every use of a page is checked where it happens.
  *
- * Memory: mapped for each, because the process may not grow its heap on every thread once it is locked down; GPADLS of them with
- * GPADL_PAGES_MAX pages together.
+ *  1. The lists together have gpadl_pages pages, at most GPADL_PAGES_MAX, and no two the same number.
+ *  2. A list is complete when as many page numbers have come as it has pages; only then a channel can be opened on it.
+ *
+ * Memory: mapped for each, because the process may not grow its heap on every thread once it is locked down.
  */
 #include "vmbus_internal.h"
 
+#include <assert.h>
 #include <sys/mman.h>
 
-static size_t list_bytes(const struct gpadl *g) { return (size_t)g->pages * sizeof(*g->gfn); }
+#include "lib/check.h"
 
-static void drop(struct bus *b, struct gpadl *g)
+enum { RANGE_HEAD_BYTES = 8, GFN_BYTES = sizeof(uint64_t) };
+
+static size_t list_bytes(const struct gpadl *gpadl) { return (size_t)gpadl->pages * GFN_BYTES; }
+
+void check_gpadls(const struct bus *bus)
 {
-	munmap(g->gfn, list_bytes(g));
-	b->gpadl_pages -= g->pages;
-	*g = (struct gpadl){ 0 };
+	uint32_t pages = 0;
+
+	for (unsigned n = 0; n < GPADLS; n++) {
+		const struct gpadl *gpadl = &bus->gpadl[n];
+
+		if (!gpadl->used)
+			continue;
+		pages += gpadl->pages;
+		assert(gpadl->gfn && gpadl->have <= gpadl->pages);
+		assert(gpadl->complete == (gpadl->have == gpadl->pages));
+		for (unsigned other = 0; other < n; other++)
+			assert(!bus->gpadl[other].used || bus->gpadl[other].id != gpadl->id);
+	}
+	assert(pages == bus->gpadl_pages && pages <= GPADL_PAGES_MAX);
 }
 
-void gpadl_drop_all(struct bus *b)
+static void gpadl_drop(struct bus *bus, struct gpadl *gpadl)
 {
-	for (unsigned n = 0; n < GPADLS; n++)
-		if (b->gpadl[n].used)
-			drop(b, &b->gpadl[n]);
+	assert(gpadl->used && bus->gpadl_pages >= gpadl->pages);
+	munmap(gpadl->gfn, list_bytes(gpadl));
+	bus->gpadl_pages -= gpadl->pages;
+	*gpadl = (struct gpadl){ .used = false };
 }
 
-static struct gpadl *find(struct bus *b, uint32_t id)
+void gpadl_drop_all(struct bus *bus)
 {
 	for (unsigned n = 0; n < GPADLS; n++)
-		if (b->gpadl[n].used && b->gpadl[n].id == id)
-			return &b->gpadl[n];
+		if (bus->gpadl[n].used)
+			gpadl_drop(bus, &bus->gpadl[n]);
+	CHECK(check_gpadls(bus));
+}
+
+static struct gpadl *gpadl_find(struct bus *bus, uint32_t id)
+{
+	for (unsigned n = 0; n < GPADLS; n++)
+		if (bus->gpadl[n].used && bus->gpadl[n].id == id)
+			return &bus->gpadl[n];
 	return NULL;
 }
 
-const struct gpadl *gpadl_find(struct bus *b, uint32_t id, uint32_t relid)
+const struct gpadl *gpadl_of_channel(struct bus *bus, uint32_t id, uint32_t relid)
 {
-	const struct gpadl *g = find(b, id);
+	const struct gpadl *gpadl = gpadl_find(bus, id);
 
-	return g && g->complete && g->relid == relid ? g : NULL;
+	return gpadl && gpadl->complete && gpadl->relid == relid ? gpadl : NULL;
 }
 
-static void created(struct bus *b, uint32_t relid, uint32_t id, uint32_t status)
+static void post_created(struct bus *bus, uint32_t relid, uint32_t id, uint32_t status)
 {
-	const struct vmbus_gpadl_created m = { .head.kind = VMBUS_GPADL_CREATED, .relid = relid, .gpadl = id, .status = status };
+	const struct vmbus_gpadl_created created = {
+		.head.kind = VMBUS_GPADL_CREATED, .relid = relid, .gpadl = id, .status = status,
+	};
 
-	bus_post(b, &m, sizeof(m));
+	bus_post(bus, &created, sizeof(created));
 }
 
 /* Takes numbers until there are enough; more than that are not looked at. */
-static void take(struct bus *b, struct gpadl *g, const uint8_t *from, size_t bytes)
+static void gpadl_append(struct bus *bus, struct gpadl *gpadl, const uint8_t *from, size_t bytes)
 {
-	uint32_t count = (uint32_t)(bytes / sizeof(*g->gfn)), wanted = g->pages - g->have;
+	uint32_t count = (uint32_t)(bytes / GFN_BYTES);
+	uint32_t wanted = gpadl->pages - gpadl->have;
 
 	count = count < wanted ? count : wanted;
-	memcpy(g->gfn + g->have, from, count * sizeof(*g->gfn));
-	g->have += count;
-	g->complete = g->have == g->pages;
-	if (g->complete)
-		created(b, g->relid, g->id, 0);
+	memcpy(gpadl->gfn + gpadl->have, from, count * GFN_BYTES);
+	gpadl->have += count;
+	gpadl->complete = gpadl->have == gpadl->pages;
+	if (gpadl->complete)
+		post_created(bus, gpadl->relid, gpadl->id, 0);
+	CHECK(check_gpadls(bus));
 }
 
-static struct gpadl *make(struct bus *b, const struct vmbus_gpadl_header *h)
+struct gpadl *gpadl_make(struct bus *bus, uint32_t id, uint32_t relid, uint64_t pages)
 {
-	uint64_t pages = ((uint64_t)h->offset + h->bytes + PAGE_BYTES - 1) / PAGE_BYTES;
-	struct gpadl *g = NULL;
+	struct gpadl *gpadl = NULL;
 
-	if (h->ranges != 1 || h->offset || !h->bytes || h->bytes % PAGE_BYTES || pages > GPADL_PAGES_MAX - b->gpadl_pages)
+	if (!pages || pages > GPADL_PAGES_MAX - bus->gpadl_pages)
 		return NULL;
-	/* a list longer than the field can say is as long as its range; drivers let the field wrap */
-	if (h->range_bytes != (uint16_t)(8 + 8 * pages) || !bus_find_channel(b, h->relid) || find(b, h->gpadl))
+	if (!bus_find_channel(bus, relid) || gpadl_find(bus, id))
 		return NULL;
-	for (unsigned n = 0; n < GPADLS && !g; n++)
-		g = b->gpadl[n].used ? NULL : &b->gpadl[n];
-	if (!g)
+	for (unsigned n = 0; n < GPADLS && !gpadl; n++)
+		gpadl = bus->gpadl[n].used ? NULL : &bus->gpadl[n];
+	if (!gpadl)
 		return NULL;
-	*g = (struct gpadl){ .used = true, .id = h->gpadl, .relid = h->relid, .pages = (uint32_t)pages };
-	g->gfn = mmap(NULL, list_bytes(g), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	g->used = g->gfn != MAP_FAILED;
-	b->gpadl_pages += g->used ? g->pages : 0;
-	return g->used ? g : NULL;
+	*gpadl = (struct gpadl){ .used = true, .id = id, .relid = relid, .pages = (uint32_t)pages };
+	gpadl->gfn = mmap(NULL, list_bytes(gpadl), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (gpadl->gfn == MAP_FAILED) {
+		*gpadl = (struct gpadl){ .used = false };
+		return NULL;
+	}
+	bus->gpadl_pages += gpadl->pages;
+	return gpadl;
 }
 
-bool gpadl_header(struct bus *b, const uint8_t *payload, size_t bytes)
+/* One range of whole pages; *ret_pages is their number. */
+static bool is_header(const struct vmbus_gpadl_header *header, uint64_t *ret_pages)
 {
-	struct vmbus_gpadl_header h;
-	struct gpadl *g;
-
-	if (bytes < sizeof(h))
+	*ret_pages = header->bytes / PAGE_BYTES;
+	if (header->ranges != 1 || header->offset || !header->bytes || header->bytes % PAGE_BYTES)
 		return false;
-	memcpy(&h, payload, sizeof(h));
-	g = make(b, &h);
-	if (!g) {
-		created(b, h.relid, h.gpadl, STATUS_UNSUCCESSFUL);
+	/* a list longer than the field can say is as long as its range; drivers let the field wrap */
+	return header->range_bytes == (uint16_t)(RANGE_HEAD_BYTES + GFN_BYTES * *ret_pages);
+}
+
+bool gpadl_header(struct bus *bus, const uint8_t *payload, size_t bytes)
+{
+	struct vmbus_gpadl_header header;
+	struct gpadl *gpadl = NULL;
+	uint64_t pages;
+
+	if (bytes < sizeof(header))
+		return false;
+	memcpy(&header, payload, sizeof(header));
+	if (is_header(&header, &pages))
+		gpadl = gpadl_make(bus, header.gpadl, header.relid, pages);
+	if (!gpadl) {
+		post_created(bus, header.relid, header.gpadl, STATUS_UNSUCCESSFUL);
 		return false;
 	}
-	take(b, g, payload + sizeof(h), bytes - sizeof(h));
+	gpadl_append(bus, gpadl, payload + sizeof(header), bytes - sizeof(header));
 	return true;
 }
 
-bool gpadl_body(struct bus *b, const uint8_t *payload, size_t bytes)
+bool gpadl_body(struct bus *bus, const uint8_t *payload, size_t bytes)
 {
-	struct vmbus_gpadl_body m;
-	struct gpadl *g;
+	struct vmbus_gpadl_body body;
+	struct gpadl *gpadl;
 
-	if (bytes < sizeof(m))
+	if (bytes < sizeof(body))
 		return false;
-	memcpy(&m, payload, sizeof(m));
-	g = find(b, m.gpadl);
-	if (!g || g->complete)
+	memcpy(&body, payload, sizeof(body));
+	gpadl = gpadl_find(bus, body.gpadl);
+	if (!gpadl || gpadl->complete)
 		return false;
-	take(b, g, payload + sizeof(m), bytes - sizeof(m));
+	gpadl_append(bus, gpadl, payload + sizeof(body), bytes - sizeof(body));
 	return true;
 }
 
-bool gpadl_teardown(struct bus *b, const uint8_t *payload, size_t bytes)
+bool gpadl_teardown(struct bus *bus, const uint8_t *payload, size_t bytes)
 {
-	struct vmbus_gpadl_torn_down r = { .head.kind = VMBUS_GPADL_TORN_DOWN };
-	struct vmbus_gpadl_teardown m;
-	struct bus_channel *c;
-	struct gpadl *g;
+	struct vmbus_gpadl_torn_down torn_down = { .head.kind = VMBUS_GPADL_TORN_DOWN };
+	struct vmbus_gpadl_teardown teardown;
+	struct bus_channel *channel;
+	struct gpadl *gpadl;
 
-	if (bytes < sizeof(m))
+	if (bytes < sizeof(teardown))
 		return false;
-	memcpy(&m, payload, sizeof(m));
-	g = find(b, m.gpadl);
-	if (!g)
+	memcpy(&teardown, payload, sizeof(teardown));
+	gpadl = gpadl_find(bus, teardown.gpadl);
+	if (!gpadl)
 		return false;
-	c = bus_find_channel(b, g->relid);
-	if (c->open && c->gpadl == g->id)
-		channel_close(c); /* drivers close before; memory that is taken away is not used in any case */
-	drop(b, g);
-	r.gpadl = m.gpadl;
-	bus_post(b, &r, sizeof(r));
+	channel = bus_find_channel(bus, gpadl->relid);
+	if (channel->state != CHANNEL_CLOSED && channel->gpadl == gpadl->id)
+		channel_close(channel); /* drivers close before; memory that is taken away is not used in any case */
+	gpadl_drop(bus, gpadl);
+	CHECK(check_gpadls(bus));
+	torn_down.gpadl = teardown.gpadl;
+	bus_post(bus, &torn_down, sizeof(torn_down));
 	return true;
 }

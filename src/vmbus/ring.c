@@ -10,35 +10,53 @@
  */
 #include "vmbus_internal.h"
 
-static uint64_t place(const struct bus_ring *r, uint32_t at) { return r->gfn[1 + at / PAGE_BYTES] * PAGE_BYTES + at % PAGE_BYTES; }
+#include <assert.h>
+
+#include "lib/check.h"
+
+void check_ring(const struct bus_ring *ring)
+{
+	assert(ring->gfn && ring->bytes && ring->bytes % PAGE_BYTES == 0);
+	assert(ring->index < ring->bytes && ring->index % RING_ALIGNMENT == 0);
+}
+
+static uint32_t smaller(uint32_t one, uint32_t other) { return one < other ? one : other; }
 
 /* A page number that the guest made up may wrap: then there is no memory either. */
 static bool is_page(uint64_t gfn) { return gfn < UINT64_MAX / PAGE_BYTES; }
 
-static uint32_t piece(const struct bus_ring *r, uint32_t at, uint32_t left)
-{
-	uint32_t to_page = PAGE_BYTES - at % PAGE_BYTES, to_end = r->bytes - at, n = left < to_page ? left : to_page;
+static uint64_t data_gfn(const struct bus_ring *ring, uint32_t at) { return ring->gfn[1 + at / PAGE_BYTES]; }
+static uint64_t data_gpa(const struct bus_ring *ring, uint32_t at) { return data_gfn(ring, at) * PAGE_BYTES + at % PAGE_BYTES; }
 
-	return n < to_end ? n : to_end;
+/* How much of `left` lies in one piece from `at` on. */
+static uint32_t piece_bytes(const struct bus_ring *ring, uint32_t at, uint32_t left)
+{
+	return smaller(left, smaller(PAGE_BYTES - at % PAGE_BYTES, ring->bytes - at));
 }
 
-static uint32_t forward(const struct bus_ring *r, uint32_t at, uint32_t bytes) { return (uint32_t)(((uint64_t)at + bytes) % r->bytes); }
-
-static int copy_out(const struct bus_channel *c, uint32_t at, void *to, uint32_t bytes)
+static uint32_t forward(const struct bus_ring *ring, uint32_t at, uint32_t bytes)
 {
-	const struct bus_ring *r = &c->in;
+	return (uint32_t)(((uint64_t)at + bytes) % ring->bytes);
+}
 
-	for (uint32_t done = 0, n; done < bytes; done += n, at = forward(r, at, n)) {
-		n = piece(r, at, bytes - done);
-		if (!is_page(r->gfn[1 + at / PAGE_BYTES]) || guest_memory_read(c->bus->host->memory, place(r, at), (uint8_t *)to + done, n))
+static int ring_read(const struct bus_channel *channel, uint32_t at, void *to, uint32_t bytes)
+{
+	const struct guest_memory *memory = channel->bus->host->memory;
+	const struct bus_ring *ring = &channel->in;
+	uint32_t count;
+
+	for (uint32_t done = 0; done < bytes; done += count) {
+		count = piece_bytes(ring, at, bytes - done);
+		if (!is_page(data_gfn(ring, at)) || guest_memory_read(memory, data_gpa(ring, at), (uint8_t *)to + done, count))
 			return -EBADMSG;
+		at = forward(ring, at, count);
 	}
 	return 0;
 }
 
-static int write_memory(const struct bus_channel *c, uint64_t gpa, const void *from, uint32_t bytes)
+static int write_guest(const struct bus_channel *channel, uint64_t gpa, const void *from, uint32_t bytes)
 {
-	const struct bus_host *host = c->bus->host;
+	const struct bus_host *host = channel->bus->host;
 
 	if (guest_memory_write(host->memory, gpa, from, bytes))
 		return -EFAULT;
@@ -46,44 +64,55 @@ static int write_memory(const struct bus_channel *c, uint64_t gpa, const void *f
 	return 0;
 }
 
-static int copy_in(const struct bus_channel *c, uint32_t at, const void *from, uint32_t bytes)
+static int ring_write(const struct bus_channel *channel, uint32_t at, const void *from, uint32_t bytes)
 {
-	const struct bus_ring *r = &c->out;
+	const struct bus_ring *ring = &channel->out;
+	uint32_t count;
 
-	for (uint32_t done = 0, n; done < bytes; done += n, at = forward(r, at, n)) {
-		n = piece(r, at, bytes - done);
-		if (!is_page(r->gfn[1 + at / PAGE_BYTES]) || write_memory(c, place(r, at), (const uint8_t *)from + done, n))
+	for (uint32_t done = 0; done < bytes; done += count) {
+		count = piece_bytes(ring, at, bytes - done);
+		if (!is_page(data_gfn(ring, at)) || write_guest(channel, data_gpa(ring, at), (const uint8_t *)from + done, count))
 			return -EBADMSG;
+		at = forward(ring, at, count);
 	}
 	return 0;
 }
 
-static int load(const struct bus_channel *c, const struct bus_ring *r, uint32_t word, uint32_t *ret)
+/* ---- words of the control page ---- */
+
+static int load_word(const struct bus_channel *channel, const struct bus_ring *ring, uint32_t word, uint32_t *ret)
 {
-	return !is_page(*r->gfn) || guest_memory_load(c->bus->host->memory, *r->gfn * PAGE_BYTES + word, ret) ? -EBADMSG : 0;
+	uint64_t gfn = *ring->gfn;
+
+	if (!is_page(gfn) || guest_memory_load(channel->bus->host->memory, gfn * PAGE_BYTES + word, ret))
+		return -EBADMSG;
+	return 0;
 }
 
-static int store(const struct bus_channel *c, const struct bus_ring *r, uint32_t word, uint32_t value)
+static int store_word(const struct bus_channel *channel, const struct bus_ring *ring, uint32_t word, uint32_t value)
 {
-	const struct bus_host *host = c->bus->host;
+	const struct bus_host *host = channel->bus->host;
+	uint64_t gfn = *ring->gfn;
 
-	if (!is_page(*r->gfn) || guest_memory_store(host->memory, *r->gfn * PAGE_BYTES + word, value))
+	if (!is_page(gfn) || guest_memory_store(host->memory, gfn * PAGE_BYTES + word, value))
 		return -EBADMSG;
-	host->memory_written(host->context, *r->gfn * PAGE_BYTES + word, sizeof(value));
+	host->memory_written(host->context, gfn * PAGE_BYTES + word, sizeof(value));
 	return 0;
 }
 
 /* The guest's index of a ring. */
-static int load_index(const struct bus_channel *c, const struct bus_ring *r, uint32_t word, uint32_t *ret)
+static int load_index(const struct bus_channel *channel, const struct bus_ring *ring, uint32_t word, uint32_t *ret)
 {
-	int error = load(c, r, word, ret);
+	int error = load_word(channel, ring, word, ret);
 
-	return error ? error : *ret >= r->bytes || *ret % 8 ? -EBADMSG : 0;
+	if (error)
+		return error;
+	return *ret >= ring->bytes || *ret % RING_ALIGNMENT ? -EBADMSG : 0;
 }
 
-int bus_ring_set_mask(struct bus_channel *c, uint32_t mask)
+int bus_ring_set_mask(struct bus_channel *channel, uint32_t mask)
 {
-	int error = store(c, &c->in, RING_INTERRUPT_MASK, mask);
+	int error = store_word(channel, &channel->in, RING_INTERRUPT_MASK, mask);
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the guest looks at the mask after it has stored its index */
 	return error;
@@ -91,153 +120,221 @@ int bus_ring_set_mask(struct bus_channel *c, uint32_t mask)
 
 /* ---- from the guest ---- */
 
-int bus_ring_has_packet(struct bus_channel *c)
+int bus_ring_has_packet(struct bus_channel *channel)
 {
 	uint32_t written;
-	int error = load_index(c, &c->in, RING_WRITE_INDEX, &written);
+	int error = load_index(channel, &channel->in, RING_WRITE_INDEX, &written);
 
-	return error ? error : written != c->in.index;
+	return error ? error : written != channel->in.index;
+}
+
+/* One range at `at` of a packet whose payload begins at `end`; *ret_bytes of it were it. */
+static int take_range(const uint8_t *packet, uint32_t at, uint32_t end, struct bus_range *ret, uint32_t *ret_bytes)
+{
+	struct { uint32_t bytes, offset; } head;
+	uint64_t pages;
+
+	if (end - at < sizeof(head))
+		return -EBADMSG;
+	memcpy(&head, packet + at, sizeof(head));
+	*ret = (struct bus_range){
+		.bytes = head.bytes, .offset = head.offset, .gfn = (const uint64_t *)(const void *)(packet + at + sizeof(head)),
+	};
+	pages = bus_range_pages(ret);
+	if (head.offset >= PAGE_BYTES || pages > (end - at - sizeof(head)) / sizeof(uint64_t))
+		return -EBADMSG;
+	*ret_bytes = (uint32_t)(sizeof(head) + pages * sizeof(uint64_t));
+	return 0;
 }
 
 /* The ranges of a GPA-direct packet, between its head and its payload. */
-static int take_ranges(const uint8_t *packet, uint32_t bytes, struct bus_packet *ret)
+static int take_ranges(const uint8_t *packet, uint32_t end, struct bus_packet *ret)
 {
 	struct { uint32_t reserved, count; } head;
 	uint32_t at = sizeof(struct vmbus_packet) + sizeof(head);
 
-	if (bytes < at)
+	if (end < at)
 		return -EBADMSG;
 	memcpy(&head, packet + sizeof(struct vmbus_packet), sizeof(head));
 	if (head.count > BUS_RANGES)
 		return -EBADMSG;
 	for (; ret->ranges < head.count; ret->ranges++) {
-		struct bus_range *range = &ret->range[ret->ranges];
-		uint64_t pages;
+		uint32_t bytes;
 
-		if (bytes - at < 8)
+		if (take_range(packet, at, end, &ret->range[ret->ranges], &bytes))
 			return -EBADMSG;
-		memcpy(&range->bytes, packet + at, 4);
-		memcpy(&range->offset, packet + at + 4, 4);
-		pages = bus_range_pages(range);
-		if (range->offset >= PAGE_BYTES || pages > (bytes - at - 8) / 8)
-			return -EBADMSG;
-		range->gfn = (const uint64_t *)(const void *)(packet + at + 8);
-		at += 8 + 8 * (uint32_t)pages;
+		at += bytes;
 	}
 	return 0;
 }
 
-int bus_ring_take(struct bus_channel *c, struct bus_packet *ret)
+/* Whether a packet's head can be believed, where so many bytes are in the ring. */
+static bool is_head(const struct vmbus_packet *head, uint32_t there)
 {
-	struct bus_ring *r = &c->in;
-	struct vmbus_packet head;
-	uint32_t written, there, bytes, before;
-	int error = load_index(c, r, RING_WRITE_INDEX, &written);
+	uint32_t bytes = head->units * RING_ALIGNMENT;
+	uint32_t data_at = head->data_units * RING_ALIGNMENT;
 
-	if (error || written == r->index)
+	if (data_at < sizeof(*head) || data_at > bytes)
+		return false;
+	return bytes <= BUS_PACKET_BYTES && bytes + PACKET_FOOTER_BYTES <= there;
+}
+
+int bus_ring_take(struct bus_channel *channel, struct bus_packet *ret)
+{
+	struct bus_ring *ring = &channel->in;
+	struct vmbus_packet head;
+	uint32_t written, there, bytes, data_at;
+	int error = load_index(channel, ring, RING_WRITE_INDEX, &written);
+
+	if (error || written == ring->index)
 		return error;
-	there = (uint32_t)(((uint64_t)written + r->bytes - r->index) % r->bytes);
-	if (there < sizeof(head) || copy_out(c, r->index, &head, sizeof(head)))
+	there = (uint32_t)(((uint64_t)written + ring->bytes - ring->index) % ring->bytes);
+	if (there < sizeof(head) || ring_read(channel, ring->index, &head, sizeof(head)) || !is_head(&head, there))
 		return -EBADMSG;
-	bytes = head.units * 8u;
-	before = head.data_units * 8u;
-	if (before < sizeof(head) || before > bytes || bytes > BUS_PACKET_BYTES || bytes + PACKET_FOOTER_BYTES > there)
+	bytes = head.units * RING_ALIGNMENT;
+	data_at = head.data_units * RING_ALIGNMENT;
+	memcpy(channel->packet, &head, sizeof(head)); /* the head that was checked, and what is behind it */
+	if (ring_read(channel, forward(ring, ring->index, sizeof(head)), channel->packet + sizeof(head),
+		      bytes - (uint32_t)sizeof(head)))
 		return -EBADMSG;
-	memcpy(c->packet, &head, sizeof(head)); /* the head that was checked, and what is behind it */
-	if (copy_out(c, forward(r, r->index, sizeof(head)), c->packet + sizeof(head), bytes - (uint32_t)sizeof(head)))
+	*ret = (struct bus_packet){
+		.type = head.type, .flags = head.flags, .transaction = head.transaction, .payload = channel->packet + data_at,
+		.payload_bytes = bytes - data_at,
+	};
+	if (head.type == PACKET_GPA_DIRECT && take_ranges(channel->packet, data_at, ret))
 		return -EBADMSG;
-	*ret = (struct bus_packet){ .type = head.type, .flags = head.flags, .transaction = head.transaction, .payload = c->packet + before,
-				    .payload_bytes = bytes - before };
-	if (head.type == PACKET_GPA_DIRECT && take_ranges(c->packet, before, ret))
-		return -EBADMSG;
-	r->index = forward(r, r->index, bytes + PACKET_FOOTER_BYTES);
+	ring->index = forward(ring, ring->index, bytes + PACKET_FOOTER_BYTES);
+	CHECK(check_ring(ring));
 	return 1;
 }
 
-static uint32_t free_bytes(const struct bus_ring *r, uint32_t written, uint32_t read)
+static uint32_t free_bytes(const struct bus_ring *ring, uint32_t written, uint32_t read)
 {
-	return (uint32_t)(((uint64_t)read + r->bytes - written - 1) % r->bytes) + 1;
+	return (uint32_t)(((uint64_t)read + ring->bytes - written - 1) % ring->bytes) + 1;
 }
 
 /* The guest may wait for room: it is told when there is as much as it has said, and was not before. */
-int bus_ring_taken(struct bus_channel *c)
+int bus_ring_taken(struct bus_channel *channel)
 {
-	struct bus_ring *r = &c->in;
+	struct bus_ring *ring = &channel->in;
 	uint32_t pending, written;
-	int error = store(c, r, RING_READ_INDEX, r->index);
+	int error = store_word(channel, ring, RING_READ_INDEX, ring->index);
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* and it stores what it waits for before it looks at the index again */
 	if (!error)
-		error = load(c, r, RING_PENDING_BYTES, &pending);
+		error = load_word(channel, ring, RING_PENDING_BYTES, &pending);
 	if (error || !pending)
 		return error;
 	guest_memory_begin();
-	error = load_index(c, r, RING_WRITE_INDEX, &written);
-	if (!error && free_bytes(r, written, r->index) > pending)
-		channel_signal(c);
+	error = load_index(channel, ring, RING_WRITE_INDEX, &written);
+	if (!error && free_bytes(ring, written, ring->index) > pending)
+		channel_signal(channel);
 	return error;
 }
 
 /* ---- to the guest ---- */
 
 /* Whether `bytes` find room; where not, the guest is asked to say when they do. */
-static int check_room(struct bus_channel *c, uint32_t bytes, uint32_t *ret_read)
+static int check_room(struct bus_channel *channel, uint32_t bytes)
 {
-	struct bus_ring *r = &c->out;
-	int error = load_index(c, r, RING_READ_INDEX, ret_read);
+	struct bus_ring *ring = &channel->out;
+	uint32_t read;
+	int error = load_index(channel, ring, RING_READ_INDEX, &read);
 
-	if (error || bytes < free_bytes(r, r->index, *ret_read))
+	if (error || bytes < free_bytes(ring, ring->index, read))
 		return error;
-	error = store(c, r, RING_PENDING_BYTES, bytes);
+	error = store_word(channel, ring, RING_PENDING_BYTES, bytes);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	guest_memory_begin();
 	if (!error)
-		error = load_index(c, r, RING_READ_INDEX, ret_read);
-	return error ? error : bytes < free_bytes(r, r->index, *ret_read) ? 0 : -EAGAIN;
-}
-
-int bus_ring_put(struct bus_channel *c, uint16_t type, uint64_t transaction, const void *payload, size_t bytes)
-{
-	struct bus_ring *r = &c->out;
-	const uint32_t padded = ((uint32_t)bytes + 7) & ~7u, whole = (uint32_t)sizeof(struct vmbus_packet) + padded;
-	const struct vmbus_packet head = { type, sizeof(head) / 8, (uint16_t)(whole / 8), 0, transaction };
-	const uint64_t footer = (uint64_t)r->index << 32;
-	uint32_t before = r->index, read, mask;
-	int error;
-
-	guest_memory_begin(); /* one of several answers, perhaps: the guest's index is another one then */
-	error = check_room(c, whole + PACKET_FOOTER_BYTES, &read);
+		error = load_index(channel, ring, RING_READ_INDEX, &read);
 	if (error)
 		return error;
-	if (copy_in(c, r->index, &head, sizeof(head)) || copy_in(c, forward(r, r->index, sizeof(head)), payload, (uint32_t)bytes) ||
-	    copy_in(c, forward(r, r->index, whole), &footer, sizeof(footer)))
-		return -EBADMSG;
-	r->index = forward(r, r->index, whole + PACKET_FOOTER_BYTES);
-	if (store(c, r, RING_WRITE_INDEX, r->index))
+	return bytes < free_bytes(ring, ring->index, read) ? 0 : -EAGAIN;
+}
+
+/* Packets from `before` on are there: the guest is interrupted when it may have gone to sleep. */
+static int tell_written(struct bus_channel *channel, uint32_t before)
+{
+	struct bus_ring *ring = &channel->out;
+	uint32_t read, mask;
+
+	if (store_word(channel, ring, RING_WRITE_INDEX, ring->index))
 		return -EBADMSG;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the guest lifts its mask, then looks at the index */
 	guest_memory_begin();
-	if (load(c, r, RING_INTERRUPT_MASK, &mask) || load_index(c, r, RING_READ_INDEX, &read))
+	if (load_word(channel, ring, RING_INTERRUPT_MASK, &mask) || load_index(channel, ring, RING_READ_INDEX, &read))
 		return -EBADMSG;
 	if (!mask && read == before)
-		channel_signal(c);
+		channel_signal(channel);
 	return 0;
+}
+
+int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *payload, size_t bytes)
+{
+	struct bus_ring *ring = &channel->out;
+	const uint32_t padded = ((uint32_t)bytes + RING_ALIGNMENT - 1) / RING_ALIGNMENT * RING_ALIGNMENT;
+	const uint32_t whole = (uint32_t)sizeof(struct vmbus_packet) + padded;
+	const struct vmbus_packet head = {
+		.type = type, .data_units = sizeof(head) / RING_ALIGNMENT, .units = (uint16_t)(whole / RING_ALIGNMENT),
+		.transaction = transaction,
+	};
+	const uint64_t footer = (uint64_t)ring->index << 32;
+	const uint32_t before = ring->index;
+	int error;
+
+	guest_memory_begin(); /* one of several answers, perhaps: the guest's index is another one then */
+	error = check_room(channel, whole + PACKET_FOOTER_BYTES);
+	if (error)
+		return error;
+	if (ring_write(channel, before, &head, sizeof(head)) ||
+	    ring_write(channel, forward(ring, before, sizeof(head)), payload, (uint32_t)bytes) ||
+	    ring_write(channel, forward(ring, before, whole), &footer, sizeof(footer)))
+		return -EBADMSG;
+	ring->index = forward(ring, before, whole + PACKET_FOOTER_BYTES);
+	CHECK(check_ring(ring));
+	return tell_written(channel, before);
 }
 
 /* ---- what packets point to ---- */
 
-static int copy_range(struct bus_channel *c, const struct bus_range *range, uint32_t at, uint8_t *to, const uint8_t *from, uint32_t bytes)
+/* The guest physical address of a byte of a range, and how many bytes follow it in its page. GUEST_NOWHERE: there is none. */
+static uint64_t range_gpa(const struct bus_range *range, uint64_t at, uint32_t *ret_bytes)
 {
-	for (uint32_t done = 0, n; done < bytes; done += n) {
-		uint64_t where = (uint64_t)range->offset + at + done, gfn = range->gfn[where / PAGE_BYTES], gpa = gfn * PAGE_BYTES + where % PAGE_BYTES;
+	uint64_t offset = range->offset + at;
+	uint64_t gfn = range->gfn[offset / PAGE_BYTES];
 
-		n = PAGE_BYTES - (uint32_t)(where % PAGE_BYTES);
-		n = n < bytes - done ? n : bytes - done;
-		if (!is_page(gfn) || (to ? guest_memory_read(c->bus->host->memory, gpa, to + done, n) : write_memory(c, gpa, from + done, n)))
+	*ret_bytes = PAGE_BYTES - (uint32_t)(offset % PAGE_BYTES);
+	return is_page(gfn) ? gfn * PAGE_BYTES + offset % PAGE_BYTES : GUEST_NOWHERE;
+}
+
+int bus_range_read(struct bus_channel *channel, const struct bus_range *range, uint32_t at, void *to, uint32_t bytes)
+{
+	const struct guest_memory *memory = channel->bus->host->memory;
+	uint32_t count;
+
+	assert((uint64_t)at + bytes <= range->bytes);
+	for (uint32_t done = 0; done < bytes; done += count) {
+		uint64_t gpa = range_gpa(range, (uint64_t)at + done, &count);
+
+		count = smaller(count, bytes - done);
+		if (gpa == GUEST_NOWHERE || guest_memory_read(memory, gpa, (uint8_t *)to + done, count))
 			return -EFAULT;
 	}
 	return 0;
 }
 
-int bus_range_read(struct bus_channel *c, const struct bus_range *r, uint32_t at, void *to, uint32_t bytes) { return copy_range(c, r, at, to, NULL, bytes); }
-int bus_range_write(struct bus_channel *c, const struct bus_range *r, uint32_t at, const void *from, uint32_t bytes) { return copy_range(c, r, at, NULL, from, bytes); }
+int bus_range_write(struct bus_channel *channel, const struct bus_range *range, uint32_t at, const void *from, uint32_t bytes)
+{
+	uint32_t count;
+
+	assert((uint64_t)at + bytes <= range->bytes);
+	for (uint32_t done = 0; done < bytes; done += count) {
+		uint64_t gpa = range_gpa(range, (uint64_t)at + done, &count);
+
+		count = smaller(count, bytes - done);
+		if (gpa == GUEST_NOWHERE || write_guest(channel, gpa, (const uint8_t *)from + done, count))
+			return -EFAULT;
+	}
+	return 0;
+}

@@ -98,12 +98,25 @@ void bus_run(struct bus *bus);
 
 void bus_channel_lock(struct bus_channel *channel);
 void bus_channel_unlock(struct bus_channel *channel);
-/* With the channel's lock: a completion or another packet without ranges. 0; -EAGAIN: no room, room() is called; -ENOTCONN: not open, or broken. */
+/* With the channel's lock, which is given up meanwhile. */
+void bus_channel_wait(struct bus_channel *channel, pthread_cond_t *changed);
+/*
+ * With the channel's lock: a completion or another packet without ranges. 0; -EAGAIN: no room, room() is called; -ENOTCONN: not open,
+ * or broken.
+ */
 int bus_channel_send(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *payload, size_t bytes);
 /* Takes packets until there are none, the service is not ready, or the time is up. Without the lock. */
 void bus_channel_run(struct bus_channel *channel);
 /* Copies from and to the pages of a range; 0 or -EFAULT. With the channel's lock. at + bytes lies in the range. */
 int bus_range_read(struct bus_channel *channel, const struct bus_range *range, uint32_t at, void *to, uint32_t bytes);
 int bus_range_write(struct bus_channel *channel, const struct bus_range *range, uint32_t at, const void *from, uint32_t bytes);
+/*
+ * The connection, its GPADLs and channels as bytes and back: into a new bus with the same services, in the same order. Nothing of
+ * it may run meanwhile. Then bus_restored(): what waits in the guest's rings is looked at.
+ */
+void bus_archive(struct archive *archive, struct bus *bus);
+void bus_restored(struct bus *bus);
+/* Every invariant of the bus, its connection, GPADLs, channels and rings. Under no lock, while nothing of it runs. */
+void check_bus(const struct bus *bus);
 /* Counters as text; the length without the NUL. */
 size_t bus_statistics(const struct bus *bus, char *text, size_t bytes);

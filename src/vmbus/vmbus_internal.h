@@ -1,44 +1,51 @@
-/* Inside the bus. */
+/* Inside the bus. Locks are those of vmbus.h: of the bus, of a channel, of the host. */
 #pragma once
 
 #include <errno.h>
 #include <string.h>
 
-#include "vmbus.h"
 #include "abi/vmbus.h"
+#include "vmbus.h"
 
-enum { GPADLS = 256, GPADL_PAGES_MAX = 1 << 16, RING_PAGES_MAX = 4096, OUTBOX = 64, PAGE_BYTES = GUEST_PAGE_BYTES };
+enum {
+	GPADLS = 256, GPADL_PAGES_MAX = 1 << 16, RING_PAGES_MAX = 4096, OUTBOX_MESSAGES = 64,
+	PAGE_BYTES = GUEST_PAGE_BYTES, RING_ALIGNMENT = 8
+};
 #define STATUS_UNSUCCESSFUL 0xc0000001u
 
 /* Pages that the guest has named; complete when all of their numbers have come. */
 struct gpadl { bool used, complete; uint32_t id, relid, pages, have; uint64_t *gfn; };
 
-/* One direction: data pages of which the first gfn is the control page's. */
+/* One direction: data pages; the gfn before the first of them is the control page's. */
 struct bus_ring {
 	const uint64_t *gfn;
 	uint32_t bytes; /* of data */
 	uint32_t index; /* the host's own: what it reads next, or writes next */
 };
 
+/* channel.c has the table of what follows what. */
+enum channel_state { CHANNEL_CLOSED, CHANNEL_OPEN, CHANNEL_BROKEN, CHANNEL_STATES };
+
 struct bus_channel {
 	struct bus *bus;
 	const struct bus_service *service;
 	uint32_t relid;
 	pthread_mutex_t lock; /* of all that follows */
-	bool open, broken, no_room;
-	bool again; /* deferred; atomic */
-	uint32_t gpadl, vp_index;
+	enum channel_state state;
+	bool no_room; /* a packet found none; the service is told when there is */
+	bool again;   /* deferred; atomic */
+	uint32_t gpadl, host_ring_page, vp_index; /* as it was opened */
 	struct bus_ring in, out;
 	uint64_t packets, signals;
 	_Alignas(8) uint8_t packet[BUS_PACKET_BYTES];
 };
 
-struct message { uint8_t bytes; uint8_t payload[BUS_MESSAGE_BYTES]; };
+struct outbox_message { uint8_t bytes; uint8_t payload[BUS_MESSAGE_BYTES]; };
 
 struct bus {
 	const struct bus_host *host;
 	pthread_mutex_t lock; /* of what follows until the outbox */
-	uint32_t version; /* 0: not connected */
+	uint32_t version;     /* 0: not connected */
 	bool offered;
 	struct gpadl gpadl[GPADLS];
 	uint32_t gpadl_pages;
@@ -48,31 +55,55 @@ struct bus {
 	/* under host->lock */
 	uint32_t vp_index;
 	unsigned outbox_first, outbox_used;
-	struct message outbox[OUTBOX];
+	struct outbox_message outbox[OUTBOX_MESSAGES];
 };
 
-/* connection.c: into the outbox, which has room: bus_message() has looked. With the bus's lock. */
-void bus_post(struct bus *bus, const void *payload, size_t bytes);
-struct bus_channel *bus_find_channel(struct bus *bus, uint32_t relid);
+/* ---- connection.c; with the bus's lock ---- */
 
-/* gpadl.c; with the bus's lock. False: not a message that makes sense. */
+/* Into the outbox, which has room: bus_message() has looked. */
+void bus_post(struct bus *bus, const void *payload, size_t bytes);
+/* NULL: there is none. */
+struct bus_channel *bus_find_channel(struct bus *bus, uint32_t relid);
+bool bus_is_version(uint32_t version);
+/* Invariants 1 and 2 of connection.c. */
+void check_connection(const struct bus *bus);
+
+/* ---- gpadl.c; with the bus's lock. False: not a message that makes sense. ---- */
+
 bool gpadl_header(struct bus *bus, const uint8_t *payload, size_t bytes);
 bool gpadl_body(struct bus *bus, const uint8_t *payload, size_t bytes);
 bool gpadl_teardown(struct bus *bus, const uint8_t *payload, size_t bytes);
 void gpadl_drop_all(struct bus *bus);
 /* A complete one of this channel; NULL. */
-const struct gpadl *gpadl_find(struct bus *bus, uint32_t id, uint32_t relid);
+const struct gpadl *gpadl_of_channel(struct bus *bus, uint32_t id, uint32_t relid);
+/* An empty one for so many pages; NULL: no room, no memory, or the number is used. */
+struct gpadl *gpadl_make(struct bus *bus, uint32_t id, uint32_t relid, uint64_t pages);
+void check_gpadls(const struct bus *bus);
 
-/* channel.c; with the bus's lock */
+/* ---- channel.c; with the bus's lock ---- */
+
 uint32_t channel_open(struct bus *bus, const struct vmbus_open *open);
 /* Nothing of it runs any more when this returns. */
 void channel_close(struct bus_channel *channel);
+/* Whether a GPADL can be divided at this page into two rings. */
+bool channel_is_division(const struct gpadl *gpadl, uint32_t host_ring_page);
+/* The rings in the pages of a GPADL, both empty. With the channel's lock, too. */
+void channel_lay_rings(struct bus_channel *channel, const struct gpadl *gpadl);
 
-/* ring.c; with the channel's lock. 1: a packet in channel->packet; 0: none; -EBADMSG. */
+/* ---- channel.c; with the channel's lock ---- */
+
+void channel_move(struct bus_channel *channel, enum channel_state to);
+void channel_signal(struct bus_channel *channel);
+/* What the state says of the rest; rings of an open channel are within their GPADL, which is not looked at. */
+void check_channel(const struct bus_channel *channel);
+
+/* ---- ring.c; with the channel's lock. 1: a packet in channel->packet; 0: none; -EBADMSG. ---- */
+
 int bus_ring_take(struct bus_channel *channel, struct bus_packet *ret);
 int bus_ring_has_packet(struct bus_channel *channel);
 /* The packet that was taken gives its room back. 0 or -EBADMSG. */
 int bus_ring_taken(struct bus_channel *channel);
 int bus_ring_set_mask(struct bus_channel *channel, uint32_t mask);
 int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *payload, size_t bytes);
-void channel_signal(struct bus_channel *channel);
+/* Invariant 1 of ring.c as far as it can be seen here. */
+void check_ring(const struct bus_ring *ring);

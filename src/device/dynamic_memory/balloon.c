@@ -1,11 +1,14 @@
 /* See balloon.h. Numbers of pages are of 4096 bytes; a page's place in the map is its frame: its number in RAM. */
 #include "balloon.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "abi/vmbus.h"
+#include "lib/archive.h"
+#include "lib/check.h"
 
 enum {
 	DM_VERSION_REQUEST = 1, DM_VERSION_RESPONSE, DM_CAPABILITIES, DM_CAPABILITIES_RESPONSE, DM_STATUS, DM_BALLOON, DM_BALLOON_RESPONSE, DM_UNBALLOON,
@@ -53,7 +56,35 @@ static uint64_t frame_of(const struct balloon *b, uint64_t gfn, uint64_t count)
 }
 
 static bool is_given_up(const struct balloon *b, uint64_t frame) { return b->map[frame / 64] >> (frame % 64) & 1; }
-static void turn(struct balloon *b, uint64_t frame) { b->map[frame / 64] ^= 1ull << (frame % 64); }
+
+static void give_frame_up(struct balloon *b, uint64_t frame)
+{
+	assert(frame < b->pages && !is_given_up(b, frame));
+	b->map[frame / 64] |= 1ull << (frame % 64);
+	b->given_up++;
+}
+
+static void take_frame_back(struct balloon *b, uint64_t frame)
+{
+	assert(frame < b->pages && is_given_up(b, frame) && b->given_up);
+	b->map[frame / 64] &= ~(1ull << (frame % 64));
+	b->given_up--;
+}
+
+static uint64_t frames_in_map(const struct balloon *b)
+{
+	uint64_t count = 0;
+
+	for (size_t n = 0; n < b->map_bytes / sizeof(b->map[0]); n++)
+		count += (unsigned)__builtin_popcountll(b->map[n]);
+	return count;
+}
+
+void check_balloon(const struct balloon *b)
+{
+	assert(frames_in_map(b) == b->given_up && b->given_up <= b->pages);
+	assert(b->pages % 64 == 0 || !(b->map[b->pages / 64] >> (b->pages % 64)));
+}
 
 /* ---- what the guest says ---- */
 
@@ -106,12 +137,12 @@ static int give_up(struct balloon *b, uint64_t range)
 
 	if (frame == UINT64_MAX)
 		return -EBADMSG;
-	for (uint64_t n = 0; n < count; n++)
+	for (uint64_t n = 0; n < count; n++) {
 		if (is_given_up(b, frame + n))
 			return -EBADMSG;
-		else
-			turn(b, frame + n);
-	b->given_up += count;
+		give_frame_up(b, frame + n);
+	}
+	CHECK(check_balloon(b));
 	if (count)
 		b->host->discard(b->host->context, gfn * GUEST_PAGE_BYTES, count * GUEST_PAGE_BYTES);
 	return 0;
@@ -177,8 +208,8 @@ static uint64_t take_back(struct balloon *b, uint64_t most)
 	first = b->search % b->pages;
 	most = most < RANGE_PAGES_MAX ? most : RANGE_PAGES_MAX;
 	while (count < most && first + count < b->pages && gfn_of(b, first + count) - gfn_of(b, first) == count && is_given_up(b, first + count))
-		turn(b, first + count++);
-	b->given_up -= count;
+		take_frame_back(b, first + count++);
+	CHECK(check_balloon(b));
 	return gfn_of(b, first) | count << 40;
 }
 
@@ -288,8 +319,41 @@ void balloon_destroy(struct balloon *b)
 	free(b);
 }
 
+/* ---- saved state ---- */
+
+static void map_archive(struct archive *archive, struct balloon *b)
+{
+	archive_u64s(archive, b->map, b->map_bytes / sizeof(b->map[0]));
+	if (!archive->loading || archive->error)
+		return;
+	b->given_up = frames_in_map(b);
+	archive_check(archive, b->pages % 64 == 0 || !(b->map[b->pages / 64] >> (b->pages % 64)));
+}
+
+void balloon_archive(struct archive *archive, struct balloon *b)
+{
+	uint64_t pages = b->pages;
+
+	archive_u64(archive, &pages);
+	if (!archive->error && pages != b->pages)
+		archive_fail(archive, -ENOTSUP, "it has another amount of memory");
+	archive_bool(archive, &b->ready);
+	archive_bool(archive, &b->known);
+	archive_bool(archive, &b->busy);
+	archive_bool(archive, &b->automatic);
+	archive_u64(archive, &b->target);
+	archive_u64(archive, &b->available);
+	archive_u64(archive, &b->committed);
+	archive_u32(archive, &b->transaction);
+	archive_check(archive, b->target <= b->pages && b->available <= b->pages);
+	map_archive(archive, b);
+	if (!archive->error)
+		check_balloon(b);
+}
+
 /* ---- the unit ---- */
 
+static void unit_archive(struct archive *archive, void *self) { balloon_archive(archive, self); }
 static void unit_destroy(void *self) { balloon_destroy(self); }
 
 static void unit_tick(void *self, unsigned seconds)
@@ -298,4 +362,7 @@ static void unit_tick(void *self, unsigned seconds)
 	balloon_tick(self);
 }
 
-const struct unit_ops balloon_unit = { .name = "dynamic memory", .destroy = unit_destroy, .tick = unit_tick };
+const struct unit_ops balloon_unit = {
+	.name = "dynamic memory", .section = UNIT_SECTION('D', 'M', 'E', 'M'), .destroy = unit_destroy, .archive = unit_archive,
+	.tick = unit_tick,
+};

@@ -17,6 +17,7 @@
 #include "vmbus/vmbus.h"
 
 struct balloon;
+struct archive;
 
 /* The unit: a struct balloon. */
 extern const struct unit_ops balloon_unit;
@@ -45,3 +46,10 @@ void balloon_set_target(struct balloon *balloon, uint64_t bytes);
 /* Each second or two: what is to be asked for next. */
 void balloon_tick(struct balloon *balloon);
 void balloon_status(struct balloon *balloon, struct balloon_status *ret);
+/*
+ * As bytes and back, before anything runs or while it stands still: which pages are given up, and what the guest has said. -ENOTSUP:
+ * of a machine with another amount of memory.
+ */
+void balloon_archive(struct archive *archive, struct balloon *balloon);
+/* Invariant 2: the map is what is given up, and has no page that is not RAM. With the channel's lock, or while nothing runs. */
+void check_balloon(const struct balloon *balloon);

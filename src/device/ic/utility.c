@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "abi/vmbus.h"
+#include "lib/archive.h"
 
 enum { TYPE_NEGOTIATE = 0, TYPE_HEARTBEAT = 1, TYPE_SHUTDOWN = 3, TYPE_TIME = 4 };
 enum { FLAG_TRANSACTION = 1, FLAG_REQUEST = 2, FLAG_RESPONSE = 4 };
@@ -113,6 +114,12 @@ static void negotiated(struct utility *u, const uint8_t *data, size_t bytes)
 		send_time(u, TIME_SYNC);
 }
 
+static void beat_answered(struct utility *u)
+{
+	u->unanswered = 0;
+	u->beaten = true;
+}
+
 static int packet(void *context, const struct bus_packet *p)
 {
 	struct utility *u = context;
@@ -124,7 +131,7 @@ static int packet(void *context, const struct bus_packet *p)
 	if (h.flags & FLAG_RESPONSE && h.type == TYPE_NEGOTIATE)
 		negotiated(u, p->payload + sizeof(h), p->payload_bytes - sizeof(h));
 	else if (h.flags & FLAG_RESPONSE && h.type == TYPE_HEARTBEAT && u->ready)
-		u->unanswered = 0, u->beaten = true;
+		beat_answered(u);
 	return 0;
 }
 
@@ -175,17 +182,54 @@ void utility_tick(struct utility *u)
 	bus_channel_unlock(u->channel);
 }
 
+/* Unknown until the first beat is answered or the fifth is not; later good until five are not. */
+static enum utility_health heartbeat_health(const struct utility *u)
+{
+	if (!u->ready)
+		return HEALTH_UNKNOWN;
+	if (u->unanswered >= BEATS_TO_LOSE)
+		return HEALTH_LOST;
+	return u->beaten ? HEALTH_GOOD : HEALTH_UNKNOWN;
+}
+
 enum utility_health utility_health(struct utility *u)
 {
 	enum utility_health health;
 
 	bus_channel_lock(u->channel);
-	health = !u->ready || (!u->beaten && u->unanswered < BEATS_TO_LOSE) ? HEALTH_UNKNOWN : u->unanswered < BEATS_TO_LOSE ? HEALTH_GOOD : HEALTH_LOST;
+	health = heartbeat_health(u);
 	bus_channel_unlock(u->channel);
 	return health;
 }
 
+/* ---- saved state ---- */
+
+static void version_archive(struct archive *archive, struct version *version)
+{
+	archive_u16(archive, &version->major);
+	archive_u16(archive, &version->minor);
+}
+
+void utility_archive(struct archive *archive, struct utility *u)
+{
+	uint32_t unanswered = u->unanswered;
+
+	archive_bool(archive, &u->ready);
+	version_archive(archive, &u->framework);
+	version_archive(archive, &u->message);
+	archive_u8(archive, &u->transaction);
+	archive_u64(archive, &u->sequence);
+	archive_u32(archive, &unanswered);
+	archive_bool(archive, &u->beaten);
+	archive_check(archive, unanswered <= BEATS_TO_LOSE);
+	archive_check(archive, !u->ready || is_offered(frameworks, VERSIONS, u->framework));
+	archive_check(archive, !u->ready || is_offered(kinds[u->kind].versions, kinds[u->kind].count, u->message));
+	u->unanswered = unanswered;
+}
+
 /* ---- the unit ---- */
+
+static void unit_archive(struct archive *archive, void *self) { utility_archive(archive, self); }
 
 static void unit_destroy(void *self) { utility_destroy(self); }
 
@@ -195,4 +239,7 @@ static void unit_tick(void *self, unsigned seconds)
 		utility_tick(self);
 }
 
-const struct unit_ops utility_unit = { .name = "integration component", .numbered = true, .destroy = unit_destroy, .tick = unit_tick };
+const struct unit_ops utility_unit = {
+	.name = "integration component", .section = UNIT_SECTION('I', 'C', ' ', ' '), .numbered = true, .destroy = unit_destroy,
+	.archive = unit_archive, .tick = unit_tick,
+};

@@ -19,6 +19,7 @@ struct utility_clock {
 };
 
 struct utility;
+struct archive;
 
 /* The unit: a struct utility; they are numbered by their kind. */
 extern const struct unit_ops utility_unit;
@@ -32,3 +33,5 @@ bool utility_shut_down(struct utility *utility);
 void utility_tick(struct utility *utility);
 /* Of the heartbeat: lost when the guest has not answered the last beats. */
 enum utility_health utility_health(struct utility *utility);
+/* As bytes and back, before anything runs or while it stands still. */
+void utility_archive(struct archive *archive, struct utility *utility);

@@ -1,20 +1,23 @@
 /* See storage.h. */
 #include "storage.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "abi/vmbus.h"
-#include "scsi.h"
 #include "abi/vstor.h"
+#include "lib/archive.h"
+#include "lib/check.h"
+#include "scsi.h"
 
 #define STORAGE_TYPE GUID(0xba6163d9, 0x04a1, 0x4d29, 0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f)
 #define STORAGE_INSTANCE GUID(0x1d9a5c3e, 0x7b24, 0x4f0a, 0x9e, 0x63, 0x75, 0x6d, 0x62, 0x72, 0x61, 0x01)
 
 /* Free: nobody's. Waits: for room in the guest's ring. Orphan: its channel was closed while it was under way. */
-enum request_state { REQUEST_FREE, REQUEST_UNDER_WAY, REQUEST_WAITS, REQUEST_ORPHAN };
+enum request_state { REQUEST_FREE, REQUEST_UNDER_WAY, REQUEST_WAITS, REQUEST_ORPHAN, REQUEST_STATES };
 
 enum { GFNS = BLOCK_SLOT_BYTES / GUEST_PAGE_BYTES + 1 };
 
@@ -38,7 +41,8 @@ struct storage {
 	struct scsi_disk disk[BLOCK_DISKS];
 	unsigned disks;
 	uint32_t version; /* 0: not agreed upon */
-	bool begun, submitted;
+	bool begun, submitted, paused;
+	pthread_cond_t drained; /* nothing is under way; with the channel's lock */
 	unsigned free, waiting; /* of the requests */
 	uint64_t commands, bytes_read, bytes_written, flushes, failed;
 	struct request request[BLOCK_SLOTS];
@@ -48,8 +52,30 @@ static uint8_t *data_of(struct storage *s, const struct request *r) { return s->
 
 /* ---- answers ---- */
 
+void check_storage(const struct storage *s)
+{
+	unsigned in_state[REQUEST_STATES] = { 0 };
+
+	for (unsigned n = 0; n < BLOCK_SLOTS; n++) {
+		assert(s->request[n].state < REQUEST_STATES);
+		in_state[s->request[n].state]++;
+	}
+	assert(s->free == in_state[REQUEST_FREE] && s->waiting == in_state[REQUEST_WAITS]);
+	assert(!s->begun || s->version);
+}
+
+/* The disk process has none of them. */
+static bool is_drained(const struct storage *s)
+{
+	for (unsigned n = 0; n < BLOCK_SLOTS; n++)
+		if (s->request[n].state == REQUEST_UNDER_WAY || s->request[n].state == REQUEST_ORPHAN)
+			return false;
+	return true;
+}
+
 static void release(struct storage *s, struct request *r)
 {
+	assert(r->state != REQUEST_FREE);
 	s->waiting -= r->state == REQUEST_WAITS;
 	r->state = REQUEST_FREE;
 	s->free++;
@@ -279,11 +305,13 @@ static void execute_srb(struct storage *s, struct request *r)
 	execute(s, r);
 }
 
+static bool is_version(uint32_t version) { return version == VSTOR_5_1 || version == VSTOR_6_0 || version == VSTOR_6_2; }
+
 static void query_version(struct storage *s, struct request *r)
 {
 	uint16_t version = r->packet.body.version.version;
 
-	if (version != VSTOR_5_1 && version != VSTOR_6_0 && version != VSTOR_6_2) {
+	if (!is_version(version)) {
 		answer(s, r, VSTOR_REVISION_MISMATCH);
 		return;
 	}
@@ -328,7 +356,12 @@ static struct request *take_free(struct storage *s)
 	return r;
 }
 
-static bool ready(void *context) { return ((const struct storage *)context)->free > 0; }
+static bool ready(void *context)
+{
+	const struct storage *s = context;
+
+	return s->free > 0 && !s->paused;
+}
 
 static int packet(void *context, const struct bus_packet *p)
 {
@@ -404,6 +437,8 @@ int storage_collect(struct storage *s)
 			break;
 	}
 	kick(s);
+	CHECK(check_storage(s));
+	pthread_cond_broadcast(&s->drained);
 	bus_channel_unlock(s->channel);
 	if (some)
 		bus_channel_run(s->channel); /* slots are free: what waits in the guest's ring can be taken */
@@ -425,6 +460,7 @@ struct storage *storage_create(struct bus *bus, struct block_client *client)
 
 	if (!s)
 		return NULL;
+	pthread_cond_init(&s->drained, NULL);
 	s->client = client;
 	s->free = BLOCK_SLOTS;
 	s->disks = client->memory->disks;
@@ -449,9 +485,95 @@ size_t storage_statistics(const struct storage *s, char *text, size_t bytes)
 	return used < 0 ? 0 : (size_t)used < bytes ? (size_t)used : bytes - 1;
 }
 
+/* ---- pauses and saved state ---- */
+
+void storage_pause(struct storage *s)
+{
+	bus_channel_lock(s->channel);
+	s->paused = true;
+	while (!is_drained(s))
+		bus_channel_wait(s->channel, &s->drained);
+	bus_channel_unlock(s->channel);
+}
+
+void storage_resume(struct storage *s)
+{
+	bus_channel_lock(s->channel);
+	s->paused = false;
+	bus_channel_unlock(s->channel);
+	bus_channel_run(s->channel); /* what the guest has asked for meanwhile */
+}
+
+/* Which disks there are: a machine that was saved goes on with the same. */
+static void disks_archive(struct archive *archive, struct storage *s)
+{
+	uint32_t count = s->disks;
+
+	archive_u32(archive, &count);
+	if (!archive->error && count != s->disks)
+		archive_fail(archive, -ENOTSUP, "it has another number of disks");
+	for (unsigned n = 0; n < s->disks && !archive->error; n++) {
+		struct scsi_disk disk = s->disk[n];
+
+		archive_u64(archive, &disk.sectors);
+		archive_u32(archive, &disk.sector_bytes);
+		archive_u32(archive, &disk.physical_bytes);
+		archive_bool(archive, &disk.read_only);
+		archive_bytes(archive, disk.id, sizeof(disk.id));
+		if (!archive->error && (disk.sectors != s->disk[n].sectors || disk.sector_bytes != s->disk[n].sector_bytes ||
+					disk.physical_bytes != s->disk[n].physical_bytes || disk.read_only != s->disk[n].read_only ||
+					memcmp(disk.id, s->disk[n].id, sizeof(disk.id))))
+			archive_fail(archive, -ENOTSUP, "it has other disks");
+	}
+}
+
+/* Completions that found no room in the guest's ring. */
+static void waiting_archive(struct archive *archive, struct storage *s)
+{
+	uint32_t count = s->waiting;
+	unsigned slot = 0;
+
+	archive_u32(archive, &count);
+	if (!archive_check(archive, count <= BLOCK_SLOTS))
+		return;
+	for (uint32_t n = 0; n < count && !archive->error; n++, slot++) {
+		struct request *r;
+
+		while (!archive->loading && s->request[slot].state != REQUEST_WAITS)
+			slot++;
+		r = &s->request[slot];
+		archive_u64(archive, &r->transaction);
+		archive_bytes(archive, &r->packet, sizeof(r->packet));
+		if (!archive->loading || archive->error)
+			continue;
+		r->state = REQUEST_WAITS;
+		s->waiting++;
+		s->free--;
+	}
+}
+
+void storage_archive(struct archive *archive, struct storage *s)
+{
+	assert(is_drained(s) && (!archive->loading || s->free == BLOCK_SLOTS));
+	disks_archive(archive, s);
+	archive_u32(archive, &s->version);
+	archive_bool(archive, &s->begun);
+	archive_check(archive, !s->version || is_version(s->version));
+	archive_check(archive, s->version || !s->begun);
+	waiting_archive(archive, s);
+	if (!archive->error)
+		check_storage(s);
+}
+
 /* ---- the unit ---- */
 
+static void unit_pause(void *self) { storage_pause(self); }
+static void unit_resume(void *self) { storage_resume(self); }
+static void unit_archive(struct archive *archive, void *self) { storage_archive(archive, self); }
 static void unit_destroy(void *self) { storage_destroy(self); }
 static size_t unit_statistics(const void *self, char *text, size_t bytes) { return storage_statistics(self, text, bytes); }
 
-const struct unit_ops storage_unit = { .name = "storage", .destroy = unit_destroy, .statistics = unit_statistics };
+const struct unit_ops storage_unit = {
+	.name = "storage", .section = UNIT_SECTION('S', 'T', 'O', 'R'), .pause = unit_pause, .resume = unit_resume,
+	.destroy = unit_destroy, .archive = unit_archive, .statistics = unit_statistics,
+};

@@ -17,6 +17,7 @@
 #include "vmbus/vmbus.h"
 
 struct storage;
+struct archive;
 
 /* The unit: a struct storage. */
 extern const struct unit_ops storage_unit;
@@ -26,4 +27,17 @@ struct storage *storage_create(struct bus *bus, struct block_client *client);
 void storage_destroy(struct storage *storage);
 /* Whatever has been answered, and what could not be taken before; on the thread that collects. -EBADMSG: the disk process has failed. */
 int storage_collect(struct storage *storage);
+/*
+ * No request is taken from now on, and when it returns none is under way: replies are still collected meanwhile, by the thread that does.
+ * Until storage_resume().
+ */
+void storage_pause(struct storage *storage);
+void storage_resume(struct storage *storage);
+/*
+ * As bytes and back, while it is paused or before anything runs: what the guest has agreed upon, and completions that wait for room.
+ * -ENOTSUP: the disks are others than they were. The bus is loaded on its own.
+ */
+void storage_archive(struct archive *archive, struct storage *storage);
+/* Invariant 1. With the channel's lock, or while nothing runs. */
+void check_storage(const struct storage *storage);
 size_t storage_statistics(const struct storage *storage, char *text, size_t bytes);
