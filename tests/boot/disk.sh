@@ -41,10 +41,10 @@ before=$(md5sum <"$work/base.vhdx")
 # what a disk is, and what is in it
 truncate -s 8M "$work/other.raw"; printf 'other' | dd of="$work/other.raw" conv=notrunc status=none
 guest look 1 --disk "$work/top.vhdx" --disk "$work/other.raw,format=raw,readonly"
-grep -q '^DISK sda 524288 0 4096 [1-9]' "$work/said" || bad "sda: $(grep '^DISK sda' "$work/said")"
-grep -q '^DISK sdb 16384 1 4096 0$' "$work/said" || bad "sdb: $(grep '^DISK sdb' "$work/said")"
-grep -q "^MD5 /dev/sda $(md5sum <"$work/fs")" "$work/said" || bad "sda reads as something else"
-grep -q "^MD5 /dev/sdb $(md5sum <"$work/other.raw")" "$work/said" || bad "sdb reads as something else"
+grep -q '^DISK lun0 524288 0 4096 [1-9]' "$work/said" || bad "lun0: $(grep '^DISK lun0' "$work/said")"
+grep -q '^DISK lun1 16384 1 4096 0$' "$work/said" || bad "lun1: $(grep '^DISK lun1' "$work/said")"
+grep -q "^MD5 /dev/lun0 $(md5sum <"$work/fs")" "$work/said" || bad "lun0 reads as something else"
+grep -q "^MD5 /dev/lun1 $(md5sum <"$work/other.raw")" "$work/said" || bad "lun1 reads as something else"
 rm "$work/fs"
 
 # a child that four processors write at once, then once more
@@ -76,7 +76,7 @@ done
 # a disk of sectors of 4096 bytes
 must "$umbra" disk create "$work/large.vhdx" --size 64M --sector-size 4096
 guest look 1 --disk "$work/large.vhdx" --disk "$work/other.raw,format=raw,readonly"
-grep -q '^DISK sda 131072 0 4096' "$work/said" || bad "sda of large sectors: $(grep '^DISK sda' "$work/said")"
+grep -q '^DISK lun0 131072 0 4096' "$work/said" || bad "lun0 of large sectors: $(grep '^DISK lun0' "$work/said")"
 
 # killed at random: broker, machine process or disk process; what was synchronised is there
 for n in 1 2 3 4 5 6; do
