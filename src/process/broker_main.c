@@ -19,12 +19,19 @@ struct start { const struct plan *plan; struct grants grants; };
 
 static int fd_if(uint32_t grants, enum grant grant) { return grants & GRANT(grant) ? grant_fd(grant) : -1; }
 
-/* What this process was given, for those that it starts. */
-static void grants_take(uint32_t here, struct grants *ret)
+/*
+ * What this process was given, for those that it starts. The other numbers are taken as well: what is opened later may not lie where a
+ * descriptor is put by its number (GRANT_MACHINE).
+ */
+static int grants_take(uint32_t here, struct grants *ret)
 {
 	grants_clear(ret);
-	for (unsigned n = 0; n < GRANTS; n++)
+	for (unsigned n = 0; n < GRANTS; n++) {
 		ret->fd[n] = fd_if(here, (enum grant)n);
+		if (ret->fd[n] < 0 && dup3(grant_fd(GRANT_PROGRAM), grant_fd((enum grant)n), O_CLOEXEC) < 0)
+			return -errno;
+	}
+	return 0;
 }
 
 static int broker_options_of(const struct plan *plan, uint32_t here, struct broker_options *ret)
@@ -52,13 +59,16 @@ static int slots_make(struct grants *g)
 }
 
 /* Closes what the broker itself has no use for. */
-static void slots_leave(struct grants *g)
+static void grants_leave(const struct grants *g)
 {
-	static const enum grant left[] = { GRANT_SLOTS, GRANT_DOORBELL, GRANT_ANSWER, GRANT_KERNEL, GRANT_INITRD, GRANT_SAVED, GRANT_PROGRAM };
+	const uint32_t kept = GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL) | GRANT(GRANT_MACHINE);
 
-	for (unsigned n = 0; n < sizeof(left) / sizeof(left[0]); n++)
-		if (g->fd[left[n]] >= 0)
-			close(g->fd[left[n]]);
+	for (unsigned n = 0; n < GRANTS; n++) {
+		if (!(kept & GRANT(n)) || (n != GRANT_MACHINE && g->fd[n] < 0))
+			close(grant_fd((enum grant)n));
+		if (g->fd[n] > grant_fd(GRANTS))
+			close(g->fd[n]);
+	}
 }
 
 static int role_start(enum role role, const struct plan *plan, struct grants *g, struct spawned *ret)
@@ -123,7 +133,7 @@ static int processes_start(struct broker *b, struct start *start, struct broker_
 		error = helper_start(b, ROLE_DISK, start, end);
 	if (!error)
 		error = machine_start(b, start);
-	slots_leave(&start->grants);
+	grants_leave(&start->grants);
 	if (!error)
 		error = lockdown_before_threads(ROLE_BROKER, NULL);
 	return error ? error : lockdown(ROLE_BROKER);
@@ -140,8 +150,9 @@ int broker_main(void)
 
 	if (!start.plan || broker_options_of(start.plan, here, &options))
 		return complain(EXIT_USAGE, "it has no plan", "the broker", "use umbra run: it starts the processes of a machine");
-	grants_take(here, &start.grants);
-	error = broker_create(&options, &broker);
+	error = grants_take(here, &start.grants);
+	if (!error)
+		error = broker_create(&options, &broker);
 	if (!error)
 		error = processes_start(broker, &start, &end);
 	if (error && error != -ECHILD)
