@@ -10,6 +10,7 @@
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/space.h"
 #include "soft_internal.h"
 
 enum { CODE_BYTES = 64 << 20, COLD_START = 24 << 20 };
@@ -141,14 +142,16 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 {
 	struct soft_engine *e = (struct soft_engine *)engine;
 	struct soft_cpu *cpu = e->cpu_count < MAX_CPUS ? soft_reserve(sizeof(*cpu)) : NULL;
+	struct address_space *space;
 
 	if (!cpu)
 		return NULL;
-	if (soft_create_space(cpu)) {
-		soft_destroy_space(cpu);
+	space = space_create(e);
+	if (!space) {
 		release(cpu, sizeof(*cpu));
 		return NULL;
 	}
+	soft_use_space(cpu, space);
 	cpu->base.driver = &soft_engine_driver;
 	cpu->self = cpu;
 	cpu->poison = e->poison;
@@ -187,8 +190,17 @@ static void soft_cpu_destroy(struct engine_cpu *opaque)
 		}
 	soft_release(&e->lock);
 	soft_release_thread(cpu);
-	soft_destroy_space(cpu);
+	space_destroy(cpu->space);
 	release(cpu, sizeof(*cpu));
+}
+
+void check_engine(const struct soft_engine *e)
+{
+	check_blocks(e);
+	for (unsigned n = 0; n < e->cpu_count; n++) {
+		check_space(e->cpus[n]->space, e);
+		check_jump_cache(e->cpus[n]);
+	}
 }
 
 static enum engine_exit soft_engine_run(struct engine_cpu *opaque)

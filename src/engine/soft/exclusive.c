@@ -7,9 +7,14 @@
  *  2. The owner is set before the others are kicked, and the dispatcher looks at it after taking the kick: nobody is missed.
  *  3. Nobody waits here with the engine's lock or a machine's lock held.
  */
+#include <assert.h>
+
+#include "lib/check.h"
 #include "lock.h"
 #include "engine/soft/mmu/mmu.h"
 #include "soft_internal.h"
+
+enum { CHECK_EVERY_TIMES_ALONE = 256 };
 
 static void leave_inside(struct soft_engine *e)
 {
@@ -99,6 +104,9 @@ void soft_end_alone(struct soft_cpu *cpu)
 	struct soft_engine *e = cpu->engine;
 
 	soft_acquire(&e->lock);
+	assert(e->owner == cpu && e->inside == 1 && cpu->pending & PENDING_ALONE);
+	if (!(++e->times_alone % CHECK_EVERY_TIMES_ALONE))
+		CHECK(check_engine(e));
 	cpu->pending &= ~(uint32_t)PENDING_ALONE;
 	__atomic_store_n(&e->owner, NULL, __ATOMIC_SEQ_CST);
 	e->change++;

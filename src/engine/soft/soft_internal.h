@@ -53,7 +53,7 @@ enum { CACHE_LINE_BYTES = 64, PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
 #define TABLE_BYTES (1ull << 39)
 #define TABLE_RESERVED_BYTES (TABLE_BYTES + 0x20000)
-enum { JUMP_CACHE_ENTRIES = 16384, JOURNAL_ENTRIES = 1 << 16 };
+enum { JUMP_CACHE_ENTRIES = 16384, JOURNAL_ENTRIES = 1 << 16, FILTER_WORDS = 64 };
 
 /*
  * sum: address + key of mode and epoch. Keys are secret 64-bit numbers, so that one comparison of the whole sum tells both; a
@@ -72,6 +72,22 @@ struct memory_site { /* follows the jump to the slow thunk; all offsets are rela
 
 enum { KICK_EVENT = 1, KICK_PARK = 2, KICK_FLUSH = 4, MAX_CPUS = 64, FLUSH_RANGES = 16 };
 
+/* What the translations of a space depend on: of control registers only the bits that a page walk looks at. */
+struct space_tag { uint64_t root; uint16_t pcid; uint32_t cr0, cr4, efer; };
+
+struct address_space { /* mmu/space.h */
+	struct space_tag tag;
+	uint64_t read[VIEWS], write[VIEWS]; /* table bases, TABLE_BIAS included */
+	void *memory[2 * VIEWS];
+	const uint8_t *ram;
+	uint64_t poison;
+	uint64_t large_filter[FILTER_WORDS], code_filter[FILTER_WORDS];
+	uint32_t epoch[2];       /* [user] */
+	bool kernel_jumps_local; /* a kernel entry of the jump cache came from a page that is not global */
+	uint32_t journal_used[2];
+	uint64_t journal[2][JOURNAL_ENTRIES]; /* [global]: index << 2 | view */
+};
+
 struct soft_cpu {
 	struct engine_cpu base;
 	struct x86_state state; /* as state.c says */
@@ -86,16 +102,15 @@ struct soft_cpu {
 	uint64_t jump_key;         /* of the running mode; no_key after a kick: nothing matches, the dispatcher is next */
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss, *thunk_indirect;
-	uint64_t view_read[VIEWS], view_write[VIEWS];
-	void *table_memory[2 * VIEWS];
+	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the space */
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 	_Alignas(64) uint8_t vector[4096];   /* the guest's vector state between engine_run() calls: an XSAVE area */
 	_Alignas(64) uint8_t ymm[16][32];    /* its YMM registers while engine_ops run; the rest stays in the host's registers */
 	_Alignas(64) uint8_t save_area[1024]; /* an operand of XSAVE or XRSTOR: may hold anything */
 	_Alignas(64) uint8_t other_area[1024]; /* beside it, in insn/xsave.c */
 	_Alignas(64) uint8_t bounce[2048 + 64];
-	uint32_t jump_epoch[2];    /* [user]: a flush makes a new one */
-	bool kernel_jumps_local;   /* a kernel entry came from a page that is not global */
+	struct address_space *space; /* whose tables are in use: soft_use_space() */
+	bool in_user_view;         /* the view that soft_select_view() has set */
 	uint64_t bounce_gva;
 	struct memory_site *bounce_site;
 	struct soft_engine *engine;
@@ -103,9 +118,6 @@ struct soft_cpu {
 	void *ops_context;
 	enum engine_exit exit;
 	void *signal_stack;
-	uint64_t journal[2][JOURNAL_ENTRIES]; /* [global]: index << 2 | view */
-	uint32_t journal_used[2];
-	uint64_t large_filter[64], code_filter[64];
 	uint64_t signal_vector, signal_rip, signal_word, signal_pc, signal_rax, signal_scratch[2], stack_retry_pc, stack_retry_work;
 	uint32_t stack_retries, pauses;
 	bool signal_in_word, signal_in_block;
@@ -147,7 +159,7 @@ struct soft_engine {
 	uint64_t resume_jumps[16];
 	unsigned resume_jump_count;
 	struct soft_cpu *cpus[MAX_CPUS], *owner;
-	uint32_t cpu_count, inside, change;
+	uint32_t cpu_count, inside, change, times_alone;
 	char *last_words;
 	size_t last_words_bytes;
 	/* Called for every copy of a guest's instruction, if set: validators (translate/translate_encoding.h). */
@@ -209,7 +221,9 @@ void soft_engine_flush(struct engine *engine, uint64_t targets, const struct eng
 void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay, uint64_t gpa, bool read_only);
 uint64_t soft_engine_take_dirty(struct engine *engine, uint64_t *dirty);
 
-/* engine.c: zeroed memory that costs nothing until it is used; NULL. */
+/* engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */
+void check_engine(const struct soft_engine *e);
+/* Zeroed memory that costs nothing until it is used; NULL. */
 void *soft_reserve(size_t bytes);
 /* The processor comes to the dispatcher soon, for KICK_*. From any thread. */
 void soft_kick(struct soft_cpu *cpu, uint32_t why);

@@ -127,7 +127,7 @@ int soft_engine_set(struct engine_cpu *opaque, unsigned groups, const struct eng
 		set_events(cpu, from);
 	if (groups & ENGINE_DEBUG)
 		soft_debug_changed(cpu);
-	else if (groups & (ENGINE_SEGMENTS | ENGINE_CONTROL))
-		soft_flush(cpu, true);
+	if (groups & (ENGINE_SEGMENTS | ENGINE_CONTROL))
+		soft_change_space(cpu, true);
 	return 0;
 }

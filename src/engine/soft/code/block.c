@@ -5,6 +5,8 @@
  * block keeps its place, its two entries are overwritten by jumps that lead to the dispatcher, and everything goes when the
  * cache is full.
  */
+#include <assert.h>
+
 #include "code.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/translate/translate.h"
@@ -185,4 +187,56 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 	}
 	soft_release(&e->lock);
 	return b;
+}
+
+static void check_order(const struct soft_engine *e)
+{
+	for (uint32_t n = 1; n < e->block_count; n++) {
+		const struct block *before = &e->blocks[n - 1];
+		const struct block *b = &e->blocks[n];
+
+		assert(before->host_offset + before->host_bytes <= b->host_offset);
+		assert(before->cold_offset + before->cold_bytes <= b->cold_offset);
+	}
+}
+
+static void check_hash(const struct soft_engine *e)
+{
+	for (uint32_t head = 0; head < HASH_BUCKETS; head++)
+		for (uint32_t n = e->hash[head]; n; n = e->blocks[n - 1].next_in_hash) {
+			const struct block *b = &e->blocks[n - 1];
+
+			assert(n <= e->block_count && !b->dead);
+			assert(bucket(b->gpa, b->gva, b->mode & 0xff) == head);
+		}
+}
+
+static bool is_in_list_of(const struct soft_engine *e, const struct block *wanted, uint64_t frame)
+{
+	for (uint32_t n = e->page_blocks[frame]; n; n = e->blocks[n - 1].next_in_page)
+		if (&e->blocks[n - 1] == wanted)
+			return true;
+	return false;
+}
+
+static void check_frames(const struct soft_engine *e)
+{
+	for (uint32_t n = 0; n < e->block_count; n++) {
+		const struct block *b = &e->blocks[n];
+		uint64_t frame;
+
+		if (b->dead)
+			continue;
+		frame = soft_frame(e, soft_hva(e, b->gpa));
+		assert(e->frame_flags[frame] & FRAME_CODE && is_in_list_of(e, b, frame));
+		if (b->mode & BLOCK_STRADDLES && b->second_gpa)
+			assert(e->frame_flags[soft_frame(e, soft_hva(e, b->second_gpa))] & FRAME_STRADDLED);
+	}
+}
+
+void check_blocks(const struct soft_engine *e)
+{
+	check_order(e);
+	check_hash(e);
+	check_frames(e);
 }

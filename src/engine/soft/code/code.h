@@ -1,4 +1,19 @@
-/* The code room: blocks of translated code, how they are found, entered, chained, and taken back. */
+/*
+ * The code room: blocks of translated code, how they are found, entered, chained, and taken back.
+ *
+ *   blocks[]       in the order in which they were made, which is that of their addresses: hot parts below cold_start, cold ones above
+ *   hash           by gpa, gva and mode: where the dispatcher finds a block
+ *   page_blocks    by frame: what a write to it takes back; straddlers: blocks that end in a second page
+ *   jump cache     of each processor, by gva: where translated code finds one
+ *
+ *  1. blocks[] is sorted by host_offset and by cold_offset, without overlaps.
+ *  2. What the hash leads to is not dead, and in its bucket.
+ *  3. A block that is not dead is in the list of its frame, and the frame is FRAME_CODE; of one that straddles also the second.
+ *  4. An entry of a jump cache that can hit leads to a block that is not dead.
+ *
+ * All but the jump cache change under the engine's lock. The hash is read without it: blocks are not reused before everybody has come
+ * through the dispatcher (empty_code() is done alone).
+ */
 #pragma once
 
 #include "engine/soft/soft_internal.h"
@@ -38,15 +53,18 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 /* Under the lock: nobody finds it any more. */
 void soft_hide_block(struct soft_engine *e, struct block *b);
 
+/* 1 to 3, while nobody else executes. */
+void check_blocks(const struct soft_engine *e);
+
 /* jump_cache.c */
+/* 4, while nobody else executes. */
+void check_jump_cache(struct soft_cpu *cpu);
 /* Mode and epoch in one number. */
 uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode);
 struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip);
 void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint64_t key, unsigned rights);
 /* Addresses may lead elsewhere now; unless global, those of global pages do not. */
 void soft_flush_jumps(struct soft_cpu *cpu, bool global);
-/* As soft_flush_jumps() of everything, if a block of this page may be in the cache. */
-void soft_flush_jumps_of_page(struct soft_cpu *cpu, uint64_t linear);
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b);
 void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode);
 

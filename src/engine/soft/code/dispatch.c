@@ -3,6 +3,7 @@
 #include "engine/soft/insn/insn.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/translate/emit.h"
+#include "lib/check.h"
 
 uint32_t soft_mode(struct soft_cpu *cpu)
 {
@@ -145,6 +146,16 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 	return soft_find_block(cpu, to->gpa, to->mode, fault);
 }
 
+/* What needs all processors standing still is done where one is alone (exclusive.c), or where there is only one. */
+static void check_now_and_then(const struct soft_cpu *cpu)
+{
+	enum { CHECK_EVERY_DISPATCHES = 1 << 16 };
+
+	check_tag(cpu);
+	if (cpu->engine->cpu_count == 1 && !(cpu->misses % CHECK_EVERY_DISPATCHES))
+		check_engine(cpu->engine);
+}
+
 void *soft_dispatch(struct soft_cpu *cpu)
 {
 	struct destination to;
@@ -152,6 +163,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	struct block *b;
 
 	cpu->misses++;
+	CHECK(check_now_and_then(cpu));
 	/* a delivery may lead to the next one, without end: what others want is seen each time */
 	for (;;) {
 		if (!take_pending(cpu))

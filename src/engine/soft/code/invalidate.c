@@ -1,6 +1,7 @@
 /* Guest code that changes: the blocks made from it are taken back. */
 #include "code.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/space.h"
 
 enum { WRITES_UNTIL_DATA = 64 };
 
@@ -89,7 +90,7 @@ bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
 	soft_release(&e->lock);
 	soft_begin_alone(cpu);
 	for (unsigned n = 0; n < e->cpu_count; n++)
-		soft_revoke_writes(e->cpus[n], frame);
+		space_revoke_writes(e->cpus[n]->space, frame);
 	__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_WRITTEN, __ATOMIC_SEQ_CST);
 	__atomic_fetch_or(&e->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST);
 	soft_end_alone(cpu);

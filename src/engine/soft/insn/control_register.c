@@ -27,7 +27,7 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		if (!(v & CR0_PG))
 			s->efer &= ~(uint64_t)EFER_LMA;
 		s->cr0 = v | 0x10;
-			soft_flush(cpu, true);
+		soft_change_space(cpu, true);
 		return 0;
 	case 2: s->cr2 = v; return 0;
 	case 3: /* whether bit 63 asks to keep entries or not, none of another context may be seen: all that are not global go */
@@ -36,7 +36,7 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		if (uses_pae(s, s->cr4) && !soft_pae_roots_are_good(cpu, v))
 			return insn_general_protection(t);
 		s->cr3 = v & ~(1ull << 63);
-		soft_flush(cpu, false);
+		soft_change_space(cpu, false);
 		return 0;
 	case 4:
 		if (v & ~(cpu->engine->model ? cpu->engine->model->cr4_valid : X86_CR4_KNOWN))
@@ -48,7 +48,7 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		if (uses_pae(s, v) && !soft_pae_roots_are_good(cpu, s->cr3))
 			return insn_general_protection(t);
 		s->cr4 = v;
-		soft_flush(cpu, true);
+		soft_change_space(cpu, true);
 		return 0;
 	case 8:
 		soft_outside(cpu);

@@ -23,7 +23,7 @@ int insn_push_pop_flags(struct step *t)
 		return -EFAULT;
 	if (s->cpl)
 		keep |= FLAG_IOPL;
-	if (s->cpl > (s->rflags >> 12 & 3))
+	if (s->cpl > insn_iopl(s))
 		keep |= FLAG_IF;
 	if (bytes == 2)
 		keep |= ~0xffffull;
@@ -36,7 +36,7 @@ int insn_set_interrupt_flag(struct step *t, bool set)
 {
 	struct x86_state *s = t->s;
 
-	if (s->cpl > (s->rflags >> 12 & 3))
+	if (s->cpl > insn_iopl(s))
 		return insn_general_protection(t);
 	if (set && !t->cpu->interrupt_flag)
 		soft_set_shadow(t->cpu, PENDING_STI_SHADOW);

@@ -142,6 +142,7 @@ int insn_invpcid(struct step *t);
 
 /* flags.c */
 void insn_set_zero_flag(struct step *t, bool set);
+static inline unsigned insn_iopl(const struct x86_state *state) { return state->rflags >> 12 & 3; }
 int insn_push_pop_flags(struct step *t);
 int insn_set_interrupt_flag(struct step *t, bool set);
 int insn_set_alignment_check(struct step *t, bool set);

@@ -48,7 +48,7 @@ int insn_access_msr(struct step *t, bool write)
 		if (v & ~(t->cpu->engine->model ? t->cpu->engine->model->efer_valid : X86_EFER_KNOWN))
 			return insn_general_protection(t);
 		s->efer = (v & ~(uint64_t)EFER_LMA) | (s->efer & EFER_LMA);
-		soft_flush(t->cpu, true);
+		soft_change_space(t->cpu, true);
 		return 0;
 	}
 	if (write && msr == 0x10) {

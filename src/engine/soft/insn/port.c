@@ -9,7 +9,7 @@ int insn_port(struct step *t)
 	uint16_t port = i->opcode & 8 ? (uint16_t)s->gpr[2] : (uint8_t)i->imm;
 	uint64_t v = 0;
 
-	if (s->cpl > (s->rflags >> 12 & 3))
+	if (s->cpl > insn_iopl(s))
 		return insn_general_protection(t);
 	soft_outside(t->cpu);
 	if (i->opcode & 2)

@@ -4,6 +4,7 @@
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
 #include "mmu.h"
+#include "space.h"
 
 /* Translates and, for RAM, caches. *ret_hva is NULL for anything else than RAM. */
 int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva, uint64_t *ret_gpa, struct fault *fault)
@@ -26,7 +27,8 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 
 		if (write && (e->frame_flags[frame] & (FRAME_WRITTEN | FRAME_CODE)) != FRAME_WRITTEN)
 			write = !(__atomic_fetch_or(&e->frame_flags[frame], FRAME_WRITTEN, __ATOMIC_SEQ_CST) & FRAME_CODE);
-		soft_insert_entry(cpu, gva, hva - (gva & 4095), write, rights);
+		space_insert(cpu->space, soft_view(&cpu->state), gva, hva - (gva & 4095), write, rights);
+		cpu->fills++;
 	}
 	return 0;
 }

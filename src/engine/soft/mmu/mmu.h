@@ -12,16 +12,19 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 /* Whether the four entries that CR3 names under PAE paging have no reserved bit set. */
 bool soft_pae_roots_are_good(struct soft_cpu *cpu, uint64_t cr3);
 
-/* space.c */
-/* 0 or -ENOMEM; in both cases soft_destroy_space() takes back what there is. */
-int soft_create_space(struct soft_cpu *cpu);
-void soft_destroy_space(struct soft_cpu *cpu);
+/* tlb.c; the space itself: space.h */
+void soft_use_space(struct soft_cpu *cpu, struct address_space *space);
+/* CR3, or a bit of CR0, CR4 or EFER that paging depends on, is another now. */
+void soft_change_space(struct soft_cpu *cpu, bool global);
+/* The view of a state. */
+unsigned soft_view(const struct x86_state *state);
+/* Translated code uses that view from now on. */
 void soft_select_view(struct soft_cpu *cpu);
-void soft_insert_entry(struct soft_cpu *cpu, uint64_t gva, uint8_t *page, bool writable, unsigned rights);
+/* Every translation of the space goes, those of global pages only if `global`; and every jump found by them. */
 void soft_flush(struct soft_cpu *cpu, bool global);
 void soft_flush_page(struct soft_cpu *cpu, uint64_t gva);
-/* No write entry leads to this frame any more: every write to it comes to soft_memory(). */
-void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame);
+/* Invariant 5 of space.h. */
+void check_tag(const struct soft_cpu *cpu);
 
 /* access.c */
 int soft_read(struct soft_cpu *cpu, uint64_t gva, void *to, size_t bytes, unsigned access, struct fault *fault);

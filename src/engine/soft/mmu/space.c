@@ -1,135 +1,202 @@
-/*
- * The TLB: the linear tables that translated code looks up.
- *
- * A view is a pair of tables (read, write) for one privilege: user, kernel, kernel with EFLAGS.AC (or without SMAP). Entries
- * are filled after a successful walk and go away as the SDM has it: INVLPG, CR3, CR4, PGE; nothing non-present is ever cached.
- * The journal lists what was filled, global entries apart, so that a flush costs what the fills did.
- *
- * Not here yet: tables of several address spaces side by side; every CR3 write drops the non-global entries.
- */
+/* An address space's tables, journal and filters: see space.h. */
+#include "space.h"
+
 #include <assert.h>
-#include <errno.h>
 #include <sys/mman.h>
 
-#include "engine/soft/code/code.h"
 #include "mmu.h"
 
-static int make_table(void **ret_memory, uint64_t *ret_base)
+enum { JOURNAL_VIEW_BITS = 2, JOURNAL_VIEW_MASK = 3, LARGE_SHIFT = 21, PAGE_SHIFT = 12 };
+
+/* The bases of all tables end with TABLE_BIAS: one register is table base and BEXTR control at once. */
+static bool make_table(void **ret_memory, uint64_t *ret_base)
 {
 	uint8_t *at = soft_reserve(TABLE_RESERVED_BYTES);
 
 	if (!at)
-		return -ENOMEM;
+		return false;
 	*ret_memory = at;
 	madvise(at, TABLE_BYTES, MADV_NOHUGEPAGE);
 	*ret_base = (((uint64_t)at + 0xffff) & ~0xffffull) + TABLE_BIAS;
-	return 0;
+	return true;
 }
 
-int soft_create_space(struct soft_cpu *cpu)
+struct address_space *space_create(const struct soft_engine *e)
 {
-	for (int n = 0; n < VIEWS; n++)
-		if (make_table(&cpu->table_memory[n], &cpu->view_read[n]) || make_table(&cpu->table_memory[VIEWS + n], &cpu->view_write[n]))
-			return -ENOMEM;
-	return 0;
+	struct address_space *space = soft_reserve(sizeof(*space));
+
+	if (!space)
+		return NULL;
+	space->ram = e->ram;
+	space->poison = e->poison;
+	for (unsigned n = 0; n < VIEWS; n++)
+		if (!make_table(&space->memory[n], &space->read[n]) || !make_table(&space->memory[VIEWS + n], &space->write[n])) {
+			space_destroy(space);
+			return NULL;
+		}
+	return space;
 }
 
-/* What the guest's kernel left in the host's buffers is overwritten (on hosts whose microcode does so); any writable segment will do. */
-static void clear_buffers(void)
+void space_destroy(struct address_space *space)
 {
-	uint16_t selector;
-
-	__asm__ volatile("mov %%ss, %0; verw %0" : "=m"(selector) : : "cc");
-}
-
-void soft_destroy_space(struct soft_cpu *cpu)
-{
-	for (int n = 0; n < 2 * VIEWS; n++)
-		if (cpu->table_memory[n])
-			munmap(cpu->table_memory[n], TABLE_RESERVED_BYTES);
-}
-
-void soft_select_view(struct soft_cpu *cpu)
-{
-	const struct x86_state *s = &cpu->state;
-	int view = s->cpl == 3 ? VIEW_USER : s->cr4 & CR4_SMAP && !(s->rflags & FLAG_AC) ? VIEW_KERNEL : VIEW_KERNEL_AC;
-
-	if (view == VIEW_USER && cpu->engine->clears_buffers && cpu->read_table != cpu->view_read[VIEW_USER])
-		clear_buffers();
-	cpu->read_table = cpu->view_read[view];
-	cpu->write_table = cpu->view_write[view];
+	if (!space)
+		return;
+	for (unsigned n = 0; n < 2 * VIEWS; n++)
+		if (space->memory[n])
+			munmap(space->memory[n], TABLE_RESERVED_BYTES);
+	munmap(space, sizeof(*space));
 }
 
 static uint64_t index_of(uint64_t gva) { return gva << 16 >> 28; }
 
 static uint64_t *entry_at(uint64_t table, uint64_t index) { return (uint64_t *)(table - TABLE_BIAS + index * 8); }
 
-static void clear_entry(struct soft_cpu *cpu, uint64_t packed)
+/* An element of the journal. */
+static uint64_t pack(uint64_t gva, unsigned view) { return index_of(gva) << JOURNAL_VIEW_BITS | view; }
+
+static unsigned packed_view(uint64_t packed) { return packed & JOURNAL_VIEW_MASK; }
+
+static uint64_t *packed_entry(const uint64_t tables[VIEWS], uint64_t packed)
 {
-	*entry_at(cpu->view_read[packed & 3], packed >> 2) = 0;
-	*entry_at(cpu->view_write[packed & 3], packed >> 2) = 0;
+	return entry_at(tables[packed_view(packed)], packed >> JOURNAL_VIEW_BITS);
 }
 
-static void flush_journal(struct soft_cpu *cpu, int global)
+/* The canonical address of an element's page. */
+static uint64_t packed_gva(uint64_t packed) { return (uint64_t)((int64_t)(packed >> JOURNAL_VIEW_BITS << 28) >> 16); }
+
+/* Where an entry that is not 0 leads for this address. */
+static const uint8_t *entry_hva(const struct address_space *space, uint64_t entry, uint64_t gva)
 {
-	for (uint32_t n = 0; n < cpu->journal_used[global]; n++)
-		clear_entry(cpu, cpu->journal[global][n]);
-	cpu->journal_used[global] = 0;
+	return (const uint8_t *)((entry ^ space->poison) - 1 + gva);
 }
 
-void soft_flush(struct soft_cpu *cpu, bool global)
+static void clear_entry(struct address_space *space, uint64_t packed)
 {
-	flush_journal(cpu, 0);
-	if (global) {
-		flush_journal(cpu, 1);
-		memset(cpu->large_filter, 0, sizeof(cpu->large_filter));
-	}
-	soft_flush_jumps(cpu, global);
+	*packed_entry(space->read, packed) = 0;
+	*packed_entry(space->write, packed) = 0;
+}
+
+static void flush_journal(struct address_space *space, int global)
+{
+	for (uint32_t n = 0; n < space->journal_used[global]; n++)
+		clear_entry(space, space->journal[global][n]);
+	space->journal_used[global] = 0;
+}
+
+void space_flush(struct address_space *space, bool global)
+{
+	flush_journal(space, 0);
+	if (!global)
+		return;
+	flush_journal(space, 1);
+	memset(space->large_filter, 0, sizeof(space->large_filter));
 }
 
 static unsigned filter_bit(uint64_t number) { return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 52); }
 
-void soft_flush_page(struct soft_cpu *cpu, uint64_t gva)
+static void filter_add(uint64_t filter[FILTER_WORDS], uint64_t number)
 {
-	unsigned bit = filter_bit(gva >> 21);
+	unsigned bit = filter_bit(number);
 
-	for (unsigned view = 0; view < VIEWS; view++)
-		clear_entry(cpu, index_of(gva) << 2 | view);
-	if (cpu->large_filter[bit >> 6] >> (bit & 63) & 1)
-		soft_flush(cpu, true);
-	soft_flush_jumps_of_page(cpu, gva);
+	filter[bit >> 6] |= 1ull << (bit & 63);
 }
 
-/* No write entry leads to this frame any more: every write to it comes to soft_memory(). */
-void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame)
+static bool filter_has(const uint64_t filter[FILTER_WORDS], uint64_t number)
+{
+	unsigned bit = filter_bit(number);
+
+	return filter[bit >> 6] >> (bit & 63) & 1;
+}
+
+bool space_flush_page(struct address_space *space, uint64_t gva)
+{
+	for (unsigned view = 0; view < VIEWS; view++)
+		clear_entry(space, pack(gva, view));
+	return !filter_has(space->large_filter, gva >> LARGE_SHIFT);
+}
+
+void space_revoke_writes(struct address_space *space, uint64_t frame)
 {
 	for (int global = 0; global < 2; global++)
-		for (uint32_t n = 0; n < cpu->journal_used[global]; n++) {
-			uint64_t packed = cpu->journal[global][n], gva = (uint64_t)((int64_t)(packed >> 2 << 28) >> 16);
-			uint64_t *e = entry_at(cpu->view_write[packed & 3], packed >> 2);
+		for (uint32_t n = 0; n < space->journal_used[global]; n++) {
+			uint64_t packed = space->journal[global][n];
+			uint64_t *entry = packed_entry(space->write, packed);
 
-			if (*e && soft_frame(cpu->engine, (uint8_t *)((*e ^ cpu->poison) - 1 + gva)) == frame)
-				*e = 0;
+			if (*entry && (uint64_t)(entry_hva(space, *entry, packed_gva(packed)) - space->ram) / PAGE_BYTES == frame)
+				*entry = 0;
 		}
 }
 
-void soft_insert_entry(struct soft_cpu *cpu, uint64_t gva, uint8_t *page, bool writable, unsigned rights)
+void space_insert(struct address_space *space, unsigned view, uint64_t gva, uint8_t *page, bool writable, unsigned rights)
 {
-	int view = cpu->read_table == cpu->view_read[0] ? 0 : cpu->read_table == cpu->view_read[1] ? 1 : 2;
 	bool global = rights & RIGHT_GLOBAL;
-	uint64_t base = gva & ~4095ull, value = (((uint64_t)page - base) | 1) ^ cpu->poison, index = index_of(gva);
+	uint64_t base = gva & ~(uint64_t)(PAGE_BYTES - 1);
+	uint64_t value = (((uint64_t)page - base) | 1) ^ space->poison;
 
+	assert(view < VIEWS);
 	assert(view != VIEW_USER || rights & RIGHT_USER); /* docs/speculation.md: nothing there to forward */
-	if (cpu->journal_used[global] == JOURNAL_ENTRIES)
-		flush_journal(cpu, global);
-	cpu->journal[global][cpu->journal_used[global]++] = index << 2 | (unsigned)view;
-	if (rights & RIGHT_LARGE) {
-		unsigned bit = filter_bit(gva >> 21);
-
-		cpu->large_filter[bit >> 6] |= 1ull << (bit & 63);
-	}
-	*entry_at(cpu->view_read[view], index) = value;
+	if (space->journal_used[global] == JOURNAL_ENTRIES)
+		flush_journal(space, global);
+	space->journal[global][space->journal_used[global]++] = pack(gva, view);
+	if (rights & RIGHT_LARGE)
+		filter_add(space->large_filter, gva >> LARGE_SHIFT);
+	*entry_at(space->read[view], index_of(gva)) = value;
 	if (writable)
-		*entry_at(cpu->view_write[view], index) = value;
-	cpu->fills++;
+		*entry_at(space->write[view], index_of(gva)) = value;
+}
+
+/* User and kernel jumps are dropped apart, by a new epoch each. */
+void space_flush_jumps(struct address_space *space, bool global)
+{
+	bool kernel = global || space->kernel_jumps_local;
+
+	space->epoch[1]++;
+	if (!kernel)
+		return;
+	space->epoch[0]++;
+	memset(space->code_filter, 0, sizeof(space->code_filter));
+	space->kernel_jumps_local = false;
+}
+
+void space_note_jump(struct address_space *space, uint64_t linear, bool is_local_kernel)
+{
+	filter_add(space->code_filter, linear >> PAGE_SHIFT);
+	space->kernel_jumps_local |= is_local_kernel;
+}
+
+bool space_may_have_jump(const struct address_space *space, uint64_t linear)
+{
+	return filter_has(space->code_filter, linear >> PAGE_SHIFT);
+}
+
+static void check_entry(const struct address_space *space, const struct soft_engine *e, uint64_t packed)
+{
+	uint64_t read = *packed_entry(space->read, packed);
+	uint64_t write = *packed_entry(space->write, packed);
+	uint64_t gva = packed_gva(packed);
+	uint64_t footprint = guest_memory_footprint_bytes(e->memory->ram_bytes);
+	uint64_t offset;
+
+	assert(packed_view(packed) < VIEWS);
+	if (!read) {
+		assert(!write);
+		return;
+	}
+	offset = (uint64_t)(entry_hva(space, read, gva) - space->ram);
+	assert(!(offset % PAGE_BYTES) && offset < footprint);
+	if (write) {
+		uint8_t flags = e->frame_flags[offset / PAGE_BYTES];
+
+		assert(write == read);
+		assert(flags & FRAME_WRITTEN && !(flags & FRAME_CODE));
+	}
+}
+
+void check_space(const struct address_space *space, const struct soft_engine *e)
+{
+	for (int global = 0; global < 2; global++) {
+		assert(space->journal_used[global] <= JOURNAL_ENTRIES);
+		for (uint32_t n = 0; n < space->journal_used[global]; n++)
+			check_entry(space, e, space->journal[global][n]);
+	}
 }
