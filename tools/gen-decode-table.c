@@ -464,14 +464,15 @@ static bool fixed_66(const struct place *p, int modrm)
 	return with.mnemonic == without.mnemonic && with.raw.imm[0].size == without.raw.imm[0].size;
 }
 
-static bool exists_in_64(const struct place *p, int modrm, const ZydisDecodedInstruction *insn)
+static bool exists_in_64(const struct place *p, int modrm, bool extra66, const ZydisDecodedInstruction *insn)
 {
 	ZydisDecodedInstruction other;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	struct place long_mode = *p;
 
 	long_mode.not_64 = false;
-	return (p->opcode & 0xf0) != 0x40 && decode_legacy(&long_mode, modrm, false, &other, ops) && other.mnemonic == insn->mnemonic;
+	return (p->opcode & 0xf0) != 0x40 && decode_legacy(&long_mode, modrm, extra66, &other, ops) &&
+	       other.mnemonic == insn->mnemonic;
 }
 
 static void take(struct x86_encoding *e, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops, int width)
@@ -483,6 +484,10 @@ static void take(struct x86_encoding *e, const ZydisDecodedInstruction *insn, co
 		e->attributes |= X86_ENC_LOCKABLE;
 	if (insn->attributes & ZYDIS_ATTRIB_HAS_MODRM && !has_operand(insn, ops, ZYDIS_OPERAND_ENCODING_MODRM_REG))
 		e->attributes |= X86_ENC_GROUP;
+	if (has_operand(insn, ops, ZYDIS_OPERAND_ENCODING_NDSNDD))
+		e->attributes |= X86_ENC_VVVV;
+	if (has_operand(insn, ops, ZYDIS_OPERAND_ENCODING_IS4))
+		e->attributes |= X86_ENC_IS4;
 	if (width == 0 || !e->immediate || immediate_kind(insn) == X86_IMM_V)
 		e->immediate = immediate_kind(insn);
 	e->class = class_of(insn, ops);
@@ -512,7 +517,7 @@ static bool wide_in_64_only(const ZyanU8 *b, const ZydisDecodedInstruction *insn
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_32, b, 15, &other, other_ops)))
 		return false;
 	for (int i = 0; i < insn->operand_count_visible; i++)
-		if (is_gpr(&ops[i]) && ops[i].size != other_ops[i].size)
+		if ((is_gpr(&ops[i]) || ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY) && ops[i].size != other_ops[i].size)
 			return true;
 	return insn->mnemonic != other.mnemonic;
 }
@@ -536,7 +541,7 @@ static bool ask(struct x86_encoding *e, const struct place *p, int modrm, int wi
 		if (!decode(p, b, n, modrm, &insn, ops))
 			continue;
 		take(e, &insn, ops, width);
-		if (p->not_64 && !exists_in_64(p, modrm, &insn))
+		if (p->not_64 && !exists_in_64(p, modrm, width == 2, &insn))
 			e->attributes |= X86_ENC_NOT_64;
 		if (p->kind && width == 1 && wide_in_64_only(b, &insn, ops))
 			e->attributes |= X86_ENC_W_64;

@@ -91,10 +91,8 @@ static void take_vex(struct cursor *c, uint8_t first, unsigned code_bits, struct
 		insn->map = b1 & 31;
 	}
 	insn->vvvv = ~b2 >> 3 & 15;
-	if (code_bits != 64) { /* there are eight registers: B and the high bit of vvvv say nothing */
-		p->rex &= (uint8_t)~1;
-		insn->vvvv &= 7;
-	}
+	if (code_bits != 64)
+		p->rex &= (uint8_t)~1; /* there are eight registers: B says nothing */
 	insn->kind = b2 & 4 ? X86_KIND_VEX256 : X86_KIND_VEX128;
 	insn->pp = b2 & 3;
 	insn->opcode = next(c);
@@ -131,6 +129,21 @@ static const struct x86_encoding *look_up(const struct x86_insn *insn, unsigned 
 	}
 }
 
+/* W and vvvv, where the row says what they mean. */
+static void take_vex_fields(struct x86_insn *insn, unsigned code_bits)
+{
+	const struct x86_encoding *e = &insn->encoding;
+
+	if (code_bits != 64 && e->attributes & X86_ENC_W_64 && insn->rex_w) {
+		insn->rex_w = false;
+		insn->operand_bytes = 4;
+	}
+	if (!(e->widths >> insn->rex_w & 1) || (insn->vvvv && !(e->attributes & X86_ENC_VVVV)))
+		insn->encoding = x86_encodings[0];
+	else if (code_bits != 64)
+		insn->vvvv &= 7;
+}
+
 /*
  * The row, and with it what the canonical 64-bit encoding of the instruction has in place of the guest's prefixes: pp and
  * canonical66. In 16-bit code 66 means the opposite, but where it selects an instruction; F2 and F3 change nothing of that.
@@ -151,12 +164,8 @@ static void find_encoding(struct x86_insn *insn, unsigned code_bits, uint8_t mod
 		}
 	}
 	insn->encoding = *e;
-	if (insn->kind && code_bits != 64 && e->attributes & X86_ENC_W_64 && insn->rex_w) {
-		insn->rex_w = false;
-		insn->operand_bytes = 4;
-	}
-	if (insn->kind && !(e->widths >> insn->rex_w & 1))
-		insn->encoding = x86_encodings[0];
+	if (insn->kind)
+		take_vex_fields(insn, code_bits);
 }
 
 static void address16(struct cursor *c, uint8_t modrm, struct x86_insn *insn)
@@ -232,6 +241,8 @@ static void take_immediate(struct cursor *c, unsigned code_bits, struct x86_insn
 	insn->imm = next_le(c, insn->imm_bytes);
 	if (insn->encoding.immediate != X86_IMM_MOFFS && insn->encoding.immediate != X86_IMM_16)
 		insn->imm = (uint64_t)sign_extend(insn->imm, insn->imm_bytes);
+	if (insn->encoding.attributes & X86_ENC_IS4 && code_bits != 64)
+		insn->imm &= 0x7f; /* there are eight registers */
 }
 
 static void set_sizes(struct x86_insn *insn, const struct prefixes *p, unsigned code_bits)

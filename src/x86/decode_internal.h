@@ -78,6 +78,8 @@ enum {
 	X86_ENC_FPU = 1u << 25,       /* x87, MMX, SSE or AVX state: #NM while CR0.TS is set */
 	X86_ENC_NOT_64 = 1u << 26,    /* not in 64-bit code */
 	X86_ENC_W_64 = 1u << 27,      /* VEX.W says something in 64-bit code only */
+	X86_ENC_VVVV = 1u << 28,      /* VEX.vvvv names a register; elsewhere it must be 1111b */
+	X86_ENC_IS4 = 1u << 29,       /* bits 7:4 of the immediate name a register */
 };
 
 enum {

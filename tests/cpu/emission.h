@@ -1,0 +1,22 @@
+/* Between the two halves of emission_test: one looks inside the engine, the other has Zydis and libc. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { EMISSION_SLOT_REGISTERS = 16 };
+
+/* A copy of a guest's instruction: struct emitted_copy, out of the engine. */
+struct emission {
+	const uint8_t *host;
+	unsigned bytes, looked_up_bytes;
+	bool writable;
+};
+
+void emission_begin(void);
+/* A loaded segment is in the way, or not: in 16- and 32-bit code. */
+void emission_set_mode(unsigned code_bits, bool flat);
+/* Translates the one instruction, with HLT behind it. How many copies were emitted; the last one is in *ret. */
+unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emission *ret);
+/* Displacement from GS of a displaced register's slot. */
+int32_t emission_slot(unsigned reg);

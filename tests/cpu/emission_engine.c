@@ -1,0 +1,85 @@
+/* The half of emission_test that is inside the engine: it translates without executing. */
+#include "engine/soft/code/code.h"
+#include "engine/soft/translate/translate_internal.h"
+#include "emission.h"
+#include "no_devices.h"
+
+enum { RAM_BYTES = 4 << 20, CODE_AT = 0x100000, TABLES_AT = 0x10000, HLT = 0xf4, DATA_SEGMENT = 0xc093, STARTS_HIGHER = 0x1000 };
+
+extern void *mmap(void *, size_t, int, int, int, long);
+extern void abort(void) __attribute__((noreturn));
+
+static struct guest_memory memory;
+static struct soft_cpu *cpu;
+static struct emission last;
+static unsigned copies;
+
+static void on_copy(void *context, const struct emitted_copy *copy)
+{
+	(void)context;
+	copies++;
+	last = (struct emission){ .host = copy->host, .bytes = copy->bytes, .looked_up_bytes = copy->looked_up_bytes,
+				  .writable = copy->writable };
+}
+
+/* The first 4 MiB where they are. */
+static void make_tables(uint8_t *ram)
+{
+	enum { PRESENT_WRITE = 3, LARGE = 0x80, TABLE_BYTES_4K = 0x1000, LARGE_SHIFT = 21 };
+	uint64_t *tables = (uint64_t *)(void *)(ram + TABLES_AT);
+	unsigned entries = TABLE_BYTES_4K / 8;
+
+	tables[0] = (TABLES_AT + TABLE_BYTES_4K) | PRESENT_WRITE;
+	tables[entries] = (TABLES_AT + 2 * TABLE_BYTES_4K) | PRESENT_WRITE;
+	for (unsigned n = 0; n < 2; n++)
+		tables[2 * entries + n] = (uint64_t)n << LARGE_SHIFT | PRESENT_WRITE | LARGE;
+}
+
+void emission_begin(void)
+{
+	enum { READ_WRITE = 3, PRIVATE_ANONYMOUS = 0x22 };
+	uint8_t *ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), READ_WRITE, PRIVATE_ANONYMOUS, -1, 0);
+
+	make_tables(ram);
+	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
+	cpu = (struct soft_cpu *)engine_cpu_create(engine_create(&memory), &ops, NULL);
+	if (!cpu)
+		abort();
+	cpu->engine->on_copy = on_copy;
+}
+
+void emission_set_mode(unsigned code_bits, bool flat)
+{
+	struct x86_state *s = &cpu->state;
+
+	memset(s, 0, sizeof(*s));
+	s->cr0 = CR0_PE | CR0_PG;
+	s->cr3 = TABLES_AT;
+	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
+	s->xcr0 = 7;
+	s->efer = EFER_LMA | EFER_LME;
+	for (unsigned n = 0; n < X86_SEGMENTS; n++)
+		s->segment[n] = (struct x86_segment_state){ .attributes = DATA_SEGMENT, .limit = ~0u, .base = flat || n == X86_CS ? 0 : STARTS_HIGHER };
+	s->segment[X86_CS].attributes = code_bits == 64 ? 0xa09b : code_bits == 32 ? 0xc09b : 0x809b;
+}
+
+unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emission *ret)
+{
+	struct soft_engine *e = cpu->engine;
+	uint8_t *code = memory.ram + CODE_AT;
+	struct fault fault;
+
+	memcpy(code, bytes, count);
+	code[count] = HLT;
+	cpu->state.rip = CODE_AT;
+	e->block_count = e->map_count = 0;
+	e->code_used = e->thunks_end;
+	e->cold_used = e->cold_start;
+	copies = 0;
+	if (!soft_translate(cpu, CODE_AT, soft_mode(cpu), &fault))
+		return 0;
+	*ret = last;
+	return copies;
+}
+
+int32_t emission_slot(unsigned reg) { return slot((uint8_t)reg).disp; }

@@ -1,0 +1,493 @@
+/*
+ * Every copy that the translator emits, against Zydis: what the host will execute must be what the guest wrote.
+ *
+ * Over every map, opcode, modrm form and combination of prefixes, in 16-, 32- and 64-bit code, each copied instruction is decoded
+ * again: same mnemonic, operand sizes, immediate; registers are the guest's, or those that stand for a displaced one; what it
+ * reaches in memory is what was looked up, by the registers that hold the looked-up address; nothing privileged, no branch.
+ *
+ * Then it is executed, its operand at the end of a page, and at the begin of one, with nothing accessible beyond.
+ *
+ * usage: emission_test [SLICES [SEED]]: one of so many slices of all encodings (1: all)
+ */
+#include <Zydis/Zydis.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "x86/decode.h"
+#include "emission.h"
+
+enum { PAGE = 4096, RAX = 0, R10 = 10, R11 = 11, R14 = 14, R15 = 15, NONE = 0xff };
+enum { DISTINCT_SLOTS = 1 << 24 };
+
+static unsigned slices = 1, slice;
+static unsigned long encodings, copied, executed, beyond, failures, unknown;
+static ZydisDecoder host_decoder, guest_decoders[3];
+static uint64_t *distinct;
+
+/* ---- one copy against what the guest wrote --------------------------------------------------------------------------- */
+
+struct pair {
+	const uint8_t *guest_bytes;
+	unsigned code_bits;
+	const struct emission *copy;
+	bool host_known;
+	ZydisDecodedInstruction guest, host;
+	ZydisDecodedOperand guest_ops[ZYDIS_MAX_OPERAND_COUNT], host_ops[ZYDIS_MAX_OPERAND_COUNT];
+};
+
+static void fail(const struct pair *p, const char *why)
+{
+	if (failures++ >= 20)
+		return;
+	printf("%s: %u-bit", why, p->code_bits);
+	for (unsigned n = 0; n < X86_INSN_MAX_BYTES; n++)
+		printf(" %02x", p->guest_bytes[n]);
+	printf(" became");
+	for (unsigned n = 0; n < p->copy->bytes; n++)
+		printf(" %02x", p->copy->host[n]);
+	printf(", %u bytes looked up\n", p->copy->looked_up_bytes);
+}
+
+static bool is_displaced(unsigned reg) { return reg == R10 || reg == R11 || reg == R14 || reg == R15; }
+
+/* 0 to 15, the register of which it is a part; or NONE. */
+static unsigned gpr_of(ZydisRegister reg)
+{
+	switch (ZydisRegisterGetClass(reg)) {
+	case ZYDIS_REGCLASS_GPR8:
+		if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+			return (unsigned)(reg - ZYDIS_REGISTER_AH);
+		return (unsigned)(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg) - ZYDIS_REGISTER_RAX);
+	case ZYDIS_REGCLASS_GPR16:
+	case ZYDIS_REGCLASS_GPR32:
+	case ZYDIS_REGCLASS_GPR64: return (unsigned)ZydisRegisterGetId(reg);
+	default: return NONE;
+	}
+}
+
+static bool is_high_byte(ZydisRegister reg) { return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH; }
+
+/* May this register of the host stand for that of the guest? */
+static bool stands_for(const struct pair *p, ZydisRegister guest, ZydisRegister host)
+{
+	unsigned guest_number = gpr_of(guest), host_number = gpr_of(host);
+	bool lent = host_number == 5 || host_number == 6 || host_number == 8 || host_number == 9 || host_number == 12 || host_number == 13;
+
+	if (guest_number == NONE || host_number == NONE)
+		return guest == host;
+	if (host_number == R14 || host_number == R15)
+		return false;
+	if (p->guest.meta.category == ZYDIS_CATEGORY_BITBYTE && p->copy->looked_up_bytes && host_number == R11)
+		return true; /* the bit's number within the operand */
+	if (is_displaced(guest_number))
+		return host_number == R10 || host_number == R11 || lent;
+	if (is_high_byte(guest) && p->copy->looked_up_bytes)
+		return host_number == R10 || host_number == R11 || lent || guest == host;
+	return guest == host;
+}
+
+static bool is_forbidden(const ZydisDecodedInstruction *insn)
+{
+	if (insn->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED || insn->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
+		return true;
+	switch (insn->meta.category) {
+	case ZYDIS_CATEGORY_CALL:
+	case ZYDIS_CATEGORY_COND_BR:
+	case ZYDIS_CATEGORY_INTERRUPT:
+	case ZYDIS_CATEGORY_IO:
+	case ZYDIS_CATEGORY_IOSTRINGOP:
+	case ZYDIS_CATEGORY_POP:
+	case ZYDIS_CATEGORY_PUSH:
+	case ZYDIS_CATEGORY_RDWRFSGS:
+	case ZYDIS_CATEGORY_RET:
+	case ZYDIS_CATEGORY_SEGOP:
+	case ZYDIS_CATEGORY_STRINGOP:
+	case ZYDIS_CATEGORY_SYSCALL:
+	case ZYDIS_CATEGORY_SYSRET:
+	case ZYDIS_CATEGORY_SYSTEM:
+	case ZYDIS_CATEGORY_UNCOND_BR:
+	case ZYDIS_CATEGORY_VTX:
+	case ZYDIS_CATEGORY_XSAVE:
+	case ZYDIS_CATEGORY_XSAVEOPT: return true;
+	default: return insn->mnemonic == ZYDIS_MNEMONIC_CPUID || insn->mnemonic == ZYDIS_MNEMONIC_ENTER ||
+			insn->mnemonic == ZYDIS_MNEMONIC_LEAVE || insn->mnemonic == ZYDIS_MNEMONIC_XLAT;
+	}
+}
+
+/* The slot of a displaced register, in place of that register. */
+static bool is_slot_of(const ZydisDecodedOperand *host, unsigned guest_register)
+{
+	return host->mem.segment == ZYDIS_REGISTER_GS && host->mem.base == ZYDIS_REGISTER_NONE && host->mem.index == ZYDIS_REGISTER_NONE &&
+	       host->mem.disp.value == emission_slot(guest_register) && host->size <= 64 && !(host->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+}
+
+/* Where the lookup has left the address: r10; r10 or the guest's base with the delta in r11. */
+static bool is_looked_up_address(const struct pair *p, const ZydisDecodedOperand *guest, const ZydisDecodedOperand *host)
+{
+	int64_t disp = host->mem.disp.has_displacement ? host->mem.disp.value : 0;
+	int64_t guest_disp = guest->mem.disp.has_displacement ? guest->mem.disp.value : 0;
+
+	if (host->mem.segment == ZYDIS_REGISTER_GS || host->mem.segment == ZYDIS_REGISTER_FS)
+		return false;
+	if (host->mem.base == ZYDIS_REGISTER_R10 && host->mem.index == ZYDIS_REGISTER_NONE)
+		return disp == 0;
+	if (host->mem.index != ZYDIS_REGISTER_R11 || host->mem.scale != 1)
+		return false;
+	if (host->mem.base == ZYDIS_REGISTER_R10)
+		return disp == -1;
+	return p->code_bits == 64 && host->mem.base == guest->mem.base && guest->mem.index == ZYDIS_REGISTER_NONE && disp == guest_disp - 1;
+}
+
+static bool is_line_flush(const struct pair *p)
+{
+	return p->host.mnemonic == ZYDIS_MNEMONIC_CLFLUSH || p->host.mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT;
+}
+
+static void check_memory(const struct pair *p, const ZydisDecodedOperand *guest, const ZydisDecodedOperand *host)
+{
+	unsigned bytes = is_line_flush(p) ? 1 : host->size / 8;
+
+	if (host->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM || guest->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+		fail(p, "memory that modrm does not name");
+	else if (!is_looked_up_address(p, guest, host))
+		fail(p, "an address that was not looked up");
+	else if (bytes > p->copy->looked_up_bytes)
+		fail(p, "reaches beyond what was looked up");
+	else if (guest->size != host->size || p->copy->looked_up_bytes != bytes)
+		fail(p, "reaches another number of bytes");
+	else if (host->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE && !p->copy->writable)
+		fail(p, "writes what was looked up for reading");
+}
+
+static void check_operand(const struct pair *p, const ZydisDecodedOperand *guest, const ZydisDecodedOperand *host)
+{
+	if (host->type == ZYDIS_OPERAND_TYPE_MEMORY && guest->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+		if (!is_displaced(gpr_of(guest->reg.value)) || !is_slot_of(host, gpr_of(guest->reg.value)) || host->size != guest->size)
+			fail(p, "memory in place of a register");
+		return;
+	}
+	if (host->type != guest->type || host->size != guest->size) {
+		fail(p, "another operand, or of another size");
+		return;
+	}
+	if (host->type == ZYDIS_OPERAND_TYPE_MEMORY)
+		check_memory(p, guest, host);
+	else if (host->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && host->imm.value.u != guest->imm.value.u)
+		fail(p, "another immediate");
+	else if (host->type == ZYDIS_OPERAND_TYPE_REGISTER && !stands_for(p, guest->reg.value, host->reg.value))
+		fail(p, "another register");
+}
+
+/* What an instruction touches without naming it. */
+static void check_hidden_operands(const struct pair *p)
+{
+	for (unsigned n = p->host.operand_count_visible; n < p->host.operand_count; n++) {
+		const ZydisDecodedOperand *op = &p->host_ops[n];
+		unsigned reg = op->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(op->reg.value) : NONE;
+
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
+			fail(p, "hidden memory");
+		else if (reg != NONE && (is_displaced(reg) || reg == 4))
+			fail(p, "a hidden register of ours");
+	}
+}
+
+static void check_prefixes(const struct pair *p)
+{
+	bool guest_lock = p->guest.attributes & ZYDIS_ATTRIB_HAS_LOCK, host_lock = p->host.attributes & ZYDIS_ATTRIB_HAS_LOCK;
+
+	if (guest_lock != host_lock)
+		fail(p, "another LOCK");
+	if (p->host.address_width != 64)
+		fail(p, "an address of 32 bits");
+}
+
+static void swap_operands(struct pair *p)
+{
+	ZydisDecodedOperand first = p->guest_ops[0];
+
+	p->guest_ops[0] = p->guest_ops[1];
+	p->guest_ops[1] = first;
+}
+
+static void check_copy(struct pair *p)
+{
+	bool guest_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&guest_decoders[p->code_bits == 64 ? 2 : p->code_bits == 32], p->guest_bytes,
+							      X86_INSN_MAX_BYTES, &p->guest, p->guest_ops));
+
+	p->host_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&host_decoder, p->copy->host, p->copy->bytes, &p->host, p->host_ops));
+
+	if (!guest_known && !p->host_known) {
+		unknown++; /* #UD for both */
+		return;
+	}
+	if (!p->host_known || p->host.length != p->copy->bytes) {
+		fail(p, "not one instruction");
+		return;
+	}
+	if (is_forbidden(&p->host))
+		fail(p, "not a data instruction");
+	if (!guest_known) {
+		fail(p, "an instruction where the guest has none");
+		return;
+	}
+	if (p->guest.mnemonic != p->host.mnemonic || p->guest.operand_count_visible != p->host.operand_count_visible) {
+		fail(p, "another instruction");
+		return;
+	}
+	if (p->host.mnemonic == ZYDIS_MNEMONIC_TEST && p->host_ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+	    p->guest_ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && !is_slot_of(&p->host_ops[0], gpr_of(p->guest_ops[0].reg.value)))
+		swap_operands(p); /* its sides do not matter */
+	for (unsigned n = 0; n < p->host.operand_count_visible; n++)
+		check_operand(p, &p->guest_ops[n], &p->host_ops[n]);
+	check_hidden_operands(p);
+	check_prefixes(p);
+}
+
+/* ---- executing it between guard pages --------------------------------------------------------------------------------- */
+
+static uint8_t *data, *code; /* one accessible page between two that are not; where the copy is executed */
+static greg_t registers[16];
+static uint8_t *fault_address;
+static int fault_signal;
+static sigjmp_buf back;
+
+static const int greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+			      REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+
+static void on_start(int number, siginfo_t *info, void *context)
+{
+	ucontext_t *u = context;
+
+	(void)number, (void)info;
+	for (int n = 0; n < 16; n++)
+		u->uc_mcontext.gregs[greg[n]] = registers[n];
+	u->uc_mcontext.gregs[REG_RIP] = (greg_t)code;
+}
+
+static void on_end(int number, siginfo_t *info, void *context)
+{
+	(void)context;
+	fault_signal = number;
+	fault_address = number == SIGSEGV || number == SIGBUS ? info->si_addr : NULL;
+	siglongjmp(back, 1);
+}
+
+static void prepare_execution(void)
+{
+	static const int ends[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+	struct sigaction start = { .sa_sigaction = on_start, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction end = { .sa_sigaction = on_end, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
+	stack_t stack = { .ss_sp = malloc(1 << 17), .ss_size = 1 << 17 };
+
+	data = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (data == MAP_FAILED || code == MAP_FAILED || mprotect(data + PAGE, PAGE, PROT_READ | PROT_WRITE))
+		exit(70);
+	data += PAGE;
+	sigaltstack(&stack, NULL);
+	sigaction(SIGUSR1, &start, NULL);
+	for (unsigned n = 0; n < sizeof(ends) / sizeof(ends[0]); n++)
+		sigaction(ends[n], &end, NULL);
+}
+
+/* Registers as the lookup leaves them: with the operand's first byte at `at`. */
+static void set_registers(const struct pair *p, uint8_t *at)
+{
+	for (unsigned n = 0; n < p->host.operand_count_visible; n++) {
+		const ZydisDecodedOperand *op = &p->host_ops[n];
+		int64_t disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+
+		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
+			continue;
+		if (op->mem.index != ZYDIS_REGISTER_NONE)
+			registers[R11] = 1;
+		registers[gpr_of(op->mem.base)] = (greg_t)(at - disp - (op->mem.index != ZYDIS_REGISTER_NONE));
+	}
+}
+
+static void execute_at(const struct pair *p, uint8_t *at)
+{
+	memset(registers, 0, sizeof(registers));
+	registers[4] = (greg_t)(data + PAGE / 2);
+	set_registers(p, at);
+	fault_signal = 0;
+	if (!sigsetjmp(back, 1)) {
+		raise(SIGUSR1);
+		exit(70);
+	}
+	if (fault_address && fault_address >= data - PAGE && fault_address < data + 2 * PAGE) {
+		beyond++;
+		fail(p, "touches what is beyond its operand");
+	}
+}
+
+static bool is_new(const struct pair *p)
+{
+	uint64_t hash = 0xcbf29ce484222325ull ^ p->copy->looked_up_bytes;
+	size_t slot;
+
+	for (unsigned n = 0; n < p->copy->bytes; n++)
+		hash = (hash ^ p->copy->host[n]) * 0x100000001b3ull;
+	hash |= 1;
+	for (slot = (size_t)(hash >> 20) % DISTINCT_SLOTS; distinct[slot]; slot = (slot + 1) % DISTINCT_SLOTS)
+		if (distinct[slot] == hash)
+			return false;
+	distinct[slot] = hash;
+	return true;
+}
+
+static void execute(const struct pair *p)
+{
+	if (!p->copy->looked_up_bytes || !is_new(p))
+		return;
+	memcpy(code, p->copy->host, p->copy->bytes);
+	code[p->copy->bytes] = 0xcc;
+	execute_at(p, data + PAGE - p->copy->looked_up_bytes);
+	execute_at(p, data);
+	executed++;
+}
+
+/* ---- every encoding --------------------------------------------------------------------------------------------------- */
+
+static void try_encoding(unsigned code_bits, const uint8_t *bytes)
+{
+	struct pair p = { .guest_bytes = bytes, .code_bits = code_bits };
+	struct x86_insn insn;
+	struct emission copy;
+	unsigned long before = failures;
+
+	encodings++;
+	if (x86_decode(bytes, X86_INSN_MAX_BYTES, code_bits, &insn) ||
+	    (insn.encoding.class != X86_CLASS_DATA && insn.encoding.class != X86_CLASS_BIT_STRING))
+		return;
+	p.copy = &copy;
+	if (emission_translate(bytes, insn.length, &copy) != 1) {
+		copy.bytes = 0;
+		fail(&p, "not one copy");
+		return;
+	}
+	copied++;
+	check_copy(&p);
+	if (failures == before && p.host_known)
+		execute(&p);
+}
+
+/* A few of each kind: base, SIB, displacement only, displacements of both sizes; and all registers. */
+static const uint8_t modrm_forms[] = { 0x01, 0x04, 0x05, 0x06, 0x42, 0x44, 0x86, 0x87, 0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7 };
+
+static bool is_of_slice(uint64_t number) { return (number * 0x9e3779b97f4a7c15ull >> 40) % slices == slice; }
+
+/* Opcode, modrm, and something behind them that is no small number. */
+static void finish_encoding(unsigned code_bits, uint8_t *bytes, unsigned at, unsigned opcode, unsigned form)
+{
+	static const uint8_t rest[] = { 0x21, 0x12, 0xf3, 0x34, 0x0f, 0x05, 0x99, 0x07, 0x66, 0x03 };
+	unsigned modrm = modrm_forms[form % sizeof(modrm_forms)] | (form / sizeof(modrm_forms) & 7) << 3;
+
+	bytes[at++] = (uint8_t)opcode;
+	bytes[at++] = (uint8_t)modrm;
+	for (unsigned n = 0; at < X86_INSN_MAX_BYTES && n < sizeof(rest); n++)
+		bytes[at++] = rest[n];
+	try_encoding(code_bits, bytes);
+}
+
+static void try_legacy(unsigned code_bits, unsigned map, unsigned first, unsigned second, unsigned rex, unsigned opcode)
+{
+	for (unsigned form = 0; form < sizeof(modrm_forms) * 8; form++) {
+		uint8_t bytes[X86_INSN_MAX_BYTES] = { 0 };
+		uint64_t number = (((((uint64_t)form * 256 + opcode) * 256 + rex) * 256 + second) * 256 + first) * 256 + map * 4 + code_bits / 32;
+		unsigned at = 0;
+
+		if (!is_of_slice(number))
+			continue;
+		if (first)
+			bytes[at++] = (uint8_t)first;
+		if (second)
+			bytes[at++] = (uint8_t)second;
+		if (rex)
+			bytes[at++] = (uint8_t)rex;
+		if (map)
+			bytes[at++] = 0x0f;
+		if (map > 1)
+			bytes[at++] = map == 2 ? 0x38 : 0x3a;
+		finish_encoding(code_bits, bytes, at, opcode, form);
+	}
+}
+
+static void try_legacy_prefixes(unsigned code_bits, unsigned map, unsigned opcode)
+{
+	static const uint8_t prefixes[] = { 0, 0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x64, 0x36 }, rexes[] = { 0, 0x40, 0x41, 0x44, 0x48, 0x4f };
+
+	for (unsigned a = 0; a < sizeof(prefixes); a++)
+		for (unsigned b = 0; b < sizeof(prefixes); b++)
+			for (unsigned r = 0; r < (code_bits == 64 ? sizeof(rexes) : 1); r++)
+				if ((a || !b) && (!a || a != b))
+					try_legacy(code_bits, map, prefixes[a], prefixes[b], rexes[r], opcode);
+}
+
+/* vector: L, W, pp and vvvv; extension: R, X, B. */
+static void try_vex(unsigned code_bits, unsigned map, unsigned opcode, unsigned vector, unsigned extension, unsigned prefix)
+{
+	for (unsigned form = 0; form < sizeof(modrm_forms) * 8; form++) {
+		uint8_t bytes[X86_INSN_MAX_BYTES] = { 0 };
+		uint64_t number = ((((uint64_t)form * 256 + opcode) * 256 + vector) * 256 + extension) * 256 + prefix + map * 4 + code_bits / 32;
+		unsigned at = 0;
+
+		if (!is_of_slice(number))
+			continue;
+		if (prefix)
+			bytes[at++] = (uint8_t)prefix;
+		bytes[at++] = 0xc4;
+		bytes[at++] = (uint8_t)(extension << 5 | map);
+		bytes[at++] = (uint8_t)vector;
+		finish_encoding(code_bits, bytes, at, opcode, form);
+	}
+}
+
+static void try_vex_prefixes(unsigned code_bits, unsigned map, unsigned opcode)
+{
+	static const uint8_t extensions[] = { 7, 6, 3, 0 }, vvvv[] = { 15, 14, 7, 5, 4, 1, 0 }, prefixes[] = { 0, 0x67, 0x64 };
+
+	for (unsigned v = 0; v < sizeof(vvvv) * 16; v++)
+		for (unsigned x = 0; x < sizeof(extensions); x++)
+			for (unsigned p = 0; p < sizeof(prefixes); p++)
+				if (code_bits == 64 || extensions[x] >= 6)
+					try_vex(code_bits, map, opcode, (v & 8) << 4 | (unsigned)vvvv[v / 16] << 3 | (v & 7), extensions[x], prefixes[p]);
+}
+
+static void try_mode(unsigned code_bits)
+{
+	for (unsigned flat = 0; flat < (code_bits == 64 ? 1 : 2); flat++) {
+		emission_set_mode(code_bits, flat);
+		for (unsigned opcode = 0; opcode < 256; opcode++) {
+			for (unsigned map = 0; map < 4; map++)
+				try_legacy_prefixes(code_bits, map, opcode);
+			for (unsigned map = 1; map < 4; map++)
+				try_vex_prefixes(code_bits, map, opcode);
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	slices = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 0) : 1;
+	slice = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 0) % slices : 0;
+	distinct = calloc(DISTINCT_SLOTS, sizeof(*distinct));
+	ZydisDecoderInit(&host_decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderInit(&guest_decoders[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+	ZydisDecoderInit(&guest_decoders[1], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+	guest_decoders[2] = host_decoder;
+	emission_begin();
+	prepare_execution();
+	try_mode(64);
+	try_mode(32);
+	try_mode(16);
+	printf("emission_test: slice %u of %u: %lu encodings, %lu copies (%lu of instructions that Zydis does not know), %lu failures; "
+	       "%lu distinct ones executed, %lu beyond\n", slice, slices, encodings, copied, unknown, failures, executed, beyond);
+	return failures || !copied || !executed;
+}
