@@ -18,7 +18,7 @@ row() {
 	timeout -s KILL 90 "$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/work.cpio.gz --memory 512M --cpus "$cpus" "$@" \
 		--append "console=ttyS0 loglevel=8" </dev/null >"$log" 2>&1 || status=$?
 	bad=
-	[ "$status" = 0 ] && grep -q "^WORK DONE" "$log" || bad="ended with $status"
+	[ "$status" = 0 ] && grep -q "^WORK DONE" "$log" && grep -q "^THIRTYTWO 3257f041" "$log" || bad="ended with $status"
 	! grep -qE 'unchecked MSR|WARNING: CPU|BUG:|Oops|traps: ' "$log" || bad="complains: $(grep -m1 -E 'unchecked MSR|WARNING: CPU|BUG:|Oops|traps: ' "$log")"
 	seen=$(sed -n 's/^flags.*: //p' "$log" | head -1 | tr -d '\r')
 	for flag in $(echo "$flags" | tr , ' '); do

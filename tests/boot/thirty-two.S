@@ -1,4 +1,5 @@
-/* A static 32-bit Linux program: stack, calls, strings, x87 and SSE, a fault of its own caught by a signal; prints THIRTYTWO and a sum. */
+/* A static 32-bit Linux program: stack, calls, strings, x87 and SSE, a fault of its own caught by a signal, the
+ * kernel's own way into a system call (AT_SYSINFO: SYSENTER or SYSCALL, by vendor); prints THIRTYTWO and a sum. */
 	.bss
 buffer:	.skip 4096
 copy:	.skip 4096
@@ -8,7 +9,27 @@ text:	.ascii "THIRTYTWO "
 digits:	.ascii "00000000\n"
 	.text
 	.globl _start
-_start:	movl $174, %eax /* rt_sigaction(SIGSEGV) */
+_start:	movl (%esp), %eax
+	leal 8(%esp,%eax,4), %esi /* behind the arguments: the environment, 0, the auxiliary vector */
+5:	lodsl
+	testl %eax, %eax
+	jnz 5b
+6:	lodsl
+	movl %eax, %ebx
+	lodsl
+	testl %ebx, %ebx
+	jz 7f /* a kernel without it */
+	cmpl $32, %ebx /* AT_SYSINFO */
+	jne 6b
+	movl %eax, %esi
+	movl $20, %eax /* getpid */
+	int $0x80
+	movl %eax, %edi
+	movl $20, %eax
+	call *%esi
+	cmpl %eax, %edi
+	jne on_fault
+7:	movl $174, %eax /* rt_sigaction(SIGSEGV) */
 	movl $11, %ebx
 	movl $action, %ecx
 	xorl %edx, %edx

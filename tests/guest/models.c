@@ -73,6 +73,8 @@ INSTRUCTION(xsavec, "xsavec (%%rsi)")
 INSTRUCTION(xgetbv, "xgetbv")
 INSTRUCTION(rdtscp, "rdtscp")
 INSTRUCTION(rdfsbase, "rdfsbase %%rax")
+INSTRUCTION(sysenter, "sysenter")
+INSTRUCTION(sysexit, "sysexit")
 /* What no model has. */
 INSTRUCTION(rdpid, "rdpid %%rax")
 INSTRUCTION(clwb, "clwb (%%rsi)")
@@ -110,6 +112,16 @@ static void check_instructions(void)
 
 		check_equal(i->name, (uint64_t)try_code(i->run, area), shown(i->leaf, i->subleaf, i->reg, i->bit) ? ~0ull : UD);
 	}
+}
+
+/* In long mode Intel has them, and they want a code segment; AMD does not. */
+static void check_vendor(void)
+{
+	uint64_t want = is_amd() ? UD : GP;
+
+	wrmsr(0x174, 0);
+	check_equal("SYSENTER", (uint64_t)try_code(sysenter, area), want);
+	check_equal("SYSEXIT", (uint64_t)try_code(sysexit, area), want);
 }
 
 static void xgetbv_in_use(void *unused)
@@ -243,6 +255,7 @@ void test_main(void)
 	check_instructions();
 	if (shown(1, 0, ECX, 26))
 		check_equal("XGETBV of what is in use", (uint64_t)try_code(xgetbv_in_use, NULL), shown(0xd, 1, EAX, 2) ? ~0ull : GP);
+	check_vendor();
 	check_registers();
 	check_control_bits();
 	check_leaves();

@@ -460,7 +460,8 @@ int insn_syscall(struct step *t)
 {
 	struct x86_state *s = t->s;
 
-	if (!(s->efer & EFER_SCE))
+	/* Intel: in 64-bit code only (SDM Vol. 2, SYSCALL); AMD's goes to CSTAR from compatibility mode (APM Vol. 2, 6.1.1) */
+	if (!(s->efer & EFER_SCE) || (insn_is_vendor(t, CPU_INTEL) && x86_code_bits(s) != 64))
 		return insn_undefined(t);
 	s->gpr[1] = t->next;
 	s->gpr[11] = soft_rflags(t->cpu) & ~(uint64_t)FLAG_RF;
@@ -504,6 +505,8 @@ int insn_sysenter(struct step *t)
 	bool long_mode = s->efer & EFER_LMA;
 	struct x86_segment_state code;
 
+	if (long_mode && insn_is_vendor(t, CPU_AMD)) /* APM Vol. 3, SYSENTER: in legacy mode only */
+		return insn_undefined(t);
 	if (!(s->cr0 & CR0_PE) || !(s->sysenter_cs & 0xfffc))
 		return insn_general_protection(t);
 	soft_set_rflags(t->cpu, soft_rflags(t->cpu) & ~(uint64_t)(FLAG_VM | FLAG_IF));
@@ -525,6 +528,8 @@ int insn_sysexit(struct step *t)
 	uint16_t selector = (uint16_t)(s->sysenter_cs + (wide ? TO_64 : TO_32));
 	struct x86_segment_state code;
 
+	if (s->efer & EFER_LMA && insn_is_vendor(t, CPU_AMD))
+		return insn_undefined(t);
 	if (s->cpl || !(s->cr0 & CR0_PE) || !(s->sysenter_cs & 0xfffc) || !soft_canonical(rip) || !soft_canonical(rsp))
 		return insn_general_protection(t);
 	set_flat(&code, selector | USER, wide ? CODE_64 : CODE_32);

@@ -17,6 +17,14 @@ static inline bool insn_model_has(const struct step *t, enum cpu_feature feature
 	return !model || cpu_has(&model->features, feature);
 }
 
+/* Where the manuals of the vendors differ; with no model neither is. */
+static inline bool insn_is_vendor(const struct step *t, enum cpu_vendor vendor)
+{
+	const struct cpu_model *model = t->cpu->engine->model;
+
+	return model && model->vendor == vendor;
+}
+
 /* exception.c */
 uint64_t soft_rflags(const struct soft_cpu *cpu);
 void soft_set_rflags(struct soft_cpu *cpu, uint64_t value);
