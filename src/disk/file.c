@@ -1,4 +1,10 @@
-/* A file of the host, cached, locked by an open file description lock (it survives neither a close nor kill -9). */
+/*
+ * A file of the host, cached, locked by open file description locks (they survive neither a close nor kill -9).
+ *
+ * The locks are those of QEMU (its file-posix driver), so that its programs and ours agree: single bytes, all locked as a reader
+ * does. Byte 100 + N: somebody does what permission N stands for. Byte 200 + N: somebody is not to be disturbed by others who do.
+ * Who locks looks then whether somebody has the other byte; of two that come at once both may be refused.
+ */
 #include "file.h"
 
 #include <errno.h>
@@ -211,13 +217,52 @@ bool file_stamp_holds(const struct disk_file *f, const struct file_stamp *s)
 	       now.mtime_ns == s->mtime_ns && now.ctime_ns == s->ctime_ns;
 }
 
-static int os_lock(void *c, enum file_lock lock)
-{
-	struct flock l = { .l_type = lock == FILE_ALONE ? F_WRLCK : lock == FILE_SHARED ? F_RDLCK : F_UNLCK, .l_whence = SEEK_SET };
+enum { PERMISSION_READ, PERMISSION_WRITE, PERMISSION_WRITE_UNCHANGED, PERMISSION_RESIZE, PERMISSIONS };
+enum { LOCK_DOES = 100, LOCK_REFUSES = 200 };
 
-	if (!fcntl(fd_of(c), F_OFD_SETLK, &l))
+/* What each kind of lock does, and does not bear from others: a bit a permission. */
+static const struct { unsigned does, refuses; } lock_bytes[] = {
+	[FILE_UNLOCKED] = { .does = 0, .refuses = 0 },
+	[FILE_SHARED] = { .does = 1u << PERMISSION_READ, .refuses = 1u << PERMISSION_WRITE | 1u << PERMISSION_RESIZE },
+	[FILE_ALONE] = { .does = (1u << PERMISSIONS) - 1, .refuses = (1u << PERMISSIONS) - 1 },
+};
+
+static int lock_byte(int fd, off_t at, bool locked)
+{
+	struct flock l = { .l_type = locked ? F_RDLCK : F_UNLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+
+	if (!fcntl(fd, F_OFD_SETLK, &l))
 		return 0;
 	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+static bool is_locked_by_others(int fd, off_t at)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+
+	return fcntl(fd, F_OFD_GETLK, &l) || l.l_type != F_UNLCK;
+}
+
+static int os_lock(void *c, enum file_lock lock)
+{
+	unsigned does = lock_bytes[lock].does;
+	unsigned refuses = lock_bytes[lock].refuses;
+	int fd = fd_of(c);
+	int error = 0;
+
+	for (int n = 0; n < PERMISSIONS && !error; n++) {
+		error = lock_byte(fd, LOCK_DOES + n, does >> n & 1);
+		if (!error)
+			error = lock_byte(fd, LOCK_REFUSES + n, refuses >> n & 1);
+	}
+	for (int n = 0; n < PERMISSIONS && !error; n++)
+		if ((does >> n & 1 && is_locked_by_others(fd, LOCK_REFUSES + n)) || (refuses >> n & 1 && is_locked_by_others(fd, LOCK_DOES + n)))
+			error = -EBUSY;
+	for (int n = 0; n < PERMISSIONS && error; n++) {
+		lock_byte(fd, LOCK_DOES + n, false);
+		lock_byte(fd, LOCK_REFUSES + n, false);
+	}
+	return error;
 }
 
 static const struct disk_file_ops os_ops = {
