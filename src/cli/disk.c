@@ -15,7 +15,7 @@
 static const char help[] =
 	"usage: umbra disk create FILE --size S [--format F] [--block-size B] [--sector-size 512|4096] [--fixed]\n"
 	"       umbra disk create FILE --parent PARENT [--parent-format F] [--block-size B]\n"
-	"       umbra disk info|map FILE [--json] [--chain]    umbra disk check FILE [--chain] [--quick | --rebuild] [--json]\n"
+	"       umbra disk info|map FILE [--json] [--chain]    umbra disk check FILE [--chain] [--quick | --digests | --rebuild] [--json]\n"
 	"       umbra disk read FILE --offset N --length N > DATA        umbra disk write FILE --offset N [--from DATA]\n"
 	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed]\n"
 	"       umbra disk compare FILE OTHER [--format F] [--other-format F] [--json]\n"
@@ -25,7 +25,8 @@ static const char help[] =
 	"       umbra disk serve FILE --socket PATH [--read-only]    then: umbra disk snapshot CHILD|commit|stream|resize --size S --socket PATH\n"
 	"       umbra disk repair-link CHILD --reason TEXT    umbra disk freeze FILE [--reason TEXT | --undo]\n"
 	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; the last two can only be read. check compares the content with the file's\n"
-	"digests (--quick: does not; --rebuild: takes the content as right), with --chain also what each parent held when its child was made.\n"
+	"digests (--quick: does not), with --chain also with what each parent held when its child was made, and writes nothing; --digests\n"
+	"makes digests that are missing, --rebuild takes the content as right.\n"
 	"A parent is looked for where its child says, and must lie under the child's directory or a --parents PLACE (may be repeated).\n"
 	"--direct goes past the host's cache, for what is aligned to 4096 bytes. A SIZE is a number with K, M, G or T after it. Ends 0; 64\n"
 	"usage; 65 unusable file, or a parent that has changed; 78 a parent that is not allowed, or a policy (umbra image --help; --override\n"
@@ -41,7 +42,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{ "size", 1, 0, 's' }, { "block-size", 1, 0, 'b' }, { "sector-size", 1, 0, 'S' }, { "parent", 1, 0, 'p' }, { "parents", 1, 0, 'P' },
 		{ "from", 1, 0, 'f' }, { "to", 1, 0, 't' }, { "format", 1, 0, 'F' }, { "other-format", 1, 0, 'O' }, { "offset", 1, 0, 'o' },
 		{ "length", 1, 0, 'l' }, { "fixed", 0, 0, 'x' }, { "json", 0, 0, 'j' }, { "chain", 0, 0, 'c' }, { "quick", 0, 0, 'q' }, { "undo", 0, 0, 'u' },
-		{ "rebuild", 0, 0, 'B' }, { "reason", 1, 0, 'r' }, { "parent-format", 1, 0, 'G' },
+		{ "rebuild", 0, 0, 'B' }, { "digests", 0, 0, 'd' }, { "reason", 1, 0, 'r' }, { "parent-format", 1, 0, 'G' },
 		{ "since", 1, 0, 'i' }, { "socket", 1, 0, 'k' }, { "read-only", 0, 0, 'R' }, { "override", 1, 0, 'V' }, { "direct", 0, 0, 'D' },
 		{ "help", 0, 0, 'h' }, { 0 },
 	};
@@ -72,6 +73,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'q': a->quick = true; break;
 		case 'u': a->undo = true; break;
 		case 'B': a->rebuild = true; break;
+		case 'd': a->digests = true; break;
 		case 'r': a->reason = optarg; break;
 		case 'i': a->since = optarg; break;
 		case 'k': a->socket = optarg; break;
@@ -104,33 +106,62 @@ int disk_cli_may_fork(const struct arguments *a, const char *parent, const char 
 	return code ? code : disk_access_close(d, 0);
 }
 
-static int note_made(const struct arguments *a, const char *path, enum disk_format format, const char *event, const char *from)
+/* Whether it opens as it was made, with these places of parents; and its history's first line. */
+static int make_file(const struct arguments *a, const char *path, const struct disk_create *what)
 {
-	int error = format == DISK_VHDX ? disk_cli_note_closed(a, path, format, event, from ? json_pack("{s:s%}", "from", from, strlen(from)) : NULL) : 0;
+	struct disk_search search;
+	struct disk_options options;
+	struct disk_error why;
+	const char *unfinished;
+	struct disk *disk;
+	int code = making_begin(path, &unfinished);
+	int error;
 
-	return error && error != -EPERM ? disk_access_failed(path, error) : 0; /* a parent elsewhere: the next who opens it says so */
+	if (code)
+		return code;
+	error = disk_create(unfinished, what, &why);
+	if (!error && what->parent) {
+		disk_cli_search(a, &search);
+		options = disk_search_options(&search, what->format);
+		error = disk_open(unfinished, &options, &disk, &why);
+		if (!error)
+			disk_close(disk);
+	}
+	if (error)
+		code = making_refused(path, error, &why);
+	if (!code && what->format == DISK_VHDX) {
+		json_t *from = what->parent ? json_pack("{s:s%}", "from", what->parent, strlen(what->parent)) : NULL;
+
+		error = disk_cli_note_closed(a, unfinished, what->format, "created", from);
+		code = error ? disk_access_failed(path, error) : 0;
+	}
+	return making_end(path, code);
+}
+
+/* What a parent is when nothing is said: of a VHD child it can only be VHD. */
+static const char *parent_format_of(const struct arguments *a)
+{
+	if (a->parent_format)
+		return a->parent_format;
+	return a->format && !strcmp(a->format, "vhd") ? "vhd" : NULL;
 }
 
 static int verb_create(struct arguments *a)
 {
 	struct disk_create what = { .size_bytes = a->size, .block_bytes = (uint32_t)a->block, .logical_sector_bytes = (uint32_t)a->sector, .fixed = a->fixed,
 				    .parent = a->parent };
-	struct disk_error e;
 	int error = disk_parse_format(a->format, &what.format);
 
 	if (!error)
-		error = disk_parse_format(a->parent_format, &what.parent_format);
+		error = disk_parse_format(parent_format_of(a), &what.parent_format);
 	if (error)
 		return error;
 	if (a->has_size == (a->parent != NULL))
 		return complain(EXIT_USAGE, "either a size or a parent", a->file, "say --size S or --parent FILE");
 	if (a->block > UINT32_MAX || a->sector > UINT32_MAX)
 		return complain(EXIT_USAGE, "a block or sector size that no format has", a->file, "see umbra disk --help");
-	error = what.parent ? disk_cli_may_fork(a, what.parent, a->parent_format) : 0;
-	if (error)
-		return error;
-	error = disk_create(a->file, &what, &e);
-	return error ? disk_access_refused(error, &e) : note_made(a, a->file, what.format, "created", what.parent);
+	error = what.parent ? disk_cli_may_fork(a, what.parent, parent_format_of(a)) : 0;
+	return error ? error : make_file(a, a->file, &what);
 }
 
 static json_t *id_json(struct guid id)
@@ -231,6 +262,14 @@ static int verb_map(struct arguments *a)
 	return code ? code : disk_access_close(d, error ? disk_access_failed(a->file, error) : 0);
 }
 
+static int whole_sectors(const struct disk *d, uint64_t bytes, const char *path)
+{
+	if (!(bytes & (disk_sector_bytes(d) - 1)))
+		return 0;
+	return complain(EXIT_USAGE, "an offset, length or size that is no whole number of sectors", path,
+			disk_sector_bytes(d) == 512 ? "say a multiple of 512" : "say a multiple of 4096");
+}
+
 static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
 {
 	for (uint64_t done = 0; done < a->length;) {
@@ -252,10 +291,14 @@ static int verb_read(struct arguments *a)
 	int code = disk_cli_open(a, a->file, a->format, ACTION_EXPORT, &d);
 	uint8_t *buffer = malloc(COPY_BYTES);
 
+	if (code) {
+		free(buffer);
+		return code;
+	}
+	code = whole_sectors(d, a->offset | a->length, a->file);
 	if (!code && !a->has_length)
 		a->length = a->offset < disk_size_bytes(d) ? disk_size_bytes(d) - a->offset : 0;
-	if (!code)
-		code = disk_access_close(d, copy_out(d, a, buffer));
+	code = disk_access_close(d, code ? code : copy_out(d, a, buffer));
 	free(buffer);
 	return code;
 }
@@ -294,8 +337,10 @@ static int verb_write(struct arguments *a)
 		return complain(EXIT_UNUSABLE, strerror(errno), a->from, "name a file that can be read");
 	}
 	code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
-	if (!code)
-		code = disk_access_close(d, copy_in(d, a, from, buffer));
+	if (!code) {
+		code = whole_sectors(d, a->offset, a->file);
+		code = disk_access_close(d, code ? code : copy_in(d, a, from, buffer));
+	}
 	if (a->from)
 		fclose(from);
 	free(buffer);
@@ -309,45 +354,63 @@ static int step(void *context, uint64_t done, uint64_t all)
 	return 0;
 }
 
-static int copy_disk(struct disk *from, struct disk *to)
+static int copy_disk(struct disk *from, struct disk *to, struct disk_error *why)
 {
 	struct progress p;
 	int error;
 
 	progress_begin(&p, disk_size_bytes(from));
-	error = disk_copy(from, to, &(struct disk_job){ .step = step, .context = &p });
+	error = disk_copy(from, to, &(struct disk_job){ .step = step, .context = &p }, why);
 	progress_end(&p);
 	return error;
+}
+
+/* Into a file that is there, and empty. */
+static int convert_into(const struct arguments *a, struct disk *from, const char *path)
+{
+	struct disk_error why;
+	struct disk *to;
+	/* past the cache: it is written once, and has to reach the host's disk anyway */
+	int code = disk_cli_open_with(a, path, a->to, IMAGE_ACTION(ACTION_WRITE), (struct disk_options){ .write = true, .direct = true }, &to);
+	int error;
+
+	if (code)
+		return code;
+	error = copy_disk(from, to, &why);
+	if (error)
+		code = making_refused(a->other, error, &why);
+	if (!code) {
+		error = image_carry(from, to);
+		code = error ? disk_access_failed(a->other, error) : 0;
+	}
+	if (!code)
+		disk_access_note(to, "converted", json_pack("{s:s%}", "from", a->file, strlen(a->file)));
+	return disk_access_close(to, code);
 }
 
 static int verb_convert(struct arguments *a)
 {
 	struct disk_create what = { .fixed = a->fixed, .block_bytes = (uint32_t)a->block };
-	struct disk *from, *to;
-	struct disk_error e;
-	int code = a->other ? disk_cli_open(a, a->file, a->from, ACTION_EXPORT, &from) : complain(EXIT_USAGE, "no target given", a->file, "see umbra disk --help"), error;
+	const char *unfinished;
+	struct disk *from;
+	struct disk_error why;
+	int code = a->other ? 0 : complain(EXIT_USAGE, "no target given", a->file, "see umbra disk --help");
+	int error;
 
+	if (!code)
+		code = disk_parse_format(a->to, &what.format);
+	if (!code)
+		code = disk_cli_open(a, a->file, a->from, ACTION_EXPORT, &from);
 	if (code)
 		return code;
 	what.size_bytes = disk_size_bytes(from);
 	what.logical_sector_bytes = disk_sector_bytes(from);
-	code = disk_parse_format(a->to, &what.format);
-	error = code ? 0 : disk_create(a->other, &what, &e);
-	if (error)
-		code = disk_access_refused(error, &e);
-	if (!code) {
-		/* past the cache: it is written once, and has to reach the host's disk anyway */
-		code = disk_cli_open_with(a, a->other, a->to, IMAGE_ACTION(ACTION_WRITE), (struct disk_options){ .write = true, .direct = true }, &to);
-		error = code ? 0 : copy_disk(from, to);
-		if (!code && !error)
-			error = image_carry(from, to);
-		if (!code && !error)
-			disk_access_note(to, "converted", json_pack("{s:s%}", "from", a->file, strlen(a->file)));
-		if (!code)
-			code = disk_access_close(to, error ? disk_access_failed(a->file, error) : 0);
-		if (code)
-			unlink(a->other); /* half a copy is none */
-	}
+	code = making_begin(a->other, &unfinished);
+	if (code)
+		return disk_access_close(from, code);
+	error = disk_create(unfinished, &what, &why);
+	code = error ? making_refused(a->other, error, &why) : convert_into(a, from, unfinished);
+	code = making_end(a->other, code);
 	return disk_access_close(from, code);
 }
 
@@ -421,6 +484,9 @@ static int verb_resize(struct arguments *a)
 		code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
 	if (code)
 		return code;
+	code = whole_sectors(d, a->size, a->file);
+	if (code)
+		return disk_access_close(d, code);
 	error = disk_resize(d, a->size);
 	if (error == -EBUSY)
 		code = complain(EXIT_UNUSABLE, "holds data beyond that size", a->file, "name a larger size");
@@ -434,18 +500,16 @@ static int verb_resize(struct arguments *a)
 static int verb_snapshot(struct arguments *a)
 {
 	struct disk_create what = { .format = DISK_VHDX, .parent = a->file };
-	struct disk_error e;
 	int error = disk_parse_format(a->format, &what.parent_format);
 
 	if (error)
 		return error;
 	if (!a->other)
 		return complain(EXIT_USAGE, "no child given", a->file, "say umbra disk snapshot FILE CHILD");
+	if (what.parent_format == DISK_VHD) /* the child is what its parent is, where that has children */
+		what.format = DISK_VHD;
 	error = disk_cli_may_fork(a, a->file, a->format);
-	if (error)
-		return error;
-	error = disk_create(a->other, &what, &e);
-	return error ? disk_access_refused(error, &e) : note_made(a, a->other, what.format, "created", a->file);
+	return error ? error : make_file(a, a->other, &what);
 }
 
 /* --socket: FILE is the new child of a snapshot, and nothing for the others. */

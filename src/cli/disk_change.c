@@ -123,11 +123,16 @@ int verb_disk_export_changes(struct arguments *a)
 	struct progress p;
 	struct disk_job job;
 	struct disk *d;
+	const char *unfinished;
 	int code = a->other && a->since ? disk_cli_open(a, a->file, NULL, ACTION_EXPORT, &d)
 					: complain(EXIT_USAGE, "no target or no ancestor given", a->file, "say export-changes FILE TARGET --since ANCESTOR");
 
 	if (code)
 		return code;
+	code = making_begin(a->other, &unfinished);
+	if (code)
+		return disk_access_close(d, code);
 	job = begin_job(&p);
-	return end_job(d, &p, NULL, disk_export_changes(d, a->since, a->other, &job, &e), &e);
+	code = disk_export_changes(d, a->since, unfinished, &job, &e);
+	return making_end(a->other, end_job(d, &p, NULL, code, &e));
 }

@@ -77,7 +77,7 @@ static int note_change(void *context, uint64_t offset, uint64_t bytes)
 	return 0;
 }
 
-/* Digests that are missing or of older data are made anew, where the file can be written. */
+/* Digests that are missing or of older data are made anew, where that was asked for and the file can be written. */
 static void bring_up_to_date(struct findings *f, const struct arguments *a, const char *path, enum disk_format format)
 {
 	struct disk_search search;
@@ -89,8 +89,10 @@ static void bring_up_to_date(struct findings *f, const struct arguments *a, cons
 	o = disk_search_options(&search, format);
 	o.direct = a->direct;
 	o.write = true;
-	if (disk_open(path, &o, &d, &e))
+	if (disk_open(path, &o, &d, &e)) {
+		finding(f, path, NULL, "its digests cannot be made: %s", e.text);
 		return;
+	}
 	if (!disk_digest(d))
 		finding(f, path, NULL, "digests brought up to date");
 	disk_close(d);
@@ -186,8 +188,10 @@ static int check_chain(struct findings *f, const struct arguments *a, struct dis
 		finding(f, a->file, NULL, "no fault%s", disk_parent(d) ? ", and its parents are what it was made on" : "");
 	code = disk_access_close(d, faults || !stale ? EXIT_UNUSABLE : 0);
 	for (unsigned n = 0; n < found; n++) {
-		if (!faults && stale[n].path)
+		if (!faults && stale[n].path && a->digests)
 			bring_up_to_date(f, a, stale[n].path, stale[n].format);
+		else if (!faults && stale[n].path)
+			finding(f, stale[n].path, NULL, "has no digests of its data as it is: check --digests makes them");
 		free(stale[n].path);
 	}
 	free(stale);

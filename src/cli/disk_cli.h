@@ -14,10 +14,18 @@ enum { PLACES = PLAN_PARENTS };
 struct arguments {
 	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason, *parent_format, *since, *socket, *override;
 	uint64_t size, block, sector, offset, length;
-	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, read_only, direct;
+	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, digests, read_only, direct;
 	const char *places[PLACES + 1];
 	unsigned place_count;
 };
+
+/*
+ * Making a file (disk_making.c): *ret_path is the name that it has until making_end(), which gives it its own when `code` is 0, and
+ * else removes it. Both return the exit code. Refused: disk_access_refused() with the name that the user knows.
+ */
+int making_begin(const char *path, const char **ret_path);
+int making_end(const char *path, int code);
+int making_refused(const char *path, int error, const struct disk_error *why);
 
 /* Each returns the exit code. */
 int disk_parse_format(const char *text, enum disk_format *ret);

@@ -1,18 +1,17 @@
 /*
  * What a disk is: opening and closing, its identity, what is beside its data. Requests: chain.h.
  *
- * A parent is found by its child's locator, must lie where the options allow, is opened for reading and stays open: what was
- * verified is what is read. A chain that runs in a circle ends at DEPTH_MAX.
+ * A parent is found by its child's locator (search.h), must lie where the options allow, is opened for reading and stays open: what
+ * was verified is what is read.
  */
 #include "digest.h"
+#include "search.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-enum { DEPTH_MAX = 1024 };
 
 int disk_fail(struct disk_error *error, int code, const char *path, const char *format, ...)
 {
@@ -30,6 +29,17 @@ int disk_fail(struct disk_error *error, int code, const char *path, const char *
 }
 
 static const char *const format_names[DISK_FORMATS] = { [DISK_VHDX] = "vhdx", [DISK_RAW] = "raw", [DISK_VHD] = "vhd", [DISK_QCOW2] = "qcow2", [DISK_VMDK] = "vmdk" };
+
+const char *disk_strerror(int error)
+{
+	assert(error < 0);
+	switch (error) {
+	case -ENODATA: return "the file ends before the data that its tables name: it was cut off";
+	case -ESTALE: return "a parent's content is not what the child was made on";
+	case -EBADMSG: return "its tables are not sound";
+	default: return strerror(-error);
+	}
+}
 
 const char *disk_format_name(enum disk_format format) { return format_names[format]; }
 
@@ -89,6 +99,18 @@ static int (*const open_format[DISK_FORMATS])(struct disk *d, const struct disk_
 	[DISK_RAW] = raw_open, [DISK_VHDX] = vhdx_open, [DISK_VHD] = vhd_open, [DISK_QCOW2] = qcow2_open, [DISK_VMDK] = vmdk_open,
 };
 
+/* The format's own, and what it looks for meanwhile. */
+static int open_within(struct disk *d, const struct disk_options *options, struct disk_error *error)
+{
+	int result = search_enter(options->search, d->path, error);
+
+	if (result)
+		return result;
+	result = open_format[options->format](d, options, error);
+	search_leave(options->search);
+	return result;
+}
+
 int disk_open_file(struct disk_file file, const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
 {
 	struct disk *d = calloc(1, sizeof(*d));
@@ -107,7 +129,16 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	d->write = o->write;
 	d->format_id = o->format;
 	d->items_only = o->items_only;
-	result = open_format[o->format](d, &options, error);
+	if (!o->search)
+		result = search_begin(o, &options.search);
+	else
+		result = 0;
+	if (result)
+		disk_fail(error, result, path, "no memory");
+	else
+		result = open_within(d, &options, error);
+	if (!o->search && options.search)
+		search_end(options.search);
 	if (result) {
 		disk_free(d);
 		return result;
@@ -133,6 +164,7 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 int disk_open(const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
 {
 	struct disk_file file;
+	enum disk_format looks;
 	int result;
 
 	if (!open_format[o->format])
@@ -140,9 +172,15 @@ int disk_open(const char *path, const struct disk_options *o, struct disk **ret,
 	result = o->write && (o->without_parents || o->items_only) ? -EINVAL : disk_file_open(path, o->write, o->direct, &file);
 	if (result == -EBUSY)
 		return disk_fail(error, result, path, "in use by somebody else");
+	if (result == -EROFS) /* of the host: the file is not frozen */
+		return disk_fail(error, -EACCES, path, "%s", strerror(EROFS));
 	if (result)
 		return disk_fail(error, result, path, "%s", strerror(-result));
-	return disk_open_file(file, path, o, ret, error);
+	result = disk_open_file(file, path, o, ret, error);
+	if (result == -EBADMSG && disk_looks_like(path, &looks) && looks != o->format)
+		return disk_fail(error, -EMEDIUMTYPE, path, "not a %s file, but it looks like %s", disk_format_name(o->format),
+				 disk_format_name(looks));
+	return result;
 }
 
 /* Where most writers of VHDX put identifier, headers, region table, metadata table, its values. */
@@ -156,63 +194,6 @@ void disk_prefetch(const char *path, enum disk_format format)
 		posix_fadvise(fd, (off_t)parts[n].at, (off_t)parts[n].bytes, POSIX_FADV_WILLNEED);
 	if (fd >= 0)
 		close(fd);
-}
-
-/* PLACE/NAME, where NAME is no link: the usual case, without resolving anything. */
-static bool is_plainly_in(const char *path, const char *place)
-{
-	size_t n = strlen(place);
-	struct stat st;
-
-	return !strncmp(path, place, n) && path[n] == '/' && path[n + 1] && !strchr(path + n + 1, '/') && !lstat(path, &st) && S_ISREG(st.st_mode);
-}
-
-/* Whether the file lies under one of the allowed places; both sides are resolved. */
-static bool is_allowed(const char *path, const char *const *places)
-{
-	bool allowed = *places && is_plainly_in(path, *places);
-	char *file = allowed ? NULL : realpath(path, NULL);
-
-	for (; file && *places; places++) {
-		char *place = realpath(*places, NULL);
-		size_t n = place ? strlen(place) : 0;
-
-		allowed |= place && !strncmp(file, place, n) && (!file[n] || file[n] == '/' || (n && place[n - 1] == '/'));
-		free(place);
-	}
-	free(file);
-	return allowed;
-}
-
-/* Opened for writing once, and not changed. */
-static int replay(const char *path, const struct disk_options *o, struct disk_error *error)
-{
-	struct disk_options writing = *o;
-	struct disk *d;
-	int result;
-
-	writing.write = writing.thaw = true;
-	result = disk_open(path, &writing, &d, error);
-	return result ? result : disk_close(d);
-}
-
-int disk_open_parent(const char *path, enum disk_format format, const struct disk_options *o, struct disk **ret, struct disk_error *error)
-{
-	const struct disk_options parent = { .format = format, .parents = o->parents, .find = o->find, .find_context = o->find_context, .depth = o->depth + 1,
-					     .accept_changed = o->accept_changed, .replay = o->replay || o->write };
-	struct disk_error other;
-	int result;
-
-	if (parent.depth > DEPTH_MAX)
-		return disk_fail(error, -ELOOP, path, "the chain is longer than %d", DEPTH_MAX);
-	if (access(path, F_OK))
-		return disk_fail(error, -errno, path, "%s", strerror(errno));
-	if (!is_allowed(path, o->parents))
-		return disk_fail(error, -EPERM, path, "a parent there is not allowed");
-	result = disk_open(path, &parent, ret, error);
-	if (result == -EUCLEAN && parent.replay && !replay(path, &parent, &other)) /* a commit into it was cut off */
-		result = disk_open(path, &parent, ret, error);
-	return result;
 }
 
 int disk_close(struct disk *d)

@@ -26,6 +26,7 @@ const char *disk_format_name(enum disk_format format);
 bool disk_format_parse(const char *name, enum disk_format *ret);
 
 struct disk;
+struct parent_search;
 
 /* One line for the user: what, where; the remedy is the caller's. */
 struct disk_error { char text[512]; };
@@ -47,8 +48,7 @@ struct disk_options {
 	bool direct; /* past the host's cache, where offsets, lengths and memory are multiples of 4096 bytes */
 	bool thaw; /* opens for writing though frozen: for disk_thaw() */
 	bool just_made; /* by disk_snapshot(): it goes on as it was made, and is durable with its first flush */
-	bool replay; /* of a parent: its child is written, so that a log that was left in it may be replayed */
-	unsigned depth; /* 0; of a parent its distance from the top */
+	struct parent_search *search; /* NULL; of a parent the one for its whole chain (search.h) */
 };
 
 struct disk_info {
@@ -72,8 +72,12 @@ struct disk_create {
 	bool in_use; /* of disk_snapshot(): the parent is being written, so what it holds is not noted; the file is as if it was open */
 };
 
+/* What an error of a request means. */
+const char *disk_strerror(int error);
+
 /* 0, or: -ESTALE a parent is not what the child was made on; -EBADMSG the file is not sound; -EBUSY somebody else writes it;
- * -ENOTSUP; -EPERM the parent is not allowed; other errors of the host. *error says which file. */
+ * -ENOTSUP; -EPERM the parent is not allowed; -ELOOP the chain has no end; -EMEDIUMTYPE it looks like another format; -EROFS it is
+ * frozen; other errors of the host. *error says which file. */
 int disk_open(const char *path, const struct disk_options *options, struct disk **ret_disk, struct disk_error *error);
 /* Begins to read what opening this file will need, and does not wait for it: for those who will open many. */
 void disk_prefetch(const char *path, enum disk_format format);
@@ -144,8 +148,8 @@ struct disk_job {
  * then empty. Both VHDX. With `alone`, others may use the disk meanwhile.
  */
 int disk_commit(struct disk *disk, const struct disk_job *job, struct disk_error *error);
-/* All of a disk into a new, empty one of the same size, durably, with what that keeps of digests. */
-int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job);
+/* All of a disk into a new, empty one of the same size, durably, with what that keeps of digests. *error says which of them failed. */
+int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job, struct disk_error *error);
 /* A child takes in what its parents hold, and stands alone. Others may use the disk meanwhile. */
 int disk_stream(struct disk *disk, const struct disk_job *job);
 /* Another parent; the child reads the same afterwards. Not while others use the disk. */

@@ -59,6 +59,8 @@ struct disk {
 	bool opened_current; /* the digests, of a format without an identifier */
 };
 
+/* detect.c: for messages only. False: like none. */
+bool disk_looks_like(const char *path, enum disk_format *ret);
 /* 0, or what is wrong with a range: -EINVAL, -ENOSPC. */
 int disk_check_request(const struct disk *disk, uint64_t offset, uint64_t bytes);
 /* 0, -EROFS, or the sticky error: nothing is written any more after a flush that failed. */
@@ -74,8 +76,6 @@ int vmdk_open(struct disk *disk, const struct disk_options *options, struct disk
 int vhd_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);
 int vhd_create(struct disk_file *file, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error);
 int vhdx_create(struct disk_file *file, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error);
-/* disk.c: a parent, for reading; options are the child's. */
-int disk_open_parent(const char *path, enum disk_format format, const struct disk_options *options, struct disk **ret, struct disk_error *error);
 /* parent.c: UTF-16 as UTF-8; NULL where it is none. To be freed. */
 char *parent_utf8(const uint8_t *from, size_t bytes, bool big_endian);
 /* Backslashes to slashes, without \\?\ and a drive; relative paths from the child's directory. To be freed. */

@@ -63,12 +63,20 @@ static const char *error_remedy(int error)
 		       "or accept this one with repair-link";
 	case -EPERM: return "allow the parent's place with --parents";
 	case -EROFS: return "thaw it with umbra disk freeze --undo, or use another file";
+	case -EMFILE:
+	case -ENFILE: return "allow more open files with ulimit -n, or shorten the chain with stream";
+	case -ELOOP: return "restore one of its parents from a copy, or shorten the chain with stream";
 	case -EBUSY: return "try again when it is free";
 	case -EUCLEAN: return "open it for writing once";
 	case -ENOENT: return "name a file that is there, or the place of its parent with --parents";
 	case -EEXIST: return "name a new file";
 	case -EIO: return "look at the host's storage; what was not flushed before is lost";
+	case -ENODATA:
 	case -EBADMSG: return "restore it from a copy";
+	case -EMEDIUMTYPE: return "say which format it has, with --format (of convert, --from; of a parent, --parent-format)";
+	case -ENOSPC:
+	case -EDQUOT: return "make room, or choose another place";
+	case -EACCES: return "use a file and a place that you may write, or only read it";
 	default: return "see umbra disk --help";
 	}
 }
@@ -83,9 +91,7 @@ int disk_access_refused(int error, const struct disk_error *e)
 
 int disk_access_failed(const char *path, int error)
 {
-	const char *what = error == -ESTALE ? "a parent's content is not what the child was made on" : strerror(-error);
-
-	return complain(EXIT_UNUSABLE, what, path, error_remedy(error));
+	return complain(EXIT_UNUSABLE, disk_strerror(error), path, error_remedy(error));
 }
 
 int disk_access_forbidden(const char *path, const struct image_refusal *r)

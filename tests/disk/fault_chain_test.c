@@ -29,7 +29,7 @@ static int do_copy(struct disk *d, struct disk_error *e)
 		error = chain_open("copy.vhdx", true, &to, e);
 	if (error)
 		return error;
-	error = disk_copy(d, to, NULL);
+	error = disk_copy(d, to, NULL, e);
 	closed = disk_close(to);
 	return error ? error : closed;
 }

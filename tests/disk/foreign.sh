@@ -101,9 +101,10 @@ must "$umbra" disk check child1.vhdx
 mv renamed.vhdx ours.vhdx
 mkdir elsewhere && mv ours.vhdx elsewhere/
 code 65 "$umbra" disk check child1.vhdx
-cd elsewhere && must "$umbra" disk snapshot ours.vhdx ../outside.vhdx && cd ..
+cd elsewhere && must "$umbra" disk snapshot ours.vhdx ../outside.vhdx --parents . && cd ..
 code 78 "$umbra" disk check outside.vhdx --parents "$work/none"
-mkdir deep && must "$umbra" disk snapshot elsewhere/ours.vhdx deep/child.vhdx
+mkdir deep && code 78 "$umbra" disk snapshot elsewhere/ours.vhdx deep/child.vhdx # it would not open there
+must "$umbra" disk snapshot elsewhere/ours.vhdx deep/child.vhdx --parents elsewhere
 code 78 "$umbra" disk check deep/child.vhdx
 must "$umbra" disk check deep/child.vhdx --parents elsewhere
 # ---- VHD: what we make, others read, chains too; what others make, we read ----

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "disk/disk_internal.h"
+#include "disk/search.h"
 #include "inflate.h"
 
 enum { SECTOR = 512, CACHED = 16, NAME_BYTES = 1023, SUBCLUSTERS = 32 };
@@ -42,6 +42,7 @@ struct cached { uint64_t offset, used; uint64_t *entries; };
 struct qcow2 {
 	uint32_t cluster_bits, cluster_bytes, entry_words, l1_entries;
 	uint64_t l2_entries, *l1, ticks;
+	uint64_t file_bytes; /* when it was opened: what its tables name beyond is missing, not zero */
 	enum compression compression;
 	struct cached cache[CACHED];
 	pthread_mutex_t lock;
@@ -54,8 +55,13 @@ static struct qcow2 *qcow2_of(const struct disk *d) { return d->format; }
 
 /* ---- where data is ---- */
 
-/* Held: lock. NULL: it cannot be read. */
-static const uint64_t *table_at(struct disk *d, uint64_t offset)
+static int has_bytes(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+	return offset > q->file_bytes || bytes > q->file_bytes - offset ? -ENODATA : 0;
+}
+
+/* Held: lock. NULL: it cannot be read, or with -ENODATA is not all there. */
+static const uint64_t *table_at(struct disk *d, uint64_t offset, int *ret_error)
 {
 	struct qcow2 *q = qcow2_of(d);
 	struct cached *oldest = &q->cache[0];
@@ -71,7 +77,10 @@ static const uint64_t *table_at(struct disk *d, uint64_t offset)
 	if (!oldest->entries)
 		oldest->entries = malloc(q->cluster_bytes);
 	oldest->offset = UINT64_MAX;
-	if (!oldest->entries || file_read(&d->file, offset, oldest->entries, q->cluster_bytes))
+	*ret_error = oldest->entries ? has_bytes(q, offset, q->cluster_bytes) : -ENOMEM;
+	if (!*ret_error)
+		*ret_error = file_read(&d->file, offset, oldest->entries, q->cluster_bytes);
+	if (*ret_error)
 		return NULL;
 	oldest->offset = offset;
 	oldest->used = ++q->ticks;
@@ -99,6 +108,7 @@ static int find_run(struct disk *d, uint64_t offset, uint64_t bytes, struct run 
 	uint64_t entry;
 	uint64_t bitmap = 0;
 	const uint64_t *table;
+	int error = -EIO;
 
 	*ret = (struct run){ .kind = SILENT, .bytes = q->cluster_bytes - in };
 	if (l2 & (q->cluster_bytes - 1))
@@ -107,12 +117,12 @@ static int find_run(struct disk *d, uint64_t offset, uint64_t bytes, struct run 
 		ret->bytes += (q->l2_entries - 1 - cluster % q->l2_entries) << q->cluster_bits;
 	if (l2) {
 		pthread_mutex_lock(&q->lock);
-		table = table_at(d, l2);
+		table = table_at(d, l2, &error);
 		entry = table ? be64toh(table[cluster % q->l2_entries * q->entry_words]) : 0;
 		bitmap = table && q->entry_words == 2 ? be64toh(table[cluster % q->l2_entries * 2 + 1]) : 0;
 		pthread_mutex_unlock(&q->lock);
 		if (!table)
-			return -EIO;
+			return error;
 		if (entry & L2_COMPRESSED) {
 			unsigned bits = 62 - (q->cluster_bits - 8);
 
@@ -130,7 +140,11 @@ static int find_run(struct disk *d, uint64_t offset, uint64_t bytes, struct run 
 	}
 	if (ret->bytes > bytes)
 		ret->bytes = bytes;
-	return 0;
+	if (ret->kind == COMPRESSED && ret->at < q->file_bytes && ret->packed_bytes > q->file_bytes - ret->at)
+		ret->packed_bytes = (uint32_t)(q->file_bytes - ret->at); /* counted in sectors: the last one may be cut */
+	if (ret->kind == COMPRESSED)
+		return has_bytes(q, ret->at, 1);
+	return ret->kind == DATA ? has_bytes(q, ret->at, ret->bytes) : 0;
 }
 
 /* ---- reading ---- */
@@ -191,12 +205,17 @@ static int qcow2_range(struct disk *d, uint64_t offset, uint64_t bytes, struct d
 static int qcow2_check(struct disk *d, void (*report)(void *, const char *), void *context)
 {
 	struct run r;
+	char line[160];
 
-	for (uint64_t at = 0; at < d->size_bytes; at += r.bytes)
-		if (find_run(d, at, d->size_bytes - at, &r)) {
-			report(context, "its tables cannot be read, or are not sound");
-			return 1;
-		}
+	for (uint64_t at = 0; at < d->size_bytes; at += r.bytes) {
+		int error = find_run(d, at, d->size_bytes - at, &r);
+
+		if (!error)
+			continue;
+		snprintf(line, sizeof(line), "at offset %lu: %s", at, disk_strerror(error));
+		report(context, line);
+		return 1;
+	}
 	return 0;
 }
 
@@ -299,13 +318,19 @@ static int backing_format(struct disk *d, const struct head *h, char name[32])
 	return 0;
 }
 
+/* Nothing in the file says which content its backing file had. */
+static int qcow2_check_backing(struct disk *child, struct disk *backing, struct disk_error *error)
+{
+	if (backing->sector_bytes > child->sector_bytes)
+		return disk_fail(error, -ENOTSUP, child->path, "its backing file %s has larger sectors", backing->path);
+	return 0;
+}
+
 static int open_backing(struct disk *d, const struct head *h, const struct disk_options *o, struct disk_error *error)
 {
 	uint32_t bytes = be32toh(h->backing_bytes);
 	char name[NAME_BYTES + 1] = "", format_name[32], *child, *path = NULL;
-	struct disk_options options = *o;
-	const char *own[2] = { NULL, NULL };
-	enum disk_format format;
+	struct parent_query query = { .check = qcow2_check_backing };
 	int result = !bytes || bytes > NAME_BYTES ? -EBADMSG : file_read(&d->file, be64toh(h->backing_offset) & INT64_MAX, name, bytes);
 
 	if (!result)
@@ -314,17 +339,17 @@ static int open_backing(struct disk *d, const struct head *h, const struct disk_
 		return disk_fail(error, result, d->path, "the name of its backing file cannot be read");
 	if (!strcmp(format_name, "vpc"))
 		strcpy(format_name, "vhd");
-	if (!format_name[0] || !disk_format_parse(format_name, &format))
+	if (!format_name[0] || !disk_format_parse(format_name, &query.format))
 		return disk_fail(error, -ENOTSUP, d->path, "does not say a known format for its backing file");
 	if (strlen(name) != bytes || !strncmp(name, "json:", 5))
 		return disk_fail(error, -ENOTSUP, d->path, "its backing file is not a plain path");
 	child = strdup(d->path);
-	own[0] = child ? dirname(child) : ".";
-	options.parents = o->parents ? o->parents : own;
-	if (!child || asprintf(&path, "%s%s%s", *name == '/' ? "" : own[0], *name == '/' ? "" : "/", name) < 0)
-		result = disk_fail(error, -ENOMEM, d->path, "no memory");
-	else
-		result = disk_open_parent(path, format, &options, &d->parent, error);
+	if (child && *name == '/')
+		path = strdup(name);
+	else if (child && asprintf(&path, "%s/%s", dirname(child), name) < 0)
+		path = NULL;
+	query.path[0] = path;
+	result = path ? search_parent(d, &query, o, error) : disk_fail(error, -ENOMEM, d->path, "no memory");
 	free(path);
 	free(child);
 	return result;
@@ -344,6 +369,7 @@ int qcow2_open(struct disk *d, const struct disk_options *o, struct disk_error *
 	pthread_mutex_init(&q->lock, NULL);
 	d->format = q;
 	d->sector_bytes = SECTOR;
+	q->file_bytes = (uint64_t)bytes;
 	result = check_head(d, &h, error);
 	if (!result)
 		result = read_l1(d, &h, (uint64_t)bytes, error);

@@ -6,7 +6,9 @@
  *
  * 1. What a flush has returned for is there: sectors and the bitmaps of new blocks are synced before the table names the blocks, and
  *    before a bit says that an old block has a sector. In between those live in memory: at most two syncs a flush, none without one.
- * 2. A new block lies where the last footer was; a new footer is written behind it first. The copy in front is always valid.
+ * 2. A new block lies where the last footer was; a new footer is written behind it first. The copy in front is always valid. What
+ *    lies before the footer and in no block is somebody's (locators, spare entries of the table, other programs' own maps), and is
+ *    not written. A file without a footer at its end gets one behind everything, with the first flush of a change.
  * 3. The unique identifier is the disk's, as other programs have it: it does not change with the data. So a parent's content is what a
  *    child of ours compares (digest.h); of one that others made, only the identifier.
  *
@@ -22,6 +24,7 @@
 #include <unistd.h>
 
 #include "disk/digest.h"
+#include "disk/search.h"
 #include "abi/vhd.h"
 
 enum { BLOCK_BYTES = 2 << 20, BLOCK_MIN = 4096, BLOCK_MAX = 256 << 20, YEAR_2000 = 946684800, LOCATOR_BYTES = 4096 };
@@ -31,7 +34,9 @@ struct bitmap { uint8_t *bits; bool is_new, dirty; };
 struct vhd {
 	struct vhd_footer footer;
 	uint32_t type, block_bytes, bitmap_bytes, entries;
-	uint64_t table_offset, end; /* where the next block goes: where the footer is */
+	uint64_t table_offset;
+	uint64_t end;        /* where the next block goes: where the footer is */
+	bool footer_missing; /* none is at `end` yet */
 	uint32_t *table;            /* in sectors; host order */
 	uint8_t *table_dirty;       /* a bit for each sector of it */
 	struct bitmap *bitmap;
@@ -159,6 +164,7 @@ static int allocate(struct disk *d, uint32_t block)
 	}
 	memset(bits, d->is_child ? 0 : 0xff, v->bitmap_bytes);
 	v->bitmap[block] = (struct bitmap){ .bits = bits, .is_new = true, .dirty = true };
+	v->footer_missing = false;
 	v->table[block] = (uint32_t)(v->end / VHD_SECTOR);
 	v->table_dirty[block / 128 / 8] |= (uint8_t)(1u << (block / 128 & 7));
 	v->end += bytes;
@@ -261,7 +267,7 @@ static int write_table(struct disk *d)
 		if (!(v->table_dirty[n / 8] >> (n & 7) & 1))
 			continue;
 		for (uint32_t k = 0; k < 128; k++)
-			big[k] = n * 128 + k < v->entries ? htobe32(v->table[n * 128 + k]) : VHD_UNUSED;
+			big[k] = htobe32(v->table[n * 128 + k]); /* with the spare ones of its last sector */
 		error = file_write(&d->file, v->table_offset + (uint64_t)n * VHD_SECTOR, big, sizeof(big));
 		if (!error)
 			v->table_dirty[n / 8] &= (uint8_t) ~(1u << (n & 7));
@@ -277,7 +283,11 @@ static int vhd_flush(struct disk *d)
 	if (v->type == VHD_FIXED)
 		return file_flush(&d->file);
 	pthread_rwlock_wrlock(&v->lock);
-	if (v->any_dirty)
+	if (v->footer_missing && (v->any_dirty || v->payload_dirty)) {
+		error = file_write(&d->file, v->end, &v->footer, sizeof(v->footer));
+		v->footer_missing = error;
+	}
+	if (!error && v->any_dirty)
 		error = write_bitmaps(d, true);
 	if (!error && (v->payload_dirty || v->any_dirty))
 		error = file_flush(&d->file);
@@ -325,7 +335,8 @@ static int vhd_check(struct disk *d, void (*report)(void *, const char *), void 
 	int64_t bytes = file_size(&d->file);
 
 	if (bytes < VHD_SECTOR || file_read(&d->file, (uint64_t)bytes - VHD_SECTOR, &end, sizeof(end)) || !is_footer(&end)) {
-		report(context, "has no footer at its end: the next who writes makes it again");
+		report(context, v->type == VHD_FIXED ? "its footer does not end with the file"
+						     : "has no footer at its end: the next who writes makes one behind it");
 		return 1;
 	}
 	if (v->type != VHD_FIXED && memcmp(&end, &v->footer, sizeof(end))) {
@@ -391,14 +402,26 @@ static struct guid id_of(const uint8_t raw[16])
 	return id;
 }
 
+/* What lies at the end, of 512 bytes or, as the oldest programs wrote it, 511. */
+static bool read_last_footer(struct disk *d, uint64_t bytes, struct vhd_footer *ret)
+{
+	uint64_t short_bytes = sizeof(*ret) - 1;
+
+	if (!file_read(&d->file, bytes / VHD_SECTOR * VHD_SECTOR - VHD_SECTOR, ret, sizeof(*ret)) && is_footer(ret))
+		return true;
+	*ret = (struct vhd_footer){ .type = 0 };
+	return bytes % VHD_SECTOR == short_bytes && !file_read(&d->file, bytes - short_bytes, ret, short_bytes) && is_footer(ret);
+}
+
 static int read_footer(struct disk *d, uint64_t bytes, struct disk_error *error)
 {
 	struct vhd *v = vhd_of(d);
 	struct vhd_footer first, last;
+	bool is_last;
 
-	if (bytes < 2 * VHD_SECTOR || file_read(&d->file, 0, &first, sizeof(first)) ||
-	    file_read(&d->file, bytes / VHD_SECTOR * VHD_SECTOR - VHD_SECTOR, &last, sizeof(last)))
+	if (bytes < 2 * VHD_SECTOR || file_read(&d->file, 0, &first, sizeof(first)))
 		return unsound(d, error, "too short for a VHD file");
+	is_last = read_last_footer(d, bytes, &last);
 	v->footer = is_footer(&first) && be32toh(first.type) != VHD_FIXED ? first : last;
 	v->type = be32toh(v->footer.type);
 	if (!is_footer(&v->footer))
@@ -407,58 +430,85 @@ static int read_footer(struct disk *d, uint64_t bytes, struct disk_error *error)
 		return disk_fail(error, -ENOTSUP, d->path, "a VHD file of type %u", v->type);
 	d->size_bytes = be64toh(v->footer.size_bytes);
 	v->id = id_of(v->footer.id);
-	if (!d->size_bytes || d->size_bytes % VHD_SECTOR || d->size_bytes > VHD_MAX_BYTES || (v->type == VHD_FIXED && d->size_bytes > bytes - VHD_SECTOR))
-		return unsound(d, error, "its size is not a whole number of sectors, or more than the file or a VHD can hold");
+	v->footer_missing = !is_last || bytes % VHD_SECTOR;
+	v->end = (bytes + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR;
+	if (!v->footer_missing)
+		v->end -= VHD_SECTOR;
+	if (!d->size_bytes || d->size_bytes % VHD_SECTOR || d->size_bytes > VHD_MAX_BYTES)
+		return unsound(d, error, "its size is not a whole number of sectors, or more than a VHD can hold");
+	if (v->type == VHD_FIXED && d->size_bytes > bytes / VHD_SECTOR * VHD_SECTOR - (is_last && !v->footer_missing ? VHD_SECTOR : 0))
+		return disk_fail(error, -EBADMSG, d->path, "is cut off: %lu bytes of a disk of %lu", bytes, d->size_bytes);
 	return 0;
 }
 
-static int by_value(const void *a, const void *b) { return (*(const uint32_t *)a > *(const uint32_t *)b) - (*(const uint32_t *)a < *(const uint32_t *)b); }
+struct vhd_place { uint64_t begin, end; };
 
-/* Each block in the file, not over another one or the tables. */
+static int by_begin(const void *one, const void *other)
+{
+	const struct vhd_place *a = one, *b = other;
+
+	return (a->begin > b->begin) - (a->begin < b->begin);
+}
+
+/* Of the last block only what the disk has of it has to be there. */
+static uint64_t place_bytes(const struct disk *d, uint32_t block)
+{
+	const struct vhd *v = vhd_of(d);
+	uint64_t left = d->size_bytes - (uint64_t)block * v->block_bytes;
+
+	return v->bitmap_bytes + (left < v->block_bytes ? left : v->block_bytes);
+}
+
+/* Each block in the file, not over another one, the tables or the footer. */
 static int check_table(struct disk *d, uint64_t first, uint64_t bytes, struct disk_error *error)
 {
 	struct vhd *v = vhd_of(d);
-	uint64_t block = v->bitmap_bytes + (uint64_t)v->block_bytes;
-	uint32_t *begins = malloc((v->entries + 1ull) * 4), count = 0;
+	struct vhd_place *places = malloc((v->entries + 1ull) * sizeof(*places));
+	uint32_t count = 0;
 	int result = 0;
 
-	if (!begins)
+	if (!places)
 		return disk_fail(error, -ENOMEM, d->path, "no memory");
-	v->end = first;
 	for (uint32_t n = 0; n < v->entries && !result; n++) {
-		uint64_t at = block_offset(v, n);
+		struct vhd_place place = { .begin = block_offset(v, n), .end = block_offset(v, n) + place_bytes(d, n) };
 
 		if (v->table[n] == VHD_UNUSED)
 			continue;
-		if (at < first || at > bytes || block > bytes - at)
+		if (place.begin < first)
 			result = disk_fail(error, -EBADMSG, d->path, "entry %u of its table (%#x) is not possible", n, v->table[n]);
-		begins[count++] = v->table[n];
-		if (!result && at + block > v->end)
-			v->end = at + block;
+		else if (place.end > bytes)
+			result = disk_fail(error, -EBADMSG, d->path, "is cut off: the data of offset %lu ends at %lu of a file of %lu bytes",
+					   (uint64_t)n * v->block_bytes, place.end, bytes);
+		else if (place.end > v->end)
+			result = disk_fail(error, -EBADMSG, d->path, "entry %u of its table (%#x) lies over the footer", n, v->table[n]);
+		places[count++] = place;
 	}
-	qsort(begins, count, sizeof(*begins), by_value);
+	qsort(places, count, sizeof(*places), by_begin);
 	for (uint32_t n = 1; n < count && !result; n++)
-		if ((uint64_t)(begins[n] - begins[n - 1]) * VHD_SECTOR < block)
+		if (places[n].begin < places[n - 1].end)
 			result = unsound(d, error, "two blocks lie over each other");
-	free(begins);
+	free(places);
 	return result;
 }
 
-static int read_table(struct disk *d, uint64_t bytes, struct disk_error *error)
+/* In memory to the end of its last sector; `all`: how many entries the file has. */
+static int read_table(struct disk *d, uint32_t all, uint64_t bytes, struct disk_error *error)
 {
 	struct vhd *v = vhd_of(d);
-	uint64_t end = v->table_offset + ((uint64_t)v->entries * 4 + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR;
+	uint64_t end = v->table_offset + ((uint64_t)all * 4 + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR;
+	uint32_t whole = (v->entries + 127) / 128 * 128;
 	int result;
 
-	v->table = malloc((uint64_t)v->entries * 4 + VHD_SECTOR);
+	v->table = malloc((uint64_t)whole * 4);
 	v->table_dirty = calloc(1, v->entries / 128 / 8 + 1);
 	v->bitmap = calloc(v->entries, sizeof(*v->bitmap));
 	if (!v->table || !v->table_dirty || !v->bitmap)
 		return disk_fail(error, -ENOMEM, d->path, "no memory");
-	result = file_read(&d->file, v->table_offset, v->table, (uint64_t)v->entries * 4);
+	memset(v->table, 0xff, (uint64_t)whole * 4);
+	result = file_read(&d->file, v->table_offset, v->table, (uint64_t)(whole < all ? whole : all) * 4);
 	if (result)
 		return disk_fail(error, result, d->path, "%s", strerror(-result));
-	for (uint32_t n = 0; n < v->entries; n++)
+	for (uint32_t n = 0; n < whole; n++)
 		v->table[n] = be32toh(v->table[n]);
 	return check_table(d, end, bytes, error);
 }
@@ -477,7 +527,7 @@ static int check_header(struct disk *d, const struct vhd_header *h, uint64_t byt
 	needed = (d->size_bytes + v->block_bytes - 1) / v->block_bytes;
 	v->table_offset = be64toh(h->table_offset);
 	if (needed > be32toh(h->entries) || v->table_offset % VHD_SECTOR || v->table_offset < 3 * VHD_SECTOR || v->table_offset > bytes ||
-	    needed * 4 > bytes - v->table_offset)
+	    be32toh(h->entries) * 4ull > bytes - v->table_offset)
 		return unsound(d, error, "its block table is too short, or not in the file");
 	v->entries = (uint32_t)needed;
 	return 0;
@@ -485,7 +535,7 @@ static int check_header(struct disk *d, const struct vhd_header *h, uint64_t byt
 
 /* ---- the parent ---- */
 
-static int check_parent(struct disk *d, struct disk *parent, struct disk_error *error)
+static int vhd_check_parent(struct disk *d, struct disk *parent, struct disk_error *error)
 {
 	struct vhd *v = vhd_of(d);
 	char want[GUID_TEXT_BYTES], has[GUID_TEXT_BYTES];
@@ -496,19 +546,6 @@ static int check_parent(struct disk *d, struct disk *parent, struct disk_error *
 		return disk_fail(error, -ESTALE, d->path, "was made on the disk %s, but %s is %s", want, parent->path, has);
 	}
 	return parent->size_bytes > d->size_bytes ? disk_fail(error, -ESTALE, d->path, "its parent %s is larger", parent->path) : 0;
-}
-
-static int try_parent(struct disk *d, const char *path, const struct disk_options *o, struct disk_error *error)
-{
-	int result = path ? disk_open_parent(path, DISK_VHD, o, &d->parent, error) : -ENOMEM;
-
-	if (!result && !o->accept_changed)
-		result = check_parent(d, d->parent, error);
-	if (result && d->parent) {
-		disk_close(d->parent);
-		d->parent = NULL;
-	}
-	return result;
 }
 
 static char *read_locator(struct disk *d, const struct vhd_locator *l, uint64_t bytes, bool *ret_relative)
@@ -528,44 +565,40 @@ static char *read_locator(struct disk *d, const struct vhd_locator *l, uint64_t 
 	return path;
 }
 
-static int find_parent(struct disk *d, const struct vhd_header *h, const struct disk_options *o, uint64_t bytes, struct disk_error *error)
+/* The name that the header has: UTF-16, big-endian. */
+static char *read_parent_name(const struct disk *d, const struct vhd_header *h)
 {
-	struct disk_options options = *o;
-	const char *own[2] = { NULL, NULL };
-	char *child = strdup(d->path), *name;
 	size_t length = 0;
-	int result = -ENOENT;
+	char *text, *name;
 
-	own[0] = child ? dirname(child) : ".";
-	options.parents = o->parents ? o->parents : own;
-	disk_fail(error, -ENOENT, d->path, "names no place where its parent is");
-	for (int n = 0; n < VHD_LOCATORS && result; n++) {
-		struct disk_error why;
-		bool relative;
-		char *text = read_locator(d, &h->locator[n], bytes, &relative), *path = text ? parent_host_path(d->path, text, relative) : NULL;
-		int tried = path ? try_parent(d, path, &options, &why) : -ENOENT;
-
-		if (path && (!tried || result == -ENOENT || tried == -ESTALE)) {
-			result = tried;
-			*error = why;
-		}
-		free(path);
-		free(text);
-	}
 	while (length + 2 <= sizeof(h->parent_name) && (h->parent_name[length] | h->parent_name[length + 1]))
 		length += 2;
-	name = length ? parent_utf8(h->parent_name, length, true) : NULL;
-	for (const char *const *place = options.parents; name && *place && (result == -ENOENT || result == -ESTALE); place++) {
-		char *plain = parent_host_path(d->path, name, false), *path = NULL;
-		struct disk_error why;
+	text = length ? parent_utf8(h->parent_name, length, true) : NULL;
+	name = text ? parent_host_path(d->path, text, false) : NULL;
+	free(text);
+	return name;
+}
 
-		if (plain && asprintf(&path, "%s/%s", *place, basename(plain)) >= 0 && !access(path, F_OK) && !try_parent(d, path, &options, &why))
-			result = 0;
-		free(path);
-		free(plain);
+static int vhd_find_parent(struct disk *d, const struct vhd_header *h, const struct disk_options *o, uint64_t bytes, struct disk_error *error)
+{
+	char *name = read_parent_name(d, h);
+	struct parent_query query = { .format = DISK_VHD, .name = name, .check = vhd_check_parent };
+	enum { PATHS = sizeof(query.path) / sizeof(query.path[0]) };
+	int paths = 0;
+	int result;
+
+	for (int n = 0; n < VHD_LOCATORS && paths < PATHS; n++) {
+		bool relative;
+		char *text = read_locator(d, &h->locator[n], bytes, &relative);
+
+		if (text)
+			query.path[paths++] = parent_host_path(d->path, text, relative);
+		free(text);
 	}
+	result = search_parent(d, &query, o, error);
+	while (paths--)
+		free(query.path[paths]);
 	free(name);
-	free(child);
 	return result;
 }
 
@@ -589,16 +622,14 @@ int vhd_open(struct disk *d, const struct disk_options *o, struct disk_error *er
 		result = file_read(&d->file, be64toh(v->footer.header_offset) <= INT64_MAX ? be64toh(v->footer.header_offset) : (uint64_t)bytes, &h, sizeof(h));
 		result = result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : check_header(d, &h, (uint64_t)bytes, error);
 		if (!result)
-			result = read_table(d, (uint64_t)bytes, error);
+			result = read_table(d, be32toh(h.entries), (uint64_t)bytes, error);
 		d->block_bytes = v->block_bytes;
 	}
 	if (!result && v->type == VHD_CHILD) {
 		d->is_child = true;
 		v->parent_id = id_of(h.parent_id);
-		result = o->without_parents ? 0 : find_parent(d, &h, o, (uint64_t)bytes, error);
+		result = o->without_parents ? 0 : vhd_find_parent(d, &h, o, (uint64_t)bytes, error);
 	}
-	if (!result && d->write && v->type != VHD_FIXED) /* where a cut may have left none */
-		result = file_write(&d->file, v->end, &v->footer, sizeof(v->footer));
 	if (result) {
 		if (d->parent)
 			disk_close(d->parent);

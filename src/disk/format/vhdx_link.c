@@ -4,23 +4,18 @@
  * A parent that is itself VHDX is named as MS-VHDX 2.6.2.6 has it, so that other programs find it. For another format the locator
  * has a type of our own and names the format; other programs then refuse the child, as they must. The parent's identity is then
  * its content (digest.h).
- *
- * A parent is looked for at the locator's paths (relative, volume, absolute), then by name in every allowed place, then by
- * identifier among the files there, then where whoever opens the child knows it (a catalog): moved and renamed parents are found.
+ * How a parent is looked for: search.h.
  */
 #include "vhdx_internal.h"
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "lib/crc32c.h"
 #include "disk/digest.h"
+#include "disk/search.h"
 
-enum { LOCATOR_MAX_BYTES = 1 << 20, LOCATOR_MAX_PAIRS = 64, SEARCH_FILES = 4096 };
+enum { LOCATOR_MAX_BYTES = 1 << 20, LOCATOR_MAX_PAIRS = 64 };
 
 static int unsound(const struct vhdx *v, struct disk_error *error, const char *what) { return disk_fail(error, -EBADMSG, v->disk->path, "%s", what); }
 
@@ -203,163 +198,48 @@ int vhdx_read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct 
 
 /* ---- the parent ---- */
 
-static int check_link(struct vhdx *v, struct disk *parent, struct disk_error *error)
+static int vhdx_check_parent(struct disk *child, struct disk *parent, struct disk_error *error)
 {
+	const struct vhdx *v = vhdx_of(child);
 	struct guid id = disk_data_id(parent);
 	char want[GUID_TEXT_BYTES], has[GUID_TEXT_BYTES];
 
-	if (v->parent_format == DISK_VHDX && !guid_equal(id, v->parent_id) && (guid_is_zero(v->parent_id2) || !guid_equal(id, v->parent_id2))) {
+	if (v->parent_format == DISK_VHDX && !vhdx_names_data(v, id)) {
 		guid_print(v->parent_id, want);
 		guid_print(id, has);
-		return disk_fail(error, -ESTALE, v->disk->path, "was made on data %s of %s, which has changed since and is %s now", want, parent->path, has);
+		return disk_fail(error, -ESTALE, child->path, "was made on data %s of %s, which has changed since and is %s now", want,
+				 parent->path, has);
 	}
 	if (v->parent_format != DISK_VHDX && !v->link_item.bytes)
-		return disk_fail(error, -ESTALE, v->disk->path, "does not say what its parent %s held", parent->path);
-	if (parent->sector_bytes != v->sector_bytes || parent->size_bytes > v->disk->size_bytes)
-		return disk_fail(error, -ESTALE, v->disk->path, "its parent %s has other sectors or is larger", parent->path);
+		return disk_fail(error, -ESTALE, child->path, "does not say what its parent %s held", parent->path);
+	if (parent->sector_bytes != v->sector_bytes || parent->size_bytes > child->size_bytes)
+		return disk_fail(error, -ESTALE, child->path, "its parent %s has other sectors or is larger", parent->path);
 	return 0;
-}
-
-/* Opens it, and keeps it when it is the one, or when that does not matter. */
-static int try_parent(struct vhdx *v, const char *path, const struct disk_options *o, struct disk_error *error)
-{
-	int result = disk_open_parent(path, v->parent_format, o, &v->disk->parent, error);
-
-	if (result)
-		return result;
-	result = o->accept_changed ? 0 : check_link(v, v->disk->parent, error);
-	if (result) {
-		disk_close(v->disk->parent);
-		v->disk->parent = NULL;
-	}
-	return result;
-}
-
-/* The data identifier in the headers of a file, without opening it as a disk. */
-static bool has_data_id(const char *path, struct guid id)
-{
-	struct vhdx_header h[2];
-	uint64_t identifier = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	bool found = false;
-
-	if (fd < 0)
-		return false;
-	if (pread(fd, &identifier, 8, 0) == 8 && identifier == VHDX_IDENTIFIER)
-		for (int n = 0; n < 2; n++)
-			found |= pread(fd, &h[n], sizeof(h[n]), (off_t)VHDX_HEADER_OFFSET(n)) == sizeof(h[n]) && h[n].signature == VHDX_HEAD &&
-				 guid_equal(h[n].data_write, id);
-	close(fd);
-	return found;
-}
-
-static int search_place(struct vhdx *v, const char *place, const struct disk_options *o, struct disk_error *error)
-{
-	DIR *directory = opendir(place);
-	int result = -ENOENT;
-
-	for (int n = 0; directory && n < SEARCH_FILES && result; n++) {
-		const struct dirent *e = readdir(directory);
-		char *path;
-
-		if (!e)
-			break;
-		if (e->d_name[0] == '.' || (e->d_type != DT_REG && e->d_type != DT_UNKNOWN) || asprintf(&path, "%s/%s", place, e->d_name) < 0)
-			continue;
-		if (has_data_id(path, v->parent_id) || (!guid_is_zero(v->parent_id2) && has_data_id(path, v->parent_id2)))
-			result = try_parent(v, path, o, error);
-		free(path);
-	}
-	if (directory)
-		closedir(directory);
-	return result;
-}
-
-/* Where the opener has seen this data: it may lie deeper below an allowed place than is looked here. */
-static int ask_opener(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
-{
-	const struct guid ids[2] = { v->parent_id, v->parent_id2 };
-	int result = -ENOENT;
-
-	for (int n = 0; o->find && n < 2 && result == -ENOENT; n++) {
-		char *path = NULL;
-
-		if (guid_is_zero(ids[n]) || o->find(o->find_context, ids[n], &path))
-			continue;
-		result = try_parent(v, path, o, error);
-		free(path);
-	}
-	return result;
-}
-
-/* In the allowed places: by the name that the locator has, then by identifier; then by what the opener knows. */
-static int search(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
-{
-	const char *locator = v->parent_path[0] ? v->parent_path[0] : v->parent_path[2];
-	char *own = locator ? parent_host_path(v->disk->path, locator, false) : NULL, *path;
-	int result = -ENOENT;
-
-	for (const char *const *place = o->parents; own && *place && result; place++)
-		if (asprintf(&path, "%s/%s", *place, basename(own)) >= 0) {
-			if (!access(path, F_OK))
-				result = try_parent(v, path, o, error);
-			free(path);
-		}
-	for (const char *const *place = o->parents; v->parent_format == DISK_VHDX && *place && result; place++)
-		result = search_place(v, *place, o, error);
-	if (result && v->parent_format == DISK_VHDX) {
-		struct disk_error other;
-		int asked = ask_opener(v, o, &other);
-
-		if (asked != -ENOENT) { /* that it is there and not allowed says more than that it is not found */
-			result = asked;
-			*error = other;
-		}
-	}
-	free(own);
-	return result;
 }
 
 int vhdx_find_parent(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
 {
-	const char *own[2] = { NULL, NULL };
-	struct disk_options options = *o;
-	struct disk_error other;
-	int result = -ENOENT;
-	char *child;
+	struct parent_query query = {
+		.format = (enum disk_format)v->parent_format,
+		.name = NULL,
+		.check = vhdx_check_parent,
+	};
+	const char *locator = v->parent_path[0] ? v->parent_path[0] : v->parent_path[2];
+	char *name = locator ? parent_host_path(v->disk->path, locator, false) : NULL;
+	int result;
 
-	if (o->parent) {
-		result = check_link(v, o->parent, error);
-		v->disk->parent = result ? NULL : o->parent;
-		return result;
+	if (v->parent_format == DISK_VHDX) {
+		query.data_id = v->parent_id;
+		query.other_data_id = v->parent_id2;
 	}
-	child = strdup(v->disk->path);
-	if (!child)
-		return disk_fail(error, -ENOMEM, v->disk->path, "no memory");
-	own[0] = dirname(child);
-	if (!options.parents)
-		options.parents = own;
-	disk_fail(error, -ENOENT, v->disk->path, "names no place where its parent is");
-	for (int n = 0; n < 3 && result; n++) {
-		char *path = v->parent_path[n] ? parent_host_path(v->disk->path, v->parent_path[n], n == 0) : NULL;
-		int tried = path ? try_parent(v, path, &options, &other) : -ENOENT;
-
-		free(path);
-		/* the first that is there and wrong says more than those that are not there */
-		if (!tried || (v->parent_path[n] && (result == -ENOENT || tried == -ESTALE))) {
-			result = tried;
-			*error = other;
-		}
-	}
-	if (result == -ENOENT || result == -ESTALE) {
-		int searched = search(v, &options, &other);
-
-		if (!searched || (searched == -EPERM && result == -ENOENT)) {
-			result = searched;
-			*error = other;
-		}
-	}
-	free(child);
+	query.name = name;
+	for (int n = 0; n < 3; n++)
+		if (v->parent_path[n])
+			query.path[n] = parent_host_path(v->disk->path, v->parent_path[n], n == 0);
+	result = search_parent(v->disk, &query, o, error);
+	for (int n = 0; n < 3; n++)
+		free(query.path[n]);
+	free(name);
 	return result;
 }
 

@@ -22,6 +22,7 @@ struct copy {
 	struct disk *from, *to;
 	struct disk_queue *queue;
 	struct digest_stream *digests; /* NULL: the target keeps none */
+	struct disk_error *why;
 	struct chunk chunk[CHUNKS];
 	int error;
 };
@@ -81,7 +82,7 @@ static int copy_range(struct copy *c, uint64_t at, uint64_t *bytes)
 	int error = disk_range(c->from, at, *bytes, &range);
 
 	if (error)
-		return error;
+		return disk_fail(c->why, error, c->from->path, "at offset %lu: %s", at, disk_strerror(error));
 	*bytes = range.bytes;
 	if (range.kind == DISK_RANGE_ZERO) {
 		digest_stream_add(c->digests, NULL, *bytes);
@@ -91,7 +92,7 @@ static int copy_range(struct copy *c, uint64_t at, uint64_t *bytes)
 	chunk = free_chunk(c);
 	error = disk_read(c->from, at, chunk->bytes, *bytes);
 	if (error)
-		return error;
+		return disk_fail(c->why, error, c->from->path, "at offset %lu: %s", at, disk_strerror(error));
 	digest_stream_add(c->digests, chunk->bytes, *bytes);
 	write_chunk(chunk, at, *bytes);
 	return c->error;
@@ -109,24 +110,28 @@ static int begin(struct copy *c)
 	return error;
 }
 
-int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job)
+int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job, struct disk_error *error)
 {
-	struct copy c = { .from = from, .to = to };
-	int error = !to->write ? -EROFS : to->size_bytes != from->size_bytes ? -EINVAL : begin(&c);
+	struct copy c = { .from = from, .to = to, .why = error };
+	int result = 0;
 
-	for (uint64_t at = 0, n; at < from->size_bytes && !error; at += n) {
+	*error = (struct disk_error){ "" };
+	if (!to->write || to->size_bytes != from->size_bytes)
+		return disk_fail(error, -EINVAL, to->path, "cannot be written, or has another size");
+	result = begin(&c);
+	for (uint64_t at = 0, n; at < from->size_bytes && !result; at += n) {
 		n = from->size_bytes - at;
-		error = job_step(job, at, from->size_bytes);
-		if (!error)
-			error = copy_range(&c, at, &n);
+		result = job_step(job, at, from->size_bytes);
+		if (!result)
+			result = copy_range(&c, at, &n);
 	}
 	if (c.queue)
 		disk_queue_close(c.queue);
-	if (!error)
-		error = c.error;
-	if (!error)
-		error = digest_stream_end(c.digests, to);
+	if (!result)
+		result = c.error;
+	if (!result)
+		result = digest_stream_end(c.digests, to);
 	digest_stream_free(c.digests);
 	free(c.chunk[0].bytes);
-	return error;
+	return result && !error->text[0] ? disk_fail(error, result, to->path, "%s", disk_strerror(result)) : result;
 }
