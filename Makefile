@@ -1,14 +1,13 @@
 # A thin front: Meson builds into build/. See README.md and CONTRIBUTING.md.
 .PHONY: all demo check quick bench decode-table fuzz format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation
-all: build/build.ninja
+all:
+	@tools/install-deps build
+	@[ -f build/build.ninja ] || meson setup build >/dev/null
 	@ninja -C build umbra
 
-build/build.ninja:
-	@tools/install-deps build
-	@meson setup build >/dev/null
-
-demo: all
-	@tools/install-deps demo
+demo:
+	@tools/install-deps build demo
+	@$(MAKE) --no-print-directory all
 	@tools/demo
 
 check:

@@ -31,7 +31,7 @@ enum {
 
 /* family, model, stepping as leaf 1 has them. */
 #define SIGNATURE(family, model, stepping) \
-	((uint32_t)((family) > 15 ? ((family)-15) << 20 | 15 << 8 : (family) << 8) | \
+	(((family) > 15 ? (uint32_t)((family)-15) << 20 | 15 << 8 : (family) << 8) | \
 	 ((model) >> 4) << 16 | ((model)&15) << 4 | (stepping))
 
 struct model_data {
