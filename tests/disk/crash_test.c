@@ -433,7 +433,8 @@ int main(int argc, char **argv)
 	make_parent(DISK_VHDX);
 	make_parent(DISK_VHD);
 	if (control) {
-		freopen("/dev/null", "w", stderr);
+		if (!freopen("/dev/null", "w", stderr))
+			return 1;
 		for (unsigned n = 0; n < 20; n++)
 			missed += !faults_without_syncs((unsigned[]){ 0, 2, 4, KINDS + 2 }[n % 4], n / 4 % 2);
 		printf("crash_test: %lu of 20 records without syncs were not noticed\n", missed);
