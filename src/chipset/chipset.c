@@ -1,6 +1,6 @@
 /*
  * Ports that nothing answers read as all ones and swallow writes, as on a machine without the device.
- * Left out: RTC alarms, PM events, level-triggered IOAPIC lines (nothing here drives one).
+ * Left out: RTC alarms, PM events.
  */
 #include "chipset.h"
 
@@ -10,32 +10,17 @@
 #include "lib/archive.h"
 #include "acpi.h"
 
-enum { UART = 0x3f8, UART_GSI = 4 };
+enum { UART = 0x3f8, UART_GSI = 4, UART_NOTHING = 1 };
 
 void chipset_init(struct chipset *c, const struct chipset_host *host)
 {
 	memset(c, 0, sizeof(*c));
 	c->host = host;
-	for (int n = 0; n < 24; n++)
-		c->ioapic.entry[n] = 0x10000;
+	ioapic_init(&c->ioapic, host->raise, host->context);
 }
 
-static void pulse(struct chipset *c, unsigned gsi)
-{
-	uint64_t e = c->ioapic.entry[gsi];
-
-	if (!(e & 0x10000))
-		c->host->raise(c->host->context, (uint32_t)e & 0xfff, (uint32_t)(e >> 56));
-}
-
-void chipset_set_line(struct chipset *c, unsigned gsi, bool high)
-{
-	uint32_t line = 1u << gsi;
-
-	if (high && !(c->ioapic.lines & line))
-		pulse(c, gsi);
-	c->ioapic.lines = high ? c->ioapic.lines | line : c->ioapic.lines & ~line;
-}
+void chipset_set_line(struct chipset *c, unsigned gsi, bool asserted) { ioapic_set_line(&c->ioapic, gsi, asserted); }
+void chipset_end_of_interrupt(struct chipset *c, uint8_t vector) { ioapic_end_of_interrupt(&c->ioapic, vector); }
 
 /* ---- 16550 ---- */
 
@@ -48,13 +33,13 @@ static uint8_t uart_identification(const struct chipset *c)
 	return 1;
 }
 
-static void uart_update(struct chipset *c)
-{
-	bool line = uart_identification(c) != 1;
+static void uart_update(struct chipset *c) { chipset_set_line(c, UART_GSI, uart_identification(c) != UART_NOTHING); }
 
-	if (line && !c->uart.line)
-		pulse(c, UART_GSI);
-	c->uart.line = line;
+/* What comes next is another edge, also where the line was asserted. */
+static void uart_another_edge(struct chipset *c)
+{
+	chipset_set_line(c, UART_GSI, false);
+	uart_update(c);
 }
 
 bool chipset_input(struct chipset *c, uint8_t byte)
@@ -76,15 +61,15 @@ static uint8_t uart_read(struct chipset *c, unsigned reg)
 			return (uint8_t)c->uart.divisor;
 		if (c->uart.in != c->uart.out)
 			v = c->uart.fifo[c->uart.out++ % UART_FIFO_BYTES];
-		c->uart.line = false; /* more input: another edge */
-		uart_update(c);
+		uart_another_edge(c); /* where there is more input */
 		return v;
 	case 1: return c->uart.lcr & 0x80 ? (uint8_t)(c->uart.divisor >> 8) : c->uart.ier;
 	case 2:
 		v = uart_identification(c);
 		if (v == 2)
 			c->uart.thre = false;
-		c->uart.line = uart_identification(c) != 1;
+		if (uart_identification(c) == UART_NOTHING)
+			chipset_set_line(c, UART_GSI, false);
 		return v | (c->uart.fcr & 1 ? 0xc0 : 0);
 	case 3: return c->uart.lcr;
 	case 4: return c->uart.mcr;
@@ -107,8 +92,7 @@ static void uart_write(struct chipset *c, unsigned reg, uint8_t v)
 		else
 			c->host->console(c->host->context, v);
 		c->uart.thre = true;
-		c->uart.line = false;
-		uart_update(c);
+		uart_another_edge(c);
 		return;
 	case 1:
 		if (c->uart.lcr & 0x80) {
@@ -202,65 +186,38 @@ void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64
 
 /* ---- IOAPIC ---- */
 
-uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset)
-{
-	uint32_t r = c->ioapic.select;
-
-	if (offset == 0)
-		return r;
-	if (offset != 0x10)
-		return 0;
-	if (r == 1)
-		return 0x00170011;
-	if (r >= 0x10 && r < 0x40)
-		return (uint32_t)(c->ioapic.entry[(r - 0x10) / 2] >> (r & 1 ? 32 : 0));
-	return 0;
-}
-
-void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t v)
-{
-	uint32_t r = c->ioapic.select;
-	uint64_t *e;
-
-	if (offset == 0) {
-		c->ioapic.select = v & 0xff;
-		return;
-	}
-	if (offset != 0x10 || r < 0x10 || r >= 0x40)
-		return;
-	e = &c->ioapic.entry[(r - 0x10) / 2];
-	*e = r & 1 ? (*e & 0xffffffff) | (uint64_t)v << 32 : (*e & ~0xffffffffull) | (v & ~0x5000u);
-	if ((r - 0x10) / 2 == UART_GSI && c->uart.line)
-		pulse(c, UART_GSI);
-}
+uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset) { return ioapic_read(&c->ioapic, offset); }
+void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value) { ioapic_write(&c->ioapic, offset, value); }
 
 /* ---- saved state ------------------------------------------------------------------------------------------------------------------- */
 
 static void uart_archive(struct archive *a, struct chipset *c)
 {
+	bool line = ioapic_line(&c->ioapic, UART_GSI);
 	uint8_t *const registers[] = { &c->uart.ier, &c->uart.lcr, &c->uart.mcr, &c->uart.scr, &c->uart.fcr };
 
 	for (unsigned n = 0; n < sizeof(registers) / sizeof(registers[0]); n++)
 		archive_u8(a, registers[n]);
 	archive_u16(a, &c->uart.divisor);
 	archive_bool(a, &c->uart.thre);
-	archive_bool(a, &c->uart.line);
+	archive_bool(a, &line);
 	archive_u32(a, &c->uart.in);
 	archive_u32(a, &c->uart.out);
 	archive_bytes(a, c->uart.fifo, UART_FIFO_BYTES);
 	archive_check(a, c->uart.in - c->uart.out <= UART_FIFO_BYTES && c->uart.ier < 16 && c->uart.mcr < 32);
+	if (a->loading)
+		c->ioapic.lines = line ? 1u << UART_GSI : 0;
 }
 
 void chipset_archive(struct archive *a, struct chipset *c)
 {
 	uart_archive(a, c);
-	archive_u32(a, &c->ioapic.select);
-	archive_u64s(a, c->ioapic.entry, 24);
+	ioapic_archive(a, &c->ioapic);
 	pit_archive(a, &c->pit);
 	archive_u8(a, &c->rtc_index);
 	archive_u16(a, &c->pm_enable);
 	archive_u16(a, &c->pm_control);
-	archive_check(a, c->ioapic.select < 0x100 && c->rtc_index < 0x80);
+	archive_check(a, c->rtc_index < 0x80);
 }
 
 /* ---- the unit ---- */

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "lib/unit.h"
+#include "ioapic.h"
 #include "pit.h"
 
 struct archive;
@@ -23,8 +24,8 @@ struct chipset_host {
 
 struct chipset {
 	const struct chipset_host *host;
-	struct { uint8_t ier, lcr, mcr, scr, fcr; uint16_t divisor; bool thre; uint8_t fifo[UART_FIFO_BYTES]; uint32_t in, out; bool line; } uart;
-	struct { uint32_t select, lines; uint64_t entry[24]; } ioapic; /* lines: those that are high */
+	struct { uint8_t ier, lcr, mcr, scr, fcr; uint16_t divisor; bool thre; uint8_t fifo[UART_FIFO_BYTES]; uint32_t in, out; } uart;
+	struct ioapic ioapic;
 	struct pit pit;
 	uint8_t rtc_index;
 	uint16_t pm_enable, pm_control;
@@ -36,7 +37,9 @@ void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64
 uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset);
 void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value);
 /* Interrupt line gsi (below 24) of a device outside the chipset. */
-void chipset_set_line(struct chipset *c, unsigned gsi, bool high);
+void chipset_set_line(struct chipset *c, unsigned gsi, bool asserted);
+/* A local APIC has ended an interrupt that a level had requested. */
+void chipset_end_of_interrupt(struct chipset *c, uint8_t vector);
 /* Console input for the guest; false when its FIFO is full. */
 bool chipset_input(struct chipset *c, uint8_t byte);
 /* The unit: a struct chipset. */

@@ -68,6 +68,8 @@ struct hv_host {
 	uint64_t tsc_hz, apic_hz, features; /* features: bit n is enum hv_feature n */
 	unsigned cpus;
 	uint64_t tsc_offset; /* what the partition's TSC is ahead of the host's */
+	/* now_100ns() is (partition's TSC * reference_scale >> 64) + reference_offset_100ns. */
+	uint64_t reference_scale, reference_offset_100ns;
 };
 
 struct hv_partition;

@@ -42,20 +42,20 @@ void hv_write_hypercall_page(struct hv_partition *p)
 	memcpy(page + 0xff0, &version, 4);
 }
 
-/* time_100ns = (tsc * scale >> 64) + offset (TLFS "Partition reference TSC mechanism"). */
+/*
+ * time_100ns = (tsc * scale >> 64) + offset (TLFS "Partition reference TSC mechanism"): with the machine's own scale and offset, so that
+ * a guest reads the same time here and in the reference counter.
+ */
 void hv_write_reference_tsc(struct hv_partition *p)
 {
+	enum { SEQUENCE_INVALID = 0, SCALE_AT = 8, OFFSET_AT = 16 };
 	uint8_t *page = hv_overlay(p, OVERLAY_REFERENCE_TSC);
-	uint64_t scale = (uint64_t)((((unsigned __int128)10000000) << 64) / p->host->tsc_hz), now, tsc;
-	uint32_t *sequence = (uint32_t *)(void *)page, next = *sequence + 1;
-	int64_t offset;
+	uint32_t *sequence = (uint32_t *)(void *)page;
+	uint32_t next = *sequence + 1;
 
-	__atomic_store_n(sequence, 0, __ATOMIC_SEQ_CST);
-	tsc = __builtin_ia32_rdtsc() + p->host->tsc_offset;
-	now = hv_now(p);
-	offset = (int64_t)(now - (uint64_t)(((unsigned __int128)tsc * scale) >> 64));
-	memcpy(page + 8, &scale, 8);
-	memcpy(page + 16, &offset, 8);
+	__atomic_store_n(sequence, SEQUENCE_INVALID, __ATOMIC_SEQ_CST);
+	memcpy(page + SCALE_AT, &p->host->reference_scale, sizeof(uint64_t));
+	memcpy(page + OFFSET_AT, &p->host->reference_offset_100ns, sizeof(uint64_t));
 	__atomic_store_n(sequence, next && next != ~0u ? next : 1, __ATOMIC_SEQ_CST);
 }
 

@@ -57,12 +57,16 @@ static uint64_t scaled(const struct machine_clock *clock, uint64_t tsc)
 	return (uint64_t)(((unsigned __int128)tsc * clock->scale) >> 64);
 }
 
-void clock_set(struct machine_clock *clock, uint64_t tsc_hz, uint64_t partition_tsc, uint64_t reference_100ns)
+void clock_set(struct machine *machine, uint64_t tsc_hz, uint64_t partition_tsc, uint64_t reference_100ns)
 {
+	struct machine_clock *clock = &machine->clock;
+
 	assert(tsc_hz);
 	clock->tsc_hz = tsc_hz;
 	clock->scale = (uint64_t)(((unsigned __int128)UNITS_100NS_PER_S << 64) / tsc_hz);
 	clock->offset_100ns = reference_100ns - scaled(clock, partition_tsc);
+	machine->hv_host.reference_scale = clock->scale;
+	machine->hv_host.reference_offset_100ns = clock->offset_100ns;
 }
 
 uint64_t machine_now_100ns(void *context)

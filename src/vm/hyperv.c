@@ -62,7 +62,7 @@ static void raise_vector(void *context, uint32_t vp_index, uint8_t vector)
 {
 	struct vcpu *p = vcpu_of(context, vp_index);
 
-	apic_raise(&p->apic, vector);
+	apic_raise(&p->apic, vector, false);
 	interrupt_notify(p);
 }
 
@@ -124,14 +124,14 @@ static void crashed(void *context, const char *text, size_t bytes, const uint64_
 
 static void reset(void *context) { machine_finish(context, MACHINE_RESET); }
 
-void machine_connect_hv(struct machine *m)
+void machine_connect_hv(struct machine *m, uint64_t tsc_hz)
 {
 	m->hv_host = (struct hv_host){
 		.get_state = get_state, .set_general = set_general, .xmm = xmm, .flush = flush, .memory_written = memory_written,
 		.discard = discard, .now_100ns = machine_now_100ns,
 		.runtime_100ns = runtime_100ns, .yield = hv_host_yield, .place_overlay = place_overlay, .raise = raise_vector, .set_auto_eoi = set_auto_eoi,
 		.apic_read = apic_register_read, .apic_write = apic_register_write, .is_waiting = is_waiting, .idle = idle, .crashed = crashed,
-		.reset = reset, .context = m, .lock = &m->lock, .memory = &m->memory, .tsc_hz = m->clock.tsc_hz, .apic_hz = APIC_TIMER_HZ,
+		.reset = reset, .context = m, .lock = &m->lock, .memory = &m->memory, .tsc_hz = tsc_hz, .apic_hz = APIC_TIMER_HZ,
 		.features = m->options.hv_features, .cpus = m->options.cpus,
 	};
 }

@@ -29,10 +29,10 @@ static void deliver_startup(struct vcpu *vcpu, uint8_t vector)
 	vcpu->sipi_vector = vector;
 }
 
-static void deliver(struct vcpu *vcpu, unsigned mode, uint8_t vector)
+static void deliver(struct vcpu *vcpu, unsigned mode, uint8_t vector, bool level)
 {
 	switch (mode) {
-	case MODE_FIXED: case MODE_LOWEST: apic_raise(&vcpu->apic, vector); break;
+	case MODE_FIXED: case MODE_LOWEST: apic_raise(&vcpu->apic, vector, level); break;
 	case MODE_NMI:
 		if (vcpu->activity == VCPU_RUNNING)
 			engine_nmi(vcpu->cpu);
@@ -57,6 +57,7 @@ static bool is_hit(const struct vcpu *vcpu, const struct vcpu *from, uint32_t lo
 void interrupt_send(struct machine *machine, struct vcpu *from, uint32_t low, uint32_t destination)
 {
 	unsigned mode = low >> ICR_MODE_SHIFT & ICR_MODE_MASK;
+	bool level = !from && low & ICR_LEVEL; /* between processors only INIT has levels */
 
 	if (mode == MODE_INIT && low & ICR_LEVEL && !(low & ICR_ASSERT))
 		return; /* INIT level de-assert does nothing since the Pentium 4 */
@@ -65,7 +66,7 @@ void interrupt_send(struct machine *machine, struct vcpu *from, uint32_t low, ui
 
 		if (!is_hit(vcpu, from, low, destination))
 			continue;
-		deliver(vcpu, mode, (uint8_t)low);
+		deliver(vcpu, mode, (uint8_t)low, level);
 		if (mode == MODE_LOWEST)
 			return;
 	}

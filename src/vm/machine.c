@@ -36,6 +36,11 @@ static void send_ipi(void *context, void *owner, uint32_t low, uint32_t destinat
 	interrupt_send(context, owner, low, destination);
 }
 
+static void end_of_level(void *context, uint8_t vector)
+{
+	chipset_end_of_interrupt(&((struct machine *)context)->chipset, vector);
+}
+
 static int make_engine(struct machine *machine)
 {
 	machine->engine = engine_create(&machine->memory);
@@ -61,7 +66,6 @@ static int make_units(struct machine *machine)
 {
 	int error;
 
-	machine_connect_hv(machine);
 	machine_connect_chipset(machine);
 	error = machine_make_devices(machine);
 	if (!error)
@@ -85,8 +89,9 @@ static int make_parts(struct machine *machine, uint64_t tsc_hz)
 		return error;
 	pthread_mutex_init(&machine->lock, NULL);
 	pthread_cond_init(&machine->changed, NULL);
-	clock_set(&machine->clock, tsc_hz, clock_tsc(), 0);
-	machine->apic_host = (struct apic_host){ .send = send_ipi, .context = machine };
+	machine_connect_hv(machine, tsc_hz);
+	clock_set(machine, tsc_hz, clock_tsc(), 0);
+	machine->apic_host = (struct apic_host){ .send = send_ipi, .end_of_level = end_of_level, .context = machine };
 	error = make_units(machine);
 	if (!error)
 		units_reset(&machine->units);

@@ -116,8 +116,8 @@ void check_lifecycle(const struct machine *machine);
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_tsc(void);
 uint64_t clock_measure_tsc_hz(void);
-/* Reference time is reference_100ns where the partition's TSC is partition_tsc. */
-void clock_set(struct machine_clock *clock, uint64_t tsc_hz, uint64_t partition_tsc, uint64_t reference_100ns);
+/* After machine_connect_hv(). Reference time is reference_100ns where the partition's TSC is partition_tsc. */
+void clock_set(struct machine *machine, uint64_t tsc_hz, uint64_t partition_tsc, uint64_t reference_100ns);
 /* hv_host's and chipset_host's. */
 uint64_t machine_now_100ns(void *machine);
 
@@ -126,7 +126,7 @@ uint64_t machine_now_100ns(void *machine);
 void machine_connect_chipset(struct machine *machine);
 /* Under the lock. */
 void machine_flush_console(struct machine *machine);
-void machine_connect_hv(struct machine *machine);
+void machine_connect_hv(struct machine *machine, uint64_t tsc_hz);
 /* ACPI_* bits of what the features have devices for. */
 unsigned machine_hv_acpi_parts(const struct machine *machine);
 /* The bus and what is on it, where there are disks; before the partition is made. 0 or -errno. */

@@ -6,7 +6,8 @@
 enum {
 	MSR_APIC_BASE = 0x1b, MSR_MTRR_CAP = 0xfe, MSR_MTRR_FIRST = 0x200, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC_FIRST = 0x800, MSR_X2APIC_END = 0x900,
 };
-enum { APIC_BASE_BSP = 0x100, APIC_BASE_X2 = 0x400, APIC_BASE_ON = 0x800, TIMER_TSC_DEADLINE = 2 << 17 };
+enum { TIMER_TSC_DEADLINE = 2 << 17 };
+
 static bool model_has(const struct vcpu *p, enum cpu_feature feature) { return cpu_has(&p->machine->model.features, feature); }
 
 static bool is_mtrr(uint32_t msr) { return msr == 0x2ff || (msr >= 0x200 && msr < 0x210) || (msr >= 0x250 && msr <= 0x26f); }
@@ -14,7 +15,7 @@ static bool is_mtrr(uint32_t msr) { return msr == 0x2ff || (msr >= 0x200 && msr 
 int machine_msr_read(struct vcpu *p, uint32_t msr, uint64_t *ret)
 {
 	if (msr >= MSR_X2APIC_FIRST && msr < MSR_X2APIC_END)
-		return p->apic.base & APIC_BASE_X2 ? apic_read(&p->apic, msr - MSR_X2APIC_FIRST, clock_monotonic_ns(), ret) : -EINVAL;
+		return apic_is_x2(&p->apic) ? apic_read(&p->apic, msr - MSR_X2APIC_FIRST, clock_monotonic_ns(), ret) : -EINVAL;
 	if (is_mtrr(msr))
 		return *ret = p->mtrr[msr - MSR_MTRR_FIRST], 0;
 	switch (msr) {
@@ -27,28 +28,14 @@ int machine_msr_read(struct vcpu *p, uint32_t msr, uint64_t *ret)
 	}
 }
 
-static int write_apic_base(struct vcpu *p, uint64_t v)
-{
-	uint64_t old = p->apic.base;
-
-	if (v >> 40 || v & 0x2ff)
-		return -EINVAL;
-	if (v & APIC_BASE_X2 && (!(v & APIC_BASE_ON) || !model_has(p, CPU_X2APIC)))
-		return -EINVAL;
-	if (old & APIC_BASE_X2 && (v & (APIC_BASE_X2 | APIC_BASE_ON)) == APIC_BASE_ON)
-		return -EINVAL; /* from x2APIC only by way of off (SDM 11.12.5) */
-	p->apic.base = (v & ~(uint64_t)APIC_BASE_BSP) | (old & APIC_BASE_BSP);
-	return 0;
-}
-
 int machine_msr_write(struct vcpu *p, uint32_t msr, uint64_t v)
 {
 	if (msr >= MSR_X2APIC_FIRST && msr < MSR_X2APIC_END)
-		return p->apic.base & APIC_BASE_X2 ? apic_write(&p->apic, msr - MSR_X2APIC_FIRST, v, clock_monotonic_ns()) : -EINVAL;
+		return apic_is_x2(&p->apic) ? apic_write(&p->apic, msr - MSR_X2APIC_FIRST, v, clock_monotonic_ns()) : -EINVAL;
 	if (is_mtrr(msr))
 		return p->mtrr[msr - MSR_MTRR_FIRST] = v, 0;
 	switch (msr) {
-	case MSR_APIC_BASE: return write_apic_base(p, v & ~(uint64_t)APIC_BASE_BSP);
+	case MSR_APIC_BASE: return apic_set_base(&p->apic, v, model_has(p, CPU_X2APIC));
 	case MSR_TSC_DEADLINE:
 		if (!model_has(p, CPU_TSC_DEADLINE))
 			return -EINVAL;

@@ -183,7 +183,7 @@ static void begin_time(struct loader *loader)
 	uint64_t behind = loader->tsc - clock_tsc(); /* modulo 2^64, as offsets are */
 	uint64_t partition_tsc = loader->tsc + machine->hv_host.tsc_offset;
 
-	clock_set(&machine->clock, machine->clock.tsc_hz, partition_tsc, loader->now_100ns);
+	clock_set(machine, machine->clock.tsc_hz, partition_tsc, loader->now_100ns);
 	machine->hv_host.tsc_offset += behind;
 	for (unsigned n = 0; n < machine->options.cpus; n++) {
 		struct engine_state state;

@@ -32,7 +32,7 @@ static uint64_t run_tsc_deadline(struct vcpu *vcpu, uint64_t now_ns)
 		return now_ns + (uint64_t)((unsigned __int128)(deadline - tsc) * NS_PER_S / vcpu->machine->clock.tsc_hz);
 	vcpu->apic.tsc_deadline = 0;
 	if (!(vcpu->apic.lvt[LVT_TIMER] & LVT_MASKED))
-		apic_raise(&vcpu->apic, (uint8_t)vcpu->apic.lvt[LVT_TIMER]);
+		apic_raise(&vcpu->apic, (uint8_t)vcpu->apic.lvt[LVT_TIMER], false);
 	return UINT64_MAX;
 }
 

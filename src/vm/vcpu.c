@@ -19,7 +19,8 @@
 
 enum { PAGE_SHIFT = 12, PAGE_MASK = 0xfff, APIC_REGISTER_SHIFT = 4, TPR_CLASS_SHIFT = 4, MMIO_BYTES = 8 };
 enum { MSR_HV_FIRST = 0x40000000, MSR_HV_END = 0x40000200, MTRR_DEFAULT_TYPE = 0x2ff, MTRR_WRITE_BACK_ON = 0xc06 };
-enum { DEBUG_EXIT_VALUES = 0x7f };
+enum { DEBUG_EXIT_VALUES = 0x7f, CPUID_FEATURES = 1, FEATURES_EDX_APIC = 1 << 9 };
+#define CPUID_AMD_FEATURES 0x80000001u
 #define NS_PER_S 1000000000ull
 
 /* ---- what the engine asks: ports and MMIO ---- */
@@ -52,7 +53,12 @@ static void on_port_write(void *context, uint16_t port, unsigned bytes, uint64_t
 }
 
 static bool is_ioapic(uint64_t gpa) { return gpa >> PAGE_SHIFT == IOAPIC_GPA >> PAGE_SHIFT; }
-static bool is_apic(const struct vcpu *vcpu, uint64_t gpa) { return gpa >> PAGE_SHIFT == vcpu->apic.base >> PAGE_SHIFT; }
+/* The page of registers is there in xAPIC mode only. */
+static bool is_apic(const struct vcpu *vcpu, uint64_t gpa)
+{
+	return apic_mode(&vcpu->apic) == APIC_XAPIC && gpa >> PAGE_SHIFT == vcpu->apic.base >> PAGE_SHIFT;
+}
+
 static uint32_t apic_register_at(uint64_t gpa) { return (uint32_t)(gpa & PAGE_MASK) >> APIC_REGISTER_SHIFT; }
 
 /* Under the lock. Where nothing answers all bits are set. */
@@ -151,6 +157,8 @@ static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t r[
 		return;
 	engine_get(vcpu->cpu, ENGINE_CONTROL, &state);
 	cpu_model_leaf(&vcpu->machine->model, leaf, subleaf, vcpu->index, state.x86.cr4, state.x86.xcr0, r);
+	if ((leaf == CPUID_FEATURES || leaf == CPUID_AMD_FEATURES) && apic_mode(&vcpu->apic) == APIC_OFF)
+		r[3] &= ~(uint32_t)FEATURES_EDX_APIC;
 }
 
 /* ---- interrupts ---- */

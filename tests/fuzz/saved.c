@@ -20,7 +20,9 @@ static void print_nothing(void *context, uint8_t byte) { (void)context, (void)by
 static void end_nothing(void *context) { (void)context; }
 static uint64_t some_time(void *context) { (void)context; return 123456789; }
 
-static const struct apic_host apic_host = { nothing, NULL };
+static void end_no_level(void *context, uint8_t vector) { (void)context, (void)vector; }
+
+static const struct apic_host apic_host = { .send = nothing, .end_of_level = end_no_level };
 static const struct chipset_host chipset_host = { raise_nothing, print_nothing, end_nothing, end_nothing, some_time, NULL };
 
 static void set(struct fake *f, unsigned cpu, uint32_t msr, uint64_t value)
@@ -216,7 +218,8 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	} else if (kind == KIND_APIC) {
 		apic_write(&part.apic, 0x32, 0x20040 | n << 17, NOW_NS);
 		apic_write(&part.apic, 0x38, 1000 * n, NOW_NS);
-		apic_raise(&part.apic, (uint8_t)(n + 32));
+		apic_write(&part.apic, 0x0f, 0x1ff, NOW_NS);
+		apic_raise(&part.apic, (uint8_t)(n + 32), n & 8);
 	}
 	data[0] = (uint8_t)kind;
 	bytes = save(kind, &part, data + 1);

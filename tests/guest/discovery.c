@@ -77,6 +77,33 @@ static void registers(void)
 	check_equal("EOI without its feature", outcome_of_wrmsr(MSR_EOI, 0), TRAP(13));
 }
 
+static uint64_t page_time(const volatile uint64_t *page) { return (uint64_t)(((unsigned __int128)rdtsc() * page[1]) >> 64) + page[2]; }
+
+/* Whoever reads first one and then the other reads no earlier time. */
+static bool is_one_clock(const volatile uint64_t *page)
+{
+	for (unsigned n = 0; n < 20000; n++) {
+		uint64_t before = page_time(page), time = rdmsr(MSR_TIME), after = page_time(page);
+
+		if (before > time || time > after)
+			return false;
+	}
+	return true;
+}
+
+/* The page's offset is the register's own: it is the same whenever the page is written. */
+static bool is_one_offset(const volatile uint64_t *page)
+{
+	uint64_t offset = page[2];
+
+	for (unsigned n = 0; n < 200; n++) {
+		wrmsr(MSR_REFERENCE, gpa(page) | 1);
+		if (page[2] != offset)
+			return false;
+	}
+	return true;
+}
+
 static void reference_page(void)
 {
 	volatile uint64_t *page = new_page();
@@ -88,6 +115,8 @@ static void reference_page(void)
 	now = rdmsr(MSR_TIME);
 	t = (uint64_t)(((unsigned __int128)tsc * page[1]) >> 64) + page[2];
 	check("its time is that of the register", now >= t && now - t < 100000);
+	check("it never runs behind the register, nor before it", is_one_clock(page));
+	check("its offset is that of the register", is_one_offset(page));
 	check_equal("it cannot be written", outcome_of_store(page), TRAP(13));
 	wrmsr(MSR_REFERENCE, 0);
 	check_equal("off: memory as before", page[0], 0);

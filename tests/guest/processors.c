@@ -4,14 +4,14 @@
  */
 #include "guest.h"
 
-enum { ROUNDS = 30000, FEW_ROUNDS = 500 /* more than the host may have */, ADDS = 100000 };
+enum { ROUNDS = 30000, FEW_ROUNDS = 500 /* more than the host may have */, NMI_PAIRS = 300, ADDS = 100000 };
 
 static volatile uint32_t awake, finished, total;
 static volatile uint64_t counter;
 static volatile uint32_t x __attribute__((aligned(64))), y __attribute__((aligned(64)));
 static volatile uint32_t r[4] __attribute__((aligned(64)));
 static volatile uint32_t arrived __attribute__((aligned(64))), generation __attribute__((aligned(64)));
-static volatile unsigned got_ipi[17];
+static volatile unsigned got_ipi[17], got_nmis;
 static uint64_t split_line[1024] __attribute__((aligned(4096)));
 
 /* All processors meet here. */
@@ -139,11 +139,12 @@ static bool on_ipi(struct frame *f)
 	if (f->vector == 0x40) {
 		got_ipi[apic_id()]++;
 		invlpg(0x8000000000);
-	} else if (f->vector != 2) {
+		wrmsr(0x80b, 0);
+	} else if (f->vector == 2) {
+		got_nmis++;
+	} else {
 		return false;
 	}
-	if (f->vector != 2)
-		wrmsr(0x80b, 0);
 	return true;
 }
 
@@ -175,8 +176,24 @@ static void shoot_down(unsigned me)
 	}
 }
 
+/* Two NMIs at once, one of them may wait for the other: none is lost. */
+static void pair_of_nmis(unsigned me)
+{
+	for (unsigned n = 1; n <= NMI_PAIRS && me < 2; n++) {
+		if (me == 1) {
+			wrmsr(0x830, 0x400);
+			wrmsr(0x830, 0x400);
+		}
+		for (uint64_t end = rdtsc() + 2000000000ull; got_nmis < 2 * n && rdtsc() < end;)
+			pause();
+	}
+	meet();
+}
+
 static void everything(unsigned me)
 {
+	if (total > 1)
+		pair_of_nmis(me);
 	add(me);
 	litmus(me);
 	modify_code(me);
@@ -216,6 +233,7 @@ void test_main(void)
 	everything(0);
 	while (finished < n - 1)
 		pause();
+	check_equal("two NMIs at once", got_nmis, n > 1 ? 2 * NMI_PAIRS : 0);
 	check_equal("locked additions", counter, (uint64_t)n * ADDS);
 	check_equal("locked additions across two pages", *(uint64_t *)((char *)split_line + 4092), n * 200ull);
 	check_equal("locked additions across two cache lines", *(uint32_t *)((char *)split_line + 62), n * 200ull);

@@ -231,9 +231,14 @@ static bool soft_engine_has_nmi(const struct engine_cpu *opaque) { return __atom
 
 static void soft_engine_nmi(struct engine_cpu *opaque)
 {
+	enum { NMIS_MAX = 2 };
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
+	uint32_t pending = __atomic_load_n(&cpu->nmi_pending, __ATOMIC_SEQ_CST);
 
-	__atomic_store_n(&cpu->nmi_pending, 1, __ATOMIC_SEQ_CST);
+	/* one is handled while one waits (SDM Vol. 3A 6.7.1): before the first is taken two can have come */
+	while (pending < NMIS_MAX &&
+	       !__atomic_compare_exchange_n(&cpu->nmi_pending, &pending, pending + 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
 	soft_kick(cpu, KICK_EVENT);
 }
 

@@ -25,7 +25,7 @@ static bool has_interrupt_shadow(const struct soft_cpu *cpu) { return cpu->pendi
 
 static void take_nmi(struct soft_cpu *cpu)
 {
-	__atomic_store_n(&cpu->nmi_pending, 0, __ATOMIC_SEQ_CST);
+	__atomic_fetch_sub(&cpu->nmi_pending, 1, __ATOMIC_SEQ_CST); /* the next is taken after IRET */
 	cpu->nmi_blocked = true;
 	cpu->interrupt_pending = 1;
 	soft_deliver_interrupt(cpu, EXC_NMI);

@@ -437,6 +437,8 @@ int insn_iret(struct step *t)
 	uint64_t old = t->s->gpr[4];
 	int error;
 
+	if (cpu->nmi_blocked && cpu->nmi_pending > 1)
+		__atomic_store_n(&cpu->nmi_pending, 1, __ATOMIC_SEQ_CST); /* those that came while one was handled are one */
 	cpu->nmi_blocked = false; /* also where IRET faults (SDM Vol. 3A 6.7.1) */
 	if (cpu->nmi_pending)
 		soft_kick(cpu, KICK_EVENT);

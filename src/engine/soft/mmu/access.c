@@ -41,6 +41,8 @@ static int access_pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, si
 			else
 				cpu->ops->mmio_read(cpu->ops_context, gpa, buffer + done, n);
 			soft_inside(cpu);
+			if (cpu->kick & KICK_EVENT)
+				cpu->interrupt_pending = 1; /* what a device's register has made deliverable, STI finds */
 		} else if (access & ACCESS_WRITE) {
 			copy(hva, buffer + done, n);
 			soft_mark_dirty(cpu->engine, hva);
