@@ -36,7 +36,7 @@ struct broker {
 	struct ring_end from_machine, to_machine;
 	int rings_fd, event_from, event_to, signals, input;
 	pid_t machine;
-	bool machine_exited;
+	bool machine_exited, stuck_told;
 	struct helper helper[HELPERS_MAX];
 	unsigned helpers;
 	struct life life;
@@ -190,6 +190,19 @@ static bool take_state(struct broker *b, const uint8_t *data, uint32_t bytes)
 	return true;
 }
 
+/* Once. The machine goes on standing: somebody may want to look at it. */
+static bool take_stuck(struct broker *b, const uint8_t *data, uint32_t bytes)
+{
+	char text[RING_RECORD_MAX_BYTES + 1];
+
+	if (b->stuck_told)
+		return false;
+	b->stuck_told = true;
+	take_text(text, data, bytes);
+	fprintf(stderr, "umbra: the guest is stuck: %.*s\n", (int)strcspn(text, "\n"), text);
+	return true;
+}
+
 static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, uint32_t bytes)
 {
 	switch (kind) {
@@ -201,6 +214,7 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_SAVE_ENDED: return take_save_end(b, data, bytes);
 	case RECORD_STATE: return take_state(b, data, bytes);
 	case RECORD_SHUTTING_DOWN: return take_shutting_down(b, data, bytes);
+	case RECORD_STUCK: return take_stuck(b, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
 	default: return false;
 	}

@@ -45,6 +45,8 @@ static void tell(struct process *p, uint32_t kind, const void *data, size_t byte
 
 static void console(void *context, const uint8_t *data, size_t bytes) { tell(context, RECORD_CONSOLE, data, bytes); }
 
+static void stuck(void *context, const char *text) { tell(context, RECORD_STUCK, text, strlen(text)); }
+
 static int put_saved(void *context, const void *data, size_t bytes)
 {
 	const uint8_t *from = data;
@@ -252,6 +254,7 @@ static void take_plan(struct process *p, struct machine_options *o)
 	o->command_line = plan->command_line;
 	o->console = console;
 	o->state = state;
+	o->stuck = stuck;
 	o->lock_down = lock_down;
 	o->context = p;
 	o->last_words = p->rings->last_words;

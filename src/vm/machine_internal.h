@@ -27,7 +27,7 @@
 #include "x86/cpu_model.h"
 #include "x86/state.h"
 
-enum { MTRRS = 0x210, CONSOLE_BYTES = 512, CRASH_TEXT_BYTES = 4096 };
+enum { MTRRS = 0x210, CONSOLE_BYTES = 512, CONSOLE_LINE_BYTES = 160, CRASH_TEXT_BYTES = 4096 };
 
 enum vcpu_activity { VCPU_RUNNING, VCPU_WAITS_FOR_SIPI };
 
@@ -86,6 +86,9 @@ struct machine {
 	int debug_exit_code;
 	char crash_text[CRASH_TEXT_BYTES + 1];
 	uint8_t console[CONSOLE_BYTES];
+	char line[CONSOLE_LINE_BYTES + 1], last_line[CONSOLE_LINE_BYTES + 1]; /* what it prints now; the last that was not empty */
+	size_t line_used;
+	bool stuck_told;
 	size_t console_used;
 	struct vcpu vcpus[MACHINE_MAX_CPUS];
 };
@@ -149,6 +152,15 @@ int machine_make_ticker(struct machine *machine);
 
 int machine_msr_read(struct vcpu *vcpu, uint32_t msr, uint64_t *ret_value);
 int machine_msr_write(struct vcpu *vcpu, uint32_t msr, uint64_t value);
+
+/* ---- stuck.c; under the lock ---- */
+
+/* What the guest prints. */
+void stuck_console_byte(struct machine *machine, uint8_t byte);
+/* Ends the machine; says where the processor stands. */
+void stuck_triple_fault(struct vcpu *vcpu);
+/* This processor is about to sleep: says so if none will ever wake. */
+void stuck_look(struct vcpu *vcpu);
 
 /* ---- vcpu.c ---- */
 

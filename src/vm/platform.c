@@ -17,6 +17,7 @@ static void platform_console(void *context, uint8_t byte)
 {
 	struct machine *machine = context;
 
+	stuck_console_byte(machine, byte);
 	machine->console[machine->console_used++] = byte;
 	if (byte == '\n' || machine->console_used == CONSOLE_BYTES)
 		machine_flush_console(machine);

@@ -335,6 +335,7 @@ static void sleep_until_event(struct vcpu *vcpu)
 		take_init_and_startup(vcpu);
 		if (!must_sleep(vcpu))
 			break;
+		stuck_look(vcpu);
 		sleep_until(vcpu, next);
 	}
 	vcpu->idle = vcpu->halted = false;
@@ -356,7 +357,7 @@ static void vcpu_run(void *self)
 			break;
 		case ENGINE_EXIT_SHUTDOWN:
 			pthread_mutex_lock(&machine->lock);
-			machine_finish(machine, MACHINE_CRASHED);
+			stuck_triple_fault(vcpu);
 			pthread_mutex_unlock(&machine->lock);
 			break;
 		default: sleep_until_event(vcpu);

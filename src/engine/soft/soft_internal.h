@@ -126,6 +126,7 @@ struct soft_cpu {
 	bool watchpoints; /* one is enabled in DR7 for data */
 	uint8_t watch_hits;
 	bool nmi_blocked;
+	uint8_t fault_vector; /* struct engine_state */
 	uint32_t nmi_pending;
 	uint32_t stop, stop_asked; /* enum engine_exit: by what it executed (PENDING_STOP), and by others (atomic, with a kick) */
 	/* mmu/shootdown.c */

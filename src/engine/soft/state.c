@@ -54,6 +54,7 @@ void soft_engine_get(const struct engine_cpu *opaque, unsigned groups, struct en
 		to->x86.interrupt_shadow = (uint8_t)((cpu->pending & PENDING_SHADOW) / PENDING_STI_SHADOW);
 		to->nmi_pending = __atomic_load_n(&cpu->nmi_pending, __ATOMIC_SEQ_CST);
 		to->nmi_blocked = cpu->nmi_blocked;
+		to->fault_vector = cpu->fault_vector;
 	}
 }
 

@@ -72,6 +72,7 @@ int soft_deliver_fault(struct soft_cpu *cpu, const struct fault *fault)
 {
 	struct event event;
 
+	cpu->fault_vector = fault->vector;
 	turn_into_event(cpu, fault, &event, false);
 	return deliver(cpu, event);
 }
