@@ -87,7 +87,7 @@ enum { ENGINE_VECTOR_BYTES = 832 };
 struct engine_state {
 	struct x86_state x86;
 	bool nmi_pending, nmi_blocked;
-	uint8_t fault_vector; /* read only: of the last fault that was to be delivered, for who describes a crash */
+	uint8_t fault_vector; /* of the last fault, for who describes a crash; read only */
 	uint8_t vector[ENGINE_VECTOR_BYTES]; /* an XSAVE area in standard form */
 };
 

@@ -45,7 +45,10 @@ static void tell(struct process *p, uint32_t kind, const void *data, size_t byte
 
 static void console(void *context, const uint8_t *data, size_t bytes) { tell(context, RECORD_CONSOLE, data, bytes); }
 
-static void stuck(void *context, const char *text) { tell(context, RECORD_STUCK, text, strlen(text)); }
+static void stuck(void *context, const char *text)
+{
+	tell(context, RECORD_STUCK, text, strlen(text));
+}
 
 static int put_saved(void *context, const void *data, size_t bytes)
 {

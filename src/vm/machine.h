@@ -43,7 +43,7 @@ struct machine_options {
 	void (*console)(void *context, const uint8_t *data, size_t bytes);
 	/* Of a machine with a bus: called every second when something has changed; NULL. Without the lock. */
 	void (*state)(void *context, const struct machine_state *state);
-	/* Called under the machine's lock, once, when the guest can never go on: one line that says where it stands; NULL. */
+	/* Called under the machine's lock, once: the guest can never go on, and where it stands. */
 	void (*stuck)(void *context, const char *text);
 	/* Called once all threads exist and before the guest's first instruction; NULL, or 0 or -errno, which ends the machine. */
 	int (*lock_down)(void *context);

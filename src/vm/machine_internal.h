@@ -86,7 +86,8 @@ struct machine {
 	int debug_exit_code;
 	char crash_text[CRASH_TEXT_BYTES + 1];
 	uint8_t console[CONSOLE_BYTES];
-	char line[CONSOLE_LINE_BYTES + 1], last_line[CONSOLE_LINE_BYTES + 1]; /* what it prints now; the last that was not empty */
+	char line[CONSOLE_LINE_BYTES + 1];      /* what the guest prints now */
+	char last_line[CONSOLE_LINE_BYTES + 1]; /* the last that was not empty */
 	size_t line_used;
 	bool stuck_told;
 	size_t console_used;

@@ -71,7 +71,10 @@ const char *machine_model_name(unsigned n, const char **ret_summary)
 
 /* ---- in words ---- */
 
-struct text { char *at; size_t left; };
+struct text {
+	char *at;
+	size_t left;
+};
 
 __attribute__((format(printf, 2, 3))) static void text_add(struct text *t, const char *format, ...)
 {
@@ -89,10 +92,12 @@ __attribute__((format(printf, 2, 3))) static void text_add(struct text *t, const
 }
 
 /* Features with these flags that the set has, or has not. */
-static void text_add_features(struct text *t, const struct cpu_features *set, unsigned flags, bool has)
+static void text_add_features(struct text *t, const struct cpu_features *set, unsigned flags,
+			      bool has)
 {
 	for (unsigned f = 0; f < CPU_FEATURES; f++)
-		if ((cpu_feature_info[f].flags & flags) == flags && cpu_has(set, (enum cpu_feature)f) == has)
+		if ((cpu_feature_info[f].flags & flags) == flags &&
+		    cpu_has(set, (enum cpu_feature)f) == has)
 			text_add(t, " %s", cpu_feature_info[f].name);
 }
 
@@ -122,8 +127,9 @@ void machine_describe_host(const struct machine_options *options, char *text, si
 	struct text t = { text, bytes };
 
 	/* the vendor's name is in EBX, EDX, ECX */
-	text_add(&t, "processor    %.4s%.4s%.4s, %.48s, ", (const char *)&host->vendor_text[0], (const char *)&host->vendor_text[2],
-		 (const char *)&host->vendor_text[1], (const char *)host->brand);
+	text_add(&t, "processor    %.4s%.4s%.4s, %.48s, ", (const char *)&host->vendor_text[0],
+		 (const char *)&host->vendor_text[2], (const char *)&host->vendor_text[1],
+		 (const char *)host->brand);
 	text_add_signature(&t, host->signature);
 	text_add(&t, "\nhas         ");
 	text_add_features(&t, &host->features, CPU_BY_HOST, true);
