@@ -170,6 +170,9 @@ def lies(path, where):
     refused(changed(body + 16, u32(0x10002), hv), where, "an agreement on what was not offered", "damaged")
     refused(changed(mach + SECTION.size + 24 + 32, u32(7), mach), where, "a processor of no vendor", "damaged")
     refused(changed(mach + SECTION.size + 24 + 36, u32(0xffffffff) * 2, mach), where, "a processor with everything", "lacks")
+    other = run("--restore", path, "--host-mask=-aes")
+    if other.returncode != 65 or b"lacks" not in other.stderr or other.stderr.count(b"\n") != 1:
+        fail("a host without AES: ended with %d: %s" % (other.returncode, other.stderr.decode(errors="replace")))
     twice = bytearray(good)
     twice[end:end] = good[chip:chip + SECTION.size + (parts["CHIP"][0][1] + 7 & ~7)]
     refused(bytes(twice), where, "a part twice", "damaged")
