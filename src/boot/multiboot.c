@@ -2,7 +2,8 @@
  * Guest memory as the image finds it:
  *
  *   0x1000 GDT   0x2000 information   0x2100 memory map   0x2200 module list   0x3000 command line
- *   segments at their physical addresses, at or above 1 MiB   below the end of low memory: module
+ *   segments at their physical addresses: from 0x8000 to 0x9f000, or at or above 1 MiB
+ *   below the end of low memory: module
  *
  * Every number of the file is checked against the file and the memory before it is used. ELF32 and ELF64 (x86) images.
  */
@@ -17,6 +18,7 @@
 enum {
 	HEADER_MAGIC = 0x1badb002, LOADER_MAGIC = 0x2badb002, HEADER_SEARCH_BYTES = 8192, FLAG_UNSUPPORTED = 0xfffc & ~4, MAX_SEGMENTS = 64,
 	GDT_GPA = 0x1000, INFO_GPA = 0x2000, MAP_GPA = 0x2100, MODULES_GPA = 0x2200, COMMAND_GPA = 0x3000, COMMAND_MAX = 0x1000, LOWEST_GPA = 0x100000,
+	FREE_GPA = 0x8000, CONVENTIONAL_END = 0x9f000,
 };
 enum { INFO_MEMORY = 1, INFO_COMMAND = 4, INFO_MODULES = 8, INFO_MAP = 0x40, INFO_NAME = 0x200 };
 
@@ -40,12 +42,22 @@ static size_t find_header(struct boot_file f)
 
 bool boot_is_multiboot(struct boot_file image) { return find_header(image) != SIZE_MAX; }
 
+/* Above what the loader writes itself, and not among the firmware's tables. */
+static bool is_free(const struct segment *s)
+{
+	if (s->gpa >= LOWEST_GPA)
+		return true;
+	return s->gpa >= FREE_GPA && s->gpa < CONVENTIONAL_END && s->memory_bytes <= CONVENTIONAL_END - s->gpa;
+}
+
 static int load(const struct guest_memory *m, struct boot_file f, const struct segment *s, uint64_t *end, const char **reason)
 {
 	if (s->offset > f.bytes || s->file_bytes > f.bytes - s->offset || s->file_bytes > s->memory_bytes)
 		return *reason = "a segment lies outside the file", -ENOEXEC;
-	if (s->gpa < LOWEST_GPA)
-		return *reason = "a segment lies below 1 MiB", -ENOEXEC;
+	if (!is_free(s)) {
+		*reason = "a segment lies below 1 MiB where other things are";
+		return -ENOEXEC;
+	}
 	if (s->gpa > m->low_bytes || s->memory_bytes > m->low_bytes - s->gpa)
 		return *reason = "the memory is too small for it", -ENOMEM;
 	memcpy(m->ram + s->gpa, f.data + s->offset, s->file_bytes);
@@ -131,7 +143,7 @@ static void information(const struct guest_memory *m, uint64_t module_gpa, uint6
 	put32(m->ram + MODULES_GPA, (uint32_t)module_gpa);
 	put32(m->ram + MODULES_GPA + 4, (uint32_t)(module_gpa + module_bytes));
 	put32(m->ram + MODULES_GPA + 8, COMMAND_GPA);
-	map_entry(map, 0, 0x9f000, 1);
+	map_entry(map, 0, CONVENTIONAL_END, 1);
 	map_entry(map + 24, 0xe0000, 0x20000, 2);
 	map_entry(map + 48, LOWEST_GPA, m->low_bytes - LOWEST_GPA, 1);
 	if (m->ram_bytes > m->low_bytes)
@@ -174,7 +186,7 @@ int boot_multiboot(const struct guest_memory *m, struct boot_file image, struct 
 	error = load_image(m, image, &entry, &end, reason);
 	if (error)
 		return error;
-	if (entry < LOWEST_GPA || entry >= end)
+	if (entry < FREE_GPA || entry >= end)
 		return *reason = "its entry lies outside its segments", -ENOEXEC;
 	if (module.bytes > m->low_bytes || module_gpa < end)
 		return *reason = "the module does not fit beside it", -ENOMEM;
