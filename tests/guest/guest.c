@@ -12,7 +12,7 @@ uint64_t last_cr2;
 bool (*on_trap)(struct frame *frame);
 
 static struct { uint64_t low, high; } idt[256] __attribute__((aligned(16)));
-static struct { uint32_t reserved; uint64_t rsp[3], zero, ist[7]; uint8_t rest[12]; } __attribute__((packed)) tss[17];
+static struct { uint32_t reserved; uint64_t rsp[3], zero, ist[7]; uint8_t rest[10]; uint16_t io_map; } __attribute__((packed)) tss[17];
 static uint8_t trap_stacks[17][2][16384] __attribute__((aligned(16)));
 static uint8_t pages[2048][4096] __attribute__((aligned(4096)));
 static unsigned pages_used, checks, failures;
@@ -121,6 +121,7 @@ static void load_tables(unsigned index)
 
 	tss[index].rsp[0] = (uint64_t)trap_stacks[index][0] + 16384;
 	tss[index].ist[0] = (uint64_t)trap_stacks[index][1] + 16384;
+	tss[index].io_map = sizeof(tss[0]); /* none: behind the limit */
 	gdt[9 + 2 * index] = 0x0000890000000067ull | (base & 0xffffff) << 16 | (base >> 24 & 0xff) << 56;
 	gdt[10 + 2 * index] = base >> 32;
 	__asm__ volatile("lidt %0; ltr %w1" : : "m"(idtr), "r"(0x48 + 16 * index));

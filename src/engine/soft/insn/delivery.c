@@ -1,7 +1,7 @@
 /*
  * Delivery of one event through the IDT: in long mode (SDM Vol. 3A 6.14), in protected mode (6.12), where a gate may name a task,
  * and in real mode (20.1.4). Nothing of the state changes where it fails, but for what a task switch has done before.
- * Left out: virtual-8086 mode.
+ * Left out: the virtual-mode extensions (CR4.VME).
  */
 #include <errno.h>
 
@@ -65,6 +65,8 @@ static int find_target(struct delivery *d, struct target *target)
 	target->code = insn_unpack_descriptor(target->selector, descriptor);
 	dpl = target->code.attributes >> 5 & 3;
 	if (!insn_is_code(&target->code) || dpl > t->s->cpl)
+		return soft_fail(t->fault, EXC_GP, true, code);
+	if (insn_is_virtual(t->s) && (dpl || target->code.attributes & CODE_CONFORMING))
 		return soft_fail(t->fault, EXC_GP, true, code);
 	if (t->s->efer & EFER_LMA && (target->code.attributes & (CODE_LONG | CODE_DB)) != CODE_LONG)
 		return soft_fail(t->fault, EXC_GP, true, code);
@@ -200,8 +202,12 @@ static int read_inner_stack(struct delivery *d, unsigned cpl, struct x86_segment
 
 static int push_protected_frame(struct delivery *d, struct stack *stack, bool is_inner, unsigned bytes)
 {
+	static const uint8_t virtual[] = { X86_GS, X86_FS, X86_DS, X86_ES };
 	const struct x86_state *s = d->step.s;
 
+	for (unsigned n = 0; n < sizeof(virtual) && insn_is_virtual(s); n++)
+		if (stack_push(d, stack, s->segment[virtual[n]].selector, bytes))
+			return -EFAULT;
 	if (is_inner && (stack_push(d, stack, s->segment[X86_SS].selector, bytes) || stack_push(d, stack, s->gpr[4], bytes)))
 		return -EFAULT;
 	if (stack_push(d, stack, flags_to_push(d), bytes) || stack_push(d, stack, s->segment[X86_CS].selector, bytes) ||
@@ -234,6 +240,8 @@ static int through_gate(struct delivery *d, uint64_t gate)
 	}
 	if (target.cpl < old_cpl)
 		s->gpr[4] = pointer;
+	if (insn_is_virtual(s))
+		s->segment[X86_ES] = s->segment[X86_DS] = s->segment[X86_FS] = s->segment[X86_GS] = (struct x86_segment_state){ 0 };
 	s->segment[X86_SS] = stack_segment;
 	s->gpr[4] = (s->gpr[4] & ~stack.mask) | stack.pointer;
 	enter(d, &target, FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM);

@@ -1,6 +1,7 @@
 /*
  * Transfers that may change CS and the privilege level: far jumps, calls and returns, through call gates and to tasks as well, IRET,
- * SYSCALL, SYSENTER and their returns, INT n (SDM Vol. 2; Vol. 3A 5.8, 6.12). Left out: virtual-8086 mode, limits of code segments.
+ * SYSCALL, SYSENTER and their returns, INT n (SDM Vol. 2; Vol. 3A 5.8, 6.12). Left out: limits of code
+ * segments outside of these checks, the virtual-mode extensions (CR4.VME).
  */
 #include <errno.h>
 
@@ -210,7 +211,7 @@ static int far_transfer(struct step *t, uint16_t selector, uint64_t offset, bool
 	struct x86_segment_state code = s->segment[X86_CS];
 	uint64_t d[2];
 
-	if (!(s->cr0 & CR0_PE)) {
+	if (insn_is_real(s)) {
 		if (call && push_return(t, bytes))
 			return -EFAULT;
 		code.selector = selector;
@@ -354,7 +355,7 @@ static int far_return(struct step *t, unsigned bytes)
 	if (insn_pop(t, &rip, bytes) || insn_pop(t, &cs, bytes))
 		return -EFAULT;
 	insn_move_stack(t, extra);
-	if (!(t->s->cr0 & CR0_PE))
+	if (insn_is_real(t->s))
 		return return_real(t, rip, (uint16_t)cs);
 	if (find_return_code(t, (uint16_t)cs, rip, &code))
 		return -EFAULT;
@@ -386,6 +387,30 @@ static void set_returned_flags(struct step *t, uint64_t flags, uint64_t keep)
 	soft_set_rflags(t->cpu, (flags & ~keep) | (soft_rflags(t->cpu) & keep));
 }
 
+/* The rest of the frame: the stack, then the data segments. */
+static int iret_to_virtual(struct step *t, uint64_t rip, uint16_t cs, uint64_t flags)
+{
+	static const uint8_t order[] = { X86_SS, X86_ES, X86_DS, X86_FS, X86_GS };
+	enum { USER = 3 };
+	struct x86_state *s = t->s;
+	struct x86_segment_state code = insn_virtual_segment(cs);
+	uint64_t rsp, selectors[sizeof(order)];
+
+	if (insn_pop(t, &rsp, 4))
+		return -EFAULT;
+	for (unsigned n = 0; n < sizeof(order); n++)
+		if (insn_pop(t, &selectors[n], 4))
+			return -EFAULT;
+	for (unsigned n = 0; n < sizeof(order); n++)
+		s->segment[order[n]] = insn_virtual_segment((uint16_t)selectors[n]);
+	set_returned_flags(t, flags, 0);
+	s->gpr[4] = rsp;
+	set_code(t, &code);
+	set_cpl(t->cpu, USER);
+	t->next = (uint16_t)rip;
+	return 0;
+}
+
 static int iret(struct step *t, unsigned bytes)
 {
 	struct x86_state *s = t->s;
@@ -395,10 +420,14 @@ static int iret(struct step *t, unsigned bytes)
 
 	if (insn_pop(t, &rip, bytes) || insn_pop(t, &cs, bytes) || insn_pop(t, &flags, bytes))
 		return -EFAULT;
-	if (!(s->cr0 & CR0_PE)) {
-		set_returned_flags(t, flags, keep);
+	if (insn_is_virtual(s) && (s->rflags & FLAG_IOPL) != FLAG_IOPL)
+		return insn_general_protection(t);
+	if (insn_is_real(s)) {
+		set_returned_flags(t, flags, keep | (insn_is_virtual(s) ? FLAG_IOPL : 0));
 		return return_real(t, rip, (uint16_t)cs);
 	}
+	if (flags & FLAG_VM && !s->cpl && bytes == 4 && !(s->efer & EFER_LMA))
+		return iret_to_virtual(t, rip, (uint16_t)cs, flags);
 	if (s->cpl)
 		keep |= FLAG_IOPL | (s->cpl > (s->rflags >> 12 & 3) ? FLAG_IF : 0);
 	has_stack = x86_code_bits(s) == 64 || (cs & 3) > s->cpl;
@@ -442,7 +471,7 @@ int insn_iret(struct step *t)
 	cpu->nmi_blocked = false; /* also where IRET faults (SDM Vol. 3A 6.7.1) */
 	if (cpu->nmi_pending)
 		soft_kick(cpu, KICK_EVENT);
-	if (t->s->cr0 & CR0_PE && t->s->rflags & FLAG_NT)
+	if (!insn_is_real(t->s) && t->s->rflags & FLAG_NT)
 		return return_from_task(t);
 	error = iret(t, t->i->rex_w ? 8 : t->i->operand_bytes);
 	if (error)
@@ -550,6 +579,13 @@ int insn_software_interrupt(struct step *t, uint8_t vector)
 	soft_deliver_software(t->cpu, vector, t->next);
 	t->next = t->s->rip;
 	return 0;
+}
+
+int insn_interrupt(struct step *t)
+{
+	if (insn_is_virtual(t->s) && (t->s->rflags & FLAG_IOPL) != FLAG_IOPL)
+		return insn_general_protection(t);
+	return insn_software_interrupt(t, (uint8_t)t->i->imm);
 }
 
 int insn_icebp(struct step *t)

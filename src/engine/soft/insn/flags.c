@@ -17,6 +17,8 @@ int insn_push_pop_flags(struct step *t)
 	unsigned bytes = insn_stack_bytes(t);
 	uint64_t v, keep = FLAG_VM | 0x180000;
 
+	if (insn_is_virtual(s) && (s->rflags & FLAG_IOPL) != FLAG_IOPL)
+		return insn_general_protection(t);
 	if (t->i->opcode == 0x9c)
 		return insn_push(t, soft_rflags(t->cpu) & ~(uint64_t)(FLAG_RF | FLAG_VM), bytes);
 	if (insn_pop(t, &v, bytes))

@@ -80,6 +80,14 @@ static inline bool insn_is_writable(const struct x86_segment_state *segment)
 	return (segment->attributes & (SEGMENT_NOT_SYSTEM | SEGMENT_CODE | SEGMENT_WRITE_OR_READ)) ==
 	       (SEGMENT_NOT_SYSTEM | SEGMENT_WRITE_OR_READ);
 }
+/* Virtual-8086 mode; and whether segments are what they are in real mode. */
+static inline bool insn_is_virtual(const struct x86_state *s) { return s->cr0 & CR0_PE && s->rflags & FLAG_VM; }
+static inline bool insn_is_real(const struct x86_state *s) { return !(s->cr0 & CR0_PE) || s->rflags & FLAG_VM; }
+/* A segment of virtual-8086 mode. */
+static inline struct x86_segment_state insn_virtual_segment(uint16_t selector)
+{
+	return (struct x86_segment_state){ .selector = selector, .attributes = 0xf3, .limit = 0xffff, .base = (uint64_t)selector << 4 };
+}
 /* Sets the descriptor's accessed bit in its table, where it is not set. */
 int insn_mark_accessed(struct step *t, uint16_t selector, const uint64_t descriptor[2]);
 void soft_set_code_segment(struct x86_state *state, uint16_t selector, uint16_t attributes);
@@ -104,6 +112,7 @@ int insn_syscall(struct step *t);
 int insn_sysret(struct step *t);
 int insn_sysenter(struct step *t);
 int insn_sysexit(struct step *t);
+int insn_interrupt(struct step *t);
 int insn_icebp(struct step *t);
 int insn_software_interrupt(struct step *t, uint8_t vector);
 
@@ -131,6 +140,8 @@ int insn_access_msr(struct step *t, bool write);
 int insn_rdtscp(struct step *t);
 
 /* port.c */
+/* Whether the level, or the task's bitmap, allows it: 0, or -EFAULT. */
+int soft_check_port(struct soft_cpu *cpu, uint16_t port, unsigned bytes, struct fault *fault);
 int insn_port(struct step *t);
 
 /* xsave.c */

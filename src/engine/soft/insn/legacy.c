@@ -111,7 +111,7 @@ int insn_arpl(struct step *t)
 {
 	uint64_t selector, least = t->s->gpr[t->i->reg] & 3;
 
-	if (!(t->s->cr0 & CR0_PE))
+	if (insn_is_real(t->s))
 		return insn_undefined(t);
 	if (insn_get_rm(t, 2, &selector))
 		return -EFAULT;

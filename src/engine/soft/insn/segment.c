@@ -71,6 +71,10 @@ int insn_load_segment(struct step *t, unsigned which, uint16_t selector)
 	struct x86_segment_state segment;
 	uint64_t d[2];
 
+	if (insn_is_virtual(s)) {
+		s->segment[which] = insn_virtual_segment(selector);
+		return 0;
+	}
 	if (!(s->cr0 & CR0_PE)) { /* what a descriptor left as limit and attributes stays */
 		s->segment[which].selector = selector;
 		s->segment[which].base = (uint64_t)selector << 4;
@@ -201,7 +205,7 @@ int insn_system_segments(struct step *t)
 	struct x86_state *s = t->s;
 	uint64_t selector;
 
-	if (!(s->cr0 & CR0_PE))
+	if (insn_is_real(s))
 		return insn_undefined(t);
 	if (i->reg == SLDT || i->reg == STR) {
 		if (s->cpl && s->cr4 & CR4_UMIP)
@@ -241,7 +245,7 @@ int insn_lar_lsl(struct step *t)
 	uint64_t selector, d[2];
 	unsigned dpl;
 
-	if (!(t->s->cr0 & CR0_PE))
+	if (insn_is_real(t->s))
 		return insn_undefined(t);
 	if (insn_get_rm(t, 2, &selector))
 		return -EFAULT;

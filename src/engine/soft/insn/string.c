@@ -101,10 +101,8 @@ static int port_element(struct string_op *o)
 	uint16_t port = (uint16_t)o->s->gpr[2];
 	uint64_t v = 0;
 
-	if (o->s->cpl > (o->s->rflags >> 12 & 3)) {
-		*o->fault = (struct fault){ .vector = EXC_GP, .has_code = true };
+	if (soft_check_port(cpu, port, o->bytes, o->fault))
 		return -EFAULT;
-	}
 	if (o->i->opcode < 0x6e) {
 		if (soft_check_write(cpu, destination(o), o->bytes, 0, o->fault))
 			return -EFAULT;

@@ -236,7 +236,7 @@ static int one_byte(struct step *t)
 	case CALL_FAR: case JMP_FAR: return insn_far_direct(t, t->i->opcode == CALL_FAR);
 	case RETF: case RETF_POPPING: return insn_far_return(t);
 	case INT3: return insn_software_interrupt(t, EXC_BP);
-	case INT: return insn_software_interrupt(t, (uint8_t)t->i->imm);
+	case INT: return insn_interrupt(t);
 	case INT1: return insn_icebp(t);
 	case IRET: return insn_iret(t);
 	case XLAT: return xlat(t);

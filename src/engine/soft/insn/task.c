@@ -89,7 +89,7 @@ static void load_registers(struct step *t, const struct layout *l, const uint8_t
 	uint64_t flags = get(image, l->first + l->field, l->field);
 
 	s->rip = get(image, l->first, l->field);
-	soft_set_rflags(t->cpu, (flags | (nested ? FLAG_NT : 0)) & ~(uint64_t)FLAG_VM);
+	soft_set_rflags(t->cpu, flags | (nested ? FLAG_NT : 0));
 	for (unsigned n = 0; n < REGISTERS; n++) /* of a 16-bit TSS the upper halves are undefined; they stay */
 		s->gpr[n] = l->field == 4 ? get(image, l->first + (2 + n) * 4, 4) : (s->gpr[n] & ~0xffffull) | get(image, l->first + (2 + n) * 2, 2);
 	for (unsigned n = 0; n < X86_SEGMENTS; n++) {
@@ -98,7 +98,7 @@ static void load_registers(struct step *t, const struct layout *l, const uint8_t
 		s->segment[n] = (struct x86_segment_state){ .selector = (uint16_t)selector };
 	}
 	s->ldtr = (struct x86_segment_state){ .selector = (uint16_t)get(image, l->ldt, 2) };
-	s->cpl = s->segment[X86_CS].selector & 3;
+	s->cpl = insn_is_virtual(s) ? 3 : s->segment[X86_CS].selector & 3;
 }
 
 static int load_local_table(struct step *t, uint32_t ext)
@@ -144,7 +144,14 @@ static int load_segments(struct step *t, uint32_t ext)
 {
 	static const uint8_t order[] = { X86_SS, X86_ES, X86_DS, X86_FS, X86_GS };
 
-	if (load_local_table(t, ext) || load_code(t, ext))
+	if (load_local_table(t, ext))
+		return -EFAULT;
+	if (insn_is_virtual(t->s)) {
+		for (unsigned n = 0; n < X86_SEGMENTS; n++)
+			t->s->segment[n] = insn_virtual_segment(t->s->segment[n].selector);
+		return 0;
+	}
+	if (load_code(t, ext))
 		return -EFAULT;
 	for (unsigned n = 0; n < sizeof(order); n++) {
 		if (!insn_load_segment(t, order[n], t->s->segment[order[n]].selector))
