@@ -2,16 +2,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <linux/landlock.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "ipc/lockdown.h"
 #include "version.h"
 #include "vm/machine.h"
 
@@ -51,7 +50,7 @@ static void print_limit(const char *name, int resource)
 
 static void print_system(void)
 {
-	long landlock = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	int landlock = lockdown_landlock_version();
 	char text[LINE_BYTES];
 	struct utsname host;
 
@@ -68,11 +67,12 @@ static void print_system(void)
 	print_limit("open-files", RLIMIT_NOFILE);
 	print_limit("processes", RLIMIT_NPROC);
 	printf("\n");
-	if (landlock > 0)
-		printf("landlock     version %ld\n", landlock);
+	if (!landlock)
+		printf("landlock     not there: the lists of system calls and the namespaces keep processes from files\n");
 	else
-		printf("landlock     not there: machines run with seccomp and namespaces only\n");
-	printf("namespaces   %s of the user's own\n", first_line("/proc/sys/user/max_user_namespaces", text)[0] ? text : "none");
+		printf("landlock     version %d%s\n", landlock, landlock < 6 ? ": does not keep signals in (6 does); the lists of calls do" : "");
+	printf("namespaces   %s; %s\n", first_line("/proc/sys/user/max_user_namespaces", text)[0] ? text : "none",
+	       lockdown_has_namespaces() ? "each process of a machine has its own" : "not permitted: the lists of system calls hold alone");
 }
 
 static bool print_engines(void)

@@ -254,18 +254,21 @@ int disk_check(struct disk *d, void (*report)(void *, const char *), void *conte
 
 void disk_info(const struct disk *d, struct disk_info *ret)
 {
+	int fd = d->file.ops->descriptor ? d->file.ops->descriptor(d->file.context, 0, NULL, 0) : -1;
 	struct stat st;
 
 	d->driver->info(d, ret);
 	ret->file_bytes = (uint64_t)file_size(&d->file);
-	ret->allocated_bytes = stat(d->path, &st) ? 0 : (uint64_t)st.st_blocks * 512;
+	ret->allocated_bytes = fd < 0 || fstat(fd, &st) ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
 /* ---- beside the data ---- */
 
+void disk_set_side_keeper(struct disk *d, const struct disk_side_keeper *keeper) { d->side_keeper = keeper; }
+
 int disk_read_item(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_bytes)
 {
-	return d->driver->read_item ? d->driver->read_item(d, id, ret, ret_bytes) : side_read(d->path, id, ret, ret_bytes);
+	return d->driver->read_item ? d->driver->read_item(d, id, ret, ret_bytes) : side_read(d->side_keeper, d->path, id, ret, ret_bytes);
 }
 
 int disk_write_item(struct disk *d, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes)
@@ -280,7 +283,7 @@ int disk_write_item(struct disk *d, struct guid id, enum disk_item_subject subje
 	if (!error) {
 		bool unsynced;
 
-		error = side_write(d->path, id, value, bytes, &unsynced);
+		error = side_write(d->side_keeper, d->path, id, value, bytes, &unsynced);
 		if (unsynced)
 			file_fail(&d->file, error);
 	}

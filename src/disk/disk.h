@@ -51,6 +51,16 @@ struct disk_options {
 	struct parent_search *search; /* NULL; of a parent the one for its whole chain (search.h) */
 };
 
+/*
+ * Who reads and replaces PATH.umbra (side.c) for a process that may open no files. load: -ENOENT: there is none; *ret is freed by the
+ * caller. store: *ret_unsynced: it may not be on the disk. Each: 0 or -errno.
+ */
+struct disk_side_keeper {
+	int (*load)(void *context, uint8_t **ret, size_t *ret_bytes);
+	int (*store)(void *context, const uint8_t *bytes, size_t count, bool *ret_unsynced);
+	void *context;
+};
+
 struct disk_info {
 	enum disk_format format;
 	uint64_t size_bytes, file_bytes, allocated_bytes; /* allocated: what the host's file system keeps for it */
@@ -83,6 +93,11 @@ int disk_open(const char *path, const struct disk_options *options, struct disk 
 void disk_prefetch(const char *path, enum disk_format format);
 /* Makes durable what is not yet, and the file clean. What fails here was not flushed. */
 int disk_close(struct disk *disk);
+/* The keeper stays the caller's, as long as the disk is open. */
+void disk_set_side_keeper(struct disk *disk, const struct disk_side_keeper *keeper);
+/* For a keeper: the whole of PATH.umbra. What is not sound is neither read nor written (-EBADMSG). */
+int disk_side_load(const char *path, uint8_t **ret, size_t *ret_bytes);
+int disk_side_store(const char *path, const uint8_t *bytes, size_t count, bool *ret_unsynced);
 int disk_create(const char *path, const struct disk_create *what, struct disk_error *error);
 
 int disk_readv(struct disk *disk, uint64_t offset, const struct iovec *iov, int count);

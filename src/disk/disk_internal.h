@@ -39,6 +39,7 @@ struct disk {
 	const struct disk_driver *driver;
 	char *path;
 	struct disk_file file;
+	const struct disk_side_keeper *side_keeper; /* NULL: none */
 	bool write, items_only;
 	uint64_t size_bytes;
 	uint32_t sector_bytes;
@@ -87,9 +88,10 @@ int disk_make_clean(struct disk *disk);
 /* freeze.c: -EROFS when it is. */
 int disk_check_frozen(struct disk *disk, struct disk_error *error);
 /* side.c: items of a file whose format has no place for them, in PATH.umbra beside it. */
-int side_read(const char *path, struct guid id, uint8_t **ret, size_t *ret_bytes);
+int side_read(const struct disk_side_keeper *keeper, const char *path, struct guid id, uint8_t **ret, size_t *ret_bytes);
 /* *ret_unsynced: it failed at a sync, so that nobody knows which of the two files a power cut leaves. */
-int side_write(const char *path, struct guid id, const void *value, size_t bytes, bool *ret_unsynced);
+int side_write(const struct disk_side_keeper *keeper, const char *path, struct guid id, const void *value,
+	       size_t bytes, bool *ret_unsynced);
 /* On an open file; takes it over in any case. For tests of formats. */
 int disk_open_file(struct disk_file file, const char *path, const struct disk_options *options, struct disk **ret, struct disk_error *error);
 

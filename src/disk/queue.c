@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "digest.h"
@@ -22,10 +23,10 @@ struct disk_queue {
 	struct disk *disk;
 	struct io_uring ring;
 	bool has_ring, stop;
-	unsigned depth, used, threads;
+	unsigned depth, used, threads, begun;
 	int event;
 	pthread_mutex_t lock;
-	pthread_cond_t work;
+	pthread_cond_t work, started;
 	struct list waiting, done;
 	pthread_t thread[THREADS_MAX];
 };
@@ -68,6 +69,8 @@ static void *work(void *context)
 	struct disk_queue *q = context;
 
 	pthread_mutex_lock(&q->lock);
+	q->begun++;
+	pthread_cond_broadcast(&q->started);
 	while (!q->stop || q->waiting.first) {
 		struct disk_request *r = q->waiting.first;
 
@@ -226,6 +229,7 @@ static void release(struct disk_queue *q)
 	if (q->has_ring)
 		io_uring_queue_exit(&q->ring);
 	pthread_cond_destroy(&q->work);
+	pthread_cond_destroy(&q->started);
 	pthread_mutex_destroy(&q->lock);
 	close(q->event);
 	free(q);
@@ -235,6 +239,37 @@ void disk_queue_close(struct disk_queue *q)
 {
 	disk_queue_drain(q);
 	release(q);
+}
+
+static long ring_register(struct io_uring *ring, unsigned what, const void *data, unsigned count)
+{
+	return syscall(SYS_io_uring_register, ring->ring_fd, what, data, count);
+}
+
+/* A ring that can only read and write: whoever takes the process over has no more system calls by it. False: none here. */
+static bool ring_open(struct disk_queue *q)
+{
+	struct io_uring_restriction only[] = {
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV },
+	};
+
+	if (io_uring_queue_init(q->depth, &q->ring, IORING_SETUP_R_DISABLED))
+		return false;
+	if (!io_uring_register_eventfd(&q->ring, q->event) && !ring_register(&q->ring, IORING_REGISTER_RESTRICTIONS, only, 2) &&
+	    !ring_register(&q->ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0))
+		return true;
+	io_uring_queue_exit(&q->ring);
+	return false;
+}
+
+/* A thread's first system calls are not those of its work: the owner may take them away after this. */
+static void threads_wait(struct disk_queue *q)
+{
+	pthread_mutex_lock(&q->lock);
+	while (q->begun < q->threads)
+		pthread_cond_wait(&q->started, &q->lock);
+	pthread_mutex_unlock(&q->lock);
 }
 
 int disk_queue_open(struct disk *d, const struct disk_queue_options *o, struct disk_queue **ret)
@@ -254,15 +289,13 @@ int disk_queue_open(struct disk *d, const struct disk_queue_options *o, struct d
 	q->depth = !o->depth ? DEPTH : o->depth < DEPTH_MAX ? o->depth : DEPTH_MAX;
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->work, NULL);
+	pthread_cond_init(&q->started, NULL);
 	list_clear(&q->waiting);
 	list_clear(&q->done);
-	q->has_ring = !o->no_ring && !io_uring_queue_init(q->depth, &q->ring, 0);
-	if (q->has_ring && io_uring_register_eventfd(&q->ring, q->event)) {
-		io_uring_queue_exit(&q->ring);
-		q->has_ring = false;
-	}
+	q->has_ring = !o->no_ring && ring_open(q);
 	for (; !error && q->threads < threads && q->threads < THREADS_MAX; q->threads += !error)
 		error = -pthread_create(&q->thread[q->threads], NULL, work, q);
+	threads_wait(q);
 	if (error)
 		release(q);
 	else

@@ -91,11 +91,37 @@ static bool find(const struct side *s, struct guid id, size_t *ret_at, size_t *r
 	return false;
 }
 
-int side_read(const char *path, struct guid id, uint8_t **ret, size_t *ret_bytes)
+int disk_side_load(const char *path, uint8_t **ret, size_t *ret_bytes)
+{
+	struct side s;
+	int error = load(path, &s);
+
+	*ret = s.bytes;
+	*ret_bytes = s.count;
+	return error;
+}
+
+/* By the keeper where there is one; what it says is checked like a file. */
+static int side_load(const struct disk_side_keeper *keeper, const char *path, struct side *ret)
+{
+	int error;
+
+	if (!keeper)
+		return load(path, ret);
+	*ret = (struct side){ 0 };
+	error = keeper->load(keeper->context, &ret->bytes, &ret->count);
+	if (error || is_sound(ret))
+		return error;
+	free(ret->bytes);
+	ret->bytes = NULL;
+	return -EBADMSG;
+}
+
+int side_read(const struct disk_side_keeper *keeper, const char *path, struct guid id, uint8_t **ret, size_t *ret_bytes)
 {
 	struct side s;
 	size_t at, bytes;
-	int error = load(path, &s);
+	int error = side_load(keeper, path, &s);
 
 	if (error)
 		return error;
@@ -163,15 +189,23 @@ static int side_store(const char *path, const struct side *s, bool *ret_unsynced
 	return error;
 }
 
+int disk_side_store(const char *path, const uint8_t *bytes, size_t count, bool *ret_unsynced)
+{
+	const struct side s = { .bytes = (uint8_t *)(uintptr_t)bytes, .count = count };
+
+	*ret_unsynced = false;
+	return is_sound(&s) ? side_store(path, &s, ret_unsynced) : -EBADMSG;
+}
+
 /* All other items, then this one. */
-int side_write(const char *path, struct guid id, const void *value, size_t bytes, bool *ret_unsynced)
+int side_write(const struct disk_side_keeper *keeper, const char *path, struct guid id, const void *value, size_t bytes, bool *ret_unsynced)
 {
 	struct side old, now = { 0 };
 	struct side_head h = { .magic = MAGIC, .version = VERSION };
 	struct side_item item = { .id = id, .bytes = bytes };
 	size_t at = 0, found = 0;
 	bool had;
-	int error = load(path, &old);
+	int error = side_load(keeper, path, &old);
 
 	*ret_unsynced = false;
 	if (error && error != -ENOENT)
@@ -206,7 +240,12 @@ int side_write(const char *path, struct guid id, const void *value, size_t bytes
 	h.count = h.count - had + (value != NULL);
 	h.checksum = crc32c(0, now.bytes + sizeof(h), now.count - sizeof(h));
 	memcpy(now.bytes, &h, sizeof(h));
-	error = h.count > ITEMS_MAX ? -EFBIG : side_store(path, &now, ret_unsynced);
+	if (h.count > ITEMS_MAX)
+		error = -EFBIG;
+	else if (keeper)
+		error = keeper->store(keeper->context, now.bytes, now.count, ret_unsynced);
+	else
+		error = side_store(path, &now, ret_unsynced);
 	free(old.bytes);
 	free(now.bytes);
 	return error;

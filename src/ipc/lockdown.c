@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/futex.h>
 #include <linux/landlock.h>
@@ -11,6 +12,7 @@
 #include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -106,6 +108,21 @@ static int take_capabilities(void)
 	return syscall(SYS_capset, &head, none) ? -errno : 0;
 }
 
+/*
+ * In a mount namespace of its own: an empty file system, that cannot be written, becomes the root, and everything else goes. Holds also
+ * where there is no Landlock, and for what Landlock does not know: asking whether a file is there.
+ */
+static void take_root(void)
+{
+	static const char place[] = "/tmp";
+
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("none", place, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=1") || chdir(place))
+		return;
+	if (!syscall(SYS_pivot_root, ".", "."))
+		umount2(".", MNT_DETACH);
+}
+
 bool lockdown_has_namespaces(void)
 {
 	int status = 1;
@@ -124,6 +141,8 @@ int lockdown_before_threads(enum role role, const int *folders)
 		return -errno;
 	if (r->own_namespaces && unshare(r->own_namespaces))
 		errno = 0; /* the host does not permit it: one layer less */
+	else if (r->empties_root)
+		take_root();
 	take_files(r, folders);
 	return take_capabilities();
 }
@@ -178,10 +197,18 @@ static int allow_terminal(scmp_filter_ctx filter, int call)
 	return error;
 }
 
+/* stat() of a path fails as if it could not be asked for. */
+static int allow_on_open_file(scmp_filter_ctx filter, int call)
+{
+	int error = rule(filter, call, SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH, 0));
+
+	return error ? error : seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), call, 1, SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH, 0));
+}
+
 static int allow(scmp_filter_ctx filter, const struct role_call *c)
 {
 	static const long give_back[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, -1 };
-	static const long locks[] = { 5 /* F_GETLK */, 6, 7, 36 /* F_OFD_GETLK */, 37, 38, -1 };
+	static const long locks[] = { F_OFD_GETLK, F_OFD_SETLK, -1 };
 	static const long enter[] = { 0, 1 /* IORING_ENTER_GETEVENTS */, 2 /* SQ_WAKEUP */, 3, 9 /* GETEVENTS, EXT_ARG */, -1 };
 	int call = seccomp_syscall_resolve_name(c->name);
 
@@ -197,6 +224,8 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 	case CALL_GIVE_BACK: return allow_values(filter, call, 2, give_back);
 	case CALL_TERMINAL: return allow_terminal(filter, call);
 	case CALL_LOCKS: return allow_values(filter, call, 1, locks);
+	case CALL_ON_OPEN_FILE: return allow_on_open_file(filter, call);
+	case CALL_REFUSED: return seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), call, 0);
 	case CALL_RING_ENTER: return allow_values(filter, call, 3, enter);
 	default: return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
 	}

@@ -6,6 +6,7 @@
  *   machine   rings, events, slots of the disks, what it boots   all, from its first instruction on
  *   broker    rings, events, terminal, control socket            all, before its guest runs
  *   disk      slots, events; it opens the disks itself           all, once they are open
+ *   keeper    memory and pipes of what lies beside disks         all; files in the folders of the disks are left
  *
  *  1. A descriptor has the same number in every process: grant_fd(). What is not in a process's row is closed before it begins.
  *  2. A row of system calls is complete: any other call, or one whose arguments are not as its row says, ends the process.
@@ -16,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum role { ROLE_MACHINE, ROLE_BROKER, ROLE_DISK, ROLES };
+enum role { ROLE_MACHINE, ROLE_BROKER, ROLE_DISK, ROLE_KEEPER, ROLES };
 
 enum grant {
 	GRANT_PLAN,        /* sealed memory: what the process shall do (process/plan.h) */
@@ -34,6 +35,11 @@ enum grant {
 	GRANT_SAVED,
 	GRANT_CONSOLE,     /* where the guest's console goes, when that is a file */
 	GRANT_CONTROL,     /* a socket that listens (control/machine_control.h) */
+	GRANT_SIDE,        /* memory: struct keeper_memory (process/keeper.h) */
+	GRANT_ASK_OUT,     /* pipe: a byte for each request to the keeper: the disk process's end */
+	GRANT_ASK_IN,      /* the keeper's */
+	GRANT_TOLD_OUT,    /* pipe: a byte for each answer: the keeper's end */
+	GRANT_TOLD_IN,     /* the disk process's */
 	GRANT_MACHINE,     /* the machine process, to be killed */
 	GRANTS,
 };
@@ -55,6 +61,8 @@ enum call_condition {
 	CALL_TERMINAL,     /* argument 0 is standard input, argument 1 reads or sets a terminal's attributes */
 	CALL_LOCKS,        /* argument 1 is about locks of the file */
 	CALL_RING_ENTER,   /* argument 3 only waits or wakes */
+	CALL_ON_OPEN_FILE, /* argument 3 says that there is no path; else it is refused */
+	CALL_REFUSED,      /* never: it fails with EACCES, and does not end the process */
 };
 
 struct role_call { const char *name; enum call_condition condition; uint32_t grants; };
@@ -65,6 +73,7 @@ struct role_description {
 	unsigned stdio;           /* how many of descriptors 0, 1, 2 it keeps, from the end: 3 all, 1 standard error */
 	int spawn_namespaces;     /* clone() flags with which it begins, where the host permits them */
 	int own_namespaces;       /* unshare() flags with which it goes on after lockdown_before_threads() */
+	bool empties_root;        /* with namespaces of its own: no file is left, not even to be asked for */
 	bool dies_with_parent;    /* the other ones end in their own time: nothing may be lost */
 	bool signals_nobody;      /* Landlock keeps its signals to itself, where the host has that */
 	const struct role_call *calls; /* ended by one without a name */

@@ -329,7 +329,7 @@ static void take_signal(struct broker *b)
 
 void broker_end_helpers(struct broker *b, struct broker_end *end)
 {
-	for (unsigned n = 0; n < b->helpers; n++) {
+	for (unsigned n = b->helpers; n-- > 0;) { /* the last first: an earlier one may serve a later one */
 		pid_t pid = b->helper[n].pid;
 		int status = 0;
 

@@ -9,6 +9,7 @@
 #include "broker.h"
 #include "ipc/block.h"
 #include "ipc/lockdown.h"
+#include "keeper.h"
 #include "main.h"
 #include "outcome.h"
 #include "plan.h"
@@ -105,12 +106,34 @@ static int helper_start(struct broker *b, enum role role, const struct start *st
 	close(helper.pidfd);
 	error = broker_add_helper(b, role, &helper, ending[1]);
 	if (!error && read(ready[0], &byte, 1) != 1) {
+		grants_leave(&start->grants); /* one that waits for the end of a pipe */
 		broker_end_helpers(b, end);
 		end->outcome = BROKER_HELPER_ENDED;
 		error = -ECHILD;
 	}
 	close(ready[0]);
 	return error;
+}
+
+/* Before the disk process, which asks it: it ends by itself when that has. */
+static int keeper_start(struct broker *b, struct start *start, struct broker_end *end)
+{
+	struct grants *g = &start->grants;
+	int ask[2];
+	int told[2];
+
+	if (!keeper_is_needed(&start->plan->disks))
+		return 0;
+	g->fd[GRANT_SIDE] = spawn_share("umbra-side", sizeof(struct keeper_memory));
+	if (g->fd[GRANT_SIDE] < 0)
+		return g->fd[GRANT_SIDE];
+	if (pipe2(ask, O_CLOEXEC) || pipe2(told, O_CLOEXEC))
+		return -errno;
+	g->fd[GRANT_ASK_IN] = ask[0];
+	g->fd[GRANT_ASK_OUT] = ask[1];
+	g->fd[GRANT_TOLD_IN] = told[0];
+	g->fd[GRANT_TOLD_OUT] = told[1];
+	return helper_start(b, ROLE_KEEPER, start, end);
 }
 
 static int machine_start(struct broker *b, const struct start *start)
@@ -129,6 +152,8 @@ static int processes_start(struct broker *b, struct start *start, struct broker_
 {
 	int error = start->plan->machine.has_bus ? slots_make(&start->grants) : 0;
 
+	if (!error)
+		error = keeper_start(b, start, end);
 	if (!error && start->plan->disks.count)
 		error = helper_start(b, ROLE_DISK, start, end);
 	if (!error)

@@ -1,16 +1,16 @@
 /* The disk process's main: opens the disks of a machine as the user, gives up its rights, serves them, and closes them when the machine is gone. */
 #include <errno.h>
-#include <fcntl.h>
-#include <libgen.h>
-#include <stdlib.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "block_server.h"
 #include "disk_access.h"
 #include "ipc/lockdown.h"
+#include "keeper.h"
 #include "main.h"
 #include "report.h"
 
@@ -20,6 +20,8 @@ struct process {
 	struct block_memory *memory;
 	struct disk *disk[BLOCK_DISKS];
 	unsigned count;
+	struct keeper_client keeper[BLOCK_DISKS];
+	pthread_mutex_t keeper_lock;
 };
 
 /* A format without an identifier of its own: the file's place, which stays the same while the file does. */
@@ -75,29 +77,37 @@ static int close_all(struct process *p, int code)
 /* The last that needs rights is there. */
 static int give_up_rights(void *context)
 {
-	int error = lockdown(ROLE_DISK);
+	struct tm unused;
+	time_t now = 0;
+	int error;
 
 	(void)context;
+	localtime_r(&now, &unused); /* reads the time zone's file: now or never */
+	error = lockdown(ROLE_DISK);
 	if (!error && write(grant_fd(GRANT_READY), "", 1) != 1)
 		error = -errno;
 	close(grant_fd(GRANT_READY));
 	return error;
 }
 
-/* Where what a format keeps beside its data is a file, it is replaced when the disk is closed: in these folders. */
-static void open_folders(const struct disk_plan *plan, int folders[BLOCK_DISKS + 1])
+/* From here on what lies beside a disk is the keeper's to read and replace. */
+static int use_keeper(struct process *p)
 {
-	unsigned used = 0;
+	struct keeper_memory *memory;
 
-	for (unsigned n = 0; n < plan->count; n++) {
-		char *copy = plan->disk[n].read_only ? NULL : strdup(plan->disk[n].path);
-		int fd = copy ? open(dirname(copy), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
-
-		if (fd >= 0)
-			folders[used++] = fd;
-		free(copy);
+	if (!keeper_is_needed(p->plan))
+		return 0;
+	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, grant_fd(GRANT_SIDE), 0);
+	close(grant_fd(GRANT_SIDE));
+	if (memory == MAP_FAILED)
+		return -errno;
+	for (unsigned n = 0; n < p->count; n++) {
+		if (!keeper_has_side_file(&p->plan->disk[n]))
+			continue;
+		keeper_client_init(&p->keeper[n], memory, &p->keeper_lock, n);
+		disk_set_side_keeper(p->disk[n], &p->keeper[n].side);
 	}
-	folders[used] = -1;
+	return 0;
 }
 
 static int serve_disks(struct process *p)
@@ -110,11 +120,10 @@ static int serve_disks(struct process *p)
 		.answer_fd = grant_fd(GRANT_ANSWER),
 		.end_fd = grant_fd(GRANT_END),
 	};
-	int folders[BLOCK_DISKS + 1];
-	int error;
+	int error = use_keeper(p);
 
-	open_folders(p->plan, folders);
-	error = lockdown_before_threads(ROLE_DISK, folders);
+	if (!error)
+		error = lockdown_before_threads(ROLE_DISK, NULL);
 	if (!error)
 		error = block_serve(&service, give_up_rights, p);
 	if (error == -EBADMSG)
@@ -125,7 +134,7 @@ static int serve_disks(struct process *p)
 int disk_main(void)
 {
 	const struct plan *plan = plan_of_process();
-	struct process p = { .plan = plan ? &plan->disks : NULL };
+	struct process p = { .plan = plan ? &plan->disks : NULL, .keeper_lock = PTHREAD_MUTEX_INITIALIZER };
 	int code;
 
 	if (!plan)

@@ -6,7 +6,9 @@
 
 int process_main(const char *name)
 {
-	static int (*const mains[ROLES])(void) = { [ROLE_MACHINE] = machine_main, [ROLE_BROKER] = broker_main, [ROLE_DISK] = disk_main };
+	static int (*const mains[ROLES])(void) = {
+		[ROLE_MACHINE] = machine_main, [ROLE_BROKER] = broker_main, [ROLE_DISK] = disk_main, [ROLE_KEEPER] = keeper_main,
+	};
 	enum role role;
 
 	if (role_find(name, &role))

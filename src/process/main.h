@@ -16,3 +16,4 @@ int process_main(const char *name);
 int broker_main(void);
 int machine_main(void);
 int disk_main(void);
+int keeper_main(void);

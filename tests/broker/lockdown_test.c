@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -28,7 +29,7 @@
 /* uretprobe and uprobe: recent kernels let them past any filter; outside a probe they do nothing. */
 enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096, OWN_PID = -77 };
 
-static const unsigned most_calls[ROLES] = { [ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 55 };
+static const unsigned most_calls[ROLES] = { [ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20 };
 static int failures;
 
 struct attempt { long number, arguments[6]; };
@@ -89,8 +90,8 @@ static void all_calls(enum role role)
 
 		if (n == CALL_URETPROBE || n == CALL_UPROBE)
 			continue;
-		kept += call != NULL;
-		if (call)
+		kept += call && call->condition != CALL_REFUSED;
+		if (call && call->condition != CALL_REFUSED)
 			printf(" %s%s", call->name, call->condition ? "(if)" : "");
 		if (call && call->condition)
 			continue; /* conditions() */
@@ -132,7 +133,8 @@ static void conditions_of_all(enum role role)
 	allowed(role, "a wait that does not", &(struct attempt){ SYS_futex, { address, FUTEX_WAIT, 2 } });
 	denied(role, "a futex with priority inheritance", &(struct attempt){ SYS_futex, { address, FUTEX_LOCK_PI, 0 } });
 	denied(role, "a requeueing futex", &(struct attempt){ SYS_futex, { address, FUTEX_CMP_REQUEUE_PI, 1 } });
-	allowed(role, "a signal to itself", &(struct attempt){ SYS_tgkill, { OWN_PID, OWN_PID, 0 } });
+	if (find_call(role, SYS_tgkill))
+		allowed(role, "a signal to itself", &(struct attempt){ SYS_tgkill, { OWN_PID, OWN_PID, 0 } });
 	denied(role, "a signal to its parent", &(struct attempt){ SYS_tgkill, { getpid(), getpid(), SIGKILL } });
 	denied(role, "a signal to nobody", &(struct attempt){ SYS_tgkill, { 0x7fffffff, 0x7fffffff, 0 } });
 	denied(role, "a signal, by kill", &(struct attempt){ SYS_kill, { OWN_PID, 0 } });
@@ -144,6 +146,8 @@ static void conditions_of_all(enum role role)
 	allowed(role, "memory", &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ | PROT_WRITE, anonymous, -1 } });
 	denied(role, "executable memory", &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ | PROT_EXEC, anonymous, -1 } });
 	denied(role, "a mapped file", &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ, MAP_PRIVATE, grant_fd(GRANT_PLAN) } });
+	if (role == ROLE_KEEPER)
+		return;
 	denied(role, "executable memory, by mprotect", &(struct attempt){ SYS_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC } });
 	denied(role, "memory of a file taken away", &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_REMOVE } });
 	allowed(role, "memory given back", &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_DONTNEED } });
@@ -157,6 +161,7 @@ static void conditions(void)
 	conditions_of_all(ROLE_MACHINE);
 	conditions_of_all(ROLE_BROKER);
 	conditions_of_all(ROLE_DISK);
+	conditions_of_all(ROLE_KEEPER);
 	allowed(ROLE_MACHINE, "read of its event", &(struct attempt){ SYS_read, { grant_fd(GRANT_TO_MACHINE), data, 8 } });
 	denied(ROLE_MACHINE, "read of another descriptor", &(struct attempt){ SYS_read, { grant_fd(GRANT_TO_BROKER), data, 8 } });
 	denied(ROLE_MACHINE, "read of standard input", &(struct attempt){ SYS_read, { 0, data, 8 } });
@@ -170,6 +175,12 @@ static void conditions(void)
 	allowed(ROLE_BROKER, "a signal to its machine", &(struct attempt){ SYS_pidfd_send_signal, { grant_fd(GRANT_MACHINE), 0, 0, 0 } });
 	denied(ROLE_BROKER, "a peer of another socket", &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });
 	denied(ROLE_BROKER, "another file made shorter", &(struct attempt){ SYS_ftruncate, { grant_fd(GRANT_END), 0 } });
+	denied(ROLE_DISK, "another use of a descriptor", &(struct attempt){ SYS_fcntl, { 0, F_SETFL, 0 } });
+	allowed(ROLE_DISK, "a file's lock", &(struct attempt){ SYS_fcntl, { 0, F_OFD_SETLK, 0 } });
+	denied(ROLE_DISK, "a rename", &(struct attempt){ SYS_rename, { data, data } });
+	denied(ROLE_DISK, "a removal", &(struct attempt){ SYS_unlink, { data } });
+	denied(ROLE_DISK, "a new ring", &(struct attempt){ SYS_io_uring_setup, { 8, data } });
+	denied(ROLE_DISK, "another registration at its ring", &(struct attempt){ SYS_io_uring_register, { 0, 0, data } });
 	allowed(ROLE_DISK, "memory, by mprotect", &(struct attempt){ SYS_mprotect, { 0, 0, PROT_READ | PROT_WRITE } });
 }
 
@@ -189,18 +200,22 @@ static void by_other_layers(enum role role, const char *what, int (*act)(void))
 	expect(text, status, 0);
 }
 
+static bool is_out_of_reach(void) { return errno == EACCES || errno == ENOENT || errno == EROFS; }
+
 static int open_a_file(void)
 {
 	if (open("/etc/passwd", O_RDONLY) >= 0)
 		return 1;
-	return errno == EACCES ? 0 : 2;
+	return is_out_of_reach() ? 0 : 2;
 }
+
+static int find_a_file(void) { return access("/etc/passwd", F_OK) ? 0 : 1; }
 
 static int make_a_file(void)
 {
 	if (open("/tmp/umbra-lockdown-elsewhere", O_RDWR | O_CREAT, 0600) >= 0)
 		return 1;
-	return errno == EACCES ? 0 : 2;
+	return is_out_of_reach() ? 0 : 2;
 }
 
 static int has_capabilities(void)
@@ -234,13 +249,33 @@ static void other_layers(enum role role)
 	}
 	by_other_layers(role, "no capability", has_capabilities);
 	by_other_layers(role, "no new privilege", new_privileges);
+	if (lockdown_has_namespaces() && role_describe(role)->empties_root)
+		by_other_layers(role, "no file is even there", find_a_file);
 	if (lockdown_has_namespaces() && role_describe(role)->own_namespaces)
 		by_other_layers(role, "no network", reach_the_network);
 	if (lockdown_landlock_version() >= 6 && role_describe(role)->signals_nobody)
 		by_other_layers(role, "no signal", signal_the_parent);
 }
 
-/* A disk process with one folder: files there, and none elsewhere. */
+/* Not by the list of calls, which ends a process: what is refused fails. */
+static void refused_calls(void)
+{
+	int status;
+	pid_t child = fork();
+
+	if (!child) {
+		struct stat st;
+
+		lock(ROLE_DISK);
+		if (openat(AT_FDCWD, "/etc/passwd", O_RDONLY) >= 0 || errno != EACCES)
+			_exit(1);
+		_exit(stat("/etc/passwd", &st) || fstat(grant_fd(GRANT_TO_BROKER), &st) ? 0 : 2);
+	}
+	waitpid(child, &status, 0);
+	expect("disk: no file is opened, or asked for, and it goes on", status, 0);
+}
+
+/* A keeper with one folder: files there, and none elsewhere. */
 static void one_folder(void)
 {
 	char name[] = "/tmp/umbra-lockdown-XXXXXX", path[64];
@@ -249,7 +284,7 @@ static void one_folder(void)
 
 	snprintf(path, sizeof(path), "%s/file", name);
 	if (!child) {
-		if (folder < 0 || lockdown_before_threads(ROLE_DISK, (const int[]){ folder, -1 }))
+		if (folder < 0 || lockdown_before_threads(ROLE_KEEPER, (const int[]){ folder, -1 }))
 			_exit(99);
 		if (open(path, O_RDWR | O_CREAT, 0600) < 0 || unlink(path))
 			_exit(1);
@@ -258,7 +293,7 @@ static void one_folder(void)
 	waitpid(child, &status, 0);
 	close(folder);
 	rmdir(name);
-	expect("a disk process has files in its folder only", status, 0);
+	expect("a keeper has files in its folder only", status, 0);
 }
 
 int main(void)
@@ -270,6 +305,7 @@ int main(void)
 	conditions();
 	for (int role = 0; role < ROLES; role++)
 		other_layers((enum role)role);
+	refused_calls();
 	one_folder();
 	return failures != 0;
 }

@@ -65,7 +65,7 @@ with tempfile.TemporaryDirectory() as where:
     machine = start(where)
     atexit.register(machine.kill)
     roles = {role_of(pid): Process(pid) for pid in [machine.pid] + children(machine.pid)}
-    expect("broker, machine and disk process", sorted(roles) == ["broker", "disk", "machine"], roles.keys())
+    expect("broker, machine, disk process and keeper", sorted(roles) == ["broker", "disk", "keeper", "machine"], roles.keys())
     for name, p in roles.items():
         expect("%s: an empty environment" % name, p.environment == "")
         expect("%s: no capability" % name, all(int(p.status[c], 16) == 0 for c in ["CapInh", "CapPrm", "CapEff", "CapAmb"]))
@@ -76,14 +76,16 @@ with tempfile.TemporaryDirectory() as where:
         expect("%s lies elsewhere in each" % what, len(set(places)) == len(places) and () not in places, places)
     shared = {name: {s for s in p.shared() if "umbra-code" not in s} for name, p in roles.items()}
     expect("the broker maps rings only", shared.get("broker") == {"/memfd:umbra-rings"}, shared)
-    expect("the disk process maps slots only", {s for s in shared.get("disk", ()) if "io_uring" not in s} == {"/memfd:umbra-slots"}, shared)
+    expect("the disk process maps slots, and what the keeper is told", {s for s in shared.get("disk", ()) if "io_uring" not in s} ==
+           {"/memfd:umbra-slots", "/memfd:umbra-side"}, shared)
+    expect("the keeper maps what it is told", shared.get("keeper") == {"/memfd:umbra-side"}, shared)
     expect("the machine process maps rings and slots", shared.get("machine") == {"/memfd:umbra-rings", "/memfd:umbra-slots"}, shared)
     for name, p in roles.items():
         files = [m[5] for m in p.maps if len(m) > 5 and m[5].startswith("/") and ("s" in m[1] or "disk.raw" in m[5])]
         expect("%s: maps no file that another can change" % name, all(f.startswith(("/memfd:", "/dev/shm")) or "io_uring" in f for f in files), files)
     kinds = {name: sorted({re.sub(r"\d+", "", t) for t in p.descriptors.values()}) for name, p in roles.items()}
     expect("the machine process holds events only", kinds["machine"] == ["anon_inode:[eventfd]"], kinds["machine"])
-    expect("the broker keeps nothing that it only passed on", not re.search("umbra-slots|umbra-plan|vmlinuz|cpio|bin/umbra|build/umbra", str(roles["broker"].descriptors)),
+    expect("the broker keeps nothing that it only passed on", not re.search("umbra-slots|umbra-side|umbra-plan|vmlinuz|cpio|bin/umbra|build/umbra", str(roles["broker"].descriptors)),
            roles["broker"].descriptors)
     expect("it has four of them", len(roles["machine"].descriptors) == 4, roles["machine"].descriptors)
     expect("the broker holds no disk", "disk.raw" not in str(roles["broker"].descriptors.values()))
@@ -93,7 +95,7 @@ with tempfile.TemporaryDirectory() as where:
         for name, p in roles.items():
             same = [n for n in own if p.namespaces[n] == own[n] and not (n == "pid" and name != "machine")]
             expect("%s: namespaces of its own" % name, not same, same)
-        expect("no two of them share one", all(len({p.namespaces[n] for p in roles.values()}) == 3 for n in own if n != "pid"))
+        expect("no two of them share one", all(len({p.namespaces[n] for p in roles.values()}) == 4 for n in own if n != "pid"))
     machine.send_signal(signal.SIGINT)
     expect("it ends in order", machine.wait(10) == 0)
 sys.exit(failed != 0)

@@ -787,9 +787,9 @@ static int write_link(const char *path, struct disk *parent)
 
 	if (error)
 		return error;
-	error = side_write(path, DIGEST_ITEM_PARENT, items.table, items.table_bytes, &unsynced);
+	error = side_write(NULL, path, DIGEST_ITEM_PARENT, items.table, items.table_bytes, &unsynced);
 	if (!error)
-		error = side_write(path, DIGEST_ITEM_LINK, items.link, items.link_bytes, &unsynced);
+		error = side_write(NULL, path, DIGEST_ITEM_LINK, items.link, items.link_bytes, &unsynced);
 	free(items.link);
 	free(items.table);
 	return error;

@@ -1,0 +1,71 @@
+/* The disk process's side of keeper.h. */
+#include "keeper.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ipc/role.h"
+
+bool keeper_has_side_file(const struct disk_choice *choice) { return !choice->read_only && choice->format != DISK_VHDX; }
+
+bool keeper_is_needed(const struct disk_plan *plan)
+{
+	for (uint32_t n = 0; n < plan->count; n++)
+		if (keeper_has_side_file(&plan->disk[n]))
+			return true;
+	return false;
+}
+
+/* With the lock. -EPIPE: the keeper is gone. */
+static int keeper_ask(struct keeper_client *c, enum keeper_request request, uint64_t bytes)
+{
+	char byte = 0;
+
+	c->memory->request = request;
+	c->memory->disk = c->disk;
+	c->memory->bytes = bytes;
+	if (write(grant_fd(GRANT_ASK_OUT), &byte, 1) != 1 || read(grant_fd(GRANT_TOLD_IN), &byte, 1) != 1)
+		return -EPIPE;
+	return c->memory->error;
+}
+
+static int keeper_load(void *context, uint8_t **ret, size_t *ret_bytes)
+{
+	struct keeper_client *c = context;
+	int error;
+
+	pthread_mutex_lock(c->lock);
+	error = keeper_ask(c, KEEPER_LOAD, 0);
+	*ret_bytes = c->memory->bytes;
+	*ret = !error && *ret_bytes <= KEEPER_BYTES ? malloc(*ret_bytes + 1) : NULL;
+	if (*ret)
+		memcpy(*ret, c->memory->data, *ret_bytes);
+	else if (!error)
+		error = -ENOMEM;
+	pthread_mutex_unlock(c->lock);
+	return error;
+}
+
+static int keeper_store(void *context, const uint8_t *bytes, size_t count, bool *ret_unsynced)
+{
+	struct keeper_client *c = context;
+	int error = -EFBIG;
+
+	*ret_unsynced = false;
+	if (count > KEEPER_BYTES)
+		return error;
+	pthread_mutex_lock(c->lock);
+	memcpy(c->memory->data, bytes, count);
+	error = keeper_ask(c, KEEPER_STORE, count);
+	*ret_unsynced = error == -EPIPE || (error && c->memory->unsynced);
+	pthread_mutex_unlock(c->lock);
+	return error;
+}
+
+void keeper_client_init(struct keeper_client *c, struct keeper_memory *memory, pthread_mutex_t *lock, uint32_t disk)
+{
+	*c = (struct keeper_client){ .memory = memory, .lock = lock, .disk = disk };
+	c->side = (struct disk_side_keeper){ .load = keeper_load, .store = keeper_store, .context = c };
+}
