@@ -135,14 +135,15 @@ static double snapshot(FILE *from, const char *directory, unsigned n)
 {
 	char line[4096], whole[4096];
 	double us = 0;
+	double begin = now_us();
 
 	dprintf(control_end[0], "{\"do\":\"snapshot\",\"file\":\"%s/c%u.vhdx\"}\n", directory, n);
 	while (fgets(line, sizeof(line), from)) {
-		json_t *j = json_loads(line, 0, NULL), *value = json_object_get(j, "snapshot_us");
+		json_t *j = json_loads(line, 0, NULL), *value = json_object_get(j, "done");
 
 		snprintf(whole, sizeof(whole), "%s", line);
-		if (value)
-			us = (double)json_integer_value(value);
+		if (value && !us)
+			us = now_us() - begin;
 		if (json_object_get(j, "ok") && !json_is_true(json_object_get(j, "ok")))
 			fail(whole);
 		value = json_object_get(j, "ok");

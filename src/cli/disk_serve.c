@@ -100,7 +100,7 @@ static int listen_to(int fd, const char *where)
 	p.plain = true;
 	while (from && fgets(line, sizeof(line), from)) {
 		json_t *j = json_loads(line, 0, NULL);
-		const char *error = json_string_value(json_object_get(j, "error"));
+		const char *reason = json_string_value(json_object_get(j, "reason"));
 
 		if (json_object_get(j, "all")) {
 			p.all = (uint64_t)json_integer_value(json_object_get(j, "all"));
@@ -108,7 +108,9 @@ static int listen_to(int fd, const char *where)
 		}
 		if (json_object_get(j, "ok")) {
 			progress_end(&p);
-			code = json_is_true(json_object_get(j, "ok")) ? 0 : complain(EXIT_UNUSABLE, error ? error : "failed", where, "see umbra disk --help");
+			code = json_is_true(json_object_get(j, "ok")) ? 0 : (int)json_integer_value(json_object_get(j, "code"));
+			if (code)
+				complain(code, reason ? reason : "failed", where, "see umbra disk --help");
 			json_decref(j);
 			fclose(from);
 			return code;
@@ -124,7 +126,7 @@ int disk_ask_server(const struct arguments *a, const char *what, const char *fil
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
 	char *path = file ? realpath(".", NULL) : NULL, *whole = NULL;
-	json_t *j = json_pack("{s:s}", "do", what);
+	json_t *j = json_pack("{s:i, s:s}", "id", 1, "do", what);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), error;
 
 	if (file && asprintf(&whole, "%s%s%s", *file == '/' ? "" : path, *file == '/' ? "" : "/", file) >= 0)

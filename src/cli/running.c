@@ -1,4 +1,4 @@
-/* umbra ps, info, stop, kill, save: what is asked of a machine that runs, on its control socket (src/control/machine_control.h). */
+/* umbra ps, info, stop, kill, save: what is asked of a machine that runs, on its control socket (src/control/protocol.h). */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -13,7 +13,7 @@
 #include "cli.h"
 #include "names.h"
 
-enum { LINE_BYTES = 4096, BUSY_PAUSE_MS = 20, BUSY_TRIES = 500, MEMORY_TIMES = 5, OTHER_BYTES = 64 << 20 };
+enum { LINE_BYTES = 16384, ERRNO_MAX = 4095, BUSY_PAUSE_MS = 20, BUSY_TRIES = 500, MEMORY_TIMES = 5, OTHER_BYTES = 64 << 20 };
 
 static const char running_help[] =
 	"usage: umbra ps [--json]\n"
@@ -39,15 +39,40 @@ static int no_machine(const char *name, int error)
 	return complain(EXIT_UNUSABLE, strerror(-error), name, "see umbra ps");
 }
 
-static bool ask(FILE *peer, const char *what) { return fputs(what, peer) >= 0 && !fflush(peer); }
-
-/* The line without its end; false: the machine is gone. */
-static bool hear(FILE *peer, char line[LINE_BYTES])
+/* One request at a time on a connection: they need no other id. */
+static bool ask(FILE *peer, const char *verb)
 {
-	if (!fgets(line, LINE_BYTES, peer))
-		return false;
-	line[strcspn(line, "\n")] = 0;
-	return true;
+	return fprintf(peer, "{\"id\":1,\"do\":\"%s\"}\n", verb) > 0 && !fflush(peer);
+}
+
+/* A line that was answered, to be released; NULL: the machine is gone, or said what is none. */
+static json_t *hear(FILE *peer)
+{
+	char line[LINE_BYTES];
+
+	return fgets(line, LINE_BYTES, peer) ? json_loads(line, JSON_REJECT_DUPLICATES, NULL) : NULL;
+}
+
+/* 0, or the error that was answered; -ECONNRESET: none was. */
+static int hear_end(FILE *peer)
+{
+	json_t *answer = hear(peer);
+	json_int_t number = json_integer_value(json_object_get(answer, "errno"));
+	int error = -ECONNRESET;
+
+	if (json_is_true(json_object_get(answer, "ok")))
+		error = 0;
+	else if (number > 0 && number <= ERRNO_MAX)
+		error = -(int)number;
+	json_decref(answer);
+	return error;
+}
+
+/* Nothing more comes. */
+static void hear_out(FILE *peer)
+{
+	for (json_t *line = hear(peer); line; line = hear(peer))
+		json_decref(line);
 }
 
 static FILE *talk_to(const char *name, int *ret_error)
@@ -59,19 +84,26 @@ static FILE *talk_to(const char *name, int *ret_error)
 	return peer;
 }
 
-/* What the machine says of itself; NULL: it is gone. */
+/* What the machine says of itself, to be released; NULL: it is gone. */
+static json_t *ask_description(FILE *peer)
+{
+	json_t *answer = ask(peer, "info") ? hear(peer) : NULL;
+	json_t *machine = json_object_get(answer, "machine");
+
+	json_incref(machine);
+	json_decref(answer);
+	return json_is_object(machine) ? machine : NULL;
+}
+
 static json_t *describe(const char *name)
 {
-	char line[LINE_BYTES];
-	json_t *j = NULL;
 	int error;
 	FILE *peer = talk_to(name, &error);
+	json_t *machine = peer ? ask_description(peer) : NULL;
 
-	if (peer && ask(peer, "info\n") && hear(peer, line) && !strncmp(line, "ok ", 3))
-		j = json_loads(line + 3, 0, NULL);
 	if (peer)
 		fclose(peer);
-	return j;
+	return machine;
 }
 
 /* ---- ps, info ---- */
@@ -141,22 +173,21 @@ static int verb_info(const struct arguments *a)
 /* Until the machine is gone. */
 static int end(const struct arguments *a, const char *how)
 {
-	char line[LINE_BYTES];
 	int error;
 	FILE *peer = talk_to(a->name, &error);
 	bool heard;
 
 	if (!peer)
 		return no_machine(a->name, error);
-	heard = ask(peer, how) && hear(peer, line) && !strcmp(line, "ok");
-	while (heard && hear(peer, line))
-		;
+	heard = ask(peer, how) && !hear_end(peer);
+	if (heard)
+		hear_out(peer);
 	fclose(peer);
 	return heard ? 0 : complain(EXIT_UNUSABLE, "it did not answer", a->name, "see umbra ps");
 }
 
-static int verb_stop(const struct arguments *a) { return end(a, "stop\n"); }
-static int verb_kill(const struct arguments *a) { return end(a, "kill\n"); }
+static int verb_stop(const struct arguments *a) { return end(a, "stop"); }
+static int verb_kill(const struct arguments *a) { return end(a, "kill"); }
 
 /* ---- save ---- */
 
@@ -237,48 +268,53 @@ static int copy(FILE *peer, FILE *to, size_t bytes)
  */
 static uint64_t most_bytes(FILE *peer)
 {
-	char line[LINE_BYTES];
-	json_t *j = ask(peer, "info\n") && hear(peer, line) && !strncmp(line, "ok ", 3) ? json_loads(line + 3, 0, NULL) : NULL;
+	json_t *j = ask_description(peer);
 	json_int_t memory = json_integer_value(json_object_get(j, "memory"));
 
 	json_decref(j);
 	return memory <= 0 ? 0 : (uint64_t)memory * MEMORY_TIMES + OTHER_BYTES;
 }
 
-/* Until the machine stands still and everything is in the file. While another save is under way, also one whose peer is gone, this waits. */
+/* One line of a save. 1: more follows; 0: the machine stands still, and everything is in the file. */
+static int receive_piece(FILE *peer, FILE *to, uint64_t *left)
+{
+	json_t *line = hear(peer);
+	json_t *bytes = json_object_get(line, "data");
+	json_int_t number = json_integer_value(json_object_get(line, "errno"));
+	json_int_t count = json_integer_value(bytes);
+	bool is_end = json_is_true(json_object_get(line, "ok"));
+	bool is_there = line;
+	bool has_data = json_is_integer(bytes) && count >= 0;
+
+	json_decref(line);
+	if (is_end || !is_there)
+		return is_end ? 0 : -ECONNRESET;
+	if (!has_data)
+		return number > 0 && number <= ERRNO_MAX ? -(int)number : -EPROTO;
+	if ((uint64_t)count > *left)
+		return -EFBIG;
+	*left -= (uint64_t)count;
+	return copy(peer, to, (size_t)count) ?: 1;
+}
+
+/* While another save is under way, also one whose peer is gone, this waits. */
 static int receive(FILE *peer, FILE *to)
 {
 	const struct timespec pause = { 0, BUSY_PAUSE_MS * 1000000 };
-	char line[LINE_BYTES];
-	unsigned long number;
-	unsigned busy = 0;
 	uint64_t left = most_bytes(peer);
+	unsigned busy = 0;
+	int got = 1;
 
-	if (!left || !ask(peer, "save\n"))
+	if (!left || !ask(peer, "save"))
 		return -ECONNRESET;
-	while (hear(peer, line)) {
-		int error;
-
-		if (!strcmp(line, "held"))
-			return 0;
-		if (sscanf(line, "error -%lu", &number) == 1 && number == EBUSY && busy++ < BUSY_TRIES) {
-			nanosleep(&pause, NULL);
-			if (!ask(peer, "save\n"))
-				return -ECONNRESET;
+	while (got > 0) {
+		got = receive_piece(peer, to, &left);
+		if (got != -EBUSY || busy++ == BUSY_TRIES)
 			continue;
-		}
-		if (sscanf(line, "error -%lu", &number) == 1)
-			return -(int)number;
-		if (sscanf(line, "data %lu", &number) != 1)
-			return -EPROTO;
-		if (number > left)
-			return -EFBIG;
-		left -= number;
-		error = copy(peer, to, number);
-		if (error)
-			return error;
+		nanosleep(&pause, NULL);
+		got = ask(peer, "save") ? 1 : -ECONNRESET;
 	}
-	return -ECONNRESET;
+	return got;
 }
 
 static const char *save_remedy(int error)
@@ -295,7 +331,6 @@ static const char *save_remedy(int error)
 static int verb_save(const struct arguments *a)
 {
 	struct target t = { 0 };
-	char line[LINE_BYTES];
 	int error;
 	FILE *peer = talk_to(a->name, &error);
 
@@ -304,13 +339,12 @@ static int verb_save(const struct arguments *a)
 	error = !a->replace && !access(a->file, F_OK) ? -EEXIST : target_open(&t, a->file);
 	if (!error)
 		error = receive(peer, t.file);
-	if (!error && !a->stop && (!ask(peer, "go\n") || !hear(peer, line)))
-		error = -ECONNRESET;
+	if (!error && !a->stop)
+		error = ask(peer, "resume") ? hear_end(peer) : -ECONNRESET;
 	if (!error)
 		error = target_finish(&t, a->replace);
-	if (!error && a->stop && ask(peer, "stop\n")) /* only now that nothing can be lost */
-		while (hear(peer, line))
-			;
+	if (!error && a->stop && ask(peer, "stop")) /* only now that nothing can be lost */
+		hear_out(peer);
 	fclose(peer);
 	if (!error)
 		return 0;
@@ -324,7 +358,6 @@ static int verb_save(const struct arguments *a)
 static int set_memory(const struct arguments *a)
 {
 	uint64_t bytes = 0;
-	char line[LINE_BYTES];
 	int error;
 	FILE *peer;
 
@@ -333,8 +366,10 @@ static int set_memory(const struct arguments *a)
 	peer = talk_to(a->name, &error);
 	if (!peer)
 		return no_machine(a->name, error);
-	snprintf(line, sizeof(line), "memory %lu\n", bytes);
-	error = !ask(peer, line) || !hear(peer, line) || strcmp(line, "ok") ? -ECONNRESET : 0;
+	if (bytes > INT64_MAX)
+		bytes = INT64_MAX;
+	fprintf(peer, "{\"id\":1,\"do\":\"memory\",\"bytes\":%lu}\n", bytes);
+	error = fflush(peer) ? -ECONNRESET : hear_end(peer);
 	fclose(peer);
 	return error ? no_machine(a->name, error) : 0;
 }

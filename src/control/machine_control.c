@@ -1,4 +1,4 @@
-/* See control.h. */
+/* See machine_control.h. */
 #include "machine_control.h"
 
 #include <errno.h>
@@ -8,11 +8,24 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { ERRNO_MAX = 4095 };
+
+static const struct control_verb verbs[] = {
+	{ .name = "info", .number = WISH_NOTHING },
+	{ .name = "stop", .number = WISH_STOP },
+	{ .name = "kill", .number = WISH_KILL },
+	{ .name = "save", .number = WISH_SAVE },
+	{ .name = "resume", .number = WISH_RESUME },
+	{ .name = "memory", .number = WISH_MEMORY, .member = { { "bytes", CONTROL_NUMBER, true } } },
+	{ 0 },
+};
+
 void control_init(struct control *c, int listener, const char *description)
 {
+	control_protocol_init();
 	memset(c, 0, sizeof(*c));
 	c->listener = listener;
-	c->description = description ? description : "";
+	c->description = json_loads(description, 0, NULL);
 	for (unsigned n = 0; n < CONTROL_PEERS; n++)
 		c->peer[n].fd = -1;
 }
@@ -22,7 +35,7 @@ static bool has_line(const struct control_peer *p) { return p->fd >= 0 && !has_o
 
 bool control_is_full(const struct control *c)
 {
-	return c->saver && sizeof(c->saver->out) - c->saver->out_used < RING_RECORD_MAX_BYTES + CONTROL_LINE_BYTES;
+	return c->saver && sizeof(c->saver->out) - c->saver->out_used < RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES;
 }
 
 bool control_has_line(const struct control *c)
@@ -75,14 +88,12 @@ static void add(struct control_peer *p, const void *data, size_t bytes)
 	p->out_used += bytes;
 }
 
-static void add_text(struct control_peer *p, const char *text) { add(p, text, strlen(text)); }
-
-static void add_error(struct control_peer *p, int error)
+/* Released. */
+static void add_line(struct control_peer *p, char *line)
 {
-	char text[32];
-
-	snprintf(text, sizeof(text), "error %d\n", error);
-	add_text(p, text);
+	if (line)
+		add(p, line, strlen(line));
+	free(line);
 }
 
 static const char *guest_word(const struct record_state *s)
@@ -101,68 +112,81 @@ static const char *memory_word(const struct record_state *s)
 
 void control_set_state(struct control *c, const struct record_state *s)
 {
-	int used = snprintf(c->state, sizeof(c->state), "\"guest\":\"%s\",\"memory-mode\":\"%s\",\"assigned\":%lu,\"target\":%lu",
-			    guest_word(s), memory_word(s), s->assigned_bytes, s->target_bytes);
-
-	if (s->flags & STATE_MEMORY_STATUS)
-		snprintf(c->state + used, sizeof(c->state) - (size_t)used, ",\"available\":%lu,\"committed\":%lu", s->available_bytes,
-			 s->committed_bytes);
+	c->state = *s;
+	c->has_state = true;
 }
 
-/* The description is a JSON object: the state goes before its last brace. */
-static void add_description(struct control *c, struct control_peer *p)
-{
-	size_t bytes = strlen(c->description);
+/* What it says is shown as it says it, also numbers beyond what JSON's readers take. */
+static json_t *number(uint64_t value) { return json_integer(value <= INT64_MAX ? (json_int_t)value : INT64_MAX); }
 
-	add_text(p, " ");
-	if (!c->state[0] || !bytes || c->description[bytes - 1] != '}') {
-		add_text(p, c->description);
-		return;
+static json_t *describe(const struct control *c)
+{
+	json_t *machine = json_is_object(c->description) ? json_copy(c->description) : json_object();
+	const struct record_state *s = &c->state;
+
+	if (!c->has_state)
+		return machine;
+	json_object_set_new(machine, "guest", json_string(guest_word(s)));
+	json_object_set_new(machine, "memory-mode", json_string(memory_word(s)));
+	json_object_set_new(machine, "assigned", number(s->assigned_bytes));
+	json_object_set_new(machine, "target", number(s->target_bytes));
+	if (!(s->flags & STATE_MEMORY_STATUS))
+		return machine;
+	json_object_set_new(machine, "available", number(s->available_bytes));
+	json_object_set_new(machine, "committed", number(s->committed_bytes));
+	return machine;
+}
+
+static enum control_wish begin_save(struct control *c, struct control_peer *p, const struct control_request *r)
+{
+	if (c->save) {
+		add_line(p, control_failure(r->id, -EBUSY, NULL));
+		return WISH_NOTHING;
 	}
-	add(p, c->description, bytes - 1);
-	add_text(p, ",");
-	add_text(p, c->state);
-	add_text(p, "}");
+	c->save = SAVE_RUNS;
+	c->saver = p;
+	memcpy(p->save_id, r->id, sizeof(p->save_id));
+	return WISH_SAVE;
 }
 
-static bool parse_number(const char *text, uint64_t *ret)
+static enum control_wish end_save(struct control *c, struct control_peer *p, const struct control_request *r)
 {
-	char *end;
-
-	errno = 0;
-	*ret = strtoull(text, &end, 10);
-	return !errno && end != text && !*end && *text != '-';
+	if (c->save != SAVE_HELD || c->saver != p) {
+		add_line(p, control_failure(r->id, -EINVAL, "it does not stand still for this connection"));
+		return WISH_NOTHING;
+	}
+	c->save = SAVE_NONE;
+	c->saver = NULL;
+	add_line(p, control_success(r->id, NULL));
+	return WISH_RESUME;
 }
 
-static enum control_wish take_line(struct control *c, struct control_peer *p, const char *line)
+static enum control_wish take_request(struct control *c, struct control_peer *p, const struct control_request *r)
 {
+	enum control_wish wish = (enum control_wish)r->verb->number;
+
+	switch (wish) {
+	case WISH_SAVE: return begin_save(c, p, r);
+	case WISH_RESUME: return end_save(c, p, r);
+	case WISH_NOTHING: add_line(p, control_success(r->id, json_pack("{s:o}", "machine", describe(c)))); return wish;
+	case WISH_MEMORY: c->memory_bytes = control_number(r, "bytes"); break;
+	default: break;
+	}
+	add_line(p, control_success(r->id, NULL));
+	return wish;
+}
+
+static enum control_wish take_line(struct control *c, struct control_peer *p, size_t bytes)
+{
+	struct control_request request;
+	const char *reason;
 	enum control_wish wish = WISH_NOTHING;
 
-	if (!strcmp(line, "save")) {
-		if (c->save)
-			return add_error(p, -EBUSY), WISH_NOTHING;
-		c->save = SAVE_RUNS;
-		c->saver = p;
-		return WISH_SAVE;
-	}
-	if (!strncmp(line, "memory ", 7) && parse_number(line + 7, &c->memory_bytes))
-		wish = WISH_MEMORY;
-	else if (!strcmp(line, "stop"))
-		wish = WISH_STOP;
-	else if (!strcmp(line, "kill"))
-		wish = WISH_KILL;
-	else if (!strcmp(line, "go") && c->save == SAVE_HELD && c->saver == p)
-		wish = WISH_RESUME;
-	else if (strcmp(line, "info"))
-		return add_error(p, -EINVAL), WISH_NOTHING;
-	if (wish == WISH_RESUME) {
-		c->save = SAVE_NONE;
-		c->saver = NULL;
-	}
-	add_text(p, "ok");
-	if (!wish)
-		add_description(c, p);
-	add_text(p, "\n");
+	if (control_parse(p->line, bytes, verbs, &request, &reason))
+		add_line(p, control_failure(request.id, -EINVAL, reason));
+	else
+		wish = take_request(c, p, &request);
+	control_request_free(&request);
 	return wish;
 }
 
@@ -184,8 +208,7 @@ static enum control_wish read_line(struct control *c, struct control_peer *p)
 	}
 	if (!end)
 		return p->line_used == sizeof(p->line) ? hang_up(c, p) : WISH_NOTHING;
-	*end = 0;
-	wish = take_line(c, p, p->line);
+	wish = take_line(c, p, (size_t)(end - p->line));
 	p->line_used -= (size_t)(end + 1 - p->line);
 	memmove(p->line, end + 1, p->line_used);
 	return wish;
@@ -239,14 +262,15 @@ void control_end(struct control *c)
 
 bool control_saved(struct control *c, const uint8_t *data, uint32_t bytes)
 {
-	char head[32];
+	char head[CONTROL_HEAD_BYTES];
+	int used;
 
 	if (c->save != SAVE_RUNS)
 		return false;
 	if (!c->saver)
 		return true;
-	snprintf(head, sizeof(head), "data %u\n", bytes);
-	add_text(c->saver, head);
+	used = snprintf(head, sizeof(head), "{\"id\":%s,\"data\":%u}\n", c->saver->save_id, bytes);
+	add(c->saver, head, (size_t)used);
 	add(c->saver, data, bytes);
 	return true;
 }
@@ -255,15 +279,17 @@ bool control_save_ended(struct control *c, int error, enum control_wish *ret)
 {
 	if (c->save != SAVE_RUNS)
 		return false;
+	if (error > 0 || error < -ERRNO_MAX) /* the machine says what it likes */
+		error = -EIO;
 	c->save = error || !c->saver ? SAVE_NONE : SAVE_HELD;
 	*ret = !error && !c->saver ? WISH_RESUME : WISH_NOTHING;
 	if (!c->saver)
 		return true;
 	if (!error) {
-		add_text(c->saver, "held\n");
+		add_line(c->saver, control_success(c->saver->save_id, NULL));
 		return true;
 	}
-	add_error(c->saver, error);
+	add_line(c->saver, control_failure(c->saver->save_id, error, NULL));
 	c->saver = NULL;
 	return true;
 }

@@ -1,16 +1,14 @@
 /*
- * The control socket of a machine, on the broker's side: peers, who are the user (the socket's folder is his alone), ask in lines and are
- * answered in lines.
+ * The control socket of a machine, on the broker's side: peers, who are the user (the socket's folder is his alone), ask by the control
+ * protocol (protocol.h, umbra-control(7)):
  *
- *   info     ok TEXT            what the machine is, as broker_options.description has it
- *   stop     ok                 as SIGTERM, so that it may take half a minute, and a second one does not wait; the connection ends with the machine
- *   kill     ok                 at once
- *   memory N ok                 how many bytes the guest shall have; 0: what it asks for. info says what came of it
- *   save     data N, N bytes    as often as needed; then
- *            held               everything was said: the machine stands still until go or stop, or until the peer is gone; or
- *            error N            -errno: it runs
- *   go       ok                 after held
- *   others   error N            EINVAL, or EBUSY for a save while one is under way or held
+ *   info     "machine": what the machine is, with what it says of itself
+ *   stop     as SIGTERM, so that it may take half a minute, and a second one does not wait; the connection ends with the machine
+ *   kill     at once
+ *   memory   how many bytes the guest shall have; 0: what it asks for. info says what came of it
+ *   save     {"data":N} and N bytes, as often as needed; then success: everything was said, and the machine stands still until resume or
+ *            stop, or until the peer is gone; or a failure: it runs
+ *   resume   after a save
  *
  *  1. Once there is no room for one more record for the peer that saves, what the machine has said goes out before more of it is taken.
  *     A peer that does not read holds up its save and the console, nobody else's stop or kill.
@@ -25,9 +23,14 @@
 #include <stdint.h>
 
 #include "ipc/record_ring.h"
+#include "protocol.h"
 
-enum { CONTROL_STATE_BYTES = 256 };
-enum { CONTROL_LINE_BYTES = 64, CONTROL_RECORDS = 16, CONTROL_OUT_BYTES = (CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_LINE_BYTES) + 4096 };
+enum {
+	CONTROL_LINE_BYTES = 1024, /* of a request */
+	CONTROL_HEAD_BYTES = CONTROL_ID_BYTES + 32,
+	CONTROL_RECORDS = 16,
+	CONTROL_OUT_BYTES = (CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES) + 16384,
+};
 enum { CONTROL_PEERS = 4, CONTROL_FDS = 1 + CONTROL_PEERS };
 enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_HELD };
 /* What the broker has to do about a line. */
@@ -39,18 +42,21 @@ struct control_peer {
 	size_t line_used;
 	uint8_t out[CONTROL_OUT_BYTES];
 	size_t out_at, out_used;
+	char save_id[CONTROL_ID_BYTES]; /* of the request whose save it is */
 };
 
 struct control {
 	int listener; /* -1: none */
-	const char *description;
-	char state[CONTROL_STATE_BYTES]; /* members of a JSON object, for the end of the description */
+	json_t *description; /* an object, or NULL */
+	struct record_state state;
+	bool has_state;
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
 	enum control_save save;
 	struct control_peer *saver; /* whose save it is; NULL: of one that is gone, and nobody hears of the rest */
 	struct control_peer peer[CONTROL_PEERS];
 };
 
+/* description: a JSON object as text, ""; before lock-down. */
 void control_init(struct control *c, int listener, const char *description);
 /* What the machine says of itself. */
 void control_set_state(struct control *c, const struct record_state *state);

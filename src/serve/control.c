@@ -1,7 +1,6 @@
 /*
- * Operations on a served disk, asked for on its control socket: one JSON object a line, for example {"do":"snapshot","file":"c.vhdx"};
- * answered by lines {"done":N,"all":M} while it runs and {"ok":true,...} or {"ok":false,"code":N,"error":"..."} at the end. A peer
- * that goes away ends its operation where everything is sound.
+ * Operations on a served disk, asked for on its control socket by the control protocol (control/protocol.h): snapshot, commit, stream,
+ * resize, stop. While one runs it says how far it is. A peer that goes away ends its operation where everything is sound.
  *
  * The socket is the user's own (mode 0600), so that the peer may do what the user may; its lines are still checked.
  */
@@ -13,11 +12,22 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "control/protocol.h"
 #include "served.h"
 
-enum { LINE_BYTES = 16384 };
+enum { PROGRESS_NS = 100000000 };
+enum verb { VERB_SNAPSHOT, VERB_COMMIT, VERB_STREAM, VERB_RESIZE, VERB_STOP };
 
-struct control { struct served *served; int fd; uint64_t shown, alone_since; };
+static const struct control_verb verbs[] = {
+	{ .name = "snapshot", .number = VERB_SNAPSHOT, .member = { { "file", CONTROL_TEXT, true } } },
+	{ .name = "commit", .number = VERB_COMMIT },
+	{ .name = "stream", .number = VERB_STREAM },
+	{ .name = "resize", .number = VERB_RESIZE, .member = { { "size", CONTROL_NUMBER, true } } },
+	{ .name = "stop", .number = VERB_STOP },
+	{ 0 },
+};
+
+struct control { struct served *served; int fd; const char *id; uint64_t shown, alone_since; };
 
 static uint64_t now_ns(void)
 {
@@ -40,14 +50,13 @@ int served_init(struct served *s, struct disk *top, bool read_only)
 
 int served_end(struct served *s) { return disk_close(s->top); }
 
-static bool say(struct control *c, json_t *line)
+/* Released. False: the peer is gone. */
+static bool say(struct control *c, char *line)
 {
-	char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
-	size_t bytes = text ? strlen(text) : 0;
-	bool good = text && send(c->fd, text, bytes, MSG_NOSIGNAL | MSG_MORE) == (ssize_t)bytes && send(c->fd, "\n", 1, MSG_NOSIGNAL) == 1;
+	size_t bytes = line ? strlen(line) : 0;
+	bool good = line && send(c->fd, line, bytes, MSG_NOSIGNAL) == (ssize_t)bytes;
 
-	free(text);
-	json_decref(line);
+	free(line);
 	return good;
 }
 
@@ -71,17 +80,16 @@ static int step(void *context, uint64_t done, uint64_t all)
 
 	if (__atomic_load_n(&c->served->stop, __ATOMIC_RELAXED))
 		return -EINTR;
-	if (now_ns() - c->shown < 100000000)
+	if (now_ns() - c->shown < PROGRESS_NS)
 		return 0;
 	c->shown = now_ns();
-	return say(c, json_pack("{s:I, s:I}", "done", (json_int_t)done, "all", (json_int_t)all)) ? 0 : -EINTR;
+	return say(c, control_progress(c->id, done, all)) ? 0 : -EINTR;
 }
 
 static int snapshot(struct control *c, const char *file, struct disk_error *e)
 {
 	struct served *s = c->served;
 	struct disk *child;
-	uint64_t begun = now_ns();
 	int error = disk_snapshot(s->top, file, &child, e);
 
 	if (error)
@@ -89,75 +97,78 @@ static int snapshot(struct control *c, const char *file, struct disk_error *e)
 	alone(c, true);
 	s->top = child;
 	alone(c, false);
-	say(c, json_pack("{s:I}", "snapshot_us", (json_int_t)((now_ns() - begun) / 1000)));
+	say(c, control_progress(c->id, 1, 2)); /* requests go to the child */
 	error = disk_settle(child);
-	return error ? (snprintf(e->text, sizeof(e->text), "%s: %s", file, strerror(-error)), error) : 0;
+	if (error)
+		snprintf(e->text, sizeof(e->text), "%s: %s", file, strerror(-error));
+	return error;
 }
 
-static int act(struct control *c, const json_t *line, struct disk_error *e)
+static int act(struct control *c, const struct control_request *r, struct disk_error *e)
 {
 	struct disk_job job = { .step = step, .alone = alone, .context = c };
-	const char *what = json_string_value(json_object_get(line, "do")), *file = json_string_value(json_object_get(line, "file"));
-	json_int_t size = json_integer_value(json_object_get(line, "size"));
 	struct disk *d = c->served->top;
-	int error;
+	int error = c->served->read_only ? -EROFS : 0;
 
-	snprintf(e->text, sizeof(e->text), "%s: not possible", what ? what : "nothing asked for");
-	if (!what || c->served->read_only)
-		return what ? -EROFS : -EINVAL;
-	error = c->served->admit ? c->served->admit(d, what, e) : 0;
+	snprintf(e->text, sizeof(e->text), "%s: not possible", r->verb->name);
+	if (!error && c->served->admit)
+		error = c->served->admit(d, r->verb->name, e);
 	if (error)
 		return error;
-	if (!strcmp(what, "snapshot") && file)
-		return snapshot(c, file, e);
-	if (!strcmp(what, "commit"))
-		return disk_commit(d, &job, e);
-	if (!strcmp(what, "stream"))
-		error = disk_stream(d, &job);
-	else if (!strcmp(what, "resize") && size > 0)
-		error = disk_resize(d, (uint64_t)size);
-	else
-		return -EINVAL;
+	switch (r->verb->number) {
+	case VERB_SNAPSHOT: return snapshot(c, control_text(r, "file"), e);
+	case VERB_COMMIT: return disk_commit(d, &job, e);
+	case VERB_STREAM: error = disk_stream(d, &job); break;
+	default: error = disk_resize(d, control_number(r, "size")); break;
+	}
 	if (error)
 		snprintf(e->text, sizeof(e->text), "%s: %s", disk_path(d), strerror(-error));
 	return error;
 }
 
-/* True: another line may follow. */
-static bool one_line(struct control *c, const char *text)
+/* One at a time, and told of when it went well. */
+static int act_alone(struct control *c, const struct control_request *r, struct disk_error *e)
 {
-	json_error_t where;
-	json_t *line = json_loads(text, JSON_REJECT_DUPLICATES, &where);
-	struct disk_error e = { "" };
-	bool good;
 	int error;
 
-	if (!json_is_object(line)) {
-		json_decref(line);
-		return say(c, json_pack("{s:b, s:i, s:s}", "ok", 0, "code", EINVAL, "error", "not a JSON object"));
-	}
-	if (json_string_value(json_object_get(line, "do")) && !strcmp(json_string_value(json_object_get(line, "do")), "stop")) {
+	if (r->verb->number == VERB_STOP) {
 		__atomic_store_n(&c->served->stop, true, __ATOMIC_RELAXED);
-		error = 0;
-	} else {
-		pthread_mutex_lock(&c->served->job);
-		error = act(c, line, &e);
-		if (!error && c->served->note)
-			c->served->note(c->served->top, json_string_value(json_object_get(line, "do")));
-		pthread_mutex_unlock(&c->served->job);
+		return 0;
 	}
-	json_decref(line);
+	pthread_mutex_lock(&c->served->job);
+	error = act(c, r, e);
+	if (!error && c->served->note)
+		c->served->note(c->served->top, r->verb->name);
+	pthread_mutex_unlock(&c->served->job);
+	return error;
+}
+
+/* True: another line may follow. */
+static bool one_line(struct control *c, const char *text, size_t bytes)
+{
+	struct control_request request;
+	struct disk_error e = { "" };
+	const char *reason;
+	bool good;
+	int error = control_parse(text, bytes, verbs, &request, &reason);
+
+	c->id = request.id;
 	if (error)
-		good = say(c, json_pack("{s:b, s:i, s:s}", "ok", 0, "code", -error, "error", e.text));
+		return say(c, control_failure(request.id, error, reason));
+	error = act_alone(c, &request, &e);
+	if (error)
+		good = say(c, control_failure(request.id, error, e.text));
 	else
-		good = say(c, json_pack("{s:b, s:I}", "ok", 1, "longest_wait_us", (json_int_t)(c->served->longest_alone_ns / 1000)));
+		good = say(c, control_success(request.id, json_pack("{s:I}", "longest_wait_us",
+								    (json_int_t)(c->served->longest_alone_ns / 1000))));
+	control_request_free(&request);
 	return good;
 }
 
 void control_serve(struct served *served, int fd)
 {
 	struct control c = { .served = served, .fd = fd };
-	char line[LINE_BYTES];
+	char line[CONTROL_REQUEST_BYTES];
 	size_t used = 0;
 
 	while (used < sizeof(line) - 1) {
@@ -171,8 +182,7 @@ void control_serve(struct served *served, int fd)
 		used += (size_t)n;
 		line[used] = 0;
 		while ((end = memchr(line, '\n', used))) {
-			*end = 0;
-			if (!one_line(&c, line))
+			if (!one_line(&c, line, (size_t)(end - line)))
 				return;
 			used -= (size_t)(end + 1 - line);
 			memmove(line, end + 1, used);

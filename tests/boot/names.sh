@@ -87,10 +87,10 @@ s.bind(sys.argv[1])
 s.listen()
 peer = s.accept()[0]
 peer.recv(64)
-peer.sendall(b'ok {"name":"liar","memory":1048576}\n')
+peer.sendall(b'{"id":1,"ok":true,"machine":{"name":"liar","memory":1048576}}\n')
 peer.recv(64)
 while True:
-    peer.sendall(b"data 8192\n" + bytes(8192))
+    peer.sendall(b'{"id":1,"data":8192}\n' + bytes(8192))
 LIAR
 for ((k = 0; k < 200; k++)); do [ -S "$where/umbra/liar" ] && break; sleep 0.02; done
 sleep 0.1

@@ -3,6 +3,7 @@
  * asked for. The machine here answers a save with RECORDS records, and a console line for everything that it is told.
  */
 #include <errno.h>
+#include <jansson.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -128,7 +129,7 @@ static struct running start(int (*machine)(struct client *))
 	r.pid = fork();
 	r.report = pipes[0];
 	if (!r.pid) {
-		struct harness h = { .machine = machine, .console_fd = memfd_create("console", 0), .control_fd = listener, .description = "what it is" };
+		struct harness h = { .machine = machine, .console_fd = memfd_create("console", 0), .control_fd = listener, .description = "{\"is\":\"what it is\"}" };
 		static struct broker_end end;
 		char text[TEXT_BYTES + 32], said[TEXT_BYTES] = "";
 		int n;
@@ -172,20 +173,54 @@ static FILE *connect_to(void)
 	return fd >= 0 && !connect(fd, (struct sockaddr *)&address, sizeof(address)) ? fdopen(fd, "r+") : NULL;
 }
 
+/* "save" and "memory 5" as lines of the protocol; what begins with '{' is sent as it is. */
+static void ask(FILE *peer, const char *question)
+{
+	char verb[32] = "";
+	unsigned long bytes;
+
+	if (question[0] == '{' || question[0] == '\n')
+		fputs(question, peer);
+	else if (sscanf(question, "memory %lu", &bytes) == 1)
+		fprintf(peer, "{\"id\":\"x\",\"do\":\"memory\",\"bytes\":%lu}\n", bytes);
+	else if (sscanf(question, "%31s", verb) == 1)
+		fprintf(peer, "{\"id\":7,\"do\":\"%s\"}\n", verb);
+	fflush(peer);
+}
+
+/* A line of the protocol in short: "ok", "ok" and what the machine is, "error" and the number, "data" and the number. */
+static bool hear(FILE *peer, char said[TEXT_BYTES])
+{
+	char line[1024];
+	json_t *answer = fgets(line, sizeof(line), peer) ? json_loads(line, JSON_REJECT_DUPLICATES, NULL) : NULL;
+	json_t *machine = json_object_get(answer, "machine");
+	bool good = json_is_object(answer) && json_object_get(answer, "id");
+
+	if (!json_object_get(answer, "ok"))
+		snprintf(said, TEXT_BYTES, "data %lld", (long long)json_integer_value(json_object_get(answer, "data")));
+	else if (!json_is_true(json_object_get(answer, "ok")))
+		snprintf(said, TEXT_BYTES, "error -%lld", (long long)json_integer_value(json_object_get(answer, "errno")));
+	else
+		snprintf(said, TEXT_BYTES, "ok%s%s", machine ? " " : "", machine ? json_string_value(json_object_get(machine, "is")) : "");
+	good &= json_is_true(json_object_get(answer, "ok")) || json_object_get(answer, "data") || json_object_get(answer, "reason");
+	json_decref(answer);
+	return good;
+}
+
 static bool answers(FILE *peer, const char *question, const char *want)
 {
-	char line[256] = "";
+	char said[TEXT_BYTES];
 
-	return fputs(question, peer) >= 0 && !fflush(peer) && fgets(line, sizeof(line), peer) && !strcmp(line, want);
+	ask(peer, question);
+	return hear(peer, said) && !strcmp(said, want);
 }
 
 /* The first line of an answer that may have to wait for the end of another's save. */
-static bool begin_save(FILE *peer, char *line, int bytes)
+static bool begin_save(FILE *peer, char line[TEXT_BYTES])
 {
 	for (int n = 0; n < 5000; n++) {
-		fputs("save\n", peer);
-		fflush(peer);
-		if (!fgets(line, bytes, peer) || strcmp(line, "error -16\n"))
+		ask(peer, "save");
+		if (!hear(peer, line) || strcmp(line, "error -16"))
 			return true;
 		usleep(1000);
 	}
@@ -195,22 +230,22 @@ static bool begin_save(FILE *peer, char *line, int bytes)
 static bool takes_save(FILE *peer, const char *end)
 {
 	static uint8_t data[RECORD_BYTES];
-	char line[256] = "";
-	bool good = begin_save(peer, line, sizeof(line));
+	char line[TEXT_BYTES] = "";
+	bool good = begin_save(peer, line);
 
 	for (unsigned n = 0; good && n < RECORDS; n++) {
-		good = (!n || fgets(line, sizeof(line), peer)) && !strcmp(line, "data 5000\n") && fread(data, 1, sizeof(data), peer) == sizeof(data);
+		good = (!n || hear(peer, line)) && !strcmp(line, "data 5000") && fread(data, 1, sizeof(data), peer) == sizeof(data);
 		for (unsigned k = 0; k < sizeof(data); k++)
 			good &= data[k] == (uint8_t)n;
 	}
-	return good && fgets(line, sizeof(line), peer) && !strcmp(line, end);
+	return good && hear(peer, line) && !strcmp(line, end);
 }
 
 static void stop(void)
 {
 	FILE *peer = connect_to();
 
-	expect("stop", answers(peer, "stop\n", "ok\n"));
+	expect("stop", answers(peer, "stop", "ok"));
 	fclose(peer);
 }
 
@@ -219,22 +254,39 @@ static void proper(void)
 	struct running r = start(good_machine);
 	FILE *peer = connect_to();
 
-	expect("info", answers(peer, "info\n", "ok what it is\n"));
-	expect("a save", takes_save(peer, "held\n"));
-	expect("another before it goes on", answers(peer, "save\n", "error -16\n"));
-	expect("it goes on", answers(peer, "go\n", "ok\n"));
-	expect("a second save", takes_save(peer, "held\n"));
-	expect("stop in it", answers(peer, "stop\n", "ok\n"));
+	expect("info", answers(peer, "info", "ok what it is"));
+	expect("a save", takes_save(peer, "ok"));
+	expect("another before it goes on", answers(peer, "save", "error -16"));
+	expect("it goes on", answers(peer, "resume", "ok"));
+	expect("a second save", takes_save(peer, "ok"));
+	expect("stop in it", answers(peer, "stop", "ok"));
 	finish("a machine that is saved twice and stopped", r, BROKER_ENDED, "save resume save ");
 	expect("the connection has ended", fgetc(peer) == EOF);
 	fclose(peer);
 	r = start(machine_that_cannot);
 	peer = connect_to();
-	expect("a save that fails", takes_save(peer, "error -125\n"));
-	expect("there is nothing to go on", answers(peer, "go\n", "error -22\n"));
-	expect("stop", answers(peer, "stop\n", "ok\n"));
+	expect("a save that fails", takes_save(peer, "error -125"));
+	expect("there is nothing to go on", answers(peer, "resume", "error -22"));
+	expect("stop", answers(peer, "stop", "ok"));
 	fclose(peer);
 	finish("a machine that cannot be saved", r, BROKER_ENDED, "save ");
+}
+
+/* Numbers of the machine are shown as they are, and no larger than JSON takes them. */
+static bool has_state(FILE *peer)
+{
+	char line[1024];
+	json_t *answer = NULL, *machine;
+	bool good;
+
+	ask(peer, "info");
+	if (fgets(line, sizeof(line), peer))
+		answer = json_loads(line, 0, NULL);
+	machine = json_object_get(answer, "machine");
+	good = json_integer_value(json_object_get(machine, "assigned")) == INT64_MAX && json_is_integer(json_object_get(machine, "target")) &&
+	       json_integer_value(json_object_get(machine, "committed")) == 4 && json_string_value(json_object_get(machine, "guest"));
+	json_decref(answer);
+	return good;
 }
 
 static void memory(void)
@@ -243,10 +295,10 @@ static void memory(void)
 	FILE *peer = connect_to();
 	bool there = false;
 
-	expect("memory", answers(peer, "memory 123456789\n", "ok\n") && answers(peer, "memory 0\n", "ok\n"));
-	for (int n = 0; n < 500 && !there; n++, usleep(1000)) /* the description is no object: nothing is added to it */
-		there = answers(peer, "info\n", "ok what it is\n");
-	expect("a description without a place for it", there);
+	expect("memory", answers(peer, "memory 123456789", "ok") && answers(peer, "memory 0", "ok"));
+	for (int n = 0; n < 500 && !there; n++, usleep(1000))
+		there = has_state(peer);
+	expect("info has what the machine says of its memory", there);
 	fclose(peer);
 	stop();
 	finish("a machine that is told how much memory to have", r, BROKER_ENDED, "memory 123456789 memory 0 ");
@@ -256,15 +308,23 @@ static void nonsense(void)
 {
 	struct running r = start(good_machine);
 	FILE *peer = connect_to();
-	char line[200];
+	char line[2000];
 
-	expect("memory without a number", answers(peer, "memory \n", "error -22\n") && answers(peer, "memory\n", "error -22\n"));
-	expect("memory with another", answers(peer, "memory 1x\n", "error -22\n") && answers(peer, "memory -1\n", "error -22\n"));
-	expect("memory beyond all", answers(peer, "memory 99999999999999999999\n", "error -22\n"));
-	expect("no such line", answers(peer, "please\n", "error -22\n"));
-	expect("an empty line", answers(peer, "\n", "error -22\n"));
-	expect("two at once: the first", answers(peer, "info\ninfo\n", "ok what it is\n"));
-	expect("and the second", fgets(line, sizeof(line), peer) && !strcmp(line, "ok what it is\n"));
+	expect("memory without a number", answers(peer, "{\"do\":\"memory\"}\n", "error -22"));
+	expect("memory with a text", answers(peer, "{\"do\":\"memory\",\"bytes\":\"1\"}\n", "error -22"));
+	expect("memory below nothing", answers(peer, "{\"do\":\"memory\",\"bytes\":-1}\n", "error -22"));
+	expect("memory beyond all", answers(peer, "{\"do\":\"memory\",\"bytes\":99999999999999999999}\n", "error -22"));
+	expect("a member that is none", answers(peer, "{\"do\":\"info\",\"file\":\"x\"}\n", "error -22"));
+	expect("a member twice", answers(peer, "{\"do\":\"info\",\"do\":\"stop\"}\n", "error -22"));
+	expect("an id that is a list", answers(peer, "{\"id\":[1],\"do\":\"stop\"}\n", "error -22"));
+	expect("an id that is long", answers(peer, "{\"id\":\"0123456789012345678901234567890123456789012345678901234567890123456789\","
+						   "\"do\":\"stop\"}\n", "error -22"));
+	expect("no verb", answers(peer, "{\"id\":1}\n", "error -22"));
+	expect("no object", answers(peer, "{\"id\"\n", "error -22"));
+	expect("no such line", answers(peer, "please\n", "error -22"));
+	expect("an empty line", answers(peer, "\n", "error -22"));
+	expect("two at once: the first", answers(peer, "{\"do\":\"info\"}\n{\"do\":\"info\"}\n", "ok what it is"));
+	expect("and the second", answers(peer, "", "ok what it is"));
 	memset(line, 'x', sizeof(line));
 	fwrite(line, 1, sizeof(line), peer);
 	fflush(peer);
@@ -273,7 +333,7 @@ static void nonsense(void)
 	peer = connect_to();
 	fwrite("\0\0\n", 1, 3, peer);
 	fflush(peer);
-	expect("NULs", answers(peer, "", "error -22\n"));
+	expect("NULs", answers(peer, "", "error -22"));
 	fclose(peer);
 	stop();
 	finish("it did not matter", r, BROKER_ENDED, "");
@@ -284,17 +344,16 @@ static void hanging_up(void)
 	struct running r = start(good_machine);
 	FILE *peer = connect_to();
 
-	expect("a save", takes_save(peer, "held\n"));
+	expect("a save", takes_save(peer, "ok"));
 	fclose(peer);
 	peer = connect_to();
-	expect("saved again: the machine went on", takes_save(peer, "held\n") && answers(peer, "go\n", "ok\n"));
-	fputs("save\n", peer);
-	fflush(peer);
-	expect("data comes", fgetc(peer) == 'd');
+	expect("saved again: the machine went on", takes_save(peer, "ok") && answers(peer, "resume", "ok"));
+	ask(peer, "save");
+	expect("data comes", fgetc(peer) == '{');
 	fclose(peer); /* in the middle */
 	peer = connect_to();
-	expect("the next one is heard", answers(peer, "info\n", "ok what it is\n"));
-	expect("a save after that one's end", takes_save(peer, "held\n") && answers(peer, "go\n", "ok\n"));
+	expect("the next one is heard", answers(peer, "info", "ok what it is"));
+	expect("a save after that one's end", takes_save(peer, "ok") && answers(peer, "resume", "ok"));
 	fclose(peer);
 	stop();
 	finish("a peer that hangs up lets the machine go on", r, BROKER_ENDED, "save resume save resume save resume save resume ");
@@ -310,22 +369,21 @@ static void many_peers(void)
 
 	for (int n = 0; n < CONTROL_PEERS; n++) {
 		peers[n] = connect_to();
-		good &= answers(peers[n], "info\n", "ok what it is\n");
+		good &= answers(peers[n], "info", "ok what it is");
 	}
 	expect("several peers", good);
 	late = connect_to();
-	fputs("info\n", late);
-	fflush(late);
+	ask(late, "info");
 	ready.fd = fileno(late);
 	expect("one too many waits", poll(&ready, 1, 100) == 0);
-	expect("a save beside the others", takes_save(peers[0], "held\n"));
-	expect("it is not another's to end", answers(peers[1], "go\n", "error -22\n"));
-	expect("nor to begin again", answers(peers[1], "save\n", "error -16\n"));
+	expect("a save beside the others", takes_save(peers[0], "ok"));
+	expect("it is not another's to end", answers(peers[1], "resume", "error -22"));
+	expect("nor to begin again", answers(peers[1], "save", "error -16"));
 	fclose(peers[2]);
-	expect("one left: the one that waits is heard", answers(late, "", "ok what it is\n"));
-	expect("it goes on", answers(peers[0], "go\n", "ok\n"));
+	expect("one left: the one that waits is heard", answers(late, "", "ok what it is"));
+	expect("it goes on", answers(peers[0], "resume", "ok"));
 	other = peers[1];
-	expect("another's save", takes_save(other, "held\n") && answers(other, "stop\n", "ok\n"));
+	expect("another's save", takes_save(other, "ok") && answers(other, "stop", "ok"));
 	finish("a machine with several peers", r, BROKER_ENDED, "save resume save ");
 	for (int n = 0; n < CONTROL_PEERS; n++)
 		if (n != 2)
@@ -339,31 +397,28 @@ static void not_reading(void)
 	struct running r = start(good_machine);
 	FILE *peer = connect_to(), *other;
 
-	fputs("save\n", peer);
-	fflush(peer);
+	ask(peer, "save");
 	usleep(200000);
 	kill(r.pid, SIGTERM);
 	finish("SIGTERM while a peer does not read", r, BROKER_STOPPED, "save ");
 	fclose(peer);
 	r = start(good_machine);
 	peer = connect_to();
-	fputs("save\n", peer);
-	fflush(peer);
+	ask(peer, "save");
 	usleep(200000);
 	other = connect_to();
-	expect("another is heard meanwhile", answers(other, "info\n", "ok what it is\n"));
-	expect("and can kill", answers(other, "kill\n", "ok\n"));
+	expect("another is heard meanwhile", answers(other, "info", "ok what it is"));
+	expect("and can kill", answers(other, "kill", "ok"));
 	finish("killed while a peer does not read", r, BROKER_STOPPED, "save ");
 	fclose(peer);
 	fclose(other);
 	r = start(deaf_machine);
 	peer = connect_to();
-	fputs("save\n", peer);
-	fflush(peer);
+	ask(peer, "save");
 	fclose(peer);
 	peer = connect_to();
-	expect("a machine that does not answer: busy", answers(peer, "save\n", "error -16\n"));
-	expect("kill", answers(peer, "kill\n", "ok\n"));
+	expect("a machine that does not answer: busy", answers(peer, "save", "error -16"));
+	expect("kill", answers(peer, "kill", "ok"));
 	fclose(peer);
 	finish("killed", r, BROKER_STOPPED, "");
 }
@@ -377,14 +432,12 @@ static void lying_machines(void)
 	finish("the end of one", start(unasked_end), BROKER_RUBBISH, "");
 	r = start(short_end);
 	peer = connect_to();
-	fputs("save\n", peer);
-	fflush(peer);
+	ask(peer, "save");
 	finish("an end that is too short", r, BROKER_RUBBISH, "");
 	fclose(peer);
 	r = start(dies_in_a_save);
 	peer = connect_to();
-	fputs("save\n", peer);
-	fflush(peer);
+	ask(peer, "save");
 	finish("a machine that dies in a save", r, BROKER_MACHINE_DIED, "");
 	while (fgetc(peer) != EOF)
 		;
