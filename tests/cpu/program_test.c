@@ -61,6 +61,9 @@ static struct engine *make_engine(struct engine_cpu **ret_cpu)
 	return e;
 }
 
+/* Where a program returns to: pushf; and qword [rsp], ~TF; popf; hlt. A halt that is stepped over is none. */
+static const uint8_t end_of_program[] = { 0x9c, 0x48, 0x81, 0x24, 0x24, 0xff, 0xfe, 0xff, 0xff, 0x9d, 0xf4 };
+
 static uint64_t in_engine(struct engine *e, struct engine_cpu *cpu, bool step)
 {
 	struct engine_state state;
@@ -70,7 +73,7 @@ static uint64_t in_engine(struct engine *e, struct engine_cpu *cpu, bool step)
 	memset(ram + DATA, 0, DATA_BYTES);
 	engine_memory_written(e, CODE, 4096);
 	put64(STACK, BASE + CODE - 16);
-	ram[CODE - 16] = 0xf4; /* where it returns to */
+	memcpy(ram + CODE - 16, end_of_program, sizeof(end_of_program));
 	engine_get(cpu, ENGINE_GENERAL, &state);
 	s->gpr[4] = BASE + STACK;
 	s->gpr[7] = BASE + DATA;
