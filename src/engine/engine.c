@@ -1,4 +1,7 @@
-/* engine.h in front of its implementations: which one a machine gets, and what every one of them may assume of its caller. */
+/*
+ * engine.h in front of its implementations: which one a machine gets, and what every one of them
+ * may assume of its caller.
+ */
 #include "engine_driver.h"
 
 #include <assert.h>
@@ -25,15 +28,18 @@ void engine_destroy(struct engine *engine)
 		engine->driver->destroy(engine);
 }
 
-void engine_set_model(struct engine *engine, const struct cpu_model *model, const struct cpu_host *host)
+void engine_set_model(struct engine *engine, const struct cpu_model *model,
+		      const struct cpu_host *host)
 {
 	assert(model && host);
 	engine->driver->set_model(engine, model, host);
 }
 
-struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context)
+struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops,
+				     void *context)
 {
-	assert(ops->port_read && ops->port_write && ops->mmio_read && ops->mmio_write && ops->msr_read && ops->msr_write);
+	assert(ops->port_read && ops->port_write && ops->mmio_read && ops->mmio_write &&
+	       ops->msr_read && ops->msr_write);
 	assert(ops->cpuid && ops->interrupt && ops->get_cr8 && ops->set_cr8 && ops->hypercall);
 	return engine->driver->cpu_create(engine, ops, context);
 }
@@ -100,17 +106,25 @@ size_t engine_statistics(const struct engine_cpu *cpu, char *text, size_t bytes)
 	return cpu->driver->statistics(cpu, text, bytes);
 }
 
-void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes) { engine->driver->memory_written(engine, gpa, bytes); }
+void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes)
+{
+	engine->driver->memory_written(engine, gpa, bytes);
+}
 
-void engine_flush(struct engine *engine, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global)
+void engine_flush(struct engine *engine, uint64_t targets, const struct engine_gva_range *ranges,
+		  unsigned count, bool global)
 {
 	assert(ranges || !count);
 	engine->driver->flush(engine, targets, ranges, count, global);
 }
 
-void engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay, uint64_t gpa, bool read_only)
+void engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay,
+			  uint64_t gpa, bool read_only)
 {
 	engine->driver->place_overlay(engine, memory, overlay, gpa, read_only);
 }
 
-uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty) { return engine->driver->take_dirty(engine, dirty); }
+uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty)
+{
+	return engine->driver->take_dirty(engine, dirty);
+}

@@ -1,5 +1,6 @@
 /*
- * The contract between a machine and what executes its processors. The software engine is one implementation (engine_driver.h).
+ * The contract between a machine and what executes its processors. The software engine is one
+ * implementation (engine_driver.h).
  *
  *   machine                                           engine
  *   engine_create, engine_cpu_create
@@ -8,7 +9,8 @@
  *                           <--  enum engine_exit
  *   engine_get, engine_set  between two runs          engine_kick, engine_stop, engine_nmi: any thread, at any time
  *
- * Errors are negative errno values. Every function that takes a processor may be called by its own thread only, unless it says more.
+ * Errors are negative errno values. Every function that takes a processor may be called by its
+ * own thread only, unless it says more.
  */
 #pragma once
 
@@ -24,19 +26,34 @@ struct cpu_model;
 struct engine;
 struct engine_cpu;
 
-enum engine_exit { ENGINE_EXIT_NONE, ENGINE_EXIT_HALT, ENGINE_EXIT_KICK, ENGINE_EXIT_SHUTDOWN, ENGINE_EXIT_STOP };
-/* What became of a hypercall instruction. AGAIN: it is executed once more, after pending interrupts. */
+enum engine_exit {
+	ENGINE_EXIT_NONE,
+	ENGINE_EXIT_HALT,
+	ENGINE_EXIT_KICK,
+	ENGINE_EXIT_SHUTDOWN,
+	ENGINE_EXIT_STOP
+};
+/*
+ * What became of a hypercall instruction. AGAIN: it is executed once more, after pending
+ * interrupts.
+ */
 enum engine_call { ENGINE_CALL_UNDEFINED, ENGINE_CALL_DONE, ENGINE_CALL_AGAIN };
 /* The registers of a hypercall. gpr: 16 of them, live, in the order of the instruction set. */
 struct engine_call_registers { uint64_t *gpr; bool protected_mode, long_mode; };
 
-/* What a processor asks of its machine. Called on its own thread; the guest's state does not change meanwhile. */
+/*
+ * What a processor asks of its machine. Called on its own thread; the guest's state does not
+ * change meanwhile.
+ */
 struct engine_ops {
 	uint64_t (*port_read)(void *context, uint16_t port, unsigned bytes);
 	void (*port_write)(void *context, uint16_t port, unsigned bytes, uint64_t value);
 	void (*mmio_read)(void *context, uint64_t gpa, void *to, size_t bytes);
 	void (*mmio_write)(void *context, uint64_t gpa, const void *from, size_t bytes);
-	/* 0, or -EINVAL for #GP. Only MSRs that the engine does not keep itself (x86_state has those). */
+	/*
+	 * 0, or -EINVAL for #GP. Only MSRs that the engine does not keep itself (x86_state has
+	 * those).
+	 */
 	int (*msr_read)(void *context, uint32_t msr, uint64_t *ret_value);
 	int (*msr_write)(void *context, uint32_t msr, uint64_t value);
 	/* Some of it depends on CR4 and XCR0: engine_get(). */
@@ -57,12 +74,15 @@ struct engine *engine_create(const struct guest_memory *memory);
 /* After its processors are destroyed. */
 void engine_destroy(struct engine *engine);
 /*
- * What the processors are: instructions and control bits that the model hides are not there; without it everything is there that
- * decodes. Before the first engine_run(). Both outlive the engine.
+ * What the processors are: instructions and control bits that the model hides are not there;
+ * without it everything is there that decodes. Before the first engine_run(). Both outlive the
+ * engine.
  */
-void engine_set_model(struct engine *engine, const struct cpu_model *model, const struct cpu_host *host);
+void engine_set_model(struct engine *engine, const struct cpu_model *model,
+		      const struct cpu_host *host);
 /* NULL: no memory, or too many. Processors are numbered in the order of their creation. */
-struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context);
+struct engine_cpu *engine_cpu_create(struct engine *engine, const struct engine_ops *ops,
+				     void *context);
 /* While no processor of the engine runs; from any thread. */
 void engine_cpu_destroy(struct engine_cpu *cpu);
 /* Once on the thread that will run the processor, before its first engine_run(). */
@@ -92,13 +112,14 @@ struct engine_state {
 };
 
 /*
- * Copies the groups of registers; what else is in *state stays. While the processor does not run from any thread, or on its own
- * thread within engine_ops (there without ENGINE_VECTOR).
+ * Copies the groups of registers; what else is in *state stays. While the processor does not run
+ * from any thread, or on its own thread within engine_ops (there without ENGINE_VECTOR).
  */
 void engine_get(const struct engine_cpu *cpu, unsigned groups, struct engine_state *state);
 /*
- * As engine_get(). What was cached for the processor under other control registers, segments or debug registers is forgotten.
- * 0; -EBADMSG: the vector area is none that XSAVE writes for XCR0 = 7, and nothing is changed. Within engine_ops: GENERAL only.
+ * As engine_get(). What was cached for the processor under other control registers, segments or
+ * debug registers is forgotten. 0; -EBADMSG: the vector area is none that XSAVE writes for XCR0 =
+ * 7, and nothing is changed. Within engine_ops: GENERAL only.
  */
 int engine_set(struct engine_cpu *cpu, unsigned groups, const struct engine_state *state);
 /* Within engine_ops: 16 bytes, the low half of YMM n (0 to 15), which may be changed. */
@@ -125,16 +146,20 @@ void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
 /* Pages of 4 KiB: [gva, gva + 4096 * pages). */
 struct engine_gva_range { uint64_t gva; uint32_t pages; };
 /*
- * TLB shootdown: the processors of which bit n is set in targets drop these ranges, or with count 0 everything; entries of global
- * pages only if `global`. On return none of them uses one any more. Within engine_ops or from a thread that is no processor; not
- * under a lock that a processor takes while it executes the guest.
+ * TLB shootdown: the processors of which bit n is set in targets drop these ranges, or with count
+ * 0 everything; entries of global pages only if `global`. On return none of them uses one any
+ * more. Within engine_ops or from a thread that is no processor; not under a lock that a
+ * processor takes while it executes the guest.
  */
-void engine_flush(struct engine *engine, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global);
+void engine_flush(struct engine *engine, uint64_t targets, const struct engine_gva_range *ranges,
+		  unsigned count, bool global);
 /* guest_overlay_place(), and a TLB shootdown of everything. As engine_flush(). */
-void engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay, uint64_t gpa, bool read_only);
+void engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay,
+			  uint64_t gpa, bool read_only);
 /*
- * The dirty log: sets bit n of *dirty (one per page of guest_memory_footprint_bytes()) for each frame written since the last call,
- * and returns how many it set. Writes that come later are of the next call. Writes of the machine that it does not report with
- * engine_memory_written() (overlays) are in none. From a thread that is no processor; as engine_flush().
+ * The dirty log: sets bit n of *dirty (one per page of guest_memory_footprint_bytes()) for each
+ * frame written since the last call, and returns how many it set. Writes that come later are of
+ * the next call. Writes of the machine that it does not report with engine_memory_written()
+ * (overlays) are in none. From a thread that is no processor; as engine_flush().
  */
 uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty);

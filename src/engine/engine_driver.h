@@ -8,10 +8,12 @@ struct engine_driver {
 	const char *name;
 	struct engine *(*create)(const struct guest_memory *memory);
 	void (*destroy)(struct engine *engine);
-	struct engine_cpu *(*cpu_create)(struct engine *engine, const struct engine_ops *ops, void *context);
+	struct engine_cpu *(*cpu_create)(struct engine *engine, const struct engine_ops *ops,
+					 void *context);
 	void (*cpu_destroy)(struct engine_cpu *cpu);
 	int (*prepare_thread)(struct engine_cpu *cpu);
-	void (*set_model)(struct engine *engine, const struct cpu_model *model, const struct cpu_host *host);
+	void (*set_model)(struct engine *engine, const struct cpu_model *model,
+			  const struct cpu_host *host);
 	void (*set_last_words)(struct engine *engine, char *text, size_t bytes);
 	void (*get)(const struct engine_cpu *cpu, unsigned groups, struct engine_state *state);
 	int (*set)(struct engine_cpu *cpu, unsigned groups, const struct engine_state *state);
@@ -23,8 +25,10 @@ struct engine_driver {
 	bool (*has_nmi)(const struct engine_cpu *cpu);
 	size_t (*statistics)(const struct engine_cpu *cpu, char *text, size_t bytes);
 	void (*memory_written)(struct engine *engine, uint64_t gpa, size_t bytes);
-	void (*flush)(struct engine *engine, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global);
-	void (*place_overlay)(struct engine *engine, struct guest_memory *memory, unsigned overlay, uint64_t gpa, bool read_only);
+	void (*flush)(struct engine *engine, uint64_t targets,
+		      const struct engine_gva_range *ranges, unsigned count, bool global);
+	void (*place_overlay)(struct engine *engine, struct guest_memory *memory, unsigned overlay,
+			      uint64_t gpa, bool read_only);
 	uint64_t (*take_dirty)(struct engine *engine, uint64_t *dirty);
 };
 

@@ -1,11 +1,14 @@
 /*
- * One processor alone: every other one is outside translated code, at the top of the dispatcher or not in engine_run().
- * For what cannot be done under the others' feet: emptying the code cache, taking write entries out of their tables, and locked
- * instructions whose operand crosses a page or lies in a page with translated code.
+ * One processor alone: every other one is outside translated code, at the top of the dispatcher
+ * or not in engine_run(). For what cannot be done under the others' feet: emptying the code
+ * cache, taking write entries out of their tables, and locked instructions whose operand crosses
+ * a page or lies in a page with translated code.
  *
- *  1. `inside` counts the processors in engine_run() that are not parked; it and `owner` change under the lock only.
- *  2. The owner is set before the others are kicked, and the dispatcher looks at it after taking the kick: nobody is missed.
- *  3. Nobody waits here with the engine's lock or a machine's lock held.
+ *   1. `inside` counts the processors in engine_run() that are not parked; it and `owner` change
+ *      under the lock only.
+ *   2. The owner is set before the others are kicked, and the dispatcher looks at it after taking
+ *      the kick: nobody is missed.
+ *   3. Nobody waits here with the engine's lock or a machine's lock held.
  */
 #include <assert.h>
 

@@ -47,7 +47,8 @@ enum {
 	PENDING_ALONE = 0x40,       /* they are stopped */
 	PENDING_STI_SHADOW = 0x80,  /* no interrupt before the next instruction is through */
 	PENDING_MOV_SS_SHADOW = 0x100, /* nor a debug trap */
-	PENDING_SHADOW = PENDING_STI_SHADOW | PENDING_MOV_SS_SHADOW, /* both / PENDING_STI_SHADOW: x86_state.interrupt_shadow */
+	/* both, divided by PENDING_STI_SHADOW: x86_state.interrupt_shadow */
+	PENDING_SHADOW = PENDING_STI_SHADOW | PENDING_MOV_SS_SHADOW,
 };
 enum { CACHE_LINE_BYTES = 64, PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL_AC = 2 };
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
@@ -83,7 +84,7 @@ struct address_space { /* mmu/space.h */
 	uint64_t poison;
 	uint64_t large_filter[FILTER_WORDS], code_filter[FILTER_WORDS];
 	uint32_t epoch[2];       /* [user] */
-	bool kernel_jumps_local; /* a kernel entry of the jump cache came from a page that is not global */
+	bool kernel_jumps_local; /* a kernel jump came from a page that is not global */
 	uint32_t journal_used[2];
 	uint64_t journal[2][JOURNAL_ENTRIES]; /* [global]: index << 2 | view */
 };
@@ -99,12 +100,13 @@ struct soft_cpu {
 	uint32_t kick;             /* KICK_*: polled by translated code */
 	uint32_t interrupt_pending; /* 0 or 1: looked at when IF becomes 1 */
 	uint8_t interrupt_flag;    /* RFLAGS.IF, 0 or 1 */
-	uint64_t jump_key;         /* of the running mode; no_key after a kick: nothing matches, the dispatcher is next */
+	/* of the running mode; no_key after a kick: nothing matches, the dispatcher is next */
+	uint64_t jump_key;
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss, *thunk_indirect;
 	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the space */
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
-	_Alignas(64) uint8_t vector[4096];   /* the guest's vector state between engine_run() calls: an XSAVE area */
+	_Alignas(64) uint8_t vector[4096];   /* between engine_run() calls: an XSAVE area */
 	_Alignas(64) uint8_t ymm[16][32];    /* its YMM registers while engine_ops run; the rest stays in the host's registers */
 	_Alignas(64) uint8_t save_area[1024]; /* an operand of XSAVE or XRSTOR: may hold anything */
 	_Alignas(64) uint8_t other_area[1024]; /* beside it, in insn/xsave.c */
@@ -169,8 +171,8 @@ struct soft_engine {
 };
 
 enum { FRAME_CODE = 1, FRAME_WRITTEN = 2, FRAME_STRADDLED = 4, FRAME_READ_ONLY = 8, FRAME_DIRTY = 16 };
-/* soft_mode(): bits 1:0 are 0 for 64-, 1 for 32-, 2 for 16-bit code. */
-enum { MODE_USER = 4, MODE_FPU_OFF = 8, MODE_NOT_FLAT = 16, MODE_AVX_OFF = 32 };
+/* soft_mode(): 64-bit code has neither of the first two. */
+enum { MODE_32_BIT = 1, MODE_16_BIT = 2, MODE_USER = 4, MODE_FPU_OFF = 8, MODE_NOT_FLAT = 16, MODE_AVX_OFF = 32 };
 
 static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa) { return guest_hva(e->memory, gpa); }
 

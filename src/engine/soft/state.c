@@ -1,5 +1,6 @@
 /*
- * A processor's state at the border: what engine_get() and engine_set() show, from and to how this engine keeps it.
+ * A processor's state at the border: what engine_get() and engine_set() show, from and to how
+ * this engine keeps it.
  *
  *   architecture                 here
  *   RFLAGS arithmetic flags      soft_cpu.flags_word
@@ -51,7 +52,8 @@ void soft_engine_get(const struct engine_cpu *opaque, unsigned groups, struct en
 	if (groups & ENGINE_VECTOR)
 		memcpy(to->vector, cpu->vector, ENGINE_VECTOR_BYTES);
 	if (groups & ENGINE_EVENTS) {
-		to->x86.interrupt_shadow = (uint8_t)((cpu->pending & PENDING_SHADOW) / PENDING_STI_SHADOW);
+		to->x86.interrupt_shadow =
+			(uint8_t)((cpu->pending & PENDING_SHADOW) / PENDING_STI_SHADOW);
 		to->nmi_pending = __atomic_load_n(&cpu->nmi_pending, __ATOMIC_SEQ_CST);
 		to->nmi_blocked = cpu->nmi_blocked;
 		to->fault_vector = cpu->fault_vector;
@@ -66,7 +68,8 @@ static bool is_loadable(const uint8_t *area)
 
 	memcpy(header, area + XSAVE_HEADER, sizeof(header));
 	memcpy(&mxcsr, area + XSAVE_MXCSR, sizeof(mxcsr));
-	if (header[0] & ~(uint64_t)VECTOR_COMPONENTS || header[1] || mxcsr >> 16) /* an x86-64-v3 processor has all 16 */
+	/* an x86-64-v3 processor has all 16 */
+	if (header[0] & ~(uint64_t)VECTOR_COMPONENTS || header[1] || mxcsr >> 16)
 		return false;
 	for (int n = 2; n < XSAVE_HEADER_WORDS; n++)
 		if (header[n])

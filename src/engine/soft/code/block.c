@@ -1,9 +1,10 @@
 /*
- * The code cache as a store of blocks: which block a host address belongs to, and which block a guest address has.
+ * The code cache as a store of blocks: which block a host address belongs to, and which block a
+ * guest address has.
  *
- * Two views of one memfd: code_write is never executable, code_run never writable. Blocks are only appended; an invalidated
- * block keeps its place, its two entries are overwritten by jumps that lead to the dispatcher, and everything goes when the
- * cache is full.
+ * Two views of one memfd: code_write is never executable, code_run never writable. Blocks are only
+ * appended; an invalidated block keeps its place, its two entries are overwritten by jumps that lead
+ * to the dispatcher, and everything goes when the cache is full.
  */
 #include <assert.h>
 

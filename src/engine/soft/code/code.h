@@ -6,13 +6,14 @@
  *   page_blocks    by frame: what a write to it takes back; straddlers: blocks that end in a second page
  *   jump cache     of each processor, by gva: where translated code finds one
  *
- *  1. blocks[] is sorted by host_offset and by cold_offset, without overlaps.
- *  2. What the hash leads to is not dead, and in its bucket.
- *  3. A block that is not dead is in the list of its frame, and the frame is FRAME_CODE; of one that straddles also the second.
- *  4. An entry of a jump cache that can hit leads to a block that is not dead.
+ *   1. blocks[] is sorted by host_offset and by cold_offset, without overlaps.
+ *   2. What the hash leads to is not dead, and in its bucket.
+ *   3. A block that is not dead is in the list of its frame, and the frame is FRAME_CODE; of one
+ *      that straddles also the second.
+ *   4. An entry of a jump cache that can hit leads to a block that is not dead.
  *
- * All but the jump cache change under the engine's lock. The hash is read without it: blocks are not reused before everybody has come
- * through the dispatcher (empty_code() is done alone).
+ * All but the jump cache change under the engine's lock. The hash is read without it: blocks are
+ * not reused before everybody has come through the dispatcher (empty_code() is done alone).
  */
 #pragma once
 
@@ -37,9 +38,11 @@ struct block {
 	bool dead;
 };
 
-struct pc_map { uint32_t host; uint16_t guest; uint16_t length; }; /* offsets from the part's begin; host: of the instruction's */
+/* Offsets from the part's begin; host: of the instruction's. */
+struct pc_map { uint32_t host; uint16_t guest; uint16_t length; };
 
-enum { MAP_FLAGS_IN_WORD = 0x8000 }; /* in pc_map.length: at a fault here flags_word has the guest's flags, not the host */
+/* In pc_map.length: at a fault here flags_word has the guest's flags, not the host. */
+enum { MAP_FLAGS_IN_WORD = 0x8000 };
 
 /* block.c */
 /* The block whose hot or cold part holds host_pc. */
@@ -49,7 +52,8 @@ struct block *soft_block_at(struct soft_engine *e, const void *entry);
 /* ret_in_word: MAP_FLAGS_IN_WORD is set there. False: not in a block. */
 bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, bool *ret_in_word);
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
-struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault);
+struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
+			      struct fault *fault);
 /* Under the lock: nobody finds it any more. */
 void soft_hide_block(struct soft_engine *e, struct block *b);
 
@@ -62,7 +66,8 @@ void check_jump_cache(struct soft_cpu *cpu);
 /* Mode and epoch in one number. */
 uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode);
 struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip);
-void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint64_t key, unsigned rights);
+void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint64_t key,
+			unsigned rights);
 /* Addresses may lead elsewhere now; unless global, those of global pages do not. */
 void soft_flush_jumps(struct soft_cpu *cpu, bool global);
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b);
@@ -72,8 +77,8 @@ void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode);
 void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
 void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes);
 /*
- * From now on every write to this frame comes to C. False: done, but the lock was given up meanwhile, so that what was found
- * before must be found again. Called with the lock.
+ * From now on every write to this frame comes to C. False: done, but the lock was given up
+ * meanwhile, so that what was found before must be found again. Called with the lock.
  */
 bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame);
 
@@ -83,7 +88,10 @@ uint32_t soft_mode(struct soft_cpu *cpu);
 void *soft_dispatch(struct soft_cpu *cpu);
 /* The same after a system instruction. */
 void *soft_go_on(struct soft_cpu *cpu);
-/* The same behind an indirect jump, call or return at from, which is where a target that is not canonical faults. */
+/*
+ * The same behind an indirect jump, call or return at from, which is where a target that is not
+ * canonical faults.
+ */
 void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from);
 /* The same behind a jump within a page, which from now on leads there itself. */
 void *soft_chain(struct soft_cpu *cpu, uint64_t unused, uint8_t *link);

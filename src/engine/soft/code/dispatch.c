@@ -8,10 +8,13 @@
 uint32_t soft_mode(struct soft_cpu *cpu)
 {
 	const struct x86_state *s = &cpu->state;
-	uint32_t mode = x86_code_bits(s) == 64 ? 0 : x86_code_bits(s) == 32 ? 1 : 2;
+	unsigned bits = x86_code_bits(s);
+	uint32_t mode = bits == 64 ? 0 : MODE_16_BIT;
 	bool flat = true;
 
-	if (x86_code_bits(s) != 64)
+	if (bits == 32)
+		mode = MODE_32_BIT;
+	if (bits != 64)
 		for (int n = X86_ES; n <= X86_DS; n++)
 			flat &= s->segment[n].base == 0;
 	mode |= s->cpl == 3 ? MODE_USER : 0;
@@ -21,7 +24,10 @@ uint32_t soft_mode(struct soft_cpu *cpu)
 	return mode;
 }
 
-static bool has_interrupt_shadow(const struct soft_cpu *cpu) { return cpu->pending & PENDING_SHADOW; }
+static bool has_interrupt_shadow(const struct soft_cpu *cpu)
+{
+	return cpu->pending & PENDING_SHADOW;
+}
 
 static void take_nmi(struct soft_cpu *cpu)
 {
@@ -53,7 +59,10 @@ static void take_interrupt(struct soft_cpu *cpu)
 	soft_deliver_interrupt(cpu, (uint8_t)vector);
 }
 
-/* As soft_dispatch(), for the usual case that nothing is pending and the jump cache knows the way; NULL if not so. */
+/*
+ * As soft_dispatch(), for the usual case that nothing is pending and the jump cache knows the way;
+ * NULL if not so.
+ */
 static void *dispatch_quickly(struct soft_cpu *cpu)
 {
 	const struct x86_state *s = &cpu->state;
@@ -77,7 +86,10 @@ void *soft_go_on(struct soft_cpu *cpu)
 	return host ? host : soft_dispatch(cpu);
 }
 
-/* Whether the processor is to leave; its own reason, a halt say, is not lost where somebody else asks at the same time. */
+/*
+ * Whether the processor is to leave; its own reason, a halt say, is not lost where somebody else
+ * asks at the same time.
+ */
 static bool take_stop(struct soft_cpu *cpu)
 {
 	uint32_t why = cpu->stop;
@@ -113,12 +125,13 @@ static bool take_pending(struct soft_cpu *cpu)
 	}
 	if (take_stop(cpu))
 		return false;
-	if (kick & KICK_EVENT || (cpu->interrupt_pending && cpu->interrupt_flag && !has_interrupt_shadow(cpu)))
+	if (kick & KICK_EVENT ||
+	    (cpu->interrupt_pending && cpu->interrupt_flag && !has_interrupt_shadow(cpu)))
 		take_interrupt(cpu);
 	return true;
 }
 
-/* Where state.rip leads: linear address, physical address and rights of its page, and the mode of its block. */
+/* Where state.rip leads: addresses and rights of its page, and the mode of its block. */
 struct destination { uint64_t linear, gpa; unsigned rights; uint32_t mode; };
 
 /* Behind MOV SS Intel's processors look at no breakpoint; AMD's do. */
@@ -146,7 +159,10 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 	return soft_find_block(cpu, to->gpa, to->mode, fault);
 }
 
-/* What needs all processors standing still is done where one is alone (exclusive.c), or where there is only one. */
+/*
+ * What needs all processors standing still is done where one is alone (exclusive.c), or where there
+ * is only one.
+ */
 static void check_now_and_then(const struct soft_cpu *cpu)
 {
 	enum { CHECK_EVERY_DISPATCHES = 1 << 16 };
@@ -189,7 +205,8 @@ void *soft_dispatch(struct soft_cpu *cpu)
 static bool undo_stack(struct soft_cpu *cpu, uint64_t from)
 {
 	enum { RET_POPPING = 0xc2, RET = 0xc3, GROUP_FF = 0xff, CALL_NEAR = 2 };
-	size_t left = PAGE_BYTES - from % PAGE_BYTES, bytes = left < X86_INSN_MAX_BYTES ? left : X86_INSN_MAX_BYTES;
+	size_t left = PAGE_BYTES - from % PAGE_BYTES;
+	size_t bytes = left < X86_INSN_MAX_BYTES ? left : X86_INSN_MAX_BYTES;
 	uint8_t raw[X86_INSN_MAX_BYTES];
 	struct fault unused;
 	struct x86_insn insn;

@@ -5,11 +5,16 @@
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/mmu/space.h"
 
-struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip) { return &cpu->jump_cache[(rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1)]; }
+struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip)
+{
+	return &cpu->jump_cache[(rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1)];
+}
 
 uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode)
 {
-	uint64_t x = cpu->engine->secret + ((uint64_t)cpu->space->epoch[mode & MODE_USER ? 1 : 0] << 8 | (mode & 0x7f)) * 0x9e3779b97f4a7c15ull;
+	uint64_t x = cpu->engine->secret +
+		     ((uint64_t)cpu->space->epoch[mode & MODE_USER ? 1 : 0] << 8 | (mode & 0x7f)) *
+			     0x9e3779b97f4a7c15ull;
 
 	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
 	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
@@ -22,23 +27,32 @@ void soft_flush_jumps(struct soft_cpu *cpu, bool global)
 	cpu->jump_key = cpu->engine->no_key;
 }
 
-void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint64_t key, unsigned rights)
+void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint64_t key,
+			unsigned rights)
 {
 	bool is_local_kernel = !(b->mode & MODE_USER) && !(rights & RIGHT_GLOBAL);
 	struct jump_entry *j = soft_jump_entry(cpu, b->gva);
 
 	j->sum = 0;
-	__atomic_store_n(&j->host, (uint64_t)(cpu->engine->code_run + b->host_offset), __ATOMIC_SEQ_CST);
+	__atomic_store_n(&j->host, (uint64_t)(cpu->engine->code_run + b->host_offset),
+			 __ATOMIC_SEQ_CST);
 	__atomic_store_n(&j->sum, b->gva + key, __ATOMIC_SEQ_CST);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (b->dead) /* since it was found: block_kill() may have been here before; what leads to a dead block would never end */
+	/*
+	 * since it was found: block_kill() may have been here before; what leads to a dead block
+	 * would never end
+	 */
+	if (b->dead)
 		j->sum = 0;
 	space_note_jump(cpu->space, linear, is_local_kernel);
 	if (b->mode & BLOCK_STRADDLES)
 		space_note_jump(cpu->space, linear + PAGE_BYTES, is_local_kernel);
 }
 
-/* From here on a kick that came before is seen by the first exit, one that comes later clears the key itself. */
+/*
+ * From here on a kick that came before is seen by the first exit, one that comes later clears the
+ * key itself.
+ */
 void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode)
 {
 	__atomic_store_n(&cpu->jump_key, soft_jump_key(cpu, mode), __ATOMIC_SEQ_CST);
@@ -50,7 +64,8 @@ void soft_forget_block(struct soft_cpu *cpu, const struct block *b)
 {
 	struct jump_entry *j = soft_jump_entry(cpu, b->gva);
 
-	if (__atomic_load_n(&j->host, __ATOMIC_SEQ_CST) == (uint64_t)(cpu->engine->code_run + b->host_offset))
+	if (__atomic_load_n(&j->host, __ATOMIC_SEQ_CST) ==
+	    (uint64_t)(cpu->engine->code_run + b->host_offset))
 		__atomic_store_n(&j->sum, 0, __ATOMIC_SEQ_CST);
 }
 

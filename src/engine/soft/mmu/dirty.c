@@ -6,10 +6,12 @@
  *   write by an entry until a flush              flush everything of every processor, and wait for it
  *                                                ... then the pages are read
  *
- *  1. Who gets an entry of a write table marks its frame; so do the walker for a table whose A or D it sets, and every write in C.
- *  2. A mark that was taken back before the write it was for: the write is over when the flush is, and so in what is read afterwards. One
- *     that was set after: the frame is in the next call, too. Nothing is missed; some is told twice.
- *  3. After the flush no write entry is left, so that the next write marks again.
+ *   1. Who gets an entry of a write table marks its frame; so do the walker for a table whose A
+ *      or D it sets, and every write in C.
+ *   2. A mark that was taken back before the write it was for: the write is over when the flush
+ *      is, and so in what is read afterwards. One that was set after: the frame is in the next
+ *      call, too. Nothing is missed; some is told twice.
+ *   3. After the flush no write entry is left, so that the next write marks again.
  */
 #include "engine/soft/code/code.h"
 #include "mmu.h"
@@ -19,7 +21,8 @@ enum { MARKS_IN_WORD = 8 };
 uint64_t soft_engine_take_dirty(struct engine *opaque, uint64_t *dirty)
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
-	uint64_t frames = guest_memory_footprint_bytes(e->memory->ram_bytes) / PAGE_BYTES, count = 0;
+	uint64_t frames = guest_memory_footprint_bytes(e->memory->ram_bytes) / PAGE_BYTES;
+	uint64_t count = 0;
 	const uint64_t marks = 0x0101010101010101ull * FRAME_DIRTY;
 
 	for (uint64_t n = 0; n < frames; n++) {

@@ -1,4 +1,7 @@
-/* TLB misses: a walk, an entry, or the access on the bounce buffer (pages crossed, MMIO, pages with code). */
+/*
+ * TLB misses: a walk, an entry, or the access on the bounce buffer (pages crossed, MMIO, pages with
+ * code).
+ */
 #include <errno.h>
 
 #include "engine/soft/code/code.h"

@@ -6,12 +6,15 @@
  *   fence; executing? kick, and wait until    ... executes the guest ...
  *   done reaches posted or it stops           executing = 0
  *
- *  1. `executing` is 1 while a processor may use its tables: in translated code and in what that calls. It is 0 in engine_ops, in
- *     waits and outside soft_engine_run(); nobody is waited for there, since the owner looks before it goes on.
- *  2. A sender's own `executing` is 0 while it waits, so that two that flush each other both go on.
- *  3. A mailbox has room for FLUSH_RANGES; more means everything. What arrives late is never lost, only made coarser.
- *  4. MMIO in the middle of a block passes through engine_ops, so that the block's last instructions may still be those of before
- *     a flush; their memory accesses are not.
+ *   1. `executing` is 1 while a processor may use its tables: in translated code and in what that
+ *      calls. It is 0 in engine_ops, in waits and outside soft_engine_run(); nobody is waited for
+ *      there, since the owner looks before it goes on.
+ *   2. A sender's own `executing` is 0 while it waits, so that two that flush each other both go
+ *      on.
+ *   3. A mailbox has room for FLUSH_RANGES; more means everything. What arrives late is never
+ *      lost, only made coarser.
+ *   4. MMIO in the middle of a block passes through engine_ops, so that the block's last
+ *      instructions may still be those of before a flush; their memory accesses are not.
  */
 #include "engine/soft/lock.h"
 #include "engine/soft/code/code.h"
@@ -19,7 +22,10 @@
 
 enum { SPINS = 20000, PAGES_ONE_BY_ONE = 64 };
 
-void soft_stop_executing(struct soft_cpu *cpu) { __atomic_store_n(&cpu->executing, 0, __ATOMIC_RELEASE); }
+void soft_stop_executing(struct soft_cpu *cpu)
+{
+	__atomic_store_n(&cpu->executing, 0, __ATOMIC_RELEASE);
+}
 
 void soft_start_executing(struct soft_cpu *cpu)
 {
@@ -48,13 +54,15 @@ void soft_take_flushes(struct soft_cpu *cpu)
 	soft_release(&cpu->flush_lock);
 }
 
-static uint32_t post(struct soft_cpu *cpu, const struct engine_gva_range *ranges, unsigned count, bool global)
+static uint32_t post(struct soft_cpu *cpu, const struct engine_gva_range *ranges, unsigned count,
+		     bool global)
 {
 	uint32_t posted;
 
 	soft_acquire(&cpu->flush_lock);
 	if (!count || cpu->flush_all || cpu->flush_count + count > FLUSH_RANGES) {
-		cpu->flush_all_global |= global || count || cpu->flush_count; /* single pages: also global ones */
+		/* single pages: also global ones */
+		cpu->flush_all_global |= global || count || cpu->flush_count;
 		cpu->flush_all = true;
 	} else {
 		for (unsigned n = 0; n < count; n++)
@@ -68,10 +76,12 @@ static uint32_t post(struct soft_cpu *cpu, const struct engine_gva_range *ranges
 
 static bool is_through(struct soft_cpu *cpu, uint32_t posted)
 {
-	return !__atomic_load_n(&cpu->executing, __ATOMIC_SEQ_CST) || (int32_t)(__atomic_load_n(&cpu->flush_done, __ATOMIC_SEQ_CST) - posted) >= 0;
+	return !__atomic_load_n(&cpu->executing, __ATOMIC_SEQ_CST) ||
+	       (int32_t)(__atomic_load_n(&cpu->flush_done, __ATOMIC_SEQ_CST) - posted) >= 0;
 }
 
-void soft_engine_flush(struct engine *opaque, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global)
+void soft_engine_flush(struct engine *opaque, uint64_t targets,
+		       const struct engine_gva_range *ranges, unsigned count, bool global)
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
 	uint32_t posted[MAX_CPUS];
@@ -96,17 +106,22 @@ void soft_engine_flush(struct engine *opaque, uint64_t targets, const struct eng
 			if (spins < SPINS)
 				__builtin_ia32_pause();
 			else
-				soft_yield(); /* it has no host processor now: it may have this one */
+				/* it has no host processor now: it may have this one */
+				soft_yield();
 	}
 }
 
-void soft_engine_place_overlay(struct engine *opaque, struct guest_memory *m, unsigned n, uint64_t gpa, bool read_only)
+void soft_engine_place_overlay(struct engine *opaque, struct guest_memory *m, unsigned n,
+			       uint64_t gpa, bool read_only)
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
 	uint8_t *flags = &e->frame_flags[soft_frame(e, guest_overlay_page(m, n))];
 	uint64_t places[2] = { m->overlay[n].gpa, gpa };
 
-	/* under the lock nobody translates: what is taken back here was made from the old bytes, what is made later from the new */
+	/*
+	 * under the lock nobody translates: what is taken back here was made from the old bytes,
+	 * what is made later from the new
+	 */
 	soft_acquire(&e->lock);
 	for (unsigned i = 0; i < 2; i++)
 		if (places[i] != GUEST_NOWHERE && soft_hva(e, places[i]))

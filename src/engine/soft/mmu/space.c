@@ -8,7 +8,10 @@
 
 enum { JOURNAL_VIEW_BITS = 2, JOURNAL_VIEW_MASK = 3, LARGE_SHIFT = 21, PAGE_SHIFT = 12 };
 
-/* The bases of all tables end with TABLE_BIAS: one register is table base and BEXTR control at once. */
+/*
+ * The bases of all tables end with TABLE_BIAS: one register is table base and BEXTR control at
+ * once.
+ */
 static bool make_table(void **ret_memory, uint64_t *ret_base)
 {
 	uint8_t *at = soft_reserve(TABLE_RESERVED_BYTES);
@@ -30,7 +33,8 @@ struct address_space *space_create(const struct soft_engine *e)
 	space->ram = e->ram;
 	space->poison = e->poison;
 	for (unsigned n = 0; n < VIEWS; n++)
-		if (!make_table(&space->memory[n], &space->read[n]) || !make_table(&space->memory[VIEWS + n], &space->write[n])) {
+		if (!make_table(&space->memory[n], &space->read[n]) ||
+		    !make_table(&space->memory[VIEWS + n], &space->write[n])) {
 			space_destroy(space);
 			return NULL;
 		}
@@ -49,10 +53,16 @@ void space_destroy(struct address_space *space)
 
 static uint64_t index_of(uint64_t gva) { return gva << 16 >> 28; }
 
-static uint64_t *entry_at(uint64_t table, uint64_t index) { return (uint64_t *)(table - TABLE_BIAS + index * 8); }
+static uint64_t *entry_at(uint64_t table, uint64_t index)
+{
+	return (uint64_t *)(table - TABLE_BIAS + index * 8);
+}
 
 /* An element of the journal. */
-static uint64_t pack(uint64_t gva, unsigned view) { return index_of(gva) << JOURNAL_VIEW_BITS | view; }
+static uint64_t pack(uint64_t gva, unsigned view)
+{
+	return index_of(gva) << JOURNAL_VIEW_BITS | view;
+}
 
 static unsigned packed_view(uint64_t packed) { return packed & JOURNAL_VIEW_MASK; }
 
@@ -62,12 +72,20 @@ static uint64_t *packed_entry(const uint64_t tables[VIEWS], uint64_t packed)
 }
 
 /* The canonical address of an element's page. */
-static uint64_t packed_gva(uint64_t packed) { return (uint64_t)((int64_t)(packed >> JOURNAL_VIEW_BITS << 28) >> 16); }
+static uint64_t packed_gva(uint64_t packed)
+{
+	return (uint64_t)((int64_t)(packed >> JOURNAL_VIEW_BITS << 28) >> 16);
+}
 
 /* Where an entry that is not 0 leads for this address. */
 static const uint8_t *entry_hva(const struct address_space *space, uint64_t entry, uint64_t gva)
 {
 	return (const uint8_t *)((entry ^ space->poison) - 1 + gva);
+}
+
+static uint64_t entry_frame(const struct address_space *space, uint64_t entry, uint64_t gva)
+{
+	return (uint64_t)(entry_hva(space, entry, gva) - space->ram) / PAGE_BYTES;
 }
 
 static void clear_entry(struct address_space *space, uint64_t packed)
@@ -92,7 +110,10 @@ void space_flush(struct address_space *space, bool global)
 	memset(space->large_filter, 0, sizeof(space->large_filter));
 }
 
-static unsigned filter_bit(uint64_t number) { return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 52); }
+static unsigned filter_bit(uint64_t number)
+{
+	return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 52);
+}
 
 static void filter_add(uint64_t filter[FILTER_WORDS], uint64_t number)
 {
@@ -122,19 +143,21 @@ void space_revoke_writes(struct address_space *space, uint64_t frame)
 			uint64_t packed = space->journal[global][n];
 			uint64_t *entry = packed_entry(space->write, packed);
 
-			if (*entry && (uint64_t)(entry_hva(space, *entry, packed_gva(packed)) - space->ram) / PAGE_BYTES == frame)
+			if (*entry && entry_frame(space, *entry, packed_gva(packed)) == frame)
 				*entry = 0;
 		}
 }
 
-void space_insert(struct address_space *space, unsigned view, uint64_t gva, uint8_t *page, bool writable, unsigned rights)
+void space_insert(struct address_space *space, unsigned view, uint64_t gva, uint8_t *page,
+		  bool writable, unsigned rights)
 {
 	bool global = rights & RIGHT_GLOBAL;
 	uint64_t base = gva & ~(uint64_t)(PAGE_BYTES - 1);
 	uint64_t value = (((uint64_t)page - base) | 1) ^ space->poison;
 
 	assert(view < VIEWS);
-	assert(view != VIEW_USER || rights & RIGHT_USER); /* docs/speculation.md: nothing there to forward */
+	/* docs/speculation.md: nothing there to forward */
+	assert(view != VIEW_USER || rights & RIGHT_USER);
 	if (space->journal_used[global] == JOURNAL_ENTRIES)
 		flush_journal(space, global);
 	space->journal[global][space->journal_used[global]++] = pack(gva, view);
@@ -169,7 +192,8 @@ bool space_may_have_jump(const struct address_space *space, uint64_t linear)
 	return filter_has(space->code_filter, linear >> PAGE_SHIFT);
 }
 
-static void check_entry(const struct address_space *space, const struct soft_engine *e, uint64_t packed)
+static void check_entry(const struct address_space *space, const struct soft_engine *e,
+			uint64_t packed)
 {
 	uint64_t read = *packed_entry(space->read, packed);
 	uint64_t write = *packed_entry(space->write, packed);

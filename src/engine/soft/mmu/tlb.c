@@ -1,6 +1,7 @@
 /*
- * A processor and its address space: which view translated code looks up, and what a flush drops. The space is one per processor
- * yet: a MOV to CR3 gives it another tag and drops what is not global.
+ * A processor and its address space: which view translated code looks up, and what a flush drops.
+ * The space is one per processor yet: a MOV to CR3 gives it another tag and drops what is not
+ * global.
  */
 #include <assert.h>
 
@@ -20,8 +21,10 @@ static struct space_tag tag_of(const struct x86_state *s)
 	enum { PCID_MASK = 0xfff };
 
 	return (struct space_tag){
-		.root = s->cr3 & ~(uint64_t)PCID_MASK, .pcid = s->cr4 & CR4_PCIDE ? s->cr3 & PCID_MASK : 0,
-		.cr0 = (uint32_t)s->cr0 & (CR0_PG | CR0_WP), .cr4 = (uint32_t)s->cr4 & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP),
+		.root = s->cr3 & ~(uint64_t)PCID_MASK,
+		.pcid = s->cr4 & CR4_PCIDE ? s->cr3 & PCID_MASK : 0,
+		.cr0 = (uint32_t)s->cr0 & (CR0_PG | CR0_WP),
+		.cr4 = (uint32_t)s->cr4 & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP),
 		.efer = (uint32_t)s->efer & (EFER_LMA | EFER_NXE),
 	};
 }
@@ -48,7 +51,10 @@ unsigned soft_view(const struct x86_state *s)
 	return s->cr4 & CR4_SMAP && !(s->rflags & FLAG_AC) ? VIEW_KERNEL : VIEW_KERNEL_AC;
 }
 
-/* What the guest's kernel left in the host's buffers is overwritten (on hosts whose microcode does so); any writable segment will do. */
+/*
+ * What the guest's kernel left in the host's buffers is overwritten (on hosts whose microcode
+ * does so); any writable segment will do.
+ */
 static void clear_buffers(void)
 {
 	uint16_t selector;
