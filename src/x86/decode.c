@@ -251,7 +251,7 @@ static void set_sizes(struct x86_insn *insn, const struct prefixes *p, unsigned 
 		insn->address_bytes = p->address ? 4 : 8;
 	else
 		insn->address_bytes = (code_bits == 32) != p->address ? 4 : 2;
-	insn->operand_bytes = insn->rex_w ? 8 : (code_bits == 16) != insn->prefix66 ? 2 : 4;
+	insn->operand_bytes = insn->rex_w ? 8 : !insn->kind && (code_bits == 16) != insn->prefix66 ? 2 : 4;
 }
 
 int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struct x86_insn *insn)

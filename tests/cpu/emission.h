@@ -11,6 +11,8 @@ struct emission {
 	const uint8_t *host;
 	unsigned bytes, looked_up_bytes;
 	bool writable;
+	const char *error; /* what the engine's own validator says of it; NULL: good */
+	bool accepts_fewer_bytes, accepts_read_only, accepts_other_immediate; /* what it says of a copy that was spoilt */
 };
 
 void emission_begin(void);

@@ -14,12 +14,36 @@ static struct soft_cpu *cpu;
 static struct emission last;
 static unsigned copies;
 
+/* Copies that must be refused: reached bytes, right to write, immediate. */
+static void try_spoilt(const struct emitted_copy *copy)
+{
+	const struct x86_insn *insn = copy->insn;
+	struct emitted_copy spoilt = *copy;
+	uint8_t bytes[X86_INSN_MAX_BYTES + 8];
+
+	if (copy->looked_up_bytes) {
+		spoilt.looked_up_bytes--;
+		last.accepts_fewer_bytes = !soft_copy_error(&spoilt);
+		spoilt.looked_up_bytes++;
+		spoilt.writable = false;
+		last.accepts_read_only = copy->writable && !soft_copy_error(&spoilt);
+		spoilt.writable = copy->writable;
+	}
+	if (insn->imm_bytes && copy->bytes <= sizeof(bytes)) {
+		memcpy(bytes, copy->host, copy->bytes);
+		bytes[copy->bytes - 1] ^= 1;
+		spoilt.host = bytes;
+		last.accepts_other_immediate = !soft_copy_error(&spoilt);
+	}
+}
+
 static void on_copy(void *context, const struct emitted_copy *copy)
 {
 	(void)context;
 	copies++;
 	last = (struct emission){ .host = copy->host, .bytes = copy->bytes, .looked_up_bytes = copy->looked_up_bytes,
-				  .writable = copy->writable };
+				  .writable = copy->writable, .error = soft_copy_error(copy) };
+	try_spoilt(copy);
 }
 
 /* The first 4 MiB where they are. */

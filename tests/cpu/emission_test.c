@@ -207,6 +207,19 @@ static void check_prefixes(const struct pair *p)
 		fail(p, "an address of 32 bits");
 }
 
+/* The engine's own validator must agree, and refuse what is spoilt. */
+static void check_validator(const struct pair *p)
+{
+	if (p->copy->error)
+		fail(p, p->copy->error);
+	if (p->copy->accepts_fewer_bytes)
+		fail(p, "the validator takes fewer bytes");
+	if (p->copy->accepts_read_only)
+		fail(p, "the validator takes a write to what is read");
+	if (p->copy->accepts_other_immediate)
+		fail(p, "the validator takes another immediate");
+}
+
 static void swap_operands(struct pair *p)
 {
 	ZydisDecodedOperand first = p->guest_ops[0];
@@ -247,6 +260,7 @@ static void check_copy(struct pair *p)
 		check_operand(p, &p->guest_ops[n], &p->host_ops[n]);
 	check_hidden_operands(p);
 	check_prefixes(p);
+	check_validator(p);
 }
 
 /* ---- executing it between guard pages --------------------------------------------------------------------------------- */
@@ -451,13 +465,14 @@ static void try_vex(unsigned code_bits, unsigned map, unsigned opcode, unsigned 
 
 static void try_vex_prefixes(unsigned code_bits, unsigned map, unsigned opcode)
 {
-	static const uint8_t extensions[] = { 7, 6, 3, 0 }, vvvv[] = { 15, 14, 7, 5, 4, 1, 0 }, prefixes[] = { 0, 0x67, 0x64 };
+	static const uint8_t extensions[] = { 7, 6, 3, 0 }, prefixes[] = { 0, 0x67, 0x64 };
+	const unsigned vectors = 256; /* L, W, pp, vvvv */
 
-	for (unsigned v = 0; v < sizeof(vvvv) * 16; v++)
+	for (unsigned v = 0; v < vectors; v++)
 		for (unsigned x = 0; x < sizeof(extensions); x++)
 			for (unsigned p = 0; p < sizeof(prefixes); p++)
 				if (code_bits == 64 || extensions[x] >= 6)
-					try_vex(code_bits, map, opcode, (v & 8) << 4 | (unsigned)vvvv[v / 16] << 3 | (v & 7), extensions[x], prefixes[p]);
+					try_vex(code_bits, map, opcode, v, extensions[x], prefixes[p]);
 }
 
 static void try_mode(unsigned code_bits)

@@ -11,6 +11,8 @@
 #include "engine/soft/insn/insn.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/mmu/space.h"
+#include "engine/soft/translate/translate_encoding.h"
+#include "lib/check.h"
 #include "soft_internal.h"
 
 enum { CODE_BYTES = 64 << 20, COLD_START = 24 << 20 };
@@ -122,6 +124,8 @@ static struct engine *soft_create(const struct guest_memory *memory)
 	e->base.driver = &soft_engine_driver;
 	e->memory = memory;
 	e->ram = memory->ram;
+	if (CHECKS_RUN)
+		e->on_copy = soft_check_copy;
 	if (!make_code_cache(e) && !make_secrets(e) && !make_lists(e))
 		return &e->base;
 	soft_destroy(&e->base);

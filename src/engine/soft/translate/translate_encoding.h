@@ -28,5 +28,10 @@ struct emitted_copy {
 	unsigned code_bits;
 };
 
+/* What is wrong with a copy, in words; or NULL. */
+const char *soft_copy_error(const struct emitted_copy *copy);
+/* The same as an assertion: soft_engine.on_copy of builds with checks. */
+void soft_check_copy(void *context, const struct emitted_copy *copy);
+
 /* Copies of data instructions only. False: there is none, or what the decoder read has other widths; the instruction is C's. */
 bool soft_host_encoding(const struct x86_insn *insn, struct host_encoding *ret);

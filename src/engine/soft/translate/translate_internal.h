@@ -5,7 +5,7 @@
  *   translate_control.c  exits, stack                     translate_inline.c  strings, privileged instructions
  *   translate_insn.c     which way an instruction takes   translate_cold.c    slow paths
  *   translate_group.c    one lookup for several accesses  translate.c         a block from its bytes to its code
- *   translate_encoding.c the canonical host encoding
+ *   translate_encoding.c the canonical host encoding      translate_validate.c  copies looked at again
  */
 #pragma once
 
