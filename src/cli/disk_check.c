@@ -1,4 +1,7 @@
-/* umbra disk check, repair-link, freeze: whether a file, and the chain below it, are what they should be. */
+/*
+ * umbra disk check, repair-link, freeze: whether a file, and the chain below it, are what they
+ * should be.
+ */
 #include <errno.h>
 #include <libgen.h>
 #include <stdarg.h>
@@ -11,7 +14,8 @@
 /* What was found: a line each for people, or an object each (file, says, and what `more` has). */
 struct findings { bool as_json; json_t *all; };
 
-static void finding(struct findings *f, const char *file, json_t *more, const char *format, ...) __attribute__((format(printf, 4, 5)));
+static void finding(struct findings *f, const char *file, json_t *more, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
 
 /* `more` may be NULL, and is released. */
 static void finding(struct findings *f, const char *file, json_t *more, const char *format, ...)
@@ -25,7 +29,8 @@ static void finding(struct findings *f, const char *file, json_t *more, const ch
 	for (char *c = text; *c; c++) /* it may have a path that a file told us */
 		*c = (unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c;
 	if (f->as_json) {
-		json_t *j = json_pack("{s:s%, s:s%}", "file", file, strlen(file), "says", text, strlen(text));
+		json_t *j = json_pack("{s:s%, s:s%}", "file", file, strlen(file), "says", text,
+				      strlen(text));
 
 		json_object_update(j, more);
 		json_array_append_new(f->all, j);
@@ -45,16 +50,23 @@ static void format_fault(void *context, const char *line)
 }
 
 /* Content that is not what digests say, of one file or of a child's parent. */
-struct changes { struct findings *findings; struct disk *child; const char *path; unsigned count, affecting; };
+struct changes {
+	struct findings *findings;
+	struct disk *child;
+	const char *path;
+	unsigned count, affecting;
+};
 
 /* Whether the child shows what its parent has there. */
 static bool reads_parent(struct disk *child, uint64_t offset, uint64_t bytes)
 {
-	uint64_t end = offset + bytes < disk_size_bytes(child) ? offset + bytes : disk_size_bytes(child);
+	uint64_t end =
+		offset + bytes < disk_size_bytes(child) ? offset + bytes : disk_size_bytes(child);
 	struct disk_range range;
 
 	for (; offset < end; offset += range.bytes)
-		if (disk_range(child, offset, end - offset, &range) || range.kind == DISK_RANGE_ABSENT)
+		if (disk_range(child, offset, end - offset, &range) ||
+		    range.kind == DISK_RANGE_ABSENT)
 			return true;
 	return false;
 }
@@ -63,22 +75,31 @@ static int note_change(void *context, uint64_t offset, uint64_t bytes)
 {
 	struct changes *c = context;
 	bool reads = c->child && reads_parent(c->child, offset, bytes);
-	json_t *where = json_pack("{s:s, s:I, s:I}", "fault", c->child ? "parent-content" : "content", "offset", (json_int_t)offset, "bytes", (json_int_t)bytes);
+	json_t *where =
+		json_pack("{s:s, s:I, s:I}", "fault", c->child ? "parent-content" : "content",
+			  "offset", (json_int_t)offset, "bytes", (json_int_t)bytes);
 
 	c->count++;
 	c->affecting += reads;
 	if (c->child) {
 		json_object_set_new(where, "affects-child", json_boolean(reads));
-		finding(c->findings, c->path, where, "%lu bytes at %lu are not what %s was made on, which %s them", bytes, offset, disk_path(c->child),
-			reads ? "reads" : "covers");
+		finding(c->findings, c->path, where,
+			"%lu bytes at %lu are not what %s was made on, which %s them", bytes,
+			offset, disk_path(c->child), reads ? "reads" : "covers");
 	} else {
-		finding(c->findings, c->path, where, "%lu bytes at %lu are not what was written by a program that keeps the rules", bytes, offset);
+		finding(c->findings, c->path, where,
+			"%lu bytes at %lu are not what was written by a program that keeps the rules",
+			bytes, offset);
 	}
 	return 0;
 }
 
-/* Digests that are missing or of older data are made anew, where that was asked for and the file can be written. */
-static void bring_up_to_date(struct findings *f, const struct arguments *a, const char *path, enum disk_format format)
+/*
+ * Digests that are missing or of older data are made anew, where that was asked for and the file
+ * can be written.
+ */
+static void bring_up_to_date(struct findings *f, const struct arguments *a, const char *path,
+			     enum disk_format format)
 {
 	struct disk_search search;
 	struct disk_options o;
@@ -105,7 +126,8 @@ static unsigned check_content(struct findings *f, struct disk *d, bool *ret_stal
 
 	*ret_stale = error == -ENOENT || error == -ESTALE; /* one that is not sound is a fault: --rebuild makes it anew */
 	if (error && !*ret_stale) {
-		finding(f, disk_path(d), json_pack("{s:s}", "fault", "content"), "its content cannot be verified: %s", strerror(-error));
+		finding(f, disk_path(d), json_pack("{s:s}", "fault", "content"),
+			"its content cannot be verified: %s", strerror(-error));
 		return 1;
 	}
 	return c.count;
@@ -120,21 +142,30 @@ static unsigned check_link(struct findings *f, struct disk *child)
 
 	disk_info(child, &i);
 	if (!i.is_linked)
-		finding(f, disk_path(parent), json_pack("{s:s}", "fault", "identifier"), "its data identifier is not the one that %s was made on", disk_path(child));
+		finding(f, disk_path(parent), json_pack("{s:s}", "fault", "identifier"),
+			"its data identifier is not the one that %s was made on", disk_path(child));
 	error = disk_verify_link(child, note_change, &c);
 	if (error == -ENOENT)
-		finding(f, disk_path(child), NULL, "what %s held when it was made is not known", disk_path(parent));
+		finding(f, disk_path(child), NULL, "what %s held when it was made is not known",
+			disk_path(parent));
 	else if (error)
-		finding(f, disk_path(child), json_pack("{s:s}", "fault", "parent-content"), "its parent's content cannot be verified: %s", strerror(-error));
+		finding(f, disk_path(child), json_pack("{s:s}", "fault", "parent-content"),
+			"its parent's content cannot be verified: %s", strerror(-error));
 	if (!error && !i.is_linked && !c.count)
-		finding(f, disk_path(parent), NULL, "holds what %s was made on: umbra disk repair-link accepts it", disk_path(child));
+		finding(f, disk_path(parent), NULL,
+			"holds what %s was made on: umbra disk repair-link accepts it",
+			disk_path(child));
 	else if (!error && c.count)
-		finding(f, disk_path(child), json_pack("{s:b, s:i}", "affected", c.affecting != 0, "changed-extents", (int)c.count),
-			"%s by %u changed extents of its parent", c.affecting ? "is affected" : "is not affected", c.count);
+		finding(f, disk_path(child),
+			json_pack("{s:b, s:i}", "affected", c.affecting != 0, "changed-extents",
+				  (int)c.count),
+			"%s by %u changed extents of its parent",
+			c.affecting ? "is affected" : "is not affected", c.count);
 	return c.count + !i.is_linked + (error && error != -ENOENT);
 }
 
-static unsigned check_one(struct findings *f, const struct arguments *a, struct disk *d, bool *ret_stale)
+static unsigned check_one(struct findings *f, const struct arguments *a, struct disk *d,
+			  bool *ret_stale)
 {
 	struct fault_place place = { f, disk_path(d) };
 	unsigned faults = (unsigned)disk_check(d, format_fault, &place);
@@ -182,16 +213,19 @@ static int check_chain(struct findings *f, const struct arguments *a, struct dis
 
 		faults += check_one(f, a, at, &is_stale);
 		if (is_stale)
-			stale[found++] = (struct stale){ strdup(disk_path(at)), disk_format_of(at) };
+			stale[found++] =
+				(struct stale){ strdup(disk_path(at)), disk_format_of(at) };
 	}
 	if (!faults)
-		finding(f, a->file, NULL, "no fault%s", disk_parent(d) ? ", and its parents are what it was made on" : "");
+		finding(f, a->file, NULL, "no fault%s",
+			disk_parent(d) ? ", and its parents are what it was made on" : "");
 	code = disk_access_close(d, faults || !stale ? EXIT_UNUSABLE : 0);
 	for (unsigned n = 0; n < found; n++) {
 		if (!faults && stale[n].path && a->digests)
 			bring_up_to_date(f, a, stale[n].path, stale[n].format);
 		else if (!faults && stale[n].path)
-			finding(f, stale[n].path, NULL, "has no digests of its data as it is: check --digests makes them");
+			finding(f, stale[n].path, NULL,
+				"has no digests of its data as it is: check --digests makes them");
 		free(stale[n].path);
 	}
 	free(stale);
@@ -202,7 +236,8 @@ int verb_disk_check(struct arguments *a)
 {
 	struct findings f = { .as_json = a->json };
 	struct disk *d;
-	int code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_INSPECT), (struct disk_options){ .accept_changed = a->chain }, &d);
+	int code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_INSPECT),
+				      (struct disk_options){ .accept_changed = a->chain }, &d);
 
 	if (code)
 		return code;
@@ -227,8 +262,11 @@ int verb_disk_repair_link(struct arguments *a)
 	int code, error;
 
 	if (!a->reason)
-		return complain(EXIT_USAGE, "no reason given", a->file, "say why the parent is right as it is: --reason TEXT");
-	code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_ANNOTATE), (struct disk_options){ .write = true, .accept_changed = true }, &d);
+		return complain(EXIT_USAGE, "no reason given", a->file,
+				"say why the parent is right as it is: --reason TEXT");
+	code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_ANNOTATE),
+				  (struct disk_options){ .write = true, .accept_changed = true },
+				  &d);
 	if (code)
 		return code;
 	error = disk_repair_link(d, &e);
@@ -245,7 +283,9 @@ int verb_disk_freeze(struct arguments *a)
 	struct disk_error e;
 	struct disk *d;
 	char *copy;
-	int code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_ANNOTATE), (struct disk_options){ .write = true, .thaw = a->undo }, &d), error;
+	int code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_ANNOTATE),
+				      (struct disk_options){ .write = true, .thaw = a->undo }, &d),
+	    error;
 
 	if (code)
 		return code;
@@ -254,8 +294,11 @@ int verb_disk_freeze(struct arguments *a)
 	for (unsigned n = 0; n < a->place_count; n++)
 		places[n + 1] = a->places[n];
 	if (!a->undo)
-		disk_access_note(d, "frozen", json_pack("{s:s}", "reason", a->reason ? a->reason : "children are made on it"));
-	error = a->undo ? disk_thaw(d, places, &e) : disk_freeze(d, a->reason ? a->reason : "children are made on it", &e);
+		disk_access_note(d, "frozen",
+				 json_pack("{s:s}", "reason",
+					   a->reason ? a->reason : "children are made on it"));
+	error = a->undo ? disk_thaw(d, places, &e)
+			: disk_freeze(d, a->reason ? a->reason : "children are made on it", &e);
 	if (!error && a->undo)
 		disk_access_note(d, "thawed", NULL);
 	free(copy);

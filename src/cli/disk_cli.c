@@ -19,14 +19,16 @@ void disk_cli_search(const struct arguments *a, struct disk_search *ret)
 	for (unsigned n = 0; n < a->place_count; n++)
 		ret->parents[n] = a->places[n];
 	ret->override = a->override;
-	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", ret->user_policy, sizeof(ret->user_policy)))
+	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", ret->user_policy,
+			  sizeof(ret->user_policy)))
 		ret->user_policy[0] = 0;
-	if (cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", ret->catalog, sizeof(ret->catalog)))
+	if (cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", ret->catalog,
+			  sizeof(ret->catalog)))
 		ret->catalog[0] = 0;
 }
 
-int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, unsigned actions, struct disk_options more,
-		       struct disk **ret)
+int disk_cli_open_with(const struct arguments *a, const char *path, const char *format,
+		       unsigned actions, struct disk_options more, struct disk **ret)
 {
 	struct disk_search search;
 	enum disk_format is;
@@ -39,9 +41,11 @@ int disk_cli_open_with(const struct arguments *a, const char *path, const char *
 	return disk_access_open(&search, path, is, actions, more, ret);
 }
 
-int disk_cli_open(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk **ret)
+int disk_cli_open(const struct arguments *a, const char *path, const char *format,
+		  enum image_action action, struct disk **ret)
 {
-	const struct disk_options o = { .write = action == ACTION_WRITE || action == ACTION_ANNOTATE };
+	const struct disk_options o = { .write = action == ACTION_WRITE ||
+						 action == ACTION_ANNOTATE };
 
 	return disk_cli_open_with(a, path, format, IMAGE_ACTION(action), o, ret);
 }

@@ -12,16 +12,19 @@ enum { PLACES = PLAN_PARENTS };
 #define COPY_BYTES (1u << 20)
 
 struct arguments {
-	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason, *parent_format, *since, *socket, *override;
+	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason,
+		*parent_format, *since, *socket, *override;
 	uint64_t size, block, sector, offset, length;
-	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, digests, read_only, direct;
+	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, digests,
+		read_only, direct;
 	const char *places[PLACES + 1];
 	unsigned place_count;
 };
 
 /*
- * Making a file (disk_making.c): *ret_path is the name that it has until making_end(), which gives it its own when `code` is 0, and
- * else removes it. Both return the exit code. Refused: disk_access_refused() with the name that the user knows.
+ * Making a file (disk_making.c): *ret_path is the name that it has until making_end(), which gives
+ * it its own when `code` is 0, and else removes it. Both return the exit code. Refused:
+ * disk_access_refused() with the name that the user knows.
  */
 int making_begin(const char *path, const char **ret_path);
 int making_end(const char *path, int code);
@@ -30,17 +33,21 @@ int making_refused(const char *path, int error, const struct disk_error *why);
 /* Each returns the exit code. */
 int disk_parse_format(const char *text, enum disk_format *ret);
 /* Opens for what will be done with it, if the policies allow that. */
-int disk_cli_open(const struct arguments *a, const char *path, const char *format, enum image_action action, struct disk **ret);
+int disk_cli_open(const struct arguments *a, const char *path, const char *format,
+		  enum image_action action, struct disk **ret);
 /* For several actions (IMAGE_ACTION()); of `more`, write, direct, accept_changed and thaw count. */
-int disk_cli_open_with(const struct arguments *a, const char *path, const char *format, unsigned actions, struct disk_options more, struct disk **ret);
+int disk_cli_open_with(const struct arguments *a, const char *path, const char *format,
+		       unsigned actions, struct disk_options more, struct disk **ret);
 /* Where parents may lie and are looked for, and the user's files that decide about it. */
 void disk_cli_search(const struct arguments *a, struct disk_search *ret);
 /* A disk that is open. 0 or the exit code. */
-int disk_cli_admit(const struct arguments *a, struct disk *disk, enum image_action action, bool *ret_overridden);
+int disk_cli_admit(const struct arguments *a, struct disk *disk, enum image_action action,
+		   bool *ret_overridden);
 /* The same for a disk in use: 0, -EPERM with *why. */
 int disk_cli_allows(struct disk *disk, enum image_action action, struct disk_error *why);
 /* Into the history of a file that nobody has open; `more` is released. */
-int disk_cli_note_closed(const struct arguments *a, const char *path, enum disk_format format, const char *event, json_t *more);
+int disk_cli_note_closed(const struct arguments *a, const char *path, enum disk_format format,
+			 const char *event, json_t *more);
 /* Whether children may be made on a file. */
 int disk_cli_may_fork(const struct arguments *a, const char *parent, const char *format);
 
@@ -50,13 +57,18 @@ void print_json(json_t *json);
 void print_safely(const char *text);
 
 /* On a terminal: how much, how fast, how long still. */
-struct progress { uint64_t all, shown; struct timespec begin; bool on, plain; }; /* plain: steps that are no bytes */
+struct progress {
+	uint64_t all, shown;
+	struct timespec begin;
+	bool on, plain;
+}; /* plain: steps that are no bytes */
 void progress_begin(struct progress *progress, uint64_t all);
 void progress_show(struct progress *progress, uint64_t done);
 void progress_end(struct progress *progress);
 
 /* A file of the user under $VARIABLE or ~/OTHERWISE. */
-int cli_user_file(const char *variable, const char *otherwise, const char *name, char *to, size_t bytes);
+int cli_user_file(const char *variable, const char *otherwise, const char *name, char *to,
+		  size_t bytes);
 int verb_disk_check(struct arguments *a);
 int verb_disk_repair_link(struct arguments *a);
 int verb_disk_freeze(struct arguments *a);

@@ -1,6 +1,7 @@
 /*
- * A file that is being made. It has another name until it is whole, .NAME.unfinished-PID in the same directory, and what a power
- * cut or kill -9 leaves is seen to be unfinished; a signal that ends the program removes it. An existing file is never replaced.
+ * A file that is being made. It has another name until it is whole, .NAME.unfinished-PID in the
+ * same directory, and what a power cut or kill -9 leaves is seen to be unfinished; a signal that
+ * ends the program removes it. An existing file is never replaced.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +37,8 @@ static void making_catch(void (*handler)(int))
 		struct sigaction old;
 
 		if (!sigaction(making_signals[n], NULL, &old) && old.sa_handler != SIG_IGN)
-			sigaction(making_signals[n], &(struct sigaction){ .sa_handler = handler }, NULL);
+			sigaction(making_signals[n], &(struct sigaction){ .sa_handler = handler },
+				  NULL);
 	}
 }
 
@@ -51,11 +53,13 @@ static int making_name(const char *path)
 	struct stat st;
 
 	if (!error && stat(directory, &st))
-		error = complain(EXIT_UNUSABLE, strerror(errno), directory, "name a directory that is there");
+		error = complain(EXIT_UNUSABLE, strerror(errno), directory,
+				 "name a directory that is there");
 	else if (!error && !S_ISDIR(st.st_mode))
 		error = complain(EXIT_UNUSABLE, strerror(ENOTDIR), directory, "name a directory");
 	if (!error)
-		snprintf(making_path, sizeof(making_path), "%s/.%.*s.unfinished-%d", directory, NAME_MAX - 32, name, getpid());
+		snprintf(making_path, sizeof(making_path), "%s/.%.*s.unfinished-%d", directory,
+			 NAME_MAX - 32, name, getpid());
 	if (!error)
 		snprintf(making_side, sizeof(making_side), "%s.umbra", making_path);
 	free(copy);
@@ -133,6 +137,7 @@ int making_refused(const char *path, int error, const struct disk_error *why)
 	struct disk_error told = *why;
 
 	if (!strncmp(why->text, making_path, length))
-		snprintf(told.text, sizeof(told.text), "%s%.*s", path, (int)(sizeof(told.text) / 2), why->text + length);
+		snprintf(told.text, sizeof(told.text), "%s%.*s", path, (int)(sizeof(told.text) / 2),
+			 why->text + length);
 	return disk_access_refused(error, &told);
 }

@@ -19,7 +19,8 @@ static int take_word(struct disk_choice *choice, const char *word)
 	}
 	if (!strncmp(word, format, strlen(format)))
 		return disk_parse_format(word + strlen(format), &choice->format);
-	return complain(EXIT_USAGE, "not an option of --disk", word, "say format=FORMAT, readonly or direct after the file's name");
+	return complain(EXIT_USAGE, "not an option of --disk", word,
+			"say format=FORMAT, readonly or direct after the file's name");
 }
 
 int disk_option_add(struct disk_plan *plan, const char *text)
@@ -71,6 +72,7 @@ int disk_option_add_parents(struct disk_plan *plan, const char *path)
 int disk_option_set_override(struct disk_plan *plan, const char *reason)
 {
 	if (plan_set_text(plan->place.override, sizeof(plan->place.override), reason))
-		return complain(EXIT_USAGE, "too long a reason", "--override", "say it in fewer than 1024 bytes");
+		return complain(EXIT_USAGE, "too long a reason", "--override",
+				"say it in fewer than 1024 bytes");
 	return 0;
 }

@@ -1,6 +1,7 @@
 /*
- * Policies and history, for the verbs that open disks. The user's policy is $XDG_CONFIG_HOME/umbra/policy.json (~/.config when that is
- * not set), the system's /etc/umbra/policy.json.
+ * Policies and history, for the verbs that open disks. The user's policy is
+ * $XDG_CONFIG_HOME/umbra/policy.json (~/.config when that is not set), the system's
+ * /etc/umbra/policy.json.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -10,7 +11,8 @@
 
 #include "disk_cli.h"
 
-int cli_user_file(const char *variable, const char *otherwise, const char *name, char *to, size_t bytes)
+int cli_user_file(const char *variable, const char *otherwise, const char *name, char *to,
+		  size_t bytes)
 {
 	const char *base = getenv(variable);
 	const char *home = getenv("HOME");
@@ -23,7 +25,8 @@ int cli_user_file(const char *variable, const char *otherwise, const char *name,
 	return used < 0 || (size_t)used >= bytes ? -ENAMETOOLONG : 0;
 }
 
-static int policies_admit(struct disk *d, enum image_action action, const struct disk_search *search, const char *override,
+static int policies_admit(struct disk *d, enum image_action action,
+			  const struct disk_search *search, const char *override,
 			  bool *ret_overridden, struct image_refusal *r)
 {
 	const struct image_policies files = disk_search_policies(search);
@@ -43,11 +46,13 @@ int disk_cli_allows(struct disk *d, enum image_action action, struct disk_error 
 	error = policies_admit(d, action, &search, NULL, &overridden, &r);
 
 	if (error)
-		snprintf(why->text, sizeof(why->text), "%.100s: %.200s (%s, says %.100s)", disk_path(d), r.text, r.rule, r.who);
+		snprintf(why->text, sizeof(why->text), "%.100s: %.200s (%s, says %.100s)",
+			 disk_path(d), r.text, r.rule, r.who);
 	return error;
 }
 
-int disk_cli_admit(const struct arguments *a, struct disk *d, enum image_action action, bool *ret_overridden)
+int disk_cli_admit(const struct arguments *a, struct disk *d, enum image_action action,
+		   bool *ret_overridden)
 {
 	struct disk_search search;
 	struct image_refusal r;
@@ -58,7 +63,8 @@ int disk_cli_admit(const struct arguments *a, struct disk *d, enum image_action 
 	return error ? disk_access_forbidden(disk_path(d), &r) : 0;
 }
 
-int disk_cli_note_closed(const struct arguments *a, const char *path, enum disk_format format, const char *event, json_t *more)
+int disk_cli_note_closed(const struct arguments *a, const char *path, enum disk_format format,
+			 const char *event, json_t *more)
 {
 	struct disk_search search;
 	struct disk_options o;

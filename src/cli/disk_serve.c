@@ -25,17 +25,22 @@ static void stop(int signal)
 static int admit(struct disk *d, const char *what, struct disk_error *e)
 {
 	struct disk *changed = !strcmp(what, "commit") && disk_parent(d) ? disk_parent(d) : d;
-	int error = disk_cli_allows(changed, !strcmp(what, "snapshot") ? ACTION_FORK : ACTION_WRITE, e);
+	int error =
+		disk_cli_allows(changed, !strcmp(what, "snapshot") ? ACTION_FORK : ACTION_WRITE, e);
 
 	return error || strcmp(what, "stream") ? error : disk_cli_allows(d, ACTION_EXPORT, e);
 }
 
 static void note(struct disk *d, const char *what) { disk_access_note(d, what, NULL); }
 
-/* Clients read everything out, so that exporting has to be allowed. A disk that is read only notes it where its file can be written. */
+/*
+ * Clients read everything out, so that exporting has to be allowed. A disk that is read only notes
+ * it where its file can be written.
+ */
 static int attach(const struct arguments *a, struct disk **ret)
 {
-	const unsigned actions = IMAGE_ACTION(a->read_only ? ACTION_READ : ACTION_WRITE) | IMAGE_ACTION(ACTION_ATTACH) | IMAGE_ACTION(ACTION_EXPORT);
+	const unsigned actions = IMAGE_ACTION(a->read_only ? ACTION_READ : ACTION_WRITE) |
+				 IMAGE_ACTION(ACTION_ATTACH) | IMAGE_ACTION(ACTION_EXPORT);
 	const struct disk_options write = { .write = !a->read_only };
 	enum disk_format format;
 	int code = disk_cli_open_with(a, a->file, a->format, actions, write, ret);
@@ -59,7 +64,8 @@ int verb_disk_serve(struct arguments *a)
 	if (!a->socket)
 		return complain(EXIT_USAGE, "no socket given", a->file, "say --socket PATH");
 	if (snprintf(control, sizeof(control), "%s.control", a->socket) >= (int)sizeof(control))
-		return complain(EXIT_USAGE, "too long a path for a socket", a->socket, "name a shorter one");
+		return complain(EXIT_USAGE, "too long a path for a socket", a->socket,
+				"name a shorter one");
 	code = attach(a, &d);
 	if (code)
 		return code;
@@ -70,10 +76,13 @@ int verb_disk_serve(struct arguments *a)
 	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = stop }, NULL);
 	if (!error)
 		error = serve(&served, a->socket, control);
-	code = error ? complain(EXIT_UNUSABLE, strerror(-error), a->socket, "name a socket that nobody listens on") : 0;
+	code = error ? complain(EXIT_UNUSABLE, strerror(-error), a->socket,
+				"name a socket that nobody listens on")
+		     : 0;
 	d = served.top ? served.top : d;
 	if (!a->read_only)
-		disk_access_note(d, "detached", json_pack("{s:s}", "end", error ? strerror(-error) : "in order"));
+		disk_access_note(d, "detached",
+				 json_pack("{s:s}", "end", error ? strerror(-error) : "in order"));
 	return disk_access_close(d, code);
 }
 
@@ -108,9 +117,12 @@ static int listen_to(int fd, const char *where)
 		}
 		if (json_object_get(j, "ok")) {
 			progress_end(&p);
-			code = json_is_true(json_object_get(j, "ok")) ? 0 : (int)json_integer_value(json_object_get(j, "code"));
+			code = json_is_true(json_object_get(j, "ok"))
+				       ? 0
+				       : (int)json_integer_value(json_object_get(j, "code"));
 			if (code)
-				complain(code, reason ? reason : "failed", where, "see umbra disk --help");
+				complain(code, reason ? reason : "failed", where,
+					 "see umbra disk --help");
 			json_decref(j);
 			fclose(from);
 			return code;
@@ -129,19 +141,24 @@ int disk_ask_server(const struct arguments *a, const char *what, const char *fil
 	json_t *j = json_pack("{s:i, s:s}", "id", 1, "do", what);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), error;
 
-	if (file && asprintf(&whole, "%s%s%s", *file == '/' ? "" : path, *file == '/' ? "" : "/", file) >= 0)
+	if (file && asprintf(&whole, "%s%s%s", *file == '/' ? "" : path, *file == '/' ? "" : "/",
+			     file) >= 0)
 		json_object_set_new(j, "file", json_string(whole));
 	if (a->has_size)
 		json_object_set_new(j, "size", json_integer((json_int_t)a->size));
 	free(path);
 	free(whole);
-	error = snprintf(to.sun_path, sizeof(to.sun_path), "%s.control", a->socket) >= (int)sizeof(to.sun_path) ? -ENAMETOOLONG : 0;
+	error = snprintf(to.sun_path, sizeof(to.sun_path), "%s.control", a->socket) >=
+				(int)sizeof(to.sun_path)
+			? -ENAMETOOLONG
+			: 0;
 	if (!error && (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to))))
 		error = -errno;
 	if (!error)
 		error = ask(fd, j);
 	json_decref(j);
 	if (error)
-		return complain(EXIT_UNUSABLE, strerror(-error), a->socket, "name the socket of a umbra disk serve that runs");
+		return complain(EXIT_UNUSABLE, strerror(-error), a->socket,
+				"name the socket of a umbra disk serve that runs");
 	return listen_to(fd, a->socket);
 }

@@ -1,4 +1,7 @@
-/* umbra doctor: what this host offers, which engine would be taken and why, and what a bug report needs. */
+/*
+ * umbra doctor: what this host offers, which engine would be taken and why, and what a bug report
+ * needs.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -58,10 +61,12 @@ static void print_system(void)
 	if (!uname(&host))
 		printf("kernel       %s %s %s\n", host.sysname, host.release, host.version);
 	printf("processors   %ld\n", sysconf(_SC_NPROCESSORS_ONLN));
-	printf("memory       %ld MiB", sysconf(_SC_PHYS_PAGES) / (BYTES_PER_MIB / sysconf(_SC_PAGESIZE)));
+	printf("memory       %ld MiB",
+	       sysconf(_SC_PHYS_PAGES) / (BYTES_PER_MIB / sysconf(_SC_PAGESIZE)));
 	printf(", huge pages %s", first_line("/sys/kernel/mm/transparent_hugepage/enabled", text));
 	printf(", overcommit %s", first_line("/proc/sys/vm/overcommit_memory", text));
-	printf(", limit of the group %s\n", first_line("/sys/fs/cgroup/memory.max", text)[0] ? text : "unknown");
+	printf(", limit of the group %s\n",
+	       first_line("/sys/fs/cgroup/memory.max", text)[0] ? text : "unknown");
 	printf("limits      ");
 	print_limit("address-space", RLIMIT_AS);
 	print_limit("open-files", RLIMIT_NOFILE);
@@ -70,9 +75,13 @@ static void print_system(void)
 	if (!landlock)
 		printf("landlock     not there: the lists of system calls and the namespaces keep processes from files\n");
 	else
-		printf("landlock     version %d%s\n", landlock, landlock < 6 ? ": does not keep signals in (6 does); the lists of calls do" : "");
-	printf("namespaces   %s; %s\n", first_line("/proc/sys/user/max_user_namespaces", text)[0] ? text : "none",
-	       lockdown_has_namespaces() ? "each process of a machine has its own" : "not permitted: the lists of system calls hold alone");
+		printf("landlock     version %d%s\n", landlock,
+		       landlock < 6 ? ": does not keep signals in (6 does); the lists of calls do"
+				    : "");
+	printf("namespaces   %s; %s\n",
+	       first_line("/proc/sys/user/max_user_namespaces", text)[0] ? text : "none",
+	       lockdown_has_namespaces() ? "each process of a machine has its own"
+					 : "not permitted: the lists of system calls hold alone");
 }
 
 static bool print_engines(void)
@@ -83,7 +92,8 @@ static bool print_engines(void)
 
 	if (kvm < 0 && errno == ENOENT)
 		how = "is not there";
-	printf("engine       soft: %s\n", usable ? "would be taken (x86-64-v3 host)" : "NOT usable: it needs BMI2 and AVX2");
+	printf("engine       soft: %s\n",
+	       usable ? "would be taken (x86-64-v3 host)" : "NOT usable: it needs BMI2 and AVX2");
 	printf("engine       kvm: not built yet; /dev/kvm %s\n", how);
 	if (kvm >= 0)
 		close(kvm);
@@ -99,9 +109,11 @@ static bool print_models(const struct doctor_options *o)
 	for (unsigned n = 0; (name = machine_model_name(n, &summary)); n++) {
 		struct machine_options machine = { .cpus = 1 };
 		char reason[LINE_BYTES];
-		int error = machine_choose_model(&machine, name, CPU_MITIGATIONS_TRUE, o->host_mask, reason, sizeof(reason));
+		int error = machine_choose_model(&machine, name, CPU_MITIGATIONS_TRUE, o->host_mask,
+						 reason, sizeof(reason));
 
-		printf("model        %s%s: %s; %s\n", error ? name : machine.model.name, n ? "" : " (default)", summary, error ? reason : "runs here");
+		printf("model        %s%s: %s; %s\n", error ? name : machine.model.name,
+		       n ? "" : " (default)", summary, error ? reason : "runs here");
 		runs_default |= !n && !error;
 	}
 	return runs_default;
@@ -113,9 +125,12 @@ static int print_model(const struct doctor_options *o, struct machine_options *m
 	char text[TEXT_BYTES];
 
 	if (o->mitigations)
-		mitigations = strcmp(o->mitigations, "guest") ? CPU_MITIGATIONS_OFF : CPU_MITIGATIONS_GUEST;
+		mitigations = strcmp(o->mitigations, "guest") ? CPU_MITIGATIONS_OFF
+							      : CPU_MITIGATIONS_GUEST;
 	if (machine_choose_model(machine, o->model, mitigations, o->host_mask, text, sizeof(text)))
-		return complain(EXIT_NO_ENGINE, text, o->model ? o->model : "the default processor model", "see umbra doctor");
+		return complain(EXIT_NO_ENGINE, text,
+				o->model ? o->model : "the default processor model",
+				"see umbra doctor");
 	machine_describe_model(machine, text, sizeof(text));
 	fputs(text, stdout);
 	return 0;
@@ -123,8 +138,11 @@ static int print_model(const struct doctor_options *o, struct machine_options *m
 
 static int parse_doctor(int argc, char **argv, struct doctor_options *o)
 {
-	static const struct option longs[] = { { "cpu-model", 1, 0, 'p' }, { "mitigations", 1, 0, 'm' }, { "host-mask", 1, 0, 'k' },
-					       { "help", 0, 0, 'h' }, { 0 } };
+	static const struct option longs[] = { { "cpu-model", 1, 0, 'p' },
+					       { "mitigations", 1, 0, 'm' },
+					       { "host-mask", 1, 0, 'k' },
+					       { "help", 0, 0, 'h' },
+					       { 0 } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -136,9 +154,11 @@ static int parse_doctor(int argc, char **argv, struct doctor_options *o)
 		default: return EXIT_USAGE;
 		}
 	if (optind < argc)
-		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra doctor --help");
+		return complain(EXIT_USAGE, "unexpected argument", argv[optind],
+				"see umbra doctor --help");
 	if (o->mitigations && strcmp(o->mitigations, "guest") && strcmp(o->mitigations, "off"))
-		return complain(EXIT_USAGE, "not a choice of mitigations", o->mitigations, "say guest or off, or leave it out");
+		return complain(EXIT_USAGE, "not a choice of mitigations", o->mitigations,
+				"say guest or off, or leave it out");
 	return 0;
 }
 
@@ -155,7 +175,8 @@ int verb_doctor(int argc, char **argv)
 	if (o.model || o.mitigations)
 		return print_model(&o, &machine);
 	if (machine_find_host(&machine, o.host_mask, text, sizeof(text)))
-		return complain(EXIT_USAGE, text, "--host-mask", "name features with '-' before them, by commas");
+		return complain(EXIT_USAGE, text, "--host-mask",
+				"name features with '-' before them, by commas");
 	print_system();
 	machine_describe_host(&machine, text, sizeof(text));
 	fputs(text, stdout);

@@ -1,6 +1,6 @@
 /*
- * umbra run: what the user wants becomes a plan and descriptors of what it needs; then this process goes on as the machine's broker, with
- * nothing else of its own left (process/main.h).
+ * umbra run: what the user wants becomes a plan and descriptors of what it needs; then this process
+ * goes on as the machine's broker, with nothing else of its own left (process/main.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -52,7 +52,8 @@ static const char run_help[] =
 enum { OPTION_CPU_MODEL = 256, OPTION_MITIGATIONS, OPTION_HOST_MASK };
 
 struct run_options {
-	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name, *restore, *memory_min, *image;
+	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name,
+		*restore, *memory_min, *image;
 	const char *cpu_model, *mitigations, *host_mask;
 	bool statistics, test_device;
 };
@@ -63,7 +64,8 @@ struct run {
 	struct grants grants;
 };
 
-static bool parse_number(const char *text, unsigned long low, unsigned long high, unsigned long *ret)
+static bool parse_number(const char *text, unsigned long low, unsigned long high,
+			 unsigned long *ret)
 {
 	char *end;
 
@@ -114,8 +116,9 @@ static int take_option(struct run *r, int option, const char *value)
 
 static int check_options(const struct run_options *o, unsigned disks)
 {
-	bool is_described = o->kernel || o->initrd || o->append || o->memory || o->cpus || o->debug_exit || o->test_device || o->hv ||
-			    disks || o->memory_min || o->cpu_model || o->mitigations;
+	bool is_described = o->kernel || o->initrd || o->append || o->memory || o->cpus ||
+			    o->debug_exit || o->test_device || o->hv || disks || o->memory_min ||
+			    o->cpu_model || o->mitigations;
 
 	if (o->image && !o->restore && (o->kernel || o->initrd))
 		return complain(EXIT_USAGE, "an image brings its kernel itself", o->image,
@@ -133,11 +136,27 @@ static int check_options(const struct run_options *o, unsigned disks)
 static int parse_run(struct run *r, int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "kernel", 1, 0, 'k' }, { "initrd", 1, 0, 'i' }, { "append", 1, 0, 'a' }, { "memory", 1, 0, 'm' }, { "cpus", 1, 0, 'c' },
-		{ "console", 1, 0, 'C' }, { "debug-exit", 1, 0, 'd' }, { "statistics", 0, 0, 's' }, { "test-device", 0, 0, 't' }, { "hv", 1, 0, 'H' },
-		{ "name", 1, 0, 'n' }, { "restore", 1, 0, 'r' }, { "disk", 1, 0, 'D' }, { "parents", 1, 0, 'p' }, { "override", 1, 0, 'o' },
-		{ "memory-min", 1, 0, 'M' }, { "cpu-model", 1, 0, OPTION_CPU_MODEL }, { "mitigations", 1, 0, OPTION_MITIGATIONS },
-		{ "host-mask", 1, 0, OPTION_HOST_MASK }, { "help", 0, 0, 'h' }, { 0 },
+		{ "kernel", 1, 0, 'k' },
+		{ "initrd", 1, 0, 'i' },
+		{ "append", 1, 0, 'a' },
+		{ "memory", 1, 0, 'm' },
+		{ "cpus", 1, 0, 'c' },
+		{ "console", 1, 0, 'C' },
+		{ "debug-exit", 1, 0, 'd' },
+		{ "statistics", 0, 0, 's' },
+		{ "test-device", 0, 0, 't' },
+		{ "hv", 1, 0, 'H' },
+		{ "name", 1, 0, 'n' },
+		{ "restore", 1, 0, 'r' },
+		{ "disk", 1, 0, 'D' },
+		{ "parents", 1, 0, 'p' },
+		{ "override", 1, 0, 'o' },
+		{ "memory-min", 1, 0, 'M' },
+		{ "cpu-model", 1, 0, OPTION_CPU_MODEL },
+		{ "mitigations", 1, 0, OPTION_MITIGATIONS },
+		{ "host-mask", 1, 0, OPTION_HOST_MASK },
+		{ "help", 0, 0, 'h' },
+		{ 0 },
 	};
 	int code = 0;
 	int option;
@@ -156,7 +175,8 @@ static int parse_run(struct run *r, int argc, char **argv)
 	if (code)
 		return code;
 	if (optind < argc)
-		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra run --help");
+		return complain(EXIT_USAGE, "unexpected argument", argv[optind],
+				"see umbra run --help");
 	return check_options(&r->options, r->plan->disks.count);
 }
 
@@ -179,12 +199,15 @@ static int take_file(struct run *r, enum grant grant, const char *path, const ch
 	return error ? complain(EXIT_UNUSABLE, strerror(-error), path, remedy) : 0;
 }
 
-static int take_memory(struct run *r, enum grant grant, const char *name, const void *data, size_t bytes)
+static int take_memory(struct run *r, enum grant grant, const char *name, const void *data,
+		       size_t bytes)
 {
 	if (!bytes)
 		return 0;
 	r->grants.fd[grant] = spawn_seal(name, data, bytes);
-	return r->grants.fd[grant] < 0 ? complain(EXIT_FAULT, strerror(-r->grants.fd[grant]), name, "see umbra doctor") : 0;
+	return r->grants.fd[grant] < 0 ? complain(EXIT_FAULT, strerror(-r->grants.fd[grant]), name,
+						  "see umbra doctor")
+				       : 0;
 }
 
 static int take_command_line(struct run *r, const char *before, const char *text)
@@ -193,14 +216,18 @@ static int take_command_line(struct run *r, const char *before, const char *text
 	int length = snprintf(m->command_line, sizeof(m->command_line), "%s%s", before, text);
 
 	if (length < 0 || (size_t)length >= sizeof(m->command_line))
-		return complain(EXIT_USAGE, "too long a command line", "--append", "shorten --append");
+		return complain(EXIT_USAGE, "too long a command line", "--append",
+				"shorten --append");
 	return 0;
 }
 
-static int find_boot(const struct disk_choice *choice, const struct disk_search *search, struct image_boot *ret)
+static int find_boot(const struct disk_choice *choice, const struct disk_search *search,
+		     struct image_boot *ret)
 {
-	const unsigned actions = IMAGE_ACTION(choice->read_only ? ACTION_READ : ACTION_WRITE) | IMAGE_ACTION(ACTION_ATTACH);
-	const struct disk_options options = { .write = !choice->read_only, .direct = choice->direct };
+	const unsigned actions = IMAGE_ACTION(choice->read_only ? ACTION_READ : ACTION_WRITE) |
+				 IMAGE_ACTION(ACTION_ATTACH);
+	const struct disk_options options = { .write = !choice->read_only,
+					      .direct = choice->direct };
 	struct disk *disk;
 	int code = disk_access_open(search, choice->path, choice->format, actions, options, &disk);
 	int error;
@@ -209,8 +236,8 @@ static int find_boot(const struct disk_choice *choice, const struct disk_search 
 		return code;
 	error = image_find_boot(disk, ret);
 	if (error == -ENOENT)
-		code = complain(EXIT_UNUSABLE, "no kernel in a root file system of the ext family", choice->path,
-				"name one with --kernel, and --initrd");
+		code = complain(EXIT_UNUSABLE, "no kernel in a root file system of the ext family",
+				choice->path, "name one with --kernel, and --initrd");
 	else if (error)
 		code = disk_access_failed(choice->path, error);
 	return disk_access_close(disk, code);
@@ -256,14 +283,17 @@ static int take_sizes(struct machine_plan *m, const struct run_options *o)
 	uint64_t most = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_BYTES;
 	unsigned long cpus;
 
-	if (!parse_size(memory, &m->memory_bytes) || m->memory_bytes < LEAST_MEMORY_BYTES || m->memory_bytes % PAGE_BYTES ||
-	    m->memory_bytes > most)
-		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has", memory, "say for example --memory 512M");
+	if (!parse_size(memory, &m->memory_bytes) || m->memory_bytes < LEAST_MEMORY_BYTES ||
+	    m->memory_bytes % PAGE_BYTES || m->memory_bytes > most)
+		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has",
+				memory, "say for example --memory 512M");
 	if (!parse_number(cpu_text, 1, MACHINE_MAX_CPUS, &cpus))
-		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", cpu_text, "say for example --cpus 4");
+		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", cpu_text,
+				"say for example --cpus 4");
 	m->cpus = (uint32_t)cpus;
-	if (o->memory_min && (!parse_size(o->memory_min, &m->least_memory_bytes) || m->least_memory_bytes < LEAST_MEMORY_BYTES ||
-			      m->least_memory_bytes > m->memory_bytes))
+	if (o->memory_min &&
+	    (!parse_size(o->memory_min, &m->least_memory_bytes) ||
+	     m->least_memory_bytes < LEAST_MEMORY_BYTES || m->least_memory_bytes > m->memory_bytes))
 		return complain(EXIT_USAGE, "not a memory size from 64M to --memory", o->memory_min,
 				"say for example --memory 2G --memory-min 512M");
 	return 0;
@@ -280,9 +310,13 @@ static int take_model(struct machine_plan *m, const struct run_options *o)
 	else if (o->mitigations && !strcmp(o->mitigations, "off"))
 		mitigations = CPU_MITIGATIONS_OFF;
 	else if (o->mitigations)
-		return complain(EXIT_USAGE, "not a choice of mitigations", o->mitigations, "say guest or off, or leave it out");
-	if (machine_choose_model(&found, o->cpu_model, mitigations, o->host_mask, reason, sizeof(reason)))
-		return complain(EXIT_NO_ENGINE, reason, o->cpu_model ? o->cpu_model : "the default processor model", "see umbra doctor");
+		return complain(EXIT_USAGE, "not a choice of mitigations", o->mitigations,
+				"say guest or off, or leave it out");
+	if (machine_choose_model(&found, o->cpu_model, mitigations, o->host_mask, reason,
+				 sizeof(reason)))
+		return complain(EXIT_NO_ENGINE, reason,
+				o->cpu_model ? o->cpu_model : "the default processor model",
+				"see umbra doctor");
 	m->model = found.model;
 	m->host = found.host;
 	return 0;
@@ -312,14 +346,19 @@ static int take_new(struct run *r)
 	if (code)
 		return code;
 	if (o->debug_exit && !parse_number(o->debug_exit, 1, UINT16_MAX, &port))
-		return complain(EXIT_USAGE, "not an I/O port", o->debug_exit, "say for example --debug-exit 0xf4");
+		return complain(EXIT_USAGE, "not an I/O port", o->debug_exit,
+				"say for example --debug-exit 0xf4");
 	m->debug_exit = (uint16_t)port;
 	m->test_device = o->test_device;
 	if (!machine_parse_hv(o->hv ? o->hv : "default", &m->hv_features, bad, sizeof(bad)))
-		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad, "see umbra run --help");
+		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad,
+				"see umbra run --help");
 	m->has_bus = r->plan->disks.count || o->memory_min;
 	if (m->has_bus && !machine_hv_has_bus(m->hv_features))
-		return complain(EXIT_USAGE, "disks and --memory-min need the features synic, messages and events", "--hv", "leave them in");
+		return complain(
+			EXIT_USAGE,
+			"disks and --memory-min need the features synic, messages and events",
+			"--hv", "leave them in");
 	return o->image ? take_image(r) : take_kernel(r);
 }
 
@@ -343,7 +382,8 @@ static void read_saved(struct machine_plan *m, int fd)
 
 static int take_saved(struct run *r)
 {
-	int code = take_file(r, GRANT_SAVED, r->options.restore, "name a file that umbra save has written");
+	int code = take_file(r, GRANT_SAVED, r->options.restore,
+			     "name a file that umbra save has written");
 
 	r->plan->restores = true;
 	if (!code)
@@ -355,7 +395,9 @@ static int take_saved(struct run *r)
 
 static int take_console(struct run *r)
 {
-	static const char *const names[CONSOLE_KINDS] = { [CONSOLE_STDIO] = "stdio", [CONSOLE_RAW] = "raw", [CONSOLE_NONE] = "none" };
+	static const char *const names[CONSOLE_KINDS] = {
+		[CONSOLE_STDIO] = "stdio", [CONSOLE_RAW] = "raw", [CONSOLE_NONE] = "none"
+	};
 	const char *name = r->options.console;
 	int *fd = &r->grants.fd[GRANT_CONSOLE];
 
@@ -368,7 +410,9 @@ static int take_console(struct run *r)
 	*fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 	if (*fd < 0 && errno == EACCES) /* a pipe, or what may only be written */
 		*fd = open(name, O_WRONLY | O_CLOEXEC);
-	return *fd < 0 ? complain(EXIT_USAGE, strerror(errno), name, "use stdio, raw, none or a file that can be written") : 0;
+	return *fd < 0 ? complain(EXIT_USAGE, strerror(errno), name,
+				  "use stdio, raw, none or a file that can be written")
+		       : 0;
 }
 
 static int take_name(struct run *r)
@@ -380,12 +424,17 @@ static int take_name(struct run *r)
 		return 0;
 	*fd = name_listen(name);
 	switch (*fd) {
-	case -EINVAL: return complain(EXIT_USAGE, "not a name", name, "use up to 64 letters, digits, '.', '_' and '-'");
-	case -EADDRINUSE: return complain(EXIT_USAGE, "a machine of that name runs", name, "take another name, or umbra stop it");
+	case -EINVAL:
+		return complain(EXIT_USAGE, "not a name", name,
+				"use up to 64 letters, digits, '.', '_' and '-'");
+	case -EADDRINUSE:
+		return complain(EXIT_USAGE, "a machine of that name runs", name,
+				"take another name, or umbra stop it");
 	case -EPERM:
-		return complain(EXIT_USAGE, "the folder for machines' names is not yours alone", name,
-				"set XDG_RUNTIME_DIR to a folder that is");
-	default: return *fd < 0 ? complain(EXIT_USAGE, strerror(-*fd), name, "leave out --name") : 0;
+		return complain(EXIT_USAGE, "the folder for machines' names is not yours alone",
+				name, "set XDG_RUNTIME_DIR to a folder that is");
+	default:
+		return *fd < 0 ? complain(EXIT_USAGE, strerror(-*fd), name, "leave out --name") : 0;
 	}
 }
 
@@ -402,10 +451,13 @@ static const char *source_of(const struct run *r)
 static int describe(struct run *r)
 {
 	const struct machine_plan *m = &r->plan->machine;
-	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:s, s:I}", "name", r->options.name, "pid", (int)getpid(), "cpus", (json_int_t)m->cpus,
-			      "memory", (json_int_t)m->memory_bytes, "from", source_of(r), "started", (json_int_t)time(NULL));
+	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:s, s:I}", "name", r->options.name, "pid",
+			      (int)getpid(), "cpus", (json_int_t)m->cpus, "memory",
+			      (json_int_t)m->memory_bytes, "from", source_of(r), "started",
+			      (json_int_t)time(NULL));
 	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-	int error = text ? plan_set_text(r->plan->description, sizeof(r->plan->description), text) : -EINVAL;
+	int error = text ? plan_set_text(r->plan->description, sizeof(r->plan->description), text)
+			 : -EINVAL;
 
 	json_decref(j);
 	free(text);
@@ -414,9 +466,11 @@ static int describe(struct run *r)
 
 static void take_places(struct disk_place *place)
 {
-	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", place->user_policy, sizeof(place->user_policy)))
+	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", place->user_policy,
+			  sizeof(place->user_policy)))
 		place->user_policy[0] = 0;
-	if (cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", place->catalog, sizeof(place->catalog)))
+	if (cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", place->catalog,
+			  sizeof(place->catalog)))
 		place->catalog[0] = 0;
 }
 
@@ -433,15 +487,18 @@ static int make_plan(struct run *r)
 		code = take_name(r);
 	if (code)
 		return code;
-	if (plan_set_text(r->plan->source, sizeof(r->plan->source), source_of(r)) || (r->options.name && describe(r)))
-		return complain(EXIT_USAGE, "too long a path, or not UTF-8", source_of(r), "name another one");
+	if (plan_set_text(r->plan->source, sizeof(r->plan->source), source_of(r)) ||
+	    (r->options.name && describe(r)))
+		return complain(EXIT_USAGE, "too long a path, or not UTF-8", source_of(r),
+				"name another one");
 	return 0;
 }
 
 int verb_run(int argc, char **argv)
 {
 	struct run r = { .options = { .console = "stdio" }, .plan = plan_new() };
-	int code = r.plan ? parse_run(&r, argc, argv) : complain(EXIT_FAULT, strerror(ENOMEM), "run", "see umbra doctor");
+	int code = r.plan ? parse_run(&r, argc, argv)
+			  : complain(EXIT_FAULT, strerror(ENOMEM), "run", "see umbra doctor");
 	int error;
 
 	grants_clear(&r.grants);
@@ -450,7 +507,8 @@ int verb_run(int argc, char **argv)
 	if (code)
 		return code;
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
-		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2", "this host's processor", "see umbra doctor");
+		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2",
+				"this host's processor", "see umbra doctor");
 	r.grants.fd[GRANT_PROGRAM] = spawn_open_program();
 	r.grants.fd[GRANT_PLAN] = plan_seal(r.plan, ROLE_BROKER);
 	error = spawn_become(ROLE_BROKER, &r.grants); /* goes on in broker_main() */

@@ -1,4 +1,7 @@
-/* umbra ps, info, stop, kill, save: what is asked of a machine that runs, on its control socket (src/control/protocol.h). */
+/*
+ * umbra ps, info, stop, kill, save: what is asked of a machine that runs, on its control socket
+ * (src/control/protocol.h).
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -13,7 +16,15 @@
 #include "cli.h"
 #include "names.h"
 
-enum { LINE_BYTES = 16384, ERRNO_MAX = 4095, BUSY_PAUSE_MS = 20, BUSY_TRIES = 500, MEMORY_TIMES = 5, OTHER_BYTES = 64 << 20 };
+enum {
+	PATH_BYTES = 1 << 12,
+	LINE_BYTES = 16384,
+	ERRNO_MAX = 4095,
+	BUSY_PAUSE_MS = 20,
+	BUSY_TRIES = 500,
+	MEMORY_TIMES = 5,
+	OTHER_BYTES = 64 << 20
+};
 
 static const char running_help[] =
 	"usage: umbra ps [--json]\n"
@@ -23,10 +34,13 @@ static const char running_help[] =
 	"       umbra memory NAME [--set SIZE|auto] [--json]\n"
 	"       umbra save [--stop] [--replace] NAME FILE\n"
 	"About machines that were given a name with umbra run --name NAME.\n"
-	"stop asks the guest to power off where it has the drivers for that, and ends the machine half a minute later; stopped twice, at once.\n"
-	"memory says what the guest has and needs, or sets what it shall have, of a machine with --disk or --memory-min.\n"
-	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The machine runs meanwhile, but for some milliseconds\n"
-	"at the end, and goes on; with --stop it ends, once FILE is safely on disk. FILE must not be there yet, unless --replace is given.\n";
+	"stop asks the guest to power off where it has the drivers for that, and ends the machine\n"
+	"half a minute later; stopped twice, at once.\n"
+	"memory says what the guest has and needs, or sets what it shall have, of a machine with\n"
+	"--disk or --memory-min.\n"
+	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The\n"
+	"machine runs meanwhile, but for some milliseconds at the end, and goes on; with --stop it\n"
+	"ends, once FILE is safely on disk. FILE must not be there yet, unless --replace is given.\n";
 
 struct arguments { bool json, stop, replace; const char *name, *file, *set; };
 
@@ -35,7 +49,8 @@ struct arguments { bool json, stop, replace; const char *name, *file, *set; };
 static int no_machine(const char *name, int error)
 {
 	if (error == -ENOENT)
-		return complain(EXIT_UNUSABLE, "no machine of that name runs", name, "umbra ps lists those that do");
+		return complain(EXIT_UNUSABLE, "no machine of that name runs", name,
+				"umbra ps lists those that do");
 	return complain(EXIT_UNUSABLE, strerror(-error), name, "see umbra ps");
 }
 
@@ -50,7 +65,8 @@ static json_t *hear(FILE *peer)
 {
 	char line[LINE_BYTES];
 
-	return fgets(line, LINE_BYTES, peer) ? json_loads(line, JSON_REJECT_DUPLICATES, NULL) : NULL;
+	return fgets(line, LINE_BYTES, peer) ? json_loads(line, JSON_REJECT_DUPLICATES, NULL)
+					     : NULL;
 }
 
 /* 0, or the error that was answered; -ECONNRESET: none was. */
@@ -110,10 +126,12 @@ static json_t *describe(const char *name)
 
 static void print_row(const char *name, const json_t *j)
 {
-	long long pid = json_integer_value(json_object_get(j, "pid")), cpus = json_integer_value(json_object_get(j, "cpus"));
+	long long pid = json_integer_value(json_object_get(j, "pid")),
+		  cpus = json_integer_value(json_object_get(j, "cpus"));
 	long long mebibytes = json_integer_value(json_object_get(j, "memory")) >> 20;
 
-	printf("%-20s %8lld %5lld %7lld MiB  %s\n", name, pid, cpus, mebibytes, json_string_value(json_object_get(j, "from")));
+	printf("%-20s %8lld %5lld %7lld MiB  %s\n", name, pid, cpus, mebibytes,
+	       json_string_value(json_object_get(j, "from")));
 }
 
 static void found(void *context, const char *name)
@@ -126,13 +144,15 @@ static void found(void *context, const char *name)
 
 static int verb_ps(const struct arguments *a)
 {
-	json_t *all = json_array(), *j;
+	json_t *all = json_array();
+	json_t *j;
 	int error = name_list(found, all);
 	size_t n;
 
 	if (error) {
 		json_decref(all);
-		return complain(EXIT_UNUSABLE, strerror(-error), "the folder of the machines' names", "see umbra ps --help");
+		return complain(EXIT_UNUSABLE, strerror(-error),
+				"the folder of the machines' names", "see umbra ps --help");
 	}
 	if (a->json) {
 		json_dumpf(all, stdout, JSON_INDENT(2));
@@ -148,7 +168,8 @@ static int verb_ps(const struct arguments *a)
 
 static int verb_info(const struct arguments *a)
 {
-	json_t *j = describe(a->name), *value;
+	json_t *j = describe(a->name);
+	json_t *value;
 	const char *key;
 
 	if (!j)
@@ -160,7 +181,8 @@ static int verb_info(const struct arguments *a)
 		json_object_foreach(j, key, value) {
 			char *text = json_dumps(value, JSON_ENCODE_ANY);
 
-			printf("%-10s %s\n", key, json_is_string(value) ? json_string_value(value) : text);
+			printf("%-10s %s\n", key,
+			       json_is_string(value) ? json_string_value(value) : text);
 			free(text);
 		}
 	}
@@ -191,8 +213,11 @@ static int verb_kill(const struct arguments *a) { return end(a, "kill"); }
 
 /* ---- save ---- */
 
-/* Into a file beside the one that is asked for, which takes its name when everything is in it and on disk. */
-struct target { const char *path; char partial[4096], folder[4096]; FILE *file; };
+/*
+ * Into a file beside the one that is asked for, which takes its name when everything is in it and
+ * on disk.
+ */
+struct target { const char *path; char partial[PATH_BYTES], folder[PATH_BYTES]; FILE *file; };
 
 static const char *partial_file; /* the handler of a signal has to find it */
 
@@ -210,7 +235,8 @@ static int target_open(struct target *t, const char *path)
 	int fd;
 
 	t->path = path;
-	snprintf(t->folder, sizeof(t->folder), "%.*s", slash ? (int)(slash - path + 1) : 2, slash ? path : "./");
+	snprintf(t->folder, sizeof(t->folder), "%.*s", slash ? (int)(slash - path + 1) : 2,
+		 slash ? path : "./");
 	if (snprintf(t->partial, sizeof(t->partial), "%s.XXXXXX", path) >= (int)sizeof(t->partial))
 		return -ENAMETOOLONG;
 	for (unsigned n = 0; n < 3; n++)
@@ -224,11 +250,13 @@ static int target_open(struct target *t, const char *path)
 /* 0 once the file is there for good. */
 static int target_finish(struct target *t, bool replace)
 {
-	int folder = open(t->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), error = folder < 0 ? -errno : 0;
+	int folder = open(t->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+	    error = folder < 0 ? -errno : 0;
 
 	if (!error && (fflush(t->file) || fsync(fileno(t->file))))
 		error = -errno;
-	if (!error && renameat2(AT_FDCWD, t->partial, AT_FDCWD, t->path, replace ? 0 : RENAME_NOREPLACE))
+	if (!error &&
+	    renameat2(AT_FDCWD, t->partial, AT_FDCWD, t->path, replace ? 0 : RENAME_NOREPLACE))
 		error = -errno;
 	if (!error)
 		partial_file = NULL;
@@ -263,8 +291,9 @@ static int copy(FILE *peer, FILE *to, size_t bytes)
 }
 
 /*
- * The machine process is taken for lost: what it says may not fill the disk. Every page once, then what was written meanwhile, which at least
- * halves each time, then the rest: at most four times the memory. 0: it does not say what it has.
+ * The machine process is taken for lost: what it says may not fill the disk. Every page once, then
+ * what was written meanwhile, which at least halves each time, then the rest: at most four times
+ * the memory. 0: it does not say what it has.
  */
 static uint64_t most_bytes(FILE *peer)
 {
@@ -275,7 +304,9 @@ static uint64_t most_bytes(FILE *peer)
 	return memory <= 0 ? 0 : (uint64_t)memory * MEMORY_TIMES + OTHER_BYTES;
 }
 
-/* One line of a save. 1: more follows; 0: the machine stands still, and everything is in the file. */
+/*
+ * One line of a save. 1: more follows; 0: the machine stands still, and everything is in the file.
+ */
 static int receive_piece(FILE *peer, FILE *to, uint64_t *left)
 {
 	json_t *line = hear(peer);
@@ -322,7 +353,8 @@ static const char *save_remedy(int error)
 	switch (error) {
 	case -EEXIST: return "say --replace, or name another file";
 	case -ECANCELED: case -ECONNRESET: return "it ended meanwhile";
-	case -EOPNOTSUPP: return "a machine with disks cannot be saved yet; stop it, and copy its disks";
+	case -EOPNOTSUPP:
+		return "a machine with disks cannot be saved yet; stop it, and copy its disks";
 	case -EBUSY: return "it is being saved already: wait";
 	default: return "name a file where it can be written";
 	}
@@ -350,7 +382,9 @@ static int verb_save(const struct arguments *a)
 		return 0;
 	if (t.partial[0])
 		target_drop(&t);
-	return complain(EXIT_UNUSABLE, error == -ECONNRESET ? "the machine went away" : strerror(-error), a->file, save_remedy(error));
+	return complain(EXIT_UNUSABLE,
+			error == -ECONNRESET ? "the machine went away" : strerror(-error), a->file,
+			save_remedy(error));
 }
 
 /* ---- memory ---- */
@@ -362,7 +396,8 @@ static int set_memory(const struct arguments *a)
 	FILE *peer;
 
 	if (strcmp(a->set, "auto") && (!parse_size(a->set, &bytes) || !bytes))
-		return complain(EXIT_USAGE, "not a memory size", a->set, "say for example --set 512M, or --set auto");
+		return complain(EXIT_USAGE, "not a memory size", a->set,
+				"say for example --set 512M, or --set auto");
 	peer = talk_to(a->name, &error);
 	if (!peer)
 		return no_machine(a->name, error);
@@ -374,43 +409,71 @@ static int set_memory(const struct arguments *a)
 	return error ? no_machine(a->name, error) : 0;
 }
 
+static void print_memory(const json_t *memory)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)memory, key, value) {
+		if (json_is_string(value))
+			printf("%-12s %s\n", key, json_string_value(value));
+		else
+			printf("%-12s %lld MiB\n", key, (long long)json_integer_value(value) >> 20);
+	}
+}
+
+/* Of what the machine says, what is about its memory. */
+static json_t *memory_of(const json_t *machine)
+{
+	static const char *const keys[] = { "memory", "memory-mode", "assigned",
+					    "target", "available",   "committed" };
+	json_t *memory = json_object();
+
+	for (size_t n = 0; machine && n < sizeof(keys) / sizeof(keys[0]); n++)
+		json_object_set(memory, keys[n], json_object_get(machine, keys[n]));
+	return memory;
+}
+
 static int verb_memory(const struct arguments *a)
 {
-	static const char *const keys[] = { "memory", "memory-mode", "assigned", "target", "available", "committed" };
-	json_t *all = describe(a->name), *j = json_object(), *value;
+	json_t *machine = describe(a->name);
+	json_t *memory = memory_of(machine);
 	int code = 0;
 
-	for (size_t n = 0; all && n < sizeof(keys) / sizeof(keys[0]); n++)
-		if ((value = json_object_get(all, keys[n])))
-			json_object_set(j, keys[n], value);
-	if (!all)
+	if (!machine) {
 		code = no_machine(a->name, -ENOENT);
-	else if (!json_object_get(j, "assigned"))
-		code = complain(EXIT_UNUSABLE, "its memory is not adjusted", a->name, "run it with --disk or --memory-min, and ask again a second later");
-	else if (a->set)
+	} else if (!json_object_get(memory, "assigned")) {
+		code = complain(EXIT_UNUSABLE, "its memory is not adjusted", a->name,
+				"run it with --disk or --memory-min, and ask again a second later");
+	} else if (a->set) {
 		code = set_memory(a);
-	else if (a->json)
-		json_dumpf(j, stdout, JSON_INDENT(2)), puts("");
-	else
-		for (size_t n = 0; n < sizeof(keys) / sizeof(keys[0]); n++)
-			if ((value = json_object_get(j, keys[n])))
-				json_is_string(value) ? printf("%-12s %s\n", keys[n], json_string_value(value))
-						      : printf("%-12s %lld MiB\n", keys[n], (long long)json_integer_value(value) >> 20);
-	json_decref(all);
-	json_decref(j);
+	} else if (a->json) {
+		json_dumpf(memory, stdout, JSON_INDENT(2));
+		puts("");
+	} else {
+		print_memory(memory);
+	}
+	json_decref(machine);
+	json_decref(memory);
 	return code;
 }
 
 /* ---- the verbs ---- */
 
-static const struct { const char *name; int (*run)(const struct arguments *a); int operands; } verbs[] = {
-	{ "ps", verb_ps, 0 }, { "info", verb_info, 1 }, { "stop", verb_stop, 1 }, { "kill", verb_kill, 1 }, { "save", verb_save, 2 }, { "memory", verb_memory, 1 },
+static const struct {
+	const char *name;
+	int (*run)(const struct arguments *a);
+	int operands;
+} verbs[] = {
+	{ "ps", verb_ps, 0 },     { "info", verb_info, 1 }, { "stop", verb_stop, 1 },
+	{ "kill", verb_kill, 1 }, { "save", verb_save, 2 }, { "memory", verb_memory, 1 },
 };
 
 static int parse(int argc, char **argv, int operands, struct arguments *a)
 {
-	static const struct option longs[] = { { "json", 0, 0, 'j' }, { "stop", 0, 0, 's' }, { "replace", 0, 0, 'r' }, { "set", 1, 0, 'S' },
-					       { "help", 0, 0, 'h' }, { 0 } };
+	static const struct option longs[] = { { "json", 0, 0, 'j' },    { "stop", 0, 0, 's' },
+					       { "replace", 0, 0, 'r' }, { "set", 1, 0, 'S' },
+					       { "help", 0, 0, 'h' },    { 0 } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -423,7 +486,8 @@ static int parse(int argc, char **argv, int operands, struct arguments *a)
 		default: return EXIT_USAGE;
 		}
 	if (argc - optind != operands)
-		return complain(EXIT_USAGE, "wrong number of arguments", argv[0], "see umbra ps --help");
+		return complain(EXIT_USAGE, "wrong number of arguments", argv[0],
+				"see umbra ps --help");
 	a->name = argv[optind];
 	a->file = operands > 1 ? argv[optind + 1] : NULL;
 	return 0;

@@ -16,7 +16,9 @@ static const struct control_verb verbs[] = {
 	{ .name = "kill", .number = WISH_KILL },
 	{ .name = "save", .number = WISH_SAVE },
 	{ .name = "resume", .number = WISH_RESUME },
-	{ .name = "memory", .number = WISH_MEMORY, .member = { { "bytes", CONTROL_NUMBER, true } } },
+	{ .name = "memory",
+	  .number = WISH_MEMORY,
+	  .member = { { "bytes", CONTROL_NUMBER, true } } },
 	{ 0 },
 };
 
@@ -31,11 +33,15 @@ void control_init(struct control *c, int listener, const char *description)
 }
 
 static bool has_output(const struct control_peer *p) { return p->out_at < p->out_used; }
-static bool has_line(const struct control_peer *p) { return p->fd >= 0 && !has_output(p) && memchr(p->line, '\n', p->line_used); }
+static bool has_line(const struct control_peer *p)
+{
+	return p->fd >= 0 && !has_output(p) && memchr(p->line, '\n', p->line_used);
+}
 
 bool control_is_full(const struct control *c)
 {
-	return c->saver && sizeof(c->saver->out) - c->saver->out_used < RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES;
+	return c->saver && sizeof(c->saver->out) - c->saver->out_used <
+				   RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES;
 }
 
 bool control_has_line(const struct control *c)
@@ -60,7 +66,9 @@ void control_events(const struct control *c, struct pollfd fds[CONTROL_FDS])
 
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
 		room |= c->peer[n].fd < 0;
-		fds[1 + n] = (struct pollfd){ .fd = c->peer[n].fd, .events = has_output(&c->peer[n]) ? POLLOUT : POLLIN };
+		fds[1 + n] =
+			(struct pollfd){ .fd = c->peer[n].fd,
+					 .events = has_output(&c->peer[n]) ? POLLOUT : POLLIN };
 	}
 	fds[0] = (struct pollfd){ .fd = room ? c->listener : -1, .events = POLLIN };
 }
@@ -117,11 +125,15 @@ void control_set_state(struct control *c, const struct record_state *s)
 }
 
 /* What it says is shown as it says it, also numbers beyond what JSON's readers take. */
-static json_t *number(uint64_t value) { return json_integer(value <= INT64_MAX ? (json_int_t)value : INT64_MAX); }
+static json_t *number(uint64_t value)
+{
+	return json_integer(value <= INT64_MAX ? (json_int_t)value : INT64_MAX);
+}
 
 static json_t *describe(const struct control *c)
 {
-	json_t *machine = json_is_object(c->description) ? json_copy(c->description) : json_object();
+	json_t *machine =
+		json_is_object(c->description) ? json_copy(c->description) : json_object();
 	const struct record_state *s = &c->state;
 
 	if (!c->has_state)
@@ -137,7 +149,8 @@ static json_t *describe(const struct control *c)
 	return machine;
 }
 
-static enum control_wish begin_save(struct control *c, struct control_peer *p, const struct control_request *r)
+static enum control_wish begin_save(struct control *c, struct control_peer *p,
+				    const struct control_request *r)
 {
 	if (c->save) {
 		add_line(p, control_failure(r->id, -EBUSY, NULL));
@@ -149,10 +162,12 @@ static enum control_wish begin_save(struct control *c, struct control_peer *p, c
 	return WISH_SAVE;
 }
 
-static enum control_wish end_save(struct control *c, struct control_peer *p, const struct control_request *r)
+static enum control_wish end_save(struct control *c, struct control_peer *p,
+				  const struct control_request *r)
 {
 	if (c->save != SAVE_HELD || c->saver != p) {
-		add_line(p, control_failure(r->id, -EINVAL, "it does not stand still for this connection"));
+		add_line(p, control_failure(r->id, -EINVAL,
+					    "it does not stand still for this connection"));
 		return WISH_NOTHING;
 	}
 	c->save = SAVE_NONE;
@@ -161,14 +176,17 @@ static enum control_wish end_save(struct control *c, struct control_peer *p, con
 	return WISH_RESUME;
 }
 
-static enum control_wish take_request(struct control *c, struct control_peer *p, const struct control_request *r)
+static enum control_wish take_request(struct control *c, struct control_peer *p,
+				      const struct control_request *r)
 {
 	enum control_wish wish = (enum control_wish)r->verb->number;
 
 	switch (wish) {
 	case WISH_SAVE: return begin_save(c, p, r);
 	case WISH_RESUME: return end_save(c, p, r);
-	case WISH_NOTHING: add_line(p, control_success(r->id, json_pack("{s:o}", "machine", describe(c)))); return wish;
+	case WISH_NOTHING:
+		add_line(p, control_success(r->id, json_pack("{s:o}", "machine", describe(c))));
+		return wish;
 	case WISH_MEMORY: c->memory_bytes = control_number(r, "bytes"); break;
 	default: break;
 	}
@@ -236,7 +254,8 @@ static void accept_peer(struct control *c)
 	p->line_used = p->out_at = p->out_used = 0;
 }
 
-void control_turn(struct control *c, const struct pollfd fds[CONTROL_FDS], void (*wish)(void *context, enum control_wish wish), void *context)
+void control_turn(struct control *c, const struct pollfd fds[CONTROL_FDS],
+		  void (*wish)(void *context, enum control_wish wish), void *context)
 {
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
 		struct control_peer *p = &c->peer[n];

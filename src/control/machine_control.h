@@ -1,16 +1,19 @@
 /*
- * The control socket of a machine, on the broker's side: peers, who are the user (the socket's folder is his alone), ask by the control
- * protocol (protocol.h, umbra-control(7)):
+ * The control socket of a machine, on the broker's side: peers, who are the user (the socket's
+ * folder is his alone), ask by the control protocol (protocol.h, umbra-control(7)):
  *
  *   info     "machine": what the machine is, with what it says of itself
- *   stop     as SIGTERM, so that it may take half a minute, and a second one does not wait; the connection ends with the machine
+ *   stop     as SIGTERM, so that it may take half a minute, and a second one does not wait; the
+ *            connection ends with the machine
  *   kill     at once
  *   memory   how many bytes the guest shall have; 0: what it asks for. info says what came of it
- *   save     {"data":N} and N bytes, as often as needed; then success: everything was said, and the machine stands still until resume or
+ *   save     {"data":N} and N bytes, as often as needed; then success: everything was said, and the
+ *            machine stands still until resume or
  *            stop, or until the peer is gone; or a failure: it runs
  *   resume   after a save
  *
- *  1. Once there is no room for one more record for the peer that saves, what the machine has said goes out before more of it is taken.
+ *  1. Once there is no room for one more record for the peer that saves, what the machine has said
+ *     goes out before more of it is taken.
  *     A peer that does not read holds up its save and the console, nobody else's stop or kill.
  *  2. A peer that goes away lets the machine go on; what it was being told is thrown away.
  *  3. PEERS at a time; others wait to be accepted.
@@ -29,7 +32,8 @@ enum {
 	CONTROL_LINE_BYTES = 1024, /* of a request */
 	CONTROL_HEAD_BYTES = CONTROL_ID_BYTES + 32,
 	CONTROL_RECORDS = 16,
-	CONTROL_OUT_BYTES = (CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES) + 16384,
+	CONTROL_OUT_BYTES =
+		(CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES) + 16384,
 };
 enum { CONTROL_PEERS = 4, CONTROL_FDS = 1 + CONTROL_PEERS };
 enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_HELD };
@@ -52,7 +56,8 @@ struct control {
 	bool has_state;
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
 	enum control_save save;
-	struct control_peer *saver; /* whose save it is; NULL: of one that is gone, and nobody hears of the rest */
+	/* Whose save it is; NULL: of one that is gone, and nobody hears of the rest. */
+	struct control_peer *saver;
 	struct control_peer peer[CONTROL_PEERS];
 };
 
@@ -66,9 +71,16 @@ bool control_is_full(const struct control *c);
 bool control_has_line(const struct control *c);
 /* What to poll for: CONTROL_FDS entries. */
 void control_events(const struct control *c, struct pollfd fds[CONTROL_FDS]);
-/* After poll(): what came is taken, what can go out goes. Calls wish for everything that the broker has to do. */
-void control_turn(struct control *c, const struct pollfd fds[CONTROL_FDS], void (*wish)(void *context, enum control_wish wish), void *context);
-/* What the machine says of a save: bytes, and the end with 0 or -errno. False: nobody has asked for one. */
+/*
+ * After poll(): what came is taken, what can go out goes. Calls wish for everything that the broker
+ * has to do.
+ */
+void control_turn(struct control *c, const struct pollfd fds[CONTROL_FDS],
+		  void (*wish)(void *context, enum control_wish wish), void *context);
+/*
+ * What the machine says of a save: bytes, and the end with 0 or -errno. False: nobody has asked for
+ * one.
+ */
 bool control_saved(struct control *c, const uint8_t *data, uint32_t bytes);
 bool control_save_ended(struct control *c, int error, enum control_wish *ret);
 /* The machine has ended: what can go out at once goes, and the peers are left. */

@@ -9,8 +9,10 @@
 
 enum { ID_TEXT_BYTES = 64 };
 
-static const struct { int code; const char *name; } codes[] = {
-	{ 64, "usage" }, { 65, "unusable" }, { 69, "no-engine" }, { 70, "fault" }, { 75, "guest-crashed" }, { 78, "policy" },
+static const struct { int code; const char *name;
+} codes[] = {
+	{ 64, "usage" }, { 65, "unusable" },      { 69, "no-engine" },
+	{ 70, "fault" }, { 75, "guest-crashed" }, { 78, "policy" },
 };
 
 void control_protocol_init(void) { json_object_seed(0); }
@@ -74,7 +76,8 @@ static const struct control_member *find_member(const struct control_verb *verb,
 static bool has_type(const json_t *value, enum control_type type)
 {
 	if (type == CONTROL_TEXT)
-		return json_is_string(value) && strlen(json_string_value(value)) == json_string_length(value);
+		return json_is_string(value) &&
+		       strlen(json_string_value(value)) == json_string_length(value);
 	return json_is_integer(value) && json_integer_value(value) >= 0;
 }
 
@@ -95,7 +98,8 @@ static const char *check_members(const struct control_request *r)
 			return "a member of another type";
 	}
 	for (size_t n = 0; n < CONTROL_MEMBERS && r->verb->member[n].name; n++)
-		if (r->verb->member[n].is_needed && !json_object_get(r->object, r->verb->member[n].name))
+		if (r->verb->member[n].is_needed &&
+		    !json_object_get(r->object, r->verb->member[n].name))
 			return "a member is missing";
 	return NULL;
 }
@@ -110,7 +114,8 @@ static const char *understand(struct control_request *r, const struct control_ve
 	return r->verb ? check_members(r) : "no such verb";
 }
 
-int control_parse(const char *line, size_t bytes, const struct control_verb *verbs, struct control_request *r, const char **ret_reason)
+int control_parse(const char *line, size_t bytes, const struct control_verb *verbs,
+		  struct control_request *r, const char **ret_reason)
 {
 	json_error_t where;
 
@@ -140,7 +145,8 @@ const char *control_text(const struct control_request *r, const char *member)
 
 uint64_t control_number(const struct control_request *r, const char *member)
 {
-	assert(find_member(r->verb, member) && find_member(r->verb, member)->type == CONTROL_NUMBER);
+	assert(find_member(r->verb, member) &&
+	       find_member(r->verb, member)->type == CONTROL_NUMBER);
 	return (uint64_t)json_integer_value(json_object_get(r->object, member));
 }
 
@@ -176,11 +182,12 @@ char *control_failure(const char *id, int error, const char *reason)
 
 	if (!text) /* a path need not be UTF-8 */
 		text = json_string(strerror(-error));
-	return line_of(id, json_pack("{s:b, s:i, s:s, s:i, s:o}", "ok", 0, "code", code, "error", control_code_name(code), "errno", -error,
-				     "reason", text));
+	return line_of(id, json_pack("{s:b, s:i, s:s, s:i, s:o}", "ok", 0, "code", code, "error",
+				     control_code_name(code), "errno", -error, "reason", text));
 }
 
 char *control_progress(const char *id, uint64_t done, uint64_t all)
 {
-	return line_of(id, json_pack("{s:I, s:I}", "done", (json_int_t)done, "all", (json_int_t)all));
+	return line_of(id,
+		       json_pack("{s:I, s:I}", "done", (json_int_t)done, "all", (json_int_t)all));
 }

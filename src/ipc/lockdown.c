@@ -21,7 +21,9 @@
 
 /* ---- Landlock ---- */
 
-/* struct landlock_ruleset_attr as version 6 has it; older kernels take as much of it as they know. */
+/*
+ * struct landlock_ruleset_attr as version 6 has it; older kernels take as much of it as they know.
+ */
 struct ruleset { uint64_t files, net, scoped; };
 
 /* Newer than the headers of some hosts. */
@@ -37,7 +39,8 @@ enum {
 
 int lockdown_landlock_version(void)
 {
-	long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	long version =
+		syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 
 	return version > 0 ? (int)version : 0;
 }
@@ -70,8 +73,11 @@ static void allow_folders(int ruleset, int version, const int *folders)
 {
 	for (; folders && *folders >= 0; folders++) {
 		struct landlock_path_beneath_attr files = {
-			.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
-					  LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REMOVE_FILE | (version >= 3 ? FILES_TRUNCATE : 0),
+			.allowed_access =
+				LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE |
+				LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_MAKE_REG |
+				LANDLOCK_ACCESS_FS_REMOVE_FILE |
+				(version >= 3 ? FILES_TRUNCATE : 0),
 			.parent_fd = *folders,
 		};
 
@@ -104,20 +110,24 @@ static int take_capabilities(void)
 
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	for (unsigned long capability = 0; capability < 64; capability++)
-		prctl(PR_CAPBSET_DROP, capability, 0, 0, 0); /* not permitted, or unknown: it is not held either */
+		prctl(PR_CAPBSET_DROP, capability, 0, 0,
+		      0); /* not permitted, or unknown: it is not held either */
 	return syscall(SYS_capset, &head, none) ? -errno : 0;
 }
 
 /*
- * In a mount namespace of its own: an empty file system, that cannot be written, becomes the root, and everything else goes. Holds also
- * where there is no Landlock, and for what Landlock does not know: asking whether a file is there.
+ * In a mount namespace of its own: an empty file system, that cannot be written, becomes the root,
+ * and everything else goes. Holds also where there is no Landlock, and for what Landlock does not
+ * know: asking whether a file is there.
  */
 static void take_root(void)
 {
 	static const char place[] = "/tmp";
 
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-	    mount("none", place, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=1") || chdir(place))
+	    mount("none", place, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		  "size=4k,nr_inodes=1") ||
+	    chdir(place))
 		return;
 	if (!syscall(SYS_pivot_root, ".", "."))
 		umount2(".", MNT_DETACH);
@@ -162,7 +172,8 @@ static int allow_values(scmp_filter_ctx filter, int call, unsigned argument, con
 	int error = 0;
 
 	for (; *values >= 0 && !error; values++)
-		error = rule(filter, call, SCMP_CMP(argument, SCMP_CMP_EQ, (scmp_datum_t)*values, 0));
+		error = rule(filter, call,
+			     SCMP_CMP(argument, SCMP_CMP_EQ, (scmp_datum_t)*values, 0));
 	return error;
 }
 
@@ -172,13 +183,16 @@ static int allow_grants(scmp_filter_ctx filter, int call, uint32_t grants)
 
 	for (unsigned n = 0; n < GRANTS && !error; n++)
 		if (grants & GRANT(n))
-			error = rule(filter, call, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)grant_fd((enum grant)n), 0));
+			error = rule(
+				filter, call,
+				SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)grant_fd((enum grant)n), 0));
 	return error;
 }
 
 static int allow_futex(scmp_filter_ctx filter, int call)
 {
-	static const unsigned commands[] = { FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET };
+	static const unsigned commands[] = { FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAIT_BITSET,
+					     FUTEX_WAKE_BITSET };
 	int error = 0;
 
 	for (size_t n = 0; n < sizeof(commands) / sizeof(commands[0]) && !error; n++)
@@ -192,7 +206,8 @@ static int allow_terminal(scmp_filter_ctx filter, int call)
 	int error = 0;
 
 	for (size_t n = 0; n < sizeof(requests) / sizeof(requests[0]) && !error; n++)
-		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2, SCMP_A0(SCMP_CMP_EQ, STDIN_FILENO, 0),
+		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2,
+					 SCMP_A0(SCMP_CMP_EQ, STDIN_FILENO, 0),
 					 SCMP_A1(SCMP_CMP_EQ, requests[n], 0));
 	return error;
 }
@@ -202,23 +217,30 @@ static int allow_on_open_file(scmp_filter_ctx filter, int call)
 {
 	int error = rule(filter, call, SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH, 0));
 
-	return error ? error : seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), call, 1, SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH, 0));
+	return error ? error
+		     : seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), call, 1,
+					SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH, 0));
 }
 
 static int allow(scmp_filter_ctx filter, const struct role_call *c)
 {
-	static const long give_back[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, -1 };
+	static const long give_back[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
+					  -1 };
 	static const long locks[] = { F_OFD_GETLK, F_OFD_SETLK, -1 };
-	static const long enter[] = { 0, 1 /* IORING_ENTER_GETEVENTS */, 2 /* SQ_WAKEUP */, 3, 9 /* GETEVENTS, EXT_ARG */, -1 };
+	static const long enter[] = { 0, 1 /* IORING_ENTER_GETEVENTS */, 2 /* SQ_WAKEUP */,
+				      3, 9 /* GETEVENTS, EXT_ARG */,     -1 };
 	int call = seccomp_syscall_resolve_name(c->name);
 
 	assert(call != __NR_SCMP_ERROR);
 	switch (c->condition) {
 	case CALL_ON_GRANTS: return allow_grants(filter, call, c->grants);
-	case CALL_OWN_PROCESS: return rule(filter, call, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
-	case CALL_NO_EXECUTION: return rule(filter, call, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	case CALL_OWN_PROCESS:
+		return rule(filter, call, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
+	case CALL_NO_EXECUTION:
+		return rule(filter, call, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	case CALL_ANONYMOUS:
-		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2,
+					SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
 					SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));
 	case CALL_WAIT_OR_WAKE: return allow_futex(filter, call);
 	case CALL_GIVE_BACK: return allow_values(filter, call, 2, give_back);

@@ -7,16 +7,21 @@
 #include <sched.h>
 #include <string.h>
 
-enum { EVERY_NAMESPACE = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWCGROUP };
+enum {
+	EVERY_NAMESPACE = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS | CLONE_NEWUTS |
+			  CLONE_NEWCGROUP
+};
 
 /*
- * Sleeping and waking, guest timers, its events, memory without execution, clocks where the host has no vDSO, the end (rt_sigprocmask,
- * getpid, gettid and tgkill are abort's). None opens, connects, or makes a process.
+ * Sleeping and waking, guest timers, its events, memory without execution, clocks where the host
+ * has no vDSO, the end (rt_sigprocmask, getpid, gettid and tgkill are abort's). None opens,
+ * connects, or makes a process.
  */
 static const struct role_call machine_calls[] = {
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
 	{ "read", CALL_ON_GRANTS, GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) },
-	{ "write", CALL_ON_GRANTS, GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) },
+	{ "write", CALL_ON_GRANTS,
+	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) },
 	{ "timer_settime", CALL_ANY, 0 },
 	{ "clock_gettime", CALL_ANY, 0 },
 	{ "clock_nanosleep", CALL_ANY, 0 },
@@ -37,8 +42,8 @@ static const struct role_call machine_calls[] = {
 };
 
 /*
- * The terminal, the console's file, peers of the control socket, the machine process (killed by its descriptor: nobody else can be), its
- * children's ends. It opens nothing.
+ * The terminal, the console's file, peers of the control socket, the machine process (killed by its
+ * descriptor: nobody else can be), its children's ends. It opens nothing.
  */
 static const struct role_call broker_calls[] = {
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
@@ -68,8 +73,8 @@ static const struct role_call broker_calls[] = {
 };
 
 /*
- * Its open disks (reads, writes, a ring that can do nothing else, syncs, space, locks), memory without execution, its events, the end. It
- * opens nothing: what lies beside a disk the keeper has.
+ * Its open disks (reads, writes, a ring that can do nothing else, syncs, space, locks), memory
+ * without execution, its events, the end. It opens nothing: what lies beside a disk the keeper has.
  */
 static const struct role_call disk_calls[] = {
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
@@ -131,8 +136,10 @@ static const struct role_call keeper_calls[] = {
 static const struct role_description roles[ROLES] = {
 	[ROLE_MACHINE] = {
 		.name = "machine",
-		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_SLOTS) |
-			  GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) | GRANT(GRANT_SAVED),
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) |
+			  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) |
+			  GRANT(GRANT_ANSWER) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) |
+			  GRANT(GRANT_SAVED),
 		.spawn_namespaces = EVERY_NAMESPACE | CLONE_NEWPID,
 		.dies_with_parent = true,
 		.signals_nobody = true,
@@ -140,8 +147,9 @@ static const struct role_description roles[ROLES] = {
 	},
 	[ROLE_BROKER] = {
 		.name = "broker",
-		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) | GRANT(GRANT_SAVED) |
-			  GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL),
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_KERNEL) |
+			  GRANT(GRANT_INITRD) | GRANT(GRANT_SAVED) | GRANT(GRANT_CONSOLE) |
+			  GRANT(GRANT_CONTROL),
 		.stdio = 3,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,
@@ -149,7 +157,8 @@ static const struct role_description roles[ROLES] = {
 	},
 	[ROLE_DISK] = {
 		.name = "disk",
-		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) | GRANT(GRANT_READY) | GRANT(GRANT_END) |
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) |
+			  GRANT(GRANT_ANSWER) | GRANT(GRANT_READY) | GRANT(GRANT_END) |
 			  GRANT(GRANT_SIDE) | GRANT(GRANT_ASK_OUT) | GRANT(GRANT_TOLD_IN),
 		.stdio = 1,
 		.own_namespaces = EVERY_NAMESPACE,
@@ -159,7 +168,8 @@ static const struct role_description roles[ROLES] = {
 	},
 	[ROLE_KEEPER] = {
 		.name = "keeper",
-		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_READY) | GRANT(GRANT_SIDE) | GRANT(GRANT_ASK_IN) | GRANT(GRANT_TOLD_OUT),
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_READY) | GRANT(GRANT_SIDE) |
+			  GRANT(GRANT_ASK_IN) | GRANT(GRANT_TOLD_OUT),
 		.stdio = 1,
 		.own_namespaces = EVERY_NAMESPACE,
 		.signals_nobody = true,

@@ -1,15 +1,19 @@
 /*
- * The processes of one machine: what each is given, and what is left to it. Every process is started by execve with its own memory
- * (spawn.h), gets exactly the descriptors of its row, and keeps exactly the system calls of its row (lockdown.h).
+ * The processes of one machine: what each is given, and what is left to it. Every process is
+ * started by execve with its own memory (spawn.h), gets exactly the descriptors of its row, and
+ * keeps exactly the system calls of its row (lockdown.h).
  *
  *   role      is given                                           namespaces of its own
  *   machine   rings, events, slots of the disks, what it boots   all, from its first instruction on
  *   broker    rings, events, terminal, control socket            all, before its guest runs
  *   disk      slots, events; it opens the disks itself           all, once they are open
- *   keeper    memory and pipes of what lies beside disks         all; files in the folders of the disks are left
+ *   keeper    memory and pipes of what lies beside disks         all; files in the folders of the
+ *             disks are left
  *
- *  1. A descriptor has the same number in every process: grant_fd(). What is not in a process's row is closed before it begins.
- *  2. A row of system calls is complete: any other call, or one whose arguments are not as its row says, ends the process.
+ *  1. A descriptor has the same number in every process: grant_fd(). What is not in a process's row
+ *     is closed before it begins.
+ *  2. A row of system calls is complete: any other call, or one whose arguments are not as its row
+ *     says, ends the process.
  */
 #pragma once
 
@@ -52,17 +56,17 @@ static inline int grant_fd(enum grant grant) { return GRANT_FIRST_FD + (int)gran
 /* What has to be true of a call's arguments. */
 enum call_condition {
 	CALL_ANY,
-	CALL_ON_GRANTS,    /* argument 0 is one of these descriptors */
-	CALL_OWN_PROCESS,  /* argument 0 is this process */
+	CALL_ON_GRANTS, /* argument 0 is one of these descriptors */
+	CALL_OWN_PROCESS, /* argument 0 is this process */
 	CALL_NO_EXECUTION, /* argument 2 has no PROT_EXEC */
-	CALL_ANONYMOUS,    /* the same, and argument 3 has MAP_ANONYMOUS */
-	CALL_WAIT_OR_WAKE, /* argument 1 is a plain wait or wake of a futex: no priority inheritance, no requeueing */
-	CALL_GIVE_BACK,    /* argument 2 gives memory back, or says how large its pages shall be */
-	CALL_TERMINAL,     /* argument 0 is standard input, argument 1 reads or sets a terminal's attributes */
-	CALL_LOCKS,        /* argument 1 is about locks of the file */
-	CALL_RING_ENTER,   /* argument 3 only waits or wakes */
+	CALL_ANONYMOUS, /* the same, and argument 3 has MAP_ANONYMOUS */
+	CALL_WAIT_OR_WAKE, /* argument 1 only waits or wakes, without priority inheritance */
+	CALL_GIVE_BACK, /* argument 2 gives memory back, or says how large its pages shall be */
+	CALL_TERMINAL, /* of standard input, argument 1 reads or sets a terminal's attributes */
+	CALL_LOCKS, /* argument 1 is about locks of the file */
+	CALL_RING_ENTER, /* argument 3 only waits or wakes */
 	CALL_ON_OPEN_FILE, /* argument 3 says that there is no path; else it is refused */
-	CALL_REFUSED,      /* never: it fails with EACCES, and does not end the process */
+	CALL_REFUSED, /* never: it fails with EACCES, and does not end the process */
 };
 
 struct role_call { const char *name; enum call_condition condition; uint32_t grants; };
@@ -70,12 +74,18 @@ struct role_call { const char *name; enum call_condition condition; uint32_t gra
 struct role_description {
 	const char *name;
 	uint32_t grants;
-	unsigned stdio;           /* how many of descriptors 0, 1, 2 it keeps, from the end: 3 all, 1 standard error */
-	int spawn_namespaces;     /* clone() flags with which it begins, where the host permits them */
-	int own_namespaces;       /* unshare() flags with which it goes on after lockdown_before_threads() */
-	bool empties_root;        /* with namespaces of its own: no file is left, not even to be asked for */
-	bool dies_with_parent;    /* the other ones end in their own time: nothing may be lost */
-	bool signals_nobody;      /* Landlock keeps its signals to itself, where the host has that */
+	/* How many of descriptors 0, 1, 2 it keeps, from the end: 3 all, 1 standard error. */
+	unsigned stdio;
+	/* clone() flags with which it begins, where the host permits them. */
+	int spawn_namespaces;
+	/* unshare() flags with which it goes on after lockdown_before_threads(). */
+	int own_namespaces;
+	/* With namespaces of its own: no file is left, not even to be asked for. */
+	bool empties_root;
+	/* The other ones end in their own time: nothing may be lost. */
+	bool dies_with_parent;
+	/* Landlock keeps its signals to itself, where the host has that. */
+	bool signals_nobody;
 	const struct role_call *calls; /* ended by one without a name */
 };
 

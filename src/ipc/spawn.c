@@ -60,7 +60,8 @@ int spawn_share(const char *name, size_t bytes)
 
 	if (fd < 0)
 		return -errno;
-	if (!ftruncate(fd, (off_t)bytes) && !fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW))
+	if (!ftruncate(fd, (off_t)bytes) &&
+	    !fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW))
 		return fd;
 	close(fd);
 	return -EPERM;
@@ -89,7 +90,8 @@ static int descriptors_place(const struct role_description *role, const struct g
 
 	if (error)
 		return error;
-	if (syscall(SYS_close_range, GRANT_FIRST_FD - (role->stdio ? 0 : GRANT_FIRST_FD), ~0u, CLOSE_RANGE_CLOEXEC))
+	if (syscall(SYS_close_range, GRANT_FIRST_FD - (role->stdio ? 0 : GRANT_FIRST_FD), ~0u,
+		    CLOSE_RANGE_CLOEXEC))
 		return -errno;
 	for (unsigned n = 0; n < GRANTS; n++)
 		if (up.fd[n] >= 0 && dup2(up.fd[n], grant_fd((enum grant)n)) < 0)
@@ -120,7 +122,8 @@ int spawn_become(enum role role, const struct grants *g)
 /* fork() into namespaces; 0 in the child, which does nothing but execve. */
 static pid_t clone_into(int namespaces, int *ret_pidfd)
 {
-	return (pid_t)syscall(SYS_clone, namespaces | CLONE_PIDFD | SIGCHLD, NULL, ret_pidfd, NULL, 0);
+	return (pid_t)syscall(SYS_clone, namespaces | CLONE_PIDFD | SIGCHLD, NULL, ret_pidfd, NULL,
+			      0);
 }
 
 static void child_begin(enum role role, const struct grants *g)
@@ -129,7 +132,10 @@ static void child_begin(enum role role, const struct grants *g)
 
 	if (role_describe(role)->dies_with_parent)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* the terminal's keys are the broker's, and so is the wish of who stops a whole group of processes */
+	/*
+	 * the terminal's keys are the broker's, and so is the wish of who stops a whole group of
+	 * processes
+	 */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);

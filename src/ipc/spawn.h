@@ -1,6 +1,7 @@
 /*
- * Starting a role: the program anew, with an empty environment, the descriptors of the role's row and nothing of who started it. Memory
- * is shared only where both were given the same descriptor of it.
+ * Starting a role: the program anew, with an empty environment, the descriptors of the role's row
+ * and nothing of who started it. Memory is shared only where both were given the same descriptor of
+ * it.
  */
 #pragma once
 

@@ -1,6 +1,7 @@
 /*
- * One thread takes requests and collects outcomes; the disks' queues (disk/queue.h) do the work. The memory's words are read once
- * and checked: the other side is a machine process, which is taken for lost.
+ * One thread takes requests and collects outcomes; the disks' queues (disk/queue.h) do the work.
+ * The memory's words are read once and checked: the other side is a machine process, which is taken
+ * for lost.
  */
 #include "block_server.h"
 
@@ -29,7 +30,8 @@ static void done(struct disk_request *request, int error)
 	struct block_replies *q = &s->service->memory->replies;
 
 	slot->busy = false;
-	q->entry[s->answered % BLOCK_SLOTS] = (struct block_reply){ (uint32_t)(slot - s->slot), error };
+	q->entry[s->answered % BLOCK_SLOTS] =
+		(struct block_reply){ (uint32_t)(slot - s->slot), error };
 	s->answered++;
 	__atomic_store_n(&q->written, s->answered, __ATOMIC_RELEASE);
 	s->answers = true;
@@ -43,14 +45,19 @@ static void tell_answers(struct server *s)
 	if (!s->answers)
 		return;
 	s->answers = false;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* with the other side's: it says that it sleeps, then looks for replies */
-	if (!__atomic_load_n(&q->sleeps, __ATOMIC_RELAXED) || !__atomic_exchange_n(&q->sleeps, 0, __ATOMIC_SEQ_CST))
+	/* with the other side's: it says that it sleeps, then looks for replies */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (!__atomic_load_n(&q->sleeps, __ATOMIC_RELAXED) ||
+	    !__atomic_exchange_n(&q->sleeps, 0, __ATOMIC_SEQ_CST))
 		return;
 	written = write(s->service->answer_fd, &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
 
-static const enum disk_request_kind kinds[BLOCK_KINDS] = { [BLOCK_READ] = DISK_READ, [BLOCK_WRITE] = DISK_WRITE, [BLOCK_ZERO] = DISK_ZERO, [BLOCK_FLUSH] = DISK_FLUSH };
+static const enum disk_request_kind kinds[BLOCK_KINDS] = { [BLOCK_READ] = DISK_READ,
+							   [BLOCK_WRITE] = DISK_WRITE,
+							   [BLOCK_ZERO] = DISK_ZERO,
+							   [BLOCK_FLUSH] = DISK_FLUSH };
 
 /* False: not a request. What is wrong with its place the disk says. */
 static bool take(struct server *s, const struct block_request *r)
@@ -58,12 +65,21 @@ static bool take(struct server *s, const struct block_request *r)
 	struct slot *slot = r->slot < BLOCK_SLOTS ? &s->slot[r->slot] : NULL;
 	bool has_data = r->kind == BLOCK_READ || r->kind == BLOCK_WRITE;
 
-	if (!slot || slot->busy || r->disk >= s->service->count || r->kind >= BLOCK_KINDS || (has_data && r->bytes > BLOCK_SLOT_BYTES))
+	if (!slot || slot->busy || r->disk >= s->service->count || r->kind >= BLOCK_KINDS ||
+	    (has_data && r->bytes > BLOCK_SLOT_BYTES))
 		return false;
-	*slot = (struct slot){ .server = s, .busy = true, .iov = { s->service->memory->data[r->slot], has_data ? r->bytes : 0 } };
-	slot->request = (struct disk_request){ .kind = kinds[r->kind], .offset = r->offset, .bytes = r->bytes, .iov = &slot->iov, .count = 1,
-					       .done = done, .context = slot };
-	return !disk_queue_submit(s->queue[r->disk], &slot->request); /* its depth is the number of slots */
+	*slot = (struct slot){ .server = s, .busy = true };
+	slot->iov.iov_base = s->service->memory->data[r->slot];
+	slot->iov.iov_len = has_data ? r->bytes : 0;
+	slot->request = (struct disk_request){ .kind = kinds[r->kind],
+					       .offset = r->offset,
+					       .bytes = r->bytes,
+					       .iov = &slot->iov,
+					       .count = 1,
+					       .done = done,
+					       .context = slot };
+	return !disk_queue_submit(s->queue[r->disk],
+				  &slot->request); /* its depth is the number of slots */
 }
 
 /* -EBADMSG, or how many. */
@@ -78,7 +94,8 @@ static int take_all(struct server *s)
 		struct block_request r;
 
 		memcpy(&r, &q->entry[s->taken % BLOCK_SLOTS], sizeof(r));
-		__atomic_signal_fence(__ATOMIC_SEQ_CST); /* what is checked is this copy: no compiler reads the original again */
+		/* what is checked is this copy: no compiler reads the original again */
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 		s->taken++;
 		if (!take(s, &r))
 			return -EBADMSG;
@@ -100,7 +117,8 @@ static void sleep_until(struct server *s, struct pollfd *fds)
 static int serve(struct server *s)
 {
 	const struct block_service *b = s->service;
-	struct pollfd fds[2 + BLOCK_DISKS] = { { .fd = b->doorbell_fd, .events = POLLIN }, { .fd = b->end_fd, .events = POLLIN } };
+	struct pollfd fds[2 + BLOCK_DISKS] = { { .fd = b->doorbell_fd, .events = POLLIN },
+					       { .fd = b->end_fd, .events = POLLIN } };
 	uint64_t count;
 
 	for (unsigned n = 0; n < b->count; n++)
@@ -127,8 +145,12 @@ void block_describe(struct disk *d, bool write, struct block_disk *ret)
 	struct disk_info info;
 
 	disk_info(d, &info);
-	*ret = (struct block_disk){ .size_bytes = disk_size_bytes(d), .sector_bytes = disk_sector_bytes(d),
-				    .physical_bytes = info.physical_sector_bytes ? info.physical_sector_bytes : disk_sector_bytes(d), .read_only = !write };
+	*ret = (struct block_disk){ .size_bytes = disk_size_bytes(d),
+				    .sector_bytes = disk_sector_bytes(d),
+				    .physical_bytes = info.physical_sector_bytes
+							      ? info.physical_sector_bytes
+							      : disk_sector_bytes(d),
+				    .read_only = !write };
 	memcpy(ret->id, info.disk_id.byte, sizeof(ret->id));
 }
 
@@ -138,7 +160,9 @@ int block_serve(const struct block_service *service, int (*ready)(void *context)
 	int error = 0;
 
 	for (unsigned n = 0; n < service->count && !error; n++)
-		error = disk_queue_open(service->disks[n], &(struct disk_queue_options){ .depth = BLOCK_SLOTS }, &s.queue[n]);
+		error = disk_queue_open(service->disks[n],
+					&(struct disk_queue_options){ .depth = BLOCK_SLOTS },
+					&s.queue[n]);
 	if (!error)
 		error = ready(context);
 	if (!error)

@@ -4,13 +4,22 @@
 #include "ipc/block.h"
 #include "disk/disk.h"
 
-/* doorbell_fd: read; answer_fd: written; end_fd: readable, or closed at its other end, when the machine is gone. */
-struct block_service { struct block_memory *memory; struct disk **disks; unsigned count; int doorbell_fd, answer_fd, end_fd; };
+/*
+ * doorbell_fd: read; answer_fd: written; end_fd: readable, or closed at its other end, when the
+ * machine is gone.
+ */
+struct block_service {
+	struct block_memory *memory;
+	struct disk **disks;
+	unsigned count;
+	int doorbell_fd, answer_fd, end_fd;
+};
 
 /* What the machine is told of a disk; `write`: whether it was opened for that. */
 void block_describe(struct disk *disk, bool write, struct block_disk *ret);
 /*
- * Serves until the end; then nothing is under way any more. `ready` is called once everything that needs rights is there, and may
- * take them away. 0; -EBADMSG: the machine process broke the protocol; -errno.
+ * Serves until the end; then nothing is under way any more. `ready` is called once everything that
+ * needs rights is there, and may take them away. 0; -EBADMSG: the machine process broke the
+ * protocol; -errno.
  */
 int block_serve(const struct block_service *service, int (*ready)(void *context), void *context);

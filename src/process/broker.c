@@ -1,6 +1,7 @@
 /*
- * One thread, one poll. Input that the machine does not take stays in `pending`; output goes to the console before more is
- * taken from the ring, so that a flooding guest waits for the terminal, and signals are looked at between two records.
+ * One thread, one poll. Input that the machine does not take stays in `pending`; output goes to the
+ * console before more is taken from the ring, so that a flooding guest waits for the terminal, and
+ * signals are looked at between two records.
  */
 #include "broker.h"
 
@@ -60,7 +61,10 @@ static void broker_say(struct broker *b, enum message message) { b->unsaid |= 1u
 
 /* ---- its life ---- */
 
-/* The outcome is the first one: a machine that has said its end has ended so, whatever it does then. */
+/*
+ * The outcome is the first one: a machine that has said its end has ended so, whatever it does
+ * then.
+ */
 static void broker_kill(struct broker *b, enum broker_outcome outcome)
 {
 	if (!life_can_move(&b->life, LIFE_KILLED))
@@ -118,7 +122,10 @@ static void broker_grant(void *context, enum control_wish wish)
 
 /* ---- what the machine says ---- */
 
-/* Bytes of the machine as text for a terminal: bounded, NUL-terminated, nothing but printable ASCII and line ends. */
+/*
+ * Bytes of the machine as text for a terminal: bounded, NUL-terminated, nothing but printable ASCII
+ * and line ends.
+ */
 static void take_text(char *to, const uint8_t *from, uint32_t bytes)
 {
 	for (uint32_t n = 0; n < bytes; n++)
@@ -134,7 +141,8 @@ static bool take_started(struct broker *b)
 	return true;
 }
 
-static bool take_end(struct broker *b, enum broker_outcome outcome, const uint8_t *data, uint32_t bytes)
+static bool take_end(struct broker *b, enum broker_outcome outcome, const uint8_t *data,
+		     uint32_t bytes)
 {
 	uint32_t fixed = outcome == BROKER_ENDED ? 8 : 4;
 
@@ -168,7 +176,8 @@ static bool take_shutting_down(struct broker *b, const uint8_t *data, uint32_t b
 {
 	int32_t asked;
 
-	if (bytes != sizeof(asked) || b->life.state < LIFE_ASKING || b->life.state == LIFE_POWERING_OFF)
+	if (bytes != sizeof(asked) || b->life.state < LIFE_ASKING ||
+	    b->life.state == LIFE_POWERING_OFF)
 		return false;
 	memcpy(&asked, data, sizeof(asked));
 	if (asked && life_can_move(&b->life, LIFE_POWERING_OFF))
@@ -228,7 +237,9 @@ static bool take_records(struct broker *b)
 	uint32_t bytes;
 
 	for (int n = 0; n < RECORDS_PER_TURN; n++) {
-		int got = control_is_full(&b->control) ? 0 : ring_get(&b->from_machine, &kind, data, &bytes);
+		int got = control_is_full(&b->control)
+				  ? 0
+				  : ring_get(&b->from_machine, &kind, data, &bytes);
 
 		if (!got)
 			return false;
@@ -245,12 +256,14 @@ static bool take_records(struct broker *b)
 static bool message_put(struct broker *b, enum message message)
 {
 	static const uint32_t kinds[MESSAGES] = {
-		[SAY_STOP] = RECORD_STOP, [SAY_SAVE] = RECORD_SAVE, [SAY_SHUT_DOWN] = RECORD_SHUT_DOWN,
-		[SAY_MEMORY] = RECORD_MEMORY, [SAY_RESUME] = RECORD_RESUME,
+		[SAY_STOP] = RECORD_STOP,           [SAY_SAVE] = RECORD_SAVE,
+		[SAY_SHUT_DOWN] = RECORD_SHUT_DOWN, [SAY_MEMORY] = RECORD_MEMORY,
+		[SAY_RESUME] = RECORD_RESUME,
 	};
 	const void *data = message == SAY_MEMORY ? &b->control.memory_bytes : NULL;
 
-	return !ring_put(&b->to_machine, kinds[message], data, data ? sizeof(b->control.memory_bytes) : 0);
+	return !ring_put(&b->to_machine, kinds[message], data,
+			 data ? sizeof(b->control.memory_bytes) : 0);
 }
 
 static void say_all(struct broker *b)
@@ -258,7 +271,8 @@ static void say_all(struct broker *b)
 	for (unsigned n = 0; n < MESSAGES; n++)
 		if (b->unsaid & (1u << n) && message_put(b, (enum message)n))
 			b->unsaid &= ~(1u << n);
-	if (b->pending_used && !ring_put(&b->to_machine, RECORD_INPUT, b->pending, (uint32_t)b->pending_used))
+	if (b->pending_used &&
+	    !ring_put(&b->to_machine, RECORD_INPUT, b->pending, (uint32_t)b->pending_used))
 		b->pending_used = 0;
 }
 
@@ -266,7 +280,9 @@ static void take_key(struct broker *b, uint8_t byte)
 {
 	switch (terminal_key(&b->terminal, byte)) {
 	case KEY_OF_GUEST: b->pending[b->pending_used++] = byte; break;
-	case KEY_HELP: console_write(&b->console, (const uint8_t *)terminal_help, strlen(terminal_help)); break;
+	case KEY_HELP:
+		console_write(&b->console, (const uint8_t *)terminal_help, strlen(terminal_help));
+		break;
 	case KEY_STOP: ask_to_stop(b); break;
 	default: break;
 	}
@@ -301,11 +317,13 @@ static void helper_gone(struct broker *b, struct helper *helper, int status, str
 static void take_ends(struct broker *b)
 {
 	if (!b->machine_exited)
-		b->machine_exited = waitpid(b->machine, &b->end->wait_status, WNOHANG) == b->machine;
+		b->machine_exited =
+			waitpid(b->machine, &b->end->wait_status, WNOHANG) == b->machine;
 	for (unsigned n = 0; n < b->helpers; n++) {
 		int status;
 
-		if (!b->helper[n].pid || waitpid(b->helper[n].pid, &status, WNOHANG) != b->helper[n].pid)
+		if (!b->helper[n].pid ||
+		    waitpid(b->helper[n].pid, &status, WNOHANG) != b->helper[n].pid)
 			continue;
 		helper_gone(b, &b->helper[n], status, b->end);
 		if (!b->machine_exited)
@@ -329,7 +347,8 @@ static void take_signal(struct broker *b)
 
 void broker_end_helpers(struct broker *b, struct broker_end *end)
 {
-	for (unsigned n = b->helpers; n-- > 0;) { /* the last first: an earlier one may serve a later one */
+	for (unsigned n = b->helpers;
+	     n-- > 0;) { /* the last first: an earlier one may serve a later one */
 		pid_t pid = b->helper[n].pid;
 		int status = 0;
 
@@ -389,12 +408,14 @@ void broker_serve(struct broker *b, struct broker_end *ret)
 	ret->outcome = BROKER_MACHINE_DIED;
 	while (!b->machine_exited)
 		broker_turn(b, &more);
-	broker_end_helpers(b, ret); /* before the peers hear that the machine is gone: nothing of it holds anything then */
+	/* Before the peers hear that the machine is gone: nothing of it holds anything then. */
+	broker_end_helpers(b, ret);
 	control_end(&b->control);
 	while (take_records(b))
 		; /* what it said before it ended: at most what the ring held */
 	if (b->life.state < LIFE_ENDED)
-		take_text(ret->text, (const uint8_t *)b->memory->last_words, strnlen(b->memory->last_words, sizeof(b->memory->last_words)));
+		take_text(ret->text, (const uint8_t *)b->memory->last_words,
+			  strnlen(b->memory->last_words, sizeof(b->memory->last_words)));
 	life_move(&b->life, LIFE_GONE, now_ms());
 	terminal_restore(&b->terminal);
 }
@@ -421,7 +442,8 @@ static int rings_make(struct broker *b)
 	b->rings_fd = spawn_share("umbra-rings", sizeof(*b->memory));
 	if (b->rings_fd < 0)
 		return b->rings_fd;
-	b->memory = mmap(NULL, sizeof(*b->memory), PROT_READ | PROT_WRITE, MAP_SHARED, b->rings_fd, 0);
+	b->memory =
+		mmap(NULL, sizeof(*b->memory), PROT_READ | PROT_WRITE, MAP_SHARED, b->rings_fd, 0);
 	if (b->memory == MAP_FAILED)
 		return -errno;
 	b->event_from = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -429,7 +451,8 @@ static int rings_make(struct broker *b)
 	if (b->event_from < 0 || b->event_to < 0)
 		return -errno;
 	b->from_machine = (struct ring_end){ .memory = &b->memory->to_broker };
-	b->to_machine = (struct ring_end){ .memory = &b->memory->to_machine, .wake_fd = b->event_to };
+	b->to_machine =
+		(struct ring_end){ .memory = &b->memory->to_machine, .wake_fd = b->event_to };
 	return 0;
 }
 
@@ -473,7 +496,8 @@ int broker_add_helper(struct broker *b, enum role role, const struct spawned *he
 {
 	if (b->helpers == HELPERS_MAX)
 		return -ENOSPC;
-	b->helper[b->helpers++] = (struct helper){ .role = role, .pid = helper->pid, .end_fd = end_fd };
+	b->helper[b->helpers++] =
+		(struct helper){ .role = role, .pid = helper->pid, .end_fd = end_fd };
 	return 0;
 }
 

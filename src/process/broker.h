@@ -1,9 +1,10 @@
 /*
- * The trusted half of a machine: it holds the terminal and whatever else is the host's, and serves the machine process through two rings
- * (ipc/record_ring.h). It believes nothing that comes out of them.
+ * The trusted half of a machine: it holds the terminal and whatever else is the host's, and serves
+ * the machine process through two rings (ipc/record_ring.h). It believes nothing that comes out of
+ * them.
  *
- * broker_create(), the processes are started and told of by broker_set_machine() and broker_add_helper(), broker_serve() until the machine
- * is gone.
+ * broker_create(), the processes are started and told of by broker_set_machine() and
+ * broker_add_helper(), broker_serve() until the machine is gone.
  */
 #pragma once
 
@@ -27,7 +28,14 @@ struct broker_options {
 	const char *description;  /* one line for who asks there */
 };
 
-enum broker_outcome { BROKER_ENDED, BROKER_REFUSED, BROKER_STOPPED, BROKER_MACHINE_DIED, BROKER_RUBBISH, BROKER_HELPER_ENDED };
+enum broker_outcome {
+	BROKER_ENDED,
+	BROKER_REFUSED,
+	BROKER_STOPPED,
+	BROKER_MACHINE_DIED,
+	BROKER_RUBBISH,
+	BROKER_HELPER_ENDED
+};
 
 struct broker_end {
 	enum broker_outcome outcome;
@@ -40,17 +48,21 @@ struct broker_end {
 };
 
 /*
- * Blocks SIGTERM, SIGINT, SIGHUP, SIGCHLD, to take them itself: each of the first three asks the machine to stop, and kills it when it
- * has not half a second later; but the first SIGTERM asks its guest to power off, if that listens, and leaves it half a minute.
- * 0 or -errno.
+ * Blocks SIGTERM, SIGINT, SIGHUP, SIGCHLD, to take them itself: each of the first three asks the
+ * machine to stop, and kills it when it has not half a second later; but the first SIGTERM asks its
+ * guest to power off, if that listens, and leaves it half a minute. 0 or -errno.
  */
 int broker_create(const struct broker_options *options, struct broker **ret);
 /* What a machine process gets: rings and events. */
 void broker_give(const struct broker *broker, struct grants *grants);
 /* Once; from here on it can be killed, by its descriptor at grant_fd(GRANT_MACHINE). */
 int broker_set_machine(struct broker *broker, const struct spawned *machine);
-/* A process that serves the machine until end_fd is closed. It may take its time then: nothing may be lost. */
-int broker_add_helper(struct broker *broker, enum role role, const struct spawned *helper, int end_fd);
+/*
+ * A process that serves the machine until end_fd is closed. It may take its time then: nothing may
+ * be lost.
+ */
+int broker_add_helper(struct broker *broker, enum role role, const struct spawned *helper,
+		      int end_fd);
 /* Until the machine and all helpers are gone; the terminal is then as it was. */
 void broker_serve(struct broker *broker, struct broker_end *ret);
 /* No helper may be left: they are ended first. */

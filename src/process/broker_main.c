@@ -1,4 +1,7 @@
-/* The broker's main: starts the processes of a machine, gives up its rights, serves them, and says how it ended. */
+/*
+ * The broker's main: starts the processes of a machine, gives up its rights, serves them, and says
+ * how it ended.
+ */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,18 +21,22 @@
 /* What the other processes are started with. */
 struct start { const struct plan *plan; struct grants grants; };
 
-static int fd_if(uint32_t grants, enum grant grant) { return grants & GRANT(grant) ? grant_fd(grant) : -1; }
+static int fd_if(uint32_t grants, enum grant grant)
+{
+	return grants & GRANT(grant) ? grant_fd(grant) : -1;
+}
 
 /*
- * What this process was given, for those that it starts. The other numbers are taken as well: what is opened later may not lie where a
- * descriptor is put by its number (GRANT_MACHINE).
+ * What this process was given, for those that it starts. The other numbers are taken as well: what
+ * is opened later may not lie where a descriptor is put by its number (GRANT_MACHINE).
  */
 static int grants_take(uint32_t here, struct grants *ret)
 {
 	grants_clear(ret);
 	for (unsigned n = 0; n < GRANTS; n++) {
 		ret->fd[n] = fd_if(here, (enum grant)n);
-		if (ret->fd[n] < 0 && dup3(grant_fd(GRANT_PROGRAM), grant_fd((enum grant)n), O_CLOEXEC) < 0)
+		if (ret->fd[n] < 0 &&
+		    dup3(grant_fd(GRANT_PROGRAM), grant_fd((enum grant)n), O_CLOEXEC) < 0)
 			return -errno;
 	}
 	return 0;
@@ -48,7 +55,10 @@ static int broker_options_of(const struct plan *plan, uint32_t here, struct brok
 	return plan->console == CONSOLE_FILE && ret->console_fd < 0 ? -EBADF : 0;
 }
 
-/* The memory and the events of the disks' slots; a machine with a bus has them, also without a disk. */
+/*
+ * The memory and the events of the disks' slots; a machine with a bus has them, also without a
+ * disk.
+ */
 static int slots_make(struct grants *g)
 {
 	g->fd[GRANT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
@@ -72,7 +82,8 @@ static void grants_leave(const struct grants *g)
 	}
 }
 
-static int role_start(enum role role, const struct plan *plan, struct grants *g, struct spawned *ret)
+static int role_start(enum role role, const struct plan *plan, struct grants *g,
+		      struct spawned *ret)
 {
 	int error;
 
@@ -85,7 +96,8 @@ static int role_start(enum role role, const struct plan *plan, struct grants *g,
 }
 
 /* 0 once it can serve; -ECHILD: it has ended, as *end says. */
-static int helper_start(struct broker *b, enum role role, const struct start *start, struct broker_end *end)
+static int helper_start(struct broker *b, enum role role, const struct start *start,
+			struct broker_end *end)
 {
 	struct grants g = start->grants;
 	struct spawned helper;
@@ -174,14 +186,16 @@ int broker_main(void)
 	int error;
 
 	if (!start.plan || broker_options_of(start.plan, here, &options))
-		return complain(EXIT_USAGE, "it has no plan", "the broker", "use umbra run: it starts the processes of a machine");
+		return complain(EXIT_USAGE, "it has no plan", "the broker",
+				"use umbra run: it starts the processes of a machine");
 	error = grants_take(here, &start.grants);
 	if (!error)
 		error = broker_create(&options, &broker);
 	if (!error)
 		error = processes_start(broker, &start, &end);
 	if (error && error != -ECHILD)
-		return complain(EXIT_FAULT, strerror(-error), "starting the machine process", "see umbra doctor");
+		return complain(EXIT_FAULT, strerror(-error), "starting the machine process",
+				"see umbra doctor");
 	if (!error)
 		broker_serve(broker, &end);
 	broker_destroy(broker);

@@ -64,7 +64,10 @@ static void file_write(struct console *c, const uint8_t *data, size_t bytes)
 
 /* ---- a stream ---- */
 
-/* In pieces that a pipe takes whole once poll says so: a terminal that does not read stops here, not in write(). */
+/*
+ * In pieces that a pipe takes whole once poll says so: a terminal that does not read stops here,
+ * not in write().
+ */
 static void stream_write(struct console *c, const uint8_t *data, size_t bytes)
 {
 	while (bytes && c->fd >= 0) {

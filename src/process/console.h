@@ -1,8 +1,10 @@
 /*
- * Where the guest's console goes: standard output (through the filter when that is a terminal), a file, or nowhere.
+ * Where the guest's console goes: standard output (through the filter when that is a terminal), a
+ * file, or nowhere.
  *
  *  1. A file never grows beyond CONSOLE_FILE_BYTES: when it is full, its newer half stays.
- *  2. A reader that does not read holds up the console, and with it a guest that prints; one that is gone does not.
+ *  2. A reader that does not read holds up the console, and with it a guest that prints; one that
+ *     is gone does not.
  */
 #pragma once
 

@@ -26,7 +26,8 @@ void disk_search_of_place(const struct disk_place *place, struct disk_search *re
 
 struct image_policies disk_search_policies(const struct disk_search *s)
 {
-	return (struct image_policies){ .user = s->user_policy[0] ? s->user_policy : NULL, .system = system_policy };
+	return (struct image_policies){ .user = s->user_policy[0] ? s->user_policy : NULL,
+					.system = system_policy };
 }
 
 /* The user's catalog knows where images were seen. */
@@ -36,7 +37,8 @@ static int find_in_catalog(void *context, struct guid data_id, char **ret)
 	struct catalog *catalog;
 	int error;
 
-	if (!search->catalog[0] || access(search->catalog, R_OK) || catalog_open(search->catalog, &catalog))
+	if (!search->catalog[0] || access(search->catalog, R_OK) ||
+	    catalog_open(search->catalog, &catalog))
 		return -ENOENT;
 	error = catalog_find_data(catalog, data_id, ret);
 	catalog_close(catalog);
@@ -59,13 +61,15 @@ static const char *error_remedy(int error)
 {
 	switch (error) {
 	case -ESTALE:
-		return "see what differs with umbra disk check --chain; open it with the parent it was made on, "
-		       "or accept this one with repair-link";
+		return "see what differs with umbra disk check --chain; open it with the parent it "
+		       "was made on, or accept this one with repair-link";
 	case -EPERM: return "allow the parent's place with --parents";
 	case -EROFS: return "thaw it with umbra disk freeze --undo, or use another file";
 	case -EMFILE:
-	case -ENFILE: return "allow more open files with ulimit -n, or shorten the chain with stream";
-	case -ELOOP: return "restore one of its parents from a copy, or shorten the chain with stream";
+	case -ENFILE:
+		return "allow more open files with ulimit -n, or shorten the chain with stream";
+	case -ELOOP:
+		return "restore one of its parents from a copy, or shorten the chain with stream";
 	case -EBUSY: return "try again when it is free";
 	case -EUCLEAN: return "open it for writing once";
 	case -ENOENT: return "name a file that is there, or the place of its parent with --parents";
@@ -73,7 +77,9 @@ static const char *error_remedy(int error)
 	case -EIO: return "look at the host's storage; what was not flushed before is lost";
 	case -ENODATA:
 	case -EBADMSG: return "restore it from a copy";
-	case -EMEDIUMTYPE: return "say which format it has, with --format (of convert, --from; of a parent, --parent-format)";
+	case -EMEDIUMTYPE:
+		return "say which format it has, with --format (of convert, --from; of a parent, "
+		       "--parent-format)";
 	case -ENOSPC:
 	case -EDQUOT: return "make room, or choose another place";
 	case -EACCES: return "use a file and a place that you may write, or only read it";
@@ -134,8 +140,12 @@ static const char *text_of(const json_t *entry, const char *key)
 	return text ? text : "?";
 }
 
-/* When the parent that is not what its child was made on was last changed, and by what; "" when that is not known. */
-static void describe_last_change(const char *path, const struct disk_options *options, char *text, size_t bytes)
+/*
+ * When the parent that is not what its child was made on was last changed, and by what; "" when
+ * that is not known.
+ */
+static void describe_last_change(const char *path, const struct disk_options *options, char *text,
+				 size_t bytes)
 {
 	struct disk_options o = *options;
 	struct disk_error e;
@@ -156,8 +166,9 @@ static void describe_last_change(const char *path, const struct disk_options *op
 			continue;
 		last = json_array_get(history, json_array_size(history) - 1);
 		if (last)
-			snprintf(text, bytes, "; its history ends with %s by %s on %s at %s", text_of(last, "event"), text_of(last, "by"),
-				text_of(last, "host"), text_of(last, "time"));
+			snprintf(text, bytes, "; its history ends with %s by %s on %s at %s",
+				 text_of(last, "event"), text_of(last, "by"), text_of(last, "host"),
+				 text_of(last, "time"));
 		json_decref(history);
 		break;
 	}
@@ -168,11 +179,12 @@ static void describe_last_change(const char *path, const struct disk_options *op
 
 /* ---- open, close ---- */
 
-int disk_access_open(const struct disk_search *search, const char *path, enum disk_format format, unsigned actions,
-		     struct disk_options more, struct disk **ret)
+int disk_access_open(const struct disk_search *search, const char *path, enum disk_format format,
+		     unsigned actions, struct disk_options more, struct disk **ret)
 {
 	struct disk_options o = disk_search_options(search, format);
-	const struct image_opener opener = { disk_search_policies(search), search->override, "umbra disk" };
+	const struct image_opener opener = { disk_search_policies(search), search->override,
+					     "umbra disk" };
 	struct image_refusal refusal;
 	struct disk_error why;
 	int error;
@@ -185,7 +197,8 @@ int disk_access_open(const struct disk_search *search, const char *path, enum di
 	if (error && refusal.rule[0])
 		return disk_access_forbidden(path, &refusal);
 	if (error == -ESTALE)
-		describe_last_change(path, &o, why.text + strlen(why.text), sizeof(why.text) - strlen(why.text));
+		describe_last_change(path, &o, why.text + strlen(why.text),
+				     sizeof(why.text) - strlen(why.text));
 	return error ? disk_access_refused(error, &why) : 0;
 }
 

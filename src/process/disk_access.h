@@ -1,6 +1,7 @@
 /*
- * Opening a disk for what will be done with it, as the policies of its image, the user and the system allow; the lines for what does not
- * go; and what its history is told. For `umbra disk` and the disk process: as the user, who may be forbidden things but is no enemy.
+ * Opening a disk for what will be done with it, as the policies of its image, the user and the
+ * system allow; the lines for what does not go; and what its history is told. For `umbra disk` and
+ * the disk process: as the user, who may be forbidden things but is no enemy.
  */
 #pragma once
 
@@ -22,9 +23,12 @@ void disk_search_of_place(const struct disk_place *place, struct disk_search *re
 struct image_policies disk_search_policies(const struct disk_search *search);
 struct disk_options disk_search_options(const struct disk_search *search, enum disk_format format);
 
-/* Each returns an exit code, and says a line when it is not 0. Of `more`, write, direct, accept_changed and thaw count. */
-int disk_access_open(const struct disk_search *search, const char *path, enum disk_format format, unsigned actions,
-		     struct disk_options more, struct disk **ret);
+/*
+ * Each returns an exit code, and says a line when it is not 0. Of `more`, write, direct,
+ * accept_changed and thaw count.
+ */
+int disk_access_open(const struct disk_search *search, const char *path, enum disk_format format,
+		     unsigned actions, struct disk_options more, struct disk **ret);
 /* The last that is written to it; `code` when that is not 0. */
 int disk_access_close(struct disk *disk, int code);
 int disk_access_refused(int error, const struct disk_error *why);

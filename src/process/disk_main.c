@@ -1,4 +1,7 @@
-/* The disk process's main: opens the disks of a machine as the user, gives up its rights, serves them, and closes them when the machine is gone. */
+/*
+ * The disk process's main: opens the disks of a machine as the user, gives up its rights, serves
+ * them, and closes them when the machine is gone.
+ */
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
@@ -24,7 +27,10 @@ struct process {
 	pthread_mutex_t keeper_lock;
 };
 
-/* A format without an identifier of its own: the file's place, which stays the same while the file does. */
+/*
+ * A format without an identifier of its own: the file's place, which stays the same while the file
+ * does.
+ */
 static void identify(const char *path, struct block_disk *d)
 {
 	static const uint8_t none[sizeof(d->id)];
@@ -38,10 +44,13 @@ static void identify(const char *path, struct block_disk *d)
 
 static int open_one(struct process *p, const struct disk_choice *choice)
 {
-	const unsigned actions = IMAGE_ACTION(choice->read_only ? ACTION_READ : ACTION_WRITE) | IMAGE_ACTION(ACTION_ATTACH);
-	const struct disk_options options = { .write = !choice->read_only, .direct = choice->direct };
+	const unsigned actions = IMAGE_ACTION(choice->read_only ? ACTION_READ : ACTION_WRITE) |
+				 IMAGE_ACTION(ACTION_ATTACH);
+	const struct disk_options options = { .write = !choice->read_only,
+					      .direct = choice->direct };
 	struct disk **disk = &p->disk[p->count];
-	int code = disk_access_open(&p->search, choice->path, choice->format, actions, options, disk);
+	int code =
+		disk_access_open(&p->search, choice->path, choice->format, actions, options, disk);
 
 	if (code)
 		return code;
@@ -97,7 +106,8 @@ static int use_keeper(struct process *p)
 
 	if (!keeper_is_needed(p->plan))
 		return 0;
-	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, grant_fd(GRANT_SIDE), 0);
+	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED,
+		      grant_fd(GRANT_SIDE), 0);
 	close(grant_fd(GRANT_SIDE));
 	if (memory == MAP_FAILED)
 		return -errno;
@@ -127,19 +137,24 @@ static int serve_disks(struct process *p)
 	if (!error)
 		error = block_serve(&service, give_up_rights, p);
 	if (error == -EBADMSG)
-		return complain(EXIT_FAULT, "the machine process broke the protocol", "disks", "please report it");
-	return error ? complain(EXIT_FAULT, strerror(-error), "serving disks", "see umbra doctor") : 0;
+		return complain(EXIT_FAULT, "the machine process broke the protocol", "disks",
+				"please report it");
+	return error ? complain(EXIT_FAULT, strerror(-error), "serving disks", "see umbra doctor")
+		     : 0;
 }
 
 int disk_main(void)
 {
 	const struct plan *plan = plan_of_process();
-	struct process p = { .plan = plan ? &plan->disks : NULL, .keeper_lock = PTHREAD_MUTEX_INITIALIZER };
+	struct process p = { .plan = plan ? &plan->disks : NULL,
+			     .keeper_lock = PTHREAD_MUTEX_INITIALIZER };
 	int code;
 
 	if (!plan)
-		return complain(EXIT_USAGE, "it has no plan", "the disk process", "use umbra run: it starts the processes of a machine");
-	p.memory = mmap(NULL, sizeof(*p.memory), PROT_READ | PROT_WRITE, MAP_SHARED, grant_fd(GRANT_SLOTS), 0);
+		return complain(EXIT_USAGE, "it has no plan", "the disk process",
+				"use umbra run: it starts the processes of a machine");
+	p.memory = mmap(NULL, sizeof(*p.memory), PROT_READ | PROT_WRITE, MAP_SHARED,
+			grant_fd(GRANT_SLOTS), 0);
 	close(grant_fd(GRANT_SLOTS));
 	if (p.memory == MAP_FAILED)
 		return complain(EXIT_FAULT, strerror(errno), "disks", "see umbra doctor");

@@ -8,7 +8,10 @@
 
 #include "ipc/role.h"
 
-bool keeper_has_side_file(const struct disk_choice *choice) { return !choice->read_only && choice->format != DISK_VHDX; }
+bool keeper_has_side_file(const struct disk_choice *choice)
+{
+	return !choice->read_only && choice->format != DISK_VHDX;
+}
 
 bool keeper_is_needed(const struct disk_plan *plan)
 {
@@ -26,7 +29,8 @@ static int keeper_ask(struct keeper_client *c, enum keeper_request request, uint
 	c->memory->request = request;
 	c->memory->disk = c->disk;
 	c->memory->bytes = bytes;
-	if (write(grant_fd(GRANT_ASK_OUT), &byte, 1) != 1 || read(grant_fd(GRANT_TOLD_IN), &byte, 1) != 1)
+	if (write(grant_fd(GRANT_ASK_OUT), &byte, 1) != 1 ||
+	    read(grant_fd(GRANT_TOLD_IN), &byte, 1) != 1)
 		return -EPIPE;
 	return c->memory->error;
 }
@@ -64,8 +68,11 @@ static int keeper_store(void *context, const uint8_t *bytes, size_t count, bool 
 	return error;
 }
 
-void keeper_client_init(struct keeper_client *c, struct keeper_memory *memory, pthread_mutex_t *lock, uint32_t disk)
+void keeper_client_init(struct keeper_client *c, struct keeper_memory *memory,
+			pthread_mutex_t *lock, uint32_t disk)
 {
 	*c = (struct keeper_client){ .memory = memory, .lock = lock, .disk = disk };
-	c->side = (struct disk_side_keeper){ .load = keeper_load, .store = keeper_store, .context = c };
+	c->side = (struct disk_side_keeper){ .load = keeper_load,
+					     .store = keeper_store,
+					     .context = c };
 }

@@ -1,12 +1,16 @@
 /*
- * What lies beside a disk's file (PATH.umbra, disk/side.c), for the disk process: it may open and rename nothing, so that a process of its
- * own, the keeper, does: it knows the names, and the disk process says which disk and what is to be in the file.
+ * What lies beside a disk's file (PATH.umbra, disk/side.c), for the disk process: it may open and
+ * rename nothing, so that a process of its own, the keeper, does: it knows the names, and the disk
+ * process says which disk and what is to be in the file.
  *
- *   disk process ── a byte: look ──> keeper          in memory that both map: which disk, read or replace,
+ *   disk process ── a byte: look ──> keeper          in memory that both map: which disk, read or
+ *                                                    replace,
  *                <── a byte: done ──                 how many bytes, the bytes; then 0 or -errno
  *
- *  1. One request at a time. Who has the byte has the memory; the keeper copies everything out of it before it looks.
- *  2. The keeper writes only PATH.umbra of disks that the plan has for writing, whole, and only what is a sound file of that kind.
+ *  1. One request at a time. Who has the byte has the memory; the keeper copies everything out of
+ *     it before it looks.
+ *  2. The keeper writes only PATH.umbra of disks that the plan has for writing, whole, and only
+ *     what is a sound file of that kind.
  *  3. It ends when the disk process has: its pipe is closed.
  */
 #pragma once
@@ -27,7 +31,7 @@ struct keeper_memory {
 	int32_t error;
 	uint32_t unsynced;
 	uint64_t bytes;
-	_Alignas(4096) uint8_t data[KEEPER_BYTES];
+	_Alignas(64) uint8_t data[KEEPER_BYTES];
 };
 
 /* Whether a machine with these disks needs one. */
@@ -42,4 +46,5 @@ struct keeper_client {
 	struct disk_side_keeper side; /* for disk_set_side_keeper() */
 };
 
-void keeper_client_init(struct keeper_client *client, struct keeper_memory *memory, pthread_mutex_t *lock, uint32_t disk);
+void keeper_client_init(struct keeper_client *client, struct keeper_memory *memory,
+			pthread_mutex_t *lock, uint32_t disk);

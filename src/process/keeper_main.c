@@ -1,4 +1,7 @@
-/* The keeper's main, see keeper.h: replaces what lies beside the disks of a machine, by names that it was given before. */
+/*
+ * The keeper's main, see keeper.h: replaces what lies beside the disks of a machine, by names that
+ * it was given before.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -52,7 +55,8 @@ static int keeper_act(struct keeper_memory *m, const struct disk_plan *plan)
 
 	if (disk >= plan->count || !keeper_has_side_file(&plan->disk[disk]))
 		return -EPERM;
-	return request == KEEPER_LOAD ? keeper_reply_file(m, plan->disk[disk].path) : keeper_replace_file(m, plan->disk[disk].path, bytes);
+	return request == KEEPER_LOAD ? keeper_reply_file(m, plan->disk[disk].path)
+				      : keeper_replace_file(m, plan->disk[disk].path, bytes);
 }
 
 static void open_folders(const struct disk_plan *plan, int folders[BLOCK_DISKS + 1])
@@ -60,7 +64,8 @@ static void open_folders(const struct disk_plan *plan, int folders[BLOCK_DISKS +
 	unsigned used = 0;
 
 	for (unsigned n = 0; n < plan->count; n++) {
-		char *copy = keeper_has_side_file(&plan->disk[n]) ? strdup(plan->disk[n].path) : NULL;
+		char *copy =
+			keeper_has_side_file(&plan->disk[n]) ? strdup(plan->disk[n].path) : NULL;
 		int fd = copy ? open(dirname(copy), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 
 		if (fd >= 0)
@@ -73,20 +78,23 @@ static void open_folders(const struct disk_plan *plan, int folders[BLOCK_DISKS +
 int keeper_main(void)
 {
 	const struct plan *plan = plan_of_process();
-	struct keeper_memory *memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, grant_fd(GRANT_SIDE), 0);
+	struct keeper_memory *memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE,
+					    MAP_SHARED, grant_fd(GRANT_SIDE), 0);
 	int folders[BLOCK_DISKS + 1];
 	char byte = 0;
 	int error;
 
 	close(grant_fd(GRANT_SIDE));
 	if (!plan || memory == MAP_FAILED)
-		return complain(EXIT_USAGE, "it has no plan", "the keeper", "use umbra run: it starts the processes of a machine");
+		return complain(EXIT_USAGE, "it has no plan", "the keeper",
+				"use umbra run: it starts the processes of a machine");
 	open_folders(&plan->disks, folders);
 	error = lockdown_before_threads(ROLE_KEEPER, folders);
 	if (!error)
 		error = lockdown(ROLE_KEEPER);
 	if (error)
-		return complain(EXIT_FAULT, strerror(-error), "what lies beside disks", "see umbra doctor");
+		return complain(EXIT_FAULT, strerror(-error), "what lies beside disks",
+				"see umbra doctor");
 	if (write(grant_fd(GRANT_READY), &byte, 1) != 1)
 		return EXIT_FAULT;
 	close(grant_fd(GRANT_READY));

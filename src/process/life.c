@@ -5,15 +5,34 @@
 
 #define TO(state) (1u << LIFE_##state)
 
-static const struct life_row { const char *name; uint64_t time_ms; enum life_state then; unsigned to; } rows[LIFE_STATES] = {
-	[LIFE_STARTING] = { .name = "starting", .to = TO(RUNNING) | TO(ASKING) | TO(STOPPING) | TO(ENDED) | TO(KILLED) | TO(GONE) },
-	[LIFE_RUNNING] = { .name = "running", .to = TO(ASKING) | TO(STOPPING) | TO(ENDED) | TO(KILLED) | TO(GONE) },
-	[LIFE_ASKING] = { .name = "asking", .time_ms = 500, .then = LIFE_STOPPING,
-			  .to = TO(POWERING_OFF) | TO(STOPPING) | TO(ENDED) | TO(KILLED) | TO(GONE) },
-	[LIFE_POWERING_OFF] = { .name = "powering off", .time_ms = 30000, .then = LIFE_STOPPING,
+static const struct life_row {
+	const char *name;
+	uint64_t time_ms;
+	enum life_state then;
+	unsigned to;
+} rows[LIFE_STATES] = {
+	[LIFE_STARTING] = { .name = "starting",
+			    .to = TO(RUNNING) | TO(ASKING) | TO(STOPPING) | TO(ENDED) | TO(KILLED) |
+				  TO(GONE) },
+	[LIFE_RUNNING] = { .name = "running",
+			   .to = TO(ASKING) | TO(STOPPING) | TO(ENDED) | TO(KILLED) | TO(GONE) },
+	[LIFE_ASKING] = { .name = "asking",
+			  .time_ms = 500,
+			  .then = LIFE_STOPPING,
+			  .to = TO(POWERING_OFF) | TO(STOPPING) | TO(ENDED) | TO(KILLED) |
+				TO(GONE) },
+	[LIFE_POWERING_OFF] = { .name = "powering off",
+				.time_ms = 30000,
+				.then = LIFE_STOPPING,
 				.to = TO(STOPPING) | TO(ENDED) | TO(KILLED) | TO(GONE) },
-	[LIFE_STOPPING] = { .name = "stopping", .time_ms = 500, .then = LIFE_KILLED, .to = TO(ENDED) | TO(KILLED) | TO(GONE) },
-	[LIFE_ENDED] = { .name = "ended", .time_ms = 10000, .then = LIFE_KILLED, .to = TO(KILLED) | TO(GONE) },
+	[LIFE_STOPPING] = { .name = "stopping",
+			    .time_ms = 500,
+			    .then = LIFE_KILLED,
+			    .to = TO(ENDED) | TO(KILLED) | TO(GONE) },
+	[LIFE_ENDED] = { .name = "ended",
+			 .time_ms = 10000,
+			 .then = LIFE_KILLED,
+			 .to = TO(KILLED) | TO(GONE) },
 	[LIFE_KILLED] = { .name = "killed", .to = TO(GONE) },
 	[LIFE_GONE] = { .name = "gone" },
 };

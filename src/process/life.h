@@ -8,7 +8,8 @@
  *                                          └──────── 10 s ──────┘
  *
  *  1. A state is left only along the table's edges, and never towards an earlier one.
- *  2. A state with a time has a deadline, and no other has; when it is over, life goes on with the state that the table says.
+ *  2. A state with a time has a deadline, and no other has; when it is over, life goes on with the
+ *     state that the table says.
  */
 #pragma once
 

@@ -1,8 +1,10 @@
 /*
- * The machine process's main: makes the machine, gives up its rights, runs the guest, and tells the broker how it ended.
+ * The machine process's main: makes the machine, gives up its rights, runs the guest, and tells the
+ * broker how it ended.
  *
- * Threads: the processors' (vm/machine.c), one that listens to the broker, and one that saves the machine when asked to. After
- * lock_down() the process holds two event descriptors, with disks two more, and memory, nothing else.
+ * Threads: the processors' (vm/machine.c), one that listens to the broker, and one that saves the
+ * machine when asked to. After lock_down() the process holds two event descriptors, with disks two
+ * more, and memory, nothing else.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -28,7 +30,9 @@ struct process {
 	struct ring_end to_broker, from_broker;
 	struct machine *machine;
 	pthread_t listener, saver;
-	pthread_barrier_t listening; /* a thread's first system calls are not in the list: it must be through them before lock-down */
+	/* A thread's first system calls are not in the list: it must be through them before
+	 * lock-down. */
+	pthread_barrier_t listening;
 	pthread_mutex_t saving; /* of the next two */
 	pthread_cond_t save_ready;
 	bool save_wanted;
@@ -43,7 +47,10 @@ static void tell(struct process *p, uint32_t kind, const void *data, size_t byte
 	pthread_mutex_unlock(&p->ring);
 }
 
-static void console(void *context, const uint8_t *data, size_t bytes) { tell(context, RECORD_CONSOLE, data, bytes); }
+static void console(void *context, const uint8_t *data, size_t bytes)
+{
+	tell(context, RECORD_CONSOLE, data, bytes);
+}
 
 static void stuck(void *context, const char *text)
 {
@@ -204,7 +211,10 @@ static void *grant_map(enum grant grant, size_t bytes)
 	return at == MAP_FAILED ? NULL : at;
 }
 
-/* A file that the machine begins with. The user's own: one that is made shorter meanwhile ends the process. */
+/*
+ * A file that the machine begins with. The user's own: one that is made shorter meanwhile ends the
+ * process.
+ */
 static bool grant_map_file(uint32_t here, enum grant grant, struct boot_file *ret)
 {
 	struct stat st;
@@ -230,15 +240,19 @@ static bool take_grants(struct process *p, uint32_t here, struct machine_options
 	p->rings = grant_map(GRANT_RINGS, sizeof(*p->rings));
 	if (!p->rings)
 		return false;
-	p->to_broker = (struct ring_end){ .memory = &p->rings->to_broker, .wake_fd = grant_fd(GRANT_TO_BROKER) };
+	p->to_broker = (struct ring_end){ .memory = &p->rings->to_broker,
+					  .wake_fd = grant_fd(GRANT_TO_BROKER) };
 	p->from_broker = (struct ring_end){ .memory = &p->rings->to_machine };
 	if (here & GRANT(GRANT_SLOTS)) {
-		o->disks = (struct machine_disks){ .memory = grant_map(GRANT_SLOTS, sizeof(struct block_memory)),
-						   .doorbell_fd = grant_fd(GRANT_DOORBELL), .answer_fd = grant_fd(GRANT_ANSWER) };
+		o->disks = (struct machine_disks){ .memory = grant_map(GRANT_SLOTS,
+								       sizeof(struct block_memory)),
+						   .doorbell_fd = grant_fd(GRANT_DOORBELL),
+						   .answer_fd = grant_fd(GRANT_ANSWER) };
 		if (!o->disks.memory)
 			return false;
 	}
-	return grant_map_file(here, GRANT_KERNEL, &o->kernel) && grant_map_file(here, GRANT_INITRD, &o->initrd) &&
+	return grant_map_file(here, GRANT_KERNEL, &o->kernel) &&
+	       grant_map_file(here, GRANT_INITRD, &o->initrd) &&
 	       grant_map_file(here, GRANT_SAVED, &o->saved);
 }
 
@@ -274,7 +288,8 @@ static bool process_make_machine(struct process *p, struct machine_options *o)
 
 	if (!error)
 		p->machine = machine_create(o, &error, &reason);
-	if (p->machine && !pthread_create(&p->listener, NULL, listen_to_broker, p) && !pthread_create(&p->saver, NULL, save_when_wanted, p))
+	if (p->machine && !pthread_create(&p->listener, NULL, listen_to_broker, p) &&
+	    !pthread_create(&p->saver, NULL, save_when_wanted, p))
 		return true;
 	tell_refusal(p, error, reason);
 	return false;
@@ -301,7 +316,9 @@ static void process_run_machine(struct process *p)
 
 int machine_main(void)
 {
-	struct process p = { .ring = PTHREAD_MUTEX_INITIALIZER, .saving = PTHREAD_MUTEX_INITIALIZER, .save_ready = PTHREAD_COND_INITIALIZER };
+	struct process p = { .ring = PTHREAD_MUTEX_INITIALIZER,
+			     .saving = PTHREAD_MUTEX_INITIALIZER,
+			     .save_ready = PTHREAD_COND_INITIALIZER };
 	struct machine_options options = { 0 };
 	uint32_t here = role_grants_here();
 	struct tm unused;

@@ -7,11 +7,15 @@
 int process_main(const char *name)
 {
 	static int (*const mains[ROLES])(void) = {
-		[ROLE_MACHINE] = machine_main, [ROLE_BROKER] = broker_main, [ROLE_DISK] = disk_main, [ROLE_KEEPER] = keeper_main,
+		[ROLE_MACHINE] = machine_main,
+		[ROLE_BROKER] = broker_main,
+		[ROLE_DISK] = disk_main,
+		[ROLE_KEEPER] = keeper_main,
 	};
 	enum role role;
 
 	if (role_find(name, &role))
-		return complain(EXIT_USAGE, "no such role", name, "use umbra run: it starts the processes of a machine");
+		return complain(EXIT_USAGE, "no such role", name,
+				"use umbra run: it starts the processes of a machine");
 	return mains[role]();
 }

@@ -1,11 +1,17 @@
 /*
- * The processes' mains. The way of a machine, from `umbra run` to its guest's first instruction and back to the exit code:
+ * The processes' mains. The way of a machine, from `umbra run` to its guest's first instruction and
+ * back to the exit code:
  *
- *   verb_run()      understands what the user wants: a plan, and descriptors of what it needs            (cli/run.c)
- *   spawn_become()  the same process, anew and empty, as the broker                                      (ipc/spawn.c)
- *   broker_main()   starts the other processes, gives up its rights, serves, says how it ended           (broker_main.c)
- *   machine_main()  makes the machine, gives up its rights, runs the guest, says how it ended            (machine_main.c)
- *   machine_run()   the guest                                                                            (vm/machine.c)
+ *   verb_run()      understands what the user wants: a plan, and descriptors of what it needs
+ *                        (cli/run.c)
+ *   spawn_become()  the same process, anew and empty, as the broker
+ *                        (ipc/spawn.c)
+ *   broker_main()   starts the other processes, gives up its rights, serves, says how it ended
+ *                        (broker_main.c)
+ *   machine_main()  makes the machine, gives up its rights, runs the guest, says how it ended
+ *                        (machine_main.c)
+ *   machine_run()   the guest
+ *                        (vm/machine.c)
  */
 #pragma once
 

@@ -10,7 +10,10 @@
 #include "vm/machine.h"
 
 /* The first line of a text that is not ours. */
-static void print_foreign(const char *before, const char *text) { fprintf(stderr, "%s%.*s\n", before, (int)strcspn(text, "\n"), text); }
+static void print_foreign(const char *before, const char *text)
+{
+	fprintf(stderr, "%s%.*s\n", before, (int)strcspn(text, "\n"), text);
+}
 
 /* The line of the guest's log that says why; its first line when none does. */
 static void print_crash(const char *text)
@@ -36,8 +39,10 @@ static int report_refusal(struct broker_end *end, const struct plan *plan)
 	end->text[strcspn(end->text, "\n")] = 0;
 	if (plan->restores)
 		return complain(EXIT_UNUSABLE, end->text, plan->source,
-				end->code == -ENOTSUP ? "restore it where it was saved" : "save the machine again");
-	return complain(end->code == -E2BIG ? EXIT_USAGE : EXIT_UNUSABLE, end->text, plan->source, refusal_remedy(end->code));
+				end->code == -ENOTSUP ? "restore it where it was saved"
+						      : "save the machine again");
+	return complain(end->code == -E2BIG ? EXIT_USAGE : EXIT_UNUSABLE, end->text, plan->source,
+			refusal_remedy(end->code));
 }
 
 /* One that ends with a code has said why. */
@@ -49,12 +54,16 @@ static int report_helper(const struct broker_end *end)
 	if (WIFEXITED(status) && WEXITSTATUS(status))
 		return WEXITSTATUS(status);
 	snprintf(where, sizeof(where), "the %s process", role_describe(end->helper)->name);
-	return complain(EXIT_FAULT, WIFEXITED(status) ? "it ended" : strsignal(WTERMSIG(status)), where, "please report it");
+	return complain(EXIT_FAULT, WIFEXITED(status) ? "it ended" : strsignal(WTERMSIG(status)),
+			where, "please report it");
 }
 
 static int report_death(const struct broker_end *end)
 {
-	fprintf(stderr, "umbra: the machine process ended on a fault of its own (status %#x), please report it", (unsigned)end->wait_status);
+	fprintf(stderr,
+		"umbra: the machine process ended on a fault of its own (status %#x), "
+		"please report it",
+		(unsigned)end->wait_status);
 	print_foreign(": ", end->text);
 	return EXIT_FAULT;
 }
@@ -65,7 +74,9 @@ static int report_end(const struct broker_end *end, const struct plan *plan)
 	case MACHINE_POWERED_OFF: case MACHINE_RESET: case MACHINE_STOPPED: return 0;
 	case MACHINE_DEBUG_EXIT: return end->debug_exit_code & 0xff;
 	case MACHINE_CRASHED: print_crash(end->text); return EXIT_GUEST_CRASHED;
-	default: return complain(EXIT_FAULT, "the host refused what the machine needs", plan->source, "see umbra doctor");
+	default:
+		return complain(EXIT_FAULT, "the host refused what the machine needs", plan->source,
+				"see umbra doctor");
 	}
 }
 
@@ -78,7 +89,9 @@ int outcome_report(struct broker_end *end, const struct plan *plan)
 	case BROKER_STOPPED: return 0;
 	case BROKER_REFUSED: return report_refusal(end, plan);
 	case BROKER_MACHINE_DIED: return report_death(end);
-	case BROKER_RUBBISH: return complain(EXIT_FAULT, "the machine process broke the protocol", "broker", "please report it");
+	case BROKER_RUBBISH:
+		return complain(EXIT_FAULT, "the machine process broke the protocol", "broker",
+				"please report it");
 	default: return report_end(end, plan);
 	}
 }

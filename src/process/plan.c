@@ -26,7 +26,10 @@ struct plan *plan_new(void)
 	return p;
 }
 
-/* A machine process learns neither names of files nor of itself, a disk process nothing of the machine. */
+/*
+ * A machine process learns neither names of files nor of itself, a disk process nothing of the
+ * machine.
+ */
 static void plan_reduce(struct plan *p, enum role role)
 {
 	if (role == ROLE_BROKER)
@@ -83,14 +86,17 @@ static bool disks_are_sound(const struct disk_plan *d)
 	for (uint32_t n = 0; n < place->parent_count; n++)
 		if (!has_end(place->parent[n], sizeof(place->parent[n])))
 			return false;
-	return has_end(place->user_policy, sizeof(place->user_policy)) && has_end(place->catalog, sizeof(place->catalog)) &&
+	return has_end(place->user_policy, sizeof(place->user_policy)) &&
+	       has_end(place->catalog, sizeof(place->catalog)) &&
 	       has_end(place->override, sizeof(place->override));
 }
 
 bool plan_is_sound(const struct plan *p)
 {
-	return p->magic == PLAN_MAGIC && p->bytes == sizeof(*p) && p->console < CONSOLE_KINDS && machine_is_sound(&p->machine) &&
-	       disks_are_sound(&p->disks) && has_end(p->source, sizeof(p->source)) && has_end(p->description, sizeof(p->description));
+	return p->magic == PLAN_MAGIC && p->bytes == sizeof(*p) && p->console < CONSOLE_KINDS &&
+	       machine_is_sound(&p->machine) && disks_are_sound(&p->disks) &&
+	       has_end(p->source, sizeof(p->source)) &&
+	       has_end(p->description, sizeof(p->description));
 }
 
 const struct plan *plan_of_process(void)

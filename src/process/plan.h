@@ -1,6 +1,7 @@
 /*
- * What the processes of a machine shall do, as `umbra run` has understood it: plain data in sealed memory, no pointers. A process checks
- * its plan before it believes it: size, magic number, ends of texts, ranges.
+ * What the processes of a machine shall do, as `umbra run` has understood it: plain data in sealed
+ * memory, no pointers. A process checks its plan before it believes it: size, magic number, ends of
+ * texts, ranges.
  */
 #pragma once
 
@@ -37,7 +38,9 @@ struct disk_choice {
 	bool read_only, direct;
 };
 
-/* Where a disk's parents may lie, and what of the user's own decides about it; "": there is none. */
+/*
+ * Where a disk's parents may lie, and what of the user's own decides about it; "": there is none.
+ */
 struct disk_place {
 	uint32_t parent_count;
 	char parent[PLAN_PARENTS][PLAN_PATH_BYTES];

@@ -5,7 +5,8 @@
 
 enum { ESCAPE_KEY = 0x1d };
 
-const char terminal_help[] = "\r\nCtrl-] q  end the machine\r\nCtrl-] ?  this help\r\nCtrl-] Ctrl-]  send Ctrl-]\r\n";
+const char terminal_help[] =
+	"\r\nCtrl-] q  end the machine\r\nCtrl-] ?  this help\r\nCtrl-] Ctrl-]  send Ctrl-]\r\n";
 
 void terminal_restore(struct terminal *t)
 {

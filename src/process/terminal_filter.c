@@ -5,7 +5,17 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum state { TEXT, UTF8, ESCAPE, CHARACTER_SET, CONTROL, CONTROL_DROPPED, ESCAPE_DROPPED, STRING, STRING_ESCAPE };
+enum state {
+	TEXT,
+	UTF8,
+	ESCAPE,
+	CHARACTER_SET,
+	CONTROL,
+	CONTROL_DROPPED,
+	ESCAPE_DROPPED,
+	STRING,
+	STRING_ESCAPE
+};
 enum { BEL = 7, CAN = 0x18, SUB = 0x1a, ESC = 0x1b, DEL = 0x7f };
 /* A string without an end swallows no more than this. */
 enum { STRING_MAX_BYTES = 8192, NUMBERS_MAX = 16, DIGITS_MAX = 4 };
@@ -46,7 +56,10 @@ static unsigned utf8_following(uint8_t lead)
 	return lead >= 0xf0 && lead < 0xf5 ? 3 : 0;
 }
 
-/* The second byte decides on all that is forbidden: C1 controls, overlong forms, surrogates, beyond U+10FFFF. */
+/*
+ * The second byte decides on all that is forbidden: C1 controls, overlong forms, surrogates, beyond
+ * U+10FFFF.
+ */
 static bool utf8_second_is_good(uint8_t lead, uint8_t second)
 {
 	uint8_t low = 0x80;
@@ -81,7 +94,8 @@ static bool utf8_take(struct terminal_filter *f, uint8_t byte, uint8_t *out, siz
 /* ---- control sequences ---- */
 
 /* The numbers of a control sequence, by ';' or ':'; false: too many, or too long. */
-static bool control_numbers(const uint8_t *text, size_t bytes, unsigned number[NUMBERS_MAX], unsigned *ret_count)
+static bool control_numbers(const uint8_t *text, size_t bytes, unsigned number[NUMBERS_MAX],
+			    unsigned *ret_count)
 {
 	unsigned digits = 0;
 	unsigned count = 1;
@@ -193,7 +207,8 @@ static size_t character_set_take(struct terminal_filter *f, uint8_t byte, uint8_
 
 static void string_take(struct terminal_filter *f, uint8_t byte)
 {
-	bool ends = byte == BEL || (f->state == STRING_ESCAPE && byte == '\\') || ++f->string_bytes > STRING_MAX_BYTES;
+	bool ends = byte == BEL || (f->state == STRING_ESCAPE && byte == '\\') ||
+		    ++f->string_bytes > STRING_MAX_BYTES;
 
 	f->state = byte == ESC ? STRING_ESCAPE : STRING;
 	if (ends)

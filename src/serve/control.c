@@ -1,8 +1,10 @@
 /*
- * Operations on a served disk, asked for on its control socket by the control protocol (control/protocol.h): snapshot, commit, stream,
- * resize, stop. While one runs it says how far it is. A peer that goes away ends its operation where everything is sound.
+ * Operations on a served disk, asked for on its control socket by the control protocol
+ * (control/protocol.h): snapshot, commit, stream, resize, stop. While one runs it says how far it
+ * is. A peer that goes away ends its operation where everything is sound.
  *
- * The socket is the user's own (mode 0600), so that the peer may do what the user may; its lines are still checked.
+ * The socket is the user's own (mode 0600), so that the peer may do what the user may; its lines
+ * are still checked.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -19,7 +21,9 @@ enum { PROGRESS_NS = 100000000 };
 enum verb { VERB_SNAPSHOT, VERB_COMMIT, VERB_STREAM, VERB_RESIZE, VERB_STOP };
 
 static const struct control_verb verbs[] = {
-	{ .name = "snapshot", .number = VERB_SNAPSHOT, .member = { { "file", CONTROL_TEXT, true } } },
+	{ .name = "snapshot",
+	  .number = VERB_SNAPSHOT,
+	  .member = { { "file", CONTROL_TEXT, true } } },
 	{ .name = "commit", .number = VERB_COMMIT },
 	{ .name = "stream", .number = VERB_STREAM },
 	{ .name = "resize", .number = VERB_RESIZE, .member = { { "size", CONTROL_NUMBER, true } } },
@@ -43,7 +47,9 @@ int served_init(struct served *s, struct disk *top, bool read_only)
 
 	*s = (struct served){ .top = top, .read_only = read_only };
 	pthread_rwlockattr_init(&fair);
-	pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP); /* a change waits for no later request */
+	pthread_rwlockattr_setkind_np(
+		&fair,
+		PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP); /* a change waits for no later request */
 	pthread_mutex_init(&s->job, NULL);
 	return -pthread_rwlock_init(&s->lock, &fair);
 }
@@ -159,8 +165,10 @@ static bool one_line(struct control *c, const char *text, size_t bytes)
 	if (error)
 		good = say(c, control_failure(request.id, error, e.text));
 	else
-		good = say(c, control_success(request.id, json_pack("{s:I}", "longest_wait_us",
-								    (json_int_t)(c->served->longest_alone_ns / 1000))));
+		good = say(c, control_success(
+				      request.id,
+				      json_pack("{s:I}", "longest_wait_us",
+						(json_int_t)(c->served->longest_alone_ns / 1000))));
 	control_request_free(&request);
 	return good;
 }

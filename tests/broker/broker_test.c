@@ -1,4 +1,7 @@
-/* The broker with machine processes that die, lie, flood or say nothing: it always comes back, with the right outcome. */
+/*
+ * The broker with machine processes that die, lie, flood or say nothing: it always comes back, with
+ * the right outcome.
+ */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -149,7 +152,11 @@ static int helper_waits(const struct helper_ends *h)
 	return read(h->end_fd, &byte, 1) ? 2 : 7; /* the machine is gone: 7 */
 }
 
-static int helper_refuses(const struct helper_ends *h) { return (void)h, 9; }
+static int helper_refuses(const struct helper_ends *h)
+{
+	(void)h;
+	return 9;
+}
 
 static int helper_dies(const struct helper_ends *h)
 {
@@ -158,9 +165,16 @@ static int helper_dies(const struct helper_ends *h)
 	return raise(SIGKILL);
 }
 
-static int sleeps(struct client *c) { return (void)c, pause(); }
+static int sleeps(struct client *c)
+{
+	(void)c;
+	return pause();
+}
 
-/* Long records from a producer that often has to wait, to a consumer that is now faster and now slower: it always wakes. */
+/*
+ * Long records from a producer that often has to wait, to a consumer that is now faster and now
+ * slower: it always wakes.
+ */
 static int many_records(void)
 {
 	enum { RECORDS = 1000000 };
@@ -190,7 +204,8 @@ static int many_records(void)
 		if (got < 0 || (got && (kind != expected++ || bytes != 3000 + kind * 7919 % 5000)))
 			break;
 		random = random * 1103515245 + 12345;
-		for (volatile uint32_t n = 0; n < (random >> 16) % 3000; n++) /* so that the other side is met in every state */
+		for (volatile uint32_t n = 0; n < (random >> 16) % 3000;
+		     n++) /* so that the other side is met in every state */
 			;
 	}
 	if (expected < RECORDS)
@@ -210,15 +225,22 @@ static int outcome_of(int (*machine)(struct client *))
 	pid_t child = fork();
 
 	if (!child) {
-		struct harness h = { .machine = machine, .helper = helper, .console_fd = memfd_create("console", 0), .control_fd = -1, .description = "" };
+		struct harness h = { .machine = machine,
+				     .helper = helper,
+				     .console_fd = memfd_create("console", 0),
+				     .control_fd = -1,
+				     .description = "" };
 		static struct broker_end end;
 		char console_byte;
 
 		if (harness_run(&h, &end) || memchr(end.text, 0, sizeof(end.text)) == NULL)
 			_exit(99);
 		if (helper)
-			_exit((int)end.outcome * 10 + (WIFEXITED(end.helper_status) ? WEXITSTATUS(end.helper_status) : 5));
-		_exit((int)end.outcome * 10 + (pread(grant_fd(GRANT_CONSOLE), &console_byte, 1, 0) == 1) + (end.code == 3 ? 2 : 0));
+			_exit((int)end.outcome * 10 +
+			      (WIFEXITED(end.helper_status) ? WEXITSTATUS(end.helper_status) : 5));
+		_exit((int)end.outcome * 10 +
+		      (pread(grant_fd(GRANT_CONSOLE), &console_byte, 1, 0) == 1) +
+		      (end.code == 3 ? 2 : 0));
 	}
 	for (int n = 0; n < 1000; n++) {
 		struct timespec t = { 0, 10000000 };
@@ -244,12 +266,14 @@ static void expect(const char *what, int (*machine)(struct client *), int want)
 
 int main(void)
 {
-	printf("%s a ring that is full most of the time\n", many_records() ? (failures++, "FAIL") : "ok  ");
+	printf("%s a ring that is full most of the time\n",
+	       many_records() ? (failures++, "FAIL") : "ok  ");
 	expect("a machine that ends", ends, BROKER_ENDED * 10 + 3);
 	expect("16 MiB of console", floods, BROKER_ENDED * 10 + 1);
 	expect("a machine process that goes without a word", exits, BROKER_MACHINE_DIED * 10);
 	expect("one that is killed", is_killed, BROKER_MACHINE_DIED * 10);
-	expect("one that crashes, with last words that do not end", crashes, BROKER_MACHINE_DIED * 10);
+	expect("one that crashes, with last words that do not end", crashes,
+	       BROKER_MACHINE_DIED * 10);
 	expect("an index of rubbish", rubbish_head, BROKER_RUBBISH * 10);
 	expect("a length of rubbish", rubbish_length, BROKER_RUBBISH * 10);
 	expect("a record of no kind", rubbish_kind, BROKER_RUBBISH * 10);

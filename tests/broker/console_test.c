@@ -1,4 +1,7 @@
-/* The console's file: it never grows beyond its limit, what was printed last stays, and what was there before is appended to. */
+/*
+ * The console's file: it never grows beyond its limit, what was printed last stays, and what was
+ * there before is appended to.
+ */
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -59,7 +62,8 @@ int main(void)
 		return 2;
 	console_open(&console, CONSOLE_FILE, fd, LIMIT);
 	console_write(&console, (const uint8_t *)"after\n", 6);
-	expect("what was there stays", pread(fd, line, 13, 0) == 13 && !memcmp(line, "before\nafter\n", 13));
+	expect("what was there stays",
+	       pread(fd, line, 13, 0) == 13 && !memcmp(line, "before\nafter\n", 13));
 	for (unsigned n = 0; n < LINES; n++) {
 		snprintf(line, sizeof(line), "%*u\n", LINE - 1, n);
 		console_write(&console, (const uint8_t *)line, LINE);

@@ -1,6 +1,7 @@
 /*
- * The broker's control socket: peers that ask properly, ask nonsense, hang up, or do not read; and machine processes that say what nobody
- * asked for. The machine here answers a save with RECORDS records, and a console line for everything that it is told.
+ * The broker's control socket: peers that ask properly, ask nonsense, hang up, or do not read; and
+ * machine processes that say what nobody asked for. The machine here answers a save with RECORDS
+ * records, and a console line for everything that it is told.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -37,7 +38,10 @@ static void put(struct client *c, uint32_t kind, const void *data, uint32_t byte
 		ring_wait(&c->to_broker);
 }
 
-static void say(struct client *c, const char *text) { put(c, RECORD_CONSOLE, text, (uint32_t)strlen(text)); }
+static void say(struct client *c, const char *text)
+{
+	put(c, RECORD_CONSOLE, text, (uint32_t)strlen(text));
+}
 
 static void be_saved(struct client *c, int error)
 {
@@ -55,8 +59,12 @@ static void be_saved(struct client *c, int error)
 /* What it was told, and a state that answers. */
 static void say_memory(struct client *c, const uint8_t *data, uint32_t bytes)
 {
-	struct record_state s = { .flags = STATE_ANSWERS | STATE_MEMORY_DRIVER | STATE_MEMORY_STATUS, .assigned_bytes = UINT64_MAX, .target_bytes = 2,
-				  .available_bytes = 3, .committed_bytes = 4 };
+	struct record_state s = { .flags =
+					  STATE_ANSWERS | STATE_MEMORY_DRIVER | STATE_MEMORY_STATUS,
+				  .assigned_bytes = UINT64_MAX,
+				  .target_bytes = 2,
+				  .available_bytes = 3,
+				  .committed_bytes = 4 };
 	char text[32] = "not a number ";
 
 	if (bytes == sizeof(s.target_bytes)) {
@@ -91,7 +99,12 @@ static int machine_that_cannot(struct client *c) { return serve(c, -ECANCELED); 
 static int deaf_machine(struct client *c) { (void)c; pause(); return 0; }
 
 static int unasked_data(struct client *c) { put(c, RECORD_SAVED, "x", 1); pause(); return 0; }
-static int unasked_end(struct client *c) { put(c, RECORD_SAVE_ENDED, "\0\0\0\0", 4); pause(); return 0; }
+static int unasked_end(struct client *c)
+{
+	put(c, RECORD_SAVE_ENDED, "\0\0\0\0", 4);
+	pause();
+	return 0;
+}
 
 static int short_end(struct client *c)
 {
@@ -124,14 +137,19 @@ static struct running start(int (*machine)(struct client *))
 
 	unlink(address.sun_path);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) || listen(listener, 4) || pipe(pipes))
+	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) ||
+	    listen(listener, 4) || pipe(pipes))
 		exit(2);
 	r.pid = fork();
 	r.report = pipes[0];
 	if (!r.pid) {
-		struct harness h = { .machine = machine, .console_fd = memfd_create("console", 0), .control_fd = listener, .description = "{\"is\":\"what it is\"}" };
+		struct harness h = { .machine = machine,
+				     .console_fd = memfd_create("console", 0),
+				     .control_fd = listener,
+				     .description = "{\"is\":\"what it is\"}" };
 		static struct broker_end end;
-		char text[TEXT_BYTES + 32], said[TEXT_BYTES] = "";
+		char text[TEXT_BYTES + 32];
+		char said[TEXT_BYTES] = "";
 		int n;
 
 		signal(SIGPIPE, SIG_IGN);
@@ -148,7 +166,8 @@ static struct running start(int (*machine)(struct client *))
 }
 
 /* Its outcome and what the machine said, to be equal to `want`. */
-static void finish(const char *what, struct running r, enum broker_outcome outcome, const char *want)
+static void finish(const char *what, struct running r, enum broker_outcome outcome,
+		   const char *want)
 {
 	struct pollfd ready = { .fd = r.report, .events = POLLIN };
 	char text[TEXT_BYTES + 32] = "", wanted[TEXT_BYTES + 32];
@@ -170,7 +189,9 @@ static FILE *connect_to(void)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
-	return fd >= 0 && !connect(fd, (struct sockaddr *)&address, sizeof(address)) ? fdopen(fd, "r+") : NULL;
+	return fd >= 0 && !connect(fd, (struct sockaddr *)&address, sizeof(address))
+		       ? fdopen(fd, "r+")
+		       : NULL;
 }
 
 /* "save" and "memory 5" as lines of the protocol; what begins with '{' is sent as it is. */
@@ -188,21 +209,30 @@ static void ask(FILE *peer, const char *question)
 	fflush(peer);
 }
 
-/* A line of the protocol in short: "ok", "ok" and what the machine is, "error" and the number, "data" and the number. */
+/*
+ * A line of the protocol in short: "ok", "ok" and what the machine is, "error" and the number,
+ * "data" and the number.
+ */
 static bool hear(FILE *peer, char said[TEXT_BYTES])
 {
 	char line[1024];
-	json_t *answer = fgets(line, sizeof(line), peer) ? json_loads(line, JSON_REJECT_DUPLICATES, NULL) : NULL;
+	json_t *answer = fgets(line, sizeof(line), peer)
+				 ? json_loads(line, JSON_REJECT_DUPLICATES, NULL)
+				 : NULL;
 	json_t *machine = json_object_get(answer, "machine");
 	bool good = json_is_object(answer) && json_object_get(answer, "id");
 
 	if (!json_object_get(answer, "ok"))
-		snprintf(said, TEXT_BYTES, "data %lld", (long long)json_integer_value(json_object_get(answer, "data")));
+		snprintf(said, TEXT_BYTES, "data %lld",
+			 (long long)json_integer_value(json_object_get(answer, "data")));
 	else if (!json_is_true(json_object_get(answer, "ok")))
-		snprintf(said, TEXT_BYTES, "error -%lld", (long long)json_integer_value(json_object_get(answer, "errno")));
+		snprintf(said, TEXT_BYTES, "error -%lld",
+			 (long long)json_integer_value(json_object_get(answer, "errno")));
 	else
-		snprintf(said, TEXT_BYTES, "ok%s%s", machine ? " " : "", machine ? json_string_value(json_object_get(machine, "is")) : "");
-	good &= json_is_true(json_object_get(answer, "ok")) || json_object_get(answer, "data") || json_object_get(answer, "reason");
+		snprintf(said, TEXT_BYTES, "ok%s%s", machine ? " " : "",
+			 machine ? json_string_value(json_object_get(machine, "is")) : "");
+	good &= json_is_true(json_object_get(answer, "ok")) || json_object_get(answer, "data") ||
+		json_object_get(answer, "reason");
 	json_decref(answer);
 	return good;
 }
@@ -234,7 +264,8 @@ static bool takes_save(FILE *peer, const char *end)
 	bool good = begin_save(peer, line);
 
 	for (unsigned n = 0; good && n < RECORDS; n++) {
-		good = (!n || hear(peer, line)) && !strcmp(line, "data 5000") && fread(data, 1, sizeof(data), peer) == sizeof(data);
+		good = (!n || hear(peer, line)) && !strcmp(line, "data 5000") &&
+		       fread(data, 1, sizeof(data), peer) == sizeof(data);
 		for (unsigned k = 0; k < sizeof(data); k++)
 			good &= data[k] == (uint8_t)n;
 	}
@@ -276,15 +307,18 @@ static void proper(void)
 static bool has_state(FILE *peer)
 {
 	char line[1024];
-	json_t *answer = NULL, *machine;
+	json_t *answer = NULL;
+	json_t *machine;
 	bool good;
 
 	ask(peer, "info");
 	if (fgets(line, sizeof(line), peer))
 		answer = json_loads(line, 0, NULL);
 	machine = json_object_get(answer, "machine");
-	good = json_integer_value(json_object_get(machine, "assigned")) == INT64_MAX && json_is_integer(json_object_get(machine, "target")) &&
-	       json_integer_value(json_object_get(machine, "committed")) == 4 && json_string_value(json_object_get(machine, "guest"));
+	good = json_integer_value(json_object_get(machine, "assigned")) == INT64_MAX &&
+	       json_is_integer(json_object_get(machine, "target")) &&
+	       json_integer_value(json_object_get(machine, "committed")) == 4 &&
+	       json_string_value(json_object_get(machine, "guest"));
 	json_decref(answer);
 	return good;
 }
@@ -295,13 +329,15 @@ static void memory(void)
 	FILE *peer = connect_to();
 	bool there = false;
 
-	expect("memory", answers(peer, "memory 123456789", "ok") && answers(peer, "memory 0", "ok"));
+	expect("memory",
+	       answers(peer, "memory 123456789", "ok") && answers(peer, "memory 0", "ok"));
 	for (int n = 0; n < 500 && !there; n++, usleep(1000))
 		there = has_state(peer);
 	expect("info has what the machine says of its memory", there);
 	fclose(peer);
 	stop();
-	finish("a machine that is told how much memory to have", r, BROKER_ENDED, "memory 123456789 memory 0 ");
+	finish("a machine that is told how much memory to have", r, BROKER_ENDED,
+	       "memory 123456789 memory 0 ");
 }
 
 static void nonsense(void)
@@ -311,19 +347,28 @@ static void nonsense(void)
 	char line[2000];
 
 	expect("memory without a number", answers(peer, "{\"do\":\"memory\"}\n", "error -22"));
-	expect("memory with a text", answers(peer, "{\"do\":\"memory\",\"bytes\":\"1\"}\n", "error -22"));
-	expect("memory below nothing", answers(peer, "{\"do\":\"memory\",\"bytes\":-1}\n", "error -22"));
-	expect("memory beyond all", answers(peer, "{\"do\":\"memory\",\"bytes\":99999999999999999999}\n", "error -22"));
-	expect("a member that is none", answers(peer, "{\"do\":\"info\",\"file\":\"x\"}\n", "error -22"));
+	expect("memory with a text",
+	       answers(peer, "{\"do\":\"memory\",\"bytes\":\"1\"}\n", "error -22"));
+	expect("memory below nothing",
+	       answers(peer, "{\"do\":\"memory\",\"bytes\":-1}\n", "error -22"));
+	expect("memory beyond all",
+	       answers(peer, "{\"do\":\"memory\",\"bytes\":99999999999999999999}\n", "error -22"));
+	expect("a member that is none",
+	       answers(peer, "{\"do\":\"info\",\"file\":\"x\"}\n", "error -22"));
 	expect("a member twice", answers(peer, "{\"do\":\"info\",\"do\":\"stop\"}\n", "error -22"));
-	expect("an id that is a list", answers(peer, "{\"id\":[1],\"do\":\"stop\"}\n", "error -22"));
-	expect("an id that is long", answers(peer, "{\"id\":\"0123456789012345678901234567890123456789012345678901234567890123456789\","
-						   "\"do\":\"stop\"}\n", "error -22"));
+	expect("an id that is a list",
+	       answers(peer, "{\"id\":[1],\"do\":\"stop\"}\n", "error -22"));
+	expect("an id that is long",
+	       answers(peer,
+		       "{\"id\":\"0123456789012345678901234567890123456789012345678901234567890123456789\","
+		       "\"do\":\"stop\"}\n",
+		       "error -22"));
 	expect("no verb", answers(peer, "{\"id\":1}\n", "error -22"));
 	expect("no object", answers(peer, "{\"id\"\n", "error -22"));
 	expect("no such line", answers(peer, "please\n", "error -22"));
 	expect("an empty line", answers(peer, "\n", "error -22"));
-	expect("two at once: the first", answers(peer, "{\"do\":\"info\"}\n{\"do\":\"info\"}\n", "ok what it is"));
+	expect("two at once: the first",
+	       answers(peer, "{\"do\":\"info\"}\n{\"do\":\"info\"}\n", "ok what it is"));
 	expect("and the second", answers(peer, "", "ok what it is"));
 	memset(line, 'x', sizeof(line));
 	fwrite(line, 1, sizeof(line), peer);
@@ -347,16 +392,19 @@ static void hanging_up(void)
 	expect("a save", takes_save(peer, "ok"));
 	fclose(peer);
 	peer = connect_to();
-	expect("saved again: the machine went on", takes_save(peer, "ok") && answers(peer, "resume", "ok"));
+	expect("saved again: the machine went on",
+	       takes_save(peer, "ok") && answers(peer, "resume", "ok"));
 	ask(peer, "save");
 	expect("data comes", fgetc(peer) == '{');
 	fclose(peer); /* in the middle */
 	peer = connect_to();
 	expect("the next one is heard", answers(peer, "info", "ok what it is"));
-	expect("a save after that one's end", takes_save(peer, "ok") && answers(peer, "resume", "ok"));
+	expect("a save after that one's end",
+	       takes_save(peer, "ok") && answers(peer, "resume", "ok"));
 	fclose(peer);
 	stop();
-	finish("a peer that hangs up lets the machine go on", r, BROKER_ENDED, "save resume save resume save resume save resume ");
+	finish("a peer that hangs up lets the machine go on", r, BROKER_ENDED,
+	       "save resume save resume save resume save resume ");
 }
 
 /* As many as there is room for are heard at the same time; the next one when one of them leaves. */
@@ -448,7 +496,8 @@ static void lying_machines(void)
 int main(void)
 {
 	address.sun_family = AF_UNIX;
-	snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/umbra-control-test-%d", (int)getpid());
+	snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/umbra-control-test-%d",
+		 (int)getpid());
 	signal(SIGPIPE, SIG_IGN);
 	alarm(120);
 	proper();

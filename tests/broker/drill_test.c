@@ -1,7 +1,8 @@
 /*
- * The assume-breach drill: a machine process and a disk process that run an attacker's code from the moment at which they would run a guest,
- * or serve one. They are started by the code that starts the real ones (spawn_role()), get the same descriptors and the same lock-down; then
- * they act. An act that succeeds is a hole. Each act has a process of its own, and is one row.
+ * The assume-breach drill: a machine process and a disk process that run an attacker's code from
+ * the moment at which they would run a guest, or serve one. They are started by the code that
+ * starts the real ones (spawn_role()), get the same descriptors and the same lock-down; then they
+ * act. An act that succeeds is a hole. Each act has a process of its own, and is one row.
  *
  * This program is its own machine and disk process: --role=NAME.
  */
@@ -32,9 +33,23 @@
 #include "ipc/record_ring.h"
 #include "ipc/spawn.h"
 
-enum { PAGE = 4096, BUFFER = 256, EXIT_DENIED = 40, EXIT_HOLE = 41, EXIT_BROKEN = 42, LEAST_ACTS = 100 };
+enum {
+	PAGE = 4096,
+	BUFFER = 256,
+	EXIT_DENIED = 40,
+	EXIT_HOLE = 41,
+	EXIT_BROKEN = 42,
+	LEAST_ACTS = 100
+};
 /* What stands for a value that is known only then. */
-enum { OUTSIDER = -1001, SELF = -1002, SECRET_PATH = -1003, TEXT = -1004, RANDOM_FD = -1005, SOCKET_ADDRESS = -1006 };
+enum {
+	OUTSIDER = -1001,
+	SELF = -1002,
+	SECRET_PATH = -1003,
+	TEXT = -1004,
+	RANDOM_FD = -1005,
+	SOCKET_ADDRESS = -1006
+};
 
 /* What the attacker is told: the rings' memory serves as the order. */
 struct order { uint32_t act; int32_t outsider; char secret[BUFFER]; };
@@ -103,7 +118,9 @@ static const struct call_act call_acts[] = {
 	{ "kill a thread", SYS_tkill, { OUTSIDER, SIGKILL } },
 	{ "kill a thread of a process", SYS_tgkill, { OUTSIDER, OUTSIDER, SIGKILL } },
 	{ "queue a signal", SYS_rt_sigqueueinfo, { OUTSIDER, SIGTERM, TEXT } },
-	{ "queue a signal to a thread", SYS_rt_tgsigqueueinfo, { OUTSIDER, OUTSIDER, SIGTERM, TEXT } },
+	{ "queue a signal to a thread",
+	  SYS_rt_tgsigqueueinfo,
+	  { OUTSIDER, OUTSIDER, SIGTERM, TEXT } },
 	{ "a descriptor of a process", SYS_pidfd_open, { OUTSIDER, 0 } },
 	{ "signal by a descriptor", SYS_pidfd_send_signal, { RANDOM_FD, SIGKILL, 0, 0 } },
 	{ "take a descriptor of a process", SYS_pidfd_getfd, { RANDOM_FD, 0, 0 } },
@@ -154,9 +171,15 @@ static const struct call_act call_acts[] = {
 	{ "a timer more", SYS_timer_create, { CLOCK_MONOTONIC, 0, TEXT } },
 	{ "a descriptor of a timer", SYS_timerfd_create, { CLOCK_MONOTONIC, 0 } },
 	/* memory */
-	{ "executable memory", SYS_mmap, { 0, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0 } },
-	{ "executable memory of its own", SYS_pkey_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC, -1 } },
-	{ "memory that is mapped by a descriptor", SYS_mmap, { 0, PAGE, PROT_READ, MAP_SHARED, RANDOM_FD, 0 } },
+	{ "executable memory",
+	  SYS_mmap,
+	  { 0, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0 } },
+	{ "executable memory of its own",
+	  SYS_pkey_mprotect,
+	  { 0, PAGE, PROT_READ | PROT_EXEC, -1 } },
+	{ "memory that is mapped by a descriptor",
+	  SYS_mmap,
+	  { 0, PAGE, PROT_READ, MAP_SHARED, RANDOM_FD, 0 } },
 	{ "memory by name", SYS_memfd_create, { TEXT, 0 } },
 	{ "secret memory", SYS_memfd_secret, { 0 } },
 	{ "shared memory of System V", SYS_shmget, { 1, PAGE, 01600 } },
@@ -238,7 +261,8 @@ static bool act_change_code(void)
 
 static bool act_change_plan(void)
 {
-	unsigned char *at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, grant_fd(GRANT_PLAN), 0);
+	unsigned char *at =
+		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, grant_fd(GRANT_PLAN), 0);
 
 	return at != MAP_FAILED;
 }
@@ -276,7 +300,8 @@ enum { OTHER_ACTS = sizeof(acts) / sizeof(acts[0]), ACTS = CALL_ACTS + OTHER_ACT
 
 static int lost_process(enum role role)
 {
-	struct order *told = mmap(NULL, sizeof(*told), PROT_READ, MAP_SHARED, grant_fd(role == ROLE_MACHINE ? GRANT_RINGS : GRANT_SLOTS), 0);
+	struct order *told = mmap(NULL, sizeof(*told), PROT_READ, MAP_SHARED,
+				  grant_fd(role == ROLE_MACHINE ? GRANT_RINGS : GRANT_SLOTS), 0);
 	bool hole;
 
 	if (told == MAP_FAILED)
@@ -285,7 +310,8 @@ static int lost_process(enum role role)
 	alarm(5);
 	if (lockdown_before_threads(role, NULL) || lockdown(role))
 		return EXIT_BROKEN;
-	hole = order.act < CALL_ACTS ? act_by_call(&call_acts[order.act]) : acts[order.act - CALL_ACTS].act();
+	hole = order.act < CALL_ACTS ? act_by_call(&call_acts[order.act])
+				     : acts[order.act - CALL_ACTS].act();
 	syscall(SYS_exit_group, hole ? EXIT_HOLE : EXIT_DENIED);
 	return EXIT_BROKEN;
 }
@@ -295,7 +321,10 @@ static int lost_process(enum role role)
 static struct grants grants;
 static unsigned failures;
 
-static const char *name_of(unsigned act) { return act < CALL_ACTS ? call_acts[act].what : acts[act - CALL_ACTS].what; }
+static const char *name_of(unsigned act)
+{
+	return act < CALL_ACTS ? call_acts[act].what : acts[act - CALL_ACTS].what;
+}
 
 /* How it ended: by SIGSYS or another signal, or by itself. */
 static void drill(enum role role, unsigned act, struct order *shared, pid_t outsider)
@@ -313,7 +342,8 @@ static void drill(enum role role, unsigned act, struct order *shared, pid_t outs
 	denied = WIFSIGNALED(status) || WEXITSTATUS(status) == EXIT_DENIED;
 	if (denied && !WIFSIGNALED(status))
 		how = "was refused";
-	printf("%s %s, lost: %s %s\n", denied ? "ok  " : "FAIL", role_describe(role)->name, name_of(act), denied ? how : "succeeded");
+	printf("%s %s, lost: %s %s\n", denied ? "ok  " : "FAIL", role_describe(role)->name,
+	       name_of(act), denied ? how : "succeeded");
 	failures += !denied;
 }
 
@@ -329,7 +359,10 @@ static pid_t start_outsider(void)
 	return child;
 }
 
-/* A role that may do everything that it was left does it: the control, without which all rows above would pass for the wrong reason. */
+/*
+ * A role that may do everything that it was left does it: the control, without which all rows above
+ * would pass for the wrong reason.
+ */
 static void control(enum role role)
 {
 	int status;
@@ -338,10 +371,14 @@ static void control(enum role role)
 	if (!child) {
 		if (lockdown_before_threads(role, NULL) || lockdown(role))
 			_exit(EXIT_BROKEN);
-		syscall(SYS_exit_group, syscall(SYS_clock_gettime, CLOCK_MONOTONIC, text) ? EXIT_DENIED : EXIT_HOLE);
+		syscall(SYS_exit_group, syscall(SYS_clock_gettime, CLOCK_MONOTONIC, text)
+						? EXIT_DENIED
+						: EXIT_HOLE);
 	}
 	waitpid(child, &status, 0);
-	printf("%s %s: what is left works\n", WIFEXITED(status) && WEXITSTATUS(status) == EXIT_HOLE ? "ok  " : "FAIL", role_describe(role)->name);
+	printf("%s %s: what is left works\n",
+	       WIFEXITED(status) && WEXITSTATUS(status) == EXIT_HOLE ? "ok  " : "FAIL",
+	       role_describe(role)->name);
 	failures += !WIFEXITED(status) || WEXITSTATUS(status) != EXIT_HOLE;
 }
 
@@ -354,7 +391,8 @@ int main(int argc, char **argv)
 	pid_t outsider;
 
 	if (argc == 2 && !strncmp(argv[1], role_word, strlen(role_word)))
-		return role_find(argv[1] + strlen(role_word), &role) ? EXIT_BROKEN : lost_process(role);
+		return role_find(argv[1] + strlen(role_word), &role) ? EXIT_BROKEN
+								     : lost_process(role);
 	close(mkstemp(secret));
 	grants_clear(&grants);
 	grants.fd[GRANT_PROGRAM] = spawn_open_program();
@@ -374,10 +412,12 @@ int main(int argc, char **argv)
 		for (unsigned act = 0; act < ACTS; act++)
 			drill(role, act, shared, outsider);
 	}
-	printf("%s the process that they were after is still there\n", is_there(outsider) ? "ok  " : "FAIL");
+	printf("%s the process that they were after is still there\n",
+	       is_there(outsider) ? "ok  " : "FAIL");
 	failures += !is_there(outsider) + (access(secret, F_OK) != 0);
 	printf("%s the file, too\n", access(secret, F_OK) ? "FAIL" : "ok  ");
-	printf("%s %d acts of each, %d were promised\n", (int)ACTS >= LEAST_ACTS ? "ok  " : "FAIL", (int)ACTS, LEAST_ACTS);
+	printf("%s %d acts of each, %d were promised\n", (int)ACTS >= LEAST_ACTS ? "ok  " : "FAIL",
+	       (int)ACTS, LEAST_ACTS);
 	kill(outsider, SIGKILL);
 	unlink(secret);
 	return failures != 0 || (int)ACTS < LEAST_ACTS;

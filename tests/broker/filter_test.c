@@ -1,6 +1,7 @@
 /*
- * What of a guest's output reaches a terminal: sequences that pass and sequences that do not, every byte in every state of the filter, and
- * random bytes, whose output is read by a second parser that knows the list and nothing else.
+ * What of a guest's output reaches a terminal: sequences that pass and sequences that do not, every
+ * byte in every state of the filter, and random bytes, whose output is read by a second parser that
+ * knows the list and nothing else.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -25,19 +26,23 @@ static size_t filter_all(const uint8_t *in, size_t bytes, size_t piece, uint8_t 
 	size_t put = 0;
 
 	for (size_t n = 0; n < bytes; n += piece)
-		put += terminal_filter(&f, in + n, bytes - n < piece ? bytes - n : piece, out + put);
+		put += terminal_filter(&f, in + n, bytes - n < piece ? bytes - n : piece,
+				       out + put);
 	return put;
 }
 
 /* ---- the list ---- */
 
-static const struct { const char *in, *out; } cases[] = {
+static const struct { const char *in, *out;
+} cases[] = {
 	{ "plain\ttext\r\n\b\a", "plain\ttext\r\n\b\a" },
 	{ "\303\244 \342\202\254 \360\237\230\200", "\303\244 \342\202\254 \360\237\230\200" },
 	{ "\033[31;1mred\033[0m", "\033[31;1mred\033[0m" },
-	{ "\033[38:5:1mx\033[2J\033[H\033[10;20H\033[K", "\033[38:5:1mx\033[2J\033[H\033[10;20H\033[K" },
+	{ "\033[38:5:1mx\033[2J\033[H\033[10;20H\033[K",
+	  "\033[38:5:1mx\033[2J\033[H\033[10;20H\033[K" },
 	{ "\033[?25l\033[?1049h\033[?1;7h\033[4h", "\033[?25l\033[?1049h\033[?1;7h\033[4h" },
-	{ "\0337\0338\033D\033M\033=\033>\033(B\033(0\033)B", "\0337\0338\033D\033M\033=\033>\033(B\033(0\033)B" },
+	{ "\0337\0338\033D\033M\033=\033>\033(B\033(0\033)B",
+	  "\0337\0338\033D\033M\033=\033>\033(B\033(0\033)B" },
 	/* strings: titles, clipboard, colours, keys, hyperlinks */
 	{ "a\033]0;title\007b", "ab" },
 	{ "a\033]52;c;ZXZpbA==\033\\b", "ab" },
@@ -99,9 +104,14 @@ static void listed(void)
 
 static size_t skip_text(const uint8_t *s, size_t left)
 {
-	static const struct { uint8_t low, high, second_low, second_high; size_t bytes; } forms[] = {
-		{ 0xc2, 0xc2, 0xa0, 0xbf, 2 }, { 0xc3, 0xdf, 0x80, 0xbf, 2 }, { 0xe0, 0xe0, 0xa0, 0xbf, 3 }, { 0xe1, 0xec, 0x80, 0xbf, 3 },
-		{ 0xed, 0xed, 0x80, 0x9f, 3 }, { 0xee, 0xef, 0x80, 0xbf, 3 }, { 0xf0, 0xf0, 0x90, 0xbf, 4 }, { 0xf1, 0xf3, 0x80, 0xbf, 4 },
+	static const struct {
+		uint8_t low, high, second_low, second_high;
+		size_t bytes;
+	} forms[] = {
+		{ 0xc2, 0xc2, 0xa0, 0xbf, 2 }, { 0xc3, 0xdf, 0x80, 0xbf, 2 },
+		{ 0xe0, 0xe0, 0xa0, 0xbf, 3 }, { 0xe1, 0xec, 0x80, 0xbf, 3 },
+		{ 0xed, 0xed, 0x80, 0x9f, 3 }, { 0xee, 0xef, 0x80, 0xbf, 3 },
+		{ 0xf0, 0xf0, 0x90, 0xbf, 4 }, { 0xf1, 0xf3, 0x80, 0xbf, 4 },
 		{ 0xf4, 0xf4, 0x80, 0x8f, 4 },
 	};
 
@@ -170,8 +180,11 @@ static bool is_clean(const uint8_t *s, size_t bytes)
 
 static void every_byte_in_every_state(void)
 {
-	static const char *const before[] = { "", "\033", "\033[", "\033[?", "\033[3", "\033[3;", "\033[>", "\033(", "\033%", "\033]0;", "\033]0;\033",
-					      "\033P", "\303", "\342", "\342\202", "\360", "\360\237\230", "\033[?1003" };
+	static const char *const before[] = {
+		"",       "\033",  "\033[",    "\033[?",  "\033[3",       "\033[3;",
+		"\033[>", "\033(", "\033%",    "\033]0;", "\033]0;\033",  "\033P",
+		"\303",   "\342",  "\342\202", "\360",    "\360\237\230", "\033[?1003"
+	};
 	uint8_t in[64], out[256];
 	bool good = true;
 
@@ -190,7 +203,8 @@ static void every_byte_in_every_state(void)
 
 static void random_bytes(void)
 {
-	static const char likely[] = "\033\033\033\033[[[?;]P0123456789hlmHJnct\233\235\302\303\200\r\n\007\\>!$ ";
+	static const char likely[] =
+		"\033\033\033\033[[[?;]P0123456789hlmHJnct\233\235\302\303\200\r\n\007\\>!$ ";
 	static uint8_t in[BYTES], out[2 * BYTES];
 	unsigned seed = 1;
 	bool good = true;
@@ -201,7 +215,8 @@ static void random_bytes(void)
 
 		for (size_t n = 0; n < BYTES; n++) {
 			seed = seed * 1103515245 + 12345;
-			in[n] = round % 4 ? (uint8_t)likely[(seed >> 16) % (sizeof(likely) - 1)] : (uint8_t)(seed >> 16);
+			in[n] = round % 4 ? (uint8_t)likely[(seed >> 16) % (sizeof(likely) - 1)]
+					  : (uint8_t)(seed >> 16);
 		}
 		bytes = filter_all(in, BYTES, 1 + round % 700, out);
 		out[bytes] = 0;

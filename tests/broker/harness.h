@@ -1,4 +1,7 @@
-/* A broker as the tests have it: its machine process, and perhaps a helper, are functions in children made by fork. */
+/*
+ * A broker as the tests have it: its machine process, and perhaps a helper, are functions in
+ * children made by fork.
+ */
 #pragma once
 
 #include <errno.h>
@@ -59,8 +62,10 @@ static struct spawned harness_machine(const struct harness *h, const struct brok
 	if (machine.pid)
 		return machine;
 	broker_give(b, &grants);
-	client.memory = mmap(NULL, sizeof(*client.memory), PROT_READ | PROT_WRITE, MAP_SHARED, grants.fd[GRANT_RINGS], 0);
-	client.to_broker = (struct ring_end){ .memory = &client.memory->to_broker, .wake_fd = grants.fd[GRANT_TO_BROKER] };
+	client.memory = mmap(NULL, sizeof(*client.memory), PROT_READ | PROT_WRITE, MAP_SHARED,
+			     grants.fd[GRANT_RINGS], 0);
+	client.to_broker = (struct ring_end){ .memory = &client.memory->to_broker,
+					      .wake_fd = grants.fd[GRANT_TO_BROKER] };
 	client.from_broker = (struct ring_end){ .memory = &client.memory->to_machine };
 	client.event_in = grants.fd[GRANT_TO_MACHINE];
 	client.event_out = grants.fd[GRANT_TO_BROKER];
@@ -95,14 +100,19 @@ static int harness_helper(const struct harness *h, struct broker *b, struct brok
 /* In a process of its own: it is locked down. */
 static int harness_run(const struct harness *h, struct broker_end *end)
 {
-	struct broker_options o = { .console = h->console_fd < 0 ? CONSOLE_NONE : CONSOLE_FILE, .console_fd = grant_fd(GRANT_CONSOLE),
-				    .console_limit_bytes = CONSOLE_FILE_BYTES, .input_fd = -1, .control_fd = -1, .description = h->description };
+	struct broker_options o = { .console = h->console_fd < 0 ? CONSOLE_NONE : CONSOLE_FILE,
+				    .console_fd = grant_fd(GRANT_CONSOLE),
+				    .console_limit_bytes = CONSOLE_FILE_BYTES,
+				    .input_fd = -1,
+				    .control_fd = -1,
+				    .description = h->description };
 	struct broker *b;
 	struct spawned machine;
 	int error;
 
 	for (unsigned n = 0; n < GRANTS; n++) /* nobody else takes the numbers */
-		if (fcntl(grant_fd((enum grant)n), F_GETFD) < 0 && dup2(2, grant_fd((enum grant)n)) < 0)
+		if (fcntl(grant_fd((enum grant)n), F_GETFD) < 0 &&
+		    dup2(2, grant_fd((enum grant)n)) < 0)
 			return -errno;
 	if (h->console_fd >= 0 && dup2(h->console_fd, grant_fd(GRANT_CONSOLE)) < 0)
 		return -errno;

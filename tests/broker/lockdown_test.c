@@ -1,7 +1,9 @@
 /*
- * After lock-down: every system call number is tried in a process of its own. Those of the role's list survive, every other
- * one ends the process with SIGSYS. Prints the lists and checks their lengths. Of calls that are kept under a condition: arguments that are
- * as it says, and arguments that are not. Also that nothing of files, capabilities and other processes is left, by the other layers alone.
+ * After lock-down: every system call number is tried in a process of its own. Those of the role's
+ * list survive, every other one ends the process with SIGSYS. Prints the lists and checks their
+ * lengths. Of calls that are kept under a condition: arguments that are as it says, and arguments
+ * that are not. Also that nothing of files, capabilities and other processes is left, by the other
+ * layers alone.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,10 +28,14 @@
 
 #include "ipc/lockdown.h"
 
-/* uretprobe and uprobe: recent kernels let them past any filter; outside a probe they do nothing. */
+/*
+ * uretprobe and uprobe: recent kernels let them past any filter; outside a probe they do nothing.
+ */
 enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096, OWN_PID = -77 };
 
-static const unsigned most_calls[ROLES] = { [ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20 };
+static const unsigned most_calls[ROLES] = {
+	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20
+};
 static int failures;
 
 struct attempt { long number, arguments[6]; };
@@ -97,7 +103,8 @@ static void all_calls(enum role role)
 			continue; /* conditions() */
 		got = try(role, &a);
 		if (!got == !call) {
-			printf("\nFAIL call %ld: %s the list\n", n, got ? "denied, but in" : "allowed, but not in");
+			printf("\nFAIL call %ld: %s the list\n", n,
+			       got ? "denied, but in" : "allowed, but not in");
 			failures++;
 		}
 	}
@@ -130,27 +137,41 @@ static void conditions_of_all(enum role role)
 	long anonymous = MAP_PRIVATE | MAP_ANONYMOUS;
 
 	allowed(role, "a wake", &(struct attempt){ SYS_futex, { address, FUTEX_WAKE_PRIVATE, 1 } });
-	allowed(role, "a wait that does not", &(struct attempt){ SYS_futex, { address, FUTEX_WAIT, 2 } });
-	denied(role, "a futex with priority inheritance", &(struct attempt){ SYS_futex, { address, FUTEX_LOCK_PI, 0 } });
-	denied(role, "a requeueing futex", &(struct attempt){ SYS_futex, { address, FUTEX_CMP_REQUEUE_PI, 1 } });
+	allowed(role, "a wait that does not",
+		&(struct attempt){ SYS_futex, { address, FUTEX_WAIT, 2 } });
+	denied(role, "a futex with priority inheritance",
+	       &(struct attempt){ SYS_futex, { address, FUTEX_LOCK_PI, 0 } });
+	denied(role, "a requeueing futex",
+	       &(struct attempt){ SYS_futex, { address, FUTEX_CMP_REQUEUE_PI, 1 } });
 	if (find_call(role, SYS_tgkill))
-		allowed(role, "a signal to itself", &(struct attempt){ SYS_tgkill, { OWN_PID, OWN_PID, 0 } });
-	denied(role, "a signal to its parent", &(struct attempt){ SYS_tgkill, { getpid(), getpid(), SIGKILL } });
-	denied(role, "a signal to nobody", &(struct attempt){ SYS_tgkill, { 0x7fffffff, 0x7fffffff, 0 } });
+		allowed(role, "a signal to itself",
+			&(struct attempt){ SYS_tgkill, { OWN_PID, OWN_PID, 0 } });
+	denied(role, "a signal to its parent",
+	       &(struct attempt){ SYS_tgkill, { getpid(), getpid(), SIGKILL } });
+	denied(role, "a signal to nobody",
+	       &(struct attempt){ SYS_tgkill, { 0x7fffffff, 0x7fffffff, 0 } });
 	denied(role, "a signal, by kill", &(struct attempt){ SYS_kill, { OWN_PID, 0 } });
 	denied(role, "a signal, by tkill", &(struct attempt){ SYS_tkill, { OWN_PID, 0 } });
 	denied(role, "a socket", &(struct attempt){ SYS_socket, { AF_INET, SOCK_STREAM, 0 } });
-	denied(role, "a pair of sockets", &(struct attempt){ SYS_socketpair, { AF_UNIX, SOCK_STREAM, 0, address } });
+	denied(role, "a pair of sockets",
+	       &(struct attempt){ SYS_socketpair, { AF_UNIX, SOCK_STREAM, 0, address } });
 	if (role == ROLE_BROKER)
 		return; /* keeps neither */
-	allowed(role, "memory", &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ | PROT_WRITE, anonymous, -1 } });
-	denied(role, "executable memory", &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ | PROT_EXEC, anonymous, -1 } });
-	denied(role, "a mapped file", &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ, MAP_PRIVATE, grant_fd(GRANT_PLAN) } });
+	allowed(role, "memory",
+		&(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ | PROT_WRITE, anonymous, -1 } });
+	denied(role, "executable memory",
+	       &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ | PROT_EXEC, anonymous, -1 } });
+	denied(role, "a mapped file",
+	       &(struct attempt){ SYS_mmap,
+				  { 0, PAGE, PROT_READ, MAP_PRIVATE, grant_fd(GRANT_PLAN) } });
 	if (role == ROLE_KEEPER)
 		return;
-	denied(role, "executable memory, by mprotect", &(struct attempt){ SYS_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC } });
-	denied(role, "memory of a file taken away", &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_REMOVE } });
-	allowed(role, "memory given back", &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_DONTNEED } });
+	denied(role, "executable memory, by mprotect",
+	       &(struct attempt){ SYS_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC } });
+	denied(role, "memory of a file taken away",
+	       &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_REMOVE } });
+	allowed(role, "memory given back",
+		&(struct attempt){ SYS_madvise, { 0, PAGE, MADV_DONTNEED } });
 }
 
 static void conditions(void)
@@ -162,26 +183,42 @@ static void conditions(void)
 	conditions_of_all(ROLE_BROKER);
 	conditions_of_all(ROLE_DISK);
 	conditions_of_all(ROLE_KEEPER);
-	allowed(ROLE_MACHINE, "read of its event", &(struct attempt){ SYS_read, { grant_fd(GRANT_TO_MACHINE), data, 8 } });
-	denied(ROLE_MACHINE, "read of another descriptor", &(struct attempt){ SYS_read, { grant_fd(GRANT_TO_BROKER), data, 8 } });
-	denied(ROLE_MACHINE, "read of standard input", &(struct attempt){ SYS_read, { 0, data, 8 } });
-	allowed(ROLE_MACHINE, "write to its event", &(struct attempt){ SYS_write, { grant_fd(GRANT_TO_BROKER), data, 8 } });
-	denied(ROLE_MACHINE, "write to another descriptor", &(struct attempt){ SYS_write, { grant_fd(GRANT_TO_MACHINE), data, 8 } });
-	denied(ROLE_MACHINE, "write to standard error", &(struct attempt){ SYS_write, { 2, data, 0 } });
-	denied(ROLE_BROKER, "memory, by mprotect", &(struct attempt){ SYS_mprotect, { 0, 0, PROT_READ | PROT_WRITE } });
-	denied(ROLE_BROKER, "a byte into the terminal's input", &(struct attempt){ SYS_ioctl, { 0, TIOCSTI, data } });
-	denied(ROLE_BROKER, "another descriptor's terminal", &(struct attempt){ SYS_ioctl, { 1, TCGETS, data } });
-	denied(ROLE_BROKER, "a signal to what is not its machine", &(struct attempt){ SYS_pidfd_send_signal, { grant_fd(GRANT_END), 0, 0, 0 } });
-	allowed(ROLE_BROKER, "a signal to its machine", &(struct attempt){ SYS_pidfd_send_signal, { grant_fd(GRANT_MACHINE), 0, 0, 0 } });
-	denied(ROLE_BROKER, "a peer of another socket", &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });
-	denied(ROLE_BROKER, "another file made shorter", &(struct attempt){ SYS_ftruncate, { grant_fd(GRANT_END), 0 } });
-	denied(ROLE_DISK, "another use of a descriptor", &(struct attempt){ SYS_fcntl, { 0, F_SETFL, 0 } });
+	allowed(ROLE_MACHINE, "read of its event",
+		&(struct attempt){ SYS_read, { grant_fd(GRANT_TO_MACHINE), data, 8 } });
+	denied(ROLE_MACHINE, "read of another descriptor",
+	       &(struct attempt){ SYS_read, { grant_fd(GRANT_TO_BROKER), data, 8 } });
+	denied(ROLE_MACHINE, "read of standard input",
+	       &(struct attempt){ SYS_read, { 0, data, 8 } });
+	allowed(ROLE_MACHINE, "write to its event",
+		&(struct attempt){ SYS_write, { grant_fd(GRANT_TO_BROKER), data, 8 } });
+	denied(ROLE_MACHINE, "write to another descriptor",
+	       &(struct attempt){ SYS_write, { grant_fd(GRANT_TO_MACHINE), data, 8 } });
+	denied(ROLE_MACHINE, "write to standard error",
+	       &(struct attempt){ SYS_write, { 2, data, 0 } });
+	denied(ROLE_BROKER, "memory, by mprotect",
+	       &(struct attempt){ SYS_mprotect, { 0, 0, PROT_READ | PROT_WRITE } });
+	denied(ROLE_BROKER, "a byte into the terminal's input",
+	       &(struct attempt){ SYS_ioctl, { 0, TIOCSTI, data } });
+	denied(ROLE_BROKER, "another descriptor's terminal",
+	       &(struct attempt){ SYS_ioctl, { 1, TCGETS, data } });
+	denied(ROLE_BROKER, "a signal to what is not its machine",
+	       &(struct attempt){ SYS_pidfd_send_signal, { grant_fd(GRANT_END), 0, 0, 0 } });
+	allowed(ROLE_BROKER, "a signal to its machine",
+		&(struct attempt){ SYS_pidfd_send_signal, { grant_fd(GRANT_MACHINE), 0, 0, 0 } });
+	denied(ROLE_BROKER, "a peer of another socket",
+	       &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });
+	denied(ROLE_BROKER, "another file made shorter",
+	       &(struct attempt){ SYS_ftruncate, { grant_fd(GRANT_END), 0 } });
+	denied(ROLE_DISK, "another use of a descriptor",
+	       &(struct attempt){ SYS_fcntl, { 0, F_SETFL, 0 } });
 	allowed(ROLE_DISK, "a file's lock", &(struct attempt){ SYS_fcntl, { 0, F_OFD_SETLK, 0 } });
 	denied(ROLE_DISK, "a rename", &(struct attempt){ SYS_rename, { data, data } });
 	denied(ROLE_DISK, "a removal", &(struct attempt){ SYS_unlink, { data } });
 	denied(ROLE_DISK, "a new ring", &(struct attempt){ SYS_io_uring_setup, { 8, data } });
-	denied(ROLE_DISK, "another registration at its ring", &(struct attempt){ SYS_io_uring_register, { 0, 0, data } });
-	allowed(ROLE_DISK, "memory, by mprotect", &(struct attempt){ SYS_mprotect, { 0, 0, PROT_READ | PROT_WRITE } });
+	denied(ROLE_DISK, "another registration at its ring",
+	       &(struct attempt){ SYS_io_uring_register, { 0, 0, data } });
+	allowed(ROLE_DISK, "memory, by mprotect",
+		&(struct attempt){ SYS_mprotect, { 0, 0, PROT_READ | PROT_WRITE } });
 }
 
 /* ---- the other layers ---- */
@@ -196,7 +233,8 @@ static void by_other_layers(enum role role, const char *what, int (*act)(void))
 	if (!child)
 		_exit(lockdown_before_threads(role, NULL) ? 99 : act());
 	waitpid(child, &status, 0);
-	snprintf(text, sizeof(text), "%s: %s, without the list of calls", role_describe(role)->name, what);
+	snprintf(text, sizeof(text), "%s: %s, without the list of calls", role_describe(role)->name,
+		 what);
 	expect(text, status, 0);
 }
 
@@ -230,7 +268,8 @@ static int has_capabilities(void)
 static int reach_the_network(void)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	const struct sockaddr_storage loopback = { .ss_family = AF_INET, .__ss_padding = { 0, 9, 127, 0, 0, 1 } };
+	const struct sockaddr_storage loopback = { .ss_family = AF_INET,
+						   .__ss_padding = { 0, 9, 127, 0, 0, 1 } };
 
 	if (fd < 0)
 		return 0;

@@ -1,4 +1,7 @@
-/* Lines of the control protocol: the parser, and what it says back, which has to be a line of JSON with the id that was given. */
+/*
+ * Lines of the control protocol: the parser, and what it says back, which has to be a line of JSON
+ * with the id that was given.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +12,9 @@
 static const struct control_verb verbs[] = {
 	{ .name = "info", .number = 0 },
 	{ .name = "memory", .number = 1, .member = { { "bytes", CONTROL_NUMBER, true } } },
-	{ .name = "snapshot", .number = 2, .member = { { "file", CONTROL_TEXT, true }, { "size", CONTROL_NUMBER, false } } },
+	{ .name = "snapshot",
+	  .number = 2,
+	  .member = { { "file", CONTROL_TEXT, true }, { "size", CONTROL_NUMBER, false } } },
 	{ 0 },
 };
 
@@ -17,7 +22,8 @@ static void check_answer(char *line)
 {
 	json_t *answer = line ? json_loads(line, JSON_REJECT_DUPLICATES, NULL) : NULL;
 
-	if (!json_is_object(answer) || !json_object_get(answer, "id") || !json_is_boolean(json_object_get(answer, "ok")) ||
+	if (!json_is_object(answer) || !json_object_get(answer, "id") ||
+	    !json_is_boolean(json_object_get(answer, "ok")) ||
 	    strcspn(line, "\n") + 1 != strlen(line))
 		abort();
 	json_decref(answer);
