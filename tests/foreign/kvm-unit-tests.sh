@@ -14,7 +14,7 @@ declare -A count=([pass]=0 [fail]=0 [skip]=0 [hang]=0)
 
 run_configuration()
 {
-	local name=$1 file=$2 arch=$3 cpus=$4 arguments=$5 seconds=$6 model=$7 status=0 result memory=512
+	local name=$1 file=$2 arch=$3 cpus=$4 arguments=$5 seconds=$6 model=$7 status=0 result memory=512 options=()
 
 	[ "$name" ] || return
 	case $file in vmx.flat | svm*.flat | pmu*.flat) return ;; esac
@@ -23,9 +23,15 @@ run_configuration()
 	fi
 	[[ $model =~ -m\ ([0-9]+) ]] && memory=${BASH_REMATCH[1]}
 	printf 'NR_CPUS=%d\nMEMSIZE=%d\nTEST_DEVICE=1\n' "$cpus" "$memory" >"$logs/environment" # where QEMU has fw_cfg
+	case $model in
+	*GenuineIntel*) options=(--cpu-model umbra-intel) ;;
+	*-pcid,-invpcid*) options=(--cpu-model default,-pcid,-invpcid) ;;
+	*-pcid*) options=(--cpu-model default,-pcid) ;;
+	*-x2apic*) options=(--cpu-model default,-x2apic) ;;
+	esac
 	arguments=${arguments//\`date +%s\`/$(date +%s)}
 	timeout -s KILL "$seconds" "$umbra" run --kernel "$directory/$arch/x86/$file" --append "$file $arguments" --cpus "$cpus" \
-		--debug-exit 0xf4 --test-device --memory "${memory}M" --initrd "$logs/environment" </dev/null >"$logs/$name.log" 2>&1 || status=$?
+		--debug-exit 0xf4 --test-device "${options[@]}" --memory "${memory}M" --initrd "$logs/environment" </dev/null >"$logs/$name.log" 2>&1 || status=$?
 	case $status in
 	1) result=pass ;;
 	77) result=skip ;; # its exit() shifts it
