@@ -28,7 +28,7 @@ static const char run_help[] =
 	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
 	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--test-device] [--statistics]\n"
 	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] [--mitigations guest|off] [--name NAME]\n"
-	"                 [--memory-min SIZE] [--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... [--override REASON]\n"
+	"                 [--memory-min SIZE] [--overhead SIZE] [--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... [--override REASON]\n"
 	"       umbra run [the same, without --kernel and --initrd] IMAGE[,format=FORMAT][,readonly][,direct]\n"
 	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME]\n"
 	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console. IMAGE is a disk, the first, that brings both in\n"
@@ -40,6 +40,7 @@ static const char run_help[] =
 	"--cpu-model chooses the processor that the guest sees; umbra doctor lists them, docs/cpu-models.md has what they are.\n"
 	"--mitigations guest has the guest's kernel defend itself against speculation as on vulnerable hardware, off as on a safe one;\n"
 	"without it the guest is told what is true (docs/speculation.md).\n"
+	"--overhead SIZE limits what the machine process uses beside the guest's memory, from 64M to 2G; 384M when not given.\n"
 	"--memory-min SIZE has the guest's memory adjusted while it runs, to what it needs, between SIZE and --memory.\n"
 	"--console FILE keeps what the guest printed last in FILE: at most 64 MiB, of which the newer half stays when it is full.\n"
 	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), the first /dev/sda; --parents as with umbra disk.\n"
@@ -49,12 +50,12 @@ static const char run_help[] =
 	"--test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
 
 /* Options without a letter. */
-enum { OPTION_CPU_MODEL = 256, OPTION_MITIGATIONS, OPTION_HOST_MASK };
+enum { OPTION_CPU_MODEL = 256, OPTION_MITIGATIONS, OPTION_HOST_MASK, OPTION_OVERHEAD };
 
 struct run_options {
 	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name,
 		*restore, *memory_min, *image;
-	const char *cpu_model, *mitigations, *host_mask;
+	const char *cpu_model, *mitigations, *host_mask, *overhead;
 	bool statistics, test_device;
 };
 
@@ -110,6 +111,7 @@ static int take_option(struct run *r, int option, const char *value)
 	case OPTION_CPU_MODEL: o->cpu_model = value; return 0;
 	case OPTION_MITIGATIONS: o->mitigations = value; return 0;
 	case OPTION_HOST_MASK: o->host_mask = value; return 0;
+	case OPTION_OVERHEAD: o->overhead = value; return 0;
 	default: return EXIT_USAGE;
 	}
 }
@@ -152,6 +154,7 @@ static int parse_run(struct run *r, int argc, char **argv)
 		{ "parents", 1, 0, 'p' },
 		{ "override", 1, 0, 'o' },
 		{ "memory-min", 1, 0, 'M' },
+		{ "overhead", 1, 0, OPTION_OVERHEAD },
 		{ "cpu-model", 1, 0, OPTION_CPU_MODEL },
 		{ "mitigations", 1, 0, OPTION_MITIGATIONS },
 		{ "host-mask", 1, 0, OPTION_HOST_MASK },
@@ -296,6 +299,16 @@ static int take_sizes(struct machine_plan *m, const struct run_options *o)
 	     m->least_memory_bytes < LEAST_MEMORY_BYTES || m->least_memory_bytes > m->memory_bytes))
 		return complain(EXIT_USAGE, "not a memory size from 64M to --memory", o->memory_min,
 				"say for example --memory 2G --memory-min 512M");
+	return 0;
+}
+
+/* Of a saved machine, too: it is this host's affair. */
+static int take_overhead(struct machine_plan *m, const struct run_options *o)
+{
+	m->overhead_bytes = MACHINE_DEFAULT_OVERHEAD_BYTES;
+	if (o->overhead && (!parse_size(o->overhead, &m->overhead_bytes) || m->overhead_bytes < MACHINE_LEAST_OVERHEAD_BYTES ||
+			    m->overhead_bytes > MACHINE_MOST_OVERHEAD_BYTES))
+		return complain(EXIT_USAGE, "not a size from 64M to 2G", o->overhead, "say for example --overhead 256M");
 	return 0;
 }
 
@@ -481,6 +494,8 @@ static int make_plan(struct run *r)
 	take_places(&r->plan->disks.place);
 	r->plan->machine.statistics = r->options.statistics;
 	code = r->options.restore ? take_saved(r) : take_new(r);
+	if (!code)
+		code = take_overhead(&r->plan->machine, &r->options);
 	if (!code)
 		code = take_console(r);
 	if (!code)

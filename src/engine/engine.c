@@ -10,11 +10,12 @@
 /* In order of preference. */
 static const struct engine_driver *const drivers[] = { &soft_engine_driver };
 
-struct engine *engine_create(const struct guest_memory *memory)
+struct engine *engine_create(const struct guest_memory *memory, const struct engine_options *options)
 {
 	assert(memory);
+	assert(options->cpus && options->overhead_bytes >= ENGINE_LEAST_OVERHEAD_BYTES);
 	for (unsigned n = 0; n < sizeof(drivers) / sizeof(drivers[0]); n++) {
-		struct engine *engine = drivers[n]->create(memory);
+		struct engine *engine = drivers[n]->create(memory, options);
 
 		if (engine)
 			return engine;

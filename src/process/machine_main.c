@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -262,6 +263,7 @@ static void take_plan(struct process *p, struct machine_options *o)
 
 	o->memory_bytes = plan->memory_bytes;
 	o->least_memory_bytes = plan->least_memory_bytes;
+	o->overhead_bytes = plan->overhead_bytes;
 	o->hv_features = plan->hv_features;
 	o->cpus = plan->cpus;
 	o->debug_exit = plan->debug_exit;
@@ -278,13 +280,48 @@ static void take_plan(struct process *p, struct machine_options *o)
 	o->last_words_bytes = sizeof(p->rings->last_words);
 }
 
+/* ---- its limits ---- */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
+/*
+ * The engine keeps its budget itself (engine.h); this is the kernel's word, for what it might have forgotten. Memory that is shared
+ * with other processes and the code cache are not in it: their sizes are fixed. 0 or -errno.
+ */
+static int limit_memory(const struct machine_options *options)
+{
+	enum { THREAD_STACK_BYTES = 1 << 20, THREADS_BESIDE_PROCESSORS = 8 };
+	uint64_t stacks = (options->cpus + (uint64_t)THREADS_BESIDE_PROCESSORS) * THREAD_STACK_BYTES;
+	uint64_t most = machine_ceiling_bytes(options) + stacks;
+	const struct rlimit limit = { .rlim_cur = most, .rlim_max = most };
+	pthread_attr_t attributes;
+	int error = -pthread_attr_init(&attributes);
+
+	if (SANITIZED) /* its shadow memory is far beyond any limit */
+		return 0;
+	if (!error)
+		error = -pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
+	if (!error)
+		error = -pthread_setattr_default_np(&attributes);
+	if (!error && setrlimit(RLIMIT_DATA, &limit))
+		error = -errno;
+	return error;
+}
+
 /* ---- its life ---- */
 
 /* With all its threads, which wait. False: the broker was told why not. */
 static bool process_make_machine(struct process *p, struct machine_options *o)
 {
 	const char *reason = "the host refused to take its rights";
-	int error = lockdown_before_threads(ROLE_MACHINE, NULL);
+	int error = limit_memory(o);
+
+	if (!error)
+		error = lockdown_before_threads(ROLE_MACHINE, NULL);
 
 	if (!error)
 		p->machine = machine_create(o, &error, &reason);

@@ -13,6 +13,16 @@
 enum { LARGE_PAGE_BYTES = 2 << 20 };
 #define LOW_MEMORY_MAX 0xc0000000ull
 
+uint64_t machine_ceiling_bytes(const struct machine_options *options)
+{
+	enum { PROGRAM_BYTES = 24 << 20, BYTES_PER_VCPU = 12 << 20, BYTES_PER_PAGE = 7 };
+
+	uint64_t memory_bytes = guest_memory_footprint_bytes(options->memory_bytes);
+
+	return memory_bytes + memory_bytes / GUEST_PAGE_BYTES * BYTES_PER_PAGE + options->overhead_bytes + PROGRAM_BYTES +
+	       options->cpus * (uint64_t)BYTES_PER_VCPU;
+}
+
 static int make_memory(struct machine *machine)
 {
 	uint64_t bytes = machine->options.memory_bytes;
@@ -43,7 +53,11 @@ static void end_of_level(void *context, uint8_t vector)
 
 static int make_engine(struct machine *machine)
 {
-	machine->engine = engine_create(&machine->memory);
+	const struct engine_options options = {
+		.overhead_bytes = machine->options.overhead_bytes, .cpus = machine->options.cpus,
+	};
+
+	machine->engine = engine_create(&machine->memory, &options);
 	if (!machine->engine)
 		return -ENOMEM;
 	machine->model = machine->options.model;

@@ -26,6 +26,11 @@ struct machine_state {
 	uint64_t assigned_bytes, target_bytes, available_bytes, committed_bytes;
 };
 
+/* What a machine process may use beside its guest's memory (docs/isolation.md). */
+#define MACHINE_LEAST_OVERHEAD_BYTES (64ull << 20)
+#define MACHINE_DEFAULT_OVERHEAD_BYTES (384ull << 20)
+#define MACHINE_MOST_OVERHEAD_BYTES (2048ull << 20)
+
 struct machine_options {
 	uint64_t memory_bytes;
 	unsigned cpus;
@@ -37,6 +42,7 @@ struct machine_options {
 	uint64_t hv_features; /* hv_parse_features() */
 	struct machine_disks disks; /* where memory is not NULL there is a partition bus, with these and the other services on it */
 	uint64_t least_memory_bytes; /* what the guest has at least; less than memory_bytes: its memory is adjusted while it runs */
+	uint64_t overhead_bytes; /* what the engine may use beside the guest's memory (engine.h) */
 	bool test_device; /* chipset/test_device.h */
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
 	/* Called under the machine's lock with what the guest prints. */
@@ -74,6 +80,8 @@ bool machine_hv_has_bus(uint64_t features);
 const char *machine_hv_feature(unsigned n);
 /* What a saved machine's head says; -errno when it cannot be one that runs here. */
 int machine_read_saved(const struct boot_file *saved, uint64_t *ret_memory_bytes, unsigned *ret_cpus);
+/* What the machine uses at most of private memory: the guest's, the engine's budget, and what every machine needs. */
+uint64_t machine_ceiling_bytes(const struct machine_options *options);
 /* NULL with *ret_reason when it cannot be made; *ret_error is the negative errno. */
 struct machine *machine_create(const struct machine_options *options, int *ret_error, const char **ret_reason);
 void machine_destroy(struct machine *machine);

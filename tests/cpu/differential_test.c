@@ -360,7 +360,7 @@ static void make_guest(void)
 	for (unsigned n = 0; n < RAM_BYTES >> 12; n++)
 		t[1536 + n] = (uint64_t)n << 12 | 3;
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	e = engine_create(&memory);
+	e = engine_create(&memory, &engine_options);
 	engine = e;
 	cpu = engine_cpu_create(e, &ops, NULL);
 	s->cr0 = CR0_PE | CR0_PG | 0x30;

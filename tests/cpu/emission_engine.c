@@ -66,7 +66,7 @@ void emission_begin(void)
 
 	make_tables(ram);
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	cpu = (struct soft_cpu *)engine_cpu_create(engine_create(&memory), &ops, NULL);
+	cpu = (struct soft_cpu *)engine_cpu_create(engine_create(&memory, &engine_options), &ops, NULL);
 	if (!cpu)
 		abort();
 	cpu->engine->on_copy = on_copy;

@@ -16,6 +16,7 @@ static int interrupt(void *c) { (void)c; return -1; }
 static void set_cr8(void *c, uint8_t v) { (void)c, (void)v; }
 static uint8_t get_cr8(void *c) { (void)c; return 0; }
 static enum engine_call hypercall(void *c, const struct engine_call_registers *r) { (void)c, (void)r; return ENGINE_CALL_UNDEFINED; }
+static const struct engine_options engine_options = { .overhead_bytes = ENGINE_DEFAULT_OVERHEAD_BYTES, .cpus = 1 };
 static const struct engine_ops ops = {
 	.port_read = port_read, .port_write = port_write, .mmio_read = mmio_read, .mmio_write = mmio_write, .msr_read = msr_read,
 	.msr_write = msr_write, .cpuid = cpuid, .interrupt = interrupt, .get_cr8 = get_cr8, .set_cr8 = set_cr8, .hypercall = hypercall,

@@ -46,7 +46,7 @@ static struct engine *make_engine(struct engine_cpu **ret_cpu)
 	struct x86_state *s = &state.x86;
 
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	e = engine_create(&memory);
+	e = engine_create(&memory, &engine_options);
 	*ret_cpu = engine_cpu_create(e, &ops, NULL);
 	s->cr0 = CR0_PE | CR0_PG | 0x30;
 	s->cr3 = TABLES;

@@ -195,7 +195,7 @@ static void make_guest(void)
 	for (unsigned n = 0; n < RAM_BYTES >> 21; n++)
 		tables[1024 + (BASE >> 21) + n] = (uint64_t)n << 21 | 0x83;
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	engine = engine_create(&memory);
+	engine = engine_create(&memory, &engine_options);
 	cpu = engine_cpu_create(engine, &ops, NULL);
 	s->cr0 = CR0_PE | CR0_PG | 0x30;
 	s->cr3 = TABLES;

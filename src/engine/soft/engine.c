@@ -15,8 +15,6 @@
 #include "lib/check.h"
 #include "soft_internal.h"
 
-enum { CODE_BYTES = 64 << 20, COLD_START = 24 << 20 };
-
 void *soft_reserve(size_t bytes)
 {
 	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -54,11 +52,11 @@ static void soft_destroy(struct engine *opaque)
 	struct soft_engine *e = (struct soft_engine *)opaque;
 
 	assert(!e->cpu_count);
-	release(e->code_write, CODE_BYTES);
-	release(e->code_run, CODE_BYTES);
-	release(e->blocks, MAX_BLOCKS * sizeof(*e->blocks));
+	release(e->code_write, e->budget.code_bytes);
+	release(e->code_run, e->budget.code_bytes);
+	release(e->blocks, e->budget.blocks * sizeof(*e->blocks));
 	release(e->hash, HASH_BUCKETS * sizeof(*e->hash));
-	release(e->maps, MAX_MAPS * sizeof(*e->maps));
+	release(e->maps, e->budget.maps * sizeof(*e->maps));
 	release(e->page_blocks, frames_of(e) * sizeof(*e->page_blocks));
 	release(e->frame_flags, frames_of(e));
 	release(e->frame_writes, frames_of(e));
@@ -73,13 +71,13 @@ static int make_code_cache(struct soft_engine *e)
 
 	if (fd < 0)
 		return -errno;
-	e->code_bytes = CODE_BYTES;
-	e->cold_start = e->cold_used = COLD_START;
-	if (ftruncate(fd, CODE_BYTES)) {
+	e->code_bytes = e->budget.code_bytes;
+	e->cold_start = e->cold_used = e->budget.hot_bytes;
+	if (ftruncate(fd, (off_t)e->code_bytes)) {
 		error = -errno;
 	} else {
-		e->code_write = mmap(NULL, CODE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		e->code_run = mmap(NULL, CODE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+		e->code_write = mmap(NULL, e->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		e->code_run = mmap(NULL, e->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
 		if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED)
 			error = -ENOMEM;
 	}
@@ -96,9 +94,9 @@ static int make_secrets(struct soft_engine *e)
 
 static int make_lists(struct soft_engine *e)
 {
-	e->blocks = soft_reserve(MAX_BLOCKS * sizeof(*e->blocks));
+	e->blocks = soft_reserve(e->budget.blocks * sizeof(*e->blocks));
 	e->hash = soft_reserve(HASH_BUCKETS * sizeof(*e->hash));
-	e->maps = soft_reserve(MAX_MAPS * sizeof(*e->maps));
+	e->maps = soft_reserve(e->budget.maps * sizeof(*e->maps));
 	e->page_blocks = soft_reserve(frames_of(e) * sizeof(*e->page_blocks));
 	e->frame_flags = soft_reserve(frames_of(e));
 	e->frame_writes = soft_reserve(frames_of(e));
@@ -115,7 +113,7 @@ static void soft_engine_set_model(struct engine *engine, const struct cpu_model 
 	e->clears_buffers = host->leaks_buffers;
 }
 
-static struct engine *soft_create(const struct guest_memory *memory)
+static struct engine *soft_create(const struct guest_memory *memory, const struct engine_options *options)
 {
 	struct soft_engine *e = calloc(1, sizeof(*e));
 
@@ -126,6 +124,7 @@ static struct engine *soft_create(const struct guest_memory *memory)
 	e->ram = memory->ram;
 	if (CHECKS_RUN)
 		e->on_copy = soft_check_copy;
+	e->budget = budget_divide(options);
 	if (!make_code_cache(e) && !make_secrets(e) && !make_lists(e))
 		return &e->base;
 	soft_destroy(&e->base);

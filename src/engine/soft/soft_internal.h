@@ -24,6 +24,7 @@
 #include "x86/cpu_model.h"
 #include "x86/state.h"
 #include "engine/engine_driver.h"
+#include "budget.h"
 #include "lock.h"
 
 /*
@@ -54,6 +55,7 @@ enum { CACHE_LINE_BYTES = 64, PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
 #define TABLE_BYTES (1ull << 39)
 #define TABLE_RESERVED_BYTES (TABLE_BYTES + 0x20000)
+enum { TABLE_CHUNK_BYTES = 64 << 10, TABLE_REGIONS = 1 << 18 };
 enum { JUMP_CACHE_ENTRIES = 16384, JOURNAL_ENTRIES = 1 << 16, FILTER_WORDS = 64 };
 
 /*
@@ -80,6 +82,12 @@ struct address_space { /* mmu/space.h */
 	struct space_tag tag;
 	uint64_t read[VIEWS], write[VIEWS]; /* table bases, TABLE_BIAS included */
 	void *memory[2 * VIEWS];
+	/* what of the tables may be written: chunks, by table and place (space.c) */
+	uint64_t *open[2 * VIEWS]; /* a bit a chunk */
+	uint32_t *opened;          /* those whose bit is set: table << 24 | chunk */
+	uint64_t times_anew;
+	uint32_t opened_count, region_count, opened_most, regions_most;
+	uint64_t regions[TABLE_REGIONS / 64]; /* a bit for each GiB of addresses that was looked up in vain */
 	const uint8_t *ram;
 	uint64_t poison;
 	uint64_t large_filter[FILTER_WORDS], code_filter[FILTER_WORDS];
@@ -143,6 +151,7 @@ struct emitted_copy;
 struct soft_engine {
 	struct engine base;
 	const struct guest_memory *memory;
+	struct soft_budget budget;
 	const struct cpu_model *model; /* NULL: everything that decodes */
 	bool clears_buffers; /* before user code runs: struct cpu_host, leaks_buffers */
 	uint8_t *ram; /* of it */

@@ -115,8 +115,10 @@ static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t 
 
 static bool code_is_full(const struct soft_engine *e)
 {
-	return e->code_used + (128 << 10) > e->cold_start || e->cold_used + (128 << 10) > e->code_bytes || e->block_count + 1 >= MAX_BLOCKS ||
-	       e->map_count + 512 > MAX_MAPS;
+	enum { LARGEST_PART_BYTES = 128 << 10, MOST_MAPS = 512 };
+
+	return e->code_used + LARGEST_PART_BYTES > e->cold_start || e->cold_used + LARGEST_PART_BYTES > e->code_bytes ||
+	       e->block_count + 1 >= e->budget.blocks || e->map_count + MOST_MAPS > e->budget.maps;
 }
 
 static void block_insert(struct soft_engine *e, struct block *b, uint64_t frame, uint32_t mode)

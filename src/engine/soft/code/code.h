@@ -19,7 +19,7 @@
 
 #include "engine/soft/soft_internal.h"
 
-enum { HASH_BUCKETS = 1 << 18, MAX_BLOCKS = 1 << 19, MAX_MAPS = 1 << 22 };
+enum { HASH_BUCKETS = 1 << 18 };
 enum { BLOCK_ALONE = 0x80, BLOCK_STRADDLES = 0x100 }; /* with soft_mode() in block.mode */
 
 struct block {

@@ -8,6 +8,7 @@
 #include "engine/soft/insn/insn.h"
 #include "mmu.h"
 #include "space.h"
+#include "space.h"
 
 /* Translates and, for RAM, caches. *ret_hva is NULL for anything else than RAM. */
 int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva, uint64_t *ret_gpa, struct fault *fault)
@@ -16,6 +17,7 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 	unsigned rights;
 	uint8_t *hva;
 
+	space_note_miss(cpu->space, gva);
 	if (soft_walk(cpu, gva, access, ret_gpa, &rights, fault))
 		return -EFAULT;
 	hva = soft_hva(e, *ret_gpa);

@@ -8,21 +8,27 @@
 
 enum { JOURNAL_VIEW_BITS = 2, JOURNAL_VIEW_MASK = 3, LARGE_SHIFT = 21, PAGE_SHIFT = 12 };
 
-/*
- * The bases of all tables end with TABLE_BIAS: one register is table base and BEXTR control at
- * once.
- */
-static bool make_table(void **ret_memory, uint64_t *ret_base)
-{
-	uint8_t *at = soft_reserve(TABLE_RESERVED_BYTES);
+enum { TABLES = 2 * VIEWS, CHUNKS = (int)(TABLE_BYTES / TABLE_CHUNK_BYTES), REGION_SHIFT = 30, CHUNK_BITS = 24 };
+enum { ENTRIES_PER_CHUNK = TABLE_CHUNK_BYTES / sizeof(uint64_t), OPEN_WORDS = CHUNKS / 64 };
 
-	if (!at)
+/*
+ * A table as it begins: zeros that can be read and not written, so that looking up costs no memory of this process. What the host's
+ * own page tables had of it goes with the old mapping.
+ */
+static bool map_table(void **memory)
+{
+	int fixed = *memory ? MAP_FIXED : 0;
+	void *at = mmap(*memory, TABLE_RESERVED_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
+
+	if (at == MAP_FAILED)
 		return false;
-	*ret_memory = at;
-	madvise(at, TABLE_BYTES, MADV_NOHUGEPAGE);
-	*ret_base = (((uint64_t)at + 0xffff) & ~0xffffull) + TABLE_BIAS;
+	*memory = at;
+	madvise(at, TABLE_RESERVED_BYTES, MADV_NOHUGEPAGE);
 	return true;
 }
+
+/* The bases of all tables end with TABLE_BIAS: one register is table base and BEXTR control at once. */
+static uint64_t table_base(const void *memory) { return (((uint64_t)memory + 0xffff) & ~0xffffull) + TABLE_BIAS; }
 
 struct address_space *space_create(const struct soft_engine *e)
 {
@@ -32,22 +38,35 @@ struct address_space *space_create(const struct soft_engine *e)
 		return NULL;
 	space->ram = e->ram;
 	space->poison = e->poison;
-	for (unsigned n = 0; n < VIEWS; n++)
-		if (!make_table(&space->memory[n], &space->read[n]) ||
-		    !make_table(&space->memory[VIEWS + n], &space->write[n])) {
-			space_destroy(space);
-			return NULL;
-		}
+	space->opened_most = e->budget.table_chunks;
+	space->regions_most = e->budget.table_regions;
+	space->opened = soft_reserve(space->opened_most * sizeof(*space->opened));
+	if (!space->opened)
+		goto no_memory;
+	for (unsigned n = 0; n < TABLES; n++) {
+		space->open[n] = soft_reserve(OPEN_WORDS * sizeof(uint64_t));
+		if (!space->open[n] || !map_table(&space->memory[n]))
+			goto no_memory;
+		*(n < VIEWS ? &space->read[n] : &space->write[n - VIEWS]) = table_base(space->memory[n]);
+	}
 	return space;
+no_memory:
+	space_destroy(space);
+	return NULL;
 }
 
 void space_destroy(struct address_space *space)
 {
 	if (!space)
 		return;
-	for (unsigned n = 0; n < 2 * VIEWS; n++)
+	for (unsigned n = 0; n < TABLES; n++) {
 		if (space->memory[n])
 			munmap(space->memory[n], TABLE_RESERVED_BYTES);
+		if (space->open[n])
+			munmap(space->open[n], OPEN_WORDS * sizeof(uint64_t));
+	}
+	if (space->opened)
+		munmap(space->opened, space->opened_most * sizeof(*space->opened));
 	munmap(space, sizeof(*space));
 }
 
@@ -88,8 +107,18 @@ static uint64_t entry_frame(const struct address_space *space, uint64_t entry, u
 	return (uint64_t)(entry_hva(space, entry, gva) - space->ram) / PAGE_BYTES;
 }
 
+static bool is_open(const struct address_space *space, unsigned n, uint64_t index)
+{
+	uint32_t chunk = (uint32_t)(index / ENTRIES_PER_CHUNK);
+
+	return space->open[n][chunk / 64] >> chunk % 64 & 1;
+}
+
+/* Where nothing was ever cached nothing is even looked at: that would cost, too. */
 static void clear_entry(struct address_space *space, uint64_t packed)
 {
+	if (!is_open(space, packed_view(packed), packed >> JOURNAL_VIEW_BITS))
+		return;
 	*packed_entry(space->read, packed) = 0;
 	*packed_entry(space->write, packed) = 0;
 }
@@ -148,6 +177,64 @@ void space_revoke_writes(struct address_space *space, uint64_t frame)
 		}
 }
 
+/* Everything that the tables cost is given back, and everything that was cached is forgotten. */
+static void space_begin_anew(struct address_space *space)
+{
+	for (unsigned n = 0; n < TABLES; n++) {
+		bool mapped = map_table(&space->memory[n]);
+
+		assert(mapped); /* in place of itself */
+	}
+	while (space->opened_count) {
+		uint32_t opened = space->opened[--space->opened_count];
+		uint32_t chunk = opened & ((1u << CHUNK_BITS) - 1);
+
+		space->open[opened >> CHUNK_BITS][chunk / 64] = 0;
+	}
+	memset(space->regions, 0, sizeof(space->regions));
+	memset(space->large_filter, 0, sizeof(space->large_filter));
+	space->region_count = 0;
+	space->journal_used[0] = space->journal_used[1] = 0;
+	space->times_anew++;
+}
+
+/* Entry `index` of table n can be written from now on. False: not within the budget, or not on this host. */
+static bool space_open_chunk(struct address_space *space, unsigned n, uint64_t index)
+{
+	uint32_t chunk = (uint32_t)(index / ENTRIES_PER_CHUNK);
+	uint8_t *at = (uint8_t *)(table_base(space->memory[n]) - TABLE_BIAS) + (uint64_t)chunk * TABLE_CHUNK_BYTES;
+
+	if (is_open(space, n, index))
+		return true;
+	if (space->opened_count == space->opened_most)
+		return false;
+	if (mmap(at, TABLE_CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != at)
+		return false;
+	madvise(at, TABLE_CHUNK_BYTES, MADV_NOHUGEPAGE);
+	space->open[n][chunk / 64] |= 1ull << chunk % 64;
+	space->opened[space->opened_count++] = n << CHUNK_BITS | chunk;
+	return true;
+}
+
+static bool space_open_pair(struct address_space *space, unsigned view, uint64_t index)
+{
+	/* the read table last: it says that both are open */
+	return space_open_chunk(space, VIEWS + view, index) && space_open_chunk(space, view, index);
+}
+
+void space_note_miss(struct address_space *space, uint64_t gva)
+{
+	uint64_t region = gva >> REGION_SHIFT & (TABLE_REGIONS - 1);
+	uint64_t *word = &space->regions[region / 64], bit = 1ull << region % 64;
+
+	if (*word & bit)
+		return;
+	if (space->region_count == space->regions_most)
+		space_begin_anew(space);
+	*word |= bit;
+	space->region_count++;
+}
+
 void space_insert(struct address_space *space, unsigned view, uint64_t gva, uint8_t *page,
 		  bool writable, unsigned rights)
 {
@@ -158,6 +245,11 @@ void space_insert(struct address_space *space, unsigned view, uint64_t gva, uint
 	assert(view < VIEWS);
 	/* docs/speculation.md: nothing there to forward */
 	assert(view != VIEW_USER || rights & RIGHT_USER);
+	if (!space_open_pair(space, view, index_of(gva))) {
+		space_begin_anew(space);
+		if (!space_open_pair(space, view, index_of(gva)))
+			return; /* not cached: every access comes to soft_memory() */
+	}
 	if (space->journal_used[global] == JOURNAL_ENTRIES)
 		flush_journal(space, global);
 	space->journal[global][space->journal_used[global]++] = pack(gva, view);

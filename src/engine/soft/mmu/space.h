@@ -15,7 +15,10 @@
  *   3. No write entry leads to a frame with translated code (FRAME_CODE).
  *   4. A frame with a write entry is FRAME_WRITTEN; FRAME_DIRTY, too, until the log is taken
  *      (dirty.c).
- *   5. The tag is that of the processor's control registers.
+ *   5. Only chunks whose bit is set in open[] can be written; the others are zeros that cost
+ *      nothing. Chunks, and places that were looked up in vain, are limited (budget.h): at the
+ *      limit everything is forgotten and given back.
+ *   6. The tag is that of the processor's control registers.
  *
  * Nobody but its processor uses a space; who is alone (exclusive.c) takes write entries out of
  * every one.
@@ -36,6 +39,11 @@ void space_destroy(struct address_space *space);
 /* The page of gva is at `page` in the host; rights: RIGHT_GLOBAL, RIGHT_LARGE. */
 void space_insert(struct address_space *space, unsigned view, uint64_t gva, uint8_t *page,
 		  bool writable, unsigned rights);
+/*
+ * Before a walk for what was looked up in vain: that cost the host a page of its own page tables, of
+ * which there is a limit.
+ */
+void space_note_miss(struct address_space *space, uint64_t gva);
 /* Everything goes, entries of global pages only if `global`. */
 void space_flush(struct address_space *space, bool global);
 /*

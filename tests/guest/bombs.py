@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Guests that make their monitor spend memory (bombs.c): what the machine process has beside the guest's memory stays under the ceiling
+that --overhead sets, and the machine goes on and ends when it is told. usage: bombs.py UMBRA [OVERHEAD_MIB...]"""
+import os, signal, subprocess, sys, time
+
+BOMBS = ["read-tables", "write-tables", "user-tables", "misses", "invlpg", "short-code", "long-code", "timers"]
+GUEST = os.path.join(os.environ.get("BUILD", "build"), "tests/guest/guest-bombs")
+MEMORY_MIB, SECONDS = 64, float(os.environ.get("SECONDS_EACH", "4"))
+
+
+def kib(path, key):
+    with open(path) as f:
+        return sum(int(line.split()[1]) for line in f if line.startswith(key))
+
+
+def machine_process(pid):
+    for member in subprocess.run(["pgrep", "-g", str(pid)], capture_output=True, text=True).stdout.split():
+        with open(f"/proc/{member}/maps") as maps:
+            if "umbra-code" in maps.read():
+                return member
+    return None
+
+
+def beside_the_guest(pid):
+    """Resident memory and page tables of a process, without the one mapping that is the guest's memory."""
+    guest = rest = size = 0
+    with open(f"/proc/{pid}/smaps") as f:
+        for line in f:
+            if line.startswith("Size:"):
+                size = int(line.split()[1])
+            elif line.startswith("Rss:"):
+                value = int(line.split()[1])
+                if MEMORY_MIB << 10 <= size < (MEMORY_MIB << 10) + 1024:
+                    guest += value
+                else:
+                    rest += value
+    return (rest + kib(f"/proc/{pid}/status", "VmPTE:")) / 1024
+
+
+def run(umbra, bomb, overhead):
+    p = subprocess.Popen([umbra, "run", "--kernel", GUEST, "--memory", f"{MEMORY_MIB}M", "--overhead", f"{overhead}M",
+                          "--append", bomb, "--console", "raw"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, process_group=0)
+    if b"READY" not in p.stdout.readline():
+        return f"{bomb}: did not go off: {p.stdout.read()[-300:]}", 0
+    pid, most, end = machine_process(p.pid), 0.0, time.time() + SECONDS
+    while time.time() < end:
+        try:
+            most = max(most, beside_the_guest(pid))
+        except (FileNotFoundError, ProcessLookupError, TypeError):
+            return f"{bomb}: ended with {p.wait()}: {p.stdout.read()[-300:]}", most
+        time.sleep(0.05)
+    os.kill(p.pid, signal.SIGTERM)
+    try:
+        code = p.wait(3)
+    except subprocess.TimeoutExpired:
+        os.killpg(p.pid, signal.SIGKILL)
+        return f"{bomb}: still running", most
+    if code:
+        return f"{bomb}: ended with {code}", most
+    return (None if most <= overhead else f"{bomb}: {most:.0f} MiB, more than {overhead}"), most
+
+
+failed = 0
+for overhead in [int(word) for word in sys.argv[2:]] or [64, 384]:
+    for bomb in BOMBS:
+        problem, most = run(sys.argv[1], bomb, overhead)
+        print(problem or f"{bomb}: {most:.0f} of {overhead} MiB", flush=True)
+        failed += problem is not None
+sys.exit(failed != 0)
