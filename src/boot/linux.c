@@ -14,7 +14,10 @@
 
 #include "x86/state.h"
 
-enum { GDT_GPA = 0x1000, ZERO_PAGE_GPA = 0x2000, COMMAND_GPA = 0x3000, TABLES_GPA = 0x4000, COMMAND_MAX = 0x1000 };
+enum {
+	GDT_GPA = 0x1000, ZERO_PAGE_GPA = 0x2000, COMMAND_GPA = 0x3000, TABLES_GPA = 0x4000,
+	COMMAND_MAX = 0x1000
+};
 
 struct header { uint32_t setup_bytes, init_size, command_max; uint64_t address, payload_bytes; };
 
@@ -32,7 +35,8 @@ static int parse(struct boot_file kernel, struct header *h, const char **reason)
 {
 	uint64_t syssize;
 
-	if (kernel.bytes < 0x280 || memcmp(kernel.data + 0x202, "HdrS", 4) || get(kernel.data + 0x1fe, 2) != 0xaa55)
+	if (kernel.bytes < 0x280 || memcmp(kernel.data + 0x202, "HdrS", 4) ||
+	    get(kernel.data + 0x1fe, 2) != 0xaa55)
 		return *reason = "it is not a Linux bzImage", -ENOEXEC;
 	if (get(kernel.data + 0x206, 2) < 0x20c || !(get(kernel.data + 0x236, 2) & 1))
 		return *reason = "it has no 64-bit entry (boot protocol 2.12 is needed)", -ENOEXEC;
@@ -66,20 +70,24 @@ static void identity_map(uint8_t *ram)
 	for (uint64_t g = 0; g < 4; g++) {
 		put(ram + TABLES_GPA + 0x1000 + 8 * g, (TABLES_GPA + 0x2000 + 0x1000 * g) | 3, 8);
 		for (uint64_t m = 0; m < 512; m++)
-			put(ram + TABLES_GPA + 0x2000 + 0x1000 * g + 8 * m, (g << 30 | m << 21) | 0x83, 8);
+			put(ram + TABLES_GPA + 0x2000 + 0x1000 * g + 8 * m,
+			    (g << 30 | m << 21) | 0x83, 8);
 	}
 }
 
 static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 {
 	const uint64_t gdt[4] = { 0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff };
-	const struct x86_segment_state data = { .selector = 0x18, .attributes = 0xc093, .limit = ~0u };
+	const struct x86_segment_state data = { .selector = 0x18,
+						.attributes = 0xc093,
+						.limit = ~0u };
 
 	memcpy(ram + GDT_GPA, gdt, sizeof(gdt));
 	memset(s, 0, sizeof(*s));
 	for (int n = 0; n < X86_SEGMENTS; n++)
 		s->segment[n] = data;
-	s->segment[X86_CS] = (struct x86_segment_state){ .selector = 0x10, .attributes = 0xa09b, .limit = ~0u };
+	s->segment[X86_CS] =
+		(struct x86_segment_state){ .selector = 0x10, .attributes = 0xa09b, .limit = ~0u };
 	s->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0x67 };
 	s->gdtr = (struct x86_table){ GDT_GPA, 31 };
 	s->cr0 = CR0_PE | CR0_PG | 0x30;
@@ -95,8 +103,8 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 	s->gpr[6] = ZERO_PAGE_GPA;
 }
 
-int boot_linux(const struct guest_memory *m, struct boot_file kernel, struct boot_file initrd, const char *command_line,
-	       struct x86_state *ret_state, const char **reason)
+int boot_linux(const struct guest_memory *m, struct boot_file kernel, struct boot_file initrd,
+	       const char *command_line, struct x86_state *ret_state, const char **reason)
 {
 	struct header h;
 	uint8_t *zero = m->ram + ZERO_PAGE_GPA;
@@ -111,9 +119,11 @@ int boot_linux(const struct guest_memory *m, struct boot_file kernel, struct boo
 		return *reason = "the command line is longer than it takes", -E2BIG;
 	memcpy(m->ram + h.address, kernel.data + h.setup_bytes, h.payload_bytes);
 	memset(zero, 0, 4096);
-	memcpy(zero + 0x1f1, kernel.data + 0x1f1, 0x11 + kernel.data[0x201] > 0x7f ? 0x7f : 0x11u + kernel.data[0x201]);
+	memcpy(zero + 0x1f1, kernel.data + 0x1f1,
+	       0x11 + kernel.data[0x201] > 0x7f ? 0x7f : 0x11u + kernel.data[0x201]);
 	if (initrd.bytes) {
-		if (initrd.bytes > m->low_bytes || ((m->low_bytes - initrd.bytes) & ~4095ull) < h.address + h.init_size)
+		if (initrd.bytes > m->low_bytes ||
+		    ((m->low_bytes - initrd.bytes) & ~4095ull) < h.address + h.init_size)
 			return *reason = "the initrd does not fit beside it", -ENOMEM;
 		initrd_gpa = (m->low_bytes - initrd.bytes) & ~4095ull;
 		memcpy(m->ram + initrd_gpa, initrd.data, initrd.bytes);

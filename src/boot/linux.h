@@ -1,4 +1,7 @@
-/* The Linux 64-bit boot protocol (Documentation/x86/boot.rst): a bzImage, an initrd and a command line into guest memory. */
+/*
+ * The Linux 64-bit boot protocol (Documentation/x86/boot.rst): a bzImage, an initrd and a command
+ * line into guest memory.
+ */
 #pragma once
 
 #include <stddef.h>
@@ -11,8 +14,9 @@ struct x86_state;
 struct boot_file { const uint8_t *data; size_t bytes; };
 
 /*
- * Fills memory and *ret_state so that the first instruction is the kernel's 64-bit entry. Returns 0 or -errno with *ret_reason
- * a phrase for the user: -ENOEXEC not a usable kernel, -ENOMEM it does not fit, -E2BIG the command line is too long.
+ * Fills memory and *ret_state so that the first instruction is the kernel's 64-bit entry. Returns 0
+ * or -errno with *ret_reason a phrase for the user: -ENOEXEC not a usable kernel, -ENOMEM it does
+ * not fit, -E2BIG the command line is too long.
  */
-int boot_linux(const struct guest_memory *memory, struct boot_file kernel, struct boot_file initrd, const char *command_line,
-	       struct x86_state *ret_state, const char **ret_reason);
+int boot_linux(const struct guest_memory *memory, struct boot_file kernel, struct boot_file initrd,
+	       const char *command_line, struct x86_state *ret_state, const char **ret_reason);

@@ -5,7 +5,8 @@
  *   segments at their physical addresses: from 0x8000 to 0x9f000, or at or above 1 MiB
  *   below the end of low memory: module
  *
- * Every number of the file is checked against the file and the memory before it is used. ELF32 and ELF64 (x86) images.
+ * Every number of the file is checked against the file and the memory before it is used. ELF32 and
+ * ELF64 (x86) images.
  */
 #include "multiboot.h"
 

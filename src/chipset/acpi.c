@@ -1,6 +1,7 @@
 /*
- * RSDP, XSDT, FADT, FACS, MADT, and the DSDT and SSDTs that iasl makes from *.asl at build time. Fixed-hardware FADT as Hyper-V's
- * generation 2 has it: PM1a, PM timer, GPE0, reset register; no PIC, no PIT, no keyboard controller, no VGA.
+ * RSDP, XSDT, FADT, FACS, MADT, and the DSDT and SSDTs that iasl makes from *.asl at build time.
+ * Fixed-hardware FADT as Hyper-V's generation 2 has it: PM1a, PM timer, GPE0, reset register; no
+ * PIC, no PIT, no keyboard controller, no VGA.
  */
 #include "acpi.h"
 
@@ -45,7 +46,9 @@ static void io_address(uint8_t *at, unsigned bits, uint64_t port, unsigned acces
 
 static void fadt(uint8_t *t, uint64_t dsdt_gpa, uint64_t facs_gpa)
 {
-	enum { BYTES = 276, FLAGS = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 10 | 1 << 15 };
+	enum {
+		BYTES = 276, FLAGS = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 10 | 1 << 15
+	};
 
 	header(t, "FACP", BYTES, 6);
 	put(t + 36, facs_gpa, 4);
@@ -94,7 +97,8 @@ static size_t madt(uint8_t *t, unsigned cpus)
 }
 
 /* Places a table and lists it. */
-static void add(uint8_t *area, const uint8_t *table, size_t bytes, uint64_t offset, size_t *xsdt_bytes)
+static void add(uint8_t *area, const uint8_t *table, size_t bytes, uint64_t offset,
+		size_t *xsdt_bytes)
 {
 	enum { XSDT = 0x40 };
 
@@ -105,7 +109,10 @@ static void add(uint8_t *area, const uint8_t *table, size_t bytes, uint64_t offs
 
 void acpi_write_tables(uint8_t *area, unsigned cpus, unsigned parts)
 {
-	enum { XSDT = 0x40, FADT = 0x100, FACS = 0x240, MADT = 0x300, DSDT = 0x1000, VMBUS = 0x2000, INFORMATION = 0x3000 };
+	enum {
+		XSDT = 0x40, FADT = 0x100, FACS = 0x240, MADT = 0x300, DSDT = 0x1000,
+		VMBUS = 0x2000, INFORMATION = 0x3000
+	};
 	size_t xsdt_bytes = 36 + 16;
 
 	memset(area, 0, ACPI_AREA_BYTES);

@@ -3,7 +3,10 @@
 
 #include <stdint.h>
 
-enum { ACPI_AREA_GPA = 0xe0000, ACPI_AREA_BYTES = 0x10000, PM_BASE = 0x400, PM_RESET_PORT = PM_BASE + 0x33, IOAPIC_GPA = 0xfec00000 };
+enum {
+	ACPI_AREA_GPA = 0xe0000, ACPI_AREA_BYTES = 0x10000, PM_BASE = 0x400,
+	PM_RESET_PORT = PM_BASE + 0x33, IOAPIC_GPA = 0xfec00000
+};
 
 /* What is only there where a part of the Hyper-V interface is. */
 enum { ACPI_VMBUS = 1, ACPI_INFORMATION_PAGE = 2 };

@@ -1,6 +1,6 @@
 /*
- * Ports that nothing answers read as all ones and swallow writes, as on a machine without the device.
- * Left out: RTC alarms, PM events.
+ * Ports that nothing answers read as all ones and swallow writes, as on a machine without the
+ * device. Left out: RTC alarms, PM events.
  */
 #include "chipset.h"
 
@@ -19,8 +19,14 @@ void chipset_init(struct chipset *c, const struct chipset_host *host)
 	ioapic_init(&c->ioapic, host->raise, host->context);
 }
 
-void chipset_set_line(struct chipset *c, unsigned gsi, bool asserted) { ioapic_set_line(&c->ioapic, gsi, asserted); }
-void chipset_end_of_interrupt(struct chipset *c, uint8_t vector) { ioapic_end_of_interrupt(&c->ioapic, vector); }
+void chipset_set_line(struct chipset *c, unsigned gsi, bool asserted)
+{
+	ioapic_set_line(&c->ioapic, gsi, asserted);
+}
+void chipset_end_of_interrupt(struct chipset *c, uint8_t vector)
+{
+	ioapic_end_of_interrupt(&c->ioapic, vector);
+}
 
 /* ---- 16550 ---- */
 
@@ -33,7 +39,10 @@ static uint8_t uart_identification(const struct chipset *c)
 	return 1;
 }
 
-static void uart_update(struct chipset *c) { chipset_set_line(c, UART_GSI, uart_identification(c) != UART_NOTHING); }
+static void uart_update(struct chipset *c)
+{
+	chipset_set_line(c, UART_GSI, uart_identification(c) != UART_NOTHING);
+}
 
 /* What comes next is another edge, also where the line was asserted. */
 static void uart_another_edge(struct chipset *c)
@@ -74,7 +83,11 @@ static uint8_t uart_read(struct chipset *c, unsigned reg)
 	case 3: return c->uart.lcr;
 	case 4: return c->uart.mcr;
 	case 5: return 0x60 | (c->uart.in != c->uart.out);
-	case 6: return c->uart.mcr & 0x10 ? (uint8_t)((c->uart.mcr & 0xc) << 4 | (c->uart.mcr & 2) << 3 | (c->uart.mcr & 1) << 5) : 0xb0;
+	case 6:
+		return c->uart.mcr & 0x10
+			       ? (uint8_t)((c->uart.mcr & 0xc) << 4 | (c->uart.mcr & 2) << 3 |
+					   (c->uart.mcr & 1) << 5)
+			       : 0xb0;
 	default: return c->uart.scr;
 	}
 }
@@ -144,14 +157,21 @@ static uint8_t rtc_read(const struct chipset *c)
 
 /* ---- ports ---- */
 
-static uint64_t ticks(const struct chipset *c, uint64_t hz) { return (uint64_t)((unsigned __int128)c->host->now_100ns(c->host->context) * hz / 10000000); }
+static uint64_t ticks(const struct chipset *c, uint64_t hz)
+{
+	return (uint64_t)((unsigned __int128)c->host->now_100ns(c->host->context) * hz / 10000000);
+}
 
 uint64_t chipset_port_read(struct chipset *c, uint16_t port, unsigned bytes)
 {
 	if (port >= UART && port < UART + 8)
 		return uart_read(c, port - UART);
 	switch (port) {
-	case 0x40: case 0x41: case 0x42: case 0x43: case 0x61: return pit_read(&c->pit, port, ticks(c, 1193182));
+	case 0x40:
+	case 0x41:
+	case 0x42:
+	case 0x43:
+	case 0x61: return pit_read(&c->pit, port, ticks(c, 1193182));
 	case 0x71: return rtc_read(c);
 	case PM_BASE: return 0;
 	case PM_BASE + 2: return c->pm_enable;
@@ -170,7 +190,11 @@ void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64
 		return;
 	}
 	switch (port) {
-	case 0x40: case 0x41: case 0x42: case 0x43: case 0x61: pit_write(&c->pit, port, (uint8_t)v, ticks(c, 1193182)); return;
+	case 0x40:
+	case 0x41:
+	case 0x42:
+	case 0x43:
+	case 0x61: pit_write(&c->pit, port, (uint8_t)v, ticks(c, 1193182)); return;
 	case 0x70: c->rtc_index = v & 0x7f; return;
 	case PM_BASE + 2: c->pm_enable = (uint16_t)v; return;
 	case PM_BASE + 4:
@@ -186,15 +210,25 @@ void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64
 
 /* ---- IOAPIC ---- */
 
-uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset) { return ioapic_read(&c->ioapic, offset); }
-void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value) { ioapic_write(&c->ioapic, offset, value); }
+uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset)
+{
+	return ioapic_read(&c->ioapic, offset);
+}
+void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value)
+{
+	ioapic_write(&c->ioapic, offset, value);
+}
 
-/* ---- saved state ------------------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- saved state
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static void uart_archive(struct archive *a, struct chipset *c)
 {
 	bool line = ioapic_line(&c->ioapic, UART_GSI);
-	uint8_t *const registers[] = { &c->uart.ier, &c->uart.lcr, &c->uart.mcr, &c->uart.scr, &c->uart.fcr };
+	uint8_t *const registers[] = { &c->uart.ier, &c->uart.lcr, &c->uart.mcr, &c->uart.scr,
+				       &c->uart.fcr };
 
 	for (unsigned n = 0; n < sizeof(registers) / sizeof(registers[0]); n++)
 		archive_u8(a, registers[n]);
@@ -204,7 +238,8 @@ static void uart_archive(struct archive *a, struct chipset *c)
 	archive_u32(a, &c->uart.in);
 	archive_u32(a, &c->uart.out);
 	archive_bytes(a, c->uart.fifo, UART_FIFO_BYTES);
-	archive_check(a, c->uart.in - c->uart.out <= UART_FIFO_BYTES && c->uart.ier < 16 && c->uart.mcr < 32);
+	archive_check(a, c->uart.in - c->uart.out <= UART_FIFO_BYTES && c->uart.ier < 16 &&
+				 c->uart.mcr < 32);
 	if (a->loading)
 		c->ioapic.lines = line ? 1u << UART_GSI : 0;
 }
@@ -232,5 +267,6 @@ static void unit_reset(void *self)
 static void unit_archive(struct archive *archive, void *self) { chipset_archive(archive, self); }
 
 const struct unit_ops chipset_unit = {
-	.name = "chipset", .section = UNIT_SECTION('C', 'H', 'I', 'P'), .reset = unit_reset, .archive = unit_archive,
+	.name = "chipset", .section = UNIT_SECTION('C', 'H', 'I', 'P'), .reset = unit_reset,
+	.archive = unit_archive,
 };

@@ -1,4 +1,7 @@
-/* Port and MMIO devices of the machine: 16550, CMOS clock, 8254, PM block, reset, IOAPIC. Called under the machine's lock. */
+/*
+ * Port and MMIO devices of the machine: 16550, CMOS clock, 8254, PM block, reset, IOAPIC. Called
+ * under the machine's lock.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -24,7 +27,13 @@ struct chipset_host {
 
 struct chipset {
 	const struct chipset_host *host;
-	struct { uint8_t ier, lcr, mcr, scr, fcr; uint16_t divisor; bool thre; uint8_t fifo[UART_FIFO_BYTES]; uint32_t in, out; } uart;
+	struct {
+		uint8_t ier, lcr, mcr, scr, fcr;
+		uint16_t divisor;
+		bool thre;
+		uint8_t fifo[UART_FIFO_BYTES];
+		uint32_t in, out;
+	} uart;
 	struct ioapic ioapic;
 	struct pit pit;
 	uint8_t rtc_index;

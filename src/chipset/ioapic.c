@@ -5,12 +5,22 @@
 
 #include "lib/archive.h"
 
-enum { OFFSET_SELECT = 0, OFFSET_WINDOW = 0x10, REG_ID = 0, REG_VERSION = 1, REG_ARBITRATION = 2, REG_ENTRIES = 0x10 };
-enum { SELECT_BITS = 0xff, ID_BITS = 0x0f000000, VERSION = 0x00170011, REG_END = REG_ENTRIES + 2 * IOAPIC_LINES };
-enum { ENTRY_STATUS = 1 << 12, ENTRY_REMOTE_IRR = 1 << 14, ENTRY_LEVEL = 1 << 15, ENTRY_MASKED = 1 << 16, ENTRY_INTERRUPT = 0xfff };
+enum {
+	OFFSET_SELECT = 0, OFFSET_WINDOW = 0x10, REG_ID = 0, REG_VERSION = 1, REG_ARBITRATION = 2,
+	REG_ENTRIES = 0x10
+};
+enum {
+	SELECT_BITS = 0xff, ID_BITS = 0x0f000000, VERSION = 0x00170011,
+	REG_END = REG_ENTRIES + 2 * IOAPIC_LINES
+};
+enum {
+	ENTRY_STATUS = 1 << 12, ENTRY_REMOTE_IRR = 1 << 14, ENTRY_LEVEL = 1 << 15,
+	ENTRY_MASKED = 1 << 16, ENTRY_INTERRUPT = 0xfff
+};
 enum { ENTRY_READ_ONLY = ENTRY_STATUS | ENTRY_REMOTE_IRR, ENTRY_DESTINATION_SHIFT = 56 };
 
-void ioapic_init(struct ioapic *ioapic, void (*raise)(void *context, uint32_t low, uint32_t destination), void *context)
+void ioapic_init(struct ioapic *ioapic,
+		 void (*raise)(void *context, uint32_t low, uint32_t destination), void *context)
 {
 	assert(raise);
 	*ioapic = (struct ioapic){ .raise = raise, .context = context };
@@ -29,7 +39,8 @@ static void deliver(struct ioapic *ioapic, unsigned line)
 			return;
 		*entry |= ENTRY_REMOTE_IRR;
 	}
-	ioapic->raise(ioapic->context, (uint32_t)*entry & (ENTRY_INTERRUPT | ENTRY_LEVEL), (uint32_t)(*entry >> ENTRY_DESTINATION_SHIFT));
+	ioapic->raise(ioapic->context, (uint32_t)*entry & (ENTRY_INTERRUPT | ENTRY_LEVEL),
+		      (uint32_t)(*entry >> ENTRY_DESTINATION_SHIFT));
 }
 
 bool ioapic_line(const struct ioapic *ioapic, unsigned line) { return ioapic->lines >> line & 1; }
@@ -49,7 +60,8 @@ void ioapic_end_of_interrupt(struct ioapic *ioapic, uint8_t vector)
 	for (unsigned line = 0; line < IOAPIC_LINES; line++) {
 		uint64_t *entry = &ioapic->entry[line];
 
-		if (!(*entry & ENTRY_LEVEL) || !(*entry & ENTRY_REMOTE_IRR) || (uint8_t)*entry != vector)
+		if (!(*entry & ENTRY_LEVEL) || !(*entry & ENTRY_REMOTE_IRR) ||
+		    (uint8_t)*entry != vector)
 			continue;
 		*entry &= ~(uint64_t)ENTRY_REMOTE_IRR;
 		if (ioapic_line(ioapic, line))
@@ -74,7 +86,10 @@ uint32_t ioapic_read(const struct ioapic *ioapic, uint32_t offset)
 	}
 }
 
-/* An entry that is no level forgets that it was delivered; a line that is asserted is delivered when it is unmasked. */
+/*
+ * An entry that is no level forgets that it was delivered; a line that is asserted is delivered
+ * when it is unmasked.
+ */
 static void write_entry(struct ioapic *ioapic, unsigned line, bool high, uint32_t value)
 {
 	uint64_t *entry = &ioapic->entry[line];
@@ -104,7 +119,10 @@ void ioapic_write(struct ioapic *ioapic, uint32_t offset, uint32_t value)
 		write_entry(ioapic, (reg - REG_ENTRIES) / 2, reg & 1, value);
 }
 
-/* The identifier is in the upper bits of the word of the selection, which older files have as zeros. */
+/*
+ * The identifier is in the upper bits of the word of the selection, which older files have as
+ * zeros.
+ */
 void ioapic_archive(struct archive *archive, struct ioapic *ioapic)
 {
 	uint32_t select_and_id = ioapic->select | ioapic->id;

@@ -1,8 +1,10 @@
 /*
- * The I/O APIC (82093AA): 24 lines, each with an entry that says which interrupt it is. Called under the machine's lock.
+ * The I/O APIC (82093AA): 24 lines, each with an entry that says which interrupt it is. Called
+ * under the machine's lock.
  *
  *  1. `lines` has the lines that are asserted; the polarity of an entry does not matter.
- *  2. An entry of a level has `remote IRR` set from its delivery until the end of the interrupt; meanwhile it is not delivered again.
+ *  2. An entry of a level has `remote IRR` set from its delivery until the end of the interrupt;
+ *     meanwhile it is not delivered again.
  */
 #pragma once
 
@@ -23,7 +25,8 @@ struct ioapic {
 };
 
 /* Every entry masked. */
-void ioapic_init(struct ioapic *ioapic, void (*raise)(void *context, uint32_t low, uint32_t destination), void *context);
+void ioapic_init(struct ioapic *ioapic,
+		 void (*raise)(void *context, uint32_t low, uint32_t destination), void *context);
 /* offset: in the page of the registers. */
 uint32_t ioapic_read(const struct ioapic *ioapic, uint32_t offset);
 void ioapic_write(struct ioapic *ioapic, uint32_t offset, uint32_t value);

@@ -1,12 +1,15 @@
 /*
- * Left out: the interrupt of the first counter (the local APIC's timer and the synthetic ones have none of its faults), BCD, and the
- * read-back command.
+ * Left out: the interrupt of the first counter (the local APIC's timer and the synthetic ones have
+ * none of its faults), BCD, and the read-back command.
  */
 #include "pit.h"
 
 #include "lib/archive.h"
 
-enum { ACCESS_LATCH = 0, ACCESS_BOTH = 3, MODE_TERMINAL_COUNT = 0, SYSTEM_CONTROL = 0x61, GATE = 1, OUTPUT = 0x20, COMMAND = 3, SPEAKER = 2 };
+enum {
+	ACCESS_LATCH = 0, ACCESS_BOTH = 3, MODE_TERMINAL_COUNT = 0, SYSTEM_CONTROL = 0x61, GATE = 1,
+	OUTPUT = 0x20, COMMAND = 3, SPEAKER = 2
+};
 
 static uint16_t count(const struct pit_counter *c, uint64_t ticks)
 {
@@ -85,7 +88,11 @@ void pit_write(struct pit *p, uint16_t port, uint8_t v, uint64_t ticks)
 		c->write_high = true;
 		c->reload = 0;
 	} else {
-		load(c, c->access == 1 ? v : c->access == 2 ? (uint32_t)v << 8 : (uint32_t)v << 8 | c->low, ticks);
+		load(c,
+		     c->access == 1   ? v
+		     : c->access == 2 ? (uint32_t)v << 8
+				      : (uint32_t)v << 8 | c->low,
+		     ticks);
 	}
 }
 

@@ -1,4 +1,7 @@
-/* The 8254's three counters, for guests that measure time by them; port 0x61's bits for the third. Called under the machine's lock. */
+/*
+ * The 8254's three counters, for guests that measure time by them; port 0x61's bits for the third.
+ * Called under the machine's lock.
+ */
 #pragma once
 
 #include <stdbool.h>

@@ -1,11 +1,20 @@
-/* Handlers of the TLFS's calls: flushes, interprocessor interrupts, messages and events, memory hints. */
+/*
+ * Handlers of the TLFS's calls: flushes, interprocessor interrupts, messages and events, memory
+ * hints.
+ */
 #include "hv_internal.h"
 
 #include <stdlib.h>
 
-enum { FLUSH_ALL_PROCESSORS = 1, FLUSH_ALL_SPACES = 2, FLUSH_NON_GLOBAL = 4, FLUSH_EXTENDED = 8, FLUSH_FLAGS = 15 };
+enum {
+	FLUSH_ALL_PROCESSORS = 1, FLUSH_ALL_SPACES = 2, FLUSH_NON_GLOBAL = 4, FLUSH_EXTENDED = 8,
+	FLUSH_FLAGS = 15
+};
 enum { SET_SPARSE = 0, SET_ALL = 1, BANKS = 64, RANGES = 16 };
-enum { HEAT_COLD_DISCARD = 2, LARGE_BYTES = 2 << 20, MESSAGE_TYPE_HYPERVISOR = 1u << 31, CONNECTION_BITS = 24 };
+enum {
+	HEAT_COLD_DISCARD = 2, LARGE_BYTES = 2 << 20, MESSAGE_TYPE_HYPERVISOR = 1u << 31,
+	CONNECTION_BITS = 24
+};
 enum { CAPABILITY_BOOT_ZEROED = 1 << 0, CAPABILITY_HEAT = 1 << 1, CAPABILITY_HEAT_LINUX = 1 << 8 };
 
 static uint64_t everybody(const struct hv_partition *p) { return ~0ull >> (64 - p->host->cpus); }
@@ -31,13 +40,17 @@ static enum hv_status read_set(struct hv_call *c, const uint8_t *at, uint64_t *r
 	return HV_SUCCESS;
 }
 
-/* ---- flushes: any address space is flushed in whichever is current, which is what a processor caches ---- */
+/*
+ * ---- flushes: any address space is flushed in whichever is current, which is what a processor
+ * caches ----
+ */
 
 struct flush_head { uint64_t space, flags, targets; };
 
 static enum hv_status check_flush(const struct hv_call *c, uint64_t flags)
 {
-	if (flags & ~(uint64_t)FLUSH_FLAGS || (flags & FLUSH_EXTENDED && !hv_has(c->cpu->partition, HV_EXT_GVA)))
+	if (flags & ~(uint64_t)FLUSH_FLAGS ||
+	    (flags & FLUSH_EXTENDED && !hv_has(c->cpu->partition, HV_EXT_GVA)))
 		return HV_INVALID_PARAMETER;
 	return HV_SUCCESS;
 }
@@ -51,7 +64,8 @@ static enum hv_status flush_space(struct hv_call *c, uint64_t flags, uint64_t ta
 		return status;
 	if (flags & FLUSH_ALL_PROCESSORS)
 		targets = everybody(p);
-	p->host->flush(p->host->context, targets & everybody(p), NULL, 0, !(flags & FLUSH_NON_GLOBAL));
+	p->host->flush(p->host->context, targets & everybody(p), NULL, 0,
+		       !(flags & FLUSH_NON_GLOBAL));
 	return HV_SUCCESS;
 }
 
@@ -61,12 +75,16 @@ static struct engine_gva_range range_of(uint64_t entry, bool extended)
 		uint64_t bytes = entry & 1 << 12 ? 1 << 30 : LARGE_BYTES;
 		uint64_t pages = ((entry & 0x7ff) + 1) * (bytes >> 12);
 
-		return (struct engine_gva_range){ entry & ~(uint64_t)(LARGE_BYTES - 1), pages > UINT32_MAX ? UINT32_MAX : (uint32_t)pages };
+		return (struct engine_gva_range){ entry & ~(uint64_t)(LARGE_BYTES - 1),
+						  pages > UINT32_MAX ? UINT32_MAX
+								     : (uint32_t)pages };
 	}
-	return (struct engine_gva_range){ entry & ~4095ull, (uint32_t)(entry & (extended ? 0x7ff : 0xfff)) + 1 };
+	return (struct engine_gva_range){ entry & ~4095ull,
+					  (uint32_t)(entry & (extended ? 0x7ff : 0xfff)) + 1 };
 }
 
-static enum hv_status flush_list(struct hv_call *c, const uint8_t *entries, uint64_t flags, uint64_t targets)
+static enum hv_status flush_list(struct hv_call *c, const uint8_t *entries, uint64_t flags,
+				 uint64_t targets)
 {
 	struct hv_partition *p = c->cpu->partition;
 	struct engine_gva_range ranges[RANGES];
@@ -85,7 +103,8 @@ static enum hv_status flush_list(struct hv_call *c, const uint8_t *entries, uint
 			ranges[used] = range_of(entry, flags & FLUSH_EXTENDED);
 	}
 	/* more than a few: everything at once is cheaper than one by one */
-	p->host->flush(p->host->context, targets & everybody(p), ranges, used > RANGES ? 0 : used, true);
+	p->host->flush(p->host->context, targets & everybody(p), ranges, used > RANGES ? 0 : used,
+		       true);
 	c->reps_done = c->rep_count;
 	return HV_SUCCESS;
 }
@@ -121,7 +140,8 @@ enum hv_status hv_call_flush_list_ex(struct hv_call *c)
 	enum hv_status status = read_set(c, c->input + 16, &h.targets);
 
 	memcpy(&h, c->input, 16);
-	return status ? status : flush_list(c, c->input + 32 + c->variable_bytes, h.flags, h.targets);
+	return status ? status
+		      : flush_list(c, c->input + 32 + c->variable_bytes, h.flags, h.targets);
 }
 
 /* ---- processors ---- */
@@ -142,7 +162,8 @@ static enum hv_status send_ipi(struct hv_call *c, uint32_t vector, uint32_t vtl,
 		return HV_INVALID_PARAMETER;
 	hv_lock(p);
 	for (targets &= everybody(p); targets; targets &= targets - 1)
-		p->host->raise(p->host->context, (uint32_t)__builtin_ctzll(targets), (uint8_t)vector);
+		p->host->raise(p->host->context, (uint32_t)__builtin_ctzll(targets),
+			       (uint8_t)vector);
 	hv_unlock(p);
 	return HV_SUCCESS;
 }
@@ -183,11 +204,14 @@ enum hv_status hv_call_post_message(struct hv_call *c)
 	struct { uint32_t connection, reserved, type, bytes; } in;
 
 	memcpy(&in, c->input, sizeof(in));
-	if (in.reserved || !in.type || in.type & MESSAGE_TYPE_HYPERVISOR || in.bytes > PAYLOAD_BYTES)
+	if (in.reserved || !in.type || in.type & MESSAGE_TYPE_HYPERVISOR ||
+	    in.bytes > PAYLOAD_BYTES)
 		return HV_INVALID_PARAMETER;
 	if (in.connection == UMBRA_CONNECTION_PACKET && c->cpu->partition->umbra_version)
 		return umbra_packet(c->cpu, in.type, c->input + sizeof(in), in.bytes);
-	return host->message ? status_of(host->message(host->context, in.connection, in.type, c->input + sizeof(in), in.bytes)) : HV_INVALID_CONNECTION_ID;
+	return host->message ? status_of(host->message(host->context, in.connection, in.type,
+						       c->input + sizeof(in), in.bytes))
+			     : HV_INVALID_CONNECTION_ID;
 }
 
 enum hv_status hv_call_signal_event(struct hv_call *c)
@@ -211,7 +235,8 @@ enum hv_status hv_call_signal_event(struct hv_call *c)
 
 enum hv_status hv_call_capabilities(struct hv_call *c)
 {
-	const uint64_t capabilities = CAPABILITY_BOOT_ZEROED | CAPABILITY_HEAT | CAPABILITY_HEAT_LINUX;
+	const uint64_t capabilities =
+		CAPABILITY_BOOT_ZEROED | CAPABILITY_HEAT | CAPABILITY_HEAT_LINUX;
 
 	memcpy(c->output, &capabilities, 8);
 	return HV_SUCCESS;
@@ -221,20 +246,29 @@ enum hv_status hv_call_capabilities(struct hv_call *c)
 enum hv_status hv_call_boot_zeroed(struct hv_call *c)
 {
 	const struct guest_memory *m = c->cpu->partition->host->memory;
-	const uint64_t out[5] = { m->ram_bytes > m->low_bytes ? 2 : 1, 0, m->low_bytes >> 12, 1 << 20, (m->ram_bytes - m->low_bytes) >> 12 };
+	const uint64_t out[5] = { m->ram_bytes > m->low_bytes ? 2 : 1, 0, m->low_bytes >> 12,
+				  1 << 20, (m->ram_bytes - m->low_bytes) >> 12 };
 
 	memcpy(c->output, out, sizeof(out));
 	return HV_SUCCESS;
 }
 
-/* One element: bits 10:0 further pages, 11 large, 12 1 GiB instead of 2 MiB, 63:21 or 63:12 the page. */
-static enum hv_status heat_range(const struct hv_partition *p, uint64_t entry, uint64_t *ret_gpa, uint64_t *ret_bytes)
+/*
+ * One element: bits 10:0 further pages, 11 large, 12 1 GiB instead of 2 MiB, 63:21 or 63:12 the
+ * page.
+ */
+static enum hv_status heat_range(const struct hv_partition *p, uint64_t entry, uint64_t *ret_gpa,
+				 uint64_t *ret_bytes)
 {
-	uint64_t unit = !(entry & 1 << 11) ? GUEST_PAGE_BYTES : entry & 1 << 12 ? 1 << 30 : LARGE_BYTES;
+	uint64_t unit = !(entry & 1 << 11) ? GUEST_PAGE_BYTES
+			: entry & 1 << 12  ? 1 << 30
+					   : LARGE_BYTES;
 
 	*ret_gpa = entry & (unit == GUEST_PAGE_BYTES ? ~0xfffull : ~(uint64_t)(LARGE_BYTES - 1));
 	*ret_bytes = ((entry & 0x7ff) + 1) * unit;
-	return guest_memory_probe(p->host->memory, *ret_gpa, *ret_bytes, true) ? HV_INVALID_PARAMETER : HV_SUCCESS;
+	return guest_memory_probe(p->host->memory, *ret_gpa, *ret_bytes, true)
+		       ? HV_INVALID_PARAMETER
+		       : HV_SUCCESS;
 }
 
 enum hv_status hv_call_heat_hint(struct hv_call *c)
@@ -246,7 +280,8 @@ enum hv_status hv_call_heat_hint(struct hv_call *c)
 	memcpy(&head, c->input, sizeof(head));
 	if (head.type != HEAT_COLD_DISCARD)
 		return HV_INVALID_PARAMETER;
-	for (const uint8_t *at = c->input + sizeof(head); c->reps_done < c->rep_count && !hv_call_must_yield(c); at += 8, c->reps_done++) {
+	for (const uint8_t *at = c->input + sizeof(head);
+	     c->reps_done < c->rep_count && !hv_call_must_yield(c); at += 8, c->reps_done++) {
 		struct work_parameters w = { .operation = WORK_DISCARD };
 
 		memcpy(&entry, at, 8);
@@ -255,7 +290,8 @@ enum hv_status hv_call_heat_hint(struct hv_call *c)
 		w.gpa = gpa;
 		w.bytes = bytes;
 		for (uint64_t done = 0; done < bytes; done += LARGE_BYTES)
-			work_piece(p, &w, done, bytes - done < LARGE_BYTES ? bytes - done : LARGE_BYTES, &none);
+			work_piece(p, &w, done,
+				   bytes - done < LARGE_BYTES ? bytes - done : LARGE_BYTES, &none);
 	}
 	return HV_SUCCESS;
 }

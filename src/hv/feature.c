@@ -1,29 +1,46 @@
 /*
- * Which part of the interface a guest is offered: one table from a name to the CPUID bits that announce it (TLFS "Feature
- * discovery"). What is not announced is refused: registers by #GP, calls by "access denied" or "invalid call code".
+ * Which part of the interface a guest is offered: one table from a name to the CPUID bits that
+ * announce it (TLFS "Feature discovery"). What is not announced is refused: registers by #GP, calls
+ * by "access denied" or "invalid call code".
  */
 #include "hv_internal.h"
 
 enum { EAX, EBX, ECX, EDX, PRIVILEGES = 3, HINTS = 4 };
 
-/* Up to two bits: of leaf 0x40000003 or 0x40000004. needs: without that feature this one is not offered either. */
-struct announced { const char *name; struct { uint8_t leaf, reg, bit; } bits[2]; bool by_default; enum hv_feature needs; };
+/*
+ * Up to two bits: of leaf 0x40000003 or 0x40000004. needs: without that feature this one is not
+ * offered either.
+ */
+struct announced {
+	const char *name;
+	struct {
+		uint8_t leaf, reg, bit;
+	} bits[2];
+	bool by_default;
+	enum hv_feature needs;
+};
 
 static const struct announced features[HV_FEATURES] = {
 	[HV_BASE] = { "base", { { PRIVILEGES, EAX, 5 }, { PRIVILEGES, EAX, 6 } }, true, HV_BASE },
 	[HV_RUNTIME] = { "runtime", { { PRIVILEGES, EAX, 0 } }, true, HV_BASE },
 	[HV_TIME_REF] = { "time-ref", { { PRIVILEGES, EAX, 1 } }, true, HV_BASE },
 	[HV_SYNIC] = { "synic", { { PRIVILEGES, EAX, 2 } }, true, HV_BASE },
-	[HV_STIMER] = { "stimer", { { PRIVILEGES, EAX, 3 } }, true, HV_TIME_REF }, /* guests read the one to program the other */
-	[HV_VAPIC] = { "vapic", { { PRIVILEGES, EAX, 4 }, { HINTS, EAX, 3 } }, false, HV_BASE }, /* x2APIC registers are as quick here */
+	/* guests read the one to program the other */
+	[HV_STIMER] = { "stimer", { { PRIVILEGES, EAX, 3 } }, true, HV_TIME_REF },
+	/* x2APIC registers are as quick here */
+	[HV_VAPIC] = { "vapic", { { PRIVILEGES, EAX, 4 }, { HINTS, EAX, 3 } }, false, HV_BASE },
 	[HV_RESET] = { "reset", { { PRIVILEGES, EAX, 7 } }, true, HV_BASE },
 	[HV_REF_TSC] = { "ref-tsc", { { PRIVILEGES, EAX, 9 } }, true, HV_BASE },
 	[HV_IDLE] = { "idle", { { PRIVILEGES, EAX, 10 }, { PRIVILEGES, EDX, 5 } }, true, HV_BASE },
-	[HV_FREQUENCIES] = { "frequencies", { { PRIVILEGES, EAX, 11 }, { PRIVILEGES, EDX, 8 } }, true, HV_BASE },
+	[HV_FREQUENCIES] = { "frequencies",
+			     { { PRIVILEGES, EAX, 11 }, { PRIVILEGES, EDX, 8 } },
+			     true,
+			     HV_BASE },
 	[HV_TSC_INVARIANT] = { "tsc-invariant", { { PRIVILEGES, EAX, 15 } }, true, HV_BASE },
 	[HV_MESSAGES] = { "messages", { { PRIVILEGES, EBX, 4 } }, true, HV_BASE },
 	[HV_EVENTS] = { "events", { { PRIVILEGES, EBX, 5 } }, true, HV_BASE },
-	[HV_VP_REGISTERS] = { "vp-registers", { { PRIVILEGES, EBX, 17 } }, false, HV_BASE }, /* beside VSM: Linux takes the bit for a VTL */
+	/* beside VSM: Linux takes the bit for a VTL */
+	[HV_VP_REGISTERS] = { "vp-registers", { { PRIVILEGES, EBX, 17 } }, false, HV_BASE },
 	[HV_EXT_CALLS] = { "ext-calls", { { PRIVILEGES, EBX, 20 } }, true, HV_BASE },
 	[HV_XMM_INPUT] = { "xmm-input", { { PRIVILEGES, EDX, 4 } }, true, HV_BASE },
 	[HV_CRASH] = { "crash", { { PRIVILEGES, EDX, 10 } }, true, HV_BASE },
@@ -51,7 +68,10 @@ uint64_t hv_default_features(void)
 	return set;
 }
 
-static bool is(const char *text, size_t bytes, const char *name) { return strlen(name) == bytes && !memcmp(text, name, bytes); }
+static bool is(const char *text, size_t bytes, const char *name)
+{
+	return strlen(name) == bytes && !memcmp(text, name, bytes);
+}
 
 static bool apply(const char *text, size_t bytes, uint64_t *set)
 {
@@ -70,7 +90,8 @@ static bool apply(const char *text, size_t bytes, uint64_t *set)
 	return false;
 }
 
-bool hv_parse_features(const char *text, uint64_t *ret_features, const char **ret_bad, size_t *ret_bad_bytes)
+bool hv_parse_features(const char *text, uint64_t *ret_features, const char **ret_bad,
+		       size_t *ret_bad_bytes)
 {
 	*ret_features = hv_default_features();
 	for (;; text++) {
@@ -85,7 +106,8 @@ bool hv_parse_features(const char *text, uint64_t *ret_features, const char **re
 		if (!*text)
 			break;
 	}
-	for (unsigned n = 0; n < HV_FEATURES; n++) /* in the table's order what is needed comes first; all need the base, HV_BASE = 0 */
+	/* in the table's order what is needed comes first; all need the base, HV_BASE = 0 */
+	for (unsigned n = 0; n < HV_FEATURES; n++)
 		if (!(*ret_features >> features[n].needs & 1))
 			*ret_features &= ~(1ull << n);
 	return true;
@@ -101,7 +123,8 @@ static void announce(const struct hv_partition *p, uint32_t leaf, uint32_t r[4])
 
 bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t r[4])
 {
-	static const uint32_t name[4] = { 0x40000006, 0x7263694d, 0x666f736f, 0x76482074 }; /* "Microsoft Hv" */
+	/* "Microsoft Hv" */
+	static const uint32_t name[4] = { 0x40000006, 0x7263694d, 0x666f736f, 0x76482074 };
 	static const uint32_t interface[4] = { 0x31237648 }, version[4] = { 20348, 10u << 16 };
 	const struct hv_partition *p = cpu->partition;
 
@@ -119,7 +142,11 @@ bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t r[4])
 	case PRIVILEGES: announce(p, leaf & 15, r); break;
 	case HINTS:
 		announce(p, leaf & 15, r);
-		r[EAX] |= 1u << 9; /* auto-EOI works, but Linux asks for it by default and it costs more than it saves here */
+		/*
+		 * auto-EOI works, but Linux asks for it by default and it costs more than it saves
+		 * here
+		 */
+		r[EAX] |= 1u << 9;
 		r[EBX] = hv_has(p, HV_SPIN) ? 4095 : ~0u;
 		r[ECX] = 40; /* physical address bits */
 		break;

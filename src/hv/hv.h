@@ -1,9 +1,10 @@
 /*
- * The Hyper-V interface of a partition and its virtual processors (TLFS): discovery, synthetic registers, overlay pages, SynIC,
- * synthetic timers, hypercalls, and Umbra's own extension of them (docs/umbra-interface.md).
+ * The Hyper-V interface of a partition and its virtual processors (TLFS): discovery, synthetic
+ * registers, overlay pages, SynIC, synthetic timers, hypercalls, and Umbra's own extension of them
+ * (docs/umbra-interface.md).
  *
- * Locks: hv_host.lock guards all of it. hv_hypercall() and hv_msr_*() are called without it, on the processor's own thread, and
- * take it where they touch more than that processor; the others say so.
+ * Locks: hv_host.lock guards all of it. hv_hypercall() and hv_msr_*() are called without it, on the
+ * processor's own thread, and take it where they touch more than that processor; the others say so.
  */
 #pragma once
 
@@ -22,8 +23,10 @@ enum { HV_TIMERS = 4, HV_SINTS = 16, HV_MAX_CPUS = 16, HV_INFO_GPA = 0xfed10000 
 
 /* What can be switched on and off one by one (--hv); hv_feature_name() names them. */
 enum hv_feature {
-	HV_BASE, HV_RUNTIME, HV_TIME_REF, HV_SYNIC, HV_STIMER, HV_VAPIC, HV_RESET, HV_REF_TSC, HV_IDLE, HV_FREQUENCIES, HV_TSC_INVARIANT,
-	HV_MESSAGES, HV_EVENTS, HV_VP_REGISTERS, HV_EXT_CALLS, HV_XMM_INPUT, HV_CRASH, HV_EXT_GVA, HV_XMM_OUTPUT, HV_SINT_POLLING, HV_CALL_LOCK,
+	HV_BASE, HV_RUNTIME, HV_TIME_REF, HV_SYNIC, HV_STIMER, HV_VAPIC, HV_RESET, HV_REF_TSC,
+	HV_IDLE, HV_FREQUENCIES, HV_TSC_INVARIANT,
+	HV_MESSAGES, HV_EVENTS, HV_VP_REGISTERS, HV_EXT_CALLS, HV_XMM_INPUT, HV_CRASH, HV_EXT_GVA,
+	HV_XMM_OUTPUT, HV_SINT_POLLING, HV_CALL_LOCK,
 	HV_DIRECT_TIMERS, HV_FLUSH, HV_IPI, HV_EX_MASKS, HV_SPIN, HV_RELAXED, HV_UMBRA, HV_FEATURES
 };
 
@@ -32,13 +35,19 @@ enum hv_apic_register { HV_APIC_EOI, HV_APIC_ICR, HV_APIC_TPR };
 
 /* What the interface needs of its machine. All but the first group are called with the lock. */
 struct hv_host {
-	/* All registers but vectors; of the calling processor, or one that waits for its start-up interrupt. Set: general registers. */
+	/*
+	 * All registers but vectors; of the calling processor, or one that waits for its start-up
+	 * interrupt. Set: general registers.
+	 */
 	void (*get_state)(void *context, uint32_t vp_index, struct x86_state *ret_state);
 	void (*set_general)(void *context, uint32_t vp_index, const struct x86_state *state);
-	void *(*xmm)(void *context, uint32_t vp_index, unsigned n); /* 16 bytes; of the calling processor */
-	void (*flush)(void *context, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global);
+	/* 16 bytes; of the calling processor */
+	void *(*xmm)(void *context, uint32_t vp_index, unsigned n);
+	void (*flush)(void *context, uint64_t targets, const struct engine_gva_range *ranges,
+		      unsigned count, bool global);
 	void (*memory_written)(void *context, uint64_t gpa, size_t bytes);
-	int (*discard)(void *context, uint8_t *hva, size_t bytes); /* whole pages of RAM read as zero afterwards */
+	/* whole pages of RAM read as zero afterwards */
+	int (*discard)(void *context, uint8_t *hva, size_t bytes);
 	uint64_t (*now_100ns)(void *context);
 	uint64_t (*runtime_100ns)(void *context, uint32_t vp_index);
 	void (*yield)(void *context);
@@ -46,19 +55,25 @@ struct hv_host {
 	void (*place_overlay)(void *context, unsigned overlay, uint64_t gpa, bool read_only);
 	void (*raise)(void *context, uint32_t vp_index, uint8_t vector);
 	void (*set_auto_eoi)(void *context, uint32_t vp_index, uint8_t vector, bool on);
-	int (*apic_read)(void *context, uint32_t vp_index, enum hv_apic_register reg, uint64_t *ret_value);
-	int (*apic_write)(void *context, uint32_t vp_index, enum hv_apic_register reg, uint64_t value);
-	bool (*is_waiting)(void *context, uint32_t vp_index); /* for its start-up interrupt: its registers may be changed */
+	int (*apic_read)(void *context, uint32_t vp_index, enum hv_apic_register reg,
+			 uint64_t *ret_value);
+	int (*apic_write)(void *context, uint32_t vp_index, enum hv_apic_register reg,
+			  uint64_t value);
+	/* for its start-up interrupt: its registers may be changed */
+	bool (*is_waiting)(void *context, uint32_t vp_index);
 	void (*idle)(void *context, uint32_t vp_index);
-	void (*crashed)(void *context, const char *text, size_t bytes, const uint64_t parameters[5]);
+	void (*crashed)(void *context, const char *text, size_t bytes,
+			const uint64_t parameters[5]);
 	void (*reset)(void *context);
 
 	/*
-	 * The partition bus; all NULL where there is none. What the guest posts and signals on connections that are not the extension's, on
-	 * the processor's own thread, without the lock: 0; -ENOENT: no such connection; -EAGAIN: no room now; -EINVAL. And with the lock:
+	 * The partition bus; all NULL where there is none. What the guest posts and signals on
+	 * connections that are not the extension's, on the processor's own thread, without the
+	 * lock: 0; -ENOENT: no such connection; -EAGAIN: no room now; -EINVAL. And with the lock:
 	 * the guest has taken messages, so that hv_post() may find room again.
 	 */
-	int (*message)(void *context, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes);
+	int (*message)(void *context, uint32_t connection, uint32_t type, const uint8_t *payload,
+		       size_t bytes);
 	int (*event)(void *context, uint32_t connection, uint16_t flag);
 	void (*messages_taken)(void *context);
 
@@ -85,8 +100,12 @@ struct hv_cpu *hv_partition_cpu(struct hv_partition *partition, uint32_t index);
 
 const char *hv_feature_name(enum hv_feature feature);
 uint64_t hv_default_features(void);
-/* "all", "none", "default", then names with + or - before them, separated by commas. False: *ret_bad is the part not understood. */
-bool hv_parse_features(const char *text, uint64_t *ret_features, const char **ret_bad, size_t *ret_bad_bytes);
+/*
+ * "all", "none", "default", then names with + or - before them, separated by commas. False:
+ * *ret_bad is the part not understood.
+ */
+bool hv_parse_features(const char *text, uint64_t *ret_features, const char **ret_bad,
+		       size_t *ret_bad_bytes);
 
 /* Leaves 0x40000000 and up that the features include; false for others. */
 bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t ret[4]);
@@ -97,8 +116,12 @@ int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t value, bool *ret_arm
 enum engine_call hv_hypercall(struct hv_cpu *cpu, const struct engine_call_registers *registers);
 /* Fires what is due; the next due time in 100 ns, or UINT64_MAX. With the lock. */
 uint64_t hv_run_timers(struct hv_cpu *cpu);
-/* A message of at most 240 bytes to a SINT of the processor; false: its queue is full. With the lock. */
-bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, const void *payload, size_t bytes);
+/*
+ * A message of at most 240 bytes to a SINT of the processor; false: its queue is full. With the
+ * lock.
+ */
+bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, const void *payload,
+	     size_t bytes);
 /* Interrupts as the SINT says, with neither message nor event flag. With the lock. */
 void hv_assert_sint(struct hv_cpu *cpu, unsigned sint);
 /* Sets an event flag (0 to 2047), and interrupts where it was clear. With the lock. */
@@ -114,11 +137,15 @@ void hv_work_stop(struct hv_partition *partition);
 void hv_work_hold(struct hv_partition *partition);
 void hv_work_go_on(struct hv_partition *partition);
 /*
- * As bytes and back (lib/archive.h): into a new partition of the same features and processors. With the lock, or before anything
- * runs; processors stand still and the worker is held. -ENOTSUP: a version that is not known.
+ * As bytes and back (lib/archive.h): into a new partition of the same features and processors. With
+ * the lock, or before anything runs; processors stand still and the worker is held. -ENOTSUP: a
+ * version that is not known.
  */
 void hv_archive(struct archive *archive, struct hv_partition *partition);
-/* Everything is loaded, memory, processors and host->tsc_offset too: pages are placed, outcomes delivered. As hv_archive(). */
+/*
+ * Everything is loaded, memory, processors and host->tsc_offset too: pages are placed, outcomes
+ * delivered. As hv_archive().
+ */
 void hv_restored(struct hv_partition *partition);
 /* Counters as text, refusals by status among them; its length without the NUL. */
 size_t hv_statistics(const struct hv_partition *partition, char *text, size_t bytes);

@@ -8,21 +8,35 @@
 #include "hv.h"
 
 enum hv_status {
-	HV_SUCCESS = 0, HV_INVALID_CALL_CODE = 2, HV_INVALID_INPUT = 3, HV_INVALID_ALIGNMENT = 4, HV_INVALID_PARAMETER = 5, HV_ACCESS_DENIED = 6,
-	HV_OPERATION_DENIED = 8, HV_INVALID_PARTITION_ID = 0xd, HV_INVALID_VP_INDEX = 0xe, HV_NOT_FOUND = 0x10, HV_INVALID_CONNECTION_ID = 0x12,
-	HV_INSUFFICIENT_BUFFERS = 0x13, HV_INVALID_VP_STATE = 0x15, HV_OBJECT_IN_USE = 0x19, HV_FEATURE_UNAVAILABLE = 0x1e,
+	HV_SUCCESS = 0, HV_INVALID_CALL_CODE = 2, HV_INVALID_INPUT = 3, HV_INVALID_ALIGNMENT = 4,
+	HV_INVALID_PARAMETER = 5, HV_ACCESS_DENIED = 6,
+	HV_OPERATION_DENIED = 8, HV_INVALID_PARTITION_ID = 0xd, HV_INVALID_VP_INDEX = 0xe,
+	HV_NOT_FOUND = 0x10, HV_INVALID_CONNECTION_ID = 0x12,
+	HV_INSUFFICIENT_BUFFERS = 0x13, HV_INVALID_VP_STATE = 0x15, HV_OBJECT_IN_USE = 0x19,
+	HV_FEATURE_UNAVAILABLE = 0x1e,
 	HV_CANCELLED = 0x0077, HV_CALL_PENDING = 0x0079, HV_STATUSES = 0x80
 };
 
 /* Overlay pages: two of the partition, the information page, three of each processor. */
-enum { OVERLAY_HYPERCALL, OVERLAY_REFERENCE_TSC, OVERLAY_INFO, OVERLAY_CPU, OVERLAY_ASSIST = 0, OVERLAY_SIMP, OVERLAY_SIEFP, OVERLAYS_OF_CPU };
+enum {
+	OVERLAY_HYPERCALL, OVERLAY_REFERENCE_TSC, OVERLAY_INFO, OVERLAY_CPU, OVERLAY_ASSIST = 0,
+	OVERLAY_SIMP, OVERLAY_SIEFP, OVERLAYS_OF_CPU
+};
 _Static_assert(OVERLAY_CPU + OVERLAYS_OF_CPU * HV_MAX_CPUS <= GUEST_OVERLAYS, "overlays");
 
 /* What saved machines record of the contents that the guest was shown. */
 enum { HYPERCALL_PAGE_VERSION = 1, INFO_PAGE_VERSION = 1, SYNIC_VERSION = 1 };
-enum { MESSAGE_BYTES = 256, PAYLOAD_BYTES = 240, QUEUE_MESSAGES = 16, HYPERCALL_LOOP_OFFSET = 0x100 };
+enum {
+	MESSAGE_BYTES = 256, PAYLOAD_BYTES = 240, QUEUE_MESSAGES = 16, HYPERCALL_LOOP_OFFSET = 0x100
+};
 
-struct hv_message { uint32_t type; uint8_t payload_bytes, flags; uint16_t reserved; uint64_t sender; uint8_t payload[PAYLOAD_BYTES]; };
+struct hv_message {
+	uint32_t type;
+	uint8_t payload_bytes, flags;
+	uint16_t reserved;
+	uint64_t sender;
+	uint8_t payload[PAYLOAD_BYTES];
+};
 _Static_assert(sizeof(struct hv_message) == MESSAGE_BYTES, "a message is a slot");
 
 struct hv_queue { struct hv_message message[QUEUE_MESSAGES]; unsigned first, count; };
@@ -40,9 +54,16 @@ struct hv_cpu {
 enum { WORK_REQUESTS = 64, RINGS = 8, RING_ENTRIES_MAX = 256 };
 enum work_state { WORK_FREE, WORK_QUEUED, WORK_RUNNING, WORK_FINISHED };
 enum work_delivery { DELIVER_LOOP, DELIVER_RING, DELIVER_MESSAGE };
-enum work_operation { WORK_NOTHING, WORK_PREFAULT, WORK_DISCARD, WORK_ZERO, WORK_COPY, WORK_CHECKSUM, WORK_OPERATIONS, WORK_MACHINE = 0x100 };
+enum work_operation {
+	WORK_NOTHING, WORK_PREFAULT, WORK_DISCARD, WORK_ZERO, WORK_COPY, WORK_CHECKSUM,
+	WORK_OPERATIONS, WORK_MACHINE = 0x100
+};
 
-struct work_parameters { uint16_t operation, flags; uint32_t reserved; uint64_t gpa, bytes, argument; };
+struct work_parameters {
+	uint16_t operation, flags;
+	uint32_t reserved;
+	uint64_t gpa, bytes, argument;
+};
 
 struct work_request {
 	enum work_state state;
@@ -66,7 +87,8 @@ struct hv_ring {
 struct hv_partition {
 	const struct hv_host *host;
 	uint64_t guest_os_id, hypercall, reference_tsc, tsc_invariant, crash[5];
-	uint32_t umbra_newest; /* offered: a restored machine is offered what it was when it began */
+	/* offered: a restored machine is offered what it was when it began */
+	uint32_t umbra_newest;
 	uint32_t umbra_version; /* agreed upon; 0: not yet */
 	struct hv_cpu cpu[HV_MAX_CPUS];
 	struct work_request work[WORK_REQUESTS];
@@ -78,10 +100,16 @@ struct hv_partition {
 	uint64_t calls, refused[HV_STATUSES], yields, bad_msrs;
 };
 
-static inline bool hv_has(const struct hv_partition *p, enum hv_feature feature) { return p->host->features >> feature & 1; }
+static inline bool hv_has(const struct hv_partition *p, enum hv_feature feature)
+{
+	return p->host->features >> feature & 1;
+}
 static inline void hv_lock(struct hv_partition *p) { pthread_mutex_lock(p->host->lock); }
 static inline void hv_unlock(struct hv_partition *p) { pthread_mutex_unlock(p->host->lock); }
-static inline uint64_t hv_now(const struct hv_partition *p) { return p->host->now_100ns(p->host->context); }
+static inline uint64_t hv_now(const struct hv_partition *p)
+{
+	return p->host->now_100ns(p->host->context);
+}
 static inline void hv_count(uint64_t *counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
 
 /* ---- one hypercall (hypercall.c) ---- */
@@ -92,9 +120,13 @@ struct hv_call {
 	struct hv_cpu *cpu;
 	const struct hv_call_definition *definition;
 	uint32_t rep_start, rep_count, variable_bytes;
-	/* A copy: the fixed header, the variable header, then of a rep call the elements from rep_start on. */
+	/*
+	 * A copy: the fixed header, the variable header, then of a rep call the elements from
+	 * rep_start on.
+	 */
 	const uint8_t *input;
-	uint8_t *output; /* the fixed part, or of a rep call what the elements from rep_start on yield */
+	/* the fixed part, or of a rep call what the elements from rep_start on yield */
+	uint8_t *output;
 	/* What the handler leaves of a rep call: elements done, counted from 0. */
 	uint32_t reps_done;
 	uint64_t until_tsc;
@@ -172,21 +204,31 @@ bool hv_is_timer(const struct hv_cpu *cpu, const struct hv_timer *t);
 /* work.c; with the lock */
 enum hv_status work_check(struct hv_partition *p, const struct work_parameters *w);
 struct work_request *work_find(struct hv_partition *p, uint64_t id);
-struct work_request *work_submit(struct hv_partition *p, uint64_t id, const struct work_parameters *w, enum work_delivery delivery, uint32_t target);
+struct work_request *work_submit(struct hv_partition *p, uint64_t id,
+				 const struct work_parameters *w, enum work_delivery delivery,
+				 uint32_t target);
 void work_release(struct work_request *r);
 enum hv_status work_cancel(struct hv_partition *p, uint64_t id);
 void work_deliver_waiting(struct hv_partition *p);
 /* The one that was submitted next after r, or NULL; r NULL: the first. */
 struct work_request *work_after(struct hv_partition *p, const struct work_request *r);
 /* One piece of an operation, at most a few pages; without the lock. */
-enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *w, uint64_t at, size_t bytes, uint64_t *result);
+enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *w, uint64_t at,
+			  size_t bytes, uint64_t *result);
 
 /* umbra.c, ring.c */
-enum { UMBRA_VERSION_1_0 = 0x10000, UMBRA_VERSION_1_1 = 0x10001, UMBRA_NEWEST = UMBRA_VERSION_1_1, UMBRA_OLDEST = UMBRA_VERSION_1_0 };
-enum { UMBRA_CONNECTION_PACKET = 0x554d01, UMBRA_CONNECTION_DOORBELL = 0x554d10 /* + ring */, UMBRA_MESSAGE_REPLY = 0x80554d01 };
+enum {
+	UMBRA_VERSION_1_0 = 0x10000, UMBRA_VERSION_1_1 = 0x10001, UMBRA_NEWEST = UMBRA_VERSION_1_1,
+	UMBRA_OLDEST = UMBRA_VERSION_1_0
+};
+enum {
+	UMBRA_CONNECTION_PACKET = 0x554d01, UMBRA_CONNECTION_DOORBELL = 0x554d10 /* + ring */,
+	UMBRA_MESSAGE_REPLY = 0x80554d01
+};
 enum { UMBRA_FEATURES = 1 | 2 | 4 | 8 | 16 | 32 };
 bool umbra_cpuid(const struct hv_partition *p, uint32_t leaf, uint32_t r[4]);
-enum hv_status umbra_packet(struct hv_cpu *cpu, uint32_t type, const uint8_t *payload, size_t bytes);
+enum hv_status umbra_packet(struct hv_cpu *cpu, uint32_t type, const uint8_t *payload,
+			    size_t bytes);
 /* HV_CALL_PENDING: its time is up before everything was taken. */
 enum hv_status ring_doorbell(struct hv_cpu *cpu, uint32_t n);
 /* Whether a ring can be registered so. */

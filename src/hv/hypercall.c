@@ -5,43 +5,72 @@
  *   input          header | variable header | rep elements          output   fixed part, or one piece per rep element
  *   result         15:0 status  43:32 elements done, counted from 0
  *
- *  1. One table says what a call is. Everything that the table can decide is decided before the handler runs, in this order: known
- *     and granted, control word, alignment and pages, readable and writable. A handler checks its own fields, then acts; once it
- *     has acted it does not refuse.
- *  2. The input is copied once and only the copy is looked at; the output is written once, after the handler.
- *  3. A rep call that has used its slice (50 us) puts the next element's number into the guest's control register and is executed
- *     again: interrupts come in between, and what the guest changes meanwhile is read and checked anew.
+ *  1. One table says what a call is. Everything that the table can decide is decided before the
+ *     handler runs, in this order: known and granted, control word, alignment and pages, readable
+ *     and writable. A handler checks its own fields, then acts; once it has acted it does not
+ *     refuse.
+ *  2. The input is copied once and only the copy is looked at; the output is written once, after
+ *     the handler.
+ *  3. A rep call that has used its slice (50 us) puts the next element's number into the guest's
+ *     control register and is executed again: interrupts come in between, and what the guest
+ *     changes meanwhile is read and checked anew.
  */
 #include "hv_internal.h"
 
 #define NONE HV_BASE
 static const struct hv_call_definition calls[] = {
-	{ 0x0002, CALL_MEMORY, 24, 0, 0, 0, HV_FLUSH, NONE, 0, hv_call_flush_space, "HvCallFlushVirtualAddressSpace" },
-	{ 0x0003, CALL_MEMORY | CALL_REP, 24, 0, 8, 0, HV_FLUSH, NONE, 0, hv_call_flush_list, "HvCallFlushVirtualAddressList" },
-	{ 0x0008, CALL_RING, 8, 0, 0, 0, HV_SPIN, NONE, 0, hv_call_spin_wait, "HvCallNotifyLongSpinWait" },
-	{ 0x000b, CALL_RING, 16, 0, 0, 0, HV_IPI, NONE, 0, hv_call_send_ipi, "HvCallSendSyntheticClusterIpi" },
-	{ 0x0013, CALL_VARIABLE, 32, 0, 0, 0, HV_FLUSH, HV_EX_MASKS, 0, hv_call_flush_space_ex, "HvCallFlushVirtualAddressSpaceEx" },
-	{ 0x0014, CALL_VARIABLE | CALL_REP, 32, 0, 8, 0, HV_FLUSH, HV_EX_MASKS, 0, hv_call_flush_list_ex, "HvCallFlushVirtualAddressListEx" },
-	{ 0x0015, CALL_VARIABLE, 24, 0, 0, 0, HV_IPI, HV_EX_MASKS, 0, hv_call_send_ipi_ex, "HvCallSendSyntheticClusterIpiEx" },
-	{ 0x0050, CALL_REP, 16, 0, 4, 16, HV_VP_REGISTERS, NONE, 0, hv_call_get_registers, "HvCallGetVpRegisters" },
-	{ 0x0051, CALL_REP, 16, 0, 32, 0, HV_VP_REGISTERS, NONE, 0, hv_call_set_registers, "HvCallSetVpRegisters" },
-	{ 0x005c, CALL_MEMORY, 256, 0, 0, 0, HV_MESSAGES, NONE, 0, hv_call_post_message, "HvCallPostMessage" },
-	{ 0x005d, CALL_RING, 8, 0, 0, 0, HV_EVENTS, NONE, 0, hv_call_signal_event, "HvCallSignalEvent" },
-	{ 0x009a, CALL_REP, 16, 0, 4, 4, HV_VP_REGISTERS, NONE, 0, hv_call_vp_index, "HvCallGetVpIndexFromApicId" },
-	{ 0x8001, 0, 0, 8, 0, 0, HV_EXT_CALLS, NONE, 0, hv_call_capabilities, "HvExtCallQueryCapabilities" },
-	{ 0x8002, CALL_MEMORY, 0, 4088, 0, 0, HV_EXT_CALLS, NONE, 0, hv_call_boot_zeroed, "HvExtCallGetBootZeroedMemory" },
-	{ 0x8003, CALL_MEMORY | CALL_REP, 8, 0, 8, 0, HV_EXT_CALLS, NONE, 0, hv_call_heat_hint, "HvExtCallMemoryHeatHint" },
+	{ 0x0002, CALL_MEMORY, 24, 0, 0, 0, HV_FLUSH, NONE, 0, hv_call_flush_space,
+	  "HvCallFlushVirtualAddressSpace" },
+	{ 0x0003, CALL_MEMORY | CALL_REP, 24, 0, 8, 0, HV_FLUSH, NONE, 0, hv_call_flush_list,
+	  "HvCallFlushVirtualAddressList" },
+	{ 0x0008, CALL_RING, 8, 0, 0, 0, HV_SPIN, NONE, 0, hv_call_spin_wait,
+	  "HvCallNotifyLongSpinWait" },
+	{ 0x000b, CALL_RING, 16, 0, 0, 0, HV_IPI, NONE, 0, hv_call_send_ipi,
+	  "HvCallSendSyntheticClusterIpi" },
+	{ 0x0013, CALL_VARIABLE, 32, 0, 0, 0, HV_FLUSH, HV_EX_MASKS, 0, hv_call_flush_space_ex,
+	  "HvCallFlushVirtualAddressSpaceEx" },
+	{ 0x0014, CALL_VARIABLE | CALL_REP, 32, 0, 8, 0, HV_FLUSH, HV_EX_MASKS, 0,
+	  hv_call_flush_list_ex, "HvCallFlushVirtualAddressListEx" },
+	{ 0x0015, CALL_VARIABLE, 24, 0, 0, 0, HV_IPI, HV_EX_MASKS, 0, hv_call_send_ipi_ex,
+	  "HvCallSendSyntheticClusterIpiEx" },
+	{ 0x0050, CALL_REP, 16, 0, 4, 16, HV_VP_REGISTERS, NONE, 0, hv_call_get_registers,
+	  "HvCallGetVpRegisters" },
+	{ 0x0051, CALL_REP, 16, 0, 32, 0, HV_VP_REGISTERS, NONE, 0, hv_call_set_registers,
+	  "HvCallSetVpRegisters" },
+	{ 0x005c, CALL_MEMORY, 256, 0, 0, 0, HV_MESSAGES, NONE, 0, hv_call_post_message,
+	  "HvCallPostMessage" },
+	{ 0x005d, CALL_RING, 8, 0, 0, 0, HV_EVENTS, NONE, 0, hv_call_signal_event,
+	  "HvCallSignalEvent" },
+	{ 0x009a, CALL_REP, 16, 0, 4, 4, HV_VP_REGISTERS, NONE, 0, hv_call_vp_index,
+	  "HvCallGetVpIndexFromApicId" },
+	{ 0x8001, 0, 0, 8, 0, 0, HV_EXT_CALLS, NONE, 0, hv_call_capabilities,
+	  "HvExtCallQueryCapabilities" },
+	{ 0x8002, CALL_MEMORY, 0, 4088, 0, 0, HV_EXT_CALLS, NONE, 0, hv_call_boot_zeroed,
+	  "HvExtCallGetBootZeroedMemory" },
+	{ 0x8003, CALL_MEMORY | CALL_REP, 8, 0, 8, 0, HV_EXT_CALLS, NONE, 0, hv_call_heat_hint,
+	  "HvExtCallMemoryHeatHint" },
 	{ 0xc000, 0, 8, 8, 0, 0, HV_UMBRA, NONE, 0, umbra_call_version, "UmbraAgreeOnVersion" },
-	{ 0xc001, CALL_UMBRA, 40, 16, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_0, umbra_call_work, "UmbraWork" },
-	{ 0xc002, CALL_UMBRA, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_0, umbra_call_cancel, "UmbraCancel" },
-	{ 0xc003, CALL_UMBRA | CALL_RING, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_0, umbra_call_null, "UmbraNull" },
-	{ 0xc004, CALL_UMBRA | CALL_REP, 8, 0, 8, 8, HV_UMBRA, NONE, UMBRA_VERSION_1_0, umbra_call_pages, "UmbraPages" },
-	{ 0xc010, CALL_UMBRA, 24, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_1, umbra_call_register_ring, "UmbraRegisterRing" },
-	{ 0xc011, CALL_UMBRA, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_1, umbra_call_unregister_ring, "UmbraUnregisterRing" },
-	{ 0xc012, CALL_UMBRA, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_1, umbra_call_doorbell, "UmbraDoorbell" },
+	{ 0xc001, CALL_UMBRA, 40, 16, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_0, umbra_call_work,
+	  "UmbraWork" },
+	{ 0xc002, CALL_UMBRA, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_0, umbra_call_cancel,
+	  "UmbraCancel" },
+	{ 0xc003, CALL_UMBRA | CALL_RING, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_0,
+	  umbra_call_null, "UmbraNull" },
+	{ 0xc004, CALL_UMBRA | CALL_REP, 8, 0, 8, 8, HV_UMBRA, NONE, UMBRA_VERSION_1_0,
+	  umbra_call_pages, "UmbraPages" },
+	{ 0xc010, CALL_UMBRA, 24, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_1,
+	  umbra_call_register_ring, "UmbraRegisterRing" },
+	{ 0xc011, CALL_UMBRA, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_1,
+	  umbra_call_unregister_ring, "UmbraUnregisterRing" },
+	{ 0xc012, CALL_UMBRA, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_1, umbra_call_doorbell,
+	  "UmbraDoorbell" },
 };
 
-struct decoded { uint64_t control, input_gpa, output_gpa; bool fast; uint32_t variable_bytes, rep_count, rep_start; };
+struct decoded {
+	uint64_t control, input_gpa, output_gpa;
+	bool fast;
+	uint32_t variable_bytes, rep_count, rep_start;
+};
 
 const struct hv_call_definition *hv_find_call(uint16_t code)
 {
@@ -60,7 +89,10 @@ const struct hv_call_definition *hv_find_call(uint16_t code)
 	return NULL;
 }
 
-bool hv_call_must_yield(const struct hv_call *c) { return c->reps_done && __builtin_ia32_rdtsc() >= c->until_tsc; }
+bool hv_call_must_yield(const struct hv_call *c)
+{
+	return c->reps_done && __builtin_ia32_rdtsc() >= c->until_tsc;
+}
 
 enum hv_status hv_refuse(struct hv_partition *p, enum hv_status status)
 {
@@ -114,7 +146,8 @@ static void read_fast(struct hv_cpu *cpu, const struct decoded *d, uint8_t *to, 
 		memcpy(to + 16 + 16 * n, host->xmm(host->context, cpu->index, n), 16);
 }
 
-static void exchange_pair(struct hv_cpu *cpu, const struct engine_call_registers *s, size_t at, uint64_t pair[2], bool write)
+static void exchange_pair(struct hv_cpu *cpu, const struct engine_call_registers *s, size_t at,
+			  uint64_t pair[2], bool write)
 {
 	const struct hv_host *host = cpu->partition->host;
 
@@ -136,8 +169,12 @@ static void exchange_pair(struct hv_cpu *cpu, const struct engine_call_registers
 	}
 }
 
-/* Fast output: the registers that follow those of the input, rounded up to 16 bytes; of them bytes [skip, skip + bytes). */
-static void write_fast(struct hv_cpu *cpu, const struct engine_call_registers *s, size_t input_bytes, const uint8_t *output, size_t skip, size_t bytes)
+/*
+ * Fast output: the registers that follow those of the input, rounded up to 16 bytes; of them bytes
+ * [skip, skip + bytes).
+ */
+static void write_fast(struct hv_cpu *cpu, const struct engine_call_registers *s,
+		       size_t input_bytes, const uint8_t *output, size_t skip, size_t bytes)
 {
 	size_t first = (input_bytes + 15) & ~15ull;
 
@@ -153,21 +190,26 @@ static void write_fast(struct hv_cpu *cpu, const struct engine_call_registers *s
 
 /* ---- checks ---- */
 
-static enum hv_status check_granted(const struct hv_partition *p, const struct hv_call_definition *c)
+static enum hv_status check_granted(const struct hv_partition *p,
+				    const struct hv_call_definition *c)
 {
 	if (!c)
 		return HV_INVALID_CALL_CODE;
 	if (!hv_has(p, (enum hv_feature)c->feature) || !hv_has(p, (enum hv_feature)c->feature_too))
-		return c->feature == HV_UMBRA ? HV_INVALID_CALL_CODE : HV_ACCESS_DENIED; /* without the extension its codes do not exist */
-	return c->flags & CALL_UMBRA && p->umbra_version < c->newest ? HV_FEATURE_UNAVAILABLE : HV_SUCCESS;
+		/* without the extension its codes do not exist */
+		return c->feature == HV_UMBRA ? HV_INVALID_CALL_CODE : HV_ACCESS_DENIED;
+	return c->flags & CALL_UMBRA && p->umbra_version < c->newest ? HV_FEATURE_UNAVAILABLE
+								     : HV_SUCCESS;
 }
 
-static enum hv_status check_control(const struct hv_partition *p, const struct hv_call_definition *c, const struct decoded *d, size_t input_bytes,
-				    size_t output_bytes)
+static enum hv_status check_control(const struct hv_partition *p,
+				    const struct hv_call_definition *c, const struct decoded *d,
+				    size_t input_bytes, size_t output_bytes)
 {
 	bool rep = c->flags & CALL_REP;
 
-	if (d->control & 0xf000f000f8000000ull || (d->fast && c->flags & CALL_MEMORY) || (d->variable_bytes && !(c->flags & CALL_VARIABLE)))
+	if (d->control & 0xf000f000f8000000ull || (d->fast && c->flags & CALL_MEMORY) ||
+	    (d->variable_bytes && !(c->flags & CALL_VARIABLE)))
 		return HV_INVALID_INPUT;
 	if (rep ? !d->rep_count || d->rep_start >= d->rep_count : d->rep_count || d->rep_start)
 		return HV_INVALID_INPUT;
@@ -175,13 +217,15 @@ static enum hv_status check_control(const struct hv_partition *p, const struct h
 		return HV_SUCCESS;
 	if (input_bytes > (hv_has(p, HV_XMM_INPUT) ? FAST_BYTES : 16))
 		return HV_INVALID_INPUT;
-	if (output_bytes && (!hv_has(p, HV_XMM_OUTPUT) || ((input_bytes + 15) & ~15ull) + output_bytes > FAST_BYTES))
+	if (output_bytes && (!hv_has(p, HV_XMM_OUTPUT) ||
+			     ((input_bytes + 15) & ~15ull) + output_bytes > FAST_BYTES))
 		return HV_INVALID_INPUT;
 	return HV_SUCCESS;
 }
 
 /* One parameter list in memory: aligned, within one page, in the address space. */
-static enum hv_status check_place(const struct hv_partition *p, uint64_t gpa, size_t bytes, bool write)
+static enum hv_status check_place(const struct hv_partition *p, uint64_t gpa, size_t bytes,
+				  bool write)
 {
 	int error;
 
@@ -193,9 +237,13 @@ static enum hv_status check_place(const struct hv_partition *p, uint64_t gpa, si
 	return error == -EROFS ? HV_INVALID_PARAMETER : error ? HV_INVALID_ALIGNMENT : HV_SUCCESS;
 }
 
-static bool overlap(uint64_t a, size_t a_bytes, uint64_t b, size_t b_bytes) { return a_bytes && b_bytes && a < b + b_bytes && b < a + a_bytes; }
+static bool overlap(uint64_t a, size_t a_bytes, uint64_t b, size_t b_bytes)
+{
+	return a_bytes && b_bytes && a < b + b_bytes && b < a + a_bytes;
+}
 
-static enum hv_status check_places(const struct hv_partition *p, const struct decoded *d, size_t input_bytes, size_t output_bytes)
+static enum hv_status check_places(const struct hv_partition *p, const struct decoded *d,
+				   size_t input_bytes, size_t output_bytes)
 {
 	enum hv_status status;
 
@@ -204,16 +252,20 @@ static enum hv_status check_places(const struct hv_partition *p, const struct de
 	status = check_place(p, d->input_gpa, input_bytes, false);
 	if (!status)
 		status = check_place(p, d->output_gpa, output_bytes, true);
-	return !status && overlap(d->input_gpa, input_bytes, d->output_gpa, output_bytes) ? HV_INVALID_PARAMETER : status;
+	return !status && overlap(d->input_gpa, input_bytes, d->output_gpa, output_bytes)
+		       ? HV_INVALID_PARAMETER
+		       : status;
 }
 
 /* ---- the path ---- */
 
 /* The header and the elements that are still to do. */
-static int read_input(struct hv_cpu *cpu, const struct hv_call_definition *c, const struct decoded *d, uint8_t *to, size_t input_bytes)
+static int read_input(struct hv_cpu *cpu, const struct hv_call_definition *c,
+		      const struct decoded *d, uint8_t *to, size_t input_bytes)
 {
 	const struct guest_memory *m = cpu->partition->host->memory;
-	size_t head = c->input_bytes + d->variable_bytes, skip = (size_t)d->rep_start * c->rep_input_bytes;
+	size_t head = c->input_bytes + d->variable_bytes,
+	       skip = (size_t)d->rep_start * c->rep_input_bytes;
 
 	if (d->fast) {
 		uint8_t all[FAST_BYTES + 16];
@@ -223,11 +275,14 @@ static int read_input(struct hv_cpu *cpu, const struct hv_call_definition *c, co
 		memcpy(to + head, all + head + skip, input_bytes - head - skip);
 		return 0;
 	}
-	return guest_memory_read(m, d->input_gpa, to, head) || guest_memory_read(m, d->input_gpa + head + skip, to + head, input_bytes - head - skip);
+	return guest_memory_read(m, d->input_gpa, to, head) ||
+	       guest_memory_read(m, d->input_gpa + head + skip, to + head,
+				 input_bytes - head - skip);
 }
 
-static void write_output(struct hv_cpu *cpu, const struct engine_call_registers *s, const struct decoded *d, size_t input_bytes, const uint8_t *output, size_t offset,
-			 size_t bytes)
+static void write_output(struct hv_cpu *cpu, const struct engine_call_registers *s,
+			 const struct decoded *d, size_t input_bytes, const uint8_t *output,
+			 size_t offset, size_t bytes)
 {
 	const struct hv_host *host = cpu->partition->host;
 
@@ -241,24 +296,35 @@ static void write_output(struct hv_cpu *cpu, const struct engine_call_registers 
 		host->memory_written(host->context, d->output_gpa + offset, bytes);
 }
 
-static enum engine_call act(struct hv_cpu *cpu, const struct engine_call_registers *s, const struct hv_call_definition *c, const struct decoded *d, size_t input_bytes,
-			    size_t output_bytes)
+static enum engine_call act(struct hv_cpu *cpu, const struct engine_call_registers *s,
+			    const struct hv_call_definition *c, const struct decoded *d,
+			    size_t input_bytes, size_t output_bytes)
 {
 	uint8_t input[CALL_INPUT_BYTES], output[CALL_OUTPUT_BYTES];
-	struct hv_call call = { .cpu = cpu, .definition = c, .rep_start = d->rep_start, .rep_count = d->rep_count, .variable_bytes = d->variable_bytes,
-				.input = input, .output = output, .reps_done = d->rep_start,
-				.until_tsc = c->flags & CALL_REP ? __builtin_ia32_rdtsc() + cpu->partition->slice_tsc : 0 };
+	struct hv_call call = { .cpu = cpu,
+				.definition = c,
+				.rep_start = d->rep_start,
+				.rep_count = d->rep_count,
+				.variable_bytes = d->variable_bytes,
+				.input = input,
+				.output = output,
+				.reps_done = d->rep_start,
+				.until_tsc = c->flags & CALL_REP ? __builtin_ia32_rdtsc() +
+									   cpu->partition->slice_tsc
+								 : 0 };
 	size_t offset = (size_t)d->rep_start * c->rep_output_bytes;
 	enum hv_status status;
 
 	if (read_input(cpu, c, d, input, input_bytes)) {
-		set_result(s, hv_refuse(cpu->partition, HV_INVALID_ALIGNMENT)); /* an overlay went away since the check */
+		/* an overlay went away since the check */
+		set_result(s, hv_refuse(cpu->partition, HV_INVALID_ALIGNMENT));
 		return ENGINE_CALL_DONE;
 	}
 	memset(output, 0, output_bytes);
 	status = c->act(&call);
 	if (c->flags & CALL_REP) {
-		write_output(cpu, s, d, input_bytes, output, offset, (call.reps_done - d->rep_start) * (size_t)c->rep_output_bytes);
+		write_output(cpu, s, d, input_bytes, output, offset,
+			     (call.reps_done - d->rep_start) * (size_t)c->rep_output_bytes);
 		if (!status && call.reps_done < call.rep_count) {
 			hv_count(&cpu->partition->yields);
 			set_rep_start(s, call.reps_done);
@@ -269,7 +335,8 @@ static enum engine_call act(struct hv_cpu *cpu, const struct engine_call_registe
 	}
 	if (status != HV_CALL_PENDING)
 		hv_refuse(cpu->partition, status);
-	set_result(s, (uint64_t)status | (uint64_t)(c->flags & CALL_REP ? call.reps_done : 0) << 32);
+	set_result(s, (uint64_t)status | (uint64_t)(c->flags & CALL_REP ? call.reps_done : 0)
+						 << 32);
 	return ENGINE_CALL_DONE;
 }
 
@@ -289,7 +356,8 @@ enum engine_call hv_hypercall(struct hv_cpu *cpu, const struct engine_call_regis
 	c = hv_find_call((uint16_t)d.control);
 	status = check_granted(p, c);
 	if (!status) {
-		input_bytes = c->input_bytes + d.variable_bytes + (size_t)d.rep_count * c->rep_input_bytes;
+		input_bytes = c->input_bytes + d.variable_bytes +
+			      (size_t)d.rep_count * c->rep_input_bytes;
 		output_bytes = c->output_bytes + (size_t)d.rep_count * c->rep_output_bytes;
 		status = check_control(p, c, &d, input_bytes, output_bytes);
 	}

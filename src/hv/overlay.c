@@ -1,16 +1,21 @@
 /*
- * The hypervisor's pages in the guest's address space (TLFS "GPA overlay pages"): where a register's bit 0 is set, the page shows
- * at bits 63:12. A page that moves keeps its contents; a page outside of the address space is nowhere, and nothing else happens.
+ * The hypervisor's pages in the guest's address space (TLFS "GPA overlay pages"): where a
+ * register's bit 0 is set, the page shows at bits 63:12. A page that moves keeps its contents; a
+ * page outside of the address space is nowhere, and nothing else happens.
  *
  * The hypercall, reference TSC and information pages cannot be written by the guest (#GP).
  */
 #include "hv_internal.h"
 
-uint8_t *hv_overlay(struct hv_partition *p, unsigned n) { return guest_overlay_page(p->host->memory, n); }
+uint8_t *hv_overlay(struct hv_partition *p, unsigned n)
+{
+	return guest_overlay_page(p->host->memory, n);
+}
 
 void hv_place(struct hv_partition *p, unsigned n, uint64_t msr_value, bool read_only)
 {
-	uint64_t gpa = msr_value & 1 && !(msr_value >> X86_PHYSICAL_BITS) ? msr_value & ~4095ull : GUEST_NOWHERE;
+	uint64_t gpa = msr_value & 1 && !(msr_value >> X86_PHYSICAL_BITS) ? msr_value & ~4095ull
+									  : GUEST_NOWHERE;
 
 	if (p->host->memory->overlay[n].gpa != gpa)
 		p->host->place_overlay(p->host->context, n, gpa, read_only);
@@ -18,10 +23,13 @@ void hv_place(struct hv_partition *p, unsigned n, uint64_t msr_value, bool read_
 
 void hv_place_cpu(struct hv_cpu *cpu)
 {
-	const uint64_t values[OVERLAYS_OF_CPU] = { [OVERLAY_ASSIST] = cpu->vp_assist, [OVERLAY_SIMP] = cpu->simp, [OVERLAY_SIEFP] = cpu->siefp };
+	const uint64_t values[OVERLAYS_OF_CPU] = { [OVERLAY_ASSIST] = cpu->vp_assist,
+						   [OVERLAY_SIMP] = cpu->simp,
+						   [OVERLAY_SIEFP] = cpu->siefp };
 
 	for (unsigned n = 0; n < OVERLAYS_OF_CPU; n++)
-		hv_place(cpu->partition, OVERLAY_CPU + OVERLAYS_OF_CPU * cpu->index + n, values[n], false);
+		hv_place(cpu->partition, OVERLAY_CPU + OVERLAYS_OF_CPU * cpu->index + n, values[n],
+			 false);
 }
 
 /*
@@ -32,7 +40,10 @@ void hv_place_cpu(struct hv_cpu *cpu)
 void hv_write_hypercall_page(struct hv_partition *p)
 {
 	static const uint8_t call[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x01, 0xc1, 0xc3 };
-	static const uint8_t loop[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x01, 0xc1, 0x66, 0x3d, HV_CALL_PENDING, 0x00, 0x75, 0x04, 0xf3, 0x90, 0xeb, 0xf3, 0xc3 };
+	static const uint8_t loop[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0x0f,
+					0x01, 0xc1, 0x66, 0x3d, HV_CALL_PENDING,
+					0x00, 0x75, 0x04, 0xf3, 0x90,
+					0xeb, 0xf3, 0xc3 };
 	uint8_t *page = hv_overlay(p, OVERLAY_HYPERCALL);
 	const uint32_t version = HYPERCALL_PAGE_VERSION;
 
@@ -43,8 +54,9 @@ void hv_write_hypercall_page(struct hv_partition *p)
 }
 
 /*
- * time_100ns = (tsc * scale >> 64) + offset (TLFS "Partition reference TSC mechanism"): with the machine's own scale and offset, so that
- * a guest reads the same time here and in the reference counter.
+ * time_100ns = (tsc * scale >> 64) + offset (TLFS "Partition reference TSC mechanism"): with the
+ * machine's own scale and offset, so that a guest reads the same time here and in the reference
+ * counter.
  */
 void hv_write_reference_tsc(struct hv_partition *p)
 {
@@ -74,8 +86,10 @@ void hv_write_info_page(struct hv_partition *p)
 		uint64_t features, tsc_hz;
 		uint32_t newest, oldest, extension, loop_offset;
 	} info = {
-		.magic = { 'U', 'M', 'B', 'R', 'A', 'V', 'M', 'M' }, .version = INFO_PAGE_VERSION, .bytes = sizeof(info), .cpus = p->host->cpus,
-		.features = p->host->features, .tsc_hz = p->host->tsc_hz, .newest = p->umbra_newest, .oldest = UMBRA_OLDEST, .extension = UMBRA_FEATURES,
+		.magic = { 'U', 'M', 'B', 'R', 'A', 'V', 'M', 'M' }, .version = INFO_PAGE_VERSION,
+		.bytes = sizeof(info), .cpus = p->host->cpus,
+		.features = p->host->features, .tsc_hz = p->host->tsc_hz, .newest = p->umbra_newest,
+		.oldest = UMBRA_OLDEST, .extension = UMBRA_FEATURES,
 		.loop_offset = HYPERCALL_LOOP_OFFSET,
 	};
 	uint32_t words[sizeof(info) / 4];

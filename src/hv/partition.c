@@ -36,12 +36,16 @@ struct hv_cpu *hv_partition_cpu(struct hv_partition *p, uint32_t index) { return
 
 size_t hv_statistics(const struct hv_partition *p, char *text, size_t bytes)
 {
-	int n = snprintf(text, bytes, "hypercalls %lu, yields %lu, refused registers %lu, refused calls by status:", p->calls, p->yields, p->bad_msrs);
+	int n = snprintf(
+		text, bytes,
+		"hypercalls %lu, yields %lu, refused registers %lu, refused calls by status:",
+		p->calls, p->yields, p->bad_msrs);
 	size_t used = n < 0 ? 0 : (size_t)n;
 
 	for (unsigned s = 0; s < HV_STATUSES && used < bytes; s++)
 		if (p->refused[s])
-			used += (size_t)snprintf(text + used, bytes - used, " %#x: %lu", s, p->refused[s]);
+			used += (size_t)snprintf(text + used, bytes - used, " %#x: %lu", s,
+						 p->refused[s]);
 	if (used < bytes)
 		used += (size_t)snprintf(text + used, bytes - used, "\n");
 	return used < bytes ? used : bytes - 1;
@@ -56,9 +60,14 @@ static void unit_stop(void *self) { hv_work_stop(self); }
 static void unit_destroy(void *self) { hv_partition_destroy(self); }
 static void unit_archive(struct archive *archive, void *self) { hv_archive(archive, self); }
 static void unit_restored(void *self) { hv_restored(self); }
-static size_t unit_statistics(const void *self, char *text, size_t bytes) { return hv_statistics(self, text, bytes); }
+static size_t unit_statistics(const void *self, char *text, size_t bytes)
+{
+	return hv_statistics(self, text, bytes);
+}
 
 const struct unit_ops hv_unit = {
-	.name = "partition", .section = UNIT_SECTION('H', 'V', ' ', ' '), .run = unit_run, .pause = unit_pause, .resume = unit_resume,
-	.stop = unit_stop, .destroy = unit_destroy, .archive = unit_archive, .restored = unit_restored, .statistics = unit_statistics,
+	.name = "partition", .section = UNIT_SECTION('H', 'V', ' ', ' '), .run = unit_run,
+	.pause = unit_pause, .resume = unit_resume,
+	.stop = unit_stop, .destroy = unit_destroy, .archive = unit_archive,
+	.restored = unit_restored, .statistics = unit_statistics,
 };

@@ -1,7 +1,8 @@
 /*
- * HvCallGetVpRegisters and HvCallSetVpRegisters: the names of the TLFS that this processor has. A processor reads and writes its
- * own registers, and those of one that waits for its start-up interrupt; of any other the state is "invalid". Left out: RFLAGS and
- * vector registers, which the engine keeps in a form of its own during a call.
+ * HvCallGetVpRegisters and HvCallSetVpRegisters: the names of the TLFS that this processor has. A
+ * processor reads and writes its own registers, and those of one that waits for its start-up
+ * interrupt; of any other the state is "invalid". Left out: RFLAGS and vector registers, which the
+ * engine keeps in a form of its own during a call.
  */
 #include "hv_internal.h"
 
@@ -16,21 +17,32 @@ struct name { uint32_t first, count; enum kind kind; bool writable; size_t offse
 
 #define X(member) offsetof(struct x86_state, member)
 static const struct name names[] = {
-	{ 0x00020000, 16, KIND_64, true, X(gpr), 8 }, { 0x00020010, 1, KIND_64, false, X(rip), 0 },
-	{ 0x00040000, 1, KIND_64, false, X(cr0), 0 }, { 0x00040001, 1, KIND_64, false, X(cr2), 0 }, { 0x00040002, 1, KIND_64, false, X(cr3), 0 },
-	{ 0x00040003, 1, KIND_64, false, X(cr4), 0 }, { 0x00040004, 1, KIND_64, false, X(cr8), 0 },
-	{ 0x00050000, 4, KIND_64, false, X(dr), 8 }, { 0x00050004, 1, KIND_64, false, X(dr) + 48, 0 }, { 0x00050005, 1, KIND_64, false, X(dr) + 56, 0 },
-	{ 0x00060000, X86_SEGMENTS, KIND_SEGMENT, false, X(segment), sizeof(struct x86_segment_state) },
-	{ 0x00060006, 1, KIND_SEGMENT, false, X(ldtr), 0 }, { 0x00060007, 1, KIND_SEGMENT, false, X(tr), 0 },
-	{ 0x00070000, 1, KIND_TABLE, false, X(idtr), 0 }, { 0x00070001, 1, KIND_TABLE, false, X(gdtr), 0 },
-	{ 0x00080001, 1, KIND_64, false, X(efer), 0 }, { 0x00080004, 1, KIND_64, false, X(pat), 0 },
+	{ 0x00020000, 16, KIND_64, true, X(gpr), 8 },
+	{ 0x00020010, 1, KIND_64, false, X(rip), 0 },
+	{ 0x00040000, 1, KIND_64, false, X(cr0), 0 },
+	{ 0x00040001, 1, KIND_64, false, X(cr2), 0 },
+	{ 0x00040002, 1, KIND_64, false, X(cr3), 0 },
+	{ 0x00040003, 1, KIND_64, false, X(cr4), 0 },
+	{ 0x00040004, 1, KIND_64, false, X(cr8), 0 },
+	{ 0x00050000, 4, KIND_64, false, X(dr), 8 },
+	{ 0x00050004, 1, KIND_64, false, X(dr) + 48, 0 },
+	{ 0x00050005, 1, KIND_64, false, X(dr) + 56, 0 },
+	{ 0x00060000, X86_SEGMENTS, KIND_SEGMENT, false, X(segment),
+	  sizeof(struct x86_segment_state) },
+	{ 0x00060006, 1, KIND_SEGMENT, false, X(ldtr), 0 },
+	{ 0x00060007, 1, KIND_SEGMENT, false, X(tr), 0 },
+	{ 0x00070000, 1, KIND_TABLE, false, X(idtr), 0 },
+	{ 0x00070001, 1, KIND_TABLE, false, X(gdtr), 0 },
+	{ 0x00080001, 1, KIND_64, false, X(efer), 0 },
+	{ 0x00080004, 1, KIND_64, false, X(pat), 0 },
 	{ 0x00090002, 1, KIND_PARTITION_64, false, offsetof(struct hv_partition, guest_os_id), 0 },
 	{ 0x00090003, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, index), 0 },
 	{ 0x00090004, 1, KIND_TIME, false, 0, 0 },
 	{ 0x00090013, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, vp_assist), 0 },
 	{ 0x000a0000, HV_SINTS, KIND_CPU_64, false, offsetof(struct hv_cpu, sint), 8 },
 	{ 0x000a0010, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, scontrol), 0 },
-	{ 0x000a0012, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, siefp), 0 }, { 0x000a0013, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, simp), 0 },
+	{ 0x000a0012, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, siefp), 0 },
+	{ 0x000a0013, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, simp), 0 },
 };
 
 struct head { uint64_t partition; uint32_t vp; uint8_t vtl, reserved[3]; };
@@ -59,7 +71,9 @@ static void get(struct hv_cpu *cpu, const struct name *n, uint32_t name, uint8_t
 		p->host->get_state(p->host->context, cpu->index, &registers);
 	switch (n->kind) {
 	case KIND_64: memcpy(value, state + at, 8); break;
-	case KIND_CPU_64: memcpy(value, (uint8_t *)cpu + at, at == offsetof(struct hv_cpu, index) ? 4 : 8); break;
+	case KIND_CPU_64:
+		memcpy(value, (uint8_t *)cpu + at, at == offsetof(struct hv_cpu, index) ? 4 : 8);
+		break;
 	case KIND_PARTITION_64: memcpy(value, (uint8_t *)p + at, 8); break;
 	case KIND_TIME:
 		now = hv_now(p);
@@ -105,7 +119,8 @@ static enum hv_status get_all(struct hv_call *c)
 	struct hv_cpu *target;
 	enum hv_status status = check_head(c, &target);
 
-	for (uint32_t i = 0; !status && c->reps_done < c->rep_count && !hv_call_must_yield(c); i++, c->reps_done++) {
+	for (uint32_t i = 0; !status && c->reps_done < c->rep_count && !hv_call_must_yield(c);
+	     i++, c->reps_done++) {
 		const struct name *n;
 		uint32_t name;
 
@@ -125,18 +140,22 @@ static enum hv_status set_all(struct hv_call *c)
 	struct hv_cpu *target;
 	enum hv_status status = check_head(c, &target);
 
-	for (uint32_t i = 0; !status && c->reps_done < c->rep_count && !hv_call_must_yield(c); i++, c->reps_done++) {
+	for (uint32_t i = 0; !status && c->reps_done < c->rep_count && !hv_call_must_yield(c);
+	     i++, c->reps_done++) {
 		struct { uint32_t name, reserved[3]; uint64_t value[2]; } element;
 		const struct name *n;
 
-		memcpy(&element, c->input + sizeof(struct head) + sizeof(element) * (size_t)i, sizeof(element));
+		memcpy(&element, c->input + sizeof(struct head) + sizeof(element) * (size_t)i,
+		       sizeof(element));
 		n = find(element.name);
-		if (!n || element.reserved[0] || element.reserved[1] || element.reserved[2] || element.value[1])
+		if (!n || element.reserved[0] || element.reserved[1] || element.reserved[2] ||
+		    element.value[1])
 			return HV_INVALID_PARAMETER;
 		if (!n->writable)
 			return HV_ACCESS_DENIED;
 		p->host->get_state(p->host->context, target->index, &state);
-		memcpy((uint8_t *)&state + n->offset + (element.name - n->first) * n->stride, element.value, 8);
+		memcpy((uint8_t *)&state + n->offset + (element.name - n->first) * n->stride,
+		       element.value, 8);
 		p->host->set_general(p->host->context, target->index, &state);
 	}
 	return status;
@@ -171,7 +190,8 @@ enum hv_status hv_call_vp_index(struct hv_call *c)
 	memcpy(&h, c->input, sizeof(h));
 	if (h.partition != OWN_PARTITION)
 		return HV_INVALID_PARTITION_ID;
-	for (uint32_t i = 0; c->reps_done < c->rep_count && !hv_call_must_yield(c); i++, c->reps_done++) {
+	for (uint32_t i = 0; c->reps_done < c->rep_count && !hv_call_must_yield(c);
+	     i++, c->reps_done++) {
 		uint32_t id;
 
 		memcpy(&id, c->input + sizeof(h) + 4 * (size_t)i, 4);

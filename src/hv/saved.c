@@ -1,10 +1,13 @@
 /*
- * A partition as bytes and back. First the versions of everything that the guest has been shown or has agreed upon: a restored machine
- * goes on with those, also where this program knows newer ones, and one that needs what it does not know is refused (-ENOTSUP).
+ * A partition as bytes and back. First the versions of everything that the guest has been shown or
+ * has agreed upon: a restored machine goes on with those, also where this program knows newer ones,
+ * and one that needs what it does not know is refused (-ENOTSUP).
  *
- *  1. The contents of the overlay pages are saved with the memory; where they show follows from the registers.
- *  2. Requests not finished are cancelled in the machine that is restored, and go on in the one that was saved, if that goes on: so each
- *     has one outcome on either side, and what it does outside of its machine is not done twice.
+ *  1. The contents of the overlay pages are saved with the memory; where they show follows from the
+ *     registers.
+ *  2. Requests not finished are cancelled in the machine that is restored, and go on in the one
+ *     that was saved, if that goes on: so each has one outcome on either side, and what it does
+ *     outside of its machine is not done twice.
  *  3. What is loaded passes the checks that the guest's own calls and register writes pass.
  */
 #include "hv_internal.h"
@@ -13,7 +16,8 @@
 
 static void versions_archive(struct archive *a, struct hv_partition *p)
 {
-	uint32_t call_page = HYPERCALL_PAGE_VERSION, info_page = INFO_PAGE_VERSION, synic = SYNIC_VERSION;
+	uint32_t call_page = HYPERCALL_PAGE_VERSION, info_page = INFO_PAGE_VERSION,
+		 synic = SYNIC_VERSION;
 
 	archive_u32(a, &call_page);
 	archive_u32(a, &info_page);
@@ -23,14 +27,21 @@ static void versions_archive(struct archive *a, struct hv_partition *p)
 	if (!a->loading || a->error)
 		return;
 	if (call_page != HYPERCALL_PAGE_VERSION)
-		archive_fail(a, -ENOTSUP, "its hypercall page is of a version that this Umbra does not know");
+		archive_fail(a, -ENOTSUP,
+			     "its hypercall page is of a version that this Umbra does not know");
 	if (info_page != INFO_PAGE_VERSION)
-		archive_fail(a, -ENOTSUP, "its information page is of a version that this Umbra does not know");
+		archive_fail(a, -ENOTSUP,
+			     "its information page is of a version that this Umbra does not know");
 	if (synic != SYNIC_VERSION)
-		archive_fail(a, -ENOTSUP, "its synthetic interrupt controller is of a version that this Umbra does not know");
+		archive_fail(
+			a, -ENOTSUP,
+			"its synthetic interrupt controller is of a version that this Umbra does not know");
 	if (p->umbra_newest > UMBRA_NEWEST || p->umbra_newest < UMBRA_OLDEST)
-		archive_fail(a, -ENOTSUP, "it was offered a version of the extension that this Umbra does not know");
-	archive_check(a, !p->umbra_version || (p->umbra_version >= UMBRA_OLDEST && p->umbra_version <= p->umbra_newest));
+		archive_fail(
+			a, -ENOTSUP,
+			"it was offered a version of the extension that this Umbra does not know");
+	archive_check(a, !p->umbra_version || (p->umbra_version >= UMBRA_OLDEST &&
+					       p->umbra_version <= p->umbra_newest));
 }
 
 static void registers_archive(struct archive *a, struct hv_partition *p)
@@ -56,7 +67,8 @@ static void queue_archive(struct archive *a, struct hv_queue *q)
 		struct hv_message *m = &q->message[(q->first + n) % QUEUE_MESSAGES];
 
 		archive_bytes(a, m, sizeof(*m));
-		archive_check(a, m->type && m->payload_bytes <= PAYLOAD_BYTES && !m->flags && !m->reserved);
+		archive_check(a, m->type && m->payload_bytes <= PAYLOAD_BYTES && !m->flags &&
+					 !m->reserved);
 	}
 }
 
@@ -95,7 +107,8 @@ static void rings_archive(struct archive *a, struct hv_partition *p)
 		archive_u64(a, &r->gpa);
 		archive_u32(a, &r->request_head);
 		archive_u32(a, &r->completion_tail);
-		archive_check(a, r->vp_index < p->host->cpus && ring_is_possible(p, r->entries, r->gpa, r->sint));
+		archive_check(a, r->vp_index < p->host->cpus &&
+					 ring_is_possible(p, r->entries, r->gpa, r->sint));
 	}
 }
 
@@ -105,8 +118,11 @@ static bool has_target(struct hv_partition *p, const struct work_request *r)
 
 	switch (r->delivery) {
 	case DELIVER_LOOP: return !r->target;
-	case DELIVER_MESSAGE: return r->target >> 8 < p->host->cpus && r->target & 0xff && (r->target & 0xff) < HV_SINTS;
-	case DELIVER_RING: return r->target < RINGS && ring->registered && ring->in_flight < ring->entries;
+	case DELIVER_MESSAGE:
+		return r->target >> 8 < p->host->cpus && r->target & 0xff &&
+		       (r->target & 0xff) < HV_SINTS;
+	case DELIVER_RING:
+		return r->target < RINGS && ring->registered && ring->in_flight < ring->entries;
 	default: return false;
 	}
 }
@@ -127,7 +143,8 @@ static void request_archive(struct archive *a, struct hv_partition *p, struct wo
 		return;
 	r->delivery = (enum work_delivery)delivery;
 	r->outcome = (enum hv_status)outcome;
-	if (!archive_check(a, r->id && !work_find(p, r->id) && outcome < HV_STATUSES && delivery <= DELIVER_MESSAGE && has_target(p, r)))
+	if (!archive_check(a, r->id && !work_find(p, r->id) && outcome < HV_STATUSES &&
+				      delivery <= DELIVER_MESSAGE && has_target(p, r)))
 		return;
 	r->state = WORK_FINISHED;
 	r->sequence = ++p->work_sequence;

@@ -1,16 +1,21 @@
 /*
- * Synthetic interrupt controller of one processor: message slots, event flags, SINTs (TLFS "Inter-partition communication").
+ * Synthetic interrupt controller of one processor: message slots, event flags, SINTs (TLFS
+ * "Inter-partition communication").
  *
- *  1. A message goes into its slot only if the slot's type is 0; otherwise the slot's "pending" flag is set and it waits in the
- *     queue of its SINT, QUEUE_MESSAGES long, until the guest ends the message (EOM). A full queue refuses; nothing is dropped.
- *  2. The pages are the hypervisor's own overlay pages; the guest writes them at any time, so a slot's type is read once, and
- *     nothing else that stands there is believed.
+ *  1. A message goes into its slot only if the slot's type is 0; otherwise the slot's "pending"
+ *     flag is set and it waits in the queue of its SINT, QUEUE_MESSAGES long, until the guest ends
+ *     the message (EOM). A full queue refuses; nothing is dropped.
+ *  2. The pages are the hypervisor's own overlay pages; the guest writes them at any time, so a
+ *     slot's type is read once, and nothing else that stands there is believed.
  */
 #include "hv_internal.h"
 
 enum { SINT_MASKED = 1 << 16, SINT_AUTO_EOI = 1 << 17, SINT_POLLING = 1 << 18 };
 
-static uint8_t *page_of(struct hv_cpu *cpu, unsigned which) { return hv_overlay(cpu->partition, OVERLAY_CPU + OVERLAYS_OF_CPU * cpu->index + which); }
+static uint8_t *page_of(struct hv_cpu *cpu, unsigned which)
+{
+	return hv_overlay(cpu->partition, OVERLAY_CPU + OVERLAYS_OF_CPU * cpu->index + which);
+}
 
 static void interrupt(struct hv_cpu *cpu, unsigned sint)
 {
@@ -49,7 +54,8 @@ static void drain(struct hv_cpu *cpu, unsigned sint)
 	}
 }
 
-bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, const void *payload, size_t bytes)
+bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, const void *payload,
+	     size_t bytes)
 {
 	struct hv_queue *q = &cpu->queue[sint];
 	struct hv_message *m = &q->message[(q->first + q->count) % QUEUE_MESSAGES];
@@ -91,7 +97,8 @@ void hv_end_of_message(struct hv_cpu *cpu)
 
 bool hv_is_sint(const struct hv_cpu *cpu, uint64_t v)
 {
-	return (v & SINT_MASKED || (v & 0xff) >= 16) && !(v >> 19) && (!(v & SINT_POLLING) || hv_has(cpu->partition, HV_SINT_POLLING));
+	return (v & SINT_MASKED || (v & 0xff) >= 16) && !(v >> 19) &&
+	       (!(v & SINT_POLLING) || hv_has(cpu->partition, HV_SINT_POLLING));
 }
 
 int hv_set_sint(struct hv_cpu *cpu, unsigned n, uint64_t v)

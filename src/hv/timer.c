@@ -1,15 +1,27 @@
-/* Synthetic timers (TLFS "Timers"): one-shot at an absolute reference time, or periodic; by message or as a direct interrupt. */
+/*
+ * Synthetic timers (TLFS "Timers"): one-shot at an absolute reference time, or periodic; by message
+ * or as a direct interrupt.
+ */
 #include "hv_internal.h"
 
-enum { STIMER_ENABLE = 1, STIMER_PERIODIC = 2, STIMER_AUTO = 8, STIMER_DIRECT = 1 << 12, STIMER_CONFIG = 0xf1fff };
+enum {
+	STIMER_ENABLE = 1, STIMER_PERIODIC = 2, STIMER_AUTO = 8, STIMER_DIRECT = 1 << 12,
+	STIMER_CONFIG = 0xf1fff
+};
 enum { RETRY_100NS = 10000 };
 #define MESSAGE_TIMER_EXPIRED 0x80000010u
 
-/* Puts the message into its slot; false when the slot is taken. Timer messages do not queue: the timer itself waits. */
+/*
+ * Puts the message into its slot; false when the slot is taken. Timer messages do not queue: the
+ * timer itself waits.
+ */
 static bool post_expiry(struct hv_cpu *cpu, unsigned n)
 {
 	const struct hv_timer *t = &cpu->timer[n];
-	const struct { uint32_t timer, reserved; uint64_t due, now; } payload = { n, 0, t->due_100ns, hv_now(cpu->partition) };
+	const struct {
+		uint32_t timer, reserved;
+		uint64_t due, now;
+	} payload = { n, 0, t->due_100ns, hv_now(cpu->partition) };
 	struct hv_message m = { .type = MESSAGE_TIMER_EXPIRED, .payload_bytes = sizeof(payload) };
 
 	memcpy(m.payload, &payload, sizeof(payload));
@@ -43,7 +55,8 @@ uint64_t hv_run_timers(struct hv_cpu *cpu)
 			if (t->config & STIMER_DIRECT) {
 				host->raise(host->context, cpu->index, (uint8_t)(t->config >> 4));
 			} else if (!post_expiry(cpu, n)) {
-				next = next < now + RETRY_100NS ? next : now + RETRY_100NS; /* EOM brings it sooner */
+				/* EOM brings it sooner */
+				next = next < now + RETRY_100NS ? next : now + RETRY_100NS;
 				continue;
 			}
 			go_on(t, now);
@@ -54,11 +67,15 @@ uint64_t hv_run_timers(struct hv_cpu *cpu)
 	return next;
 }
 
-static bool has_target(const struct hv_timer *t) { return t->config & STIMER_DIRECT || t->config >> 16 & 15; }
+static bool has_target(const struct hv_timer *t)
+{
+	return t->config & STIMER_DIRECT || t->config >> 16 & 15;
+}
 
 bool hv_is_timer(const struct hv_cpu *cpu, const struct hv_timer *t)
 {
-	if (t->config & ~(uint64_t)STIMER_CONFIG || (t->config & STIMER_DIRECT && !hv_has(cpu->partition, HV_DIRECT_TIMERS)))
+	if (t->config & ~(uint64_t)STIMER_CONFIG ||
+	    (t->config & STIMER_DIRECT && !hv_has(cpu->partition, HV_DIRECT_TIMERS)))
 		return false;
 	return !(t->config & STIMER_ENABLE) || (t->count && has_target(t));
 }

@@ -1,9 +1,12 @@
 /*
- * State as bytes and back: one function of an object names its members in order, for both directions.
+ * State as bytes and back: one function of an object names its members in order, for both
+ * directions.
  *
  *  1. Numbers are little-endian and as wide as their type; nothing is aligned or padded.
- *  2. What is loaded is hostile: no read passes the end, and every value goes through archive_check() before it is used.
- *  3. The first error stays. After it loads leave their targets alone and saves write nothing, so that callers may look once, at the end.
+ *  2. What is loaded is hostile: no read passes the end, and every value goes through
+ *     archive_check() before it is used.
+ *  3. The first error stays. After it loads leave their targets alone and saves write nothing, so
+ *     that callers may look once, at the end.
  */
 #pragma once
 
@@ -15,7 +18,11 @@ struct archive {
 	bool loading;
 	uint8_t *data; /* of a load never written */
 	size_t used, bytes;
-	int error; /* 0; -EBADMSG: not what a save writes; -ENOBUFS: a save has no room; or what archive_fail() was given */
+	/*
+	 * 0; -EBADMSG: not what a save writes; -ENOBUFS: a save has no room; or what archive_fail()
+	 * was given
+	 */
+	int error;
 	const char *reason; /* a text of archive_fail() that outlives the archive; NULL */
 };
 
@@ -29,7 +36,9 @@ void archive_u64(struct archive *a, uint64_t *value);
 void archive_bool(struct archive *a, bool *value);
 void archive_u32s(struct archive *a, uint32_t *values, size_t count);
 void archive_u64s(struct archive *a, uint64_t *values, size_t count);
-/* While loading, a condition that does not hold is -EBADMSG. Whether there is no error until here. */
+/*
+ * While loading, a condition that does not hold is -EBADMSG. Whether there is no error until here.
+ */
 bool archive_check(struct archive *a, bool condition);
 void archive_fail(struct archive *a, int error, const char *reason);
 /* A load has to be at the end of its bytes. */

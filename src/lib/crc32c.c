@@ -1,6 +1,7 @@
 /*
- * See crc32c.h. The instruction takes three cycles and one can begin in each: long data is taken as three lanes beside each other, and
- * each lane's value moved over the next one. General registers only: this is used where guest state is in the others.
+ * See crc32c.h. The instruction takes three cycles and one can begin in each: long data is taken as
+ * three lanes beside each other, and each lane's value moved over the next one. General registers
+ * only: this is used where guest state is in the others.
  */
 #include "crc32c.h"
 
@@ -18,7 +19,10 @@ static uint64_t word(const uint8_t *at)
 	return v;
 }
 
-static void add(uint64_t *crc, uint64_t value) { __asm__("crc32q %1, %0" : "+r"(*crc) : "r"(value)); }
+static void add(uint64_t *crc, uint64_t value)
+{
+	__asm__("crc32q %1, %0" : "+r"(*crc) : "r"(value));
+}
 
 /* Of two polynomials, modulo it. */
 static uint32_t multiply(uint32_t factor, uint32_t by)

@@ -1,15 +1,20 @@
 /*
- * A unit is a part of a machine with a life of its own: the chipset, a processor, the Hyper-V partition, the bus, a device on it. Each
- * file that makes one says in a table what it does; the machine keeps a list of units and treats all alike (vm/unit.c).
+ * A unit is a part of a machine with a life of its own: the chipset, a processor, the Hyper-V
+ * partition, the bus, a device on it. Each file that makes one says in a table what it does; the
+ * machine keeps a list of units and treats all alike (vm/unit.c).
  *
  *   (made) -> reset -> start -> run <-> pause, resume -> stop -> destroy
  *
  *  1. Whatever is NULL the unit does not need. `self` is what it was made as.
- *  2. reset() comes once before start(), on one thread; restored() as well, where archive() has loaded the unit, and everything else.
- *  3. A unit with run() has a thread of its own: start() and run() are called on it. start() may still do what the process gives
- *     up the right to before the guest's first instruction; run() comes after that, and returns soon after stop().
- *  4. Between pause() and resume() nothing of the guest's state changes by the unit's own doing. Then, or before start(), archive().
- *  5. tick(), statistics() and pause() come on any thread, without the machine's lock; archive() and restored() with it.
+ *  2. reset() comes once before start(), on one thread; restored() as well, where archive() has
+ *     loaded the unit, and everything else.
+ *  3. A unit with run() has a thread of its own: start() and run() are called on it. start() may
+ *     still do what the process gives up the right to before the guest's first instruction; run()
+ *     comes after that, and returns soon after stop().
+ *  4. Between pause() and resume() nothing of the guest's state changes by the unit's own doing.
+ *     Then, or before start(), archive().
+ *  5. tick(), statistics() and pause() come on any thread, without the machine's lock; archive()
+ *     and restored() with it.
  */
 #pragma once
 

@@ -29,12 +29,15 @@ void guest_overlay_place(struct guest_memory *m, unsigned n, uint64_t gpa, bool 
 	uint64_t shown[8] = { 0 };
 
 	if (gpa != GUEST_NOWHERE)
-		__atomic_fetch_or(&m->shown[gpa >> 18 & 7], 1ull << (gpa >> 12 & 63), __ATOMIC_SEQ_CST);
+		__atomic_fetch_or(&m->shown[gpa >> 18 & 7], 1ull << (gpa >> 12 & 63),
+				  __ATOMIC_SEQ_CST);
 	m->overlay[n].read_only = read_only;
-	__atomic_store_n(&m->overlay[n].gpa, gpa == GUEST_NOWHERE ? gpa : gpa & ~4095ull, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&m->overlay[n].gpa, gpa == GUEST_NOWHERE ? gpa : gpa & ~4095ull,
+			 __ATOMIC_SEQ_CST);
 	for (unsigned i = 0; i < GUEST_OVERLAYS; i++)
 		if (m->overlay[i].gpa != GUEST_NOWHERE)
-			shown[m->overlay[i].gpa >> 18 & 7] |= 1ull << (m->overlay[i].gpa >> 12 & 63);
+			shown[m->overlay[i].gpa >> 18 & 7] |= 1ull
+							      << (m->overlay[i].gpa >> 12 & 63);
 	for (unsigned i = 0; i < 8; i++)
 		__atomic_store_n(&m->shown[i], shown[i], __ATOMIC_SEQ_CST);
 }
@@ -47,7 +50,8 @@ static int probe_long(const struct guest_memory *m, uint64_t gpa, uint64_t bytes
 	if (!first || !last || (uint64_t)(last - first) != bytes - 1)
 		return -EFAULT;
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
-		if (write && m->overlay[n].read_only && m->overlay[n].gpa != GUEST_NOWHERE && m->overlay[n].gpa - (gpa & ~4095ull) < bytes)
+		if (write && m->overlay[n].read_only && m->overlay[n].gpa != GUEST_NOWHERE &&
+		    m->overlay[n].gpa - (gpa & ~4095ull) < bytes)
 			return -EROFS;
 	return 0;
 }
@@ -93,14 +97,18 @@ static void change_what_was_read(uint64_t gpa, uint8_t *to, size_t bytes)
 }
 #else
 void guest_memory_begin(void) {}
-static void change_what_was_read(uint64_t gpa, uint8_t *to, size_t bytes) { (void)gpa, (void)to, (void)bytes; }
+static void change_what_was_read(uint64_t gpa, uint8_t *to, size_t bytes)
+{
+	(void)gpa, (void)to, (void)bytes;
+}
 #endif
 
 int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size_t bytes)
 {
 	for (size_t done = 0; done < bytes;) {
 		uint64_t at = gpa + done;
-		size_t left = GUEST_PAGE_BYTES - (at & 4095), n = bytes - done < left ? bytes - done : left;
+		size_t left = GUEST_PAGE_BYTES - (at & 4095),
+		       n = bytes - done < left ? bytes - done : left;
 		const uint8_t *hva = at < gpa ? NULL : guest_hva(m, at);
 
 		if (!hva)
@@ -112,7 +120,10 @@ int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size
 	return 0;
 }
 
-static uint32_t *word_at(const struct guest_memory *m, uint64_t gpa) { return gpa & 3 ? NULL : (uint32_t *)(void *)guest_hva(m, gpa); }
+static uint32_t *word_at(const struct guest_memory *m, uint64_t gpa)
+{
+	return gpa & 3 ? NULL : (uint32_t *)(void *)guest_hva(m, gpa);
+}
 
 int guest_memory_load(const struct guest_memory *m, uint64_t gpa, uint32_t *ret)
 {
@@ -141,7 +152,8 @@ int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *f
 	int error = guest_memory_probe(m, gpa, bytes, true);
 
 	for (size_t done = 0; done < bytes && !error;) {
-		size_t left = GUEST_PAGE_BYTES - ((gpa + done) & 4095), n = bytes - done < left ? bytes - done : left;
+		size_t left = GUEST_PAGE_BYTES - ((gpa + done) & 4095),
+		       n = bytes - done < left ? bytes - done : left;
 		uint8_t *hva = guest_hva(m, gpa + done);
 
 		if (!hva) /* an overlay went away since the probe */

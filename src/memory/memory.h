@@ -4,15 +4,19 @@
  *   gpa  [0, low_bytes) and [4 GiB, 4 GiB + ram_bytes - low_bytes)      RAM
  *   hva  ram [0, ram_bytes)  then  GUEST_OVERLAYS pages of 4096 bytes
  *
- * An overlay (TLFS "GPA overlay pages") is a page of the hypervisor's that shows at a place of the guest's choice, RAM or not, and
- * hides what is there; the hidden bytes stay as they are and come back when it is moved or taken away.
+ * An overlay (TLFS "GPA overlay pages") is a page of the hypervisor's that shows at a place of the
+ * guest's choice, RAM or not, and hides what is there; the hidden bytes stay as they are and come
+ * back when it is moved or taken away.
  *
- *  1. A frame number is an offset from `ram` in pages; overlay n is frame ram_bytes / 4096 + n wherever it shows.
- *  2. Where two overlays show at one place, the one with the lower number is seen (the TLFS leaves it open).
- *  3. Places change under one lock of the owner; readers take none, and see the old place or the new one. Who needs more asks the
- *     engine to forget what it has cached (engine_remapped()).
- *  4. guest_memory_read() and guest_memory_load() are the only ways by which what a guest says enters the host. They read every byte once. In the build with
- *     UMBRA_DOUBLE_FETCH, a byte that is read again between two guest_memory_begin() of a thread reads differently.
+ *  1. A frame number is an offset from `ram` in pages; overlay n is frame ram_bytes / 4096 + n
+ *     wherever it shows.
+ *  2. Where two overlays show at one place, the one with the lower number is seen (the TLFS leaves
+ *     it open).
+ *  3. Places change under one lock of the owner; readers take none, and see the old place or the
+ *     new one. Who needs more asks the engine to forget what it has cached (engine_remapped()).
+ *  4. guest_memory_read() and guest_memory_load() are the only ways by which what a guest says
+ *     enters the host. They read every byte once. In the build with UMBRA_DOUBLE_FETCH, a byte that
+ *     is read again between two guest_memory_begin() of a thread reads differently.
  */
 #pragma once
 
@@ -35,7 +39,10 @@ struct guest_memory {
 	uint64_t shown[8]; /* bit gfn % 512: an overlay may show there */
 };
 
-static inline uint8_t *guest_overlay_page(const struct guest_memory *m, unsigned n) { return m->ram + m->ram_bytes + n * (size_t)GUEST_PAGE_BYTES; }
+static inline uint8_t *guest_overlay_page(const struct guest_memory *m, unsigned n)
+{
+	return m->ram + m->ram_bytes + n * (size_t)GUEST_PAGE_BYTES;
+}
 
 /* The overlay that shows at this page, or -1. */
 int guest_overlay_at(const struct guest_memory *m, uint64_t gpa);
@@ -66,20 +73,34 @@ static inline uint8_t *guest_hva(const struct guest_memory *m, uint64_t gpa)
 }
 
 /* Bytes to reserve at `ram` for this much RAM. */
-static inline uint64_t guest_memory_footprint_bytes(uint64_t ram_bytes) { return ram_bytes + GUEST_OVERLAYS * (uint64_t)GUEST_PAGE_BYTES; }
+static inline uint64_t guest_memory_footprint_bytes(uint64_t ram_bytes)
+{
+	return ram_bytes + GUEST_OVERLAYS * (uint64_t)GUEST_PAGE_BYTES;
+}
 
 /* Over guest_memory_footprint_bytes(ram_bytes) zeroed bytes at ram. */
 void guest_memory_init(struct guest_memory *m, void *ram, uint64_t ram_bytes, uint64_t low_bytes);
-/* Overlay n shows at the page of gpa from now on; GUEST_NOWHERE hides it. Under the owner's lock. */
+/*
+ * Overlay n shows at the page of gpa from now on; GUEST_NOWHERE hides it. Under the owner's lock.
+ */
 void guest_overlay_place(struct guest_memory *m, unsigned n, uint64_t gpa, bool read_only);
-/* Copies; 0, or -EFAULT when a byte of it is nowhere (then *to is undefined). Lengths up to any size, no address wraps. */
+/*
+ * Copies; 0, or -EFAULT when a byte of it is nowhere (then *to is undefined). Lengths up to any
+ * size, no address wraps.
+ */
 int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size_t bytes);
 /* Also -EROFS. Nothing is written unless all can be. The caller tells the engine. */
 int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *from, size_t bytes);
-/* One word at a multiple of four, read after (written before) everything that this thread reads after (has written before) it. 0, -EFAULT, -EROFS. */
+/*
+ * One word at a multiple of four, read after (written before) everything that this thread reads
+ * after (has written before) it. 0, -EFAULT, -EROFS.
+ */
 int guest_memory_load(const struct guest_memory *m, uint64_t gpa, uint32_t *ret);
 int guest_memory_store(const struct guest_memory *m, uint64_t gpa, uint32_t value);
-/* 0, -EFAULT or -EROFS, as guest_memory_write() would; of more than 1 MiB also -EFAULT where it is not in one piece of RAM. In bounded time. */
+/*
+ * 0, -EFAULT or -EROFS, as guest_memory_write() would; of more than 1 MiB also -EFAULT where it is
+ * not in one piece of RAM. In bounded time.
+ */
 int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write);
 /* A new call of the guest begins on this thread (4). */
 void guest_memory_begin(void);

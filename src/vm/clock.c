@@ -1,6 +1,7 @@
 /*
- * The machine's clocks: the host's monotonic clock and TSC, and the partition's reference time, which is a function of the partition's
- * TSC alone. The reference TSC page shows the same scale and offset, so that a guest reads the same time from either.
+ * The machine's clocks: the host's monotonic clock and TSC, and the partition's reference time,
+ * which is a function of the partition's TSC alone. The reference TSC page shows the same scale and
+ * offset, so that a guest reads the same time from either.
  */
 #include "machine_internal.h"
 
@@ -49,7 +50,9 @@ uint64_t clock_measure_tsc_hz(void)
 
 	nanosleep(&pause, NULL);
 	end = look_at_clocks();
-	return (uint64_t)((unsigned __int128)(end.tsc - begin.tsc) * NS_PER_S / (end.ns - begin.ns)) / TSC_HZ_STEP * TSC_HZ_STEP;
+	return (uint64_t)((unsigned __int128)(end.tsc - begin.tsc) * NS_PER_S /
+			  (end.ns - begin.ns)) /
+	       TSC_HZ_STEP * TSC_HZ_STEP;
 }
 
 static uint64_t scaled(const struct machine_clock *clock, uint64_t tsc)
@@ -57,7 +60,8 @@ static uint64_t scaled(const struct machine_clock *clock, uint64_t tsc)
 	return (uint64_t)(((unsigned __int128)tsc * clock->scale) >> 64);
 }
 
-void clock_set(struct machine *machine, uint64_t tsc_hz, uint64_t partition_tsc, uint64_t reference_100ns)
+void clock_set(struct machine *machine, uint64_t tsc_hz, uint64_t partition_tsc,
+	       uint64_t reference_100ns)
 {
 	struct machine_clock *clock = &machine->clock;
 

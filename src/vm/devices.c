@@ -1,7 +1,9 @@
 /*
- * The partition bus of a machine and the devices on it: one row of `rows` makes one of them a unit. What they ask of the machine is here, too.
+ * The partition bus of a machine and the devices on it: one row of `rows` makes one of them a unit.
+ * What they ask of the machine is here, too.
  *
- * One thread, a unit of its own, takes the disks' replies and serves the channels that were left to it.
+ * One thread, a unit of its own, takes the disks' replies and serves the channels that were left to
+ * it.
  */
 #include "machine_internal.h"
 
@@ -17,7 +19,8 @@
 #include "ipc/block.h"
 #include "vmbus/vmbus.h"
 
-enum { SLICES_PER_SECOND = 20000 }; /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
+/* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
+enum { SLICES_PER_SECOND = 20000 };
 #define SECONDS_FROM_1601_TO_1970 11644473600ull
 #define UNITS_100NS_PER_S 10000000ull
 
@@ -40,7 +43,8 @@ static bool host_post(void *context, uint32_t vp_index, const void *payload, siz
 {
 	struct machine *machine = context;
 
-	return hv_post(hv_partition_cpu(machine->hv, vp_index), VMBUS_SINT, VMBUS_MESSAGE_TYPE, 0, payload, bytes);
+	return hv_post(hv_partition_cpu(machine->hv, vp_index), VMBUS_SINT, VMBUS_MESSAGE_TYPE, 0,
+		       payload, bytes);
 }
 
 static void host_signal(void *context, uint32_t vp_index, unsigned flag)
@@ -57,9 +61,11 @@ static void host_defer(void *context) { block_wake(&((struct machine *)context)-
 
 /* ---- what the partition brings to the bus ---- */
 
-int devices_message(void *context, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes)
+int devices_message(void *context, uint32_t connection, uint32_t type, const uint8_t *payload,
+		    size_t bytes)
 {
-	return bus_message(((struct machine *)context)->devices->bus, connection, type, payload, bytes);
+	return bus_message(((struct machine *)context)->devices->bus, connection, type, payload,
+			   bytes);
 }
 
 int devices_event(void *context, uint32_t connection, uint16_t flag)
@@ -67,7 +73,10 @@ int devices_event(void *context, uint32_t connection, uint16_t flag)
 	return bus_event(((struct machine *)context)->devices->bus, connection, flag);
 }
 
-static void partition_messages_taken(void *context) { bus_messages_taken(((struct machine *)context)->devices->bus); }
+static void partition_messages_taken(void *context)
+{
+	bus_messages_taken(((struct machine *)context)->devices->bus);
+}
 
 /* ---- what the devices ask of the machine ---- */
 
@@ -77,7 +86,8 @@ static uint64_t utc_100ns(void *context)
 
 	(void)context;
 	clock_gettime(CLOCK_REALTIME, &now);
-	return ((uint64_t)now.tv_sec + SECONDS_FROM_1601_TO_1970) * UNITS_100NS_PER_S + (uint64_t)now.tv_nsec / 100;
+	return ((uint64_t)now.tv_sec + SECONDS_FROM_1601_TO_1970) * UNITS_100NS_PER_S +
+	       (uint64_t)now.tv_nsec / 100;
 }
 
 /* What was translated from these pages goes, too. */
@@ -106,7 +116,8 @@ static void *make_balloon(struct devices *devices, unsigned number)
 
 static void *make_utility(struct devices *devices, unsigned number)
 {
-	return devices->utility[number] = utility_create(devices->bus, (enum utility_kind)number, &devices->clock);
+	return devices->utility[number] =
+		       utility_create(devices->bus, (enum utility_kind)number, &devices->clock);
 }
 
 static const struct row {
@@ -162,7 +173,9 @@ static void devices_stop(void *self)
 	block_wake(&devices->block);
 }
 
-static const struct unit_ops devices_unit = { .name = "devices", .run = devices_run, .stop = devices_stop };
+static const struct unit_ops devices_unit = { .name = "devices",
+					      .run = devices_run,
+					      .stop = devices_stop };
 
 /* ---- all of it ---- */
 
@@ -172,18 +185,25 @@ static void connect_hosts(struct devices *devices)
 	const struct machine_options *options = &machine->options;
 
 	devices->bus_host = (struct bus_host){
-		.post = host_post, .signal = host_signal, .memory_written = host_memory_written, .defer = host_defer, .context = machine,
+		.post = host_post, .signal = host_signal, .memory_written = host_memory_written,
+		.defer = host_defer, .context = machine,
 		.lock = &machine->lock, .memory = &machine->memory, .cpus = options->cpus,
 		.slice_tsc = machine->clock.tsc_hz / SLICES_PER_SECOND,
 	};
 	devices->block = (struct block_client){
-		.memory = options->disks.memory, .doorbell_fd = options->disks.doorbell_fd, .answer_fd = options->disks.answer_fd,
+		.memory = options->disks.memory, .doorbell_fd = options->disks.doorbell_fd,
+		.answer_fd = options->disks.answer_fd,
 	};
 	devices->balloon_host = (struct balloon_host){
-		.discard = discard_pages, .context = machine, .memory = &machine->memory,
-		.least_bytes = options->least_memory_bytes ? options->least_memory_bytes : options->memory_bytes,
+		.discard = discard_pages,
+		.context = machine,
+		.memory = &machine->memory,
+		.least_bytes = options->least_memory_bytes ? options->least_memory_bytes
+							   : options->memory_bytes,
 	};
-	devices->clock = (struct utility_clock){ .reference_100ns = machine_now_100ns, .utc_100ns = utc_100ns, .context = machine };
+	devices->clock = (struct utility_clock){ .reference_100ns = machine_now_100ns,
+						 .utc_100ns = utc_100ns,
+						 .context = machine };
 	machine->hv_host.message = devices_message;
 	machine->hv_host.event = devices_event;
 	machine->hv_host.messages_taken = partition_messages_taken;

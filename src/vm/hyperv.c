@@ -8,7 +8,10 @@
 
 #include "chipset/acpi.h"
 
-static struct vcpu *vcpu_of(void *context, uint32_t vp_index) { return &((struct machine *)context)->vcpus[vp_index]; }
+static struct vcpu *vcpu_of(void *context, uint32_t vp_index)
+{
+	return &((struct machine *)context)->vcpus[vp_index];
+}
 
 static void get_state(void *context, uint32_t vp_index, struct x86_state *ret)
 {
@@ -27,14 +30,21 @@ static void set_general(void *context, uint32_t vp_index, const struct x86_state
 	engine_set(vcpu_of(context, vp_index)->cpu, ENGINE_GENERAL, &state);
 }
 
-static void *xmm(void *context, uint32_t vp_index, unsigned n) { return engine_call_xmm(vcpu_of(context, vp_index)->cpu, n); }
+static void *xmm(void *context, uint32_t vp_index, unsigned n)
+{
+	return engine_call_xmm(vcpu_of(context, vp_index)->cpu, n);
+}
 
-static void flush(void *context, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global)
+static void flush(void *context, uint64_t targets, const struct engine_gva_range *ranges,
+		  unsigned count, bool global)
 {
 	engine_flush(((struct machine *)context)->engine, targets, ranges, count, global);
 }
 
-static void memory_written(void *context, uint64_t gpa, size_t bytes) { engine_memory_written(((struct machine *)context)->engine, gpa, bytes); }
+static void memory_written(void *context, uint64_t gpa, size_t bytes)
+{
+	engine_memory_written(((struct machine *)context)->engine, gpa, bytes);
+}
 
 static int discard(void *context, uint8_t *hva, size_t bytes)
 {
@@ -43,7 +53,10 @@ static int discard(void *context, uint8_t *hva, size_t bytes)
 }
 
 /* Of the calling processor: no other is asked for. */
-static uint64_t runtime_100ns(void *context, uint32_t vp_index) { return vcpu_runtime_100ns(vcpu_of(context, vp_index)); }
+static uint64_t runtime_100ns(void *context, uint32_t vp_index)
+{
+	return vcpu_runtime_100ns(vcpu_of(context, vp_index));
+}
 
 static void hv_host_yield(void *context)
 {
@@ -73,7 +86,8 @@ static void set_auto_eoi(void *context, uint32_t vp_index, uint8_t vector, bool 
 
 enum { X2_EOI = 0x0b, X2_TPR = 0x08, X2_ICR = 0x30, X_ICR_HIGH = 0x31 };
 
-static int apic_register_read(void *context, uint32_t vp_index, enum hv_apic_register reg, uint64_t *ret)
+static int apic_register_read(void *context, uint32_t vp_index, enum hv_apic_register reg,
+			      uint64_t *ret)
 {
 	struct apic *a = &vcpu_of(context, vp_index)->apic;
 	uint64_t high = 0;
@@ -86,8 +100,12 @@ static int apic_register_read(void *context, uint32_t vp_index, enum hv_apic_reg
 	return error;
 }
 
-/* The ICR's upper half is that of the mode: a destination in bits 31:24 in xAPIC mode, 32 bits in x2APIC mode. */
-static int apic_register_write(void *context, uint32_t vp_index, enum hv_apic_register reg, uint64_t value)
+/*
+ * The ICR's upper half is that of the mode: a destination in bits 31:24 in xAPIC mode, 32 bits in
+ * x2APIC mode.
+ */
+static int apic_register_write(void *context, uint32_t vp_index, enum hv_apic_register reg,
+			       uint64_t value)
 {
 	struct vcpu *p = vcpu_of(context, vp_index);
 	uint64_t now = clock_monotonic_ns();
@@ -105,7 +123,10 @@ static int apic_register_write(void *context, uint32_t vp_index, enum hv_apic_re
 	}
 }
 
-static bool is_waiting(void *context, uint32_t vp_index) { return vcpu_of(context, vp_index)->activity == VCPU_WAITS_FOR_SIPI; }
+static bool is_waiting(void *context, uint32_t vp_index)
+{
+	return vcpu_of(context, vp_index)->activity == VCPU_WAITS_FOR_SIPI;
+}
 
 static void idle(void *context, uint32_t vp_index)
 {
@@ -127,11 +148,15 @@ static void reset(void *context) { machine_finish(context, MACHINE_RESET); }
 void machine_connect_hv(struct machine *m, uint64_t tsc_hz)
 {
 	m->hv_host = (struct hv_host){
-		.get_state = get_state, .set_general = set_general, .xmm = xmm, .flush = flush, .memory_written = memory_written,
+		.get_state = get_state, .set_general = set_general, .xmm = xmm, .flush = flush,
+		.memory_written = memory_written,
 		.discard = discard, .now_100ns = machine_now_100ns,
-		.runtime_100ns = runtime_100ns, .yield = hv_host_yield, .place_overlay = place_overlay, .raise = raise_vector, .set_auto_eoi = set_auto_eoi,
-		.apic_read = apic_register_read, .apic_write = apic_register_write, .is_waiting = is_waiting, .idle = idle, .crashed = crashed,
-		.reset = reset, .context = m, .lock = &m->lock, .memory = &m->memory, .tsc_hz = tsc_hz, .apic_hz = APIC_TIMER_HZ,
+		.runtime_100ns = runtime_100ns, .yield = hv_host_yield,
+		.place_overlay = place_overlay, .raise = raise_vector, .set_auto_eoi = set_auto_eoi,
+		.apic_read = apic_register_read, .apic_write = apic_register_write,
+		.is_waiting = is_waiting, .idle = idle, .crashed = crashed,
+		.reset = reset, .context = m, .lock = &m->lock, .memory = &m->memory,
+		.tsc_hz = tsc_hz, .apic_hz = APIC_TIMER_HZ,
 		.features = m->options.hv_features, .cpus = m->options.cpus,
 	};
 }
@@ -147,7 +172,8 @@ unsigned machine_hv_acpi_parts(const struct machine *m)
 {
 	uint64_t f = m->options.hv_features;
 
-	return (machine_hv_has_bus(f) ? ACPI_VMBUS : 0) | (f >> HV_UMBRA & 1 ? ACPI_INFORMATION_PAGE : 0);
+	return (machine_hv_has_bus(f) ? ACPI_VMBUS : 0) |
+	       (f >> HV_UMBRA & 1 ? ACPI_INFORMATION_PAGE : 0);
 }
 
 bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, size_t bad_bytes)
@@ -161,4 +187,7 @@ bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, s
 	return false;
 }
 
-const char *machine_hv_feature(unsigned n) { return n < HV_FEATURES ? hv_feature_name((enum hv_feature)n) : NULL; }
+const char *machine_hv_feature(unsigned n)
+{
+	return n < HV_FEATURES ? hv_feature_name((enum hv_feature)n) : NULL;
+}

@@ -1,4 +1,7 @@
-/* Interrupts to a processor: of devices, of other processors, NMI, INIT and SIPI (SDM Vol. 3A 11.6). */
+/*
+ * Interrupts to a processor: of devices, of other processors, NMI, INIT and SIPI (SDM Vol. 3A
+ * 11.6).
+ */
 #include "machine_internal.h"
 
 enum { ICR_LOGICAL = 1 << 11, ICR_ASSERT = 1 << 14, ICR_LEVEL = 1 << 15 };
@@ -44,7 +47,8 @@ static void deliver(struct vcpu *vcpu, unsigned mode, uint8_t vector, bool level
 	interrupt_notify(vcpu);
 }
 
-static bool is_hit(const struct vcpu *vcpu, const struct vcpu *from, uint32_t low, uint32_t destination)
+static bool is_hit(const struct vcpu *vcpu, const struct vcpu *from, uint32_t low,
+		   uint32_t destination)
 {
 	switch (low >> ICR_SHORTHAND_SHIFT & ICR_SHORTHAND_MASK) {
 	case TO_SELF: return vcpu == from;

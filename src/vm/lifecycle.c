@@ -7,7 +7,8 @@
  *
  *  1. Only machine_move() changes it, only under the lock, and only as the table says.
  *  2. Before `running` memory may not be what the first instruction finds: nothing is saved.
- *  3. In `paused`, `saving` and `forking` every processor stands still, at an instruction boundary, and every unit is paused.
+ *  3. In `paused`, `saving` and `forking` every processor stands still, at an instruction boundary,
+ *     and every unit is paused.
  *  4. `ended` is for good, and has one reason: the first.
  */
 #include "machine_internal.h"
@@ -30,7 +31,10 @@ static const unsigned may_become[LIVES] = {
 	[LIFE_FORKING] = TO(LIFE_PAUSED) | TO(LIFE_ENDED),
 };
 
-static enum life life_of(const struct machine *machine) { return __atomic_load_n(&machine->life, __ATOMIC_ACQUIRE); }
+static enum life life_of(const struct machine *machine)
+{
+	return __atomic_load_n(&machine->life, __ATOMIC_ACQUIRE);
+}
 
 bool machine_has_ended(const struct machine *machine) { return life_of(machine) == LIFE_ENDED; }
 
@@ -63,7 +67,8 @@ bool machine_move(struct machine *machine, enum life to)
 	__atomic_store_n(&machine->life, to, __ATOMIC_RELEASE);
 	for (unsigned n = 0; n < machine->options.cpus; n++) {
 		if (to == LIFE_PAUSING || to == LIFE_ENDED)
-			engine_stop(machine->vcpus[n].cpu, to == LIFE_ENDED ? ENGINE_EXIT_STOP : ENGINE_EXIT_KICK);
+			engine_stop(machine->vcpus[n].cpu,
+				    to == LIFE_ENDED ? ENGINE_EXIT_STOP : ENGINE_EXIT_KICK);
 		pthread_cond_signal(&machine->vcpus[n].wake);
 	}
 	pthread_cond_signal(&machine->changed);
@@ -88,14 +93,16 @@ void machine_stop(struct machine *machine)
 	pthread_mutex_unlock(&machine->lock);
 }
 
-void machine_crashed(struct machine *machine, const char *text, size_t bytes, const uint64_t parameters[5])
+void machine_crashed(struct machine *machine, const char *text, size_t bytes,
+		     const uint64_t parameters[5])
 {
 	assert(bytes <= CRASH_TEXT_BYTES);
 	if (bytes)
 		memcpy(machine->crash_text, text, bytes);
 	else
-		snprintf(machine->crash_text, sizeof(machine->crash_text), "crash parameters %lx %lx %lx %lx %lx",
-			 parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]);
+		snprintf(machine->crash_text, sizeof(machine->crash_text),
+			 "crash parameters %lx %lx %lx %lx %lx", parameters[0], parameters[1],
+			 parameters[2], parameters[3], parameters[4]);
 	machine_finish(machine, MACHINE_CRASHED);
 }
 
@@ -162,7 +169,9 @@ void machine_resume(struct machine *machine)
 /* Rights are taken away from all threads, which are ready and wait; then what is saved is read. */
 static int machine_begin(struct machine *machine)
 {
-	int error = machine->options.lock_down ? machine->options.lock_down(machine->options.context) : 0;
+	int error = machine->options.lock_down
+			    ? machine->options.lock_down(machine->options.context)
+			    : 0;
 
 	if (!error && machine->options.saved.bytes)
 		machine->refusal = restore_machine(machine, &machine->refusal_text);
@@ -185,7 +194,8 @@ enum machine_end machine_run(struct machine *machine)
 		return MACHINE_FAILED; /* the process ends now, and the threads with it */
 	machine_begin(machine);
 	units_release(&machine->units);
-	units_stop(&machine->units); /* the processors first: they return when the machine has ended */
+	/* the processors first: they return when the machine has ended */
+	units_stop(&machine->units);
 	machine_flush_console(machine);
 	return machine->end;
 }

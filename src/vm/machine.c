@@ -32,12 +32,17 @@ static int make_memory(struct machine *machine)
 
 	if (place == MAP_FAILED)
 		return -ENOMEM;
-	/* what remains on both sides stays inaccessible: a wrong address just outside of RAM is a fault, not somebody's memory */
-	place = (uint8_t *)(((uintptr_t)place + LARGE_PAGE_BYTES) & ~((uintptr_t)LARGE_PAGE_BYTES - 1));
+	/*
+	 * what remains on both sides stays inaccessible: a wrong address just outside of RAM is a
+	 * fault, not somebody's memory
+	 */
+	place = (uint8_t *)(((uintptr_t)place + LARGE_PAGE_BYTES) &
+			    ~((uintptr_t)LARGE_PAGE_BYTES - 1));
 	if (mmap(place, footprint, PROT_READ | PROT_WRITE, flags | MAP_FIXED, -1, 0) != place)
 		return -ENOMEM;
 	madvise(place, bytes, MADV_HUGEPAGE);
-	guest_memory_init(&machine->memory, place, bytes, bytes < LOW_MEMORY_MAX ? bytes : LOW_MEMORY_MAX);
+	guest_memory_init(&machine->memory, place, bytes,
+			  bytes < LOW_MEMORY_MAX ? bytes : LOW_MEMORY_MAX);
 	return 0;
 }
 
@@ -62,7 +67,8 @@ static int make_engine(struct machine *machine)
 		return -ENOMEM;
 	machine->model = machine->options.model;
 	engine_set_model(machine->engine, &machine->model, &machine->options.host);
-	engine_set_last_words(machine->engine, machine->options.last_words, machine->options.last_words_bytes);
+	engine_set_last_words(machine->engine, machine->options.last_words,
+			      machine->options.last_words_bytes);
 	return 0;
 }
 
@@ -105,7 +111,9 @@ static int make_parts(struct machine *machine, uint64_t tsc_hz)
 	pthread_cond_init(&machine->changed, NULL);
 	machine_connect_hv(machine, tsc_hz);
 	clock_set(machine, tsc_hz, clock_tsc(), 0);
-	machine->apic_host = (struct apic_host){ .send = send_ipi, .end_of_level = end_of_level, .context = machine };
+	machine->apic_host = (struct apic_host){ .send = send_ipi,
+						 .end_of_level = end_of_level,
+						 .context = machine };
 	error = make_units(machine);
 	if (!error)
 		units_reset(&machine->units);
@@ -120,9 +128,11 @@ static int load_kernel(struct machine *machine, const char **ret_reason)
 	int error;
 
 	if (boot_is_multiboot(options->kernel))
-		error = boot_multiboot(memory, options->kernel, options->initrd, options->command_line, &state.x86, ret_reason);
+		error = boot_multiboot(memory, options->kernel, options->initrd,
+				       options->command_line, &state.x86, ret_reason);
 	else
-		error = boot_linux(memory, options->kernel, options->initrd, options->command_line, &state.x86, ret_reason);
+		error = boot_linux(memory, options->kernel, options->initrd, options->command_line,
+				   &state.x86, ret_reason);
 	if (!error)
 		engine_set(machine->vcpus[0].cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
 	return error;
@@ -135,7 +145,8 @@ static int make_new(struct machine *machine, const char **ret_reason)
 	if (!error)
 		error = load_kernel(machine, ret_reason);
 	if (!error)
-		acpi_write_tables(machine->memory.ram + ACPI_AREA_GPA, machine->options.cpus, machine_hv_acpi_parts(machine));
+		acpi_write_tables(machine->memory.ram + ACPI_AREA_GPA, machine->options.cpus,
+				  machine_hv_acpi_parts(machine));
 	return error;
 }
 
@@ -158,7 +169,8 @@ static int make_saved(struct machine *machine, const char **ret_reason)
 	return make_parts(machine, head.tsc_hz);
 }
 
-int machine_read_saved(const struct boot_file *saved, uint64_t *ret_memory_bytes, unsigned *ret_cpus)
+int machine_read_saved(const struct boot_file *saved, uint64_t *ret_memory_bytes,
+		       unsigned *ret_cpus)
 {
 	struct saved_head head = { 0 };
 	const char *reason;
@@ -169,11 +181,13 @@ int machine_read_saved(const struct boot_file *saved, uint64_t *ret_memory_bytes
 	return error;
 }
 
-struct machine *machine_create(const struct machine_options *options, int *ret_error, const char **ret_reason)
+struct machine *machine_create(const struct machine_options *options, int *ret_error,
+			       const char **ret_reason)
 {
 	struct machine *machine;
 
-	assert(options->console && (options->saved.bytes || (options->cpus && options->cpus <= MACHINE_MAX_CPUS)));
+	assert(options->console &&
+	       (options->saved.bytes || (options->cpus && options->cpus <= MACHINE_MAX_CPUS)));
 	*ret_error = -ENOMEM;
 	*ret_reason = "the host has not enough memory";
 	machine = calloc(1, sizeof(*machine));
@@ -197,7 +211,8 @@ void machine_destroy(struct machine *machine)
 		engine_cpu_destroy(machine->vcpus[n].cpu);
 	engine_destroy(machine->engine);
 	if (machine->memory.ram)
-		munmap(machine->memory.ram, guest_memory_footprint_bytes(machine->memory.ram_bytes));
+		munmap(machine->memory.ram,
+		       guest_memory_footprint_bytes(machine->memory.ram_bytes));
 	free(machine);
 }
 
@@ -208,7 +223,10 @@ const char *machine_refusal(const struct machine *machine, int *ret_error)
 }
 
 int machine_debug_exit_code(const struct machine *machine) { return machine->debug_exit_code; }
-const char *machine_crash_text(const struct machine *machine) { return machine->crash_text[0] ? machine->crash_text : NULL; }
+const char *machine_crash_text(const struct machine *machine)
+{
+	return machine->crash_text[0] ? machine->crash_text : NULL;
+}
 
 void machine_statistics(struct machine *machine, char *text, size_t bytes)
 {

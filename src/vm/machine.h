@@ -12,14 +12,20 @@ struct block_memory;
 struct machine;
 
 enum { MACHINE_MAX_CPUS = 16 };
-/* FAILED: the host refused something that the machine needs. REFUSED: the saved machine cannot be gone on with. */
+/*
+ * FAILED: the host refused something that the machine needs. REFUSED: the saved machine cannot be
+ * gone on with.
+ */
 enum machine_end { MACHINE_POWERED_OFF, MACHINE_STOPPED, MACHINE_CRASHED, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_FAILED, MACHINE_REFUSED };
 
 /* Those of a disk process (block/block.h); memory NULL: no disks. */
 struct machine_disks { struct block_memory *memory; int doorbell_fd, answer_fd; };
 
 enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };
-/* What the guest's drivers say: its heartbeat, and its memory (assigned and target are the machine's own). */
+/*
+ * What the guest's drivers say: its heartbeat, and its memory (assigned and target are the
+ * machine's own).
+ */
 struct machine_state {
 	enum machine_health health;
 	bool has_memory_driver, has_memory_status, automatic;
@@ -47,11 +53,17 @@ struct machine_options {
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
 	/* Called under the machine's lock with what the guest prints. */
 	void (*console)(void *context, const uint8_t *data, size_t bytes);
-	/* Of a machine with a bus: called every second when something has changed; NULL. Without the lock. */
+	/*
+	 * Of a machine with a bus: called every second when something has changed; NULL. Without
+	 * the lock.
+	 */
 	void (*state)(void *context, const struct machine_state *state);
 	/* Called under the machine's lock, once: the guest can never go on, and where it stands. */
 	void (*stuck)(void *context, const char *text);
-	/* Called once all threads exist and before the guest's first instruction; NULL, or 0 or -errno, which ends the machine. */
+	/*
+	 * Called once all threads exist and before the guest's first instruction; NULL, or 0 or
+	 * -errno, which ends the machine.
+	 */
 	int (*lock_down)(void *context);
 	char *last_words; /* where the engine says what happened before it gives up on a fault of its own */
 	size_t last_words_bytes;
@@ -59,20 +71,27 @@ struct machine_options {
 };
 
 /*
- * --cpu-model: text as cpu_model_resolve() reads it; host_mask: names with '-' before them of what the host shall be taken not to have, or
- * NULL. Fills model and host, for options->cpus. 0; or -EINVAL or -ENOTSUP, and ret_reason is one line without an end.
+ * --cpu-model: text as cpu_model_resolve() reads it; host_mask: names with '-' before them of what
+ * the host shall be taken not to have, or NULL. Fills model and host, for options->cpus. 0; or
+ * -EINVAL or -ENOTSUP, and ret_reason is one line without an end.
  */
 int machine_choose_model(struct machine_options *options, const char *text, enum cpu_mitigations mitigations,
 			 const char *host_mask, char *ret_reason, size_t reason_bytes);
 /* Only the host, as a saved machine needs it. */
 int machine_find_host(struct machine_options *options, const char *host_mask, char *ret_reason, size_t reason_bytes);
-/* Lines of text, "key value", for umbra doctor: the host's processor; the model that was chosen. Cut at bytes - 1. */
+/*
+ * Lines of text, "key value", for umbra doctor: the host's processor; the model that was chosen.
+ * Cut at bytes - 1.
+ */
 void machine_describe_host(const struct machine_options *options, char *text, size_t bytes);
 void machine_describe_model(const struct machine_options *options, char *text, size_t bytes);
 /* The n-th model's name and what it is; NULL after the last. */
 const char *machine_model_name(unsigned n, const char **ret_summary);
 
-/* --hv: "default", "all", "none", names with + or -, by commas. False: ret_bad (bad_bytes) is the part not understood. */
+/*
+ * --hv: "default", "all", "none", names with + or -, by commas. False: ret_bad (bad_bytes) is the
+ * part not understood.
+ */
 bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, size_t bad_bytes);
 /* Whether disks can be reached with these: they are on the partition bus. */
 bool machine_hv_has_bus(uint64_t features);
@@ -89,16 +108,23 @@ void machine_destroy(struct machine *machine);
 enum machine_end machine_run(struct machine *machine);
 /* From any thread: input for the console; how much was taken. */
 size_t machine_input(struct machine *machine, const uint8_t *data, size_t bytes);
-/* Asks the guest to power off, which takes its time: false when no driver of its listens. From any thread. */
+/*
+ * Asks the guest to power off, which takes its time: false when no driver of its listens. From any
+ * thread.
+ */
 bool machine_shut_down(struct machine *machine);
-/* How much of its memory the guest shall have; 0: as much as its status asks for. Of a machine with a bus. From any thread. */
+/*
+ * How much of its memory the guest shall have; 0: as much as its status asks for. Of a machine with
+ * a bus. From any thread.
+ */
 void machine_set_memory(struct machine *machine, uint64_t bytes);
 /* From any thread; not from a signal handler. */
 void machine_stop(struct machine *machine);
 /*
- * Writes the machine in pieces, the last of them while it stands still; so it does afterwards, until machine_resume(). 0; -ECANCELED when
- * the machine ended first, or what write returned: then the machine runs. docs/saved-state.md. From a thread that is none of the machine's,
- * one at a time. -EOPNOTSUPP: it has disks or the test device.
+ * Writes the machine in pieces, the last of them while it stands still; so it does afterwards,
+ * until machine_resume(). 0; -ECANCELED when the machine ended first, or what write returned: then
+ * the machine runs. docs/saved-state.md. From a thread that is none of the machine's, one at a
+ * time. -EOPNOTSUPP: it has disks or the test device.
  */
 int machine_save(struct machine *machine, int (*write)(void *context, const void *data, size_t bytes), void *context);
 void machine_resume(struct machine *machine);

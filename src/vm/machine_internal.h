@@ -7,8 +7,9 @@
  *   clock.c      TSC and reference time       platform.c, hyperv.c, devices.c   what the parts ask of the machine
  *   save.c, restore.c                         msr.c        registers that are neither the engine's nor Hyper-V's
  *
- * One lock guards the chipset, the APICs and the Hyper-V state, and what is not the engine's of the processors. Processors take it in
- * engine_ops where they touch more than themselves, other threads in the functions of machine.h.
+ * One lock guards the chipset, the APICs and the Hyper-V state, and what is not the engine's of the
+ * processors. Processors take it in engine_ops where they touch more than themselves, other threads
+ * in the functions of machine.h.
  */
 #pragma once
 
@@ -53,7 +54,8 @@ struct vcpu {
 
 /* lifecycle.c has the table of what follows what. */
 enum life {
-	LIFE_CREATED, LIFE_RUNNING, LIFE_PAUSING, LIFE_PAUSED, LIFE_SAVING, LIFE_FORKING, LIFE_ENDED, LIVES
+	LIFE_CREATED, LIFE_RUNNING, LIFE_PAUSING, LIFE_PAUSED, LIFE_SAVING, LIFE_FORKING,
+	LIFE_ENDED, LIVES
 };
 
 /* Reference time = (partition's TSC * scale >> 64) + offset, in 100 ns. */
@@ -104,12 +106,14 @@ bool machine_move(struct machine *machine, enum life to);
 /* The first reason counts. Under the lock. */
 void machine_finish(struct machine *machine, enum machine_end end);
 /* The guest says that it has crashed; text may be empty. Under the lock. */
-void machine_crashed(struct machine *machine, const char *text, size_t bytes, const uint64_t parameters[5]);
+void machine_crashed(struct machine *machine, const char *text, size_t bytes,
+		     const uint64_t parameters[5]);
 /* Until its memory holds what the first instruction finds. 0, or -ECANCELED as machine_pause(). */
 int machine_wait_for_begin(struct machine *machine);
 /*
- * Until every unit is paused and every processor stands still: 0; -ECANCELED: the machine ended first; -EBUSY: it does not run.
- * On one thread at a time, not under the lock; machine_resume() ends it.
+ * Until every unit is paused and every processor stands still: 0; -ECANCELED: the machine ended
+ * first; -EBUSY: it does not run. On one thread at a time, not under the lock; machine_resume()
+ * ends it.
  */
 int machine_pause(struct machine *machine);
 /* What `life` says of the rest. Under the lock. */
@@ -120,8 +124,12 @@ void check_lifecycle(const struct machine *machine);
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_tsc(void);
 uint64_t clock_measure_tsc_hz(void);
-/* After machine_connect_hv(). Reference time is reference_100ns where the partition's TSC is partition_tsc. */
-void clock_set(struct machine *machine, uint64_t tsc_hz, uint64_t partition_tsc, uint64_t reference_100ns);
+/*
+ * After machine_connect_hv(). Reference time is reference_100ns where the partition's TSC is
+ * partition_tsc.
+ */
+void clock_set(struct machine *machine, uint64_t tsc_hz, uint64_t partition_tsc,
+	       uint64_t reference_100ns);
 /* hv_host's and chipset_host's. */
 uint64_t machine_now_100ns(void *machine);
 
@@ -137,7 +145,8 @@ unsigned machine_hv_acpi_parts(const struct machine *machine);
 int machine_make_devices(struct machine *machine);
 void machine_destroy_devices(struct machine *machine);
 /* hv_host's, for what is on the bus. */
-int devices_message(void *machine, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes);
+int devices_message(void *machine, uint32_t connection, uint32_t type, const uint8_t *payload,
+		    size_t bytes);
 int devices_event(void *machine, uint32_t connection, uint16_t flag);
 /* test_device.c; after machine_make_devices(). 0 or -ENOMEM. */
 int machine_make_test_device(struct machine *machine);
@@ -149,7 +158,9 @@ void devices_state(const struct devices *devices, struct machine_state *ret);
 /* A unit that ticks the others each second; after them. 0 or -ENOMEM. */
 int machine_make_ticker(struct machine *machine);
 
-/* ---- msr.c; under the lock, and not those of the Hyper-V interface. 0, or -EINVAL for #GP. ---- */
+/*
+ * ---- msr.c; under the lock, and not those of the Hyper-V interface. 0, or -EINVAL for #GP. ----
+ */
 
 int machine_msr_read(struct vcpu *vcpu, uint32_t msr, uint64_t *ret_value);
 int machine_msr_write(struct vcpu *vcpu, uint32_t msr, uint64_t value);
@@ -178,7 +189,10 @@ uint64_t vcpu_runtime_100ns(const struct vcpu *vcpu);
 
 /* An interrupt became pending, or something else changed for it; from any thread. */
 void interrupt_notify(struct vcpu *vcpu);
-/* An interprocessor or device interrupt: low half of an ICR or IOAPIC entry, and the destination. from: NULL of a device. */
+/*
+ * An interprocessor or device interrupt: low half of an ICR or IOAPIC entry, and the destination.
+ * from: NULL of a device.
+ */
 void interrupt_send(struct machine *machine, struct vcpu *from, uint32_t low, uint32_t destination);
 
 /* ---- timer.c; under the lock, on the processor's own thread ---- */

@@ -9,7 +9,8 @@ static void platform_raise(void *context, uint32_t low, uint32_t destination)
 void machine_flush_console(struct machine *machine)
 {
 	if (machine->console_used)
-		machine->options.console(machine->options.context, machine->console, machine->console_used);
+		machine->options.console(machine->options.context, machine->console,
+					 machine->console_used);
 	machine->console_used = 0;
 }
 
@@ -29,7 +30,8 @@ static void platform_reset(void *context) { machine_finish(context, MACHINE_RESE
 void machine_connect_chipset(struct machine *machine)
 {
 	machine->chipset_host = (struct chipset_host){
-		.raise = platform_raise, .console = platform_console, .power_off = platform_power_off,
+		.raise = platform_raise, .console = platform_console,
+		.power_off = platform_power_off,
 		.reset = platform_reset, .now_100ns = machine_now_100ns, .context = machine,
 	};
 	chipset_init(&machine->chipset, &machine->chipset_host);

@@ -15,14 +15,19 @@ static const char damaged[] = "it is damaged, or no saved machine";
 
 int saved_read_head(const struct boot_file *file, struct saved_head *ret, const char **ret_reason)
 {
-	struct archive archive = archive_load_from(file->data, file->bytes < SAVED_HEAD_BYTES ? file->bytes : SAVED_HEAD_BYTES);
+	struct archive archive = archive_load_from(
+		file->data, file->bytes < SAVED_HEAD_BYTES ? file->bytes : SAVED_HEAD_BYTES);
 	uint64_t host_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * GUEST_PAGE_BYTES;
 
 	saved_head_archive(&archive, ret);
-	archive_check(&archive, ret->memory_bytes >= MEMORY_MIN_BYTES && ret->memory_bytes % GUEST_PAGE_BYTES == 0);
-	archive_check(&archive, ret->cpus && ret->cpus <= MACHINE_MAX_CPUS && ret->tsc_hz >= TSC_HZ_MIN);
+	archive_check(&archive, ret->memory_bytes >= MEMORY_MIN_BYTES &&
+					ret->memory_bytes % GUEST_PAGE_BYTES == 0);
+	archive_check(&archive,
+		      ret->cpus && ret->cpus <= MACHINE_MAX_CPUS && ret->tsc_hz >= TSC_HZ_MIN);
 	if (!archive.error && ret->features >> HV_FEATURES)
-		archive_fail(&archive, -ENOTSUP, "it was offered a feature of the Hyper-V interface that this Umbra does not know");
+		archive_fail(
+			&archive, -ENOTSUP,
+			"it was offered a feature of the Hyper-V interface that this Umbra does not know");
 	if (!archive.error && ret->memory_bytes > host_bytes)
 		archive_fail(&archive, -ENOTSUP, "it has more memory than this host");
 	*ret_reason = archive.reason ? archive.reason : damaged;
@@ -34,7 +39,10 @@ int saved_check_rate(uint64_t saved_hz, uint64_t host_hz, const char **ret_reaso
 	uint64_t difference = saved_hz > host_hz ? saved_hz - host_hz : host_hz - saved_hz;
 
 	*ret_reason = "the time stamp counter of this host runs at another rate";
-	return (unsigned __int128)difference * 1000000 > (unsigned __int128)saved_hz * TSC_TOLERANCE_PPM ? -ENOTSUP : 0;
+	return (unsigned __int128)difference * 1000000 >
+			       (unsigned __int128)saved_hz * TSC_TOLERANCE_PPM
+		       ? -ENOTSUP
+		       : 0;
 }
 
 struct loader {
@@ -61,8 +69,10 @@ static void load_machine(struct loader *loader, struct archive *archive)
 {
 	saved_machine_archive(archive, loader->machine, &loader->now_100ns, &loader->tsc);
 	archive_check(archive, !loader->has_machine && loader->now_100ns <= INT64_MAX);
-	if (!archive->error && cpu_model_lacks(&loader->machine->model, &loader->machine->options.host) != CPU_FEATURES)
-		archive_fail(archive, -ENOTSUP, "the processor of this host lacks what it has been offered");
+	if (!archive->error && cpu_model_lacks(&loader->machine->model,
+					       &loader->machine->options.host) != CPU_FEATURES)
+		archive_fail(archive, -ENOTSUP,
+			     "the processor of this host lacks what it has been offered");
 	loader->has_machine = true;
 }
 
@@ -70,12 +80,15 @@ static void load_pages(struct loader *loader, struct archive *archive)
 {
 	struct machine *machine = loader->machine;
 	uint64_t first = 0;
-	uint64_t pages = archive->bytes < sizeof(first) ? 0 : (archive->bytes - sizeof(first)) / GUEST_PAGE_BYTES;
+	uint64_t pages = archive->bytes < sizeof(first)
+				 ? 0
+				 : (archive->bytes - sizeof(first)) / GUEST_PAGE_BYTES;
 	uint64_t frames = saved_frames(machine);
 
 	archive_u64(archive, &first);
 	if (archive_check(archive, pages && first < frames && pages <= frames - first))
-		archive_bytes(archive, machine->memory.ram + first * GUEST_PAGE_BYTES, pages * GUEST_PAGE_BYTES);
+		archive_bytes(archive, machine->memory.ram + first * GUEST_PAGE_BYTES,
+			      pages * GUEST_PAGE_BYTES);
 }
 
 static bool has_all_units(const struct machine *machine)
@@ -91,7 +104,8 @@ static void load_end(struct loader *loader, struct archive *archive)
 	uint64_t sections = 0;
 
 	archive_u64(archive, &sections);
-	archive_check(archive, sections == loader->sections && loader->has_machine && has_all_units(loader->machine));
+	archive_check(archive, sections == loader->sections && loader->has_machine &&
+				       has_all_units(loader->machine));
 	loader->ended = true;
 }
 
@@ -114,15 +128,18 @@ static bool load_unit(struct loader *loader, uint32_t section, struct archive *a
 	return true;
 }
 
-static void load_section(struct loader *loader, const struct saved_section *head, const uint8_t *payload)
+static void load_section(struct loader *loader, const struct saved_section *head,
+			 const uint8_t *payload)
 {
 	struct archive archive = archive_load_from(payload, head->bytes);
 
 	if (head->version != saved_section_version(head->name)) {
 		bool before_models = head->name == SECTION_MACHINE && head->version == 1;
 
-		refuse(loader, -ENOTSUP, before_models ? "it was saved by an Umbra without processor models" :
-							 "a part of it is of a version that this Umbra does not know");
+		refuse(loader, -ENOTSUP,
+		       before_models
+			       ? "it was saved by an Umbra without processor models"
+			       : "a part of it is of a version that this Umbra does not know");
 		return;
 	}
 	archive_check(&archive, crc32c(0, payload, head->bytes) == head->crc);
@@ -197,7 +214,9 @@ static void begin_time(struct loader *loader)
 int restore_machine(struct machine *machine, const char **ret_reason)
 {
 	const struct boot_file *file = &machine->options.saved;
-	struct loader loader = { .machine = machine, .at = file->data + SAVED_HEAD_BYTES, .left = file->bytes - SAVED_HEAD_BYTES };
+	struct loader loader = { .machine = machine,
+				 .at = file->data + SAVED_HEAD_BYTES,
+				 .left = file->bytes - SAVED_HEAD_BYTES };
 	bool more = true;
 
 	pthread_mutex_lock(&machine->lock);

@@ -9,7 +9,10 @@
 #include "lib/archive.h"
 #include "lib/crc32c.h"
 
-enum { FORMAT_VERSION = 1, PAGES_PER_SECTION = 256, BUFFER_BYTES = 2 << 20, PASSES_MAX = 8, FEW_PAGES = 256 };
+enum {
+	FORMAT_VERSION = 1, PAGES_PER_SECTION = 256, BUFFER_BYTES = 2 << 20, PASSES_MAX = 8,
+	FEW_PAGES = 256
+};
 enum { CRC_COVERED_BYTES = SAVED_HEAD_BYTES - 4, BITS_PER_WORD = 64 };
 
 /* ---- both directions ---- */
@@ -46,7 +49,8 @@ void saved_head_archive(struct archive *archive, struct saved_head *head)
 	archive_check(archive, !memcmp(&crc, archive->data + CRC_COVERED_BYTES, sizeof(crc)));
 }
 
-void saved_machine_archive(struct archive *archive, struct machine *machine, uint64_t *now_100ns, uint64_t *tsc)
+void saved_machine_archive(struct archive *archive, struct machine *machine, uint64_t *now_100ns,
+			   uint64_t *tsc)
 {
 	archive_u64(archive, now_100ns);
 	archive_u64(archive, tsc);
@@ -83,7 +87,9 @@ struct piece { const void *data; size_t bytes; };
 static void put_section(struct saver *saver, uint32_t name, struct piece first, struct piece second)
 {
 	static const uint8_t zeros[SAVED_ALIGNMENT];
-	struct saved_section head = { .name = name, .version = saved_section_version(name), .bytes = first.bytes + second.bytes };
+	struct saved_section head = { .name = name,
+				      .version = saved_section_version(name),
+				      .bytes = first.bytes + second.bytes };
 
 	head.crc = crc32c(crc32c(0, first.data, first.bytes), second.data, second.bytes);
 	head.head_crc = crc32c(0, &head, offsetof(struct saved_section, head_crc));
@@ -106,7 +112,10 @@ static bool is_zero(const uint8_t *page)
 	return true;
 }
 
-/* Up to PAGES_PER_SECTION pages, copied first: where the guest runs they may change, and the checksum would be wrong. */
+/*
+ * Up to PAGES_PER_SECTION pages, copied first: where the guest runs they may change, and the
+ * checksum would be wrong.
+ */
 static void put_run(struct saver *saver, uint64_t first, uint64_t end)
 {
 	const size_t bytes = (end - first) * GUEST_PAGE_BYTES;
@@ -127,7 +136,8 @@ static bool is_used(const struct saver *saver, uint64_t frame)
 }
 
 /* The frames that `wanted` has, in runs. */
-static void put_pages(struct saver *saver, bool (*wanted)(const struct saver *saver, uint64_t frame))
+static void put_pages(struct saver *saver,
+		      bool (*wanted)(const struct saver *saver, uint64_t frame))
 {
 	uint64_t frames = saved_frames(saver->machine);
 	uint64_t first = 0;
@@ -139,7 +149,8 @@ static void put_pages(struct saver *saver, bool (*wanted)(const struct saver *sa
 			end++;
 		if (end > first)
 			put_run(saver, first, end);
-		first = end - first == PAGES_PER_SECTION ? end : end + 1; /* a run that is full has not looked at its end */
+		/* a run that is full has not looked at its end */
+		first = end - first == PAGES_PER_SECTION ? end : end + 1;
 	}
 }
 
@@ -149,8 +160,9 @@ static size_t dirty_bytes(const struct machine *machine)
 }
 
 /*
- * While the machine runs: every page that holds something, then those that were written meanwhile, until only few are, or it is no use.
- * What is in `dirty` afterwards has still to be written. A page is written again as often as that; the last one counts.
+ * While the machine runs: every page that holds something, then those that were written meanwhile,
+ * until only few are, or it is no use. What is in `dirty` afterwards has still to be written. A
+ * page is written again as often as that; the last one counts.
  */
 static void put_while_running(struct saver *saver)
 {
@@ -178,7 +190,8 @@ static void put_rest(struct saver *saver)
 	struct machine *machine = saver->machine;
 
 	engine_take_dirty(machine->engine, saver->dirty);
-	for (uint64_t n = machine->memory.ram_bytes / GUEST_PAGE_BYTES; n < saved_frames(machine); n++)
+	for (uint64_t n = machine->memory.ram_bytes / GUEST_PAGE_BYTES; n < saved_frames(machine);
+	     n++)
 		saver->dirty[n / BITS_PER_WORD] |= 1ull << n % BITS_PER_WORD;
 	put_pages(saver, is_dirty);
 }
@@ -195,10 +208,13 @@ static void end_part(struct parts *parts, uint32_t name, const struct archive *a
 	const uint8_t *begin = last ? (const uint8_t *)last->data + last->bytes : archive->data;
 	const size_t bytes = (size_t)(archive->data + archive->used - begin);
 
-	parts->part[parts->count++] = (struct part){ .name = name, .piece = { .data = begin, .bytes = bytes } };
+	parts->part[parts->count++] =
+		(struct part){ .name = name, .piece = { .data = begin, .bytes = bytes } };
 }
 
-/* Under the lock all of it is of one moment: console input comes while processors stand still, too. */
+/*
+ * Under the lock all of it is of one moment: console input comes while processors stand still, too.
+ */
 static int archive_parts(struct saver *saver, struct parts *parts)
 {
 	struct machine *machine = saver->machine;
@@ -232,7 +248,9 @@ static void put_parts(struct saver *saver)
 	for (unsigned n = 0; n < parts.count; n++)
 		put_section(saver, parts.part[n].name, parts.part[n].piece, none);
 	put_rest(saver);
-	put_section(saver, SECTION_END, (struct piece){ .data = &saver->sections, .bytes = sizeof(saver->sections) }, none);
+	put_section(saver, SECTION_END,
+		    (struct piece){ .data = &saver->sections, .bytes = sizeof(saver->sections) },
+		    none);
 }
 
 /* ---- the whole ---- */
@@ -248,7 +266,8 @@ static void save(struct saver *saver)
 {
 	struct machine *machine = saver->machine;
 	struct saved_head head = {
-		.memory_bytes = machine->options.memory_bytes, .features = machine->options.hv_features, .tsc_hz = machine->clock.tsc_hz,
+		.memory_bytes = machine->options.memory_bytes,
+		.features = machine->options.hv_features, .tsc_hz = machine->clock.tsc_hz,
 		.cpus = machine->options.cpus, .debug_exit = machine->options.debug_exit,
 	};
 	struct archive archive = archive_save_to(saver->buffer, SAVED_HEAD_BYTES);
@@ -270,15 +289,20 @@ static void save(struct saver *saver)
 		machine_resume(machine);
 }
 
-int machine_save(struct machine *machine, int (*write)(void *context, const void *data, size_t bytes), void *context)
+int machine_save(struct machine *machine,
+		 int (*write)(void *context, const void *data, size_t bytes), void *context)
 {
 	struct saver saver = { .machine = machine, .write = write, .context = context };
 
 	assert(write);
 	if (machine->devices || machine->test_device)
 		return -EOPNOTSUPP; /* what its disks hold would have to be saved with it */
-	/* not malloc(): in a second thread it may change protections, and who calls has lost the right to */
-	saver.buffer = mmap(NULL, BUFFER_BYTES + dirty_bytes(machine), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	/*
+	 * not malloc(): in a second thread it may change protections, and who calls has lost the
+	 * right to
+	 */
+	saver.buffer = mmap(NULL, BUFFER_BYTES + dirty_bytes(machine), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (saver.buffer == MAP_FAILED)
 		return -ENOMEM;
 	saver.dirty = (uint64_t *)(void *)(saver.buffer + BUFFER_BYTES);

@@ -1,16 +1,21 @@
 /*
- * A machine as a stream of bytes, and back (docs/saved-state.md): save.c writes, restore.c reads, and what is here is of both.
+ * A machine as a stream of bytes, and back (docs/saved-state.md): save.c writes, restore.c reads,
+ * and what is here is of both.
  *
  *   head        128 bytes: what has to be known to make a machine that can take the rest
  *   sections    { name, version, bytes, crc } payload, zeros up to a multiple of 8
- *               MACH, then in any order PAGE (any number) and one for each unit that has an archive; END is the last
+ *               MACH, then in any order PAGE (any number) and one for each unit that has an
+ *               archive; END is the last
  *
- *  1. Memory is written while the machine runs, pages that change again, until few do. What is left, and everything that is not memory,
- *     is written while it stands still. Of a page the last one counts.
- *  2. It is read by a process that has no rights any more, before the first instruction. Everything in it is checked, and what is
- *     refused has changed nothing outside of a machine that never runs.
+ *  1. Memory is written while the machine runs, pages that change again, until few do. What is
+ *     left, and everything that is not memory, is written while it stands still. Of a page the last
+ *     one counts.
+ *  2. It is read by a process that has no rights any more, before the first instruction. Everything
+ *     in it is checked, and what is refused has changed nothing outside of a machine that never
+ *     runs.
  *  3. A version that is not known is refused, never guessed (-ENOTSUP).
- *  4. Time stands still while a machine is saved: TSC, reference time and timers go on where they were. The clock of the day does not.
+ *  4. Time stands still while a machine is saved: TSC, reference time and timers go on where they
+ *     were. The clock of the day does not.
  *  5. Nothing of the host is in it: no addresses, descriptors or names.
  */
 #pragma once
@@ -21,9 +26,12 @@ struct archive;
 
 enum { SAVED_HEAD_BYTES = 128, SAVED_SECTION_HEAD_BYTES = 24, SAVED_ALIGNMENT = 8 };
 enum {
-	SECTION_MACHINE = UNIT_SECTION('M', 'A', 'C', 'H'), SECTION_PAGES = UNIT_SECTION('P', 'A', 'G', 'E'),
-	SECTION_END = UNIT_SECTION('E', 'N', 'D', ' '), SECTION_VERSION = 1,
-	SECTION_MACHINE_VERSION = 2, /* with processor models, and their registers in the processors' parts */
+	SECTION_MACHINE = UNIT_SECTION('M', 'A', 'C', 'H'),
+	SECTION_PAGES = UNIT_SECTION('P', 'A', 'G', 'E'),
+	SECTION_END = UNIT_SECTION('E', 'N', 'D', ' '),
+	SECTION_VERSION = 1,
+	/* with processor models, and their registers in the processors' parts */
+	SECTION_MACHINE_VERSION = 2,
 };
 
 static inline uint32_t saved_section_version(uint32_t name)
@@ -40,7 +48,8 @@ _Static_assert(sizeof(struct saved_section) == SAVED_SECTION_HEAD_BYTES, "as in 
 
 void saved_head_archive(struct archive *archive, struct saved_head *head);
 /* What belongs to no unit. tsc: the host's, at the moment for which now_100ns is right. */
-void saved_machine_archive(struct archive *archive, struct machine *machine, uint64_t *now_100ns, uint64_t *tsc);
+void saved_machine_archive(struct archive *archive, struct machine *machine, uint64_t *now_100ns,
+			   uint64_t *tsc);
 uint64_t saved_frames(const struct machine *machine);
 
 /* ---- restore.c ---- */
@@ -50,7 +59,7 @@ int saved_read_head(const struct boot_file *file, struct saved_head *ret, const 
 /* Whether a machine that was told of one rate can run at the other. */
 int saved_check_rate(uint64_t saved_hz, uint64_t host_hz, const char **ret_reason);
 /*
- * options.saved, behind its head, into a machine made as the head says; unmapped afterwards. Before any processor runs, without the
- * lock. As saved_read_head().
+ * options.saved, behind its head, into a machine made as the head says; unmapped afterwards. Before
+ * any processor runs, without the lock. As saved_read_head().
  */
 int restore_machine(struct machine *machine, const char **ret_reason);

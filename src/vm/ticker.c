@@ -1,4 +1,7 @@
-/* A unit with a thread that ticks the others every second, and then tells what has changed of the guest's state. */
+/*
+ * A unit with a thread that ticks the others every second, and then tells what has changed of the
+ * guest's state.
+ */
 #include "machine_internal.h"
 
 #include <errno.h>
@@ -88,7 +91,8 @@ static void ticker_run(void *self)
 static void ticker_destroy(void *self) { free(self); }
 
 static const struct unit_ops ticker_unit = {
-	.name = "ticker", .run = ticker_run, .pause = ticker_pause, .resume = ticker_resume, .stop = ticker_stop,
+	.name = "ticker", .run = ticker_run, .pause = ticker_pause, .resume = ticker_resume,
+	.stop = ticker_stop,
 	.destroy = ticker_destroy,
 };
 

@@ -1,8 +1,10 @@
 /*
- * When a processor has to look at its clocks: the APIC's timer, the TSC deadline, and the synthetic timers.
+ * When a processor has to look at its clocks: the APIC's timer, the TSC deadline, and the synthetic
+ * timers.
  *
- * While the processor runs, a POSIX timer signals its own thread, whose handler only kicks the engine; while it halts, it sleeps on
- * a condition until the next deadline or a notification (vcpu.c).
+ * While the processor runs, a POSIX timer signals its own thread, whose handler only kicks the
+ * engine; while it halts, it sleeps on a condition until the next deadline or a notification
+ * (vcpu.c).
  */
 #include "machine_internal.h"
 
@@ -29,7 +31,8 @@ static uint64_t run_tsc_deadline(struct vcpu *vcpu, uint64_t now_ns)
 	engine_get(vcpu->cpu, ENGINE_MSRS, &state);
 	tsc = clock_tsc() + state.x86.tsc_offset;
 	if (tsc < deadline)
-		return now_ns + (uint64_t)((unsigned __int128)(deadline - tsc) * NS_PER_S / vcpu->machine->clock.tsc_hz);
+		return now_ns + (uint64_t)((unsigned __int128)(deadline - tsc) * NS_PER_S /
+					   vcpu->machine->clock.tsc_hz);
 	vcpu->apic.tsc_deadline = 0;
 	if (!(vcpu->apic.lvt[LVT_TIMER] & LVT_MASKED))
 		apic_raise(&vcpu->apic, (uint8_t)vcpu->apic.lvt[LVT_TIMER], false);
@@ -41,7 +44,8 @@ uint64_t timer_run(struct vcpu *vcpu)
 	uint64_t now_ns = clock_monotonic_ns();
 	uint64_t reference_100ns = machine_now_100ns(vcpu->machine);
 	uint64_t due_100ns = hv_run_timers(vcpu->hv);
-	uint64_t next = earlier(apic_run_timer(&vcpu->apic, now_ns), run_tsc_deadline(vcpu, now_ns));
+	uint64_t next =
+		earlier(apic_run_timer(&vcpu->apic, now_ns), run_tsc_deadline(vcpu, now_ns));
 
 	if (due_100ns == UINT64_MAX)
 		return next;
@@ -51,8 +55,8 @@ uint64_t timer_run(struct vcpu *vcpu)
 }
 
 /*
- * Setting the host's timer is a system call: one that is set for an earlier time, and has still to come, is left as it is. It then
- * comes for nothing, once, and is set anew.
+ * Setting the host's timer is a system call: one that is set for an earlier time, and has still to
+ * come, is left as it is. It then comes for nothing, once, and is set anew.
  */
 void timer_arm(struct vcpu *vcpu)
 {
@@ -90,7 +94,8 @@ int timer_prepare_thread(struct vcpu *vcpu)
 
 	event._sigev_un._tid = (int)syscall(SYS_gettid);
 	own_vcpu = vcpu;
-	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* the default lets a halted processor sleep 50 us too long */
+	/* the default lets a halted processor sleep 50 us too long */
+	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS);
 	sigaction(SIGRTMIN, &action, NULL);
 	return timer_create(CLOCK_MONOTONIC, &event, &vcpu->timer) ? -errno : 0;
 }

@@ -17,7 +17,8 @@ void check_units(const struct unit_list *list)
 			const struct unit *before = &list->unit[other];
 
 			assert(before->ops != unit->ops || before->number != unit->number);
-			assert(before->ops == unit->ops || !unit->ops->section || before->ops->section != unit->ops->section);
+			assert(before->ops == unit->ops || !unit->ops->section ||
+			       before->ops->section != unit->ops->section);
 		}
 	}
 }
@@ -25,14 +26,16 @@ void check_units(const struct unit_list *list)
 void unit_add(struct unit_list *list, const struct unit_ops *ops, void *self, uint32_t number)
 {
 	assert(list->count < UNITS_MAX && (ops->numbered || !number));
-	list->unit[list->count++] = (struct unit){ .ops = ops, .self = self, .number = number, .list = list };
+	list->unit[list->count++] =
+		(struct unit){ .ops = ops, .self = self, .number = number, .list = list };
 	CHECK(check_units(list));
 }
 
 struct unit *unit_find(struct unit_list *list, uint32_t section, uint32_t number)
 {
 	for (unsigned n = 0; n < list->count; n++)
-		if (section && list->unit[n].ops->section == section && list->unit[n].number == number)
+		if (section && list->unit[n].ops->section == section &&
+		    list->unit[n].number == number)
 			return &list->unit[n];
 	return NULL;
 }
@@ -62,7 +65,10 @@ void units_reset(struct unit_list *list)
 
 /* ---- threads ---- */
 
-static void unit_start(struct unit *unit) { unit->error = unit->ops->start ? unit->ops->start(unit->self) : 0; }
+static void unit_start(struct unit *unit)
+{
+	unit->error = unit->ops->start ? unit->ops->start(unit->self) : 0;
+}
 
 static void *unit_thread(void *context)
 {

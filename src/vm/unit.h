@@ -1,12 +1,15 @@
 /*
- * The units of one machine (lib/unit.h), in one list. This is the only place that says in which order things happen to them:
+ * The units of one machine (lib/unit.h), in one list. This is the only place that says in which
+ * order things happen to them:
  *
  *   forwards, as they were added     reset, start, archive, restored, tick, resume
  *   backwards                        pause, stop, destroy
  *
- *  1. A unit is added after those that it uses. So the chipset comes first, then the bus, its devices, the Hyper-V partition, the
- *     processors; and what stops or pauses first is what makes others work.
- *  2. Every thread of a unit is ready (it has returned from start()) before one of them is in run().
+ *  1. A unit is added after those that it uses. So the chipset comes first, then the bus, its
+ *     devices, the Hyper-V partition, the processors; and what stops or pauses first is what makes
+ *     others work.
+ *  2. Every thread of a unit is ready (it has returned from start()) before one of them is in
+ *     run().
  */
 #pragma once
 
@@ -39,7 +42,10 @@ struct unit *unit_find(struct unit_list *list, uint32_t section, uint32_t number
 bool unit_is_numbered(const struct unit_list *list, uint32_t section);
 bool units_want_ticks(const struct unit_list *list);
 void units_reset(struct unit_list *list);
-/* Starts all; 0, or -errno of the first that could not, and then units_release() and units_stop() end them nevertheless. */
+/*
+ * Starts all; 0, or -errno of the first that could not, and then units_release() and units_stop()
+ * end them nevertheless.
+ */
 int units_start(struct unit_list *list);
 /* Those with threads run from now on. */
 void units_release(struct unit_list *list);

@@ -4,9 +4,11 @@
  *   engine_run() --port, MMIO--> chipset.c, apic.c     --MSR, CPUID--> hv/, msr.c, cpu_model.c     --hypercall--> hv/
  *                --exit--------> halt: sleep until an event   kick: look at what has changed   shutdown: the machine crashed
  *
- * engine_ops are called on the processor's own thread; each takes the machine's lock where it touches more than the processor.
+ * engine_ops are called on the processor's own thread; each takes the machine's lock where it
+ * touches more than the processor.
  *
- *  1. The task priority is one value: apic.tpr, whose upper half is CR8; the engine asks for it (get_cr8, set_cr8).
+ *  1. The task priority is one value: apic.tpr, whose upper half is CR8; the engine asks for it
+ *     (get_cr8, set_cr8).
  */
 #include "machine_internal.h"
 
@@ -17,8 +19,14 @@
 #include "chipset/acpi.h"
 #include "lib/archive.h"
 
-enum { PAGE_SHIFT = 12, PAGE_MASK = 0xfff, APIC_REGISTER_SHIFT = 4, TPR_CLASS_SHIFT = 4, MMIO_BYTES = 8 };
-enum { MSR_HV_FIRST = 0x40000000, MSR_HV_END = 0x40000200, MTRR_DEFAULT_TYPE = 0x2ff, MTRR_WRITE_BACK_ON = 0xc06 };
+enum {
+	PAGE_SHIFT = 12, PAGE_MASK = 0xfff, APIC_REGISTER_SHIFT = 4, TPR_CLASS_SHIFT = 4,
+	MMIO_BYTES = 8
+};
+enum {
+	MSR_HV_FIRST = 0x40000000, MSR_HV_END = 0x40000200, MTRR_DEFAULT_TYPE = 0x2ff,
+	MTRR_WRITE_BACK_ON = 0xc06
+};
 enum { DEBUG_EXIT_VALUES = 0x7f, CPUID_FEATURES = 1, FEATURES_EDX_APIC = 1 << 9 };
 #define CPUID_AMD_FEATURES 0x80000001u
 #define NS_PER_S 1000000000ull
@@ -31,7 +39,8 @@ static uint64_t on_port_read(void *context, uint16_t port, unsigned bytes)
 	uint64_t value;
 
 	pthread_mutex_lock(&machine->lock);
-	if (!machine->test_device || !test_device_port_read(machine->test_device, port, bytes, &value))
+	if (!machine->test_device ||
+	    !test_device_port_read(machine->test_device, port, bytes, &value))
 		value = chipset_port_read(&machine->chipset, port, bytes);
 	pthread_mutex_unlock(&machine->lock);
 	return value;
@@ -46,7 +55,8 @@ static void on_port_write(void *context, uint16_t port, unsigned bytes, uint64_t
 	if (machine->options.debug_exit && port == machine->options.debug_exit) {
 		machine->debug_exit_code = (int)(value & DEBUG_EXIT_VALUES) << 1 | 1;
 		machine_finish(machine, MACHINE_DEBUG_EXIT);
-	} else if (!machine->test_device || !test_device_port_write(machine->test_device, port, bytes, value)) {
+	} else if (!machine->test_device ||
+		   !test_device_port_write(machine->test_device, port, bytes, value)) {
 		chipset_port_write(&machine->chipset, port, bytes, value);
 	}
 	pthread_mutex_unlock(&machine->lock);
@@ -56,10 +66,14 @@ static bool is_ioapic(uint64_t gpa) { return gpa >> PAGE_SHIFT == IOAPIC_GPA >> 
 /* The page of registers is there in xAPIC mode only. */
 static bool is_apic(const struct vcpu *vcpu, uint64_t gpa)
 {
-	return apic_mode(&vcpu->apic) == APIC_XAPIC && gpa >> PAGE_SHIFT == vcpu->apic.base >> PAGE_SHIFT;
+	return apic_mode(&vcpu->apic) == APIC_XAPIC &&
+	       gpa >> PAGE_SHIFT == vcpu->apic.base >> PAGE_SHIFT;
 }
 
-static uint32_t apic_register_at(uint64_t gpa) { return (uint32_t)(gpa & PAGE_MASK) >> APIC_REGISTER_SHIFT; }
+static uint32_t apic_register_at(uint64_t gpa)
+{
+	return (uint32_t)(gpa & PAGE_MASK) >> APIC_REGISTER_SHIFT;
+}
 
 /* Under the lock. Where nothing answers all bits are set. */
 static void mmio_read(struct vcpu *vcpu, uint64_t gpa, void *to, size_t bytes)
@@ -156,14 +170,19 @@ static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t r[
 	if (hv_cpuid(vcpu->hv, leaf, r))
 		return;
 	engine_get(vcpu->cpu, ENGINE_CONTROL, &state);
-	cpu_model_leaf(&vcpu->machine->model, leaf, subleaf, vcpu->index, state.x86.cr4, state.x86.xcr0, r);
-	if ((leaf == CPUID_FEATURES || leaf == CPUID_AMD_FEATURES) && apic_mode(&vcpu->apic) == APIC_OFF)
+	cpu_model_leaf(&vcpu->machine->model, leaf, subleaf, vcpu->index, state.x86.cr4,
+		       state.x86.xcr0, r);
+	if ((leaf == CPUID_FEATURES || leaf == CPUID_AMD_FEATURES) &&
+	    apic_mode(&vcpu->apic) == APIC_OFF)
 		r[3] &= ~(uint32_t)FEATURES_EDX_APIC;
 }
 
 /* ---- interrupts ---- */
 
-uint8_t vcpu_task_priority_class(const struct vcpu *vcpu) { return (vcpu->apic.tpr >> TPR_CLASS_SHIFT) & 15; }
+uint8_t vcpu_task_priority_class(const struct vcpu *vcpu)
+{
+	return (vcpu->apic.tpr >> TPR_CLASS_SHIFT) & 15;
+}
 
 static int on_interrupt(void *context)
 {
@@ -204,8 +223,10 @@ static enum engine_call on_hypercall(void *context, const struct engine_call_reg
 }
 
 static const struct engine_ops vcpu_engine_ops = {
-	.port_read = on_port_read, .port_write = on_port_write, .mmio_read = on_mmio_read, .mmio_write = on_mmio_write,
-	.msr_read = on_msr_read, .msr_write = on_msr_write, .cpuid = on_cpuid, .interrupt = on_interrupt, .get_cr8 = on_get_cr8, .set_cr8 = on_set_cr8,
+	.port_read = on_port_read, .port_write = on_port_write, .mmio_read = on_mmio_read,
+	.mmio_write = on_mmio_write,
+	.msr_read = on_msr_read, .msr_write = on_msr_write, .cpuid = on_cpuid,
+	.interrupt = on_interrupt, .get_cr8 = on_get_cr8, .set_cr8 = on_set_cr8,
 	.hypercall = on_hypercall,
 };
 
@@ -220,7 +241,9 @@ static void startup_state(struct x86_state *state, uint32_t signature)
 	memset(state, 0, sizeof(*state));
 	for (int n = 0; n < X86_SEGMENTS; n++)
 		state->segment[n] = data;
-	state->segment[X86_CS] = (struct x86_segment_state){ .selector = 0xf000, .base = 0xffff0000, .attributes = 0x9b, .limit = 0xffff };
+	state->segment[X86_CS] = (struct x86_segment_state){
+		.selector = 0xf000, .base = 0xffff0000, .attributes = 0x9b, .limit = 0xffff
+	};
 	state->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0xffff };
 	state->ldtr = (struct x86_segment_state){ .attributes = 0x82, .limit = 0xffff };
 	state->gdtr.limit = state->idtr.limit = 0xffff;
@@ -292,7 +315,8 @@ uint64_t vcpu_runtime_100ns(const struct vcpu *vcpu)
 	struct timespec used;
 
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
-	return vcpu->runtime_before_100ns + (uint64_t)used.tv_sec * (NS_PER_S / 100) + (uint64_t)used.tv_nsec / 100;
+	return vcpu->runtime_before_100ns + (uint64_t)used.tv_sec * (NS_PER_S / 100) +
+	       (uint64_t)used.tv_nsec / 100;
 }
 
 /* Under the lock: while the machine is paused. */
@@ -312,7 +336,8 @@ static void stand_still(struct vcpu *vcpu)
 
 static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
 {
-	const struct timespec deadline = { .tv_sec = (time_t)(deadline_ns / NS_PER_S), .tv_nsec = (long)(deadline_ns % NS_PER_S) };
+	const struct timespec deadline = { .tv_sec = (time_t)(deadline_ns / NS_PER_S),
+					   .tv_nsec = (long)(deadline_ns % NS_PER_S) };
 
 	if (deadline_ns == UINT64_MAX)
 		pthread_cond_wait(&vcpu->wake, &vcpu->machine->lock);
@@ -402,7 +427,8 @@ static void vcpu_archive(struct archive *archive, void *self)
 	archive_u8(archive, &vcpu->sipi_vector);
 	archive_u64(archive, &vcpu->runtime_100ns);
 	archive_u32(archive, &nmi);
-	archive_check(archive, activity <= VCPU_WAITS_FOR_SIPI && nmi <= (NMI_PENDING | NMI_BLOCKED));
+	archive_check(archive,
+		      activity <= VCPU_WAITS_FOR_SIPI && nmi <= (NMI_PENDING | NMI_BLOCKED));
 	x86_state_archive(archive, &state.x86);
 	archive_bytes(archive, state.vector, ENGINE_VECTOR_BYTES);
 	mtrr_archive(archive, vcpu);
@@ -423,7 +449,8 @@ static size_t vcpu_statistics(const void *self, char *text, size_t bytes)
 }
 
 static const struct unit_ops vcpu_unit = {
-	.name = "processor", .section = UNIT_SECTION('C', 'P', 'U', ' '), .numbered = true, .start = vcpu_start, .run = vcpu_run,
+	.name = "processor", .section = UNIT_SECTION('C', 'P', 'U', ' '), .numbered = true,
+	.start = vcpu_start, .run = vcpu_run,
 	.archive = vcpu_archive, .statistics = vcpu_statistics,
 };
 

@@ -1,10 +1,12 @@
 /*
- * Channels: opening, closing, and the loop that brings packets from the guest's ring to the service.
+ * Channels: opening, closing, and the loop that brings packets from the guest's ring to the
+ * service.
  *
  *   closed --OPEN--> open --what cannot be understood--> broken          CLOSE, and what ends the connection: closed
  *
  *  1. Only channel_move() changes the state, under the channel's lock, and only as the table says.
- *  2. An open or broken channel has rings in a complete GPADL of its own; a broken one is not looked at any more.
+ *  2. An open or broken channel has rings in a complete GPADL of its own; a broken one is not
+ *     looked at any more.
  */
 #include "vmbus_internal.h"
 
@@ -40,7 +42,10 @@ void channel_move(struct bus_channel *channel, enum channel_state to)
 
 void bus_channel_lock(struct bus_channel *channel) { pthread_mutex_lock(&channel->lock); }
 void bus_channel_unlock(struct bus_channel *channel) { pthread_mutex_unlock(&channel->lock); }
-void bus_channel_wait(struct bus_channel *channel, pthread_cond_t *changed) { pthread_cond_wait(changed, &channel->lock); }
+void bus_channel_wait(struct bus_channel *channel, pthread_cond_t *changed)
+{
+	pthread_cond_wait(changed, &channel->lock);
+}
 
 /* ---- opening and closing ---- */
 
@@ -66,9 +71,11 @@ void channel_lay_rings(struct bus_channel *channel, const struct gpadl *gpadl)
 uint32_t channel_open(struct bus *bus, const struct vmbus_open *open)
 {
 	struct bus_channel *channel = bus_find_channel(bus, open->relid);
-	const struct gpadl *gpadl = channel ? gpadl_of_channel(bus, open->gpadl, open->relid) : NULL;
+	const struct gpadl *gpadl =
+		channel ? gpadl_of_channel(bus, open->gpadl, open->relid) : NULL;
 
-	if (!gpadl || channel->state != CHANNEL_CLOSED || !channel_is_division(gpadl, open->host_ring_page))
+	if (!gpadl || channel->state != CHANNEL_CLOSED ||
+	    !channel_is_division(gpadl, open->host_ring_page))
 		return STATUS_UNSUCCESSFUL;
 	if (open->vp_index >= bus->host->cpus)
 		return STATUS_UNSUCCESSFUL;
@@ -144,7 +151,10 @@ static void channel_defer(struct bus_channel *channel)
 	host->defer(host->context);
 }
 
-/* Takes packets until there are none, or (*ret_left) somebody will come back for the rest. 0 or -EBADMSG. */
+/*
+ * Takes packets until there are none, or (*ret_left) somebody will come back for the rest. 0 or
+ * -EBADMSG.
+ */
 static int serve_packets(struct bus_channel *channel, uint64_t until_tsc, bool *ret_left)
 {
 	int got;
@@ -164,8 +174,9 @@ static int serve_packets(struct bus_channel *channel, uint64_t until_tsc, bool *
 }
 
 /*
- * The guest need not signal while packets are taken: the mask says so. What came before it was lifted is found by a last look. It
- * stays where somebody will come back anyway: when the service is ready again, or who was deferred to.
+ * The guest need not signal while packets are taken: the mask says so. What came before it was
+ * lifted is found by a last look. It stays where somebody will come back anyway: when the service
+ * is ready again, or who was deferred to.
  */
 static int serve_channel(struct bus_channel *channel)
 {
@@ -218,7 +229,10 @@ int bus_event(struct bus *bus, uint32_t connection, uint16_t flag)
 		return -ENOENT;
 	if (flag)
 		return -EINVAL;
-	/* whoever has the channel may be about to leave it, or copying megabytes: a processor does not wait for that */
+	/*
+	 * whoever has the channel may be about to leave it, or copying megabytes: a processor does
+	 * not wait for that
+	 */
 	if (channel->service->elsewhere || pthread_mutex_trylock(&channel->lock)) {
 		channel_defer(channel);
 		return 0;
@@ -237,7 +251,8 @@ void bus_run(struct bus *bus)
 
 /* ---- packets to the guest ---- */
 
-int bus_channel_send(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *payload, size_t bytes)
+int bus_channel_send(struct bus_channel *channel, uint16_t type, uint64_t transaction,
+		     const void *payload, size_t bytes)
 {
 	int error;
 

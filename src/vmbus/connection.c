@@ -1,12 +1,16 @@
 /*
  * The connection: versions, offers, and what the guest asks about channels and GPADLs.
  *
- *   not connected --INITIATE_CONTACT--> connected --REQUEST_OFFERS--> offered --UNLOAD--> not connected
+ *   not connected --INITIATE_CONTACT--> connected --REQUEST_OFFERS--> offered --UNLOAD--> not
+ *   connected
  *
- *  1. A guest's message is acted upon only when the outbox has room for all that it can cause; otherwise the post is refused with
- *     -EAGAIN (HV_INSUFFICIENT_BUFFERS), which guests repeat. So bus_post() always finds room.
- *  2. Messages leave in the order in which they were posted, to the processor that the guest named when it connected.
- *  3. INITIATE_CONTACT of a guest that is connected ends the connection first, as its reboot or kexec needs.
+ *  1. A guest's message is acted upon only when the outbox has room for all that it can cause;
+ *     otherwise the post is refused with -EAGAIN (HV_INSUFFICIENT_BUFFERS), which guests repeat. So
+ *     bus_post() always finds room.
+ *  2. Messages leave in the order in which they were posted, to the processor that the guest named
+ *     when it connected.
+ *  3. INITIATE_CONTACT of a guest that is connected ends the connection first, as its reboot or
+ *     kexec needs.
  *  4. What makes no sense is counted and has no effect: the protocol has no answer for it.
  */
 #include "vmbus_internal.h"
@@ -19,7 +23,8 @@
 
 enum { CONTACT_SINT_BITS = 0xffff, NO_MONITOR = 0xff };
 
-static const uint32_t versions[] = { VMBUS_2_4, VMBUS_3_0, VMBUS_4_0, VMBUS_4_1, VMBUS_5_0, VMBUS_5_1, VMBUS_5_2, VMBUS_5_3 };
+static const uint32_t versions[] = { VMBUS_2_4, VMBUS_3_0, VMBUS_4_0, VMBUS_4_1,
+				     VMBUS_5_0, VMBUS_5_1, VMBUS_5_2, VMBUS_5_3 };
 
 bool bus_is_version(uint32_t version)
 {
@@ -56,7 +61,8 @@ static void post_waiting(struct bus *bus)
 	while (bus->outbox_used) {
 		const struct outbox_message *message = &bus->outbox[bus->outbox_first];
 
-		if (!bus->host->post(bus->host->context, bus->vp_index, message->payload, message->bytes))
+		if (!bus->host->post(bus->host->context, bus->vp_index, message->payload,
+				     message->bytes))
 			return;
 		bus->outbox_first = (bus->outbox_first + 1) % OUTBOX_MESSAGES;
 		bus->outbox_used--;
@@ -107,7 +113,8 @@ static bool is_contact(const struct bus *bus, const struct vmbus_contact *contac
 {
 	if (!bus_is_version(contact->version) || contact->vp_index >= bus->host->cpus)
 		return false;
-	return contact->version < VMBUS_5_0 || (contact->interrupt_page & CONTACT_SINT_BITS) == VMBUS_SINT;
+	return contact->version < VMBUS_5_0 ||
+	       (contact->interrupt_page & CONTACT_SINT_BITS) == VMBUS_SINT;
 }
 
 static bool initiate_contact(struct bus *bus, const uint8_t *payload, size_t bytes)
@@ -133,8 +140,12 @@ static bool initiate_contact(struct bus *bus, const uint8_t *payload, size_t byt
 static void post_offer(struct bus *bus, const struct bus_channel *channel)
 {
 	struct vmbus_offer offer = {
-		.head.kind = VMBUS_OFFER, .type = channel->service->type, .instance = channel->service->instance,
-		.relid = channel->relid, .monitor_id = NO_MONITOR, .dedicated_interrupt = 1,
+		.head.kind = VMBUS_OFFER,
+		.type = channel->service->type,
+		.instance = channel->service->instance,
+		.relid = channel->relid,
+		.monitor_id = NO_MONITOR,
+		.dedicated_interrupt = 1,
 		.connection = VMBUS_CONNECTION_CHANNEL + channel->relid,
 	};
 
@@ -252,7 +263,8 @@ static bool dispatch(struct bus *bus, const uint8_t *payload, size_t bytes)
 	}
 }
 
-int bus_message(struct bus *bus, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes)
+int bus_message(struct bus *bus, uint32_t connection, uint32_t type, const uint8_t *payload,
+		size_t bytes)
 {
 	if (connection != VMBUS_CONNECTION_OLD && connection != VMBUS_CONNECTION)
 		return -ENOENT;
@@ -276,7 +288,8 @@ struct bus *bus_create(const struct bus_host *host)
 {
 	struct bus *bus = calloc(1, sizeof(*bus));
 
-	assert(host->post && host->signal && host->memory_written && host->defer && host->lock && host->memory && host->cpus);
+	assert(host->post && host->signal && host->memory_written && host->defer && host->lock &&
+	       host->memory && host->cpus);
 	if (!bus)
 		return NULL;
 	bus->host = host;
@@ -308,11 +321,15 @@ struct bus_channel *bus_offer(struct bus *bus, const struct bus_service *service
 
 size_t bus_statistics(const struct bus *bus, char *text, size_t bytes)
 {
-	int used = snprintf(text, bytes, "bus: version %u.%u, %lu messages, %lu without effect, %lu channels broken\n",
-			    bus->version >> 16, bus->version & 0xffff, bus->messages, bus->bad_messages, bus->broken);
+	int used = snprintf(
+		text, bytes,
+		"bus: version %u.%u, %lu messages, %lu without effect, %lu channels broken\n",
+		bus->version >> 16, bus->version & 0xffff, bus->messages, bus->bad_messages,
+		bus->broken);
 
 	for (unsigned n = 0; n < bus->channels && used > 0 && (size_t)used < bytes; n++)
-		used += snprintf(text + used, bytes - (size_t)used, "  channel %u: %lu packets, %lu interrupts\n", n + 1,
+		used += snprintf(text + used, bytes - (size_t)used,
+				 "  channel %u: %lu packets, %lu interrupts\n", n + 1,
 				 bus->channel[n].packets, bus->channel[n].signals);
 	if (used < 0)
 		return 0;
@@ -324,9 +341,13 @@ size_t bus_statistics(const struct bus *bus, char *text, size_t bytes)
 static void unit_destroy(void *self) { bus_destroy(self); }
 static void unit_archive(struct archive *archive, void *self) { bus_archive(archive, self); }
 static void unit_restored(void *self) { bus_restored(self); }
-static size_t unit_statistics(const void *self, char *text, size_t bytes) { return bus_statistics(self, text, bytes); }
+static size_t unit_statistics(const void *self, char *text, size_t bytes)
+{
+	return bus_statistics(self, text, bytes);
+}
 
 const struct unit_ops bus_unit = {
-	.name = "bus", .section = UNIT_SECTION('B', 'U', 'S', ' '), .destroy = unit_destroy, .archive = unit_archive,
+	.name = "bus", .section = UNIT_SECTION('B', 'U', 'S', ' '), .destroy = unit_destroy,
+	.archive = unit_archive,
 	.restored = unit_restored, .statistics = unit_statistics,
 };

@@ -1,11 +1,15 @@
 /*
- * Guest physical address descriptor lists (GPADL): pages that the guest names once and both sides use by a number. One range of whole
- * pages each; the numbers are copied as they come, and are not looked at: every use of a page is checked where it happens.
+ * Guest physical address descriptor lists (GPADL): pages that the guest names once and both sides
+ * use by a number. One range of whole pages each; the numbers are copied as they come, and are not
+ * looked at: every use of a page is checked where it happens.
  *
- *  1. The lists together have gpadl_pages pages, at most GPADL_PAGES_MAX, and no two the same number.
- *  2. A list is complete when as many page numbers have come as it has pages; only then a channel can be opened on it.
+ *  1. The lists together have gpadl_pages pages, at most GPADL_PAGES_MAX, and no two the same
+ *     number.
+ *  2. A list is complete when as many page numbers have come as it has pages; only then a channel
+ *     can be opened on it.
  *
- * Memory: mapped for each, because the process may not grow its heap on every thread once it is locked down.
+ * Memory: mapped for each, because the process may not grow its heap on every thread once it is
+ * locked down.
  */
 #include "vmbus_internal.h"
 
@@ -104,7 +108,8 @@ struct gpadl *gpadl_make(struct bus *bus, uint32_t id, uint32_t relid, uint64_t 
 	if (!gpadl)
 		return NULL;
 	*gpadl = (struct gpadl){ .used = true, .id = id, .relid = relid, .pages = (uint32_t)pages };
-	gpadl->gfn = mmap(NULL, list_bytes(gpadl), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	gpadl->gfn = mmap(NULL, list_bytes(gpadl), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (gpadl->gfn == MAP_FAILED) {
 		*gpadl = (struct gpadl){ .used = false };
 		return NULL;
@@ -119,7 +124,9 @@ static bool is_header(const struct vmbus_gpadl_header *header, uint64_t *ret_pag
 	*ret_pages = header->bytes / PAGE_BYTES;
 	if (header->ranges != 1 || header->offset || !header->bytes || header->bytes % PAGE_BYTES)
 		return false;
-	/* a list longer than the field can say is as long as its range; drivers let the field wrap */
+	/*
+	 * a list longer than the field can say is as long as its range; drivers let the field wrap
+	 */
 	return header->range_bytes == (uint16_t)(RANGE_HEAD_BYTES + GFN_BYTES * *ret_pages);
 }
 
@@ -172,7 +179,8 @@ bool gpadl_teardown(struct bus *bus, const uint8_t *payload, size_t bytes)
 		return false;
 	channel = bus_find_channel(bus, gpadl->relid);
 	if (channel->state != CHANNEL_CLOSED && channel->gpadl == gpadl->id)
-		channel_close(channel); /* drivers close before; memory that is taken away is not used in any case */
+		/* drivers close before; memory that is taken away is not used in any case */
+		channel_close(channel);
 	gpadl_drop(bus, gpadl);
 	CHECK(check_gpadls(bus));
 	torn_down.gpadl = teardown.gpadl;

@@ -4,8 +4,10 @@
  *   control page   u32 write index, u32 read index, u32 interrupt mask, u32 pending bytes, ... at 64 features
  *   data pages     packets { head, ranges, payload, padding to 8, footer u64 }, which wrap at the end
  *
- *  1. The host's own index (bus_ring.index) is the host's alone: what stands in its word of the control page is written, never read.
- *  2. The guest's index is read once for each packet, and is less than the size and a multiple of 8, or the channel is broken.
+ *  1. The host's own index (bus_ring.index) is the host's alone: what stands in its word of the
+ *     control page is written, never read.
+ *  2. The guest's index is read once for each packet, and is less than the size and a multiple of
+ *     8, or the channel is broken.
  *  3. A ring is never filled to its last byte: equal indices say that it is empty.
  */
 #include "vmbus_internal.h"
@@ -25,8 +27,14 @@ static uint32_t smaller(uint32_t one, uint32_t other) { return one < other ? one
 /* A page number that the guest made up may wrap: then there is no memory either. */
 static bool is_page(uint64_t gfn) { return gfn < UINT64_MAX / PAGE_BYTES; }
 
-static uint64_t data_gfn(const struct bus_ring *ring, uint32_t at) { return ring->gfn[1 + at / PAGE_BYTES]; }
-static uint64_t data_gpa(const struct bus_ring *ring, uint32_t at) { return data_gfn(ring, at) * PAGE_BYTES + at % PAGE_BYTES; }
+static uint64_t data_gfn(const struct bus_ring *ring, uint32_t at)
+{
+	return ring->gfn[1 + at / PAGE_BYTES];
+}
+static uint64_t data_gpa(const struct bus_ring *ring, uint32_t at)
+{
+	return data_gfn(ring, at) * PAGE_BYTES + at % PAGE_BYTES;
+}
 
 /* How much of `left` lies in one piece from `at` on. */
 static uint32_t piece_bytes(const struct bus_ring *ring, uint32_t at, uint32_t left)
@@ -47,14 +55,16 @@ static int ring_read(const struct bus_channel *channel, uint32_t at, void *to, u
 
 	for (uint32_t done = 0; done < bytes; done += count) {
 		count = piece_bytes(ring, at, bytes - done);
-		if (!is_page(data_gfn(ring, at)) || guest_memory_read(memory, data_gpa(ring, at), (uint8_t *)to + done, count))
+		if (!is_page(data_gfn(ring, at)) ||
+		    guest_memory_read(memory, data_gpa(ring, at), (uint8_t *)to + done, count))
 			return -EBADMSG;
 		at = forward(ring, at, count);
 	}
 	return 0;
 }
 
-static int write_guest(const struct bus_channel *channel, uint64_t gpa, const void *from, uint32_t bytes)
+static int write_guest(const struct bus_channel *channel, uint64_t gpa, const void *from,
+		       uint32_t bytes)
 {
 	const struct bus_host *host = channel->bus->host;
 
@@ -64,14 +74,16 @@ static int write_guest(const struct bus_channel *channel, uint64_t gpa, const vo
 	return 0;
 }
 
-static int ring_write(const struct bus_channel *channel, uint32_t at, const void *from, uint32_t bytes)
+static int ring_write(const struct bus_channel *channel, uint32_t at, const void *from,
+		      uint32_t bytes)
 {
 	const struct bus_ring *ring = &channel->out;
 	uint32_t count;
 
 	for (uint32_t done = 0; done < bytes; done += count) {
 		count = piece_bytes(ring, at, bytes - done);
-		if (!is_page(data_gfn(ring, at)) || write_guest(channel, data_gpa(ring, at), (const uint8_t *)from + done, count))
+		if (!is_page(data_gfn(ring, at)) ||
+		    write_guest(channel, data_gpa(ring, at), (const uint8_t *)from + done, count))
 			return -EBADMSG;
 		at = forward(ring, at, count);
 	}
@@ -80,16 +92,19 @@ static int ring_write(const struct bus_channel *channel, uint32_t at, const void
 
 /* ---- words of the control page ---- */
 
-static int load_word(const struct bus_channel *channel, const struct bus_ring *ring, uint32_t word, uint32_t *ret)
+static int load_word(const struct bus_channel *channel, const struct bus_ring *ring, uint32_t word,
+		     uint32_t *ret)
 {
 	uint64_t gfn = *ring->gfn;
 
-	if (!is_page(gfn) || guest_memory_load(channel->bus->host->memory, gfn * PAGE_BYTES + word, ret))
+	if (!is_page(gfn) ||
+	    guest_memory_load(channel->bus->host->memory, gfn * PAGE_BYTES + word, ret))
 		return -EBADMSG;
 	return 0;
 }
 
-static int store_word(const struct bus_channel *channel, const struct bus_ring *ring, uint32_t word, uint32_t value)
+static int store_word(const struct bus_channel *channel, const struct bus_ring *ring, uint32_t word,
+		      uint32_t value)
 {
 	const struct bus_host *host = channel->bus->host;
 	uint64_t gfn = *ring->gfn;
@@ -101,7 +116,8 @@ static int store_word(const struct bus_channel *channel, const struct bus_ring *
 }
 
 /* The guest's index of a ring. */
-static int load_index(const struct bus_channel *channel, const struct bus_ring *ring, uint32_t word, uint32_t *ret)
+static int load_index(const struct bus_channel *channel, const struct bus_ring *ring, uint32_t word,
+		      uint32_t *ret)
 {
 	int error = load_word(channel, ring, word, ret);
 
@@ -114,7 +130,8 @@ int bus_ring_set_mask(struct bus_channel *channel, uint32_t mask)
 {
 	int error = store_word(channel, &channel->in, RING_INTERRUPT_MASK, mask);
 
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the guest looks at the mask after it has stored its index */
+	/* the guest looks at the mask after it has stored its index */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return error;
 }
 
@@ -129,7 +146,8 @@ int bus_ring_has_packet(struct bus_channel *channel)
 }
 
 /* One range at `at` of a packet whose payload begins at `end`; *ret_bytes of it were it. */
-static int take_range(const uint8_t *packet, uint32_t at, uint32_t end, struct bus_range *ret, uint32_t *ret_bytes)
+static int take_range(const uint8_t *packet, uint32_t at, uint32_t end, struct bus_range *ret,
+		      uint32_t *ret_bytes)
 {
 	struct { uint32_t bytes, offset; } head;
 	uint64_t pages;
@@ -138,7 +156,8 @@ static int take_range(const uint8_t *packet, uint32_t at, uint32_t end, struct b
 		return -EBADMSG;
 	memcpy(&head, packet + at, sizeof(head));
 	*ret = (struct bus_range){
-		.bytes = head.bytes, .offset = head.offset, .gfn = (const uint64_t *)(const void *)(packet + at + sizeof(head)),
+		.bytes = head.bytes, .offset = head.offset,
+		.gfn = (const uint64_t *)(const void *)(packet + at + sizeof(head)),
 	};
 	pages = bus_range_pages(ret);
 	if (head.offset >= PAGE_BYTES || pages > (end - at - sizeof(head)) / sizeof(uint64_t))
@@ -189,16 +208,19 @@ int bus_ring_take(struct bus_channel *channel, struct bus_packet *ret)
 	if (error || written == ring->index)
 		return error;
 	there = (uint32_t)(((uint64_t)written + ring->bytes - ring->index) % ring->bytes);
-	if (there < sizeof(head) || ring_read(channel, ring->index, &head, sizeof(head)) || !is_head(&head, there))
+	if (there < sizeof(head) || ring_read(channel, ring->index, &head, sizeof(head)) ||
+	    !is_head(&head, there))
 		return -EBADMSG;
 	bytes = head.units * RING_ALIGNMENT;
 	data_at = head.data_units * RING_ALIGNMENT;
-	memcpy(channel->packet, &head, sizeof(head)); /* the head that was checked, and what is behind it */
-	if (ring_read(channel, forward(ring, ring->index, sizeof(head)), channel->packet + sizeof(head),
-		      bytes - (uint32_t)sizeof(head)))
+	/* the head that was checked, and what is behind it */
+	memcpy(channel->packet, &head, sizeof(head));
+	if (ring_read(channel, forward(ring, ring->index, sizeof(head)),
+		      channel->packet + sizeof(head), bytes - (uint32_t)sizeof(head)))
 		return -EBADMSG;
 	*ret = (struct bus_packet){
-		.type = head.type, .flags = head.flags, .transaction = head.transaction, .payload = channel->packet + data_at,
+		.type = head.type, .flags = head.flags, .transaction = head.transaction,
+		.payload = channel->packet + data_at,
 		.payload_bytes = bytes - data_at,
 	};
 	if (head.type == PACKET_GPA_DIRECT && take_ranges(channel->packet, data_at, ret))
@@ -213,14 +235,17 @@ static uint32_t free_bytes(const struct bus_ring *ring, uint32_t written, uint32
 	return (uint32_t)(((uint64_t)read + ring->bytes - written - 1) % ring->bytes) + 1;
 }
 
-/* The guest may wait for room: it is told when there is as much as it has said, and was not before. */
+/*
+ * The guest may wait for room: it is told when there is as much as it has said, and was not before.
+ */
 int bus_ring_taken(struct bus_channel *channel)
 {
 	struct bus_ring *ring = &channel->in;
 	uint32_t pending, written;
 	int error = store_word(channel, ring, RING_READ_INDEX, ring->index);
 
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* and it stores what it waits for before it looks at the index again */
+	/* and it stores what it waits for before it looks at the index again */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!error)
 		error = load_word(channel, ring, RING_PENDING_BYTES, &pending);
 	if (error || !pending)
@@ -261,29 +286,35 @@ static int tell_written(struct bus_channel *channel, uint32_t before)
 
 	if (store_word(channel, ring, RING_WRITE_INDEX, ring->index))
 		return -EBADMSG;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the guest lifts its mask, then looks at the index */
+	/* the guest lifts its mask, then looks at the index */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	guest_memory_begin();
-	if (load_word(channel, ring, RING_INTERRUPT_MASK, &mask) || load_index(channel, ring, RING_READ_INDEX, &read))
+	if (load_word(channel, ring, RING_INTERRUPT_MASK, &mask) ||
+	    load_index(channel, ring, RING_READ_INDEX, &read))
 		return -EBADMSG;
 	if (!mask && read == before)
 		channel_signal(channel);
 	return 0;
 }
 
-int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *payload, size_t bytes)
+int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction,
+		 const void *payload, size_t bytes)
 {
 	struct bus_ring *ring = &channel->out;
-	const uint32_t padded = ((uint32_t)bytes + RING_ALIGNMENT - 1) / RING_ALIGNMENT * RING_ALIGNMENT;
+	const uint32_t padded =
+		((uint32_t)bytes + RING_ALIGNMENT - 1) / RING_ALIGNMENT * RING_ALIGNMENT;
 	const uint32_t whole = (uint32_t)sizeof(struct vmbus_packet) + padded;
 	const struct vmbus_packet head = {
-		.type = type, .data_units = sizeof(head) / RING_ALIGNMENT, .units = (uint16_t)(whole / RING_ALIGNMENT),
+		.type = type, .data_units = sizeof(head) / RING_ALIGNMENT,
+		.units = (uint16_t)(whole / RING_ALIGNMENT),
 		.transaction = transaction,
 	};
 	const uint64_t footer = (uint64_t)ring->index << 32;
 	const uint32_t before = ring->index;
 	int error;
 
-	guest_memory_begin(); /* one of several answers, perhaps: the guest's index is another one then */
+	/* one of several answers, perhaps: the guest's index is another one then */
+	guest_memory_begin();
 	error = check_room(channel, whole + PACKET_FOOTER_BYTES);
 	if (error)
 		return error;
@@ -298,7 +329,10 @@ int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transactio
 
 /* ---- what packets point to ---- */
 
-/* The guest physical address of a byte of a range, and how many bytes follow it in its page. GUEST_NOWHERE: there is none. */
+/*
+ * The guest physical address of a byte of a range, and how many bytes follow it in its page.
+ * GUEST_NOWHERE: there is none.
+ */
 static uint64_t range_gpa(const struct bus_range *range, uint64_t at, uint32_t *ret_bytes)
 {
 	uint64_t offset = range->offset + at;
@@ -308,7 +342,8 @@ static uint64_t range_gpa(const struct bus_range *range, uint64_t at, uint32_t *
 	return is_page(gfn) ? gfn * PAGE_BYTES + offset % PAGE_BYTES : GUEST_NOWHERE;
 }
 
-int bus_range_read(struct bus_channel *channel, const struct bus_range *range, uint32_t at, void *to, uint32_t bytes)
+int bus_range_read(struct bus_channel *channel, const struct bus_range *range, uint32_t at,
+		   void *to, uint32_t bytes)
 {
 	const struct guest_memory *memory = channel->bus->host->memory;
 	uint32_t count;
@@ -318,13 +353,15 @@ int bus_range_read(struct bus_channel *channel, const struct bus_range *range, u
 		uint64_t gpa = range_gpa(range, (uint64_t)at + done, &count);
 
 		count = smaller(count, bytes - done);
-		if (gpa == GUEST_NOWHERE || guest_memory_read(memory, gpa, (uint8_t *)to + done, count))
+		if (gpa == GUEST_NOWHERE ||
+		    guest_memory_read(memory, gpa, (uint8_t *)to + done, count))
 			return -EFAULT;
 	}
 	return 0;
 }
 
-int bus_range_write(struct bus_channel *channel, const struct bus_range *range, uint32_t at, const void *from, uint32_t bytes)
+int bus_range_write(struct bus_channel *channel, const struct bus_range *range, uint32_t at,
+		    const void *from, uint32_t bytes)
 {
 	uint32_t count;
 
@@ -333,7 +370,8 @@ int bus_range_write(struct bus_channel *channel, const struct bus_range *range, 
 		uint64_t gpa = range_gpa(range, (uint64_t)at + done, &count);
 
 		count = smaller(count, bytes - done);
-		if (gpa == GUEST_NOWHERE || write_guest(channel, gpa, (const uint8_t *)from + done, count))
+		if (gpa == GUEST_NOWHERE ||
+		    write_guest(channel, gpa, (const uint8_t *)from + done, count))
 			return -EFAULT;
 	}
 	return 0;

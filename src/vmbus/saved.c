@@ -1,8 +1,10 @@
 /*
- * A bus as bytes and back: the connection, messages that wait, GPADLs, and of each channel its state, its rings' geometry and indices.
+ * A bus as bytes and back: the connection, messages that wait, GPADLs, and of each channel its
+ * state, its rings' geometry and indices.
  *
  *  1. Whatever a service keeps for its channel is in the service's own archive.
- *  2. What is loaded passes the checks that the guest's own messages pass, and is a bus of which check_bus() holds.
+ *  2. What is loaded passes the checks that the guest's own messages pass, and is a bus of which
+ *     check_bus() holds.
  *  3. Counters are not saved: they are the host's.
  */
 #include "vmbus_internal.h"
@@ -23,7 +25,8 @@ static void outbox_archive(struct archive *archive, struct bus *bus)
 		bus->outbox_used = count;
 	}
 	for (uint32_t n = 0; n < count; n++) {
-		struct outbox_message *message = &bus->outbox[(bus->outbox_first + n) % OUTBOX_MESSAGES];
+		struct outbox_message *message =
+			&bus->outbox[(bus->outbox_first + n) % OUTBOX_MESSAGES];
 
 		archive_u8(archive, &message->bytes);
 		if (!archive_check(archive, message->bytes <= BUS_MESSAGE_BYTES))
@@ -88,11 +91,13 @@ static void gpadls_archive(struct archive *archive, struct bus *bus)
 /* ---- channels ---- */
 
 /* While loading: whether a channel can have been opened so. */
-static bool channel_restore(struct bus *bus, struct bus_channel *channel, uint32_t in_index, uint32_t out_index)
+static bool channel_restore(struct bus *bus, struct bus_channel *channel, uint32_t in_index,
+			    uint32_t out_index)
 {
 	const struct gpadl *gpadl = gpadl_of_channel(bus, channel->gpadl, channel->relid);
 
-	if (!gpadl || !channel_is_division(gpadl, channel->host_ring_page) || channel->vp_index >= bus->host->cpus)
+	if (!gpadl || !channel_is_division(gpadl, channel->host_ring_page) ||
+	    channel->vp_index >= bus->host->cpus)
 		return false;
 	channel_lay_rings(channel, gpadl);
 	if (in_index >= channel->in.bytes || in_index % RING_ALIGNMENT)
@@ -113,7 +118,8 @@ static void channel_archive(struct archive *archive, struct bus *bus, struct bus
 
 	archive_bytes(archive, &type, sizeof(type));
 	archive_u8(archive, &state);
-	if (!archive_check(archive, !memcmp(&type, &channel->service->type, sizeof(type)) && state < CHANNEL_STATES))
+	if (!archive_check(archive, !memcmp(&type, &channel->service->type, sizeof(type)) &&
+					    state < CHANNEL_STATES))
 		return;
 	if (state == CHANNEL_CLOSED)
 		return;
@@ -125,7 +131,8 @@ static void channel_archive(struct archive *archive, struct bus *bus, struct bus
 	archive_u32(archive, &out_index);
 	if (!archive->loading || archive->error)
 		return;
-	if (!archive_check(archive, bus->version && channel_restore(bus, channel, in_index, out_index)))
+	if (!archive_check(archive,
+			   bus->version && channel_restore(bus, channel, in_index, out_index)))
 		return;
 	channel_move(channel, CHANNEL_OPEN);
 	if (state == CHANNEL_BROKEN)

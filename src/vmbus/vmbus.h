@@ -1,17 +1,23 @@
 /*
- * The partition bus (VMBus) of one machine: the guest connects, is offered channels, gives each a pair of rings in its own memory,
- * and talks through them with the service that stands behind the channel. docs/bus.md.
+ * The partition bus (VMBus) of one machine: the guest connects, is offered channels, gives each a
+ * pair of rings in its own memory, and talks through them with the service that stands behind the
+ * channel. docs/bus.md.
  *
  *   guest's message -> bus_message() -> connection.c, gpadl.c       guest's event -> bus_event() -> channel.c -> service's packet()
  *
- * Locks, in this order: the bus's own (connection, GPADLs, which channel is open), a channel's (its rings, and the service behind
- * it), host->lock (messages that wait, interrupts). Functions here are called without any of them unless they say so.
+ * Locks, in this order: the bus's own (connection, GPADLs, which channel is open), a channel's (its
+ * rings, and the service behind it), host->lock (messages that wait, interrupts). Functions here
+ * are called without any of them unless they say so.
  *
- *  1. A channel's rings are fixed when it is opened: page numbers are copied, sizes checked. Afterwards the guest can change only the
- *     words of the control pages, which are read once and checked each time, and the bytes of packets, which are copied.
- *  2. What cannot be understood breaks the channel: nothing more is taken from it or put into it until the guest closes it.
- *  3. Whatever a guest can make grow has a limit here: GPADLs and their pages, messages that wait, packets.
- *  4. When a channel has been closed, or a GPADL torn down, nobody touches the guest's memory for it any more.
+ *  1. A channel's rings are fixed when it is opened: page numbers are copied, sizes checked.
+ *     Afterwards the guest can change only the words of the control pages, which are read once and
+ *     checked each time, and the bytes of packets, which are copied.
+ *  2. What cannot be understood breaks the channel: nothing more is taken from it or put into it
+ *     until the guest closes it.
+ *  3. Whatever a guest can make grow has a limit here: GPADLs and their pages, messages that wait,
+ *     packets.
+ *  4. When a channel has been closed, or a GPADL torn down, nobody touches the guest's memory for
+ *     it any more.
  */
 #pragma once
 
@@ -30,7 +36,10 @@ struct bus_channel;
 enum { BUS_CHANNELS = 16, BUS_MESSAGE_BYTES = 240, BUS_PACKET_BYTES = 4096, BUS_RANGES = 1 };
 
 struct bus_host {
-	/* With the lock: a message (SINT 2) for a processor; false: no room now, bus_messages_taken() comes. An event flag. */
+	/*
+	 * With the lock: a message (SINT 2) for a processor; false: no room now,
+	 * bus_messages_taken() comes. An event flag.
+	 */
 	bool (*post)(void *context, uint32_t vp_index, const void *payload, size_t bytes);
 	void (*signal)(void *context, uint32_t vp_index, unsigned flag);
 	/* Guest memory was written. */
@@ -41,10 +50,14 @@ struct bus_host {
 	pthread_mutex_t *lock;
 	const struct guest_memory *memory;
 	unsigned cpus;
-	uint64_t slice_tsc; /* how long a processor's own thread may serve a channel before it defers the rest */
+	/* how long a processor's own thread may serve a channel before it defers the rest */
+	uint64_t slice_tsc;
 };
 
-/* Bytes of the guest's memory, as it names them in a packet: bytes from offset in the first page on. */
+/*
+ * Bytes of the guest's memory, as it names them in a packet: bytes from offset in the first page
+ * on.
+ */
 struct bus_range { uint32_t bytes, offset; const uint64_t *gfn; };
 
 /* How many pages it names. */
@@ -63,12 +76,17 @@ struct bus_packet {
 	struct bus_range range[BUS_RANGES];
 };
 
-/* What stands behind a channel; all but `context` is called with the channel's lock, and may use the functions that say so. */
+/*
+ * What stands behind a channel; all but `context` is called with the channel's lock, and may use
+ * the functions that say so.
+ */
 struct bus_service {
 	struct guid type, instance;
 	void (*opened)(void *context);
 	void (*closed)(void *context);
-	/* False: no packet can be taken now; bus_channel_run() when that has changed. NULL: always. */
+	/*
+	 * False: no packet can be taken now; bus_channel_run() when that has changed. NULL: always.
+	 */
 	bool (*ready)(void *context);
 	/* 0; -EBADMSG: not of the service's protocol, the channel is broken. */
 	int (*packet)(void *context, const struct bus_packet *packet);
@@ -89,7 +107,8 @@ void bus_destroy(struct bus *bus);
 struct bus_channel *bus_offer(struct bus *bus, const struct bus_service *service);
 
 /* hv_host's message and event; 0, -ENOENT, -EAGAIN, -EINVAL. */
-int bus_message(struct bus *bus, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes);
+int bus_message(struct bus *bus, uint32_t connection, uint32_t type, const uint8_t *payload,
+		size_t bytes);
 int bus_event(struct bus *bus, uint32_t connection, uint16_t flag);
 /* With host->lock. */
 void bus_messages_taken(struct bus *bus);
@@ -101,22 +120,35 @@ void bus_channel_unlock(struct bus_channel *channel);
 /* With the channel's lock, which is given up meanwhile. */
 void bus_channel_wait(struct bus_channel *channel, pthread_cond_t *changed);
 /*
- * With the channel's lock: a completion or another packet without ranges. 0; -EAGAIN: no room, room() is called; -ENOTCONN: not open,
- * or broken.
+ * With the channel's lock: a completion or another packet without ranges. 0; -EAGAIN: no room,
+ * room() is called; -ENOTCONN: not open, or broken.
  */
-int bus_channel_send(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *payload, size_t bytes);
-/* Takes packets until there are none, the service is not ready, or the time is up. Without the lock. */
-void bus_channel_run(struct bus_channel *channel);
-/* Copies from and to the pages of a range; 0 or -EFAULT. With the channel's lock. at + bytes lies in the range. */
-int bus_range_read(struct bus_channel *channel, const struct bus_range *range, uint32_t at, void *to, uint32_t bytes);
-int bus_range_write(struct bus_channel *channel, const struct bus_range *range, uint32_t at, const void *from, uint32_t bytes);
+int bus_channel_send(struct bus_channel *channel, uint16_t type, uint64_t transaction,
+		     const void *payload, size_t bytes);
 /*
- * The connection, its GPADLs and channels as bytes and back: into a new bus with the same services, in the same order. Nothing of
- * it may run meanwhile. Then bus_restored(): what waits in the guest's rings is looked at.
+ * Takes packets until there are none, the service is not ready, or the time is up. Without the
+ * lock.
+ */
+void bus_channel_run(struct bus_channel *channel);
+/*
+ * Copies from and to the pages of a range; 0 or -EFAULT. With the channel's lock. at + bytes lies
+ * in the range.
+ */
+int bus_range_read(struct bus_channel *channel, const struct bus_range *range, uint32_t at,
+		   void *to, uint32_t bytes);
+int bus_range_write(struct bus_channel *channel, const struct bus_range *range, uint32_t at,
+		    const void *from, uint32_t bytes);
+/*
+ * The connection, its GPADLs and channels as bytes and back: into a new bus with the same services,
+ * in the same order. Nothing of it may run meanwhile. Then bus_restored(): what waits in the
+ * guest's rings is looked at.
  */
 void bus_archive(struct archive *archive, struct bus *bus);
 void bus_restored(struct bus *bus);
-/* Every invariant of the bus, its connection, GPADLs, channels and rings. Under no lock, while nothing of it runs. */
+/*
+ * Every invariant of the bus, its connection, GPADLs, channels and rings. Under no lock, while
+ * nothing of it runs.
+ */
 void check_bus(const struct bus *bus);
 /* Counters as text; the length without the NUL. */
 size_t bus_statistics(const struct bus *bus, char *text, size_t bytes);

@@ -94,7 +94,10 @@ void channel_lay_rings(struct bus_channel *channel, const struct gpadl *gpadl);
 
 void channel_move(struct bus_channel *channel, enum channel_state to);
 void channel_signal(struct bus_channel *channel);
-/* What the state says of the rest; rings of an open channel are within their GPADL, which is not looked at. */
+/*
+ * What the state says of the rest; rings of an open channel are within their GPADL, which is not
+ * looked at.
+ */
 void check_channel(const struct bus_channel *channel);
 
 /* ---- ring.c; with the channel's lock. 1: a packet in channel->packet; 0: none; -EBADMSG. ---- */
@@ -104,6 +107,7 @@ int bus_ring_has_packet(struct bus_channel *channel);
 /* The packet that was taken gives its room back. 0 or -EBADMSG. */
 int bus_ring_taken(struct bus_channel *channel);
 int bus_ring_set_mask(struct bus_channel *channel, uint32_t mask);
-int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *payload, size_t bytes);
+int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction,
+		 const void *payload, size_t bytes);
 /* Invariant 1 of ring.c as far as it can be seen here. */
 void check_ring(const struct bus_ring *ring);

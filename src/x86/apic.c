@@ -1,6 +1,7 @@
 /*
- * See apic.h. Left out: logical destinations of lowest priority (the first one takes it), errors of the APIC's own (ESR stays 0), and
- * the LVT entry of machine checks, which the version register does not offer.
+ * See apic.h. Left out: logical destinations of lowest priority (the first one takes it), errors of
+ * the APIC's own (ESR stays 0), and the LVT entry of machine checks, which the version register
+ * does not offer.
  */
 #include "apic.h"
 
@@ -13,16 +14,32 @@
 #include "state.h"
 
 enum {
-	REG_ID = 0x02, REG_VERSION = 0x03, REG_TPR = 0x08, REG_PPR = 0x0a, REG_EOI = 0x0b, REG_LDR = 0x0d, REG_DFR = 0x0e, REG_SVR = 0x0f,
-	REG_ISR = 0x10, REG_TMR = 0x18, REG_IRR = 0x20, REG_ESR = 0x28, REG_ICR = 0x30, REG_ICR_HIGH = 0x31, REG_LVT_FIRST = 0x32,
-	REG_LVT_LAST = 0x37, REG_INITIAL_COUNT = 0x38, REG_CURRENT_COUNT = 0x39, REG_DIVIDE = 0x3e, REG_SELF_IPI = 0x3f,
+	REG_ID = 0x02, REG_VERSION = 0x03, REG_TPR = 0x08, REG_PPR = 0x0a, REG_EOI = 0x0b,
+	REG_LDR = 0x0d, REG_DFR = 0x0e, REG_SVR = 0x0f,
+	REG_ISR = 0x10, REG_TMR = 0x18, REG_IRR = 0x20, REG_ESR = 0x28, REG_ICR = 0x30,
+	REG_ICR_HIGH = 0x31, REG_LVT_FIRST = 0x32,
+	REG_LVT_LAST = 0x37, REG_INITIAL_COUNT = 0x38, REG_CURRENT_COUNT = 0x39, REG_DIVIDE = 0x3e,
+	REG_SELF_IPI = 0x3f,
 };
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR };
-enum { LVT_MASKED = 1 << 16, TIMER_PERIODIC = 1 << 17, TIMER_TSC_DEADLINE = 2 << 17, LVT_READ_ONLY = 1 << 12 | 1 << 14 };
-enum { LVT_TIMER_BITS = 0x710ff, LVT_BITS = 0x1f7ff, SVR_ON = 0x100, SVR_BITS = 0x1ff, TPR_BITS = 0xff, DIVIDE_BITS = 0xb };
-/* Max LVT entry 5, version 0x14. ICR: delivery status is read only, the rest below 19:18 reserved. */
-enum { VERSION = 0x50014, ICR_STATUS = 1 << 12, ICR_RESERVED_X2 = (int)0xfff32000, DFR_FLAT = 0xf, DFR_RESERVED = 0x0fffffff };
-enum { BASE_BOOT = 0x100, BASE_RESERVED = 0x2ff, MODE_SHIFT = 10, MODE_MASK = 3, BROADCAST_8 = 0xff };
+enum {
+	LVT_MASKED = 1 << 16, TIMER_PERIODIC = 1 << 17, TIMER_TSC_DEADLINE = 2 << 17,
+	LVT_READ_ONLY = 1 << 12 | 1 << 14
+};
+enum {
+	LVT_TIMER_BITS = 0x710ff, LVT_BITS = 0x1f7ff, SVR_ON = 0x100, SVR_BITS = 0x1ff,
+	TPR_BITS = 0xff, DIVIDE_BITS = 0xb
+};
+/*
+ * Max LVT entry 5, version 0x14. ICR: delivery status is read only, the rest below 19:18 reserved.
+ */
+enum {
+	VERSION = 0x50014, ICR_STATUS = 1 << 12, ICR_RESERVED_X2 = (int)0xfff32000, DFR_FLAT = 0xf,
+	DFR_RESERVED = 0x0fffffff
+};
+enum {
+	BASE_BOOT = 0x100, BASE_RESERVED = 0x2ff, MODE_SHIFT = 10, MODE_MASK = 3, BROADCAST_8 = 0xff
+};
 #define BASE_RESET 0xfee00800ull
 #define NS_PER_TICK (1000000000ull / APIC_TIMER_HZ)
 
@@ -34,22 +51,30 @@ static const unsigned may_become[APIC_MODES] = {
 
 /* ---- modes ---- */
 
-static enum apic_mode mode_of(uint64_t base) { return (enum apic_mode)(base >> MODE_SHIFT & MODE_MASK); }
+static enum apic_mode mode_of(uint64_t base)
+{
+	return (enum apic_mode)(base >> MODE_SHIFT & MODE_MASK);
+}
 enum apic_mode apic_mode(const struct apic *apic) { return mode_of(apic->base); }
 bool apic_is_x2(const struct apic *apic) { return apic_mode(apic) == APIC_X2APIC; }
-static bool is_on(const struct apic *apic) { return apic_mode(apic) != APIC_OFF && apic->svr & SVR_ON; }
+static bool is_on(const struct apic *apic)
+{
+	return apic_mode(apic) != APIC_OFF && apic->svr & SVR_ON;
+}
 
 void check_apic(const struct apic *apic)
 {
 	assert(apic_mode(apic) != APIC_INVALID && apic_mode(apic) < APIC_MODES);
-	assert(apic->tpr <= TPR_BITS && apic->svr <= SVR_BITS && !(apic->divide & ~(uint32_t)DIVIDE_BITS));
+	assert(apic->tpr <= TPR_BITS && apic->svr <= SVR_BITS &&
+	       !(apic->divide & ~(uint32_t)DIVIDE_BITS));
 }
 
 /* What a reset makes of all but the base, the identifier and the task priority. */
 static void reset_registers(struct apic *apic)
 {
 	struct apic fresh = {
-		.host = apic->host, .owner = apic->owner, .base = apic->base, .id = apic->id, .tpr = apic->tpr, .dfr = ~0u, .svr = 0xff,
+		.host = apic->host, .owner = apic->owner, .base = apic->base, .id = apic->id,
+		.tpr = apic->tpr, .dfr = ~0u, .svr = 0xff,
 	};
 
 	for (int n = 0; n < APIC_LVTS; n++)
@@ -57,7 +82,8 @@ static void reset_registers(struct apic *apic)
 	*apic = fresh;
 }
 
-void apic_reset(struct apic *apic, const struct apic_host *host, void *owner, uint32_t id, bool boot_processor)
+void apic_reset(struct apic *apic, const struct apic_host *host, void *owner, uint32_t id,
+		bool boot_processor)
 {
 	assert(host->send && host->end_of_level);
 	*apic = (struct apic){ .host = host, .owner = owner, .id = id, .base = BASE_RESET | (boot_processor ? BASE_BOOT : 0) };
@@ -123,7 +149,8 @@ int apic_take(struct apic *apic)
 
 	if (vector >= 0) {
 		apic->irr[word_of((unsigned)vector)] &= ~bit_of((unsigned)vector);
-		apic->isr[word_of((unsigned)vector)] |= bit_of((unsigned)vector) & ~apic->auto_eoi[word_of((unsigned)vector)];
+		apic->isr[word_of((unsigned)vector)] |=
+			bit_of((unsigned)vector) & ~apic->auto_eoi[word_of((unsigned)vector)];
 	}
 	return vector;
 }
@@ -155,7 +182,10 @@ static unsigned divisor(const struct apic *apic)
 	return code == 7 ? 1 : 2u << code;
 }
 
-static uint64_t count_ns(const struct apic *apic) { return (uint64_t)apic->initial_count * divisor(apic) * NS_PER_TICK; }
+static uint64_t count_ns(const struct apic *apic)
+{
+	return (uint64_t)apic->initial_count * divisor(apic) * NS_PER_TICK;
+}
 static bool counts(const struct apic *apic) { return !(apic->lvt[LVT_TIMER] & TIMER_TSC_DEADLINE); }
 
 static void arm_timer(struct apic *apic, uint64_t now_ns)
@@ -197,7 +227,10 @@ static uint32_t processor_priority(const struct apic *apic)
 	return (apic->tpr & 0xf0) >= in_service ? apic->tpr : in_service;
 }
 
-static uint32_t logical_id_x2(const struct apic *apic) { return (apic->id >> 4 << 16) | 1u << (apic->id & 15); }
+static uint32_t logical_id_x2(const struct apic *apic)
+{
+	return (apic->id >> 4 << 16) | 1u << (apic->id & 15);
+}
 
 static int read_vectors(const uint32_t bits[APIC_VECTOR_WORDS], uint32_t word, uint64_t *ret)
 {
@@ -254,7 +287,10 @@ bool apic_is_destination(const struct apic *apic, bool logical, uint32_t destina
 
 /* ---- registers: writing ---- */
 
-static uint32_t lvt_bits(uint32_t reg) { return reg == REG_LVT_FIRST + LVT_TIMER ? LVT_TIMER_BITS : LVT_BITS; }
+static uint32_t lvt_bits(uint32_t reg)
+{
+	return reg == REG_LVT_FIRST + LVT_TIMER ? LVT_TIMER_BITS : LVT_BITS;
+}
 
 /* What x2APIC mode refuses; in xAPIC mode such bits are ignored (SDM Vol. 3A 11.12.1.2). */
 static bool has_reserved_bits(uint32_t reg, uint64_t value)
@@ -349,8 +385,8 @@ static uint64_t timer_left_ns(const struct apic *apic, uint64_t now_ns)
 void apic_archive(struct archive *archive, struct apic *apic, uint64_t now_ns)
 {
 	uint32_t *const registers[] = {
-		&apic->tpr, &apic->ldr, &apic->dfr, &apic->svr, &apic->esr, &apic->icr_low, &apic->icr_high, &apic->divide,
-		&apic->initial_count,
+		&apic->tpr,     &apic->ldr,      &apic->dfr,    &apic->svr,           &apic->esr,
+		&apic->icr_low, &apic->icr_high, &apic->divide, &apic->initial_count,
 	};
 	uint64_t left_ns = timer_left_ns(apic, now_ns);
 
@@ -366,9 +402,12 @@ void apic_archive(struct archive *archive, struct apic *apic, uint64_t now_ns)
 	archive_u64(archive, &apic->tsc_deadline);
 	if (archive->error || !archive->loading)
 		return;
-	archive_check(archive, !(apic->base & (BASE_RESERVED & ~(uint64_t)BASE_BOOT)) && !(apic->base >> X86_PHYSICAL_BITS));
-	archive_check(archive, apic_mode(apic) != APIC_INVALID && !(apic->base & BASE_BOOT) == (apic->id != 0));
-	archive_check(archive, apic->tpr <= TPR_BITS && apic->svr <= SVR_BITS && !(apic->divide & ~(uint32_t)DIVIDE_BITS));
+	archive_check(archive, !(apic->base & (BASE_RESERVED & ~(uint64_t)BASE_BOOT)) &&
+				       !(apic->base >> X86_PHYSICAL_BITS));
+	archive_check(archive, apic_mode(apic) != APIC_INVALID &&
+				       !(apic->base & BASE_BOOT) == (apic->id != 0));
+	archive_check(archive, apic->tpr <= TPR_BITS && apic->svr <= SVR_BITS &&
+				       !(apic->divide & ~(uint32_t)DIVIDE_BITS));
 	if (archive_check(archive, left_ns <= LONGEST_NS))
 		apic->timer_deadline_ns = left_ns ? now_ns + left_ns : 0;
 }

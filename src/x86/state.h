@@ -1,4 +1,7 @@
-/* The architectural state of one virtual processor, as every engine gets and sets it. Names as in the SDM. */
+/*
+ * The architectural state of one virtual processor, as every engine gets and sets it. Names as in
+ * the SDM.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -9,8 +12,10 @@
 struct archive;
 
 enum {
-	FLAG_CF = 1, FLAG_PF = 4, FLAG_AF = 0x10, FLAG_ZF = 0x40, FLAG_SF = 0x80, FLAG_TF = 0x100, FLAG_IF = 0x200, FLAG_DF = 0x400,
-	FLAG_OF = 0x800, FLAG_IOPL = 0x3000, FLAG_NT = 0x4000, FLAG_RF = 0x10000, FLAG_VM = 0x20000, FLAG_AC = 0x40000,
+	FLAG_CF = 1, FLAG_PF = 4, FLAG_AF = 0x10, FLAG_ZF = 0x40, FLAG_SF = 0x80, FLAG_TF = 0x100,
+	FLAG_IF = 0x200, FLAG_DF = 0x400,
+	FLAG_OF = 0x800, FLAG_IOPL = 0x3000, FLAG_NT = 0x4000, FLAG_RF = 0x10000, FLAG_VM = 0x20000,
+	FLAG_AC = 0x40000,
 	FLAG_ID = 0x200000, FLAGS_ARITHMETIC = 0x8d5,
 };
 #define CR0_PE 1u
@@ -40,13 +45,15 @@ enum { X86_PHYSICAL_BITS = 40 }; /* as leaf 0x80000008 of every model says */
 #define X86_EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AUTOIBRS)
 
 enum x86_exception {
-	EXC_DE = 0, EXC_DB = 1, EXC_NMI = 2, EXC_BP = 3, EXC_OF = 4, EXC_BR = 5, EXC_UD = 6, EXC_NM = 7, EXC_DF = 8, EXC_TS = 10, EXC_NP = 11, EXC_SS = 12,
+	EXC_DE = 0, EXC_DB = 1, EXC_NMI = 2, EXC_BP = 3, EXC_OF = 4, EXC_BR = 5, EXC_UD = 6,
+	EXC_NM = 7, EXC_DF = 8, EXC_TS = 10, EXC_NP = 11, EXC_SS = 12,
 	EXC_GP = 13, EXC_PF = 14, EXC_MF = 16, EXC_AC = 17, EXC_XM = 19,
 };
 
 struct x86_segment_state {
 	uint16_t selector;
-	uint16_t attributes; /* descriptor bits 40..55: type, S, DPL, P, limit 19:16, AVL, L, D, G */
+	/* descriptor bits 40..55: type, S, DPL, P, limit 19:16, AVL, L, D, G */
+	uint16_t attributes;
 	uint32_t limit;      /* in bytes, inclusive */
 	uint64_t base;
 };
@@ -94,5 +101,8 @@ static inline void x86_copy_msrs(struct x86_state *to, const struct x86_state *f
 	to->sysenter_eip = from->sysenter_eip;
 }
 
-/* The whole state (lib/archive.h). Loading is refused with -EBADMSG for what no processor can be in. */
+/*
+ * The whole state (lib/archive.h). Loading is refused with -EBADMSG for what no processor can be
+ * in.
+ */
 void x86_state_archive(struct archive *archive, struct x86_state *state);

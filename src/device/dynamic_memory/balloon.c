@@ -1,4 +1,7 @@
-/* See balloon.h. Numbers of pages are of 4096 bytes; a page's place in the map is its frame: its number in RAM. */
+/*
+ * See balloon.h. Numbers of pages are of 4096 bytes; a page's place in the map is its frame: its
+ * number in RAM.
+ */
 #include "balloon.h"
 
 #include <assert.h>
@@ -11,14 +14,22 @@
 #include "lib/check.h"
 
 enum {
-	DM_VERSION_REQUEST = 1, DM_VERSION_RESPONSE, DM_CAPABILITIES, DM_CAPABILITIES_RESPONSE, DM_STATUS, DM_BALLOON, DM_BALLOON_RESPONSE, DM_UNBALLOON,
+	DM_VERSION_REQUEST = 1, DM_VERSION_RESPONSE, DM_CAPABILITIES, DM_CAPABILITIES_RESPONSE,
+	DM_STATUS, DM_BALLOON, DM_BALLOON_RESPONSE, DM_UNBALLOON,
 	DM_UNBALLOON_RESPONSE
 };
-enum { RANGES = 480, RANGE_PAGES_MAX = (1 << 24) - 1, REQUEST_PAGES_MAX = 1 << 18 /* 1 GiB */, PAGES_PER_MIB = 256, RESERVE_MIB = 32, CAPABILITY_BALLOON = 1 };
+enum {
+	RANGES = 480, RANGE_PAGES_MAX = (1 << 24) - 1, REQUEST_PAGES_MAX = 1 << 18 /* 1 GiB */,
+	PAGES_PER_MIB = 256, RESERVE_MIB = 32, CAPABILITY_BALLOON = 1
+};
 static const uint32_t versions[] = { 0x20000, 0x10000, 0x3 };
 
 struct head { uint16_t type, bytes; uint32_t transaction; };
-struct status { struct head head; uint64_t available, committed, page_file, free; uint32_t page_writes, io; };
+struct status {
+	struct head head;
+	uint64_t available, committed, page_file, free;
+	uint32_t page_writes, io;
+};
 struct unballoon { struct head head; uint32_t more, ranges; uint64_t range[RANGES]; };
 
 struct balloon {
@@ -55,7 +66,10 @@ static uint64_t frame_of(const struct balloon *b, uint64_t gfn, uint64_t count)
 	return low + (gfn - high);
 }
 
-static bool is_given_up(const struct balloon *b, uint64_t frame) { return b->map[frame / 64] >> (frame % 64) & 1; }
+static bool is_given_up(const struct balloon *b, uint64_t frame)
+{
+	return b->map[frame / 64] >> (frame % 64) & 1;
+}
 
 static void give_frame_up(struct balloon *b, uint64_t frame)
 {
@@ -88,11 +102,17 @@ void check_balloon(const struct balloon *b)
 
 /* ---- what the guest says ---- */
 
-static void send(struct balloon *b, const void *message, size_t bytes) { bus_channel_send(b->channel, PACKET_INBAND, 0, message, bytes); }
+static void send(struct balloon *b, const void *message, size_t bytes)
+{
+	bus_channel_send(b->channel, PACKET_INBAND, 0, message, bytes);
+}
 
 static void answer_u64(struct balloon *b, uint16_t type, uint32_t transaction, uint64_t value)
 {
-	const struct { struct head head; uint64_t value; } m = { { type, sizeof(m), transaction }, value };
+	const struct {
+		struct head head;
+		uint64_t value;
+	} m = { { type, sizeof(m), transaction }, value };
 
 	send(b, &m, sizeof(m));
 }
@@ -109,7 +129,8 @@ static void take_version(struct balloon *b, const struct head *h, const uint8_t 
 	answer_u64(b, DM_VERSION_RESPONSE, h->transaction, known);
 }
 
-static void take_capabilities(struct balloon *b, const struct head *h, const uint8_t *data, size_t bytes)
+static void take_capabilities(struct balloon *b, const struct head *h, const uint8_t *data,
+			      size_t bytes)
 {
 	uint64_t capabilities = 0;
 
@@ -133,7 +154,8 @@ static void take_status(struct balloon *b, const uint8_t *packet, size_t bytes)
 
 static int give_up(struct balloon *b, uint64_t range)
 {
-	uint64_t gfn = range & ((1ull << 40) - 1), count = range >> 40, frame = frame_of(b, gfn, count);
+	uint64_t gfn = range & ((1ull << 40) - 1), count = range >> 40,
+		 frame = frame_of(b, gfn, count);
 
 	if (frame == UINT64_MAX)
 		return -EBADMSG;
@@ -144,7 +166,8 @@ static int give_up(struct balloon *b, uint64_t range)
 	}
 	CHECK(check_balloon(b));
 	if (count)
-		b->host->discard(b->host->context, gfn * GUEST_PAGE_BYTES, count * GUEST_PAGE_BYTES);
+		b->host->discard(b->host->context, gfn * GUEST_PAGE_BYTES,
+				 count * GUEST_PAGE_BYTES);
 	return 0;
 }
 
@@ -178,10 +201,15 @@ static int packet(void *context, const struct bus_packet *p)
 		return -EBADMSG;
 	memcpy(&h, p->payload, sizeof(h));
 	switch (h.type) {
-	case DM_VERSION_REQUEST: take_version(b, &h, p->payload + sizeof(h), p->payload_bytes - sizeof(h)); return 0;
-	case DM_CAPABILITIES: take_capabilities(b, &h, p->payload + sizeof(h), p->payload_bytes - sizeof(h)); return 0;
+	case DM_VERSION_REQUEST:
+		take_version(b, &h, p->payload + sizeof(h), p->payload_bytes - sizeof(h));
+		return 0;
+	case DM_CAPABILITIES:
+		take_capabilities(b, &h, p->payload + sizeof(h), p->payload_bytes - sizeof(h));
+		return 0;
 	case DM_STATUS: take_status(b, p->payload, p->payload_bytes); return 0;
-	case DM_BALLOON_RESPONSE: return take_pages(b, p->payload + sizeof(h), p->payload_bytes - sizeof(h));
+	case DM_BALLOON_RESPONSE:
+		return take_pages(b, p->payload + sizeof(h), p->payload_bytes - sizeof(h));
 	case DM_UNBALLOON_RESPONSE: b->busy = false; return 0;
 	default: return 0; /* of versions to come */
 	}
@@ -191,8 +219,12 @@ static int packet(void *context, const struct bus_packet *p)
 
 static void ask_for_pages(struct balloon *b, uint64_t pages)
 {
-	const struct { struct head head; uint32_t pages, reserved; } m = { { DM_BALLOON, sizeof(m), ++b->transaction },
-									      (uint32_t)(pages < REQUEST_PAGES_MAX ? pages : REQUEST_PAGES_MAX), 0 };
+	const struct {
+		struct head head;
+		uint32_t pages, reserved;
+	} m = { { DM_BALLOON, sizeof(m), ++b->transaction },
+		(uint32_t)(pages < REQUEST_PAGES_MAX ? pages : REQUEST_PAGES_MAX),
+		0 };
 
 	b->busy = true;
 	send(b, &m, sizeof(m));
@@ -207,7 +239,9 @@ static uint64_t take_back(struct balloon *b, uint64_t most)
 		b->search++;
 	first = b->search % b->pages;
 	most = most < RANGE_PAGES_MAX ? most : RANGE_PAGES_MAX;
-	while (count < most && first + count < b->pages && gfn_of(b, first + count) - gfn_of(b, first) == count && is_given_up(b, first + count))
+	while (count < most && first + count < b->pages &&
+	       gfn_of(b, first + count) - gfn_of(b, first) == count &&
+	       is_given_up(b, first + count))
 		take_frame_back(b, first + count++);
 	CHECK(check_balloon(b));
 	return gfn_of(b, first) | count << 40;
@@ -221,18 +255,20 @@ static void give_back(struct balloon *b, uint64_t pages)
 		m.range[m.ranges] = take_back(b, pages);
 		pages -= m.range[m.ranges] >> 40;
 	}
-	m.head.bytes = (uint16_t)(offsetof(struct unballoon, range) + m.ranges * sizeof(m.range[0]));
+	m.head.bytes =
+		(uint16_t)(offsetof(struct unballoon, range) + m.ranges * sizeof(m.range[0]));
 	b->busy = true;
 	send(b, &m, m.head.bytes);
 }
 
 /*
- * What the guest has promised to its programs and needs for itself, and a fifth of it; the driver counts what it has given up into it. Pages,
- * between the least and all.
+ * What the guest has promised to its programs and needs for itself, and a fifth of it; the driver
+ * counts what it has given up into it. Pages, between the least and all.
  */
 static uint64_t wanted(const struct balloon *b)
 {
-	uint64_t least = b->host->least_bytes / GUEST_PAGE_BYTES, uses = b->committed > b->given_up ? b->committed - b->given_up : 0, want;
+	uint64_t least = b->host->least_bytes / GUEST_PAGE_BYTES,
+		 uses = b->committed > b->given_up ? b->committed - b->given_up : 0, want;
 
 	if (!b->automatic)
 		return b->target;
@@ -271,15 +307,23 @@ void balloon_set_target(struct balloon *b, uint64_t bytes)
 void balloon_status(struct balloon *b, struct balloon_status *ret)
 {
 	bus_channel_lock(b->channel);
-	*ret = (struct balloon_status){ .is_there = b->ready, .is_known = b->ready && b->known, .automatic = b->automatic,
-					.assigned_bytes = (b->pages - b->given_up) * GUEST_PAGE_BYTES, .target_bytes = wanted(b) * GUEST_PAGE_BYTES,
-					.available_bytes = b->available * GUEST_PAGE_BYTES, .committed_bytes = b->committed * GUEST_PAGE_BYTES };
+	*ret = (struct balloon_status){ .is_there = b->ready,
+					.is_known = b->ready && b->known,
+					.automatic = b->automatic,
+					.assigned_bytes =
+						(b->pages - b->given_up) * GUEST_PAGE_BYTES,
+					.target_bytes = wanted(b) * GUEST_PAGE_BYTES,
+					.available_bytes = b->available * GUEST_PAGE_BYTES,
+					.committed_bytes = b->committed * GUEST_PAGE_BYTES };
 	bus_channel_unlock(b->channel);
 }
 
 /* ---- life ---- */
 
-/* A driver that comes anew has all of the memory: a guest that was started again, or one that let its pages go. */
+/*
+ * A driver that comes anew has all of the memory: a guest that was started again, or one that let
+ * its pages go.
+ */
 static void opened(void *context)
 {
 	struct balloon *b = context;
@@ -302,9 +346,15 @@ struct balloon *balloon_create(struct bus *bus, const struct balloon_host *host)
 	b->automatic = host->least_bytes < host->memory->ram_bytes;
 	b->map_bytes = (b->pages + 63) / 64 * 8;
 	b->map = calloc(1, b->map_bytes);
-	b->service = (struct bus_service){ .type = GUID(0x525074dc, 0x8985, 0x46e2, 0x80, 0x57, 0xa3, 0x07, 0xdc, 0x18, 0xa5, 0x02),
-					   .instance = GUID(0x1d9a5c3e, 0x7b24, 0x4f0a, 0x9e, 0x63, 0x75, 0x6d, 0x62, 0x72, 0x61, 0x02), .elsewhere = true,
-					   .opened = opened, .closed = closed, .packet = packet, .context = b };
+	b->service = (struct bus_service){ .type = GUID(0x525074dc, 0x8985, 0x46e2, 0x80, 0x57,
+							0xa3, 0x07, 0xdc, 0x18, 0xa5, 0x02),
+					   .instance = GUID(0x1d9a5c3e, 0x7b24, 0x4f0a, 0x9e, 0x63,
+							    0x75, 0x6d, 0x62, 0x72, 0x61, 0x02),
+					   .elsewhere = true,
+					   .opened = opened,
+					   .closed = closed,
+					   .packet = packet,
+					   .context = b };
 	b->channel = b->map ? bus_offer(bus, &b->service) : NULL;
 	if (b->channel)
 		return b;
@@ -363,6 +413,7 @@ static void unit_tick(void *self, unsigned seconds)
 }
 
 const struct unit_ops balloon_unit = {
-	.name = "dynamic memory", .section = UNIT_SECTION('D', 'M', 'E', 'M'), .destroy = unit_destroy, .archive = unit_archive,
+	.name = "dynamic memory", .section = UNIT_SECTION('D', 'M', 'E', 'M'),
+	.destroy = unit_destroy, .archive = unit_archive,
 	.tick = unit_tick,
 };

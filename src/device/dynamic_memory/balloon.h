@@ -1,16 +1,19 @@
 /*
- * Dynamic memory: the guest's driver (hv_balloon) says how its memory is, and gives pages up or takes them back as it is asked to.
- * All of the machine's RAM is the guest's from the start; what it has given up is given back to the host.
+ * Dynamic memory: the guest's driver (hv_balloon) says how its memory is, and gives pages up or
+ * takes them back as it is asked to. All of the machine's RAM is the guest's from the start; what
+ * it has given up is given back to the host.
  *
  *   guest: version, capabilities, status every second      host: balloon (give up N pages) -> ranges; unballoon (ranges) -> done
  *
  * Lock: the channel's. Messages: versions 2.0, 1.0 and 0.3.
  *
  *  1. One request at a time: the next is made when the guest has answered the last, at a tick.
- *  2. A page is given up once: a range that is not RAM, or of which a page was given up before, breaks the channel. What is given back are
- *     pages that were given up.
- *  3. What the guest says of itself decides nothing but how much it is asked for; what it has is known here.
- *  4. A guest that uses pages which it has given up gets zeros, and memory of the host's again: it never has more than --memory.
+ *  2. A page is given up once: a range that is not RAM, or of which a page was given up before,
+ *     breaks the channel. What is given back are pages that were given up.
+ *  3. What the guest says of itself decides nothing but how much it is asked for; what it has is
+ *     known here.
+ *  4. A guest that uses pages which it has given up gets zeros, and memory of the host's again: it
+ *     never has more than --memory.
  */
 #pragma once
 
@@ -23,7 +26,10 @@ struct archive;
 extern const struct unit_ops balloon_unit;
 
 struct balloon_host {
-	/* These pages of RAM read as zero from now on, and cost the host nothing until they are written. */
+	/*
+	 * These pages of RAM read as zero from now on, and cost the host nothing until they are
+	 * written.
+	 */
 	void (*discard)(void *context, uint64_t gpa, uint64_t bytes);
 	void *context;
 	const struct guest_memory *memory;
@@ -41,15 +47,21 @@ struct balloon_status {
 /* On a bus that does not run yet. NULL: no memory, or no channel. */
 struct balloon *balloon_create(struct bus *bus, const struct balloon_host *host);
 void balloon_destroy(struct balloon *balloon);
-/* How much the guest shall have; 0: what its status asks for, between least_bytes and all. Takes effect with the next ticks. */
+/*
+ * How much the guest shall have; 0: what its status asks for, between least_bytes and all. Takes
+ * effect with the next ticks.
+ */
 void balloon_set_target(struct balloon *balloon, uint64_t bytes);
 /* Each second or two: what is to be asked for next. */
 void balloon_tick(struct balloon *balloon);
 void balloon_status(struct balloon *balloon, struct balloon_status *ret);
 /*
- * As bytes and back, before anything runs or while it stands still: which pages are given up, and what the guest has said. -ENOTSUP:
- * of a machine with another amount of memory.
+ * As bytes and back, before anything runs or while it stands still: which pages are given up, and
+ * what the guest has said. -ENOTSUP: of a machine with another amount of memory.
  */
 void balloon_archive(struct archive *archive, struct balloon *balloon);
-/* Invariant 2: the map is what is given up, and has no page that is not RAM. With the channel's lock, or while nothing runs. */
+/*
+ * Invariant 2: the map is what is given up, and has no page that is not RAM. With the channel's
+ * lock, or while nothing runs.
+ */
 void check_balloon(const struct balloon *balloon);

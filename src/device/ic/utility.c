@@ -10,7 +10,10 @@
 
 enum { TYPE_NEGOTIATE = 0, TYPE_HEARTBEAT = 1, TYPE_SHUTDOWN = 3, TYPE_TIME = 4 };
 enum { FLAG_TRANSACTION = 1, FLAG_REQUEST = 2, FLAG_RESPONSE = 4 };
-enum { TIME_SYNC = 1, TIME_SAMPLE = 2, TEXT_BYTES = 2048, VERSIONS = 2, BEATS_TO_LOSE = 5, TICK_SECONDS = 2 };
+enum {
+	TIME_SYNC = 1, TIME_SAMPLE = 2, TEXT_BYTES = 2048, VERSIONS = 2, BEATS_TO_LOSE = 5,
+	TICK_SECONDS = 2
+};
 
 struct version { uint16_t major, minor; };
 /* The pipe's words, then the message's head. */
@@ -26,19 +29,46 @@ struct head {
 } __attribute__((packed));
 _Static_assert(sizeof(struct head) == 28, "a head");
 
-struct negotiation { uint16_t frameworks, messages; uint32_t reserved; struct version version[2 * VERSIONS]; };
+struct negotiation {
+	uint16_t frameworks, messages;
+	uint32_t reserved;
+	struct version version[2 * VERSIONS];
+};
 struct beat { uint64_t sequence; uint32_t reserved[8]; };
 /* The driver looks at whether all of it is there. */
 struct shutdown { uint32_t reason, timeout_s, flags; uint8_t text[TEXT_BYTES]; };
-struct sample { uint64_t utc_100ns, reference_100ns; uint8_t flags, leap, stratum, reserved[3]; } __attribute__((packed));
+struct sample {
+	uint64_t utc_100ns, reference_100ns;
+	uint8_t flags, leap, stratum, reserved[3];
+} __attribute__((packed));
 
-static const struct { struct guid type, instance; uint16_t message; struct version versions[VERSIONS]; unsigned count; } kinds[UTILITY_KINDS] = {
-	[UTILITY_SHUTDOWN] = { GUID(0x0e0b6031, 0x5213, 0x4934, 0x81, 0x8b, 0x38, 0xd9, 0x0c, 0xed, 0x39, 0xdb),
-			       GUID(0xb6650ff7, 0x33bc, 0x4840, 0x80, 0x48, 0xe0, 0x67, 0x67, 0x86, 0xf3, 0x93), TYPE_SHUTDOWN, { { 3, 0 }, { 1, 0 } }, 2 },
-	[UTILITY_HEARTBEAT] = { GUID(0x57164f39, 0x9115, 0x4e78, 0xab, 0x55, 0x38, 0x2f, 0x3b, 0xd5, 0x42, 0x2d),
-				GUID(0xfd149e91, 0x82e0, 0x4a7d, 0xaf, 0xa6, 0x2a, 0x41, 0x66, 0xcb, 0xd7, 0xc0), TYPE_HEARTBEAT, { { 3, 0 }, { 1, 0 } }, 2 },
-	[UTILITY_TIME] = { GUID(0x9527e630, 0xd0ae, 0x497b, 0xad, 0xce, 0xe8, 0x0a, 0xb0, 0x17, 0x5c, 0xaf),
-			   GUID(0x2dd1ce17, 0x079e, 0x403c, 0xb3, 0x52, 0xa1, 0x92, 0x1e, 0xe2, 0x07, 0xee), TYPE_TIME, { { 4, 0 } }, 1 },
+static const struct {
+	struct guid type, instance;
+	uint16_t message;
+	struct version versions[VERSIONS];
+	unsigned count;
+} kinds[UTILITY_KINDS] = {
+	[UTILITY_SHUTDOWN] = { GUID(0x0e0b6031, 0x5213, 0x4934, 0x81, 0x8b, 0x38, 0xd9, 0x0c, 0xed,
+				    0x39, 0xdb),
+			       GUID(0xb6650ff7, 0x33bc, 0x4840, 0x80, 0x48, 0xe0, 0x67, 0x67, 0x86,
+				    0xf3, 0x93),
+			       TYPE_SHUTDOWN,
+			       { { 3, 0 }, { 1, 0 } },
+			       2 },
+	[UTILITY_HEARTBEAT] = { GUID(0x57164f39, 0x9115, 0x4e78, 0xab, 0x55, 0x38, 0x2f, 0x3b, 0xd5,
+				     0x42, 0x2d),
+				GUID(0xfd149e91, 0x82e0, 0x4a7d, 0xaf, 0xa6, 0x2a, 0x41, 0x66, 0xcb,
+				     0xd7, 0xc0),
+				TYPE_HEARTBEAT,
+				{ { 3, 0 }, { 1, 0 } },
+				2 },
+	[UTILITY_TIME] = { GUID(0x9527e630, 0xd0ae, 0x497b, 0xad, 0xce, 0xe8, 0x0a, 0xb0, 0x17,
+				0x5c, 0xaf),
+			   GUID(0x2dd1ce17, 0x079e, 0x403c, 0xb3, 0x52, 0xa1, 0x92, 0x1e, 0xe2,
+				0x07, 0xee),
+			   TYPE_TIME,
+			   { { 4, 0 } },
+			   1 },
 };
 static const struct version frameworks[VERSIONS] = { { 3, 0 }, { 1, 0 } };
 
@@ -58,31 +88,42 @@ struct utility {
 static int send(struct utility *u, uint16_t type, const void *data, size_t bytes)
 {
 	uint8_t packet[sizeof(struct head) + sizeof(struct shutdown)];
-	const struct head h = { .pipe_flags = 1, .pipe_bytes = (uint32_t)(sizeof(h) - 8 + bytes), .framework = u->framework, .type = type, .message = u->message,
-				.bytes = (uint16_t)bytes, .transaction = ++u->transaction, .flags = FLAG_TRANSACTION | FLAG_REQUEST };
+	const struct head h = { .pipe_flags = 1,
+				.pipe_bytes = (uint32_t)(sizeof(h) - 8 + bytes),
+				.framework = u->framework,
+				.type = type,
+				.message = u->message,
+				.bytes = (uint16_t)bytes,
+				.transaction = ++u->transaction,
+				.flags = FLAG_TRANSACTION | FLAG_REQUEST };
 
 	memcpy(packet, &h, sizeof(h));
 	memcpy(packet + sizeof(h), data, bytes);
-	return bus_channel_send(u->channel, PACKET_INBAND, u->transaction, packet, sizeof(h) + bytes);
+	return bus_channel_send(u->channel, PACKET_INBAND, u->transaction, packet,
+				sizeof(h) + bytes);
 }
 
 static void opened(void *context)
 {
 	struct utility *u = context;
-	struct negotiation n = { .frameworks = VERSIONS, .messages = (uint16_t)kinds[u->kind].count };
+	struct negotiation n = { .frameworks = VERSIONS,
+				 .messages = (uint16_t)kinds[u->kind].count };
 
 	u->ready = u->beaten = false;
 	u->unanswered = 0;
 	u->framework = frameworks[0];
 	u->message = kinds[u->kind].versions[0];
 	memcpy(n.version, frameworks, sizeof(frameworks));
-	memcpy(n.version + VERSIONS, kinds[u->kind].versions, sizeof(struct version) * kinds[u->kind].count);
-	send(u, TYPE_NEGOTIATE, &n, sizeof(n) - sizeof(struct version) * (VERSIONS - kinds[u->kind].count));
+	memcpy(n.version + VERSIONS, kinds[u->kind].versions,
+	       sizeof(struct version) * kinds[u->kind].count);
+	send(u, TYPE_NEGOTIATE, &n,
+	     sizeof(n) - sizeof(struct version) * (VERSIONS - kinds[u->kind].count));
 }
 
 static void send_time(struct utility *u, uint8_t flags)
 {
-	const struct sample s = { .utc_100ns = u->clock->utc_100ns(u->clock->context), .reference_100ns = u->clock->reference_100ns(u->clock->context),
+	const struct sample s = { .utc_100ns = u->clock->utc_100ns(u->clock->context),
+				  .reference_100ns = u->clock->reference_100ns(u->clock->context),
 				  .flags = flags };
 
 	send(u, TYPE_TIME, &s, sizeof(s));
@@ -96,7 +137,10 @@ static bool is_offered(const struct version *list, unsigned count, struct versio
 	return false;
 }
 
-/* One of each, of those that were offered; another answer says that the guest knows none, and then nobody is there. */
+/*
+ * One of each, of those that were offered; another answer says that the guest knows none, and then
+ * nobody is there.
+ */
 static void negotiated(struct utility *u, const uint8_t *data, size_t bytes)
 {
 	struct { uint16_t frameworks, messages; uint32_t reserved; struct version version[2]; } n;
@@ -104,7 +148,8 @@ static void negotiated(struct utility *u, const uint8_t *data, size_t bytes)
 	if (bytes < sizeof(n) || u->ready)
 		return;
 	memcpy(&n, data, sizeof(n));
-	if (n.frameworks != 1 || n.messages != 1 || !is_offered(frameworks, VERSIONS, n.version[0]) ||
+	if (n.frameworks != 1 || n.messages != 1 ||
+	    !is_offered(frameworks, VERSIONS, n.version[0]) ||
 	    !is_offered(kinds[u->kind].versions, kinds[u->kind].count, n.version[1]))
 		return;
 	u->framework = n.version[0];
@@ -137,7 +182,8 @@ static int packet(void *context, const struct bus_packet *p)
 
 static void closed(void *context) { ((struct utility *)context)->ready = false; }
 
-struct utility *utility_create(struct bus *bus, enum utility_kind kind, const struct utility_clock *clock)
+struct utility *utility_create(struct bus *bus, enum utility_kind kind,
+			       const struct utility_clock *clock)
 {
 	struct utility *u = calloc(1, sizeof(*u));
 
@@ -145,8 +191,12 @@ struct utility *utility_create(struct bus *bus, enum utility_kind kind, const st
 		return NULL;
 	u->kind = kind;
 	u->clock = clock;
-	u->service = (struct bus_service){ .type = kinds[kind].type, .instance = kinds[kind].instance, .opened = opened, .closed = closed,
-					   .packet = packet, .context = u };
+	u->service = (struct bus_service){ .type = kinds[kind].type,
+					   .instance = kinds[kind].instance,
+					   .opened = opened,
+					   .closed = closed,
+					   .packet = packet,
+					   .context = u };
 	u->channel = bus_offer(bus, &u->service);
 	if (u->channel)
 		return u;
@@ -223,7 +273,8 @@ void utility_archive(struct archive *archive, struct utility *u)
 	archive_bool(archive, &u->beaten);
 	archive_check(archive, unanswered <= BEATS_TO_LOSE);
 	archive_check(archive, !u->ready || is_offered(frameworks, VERSIONS, u->framework));
-	archive_check(archive, !u->ready || is_offered(kinds[u->kind].versions, kinds[u->kind].count, u->message));
+	archive_check(archive, !u->ready || is_offered(kinds[u->kind].versions,
+						       kinds[u->kind].count, u->message));
 	u->unanswered = unanswered;
 }
 
@@ -240,6 +291,7 @@ static void unit_tick(void *self, unsigned seconds)
 }
 
 const struct unit_ops utility_unit = {
-	.name = "integration component", .section = UNIT_SECTION('I', 'C', ' ', ' '), .numbered = true, .destroy = unit_destroy,
+	.name = "integration component", .section = UNIT_SECTION('I', 'C', ' ', ' '),
+	.numbered = true, .destroy = unit_destroy,
 	.archive = unit_archive, .tick = unit_tick,
 };

@@ -1,7 +1,9 @@
 /*
- * What a guest's integration drivers (hv_utils) talk to, a channel each: a shutdown that is asked for, a heartbeat, and the time of day.
+ * What a guest's integration drivers (hv_utils) talk to, a channel each: a shutdown that is asked
+ * for, a heartbeat, and the time of day.
  *
- *   opened -> the host offers versions -> the guest takes one -> ready: requests go to the guest, answers come back
+ *   opened -> the host offers versions -> the guest takes one -> ready: requests go to the guest,
+ *   answers come back
  *
  * Lock: the channel's. Messages: framework 3.0 or 1.0; shutdown and heartbeat 3.0 or 1.0, time 4.0.
  */
@@ -25,7 +27,8 @@ struct archive;
 extern const struct unit_ops utility_unit;
 
 /* On a bus that does not run yet. NULL: no memory, or no channel. */
-struct utility *utility_create(struct bus *bus, enum utility_kind kind, const struct utility_clock *clock);
+struct utility *utility_create(struct bus *bus, enum utility_kind kind,
+			       const struct utility_clock *clock);
 void utility_destroy(struct utility *utility);
 /* Asks the guest to power off. False: nobody listens, or its ring is full. */
 bool utility_shut_down(struct utility *utility);

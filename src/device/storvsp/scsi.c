@@ -1,4 +1,7 @@
-/* See scsi.h. One table from operation codes to what decodes them; mode pages and vital product data are built here. */
+/*
+ * See scsi.h. One table from operation codes to what decodes them; mode pages and vital product
+ * data are built here.
+ */
 #include "scsi.h"
 
 #include <string.h>
@@ -7,11 +10,19 @@
 #define SENSE_OUT_OF_RANGE ((struct scsi_sense){ 5, 0x21, 0 })
 #define SENSE_WRITE_PROTECTED ((struct scsi_sense){ 7, 0x27, 0 })
 
-enum { MODE_CACHING = 8, MODE_ALL = 0x3f, MODE_WRITE_PROTECTED = 0x80, MODE_FORCE_UNIT_ACCESS = 0x10, CACHE_IS_WRITTEN_BACK = 4 };
+enum {
+	MODE_CACHING = 8, MODE_ALL = 0x3f, MODE_WRITE_PROTECTED = 0x80,
+	MODE_FORCE_UNIT_ACCESS = 0x10, CACHE_IS_WRITTEN_BACK = 4
+};
 /* "Msft" is what drivers of this channel look for before they clear ranges by WRITE SAME. */
 static const char vendor[] = "Msft    Virtual Disk    1.0 ";
 
-struct request { const struct scsi_disk *disk; uint64_t luns; const uint8_t *cdb; struct scsi_command *command; };
+struct request {
+	const struct scsi_disk *disk;
+	uint64_t luns;
+	const uint8_t *cdb;
+	struct scsi_command *command;
+};
 
 static uint64_t big_endian(const uint8_t *from, unsigned bytes)
 {
@@ -45,7 +56,10 @@ static void reply(const struct request *r, size_t bytes, uint64_t room)
 
 /* ---- reading and writing ---- */
 
-static bool is_on_disk(const struct scsi_disk *d, uint64_t sector, uint64_t count) { return sector <= d->sectors && count <= d->sectors - sector; }
+static bool is_on_disk(const struct scsi_disk *d, uint64_t sector, uint64_t count)
+{
+	return sector <= d->sectors && count <= d->sectors - sector;
+}
 
 static void transfer(const struct request *r, enum scsi_act act, uint64_t sector, uint64_t count)
 {
@@ -74,7 +88,8 @@ static void transfer_6(const struct request *r, enum scsi_act act)
 }
 
 /* Protection information (bits 7:5) is not there. */
-static void transfer_long(const struct request *r, enum scsi_act act, uint64_t sector, uint64_t count)
+static void transfer_long(const struct request *r, enum scsi_act act, uint64_t sector,
+			  uint64_t count)
 {
 	if (r->cdb[1] >> 5) {
 		fail(r, SCSI_SENSE_INVALID_FIELD);
@@ -84,9 +99,18 @@ static void transfer_long(const struct request *r, enum scsi_act act, uint64_t s
 	transfer(r, act, sector, count);
 }
 
-static void transfer_10(const struct request *r, enum scsi_act act) { transfer_long(r, act, big_endian(r->cdb + 2, 4), big_endian(r->cdb + 7, 2)); }
-static void transfer_12(const struct request *r, enum scsi_act act) { transfer_long(r, act, big_endian(r->cdb + 2, 4), big_endian(r->cdb + 6, 4)); }
-static void transfer_16(const struct request *r, enum scsi_act act) { transfer_long(r, act, big_endian(r->cdb + 2, 8), big_endian(r->cdb + 10, 4)); }
+static void transfer_10(const struct request *r, enum scsi_act act)
+{
+	transfer_long(r, act, big_endian(r->cdb + 2, 4), big_endian(r->cdb + 7, 2));
+}
+static void transfer_12(const struct request *r, enum scsi_act act)
+{
+	transfer_long(r, act, big_endian(r->cdb + 2, 4), big_endian(r->cdb + 6, 4));
+}
+static void transfer_16(const struct request *r, enum scsi_act act)
+{
+	transfer_long(r, act, big_endian(r->cdb + 2, 8), big_endian(r->cdb + 10, 4));
+}
 static void read_6(const struct request *r) { transfer_6(r, SCSI_READ); }
 static void read_10(const struct request *r) { transfer_10(r, SCSI_READ); }
 static void read_12(const struct request *r) { transfer_12(r, SCSI_READ); }
@@ -119,8 +143,14 @@ static void write_same(const struct request *r, uint64_t sector, uint64_t count)
 	c->bytes = count * r->disk->sector_bytes;
 }
 
-static void write_same_10(const struct request *r) { write_same(r, big_endian(r->cdb + 2, 4), big_endian(r->cdb + 7, 2)); }
-static void write_same_16(const struct request *r) { write_same(r, big_endian(r->cdb + 2, 8), big_endian(r->cdb + 10, 4)); }
+static void write_same_10(const struct request *r)
+{
+	write_same(r, big_endian(r->cdb + 2, 4), big_endian(r->cdb + 7, 2));
+}
+static void write_same_16(const struct request *r)
+{
+	write_same(r, big_endian(r->cdb + 2, 8), big_endian(r->cdb + 10, 4));
+}
 
 static void unmap(const struct request *r)
 {
@@ -135,7 +165,8 @@ static void unmap(const struct request *r)
 		c->act = c->bytes ? SCSI_UNMAP : SCSI_FINISHED;
 }
 
-int scsi_unmap_list(const struct scsi_disk *d, const uint8_t *list, size_t bytes, uint64_t ret[SCSI_UNMAP_RANGES][2], struct scsi_sense *ret_sense)
+int scsi_unmap_list(const struct scsi_disk *d, const uint8_t *list, size_t bytes,
+		    uint64_t ret[SCSI_UNMAP_RANGES][2], struct scsi_sense *ret_sense)
 {
 	size_t count = bytes < 8 ? 0 : big_endian(list + 2, 2) / 16;
 
@@ -143,7 +174,8 @@ int scsi_unmap_list(const struct scsi_disk *d, const uint8_t *list, size_t bytes
 	if (bytes < 8 || count > (bytes - 8) / 16 || count > SCSI_UNMAP_RANGES)
 		return -1;
 	for (size_t n = 0; n < count; n++) {
-		uint64_t sector = big_endian(list + 8 + 16 * n, 8), sectors = big_endian(list + 16 + 16 * n, 4);
+		uint64_t sector = big_endian(list + 8 + 16 * n, 8),
+			 sectors = big_endian(list + 16 + 16 * n, 4);
 
 		*ret_sense = SENSE_OUT_OF_RANGE;
 		if (!is_on_disk(d, sector, sectors))
@@ -233,7 +265,9 @@ static void inquire_vital(const struct request *r)
 	case 0x80:
 		to[3] = 32;
 		for (unsigned n = 0; n < 32; n++)
-			to[4 + n] = (uint8_t)"0123456789abcdef"[r->disk->id[n / 2] >> (n & 1 ? 0 : 4) & 15];
+			to[4 + n] =
+				(uint8_t) "0123456789abcdef"[r->disk->id[n / 2] >> (n & 1 ? 0 : 4) &
+							     15];
 		break;
 	case 0x83: vital_identification(r, to); break;
 	case 0xb0: vital_limits(r, to); break;
@@ -243,7 +277,8 @@ static void inquire_vital(const struct request *r)
 		break;
 	case 0xb2:
 		to[3] = 4;
-		to[5] = r->disk->read_only ? 0 : 0xe4; /* UNMAP, WRITE SAME of both lengths; zeros */
+		/* UNMAP, WRITE SAME of both lengths; zeros */
+		to[5] = r->disk->read_only ? 0 : 0xe4;
 		to[6] = r->disk->read_only ? 0 : 2;    /* thin */
 		break;
 	default: fail(r, SCSI_SENSE_INVALID_FIELD); return;
@@ -292,7 +327,9 @@ static void report_luns(const struct request *r)
 static void mode_sense(const struct request *r, unsigned head_bytes, uint64_t room)
 {
 	unsigned page = r->cdb[2] & 0x3f, at = head_bytes;
-	uint8_t *to = r->command->reply, parameters = (uint8_t)((r->disk->read_only ? MODE_WRITE_PROTECTED : 0) | MODE_FORCE_UNIT_ACCESS);
+	uint8_t *to = r->command->reply,
+		parameters = (uint8_t)((r->disk->read_only ? MODE_WRITE_PROTECTED : 0) |
+				       MODE_FORCE_UNIT_ACCESS);
 
 	if ((page != MODE_CACHING && page != MODE_ALL) || r->cdb[2] >> 6 == 3) {
 		fail(r, SCSI_SENSE_INVALID_FIELD);
@@ -324,14 +361,35 @@ static void request_sense(const struct request *r)
 
 static void nothing(const struct request *r) { r->command->act = SCSI_FINISHED; }
 
-static const struct { uint8_t code; void (*decode)(const struct request *r); } commands[] = {
-	{ 0x00, nothing /* TEST UNIT READY */ }, { 0x03, request_sense }, { 0x08, read_6 }, { 0x0a, write_6 }, { SCSI_INQUIRY, inquire }, { 0x1a, mode_sense_6 },
-	{ 0x1b, nothing /* START STOP UNIT */ }, { 0x1e, nothing /* PREVENT ALLOW MEDIUM REMOVAL */ }, { 0x25, read_capacity_10 }, { 0x28, read_10 },
-	{ 0x2a, write_10 }, { 0x35, synchronize }, { 0x41, write_same_10 }, { 0x42, unmap }, { 0x5a, mode_sense_10 }, { 0x88, read_16 }, { 0x8a, write_16 },
-	{ 0x91, synchronize }, { 0x93, write_same_16 }, { 0x9e, read_capacity_16 }, { SCSI_REPORT_LUNS, report_luns }, { 0xa8, read_12 }, { 0xaa, write_12 },
+static const struct { uint8_t code; void (*decode)(const struct request *r);
+} commands[] = {
+	{ 0x00, nothing /* TEST UNIT READY */ },
+	{ 0x03, request_sense },
+	{ 0x08, read_6 },
+	{ 0x0a, write_6 },
+	{ SCSI_INQUIRY, inquire },
+	{ 0x1a, mode_sense_6 },
+	{ 0x1b, nothing /* START STOP UNIT */ },
+	{ 0x1e, nothing /* PREVENT ALLOW MEDIUM REMOVAL */ },
+	{ 0x25, read_capacity_10 },
+	{ 0x28, read_10 },
+	{ 0x2a, write_10 },
+	{ 0x35, synchronize },
+	{ 0x41, write_same_10 },
+	{ 0x42, unmap },
+	{ 0x5a, mode_sense_10 },
+	{ 0x88, read_16 },
+	{ 0x8a, write_16 },
+	{ 0x91, synchronize },
+	{ 0x93, write_same_16 },
+	{ 0x9e, read_capacity_16 },
+	{ SCSI_REPORT_LUNS, report_luns },
+	{ 0xa8, read_12 },
+	{ 0xaa, write_12 },
 };
 
-void scsi_decode(const struct scsi_disk *disk, uint64_t luns, const uint8_t cdb[SCSI_CDB_BYTES], struct scsi_command *ret)
+void scsi_decode(const struct scsi_disk *disk, uint64_t luns, const uint8_t cdb[SCSI_CDB_BYTES],
+		 struct scsi_command *ret)
 {
 	const struct request r = { disk, luns, cdb, ret };
 

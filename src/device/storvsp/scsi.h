@@ -1,6 +1,6 @@
 /*
- * SCSI direct access devices (SBC-3, SPC-4): what a command means for a disk of so many sectors. No guest memory and no requests:
- * the caller moves data.
+ * SCSI direct access devices (SBC-3, SPC-4): what a command means for a disk of so many sectors. No
+ * guest memory and no requests: the caller moves data.
  */
 #pragma once
 
@@ -8,7 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SCSI_CDB_BYTES = 16, SCSI_SENSE_BYTES = 18, SCSI_REPLY_BYTES = 512, SCSI_UNMAP_RANGES = 32, SCSI_UNMAP_BYTES = 8 + 16 * SCSI_UNMAP_RANGES };
+enum {
+	SCSI_CDB_BYTES = 16, SCSI_SENSE_BYTES = 18, SCSI_REPLY_BYTES = 512, SCSI_UNMAP_RANGES = 32,
+	SCSI_UNMAP_BYTES = 8 + 16 * SCSI_UNMAP_RANGES
+};
 enum { SCSI_INQUIRY = 0x12, SCSI_REPORT_LUNS = 0xa0 };
 enum { SCSI_GOOD = 0, SCSI_CHECK_CONDITION = 2 };
 
@@ -20,26 +23,37 @@ struct scsi_disk {
 	uint8_t id[16];
 };
 
-/* What is to be done. REPLY: `reply` goes to the guest. Ranges in bytes of the disk, checked. WRITE_SAME: a sector of the guest's says what. */
-enum scsi_act { SCSI_FINISHED, SCSI_REPLY, SCSI_READ, SCSI_WRITE, SCSI_FLUSH, SCSI_UNMAP, SCSI_WRITE_SAME };
+/*
+ * What is to be done. REPLY: `reply` goes to the guest. Ranges in bytes of the disk, checked.
+ * WRITE_SAME: a sector of the guest's says what.
+ */
+enum scsi_act {
+	SCSI_FINISHED, SCSI_REPLY, SCSI_READ, SCSI_WRITE, SCSI_FLUSH, SCSI_UNMAP, SCSI_WRITE_SAME
+};
 
 struct scsi_sense { uint8_t key, code, qualifier; }; /* key 0: none */
 
 struct scsi_command {
 	enum scsi_act act;
 	struct scsi_sense sense; /* of FINISHED: check condition where the key is not 0 */
-	uint64_t offset, bytes;  /* of UNMAP and WRITE_SAME, bytes: what is cleared; of UNMAP: of the guest's list */
+	/* of UNMAP and WRITE_SAME, bytes: what is cleared; of UNMAP: of the guest's list */
+	uint64_t offset, bytes;
 	bool force_unit_access, unmap;
 	size_t reply_bytes;
 	uint8_t reply[SCSI_REPLY_BYTES];
 };
 
-/* What INQUIRY says of a unit that is not there (SPC-4 6.6.2); like an empty REPORT LUNS what is answered then. */
+/*
+ * What INQUIRY says of a unit that is not there (SPC-4 6.6.2); like an empty REPORT LUNS what is
+ * answered then.
+ */
 void scsi_inquire_absent(struct scsi_command *ret);
 /* LUNs that are there: bit n. */
-void scsi_decode(const struct scsi_disk *disk, uint64_t luns, const uint8_t cdb[SCSI_CDB_BYTES], struct scsi_command *ret);
+void scsi_decode(const struct scsi_disk *disk, uint64_t luns, const uint8_t cdb[SCSI_CDB_BYTES],
+		 struct scsi_command *ret);
 /* A list of UNMAP: ranges in bytes; their number, or -1 with *ret_sense. */
-int scsi_unmap_list(const struct scsi_disk *disk, const uint8_t *list, size_t bytes, uint64_t ret[SCSI_UNMAP_RANGES][2], struct scsi_sense *ret_sense);
+int scsi_unmap_list(const struct scsi_disk *disk, const uint8_t *list, size_t bytes,
+		    uint64_t ret[SCSI_UNMAP_RANGES][2], struct scsi_sense *ret_sense);
 /* Fixed format. */
 void scsi_sense_bytes(struct scsi_sense sense, uint8_t ret[SCSI_SENSE_BYTES]);
 

@@ -16,8 +16,13 @@
 #define STORAGE_TYPE GUID(0xba6163d9, 0x04a1, 0x4d29, 0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f)
 #define STORAGE_INSTANCE GUID(0x1d9a5c3e, 0x7b24, 0x4f0a, 0x9e, 0x63, 0x75, 0x6d, 0x62, 0x72, 0x61, 0x01)
 
-/* Free: nobody's. Waits: for room in the guest's ring. Orphan: its channel was closed while it was under way. */
-enum request_state { REQUEST_FREE, REQUEST_UNDER_WAY, REQUEST_WAITS, REQUEST_ORPHAN, REQUEST_STATES };
+/*
+ * Free: nobody's. Waits: for room in the guest's ring. Orphan: its channel was closed while it was
+ * under way.
+ */
+enum request_state {
+	REQUEST_FREE, REQUEST_UNDER_WAY, REQUEST_WAITS, REQUEST_ORPHAN, REQUEST_STATES
+};
 
 enum { GFNS = BLOCK_SLOT_BYTES / GUEST_PAGE_BYTES + 1 };
 
@@ -48,7 +53,10 @@ struct storage {
 	struct request request[BLOCK_SLOTS];
 };
 
-static uint8_t *data_of(struct storage *s, const struct request *r) { return s->client->memory->data[r - s->request]; }
+static uint8_t *data_of(struct storage *s, const struct request *r)
+{
+	return s->client->memory->data[r - s->request];
+}
 
 /* ---- answers ---- */
 
@@ -68,7 +76,8 @@ void check_storage(const struct storage *s)
 static bool is_drained(const struct storage *s)
 {
 	for (unsigned n = 0; n < BLOCK_SLOTS; n++)
-		if (s->request[n].state == REQUEST_UNDER_WAY || s->request[n].state == REQUEST_ORPHAN)
+		if (s->request[n].state == REQUEST_UNDER_WAY ||
+		    s->request[n].state == REQUEST_ORPHAN)
 			return false;
 	return true;
 }
@@ -83,7 +92,8 @@ static void release(struct storage *s, struct request *r)
 
 static void deliver(struct storage *s, struct request *r)
 {
-	int error = bus_channel_send(s->channel, PACKET_COMPLETION, r->transaction, &r->packet, sizeof(r->packet));
+	int error = bus_channel_send(s->channel, PACKET_COMPLETION, r->transaction, &r->packet,
+				     sizeof(r->packet));
 
 	if (error != -EAGAIN) {
 		release(s, r);
@@ -129,9 +139,14 @@ static void complete_with_sense(struct storage *s, struct request *r, struct scs
 
 /* ---- requests to the disk ---- */
 
-static void submit(struct storage *s, const struct request *r, enum block_kind kind, uint64_t offset, uint64_t bytes)
+static void submit(struct storage *s, const struct request *r, enum block_kind kind,
+		   uint64_t offset, uint64_t bytes)
 {
-	const struct block_request b = { .slot = (uint16_t)(r - s->request), .disk = (uint16_t)r->disk, .kind = (uint16_t)kind, .offset = offset, .bytes = bytes };
+	const struct block_request b = { .slot = (uint16_t)(r - s->request),
+					 .disk = (uint16_t)r->disk,
+					 .kind = (uint16_t)kind,
+					 .offset = offset,
+					 .bytes = bytes };
 
 	block_submit(s->client, &b);
 	s->submitted = true;
@@ -144,7 +159,10 @@ static void kick(struct storage *s)
 	s->submitted = false;
 }
 
-/* What the guest's range holds, into the slot: false: it has less, or is no memory, and the command is answered. */
+/*
+ * What the guest's range holds, into the slot: false: it has less, or is no memory, and the command
+ * is answered.
+ */
 static bool fetch(struct storage *s, struct request *r, uint64_t bytes)
 {
 	if (bytes > r->range.bytes) {
@@ -181,7 +199,8 @@ static void start_unmap(struct storage *s, struct request *r)
 
 	if (!fetch(s, r, r->command.bytes))
 		return;
-	r->unmaps = scsi_unmap_list(&s->disk[r->disk], data_of(s, r), r->command.bytes, r->unmap, &sense);
+	r->unmaps = scsi_unmap_list(&s->disk[r->disk], data_of(s, r), r->command.bytes, r->unmap,
+				    &sense);
 	r->unmapped = 0;
 	if (r->unmaps < 0)
 		complete_with_sense(s, r, sense);
@@ -233,7 +252,10 @@ static void failed(struct storage *s, struct request *r, int error)
 {
 	enum scsi_act act = r->command.act;
 
-	complete_with_sense(s, r, act == SCSI_READ ? SCSI_SENSE_READ_ERROR : error == -ENOSPC ? SCSI_SENSE_NO_SPACE : SCSI_SENSE_WRITE_ERROR);
+	complete_with_sense(s, r,
+			    act == SCSI_READ   ? SCSI_SENSE_READ_ERROR
+			    : error == -ENOSPC ? SCSI_SENSE_NO_SPACE
+					       : SCSI_SENSE_WRITE_ERROR);
 }
 
 static void disk_replied(struct storage *s, struct request *r, int error)
@@ -275,7 +297,9 @@ static void execute_absent(struct storage *s, struct request *r)
 {
 	switch (r->packet.body.srb.cdb_or_sense[0]) {
 	case SCSI_INQUIRY: scsi_inquire_absent(&r->command); break;
-	case SCSI_REPORT_LUNS: r->command = (struct scsi_command){ .act = SCSI_REPLY, .reply_bytes = 8 }; break;
+	case SCSI_REPORT_LUNS:
+		r->command = (struct scsi_command){ .act = SCSI_REPLY, .reply_bytes = 8 };
+		break;
 	default: complete(s, r, SRB_INVALID_LUN, 0); return;
 	}
 	give(s, r, r->command.reply, r->command.reply_bytes);
@@ -305,7 +329,10 @@ static void execute_srb(struct storage *s, struct request *r)
 	execute(s, r);
 }
 
-static bool is_version(uint32_t version) { return version == VSTOR_5_1 || version == VSTOR_6_0 || version == VSTOR_6_2; }
+static bool is_version(uint32_t version)
+{
+	return version == VSTOR_5_1 || version == VSTOR_6_0 || version == VSTOR_6_2;
+}
 
 static void query_version(struct storage *s, struct request *r)
 {
@@ -341,7 +368,9 @@ static void dispatch(struct storage *s, struct request *r)
 		break;
 	case VSTOR_EXECUTE: execute_srb(s, r); break;
 	/* nothing is kept that a reset would have to undo; what is under way ends by itself */
-	case VSTOR_RESET_LUN: case VSTOR_RESET_ADAPTER: case VSTOR_RESET_BUS: answer(s, r, 0); break;
+	case VSTOR_RESET_LUN:
+	case VSTOR_RESET_ADAPTER:
+	case VSTOR_RESET_BUS: answer(s, r, 0); break;
 	default: answer(s, r, VSTOR_NOT_SUPPORTED); break;
 	}
 }
@@ -368,7 +397,8 @@ static int packet(void *context, const struct bus_packet *p)
 	struct storage *s = context;
 	struct request *r;
 
-	if ((p->type != PACKET_INBAND && p->type != PACKET_GPA_DIRECT) || p->payload_bytes < sizeof(r->packet))
+	if ((p->type != PACKET_INBAND && p->type != PACKET_GPA_DIRECT) ||
+	    p->payload_bytes < sizeof(r->packet))
 		return -EBADMSG;
 	if (p->ranges && bus_range_pages(&p->range[0]) > GFNS)
 		return -EBADMSG;
@@ -441,7 +471,8 @@ int storage_collect(struct storage *s)
 	pthread_cond_broadcast(&s->drained);
 	bus_channel_unlock(s->channel);
 	if (some)
-		bus_channel_run(s->channel); /* slots are free: what waits in the guest's ring can be taken */
+		/* slots are free: what waits in the guest's ring can be taken */
+		bus_channel_run(s->channel);
 	return got;
 }
 
@@ -449,8 +480,11 @@ int storage_collect(struct storage *s)
 
 static void describe(const struct block_disk *from, struct scsi_disk *to)
 {
-	*to = (struct scsi_disk){ .sectors = from->size_bytes / from->sector_bytes, .sector_bytes = from->sector_bytes, .physical_bytes = from->physical_bytes,
-				  .transfer_bytes = BLOCK_SLOT_BYTES, .read_only = from->read_only };
+	*to = (struct scsi_disk){ .sectors = from->size_bytes / from->sector_bytes,
+				  .sector_bytes = from->sector_bytes,
+				  .physical_bytes = from->physical_bytes,
+				  .transfer_bytes = BLOCK_SLOT_BYTES,
+				  .read_only = from->read_only };
 	memcpy(to->id, from->id, sizeof(to->id));
 }
 
@@ -466,8 +500,14 @@ struct storage *storage_create(struct bus *bus, struct block_client *client)
 	s->disks = client->memory->disks;
 	for (unsigned n = 0; n < s->disks; n++)
 		describe(&client->memory->disk[n], &s->disk[n]);
-	s->service = (struct bus_service){ .type = STORAGE_TYPE, .instance = STORAGE_INSTANCE, .opened = opened, .closed = closed, .ready = ready,
-					   .packet = packet, .room = room, .context = s };
+	s->service = (struct bus_service){ .type = STORAGE_TYPE,
+					   .instance = STORAGE_INSTANCE,
+					   .opened = opened,
+					   .closed = closed,
+					   .ready = ready,
+					   .packet = packet,
+					   .room = room,
+					   .context = s };
 	s->channel = bus_offer(bus, &s->service);
 	if (s->channel)
 		return s;
@@ -479,8 +519,10 @@ void storage_destroy(struct storage *s) { free(s); }
 
 size_t storage_statistics(const struct storage *s, char *text, size_t bytes)
 {
-	int used = snprintf(text, bytes, "storage: %lu commands, %lu bytes read, %lu written, %lu flushes, %lu failed\n", s->commands, s->bytes_read,
-			    s->bytes_written, s->flushes, s->failed);
+	int used = snprintf(
+		text, bytes,
+		"storage: %lu commands, %lu bytes read, %lu written, %lu flushes, %lu failed\n",
+		s->commands, s->bytes_read, s->bytes_written, s->flushes, s->failed);
 
 	return used < 0 ? 0 : (size_t)used < bytes ? (size_t)used : bytes - 1;
 }
@@ -520,8 +562,10 @@ static void disks_archive(struct archive *archive, struct storage *s)
 		archive_u32(archive, &disk.physical_bytes);
 		archive_bool(archive, &disk.read_only);
 		archive_bytes(archive, disk.id, sizeof(disk.id));
-		if (!archive->error && (disk.sectors != s->disk[n].sectors || disk.sector_bytes != s->disk[n].sector_bytes ||
-					disk.physical_bytes != s->disk[n].physical_bytes || disk.read_only != s->disk[n].read_only ||
+		if (!archive->error && (disk.sectors != s->disk[n].sectors ||
+					disk.sector_bytes != s->disk[n].sector_bytes ||
+					disk.physical_bytes != s->disk[n].physical_bytes ||
+					disk.read_only != s->disk[n].read_only ||
 					memcmp(disk.id, s->disk[n].id, sizeof(disk.id))))
 			archive_fail(archive, -ENOTSUP, "it has other disks");
 	}
@@ -571,9 +615,13 @@ static void unit_pause(void *self) { storage_pause(self); }
 static void unit_resume(void *self) { storage_resume(self); }
 static void unit_archive(struct archive *archive, void *self) { storage_archive(archive, self); }
 static void unit_destroy(void *self) { storage_destroy(self); }
-static size_t unit_statistics(const void *self, char *text, size_t bytes) { return storage_statistics(self, text, bytes); }
+static size_t unit_statistics(const void *self, char *text, size_t bytes)
+{
+	return storage_statistics(self, text, bytes);
+}
 
 const struct unit_ops storage_unit = {
-	.name = "storage", .section = UNIT_SECTION('S', 'T', 'O', 'R'), .pause = unit_pause, .resume = unit_resume,
+	.name = "storage", .section = UNIT_SECTION('S', 'T', 'O', 'R'), .pause = unit_pause,
+	.resume = unit_resume,
 	.destroy = unit_destroy, .archive = unit_archive, .statistics = unit_statistics,
 };

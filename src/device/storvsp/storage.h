@@ -1,15 +1,19 @@
 /*
- * A SCSI controller on a channel of the bus: each disk of the machine is a logical unit of target 0. Data passes through the slots of
- * the block requests (block/block.h).
+ * A SCSI controller on a channel of the bus: each disk of the machine is a logical unit of target
+ * 0. Data passes through the slots of the block requests (block/block.h).
  *
- *   EXECUTE_SRB -> scsi.c -> answered at once, or a block request in the slot -> its reply -> data into the guest -> COMPLETE
+ *   EXECUTE_SRB -> scsi.c -> answered at once, or a block request in the slot -> its reply -> data
+ *   into the guest -> COMPLETE
  *
  * Lock: the channel's.
  *
- *  1. A guest's request has a slot from the moment it is taken out of the ring until its completion is in the other ring. Where no
- *     slot is free nothing is taken: the guest's own ring holds what waits.
- *  2. A request of a channel that was closed since touches the guest's memory no more; its slot is free when the reply has come.
- *  3. A write is answered as the disk has taken it; it is durable after a flush (SYNCHRONIZE CACHE, or force unit access).
+ *  1. A guest's request has a slot from the moment it is taken out of the ring until its completion
+ *     is in the other ring. Where no slot is free nothing is taken: the guest's own ring holds what
+ *     waits.
+ *  2. A request of a channel that was closed since touches the guest's memory no more; its slot is
+ *     free when the reply has come.
+ *  3. A write is answered as the disk has taken it; it is durable after a flush (SYNCHRONIZE CACHE,
+ *     or force unit access).
  */
 #pragma once
 
@@ -22,20 +26,27 @@ struct archive;
 /* The unit: a struct storage. */
 extern const struct unit_ops storage_unit;
 
-/* On a bus that does not run yet; the disks are those of client->memory. NULL: no memory, or no channel. */
+/*
+ * On a bus that does not run yet; the disks are those of client->memory. NULL: no memory, or no
+ * channel.
+ */
 struct storage *storage_create(struct bus *bus, struct block_client *client);
 void storage_destroy(struct storage *storage);
-/* Whatever has been answered, and what could not be taken before; on the thread that collects. -EBADMSG: the disk process has failed. */
+/*
+ * Whatever has been answered, and what could not be taken before; on the thread that collects.
+ * -EBADMSG: the disk process has failed.
+ */
 int storage_collect(struct storage *storage);
 /*
- * No request is taken from now on, and when it returns none is under way: replies are still collected meanwhile, by the thread that does.
- * Until storage_resume().
+ * No request is taken from now on, and when it returns none is under way: replies are still
+ * collected meanwhile, by the thread that does. Until storage_resume().
  */
 void storage_pause(struct storage *storage);
 void storage_resume(struct storage *storage);
 /*
- * As bytes and back, while it is paused or before anything runs: what the guest has agreed upon, and completions that wait for room.
- * -ENOTSUP: the disks are others than they were. The bus is loaded on its own.
+ * As bytes and back, while it is paused or before anything runs: what the guest has agreed upon,
+ * and completions that wait for room. -ENOTSUP: the disks are others than they were. The bus is
+ * loaded on its own.
  */
 void storage_archive(struct archive *archive, struct storage *storage);
 /* Invariant 1. With the channel's lock, or while nothing runs. */

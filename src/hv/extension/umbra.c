@@ -1,6 +1,6 @@
 /*
- * Umbra's extension of the hypercall interface: versions, looping and packet requests, cancellation, page ranges. The contract with
- * a guest is docs/umbra-interface.md.
+ * Umbra's extension of the hypercall interface: versions, looping and packet requests,
+ * cancellation, page ranges. The contract with a guest is docs/umbra-interface.md.
  */
 #include "hv/hv_internal.h"
 
@@ -9,7 +9,8 @@ enum { PAGES_PER_ELEMENT = 16, PACKET_REQUEST = 1 };
 
 bool umbra_cpuid(const struct hv_partition *p, uint32_t leaf, uint32_t r[4])
 {
-	static const uint32_t name[4] = { LEAF_LAST, 0x72626d55, 0x624d5661, 0x20617262 }; /* "UmbraVMbra " */
+	/* "UmbraVMbra " */
+	static const uint32_t name[4] = { LEAF_LAST, 0x72626d55, 0x624d5661, 0x20617262 };
 
 	if (!hv_has(p, HV_UMBRA) || leaf > LEAF_LAST)
 		return false;
@@ -54,7 +55,10 @@ enum hv_status umbra_call_version(struct hv_call *c)
 	return HV_SUCCESS;
 }
 
-/* { id, parameters } in, { result, bytes done } out. The first call begins, those that follow ask; the last takes the result. */
+/*
+ * { id, parameters } in, { result, bytes done } out. The first call begins, those that follow ask;
+ * the last takes the result.
+ */
 enum hv_status umbra_call_work(struct hv_call *c)
 {
 	struct hv_partition *p = c->cpu->partition;
@@ -72,9 +76,12 @@ enum hv_status umbra_call_work(struct hv_call *c)
 	if (!r) {
 		status = work_check(p, &in.work);
 		if (!status)
-			status = work_submit(p, in.id, &in.work, DELIVER_LOOP, 0) ? HV_CALL_PENDING : HV_INSUFFICIENT_BUFFERS;
+			status = work_submit(p, in.id, &in.work, DELIVER_LOOP, 0)
+					 ? HV_CALL_PENDING
+					 : HV_INSUFFICIENT_BUFFERS;
 		begun = true;
-	} else if (r->delivery != DELIVER_LOOP || memcmp(&r->parameters, &in.work, sizeof(in.work))) {
+	} else if (r->delivery != DELIVER_LOOP ||
+		   memcmp(&r->parameters, &in.work, sizeof(in.work))) {
 		status = HV_OBJECT_IN_USE;
 	} else {
 		out.result = r->result;
@@ -106,7 +113,10 @@ enum hv_status umbra_call_cancel(struct hv_call *c)
 
 enum hv_status umbra_call_null(struct hv_call *c) { return (void)c, HV_SUCCESS; }
 
-/* { operation } and elements { page | further pages }; one result for each. On the calling processor, restartable. */
+/*
+ * { operation } and elements { page | further pages }; one result for each. On the calling
+ * processor, restartable.
+ */
 enum hv_status umbra_call_pages(struct hv_call *c)
 {
 	struct hv_partition *p = c->cpu->partition;
@@ -115,9 +125,11 @@ enum hv_status umbra_call_pages(struct hv_call *c)
 	memcpy(&head, c->input, sizeof(head));
 	if (head.flags || head.reserved)
 		return HV_INVALID_PARAMETER;
-	if (head.operation == WORK_NOTHING || head.operation == WORK_COPY || head.operation >= WORK_OPERATIONS)
+	if (head.operation == WORK_NOTHING || head.operation == WORK_COPY ||
+	    head.operation >= WORK_OPERATIONS)
 		return HV_INVALID_PARAMETER;
-	for (uint32_t i = 0; c->reps_done < c->rep_count && !hv_call_must_yield(c); i++, c->reps_done++) {
+	for (uint32_t i = 0; c->reps_done < c->rep_count && !hv_call_must_yield(c);
+	     i++, c->reps_done++) {
 		struct work_parameters w = { .operation = head.operation };
 		uint64_t element, result = 0;
 		enum hv_status status;
@@ -138,8 +150,9 @@ enum hv_status umbra_call_pages(struct hv_call *c)
 }
 
 /*
- * A packet: { id, parameters, sint, flags }, posted as a message to UMBRA_CONNECTION_PACKET. The reply is a message in that SINT of
- * the processor that posted. Refused with "insufficient buffers" while too many are under way: post again after a reply.
+ * A packet: { id, parameters, sint, flags }, posted as a message to UMBRA_CONNECTION_PACKET. The
+ * reply is a message in that SINT of the processor that posted. Refused with "insufficient buffers"
+ * while too many are under way: post again after a reply.
  */
 enum hv_status umbra_packet(struct hv_cpu *cpu, uint32_t type, const uint8_t *payload, size_t bytes)
 {

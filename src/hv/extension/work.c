@@ -1,18 +1,23 @@
 /*
- * Long work for a guest, on a thread of its own: requests, their one outcome, and page-range operations.
+ * Long work for a guest, on a thread of its own: requests, their one outcome, and page-range
+ * operations.
  *
  *            submit              worker              piece by piece           the guest has it
- *   FREE ------------> QUEUED ------------> RUNNING ---------------> FINISHED ----------------> FREE
+ *   FREE ------------> QUEUED ------------> RUNNING ---------------> FINISHED ---------------->
+ *   FREE
  *                         |  cancel                                      ^
  *                         +----------------------------------------------+
  *
- *  1. All of it changes under the partition's lock; the pieces of an operation (at most PIECE_BYTES) run without it.
- *  2. A request has one outcome, set on entering FINISHED: success, cancelled, or the status of what failed. Cancelling one that
- *     runs asks the worker, which looks between two pieces: if the last piece is done the outcome is success all the same.
- *  3. What is finished stays until it is delivered: collected by its loop, put into its ring (which has kept room for it), or posted
- *     (tried again at every end of message, the oldest first). So the number of requests bounds what a guest can make the host remember.
- *  4. Guest memory is addressed page by page through the overlays; an operation on a range that was fine at submission and is not
- *     any more fails.
+ *  1. All of it changes under the partition's lock; the pieces of an operation (at most
+ *     PIECE_BYTES) run without it.
+ *  2. A request has one outcome, set on entering FINISHED: success, cancelled, or the status of
+ *     what failed. Cancelling one that runs asks the worker, which looks between two pieces: if the
+ *     last piece is done the outcome is success all the same.
+ *  3. What is finished stays until it is delivered: collected by its loop, put into its ring (which
+ *     has kept room for it), or posted (tried again at every end of message, the oldest first). So
+ *     the number of requests bounds what a guest can make the host remember.
+ *  4. Guest memory is addressed page by page through the overlays; an operation on a range that was
+ *     fine at submission and is not any more fails.
  */
 #include "hv/hv_internal.h"
 
@@ -35,25 +40,34 @@ enum hv_status work_check(struct hv_partition *p, const struct work_parameters *
 
 	if (w->operation >= WORK_MACHINE)
 		return HV_FEATURE_UNAVAILABLE; /* what a machine does to itself */
-	if (w->operation >= WORK_OPERATIONS || w->flags || w->reserved || (w->operation != WORK_COPY && w->argument))
+	if (w->operation >= WORK_OPERATIONS || w->flags || w->reserved ||
+	    (w->operation != WORK_COPY && w->argument))
 		return HV_INVALID_PARAMETER;
 	if (w->operation == WORK_NOTHING)
 		return w->gpa || w->bytes ? HV_INVALID_PARAMETER : HV_SUCCESS;
-	if (!w->bytes || (w->gpa | w->bytes | w->argument) & (GUEST_PAGE_BYTES - 1) || guest_memory_probe(m, w->gpa, w->bytes, writes))
+	if (!w->bytes || (w->gpa | w->bytes | w->argument) & (GUEST_PAGE_BYTES - 1) ||
+	    guest_memory_probe(m, w->gpa, w->bytes, writes))
 		return HV_INVALID_PARAMETER;
 	if (w->operation != WORK_COPY)
 		return HV_SUCCESS;
-	if (guest_memory_probe(m, w->argument, w->bytes, true) || (w->gpa < w->argument + w->bytes && w->argument < w->gpa + w->bytes))
+	if (guest_memory_probe(m, w->argument, w->bytes, true) ||
+	    (w->gpa < w->argument + w->bytes && w->argument < w->gpa + w->bytes))
 		return HV_INVALID_PARAMETER;
 	return HV_SUCCESS;
 }
 
-struct work_request *work_submit(struct hv_partition *p, uint64_t id, const struct work_parameters *w, enum work_delivery delivery, uint32_t target)
+struct work_request *work_submit(struct hv_partition *p, uint64_t id,
+				 const struct work_parameters *w, enum work_delivery delivery,
+				 uint32_t target)
 {
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
 		if (p->work[n].state == WORK_FREE) {
-			p->work[n] = (struct work_request){ .state = WORK_QUEUED, .delivery = delivery, .target = target, .id = id,
-							    .sequence = ++p->work_sequence, .parameters = *w };
+			p->work[n] = (struct work_request){ .state = WORK_QUEUED,
+							    .delivery = delivery,
+							    .target = target,
+							    .id = id,
+							    .sequence = ++p->work_sequence,
+							    .parameters = *w };
 			pthread_cond_signal(&p->work_ready);
 			return &p->work[n];
 		}
@@ -64,13 +78,18 @@ void work_release(struct work_request *r) { r->state = WORK_FREE; }
 
 static void deliver(struct hv_partition *p, struct work_request *r)
 {
-	struct { uint64_t id; uint32_t status, reserved; uint64_t result, done_bytes; } reply = { r->id, r->outcome, 0, r->result, r->done_bytes };
+	struct {
+		uint64_t id;
+		uint32_t status, reserved;
+		uint64_t result, done_bytes;
+	} reply = { r->id, r->outcome, 0, r->result, r->done_bytes };
 
 	switch (r->delivery) {
 	case DELIVER_LOOP: return; /* collected by the call */
 	case DELIVER_RING: ring_complete(p, r->target, r); break;
 	case DELIVER_MESSAGE:
-		if (!hv_post(&p->cpu[r->target >> 8], r->target & 0xff, UMBRA_MESSAGE_REPLY, UMBRA_CONNECTION_PACKET, &reply, sizeof(reply)))
+		if (!hv_post(&p->cpu[r->target >> 8], r->target & 0xff, UMBRA_MESSAGE_REPLY,
+			     UMBRA_CONNECTION_PACKET, &reply, sizeof(reply)))
 			return;
 		break;
 	}
@@ -83,7 +102,8 @@ static struct work_request *oldest(struct hv_partition *p, enum work_state state
 	struct work_request *r = NULL;
 
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state == state && p->work[n].sequence > after && (!r || p->work[n].sequence < r->sequence))
+		if (p->work[n].state == state && p->work[n].sequence > after &&
+		    (!r || p->work[n].sequence < r->sequence))
 			r = &p->work[n];
 	return r;
 }
@@ -93,7 +113,8 @@ struct work_request *work_after(struct hv_partition *p, const struct work_reques
 	struct work_request *next = NULL;
 
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state != WORK_FREE && (!r || p->work[n].sequence > r->sequence) && (!next || p->work[n].sequence < next->sequence))
+		if (p->work[n].state != WORK_FREE && (!r || p->work[n].sequence > r->sequence) &&
+		    (!next || p->work[n].sequence < next->sequence))
 			next = &p->work[n];
 	return next;
 }
@@ -130,7 +151,8 @@ enum hv_status work_cancel(struct hv_partition *p, uint64_t id)
 /* ---- operations ---- */
 
 /* One page at gpa. */
-static int on_page(struct hv_partition *p, const struct work_parameters *w, uint64_t gpa, uint64_t to_gpa, uint64_t *result)
+static int on_page(struct hv_partition *p, const struct work_parameters *w, uint64_t gpa,
+		   uint64_t to_gpa, uint64_t *result)
 {
 	static const uint8_t zeros[GUEST_PAGE_BYTES];
 	const struct hv_host *host = p->host;
@@ -144,7 +166,8 @@ static int on_page(struct hv_partition *p, const struct work_parameters *w, uint
 		hva = guest_hva(m, gpa);
 		if (!hva)
 			return -EFAULT;
-		__atomic_fetch_or(hva, 0, __ATOMIC_RELAXED); /* makes it the machine's own page, and changes nothing */
+		/* makes it the machine's own page, and changes nothing */
+		__atomic_fetch_or(hva, 0, __ATOMIC_RELAXED);
 		break;
 	case WORK_DISCARD: /* an overlay is not given away */
 	case WORK_ZERO: error = guest_memory_write(m, written = gpa, zeros, sizeof(zeros)); break;
@@ -168,9 +191,11 @@ static int on_page(struct hv_partition *p, const struct work_parameters *w, uint
 static bool give_away(struct hv_partition *p, uint64_t gpa, size_t bytes)
 {
 	const struct hv_host *host = p->host;
-	uint8_t *first = guest_ram_hva(host->memory, gpa), *last = guest_ram_hva(host->memory, gpa + bytes - 1);
+	uint8_t *first = guest_ram_hva(host->memory, gpa),
+		*last = guest_ram_hva(host->memory, gpa + bytes - 1);
 
-	if (!first || !last || (size_t)(last - first) != bytes - 1 || host->discard(host->context, first, bytes))
+	if (!first || !last || (size_t)(last - first) != bytes - 1 ||
+	    host->discard(host->context, first, bytes))
 		return false;
 	for (size_t at = 0; at < bytes; at += GUEST_PAGE_BYTES)
 		host->memory_written(host->context, gpa + at, GUEST_PAGE_BYTES);
@@ -185,9 +210,11 @@ static bool has_overlay(const struct guest_memory *m, uint64_t gpa, size_t bytes
 	return false;
 }
 
-enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *w, uint64_t at, size_t bytes, uint64_t *result)
+enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *w, uint64_t at,
+			  size_t bytes, uint64_t *result)
 {
-	if (w->operation == WORK_DISCARD && !has_overlay(p->host->memory, w->gpa + at, bytes) && give_away(p, w->gpa + at, bytes))
+	if (w->operation == WORK_DISCARD && !has_overlay(p->host->memory, w->gpa + at, bytes) &&
+	    give_away(p, w->gpa + at, bytes))
 		return HV_SUCCESS;
 	for (size_t done = 0; done < bytes; done += GUEST_PAGE_BYTES) {
 		guest_memory_begin();
