@@ -1,13 +1,15 @@
 /*
  * Guest memory as the kernel finds it:
  *
- *   0x1000 GDT   0x2000 zero page   0x3000 command line   0x4000.. page tables (identity, 4 GiB of 2 MiB pages)
+ *   0x1000 GDT   0x2000 zero page   0x3000 command line   0x4000.. page tables (identity, 4 GiB of
+ *                2 MiB pages)
  *   0xe0000 ACPI tables   pref_address kernel   below the end of low memory: initrd
  *
  * Every number of the header is checked against the file and the memory before it is used.
  */
 #include "linux.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
@@ -21,7 +23,14 @@ enum {
 
 struct header { uint32_t setup_bytes, init_size, command_max; uint64_t address, payload_bytes; };
 
-static uint64_t get(const uint8_t *at, size_t bytes)
+int boot_refuse(const char **ret_reason, const char *reason, int error)
+{
+	assert(error < 0);
+	*ret_reason = reason;
+	return error;
+}
+
+static uint64_t header_field(const uint8_t *at, size_t bytes)
 {
 	uint64_t v = 0;
 
@@ -36,22 +45,22 @@ static int parse(struct boot_file kernel, struct header *h, const char **reason)
 	uint64_t syssize;
 
 	if (kernel.bytes < 0x280 || memcmp(kernel.data + 0x202, "HdrS", 4) ||
-	    get(kernel.data + 0x1fe, 2) != 0xaa55)
-		return *reason = "it is not a Linux bzImage", -ENOEXEC;
-	if (get(kernel.data + 0x206, 2) < 0x20c || !(get(kernel.data + 0x236, 2) & 1))
-		return *reason = "it has no 64-bit entry (boot protocol 2.12 is needed)", -ENOEXEC;
+	    header_field(kernel.data + 0x1fe, 2) != 0xaa55)
+		return boot_refuse(reason, "it is not a Linux bzImage", -ENOEXEC);
+	if (header_field(kernel.data + 0x206, 2) < 0x20c || !(header_field(kernel.data + 0x236, 2) & 1))
+		return boot_refuse(reason, "it has no 64-bit entry (boot protocol 2.12 is needed)", -ENOEXEC);
 	h->setup_bytes = ((uint32_t)(kernel.data[0x1f1] ? kernel.data[0x1f1] : 4) + 1) * 512;
-	syssize = get(kernel.data + 0x1f4, 4) * 16;
+	syssize = header_field(kernel.data + 0x1f4, 4) * 16;
 	if (h->setup_bytes >= kernel.bytes)
-		return *reason = "it is truncated", -ENOEXEC;
+		return boot_refuse(reason, "it is truncated", -ENOEXEC);
 	h->payload_bytes = kernel.bytes - h->setup_bytes;
 	if (syssize > h->payload_bytes + 16)
-		return *reason = "it is truncated", -ENOEXEC;
-	h->address = get(kernel.data + 0x258, 8);
-	h->init_size = (uint32_t)get(kernel.data + 0x260, 4);
-	h->command_max = (uint32_t)get(kernel.data + 0x238, 4);
+		return boot_refuse(reason, "it is truncated", -ENOEXEC);
+	h->address = header_field(kernel.data + 0x258, 8);
+	h->init_size = (uint32_t)header_field(kernel.data + 0x260, 4);
+	h->command_max = (uint32_t)header_field(kernel.data + 0x238, 4);
 	if (h->address < 0x100000 || h->address > 1ull << 30 || h->payload_bytes > h->init_size)
-		return *reason = "its header lies about addresses or sizes", -ENOEXEC;
+		return boot_refuse(reason, "its header lies about addresses or sizes", -ENOEXEC);
 	return 0;
 }
 
@@ -64,14 +73,21 @@ static void e820(uint8_t *zero, uint64_t base, uint64_t bytes, uint32_t type)
 	put(entry + 16, type, 4);
 }
 
+/* The first 4 GiB: one table of the first level, one of the second, four of 2 MiB pages. */
 static void identity_map(uint8_t *ram)
 {
-	put(ram + TABLES_GPA, (TABLES_GPA + 0x1000) | 3, 8);
-	for (uint64_t g = 0; g < 4; g++) {
-		put(ram + TABLES_GPA + 0x1000 + 8 * g, (TABLES_GPA + 0x2000 + 0x1000 * g) | 3, 8);
-		for (uint64_t m = 0; m < 512; m++)
-			put(ram + TABLES_GPA + 0x2000 + 0x1000 * g + 8 * m,
-			    (g << 30 | m << 21) | 0x83, 8);
+	enum { PRESENT_WRITABLE = 3, LARGE = 0x80, ENTRIES = 512, ENTRY_BYTES = 8, GIBS = 4 };
+	const uint64_t second_gpa = TABLES_GPA + GUEST_PAGE_BYTES;
+	const uint64_t third_gpa = second_gpa + GUEST_PAGE_BYTES;
+
+	put(ram + TABLES_GPA, second_gpa | PRESENT_WRITABLE, ENTRY_BYTES);
+	for (uint64_t gib = 0; gib < GIBS; gib++) {
+		uint64_t table_gpa = third_gpa + gib * GUEST_PAGE_BYTES;
+
+		put(ram + second_gpa + ENTRY_BYTES * gib, table_gpa | PRESENT_WRITABLE, ENTRY_BYTES);
+		for (uint64_t n = 0; n < ENTRIES; n++)
+			put(ram + table_gpa + ENTRY_BYTES * n,
+			    (gib << 30 | n << 21) | LARGE | PRESENT_WRITABLE, ENTRY_BYTES);
 	}
 }
 
@@ -106,7 +122,7 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 int boot_linux(const struct guest_memory *m, struct boot_file kernel, struct boot_file initrd,
 	       const char *command_line, struct x86_state *ret_state, const char **reason)
 {
-	struct header h;
+	struct header h = { .setup_bytes = 0 };
 	uint8_t *zero = m->ram + ZERO_PAGE_GPA;
 	uint64_t initrd_gpa = 0;
 	int error = parse(kernel, &h, reason);
@@ -114,18 +130,18 @@ int boot_linux(const struct guest_memory *m, struct boot_file kernel, struct boo
 	if (error)
 		return error;
 	if (h.address + h.init_size > m->low_bytes)
-		return *reason = "the memory is too small for it", -ENOMEM;
+		return boot_refuse(reason, "the memory is too small for it", -ENOMEM);
 	if (strlen(command_line) > h.command_max || strlen(command_line) >= COMMAND_MAX)
-		return *reason = "the command line is longer than it takes", -E2BIG;
+		return boot_refuse(reason, "the command line is longer than it takes", -E2BIG);
 	memcpy(m->ram + h.address, kernel.data + h.setup_bytes, h.payload_bytes);
-	memset(zero, 0, 4096);
+	memset(zero, 0, GUEST_PAGE_BYTES);
 	memcpy(zero + 0x1f1, kernel.data + 0x1f1,
 	       0x11 + kernel.data[0x201] > 0x7f ? 0x7f : 0x11u + kernel.data[0x201]);
 	if (initrd.bytes) {
 		if (initrd.bytes > m->low_bytes ||
-		    ((m->low_bytes - initrd.bytes) & ~4095ull) < h.address + h.init_size)
-			return *reason = "the initrd does not fit beside it", -ENOMEM;
-		initrd_gpa = (m->low_bytes - initrd.bytes) & ~4095ull;
+		    ((m->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1)) < h.address + h.init_size)
+			return boot_refuse(reason, "the initrd does not fit beside it", -ENOMEM);
+		initrd_gpa = (m->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
 		memcpy(m->ram + initrd_gpa, initrd.data, initrd.bytes);
 	}
 	zero[0x210] = 0xff;

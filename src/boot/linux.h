@@ -13,6 +13,8 @@ struct x86_state;
 
 struct boot_file { const uint8_t *data; size_t bytes; };
 
+/* Returns error, with the phrase for the user in *ret_reason. */
+int boot_refuse(const char **ret_reason, const char *reason, int error);
 /*
  * Fills memory and *ret_state so that the first instruction is the kernel's 64-bit entry. Returns 0
  * or -errno with *ret_reason a phrase for the user: -ENOEXEC not a usable kernel, -ENOMEM it does

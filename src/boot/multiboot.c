@@ -54,13 +54,11 @@ static bool is_free(const struct segment *s)
 static int load(const struct guest_memory *m, struct boot_file f, const struct segment *s, uint64_t *end, const char **reason)
 {
 	if (s->offset > f.bytes || s->file_bytes > f.bytes - s->offset || s->file_bytes > s->memory_bytes)
-		return *reason = "a segment lies outside the file", -ENOEXEC;
-	if (!is_free(s)) {
-		*reason = "a segment lies below 1 MiB where other things are";
-		return -ENOEXEC;
-	}
+		return boot_refuse(reason, "a segment lies outside the file", -ENOEXEC);
+	if (!is_free(s))
+		return boot_refuse(reason, "a segment lies below 1 MiB where other things are", -ENOEXEC);
 	if (s->gpa > m->low_bytes || s->memory_bytes > m->low_bytes - s->gpa)
-		return *reason = "the memory is too small for it", -ENOMEM;
+		return boot_refuse(reason, "the memory is too small for it", -ENOMEM);
 	memcpy(m->ram + s->gpa, f.data + s->offset, s->file_bytes);
 	memset(m->ram + s->gpa + s->file_bytes, 0, s->memory_bytes - s->file_bytes);
 	*end = s->gpa + s->memory_bytes > *end ? s->gpa + s->memory_bytes : *end;
@@ -79,7 +77,7 @@ static int load_elf32(const struct guest_memory *m, struct boot_file f, uint64_t
 
 	memcpy(&e, f.data, sizeof(e));
 	if (e.e_machine != EM_386 || !headers_fit(f, e.e_phoff, e.e_phnum, e.e_phentsize, sizeof(Elf32_Phdr)))
-		return *reason = "its program headers lie outside the file", -ENOEXEC;
+		return boot_refuse(reason, "its program headers lie outside the file", -ENOEXEC);
 	for (unsigned n = 0; n < e.e_phnum && !error; n++) {
 		Elf32_Phdr p;
 
@@ -98,7 +96,7 @@ static int load_elf64(const struct guest_memory *m, struct boot_file f, uint64_t
 
 	memcpy(&e, f.data, sizeof(e));
 	if (e.e_machine != EM_X86_64 || !headers_fit(f, e.e_phoff, e.e_phnum, e.e_phentsize, sizeof(Elf64_Phdr)))
-		return *reason = "its program headers lie outside the file", -ENOEXEC;
+		return boot_refuse(reason, "its program headers lie outside the file", -ENOEXEC);
 	for (unsigned n = 0; n < e.e_phnum && !error; n++) {
 		Elf64_Phdr p;
 
@@ -113,9 +111,9 @@ static int load_elf64(const struct guest_memory *m, struct boot_file f, uint64_t
 static int load_image(const struct guest_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
 {
 	if (get32(f, find_header(f) + 4) & FLAG_UNSUPPORTED)
-		return *reason = "it asks for what is not offered (multiboot flags)", -ENOEXEC;
+		return boot_refuse(reason, "it asks for what is not offered (multiboot flags)", -ENOEXEC);
 	if (f.bytes < sizeof(Elf64_Ehdr) || memcmp(f.data, ELFMAG, SELFMAG))
-		return *reason = "it is not an ELF file", -ENOEXEC;
+		return boot_refuse(reason, "it is not an ELF file", -ENOEXEC);
 	return f.data[EI_CLASS] == ELFCLASS32 ? load_elf32(m, f, entry, end, reason) : load_elf64(m, f, entry, end, reason);
 }
 
@@ -134,7 +132,7 @@ static void information(const struct guest_memory *m, uint64_t module_gpa, uint6
 	uint8_t *info = m->ram + INFO_GPA, *map = m->ram + MAP_GPA;
 	unsigned entries = 3;
 
-	memset(info, 0, 0x1000);
+	memset(info, 0, GUEST_PAGE_BYTES);
 	put32(info, INFO_MEMORY | INFO_COMMAND | INFO_MAP | (module_bytes ? INFO_MODULES : 0));
 	put32(info + 4, 640);
 	put32(info + 8, (uint32_t)((m->low_bytes - LOWEST_GPA) / 1024));
@@ -179,18 +177,18 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 int boot_multiboot(const struct guest_memory *m, struct boot_file image, struct boot_file module, const char *command_line,
 		   struct x86_state *ret_state, const char **reason)
 {
-	uint64_t entry = 0, end = 0, module_gpa = (m->low_bytes - module.bytes) & ~4095ull;
+	uint64_t entry = 0, end = 0, module_gpa = (m->low_bytes - module.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
 	int error;
 
 	if (strlen(command_line) >= COMMAND_MAX)
-		return *reason = "the command line is longer than it takes", -E2BIG;
+		return boot_refuse(reason, "the command line is longer than it takes", -E2BIG);
 	error = load_image(m, image, &entry, &end, reason);
 	if (error)
 		return error;
 	if (entry < FREE_GPA || entry >= end)
-		return *reason = "its entry lies outside its segments", -ENOEXEC;
+		return boot_refuse(reason, "its entry lies outside its segments", -ENOEXEC);
 	if (module.bytes > m->low_bytes || module_gpa < end)
-		return *reason = "the module does not fit beside it", -ENOMEM;
+		return boot_refuse(reason, "the module does not fit beside it", -ENOMEM);
 	if (module.bytes)
 		memcpy(m->ram + module_gpa, module.data, module.bytes);
 	information(m, module_gpa, module.bytes);

@@ -58,8 +58,12 @@ static void fadt(uint8_t *t, uint64_t dsdt_gpa, uint64_t facs_gpa)
 	put(t + 64, PM_BASE + 4, 4);
 	put(t + 76, PM_BASE + 8, 4);
 	put(t + 80, PM_BASE + 0xc, 4);
-	t[88] = 4, t[89] = 2, t[91] = 4, t[92] = 4;
-	put(t + 96, 0xffff, 2), put(t + 98, 0xffff, 2);
+	t[88] = 4;
+	t[89] = 2;
+	t[91] = 4;
+	t[92] = 4;
+	put(t + 96, 0xffff, 2);
+	put(t + 98, 0xffff, 2);
 	t[108] = 0x32;
 	put(t + 109, 1 << 2, 2); /* no VGA; no 8042 */
 	put(t + 112, FLAGS, 4);
@@ -86,10 +90,13 @@ static size_t madt(uint8_t *t, unsigned cpus)
 
 		memcpy(at, entry, 8);
 	}
-	at[0] = 1, at[1] = 12;
+	at[0] = 1;
+	at[1] = 12;
 	put(at + 4, IOAPIC_GPA, 4);
 	at += 12;
-	at[0] = 2, at[1] = 10, at[3] = 9; /* the SCI is level, active high */
+	at[0] = 2; /* the SCI is level, active high */
+	at[1] = 10;
+	at[3] = 9;
 	put(at + 4, 9, 4);
 	put(at + 8, 0xd, 2);
 	seal(t, bytes);

@@ -7,7 +7,7 @@
 #include "lib/archive.h"
 
 enum {
-	ACCESS_LATCH = 0, ACCESS_BOTH = 3, MODE_TERMINAL_COUNT = 0, SYSTEM_CONTROL = 0x61, GATE = 1,
+	ACCESS_LATCH = 0, ACCESS_LOW = 1, ACCESS_BOTH = 3, MODE_TERMINAL_COUNT = 0, SYSTEM_CONTROL = 0x61, GATE = 1,
 	OUTPUT = 0x20, COMMAND = 3, SPEAKER = 2
 };
 
@@ -49,7 +49,7 @@ uint8_t pit_read(struct pit *p, uint16_t port, uint64_t ticks)
 			return (uint8_t)v;
 	}
 	c->latched = false;
-	return (uint8_t)(c->access == 1 ? v : v >> 8);
+	return (uint8_t)(c->access == ACCESS_LOW ? v : v >> 8);
 }
 
 static void load(struct pit_counter *c, uint32_t value, uint64_t ticks)
@@ -73,6 +73,14 @@ static void command(struct pit *p, uint8_t v, uint64_t ticks)
 	*c = (struct pit_counter){ .access = v >> 4 & 3, .mode = v >> 1 & 7 };
 }
 
+/* What the counter is loaded with once this byte is written. */
+static uint32_t loaded_value(const struct pit_counter *c, uint8_t v)
+{
+	if (c->access == ACCESS_LOW)
+		return v;
+	return (uint32_t)v << 8 | (c->access == ACCESS_BOTH ? c->low : 0);
+}
+
 void pit_write(struct pit *p, uint16_t port, uint8_t v, uint64_t ticks)
 {
 	struct pit_counter *c = &p->counter[port & 3];
@@ -88,11 +96,7 @@ void pit_write(struct pit *p, uint16_t port, uint8_t v, uint64_t ticks)
 		c->write_high = true;
 		c->reload = 0;
 	} else {
-		load(c,
-		     c->access == 1   ? v
-		     : c->access == 2 ? (uint32_t)v << 8
-				      : (uint32_t)v << 8 | c->low,
-		     ticks);
+		load(c, loaded_value(c, v), ticks);
 	}
 }
 

@@ -26,14 +26,14 @@ static enum hv_status read_set(struct hv_call *c, const uint8_t *at, uint64_t *r
 
 	memcpy(&format, at, 8);
 	memcpy(&valid, at + 8, 8);
+	*ret_targets = format == SET_ALL ? everybody(c->cpu->partition) : 0;
 	if (format == SET_ALL)
-		return *ret_targets = everybody(c->cpu->partition), HV_SUCCESS;
+		return HV_SUCCESS;
 	if (format != SET_SPARSE)
 		return HV_INVALID_PARAMETER;
 	if ((unsigned)__builtin_popcountll(valid) * 8 > c->variable_bytes)
 		return HV_INVALID_INPUT;
-	*ret_targets = 0;
-	if (valid & 1) { /* the first bank; HV_MAX_CPUS lie in it */
+	if (valid & 1) { /* the first bank; X86_MAX_PROCESSORS lie in it */
 		memcpy(&bank, at + 16, 8);
 		*ret_targets = bank & everybody(c->cpu->partition);
 	}
@@ -69,18 +69,26 @@ static enum hv_status flush_space(struct hv_call *c, uint64_t flags, uint64_t ta
 	return HV_SUCCESS;
 }
 
+/* Bits of an element: large pages, of 1 GiB instead of 2 MiB, and how many further pages. */
+enum {
+	RANGE_LARGE = 1 << 11, RANGE_GIGANTIC = 1 << 12, RANGE_FURTHER_EXTENDED = 0x7ff,
+	RANGE_FURTHER = GUEST_PAGE_BYTES - 1, GIGANTIC_BYTES = 1 << 30
+};
+
+static uint64_t large_bytes(uint64_t entry) { return entry & RANGE_GIGANTIC ? GIGANTIC_BYTES : LARGE_BYTES; }
+
 static struct engine_gva_range range_of(uint64_t entry, bool extended)
 {
-	if (extended && entry & 1 << 11) {
-		uint64_t bytes = entry & 1 << 12 ? 1 << 30 : LARGE_BYTES;
-		uint64_t pages = ((entry & 0x7ff) + 1) * (bytes >> 12);
+	uint32_t further = (uint32_t)(entry & (extended ? RANGE_FURTHER_EXTENDED : RANGE_FURTHER));
+	uint64_t pages;
 
-		return (struct engine_gva_range){ entry & ~(uint64_t)(LARGE_BYTES - 1),
-						  pages > UINT32_MAX ? UINT32_MAX
-								     : (uint32_t)pages };
-	}
-	return (struct engine_gva_range){ entry & ~4095ull,
-					  (uint32_t)(entry & (extended ? 0x7ff : 0xfff)) + 1 };
+	if (!extended || !(entry & RANGE_LARGE))
+		return (struct engine_gva_range){ .gva = guest_page_of(entry), .pages = further + 1 };
+	pages = (further + 1) * (large_bytes(entry) / GUEST_PAGE_BYTES);
+	return (struct engine_gva_range){
+		.gva = entry & ~(uint64_t)(LARGE_BYTES - 1),
+		.pages = pages > UINT32_MAX ? UINT32_MAX : (uint32_t)pages,
+	};
 }
 
 static enum hv_status flush_list(struct hv_call *c, const uint8_t *entries, uint64_t flags,
@@ -260,12 +268,10 @@ enum hv_status hv_call_boot_zeroed(struct hv_call *c)
 static enum hv_status heat_range(const struct hv_partition *p, uint64_t entry, uint64_t *ret_gpa,
 				 uint64_t *ret_bytes)
 {
-	uint64_t unit = !(entry & 1 << 11) ? GUEST_PAGE_BYTES
-			: entry & 1 << 12  ? 1 << 30
-					   : LARGE_BYTES;
+	bool large = entry & RANGE_LARGE;
 
-	*ret_gpa = entry & (unit == GUEST_PAGE_BYTES ? ~0xfffull : ~(uint64_t)(LARGE_BYTES - 1));
-	*ret_bytes = ((entry & 0x7ff) + 1) * unit;
+	*ret_gpa = large ? entry & ~(uint64_t)(LARGE_BYTES - 1) : guest_page_of(entry);
+	*ret_bytes = ((entry & RANGE_FURTHER_EXTENDED) + 1) * (large ? large_bytes(entry) : GUEST_PAGE_BYTES);
 	return guest_memory_probe(p->host->memory, *ret_gpa, *ret_bytes, true)
 		       ? HV_INVALID_PARAMETER
 		       : HV_SUCCESS;

@@ -5,7 +5,7 @@
  */
 #include "hv_internal.h"
 
-enum { EAX, EBX, ECX, EDX, PRIVILEGES = 3, HINTS = 4 };
+enum { EAX, EBX, ECX, EDX, PRIVILEGES = 3, HINTS = 4, SPINS_BEFORE_CALL = (1 << 12) - 1 };
 
 /*
  * Up to two bits: of leaf 0x40000003 or 0x40000004. needs: without that feature this one is not
@@ -79,7 +79,9 @@ static bool apply(const char *text, size_t bytes, uint64_t *set)
 	size_t sign = off || (bytes && *text == '+');
 
 	if (is(text, bytes, "all") || is(text, bytes, "none") || is(text, bytes, "default")) {
-		*set = *text == 'a' ? (1ull << HV_FEATURES) - 1 : *text == 'n' ? 0 : hv_default_features();
+		*set = *text == 'd' ? hv_default_features() : 0;
+		if (*text == 'a')
+			*set = (1ull << HV_FEATURES) - 1;
 		return true;
 	}
 	for (unsigned n = 0; n < HV_FEATURES; n++)
@@ -147,8 +149,8 @@ bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t r[4])
 		 * here
 		 */
 		r[EAX] |= 1u << 9;
-		r[EBX] = hv_has(p, HV_SPIN) ? 4095 : ~0u;
-		r[ECX] = 40; /* physical address bits */
+		r[EBX] = hv_has(p, HV_SPIN) ? SPINS_BEFORE_CALL : ~0u;
+		r[ECX] = X86_PHYSICAL_BITS;
 		break;
 	case 5: r[EAX] = r[EBX] = p->host->cpus; break;
 	default: break;

@@ -19,7 +19,7 @@
 
 struct archive;
 
-enum { HV_TIMERS = 4, HV_SINTS = 16, HV_MAX_CPUS = 16, HV_INFO_GPA = 0xfed10000 };
+enum { HV_TIMERS = 4, HV_SINTS = 16, HV_INFO_GPA = 0xfed10000 };
 
 /* What can be switched on and off one by one (--hv); hv_feature_name() names them. */
 enum hv_feature {
@@ -30,7 +30,7 @@ enum hv_feature {
 	HV_DIRECT_TIMERS, HV_FLUSH, HV_IPI, HV_EX_MASKS, HV_SPIN, HV_RELAXED, HV_UMBRA, HV_FEATURES
 };
 
-/* Why a guest thread asks for its APIC: the three registers that have synthetic twins. */
+/* The local APIC registers that a synthetic register shows, too. */
 enum hv_apic_register { HV_APIC_EOI, HV_APIC_ICR, HV_APIC_TPR };
 
 /* What the interface needs of its machine. All but the first group are called with the lock. */
@@ -147,5 +147,10 @@ void hv_archive(struct archive *archive, struct hv_partition *partition);
  * delivered. As hv_archive().
  */
 void hv_restored(struct hv_partition *partition);
+/*
+ * The invariants of the SynIC, the timers, long work and the rings: what waits has its limit, and a
+ * ring has as many requests under way as there are for it. With the lock.
+ */
+void check_partition(const struct hv_partition *partition);
 /* Counters as text, refusals by status among them; its length without the NUL. */
 size_t hv_statistics(const struct hv_partition *partition, char *text, size_t bytes);

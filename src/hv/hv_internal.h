@@ -22,7 +22,7 @@ enum {
 	OVERLAY_HYPERCALL, OVERLAY_REFERENCE_TSC, OVERLAY_INFO, OVERLAY_CPU, OVERLAY_ASSIST = 0,
 	OVERLAY_SIMP, OVERLAY_SIEFP, OVERLAYS_OF_CPU
 };
-_Static_assert(OVERLAY_CPU + OVERLAYS_OF_CPU * HV_MAX_CPUS <= GUEST_OVERLAYS, "overlays");
+_Static_assert(OVERLAY_CPU + OVERLAYS_OF_CPU * X86_MAX_PROCESSORS <= GUEST_OVERLAYS, "overlays");
 
 /* What saved machines record of the contents that the guest was shown. */
 enum { HYPERCALL_PAGE_VERSION = 1, INFO_PAGE_VERSION = 1, SYNIC_VERSION = 1 };
@@ -90,7 +90,7 @@ struct hv_partition {
 	/* offered: a restored machine is offered what it was when it began */
 	uint32_t umbra_newest;
 	uint32_t umbra_version; /* agreed upon; 0: not yet */
-	struct hv_cpu cpu[HV_MAX_CPUS];
+	struct hv_cpu cpu[X86_MAX_PROCESSORS];
 	struct work_request work[WORK_REQUESTS];
 	uint64_t work_sequence;
 	pthread_cond_t work_ready, work_idle;
@@ -114,7 +114,7 @@ static inline void hv_count(uint64_t *counter) { __atomic_fetch_add(counter, 1, 
 
 /* ---- one hypercall (hypercall.c) ---- */
 
-enum { CALL_INPUT_BYTES = 4096, CALL_OUTPUT_BYTES = 4096, FAST_BYTES = 112 };
+enum { CALL_INPUT_BYTES = GUEST_PAGE_BYTES, CALL_OUTPUT_BYTES = GUEST_PAGE_BYTES, FAST_BYTES = 112 };
 
 struct hv_call {
 	struct hv_cpu *cpu;

@@ -1,8 +1,10 @@
 /*
  * Hypercalls: decode, validate, act (TLFS "Hypercall interface").
  *
- *   control word   15:0 call code  16 fast  26:17 variable header in 8 bytes  31:27 0  43:32 rep count  47:44 0  59:48 rep start  63:60 0
- *   input          header | variable header | rep elements          output   fixed part, or one piece per rep element
+ *   control word   15:0 call code  16 fast  26:17 variable header in 8 bytes  31:27 0  43:32 rep
+ *                  count  47:44 0  59:48 rep start  63:60 0
+ *   input          header | variable header | rep elements          output   fixed part, or one
+ *                  piece per rep element
  *   result         15:0 status  43:32 elements done, counted from 0
  *
  *  1. One table says what a call is. Everything that the table can decide is decided before the
@@ -17,53 +19,118 @@
  */
 #include "hv_internal.h"
 
-#define NONE HV_BASE
 static const struct hv_call_definition calls[] = {
-	{ 0x0002, CALL_MEMORY, 24, 0, 0, 0, HV_FLUSH, NONE, 0, hv_call_flush_space,
-	  "HvCallFlushVirtualAddressSpace" },
-	{ 0x0003, CALL_MEMORY | CALL_REP, 24, 0, 8, 0, HV_FLUSH, NONE, 0, hv_call_flush_list,
-	  "HvCallFlushVirtualAddressList" },
-	{ 0x0008, CALL_RING, 8, 0, 0, 0, HV_SPIN, NONE, 0, hv_call_spin_wait,
-	  "HvCallNotifyLongSpinWait" },
-	{ 0x000b, CALL_RING, 16, 0, 0, 0, HV_IPI, NONE, 0, hv_call_send_ipi,
-	  "HvCallSendSyntheticClusterIpi" },
-	{ 0x0013, CALL_VARIABLE, 32, 0, 0, 0, HV_FLUSH, HV_EX_MASKS, 0, hv_call_flush_space_ex,
-	  "HvCallFlushVirtualAddressSpaceEx" },
-	{ 0x0014, CALL_VARIABLE | CALL_REP, 32, 0, 8, 0, HV_FLUSH, HV_EX_MASKS, 0,
-	  hv_call_flush_list_ex, "HvCallFlushVirtualAddressListEx" },
-	{ 0x0015, CALL_VARIABLE, 24, 0, 0, 0, HV_IPI, HV_EX_MASKS, 0, hv_call_send_ipi_ex,
-	  "HvCallSendSyntheticClusterIpiEx" },
-	{ 0x0050, CALL_REP, 16, 0, 4, 16, HV_VP_REGISTERS, NONE, 0, hv_call_get_registers,
-	  "HvCallGetVpRegisters" },
-	{ 0x0051, CALL_REP, 16, 0, 32, 0, HV_VP_REGISTERS, NONE, 0, hv_call_set_registers,
-	  "HvCallSetVpRegisters" },
-	{ 0x005c, CALL_MEMORY, 256, 0, 0, 0, HV_MESSAGES, NONE, 0, hv_call_post_message,
-	  "HvCallPostMessage" },
-	{ 0x005d, CALL_RING, 8, 0, 0, 0, HV_EVENTS, NONE, 0, hv_call_signal_event,
-	  "HvCallSignalEvent" },
-	{ 0x009a, CALL_REP, 16, 0, 4, 4, HV_VP_REGISTERS, NONE, 0, hv_call_vp_index,
-	  "HvCallGetVpIndexFromApicId" },
-	{ 0x8001, 0, 0, 8, 0, 0, HV_EXT_CALLS, NONE, 0, hv_call_capabilities,
-	  "HvExtCallQueryCapabilities" },
-	{ 0x8002, CALL_MEMORY, 0, 4088, 0, 0, HV_EXT_CALLS, NONE, 0, hv_call_boot_zeroed,
-	  "HvExtCallGetBootZeroedMemory" },
-	{ 0x8003, CALL_MEMORY | CALL_REP, 8, 0, 8, 0, HV_EXT_CALLS, NONE, 0, hv_call_heat_hint,
-	  "HvExtCallMemoryHeatHint" },
-	{ 0xc000, 0, 8, 8, 0, 0, HV_UMBRA, NONE, 0, umbra_call_version, "UmbraAgreeOnVersion" },
-	{ 0xc001, CALL_UMBRA, 40, 16, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_0, umbra_call_work,
-	  "UmbraWork" },
-	{ 0xc002, CALL_UMBRA, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_0, umbra_call_cancel,
-	  "UmbraCancel" },
-	{ 0xc003, CALL_UMBRA | CALL_RING, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_0,
-	  umbra_call_null, "UmbraNull" },
-	{ 0xc004, CALL_UMBRA | CALL_REP, 8, 0, 8, 8, HV_UMBRA, NONE, UMBRA_VERSION_1_0,
-	  umbra_call_pages, "UmbraPages" },
-	{ 0xc010, CALL_UMBRA, 24, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_1,
-	  umbra_call_register_ring, "UmbraRegisterRing" },
-	{ 0xc011, CALL_UMBRA, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_1,
-	  umbra_call_unregister_ring, "UmbraUnregisterRing" },
-	{ 0xc012, CALL_UMBRA, 8, 0, 0, 0, HV_UMBRA, NONE, UMBRA_VERSION_1_1, umbra_call_doorbell,
-	  "UmbraDoorbell" },
+	{
+		.code = 0x0002, .name = "HvCallFlushVirtualAddressSpace",
+		.act = hv_call_flush_space,
+		.flags = CALL_MEMORY, .input_bytes = 24, .feature = HV_FLUSH,
+	},
+	{
+		.code = 0x0003, .name = "HvCallFlushVirtualAddressList", .act = hv_call_flush_list,
+		.flags = CALL_MEMORY | CALL_REP, .input_bytes = 24, .rep_input_bytes = 8,
+		.feature = HV_FLUSH,
+	},
+	{
+		.code = 0x0008, .name = "HvCallNotifyLongSpinWait", .act = hv_call_spin_wait,
+		.flags = CALL_RING, .input_bytes = 8, .feature = HV_SPIN,
+	},
+	{
+		.code = 0x000b, .name = "HvCallSendSyntheticClusterIpi", .act = hv_call_send_ipi,
+		.flags = CALL_RING, .input_bytes = 16, .feature = HV_IPI,
+	},
+	{
+		.code = 0x0013, .name = "HvCallFlushVirtualAddressSpaceEx",
+		.act = hv_call_flush_space_ex,
+		.flags = CALL_VARIABLE, .input_bytes = 32, .feature = HV_FLUSH,
+		.feature_too = HV_EX_MASKS,
+	},
+	{
+		.code = 0x0014, .name = "HvCallFlushVirtualAddressListEx",
+		.act = hv_call_flush_list_ex,
+		.flags = CALL_VARIABLE | CALL_REP, .input_bytes = 32, .rep_input_bytes = 8,
+		.feature = HV_FLUSH, .feature_too = HV_EX_MASKS,
+	},
+	{
+		.code = 0x0015, .name = "HvCallSendSyntheticClusterIpiEx",
+		.act = hv_call_send_ipi_ex,
+		.flags = CALL_VARIABLE, .input_bytes = 24, .feature = HV_IPI,
+		.feature_too = HV_EX_MASKS,
+	},
+	{
+		.code = 0x0050, .name = "HvCallGetVpRegisters", .act = hv_call_get_registers,
+		.flags = CALL_REP, .input_bytes = 16, .rep_input_bytes = 4, .rep_output_bytes = 16,
+		.feature = HV_VP_REGISTERS,
+	},
+	{
+		.code = 0x0051, .name = "HvCallSetVpRegisters", .act = hv_call_set_registers,
+		.flags = CALL_REP, .input_bytes = 16, .rep_input_bytes = 32,
+		.feature = HV_VP_REGISTERS,
+	},
+	{
+		.code = 0x005c, .name = "HvCallPostMessage", .act = hv_call_post_message,
+		.flags = CALL_MEMORY, .input_bytes = 256, .feature = HV_MESSAGES,
+	},
+	{
+		.code = 0x005d, .name = "HvCallSignalEvent", .act = hv_call_signal_event,
+		.flags = CALL_RING, .input_bytes = 8, .feature = HV_EVENTS,
+	},
+	{
+		.code = 0x009a, .name = "HvCallGetVpIndexFromApicId", .act = hv_call_vp_index,
+		.flags = CALL_REP, .input_bytes = 16, .rep_input_bytes = 4, .rep_output_bytes = 4,
+		.feature = HV_VP_REGISTERS,
+	},
+	{
+		.code = 0x8001, .name = "HvExtCallQueryCapabilities", .act = hv_call_capabilities,
+		.output_bytes = 8, .feature = HV_EXT_CALLS,
+	},
+	{
+		.code = 0x8002, .name = "HvExtCallGetBootZeroedMemory", .act = hv_call_boot_zeroed,
+		.flags = CALL_MEMORY, .output_bytes = 4088, .feature = HV_EXT_CALLS,
+	},
+	{
+		.code = 0x8003, .name = "HvExtCallMemoryHeatHint", .act = hv_call_heat_hint,
+		.flags = CALL_MEMORY | CALL_REP, .input_bytes = 8, .rep_input_bytes = 8,
+		.feature = HV_EXT_CALLS,
+	},
+	{
+		.code = 0xc000, .name = "UmbraAgreeOnVersion", .act = umbra_call_version,
+		.input_bytes = 8, .output_bytes = 8, .feature = HV_UMBRA,
+	},
+	{
+		.code = 0xc001, .name = "UmbraWork", .act = umbra_call_work,
+		.flags = CALL_UMBRA, .input_bytes = 40, .output_bytes = 16, .feature = HV_UMBRA,
+		.newest = UMBRA_VERSION_1_0,
+	},
+	{
+		.code = 0xc002, .name = "UmbraCancel", .act = umbra_call_cancel,
+		.flags = CALL_UMBRA, .input_bytes = 8, .feature = HV_UMBRA,
+		.newest = UMBRA_VERSION_1_0,
+	},
+	{
+		.code = 0xc003, .name = "UmbraNull", .act = umbra_call_null,
+		.flags = CALL_UMBRA | CALL_RING, .input_bytes = 8, .feature = HV_UMBRA,
+		.newest = UMBRA_VERSION_1_0,
+	},
+	{
+		.code = 0xc004, .name = "UmbraPages", .act = umbra_call_pages,
+		.flags = CALL_UMBRA | CALL_REP, .input_bytes = 8, .rep_input_bytes = 8,
+		.rep_output_bytes = 8, .feature = HV_UMBRA, .newest = UMBRA_VERSION_1_0,
+	},
+	{
+		.code = 0xc010, .name = "UmbraRegisterRing", .act = umbra_call_register_ring,
+		.flags = CALL_UMBRA, .input_bytes = 24, .feature = HV_UMBRA,
+		.newest = UMBRA_VERSION_1_1,
+	},
+	{
+		.code = 0xc011, .name = "UmbraUnregisterRing", .act = umbra_call_unregister_ring,
+		.flags = CALL_UMBRA, .input_bytes = 8, .feature = HV_UMBRA,
+		.newest = UMBRA_VERSION_1_1,
+	},
+	{
+		.code = 0xc012, .name = "UmbraDoorbell", .act = umbra_call_doorbell,
+		.flags = CALL_UMBRA, .input_bytes = 8, .feature = HV_UMBRA,
+		.newest = UMBRA_VERSION_1_1,
+	},
 };
 
 struct decoded {
@@ -146,6 +213,14 @@ static void read_fast(struct hv_cpu *cpu, const struct decoded *d, uint8_t *to, 
 		memcpy(to + 16 + 16 * n, host->xmm(host->context, cpu->index, n), 16);
 }
 
+static void exchange_words(uint64_t *reg, uint64_t *word, bool write)
+{
+	if (write)
+		*reg = *word;
+	else
+		*word = *reg;
+}
+
 static void exchange_pair(struct hv_cpu *cpu, const struct engine_call_registers *s, size_t at,
 			  uint64_t pair[2], bool write)
 {
@@ -156,13 +231,13 @@ static void exchange_pair(struct hv_cpu *cpu, const struct engine_call_registers
 
 		write ? memcpy(xmm, pair, 16) : memcpy(pair, xmm, 16);
 	} else if (is_long(s)) {
-		if (write)
-			s->gpr[2] = pair[0], s->gpr[8] = pair[1];
-		else
-			pair[0] = s->gpr[2], pair[1] = s->gpr[8];
+		exchange_words(&s->gpr[2], &pair[0], write);
+		exchange_words(&s->gpr[8], &pair[1], write);
 	} else if (write) {
-		s->gpr[3] = pair[0] >> 32, s->gpr[1] = (uint32_t)pair[0];
-		s->gpr[7] = pair[1] >> 32, s->gpr[6] = (uint32_t)pair[1];
+		s->gpr[3] = pair[0] >> 32;
+		s->gpr[1] = (uint32_t)pair[0];
+		s->gpr[7] = pair[1] >> 32;
+		s->gpr[6] = (uint32_t)pair[1];
 	} else {
 		pair[0] = s->gpr[3] << 32 | (uint32_t)s->gpr[1];
 		pair[1] = s->gpr[7] << 32 | (uint32_t)s->gpr[6];
@@ -231,10 +306,12 @@ static enum hv_status check_place(const struct hv_partition *p, uint64_t gpa, si
 
 	if (!bytes)
 		return HV_SUCCESS;
-	if (gpa & 7 || (gpa & 4095) + bytes > GUEST_PAGE_BYTES)
+	if (gpa & 7 || gpa % GUEST_PAGE_BYTES + bytes > GUEST_PAGE_BYTES)
 		return HV_INVALID_ALIGNMENT;
 	error = guest_memory_probe(p->host->memory, gpa, bytes, write);
-	return error == -EROFS ? HV_INVALID_PARAMETER : error ? HV_INVALID_ALIGNMENT : HV_SUCCESS;
+	if (error == -EROFS)
+		return HV_INVALID_PARAMETER;
+	return error ? HV_INVALID_ALIGNMENT : HV_SUCCESS;
 }
 
 static bool overlap(uint64_t a, size_t a_bytes, uint64_t b, size_t b_bytes)

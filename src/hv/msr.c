@@ -23,7 +23,9 @@ struct msr {
 
 static int read_os_id(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return (void)n, *ret = cpu->partition->guest_os_id, 0;
+	(void)n;
+	*ret = cpu->partition->guest_os_id;
+	return 0;
 }
 
 static int write_os_id(struct hv_cpu *cpu, unsigned n, uint64_t v)
@@ -42,7 +44,9 @@ static int write_os_id(struct hv_cpu *cpu, unsigned n, uint64_t v)
 
 static int read_hypercall(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return (void)n, *ret = cpu->partition->hypercall, 0;
+	(void)n;
+	*ret = cpu->partition->hypercall;
+	return 0;
 }
 
 static int write_hypercall(struct hv_cpu *cpu, unsigned n, uint64_t v)
@@ -62,11 +66,16 @@ static int write_hypercall(struct hv_cpu *cpu, unsigned n, uint64_t v)
 
 static int read_index(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return (void)n, *ret = cpu->index, 0;
+	(void)n;
+	*ret = cpu->index;
+	return 0;
 }
 static int read_zero(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return (void)cpu, (void)n, *ret = 0, 0;
+	(void)cpu;
+	(void)n;
+	*ret = 0;
+	return 0;
 }
 
 static int write_reset(struct hv_cpu *cpu, unsigned n, uint64_t v)
@@ -85,16 +94,22 @@ static int read_runtime(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
 	const struct hv_host *host = cpu->partition->host;
 
-	return (void)n, *ret = host->runtime_100ns(host->context, cpu->index), 0;
+	(void)n;
+	*ret = host->runtime_100ns(host->context, cpu->index);
+	return 0;
 }
 
 static int read_time(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return (void)n, *ret = hv_now(cpu->partition), 0;
+	(void)n;
+	*ret = hv_now(cpu->partition);
+	return 0;
 }
 static int read_reference(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return (void)n, *ret = cpu->partition->reference_tsc, 0;
+	(void)n;
+	*ret = cpu->partition->reference_tsc;
+	return 0;
 }
 
 static int write_reference(struct hv_cpu *cpu, unsigned n, uint64_t v)
@@ -109,24 +124,31 @@ static int write_reference(struct hv_cpu *cpu, unsigned n, uint64_t v)
 
 static int read_frequency(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return *ret = n ? cpu->partition->host->apic_hz : cpu->partition->host->tsc_hz, 0;
+	*ret = n ? cpu->partition->host->apic_hz : cpu->partition->host->tsc_hz;
+	return 0;
 }
 static int read_invariant(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return (void)n, *ret = cpu->partition->tsc_invariant, 0;
+	(void)n;
+	*ret = cpu->partition->tsc_invariant;
+	return 0;
 }
 static int write_invariant(struct hv_cpu *cpu, unsigned n, uint64_t v)
 {
-	return (void)n, cpu->partition->tsc_invariant = v & 1, 0;
+	(void)n;
+	cpu->partition->tsc_invariant = v & 1;
+	return 0;
 }
 
 static int read_timer(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return *ret = n & 1 ? cpu->timer[n / 2].count : cpu->timer[n / 2].config, 0;
+	*ret = n & 1 ? cpu->timer[n / 2].count : cpu->timer[n / 2].config;
+	return 0;
 }
 static int write_timer(struct hv_cpu *cpu, unsigned n, uint64_t v)
 {
-	return hv_set_timer(cpu, n / 2, n & 1, v), 0;
+	hv_set_timer(cpu, n / 2, n & 1, v);
+	return 0;
 }
 
 static int read_idle(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
@@ -159,7 +181,9 @@ static int write_apic(struct hv_cpu *cpu, unsigned n, uint64_t v)
 
 static int read_assist(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return (void)n, *ret = cpu->vp_assist, 0;
+	(void)n;
+	*ret = cpu->vp_assist;
+	return 0;
 }
 
 static int write_assist(struct hv_cpu *cpu, unsigned n, uint64_t v)
@@ -175,7 +199,8 @@ static int write_assist(struct hv_cpu *cpu, unsigned n, uint64_t v)
 
 static int read_scontrol(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return *ret = n ? 1 : cpu->scontrol, 0;
+	*ret = n ? 1 : cpu->scontrol;
+	return 0;
 }
 
 static int write_scontrol(struct hv_cpu *cpu, unsigned n, uint64_t v)
@@ -189,7 +214,8 @@ static int write_scontrol(struct hv_cpu *cpu, unsigned n, uint64_t v)
 
 static int read_synic_page(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return *ret = n ? cpu->simp : cpu->siefp, 0;
+	*ret = n ? cpu->simp : cpu->siefp;
+	return 0;
 }
 
 static int write_synic_page(struct hv_cpu *cpu, unsigned n, uint64_t v)
@@ -205,26 +231,35 @@ static int write_synic_page(struct hv_cpu *cpu, unsigned n, uint64_t v)
 
 static int write_eom(struct hv_cpu *cpu, unsigned n, uint64_t v)
 {
-	return (void)n, (void)v, hv_end_of_message(cpu), 0;
+	(void)n;
+	(void)v;
+	hv_end_of_message(cpu);
+	return 0;
 }
 static int read_sint(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return *ret = cpu->sint[n], 0;
+	*ret = cpu->sint[n];
+	return 0;
 }
 
 /* ---- crash ---- */
 
 static int read_crash(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return *ret = cpu->partition->crash[n], 0;
+	*ret = cpu->partition->crash[n];
+	return 0;
 }
 static int write_crash(struct hv_cpu *cpu, unsigned n, uint64_t v)
 {
-	return cpu->partition->crash[n] = v, 0;
+	cpu->partition->crash[n] = v;
+	return 0;
 }
 static int read_crash_control(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 {
-	return (void)cpu, (void)n, *ret = 3ull << CRASH_MESSAGE, 0;
+	(void)cpu;
+	(void)n;
+	*ret = 3ull << CRASH_MESSAGE;
+	return 0;
 }
 
 static int write_crash_control(struct hv_cpu *cpu, unsigned n, uint64_t v)
@@ -247,32 +282,69 @@ static int write_crash_control(struct hv_cpu *cpu, unsigned n, uint64_t v)
 #define AT(msr) [(msr) - MSR_FIRST]
 #define GROUP(first, last) [(first) - MSR_FIRST ... (last) - MSR_FIRST]
 static const struct msr msrs[MSRS] = {
-	AT(0x40000000) = { read_os_id, write_os_id, HV_BASE, true, false, 0 },
-	AT(0x40000001) = { read_hypercall, write_hypercall, HV_BASE, true, false, 0 },
-	AT(0x40000002) = { read_index, NULL, HV_BASE, false, false, 0 },
-	AT(0x40000003) = { read_zero, write_reset, HV_RESET, true, false, 0 },
-	AT(0x40000010) = { read_runtime, NULL, HV_RUNTIME, false, false, 0 },
-	AT(0x40000020) = { read_time, NULL, HV_TIME_REF, false, false, 0 },
-	AT(0x40000021) = { read_reference, write_reference, HV_REF_TSC, true, false, 0 },
-	GROUP(0x40000022, 0x40000023) = { read_frequency, NULL, HV_FREQUENCIES, false, false,
-					  0x22 },
-	GROUP(0x40000070, 0x40000072) = { read_apic, write_apic, HV_VAPIC, true, true, 0x70 },
+	AT(0x40000000) = {
+		.read = read_os_id, .write = write_os_id, .feature = HV_BASE, .locked = true,
+	},
+	AT(0x40000001) = {
+		.read = read_hypercall, .write = write_hypercall,
+		.feature = HV_BASE, .locked = true,
+	},
+	AT(0x40000002) = { .read = read_index, .feature = HV_BASE },
+	AT(0x40000003) = {
+		.read = read_zero, .write = write_reset, .feature = HV_RESET, .locked = true,
+	},
+	AT(0x40000010) = { .read = read_runtime, .feature = HV_RUNTIME },
+	AT(0x40000020) = { .read = read_time, .feature = HV_TIME_REF },
+	AT(0x40000021) = {
+		.read = read_reference, .write = write_reference,
+		.feature = HV_REF_TSC, .locked = true,
+	},
+	GROUP(0x40000022, 0x40000023) = {
+		.read = read_frequency, .feature = HV_FREQUENCIES, .first = 0x22,
+	},
+	GROUP(0x40000070, 0x40000072) = {
+		.read = read_apic, .write = write_apic,
+		.feature = HV_VAPIC, .locked = true, .timers = true, .first = 0x70,
+	},
 	/* Linux writes it whatever is announced */
-	AT(0x40000073) = { read_assist, write_assist, HV_BASE, true, false, 0 },
-	GROUP(0x40000080, 0x40000081) = { read_scontrol, write_scontrol, HV_SYNIC, true, true,
-					  0x80 },
-	GROUP(0x40000082, 0x40000083) = { read_synic_page, write_synic_page, HV_SYNIC, true, true,
-					  0x82 },
-	AT(0x40000084) = { read_zero, write_eom, HV_SYNIC, true, true, 0 },
-	GROUP(0x40000090, 0x4000009f) = { read_sint, hv_set_sint, HV_SYNIC, true, true, 0x90 },
-	GROUP(0x400000b0, 0x400000b7) = { read_timer, write_timer, HV_STIMER, true, true, 0xb0 },
-	AT(0x400000f0) = { read_idle, NULL, HV_IDLE, true, false, 0 },
-	GROUP(0x40000100, 0x40000104) = { read_crash, write_crash, HV_CRASH, true, false, 0x100 },
-	AT(0x40000105) = { read_crash_control, write_crash_control, HV_CRASH, true, false, 0 },
-	AT(0x40000118) = { read_invariant, write_invariant, HV_TSC_INVARIANT, false, false, 0 },
+	AT(0x40000073) = {
+		.read = read_assist, .write = write_assist, .feature = HV_BASE, .locked = true,
+	},
+	GROUP(0x40000080, 0x40000081) = {
+		.read = read_scontrol, .write = write_scontrol,
+		.feature = HV_SYNIC, .locked = true, .timers = true, .first = 0x80,
+	},
+	GROUP(0x40000082, 0x40000083) = {
+		.read = read_synic_page, .write = write_synic_page,
+		.feature = HV_SYNIC, .locked = true, .timers = true, .first = 0x82,
+	},
+	AT(0x40000084) = {
+		.read = read_zero, .write = write_eom,
+		.feature = HV_SYNIC, .locked = true, .timers = true,
+	},
+	GROUP(0x40000090, 0x4000009f) = {
+		.read = read_sint, .write = hv_set_sint,
+		.feature = HV_SYNIC, .locked = true, .timers = true, .first = 0x90,
+	},
+	GROUP(0x400000b0, 0x400000b7) = {
+		.read = read_timer, .write = write_timer,
+		.feature = HV_STIMER, .locked = true, .timers = true, .first = 0xb0,
+	},
+	AT(0x400000f0) = { .read = read_idle, .feature = HV_IDLE, .locked = true },
+	GROUP(0x40000100, 0x40000104) = {
+		.read = read_crash, .write = write_crash,
+		.feature = HV_CRASH, .locked = true, .first = 0x100,
+	},
+	AT(0x40000105) = {
+		.read = read_crash_control, .write = write_crash_control,
+		.feature = HV_CRASH, .locked = true,
+	},
+	AT(0x40000118) = {
+		.read = read_invariant, .write = write_invariant, .feature = HV_TSC_INVARIANT,
+	},
 };
 
-static const struct msr *find(struct hv_cpu *cpu, uint32_t msr)
+static const struct msr *msr_find(struct hv_cpu *cpu, uint32_t msr)
 {
 	uint32_t n = msr - MSR_FIRST;
 
@@ -287,7 +359,7 @@ static unsigned place_in_group(const struct msr *m, uint32_t msr)
 	return m->first ? msr - MSR_FIRST - m->first : 0;
 }
 
-static int refuse(struct hv_cpu *cpu)
+static int msr_refuse(struct hv_cpu *cpu)
 {
 	hv_count(&cpu->partition->bad_msrs);
 	return -EINVAL;
@@ -295,28 +367,28 @@ static int refuse(struct hv_cpu *cpu)
 
 int hv_msr_read(struct hv_cpu *cpu, uint32_t msr, uint64_t *ret)
 {
-	const struct msr *m = find(cpu, msr);
+	const struct msr *m = msr_find(cpu, msr);
 	int error;
 
 	if (!m || !m->read)
-		return refuse(cpu);
+		return msr_refuse(cpu);
 	/* a processor's own registers change on its own thread only, except for what expires */
 	if (m->locked)
 		hv_lock(cpu->partition);
 	error = m->read(cpu, place_in_group(m, msr), ret);
 	if (m->locked)
 		hv_unlock(cpu->partition);
-	return error ? refuse(cpu) : 0;
+	return error ? msr_refuse(cpu) : 0;
 }
 
 int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t value, bool *ret_timers)
 {
-	const struct msr *m = find(cpu, msr);
+	const struct msr *m = msr_find(cpu, msr);
 	int error;
 
 	*ret_timers = false;
 	if (!m || !m->write)
-		return refuse(cpu);
+		return msr_refuse(cpu);
 	guest_memory_begin();
 	if (m->locked)
 		hv_lock(cpu->partition);
@@ -324,5 +396,5 @@ int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t value, bool *ret_tim
 	if (m->locked)
 		hv_unlock(cpu->partition);
 	*ret_timers = m->timers;
-	return error ? refuse(cpu) : 0;
+	return error ? msr_refuse(cpu) : 0;
 }

@@ -14,8 +14,8 @@ uint8_t *hv_overlay(struct hv_partition *p, unsigned n)
 
 void hv_place(struct hv_partition *p, unsigned n, uint64_t msr_value, bool read_only)
 {
-	uint64_t gpa = msr_value & 1 && !(msr_value >> X86_PHYSICAL_BITS) ? msr_value & ~4095ull
-									  : GUEST_NOWHERE;
+	bool shows = msr_value & 1 && !(msr_value >> X86_PHYSICAL_BITS);
+	uint64_t gpa = shows ? guest_page_of(msr_value) : GUEST_NOWHERE;
 
 	if (p->host->memory->overlay[n].gpa != gpa)
 		p->host->place_overlay(p->host->context, n, gpa, read_only);
@@ -34,7 +34,8 @@ void hv_place_cpu(struct hv_cpu *cpu)
 
 /*
  *   0      endbr64; vmcall; ret                                          a call
- *   0x100  endbr64; 1: vmcall; cmp ax, HV_CALL_PENDING; jne 2f; pause; jmp 1b; 2: ret   a call until it is finished
+ *   0x100  endbr64; 1: vmcall; cmp ax, HV_CALL_PENDING; jne 2f; pause; jmp 1b; 2: ret   a call
+ *          until it is finished
  *   0xff0  the version of these contents
  */
 void hv_write_hypercall_page(struct hv_partition *p)
@@ -74,8 +75,10 @@ void hv_write_reference_tsc(struct hv_partition *p)
 /*
  * What a guest can know without CPUID or registers (docs/umbra-interface.md, "Information page"):
  *
- *   0   "UMBRAVMM"       8  u32 version of this page   12  u32 bytes that count    16  u32 sum: all counted words add up to 0
- *   20  u32 processors   24 u64 features (--hv order)  32  u64 TSC Hz              40  u32 newest, 44 u32 oldest extension version
+ *   0   "UMBRAVMM"       8  u32 version of this page   12  u32 bytes that count    16  u32 sum: all
+ *       counted words add up to 0
+ *   20  u32 processors   24 u64 features (--hv order)  32  u64 TSC Hz              40  u32 newest,
+ *       44 u32 oldest extension version
  *   48  u32 extension feature bits   52 u32 offset of the looping entry in the hypercall page
  */
 void hv_write_info_page(struct hv_partition *p)

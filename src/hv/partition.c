@@ -1,15 +1,52 @@
 /* Life of a partition. */
 #include "hv_internal.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 enum { SLICE_US = 50 }; /* TLFS "Hypercall continuation" */
 
+static void check_cpu(const struct hv_cpu *cpu)
+{
+	assert(cpu->scontrol <= 1);
+	for (unsigned n = 0; n < HV_SINTS; n++) {
+		assert(hv_is_sint(cpu, cpu->sint[n]));
+		assert(cpu->queue[n].count <= QUEUE_MESSAGES && cpu->queue[n].first < QUEUE_MESSAGES);
+	}
+	for (unsigned n = 0; n < HV_TIMERS; n++)
+		assert(hv_is_timer(cpu, &cpu->timer[n]));
+}
+
+static void check_ring_of(const struct hv_partition *p, unsigned n)
+{
+	const struct hv_ring *ring = &p->ring[n];
+	uint32_t under_way = 0;
+
+	for (unsigned k = 0; k < WORK_REQUESTS; k++)
+		under_way += p->work[k].state != WORK_FREE && p->work[k].delivery == DELIVER_RING &&
+			     p->work[k].target == n;
+	assert(ring->in_flight == under_way && (ring->registered || !under_way));
+	assert(!ring->registered || ring->in_flight <= ring->entries);
+}
+
+void check_partition(const struct hv_partition *p)
+{
+	for (uint32_t n = 0; n < p->host->cpus; n++)
+		check_cpu(&p->cpu[n]);
+	for (unsigned n = 0; n < RINGS; n++)
+		check_ring_of(p, n);
+	for (unsigned n = 0; n < WORK_REQUESTS; n++)
+		for (unsigned other = 0; other < n && p->work[n].state != WORK_FREE; other++)
+			assert(p->work[other].state == WORK_FREE || p->work[other].id != p->work[n].id);
+}
+
 struct hv_partition *hv_partition_create(const struct hv_host *host)
 {
 	struct hv_partition *p = calloc(1, sizeof(*p));
 
+	assert(host->get_state && host->raise && host->place_overlay && host->lock && host->memory);
+	assert(host->cpus && host->cpus <= X86_MAX_PROCESSORS && host->tsc_hz);
 	if (!p)
 		return NULL;
 	p->host = host;
@@ -17,7 +54,7 @@ struct hv_partition *hv_partition_create(const struct hv_host *host)
 	p->slice_tsc = host->tsc_hz / 1000000 * SLICE_US;
 	pthread_cond_init(&p->work_ready, NULL);
 	pthread_cond_init(&p->work_idle, NULL);
-	for (uint32_t n = 0; n < HV_MAX_CPUS; n++) {
+	for (uint32_t n = 0; n < X86_MAX_PROCESSORS; n++) {
 		p->cpu[n].partition = p;
 		p->cpu[n].index = n;
 		for (int sint = 0; sint < HV_SINTS; sint++)
@@ -32,7 +69,12 @@ struct hv_partition *hv_partition_create(const struct hv_host *host)
 }
 
 void hv_partition_destroy(struct hv_partition *p) { free(p); }
-struct hv_cpu *hv_partition_cpu(struct hv_partition *p, uint32_t index) { return &p->cpu[index]; }
+
+struct hv_cpu *hv_partition_cpu(struct hv_partition *p, uint32_t index)
+{
+	assert(index < X86_MAX_PROCESSORS);
+	return &p->cpu[index];
+}
 
 size_t hv_statistics(const struct hv_partition *p, char *text, size_t bytes)
 {

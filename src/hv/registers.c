@@ -17,37 +17,45 @@ struct name { uint32_t first, count; enum kind kind; bool writable; size_t offse
 
 #define X(member) offsetof(struct x86_state, member)
 static const struct name names[] = {
-	{ 0x00020000, 16, KIND_64, true, X(gpr), 8 },
-	{ 0x00020010, 1, KIND_64, false, X(rip), 0 },
-	{ 0x00040000, 1, KIND_64, false, X(cr0), 0 },
-	{ 0x00040001, 1, KIND_64, false, X(cr2), 0 },
-	{ 0x00040002, 1, KIND_64, false, X(cr3), 0 },
-	{ 0x00040003, 1, KIND_64, false, X(cr4), 0 },
-	{ 0x00040004, 1, KIND_64, false, X(cr8), 0 },
-	{ 0x00050000, 4, KIND_64, false, X(dr), 8 },
-	{ 0x00050004, 1, KIND_64, false, X(dr) + 48, 0 },
-	{ 0x00050005, 1, KIND_64, false, X(dr) + 56, 0 },
-	{ 0x00060000, X86_SEGMENTS, KIND_SEGMENT, false, X(segment),
-	  sizeof(struct x86_segment_state) },
-	{ 0x00060006, 1, KIND_SEGMENT, false, X(ldtr), 0 },
-	{ 0x00060007, 1, KIND_SEGMENT, false, X(tr), 0 },
-	{ 0x00070000, 1, KIND_TABLE, false, X(idtr), 0 },
-	{ 0x00070001, 1, KIND_TABLE, false, X(gdtr), 0 },
-	{ 0x00080001, 1, KIND_64, false, X(efer), 0 },
-	{ 0x00080004, 1, KIND_64, false, X(pat), 0 },
-	{ 0x00090002, 1, KIND_PARTITION_64, false, offsetof(struct hv_partition, guest_os_id), 0 },
-	{ 0x00090003, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, index), 0 },
-	{ 0x00090004, 1, KIND_TIME, false, 0, 0 },
-	{ 0x00090013, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, vp_assist), 0 },
-	{ 0x000a0000, HV_SINTS, KIND_CPU_64, false, offsetof(struct hv_cpu, sint), 8 },
-	{ 0x000a0010, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, scontrol), 0 },
-	{ 0x000a0012, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, siefp), 0 },
-	{ 0x000a0013, 1, KIND_CPU_64, false, offsetof(struct hv_cpu, simp), 0 },
+	{ .first = 0x00020000, .count = 16, .kind = KIND_64,
+	  .writable = true, .offset = X(gpr), .stride = 8 },
+	{ .first = 0x00020010, .count = 1, .kind = KIND_64, .offset = X(rip) },
+	{ .first = 0x00040000, .count = 1, .kind = KIND_64, .offset = X(cr0) },
+	{ .first = 0x00040001, .count = 1, .kind = KIND_64, .offset = X(cr2) },
+	{ .first = 0x00040002, .count = 1, .kind = KIND_64, .offset = X(cr3) },
+	{ .first = 0x00040003, .count = 1, .kind = KIND_64, .offset = X(cr4) },
+	{ .first = 0x00040004, .count = 1, .kind = KIND_64, .offset = X(cr8) },
+	{ .first = 0x00050000, .count = 4, .kind = KIND_64, .offset = X(dr), .stride = 8 },
+	{ .first = 0x00050004, .count = 1, .kind = KIND_64, .offset = X(dr) + 48 },
+	{ .first = 0x00050005, .count = 1, .kind = KIND_64, .offset = X(dr) + 56 },
+	{ .first = 0x00060000, .count = X86_SEGMENTS, .kind = KIND_SEGMENT,
+	  .offset = X(segment), .stride = sizeof(struct x86_segment_state) },
+	{ .first = 0x00060006, .count = 1, .kind = KIND_SEGMENT, .offset = X(ldtr) },
+	{ .first = 0x00060007, .count = 1, .kind = KIND_SEGMENT, .offset = X(tr) },
+	{ .first = 0x00070000, .count = 1, .kind = KIND_TABLE, .offset = X(idtr) },
+	{ .first = 0x00070001, .count = 1, .kind = KIND_TABLE, .offset = X(gdtr) },
+	{ .first = 0x00080001, .count = 1, .kind = KIND_64, .offset = X(efer) },
+	{ .first = 0x00080004, .count = 1, .kind = KIND_64, .offset = X(pat) },
+	{ .first = 0x00090002, .count = 1, .kind = KIND_PARTITION_64,
+	  .offset = offsetof(struct hv_partition, guest_os_id) },
+	{ .first = 0x00090003, .count = 1, .kind = KIND_CPU_64,
+	  .offset = offsetof(struct hv_cpu, index) },
+	{ .first = 0x00090004, .count = 1, .kind = KIND_TIME },
+	{ .first = 0x00090013, .count = 1, .kind = KIND_CPU_64,
+	  .offset = offsetof(struct hv_cpu, vp_assist) },
+	{ .first = 0x000a0000, .count = HV_SINTS, .kind = KIND_CPU_64,
+	  .offset = offsetof(struct hv_cpu, sint), .stride = 8 },
+	{ .first = 0x000a0010, .count = 1, .kind = KIND_CPU_64,
+	  .offset = offsetof(struct hv_cpu, scontrol) },
+	{ .first = 0x000a0012, .count = 1, .kind = KIND_CPU_64,
+	  .offset = offsetof(struct hv_cpu, siefp) },
+	{ .first = 0x000a0013, .count = 1, .kind = KIND_CPU_64,
+	  .offset = offsetof(struct hv_cpu, simp) },
 };
 
 struct head { uint64_t partition; uint32_t vp; uint8_t vtl, reserved[3]; };
 
-static const struct name *find(uint32_t name)
+static const struct name *register_find(uint32_t name)
 {
 	for (unsigned n = 0; n < sizeof(names) / sizeof(names[0]); n++)
 		if (name - names[n].first < names[n].count)
@@ -56,7 +64,7 @@ static const struct name *find(uint32_t name)
 }
 
 /* The TLFS's numbers of the general registers are those of the instruction set. */
-static void get(struct hv_cpu *cpu, const struct name *n, uint32_t name, uint8_t value[VALUE_BYTES])
+static void register_get(struct hv_cpu *cpu, const struct name *n, uint32_t name, uint8_t value[VALUE_BYTES])
 {
 	struct hv_partition *p = cpu->partition;
 	struct x86_state registers;
@@ -125,10 +133,10 @@ static enum hv_status get_all(struct hv_call *c)
 		uint32_t name;
 
 		memcpy(&name, c->input + sizeof(struct head) + 4 * (size_t)i, 4);
-		n = find(name);
+		n = register_find(name);
 		if (!n)
 			return HV_INVALID_PARAMETER;
-		get(target, n, name, c->output + VALUE_BYTES * (size_t)i);
+		register_get(target, n, name, c->output + VALUE_BYTES * (size_t)i);
 	}
 	return status;
 }
@@ -147,7 +155,7 @@ static enum hv_status set_all(struct hv_call *c)
 
 		memcpy(&element, c->input + sizeof(struct head) + sizeof(element) * (size_t)i,
 		       sizeof(element));
-		n = find(element.name);
+		n = register_find(element.name);
 		if (!n || element.reserved[0] || element.reserved[1] || element.reserved[2] ||
 		    element.value[1])
 			return HV_INVALID_PARAMETER;

@@ -188,4 +188,5 @@ void hv_restored(struct hv_partition *p)
 	for (unsigned n = 0; n < p->host->cpus; n++)
 		hv_place_cpu(&p->cpu[n]);
 	work_deliver_waiting(p);
+	check_partition(p);
 }

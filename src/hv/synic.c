@@ -10,6 +10,10 @@
  */
 #include "hv_internal.h"
 
+#include <assert.h>
+
+#include "lib/check.h"
+
 enum { SINT_MASKED = 1 << 16, SINT_AUTO_EOI = 1 << 17, SINT_POLLING = 1 << 18 };
 
 static uint8_t *page_of(struct hv_cpu *cpu, unsigned which)
@@ -60,6 +64,7 @@ bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, 
 	struct hv_queue *q = &cpu->queue[sint];
 	struct hv_message *m = &q->message[(q->first + q->count) % QUEUE_MESSAGES];
 
+	assert(sint < HV_SINTS && type && bytes <= PAYLOAD_BYTES);
 	if (q->count == QUEUE_MESSAGES)
 		return false;
 	*m = (struct hv_message){ .type = type, .payload_bytes = (uint8_t)bytes, .sender = sender };
@@ -91,6 +96,7 @@ void hv_end_of_message(struct hv_cpu *cpu)
 	for (unsigned n = 0; n < HV_SINTS; n++)
 		drain(cpu, n);
 	work_deliver_waiting(cpu->partition);
+	CHECK(check_partition(cpu->partition));
 	if (cpu->partition->host->messages_taken)
 		cpu->partition->host->messages_taken(cpu->partition->host->context);
 }

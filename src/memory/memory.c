@@ -1,83 +1,119 @@
 /* See memory.h: places of overlays, and copies in and out. */
 #include "memory.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
+#include "lib/check.h"
+
 enum { LONG_BYTES = 1 << 20 };
+
+void check_guest_memory(const struct guest_memory *m)
+{
+	assert(m->ram && m->low_bytes && m->low_bytes <= m->ram_bytes && m->low_bytes <= GUEST_HIGH_GPA);
+	assert(m->ram_bytes % GUEST_PAGE_BYTES == 0 && m->low_bytes % GUEST_PAGE_BYTES == 0);
+	for (unsigned n = 0; n < GUEST_OVERLAYS; n++) {
+		uint64_t gpa = m->overlay[n].gpa;
+
+		assert(gpa == GUEST_NOWHERE || gpa % GUEST_PAGE_BYTES == 0);
+		assert(gpa == GUEST_NOWHERE || guest_may_be_overlaid(m, gpa));
+	}
+}
 
 void guest_memory_init(struct guest_memory *m, void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 {
-	memset(m, 0, sizeof(*m));
-	m->ram = ram;
-	m->ram_bytes = ram_bytes;
-	m->low_bytes = low_bytes;
+	*m = (struct guest_memory){ .ram = ram, .ram_bytes = ram_bytes, .low_bytes = low_bytes };
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
 		m->overlay[n].gpa = GUEST_NOWHERE;
+	check_guest_memory(m);
 }
 
 int guest_overlay_at(const struct guest_memory *m, uint64_t gpa)
 {
+	uint64_t page = guest_page_of(gpa);
+
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
-		if (__atomic_load_n(&m->overlay[n].gpa, __ATOMIC_ACQUIRE) == (gpa & ~4095ull))
+		if (__atomic_load_n(&m->overlay[n].gpa, __ATOMIC_ACQUIRE) == page)
 			return (int)n;
 	return -1;
 }
 
 void guest_overlay_place(struct guest_memory *m, unsigned n, uint64_t gpa, bool read_only)
 {
-	uint64_t shown[8] = { 0 };
+	uint64_t page = gpa == GUEST_NOWHERE ? gpa : guest_page_of(gpa);
+	uint64_t shown[GUEST_SHOWN_WORDS] = { 0 };
 
+	assert(n < GUEST_OVERLAYS);
 	if (gpa != GUEST_NOWHERE)
-		__atomic_fetch_or(&m->shown[gpa >> 18 & 7], 1ull << (gpa >> 12 & 63),
+		__atomic_fetch_or(&m->shown[guest_shown_word(gpa)], guest_shown_bit(gpa),
 				  __ATOMIC_SEQ_CST);
 	m->overlay[n].read_only = read_only;
-	__atomic_store_n(&m->overlay[n].gpa, gpa == GUEST_NOWHERE ? gpa : gpa & ~4095ull,
-			 __ATOMIC_SEQ_CST);
-	for (unsigned i = 0; i < GUEST_OVERLAYS; i++)
-		if (m->overlay[i].gpa != GUEST_NOWHERE)
-			shown[m->overlay[i].gpa >> 18 & 7] |= 1ull
-							      << (m->overlay[i].gpa >> 12 & 63);
-	for (unsigned i = 0; i < 8; i++)
+	__atomic_store_n(&m->overlay[n].gpa, page, __ATOMIC_SEQ_CST);
+	for (unsigned i = 0; i < GUEST_OVERLAYS; i++) {
+		uint64_t at = m->overlay[i].gpa;
+
+		if (at != GUEST_NOWHERE)
+			shown[guest_shown_word(at)] |= guest_shown_bit(at);
+	}
+	for (unsigned i = 0; i < GUEST_SHOWN_WORDS; i++)
 		__atomic_store_n(&m->shown[i], shown[i], __ATOMIC_SEQ_CST);
+	CHECK(check_guest_memory(m));
+}
+
+static bool is_read_only_at(const struct guest_memory *m, unsigned n, uint64_t gpa, uint64_t bytes)
+{
+	const struct guest_overlay *overlay = &m->overlay[n];
+
+	return overlay->read_only && overlay->gpa != GUEST_NOWHERE &&
+	       overlay->gpa - guest_page_of(gpa) < bytes;
 }
 
 /* A range too long to go through page by page: in one piece of RAM, or nowhere. */
 static int probe_long(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write)
 {
-	const uint8_t *first = guest_ram_hva(m, gpa), *last = guest_ram_hva(m, gpa + bytes - 1);
+	const uint8_t *first = guest_ram_hva(m, gpa);
+	const uint8_t *last = guest_ram_hva(m, gpa + bytes - 1);
 
 	if (!first || !last || (uint64_t)(last - first) != bytes - 1)
 		return -EFAULT;
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
-		if (write && m->overlay[n].read_only && m->overlay[n].gpa != GUEST_NOWHERE &&
-		    m->overlay[n].gpa - (gpa & ~4095ull) < bytes)
+		if (write && is_read_only_at(m, n, gpa, bytes))
 			return -EROFS;
 	return 0;
 }
 
+static int probe_page(const struct guest_memory *m, uint64_t page, bool write)
+{
+	int n = guest_may_be_overlaid(m, page) ? guest_overlay_at(m, page) : -1;
+
+	if (n < 0)
+		return guest_ram_hva(m, page) ? 0 : -EFAULT;
+	return write && m->overlay[n].read_only ? -EROFS : 0;
+}
+
 int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write)
 {
+	uint64_t last;
+	int error = 0;
+
 	if (!bytes)
 		return 0;
 	if (bytes - 1 > UINT64_MAX - gpa)
 		return -EFAULT;
 	if (bytes > LONG_BYTES)
 		return probe_long(m, gpa, bytes, write);
-	for (uint64_t page = gpa & ~4095ull, last = (gpa + bytes - 1) & ~4095ull;; page += 4096) {
-		int n = guest_may_be_overlaid(m, page) ? guest_overlay_at(m, page) : -1;
-
-		if (n < 0 && !guest_ram_hva(m, page))
-			return -EFAULT;
-		if (n >= 0 && write && m->overlay[n].read_only)
-			return -EROFS;
+	last = guest_page_of(gpa + bytes - 1);
+	for (uint64_t page = guest_page_of(gpa); !error; page += GUEST_PAGE_BYTES) {
+		error = probe_page(m, page, write);
 		if (page == last)
-			return 0;
+			break;
 	}
+	return error;
 }
 
 #ifdef UMBRA_DOUBLE_FETCH
-enum { FETCHES = 4096 };
+enum { FETCHES = 1 << 12 };
 static __thread struct { uint64_t gpa; size_t bytes; } fetch[FETCHES];
 static __thread unsigned fetches;
 
@@ -99,7 +135,9 @@ static void change_what_was_read(uint64_t gpa, uint8_t *to, size_t bytes)
 void guest_memory_begin(void) {}
 static void change_what_was_read(uint64_t gpa, uint8_t *to, size_t bytes)
 {
-	(void)gpa, (void)to, (void)bytes;
+	(void)gpa;
+	(void)to;
+	(void)bytes;
 }
 #endif
 
@@ -107,8 +145,8 @@ int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size
 {
 	for (size_t done = 0; done < bytes;) {
 		uint64_t at = gpa + done;
-		size_t left = GUEST_PAGE_BYTES - (at & 4095),
-		       n = bytes - done < left ? bytes - done : left;
+		size_t left = GUEST_PAGE_BYTES - at % GUEST_PAGE_BYTES;
+		size_t n = bytes - done < left ? bytes - done : left;
 		const uint8_t *hva = at < gpa ? NULL : guest_hva(m, at);
 
 		if (!hva)
@@ -152,8 +190,8 @@ int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *f
 	int error = guest_memory_probe(m, gpa, bytes, true);
 
 	for (size_t done = 0; done < bytes && !error;) {
-		size_t left = GUEST_PAGE_BYTES - ((gpa + done) & 4095),
-		       n = bytes - done < left ? bytes - done : left;
+		size_t left = GUEST_PAGE_BYTES - (gpa + done) % GUEST_PAGE_BYTES;
+		size_t n = bytes - done < left ? bytes - done : left;
 		uint8_t *hva = guest_hva(m, gpa + done);
 
 		if (!hva) /* an overlay went away since the probe */

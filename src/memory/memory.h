@@ -26,7 +26,7 @@
 
 #include "lib/speculation.h"
 
-enum { GUEST_PAGE_BYTES = 4096, GUEST_OVERLAYS = 64 };
+enum { GUEST_PAGE_BYTES = 4096, GUEST_OVERLAYS = 64, GUEST_SHOWN_WORDS = 8 };
 #define GUEST_NOWHERE (~0ull)
 #define GUEST_HIGH_GPA (1ull << 32) /* where RAM goes on above the devices */
 
@@ -36,7 +36,7 @@ struct guest_memory {
 	uint8_t *ram;
 	uint64_t ram_bytes, low_bytes; /* both multiples of a page */
 	struct guest_overlay overlay[GUEST_OVERLAYS];
-	uint64_t shown[8]; /* bit gfn % 512: an overlay may show there */
+	uint64_t shown[GUEST_SHOWN_WORDS]; /* bit gfn % 512: an overlay may show there */
 };
 
 static inline uint8_t *guest_overlay_page(const struct guest_memory *m, unsigned n)
@@ -50,7 +50,8 @@ int guest_overlay_at(const struct guest_memory *m, uint64_t gpa);
 /* RAM below the overlays. NULL: none. */
 static inline uint8_t *guest_ram_hva(const struct guest_memory *m, uint64_t gpa)
 {
-	uint64_t high_bytes = m->ram_bytes - m->low_bytes, high_offset = gpa - GUEST_HIGH_GPA;
+	uint64_t high_bytes = m->ram_bytes - m->low_bytes;
+	uint64_t high_offset = gpa - GUEST_HIGH_GPA;
 
 	if (gpa < m->low_bytes)
 		return m->ram + speculation_bound(gpa, m->low_bytes);
@@ -59,9 +60,20 @@ static inline uint8_t *guest_ram_hva(const struct guest_memory *m, uint64_t gpa)
 	return NULL;
 }
 
+static inline uint64_t guest_page_of(uint64_t gpa) { return gpa / GUEST_PAGE_BYTES * GUEST_PAGE_BYTES; }
+
+/* Of `shown`: the bit of a page, which others share. */
+static inline unsigned guest_shown_word(uint64_t gpa)
+{
+	return gpa / GUEST_PAGE_BYTES / 64 % GUEST_SHOWN_WORDS;
+}
+static inline uint64_t guest_shown_bit(uint64_t gpa) { return 1ull << gpa / GUEST_PAGE_BYTES % 64; }
+
 static inline bool guest_may_be_overlaid(const struct guest_memory *m, uint64_t gpa)
 {
-	return __atomic_load_n(&m->shown[gpa >> 18 & 7], __ATOMIC_RELAXED) >> (gpa >> 12 & 63) & 1;
+	const uint64_t *word = &m->shown[guest_shown_word(gpa)];
+
+	return (__atomic_load_n(word, __ATOMIC_RELAXED) & guest_shown_bit(gpa)) != 0;
 }
 
 /* Where the byte at gpa lies, up to the end of its page. NULL: neither RAM nor an overlay. */
@@ -69,7 +81,9 @@ static inline uint8_t *guest_hva(const struct guest_memory *m, uint64_t gpa)
 {
 	int n = guest_may_be_overlaid(m, gpa) ? guest_overlay_at(m, gpa) : -1;
 
-	return n >= 0 ? guest_overlay_page(m, (unsigned)n) + (gpa & 4095) : guest_ram_hva(m, gpa);
+	if (n < 0)
+		return guest_ram_hva(m, gpa);
+	return guest_overlay_page(m, (unsigned)n) + gpa % GUEST_PAGE_BYTES;
 }
 
 /* Bytes to reserve at `ram` for this much RAM. */
@@ -92,8 +106,8 @@ int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size
 /* Also -EROFS. Nothing is written unless all can be. The caller tells the engine. */
 int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *from, size_t bytes);
 /*
- * One word at a multiple of four, read after (written before) everything that this thread reads
- * after (has written before) it. 0, -EFAULT, -EROFS.
+ * Aligned 32-bit load with acquire semantics, aligned 32-bit store with release semantics. 0;
+ * -EFAULT: no memory, or not aligned; -EROFS.
  */
 int guest_memory_load(const struct guest_memory *m, uint64_t gpa, uint32_t *ret);
 int guest_memory_store(const struct guest_memory *m, uint64_t gpa, uint32_t value);
@@ -102,5 +116,10 @@ int guest_memory_store(const struct guest_memory *m, uint64_t gpa, uint32_t valu
  * not in one piece of RAM. In bounded time.
  */
 int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write);
+/*
+ * Invariants 1 to 3: the sizes, and that `shown` has every place of an overlay. Under the owner's
+ * lock.
+ */
+void check_guest_memory(const struct guest_memory *m);
 /* A new call of the guest begins on this thread (4). */
 void guest_memory_begin(void);

@@ -6,12 +6,13 @@
 #include <stdint.h>
 
 #include "boot/linux.h"
+#include "x86/state.h"
 #include "x86/cpu_model.h"
 
 struct block_memory;
 struct machine;
 
-enum { MACHINE_MAX_CPUS = 16 };
+enum { MACHINE_MAX_CPUS = X86_MAX_PROCESSORS };
 /*
  * FAILED: the host refused something that the machine needs. REFUSED: the saved machine cannot be
  * gone on with.

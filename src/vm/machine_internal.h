@@ -1,11 +1,15 @@
 /*
  * Inside a machine: its virtual processors, its units, and what they share.
  *
- *   machine.c    making and unmaking          vcpu.c       one processor: what its engine asks, its run loop
+ *   machine.c    making and unmaking          vcpu.c       one processor: what its engine asks, its
+ *                run loop
  *   lifecycle.c  created, running ... ended   interrupt.c  interrupts to and between processors
- *   unit.c       the list of its parts        timer.c      when a processor has to look at its clocks
- *   clock.c      TSC and reference time       platform.c, hyperv.c, devices.c   what the parts ask of the machine
- *   save.c, restore.c                         msr.c        registers that are neither the engine's nor Hyper-V's
+ *   unit.c       the list of its parts        timer.c      when a processor has to look at its
+ *                clocks
+ *   clock.c      TSC and reference time       platform.c, hyperv.c, devices.c   what the parts ask
+ *                of the machine
+ *   save.c, restore.c                         msr.c        registers that are neither the engine's
+ *                                             nor Hyper-V's
  *
  * One lock guards the chipset, the APICs and the Hyper-V state, and what is not the engine's of the
  * processors. Processors take it in engine_ops where they touch more than themselves, other threads

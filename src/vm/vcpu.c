@@ -1,8 +1,10 @@
 /*
  * One virtual processor: what its engine asks of the machine, and its run loop.
  *
- *   engine_run() --port, MMIO--> chipset.c, apic.c     --MSR, CPUID--> hv/, msr.c, cpu_model.c     --hypercall--> hv/
- *                --exit--------> halt: sleep until an event   kick: look at what has changed   shutdown: the machine crashed
+ *   engine_run() --port, MMIO--> chipset.c, apic.c     --MSR, CPUID--> hv/, msr.c, cpu_model.c
+ *                                                      --hypercall--> hv/
+ *                --exit--------> halt: sleep until an event   kick: look at what has changed
+ *                                                             shutdown: the machine crashed
  *
  * engine_ops are called on the processor's own thread; each takes the machine's lock where it
  * touches more than the processor.

@@ -2,7 +2,8 @@
  * Channels: opening, closing, and the loop that brings packets from the guest's ring to the
  * service.
  *
- *   closed --OPEN--> open --what cannot be understood--> broken          CLOSE, and what ends the connection: closed
+ *   closed --OPEN--> open --what cannot be understood--> broken          CLOSE, and what ends the
+ *                                                                        connection: closed
  *
  *  1. Only channel_move() changes the state, under the channel's lock, and only as the table says.
  *  2. An open or broken channel has rings in a complete GPADL of its own; a broken one is not

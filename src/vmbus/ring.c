@@ -1,8 +1,10 @@
 /*
  * The two rings of a channel, in the guest's memory.
  *
- *   control page   u32 write index, u32 read index, u32 interrupt mask, u32 pending bytes, ... at 64 features
- *   data pages     packets { head, ranges, payload, padding to 8, footer u64 }, which wrap at the end
+ *   control page   u32 write index, u32 read index, u32 interrupt mask, u32 pending bytes, ... at
+ *                  64 features
+ *   data pages     packets { head, ranges, payload, padding to 8, footer u64 }, which wrap at the
+ *                  end
  *
  *  1. The host's own index (bus_ring.index) is the host's alone: what stands in its word of the
  *     control page is written, never read.

@@ -3,7 +3,8 @@
  * pair of rings in its own memory, and talks through them with the service that stands behind the
  * channel. docs/bus.md.
  *
- *   guest's message -> bus_message() -> connection.c, gpadl.c       guest's event -> bus_event() -> channel.c -> service's packet()
+ *   guest's message -> bus_message() -> connection.c, gpadl.c       guest's event -> bus_event() ->
+ *                                                                   channel.c -> service's packet()
  *
  * Locks, in this order: the bus's own (connection, GPADLs, which channel is open), a channel's (its
  * rings, and the service behind it), host->lock (messages that wait, interrupts). Functions here

@@ -39,6 +39,9 @@ enum {
 #define EFER_LMA 0x400u
 #define EFER_NXE 0x800u
 #define EFER_AUTOIBRS 0x200000u
+/* Virtual processors of one machine. The engine names them in masks of 64 bits. */
+enum { X86_MAX_PROCESSORS = 16 };
+_Static_assert(X86_MAX_PROCESSORS <= 64, "a mask of processors");
 enum { X86_PHYSICAL_BITS = 40 }; /* as leaf 0x80000008 of every model says */
 /* What some model lets be set (cpu_model.h has what one does); SDM Vol. 3A 2.5. */
 #define X86_CR4_KNOWN (0x3cu | CR4_PGE | 0x600u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)

@@ -98,7 +98,11 @@ static void fake_create(struct fake *f, uint64_t slice_tsc)
 	memset(f, 0, sizeof(*f));
 	guest_memory_init(&f->memory, ram, FAKE_RAM_BYTES, FAKE_LOW_BYTES);
 	pthread_mutex_init(&f->lock, NULL);
-	f->host = (struct bus_host){ fake_post, fake_signal, fake_written, fake_defer, f, &f->lock, &f->memory, FAKE_CPUS, slice_tsc };
+	f->host = (struct bus_host){
+		.post = fake_post, .signal = fake_signal, .memory_written = fake_written,
+		.defer = fake_defer, .context = f, .lock = &f->lock, .memory = &f->memory,
+		.cpus = FAKE_CPUS, .slice_tsc = slice_tsc,
+	};
 	f->client = (struct block_client){ .memory = mmap(NULL, sizeof(struct block_memory), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
 					   .doorbell_fd = eventfd(0, EFD_NONBLOCK), .answer_fd = eventfd(0, 0) };
 	f->client.memory->disks = 2;

@@ -79,9 +79,15 @@ static inline void fake_init(struct fake *f, uint64_t features)
 	guest_memory_init(&f->memory, ram, FAKE_RAM_BYTES, FAKE_RAM_BYTES);
 	pthread_mutex_init(&f->lock, NULL);
 	f->host = (struct hv_host){
-		fake_get_state, fake_set_general, fake_xmm, fake_flush, fake_written, fake_discard, fake_now, fake_runtime, fake_yield, fake_place, fake_raise,
-		fake_auto_eoi, fake_apic_read, fake_apic_write, fake_waiting, fake_idle, fake_crashed, fake_reset, NULL, NULL, NULL, f, &f->lock, &f->memory, 2000000000,
-		200000000, features, FAKE_CPUS, 0,
+		.get_state = fake_get_state, .set_general = fake_set_general, .xmm = fake_xmm,
+		.flush = fake_flush, .memory_written = fake_written, .discard = fake_discard,
+		.now_100ns = fake_now, .runtime_100ns = fake_runtime, .yield = fake_yield,
+		.place_overlay = fake_place, .raise = fake_raise, .set_auto_eoi = fake_auto_eoi,
+		.apic_read = fake_apic_read, .apic_write = fake_apic_write,
+		.is_waiting = fake_waiting, .idle = fake_idle, .crashed = fake_crashed,
+		.reset = fake_reset, .context = f, .lock = &f->lock, .memory = &f->memory,
+		.tsc_hz = 2000000000, .apic_hz = 200000000, .features = features, .cpus = FAKE_CPUS,
+		.reference_scale = 1ull << 56,
 	};
 	for (unsigned n = 0; n < FAKE_CPUS; n++)
 		f->state[n].cr0 = CR0_PE;

@@ -102,7 +102,7 @@ void check_balloon(const struct balloon *b)
 
 /* ---- what the guest says ---- */
 
-static void send(struct balloon *b, const void *message, size_t bytes)
+static void balloon_send(struct balloon *b, const void *message, size_t bytes)
 {
 	bus_channel_send(b->channel, PACKET_INBAND, 0, message, bytes);
 }
@@ -114,7 +114,7 @@ static void answer_u64(struct balloon *b, uint16_t type, uint32_t transaction, u
 		uint64_t value;
 	} m = { { type, sizeof(m), transaction }, value };
 
-	send(b, &m, sizeof(m));
+	balloon_send(b, &m, sizeof(m));
 }
 
 static void take_version(struct balloon *b, const struct head *h, const uint8_t *data, size_t bytes)
@@ -227,7 +227,7 @@ static void ask_for_pages(struct balloon *b, uint64_t pages)
 		0 };
 
 	b->busy = true;
-	send(b, &m, sizeof(m));
+	balloon_send(b, &m, sizeof(m));
 }
 
 /* The next range of pages that were given up, at most `most`; they are the guest's again. */
@@ -258,7 +258,7 @@ static void give_back(struct balloon *b, uint64_t pages)
 	m.head.bytes =
 		(uint16_t)(offsetof(struct unballoon, range) + m.ranges * sizeof(m.range[0]));
 	b->busy = true;
-	send(b, &m, m.head.bytes);
+	balloon_send(b, &m, m.head.bytes);
 }
 
 /*
@@ -267,8 +267,9 @@ static void give_back(struct balloon *b, uint64_t pages)
  */
 static uint64_t wanted(const struct balloon *b)
 {
-	uint64_t least = b->host->least_bytes / GUEST_PAGE_BYTES,
-		 uses = b->committed > b->given_up ? b->committed - b->given_up : 0, want;
+	uint64_t least = b->host->least_bytes / GUEST_PAGE_BYTES;
+	uint64_t uses = b->committed > b->given_up ? b->committed - b->given_up : 0;
+	uint64_t want;
 
 	if (!b->automatic)
 		return b->target;
@@ -276,7 +277,9 @@ static uint64_t wanted(const struct balloon *b)
 		return b->pages;
 	uses = uses < b->pages ? uses : b->pages;
 	want = uses + uses / 5 + RESERVE_MIB * PAGES_PER_MIB;
-	return want < least ? least : want < b->pages ? want : b->pages;
+	if (want < least)
+		return least;
+	return want < b->pages ? want : b->pages;
 }
 
 void balloon_tick(struct balloon *b)

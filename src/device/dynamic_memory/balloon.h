@@ -3,7 +3,8 @@
  * takes them back as it is asked to. All of the machine's RAM is the guest's from the start; what
  * it has given up is given back to the host.
  *
- *   guest: version, capabilities, status every second      host: balloon (give up N pages) -> ranges; unballoon (ranges) -> done
+ *   guest: version, capabilities, status every second      host: balloon (give up N pages) ->
+ *                                                          ranges; unballoon (ranges) -> done
  *
  * Lock: the channel's. Messages: versions 2.0, 1.0 and 0.3.
  *

@@ -48,27 +48,24 @@ static const struct {
 	struct version versions[VERSIONS];
 	unsigned count;
 } kinds[UTILITY_KINDS] = {
-	[UTILITY_SHUTDOWN] = { GUID(0x0e0b6031, 0x5213, 0x4934, 0x81, 0x8b, 0x38, 0xd9, 0x0c, 0xed,
-				    0x39, 0xdb),
-			       GUID(0xb6650ff7, 0x33bc, 0x4840, 0x80, 0x48, 0xe0, 0x67, 0x67, 0x86,
-				    0xf3, 0x93),
-			       TYPE_SHUTDOWN,
-			       { { 3, 0 }, { 1, 0 } },
-			       2 },
-	[UTILITY_HEARTBEAT] = { GUID(0x57164f39, 0x9115, 0x4e78, 0xab, 0x55, 0x38, 0x2f, 0x3b, 0xd5,
-				     0x42, 0x2d),
-				GUID(0xfd149e91, 0x82e0, 0x4a7d, 0xaf, 0xa6, 0x2a, 0x41, 0x66, 0xcb,
-				     0xd7, 0xc0),
-				TYPE_HEARTBEAT,
-				{ { 3, 0 }, { 1, 0 } },
-				2 },
-	[UTILITY_TIME] = { GUID(0x9527e630, 0xd0ae, 0x497b, 0xad, 0xce, 0xe8, 0x0a, 0xb0, 0x17,
-				0x5c, 0xaf),
-			   GUID(0x2dd1ce17, 0x079e, 0x403c, 0xb3, 0x52, 0xa1, 0x92, 0x1e, 0xe2,
-				0x07, 0xee),
-			   TYPE_TIME,
-			   { { 4, 0 } },
-			   1 },
+	[UTILITY_SHUTDOWN] = {
+		.type = GUID(0x0e0b6031, 0x5213, 0x4934, 0x81, 0x8b, 0x38, 0xd9, 0x0c, 0xed, 0x39, 0xdb),
+		.instance = GUID(0xb6650ff7, 0x33bc, 0x4840, 0x80, 0x48, 0xe0, 0x67, 0x67, 0x86, 0xf3,
+				 0x93),
+		.message = TYPE_SHUTDOWN, .versions = { { 3, 0 }, { 1, 0 } }, .count = 2,
+	},
+	[UTILITY_HEARTBEAT] = {
+		.type = GUID(0x57164f39, 0x9115, 0x4e78, 0xab, 0x55, 0x38, 0x2f, 0x3b, 0xd5, 0x42, 0x2d),
+		.instance = GUID(0xfd149e91, 0x82e0, 0x4a7d, 0xaf, 0xa6, 0x2a, 0x41, 0x66, 0xcb, 0xd7,
+				 0xc0),
+		.message = TYPE_HEARTBEAT, .versions = { { 3, 0 }, { 1, 0 } }, .count = 2,
+	},
+	[UTILITY_TIME] = {
+		.type = GUID(0x9527e630, 0xd0ae, 0x497b, 0xad, 0xce, 0xe8, 0x0a, 0xb0, 0x17, 0x5c, 0xaf),
+		.instance = GUID(0x2dd1ce17, 0x079e, 0x403c, 0xb3, 0x52, 0xa1, 0x92, 0x1e, 0xe2, 0x07,
+				 0xee),
+		.message = TYPE_TIME, .versions = { { 4, 0 } }, .count = 1,
+	},
 };
 static const struct version frameworks[VERSIONS] = { { 3, 0 }, { 1, 0 } };
 
@@ -85,7 +82,7 @@ struct utility {
 	bool beaten; /* one was answered */
 };
 
-static int send(struct utility *u, uint16_t type, const void *data, size_t bytes)
+static int utility_send(struct utility *u, uint16_t type, const void *data, size_t bytes)
 {
 	uint8_t packet[sizeof(struct head) + sizeof(struct shutdown)];
 	const struct head h = { .pipe_flags = 1,
@@ -116,7 +113,7 @@ static void opened(void *context)
 	memcpy(n.version, frameworks, sizeof(frameworks));
 	memcpy(n.version + VERSIONS, kinds[u->kind].versions,
 	       sizeof(struct version) * kinds[u->kind].count);
-	send(u, TYPE_NEGOTIATE, &n,
+	utility_send(u, TYPE_NEGOTIATE, &n,
 	     sizeof(n) - sizeof(struct version) * (VERSIONS - kinds[u->kind].count));
 }
 
@@ -126,7 +123,7 @@ static void send_time(struct utility *u, uint8_t flags)
 				  .reference_100ns = u->clock->reference_100ns(u->clock->context),
 				  .flags = flags };
 
-	send(u, TYPE_TIME, &s, sizeof(s));
+	utility_send(u, TYPE_TIME, &s, sizeof(s));
 }
 
 static bool is_offered(const struct version *list, unsigned count, struct version v)
@@ -212,7 +209,7 @@ bool utility_shut_down(struct utility *u)
 	bool asked;
 
 	bus_channel_lock(u->channel);
-	asked = u->ready && !send(u, TYPE_SHUTDOWN, &now, sizeof(now));
+	asked = u->ready && !utility_send(u, TYPE_SHUTDOWN, &now, sizeof(now));
 	bus_channel_unlock(u->channel);
 	return asked;
 }
@@ -225,7 +222,7 @@ void utility_tick(struct utility *u)
 	if (u->ready && u->kind == UTILITY_HEARTBEAT) {
 		b.sequence = ++u->sequence;
 		u->unanswered += u->unanswered < BEATS_TO_LOSE;
-		send(u, TYPE_HEARTBEAT, &b, sizeof(b));
+		utility_send(u, TYPE_HEARTBEAT, &b, sizeof(b));
 	} else if (u->ready && u->kind == UTILITY_TIME) {
 		send_time(u, TIME_SAMPLE);
 	}

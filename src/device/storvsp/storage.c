@@ -82,7 +82,7 @@ static bool is_drained(const struct storage *s)
 	return true;
 }
 
-static void release(struct storage *s, struct request *r)
+static void request_release(struct storage *s, struct request *r)
 {
 	assert(r->state != REQUEST_FREE);
 	s->waiting -= r->state == REQUEST_WAITS;
@@ -96,7 +96,7 @@ static void deliver(struct storage *s, struct request *r)
 				     sizeof(r->packet));
 
 	if (error != -EAGAIN) {
-		release(s, r);
+		request_release(s, r);
 	} else if (r->state != REQUEST_WAITS) {
 		r->state = REQUEST_WAITS;
 		s->waiting++;
@@ -250,12 +250,12 @@ static void execute(struct storage *s, struct request *r)
 
 static void failed(struct storage *s, struct request *r, int error)
 {
-	enum scsi_act act = r->command.act;
-
-	complete_with_sense(s, r,
-			    act == SCSI_READ   ? SCSI_SENSE_READ_ERROR
-			    : error == -ENOSPC ? SCSI_SENSE_NO_SPACE
-					       : SCSI_SENSE_WRITE_ERROR);
+	if (r->command.act == SCSI_READ)
+		complete_with_sense(s, r, SCSI_SENSE_READ_ERROR);
+	else if (error == -ENOSPC)
+		complete_with_sense(s, r, SCSI_SENSE_NO_SPACE);
+	else
+		complete_with_sense(s, r, SCSI_SENSE_WRITE_ERROR);
 }
 
 static void disk_replied(struct storage *s, struct request *r, int error)
@@ -375,7 +375,7 @@ static void dispatch(struct storage *s, struct request *r)
 	}
 }
 
-static struct request *take_free(struct storage *s)
+static struct request *request_take(struct storage *s)
 {
 	struct request *r = s->request;
 
@@ -402,7 +402,7 @@ static int packet(void *context, const struct bus_packet *p)
 		return -EBADMSG;
 	if (p->ranges && bus_range_pages(&p->range[0]) > GFNS)
 		return -EBADMSG;
-	r = take_free(s);
+	r = request_take(s);
 	*r = (struct request){ .state = REQUEST_UNDER_WAY, .transaction = p->transaction };
 	memcpy(&r->packet, p->payload, sizeof(r->packet));
 	if (p->ranges) {
@@ -430,7 +430,7 @@ static void closed(void *context)
 		if (s->request[n].state == REQUEST_UNDER_WAY)
 			s->request[n].state = REQUEST_ORPHAN;
 		else if (s->request[n].state == REQUEST_WAITS)
-			release(s, &s->request[n]);
+			request_release(s, &s->request[n]);
 	}
 }
 
@@ -460,7 +460,7 @@ int storage_collect(struct storage *s)
 		if (r->state == REQUEST_UNDER_WAY)
 			disk_replied(s, r, reply.error);
 		else if (r->state == REQUEST_ORPHAN)
-			release(s, r);
+			request_release(s, r);
 		else
 			got = -EBADMSG;
 		if (got < 0)
@@ -524,7 +524,9 @@ size_t storage_statistics(const struct storage *s, char *text, size_t bytes)
 		"storage: %lu commands, %lu bytes read, %lu written, %lu flushes, %lu failed\n",
 		s->commands, s->bytes_read, s->bytes_written, s->flushes, s->failed);
 
-	return used < 0 ? 0 : (size_t)used < bytes ? (size_t)used : bytes - 1;
+	if (used < 0)
+		return 0;
+	return (size_t)used < bytes ? (size_t)used : bytes - 1;
 }
 
 /* ---- pauses and saved state ---- */

@@ -1,8 +1,10 @@
 /*
  * Requests and completions in pages of the guest's (docs/umbra-interface.md, "Rings").
  *
- *   page 0   0 request tail (guest)  64 request head (host)  128 completion tail (host)  192 completion head (guest)  256 wants events (guest)
- *   page 1   entries x 64 bytes: requests, then entries x 32 bytes: completions; entries is a power of two from 2 to RING_ENTRIES_MAX
+ *   page 0   0 request tail (guest)  64 request head (host)  128 completion tail (host)  192
+ *            completion head (guest)  256 wants events (guest)
+ *   page 1   entries x 64 bytes: requests, then entries x 32 bytes: completions; entries is a power
+ *            of two from 2 to RING_ENTRIES_MAX
  *
  *  1. Where and how large a ring is, is frozen at registration. The host's two indices are kept
  *     here; what stands in the guest's page is for the guest to read. The guest's two are read once
@@ -18,10 +20,10 @@
 
 enum {
 	REQUEST_TAIL = 0, REQUEST_HEAD = 64, COMPLETION_TAIL = 128, COMPLETION_HEAD = 192,
-	WANTS_EVENTS = 256, REQUESTS_OFFSET = 4096
+	WANTS_EVENTS = 256, REQUESTS_OFFSET = GUEST_PAGE_BYTES
 };
 enum {
-	RING_INPUT_BYTES = 48, RING_OUTPUT_BYTES = 16, CODE_WORK = 0xc001, HEADER_BYTES = 4096,
+	RING_INPUT_BYTES = 48, RING_OUTPUT_BYTES = 16, CODE_WORK = 0xc001, HEADER_BYTES = GUEST_PAGE_BYTES,
 	BATCH = 32
 };
 
@@ -72,7 +74,7 @@ static void publish(struct hv_partition *p, uint64_t gpa, uint32_t value)
 bool ring_is_possible(const struct hv_partition *p, uint32_t entries, uint64_t gpa, uint32_t sint)
 {
 	return entries >= 2 && entries <= RING_ENTRIES_MAX && !(entries & (entries - 1)) &&
-	       !(gpa & 4095) && sint < HV_SINTS &&
+	       gpa % GUEST_PAGE_BYTES == 0 && sint < HV_SINTS &&
 	       !guest_memory_probe(p->host->memory, gpa, ring_bytes(entries), true);
 }
 
@@ -250,11 +252,13 @@ static uint32_t room(struct hv_partition *p, struct hv_ring *r)
  * Takes up to `available` requests, at most BATCH; how many. Without the lock; the ring is busy
  * with us.
  */
-static uint32_t take(struct hv_cpu *cpu, struct hv_ring *r, uint32_t available)
+static uint32_t ring_take(struct hv_cpu *cpu, struct hv_ring *r, uint32_t available)
 {
 	struct hv_partition *p = cpu->partition;
-	uint32_t left = r->entries - (r->request_head & (r->entries - 1)), space = room(p, r),
-		 count = available, finished = 0;
+	uint32_t left = r->entries - (r->request_head & (r->entries - 1));
+	uint32_t space = room(p, r);
+	uint32_t count = available;
+	uint32_t finished = 0;
 	struct hv_call call = { .cpu = cpu };
 	struct request q[BATCH];
 	struct completion done[BATCH];
@@ -290,7 +294,7 @@ static bool work_off(struct hv_cpu *cpu, struct hv_ring *r, uint64_t until_tsc)
 	if (!read_word(p, r->gpa + REQUEST_TAIL, &tail) || tail - r->request_head > r->entries)
 		r->broken = true;
 	while (!r->broken && r->request_head != tail && !late &&
-	       take(cpu, r, tail - r->request_head))
+	       ring_take(cpu, r, tail - r->request_head))
 		late = __builtin_ia32_rdtsc() >= until_tsc;
 	publish(p, r->gpa + REQUEST_HEAD, r->request_head);
 	return late && r->request_head != tail;
@@ -305,10 +309,10 @@ enum hv_status ring_doorbell(struct hv_cpu *cpu, uint32_t n)
 
 	hv_lock(p);
 	if (!r->registered || r->broken || r->busy) {
-		enum hv_status status = !r->registered ? HV_NOT_FOUND
-					: r->broken    ? HV_INVALID_PARAMETER
-						       : HV_SUCCESS;
+		enum hv_status status = r->broken ? HV_INVALID_PARAMETER : HV_SUCCESS;
 
+		if (!r->registered)
+			status = HV_NOT_FOUND;
 		r->again |= r->busy;
 		hv_unlock(p);
 		return status;
@@ -324,7 +328,9 @@ enum hv_status ring_doorbell(struct hv_cpu *cpu, uint32_t n)
 	r->busy = false;
 	tell(p, r);
 	hv_unlock(p);
-	return r->broken ? HV_INVALID_PARAMETER : more ? HV_CALL_PENDING : HV_SUCCESS;
+	if (r->broken)
+		return HV_INVALID_PARAMETER;
+	return more ? HV_CALL_PENDING : HV_SUCCESS;
 }
 
 /* "Not finished" while there is more: progress is the ring's own, and the guest rings again. */

@@ -111,7 +111,11 @@ enum hv_status umbra_call_cancel(struct hv_call *c)
 	return status;
 }
 
-enum hv_status umbra_call_null(struct hv_call *c) { return (void)c, HV_SUCCESS; }
+enum hv_status umbra_call_null(struct hv_call *c)
+{
+	(void)c;
+	return HV_SUCCESS;
+}
 
 /*
  * { operation } and elements { page | further pages }; one result for each. On the calling
@@ -131,12 +135,13 @@ enum hv_status umbra_call_pages(struct hv_call *c)
 	for (uint32_t i = 0; c->reps_done < c->rep_count && !hv_call_must_yield(c);
 	     i++, c->reps_done++) {
 		struct work_parameters w = { .operation = head.operation };
-		uint64_t element, result = 0;
+		uint64_t element;
+		uint64_t result = 0;
 		enum hv_status status;
 
 		memcpy(&element, c->input + sizeof(head) + 8 * (size_t)i, 8);
-		w.gpa = element & ~4095ull;
-		w.bytes = ((element & 4095) + 1) * GUEST_PAGE_BYTES;
+		w.gpa = guest_page_of(element);
+		w.bytes = (element % GUEST_PAGE_BYTES + 1) * GUEST_PAGE_BYTES;
 		if (w.bytes > PAGES_PER_ELEMENT * GUEST_PAGE_BYTES)
 			return HV_INVALID_PARAMETER;
 		status = work_check(p, &w);

@@ -82,7 +82,9 @@ static void deliver(struct hv_partition *p, struct work_request *r)
 		uint64_t id;
 		uint32_t status, reserved;
 		uint64_t result, done_bytes;
-	} reply = { r->id, r->outcome, 0, r->result, r->done_bytes };
+	} reply = {
+		.id = r->id, .status = r->outcome, .result = r->result, .done_bytes = r->done_bytes,
+	};
 
 	switch (r->delivery) {
 	case DELIVER_LOOP: return; /* collected by the call */
@@ -256,7 +258,9 @@ static void run(struct hv_partition *p, struct work_request *r)
 		r->result = result;
 		stand_still(p);
 	}
-	finish(p, r, status ? status : at < w.bytes ? HV_CANCELLED : HV_SUCCESS);
+	if (!status && at < w.bytes)
+		status = HV_CANCELLED;
+	finish(p, r, status);
 }
 
 /* With the lock. */
