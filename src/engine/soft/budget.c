@@ -5,8 +5,8 @@
 
 #include "engine/engine.h"
 #include "soft_internal.h"
-#include "code/code.h"
-#include "mmu/space.h"
+#include "engine/soft/code/code.h"
+#include "engine/soft/mmu/space.h"
 
 enum { FIXED_BYTES = 24 << 20, LEAST_CHUNKS = 64 };
 enum { CODE_SHARE = 48, TABLE_SHARE = 18, WHOLE = 100 }; /* what is left is for blocks and maps, which follow the code */
