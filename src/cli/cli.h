@@ -6,7 +6,7 @@
 
 #include "process/report.h"
 
-/* A number of bytes: digits, then nothing, K, M, G or T. */
+/* size.c: a number of bytes: digits, then nothing, K, M, G or T. */
 bool parse_size(const char *text, uint64_t *ret);
 int verb_run(int argc, char **argv);
 int verb_disk(int argc, char **argv);

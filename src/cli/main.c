@@ -1,5 +1,4 @@
 /* umbra: the command. One verb a function; an error is one line on stderr: what, where, remedy. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,32 +7,16 @@
 #include "process/main.h"
 #include "version.h"
 
-bool parse_size(const char *text, uint64_t *ret)
-{
-	char *end;
-	unsigned long long v;
-	unsigned shift;
-
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	v = strtoull(text, &end, 10);
-	shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : *end == 'T' ? 40 : 0;
-	if (errno || (shift && end[1]) || (!shift && *end) || v > UINT64_MAX >> shift)
-		return false;
-	*ret = v << shift;
-	return true;
-}
-
 #ifdef __SANITIZE_ADDRESS__
 /*
- * The processes of a machine have no environment to be told by: the engine takes the fault signals itself, and leaks are not looked for in
- * a process that may not even open /proc.
+ * The processes of a machine have no environment to be told by: the engine takes the fault signals
+ * itself, and leaks are not looked for in a process that may not even open /proc.
  */
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
-	return "detect_leaks=0:detect_stack_use_after_return=0:use_madv_dontdump=0:handle_segv=0:handle_sigbus=0:handle_sigill=0:handle_sigfpe=0:use_sigaltstack=0";
+	return "detect_leaks=0:detect_stack_use_after_return=0:use_madv_dontdump=0:handle_segv=0:"
+	       "handle_sigbus=0:handle_sigill=0:handle_sigfpe=0:use_sigaltstack=0";
 }
 #endif
 
@@ -62,5 +45,6 @@ int main(int argc, char **argv)
 		       "See umbra run --help, umbra ps --help, umbra disk --help, umbra image --help.\n");
 		return 0;
 	}
-	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra", "use run, ps, info, stop, kill, save, disk, image or doctor");
+	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra",
+			"use run, ps, info, stop, kill, save, disk, image or doctor");
 }

@@ -17,11 +17,13 @@ enum { PATH_BYTES = sizeof(((struct sockaddr_un *)NULL)->sun_path), BACKLOG = 8 
 
 bool name_is_valid(const char *name)
 {
-	static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+	static const char first[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 	size_t bytes = strlen(name);
 
 	return bytes && bytes <= NAME_MAX_BYTES && strchr(first, name[0]) &&
-	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == bytes;
+	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
+		       bytes;
 }
 
 /* The folder, open; -errno. */
@@ -57,7 +59,8 @@ static int address_of(const char *name, struct sockaddr_un *ret)
 	if (fd < 0)
 		return fd;
 	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	if (snprintf(ret->sun_path, sizeof(ret->sun_path), "%s/%s", folder, name) < (int)sizeof(ret->sun_path))
+	if (snprintf(ret->sun_path, sizeof(ret->sun_path), "%s/%s", folder, name) <
+	    (int)sizeof(ret->sun_path))
 		return fd;
 	close(fd);
 	return -ENAMETOOLONG;
@@ -84,7 +87,8 @@ int name_connect(const char *name)
 	if (folder < 0)
 		return folder;
 	fd = try_connect(&at);
-	if (fd == -ECONNREFUSED && !flock(folder, LOCK_EX)) { /* unless it is just beginning to listen */
+	if (fd == -ECONNREFUSED &&
+	    !flock(folder, LOCK_EX)) { /* unless it is just beginning to listen */
 		fd = try_connect(&at);
 		if (fd == -ECONNREFUSED)
 			unlink(at.sun_path);

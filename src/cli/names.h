@@ -1,7 +1,8 @@
 /*
- * Machines by name: a socket for each in a folder that is the user's alone, $XDG_RUNTIME_DIR/umbra, or /tmp/umbra-UID where that is not
- * set. What is asked there is in src/control/machine_control.h. A machine that ends cannot remove its socket, having no rights to; who finds one
- * that nobody listens on does.
+ * Machines by name: a socket for each in a folder that is the user's alone, $XDG_RUNTIME_DIR/umbra,
+ * or /tmp/umbra-UID where that is not set. What is asked there is in src/control/machine_control.h.
+ * A machine that ends cannot remove its socket, having no rights to; who finds one that nobody
+ * listens on does.
  */
 #pragma once
 
@@ -12,7 +13,10 @@ enum { NAME_MAX_BYTES = 64 };
 
 /* Letters, digits, '.', '_' and '-', the first a letter or digit. */
 bool name_is_valid(const char *name);
-/* A socket that listens. -errno: -EADDRINUSE: a machine of that name runs; -EPERM: the folder is not the user's own. */
+/*
+ * A socket that listens. -errno: -EADDRINUSE: a machine of that name runs; -EPERM: the folder is
+ * not the user's own.
+ */
 int name_listen(const char *name);
 /* A connection; -ENOENT: no such machine. */
 int name_connect(const char *name);

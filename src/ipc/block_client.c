@@ -1,4 +1,7 @@
-/* See block.h: the machine process's side. Submissions are the caller's to put in order; collecting is one thread's. */
+/*
+ * See block.h: the machine process's side. Submissions are the caller's to put in order; collecting
+ * is one thread's.
+ */
 #include "block.h"
 
 #include <errno.h>
@@ -22,12 +25,17 @@ void block_submit(struct block_client *c, const struct block_request *r)
 
 void block_kick(struct block_client *c)
 {
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* with the other side's: it says that it sleeps, then looks for requests */
-	if (__atomic_load_n(&c->memory->requests.sleeps, __ATOMIC_RELAXED) && __atomic_exchange_n(&c->memory->requests.sleeps, 0, __ATOMIC_SEQ_CST))
+	__atomic_thread_fence(
+		__ATOMIC_SEQ_CST); /* with the other side's: it says that it sleeps, then looks for requests */
+	if (__atomic_load_n(&c->memory->requests.sleeps, __ATOMIC_RELAXED) &&
+	    __atomic_exchange_n(&c->memory->requests.sleeps, 0, __ATOMIC_SEQ_CST))
 		ring_bell(c->doorbell_fd);
 }
 
-static uint32_t waiting(const struct block_client *c) { return __atomic_load_n(&c->memory->replies.written, __ATOMIC_ACQUIRE) - c->collected; }
+static uint32_t waiting(const struct block_client *c)
+{
+	return __atomic_load_n(&c->memory->replies.written, __ATOMIC_ACQUIRE) - c->collected;
+}
 
 int block_collect(struct block_client *c, struct block_reply *ret)
 {

@@ -8,7 +8,10 @@
 
 struct record { uint32_t kind, bytes; };
 
-static uint32_t padded(uint32_t bytes) { return (uint32_t)sizeof(struct record) + ((bytes + 7) & ~7u); }
+static uint32_t padded(uint32_t bytes)
+{
+	return (uint32_t)sizeof(struct record) + ((bytes + 7) & ~7u);
+}
 
 static void copy_in(struct ring_memory *m, uint32_t at, const void *from, uint32_t bytes)
 {
@@ -54,7 +57,10 @@ void ring_wait(struct ring_end *end)
 	struct ring_memory *m = end->memory;
 	uint32_t tail;
 
-	/* the wish before the look, and only this side takes it back: each tail that is stored after the look finds it */
+	/*
+	 * the wish before the look, and only this side takes it back: each tail that is stored
+	 * after the look finds it
+	 */
 	__atomic_store_n(&m->producer_waits, 1, __ATOMIC_SEQ_CST);
 	tail = __atomic_load_n(&m->tail, __ATOMIC_SEQ_CST);
 	if (end->at - tail > RING_BYTES / 2)
@@ -80,7 +86,8 @@ int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret
 	*ret_bytes = record.bytes;
 	end->at += padded(record.bytes);
 	__atomic_store_n(&m->tail, end->at, __ATOMIC_SEQ_CST);
-	if (used - padded(record.bytes) <= RING_BYTES / 2 && __atomic_load_n(&m->producer_waits, __ATOMIC_SEQ_CST))
+	if (used - padded(record.bytes) <= RING_BYTES / 2 &&
+	    __atomic_load_n(&m->producer_waits, __ATOMIC_SEQ_CST))
 		syscall(SYS_futex, &m->tail, FUTEX_WAKE, 1, NULL, NULL, 0);
 	return 1;
 }

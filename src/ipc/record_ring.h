@@ -1,11 +1,14 @@
 /*
- * Records between the broker and a machine process: one producer, one consumer, in memory that both map. The other side is
- * hostile: what it can write is read once, checked, then used; the layout is fixed at compile time.
+ * Records between the broker and a machine process: one producer, one consumer, in memory that both
+ * map. The other side is hostile: what it can write is read once, checked, then used; the layout is
+ * fixed at compile time.
  *
- *   struct ring_memory   head (producer's), tail (consumer's), data: RING_BYTES, records { u32 kind, u32 bytes, payload, pad to 8 }
+ *   struct ring_memory   head (producer's), tail (consumer's), data: RING_BYTES, records { u32
+ *                        kind, u32 bytes, payload, pad to 8 }
  *
- *  1. Each side trusts only its own copy of its own index. The other's is taken modulo nothing: a distance of more than
- *     RING_BYTES is rubbish, and so is a record that does not lie in the distance.
+ *  1. Each side trusts only its own copy of its own index. The other's is taken modulo nothing: a
+ *     distance of more than RING_BYTES is rubbish, and so is a record that does not lie in the
+ *     distance.
  *  2. A record is copied out before it is looked at.
  *  3. A put never waits; ring_wait() sleeps on the consumer's index.
  */
@@ -30,20 +33,22 @@ struct ring_end { struct ring_memory *memory; uint32_t at; int wake_fd; };
 int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes);
 /* Until half of the ring is free. */
 void ring_wait(struct ring_end *end);
-/* 1: a record in *ret_kind, data (RING_RECORD_MAX_BYTES), *ret_bytes; 0: none; -EBADMSG: rubbish. */
+/*
+ * 1: a record in *ret_kind, data (RING_RECORD_MAX_BYTES), *ret_bytes; 0: none; -EBADMSG: rubbish.
+ */
 int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret_bytes);
 
 /* What is said. Machine process to broker: */
 enum {
-	RECORD_CONSOLE = 1,  /* bytes of the console */
-	RECORD_STARTED,      /* the guest runs from here on */
-	RECORD_REFUSED,      /* i32 errno, text: the machine could not be made */
-	RECORD_ENDED,        /* i32 enum machine_end, i32 debug exit code, text of the crash */
-	RECORD_STATISTICS,   /* text */
-	RECORD_SAVED,        /* bytes of a saved machine */
-	RECORD_SAVE_ENDED,   /* i32: 0, and the machine stands still; or -errno, and it runs */
-	RECORD_STATE,        /* struct record_state */
-	RECORD_STUCK,        /* text: the guest can never go on */
+	RECORD_CONSOLE = 1, /* bytes of the console */
+	RECORD_STARTED, /* the guest runs from here on */
+	RECORD_REFUSED, /* i32 errno, text: the machine could not be made */
+	RECORD_ENDED, /* i32 enum machine_end, i32 debug exit code, text of the crash */
+	RECORD_STATISTICS, /* text */
+	RECORD_SAVED, /* bytes of a saved machine */
+	RECORD_SAVE_ENDED, /* i32: 0, and the machine stands still; or -errno, and it runs */
+	RECORD_STATE, /* struct record_state */
+	RECORD_STUCK, /* text: the guest can never go on */
 	RECORD_SHUTTING_DOWN, /* i32: 1, the guest was asked to power off; or 0, nobody in it listens */
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */
@@ -54,10 +59,21 @@ enum {
 	RECORD_MEMORY, /* u64: how many bytes the guest shall have; 0: what it asks for */
 };
 
-enum { STATE_ANSWERS = 1, STATE_SILENT = 2, STATE_MEMORY_DRIVER = 4, STATE_MEMORY_STATUS = 8, STATE_AUTOMATIC = 16 };
-struct record_state { uint64_t flags, assigned_bytes, target_bytes, available_bytes, committed_bytes; };
+enum {
+	STATE_ANSWERS = 1,
+	STATE_SILENT = 2,
+	STATE_MEMORY_DRIVER = 4,
+	STATE_MEMORY_STATUS = 8,
+	STATE_AUTOMATIC = 16
+};
+struct record_state {
+	uint64_t flags, assigned_bytes, target_bytes, available_bytes, committed_bytes;
+};
 
-/* What both processes map. last_words: written before a machine process gives up on a fault of its own. */
+/*
+ * What both processes map. last_words: written before a machine process gives up on a fault of its
+ * own.
+ */
 struct broker_memory {
 	struct ring_memory to_broker, to_machine;
 	char last_words[256];

@@ -1,4 +1,4 @@
-/* The disk process's side of block/block.h. */
+/* The disk process's side of ipc/block.h. */
 #pragma once
 
 #include "ipc/block.h"
