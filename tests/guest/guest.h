@@ -33,6 +33,8 @@ extern bool (*on_trap)(struct frame *frame);
 /* The vector that code raised, or -1. */
 int64_t try_code(void (*code)(void *), void *argument);
 int64_t try_user(void (*code)(void), uint64_t stack, uint64_t selector);
+/* RFLAGS that try_user() begins with: 2. */
+extern uint64_t try_flags;
 
 /* Maps one 4 KiB page at gva (below 512 GiB) with these flags; makes tables with all rights. Returns the entry. */
 uint64_t *map_page(uint64_t gva, uint64_t gpa, uint64_t flags);

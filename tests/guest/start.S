@@ -170,12 +170,13 @@ try_user:
 	movl $0x2b, %eax
 1:	pushq %rax
 	pushq %rsi
-	pushq $2
+	pushq try_flags
 	pushq %rdx
 	pushq %rdi
 	iretq
 
 	.data
-	.globl try_stack, boot_information
+	.globl try_stack, try_flags, boot_information
+try_flags: .quad 2
 try_stack: .quad 0
 boot_information: .quad 0
