@@ -9,7 +9,8 @@ sources = open("src/control/machine_control.c").read() + open("src/serve/control
 protocol = open("src/control/protocol.c").read()
 manual = open("man/umbra-control.7").read()
 verbs = set(re.findall(r"\{ \.name = \"(\w+)\"", sources))
-members = {v: set(re.findall(r'\{ "(\w+)", CONTROL_', row)) for v, row in re.findall(r"\.name = \"(\w+)\"[^\n]*?((?:\.member.*)?)\n", sources)}
+rows = re.findall(r"\{ \.name = \"(\w+)\"(.*?)\},\n(?=\t\{)", sources, re.S)
+members = {verb: set(re.findall(r'\{ "(\w+)", CONTROL_', row)) for verb, row in rows}
 described = {verb: set() for verb in schema["bare"]["enum"]}
 for row in schema["request"]["oneOf"][1:]:
     described[row["properties"]["do"]["const"]] = set(row["properties"]) - {"id", "do"}
