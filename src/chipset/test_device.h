@@ -17,6 +17,9 @@
 
 struct test_device;
 
+/* In RAX after a hypercall instruction that the Hyper-V interface does not take: suites for KVM expect its answer, no #UD. */
+#define TEST_DEVICE_NO_SUCH_CALL ((uint64_t)-1000)
+
 /* What the device asks of its machine, under the machine's lock. The SINT is below 16; the VP index is what the guest said. */
 struct test_device_host {
 	void (*set_line)(void *context, unsigned gsi, bool high);

@@ -221,7 +221,14 @@ static void on_set_cr8(void *context, uint8_t value)
 
 static enum engine_call on_hypercall(void *context, const struct engine_call_registers *registers)
 {
-	return hv_hypercall(((struct vcpu *)context)->hv, registers);
+	struct vcpu *vcpu = context;
+	enum engine_call call = hv_hypercall(vcpu->hv, registers);
+
+	if (call == ENGINE_CALL_UNDEFINED && vcpu->machine->test_device) {
+		registers->gpr[0] = TEST_DEVICE_NO_SUCH_CALL;
+		return ENGINE_CALL_DONE;
+	}
+	return call;
 }
 
 static const struct engine_ops vcpu_engine_ops = {

@@ -22,7 +22,7 @@ run_configuration()
 		[[ " ${wanted[*]} " == *" $name "* ]] || return
 	fi
 	[[ $model =~ -m\ ([0-9]+) ]] && memory=${BASH_REMATCH[1]}
-	printf 'NR_CPUS=%d\nMEMSIZE=%d\nTEST_DEVICE=1\n' "$cpus" "$memory" >"$logs/environment" # where QEMU has fw_cfg
+	printf 'NR_CPUS=%d\nMEMSIZE=%d\nTEST_DEVICE=0\n' "$cpus" "$memory" >"$logs/environment" # fw_cfg's; 0: hypercalls are not KVM's
 	case $model in
 	*GenuineIntel*) options=(--cpu-model umbra-intel) ;;
 	*-pcid,-invpcid*) options=(--cpu-model default,-pcid,-invpcid) ;;
