@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "assertion.h"
 #include "ipc/lockdown.h"
 #include "ipc/record_ring.h"
 #include "main.h"
@@ -276,6 +277,7 @@ static void take_plan(struct process *p, struct machine_options *o)
 	o->stuck = stuck;
 	o->lock_down = lock_down;
 	o->context = p;
+	assertion_describe_in(p->rings->last_words, sizeof(p->rings->last_words));
 	o->last_words = p->rings->last_words;
 	o->last_words_bytes = sizeof(p->rings->last_words);
 }
