@@ -73,10 +73,11 @@ void clock_set(struct machine *machine, uint64_t tsc_hz, uint64_t partition_tsc,
 	machine->hv_host.reference_offset_100ns = clock->offset_100ns;
 }
 
-uint64_t machine_now_100ns(void *context)
+uint64_t clock_reference_100ns(const struct machine *machine, uint64_t host_tsc)
 {
-	struct machine *machine = context;
-	uint64_t partition_tsc = clock_tsc() + machine->hv_host.tsc_offset;
+	uint64_t partition_tsc = host_tsc + machine->hv_host.tsc_offset;
 
 	return scaled(&machine->clock, partition_tsc) + machine->clock.offset_100ns;
 }
+
+uint64_t machine_now_100ns(void *context) { return clock_reference_100ns(context, clock_tsc()); }

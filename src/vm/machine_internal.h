@@ -134,6 +134,8 @@ uint64_t clock_measure_tsc_hz(void);
  */
 void clock_set(struct machine *machine, uint64_t tsc_hz, uint64_t partition_tsc,
 	       uint64_t reference_100ns);
+/* Reference time at a moment of the host's TSC. */
+uint64_t clock_reference_100ns(const struct machine *machine, uint64_t host_tsc);
 /* hv_host's and chipset_host's. */
 uint64_t machine_now_100ns(void *machine);
 

@@ -219,7 +219,7 @@ static int archive_parts(struct saver *saver, struct parts *parts)
 {
 	struct machine *machine = saver->machine;
 	uint64_t tsc = clock_tsc();
-	uint64_t now_100ns = machine_now_100ns(machine);
+	uint64_t now_100ns = clock_reference_100ns(machine, tsc);
 	struct archive archive = archive_save_to(saver->buffer, BUFFER_BYTES);
 
 	saved_machine_archive(&archive, machine, &now_100ns, &tsc);

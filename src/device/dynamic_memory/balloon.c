@@ -38,9 +38,9 @@ struct balloon {
 	const struct balloon_host *host;
 	bool ready, known, busy, automatic; /* busy: a request is not answered */
 	uint32_t transaction;
-	uint64_t pages, given_up, target; /* pages: all of RAM */
+	uint64_t pages, inflated, target; /* pages: all of RAM */
 	uint64_t available, committed;
-	uint64_t *map; /* bit frame: given up */
+	uint64_t *map; /* bit frame: in the balloon */
 	size_t map_bytes;
 	uint64_t search; /* where the next page to give back is looked for */
 };
@@ -66,23 +66,23 @@ static uint64_t frame_of(const struct balloon *b, uint64_t gfn, uint64_t count)
 	return low + (gfn - high);
 }
 
-static bool is_given_up(const struct balloon *b, uint64_t frame)
+static bool is_inflated(const struct balloon *b, uint64_t frame)
 {
 	return b->map[frame / 64] >> (frame % 64) & 1;
 }
 
-static void give_frame_up(struct balloon *b, uint64_t frame)
+static void inflate_frame(struct balloon *b, uint64_t frame)
 {
-	assert(frame < b->pages && !is_given_up(b, frame));
+	assert(frame < b->pages && !is_inflated(b, frame));
 	b->map[frame / 64] |= 1ull << (frame % 64);
-	b->given_up++;
+	b->inflated++;
 }
 
-static void take_frame_back(struct balloon *b, uint64_t frame)
+static void deflate_frame(struct balloon *b, uint64_t frame)
 {
-	assert(frame < b->pages && is_given_up(b, frame) && b->given_up);
+	assert(frame < b->pages && is_inflated(b, frame) && b->inflated);
 	b->map[frame / 64] &= ~(1ull << (frame % 64));
-	b->given_up--;
+	b->inflated--;
 }
 
 static uint64_t frames_in_map(const struct balloon *b)
@@ -96,7 +96,7 @@ static uint64_t frames_in_map(const struct balloon *b)
 
 void check_balloon(const struct balloon *b)
 {
-	assert(frames_in_map(b) == b->given_up && b->given_up <= b->pages);
+	assert(frames_in_map(b) == b->inflated && b->inflated <= b->pages);
 	assert(b->pages % 64 == 0 || !(b->map[b->pages / 64] >> (b->pages % 64)));
 }
 
@@ -152,7 +152,7 @@ static void take_status(struct balloon *b, const uint8_t *packet, size_t bytes)
 	b->known = true;
 }
 
-static int give_up(struct balloon *b, uint64_t range)
+static int inflate_range(struct balloon *b, uint64_t range)
 {
 	uint64_t gfn = range & ((1ull << 40) - 1), count = range >> 40,
 		 frame = frame_of(b, gfn, count);
@@ -160,9 +160,9 @@ static int give_up(struct balloon *b, uint64_t range)
 	if (frame == UINT64_MAX)
 		return -EBADMSG;
 	for (uint64_t n = 0; n < count; n++) {
-		if (is_given_up(b, frame + n))
+		if (is_inflated(b, frame + n))
 			return -EBADMSG;
-		give_frame_up(b, frame + n);
+		inflate_frame(b, frame + n);
 	}
 	CHECK(check_balloon(b));
 	if (count)
@@ -186,7 +186,7 @@ static int take_pages(struct balloon *b, const uint8_t *data, size_t bytes)
 		uint64_t range;
 
 		memcpy(&range, data + sizeof(h) + 8 * (size_t)n, sizeof(range));
-		error = give_up(b, range);
+		error = inflate_range(b, range);
 	}
 	b->busy = h.more_and_count & 1;
 	return error;
@@ -217,7 +217,7 @@ static int packet(void *context, const struct bus_packet *p)
 
 /* ---- what it is asked for ---- */
 
-static void ask_for_pages(struct balloon *b, uint64_t pages)
+static void ask_to_inflate(struct balloon *b, uint64_t pages)
 {
 	const struct {
 		struct head head;
@@ -230,29 +230,29 @@ static void ask_for_pages(struct balloon *b, uint64_t pages)
 	balloon_send(b, &m, sizeof(m));
 }
 
-/* The next range of pages that were given up, at most `most`; they are the guest's again. */
-static uint64_t take_back(struct balloon *b, uint64_t most)
+/* The next range of pages in the balloon, at most `most`; they are the guest's again. */
+static uint64_t deflate_run(struct balloon *b, uint64_t most)
 {
 	uint64_t first, count = 0;
 
-	while (!is_given_up(b, b->search % b->pages))
+	while (!is_inflated(b, b->search % b->pages))
 		b->search++;
 	first = b->search % b->pages;
 	most = most < RANGE_PAGES_MAX ? most : RANGE_PAGES_MAX;
 	while (count < most && first + count < b->pages &&
 	       gfn_of(b, first + count) - gfn_of(b, first) == count &&
-	       is_given_up(b, first + count))
-		take_frame_back(b, first + count++);
+	       is_inflated(b, first + count))
+		deflate_frame(b, first + count++);
 	CHECK(check_balloon(b));
 	return gfn_of(b, first) | count << 40;
 }
 
-static void give_back(struct balloon *b, uint64_t pages)
+static void ask_to_deflate(struct balloon *b, uint64_t pages)
 {
 	struct unballoon m = { .head = { DM_UNBALLOON, 0, ++b->transaction } };
 
-	for (; pages && b->given_up && m.ranges < RANGES; m.ranges++) {
-		m.range[m.ranges] = take_back(b, pages);
+	for (; pages && b->inflated && m.ranges < RANGES; m.ranges++) {
+		m.range[m.ranges] = deflate_run(b, pages);
 		pages -= m.range[m.ranges] >> 40;
 	}
 	m.head.bytes =
@@ -263,12 +263,12 @@ static void give_back(struct balloon *b, uint64_t pages)
 
 /*
  * What the guest has promised to its programs and needs for itself, and a fifth of it; the driver
- * counts what it has given up into it. Pages, between the least and all.
+ * counts its balloon into it. Pages, between the least and all.
  */
 static uint64_t wanted(const struct balloon *b)
 {
 	uint64_t least = b->host->least_bytes / GUEST_PAGE_BYTES;
-	uint64_t uses = b->committed > b->given_up ? b->committed - b->given_up : 0;
+	uint64_t uses = b->committed > b->inflated ? b->committed - b->inflated : 0;
 	uint64_t want;
 
 	if (!b->automatic)
@@ -287,13 +287,13 @@ void balloon_tick(struct balloon *b)
 	uint64_t assigned, want, slack;
 
 	bus_channel_lock(b->channel);
-	assigned = b->pages - b->given_up;
+	assigned = b->pages - b->inflated;
 	want = wanted(b);
 	slack = b->automatic ? b->pages / 32 : 0; /* no to and fro for little */
 	if (b->ready && !b->busy && assigned > want + slack)
-		ask_for_pages(b, assigned - want);
+		ask_to_inflate(b, assigned - want);
 	else if (b->ready && !b->busy && assigned < want)
-		give_back(b, want - assigned);
+		ask_to_deflate(b, want - assigned);
 	bus_channel_unlock(b->channel);
 }
 
@@ -314,7 +314,7 @@ void balloon_status(struct balloon *b, struct balloon_status *ret)
 					.is_known = b->ready && b->known,
 					.automatic = b->automatic,
 					.assigned_bytes =
-						(b->pages - b->given_up) * GUEST_PAGE_BYTES,
+						(b->pages - b->inflated) * GUEST_PAGE_BYTES,
 					.target_bytes = wanted(b) * GUEST_PAGE_BYTES,
 					.available_bytes = b->available * GUEST_PAGE_BYTES,
 					.committed_bytes = b->committed * GUEST_PAGE_BYTES };
@@ -332,7 +332,7 @@ static void opened(void *context)
 	struct balloon *b = context;
 
 	b->ready = b->known = b->busy = false;
-	b->given_up = 0;
+	b->inflated = 0;
 	memset(b->map, 0, b->map_bytes);
 }
 
@@ -379,7 +379,7 @@ static void map_archive(struct archive *archive, struct balloon *b)
 	archive_u64s(archive, b->map, b->map_bytes / sizeof(b->map[0]));
 	if (!archive->loading || archive->error)
 		return;
-	b->given_up = frames_in_map(b);
+	b->inflated = frames_in_map(b);
 	archive_check(archive, b->pages % 64 == 0 || !(b->map[b->pages / 64] >> (b->pages % 64)));
 }
 

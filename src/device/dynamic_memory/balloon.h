@@ -1,7 +1,7 @@
 /*
- * Dynamic memory: the guest's driver (hv_balloon) says how its memory is, and gives pages up or
- * takes them back as it is asked to. All of the machine's RAM is the guest's from the start; what
- * it has given up is given back to the host.
+ * Dynamic memory: the guest's driver (hv_balloon) says how its memory is, and inflates its balloon
+ * or deflates it as it is asked to. All of the machine's RAM is the guest's from the start; pages
+ * in the balloon are given back to the host.
  *
  *   guest: version, capabilities, status every second      host: balloon (give up N pages) ->
  *                                                          ranges; unballoon (ranges) -> done
@@ -9,11 +9,11 @@
  * Lock: the channel's. Messages: versions 2.0, 1.0 and 0.3.
  *
  *  1. One request at a time: the next is made when the guest has answered the last, at a tick.
- *  2. A page is given up once: a range that is not RAM, or of which a page was given up before,
- *     breaks the channel. What is given back are pages that were given up.
+ *  2. A page is in the balloon once: a range that is not RAM, or of which a page is in it already,
+ *     breaks the channel. Only pages in the balloon are deflated.
  *  3. What the guest says of itself decides nothing but how much it is asked for; what it has is
  *     known here.
- *  4. A guest that uses pages which it has given up gets zeros, and memory of the host's again: it
+ *  4. A guest that uses pages in its balloon gets zeros, and memory of the host's again: it
  *     never has more than --memory.
  */
 #pragma once
@@ -57,12 +57,12 @@ void balloon_set_target(struct balloon *balloon, uint64_t bytes);
 void balloon_tick(struct balloon *balloon);
 void balloon_status(struct balloon *balloon, struct balloon_status *ret);
 /*
- * As bytes and back, before anything runs or while it stands still: which pages are given up, and
+ * As bytes and back, before anything runs or while it stands still: which pages are inflated, and
  * what the guest has said. -ENOTSUP: of a machine with another amount of memory.
  */
 void balloon_archive(struct archive *archive, struct balloon *balloon);
 /*
- * Invariant 2: the map is what is given up, and has no page that is not RAM. With the channel's
+ * Invariant 2: the map is what is inflated, and has no page that is not RAM. With the channel's
  * lock, or while nothing runs.
  */
 void check_balloon(const struct balloon *balloon);
