@@ -1,4 +1,5 @@
-/* What a VHD file holds (Virtual Hard Disk Image Format Specification, 2006), big-endian as it lies. */
+/* What a VHD file holds (Virtual Hard Disk Image Format Specification, 2006), big-endian as it
+ * lies. */
 #pragma once
 
 #include <stdint.h>
@@ -20,7 +21,10 @@ struct vhd_footer {
 	uint8_t id[16], saved_state, reserved[427];
 } __attribute__((packed));
 
-struct vhd_locator { uint32_t code, space, bytes, reserved; uint64_t offset; } __attribute__((packed));
+struct vhd_locator {
+	uint32_t code, space, bytes, reserved;
+	uint64_t offset;
+} __attribute__((packed));
 
 struct vhd_header {
 	char cookie[8]; /* cxsparse */
@@ -33,4 +37,5 @@ struct vhd_header {
 	uint8_t reserved2[256];
 } __attribute__((packed));
 
-_Static_assert(sizeof(struct vhd_footer) == 512 && sizeof(struct vhd_header) == 1024, "as they lie");
+_Static_assert(sizeof(struct vhd_footer) == 512 && sizeof(struct vhd_header) == 1024,
+	       "as they lie");

@@ -1,6 +1,6 @@
 /*
- * What a VHDX file consists of (MS-VHDX section 2). Little-endian; offsets in the file are multiples of 1 MiB but for the two
- * headers and the two region tables.
+ * What a VHDX file consists of (MS-VHDX section 2). Little-endian; offsets in the file are
+ * multiples of 1 MiB but for the two headers and the two region tables.
  *
  *   0 identifier   64 KiB, 128 KiB headers   192 KiB, 256 KiB region tables   from 1 MiB: log, metadata, BAT, blocks
  */
@@ -9,7 +9,13 @@
 #include "guid.h"
 
 #define VHDX_MIB (1ull << 20)
-enum { VHDX_HEADER_BYTES = 4096, VHDX_TABLE_BYTES = 65536, VHDX_SECTOR_BYTES = 4096, VHDX_TABLE_ENTRIES = 2047, VHDX_USER_ITEMS = 1024 };
+enum {
+	VHDX_HEADER_BYTES = 4096,
+	VHDX_TABLE_BYTES = 65536,
+	VHDX_SECTOR_BYTES = 4096,
+	VHDX_TABLE_ENTRIES = 2047,
+	VHDX_USER_ITEMS = 1024
+};
 #define VHDX_HEADER_OFFSET(n) ((n) ? 0x20000ull : 0x10000ull)
 #define VHDX_REGION_OFFSET(n) ((n) ? 0x40000ull : 0x30000ull)
 #define VHDX_MAX_BYTES (64ull << 40)
@@ -45,17 +51,41 @@ struct vhdx_log_head {
 };
 /* desc: trailing 4 bytes, leading 8; zero: reserved, length */
 struct vhdx_descriptor { uint32_t signature, trailing; uint64_t leading, file_offset, sequence; };
-struct vhdx_data_sector { uint32_t signature, sequence_high; uint8_t data[4084]; uint32_t sequence_low; };
+struct vhdx_data_sector {
+	uint32_t signature, sequence_high;
+	uint8_t data[4084];
+	uint32_t sequence_low;
+};
 struct vhdx_locator_head { struct guid type; uint16_t reserved, count; };
 struct vhdx_locator_entry { uint32_t key_offset, value_offset; uint16_t key_bytes, value_bytes; };
 
-_Static_assert(sizeof(struct vhdx_header) == 4096 && sizeof(struct vhdx_region) == 32 && sizeof(struct vhdx_item) == 32, "sizes");
-_Static_assert(sizeof(struct vhdx_log_head) == 64 && sizeof(struct vhdx_descriptor) == 32 && sizeof(struct vhdx_data_sector) == 4096, "sizes");
-_Static_assert(sizeof(struct vhdx_metadata_head) == 32 && sizeof(struct vhdx_locator_head) == 20 && sizeof(struct vhdx_locator_entry) == 12, "sizes");
+_Static_assert(sizeof(struct vhdx_header) == 4096 && sizeof(struct vhdx_region) == 32 &&
+		       sizeof(struct vhdx_item) == 32,
+	       "sizes");
+_Static_assert(sizeof(struct vhdx_log_head) == 64 && sizeof(struct vhdx_descriptor) == 32 &&
+		       sizeof(struct vhdx_data_sector) == 4096,
+	       "sizes");
+_Static_assert(sizeof(struct vhdx_metadata_head) == 32 && sizeof(struct vhdx_locator_head) == 20 &&
+		       sizeof(struct vhdx_locator_entry) == 12,
+	       "sizes");
 
-enum { VHDX_ITEM_USER = 1, VHDX_ITEM_DISK = 2, VHDX_ITEM_REQUIRED = 4, VHDX_FIXED = 1, VHDX_HAS_PARENT = 2 };
+enum {
+	VHDX_ITEM_USER = 1,
+	VHDX_ITEM_DISK = 2,
+	VHDX_ITEM_REQUIRED = 4,
+	VHDX_FIXED = 1,
+	VHDX_HAS_PARENT = 2
+};
 /* A BAT entry is a file offset, a multiple of 1 MiB, and a state in its low bits. */
-enum { BAT_NOT_PRESENT, BAT_UNDEFINED, BAT_ZERO, BAT_UNMAPPED, BAT_PRESENT = 6, BAT_PARTIAL = 7, BAT_STATE = 7 };
+enum {
+	BAT_NOT_PRESENT,
+	BAT_UNDEFINED,
+	BAT_ZERO,
+	BAT_UNMAPPED,
+	BAT_PRESENT = 6,
+	BAT_PARTIAL = 7,
+	BAT_STATE = 7
+};
 
 #define VHDX_REGION_BAT GUID(0x2dc27766, 0xf623, 0x4200, 0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08)
 #define VHDX_REGION_METADATA GUID(0x8b7ca206, 0x4790, 0x4b9a, 0xb8, 0xfe, 0x57, 0x5f, 0x05, 0x0f, 0x88, 0x6e)

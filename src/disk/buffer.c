@@ -19,8 +19,10 @@ struct disk_buffer buffer_after(const struct disk_buffer *buffer, uint64_t bytes
 	return after;
 }
 
-/* The first `bytes` of a buffer as a vector of its own; *ret_bytes: how many of them fit. Its number of pieces. */
-static int buffer_slice(const struct disk_buffer *buffer, uint64_t bytes, struct iovec slice[SLICE_IOVS], uint64_t *ret_bytes)
+/* The first `bytes` of a buffer as a vector of its own; *ret_bytes: how many of them fit. Its
+ * number of pieces. */
+static int buffer_slice(const struct disk_buffer *buffer, uint64_t bytes,
+			struct iovec slice[SLICE_IOVS], uint64_t *ret_bytes)
 {
 	uint64_t skipped = buffer->from;
 	int used = 0;
@@ -85,7 +87,8 @@ static bool buffer_is_whole(const struct disk_buffer *buffer, uint64_t bytes)
 	return !buffer->from && bytes == buffer->end;
 }
 
-int buffer_read(const struct disk_buffer *buffer, const struct disk_file *file, uint64_t at, uint64_t bytes)
+int buffer_read(const struct disk_buffer *buffer, const struct disk_file *file, uint64_t at,
+		uint64_t bytes)
 {
 	struct disk_buffer rest = *buffer;
 	int error = 0;
@@ -105,7 +108,8 @@ int buffer_read(const struct disk_buffer *buffer, const struct disk_file *file, 
 	return error;
 }
 
-int buffer_write(const struct disk_buffer *buffer, struct disk_file *file, uint64_t at, uint64_t bytes)
+int buffer_write(const struct disk_buffer *buffer, struct disk_file *file, uint64_t at,
+		 uint64_t bytes)
 {
 	struct disk_buffer rest = *buffer;
 	int error = 0;

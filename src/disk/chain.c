@@ -17,7 +17,8 @@ static void assert_request(const struct disk *disk, uint64_t offset, uint64_t by
 	assert(offset < disk->size_bytes && bytes <= disk->size_bytes - offset);
 }
 
-static void assert_answer(const struct disk *disk, uint64_t bytes, const struct disk_range *range, int error)
+static void assert_answer(const struct disk *disk, uint64_t bytes, const struct disk_range *range,
+			  int error)
 {
 	assert(error <= 0);
 	if (error)
@@ -26,7 +27,8 @@ static void assert_answer(const struct disk *disk, uint64_t bytes, const struct 
 	assert(range->kind != DISK_RANGE_ABSENT || disk->is_child);
 }
 
-static int own_read(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
+static int own_read(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer,
+		    uint64_t bytes, struct disk_range *ret)
 {
 	int error;
 
@@ -55,7 +57,8 @@ static uint64_t bytes_in_block(const struct disk *disk, uint64_t offset, uint64_
 	return room < bytes ? room : bytes;
 }
 
-static int own_write(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes)
+static int own_write(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer,
+		     uint64_t bytes)
 {
 	int error;
 
@@ -80,8 +83,7 @@ static int own_zero(struct disk *disk, uint64_t offset, uint64_t bytes)
 
 /* ---- the ancestors ---- */
 
-/* How much of a range lies within a disk. Of a parent: what lies behind its end is zero to its child. */
-static uint64_t bytes_within(const struct disk *disk, uint64_t offset, uint64_t bytes)
+uint64_t chain_bytes_within(const struct disk *disk, uint64_t offset, uint64_t bytes)
 {
 	if (offset >= disk->size_bytes)
 		return 0;
@@ -136,31 +138,35 @@ int chain_attach(struct disk *disk)
 	return 0;
 }
 
-/* What an ancestor says about a whole range: the one thing that it is, or that it has to be asked for each part. */
+/* What an ancestor says about a whole range: the one thing that it is, or that it has to be asked
+ * for each part. */
 static enum disk_range_kind kind_of_whole(struct disk *ancestor, uint64_t offset, uint64_t bytes)
 {
 	struct disk_range range;
 
-	if (bytes_within(ancestor, offset, bytes) < bytes || disk_range(ancestor, offset, bytes, &range))
+	if (chain_bytes_within(ancestor, offset, bytes) < bytes ||
+	    disk_range(ancestor, offset, bytes, &range))
 		return DISK_RANGE_PRESENT; /* a read goes there, and says what is wrong */
 	return range.bytes < bytes ? DISK_RANGE_PRESENT : range.kind;
 }
 
 /*
- * The nearest ancestor that says something about a granule; `ancestors`: none but zeros. Links whose content has to be verified are,
- * on the way there.
+ * The nearest ancestor that says something about a granule; `ancestors`: none but zeros. Links
+ * whose content has to be verified are, on the way there.
  */
 static int find_speaker(struct disk *disk, uint64_t granule, unsigned *ret)
 {
 	struct chain *chain = &disk->chain;
 	uint64_t offset = granule * chain->granule_bytes;
-	uint64_t bytes = bytes_within(disk, offset, chain->granule_bytes);
+	uint64_t bytes = chain_bytes_within(disk, offset, chain->granule_bytes);
 	struct disk *child = disk;
 	unsigned at = 0;
 
 	for (; at < chain->ancestors; child = chain->ancestor[at++]) {
 		enum disk_range_kind kind;
-		int error = child->link ? link_verify(child->link, chain->ancestor[at], offset, bytes) : 0;
+		int error = child->link
+				    ? link_verify(child->link, chain->ancestor[at], offset, bytes)
+				    : 0;
 
 		if (error)
 			return error;
@@ -210,7 +216,8 @@ int chain_anybody_has(struct disk *disk, uint64_t offset, bool *ret)
 
 /* ---- reading ---- */
 
-static int read_ancestors(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes)
+static int read_ancestors(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer,
+			  uint64_t bytes)
 {
 	int error = 0;
 
@@ -220,11 +227,12 @@ static int read_ancestors(struct disk *disk, uint64_t offset, const struct disk_
 		struct disk *speaker;
 
 		part = bytes - done;
-		if (disk->chain.granules && part > disk->chain.granule_bytes - at % disk->chain.granule_bytes)
+		if (disk->chain.granules &&
+		    part > disk->chain.granule_bytes - at % disk->chain.granule_bytes)
 			part = disk->chain.granule_bytes - at % disk->chain.granule_bytes;
 		error = speaker_at(disk, at, &speaker);
 		if (!error && speaker)
-			there = bytes_within(speaker, at, part);
+			there = chain_bytes_within(speaker, at, part);
 		if (there)
 			error = chain_read(speaker, at, &rest, there);
 		rest = buffer_after(&rest, there);
@@ -234,7 +242,8 @@ static int read_ancestors(struct disk *disk, uint64_t offset, const struct disk_
 	return error;
 }
 
-int chain_fall_through(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer, const struct disk_range *range)
+int chain_fall_through(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer,
+		       const struct disk_range *range)
 {
 	switch (range->kind) {
 	case DISK_RANGE_PRESENT: return 0;
@@ -270,7 +279,10 @@ int disk_check_request(const struct disk *disk, uint64_t offset, uint64_t bytes)
 	return offset > disk->size_bytes || bytes > disk->size_bytes - offset ? -ENOSPC : 0;
 }
 
-int disk_may_write(const struct disk *disk) { return disk->write ? file_failed(&disk->file) : -EROFS; }
+int disk_may_write(const struct disk *disk)
+{
+	return disk->write ? file_failed(&disk->file) : -EROFS;
+}
 
 int disk_readv(struct disk *disk, uint64_t offset, const struct iovec *iov, int count)
 {

@@ -1,6 +1,6 @@
 /*
- * Which format a file looks like: for the text of an error alone. What a file is opened as is always what its user says, since a
- * guest that writes a raw disk can make it look like anything.
+ * Which format a file looks like: for the text of an error alone. What a file is opened as is
+ * always what its user says, since a guest that writes a raw disk can make it look like anything.
  */
 #include "disk_internal.h"
 
@@ -10,7 +10,10 @@
 
 enum { FOOTER_BYTES = 512 };
 
-static bool begins(const char *head, const char *magic, size_t bytes) { return !memcmp(head, magic, bytes); }
+static bool begins(const char *head, const char *magic, size_t bytes)
+{
+	return !memcmp(head, magic, bytes);
+}
 
 bool disk_looks_like(const char *path, enum disk_format *ret)
 {
@@ -24,7 +27,8 @@ bool disk_looks_like(const char *path, enum disk_format *ret)
 		return false;
 	if (pread(fd, head, sizeof(head) - 1, 0) < 0)
 		head[0] = 0;
-	if (!fstat(fd, &st) && st.st_size >= FOOTER_BYTES && pread(fd, tail, sizeof(tail), st.st_size - FOOTER_BYTES) != sizeof(tail))
+	if (!fstat(fd, &st) && st.st_size >= FOOTER_BYTES &&
+	    pread(fd, tail, sizeof(tail), st.st_size - FOOTER_BYTES) != sizeof(tail))
 		tail[0] = 0;
 	close(fd);
 	if (begins(head, "vhdxfile", 8))

@@ -13,14 +13,20 @@ enum { MAGIC = 0x47494455, VERSION = 1, BUFFER_BYTES = 256 << 10 };
 
 /* ---- one digest ---- */
 
-struct hash { enum digest_algorithm algorithm; XXH3_state_t *xxh3; crypto_generichash_blake2b_state blake2b; };
+struct hash {
+	enum digest_algorithm algorithm;
+	XXH3_state_t *xxh3;
+	crypto_generichash_blake2b_state blake2b;
+};
 
 static int hash_begin(struct hash *h, enum digest_algorithm algorithm)
 {
 	h->algorithm = algorithm;
 	h->xxh3 = NULL;
 	if (algorithm == DIGEST_BLAKE2B)
-		return crypto_generichash_blake2b_init(&h->blake2b, NULL, 0, sizeof(struct digest)) ? -EIO : 0;
+		return crypto_generichash_blake2b_init(&h->blake2b, NULL, 0, sizeof(struct digest))
+			       ? -EIO
+			       : 0;
 	h->xxh3 = XXH3_createState();
 	return h->xxh3 && XXH3_128bits_reset(h->xxh3) == XXH_OK ? 0 : -ENOMEM;
 }
@@ -48,9 +54,13 @@ static struct digest hash_end(struct hash *h)
 	return d;
 }
 
-static bool is_empty(const struct digest *d) { return !memcmp(d, &(struct digest){ { 0 } }, sizeof(*d)); }
+static bool is_empty(const struct digest *d)
+{
+	return !memcmp(d, &(struct digest){ { 0 } }, sizeof(*d));
+}
 
-/* Goes over what the file has of a block: content is told of in order, absent ranges as they are, merged. */
+/* Goes over what the file has of a block: content is told of in order, absent ranges as they are,
+ * merged. */
 struct walk { struct hash hash; bool any, all_zero; uint64_t absent_at, absent_bytes; };
 
 static void end_absent(struct walk *w)
@@ -62,7 +72,8 @@ static void end_absent(struct walk *w)
 	w->absent_bytes = 0;
 }
 
-static int add_data(struct walk *w, struct disk *d, enum disk_range_kind kind, uint64_t offset, uint64_t bytes, uint8_t *buffer)
+static int add_data(struct walk *w, struct disk *d, enum disk_range_kind kind, uint64_t offset,
+		    uint64_t bytes, uint8_t *buffer)
 {
 	int error = 0;
 
@@ -78,7 +89,9 @@ static int add_data(struct walk *w, struct disk *d, enum disk_range_kind kind, u
 		w->all_zero = w->all_zero && (kind == DISK_RANGE_ZERO || is_zero(buffer, n));
 		offset += n;
 		bytes -= n;
-		sched_yield(); /* this may run beside somebody who waits for an answer: for no longer than a buffer takes */
+		/* this may run beside somebody who waits for an answer: for no longer than a buffer
+		 * takes */
+		sched_yield();
 	}
 	return error;
 }
@@ -99,7 +112,8 @@ int digest_block(struct disk *d, const struct digest_table *t, uint64_t block, s
 	error = disk_range(d, at, end - at, &range);
 	if (error)
 		return error;
-	if (range.bytes == end - at && (range.kind == DISK_RANGE_ABSENT || (range.kind == DISK_RANGE_ZERO && !d->is_child)))
+	if (range.bytes == end - at &&
+	    (range.kind == DISK_RANGE_ABSENT || (range.kind == DISK_RANGE_ZERO && !d->is_child)))
 		return 0; /* nothing to say, which is the usual case */
 	buffer = malloc(BUFFER_BYTES);
 	error = buffer ? hash_begin(&w.hash, t->head.algorithm) : -ENOMEM;
@@ -130,13 +144,18 @@ int digest_block(struct disk *d, const struct digest_table *t, uint64_t block, s
 
 /* ---- tables ---- */
 
-struct digest_table *digest_new(uint64_t size_bytes, uint32_t block_bytes, enum digest_algorithm algorithm)
+struct digest_table *digest_new(uint64_t size_bytes, uint32_t block_bytes,
+				enum digest_algorithm algorithm)
 {
 	struct digest_table *t = calloc(1, sizeof(*t));
 
 	if (!t)
 		return NULL;
-	t->head = (struct digest_head){ .magic = MAGIC, .version = VERSION, .algorithm = algorithm, .block_bytes = block_bytes, .size_bytes = size_bytes };
+	t->head = (struct digest_head){ .magic = MAGIC,
+					.version = VERSION,
+					.algorithm = algorithm,
+					.block_bytes = block_bytes,
+					.size_bytes = size_bytes };
 	t->blocks = (size_bytes + block_bytes - 1) / block_bytes;
 	t->of = calloc(t->blocks, sizeof(*t->of));
 	if (!t->of) {
@@ -186,12 +205,14 @@ int digest_encode(struct digest_table *t, uint8_t **ret, size_t *ret_bytes)
 			memcpy(to, &t->of[n], sizeof(struct digest));
 			to += sizeof(struct digest);
 		}
-	t->head.root = root_of(t->head.algorithm, bytes + sizeof(t->head), *ret_bytes - sizeof(t->head));
+	t->head.root =
+		root_of(t->head.algorithm, bytes + sizeof(t->head), *ret_bytes - sizeof(t->head));
 	memcpy(bytes, &t->head, sizeof(t->head));
 	return 0;
 }
 
-int digest_decode(const uint8_t *bytes, size_t count, uint64_t size_bytes, struct digest_table **ret)
+int digest_decode(const uint8_t *bytes, size_t count, uint64_t size_bytes,
+		  struct digest_table **ret)
 {
 	struct digest_head h;
 	struct digest_table *t;
@@ -205,10 +226,13 @@ int digest_decode(const uint8_t *bytes, size_t count, uint64_t size_bytes, struc
 		return -EBADMSG;
 	if (h.version != VERSION)
 		return -ENOTSUP;
-	if (h.block_bytes < 4096 || h.block_bytes > 256 << 20 || h.block_bytes & (h.block_bytes - 1) || !h.size_bytes || (size_bytes && h.size_bytes != size_bytes))
+	if (h.block_bytes < 4096 || h.block_bytes > 256 << 20 ||
+	    h.block_bytes & (h.block_bytes - 1) || !h.size_bytes ||
+	    (size_bytes && h.size_bytes != size_bytes))
 		return -EBADMSG;
 	blocks = h.size_bytes / h.block_bytes + !!(h.size_bytes % h.block_bytes);
-	if (blocks > BLOCKS_MAX || h.present > blocks || count != sizeof(h) + (blocks + 7) / 8 + h.present * sizeof(struct digest))
+	if (blocks > BLOCKS_MAX || h.present > blocks ||
+	    count != sizeof(h) + (blocks + 7) / 8 + h.present * sizeof(struct digest))
 		return -EBADMSG;
 	root = root_of(h.algorithm, bytes + sizeof(h), count - sizeof(h));
 	if (memcmp(&root, &h.root, sizeof(root)))
@@ -224,7 +248,9 @@ int digest_decode(const uint8_t *bytes, size_t count, uint64_t size_bytes, struc
 			digest_free(t);
 			return -EBADMSG;
 		}
-		memcpy(&t->of[n], bytes + sizeof(h) + (blocks + 7) / 8 + used++ * sizeof(struct digest), sizeof(struct digest));
+		memcpy(&t->of[n],
+		       bytes + sizeof(h) + (blocks + 7) / 8 + used++ * sizeof(struct digest),
+		       sizeof(struct digest));
 	}
 	*ret = t;
 	return 0;
@@ -246,7 +272,7 @@ int digest_compute(struct disk *d, enum digest_algorithm algorithm, struct diges
 	return 0;
 }
 
-static int load_any(struct disk *d, struct digest_table **ret)
+static int table_load_any(struct disk *d, struct digest_table **ret)
 {
 	uint8_t *bytes;
 	size_t count;
@@ -259,19 +285,20 @@ static int load_any(struct disk *d, struct digest_table **ret)
 	return error;
 }
 
-static bool is_current(struct disk *d, const struct digest_table *t, struct guid id)
+static bool table_is_current(struct disk *d, const struct digest_table *t, struct guid id)
 {
 	if (t->head.size_bytes != d->size_bytes)
 		return false;
-	return guid_is_zero(id) ? file_stamp_holds(&d->file, &t->head.stamp) : guid_equal(t->head.data_id, id);
+	return guid_is_zero(id) ? file_stamp_holds(&d->file, &t->head.stamp)
+				: guid_equal(t->head.data_id, id);
 }
 
 int digest_load(struct disk *d, struct digest_table **ret)
 {
 	struct digest_table *t;
-	int error = load_any(d, &t);
+	int error = table_load_any(d, &t);
 
-	if (!error && !is_current(d, t, disk_data_id(d))) {
+	if (!error && !table_is_current(d, t, disk_data_id(d))) {
 		digest_free(t);
 		error = -ESTALE;
 	}
@@ -280,7 +307,7 @@ int digest_load(struct disk *d, struct digest_table **ret)
 	return error;
 }
 
-static int save(struct disk *d, struct digest_table *t)
+static int table_save(struct disk *d, struct digest_table *t)
 {
 	uint8_t *bytes = NULL;
 	size_t count;
@@ -304,14 +331,14 @@ int digest_refresh(struct disk *d)
 	if (!error)
 		error = digest_compute(d, DIGEST_XXH3, &t);
 	if (!error)
-		error = save(d, t);
+		error = table_save(d, t);
 	digest_free(t);
 	return error;
 }
 
 /* ---- bringing up to date ---- */
 
-static void mark(uint8_t *bits, const struct disk *d, uint64_t offset, uint64_t bytes)
+static void touched_mark(uint8_t *bits, const struct disk *d, uint64_t offset, uint64_t bytes)
 {
 	uint64_t last = (offset + bytes - 1) / d->touched_bytes;
 
@@ -323,14 +350,17 @@ static void mark(uint8_t *bits, const struct disk *d, uint64_t offset, uint64_t 
 	}
 }
 
-void digest_touch(struct disk *d, uint64_t offset, uint64_t bytes) { mark(d->touched, d, offset, bytes); }
+void digest_touch(struct disk *d, uint64_t offset, uint64_t bytes)
+{
+	touched_mark(d->touched, d, offset, bytes);
+}
 
 void digest_written(struct disk *d, uint64_t offset, uint64_t bytes)
 {
 	uint8_t *copied = __atomic_load_n(&d->copied, __ATOMIC_ACQUIRE);
 
 	if (copied)
-		mark(copied, d, offset, bytes);
+		touched_mark(copied, d, offset, bytes);
 }
 
 void digest_touch_from(struct disk *d, uint64_t offset)
@@ -340,7 +370,7 @@ void digest_touch_from(struct disk *d, uint64_t offset)
 }
 
 /* The same digests for a disk of another size. */
-static int fit(struct disk *d, struct digest_table *t)
+static int table_fit(struct disk *d, struct digest_table *t)
 {
 	struct digest *of;
 	uint64_t blocks = (d->size_bytes + t->head.block_bytes - 1) / t->head.block_bytes;
@@ -362,7 +392,7 @@ void digest_continue(struct disk *d)
 {
 	struct digest_table *t;
 
-	if (load_any(d, &t))
+	if (table_load_any(d, &t))
 		return;
 	d->opened_id = t->head.data_id;
 	digest_free(t);
@@ -372,7 +402,8 @@ static bool was_touched(const struct disk *d, const struct digest_table *t, uint
 {
 	uint64_t offset = block * t->head.block_bytes, n = offset / d->touched_bytes;
 
-	return offset + t->head.block_bytes > d->touched_from || (n < d->touched_blocks && d->touched[n / 8] >> (n & 7) & 1);
+	return offset + t->head.block_bytes > d->touched_from ||
+	       (n < d->touched_blocks && d->touched[n / 8] >> (n & 7) & 1);
 }
 
 static bool any_touched(const struct disk *d)
@@ -384,40 +415,49 @@ static bool any_touched(const struct disk *d)
 	return any;
 }
 
-/* A table that was not current when the disk was opened stays so: only a check computes everything. */
+/* A table that was not current when the disk was opened stays so: only a check computes everything.
+ * */
 int digest_close(struct disk *d)
 {
 	struct digest_table *t;
-	int error = !d->touched || !any_touched(d) ? -ENOENT : load_any(d, &t);
+	int error = !d->touched || !any_touched(d) ? -ENOENT : table_load_any(d, &t);
 
 	if (error)
 		return digest_is_missing(error) ? 0 : error;
-	if (guid_is_zero(d->opened_id) ? !d->opened_current : !guid_equal(t->head.data_id, d->opened_id))
+	if (guid_is_zero(d->opened_id) ? !d->opened_current
+				       : !guid_equal(t->head.data_id, d->opened_id))
 		error = -ESTALE;
 	else if (t->head.block_bytes != d->touched_bytes)
 		error = -ESTALE;
 	else
-		error = fit(d, t);
+		error = table_fit(d, t);
 	for (uint64_t n = 0; !error && n < t->blocks; n++)
 		if (was_touched(d, t, n))
 			error = digest_block(d, t, n, &t->of[n]);
 	if (!error)
-		error = save(d, t);
+		error = table_save(d, t);
 	digest_free(t);
 	return error == -ESTALE ? 0 : error;
 }
 
 /* ---- while data is written in order ---- */
 
-struct digest_stream { struct digest_table *table; struct hash hash; uint64_t at; bool hashing; int error; };
+struct digest_stream {
+	struct digest_table *table;
+	struct hash hash;
+	uint64_t at;
+	bool hashing;
+	int error;
+};
 
 int digest_stream_begin(struct disk *d, struct digest_stream **ret)
 {
 	struct digest_stream *s = calloc(1, sizeof(*s));
-	int error = s ? load_any(d, &s->table) : -ENOMEM;
+	int error = s ? table_load_any(d, &s->table) : -ENOMEM;
 
 	*ret = NULL;
-	if (!error && (s->table->head.size_bytes != d->size_bytes || s->table->head.present || d->is_child))
+	if (!error &&
+	    (s->table->head.size_bytes != d->size_bytes || s->table->head.present || d->is_child))
 		error = -ENOENT;
 	if (error) {
 		digest_stream_free(s);
@@ -446,7 +486,8 @@ static void add_zeros(struct hash *h, uint64_t bytes)
 	}
 }
 
-/* Within a block. One that is zero to its end has no digest, so that leading zeros wait for something else. */
+/* Within a block. One that is zero to its end has no digest, so that leading zeros wait for
+ * something else. */
 static void add_to_block(struct digest_stream *s, const uint8_t *data, uint64_t bytes)
 {
 	uint64_t before = s->at % s->table->head.block_bytes;
@@ -466,7 +507,8 @@ static void add_to_block(struct digest_stream *s, const uint8_t *data, uint64_t 
 void digest_stream_add(struct digest_stream *s, const uint8_t *data, uint64_t bytes)
 {
 	while (s && bytes) {
-		uint64_t block = s->table->head.block_bytes, left = block - s->at % block, n = bytes < left ? bytes : left;
+		uint64_t block = s->table->head.block_bytes, left = block - s->at % block,
+			 n = bytes < left ? bytes : left;
 
 		add_to_block(s, data, n);
 		s->at += n;
@@ -485,7 +527,7 @@ int digest_stream_end(struct digest_stream *s, struct disk *d)
 
 	if (error || !s)
 		return error;
-	error = s->error ? s->error : save(d, s->table);
+	error = s->error ? s->error : table_save(d, s->table);
 	if (error)
 		return error;
 	memset(d->touched, 0, d->touched_blocks / 8 + 1);

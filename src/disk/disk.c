@@ -1,8 +1,8 @@
 /*
  * What a disk is: opening and closing, its identity, what is beside its data. Requests: chain.h.
  *
- * A parent is found by its child's locator (search.h), must lie where the options allow, is opened for reading and stays open: what
- * was verified is what is read.
+ * A parent is found by its child's locator (search.h), must lie where the options allow, is opened
+ * for reading and stays open: what was verified is what is read.
  */
 #include "digest.h"
 #include "search.h"
@@ -20,15 +20,21 @@ int disk_fail(struct disk_error *error, int code, const char *path, const char *
 
 	va_start(arguments, format);
 	if (used >= 0 && (size_t)used < sizeof(error->text))
-		vsnprintf(error->text + used, sizeof(error->text) - (size_t)used, format, arguments);
+		vsnprintf(error->text + used, sizeof(error->text) - (size_t)used, format,
+			  arguments);
 	va_end(arguments);
-	for (char *c = error->text; *c; c++) /* paths and more come out of files: nothing of them steers a terminal */
+	for (char *c = error->text; *c;
+	     c++) /* paths and more come out of files: nothing of them steers a terminal */
 		if ((unsigned char)*c < 0x20 || *c == 0x7f)
 			*c = '?';
 	return code;
 }
 
-static const char *const format_names[DISK_FORMATS] = { [DISK_VHDX] = "vhdx", [DISK_RAW] = "raw", [DISK_VHD] = "vhd", [DISK_QCOW2] = "qcow2", [DISK_VMDK] = "vmdk" };
+static const char *const format_names[DISK_FORMATS] = { [DISK_VHDX] = "vhdx",
+							[DISK_RAW] = "raw",
+							[DISK_VHD] = "vhd",
+							[DISK_QCOW2] = "qcow2",
+							[DISK_VMDK] = "vmdk" };
 
 const char *disk_strerror(int error)
 {
@@ -55,7 +61,10 @@ bool disk_format_parse(const char *name, enum disk_format *ret)
 
 /* ---- opening ---- */
 
-struct guid disk_data_id(const struct disk *d) { return d->data_id ? *d->data_id : (struct guid){ 0 }; }
+struct guid disk_data_id(const struct disk *d)
+{
+	return d->data_id ? *d->data_id : (struct guid){ 0 };
+}
 
 /* What is written down about changes, and what is known of the parent. */
 static int begin_digests(struct disk *d, const struct disk_options *o, struct disk_error *error)
@@ -65,7 +74,8 @@ static int begin_digests(struct disk *d, const struct disk_options *o, struct di
 	if (d->parent && !o->accept_changed)
 		result = link_load(d, &d->link);
 	if (result)
-		return disk_fail(error, result, d->path, "what it knows of its parent's content cannot be read");
+		return disk_fail(error, result, d->path,
+				 "what it knows of its parent's content cannot be read");
 	if (!d->write)
 		return 0;
 	d->opened_id = disk_data_id(d);
@@ -95,8 +105,10 @@ static void disk_free(struct disk *d)
 	free(d);
 }
 
-static int (*const open_format[DISK_FORMATS])(struct disk *d, const struct disk_options *o, struct disk_error *error) = {
-	[DISK_RAW] = raw_open, [DISK_VHDX] = vhdx_open, [DISK_VHD] = vhd_open, [DISK_QCOW2] = qcow2_open, [DISK_VMDK] = vmdk_open,
+static int (*const open_format[DISK_FORMATS])(struct disk *d, const struct disk_options *o,
+					      struct disk_error *error) = {
+	[DISK_RAW] = raw_open,     [DISK_VHDX] = vhdx_open, [DISK_VHD] = vhd_open,
+	[DISK_QCOW2] = qcow2_open, [DISK_VMDK] = vmdk_open,
 };
 
 /* The format's own, and what it looks for meanwhile. */
@@ -111,7 +123,8 @@ static int open_within(struct disk *d, const struct disk_options *options, struc
 	return result;
 }
 
-int disk_open_file(struct disk_file file, const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
+int disk_open_file(struct disk_file file, const char *path, const struct disk_options *o,
+		   struct disk **ret, struct disk_error *error)
 {
 	struct disk *d = calloc(1, sizeof(*d));
 	struct disk_options options = *o;
@@ -161,15 +174,19 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	return 0;
 }
 
-int disk_open(const char *path, const struct disk_options *o, struct disk **ret, struct disk_error *error)
+int disk_open(const char *path, const struct disk_options *o, struct disk **ret,
+	      struct disk_error *error)
 {
 	struct disk_file file;
 	enum disk_format looks;
 	int result;
 
 	if (!open_format[o->format])
-		return disk_fail(error, -ENOTSUP, path, "%s cannot be opened", disk_format_name(o->format));
-	result = o->write && (o->without_parents || o->items_only) ? -EINVAL : disk_file_open(path, o->write, o->direct, &file);
+		return disk_fail(error, -ENOTSUP, path, "%s cannot be opened",
+				 disk_format_name(o->format));
+	result = o->write && (o->without_parents || o->items_only)
+			 ? -EINVAL
+			 : disk_file_open(path, o->write, o->direct, &file);
 	if (result == -EBUSY)
 		return disk_fail(error, result, path, "in use by somebody else");
 	if (result == -EROFS) /* of the host: the file is not frozen */
@@ -178,19 +195,24 @@ int disk_open(const char *path, const struct disk_options *o, struct disk **ret,
 		return disk_fail(error, result, path, "%s", strerror(-result));
 	result = disk_open_file(file, path, o, ret, error);
 	if (result == -EBADMSG && disk_looks_like(path, &looks) && looks != o->format)
-		return disk_fail(error, -EMEDIUMTYPE, path, "not a %s file, but it looks like %s", disk_format_name(o->format),
-				 disk_format_name(looks));
+		return disk_fail(error, -EMEDIUMTYPE, path, "not a %s file, but it looks like %s",
+				 disk_format_name(o->format), disk_format_name(looks));
 	return result;
 }
 
 /* Where most writers of VHDX put identifier, headers, region table, metadata table, its values. */
 void disk_prefetch(const char *path, enum disk_format format)
 {
-	static const struct { uint64_t at, bytes; } parts[] = { { 0, 4096 }, { 64 << 10, 4096 }, { 128 << 10, 4096 }, { 192 << 10, 4096 }, { 2 << 20, 4096 },
-								{ (2 << 20) + (64 << 10), 16 << 10 } };
+	static const struct {
+		uint64_t at, bytes;
+	} parts[] = {
+		{ 0, 4096 },         { 64 << 10, 4096 }, { 128 << 10, 4096 },
+		{ 192 << 10, 4096 }, { 2 << 20, 4096 },  { (2 << 20) + (64 << 10), 16 << 10 }
+	};
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
-	for (size_t n = 0; fd >= 0 && n < (format == DISK_VHDX ? sizeof(parts) / sizeof(parts[0]) : 1); n++)
+	for (size_t n = 0;
+	     fd >= 0 && n < (format == DISK_VHDX ? sizeof(parts) / sizeof(parts[0]) : 1); n++)
 		posix_fadvise(fd, (off_t)parts[n].at, (off_t)parts[n].bytes, POSIX_FADV_WILLNEED);
 	if (fd >= 0)
 		close(fd);
@@ -209,17 +231,24 @@ int disk_close(struct disk *d)
 	return error ? error : closed;
 }
 
-static int create_raw(struct disk_file *f, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error)
+static int create_raw(struct disk_file *f, const char *path, const struct disk_create *what,
+		      struct disk *parent, struct disk_error *error)
 {
 	int result = parent ? -EINVAL : file_truncate(f, what->size_bytes);
 
 	if (!result)
 		result = file_flush(f);
-	return result ? disk_fail(error, result, path, "%s", parent ? "a raw file has no parent" : strerror(-result)) : 0;
+	return result ? disk_fail(error, result, path, "%s",
+				  parent ? "a raw file has no parent" : strerror(-result))
+		      : 0;
 }
 
-static int (*const create_format[DISK_FORMATS])(struct disk_file *f, const char *path, const struct disk_create *what, struct disk *parent, struct disk_error *error) = {
-	[DISK_VHDX] = vhdx_create, [DISK_RAW] = create_raw, [DISK_VHD] = vhd_create,
+static int (*const create_format[DISK_FORMATS])(struct disk_file *f, const char *path,
+						const struct disk_create *what, struct disk *parent,
+						struct disk_error *error) = {
+	[DISK_VHDX] = vhdx_create,
+	[DISK_RAW] = create_raw,
+	[DISK_VHD] = vhd_create,
 };
 
 int disk_create(const char *path, const struct disk_create *what, struct disk_error *error)
@@ -229,9 +258,12 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 	int result = 0;
 
 	if (!create_format[what->format])
-		return disk_fail(error, -ENOTSUP, path, "%s cannot be made", disk_format_name(what->format));
+		return disk_fail(error, -ENOTSUP, path, "%s cannot be made",
+				 disk_format_name(what->format));
 	if (what->parent)
-		result = disk_open(what->parent, &(struct disk_options){ .format = what->parent_format }, &parent, error);
+		result = disk_open(what->parent,
+				   &(struct disk_options){ .format = what->parent_format }, &parent,
+				   error);
 	if (result)
 		return result;
 	result = disk_file_create(path, false, &file);
@@ -250,11 +282,15 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 
 /* ---- what it is ---- */
 
-int disk_check(struct disk *d, void (*report)(void *, const char *), void *context) { return d->items_only ? 0 : d->driver->check(d, report, context); }
+int disk_check(struct disk *d, void (*report)(void *, const char *), void *context)
+{
+	return d->items_only ? 0 : d->driver->check(d, report, context);
+}
 
 void disk_info(const struct disk *d, struct disk_info *ret)
 {
-	int fd = d->file.ops->descriptor ? d->file.ops->descriptor(d->file.context, 0, NULL, 0) : -1;
+	int fd =
+		d->file.ops->descriptor ? d->file.ops->descriptor(d->file.context, 0, NULL, 0) : -1;
 	struct stat st;
 
 	d->driver->info(d, ret);
@@ -264,14 +300,19 @@ void disk_info(const struct disk *d, struct disk_info *ret)
 
 /* ---- beside the data ---- */
 
-void disk_set_side_keeper(struct disk *d, const struct disk_side_keeper *keeper) { d->side_keeper = keeper; }
+void disk_set_side_keeper(struct disk *d, const struct disk_side_keeper *keeper)
+{
+	d->side_keeper = keeper;
+}
 
 int disk_read_item(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_bytes)
 {
-	return d->driver->read_item ? d->driver->read_item(d, id, ret, ret_bytes) : side_read(d->side_keeper, d->path, id, ret, ret_bytes);
+	return d->driver->read_item ? d->driver->read_item(d, id, ret, ret_bytes)
+				    : side_read(d->side_keeper, d->path, id, ret, ret_bytes);
 }
 
-int disk_write_item(struct disk *d, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes)
+int disk_write_item(struct disk *d, struct guid id, enum disk_item_subject subject,
+		    const void *value, size_t bytes)
 {
 	int error;
 
@@ -301,7 +342,10 @@ int disk_verify(struct disk *d, disk_range_report *report, void *context)
 
 		error = digest_block(d, t, n, &now);
 		if (!error && memcmp(&now, &t->of[n], sizeof(now)))
-			error = report(context, at, d->size_bytes - at < t->head.block_bytes ? d->size_bytes - at : t->head.block_bytes);
+			error = report(context, at,
+				       d->size_bytes - at < t->head.block_bytes
+					       ? d->size_bytes - at
+					       : t->head.block_bytes);
 	}
 	digest_free(t);
 	return error;

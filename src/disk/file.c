@@ -1,9 +1,11 @@
 /*
- * A file of the host, cached, locked by open file description locks (they survive neither a close nor kill -9).
+ * A file of the host, cached, locked by open file description locks (they survive neither a close
+ * nor kill -9).
  *
- * The locks are those of QEMU (its file-posix driver), so that its programs and ours agree: single bytes, all locked as a reader
- * does. Byte 100 + N: somebody does what permission N stands for. Byte 200 + N: somebody is not to be disturbed by others who do.
- * Who locks looks then whether somebody has the other byte; of two that come at once both may be refused.
+ * The locks are those of QEMU (its file-posix driver), so that its programs and ours agree: single
+ * bytes, all locked as a reader does. Byte 100 + N: somebody does what permission N stands for.
+ * Byte 200 + N: somebody is not to be disturbed by others who do. Who locks looks then whether
+ * somebody has the other byte; of two that come at once both may be refused.
  */
 #include "file.h"
 
@@ -21,8 +23,8 @@
 enum { IOVS = 64, DIRECT_ALIGN = 4096 };
 
 /*
- * direct: the same file past the host's cache, for what is aligned; -1: not. The host keeps both views together. directory: of a new
- * file, to be synced with it once; -1: it is.
+ * direct: the same file past the host's cache, for what is aligned; -1: not. The host keeps both
+ * views together. directory: of a new file, to be synced with it once; -1: it is.
  */
 struct os_file { int fd, direct, directory; };
 
@@ -45,7 +47,7 @@ static int os_descriptor(void *context, uint64_t offset, const struct iovec *iov
 }
 
 /* Drops what is done from a copy of the vector. */
-static void advance(struct iovec *iov, int *first, int count, size_t done)
+static void iov_advance(struct iovec *iov, int *first, int count, size_t done)
 {
 	while (*first < count && done >= iov[*first].iov_len)
 		done -= iov[(*first)++].iov_len;
@@ -55,16 +57,17 @@ static void advance(struct iovec *iov, int *first, int count, size_t done)
 	}
 }
 
-static int transfer(int fd, uint64_t offset, const struct iovec *iov, int count, bool write)
+static int os_transfer(int fd, uint64_t offset, const struct iovec *iov, int count, bool write)
 {
 	while (count) {
 		struct iovec part[IOVS];
 		int n = count < IOVS ? count : IOVS, first = 0;
 
 		memcpy(part, iov, (size_t)n * sizeof(*iov));
-		advance(part, &first, n, 0);
+		iov_advance(part, &first, n, 0);
 		while (first < n) {
-			ssize_t done = write ? pwritev(fd, part + first, n - first, (off_t)offset) : preadv(fd, part + first, n - first, (off_t)offset);
+			ssize_t done = write ? pwritev(fd, part + first, n - first, (off_t)offset)
+					     : preadv(fd, part + first, n - first, (off_t)offset);
 
 			if (done < 0 && errno == EINTR)
 				continue;
@@ -78,7 +81,7 @@ static int transfer(int fd, uint64_t offset, const struct iovec *iov, int count,
 				break;
 			}
 			offset += (uint64_t)done;
-			advance(part, &first, n, (size_t)done);
+			iov_advance(part, &first, n, (size_t)done);
 		}
 		iov += n;
 		count -= n;
@@ -86,10 +89,17 @@ static int transfer(int fd, uint64_t offset, const struct iovec *iov, int count,
 	return 0;
 }
 
-static int os_readv(void *c, uint64_t offset, const struct iovec *iov, int count) { return transfer(os_descriptor(c, offset, iov, count), offset, iov, count, false); }
-static int os_writev(void *c, uint64_t offset, const struct iovec *iov, int count) { return transfer(os_descriptor(c, offset, iov, count), offset, iov, count, true); }
+static int os_readv(void *c, uint64_t offset, const struct iovec *iov, int count)
+{
+	return os_transfer(os_descriptor(c, offset, iov, count), offset, iov, count, false);
+}
+static int os_writev(void *c, uint64_t offset, const struct iovec *iov, int count)
+{
+	return os_transfer(os_descriptor(c, offset, iov, count), offset, iov, count, true);
+}
 
-/* One flush at a time sees to the directory; who else flushes meanwhile was told nothing yet of the file being there. */
+/* One flush at a time sees to the directory; who else flushes meanwhile was told nothing yet of the
+ * file being there. */
 static int os_flush(void *c)
 {
 	struct os_file *f = c;
@@ -97,22 +107,28 @@ static int os_flush(void *c)
 
 	if (fdatasync(f->fd) || (directory >= 0 && fsync(directory)))
 		return -errno;
-	if (directory >= 0 && __atomic_compare_exchange_n(&f->directory, &directory, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+	if (directory >= 0 && __atomic_compare_exchange_n(&f->directory, &directory, -1, false,
+							  __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 		close(directory);
 	return 0;
 }
 
-static int os_truncate(void *c, uint64_t bytes) { return ftruncate(fd_of(c), (off_t)bytes) ? -errno : 0; }
+static int os_truncate(void *c, uint64_t bytes)
+{
+	return ftruncate(fd_of(c), (off_t)bytes) ? -errno : 0;
+}
 
 static int os_discard(void *c, uint64_t offset, uint64_t bytes)
 {
 	static const uint8_t zeros[65536];
 
-	if (!fallocate(fd_of(c), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes))
+	if (!fallocate(fd_of(c), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		       (off_t)bytes))
 		return 0;
 	while (bytes) { /* a file system without holes */
 		size_t n = bytes < sizeof(zeros) ? bytes : sizeof(zeros);
-		int error = transfer(fd_of(c), offset, &(struct iovec){ (void *)(uintptr_t)zeros, n }, 1, true);
+		int error = os_transfer(fd_of(c), offset,
+					&(struct iovec){ (void *)(uintptr_t)zeros, n }, 1, true);
 
 		if (error)
 			return error;
@@ -143,7 +159,10 @@ static void os_close(void *c)
 	free(f);
 }
 
-static uint64_t in_ns(const struct timespec *t) { return (uint64_t)t->tv_sec * 1000000000 + (uint64_t)t->tv_nsec; }
+static uint64_t in_ns(const struct timespec *t)
+{
+	return (uint64_t)t->tv_sec * 1000000000 + (uint64_t)t->tv_nsec;
+}
 
 static void os_stamp(void *c, struct file_stamp *ret)
 {
@@ -153,7 +172,12 @@ static void os_stamp(void *c, struct file_stamp *ret)
 	*ret = (struct file_stamp){ 0 };
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (!fstat(fd_of(c), &st))
-		*ret = (struct file_stamp){ (uint64_t)st.st_size, in_ns(&st.st_mtim), in_ns(&st.st_ctim), in_ns(&now) };
+		*ret = (struct file_stamp){
+			.file_bytes = (uint64_t)st.st_size,
+			.mtime_ns = in_ns(&st.st_mtim),
+			.ctime_ns = in_ns(&st.st_ctim),
+			.taken_ns = in_ns(&now),
+		};
 }
 
 void file_fail(struct disk_file *file, int error)
@@ -161,7 +185,8 @@ void file_fail(struct disk_file *file, int error)
 	int none = 0;
 
 	assert(error < 0);
-	__atomic_compare_exchange_n(&file->failed, &none, error, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	__atomic_compare_exchange_n(&file->failed, &none, error, false, __ATOMIC_ACQ_REL,
+				    __ATOMIC_ACQUIRE);
 }
 
 int file_flush(struct disk_file *file)
@@ -213,23 +238,35 @@ bool file_stamp_holds(const struct disk_file *f, const struct file_stamp *s)
 	struct file_stamp now;
 
 	file_stamp_take(f, &now);
-	return s->taken_ns && s->taken_ns <= now.taken_ns && s->ctime_ns + tick_ns() < s->taken_ns && now.file_bytes == s->file_bytes &&
+	return s->taken_ns && s->taken_ns <= now.taken_ns &&
+	       s->ctime_ns + tick_ns() < s->taken_ns && now.file_bytes == s->file_bytes &&
 	       now.mtime_ns == s->mtime_ns && now.ctime_ns == s->ctime_ns;
 }
 
-enum { PERMISSION_READ, PERMISSION_WRITE, PERMISSION_WRITE_UNCHANGED, PERMISSION_RESIZE, PERMISSIONS };
+enum {
+	PERMISSION_READ,
+	PERMISSION_WRITE,
+	PERMISSION_WRITE_UNCHANGED,
+	PERMISSION_RESIZE,
+	PERMISSIONS
+};
 enum { LOCK_DOES = 100, LOCK_REFUSES = 200 };
 
 /* What each kind of lock does, and does not bear from others: a bit a permission. */
-static const struct { unsigned does, refuses; } lock_bytes[] = {
+static const struct { unsigned does, refuses;
+} lock_bytes[] = {
 	[FILE_UNLOCKED] = { .does = 0, .refuses = 0 },
-	[FILE_SHARED] = { .does = 1u << PERMISSION_READ, .refuses = 1u << PERMISSION_WRITE | 1u << PERMISSION_RESIZE },
+	[FILE_SHARED] = { .does = 1u << PERMISSION_READ,
+			  .refuses = 1u << PERMISSION_WRITE | 1u << PERMISSION_RESIZE },
 	[FILE_ALONE] = { .does = (1u << PERMISSIONS) - 1, .refuses = (1u << PERMISSIONS) - 1 },
 };
 
 static int lock_byte(int fd, off_t at, bool locked)
 {
-	struct flock l = { .l_type = locked ? F_RDLCK : F_UNLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+	struct flock l = { .l_type = locked ? F_RDLCK : F_UNLCK,
+			   .l_whence = SEEK_SET,
+			   .l_start = at,
+			   .l_len = 1 };
 
 	if (!fcntl(fd, F_OFD_SETLK, &l))
 		return 0;
@@ -256,7 +293,8 @@ static int os_lock(void *c, enum file_lock lock)
 			error = lock_byte(fd, LOCK_REFUSES + n, refuses >> n & 1);
 	}
 	for (int n = 0; n < PERMISSIONS && !error; n++)
-		if ((does >> n & 1 && is_locked_by_others(fd, LOCK_REFUSES + n)) || (refuses >> n & 1 && is_locked_by_others(fd, LOCK_DOES + n)))
+		if ((does >> n & 1 && is_locked_by_others(fd, LOCK_REFUSES + n)) ||
+		    (refuses >> n & 1 && is_locked_by_others(fd, LOCK_DOES + n)))
 			error = -EBUSY;
 	for (int n = 0; n < PERMISSIONS && error; n++) {
 		lock_byte(fd, LOCK_DOES + n, false);
@@ -278,13 +316,15 @@ static const struct disk_file_ops os_ops = {
 	.descriptor = os_descriptor,
 };
 
-static int finish(int fd, int direct, bool write, struct disk_file *ret)
+static int os_finish(int fd, int direct, bool write, struct disk_file *ret)
 {
 	struct os_file *f = fd < 0 ? NULL : malloc(sizeof(*f));
-	int error = fd < 0 ? -errno : !f ? -ENOMEM : 0;
+	int error = f ? 0 : -ENOMEM;
 
+	if (fd < 0)
+		error = -errno;
 	if (f)
-		*f = (struct os_file){ fd, direct, -1 };
+		*f = (struct os_file){ .fd = fd, .direct = direct, .directory = -1 };
 	if (!error)
 		error = os_lock(f, write ? FILE_ALONE : FILE_SHARED);
 	*ret = (struct disk_file){ .ops = &os_ops, .context = f, .sync = PTHREAD_MUTEX_INITIALIZER };
@@ -300,20 +340,24 @@ static int finish(int fd, int direct, bool write, struct disk_file *ret)
 
 int disk_file_open(const char *path, bool write, bool direct, struct disk_file *ret)
 {
-	int flags = (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK, fd = open(path, flags), past = -1;
+	int flags = (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK, fd = open(path, flags),
+	    past = -1;
 	char same[64];
 
-	if (fd >= 0 && direct) { /* of the file that is open, whatever its name is now; a file system that cannot is used through the cache */
+	/* of the file that is open, whatever its name is now; a file system that cannot is used
+	 * through the cache */
+	if (fd >= 0 && direct) {
 		snprintf(same, sizeof(same), "/proc/self/fd/%d", fd);
 		past = open(same, flags | O_DIRECT);
 	}
-	return finish(fd, past, write, ret);
+	return os_finish(fd, past, write, ret);
 }
 
 /* A name that a power cut takes away was never there. */
 int disk_file_create(const char *path, bool later, struct disk_file *ret)
 {
-	int error = finish(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), -1, true, ret);
+	int error =
+		os_finish(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), -1, true, ret);
 	struct os_file *f = error ? NULL : ret->context;
 	char *copy = error ? NULL : strdup(path);
 

@@ -1,7 +1,8 @@
 /*
  * The file below a disk: bytes, flush, size. A table of functions, so that tests can cut the power.
  *
- * Reads beyond the end give zeros. All return 0 or -errno; interrupted and short transfers are finished here.
+ * Reads beyond the end give zeros. All return 0 or -errno; interrupted and short transfers are
+ * finished here.
  */
 #pragma once
 
@@ -22,7 +23,8 @@ struct disk_file_ops {
 	int (*writev)(void *context, uint64_t offset, const struct iovec *iov, int count);
 	int (*flush)(void *context);
 	int (*truncate)(void *context, uint64_t bytes);
-	int (*discard)(void *context, uint64_t offset, uint64_t bytes); /* reads as zero afterwards, space given back where possible */
+	/* reads as zero afterwards, space given back where possible */
+	int (*discard)(void *context, uint64_t offset, uint64_t bytes);
 	int64_t (*size)(void *context);
 	void (*close)(void *context);
 	void (*stamp)(void *context, struct file_stamp *ret); /* NULL: never known */
@@ -32,9 +34,10 @@ struct disk_file_ops {
 };
 
 /*
- * An open file. `failed` is its sticky error: after a failed flush the host may have dropped what was not yet durable (Linux calls
- * such pages clean), so that a later flush would succeed for data that is nowhere. From then on every write and flush is refused
- * with it, until the file is opened again; reads go on. `sync` lets one flush run at a time: of two beside each other on one
+ * An open file. `failed` is its sticky error: after a failed flush the host may have dropped what
+ * was not yet durable (Linux calls such pages clean), so that a later flush would succeed for data
+ * that is nowhere. From then on every write and flush is refused with it, until the file is opened
+ * again; reads go on. `sync` lets one flush run at a time: of two beside each other on one
  * descriptor the host tells only one of the error.
  */
 struct disk_file {
@@ -45,9 +48,11 @@ struct disk_file {
 	uint64_t begun, done; /* flushes; begun: atomic */
 };
 
-/* -EBUSY: locked; a reader shares with readers, a writer with nobody. The lock goes with the process. */
+/* -EBUSY: locked; a reader shares with readers, a writer with nobody. The lock goes with the
+ * process. */
 int disk_file_open(const char *path, bool write, bool direct, struct disk_file *ret);
-/* Its name is durable, or with `later` becomes so with the first flush. -EEXIST: it is never written over. */
+/* Its name is durable, or with `later` becomes so with the first flush. -EEXIST: it is never
+ * written over. */
 int disk_file_create(const char *path, bool later, struct disk_file *ret);
 
 /* 0, or the sticky error. */
@@ -59,12 +64,14 @@ static inline int file_failed(const struct disk_file *file)
 	return failed;
 }
 
-static inline int file_readv(const struct disk_file *file, uint64_t offset, const struct iovec *iov, int count)
+static inline int file_readv(const struct disk_file *file, uint64_t offset, const struct iovec *iov,
+			     int count)
 {
 	return file->ops->readv(file->context, offset, iov, count);
 }
 
-static inline int file_writev(struct disk_file *file, uint64_t offset, const struct iovec *iov, int count)
+static inline int file_writev(struct disk_file *file, uint64_t offset, const struct iovec *iov,
+			      int count)
 {
 	int failed = file_failed(file);
 
@@ -78,7 +85,8 @@ static inline int file_read(const struct disk_file *file, uint64_t offset, void 
 	return file_readv(file, offset, &iov, 1);
 }
 
-static inline int file_write(struct disk_file *file, uint64_t offset, const void *from, size_t bytes)
+static inline int file_write(struct disk_file *file, uint64_t offset, const void *from,
+			     size_t bytes)
 {
 	const struct iovec iov = { .iov_base = (void *)(uintptr_t)from, .iov_len = bytes };
 
@@ -99,7 +107,10 @@ static inline int file_truncate(struct disk_file *file, uint64_t bytes)
 	return failed ? failed : file->ops->truncate(file->context, bytes);
 }
 
-static inline int64_t file_size(const struct disk_file *file) { return file->ops->size(file->context); }
+static inline int64_t file_size(const struct disk_file *file)
+{
+	return file->ops->size(file->context);
+}
 static inline void file_close(struct disk_file *file) { file->ops->close(file->context); }
 
 /* Nobody else has a file without locks. */
@@ -108,11 +119,13 @@ static inline int file_lock(const struct disk_file *file, enum file_lock lock)
 	return file->ops->lock ? file->ops->lock(file->context, lock) : 0;
 }
 
-/* Makes durable what was written before the call; who waited while another flush began and ended has nothing left to do. */
+/* Makes durable what was written before the call; who waited while another flush began and ended
+ * has nothing left to do. */
 int file_flush(struct disk_file *file);
 /* A failure beside the file, of what belongs to it, is as final as its own. The first one stays. */
 void file_fail(struct disk_file *file, int error);
-/* Where a stamp still holds, nobody has changed the file since it was taken. One taken within a clock tick of a change never does. */
+/* Where a stamp still holds, nobody has changed the file since it was taken. One taken within a
+ * clock tick of a change never does. */
 void file_stamp_take(const struct disk_file *file, struct file_stamp *ret);
 /* Waits for the next tick where it has to, so that the stamp holds until the file is changed. */
 void file_stamp_settle(const struct disk_file *file, struct file_stamp *ret);

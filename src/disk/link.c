@@ -24,11 +24,14 @@ struct link {
 int link_encode(struct disk *parent, enum link_source source, struct link_items *ret)
 {
 	struct digest_table *t;
-	struct link_record r = { .magic = MAGIC, .version = VERSION, .parent_data_id = disk_data_id(parent) };
+	struct link_record r = { .magic = MAGIC,
+				 .version = VERSION,
+				 .parent_data_id = disk_data_id(parent) };
 	int error;
 
 	*ret = (struct link_items){ 0 };
-	file_stamp_settle(&parent->file, &r.stamp); /* before: what changes meanwhile makes it differ */
+	/* before: what changes meanwhile makes it differ */
+	file_stamp_settle(&parent->file, &r.stamp);
 	error = source == LINK_COMPUTED ? -ESTALE : digest_load(parent, &t);
 	if (error && source != LINK_KEPT)
 		error = digest_compute(parent, DIGEST_XXH3, &t);
@@ -57,9 +60,11 @@ int link_make(struct disk *child, enum link_source source)
 
 	if (error)
 		return error;
-	error = disk_write_item(child, DIGEST_ITEM_PARENT, DISK_ITEM_OF_FILE, items.table, items.table_bytes);
+	error = disk_write_item(child, DIGEST_ITEM_PARENT, DISK_ITEM_OF_FILE, items.table,
+				items.table_bytes);
 	if (!error)
-		error = disk_write_item(child, DIGEST_ITEM_LINK, DISK_ITEM_OF_FILE, items.link, items.link_bytes);
+		error = disk_write_item(child, DIGEST_ITEM_LINK, DISK_ITEM_OF_FILE, items.link,
+					items.link_bytes);
 	free(items.link);
 	free(items.table);
 	return error;
@@ -69,10 +74,11 @@ int link_drop(struct disk *child)
 {
 	int error = disk_write_item(child, DIGEST_ITEM_LINK, DISK_ITEM_OF_FILE, NULL, 0);
 
-	return error ? error : disk_write_item(child, DIGEST_ITEM_PARENT, DISK_ITEM_OF_FILE, NULL, 0);
+	return error ? error
+		     : disk_write_item(child, DIGEST_ITEM_PARENT, DISK_ITEM_OF_FILE, NULL, 0);
 }
 
-static int load_table(struct disk *child, struct digest_table **ret)
+static int link_load_table(struct disk *child, struct digest_table **ret)
 {
 	uint8_t *bytes;
 	size_t count;
@@ -107,7 +113,7 @@ int link_load(struct disk *child, struct link **ret)
 		return -ENOMEM;
 	pthread_mutex_init(&l->lock, NULL);
 	l->child = child;
-	error = load_table(child, &l->table);
+	error = link_load_table(child, &l->table);
 	if (!error && memcmp(&l->table->head.root, &r.root, sizeof(r.root)))
 		error = -EBADMSG;
 	if (!error) {
@@ -132,7 +138,7 @@ void link_free(struct link *l)
 	free(l);
 }
 
-static int verify_block(struct link *l, struct disk *parent, uint64_t block)
+static int link_verify_block(struct link *l, struct disk *parent, uint64_t block)
 {
 	struct digest now;
 	int error;
@@ -148,28 +154,33 @@ static int verify_block(struct link *l, struct disk *parent, uint64_t block)
 
 int link_verify(struct link *l, struct disk *parent, uint64_t offset, uint64_t bytes)
 {
-	uint64_t block = offset / l->table->head.block_bytes, last = (offset + bytes - 1) / l->table->head.block_bytes;
+	uint64_t block = offset / l->table->head.block_bytes,
+		 last = (offset + bytes - 1) / l->table->head.block_bytes;
 	int error = 0;
 
 	if (parent->size_bytes != l->table->head.size_bytes)
 		return -ESTALE;
 	pthread_mutex_lock(&l->lock);
 	for (; block <= last && block < l->table->blocks && !error; block++)
-		error = verify_block(l, parent, block);
+		error = link_verify_block(l, parent, block);
 	pthread_mutex_unlock(&l->lock);
 	return error;
 }
 
-int link_compare(struct disk *child, struct disk *parent, int (*report)(void *, uint64_t, uint64_t), void *context)
+int link_compare(struct disk *child, struct disk *parent, int (*report)(void *, uint64_t, uint64_t),
+		 void *context)
 {
 	struct digest_table *t;
 	uint64_t from = 0, bytes = 0;
-	int error = load_table(child, &t);
+	int error = link_load_table(child, &t);
 
 	if (error)
 		return error;
 	for (uint64_t n = 0; n < t->blocks && !error; n++) {
-		uint64_t at = n * t->head.block_bytes, size = t->head.size_bytes - at < t->head.block_bytes ? t->head.size_bytes - at : t->head.block_bytes;
+		uint64_t at = n * t->head.block_bytes,
+			 size = t->head.size_bytes - at < t->head.block_bytes
+					? t->head.size_bytes - at
+					: t->head.block_bytes;
 		struct digest now;
 
 		error = digest_block(parent, t, n, &now);
@@ -186,7 +197,8 @@ int link_compare(struct disk *child, struct disk *parent, int (*report)(void *, 
 	if (!error && bytes)
 		error = report(context, from, bytes);
 	if (!error && parent->size_bytes > t->head.size_bytes)
-		error = report(context, t->head.size_bytes, parent->size_bytes - t->head.size_bytes);
+		error = report(context, t->head.size_bytes,
+			       parent->size_bytes - t->head.size_bytes);
 	digest_free(t);
 	return error;
 }

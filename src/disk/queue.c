@@ -1,6 +1,7 @@
 /*
- * See queue.h. A request is in exactly one place: the ring, the list of those that wait for a thread, a thread, the list of those that
- * are done. `lock` guards both lists; everything else is the owner's.
+ * See queue.h. A request is in exactly one place: the ring, the list of those that wait for a
+ * thread, a thread, the list of those that are done. `lock` guards both lists; everything else is
+ * the owner's.
  */
 #include "queue.h"
 
@@ -53,7 +54,7 @@ static void signal_owner(struct disk_queue *q)
 
 /* ---- threads ---- */
 
-static int perform(struct disk *d, const struct disk_request *r)
+static int request_perform(struct disk *d, const struct disk_request *r)
 {
 	switch (r->kind) {
 	case DISK_READ: return disk_readv(d, r->offset, r->iov, r->count);
@@ -64,7 +65,7 @@ static int perform(struct disk *d, const struct disk_request *r)
 	return -EINVAL;
 }
 
-static void *work(void *context)
+static void *queue_work(void *context)
 {
 	struct disk_queue *q = context;
 
@@ -82,7 +83,7 @@ static void *work(void *context)
 		if (!q->waiting.first)
 			list_clear(&q->waiting);
 		pthread_mutex_unlock(&q->lock);
-		r->own.error = perform(q->disk, r);
+		r->own.error = request_perform(q->disk, r);
 		pthread_mutex_lock(&q->lock);
 		list_add(&q->done, r);
 		signal_owner(q);
@@ -110,11 +111,14 @@ static bool give_to_ring(struct disk_queue *q, struct disk_request *r)
 	uint64_t at;
 	int fd;
 
-	if (!q->has_ring || r->kind > DISK_WRITE || !d->driver->map || !d->file.ops->descriptor || r->count > VECTOR_MAX)
+	if (!q->has_ring || r->kind > DISK_WRITE || !d->driver->map || !d->file.ops->descriptor ||
+	    r->count > VECTOR_MAX)
 		return false;
-	if (disk_check_request(d, r->offset, r->own.bytes) || !r->own.bytes || (write && (!d->write || file_failed(&d->file))))
+	if (disk_check_request(d, r->offset, r->own.bytes) || !r->own.bytes ||
+	    (write && (!d->write || file_failed(&d->file))))
 		return false; /* a thread says what is wrong */
-	if (!io_uring_sq_space_left(&q->ring) || !d->driver->map(d, write, r->offset, r->own.bytes, &at))
+	if (!io_uring_sq_space_left(&q->ring) ||
+	    !d->driver->map(d, write, r->offset, r->own.bytes, &at))
 		return false;
 	s = io_uring_get_sqe(&q->ring);
 	fd = d->file.ops->descriptor(d->file.context, at, r->iov, r->count);
@@ -187,7 +191,8 @@ unsigned disk_queue_poll(struct disk_queue *q)
 	unsigned count;
 
 	disk_queue_kick(q);
-	got = read(q->event, &events, sizeof(events)); /* before looking: what comes later makes it readable again */
+	/* before looking: what comes later makes it readable again */
+	got = read(q->event, &events, sizeof(events));
 	(void)got;
 	count = collect_ring(q);
 	pthread_mutex_lock(&q->lock);
@@ -218,7 +223,7 @@ void disk_queue_drain(struct disk_queue *q)
 		disk_queue_wait(q);
 }
 
-static void release(struct disk_queue *q)
+static void queue_release(struct disk_queue *q)
 {
 	pthread_mutex_lock(&q->lock);
 	q->stop = true;
@@ -238,7 +243,7 @@ static void release(struct disk_queue *q)
 void disk_queue_close(struct disk_queue *q)
 {
 	disk_queue_drain(q);
-	release(q);
+	queue_release(q);
 }
 
 static long ring_register(struct io_uring *ring, unsigned what, const void *data, unsigned count)
@@ -246,7 +251,8 @@ static long ring_register(struct io_uring *ring, unsigned what, const void *data
 	return syscall(SYS_io_uring_register, ring->ring_fd, what, data, count);
 }
 
-/* A ring that can only read and write: whoever takes the process over has no more system calls by it. False: none here. */
+/* A ring that can only read and write: whoever takes the process over has no more system calls by
+ * it. False: none here. */
 static bool ring_open(struct disk_queue *q)
 {
 	struct io_uring_restriction only[] = {
@@ -256,14 +262,16 @@ static bool ring_open(struct disk_queue *q)
 
 	if (io_uring_queue_init(q->depth, &q->ring, IORING_SETUP_R_DISABLED))
 		return false;
-	if (!io_uring_register_eventfd(&q->ring, q->event) && !ring_register(&q->ring, IORING_REGISTER_RESTRICTIONS, only, 2) &&
+	if (!io_uring_register_eventfd(&q->ring, q->event) &&
+	    !ring_register(&q->ring, IORING_REGISTER_RESTRICTIONS, only, 2) &&
 	    !ring_register(&q->ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0))
 		return true;
 	io_uring_queue_exit(&q->ring);
 	return false;
 }
 
-/* A thread's first system calls are not those of its work: the owner may take them away after this. */
+/* A thread's first system calls are not those of its work: the owner may take them away after
+ * this. */
 static void threads_wait(struct disk_queue *q)
 {
 	pthread_mutex_lock(&q->lock);
@@ -286,7 +294,9 @@ int disk_queue_open(struct disk *d, const struct disk_queue_options *o, struct d
 		return -errno;
 	}
 	q->disk = d;
-	q->depth = !o->depth ? DEPTH : o->depth < DEPTH_MAX ? o->depth : DEPTH_MAX;
+	q->depth = o->depth ? o->depth : DEPTH;
+	if (q->depth > DEPTH_MAX)
+		q->depth = DEPTH_MAX;
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->work, NULL);
 	pthread_cond_init(&q->started, NULL);
@@ -294,10 +304,10 @@ int disk_queue_open(struct disk *d, const struct disk_queue_options *o, struct d
 	list_clear(&q->done);
 	q->has_ring = !o->no_ring && ring_open(q);
 	for (; !error && q->threads < threads && q->threads < THREADS_MAX; q->threads += !error)
-		error = -pthread_create(&q->thread[q->threads], NULL, work, q);
+		error = -pthread_create(&q->thread[q->threads], NULL, queue_work, q);
 	threads_wait(q);
 	if (error)
-		release(q);
+		queue_release(q);
 	else
 		*ret = q;
 	return error;

@@ -1,11 +1,14 @@
 /*
- * Asynchronous requests to a disk. A queue belongs to one thread, which submits and collects; a disk may have several queues.
+ * Asynchronous requests to a disk. A queue belongs to one thread, which submits and collects; a
+ * disk may have several queues.
  *
- * What lies together in the disk's file goes to the host's io_uring; everything else (new blocks, parents, trim, flush, formats
- * without a map) to the queue's own threads, as does all where the host has no io_uring. Requests complete in any order; a flush
- * covers those whose completion was collected before it was submitted.
+ * What lies together in the disk's file goes to the host's io_uring; everything else (new blocks,
+ * parents, trim, flush, formats without a map) to the queue's own threads, as does all where the
+ * host has no io_uring. Requests complete in any order; a flush covers those whose completion was
+ * collected before it was submitted.
  *
- * Whoever changes a chain under its users (snapshot, commit) lets their queues run empty first: disk_queue_drain().
+ * Whoever changes a chain under its users (snapshot, commit) lets their queues run empty first:
+ * disk_queue_drain().
  */
 #pragma once
 
@@ -28,10 +31,12 @@ struct disk_request {
 
 struct disk_queue_options { unsigned depth, threads; bool no_ring; }; /* 0: 64, 4 */
 
-int disk_queue_open(struct disk *disk, const struct disk_queue_options *options, struct disk_queue **ret);
+int disk_queue_open(struct disk *disk, const struct disk_queue_options *options,
+		    struct disk_queue **ret);
 /* Collects everything, and ends; before the disk is closed. */
 void disk_queue_close(struct disk_queue *queue);
-/* -EAGAIN: `depth` requests are under way. What is wrong with a request is said when it is done. Begins with the next kick or poll. */
+/* -EAGAIN: `depth` requests are under way. What is wrong with a request is said when it is done.
+ * Begins with the next kick or poll. */
 int disk_queue_submit(struct disk_queue *queue, struct disk_request *request);
 void disk_queue_kick(struct disk_queue *queue);
 /* Calls done() of what has completed; their number. */

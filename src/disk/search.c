@@ -13,14 +13,20 @@
 
 struct file_name { dev_t device; ino_t inode; };
 /* A file that could not be opened as a parent. */
-struct failure { struct file_name file; enum disk_format format; int result; struct disk_error error; };
+struct failure {
+	struct file_name file;
+	enum disk_format format;
+	int result;
+	struct disk_error error;
+};
 /* A VHDX file of an allowed place, with the data identifiers of its two headers. */
 struct placed { char *path; struct guid data_id[2]; };
 
 struct parent_search {
 	struct file_name open[SEARCH_DEPTH_MAX + 1]; /* each a parent of the one before it */
 	unsigned depth, opens;
-	bool replay; /* the top is opened for writing, so that a log that was left in a parent may be replayed */
+	/* the top is opened for writing, so that a log that was left in a parent may be replayed */
+	bool replay;
 	struct failure *failures;
 	size_t failure_count;
 	struct placed *placed;
@@ -33,8 +39,10 @@ static void check_search(const struct parent_search *search)
 	assert(search->depth <= SEARCH_DEPTH_MAX + 1);
 	for (unsigned n = 0; n < search->depth; n++) /* invariant 2 */
 		for (unsigned other = 0; other < n; other++)
-			assert(search->open[n].inode != search->open[other].inode || search->open[n].device != search->open[other].device);
-	assert(search->opens <= SEARCH_OPENS_MAX && search->placed_count <= SEARCH_FILES_MAX * 32); /* 3 */
+			assert(search->open[n].inode != search->open[other].inode ||
+			       search->open[n].device != search->open[other].device);
+	/* 3 */
+	assert(search->opens <= SEARCH_OPENS_MAX && search->placed_count <= SEARCH_FILES_MAX * 32);
 }
 
 static bool file_name_of(const char *path, struct file_name *ret)
@@ -78,11 +86,15 @@ int search_enter(struct parent_search *search, const char *path, struct disk_err
 	struct file_name file = { .inode = 0 };
 
 	if (search->depth > SEARCH_DEPTH_MAX)
-		return disk_fail(error, -ELOOP, path, "the chain is longer than %d", SEARCH_DEPTH_MAX);
+		return disk_fail(error, -ELOOP, path, "the chain is longer than %d",
+				 SEARCH_DEPTH_MAX);
 	if (file_name_of(path, &file))
 		for (unsigned n = 0; n < search->depth; n++)
 			if (file_name_equal(file, search->open[n]))
-				return disk_fail(error, -ELOOP, path, n + 1 == search->depth ? "names itself as its parent" : "is a parent of itself");
+				return disk_fail(error, -ELOOP, path,
+						 n + 1 == search->depth
+							 ? "names itself as its parent"
+							 : "is a parent of itself");
 	search->open[search->depth++] = file;
 	CHECK(check_search(search));
 	return 0;
@@ -102,7 +114,8 @@ static bool is_plainly_in(const char *path, const char *place)
 	size_t length = strlen(place);
 	struct stat st;
 
-	if (strncmp(path, place, length) || path[length] != '/' || !path[length + 1] || strchr(path + length + 1, '/'))
+	if (strncmp(path, place, length) || path[length] != '/' || !path[length + 1] ||
+	    strchr(path + length + 1, '/'))
 		return false;
 	return !lstat(path, &st) && S_ISREG(st.st_mode);
 }
@@ -142,7 +155,8 @@ static bool ends_search(int result)
 }
 
 /* Opened for writing once, and not changed. */
-static int replay_log(const char *path, const struct disk_options *options, struct disk_error *error)
+static int replay_log(const char *path, const struct disk_options *options,
+		      struct disk_error *error)
 {
 	struct disk_options writing = *options;
 	struct disk *disk;
@@ -153,7 +167,8 @@ static int replay_log(const char *path, const struct disk_options *options, stru
 	return result ? result : disk_close(disk);
 }
 
-static int open_candidate(const char *path, enum disk_format format, const struct disk_options *options, struct disk **ret,
+static int open_candidate(const char *path, enum disk_format format,
+			  const struct disk_options *options, struct disk **ret,
 			  struct disk_error *error)
 {
 	const struct disk_options parent = {
@@ -172,27 +187,33 @@ static int open_candidate(const char *path, enum disk_format format, const struc
 	if (!is_allowed(path, options->parents))
 		return disk_fail(error, -EPERM, path, "a parent there is not allowed");
 	if (options->search->opens++ >= SEARCH_OPENS_MAX)
-		return disk_fail(error, -ELOOP, path, "more than %d files were opened to find its parents", SEARCH_OPENS_MAX);
+		return disk_fail(error, -ELOOP, path,
+				 "more than %d files were opened to find its parents",
+				 SEARCH_OPENS_MAX);
 	result = disk_open(path, &parent, ret, error);
-	if (result == -EUCLEAN && options->search->replay && !replay_log(path, &parent, &ignored)) /* a commit into it was cut off */
+	if (result == -EUCLEAN && options->search->replay &&
+	    !replay_log(path, &parent, &ignored)) /* a commit into it was cut off */
 		result = disk_open(path, &parent, ret, error);
 	return result;
 }
 
-static void remember_failure(struct parent_search *search, struct file_name file, enum disk_format format, int result,
-			     const struct disk_error *error)
+static void remember_failure(struct parent_search *search, struct file_name file,
+			     enum disk_format format, int result, const struct disk_error *error)
 {
-	struct failure *more = realloc(search->failures, (search->failure_count + 1) * sizeof(*more));
+	struct failure *more =
+		realloc(search->failures, (search->failure_count + 1) * sizeof(*more));
 
 	if (!more) /* then it may be opened once more: the number of opens is bounded as well */
 		return;
 	search->failures = more;
-	more[search->failure_count++] = (struct failure){ .file = file, .format = format, .result = result, .error = *error };
+	more[search->failure_count++] = (struct failure){
+		.file = file, .format = format, .result = result, .error = *error
+	};
 }
 
 /* Opens it, and keeps it when it is the one, or when that does not matter. */
-static int try_candidate(struct disk *child, const struct parent_query *query, const char *path, const struct disk_options *options,
-			 struct disk_error *error)
+static int try_candidate(struct disk *child, const struct parent_query *query, const char *path,
+			 const struct disk_options *options, struct disk_error *error)
 {
 	struct parent_search *search = options->search;
 	struct file_name file;
@@ -203,7 +224,8 @@ static int try_candidate(struct disk *child, const struct parent_query *query, c
 	if (!file_name_of(path, &file))
 		return disk_fail(error, -errno, path, "%s", strerror(errno));
 	for (size_t n = 0; n < search->failure_count; n++)
-		if (file_name_equal(search->failures[n].file, file) && search->failures[n].format == query->format) {
+		if (file_name_equal(search->failures[n].file, file) &&
+		    search->failures[n].format == query->format) {
 			*error = search->failures[n].error;
 			return search->failures[n].result;
 		}
@@ -234,9 +256,12 @@ static bool read_data_ids(const char *path, struct guid ret[2])
 	if (fd < 0)
 		return false;
 	ret[0] = ret[1] = (struct guid){ 0 };
-	if (pread(fd, &identifier, sizeof(identifier), 0) == sizeof(identifier) && identifier == VHDX_IDENTIFIER)
+	if (pread(fd, &identifier, sizeof(identifier), 0) == sizeof(identifier) &&
+	    identifier == VHDX_IDENTIFIER)
 		for (int n = 0; n < 2; n++)
-			if (pread(fd, &header, sizeof(header), (off_t)VHDX_HEADER_OFFSET(n)) == sizeof(header) && header.signature == VHDX_HEAD) {
+			if (pread(fd, &header, sizeof(header), (off_t)VHDX_HEADER_OFFSET(n)) ==
+				    sizeof(header) &&
+			    header.signature == VHDX_HEAD) {
 				ret[n] = header.data_write;
 				found = true;
 			}
@@ -274,9 +299,12 @@ static int read_place(struct parent_search *search, const char *place)
 
 		if (!entry)
 			break;
-		if (entry->d_name[0] == '.' || (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN))
+		if (entry->d_name[0] == '.' ||
+		    (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN))
 			continue;
-		error = asprintf(&path, "%s/%s", place, entry->d_name) < 0 ? -ENOMEM : add_placed(search, path);
+		error = asprintf(&path, "%s/%s", place, entry->d_name) < 0
+				? -ENOMEM
+				: add_placed(search, path);
 	}
 	if (directory)
 		closedir(directory);
@@ -301,7 +329,8 @@ static bool has_data_of(const struct placed *placed, const struct parent_query *
 	for (int n = 0; n < 2; n++) {
 		if (guid_is_zero(placed->data_id[n]))
 			continue;
-		if (guid_equal(placed->data_id[n], query->data_id) || guid_equal(placed->data_id[n], query->other_data_id))
+		if (guid_equal(placed->data_id[n], query->data_id) ||
+		    guid_equal(placed->data_id[n], query->other_data_id))
 			return true;
 	}
 	return false;
@@ -310,7 +339,8 @@ static bool has_data_of(const struct placed *placed, const struct parent_query *
 /* ---- the parent ---- */
 
 /* The first that is there and wrong says more than those that are not there. */
-static void keep_result(int tried, const struct disk_error *why, int *result, struct disk_error *error)
+static void keep_result(int tried, const struct disk_error *why, int *result,
+			struct disk_error *error)
 {
 	if (tried && *result != -ENOENT && tried != -ESTALE && !ends_search(tried))
 		return;
@@ -319,15 +349,20 @@ static void keep_result(int tried, const struct disk_error *why, int *result, st
 }
 
 /* Another file may still be the one. */
-static bool goes_on(int result) { return result == -ENOENT || result == -ESTALE || result == -EPERM; }
+static bool goes_on(int result)
+{
+	return result == -ENOENT || result == -ESTALE || result == -EPERM;
+}
 
-static int search_by_name(struct disk *child, const struct parent_query *query, const struct disk_options *options, struct disk_error *error)
+static int search_by_name(struct disk *child, const struct parent_query *query,
+			  const struct disk_options *options, struct disk_error *error)
 {
 	char *copy = query->name ? strdup(query->name) : NULL;
 	const char *name = copy ? basename(copy) : NULL;
 	int result = -ENOENT;
 
-	for (const char *const *place = options->parents; name && *place && result && !ends_search(result); place++) {
+	for (const char *const *place = options->parents;
+	     name && *place && result && !ends_search(result); place++) {
 		char *path;
 
 		if (asprintf(&path, "%s/%s", *place, name) < 0)
@@ -340,7 +375,8 @@ static int search_by_name(struct disk *child, const struct parent_query *query, 
 	return result;
 }
 
-static int search_by_data(struct disk *child, const struct parent_query *query, const struct disk_options *options, struct disk_error *error)
+static int search_by_data(struct disk *child, const struct parent_query *query,
+			  const struct disk_options *options, struct disk_error *error)
 {
 	struct parent_search *search = options->search;
 	int result = -ENOENT;
@@ -351,12 +387,15 @@ static int search_by_data(struct disk *child, const struct parent_query *query, 
 		return disk_fail(error, -ENOMEM, child->path, "no memory");
 	for (size_t n = 0; n < search->placed_count && result && !ends_search(result); n++)
 		if (has_data_of(&search->placed[n], query))
-			result = try_candidate(child, query, search->placed[n].path, options, error);
+			result =
+				try_candidate(child, query, search->placed[n].path, options, error);
 	return result;
 }
 
-/* Where the opener has seen this data: it may lie deeper below an allowed place than is looked here. */
-static int ask_opener(struct disk *child, const struct parent_query *query, const struct disk_options *options, struct disk_error *error)
+/* Where the opener has seen this data: it may lie deeper below an allowed place than is looked
+ * here. */
+static int ask_opener(struct disk *child, const struct parent_query *query,
+		      const struct disk_options *options, struct disk_error *error)
 {
 	const struct guid ids[2] = { query->data_id, query->other_data_id };
 	int result = -ENOENT;
@@ -372,28 +411,34 @@ static int ask_opener(struct disk *child, const struct parent_query *query, cons
 	return result;
 }
 
-static int search_everywhere(struct disk *child, const struct parent_query *query, const struct disk_options *options,
-			     struct disk_error *error)
+static int search_everywhere(struct disk *child, const struct parent_query *query,
+			     const struct disk_options *options, struct disk_error *error)
 {
 	int result = -ENOENT;
 
 	disk_fail(error, -ENOENT, child->path, "names no place where its parent is");
 	for (int n = 0; n < 4 && result && !ends_search(result); n++) {
 		struct disk_error why;
-		int tried = query->path[n] ? try_candidate(child, query, query->path[n], options, &why) : -ENOENT;
+		int tried = query->path[n]
+				    ? try_candidate(child, query, query->path[n], options, &why)
+				    : -ENOENT;
 
 		if (query->path[n])
 			keep_result(tried, &why, &result, error);
 	}
 	for (int n = 0; n < 3 && goes_on(result); n++) {
-		static int (*const ways[])(struct disk *, const struct parent_query *, const struct disk_options *, struct disk_error *) = {
-			search_by_name, search_by_data, ask_opener,
+		static int (*const ways[])(struct disk *, const struct parent_query *,
+					   const struct disk_options *, struct disk_error *) = {
+			search_by_name,
+			search_by_data,
+			ask_opener,
 		};
 		struct disk_error why;
 		int tried = ways[n](child, query, options, &why);
 
 		/* that it is there and not allowed says more than that it is not found */
-		if (!tried || ends_search(tried) || (result == -ENOENT && (tried == -EPERM || tried == -ESTALE))) {
+		if (!tried || ends_search(tried) ||
+		    (result == -ENOENT && (tried == -EPERM || tried == -ESTALE))) {
 			result = tried;
 			*error = why;
 		}
@@ -401,7 +446,8 @@ static int search_everywhere(struct disk *child, const struct parent_query *quer
 	return result;
 }
 
-int search_parent(struct disk *child, const struct parent_query *query, const struct disk_options *options, struct disk_error *error)
+int search_parent(struct disk *child, const struct parent_query *query,
+		  const struct disk_options *options, struct disk_error *error)
 {
 	struct disk_options own_place = *options;
 	const char *own[2] = { NULL, NULL };

@@ -22,9 +22,12 @@ struct side_head { uint32_t magic, version, count, checksum; };
 struct side_item { struct guid id; uint64_t bytes; };
 struct side { uint8_t *bytes; size_t count; };
 
-static int side_path(const char *path, const char *suffix, char **ret) { return asprintf(ret, "%s.umbra%s", path, suffix) < 0 ? -ENOMEM : 0; }
+static int side_path(const char *path, const char *suffix, char **ret)
+{
+	return asprintf(ret, "%s.umbra%s", path, suffix) < 0 ? -ENOMEM : 0;
+}
 
-static bool is_sound(const struct side *s)
+static bool side_is_sound(const struct side *s)
 {
 	struct side_head h;
 	size_t at = sizeof(h);
@@ -32,7 +35,8 @@ static bool is_sound(const struct side *s)
 	if (s->count < sizeof(h))
 		return false;
 	memcpy(&h, s->bytes, sizeof(h));
-	if (h.magic != MAGIC || h.version != VERSION || h.count > ITEMS_MAX || crc32c(0, s->bytes + at, s->count - at) != h.checksum)
+	if (h.magic != MAGIC || h.version != VERSION || h.count > ITEMS_MAX ||
+	    crc32c(0, s->bytes + at, s->count - at) != h.checksum)
 		return false;
 	for (uint32_t n = 0; n < h.count; n++) {
 		struct side_item i;
@@ -49,7 +53,7 @@ static bool is_sound(const struct side *s)
 }
 
 /* -ENOENT: there is none. */
-static int load(const char *path, struct side *ret)
+static int side_load_file(const char *path, struct side *ret)
 {
 	char *name;
 	struct stat st = { 0 };
@@ -62,11 +66,18 @@ static int load(const char *path, struct side *ret)
 	free(name);
 	if (fd < 0)
 		return -errno;
-	error = fstat(fd, &st) ? -errno : !S_ISREG(st.st_mode) || (uint64_t)st.st_size > BYTES_MAX ? -EBADMSG : 0;
-	ret->count = (size_t)st.st_size;
-	ret->bytes = error ? NULL : malloc(ret->count + 1);
-	if (!error)
-		error = !ret->bytes ? -ENOMEM : pread(fd, ret->bytes, ret->count, 0) != (ssize_t)ret->count ? -EIO : !is_sound(ret) ? -EBADMSG : 0;
+	error = fstat(fd, &st) ? -errno : 0;
+	if (!error && (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > BYTES_MAX))
+		error = -EBADMSG;
+	if (!error) {
+		ret->count = (size_t)st.st_size;
+		ret->bytes = malloc(ret->count + 1);
+		error = ret->bytes ? 0 : -ENOMEM;
+	}
+	if (!error && pread(fd, ret->bytes, ret->count, 0) != (ssize_t)ret->count)
+		error = -EIO;
+	if (!error && !side_is_sound(ret))
+		error = -EBADMSG;
 	close(fd);
 	if (error) {
 		free(ret->bytes);
@@ -76,7 +87,7 @@ static int load(const char *path, struct side *ret)
 }
 
 /* Where the item with this identifier begins, and what follows it; false: none. */
-static bool find(const struct side *s, struct guid id, size_t *ret_at, size_t *ret_bytes)
+static bool side_find(const struct side *s, struct guid id, size_t *ret_at, size_t *ret_bytes)
 {
 	for (size_t at = sizeof(struct side_head); at < s->count;) {
 		struct side_item i;
@@ -94,7 +105,7 @@ static bool find(const struct side *s, struct guid id, size_t *ret_at, size_t *r
 int disk_side_load(const char *path, uint8_t **ret, size_t *ret_bytes)
 {
 	struct side s;
-	int error = load(path, &s);
+	int error = side_load_file(path, &s);
 
 	*ret = s.bytes;
 	*ret_bytes = s.count;
@@ -107,17 +118,18 @@ static int side_load(const struct disk_side_keeper *keeper, const char *path, st
 	int error;
 
 	if (!keeper)
-		return load(path, ret);
+		return side_load_file(path, ret);
 	*ret = (struct side){ 0 };
 	error = keeper->load(keeper->context, &ret->bytes, &ret->count);
-	if (error || is_sound(ret))
+	if (error || side_is_sound(ret))
 		return error;
 	free(ret->bytes);
 	ret->bytes = NULL;
 	return -EBADMSG;
 }
 
-int side_read(const struct disk_side_keeper *keeper, const char *path, struct guid id, uint8_t **ret, size_t *ret_bytes)
+int side_read(const struct disk_side_keeper *keeper, const char *path, struct guid id,
+	      uint8_t **ret, size_t *ret_bytes)
 {
 	struct side s;
 	size_t at, bytes;
@@ -125,7 +137,7 @@ int side_read(const struct disk_side_keeper *keeper, const char *path, struct gu
 
 	if (error)
 		return error;
-	if (!find(&s, id, &at, &bytes)) {
+	if (!side_find(&s, id, &at, &bytes)) {
 		free(s.bytes);
 		return -ENOENT;
 	}
@@ -147,7 +159,7 @@ static int side_write_all(int fd, const struct side *s)
 	return 0;
 }
 
-static int sync_directory(char *name)
+static int side_sync_directory(char *name)
 {
 	int fd = open(dirname(name), O_RDONLY | O_DIRECTORY | O_CLOEXEC), error;
 
@@ -181,7 +193,7 @@ static int side_store(const char *path, const struct side *s, bool *ret_unsynced
 	if (!error && rename(fresh, name))
 		error = -errno;
 	else if (!error) {
-		error = sync_directory(name);
+		error = side_sync_directory(name);
 		*ret_unsynced = error;
 	}
 	free(name);
@@ -194,11 +206,12 @@ int disk_side_store(const char *path, const uint8_t *bytes, size_t count, bool *
 	const struct side s = { .bytes = (uint8_t *)(uintptr_t)bytes, .count = count };
 
 	*ret_unsynced = false;
-	return is_sound(&s) ? side_store(path, &s, ret_unsynced) : -EBADMSG;
+	return side_is_sound(&s) ? side_store(path, &s, ret_unsynced) : -EBADMSG;
 }
 
 /* All other items, then this one. */
-int side_write(const struct disk_side_keeper *keeper, const char *path, struct guid id, const void *value, size_t bytes, bool *ret_unsynced)
+int side_write(const struct disk_side_keeper *keeper, const char *path, struct guid id,
+	       const void *value, size_t bytes, bool *ret_unsynced)
 {
 	struct side old, now = { 0 };
 	struct side_head h = { .magic = MAGIC, .version = VERSION };
@@ -214,7 +227,7 @@ int side_write(const struct disk_side_keeper *keeper, const char *path, struct g
 		memcpy(&h, old.bytes, sizeof(h));
 	else
 		old.count = sizeof(h);
-	had = old.bytes && find(&old, id, &at, &found);
+	had = old.bytes && side_find(&old, id, &at, &found);
 	if (!value && !had) {
 		free(old.bytes);
 		return 0;

@@ -5,9 +5,13 @@
 #include <zlib.h>
 #include <zstd.h>
 
-static int by_zlib(int window_bits, const uint8_t *packed, size_t packed_bytes, uint8_t *to, size_t bytes)
+static int by_zlib(int window_bits, const uint8_t *packed, size_t packed_bytes, uint8_t *to,
+		   size_t bytes)
 {
-	z_stream z = { .next_in = (Bytef *)(uintptr_t)packed, .avail_in = (uInt)packed_bytes, .next_out = to, .avail_out = (uInt)bytes };
+	z_stream z = { .next_in = (Bytef *)(uintptr_t)packed,
+		       .avail_in = (uInt)packed_bytes,
+		       .next_out = to,
+		       .avail_out = (uInt)bytes };
 
 	if (inflateInit2(&z, window_bits) != Z_OK)
 		return -ENOMEM;
@@ -33,9 +37,11 @@ static int by_zstd(const uint8_t *packed, size_t packed_bytes, uint8_t *to, size
 	return ZSTD_isError(left) || out.pos < bytes ? -EBADMSG : 0;
 }
 
-int inflate_bytes(enum compression compression, const uint8_t *packed, size_t packed_bytes, uint8_t *to, size_t bytes)
+int inflate_bytes(enum compression compression, const uint8_t *packed, size_t packed_bytes,
+		  uint8_t *to, size_t bytes)
 {
 	if (compression == COMPRESSION_ZSTD)
 		return by_zstd(packed, packed_bytes, to, bytes);
-	return by_zlib(compression == COMPRESSION_DEFLATE ? -12 : 15, packed, packed_bytes, to, bytes);
+	return by_zlib(compression == COMPRESSION_DEFLATE ? -12 : 15, packed, packed_bytes, to,
+		       bytes);
 }

@@ -1,10 +1,12 @@
 /*
- * qcow2 files, versions 2 and 3, for reading: what others made is imported or read through. (Specification: QEMU's docs/interop/qcow2.)
+ * qcow2 files, versions 2 and 3, for reading: what others made is imported or read through.
+ * (Specification: QEMU's docs/interop/qcow2.)
  *
  *   header, extensions   table of tables (L1)   tables of clusters (L2)   clusters, some compressed by deflate or zstd
  *
- * A backing file is opened as a parent is: under the allowed places, in the format that the file names; one that names none is refused.
- * Its content is not vouched for: the format has no identifier of data. Left out: writing, encryption, external data files, snapshots.
+ * A backing file is opened as a parent is: under the allowed places, in the format that the file
+ * names; one that names none is refused. Its content is not vouched for: the format has no
+ * identifier of data. Left out: writing, encryption, external data files, snapshots.
  *
  * Lock: `lock` guards the cache of L2 tables.
  */
@@ -18,7 +20,13 @@
 #include "inflate.h"
 
 enum { SECTOR = 512, CACHED = 16, NAME_BYTES = 1023, SUBCLUSTERS = 32 };
-enum { FEATURE_CORRUPT = 2, FEATURE_EXTERNAL = 4, FEATURE_COMPRESSION = 8, FEATURE_SUBCLUSTERS = 16, FEATURES = 31 };
+enum {
+	FEATURE_CORRUPT = 2,
+	FEATURE_EXTERNAL = 4,
+	FEATURE_COMPRESSION = 8,
+	FEATURE_SUBCLUSTERS = 16,
+	FEATURES = 31
+};
 #define EXTENSION_FORMAT 0xe2792acau
 #define MAX_BYTES (64ull << 40)
 #define OFFSET_BITS 0x00fffffffffffe00ull
@@ -42,7 +50,8 @@ struct cached { uint64_t offset, used; uint64_t *entries; };
 struct qcow2 {
 	uint32_t cluster_bits, cluster_bytes, entry_words, l1_entries;
 	uint64_t l2_entries, *l1, ticks;
-	uint64_t file_bytes; /* when it was opened: what its tables name beyond is missing, not zero */
+	/* when it was opened: what its tables name beyond is missing, not zero */
+	uint64_t file_bytes;
 	enum compression compression;
 	struct cached cache[CACHED];
 	pthread_mutex_t lock;
@@ -87,7 +96,8 @@ static const uint64_t *table_at(struct disk *d, uint64_t offset, int *ret_error)
 	return oldest->entries;
 }
 
-static void find_subclusters(const struct qcow2 *q, uint64_t in_cluster, uint64_t bitmap, struct run *ret)
+static void find_subclusters(const struct qcow2 *q, uint64_t in_cluster, uint64_t bitmap,
+			     struct run *ret)
 {
 	uint32_t bytes = q->cluster_bytes / SUBCLUSTERS, n = (uint32_t)(in_cluster / bytes);
 	uint64_t state = (bitmap >> n & 1) | (bitmap >> (n + 32) & 1) << 1;
@@ -95,11 +105,14 @@ static void find_subclusters(const struct qcow2 *q, uint64_t in_cluster, uint64_
 	while (n < SUBCLUSTERS && ((bitmap >> n & 1) | (bitmap >> (n + 32) & 1) << 1) == state)
 		n++;
 	ret->bytes = (uint64_t)n * bytes - in_cluster;
-	ret->kind = state & 2 ? ZERO : state & 1 ? DATA : SILENT;
+	ret->kind = state & 1 ? DATA : SILENT;
+	if (state & 2)
+		ret->kind = ZERO;
 }
 
-/* What begins at an offset: within one cluster, or as far as a table that is not there would reach. */
-static int find_run(struct disk *d, uint64_t offset, uint64_t bytes, struct run *ret)
+/* What begins at an offset: within one cluster, or as far as a table that is not there would reach.
+ * */
+static int run_find(struct disk *d, uint64_t offset, uint64_t bytes, struct run *ret)
 {
 	struct qcow2 *q = qcow2_of(d);
 	uint64_t cluster = offset >> q->cluster_bits;
@@ -119,7 +132,9 @@ static int find_run(struct disk *d, uint64_t offset, uint64_t bytes, struct run 
 		pthread_mutex_lock(&q->lock);
 		table = table_at(d, l2, &error);
 		entry = table ? be64toh(table[cluster % q->l2_entries * q->entry_words]) : 0;
-		bitmap = table && q->entry_words == 2 ? be64toh(table[cluster % q->l2_entries * 2 + 1]) : 0;
+		bitmap = table && q->entry_words == 2
+				 ? be64toh(table[cluster % q->l2_entries * 2 + 1])
+				 : 0;
 		pthread_mutex_unlock(&q->lock);
 		if (!table)
 			return error;
@@ -128,20 +143,27 @@ static int find_run(struct disk *d, uint64_t offset, uint64_t bytes, struct run 
 
 			ret->kind = COMPRESSED;
 			ret->at = entry & ((1ull << bits) - 1);
-			ret->packed_bytes = (uint32_t)((((entry & (L2_COMPRESSED - 1)) >> bits) + 1) * SECTOR - (ret->at & (SECTOR - 1)));
+			ret->packed_bytes =
+				(uint32_t)((((entry & (L2_COMPRESSED - 1)) >> bits) + 1) * SECTOR -
+					   (ret->at & (SECTOR - 1)));
 		} else {
 			ret->at = (entry & OFFSET_BITS) + in;
-			ret->kind = q->entry_words == 1 && entry & 1 ? ZERO : entry & OFFSET_BITS ? DATA : SILENT;
+			ret->kind = entry & OFFSET_BITS ? DATA : SILENT;
+			if (q->entry_words == 1 && entry & 1)
+				ret->kind = ZERO;
 			if (q->entry_words == 2)
 				find_subclusters(q, in, bitmap, ret);
-			if ((entry & OFFSET_BITS & (q->cluster_bytes - 1)) || (ret->kind == DATA && !(entry & OFFSET_BITS)))
+			if ((entry & OFFSET_BITS & (q->cluster_bytes - 1)) ||
+			    (ret->kind == DATA && !(entry & OFFSET_BITS)))
 				return -EBADMSG;
 		}
 	}
 	if (ret->bytes > bytes)
 		ret->bytes = bytes;
-	if (ret->kind == COMPRESSED && ret->at < q->file_bytes && ret->packed_bytes > q->file_bytes - ret->at)
-		ret->packed_bytes = (uint32_t)(q->file_bytes - ret->at); /* counted in sectors: the last one may be cut */
+	if (ret->kind == COMPRESSED && ret->at < q->file_bytes &&
+	    ret->packed_bytes > q->file_bytes - ret->at)
+		/* counted in sectors: the last one may be cut */
+		ret->packed_bytes = (uint32_t)(q->file_bytes - ret->at);
 	if (ret->kind == COMPRESSED)
 		return has_bytes(q, ret->at, 1);
 	return ret->kind == DATA ? has_bytes(q, ret->at, ret->bytes) : 0;
@@ -150,15 +172,18 @@ static int find_run(struct disk *d, uint64_t offset, uint64_t bytes, struct run 
 /* ---- reading ---- */
 
 /* A whole cluster, as it is unpacked. */
-static int read_compressed(struct disk *d, const struct run *r, uint64_t in_cluster, const struct disk_buffer *buffer)
+static int read_compressed(struct disk *d, const struct run *r, uint64_t in_cluster,
+			   const struct disk_buffer *buffer)
 {
 	struct qcow2 *q = qcow2_of(d);
 	uint8_t *packed = malloc(r->packed_bytes);
 	uint8_t *cluster = malloc(q->cluster_bytes);
-	int error = packed && cluster ? file_read(&d->file, r->at, packed, r->packed_bytes) : -ENOMEM;
+	int error =
+		packed && cluster ? file_read(&d->file, r->at, packed, r->packed_bytes) : -ENOMEM;
 
 	if (!error)
-		error = inflate_bytes(q->compression, packed, r->packed_bytes, cluster, q->cluster_bytes);
+		error = inflate_bytes(q->compression, packed, r->packed_bytes, cluster,
+				      q->cluster_bytes);
 	if (!error)
 		buffer_fill(buffer, cluster + in_cluster, r->bytes);
 	free(packed);
@@ -177,10 +202,11 @@ static struct disk_range range_of(const struct disk *d, const struct run *r)
 	return range;
 }
 
-static int qcow2_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
+static int qcow2_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer,
+		      uint64_t bytes, struct disk_range *ret)
 {
 	struct run r;
-	int error = find_run(d, offset, bytes, &r);
+	int error = run_find(d, offset, bytes, &r);
 
 	if (error)
 		return error;
@@ -195,7 +221,7 @@ static int qcow2_read(struct disk *d, uint64_t offset, const struct disk_buffer 
 static int qcow2_range(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
 {
 	struct run r;
-	int error = find_run(d, offset, bytes, &r);
+	int error = run_find(d, offset, bytes, &r);
 
 	if (!error)
 		*ret = range_of(d, &r);
@@ -208,7 +234,7 @@ static int qcow2_check(struct disk *d, void (*report)(void *, const char *), voi
 	char line[160];
 
 	for (uint64_t at = 0; at < d->size_bytes; at += r.bytes) {
-		int error = find_run(d, at, d->size_bytes - at, &r);
+		int error = run_find(d, at, d->size_bytes - at, &r);
 
 		if (!error)
 			continue;
@@ -221,11 +247,16 @@ static int qcow2_check(struct disk *d, void (*report)(void *, const char *), voi
 
 static void qcow2_info(const struct disk *d, struct disk_info *ret)
 {
-	*ret = (struct disk_info){ .format = DISK_QCOW2, .size_bytes = d->size_bytes, .logical_sector_bytes = SECTOR, .physical_sector_bytes = 4096,
-				   .block_bytes = qcow2_of(d)->cluster_bytes, .has_parent = d->is_child, .is_linked = d->parent };
+	*ret = (struct disk_info){ .format = DISK_QCOW2,
+				   .size_bytes = d->size_bytes,
+				   .logical_sector_bytes = SECTOR,
+				   .physical_sector_bytes = 4096,
+				   .block_bytes = qcow2_of(d)->cluster_bytes,
+				   .has_parent = d->is_child,
+				   .is_linked = d->parent };
 }
 
-static void release(struct qcow2 *q)
+static void qcow2_release(struct qcow2 *q)
 {
 	for (unsigned n = 0; n < CACHED; n++)
 		free(q->cache[n].entries);
@@ -236,7 +267,7 @@ static void release(struct qcow2 *q)
 
 static int qcow2_close(struct disk *d)
 {
-	release(qcow2_of(d));
+	qcow2_release(qcow2_of(d));
 	return 0;
 }
 
@@ -263,33 +294,44 @@ static int check_head(struct disk *d, struct head *h, struct disk_error *error)
 		h->incompatible = h->compression = 0;
 	q->cluster_bits = be32toh(h->cluster_bits);
 	d->size_bytes = be64toh(h->size_bytes);
-	if (q->cluster_bits < 9 || q->cluster_bits > 21 || !d->size_bytes || d->size_bytes > MAX_BYTES)
-		return disk_fail(error, -EBADMSG, d->path, "its cluster size or its size is not possible");
+	if (q->cluster_bits < 9 || q->cluster_bits > 21 || !d->size_bytes ||
+	    d->size_bytes > MAX_BYTES)
+		return disk_fail(error, -EBADMSG, d->path,
+				 "its cluster size or its size is not possible");
 	d->size_bytes = d->size_bytes / SECTOR * SECTOR;
 	h->incompatible = be64toh(h->incompatible);
 	if (h->incompatible & FEATURE_CORRUPT)
 		return disk_fail(error, -EBADMSG, d->path, "is marked as corrupt");
 	if (be32toh(h->crypt) || h->incompatible & (FEATURE_EXTERNAL | ~(uint64_t)FEATURES))
-		return disk_fail(error, -ENOTSUP, d->path, "is encrypted, has an external data file, or needs a feature that is not known here");
+		return disk_fail(
+			error, -ENOTSUP, d->path,
+			"is encrypted, has an external data file, or needs a feature that is not known here");
 	if (h->incompatible & FEATURE_COMPRESSION && h->compression > 1)
 		return disk_fail(error, -ENOTSUP, d->path, "compression %u", h->compression);
-	q->compression = h->incompatible & FEATURE_COMPRESSION && h->compression == 1 ? COMPRESSION_ZSTD : COMPRESSION_DEFLATE;
+	q->compression = h->incompatible & FEATURE_COMPRESSION && h->compression == 1
+				 ? COMPRESSION_ZSTD
+				 : COMPRESSION_DEFLATE;
 	q->entry_words = h->incompatible & FEATURE_SUBCLUSTERS ? 2 : 1;
 	if (q->entry_words == 2 && q->cluster_bits < 14)
-		return disk_fail(error, -EBADMSG, d->path, "its clusters are too small for subclusters");
+		return disk_fail(error, -EBADMSG, d->path,
+				 "its clusters are too small for subclusters");
 	q->cluster_bytes = 1u << q->cluster_bits;
 	q->l2_entries = q->cluster_bytes / 8 / q->entry_words;
 	return 0;
 }
 
-static int read_l1(struct disk *d, const struct head *h, uint64_t file_bytes, struct disk_error *error)
+static int read_l1(struct disk *d, const struct head *h, uint64_t file_bytes,
+		   struct disk_error *error)
 {
 	struct qcow2 *q = qcow2_of(d);
-	uint64_t covers = q->l2_entries << q->cluster_bits, needed = (d->size_bytes + covers - 1) / covers, at = be64toh(h->l1_offset);
+	uint64_t covers = q->l2_entries << q->cluster_bits,
+		 needed = (d->size_bytes + covers - 1) / covers, at = be64toh(h->l1_offset);
 	int result;
 
-	if (be32toh(h->l1_entries) < needed || at % 8 || at > file_bytes || needed > (file_bytes - at) / 8)
-		return disk_fail(error, -EBADMSG, d->path, "its first table is too short, or not in the file");
+	if (be32toh(h->l1_entries) < needed || at % 8 || at > file_bytes ||
+	    needed > (file_bytes - at) / 8)
+		return disk_fail(error, -EBADMSG, d->path,
+				 "its first table is too short, or not in the file");
 	q->l1 = malloc(needed * 8);
 	result = q->l1 ? file_read(&d->file, at, q->l1, needed * 8) : -ENOMEM;
 	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
@@ -322,25 +364,32 @@ static int backing_format(struct disk *d, const struct head *h, char name[32])
 static int qcow2_check_backing(struct disk *child, struct disk *backing, struct disk_error *error)
 {
 	if (backing->sector_bytes > child->sector_bytes)
-		return disk_fail(error, -ENOTSUP, child->path, "its backing file %s has larger sectors", backing->path);
+		return disk_fail(error, -ENOTSUP, child->path,
+				 "its backing file %s has larger sectors", backing->path);
 	return 0;
 }
 
-static int open_backing(struct disk *d, const struct head *h, const struct disk_options *o, struct disk_error *error)
+static int open_backing(struct disk *d, const struct head *h, const struct disk_options *o,
+			struct disk_error *error)
 {
 	uint32_t bytes = be32toh(h->backing_bytes);
 	char name[NAME_BYTES + 1] = "", format_name[32], *child, *path = NULL;
 	struct parent_query query = { .check = qcow2_check_backing };
-	int result = !bytes || bytes > NAME_BYTES ? -EBADMSG : file_read(&d->file, be64toh(h->backing_offset) & INT64_MAX, name, bytes);
+	int result =
+		!bytes || bytes > NAME_BYTES
+			? -EBADMSG
+			: file_read(&d->file, be64toh(h->backing_offset) & INT64_MAX, name, bytes);
 
 	if (!result)
 		result = backing_format(d, h, format_name);
 	if (result)
-		return disk_fail(error, result, d->path, "the name of its backing file cannot be read");
+		return disk_fail(error, result, d->path,
+				 "the name of its backing file cannot be read");
 	if (!strcmp(format_name, "vpc"))
 		strcpy(format_name, "vhd");
 	if (!format_name[0] || !disk_format_parse(format_name, &query.format))
-		return disk_fail(error, -ENOTSUP, d->path, "does not say a known format for its backing file");
+		return disk_fail(error, -ENOTSUP, d->path,
+				 "does not say a known format for its backing file");
 	if (strlen(name) != bytes || !strncmp(name, "json:", 5))
 		return disk_fail(error, -ENOTSUP, d->path, "its backing file is not a plain path");
 	child = strdup(d->path);
@@ -349,7 +398,8 @@ static int open_backing(struct disk *d, const struct head *h, const struct disk_
 	else if (child && asprintf(&path, "%s/%s", dirname(child), name) < 0)
 		path = NULL;
 	query.path[0] = path;
-	result = path ? search_parent(d, &query, o, error) : disk_fail(error, -ENOMEM, d->path, "no memory");
+	result = path ? search_parent(d, &query, o, error)
+		      : disk_fail(error, -ENOMEM, d->path, "no memory");
 	free(path);
 	free(child);
 	return result;
@@ -360,11 +410,19 @@ int qcow2_open(struct disk *d, const struct disk_options *o, struct disk_error *
 	struct qcow2 *q = calloc(1, sizeof(*q));
 	int64_t bytes = file_size(&d->file);
 	struct head h;
-	int result = !q ? -ENOMEM : bytes < 0 ? (int)bytes : file_read(&d->file, 0, &h, sizeof(h));
+	int result = q ? 0 : -ENOMEM;
 
-	if (result || d->write) {
+	if (!result && bytes < 0)
+		result = (int)bytes;
+	if (!result)
+		result = file_read(&d->file, 0, &h, sizeof(h));
+	if (result)
+		disk_fail(error, result, d->path, "%s", strerror(-result));
+	else if (d->write)
+		result = disk_fail(error, -ENOTSUP, d->path, "qcow2 can only be read: convert it");
+	if (result) {
 		free(q);
-		return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : disk_fail(error, -ENOTSUP, d->path, "qcow2 can only be read: convert it");
+		return result;
 	}
 	pthread_mutex_init(&q->lock, NULL);
 	d->format = q;
@@ -378,7 +436,7 @@ int qcow2_open(struct disk *d, const struct disk_options *o, struct disk_error *
 	if (!result && d->is_child && !o->without_parents)
 		result = open_backing(d, &h, o, error);
 	if (result) {
-		release(q);
+		qcow2_release(q);
 		return result;
 	}
 	d->driver = &driver;

@@ -5,18 +5,23 @@
 
 enum { SECTOR_BYTES = 512 };
 
-static int raw_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
+static int raw_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer,
+		    uint64_t bytes, struct disk_range *ret)
 {
 	*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes };
 	return buffer_read(buffer, &d->file, offset, bytes);
 }
 
-static int raw_write(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes)
+static int raw_write(struct disk *d, uint64_t offset, const struct disk_buffer *buffer,
+		     uint64_t bytes)
 {
 	return buffer_write(buffer, &d->file, offset, bytes);
 }
 
-static int raw_zero(struct disk *d, uint64_t offset, uint64_t bytes) { return file_discard(&d->file, offset, bytes); }
+static int raw_zero(struct disk *d, uint64_t offset, uint64_t bytes)
+{
+	return file_discard(&d->file, offset, bytes);
+}
 static int raw_flush(struct disk *d) { return file_flush(&d->file); }
 
 static int raw_resize(struct disk *d, uint64_t size_bytes)
@@ -43,8 +48,11 @@ static int raw_check(struct disk *d, void (*report)(void *, const char *), void 
 
 static void raw_info(const struct disk *d, struct disk_info *ret)
 {
-	*ret = (struct disk_info){ .format = DISK_RAW, .size_bytes = d->size_bytes, .fixed = true,
-				   .logical_sector_bytes = SECTOR_BYTES, .physical_sector_bytes = 4096 };
+	*ret = (struct disk_info){ .format = DISK_RAW,
+				   .size_bytes = d->size_bytes,
+				   .fixed = true,
+				   .logical_sector_bytes = SECTOR_BYTES,
+				   .physical_sector_bytes = 4096 };
 }
 
 static bool raw_map(struct disk *d, bool write, uint64_t offset, uint64_t bytes, uint64_t *ret_at)
@@ -81,7 +89,8 @@ int raw_open(struct disk *d, const struct disk_options *o, struct disk_error *er
 	if (bytes < 0)
 		return disk_fail(error, (int)bytes, d->path, "not a regular file");
 	if (!bytes || bytes % SECTOR_BYTES)
-		return disk_fail(error, -EBADMSG, d->path, "%ld bytes are no whole number of sectors", (long)bytes);
+		return disk_fail(error, -EBADMSG, d->path,
+				 "%ld bytes are no whole number of sectors", (long)bytes);
 	d->driver = &driver;
 	d->size_bytes = (uint64_t)bytes;
 	d->sector_bytes = SECTOR_BYTES;

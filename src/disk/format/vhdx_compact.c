@@ -1,8 +1,9 @@
 /*
- * Giving space back: blocks that hold only zeros go, then the last ones move into the gaps, and the file ends where they end.
+ * Giving space back: blocks that hold only zeros go, then the last ones move into the gaps, and the
+ * file ends where they end.
  *
- * A block's copy is made and synced, then the table names it (one commit for a batch), and only then may its old place be used or
- * cut off: the power may fail at any moment.
+ * A block's copy is made and synced, then the table names it (one commit for a batch), and only
+ * then may its old place be used or cut off: the power may fail at any moment.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,10 @@ static int drop_zeros(struct vhdx *v, const struct disk_job *job)
 	int error = buffer ? 0 : -ENOMEM;
 
 	for (uint64_t block = 0; block < v->blocks && !error && !v->fixed; block++) {
-		uint64_t offset = block * v->block_bytes, bytes = v->disk->size_bytes - offset < v->block_bytes ? v->disk->size_bytes - offset : v->block_bytes;
+		uint64_t offset = block * v->block_bytes,
+			 bytes = v->disk->size_bytes - offset < v->block_bytes
+					 ? v->disk->size_bytes - offset
+					 : v->block_bytes;
 		bool zero;
 
 		error = job_step(job, block, 2 * v->blocks);
@@ -49,9 +53,10 @@ static int drop_zeros(struct vhdx *v, const struct disk_job *job)
 
 struct space_map { uint8_t *used; uint64_t mib; };
 
-static void use(struct space_map *m, uint64_t offset, uint64_t bytes)
+static void space_use(struct space_map *m, uint64_t offset, uint64_t bytes)
 {
-	for (uint64_t n = offset / VHDX_MIB; n < (offset + bytes + VHDX_MIB - 1) / VHDX_MIB && n < m->mib; n++)
+	for (uint64_t n = offset / VHDX_MIB;
+	     n < (offset + bytes + VHDX_MIB - 1) / VHDX_MIB && n < m->mib; n++)
 		m->used[n] = 1;
 }
 
@@ -61,20 +66,23 @@ static int map_space(struct vhdx *v, struct space_map *m)
 	m->used = calloc(1, m->mib + 1);
 	if (!m->used)
 		return -ENOMEM;
-	use(m, 0, VHDX_MIB);
-	use(m, v->header.log_offset, v->header.log_bytes);
-	use(m, v->metadata_offset, v->metadata_bytes);
-	use(m, v->bat_offset, v->bat_bytes);
+	space_use(m, 0, VHDX_MIB);
+	space_use(m, v->header.log_offset, v->header.log_bytes);
+	space_use(m, v->metadata_offset, v->metadata_bytes);
+	space_use(m, v->bat_offset, v->bat_bytes);
 	for (size_t n = 0; n < v->other_count; n++)
-		use(m, v->others[n].offset, v->others[n].bytes);
+		space_use(m, v->others[n].offset, v->others[n].bytes);
 	for (uint64_t n = 0; n < v->entries; n++)
 		if (vhdx_holds(v->bat[n]))
-			use(m, vhdx_offset(v->bat[n]), n % (v->chunk_ratio + 1) == v->chunk_ratio ? VHDX_MIB : v->block_bytes);
+			space_use(m, vhdx_offset(v->bat[n]),
+				  n % (v->chunk_ratio + 1) == v->chunk_ratio ? VHDX_MIB
+									     : v->block_bytes);
 	return 0;
 }
 
 /* The first gap of this size below `limit`; 0: none. */
-static uint64_t find_gap(const struct space_map *m, uint64_t bytes, uint64_t limit, uint64_t *from)
+static uint64_t space_find_gap(const struct space_map *m, uint64_t bytes, uint64_t limit,
+			       uint64_t *from)
 {
 	uint64_t need = bytes / VHDX_MIB, run = 0;
 
@@ -135,7 +143,8 @@ static int move_blocks(struct vhdx *v, const struct disk_job *job)
 
 	for (size_t n = 0; n < count && !error; n++) {
 		bool bitmap = all[n].index % (v->chunk_ratio + 1) == v->chunk_ratio;
-		uint64_t bytes = bitmap ? VHDX_MIB : v->block_bytes, to = find_gap(&m, bytes, all[n].offset, &from[!bitmap]);
+		uint64_t bytes = bitmap ? VHDX_MIB : v->block_bytes,
+			 to = space_find_gap(&m, bytes, all[n].offset, &from[!bitmap]);
 
 		error = job_step(job, count + n, 2 * count);
 		if (error || !to)
@@ -143,7 +152,7 @@ static int move_blocks(struct vhdx *v, const struct disk_job *job)
 		error = copy_place(v, all[n].offset, to, bytes);
 		if (error)
 			break;
-		use(&m, to, bytes);
+		space_use(&m, to, bytes);
 		pthread_mutex_lock(&v->map);
 		vhdx_set_entry(v, all[n].index, to | vhdx_state(v->bat[all[n].index]));
 		vhdx_note_payload(v);
@@ -156,7 +165,7 @@ static int move_blocks(struct vhdx *v, const struct disk_job *job)
 	return error ? error : vhdx_commit(v);
 }
 
-static void find_end(struct vhdx *v)
+static void space_find_end(struct vhdx *v)
 {
 	struct space_map m = { 0 };
 
@@ -165,7 +174,8 @@ static void find_end(struct vhdx *v)
 	while (m.mib && !m.used[m.mib - 1])
 		m.mib--;
 	v->end_offset = m.mib * VHDX_MIB;
-	v->freed.count = v->reusable.count = 0; /* what is free lies behind the end, or is found by the next compaction */
+	/* what is free lies behind the end, or is found by the next compaction */
+	v->freed.count = v->reusable.count = 0;
 	free(m.used);
 }
 
@@ -191,6 +201,6 @@ int disk_compact(struct disk *d, const struct disk_job *job)
 	if (!error)
 		error = vhdx_sync(v);
 	if (!error)
-		find_end(v);
+		space_find_end(v);
 	return error;
 }

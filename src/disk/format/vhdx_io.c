@@ -10,7 +10,8 @@ struct piece { uint64_t block; uint32_t at, bytes; };
 
 static struct piece piece_at(const struct vhdx *v, uint64_t offset, uint64_t bytes)
 {
-	struct piece p = { .block = offset / v->block_bytes, .at = (uint32_t)(offset % v->block_bytes) };
+	struct piece p = { .block = offset / v->block_bytes,
+			   .at = (uint32_t)(offset % v->block_bytes) };
 
 	p.bytes = v->block_bytes - p.at < bytes ? v->block_bytes - p.at : (uint32_t)bytes;
 	return p;
@@ -23,11 +24,14 @@ static enum disk_range_kind kind_without_data(const struct vhdx *v, uint64_t ent
 {
 	unsigned state = vhdx_state(entry);
 
-	return v->has_parent && (state == BAT_NOT_PRESENT || state == BAT_PARTIAL) ? DISK_RANGE_ABSENT : DISK_RANGE_ZERO;
+	return v->has_parent && (state == BAT_NOT_PRESENT || state == BAT_PARTIAL)
+		       ? DISK_RANGE_ABSENT
+		       : DISK_RANGE_ZERO;
 }
 
 /* What a piece begins with, and where that lies in the file when it is present. */
-static int piece_range(struct vhdx *v, const struct piece *p, struct disk_range *ret, uint64_t *ret_place)
+static int piece_range(struct vhdx *v, const struct piece *p, struct disk_range *ret,
+		       uint64_t *ret_place)
 {
 	uint64_t entry;
 	uint32_t sectors = p->bytes / v->sector_bytes;
@@ -69,7 +73,8 @@ static int vhdx_range(struct disk *d, uint64_t offset, uint64_t bytes, struct di
 
 /* ---- reading ---- */
 
-int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
+int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, const struct disk_buffer *buffer,
+		       uint64_t bytes, struct disk_range *ret)
 {
 	struct piece p = piece_at(v, offset, bytes);
 	uint64_t place;
@@ -80,7 +85,8 @@ int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, const struct disk_buffer
 	return buffer_read(buffer, &v->disk->file, place, ret->bytes);
 }
 
-/* Where a request within one block that the file has whole lies; 0: it is another one. With `io`: the block stays there. */
+/* Where a request within one block that the file has whole lies; 0: it is another one. With `io`:
+ * the block stays there. */
 static uint64_t whole_place(struct vhdx *v, uint64_t offset, uint64_t bytes)
 {
 	uint64_t block = offset / v->block_bytes, at = offset % v->block_bytes, entry;
@@ -91,7 +97,8 @@ static uint64_t whole_place(struct vhdx *v, uint64_t offset, uint64_t bytes)
 	return vhdx_state(entry) == BAT_PRESENT ? vhdx_offset(entry) + at : 0;
 }
 
-static int vhdx_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
+static int vhdx_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer,
+		     uint64_t bytes, struct disk_range *ret)
 {
 	struct vhdx *v = vhdx_of(d);
 	uint64_t place;
@@ -129,7 +136,8 @@ static int make_present(struct vhdx *v, uint64_t block, bool whole)
 	return 0;
 }
 
-/* A block of a child every sector of which is its own hides its parent: nobody has to look at its bits any more. Under `map`. */
+/* A block of a child every sector of which is its own hides its parent: nobody has to look at its
+ * bits any more. Under `map`. */
 static int set_own(struct vhdx *v, const struct piece *p)
 {
 	uint64_t index = vhdx_entry(v, p->block);
@@ -151,7 +159,8 @@ static int write_piece(struct vhdx *v, const struct piece *p, const struct disk_
 	int error = 0;
 
 	pthread_mutex_lock(&v->map);
-	/* a whole block of a child may hide its parent only once its data is there: it starts out partial, too */
+	/* a whole block of a child may hide its parent only once its data is there: it starts out
+	 * partial, too */
 	if (!vhdx_holds(v->bat[index]))
 		error = make_present(v, p->block, false);
 	if (!error && vhdx_state(v->bat[index]) == BAT_PARTIAL)
@@ -182,7 +191,8 @@ static int begin_data(struct vhdx *v)
 	return error;
 }
 
-static int vhdx_write(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes)
+static int vhdx_write(struct disk *d, uint64_t offset, const struct disk_buffer *buffer,
+		      uint64_t bytes)
 {
 	struct vhdx *v = vhdx_of(d);
 	const struct piece p = piece_at(v, offset, bytes);
@@ -306,9 +316,11 @@ static int vhdx_check(struct disk *d, void (*report)(void *, const char *), void
 		uint64_t chunk = block / v->chunk_ratio;
 		char line[80];
 
-		if (vhdx_state(v->bat[vhdx_entry(v, block)]) != BAT_PARTIAL || vhdx_holds(v->bat[vhdx_bitmap_entry(v, chunk)]))
+		if (vhdx_state(v->bat[vhdx_entry(v, block)]) != BAT_PARTIAL ||
+		    vhdx_holds(v->bat[vhdx_bitmap_entry(v, chunk)]))
 			continue;
-		snprintf(line, sizeof(line), "block %lu is partial, and its chunk has no bitmap", block);
+		snprintf(line, sizeof(line), "block %lu is partial, and its chunk has no bitmap",
+			 block);
 		report(context, line);
 		faults++;
 	}
@@ -320,12 +332,22 @@ static void vhdx_info(const struct disk *d, struct disk_info *ret)
 	const struct vhdx *v = vhdx_of(d);
 
 	*ret = (struct disk_info){
-		.format = DISK_VHDX, .size_bytes = d->size_bytes, .block_bytes = v->block_bytes, .logical_sector_bytes = v->sector_bytes,
-		.physical_sector_bytes = v->physical_bytes, .fixed = v->fixed, .has_parent = v->has_parent, .file_id = v->header.file_write,
-		.data_id = v->header.data_write, .disk_id = v->disk_id, .parent_data_id = v->parent_id, .blocks = v->blocks,
+		.format = DISK_VHDX,
+		.size_bytes = d->size_bytes,
+		.block_bytes = v->block_bytes,
+		.logical_sector_bytes = v->sector_bytes,
+		.physical_sector_bytes = v->physical_bytes,
+		.fixed = v->fixed,
+		.has_parent = v->has_parent,
+		.file_id = v->header.file_write,
+		.data_id = v->header.data_write,
+		.disk_id = v->disk_id,
+		.parent_data_id = v->parent_id,
+		.blocks = v->blocks,
 	};
 	if (d->parent)
-		ret->is_linked = v->parent_format != DISK_VHDX || vhdx_names_data(v, disk_data_id(d->parent));
+		ret->is_linked = v->parent_format != DISK_VHDX ||
+				 vhdx_names_data(v, disk_data_id(d->parent));
 	for (uint64_t block = 0; v->bat && block < v->blocks; block++)
 		ret->blocks_present += vhdx_holds(v->bat[vhdx_entry(v, block)]);
 }

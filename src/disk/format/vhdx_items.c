@@ -1,8 +1,10 @@
 /*
- * Changing what a VHDX file says of itself while it is open: metadata items, and with them its size.
+ * Changing what a VHDX file says of itself while it is open: metadata items, and with them its
+ * size.
  *
- * An item's new value goes to a free place of the metadata region and is synced; then the table's sectors change together through
- * the log. So there is always the old value or the new one. The old place is free once the table no longer names it.
+ * An item's new value goes to a free place of the metadata region and is synced; then the table's
+ * sectors change together through the log. So there is always the old value or the new one. The old
+ * place is free once the table no longer names it.
  */
 #include "vhdx_internal.h"
 
@@ -16,15 +18,25 @@ enum { TABLE_SECTORS = VHDX_TABLE_BYTES / 4096 };
 
 struct table { _Alignas(8) uint8_t before[VHDX_TABLE_BYTES], now[VHDX_TABLE_BYTES]; };
 
-static struct vhdx_metadata_head *head_of(struct table *t) { return (struct vhdx_metadata_head *)(void *)t->now; }
-static struct vhdx_item *item_at(struct table *t, unsigned n) { return (struct vhdx_item *)(void *)(t->now + sizeof(struct vhdx_metadata_head)) + n; }
+static struct vhdx_metadata_head *head_of(struct table *t)
+{
+	return (struct vhdx_metadata_head *)(void *)t->now;
+}
+static struct vhdx_item *item_at(struct table *t, unsigned n)
+{
+	return (struct vhdx_item *)(void *)(t->now + sizeof(struct vhdx_metadata_head)) + n;
+}
 
 /* What opening has read is old. */
-static bool is_changed(const struct vhdx *v) { return __atomic_load_n(&v->changed, __ATOMIC_ACQUIRE); }
+static bool is_changed(const struct vhdx *v)
+{
+	return __atomic_load_n(&v->changed, __ATOMIC_ACQUIRE);
+}
 
 int vhdx_read_value(struct vhdx *v, const struct vhdx_item *i, void *to)
 {
-	if (!is_changed(v) && i->offset >= VHDX_TABLE_BYTES && (uint64_t)i->offset + i->bytes <= VHDX_TABLE_BYTES + sizeof(v->values_near)) {
+	if (!is_changed(v) && i->offset >= VHDX_TABLE_BYTES &&
+	    (uint64_t)i->offset + i->bytes <= VHDX_TABLE_BYTES + sizeof(v->values_near)) {
 		memcpy(to, v->values_near + i->offset - VHDX_TABLE_BYTES, i->bytes);
 		return 0;
 	}
@@ -52,7 +64,8 @@ static int find_entry(struct vhdx *v, struct guid id, bool user, struct vhdx_ite
 		return -EBADMSG;
 	if (bytes > FIRST) {
 		table = malloc(bytes);
-		error = table ? file_read(&v->disk->file, v->metadata_offset, table, bytes) : -ENOMEM;
+		error = table ? file_read(&v->disk->file, v->metadata_offset, table, bytes)
+			      : -ENOMEM;
 	}
 	error = error ? error : -ENOENT;
 	for (unsigned n = 0; error == -ENOENT && n < h.count; n++) {
@@ -81,7 +94,8 @@ static struct table *read_table(struct vhdx *v)
 static int find(struct table *t, struct guid id, bool user)
 {
 	for (unsigned n = 0; n < head_of(t)->count; n++)
-		if (guid_equal(item_at(t, n)->id, id) && !(item_at(t, n)->flags & VHDX_ITEM_USER) == !user)
+		if (guid_equal(item_at(t, n)->id, id) &&
+		    !(item_at(t, n)->flags & VHDX_ITEM_USER) == !user)
 			return (int)n;
 	return -ENOENT;
 }
@@ -101,7 +115,8 @@ int vhdx_read_item(struct vhdx *v, struct guid id, bool user, uint8_t **ret, uin
 	return error;
 }
 
-/* The first place where `bytes` fit between the items, those that are to be replaced included; 0: none. */
+/* The first place where `bytes` fit between the items, those that are to be replaced included; 0:
+ * none. */
 static uint32_t find_room(const struct vhdx *v, struct table *t, uint32_t bytes)
 {
 	uint64_t at = VHDX_TABLE_BYTES;
@@ -110,11 +125,16 @@ static uint32_t find_room(const struct vhdx *v, struct table *t, uint32_t bytes)
 		moved = false;
 		for (unsigned n = 0; n < 2u * VHDX_TABLE_ENTRIES; n++) {
 			const uint8_t *side = n & 1 ? t->before : t->now;
-			const struct vhdx_item *i = (const struct vhdx_item *)(const void *)(side + sizeof(struct vhdx_metadata_head)) + n / 2;
+			const struct vhdx_item *i =
+				(const struct vhdx_item
+					 *)(const void *)(side +
+							  sizeof(struct vhdx_metadata_head)) +
+				n / 2;
 
 			if (n / 2 >= ((const struct vhdx_metadata_head *)(const void *)side)->count)
 				continue;
-			if (i->bytes && at < (uint64_t)i->offset + i->bytes && i->offset < at + bytes) {
+			if (i->bytes && at < (uint64_t)i->offset + i->bytes &&
+			    i->offset < at + bytes) {
 				at = ((uint64_t)i->offset + i->bytes + 7) & ~7ull;
 				moved = true;
 			}
@@ -174,7 +194,9 @@ static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *v
 		return -EFBIG;
 	if (value->bytes && !(at = find_room(v, t, value->bytes)))
 		return -ENOSPC;
-	error = value->bytes ? file_write(&v->disk->file, v->metadata_offset + at, value->value, value->bytes) : 0;
+	error = value->bytes ? file_write(&v->disk->file, v->metadata_offset + at, value->value,
+					  value->bytes)
+			     : 0;
 	if (error)
 		return error;
 	if (n < 0)
@@ -183,16 +205,23 @@ static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *v
 	return 0;
 }
 
-/* The first sector of both region tables (entries and checksum lie in it), the region `id` being elsewhere. */
-static int region_sectors(struct vhdx *v, struct guid id, uint64_t offset, uint64_t bytes, struct vhdx_sector sectors[2])
+/* The first sector of both region tables (entries and checksum lie in it), the region `id` being
+ * elsewhere. */
+static int region_sectors(struct vhdx *v, struct guid id, uint64_t offset, uint64_t bytes,
+			  struct vhdx_sector sectors[2])
 {
 	uint8_t *table = malloc(VHDX_TABLE_BYTES);
 	struct vhdx_region_head h;
-	int error = table ? file_read(&v->disk->file, VHDX_REGION_OFFSET(0), table, VHDX_TABLE_BYTES) : -ENOMEM;
+	int error =
+		table ? file_read(&v->disk->file, VHDX_REGION_OFFSET(0), table, VHDX_TABLE_BYTES)
+		      : -ENOMEM;
 
 	if (!error) {
 		memcpy(&h, table, sizeof(h));
-		error = h.signature != VHDX_REGI || h.count > (4096 - sizeof(h)) / sizeof(struct vhdx_region) ? -ENOTSUP : 0;
+		error = h.signature != VHDX_REGI ||
+					h.count > (4096 - sizeof(h)) / sizeof(struct vhdx_region)
+				? -ENOTSUP
+				: 0;
 	}
 	for (uint32_t n = 0; !error && n < h.count; n++) {
 		struct vhdx_region *r = (struct vhdx_region *)(void *)(table + sizeof(h)) + n;
@@ -214,13 +243,19 @@ static int region_sectors(struct vhdx *v, struct guid id, uint64_t offset, uint6
 	return error;
 }
 
-/* Room for `more` bytes of items: the region moves to the end of the file, as large again. Its old place is lost until compaction. */
+/* Room for `more` bytes of items: the region moves to the end of the file, as large again. Its old
+ * place is lost until compaction. */
 static int grow_metadata(struct vhdx *v, uint64_t more)
 {
 	struct vhdx_sector *sectors = malloc(2 * sizeof(*sectors));
-	uint64_t bytes = (2 * (uint64_t)v->metadata_bytes + more + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB, offset;
+	uint64_t bytes = (2 * (uint64_t)v->metadata_bytes + more + VHDX_MIB - 1) / VHDX_MIB *
+			 VHDX_MIB,
+		 offset;
 	uint8_t *all = malloc(v->metadata_bytes);
-	int error = !sectors || !all ? -ENOMEM : bytes > VHDX_METADATA_MAX_BYTES ? -EFBIG : file_read(&v->disk->file, v->metadata_offset, all, v->metadata_bytes);
+	int error = !sectors || !all ? -ENOMEM
+		    : bytes > VHDX_METADATA_MAX_BYTES
+			    ? -EFBIG
+			    : file_read(&v->disk->file, v->metadata_offset, all, v->metadata_bytes);
 
 	pthread_mutex_lock(&v->map);
 	offset = v->end_offset;
@@ -275,9 +310,12 @@ int vhdx_write_values(struct vhdx *v, const struct vhdx_value *values, size_t co
 	return error;
 }
 
-int vhdx_write_item(struct vhdx *v, struct guid id, uint32_t flags, const void *value, uint32_t bytes)
+int vhdx_write_item(struct vhdx *v, struct guid id, uint32_t flags, const void *value,
+		    uint32_t bytes)
 {
-	return vhdx_write_values(v, &(struct vhdx_value){ .id = id, .flags = flags, .value = value, .bytes = bytes }, 1);
+	return vhdx_write_values(
+		v, &(struct vhdx_value){ .id = id, .flags = flags, .value = value, .bytes = bytes },
+		1);
 }
 
 /* ---- long values: an item for each MiB, the last one shorter ---- */
@@ -310,13 +348,15 @@ int vhdx_read_long(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_by
 	size_t bytes = 0;
 	int error = 0;
 
-	if (guid_equal(id, DIGEST_ITEM_LINK) && !is_changed(v)) /* asked for at every opening, which has seen it */
+	if (guid_equal(id, DIGEST_ITEM_LINK) &&
+	    !is_changed(v)) /* asked for at every opening, which has seen it */
 		return read_link_item(v, ret, ret_bytes);
 	for (unsigned part = 0; !error; part++) {
 		struct vhdx_item i;
 		uint8_t *more;
 
-		error = part >= VHDX_LONG_PARTS ? -EFBIG : find_entry(v, vhdx_part_id(id, part), true, &i);
+		error = part >= VHDX_LONG_PARTS ? -EFBIG
+						: find_entry(v, vhdx_part_id(id, part), true, &i);
 		if (error)
 			break;
 		more = realloc(value, bytes + i.bytes + 1);
@@ -333,7 +373,8 @@ int vhdx_read_long(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_by
 	return error;
 }
 
-int vhdx_long_values(struct vhdx_value values[VHDX_LONG_PARTS], struct guid id, uint32_t flags, const void *value, size_t bytes)
+int vhdx_long_values(struct vhdx_value values[VHDX_LONG_PARTS], struct guid id, uint32_t flags,
+		     const void *value, size_t bytes)
 {
 	size_t parts = value ? bytes / VHDX_MIB + 1 : 0;
 
@@ -342,17 +383,23 @@ int vhdx_long_values(struct vhdx_value values[VHDX_LONG_PARTS], struct guid id, 
 	for (unsigned n = 0; n < VHDX_LONG_PARTS; n++) {
 		size_t left = n < parts ? bytes - n * VHDX_MIB : 0;
 
-		values[n] = (struct vhdx_value){ .id = vhdx_part_id(id, n), .flags = VHDX_ITEM_USER | flags, .remove = n >= parts };
+		values[n] = (struct vhdx_value){ .id = vhdx_part_id(id, n),
+						 .flags = VHDX_ITEM_USER | flags,
+						 .remove = n >= parts };
 		values[n].value = n < parts ? (const uint8_t *)value + n * VHDX_MIB : NULL;
 		values[n].bytes = (uint32_t)(left < VHDX_MIB ? left : VHDX_MIB);
 	}
 	return 0;
 }
 
-int vhdx_write_long(struct disk *d, struct guid id, enum disk_item_subject subject, const void *value, size_t bytes)
+int vhdx_write_long(struct disk *d, struct guid id, enum disk_item_subject subject,
+		    const void *value, size_t bytes)
 {
 	struct vhdx_value *values = calloc(VHDX_LONG_PARTS, sizeof(*values));
-	int error = values ? vhdx_long_values(values, id, subject == DISK_ITEM_OF_DISK ? VHDX_ITEM_DISK : 0, value, bytes) : -ENOMEM;
+	int error = values ? vhdx_long_values(values, id,
+					      subject == DISK_ITEM_OF_DISK ? VHDX_ITEM_DISK : 0,
+					      value, bytes)
+			   : -ENOMEM;
 
 	if (!error)
 		error = vhdx_write_values(vhdx_of(d), values, VHDX_LONG_PARTS);
@@ -362,7 +409,10 @@ int vhdx_write_long(struct disk *d, struct guid id, enum disk_item_subject subje
 
 /* ---- items about the virtual disk ---- */
 
-static bool is_of_disk(const struct vhdx_item *i) { return (i->flags & (VHDX_ITEM_USER | VHDX_ITEM_DISK)) == (VHDX_ITEM_USER | VHDX_ITEM_DISK); }
+static bool is_of_disk(const struct vhdx_item *i)
+{
+	return (i->flags & (VHDX_ITEM_USER | VHDX_ITEM_DISK)) == (VHDX_ITEM_USER | VHDX_ITEM_DISK);
+}
 
 void vhdx_free_values(struct vhdx_value *values, size_t count)
 {
@@ -385,7 +435,9 @@ int vhdx_load_disk_items(struct vhdx *v, struct vhdx_value **ret, size_t *ret_co
 		if (!is_of_disk(i))
 			continue;
 		error = value ? vhdx_read_value(v, i, value) : -ENOMEM;
-		values[count++] = (struct vhdx_value){ .id = i->id, .flags = i->flags, .value = value, .bytes = i->bytes };
+		values[count++] = (struct vhdx_value){
+			.id = i->id, .flags = i->flags, .value = value, .bytes = i->bytes
+		};
 	}
 	free(t);
 	if (error) {
@@ -420,7 +472,9 @@ int vhdx_copy_disk_items(struct vhdx *from, struct vhdx *to)
 		values = more;
 	for (size_t n = 0; !error && n < olds; n++)
 		if (!names(values, count, old[n].id))
-			values[all++] = (struct vhdx_value){ .id = old[n].id, .flags = old[n].flags, .remove = true };
+			values[all++] = (struct vhdx_value){ .id = old[n].id,
+							     .flags = old[n].flags,
+							     .remove = true };
 	if (!error && all)
 		error = vhdx_write_values(to, values, all);
 	vhdx_free_values(old, olds);
@@ -434,17 +488,20 @@ struct shape { uint64_t size_bytes, blocks, chunks, entries; };
 
 static struct shape shape_of(const struct vhdx *v, uint64_t size_bytes)
 {
-	struct shape s = { .size_bytes = size_bytes, .blocks = (size_bytes + v->block_bytes - 1) / v->block_bytes };
+	struct shape s = { .size_bytes = size_bytes,
+			   .blocks = (size_bytes + v->block_bytes - 1) / v->block_bytes };
 
 	s.chunks = (s.blocks + v->chunk_ratio - 1) / v->chunk_ratio;
-	s.entries = v->has_parent ? s.chunks * (v->chunk_ratio + 1) : s.blocks + (s.blocks - 1) / v->chunk_ratio;
+	s.entries = v->has_parent ? s.chunks * (v->chunk_ratio + 1)
+				  : s.blocks + (s.blocks - 1) / v->chunk_ratio;
 	return s;
 }
 
 /* More memory for what is per block; what is there is a prefix of what will be. */
 static int widen(struct vhdx *v, const struct shape *s)
 {
-	size_t dirty_before = (v->entries + 4095) / 4096 + 1, dirty = (s->entries + 4095) / 4096 + 1;
+	size_t dirty_before = (v->entries + 4095) / 4096 + 1,
+	       dirty = (s->entries + 4095) / 4096 + 1;
 	uint64_t *bat = realloc(v->bat, s->entries * 8);
 	struct vhdx_bitmap *bitmap;
 	uint8_t *bits;
@@ -469,7 +526,8 @@ static int widen(struct vhdx *v, const struct shape *s)
 }
 
 /* A longer table at the end of the file. Under `map`. */
-static int move_bat(struct vhdx *v, uint64_t bytes, struct vhdx_sector sectors[2], uint64_t *ret_offset)
+static int move_bat(struct vhdx *v, uint64_t bytes, struct vhdx_sector sectors[2],
+		    uint64_t *ret_offset)
 {
 	uint64_t offset = v->end_offset;
 	int error = vhdx_extend(v, offset + bytes);
@@ -488,7 +546,8 @@ static int move_bat(struct vhdx *v, uint64_t bytes, struct vhdx_sector sectors[2
 static int size_sector(struct vhdx *v, uint64_t size_bytes, struct vhdx_sector *ret)
 {
 	struct table *t = read_table(v);
-	int n = t ? find(t, VHDX_ITEM_SIZE, false) : -EIO, error = n < 0 ? n : 0;
+	int n = t ? find(t, VHDX_ITEM_SIZE, false) : -EIO;
+	int error = n < 0 ? n : 0;
 	uint64_t at = error ? 0 : v->metadata_offset + item_at(t, (unsigned)n)->offset;
 
 	free(t);
@@ -524,11 +583,13 @@ static int add_fixed_blocks(struct vhdx *v, uint64_t from, uint64_t to)
 	return error;
 }
 
-/* Everything that has changed is committed before, so that the tables in the file are those in memory. */
+/* Everything that has changed is committed before, so that the tables in the file are those in
+ * memory. */
 static int grow(struct vhdx *v, const struct shape *s)
 {
 	struct vhdx_sector *sectors = calloc(3, sizeof(*sectors));
-	uint64_t bat_bytes = (s->entries * 8 + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB, bat_offset = v->bat_offset;
+	uint64_t bat_bytes = (s->entries * 8 + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB,
+		 bat_offset = v->bat_offset;
 	bool moves = s->entries * 8 > v->bat_bytes;
 	int error = sectors ? size_sector(v, s->size_bytes, &sectors[0]) : -ENOMEM;
 
@@ -553,8 +614,8 @@ static int grow(struct vhdx *v, const struct shape *s)
 }
 
 /*
- * A disk gets smaller only where nothing is lost, the block in which it is to end included: so growing again shows no old bytes. A
- * child stays at least as large as its parent.
+ * A disk gets smaller only where nothing is lost, the block in which it is to end included: so
+ * growing again shows no old bytes. A child stays at least as large as its parent.
  */
 int vhdx_resize(struct disk *d, uint64_t size_bytes)
 {
@@ -569,14 +630,17 @@ int vhdx_resize(struct disk *d, uint64_t size_bytes)
 	pthread_mutex_lock(&v->flush_lock);
 	pthread_rwlock_wrlock(&v->io);
 	pthread_mutex_lock(&v->map);
-	if (!error && size_bytes < d->size_bytes && (v->fixed || holds_beyond(v, size_bytes / v->block_bytes) || (d->parent && size_bytes < d->parent->size_bytes)))
+	if (!error && size_bytes < d->size_bytes &&
+	    (v->fixed || holds_beyond(v, size_bytes / v->block_bytes) ||
+	     (d->parent && size_bytes < d->parent->size_bytes)))
 		error = -EBUSY;
 	if (!error)
 		error = vhdx_begin(v, true);
 	if (!error && size_bytes < d->size_bytes) {
 		struct vhdx_sector *sector = malloc(sizeof(*sector));
 
-		/* the table stays as long as it is: nothing that a reader looks at lies behind the end */
+		/* the table stays as long as it is: nothing that a reader looks at lies behind the
+		 * end */
 		error = sector ? size_sector(v, size_bytes, sector) : -ENOMEM;
 		if (!error)
 			error = vhdx_write_sectors(v, sector, 1);

@@ -1,10 +1,11 @@
 /*
- * A VHDX file's parent: the locator that names it, finding it, and whether it is the one that the child was made on.
+ * A VHDX file's parent: the locator that names it, finding it, and whether it is the one that the
+ * child was made on.
  *
- * A parent that is itself VHDX is named as MS-VHDX 2.6.2.6 has it, so that other programs find it. For another format the locator
- * has a type of our own and names the format; other programs then refuse the child, as they must. The parent's identity is then
- * its content (digest.h).
- * How a parent is looked for: search.h.
+ * A parent that is itself VHDX is named as MS-VHDX 2.6.2.6 has it, so that other programs find it.
+ * For another format the locator has a type of our own and names the format; other programs then
+ * refuse the child, as they must. The parent's identity is then its content (digest.h). How a
+ * parent is looked for: search.h.
  */
 #include "vhdx_internal.h"
 
@@ -17,38 +18,28 @@
 
 enum { LOCATOR_MAX_BYTES = 1 << 20, LOCATOR_MAX_PAIRS = 64 };
 
-static int unsound(const struct vhdx *v, struct disk_error *error, const char *what) { return disk_fail(error, -EBADMSG, v->disk->path, "%s", what); }
+static int unsound(const struct vhdx *v, struct disk_error *error, const char *what)
+{
+	return disk_fail(error, -EBADMSG, v->disk->path, "%s", what);
+}
 
 /* ---- making a locator ---- */
 
 struct locator { uint8_t *bytes; size_t used; unsigned count; };
-enum { LOCATOR_PAIRS = 5, LOCATOR_TEXT = sizeof(struct vhdx_locator_head) + LOCATOR_PAIRS * sizeof(struct vhdx_locator_entry) };
+enum {
+	LOCATOR_PAIRS = 5,
+	LOCATOR_TEXT =
+		sizeof(struct vhdx_locator_head) + LOCATOR_PAIRS * sizeof(struct vhdx_locator_entry)
+};
 
-/* UTF-8 to UTF-16LE behind what is there; its length in bytes, or -EILSEQ, -ENAMETOOLONG. */
+/* Behind what is there; its length in bytes, or -EILSEQ, -ENAMETOOLONG. */
 static int put_utf16(struct locator *l, const char *text)
 {
-	size_t before = l->used;
+	int bytes = parent_utf16(text, l->bytes + l->used, LOCATOR_BYTES - l->used, false);
 
-	for (const uint8_t *t = (const uint8_t *)text; *t;) {
-		unsigned more = *t < 0x80 ? 0 : (*t & 0xe0) == 0xc0 ? 1 : (*t & 0xf0) == 0xe0 ? 2 : (*t & 0xf8) == 0xf0 ? 3 : 4;
-		uint32_t c = more == 0 ? *t : *t & (0x3fu >> more);
-		uint16_t unit[2];
-
-		if (more == 4)
-			return -EILSEQ;
-		for (t++; more; more--, t++) {
-			if ((*t & 0xc0) != 0x80)
-				return -EILSEQ;
-			c = c << 6 | (*t & 63);
-		}
-		if (l->used + 4 > LOCATOR_BYTES)
-			return -ENAMETOOLONG;
-		unit[0] = (uint16_t)(c < 0x10000 ? c : 0xd800 | (c - 0x10000) >> 10);
-		unit[1] = (uint16_t)(0xdc00 | ((c - 0x10000) & 0x3ff));
-		memcpy(l->bytes + l->used, unit, 4);
-		l->used += c < 0x10000 ? 2 : 4;
-	}
-	return (int)(l->used - before);
+	if (bytes > 0)
+		l->used += (size_t)bytes;
+	return bytes;
 }
 
 static int put_pair(struct locator *l, const char *key, const char *value)
@@ -110,11 +101,13 @@ static int put_id(struct locator *l, const char *key, struct guid id)
 	return put_pair(l, key, value);
 }
 
-int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk_format format, struct guid id, struct guid id2, uint8_t **ret_value,
-		      uint32_t *ret_bytes)
+int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk_format format,
+		      struct guid id, struct guid id2, uint8_t **ret_value, uint32_t *ret_bytes)
 {
-	struct vhdx_locator_head h = { .type = format == DISK_VHDX ? VHDX_LOCATOR_TYPE : VHDX_LOCATOR_FOREIGN };
-	char *copy = strdup(child_path), *directory = copy ? realpath(dirname(copy), NULL) : NULL, *parent = realpath(parent_path, NULL);
+	struct vhdx_locator_head h = { .type = format == DISK_VHDX ? VHDX_LOCATOR_TYPE
+								   : VHDX_LOCATOR_FOREIGN };
+	char *copy = strdup(child_path), *directory = copy ? realpath(dirname(copy), NULL) : NULL,
+	     *parent = realpath(parent_path, NULL);
 	char *relative = directory && parent ? relative_path(directory, parent) : NULL;
 	struct locator l = { .bytes = calloc(1, LOCATOR_BYTES), .used = LOCATOR_TEXT };
 	int error = relative && l.bytes ? 0 : -ENOMEM;
@@ -145,7 +138,8 @@ int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk
 
 static int take_pair(struct vhdx *v, const char *key, char *value)
 {
-	static const char *const paths[3] = { "relative_path", "volume_path", "absolute_win32_path" };
+	static const char *const paths[3] = { "relative_path", "volume_path",
+					      "absolute_win32_path" };
 
 	if (!strcmp(key, "parent_linkage"))
 		return guid_parse(value, &v->parent_id) ? 0 : -EBADMSG;
@@ -173,14 +167,16 @@ int vhdx_read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct 
 	v->parent_format = guid_equal(h.type, VHDX_LOCATOR_FOREIGN) ? DISK_FORMATS : DISK_VHDX;
 	if (!guid_equal(h.type, VHDX_LOCATOR_TYPE) && !guid_equal(h.type, VHDX_LOCATOR_FOREIGN))
 		return disk_fail(error, -ENOTSUP, v->disk->path, "its parent is not a VHDX file");
-	if (h.count > LOCATOR_MAX_PAIRS || sizeof(h) + h.count * sizeof(struct vhdx_locator_entry) > bytes)
+	if (h.count > LOCATOR_MAX_PAIRS ||
+	    sizeof(h) + h.count * sizeof(struct vhdx_locator_entry) > bytes)
 		return unsound(v, error, "the parent's locator is cut, or too long");
 	for (unsigned n = 0; n < h.count && !result; n++) {
 		struct vhdx_locator_entry e;
 		char *key, *value;
 
 		memcpy(&e, at + sizeof(h) + n * sizeof(e), sizeof(e));
-		if (e.key_offset > bytes || e.key_bytes > bytes - e.key_offset || e.value_offset > bytes || e.value_bytes > bytes - e.value_offset)
+		if (e.key_offset > bytes || e.key_bytes > bytes - e.key_offset ||
+		    e.value_offset > bytes || e.value_bytes > bytes - e.value_offset)
 			return unsound(v, error, "the parent's locator points outside of itself");
 		key = parent_utf8(at + e.key_offset, e.key_bytes, false);
 		value = parent_utf8(at + e.value_offset, e.value_bytes, false);
@@ -207,13 +203,16 @@ static int vhdx_check_parent(struct disk *child, struct disk *parent, struct dis
 	if (v->parent_format == DISK_VHDX && !vhdx_names_data(v, id)) {
 		guid_print(v->parent_id, want);
 		guid_print(id, has);
-		return disk_fail(error, -ESTALE, child->path, "was made on data %s of %s, which has changed since and is %s now", want,
-				 parent->path, has);
+		return disk_fail(error, -ESTALE, child->path,
+				 "was made on data %s of %s, which has changed since and is %s now",
+				 want, parent->path, has);
 	}
 	if (v->parent_format != DISK_VHDX && !v->link_item.bytes)
-		return disk_fail(error, -ESTALE, child->path, "does not say what its parent %s held", parent->path);
+		return disk_fail(error, -ESTALE, child->path,
+				 "does not say what its parent %s held", parent->path);
 	if (parent->sector_bytes != v->sector_bytes || parent->size_bytes > child->size_bytes)
-		return disk_fail(error, -ESTALE, child->path, "its parent %s has other sectors or is larger", parent->path);
+		return disk_fail(error, -ESTALE, child->path,
+				 "its parent %s has other sectors or is larger", parent->path);
 	return 0;
 }
 
@@ -243,11 +242,13 @@ int vhdx_find_parent(struct vhdx *v, const struct disk_options *o, struct disk_e
 	return result;
 }
 
-int vhdx_set_link(struct vhdx *child, const char *parent_path, enum disk_format format, struct guid id, struct guid id2)
+int vhdx_set_link(struct vhdx *child, const char *parent_path, enum disk_format format,
+		  struct guid id, struct guid id2)
 {
 	uint8_t *value;
 	uint32_t bytes;
-	int error = vhdx_make_locator(child->disk->path, parent_path, format, id, id2, &value, &bytes);
+	int error =
+		vhdx_make_locator(child->disk->path, parent_path, format, id, id2, &value, &bytes);
 
 	if (!error)
 		error = vhdx_write_item(child, VHDX_ITEM_LOCATOR, VHDX_ITEM_REQUIRED, value, bytes);
@@ -255,7 +256,8 @@ int vhdx_set_link(struct vhdx *child, const char *parent_path, enum disk_format 
 	return error;
 }
 
-/* The name of a parent and what is known of its content change together: the one without the other would not open. */
+/* The name of a parent and what is known of its content change together: the one without the other
+ * would not open. */
 static int write_link(struct vhdx *v, const struct disk *parent, const struct link_items *items)
 {
 	enum { COUNT = 2 * VHDX_LONG_PARTS + 1 };
@@ -265,13 +267,20 @@ static int write_link(struct vhdx *v, const struct disk *parent, const struct li
 	int error = values ? 0 : -ENOMEM;
 
 	if (!error)
-		error = vhdx_make_locator(v->disk->path, parent->path, parent->format_id, disk_data_id(parent), (struct guid){ 0 }, &locator, &bytes);
+		error = vhdx_make_locator(v->disk->path, parent->path, parent->format_id,
+					  disk_data_id(parent), (struct guid){ 0 }, &locator,
+					  &bytes);
 	if (!error)
-		error = vhdx_long_values(values, DIGEST_ITEM_PARENT, 0, items->table, items->table_bytes);
+		error = vhdx_long_values(values, DIGEST_ITEM_PARENT, 0, items->table,
+					 items->table_bytes);
 	if (!error)
-		error = vhdx_long_values(values + VHDX_LONG_PARTS, DIGEST_ITEM_LINK, 0, items->link, items->link_bytes);
+		error = vhdx_long_values(values + VHDX_LONG_PARTS, DIGEST_ITEM_LINK, 0, items->link,
+					 items->link_bytes);
 	if (!error) {
-		values[COUNT - 1] = (struct vhdx_value){ .id = VHDX_ITEM_LOCATOR, .flags = VHDX_ITEM_REQUIRED, .value = locator, .bytes = bytes };
+		values[COUNT - 1] = (struct vhdx_value){ .id = VHDX_ITEM_LOCATOR,
+							 .flags = VHDX_ITEM_REQUIRED,
+							 .value = locator,
+							 .bytes = bytes };
 		error = vhdx_write_values(v, values, COUNT);
 	}
 	free(locator);

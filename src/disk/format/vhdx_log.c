@@ -1,12 +1,14 @@
 /*
- * The log (MS-VHDX 2.3): a ring of entries, each a header, descriptors and 4 KiB sectors, valid or not as a whole; the newest run of
- * entries is applied when a file is opened that was not closed.
+ * The log (MS-VHDX 2.3): a ring of entries, each a header, descriptors and 4 KiB sectors, valid or
+ * not as a whole; the newest run of entries is applied when a file is opened that was not closed.
  *
- * How this writer uses it. A commit is: sync; entries with every changed sector, the tail of each at the commit's first; sync; the
- * same sectors in place. The first sync also makes durable what the commit before wrote in place, so that its entries are not
- * needed any more when they are written over: an entry never has to be kept for longer than one commit.
+ * How this writer uses it. A commit is: sync; entries with every changed sector, the tail of each
+ * at the commit's first; sync; the same sectors in place. The first sync also makes durable what
+ * the commit before wrote in place, so that its entries are not needed any more when they are
+ * written over: an entry never has to be kept for longer than one commit.
  *
- * A commit that does not fit the ring is made in parts. Sectors are independent of each other, so that a part alone is sound.
+ * A commit that does not fit the ring is made in parts. Sectors are independent of each other, so
+ * that a part alone is sound.
  */
 #include "vhdx_internal.h"
 
@@ -15,7 +17,16 @@
 
 #include "lib/crc32c.h"
 
-enum { FIRST_DESCRIPTORS = (4096 - 64) / 32, MORE_DESCRIPTORS = 4096 / 32, SCAN_FACTOR = 64 };
+enum {
+	SECTOR_BYTES = 4096,
+	HEAD_BYTES = 64,
+	DESCRIPTOR_BYTES = 32,
+	FIRST_DESCRIPTORS = (SECTOR_BYTES - HEAD_BYTES) / DESCRIPTOR_BYTES,
+	MORE_DESCRIPTORS = SECTOR_BYTES / DESCRIPTOR_BYTES,
+	/* a scan reads at most so many times the ring, whatever lengths the entries say */
+	SCAN_FACTOR = 64,
+	APPLY_FACTOR = 3,
+};
 
 int vhdx_sync(struct vhdx *v)
 {
@@ -98,10 +109,11 @@ int vhdx_end(struct vhdx *v)
 
 /* ---- writing ---- */
 
-/* file_bytes: how long the file was, before the sync that comes before the log; a reader refuses a file that is shorter. */
+/* file_bytes: how long the file was, before the sync that comes before the log; a reader refuses a
+ * file that is shorter. */
 struct batch { struct vhdx_sector *sector; size_t count, room; uint64_t file_bytes; };
 
-static struct vhdx_sector *add(struct batch *b, uint64_t file_offset)
+static struct vhdx_sector *batch_add(struct batch *b, uint64_t file_offset)
 {
 	if (b->count == b->room) {
 		size_t room = b->room ? 2 * b->room : 16;
@@ -117,7 +129,7 @@ static struct vhdx_sector *add(struct batch *b, uint64_t file_offset)
 }
 
 /* Copies what has changed, and calls it unchanged. Under `map`. */
-static int collect(struct vhdx *v, struct batch *b)
+static int batch_collect(struct vhdx *v, struct batch *b)
 {
 	for (uint64_t n = 0; n < (v->entries + 511) / 512; n++) {
 		struct vhdx_sector *s;
@@ -125,7 +137,7 @@ static int collect(struct vhdx *v, struct batch *b)
 
 		if (!(v->bat_dirty[n / 8] >> (n & 7) & 1))
 			continue;
-		s = add(b, v->bat_offset + n * 4096);
+		s = batch_add(b, v->bat_offset + n * 4096);
 		if (!s)
 			return -ENOMEM;
 		memset(s->data, 0, sizeof(s->data));
@@ -137,7 +149,8 @@ static int collect(struct vhdx *v, struct batch *b)
 
 			if (!(v->bitmap[chunk].dirty[page / 8] >> (page & 7) & 1))
 				continue;
-			s = add(b, vhdx_offset(v->bat[vhdx_bitmap_entry(v, chunk)]) + page * 4096);
+			s = batch_add(b, vhdx_offset(v->bat[vhdx_bitmap_entry(v, chunk)]) +
+						 page * 4096);
 			if (!s)
 				return -ENOMEM;
 			memcpy(s->data, v->bitmap[chunk].bits + page * 4096, sizeof(s->data));
@@ -145,7 +158,7 @@ static int collect(struct vhdx *v, struct batch *b)
 	return 0;
 }
 
-static void call_clean(struct vhdx *v)
+static void mark_clean(struct vhdx *v)
 {
 	memset(v->bat_dirty, 0, (v->entries + 4095) / 4096);
 	for (uint64_t chunk = 0; v->bitmap && chunk < v->chunks; chunk++)
@@ -156,18 +169,26 @@ static void call_clean(struct vhdx *v)
 	v->any_dirty = false;
 }
 
-static size_t descriptor_sectors(size_t count) { return count <= FIRST_DESCRIPTORS ? 1 : 1 + (count - FIRST_DESCRIPTORS + MORE_DESCRIPTORS - 1) / MORE_DESCRIPTORS; }
+static size_t descriptor_sectors(size_t count)
+{
+	return count <= FIRST_DESCRIPTORS
+		       ? 1
+		       : 1 + (count - FIRST_DESCRIPTORS + MORE_DESCRIPTORS - 1) / MORE_DESCRIPTORS;
+}
 
 static int write_ring(struct vhdx *v, uint32_t at, const uint8_t *from, size_t bytes)
 {
 	size_t first = v->header.log_bytes - at < bytes ? v->header.log_bytes - at : bytes;
 	int error = file_write(&v->disk->file, v->header.log_offset + at, from, first);
 
-	return error || first == bytes ? error : file_write(&v->disk->file, v->header.log_offset, from + first, bytes - first);
+	return error || first == bytes ? error
+				       : file_write(&v->disk->file, v->header.log_offset,
+						    from + first, bytes - first);
 }
 
 /* One entry with these sectors, its tail at itself. */
-static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count, uint64_t file_bytes)
+static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count,
+		       uint64_t file_bytes)
 {
 	size_t head = descriptor_sectors(count) * 4096, bytes = head + count * 4096;
 	uint8_t *entry = calloc(1, bytes);
@@ -176,12 +197,21 @@ static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count
 
 	if (!entry)
 		return -ENOMEM;
-	*h = (struct vhdx_log_head){ .signature = VHDX_LOGE, .bytes = (uint32_t)bytes, .tail = v->log_at, .sequence = v->log_sequence,
-				     .descriptors = (uint32_t)count, .log = v->header.log, .flushed_file_bytes = file_bytes / VHDX_MIB * VHDX_MIB,
-				     .last_file_bytes = (file_bytes + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB };
+	*h = (struct vhdx_log_head){ .signature = VHDX_LOGE,
+				     .bytes = (uint32_t)bytes,
+				     .tail = v->log_at,
+				     .sequence = v->log_sequence,
+				     .descriptors = (uint32_t)count,
+				     .log = v->header.log,
+				     .flushed_file_bytes = file_bytes / VHDX_MIB * VHDX_MIB,
+				     .last_file_bytes =
+					     (file_bytes + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB };
 	for (size_t n = 0; n < count; n++) {
-		struct vhdx_descriptor d = { .signature = VHDX_DESC, .file_offset = s[n].file_offset, .sequence = v->log_sequence };
-		struct vhdx_data_sector *data = (struct vhdx_data_sector *)(void *)(entry + head + n * 4096);
+		struct vhdx_descriptor d = { .signature = VHDX_DESC,
+					     .file_offset = s[n].file_offset,
+					     .sequence = v->log_sequence };
+		struct vhdx_data_sector *data =
+			(struct vhdx_data_sector *)(void *)(entry + head + n * 4096);
 
 		memcpy(&d.leading, s[n].data, 8);
 		memcpy(&d.trailing, s[n].data + 4092, 4);
@@ -202,7 +232,8 @@ static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count
 }
 
 /* Logged, durable, then in place. The sync before it has been made. */
-static int write_part(struct vhdx *v, const struct vhdx_sector *s, size_t count, uint64_t file_bytes)
+static int write_part(struct vhdx *v, const struct vhdx_sector *s, size_t count,
+		      uint64_t file_bytes)
 {
 	int error = write_entry(v, s, count, file_bytes);
 
@@ -216,7 +247,8 @@ static int write_part(struct vhdx *v, const struct vhdx_sector *s, size_t count,
 /* Half the ring for an entry: the one before it, which may still be needed, stays whole. */
 static int write_batch(struct vhdx *v, const struct batch *b)
 {
-	size_t most = v->header.log_bytes / 2 / 4096 - 9, done = 0; /* 9: the descriptors of 1 MiB */
+	/* 9: the descriptors of 1 MiB */
+	size_t most = v->header.log_bytes / 2 / 4096 - 9, done = 0;
 	int error = 0;
 
 	while (done < b->count && !error) {
@@ -240,16 +272,18 @@ int vhdx_write_sectors(struct vhdx *v, const struct vhdx_sector *sectors, size_t
 }
 
 /* What was freed before the flush that is done now may be used again. */
-static int release(struct vhdx *v, size_t count)
+static int freed_release(struct vhdx *v, size_t count)
 {
 	size_t done = 0;
 	int error = 0;
 
 	while (done < count && !(error = vhdx_push(&v->reusable, v->freed.offset[done])))
-		file_discard(&v->disk->file, v->freed.offset[done++], v->block_bytes); /* space back; a failure costs only that */
+		/* space back; a failure costs only that */
+		file_discard(&v->disk->file, v->freed.offset[done++], v->block_bytes);
 	v->freed.count -= done;
 	if (done)
-		memmove(v->freed.offset, v->freed.offset + done, v->freed.count * sizeof(*v->freed.offset));
+		memmove(v->freed.offset, v->freed.offset + done,
+			v->freed.count * sizeof(*v->freed.offset));
 	return error;
 }
 
@@ -265,9 +299,9 @@ static int flush_now(struct vhdx *v)
 	freed = v->freed.count;
 	b.file_bytes = v->file_bytes;
 	if (v->any_dirty)
-		error = collect(v, &b);
+		error = batch_collect(v, &b);
 	if (!error) {
-		call_clean(v);
+		mark_clean(v);
 		__atomic_store_n(&v->payload_dirty, false, __ATOMIC_SEQ_CST);
 	}
 	pthread_mutex_unlock(&v->map);
@@ -277,12 +311,13 @@ static int flush_now(struct vhdx *v)
 		error = write_batch(v, &b);
 	pthread_mutex_lock(&v->map);
 	if (!error)
-		error = release(v, freed);
+		error = freed_release(v, freed);
 	if (error) { /* all of it once more, next time */
 		memset(v->bat_dirty, 0xff, (v->entries + 4095) / 4096);
 		for (uint64_t chunk = 0; v->bitmap && chunk < v->chunks; chunk++)
 			if (v->bitmap[chunk].bits) {
-				memset(v->bitmap[chunk].dirty, 0xff, sizeof(v->bitmap[chunk].dirty));
+				memset(v->bitmap[chunk].dirty, 0xff,
+				       sizeof(v->bitmap[chunk].dirty));
 				v->bitmap[chunk].any_dirty = true;
 			}
 		v->any_dirty = true;
@@ -325,7 +360,7 @@ static void copy_ring(const struct log *l, uint32_t at, void *to, size_t bytes)
 }
 
 /* A whole, valid entry of this log at `at`, copied; NULL: none. */
-static uint8_t *valid_entry(struct log *l, uint32_t at)
+static uint8_t *entry_read(struct log *l, uint32_t at)
 {
 	struct vhdx_log_head h;
 	uint8_t *entry;
@@ -333,11 +368,13 @@ static uint8_t *valid_entry(struct log *l, uint32_t at)
 	uint32_t sum;
 
 	copy_ring(l, at, &h, sizeof(h));
-	if (h.signature != VHDX_LOGE || !guid_equal(h.log, l->v->header.log) || !h.bytes || h.bytes % 4096 || h.bytes > l->size || h.tail % 4096 ||
-	    h.tail >= l->size || !h.sequence || h.reserved || h.bytes > l->budget)
+	if (h.signature != VHDX_LOGE || !guid_equal(h.log, l->v->header.log) || !h.bytes ||
+	    h.bytes % 4096 || h.bytes > l->size || h.tail % 4096 || h.tail >= l->size ||
+	    !h.sequence || h.reserved || h.bytes > l->budget)
 		return NULL;
 	head = descriptor_sectors(h.descriptors) * 4096;
-	if (h.descriptors > l->size / 32 || head > h.bytes || h.flushed_file_bytes % VHDX_MIB || h.last_file_bytes % VHDX_MIB)
+	if (h.descriptors > l->size / 32 || head > h.bytes || h.flushed_file_bytes % VHDX_MIB ||
+	    h.last_file_bytes % VHDX_MIB)
 		return NULL;
 	l->budget -= h.bytes;
 	entry = malloc(h.bytes);
@@ -354,7 +391,7 @@ static uint8_t *valid_entry(struct log *l, uint32_t at)
 }
 
 /* Every descriptor and its sector belong to this entry. */
-static bool is_complete(const uint8_t *entry)
+static bool entry_is_complete(const uint8_t *entry)
 {
 	const struct vhdx_log_head *h = (const struct vhdx_log_head *)(const void *)entry;
 	size_t at = descriptor_sectors(h->descriptors) * 4096;
@@ -364,25 +401,29 @@ static bool is_complete(const uint8_t *entry)
 		struct vhdx_data_sector s;
 
 		memcpy(&d, entry + 64 + n * sizeof(d), sizeof(d));
-		if (d.sequence != h->sequence || d.file_offset % 4096 || d.file_offset < VHDX_REGION_OFFSET(0))
+		if (d.sequence != h->sequence || d.file_offset % 4096 ||
+		    d.file_offset < VHDX_REGION_OFFSET(0))
 			return false;
 		if (d.signature == VHDX_ZERO) {
-			if (d.leading % 4096 || d.file_offset > h->last_file_bytes || d.leading > h->last_file_bytes - d.file_offset)
+			if (d.leading % 4096 || d.file_offset > h->last_file_bytes ||
+			    d.leading > h->last_file_bytes - d.file_offset)
 				return false;
 			continue;
 		}
-		if (d.signature != VHDX_DESC || at + 4096 > h->bytes || d.file_offset >= h->last_file_bytes)
+		if (d.signature != VHDX_DESC || at + 4096 > h->bytes ||
+		    d.file_offset >= h->last_file_bytes)
 			return false;
 		memcpy(&s, entry + at, sizeof(s));
 		at += 4096;
-		if (s.signature != VHDX_DATA || ((uint64_t)s.sequence_high << 32 | s.sequence_low) != h->sequence)
+		if (s.signature != VHDX_DATA ||
+		    ((uint64_t)s.sequence_high << 32 | s.sequence_low) != h->sequence)
 			return false;
 	}
 	return at == h->bytes;
 }
 
 /* The entries that follow each other from `at` on. */
-static struct run follow(struct log *l, uint32_t at)
+static struct run run_follow(struct log *l, uint32_t at)
 {
 	struct run r = { .tail = at };
 	uint64_t next = 0;
@@ -390,14 +431,16 @@ static struct run follow(struct log *l, uint32_t at)
 	bool tail_seen = false;
 
 	for (;;) {
-		uint8_t *entry = valid_entry(l, at);
+		uint8_t *entry = entry_read(l, at);
 		const struct vhdx_log_head *h = (const struct vhdx_log_head *)(const void *)entry;
 
-		if (!entry || (next && h->sequence != next) || covered + (uint64_t)h->bytes > l->size || !is_complete(entry)) {
+		if (!entry || (next && h->sequence != next) ||
+		    covered + (uint64_t)h->bytes > l->size || !entry_is_complete(entry)) {
 			free(entry);
 			break;
 		}
-		tail_seen = h->tail == at || (tail_seen && (h->tail - r.tail + l->size) % l->size <= covered);
+		tail_seen = h->tail == at ||
+			    (tail_seen && (h->tail - r.tail + l->size) % l->size <= covered);
 		if (tail_seen) {
 			r.any = true;
 			r.head = at;
@@ -413,7 +456,7 @@ static struct run follow(struct log *l, uint32_t at)
 	return r;
 }
 
-static int apply(struct vhdx *v, const uint8_t *entry)
+static int entry_apply(struct vhdx *v, const uint8_t *entry)
 {
 	const struct vhdx_log_head *h = (const struct vhdx_log_head *)(const void *)entry;
 	size_t at = descriptor_sectors(h->descriptors) * 4096;
@@ -426,10 +469,12 @@ static int apply(struct vhdx *v, const uint8_t *entry)
 		memcpy(&d, entry + 64 + n * sizeof(d), sizeof(d));
 		if (d.signature == VHDX_ZERO) {
 			/* what lies beyond the end is zero anyway */
-			uint64_t end = (uint64_t)file_size(&v->disk->file), left = d.file_offset < end ? end - d.file_offset : 0;
+			uint64_t end = (uint64_t)file_size(&v->disk->file),
+				 left = d.file_offset < end ? end - d.file_offset : 0;
 
 			if (left && d.leading)
-				error = file_discard(&v->disk->file, d.file_offset, d.leading < left ? d.leading : left);
+				error = file_discard(&v->disk->file, d.file_offset,
+						     d.leading < left ? d.leading : left);
 			continue;
 		}
 		memcpy(sector, entry + at, sizeof(sector));
@@ -441,31 +486,35 @@ static int apply(struct vhdx *v, const uint8_t *entry)
 	return error;
 }
 
-static int apply_run(struct log *l, const struct run *r, struct disk_error *error)
+static int run_apply(struct log *l, const struct run *r, struct disk_error *error)
 {
 	struct vhdx *v = l->v;
-	uint8_t *head = valid_entry(l, r->head);
+	uint8_t *head;
 	struct vhdx_log_head h;
 	uint32_t at;
 	int result = 0;
 
+	/* whatever the scan has left: the run is read once more, its head twice */
+	l->budget += (uint64_t)l->size * APPLY_FACTOR;
+	head = entry_read(l, r->head);
 	if (!head)
 		return disk_fail(error, -EBADMSG, v->disk->path, "the log cannot be read");
 	memcpy(&h, head, sizeof(h));
 	free(head);
 	if ((int64_t)h.flushed_file_bytes > file_size(&v->disk->file))
-		return disk_fail(error, -EBADMSG, v->disk->path, "the file is shorter than its log knows it: it was cut");
+		return disk_fail(error, -EBADMSG, v->disk->path,
+				 "the file is shorter than its log knows it: it was cut");
 	if (h.last_file_bytes > VHDX_MAX_BYTES * 2)
 		return disk_fail(error, -EBADMSG, v->disk->path, "the log makes the file too long");
 	for (at = h.tail; !result;) {
-		uint8_t *entry = valid_entry(l, at);
+		uint8_t *entry = entry_read(l, at);
 		uint32_t bytes;
 
-		if (!entry || !is_complete(entry)) {
+		if (!entry || !entry_is_complete(entry)) {
 			free(entry);
 			return disk_fail(error, -EBADMSG, v->disk->path, "the log has a hole");
 		}
-		result = apply(v, entry);
+		result = entry_apply(v, entry);
 		memcpy(&bytes, entry + 8, 4);
 		free(entry);
 		if (at == r->head)
@@ -476,12 +525,16 @@ static int apply_run(struct log *l, const struct run *r, struct disk_error *erro
 		result = file_truncate(&v->disk->file, h.last_file_bytes);
 	if (!result)
 		result = vhdx_sync(v);
-	return result ? disk_fail(error, result, v->disk->path, "replaying the log: %s", strerror(-result)) : 0;
+	return result ? disk_fail(error, result, v->disk->path, "replaying the log: %s",
+				  strerror(-result))
+		      : 0;
 }
 
 int vhdx_replay(struct vhdx *v, bool *ret_replayed, struct disk_error *error)
 {
-	struct log l = { .v = v, .size = v->header.log_bytes, .budget = (uint64_t)v->header.log_bytes * SCAN_FACTOR };
+	struct log l = { .v = v,
+			 .size = v->header.log_bytes,
+			 .budget = (uint64_t)v->header.log_bytes * SCAN_FACTOR };
 	struct run best = { 0 };
 	int result;
 
@@ -490,10 +543,11 @@ int vhdx_replay(struct vhdx *v, bool *ret_replayed, struct disk_error *error)
 		return 0;
 	l.bytes = malloc(l.size);
 	if (!l.bytes)
-		return disk_fail(error, -ENOMEM, v->disk->path, "no memory for a log of %u bytes", l.size);
+		return disk_fail(error, -ENOMEM, v->disk->path, "no memory for a log of %u bytes",
+				 l.size);
 	result = file_read(&v->disk->file, v->header.log_offset, l.bytes, l.size);
 	for (uint32_t at = 0; at < l.size && !result; at += 4096) {
-		struct run r = follow(&l, at);
+		struct run r = run_follow(&l, at);
 
 		if (r.any && (!best.any || r.head_sequence > best.head_sequence))
 			best = r;
@@ -501,16 +555,19 @@ int vhdx_replay(struct vhdx *v, bool *ret_replayed, struct disk_error *error)
 	if (result)
 		disk_fail(error, result, v->disk->path, "reading the log: %s", strerror(-result));
 	else if (best.any && !v->disk->write)
-		result = disk_fail(error, -EUCLEAN, v->disk->path, "was not closed, and its log can only be replayed when it is opened for writing");
+		result = disk_fail(
+			error, -EUCLEAN, v->disk->path,
+			"was not closed, and its log can only be replayed when it is opened for writing");
 	else if (best.any)
-		result = (l.budget += (uint64_t)l.size * 3, apply_run(&l, &best, error));
+		result = run_apply(&l, &best, error);
 	if (!result && v->disk->write) {
 		v->header.file_write = guid_new();
 		v->header.log = (struct guid){ 0 };
 		result = write_both(v);
 		*ret_replayed = best.any;
 		if (result)
-			disk_fail(error, result, v->disk->path, "writing the headers: %s", strerror(-result));
+			disk_fail(error, result, v->disk->path, "writing the headers: %s",
+				  strerror(-result));
 	}
 	free(l.bytes);
 	return result;

@@ -8,7 +8,8 @@
 
 void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value)
 {
-	__atomic_store_n(&v->bat[index], value, __ATOMIC_RELEASE); /* a transfer within a whole block reads it without the lock */
+	/* a transfer within a whole block reads it without the lock */
+	__atomic_store_n(&v->bat[index], value, __ATOMIC_RELEASE);
 	v->bat_dirty[index / 512 / 8] |= (uint8_t)(1 << (index / 512 & 7));
 	v->any_dirty = true;
 }
@@ -94,7 +95,10 @@ int vhdx_bits(struct vhdx *v, uint64_t chunk, bool make, uint8_t **ret)
 	return error;
 }
 
-static uint64_t first_bit(const struct vhdx *v, uint64_t block) { return block % v->chunk_ratio * (v->block_bytes / v->sector_bytes); }
+static uint64_t first_bit(const struct vhdx *v, uint64_t block)
+{
+	return block % v->chunk_ratio * (v->block_bytes / v->sector_bytes);
+}
 
 void vhdx_set_bits(struct vhdx *v, uint64_t block, uint32_t first, uint32_t count, bool set)
 {
@@ -119,7 +123,8 @@ void vhdx_set_bits(struct vhdx *v, uint64_t block, uint32_t first, uint32_t coun
 
 static bool bit_at(const uint8_t *bits, uint64_t n) { return bits[n >> 3] >> (n & 7) & 1; }
 
-int vhdx_run(struct vhdx *v, uint64_t block, uint32_t sector, uint32_t count, bool *ret_here, uint32_t *ret_count)
+int vhdx_run(struct vhdx *v, uint64_t block, uint32_t sector, uint32_t count, bool *ret_here,
+	     uint32_t *ret_count)
 {
 	uint64_t entry = v->bat[vhdx_entry(v, block)], bit = first_bit(v, block) + sector;
 	uint32_t n = 1;

@@ -1,12 +1,16 @@
 /*
- * Opening a VHDX file: what it says of itself is checked here, once, so that the rest may rely on it. After vhdx_open():
+ * Opening a VHDX file: what it says of itself is checked here, once, so that the rest may rely on
+ * it. After vhdx_open():
  *
- *  1. Regions, log and blocks lie in the file and do not overlap; every BAT entry has a state that the format knows.
+ *  1. Regions, log and blocks lie in the file and do not overlap; every BAT entry has a state that
+ *     the format knows.
  *  2. Sizes are within the format's limits, so that no sum or product of them overflows.
- *  3. A child's parent is open, allowed, and the one that the child was made on: its data identifier is the child's link.
+ *  3. A child's parent is open, allowed, and the one that the child was made on: its data
+ *     identifier is the child's link.
  *
- * What the format marks as required and this does not know is refused. Equal sequence numbers of both headers (Disk2VHD) are
- * tolerated, and region entries that are not marked as required (QEMU 1.6).
+ * What the format marks as required and this does not know is refused. Equal sequence numbers of
+ * both headers (Disk2VHD) are tolerated, and region entries that are not marked as required (QEMU
+ * 1.6).
  */
 #include "vhdx_internal.h"
 
@@ -16,21 +20,42 @@
 #include "lib/crc32c.h"
 #include "disk/digest.h"
 
-enum { LOG_MAX_BYTES = 64 << 20, BAT_MAX_BYTES = 513 << 20, BLOCK_MIN = 1 << 20, BLOCK_MAX = 256 << 20 };
-enum { ITEM_PARAMETERS = 1, ITEM_SIZE = 2, ITEM_DISK_ID = 4, ITEM_LOGICAL = 8, ITEM_PHYSICAL = 16, ITEM_LOCATOR = 32, ITEMS_NEEDED = 31 };
+enum {
+	LOG_MAX_BYTES = 64 << 20,
+	BAT_MAX_BYTES = 513 << 20,
+	BLOCK_MIN = 1 << 20,
+	BLOCK_MAX = 256 << 20
+};
+enum {
+	ITEM_PARAMETERS = 1,
+	ITEM_SIZE = 2,
+	ITEM_DISK_ID = 4,
+	ITEM_LOGICAL = 8,
+	ITEM_PHYSICAL = 16,
+	ITEM_LOCATOR = 32,
+	ITEMS_NEEDED = 31
+};
 
-static int unsound(const struct vhdx *v, struct disk_error *error, const char *what) { return disk_fail(error, -EBADMSG, v->disk->path, "%s", what); }
-static int host_error(const struct vhdx *v, struct disk_error *error, int code) { return disk_fail(error, code, v->disk->path, "%s", strerror(-code)); }
+static int unsound(const struct vhdx *v, struct disk_error *error, const char *what)
+{
+	return disk_fail(error, -EBADMSG, v->disk->path, "%s", what);
+}
+static int host_error(const struct vhdx *v, struct disk_error *error, int code)
+{
+	return disk_fail(error, code, v->disk->path, "%s", strerror(-code));
+}
 
 /* ---- headers and regions ---- */
 
 /*
- * A structure that begins with a signature and its checksum, which is zero in *to. Nearly all of it is zero: where the checksum of its
- * first bytes and zeros is the one that it has, they are as they were written, the others are zero, and are neither read nor filled in.
+ * A structure that begins with a signature and its checksum, which is zero in *to. Nearly all of it
+ * is zero: where the checksum of its first bytes and zeros is the one that it has, they are as they
+ * were written, the others are zero, and are neither read nor filled in.
  */
 enum { FIRST = 512 };
 
-static bool read_summed(const struct vhdx *v, uint64_t offset, uint32_t signature, void *to, size_t bytes)
+static bool read_summed(const struct vhdx *v, uint64_t offset, uint32_t signature, void *to,
+			size_t bytes)
 {
 	uint32_t head[2], first;
 
@@ -63,22 +88,28 @@ static int read_headers(struct vhdx *v, struct disk_error *error)
 	v->header_at = good[0] && good[1] ? h[1].sequence > h[0].sequence : good[1];
 	v->header = h[v->header_at];
 	if (v->header.version != 1 || v->header.log_version)
-		return disk_fail(error, -ENOTSUP, v->disk->path, "version %u, log version %u", v->header.version, v->header.log_version);
-	if (!v->header.log_bytes || v->header.log_bytes % VHDX_MIB || v->header.log_offset % VHDX_MIB || v->header.log_offset < VHDX_MIB)
+		return disk_fail(error, -ENOTSUP, v->disk->path, "version %u, log version %u",
+				 v->header.version, v->header.log_version);
+	if (!v->header.log_bytes || v->header.log_bytes % VHDX_MIB ||
+	    v->header.log_offset % VHDX_MIB || v->header.log_offset < VHDX_MIB)
 		return unsound(v, error, "the log is nowhere");
 	if (v->header.log_bytes > LOG_MAX_BYTES)
-		return disk_fail(error, -ENOTSUP, v->disk->path, "a log of %u bytes", v->header.log_bytes);
-	if (v->header.log_offset > v->file_bytes || v->header.log_bytes > v->file_bytes - v->header.log_offset)
+		return disk_fail(error, -ENOTSUP, v->disk->path, "a log of %u bytes",
+				 v->header.log_bytes);
+	if (v->header.log_offset > v->file_bytes ||
+	    v->header.log_bytes > v->file_bytes - v->header.log_offset)
 		return unsound(v, error, "the log lies beyond the end of the file");
 	return 0;
 }
 
-/* Marks [offset, offset + bytes) in MiB; false where something is already, or outside of the file. */
-static bool claim(struct vhdx *v, uint8_t *map, uint64_t offset, uint64_t bytes)
+/* Marks [offset, offset + bytes) in MiB; false where something is already, or outside of the file.
+ * */
+static bool space_claim(struct vhdx *v, uint8_t *map, uint64_t offset, uint64_t bytes)
 {
 	uint64_t last;
 
-	if (!offset || offset % VHDX_MIB || offset > v->file_bytes || bytes > v->file_bytes - offset)
+	if (!offset || offset % VHDX_MIB || offset > v->file_bytes ||
+	    bytes > v->file_bytes - offset)
 		return false;
 	last = (offset + bytes - 1) / VHDX_MIB;
 	for (uint64_t n = offset / VHDX_MIB; n <= last; n++) {
@@ -98,16 +129,21 @@ static bool read_table(struct vhdx *v, int n, uint8_t *table)
 	if (!read_summed(v, VHDX_REGION_OFFSET(n), VHDX_REGI, table, VHDX_TABLE_BYTES))
 		return false;
 	memcpy(&h, table, sizeof(h));
-	if (h.count > (FIRST - sizeof(h)) / sizeof(struct vhdx_region)) /* more than there are regions: no hurry */
-		return h.count <= VHDX_TABLE_ENTRIES && !file_read(&v->disk->file, VHDX_REGION_OFFSET(n) + FIRST, table + FIRST, VHDX_TABLE_BYTES - FIRST);
+	if (h.count >
+	    (FIRST - sizeof(h)) /
+		    sizeof(struct vhdx_region)) /* more than there are regions: no hurry */
+		return h.count <= VHDX_TABLE_ENTRIES &&
+		       !file_read(&v->disk->file, VHDX_REGION_OFFSET(n) + FIRST, table + FIRST,
+				  VHDX_TABLE_BYTES - FIRST);
 	return true;
 }
 
-static int take_region(struct vhdx *v, const struct vhdx_region *r, uint8_t *map, struct disk_error *error)
+static int region_take(struct vhdx *v, const struct vhdx_region *r, uint8_t *map,
+		       struct disk_error *error)
 {
 	char text[GUID_TEXT_BYTES];
 
-	if (!r->bytes || r->bytes % VHDX_MIB || !claim(v, map, r->offset, r->bytes))
+	if (!r->bytes || r->bytes % VHDX_MIB || !space_claim(v, map, r->offset, r->bytes))
 		return unsound(v, error, "a region lies over another one or outside of the file");
 	if (guid_equal(r->id, VHDX_REGION_BAT)) {
 		if (v->bat_bytes)
@@ -121,7 +157,8 @@ static int take_region(struct vhdx *v, const struct vhdx_region *r, uint8_t *map
 		v->metadata_bytes = r->bytes;
 	} else if (r->required & 1) {
 		guid_print(r->id, text);
-		return disk_fail(error, -ENOTSUP, v->disk->path, "needs region %s, which is not known here", text);
+		return disk_fail(error, -ENOTSUP, v->disk->path,
+				 "needs region %s, which is not known here", text);
 	} else {
 		struct vhdx_extent *more = realloc(v->others, (v->other_count + 1) * sizeof(*more));
 
@@ -148,11 +185,12 @@ static int read_regions(struct vhdx *v, uint8_t *map, struct disk_error *error)
 		struct vhdx_region r;
 
 		memcpy(&r, table + sizeof(h) + n * sizeof(r), sizeof(r));
-		result = take_region(v, &r, map, error);
+		result = region_take(v, &r, map, error);
 	}
 	if (!result && (!v->bat_bytes || !v->metadata_bytes))
 		result = unsound(v, error, "has no block allocation table or no metadata");
-	if (!result && (v->bat_bytes > BAT_MAX_BYTES || v->metadata_bytes > VHDX_METADATA_MAX_BYTES))
+	if (!result &&
+	    (v->bat_bytes > BAT_MAX_BYTES || v->metadata_bytes > VHDX_METADATA_MAX_BYTES))
 		result = disk_fail(error, -ENOTSUP, v->disk->path, "its tables are too large");
 	free(table);
 	return result;
@@ -163,12 +201,14 @@ static int read_regions(struct vhdx *v, uint8_t *map, struct disk_error *error)
 struct items { unsigned seen; uint32_t flags; };
 
 /* Only what is known is read, and each once: however many items a file claims to have. */
-static int take_item(struct vhdx *v, const struct vhdx_item *i, struct items *items, struct disk_error *error)
+static int item_take(struct vhdx *v, const struct vhdx_item *i, struct items *items,
+		     struct disk_error *error)
 {
 	static const uint32_t sizes[] = { 8, 8, 16, 4, 4 };
 	uint8_t *at;
 	int result;
-	const struct guid known[] = { VHDX_ITEM_PARAMETERS, VHDX_ITEM_SIZE, VHDX_ITEM_DISK_ID, VHDX_ITEM_LOGICAL, VHDX_ITEM_PHYSICAL, VHDX_ITEM_LOCATOR };
+	const struct guid known[] = { VHDX_ITEM_PARAMETERS, VHDX_ITEM_SIZE,     VHDX_ITEM_DISK_ID,
+				      VHDX_ITEM_LOGICAL,    VHDX_ITEM_PHYSICAL, VHDX_ITEM_LOCATOR };
 	char text[GUID_TEXT_BYTES];
 	unsigned n = 0;
 
@@ -176,7 +216,8 @@ static int take_item(struct vhdx *v, const struct vhdx_item *i, struct items *it
 		n++;
 	if (n == 6 && i->flags & VHDX_ITEM_REQUIRED) {
 		guid_print(i->id, text);
-		return disk_fail(error, -ENOTSUP, v->disk->path, "needs metadata item %s, which is not known here", text);
+		return disk_fail(error, -ENOTSUP, v->disk->path,
+				 "needs metadata item %s, which is not known here", text);
 	}
 	if (n == 6 && i->flags & VHDX_ITEM_USER && guid_equal(i->id, DIGEST_ITEM_LINK))
 		v->link_item = *i;
@@ -216,16 +257,21 @@ static int check_sizes(struct vhdx *v, const struct items *items, struct disk_er
 	v->has_parent = items->flags & VHDX_HAS_PARENT;
 	if (items->flags & ~(uint32_t)(VHDX_FIXED | VHDX_HAS_PARENT) || locator != v->has_parent)
 		return unsound(v, error, "its parameters contradict each other");
-	if (v->block_bytes < BLOCK_MIN || v->block_bytes > BLOCK_MAX || v->block_bytes & (v->block_bytes - 1))
+	if (v->block_bytes < BLOCK_MIN || v->block_bytes > BLOCK_MAX ||
+	    v->block_bytes & (v->block_bytes - 1))
 		return unsound(v, error, "the block size is not a power of two from 1 to 256 MiB");
-	if ((v->sector_bytes != 512 && v->sector_bytes != 4096) || (v->physical_bytes != 512 && v->physical_bytes != 4096))
+	if ((v->sector_bytes != 512 && v->sector_bytes != 4096) ||
+	    (v->physical_bytes != 512 && v->physical_bytes != 4096))
 		return unsound(v, error, "the sector size is neither 512 nor 4096");
-	if (!v->disk->size_bytes || v->disk->size_bytes > VHDX_MAX_BYTES || v->disk->size_bytes % v->sector_bytes)
-		return unsound(v, error, "the disk's size is not a whole number of sectors up to 64 TiB");
+	if (!v->disk->size_bytes || v->disk->size_bytes > VHDX_MAX_BYTES ||
+	    v->disk->size_bytes % v->sector_bytes)
+		return unsound(v, error,
+			       "the disk's size is not a whole number of sectors up to 64 TiB");
 	v->chunk_ratio = (uint32_t)((8388608ull * v->sector_bytes) / v->block_bytes);
 	v->blocks = (v->disk->size_bytes + v->block_bytes - 1) / v->block_bytes;
 	v->chunks = (v->blocks + v->chunk_ratio - 1) / v->chunk_ratio;
-	v->entries = v->has_parent ? v->chunks * (v->chunk_ratio + 1) : v->blocks + (v->blocks - 1) / v->chunk_ratio;
+	v->entries = v->has_parent ? v->chunks * (v->chunk_ratio + 1)
+				   : v->blocks + (v->blocks - 1) / v->chunk_ratio;
 	if (v->entries * 8 > v->bat_bytes)
 		return unsound(v, error, "the block allocation table is too short for the disk");
 	return 0;
@@ -242,10 +288,12 @@ static int read_metadata(struct vhdx *v, struct disk_error *error)
 		memcpy(&h, table, sizeof(h));
 	if (!result)
 		memcpy(v->table_near, table, sizeof(v->table_near));
-	if (!result && sizeof(h) + h.count * sizeof(struct vhdx_item) > 4096) /* few have more than a sector of them */
+	if (!result && sizeof(h) + h.count * sizeof(struct vhdx_item) >
+			       4096) /* few have more than a sector of them */
 		result = file_read(&v->disk->file, v->metadata_offset, table, VHDX_TABLE_BYTES);
 	if (!result)
-		result = file_read(&v->disk->file, v->metadata_offset + VHDX_TABLE_BYTES, v->values_near, sizeof(v->values_near));
+		result = file_read(&v->disk->file, v->metadata_offset + VHDX_TABLE_BYTES,
+				   v->values_near, sizeof(v->values_near));
 	if (result) {
 		free(table);
 		return host_error(v, error, result);
@@ -256,11 +304,13 @@ static int read_metadata(struct vhdx *v, struct disk_error *error)
 		struct vhdx_item i;
 
 		memcpy(&i, table + sizeof(h) + n * sizeof(i), sizeof(i));
-		if (i.bytes > VHDX_MIB || (i.bytes && (i.offset < VHDX_TABLE_BYTES || i.offset > v->metadata_bytes || i.bytes > v->metadata_bytes - i.offset))) {
+		if (i.bytes > VHDX_MIB ||
+		    (i.bytes && (i.offset < VHDX_TABLE_BYTES || i.offset > v->metadata_bytes ||
+				 i.bytes > v->metadata_bytes - i.offset))) {
 			result = unsound(v, error, "a metadata item lies outside of its region");
 			break;
 		}
-		result = take_item(v, &i, &items, error);
+		result = item_take(v, &i, &items, error);
 	}
 	free(table);
 	return result ? result : check_sizes(v, &items, error);
@@ -277,12 +327,13 @@ static bool is_good_entry(struct vhdx *v, uint64_t index, uint8_t *map)
 	if (bitmap && (!v->has_parent || state == BAT_NOT_PRESENT))
 		return state == BAT_NOT_PRESENT;
 	if (bitmap)
-		return state == BAT_PRESENT && claim(v, map, vhdx_offset(entry), VHDX_MIB);
+		return state == BAT_PRESENT && space_claim(v, map, vhdx_offset(entry), VHDX_MIB);
 	if (index - index / ratio >= v->blocks) /* behind the disk's end */
 		return state != 4 && state != 5;
 	if (!vhdx_holds(entry))
 		return state <= BAT_UNMAPPED;
-	return (state != BAT_PARTIAL || v->has_parent) && claim(v, map, vhdx_offset(entry), v->block_bytes);
+	return (state != BAT_PARTIAL || v->has_parent) &&
+	       space_claim(v, map, vhdx_offset(entry), v->block_bytes);
 }
 
 static int read_bat(struct vhdx *v, uint8_t *map, struct disk_error *error)
@@ -300,13 +351,16 @@ static int read_bat(struct vhdx *v, uint8_t *map, struct disk_error *error)
 		return host_error(v, error, result);
 	for (uint64_t n = 0; n < v->entries; n++)
 		if (!is_good_entry(v, n, map))
-			return disk_fail(error, -EBADMSG, v->disk->path, "entry %lu of the block allocation table (%#lx) is not possible", n, v->bat[n]);
+			return disk_fail(
+				error, -EBADMSG, v->disk->path,
+				"entry %lu of the block allocation table (%#lx) is not possible", n,
+				v->bat[n]);
 	return 0;
 }
 
 /* ---- opening ---- */
 
-static void release(struct vhdx *v)
+static void vhdx_release(struct vhdx *v)
 {
 	for (uint64_t n = 0; v->bitmap && n < v->chunks; n++)
 		free(v->bitmap[n].bits);
@@ -347,7 +401,7 @@ static int read_all(struct vhdx *v, const struct disk_options *o, struct disk_er
 	if (!map)
 		return host_error(v, error, -ENOMEM);
 	map[0] = 1;
-	if (!claim(v, map, v->header.log_offset, v->header.log_bytes))
+	if (!space_claim(v, map, v->header.log_offset, v->header.log_bytes))
 		result = unsound(v, error, "the log lies beyond the end of the file");
 	if (!result)
 		result = read_regions(v, map, error);
@@ -377,7 +431,7 @@ int vhdx_open(struct disk *d, const struct disk_options *o, struct disk_error *e
 	if (result) {
 		if (d->parent && d->parent != o->parent)
 			disk_close(d->parent);
-		release(v);
+		vhdx_release(v);
 		return result;
 	}
 	d->sector_bytes = v->sector_bytes;
@@ -401,6 +455,6 @@ int vhdx_close(struct disk *d)
 	/* what was only reserved goes back; blocks end where the last one does */
 	if (!error && d->write && v->end_offset < v->file_bytes)
 		file_truncate(&v->disk->file, v->end_offset);
-	release(v);
+	vhdx_release(v);
 	return error;
 }

@@ -1,8 +1,10 @@
 /*
- * A child takes in what it reads from its parents, block by block, and then stands alone. While others use it.
+ * A child takes in what it reads from its parents, block by block, and then stands alone. While
+ * others use it.
  *
- * Order at the end: every block is the child's own or nobody's; the bitmaps go (no block is partial any more, so that none is
- * needed); then flag and locator go together. At each of these points the file is sound and reads the same.
+ * Order at the end: every block is the child's own or nobody's; the bitmaps go (no block is partial
+ * any more, so that none is needed); then flag and locator go together. At each of these points the
+ * file is sound and reads the same.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -28,11 +30,14 @@ static int read_through(struct vhdx *v, uint64_t offset, uint8_t *to, uint64_t b
 	return error;
 }
 
-/* With `io` alone: what this file has not, read through it, and written to where the block lies now. */
+/* With `io` alone: what this file has not, read through it, and written to where the block lies
+ * now. */
 static int fill_block(struct vhdx *v, uint64_t block, uint8_t *buffer)
 {
 	uint64_t index = vhdx_entry(v, block), at = block * v->block_bytes, place;
-	uint32_t bytes = (uint32_t)(v->disk->size_bytes - at < v->block_bytes ? v->disk->size_bytes - at : v->block_bytes);
+	uint32_t bytes =
+		(uint32_t)(v->disk->size_bytes - at < v->block_bytes ? v->disk->size_bytes - at
+								     : v->block_bytes);
 	bool was_partial = vhdx_state(v->bat[index]) == BAT_PARTIAL;
 	int error = read_through(v, at, buffer, bytes);
 
@@ -92,7 +97,10 @@ static int stand_alone(struct vhdx *v)
 {
 	const uint32_t parameters[2] = { v->block_bytes, 0 };
 	const struct vhdx_value values[] = {
-		{ .id = VHDX_ITEM_PARAMETERS, .flags = VHDX_ITEM_REQUIRED, .value = parameters, .bytes = sizeof(parameters) },
+		{ .id = VHDX_ITEM_PARAMETERS,
+		  .flags = VHDX_ITEM_REQUIRED,
+		  .value = parameters,
+		  .bytes = sizeof(parameters) },
 		{ .id = VHDX_ITEM_LOCATOR, .remove = true },
 		{ .id = DIGEST_ITEM_LINK, .flags = VHDX_ITEM_USER, .remove = true },
 		{ .id = DIGEST_ITEM_PARENT, .flags = VHDX_ITEM_USER, .remove = true },

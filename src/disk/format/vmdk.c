@@ -1,12 +1,13 @@
 /*
- * VMDK files for reading: one sparse file (hosted), stream-optimised ones, and text descriptors with flat or sparse extents beside
- * them. (VMware Virtual Disk Format 5.0.)
+ * VMDK files for reading: one sparse file (hosted), stream-optimised ones, and text descriptors
+ * with flat or sparse extents beside them. (VMware Virtual Disk Format 5.0.)
  *
- *   descriptor, as text, in the file or a file of its own: extents in order, each a file that lies in the descriptor's directory
- *   sparse extent: header, directory of tables, tables of grains; 0: nothing, 1: zeros; grains may be compressed (zlib)
+ *   descriptor, as text, in the file or a file of its own: extents in order, each a file that lies
+ *   in the descriptor's directory sparse extent: header, directory of tables, tables of grains; 0:
+ *   nothing, 1: zeros; grains may be compressed (zlib)
  *
- * Extents lie in the directory of the descriptor: by their plain name, ./NAME, or an absolute name there. Left out: writing, deltas (files
- * with a parent), ESX's own sparse formats.
+ * Extents lie in the directory of the descriptor: by their plain name, ./NAME, or an absolute name
+ * there. Left out: writing, deltas (files with a parent), ESX's own sparse formats.
  */
 #include <ctype.h>
 #include <endian.h>
@@ -17,7 +18,15 @@
 #include "disk/disk_internal.h"
 #include "inflate.h"
 
-enum { SECTOR = 512, EXTENTS_MAX = 65536, DESCRIPTOR_BYTES = 1 << 20, ENTRIES = 512, GRAIN_MAX = 2048, GRAIN_ZERO = 1, NO_PARENT_BYTES = 8 };
+enum {
+	SECTOR = 512,
+	EXTENTS_MAX = 65536,
+	DESCRIPTOR_BYTES = 1 << 20,
+	ENTRIES = 512,
+	GRAIN_MAX = 2048,
+	GRAIN_ZERO = 1,
+	NO_PARENT_BYTES = 8
+};
 #define GRAINS_MAX (64ull << 20) /* of all extents: what their tables need of memory */
 #define MAGIC 0x564d444bu /* KDMV */
 enum { FLAG_ZERO_GRAIN = 1 << 2, FLAG_COMPRESSED = 1 << 16 };
@@ -44,15 +53,22 @@ struct extent {
 struct vmdk { struct extent *extent; unsigned count; uint64_t grains; };
 
 enum kind { ZERO, DATA, COMPRESSED };
-struct run { enum kind kind; const struct extent *extent; uint64_t bytes, at, in_grain, grain_start; };
+struct run {
+	enum kind kind;
+	const struct extent *extent;
+	uint64_t bytes, at, in_grain, grain_start;
+};
 
 static struct vmdk *vmdk_of(const struct disk *d) { return d->format; }
 
-static int unsound(const struct disk *d, struct disk_error *error, const char *what) { return disk_fail(error, -EBADMSG, d->path, "%s", what); }
+static int unsound(const struct disk *d, struct disk_error *error, const char *what)
+{
+	return disk_fail(error, -EBADMSG, d->path, "%s", what);
+}
 
 /* ---- reading ---- */
 
-static struct run find_run(const struct disk *d, uint64_t offset, uint64_t bytes)
+static struct run run_find(const struct disk *d, uint64_t offset, uint64_t bytes)
 {
 	const struct vmdk *v = vmdk_of(d);
 	struct run r = { .kind = DATA };
@@ -81,7 +97,9 @@ static struct run find_run(const struct disk *d, uint64_t offset, uint64_t bytes
 		if (r.bytes > r.extent->grain_bytes - r.in_grain)
 			r.bytes = r.extent->grain_bytes - r.in_grain;
 		r.at = (uint64_t)r.extent->table[grain] * SECTOR;
-		r.kind = !r.at || (r.extent->table[grain] == GRAIN_ZERO && r.extent->zero_grains) ? ZERO : r.extent->compressed ? COMPRESSED : DATA;
+		r.kind = r.extent->compressed ? COMPRESSED : DATA;
+		if (!r.at || (r.extent->table[grain] == GRAIN_ZERO && r.extent->zero_grains))
+			r.kind = ZERO;
 		if (r.kind == DATA)
 			r.at += r.in_grain;
 	}
@@ -98,19 +116,25 @@ static int read_compressed(const struct run *r, const struct disk_buffer *buffer
 	uint64_t whole;
 	uint8_t *packed, *grain;
 	uint32_t bytes;
-	int error = r->at + sizeof(mark) > e->file_bytes ? -ENODATA : file_read(&e->file, r->at, &mark, sizeof(mark));
+	int error = r->at + sizeof(mark) > e->file_bytes
+			    ? -ENODATA
+			    : file_read(&e->file, r->at, &mark, sizeof(mark));
 
 	bytes = le32toh(mark.bytes);
 	if (error || !bytes || bytes > 2 * e->grain_bytes + SECTOR)
 		return error ? error : -EBADMSG;
 	if (r->at + sizeof(mark) + bytes > e->file_bytes)
 		return -ENODATA;
-	whole = r->extent->bytes - r->grain_start < e->grain_bytes ? r->extent->bytes - r->grain_start : e->grain_bytes;
+	whole = r->extent->bytes - r->grain_start < e->grain_bytes
+			? r->extent->bytes - r->grain_start
+			: e->grain_bytes;
 	packed = malloc(bytes);
 	grain = malloc(e->grain_bytes);
-	error = packed && grain ? file_read(&e->file, r->at + sizeof(mark), packed, bytes) : -ENOMEM;
+	error = packed && grain ? file_read(&e->file, r->at + sizeof(mark), packed, bytes)
+				: -ENOMEM;
 	if (!error)
-		error = inflate_bytes(COMPRESSION_ZLIB, packed, bytes, grain, whole); /* the last one may be shorter */
+		/* the last one may be shorter */
+		error = inflate_bytes(COMPRESSION_ZLIB, packed, bytes, grain, whole);
 	if (!error)
 		buffer_fill(buffer, grain + r->in_grain, r->bytes);
 	free(packed);
@@ -120,12 +144,14 @@ static int read_compressed(const struct run *r, const struct disk_buffer *buffer
 
 static struct disk_range range_of(const struct run *r)
 {
-	return (struct disk_range){ .kind = r->kind == ZERO ? DISK_RANGE_ZERO : DISK_RANGE_PRESENT, .bytes = r->bytes };
+	return (struct disk_range){ .kind = r->kind == ZERO ? DISK_RANGE_ZERO : DISK_RANGE_PRESENT,
+				    .bytes = r->bytes };
 }
 
-static int vmdk_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer, uint64_t bytes, struct disk_range *ret)
+static int vmdk_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer,
+		     uint64_t bytes, struct disk_range *ret)
 {
-	const struct run r = find_run(d, offset, bytes);
+	const struct run r = run_find(d, offset, bytes);
 
 	*ret = range_of(&r);
 	if (r.kind == DATA && r.at + r.bytes > r.extent->file_bytes)
@@ -137,7 +163,7 @@ static int vmdk_read(struct disk *d, uint64_t offset, const struct disk_buffer *
 
 static int vmdk_range(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
 {
-	const struct run r = find_run(d, offset, bytes);
+	const struct run r = run_find(d, offset, bytes);
 
 	*ret = range_of(&r);
 	return 0;
@@ -164,7 +190,8 @@ static int vmdk_check(struct disk *d, void (*report)(void *, const char *), void
 	for (unsigned n = 0; n < v->count; n++)
 		for (uint64_t grain = 0; grain < v->extent[n].grains; grain++)
 			if (!grain_is_there(&v->extent[n], grain)) {
-				snprintf(line, sizeof(line), "at offset %lu: %s", v->extent[n].start + grain * v->extent[n].grain_bytes,
+				snprintf(line, sizeof(line), "at offset %lu: %s",
+					 v->extent[n].start + grain * v->extent[n].grain_bytes,
 					 disk_strerror(-ENODATA));
 				report(context, line);
 				return 1;
@@ -177,7 +204,7 @@ static void vmdk_info(const struct disk *d, struct disk_info *ret)
 	*ret = (struct disk_info){ .format = DISK_VMDK, .size_bytes = d->size_bytes, .logical_sector_bytes = SECTOR, .physical_sector_bytes = SECTOR };
 }
 
-static void release(struct vmdk *v)
+static void vmdk_release(struct vmdk *v)
 {
 	for (unsigned n = 0; n < v->count; n++) {
 		free(v->extent[n].table);
@@ -190,7 +217,7 @@ static void release(struct vmdk *v)
 
 static int vmdk_close(struct disk *d)
 {
-	release(vmdk_of(d));
+	vmdk_release(vmdk_of(d));
 	return 0;
 }
 
@@ -212,7 +239,8 @@ static int read_table(const struct extent *e, uint64_t at, uint32_t *to, uint64_
 	return file_read(&e->file, at, to, entries * 4);
 }
 
-static int read_tables(struct disk *d, struct extent *e, uint64_t directory_at, uint64_t grains, struct disk_error *error)
+static int read_tables(struct disk *d, struct extent *e, uint64_t directory_at, uint64_t grains,
+		       struct disk_error *error)
 {
 	uint64_t tables = (grains + ENTRIES - 1) / ENTRIES;
 	uint32_t *directory = malloc(tables * 4);
@@ -226,11 +254,14 @@ static int read_tables(struct disk *d, struct extent *e, uint64_t directory_at, 
 		result = read_table(e, directory_at, directory, tables);
 	for (uint64_t n = 0; n < tables && !result; n++)
 		if (le32toh(directory[n]))
-			result = read_table(e, (uint64_t)le32toh(directory[n]) * SECTOR, e->table + n * ENTRIES, ENTRIES);
+			result = read_table(e, (uint64_t)le32toh(directory[n]) * SECTOR,
+					    e->table + n * ENTRIES, ENTRIES);
 	for (uint64_t n = 0; n < grains && !result; n++)
 		e->table[n] = le32toh(e->table[n]);
 	free(directory);
-	return result ? disk_fail(error, result, d->path, "its tables cannot be read: %s", disk_strerror(result)) : 0;
+	return result ? disk_fail(error, result, d->path, "its tables cannot be read: %s",
+				  disk_strerror(result))
+		      : 0;
 }
 
 /* Fills what the file says; the disk's size comes from capacity. */
@@ -242,10 +273,14 @@ static int open_sparse(struct disk *d, struct extent *e, struct head *h, struct 
 	if (bytes < SECTOR || file_read(&e->file, 0, h, sizeof(*h)) || le32toh(h->magic) != MAGIC)
 		return unsound(d, error, "a sparse extent is not one");
 	e->file_bytes = (uint64_t)bytes;
-	if (h->directory == UINT64_MAX) { /* written in one pass: the header is once more at the end */
+	/* written in one pass: the header is once more at the end */
+	if (h->directory == UINT64_MAX) {
 		uint64_t descriptor = h->descriptor, sectors = h->descriptor_sectors;
 
-		if (bytes < 4 * SECTOR || file_read(&e->file, e->file_bytes / SECTOR * SECTOR - 2 * SECTOR, h, sizeof(*h)) || le32toh(h->magic) != MAGIC)
+		if (bytes < 4 * SECTOR ||
+		    file_read(&e->file, e->file_bytes / SECTOR * SECTOR - 2 * SECTOR, h,
+			      sizeof(*h)) ||
+		    le32toh(h->magic) != MAGIC)
 			return unsound(d, error, "has no footer");
 		h->descriptor = descriptor;
 		h->descriptor_sectors = sectors;
@@ -255,8 +290,10 @@ static int open_sparse(struct disk *d, struct extent *e, struct head *h, struct 
 	e->zero_grains = le32toh(h->flags) & FLAG_ZERO_GRAIN;
 	e->bytes = le64toh(h->capacity) > MAX_BYTES / SECTOR ? 0 : le64toh(h->capacity) * SECTOR;
 	e->grain_bytes = le64toh(h->grain) > GRAIN_MAX ? 0 : le64toh(h->grain) * SECTOR;
-	if (le32toh(h->version) < 1 || le32toh(h->version) > 3 || le32toh(h->entries) != ENTRIES || (e->compressed && le16toh(h->compression) != 1))
-		return disk_fail(error, -ENOTSUP, d->path, "a sparse extent of a kind that is not known here");
+	if (le32toh(h->version) < 1 || le32toh(h->version) > 3 || le32toh(h->entries) != ENTRIES ||
+	    (e->compressed && le16toh(h->compression) != 1))
+		return disk_fail(error, -ENOTSUP, d->path,
+				 "a sparse extent of a kind that is not known here");
 	if (!e->bytes || e->grain_bytes < SECTOR || (e->grain_bytes & (e->grain_bytes - 1)))
 		return unsound(d, error, "its size, or that of its grains, is not possible");
 	grains = (e->bytes + e->grain_bytes - 1) / e->grain_bytes;
@@ -276,7 +313,9 @@ static const char *name_beside(const char *directory, const char *name)
 	if (last) {
 		size_t length = (size_t)(last - name);
 		char *place = strndup(name, length ? length : 1);
-		char *resolved = place && (*name == '/' || !strcmp(place, ".")) ? realpath(*name == '/' ? place : directory, NULL) : NULL;
+		char *resolved = place && (*name == '/' || !strcmp(place, "."))
+					 ? realpath(*name == '/' ? place : directory, NULL)
+					 : NULL;
 		char *here = realpath(directory, NULL);
 		bool same = resolved && here && !strcmp(resolved, here);
 
@@ -304,17 +343,23 @@ static int open_beside(struct disk *d, const char *name, struct extent *e, struc
 		free(copy);
 		return disk_fail(error, -EPERM, d->path, "an extent that is not a file beside it");
 	}
-	result = asprintf(&path, "%s/%s", directory, name) < 0 ? -ENOMEM : disk_file_open(path, false, false, &e->file);
+	result = asprintf(&path, "%s/%s", directory, name) < 0
+			 ? -ENOMEM
+			 : disk_file_open(path, false, false, &e->file);
 	e->own_file = !result;
 	free(path);
 	free(copy);
-	return result ? disk_fail(error, result, d->path, "its extent %.100s: %s", name, strerror(-result)) : 0;
+	return result ? disk_fail(error, result, d->path, "its extent %.100s: %s", name,
+				  strerror(-result))
+		      : 0;
 }
 
-static int add_extent(struct disk *d, uint64_t sectors, const char *type, const char *name, uint64_t offset, struct disk_error *error)
+static int add_extent(struct disk *d, uint64_t sectors, const char *type, const char *name,
+		      uint64_t offset, struct disk_error *error)
 {
 	struct vmdk *v = vmdk_of(d);
-	bool flat = !strcasecmp(type, "FLAT") || !strcasecmp(type, "VMFS"); /* the second: ESX's name for it */
+	/* the second: ESX's name for it */
+	bool flat = !strcasecmp(type, "FLAT") || !strcasecmp(type, "VMFS");
 	struct extent *e;
 	struct head h;
 	int64_t bytes;
@@ -340,8 +385,10 @@ static int add_extent(struct disk *d, uint64_t sectors, const char *type, const 
 		e->file_bytes = bytes < 0 ? 0 : (uint64_t)bytes;
 		e->offset = offset <= MAX_BYTES / SECTOR ? offset * SECTOR : 0;
 		if (!flat)
-			result = disk_fail(error, -ENOTSUP, d->path, "an extent of the kind %.20s", type);
-		else if (offset > MAX_BYTES / SECTOR || bytes < 0 || e->offset > (uint64_t)bytes || sectors * SECTOR > (uint64_t)bytes - e->offset)
+			result = disk_fail(error, -ENOTSUP, d->path, "an extent of the kind %.20s",
+					   type);
+		else if (offset > MAX_BYTES / SECTOR || bytes < 0 || e->offset > (uint64_t)bytes ||
+			 sectors * SECTOR > (uint64_t)bytes - e->offset)
 			result = unsound(d, error, "an extent is shorter than is said of it");
 	}
 	e->bytes = sectors * SECTOR;
@@ -361,25 +408,36 @@ static int read_line(struct disk *d, char *line, bool embedded, struct disk_erro
 		const char *value = strchr(line, '=');
 
 		value = value ? value + 1 + strspn(value + 1, " \t") : "";
-		return strncasecmp(value, "ffffffff", NO_PARENT_BYTES) ? disk_fail(error, -ENOTSUP, d->path, "has a parent: only whole disks are read") : 0;
+		return strncasecmp(value, "ffffffff", NO_PARENT_BYTES)
+			       ? disk_fail(error, -ENOTSUP, d->path,
+					   "has a parent: only whole disks are read")
+			       : 0;
 	}
 	if (embedded || (strncasecmp(line, "RW ", 3) && strncasecmp(line, "RDONLY ", 7)))
 		return 0;
-	if (sscanf(line, "%15s %llu %19s \"%255[^\"]\" %llu", access, &sectors, type, name, &offset) < 3)
+	if (sscanf(line, "%15s %llu %19s \"%255[^\"]\" %llu", access, &sectors, type, name,
+		   &offset) < 3)
 		return unsound(d, error, "a line of its descriptor cannot be read");
 	return add_extent(d, sectors, type, name, offset, error);
 }
 
 static int is_piece(const struct disk *d, struct disk_error *error)
 {
-	return disk_fail(error, -ENOTSUP, d->path, "is one piece of a disk: open the descriptor beside it");
+	return disk_fail(error, -ENOTSUP, d->path,
+			 "is one piece of a disk: open the descriptor beside it");
 }
 
-static int read_descriptor(struct disk *d, uint64_t at, uint64_t bytes, bool embedded, struct disk_error *error)
+static int read_descriptor(struct disk *d, uint64_t at, uint64_t bytes, bool embedded,
+			   struct disk_error *error)
 {
-	char *text = bytes <= DESCRIPTOR_BYTES ? malloc(bytes + 1) : NULL, *next, *line;
-	int result = text ? file_read(&d->file, at, text, bytes) : bytes > DESCRIPTOR_BYTES ? -EBADMSG : -ENOMEM;
+	char *text = NULL;
+	char *next, *line;
+	int result = -EBADMSG;
 
+	if (bytes <= DESCRIPTOR_BYTES) {
+		text = malloc(bytes + 1);
+		result = text ? file_read(&d->file, at, text, bytes) : -ENOMEM;
+	}
 	if (result) {
 		free(text);
 		return disk_fail(error, result, d->path, "its descriptor cannot be read");
@@ -414,12 +472,14 @@ static int open_all(struct disk *d, struct disk_error *error)
 	v->count = 1;
 	result = open_sparse(d, &v->extent[0], &h, error);
 	d->size_bytes = v->extent[0].bytes;
-	if (!result && (le64toh(h.descriptor) > (uint64_t)bytes / SECTOR || le64toh(h.descriptor_sectors) > DESCRIPTOR_BYTES / SECTOR))
+	if (!result && (le64toh(h.descriptor) > (uint64_t)bytes / SECTOR ||
+			le64toh(h.descriptor_sectors) > DESCRIPTOR_BYTES / SECTOR))
 		result = unsound(d, error, "its descriptor is not in the file");
 	if (!result && !h.descriptor)
 		result = is_piece(d, error);
 	if (!result)
-		result = read_descriptor(d, le64toh(h.descriptor) * SECTOR, le64toh(h.descriptor_sectors) * SECTOR, true, error);
+		result = read_descriptor(d, le64toh(h.descriptor) * SECTOR,
+					 le64toh(h.descriptor_sectors) * SECTOR, true, error);
 	return result;
 }
 
@@ -432,7 +492,9 @@ int vmdk_open(struct disk *d, const struct disk_options *o, struct disk_error *e
 	if (v)
 		v->extent = calloc(1, sizeof(*v->extent));
 	if (!v || !v->extent || d->write) {
-		result = v && v->extent ? disk_fail(error, -ENOTSUP, d->path, "VMDK can only be read: convert it") : disk_fail(error, -ENOMEM, d->path, "no memory");
+		result = v && v->extent ? disk_fail(error, -ENOTSUP, d->path,
+						    "VMDK can only be read: convert it")
+					: disk_fail(error, -ENOMEM, d->path, "no memory");
 		free(v ? v->extent : NULL);
 		free(v);
 		return result;
@@ -443,7 +505,7 @@ int vmdk_open(struct disk *d, const struct disk_options *o, struct disk_error *e
 	if (!result && !d->size_bytes)
 		result = unsound(d, error, "has no extents");
 	if (result) {
-		release(v);
+		vmdk_release(v);
 		return result;
 	}
 	d->driver = &driver;

@@ -1,4 +1,5 @@
-/* Operations between files of a chain: another parent, and the changes since an ancestor as a file of their own. */
+/* Operations between files of a chain: another parent, and the changes since an ancestor as a file
+ * of their own. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +13,7 @@
 /* What lies behind the end of a parent is zero to its child. */
 static int read_padded(struct disk *d, uint64_t at, uint8_t *to, uint64_t bytes)
 {
-	uint64_t there = at >= d->size_bytes ? 0 : d->size_bytes - at < bytes ? d->size_bytes - at : bytes;
+	uint64_t there = chain_bytes_within(d, at, bytes);
 
 	memset(to + there, 0, bytes - there);
 	return there ? disk_read(d, at, to, there) : 0;
@@ -49,7 +50,8 @@ static int keep_differences(struct disk *child, struct disk *parent, const struc
 	return error ? error : disk_flush(child);
 }
 
-int disk_rebase(struct disk *d, const char *path, enum disk_format format, const struct disk_job *job, struct disk_error *error)
+int disk_rebase(struct disk *d, const char *path, enum disk_format format,
+		const struct disk_job *job, struct disk_error *error)
 {
 	struct disk_options o = { .format = format, .parents = (const char *const[]){ "/", NULL } };
 	struct disk *parent;
@@ -64,8 +66,10 @@ int disk_rebase(struct disk *d, const char *path, enum disk_format format, const
 	for (const struct disk *at = parent; at && !result; at = at->parent)
 		if (at->data_id && guid_equal(*at->data_id, *d->data_id))
 			result = disk_fail(error, -ELOOP, path, "is made on %s itself", d->path);
-	if (!result && (parent->sector_bytes != d->sector_bytes || parent->size_bytes > d->size_bytes))
-		result = disk_fail(error, -EINVAL, path, "has other sectors or is larger than %s", d->path);
+	if (!result &&
+	    (parent->sector_bytes != d->sector_bytes || parent->size_bytes > d->size_bytes))
+		result = disk_fail(error, -EINVAL, path, "has other sectors or is larger than %s",
+				   d->path);
 	if (!result) {
 		result = keep_differences(d, parent, job);
 		if (!result)
@@ -87,7 +91,8 @@ int disk_rebase(struct disk *d, const char *path, enum disk_format format, const
 /* ---- export ---- */
 
 /* What the chain above `ancestor` says about a range; absent: nothing. */
-static int range_above(struct disk *d, const struct disk *ancestor, uint64_t at, uint64_t bytes, struct disk_range *ret)
+static int range_above(struct disk *d, const struct disk *ancestor, uint64_t at, uint64_t bytes,
+		       struct disk_range *ret)
 {
 	*ret = (struct disk_range){ .kind = DISK_RANGE_ABSENT, .bytes = bytes };
 	for (; d != ancestor && ret->kind == DISK_RANGE_ABSENT; d = d->parent) {
@@ -103,7 +108,8 @@ static int range_above(struct disk *d, const struct disk *ancestor, uint64_t at,
 	return 0;
 }
 
-static int copy_changes(struct disk *d, const struct disk *ancestor, struct disk *to, const struct disk_job *job)
+static int copy_changes(struct disk *d, const struct disk *ancestor, struct disk *to,
+			const struct disk_job *job)
 {
 	uint8_t *buffer = malloc(COPY_BYTES);
 	int error = buffer ? 0 : -ENOMEM;
@@ -129,10 +135,13 @@ static int copy_changes(struct disk *d, const struct disk *ancestor, struct disk
 	return error;
 }
 
-int disk_export_changes(struct disk *d, const char *since, const char *path, const struct disk_job *job, struct disk_error *error)
+int disk_export_changes(struct disk *d, const char *since, const char *path,
+			const struct disk_job *job, struct disk_error *error)
 {
 	struct disk_create what = { .format = DISK_VHDX, .parent_format = DISK_VHDX };
-	struct disk_options o = { .format = DISK_VHDX, .write = true, .parents = (const char *const[]){ "/", NULL } };
+	struct disk_options o = { .format = DISK_VHDX,
+				  .write = true,
+				  .parents = (const char *const[]){ "/", NULL } };
 	struct disk *ancestor = d->parent, *to;
 	char *wanted = realpath(since, NULL);
 	int result;

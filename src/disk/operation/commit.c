@@ -1,13 +1,15 @@
 /*
  * A child's data into its parent, while others use the child.
  *
- * The parent's data identifier changes by it, and the child must still fit, whenever the power fails: before the first byte is
- * written the child's locator names the identifier that the parent is going to have as a second one (parent_linkage2, of which a
- * reader accepts either). So until the end the child opens, reads the same, and the commit can be done again. At the end what is said
- * about the virtual disk is the child's, the child is emptied, which only then is right, and its locator names the new identifier alone.
+ * The parent's data identifier changes by it, and the child must still fit, whenever the power
+ * fails: before the first byte is written the child's locator names the identifier that the parent
+ * is going to have as a second one (parent_linkage2, of which a reader accepts either). So until
+ * the end the child opens, reads the same, and the commit can be done again. At the end what is
+ * said about the virtual disk is the child's, the child is emptied, which only then is right, and
+ * its locator names the new identifier alone.
  *
- * What is written meanwhile goes to the child as ever; the blocks it was written to are copied once more, the last ones while
- * nobody writes.
+ * What is written meanwhile goes to the child as ever; the blocks it was written to are copied once
+ * more, the last ones while nobody writes.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +30,8 @@ static int copy_range(struct commit *c, uint64_t at, uint64_t end)
 	while (at < end && !error) {
 		struct disk_range range;
 
-		error = disk_range(c->child, at, end - at < COPY_BYTES ? end - at : COPY_BYTES, &range);
+		error = disk_range(c->child, at, end - at < COPY_BYTES ? end - at : COPY_BYTES,
+				   &range);
 		if (error)
 			break;
 		if (range.kind == DISK_RANGE_ZERO)
@@ -61,7 +64,7 @@ static int copy_marked(struct commit *c, bool told)
 	return error;
 }
 
-static int empty(struct vhdx *v)
+static int child_empty(struct vhdx *v)
 {
 	int error = vhdx_begin(v, true);
 
@@ -87,10 +90,13 @@ static int empty(struct vhdx *v)
 	return error ? error : vhdx_commit(v);
 }
 
-/* The same file once more, for writing; its own parents may lie where they lay: they were open already, and allowed. */
+/* The same file once more, for writing; its own parents may lie where they lay: they were open
+ * already, and allowed. */
 static int reopen_parent(struct disk *d, struct disk_error *error)
 {
-	struct disk_options o = { .format = DISK_VHDX, .write = true, .parents = (const char *const[]){ "/", NULL } };
+	struct disk_options o = { .format = DISK_VHDX,
+				  .write = true,
+				  .parents = (const char *const[]){ "/", NULL } };
 	struct disk *old = d->parent, *p;
 	int result;
 
@@ -131,7 +137,7 @@ static int copy_down(struct commit *c)
 }
 
 /* Nobody else uses the disk. */
-static int finish(struct commit *c, struct guid after)
+static int commit_finish(struct commit *c, struct guid after)
 {
 	struct disk *d = c->child, *p = c->parent;
 	struct vhdx *child = vhdx_of(d);
@@ -146,7 +152,7 @@ static int finish(struct commit *c, struct guid after)
 	if (!error)
 		error = vhdx_copy_disk_items(child, vhdx_of(p));
 	if (!error)
-		error = empty(child);
+		error = child_empty(child);
 	if (!error)
 		error = vhdx_set_link(child, p->path, DISK_VHDX, after, (struct guid){ 0 });
 	if (error)
@@ -157,7 +163,7 @@ static int finish(struct commit *c, struct guid after)
 	return chain_attach(d); /* the parent now has what it had not */
 }
 
-static int run(struct commit *c, struct guid after)
+static int commit_run(struct commit *c, struct guid after)
 {
 	struct disk *d = c->child;
 	uint8_t *copied;
@@ -177,7 +183,7 @@ static int run(struct commit *c, struct guid after)
 	}
 	job_alone(c->job, true);
 	if (!error)
-		error = finish(c, after);
+		error = commit_finish(c, after);
 	d->copied = NULL;
 	job_alone(c->job, false);
 	free(copied);
@@ -194,17 +200,19 @@ int disk_commit(struct disk *d, const struct disk_job *job, struct disk_error *e
 	if (!d->write || d->driver != &vhdx_driver || !d->parent)
 		return disk_fail(error, -EINVAL, d->path, "is no child that can be written");
 	if (d->parent->format_id != DISK_VHDX)
-		return disk_fail(error, -ENOTSUP, d->path, "its parent is no VHDX file: convert it instead");
+		return disk_fail(error, -ENOTSUP, d->path,
+				 "its parent is no VHDX file: convert it instead");
 	after = guid_is_zero(vhdx_of(d)->parent_id2) ? guid_new() : vhdx_of(d)->parent_id2;
 	if (d->size_bytes > d->touched_blocks * d->touched_bytes)
-		return disk_fail(error, -EBUSY, d->path, "has grown since it was opened: open it again");
+		return disk_fail(error, -EBUSY, d->path,
+				 "has grown since it was opened: open it again");
 	job_alone(job, true);
 	result = reopen_parent(d, error);
 	job_alone(job, false);
 	if (result)
 		return result;
 	c.parent = d->parent;
-	result = run(&c, after);
+	result = commit_run(&c, after);
 	clean = disk_make_clean(c.parent);
 	result = result ? result : clean;
 	if (!result) {

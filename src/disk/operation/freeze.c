@@ -1,6 +1,7 @@
 /*
- * A frozen file: one that must stay as it is because others are made on it. It refuses to be opened for writing, for the reason
- * that it keeps; it thaws only while no child of it is found. Other programs see a file that nobody may write.
+ * A frozen file: one that must stay as it is because others are made on it. It refuses to be opened
+ * for writing, for the reason that it keeps; it thaws only while no child of it is found. Other
+ * programs see a file that nobody may write.
  */
 #include <dirent.h>
 #include <stdlib.h>
@@ -26,7 +27,9 @@ int disk_check_frozen(struct disk *d, struct disk_error *error)
 	int result = disk_read_item(d, FREEZE_ITEM, &bytes, &count);
 
 	if (result)
-		return result == -ENOENT ? 0 : disk_fail(error, result, d->path, "whether it is frozen cannot be read");
+		return result == -ENOENT ? 0
+					 : disk_fail(error, result, d->path,
+						     "whether it is frozen cannot be read");
 	memset(&r, 0, sizeof(r));
 	memcpy(&r, bytes, count < sizeof(r) ? count : sizeof(r));
 	free(bytes);
@@ -50,7 +53,8 @@ int disk_freeze(struct disk *d, const char *reason, struct disk_error *error)
 	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
 }
 
-/* Whether a file of this directory names `id` as its parent's data; its own parents do not matter. */
+/* Whether a file of this directory names `id` as its parent's data; its own parents do not matter.
+ * */
 static bool find_child(const char *place, struct guid id, char *ret, size_t bytes)
 {
 	DIR *directory = opendir(place);
@@ -64,9 +68,12 @@ static bool find_child(const char *place, struct guid id, char *ret, size_t byte
 
 		if (!e)
 			break;
-		if (e->d_type != DT_REG || snprintf(ret, bytes, "%s/%s", place, e->d_name) >= (int)bytes || disk_open(ret, &o, &child, &error))
+		if (e->d_type != DT_REG ||
+		    snprintf(ret, bytes, "%s/%s", place, e->d_name) >= (int)bytes ||
+		    disk_open(ret, &o, &child, &error))
 			continue;
-		found = guid_equal(vhdx_of(child)->parent_id, id) || guid_equal(vhdx_of(child)->parent_id2, id);
+		found = guid_equal(vhdx_of(child)->parent_id, id) ||
+			guid_equal(vhdx_of(child)->parent_id2, id);
 		disk_close(child);
 	}
 	if (directory)

@@ -1,10 +1,11 @@
 /*
- * A snapshot of a disk in use: a child is made of it and opened on top of it, without a sync and without anybody waiting; from then
- * on the child is written. What the parent had not yet flushed, and the child's file and name, the child's next flush flushes; making
- * the parent clean, and noting what it holds, comes afterwards and beside the use of the child.
+ * A snapshot of a disk in use: a child is made of it and opened on top of it, without a sync and
+ * without anybody waiting; from then on the child is written. What the parent had not yet flushed,
+ * and the child's file and name, the child's next flush flushes; making the parent clean, and
+ * noting what it holds, comes afterwards and beside the use of the child.
  *
- * A power cut before that leaves the parent as it was last flushed, and perhaps a child that does not open: nobody was told yet that
- * there is one.
+ * A power cut before that leaves the parent as it was last flushed, and perhaps a child that does
+ * not open: nobody was told yet that there is one.
  */
 #include <string.h>
 
@@ -27,8 +28,9 @@ int disk_make_clean(struct disk *d)
 	return file_lock(&d->file, FILE_SHARED);
 }
 
-/* The identifier that the child is to name must not change any more: it changes now, if it has not since opening. */
-static int begin(struct disk *d)
+/* The identifier that the child is to name must not change any more: it changes now, if it has not
+ * since opening. */
+static int snapshot_begin(struct disk *d)
 {
 	struct vhdx *v = vhdx_of(d);
 	int error;
@@ -39,7 +41,8 @@ static int begin(struct disk *d)
 	return error;
 }
 
-static int create(struct disk *d, const char *path, struct disk_file *ret, struct disk_error *error)
+static int snapshot_create(struct disk *d, const char *path, struct disk_file *ret,
+			   struct disk_error *error)
 {
 	const struct disk_create what = { .format = DISK_VHDX, .in_use = true };
 	int result = disk_file_create(path, true, ret);
@@ -60,14 +63,19 @@ int disk_snapshot(struct disk *d, const char *path, struct disk **ret, struct di
 	int result;
 
 	if (!d->write || d->driver != &vhdx_driver)
-		return disk_fail(error, -ENOTSUP, d->path, "only a VHDX file can be made a parent while it is in use");
-	result = begin(d);
+		return disk_fail(error, -ENOTSUP, d->path,
+				 "only a VHDX file can be made a parent while it is in use");
+	result = snapshot_begin(d);
 	if (result)
 		return disk_fail(error, result, d->path, "%s", strerror(-result));
-	result = create(d, path, &file, error);
+	result = snapshot_create(d, path, &file, error);
 	if (result)
 		return result;
-	result = disk_open_file(file, path, &(struct disk_options){ .format = DISK_VHDX, .write = true, .parent = d, .just_made = true }, ret, error);
+	result = disk_open_file(
+		file, path,
+		&(struct disk_options){
+			.format = DISK_VHDX, .write = true, .parent = d, .just_made = true },
+		ret, error);
 	if (result)
 		remove(path);
 	return result;

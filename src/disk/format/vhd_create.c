@@ -1,0 +1,203 @@
+/*
+ * New VHD files: footer, header, an empty table, and of a child both paths of its parent. The copy
+ * of the footer in front is written last: a file that was not finished is not one.
+ */
+#include <endian.h>
+#include <libgen.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "disk/digest.h"
+#include "vhd_internal.h"
+
+/* Cylinders, heads and sectors as the specification's appendix counts them. */
+static void set_geometry(struct vhd_footer *f, uint64_t size_bytes)
+{
+	uint64_t sectors = size_bytes / VHD_SECTOR, tracks;
+	uint32_t per_track = 17, heads;
+
+	if (sectors > 65535ull * 16 * 255)
+		sectors = 65535ull * 16 * 255;
+	if (sectors >= 65535ull * 16 * 63) {
+		per_track = 255;
+		heads = 16;
+		tracks = sectors / per_track;
+	} else {
+		tracks = sectors / per_track;
+		heads = tracks < 4096 ? 4 : (uint32_t)((tracks + 1023) / 1024);
+		if (tracks >= heads * 1024ull || heads > 16) {
+			per_track = 31;
+			heads = 16;
+			tracks = sectors / per_track;
+		}
+		if (tracks >= heads * 1024ull) {
+			per_track = 63;
+			heads = 16;
+			tracks = sectors / per_track;
+		}
+	}
+	f->geometry.cylinders = htobe16((uint16_t)(tracks / heads));
+	f->geometry.heads = (uint8_t)heads;
+	f->geometry.sectors = (uint8_t)per_track;
+}
+
+/* The creator is the one of Hyper-V: others take the exact size only from names that they know, and
+ * else the geometry's. */
+static void make_footer(struct vhd_footer *f, uint64_t size_bytes, uint32_t type)
+{
+	const struct guid id = guid_new();
+
+	*f = (struct vhd_footer){ .features = htobe32(2),
+				  .version = htobe32(0x10000),
+				  .header_offset =
+					  type == VHD_FIXED ? UINT64_MAX : htobe64(VHD_SECTOR),
+				  .seconds = htobe32((uint32_t)(time(NULL) - VHD_YEAR_2000)),
+				  .creator_version = htobe32(0xa0000),
+				  .creator_system = htobe32(0x5769326b),
+				  .original_bytes = htobe64(size_bytes),
+				  .size_bytes = htobe64(size_bytes),
+				  .type = htobe32(type) };
+	memcpy(f->cookie, "conectix", 8);
+	memcpy(f->creator, "win ", 4);
+	memcpy(f->id, id.byte, 16);
+	set_geometry(f, size_bytes);
+	f->checksum = htobe32(vhd_checksum(f, sizeof(*f), offsetof(struct vhd_footer, checksum)));
+}
+
+/* Both paths, absolute first. */
+static int write_locators(struct disk_file *f, struct vhd_header *h, const char *child,
+			  struct disk *parent, uint64_t at)
+{
+	char *absolute = realpath(parent->path, NULL), *copy = strdup(child),
+	     *here = copy ? realpath(dirname(copy), NULL) : NULL, *relative = NULL;
+	static const uint32_t codes[2] = { VHD_CODE_ABSOLUTE, VHD_CODE_RELATIVE };
+	const char *paths[2], *below = NULL;
+	int error = 0;
+
+	if (absolute && here)
+		below = !strncmp(absolute, here, strlen(here)) && absolute[strlen(here)] == '/'
+				? absolute + strlen(here) + 1
+				: absolute;
+	if (!below || asprintf(&relative, ".\\%s", below) < 0)
+		error = -ENOMEM;
+	for (char *c = relative; !error && *c; c++)
+		*c = *c == '/' ? '\\' : *c;
+	paths[0] = absolute;
+	paths[1] = relative;
+	for (int n = 0; n < 2 && !error; n++) {
+		uint8_t text[VHD_LOCATOR_BYTES] = { 0 };
+		int bytes = parent_utf16(paths[n], text, sizeof(text), false);
+
+		h->locator[n] = (struct vhd_locator){
+			.code = htobe32(codes[n]),
+			.space = htobe32(VHD_LOCATOR_BYTES),
+			.bytes = htobe32((uint32_t)(bytes > 0 ? bytes : 0)),
+			.offset = htobe64(at + (uint64_t)n * VHD_LOCATOR_BYTES),
+		};
+		error = bytes <= 0 ? -ENAMETOOLONG
+				   : file_write(f, at + (uint64_t)n * VHD_LOCATOR_BYTES, text,
+						sizeof(text));
+	}
+	if (!error &&
+	    parent_utf16(basename(absolute), h->parent_name, sizeof(h->parent_name) - 2, true) <= 0)
+		error = -ENAMETOOLONG;
+	free(absolute);
+	free(relative);
+	free(here);
+	free(copy);
+	return error;
+}
+
+static int write_dynamic(struct disk_file *f, const char *path, const struct vhd_footer *footer,
+			 uint64_t size_bytes, uint32_t block_bytes, struct disk *parent)
+{
+	uint32_t entries = (uint32_t)((size_bytes + block_bytes - 1) / block_bytes);
+	uint64_t table_bytes = ((uint64_t)entries * 4 + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR,
+		 table = VHD_SECTOR + sizeof(struct vhd_header);
+	uint64_t end = table + table_bytes + (parent ? 2 * VHD_LOCATOR_BYTES : 0);
+	struct vhd_header h = { .next = UINT64_MAX,
+				.table_offset = htobe64(table),
+				.version = htobe32(0x10000),
+				.entries = htobe32(entries),
+				.block_bytes = htobe32(block_bytes) };
+	uint8_t *unused = malloc(table_bytes);
+	int error = unused ? 0 : -ENOMEM;
+
+	memcpy(h.cookie, "cxsparse", 8);
+	if (!error) {
+		memset(unused, 0xff, table_bytes);
+		error = file_write(f, table, unused, table_bytes);
+	}
+	if (!error && parent) {
+		struct stat st;
+
+		memcpy(h.parent_id, vhd_of(parent)->footer.id, 16);
+		h.parent_seconds = htobe32(
+			stat(parent->path, &st) ? 0 : (uint32_t)(st.st_mtime - VHD_YEAR_2000));
+		error = write_locators(f, &h, path, parent, table + table_bytes);
+	}
+	h.checksum = htobe32(vhd_checksum(&h, sizeof(h), offsetof(struct vhd_header, checksum)));
+	if (!error)
+		error = file_write(f, VHD_SECTOR, &h, sizeof(h));
+	if (!error)
+		error = file_write(f, end, footer, sizeof(*footer));
+	if (!error)
+		error = file_flush(f);
+	free(unused);
+	/* last: a file that was not finished is not one */
+	return error ? error : file_write(f, 0, footer, sizeof(*footer));
+}
+
+/* What the parent holds goes beside the child: the format has no place for it. */
+static int write_link(const char *path, struct disk *parent)
+{
+	struct link_items items;
+	bool unsynced; /* the child is removed then */
+	int error = link_encode(parent, LINK_KEPT_OR_COMPUTED, &items);
+
+	if (error)
+		return error;
+	error = side_write(NULL, path, DIGEST_ITEM_PARENT, items.table, items.table_bytes,
+			   &unsynced);
+	if (!error)
+		error = side_write(NULL, path, DIGEST_ITEM_LINK, items.link, items.link_bytes,
+				   &unsynced);
+	free(items.link);
+	free(items.table);
+	return error;
+}
+
+int vhd_create(struct disk_file *f, const char *path, const struct disk_create *what,
+	       struct disk *parent, struct disk_error *error)
+{
+	uint64_t size_bytes = parent ? parent->size_bytes : what->size_bytes;
+	uint32_t like_parent =
+		parent && parent->block_bytes ? parent->block_bytes : VHD_BLOCK_BYTES;
+	uint32_t block_bytes = what->block_bytes ? what->block_bytes : like_parent;
+	uint32_t type = what->fixed ? VHD_FIXED : VHD_DYNAMIC;
+	struct vhd_footer footer;
+	int result;
+
+	if (parent && (parent->format_id != DISK_VHD || what->fixed))
+		return disk_fail(error, -EINVAL, path,
+				 "a VHD child is not fixed, and its parent is a VHD file, too");
+	if (!size_bytes || size_bytes % VHD_SECTOR || size_bytes > VHD_MAX_BYTES)
+		return disk_fail(error, -EINVAL, path,
+				 "a size must be a whole number of sectors up to 2040 GiB");
+	if (block_bytes < VHD_BLOCK_MIN || block_bytes > VHD_BLOCK_MAX ||
+	    block_bytes & (block_bytes - 1) ||
+	    (what->logical_sector_bytes && what->logical_sector_bytes != VHD_SECTOR))
+		return disk_fail(
+			error, -EINVAL, path,
+			"a block size must be a power of two from 4K to 256M, a sector size 512");
+	make_footer(&footer, size_bytes, parent ? VHD_CHILD : type);
+	result = parent && !what->in_use ? write_link(path, parent) : 0;
+	if (!result)
+		result = what->fixed
+				 ? file_write(f, size_bytes, &footer, sizeof(footer))
+				 : write_dynamic(f, path, &footer, size_bytes, block_bytes, parent);
+	if (!result)
+		result = file_flush(f);
+	return result ? disk_fail(error, result, path, "%s", strerror(-result)) : 0;
+}
