@@ -1,4 +1,5 @@
-/* umbra disk: the verbs on disk files. Sizes as 512M; formats are said, never guessed: vhdx unless something else is said. */
+/* umbra disk: the verbs on disk files. Sizes as 512M; formats are said, never guessed: vhdx unless
+ * something else is said. */
 #include "disk/disk.h"
 
 #include <errno.h>
@@ -34,17 +35,41 @@ static const char help[] =
 
 /* ---- arguments ---- */
 
-static int bad_size(const char *text) { return complain(EXIT_USAGE, "not a size", text, "say for example 4G"); }
+static int bad_size(const char *text)
+{
+	return complain(EXIT_USAGE, "not a size", text, "say for example 4G");
+}
 
 static int parse(int argc, char **argv, struct arguments *a)
 {
 	static const struct option longs[] = {
-		{ "size", 1, 0, 's' }, { "block-size", 1, 0, 'b' }, { "sector-size", 1, 0, 'S' }, { "parent", 1, 0, 'p' }, { "parents", 1, 0, 'P' },
-		{ "from", 1, 0, 'f' }, { "to", 1, 0, 't' }, { "format", 1, 0, 'F' }, { "other-format", 1, 0, 'O' }, { "offset", 1, 0, 'o' },
-		{ "length", 1, 0, 'l' }, { "fixed", 0, 0, 'x' }, { "json", 0, 0, 'j' }, { "chain", 0, 0, 'c' }, { "quick", 0, 0, 'q' }, { "undo", 0, 0, 'u' },
-		{ "rebuild", 0, 0, 'B' }, { "digests", 0, 0, 'd' }, { "reason", 1, 0, 'r' }, { "parent-format", 1, 0, 'G' },
-		{ "since", 1, 0, 'i' }, { "socket", 1, 0, 'k' }, { "read-only", 0, 0, 'R' }, { "override", 1, 0, 'V' }, { "direct", 0, 0, 'D' },
-		{ "help", 0, 0, 'h' }, { 0 },
+		{ "size", 1, 0, 's' },
+		{ "block-size", 1, 0, 'b' },
+		{ "sector-size", 1, 0, 'S' },
+		{ "parent", 1, 0, 'p' },
+		{ "parents", 1, 0, 'P' },
+		{ "from", 1, 0, 'f' },
+		{ "to", 1, 0, 't' },
+		{ "format", 1, 0, 'F' },
+		{ "other-format", 1, 0, 'O' },
+		{ "offset", 1, 0, 'o' },
+		{ "length", 1, 0, 'l' },
+		{ "fixed", 0, 0, 'x' },
+		{ "json", 0, 0, 'j' },
+		{ "chain", 0, 0, 'c' },
+		{ "quick", 0, 0, 'q' },
+		{ "undo", 0, 0, 'u' },
+		{ "rebuild", 0, 0, 'B' },
+		{ "digests", 0, 0, 'd' },
+		{ "reason", 1, 0, 'r' },
+		{ "parent-format", 1, 0, 'G' },
+		{ "since", 1, 0, 'i' },
+		{ "socket", 1, 0, 'k' },
+		{ "read-only", 0, 0, 'R' },
+		{ "override", 1, 0, 'V' },
+		{ "direct", 0, 0, 'D' },
+		{ "help", 0, 0, 'h' },
+		{ 0 },
 	};
 	int c;
 
@@ -60,7 +85,8 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'p': a->parent = optarg; break;
 		case 'P':
 			if (a->place_count == PLACES)
-				return complain(EXIT_USAGE, "more places than 16", optarg, "name a directory above them");
+				return complain(EXIT_USAGE, "more places than 16", optarg,
+						"name a directory above them");
 			a->places[a->place_count++] = optarg;
 			break;
 		case 'f': a->from = optarg; break;
@@ -92,8 +118,11 @@ static int parse(int argc, char **argv, struct arguments *a)
 	if (optind < argc)
 		a->other = argv[optind++];
 	if (optind < argc)
-		return complain(EXIT_USAGE, "unexpected argument", argv[optind], "see umbra disk --help");
-	return a->file || a->socket ? 0 : complain(EXIT_USAGE, "no file given", "disk", "see umbra disk --help");
+		return complain(EXIT_USAGE, "unexpected argument", argv[optind],
+				"see umbra disk --help");
+	return a->file || a->socket
+		       ? 0
+		       : complain(EXIT_USAGE, "no file given", "disk", "see umbra disk --help");
 }
 
 /* ---- verbs ---- */
@@ -130,7 +159,9 @@ static int make_file(const struct arguments *a, const char *path, const struct d
 	if (error)
 		code = making_refused(path, error, &why);
 	if (!code && what->format == DISK_VHDX) {
-		json_t *from = what->parent ? json_pack("{s:s%}", "from", what->parent, strlen(what->parent)) : NULL;
+		json_t *from = what->parent ? json_pack("{s:s%}", "from", what->parent,
+							strlen(what->parent))
+					    : NULL;
 
 		error = disk_cli_note_closed(a, unfinished, what->format, "created", from);
 		code = error ? disk_access_failed(path, error) : 0;
@@ -148,7 +179,10 @@ static const char *parent_format_of(const struct arguments *a)
 
 static int verb_create(struct arguments *a)
 {
-	struct disk_create what = { .size_bytes = a->size, .block_bytes = (uint32_t)a->block, .logical_sector_bytes = (uint32_t)a->sector, .fixed = a->fixed,
+	struct disk_create what = { .size_bytes = a->size,
+				    .block_bytes = (uint32_t)a->block,
+				    .logical_sector_bytes = (uint32_t)a->sector,
+				    .fixed = a->fixed,
 				    .parent = a->parent };
 	int error = disk_parse_format(a->format, &what.format);
 
@@ -157,9 +191,11 @@ static int verb_create(struct arguments *a)
 	if (error)
 		return error;
 	if (a->has_size == (a->parent != NULL))
-		return complain(EXIT_USAGE, "either a size or a parent", a->file, "say --size S or --parent FILE");
+		return complain(EXIT_USAGE, "either a size or a parent", a->file,
+				"say --size S or --parent FILE");
 	if (a->block > UINT32_MAX || a->sector > UINT32_MAX)
-		return complain(EXIT_USAGE, "a block or sector size that no format has", a->file, "see umbra disk --help");
+		return complain(EXIT_USAGE, "a block or sector size that no format has", a->file,
+				"see umbra disk --help");
 	error = what.parent ? disk_cli_may_fork(a, what.parent, parent_format_of(a)) : 0;
 	return error ? error : make_file(a, a->file, &what);
 }
@@ -178,12 +214,18 @@ static json_t *info_json(const struct disk *d)
 	json_t *j;
 
 	disk_info(d, &i);
-	j = json_pack("{s:s%, s:s, s:I, s:I, s:I, s:i, s:i}", "file", disk_path(d), strlen(disk_path(d)), "format", disk_format_name(i.format), "size",
-		      (json_int_t)i.size_bytes, "file-size", (json_int_t)i.file_bytes, "allocated", (json_int_t)i.allocated_bytes, "logical-sector-size",
-		      (int)i.logical_sector_bytes, "physical-sector-size", (int)i.physical_sector_bytes);
+	j = json_pack("{s:s%, s:s, s:I, s:I, s:I, s:i, s:i}", "file", disk_path(d),
+		      strlen(disk_path(d)), "format", disk_format_name(i.format), "size",
+		      (json_int_t)i.size_bytes, "file-size", (json_int_t)i.file_bytes, "allocated",
+		      (json_int_t)i.allocated_bytes, "logical-sector-size",
+		      (int)i.logical_sector_bytes, "physical-sector-size",
+		      (int)i.physical_sector_bytes);
 	if (!j || (i.format != DISK_VHDX && i.format != DISK_VHD))
 		return j;
-	json_object_set_new(j, "type", json_string(i.has_parent ? "differencing" : i.fixed ? "fixed" : "dynamic"));
+	json_object_set_new(j, "type",
+			    json_string(i.has_parent ? "differencing"
+					: i.fixed    ? "fixed"
+						     : "dynamic"));
 	json_object_set_new(j, "block-size", json_integer(i.block_bytes));
 	json_object_set_new(j, "blocks", json_integer((json_int_t)i.blocks));
 	json_object_set_new(j, "blocks-present", json_integer((json_int_t)i.blocks_present));
@@ -251,8 +293,9 @@ static int verb_map(struct arguments *a)
 	for (uint64_t at = 0; !code && !error && at < disk_size_bytes(d); at += range.bytes) {
 		error = disk_range(d, at, disk_size_bytes(d) - at, &range);
 		if (!error && a->json)
-			json_array_append_new(all, json_pack("{s:I, s:I, s:s}", "start", (json_int_t)at, "length", (json_int_t)range.bytes, "kind",
-							     kinds[range.kind]));
+			json_array_append_new(
+				all, json_pack("{s:I, s:I, s:s}", "start", (json_int_t)at, "length",
+					       (json_int_t)range.bytes, "kind", kinds[range.kind]));
 		else if (!error)
 			printf("%16lu %16lu %s\n", at, range.bytes, kinds[range.kind]);
 	}
@@ -266,8 +309,9 @@ static int whole_sectors(const struct disk *d, uint64_t bytes, const char *path)
 {
 	if (!(bytes & (disk_sector_bytes(d) - 1)))
 		return 0;
-	return complain(EXIT_USAGE, "an offset, length or size that is no whole number of sectors", path,
-			disk_sector_bytes(d) == 512 ? "say a multiple of 512" : "say a multiple of 4096");
+	return complain(
+		EXIT_USAGE, "an offset, length or size that is no whole number of sectors", path,
+		disk_sector_bytes(d) == 512 ? "say a multiple of 512" : "say a multiple of 4096");
 }
 
 static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
@@ -279,10 +323,13 @@ static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
 		if (error)
 			return disk_access_failed(a->file, error);
 		if (fwrite(buffer, 1, n, stdout) != n)
-			return complain(EXIT_UNUSABLE, strerror(errno), "standard output", "make room");
+			return complain(EXIT_UNUSABLE, strerror(errno), "standard output",
+					"make room");
 		done += n;
 	}
-	return fflush(stdout) ? complain(EXIT_UNUSABLE, strerror(errno), "standard output", "make room") : 0;
+	return fflush(stdout)
+		       ? complain(EXIT_UNUSABLE, strerror(errno), "standard output", "make room")
+		       : 0;
 }
 
 static int verb_read(struct arguments *a)
@@ -309,20 +356,26 @@ static int copy_in(struct disk *d, const struct arguments *a, FILE *from, uint8_
 	size_t n;
 
 	while ((n = fread(buffer, 1, COPY_BYTES, from))) {
-		size_t whole = (n + disk_sector_bytes(d) - 1) / disk_sector_bytes(d) * disk_sector_bytes(d);
+		size_t whole = (n + disk_sector_bytes(d) - 1) / disk_sector_bytes(d) *
+			       disk_sector_bytes(d);
 		int error = 0;
 
 		if (whole != n) /* the rest of the last sector stays as it is */
-			error = disk_read(d, at + whole - disk_sector_bytes(d), buffer + COPY_BYTES, disk_sector_bytes(d));
+			error = disk_read(d, at + whole - disk_sector_bytes(d), buffer + COPY_BYTES,
+					  disk_sector_bytes(d));
 		if (whole != n && !error)
-			memcpy(buffer + n, buffer + COPY_BYTES + n % disk_sector_bytes(d), whole - n);
+			memcpy(buffer + n, buffer + COPY_BYTES + n % disk_sector_bytes(d),
+			       whole - n);
 		if (!error)
 			error = disk_write(d, at, buffer, whole);
 		if (error)
 			return disk_access_failed(a->file, error);
 		at += n;
 	}
-	return ferror(from) ? complain(EXIT_UNUSABLE, strerror(errno), a->from ? a->from : "standard input", "name a file that can be read") : 0;
+	return ferror(from) ? complain(EXIT_UNUSABLE, strerror(errno),
+				       a->from ? a->from : "standard input",
+				       "name a file that can be read")
+			    : 0;
 }
 
 static int verb_write(struct arguments *a)
@@ -334,7 +387,8 @@ static int verb_write(struct arguments *a)
 
 	if (!from) {
 		free(buffer);
-		return complain(EXIT_UNUSABLE, strerror(errno), a->from, "name a file that can be read");
+		return complain(EXIT_UNUSABLE, strerror(errno), a->from,
+				"name a file that can be read");
 	}
 	code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
 	if (!code) {
@@ -371,7 +425,8 @@ static int convert_into(const struct arguments *a, struct disk *from, const char
 	struct disk_error why;
 	struct disk *to;
 	/* past the cache: it is written once, and has to reach the host's disk anyway */
-	int code = disk_cli_open_with(a, path, a->to, IMAGE_ACTION(ACTION_WRITE), (struct disk_options){ .write = true, .direct = true }, &to);
+	int code = disk_cli_open_with(a, path, a->to, IMAGE_ACTION(ACTION_WRITE),
+				      (struct disk_options){ .write = true, .direct = true }, &to);
 	int error;
 
 	if (code)
@@ -384,7 +439,8 @@ static int convert_into(const struct arguments *a, struct disk *from, const char
 		code = error ? disk_access_failed(a->other, error) : 0;
 	}
 	if (!code)
-		disk_access_note(to, "converted", json_pack("{s:s%}", "from", a->file, strlen(a->file)));
+		disk_access_note(to, "converted",
+				 json_pack("{s:s%}", "from", a->file, strlen(a->file)));
 	return disk_access_close(to, code);
 }
 
@@ -394,7 +450,9 @@ static int verb_convert(struct arguments *a)
 	const char *unfinished;
 	struct disk *from;
 	struct disk_error why;
-	int code = a->other ? 0 : complain(EXIT_USAGE, "no target given", a->file, "see umbra disk --help");
+	int code = a->other ? 0
+			    : complain(EXIT_USAGE, "no target given", a->file,
+				       "see umbra disk --help");
 	int error;
 
 	if (!code)
@@ -428,7 +486,8 @@ static int compare(struct disk *one, struct disk *other, uint64_t *ret_at)
 		if (!error)
 			error = disk_read(other, at, buffer + COPY_BYTES, n);
 		differ = !error && memcmp(buffer, buffer + COPY_BYTES, n);
-		for (*ret_at = at; differ && buffer[*ret_at - at] == buffer[*ret_at - at + COPY_BYTES];)
+		for (*ret_at = at;
+		     differ && buffer[*ret_at - at] == buffer[*ret_at - at + COPY_BYTES];)
 			++*ret_at;
 		progress_show(&p, at + n);
 	}
@@ -437,10 +496,12 @@ static int compare(struct disk *one, struct disk *other, uint64_t *ret_at)
 }
 
 /* differ_at NULL: the contents are the same. */
-static void say_compared(const struct arguments *a, const struct disk *one, const struct disk *other, const uint64_t *differ_at)
+static void say_compared(const struct arguments *a, const struct disk *one,
+			 const struct disk *other, const uint64_t *differ_at)
 {
 	uint64_t size = disk_size_bytes(one), other_size = disk_size_bytes(other);
-	json_t *j = json_pack("{s:b, s:I, s:I}", "same", !differ_at, "size", (json_int_t)size, "other-size", (json_int_t)other_size);
+	json_t *j = json_pack("{s:b, s:I, s:I}", "same", !differ_at, "size", (json_int_t)size,
+			      "other-size", (json_int_t)other_size);
 
 	if (differ_at && size == other_size)
 		json_object_set_new(j, "differs-from", json_integer((json_int_t)*differ_at));
@@ -458,13 +519,17 @@ static int verb_compare(struct arguments *a)
 	struct disk *one, *other;
 	uint64_t at = 0;
 	bool same_size;
-	int code = a->other ? 0 : complain(EXIT_USAGE, "no other file given", a->file, "see umbra disk --help"), result;
+	int code = a->other ? 0
+			    : complain(EXIT_USAGE, "no other file given", a->file,
+				       "see umbra disk --help"),
+	    result;
 
 	if (!code)
 		code = disk_cli_open(a, a->file, a->format, ACTION_READ, &one);
 	if (code)
 		return code;
-	code = disk_cli_open(a, a->other, a->other_format ? a->other_format : a->format, ACTION_READ, &other);
+	code = disk_cli_open(a, a->other, a->other_format ? a->other_format : a->format,
+			     ACTION_READ, &other);
 	if (code)
 		return disk_access_close(one, code);
 	same_size = disk_size_bytes(one) == disk_size_bytes(other);
@@ -478,7 +543,8 @@ static int verb_compare(struct arguments *a)
 static int verb_resize(struct arguments *a)
 {
 	struct disk *d;
-	int code = a->has_size ? 0 : complain(EXIT_USAGE, "no size given", a->file, "say --size S"), error;
+	int code = a->has_size ? 0 : complain(EXIT_USAGE, "no size given", a->file, "say --size S"),
+	    error;
 
 	if (!code)
 		code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
@@ -489,7 +555,8 @@ static int verb_resize(struct arguments *a)
 		return disk_access_close(d, code);
 	error = disk_resize(d, a->size);
 	if (error == -EBUSY)
-		code = complain(EXIT_UNUSABLE, "holds data beyond that size", a->file, "name a larger size");
+		code = complain(EXIT_UNUSABLE, "holds data beyond that size", a->file,
+				"name a larger size");
 	else if (error)
 		code = disk_access_failed(a->file, error);
 	else
@@ -505,8 +572,10 @@ static int verb_snapshot(struct arguments *a)
 	if (error)
 		return error;
 	if (!a->other)
-		return complain(EXIT_USAGE, "no child given", a->file, "say umbra disk snapshot FILE CHILD");
-	if (what.parent_format == DISK_VHD) /* the child is what its parent is, where that has children */
+		return complain(EXIT_USAGE, "no child given", a->file,
+				"say umbra disk snapshot FILE CHILD");
+	if (what.parent_format ==
+	    DISK_VHD) /* the child is what its parent is, where that has children */
 		what.format = DISK_VHD;
 	error = disk_cli_may_fork(a, a->file, a->format);
 	return error ? error : make_file(a, a->other, &what);
@@ -522,16 +591,33 @@ static int ask_server(const struct arguments *a, const char *what)
 	else if (!strcmp(what, "resize"))
 		known = a->has_size && !a->file;
 
-	return known ? disk_ask_server(a, what, a->file) : complain(EXIT_USAGE, "not of a disk that is being served", what, "see umbra disk --help");
+	return known ? disk_ask_server(a, what, a->file)
+		     : complain(EXIT_USAGE, "not of a disk that is being served", what,
+				"see umbra disk --help");
 }
 
 int verb_disk(int argc, char **argv)
 {
-	static const struct { const char *name; int (*verb)(struct arguments *a); } verbs[] = {
-		{ "create", verb_create }, { "info", verb_info }, { "check", verb_disk_check }, { "map", verb_map }, { "read", verb_read }, { "write", verb_write },
-		{ "convert", verb_convert }, { "compare", verb_compare }, { "resize", verb_resize }, { "snapshot", verb_snapshot }, { "commit", verb_disk_commit },
-		{ "stream", verb_disk_stream }, { "rebase", verb_disk_rebase }, { "compact", verb_disk_compact }, { "export-changes", verb_disk_export_changes },
-		{ "repair-link", verb_disk_repair_link }, { "freeze", verb_disk_freeze }, { "serve", verb_disk_serve },
+	static const struct { const char *name; int (*verb)(struct arguments *a);
+	} verbs[] = {
+		{ "create", verb_create },
+		{ "info", verb_info },
+		{ "check", verb_disk_check },
+		{ "map", verb_map },
+		{ "read", verb_read },
+		{ "write", verb_write },
+		{ "convert", verb_convert },
+		{ "compare", verb_compare },
+		{ "resize", verb_resize },
+		{ "snapshot", verb_snapshot },
+		{ "commit", verb_disk_commit },
+		{ "stream", verb_disk_stream },
+		{ "rebase", verb_disk_rebase },
+		{ "compact", verb_disk_compact },
+		{ "export-changes", verb_disk_export_changes },
+		{ "repair-link", verb_disk_repair_link },
+		{ "freeze", verb_disk_freeze },
+		{ "serve", verb_disk_serve },
 	};
 	struct arguments a = { 0 };
 	int code;
@@ -547,5 +633,6 @@ int verb_disk(int argc, char **argv)
 				return ask_server(&a, argv[1]);
 			return code ? code : verbs[n].verb(&a);
 		}
-	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "disk", "see umbra disk --help");
+	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "disk",
+			"see umbra disk --help");
 }

@@ -1,6 +1,6 @@
 /*
- * umbra disk commit, stream, rebase, compact, export-changes: long operations, with their progress. Ctrl-C ends one where everything
- * is sound; done again, it goes on.
+ * umbra disk commit, stream, rebase, compact, export-changes: long operations, with their progress.
+ * Ctrl-C ends one where everything is sound; done again, it goes on.
  */
 #include <errno.h>
 #include <signal.h>
@@ -35,13 +35,16 @@ static struct disk_job begin_job(struct progress *p)
 	return (struct disk_job){ .step = step, .context = p };
 }
 
-static int end_job(struct disk *d, struct progress *p, const char *event, int error, const struct disk_error *why)
+static int end_job(struct disk *d, struct progress *p, const char *event, int error,
+		   const struct disk_error *why)
 {
 	if (!error && event)
 		disk_access_note(d, event, NULL);
 	progress_end(p);
 	if (interrupted && error)
-		return disk_access_close(d, complain(EXIT_UNUSABLE, "interrupted, and as sound as before", disk_path(d), "say it again to go on"));
+		return disk_access_close(d, complain(EXIT_UNUSABLE,
+						     "interrupted, and as sound as before",
+						     disk_path(d), "say it again to go on"));
 	if (error && why && why->text[0])
 		return disk_access_close(d, disk_access_refused(error, why));
 	return disk_access_close(d, error ? disk_access_failed(disk_path(d), error) : 0);
@@ -75,12 +78,14 @@ int verb_disk_stream(struct arguments *a)
 	struct progress p;
 	struct disk_job job;
 	struct disk *d;
-	int code = disk_cli_open_with(a, a->file, NULL, leaves_parent, (struct disk_options){ .write = true }, &d);
+	int code = disk_cli_open_with(a, a->file, NULL, leaves_parent,
+				      (struct disk_options){ .write = true }, &d);
 
 	if (code)
 		return code;
 	if (!disk_parent(d))
-		return disk_access_close(d, complain(EXIT_USAGE, "has no parent", a->file, "nothing is to be done"));
+		return disk_access_close(
+			d, complain(EXIT_USAGE, "has no parent", a->file, "nothing is to be done"));
 	job = begin_job(&p);
 	return end_job(d, &p, "streamed", disk_stream(d, &job), NULL);
 }
@@ -105,12 +110,15 @@ int verb_disk_rebase(struct arguments *a)
 	struct progress p;
 	struct disk_job job;
 	struct disk *d;
-	int code = a->parent ? disk_parse_format(a->parent_format, &format) : complain(EXIT_USAGE, "no new parent given", a->file, "say --parent FILE");
+	int code = a->parent ? disk_parse_format(a->parent_format, &format)
+			     : complain(EXIT_USAGE, "no new parent given", a->file,
+					"say --parent FILE");
 
 	if (!code)
 		code = disk_cli_may_fork(a, a->parent, a->parent_format);
 	if (!code)
-		code = disk_cli_open_with(a, a->file, NULL, leaves_parent, (struct disk_options){ .write = true }, &d);
+		code = disk_cli_open_with(a, a->file, NULL, leaves_parent,
+					  (struct disk_options){ .write = true }, &d);
 	if (code)
 		return code;
 	job = begin_job(&p);
@@ -124,8 +132,10 @@ int verb_disk_export_changes(struct arguments *a)
 	struct disk_job job;
 	struct disk *d;
 	const char *unfinished;
-	int code = a->other && a->since ? disk_cli_open(a, a->file, NULL, ACTION_EXPORT, &d)
-					: complain(EXIT_USAGE, "no target or no ancestor given", a->file, "say export-changes FILE TARGET --since ANCESTOR");
+	int code = a->other && a->since
+			   ? disk_cli_open(a, a->file, NULL, ACTION_EXPORT, &d)
+			   : complain(EXIT_USAGE, "no target or no ancestor given", a->file,
+				      "say export-changes FILE TARGET --since ANCESTOR");
 
 	if (code)
 		return code;

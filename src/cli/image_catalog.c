@@ -1,4 +1,5 @@
-/* umbra image index and search. The catalog is $XDG_DATA_HOME/umbra/catalog.db (~/.local/share when that is not set), or --catalog. */
+/* umbra image index and search. The catalog is $XDG_DATA_HOME/umbra/catalog.db (~/.local/share when
+ * that is not set), or --catalog. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +24,9 @@ static void make_directories(char *path)
 static int open_catalog(const char *path, struct catalog **ret)
 {
 	char own[4096];
-	int error = path ? 0 : cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", own, sizeof(own));
+	int error = path ? 0
+			 : cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", own,
+					 sizeof(own));
 
 	if (!path && !error)
 		make_directories(own);
@@ -31,18 +34,25 @@ static int open_catalog(const char *path, struct catalog **ret)
 	if (!error)
 		error = catalog_open(path, ret);
 	if (error == -EBADMSG || error == -ENOTSUP)
-		return complain(EXIT_UNUSABLE, "not a catalog of this version", path, "name another one, or make it anew with umbra image index");
-	return error ? complain(EXIT_UNUSABLE, strerror(-error), path, "name a catalog that can be written") : 0;
+		return complain(EXIT_UNUSABLE, "not a catalog of this version", path,
+				"name another one, or make it anew with umbra image index");
+	return error ? complain(EXIT_UNUSABLE, strerror(-error), path,
+				"name a catalog that can be written")
+		     : 0;
 }
 
 static void say_indexed(const char *directory, const struct catalog_result *r, json_t *all)
 {
 	if (all)
-		json_array_append_new(all, json_pack("{s:s%, s:i, s:i, s:i, s:i, s:i, s:i}", "directory", directory, strlen(directory), "images", (int)r->seen, "new",
-			(int)r->added, "changed", (int)r->changed, "moved", (int)r->moved, "gone", (int)r->gone, "unreadable", (int)r->unreadable));
+		json_array_append_new(all,
+				      json_pack("{s:s%, s:i, s:i, s:i, s:i, s:i, s:i}", "directory",
+						directory, strlen(directory), "images",
+						(int)r->seen, "new", (int)r->added, "changed",
+						(int)r->changed, "moved", (int)r->moved, "gone",
+						(int)r->gone, "unreadable", (int)r->unreadable));
 	else
-		printf("%s: %u images: %u new, %u changed, %u moved, %u gone, %u unreadable\n", directory, r->seen, r->added, r->changed, r->moved, r->gone,
-			r->unreadable);
+		printf("%s: %u images: %u new, %u changed, %u moved, %u gone, %u unreadable\n",
+		       directory, r->seen, r->added, r->changed, r->moved, r->gone, r->unreadable);
 }
 
 int image_index(const char *path, const char *const *directories, unsigned count, bool json)
@@ -60,7 +70,8 @@ int image_index(const char *path, const char *const *directories, unsigned count
 		int error = catalog_index(c, directories[n], &r);
 
 		if (error)
-			code = complain(EXIT_UNUSABLE, strerror(-error), directories[n], "name a directory of images");
+			code = complain(EXIT_UNUSABLE, strerror(-error), directories[n],
+					"name a directory of images");
 		else
 			say_indexed(directories[n], &r, all);
 	}
@@ -85,7 +96,8 @@ static const char *cell(const json_t *row, unsigned column, char text[CELL_BYTES
 		return json_string_value(value) ? json_string_value(value) : "-";
 	snprintf(text, CELL_BYTES, "-");
 	for (size_t n = 0; n < json_array_size(value) && used < CELL_BYTES; n++)
-		used += (size_t)snprintf(text + used, CELL_BYTES - used, "%s%s", n ? "," : "", json_string_value(json_array_get(value, n)) ?: "?");
+		used += (size_t)snprintf(text + used, CELL_BYTES - used, "%s%s", n ? "," : "",
+					 json_string_value(json_array_get(value, n)) ?: "?");
 	return text;
 }
 
@@ -139,12 +151,14 @@ static void print_table(const json_t *rows)
 static void print_found(const struct catalog_found *f, bool json)
 {
 	if (json) {
-		print_json(json_pack("{s:I, s:O}", "count", (json_int_t)f->count, "images", f->rows));
+		print_json(
+			json_pack("{s:I, s:O}", "count", (json_int_t)f->count, "images", f->rows));
 		return;
 	}
 	print_table(f->rows);
 	if (json_array_size(f->rows) < f->count)
-		fprintf(stderr, "%zu of %lu images; more with --limit\n", json_array_size(f->rows), f->count);
+		fprintf(stderr, "%zu of %lu images; more with --limit\n", json_array_size(f->rows),
+			f->count);
 }
 
 int image_search(const char *path, const char *query, const char *limit, bool json, bool explain)
@@ -162,10 +176,13 @@ int image_search(const char *path, const char *query, const char *limit, bool js
 		return code;
 	error = catalog_search(c, query, (unsigned)rows, &found, why);
 	if (error)
-		code = complain(error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE, why[0] ? why : strerror(-error), query, "see the query language in docs/image.md");
+		code = complain(error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE,
+				why[0] ? why : strerror(-error), query,
+				"see the query language in docs/image.md");
 	else {
 		if (explain)
-			fprintf(stderr, "%s%lu images in all\n", found.explain ? found.explain : "", found.count);
+			fprintf(stderr, "%s%lu images in all\n", found.explain ? found.explain : "",
+				found.count);
 		print_found(&found, json);
 		code = found.count ? 0 : 1;
 	}

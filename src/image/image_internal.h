@@ -1,4 +1,5 @@
-/* Where in a file the sections of an image lie: the last two bytes count the parts of a long one. */
+/* Where in a file the sections of an image lie: the last two bytes count the parts of a long one.
+ * */
 #pragma once
 
 #include <time.h>

@@ -13,15 +13,19 @@ static const char *text_of(const json_t *object, const char *key)
 	return text ? text : "";
 }
 
-/* Everything but letters, digits, dot, dash, underscore and ~ is escaped, as package URLs want it. */
+/* Everything but letters, digits, dot, dash, underscore and ~ is escaped, as package URLs want it.
+ * */
 static void escape(const char *from, char *to, size_t bytes)
 {
 	size_t used = 0;
 
 	for (; *from && used + 4 < bytes; from++) {
-		bool plain = strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~", *from);
+		bool plain =
+			strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~",
+			       *from);
 
-		used += (size_t)snprintf(to + used, bytes - used, plain ? "%c" : "%%%02X", (unsigned char)*from);
+		used += (size_t)snprintf(to + used, bytes - used, plain ? "%c" : "%%%02X",
+					 (unsigned char)*from);
 	}
 	to[used] = 0;
 }
@@ -33,7 +37,8 @@ static json_t *package_url(const json_t *package, const char *os)
 	escape(text_of(package, "name"), name, sizeof(name));
 	escape(text_of(package, "version"), version, sizeof(version));
 	escape(text_of(package, "arch"), arch, sizeof(arch));
-	return json_sprintf("pkg:%s/%s/%s@%s?arch=%s", text_of(package, "kind"), *os ? os : "linux", name, version, arch);
+	return json_sprintf("pkg:%s/%s/%s@%s?arch=%s", text_of(package, "kind"), *os ? os : "linux",
+			    name, version, arch);
 }
 
 /* A name for the document that is the same for the same content. */
@@ -43,7 +48,8 @@ static void unique(const json_t *content, char text[33])
 	uint8_t digest[16] = { 0 };
 
 	if (all)
-		crypto_generichash(digest, sizeof(digest), (const uint8_t *)all, strlen(all), NULL, 0);
+		crypto_generichash(digest, sizeof(digest), (const uint8_t *)all, strlen(all), NULL,
+				   0);
 	sodium_bin2hex(text, 33, digest, sizeof(digest));
 	free(all);
 }
@@ -58,20 +64,31 @@ json_t *image_to_spdx(const json_t *about, const json_t *content, const char *na
 	json_array_foreach(json_object_get(content, "packages"), n, p)
 	{
 		json_t *spdx_id = json_sprintf("SPDXRef-Package-%zu", n);
-		json_t *url = json_pack("{s:s, s:s, s:o}", "referenceCategory", "PACKAGE-MANAGER", "referenceType", "purl", "referenceLocator", package_url(p, os));
+		json_t *url =
+			json_pack("{s:s, s:s, s:o}", "referenceCategory", "PACKAGE-MANAGER",
+				  "referenceType", "purl", "referenceLocator", package_url(p, os));
 
-		json_array_append_new(packages, json_pack("{s:O, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:[o]}", "SPDXID", spdx_id, "name", text_of(p, "name"), "versionInfo",
-							  text_of(p, "version"), "downloadLocation", "NOASSERTION", "filesAnalyzed", 0, "licenseConcluded", "NOASSERTION",
-							  "licenseDeclared", "NOASSERTION", "copyrightText", "NOASSERTION", "externalRefs", url));
-		json_array_append_new(relations, json_pack("{s:s, s:s, s:o}", "spdxElementId", "SPDXRef-DOCUMENT", "relationshipType", "DESCRIBES",
-			"relatedSpdxElement", spdx_id));
+		json_array_append_new(packages,
+				      json_pack("{s:O, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:[o]}",
+						"SPDXID", spdx_id, "name", text_of(p, "name"),
+						"versionInfo", text_of(p, "version"),
+						"downloadLocation", "NOASSERTION", "filesAnalyzed",
+						0, "licenseConcluded", "NOASSERTION",
+						"licenseDeclared", "NOASSERTION", "copyrightText",
+						"NOASSERTION", "externalRefs", url));
+		json_array_append_new(relations,
+				      json_pack("{s:s, s:s, s:o}", "spdxElementId",
+						"SPDXRef-DOCUMENT", "relationshipType", "DESCRIBES",
+						"relatedSpdxElement", spdx_id));
 	}
 	image_now(now);
 	unique(content, id);
-	return json_pack("{s:s, s:s, s:s, s:s%, s:o, s:{s:s, s:[s]}, s:o, s:o}", "spdxVersion", "SPDX-2.3", "dataLicense", "CC0-1.0", "SPDXID",
-		"SPDXRef-DOCUMENT", "name", name,
-			 strlen(name), "documentNamespace", json_sprintf("urn:umbra:image:%s", id), "creationInfo", "created", now, "creators", "Tool: umbra", "packages",
-			 packages, "relationships", relations);
+	return json_pack("{s:s, s:s, s:s, s:s%, s:o, s:{s:s, s:[s]}, s:o, s:o}", "spdxVersion",
+			 "SPDX-2.3", "dataLicense", "CC0-1.0", "SPDXID", "SPDXRef-DOCUMENT", "name",
+			 name, strlen(name), "documentNamespace",
+			 json_sprintf("urn:umbra:image:%s", id), "creationInfo", "created", now,
+			 "creators", "Tool: umbra", "packages", packages, "relationships",
+			 relations);
 }
 
 json_t *image_to_cyclonedx(const json_t *about, const json_t *content, const char *name)
@@ -85,10 +102,14 @@ json_t *image_to_cyclonedx(const json_t *about, const json_t *content, const cha
 	{
 		json_t *url = package_url(p, os);
 
-		json_array_append_new(components, json_pack("{s:s, s:O, s:s, s:s, s:o}", "type", "library", "bom-ref", url, "name", text_of(p, "name"), "version",
-							    text_of(p, "version"), "purl", url));
+		json_array_append_new(components,
+				      json_pack("{s:s, s:O, s:s, s:s, s:o}", "type", "library",
+						"bom-ref", url, "name", text_of(p, "name"),
+						"version", text_of(p, "version"), "purl", url));
 	}
 	image_now(now);
-	return json_pack("{s:s, s:s, s:i, s:{s:s, s:{s:s, s:s, s:s%}}, s:o}", "bomFormat", "CycloneDX", "specVersion", "1.5", "version", 1, "metadata", "timestamp", now,
-			 "component", "type", "operating-system", "bom-ref", "image", "name", name, strlen(name), "components", components);
+	return json_pack("{s:s, s:s, s:i, s:{s:s, s:{s:s, s:s, s:s%}}, s:o}", "bomFormat",
+			 "CycloneDX", "specVersion", "1.5", "version", 1, "metadata", "timestamp",
+			 now, "component", "type", "operating-system", "bom-ref", "image", "name",
+			 name, strlen(name), "components", components);
 }

@@ -1,6 +1,7 @@
 /*
- * The history of an image: a JSON array that only grows. Each entry has the digest of itself and of the entry before it, so that
- * none can be changed or taken out without the later ones showing it; the signature covers the last.
+ * The history of an image: a JSON array that only grows. Each entry has the digest of itself and of
+ * the entry before it, so that none can be changed or taken out without the later ones showing it;
+ * the signature covers the last.
  */
 #include <errno.h>
 #include <sodium.h>
@@ -46,7 +47,8 @@ static void digest_entry(const json_t *entry, char text[65])
 	json_object_del(copy, "digest");
 	all = json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS);
 	if (all)
-		crypto_generichash(digest, sizeof(digest), (const uint8_t *)all, strlen(all), NULL, 0);
+		crypto_generichash(digest, sizeof(digest), (const uint8_t *)all, strlen(all), NULL,
+				   0);
 	sodium_bin2hex(text, 65, digest, sizeof(digest));
 	free(all);
 	json_decref(copy);
@@ -68,8 +70,10 @@ int image_add_history(struct disk *d, const char *by, const char *event, json_t 
 	guid_print(i.data_id, id);
 	image_now(now);
 	gethostname(host, sizeof(host) - 1);
-	previous = json_string_value(json_object_get(json_array_get(history, json_array_size(history) - 1), "digest"));
-	entry = json_pack("{s:s, s:s%, s:s, s:s, s:s, s:s}", "time", now, "host", host, strlen(host), "by", by, "event", event, "data-id", id, "previous",
+	previous = json_string_value(
+		json_object_get(json_array_get(history, json_array_size(history) - 1), "digest"));
+	entry = json_pack("{s:s, s:s%, s:s, s:s, s:s, s:s}", "time", now, "host", host,
+			  strlen(host), "by", by, "event", event, "data-id", id, "previous",
 			  previous ? previous : "");
 	json_object_update_missing(entry, more);
 	json_decref(more);
@@ -77,7 +81,10 @@ int image_add_history(struct disk *d, const char *by, const char *event, json_t 
 	json_object_set_new(entry, "digest", json_string(digest));
 	json_array_append_new(history, entry);
 	text = json_dumps(history, JSON_COMPACT);
-	error = !text ? -ENOMEM : strlen(text) > IMAGE_HISTORY_BYTES ? -EFBIG : disk_write_item(d, ITEM_HISTORY, DISK_ITEM_OF_FILE, text, strlen(text));
+	error = !text ? -ENOMEM
+		: strlen(text) > IMAGE_HISTORY_BYTES
+			? -EFBIG
+			: disk_write_item(d, ITEM_HISTORY, DISK_ITEM_OF_FILE, text, strlen(text));
 	free(text);
 	json_decref(history);
 	return error;
@@ -89,7 +96,8 @@ int image_verify_history(const json_t *history, size_t *ret_wrong)
 
 	for (size_t n = 0; n < json_array_size(history); n++) {
 		const json_t *entry = json_array_get(history, n);
-		const char *previous = json_string_value(json_object_get(entry, "previous")), *has = json_string_value(json_object_get(entry, "digest"));
+		const char *previous = json_string_value(json_object_get(entry, "previous")),
+			   *has = json_string_value(json_object_get(entry, "digest"));
 		char is[65];
 
 		*ret_wrong = n;

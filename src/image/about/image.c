@@ -1,4 +1,5 @@
-/* The sections in the image: loading, saving, changing one value; files that are kept beside them. */
+/* The sections in the image: loading, saving, changing one value; files that are kept beside them.
+ * */
 #include "image/image_internal.h"
 
 #include <errno.h>
@@ -66,17 +67,23 @@ int image_load_kept(struct disk *d, json_t **ret)
 	return error ? error : json_is_object(*ret) ? 0 : no_good(ret, -EBADMSG);
 }
 
-static int save_object(struct disk *d, struct guid id, enum disk_item_subject subject, const json_t *object)
+static int save_object(struct disk *d, struct guid id, enum disk_item_subject subject,
+		       const json_t *object)
 {
 	char *text = json_dumps(object, JSON_COMPACT);
 	size_t bytes = text ? strlen(text) : 0;
-	int error = !text ? -ENOMEM : bytes > IMAGE_ABOUT_BYTES ? -EFBIG : disk_write_item(d, id, subject, text, bytes);
+	int error = !text                       ? -ENOMEM
+		    : bytes > IMAGE_ABOUT_BYTES ? -EFBIG
+						: disk_write_item(d, id, subject, text, bytes);
 
 	free(text);
 	return error;
 }
 
-int image_save_about(struct disk *d, const json_t *about) { return save_object(d, ITEM_ABOUT, DISK_ITEM_OF_DISK, about); }
+int image_save_about(struct disk *d, const json_t *about)
+{
+	return save_object(d, ITEM_ABOUT, DISK_ITEM_OF_DISK, about);
+}
 
 /* Ended by a zero. */
 static int load_text(struct disk *d, struct guid id, char **ret, size_t *ret_bytes)
@@ -94,7 +101,8 @@ static int load_text(struct disk *d, struct guid id, char **ret, size_t *ret_byt
 	if (h.magic == MAGIC && h.version == IMAGE_VERSION && h.bytes <= IMAGE_CONTENT_BYTES)
 		whole = malloc(h.bytes + 1);
 	if (whole)
-		got = ZSTD_decompress(whole, h.bytes, bytes + sizeof(h), count - sizeof(h)); /* no more than was said */
+		/* no more than was said */
+		got = ZSTD_decompress(whole, h.bytes, bytes + sizeof(h), count - sizeof(h));
 	free(bytes);
 	if (!whole || ZSTD_isError(got) || got != h.bytes) {
 		free(whole);
@@ -126,7 +134,9 @@ static int load_packed(struct disk *d, struct guid id, json_t **ret)
 /* `text` is released. */
 static int save_text(struct disk *d, struct guid id, char *text)
 {
-	struct packed_head h = { .magic = MAGIC, .version = IMAGE_VERSION, .bytes = text ? strlen(text) : 0 };
+	struct packed_head h = { .magic = MAGIC,
+				 .version = IMAGE_VERSION,
+				 .bytes = text ? strlen(text) : 0 };
 	size_t room = ZSTD_compressBound(h.bytes), used;
 	uint8_t *packed = malloc(sizeof(h) + room);
 	int error = !text || !packed ? -ENOMEM : h.bytes > IMAGE_CONTENT_BYTES ? -EFBIG : 0;
@@ -134,16 +144,22 @@ static int save_text(struct disk *d, struct guid id, char *text)
 	if (!error) {
 		memcpy(packed, &h, sizeof(h));
 		used = ZSTD_compress(packed + sizeof(h), room, text, h.bytes, LEVEL);
-		error = ZSTD_isError(used) ? -EIO : disk_write_item(d, id, DISK_ITEM_OF_DISK, packed, sizeof(h) + used);
+		error = ZSTD_isError(used) ? -EIO
+					   : disk_write_item(d, id, DISK_ITEM_OF_DISK, packed,
+							     sizeof(h) + used);
 	}
 	free(text);
 	free(packed);
 	return error;
 }
 
-static int save_packed(struct disk *d, struct guid id, const json_t *what) { return save_text(d, id, json_dumps(what, JSON_COMPACT)); }
+static int save_packed(struct disk *d, struct guid id, const json_t *what)
+{
+	return save_text(d, id, json_dumps(what, JSON_COMPACT));
+}
 
-/* "NAME<tab>VERSION<newline>" of each package: what policies ask for, without the rest of what is known of them. */
+/* "NAME<tab>VERSION<newline>" of each package: what policies ask for, without the rest of what is
+ * known of them. */
 static char *versions_of(const json_t *content)
 {
 	const json_t *packages = json_object_get(content, "packages");
@@ -152,8 +168,10 @@ static char *versions_of(const json_t *content)
 	FILE *to = open_memstream(&text, &bytes);
 
 	for (size_t n = 0; to && n < json_array_size(packages); n++) {
-		const char *name = json_string_value(json_object_get(json_array_get(packages, n), "name"));
-		const char *version = json_string_value(json_object_get(json_array_get(packages, n), "version"));
+		const char *name =
+			json_string_value(json_object_get(json_array_get(packages, n), "name"));
+		const char *version =
+			json_string_value(json_object_get(json_array_get(packages, n), "version"));
 
 		if (name && version && !strpbrk(name, "\t\n") && !strpbrk(version, "\t\n"))
 			fprintf(to, "%s\t%s\n", name, version);
@@ -182,7 +200,10 @@ int image_load_versions(struct disk *d, char **ret)
 }
 
 int image_load_files(struct disk *d, json_t **ret) { return load_packed(d, ITEM_FILES, ret); }
-int image_save_files(struct disk *d, const json_t *files) { return save_packed(d, ITEM_FILES, files); }
+int image_save_files(struct disk *d, const json_t *files)
+{
+	return save_packed(d, ITEM_FILES, files);
+}
 
 /* ---- a copy of the data ---- */
 
@@ -234,8 +255,9 @@ int image_carry(struct disk *from, struct disk *to)
 
 /* ---- values ---- */
 
-static const char *const sections[] = { "title", "compatible", "expires", "rights", "patches", "network", "tags", "configuration", "saved-states",
-	"extensions", "policy" };
+static const char *const sections[] = { "title",        "compatible", "expires", "rights",
+					"patches",      "network",    "tags",    "configuration",
+					"saved-states", "extensions", "policy" };
 
 static bool is_section(const char *key, size_t length)
 {
@@ -270,12 +292,15 @@ static json_t *put_at(json_t *at, const char *key, size_t length, json_t *value)
 int image_set(json_t *about, const char *assignment)
 {
 	const char *equals = strchr(assignment, '='), *dot = strchr(assignment, '.');
-	size_t length = equals ? (size_t)(equals - assignment) : 0, section = dot && dot < equals ? (size_t)(dot - assignment) : length;
+	size_t length = equals ? (size_t)(equals - assignment) : 0,
+	       section = dot && dot < equals ? (size_t)(dot - assignment) : length;
 	json_t *value;
 
-	if (!length || !is_section(assignment, section) || strstr(assignment, "..") == assignment + section)
+	if (!length || !is_section(assignment, section) ||
+	    strstr(assignment, "..") == assignment + section)
 		return -EINVAL;
-	value = equals[1] ? json_loads(equals + 1, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL) : NULL;
+	value = equals[1] ? json_loads(equals + 1, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL)
+			  : NULL;
 	if (!value && equals[1])
 		value = json_string(equals + 1);
 	if (!value && equals[1])
@@ -305,7 +330,8 @@ static int kept_id(const char *name, struct guid *ret)
 
 	if (!length || length > 200 || strchr(name, '/') || name[0] == '.')
 		return -EINVAL;
-	crypto_generichash(ret->byte, sizeof(ret->byte), (const uint8_t *)name, length, (const uint8_t *)"umbra kept files", 16);
+	crypto_generichash(ret->byte, sizeof(ret->byte), (const uint8_t *)name, length,
+			   (const uint8_t *)"umbra kept files", 16);
 	ret->byte[14] = ret->byte[15] = 0; /* the parts of a long value */
 	return 0;
 }
@@ -322,12 +348,15 @@ int image_keep(struct disk *d, const char *name, const void *bytes, size_t count
 		error = image_load_kept(d, &kept);
 	if (error)
 		return error;
-	crypto_generichash(digest, sizeof(digest), bytes ? bytes : (const uint8_t *)"", count, NULL, 0);
+	crypto_generichash(digest, sizeof(digest), bytes ? bytes : (const uint8_t *)"", count, NULL,
+			   0);
 	sodium_bin2hex(text, sizeof(text), digest, sizeof(digest));
 	if (!bytes)
 		json_object_del(kept, name);
 	else
-		json_object_set_new(kept, name, json_pack("{s:I, s:s}", "bytes", (json_int_t)count, "blake2b", text));
+		json_object_set_new(
+			kept, name,
+			json_pack("{s:I, s:s}", "bytes", (json_int_t)count, "blake2b", text));
 	error = disk_write_item(d, id, DISK_ITEM_OF_FILE, bytes, count);
 	if (!error)
 		error = save_object(d, ITEM_KEPT, DISK_ITEM_OF_FILE, kept);

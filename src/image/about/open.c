@@ -1,13 +1,15 @@
 /*
- * Opening an image for what will be done with it: policies decide before the caller gets the disk (policy.c), and a rule that is
- * passed over for a reason is in the history before that. Every verb opens disks here, and so will every machine.
+ * Opening an image for what will be done with it: policies decide before the caller gets the disk
+ * (policy.c), and a rule that is passed over for a reason is in the history before that. Every verb
+ * opens disks here, and so will every machine.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "image/image_internal.h"
 
-static int admit_all(struct disk *d, unsigned actions, const struct image_opener *who, bool *ret_overridden, struct image_refusal *refusal)
+static int admit_all(struct disk *d, unsigned actions, const struct image_opener *who,
+		     bool *ret_overridden, struct image_refusal *refusal)
 {
 	int error = 0;
 
@@ -16,7 +18,8 @@ static int admit_all(struct disk *d, unsigned actions, const struct image_opener
 		bool overridden = false;
 
 		if (actions & IMAGE_ACTION(action))
-			error = image_admit(d, (enum image_action)action, &who->policies, who->override, &overridden, refusal);
+			error = image_admit(d, (enum image_action)action, &who->policies,
+					    who->override, &overridden, refusal);
 		*ret_overridden |= overridden;
 	}
 	return error;
@@ -24,11 +27,15 @@ static int admit_all(struct disk *d, unsigned actions, const struct image_opener
 
 static int record(struct disk *d, const struct image_opener *who)
 {
-	return image_add_history(d, who->by, "policy overridden", json_pack("{s:s%}", "reason", who->override, strlen(who->override)));
+	return image_add_history(
+		d, who->by, "policy overridden",
+		json_pack("{s:s%}", "reason", who->override, strlen(who->override)));
 }
 
-/* A writer has nobody beside it, so a disk that is open for reading makes room; what is opened again is asked again. */
-static int record_closed(const char *path, const struct disk_options *o, unsigned actions, const struct image_opener *who, struct disk **d,
+/* A writer has nobody beside it, so a disk that is open for reading makes room; what is opened
+ * again is asked again. */
+static int record_closed(const char *path, const struct disk_options *o, unsigned actions,
+			 const struct image_opener *who, struct disk **d,
 			 struct image_refusal *refusal, struct disk_error *error)
 {
 	struct disk_options writing = *o;
@@ -47,7 +54,8 @@ static int record_closed(const char *path, const struct disk_options *o, unsigne
 	if (!result && !closed)
 		result = disk_open(path, o, d, error);
 	else
-		snprintf(error->text, sizeof(error->text), "%s: that a policy is overridden cannot be recorded", path);
+		snprintf(error->text, sizeof(error->text),
+			 "%s: that a policy is overridden cannot be recorded", path);
 	if (result || closed)
 		return result ? result : closed;
 	result = admit_all(*d, actions, who, &overridden, refusal);
@@ -56,8 +64,9 @@ static int record_closed(const char *path, const struct disk_options *o, unsigne
 	return result;
 }
 
-int image_open(const char *path, const struct disk_options *o, unsigned actions, const struct image_opener *who, struct disk **ret,
-	       struct image_refusal *refusal, struct disk_error *error)
+int image_open(const char *path, const struct disk_options *o, unsigned actions,
+	       const struct image_opener *who, struct disk **ret, struct image_refusal *refusal,
+	       struct disk_error *error)
 {
 	bool overridden;
 	int result;
@@ -71,13 +80,15 @@ int image_open(const char *path, const struct disk_options *o, unsigned actions,
 	if (!result && !overridden)
 		return 0;
 	if (!result)
-		refusal->rule[0] = 0; /* the one that was passed over: what fails from here on is not its refusal */
+		/* the one that was passed over: what fails from here on is not its refusal */
+		refusal->rule[0] = 0;
 	if (!result && !o->write)
 		return record_closed(path, o, actions, who, ret, refusal, error);
 	if (!result) {
 		result = record(*ret, who);
 		if (result)
-			snprintf(error->text, sizeof(error->text), "%s: that a policy is overridden cannot be recorded", path);
+			snprintf(error->text, sizeof(error->text),
+				 "%s: that a policy is overridden cannot be recorded", path);
 	}
 	if (result)
 		disk_close(*ret);

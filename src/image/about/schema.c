@@ -1,4 +1,5 @@
-/* What the sections of an image may look like (docs/image.schema.json says the same to other programs): checked before they are kept. */
+/* What the sections of an image may look like (docs/image.schema.json says the same to other
+ * programs): checked before they are kept. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,20 +8,43 @@
 
 enum shape { TEXT, TEXTS, TIME, NUMBER, FLAG, OBJECT, LISTS /* an object of TEXTS */ };
 
-static const char *const shape_names[] = { "a text", "a list of texts", "a time such as 2027-01-31 or 2027-01-31T12:00:00Z", "a number", "true or false",
-					   "an object", "an object of lists of texts" };
+static const char *const shape_names[] = { "a text",
+					   "a list of texts",
+					   "a time such as 2027-01-31 or 2027-01-31T12:00:00Z",
+					   "a number",
+					   "true or false",
+					   "an object",
+					   "an object of lists of texts" };
 
-static const struct { const char *key; enum shape shape; } keys[] = {
-	{ "title", TEXT }, { "expires", TIME }, { "tags", TEXTS }, { "rights", LISTS }, { "patches", OBJECT }, { "patches.level", TEXT }, { "network", OBJECT },
-	{ "configuration", OBJECT }, { "saved-states", OBJECT }, { "extensions", OBJECT }, { "compatible", OBJECT }, { "compatible.hosts", TEXTS },
-	{ "compatible.hardware", OBJECT }, { "compatible.hardware.vendor", TEXT }, { "compatible.hardware.machine", TEXT },
-	{ "compatible.hardware.features", TEXTS }, { "compatible.hardware.memory", NUMBER }, { "policy", OBJECT },
+static const struct { const char *key; enum shape shape;
+} keys[] = {
+	{ "title", TEXT },
+	{ "expires", TIME },
+	{ "tags", TEXTS },
+	{ "rights", LISTS },
+	{ "patches", OBJECT },
+	{ "patches.level", TEXT },
+	{ "network", OBJECT },
+	{ "configuration", OBJECT },
+	{ "saved-states", OBJECT },
+	{ "extensions", OBJECT },
+	{ "compatible", OBJECT },
+	{ "compatible.hosts", TEXTS },
+	{ "compatible.hardware", OBJECT },
+	{ "compatible.hardware.vendor", TEXT },
+	{ "compatible.hardware.machine", TEXT },
+	{ "compatible.hardware.features", TEXTS },
+	{ "compatible.hardware.memory", NUMBER },
+	{ "policy", OBJECT },
 };
 
 /* Of `policy`, where a name that is not here is a mistake: it would refuse everything. */
-static const struct { const char *key; enum shape shape; } rules[] = {
-	{ "not-after", TIME }, { "hosts", TEXTS }, { "hardware", OBJECT }, { "users", TEXTS }, { "rights", LISTS }, { "minimum-patches", TEXTS },
-	{ "patch-level", TEXT }, { "require-tags", TEXTS }, { "require-signature", TEXTS }, { "read-only", FLAG }, { "no-fork", FLAG }, { "no-export", FLAG },
+static const struct { const char *key; enum shape shape;
+} rules[] = {
+	{ "not-after", TIME },    { "hosts", TEXTS },        { "hardware", OBJECT },
+	{ "users", TEXTS },       { "rights", LISTS },       { "minimum-patches", TEXTS },
+	{ "patch-level", TEXT },  { "require-tags", TEXTS }, { "require-signature", TEXTS },
+	{ "read-only", FLAG },    { "no-fork", FLAG },       { "no-export", FLAG },
 	{ "overridable", TEXTS },
 };
 

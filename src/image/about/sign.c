@@ -1,7 +1,8 @@
 /*
- * Signatures: Ed25519 over what the image says as it is stored, the newest entry of its history (each is chained to the one before),
- * its data identifier, and the root of a BLAKE2b digest table of its data. Verifying computes that table again, so that one changed
- * bit anywhere is found. What was added to the history since is not signed.
+ * Signatures: Ed25519 over what the image says as it is stored, the newest entry of its history
+ * (each is chained to the one before), its data identifier, and the root of a BLAKE2b digest table
+ * of its data. Verifying computes that table again, so that one changed bit anywhere is found. What
+ * was added to the history since is not signed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,8 +19,10 @@ enum { VERSION = 1 };
 struct signature {
 	uint32_t version, unused;
 	struct guid data_id;
-	uint8_t about[32], content[32], versions[32], files[32], kept[32], history[32], data[16]; /* history: its last entry's digest; data: not filled when quick */
-	uint8_t key[crypto_sign_PUBLICKEYBYTES], value[crypto_sign_BYTES]; /* over everything before it */
+	/* history: its last entry's digest; data: not filled when quick */
+	uint8_t about[32], content[32], versions[32], files[32], kept[32], history[32], data[16];
+	/* over everything before it */
+	uint8_t key[crypto_sign_PUBLICKEYBYTES], value[crypto_sign_BYTES];
 };
 
 int image_make_key(const char *path)
@@ -74,11 +77,16 @@ static int find_entry(struct disk *d, bool last, uint8_t ret[32])
 	if (error)
 		return error;
 	error = image_verify_history(history, &wrong);
-	for (n = last ? json_array_size(history) - 1 : 0; !error && !found && n < json_array_size(history); n++) {
-		const char *text = json_string_value(json_object_get(json_array_get(history, n), "digest"));
+	for (n = last ? json_array_size(history) - 1 : 0;
+	     !error && !found && n < json_array_size(history); n++) {
+		const char *text =
+			json_string_value(json_object_get(json_array_get(history, n), "digest"));
 		uint8_t digest[32];
 
-		found = text && !sodium_hex2bin(digest, sizeof(digest), text, strlen(text), NULL, NULL, NULL) && (last || !memcmp(digest, ret, 32));
+		found = text &&
+			!sodium_hex2bin(digest, sizeof(digest), text, strlen(text), NULL, NULL,
+					NULL) &&
+			(last || !memcmp(digest, ret, 32));
 		if (found)
 			memcpy(ret, digest, 32);
 	}
@@ -114,7 +122,8 @@ int image_sign(struct disk *d, const char *key_path)
 
 	if (fd < 0)
 		return -errno;
-	error = read(fd, secret, sizeof(secret)) == sizeof(secret) && sodium_init() >= 0 ? 0 : -EBADMSG;
+	error = read(fd, secret, sizeof(secret)) == sizeof(secret) && sodium_init() >= 0 ? 0
+											 : -EBADMSG;
 	close(fd);
 	if (!error)
 		error = image_add_history(d, "umbra image sign", "signed", NULL);
@@ -124,7 +133,8 @@ int image_sign(struct disk *d, const char *key_path)
 		error = gather(d, false, &s);
 	if (!error) {
 		crypto_sign_ed25519_sk_to_pk(s.key, secret);
-		crypto_sign_detached(s.value, NULL, (const uint8_t *)&s, offsetof(struct signature, value), secret);
+		crypto_sign_detached(s.value, NULL, (const uint8_t *)&s,
+				     offsetof(struct signature, value), secret);
 		error = disk_write_item(d, ITEM_SIGNATURE, DISK_ITEM_OF_FILE, &s, sizeof(s));
 	}
 	sodium_memzero(secret, sizeof(secret));
@@ -135,7 +145,8 @@ static const char *difference(const struct signature *s, const struct signature 
 {
 	if (memcmp(s->about, now->about, 32))
 		return "what it says about itself";
-	if (memcmp(s->content, now->content, 32) || memcmp(s->versions, now->versions, 32) || (!quick && memcmp(s->files, now->files, 32)))
+	if (memcmp(s->content, now->content, 32) || memcmp(s->versions, now->versions, 32) ||
+	    (!quick && memcmp(s->files, now->files, 32)))
 		return "its list of contents";
 	if (memcmp(s->kept, now->kept, 32))
 		return "what is kept in it";
@@ -161,7 +172,8 @@ int image_verify(struct disk *d, bool quick, char ret_key[65], const char **ret_
 	if (count != sizeof(s) || s.version != VERSION || sodium_init() < 0)
 		return -EBADMSG;
 	sodium_bin2hex(ret_key, 65, s.key, sizeof(s.key));
-	if (crypto_sign_verify_detached(s.value, (const uint8_t *)&s, offsetof(struct signature, value), s.key))
+	if (crypto_sign_verify_detached(s.value, (const uint8_t *)&s,
+					offsetof(struct signature, value), s.key))
 		return -EBADMSG;
 	quick &= !guid_is_zero(s.data_id);
 	*ret_what = "its history";

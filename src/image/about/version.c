@@ -1,4 +1,5 @@
-/* Versions in Debian's order (deb-version(7)): epoch, upstream, revision; letters before the rest, ~ before everything. */
+/* Versions in Debian's order (deb-version(7)): epoch, upstream, revision; letters before the rest,
+ * ~ before everything. */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +13,10 @@ static int compare_part(const char *a, const char *a_end, const char *b, const c
 	while (a < a_end || b < b_end) {
 		int first = 0;
 
-		while ((a < a_end && !isdigit((uint8_t)*a)) || (b < b_end && !isdigit((uint8_t)*b))) {
-			int one = weight(a < a_end ? (uint8_t)*a : 0), other = weight(b < b_end ? (uint8_t)*b : 0);
+		while ((a < a_end && !isdigit((uint8_t)*a)) ||
+		       (b < b_end && !isdigit((uint8_t)*b))) {
+			int one = weight(a < a_end ? (uint8_t)*a : 0),
+			    other = weight(b < b_end ? (uint8_t)*b : 0);
 
 			if (one != other)
 				return one - other;
@@ -63,13 +66,15 @@ bool version_parse(const char *text, struct version_term *t)
 {
 	size_t name = strcspn(text, "<>=!"), op = strspn(text + name, "<>=!");
 
-	if (!name || name >= sizeof(t->name) || op >= sizeof(t->op) || strlen(text + name + op) >= sizeof(t->version) || (op && !text[name + op]))
+	if (!name || name >= sizeof(t->name) || op >= sizeof(t->op) ||
+	    strlen(text + name + op) >= sizeof(t->version) || (op && !text[name + op]))
 		return false;
 	*t = (struct version_term){ { 0 }, { 0 }, { 0 } };
 	memcpy(t->name, text, name);
 	memcpy(t->op, text + name, op);
 	strcpy(t->version, text + name + op);
-	return !op || !strcmp(t->op, "<") || !strcmp(t->op, "<=") || !strcmp(t->op, "=") || !strcmp(t->op, ">=") || !strcmp(t->op, ">") || !strcmp(t->op, "!=");
+	return !op || !strcmp(t->op, "<") || !strcmp(t->op, "<=") || !strcmp(t->op, "=") ||
+	       !strcmp(t->op, ">=") || !strcmp(t->op, ">") || !strcmp(t->op, "!=");
 }
 
 bool version_matches(const struct version_term *t, const char *version)

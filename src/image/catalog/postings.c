@@ -1,6 +1,7 @@
 /*
- * Which images, or contents, have a term. Members are numbers; CHUNK of them make a row of the data base, so that a change writes little
- * and a question reads little: up to LIST of them as 16-bit numbers in order, more as a bit for each.
+ * Which images, or contents, have a term. Members are numbers; CHUNK of them make a row of the data
+ * base, so that a change writes little and a question reads little: up to LIST of them as 16-bit
+ * numbers in order, more as a bit for each.
  *
  * The data base is not trusted more than any other file: a row that is not sound is -EBADMSG.
  */
@@ -34,7 +35,10 @@ uint64_t set_count(const struct set *s)
 	return count;
 }
 
-static bool is_sound(const void *blob, int bytes) { return !bytes || (blob && (bytes == BITS_BYTES || (bytes <= LIST * 2 && bytes % 2 == 0))); }
+static bool is_sound(const void *blob, int bytes)
+{
+	return !bytes || (blob && (bytes == BITS_BYTES || (bytes <= LIST * 2 && bytes % 2 == 0)));
+}
 
 /* A row as bits. */
 static void unpack(const uint8_t *blob, int bytes, uint8_t bits[BITS_BYTES])

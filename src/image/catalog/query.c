@@ -3,12 +3,14 @@
  *
  *   query  = all { "or" all }          all = { ["not:" | "-"] one }          one = "(" query ")" | KEY ":" VALUE | "expired" | WORD
  *
- * VALUE and WORD may stand in quotes. os, version, tag, kernel, fs, arch and label are short names; any other KEY is a dotted name of
- * what images say. Values may have * and ?. pkg takes NAME or NAME<VERSION (also <= = != >= >), file a path. A WORD is looked for in
- * titles, tags, names and paths.
+ * VALUE and WORD may stand in quotes. os, version, tag, kernel, fs, arch and label are short names;
+ * any other KEY is a dotted name of what images say. Values may have * and ?. pkg takes NAME or
+ * NAME<VERSION (also <= = != >= >), file a path. A WORD is looked for in titles, tags, names and
+ * paths.
  *
- * Each part is a set of images, a bit for each; and, or, not are done on the sets. So the time is bounded by the number of parts, the
- * number of terms that a * may stand for, and the number of images, however the sets lie to each other.
+ * Each part is a set of images, a bit for each; and, or, not are done on the sets. So the time is
+ * bounded by the number of parts, the number of terms that a * may stand for, and the number of
+ * images, however the sets lie to each other.
  */
 #include <errno.h>
 #include <fnmatch.h>
@@ -20,7 +22,13 @@
 
 #include "catalog_internal.h"
 
-enum { QUERY_BYTES = 4096, PARTS_MAX = 64, DEPTH_MAX = 16, STANDS_FOR_MAX = 100000, WORD_BYTES = 1024 };
+enum {
+	QUERY_BYTES = 4096,
+	PARTS_MAX = 64,
+	DEPTH_MAX = 16,
+	STANDS_FOR_MAX = 100000,
+	WORD_BYTES = 1024
+};
 
 struct parser {
 	struct catalog *catalog;
@@ -64,7 +72,8 @@ static bool text_after(const char *prefix, char *to)
 typedef bool keep_term(void *context, const char *text);
 
 /* All terms that begin with `prefix`, match `pattern` (NULL: any), and are kept. */
-static int load_range(struct parser *p, const char *prefix, const char *pattern, keep_term *keep, void *context, struct set *to)
+static int load_range(struct parser *p, const char *prefix, const char *pattern, keep_term *keep,
+		      void *context, struct set *to)
 {
 	char after[WORD_BYTES + 64];
 	sqlite3_stmt *s = catalog_statement(p->catalog, S_TERM_RANGE);
@@ -77,7 +86,8 @@ static int load_range(struct parser *p, const char *prefix, const char *pattern,
 
 		if (seen == STANDS_FOR_MAX)
 			error = wrong(p, "too much begins with %s", prefix);
-		else if (text && (!pattern || !fnmatch(pattern, text, 0)) && (!keep || keep(context, text)))
+		else if (text && (!pattern || !fnmatch(pattern, text, 0)) &&
+			 (!keep || keep(context, text)))
 			error = posting_row(s, 1, to);
 	}
 	if (!error && result != SQLITE_DONE)
@@ -99,7 +109,9 @@ static int load_term(struct parser *p, const char *text, struct set *to)
 static int load_all(struct parser *p, struct set *to) { return load_term(p, "image:all", to); }
 
 /* Images that have one of these contents. */
-static int through_contents(struct parser *p, int (*load)(struct parser *p, const char *value, struct set *to), const char *value, struct set *to)
+static int through_contents(struct parser *p,
+			    int (*load)(struct parser *p, const char *value, struct set *to),
+			    const char *value, struct set *to)
 {
 	struct set contents;
 	int error = set_make(&contents, p->contents + 1);
@@ -178,9 +190,14 @@ static int load_file(struct parser *p, const char *value, struct set *to)
 
 static const char *whole_name(const char *key)
 {
-	static const char *const names[][2] = { { "os", "os.id" }, { "version", "os.version" }, { "tag", "tags" }, { "kernel", "kernels" }, { "fs",
-		"partitions.file-system" },
-						{ "label", "partitions.label" }, { "host", "os.hostname" }, { "patch", "patches.level" } };
+	static const char *const names[][2] = { { "os", "os.id" },
+						{ "version", "os.version" },
+						{ "tag", "tags" },
+						{ "kernel", "kernels" },
+						{ "fs", "partitions.file-system" },
+						{ "label", "partitions.label" },
+						{ "host", "os.hostname" },
+						{ "patch", "patches.level" } };
 
 	for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++)
 		if (!strcmp(names[n][0], key))
@@ -191,7 +208,8 @@ static const char *whole_name(const char *key)
 static int load_said(struct parser *p, const char *key, const char *value, struct set *to)
 {
 	char text[WORD_BYTES + 128], prefix[WORD_BYTES + 128];
-	int before = snprintf(text, sizeof(text), "%s:%s", whole_name(key), value) - (int)strlen(value);
+	int before =
+		snprintf(text, sizeof(text), "%s:%s", whole_name(key), value) - (int)strlen(value);
 
 	if (!has_pattern(value))
 		return load_term(p, text, to);
@@ -265,7 +283,8 @@ static int load_part(struct parser *p, const char *key, const char *value, struc
 		error = load_said(p, key, value, to);
 	}
 	if (p->explain && !error)
-		fprintf(p->explain, "%*s%s%s%s: %lu images, by %s, %.0f us\n", (int)p->depth * 2, "", key, *key ? ":" : "", value, set_count(to), how,
+		fprintf(p->explain, "%*s%s%s%s: %lu images, by %s, %.0f us\n", (int)p->depth * 2,
+			"", key, *key ? ":" : "", value, set_count(to), how,
 			microseconds() - begin);
 	return error;
 }
@@ -290,7 +309,8 @@ static int read_word(struct parser *p, const char *stops, char word[WORD_BYTES])
 			return wrong(p, *p->at ? "too long" : "a quote is not closed");
 		p->at++;
 	} else {
-		while (*p->at && !strchr(" \t\n()", *p->at) && !strchr(stops, *p->at) && n < WORD_BYTES - 1)
+		while (*p->at && !strchr(" \t\n()", *p->at) && !strchr(stops, *p->at) &&
+		       n < WORD_BYTES - 1)
 			word[n++] = *p->at++;
 		if (n == WORD_BYTES - 1)
 			return wrong(p, "too long");
@@ -351,7 +371,10 @@ static int parse_signed(struct parser *p, struct set *to)
 	return error;
 }
 
-static bool is_or(const struct parser *p) { return !strncmp(p->at, "or", 2) && strchr(" ()", p->at[2]); }
+static bool is_or(const struct parser *p)
+{
+	return !strncmp(p->at, "or", 2) && strchr(" ()", p->at[2]);
+}
 
 static int parse_all(struct parser *p, struct set *to)
 {
@@ -402,13 +425,15 @@ static int add_row(struct parser *p, uint64_t image, json_t *rows)
 		row = json_loads((const char *)sqlite3_column_text(s, 1), 0, NULL);
 		json_object_del(row, "text");
 		if (row)
-			json_object_set_new(row, "path", json_string((const char *)sqlite3_column_text(s, 0)));
+			json_object_set_new(row, "path",
+					    json_string((const char *)sqlite3_column_text(s, 0)));
 	}
 	sqlite3_reset(s);
 	return row && !json_array_append_new(rows, row) ? 0 : -EBADMSG;
 }
 
-int catalog_search(struct catalog *c, const char *query, unsigned limit, struct catalog_found *ret, char error_text[256])
+int catalog_search(struct catalog *c, const char *query, unsigned limit, struct catalog_found *ret,
+		   char error_text[256])
 {
 	struct parser p = { .catalog = c, .at = query, .text = query, .error = error_text };
 	int64_t images, contents;

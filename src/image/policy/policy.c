@@ -1,6 +1,7 @@
 /*
- * Policies: objects of rules, from three sources: the image (its `policy`, and `expires`), the user, the system. An action is allowed
- * when no rule of any source refuses it, for the disk and each of its parents.
+ * Policies: objects of rules, from three sources: the image (its `policy`, and `expires`), the
+ * user, the system. An action is allowed when no rule of any source refuses it, for the disk and
+ * each of its parents.
  *
  *   not-after            time or day; the clock being before what the history says it was is a refusal, too
  *   hosts                names that may use it, with * and ?
@@ -10,8 +11,9 @@
  *   require-tags, require-signature (public keys), read-only, no-fork, no-export
  *   overridable          names of rules that a reason overrides
  *
- * Annotating obeys users and rights only: a term that has run out must be possible to change. Who can write a file can change its own
- * terms; what must hold against its owner is for the system's policy, with require-signature.
+ * Annotating obeys users and rights only: a term that has run out must be possible to change. Who
+ * can write a file can change its own terms; what must hold against its owner is for the system's
+ * policy, with require-signature.
  */
 #include <cpuid.h>
 #include <errno.h>
@@ -38,7 +40,8 @@ struct question {
 	struct image_refusal *refusal;
 };
 
-static bool refuse(const struct question *q, const char *rule, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static bool refuse(const struct question *q, const char *rule, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
 static bool refuse(const struct question *q, const char *rule, const char *format, ...)
 {
@@ -105,9 +108,11 @@ static bool clock_is_sound(const struct question *q)
 
 	if (image_load_history(q->disk, &history))
 		return refuse(q, "not-after", "its history cannot be read");
-	text = json_string_value(json_object_get(json_array_get(history, json_array_size(history) - 1), "time"));
+	text = json_string_value(
+		json_object_get(json_array_get(history, json_array_size(history) - 1), "time"));
 	if (text && image_parse_time(text, &last) && time(NULL) < last - CLOCK_SLACK_SECONDS)
-		sound = refuse(q, "not-after", "this host's clock is before %s, when it was last used", text);
+		sound = refuse(q, "not-after",
+			       "this host's clock is before %s, when it was last used", text);
 	json_decref(history);
 	return sound;
 }
@@ -119,7 +124,8 @@ static bool rule_not_after(const struct question *q, const json_t *value)
 
 	if (!image_parse_time(text, &end))
 		return refuse(q, "not-after", "its time is not one");
-	return time(NULL) < end ? clock_is_sound(q) : refuse(q, "not-after", "its time was over at %s", text);
+	return time(NULL) < end ? clock_is_sound(q)
+				: refuse(q, "not-after", "its time was over at %s", text);
 }
 
 static bool rule_hosts(const struct question *q, const json_t *value)
@@ -127,31 +133,37 @@ static bool rule_hosts(const struct question *q, const json_t *value)
 	char host[256] = "";
 
 	gethostname(host, sizeof(host) - 1);
-	return (is_list(value) && lists(value, host)) || refuse(q, "hosts", "not on the host %s", host);
+	return (is_list(value) && lists(value, host)) ||
+	       refuse(q, "hosts", "not on the host %s", host);
 }
 
 /* The flags that matter to images, by their usual names. */
 static bool has_feature(const char *name)
 {
-	static const struct { const char *name; unsigned leaf, reg, bit; } features[] = {
-		{ "sse4_2", 1, 2, 20 }, { "popcnt", 1, 2, 23 }, { "aes", 1, 2, 25 }, { "xsave", 1, 2, 26 }, { "avx", 1, 2, 28 }, { "f16c", 1, 2, 29 },
-			{ "rdrand", 1, 2, 30 },
-		{ "fma", 1, 2, 12 }, { "movbe", 1, 2, 22 }, { "bmi1", 7, 1, 3 }, { "avx2", 7, 1, 5 }, { "bmi2", 7, 1, 8 }, { "avx512f", 7, 1, 16 },
-			{ "rdseed", 7, 1, 18 },
-		{ "adx", 7, 1, 19 }, { "sha_ni", 7, 1, 29 }, { "vaes", 7, 2, 9 },
+	static const struct { const char *name; unsigned leaf, reg, bit;
+	} features[] = {
+		{ "sse4_2", 1, 2, 20 },  { "popcnt", 1, 2, 23 }, { "aes", 1, 2, 25 },
+		{ "xsave", 1, 2, 26 },   { "avx", 1, 2, 28 },    { "f16c", 1, 2, 29 },
+		{ "rdrand", 1, 2, 30 },  { "fma", 1, 2, 12 },    { "movbe", 1, 2, 22 },
+		{ "bmi1", 7, 1, 3 },     { "avx2", 7, 1, 5 },    { "bmi2", 7, 1, 8 },
+		{ "avx512f", 7, 1, 16 }, { "rdseed", 7, 1, 18 }, { "adx", 7, 1, 19 },
+		{ "sha_ni", 7, 1, 29 },  { "vaes", 7, 2, 9 },
 	};
 	for (size_t n = 0; n < sizeof(features) / sizeof(features[0]); n++) {
 		unsigned r[4];
 
 		if (!strcmp(features[n].name, name))
-			return __get_cpuid_count(features[n].leaf, 0, &r[0], &r[1], &r[2], &r[3]) && r[features[n].reg] >> features[n].bit & 1;
+			return __get_cpuid_count(features[n].leaf, 0, &r[0], &r[1], &r[2], &r[3]) &&
+			       r[features[n].reg] >> features[n].bit & 1;
 	}
 	return false;
 }
 
 static bool rule_hardware(const struct question *q, const json_t *value)
 {
-	const json_t *vendor = json_object_get(value, "vendor"), *features = json_object_get(value, "features"), *memory = json_object_get(value, "memory"),
+	const json_t *vendor = json_object_get(value, "vendor"),
+		     *features = json_object_get(value, "features"),
+		     *memory = json_object_get(value, "memory"),
 		     *machine = json_object_get(value, "machine");
 	unsigned r[4] = { 0 };
 	char is[13] = "";
@@ -164,14 +176,18 @@ static bool rule_hardware(const struct question *q, const json_t *value)
 	uname(&name);
 	if (vendor && (!json_is_string(vendor) || strcmp(json_string_value(vendor), is)))
 		return refuse(q, "hardware", "not on processors of %s", is);
-	if (machine && (!json_is_string(machine) || strcmp(json_string_value(machine), name.machine)))
+	if (machine &&
+	    (!json_is_string(machine) || strcmp(json_string_value(machine), name.machine)))
 		return refuse(q, "hardware", "not on %s", name.machine);
 	if (features && !is_list(features))
 		return refuse(q, "hardware", "its features are not a list");
 	for (size_t n = 0; n < json_array_size(features); n++)
 		if (!has_feature(json_string_value(json_array_get(features, n))))
-			return refuse(q, "hardware", "this processor has no %s", json_string_value(json_array_get(features, n)));
-	if (memory && (!json_is_integer(memory) || json_integer_value(memory) > (json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE)))
+			return refuse(q, "hardware", "this processor has no %s",
+				      json_string_value(json_array_get(features, n)));
+	if (memory && (!json_is_integer(memory) ||
+		       json_integer_value(memory) >
+			       (json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE)))
 		return refuse(q, "hardware", "this host has too little memory");
 	return true;
 }
@@ -191,10 +207,13 @@ static bool rule_users(const struct question *q, const json_t *value)
 	char name[64];
 
 	user_name(name);
-	return (is_list(value) && lists(value, name)) || refuse(q, "users", "not for the user %s", name);
+	return (is_list(value) && lists(value, name)) ||
+	       refuse(q, "users", "not for the user %s", name);
 }
 
-static const char *const action_names[] = { "read", "write", "fork", "export", "attach", "annotate" };
+static const char *const action_names[] = {
+	"read", "write", "fork", "export", "attach", "annotate"
+};
 
 static bool rule_rights(const struct question *q, const json_t *value)
 {
@@ -204,7 +223,8 @@ static bool rule_rights(const struct question *q, const json_t *value)
 	user_name(name);
 	if (json_is_object(value) && !list)
 		return true;
-	return (is_list(list) && lists(list, name)) || refuse(q, "rights", "the user %s may not %s it", name, action_names[q->action]);
+	return (is_list(list) && lists(list, name)) ||
+	       refuse(q, "rights", "the user %s may not %s it", name, action_names[q->action]);
 }
 
 /* One line of the versions against a term. */
@@ -228,7 +248,8 @@ static bool is_patched(const char *versions, const char *text, bool *ret_valid)
 	struct version_term t;
 
 	*ret_valid = version_parse(text, &t);
-	for (const char *line = versions; *ret_valid && line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+	for (const char *line = versions; *ret_valid && line && *line;
+	     line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
 		if (!is_met(line, &t))
 			return false;
 	return *ret_valid;
@@ -242,11 +263,14 @@ static bool rule_patches(const struct question *q, const json_t *value)
 	if (!is_list(value))
 		return refuse(q, "minimum-patches", "they are not a list");
 	if (json_array_size(value) && image_load_versions(q->disk, &versions))
-		return refuse(q, "minimum-patches", "what it holds is not known: umbra image scan finds out");
+		return refuse(q, "minimum-patches",
+			      "what it holds is not known: umbra image scan finds out");
 	for (size_t n = 0; good && n < json_array_size(value); n++) {
 		const char *text = json_string_value(json_array_get(value, n));
 
-		good = is_patched(versions, text, &valid) || refuse(q, "minimum-patches", valid ? "it does not have %s" : "%s is not a term", text);
+		good = is_patched(versions, text, &valid) ||
+		       refuse(q, "minimum-patches",
+			      valid ? "it does not have %s" : "%s is not a term", text);
 	}
 	free(versions);
 	return good;
@@ -254,9 +278,11 @@ static bool rule_patches(const struct question *q, const json_t *value)
 
 static bool rule_patch_level(const struct question *q, const json_t *value)
 {
-	const char *want = json_string_value(value), *has = json_string_value(image_get(q->about, "patches.level"));
+	const char *want = json_string_value(value),
+		   *has = json_string_value(image_get(q->about, "patches.level"));
 
-	return (want && has && strcmp(has, want) >= 0) || refuse(q, "patch-level", "its patch level is %s", has ? has : "not known");
+	return (want && has && strcmp(has, want) >= 0) ||
+	       refuse(q, "patch-level", "its patch level is %s", has ? has : "not known");
 }
 
 static bool rule_tags(const struct question *q, const json_t *value)
@@ -270,7 +296,8 @@ static bool rule_tags(const struct question *q, const json_t *value)
 		bool has = false;
 
 		for (size_t k = 0; k < json_array_size(tags); k++)
-			has |= json_is_string(json_array_get(tags, k)) && !strcmp(json_string_value(json_array_get(tags, k)), want);
+			has |= json_is_string(json_array_get(tags, k)) &&
+			       !strcmp(json_string_value(json_array_get(tags, k)), want);
 		if (!has)
 			return refuse(q, "require-tags", "it has no tag %s", want);
 	}
@@ -288,34 +315,60 @@ static bool rule_signature(const struct question *q, const json_t *value)
 	if (error)
 		return refuse(q, "require-signature", "%s is not what was signed", what);
 	for (size_t n = 0; n < json_array_size(value); n++)
-		if (json_is_string(json_array_get(value, n)) && !strcmp(json_string_value(json_array_get(value, n)), key))
+		if (json_is_string(json_array_get(value, n)) &&
+		    !strcmp(json_string_value(json_array_get(value, n)), key))
 			return true;
 	return refuse(q, "require-signature", "its signer %s is not one of those asked for", key);
 }
 
-static bool rule_flag(const struct question *q, const char *rule, const json_t *value, enum image_action of, const char *text)
+static bool rule_flag(const struct question *q, const char *rule, const json_t *value,
+		      enum image_action of, const char *text)
 {
 	if (json_is_false(value) || q->action != of)
 		return true;
 	return refuse(q, rule, "%s", text);
 }
 
-static bool rule_read_only(const struct question *q, const json_t *value) { return rule_flag(q, "read-only", value, ACTION_WRITE, "it may only be read"); }
-static bool rule_no_fork(const struct question *q, const json_t *value) { return rule_flag(q, "no-fork", value, ACTION_FORK, "no children may be made on it"); }
-static bool rule_no_export(const struct question *q, const json_t *value) { return rule_flag(q, "no-export", value, ACTION_EXPORT, "its content may not be copied out"); }
-static bool rule_overridable(const struct question *q, const json_t *value) { return is_list(value) || refuse(q, "overridable", "it is not a list"); }
+static bool rule_read_only(const struct question *q, const json_t *value)
+{
+	return rule_flag(q, "read-only", value, ACTION_WRITE, "it may only be read");
+}
+static bool rule_no_fork(const struct question *q, const json_t *value)
+{
+	return rule_flag(q, "no-fork", value, ACTION_FORK, "no children may be made on it");
+}
+static bool rule_no_export(const struct question *q, const json_t *value)
+{
+	return rule_flag(q, "no-export", value, ACTION_EXPORT, "its content may not be copied out");
+}
+static bool rule_overridable(const struct question *q, const json_t *value)
+{
+	return is_list(value) || refuse(q, "overridable", "it is not a list");
+}
 
 /* ---- sources ---- */
 
 /* A rule that is not known refuses: it was meant to forbid something. */
 static bool obeys(const struct question *q)
 {
-	static const struct { const char *name; bool (*holds)(const struct question *q, const json_t *value); bool annotating; } rules[] = {
-		{ "not-after", rule_not_after, false }, { "hosts", rule_hosts, false }, { "hardware", rule_hardware, false }, { "users", rule_users, true },
-		{ "rights", rule_rights, true }, { "minimum-patches", rule_patches, false }, { "patch-level", rule_patch_level, false },
-			{ "require-tags", rule_tags, false },
-		{ "require-signature", rule_signature, false }, { "read-only", rule_read_only, false }, { "no-fork", rule_no_fork, false },
-		{ "no-export", rule_no_export, false }, { "overridable", rule_overridable, false },
+	static const struct {
+		const char *name;
+		bool (*holds)(const struct question *q, const json_t *value);
+		bool annotating;
+	} rules[] = {
+		{ "not-after", rule_not_after, false },
+		{ "hosts", rule_hosts, false },
+		{ "hardware", rule_hardware, false },
+		{ "users", rule_users, true },
+		{ "rights", rule_rights, true },
+		{ "minimum-patches", rule_patches, false },
+		{ "patch-level", rule_patch_level, false },
+		{ "require-tags", rule_tags, false },
+		{ "require-signature", rule_signature, false },
+		{ "read-only", rule_read_only, false },
+		{ "no-fork", rule_no_fork, false },
+		{ "no-export", rule_no_export, false },
+		{ "overridable", rule_overridable, false },
 	};
 	const char *key;
 	json_t *value;
@@ -328,12 +381,15 @@ static bool obeys(const struct question *q)
 			n++;
 		if (n == sizeof(rules) / sizeof(rules[0])) {
 			if (q->action != ACTION_ANNOTATE)
-				return refuse(q, "unknown", "a rule that this program does not know: %s", key);
+				return refuse(q, "unknown",
+					      "a rule that this program does not know: %s", key);
 			continue;
 		}
 		if (q->action == ACTION_ANNOTATE && !rules[n].annotating)
 			continue;
-		if (!rules[n].holds(q, value) && !(q->refusal->overridable && lists(json_object_get(q->policy, "overridable"), key)))
+		if (!rules[n].holds(q, value) &&
+		    !(q->refusal->overridable &&
+		      lists(json_object_get(q->policy, "overridable"), key)))
 			return false;
 	}
 	return true;
@@ -346,7 +402,9 @@ static bool source_allows(struct question *q, const char *override, bool *ret_ov
 
 	r->rule[0] = 0;
 	r->overridable = override != NULL;
-	if (json_is_object(q->policy) ? !obeys(q) : q->policy ? !refuse(q, "policy", "it cannot be understood") : false) {
+	if (json_is_object(q->policy) ? !obeys(q)
+	    : q->policy               ? !refuse(q, "policy", "it cannot be understood")
+				      : false) {
 		r->overridable = lists(json_object_get(q->policy, "overridable"), r->rule);
 		return false;
 	}
@@ -372,8 +430,10 @@ static json_t *load_file(const char *path)
 /* What the image says outside of its policy, as rules. */
 static json_t *own_terms(const json_t *about)
 {
-	static const char *const terms[][2] = { { "expires", "not-after" }, { "compatible.hosts", "hosts" }, { "compatible.hardware", "hardware" },
-		{ "rights", "rights" } };
+	static const char *const terms[][2] = { { "expires", "not-after" },
+						{ "compatible.hosts", "hosts" },
+						{ "compatible.hardware", "hardware" },
+						{ "rights", "rights" } };
 	json_t *policy = json_object_get(about, "policy"), *value;
 
 	if (policy && !json_is_object(policy))
@@ -387,7 +447,9 @@ static json_t *own_terms(const json_t *about)
 	return policy;
 }
 
-static bool disk_allows(struct question q, const json_t *user, const json_t *system, const struct image_policies *files, const char *override, bool *ret_overridden)
+static bool disk_allows(struct question q, const json_t *user, const json_t *system,
+			const struct image_policies *files, const char *override,
+			bool *ret_overridden)
 {
 	json_t *about, *own;
 	char who[256];
@@ -397,7 +459,9 @@ static bool disk_allows(struct question q, const json_t *user, const json_t *sys
 	snprintf(who, sizeof(who), "the image %s", disk_path(q.disk));
 	q.who = who;
 	if (error)
-		return q.action == ACTION_ANNOTATE || refuse(&q, "policy", "what it says about itself cannot be read: %s", strerror(-error));
+		return q.action == ACTION_ANNOTATE ||
+		       refuse(&q, "policy", "what it says about itself cannot be read: %s",
+			      strerror(-error));
 	q.about = about;
 	q.policy = own = own_terms(about);
 	allowed = source_allows(&q, override, ret_overridden);
@@ -412,8 +476,8 @@ static bool disk_allows(struct question q, const json_t *user, const json_t *sys
 	return allowed;
 }
 
-int image_admit(struct disk *disk, enum image_action action, const struct image_policies *files, const char *override, bool *ret_overridden,
-	struct image_refusal *refusal)
+int image_admit(struct disk *disk, enum image_action action, const struct image_policies *files,
+		const char *override, bool *ret_overridden, struct image_refusal *refusal)
 {
 	json_t *user, *system;
 	bool allowed = true;
@@ -425,11 +489,16 @@ int image_admit(struct disk *disk, enum image_action action, const struct image_
 	system = load_file(files->system);
 	for (struct disk *d = disk; d && allowed; d = disk_parent(d)) {
 		/* a parent's content is what the child shows, but only the child is written */
-		enum image_action of = d != disk && (action == ACTION_WRITE || action == ACTION_ANNOTATE) ? ACTION_READ : action;
+		enum image_action of =
+			d != disk && (action == ACTION_WRITE || action == ACTION_ANNOTATE)
+				? ACTION_READ
+				: action;
 
 		if (d != disk && action == ACTION_ANNOTATE)
 			break;
-		allowed = disk_allows((struct question){ .disk = d, .action = of, .refusal = refusal }, user, system, files, override, ret_overridden);
+		allowed = disk_allows(
+			(struct question){ .disk = d, .action = of, .refusal = refusal }, user,
+			system, files, override, ret_overridden);
 	}
 	json_decref(user);
 	json_decref(system);

@@ -1,6 +1,7 @@
 /*
- * What an image boots: the newest kernel of its root file system (or of another one that holds nothing else), the initial file system that
- * belongs to it, and how the kernel finds its root. Read in a sandbox; what it says is a head and two files, each with a limit.
+ * What an image boots: the newest kernel of its root file system (or of another one that holds
+ * nothing else), the initial file system that belongs to it, and how the kernel finds its root.
+ * Read in a sandbox; what it says is a head and two files, each with a limit.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -41,8 +42,11 @@ static int search(void *context, int pipe)
 
 	json_array_foreach(partitions, n, p)
 	{
-		struct scan_volume v = { .disk = s->disk, .offset = (uint64_t)json_integer_value(json_object_get(p, "start")),
-					 .bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes")) };
+		struct scan_volume v = {
+			.disk = s->disk,
+			.offset = (uint64_t)json_integer_value(json_object_get(p, "start")),
+			.bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes"))
+		};
 		struct scan_boot found = { 0 };
 		char label[64];
 		const char *kind = scan_recognise(&v, label);

@@ -1,4 +1,5 @@
-/* Partition tables (GPT, UEFI 2.10 section 5; MBR with its chain of logical partitions) and what volumes begin with. */
+/* Partition tables (GPT, UEFI 2.10 section 5; MBR with its chain of logical partitions) and what
+ * volumes begin with. */
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -17,8 +18,15 @@ struct gpt_head {
 	uint64_t entries;
 	uint32_t count, entry_bytes, entries_checksum;
 } __attribute__((packed));
-struct gpt_entry { struct guid type, id; uint64_t first, last, flags; uint16_t name[36]; } __attribute__((packed));
-struct mbr_entry { uint8_t active, from[3], type, to[3]; uint32_t first, count; } __attribute__((packed));
+struct gpt_entry {
+	struct guid type, id;
+	uint64_t first, last, flags;
+	uint16_t name[36];
+} __attribute__((packed));
+struct mbr_entry {
+	uint8_t active, from[3], type, to[3];
+	uint32_t first, count;
+} __attribute__((packed));
 
 int volume_read(const struct scan_volume *v, uint64_t at, void *to, size_t bytes)
 {
@@ -42,15 +50,19 @@ int volume_read(const struct scan_volume *v, uint64_t at, void *to, size_t bytes
 	buffer = calloc(1, end - from + 1);
 	error = buffer ? disk_read(v->disk, from, buffer, end - from) : -ENOMEM;
 	if (!error)
-		memcpy(to, buffer + (v->offset + at - from), bytes < end - (v->offset + at) ? bytes : end - (v->offset + at));
+		memcpy(to, buffer + (v->offset + at - from),
+		       bytes < end - (v->offset + at) ? bytes : end - (v->offset + at));
 	free(buffer);
 	return error;
 }
 
-static void add(json_t *all, uint64_t start, uint64_t bytes, uint64_t size, const char *type, const char *name)
+static void add(json_t *all, uint64_t start, uint64_t bytes, uint64_t size, const char *type,
+		const char *name)
 {
 	if (bytes && start < size && bytes <= size - start && json_array_size(all) < PARTITIONS)
-		json_array_append_new(all, json_pack("{s:I, s:I, s:s, s:s*}", "start", (json_int_t)start, "bytes", (json_int_t)bytes, "type", type, "name", name));
+		json_array_append_new(all, json_pack("{s:I, s:I, s:s, s:s*}", "start",
+						     (json_int_t)start, "bytes", (json_int_t)bytes,
+						     "type", type, "name", name));
 }
 
 /* Printable ASCII of a UTF-16 name: enough to recognise it. */
@@ -62,7 +74,8 @@ static void plain_name(const struct gpt_entry *e, char to[37])
 	memcpy(from, e->name, sizeof(from));
 
 	for (; n < 36 && le16toh(from[n]); n++)
-		to[n] = le16toh(from[n]) >= 0x20 && le16toh(from[n]) < 0x7f ? (char)le16toh(from[n]) : '?';
+		to[n] = le16toh(from[n]) >= 0x20 && le16toh(from[n]) < 0x7f ? (char)le16toh(from[n])
+									    : '?';
 	to[n] = 0;
 }
 
@@ -71,7 +84,8 @@ static bool read_gpt(const struct scan_volume *v, json_t *all)
 	uint64_t sector = disk_sector_bytes(v->disk), at;
 	struct gpt_head h;
 
-	if (volume_read(v, sector, &h, sizeof(h)) || memcmp(h.magic, "EFI PART", 8) || h.count > 1024 || h.entry_bytes < ENTRY_BYTES || h.entry_bytes > 4096 ||
+	if (volume_read(v, sector, &h, sizeof(h)) || memcmp(h.magic, "EFI PART", 8) ||
+	    h.count > 1024 || h.entry_bytes < ENTRY_BYTES || h.entry_bytes > 4096 ||
 	    h.entries > v->bytes / sector)
 		return false;
 	at = h.entries * sector;
@@ -94,7 +108,8 @@ static bool read_mbr_sector(const struct scan_volume *v, uint64_t at, struct mbr
 {
 	uint8_t sector[512];
 
-	if (volume_read(v, at, sector, sizeof(sector)) || sector[510] != 0x55 || sector[511] != 0xaa)
+	if (volume_read(v, at, sector, sizeof(sector)) || sector[510] != 0x55 ||
+	    sector[511] != 0xaa)
 		return false;
 	memcpy(e, sector + 446, 64);
 	return true;
@@ -122,10 +137,12 @@ static bool read_mbr(const struct scan_volume *v, json_t *all)
 			add(all, base, le32toh(e[n].count) * 512ull, v->bytes, type, NULL);
 			continue;
 		}
-		for (int k = 0; k < LOGICAL && at < v->bytes && read_mbr_sector(v, at, logical); k++) {
+		for (int k = 0; k < LOGICAL && at < v->bytes && read_mbr_sector(v, at, logical);
+		     k++) {
 			snprintf(type, sizeof(type), "%02x", logical[0].type);
 			if (logical[0].type)
-				add(all, at + le32toh(logical[0].first) * 512ull, le32toh(logical[0].count) * 512ull, v->bytes, type, NULL);
+				add(all, at + le32toh(logical[0].first) * 512ull,
+				    le32toh(logical[0].count) * 512ull, v->bytes, type, NULL);
 			if (!is_extended(logical[1].type))
 				break;
 			at = base + le32toh(logical[1].first) * 512ull;
@@ -144,23 +161,40 @@ json_t *scan_partitions(struct disk *d)
 	return all;
 }
 
-struct magic { const char *name; uint32_t at; uint8_t bytes; char value[9]; uint32_t label_at; uint8_t label_bytes; };
+struct magic {
+	const char *name;
+	uint32_t at;
+	uint8_t bytes;
+	char value[9];
+	uint32_t label_at;
+	uint8_t label_bytes;
+};
 
 const char *scan_recognise(const struct scan_volume *v, char label[64])
 {
 	static const struct magic magics[] = {
-		{ "ext", 1080, 2, "\x53\xef", 1144, 16 }, { "xfs", 0, 4, "XFSB", 108, 12 }, { "btrfs", 65600, 8, "_BHRfS_M", 65835, 63 },
-		{ "ntfs", 3, 8, "NTFS    ", 0, 0 },	   { "fat", 82, 5, "FAT32", 71, 11 }, { "fat", 54, 3, "FAT", 43, 11 },
-		{ "swap", 4086, 8, "SWAPSPAC", 1052, 16 }, { "lvm2", 512, 8, "LABELONE", 0, 0 }, { "luks", 0, 6, "LUKS\xba\xbe", 0, 0 },
-		{ "squashfs", 0, 4, "hsqs", 0, 0 },	   { "iso9660", 32769, 5, "CD001", 32808, 32 }, { "exfat", 3, 5, "EXFAT", 0, 0 },
+		{ "ext", 1080, 2, "\x53\xef", 1144, 16 },
+		{ "xfs", 0, 4, "XFSB", 108, 12 },
+		{ "btrfs", 65600, 8, "_BHRfS_M", 65835, 63 },
+		{ "ntfs", 3, 8, "NTFS    ", 0, 0 },
+		{ "fat", 82, 5, "FAT32", 71, 11 },
+		{ "fat", 54, 3, "FAT", 43, 11 },
+		{ "swap", 4086, 8, "SWAPSPAC", 1052, 16 },
+		{ "lvm2", 512, 8, "LABELONE", 0, 0 },
+		{ "luks", 0, 6, "LUKS\xba\xbe", 0, 0 },
+		{ "squashfs", 0, 4, "hsqs", 0, 0 },
+		{ "iso9660", 32769, 5, "CD001", 32808, 32 },
+		{ "exfat", 3, 5, "EXFAT", 0, 0 },
 	};
 	label[0] = 0;
 	for (size_t n = 0; n < sizeof(magics) / sizeof(magics[0]); n++) {
 		char found[9] = "";
 
-		if (volume_read(v, magics[n].at, found, magics[n].bytes) || memcmp(found, magics[n].value, magics[n].bytes))
+		if (volume_read(v, magics[n].at, found, magics[n].bytes) ||
+		    memcmp(found, magics[n].value, magics[n].bytes))
 			continue;
-		if (magics[n].label_bytes && volume_read(v, magics[n].label_at, label, magics[n].label_bytes))
+		if (magics[n].label_bytes &&
+		    volume_read(v, magics[n].label_at, label, magics[n].label_bytes))
 			return magics[n].name;
 		label[magics[n].label_bytes] = 0;
 		for (char *c = label; *c; c++)

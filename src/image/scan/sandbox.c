@@ -16,8 +16,11 @@ enum { MEMORY_BYTES = 2000 << 20, SECONDS = 600 };
 
 static int lock_down(void)
 {
-	static const char *const calls[] = { "preadv", "preadv2", "pread64", "write", "fstat", "newfstatat", "lseek", "mmap", "munmap", "mremap", "madvise", "brk",
-					     "futex", "clock_gettime", "getrandom", "rt_sigreturn", "exit", "exit_group" };
+	static const char *const calls[] = { "preadv", "preadv2",       "pread64",   "write",
+					     "fstat",  "newfstatat",    "lseek",     "mmap",
+					     "munmap", "mremap",        "madvise",   "brk",
+					     "futex",  "clock_gettime", "getrandom", "rt_sigreturn",
+					     "exit",   "exit_group" };
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int error = filter ? 0 : -ENOMEM;
 

@@ -2,12 +2,18 @@
 #pragma once
 
 /*
- * Runs work(context, pipe) in a process that has the caller's open descriptors and may do nothing but read them, allocate memory, and write
- * into the pipe, with limits on memory and time; it ends with what work() returns (0: good). Meanwhile take(context, pipe) reads at the
- * pipe's other end: what comes is hostile. What take() returns, -EBADMSG where the work came to nothing, or -errno.
+ * Runs work(context, pipe) in a process that has the caller's open descriptors and may do nothing
+ * but read them, allocate memory, and write into the pipe, with limits on memory and time; it ends
+ * with what work() returns (0: good). Meanwhile take(context, pipe) reads at the pipe's other end:
+ * what comes is hostile. What take() returns, -EBADMSG where the work came to nothing, or -errno.
  * prepare() is called in the process before it is locked down; NULL: nothing to do.
  */
-struct sandbox { void (*prepare)(void); int (*work)(void *context, int pipe); int (*take)(void *context, int pipe); void *context; };
+struct sandbox {
+	void (*prepare)(void);
+	int (*work)(void *context, int pipe);
+	int (*take)(void *context, int pipe);
+	void *context;
+};
 int sandbox_run(const struct sandbox *sandbox);
 /* All of it. 0, or -EIO. */
 int sandbox_write(int pipe, const void *data, unsigned long bytes);

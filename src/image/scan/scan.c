@@ -1,7 +1,8 @@
 /*
- * Looking into an image. File systems are hostile, and the library that reads them is large: it runs in a process of its own that
- * has the disk's open descriptors and may do nothing but read them, allocate memory, and write its findings into a pipe. It has
- * limits on memory and time; what it says is parsed like anything else that is hostile.
+ * Looking into an image. File systems are hostile, and the library that reads them is large: it
+ * runs in a process of its own that has the disk's open descriptors and may do nothing but read
+ * them, allocate memory, and write its findings into a pipe. It has limits on memory and time; what
+ * it says is parsed like anything else that is hostile.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,13 +18,22 @@ enum { RESULT_BYTES = 512 << 20 };
 
 static json_t *find_out(struct disk *d, const struct scan_options *o, const json_t *before)
 {
-	json_t *about = json_object(), *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels"), *partitions = scan_partitions(d), *p;
+	json_t *about = json_object(),
+	       *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels"),
+	       *partitions = scan_partitions(d), *p;
 	size_t n;
 
 	json_array_foreach(partitions, n, p)
 	{
-		struct scan_volume v = { .disk = d, .offset = (uint64_t)json_integer_value(json_object_get(p, "start")), .options = o, .about = about, .content = content,
-					 .bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes")), .before = before };
+		struct scan_volume v = {
+			.disk = d,
+			.offset = (uint64_t)json_integer_value(json_object_get(p, "start")),
+			.options = o,
+			.about = about,
+			.content = content,
+			.bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes")),
+			.before = before
+		};
 		char label[64];
 		const char *kind = scan_recognise(&v, label);
 
@@ -39,7 +49,12 @@ static json_t *find_out(struct disk *d, const struct scan_options *o, const json
 	return json_pack("{s:o, s:o}", "about", about, "content", content);
 }
 
-struct work { struct disk *disk; const struct scan_options *options; const json_t *before; json_t *found; };
+struct work {
+	struct disk *disk;
+	const struct scan_options *options;
+	const json_t *before;
+	json_t *found;
+};
 
 static int work(void *context, int pipe)
 {
@@ -75,7 +90,10 @@ static int read_result(int pipe, json_t **ret)
 	return json_is_object(*ret) ? 0 : -EBADMSG;
 }
 
-static int take(void *context, int pipe) { return read_result(pipe, &((struct work *)context)->found); }
+static int take(void *context, int pipe)
+{
+	return read_result(pipe, &((struct work *)context)->found);
+}
 
 static const char *current_id(struct disk *d, char text[GUID_TEXT_BYTES])
 {
@@ -88,14 +106,17 @@ static const char *current_id(struct disk *d, char text[GUID_TEXT_BYTES])
 
 static void counts(json_t *about, const json_t *content, const json_t *files)
 {
-	json_object_set_new(about, "packages", json_integer((json_int_t)json_array_size(json_object_get(content, "packages"))));
+	json_object_set_new(
+		about, "packages",
+		json_integer((json_int_t)json_array_size(json_object_get(content, "packages"))));
 	json_object_set_new(about, "files", json_integer((json_int_t)json_object_size(files)));
 	json_object_set(about, "kernels", json_object_get(content, "kernels"));
 }
 
 static int save(struct disk *d, json_t *about, json_t *found, json_t *scanned)
 {
-	json_t *content = json_object_get(found, "content"), *files = json_incref(json_object_get(content, "files"));
+	json_t *content = json_object_get(found, "content"),
+	       *files = json_incref(json_object_get(content, "files"));
 	int error;
 
 	json_object_del(content, "files");
@@ -117,7 +138,10 @@ int image_scan(struct disk *d, const struct scan_options *o, bool *ret_unchanged
 	json_t *about, *before = NULL;
 	struct work w = { .disk = d, .options = o };
 	char id[GUID_TEXT_BYTES], now[32];
-	const char *is = current_id(d, id), *was, *how = o->digests ? "digests" : o->files ? "files" : "packages";
+	const char *is = current_id(d, id), *was,
+		   *how = o->digests ? "digests"
+			  : o->files ? "files"
+				     : "packages";
 	int error = image_load_about(d, &about);
 
 	if (error)
@@ -126,13 +150,16 @@ int image_scan(struct disk *d, const struct scan_options *o, bool *ret_unchanged
 	*ret_unchanged = was && is && !strcmp(was, is) && !strcmp(how, json_string_value(image_get(about, "scanned.how")) ?: "");
 	if (!*ret_unchanged) {
 		if (o->digests)
-			image_load_files(d, &before); /* without them everything is read once more */
+			/* without them everything is read once more */
+			image_load_files(d, &before);
 		w.before = before;
 		error = sandbox_run(&(struct sandbox){ scan_rpm_begin, work, take, &w });
 	}
 	image_now(now);
 	if (!*ret_unchanged && !error)
-		error = save(d, about, w.found, json_pack("{s:s, s:s, s:s}", "data-id", is ? is : "", "how", how, "time", now));
+		error = save(d, about, w.found,
+			     json_pack("{s:s, s:s, s:s}", "data-id", is ? is : "", "how", how,
+				       "time", now));
 	json_decref(w.found);
 	json_decref(before);
 	json_decref(about);

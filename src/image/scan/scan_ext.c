@@ -1,6 +1,6 @@
 /*
- * ext2, ext3, ext4 by libext2fs, which reads through the disk: nothing is mounted, and the journal is not replayed (what lies in it
- * alone is not seen).
+ * ext2, ext3, ext4 by libext2fs, which reads through the disk: nothing is mounted, and the journal
+ * is not replayed (what lies in it alone is not seen).
  */
 #include <errno.h>
 #include <ext2fs/ext2fs.h>
@@ -10,7 +10,13 @@
 
 #include "scan_internal.h"
 
-enum { DEPTH = 48, FILES_MAX = 2000000, FILE_BYTES = 64 << 20, PATH_BYTES = 4096, BUFFER_BYTES = 1 << 20 };
+enum {
+	DEPTH = 48,
+	FILES_MAX = 2000000,
+	FILE_BYTES = 64 << 20,
+	PATH_BYTES = 4096,
+	BUFFER_BYTES = 1 << 20
+};
 
 /* ---- the library's view of the volume ---- */
 
@@ -61,19 +67,44 @@ static errcode_t read_blocks(io_channel c, unsigned long long block, int count, 
 	return (errcode_t)-volume_read(c->private_data, block * (unsigned)c->block_size, to, bytes);
 }
 
-static errcode_t read_blocks32(io_channel c, unsigned long block, int count, void *to) { return read_blocks(c, block, count, to); }
-static errcode_t no_write(io_channel c, unsigned long block, int count, const void *from) { return (void)c, (void)block, (void)count, (void)from, EROFS; }
-static errcode_t no_write64(io_channel c, unsigned long long block, int count, const void *from) { return (void)c, (void)block, (void)count, (void)from, EROFS; }
+static errcode_t read_blocks32(io_channel c, unsigned long block, int count, void *to)
+{
+	return read_blocks(c, block, count, to);
+}
+static errcode_t no_write(io_channel c, unsigned long block, int count, const void *from)
+{
+	return (void)c, (void)block, (void)count, (void)from, EROFS;
+}
+static errcode_t no_write64(io_channel c, unsigned long long block, int count, const void *from)
+{
+	return (void)c, (void)block, (void)count, (void)from, EROFS;
+}
 static errcode_t nothing(io_channel c) { return (void)c, 0; }
 
 static struct struct_io_manager manager = {
-	.magic = EXT2_ET_MAGIC_IO_MANAGER, .name = "umbra", .open = volume_open, .close = volume_close, .set_blksize = volume_block_size, .read_blk = read_blocks32,
-	.write_blk = no_write, .flush = nothing, .read_blk64 = read_blocks, .write_blk64 = no_write64,
+	.magic = EXT2_ET_MAGIC_IO_MANAGER,
+	.name = "umbra",
+	.open = volume_open,
+	.close = volume_close,
+	.set_blksize = volume_block_size,
+	.read_blk = read_blocks32,
+	.write_blk = no_write,
+	.flush = nothing,
+	.read_blk64 = read_blocks,
+	.write_blk64 = no_write64,
 };
 
 /* ---- files ---- */
 
-struct ext { struct scan_volume *volume; ext2_filsys fs; json_t *files; uint8_t *buffer; char path[PATH_BYTES]; unsigned depth, count; bool kernels_only; };
+struct ext {
+	struct scan_volume *volume;
+	ext2_filsys fs;
+	json_t *files;
+	uint8_t *buffer;
+	char path[PATH_BYTES];
+	unsigned depth, count;
+	bool kernels_only;
+};
 
 static char *read_inode(struct ext *e, ext2_ino_t inode, uint64_t most, size_t *ret_bytes)
 {
@@ -128,9 +159,13 @@ static bool digest_file(struct ext *e, ext2_ino_t inode, char text[65])
 	return !error;
 }
 
-static bool is_value(const json_t *array, size_t n, json_int_t value) { return json_integer_value(json_array_get(array, n)) == value; }
+static bool is_value(const json_t *array, size_t n, json_int_t value)
+{
+	return json_integer_value(json_array_get(array, n)) == value;
+}
 
-/* [bytes, time of change, digest]: with the same bytes and times as in the last scan its digest is taken over. */
+/* [bytes, time of change, digest]: with the same bytes and times as in the last scan its digest is
+ * taken over. */
 static void note_file(struct ext *e, ext2_ino_t inode, const struct ext2_inode *i)
 {
 	uint64_t bytes = EXT2_I_SIZE(i);
@@ -140,7 +175,8 @@ static void note_file(struct ext *e, ext2_ino_t inode, const struct ext2_inode *
 	char digest[65];
 
 	if (e->volume->options->digests) {
-		if (known && is_value(before, 0, (json_int_t)bytes) && is_value(before, 1, (json_int_t)i->i_ctime))
+		if (known && is_value(before, 0, (json_int_t)bytes) &&
+		    is_value(before, 1, (json_int_t)i->i_ctime))
 			json_array_append_new(entry, json_string(known));
 		else if (digest_file(e, inode, digest))
 			json_array_append_new(entry, json_string(digest));
@@ -149,7 +185,8 @@ static void note_file(struct ext *e, ext2_ino_t inode, const struct ext2_inode *
 		e->count++; /* a name that is no UTF-8: it is counted and not listed */
 }
 
-static int visit(struct ext2_dir_entry *entry, int offset, int block_bytes, char *block, void *context);
+static int visit(struct ext2_dir_entry *entry, int offset, int block_bytes, char *block,
+		 void *context);
 
 static void walk(struct ext *e, ext2_ino_t directory)
 {
@@ -162,20 +199,24 @@ static void note_kernel(struct ext *e, const char *name)
 {
 	json_t *kernels = json_object_get(e->volume->content, "kernels");
 
-	if (!strncmp(e->path, "/boot/vmlinuz-", 14) && !strchr(e->path + 6, '/') && json_array_size(kernels) < 64)
+	if (!strncmp(e->path, "/boot/vmlinuz-", 14) && !strchr(e->path + 6, '/') &&
+	    json_array_size(kernels) < 64)
 		json_array_append_new(kernels, json_string(name + 8));
 }
 
-static int visit(struct ext2_dir_entry *entry, int offset, int block_bytes, char *block, void *context)
+static int visit(struct ext2_dir_entry *entry, int offset, int block_bytes, char *block,
+		 void *context)
 {
 	struct ext *e = context;
 	size_t used = strlen(e->path), length = (size_t)ext2fs_dirent_name_len(entry);
 	struct ext2_inode inode;
 
 	(void)offset, (void)block_bytes, (void)block;
-	if ((length == 1 && entry->name[0] == '.') || (length == 2 && !memcmp(entry->name, "..", 2)))
+	if ((length == 1 && entry->name[0] == '.') ||
+	    (length == 2 && !memcmp(entry->name, "..", 2)))
 		return 0;
-	if (used + length + 2 > sizeof(e->path) || ++e->count > FILES_MAX || ext2fs_read_inode(e->fs, entry->inode, &inode))
+	if (used + length + 2 > sizeof(e->path) || ++e->count > FILES_MAX ||
+	    ext2fs_read_inode(e->fs, entry->inode, &inode))
 		return e->count > FILES_MAX ? DIRENT_ABORT : 0;
 	e->path[used] = '/';
 	memcpy(e->path + used + 1, entry->name, length);
@@ -207,12 +248,15 @@ static bool open_volume(struct ext *e, struct scan_volume *v)
 	char name[32];
 
 	snprintf(name, sizeof(name), "%p", (void *)v);
-	return !ext2fs_open2(name, NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0, &manager, &e->fs);
+	return !ext2fs_open2(name, NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0,
+			     &manager, &e->fs);
 }
 
 bool scan_ext(struct scan_volume *v)
 {
-	struct ext e = { .volume = v, .files = json_object_get(v->content, "files"), .buffer = malloc(BUFFER_BYTES) };
+	struct ext e = { .volume = v,
+			 .files = json_object_get(v->content, "files"),
+			 .buffer = malloc(BUFFER_BYTES) };
 	struct scan_reader reader = { read_path, &e };
 	bool found = false;
 
@@ -234,7 +278,8 @@ bool scan_ext(struct scan_volume *v)
 
 struct newest { char version[SCAN_BOOT_VERSION_BYTES]; unsigned count; };
 
-static int visit_kernel(struct ext2_dir_entry *entry, int offset, int block_bytes, char *block, void *context)
+static int visit_kernel(struct ext2_dir_entry *entry, int offset, int block_bytes, char *block,
+			void *context)
 {
 	static const char before[] = "vmlinuz-";
 	const size_t length = (size_t)ext2fs_dirent_name_len(entry), skip = sizeof(before) - 1;
@@ -247,14 +292,16 @@ static int visit_kernel(struct ext2_dir_entry *entry, int offset, int block_byte
 	if (length <= skip || length - skip >= sizeof(version) || memcmp(entry->name, before, skip))
 		return 0;
 	memcpy(version, entry->name + skip, length - skip);
-	if (strstr(version, "rescue") || strstr(version, ".dpkg-") || strchr(version, '%') || strchr(version, '/'))
+	if (strstr(version, "rescue") || strstr(version, ".dpkg-") || strchr(version, '%') ||
+	    strchr(version, '/'))
 		return 0;
 	if (!n->version[0] || version_compare(version, n->version) > 0)
 		memcpy(n->version, version, sizeof(version));
 	return 0;
 }
 
-static char *read_at(struct ext *e, const char *directory, const char *format, const char *version, uint64_t most, size_t *ret_bytes)
+static char *read_at(struct ext *e, const char *directory, const char *format, const char *version,
+		     uint64_t most, size_t *ret_bytes)
 {
 	char name[SCAN_BOOT_VERSION_BYTES + 32], path[SCAN_BOOT_VERSION_BYTES + 64];
 	ext2_ino_t inode;
@@ -269,19 +316,24 @@ static char *read_at(struct ext *e, const char *directory, const char *format, c
 /* directory: "": the top */
 static void find_kernel(struct ext *e, const char *directory, struct scan_boot *ret)
 {
-	static const char *const initrds[] = { "initrd.img-%s", "initramfs-%s.img", "initrd-%s", "initramfs-%s" };
+	static const char *const initrds[] = { "initrd.img-%s", "initramfs-%s.img", "initrd-%s",
+					       "initramfs-%s" };
 	struct newest n = { 0 };
 	ext2_ino_t inode;
 
-	if (ext2fs_namei(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, directory[0] ? directory : "/", &inode))
+	if (ext2fs_namei(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, directory[0] ? directory : "/",
+			 &inode))
 		return;
 	ext2fs_dir_iterate(e->fs, inode, 0, NULL, visit_kernel, &n);
-	ret->kernel = n.version[0] ? read_at(e, directory, "vmlinuz-%s", n.version, SCAN_KERNEL_BYTES, &ret->kernel_bytes) : NULL;
+	ret->kernel = n.version[0] ? read_at(e, directory, "vmlinuz-%s", n.version,
+					     SCAN_KERNEL_BYTES, &ret->kernel_bytes)
+				   : NULL;
 	if (!ret->kernel)
 		return;
 	memcpy(ret->version, n.version, sizeof(ret->version));
 	for (size_t k = 0; k < sizeof(initrds) / sizeof(initrds[0]) && !ret->initrd; k++)
-		ret->initrd = read_at(e, directory, initrds[k], n.version, SCAN_INITRD_BYTES, &ret->initrd_bytes);
+		ret->initrd = read_at(e, directory, initrds[k], n.version, SCAN_INITRD_BYTES,
+				      &ret->initrd_bytes);
 }
 
 static bool is_there(struct ext *e, const char *path)
@@ -300,8 +352,10 @@ bool scan_ext_boot(struct scan_volume *v, struct scan_boot *ret)
 	if (!open_volume(&e, v))
 		return false;
 	u = e.fs->super->s_uuid;
-	snprintf(ret->uuid, sizeof(ret->uuid), "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4], u[5], u[6],
-		 u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	snprintf(ret->uuid, sizeof(ret->uuid),
+		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
+		 u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
+		 u[15]);
 	ret->is_root = is_there(&e, "/etc/os-release") || is_there(&e, "/sbin/init");
 	find_kernel(&e, "/boot", ret);
 	if (!ret->kernel && !ret->is_root)

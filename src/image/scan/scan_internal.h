@@ -20,8 +20,13 @@ const char *scan_recognise(const struct scan_volume *volume, char ret_label[64])
 /* scan_ext.c: true when an operating system was found. */
 bool scan_ext(struct scan_volume *volume);
 
-/* What a volume boots: the newest kernel in /boot or, of a volume that is no root, at its top, and what belongs to it. The files to be freed. */
-enum { SCAN_BOOT_VERSION_BYTES = 128, SCAN_KERNEL_BYTES = 128 << 20, SCAN_INITRD_BYTES = 768 << 20 };
+/* What a volume boots: the newest kernel in /boot or, of a volume that is no root, at its top, and
+ * what belongs to it. The files to be freed. */
+enum {
+	SCAN_BOOT_VERSION_BYTES = 128,
+	SCAN_KERNEL_BYTES = 128 << 20,
+	SCAN_INITRD_BYTES = 768 << 20
+};
 struct scan_boot {
 	bool is_root; /* it has an operating system */
 	char uuid[37], version[SCAN_BOOT_VERSION_BYTES];
@@ -31,12 +36,18 @@ struct scan_boot {
 /* False: the volume cannot be read. */
 bool scan_ext_boot(struct scan_volume *volume, struct scan_boot *ret);
 
-/* scan_os.c: files of an operating system, by a function that reads them (NULL: not there; to be freed, ended by 0). */
-struct scan_reader { char *(*read)(void *context, const char *path, size_t *ret_bytes); void *context; };
+/* scan_os.c: files of an operating system, by a function that reads them (NULL: not there; to be
+ * freed, ended by 0). */
+struct scan_reader {
+	char *(*read)(void *context, const char *path, size_t *ret_bytes);
+	void *context;
+};
 bool scan_os(struct scan_volume *volume, const struct scan_reader *reader);
 /* Into the list of packages; text that is no UTF-8 is made to be. */
-void scan_add_package(json_t *all, const char *kind, const char *name, const char *version, const char *arch);
+void scan_add_package(json_t *all, const char *kind, const char *name, const char *version,
+		      const char *arch);
 
-/* scan_rpm.c: begin: before the process is locked down, what SQLite wants to open then. The file's bytes are changed. */
+/* scan_rpm.c: begin: before the process is locked down, what SQLite wants to open then. The file's
+ * bytes are changed. */
 void scan_rpm_begin(void);
 bool scan_rpm(json_t *all, uint8_t *file, size_t bytes);

@@ -1,4 +1,5 @@
-/* What the files of an operating system say: os-release, package lists of dpkg, apk and rpm, host name and network. */
+/* What the files of an operating system say: os-release, package lists of dpkg, apk and rpm, host
+ * name and network. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,9 @@ static json_t *safe_text(const char *from, size_t bytes)
 		return j;
 	copy = malloc(bytes + 1);
 	for (size_t n = 0; copy && n < bytes; n++)
-		copy[n] = (signed char)from[n] >= 0x20 || from[n] == '\n' || from[n] == '\t' ? from[n] : '?';
+		copy[n] = (signed char)from[n] >= 0x20 || from[n] == '\n' || from[n] == '\t'
+				  ? from[n]
+				  : '?';
 	j = copy ? json_stringn(copy, bytes) : NULL;
 	free(copy);
 	return j;
@@ -36,7 +39,8 @@ static bool next_line(const char **at, const char *end, const char **ret, size_t
 	return true;
 }
 
-static bool field(const char *line, size_t bytes, const char *key, const char **ret, size_t *ret_bytes)
+static bool field(const char *line, size_t bytes, const char *key, const char **ret,
+		  size_t *ret_bytes)
 {
 	size_t n = strlen(key);
 
@@ -49,8 +53,11 @@ static bool field(const char *line, size_t bytes, const char *key, const char **
 
 static void os_release(json_t *os, const char *text, size_t bytes)
 {
-	static const char *const keys[][2] = { { "ID=", "id" }, { "VERSION_ID=", "version" }, { "VERSION_CODENAME=", "codename" }, { "PRETTY_NAME=",
-		"name" }, { "ID_LIKE=", "like" } };
+	static const char *const keys[][2] = { { "ID=", "id" },
+					       { "VERSION_ID=", "version" },
+					       { "VERSION_CODENAME=", "codename" },
+					       { "PRETTY_NAME=", "name" },
+					       { "ID_LIKE=", "like" } };
 	const char *at = text, *line, *value;
 	size_t n, length;
 
@@ -58,17 +65,23 @@ static void os_release(json_t *os, const char *text, size_t bytes)
 		for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++) {
 			if (!field(line, n, keys[k][0], &value, &length))
 				continue;
-			if (length >= 2 && (*value == '"' || *value == '\'') && value[length - 1] == *value)
+			if (length >= 2 && (*value == '"' || *value == '\'') &&
+			    value[length - 1] == *value)
 				value++, length -= 2;
 			json_object_set_new(os, keys[k][1], safe_text(value, length));
 		}
 }
 
-struct package { const char *name, *version, *arch; size_t name_bytes, version_bytes, arch_bytes; bool installed; };
+struct package {
+	const char *name, *version, *arch;
+	size_t name_bytes, version_bytes, arch_bytes;
+	bool installed;
+};
 
 static void add_package(json_t *all, struct package *p, const char *kind)
 {
-	if (p->name_bytes && p->version_bytes && p->installed && json_array_size(all) < PACKAGES_MAX) {
+	if (p->name_bytes && p->version_bytes && p->installed &&
+	    json_array_size(all) < PACKAGES_MAX) {
 		json_t *j = json_object();
 
 		json_object_set_new(j, "name", safe_text(p->name, p->name_bytes));
@@ -80,9 +93,12 @@ static void add_package(json_t *all, struct package *p, const char *kind)
 	*p = (struct package){ 0 };
 }
 
-void scan_add_package(json_t *all, const char *kind, const char *name, const char *version, const char *arch)
+void scan_add_package(json_t *all, const char *kind, const char *name, const char *version,
+		      const char *arch)
 {
-	struct package p = { name, version, arch, strlen(name), strlen(version), strlen(arch), true };
+	struct package p = {
+		name, version, arch, strlen(name), strlen(version), strlen(arch), true
+	};
 
 	add_package(all, &p, kind);
 }
@@ -103,7 +119,8 @@ static void dpkg(json_t *all, const char *text, size_t bytes)
 		else if (field(line, n, "Architecture: ", &value, &length))
 			p.arch = value, p.arch_bytes = length;
 		else if (field(line, n, "Status: ", &value, &length))
-			p.installed = length >= 9 && !memcmp(value + length - 9, "installed", 9) && (length < 13 || memcmp(value + length - 13, "not-", 4));
+			p.installed = length >= 9 && !memcmp(value + length - 9, "installed", 9) &&
+				      (length < 13 || memcmp(value + length - 13, "not-", 4));
 	}
 	add_package(all, &p, "deb");
 }
@@ -142,11 +159,18 @@ static void keep_text(const struct scan_reader *r, const char *path, json_t *to,
 
 bool scan_os(struct scan_volume *v, const struct scan_reader *r)
 {
-	static const char *const rpm_places[] = { "/var/lib/rpm/rpmdb.sqlite", "/usr/lib/sysimage/rpm/rpmdb.sqlite" };
-	static const char *const networks[] = { "/etc/network/interfaces", "/etc/resolv.conf", "/etc/hosts", "/etc/sysconfig/network",
-		"/etc/netplan/01-netcfg.yaml", "/etc/netplan/50-cloud-init.yaml", "/etc/systemd/network/10-eth.network" };
+	static const char *const rpm_places[] = { "/var/lib/rpm/rpmdb.sqlite",
+						  "/usr/lib/sysimage/rpm/rpmdb.sqlite" };
+	static const char *const networks[] = { "/etc/network/interfaces",
+						"/etc/resolv.conf",
+						"/etc/hosts",
+						"/etc/sysconfig/network",
+						"/etc/netplan/01-netcfg.yaml",
+						"/etc/netplan/50-cloud-init.yaml",
+						"/etc/systemd/network/10-eth.network" };
 	static const char *const releases[] = { "/etc/os-release", "/usr/lib/os-release" };
-	json_t *os = json_object(), *network = json_object(), *packages = json_object_get(v->content, "packages");
+	json_t *os = json_object(), *network = json_object(),
+	       *packages = json_object_get(v->content, "packages");
 	bool found = false;
 	size_t bytes;
 	char *text;
@@ -165,7 +189,8 @@ bool scan_os(struct scan_volume *v, const struct scan_reader *r)
 		apk(packages, text, bytes);
 	free(text);
 	for (int n = 0; n < 2; n++) {
-		if ((text = r->read(r->context, rpm_places[n], &bytes)) && scan_rpm(packages, (uint8_t *)text, bytes))
+		if ((text = r->read(r->context, rpm_places[n], &bytes)) &&
+		    scan_rpm(packages, (uint8_t *)text, bytes))
 			n = 2;
 		free(text);
 	}

@@ -3,8 +3,9 @@
  *
  *   number of entries, bytes of data (big-endian)   entries { tag, type, offset, count }   data
  *
- * The file is hostile, like everything on a disk: it is opened in memory, read only, with what it may cost limited; headers are
- * checked before anything of them is used. Left out: the older Berkeley data base, and ndb.
+ * The file is hostile, like everything on a disk: it is opened in memory, read only, with what it
+ * may cost limited; headers are checked before anything of them is used. Left out: the older
+ * Berkeley data base, and ndb.
  */
 #include <endian.h>
 #include <sqlite3.h>
@@ -14,7 +15,15 @@
 
 #include "scan_internal.h"
 
-enum { TAG_NAME = 1000, TAG_VERSION, TAG_RELEASE, TAG_EPOCH, TAG_ARCH = 1022, TYPE_INT32 = 4, TYPE_STRING = 6 };
+enum {
+	TAG_NAME = 1000,
+	TAG_VERSION,
+	TAG_RELEASE,
+	TAG_EPOCH,
+	TAG_ARCH = 1022,
+	TYPE_INT32 = 4,
+	TYPE_STRING = 6
+};
 enum { ENTRIES_MAX = 4096, PACKAGES_MAX = 200000, STEPS = 20000, STEPS_MAX = 20000 };
 
 struct header { const uint8_t *entries, *data; uint32_t count, bytes; };
@@ -33,7 +42,8 @@ static bool open_header(const uint8_t *at, size_t bytes, struct header *ret)
 	if (bytes < 8)
 		return false;
 	*ret = (struct header){ .entries = at + 8, .count = load32(at), .bytes = load32(at + 4) };
-	if (ret->count > ENTRIES_MAX || 8 + 16 * (size_t)ret->count > bytes || ret->bytes > bytes - 8 - 16 * (size_t)ret->count)
+	if (ret->count > ENTRIES_MAX || 8 + 16 * (size_t)ret->count > bytes ||
+	    ret->bytes > bytes - 8 - 16 * (size_t)ret->count)
 		return false;
 	ret->data = ret->entries + 16 * (size_t)ret->count;
 	return true;
@@ -77,7 +87,8 @@ static void add_package(json_t *all, const uint8_t *at, size_t bytes)
 	arch = text_of(&h, TAG_ARCH);
 	if (find(&h, TAG_EPOCH, TYPE_INT32, &e) && h.bytes - e.offset >= 4)
 		snprintf(epoch, sizeof(epoch), "%u:", load32(h.data + e.offset));
-	if (!name || !version || !release || !strcmp(name, "gpg-pubkey") || asprintf(&whole, "%s%s-%s", epoch, version, release) < 0)
+	if (!name || !version || !release || !strcmp(name, "gpg-pubkey") ||
+	    asprintf(&whole, "%s%s-%s", epoch, version, release) < 0)
 		return;
 	scan_add_package(all, "rpm", name, whole, arch ? arch : "");
 	free(whole);
@@ -93,7 +104,8 @@ static void read_packages(sqlite3 *db, json_t *all)
 		return;
 	for (unsigned n = 0; n < PACKAGES_MAX && sqlite3_step(s) == SQLITE_ROW; n++)
 		if (sqlite3_column_type(s, 0) == SQLITE_BLOB)
-			add_package(all, sqlite3_column_blob(s, 0), (size_t)sqlite3_column_bytes(s, 0));
+			add_package(all, sqlite3_column_blob(s, 0),
+				    (size_t)sqlite3_column_bytes(s, 0));
 	sqlite3_finalize(s);
 }
 
@@ -102,15 +114,20 @@ bool scan_rpm(json_t *all, uint8_t *file, size_t bytes)
 	enum { HEADER = 100, WRITE_VERSION = 18, READ_VERSION = 19 };
 	unsigned steps = 0;
 	sqlite3 *db = NULL;
-	bool good = bytes >= HEADER && !memcmp(file, "SQLite format 3", 16) && sqlite3_open(":memory:", &db) == SQLITE_OK;
+	bool good = bytes >= HEADER && !memcmp(file, "SQLite format 3", 16) &&
+		    sqlite3_open(":memory:", &db) == SQLITE_OK;
 
-	if (good) { /* a journal that others wrote ahead lies in another file: what the data base itself has is what was there before */
+	/* a journal that others wrote ahead lies in another file: what the data base itself has is
+	 * what was there before */
+	if (good) {
 		file[WRITE_VERSION] = file[READ_VERSION] = 1;
 		sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
 		sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
 		sqlite3_limit(db, SQLITE_LIMIT_LENGTH, 16 << 20);
 		sqlite3_progress_handler(db, STEPS, count_steps, &steps);
-		good = sqlite3_deserialize(db, "main", file, (sqlite3_int64)bytes, (sqlite3_int64)bytes, SQLITE_DESERIALIZE_READONLY) == SQLITE_OK;
+		good = sqlite3_deserialize(db, "main", file, (sqlite3_int64)bytes,
+					   (sqlite3_int64)bytes,
+					   SQLITE_DESERIALIZE_READONLY) == SQLITE_OK;
 	}
 	if (good)
 		read_packages(db, all);

@@ -1,0 +1,311 @@
+/* umbra image scan, get, set, tag, packages, files, export: what an image says about itself. */
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "disk_cli.h"
+#include "image_cli.h"
+
+static void say_scanned(const struct image_arguments *a, const json_t *about, bool unchanged)
+{
+	json_t *packages = json_object_get(about, "packages"),
+	       *files = json_object_get(about, "files"), *os = image_get(about, "os.name");
+
+	if (a->disk.json) {
+		print_json(json_pack("{s:b, s:O?, s:O?, s:O?}", "unchanged", unchanged, "os", os,
+				     "packages", packages, "files", files));
+		return;
+	}
+	printf("%s: ", unchanged ? "not changed since the last scan" : "scanned");
+	print_safely(os ? json_string_value(os) ?: "?" : "no operating system known");
+	printf(", %lld packages, %lld files\n", (long long)json_integer_value(packages),
+	       (long long)json_integer_value(files));
+}
+
+int image_verb_scan(struct image_arguments *a)
+{
+	const struct scan_options o = { .files = !a->packages_only, .digests = a->digests };
+	bool unchanged = false;
+	struct disk *d;
+	json_t *about;
+	int code = image_cli_open(a, ACTION_ANNOTATE, &d), error;
+
+	if (code)
+		return code;
+	error = image_scan(d, &o, &unchanged);
+	if (!error && !unchanged)
+		error = image_add_history(d, "umbra image", "scanned", NULL);
+	if (!error && !image_load_about(d, &about)) {
+		say_scanned(a, about, unchanged);
+		json_decref(about);
+	}
+	return disk_access_close(d, error ? image_failed(a->disk.file, error) : 0);
+}
+
+/* For reading only: the names of kept files are a section of their own. */
+static int add_kept(struct disk *d, json_t *about)
+{
+	json_t *kept;
+	int error = image_load_kept(d, &kept);
+
+	if (!error && json_object_size(kept))
+		json_object_set(about, "kept", kept);
+	json_decref(kept);
+	return error;
+}
+
+int image_verb_get(struct image_arguments *a)
+{
+	struct disk *d;
+	json_t *about;
+	const json_t *value = NULL;
+	int code = image_cli_open(a, ACTION_INSPECT, &d), error;
+
+	if (code)
+		return code;
+	error = image_load_about(d, &about);
+	if (!error)
+		error = add_kept(d, about);
+	if (error)
+		return disk_access_close(d, image_failed(a->disk.file, error));
+	value = a->count > 1 ? image_get(about, a->values[1]) : about;
+	if (json_is_string(value) && !a->disk.json) {
+		print_safely(json_string_value(value));
+		puts("");
+	} else if (value)
+		print_json(json_incref((json_t *)(uintptr_t)value));
+	code = value ? 0 : 1;
+	json_decref(about);
+	return disk_access_close(d, code);
+}
+
+static int set_one(json_t *about, const char *assignment)
+{
+	int error = image_set(about, assignment);
+
+	if (!error)
+		return 0;
+	return complain(EXIT_USAGE,
+			error == -EILSEQ ? "a value that is no text"
+					 : "not a KEY=VALUE of an image",
+			assignment, "see umbra image --help for the keys");
+}
+
+/* Every section of a JSON file. */
+static int set_from(json_t *about, const char *path)
+{
+	json_error_t where;
+	json_t *all = json_load_file(path, JSON_REJECT_DUPLICATES, &where), *value;
+	const char *key;
+	int code = 0;
+
+	if (!json_is_object(all)) {
+		json_decref(all);
+		return complain(EXIT_UNUSABLE, all ? "not a JSON object" : where.text, path,
+				"see docs/image.schema.json");
+	}
+	json_object_foreach(all, key, value)
+	{
+		char *name = NULL;
+
+		if (asprintf(&name, "%s=1", key) < 0 || image_set(about, name))
+			code = complain(EXIT_USAGE, "not a key of an image", key,
+					"see umbra image --help for the keys");
+		else
+			json_object_set(about, key, value);
+		free(name);
+	}
+	json_decref(all);
+	return code;
+}
+
+static int change_about(struct image_arguments *a,
+			int (*change)(struct image_arguments *a, json_t *about), const char *event)
+{
+	struct disk *d;
+	char why[160];
+	json_t *about = NULL, *changes = json_array();
+	int code = image_cli_open(a, ACTION_ANNOTATE, &d), error;
+
+	if (code) {
+		json_decref(changes);
+		return code;
+	}
+	error = image_load_about(d, &about);
+	code = error ? image_failed(a->disk.file, error) : change(a, about);
+	if (!code && image_check_about(about, why))
+		code = complain(EXIT_USAGE, why, a->disk.file,
+				"see docs/image.md and docs/image.schema.json");
+	for (unsigned n = 1; n < a->count && n < 20; n++)
+		json_array_append_new(changes,
+				      json_stringn(a->values[n], strlen(a->values[n]) < 200
+									 ? strlen(a->values[n])
+									 : 200));
+	if (!code) {
+		error = image_save_about(d, about);
+		if (!error)
+			error = image_add_history(d, "umbra image", event,
+						  json_pack("{s:O}", "what", changes));
+		code = error ? image_failed(a->disk.file, error) : 0;
+	}
+	json_decref(changes);
+	json_decref(about);
+	return disk_access_close(d, code);
+}
+
+static int set_values(struct image_arguments *a, json_t *about)
+{
+	int code = a->disk.from ? set_from(about, a->disk.from)
+		   : a->count < 2
+			   ? complain(EXIT_USAGE, "nothing to set", a->disk.file, "say KEY=VALUE")
+			   : 0;
+
+	for (unsigned n = 1; n < a->count && !code; n++)
+		code = set_one(about, a->values[n]);
+	return code;
+}
+
+int image_verb_set(struct image_arguments *a) { return change_about(a, set_values, "set"); }
+
+static size_t find_tag(const json_t *tags, const char *tag)
+{
+	size_t n = 0;
+
+	while (n < json_array_size(tags) &&
+	       strcmp(json_string_value(json_array_get(tags, n)) ?: "", tag))
+		n++;
+	return n;
+}
+
+static int set_tags(struct image_arguments *a, json_t *about)
+{
+	json_t *tags = json_object_get(about, "tags");
+
+	if (!json_is_array(tags)) {
+		tags = json_array();
+		json_object_set_new(about, "tags", tags);
+	}
+	for (unsigned n = 1; n < a->count; n++) {
+		const char *tag = a->values[n];
+		size_t at = find_tag(tags, *tag == '-' ? tag + 1 : tag);
+
+		if (*tag == '-')
+			json_array_remove(tags, at);
+		else if (at == json_array_size(tags) &&
+			 json_array_append_new(tags, json_string(tag)))
+			return complain(EXIT_USAGE, "a tag that is no text", a->disk.file,
+					"use UTF-8");
+	}
+	return 0;
+}
+
+int image_verb_tag(struct image_arguments *a)
+{
+	if (a->count > 1)
+		return change_about(a, set_tags, "tagged");
+	a->values[a->count++] = "tags";
+	return image_verb_get(a);
+}
+
+int image_verb_packages(struct image_arguments *a)
+{
+	struct disk *d;
+	json_t *content, *p, *all = json_array();
+	size_t n;
+	int code = image_cli_open(a, ACTION_INSPECT, &d), error, found = 0;
+
+	if (code)
+		return code;
+	error = image_load_content(d, &content);
+	if (error)
+		return disk_access_close(d, image_failed_content(a->disk.file, error));
+	json_array_foreach(json_object_get(content, "packages"), n, p)
+	{
+		const char *name = json_string_value(json_object_get(p, "name")),
+			   *version = json_string_value(json_object_get(p, "version"));
+
+		if (!name || !version || (a->count > 1 && fnmatch(a->values[1], name, 0)))
+			continue;
+		found++;
+		if (a->disk.json) {
+			json_array_append(all, p);
+			continue;
+		}
+		print_safely(name);
+		putchar(' ');
+		print_safely(version);
+		puts("");
+	}
+	if (a->disk.json)
+		print_json(json_incref(all));
+	json_decref(all);
+	json_decref(content);
+	return disk_access_close(d, found ? 0 : 1);
+}
+
+int image_verb_files(struct image_arguments *a)
+{
+	struct disk *d;
+	json_t *files, *entry, *all = json_array();
+	const char *path;
+	int code = image_cli_open(a, ACTION_INSPECT, &d), error, found = 0;
+
+	if (code)
+		return code;
+	error = image_load_files(d, &files);
+	if (error)
+		return disk_access_close(d, image_failed_content(a->disk.file, error));
+	json_object_foreach(files, path, entry)
+	{
+		if (a->count > 1 && fnmatch(a->values[1], path, 0))
+			continue;
+		found++;
+		if (a->disk.json) {
+			json_array_append_new(all,
+					      json_pack("{s:s, s:O?, s:O?, s:O?}", "path", path,
+							"bytes", json_array_get(entry, 0), "time",
+							json_array_get(entry, 1), "blake2b",
+							json_array_get(entry, 2)));
+			continue;
+		}
+		printf("%12lld ", (long long)json_integer_value(json_array_get(entry, 0)));
+		printf("%.64s%s", json_string_value(json_array_get(entry, 2)) ?: "",
+		       json_array_size(entry) > 2 ? " " : "");
+		print_safely(path);
+		puts("");
+	}
+	if (a->disk.json)
+		print_json(json_incref(all));
+	json_decref(all);
+	json_decref(files);
+	return disk_access_close(d, found ? 0 : 1);
+}
+
+int image_verb_export(struct image_arguments *a)
+{
+	bool spdx = a->disk.to && !strcmp(a->disk.to, "spdx");
+	struct disk *d;
+	json_t *about = NULL, *content = NULL, *out;
+	int code = 0, error;
+
+	if (!spdx && (!a->disk.to || strcmp(a->disk.to, "cyclonedx")))
+		return complain(EXIT_USAGE, "no format to export to", a->disk.file,
+				"say --to spdx or --to cyclonedx");
+	code = image_cli_open(a, ACTION_INSPECT, &d);
+	if (code)
+		return code;
+	error = image_load_about(d, &about);
+	if (!error)
+		error = image_load_content(d, &content);
+	if (!error) {
+		out = spdx ? image_to_spdx(about, content, a->disk.file)
+			   : image_to_cyclonedx(about, content, a->disk.file);
+		print_json(out);
+	}
+	json_decref(about);
+	json_decref(content);
+	return disk_access_close(d, error ? image_failed_content(a->disk.file, error) : 0);
+}

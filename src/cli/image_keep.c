@@ -1,0 +1,88 @@
+/* umbra image keep, fetch, drop: files that an image carries. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "disk_cli.h"
+#include "image_cli.h"
+
+static int read_all(const char *path, uint8_t **ret, size_t *ret_bytes)
+{
+	FILE *from = path ? fopen(path, "rb") : stdin;
+	uint8_t *bytes = from ? malloc(IMAGE_KEPT_BYTES + 1) : NULL;
+	int error = !from ? -errno : !bytes ? -ENOMEM : 0;
+
+	*ret_bytes = error ? 0 : fread(bytes, 1, IMAGE_KEPT_BYTES + 1, from);
+	if (!error && (ferror(from) || *ret_bytes > IMAGE_KEPT_BYTES))
+		error = ferror(from) ? -EIO : -EFBIG;
+	if (path && from)
+		fclose(from);
+	*ret = bytes;
+	return error;
+}
+
+int image_verb_keep(struct image_arguments *a)
+{
+	uint8_t *bytes;
+	size_t count;
+	struct disk *d;
+	int code = a->count == 2 ? 0
+				 : complain(EXIT_USAGE, "no name given", a->disk.file,
+					    "say umbra image keep FILE NAME"),
+	    error;
+
+	if (code)
+		return code;
+	error = read_all(a->disk.from, &bytes, &count);
+	code = error ? image_failed(a->disk.from ? a->disk.from : "standard input", error)
+		     : image_cli_open(a, ACTION_ANNOTATE, &d);
+	if (!code) {
+		error = image_keep(d, a->values[1], bytes, count);
+		if (!error)
+			error = image_add_history(
+				d, "umbra image", "kept",
+				json_pack("{s:s%}", "what", a->values[1], strlen(a->values[1])));
+		code = disk_access_close(d, error ? image_failed(a->values[1], error) : 0);
+	}
+	free(bytes);
+	return code;
+}
+
+int image_verb_drop(struct image_arguments *a)
+{
+	struct disk *d;
+	int code = a->count == 2 ? image_cli_open(a, ACTION_ANNOTATE, &d)
+				 : complain(EXIT_USAGE, "no name given", a->disk.file,
+					    "say umbra image drop FILE NAME"),
+	    error;
+
+	if (code)
+		return code;
+	error = image_keep(d, a->values[1], NULL, 0);
+	return disk_access_close(d, error ? image_failed(a->values[1], error) : 0);
+}
+
+int image_verb_fetch(struct image_arguments *a)
+{
+	uint8_t *bytes = NULL;
+	size_t count = 0;
+	struct disk *d;
+	int code = a->count == 2 ? image_cli_open(a, ACTION_INSPECT, &d)
+				 : complain(EXIT_USAGE, "no name given", a->disk.file,
+					    "say umbra image fetch FILE NAME"),
+	    error;
+
+	if (code)
+		return code;
+	error = image_fetch(d, a->values[1], &bytes, &count);
+	if (!error && (fwrite(bytes, 1, count, stdout) != count || fflush(stdout)))
+		error = -EIO;
+	free(bytes);
+	if (error == -ENOENT)
+		return disk_access_close(d,
+					 complain(EXIT_UNUSABLE, "nothing is kept under this name",
+						  a->values[1], "see umbra image get FILE kept"));
+	return disk_access_close(d, error ? image_failed(a->disk.file, error) : 0);
+}

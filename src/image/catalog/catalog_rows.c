@@ -1,0 +1,323 @@
+/* What an image says about itself as a row, terms and texts of the catalog; all of them change
+ * together. */
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "catalog_internal.h"
+
+enum { TERMS_MAX = 512, TERM_BYTES = 256, VALUE_DEPTH = 32 };
+
+/* ---- what an image says, as terms ---- */
+
+static int term_id(struct catalog *c, const char *text, bool is_path, int64_t *ret)
+{
+	sqlite3_stmt *s = catalog_statement(c, S_TERM_FIND);
+
+	sqlite3_bind_text(s, 1, text, -1, SQLITE_STATIC);
+	*ret = catalog_number(c, s);
+	if (*ret)
+		return *ret < 0 ? (int)*ret : 0;
+	s = catalog_statement(c, S_TERM_ADD);
+	sqlite3_bind_text(s, 1, text, -1, SQLITE_STATIC);
+	if (catalog_done(c, s))
+		return catalog_error(c);
+	*ret = sqlite3_last_insert_rowid(c->db);
+	if (!is_path)
+		return 0;
+	s = catalog_statement(c, S_PATH_ADD);
+	sqlite3_bind_int64(s, 1, *ret);
+	sqlite3_bind_text(s, 2, text, -1, SQLITE_STATIC);
+	return catalog_done(c, s);
+}
+
+static void add_term(json_t *terms, const char *key, const char *value)
+{
+	if (json_array_size(terms) < TERMS_MAX && *value &&
+	    strlen(key) + strlen(value) < TERM_BYTES)
+		json_array_append_new(terms, json_sprintf("%s:%s", key, value));
+}
+
+/* Every value of what an image says, by its dotted name; those of lists by the list's. */
+static void add_leaves(json_t *terms, const char *key, const json_t *value, unsigned depth)
+{
+	char longer[TERM_BYTES], number[32];
+	const char *name;
+	json_t *part;
+	size_t n;
+
+	if (depth > VALUE_DEPTH)
+		return;
+	if (json_is_string(value))
+		add_term(terms, key, json_string_value(value));
+	if (json_is_integer(value)) {
+		snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
+		add_term(terms, key, number);
+	}
+	if (json_is_boolean(value))
+		add_term(terms, key, json_is_true(value) ? "true" : "false");
+	json_array_foreach((json_t *)(uintptr_t)value, n, part)
+		add_leaves(terms, key, part, depth + 1);
+	json_object_foreach((json_t *)(uintptr_t)value, name,
+			    part) if ((size_t)snprintf(longer, sizeof(longer), "%s%s%s", key,
+						       *key ? "." : "", name) < sizeof(longer))
+		add_leaves(terms, longer, part, depth + 1);
+}
+
+static json_t *terms_of(const struct catalog_entry *e)
+{
+	json_t *terms = json_array();
+
+	add_leaves(terms, "", e->about, 0);
+	return terms;
+}
+
+static void copy_value(json_t *row, const char *as, const json_t *value)
+{
+	if (value)
+		json_object_set(row, as, (json_t *)(uintptr_t)value);
+}
+
+static json_t *and_word(json_t *text, const json_t *word)
+{
+	json_t *longer;
+
+	if (!json_is_string(word) || json_string_length(word) > 4096)
+		return text;
+	longer = json_sprintf("%s\n%s", json_string_value(text), json_string_value(word));
+	json_decref(text);
+	return longer;
+}
+
+/* What a search prints, and in "text" what free words look in. */
+static json_t *row_of(const struct catalog_entry *e)
+{
+	char id[GUID_TEXT_BYTES];
+	const char *const words[] = { "title", "os.name", "os.id", "os.codename", "description" };
+	const json_t *tags = json_object_get(e->about, "tags");
+	json_t *row = json_object(), *text = json_string(e->path);
+
+	guid_print(e->data_id, id);
+	copy_value(row, "title", json_object_get(e->about, "title"));
+	copy_value(row, "os", image_get(e->about, "os.name"));
+	copy_value(row, "tags", tags);
+	copy_value(row, "expires", json_object_get(e->about, "expires"));
+	copy_value(row, "packages", json_object_get(e->about, "packages"));
+	json_object_set_new(row, "data-id", json_string(id));
+	for (size_t n = 0; n < sizeof(words) / sizeof(words[0]); n++)
+		text = and_word(text, image_get(e->about, words[n]));
+	for (size_t n = 0; n < json_array_size(tags) && n < 64; n++)
+		text = and_word(text, json_array_get(tags, n));
+	json_object_set_new(row, "text", text);
+	return row;
+}
+
+/* ---- changing rows ---- */
+
+static int change_terms(struct catalog *c, int64_t image, const json_t *terms, bool has)
+{
+	const json_t *value;
+	size_t n;
+	int error = 0;
+
+	json_array_foreach((json_t *)(uintptr_t)terms, n, value)
+	{
+		int64_t id;
+
+		error = json_is_string(value) ? term_id(c, json_string_value(value), false, &id)
+					      : -EBADMSG;
+		if (!error)
+			error = posting_change(c, id, (uint64_t)image, has);
+		if (error)
+			break;
+	}
+	return error;
+}
+
+static int change_text(struct catalog *c, enum statement how, int64_t image, const json_t *row)
+{
+	const char *text = json_string_value(json_object_get(row, "text"));
+	sqlite3_stmt *s = catalog_statement(c, how);
+
+	if (!text)
+		return 0;
+	sqlite3_bind_int64(s, 1, image);
+	sqlite3_bind_text(s, 2, text, -1, SQLITE_STATIC);
+	return catalog_done(c, s);
+}
+
+int catalog_forget_row(struct catalog *c, int64_t image)
+{
+	sqlite3_stmt *s = catalog_statement(c, S_IMAGE_TERMS);
+	json_t *terms = NULL, *row = NULL;
+	int error = 0;
+
+	sqlite3_bind_int64(s, 1, image);
+	if (sqlite3_step(s) == SQLITE_ROW) {
+		terms = json_loads((const char *)sqlite3_column_text(s, 0) ?: "", 0, NULL);
+		row = json_loads((const char *)sqlite3_column_text(s, 1) ?: "", 0, NULL);
+		error = terms && row ? 0 : -EBADMSG;
+	}
+	sqlite3_reset(s);
+	if (!error)
+		error = change_terms(c, image, terms, false);
+	if (!error)
+		error = change_text(c, S_TEXT_REMOVE, image, row);
+	if (!error)
+		error = content_of_change(c, (uint64_t)image, 0);
+	json_decref(terms);
+	json_decref(row);
+	return error;
+}
+
+static int add_to_content(struct catalog *c, int64_t content, const char *text, bool is_path)
+{
+	int64_t id;
+	int error = term_id(c, text, is_path, &id);
+
+	return error ? error : posting_change(c, id, (uint64_t)content, true);
+}
+
+static int fill_content(struct catalog *c, int64_t content, const struct catalog_entry *e)
+{
+	char text[5000];
+	const char *path;
+	json_t *p;
+	size_t n;
+	int error = 0;
+
+	json_array_foreach(json_object_get(e->content, "packages"), n, p)
+	{
+		const char *name = json_string_value(json_object_get(p, "name")),
+			   *version = json_string_value(json_object_get(p, "version"));
+
+		if (error || !name || !version ||
+		    (size_t)snprintf(text, sizeof(text), "pkg:%s\x1f%s", name, version) >=
+			    sizeof(text))
+			continue;
+		error = add_to_content(c, content, text, false);
+	}
+	json_object_foreach((json_t *)(uintptr_t)e->files, path, p)
+		if (!error && (size_t)snprintf(text, sizeof(text), "file:%s", path) < sizeof(text))
+			error = add_to_content(c, content, text, true);
+	return error;
+}
+
+static void digest_part(crypto_generichash_state *state, const json_t *part)
+{
+	char *text =
+		part ? json_dumps(part, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY) : NULL;
+
+	if (text)
+		crypto_generichash_update(state, (const uint8_t *)text, strlen(text) + 1);
+	free(text);
+}
+
+/* The number of a content; 0: the image says nothing about it. */
+static int content_id(struct catalog *c, const struct catalog_entry *e, int64_t *ret)
+{
+	const json_t *packages = json_object_get(e->content, "packages");
+	crypto_generichash_state state;
+	uint8_t digest[32];
+	sqlite3_stmt *s = catalog_statement(c, S_CONTENT_FIND);
+
+	*ret = 0;
+	if (!packages && !e->files)
+		return 0;
+	crypto_generichash_init(&state, NULL, 0, sizeof(digest));
+	digest_part(&state, packages);
+	digest_part(&state, e->files);
+	crypto_generichash_final(&state, digest, sizeof(digest));
+	sqlite3_bind_blob(s, 1, digest, sizeof(digest), SQLITE_STATIC);
+	*ret = catalog_number(c, s);
+	if (*ret)
+		return *ret < 0 ? (int)*ret : 0;
+	s = catalog_statement(c, S_CONTENT_ADD);
+	sqlite3_bind_blob(s, 1, digest, sizeof(digest), SQLITE_STATIC);
+	if (catalog_done(c, s))
+		return catalog_error(c);
+	*ret = sqlite3_last_insert_rowid(c->db);
+	return fill_content(c, *ret, e);
+}
+
+static int write_row(struct catalog *c, int64_t *image, const struct catalog_entry *e,
+		     int64_t content, const json_t *row, const json_t *terms)
+{
+	sqlite3_stmt *s = catalog_statement(c, *image ? S_IMAGE_CHANGE : S_IMAGE_ADD);
+	char *row_text = json_dumps(row, JSON_COMPACT),
+	     *terms_text = json_dumps(terms, JSON_COMPACT), id[GUID_TEXT_BYTES];
+	int error;
+
+	guid_print(e->data_id, id);
+	sqlite3_bind_text(s, 1, e->path, -1, SQLITE_STATIC);
+	sqlite3_bind_text(s, 2, e->identity, -1, SQLITE_STATIC);
+	sqlite3_bind_text(s, 3, id, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(s, 4, (int64_t)e->file_bytes);
+	sqlite3_bind_int64(s, 5, (int64_t)e->mtime_ns);
+	sqlite3_bind_int64(s, 6, content);
+	sqlite3_bind_text(s, 7, row_text, -1, SQLITE_STATIC);
+	sqlite3_bind_text(s, 8, terms_text, -1, SQLITE_STATIC);
+	if (*image)
+		sqlite3_bind_int64(s, 9, *image);
+	error = row_text && terms_text ? catalog_done(c, s) : -ENOMEM;
+	sqlite3_clear_bindings(s);
+	if (!error && !*image)
+		*image = sqlite3_last_insert_rowid(c->db);
+	free(row_text);
+	free(terms_text);
+	return error;
+}
+
+int catalog_put_row(struct catalog *c, int64_t image, const struct catalog_entry *e)
+{
+	json_t *row = row_of(e), *terms = terms_of(e);
+	int64_t content;
+	int error = content_id(c, e, &content);
+
+	json_array_append_new(terms, json_string("image:all"));
+	if (!error && image)
+		error = catalog_forget_row(c, image);
+	if (!error)
+		error = write_row(c, &image, e, content, row, terms);
+	if (!error)
+		error = change_terms(c, image, terms, true);
+	if (!error)
+		error = change_text(c, S_TEXT_ADD, image, row);
+	if (!error)
+		error = content_of_change(c, (uint64_t)image, (uint32_t)content);
+	json_decref(row);
+	json_decref(terms);
+	return error;
+}
+
+int catalog_put(struct catalog *c, const struct catalog_entry *e)
+{
+	sqlite3_stmt *s = catalog_statement(c, S_IMAGE_BY_PATH);
+	int64_t image;
+
+	sqlite3_bind_text(s, 1, e->path, -1, SQLITE_STATIC);
+	image = catalog_number(c, s);
+	return image < 0 ? (int)image : catalog_put_row(c, image, e);
+}
+
+int catalog_find_data(struct catalog *c, struct guid data_id, char **ret)
+{
+	sqlite3_stmt *s = catalog_statement(c, S_IMAGE_BY_DATA);
+	char id[GUID_TEXT_BYTES];
+	int error = -ENOENT;
+
+	guid_print(data_id, id);
+	sqlite3_bind_text(s, 1, id, -1, SQLITE_STATIC);
+	while (error && sqlite3_step(s) == SQLITE_ROW) {
+		const char *path = (const char *)sqlite3_column_text(s, 0);
+
+		if (path && !access(path, R_OK)) {
+			*ret = strdup(path);
+			error = *ret ? 0 : -ENOMEM;
+		}
+	}
+	sqlite3_reset(s);
+	return error;
+}
