@@ -12,17 +12,38 @@
 static void say_scanned(const struct image_arguments *a, const json_t *about, bool unchanged)
 {
 	json_t *packages = json_object_get(about, "packages"),
-	       *files = json_object_get(about, "files"), *os = image_get(about, "os.name");
+	       *files = json_object_get(about, "files"), *os = image_get(about, "os.name"),
+	       *unread = image_get(about, "scanned.unread"), *entry;
+	size_t n;
 
 	if (a->disk.json) {
-		print_json(json_pack("{s:b, s:O?, s:O?, s:O?}", "unchanged", unchanged, "os", os,
-				     "packages", packages, "files", files));
+		print_json(json_pack("{s:b, s:O?, s:O?, s:O?, s:O?}", "unchanged", unchanged, "os",
+				     os, "packages", packages, "files", files, "unread", unread));
 		return;
 	}
 	printf("%s: ", unchanged ? "not changed since the last scan" : "scanned");
 	print_safely(os ? json_string_value(os) ?: "?" : "no operating system known");
 	printf(", %lld packages, %lld files\n", (long long)json_integer_value(packages),
 	       (long long)json_integer_value(files));
+	json_array_foreach(unread, n, entry)
+	{
+		printf("not read: partition at %lld: ",
+		       (long long)json_integer_value(json_object_get(entry, "start")));
+		print_safely(json_string_value(json_object_get(entry, "says")) ?: "?");
+		putchar('\n');
+	}
+}
+
+/* What should have been readable and was not: the scan is of a part. */
+static bool is_damaged(const json_t *about)
+{
+	const json_t *unread = image_get(about, "scanned.unread"), *entry;
+	size_t n;
+
+	json_array_foreach(unread, n, entry)
+		if (json_is_true(json_object_get(entry, "damaged")))
+			return true;
+	return false;
 }
 
 int image_verb_scan(struct image_arguments *a)
@@ -40,9 +61,12 @@ int image_verb_scan(struct image_arguments *a)
 		error = image_add_history(d, "umbra image", "scanned", NULL);
 	if (!error && !image_load_about(d, &about)) {
 		say_scanned(a, about, unchanged);
+		if (is_damaged(about))
+			code = complain(EXIT_UNUSABLE, "some of it could not be read", a->disk.file,
+					"look at what was not read; restore it from a copy");
 		json_decref(about);
 	}
-	return disk_access_close(d, error ? image_failed(a->disk.file, error) : 0);
+	return disk_access_close(d, error ? image_failed(a->disk.file, error) : code);
 }
 
 /* For reading only: the names of kept files are a section of their own. */

@@ -105,6 +105,18 @@ ends 65 "$umbra" image fetch shelf/web.vhdx saved.state
 ends 65 "$umbra" image keep shelf/web.vhdx ../x --from state
 must "$umbra" image history shelf/web.vhdx
 for e in converted scanned tagged kept; do says " $e:"; done
+# what a scan could not read, it says
+mkdir -p odd/etc odd/dir && cp root/etc/os-release odd/etc && : >"odd/$(printf 'caf\351')"
+truncate -s 8M odd.raw && mke2fs -q -t ext4 -d odd odd.raw || bad "mke2fs"
+must "$umbra" image scan odd.raw --format raw
+"$umbra" image files odd.raw --format raw '*caf*' | grep -q 'caf\\xe9' || bad "a name that is no UTF-8"
+debugfs -w -R 'link / /dir/again' odd.raw >/dev/null 2>&1
+ends 65 "$umbra" image scan odd.raw --format raw; says 'another name'
+dd if=fs of=cut.raw bs=1M count=4 status=none
+ends 65 "$umbra" image scan cut.raw --format raw; says 'cut off'
+truncate -s 32M xfs.raw && printf XFSB | dd of=xfs.raw conv=notrunc status=none
+must "$umbra" image scan xfs.raw --format raw; says 'xfs is not looked into'
+rm -f odd.raw* cut.raw* xfs.raw*
 # as many words as fit, and one more (the sanitized build looks at where they go)
 cp shelf/web.vhdx many.vhdx
 must "$umbra" image tag many.vhdx $(seq -f tag-%g 255)

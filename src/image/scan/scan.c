@@ -5,6 +5,8 @@
  * it says is parsed like anything else that is hostile.
  */
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,12 +14,57 @@
 #include "sandbox.h"
 #include "scan_internal.h"
 
-enum { RESULT_BYTES = 512 << 20 };
+enum { RESULT_BYTES = 512 << 20, UNREAD_MAX = 32, UNREAD_BYTES = 512 };
 
 /* ---- in the process that reads ---- */
 
+json_t *scan_text(const char *text)
+{
+	size_t bytes = strlen(text), used = 0;
+	json_t *j = json_stringn(text, bytes);
+	char *copy = j ? NULL : malloc(4 * bytes + 1);
+
+	for (size_t n = 0; copy && n < bytes; n++) {
+		if ((signed char)text[n] >= 0)
+			copy[used++] = text[n];
+		else
+			used += (size_t)sprintf(copy + used, "\\x%02x", (uint8_t)text[n]);
+	}
+	if (copy)
+		j = json_stringn(copy, used);
+	free(copy);
+	return j;
+}
+
+void scan_unread(const struct scan_volume *v, bool damaged, const char *format, ...)
+{
+	char text[UNREAD_BYTES];
+	va_list arguments;
+
+	if (json_array_size(v->unread) >= UNREAD_MAX)
+		return;
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	json_array_append_new(v->unread,
+			      json_pack("{s:I, s:o, s:b}", "start", (json_int_t)v->offset, "says",
+					scan_text(text), "damaged", damaged));
+}
+
+/* A system may be on it, and is not looked for there. */
+static bool may_hold_system(const char *kind)
+{
+	static const char *const kinds[] = { "xfs", "btrfs", "lvm2", "luks", "ntfs" };
+
+	for (size_t n = 0; n < sizeof(kinds) / sizeof(kinds[0]); n++)
+		if (!strcmp(kinds[n], kind))
+			return true;
+	return false;
+}
+
 static json_t *find_out(struct disk *d, const struct scan_options *o, const json_t *before)
 {
+	json_t *unread = json_array();
 	json_t *about = json_object(),
 	       *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels"),
 	       *partitions = scan_partitions(d), *p;
@@ -32,7 +79,8 @@ static json_t *find_out(struct disk *d, const struct scan_options *o, const json
 			.about = about,
 			.content = content,
 			.bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes")),
-			.before = before
+			.before = before,
+			.unread = unread,
 		};
 		char label[64];
 		const char *kind = scan_recognise(&v, label);
@@ -44,9 +92,11 @@ static json_t *find_out(struct disk *d, const struct scan_options *o, const json
 			json_object_set_new(p, "label", json_string(label));
 		if (!strcmp(kind, "ext"))
 			scan_ext(&v);
+		else if (may_hold_system(kind))
+			scan_unread(&v, false, "%s is not looked into", kind);
 	}
 	json_object_set_new(about, "partitions", partitions);
-	return json_pack("{s:o, s:o}", "about", about, "content", content);
+	return json_pack("{s:o, s:o, s:o}", "about", about, "content", content, "unread", unread);
 }
 
 struct work {
@@ -123,6 +173,8 @@ static int save(struct disk *d, json_t *about, json_t *found, json_t *scanned)
 	json_object_del(about, "os");
 	json_object_update(about, json_object_get(found, "about"));
 	counts(about, content, files);
+	if (json_array_size(json_object_get(found, "unread")))
+		json_object_set(scanned, "unread", json_object_get(found, "unread"));
 	json_object_set_new(about, "scanned", scanned);
 	error = image_save_content(d, content);
 	if (!error)

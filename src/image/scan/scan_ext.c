@@ -11,7 +11,7 @@
 #include "scan_internal.h"
 
 enum {
-	DEPTH = 48,
+	DEPTH = 256,
 	FILES_MAX = 2000000,
 	FILE_BYTES = 64 << 20,
 	PATH_BYTES = 4096,
@@ -104,7 +104,14 @@ struct ext {
 	char path[PATH_BYTES];
 	unsigned depth, count;
 	bool kernels_only;
+	uint8_t *entered; /* a bit an inode: a directory is walked once, however many names lead to it */
+	ext2_ino_t inodes;
 };
+
+static void note_unread(struct ext *e, const char *path, errcode_t error)
+{
+	scan_unread(e->volume, true, "%s: cannot be read (%ld)", path, (long)error);
+}
 
 static char *read_inode(struct ext *e, ext2_ino_t inode, uint64_t most, size_t *ret_bytes)
 {
@@ -133,9 +140,12 @@ static char *read_path(void *context, const char *path, size_t *ret_bytes)
 	struct ext *e = context;
 	ext2_ino_t inode;
 
-	if (ext2fs_namei_follow(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path, &inode))
-		return NULL;
-	return read_inode(e, inode, FILE_BYTES, ret_bytes);
+	errcode_t error = ext2fs_namei_follow(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path, &inode);
+	char *text = error ? NULL : read_inode(e, inode, FILE_BYTES, ret_bytes);
+
+	if (!text && error != EXT2_ET_FILE_NOT_FOUND && error != EXT2_ET_NO_DIRECTORY)
+		note_unread(e, path, error);
+	return text;
 }
 
 static bool digest_file(struct ext *e, ext2_ino_t inode, char text[65])
@@ -181,8 +191,13 @@ static void note_file(struct ext *e, ext2_ino_t inode, const struct ext2_inode *
 		else if (digest_file(e, inode, digest))
 			json_array_append_new(entry, json_string(digest));
 	}
-	if (json_object_set_new(e->files, e->path, entry))
-		e->count++; /* a name that is no UTF-8: it is counted and not listed */
+	if (json_object_set(e->files, e->path, entry)) { /* a name that is no UTF-8 */
+		json_t *path = scan_text(e->path);
+
+		json_object_set(e->files, json_string_value(path), entry);
+		json_decref(path);
+	}
+	json_decref(entry);
 }
 
 static int visit(struct ext2_dir_entry *entry, int offset, int block_bytes, char *block,
@@ -190,8 +205,21 @@ static int visit(struct ext2_dir_entry *entry, int offset, int block_bytes, char
 
 static void walk(struct ext *e, ext2_ino_t directory)
 {
-	if (e->depth++ < DEPTH)
-		ext2fs_dir_iterate(e->fs, directory, 0, NULL, visit, e);
+	errcode_t error = 0;
+
+	if (directory > e->inodes || e->depth >= DEPTH) {
+		note_unread(e, e->path, EXT2_ET_BAD_INODE_NUM);
+		return;
+	}
+	if (e->entered[directory / 8] >> (directory & 7) & 1) {
+		scan_unread(e->volume, true, "%s: is a directory that another name leads to", e->path);
+		return;
+	}
+	e->entered[directory / 8] |= (uint8_t)(1 << (directory & 7));
+	e->depth++;
+	error = ext2fs_dir_iterate(e->fs, directory, 0, NULL, visit, e);
+	if (error)
+		note_unread(e, e->path[0] ? e->path : "/", error);
 	e->depth--;
 }
 
@@ -210,14 +238,24 @@ static int visit(struct ext2_dir_entry *entry, int offset, int block_bytes, char
 	struct ext *e = context;
 	size_t used = strlen(e->path), length = (size_t)ext2fs_dirent_name_len(entry);
 	struct ext2_inode inode;
+	errcode_t error;
 
 	(void)offset, (void)block_bytes, (void)block;
 	if ((length == 1 && entry->name[0] == '.') ||
 	    (length == 2 && !memcmp(entry->name, "..", 2)))
 		return 0;
-	if (used + length + 2 > sizeof(e->path) || ++e->count > FILES_MAX ||
-	    ext2fs_read_inode(e->fs, entry->inode, &inode))
-		return e->count > FILES_MAX ? DIRENT_ABORT : 0;
+	if (used + length + 2 > sizeof(e->path))
+		return 0;
+	if (++e->count > FILES_MAX) {
+		if (e->count == FILES_MAX + 1)
+			scan_unread(e->volume, true, "has more than %d names", FILES_MAX);
+		return DIRENT_ABORT;
+	}
+	error = ext2fs_read_inode(e->fs, entry->inode, &inode);
+	if (error) {
+		note_unread(e, e->path, error);
+		return 0;
+	}
 	e->path[used] = '/';
 	memcpy(e->path + used + 1, entry->name, length);
 	e->path[used + 1 + length] = 0;
@@ -257,19 +295,28 @@ bool scan_ext(struct scan_volume *v)
 	struct ext e = { .volume = v,
 			 .files = json_object_get(v->content, "files"),
 			 .buffer = malloc(BUFFER_BYTES) };
-	struct scan_reader reader = { read_path, &e };
+	struct scan_reader reader = { .read = read_path, .context = &e };
+	uint64_t bytes;
 	bool found = false;
 
 	if (!e.buffer || !open_volume(&e, v)) {
+		scan_unread(v, true, "its file system cannot be opened");
 		free(e.buffer);
 		return false;
 	}
-	found = scan_os(v, &reader);
-	if (v->options->files)
+	e.inodes = e.fs->super->s_inodes_count;
+	e.entered = calloc(1, (size_t)e.inodes / 8 + 1);
+	bytes = ext2fs_blocks_count(e.fs->super) * e.fs->blocksize;
+	if (bytes > v->bytes)
+		scan_unread(v, true, "is cut off: a file system of %lu bytes, of which %lu are there",
+			    bytes, v->bytes);
+	found = e.entered && scan_os(v, &reader);
+	if (e.entered && v->options->files)
 		walk(&e, EXT2_ROOT_INO);
-	else
+	else if (e.entered)
 		walk_boot(&e);
 	ext2fs_free(e.fs);
+	free(e.entered);
 	free(e.buffer);
 	return found;
 }

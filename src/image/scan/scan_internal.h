@@ -9,7 +9,15 @@ struct scan_volume {
 	const struct scan_options *options;
 	json_t *about, *content; /* what is filled */
 	const json_t *before;    /* the files of the last scan, NULL: none */
+	json_t *unread;          /* what could not be looked into: {start, says, damaged} */
 };
+
+/* A scan that could not read something says so; at most a few lines, with what a file system says
+ * made to be text. damaged: it should have been readable. */
+void scan_unread(const struct scan_volume *volume, bool damaged, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Text of a hostile file system as JSON wants it: bytes that are no UTF-8 become \xNN. */
+json_t *scan_text(const char *text);
 
 /* Reads zero behind the volume's end. 0 or -errno. Any offset and length. */
 int volume_read(const struct scan_volume *volume, uint64_t at, void *to, size_t bytes);
