@@ -147,7 +147,7 @@ void test_main(void)
 	scratch = new_pages(16);
 	for (const struct wrong_act *const *at = __start_acts; at < __stop_acts; at++) {
 		storage_open(&ch);
-		check_equal((*at)->name, (*at)->run(), (*at)->want);
+		check_act((*at)->name, (*at)->run(), (*at)->want);
 		while (!bus_is_quiet())
 			bus_receive();
 	}

@@ -66,7 +66,7 @@ void print_count(unsigned count)
 }
 
 /* "ok N - name": the Test Anything Protocol, whose plan finish() prints. */
-static void result(bool good)
+void check_begin(bool good)
 {
 	checks++;
 	failures += !good;
@@ -77,7 +77,7 @@ static void result(bool good)
 
 void check(const char *name, bool good)
 {
-	result(good);
+	check_begin(good);
 	print(name);
 	print("\n");
 }
@@ -153,7 +153,7 @@ void guest_trap(struct frame *f)
 	if (on_trap && on_trap(f))
 		return;
 	if (!try_stack) {
-		result(false);
+		check_begin(false);
 		print("unexpected trap ");
 		print_number(f->vector);
 		print(" at ");

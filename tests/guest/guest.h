@@ -22,6 +22,8 @@ void print_count(unsigned count);
 /* One line of TAP: "ok N - name" or "not ok N - name". */
 void check(const char *name, bool good);
 void check_equal(const char *name, uint64_t got, uint64_t want);
+/* The beginning of such a line, whose name the caller prints. */
+void check_begin(bool good);
 /* Prints the plan and ends the machine; the exit code says whether every check was good. */
 void finish(void) __attribute__((noreturn));
 

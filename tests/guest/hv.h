@@ -15,6 +15,13 @@ enum {
 extern struct umbra hv;
 /* Finds the hypervisor, enables the hypercall page and agrees on the newest version; ends the test where that fails. */
 void hv_open(void);
+/* Other monitors with the Hyper-V interface have no extension. */
+static inline bool hv_is_umbra(void) { return hv.newest != 0; }
+/*
+ * The line of one wrong act: its name and its outcome (a status, or TRAP), which must be `want`. Other monitors
+ * may differ, as the interface lets them: what counts there is that the machine goes on.
+ */
+void check_act(const char *name, uint64_t got, uint64_t want);
 static inline uint64_t gpa(const volatile void *p) { return (uint64_t)p; }
 /* The vector that reading or writing raises, or -1. */
 int64_t try_rdmsr(uint32_t msr);
