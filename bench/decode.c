@@ -1,6 +1,7 @@
 /*
- * How fast instructions are decoded: over random bytes, and over the code of a file (the running program's own if none is
- * named), in nanoseconds an instruction. Usage: decode-bench [FILE [ROUNDS]]
+ * How fast instructions are decoded: over random bytes, and over the code of a file (the running
+ * program's own if none is named), in nanoseconds an instruction. Usage: decode-bench [FILE
+ * [ROUNDS]]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +28,8 @@ static double decode_all(const uint8_t *bytes, size_t count)
 	struct x86_insn insn;
 
 	for (size_t at = 0; at + X86_INSN_MAX_BYTES <= count; instructions++)
-		at += x86_decode(bytes + at, X86_INSN_MAX_BYTES, CODE_BITS, &insn) ? 1 : insn.length;
+		at += x86_decode(bytes + at, X86_INSN_MAX_BYTES, CODE_BITS, &insn) ? 1
+										   : insn.length;
 	return instructions ? (double)(now_ns() - start) / (double)instructions : 0;
 }
 
@@ -50,7 +52,8 @@ static uint8_t *read_file(const char *name, size_t *ret_bytes)
 	uint8_t *bytes;
 	long size;
 
-	if (!file || fseek(file, 0, SEEK_END) || (size = ftell(file)) <= 0 || fseek(file, 0, SEEK_SET))
+	if (!file || fseek(file, 0, SEEK_END) || (size = ftell(file)) <= 0 ||
+	    fseek(file, 0, SEEK_SET))
 		return NULL;
 	bytes = malloc((size_t)size);
 	*ret_bytes = bytes ? fread(bytes, 1, (size_t)size, file) : 0;
@@ -71,8 +74,8 @@ int main(int argc, char **argv)
 	srand(1);
 	for (size_t n = 0; n < sizeof(noise); n++)
 		noise[n] = (uint8_t)(rand() >> 7);
-	printf("decode: %.1f ns an instruction of random bytes, %.1f of %s\n", best(noise, sizeof(noise), rounds),
-	       best(code, bytes, rounds), name);
+	printf("decode: %.1f ns an instruction of random bytes, %.1f of %s\n",
+	       best(noise, sizeof(noise), rounds), best(code, bytes, rounds), name);
 	free(code);
 	return 0;
 }

@@ -1,4 +1,7 @@
-/* What umbra's disks cost, one figure a line (bench/disk runs it): disk-bench DIRECTORY [PART]. Cached files, one thread. */
+/*
+ * What umbra's disks cost, one figure a line (bench/disk runs it): disk-bench DIRECTORY [PART].
+ * Cached files, one thread.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +47,9 @@ static struct disk *open_one(const char *name, enum disk_format format, bool wri
 	struct disk_error e;
 	struct disk *d;
 
-	must(disk_open(path(name), &(struct disk_options){ .format = format, .write = write }, &d, &e), &e);
+	must(disk_open(path(name), &(struct disk_options){ .format = format, .write = write }, &d,
+		       &e),
+	     &e);
 	return d;
 }
 
@@ -133,18 +138,21 @@ static void steady(void)
 
 	create("steady.vhdx", DISK_VHDX, bytes, NULL);
 	create("steady.raw", DISK_RAW, bytes, NULL);
-	struct disk *d[2] = { open_one("steady.raw", DISK_RAW, true), open_one("steady.vhdx", DISK_VHDX, true) };
+	struct disk *d[2] = { open_one("steady.raw", DISK_RAW, true),
+			      open_one("steady.vhdx", DISK_VHDX, true) };
 
 	for (int n = 0; n < 2; n++)
 		fill(d[n], bytes);
 	for (int k = 0; k < 5; k++)
 		for (int n = 0; n < 2; n++) {
-			double r = reads_per_second(d[n], bytes), w = writes_per_second(d[n], bytes);
+			double r = reads_per_second(d[n], bytes),
+			       w = writes_per_second(d[n], bytes);
 
 			best[n][0] = r > best[n][0] ? r : best[n][0];
 			best[n][1] = w > best[n][1] ? w : best[n][1];
 		}
-	printf("steady-read-against-raw %.3f\nsteady-overwrite-against-raw %.3f\n", best[1][0] / best[0][0], best[1][1] / best[0][1]);
+	printf("steady-read-against-raw %.3f\nsteady-overwrite-against-raw %.3f\n",
+	       best[1][0] / best[0][0], best[1][1] / best[0][1]);
 	disk_close(d[0]);
 	disk_close(d[1]);
 }
@@ -152,7 +160,13 @@ static void steady(void)
 /* ---- queues ---- */
 
 enum { QUEUE_DEPTH = 32, QUEUE_REQUESTS = 100000 };
-struct stream { struct disk_queue *queue; struct disk_request request[QUEUE_DEPTH]; struct iovec iov[QUEUE_DEPTH]; uint64_t state, span; unsigned left; };
+struct stream {
+	struct disk_queue *queue;
+	struct disk_request request[QUEUE_DEPTH];
+	struct iovec iov[QUEUE_DEPTH];
+	uint64_t state, span;
+	unsigned left;
+};
 
 static void next_request(struct disk_request *r, int error)
 {
@@ -167,17 +181,26 @@ static void next_request(struct disk_request *r, int error)
 	disk_queue_submit(s->queue, r);
 }
 
-static double queued_per_second(struct disk *d, uint64_t span, enum disk_request_kind kind, bool no_ring)
+static double queued_per_second(struct disk *d, uint64_t span, enum disk_request_kind kind,
+				bool no_ring)
 {
 	struct stream s = { .state = 88172645463325252ull, .span = span, .left = QUEUE_REQUESTS };
 	uint8_t *memory = aligned_alloc(SECTOR, QUEUE_DEPTH * SECTOR);
 	double t = now();
 
 	memset(memory, 3, QUEUE_DEPTH * SECTOR);
-	must(disk_queue_open(d, &(struct disk_queue_options){ .depth = QUEUE_DEPTH + 1, .no_ring = no_ring }, &s.queue), NULL);
+	must(disk_queue_open(
+		     d,
+		     &(struct disk_queue_options){ .depth = QUEUE_DEPTH + 1, .no_ring = no_ring },
+		     &s.queue),
+	     NULL);
 	for (unsigned n = 0; n < QUEUE_DEPTH; n++) {
 		s.iov[n] = (struct iovec){ memory + n * SECTOR, SECTOR };
-		s.request[n] = (struct disk_request){ .kind = kind, .iov = &s.iov[n], .count = 1, .done = next_request, .context = &s };
+		s.request[n] = (struct disk_request){ .kind = kind,
+						      .iov = &s.iov[n],
+						      .count = 1,
+						      .done = next_request,
+						      .context = &s };
 		next_request(&s.request[n], 0);
 	}
 	disk_queue_drain(s.queue);
@@ -191,25 +214,36 @@ static void queues(void)
 {
 	const uint64_t bytes = 256 << 20;
 	double best[2][2] = { { 0 } }, threads = 0;
-	struct disk *d[2] = { open_one("steady.raw", DISK_RAW, true), open_one("steady.vhdx", DISK_VHDX, true) };
+	struct disk *d[2] = { open_one("steady.raw", DISK_RAW, true),
+			      open_one("steady.vhdx", DISK_VHDX, true) };
 
 	for (int k = 0; k < 5; k++)
 		for (int n = 0; n < 2; n++)
 			for (int write = 0; write < 2; write++) {
-				double r = queued_per_second(d[n], bytes, write ? DISK_WRITE : DISK_READ, false);
+				double r = queued_per_second(d[n], bytes,
+							     write ? DISK_WRITE : DISK_READ, false);
 
 				best[n][write] = r > best[n][write] ? r : best[n][write];
 			}
 	threads = queued_per_second(d[1], bytes, DISK_READ, true);
-	printf("queue-read-against-raw %.3f\nqueue-overwrite-against-raw %.3f\n", best[1][0] / best[0][0], best[1][1] / best[0][1]);
-	printf("queue-reads-per-second %.0f\nqueue-reads-per-second-without-ring %.0f\n", best[1][0], threads);
+	printf("queue-read-against-raw %.3f\nqueue-overwrite-against-raw %.3f\n",
+	       best[1][0] / best[0][0], best[1][1] / best[0][1]);
+	printf("queue-reads-per-second %.0f\nqueue-reads-per-second-without-ring %.0f\n",
+	       best[1][0], threads);
 	disk_close(d[0]);
 	disk_close(d[1]);
 }
 
-static int order(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int order(const void *a, const void *b)
+{
+	return (*(const double *)a > *(const double *)b) -
+	       (*(const double *)a < *(const double *)b);
+}
 
-/* A write-heavy run on a disk with digests and one without: what identity and seal cost, closing included; medians of interleaved runs. */
+/*
+ * A write-heavy run on a disk with digests and one without: what identity and seal cost, closing
+ * included; medians of interleaved runs.
+ */
 static void seal(void)
 {
 	enum { WRITES = 600000, FLUSH_EVERY = 2000, PAIRS = 5 };
@@ -217,7 +251,9 @@ static void seal(void)
 	double seconds[2][PAIRS], closing[2][PAIRS];
 
 	for (int k = 0; k < 2 * PAIRS; k++) {
-		struct disk_create what = { .format = DISK_VHDX, .size_bytes = bytes, .no_digests = k & 1 };
+		struct disk_create what = { .format = DISK_VHDX,
+					    .size_bytes = bytes,
+					    .no_digests = k & 1 };
 		uint64_t state = 88172645463325252ull;
 		struct disk_error e;
 		struct disk *d;
@@ -246,8 +282,10 @@ static void seal(void)
 		qsort(seconds[n], PAIRS, sizeof(double), order);
 		qsort(closing[n], PAIRS, sizeof(double), order);
 	}
-	printf("seal-write-heavy-against-none %.3f\nseal-run-seconds %.2f\n", seconds[0][PAIRS / 2] / seconds[1][PAIRS / 2], seconds[0][PAIRS / 2]);
-	printf("seal-closing-seconds %.3f\nseal-closing-seconds-without %.3f\n", closing[0][PAIRS / 2], closing[1][PAIRS / 2]);
+	printf("seal-write-heavy-against-none %.3f\nseal-run-seconds %.2f\n",
+	       seconds[0][PAIRS / 2] / seconds[1][PAIRS / 2], seconds[0][PAIRS / 2]);
+	printf("seal-closing-seconds %.3f\nseal-closing-seconds-without %.3f\n",
+	       closing[0][PAIRS / 2], closing[1][PAIRS / 2]);
 }
 
 static void chains(void)
@@ -280,8 +318,8 @@ static void chains(void)
 			rate[n] = r > rate[n] ? r : rate[n];
 			disk_close(d);
 		}
-	printf("chain-64-read-against-1 %.3f\nchain-512-read-against-1 %.3f\nchain-64-open-ms %.2f\nchain-512-open-ms %.2f\n", rate[1] / rate[0], rate[2] / rate[0],
-	       open_ms[1], open_ms[2]);
+	printf("chain-64-read-against-1 %.3f\nchain-512-read-against-1 %.3f\nchain-64-open-ms %.2f\nchain-512-open-ms %.2f\n",
+	       rate[1] / rate[0], rate[2] / rate[0], open_ms[1], open_ms[2]);
 }
 
 static void first_writes(void)
@@ -297,7 +335,8 @@ static void first_writes(void)
 	for (uint64_t n = 1; n <= WRITES; n++)
 		must(disk_write(d, n * (128 << 10), page, SECTOR), NULL);
 	must(disk_flush(d), NULL);
-	printf("child-first-write-bytes-per-byte %.3f\n", (double)(written_bytes() - before) / WRITES / SECTOR);
+	printf("child-first-write-bytes-per-byte %.3f\n",
+	       (double)(written_bytes() - before) / WRITES / SECTOR);
 	disk_close(d);
 }
 
@@ -317,8 +356,11 @@ static void empty(void)
 
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; void (*measure)(void); } parts[] = {
-		{ "allocation", allocation }, { "steady", steady }, { "queues", queues }, { "seal", seal }, { "chains", chains }, { "first", first_writes },
+	static const struct { const char *name; void (*measure)(void);
+	} parts[] = {
+		{ "allocation", allocation }, { "steady", steady },
+		{ "queues", queues },         { "seal", seal },
+		{ "chains", chains },         { "first", first_writes },
 		{ "empty", empty },
 	};
 

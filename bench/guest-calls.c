@@ -1,6 +1,7 @@
 /*
- * What kernel paths cost inside a guest, or natively: null system call, stat, page fault, fork and exec, pipe round trip. Each number is
- * the minimum of many measures of about 0.3 ms (or of one call, where that takes longer), in nanoseconds: "CALLS name ns ...".
+ * What kernel paths cost inside a guest, or natively: null system call, stat, page fault, fork and
+ * exec, pipe round trip. Each number is the minimum of many measures of about 0.3 ms (or of one
+ * call, where that takes longer), in nanoseconds: "CALLS name ns ...".
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -38,7 +39,8 @@ static void stat_call(void)
 /* PAGES faults. */
 static void fault_call(void)
 {
-	char *at = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *at = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			0);
 
 	madvise(at, PAGES * PAGE, MADV_NOHUGEPAGE);
 	for (int n = 0; n < PAGES; n++)
@@ -67,7 +69,8 @@ static void pipe_call(void)
 
 static double measure(void (*call)(void), int divide)
 {
-	uint64_t least = UINT64_MAX, begin = now_ns();
+	uint64_t least = UINT64_MAX;
+	uint64_t begin = now_ns();
 	int calls = 1;
 
 	while (now_ns() - begin < MEASURE_NS)
@@ -109,8 +112,9 @@ int main(int argc, char **argv)
 		close(to_child[1]);
 		echo();
 	}
-	printf("CALLS null %.0f stat %.0f fault %.0f fork %.0f pipe %.0f\n", measure(null_call, 1), measure(stat_call, 1), measure(fault_call, PAGES),
-	       measure(fork_call, 1), measure(pipe_call, 1));
+	printf("CALLS null %.0f stat %.0f fault %.0f fork %.0f pipe %.0f\n", measure(null_call, 1),
+	       measure(stat_call, 1), measure(fault_call, PAGES), measure(fork_call, 1),
+	       measure(pipe_call, 1));
 	close(to_child[1]);
 	waitpid(child, NULL, 0);
 	return 0;

@@ -1,6 +1,7 @@
 /*
- * In a guest: guest-disk DEVICE SECONDS: requests of one device past the page cache, by Linux's asynchronous interface. A line for each
- * of the measurements: R NAME OPERATIONS-A-SECOND MEGABYTES-A-SECOND MEAN-MICROSECONDS.
+ * In a guest: guest-disk DEVICE SECONDS: requests of one device past the page cache, by Linux's
+ * asynchronous interface. A line for each of the measurements: R NAME OPERATIONS-A-SECOND
+ * MEGABYTES-A-SECOND MEAN-MICROSECONDS.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -43,8 +44,10 @@ static void measure(int fd, uint64_t size, const struct kind *k, double seconds)
 	struct io_event events[DEPTH_MAX];
 	struct iocb *one;
 	aio_context_t context = 0;
-	uint64_t at = 0, done = 0;
-	double begin = now(), end = begin + seconds;
+	uint64_t at = 0;
+	uint64_t done = 0;
+	double begin = now();
+	double end = begin + seconds;
 
 	if (!data && posix_memalign((void **)&data, 4096, (size_t)DEPTH_MAX * 262144))
 		exit(1);
@@ -55,9 +58,15 @@ static void measure(int fd, uint64_t size, const struct kind *k, double seconds)
 	for (long ready = k->depth; now() < end;) {
 		for (long n = 0; n < ready; n++) {
 			one = (struct iocb *)events[n].obj;
-			*one = (struct iocb){ .aio_lio_opcode = k->write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD, .aio_fildes = (uint32_t)fd, .aio_nbytes = k->bytes,
-					      .aio_buf = (uint64_t)(data + 262144 * (one - requests)),
-					      .aio_offset = (int64_t)(k->random ? rnd() % (size / k->bytes) * k->bytes : at) };
+			*one = (struct iocb){
+				.aio_lio_opcode = k->write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
+				.aio_fildes = (uint32_t)fd,
+				.aio_nbytes = k->bytes,
+				.aio_buf = (uint64_t)(data + 262144 * (one - requests)),
+				.aio_offset =
+					(int64_t)(k->random ? rnd() % (size / k->bytes) * k->bytes
+							    : at)
+			};
 			at = at + 2 * k->bytes > size ? 0 : at + k->bytes;
 			if (syscall(SYS_io_submit, context, 1, &one) != 1)
 				exit(1);
@@ -72,15 +81,18 @@ static void measure(int fd, uint64_t size, const struct kind *k, double seconds)
 	}
 	seconds = now() - begin;
 	syscall(SYS_io_destroy, context);
-	printf("R %s %.0f %.1f %.1f\n", k->name, (double)done / seconds, (double)done * k->bytes / seconds / 1e6, seconds * 1e6 * k->depth / (double)done);
+	printf("R %s %.0f %.1f %.1f\n", k->name, (double)done / seconds,
+	       (double)done * k->bytes / seconds / 1e6, seconds * 1e6 * k->depth / (double)done);
 	fflush(stdout);
 }
 
 int main(int argc, char **argv)
 {
 	static const struct kind kinds[] = {
-		{ "read-4k-1", 4096, 1, 0, 1, 0 }, { "read-4k-32", 4096, 32, 0, 1, 0 }, { "read-128k-8", 131072, 8, 0, 0, 0 },
-		{ "write-4k-1", 4096, 1, 1, 1, 0 }, { "write-4k-32", 4096, 32, 1, 1, 0 }, { "write-128k-8", 131072, 8, 1, 0, 0 }, { "write-4k-sync", 4096, 1, 1, 1, 1 },
+		{ "read-4k-1", 4096, 1, 0, 1, 0 },     { "read-4k-32", 4096, 32, 0, 1, 0 },
+		{ "read-128k-8", 131072, 8, 0, 0, 0 }, { "write-4k-1", 4096, 1, 1, 1, 0 },
+		{ "write-4k-32", 4096, 32, 1, 1, 0 },  { "write-128k-8", 131072, 8, 1, 0, 0 },
+		{ "write-4k-sync", 4096, 1, 1, 1, 1 },
 	};
 	int fd = argc > 2 ? open(argv[1], O_RDWR | O_DIRECT) : -1;
 	uint64_t size;

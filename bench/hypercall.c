@@ -1,6 +1,7 @@
 /*
- * What the hypervisor interface costs a guest, measured inside one (bench/hypercall runs it): one line "name value unit" each.
- * Times of loops are the best of RUNS passes; latencies are percentiles over all samples.
+ * What the hypervisor interface costs a guest, measured inside one (bench/hypercall runs it): one
+ * line "name value unit" each. Times of loops are the best of RUNS passes; latencies are
+ * percentiles over all samples.
  */
 #include "../tests/guest/hv.h"
 
@@ -23,7 +24,8 @@ void test_other(unsigned index)
 
 static void report(const char *name, uint64_t value, const char *unit)
 {
-	char digits[24], *at = digits + 23;
+	char digits[24];
+	char *at = digits + 23;
 
 	*at = 0;
 	do
@@ -49,7 +51,8 @@ static uint64_t best_ps(void (*pass)(unsigned loops), unsigned loops)
 	uint64_t best = ~0ull;
 
 	for (unsigned n = 0; n < RUNS; n++) {
-		uint64_t t0 = rdtsc(), t;
+		uint64_t t0 = rdtsc();
+		uint64_t t;
 
 		pass(loops);
 		t = rdtsc() - t0;
@@ -58,11 +61,18 @@ static uint64_t best_ps(void (*pass)(unsigned loops), unsigned loops)
 	return muldiv(best, 1000000000000ull, tsc_hz) / loops;
 }
 
-static void time_loop(const char *name, void (*pass)(unsigned loops), unsigned loops) { report(name, best_ps(pass, loops) / 100, " tenths-of-ns\n"); }
+static void time_loop(const char *name, void (*pass)(unsigned loops), unsigned loops)
+{
+	report(name, best_ps(pass, loops) / 100, " tenths-of-ns\n");
+}
 
 /* ---- loops ---- */
 
-static void null_call(unsigned n) { while (n--) umbra_call(&hv, umbra_fast(UMBRA_CALL_NULL), 0, 0); }
+static void null_call(unsigned n)
+{
+	while (n--)
+		umbra_call(&hv, umbra_fast(UMBRA_CALL_NULL), 0, 0);
+}
 static void vp_index(unsigned n) { while (n--) rdmsr(MSR_VP_INDEX); }
 static void reference_time(unsigned n) { while (n--) rdmsr(MSR_TIME); }
 
@@ -75,13 +85,17 @@ static void timer_later(unsigned n)
 		wrmsr(MSR_TIMER0 + 1, due);
 }
 
-/* Every one earlier than all before, in all runs, so that none finds the host's timer set well enough. */
+/*
+ * Every one earlier than all before, in all runs, so that none finds the host's timer set well
+ * enough.
+ */
 static void timer_earlier(unsigned n)
 {
 	static uint64_t due;
 
 	if (!due) {
-		due = now_100ns() + skew + 2000000; /* what the host's timer was set to for the other loop has passed by then */
+		/* what the host's timer was set to for the other loop has passed by then */
+		due = now_100ns() + skew + 2000000;
 		while (now_100ns() + skew < due)
 			;
 		due += 100000000;
@@ -107,7 +121,9 @@ static void flush_nobody(unsigned n)
 static void user_loop(unsigned loops)
 {
 	uint8_t *code = (uint8_t *)input_page();
-	static const uint8_t program[] = { 0xbb, 0, 0, 0, 0, 0x0f, 0x05, 0xff, 0xcb, 0x75, 0xfa, 0x0f, 0x0b }; /* mov ebx, n; 1: syscall; dec; jnz; ud2 */
+	static const uint8_t program[] = {
+		0xbb, 0, 0, 0, 0, 0x0f, 0x05, 0xff, 0xcb, 0x75, 0xfa, 0x0f, 0x0b
+	}; /* mov ebx, n; 1: syscall; dec; jnz; ud2 */
 
 	for (unsigned n = 0; n < sizeof(program); n++)
 		code[n] = program[n];
@@ -226,7 +242,8 @@ static uint64_t elements;
 static bool rep_call(void)
 {
 	sti();
-	elements += umbra_call(&hv, umbra_rep(UMBRA_CALL_PAGES, 500), gpa(in), gpa(out)) >> 32 & 0xfff;
+	elements +=
+		umbra_call(&hv, umbra_rep(UMBRA_CALL_PAGES, 500), gpa(in), gpa(out)) >> 32 & 0xfff;
 	return elements < 1000000;
 }
 

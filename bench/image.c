@@ -1,6 +1,7 @@
 /*
- * Images: what is known of them read, a policy decided, questions to a catalog of many. usage: image-bench DIRECTORY [IMAGES]
- * Prints medians and 99th percentiles in microseconds; "cold" drops each file's pages before it is opened.
+ * Images: what is known of them read, a policy decided, questions to a catalog of many. usage:
+ * image-bench DIRECTORY [IMAGES] Prints medians and 99th percentiles in microseconds; "cold" drops
+ * each file's pages before it is opened.
  */
 #include <fcntl.h>
 #include <sodium.h>
@@ -22,7 +23,11 @@ static double now_us(void)
 	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
-static int order(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int order(const void *a, const void *b)
+{
+	return (*(const double *)a > *(const double *)b) -
+	       (*(const double *)a < *(const double *)b);
+}
 
 static void report(const char *what, double *us, size_t count)
 {
@@ -31,7 +36,8 @@ static void report(const char *what, double *us, size_t count)
 	for (size_t n = 0; n < count; n++)
 		all += us[n];
 	qsort(us, count, sizeof(*us), order);
-	printf("%-44s median %8.1f us, p99 %8.1f us, %8.0f a second\n", what, us[count / 2], us[count * 99 / 100], (double)count * 1e6 / all);
+	printf("%-44s median %8.1f us, p99 %8.1f us, %8.0f a second\n", what, us[count / 2],
+	       us[count * 99 / 100], (double)count * 1e6 / all);
 	fflush(stdout);
 }
 
@@ -39,9 +45,11 @@ static json_t *make_about(unsigned n)
 {
 	static const char *const systems[] = { "debian", "ubuntu", "alpine", "fedora" };
 
-	return json_pack("{s:i, s:{s:s, s:s}, s:[s, s], s:s, s:s, s:i}", "umbra-image", 1, "os", "id", systems[n % 4], "name", systems[n % 4], "tags",
-		n % 10 ? "web" : "db",
-			 n % 1000 ? "plain" : "rare", "title", n % 7 ? "a server" : "a desk", "expires", n % 3 ? "2999-01-01" : "2020-01-01", "packages", PACKAGES);
+	return json_pack("{s:i, s:{s:s, s:s}, s:[s, s], s:s, s:s, s:i}", "umbra-image", 1, "os",
+			 "id", systems[n % 4], "name", systems[n % 4], "tags",
+			 n % 10 ? "web" : "db", n % 1000 ? "plain" : "rare", "title",
+			 n % 7 ? "a server" : "a desk", "expires",
+			 n % 3 ? "2999-01-01" : "2020-01-01", "packages", PACKAGES);
 }
 
 static json_t *make_content(unsigned kind)
@@ -53,7 +61,9 @@ static json_t *make_content(unsigned kind)
 
 		snprintf(name, sizeof(name), n ? "package%u" : "openssl", n);
 		snprintf(version, sizeof(version), "3.0.%u-%u", (kind * 7 + n) % 20, n % 3);
-		json_array_append_new(packages, json_pack("{s:s, s:s, s:s, s:s}", "name", name, "version", version, "arch", "amd64", "kind", "deb"));
+		json_array_append_new(packages,
+				      json_pack("{s:s, s:s, s:s, s:s}", "name", name, "version",
+						version, "arch", "amd64", "kind", "deb"));
 	}
 	return json_pack("{s:o, s:[s]}", "packages", packages, "kernels", "6.1.0-18-amd64");
 }
@@ -65,7 +75,8 @@ static json_t *make_files(unsigned kind)
 	for (unsigned n = 0; n < 1000; n++) {
 		char path[64];
 
-		snprintf(path, sizeof(path), "/usr/share/part%u/file%u", n % 50, kind % 5 ? n : n + 100000 + kind);
+		snprintf(path, sizeof(path), "/usr/share/part%u/file%u", n % 50,
+			 kind % 5 ? n : n + 100000 + kind);
 		json_object_set_new(files, path, json_pack("[i, i]", n, n));
 	}
 	if (kind % 10 == 0)
@@ -79,14 +90,18 @@ static void make_file(const char *path, unsigned n)
 {
 	const struct disk_create what = { .format = DISK_VHDX, .size_bytes = 1ull << 30 };
 	const struct disk_options o = { .format = DISK_VHDX, .write = true };
-	json_t *about = make_about(n), *content = make_content(n);
+	json_t *about = make_about(n);
+	json_t *content = make_content(n);
 	struct disk_error e;
 	struct disk *d;
 
-	json_object_set_new(about, "policy", json_pack("{s:s, s:[s], s:[s], s:[s]}", "not-after", "2999-01-01", "hosts", "*", "minimum-patches",
-		"openssl>=3.0.0", "require-tags", n % 10 ? "web" : "db"));
+	json_object_set_new(about, "policy",
+			    json_pack("{s:s, s:[s], s:[s], s:[s]}", "not-after", "2999-01-01",
+				      "hosts", "*", "minimum-patches", "openssl>=3.0.0",
+				      "require-tags", n % 10 ? "web" : "db"));
 	unlink(path);
-	if (disk_create(path, &what, &e) || disk_open(path, &o, &d, &e) || image_save_about(d, about) || image_save_content(d, content) ||
+	if (disk_create(path, &what, &e) || disk_open(path, &o, &d, &e) ||
+	    image_save_about(d, about) || image_save_content(d, content) ||
 	    image_add_history(d, "bench", "made", NULL) || disk_close(d)) {
 		fprintf(stderr, "image-bench: %s\n", e.text);
 		exit(1);
@@ -127,15 +142,21 @@ static void measure_files(const char *directory, bool cold, double *us)
 			}
 		snprintf(path, sizeof(path), "%s/i%u.vhdx", directory, n);
 		us[n] = now_us();
-		if (disk_open(path, &(struct disk_options){ .format = DISK_VHDX, .items_only = true }, &d, &e) || image_load_about(d, &about))
+		if (disk_open(path,
+			      &(struct disk_options){ .format = DISK_VHDX, .items_only = true }, &d,
+			      &e) ||
+		    image_load_about(d, &about))
 			exit(1);
 		us[n] = now_us() - us[n];
 		json_decref(about);
 		disk_close(d);
 	}
 	if (cold)
-		printf("%-44s %.0f images a second, all in all\n", "cold, with what comes read ahead", FILES * 1e6 / (now_us() - begin));
-	report(cold ? "open an image and read what it says, cold" : "open an image and read what it says, warm", us, FILES);
+		printf("%-44s %.0f images a second, all in all\n",
+		       "cold, with what comes read ahead", FILES * 1e6 / (now_us() - begin));
+	report(cold ? "open an image and read what it says, cold"
+		    : "open an image and read what it says, warm",
+	       us, FILES);
 }
 
 /* Of an image that is open: what each decision and each row of a list costs. */
@@ -206,7 +227,10 @@ static struct catalog *make_catalog(const char *directory, unsigned images)
 	begin = now_us();
 	for (unsigned n = 0; n < images; n++) {
 		json_t *about = make_about(n);
-		struct catalog_entry e = { .identity = path, .about = about, .content = contents[n % KINDS], .files = files[n % KINDS] };
+		struct catalog_entry e = { .identity = path,
+					   .about = about,
+					   .content = contents[n % KINDS],
+					   .files = files[n % KINDS] };
 
 		snprintf(path, sizeof(path), "/shelf/%u/image%u.vhdx", n / 1000, n);
 		e.path = path;
@@ -223,9 +247,14 @@ static struct catalog *make_catalog(const char *directory, unsigned images)
 static void measure_queries(struct catalog *c, double *us)
 {
 	static const char *const queries[] = {
-		"os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired", "tag:rare", "tag:web tag:db", "server not:expired",
-			"pkg:openssl>=3.0.19 os:alpine",
-		"file:/etc/nginx/nginx.conf or tag:rare", "pkg:package1* tag:rare", "file:*nginx* -tag:web",
+		"os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired",
+		"tag:rare",
+		"tag:web tag:db",
+		"server not:expired",
+		"pkg:openssl>=3.0.19 os:alpine",
+		"file:/etc/nginx/nginx.conf or tag:rare",
+		"pkg:package1* tag:rare",
+		"file:*nginx* -tag:web",
 	};
 	double *all = us;
 
@@ -242,7 +271,8 @@ static void measure_queries(struct catalog *c, double *us)
 			*all = now_us() - *all;
 			all++;
 			if (!n)
-				printf("  %8.0f us, %6lu found: %s\n", all[-1], found.count, queries[q]);
+				printf("  %8.0f us, %6lu found: %s\n", all[-1], found.count,
+				       queries[q]);
 			json_decref(found.rows);
 			free(found.explain);
 		}

@@ -1,6 +1,6 @@
 /*
- * Small programs for bench/run-programs: natively, and in a guest. Each prints its name, its time in microseconds (the best of
- * three) and a checksum, which must be the same everywhere.
+ * Small programs for bench/run-programs: natively, and in a guest. Each prints its name, its time
+ * in microseconds (the best of three) and a checksum, which must be the same everywhere.
  */
 #include <immintrin.h>
 #include <stdint.h>
@@ -83,7 +83,8 @@ static uint64_t lz(void)
 		h = word * 2654435761u >> 18;
 		from = table[h];
 		table[h] = (uint32_t)n;
-		while (from < n && n + length + 1 < sizeof(in) && length < 255 && in[from + length] == in[n + length])
+		while (from < n && n + length + 1 < sizeof(in) && length < 255 &&
+		       in[from + length] == in[n + length])
 			length++;
 		if (length >= 4) {
 			out[o++] = 255;
@@ -122,7 +123,8 @@ static uint64_t interpreter(void)
 
 static int compare(const void *x, const void *y)
 {
-	uint32_t a = *(const uint32_t *)x, b = *(const uint32_t *)y;
+	uint32_t a = *(const uint32_t *)x;
+	uint32_t b = *(const uint32_t *)y;
 
 	return a < b ? -1 : a > b;
 }
@@ -153,7 +155,10 @@ static uint64_t hash(void)
 	return sum;
 }
 
-static uint64_t __attribute__((noinline)) fib(unsigned n) { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
+static uint64_t __attribute__((noinline)) fib(unsigned n)
+{
+	return n < 2 ? n : fib(n - 1) + fib(n - 2);
+}
 static uint64_t fibonacci(void) { return fib(32); }
 
 static uint64_t sse(void)
@@ -165,14 +170,18 @@ static uint64_t sse(void)
 		a[n] = (float)n, b[n] = (float)(4096 - n);
 	for (int round = 0; round < 4000; round++)
 		for (int n = 0; n < 4096; n += 4)
-			_mm_store_ps(b + n, _mm_add_ps(_mm_mul_ps(_mm_load_ps(a + n), _mm_set1_ps(0.5f)), _mm_mul_ps(_mm_load_ps(b + n), _mm_set1_ps(0.25f))));
+			_mm_store_ps(
+				b + n,
+				_mm_add_ps(_mm_mul_ps(_mm_load_ps(a + n), _mm_set1_ps(0.5f)),
+					   _mm_mul_ps(_mm_load_ps(b + n), _mm_set1_ps(0.25f))));
 	memcpy(&bits, b + 77, 4);
 	return bits;
 }
 
 __attribute__((target("avx2,fma"))) static uint64_t avx2(void)
 {
-	static double a[64][64] __attribute__((aligned(32))), b[64][64] __attribute__((aligned(32))), c[64][64] __attribute__((aligned(32)));
+	static double a[64][64] __attribute__((aligned(32))),
+		b[64][64] __attribute__((aligned(32))), c[64][64] __attribute__((aligned(32)));
 	uint64_t bits;
 
 	for (int n = 0; n < 64 * 64; n++)
@@ -184,7 +193,9 @@ __attribute__((target("avx2,fma"))) static uint64_t avx2(void)
 				__m256d x = _mm256_set1_pd(a[i][k]);
 
 				for (int j = 0; j < 64; j += 4)
-					_mm256_store_pd(&c[i][j], _mm256_fmadd_pd(x, _mm256_load_pd(&b[k][j]), _mm256_load_pd(&c[i][j])));
+					_mm256_store_pd(&c[i][j],
+							_mm256_fmadd_pd(x, _mm256_load_pd(&b[k][j]),
+									_mm256_load_pd(&c[i][j])));
 			}
 	memcpy(&bits, &c[5][7], 8);
 	return bits;
@@ -192,9 +203,17 @@ __attribute__((target("avx2,fma"))) static uint64_t avx2(void)
 
 int main(void)
 {
-	static const struct { const char *name; uint64_t (*run)(void); } programs[] = {
-		{ "list", list }, { "sieve", sieve }, { "lz", lz }, { "interpreter", interpreter }, { "quicksort", quicksort }, { "hash", hash },
-		{ "fib", fibonacci }, { "sse", sse }, { "avx2", avx2 },
+	static const struct { const char *name; uint64_t (*run)(void);
+	} programs[] = {
+		{ "list", list },
+		{ "sieve", sieve },
+		{ "lz", lz },
+		{ "interpreter", interpreter },
+		{ "quicksort", quicksort },
+		{ "hash", hash },
+		{ "fib", fibonacci },
+		{ "sse", sse },
+		{ "avx2", avx2 },
 	};
 
 	for (unsigned n = 0; n < sizeof(programs) / sizeof(programs[0]); n++) {

@@ -1,7 +1,8 @@
 /*
- * Snapshots of a disk in use: how long one takes, and the longest that a client of the export waits for an answer meanwhile. A client
- * writes and reads 4 KiB at random places, one after the other, over NBD; every 50 ms a snapshot is asked for on the control socket.
- * For comparison the longest wait in windows as long without a snapshot. usage: snapshot-bench DIRECTORY [SNAPSHOTS]
+ * Snapshots of a disk in use: how long one takes, and the longest that a client of the export waits
+ * for an answer meanwhile. A client writes and reads 4 KiB at random places, one after the other,
+ * over NBD; every 50 ms a snapshot is asked for on the control socket. For comparison the longest
+ * wait in windows as long without a snapshot. usage: snapshot-bench DIRECTORY [SNAPSHOTS]
  */
 #include <endian.h>
 #include <jansson.h>
@@ -68,7 +69,12 @@ static void *serve_control(void *context)
 static void shake_hands(int fd)
 {
 	struct { uint64_t magic, option_magic; uint16_t flags; } __attribute__((packed)) hello;
-	struct { uint32_t flags; uint64_t magic; uint32_t option, bytes; } __attribute__((packed)) answer = { htobe32(3), htobe64(0x49484156454f5054), htobe32(1), 0 };
+	struct {
+		uint32_t flags;
+		uint64_t magic;
+		uint32_t option, bytes;
+	} __attribute__((packed))
+	answer = { htobe32(3), htobe64(0x49484156454f5054), htobe32(1), 0 };
 	uint8_t export[10];
 
 	all(fd, &hello, sizeof(hello), false);
@@ -78,8 +84,12 @@ static void shake_hands(int fd)
 
 static void one_request(int fd, uint64_t *state)
 {
-	struct { uint32_t magic; uint16_t flags, type; uint64_t cookie, offset; uint32_t bytes; } __attribute__((packed)) r = { htobe32(0x25609513), 0, 0, 1, 0,
-		htobe32(4096) };
+	struct {
+		uint32_t magic;
+		uint16_t flags, type;
+		uint64_t cookie, offset;
+		uint32_t bytes;
+	} __attribute__((packed)) r = { htobe32(0x25609513), 0, 0, 1, 0, htobe32(4096) };
 	struct { uint32_t magic, error; uint64_t cookie; } __attribute__((packed)) answer;
 	static uint8_t data[4096];
 	bool write;
@@ -105,7 +115,8 @@ static void *run_client(void *context)
 	(void)context;
 	shake_hands(client_end[0]);
 	while (!__atomic_load_n(&over, __ATOMIC_RELAXED)) {
-		double begin = now_us(), took;
+		double begin = now_us();
+		double took;
 
 		one_request(client_end[0], &state);
 		took = now_us() - begin;
@@ -130,7 +141,10 @@ static double take_longest(void)
 
 /* ---- snapshots ---- */
 
-/* How long it took until requests went to the child. The rest, making the parent clean, is waited for, too. */
+/*
+ * How long it took until requests went to the child. The rest, making the parent clean, is waited
+ * for, too.
+ */
 static double snapshot(FILE *from, const char *directory, unsigned n)
 {
 	char line[4096], whole[4096];
@@ -139,7 +153,8 @@ static double snapshot(FILE *from, const char *directory, unsigned n)
 
 	dprintf(control_end[0], "{\"do\":\"snapshot\",\"file\":\"%s/c%u.vhdx\"}\n", directory, n);
 	while (fgets(line, sizeof(line), from)) {
-		json_t *j = json_loads(line, 0, NULL), *value = json_object_get(j, "done");
+		json_t *j = json_loads(line, 0, NULL);
+		json_t *value = json_object_get(j, "done");
 
 		snprintf(whole, sizeof(whole), "%s", line);
 		if (value && !us)
@@ -155,12 +170,17 @@ static double snapshot(FILE *from, const char *directory, unsigned n)
 	return 0;
 }
 
-static int order(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int order(const void *a, const void *b)
+{
+	return (*(const double *)a > *(const double *)b) -
+	       (*(const double *)a < *(const double *)b);
+}
 
 static void report(const char *what, double *us, unsigned count)
 {
 	qsort(us, count, sizeof(*us), order);
-	printf("%-44s median %8.0f us, p90 %8.0f us, longest %8.0f us\n", what, us[count / 2], us[count * 9 / 10], us[count - 1]);
+	printf("%-44s median %8.0f us, p90 %8.0f us, longest %8.0f us\n", what, us[count / 2],
+	       us[count * 9 / 10], us[count - 1]);
 }
 
 static void prepare(const char *directory)
@@ -171,11 +191,14 @@ static void prepare(const char *directory)
 
 	snprintf(path, sizeof(path), "%s/base.vhdx", directory);
 	unlink(path);
-	if (disk_create(path, &(struct disk_create){ .format = DISK_VHDX, .size_bytes = DISK_BYTES }, &e) ||
+	if (disk_create(path,
+			&(struct disk_create){ .format = DISK_VHDX, .size_bytes = DISK_BYTES },
+			&e) ||
 	    disk_open(path, &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
 		fail(e.text);
 	served_init(&served, d, false);
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, client_end) || socketpair(AF_UNIX, SOCK_STREAM, 0, control_end))
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, client_end) ||
+	    socketpair(AF_UNIX, SOCK_STREAM, 0, control_end))
 		fail("no sockets");
 }
 

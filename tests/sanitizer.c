@@ -1,6 +1,7 @@
 /*
- * What a sanitized build asks of its sanitizer, so that no environment is needed: the engine takes the fault signals itself, and leaks
- * are not looked for in a process that may not even open /proc. A test that wants another thing says so in ASAN_OPTIONS.
+ * What a sanitized build asks of its sanitizer, so that no environment is needed: the engine takes
+ * the fault signals itself, and leaks are not looked for in a process that may not even open /proc.
+ * A test that wants another thing says so in ASAN_OPTIONS.
  */
 const char *__asan_default_options(void);
 

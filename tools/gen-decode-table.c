@@ -1,11 +1,12 @@
 /*
- * Makes src/x86/decode_table.c: the attributes of every instruction encoding that Umbra offers to guests, asked of Zydis one
- * encoding at a time. Run by `make decode-table` when the offered set changes; the result is committed, so that a build and a
- * running engine need no decoder library.
+ * Makes src/x86/decode_table.c: the attributes of every instruction encoding that Umbra offers to
+ * guests, asked of Zydis one encoding at a time. Run by `make decode-table` when the offered set
+ * changes; the result is committed, so that a build and a running engine need no decoder library.
  *
- * A row is (kind, map, prefix, opcode). Its 72 variants are modrm.reg x {memory, register 0..7}; rows whose variants agree are
- * stored once, those that differ by (reg, memory/register) as 16 numbers, the rest as 72. See src/x86/decode_internal.h for the
- * fields, and for what a new instruction needs.
+ * A row is (kind, map, prefix, opcode). Its 72 variants are modrm.reg x {memory, register 0..7};
+ * rows whose variants agree are stored once, those that differ by (reg, memory/register) as 16
+ * numbers, the rest as 72. See src/x86/decode_internal.h for the fields, and for what a new
+ * instruction needs.
  *
  * What Zydis does not know of an instruction stands in `classes` and the lists behind it.
  */
@@ -17,7 +18,13 @@
 
 #include "x86/decode_internal.h"
 
-enum { VARIANTS = 72, FOLDED = 16, MAX_VARIANT_NUMBERS = 16384, MAX_ENCODINGS = 4096, REGISTER_FORM = 0xc0 };
+enum {
+	VARIANTS = 72,
+	FOLDED = 16,
+	MAX_VARIANT_NUMBERS = 16384,
+	MAX_ENCODINGS = 4096,
+	REGISTER_FORM = 0xc0
+};
 
 /* Which table is asked about: x86_rows_not_64 is that of 32-bit code. */
 struct place {
@@ -33,13 +40,24 @@ static size_t variant_count;
 
 /* Extensions that guests may use, in Zydis's names; an instruction of any other is none. */
 static const char *const offered[] = {
-	"ADOX_ADCX", "AES", "AMD3DNOW_PREFETCH", "AVX", "AVX2", "AVX2GATHER", "AVXAES", "BASE", "BMI1", "BMI2", "CLFLUSHOPT", "CLFSH",
-	"F16C", "FMA", "INVPCID", "LONGMODE", "LZCNT", "MMX", "MOVBE", "PAUSE", "PCLMULQDQ", "PREFETCHWT1", "RDRAND", "RDSEED",
-	"RDTSCP", "RDWRFSGS", "SHA", "SMAP", "SSE", "SSE2", "SSE3", "SSE4", "SSSE3", "X87", "XSAVE", "XSAVEC", "XSAVEOPT",
+	"ADOX_ADCX",   "AES",        "AMD3DNOW_PREFETCH",
+	"AVX",         "AVX2",       "AVX2GATHER",
+	"AVXAES",      "BASE",       "BMI1",
+	"BMI2",        "CLFLUSHOPT", "CLFSH",
+	"F16C",        "FMA",        "INVPCID",
+	"LONGMODE",    "LZCNT",      "MMX",
+	"MOVBE",       "PAUSE",      "PCLMULQDQ",
+	"PREFETCHWT1", "RDRAND",     "RDSEED",
+	"RDTSCP",      "RDWRFSGS",   "SHA",
+	"SMAP",        "SSE",        "SSE2",
+	"SSE3",        "SSE4",       "SSSE3",
+	"X87",         "XSAVE",      "XSAVEC",
+	"XSAVEOPT",
 };
 
 /* By mnemonic; every other instruction has the class of its category. */
-static const struct { ZydisMnemonic mnemonic; enum x86_class class; } classes[] = {
+static const struct { ZydisMnemonic mnemonic; enum x86_class class;
+} classes[] = {
 	{ ZYDIS_MNEMONIC_LEA, X86_CLASS_LEA },
 	{ ZYDIS_MNEMONIC_LEAVE, X86_CLASS_LEAVE },
 	{ ZYDIS_MNEMONIC_PUSHFQ, X86_CLASS_PUSHF },
@@ -62,7 +80,8 @@ static const struct { ZydisMnemonic mnemonic; enum x86_class class; } classes[] 
 	{ ZYDIS_MNEMONIC_MFENCE, X86_CLASS_DATA },
 	{ ZYDIS_MNEMONIC_SFENCE, X86_CLASS_DATA },
 	{ ZYDIS_MNEMONIC_CLFLUSH, X86_CLASS_DATA },
-	{ ZYDIS_MNEMONIC_FNSTENV, X86_CLASS_SYSTEM }, /* these four and XSAVE store host addresses */
+	{ ZYDIS_MNEMONIC_FNSTENV,
+	  X86_CLASS_SYSTEM }, /* these four and XSAVE store host addresses */
 	{ ZYDIS_MNEMONIC_FNSAVE, X86_CLASS_SYSTEM },
 	{ ZYDIS_MNEMONIC_FXSAVE, X86_CLASS_SYSTEM },
 	{ ZYDIS_MNEMONIC_FXSAVE64, X86_CLASS_SYSTEM },
@@ -72,33 +91,49 @@ static const struct { ZydisMnemonic mnemonic; enum x86_class class; } classes[] 
 
 /* Categories of data instructions; what is in none of these is left to C. */
 static const ZydisInstructionCategory data_categories[] = {
-	ZYDIS_CATEGORY_ADOX_ADCX, ZYDIS_CATEGORY_AES, ZYDIS_CATEGORY_AVX, ZYDIS_CATEGORY_AVX2, ZYDIS_CATEGORY_BINARY,
-	ZYDIS_CATEGORY_BITBYTE, ZYDIS_CATEGORY_BMI1, ZYDIS_CATEGORY_BMI2, ZYDIS_CATEGORY_BROADCAST,
-	ZYDIS_CATEGORY_CLFLUSHOPT, ZYDIS_CATEGORY_CMOV, ZYDIS_CATEGORY_CONVERT, ZYDIS_CATEGORY_DATAXFER,
-	ZYDIS_CATEGORY_FCMOV, ZYDIS_CATEGORY_LOGICAL, ZYDIS_CATEGORY_LOGICAL_FP, ZYDIS_CATEGORY_LZCNT,
-	ZYDIS_CATEGORY_MMX, ZYDIS_CATEGORY_NOP, ZYDIS_CATEGORY_PCLMULQDQ, ZYDIS_CATEGORY_RDRAND, ZYDIS_CATEGORY_RDSEED,
-	ZYDIS_CATEGORY_ROTATE, ZYDIS_CATEGORY_SEMAPHORE, ZYDIS_CATEGORY_SETCC, ZYDIS_CATEGORY_SHA, ZYDIS_CATEGORY_SHIFT,
-	ZYDIS_CATEGORY_SSE, ZYDIS_CATEGORY_STTNI, ZYDIS_CATEGORY_VFMA, ZYDIS_CATEGORY_X87_ALU,
-};
-
-/* Data instructions that are not plain though their operands would allow it: locked, masked, or with effects of their own. */
-static const ZydisMnemonic not_plain[] = {
-	ZYDIS_MNEMONIC_XCHG, ZYDIS_MNEMONIC_XADD, ZYDIS_MNEMONIC_VMASKMOVPS, ZYDIS_MNEMONIC_VMASKMOVPD,
-	ZYDIS_MNEMONIC_VPMASKMOVD, ZYDIS_MNEMONIC_VPMASKMOVQ, ZYDIS_MNEMONIC_LDMXCSR, ZYDIS_MNEMONIC_STMXCSR,
-	ZYDIS_MNEMONIC_VLDMXCSR, ZYDIS_MNEMONIC_VSTMXCSR, ZYDIS_MNEMONIC_CLFLUSH, ZYDIS_MNEMONIC_CLFLUSHOPT,
-	ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_MFENCE, ZYDIS_MNEMONIC_SFENCE, ZYDIS_MNEMONIC_NOP,
-	ZYDIS_MNEMONIC_EMMS, ZYDIS_MNEMONIC_RDRAND, ZYDIS_MNEMONIC_RDSEED,
+	ZYDIS_CATEGORY_ADOX_ADCX,  ZYDIS_CATEGORY_AES,       ZYDIS_CATEGORY_AVX,
+	ZYDIS_CATEGORY_AVX2,       ZYDIS_CATEGORY_BINARY,    ZYDIS_CATEGORY_BITBYTE,
+	ZYDIS_CATEGORY_BMI1,       ZYDIS_CATEGORY_BMI2,      ZYDIS_CATEGORY_BROADCAST,
+	ZYDIS_CATEGORY_CLFLUSHOPT, ZYDIS_CATEGORY_CMOV,      ZYDIS_CATEGORY_CONVERT,
+	ZYDIS_CATEGORY_DATAXFER,   ZYDIS_CATEGORY_FCMOV,     ZYDIS_CATEGORY_LOGICAL,
+	ZYDIS_CATEGORY_LOGICAL_FP, ZYDIS_CATEGORY_LZCNT,     ZYDIS_CATEGORY_MMX,
+	ZYDIS_CATEGORY_NOP,        ZYDIS_CATEGORY_PCLMULQDQ, ZYDIS_CATEGORY_RDRAND,
+	ZYDIS_CATEGORY_RDSEED,     ZYDIS_CATEGORY_ROTATE,    ZYDIS_CATEGORY_SEMAPHORE,
+	ZYDIS_CATEGORY_SETCC,      ZYDIS_CATEGORY_SHA,       ZYDIS_CATEGORY_SHIFT,
+	ZYDIS_CATEGORY_SSE,        ZYDIS_CATEGORY_STTNI,     ZYDIS_CATEGORY_VFMA,
+	ZYDIS_CATEGORY_X87_ALU,
 };
 
 /*
- * Flags that the manuals call undefined and that every known processor writes nevertheless: AF behind logic and shifts, OF
- * behind shifts by more than one. All other undefined flags may stay as they were: ROL and ROR by an immediate above 1 leave OF
- * on Intel Emerald Rapids, which Zen writes.
+ * Data instructions that are not plain though their operands would allow it: locked, masked, or
+ * with effects of their own.
  */
-static const struct { ZydisMnemonic mnemonic; uint8_t flags; } always_written[] = {
-	{ ZYDIS_MNEMONIC_AND, X86_AF }, { ZYDIS_MNEMONIC_OR, X86_AF }, { ZYDIS_MNEMONIC_XOR, X86_AF },
-	{ ZYDIS_MNEMONIC_TEST, X86_AF }, { ZYDIS_MNEMONIC_SHL, X86_AF | X86_OF }, { ZYDIS_MNEMONIC_SHR, X86_AF | X86_OF },
-	{ ZYDIS_MNEMONIC_SAR, X86_AF | X86_OF }, { ZYDIS_MNEMONIC_SBB, X86_AF }, /* which the manuals define */
+static const ZydisMnemonic not_plain[] = {
+	ZYDIS_MNEMONIC_XCHG,       ZYDIS_MNEMONIC_XADD,       ZYDIS_MNEMONIC_VMASKMOVPS,
+	ZYDIS_MNEMONIC_VMASKMOVPD, ZYDIS_MNEMONIC_VPMASKMOVD, ZYDIS_MNEMONIC_VPMASKMOVQ,
+	ZYDIS_MNEMONIC_LDMXCSR,    ZYDIS_MNEMONIC_STMXCSR,    ZYDIS_MNEMONIC_VLDMXCSR,
+	ZYDIS_MNEMONIC_VSTMXCSR,   ZYDIS_MNEMONIC_CLFLUSH,    ZYDIS_MNEMONIC_CLFLUSHOPT,
+	ZYDIS_MNEMONIC_LFENCE,     ZYDIS_MNEMONIC_MFENCE,     ZYDIS_MNEMONIC_SFENCE,
+	ZYDIS_MNEMONIC_NOP,        ZYDIS_MNEMONIC_EMMS,       ZYDIS_MNEMONIC_RDRAND,
+	ZYDIS_MNEMONIC_RDSEED,
+};
+
+/*
+ * Flags that the manuals call undefined and that every known processor writes nevertheless: AF
+ * behind logic and shifts, OF behind shifts by more than one. All other undefined flags may stay as
+ * they were: ROL and ROR by an immediate above 1 leave OF on Intel Emerald Rapids, which Zen
+ * writes.
+ */
+static const struct { ZydisMnemonic mnemonic; uint8_t flags;
+} always_written[] = {
+	{ ZYDIS_MNEMONIC_AND, X86_AF },
+	{ ZYDIS_MNEMONIC_OR, X86_AF },
+	{ ZYDIS_MNEMONIC_XOR, X86_AF },
+	{ ZYDIS_MNEMONIC_TEST, X86_AF },
+	{ ZYDIS_MNEMONIC_SHL, X86_AF | X86_OF },
+	{ ZYDIS_MNEMONIC_SHR, X86_AF | X86_OF },
+	{ ZYDIS_MNEMONIC_SAR, X86_AF | X86_OF },
+	{ ZYDIS_MNEMONIC_SBB, X86_AF }, /* which the manuals define */
 };
 
 /* With a 16-bit operand and a count above 16 the manuals call every flag undefined. */
@@ -106,12 +141,14 @@ static const ZydisMnemonic all_undefined[] = { ZYDIS_MNEMONIC_SHLD, ZYDIS_MNEMON
 
 /* FPU state by extension, but for these. */
 static const char *const fpu_extensions[] = {
-	"X87", "MMX", "SSE", "SSE2", "SSE3", "SSSE3", "SSE4", "AES", "PCLMULQDQ", "SHA", "AVX", "AVX2", "AVXAES", "AVX2GATHER",
-	"F16C", "FMA", "XSAVE", "XSAVEC", "XSAVEOPT",
+	"X87",  "MMX",       "SSE",   "SSE2",   "SSE3",     "SSSE3",  "SSE4",
+	"AES",  "PCLMULQDQ", "SHA",   "AVX",    "AVX2",     "AVXAES", "AVX2GATHER",
+	"F16C", "FMA",       "XSAVE", "XSAVEC", "XSAVEOPT",
 };
 static const ZydisMnemonic no_fpu[] = {
-	ZYDIS_MNEMONIC_CRC32, ZYDIS_MNEMONIC_POPCNT, ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_MFENCE, ZYDIS_MNEMONIC_SFENCE,
-	ZYDIS_MNEMONIC_MOVNTI, ZYDIS_MNEMONIC_XGETBV, ZYDIS_MNEMONIC_XSETBV, ZYDIS_MNEMONIC_PREFETCHNTA,
+	ZYDIS_MNEMONIC_CRC32,      ZYDIS_MNEMONIC_POPCNT,     ZYDIS_MNEMONIC_LFENCE,
+	ZYDIS_MNEMONIC_MFENCE,     ZYDIS_MNEMONIC_SFENCE,     ZYDIS_MNEMONIC_MOVNTI,
+	ZYDIS_MNEMONIC_XGETBV,     ZYDIS_MNEMONIC_XSETBV,     ZYDIS_MNEMONIC_PREFETCHNTA,
 	ZYDIS_MNEMONIC_PREFETCHT0, ZYDIS_MNEMONIC_PREFETCHT1, ZYDIS_MNEMONIC_PREFETCHT2,
 };
 
@@ -128,14 +165,16 @@ static bool is_one_of(ZydisMnemonic mnemonic, const ZydisMnemonic *list, size_t 
 static bool is_hint(const ZydisDecodedInstruction *insn)
 {
 	return insn->opcode_map == ZYDIS_OPCODE_MAP_0F &&
-	       (insn->opcode == 0x0d || (insn->opcode >= 0x18 && insn->opcode <= 0x1f)); /* ENDBR64 without CET, too */
+	       (insn->opcode == 0x0d ||
+		(insn->opcode >= 0x18 && insn->opcode <= 0x1f)); /* ENDBR64 without CET, too */
 }
 
 static bool is_offered(const ZydisDecodedInstruction *insn)
 {
 	const char *name = ZydisISAExtGetString(insn->meta.isa_ext);
 
-	if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F && (insn->opcode == 0x0d || insn->opcode == 0x1e))
+	if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F &&
+	    (insn->opcode == 0x0d || insn->opcode == 0x1e))
 		return true; /* PREFETCHW is filed under 3DNow!, ENDBR64 under CET */
 	if (insn->mnemonic == ZYDIS_MNEMONIC_VMCALL || insn->mnemonic == ZYDIS_MNEMONIC_VMMCALL)
 		return true; /* hypercalls, filed under VT-x and SVM */
@@ -158,7 +197,10 @@ static uint8_t flag_mask(ZydisAccessedFlagsMask flags)
 	return (uint8_t)mask;
 }
 
-/* ---- one instruction as Zydis sees it -------------------------------------------------------------------------------- */
+/*
+ * ---- one instruction as Zydis sees it
+ * --------------------------------------------------------------------------------
+ */
 
 static bool is_gpr(const ZydisDecodedOperand *op)
 {
@@ -175,42 +217,53 @@ static bool is_gpr(const ZydisDecodedOperand *op)
 	}
 }
 
-static const unsigned reads = ZYDIS_OPERAND_ACTION_MASK_READ, writes = ZYDIS_OPERAND_ACTION_MASK_WRITE;
+static const unsigned reads = ZYDIS_OPERAND_ACTION_MASK_READ;
+static const unsigned writes = ZYDIS_OPERAND_ACTION_MASK_WRITE;
 
-static void take_memory(struct x86_encoding *e, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *op, int width)
+static void take_memory(struct x86_encoding *e, const ZydisDecodedInstruction *insn,
+			const ZydisDecodedOperand *op, int width)
 {
-	bool line = insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSH || insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT;
+	bool line = insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSH ||
+		    insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT;
 
 	e->mem_bytes[width] = op->size / 8 > 255 ? 255 : (uint8_t)(op->size / 8);
 	if (line)
-		e->mem_bytes[width] = 1; /* it flushes the line of one byte, and faults for that alone */
+		e->mem_bytes[width] =
+			1; /* it flushes the line of one byte, and faults for that alone */
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
 		e->attributes |= X86_ENC_ADDRESS_ONLY;
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 		e->attributes |= X86_ENC_VSIB;
-	e->attributes |= (op->actions & reads ? X86_ENC_MEM_READ : 0) | (op->actions & writes ? X86_ENC_MEM_WRITE : 0);
+	e->attributes |= (op->actions & reads ? X86_ENC_MEM_READ : 0) |
+			 (op->actions & writes ? X86_ENC_MEM_WRITE : 0);
 }
 
 static void take_operand(struct x86_encoding *e, const ZydisDecodedOperand *op, bool may_not_write)
 {
-	bool byte = op->size == 8, conditional = may_not_write || op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE;
-	bool read = op->actions & reads || (op->actions & writes && conditional), write = op->actions & writes;
+	bool byte = op->size == 8;
+	bool conditional = may_not_write || op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE;
+	bool read = op->actions & reads || (op->actions & writes && conditional);
+	bool write = op->actions & writes;
 
 	switch (op->encoding) {
 	case ZYDIS_OPERAND_ENCODING_MODRM_REG:
-		e->attributes |= X86_ENC_REG_GPR | (byte ? X86_ENC_REG8 : 0) | (read ? X86_ENC_REG_READ : 0) |
-				 (write ? X86_ENC_REG_WRITE : 0);
+		e->attributes |= X86_ENC_REG_GPR | (byte ? X86_ENC_REG8 : 0) |
+				 (read ? X86_ENC_REG_READ : 0) | (write ? X86_ENC_REG_WRITE : 0);
 		break;
 	case ZYDIS_OPERAND_ENCODING_MODRM_RM:
 	case ZYDIS_OPERAND_ENCODING_OPCODE:
-		e->attributes |= (byte ? X86_ENC_RM8 : 0) | (read ? X86_ENC_RM_READ : 0) | (write ? X86_ENC_RM_WRITE : 0) |
-				 (op->encoding == ZYDIS_OPERAND_ENCODING_OPCODE ? X86_ENC_OPCODE_GPR : X86_ENC_RM_GPR);
+		e->attributes |= (byte ? X86_ENC_RM8 : 0) | (read ? X86_ENC_RM_READ : 0) |
+				 (write ? X86_ENC_RM_WRITE : 0) |
+				 (op->encoding == ZYDIS_OPERAND_ENCODING_OPCODE ? X86_ENC_OPCODE_GPR
+										: X86_ENC_RM_GPR);
 		break;
 	case ZYDIS_OPERAND_ENCODING_NDSNDD:
-		e->attributes |= X86_ENC_VVVV_GPR | (read ? X86_ENC_VVVV_READ : 0) | (write ? X86_ENC_VVVV_WRITE : 0);
+		e->attributes |= X86_ENC_VVVV_GPR | (read ? X86_ENC_VVVV_READ : 0) |
+				 (write ? X86_ENC_VVVV_WRITE : 0);
 		break;
 	default:
-		if (op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN && ZydisRegisterGetId(op->reg.value) == 0)
+		if (op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
+		    ZydisRegisterGetId(op->reg.value) == 0)
 			e->attributes |= X86_ENC_ACCUMULATOR;
 	}
 }
@@ -218,13 +271,16 @@ static void take_operand(struct x86_encoding *e, const ZydisDecodedOperand *op, 
 static bool writes_hidden_gpr(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
 {
 	for (int i = 0; i < insn->operand_count; i++)
-		if (is_gpr(&ops[i]) && ops[i].encoding == ZYDIS_OPERAND_ENCODING_NONE && ops[i].actions & writes &&
-		    (ops[i].visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || ZydisRegisterGetId(ops[i].reg.value)))
+		if (is_gpr(&ops[i]) && ops[i].encoding == ZYDIS_OPERAND_ENCODING_NONE &&
+		    ops[i].actions & writes &&
+		    (ops[i].visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ||
+		     ZydisRegisterGetId(ops[i].reg.value)))
 			return true;
 	return false;
 }
 
-static bool has_operand(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops, ZydisOperandEncoding encoding)
+static bool has_operand(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops,
+			ZydisOperandEncoding encoding)
 {
 	for (int i = 0; i < insn->operand_count; i++)
 		if (ops[i].encoding == encoding)
@@ -232,7 +288,8 @@ static bool has_operand(const ZydisDecodedInstruction *insn, const ZydisDecodedO
 	return false;
 }
 
-static bool names_system_register(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+static bool names_system_register(const ZydisDecodedInstruction *insn,
+				  const ZydisDecodedOperand *ops)
 {
 	for (int i = 0; i < insn->operand_count_visible; i++)
 		if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
@@ -248,7 +305,8 @@ static bool names_system_register(const ZydisDecodedInstruction *insn, const Zyd
 	return false;
 }
 
-static enum x86_class branch_class(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+static enum x86_class branch_class(const ZydisDecodedInstruction *insn,
+				   const ZydisDecodedOperand *ops)
 {
 	bool relative = ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && insn->raw.imm[0].is_relative;
 
@@ -264,13 +322,17 @@ static enum x86_class branch_class(const ZydisDecodedInstruction *insn, const Zy
 	case ZYDIS_MNEMONIC_JCXZ:
 	case ZYDIS_MNEMONIC_JECXZ:
 	case ZYDIS_MNEMONIC_JRCXZ: return X86_CLASS_LOOP;
-	default: return insn->meta.category == ZYDIS_CATEGORY_COND_BR ? X86_CLASS_JCC : X86_CLASS_SYSTEM;
+	default:
+		return insn->meta.category == ZYDIS_CATEGORY_COND_BR ? X86_CLASS_JCC
+								     : X86_CLASS_SYSTEM;
 	}
 }
 
-static enum x86_class stack_class(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+static enum x86_class stack_class(const ZydisDecodedInstruction *insn,
+				  const ZydisDecodedOperand *ops)
 {
-	bool push = insn->mnemonic == ZYDIS_MNEMONIC_PUSH, pop = insn->mnemonic == ZYDIS_MNEMONIC_POP;
+	bool push = insn->mnemonic == ZYDIS_MNEMONIC_PUSH;
+	bool pop = insn->mnemonic == ZYDIS_MNEMONIC_POP;
 
 	if (push && ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
 		return X86_CLASS_PUSH_IMMEDIATE;
@@ -291,8 +353,11 @@ static enum x86_class class_of(const ZydisDecodedInstruction *insn, const ZydisD
 	if (insn->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
 		return X86_CLASS_SYSTEM;
 	if (names_system_register(insn, ops))
-		return insn->mnemonic == ZYDIS_MNEMONIC_MOV && ops[0].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM &&
-			       insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ? X86_CLASS_READ_SEGMENT : X86_CLASS_SYSTEM;
+		return insn->mnemonic == ZYDIS_MNEMONIC_MOV &&
+				       ops[0].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM &&
+				       insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT
+			       ? X86_CLASS_READ_SEGMENT
+			       : X86_CLASS_SYSTEM;
 	switch (insn->meta.category) {
 	case ZYDIS_CATEGORY_CALL:
 	case ZYDIS_CATEGORY_RET:
@@ -307,8 +372,8 @@ static enum x86_class class_of(const ZydisDecodedInstruction *insn, const ZydisD
 	}
 	if (insn->raw.disp.size && !(insn->attributes & ZYDIS_ATTRIB_HAS_MODRM))
 		return X86_CLASS_SYSTEM; /* MOV with an offset */
-	if (insn->meta.category == ZYDIS_CATEGORY_BITBYTE && ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-	    ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
+	if (insn->meta.category == ZYDIS_CATEGORY_BITBYTE &&
+	    ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY && ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
 		return X86_CLASS_BIT_STRING;
 	for (size_t i = 0; i < COUNT(data_categories); i++)
 		if (data_categories[i] == insn->meta.category)
@@ -326,7 +391,8 @@ static bool ends_block(const ZydisDecodedInstruction *insn, const ZydisDecodedOp
 	case ZYDIS_CATEGORY_SYSRET:
 	case ZYDIS_CATEGORY_INTERRUPT: return true;
 	default:
-		return insn->mnemonic == ZYDIS_MNEMONIC_HLT || insn->mnemonic == ZYDIS_MNEMONIC_UD2 ||
+		return insn->mnemonic == ZYDIS_MNEMONIC_HLT ||
+		       insn->mnemonic == ZYDIS_MNEMONIC_UD2 ||
 		       (insn->mnemonic == ZYDIS_MNEMONIC_MOV &&
 			ZydisRegisterGetClass(ops[0].reg.value) == ZYDIS_REGCLASS_CONTROL);
 	}
@@ -344,24 +410,29 @@ static bool is_fpu(const ZydisDecodedInstruction *insn)
 	return false;
 }
 
-static void take_flags(struct x86_encoding *e, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+static void take_flags(struct x86_encoding *e, const ZydisDecodedInstruction *insn,
+		       const ZydisDecodedOperand *ops)
 {
-	bool by_cl = false, conditional = insn->meta.category == ZYDIS_CATEGORY_STRINGOP, immediate = insn->raw.imm[0].size;
-	bool shifts = insn->meta.category == ZYDIS_CATEGORY_SHIFT || insn->meta.category == ZYDIS_CATEGORY_ROTATE;
+	bool by_cl = false;
+	bool conditional = insn->meta.category == ZYDIS_CATEGORY_STRINGOP;
+	bool immediate = insn->raw.imm[0].size;
+	bool shifts = insn->meta.category == ZYDIS_CATEGORY_SHIFT ||
+		      insn->meta.category == ZYDIS_CATEGORY_ROTATE;
 	uint8_t kept;
 
 	if (!insn->cpu_flags)
 		return;
 	for (int i = 0; i < insn->operand_count; i++) {
-		by_cl |= shifts && ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER && ops[i].reg.value == ZYDIS_REGISTER_CL &&
+		by_cl |= shifts && ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+			 ops[i].reg.value == ZYDIS_REGISTER_CL &&
 			 ops[i].encoding == ZYDIS_OPERAND_ENCODING_NONE;
 		conditional |= ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
 			       ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_FLAGS &&
 			       ops[i].actions & ZYDIS_OPERAND_ACTION_CONDWRITE;
 	}
 	e->flags_read |= flag_mask(insn->cpu_flags->tested);
-	e->flags_written |= flag_mask(insn->cpu_flags->modified | insn->cpu_flags->set_0 | insn->cpu_flags->set_1 |
-				      insn->cpu_flags->undefined);
+	e->flags_written |= flag_mask(insn->cpu_flags->modified | insn->cpu_flags->set_0 |
+				      insn->cpu_flags->set_1 | insn->cpu_flags->undefined);
 	kept = flag_mask(insn->cpu_flags->undefined);
 	for (size_t i = 0; i < COUNT(always_written); i++)
 		if (always_written[i].mnemonic == insn->mnemonic)
@@ -392,7 +463,10 @@ static uint8_t immediate_kind(const ZydisDecodedInstruction *insn)
 	}
 }
 
-/* ---- encodings ------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- encodings
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static size_t put_vex(ZyanU8 *b, const struct place *p, int w, int vvvv)
 {
@@ -420,15 +494,19 @@ static size_t put_legacy(ZyanU8 *b, const struct place *p, int rex, bool extra66
 	return n;
 }
 
-static bool decode(const struct place *p, ZyanU8 *b, size_t n, int modrm, ZydisDecodedInstruction *insn, ZydisDecodedOperand *ops)
+static bool decode(const struct place *p, ZyanU8 *b, size_t n, int modrm,
+		   ZydisDecodedInstruction *insn, ZydisDecodedOperand *ops)
 {
 	b[n++] = (ZyanU8)p->opcode;
 	b[n++] = (ZyanU8)modrm;
 	b[n] = (modrm & 0xc7) == 4 ? 0x38 : 0x20; /* SIB: VSIB forms need distinct registers */
-	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(p->not_64 ? &decoder_32 : &decoder_64, b, 15, insn, ops)) && is_offered(insn);
+	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(p->not_64 ? &decoder_32 : &decoder_64, b, 15,
+						   insn, ops)) &&
+	       is_offered(insn);
 }
 
-static bool decode_legacy(const struct place *p, int modrm, bool extra66, ZydisDecodedInstruction *insn, ZydisDecodedOperand *ops)
+static bool decode_legacy(const struct place *p, int modrm, bool extra66,
+			  ZydisDecodedInstruction *insn, ZydisDecodedOperand *ops)
 {
 	ZyanU8 b[32] = { 0 };
 
@@ -449,13 +527,15 @@ static bool fixed_66(const struct place *p, int modrm)
 		if (!decode_legacy(&none, modrm, true, &with, ops))
 			return true;
 		for (int i = 0; i < with.raw.prefix_count; i++)
-			if (with.raw.prefixes[i].value == 0x66 && with.raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY)
+			if (with.raw.prefixes[i].value == 0x66 &&
+			    with.raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY)
 				return true;
 		if (!decode_legacy(&none, modrm, false, &without, other))
 			return false;
 	} else {
 		n = put_legacy(b, p, 0, true);
-		if (!decode(p, b, n, modrm, &with, ops) || !decode_legacy(p, modrm, false, &without, other))
+		if (!decode(p, b, n, modrm, &with, ops) ||
+		    !decode_legacy(p, modrm, false, &without, other))
 			return true;
 	}
 	for (int i = 0; i < with.operand_count_visible; i++)
@@ -464,25 +544,31 @@ static bool fixed_66(const struct place *p, int modrm)
 	return with.mnemonic == without.mnemonic && with.raw.imm[0].size == without.raw.imm[0].size;
 }
 
-static bool exists_in_64(const struct place *p, int modrm, bool extra66, const ZydisDecodedInstruction *insn)
+static bool exists_in_64(const struct place *p, int modrm, bool extra66,
+			 const ZydisDecodedInstruction *insn)
 {
 	ZydisDecodedInstruction other;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	struct place long_mode = *p;
 
 	long_mode.not_64 = false;
-	return (p->opcode & 0xf0) != 0x40 && decode_legacy(&long_mode, modrm, extra66, &other, ops) &&
+	return (p->opcode & 0xf0) != 0x40 &&
+	       decode_legacy(&long_mode, modrm, extra66, &other, ops) &&
 	       other.mnemonic == insn->mnemonic;
 }
 
-static void take(struct x86_encoding *e, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops, int width)
+static void take(struct x86_encoding *e, const ZydisDecodedInstruction *insn,
+		 const ZydisDecodedOperand *ops, int width)
 {
-	bool may_not_write = insn->mnemonic == ZYDIS_MNEMONIC_BSF || insn->mnemonic == ZYDIS_MNEMONIC_BSR; /* of zero */
+	bool may_not_write = insn->mnemonic == ZYDIS_MNEMONIC_BSF ||
+			     insn->mnemonic == ZYDIS_MNEMONIC_BSR; /* of zero */
 
-	e->attributes |= X86_ENC_VALID | (insn->attributes & ZYDIS_ATTRIB_HAS_MODRM ? X86_ENC_MODRM : 0);
+	e->attributes |=
+		X86_ENC_VALID | (insn->attributes & ZYDIS_ATTRIB_HAS_MODRM ? X86_ENC_MODRM : 0);
 	if (insn->attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK)
 		e->attributes |= X86_ENC_LOCKABLE;
-	if (insn->attributes & ZYDIS_ATTRIB_HAS_MODRM && !has_operand(insn, ops, ZYDIS_OPERAND_ENCODING_MODRM_REG))
+	if (insn->attributes & ZYDIS_ATTRIB_HAS_MODRM &&
+	    !has_operand(insn, ops, ZYDIS_OPERAND_ENCODING_MODRM_REG))
 		e->attributes |= X86_ENC_GROUP;
 	if (has_operand(insn, ops, ZYDIS_OPERAND_ENCODING_NDSNDD))
 		e->attributes |= X86_ENC_VVVV;
@@ -493,13 +579,16 @@ static void take(struct x86_encoding *e, const ZydisDecodedInstruction *insn, co
 	e->class = class_of(insn, ops);
 	take_flags(e, insn, ops);
 	for (int i = 0; i < insn->operand_count; i++) {
-		if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY && ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
 			take_memory(e, insn, &ops[i], width);
 		if (is_gpr(&ops[i]))
 			take_operand(e, &ops[i], may_not_write);
 	}
-	if (e->class == X86_CLASS_DATA && !writes_hidden_gpr(insn, ops) && !(e->attributes & X86_ENC_VVVV_WRITE) &&
-	    insn->meta.category != ZYDIS_CATEGORY_X87_ALU && insn->meta.category != ZYDIS_CATEGORY_FCMOV &&
+	if (e->class == X86_CLASS_DATA && !writes_hidden_gpr(insn, ops) &&
+	    !(e->attributes & X86_ENC_VVVV_WRITE) &&
+	    insn->meta.category != ZYDIS_CATEGORY_X87_ALU &&
+	    insn->meta.category != ZYDIS_CATEGORY_FCMOV &&
 	    !is_one_of(insn->mnemonic, not_plain, COUNT(not_plain)))
 		e->attributes |= X86_ENC_PLAIN;
 	if (ends_block(insn, ops))
@@ -509,7 +598,8 @@ static void take(struct x86_encoding *e, const ZydisDecodedInstruction *insn, co
 }
 
 /* Does VEX.W widen an operand in 64-bit code, and say nothing in other code? */
-static bool wide_in_64_only(const ZyanU8 *b, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+static bool wide_in_64_only(const ZyanU8 *b, const ZydisDecodedInstruction *insn,
+			    const ZydisDecodedOperand *ops)
 {
 	ZydisDecodedInstruction other;
 	ZydisDecodedOperand other_ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -517,27 +607,34 @@ static bool wide_in_64_only(const ZyanU8 *b, const ZydisDecodedInstruction *insn
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_32, b, 15, &other, other_ops)))
 		return false;
 	for (int i = 0; i < insn->operand_count_visible; i++)
-		if ((is_gpr(&ops[i]) || ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY) && ops[i].size != other_ops[i].size)
+		if ((is_gpr(&ops[i]) || ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY) &&
+		    ops[i].size != other_ops[i].size)
 			return true;
 	return insn->mnemonic != other.mnemonic;
 }
 
-/* One encoding in one width (0 plain, 1 REX.W or VEX.W, 2 with 66): merges what Zydis says into *e; false: not offered. */
+/*
+ * One encoding in one width (0 plain, 1 REX.W or VEX.W, 2 with 66): merges what Zydis says into *e;
+ * false: not offered.
+ */
 static bool ask(struct x86_encoding *e, const struct place *p, int modrm, int width)
 {
 	bool exchange = !p->kind && !p->map && p->opcode == 0x90;
-	int rex = width == 1 ? 0x48 : exchange && !p->not_64 ? 0x41 : 0; /* 90 is XCHG with R8, or with RAX itself */
+	/* 90 is XCHG with R8, or with RAX itself */
+	int rex = width == 1 ? 0x48 : exchange && !p->not_64 ? 0x41 : 0;
 
 	for (int vvvv = 0; vvvv < 2; vvvv++) {
 		ZydisDecodedInstruction insn;
 		ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 		ZyanU8 b[32] = { 0 };
-		size_t n = p->kind ? put_vex(b, p, width == 1, vvvv) : put_legacy(b, p, rex, width == 2);
+		size_t n = p->kind ? put_vex(b, p, width == 1, vvvv)
+				   : put_legacy(b, p, rex, width == 2);
 
 		if ((p->kind && width == 2) || (!p->kind && vvvv) || (p->not_64 && width == 1))
 			continue;
 		if (exchange && p->pp == 2)
-			b[width == 2] = 0x3e; /* instead of F3, which processors ignore before XCHG and Zydis does not */
+			b[width ==
+			  2] = 0x3e; /* instead of F3, which processors ignore before XCHG and Zydis does not */
 		if (!decode(p, b, n, modrm, &insn, ops))
 			continue;
 		take(e, &insn, ops, width);
@@ -550,7 +647,9 @@ static bool ask(struct x86_encoding *e, const struct place *p, int modrm, int wi
 	return false;
 }
 
-/* The immediate of a 66 row is that of the row without: its 2 bytes may be X86_IMM_Z or X86_IMM_16. */
+/*
+ * The immediate of a 66 row is that of the row without: its 2 bytes may be X86_IMM_Z or X86_IMM_16.
+ */
 static void take_immediate_of_plain_row(struct x86_encoding *e, const struct place *p, int modrm)
 {
 	ZydisDecodedInstruction insn;
@@ -558,7 +657,8 @@ static void take_immediate_of_plain_row(struct x86_encoding *e, const struct pla
 	struct place none = *p;
 
 	none.pp = 0;
-	if (!p->kind && p->pp == 1 && e->immediate == X86_IMM_16 && decode_legacy(&none, modrm, false, &insn, ops))
+	if (!p->kind && p->pp == 1 && e->immediate == X86_IMM_16 &&
+	    decode_legacy(&none, modrm, false, &insn, ops))
 		e->immediate = immediate_kind(&insn);
 	if (!p->kind && p->pp == 1 && e->immediate == X86_IMM_RELZ)
 		e->immediate = X86_IMM_RELZ;
@@ -566,9 +666,11 @@ static void take_immediate_of_plain_row(struct x86_encoding *e, const struct pla
 
 static struct x86_encoding variant(const struct place *p, int v)
 {
-	int reg = v / 9, form = v % 9;
+	int reg = v / 9;
+	int form = v % 9;
 	int modrm = reg << 3 | (form ? REGISTER_FORM | (form - 1) : 0);
-	struct x86_encoding e = { 0 }, with_sib = { 0 };
+	struct x86_encoding e = { 0 };
+	struct x86_encoding with_sib = { 0 };
 
 	if (p->not_64 && form && (p->opcode == 0x62 || p->opcode == 0xc4 || p->opcode == 0xc5))
 		return e; /* EVEX, VEX */
@@ -587,7 +689,10 @@ static struct x86_encoding variant(const struct place *p, int v)
 	return e.widths & 3 ? e : (struct x86_encoding){ 0 };
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- the table
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static uint16_t intern(const struct x86_encoding *e)
 {
@@ -615,7 +720,8 @@ static unsigned intern_run(const uint16_t *run, size_t count)
 static unsigned row(const struct place *p)
 {
 	uint16_t all[VARIANTS], folded[FOLDED];
-	bool same = true, rm_matters = false;
+	bool same = true;
+	bool rm_matters = false;
 
 	for (int v = 0; v < VARIANTS; v++) {
 		struct x86_encoding e = variant(p, v);
@@ -628,13 +734,15 @@ static unsigned row(const struct place *p)
 		return (unsigned)all[0] << 2 | X86_ROW_SINGLE;
 	for (int i = 0; i < FOLDED; i++)
 		folded[i] = all[(i & 7) * 9 + (i >> 3)];
-	return rm_matters ? intern_run(all, VARIANTS) << 2 | X86_ROW_BY_RM : intern_run(folded, FOLDED) << 2 | X86_ROW_BY_REG;
+	return rm_matters ? intern_run(all, VARIANTS) << 2 | X86_ROW_BY_RM
+			  : intern_run(folded, FOLDED) << 2 | X86_ROW_BY_REG;
 }
 
 /* Numbers of one map, 24 a line; false: all are 0 and nothing was printed. */
 static bool print_rows(const char *index, struct place p)
 {
-	unsigned rows[256], used = 0;
+	unsigned rows[256];
+	unsigned used = 0;
 
 	for (p.opcode = 0; p.opcode < 256; p.opcode++) {
 		rows[p.opcode] = row(&p);
@@ -651,8 +759,9 @@ static bool print_rows(const char *index, struct place p)
 
 static void print_encoding(const struct x86_encoding *e)
 {
-	printf("\t{ 0x%x, { %d, %d, %d }, %d, %d, %d, 0x%x, 0x%x, 0x%x },\n", e->attributes, e->mem_bytes[0], e->mem_bytes[1],
-	       e->mem_bytes[2], e->immediate, e->class, e->widths, e->flags_read, e->flags_written, e->flags_kept);
+	printf("\t{ 0x%x, { %d, %d, %d }, %d, %d, %d, 0x%x, 0x%x, 0x%x },\n", e->attributes,
+	       e->mem_bytes[0], e->mem_bytes[1], e->mem_bytes[2], e->immediate, e->class, e->widths,
+	       e->flags_read, e->flags_written, e->flags_kept);
 }
 
 int main(void)
@@ -667,7 +776,8 @@ int main(void)
 		for (int map = kind ? 1 : 0; map < 4; map++)
 			for (int pp = 0; pp < 4; pp++) {
 				snprintf(index, sizeof(index), "[%d][%d][%d]", kind, map, pp);
-				print_rows(index, (struct place){ .kind = kind, .map = map, .pp = pp });
+				print_rows(index,
+					   (struct place){ .kind = kind, .map = map, .pp = pp });
 			}
 	printf("};\n\nconst uint16_t x86_rows_not_64[4][256] = {\n");
 	for (int pp = 0; pp < 4; pp++) {
@@ -677,7 +787,8 @@ int main(void)
 	printf("};\n\nconst uint16_t x86_variants[%zu] = {", variant_count);
 	for (size_t i = 0; i < variant_count; i++)
 		printf("%s%u,", i % 24 ? " " : "\n\t", variants[i]);
-	printf("\n};\n\n/* The fields in their order. */\nconst struct x86_encoding x86_encodings[%zu] = {\n", encoding_count);
+	printf("\n};\n\n/* The fields in their order. */\nconst struct x86_encoding x86_encodings[%zu] = {\n",
+	       encoding_count);
 	for (size_t i = 0; i < encoding_count; i++)
 		print_encoding(&encodings[i]);
 	printf("};\n");

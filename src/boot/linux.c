@@ -47,8 +47,10 @@ static int parse(struct boot_file kernel, struct header *h, const char **reason)
 	if (kernel.bytes < 0x280 || memcmp(kernel.data + 0x202, "HdrS", 4) ||
 	    header_field(kernel.data + 0x1fe, 2) != 0xaa55)
 		return boot_refuse(reason, "it is not a Linux bzImage", -ENOEXEC);
-	if (header_field(kernel.data + 0x206, 2) < 0x20c || !(header_field(kernel.data + 0x236, 2) & 1))
-		return boot_refuse(reason, "it has no 64-bit entry (boot protocol 2.12 is needed)", -ENOEXEC);
+	if (header_field(kernel.data + 0x206, 2) < 0x20c ||
+	    !(header_field(kernel.data + 0x236, 2) & 1))
+		return boot_refuse(reason, "it has no 64-bit entry (boot protocol 2.12 is needed)",
+				   -ENOEXEC);
 	h->setup_bytes = ((uint32_t)(kernel.data[0x1f1] ? kernel.data[0x1f1] : 4) + 1) * 512;
 	syssize = header_field(kernel.data + 0x1f4, 4) * 16;
 	if (h->setup_bytes >= kernel.bytes)
@@ -84,7 +86,8 @@ static void identity_map(uint8_t *ram)
 	for (uint64_t gib = 0; gib < GIBS; gib++) {
 		uint64_t table_gpa = third_gpa + gib * GUEST_PAGE_BYTES;
 
-		put(ram + second_gpa + ENTRY_BYTES * gib, table_gpa | PRESENT_WRITABLE, ENTRY_BYTES);
+		put(ram + second_gpa + ENTRY_BYTES * gib, table_gpa | PRESENT_WRITABLE,
+		    ENTRY_BYTES);
 		for (uint64_t n = 0; n < ENTRIES; n++)
 			put(ram + table_gpa + ENTRY_BYTES * n,
 			    (gib << 30 | n << 21) | LARGE | PRESENT_WRITABLE, ENTRY_BYTES);
@@ -139,7 +142,8 @@ int boot_linux(const struct guest_memory *m, struct boot_file kernel, struct boo
 	       0x11 + kernel.data[0x201] > 0x7f ? 0x7f : 0x11u + kernel.data[0x201]);
 	if (initrd.bytes) {
 		if (initrd.bytes > m->low_bytes ||
-		    ((m->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1)) < h.address + h.init_size)
+		    ((m->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1)) <
+			    h.address + h.init_size)
 			return boot_refuse(reason, "the initrd does not fit beside it", -ENOMEM);
 		initrd_gpa = (m->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
 		memcpy(m->ram + initrd_gpa, initrd.data, initrd.bytes);

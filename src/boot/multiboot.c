@@ -17,9 +17,20 @@
 #include "x86/state.h"
 
 enum {
-	HEADER_MAGIC = 0x1badb002, LOADER_MAGIC = 0x2badb002, HEADER_SEARCH_BYTES = 8192, FLAG_UNSUPPORTED = 0xfffc & ~4, MAX_SEGMENTS = 64,
-	GDT_GPA = 0x1000, INFO_GPA = 0x2000, MAP_GPA = 0x2100, MODULES_GPA = 0x2200, COMMAND_GPA = 0x3000, COMMAND_MAX = 0x1000, LOWEST_GPA = 0x100000,
-	FREE_GPA = 0x8000, CONVENTIONAL_END = 0x9f000,
+	HEADER_MAGIC = 0x1badb002,
+	LOADER_MAGIC = 0x2badb002,
+	HEADER_SEARCH_BYTES = 8192,
+	FLAG_UNSUPPORTED = 0xfffc & ~4,
+	MAX_SEGMENTS = 64,
+	GDT_GPA = 0x1000,
+	INFO_GPA = 0x2000,
+	MAP_GPA = 0x2100,
+	MODULES_GPA = 0x2200,
+	COMMAND_GPA = 0x3000,
+	COMMAND_MAX = 0x1000,
+	LOWEST_GPA = 0x100000,
+	FREE_GPA = 0x8000,
+	CONVENTIONAL_END = 0x9f000,
 };
 enum { INFO_MEMORY = 1, INFO_COMMAND = 4, INFO_MODULES = 8, INFO_MAP = 0x40, INFO_NAME = 0x200 };
 
@@ -36,7 +47,8 @@ static uint32_t get32(struct boot_file f, size_t at)
 static size_t find_header(struct boot_file f)
 {
 	for (size_t at = 0; at + 12 <= f.bytes && at < HEADER_SEARCH_BYTES; at += 4)
-		if (get32(f, at) == HEADER_MAGIC && get32(f, at) + get32(f, at + 4) + get32(f, at + 8) == 0)
+		if (get32(f, at) == HEADER_MAGIC &&
+		    get32(f, at) + get32(f, at + 4) + get32(f, at + 8) == 0)
 			return at;
 	return SIZE_MAX;
 }
@@ -48,15 +60,19 @@ static bool is_free(const struct segment *s)
 {
 	if (s->gpa >= LOWEST_GPA)
 		return true;
-	return s->gpa >= FREE_GPA && s->gpa < CONVENTIONAL_END && s->memory_bytes <= CONVENTIONAL_END - s->gpa;
+	return s->gpa >= FREE_GPA && s->gpa < CONVENTIONAL_END &&
+	       s->memory_bytes <= CONVENTIONAL_END - s->gpa;
 }
 
-static int load(const struct guest_memory *m, struct boot_file f, const struct segment *s, uint64_t *end, const char **reason)
+static int load(const struct guest_memory *m, struct boot_file f, const struct segment *s,
+		uint64_t *end, const char **reason)
 {
-	if (s->offset > f.bytes || s->file_bytes > f.bytes - s->offset || s->file_bytes > s->memory_bytes)
+	if (s->offset > f.bytes || s->file_bytes > f.bytes - s->offset ||
+	    s->file_bytes > s->memory_bytes)
 		return boot_refuse(reason, "a segment lies outside the file", -ENOEXEC);
 	if (!is_free(s))
-		return boot_refuse(reason, "a segment lies below 1 MiB where other things are", -ENOEXEC);
+		return boot_refuse(reason, "a segment lies below 1 MiB where other things are",
+				   -ENOEXEC);
 	if (s->gpa > m->low_bytes || s->memory_bytes > m->low_bytes - s->gpa)
 		return boot_refuse(reason, "the memory is too small for it", -ENOMEM);
 	memcpy(m->ram + s->gpa, f.data + s->offset, s->file_bytes);
@@ -65,56 +81,71 @@ static int load(const struct guest_memory *m, struct boot_file f, const struct s
 	return 0;
 }
 
-static bool headers_fit(struct boot_file f, uint64_t offset, unsigned count, unsigned entry_bytes, size_t known_bytes)
+static bool headers_fit(struct boot_file f, uint64_t offset, unsigned count, unsigned entry_bytes,
+			size_t known_bytes)
 {
-	return count <= MAX_SEGMENTS && entry_bytes >= known_bytes && offset <= f.bytes && (uint64_t)count * entry_bytes <= f.bytes - offset;
+	return count <= MAX_SEGMENTS && entry_bytes >= known_bytes && offset <= f.bytes &&
+	       (uint64_t)count * entry_bytes <= f.bytes - offset;
 }
 
-static int load_elf32(const struct guest_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
+static int load_elf32(const struct guest_memory *m, struct boot_file f, uint64_t *entry,
+		      uint64_t *end, const char **reason)
 {
 	Elf32_Ehdr e;
 	int error = 0;
 
 	memcpy(&e, f.data, sizeof(e));
-	if (e.e_machine != EM_386 || !headers_fit(f, e.e_phoff, e.e_phnum, e.e_phentsize, sizeof(Elf32_Phdr)))
+	if (e.e_machine != EM_386 ||
+	    !headers_fit(f, e.e_phoff, e.e_phnum, e.e_phentsize, sizeof(Elf32_Phdr)))
 		return boot_refuse(reason, "its program headers lie outside the file", -ENOEXEC);
 	for (unsigned n = 0; n < e.e_phnum && !error; n++) {
 		Elf32_Phdr p;
 
 		memcpy(&p, f.data + e.e_phoff + n * e.e_phentsize, sizeof(p));
 		if (p.p_type == PT_LOAD)
-			error = load(m, f, &(struct segment){ p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz }, end, reason);
+			error = load(
+				m, f,
+				&(struct segment){ p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz },
+				end, reason);
 	}
 	*entry = e.e_entry;
 	return error;
 }
 
-static int load_elf64(const struct guest_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
+static int load_elf64(const struct guest_memory *m, struct boot_file f, uint64_t *entry,
+		      uint64_t *end, const char **reason)
 {
 	Elf64_Ehdr e;
 	int error = 0;
 
 	memcpy(&e, f.data, sizeof(e));
-	if (e.e_machine != EM_X86_64 || !headers_fit(f, e.e_phoff, e.e_phnum, e.e_phentsize, sizeof(Elf64_Phdr)))
+	if (e.e_machine != EM_X86_64 ||
+	    !headers_fit(f, e.e_phoff, e.e_phnum, e.e_phentsize, sizeof(Elf64_Phdr)))
 		return boot_refuse(reason, "its program headers lie outside the file", -ENOEXEC);
 	for (unsigned n = 0; n < e.e_phnum && !error; n++) {
 		Elf64_Phdr p;
 
 		memcpy(&p, f.data + e.e_phoff + n * e.e_phentsize, sizeof(p));
 		if (p.p_type == PT_LOAD)
-			error = load(m, f, &(struct segment){ p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz }, end, reason);
+			error = load(
+				m, f,
+				&(struct segment){ p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz },
+				end, reason);
 	}
 	*entry = e.e_entry;
 	return error;
 }
 
-static int load_image(const struct guest_memory *m, struct boot_file f, uint64_t *entry, uint64_t *end, const char **reason)
+static int load_image(const struct guest_memory *m, struct boot_file f, uint64_t *entry,
+		      uint64_t *end, const char **reason)
 {
 	if (get32(f, find_header(f) + 4) & FLAG_UNSUPPORTED)
-		return boot_refuse(reason, "it asks for what is not offered (multiboot flags)", -ENOEXEC);
+		return boot_refuse(reason, "it asks for what is not offered (multiboot flags)",
+				   -ENOEXEC);
 	if (f.bytes < sizeof(Elf64_Ehdr) || memcmp(f.data, ELFMAG, SELFMAG))
 		return boot_refuse(reason, "it is not an ELF file", -ENOEXEC);
-	return f.data[EI_CLASS] == ELFCLASS32 ? load_elf32(m, f, entry, end, reason) : load_elf64(m, f, entry, end, reason);
+	return f.data[EI_CLASS] == ELFCLASS32 ? load_elf32(m, f, entry, end, reason)
+					      : load_elf64(m, f, entry, end, reason);
 }
 
 static void put32(uint8_t *at, uint32_t value) { memcpy(at, &value, 4); }
@@ -129,7 +160,8 @@ static void map_entry(uint8_t *at, uint64_t base, uint64_t bytes, uint32_t type)
 
 static void information(const struct guest_memory *m, uint64_t module_gpa, uint64_t module_bytes)
 {
-	uint8_t *info = m->ram + INFO_GPA, *map = m->ram + MAP_GPA;
+	uint8_t *info = m->ram + INFO_GPA;
+	uint8_t *map = m->ram + MAP_GPA;
 	unsigned entries = 3;
 
 	memset(info, 0, GUEST_PAGE_BYTES);
@@ -154,13 +186,16 @@ static void information(const struct guest_memory *m, uint64_t module_gpa, uint6
 static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 {
 	const uint64_t gdt[3] = { 0, 0x00cf9b000000ffff, 0x00cf93000000ffff };
-	const struct x86_segment_state data = { .selector = 0x10, .attributes = 0xc093, .limit = ~0u };
+	const struct x86_segment_state data = { .selector = 0x10,
+						.attributes = 0xc093,
+						.limit = ~0u };
 
 	memcpy(ram + GDT_GPA, gdt, sizeof(gdt));
 	memset(s, 0, sizeof(*s));
 	for (int n = 0; n < X86_SEGMENTS; n++)
 		s->segment[n] = data;
-	s->segment[X86_CS] = (struct x86_segment_state){ .selector = 8, .attributes = 0xc09b, .limit = ~0u };
+	s->segment[X86_CS] =
+		(struct x86_segment_state){ .selector = 8, .attributes = 0xc09b, .limit = ~0u };
 	s->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0xffff };
 	s->gdtr = (struct x86_table){ GDT_GPA, sizeof(gdt) - 1 };
 	s->cr0 = CR0_PE | 0x10;
@@ -174,10 +209,12 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 	s->gpr[3] = INFO_GPA;
 }
 
-int boot_multiboot(const struct guest_memory *m, struct boot_file image, struct boot_file module, const char *command_line,
-		   struct x86_state *ret_state, const char **reason)
+int boot_multiboot(const struct guest_memory *m, struct boot_file image, struct boot_file module,
+		   const char *command_line, struct x86_state *ret_state, const char **reason)
 {
-	uint64_t entry = 0, end = 0, module_gpa = (m->low_bytes - module.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
+	uint64_t entry = 0;
+	uint64_t end = 0;
+	uint64_t module_gpa = (m->low_bytes - module.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
 	int error;
 
 	if (strlen(command_line) >= COMMAND_MAX)

@@ -7,8 +7,15 @@
 #include "lib/archive.h"
 
 enum {
-	ACCESS_LATCH = 0, ACCESS_LOW = 1, ACCESS_BOTH = 3, MODE_TERMINAL_COUNT = 0, SYSTEM_CONTROL = 0x61, GATE = 1,
-	OUTPUT = 0x20, COMMAND = 3, SPEAKER = 2
+	ACCESS_LATCH = 0,
+	ACCESS_LOW = 1,
+	ACCESS_BOTH = 3,
+	MODE_TERMINAL_COUNT = 0,
+	SYSTEM_CONTROL = 0x61,
+	GATE = 1,
+	OUTPUT = 0x20,
+	COMMAND = 3,
+	SPEAKER = 2
 };
 
 static uint16_t count(const struct pit_counter *c, uint64_t ticks)

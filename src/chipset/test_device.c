@@ -6,10 +6,26 @@
 #include <string.h>
 
 enum {
-	LATCH_PORT = 0xe0, LATCH_TWIN_PORT = 0xe8, LATCH_BYTES = 4, FLUSH_PORT = 0xe4, LINE_PORT = 0x2000, LINES = 24, HYPERV_PORT = 0x3000,
-	MEMORY_GPA = 0xff000000u, MEMORY_BYTES = 0x10000, CONNECTIONS = 256, KINDS = 2, SINTS = 16,
+	LATCH_PORT = 0xe0,
+	LATCH_TWIN_PORT = 0xe8,
+	LATCH_BYTES = 4,
+	FLUSH_PORT = 0xe4,
+	LINE_PORT = 0x2000,
+	LINES = 24,
+	HYPERV_PORT = 0x3000,
+	MEMORY_GPA = 0xff000000u,
+	MEMORY_BYTES = 0x10000,
+	CONNECTIONS = 256,
+	KINDS = 2,
+	SINTS = 16,
 };
-enum command { SINT_ASSERT = 3, MESSAGE_CREATE = 4, MESSAGE_DESTROY = 5, EVENT_CREATE = 6, EVENT_DESTROY = 7 };
+enum command {
+	SINT_ASSERT = 3,
+	MESSAGE_CREATE = 4,
+	MESSAGE_DESTROY = 5,
+	EVENT_CREATE = 6,
+	EVENT_DESTROY = 7
+};
 
 struct connection { bool exists; struct test_device_target target; };
 
@@ -50,7 +66,8 @@ bool test_device_port_read(struct test_device *device, uint16_t port, unsigned b
 	if (offset == LATCH_BYTES)
 		return false;
 	*ret = 0;
-	memcpy(ret, device->latch + offset, bytes < LATCH_BYTES - offset ? bytes : LATCH_BYTES - offset);
+	memcpy(ret, device->latch + offset,
+	       bytes < LATCH_BYTES - offset ? bytes : LATCH_BYTES - offset);
 	return true;
 }
 
@@ -58,28 +75,39 @@ static void connect(struct test_device *device, enum test_device_kind kind, uint
 {
 	struct connection *connection = &device->connection[kind][request >> 24];
 
-	*connection = (struct connection){ true, { .vp_index = (uint8_t)(request >> 8), .sint = request % SINTS } };
+	*connection = (struct connection){
+		true, { .vp_index = (uint8_t)(request >> 8), .sint = request % SINTS }
+	};
 }
 
 static void hyperv_command(struct test_device *device, uint32_t request)
 {
 	switch ((enum command)(request >> 16 & 0xff)) {
-	case SINT_ASSERT: device->host->assert_sint(device->host->context, request >> 8 & 0xff, request % SINTS); return;
+	case SINT_ASSERT:
+		device->host->assert_sint(device->host->context, request >> 8 & 0xff,
+					  request % SINTS);
+		return;
 	case MESSAGE_CREATE: connect(device, TEST_DEVICE_MESSAGES, request); return;
 	case EVENT_CREATE: connect(device, TEST_DEVICE_EVENTS, request); return;
-	case MESSAGE_DESTROY: device->connection[TEST_DEVICE_MESSAGES][request >> 24].exists = false; return;
-	case EVENT_DESTROY: device->connection[TEST_DEVICE_EVENTS][request >> 24].exists = false; return;
+	case MESSAGE_DESTROY:
+		device->connection[TEST_DEVICE_MESSAGES][request >> 24].exists = false;
+		return;
+	case EVENT_DESTROY:
+		device->connection[TEST_DEVICE_EVENTS][request >> 24].exists = false;
+		return;
 	default: return;
 	}
 }
 
-bool test_device_port_write(struct test_device *device, uint16_t port, unsigned bytes, uint64_t value)
+bool test_device_port_write(struct test_device *device, uint16_t port, unsigned bytes,
+			    uint64_t value)
 {
 	unsigned offset = latch_offset(port);
 
 	assert(bytes <= LATCH_BYTES);
 	if (offset < LATCH_BYTES) {
-		memcpy(device->latch + offset, &value, bytes < LATCH_BYTES - offset ? bytes : LATCH_BYTES - offset);
+		memcpy(device->latch + offset, &value,
+		       bytes < LATCH_BYTES - offset ? bytes : LATCH_BYTES - offset);
 		return true;
 	}
 	if (port >= LINE_PORT && port < LINE_PORT + LINES) {
@@ -94,7 +122,8 @@ bool test_device_port_write(struct test_device *device, uint16_t port, unsigned 
 /* Whether all of [gpa, gpa + bytes) is the device's memory. */
 static bool is_memory(uint64_t gpa, size_t bytes)
 {
-	return gpa >= MEMORY_GPA && bytes <= MEMORY_BYTES && gpa - MEMORY_GPA <= MEMORY_BYTES - bytes;
+	return gpa >= MEMORY_GPA && bytes <= MEMORY_BYTES &&
+	       gpa - MEMORY_GPA <= MEMORY_BYTES - bytes;
 }
 
 bool test_device_read(const struct test_device *device, uint64_t gpa, void *to, size_t bytes)
@@ -113,8 +142,8 @@ bool test_device_write(struct test_device *device, uint64_t gpa, const void *fro
 	return true;
 }
 
-bool test_device_connection(const struct test_device *device, enum test_device_kind kind, uint32_t connection,
-			    struct test_device_target *ret)
+bool test_device_connection(const struct test_device *device, enum test_device_kind kind,
+			    uint32_t connection, struct test_device_target *ret)
 {
 	assert(kind == TEST_DEVICE_MESSAGES || kind == TEST_DEVICE_EVENTS);
 	if (connection >= CONNECTIONS || !device->connection[kind][connection].exists)

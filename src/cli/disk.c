@@ -286,7 +286,8 @@ static int verb_map(struct arguments *a)
 {
 	static const char *const kinds[] = { "parent", "zero", "data" };
 	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, ACTION_INSPECT, &d), error = 0;
+	int code = disk_cli_open(a, a->file, a->format, ACTION_INSPECT, &d);
+	int error = 0;
 	json_t *all = json_array();
 	struct disk_range range = { .bytes = 0 };
 
@@ -477,7 +478,8 @@ static int compare(struct disk *one, struct disk *other, uint64_t *ret_at)
 	uint8_t *buffer = malloc(2 * (size_t)COPY_BYTES);
 	uint64_t all = disk_size_bytes(one);
 	struct progress p;
-	int error = buffer ? 0 : -ENOMEM, differ = 0;
+	int error = buffer ? 0 : -ENOMEM;
+	int differ = 0;
 
 	progress_begin(&p, all);
 	for (uint64_t at = 0, n; at < all && !error && !differ; at += n) {
@@ -499,7 +501,8 @@ static int compare(struct disk *one, struct disk *other, uint64_t *ret_at)
 static void say_compared(const struct arguments *a, const struct disk *one,
 			 const struct disk *other, const uint64_t *differ_at)
 {
-	uint64_t size = disk_size_bytes(one), other_size = disk_size_bytes(other);
+	uint64_t size = disk_size_bytes(one);
+	uint64_t other_size = disk_size_bytes(other);
 	json_t *j = json_pack("{s:b, s:I, s:I}", "same", !differ_at, "size", (json_int_t)size,
 			      "other-size", (json_int_t)other_size);
 
@@ -543,8 +546,8 @@ static int verb_compare(struct arguments *a)
 static int verb_resize(struct arguments *a)
 {
 	struct disk *d;
-	int code = a->has_size ? 0 : complain(EXIT_USAGE, "no size given", a->file, "say --size S"),
-	    error;
+	int code = a->has_size ? 0 : complain(EXIT_USAGE, "no size given", a->file, "say --size S");
+	int error;
 
 	if (!code)
 		code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);

@@ -124,7 +124,8 @@ static unsigned check_content(struct findings *f, struct disk *d, bool *ret_stal
 	struct changes c = { .findings = f, .path = disk_path(d) };
 	int error = disk_verify(d, note_change, &c);
 
-	*ret_stale = error == -ENOENT || error == -ESTALE; /* one that is not sound is a fault: --rebuild makes it anew */
+	/* one that is not sound is a fault: --rebuild makes it anew */
+	*ret_stale = error == -ENOENT || error == -ESTALE;
 	if (error && !*ret_stale) {
 		finding(f, disk_path(d), json_pack("{s:s}", "fault", "content"),
 			"its content cannot be verified: %s", strerror(-error));
@@ -182,7 +183,8 @@ static unsigned check_one(struct findings *f, const struct arguments *a, struct 
 static int rebuild(const struct arguments *a)
 {
 	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d), error;
+	int code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
+	int error;
 
 	if (code)
 		return code;
@@ -205,7 +207,8 @@ static unsigned chain_links(struct disk *d)
 static int check_chain(struct findings *f, const struct arguments *a, struct disk *d)
 {
 	struct stale *stale = calloc(chain_links(d), sizeof(*stale));
-	unsigned faults = 0, found = 0;
+	unsigned faults = 0;
+	unsigned found = 0;
 	int code;
 
 	for (struct disk *at = d; at && stale; at = a->chain ? disk_parent(at) : NULL) {

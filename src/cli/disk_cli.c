@@ -83,7 +83,8 @@ void progress_begin(struct progress *p, uint64_t all)
 
 void progress_show(struct progress *p, uint64_t done)
 {
-	double seconds = seconds_since(&p->begin), rate = seconds > 0 ? (double)done / seconds : 0;
+	double seconds = seconds_since(&p->begin);
+	double rate = seconds > 0 ? (double)done / seconds : 0;
 
 	if (!p->on || !p->all || (done < p->all && done - p->shown < p->all / 200 + 1))
 		return;

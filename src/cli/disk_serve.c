@@ -137,9 +137,11 @@ static int listen_to(int fd, const char *where)
 int disk_ask_server(const struct arguments *a, const char *what, const char *file)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	char *path = file ? realpath(".", NULL) : NULL, *whole = NULL;
+	char *path = file ? realpath(".", NULL) : NULL;
+	char *whole = NULL;
 	json_t *j = json_pack("{s:i, s:s}", "id", 1, "do", what);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), error;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int error;
 
 	if (file && asprintf(&whole, "%s%s%s", *file == '/' ? "" : path, *file == '/' ? "" : "/",
 			     file) >= 0)

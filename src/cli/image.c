@@ -28,13 +28,18 @@ static const char help[] =
 static int parse(int argc, char **argv, struct image_arguments *a)
 {
 	static const struct option longs[] = {
-		{ "digests", 0, 0, 'd' }, { "packages-only", 0, 0, 'p' }, { "from", 1, 0, 'f' }, { "to", 1, 0, 't' }, { "key", 1, 0, 'k' }, { "catalog", 1, 0, 'c' },
-		{ "limit", 1, 0, 'l' }, { "json", 0, 0, 'j' }, { "explain", 0, 0, 'e' }, { "format", 1, 0, 'F' }, { "parents", 1, 0, 'P' }, { "override", 1, 0, 'V' },
-		{ "help", 0, 0, 'h' }, { 0 },
+		{ "digests", 0, 0, 'd' }, { "packages-only", 0, 0, 'p' },
+		{ "from", 1, 0, 'f' },    { "to", 1, 0, 't' },
+		{ "key", 1, 0, 'k' },     { "catalog", 1, 0, 'c' },
+		{ "limit", 1, 0, 'l' },   { "json", 0, 0, 'j' },
+		{ "explain", 0, 0, 'e' }, { "format", 1, 0, 'F' },
+		{ "parents", 1, 0, 'P' }, { "override", 1, 0, 'V' },
+		{ "help", 0, 0, 'h' },    { 0 },
 	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "+", longs, NULL)) != -1 || (optind < argc && a->count < IMAGE_VALUES)) {
+	while ((c = getopt_long(argc, argv, "+", longs, NULL)) != -1 ||
+	       (optind < argc && a->count < IMAGE_VALUES)) {
 		switch (c) {
 		case -1: /* words may begin with a dash: tags that go */
 			a->values[a->count++] = argv[optind++];

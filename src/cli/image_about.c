@@ -11,9 +11,11 @@
 
 static void say_scanned(const struct image_arguments *a, const json_t *about, bool unchanged)
 {
-	json_t *packages = json_object_get(about, "packages"),
-	       *files = json_object_get(about, "files"), *os = image_get(about, "os.name"),
-	       *unread = image_get(about, "scanned.unread"), *entry;
+	json_t *packages = json_object_get(about, "packages");
+	json_t *files = json_object_get(about, "files");
+	json_t *os = image_get(about, "os.name");
+	json_t *unread = image_get(about, "scanned.unread");
+	json_t *entry;
 	size_t n;
 
 	if (a->disk.json) {
@@ -37,7 +39,8 @@ static void say_scanned(const struct image_arguments *a, const json_t *about, bo
 /* What should have been readable and was not: the scan is of a part. */
 static bool is_damaged(const json_t *about)
 {
-	const json_t *unread = image_get(about, "scanned.unread"), *entry;
+	const json_t *unread = image_get(about, "scanned.unread");
+	const json_t *entry;
 	size_t n;
 
 	json_array_foreach(unread, n, entry)
@@ -52,7 +55,8 @@ int image_verb_scan(struct image_arguments *a)
 	bool unchanged = false;
 	struct disk *d;
 	json_t *about;
-	int code = image_cli_open(a, ACTION_ANNOTATE, &d), error;
+	int code = image_cli_open(a, ACTION_ANNOTATE, &d);
+	int error;
 
 	if (code)
 		return code;
@@ -86,7 +90,8 @@ int image_verb_get(struct image_arguments *a)
 	struct disk *d;
 	json_t *about;
 	const json_t *value = NULL;
-	int code = image_cli_open(a, ACTION_INSPECT, &d), error;
+	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	int error;
 
 	if (code)
 		return code;
@@ -122,7 +127,8 @@ static int set_one(json_t *about, const char *assignment)
 static int set_from(json_t *about, const char *path)
 {
 	json_error_t where;
-	json_t *all = json_load_file(path, JSON_REJECT_DUPLICATES, &where), *value;
+	json_t *all = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+	json_t *value;
 	const char *key;
 	int code = 0;
 
@@ -151,8 +157,10 @@ static int change_about(struct image_arguments *a,
 {
 	struct disk *d;
 	char why[160];
-	json_t *about = NULL, *changes = json_array();
-	int code = image_cli_open(a, ACTION_ANNOTATE, &d), error;
+	json_t *about = NULL;
+	json_t *changes = json_array();
+	int code = image_cli_open(a, ACTION_ANNOTATE, &d);
+	int error;
 
 	if (code) {
 		json_decref(changes);
@@ -237,9 +245,12 @@ int image_verb_tag(struct image_arguments *a)
 int image_verb_packages(struct image_arguments *a)
 {
 	struct disk *d;
-	json_t *content, *p, *all = json_array();
+	json_t *content, *p;
+	json_t *all = json_array();
 	size_t n;
-	int code = image_cli_open(a, ACTION_INSPECT, &d), error, found = 0;
+	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	int error;
+	int found = 0;
 
 	if (code)
 		return code;
@@ -248,8 +259,8 @@ int image_verb_packages(struct image_arguments *a)
 		return disk_access_close(d, image_failed_content(a->disk.file, error));
 	json_array_foreach(json_object_get(content, "packages"), n, p)
 	{
-		const char *name = json_string_value(json_object_get(p, "name")),
-			   *version = json_string_value(json_object_get(p, "version"));
+		const char *name = json_string_value(json_object_get(p, "name"));
+		const char *version = json_string_value(json_object_get(p, "version"));
 
 		if (!name || !version || (a->count > 1 && fnmatch(a->values[1], name, 0)))
 			continue;
@@ -273,9 +284,12 @@ int image_verb_packages(struct image_arguments *a)
 int image_verb_files(struct image_arguments *a)
 {
 	struct disk *d;
-	json_t *files, *entry, *all = json_array();
+	json_t *files, *entry;
+	json_t *all = json_array();
 	const char *path;
-	int code = image_cli_open(a, ACTION_INSPECT, &d), error, found = 0;
+	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	int error;
+	int found = 0;
 
 	if (code)
 		return code;
@@ -312,8 +326,11 @@ int image_verb_export(struct image_arguments *a)
 {
 	bool spdx = a->disk.to && !strcmp(a->disk.to, "spdx");
 	struct disk *d;
-	json_t *about = NULL, *content = NULL, *out;
-	int code = 0, error;
+	json_t *about = NULL;
+	json_t *content = NULL;
+	json_t *out;
+	int code = 0;
+	int error;
 
 	if (!spdx && (!a->disk.to || strcmp(a->disk.to, "cyclonedx")))
 		return complain(EXIT_USAGE, "no format to export to", a->disk.file,

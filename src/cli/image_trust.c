@@ -41,8 +41,10 @@ int image_verb_history(struct image_arguments *a)
 {
 	struct disk *d;
 	json_t *history, *entry;
-	size_t wrong = 0, n;
-	int code = image_cli_open(a, ACTION_INSPECT, &d), error;
+	size_t wrong = 0;
+	size_t n;
+	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	int error;
 
 	if (code)
 		return code;
@@ -69,7 +71,8 @@ int image_verb_policy(struct image_arguments *a)
 {
 	static const char *const names[] = { "read", "write", "fork", "export", "attach" };
 	struct disk *d;
-	int code = image_cli_open(a, ACTION_INSPECT, &d), result = 0;
+	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	int result = 0;
 	bool known = a->count < 2;
 	json_t *all = json_object();
 
@@ -142,10 +145,12 @@ static void wanted_key(const char *text, char key[65])
 
 int image_verb_verify(struct image_arguments *a)
 {
-	char key[65], wanted[65] = "";
+	char key[65];
+	char wanted[65] = "";
 	const char *what;
 	struct disk *d;
-	int code = image_cli_open(a, ACTION_INSPECT, &d), error;
+	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	int error;
 
 	if (code)
 		return code;

@@ -68,7 +68,8 @@ static int address_of(const char *name, struct sockaddr_un *ret)
 
 static int try_connect(const struct sockaddr_un *at)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), error;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int error;
 
 	if (fd < 0)
 		return -errno;
@@ -82,7 +83,8 @@ static int try_connect(const struct sockaddr_un *at)
 int name_connect(const char *name)
 {
 	struct sockaddr_un at;
-	int folder = name_is_valid(name) ? address_of(name, &at) : -ENOENT, fd;
+	int folder = name_is_valid(name) ? address_of(name, &at) : -ENOENT;
+	int fd;
 
 	if (folder < 0)
 		return folder;
@@ -100,7 +102,8 @@ int name_connect(const char *name)
 /* With the folder locked: two that begin at once do not take each other's socket for a dead one. */
 static int listen_locked(const struct sockaddr_un *at)
 {
-	int other = try_connect(at), fd, error;
+	int other = try_connect(at);
+	int fd, error;
 
 	if (other >= 0) {
 		close(other);
@@ -121,7 +124,8 @@ static int listen_locked(const struct sockaddr_un *at)
 int name_listen(const char *name)
 {
 	struct sockaddr_un at;
-	int folder = name_is_valid(name) ? address_of(name, &at) : -EINVAL, fd;
+	int folder = name_is_valid(name) ? address_of(name, &at) : -EINVAL;
+	int fd;
 
 	if (folder < 0)
 		return folder;
@@ -134,7 +138,8 @@ int name_list(void (*found)(void *context, const char *name), void *context)
 {
 	char path[PATH_BYTES];
 	struct dirent **entries;
-	int folder = open_folder(path), count;
+	int folder = open_folder(path);
+	int count;
 
 	if (folder < 0)
 		return folder;

@@ -126,12 +126,14 @@ static int check_options(const struct run_options *o, unsigned disks)
 		return complain(EXIT_USAGE, "an image brings its kernel itself", o->image,
 				"leave out --kernel and --initrd, or give the image with --disk");
 	if (o->restore && is_described)
-		return complain(EXIT_USAGE, "a saved machine brings these itself", "--restore",
-				"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --test-device, --hv, --cpu-model,"
-				" --mitigations, --memory-min and --disk");
+		return complain(
+			EXIT_USAGE, "a saved machine brings these itself", "--restore",
+			"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --test-device, --hv, --cpu-model,"
+			" --mitigations, --memory-min and --disk");
 	if (!o->kernel && !o->restore && !o->image)
-		return complain(EXIT_USAGE, "no kernel given", "run",
-				"name one with --kernel FILE, a disk that has one, or a saved machine with --restore FILE");
+		return complain(
+			EXIT_USAGE, "no kernel given", "run",
+			"name one with --kernel FILE, a disk that has one, or a saved machine with --restore FILE");
 	return 0;
 }
 
@@ -306,9 +308,11 @@ static int take_sizes(struct machine_plan *m, const struct run_options *o)
 static int take_overhead(struct machine_plan *m, const struct run_options *o)
 {
 	m->overhead_bytes = MACHINE_DEFAULT_OVERHEAD_BYTES;
-	if (o->overhead && (!parse_size(o->overhead, &m->overhead_bytes) || m->overhead_bytes < MACHINE_LEAST_OVERHEAD_BYTES ||
+	if (o->overhead && (!parse_size(o->overhead, &m->overhead_bytes) ||
+			    m->overhead_bytes < MACHINE_LEAST_OVERHEAD_BYTES ||
 			    m->overhead_bytes > MACHINE_MOST_OVERHEAD_BYTES))
-		return complain(EXIT_USAGE, "not a size from 64M to 2G", o->overhead, "say for example --overhead 256M");
+		return complain(EXIT_USAGE, "not a size from 64M to 2G", o->overhead,
+				"say for example --overhead 256M");
 	return 0;
 }
 

@@ -126,8 +126,8 @@ static json_t *describe(const char *name)
 
 static void print_row(const char *name, const json_t *j)
 {
-	long long pid = json_integer_value(json_object_get(j, "pid")),
-		  cpus = json_integer_value(json_object_get(j, "cpus"));
+	long long pid = json_integer_value(json_object_get(j, "pid"));
+	long long cpus = json_integer_value(json_object_get(j, "cpus"));
 	long long mebibytes = json_integer_value(json_object_get(j, "memory")) >> 20;
 
 	printf("%-20s %8lld %5lld %7lld MiB  %s\n", name, pid, cpus, mebibytes,
@@ -250,8 +250,8 @@ static int target_open(struct target *t, const char *path)
 /* 0 once the file is there for good. */
 static int target_finish(struct target *t, bool replace)
 {
-	int folder = open(t->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
-	    error = folder < 0 ? -errno : 0;
+	int folder = open(t->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int error = folder < 0 ? -errno : 0;
 
 	if (!error && (fflush(t->file) || fsync(fileno(t->file))))
 		error = -errno;

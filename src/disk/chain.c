@@ -223,7 +223,8 @@ static int read_ancestors(struct disk *disk, uint64_t offset, const struct disk_
 
 	for (uint64_t done = 0, part; done < bytes && !error; done += part) {
 		struct disk_buffer rest = buffer_after(buffer, done);
-		uint64_t at = offset + done, there = 0;
+		uint64_t at = offset + done;
+		uint64_t there = 0;
 		struct disk *speaker;
 
 		part = bytes - done;

@@ -217,7 +217,8 @@ int digest_decode(const uint8_t *bytes, size_t count, uint64_t size_bytes,
 	struct digest_head h;
 	struct digest_table *t;
 	struct digest root;
-	uint64_t blocks, used = 0;
+	uint64_t blocks;
+	uint64_t used = 0;
 
 	if (count < sizeof(h))
 		return -EBADMSG;
@@ -400,7 +401,8 @@ void digest_continue(struct disk *d)
 
 static bool was_touched(const struct disk *d, const struct digest_table *t, uint64_t block)
 {
-	uint64_t offset = block * t->head.block_bytes, n = offset / d->touched_bytes;
+	uint64_t offset = block * t->head.block_bytes;
+	uint64_t n = offset / d->touched_bytes;
 
 	return offset + t->head.block_bytes > d->touched_from ||
 	       (n < d->touched_blocks && d->touched[n / 8] >> (n & 7) & 1);
@@ -507,8 +509,9 @@ static void add_to_block(struct digest_stream *s, const uint8_t *data, uint64_t 
 void digest_stream_add(struct digest_stream *s, const uint8_t *data, uint64_t bytes)
 {
 	while (s && bytes) {
-		uint64_t block = s->table->head.block_bytes, left = block - s->at % block,
-			 n = bytes < left ? bytes : left;
+		uint64_t block = s->table->head.block_bytes;
+		uint64_t left = block - s->at % block;
+		uint64_t n = bytes < left ? bytes : left;
 
 		add_to_block(s, data, n);
 		s->at += n;

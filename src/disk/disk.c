@@ -220,7 +220,8 @@ void disk_prefetch(const char *path, enum disk_format format)
 
 int disk_close(struct disk *d)
 {
-	int error = d->write ? disk_flush(d) : 0, closed;
+	int error = d->write ? disk_flush(d) : 0;
+	int closed;
 
 	if (d->write && !error)
 		digest_close(d); /* without it the digests are of older data, and say so */

@@ -327,7 +327,9 @@ static int os_finish(int fd, int direct, bool write, struct disk_file *ret)
 		*f = (struct os_file){ .fd = fd, .direct = direct, .directory = -1 };
 	if (!error)
 		error = os_lock(f, write ? FILE_ALONE : FILE_SHARED);
-	*ret = (struct disk_file){ .ops = &os_ops, .context = f, .sync = PTHREAD_MUTEX_INITIALIZER };
+	*ret = (struct disk_file){ .ops = &os_ops,
+				   .context = f,
+				   .sync = PTHREAD_MUTEX_INITIALIZER };
 	if (!error)
 		return 0;
 	free(f);
@@ -340,8 +342,9 @@ static int os_finish(int fd, int direct, bool write, struct disk_file *ret)
 
 int disk_file_open(const char *path, bool write, bool direct, struct disk_file *ret)
 {
-	int flags = (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK, fd = open(path, flags),
-	    past = -1;
+	int flags = (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
+	int fd = open(path, flags);
+	int past = -1;
 	char same[64];
 
 	/* of the file that is open, whatever its name is now; a file system that cannot is used

@@ -154,8 +154,8 @@ static int link_verify_block(struct link *l, struct disk *parent, uint64_t block
 
 int link_verify(struct link *l, struct disk *parent, uint64_t offset, uint64_t bytes)
 {
-	uint64_t block = offset / l->table->head.block_bytes,
-		 last = (offset + bytes - 1) / l->table->head.block_bytes;
+	uint64_t block = offset / l->table->head.block_bytes;
+	uint64_t last = (offset + bytes - 1) / l->table->head.block_bytes;
 	int error = 0;
 
 	if (parent->size_bytes != l->table->head.size_bytes)
@@ -171,14 +171,15 @@ int link_compare(struct disk *child, struct disk *parent, int (*report)(void *, 
 		 void *context)
 {
 	struct digest_table *t;
-	uint64_t from = 0, bytes = 0;
+	uint64_t from = 0;
+	uint64_t bytes = 0;
 	int error = link_load_table(child, &t);
 
 	if (error)
 		return error;
 	for (uint64_t n = 0; n < t->blocks && !error; n++) {
-		uint64_t at = n * t->head.block_bytes,
-			 size = t->head.size_bytes - at < t->head.block_bytes
+		uint64_t at = n * t->head.block_bytes;
+		uint64_t size = t->head.size_bytes - at < t->head.block_bytes
 					? t->head.size_bytes - at
 					: t->head.block_bytes;
 		struct digest now;

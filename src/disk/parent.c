@@ -13,7 +13,8 @@ static uint32_t unit(const uint8_t *at, bool big)
 
 char *parent_utf8(const uint8_t *from, size_t bytes, bool big)
 {
-	char *text = malloc(bytes / 2 * 3 + 1), *to = text;
+	char *text = malloc(bytes / 2 * 3 + 1);
+	char *to = text;
 
 	for (size_t n = 0; text && n + 1 < bytes; n += 2) {
 		uint32_t c = unit(from + n, big);
@@ -97,7 +98,10 @@ int parent_utf16(const char *text, uint8_t *to, size_t room, bool big)
 
 char *parent_host_path(const char *child_path, const char *path, bool relative)
 {
-	char *copy = strdup(path), *from = copy, *child = strdup(child_path), *result = NULL;
+	char *copy = strdup(path);
+	char *from = copy;
+	char *child = strdup(child_path);
+	char *result = NULL;
 
 	for (char *c = copy; c && *c; c++)
 		if (*c == '\\')

@@ -57,7 +57,8 @@ static int side_load_file(const char *path, struct side *ret)
 {
 	char *name;
 	struct stat st = { 0 };
-	int error = side_path(path, "", &name), fd;
+	int error = side_path(path, "", &name);
+	int fd;
 
 	*ret = (struct side){ 0 };
 	if (error)
@@ -161,7 +162,8 @@ static int side_write_all(int fd, const struct side *s)
 
 static int side_sync_directory(char *name)
 {
-	int fd = open(dirname(name), O_RDONLY | O_DIRECTORY | O_CLOEXEC), error;
+	int fd = open(dirname(name), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int error;
 
 	if (fd < 0)
 		return -errno;
@@ -172,7 +174,8 @@ static int side_sync_directory(char *name)
 
 static int side_store(const char *path, const struct side *s, bool *ret_unsynced)
 {
-	char *name = NULL, *fresh = NULL;
+	char *name = NULL;
+	char *fresh = NULL;
 	int fd = -1;
 	int error = side_path(path, "", &name);
 
@@ -213,10 +216,12 @@ int disk_side_store(const char *path, const uint8_t *bytes, size_t count, bool *
 int side_write(const struct disk_side_keeper *keeper, const char *path, struct guid id,
 	       const void *value, size_t bytes, bool *ret_unsynced)
 {
-	struct side old, now = { 0 };
+	struct side old;
+	struct side now = { 0 };
 	struct side_head h = { .magic = MAGIC, .version = VERSION };
 	struct side_item item = { .id = id, .bytes = bytes };
-	size_t at = 0, found = 0;
+	size_t at = 0;
+	size_t found = 0;
 	bool had;
 	int error = side_load(keeper, path, &old);
 

@@ -10,7 +10,8 @@
 /* In order of preference. */
 static const struct engine_driver *const drivers[] = { &soft_engine_driver };
 
-struct engine *engine_create(const struct guest_memory *memory, const struct engine_options *options)
+struct engine *engine_create(const struct guest_memory *memory,
+			     const struct engine_options *options)
 {
 	assert(memory);
 	assert(options->cpus && options->overhead_bytes >= ENGINE_LEAST_OVERHEAD_BYTES);

@@ -69,13 +69,16 @@ struct engine_ops {
 
 /* ---- life ---- */
 
-/* What an engine may use of the host's memory beside the guest's, for all of this many processors. */
+/*
+ * What an engine may use of the host's memory beside the guest's, for all of this many processors.
+ */
 #define ENGINE_LEAST_OVERHEAD_BYTES (64ull << 20)
 #define ENGINE_DEFAULT_OVERHEAD_BYTES (384ull << 20)
 struct engine_options { uint64_t overhead_bytes; unsigned cpus; };
 
 /* The memory outlives the engine. NULL: the host is short of memory. */
-struct engine *engine_create(const struct guest_memory *memory, const struct engine_options *options);
+struct engine *engine_create(const struct guest_memory *memory,
+			     const struct engine_options *options);
 /* After its processors are destroyed. */
 void engine_destroy(struct engine *engine);
 /*

@@ -6,7 +6,8 @@
 /* Functions as in engine.h, where their rules are. */
 struct engine_driver {
 	const char *name;
-	struct engine *(*create)(const struct guest_memory *memory, const struct engine_options *options);
+	struct engine *(*create)(const struct guest_memory *memory,
+				 const struct engine_options *options);
 	void (*destroy)(struct engine *engine);
 	struct engine_cpu *(*cpu_create)(struct engine *engine, const struct engine_ops *ops,
 					 void *context);

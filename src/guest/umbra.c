@@ -1,14 +1,27 @@
 /* See umbra.h. The call instruction uses the caller's stack: kernel code without a red zone. */
 #include "umbra.h"
 
-enum { LEAF_NAME = 0x40000000, LEAF_VENDOR = 0x40000100, MSR_OS_ID = 0x40000000, MSR_HYPERCALL = 0x40000001 };
+enum {
+	LEAF_NAME = 0x40000000,
+	LEAF_VENDOR = 0x40000100,
+	MSR_OS_ID = 0x40000000,
+	MSR_HYPERCALL = 0x40000001
+};
 
 static void cpuid(uint32_t leaf, uint32_t r[4])
 {
-	__asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(0));
+	__asm__ volatile("cpuid"
+			 : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+			 : "a"(leaf), "c"(0));
 }
 
-static void write_msr(uint32_t msr, uint64_t v) { __asm__ volatile("wrmsr" : : "a"((uint32_t)v), "d"((uint32_t)(v >> 32)), "c"(msr) : "memory"); }
+static void write_msr(uint32_t msr, uint64_t v)
+{
+	__asm__ volatile("wrmsr"
+			 :
+			 : "a"((uint32_t)v), "d"((uint32_t)(v >> 32)), "c"(msr)
+			 : "memory");
+}
 
 static uint64_t read_msr(uint32_t msr)
 {
@@ -30,7 +43,8 @@ bool umbra_find(struct umbra *u)
 	if (r[1] != 0x7263694d || r[2] != 0x666f736f || r[3] != 0x76482074) /* "Microsoft Hv" */
 		return false;
 	cpuid(LEAF_VENDOR, r);
-	if (r[0] < LEAF_VENDOR + 1 || r[1] != 0x72626d55 || r[2] != 0x624d5661 || r[3] != 0x20617262) /* "UmbraVMbra " */
+	if (r[0] < LEAF_VENDOR + 1 || r[1] != 0x72626d55 || r[2] != 0x624d5661 ||
+	    r[3] != 0x20617262) /* "UmbraVMbra " */
 		return true;
 	cpuid(LEAF_VENDOR + 1, r);
 	u->newest = r[0];
@@ -43,10 +57,12 @@ bool umbra_find(struct umbra *u)
 bool umbra_find_by_page(struct umbra *u, const void *gva)
 {
 	const volatile uint32_t *word = gva;
-	uint32_t bytes = word[3], sum = 0;
+	uint32_t bytes = word[3];
+	uint32_t sum = 0;
 
 	*u = (struct umbra){ 0 };
-	if (word[0] != 0x52424d55 || word[1] != 0x4d4d5641 || bytes < 56 || bytes > 4096 || bytes & 3) /* "UMBRAVMM" */
+	if (word[0] != 0x52424d55 || word[1] != 0x4d4d5641 || bytes < 56 || bytes > 4096 ||
+	    bytes & 3) /* "UMBRAVMM" */
 		return false;
 	for (uint32_t n = 0; n < bytes / 4; n++)
 		sum += word[n];
@@ -80,13 +96,20 @@ static uint64_t call_at(const uint8_t *entry, uint64_t control, uint64_t input, 
 	register uint64_t r8 __asm__("r8") = output;
 	uint64_t result;
 
-	__asm__ volatile("call *%[entry]" : "=a"(result), "+c"(control), "+d"(input), "+r"(r8) : [entry] "r"(entry) : "memory", "cc", "r9", "r10", "r11");
+	__asm__ volatile("call *%[entry]"
+			 : "=a"(result), "+c"(control), "+d"(input), "+r"(r8)
+			 : [entry] "r"(entry)
+			 : "memory", "cc", "r9", "r10", "r11");
 	return result;
 }
 
-uint64_t umbra_call(const struct umbra *u, uint64_t control, uint64_t input, uint64_t output) { return call_at(u->page, control, input, output); }
+uint64_t umbra_call(const struct umbra *u, uint64_t control, uint64_t input, uint64_t output)
+{
+	return call_at(u->page, control, input, output);
+}
 
-uint64_t umbra_call_until_done(const struct umbra *u, uint64_t control, uint64_t input, uint64_t output)
+uint64_t umbra_call_until_done(const struct umbra *u, uint64_t control, uint64_t input,
+			       uint64_t output)
 {
 	return call_at(u->page + u->loop_offset, control, input, output);
 }
@@ -94,20 +117,23 @@ uint64_t umbra_call_until_done(const struct umbra *u, uint64_t control, uint64_t
 uint64_t umbra_call_xmm(const struct umbra *u, uint64_t control, uint64_t registers[14])
 {
 	register uint64_t r8 __asm__("r8") = registers[1];
-	uint64_t result, rdx = registers[0];
+	uint64_t result;
+	uint64_t rdx = registers[0];
 	uint8_t kept[96];
 
-	__asm__ volatile("movups %%xmm0, (%[kept])\n\tmovups %%xmm1, 16(%[kept])\n\tmovups %%xmm2, 32(%[kept])\n\t"
-			 "movups %%xmm3, 48(%[kept])\n\tmovups %%xmm4, 64(%[kept])\n\tmovups %%xmm5, 80(%[kept])\n\t"
-			 "movups 16(%[r]), %%xmm0\n\tmovups 32(%[r]), %%xmm1\n\tmovups 48(%[r]), %%xmm2\n\t"
-			 "movups 64(%[r]), %%xmm3\n\tmovups 80(%[r]), %%xmm4\n\tmovups 96(%[r]), %%xmm5\n\t"
-			 "call *%[entry]\n\t"
-			 "movups %%xmm0, 16(%[r])\n\tmovups %%xmm1, 32(%[r])\n\tmovups %%xmm2, 48(%[r])\n\t"
-			 "movups %%xmm3, 64(%[r])\n\tmovups %%xmm4, 80(%[r])\n\tmovups %%xmm5, 96(%[r])\n\t"
-			 "movups (%[kept]), %%xmm0\n\tmovups 16(%[kept]), %%xmm1\n\tmovups 32(%[kept]), %%xmm2\n\t"
-			 "movups 48(%[kept]), %%xmm3\n\tmovups 64(%[kept]), %%xmm4\n\tmovups 80(%[kept]), %%xmm5"
-			 : "=a"(result), "+c"(control), "+d"(rdx), "+r"(r8)
-			 : [entry] "r"(u->page), [r] "r"(registers), [kept] "r"(kept) : "memory", "cc", "r9", "r10", "r11");
+	__asm__ volatile(
+		"movups %%xmm0, (%[kept])\n\tmovups %%xmm1, 16(%[kept])\n\tmovups %%xmm2, 32(%[kept])\n\t"
+		"movups %%xmm3, 48(%[kept])\n\tmovups %%xmm4, 64(%[kept])\n\tmovups %%xmm5, 80(%[kept])\n\t"
+		"movups 16(%[r]), %%xmm0\n\tmovups 32(%[r]), %%xmm1\n\tmovups 48(%[r]), %%xmm2\n\t"
+		"movups 64(%[r]), %%xmm3\n\tmovups 80(%[r]), %%xmm4\n\tmovups 96(%[r]), %%xmm5\n\t"
+		"call *%[entry]\n\t"
+		"movups %%xmm0, 16(%[r])\n\tmovups %%xmm1, 32(%[r])\n\tmovups %%xmm2, 48(%[r])\n\t"
+		"movups %%xmm3, 64(%[r])\n\tmovups %%xmm4, 80(%[r])\n\tmovups %%xmm5, 96(%[r])\n\t"
+		"movups (%[kept]), %%xmm0\n\tmovups 16(%[kept]), %%xmm1\n\tmovups 32(%[kept]), %%xmm2\n\t"
+		"movups 48(%[kept]), %%xmm3\n\tmovups 64(%[kept]), %%xmm4\n\tmovups 80(%[kept]), %%xmm5"
+		: "=a"(result), "+c"(control), "+d"(rdx), "+r"(r8)
+		: [entry] "r"(u->page), [r] "r"(registers), [kept] "r"(kept)
+		: "memory", "cc", "r9", "r10", "r11");
 	registers[0] = rdx;
 	registers[1] = r8;
 	return result;
@@ -115,7 +141,8 @@ uint64_t umbra_call_xmm(const struct umbra *u, uint64_t control, uint64_t regist
 
 uint64_t umbra_agree(struct umbra *u, uint32_t newest, uint32_t oldest)
 {
-	uint64_t registers[14] = { newest | (uint64_t)oldest << 32 }, status = umbra_call_xmm(u, umbra_fast(UMBRA_CALL_VERSION), registers);
+	uint64_t registers[14] = { newest | (uint64_t)oldest << 32 };
+	uint64_t status = umbra_call_xmm(u, umbra_fast(UMBRA_CALL_VERSION), registers);
 
 	u->version = status ? 0 : (uint32_t)registers[2];
 	return status;
@@ -123,8 +150,9 @@ uint64_t umbra_agree(struct umbra *u, uint32_t newest, uint32_t oldest)
 
 /* ---- rings ---- */
 
-uint64_t umbra_ring_open(struct umbra *u, struct umbra_ring *r, uint32_t number, uint32_t entries, void *gva, uint64_t gpa, uint32_t sint,
-			 void *scratch_gva, uint64_t scratch_gpa)
+uint64_t umbra_ring_open(struct umbra *u, struct umbra_ring *r, uint32_t number, uint32_t entries,
+			 void *gva, uint64_t gpa, uint32_t sint, void *scratch_gva,
+			 uint64_t scratch_gpa)
 {
 	struct { uint32_t ring, entries; uint64_t gpa; uint32_t sint, reserved; } *in = scratch_gva;
 
@@ -139,7 +167,10 @@ uint64_t umbra_ring_open(struct umbra *u, struct umbra_ring *r, uint32_t number,
 	return umbra_call(u, UMBRA_CALL_REGISTER_RING, scratch_gpa, 0);
 }
 
-uint64_t umbra_ring_close(const struct umbra *u, const struct umbra_ring *r) { return umbra_call(u, umbra_fast(UMBRA_CALL_UNREGISTER_RING), r->number, 0); }
+uint64_t umbra_ring_close(const struct umbra *u, const struct umbra_ring *r)
+{
+	return umbra_call(u, umbra_fast(UMBRA_CALL_UNREGISTER_RING), r->number, 0);
+}
 
 uint64_t umbra_ring_doorbell(const struct umbra *u, const struct umbra_ring *r)
 {
@@ -149,5 +180,6 @@ uint64_t umbra_ring_doorbell(const struct umbra *u, const struct umbra_ring *r)
 void umbra_ring_want_events(struct umbra_ring *r, bool wants)
 {
 	*umbra_ring_word(r, UMBRA_RING_WANTS_EVENTS) = wants;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the wish before the look at the tail: see the host's side */
+	/* the wish before the look at the tail: see the host's side */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }

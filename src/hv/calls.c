@@ -75,7 +75,10 @@ enum {
 	RANGE_FURTHER = GUEST_PAGE_BYTES - 1, GIGANTIC_BYTES = 1 << 30
 };
 
-static uint64_t large_bytes(uint64_t entry) { return entry & RANGE_GIGANTIC ? GIGANTIC_BYTES : LARGE_BYTES; }
+static uint64_t large_bytes(uint64_t entry)
+{
+	return entry & RANGE_GIGANTIC ? GIGANTIC_BYTES : LARGE_BYTES;
+}
 
 static struct engine_gva_range range_of(uint64_t entry, bool extended)
 {
@@ -83,7 +86,8 @@ static struct engine_gva_range range_of(uint64_t entry, bool extended)
 	uint64_t pages;
 
 	if (!extended || !(entry & RANGE_LARGE))
-		return (struct engine_gva_range){ .gva = guest_page_of(entry), .pages = further + 1 };
+		return (struct engine_gva_range){ .gva = guest_page_of(entry),
+						  .pages = further + 1 };
 	pages = (further + 1) * (large_bytes(entry) / GUEST_PAGE_BYTES);
 	return (struct engine_gva_range){
 		.gva = entry & ~(uint64_t)(LARGE_BYTES - 1),
@@ -271,7 +275,8 @@ static enum hv_status heat_range(const struct hv_partition *p, uint64_t entry, u
 	bool large = entry & RANGE_LARGE;
 
 	*ret_gpa = large ? entry & ~(uint64_t)(LARGE_BYTES - 1) : guest_page_of(entry);
-	*ret_bytes = ((entry & RANGE_FURTHER_EXTENDED) + 1) * (large ? large_bytes(entry) : GUEST_PAGE_BYTES);
+	*ret_bytes = ((entry & RANGE_FURTHER_EXTENDED) + 1) *
+		     (large ? large_bytes(entry) : GUEST_PAGE_BYTES);
 	return guest_memory_probe(p->host->memory, *ret_gpa, *ret_bytes, true)
 		       ? HV_INVALID_PARAMETER
 		       : HV_SUCCESS;

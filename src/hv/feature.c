@@ -127,7 +127,8 @@ bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t r[4])
 {
 	/* "Microsoft Hv" */
 	static const uint32_t name[4] = { 0x40000006, 0x7263694d, 0x666f736f, 0x76482074 };
-	static const uint32_t interface[4] = { 0x31237648 }, version[4] = { 20348, 10u << 16 };
+	static const uint32_t interface[4] = { 0x31237648 };
+	static const uint32_t version[4] = { 20348, 10u << 16 };
 	const struct hv_partition *p = cpu->partition;
 
 	if (!hv_has(p, HV_BASE))

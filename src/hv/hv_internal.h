@@ -114,7 +114,11 @@ static inline void hv_count(uint64_t *counter) { __atomic_fetch_add(counter, 1, 
 
 /* ---- one hypercall (hypercall.c) ---- */
 
-enum { CALL_INPUT_BYTES = GUEST_PAGE_BYTES, CALL_OUTPUT_BYTES = GUEST_PAGE_BYTES, FAST_BYTES = 112 };
+enum {
+	CALL_INPUT_BYTES = GUEST_PAGE_BYTES,
+	CALL_OUTPUT_BYTES = GUEST_PAGE_BYTES,
+	FAST_BYTES = 112
+};
 
 struct hv_call {
 	struct hv_cpu *cpu;

@@ -141,7 +141,8 @@ struct decoded {
 
 const struct hv_call_definition *hv_find_call(uint16_t code)
 {
-	unsigned low = 0, high = sizeof(calls) / sizeof(calls[0]);
+	unsigned low = 0;
+	unsigned high = sizeof(calls) / sizeof(calls[0]);
 
 	while (low < high) {
 		unsigned middle = (low + high) / 2;
@@ -179,7 +180,8 @@ static void decode(const struct engine_call_registers *s, struct decoded *d)
 	if (is_long(s))
 		*d = (struct decoded){ .control = r[1], .input_gpa = r[2], .output_gpa = r[8] };
 	else
-		*d = (struct decoded){ .control = r[2] << 32 | (uint32_t)r[0], .input_gpa = r[3] << 32 | (uint32_t)r[1],
+		*d = (struct decoded){ .control = r[2] << 32 | (uint32_t)r[0],
+				       .input_gpa = r[3] << 32 | (uint32_t)r[1],
 				       .output_gpa = r[7] << 32 | (uint32_t)r[6] };
 	d->fast = d->control >> 16 & 1;
 	d->variable_bytes = (d->control >> 17 & 0x3ff) * 8;
@@ -341,8 +343,8 @@ static int read_input(struct hv_cpu *cpu, const struct hv_call_definition *c,
 		      const struct decoded *d, uint8_t *to, size_t input_bytes)
 {
 	const struct guest_memory *m = cpu->partition->host->memory;
-	size_t head = c->input_bytes + d->variable_bytes,
-	       skip = (size_t)d->rep_start * c->rep_input_bytes;
+	size_t head = c->input_bytes + d->variable_bytes;
+	size_t skip = (size_t)d->rep_start * c->rep_input_bytes;
 
 	if (d->fast) {
 		uint8_t all[FAST_BYTES + 16];
@@ -422,7 +424,8 @@ enum engine_call hv_hypercall(struct hv_cpu *cpu, const struct engine_call_regis
 	struct hv_partition *p = cpu->partition;
 	const struct hv_call_definition *c;
 	struct decoded d;
-	size_t input_bytes = 0, output_bytes = 0;
+	size_t input_bytes = 0;
+	size_t output_bytes = 0;
 	enum hv_status status;
 
 	if (!(__atomic_load_n(&p->hypercall, __ATOMIC_RELAXED) & 1) || !s->protected_mode)

@@ -12,7 +12,8 @@ static void check_cpu(const struct hv_cpu *cpu)
 	assert(cpu->scontrol <= 1);
 	for (unsigned n = 0; n < HV_SINTS; n++) {
 		assert(hv_is_sint(cpu, cpu->sint[n]));
-		assert(cpu->queue[n].count <= QUEUE_MESSAGES && cpu->queue[n].first < QUEUE_MESSAGES);
+		assert(cpu->queue[n].count <= QUEUE_MESSAGES &&
+		       cpu->queue[n].first < QUEUE_MESSAGES);
 	}
 	for (unsigned n = 0; n < HV_TIMERS; n++)
 		assert(hv_is_timer(cpu, &cpu->timer[n]));
@@ -38,7 +39,8 @@ void check_partition(const struct hv_partition *p)
 		check_ring_of(p, n);
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
 		for (unsigned other = 0; other < n && p->work[n].state != WORK_FREE; other++)
-			assert(p->work[other].state == WORK_FREE || p->work[other].id != p->work[n].id);
+			assert(p->work[other].state == WORK_FREE ||
+			       p->work[other].id != p->work[n].id);
 }
 
 struct hv_partition *hv_partition_create(const struct hv_host *host)

@@ -64,7 +64,8 @@ static const struct name *register_find(uint32_t name)
 }
 
 /* The TLFS's numbers of the general registers are those of the instruction set. */
-static void register_get(struct hv_cpu *cpu, const struct name *n, uint32_t name, uint8_t value[VALUE_BYTES])
+static void register_get(struct hv_cpu *cpu, const struct name *n, uint32_t name,
+			 uint8_t value[VALUE_BYTES])
 {
 	struct hv_partition *p = cpu->partition;
 	struct x86_state registers;

@@ -16,8 +16,9 @@
 
 static void versions_archive(struct archive *a, struct hv_partition *p)
 {
-	uint32_t call_page = HYPERCALL_PAGE_VERSION, info_page = INFO_PAGE_VERSION,
-		 synic = SYNIC_VERSION;
+	uint32_t call_page = HYPERCALL_PAGE_VERSION;
+	uint32_t info_page = INFO_PAGE_VERSION;
+	uint32_t synic = SYNIC_VERSION;
 
 	archive_u32(a, &call_page);
 	archive_u32(a, &info_page);

@@ -43,7 +43,8 @@ static void go_on(struct hv_timer *t, uint64_t now)
 uint64_t hv_run_timers(struct hv_cpu *cpu)
 {
 	const struct hv_host *host = cpu->partition->host;
-	uint64_t now = 0, next = UINT64_MAX;
+	uint64_t now = 0;
+	uint64_t next = UINT64_MAX;
 
 	for (unsigned n = 0; n < HV_TIMERS; n++) {
 		struct hv_timer *t = &cpu->timer[n];

@@ -49,7 +49,8 @@ enum {
 	RECORD_SAVE_ENDED, /* i32: 0, and the machine stands still; or -errno, and it runs */
 	RECORD_STATE, /* struct record_state */
 	RECORD_STUCK, /* text: the guest can never go on */
-	RECORD_SHUTTING_DOWN, /* i32: 1, the guest was asked to power off; or 0, nobody in it listens */
+	/* i32: 1, the guest was asked to power off; or 0, nobody in it listens */
+	RECORD_SHUTTING_DOWN,
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */
 	RECORD_STOP,

@@ -41,7 +41,9 @@ static uint64_t over_lane(uint64_t crc) { return multiply((uint32_t)crc, LANE_PO
 
 uint32_t crc32c_zeros(uint32_t crc, size_t bytes)
 {
-	uint32_t power = 0x00800000, c = ~crc; /* power: x^8, then its squares */
+	/* power: x^8, then its squares */
+	uint32_t power = 0x00800000;
+	uint32_t c = ~crc;
 
 	for (; bytes; bytes >>= 1, power = multiply(power, power))
 		if (bytes & 1)
@@ -55,7 +57,8 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t bytes)
 	uint64_t c = (uint32_t)~crc;
 
 	for (; bytes >= 3 * LANE_BYTES; at += 3 * LANE_BYTES, bytes -= 3 * LANE_BYTES) {
-		uint64_t second = 0, third = 0;
+		uint64_t second = 0;
+		uint64_t third = 0;
 
 		for (unsigned n = 0; n < LANE_BYTES; n += 8) {
 			add(&c, word(at + n));

@@ -1,6 +1,7 @@
 /*
- * Numbers that a guest chooses, after a check that the processor may mispredict. A host address that is formed from such a number goes through
- * here, so that past a mispredicted check it leads to element 0 and not to where the guest points (docs/speculation.md).
+ * Numbers that a guest chooses, after a check that the processor may mispredict. A host address
+ * that is formed from such a number goes through here, so that past a mispredicted check it leads
+ * to element 0 and not to where the guest points (docs/speculation.md).
  */
 #pragma once
 
@@ -11,6 +12,7 @@ static inline uint64_t speculation_bound(uint64_t index, uint64_t count)
 {
 	uint64_t mask;
 
-	__asm__("cmp %2, %1; sbb %0, %0" : "=r"(mask) : "r"(index), "r"(count) : "cc"); /* all ones when it borrows */
+	/* all ones when it borrows */
+	__asm__("cmp %2, %1; sbb %0, %0" : "=r"(mask) : "r"(index), "r"(count) : "cc");
 	return index & mask;
 }

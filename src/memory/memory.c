@@ -11,7 +11,8 @@ enum { LONG_BYTES = 1 << 20 };
 
 void check_guest_memory(const struct guest_memory *m)
 {
-	assert(m->ram && m->low_bytes && m->low_bytes <= m->ram_bytes && m->low_bytes <= GUEST_HIGH_GPA);
+	assert(m->ram && m->low_bytes && m->low_bytes <= m->ram_bytes &&
+	       m->low_bytes <= GUEST_HIGH_GPA);
 	assert(m->ram_bytes % GUEST_PAGE_BYTES == 0 && m->low_bytes % GUEST_PAGE_BYTES == 0);
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++) {
 		uint64_t gpa = m->overlay[n].gpa;

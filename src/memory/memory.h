@@ -60,7 +60,10 @@ static inline uint8_t *guest_ram_hva(const struct guest_memory *m, uint64_t gpa)
 	return NULL;
 }
 
-static inline uint64_t guest_page_of(uint64_t gpa) { return gpa / GUEST_PAGE_BYTES * GUEST_PAGE_BYTES; }
+static inline uint64_t guest_page_of(uint64_t gpa)
+{
+	return gpa / GUEST_PAGE_BYTES * GUEST_PAGE_BYTES;
+}
 
 /* Of `shown`: the bit of a page, which others share. */
 static inline unsigned guest_shown_word(uint64_t gpa)

@@ -1,6 +1,7 @@
 /*
- * assert()'s end in this program. libc's own writes to standard error and raises a signal; a process that is locked down can do
- * neither, and would end by a system call that it may not make, without a word.
+ * assert()'s end in this program. libc's own writes to standard error and raises a signal; a
+ * process that is locked down can do neither, and would end by a system call that it may not make,
+ * without a word.
  */
 #include "assertion.h"
 
@@ -23,8 +24,8 @@ void assertion_describe_in(char *text, size_t bytes)
 void __assert_fail(const char *expression, const char *file, unsigned line, const char *function)
 {
 	if (description.text) {
-		snprintf(description.text, description.bytes, "%s:%u: %s: not so: %s", file, line, function,
-			 expression);
+		snprintf(description.text, description.bytes, "%s:%u: %s: not so: %s", file, line,
+			 function, expression);
 		_exit(EXIT_FAULT);
 	}
 	fprintf(stderr, "umbra: %s:%u: %s: not so: %s\n", file, line, function, expression);

@@ -291,13 +291,15 @@ enum { SANITIZED = 0 };
 #endif
 
 /*
- * The engine keeps its budget itself (engine.h); this is the kernel's word, for what it might have forgotten. Memory that is shared
- * with other processes and the code cache are not in it: their sizes are fixed. 0 or -errno.
+ * The engine keeps its budget itself (engine.h); this is the kernel's word, for what it might have
+ * forgotten. Memory that is shared with other processes and the code cache are not in it: their
+ * sizes are fixed. 0 or -errno.
  */
 static int limit_memory(const struct machine_options *options)
 {
 	enum { THREAD_STACK_BYTES = 1 << 20, THREADS_BESIDE_PROCESSORS = 8 };
-	uint64_t stacks = (options->cpus + (uint64_t)THREADS_BESIDE_PROCESSORS) * THREAD_STACK_BYTES;
+	uint64_t stacks =
+		(options->cpus + (uint64_t)THREADS_BESIDE_PROCESSORS) * THREAD_STACK_BYTES;
 	uint64_t most = machine_ceiling_bytes(options) + stacks;
 	const struct rlimit limit = { .rlim_cur = most, .rlim_max = most };
 	pthread_attr_t attributes;

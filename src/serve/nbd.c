@@ -1,14 +1,19 @@
 /*
- * One NBD connection (NBD protocol, fixed newstyle): handshake, then requests by several threads, which answer as they finish.
+ * One NBD connection (NBD protocol, fixed newstyle): handshake, then requests by several threads,
+ * which answer as they finish.
  *
  *   each of THREADS: receive lock { header, payload } -> the disk -> send lock { reply }
  *
  * Invariants
- *  1. Nothing that the peer says is larger than it may be: options OPTION_BYTES, requests REQUEST_BYTES; else the connection ends.
- *  2. A request is checked before anything is read for it or done; its payload is read in any case, to stay in step.
- *  3. After an error of the socket nobody receives any more; requests that run are finished and their answers lost.
- * Locks: `receive` before nothing, `send` before nothing; the served disk's lock is held during a request alone.
- * Left out: TLS, and every option that is not named here; they are refused as the protocol says.
+ *  1. Nothing that the peer says is larger than it may be: options OPTION_BYTES, requests
+ *     REQUEST_BYTES; else the connection ends.
+ *  2. A request is checked before anything is read for it or done; its payload is read in any case,
+ *     to stay in step.
+ *  3. After an error of the socket nobody receives any more; requests that run are finished and
+ *     their answers lost.
+ * Locks: `receive` before nothing, `send` before nothing; the served disk's lock is held during a
+ * request alone. Left out: TLS, and every option that is not named here; they are refused as the
+ * protocol says.
  */
 #include <endian.h>
 #include <errno.h>
@@ -24,28 +29,56 @@ enum { THREADS = 4, OPTION_BYTES = 65536, REQUEST_BYTES = 32 << 20, EXTENTS = 10
 #define OPTION_MAGIC 0x49484156454f5054ull /* "IHAVEOPT" */
 #define OPTION_REPLY_MAGIC 0x3e889045565a9ull
 enum { REQUEST_MAGIC = 0x25609513, SIMPLE_MAGIC = 0x67446698, STRUCTURED_MAGIC = 0x668e33ef };
-enum { OPT_EXPORT_NAME = 1, OPT_ABORT, OPT_LIST, OPT_INFO = 6, OPT_GO, OPT_STRUCTURED, OPT_LIST_META, OPT_SET_META };
+enum {
+	OPT_EXPORT_NAME = 1,
+	OPT_ABORT,
+	OPT_LIST,
+	OPT_INFO = 6,
+	OPT_GO,
+	OPT_STRUCTURED,
+	OPT_LIST_META,
+	OPT_SET_META
+};
 enum { REP_ACK = 1, REP_SERVER, REP_INFO, REP_META };
 #define REP_UNSUPPORTED 0x80000001u
 #define REP_INVALID 0x80000003u
 #define REP_UNKNOWN 0x80000006u
 enum { INFO_EXPORT = 0, INFO_BLOCK_SIZE = 3 };
-enum { FLAGS = 1 /* has flags */, FLAG_READ_ONLY = 2, FLAG_FLUSH = 4, FLAG_FUA = 8, FLAG_TRIM = 32, FLAG_ZEROES = 64, FLAG_MULTI = 256 };
+enum {
+	FLAGS = 1 /* has flags */,
+	FLAG_READ_ONLY = 2,
+	FLAG_FLUSH = 4,
+	FLAG_FUA = 8,
+	FLAG_TRIM = 32,
+	FLAG_ZEROES = 64,
+	FLAG_MULTI = 256
+};
 enum { CMD_READ, CMD_WRITE, CMD_DISCONNECT, CMD_FLUSH, CMD_TRIM, CMD_ZEROES = 6, CMD_STATUS };
 enum { CMD_FLAG_FUA = 1, CMD_FLAG_ONE = 8 };
 enum { CHUNK_NONE = 0, CHUNK_DATA = 1, CHUNK_STATUS = 5, CHUNK_ERROR = 32769, CHUNK_DONE = 1 };
 enum { STATE_HOLE = 1, STATE_ZERO = 2, CONTEXT_ID = 1 };
 
-struct request_wire { uint32_t magic; uint16_t flags, type; uint64_t cookie, offset; uint32_t bytes; } __attribute__((packed));
+struct request_wire {
+	uint32_t magic;
+	uint16_t flags, type;
+	uint64_t cookie, offset;
+	uint32_t bytes;
+} __attribute__((packed));
 struct simple_wire { uint32_t magic, error; uint64_t cookie; } __attribute__((packed));
-struct chunk_wire { uint32_t magic; uint16_t flags, type; uint64_t cookie; uint32_t bytes; } __attribute__((packed));
+struct chunk_wire {
+	uint32_t magic;
+	uint16_t flags, type;
+	uint64_t cookie;
+	uint32_t bytes;
+} __attribute__((packed));
 struct option_wire { uint64_t magic; uint32_t option, bytes; } __attribute__((packed));
 struct option_reply_wire { uint64_t magic; uint32_t option, type, bytes; } __attribute__((packed));
 
 struct connection {
 	struct served *served;
 	int fd;
-	bool structured, allocation, over; /* allocation: block status was asked for; over: under receive */
+	/* allocation: block status was asked for; over: under receive */
+	bool structured, allocation, over;
 	pthread_mutex_t receive, send;
 };
 
@@ -91,9 +124,11 @@ static uint32_t load32(const uint8_t *at)
 
 /* ---- the handshake ---- */
 
-static bool answer(const struct connection *c, uint32_t option, uint32_t type, const void *data, uint32_t bytes)
+static bool answer(const struct connection *c, uint32_t option, uint32_t type, const void *data,
+		   uint32_t bytes)
 {
-	struct option_reply_wire r = { htobe64(OPTION_REPLY_MAGIC), htobe32(option), htobe32(type), htobe32(bytes) };
+	struct option_reply_wire r = { htobe64(OPTION_REPLY_MAGIC), htobe32(option), htobe32(type),
+				       htobe32(bytes) };
 
 	return put(c->fd, &r, sizeof(r), bytes) && (!bytes || put(c->fd, data, bytes, false));
 }
@@ -117,13 +152,25 @@ static uint64_t export_bytes(const struct connection *c)
 
 static bool send_info(const struct connection *c, uint32_t option)
 {
-	const struct { uint16_t type; uint64_t bytes; uint16_t flags; } __attribute__((packed)) export = {
-		htobe16(INFO_EXPORT), htobe64(export_bytes(c)), htobe16(export_flags(c)),
+	const struct {
+		uint16_t type;
+		uint64_t bytes;
+		uint16_t flags;
+	} __attribute__((packed)) export = {
+		htobe16(INFO_EXPORT),
+		htobe64(export_bytes(c)),
+		htobe16(export_flags(c)),
 	};
-	struct { uint16_t type; uint32_t least, best, most; } __attribute__((packed)) sizes = { htobe16(INFO_BLOCK_SIZE), 0, htobe32(4096), htobe32(REQUEST_BYTES) };
+	struct {
+		uint16_t type;
+		uint32_t least, best, most;
+	} __attribute__((packed))
+	sizes = { htobe16(INFO_BLOCK_SIZE), 0, htobe32(4096), htobe32(REQUEST_BYTES) };
 
 	sizes.least = htobe32(disk_sector_bytes(c->served->top));
-	return answer(c, option, REP_INFO, &export, sizeof(export)) && answer(c, option, REP_INFO, &sizes, sizeof(sizes)) && answer(c, option, REP_ACK, NULL, 0);
+	return answer(c, option, REP_INFO, &export, sizeof(export)) &&
+	       answer(c, option, REP_INFO, &sizes, sizeof(sizes)) &&
+	       answer(c, option, REP_ACK, NULL, 0);
 }
 
 /* There is one export, named "" by most; any name is it. */
@@ -138,7 +185,10 @@ static bool is_good_name(const uint8_t *data, uint32_t bytes, uint32_t *ret_afte
 static bool meta(struct connection *c, uint32_t option, const uint8_t *data, uint32_t bytes)
 {
 	static const char name[] = "base:allocation";
-	struct { uint32_t id; char text[15]; } __attribute__((packed)) context = { htobe32(CONTEXT_ID), { 0 } };
+	struct {
+		uint32_t id;
+		char text[15];
+	} __attribute__((packed)) context = { htobe32(CONTEXT_ID), { 0 } };
 	uint32_t at, queries;
 	bool found = false;
 
@@ -154,7 +204,8 @@ static bool meta(struct connection *c, uint32_t option, const uint8_t *data, uin
 		at += 4;
 		if (n > bytes - at)
 			return answer(c, option, REP_INVALID, NULL, 0);
-		found |= (n == sizeof(name) - 1 && !memcmp(data + at, name, n)) || (option == OPT_LIST_META && n == 5 && !memcmp(data + at, "base:", 5));
+		found |= (n == sizeof(name) - 1 && !memcmp(data + at, name, n)) ||
+			 (option == OPT_LIST_META && n == 5 && !memcmp(data + at, "base:", 5));
 		at += n;
 	}
 	if (option == OPT_SET_META)
@@ -166,20 +217,29 @@ static bool meta(struct connection *c, uint32_t option, const uint8_t *data, uin
 
 enum next { NEXT_OPTION, NEXT_REQUESTS, NEXT_END };
 
-static enum next one_option(struct connection *c, uint32_t option, const uint8_t *data, uint32_t bytes, bool zeroes)
+static enum next one_option(struct connection *c, uint32_t option, const uint8_t *data,
+			    uint32_t bytes, bool zeroes)
 {
-	struct { uint64_t bytes; uint16_t flags; uint8_t zero[124]; } __attribute__((packed)) old = { htobe64(export_bytes(c)), htobe16(export_flags(c)), { 0 } };
+	struct {
+		uint64_t bytes;
+		uint16_t flags;
+		uint8_t zero[124];
+	} __attribute__((packed))
+	old = { htobe64(export_bytes(c)), htobe16(export_flags(c)), { 0 } };
 	uint32_t after;
 	bool good;
 
 	switch (option) {
-	case OPT_EXPORT_NAME: return put(c->fd, &old, zeroes ? sizeof(old) : 10, false) ? NEXT_REQUESTS : NEXT_END;
+	case OPT_EXPORT_NAME:
+		return put(c->fd, &old, zeroes ? sizeof(old) : 10, false) ? NEXT_REQUESTS
+									  : NEXT_END;
 	case OPT_ABORT: answer(c, option, REP_ACK, NULL, 0); return NEXT_END;
 	case OPT_LIST:
 		if (bytes)
 			good = answer(c, option, REP_INVALID, NULL, 0);
 		else
-			good = answer(c, option, REP_SERVER, &(uint32_t){ 0 }, 4) && answer(c, option, REP_ACK, NULL, 0);
+			good = answer(c, option, REP_SERVER, &(uint32_t){ 0 }, 4) &&
+			       answer(c, option, REP_ACK, NULL, 0);
 		break;
 	case OPT_INFO:
 	case OPT_GO:
@@ -203,19 +263,25 @@ static enum next one_option(struct connection *c, uint32_t option, const uint8_t
 
 static bool handshake(struct connection *c)
 {
-	struct { uint64_t magic, option_magic; uint16_t flags; } __attribute__((packed)) hello = { htobe64(MAGIC), htobe64(OPTION_MAGIC), htobe16(3) };
+	struct {
+		uint64_t magic, option_magic;
+		uint16_t flags;
+	} __attribute__((packed)) hello = { htobe64(MAGIC), htobe64(OPTION_MAGIC), htobe16(3) };
 	uint8_t *data = malloc(OPTION_BYTES);
 	enum next next = data && put(c->fd, &hello, sizeof(hello), false) ? NEXT_OPTION : NEXT_END;
 	uint32_t client = 0;
 
-	if (next == NEXT_OPTION && (!get(c->fd, &client, 4) || be32toh(client) & ~3u || !(be32toh(client) & 1)))
+	if (next == NEXT_OPTION &&
+	    (!get(c->fd, &client, 4) || be32toh(client) & ~3u || !(be32toh(client) & 1)))
 		next = NEXT_END;
 	while (next == NEXT_OPTION) {
 		struct option_wire o;
 
-		if (!get(c->fd, &o, sizeof(o)) || be64toh(o.magic) != OPTION_MAGIC || be32toh(o.bytes) > OPTION_BYTES || !get(c->fd, data, be32toh(o.bytes)))
+		if (!get(c->fd, &o, sizeof(o)) || be64toh(o.magic) != OPTION_MAGIC ||
+		    be32toh(o.bytes) > OPTION_BYTES || !get(c->fd, data, be32toh(o.bytes)))
 			break;
-		next = one_option(c, be32toh(o.option), data, be32toh(o.bytes), !(be32toh(client) & 2));
+		next = one_option(c, be32toh(o.option), data, be32toh(o.bytes),
+				  !(be32toh(client) & 2));
 	}
 	free(data);
 	return next == NEXT_REQUESTS;
@@ -223,13 +289,16 @@ static bool handshake(struct connection *c)
 
 /* ---- requests ---- */
 
-static bool reply(struct connection *c, const struct request *r, uint16_t type, const void *head, uint32_t head_bytes, const void *data, uint32_t bytes)
+static bool reply(struct connection *c, const struct request *r, uint16_t type, const void *head,
+		  uint32_t head_bytes, const void *data, uint32_t bytes)
 {
-	struct chunk_wire chunk = { htobe32(STRUCTURED_MAGIC), htobe16(CHUNK_DONE), htobe16(type), htobe64(r->cookie), htobe32(head_bytes + bytes) };
+	struct chunk_wire chunk = { htobe32(STRUCTURED_MAGIC), htobe16(CHUNK_DONE), htobe16(type),
+				    htobe64(r->cookie), htobe32(head_bytes + bytes) };
 	bool good;
 
 	pthread_mutex_lock(&c->send);
-	good = put(c->fd, &chunk, sizeof(chunk), head_bytes || bytes) && (!head_bytes || put(c->fd, head, head_bytes, bytes)) &&
+	good = put(c->fd, &chunk, sizeof(chunk), head_bytes || bytes) &&
+	       (!head_bytes || put(c->fd, head, head_bytes, bytes)) &&
 	       (!bytes || put(c->fd, data, bytes, false));
 	pthread_mutex_unlock(&c->send);
 	return good;
@@ -252,24 +321,34 @@ static uint32_t wire_error(int error)
 
 static bool finish(struct connection *c, const struct request *r, int error)
 {
-	struct simple_wire simple = { htobe32(SIMPLE_MAGIC), htobe32(wire_error(error)), htobe64(r->cookie) };
-	struct { uint32_t error; uint16_t text; } __attribute__((packed)) what = { htobe32(wire_error(error)), 0 };
+	struct simple_wire simple = { htobe32(SIMPLE_MAGIC), htobe32(wire_error(error)),
+				      htobe64(r->cookie) };
+	struct {
+		uint32_t error;
+		uint16_t text;
+	} __attribute__((packed)) what = { htobe32(wire_error(error)), 0 };
 	uint64_t offset = htobe64(r->offset);
-	bool good, data = r->type == CMD_READ && !error;
+	bool good;
+	bool data = r->type == CMD_READ && !error;
 
 	if (c->structured && r->type == CMD_READ && data)
 		return reply(c, r, CHUNK_DATA, &offset, sizeof(offset), r->data, r->bytes);
 	if (c->structured)
-		return error ? reply(c, r, CHUNK_ERROR, &what, sizeof(what), NULL, 0) : reply(c, r, CHUNK_NONE, NULL, 0, NULL, 0);
+		return error ? reply(c, r, CHUNK_ERROR, &what, sizeof(what), NULL, 0)
+			     : reply(c, r, CHUNK_NONE, NULL, 0, NULL, 0);
 	pthread_mutex_lock(&c->send);
-	good = put(c->fd, &simple, sizeof(simple), data) && (!data || put(c->fd, r->data, r->bytes, false));
+	good = put(c->fd, &simple, sizeof(simple), data) &&
+	       (!data || put(c->fd, r->data, r->bytes, false));
 	pthread_mutex_unlock(&c->send);
 	return good;
 }
 
 struct extent_wire { uint32_t bytes, state; } __attribute__((packed));
 
-/* Through the whole chain: a range that no file says anything about is a hole. Under the lock, shared. */
+/*
+ * Through the whole chain: a range that no file says anything about is a hole. Under the lock,
+ * shared.
+ */
 static int range_state(struct disk *top, uint64_t at, uint64_t *bytes, uint32_t *ret_state)
 {
 	for (struct disk *d = top; d; d = disk_parent(d)) {
@@ -295,8 +374,12 @@ static int range_state(struct disk *top, uint64_t at, uint64_t *bytes, uint32_t 
 
 static bool status(struct connection *c, const struct request *r)
 {
-	struct { uint32_t context; struct extent_wire extent[EXTENTS]; } __attribute__((packed)) *all = malloc(sizeof(*all));
-	unsigned count = 0, most = r->flags & CMD_FLAG_ONE ? 1 : EXTENTS;
+	struct {
+		uint32_t context;
+		struct extent_wire extent[EXTENTS];
+	} __attribute__((packed)) *all = malloc(sizeof(*all));
+	unsigned count = 0;
+	unsigned most = r->flags & CMD_FLAG_ONE ? 1 : EXTENTS;
 	uint64_t done = 0;
 	int error = all ? 0 : -ENOMEM;
 	bool good;
@@ -310,11 +393,13 @@ static bool status(struct connection *c, const struct request *r)
 		if (error)
 			break;
 		if (count && be32toh(all->extent[count - 1].state) == state)
-			all->extent[count - 1].bytes = htobe32(be32toh(all->extent[count - 1].bytes) + (uint32_t)n);
+			all->extent[count - 1].bytes =
+				htobe32(be32toh(all->extent[count - 1].bytes) + (uint32_t)n);
 		else if (count == most)
 			break;
 		else
-			all->extent[count++] = (struct extent_wire){ htobe32((uint32_t)n), htobe32(state) };
+			all->extent[count++] =
+				(struct extent_wire){ htobe32((uint32_t)n), htobe32(state) };
 		done += n;
 	}
 	pthread_rwlock_unlock(&c->served->lock);
@@ -322,7 +407,8 @@ static bool status(struct connection *c, const struct request *r)
 		good = finish(c, r, error);
 	} else {
 		all->context = htobe32(CONTEXT_ID);
-		good = reply(c, r, CHUNK_STATUS, all, 4 + count * (uint32_t)sizeof(all->extent[0]), NULL, 0);
+		good = reply(c, r, CHUNK_STATUS, all, 4 + count * (uint32_t)sizeof(all->extent[0]),
+			     NULL, 0);
 	}
 	free(all);
 	return good;
@@ -348,7 +434,9 @@ static int check(const struct connection *c, const struct request *r)
 /* Trimming gives back whole sectors, and leaves what is no whole one. */
 static int trim(struct disk *d, const struct request *r)
 {
-	uint64_t sector = disk_sector_bytes(d), from = (r->offset + sector - 1) / sector * sector, to = (r->offset + r->bytes) / sector * sector;
+	uint64_t sector = disk_sector_bytes(d);
+	uint64_t from = (r->offset + sector - 1) / sector * sector;
+	uint64_t to = (r->offset + r->bytes) / sector * sector;
 
 	return to > from ? disk_zero(d, from, to - from) : 0;
 }
@@ -380,8 +468,13 @@ static bool receive(struct connection *c, struct request *r)
 
 	if (c->over || !get(c->fd, &w, sizeof(w)) || be32toh(w.magic) != REQUEST_MAGIC)
 		return false;
-	*r = (struct request){ .flags = be16toh(w.flags), .type = be16toh(w.type), .cookie = be64toh(w.cookie), .offset = be64toh(w.offset), .bytes = be32toh(w.bytes) };
-	if (r->type == CMD_DISCONNECT || ((r->type == CMD_READ || r->type == CMD_WRITE) && r->bytes > REQUEST_BYTES))
+	*r = (struct request){ .flags = be16toh(w.flags),
+			       .type = be16toh(w.type),
+			       .cookie = be64toh(w.cookie),
+			       .offset = be64toh(w.offset),
+			       .bytes = be32toh(w.bytes) };
+	if (r->type == CMD_DISCONNECT ||
+	    ((r->type == CMD_READ || r->type == CMD_WRITE) && r->bytes > REQUEST_BYTES))
 		return false;
 	if (r->type != CMD_READ && r->type != CMD_WRITE)
 		return true;

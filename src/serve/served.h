@@ -1,6 +1,7 @@
 /*
- * A disk that several connections use at once, and whose chain may change meanwhile: a snapshot puts a child on top, a commit
- * empties it. Requests share a lock; the moment of a change has it alone. One long operation at a time.
+ * A disk that several connections use at once, and whose chain may change meanwhile: a snapshot
+ * puts a child on top, a commit empties it. Requests share a lock; the moment of a change has it
+ * alone. One long operation at a time.
  */
 #pragma once
 
@@ -12,8 +13,12 @@ struct served {
 	pthread_rwlock_t lock;
 	struct disk *top; /* under lock */
 	pthread_mutex_t job; /* who changes the chain */
-	bool read_only, stop; /* stop: set by a signal or by a client of the control socket; atomic */
-	/* NULL, or asked before a change of the chain: 0, or -EPERM with *error; and told of it afterwards */
+	/* stop: set by a signal or by a client of the control socket; atomic */
+	bool read_only, stop;
+	/*
+	 * NULL, or asked before a change of the chain: 0, or -EPERM with *error; and told of it
+	 * afterwards
+	 */
 	int (*admit)(struct disk *disk, const char *what, struct disk_error *error);
 	void (*note)(struct disk *disk, const char *what);
 	uint64_t longest_alone_ns; /* how long requests waited at most for a change */
@@ -25,7 +30,10 @@ int served_end(struct served *served);
 
 /* nbd.c: one connection until it ends. The peer is hostile. */
 void nbd_serve(struct served *served, int fd);
-/* control.c: one connection of `umbra disk ... --socket`: a JSON object a line, answered by lines (docs/disk.md). */
+/*
+ * control.c: one connection of `umbra disk ... --socket`: a JSON object a line, answered by lines
+ * (docs/disk.md).
+ */
 void control_serve(struct served *served, int fd);
 /* server.c: listens on both sockets until told to stop. 0 or -errno. */
 int serve(struct served *served, const char *nbd_path, const char *control_path);

@@ -1,4 +1,7 @@
-/* Listening: a thread for each connection of either socket, at most CONNECTIONS of them; until told to stop. */
+/*
+ * Listening: a thread for each connection of either socket, at most CONNECTIONS of them; until told
+ * to stop.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -13,7 +16,13 @@
 
 enum { CONNECTIONS = 64, LOOK_MS = 200 };
 
-struct slot { struct served *served; void (*talk)(struct served *served, int fd); int fd; pthread_t thread; bool used, over; };
+struct slot {
+	struct served *served;
+	void (*talk)(struct served *served, int fd);
+	int fd;
+	pthread_t thread;
+	bool used, over;
+};
 
 static int listen_on(const char *path)
 {
@@ -24,7 +33,8 @@ static int listen_on(const char *path)
 	if (strlen(path) >= sizeof(a.sun_path))
 		return -ENAMETOOLONG;
 	memcpy(a.sun_path, path, strlen(path));
-	if (!lstat(path, &st) && S_ISSOCK(st.st_mode)) { /* of one that is gone; a living one still answers */
+	/* of one that is gone; a living one still answers */
+	if (!lstat(path, &st) && S_ISSOCK(st.st_mode)) {
 		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		error = fd >= 0 && !connect(fd, (struct sockaddr *)&a, sizeof(a)) ? -EADDRINUSE : 0;
 		close(fd);
@@ -65,7 +75,8 @@ static void collect(struct slot *slots, bool all)
 	}
 }
 
-static void take(struct served *served, struct slot *slots, int listener, void (*what)(struct served *, int))
+static void take(struct served *served, struct slot *slots, int listener,
+		 void (*what)(struct served *, int))
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	unsigned n = 0;
@@ -86,8 +97,10 @@ static void take(struct served *served, struct slot *slots, int listener, void (
 int serve(struct served *served, const char *nbd_path, const char *control_path)
 {
 	struct slot *slots = calloc(CONNECTIONS, sizeof(*slots));
-	int nbd = slots ? listen_on(nbd_path) : -ENOMEM, control = nbd < 0 ? nbd : listen_on(control_path);
-	struct pollfd fds[2] = { { .fd = nbd, .events = POLLIN }, { .fd = control, .events = POLLIN } };
+	int nbd = slots ? listen_on(nbd_path) : -ENOMEM;
+	int control = nbd < 0 ? nbd : listen_on(control_path);
+	struct pollfd fds[2] = { { .fd = nbd, .events = POLLIN },
+				 { .fd = control, .events = POLLIN } };
 
 	while (control >= 0 && !__atomic_load_n(&served->stop, __ATOMIC_RELAXED)) {
 		if (poll(fds, 2, LOOK_MS) > 0) {

@@ -19,8 +19,8 @@ uint64_t machine_ceiling_bytes(const struct machine_options *options)
 
 	uint64_t memory_bytes = guest_memory_footprint_bytes(options->memory_bytes);
 
-	return memory_bytes + memory_bytes / GUEST_PAGE_BYTES * BYTES_PER_PAGE + options->overhead_bytes + PROGRAM_BYTES +
-	       options->cpus * (uint64_t)BYTES_PER_VCPU;
+	return memory_bytes + memory_bytes / GUEST_PAGE_BYTES * BYTES_PER_PAGE +
+	       options->overhead_bytes + PROGRAM_BYTES + options->cpus * (uint64_t)BYTES_PER_VCPU;
 }
 
 static int make_memory(struct machine *machine)
@@ -194,7 +194,8 @@ struct machine *machine_create(const struct machine_options *options, int *ret_e
 	if (!machine)
 		return NULL;
 	machine->options = *options;
-	*ret_error = options->saved.bytes ? make_saved(machine, ret_reason) : make_new(machine, ret_reason);
+	*ret_error = options->saved.bytes ? make_saved(machine, ret_reason)
+					  : make_new(machine, ret_reason);
 	if (!*ret_error)
 		return machine;
 	machine_destroy(machine);

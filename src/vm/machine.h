@@ -17,7 +17,15 @@ enum { MACHINE_MAX_CPUS = X86_MAX_PROCESSORS };
  * FAILED: the host refused something that the machine needs. REFUSED: the saved machine cannot be
  * gone on with.
  */
-enum machine_end { MACHINE_POWERED_OFF, MACHINE_STOPPED, MACHINE_CRASHED, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_FAILED, MACHINE_REFUSED };
+enum machine_end {
+	MACHINE_POWERED_OFF,
+	MACHINE_STOPPED,
+	MACHINE_CRASHED,
+	MACHINE_RESET,
+	MACHINE_DEBUG_EXIT,
+	MACHINE_FAILED,
+	MACHINE_REFUSED
+};
 
 /* Those of a disk process (block/block.h); memory NULL: no disks. */
 struct machine_disks { struct block_memory *memory; int doorbell_fd, answer_fd; };
@@ -42,13 +50,24 @@ struct machine_options {
 	uint64_t memory_bytes;
 	unsigned cpus;
 	struct boot_file kernel, initrd;
-	struct boot_file saved; /* what machine_save() wrote, instead of a kernel; it says memory, processors, features and debug_exit */
+	/*
+	 * what machine_save() wrote, instead of a kernel; it says memory, processors, features and
+	 * debug_exit
+	 */
+	struct boot_file saved;
 	const char *command_line;
 	struct cpu_model model; /* machine_resolve_model(); of a saved machine what it says */
 	struct cpu_host host;
 	uint64_t hv_features; /* hv_parse_features() */
-	struct machine_disks disks; /* where memory is not NULL there is a partition bus, with these and the other services on it */
-	uint64_t least_memory_bytes; /* what the guest has at least; less than memory_bytes: its memory is adjusted while it runs */
+	/*
+	 * where memory is not NULL there is a partition bus, with these and the other services on
+	 * it
+	 */
+	struct machine_disks disks;
+	/*
+	 * what the guest has at least; less than memory_bytes: its memory is adjusted while it runs
+	 */
+	uint64_t least_memory_bytes;
 	uint64_t overhead_bytes; /* what the engine may use beside the guest's memory (engine.h) */
 	bool test_device; /* chipset/test_device.h */
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
@@ -66,7 +85,8 @@ struct machine_options {
 	 * -errno, which ends the machine.
 	 */
 	int (*lock_down)(void *context);
-	char *last_words; /* where the engine says what happened before it gives up on a fault of its own */
+	/* where the engine says what happened before it gives up on a fault of its own */
+	char *last_words;
 	size_t last_words_bytes;
 	void *context;
 };
@@ -76,10 +96,12 @@ struct machine_options {
  * the host shall be taken not to have, or NULL. Fills model and host, for options->cpus. 0; or
  * -EINVAL or -ENOTSUP, and ret_reason is one line without an end.
  */
-int machine_choose_model(struct machine_options *options, const char *text, enum cpu_mitigations mitigations,
-			 const char *host_mask, char *ret_reason, size_t reason_bytes);
+int machine_choose_model(struct machine_options *options, const char *text,
+			 enum cpu_mitigations mitigations, const char *host_mask, char *ret_reason,
+			 size_t reason_bytes);
 /* Only the host, as a saved machine needs it. */
-int machine_find_host(struct machine_options *options, const char *host_mask, char *ret_reason, size_t reason_bytes);
+int machine_find_host(struct machine_options *options, const char *host_mask, char *ret_reason,
+		      size_t reason_bytes);
 /*
  * Lines of text, "key value", for umbra doctor: the host's processor; the model that was chosen.
  * Cut at bytes - 1.
@@ -99,11 +121,16 @@ bool machine_hv_has_bus(uint64_t features);
 /* The name of feature n; NULL after the last. */
 const char *machine_hv_feature(unsigned n);
 /* What a saved machine's head says; -errno when it cannot be one that runs here. */
-int machine_read_saved(const struct boot_file *saved, uint64_t *ret_memory_bytes, unsigned *ret_cpus);
-/* What the machine uses at most of private memory: the guest's, the engine's budget, and what every machine needs. */
+int machine_read_saved(const struct boot_file *saved, uint64_t *ret_memory_bytes,
+		       unsigned *ret_cpus);
+/*
+ * What the machine uses at most of private memory: the guest's, the engine's budget, and what every
+ * machine needs.
+ */
 uint64_t machine_ceiling_bytes(const struct machine_options *options);
 /* NULL with *ret_reason when it cannot be made; *ret_error is the negative errno. */
-struct machine *machine_create(const struct machine_options *options, int *ret_error, const char **ret_reason);
+struct machine *machine_create(const struct machine_options *options, int *ret_error,
+			       const char **ret_reason);
 void machine_destroy(struct machine *machine);
 /* Runs until the end, the first processor on the calling thread. */
 enum machine_end machine_run(struct machine *machine);
@@ -127,7 +154,8 @@ void machine_stop(struct machine *machine);
  * the machine runs. docs/saved-state.md. From a thread that is none of the machine's, one at a
  * time. -EOPNOTSUPP: it has disks or the test device.
  */
-int machine_save(struct machine *machine, int (*write)(void *context, const void *data, size_t bytes), void *context);
+int machine_save(struct machine *machine,
+		 int (*write)(void *context, const void *data, size_t bytes), void *context);
 void machine_resume(struct machine *machine);
 /* After MACHINE_REFUSED: why, and in *ret_error the negative errno. */
 const char *machine_refusal(const struct machine *machine, int *ret_error);

@@ -15,7 +15,8 @@
 static bool is_safe_from(const char *attack)
 {
 	static const char safe[] = "Not affected";
-	char path[96], text[sizeof(safe)] = { 0 };
+	char path[96];
+	char text[sizeof(safe)] = { 0 };
 	ssize_t got;
 	int fd;
 
@@ -103,7 +104,8 @@ static void text_add_features(struct text *t, const struct cpu_features *set, un
 
 static void text_add_signature(struct text *t, uint32_t signature)
 {
-	unsigned family = signature >> 8 & 15, model = signature >> 4 & 15;
+	unsigned family = signature >> 8 & 15;
+	unsigned model = signature >> 4 & 15;
 
 	if (family == 15)
 		family += signature >> 20 & 0xff;

@@ -1,21 +1,37 @@
-/* Model-specific registers that are the machine's, not the engine's: APIC, MTRRs, and those whose value is the model's. */
+/*
+ * Model-specific registers that are the machine's, not the engine's: APIC, MTRRs, and those whose
+ * value is the model's.
+ */
 #include <errno.h>
 
 #include "machine_internal.h"
 
 enum {
-	MSR_APIC_BASE = 0x1b, MSR_MTRR_CAP = 0xfe, MSR_MTRR_FIRST = 0x200, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC_FIRST = 0x800, MSR_X2APIC_END = 0x900,
+	MSR_APIC_BASE = 0x1b,
+	MSR_MTRR_CAP = 0xfe,
+	MSR_MTRR_FIRST = 0x200,
+	MSR_TSC_DEADLINE = 0x6e0,
+	MSR_X2APIC_FIRST = 0x800,
+	MSR_X2APIC_END = 0x900,
 };
 enum { TIMER_TSC_DEADLINE = 2 << 17 };
 
-static bool model_has(const struct vcpu *p, enum cpu_feature feature) { return cpu_has(&p->machine->model.features, feature); }
+static bool model_has(const struct vcpu *p, enum cpu_feature feature)
+{
+	return cpu_has(&p->machine->model.features, feature);
+}
 
-static bool is_mtrr(uint32_t msr) { return msr == 0x2ff || (msr >= 0x200 && msr < 0x210) || (msr >= 0x250 && msr <= 0x26f); }
+static bool is_mtrr(uint32_t msr)
+{
+	return msr == 0x2ff || (msr >= 0x200 && msr < 0x210) || (msr >= 0x250 && msr <= 0x26f);
+}
 
 int machine_msr_read(struct vcpu *p, uint32_t msr, uint64_t *ret)
 {
 	if (msr >= MSR_X2APIC_FIRST && msr < MSR_X2APIC_END)
-		return apic_is_x2(&p->apic) ? apic_read(&p->apic, msr - MSR_X2APIC_FIRST, clock_monotonic_ns(), ret) : -EINVAL;
+		return apic_is_x2(&p->apic) ? apic_read(&p->apic, msr - MSR_X2APIC_FIRST,
+							clock_monotonic_ns(), ret)
+					    : -EINVAL;
 	if (is_mtrr(msr))
 		return *ret = p->mtrr[msr - MSR_MTRR_FIRST], 0;
 	switch (msr) {
@@ -31,7 +47,9 @@ int machine_msr_read(struct vcpu *p, uint32_t msr, uint64_t *ret)
 int machine_msr_write(struct vcpu *p, uint32_t msr, uint64_t v)
 {
 	if (msr >= MSR_X2APIC_FIRST && msr < MSR_X2APIC_END)
-		return apic_is_x2(&p->apic) ? apic_write(&p->apic, msr - MSR_X2APIC_FIRST, v, clock_monotonic_ns()) : -EINVAL;
+		return apic_is_x2(&p->apic) ? apic_write(&p->apic, msr - MSR_X2APIC_FIRST, v,
+							 clock_monotonic_ns())
+					    : -EINVAL;
 	if (is_mtrr(msr))
 		return p->mtrr[msr - MSR_MTRR_FIRST] = v, 0;
 	switch (msr) {

@@ -1,9 +1,15 @@
-/* The device for foreign test suites (chipset/test_device.h) in a machine: its lines, its SINTs, its connections. */
+/*
+ * The device for foreign test suites (chipset/test_device.h) in a machine: its lines, its SINTs,
+ * its connections.
+ */
 #include "machine_internal.h"
 
 #include <errno.h>
 
-static void set_line(void *context, unsigned gsi, bool high) { chipset_set_line(&((struct machine *)context)->chipset, gsi, high); }
+static void set_line(void *context, unsigned gsi, bool high)
+{
+	chipset_set_line(&((struct machine *)context)->chipset, gsi, high);
+}
 
 static void assert_sint(void *context, uint32_t vp_index, unsigned sint)
 {
@@ -13,18 +19,24 @@ static void assert_sint(void *context, uint32_t vp_index, unsigned sint)
 		hv_assert_sint(hv_partition_cpu(m->hv, vp_index), sint);
 }
 
-/* The processor that a connection of the test device leads to; NULL: there is no such connection. Under the lock. */
-static struct hv_cpu *connected_cpu(struct machine *m, enum test_device_kind kind, uint32_t connection, unsigned *ret_sint)
+/*
+ * The processor that a connection of the test device leads to; NULL: there is no such connection.
+ * Under the lock.
+ */
+static struct hv_cpu *connected_cpu(struct machine *m, enum test_device_kind kind,
+				    uint32_t connection, unsigned *ret_sint)
 {
 	struct test_device_target target;
 
-	if (!test_device_connection(m->test_device, kind, connection, &target) || target.vp_index >= m->options.cpus)
+	if (!test_device_connection(m->test_device, kind, connection, &target) ||
+	    target.vp_index >= m->options.cpus)
 		return NULL;
 	*ret_sint = target.sint;
 	return hv_partition_cpu(m->hv, target.vp_index);
 }
 
-static int message(void *context, uint32_t connection, uint32_t type, const uint8_t *payload, size_t bytes)
+static int message(void *context, uint32_t connection, uint32_t type, const uint8_t *payload,
+		   size_t bytes)
 {
 	struct machine *m = context;
 	struct hv_cpu *cpu;
@@ -36,7 +48,8 @@ static int message(void *context, uint32_t connection, uint32_t type, const uint
 	if (cpu)
 		error = hv_post(cpu, sint, type, connection, payload, bytes) ? 0 : -EAGAIN;
 	pthread_mutex_unlock(&m->lock);
-	return error == -ENOENT && m->devices ? devices_message(m, connection, type, payload, bytes) : error;
+	return error == -ENOENT && m->devices ? devices_message(m, connection, type, payload, bytes)
+					      : error;
 }
 
 static int event(void *context, uint32_t connection, uint16_t flag)
@@ -64,7 +77,9 @@ int machine_make_test_device(struct machine *m)
 {
 	if (!m->options.test_device)
 		return 0;
-	m->test_device_host = (struct test_device_host){ .set_line = set_line, .assert_sint = assert_sint, .context = m };
+	m->test_device_host = (struct test_device_host){ .set_line = set_line,
+							 .assert_sint = assert_sint,
+							 .context = m };
 	m->test_device = test_device_create(&m->test_device_host);
 	if (!m->test_device)
 		return -ENOMEM;

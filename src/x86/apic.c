@@ -86,7 +86,10 @@ void apic_reset(struct apic *apic, const struct apic_host *host, void *owner, ui
 		bool boot_processor)
 {
 	assert(host->send && host->end_of_level);
-	*apic = (struct apic){ .host = host, .owner = owner, .id = id, .base = BASE_RESET | (boot_processor ? BASE_BOOT : 0) };
+	*apic = (struct apic){ .host = host,
+			       .owner = owner,
+			       .id = id,
+			       .base = BASE_RESET | (boot_processor ? BASE_BOOT : 0) };
 	reset_registers(apic);
 }
 
@@ -336,7 +339,8 @@ static void write_lvt(struct apic *apic, uint32_t reg, uint32_t value)
 {
 	uint32_t *entry = &apic->lvt[reg - REG_LVT_FIRST];
 
-	*entry = (value & lvt_bits(reg) & ~(uint32_t)LVT_READ_ONLY) | (apic->svr & SVR_ON ? 0 : LVT_MASKED);
+	*entry = (value & lvt_bits(reg) & ~(uint32_t)LVT_READ_ONLY) |
+		 (apic->svr & SVR_ON ? 0 : LVT_MASKED);
 	if (reg == REG_LVT_FIRST + LVT_TIMER && !counts(apic))
 		apic->timer_deadline_ns = 0;
 }

@@ -1,6 +1,7 @@
 /*
- * Features as data, and the instructions that each brings. A feature that is in neither table cannot be offered: its instructions do not
- * decode (tools/gen-decode-table.c), so that what no model shows does not execute either.
+ * Features as data, and the instructions that each brings. A feature that is in neither table
+ * cannot be offered: its instructions do not decode (tools/gen-decode-table.c), so that what no
+ * model shows does not execute either.
  */
 #include "cpu_feature.h"
 
@@ -71,14 +72,21 @@ const struct cpu_feature_info cpu_feature_info[CPU_FEATURES] = {
 	[CPU_CLFLUSHOPT] = { "clflushopt", EBX7(23), BY_HOST },
 	[CPU_SHA] = { "sha_ni", EBX7(29), BY_HOST },
 	[CPU_UMIP] = { "umip", .leaf = 7, .reg = 2, .bit = 2 },
-	/* A Linux that has it without ERMS copies short moves by a loop for long ones, and writes beyond their end. */
+	/*
+	 * A Linux that has it without ERMS copies short moves by a loop for long ones, and writes
+	 * beyond their end.
+	 */
 	[CPU_FSRM] = { "fsrm", EDX7(4), .needs = { CPU_ERMS } },
 	[CPU_MD_CLEAR] = { "md_clear", EDX7(10), .flags = CPU_INTEL_ONLY | CPU_BY_HOST },
 	[CPU_SPEC_CTRL] = { "spec_ctrl", EDX7(26), .flags = CPU_INTEL_ONLY | CPU_SPECULATION },
-	[CPU_ARCH_CAPABILITIES] = { "arch_capabilities", EDX7(29), .flags = CPU_INTEL_ONLY | CPU_SPECULATION },
-	[CPU_XSAVEOPT] = { "xsaveopt", .leaf = 0xd, .subleaf = 1, .bit = 0, .needs = { CPU_XSAVE } },
-	[CPU_XSAVEC] = { "xsavec", .leaf = 0xd, .subleaf = 1, .bit = 1, BY_HOST, .needs = { CPU_XSAVE } },
-	[CPU_XGETBV1] = { "xgetbv1", .leaf = 0xd, .subleaf = 1, .bit = 2, BY_HOST, .needs = { CPU_XSAVE } },
+	[CPU_ARCH_CAPABILITIES] = { "arch_capabilities", EDX7(29),
+				    .flags = CPU_INTEL_ONLY | CPU_SPECULATION },
+	[CPU_XSAVEOPT] = { "xsaveopt", .leaf = 0xd, .subleaf = 1, .bit = 0,
+			   .needs = { CPU_XSAVE } },
+	[CPU_XSAVEC] = { "xsavec", .leaf = 0xd, .subleaf = 1, .bit = 1, BY_HOST,
+			 .needs = { CPU_XSAVE } },
+	[CPU_XGETBV1] = { "xgetbv1", .leaf = 0xd, .subleaf = 1, .bit = 2, BY_HOST,
+			  .needs = { CPU_XSAVE } },
 	[CPU_SYSCALL] = { "syscall", EDX8(11), FIXED },
 	[CPU_NX] = { "nx", EDX8(20), FIXED },
 	[CPU_MMXEXT] = { "mmxext", EDX8(22), .flags = CPU_AMD_ONLY },
@@ -86,7 +94,9 @@ const struct cpu_feature_info cpu_feature_info[CPU_FEATURES] = {
 	[CPU_RDTSCP] = { "rdtscp", EDX8(27) },
 	[CPU_LM] = { "lm", EDX8(29), FIXED },
 	[CPU_LAHF] = { "lahf_lm", ECX8(0), FIXED_BY_HOST },
-	[CPU_CMP_LEGACY] = { "cmp_legacy", ECX8(1), .flags = CPU_AMD_ONLY | CPU_FIXED }, /* shown where there are several processors */
+	[CPU_CMP_LEGACY] = { "cmp_legacy", ECX8(1),
+			     .flags = CPU_AMD_ONLY |
+				      CPU_FIXED }, /* shown where there are several processors */
 	[CPU_LZCNT] = { "abm", ECX8(5), FIXED_BY_HOST }, /* a hidden LZCNT would have to be BSR */
 	[CPU_3DNOWPREFETCH] = { "3dnowprefetch", ECX8(8), FIXED },
 	[CPU_TOPOEXT] = { "topoext", ECX8(22), .flags = CPU_AMD_ONLY },
@@ -115,7 +125,8 @@ enum cpu_feature cpu_feature_find(const char *name, size_t bytes)
 {
 	unsigned f = 0;
 
-	while (f < CPU_FEATURES && (strlen(cpu_feature_info[f].name) != bytes || memcmp(cpu_feature_info[f].name, name, bytes)))
+	while (f < CPU_FEATURES && (strlen(cpu_feature_info[f].name) != bytes ||
+				    memcmp(cpu_feature_info[f].name, name, bytes)))
 		f++;
 	return (enum cpu_feature)f;
 }
@@ -128,12 +139,18 @@ enum cpu_feature cpu_feature_missing(const struct cpu_features *set, enum cpu_fe
 	return CPU_FEATURES;
 }
 
-/* ---- instructions ------------------------------------------------------------------------------------------------------------------------ */
+/*
+ * ---- instructions
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 enum { PP_NONE = 1, PP_66 = 2, PP_F3 = 4, PP_F2 = 8, PP_ANY = 15 };
 enum { FORM_MEMORY = 1, FORM_REGISTER = 2, FORM_ANY = 3, REG_ANY = 0xff };
 
-struct instruction_row { uint8_t map, first, last, prefixes, reg, forms; enum cpu_feature feature; };
+struct instruction_row {
+	uint8_t map, first, last, prefixes, reg, forms;
+	enum cpu_feature feature;
+};
 
 /* Without VEX. reg is modrm.reg where it is part of the opcode. */
 static const struct instruction_row plain_rows[] = {
@@ -203,8 +220,9 @@ static bool row_is(const struct instruction_row *row, const struct x86_insn *i)
 {
 	bool memory = x86_insn_has_memory(i);
 
-	return row->map == i->map && i->opcode >= row->first && i->opcode <= row->last && row->prefixes >> i->pp & 1 &&
-	       (row->reg == REG_ANY || row->reg == (i->reg & 7)) && row->forms & (memory ? FORM_MEMORY : FORM_REGISTER);
+	return row->map == i->map && i->opcode >= row->first && i->opcode <= row->last &&
+	       row->prefixes >> i->pp & 1 && (row->reg == REG_ANY || row->reg == (i->reg & 7)) &&
+	       row->forms & (memory ? FORM_MEMORY : FORM_REGISTER);
 }
 
 /* 256 bits of integers in the maps of SSE2 to SSE4.1 are AVX2. */
@@ -216,10 +234,15 @@ static enum cpu_feature avx_class(const struct x86_insn *i)
 		return CPU_AVX;
 	if (i->map == 1)
 		return (op >= 0x60 && op <= 0x6d) || (op >= 0x70 && op <= 0x76) ||
-		       (op >= 0xd1 && op != 0xd6 && op != 0xe6 && op != 0xe7 && op != 0xf0) ? CPU_AVX2 : CPU_AVX;
+				       (op >= 0xd1 && op != 0xd6 && op != 0xe6 && op != 0xe7 &&
+					op != 0xf0)
+			       ? CPU_AVX2
+			       : CPU_AVX;
 	if (i->map == 2)
-		return op <= 0x0b || (op >= 0x1c && op <= 0x1e) || (op >= 0x20 && op <= 0x25) || (op >= 0x28 && op <= 0x2b) ||
-		       (op >= 0x30 && op <= 0x40) ? CPU_AVX2 : CPU_AVX;
+		return op <= 0x0b || (op >= 0x1c && op <= 0x1e) || (op >= 0x20 && op <= 0x25) ||
+				       (op >= 0x28 && op <= 0x2b) || (op >= 0x30 && op <= 0x40)
+			       ? CPU_AVX2
+			       : CPU_AVX;
 	return op == 0x0e || op == 0x0f || op == 0x42 || op == 0x4c ? CPU_AVX2 : CPU_AVX;
 }
 
@@ -240,7 +263,8 @@ static enum cpu_feature of_two_bytes_01(const struct x86_insn *i)
 enum cpu_feature cpu_feature_of(const struct x86_insn *i)
 {
 	const struct instruction_row *rows = i->kind ? vex_rows : plain_rows;
-	size_t count = i->kind ? sizeof(vex_rows) / sizeof(vex_rows[0]) : sizeof(plain_rows) / sizeof(plain_rows[0]);
+	size_t count = i->kind ? sizeof(vex_rows) / sizeof(vex_rows[0])
+			       : sizeof(plain_rows) / sizeof(plain_rows[0]);
 
 	if (!i->kind && i->map == 0 && (i->opcode & 0xf8) != 0xd8)
 		return CPU_FPU;

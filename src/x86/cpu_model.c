@@ -184,7 +184,8 @@ static void put_legacy_caches(struct cpu_model *m, const struct cpu_host *own)
 static void put_basic(struct cpu_model *m, const uint32_t vendor[3], unsigned cpus,
 		      const struct cpu_host *own)
 {
-	bool amd = m->vendor == CPU_AMD, compact = cpu_has(&m->features, CPU_XSAVEC);
+	bool amd = m->vendor == CPU_AMD;
+	bool compact = cpu_has(&m->features, CPU_XSAVEC);
 	bool avx = cpu_has(&m->features, CPU_AVX);
 	uint32_t area = avx ? XSAVE_AVX_BYTES : XSAVE_SSE_BYTES;
 
@@ -273,7 +274,8 @@ static void make_valid_bits(struct cpu_model *m)
 static void make_leaves(struct cpu_model *m, const char *brand, unsigned cpus,
 			const struct cpu_host *own)
 {
-	uint32_t vendor[3], brand_words[12] = { 0 };
+	uint32_t vendor[3];
+	uint32_t brand_words[12] = { 0 };
 
 	memcpy(&vendor[0], vendor_names[m->vendor], 4);
 	memcpy(&vendor[1], vendor_names[m->vendor] + 4, 4);

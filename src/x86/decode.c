@@ -1,8 +1,9 @@
 /*
- * The decoder: prefixes, opcode map, row of the table (decode_internal.h), modrm and address, immediates.
+ * The decoder: prefixes, opcode map, row of the table (decode_internal.h), modrm and address,
+ * immediates.
  *
- * 16- and 32-bit code has its own one-byte map and shares the others. Left out on purpose: 3DNow!, XOP, EVEX, which the CPUID
- * policy never offers.
+ * 16- and 32-bit code has its own one-byte map and shares the others. Left out on purpose: 3DNow!,
+ * XOP, EVEX, which the CPUID policy never offers.
  */
 #include "decode.h"
 
@@ -45,7 +46,8 @@ struct prefixes {
 	bool address, any66;
 };
 
-static uint8_t take_prefixes(struct cursor *c, unsigned code_bits, struct x86_insn *insn, struct prefixes *p)
+static uint8_t take_prefixes(struct cursor *c, unsigned code_bits, struct x86_insn *insn,
+			     struct prefixes *p)
 {
 	for (;;) {
 		uint8_t b = next(c);
@@ -69,8 +71,9 @@ static uint8_t take_prefixes(struct cursor *c, unsigned code_bits, struct x86_in
 				return b;
 			p->rex = b;
 			b = next(c);
-			if ((b & 0xf0) == 0x40 || b == 0x66 || b == 0x67 || b == 0xf0 || b == 0xf2 || b == 0xf3 || b == 0x26 ||
-			    b == 0x2e || b == 0x36 || b == 0x3e || b == 0x64 || b == 0x65) {
+			if ((b & 0xf0) == 0x40 || b == 0x66 || b == 0x67 || b == 0xf0 ||
+			    b == 0xf2 || b == 0xf3 || b == 0x26 || b == 0x2e || b == 0x36 ||
+			    b == 0x3e || b == 0x64 || b == 0x65) {
 				p->rex = 0; /* a REX counts only right before the opcode */
 				c->at--;
 				continue;
@@ -80,9 +83,11 @@ static uint8_t take_prefixes(struct cursor *c, unsigned code_bits, struct x86_in
 	}
 }
 
-static void take_vex(struct cursor *c, uint8_t first, unsigned code_bits, struct x86_insn *insn, struct prefixes *p)
+static void take_vex(struct cursor *c, uint8_t first, unsigned code_bits, struct x86_insn *insn,
+		     struct prefixes *p)
 {
-	uint8_t b1 = next(c), b2 = first == 0xc5 ? b1 : next(c);
+	uint8_t b1 = next(c);
+	uint8_t b2 = first == 0xc5 ? b1 : next(c);
 
 	p->rex = 0x40 | (~b1 >> 5 & 4); /* R */
 	insn->map = 1;
@@ -113,17 +118,21 @@ static void take_opcode(struct cursor *c, uint8_t b, struct x86_insn *insn)
 	insn->pp = insn->repne ? 3 : insn->rep ? 2 : insn->prefix66 ? 1 : 0;
 }
 
-static const struct x86_encoding *look_up(const struct x86_insn *insn, unsigned pp, bool not_64, uint8_t modrm)
+static const struct x86_encoding *look_up(const struct x86_insn *insn, unsigned pp, bool not_64,
+					  uint8_t modrm)
 {
-	unsigned row = not_64 ? x86_rows_not_64[pp][insn->opcode] : x86_decode_rows[insn->kind][insn->map][pp][insn->opcode];
-	unsigned first = row >> 2, reg = modrm >> 3 & 7;
+	unsigned row = not_64 ? x86_rows_not_64[pp][insn->opcode]
+			      : x86_decode_rows[insn->kind][insn->map][pp][insn->opcode];
+	unsigned first = row >> 2;
+	unsigned reg = modrm >> 3 & 7;
 	bool register_form = modrm >> 6 == 3;
 
 	switch (row & 3) {
 	case X86_ROW_BY_REG:
 		return &x86_encodings[x86_variants[first + reg + 8 * register_form]];
 	case X86_ROW_BY_RM:
-		return &x86_encodings[x86_variants[first + reg * 9 + (register_form ? 1 + (modrm & 7) : 0)]];
+		return &x86_encodings[x86_variants[first + reg * 9 +
+						   (register_form ? 1 + (modrm & 7) : 0)]];
 	default:
 		return &x86_encodings[first];
 	}
@@ -145,8 +154,9 @@ static void take_vex_fields(struct x86_insn *insn, unsigned code_bits)
 }
 
 /*
- * The row, and with it what the canonical 64-bit encoding of the instruction has in place of the guest's prefixes: pp and
- * canonical66. In 16-bit code 66 means the opposite, but where it selects an instruction; F2 and F3 change nothing of that.
+ * The row, and with it what the canonical 64-bit encoding of the instruction has in place of the
+ * guest's prefixes: pp and canonical66. In 16-bit code 66 means the opposite, but where it selects
+ * an instruction; F2 and F3 change nothing of that.
  */
 static void find_encoding(struct x86_insn *insn, unsigned code_bits, uint8_t modrm)
 {
@@ -185,7 +195,8 @@ static void address16(struct cursor *c, uint8_t modrm, struct x86_insn *insn)
 	}
 }
 
-static void address32(struct cursor *c, uint8_t modrm, uint8_t rex, unsigned code_bits, struct x86_insn *insn)
+static void address32(struct cursor *c, uint8_t modrm, uint8_t rex, unsigned code_bits,
+		      struct x86_insn *insn)
 {
 	unsigned rm = modrm & 7;
 
@@ -251,20 +262,26 @@ static void set_sizes(struct x86_insn *insn, const struct prefixes *p, unsigned 
 		insn->address_bytes = p->address ? 4 : 8;
 	else
 		insn->address_bytes = (code_bits == 32) != p->address ? 4 : 2;
-	insn->operand_bytes = insn->rex_w ? 8 : !insn->kind && (code_bits == 16) != insn->prefix66 ? 2 : 4;
+	insn->operand_bytes = insn->rex_w                                          ? 8
+			      : !insn->kind && (code_bits == 16) != insn->prefix66 ? 2
+										   : 4;
 }
 
 int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struct x86_insn *insn)
 {
-	struct cursor c = { bytes, available < X86_INSN_MAX_BYTES ? available : X86_INSN_MAX_BYTES, 0, false };
+	struct cursor c = { bytes, available < X86_INSN_MAX_BYTES ? available : X86_INSN_MAX_BYTES,
+			    0, false };
 	struct prefixes p = { .segment = X86_NO_REGISTER };
-	uint8_t b, modrm = 0;
+	uint8_t b;
+	uint8_t modrm = 0;
 
-	*insn = (struct x86_insn){ 0 }; /* no memset(): that of a sanitizer uses vector registers, which are the guest's */
+	/* no memset(): that of a sanitizer uses vector registers, which are the guest's */
+	*insn = (struct x86_insn){ 0 };
 	insn->index = insn->base = X86_NO_REGISTER;
 	insn->segment = X86_DS;
 	b = take_prefixes(&c, code_bits, insn, &p);
-	if ((b == 0xc4 || b == 0xc5) && !c.short_of_bytes && (code_bits == 64 || (c.at < c.available && bytes[c.at] >= 0xc0))) {
+	if ((b == 0xc4 || b == 0xc5) && !c.short_of_bytes &&
+	    (code_bits == 64 || (c.at < c.available && bytes[c.at] >= 0xc0))) {
 		if (insn->lock || insn->rep || insn->repne || insn->prefix66 || p.rex)
 			return -EINVAL;
 		take_vex(&c, b, code_bits, insn, &p);
@@ -282,7 +299,8 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	if (c.at < c.available)
 		modrm = bytes[c.at];
 	find_encoding(insn, code_bits, modrm);
-	if (insn->encoding.attributes & X86_ENC_MODRM || !(insn->encoding.attributes & X86_ENC_VALID)) {
+	if (insn->encoding.attributes & X86_ENC_MODRM ||
+	    !(insn->encoding.attributes & X86_ENC_VALID)) {
 		if (c.at >= c.available)
 			c.short_of_bytes = true;
 	}
@@ -294,7 +312,9 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 		next(&c);
 		insn->has_modrm = true;
 		insn->mod = modrm >> 6;
-		insn->reg = (uint8_t)((modrm >> 3 & 7) | (insn->encoding.attributes & X86_ENC_GROUP ? 0 : (p.rex & 4) << 1));
+		insn->reg = (uint8_t)((modrm >> 3 & 7) | (insn->encoding.attributes & X86_ENC_GROUP
+								  ? 0
+								  : (p.rex & 4) << 1));
 		insn->rm = (uint8_t)((modrm & 7) | (p.rex & 1) << 3);
 		if (insn->map == 1 && insn->opcode >= 0x20 && insn->opcode <= 0x23)
 			insn->mod = 3; /* MOV CR/DR ignore mod */
@@ -307,7 +327,8 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	} else {
 		insn->rm = (uint8_t)((insn->opcode & 7) | (p.rex & 1) << 3);
 		if (insn->encoding.class == X86_CLASS_PAUSE && insn->rm)
-			insn->encoding.class = X86_CLASS_DATA; /* XCHG R8, RAX: F3 says nothing there */
+			insn->encoding.class =
+				X86_CLASS_DATA; /* XCHG R8, RAX: F3 says nothing there */
 	}
 	if (p.segment != X86_NO_REGISTER) {
 		insn->segment = p.segment;
@@ -316,9 +337,12 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	take_immediate(&c, code_bits, insn);
 	if (c.short_of_bytes)
 		return available < X86_INSN_MAX_BYTES ? -EAGAIN : -E2BIG;
-	insn->mem_bytes = insn->encoding.mem_bytes[insn->rex_w ? 1 : insn->pp >= 2 && insn->canonical66 ? 2 : 0];
+	insn->mem_bytes = insn->encoding.mem_bytes[insn->rex_w                          ? 1
+						   : insn->pp >= 2 && insn->canonical66 ? 2
+											: 0];
 	insn->length = (uint8_t)c.at;
-	if (insn->lock && !(insn->encoding.attributes & X86_ENC_LOCKABLE && x86_insn_has_memory(insn)))
+	if (insn->lock &&
+	    !(insn->encoding.attributes & X86_ENC_LOCKABLE && x86_insn_has_memory(insn)))
 		return -EINVAL;
 	return 0;
 }

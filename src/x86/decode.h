@@ -1,4 +1,7 @@
-/* One x86 instruction, taken apart. Table-driven (decode_internal.h); 16-, 32- and 64-bit code; no allocation, no state. */
+/*
+ * One x86 instruction, taken apart. Table-driven (decode_internal.h); 16-, 32- and 64-bit code; no
+ * allocation, no state.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -22,7 +25,11 @@ struct x86_insn {
 	uint8_t address_bytes; /* 2, 4, 8 */
 	uint8_t mem_bytes;     /* accessed by the memory operand; 0 when the table does not say */
 	bool lock, rep, repne, rex, rex_w, prefix66, has_modrm, segment_override;
-	bool canonical66; /* its canonical 64-bit encoding has a 66 prefix: what the table, the immediate and a copy go by */
+	/*
+	 * its canonical 64-bit encoding has a 66 prefix: what the table, the immediate and a copy
+	 * go by
+	 */
+	bool canonical66;
 	int32_t disp;
 	uint64_t imm; /* sign-extended where the instruction does so */
 	uint8_t imm_bytes;
@@ -44,10 +51,12 @@ static inline bool x86_insn_is_locked(const struct x86_insn *insn)
 
 /*
  * Decodes the instruction at bytes[0..available) for code of code_bits (16, 32, 64).
- * Returns 0; -EAGAIN when more bytes are needed (available < 15); -EINVAL when it is not an instruction (#UD).
- * On -EINVAL ret_insn->length is not meaningful. A 16th byte would be #GP: reported as -E2BIG.
+ * Returns 0; -EAGAIN when more bytes are needed (available < 15); -EINVAL when it is not an
+ * instruction (#UD). On -EINVAL ret_insn->length is not meaningful. A 16th byte would be #GP:
+ * reported as -E2BIG.
  */
-int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struct x86_insn *ret_insn);
+int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits,
+	       struct x86_insn *ret_insn);
 
 static inline bool x86_insn_is(const struct x86_insn *insn, uint32_t attribute)
 {
@@ -55,7 +64,7 @@ static inline bool x86_insn_is(const struct x86_insn *insn, uint32_t attribute)
 }
 
 /*
- * Those of encoding.flags_written that may stay as they were (X86_CF ...): by the operands (a shift by zero), or on some
- * processors, where the manuals call them undefined (SDM Vol. 1 appendix A).
+ * Those of encoding.flags_written that may stay as they were (X86_CF ...): by the operands (a shift
+ * by zero), or on some processors, where the manuals call them undefined (SDM Vol. 1 appendix A).
  */
 uint8_t x86_flags_kept(const struct x86_insn *insn);

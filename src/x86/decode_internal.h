@@ -1,25 +1,39 @@
 /*
- * The instruction table behind decode.h: what every part asks about an instruction. Made by tools/gen-decode-table.c, which asks
- * Zydis about each encoding; committed as decode_table.c, so that a build and a running engine need no decoder library.
+ * The instruction table behind decode.h: what every part asks about an instruction. Made by
+ * tools/gen-decode-table.c, which asks Zydis about each encoding; committed as decode_table.c, so
+ * that a build and a running engine need no decoder library.
  *
- * A new instruction: put its extension into `offered` in the generator. Give its mnemonic a row in `classes` there if it is not
- * of the class that its category has, and one in the lists beside it if its flags or operands are not what Zydis says. Run
- * `make decode-table` and commit the table. tests/cpu/table_test.c compares its flags with Zydis, decode-table.sh the table with
- * a fresh one. What C executes (X86_CLASS_SYSTEM) also needs its case in engine/soft/insn.
+ * A new instruction: put its extension into `offered` in the generator. Give its mnemonic a row in
+ * `classes` there if it is not of the class that its category has, and one in the lists beside it
+ * if its flags or operands are not what Zydis says. Run `make decode-table` and commit the table.
+ * tests/cpu/table_test.c compares its flags with Zydis, decode-table.sh the table with a fresh one.
+ * What C executes (X86_CLASS_SYSTEM) also needs its case in engine/soft/insn.
  */
 #pragma once
 
 #include <stdint.h>
 
-enum { X86_CF = 1, X86_PF = 2, X86_AF = 4, X86_ZF = 8, X86_SF = 16, X86_OF = 32, X86_ALL_FLAGS = 63 };
+enum {
+	X86_CF = 1,
+	X86_PF = 2,
+	X86_AF = 4,
+	X86_ZF = 8,
+	X86_SF = 16,
+	X86_OF = 32,
+	X86_ALL_FLAGS = 63
+};
 
 enum { X86_KIND_LEGACY, X86_KIND_VEX128, X86_KIND_VEX256, X86_KINDS };
 
-/* Who translates or executes it. Stack and control classes hold in 64-bit code; outside it most are left to C. */
+/*
+ * Who translates or executes it. Stack and control classes hold in 64-bit code; outside it most are
+ * left to C.
+ */
 enum x86_class {
 	X86_CLASS_SYSTEM,    /* left to C; so is whatever the generator does not know */
 	X86_CLASS_DATA,      /* copied: registers renamed, memory operand rewritten */
-	X86_CLASS_BIT_STRING, /* BT, BTS, BTR, BTC with a register: reach beyond the operand in memory */
+	/* BT, BTS, BTR, BTC with a register: reach beyond the operand in memory */
+	X86_CLASS_BIT_STRING,
 	X86_CLASS_SCATTERED, /* several addresses: gathers, MASKMOVQ, MASKMOVDQU */
 	X86_CLASS_STRING,    /* MOVS, STOS, LODS, CMPS, SCAS, INS, OUTS */
 	X86_CLASS_LEA,
@@ -54,32 +68,39 @@ enum {
 	X86_ENC_MODRM = 1u << 1,
 	X86_ENC_MEM_READ = 1u << 2,
 	X86_ENC_MEM_WRITE = 1u << 3,
-	X86_ENC_ADDRESS_ONLY = 1u << 4, /* LEA and the like: the address is computed, nothing is accessed */
+	X86_ENC_ADDRESS_ONLY =
+		1u << 4, /* LEA and the like: the address is computed, nothing is accessed */
 	X86_ENC_VSIB = 1u << 5,
-	X86_ENC_REG_GPR = 1u << 6,    /* modrm.reg names a general register */
-	X86_ENC_RM_GPR = 1u << 7,     /* modrm.rm names one in the register form */
-	X86_ENC_VVVV_GPR = 1u << 8,   /* VEX.vvvv names one */
-	X86_ENC_OPCODE_GPR = 1u << 9, /* the low opcode bits name one: as x86_insn.rm, with its attributes */
+	X86_ENC_REG_GPR = 1u << 6, /* modrm.reg names a general register */
+	X86_ENC_RM_GPR = 1u << 7, /* modrm.rm names one in the register form */
+	X86_ENC_VVVV_GPR = 1u << 8, /* VEX.vvvv names one */
+	/* the low opcode bits name one: as x86_insn.rm, with its attributes */
+	X86_ENC_OPCODE_GPR = 1u << 9,
 	X86_ENC_LOCKABLE = 1u << 10,
-	X86_ENC_REG_READ = 1u << 11,  /* of the general registers above; both where a write may not happen */
+	X86_ENC_REG_READ =
+		1u << 11, /* of the general registers above; both where a write may not happen */
 	X86_ENC_REG_WRITE = 1u << 12,
 	X86_ENC_RM_READ = 1u << 13,
 	X86_ENC_RM_WRITE = 1u << 14,
 	X86_ENC_VVVV_READ = 1u << 15,
 	X86_ENC_VVVV_WRITE = 1u << 16,
-	X86_ENC_REG8 = 1u << 17,      /* those are byte registers: without REX, 4 to 7 are AH to BH */
-	X86_ENC_RM8 = 1u << 18,       /* also of a shift's byte in memory */
+	X86_ENC_REG8 = 1u << 17, /* those are byte registers: without REX, 4 to 7 are AH to BH */
+	X86_ENC_RM8 = 1u << 18, /* also of a shift's byte in memory */
 	X86_ENC_ACCUMULATOR = 1u << 19, /* AL, AX, EAX, RAX is an operand that no field names */
-	X86_ENC_GROUP = 1u << 20,     /* modrm.reg is part of the opcode: REX.R says nothing there */
-	X86_ENC_FIXED_66 = 1u << 21,  /* 66 selects an instruction or nothing, never a 16-bit operand */
-	X86_ENC_PLAIN = 1u << 22,     /* X86_CLASS_DATA that writes no general register but those above */
-	X86_ENC_COUNTED = 1u << 23,   /* a shift: the masked immediate decides which flags are written */
+	/* modrm.reg is part of the opcode: REX.R says nothing there */
+	X86_ENC_GROUP = 1u << 20,
+	X86_ENC_FIXED_66 =
+		1u << 21, /* 66 selects an instruction or nothing, never a 16-bit operand */
+	/* X86_CLASS_DATA that writes no general register but those above */
+	X86_ENC_PLAIN = 1u << 22,
+	X86_ENC_COUNTED =
+		1u << 23, /* a shift: the masked immediate decides which flags are written */
 	X86_ENC_ENDS_BLOCK = 1u << 24,
-	X86_ENC_FPU = 1u << 25,       /* x87, MMX, SSE or AVX state: #NM while CR0.TS is set */
-	X86_ENC_NOT_64 = 1u << 26,    /* not in 64-bit code */
-	X86_ENC_W_64 = 1u << 27,      /* VEX.W says something in 64-bit code only */
-	X86_ENC_VVVV = 1u << 28,      /* VEX.vvvv names a register; elsewhere it must be 1111b */
-	X86_ENC_IS4 = 1u << 29,       /* bits 7:4 of the immediate name a register */
+	X86_ENC_FPU = 1u << 25, /* x87, MMX, SSE or AVX state: #NM while CR0.TS is set */
+	X86_ENC_NOT_64 = 1u << 26, /* not in 64-bit code */
+	X86_ENC_W_64 = 1u << 27, /* VEX.W says something in 64-bit code only */
+	X86_ENC_VVVV = 1u << 28, /* VEX.vvvv names a register; elsewhere it must be 1111b */
+	X86_ENC_IS4 = 1u << 29, /* bits 7:4 of the immediate name a register */
 };
 
 enum {
@@ -98,8 +119,9 @@ enum {
 enum { X86_ROW_SINGLE, X86_ROW_BY_REG, X86_ROW_BY_RM };
 
 /*
- * One encoding; mem_bytes and the bits of widths are indexed by width: plain, W, 66 beside F2 or F3. flags_written holds the
- * undefined ones, too; flags_kept those of them that may stay as they were (x86_flags_kept()).
+ * One encoding; mem_bytes and the bits of widths are indexed by width: plain, W, 66 beside F2 or
+ * F3. flags_written holds the undefined ones, too; flags_kept those of them that may stay as they
+ * were (x86_flags_kept()).
  */
 struct x86_encoding {
 	uint32_t attributes;
@@ -113,8 +135,9 @@ struct x86_encoding {
 };
 
 /*
- * [kind][map][prefix: none 66 F3 F2][opcode] = n << 2 | X86_ROW_*; 0 = not an instruction. A single row's encoding is
- * x86_encodings[n], the others' x86_encodings[x86_variants[n + ...]]. x86_rows_not_64 is the one-byte map outside 64-bit mode.
+ * [kind][map][prefix: none 66 F3 F2][opcode] = n << 2 | X86_ROW_*; 0 = not an instruction. A single
+ * row's encoding is x86_encodings[n], the others' x86_encodings[x86_variants[n + ...]].
+ * x86_rows_not_64 is the one-byte map outside 64-bit mode.
  */
 extern const uint16_t x86_decode_rows[X86_KINDS][4][4][256];
 extern const uint16_t x86_rows_not_64[4][256];

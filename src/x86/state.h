@@ -44,7 +44,9 @@ enum { X86_MAX_PROCESSORS = 16 };
 _Static_assert(X86_MAX_PROCESSORS <= 64, "a mask of processors");
 enum { X86_PHYSICAL_BITS = 40 }; /* as leaf 0x80000008 of every model says */
 /* What some model lets be set (cpu_model.h has what one does); SDM Vol. 3A 2.5. */
-#define X86_CR4_KNOWN (0x3cu | CR4_PGE | 0x600u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
+#define X86_CR4_KNOWN                                                                              \
+	(0x3cu | CR4_PGE | 0x600u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | \
+	 CR4_SMAP)
 #define X86_EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AUTOIBRS)
 
 enum x86_exception {

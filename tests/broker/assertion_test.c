@@ -30,7 +30,8 @@ int main(void)
 	}
 	if (child < 0 || waitpid(child, &status, 0) != child)
 		return 70;
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_FAULT || !strstr(text, "number == 1")) {
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_FAULT ||
+	    !strstr(text, "number == 1")) {
 		printf("assertion_test: status %#x, said: %s\n", (unsigned)status, text);
 		return 1;
 	}

@@ -92,7 +92,8 @@ static int is_stopped(struct client *c)
 static int powers_off(struct client *c)
 {
 	uint8_t data[RING_RECORD_MAX_BYTES];
-	uint32_t kind = 0, bytes;
+	uint32_t kind = 0;
+	uint32_t bytes;
 	uint64_t count;
 	int32_t asked = 1;
 

@@ -170,7 +170,8 @@ static void finish(const char *what, struct running r, enum broker_outcome outco
 		   const char *want)
 {
 	struct pollfd ready = { .fd = r.report, .events = POLLIN };
-	char text[TEXT_BYTES + 32] = "", wanted[TEXT_BYTES + 32];
+	char text[TEXT_BYTES + 32] = "";
+	char wanted[TEXT_BYTES + 32];
 	ssize_t n = poll(&ready, 1, 20000) > 0 ? read(r.report, text, sizeof(text) - 1) : 0;
 
 	if (n <= 0)

@@ -1,7 +1,8 @@
 /*
- * A guest of 1 MiB, a quarter of it above 4 GiB, and two processors around a bus with a storage channel of two disks, the utilities' and the
- * memory's channels; the test is its processors and its disk process. Rings of channel N: FAKE_RING_PAGES for each direction
- * at FAKE_RINGS_GPA and (N - 1) * FAKE_STRIDE on.
+ * A guest of 1 MiB, a quarter of it above 4 GiB, and two processors around a bus with a storage
+ * channel of two disks, the utilities' and the memory's channels; the test is its processors and
+ * its disk process. Rings of channel N: FAKE_RING_PAGES for each direction at FAKE_RINGS_GPA and (N
+ * - 1) * FAKE_STRIDE on.
  */
 #pragma once
 
@@ -19,7 +20,13 @@
 #include "device/ic/utility.h"
 #include "abi/vstor.h"
 
-enum { FAKE_RAM_BYTES = 1 << 20, FAKE_LOW_BYTES = 0xc0000, FAKE_CPUS = 2, FAKE_SECTORS = 4096, FAKE_CHANNELS = 5 };
+enum {
+	FAKE_RAM_BYTES = 1 << 20,
+	FAKE_LOW_BYTES = 0xc0000,
+	FAKE_CPUS = 2,
+	FAKE_SECTORS = 4096,
+	FAKE_CHANNELS = 5
+};
 enum { FAKE_RINGS_GPA = 0x10000, FAKE_RING_PAGES = 4, FAKE_STRIDE = 2 * FAKE_RING_PAGES * 4096 };
 
 struct fake {
@@ -77,13 +84,17 @@ static void fake_defer(void *context)
 	block_wake(&f->client);
 }
 
-static uint64_t fake_now(void *context) { return __atomic_add_fetch(&((struct fake *)context)->now, 10, __ATOMIC_RELAXED); }
+static uint64_t fake_now(void *context)
+{
+	return __atomic_add_fetch(&((struct fake *)context)->now, 10, __ATOMIC_RELAXED);
+}
 
 static void fake_discard(void *context, uint64_t gpa, uint64_t bytes)
 {
 	struct fake *f = context;
 
-	const uint8_t *first = guest_ram_hva(&f->memory, gpa), *last = guest_ram_hva(&f->memory, gpa + bytes - 1);
+	const uint8_t *first = guest_ram_hva(&f->memory, gpa);
+	const uint8_t *last = guest_ram_hva(&f->memory, gpa + bytes - 1);
 
 	if (!first || !last || (uint64_t)(last - first) != bytes - 1 || gpa % 4096 || bytes % 4096)
 		abort();
@@ -103,11 +114,16 @@ static void fake_create(struct fake *f, uint64_t slice_tsc)
 		.defer = fake_defer, .context = f, .lock = &f->lock, .memory = &f->memory,
 		.cpus = FAKE_CPUS, .slice_tsc = slice_tsc,
 	};
-	f->client = (struct block_client){ .memory = mmap(NULL, sizeof(struct block_memory), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
-					   .doorbell_fd = eventfd(0, EFD_NONBLOCK), .answer_fd = eventfd(0, 0) };
+	f->client = (struct block_client){ .memory = mmap(NULL, sizeof(struct block_memory),
+							  PROT_READ | PROT_WRITE,
+							  MAP_SHARED | MAP_ANONYMOUS, -1, 0),
+					   .doorbell_fd = eventfd(0, EFD_NONBLOCK),
+					   .answer_fd = eventfd(0, 0) };
 	f->client.memory->disks = 2;
 	for (unsigned n = 0; n < 2; n++)
-		f->client.memory->disk[n] = (struct block_disk){ FAKE_SECTORS * 512, 512, 4096, { (uint8_t)n }, n == 1 };
+		f->client.memory->disk[n] = (struct block_disk){
+			FAKE_SECTORS * 512, 512, 4096, { (uint8_t)n }, n == 1
+		};
 	f->bus = bus_create(&f->host);
 	f->storage = storage_create(f->bus, &f->client);
 	f->clock = (struct utility_clock){ fake_now, fake_now, f };
@@ -130,11 +146,16 @@ static void fake_destroy(struct fake *f)
 	free(f->memory.ram);
 }
 
-static int fake_message(struct fake *f, const void *payload, size_t bytes) { return bus_message(f->bus, VMBUS_CONNECTION, VMBUS_MESSAGE_TYPE, payload, bytes); }
+static int fake_message(struct fake *f, const void *payload, size_t bytes)
+{
+	return bus_message(f->bus, VMBUS_CONNECTION, VMBUS_MESSAGE_TYPE, payload, bytes);
+}
 
 static void fake_contact(struct fake *f)
 {
-	const struct vmbus_contact contact = { .head.kind = VMBUS_INITIATE_CONTACT, .version = VMBUS_5_3, .interrupt_page = VMBUS_SINT };
+	const struct vmbus_contact contact = { .head.kind = VMBUS_INITIATE_CONTACT,
+					       .version = VMBUS_5_3,
+					       .interrupt_page = VMBUS_SINT };
 	const struct vmbus_head offers = { .kind = VMBUS_REQUEST_OFFERS };
 
 	fake_message(f, &contact, sizeof(contact));
@@ -144,10 +165,20 @@ static void fake_contact(struct fake *f)
 /* A GPADL over the rings of a channel, of the channel's number; open. */
 static void fake_open(struct fake *f, uint32_t relid)
 {
-	struct { struct vmbus_gpadl_header h; uint64_t gfn[2 * FAKE_RING_PAGES]; } __attribute__((packed)) gpadl = {
-		.h = { { VMBUS_GPADL_HEADER, 0 }, relid, relid, 8 + 16 * FAKE_RING_PAGES, 1, 2 * FAKE_RING_PAGES * 4096, 0 }
-	};
-	const struct vmbus_open open = { .head.kind = VMBUS_OPEN, .relid = relid, .gpadl = relid, .host_ring_page = FAKE_RING_PAGES };
+	struct {
+		struct vmbus_gpadl_header h;
+		uint64_t gfn[2 * FAKE_RING_PAGES];
+	} __attribute__((packed)) gpadl = { .h = { { VMBUS_GPADL_HEADER, 0 },
+						   relid,
+						   relid,
+						   8 + 16 * FAKE_RING_PAGES,
+						   1,
+						   2 * FAKE_RING_PAGES * 4096,
+						   0 } };
+	const struct vmbus_open open = { .head.kind = VMBUS_OPEN,
+					 .relid = relid,
+					 .gpadl = relid,
+					 .host_ring_page = FAKE_RING_PAGES };
 
 	for (unsigned n = 0; n < 2 * FAKE_RING_PAGES; n++)
 		gpadl.gfn[n] = (FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE) / 4096 + n;
@@ -155,11 +186,19 @@ static void fake_open(struct fake *f, uint32_t relid)
 	fake_message(f, &open, sizeof(open));
 }
 
-/* A packet as a driver lays it out, with its footer, into `to`; its length. pages: of data at the gfns that follow each other. */
-static inline uint32_t fake_packet(uint8_t *to, uint64_t transaction, const struct vstor_packet *p, uint64_t first_gfn, uint32_t offset, uint32_t bytes)
+/*
+ * A packet as a driver lays it out, with its footer, into `to`; its length. pages: of data at the
+ * gfns that follow each other.
+ */
+static inline uint32_t fake_packet(uint8_t *to, uint64_t transaction, const struct vstor_packet *p,
+				   uint64_t first_gfn, uint32_t offset, uint32_t bytes)
 {
-	const uint32_t pages = bytes ? (offset + bytes + 4095) / 4096 : 0, head_bytes = bytes ? 32 + 8 * pages : 16, range[4] = { 0, 1, bytes, offset };
-	const struct vmbus_packet head = { bytes ? PACKET_GPA_DIRECT : PACKET_INBAND, (uint16_t)(head_bytes / 8), (uint16_t)((head_bytes + sizeof(*p)) / 8),
+	const uint32_t pages = bytes ? (offset + bytes + 4095) / 4096 : 0;
+	const uint32_t head_bytes = bytes ? 32 + 8 * pages : 16;
+	const uint32_t range[4] = { 0, 1, bytes, offset };
+	const struct vmbus_packet head = { bytes ? PACKET_GPA_DIRECT : PACKET_INBAND,
+					   (uint16_t)(head_bytes / 8),
+					   (uint16_t)((head_bytes + sizeof(*p)) / 8),
 					   PACKET_WANTS_COMPLETION, transaction };
 
 	memcpy(to, &head, sizeof(head));

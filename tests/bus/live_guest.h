@@ -1,6 +1,7 @@
 /*
- * A guest of fake_guest.h that has used its bus for a while: every channel is open and agreed upon, completions and messages wait for
- * room, a GPADL is incomplete, pages are given up, a beat is not answered; and its parts as saved machines have them.
+ * A guest of fake_guest.h that has used its bus for a while: every channel is open and agreed upon,
+ * completions and messages wait for room, a GPADL is incomplete, pages are given up, a beat is not
+ * answered; and its parts as saved machines have them.
  */
 #pragma once
 
@@ -8,22 +9,35 @@
 
 #include "lib/archive.h"
 
-enum live_part { PART_BUS, PART_STORAGE, PART_BALLOON, PART_UTILITY, LIVE_PARTS = PART_UTILITY + UTILITY_KINDS };
-enum { LIVE_RING_BYTES = (FAKE_RING_PAGES - 1) * GUEST_PAGE_BYTES, LIVE_STORAGE = 1, LIVE_BALLOON = 2, LIVE_UTILITY = 3 };
+enum live_part {
+	PART_BUS,
+	PART_STORAGE,
+	PART_BALLOON,
+	PART_UTILITY,
+	LIVE_PARTS = PART_UTILITY + UTILITY_KINDS
+};
+enum {
+	LIVE_RING_BYTES = (FAKE_RING_PAGES - 1) * GUEST_PAGE_BYTES,
+	LIVE_STORAGE = 1,
+	LIVE_BALLOON = 2,
+	LIVE_UTILITY = 3
+};
 enum { LIVE_COMPLETIONS = 140 /* more than fit into the guest's ring */, LIVE_UTILITY_VERSION = 3 };
 
 struct live { struct fake fake; uint32_t written[FAKE_CHANNELS]; };
 
 static uint32_t *live_word(struct live *live, uint32_t relid, bool to_guest, uint32_t word)
 {
-	uint64_t gpa = FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE + (to_guest ? FAKE_RING_PAGES * GUEST_PAGE_BYTES : 0) + word;
+	uint64_t gpa = FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE +
+		       (to_guest ? FAKE_RING_PAGES * GUEST_PAGE_BYTES : 0) + word;
 
 	return (uint32_t *)(void *)(live->fake.memory.ram + gpa);
 }
 
 static void live_put(struct live *live, uint32_t relid, const uint8_t *packet, uint32_t bytes)
 {
-	uint8_t *data = live->fake.memory.ram + FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE + GUEST_PAGE_BYTES;
+	uint8_t *data = live->fake.memory.ram + FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE +
+			GUEST_PAGE_BYTES;
 	uint32_t *written = &live->written[relid - 1];
 
 	for (uint32_t n = 0; n < bytes; n++)
@@ -37,7 +51,9 @@ static void live_put(struct live *live, uint32_t relid, const uint8_t *packet, u
 static void live_put_inband(struct live *live, uint32_t relid, const void *payload, uint32_t bytes)
 {
 	uint8_t packet[512] = { 0 };
-	const struct vmbus_packet head = { .type = PACKET_INBAND, .data_units = 2, .units = (uint16_t)(2 + (bytes + 7) / 8) };
+	const struct vmbus_packet head = { .type = PACKET_INBAND,
+					   .data_units = 2,
+					   .units = (uint16_t)(2 + (bytes + 7) / 8) };
 
 	memcpy(packet, &head, sizeof(head));
 	memcpy(packet + sizeof(head), payload, bytes);
@@ -48,22 +64,34 @@ static void live_storage(struct live *live, const struct vstor_packet *request)
 {
 	uint8_t packet[512];
 
-	live_put(live, LIVE_STORAGE, packet, fake_packet(packet, ++live->fake.now, request, 0, 0, 0));
+	live_put(live, LIVE_STORAGE, packet,
+		 fake_packet(packet, ++live->fake.now, request, 0, 0, 0));
 }
 
 static void live_agree_on_storage(struct live *live)
 {
 	live_storage(live, &(struct vstor_packet){ .operation = VSTOR_BEGIN });
-	live_storage(live, &(struct vstor_packet){ .operation = VSTOR_QUERY_VERSION, .body.version.version = VSTOR_6_2 });
+	live_storage(live, &(struct vstor_packet){ .operation = VSTOR_QUERY_VERSION,
+						   .body.version.version = VSTOR_6_2 });
 	live_storage(live, &(struct vstor_packet){ .operation = VSTOR_END });
 }
 
 static void live_agree_on_memory(struct live *live)
 {
-	const struct { uint16_t type, bytes; uint32_t transaction; uint64_t word[6]; } messages[] = {
-		{ 1, 16, 1, { 0x20000 } }, { 3, 16, 2, { 1 } }, { 5, 48, 3, { 100, 50, 0, 50 } },
+	const struct {
+		uint16_t type, bytes;
+		uint32_t transaction;
+		uint64_t word[6];
+	} messages[] = {
+		{ 1, 16, 1, { 0x20000 } },
+		{ 3, 16, 2, { 1 } },
+		{ 5, 48, 3, { 100, 50, 0, 50 } },
 	};
-	const struct { uint16_t type, bytes; uint32_t transaction, reserved, count; uint64_t range; } pages = { 7, 24, 4, 0, 1 << 1, 0xa0 | 16ull << 40 };
+	const struct {
+		uint16_t type, bytes;
+		uint32_t transaction, reserved, count;
+		uint64_t range;
+	} pages = { 7, 24, 4, 0, 1 << 1, 0xa0 | 16ull << 40 };
 
 	for (size_t n = 0; n < sizeof(messages) / sizeof(messages[0]); n++)
 		live_put_inband(live, LIVE_BALLOON, &messages[n], sizeof(messages[n]));
@@ -72,11 +100,23 @@ static void live_agree_on_memory(struct live *live)
 	live_put_inband(live, LIVE_BALLOON, &pages, sizeof(pages));
 }
 
-/* The answer to what was offered, as tests/fuzz/bus.c has it: head of 28 bytes, one framework, one message version. */
+/*
+ * The answer to what was offered, as tests/fuzz/bus.c has it: head of 28 bytes, one framework, one
+ * message version.
+ */
 static void live_agree_on_utility(struct live *live, unsigned kind)
 {
 	uint8_t answer[64] = { [25] = 7 };
-	const uint16_t versions[10] = { 1, 1, 0, 0, 3, 0, kind == UTILITY_TIME ? LIVE_UTILITY_VERSION + 1 : LIVE_UTILITY_VERSION, 0 };
+	const uint16_t versions[10] = {
+		1,
+		1,
+		0,
+		0,
+		3,
+		0,
+		kind == UTILITY_TIME ? LIVE_UTILITY_VERSION + 1 : LIVE_UTILITY_VERSION,
+		0
+	};
 
 	memcpy(answer + 28, versions, sizeof(versions));
 	live_put_inband(live, LIVE_UTILITY + kind, answer, sizeof(answer));
@@ -86,8 +126,12 @@ static void live_agree_on_utility(struct live *live, unsigned kind)
 /* `n` says how far it got. */
 static void live_create(struct live *live, unsigned n)
 {
-	struct { struct vmbus_gpadl_header h; uint64_t gfn[3]; } __attribute__((packed)) incomplete = {
-		.h = { { VMBUS_GPADL_HEADER, 0 }, 1, 77, 8 + 8 * 5, 1, 5 * GUEST_PAGE_BYTES, 0 }, .gfn = { 1, 2, 3 },
+	struct {
+		struct vmbus_gpadl_header h;
+		uint64_t gfn[3];
+	} __attribute__((packed)) incomplete = {
+		.h = { { VMBUS_GPADL_HEADER, 0 }, 1, 77, 8 + 8 * 5, 1, 5 * GUEST_PAGE_BYTES, 0 },
+		.gfn = { 1, 2, 3 },
 	};
 
 	*live = (struct live){ .written = { 0 } };
@@ -104,7 +148,8 @@ static void live_create(struct live *live, unsigned n)
 	for (unsigned kind = 0; kind < UTILITY_KINDS && n % 5 >= 2 + kind; kind++)
 		live_agree_on_utility(live, kind);
 	for (unsigned k = 0; k < LIVE_COMPLETIONS && n & 1; k++)
-		live_storage(live, &(struct vstor_packet){ .operation = VSTOR_RESET_BUS, .flags = k });
+		live_storage(live,
+			     &(struct vstor_packet){ .operation = VSTOR_RESET_BUS, .flags = k });
 	live->fake.full = n & 2;
 	if (n & 2)
 		fake_open(&live->fake, 1); /* which is refused, and its answers wait */

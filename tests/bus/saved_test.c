@@ -1,7 +1,8 @@
 /*
- * The parts of a machine with a bus as bytes and back (bus, storage, dynamic memory, integration components): what is loaded into a new one
- * is saved as the same bytes and goes on where it was, a part that is damaged or of another machine is refused, and a pause waits
- * for what the disks have. Prints TAP.
+ * The parts of a machine with a bus as bytes and back (bus, storage, dynamic memory, integration
+ * components): what is loaded into a new one is saved as the same bytes and goes on where it was, a
+ * part that is damaged or of another machine is refused, and a pause waits for what the disks have.
+ * Prints TAP.
  */
 #include <stdio.h>
 
@@ -35,7 +36,8 @@ static bool is_same_again(struct live *parent, struct live *child)
 
 		if (live_load(child, part, first, bytes))
 			return false;
-		if (live_save(child, part, second, sizeof(second)) != bytes || memcmp(first, second, bytes))
+		if (live_save(child, part, second, sizeof(second)) != bytes ||
+		    memcmp(first, second, bytes))
 			return false;
 	}
 	return true;
@@ -47,14 +49,17 @@ static unsigned read_answers(struct live *live)
 	uint32_t bytes = *live_word(live, LIVE_STORAGE, true, RING_WRITE_INDEX) + LIVE_RING_BYTES;
 
 	bytes = (bytes - *live_word(live, LIVE_STORAGE, true, RING_READ_INDEX)) % LIVE_RING_BYTES;
-	*live_word(live, LIVE_STORAGE, true, RING_READ_INDEX) = *live_word(live, LIVE_STORAGE, true, RING_WRITE_INDEX);
-	return bytes / (sizeof(struct vmbus_packet) + sizeof(struct vstor_packet) + PACKET_FOOTER_BYTES);
+	*live_word(live, LIVE_STORAGE, true, RING_READ_INDEX) =
+		*live_word(live, LIVE_STORAGE, true, RING_WRITE_INDEX);
+	return bytes /
+	       (sizeof(struct vmbus_packet) + sizeof(struct vstor_packet) + PACKET_FOOTER_BYTES);
 }
 
 /* All that the guest hears until nothing comes any more. */
 static unsigned hear_all(struct live *live)
 {
-	unsigned heard = 0, more;
+	unsigned heard = 0;
+	unsigned more;
 
 	do {
 		more = read_answers(live);
@@ -135,7 +140,8 @@ static bool is_refused_damaged(unsigned n, enum live_part part)
 
 static void refusals(void)
 {
-	static const char *const names[LIVE_PARTS] = { "bus", "storage", "dynamic memory", "shutdown", "heartbeat", "time" };
+	static const char *const names[LIVE_PARTS] = { "bus",      "storage",   "dynamic memory",
+						       "shutdown", "heartbeat", "time" };
 	static uint8_t part[PART_MAX_BYTES];
 	static struct live live;
 	size_t bytes;
@@ -151,14 +157,16 @@ static void refusals(void)
 	live_destroy(&live);
 	part[4]++; /* the size of the first disk */
 	live_create(&live, 0);
-	check("other disks are refused by name", live_load(&live, PART_STORAGE, part, bytes) == -ENOTSUP);
+	check("other disks are refused by name",
+	      live_load(&live, PART_STORAGE, part, bytes) == -ENOTSUP);
 	live_destroy(&live);
 	live_create(&live, 4);
 	bytes = live_save(&live, PART_BALLOON, part, sizeof(part));
 	live_destroy(&live);
 	part[0]++;
 	live_create(&live, 0);
-	check("another amount of memory is refused by name", live_load(&live, PART_BALLOON, part, bytes) == -ENOTSUP);
+	check("another amount of memory is refused by name",
+	      live_load(&live, PART_BALLOON, part, bytes) == -ENOTSUP);
 	live_destroy(&live);
 }
 
@@ -183,7 +191,10 @@ static void reply(struct live *live, uint32_t slot)
 
 static void pauses(void)
 {
-	const struct vstor_packet flush = { .operation = VSTOR_EXECUTE, .body.srb = { .bytes = 0x34, .cdb_bytes = 10, .cdb_or_sense = { 0x35 } } };
+	const struct vstor_packet flush = {
+		.operation = VSTOR_EXECUTE,
+		.body.srb = { .bytes = 0x34, .cdb_bytes = 10, .cdb_or_sense = { 0x35 } }
+	};
 	static struct live live;
 	static uint8_t part[PART_MAX_BYTES];
 	struct block_requests *requests;

@@ -1,17 +1,25 @@
 /*
- * The bus, the storage service and the disk process's side together, each on its threads as in a machine, for ThreadSanitizer too: one
- * processor reads and writes and compares with what it knows, and now and then closes the channel with requests under way; the other
- * signals and moves the channel's interrupts all the time. usage: bus_threads_test [ROUNDS [SEED]]
+ * The bus, the storage service and the disk process's side together, each on its threads as in a
+ * machine, for ThreadSanitizer too: one processor reads and writes and compares with what it knows,
+ * and now and then closes the channel with requests under way; the other signals and moves the
+ * channel's interrupts all the time. usage: bus_threads_test [ROUNDS [SEED]]
  */
 #include <stdio.h>
 
 #include "process/block_server.h"
 #include "fake_guest.h"
 
-enum { AREAS = 24, AREA_SECTORS = 16, AREA_BYTES = AREA_SECTORS * 512, DATA_GPA = 0x40000, RING_DATA_BYTES = (FAKE_RING_PAGES - 1) * 4096 };
+enum {
+	AREAS = 24,
+	AREA_SECTORS = 16,
+	AREA_BYTES = AREA_SECTORS * 512,
+	DATA_GPA = 0x40000,
+	RING_DATA_BYTES = (FAKE_RING_PAGES - 1) * 4096
+};
 
 static struct fake f;
-static uint32_t seed = 1, written, taken;
+static uint32_t seed = 1;
+static uint32_t written, taken;
 static uint64_t transaction;
 static bool stop;
 static uint8_t want[AREAS]; /* what each area of the disk is filled with */
@@ -23,13 +31,17 @@ static uint32_t rnd(void)
 	return seed ^= seed << 5;
 }
 
-static uint32_t *word(uint32_t ring_page, uint32_t at) { return (uint32_t *)(void *)(f.memory.ram + FAKE_RINGS_GPA + ring_page * 4096 + at); }
+static uint32_t *word(uint32_t ring_page, uint32_t at)
+{
+	return (uint32_t *)(void *)(f.memory.ram + FAKE_RINGS_GPA + ring_page * 4096 + at);
+}
 static void fail(const char *what) { printf("FAIL %s\n", what), exit(1); }
 
 static void put(const struct vstor_packet *p, uint64_t gpa, uint32_t bytes)
 {
 	uint8_t packet[512];
-	uint32_t length = fake_packet(packet, ++transaction, p, gpa / 4096, (uint32_t)(gpa % 4096), bytes);
+	uint32_t length =
+		fake_packet(packet, ++transaction, p, gpa / 4096, (uint32_t)(gpa % 4096), bytes);
 
 	for (uint32_t n = 0; n < length; n++)
 		f.memory.ram[FAKE_RINGS_GPA + 4096 + (written + n) % RING_DATA_BYTES] = packet[n];
@@ -44,14 +56,17 @@ static uint64_t get(struct vstor_packet *ret)
 	uint8_t packet[80];
 	struct vmbus_packet head;
 
-	for (uint64_t spins = 0; __atomic_load_n(word(FAKE_RING_PAGES, RING_WRITE_INDEX), __ATOMIC_ACQUIRE) == taken; spins++) {
+	for (uint64_t spins = 0;
+	     __atomic_load_n(word(FAKE_RING_PAGES, RING_WRITE_INDEX), __ATOMIC_ACQUIRE) == taken;
+	     spins++) {
 		if (spins > 20000000)
 			fail("no answer");
 		if (spins % 64 == 63)
 			usleep(100);
 	}
 	for (uint32_t n = 0; n < sizeof(packet); n++)
-		packet[n] = f.memory.ram[FAKE_RINGS_GPA + (FAKE_RING_PAGES + 1) * 4096 + (taken + n) % RING_DATA_BYTES];
+		packet[n] = f.memory.ram[FAKE_RINGS_GPA + (FAKE_RING_PAGES + 1) * 4096 +
+					 (taken + n) % RING_DATA_BYTES];
 	memcpy(&head, packet, sizeof(head));
 	memcpy(ret, packet + 16, sizeof(*ret));
 	taken = (taken + 8u * head.units + 8) % RING_DATA_BYTES;
@@ -84,8 +99,13 @@ static void open_channel(void)
 
 static void put_transfer(unsigned area, bool write)
 {
-	struct vstor_packet p = { .operation = VSTOR_EXECUTE, .flags = 1, .body.srb = { .bytes = 0x34, .cdb_bytes = 16, .data_bytes = AREA_BYTES,
-										    .direction = write ? SRB_DIRECTION_WRITE : SRB_DIRECTION_READ } };
+	struct vstor_packet p = { .operation = VSTOR_EXECUTE,
+				  .flags = 1,
+				  .body.srb = { .bytes = 0x34,
+						.cdb_bytes = 16,
+						.data_bytes = AREA_BYTES,
+						.direction = write ? SRB_DIRECTION_WRITE
+								   : SRB_DIRECTION_READ } };
 
 	p.body.srb.cdb_or_sense[0] = write ? 0x8a : 0x88;
 	p.body.srb.cdb_or_sense[1] = write && area % 8 == 0 ? 8 : 0;
@@ -95,7 +115,10 @@ static void put_transfer(unsigned area, bool write)
 	put(&p, DATA_GPA + area * (AREA_BYTES + 24), AREA_BYTES);
 }
 
-static uint8_t *data_of(unsigned area) { return f.memory.ram + DATA_GPA + area * (AREA_BYTES + 24); }
+static uint8_t *data_of(unsigned area)
+{
+	return f.memory.ram + DATA_GPA + area * (AREA_BYTES + 24);
+}
 
 /* All areas at once, each read or written; then their answers, in whatever order. */
 static void round_of_requests(void)
@@ -113,7 +136,8 @@ static void round_of_requests(void)
 		struct vstor_packet p;
 		uint64_t area = get(&p) - first;
 
-		if (area >= AREAS || p.body.srb.srb_status != SRB_SUCCESS || p.body.srb.data_bytes != AREA_BYTES)
+		if (area >= AREAS || p.body.srb.srb_status != SRB_SUCCESS ||
+		    p.body.srb.data_bytes != AREA_BYTES)
 			fail("an answer");
 		for (unsigned k = 0; k < AREA_BYTES; k++)
 			if (data_of((unsigned)area)[k] != want[area])
@@ -183,15 +207,19 @@ int main(int argc, char **argv)
 	struct disk *disks[2];
 	struct disk_error error;
 	pthread_t threads[3];
-	int end[2], fd = mkstemp(path);
+	int end[2];
+	int fd = mkstemp(path);
 	struct block_service service;
 
 	seed = argc > 2 ? (uint32_t)atoi(argv[2]) : 1;
-	if (fd < 0 || ftruncate(fd, FAKE_SECTORS * 512) || pipe(end) || disk_open(path, &(struct disk_options){ .format = DISK_RAW, .write = true }, &disks[0], &error))
+	if (fd < 0 || ftruncate(fd, FAKE_SECTORS * 512) || pipe(end) ||
+	    disk_open(path, &(struct disk_options){ .format = DISK_RAW, .write = true }, &disks[0],
+		      &error))
 		fail("a disk");
 	disks[1] = disks[0];
 	fake_create(&f, 100000);
-	service = (struct block_service){ f.client.memory, disks, 2, f.client.doorbell_fd, f.client.answer_fd, end[0] };
+	service = (struct block_service){ f.client.memory,    disks, 2, f.client.doorbell_fd,
+					  f.client.answer_fd, end[0] };
 	pthread_create(&threads[0], NULL, disk_process, &service);
 	pthread_create(&threads[1], NULL, devices, NULL);
 	open_channel();

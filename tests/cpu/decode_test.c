@@ -1,6 +1,7 @@
 /*
- * The decoder against Zydis: random byte strings (seeded; count by argument) with a bias to prefixes and the 0F maps, and every
- * (prefix, map, opcode, modrm) once. Both must agree on whether 64-bit and 32-bit code is an instruction and on its length.
+ * The decoder against Zydis: random byte strings (seeded; count by argument) with a bias to
+ * prefixes and the 0F maps, and every (prefix, map, opcode, modrm) once. Both must agree on whether
+ * 64-bit and 32-bit code is an instruction and on its length.
  */
 #include <Zydis/Zydis.h>
 #include <errno.h>
@@ -14,7 +15,8 @@ static unsigned long checked, differences, instructions;
 
 static bool zydis_only(const ZydisDecodedInstruction *insn)
 {
-	return insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX;
+	return insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+	       insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX;
 }
 
 static void compare(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned bits)
@@ -22,7 +24,8 @@ static void compare(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned 
 	ZydisDecodedInstruction theirs;
 	struct x86_insn ours;
 	int error = x86_decode(bytes, X86_INSN_MAX_BYTES, bits, &ours);
-	bool they = ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(decoder, NULL, bytes, X86_INSN_MAX_BYTES, &theirs));
+	bool they = ZYAN_SUCCESS(
+		ZydisDecoderDecodeInstruction(decoder, NULL, bytes, X86_INSN_MAX_BYTES, &theirs));
 
 	checked++;
 	if (error && (!they || zydis_only(&theirs)))
@@ -32,7 +35,11 @@ static void compare(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned 
 	instructions++;
 	if (they && theirs.length == ours.length)
 		return;
-	if (!they) /* stricter about prefixes and VSIB registers; the engine leaves those to the processor's own #UD */
+	/*
+	 * stricter about prefixes and VSIB registers; the engine leaves those to the processor's
+	 * own #UD
+	 */
+	if (!they)
 		return;
 	if (differences++ < 10) {
 		printf("%u-bit, ours %d, Zydis %d:", bits, ours.length, theirs.length);
@@ -44,7 +51,8 @@ static void compare(const ZydisDecoder *decoder, const uint8_t *bytes, unsigned 
 
 static void random_bytes(uint8_t *bytes)
 {
-	static const uint8_t likely[] = { 0x66, 0xf2, 0xf3, 0x48, 0x0f, 0x41, 0x4f, 0xc4, 0xc5, 0x67, 0x64, 0xf0 };
+	static const uint8_t likely[] = { 0x66, 0xf2, 0xf3, 0x48, 0x0f, 0x41,
+					  0x4f, 0xc4, 0xc5, 0x67, 0x64, 0xf0 };
 
 	for (int i = 0; i < 15; i++)
 		bytes[i] = (uint8_t)(rand() >> 7);
@@ -58,7 +66,8 @@ static void every_form(const ZydisDecoder *decoder, unsigned bits)
 
 	for (unsigned n = 0; n < 4u * 4 * 256 * 256; n++) {
 		uint8_t b[16] = { prefixes[n >> 18] };
-		unsigned map = n >> 16 & 3, at = 1;
+		unsigned map = n >> 16 & 3;
+		unsigned at = 1;
 
 		if (map)
 			b[at++] = 0x0f;
@@ -89,6 +98,7 @@ int main(int argc, char **argv)
 	}
 	every_form(&d64, 64);
 	every_form(&d32, 32);
-	printf("decode_test: seed %u, %lu strings, %lu instructions, %lu differences\n", seed, checked, instructions, differences);
+	printf("decode_test: seed %u, %lu strings, %lu instructions, %lu differences\n", seed,
+	       checked, instructions, differences);
 	return differences != 0 || instructions == 0;
 }

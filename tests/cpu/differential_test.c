@@ -1,11 +1,13 @@
 /*
- * Random programs with random state, on the host's processor and in the engine, in one process: general, x87, SSE and AVX
- * registers, flags and memory must agree, and so must where a program faulted. Guest memory is mapped where the guest sees it,
- * so both run on the same bytes. A program is a run of instructions, each with its base register set before it. A difference is
- * reduced to the instructions that it needs. usage: differential_test [INSTRUCTIONS [SEED]]
+ * Random programs with random state, on the host's processor and in the engine, in one process:
+ * general, x87, SSE and AVX registers, flags and memory must agree, and so must where a program
+ * faulted. Guest memory is mapped where the guest sees it, so both run on the same bytes. A program
+ * is a run of instructions, each with its base register set before it. A difference is reduced to
+ * the instructions that it needs. usage: differential_test [INSTRUCTIONS [SEED]]
  *
- * Left to other tests: control flow, privilege, segments. Not compared: flags at a fault in the middle of a block, x87
- * instruction and operand pointers (docs/engine.md, known deviations); programs that leave a non-canonical stack pointer.
+ * Left to other tests: control flow, privilege, segments. Not compared: flags at a fault in the
+ * middle of a block, x87 instruction and operand pointers (docs/engine.md, known deviations);
+ * programs that leave a non-canonical stack pointer.
  */
 #include <signal.h>
 #include <setjmp.h>
@@ -19,11 +21,24 @@
 #include "x86/state.h"
 #include "no_devices.h"
 
-enum { RAM_BYTES = 4 << 20, CODE = 0x100000, DATA = 0x200000, DATA_BYTES = 8192, TABLES = 0x10000, UNITS = 32, FX_BYTES = 512, YMM_AT = 576 };
+enum {
+	RAM_BYTES = 4 << 20,
+	CODE = 0x100000,
+	DATA = 0x200000,
+	DATA_BYTES = 8192,
+	TABLES = 0x10000,
+	UNITS = 32,
+	FX_BYTES = 512,
+	YMM_AT = 576
+};
 #define BASE 0x20000000ul
 
 struct unit { uint8_t bytes[48], length; bool off; };
-struct result { uint64_t gpr[16], flags, rip; uint8_t vector[ENGINE_VECTOR_BYTES], data[DATA_BYTES]; bool fault; };
+struct result {
+	uint64_t gpr[16], flags, rip;
+	uint8_t vector[ENGINE_VECTOR_BYTES], data[DATA_BYTES];
+	bool fault;
+};
 
 static uint8_t *const ram = (uint8_t *)BASE;
 static struct guest_memory memory;
@@ -48,10 +63,14 @@ static uint64_t rnd(void)
 	return seed_state;
 }
 
-/* ---- on the host -------------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- on the host
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
-static const int greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-			      REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+static const int greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+			      REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+			      REG_R12, REG_R13, REG_R14, REG_R15 };
 
 static void on_start(int number, siginfo_t *info, void *context)
 {
@@ -89,7 +108,8 @@ static void on_end(int number, siginfo_t *info, void *context)
 		memcpy(native.vector + YMM_AT, area + YMM_AT, 256);
 	else
 		memset(native.vector + YMM_AT, 0, 256);
-	sigaltstack(&engine_stack, NULL); /* it is disarmed in a handler, and this one does not return */
+	/* it is disarmed in a handler, and this one does not return */
+	sigaltstack(&engine_stack, NULL);
 	siglongjmp(back, 1);
 }
 
@@ -97,14 +117,18 @@ static void install(void)
 {
 	static const int ends[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
 	struct sigaction start = { .sa_sigaction = on_start, .sa_flags = SA_SIGINFO | SA_ONSTACK };
-	struct sigaction end = { .sa_sigaction = on_end, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
+	struct sigaction end = { .sa_sigaction = on_end,
+				 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
 
 	sigaction(SIGUSR1, &start, NULL);
 	for (int n = 0; n < 5; n++)
 		sigaction(ends[n], &end, &of_engine[ends[n]]);
 }
 
-/* ---- programs -------------------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- programs
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool is_left_out_vector(const struct x86_insn *i)
 {
@@ -115,7 +139,9 @@ static bool is_left_out_vector(const struct x86_insn *i)
 	if (i->map == 1)
 		return op == 0x77; /* EMMS: tags */
 	/* x87 environments hold pointers; control words unmask exceptions */
-	return (op == 0xd9 && i->mod != 3 && (i->reg & 7) >= 4) || (op == 0xdd && i->mod != 3 && (i->reg & 7) >= 4 && (i->reg & 7) != 5 && (i->reg & 7) != 7) ||
+	return (op == 0xd9 && i->mod != 3 && (i->reg & 7) >= 4) ||
+	       (op == 0xdd && i->mod != 3 && (i->reg & 7) >= 4 && (i->reg & 7) != 5 &&
+		(i->reg & 7) != 7) ||
 	       (op == 0xdb && i->mod == 3 && (i->reg & 7) == 4) || op == 0x9b;
 }
 
@@ -135,17 +161,23 @@ static bool eligible(const struct x86_insn *i)
 	if (i->kind)
 		return !(i->map == 1 && op == 0xae);
 	if (i->map == 0) {
-		if ((op >= 0x6c && op <= 0x7f) || (op >= 0xa0 && op <= 0xa7 ) || (op >= 0xaa && op <= 0xaf) || op == 0x8c || op == 0x8e || op == 0xc8 ||
-		    op == 0xd7 || (op >= 0xc2 && op <= 0xc3) || (op >= 0xca && op <= 0xcf) || (op >= 0xe0 && op <= 0xef) || op == 0xf1 ||
-		    op == 0xf4 || (op >= 0xfa && op <= 0xfd) || (op == 0xff && i->reg >= 2) || op == 0x9c || op == 0x9d || op == 0x9b ||
-		    op == 0x8f || (op >= 0x50 && op < 0x60 && i->prefix66) || ((op & 0xfd) == 0x68 && i->prefix66) || op == 0xc9)
+		if ((op >= 0x6c && op <= 0x7f) || (op >= 0xa0 && op <= 0xa7) ||
+		    (op >= 0xaa && op <= 0xaf) || op == 0x8c || op == 0x8e || op == 0xc8 ||
+		    op == 0xd7 || (op >= 0xc2 && op <= 0xc3) || (op >= 0xca && op <= 0xcf) ||
+		    (op >= 0xe0 && op <= 0xef) || op == 0xf1 || op == 0xf4 ||
+		    (op >= 0xfa && op <= 0xfd) || (op == 0xff && i->reg >= 2) || op == 0x9c ||
+		    op == 0x9d || op == 0x9b || op == 0x8f ||
+		    (op >= 0x50 && op < 0x60 && i->prefix66) ||
+		    ((op & 0xfd) == 0x68 && i->prefix66) || op == 0xc9)
 			return false;
 		return !(op == 0x5c);
 	}
 	if (i->map == 1) {
-		if (op <= 0x09 || op == 0x0b || (op >= 0x20 && op <= 0x23) || (op >= 0x30 && op <= 0x37) || (op >= 0x80 && op <= 0x8f) || op == 0x0d ||
-		    (op >= 0xa0 && op <= 0xa2) || (op >= 0xa8 && op <= 0xaa) || op == 0xae || op == 0xb2 || op == 0xb4 || op == 0xb5 || op == 0xb9 ||
-		    op == 0xc7 || op == 0xff || op == 0xf7 || (op >= 0x18 && op <= 0x1f))
+		if (op <= 0x09 || op == 0x0b || (op >= 0x20 && op <= 0x23) ||
+		    (op >= 0x30 && op <= 0x37) || (op >= 0x80 && op <= 0x8f) || op == 0x0d ||
+		    (op >= 0xa0 && op <= 0xa2) || (op >= 0xa8 && op <= 0xaa) || op == 0xae ||
+		    op == 0xb2 || op == 0xb4 || op == 0xb5 || op == 0xb9 || op == 0xc7 ||
+		    op == 0xff || op == 0xf7 || (op >= 0x18 && op <= 0x1f))
 			return false;
 	}
 	return !(i->map == 2 && (op == 0x82 || op == 0x80 || op == 0x81));
@@ -161,7 +193,8 @@ static unsigned set_register(uint8_t *to, unsigned reg, uint64_t value)
 
 static void make_unit(struct unit *u)
 {
-	static const uint8_t likely[] = { 0x66, 0xf2, 0xf3, 0x48, 0x0f, 0x41, 0x4f, 0xc4, 0xc5, 0x4c, 0x45, 0xf0 };
+	static const uint8_t likely[] = { 0x66, 0xf2, 0xf3, 0x48, 0x0f, 0x41,
+					  0x4f, 0xc4, 0xc5, 0x4c, 0x45, 0xf0 };
 	uint8_t code[16];
 	struct x86_insn i;
 
@@ -173,29 +206,42 @@ static void make_unit(struct unit *u)
 	} while (x86_decode(code, 15, 64, &i) || !eligible(&i));
 	u->length = 0;
 	u->off = false;
-	if (i.encoding.attributes & X86_ENC_VSIB) { /* the index register to all zeroes or all ones */
-		const uint8_t compare[5] = { 0xc4, (uint8_t)(i.index < 8 ? 0xe1 : 0x41), (uint8_t)(0x7d & ~((i.index & 15) << 3)), (uint8_t)(rnd() % 2 ? 0xef : 0x76),
+	/* the index register to all zeroes or all ones */
+	if (i.encoding.attributes & X86_ENC_VSIB) {
+		const uint8_t compare[5] = { 0xc4, (uint8_t)(i.index < 8 ? 0xe1 : 0x41),
+					     (uint8_t)(0x7d & ~((i.index & 15) << 3)),
+					     (uint8_t)(rnd() % 2 ? 0xef : 0x76),
 					     (uint8_t)(0xc0 | (i.index & 7) << 3 | (i.index & 7)) };
 
 		memcpy(u->bytes, compare, 5);
 		u->length = 5;
-		u->length += (uint8_t)set_register(u->bytes + 5, i.base, BASE + DATA + 4096 - (uint64_t)i.disp);
+		u->length += (uint8_t)set_register(u->bytes + 5, i.base,
+						   BASE + DATA + 4096 - (uint64_t)i.disp);
 	} else if (i.map == 1 && i.opcode == 0xf7 && i.pp < 2) {
-		u->length += (uint8_t)set_register(u->bytes, 7, BASE + DATA + 4096 + rnd() % 64 - 32);
+		u->length +=
+			(uint8_t)set_register(u->bytes, 7, BASE + DATA + 4096 + rnd() % 64 - 32);
 	} else if (i.has_modrm && i.mod != 3) {
 		uint64_t at = BASE + DATA + 4096 + rnd() % 512 - 256;
 
 		if (i.index < 16)
-			u->length += (uint8_t)set_register(u->bytes + u->length, i.index, rnd() % 64 & (rnd() % 2 ? ~15ull : ~0ull));
+			u->length +=
+				(uint8_t)set_register(u->bytes + u->length, i.index,
+						      rnd() % 64 & (rnd() % 2 ? ~15ull : ~0ull));
 		if (rnd() % 8) {
 			at = (at & ~63ull) - (uint64_t)i.disp;
 			at += rnd() % 8 ? 0 : 32;
 		}
 		u->length += (uint8_t)set_register(u->bytes + u->length, i.base, at);
-		if (!i.kind && i.map == 1 && (i.opcode == 0xa3 || i.opcode == 0xab || i.opcode == 0xb3 || i.opcode == 0xbb) && i.reg != i.base && i.reg != i.index)
-			u->length += (uint8_t)set_register(u->bytes + u->length, i.reg, rnd() % 4000);
-	} else if (!i.kind && i.map == 0 && ((i.opcode >= 0x50 && i.opcode < 0x60) || (i.opcode & 0xfd) == 0x68)) {
-		u->length += (uint8_t)set_register(u->bytes, 4, BASE + DATA + 4096 + rnd() % 64 * 8);
+		if (!i.kind && i.map == 1 &&
+		    (i.opcode == 0xa3 || i.opcode == 0xab || i.opcode == 0xb3 ||
+		     i.opcode == 0xbb) &&
+		    i.reg != i.base && i.reg != i.index)
+			u->length +=
+				(uint8_t)set_register(u->bytes + u->length, i.reg, rnd() % 4000);
+	} else if (!i.kind && i.map == 0 &&
+		   ((i.opcode >= 0x50 && i.opcode < 0x60) || (i.opcode & 0xfd) == 0x68)) {
+		u->length +=
+			(uint8_t)set_register(u->bytes, 4, BASE + DATA + 4096 + rnd() % 64 * 8);
 	}
 	memcpy(u->bytes + u->length, code, i.length);
 	u->length = (uint8_t)(u->length + i.length);
@@ -214,7 +260,8 @@ static void random_vector(void)
 		in_vector[4] = (uint8_t)(0xff << rnd() % 8);
 		*(uint16_t *)(void *)(in_vector + 2) = (uint16_t)(rnd() % 8 << 11);
 		for (int n = 0; n < 8; n++) {
-			long double v = (long double)numbers[rnd() % 10] * (long double)(rnd() % 1000);
+			long double v =
+				(long double)numbers[rnd() % 10] * (long double)(rnd() % 1000);
 
 			memcpy(in_vector + 32 + 16 * n, &v, 10);
 		}
@@ -257,7 +304,10 @@ static size_t place_program(uint8_t end)
 	return at;
 }
 
-/* ---- both ------------------------------------------------------------------------------------------------------------------------ */
+/*
+ * ---- both
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void run_native(void)
 {
@@ -292,11 +342,16 @@ static void run_engine(void)
 	memcpy(engines.data, ram + DATA, DATA_BYTES);
 }
 
-/* Registers and words of the vector state, without pointers, tags of empty registers, and what the kernel keeps there. */
+/*
+ * Registers and words of the vector state, without pointers, tags of empty registers, and what the
+ * kernel keeps there.
+ */
 static bool same_vector(void)
 {
-	return !memcmp(native.vector, engines.vector, 5) && !memcmp(native.vector + 24, engines.vector + 24, 4) &&
-	       !memcmp(native.vector + 32, engines.vector + 32, 384) && !memcmp(native.vector + YMM_AT, engines.vector + YMM_AT, 256);
+	return !memcmp(native.vector, engines.vector, 5) &&
+	       !memcmp(native.vector + 24, engines.vector + 24, 4) &&
+	       !memcmp(native.vector + 32, engines.vector + 32, 384) &&
+	       !memcmp(native.vector + YMM_AT, engines.vector + YMM_AT, 256);
 }
 
 static const char *difference(void)
@@ -310,12 +365,18 @@ static const char *difference(void)
 	if (native.fault != engines.fault)
 		return native.fault ? "no fault" : "fault";
 	if (native.fault && native.rip != engines.rip)
-		return snprintf(text, sizeof(text), "rip of the fault: +%lx, host +%lx", engines.rip - BASE - CODE, native.rip - BASE - CODE), text;
+		return snprintf(text, sizeof(text), "rip of the fault: +%lx, host +%lx",
+				engines.rip - BASE - CODE, native.rip - BASE - CODE),
+		       text;
 	for (int n = 0; n < 16; n++)
 		if (native.gpr[n] != engines.gpr[n])
-			return snprintf(text, sizeof(text), "register %d (%lx, host %lx)", n, engines.gpr[n], native.gpr[n]), text;
+			return snprintf(text, sizeof(text), "register %d (%lx, host %lx)", n,
+					engines.gpr[n], native.gpr[n]),
+			       text;
 	if (!native.fault && native.flags != engines.flags)
-		return snprintf(text, sizeof(text), "flags (%lx, host %lx)", engines.flags, native.flags), text;
+		return snprintf(text, sizeof(text), "flags (%lx, host %lx)", engines.flags,
+				native.flags),
+		       text;
 	if (!same_vector())
 		return "vector state";
 	return memcmp(native.data, engines.data, DATA_BYTES) ? "memory" : NULL;
@@ -351,7 +412,8 @@ static void make_guest(void)
 	struct engine *e;
 	struct x86_state *s = &state.x86;
 
-	if (mmap(ram, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
+	if (mmap(ram, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE | PROT_EXEC,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		exit(70);
 	t[0] = (TABLES + 0x1000) | 3;
 	t[512] = (TABLES + 0x2000) | 3;
@@ -374,7 +436,10 @@ static void make_guest(void)
 
 int main(int argc, char **argv)
 {
-	unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 0) : 100000, done = 0, bad = 0, faults = 0;
+	unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 0) : 100000;
+	unsigned long done = 0;
+	unsigned long bad = 0;
+	unsigned long faults = 0;
 	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
 
 	seed_state = seed * 0x9e3779b97f4a7c15ull + 1;
@@ -395,6 +460,7 @@ int main(int argc, char **argv)
 		for (int n = 0; n < UNITS; n++)
 			done += native.fault ? n < UNITS / 2 : 1;
 	}
-	printf("differential_test: seed %lu, about %lu instructions, %lu programs faulted, %lu differences\n", seed, done, faults, bad);
+	printf("differential_test: seed %lu, about %lu instructions, %lu programs faulted, %lu differences\n",
+	       seed, done, faults, bad);
 	return bad != 0;
 }

@@ -1,4 +1,7 @@
-/* Between the two halves of emission_test: one looks inside the engine, the other has Zydis and libc. */
+/*
+ * Between the two halves of emission_test: one looks inside the engine, the other has Zydis and
+ * libc.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -12,13 +15,17 @@ struct emission {
 	unsigned bytes, looked_up_bytes;
 	bool writable;
 	const char *error; /* what the engine's own validator says of it; NULL: good */
-	bool accepts_fewer_bytes, accepts_read_only, accepts_other_immediate; /* what it says of a copy that was spoilt */
+	/* what it says of a copy that was spoilt */
+	bool accepts_fewer_bytes, accepts_read_only, accepts_other_immediate;
 };
 
 void emission_begin(void);
 /* A loaded segment is in the way, or not: in 16- and 32-bit code. */
 void emission_set_mode(unsigned code_bits, bool flat);
-/* Translates the one instruction, with HLT behind it. How many copies were emitted; the last one is in *ret. */
+/*
+ * Translates the one instruction, with HLT behind it. How many copies were emitted; the last one is
+ * in *ret.
+ */
 unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emission *ret);
 /* Displacement from GS of a displaced register's slot. */
 int32_t emission_slot(unsigned reg);

@@ -4,7 +4,14 @@
 #include "emission.h"
 #include "no_devices.h"
 
-enum { RAM_BYTES = 4 << 20, CODE_AT = 0x100000, TABLES_AT = 0x10000, HLT = 0xf4, DATA_SEGMENT = 0xc093, STARTS_HIGHER = 0x1000 };
+enum {
+	RAM_BYTES = 4 << 20,
+	CODE_AT = 0x100000,
+	TABLES_AT = 0x10000,
+	HLT = 0xf4,
+	DATA_SEGMENT = 0xc093,
+	STARTS_HIGHER = 0x1000
+};
 
 extern void *mmap(void *, size_t, int, int, int, long);
 extern void abort(void) __attribute__((noreturn));
@@ -41,8 +48,11 @@ static void on_copy(void *context, const struct emitted_copy *copy)
 {
 	(void)context;
 	copies++;
-	last = (struct emission){ .host = copy->host, .bytes = copy->bytes, .looked_up_bytes = copy->looked_up_bytes,
-				  .writable = copy->writable, .error = soft_copy_error(copy) };
+	last = (struct emission){ .host = copy->host,
+				  .bytes = copy->bytes,
+				  .looked_up_bytes = copy->looked_up_bytes,
+				  .writable = copy->writable,
+				  .error = soft_copy_error(copy) };
 	try_spoilt(copy);
 }
 
@@ -62,11 +72,13 @@ static void make_tables(uint8_t *ram)
 void emission_begin(void)
 {
 	enum { READ_WRITE = 3, PRIVATE_ANONYMOUS = 0x22 };
-	uint8_t *ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), READ_WRITE, PRIVATE_ANONYMOUS, -1, 0);
+	uint8_t *ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), READ_WRITE,
+			    PRIVATE_ANONYMOUS, -1, 0);
 
 	make_tables(ram);
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	cpu = (struct soft_cpu *)engine_cpu_create(engine_create(&memory, &engine_options), &ops, NULL);
+	cpu = (struct soft_cpu *)engine_cpu_create(engine_create(&memory, &engine_options), &ops,
+						   NULL);
 	if (!cpu)
 		abort();
 	cpu->engine->on_copy = on_copy;
@@ -83,8 +95,14 @@ void emission_set_mode(unsigned code_bits, bool flat)
 	s->xcr0 = 7;
 	s->efer = EFER_LMA | EFER_LME;
 	for (unsigned n = 0; n < X86_SEGMENTS; n++)
-		s->segment[n] = (struct x86_segment_state){ .attributes = DATA_SEGMENT, .limit = ~0u, .base = flat || n == X86_CS ? 0 : STARTS_HIGHER };
-	s->segment[X86_CS].attributes = code_bits == 64 ? 0xa09b : code_bits == 32 ? 0xc09b : 0x809b;
+		s->segment[n] =
+			(struct x86_segment_state){ .attributes = DATA_SEGMENT,
+						    .limit = ~0u,
+						    .base = flat || n == X86_CS ? 0
+										: STARTS_HIGHER };
+	s->segment[X86_CS].attributes = code_bits == 64   ? 0xa09b
+					: code_bits == 32 ? 0xc09b
+							  : 0x809b;
 }
 
 unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emission *ret)

@@ -1,11 +1,14 @@
 /*
- * Every copy that the translator emits, against Zydis: what the host will execute must be what the guest wrote.
+ * Every copy that the translator emits, against Zydis: what the host will execute must be what the
+ * guest wrote.
  *
- * Over every map, opcode, modrm form and combination of prefixes, in 16-, 32- and 64-bit code, each copied instruction is decoded
- * again: same mnemonic, operand sizes, immediate; registers are the guest's, or those that stand for a displaced one; what it
- * reaches in memory is what was looked up, by the registers that hold the looked-up address; nothing privileged, no branch.
+ * Over every map, opcode, modrm form and combination of prefixes, in 16-, 32- and 64-bit code, each
+ * copied instruction is decoded again: same mnemonic, operand sizes, immediate; registers are the
+ * guest's, or those that stand for a displaced one; what it reaches in memory is what was looked
+ * up, by the registers that hold the looked-up address; nothing privileged, no branch.
  *
- * Then it is executed, its operand at the end of a page, and at the begin of one, with nothing accessible beyond.
+ * Then it is executed, its operand at the end of a page, and at the begin of one, with nothing
+ * accessible beyond.
  *
  * usage: emission_test [SLICES [SEED]]: one of so many slices of all encodings (1: all)
  */
@@ -24,12 +27,16 @@
 enum { PAGE = 4096, RAX = 0, R10 = 10, R11 = 11, R14 = 14, R15 = 15, NONE = 0xff };
 enum { DISTINCT_SLOTS = 1 << 24 };
 
-static unsigned slices = 1, slice;
+static unsigned slices = 1;
+static unsigned slice;
 static unsigned long encodings, copied, executed, beyond, failures, unknown;
 static ZydisDecoder host_decoder, guest_decoders[3];
 static uint64_t *distinct;
 
-/* ---- one copy against what the guest wrote --------------------------------------------------------------------------- */
+/*
+ * ---- one copy against what the guest wrote
+ * ---------------------------------------------------------------------------
+ */
 
 struct pair {
 	const uint8_t *guest_bytes;
@@ -53,7 +60,10 @@ static void fail(const struct pair *p, const char *why)
 	printf(", %u bytes looked up\n", p->copy->looked_up_bytes);
 }
 
-static bool is_displaced(unsigned reg) { return reg == R10 || reg == R11 || reg == R14 || reg == R15; }
+static bool is_displaced(unsigned reg)
+{
+	return reg == R10 || reg == R11 || reg == R14 || reg == R15;
+}
 
 /* 0 to 15, the register of which it is a part; or NONE. */
 static unsigned gpr_of(ZydisRegister reg)
@@ -62,7 +72,9 @@ static unsigned gpr_of(ZydisRegister reg)
 	case ZYDIS_REGCLASS_GPR8:
 		if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
 			return (unsigned)(reg - ZYDIS_REGISTER_AH);
-		return (unsigned)(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg) - ZYDIS_REGISTER_RAX);
+		return (unsigned)(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64,
+								   reg) -
+				  ZYDIS_REGISTER_RAX);
 	case ZYDIS_REGCLASS_GPR16:
 	case ZYDIS_REGCLASS_GPR32:
 	case ZYDIS_REGCLASS_GPR64: return (unsigned)ZydisRegisterGetId(reg);
@@ -70,19 +82,25 @@ static unsigned gpr_of(ZydisRegister reg)
 	}
 }
 
-static bool is_high_byte(ZydisRegister reg) { return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH; }
+static bool is_high_byte(ZydisRegister reg)
+{
+	return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+}
 
 /* May this register of the host stand for that of the guest? */
 static bool stands_for(const struct pair *p, ZydisRegister guest, ZydisRegister host)
 {
-	unsigned guest_number = gpr_of(guest), host_number = gpr_of(host);
-	bool lent = host_number == 5 || host_number == 6 || host_number == 8 || host_number == 9 || host_number == 12 || host_number == 13;
+	unsigned guest_number = gpr_of(guest);
+	unsigned host_number = gpr_of(host);
+	bool lent = host_number == 5 || host_number == 6 || host_number == 8 || host_number == 9 ||
+		    host_number == 12 || host_number == 13;
 
 	if (guest_number == NONE || host_number == NONE)
 		return guest == host;
 	if (host_number == R14 || host_number == R15)
 		return false;
-	if (p->guest.meta.category == ZYDIS_CATEGORY_BITBYTE && p->copy->looked_up_bytes && host_number == R11)
+	if (p->guest.meta.category == ZYDIS_CATEGORY_BITBYTE && p->copy->looked_up_bytes &&
+	    host_number == R11)
 		return true; /* the bit's number within the operand */
 	if (is_displaced(guest_number))
 		return host_number == R10 || host_number == R11 || lent;
@@ -93,7 +111,8 @@ static bool stands_for(const struct pair *p, ZydisRegister guest, ZydisRegister 
 
 static bool is_forbidden(const ZydisDecodedInstruction *insn)
 {
-	if (insn->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED || insn->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
+	if (insn->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED ||
+	    insn->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
 		return true;
 	switch (insn->meta.category) {
 	case ZYDIS_CATEGORY_CALL:
@@ -114,20 +133,26 @@ static bool is_forbidden(const ZydisDecodedInstruction *insn)
 	case ZYDIS_CATEGORY_VTX:
 	case ZYDIS_CATEGORY_XSAVE:
 	case ZYDIS_CATEGORY_XSAVEOPT: return true;
-	default: return insn->mnemonic == ZYDIS_MNEMONIC_CPUID || insn->mnemonic == ZYDIS_MNEMONIC_ENTER ||
-			insn->mnemonic == ZYDIS_MNEMONIC_LEAVE || insn->mnemonic == ZYDIS_MNEMONIC_XLAT;
+	default:
+		return insn->mnemonic == ZYDIS_MNEMONIC_CPUID ||
+		       insn->mnemonic == ZYDIS_MNEMONIC_ENTER ||
+		       insn->mnemonic == ZYDIS_MNEMONIC_LEAVE ||
+		       insn->mnemonic == ZYDIS_MNEMONIC_XLAT;
 	}
 }
 
 /* The slot of a displaced register, in place of that register. */
 static bool is_slot_of(const ZydisDecodedOperand *host, unsigned guest_register)
 {
-	return host->mem.segment == ZYDIS_REGISTER_GS && host->mem.base == ZYDIS_REGISTER_NONE && host->mem.index == ZYDIS_REGISTER_NONE &&
-	       host->mem.disp.value == emission_slot(guest_register) && host->size <= 64 && !(host->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+	return host->mem.segment == ZYDIS_REGISTER_GS && host->mem.base == ZYDIS_REGISTER_NONE &&
+	       host->mem.index == ZYDIS_REGISTER_NONE &&
+	       host->mem.disp.value == emission_slot(guest_register) && host->size <= 64 &&
+	       !(host->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
 }
 
 /* Where the lookup has left the address: r10; r10 or the guest's base with the delta in r11. */
-static bool is_looked_up_address(const struct pair *p, const ZydisDecodedOperand *guest, const ZydisDecodedOperand *host)
+static bool is_looked_up_address(const struct pair *p, const ZydisDecodedOperand *guest,
+				 const ZydisDecodedOperand *host)
 {
 	int64_t disp = host->mem.disp.has_displacement ? host->mem.disp.value : 0;
 	int64_t guest_disp = guest->mem.disp.has_displacement ? guest->mem.disp.value : 0;
@@ -140,19 +165,23 @@ static bool is_looked_up_address(const struct pair *p, const ZydisDecodedOperand
 		return false;
 	if (host->mem.base == ZYDIS_REGISTER_R10)
 		return disp == -1;
-	return p->code_bits == 64 && host->mem.base == guest->mem.base && guest->mem.index == ZYDIS_REGISTER_NONE && disp == guest_disp - 1;
+	return p->code_bits == 64 && host->mem.base == guest->mem.base &&
+	       guest->mem.index == ZYDIS_REGISTER_NONE && disp == guest_disp - 1;
 }
 
 static bool is_line_flush(const struct pair *p)
 {
-	return p->host.mnemonic == ZYDIS_MNEMONIC_CLFLUSH || p->host.mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT;
+	return p->host.mnemonic == ZYDIS_MNEMONIC_CLFLUSH ||
+	       p->host.mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT;
 }
 
-static void check_memory(const struct pair *p, const ZydisDecodedOperand *guest, const ZydisDecodedOperand *host)
+static void check_memory(const struct pair *p, const ZydisDecodedOperand *guest,
+			 const ZydisDecodedOperand *host)
 {
 	unsigned bytes = is_line_flush(p) ? 1 : host->size / 8;
 
-	if (host->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM || guest->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+	if (host->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM ||
+	    guest->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
 		fail(p, "memory that modrm does not name");
 	else if (!is_looked_up_address(p, guest, host))
 		fail(p, "an address that was not looked up");
@@ -164,10 +193,12 @@ static void check_memory(const struct pair *p, const ZydisDecodedOperand *guest,
 		fail(p, "writes what was looked up for reading");
 }
 
-static void check_operand(const struct pair *p, const ZydisDecodedOperand *guest, const ZydisDecodedOperand *host)
+static void check_operand(const struct pair *p, const ZydisDecodedOperand *guest,
+			  const ZydisDecodedOperand *host)
 {
 	if (host->type == ZYDIS_OPERAND_TYPE_MEMORY && guest->type == ZYDIS_OPERAND_TYPE_REGISTER) {
-		if (!is_displaced(gpr_of(guest->reg.value)) || !is_slot_of(host, gpr_of(guest->reg.value)) || host->size != guest->size)
+		if (!is_displaced(gpr_of(guest->reg.value)) ||
+		    !is_slot_of(host, gpr_of(guest->reg.value)) || host->size != guest->size)
 			fail(p, "memory in place of a register");
 		return;
 	}
@@ -177,9 +208,11 @@ static void check_operand(const struct pair *p, const ZydisDecodedOperand *guest
 	}
 	if (host->type == ZYDIS_OPERAND_TYPE_MEMORY)
 		check_memory(p, guest, host);
-	else if (host->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && host->imm.value.u != guest->imm.value.u)
+	else if (host->type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+		 host->imm.value.u != guest->imm.value.u)
 		fail(p, "another immediate");
-	else if (host->type == ZYDIS_OPERAND_TYPE_REGISTER && !stands_for(p, guest->reg.value, host->reg.value))
+	else if (host->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		 !stands_for(p, guest->reg.value, host->reg.value))
 		fail(p, "another register");
 }
 
@@ -188,7 +221,8 @@ static void check_hidden_operands(const struct pair *p)
 {
 	for (unsigned n = p->host.operand_count_visible; n < p->host.operand_count; n++) {
 		const ZydisDecodedOperand *op = &p->host_ops[n];
-		unsigned reg = op->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(op->reg.value) : NONE;
+		unsigned reg =
+			op->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(op->reg.value) : NONE;
 
 		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
 			fail(p, "hidden memory");
@@ -199,7 +233,8 @@ static void check_hidden_operands(const struct pair *p)
 
 static void check_prefixes(const struct pair *p)
 {
-	bool guest_lock = p->guest.attributes & ZYDIS_ATTRIB_HAS_LOCK, host_lock = p->host.attributes & ZYDIS_ATTRIB_HAS_LOCK;
+	bool guest_lock = p->guest.attributes & ZYDIS_ATTRIB_HAS_LOCK;
+	bool host_lock = p->host.attributes & ZYDIS_ATTRIB_HAS_LOCK;
 
 	if (guest_lock != host_lock)
 		fail(p, "another LOCK");
@@ -230,10 +265,12 @@ static void swap_operands(struct pair *p)
 
 static void check_copy(struct pair *p)
 {
-	bool guest_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&guest_decoders[p->code_bits == 64 ? 2 : p->code_bits == 32], p->guest_bytes,
-							      X86_INSN_MAX_BYTES, &p->guest, p->guest_ops));
+	bool guest_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(
+		&guest_decoders[p->code_bits == 64 ? 2 : p->code_bits == 32], p->guest_bytes,
+		X86_INSN_MAX_BYTES, &p->guest, p->guest_ops));
 
-	p->host_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&host_decoder, p->copy->host, p->copy->bytes, &p->host, p->host_ops));
+	p->host_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&host_decoder, p->copy->host,
+							    p->copy->bytes, &p->host, p->host_ops));
 
 	if (!guest_known && !p->host_known) {
 		unknown++; /* #UD for both */
@@ -249,12 +286,15 @@ static void check_copy(struct pair *p)
 		fail(p, "an instruction where the guest has none");
 		return;
 	}
-	if (p->guest.mnemonic != p->host.mnemonic || p->guest.operand_count_visible != p->host.operand_count_visible) {
+	if (p->guest.mnemonic != p->host.mnemonic ||
+	    p->guest.operand_count_visible != p->host.operand_count_visible) {
 		fail(p, "another instruction");
 		return;
 	}
-	if (p->host.mnemonic == ZYDIS_MNEMONIC_TEST && p->host_ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-	    p->guest_ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && !is_slot_of(&p->host_ops[0], gpr_of(p->guest_ops[0].reg.value)))
+	if (p->host.mnemonic == ZYDIS_MNEMONIC_TEST &&
+	    p->host_ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+	    p->guest_ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    !is_slot_of(&p->host_ops[0], gpr_of(p->guest_ops[0].reg.value)))
 		swap_operands(p); /* its sides do not matter */
 	for (unsigned n = 0; n < p->host.operand_count_visible; n++)
 		check_operand(p, &p->guest_ops[n], &p->host_ops[n]);
@@ -263,16 +303,21 @@ static void check_copy(struct pair *p)
 	check_validator(p);
 }
 
-/* ---- executing it between guard pages --------------------------------------------------------------------------------- */
+/*
+ * ---- executing it between guard pages
+ * ---------------------------------------------------------------------------------
+ */
 
-static uint8_t *data, *code; /* one accessible page between two that are not; where the copy is executed */
+/* one accessible page between two that are not; where the copy is executed */
+static uint8_t *data, *code;
 static greg_t registers[16];
 static uint8_t *fault_address;
 static int fault_signal;
 static sigjmp_buf back;
 
-static const int greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-			      REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+static const int greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+			      REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+			      REG_R12, REG_R13, REG_R14, REG_R15 };
 
 static void on_start(int number, siginfo_t *info, void *context)
 {
@@ -296,12 +341,15 @@ static void prepare_execution(void)
 {
 	static const int ends[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
 	struct sigaction start = { .sa_sigaction = on_start, .sa_flags = SA_SIGINFO | SA_ONSTACK };
-	struct sigaction end = { .sa_sigaction = on_end, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
+	struct sigaction end = { .sa_sigaction = on_end,
+				 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
 	stack_t stack = { .ss_sp = malloc(1 << 17), .ss_size = 1 << 17 };
 
 	data = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (data == MAP_FAILED || code == MAP_FAILED || mprotect(data + PAGE, PAGE, PROT_READ | PROT_WRITE))
+	code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		    0);
+	if (data == MAP_FAILED || code == MAP_FAILED ||
+	    mprotect(data + PAGE, PAGE, PROT_READ | PROT_WRITE))
 		exit(70);
 	data += PAGE;
 	sigaltstack(&stack, NULL);
@@ -321,7 +369,8 @@ static void set_registers(const struct pair *p, uint8_t *at)
 			continue;
 		if (op->mem.index != ZYDIS_REGISTER_NONE)
 			registers[R11] = 1;
-		registers[gpr_of(op->mem.base)] = (greg_t)(at - disp - (op->mem.index != ZYDIS_REGISTER_NONE));
+		registers[gpr_of(op->mem.base)] =
+			(greg_t)(at - disp - (op->mem.index != ZYDIS_REGISTER_NONE));
 	}
 }
 
@@ -349,7 +398,8 @@ static bool is_new(const struct pair *p)
 	for (unsigned n = 0; n < p->copy->bytes; n++)
 		hash = (hash ^ p->copy->host[n]) * 0x100000001b3ull;
 	hash |= 1;
-	for (slot = (size_t)(hash >> 20) % DISTINCT_SLOTS; distinct[slot]; slot = (slot + 1) % DISTINCT_SLOTS)
+	for (slot = (size_t)(hash >> 20) % DISTINCT_SLOTS; distinct[slot];
+	     slot = (slot + 1) % DISTINCT_SLOTS)
 		if (distinct[slot] == hash)
 			return false;
 	distinct[slot] = hash;
@@ -367,7 +417,10 @@ static void execute(const struct pair *p)
 	executed++;
 }
 
-/* ---- every encoding --------------------------------------------------------------------------------------------------- */
+/*
+ * ---- every encoding
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static void try_encoding(unsigned code_bits, const uint8_t *bytes)
 {
@@ -392,16 +445,26 @@ static void try_encoding(unsigned code_bits, const uint8_t *bytes)
 		execute(&p);
 }
 
-/* A few of each kind: base, SIB, displacement only, displacements of both sizes; and all registers. */
-static const uint8_t modrm_forms[] = { 0x01, 0x04, 0x05, 0x06, 0x42, 0x44, 0x86, 0x87, 0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7 };
+/*
+ * A few of each kind: base, SIB, displacement only, displacements of both sizes; and all registers.
+ */
+static const uint8_t modrm_forms[] = { 0x01, 0x04, 0x05, 0x06, 0x42, 0x44, 0x86, 0x87,
+				       0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7 };
 
-static bool is_of_slice(uint64_t number) { return (number * 0x9e3779b97f4a7c15ull >> 40) % slices == slice; }
+static bool is_of_slice(uint64_t number)
+{
+	return (number * 0x9e3779b97f4a7c15ull >> 40) % slices == slice;
+}
 
 /* Opcode, modrm, and something behind them that is no small number. */
-static void finish_encoding(unsigned code_bits, uint8_t *bytes, unsigned at, unsigned opcode, unsigned form)
+static void finish_encoding(unsigned code_bits, uint8_t *bytes, unsigned at, unsigned opcode,
+			    unsigned form)
 {
-	static const uint8_t rest[] = { 0x21, 0x12, 0xf3, 0x34, 0x0f, 0x05, 0x99, 0x07, 0x66, 0x03 };
-	unsigned modrm = modrm_forms[form % sizeof(modrm_forms)] | (form / sizeof(modrm_forms) & 7) << 3;
+	static const uint8_t rest[] = {
+		0x21, 0x12, 0xf3, 0x34, 0x0f, 0x05, 0x99, 0x07, 0x66, 0x03
+	};
+	unsigned modrm = modrm_forms[form % sizeof(modrm_forms)] | (form / sizeof(modrm_forms) & 7)
+									   << 3;
 
 	bytes[at++] = (uint8_t)opcode;
 	bytes[at++] = (uint8_t)modrm;
@@ -410,11 +473,16 @@ static void finish_encoding(unsigned code_bits, uint8_t *bytes, unsigned at, uns
 	try_encoding(code_bits, bytes);
 }
 
-static void try_legacy(unsigned code_bits, unsigned map, unsigned first, unsigned second, unsigned rex, unsigned opcode)
+static void try_legacy(unsigned code_bits, unsigned map, unsigned first, unsigned second,
+		       unsigned rex, unsigned opcode)
 {
 	for (unsigned form = 0; form < sizeof(modrm_forms) * 8; form++) {
 		uint8_t bytes[X86_INSN_MAX_BYTES] = { 0 };
-		uint64_t number = (((((uint64_t)form * 256 + opcode) * 256 + rex) * 256 + second) * 256 + first) * 256 + map * 4 + code_bits / 32;
+		uint64_t number =
+			(((((uint64_t)form * 256 + opcode) * 256 + rex) * 256 + second) * 256 +
+			 first) *
+				256 +
+			map * 4 + code_bits / 32;
 		unsigned at = 0;
 
 		if (!is_of_slice(number))
@@ -435,21 +503,26 @@ static void try_legacy(unsigned code_bits, unsigned map, unsigned first, unsigne
 
 static void try_legacy_prefixes(unsigned code_bits, unsigned map, unsigned opcode)
 {
-	static const uint8_t prefixes[] = { 0, 0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x64, 0x36 }, rexes[] = { 0, 0x40, 0x41, 0x44, 0x48, 0x4f };
+	static const uint8_t prefixes[] = { 0, 0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x64, 0x36 };
+	static const uint8_t rexes[] = { 0, 0x40, 0x41, 0x44, 0x48, 0x4f };
 
 	for (unsigned a = 0; a < sizeof(prefixes); a++)
 		for (unsigned b = 0; b < sizeof(prefixes); b++)
 			for (unsigned r = 0; r < (code_bits == 64 ? sizeof(rexes) : 1); r++)
 				if ((a || !b) && (!a || a != b))
-					try_legacy(code_bits, map, prefixes[a], prefixes[b], rexes[r], opcode);
+					try_legacy(code_bits, map, prefixes[a], prefixes[b],
+						   rexes[r], opcode);
 }
 
 /* vector: L, W, pp and vvvv; extension: R, X, B. */
-static void try_vex(unsigned code_bits, unsigned map, unsigned opcode, unsigned vector, unsigned extension, unsigned prefix)
+static void try_vex(unsigned code_bits, unsigned map, unsigned opcode, unsigned vector,
+		    unsigned extension, unsigned prefix)
 {
 	for (unsigned form = 0; form < sizeof(modrm_forms) * 8; form++) {
 		uint8_t bytes[X86_INSN_MAX_BYTES] = { 0 };
-		uint64_t number = ((((uint64_t)form * 256 + opcode) * 256 + vector) * 256 + extension) * 256 + prefix + map * 4 + code_bits / 32;
+		uint64_t number =
+			((((uint64_t)form * 256 + opcode) * 256 + vector) * 256 + extension) * 256 +
+			prefix + map * 4 + code_bits / 32;
 		unsigned at = 0;
 
 		if (!is_of_slice(number))
@@ -465,14 +538,16 @@ static void try_vex(unsigned code_bits, unsigned map, unsigned opcode, unsigned 
 
 static void try_vex_prefixes(unsigned code_bits, unsigned map, unsigned opcode)
 {
-	static const uint8_t extensions[] = { 7, 6, 3, 0 }, prefixes[] = { 0, 0x67, 0x64 };
+	static const uint8_t extensions[] = { 7, 6, 3, 0 };
+	static const uint8_t prefixes[] = { 0, 0x67, 0x64 };
 	const unsigned vectors = 256; /* L, W, pp, vvvv */
 
 	for (unsigned v = 0; v < vectors; v++)
 		for (unsigned x = 0; x < sizeof(extensions); x++)
 			for (unsigned p = 0; p < sizeof(prefixes); p++)
 				if (code_bits == 64 || extensions[x] >= 6)
-					try_vex(code_bits, map, opcode, v, extensions[x], prefixes[p]);
+					try_vex(code_bits, map, opcode, v, extensions[x],
+						prefixes[p]);
 }
 
 static void try_mode(unsigned code_bits)
@@ -503,6 +578,7 @@ int main(int argc, char **argv)
 	try_mode(32);
 	try_mode(16);
 	printf("emission_test: slice %u of %u: %lu encodings, %lu copies (%lu of instructions that Zydis does not know), %lu failures; "
-	       "%lu distinct ones executed, %lu beyond\n", slice, slices, encodings, copied, unknown, failures, executed, beyond);
+	       "%lu distinct ones executed, %lu beyond\n",
+	       slice, slices, encodings, copied, unknown, failures, executed, beyond);
 	return failures || !copied || !executed;
 }

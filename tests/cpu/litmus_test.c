@@ -1,7 +1,8 @@
 /*
- * The memory model's litmus tests on the host itself, with the outcomes that tests/guest/processors.c forbids in the engine:
- * what is forbidden there must be forbidden here, and what TSO allows (store buffering without fences) is counted to show that
- * the test can see it. usage: litmus_test [ROUNDS]
+ * The memory model's litmus tests on the host itself, with the outcomes that
+ * tests/guest/processors.c forbids in the engine: what is forbidden there must be forbidden here,
+ * and what TSO allows (store buffering without fences) is counted to show that the test can see it.
+ * usage: litmus_test [ROUNDS]
  */
 #include <pthread.h>
 #include <sched.h>
@@ -10,9 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static volatile uint32_t x __attribute__((aligned(64))), y __attribute__((aligned(64))), r[2] __attribute__((aligned(64)));
+static volatile uint32_t x __attribute__((aligned(64))), y __attribute__((aligned(64))),
+	r[2] __attribute__((aligned(64)));
 static uint32_t arrived __attribute__((aligned(64))), generation __attribute__((aligned(64)));
-static unsigned long rounds = 20000, allowed, forbidden[3];
+static unsigned long rounds = 20000;
+static unsigned long allowed, forbidden[3];
 
 static void meet(void)
 {
@@ -32,7 +35,8 @@ enum kind { BUFFERING, BUFFERING_FENCED, BUFFERING_LOCKED, PASSING, KINDS };
 
 static void act(int me, enum kind kind)
 {
-	volatile uint32_t *mine = me ? &y : &x, *other = me ? &x : &y;
+	volatile uint32_t *mine = me ? &y : &x;
+	volatile uint32_t *other = me ? &x : &y;
 
 	if (kind == PASSING) {
 		if (me) {
@@ -93,7 +97,7 @@ int main(int argc, char **argv)
 		return 70;
 	run(NULL);
 	pthread_join(other, NULL);
-	printf("litmus_test: %lu rounds, store buffering seen %lu times; forbidden: with fences %lu, locked %lu, message passing %lu\n", rounds, allowed,
-	       forbidden[0], forbidden[1], forbidden[2]);
+	printf("litmus_test: %lu rounds, store buffering seen %lu times; forbidden: with fences %lu, locked %lu, message passing %lu\n",
+	       rounds, allowed, forbidden[0], forbidden[1], forbidden[2]);
 	return forbidden[0] || forbidden[1] || forbidden[2];
 }

@@ -1,7 +1,8 @@
 /*
- * Processor models: every model, with every choice of mitigations, number of processors and single feature added or taken away, is one
- * that agrees with itself, or is refused in one line; the default runs on the oldest hosts of both vendors; and the feature that the
- * engine asks for before it executes an instruction is the one that Zydis files it under.
+ * Processor models: every model, with every choice of mitigations, number of processors and single
+ * feature added or taken away, is one that agrees with itself, or is refused in one line; the
+ * default runs on the oldest hosts of both vendors; and the feature that the engine asks for before
+ * it executes an instruction is the one that Zydis files it under.
  */
 #include <Zydis/Zydis.h>
 #include <errno.h>
@@ -26,10 +27,12 @@ static void check(bool good, const char *what, const char *which)
 /* ---- hosts ---- */
 
 static const enum cpu_feature everywhere[] = {
-	CPU_SSE3, CPU_PCLMULQDQ, CPU_SSSE3, CPU_FMA, CPU_CX16, CPU_SSE4_1, CPU_SSE4_2, CPU_MOVBE, CPU_POPCNT, CPU_AES, CPU_XSAVE, CPU_AVX, CPU_F16C,
-	CPU_RDRAND, CPU_BMI1, CPU_AVX2, CPU_BMI2, CPU_LAHF, CPU_LZCNT, CPU_XSAVEOPT, CPU_FEATURES,
+	CPU_SSE3,  CPU_PCLMULQDQ, CPU_SSSE3, CPU_FMA,   CPU_CX16,  CPU_SSE4_1,   CPU_SSE4_2,
+	CPU_MOVBE, CPU_POPCNT,    CPU_AES,   CPU_XSAVE, CPU_AVX,   CPU_F16C,     CPU_RDRAND,
+	CPU_BMI1,  CPU_AVX2,      CPU_BMI2,  CPU_LAHF,  CPU_LZCNT, CPU_XSAVEOPT, CPU_FEATURES,
 };
-static const enum cpu_feature zen_beside[] = { CPU_RDSEED, CPU_ADX, CPU_CLFLUSHOPT, CPU_SHA, CPU_XSAVEC, CPU_XGETBV1, CPU_FEATURES };
+static const enum cpu_feature zen_beside[] = { CPU_RDSEED, CPU_ADX,     CPU_CLFLUSHOPT, CPU_SHA,
+					       CPU_XSAVEC, CPU_XGETBV1, CPU_FEATURES };
 
 static void add(struct cpu_host *host, const enum cpu_feature *list)
 {
@@ -58,7 +61,8 @@ static struct cpu_host zen(void)
 
 static struct cpu_host everything(enum cpu_vendor vendor)
 {
-	struct cpu_host host = { .vendor = vendor, .signature = vendor == CPU_AMD ? 0xa10f11 : 0xc06f2 };
+	struct cpu_host host = { .vendor = vendor,
+				 .signature = vendor == CPU_AMD ? 0xa10f11 : 0xc06f2 };
 
 	for (unsigned f = 0; f < CPU_FEATURES; f++)
 		cpu_add(&host.features, (enum cpu_feature)f);
@@ -111,8 +115,12 @@ static void check_features(const struct cpu_model *m, const char *which)
 			bit = bits_of(m, info->leaf, info->subleaf, info->reg) >> info->bit & 1;
 		}
 		check(bit == cpu_has(&m->features, f), info->name, which);
-		check(!cpu_has(&m->features, f) || cpu_feature_missing(&m->features, f) == CPU_FEATURES, "a feature without what it needs", which);
-		check(!cpu_has(&m->features, f) || !(info->flags & (m->vendor == CPU_AMD ? CPU_INTEL_ONLY : CPU_AMD_ONLY)),
+		check(!cpu_has(&m->features, f) ||
+			      cpu_feature_missing(&m->features, f) == CPU_FEATURES,
+		      "a feature without what it needs", which);
+		check(!cpu_has(&m->features, f) ||
+			      !(info->flags &
+				(m->vendor == CPU_AMD ? CPU_INTEL_ONLY : CPU_AMD_ONLY)),
 		      "a feature of the other vendor", which);
 	}
 }
@@ -125,34 +133,45 @@ static void check_registers(const struct cpu_model *m, const char *which)
 	check(reads(m, 0x1a0, &value) == intel, "MISC_ENABLE is Intel's", which);
 	check(!intel || value & 1, "fast strings", which);
 	check(reads(m, 0x48, &value) == cpu_has(&m->features, CPU_SPEC_CTRL), "SPEC_CTRL", which);
-	check(writes(m, 0x49, 1) == cpu_has(&m->features, CPU_SPEC_CTRL) && !reads(m, 0x49, &value), "PRED_CMD", which);
-	check(reads(m, 0x10a, &value) == cpu_has(&m->features, CPU_ARCH_CAPABILITIES), "ARCH_CAPABILITIES", which);
+	check(writes(m, 0x49, 1) == cpu_has(&m->features, CPU_SPEC_CTRL) && !reads(m, 0x49, &value),
+	      "PRED_CMD", which);
+	check(reads(m, 0x10a, &value) == cpu_has(&m->features, CPU_ARCH_CAPABILITIES),
+	      "ARCH_CAPABILITIES", which);
 	check(!writes(m, 0x10a, 0), "ARCH_CAPABILITIES cannot be written", which);
 	check(reads(m, 0x8b, &value) && value, "a microcode revision", which);
 	check(reads(m, 0xc0010015, &value) == !intel && (intel || value >> 24 & 1), "HWCR", which);
 	check(reads(m, 0xc0011029, &value) == !intel && (intel || value & 2), "DE_CFG", which);
-	check(!reads(m, 0x12345678, &value) && !writes(m, 0x12345678, 0), "a register that is not there", which);
+	check(!reads(m, 0x12345678, &value) && !writes(m, 0x12345678, 0),
+	      "a register that is not there", which);
 }
 
 static void check_leaves(const struct cpu_model *m, unsigned cpus, const char *which)
 {
-	bool amd = m->vendor == CPU_AMD, avx = cpu_has(&m->features, CPU_AVX), xsave = cpu_has(&m->features, CPU_XSAVE);
+	bool amd = m->vendor == CPU_AMD;
+	bool avx = cpu_has(&m->features, CPU_AVX);
+	bool xsave = cpu_has(&m->features, CPU_XSAVE);
 	uint32_t r[4];
 
 	cpu_model_leaf(m, 0, 0, 0, 0, 7, r);
-	check(!memcmp(&r[1], amd ? "AuthcAMDenti" : "GenuntelineI", 12) && r[0] == 0xd, "the vendor", which);
+	check(!memcmp(&r[1], amd ? "AuthcAMDenti" : "GenuntelineI", 12) && r[0] == 0xd,
+	      "the vendor", which);
 	check((bits_of(m, 1, 0, 1) >> 16 & 0xff) == cpus, "the number of processors", which);
 	check((bits_of(m, 1, 0, 3) >> 28 & 1) == (cpus > 1), "HT where there are several", which);
-	check(bits_of(m, 0xb, 1, 1) == cpus && 1u << bits_of(m, 0xb, 1, 0) >= cpus, "topology", which);
+	check(bits_of(m, 0xb, 1, 1) == cpus && 1u << bits_of(m, 0xb, 1, 0) >= cpus, "topology",
+	      which);
 	check(bits_of(m, 0xd, 0, 0) == (xsave ? avx ? 7u : 3u : 0u), "XCR0's bits", which);
-	check(bits_of(m, 0xd, 0, 2) == (xsave ? avx ? 832u : 576u : 0u), "the size of the XSAVE area", which);
+	check(bits_of(m, 0xd, 0, 2) == (xsave ? avx ? 832u : 576u : 0u),
+	      "the size of the XSAVE area", which);
 	check(bits_of(m, 0xd, 2, 0) == (xsave && avx ? 256u : 0u), "the size of AVX's part", which);
-	check(!(bits_of(m, 0xd, 1, 0) >> 1 & 1) || bits_of(m, 0xd, 1, 1) == bits_of(m, 0xd, 0, 2), "the compacted size", which);
-	check(!amd || (bits_of(m, 0x80000008, 0, 2) & 0xff) == cpus - 1, "AMD's number of processors", which);
+	check(!(bits_of(m, 0xd, 1, 0) >> 1 & 1) || bits_of(m, 0xd, 1, 1) == bits_of(m, 0xd, 0, 2),
+	      "the compacted size", which);
+	check(!amd || (bits_of(m, 0x80000008, 0, 2) & 0xff) == cpus - 1,
+	      "AMD's number of processors", which);
 	check(amd == (bits_of(m, 0x80000000, 0, 0) == 0x80000021), "the last leaf", which);
 	check(!(m->cr4_valid >> 17 & 1) == !cpu_has(&m->features, CPU_PCID), "CR4.PCIDE", which);
 	check(!(m->cr4_valid >> 18 & 1) == !xsave, "CR4.OSXSAVE", which);
-	check(!(m->efer_valid >> 21 & 1) == !cpu_has(&m->features, CPU_AUTOIBRS), "EFER.AIBRSE", which);
+	check(!(m->efer_valid >> 21 & 1) == !cpu_has(&m->features, CPU_AUTOIBRS), "EFER.AIBRSE",
+	      which);
 	for (uint32_t apic = 0; apic < cpus; apic++) {
 		cpu_model_leaf(m, 1, 0, apic, 1 << 18, 7, r);
 		check(r[1] >> 24 == apic && r[2] >> 27 & 1, "the APIC id and OSXSAVE", which);
@@ -164,8 +183,11 @@ static void check_leaves(const struct cpu_model *m, unsigned cpus, const char *w
 static void check_archive(const struct cpu_model *m, const char *which)
 {
 	static uint8_t bytes[2][4096];
-	struct cpu_model copy = *m, loaded = { 0 };
-	struct archive a = archive_save_to(bytes[0], sizeof(bytes[0])), b, c = archive_save_to(bytes[1], sizeof(bytes[1]));
+	struct cpu_model copy = *m;
+	struct cpu_model loaded = { 0 };
+	struct archive a = archive_save_to(bytes[0], sizeof(bytes[0]));
+	struct archive b;
+	struct archive c = archive_save_to(bytes[1], sizeof(bytes[1]));
 
 	cpu_model_archive(&a, &copy);
 	b = archive_load_from(bytes[0], a.used);
@@ -175,10 +197,14 @@ static void check_archive(const struct cpu_model *m, const char *which)
 	check(c.used == a.used && !memcmp(bytes[0], bytes[1], a.used), "and is the same", which);
 	for (uint32_t n = 0; n < 0x30; n++)
 		for (unsigned k = 0; k < 4; k++)
-			check(bits_of(m, n, 0, k) == bits_of(&loaded, n, 0, k), "with the same leaves", which);
+			check(bits_of(m, n, 0, k) == bits_of(&loaded, n, 0, k),
+			      "with the same leaves", which);
 }
 
-/* A number of bits is made wrong in what was saved: refused, or a model that agrees with itself as far as the engine goes by it. */
+/*
+ * A number of bits is made wrong in what was saved: refused, or a model that agrees with itself as
+ * far as the engine goes by it.
+ */
 static void check_lies(const struct cpu_model *m)
 {
 	static uint8_t bytes[4096];
@@ -198,13 +224,16 @@ static void check_lies(const struct cpu_model *m)
 		for (uint32_t leaf = 0; !b.error && leaf < 0x40; leaf++)
 			bits_of(&loaded, leaf | (leaf & 1) << 31, leaf & 3, 0);
 		for (unsigned f = 0; !b.error && f < CPU_FEATURES; f++)
-			check(!cpu_has(&loaded.features, (enum cpu_feature)f) || cpu_feature_missing(&loaded.features, (enum cpu_feature)f) == CPU_FEATURES,
+			check(!cpu_has(&loaded.features, (enum cpu_feature)f) ||
+				      cpu_feature_missing(&loaded.features, (enum cpu_feature)f) ==
+					      CPU_FEATURES,
 			      "a feature without what it needs", "a lie");
 		bytes[at] = before;
 	}
 }
 
-static bool check_model(const char *text, enum cpu_mitigations mitigations, unsigned cpus, const struct cpu_host *host)
+static bool check_model(const char *text, enum cpu_mitigations mitigations, unsigned cpus,
+			const struct cpu_host *host)
 {
 	struct cpu_model m;
 	char reason[128] = "";
@@ -213,7 +242,8 @@ static bool check_model(const char *text, enum cpu_mitigations mitigations, unsi
 	check(!error == !reason[0] && !strchr(reason, '\n'), "one line where it is refused", text);
 	if (error)
 		return false;
-	check(cpu_model_lacks(&m, host) == CPU_FEATURES, "the host can run what it was given", text);
+	check(cpu_model_lacks(&m, host) == CPU_FEATURES, "the host can run what it was given",
+	      text);
 	check_features(&m, text);
 	check_registers(&m, text);
 	check_leaves(&m, cpus, text);
@@ -223,7 +253,8 @@ static bool check_model(const char *text, enum cpu_mitigations mitigations, unsi
 
 static void every_model(void)
 {
-	const struct cpu_host hosts[] = { haswell(), zen(), everything(CPU_INTEL), everything(CPU_AMD) };
+	const struct cpu_host hosts[] = { haswell(), zen(), everything(CPU_INTEL),
+					  everything(CPU_AMD) };
 	const unsigned counts[] = { 1, 2, 3, 16 };
 	const char *name, *summary;
 	char text[96];
@@ -231,9 +262,12 @@ static void every_model(void)
 	for (unsigned h = 0; h < 4; h++)
 		for (unsigned n = 0; (name = cpu_model_name(n, &summary)); n++) {
 			for (unsigned k = 0; k < 3 * 4; k++)
-				check(check_model(name, (enum cpu_mitigations)(k % 3), counts[k / 3], &hosts[h]), "it runs on every host", name);
+				check(check_model(name, (enum cpu_mitigations)(k % 3),
+						  counts[k / 3], &hosts[h]),
+				      "it runs on every host", name);
 			for (unsigned f = 0; f < 2 * CPU_FEATURES; f++) {
-				snprintf(text, sizeof(text), "%s,%c%s", name, f & 1 ? '+' : '-', cpu_feature_info[f / 2].name);
+				snprintf(text, sizeof(text), "%s,%c%s", name, f & 1 ? '+' : '-',
+					 cpu_feature_info[f / 2].name);
 				check_model(text, CPU_MITIGATIONS_TRUE, 2, &hosts[h]);
 			}
 		}
@@ -242,17 +276,32 @@ static void every_model(void)
 static void what_is_refused(void)
 {
 	struct cpu_host host = haswell();
-	const char *const refused[] = { "", "nothing", "umbra-amd-v99", "umbra-am", "umbra-amd,", "umbra-amd,sha_ni", "umbra-amd,+", "umbra-amd,+nothing",
-					"umbra-amd,-lm", "umbra-amd,-erms", "umbra-amd,+ibrs_all", "umbra-intel,+autoibrs", "umbra-amd,+sha_ni" };
+	const char *const refused[] = { "",
+					"nothing",
+					"umbra-amd-v99",
+					"umbra-am",
+					"umbra-amd,",
+					"umbra-amd,sha_ni",
+					"umbra-amd,+",
+					"umbra-amd,+nothing",
+					"umbra-amd,-lm",
+					"umbra-amd,-erms",
+					"umbra-amd,+ibrs_all",
+					"umbra-intel,+autoibrs",
+					"umbra-amd,+sha_ni" };
 	const char *bad;
 	size_t bytes;
 
 	for (unsigned n = 0; n < sizeof(refused) / sizeof(refused[0]); n++)
-		check(!check_model(refused[n], CPU_MITIGATIONS_TRUE, 1, &host), "it is refused", refused[n]);
+		check(!check_model(refused[n], CPU_MITIGATIONS_TRUE, 1, &host), "it is refused",
+		      refused[n]);
 	check(cpu_host_mask(&host, "-aes,-avx2", &bad, &bytes), "a mask", "masks");
-	check(!check_model("umbra-amd", CPU_MITIGATIONS_TRUE, 1, &host), "a host without AES", "masks");
-	check(check_model("umbra-amd,-aes,-avx2", CPU_MITIGATIONS_TRUE, 1, &host), "and what it can run", "masks");
-	check(!cpu_host_mask(&host, "-aes,erms", &bad, &bytes) && bytes == 4, "a mask that is wrong", "masks");
+	check(!check_model("umbra-amd", CPU_MITIGATIONS_TRUE, 1, &host), "a host without AES",
+	      "masks");
+	check(check_model("umbra-amd,-aes,-avx2", CPU_MITIGATIONS_TRUE, 1, &host),
+	      "and what it can run", "masks");
+	check(!cpu_host_mask(&host, "-aes,erms", &bad, &bytes) && bytes == 4,
+	      "a mask that is wrong", "masks");
 }
 
 /* What was released stays: a change of one of these numbers is a new version. */
@@ -272,10 +321,14 @@ static uint32_t sum_of(const char *text)
 
 static void what_was_released(void)
 {
-	const struct { const char *name; uint32_t sum; } released[] = { { "umbra-amd-v1", 0xb1548bc1 }, { "umbra-intel-v1", 0x8c9fafe9 } };
+	const struct {
+		const char *name;
+		uint32_t sum;
+	} released[] = { { "umbra-amd-v1", 0xb1548bc1 }, { "umbra-intel-v1", 0x8c9fafe9 } };
 
 	for (unsigned n = 0; n < sizeof(released) / sizeof(released[0]); n++) {
-		check(sum_of(released[n].name) == released[n].sum, "a released model has changed", released[n].name);
+		check(sum_of(released[n].name) == released[n].sum, "a released model has changed",
+		      released[n].name);
 		if (sum_of(released[n].name) != released[n].sum)
 			printf("%s: %#x\n", released[n].name, sum_of(released[n].name));
 	}
@@ -283,13 +336,40 @@ static void what_was_released(void)
 
 /* ---- instructions ---- */
 
-static const struct { const char *set; enum cpu_feature feature; } sets[] = {
-	{ "SSE3", CPU_SSE3 }, { "SSE3X87", CPU_SSE3 }, { "SSSE3", CPU_SSSE3 }, { "SSSE3MMX", CPU_SSSE3 }, { "SSE4", CPU_SSE4_1 }, { "SSE42", CPU_SSE4_2 },
-	{ "AES", CPU_AES }, { "PCLMULQDQ", CPU_PCLMULQDQ }, { "AVXAES", CPU_AES }, { "AVX_AES", CPU_AES }, { "AVX", CPU_AVX }, { "AVX2", CPU_AVX2 },
-	{ "AVX2GATHER", CPU_AVX2 }, { "FMA", CPU_FMA }, { "F16C", CPU_F16C }, { "BMI1", CPU_BMI1 }, { "BMI2", CPU_BMI2 }, { "ADOX_ADCX", CPU_ADX },
-	{ "MOVBE", CPU_MOVBE }, { "POPCNT", CPU_POPCNT }, { "RDRAND", CPU_RDRAND }, { "RDSEED", CPU_RDSEED }, { "RDWRFSGS", CPU_FSGSBASE },
-	{ "SHA", CPU_SHA }, { "SMAP", CPU_SMAP }, { "XSAVE", CPU_XSAVE }, { "XSAVEOPT", CPU_XSAVEOPT }, { "XSAVEC", CPU_XSAVEC },
-	{ "CLFLUSHOPT", CPU_CLFLUSHOPT }, { "INVPCID", CPU_INVPCID }, { "RDTSCP", CPU_RDTSCP }, { "CMPXCHG16B", CPU_FPU },
+static const struct { const char *set; enum cpu_feature feature;
+} sets[] = {
+	{ "SSE3", CPU_SSE3 },
+	{ "SSE3X87", CPU_SSE3 },
+	{ "SSSE3", CPU_SSSE3 },
+	{ "SSSE3MMX", CPU_SSSE3 },
+	{ "SSE4", CPU_SSE4_1 },
+	{ "SSE42", CPU_SSE4_2 },
+	{ "AES", CPU_AES },
+	{ "PCLMULQDQ", CPU_PCLMULQDQ },
+	{ "AVXAES", CPU_AES },
+	{ "AVX_AES", CPU_AES },
+	{ "AVX", CPU_AVX },
+	{ "AVX2", CPU_AVX2 },
+	{ "AVX2GATHER", CPU_AVX2 },
+	{ "FMA", CPU_FMA },
+	{ "F16C", CPU_F16C },
+	{ "BMI1", CPU_BMI1 },
+	{ "BMI2", CPU_BMI2 },
+	{ "ADOX_ADCX", CPU_ADX },
+	{ "MOVBE", CPU_MOVBE },
+	{ "POPCNT", CPU_POPCNT },
+	{ "RDRAND", CPU_RDRAND },
+	{ "RDSEED", CPU_RDSEED },
+	{ "RDWRFSGS", CPU_FSGSBASE },
+	{ "SHA", CPU_SHA },
+	{ "SMAP", CPU_SMAP },
+	{ "XSAVE", CPU_XSAVE },
+	{ "XSAVEOPT", CPU_XSAVEOPT },
+	{ "XSAVEC", CPU_XSAVEC },
+	{ "CLFLUSHOPT", CPU_CLFLUSHOPT },
+	{ "INVPCID", CPU_INVPCID },
+	{ "RDTSCP", CPU_RDTSCP },
+	{ "CMPXCHG16B", CPU_FPU },
 };
 
 static enum cpu_feature by_set(const ZydisDecodedInstruction *insn)
@@ -298,7 +378,8 @@ static enum cpu_feature by_set(const ZydisDecodedInstruction *insn)
 
 	if (insn->mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ)
 		return CPU_PCLMULQDQ;
-	if (insn->mnemonic == ZYDIS_MNEMONIC_TZCNT) /* not to be hidden: another instruction without */
+	/* not to be hidden: another instruction without */
+	if (insn->mnemonic == ZYDIS_MNEMONIC_TZCNT)
 		return CPU_FPU;
 	for (unsigned n = 0; n < sizeof(sets) / sizeof(sets[0]); n++)
 		if (!strcmp(sets[n].set, set))
@@ -314,7 +395,9 @@ static void compare(const ZydisDecoder *decoder, const uint8_t *bytes)
 	struct x86_insn ours;
 	enum cpu_feature want, got;
 
-	if (x86_decode(bytes, X86_INSN_MAX_BYTES, 64, &ours) || !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(decoder, NULL, bytes, X86_INSN_MAX_BYTES, &theirs)))
+	if (x86_decode(bytes, X86_INSN_MAX_BYTES, 64, &ours) ||
+	    !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(decoder, NULL, bytes, X86_INSN_MAX_BYTES,
+							&theirs)))
 		return;
 	instructions++;
 	want = by_set(&theirs);
@@ -322,7 +405,8 @@ static void compare(const ZydisDecoder *decoder, const uint8_t *bytes)
 	checks++;
 	if (want == got || failures++ >= 40)
 		return;
-	printf("%s of %s needs %s, not %s:", ZydisMnemonicGetString(theirs.mnemonic), ZydisISASetGetString(theirs.meta.isa_set), cpu_feature_info[want].name,
+	printf("%s of %s needs %s, not %s:", ZydisMnemonicGetString(theirs.mnemonic),
+	       ZydisISASetGetString(theirs.meta.isa_set), cpu_feature_info[want].name,
 	       cpu_feature_info[got].name);
 	for (int i = 0; i < 8; i++)
 		printf(" %02x", bytes[i]);
@@ -338,7 +422,10 @@ static void every_instruction(void)
 	for (unsigned n = 0; n < 4u * 4 * 256 * 256; n++) {
 		unsigned map = n >> 16 & 3;
 		uint8_t opcode = (uint8_t)(n >> 8), modrm = (uint8_t)n;
-		uint8_t plain[16] = { prefixes[n >> 18] }, vex[16] = { 0xc4, (uint8_t)(0xe0 | map), (uint8_t)(n >> 18 | 15 << 3), opcode, modrm, 0x25 };
+		uint8_t plain[16] = { prefixes[n >> 18] }, vex[16] = {
+			0xc4, (uint8_t)(0xe0 | map), (uint8_t)(n >> 18 | 15 << 3), opcode, modrm,
+			0x25
+		};
 		unsigned at = 1;
 
 		if (map)
@@ -350,7 +437,8 @@ static void every_instruction(void)
 		plain[at] = 0x25;
 		compare(&decoder, plain);
 		for (unsigned k = 0; map && k < 8; k++) {
-			vex[2] = (uint8_t)(n >> 18 | (k & 1) << 2 | (k & 2) << 6 | (k & 4 ? 15 : 14) << 3);
+			vex[2] = (uint8_t)(n >> 18 | (k & 1) << 2 | (k & 2) << 6 |
+					   (k & 4 ? 15 : 14) << 3);
 			compare(&decoder, vex);
 		}
 	}

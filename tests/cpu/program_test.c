@@ -1,6 +1,7 @@
 /*
- * Programs in assembly (programs.S), each with the result that it must give: natively, in the engine block by block as always,
- * and in the engine single-stepped (every instruction a block of its own, chaining off). Ends 0 when all agree.
+ * Programs in assembly (programs.S), each with the result that it must give: natively, in the
+ * engine block by block as always, and in the engine single-stepped (every instruction a block of
+ * its own, chaining off). Ends 0 when all agree.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -12,7 +13,17 @@
 #include "x86/state.h"
 #include "no_devices.h"
 
-enum { RAM_BYTES = 4 << 20, CODE = 0x100000, DATA = 0x200000, DATA_BYTES = 8192, STACK = 0x300000, TABLES = 0x10000, IDT = 0x8000, GDT = 0x9000, TRAP = 0x110000 };
+enum {
+	RAM_BYTES = 4 << 20,
+	CODE = 0x100000,
+	DATA = 0x200000,
+	DATA_BYTES = 8192,
+	STACK = 0x300000,
+	TABLES = 0x10000,
+	IDT = 0x8000,
+	GDT = 0x9000,
+	TRAP = 0x110000
+};
 #define BASE 0x20000000ul
 
 struct program { const char *name; uint64_t result; const uint8_t *code, *end; };
@@ -34,7 +45,8 @@ static void make_tables(void)
 		put64(TABLES + 0x2000 + 8 * ((BASE >> 21) + n), (uint64_t)n << 21 | 0x83);
 	put64(GDT + 8, 0x00af9b000000ffff);
 	put64(GDT + 16, 0x00cf93000000ffff);
-	put64(IDT + 16, (handler & 0xffff) | 8 << 16 | 0x8e00ull << 32 | (handler >> 16 & 0xffff) << 48);
+	put64(IDT + 16,
+	      (handler & 0xffff) | 8 << 16 | 0x8e00ull << 32 | (handler >> 16 & 0xffff) << 48);
 	put64(IDT + 24, handler >> 32);
 	ram[TRAP] = 0x48, ram[TRAP + 1] = 0xcf; /* iretq */
 }
@@ -53,16 +65,22 @@ static struct engine *make_engine(struct engine_cpu **ret_cpu)
 	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
 	s->xcr0 = 7;
 	s->efer = EFER_LME | EFER_LMA;
-	s->segment[X86_CS] = (struct x86_segment_state){ .selector = 8, .attributes = 0xa09b, .limit = ~0u };
-	s->segment[X86_SS] = (struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
+	s->segment[X86_CS] =
+		(struct x86_segment_state){ .selector = 8, .attributes = 0xa09b, .limit = ~0u };
+	s->segment[X86_SS] =
+		(struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
 	s->gdtr = (struct x86_table){ BASE + GDT, 23 };
 	s->idtr = (struct x86_table){ BASE + IDT, 0xfff };
 	engine_set(*ret_cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
 	return e;
 }
 
-/* Where a program returns to: pushf; and qword [rsp], ~TF; popf; hlt. A halt that is stepped over is none. */
-static const uint8_t end_of_program[] = { 0x9c, 0x48, 0x81, 0x24, 0x24, 0xff, 0xfe, 0xff, 0xff, 0x9d, 0xf4 };
+/*
+ * Where a program returns to: pushf; and qword [rsp], ~TF; popf; hlt. A halt that is stepped over
+ * is none.
+ */
+static const uint8_t end_of_program[] = { 0x9c, 0x48, 0x81, 0x24, 0x24, 0xff,
+					  0xfe, 0xff, 0xff, 0x9d, 0xf4 };
 
 static uint64_t in_engine(struct engine *e, struct engine_cpu *cpu, bool step)
 {
@@ -90,8 +108,11 @@ static uint64_t natively(void)
 	uint64_t result;
 	uint8_t *data = ram + DATA;
 
-	__asm__ volatile("call *%%rax" : "=a"(result), "+D"(data) : "a"(BASE + CODE)
-			 : "rbx", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "xmm0", "xmm1", "xmm2", "xmm3", "xmm15", "memory", "cc");
+	__asm__ volatile("call *%%rax"
+			 : "=a"(result), "+D"(data)
+			 : "a"(BASE + CODE)
+			 : "rbx", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13",
+			   "r14", "r15", "xmm0", "xmm1", "xmm2", "xmm3", "xmm15", "memory", "cc");
 	return result;
 }
 
@@ -103,8 +124,8 @@ static int check(const char *name, const char *how, uint64_t got, uint64_t want)
 }
 
 /*
- * A fault of the guest's while its stack pointer, a number, lies inside the engine's signal stack: the kernel may not write
- * below it, as it does for a signal that comes while a handler runs.
+ * A fault of the guest's while its stack pointer, a number, lies inside the engine's signal stack:
+ * the kernel may not write below it, as it does for a signal that comes while a handler runs.
  */
 static int check_signal_stack(struct engine *e, struct engine_cpu *cpu)
 {
@@ -130,16 +151,21 @@ static int check_signal_stack(struct engine *e, struct engine_cpu *cpu)
 		return check("a fault on the signal stack", "its exit", 0, 1);
 	for (unsigned n = 0; n < MIDDLE; n++)
 		if (bottom[n] != PATTERN)
-			return check("a fault on the signal stack", "bytes below the stack pointer", bottom[n], PATTERN);
+			return check("a fault on the signal stack", "bytes below the stack pointer",
+				     bottom[n], PATTERN);
 	return 0;
 }
 
-/* A locked operand across a cache line is not left to the host's processor: it would stop all the others for it. */
+/*
+ * A locked operand across a cache line is not left to the host's processor: it would stop all the
+ * others for it.
+ */
 static int check_split_locks(struct engine *e, struct engine_cpu *cpu)
 {
 	enum { TIMES = 7 };
 	/* mov ecx, TIMES; 1: lock inc dword [rdi]; xchg [rdi + 64], eax; dec ecx; jnz 1b; hlt */
-	static const uint8_t code[] = { 0xb9, TIMES, 0, 0, 0, 0xf0, 0xff, 0x07, 0x87, 0x47, 0x40, 0xff, 0xc9, 0x75, 0xf6, 0xf4 };
+	static const uint8_t code[] = { 0xb9, TIMES, 0,    0,    0,    0xf0, 0xff, 0x07,
+					0x87, 0x47,  0x40, 0xff, 0xc9, 0x75, 0xf6, 0xf4 };
 	struct engine_state state;
 	struct x86_state *s = &state.x86;
 	char text[400];
@@ -157,7 +183,8 @@ static int check_split_locks(struct engine *e, struct engine_cpu *cpu)
 		return check("split locks", "their exit", 0, 1);
 	memcpy(&sum, ram + DATA + 62, sizeof(sum));
 	engine_statistics(cpu, text, sizeof(text));
-	return check("split locks", "their sum", sum, TIMES) + check("split locks", "how many", !!strstr(text, "split locks 14"), 1);
+	return check("split locks", "their sum", sum, TIMES) +
+	       check("split locks", "how many", !!strstr(text, "split locks 14"), 1);
 }
 
 int main(void)
@@ -166,7 +193,8 @@ int main(void)
 	struct engine *e;
 	int failures = 0, count = 0;
 
-	if (mmap(ram, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
+	if (mmap(ram, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE | PROT_EXEC,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		return 70;
 	make_tables();
 	e = make_engine(&cpu);
@@ -177,8 +205,10 @@ int main(void)
 		memset(ram + DATA, 0, DATA_BYTES);
 		failures += check(p->name, "natively", natively(), p->result);
 		failures += check(p->name, "in the engine", in_engine(e, cpu, false), p->result);
-		failures += check(p->name, "in the engine, once more", in_engine(e, cpu, false), p->result);
-		failures += check(p->name, "in the engine, step by step", in_engine(e, cpu, true), p->result);
+		failures += check(p->name, "in the engine, once more", in_engine(e, cpu, false),
+				  p->result);
+		failures += check(p->name, "in the engine, step by step", in_engine(e, cpu, true),
+				  p->result);
 	}
 	failures += check_split_locks(e, cpu);
 	failures += check_signal_stack(e, cpu);

@@ -1,7 +1,8 @@
 /*
- * The instruction table's flags against Zydis: over every encoding in 64- and 32-bit code, each flag that the manuals call
- * undefined must be one that may stay as it was (x86_flags_kept), or stand in the list below of those that every processor
- * writes; and a flag that an instruction may leave alone must not count as written. Liveness in the translator goes by these.
+ * The instruction table's flags against Zydis: over every encoding in 64- and 32-bit code, each
+ * flag that the manuals call undefined must be one that may stay as it was (x86_flags_kept), or
+ * stand in the list below of those that every processor writes; and a flag that an instruction may
+ * leave alone must not count as written. Liveness in the translator goes by these.
  *
  * That the committed table is what the generator makes is another test (decode-table).
  */
@@ -27,9 +28,11 @@ static unsigned long encodings, failures;
 
 static uint8_t flag_mask(uint32_t flags)
 {
-	static const struct { uint32_t theirs; uint8_t ours; } map[] = {
-		{ ZYDIS_CPUFLAG_CF, X86_CF }, { ZYDIS_CPUFLAG_PF, X86_PF }, { ZYDIS_CPUFLAG_AF, X86_AF },
-		{ ZYDIS_CPUFLAG_ZF, X86_ZF }, { ZYDIS_CPUFLAG_SF, X86_SF }, { ZYDIS_CPUFLAG_OF, X86_OF },
+	static const struct { uint32_t theirs; uint8_t ours;
+	} map[] = {
+		{ ZYDIS_CPUFLAG_CF, X86_CF }, { ZYDIS_CPUFLAG_PF, X86_PF },
+		{ ZYDIS_CPUFLAG_AF, X86_AF }, { ZYDIS_CPUFLAG_ZF, X86_ZF },
+		{ ZYDIS_CPUFLAG_SF, X86_SF }, { ZYDIS_CPUFLAG_OF, X86_OF },
 	};
 	uint8_t mask = 0;
 
@@ -40,7 +43,8 @@ static uint8_t flag_mask(uint32_t flags)
 
 static uint8_t listed(const ZydisDecodedInstruction *theirs, const struct x86_insn *ours)
 {
-	bool shift = theirs->meta.category == ZYDIS_CATEGORY_SHIFT || theirs->meta.category == ZYDIS_CATEGORY_ROTATE;
+	bool shift = theirs->meta.category == ZYDIS_CATEGORY_SHIFT ||
+		     theirs->meta.category == ZYDIS_CATEGORY_ROTATE;
 	bool by_one = ours->map == 0 && (ours->opcode & 0xfe) == 0xd0;
 	unsigned mask = ours->rex_w ? 63 : 31;
 	uint8_t flags = 0;
@@ -55,15 +59,18 @@ static uint8_t listed(const ZydisDecodedInstruction *theirs, const struct x86_in
 
 static bool is_copied(const struct x86_insn *insn)
 {
-	return insn->encoding.class == X86_CLASS_DATA || insn->encoding.class == X86_CLASS_BIT_STRING ||
+	return insn->encoding.class == X86_CLASS_DATA ||
+	       insn->encoding.class == X86_CLASS_BIT_STRING ||
 	       insn->encoding.class == X86_CLASS_STRING;
 }
 
-static bool writes_flags_conditionally(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+static bool writes_flags_conditionally(const ZydisDecodedInstruction *insn,
+				       const ZydisDecodedOperand *ops)
 {
 	for (int n = 0; n < insn->operand_count; n++)
 		if (ops[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    ZydisRegisterGetClass(ops[n].reg.value) == ZYDIS_REGCLASS_FLAGS && ops[n].actions & ZYDIS_OPERAND_ACTION_CONDWRITE)
+		    ZydisRegisterGetClass(ops[n].reg.value) == ZYDIS_REGCLASS_FLAGS &&
+		    ops[n].actions & ZYDIS_OPERAND_ACTION_CONDWRITE)
 			return true;
 	return false;
 }
@@ -86,11 +93,15 @@ static void check_bytes(const ZydisDecoder *decoder, unsigned bits, const uint8_
 	uint8_t undefined, written, kept, surely_written;
 
 	if (x86_decode(bytes, X86_INSN_MAX_BYTES, bits, &ours) || !is_copied(&ours) ||
-	    !ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, X86_INSN_MAX_BYTES, &theirs, ops)) || !theirs.cpu_flags)
+	    !ZYAN_SUCCESS(
+		    ZydisDecoderDecodeFull(decoder, bytes, X86_INSN_MAX_BYTES, &theirs, ops)) ||
+	    !theirs.cpu_flags)
 		return;
 	encodings++;
 	undefined = flag_mask(theirs.cpu_flags->undefined);
-	written = flag_mask(theirs.cpu_flags->modified | theirs.cpu_flags->set_0 | theirs.cpu_flags->set_1) | undefined;
+	written = flag_mask(theirs.cpu_flags->modified | theirs.cpu_flags->set_0 |
+			    theirs.cpu_flags->set_1) |
+		  undefined;
 	kept = x86_flags_kept(&ours);
 	surely_written = ours.encoding.flags_written & (uint8_t)~kept;
 	if (undefined & surely_written & ~listed(&theirs, &ours))
@@ -100,15 +111,19 @@ static void check_bytes(const ZydisDecoder *decoder, unsigned bits, const uint8_
 	if (writes_flags_conditionally(&theirs, ops) && surely_written)
 		report("written only sometimes, but counts as written", bytes, surely_written);
 	if (flag_mask(theirs.cpu_flags->tested) & ~ours.encoding.flags_read)
-		report("read, but does not count as read", bytes, flag_mask(theirs.cpu_flags->tested));
+		report("read, but does not count as read", bytes,
+		       flag_mask(theirs.cpu_flags->tested));
 }
 
 static void check_every_encoding(const ZydisDecoder *decoder, unsigned bits, bool vex)
 {
-	static const uint8_t prefixes[4] = { 0x3e, 0x66, 0xf3, 0xf2 }, immediates[] = { 0, 1, 2, 0x20, 0x21, 0x40 };
+	static const uint8_t prefixes[4] = { 0x3e, 0x66, 0xf3, 0xf2 };
+	static const uint8_t immediates[] = { 0, 1, 2, 0x20, 0x21, 0x40 };
 
 	for (unsigned n = 0; n < 4u * 4 * 256 * 256; n++) {
-		unsigned pp = n >> 18, map = n >> 16 & 3, at = 0;
+		unsigned pp = n >> 18;
+		unsigned map = n >> 16 & 3;
+		unsigned at = 0;
 		uint8_t bytes[16] = { 0 };
 
 		if (vex) {
@@ -153,17 +168,23 @@ static void check_shifts(void)
 {
 	check_equal("ROL by 1", kept_by((const uint8_t[15]){ 0xc1, 0xc0, 1 }), 0);
 	check_equal("ROL by 2 may leave OF", kept_by((const uint8_t[15]){ 0xc1, 0xc0, 2 }), X86_OF);
-	check_equal("ROR of a byte by 31 may leave OF", kept_by((const uint8_t[15]){ 0xc0, 0xc8, 31 }), X86_OF);
-	check_equal("ROL of 8 bytes by 33 may leave OF", kept_by((const uint8_t[15]){ 0x48, 0xc1, 0xc0, 33 }), X86_OF);
+	check_equal("ROR of a byte by 31 may leave OF",
+		    kept_by((const uint8_t[15]){ 0xc0, 0xc8, 31 }), X86_OF);
+	check_equal("ROL of 8 bytes by 33 may leave OF",
+		    kept_by((const uint8_t[15]){ 0x48, 0xc1, 0xc0, 33 }), X86_OF);
 	check_equal("RCL by 2 may leave OF", kept_by((const uint8_t[15]){ 0xc1, 0xd0, 2 }), X86_OF);
-	check_equal("ROL by 32 is by 0", kept_by((const uint8_t[15]){ 0xc1, 0xc0, 32 }), X86_CF | X86_OF);
+	check_equal("ROL by 32 is by 0", kept_by((const uint8_t[15]){ 0xc1, 0xc0, 32 }),
+		    X86_CF | X86_OF);
 	check_equal("SHL by 2", kept_by((const uint8_t[15]){ 0xc1, 0xe0, 2 }), 0);
 	check_equal("SHL by 0", kept_by((const uint8_t[15]){ 0xc1, 0xe0, 0 }), X86_ALL_FLAGS);
-	check_equal("SHL of 8 bytes by 32", kept_by((const uint8_t[15]){ 0x48, 0xc1, 0xe0, 32 }), 0);
-	check_equal("SAR of a byte in memory with REX.W by 32 is by 0", kept_by((const uint8_t[15]){ 0x48, 0xc0, 0x3e, 32 }), X86_ALL_FLAGS);
+	check_equal("SHL of 8 bytes by 32", kept_by((const uint8_t[15]){ 0x48, 0xc1, 0xe0, 32 }),
+		    0);
+	check_equal("SAR of a byte in memory with REX.W by 32 is by 0",
+		    kept_by((const uint8_t[15]){ 0x48, 0xc0, 0x3e, 32 }), X86_ALL_FLAGS);
 	check_equal("SHL by CL", kept_by((const uint8_t[15]){ 0xd3, 0xe0 }), X86_ALL_FLAGS);
 	check_equal("ADD", kept_by((const uint8_t[15]){ 0x01, 0xc0 }), 0);
-	check_equal("IMUL", kept_by((const uint8_t[15]){ 0x0f, 0xaf, 0xc0 }), X86_SF | X86_ZF | X86_AF | X86_PF);
+	check_equal("IMUL", kept_by((const uint8_t[15]){ 0x0f, 0xaf, 0xc0 }),
+		    X86_SF | X86_ZF | X86_AF | X86_PF);
 }
 
 int main(void)

@@ -1,7 +1,8 @@
 /*
- * The XSAVE family on the host's processor and in the engine: FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XRSTOR, each with and
- * without REX.W, and LDMXCSR; over every mask, every set of components in use, both forms of the area, and garbage in the header,
- * in MXCSR and in the state. Whether it faults, the area behind it, and the vector state with what of it is in use must agree.
+ * The XSAVE family on the host's processor and in the engine: FXSAVE, FXRSTOR, XSAVE, XSAVEOPT,
+ * XSAVEC, XRSTOR, each with and without REX.W, and LDMXCSR; over every mask, every set of
+ * components in use, both forms of the area, and garbage in the header, in MXCSR and in the state.
+ * Whether it faults, the area behind it, and the vector state with what of it is in use must agree.
  * usage: xsave_test [CASES [SEED]]
  */
 #include <setjmp.h>
@@ -15,8 +16,22 @@
 #include "x86/state.h"
 #include "no_devices.h"
 
-enum { RAM_BYTES = 4 << 20, CODE = 0x100000, AREA = 0x200000, AREA_BYTES = 1024, TABLES = 0x10000, HEADER_WORD = 64, MXCSR_WORD = 3, FX_BYTES = 416 };
-enum { COMPONENTS = 8 /* sets of three */, STATE_BYTES = ENGINE_VECTOR_BYTES, HLT = 0xf4, RET = 0xc3 };
+enum {
+	RAM_BYTES = 4 << 20,
+	CODE = 0x100000,
+	AREA = 0x200000,
+	AREA_BYTES = 1024,
+	TABLES = 0x10000,
+	HEADER_WORD = 64,
+	MXCSR_WORD = 3,
+	FX_BYTES = 416
+};
+enum {
+	COMPONENTS = 8 /* sets of three */,
+	STATE_BYTES = ENGINE_VECTOR_BYTES,
+	HLT = 0xf4,
+	RET = 0xc3
+};
 #define BASE 0x20000000ul
 #define COMPACTED (1ull << 63)
 
@@ -25,12 +40,18 @@ struct outcome { bool fault; uint8_t area[AREA_BYTES]; _Alignas(64) uint8_t stat
 
 /* All on [rdi]. */
 static const struct operation operations[] = {
-	{ "fxsave", { 0x0f, 0xae, 0x07 }, 3, false }, { "fxsave64", { 0x48, 0x0f, 0xae, 0x07 }, 4, false },
-	{ "fxrstor", { 0x0f, 0xae, 0x0f }, 3, true }, { "fxrstor64", { 0x48, 0x0f, 0xae, 0x0f }, 4, true },
-	{ "xsave", { 0x0f, 0xae, 0x27 }, 3, false }, { "xsave64", { 0x48, 0x0f, 0xae, 0x27 }, 4, false },
-	{ "xrstor", { 0x0f, 0xae, 0x2f }, 3, true }, { "xrstor64", { 0x48, 0x0f, 0xae, 0x2f }, 4, true },
-	{ "xsaveopt", { 0x0f, 0xae, 0x37 }, 3, false }, { "xsaveopt64", { 0x48, 0x0f, 0xae, 0x37 }, 4, false },
-	{ "xsavec", { 0x0f, 0xc7, 0x27 }, 3, false }, { "xsavec64", { 0x48, 0x0f, 0xc7, 0x27 }, 4, false },
+	{ "fxsave", { 0x0f, 0xae, 0x07 }, 3, false },
+	{ "fxsave64", { 0x48, 0x0f, 0xae, 0x07 }, 4, false },
+	{ "fxrstor", { 0x0f, 0xae, 0x0f }, 3, true },
+	{ "fxrstor64", { 0x48, 0x0f, 0xae, 0x0f }, 4, true },
+	{ "xsave", { 0x0f, 0xae, 0x27 }, 3, false },
+	{ "xsave64", { 0x48, 0x0f, 0xae, 0x27 }, 4, false },
+	{ "xrstor", { 0x0f, 0xae, 0x2f }, 3, true },
+	{ "xrstor64", { 0x48, 0x0f, 0xae, 0x2f }, 4, true },
+	{ "xsaveopt", { 0x0f, 0xae, 0x37 }, 3, false },
+	{ "xsaveopt64", { 0x48, 0x0f, 0xae, 0x37 }, 4, false },
+	{ "xsavec", { 0x0f, 0xc7, 0x27 }, 3, false },
+	{ "xsavec64", { 0x48, 0x0f, 0xc7, 0x27 }, 4, false },
 	{ "ldmxcsr", { 0x0f, 0xae, 0x57, 0x18 }, 4, true },
 };
 
@@ -64,7 +85,8 @@ static void on_fault(int number, siginfo_t *info, void *context)
 		return;
 	}
 	is_native = 0;
-	sigaltstack(&engine_stack, NULL); /* it is disarmed in a handler, and this one does not return */
+	/* it is disarmed in a handler, and this one does not return */
+	sigaltstack(&engine_stack, NULL);
 	siglongjmp(back, 1);
 }
 
@@ -89,8 +111,11 @@ static void run_native(const struct operation *o, uint64_t mask)
 				 "mov %[low], %%eax; mov %[high], %%edx; call *%[code]\n\t"
 				 "mov $7, %%eax; xor %%edx, %%edx; xsave64 (%[after])\n\t"
 				 "fninit; vzeroall; ldmxcsr %[mxcsr]"
-				 : : "D"(ram + AREA), [before] "r"(before), [after] "r"(native.state), [code] "r"(BASE + CODE),
-				 [low] "r"((uint32_t)mask), [high] "r"((uint32_t)(mask >> 32)), [mxcsr] "m"((const uint32_t){ 0x1f80 })
+				 :
+				 : "D"(ram + AREA), [before] "r"(before), [after] "r"(native.state),
+				   [code] "r"(BASE + CODE), [low] "r"((uint32_t)mask),
+				   [high] "r"((uint32_t)(mask >> 32)),
+				   [mxcsr] "m"((const uint32_t){ 0x1f80 })
 				 : "rax", "rdx", "memory");
 		is_native = 0;
 	}
@@ -121,7 +146,8 @@ static void run_engine(const struct operation *o, uint64_t mask)
 	engine_get(cpu, ENGINE_VECTOR, &state);
 	memcpy(engines.state, state.vector, STATE_BYTES);
 	clear_pointers(&engines);
-	memset(engines.state + FX_BYTES, 0, 8 * HEADER_WORD - FX_BYTES); /* XSAVE writes nothing there */
+	/* XSAVE writes nothing there */
+	memset(engines.state + FX_BYTES, 0, 8 * HEADER_WORD - FX_BYTES);
 }
 
 static void random_state(uint8_t *state, uint64_t in_use)
@@ -144,7 +170,9 @@ static void random_area(uint64_t in_use, bool compacted)
 	for (unsigned n = STATE_BYTES; n < AREA_BYTES; n++)
 		area[n] = (uint8_t)rnd();
 	header[0] |= garbage();
-	header[1] = compacted ? COMPACTED | (rnd() % 4 ? in_use | rnd() % COMPONENTS : rnd() % COMPONENTS) : 0;
+	header[1] = compacted ? COMPACTED | (rnd() % 4 ? in_use | rnd() % COMPONENTS
+						       : rnd() % COMPONENTS)
+			      : 0;
 	header[1] |= garbage();
 	if (!(rnd() % 8))
 		header[2 + rnd() % 6] = rnd();
@@ -160,10 +188,12 @@ static const char *difference(void)
 		return "the area";
 	if (!native.fault && words(native.state)[HEADER_WORD] != words(engines.state)[HEADER_WORD])
 		return "what is in use";
-	return !native.fault && memcmp(native.state, engines.state, STATE_BYTES) ? "the state" : NULL;
+	return !native.fault && memcmp(native.state, engines.state, STATE_BYTES) ? "the state"
+										 : NULL;
 }
 
-static unsigned try_case(const struct operation *o, unsigned mask, unsigned in_use, unsigned stored, bool compacted)
+static unsigned try_case(const struct operation *o, unsigned mask, unsigned in_use, unsigned stored,
+			 bool compacted)
 {
 	uint64_t asked = mask | (rnd() & ~(host_xcr0 | 7));
 	const char *what;
@@ -176,8 +206,9 @@ static unsigned try_case(const struct operation *o, unsigned mask, unsigned in_u
 	run_engine(o, asked);
 	what = difference();
 	if (what)
-		printf("%s, mask %x, in use %x, header %lx %lx, MXCSR %x: differs in %s\n", o->name, mask, in_use,
-		       words(area)[HEADER_WORD], words(area)[HEADER_WORD + 1], (uint32_t)words(area)[MXCSR_WORD], what);
+		printf("%s, mask %x, in use %x, header %lx %lx, MXCSR %x: differs in %s\n", o->name,
+		       mask, in_use, words(area)[HEADER_WORD], words(area)[HEADER_WORD + 1],
+		       (uint32_t)words(area)[MXCSR_WORD], what);
 	return what != NULL;
 }
 
@@ -188,7 +219,8 @@ static void make_guest(void)
 	struct engine_state state = { .nmi_pending = false };
 	struct x86_state *s = &state.x86;
 
-	if (mmap(ram, bytes, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
+	if (mmap(ram, bytes, PROT_READ | PROT_WRITE | PROT_EXEC,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		exit(70);
 	tables[0] = (TABLES + 0x1000) | 3;
 	tables[512] = (TABLES + 0x2000) | 3;
@@ -208,9 +240,13 @@ static void make_guest(void)
 
 int main(int argc, char **argv)
 {
-	unsigned long rounds = argc > 1 ? strtoul(argv[1], NULL, 0) : 4, cases = 0, bad = 0, faults = 0;
+	unsigned long rounds = argc > 1 ? strtoul(argv[1], NULL, 0) : 4;
+	unsigned long cases = 0;
+	unsigned long bad = 0;
+	unsigned long faults = 0;
 	const unsigned count = sizeof(operations) / sizeof(operations[0]);
-	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
+	struct sigaction action = { .sa_sigaction = on_fault,
+				    .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
 	uint32_t low, high;
 
 	seed_state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
@@ -220,10 +256,13 @@ int main(int argc, char **argv)
 	if (engine_prepare_thread(cpu) || sigaltstack(NULL, &engine_stack))
 		return 70;
 	sigaction(SIGSEGV, &action, &of_engine);
-	for (unsigned long n = 0; n < rounds * count * COMPONENTS * COMPONENTS * COMPONENTS * 2 && bad < 40; n++, cases++) {
+	for (unsigned long n = 0;
+	     n < rounds * count * COMPONENTS * COMPONENTS * COMPONENTS * 2 && bad < 40;
+	     n++, cases++) {
 		unsigned long at = n / count;
 
-		bad += try_case(&operations[n % count], at % 8, at / 8 % 8, at / 64 % 8, at / 512 % 2);
+		bad += try_case(&operations[n % count], at % 8, at / 8 % 8, at / 64 % 8,
+				at / 512 % 2);
 		faults += native.fault;
 	}
 	printf("xsave_test: %lu cases, %lu faulted, %lu differences\n", cases, faults, bad);

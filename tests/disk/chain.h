@@ -1,6 +1,6 @@
 /*
- * A chain of three small files and long operations on it, for tests that let them fail: the chain reads `model` before, during and
- * after each of them.
+ * A chain of three small files and long operations on it, for tests that let them fail: the chain
+ * reads `model` before, during and after each of them.
  */
 #pragma once
 
@@ -21,7 +21,8 @@ static uint64_t chain_state = 88172645463325252ull;
 
 static inline uint64_t chain_random(void)
 {
-	chain_state ^= chain_state << 13, chain_state ^= chain_state >> 7, chain_state ^= chain_state << 17;
+	chain_state ^= chain_state << 13, chain_state ^= chain_state >> 7,
+		chain_state ^= chain_state << 17;
 	return chain_state;
 }
 
@@ -44,7 +45,8 @@ static inline void chain_give_up(const char *what, const struct disk_error *e)
 static inline int chain_open(const char *name, bool write, struct disk **ret, struct disk_error *e)
 {
 	*e = (struct disk_error){ "" };
-	return disk_open(chain_path(name), &(struct disk_options){ .format = DISK_VHDX, .write = write }, ret, e);
+	return disk_open(chain_path(name),
+			 &(struct disk_options){ .format = DISK_VHDX, .write = write }, ret, e);
 }
 
 static inline void chain_shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -62,7 +64,8 @@ static inline void chain_shell(const char *format, ...)
 
 static inline void chain_change(struct disk *d, unsigned k)
 {
-	uint64_t at = chain_random() % (CHAIN_BYTES / 512) * 512, bytes = (chain_random() % 3 ? chain_random() % 16 + 1 : 2048) * 512;
+	uint64_t at = chain_random() % (CHAIN_BYTES / 512) * 512;
+	uint64_t bytes = (chain_random() % 3 ? chain_random() % 16 + 1 : 2048) * 512;
 
 	bytes = bytes < CHAIN_BYTES - at ? bytes : CHAIN_BYTES - at;
 	for (uint64_t b = 0; b < bytes; b += 8) {
@@ -88,14 +91,18 @@ static inline void chain_make(const char *where)
 	if (!mkdtemp(chain_directory) || mkdir(chain_path("kept"), 0700))
 		exit(1);
 	for (unsigned n = 0; n < CHAIN_LINKS; n++) {
-		struct disk_create what = { .format = DISK_VHDX, .size_bytes = CHAIN_BYTES, .block_bytes = 1 << 20,
-			.parent = n ? chain_path(links[n - 1]) : NULL };
+		struct disk_create what = { .format = DISK_VHDX,
+					    .size_bytes = CHAIN_BYTES,
+					    .block_bytes = 1 << 20,
+					    .parent = n ? chain_path(links[n - 1]) : NULL };
 
-		if (disk_create(chain_path(links[n]), &what, &e) || chain_open(links[n], true, &d, &e))
+		if (disk_create(chain_path(links[n]), &what, &e) ||
+		    chain_open(links[n], true, &d, &e))
 			chain_give_up("making", &e);
 		for (unsigned k = 0; k < 6; k++)
 			chain_change(d, k);
-		if (n == CHAIN_LINKS - 1) /* two blocks of zeros between others: compaction has something to do */
+		/* two blocks of zeros between others: compaction has something to do */
+		if (n == CHAIN_LINKS - 1)
 			for (unsigned block = 1; block < 5; block++) {
 				uint8_t *at = chain_model + ((uint64_t)block << 20);
 
@@ -106,12 +113,20 @@ static inline void chain_make(const char *where)
 		if (disk_close(d))
 			chain_give_up("closing", &e);
 	}
-	if (disk_create(chain_path("other.vhdx"), &(struct disk_create){ .format = DISK_VHDX, .size_bytes = CHAIN_BYTES, .block_bytes = 1 << 20 }, &e))
+	if (disk_create(chain_path("other.vhdx"),
+			&(struct disk_create){ .format = DISK_VHDX,
+					       .size_bytes = CHAIN_BYTES,
+					       .block_bytes = 1 << 20 },
+			&e))
 		chain_give_up("making", &e);
 	chain_shell("cd %s && cp -p --sparse=always *.vhdx kept/", chain_directory);
 }
 
-static inline void chain_again(void) { chain_shell("cd %s && rm -f *.vhdx *.umbra && cp -p --sparse=always kept/*.vhdx .", chain_directory); }
+static inline void chain_again(void)
+{
+	chain_shell("cd %s && rm -f *.vhdx *.umbra && cp -p --sparse=always kept/*.vhdx .",
+		    chain_directory);
+}
 static inline void chain_end(void) { chain_shell("rm -r %s", chain_directory); }
 
 static inline int chain_count(void *context, uint64_t offset, uint64_t bytes)
@@ -136,13 +151,16 @@ static inline bool chain_reads(const char *name, char *why, size_t bytes)
 	}
 	error = disk_read(d, 0, chain_seen, CHAIN_BYTES);
 	snprintf(why, bytes, "%s: %s", name, error ? strerror(-error) : "reads something else");
-	for (struct disk *at = d; at && !error; at = disk_parent(at)) { /* digests say nothing, or the truth */
+	/* digests say nothing, or the truth */
+	for (struct disk *at = d; at && !error; at = disk_parent(at)) {
 		unsigned found = 0;
 		int verified = disk_verify(at, chain_count, &found);
 
-		error = found || (verified && verified != -ESTALE && verified != -ENOENT) ? -EILSEQ : 0;
+		error = found || (verified && verified != -ESTALE && verified != -ENOENT) ? -EILSEQ
+											  : 0;
 		if (error)
-			snprintf(why, bytes, "%s: its digests are wrong (%u, %d)", disk_path(at), found, verified);
+			snprintf(why, bytes, "%s: its digests are wrong (%u, %d)", disk_path(at),
+				 found, verified);
 	}
 	if (disk_close(d) && !error)
 		error = -EIO;
@@ -155,7 +173,8 @@ static inline int chain_with_top(int (*act)(struct disk *d, struct disk_error *e
 {
 	struct disk_error e;
 	struct disk *d;
-	int error = chain_open("top.vhdx", true, &d, &e), closed;
+	int error = chain_open("top.vhdx", true, &d, &e);
+	int closed;
 
 	if (error)
 		return error;
@@ -164,15 +183,34 @@ static inline int chain_with_top(int (*act)(struct disk *d, struct disk_error *e
 	return error ? error : closed;
 }
 
-static inline int chain_do_commit(struct disk *d, struct disk_error *e) { return disk_commit(d, NULL, e); }
-static inline int chain_do_stream(struct disk *d, struct disk_error *e) { return (void)e, disk_stream(d, NULL); }
-static inline int chain_do_compact(struct disk *d, struct disk_error *e) { return (void)e, disk_compact(d, NULL); }
-static inline int chain_do_rebase(struct disk *d, struct disk_error *e) { return disk_rebase(d, chain_path("other.vhdx"), DISK_VHDX, NULL, e); }
-static inline int chain_do_repair(struct disk *d, struct disk_error *e) { return disk_repair_link(d, e); }
-static inline int chain_do_freeze(struct disk *d, struct disk_error *e) { return disk_freeze(d, "a test", e); }
+static inline int chain_do_commit(struct disk *d, struct disk_error *e)
+{
+	return disk_commit(d, NULL, e);
+}
+static inline int chain_do_stream(struct disk *d, struct disk_error *e)
+{
+	return (void)e, disk_stream(d, NULL);
+}
+static inline int chain_do_compact(struct disk *d, struct disk_error *e)
+{
+	return (void)e, disk_compact(d, NULL);
+}
+static inline int chain_do_rebase(struct disk *d, struct disk_error *e)
+{
+	return disk_rebase(d, chain_path("other.vhdx"), DISK_VHDX, NULL, e);
+}
+static inline int chain_do_repair(struct disk *d, struct disk_error *e)
+{
+	return disk_repair_link(d, e);
+}
+static inline int chain_do_freeze(struct disk *d, struct disk_error *e)
+{
+	return disk_freeze(d, "a test", e);
+}
 static inline int chain_do_resize(struct disk *d, struct disk_error *e)
 {
-	return (void)e, disk_resize(d, disk_size_bytes(d) == CHAIN_BYTES ? CHAIN_BYTES * 2 : CHAIN_BYTES);
+	return (void)e,
+	       disk_resize(d, disk_size_bytes(d) == CHAIN_BYTES ? CHAIN_BYTES * 2 : CHAIN_BYTES);
 }
 
 /* The child takes over the disk that it is made on. */

@@ -1,10 +1,12 @@
 /*
- * Power cuts during operations on a chain of files. What an operation does to each file is written down, act by act; then, for many
- * moments, all files are made as they may be after the power went away there: of each, everything up to its own last sync, and of what
- * came after it any part, in any order, writes torn at 512 bytes. The chain must then open and read the same, and where the operation
- * had returned, its result, too. Where it had not, the operation done again succeeds.
+ * Power cuts during operations on a chain of files. What an operation does to each file is written
+ * down, act by act; then, for many moments, all files are made as they may be after the power went
+ * away there: of each, everything up to its own last sync, and of what came after it any part, in
+ * any order, writes torn at 512 bytes. The chain must then open and read the same, and where the
+ * operation had returned, its result, too. Where it had not, the operation done again succeeds.
  *
- * usage: crash_chain_test [STATES [SEED]]; `crash_chain_test control` forgets every second sync and must find faults.
+ * usage: crash_chain_test [STATES [SEED]]; `crash_chain_test control` forgets every second sync and
+ * must find faults.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +19,8 @@ struct act { enum kind kind; unsigned file; uint64_t offset, bytes; uint8_t *dat
 struct image { uint8_t *bytes; uint64_t length, used; bool there; }; /* used: zero from there on */
 
 static struct act acts[ACTS];
-static unsigned act_count, file_count, forget; /* forget: every second sync is not written down, from the first (1) or the second (2) */
+/* forget: every second sync is not written down, from the first (1) or the second (2) */
+static unsigned act_count, file_count, forget;
 static char names[FILES][40];
 static int file_of[OPEN_FILES]; /* a descriptor's file and one more; 0: none of ours */
 static bool recording;
@@ -78,7 +81,8 @@ int __wrap_close(int fd)
 
 ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int count, off_t at)
 {
-	uint64_t bytes = iov_bytes(iov, count), done = 0;
+	uint64_t bytes = iov_bytes(iov, count);
+	uint64_t done = 0;
 	struct act *a = note(WRITE, fd, (uint64_t)at, bytes);
 
 	if (a)
@@ -121,7 +125,8 @@ static void load_kept(void)
 		from = fopen(path, "r");
 		memset(kept[n].bytes, 0, kept[n].used);
 		kept[n].there = from;
-		kept[n].length = kept[n].used = from ? fread(kept[n].bytes, 1, FILE_BYTES, from) : 0;
+		kept[n].length = kept[n].used =
+			from ? fread(kept[n].bytes, 1, FILE_BYTES, from) : 0;
 		if (from)
 			fclose(from);
 	}
@@ -175,10 +180,12 @@ static void write_out(void)
 		int fd;
 
 		unlink(chain_path(names[n]));
-		fd = now[n].there ? open(chain_path(names[n]), O_RDWR | O_CREAT | O_TRUNC, 0600) : -1;
+		fd = now[n].there ? open(chain_path(names[n]), O_RDWR | O_CREAT | O_TRUNC, 0600)
+				  : -1;
 		for (uint64_t at = 0, bytes; fd >= 0 && at < now[n].used; at += bytes) {
 			bytes = now[n].used - at < sizeof(zeros) ? now[n].used - at : sizeof(zeros);
-			if (memcmp(now[n].bytes + at, zeros, bytes) && pwrite(fd, now[n].bytes + at, bytes, (off_t)at) != (ssize_t)bytes)
+			if (memcmp(now[n].bytes + at, zeros, bytes) &&
+			    pwrite(fd, now[n].bytes + at, bytes, (off_t)at) != (ssize_t)bytes)
 				exit(1);
 		}
 		if (fd >= 0 && ftruncate(fd, (off_t)now[n].length))
@@ -194,25 +201,30 @@ static void write_out(void)
 /* Of one file, acts [from, cut): some of them, in some order. */
 static void in_part(unsigned file, unsigned from, unsigned cut)
 {
-	unsigned order[512], count = 0, sizes = chain_random() % 2 ? ACTS : (unsigned)(chain_random() % 3);
+	unsigned order[512];
+	unsigned count = 0;
+	unsigned sizes = chain_random() % 2 ? ACTS : (unsigned)(chain_random() % 3);
 
 	for (unsigned n = from; n < cut; n++) {
 		bool size = acts[n].file == file && acts[n].kind == TRUNCATE;
 
-		if (size && sizes) /* changes of the size are the file system's, in order, but as late as it likes */
+		/* changes of the size are the file system's, in order, but as late as it likes */
+		if (size && sizes)
 			apply(&acts[n], 0, acts[n].bytes), sizes--;
 		else if (!size && acts[n].file == file && count < 512)
 			order[count++] = n;
 	}
 	for (unsigned k = count; k > 1 && chain_random() % 2; k--) {
-		unsigned other = (unsigned)(chain_random() % k), t = order[k - 1];
+		unsigned other = (unsigned)(chain_random() % k);
+		unsigned t = order[k - 1];
 
 		order[k - 1] = order[other];
 		order[other] = t;
 	}
 	for (unsigned k = 0; k < count; k++) {
 		const struct act *a = &acts[order[k]];
-		uint64_t pieces = a->bytes / 512, at = pieces > 1 ? chain_random() % pieces * 512 : 0;
+		uint64_t pieces = a->bytes / 512;
+		uint64_t at = pieces > 1 ? chain_random() % pieces * 512 : 0;
 		uint64_t choice = chain_random() % 4;
 
 		if (!choice)
@@ -240,16 +252,20 @@ static void make_state(unsigned cut)
 	write_out();
 }
 
-static const struct { const char *name, *result; int (*act)(void); } operations[] = {
-	{ "commit", "middle.vhdx", chain_commit }, { "snapshot", "child.vhdx", chain_snapshot }, { "stream", NULL, chain_stream },
-	{ "compact", NULL, chain_compact }, { "rebase", NULL, chain_rebase }, { "repair-link", NULL, chain_repair }, { "resize", NULL, chain_resize },
+static const struct { const char *name, *result; int (*act)(void);
+} operations[] = {
+	{ "commit", "middle.vhdx", chain_commit }, { "snapshot", "child.vhdx", chain_snapshot },
+	{ "stream", NULL, chain_stream },          { "compact", NULL, chain_compact },
+	{ "rebase", NULL, chain_rebase },          { "repair-link", NULL, chain_repair },
+	{ "resize", NULL, chain_resize },
 };
 enum { OPERATIONS = sizeof(operations) / sizeof(operations[0]) };
 
 static void wrong(unsigned k, unsigned cut, const char *what)
 {
 	if (!forget)
-		fprintf(stderr, "crash_chain_test: %s cut at act %u of %u: %s\n", operations[k].name, cut, act_count, what);
+		fprintf(stderr, "crash_chain_test: %s cut at act %u of %u: %s\n",
+			operations[k].name, cut, act_count, what);
 	faults++;
 }
 
@@ -271,7 +287,8 @@ static void look(unsigned k, unsigned cut)
 			return;
 		}
 	}
-	if (!chain_reads("top.vhdx", why, sizeof(why)) || (operations[k].result && !chain_reads(operations[k].result, why, sizeof(why))))
+	if (!chain_reads("top.vhdx", why, sizeof(why)) ||
+	    (operations[k].result && !chain_reads(operations[k].result, why, sizeof(why))))
 		wrong(k, cut, why);
 }
 
@@ -283,7 +300,8 @@ static void record(unsigned k)
 	memset(file_of, 0, sizeof(file_of));
 	chain_again();
 	for (unsigned n = 0; n < 4; n++)
-		number_of((const char *const[]){ "base.vhdx", "middle.vhdx", "top.vhdx", "other.vhdx" }[n]);
+		number_of((const char *const[]){ "base.vhdx", "middle.vhdx", "top.vhdx",
+						 "other.vhdx" }[n]);
 	recording = true;
 	if (operations[k].act())
 		wrong(k, 0, "fails by itself");
@@ -305,7 +323,8 @@ static void run(unsigned k, uint64_t want)
 int main(int argc, char **argv)
 {
 	bool control = argc > 1 && !strcmp(argv[1], "control");
-	uint64_t want = argc > 1 && !control ? strtoull(argv[1], NULL, 0) : 700, missed = 0;
+	uint64_t want = argc > 1 && !control ? strtoull(argv[1], NULL, 0) : 700;
+	uint64_t missed = 0;
 
 	chain_state += argc > 2 ? strtoull(argv[2], NULL, 0) * 0x9e3779b97f4a7c15ull : 0;
 	for (unsigned n = 0; n < FILES; n++) {
@@ -321,13 +340,15 @@ int main(int argc, char **argv)
 			run((unsigned[]){ 0, 2, 3 }[n / 2], 120);
 		missed += faults == before;
 		if (faults == before)
-			printf("crash_chain_test: %s, without syncs from number %u on: not noticed\n", operations[(unsigned[]){ 0, 2, 3 }[n / 2]].name, forget);
+			printf("crash_chain_test: %s, without syncs from number %u on: not noticed\n",
+			       operations[(unsigned[]){ 0, 2, 3 }[n / 2]].name, forget);
 	}
 	for (unsigned k = 0; !control && k < OPERATIONS; k++)
 		run(k, want / OPERATIONS + 1);
 	chain_end();
 	if (control)
-		printf("crash_chain_test: %lu of 6 records without syncs were not noticed\n", missed);
+		printf("crash_chain_test: %lu of 6 records without syncs were not noticed\n",
+		       missed);
 	else
 		printf("crash_chain_test: %lu states, %lu faults\n", states, faults);
 	return control ? missed > 1 : faults != 0;

@@ -1,14 +1,16 @@
 /*
- * Power cuts. A workload on a VHDX or VHD file is written down act by act: one request after the other, or by several queues with many
- * requests under way at once. Then, for many moments, the file is made as it may be after the power went away there: everything up to
- * the last sync of the host's file, and of what came after it any part, in any order, writes torn at 512 bytes. Each such file must
- * open, and then
+ * Power cuts. A workload on a VHDX or VHD file is written down act by act: one request after the
+ * other, or by several queues with many requests under way at once. Then, for many moments, the
+ * file is made as it may be after the power went away there: everything up to the last sync of the
+ * host's file, and of what came after it any part, in any order, writes torn at 512 bytes. Each
+ * such file must open, and then
  *
- *   every sector has what it had when the last flush that had returned was asked for, or something that was written to it later;
- *   if anything differs from before the workload, the data identifier differs, too (of a VHDX file: the other has none);
- *   its digests are of older data, or right.
+ *   every sector has what it had when the last flush that had returned was asked for, or something
+ *   that was written to it later; if anything differs from before the workload, the data identifier
+ *   differs, too (of a VHDX file: the other has none); its digests are of older data, or right.
  *
- * usage: crash_test [STATES [SEED]]; `crash_test control` drops syncs from the record and must find faults in them.
+ * usage: crash_test [STATES [SEED]]; `crash_test control` drops syncs from the record and must find
+ * faults in them.
  */
 #include <stdio.h>
 #include <unistd.h>
@@ -17,11 +19,20 @@
 #include "disk/format/vhdx_internal.h"
 #include "memory_file.h"
 
-enum { DISK_BYTES = 12 << 20, SECTORS = DISK_BYTES / 512, WORK = 60, VALUES = 32, QUEUES = 3, SLOTS = 24, LONGEST = 3000 };
+enum {
+	DISK_BYTES = 12 << 20,
+	SECTORS = DISK_BYTES / 512,
+	WORK = 60,
+	VALUES = 32,
+	QUEUES = 3,
+	SLOTS = 24,
+	LONGEST = 3000
+};
 
 /*
- * What was written to a sector, in order: a value (0 is zero, others fill it), the number of acts after which it may be seen, and when
- * it was done, on a clock that every request moves on; NOT_DONE: it is under way. Nothing is written where something is under way.
+ * What was written to a sector, in order: a value (0 is zero, others fill it), the number of acts
+ * after which it may be seen, and when it was done, on a clock that every request moves on;
+ * NOT_DONE: it is under way. Nothing is written where something is under way.
  */
 #define NOT_DONE UINT32_MAX
 struct history { uint32_t act[VALUES], done[VALUES]; uint8_t value[VALUES]; unsigned count; };
@@ -35,7 +46,8 @@ static uint64_t state, faults, states;
 static struct guid first_id;
 static char parent_path[2][64], child_path[64];
 static bool differencing;
-enum { KINDS = 5 }; /* VHDX dynamic, fixed, differencing; VHD dynamic, differencing; and once more by queues */
+/* VHDX dynamic, fixed, differencing; VHD dynamic, differencing; and once more by queues */
+enum { KINDS = 5 };
 static struct disk_options options = { .write = true };
 
 static uint64_t rnd(void)
@@ -62,7 +74,10 @@ static void is_done(uint64_t first, uint64_t count)
 		history[s].done[history[s].count - 1] = clock_now;
 }
 
-static void note_flush(struct memory_file *f, uint32_t asked) { flush[flushes++] = (struct flush){ asked, memory_acts(f) }; }
+static void note_flush(struct memory_file *f, uint32_t asked)
+{
+	flush[flushes++] = (struct flush){ asked, memory_acts(f) };
+}
 
 static struct disk *open_at(struct memory_file *f)
 {
@@ -77,7 +92,8 @@ static struct disk *open_at(struct memory_file *f)
 static bool room_for(uint64_t first, uint64_t count)
 {
 	for (uint64_t s = first; s < first + count; s++)
-		if (history[s].count >= VALUES - 1 || history[s].done[history[s].count - 1] == NOT_DONE)
+		if (history[s].count >= VALUES - 1 ||
+		    history[s].done[history[s].count - 1] == NOT_DONE)
 			return false;
 	return true;
 }
@@ -115,7 +131,8 @@ static void one_act(struct memory_file *f, struct disk *d, unsigned n)
 		for (uint64_t s = first; s < first + count; s++)
 			may_be(f, s, value, NOT_DONE);
 		memset(buffer, value, count * 512);
-		if (value ? disk_write(d, first * 512, buffer, count * 512) : disk_zero(d, first * 512, count * 512))
+		if (value ? disk_write(d, first * 512, buffer, count * 512)
+			  : disk_zero(d, first * 512, count * 512))
 			abort();
 		is_done(first, count);
 	}
@@ -155,7 +172,12 @@ static void submit(struct disk_queue *q, struct slot *s, struct memory_file *f, 
 		return;
 	s->file = f;
 	s->asked = clock_now;
-	s->request = (struct disk_request){ .kind = DISK_WRITE, .offset = s->first * 512, .iov = &s->iov, .count = 1, .done = slot_done, .context = s };
+	s->request = (struct disk_request){ .kind = DISK_WRITE,
+					    .offset = s->first * 512,
+					    .iov = &s->iov,
+					    .count = 1,
+					    .done = slot_done,
+					    .context = s };
 	switch (rnd() % 6) {
 	case 0: s->request.kind = DISK_FLUSH; break;
 	case 1:
@@ -199,14 +221,19 @@ static struct memory_file *make(bool fixed)
 {
 	struct memory_file *f = memory_new();
 	struct disk_file file = memory_disk_file(f);
-	const struct disk_create what = { .format = options.format, .size_bytes = DISK_BYTES, .block_bytes = 1 << 20, .fixed = fixed };
+	const struct disk_create what = { .format = options.format,
+					  .size_bytes = DISK_BYTES,
+					  .block_bytes = 1 << 20,
+					  .fixed = fixed };
 	const char *path = parent_path[options.format == DISK_VHD];
 	struct disk_error e;
 	struct disk *parent = NULL;
 
-	if (differencing && disk_open(path, &(struct disk_options){ .format = options.format }, &parent, &e))
+	if (differencing &&
+	    disk_open(path, &(struct disk_options){ .format = options.format }, &parent, &e))
 		abort();
-	if (options.format == DISK_VHD ? vhd_create(&file, child_path, &what, parent, &e) : vhdx_create(&file, child_path, &what, parent, &e)) {
+	if (options.format == DISK_VHD ? vhd_create(&file, child_path, &what, parent, &e)
+				       : vhdx_create(&file, child_path, &what, parent, &e)) {
 		fprintf(stderr, "crash_test: %s\n", e.text);
 		exit(1);
 	}
@@ -266,7 +293,10 @@ static bool was_possible(uint64_t sector, uint8_t value, size_t cut, uint32_t co
 	return false;
 }
 
-static int wrong_digest(void *context, uint64_t offset, uint64_t bytes) { return (void)context, (void)offset, (void)bytes, -EILSEQ; }
+static int wrong_digest(void *context, uint64_t offset, uint64_t bytes)
+{
+	return (void)context, (void)offset, (void)bytes, -EILSEQ;
+}
 
 static void verify(struct memory_file *f, size_t cut)
 {
@@ -274,7 +304,8 @@ static void verify(struct memory_file *f, size_t cut)
 	struct disk *d = open_at(f);
 	struct disk_info info;
 	uint32_t covered = 0;
-	bool changed = false, bad = false;
+	bool changed = false;
+	bool bad = false;
 
 	states++;
 	for (unsigned n = 0; n < flushes; n++)
@@ -309,9 +340,12 @@ static void verify(struct memory_file *f, size_t cut)
 }
 
 /* Acts [0, stable) whole, then of [stable, cut) some, in some order. */
-static void cut_at(const struct memory_file *begin, const struct memory_file *f, struct memory_file **stable, size_t *stable_count, size_t cut)
+static void cut_at(const struct memory_file *begin, const struct memory_file *f,
+		   struct memory_file **stable, size_t *stable_count, size_t cut)
 {
-	size_t last = cut, order[64], n = 0;
+	size_t last = cut;
+	size_t order[64];
+	size_t n = 0;
 	struct memory_file *s;
 
 	while (last && f->acts[last - 1].kind != MEMORY_FLUSH)
@@ -335,7 +369,8 @@ static void cut_at(const struct memory_file *begin, const struct memory_file *f,
 			order[n++] = k;
 	}
 	for (size_t k = n; k > 1 && rnd() % 2; k--) { /* half of the states in another order */
-		size_t other = rnd() % k, t = order[k - 1];
+		size_t other = rnd() % k;
+		size_t t = order[k - 1];
 
 		order[k - 1] = order[other];
 		order[other] = t;
@@ -362,9 +397,12 @@ static void cut_at(const struct memory_file *begin, const struct memory_file *f,
 
 static void run(unsigned kind, uint64_t want)
 {
-	struct memory_file *begin, *stable = NULL, *f = record(kind, &begin);
+	struct memory_file *begin;
+	struct memory_file *stable = NULL;
+	struct memory_file *f = record(kind, &begin);
 	size_t stable_count = 0;
-	uint64_t each = want / (f->count + 1) + 1, until = states + want;
+	uint64_t each = want / (f->count + 1) + 1;
+	uint64_t until = states + want;
 
 	for (size_t cut = 0; cut <= f->count && states < until; cut++)
 		for (uint64_t n = 0; n < each && states < until; n++)
@@ -378,8 +416,11 @@ static void run(unsigned kind, uint64_t want)
 /* As if syncs were forgotten: the record without every second one. */
 static uint64_t faults_without_syncs(unsigned kind, unsigned which)
 {
-	struct memory_file *begin, *stable = NULL, *f = record(kind, &begin);
-	size_t stable_count = 0, syncs = 0;
+	struct memory_file *begin;
+	struct memory_file *stable = NULL;
+	struct memory_file *f = record(kind, &begin);
+	size_t stable_count = 0;
+	size_t syncs = 0;
 	uint64_t before = faults;
 
 	for (size_t n = 0; n < f->count; n++)
@@ -396,17 +437,21 @@ static uint64_t faults_without_syncs(unsigned kind, unsigned which)
 static void make_parent(enum disk_format format)
 {
 	static uint8_t buffer[DISK_BYTES];
-	const struct disk_create what = { .format = format, .size_bytes = DISK_BYTES, .block_bytes = 1 << 20 };
+	const struct disk_create what = { .format = format,
+					  .size_bytes = DISK_BYTES,
+					  .block_bytes = 1 << 20 };
 	char *path = parent_path[format == DISK_VHD];
 	struct disk_error e;
 	struct disk *d;
 
 	options.format = format;
-	snprintf(path, sizeof(*parent_path), "build/crash-%d.%s", getpid(), disk_format_name(format));
+	snprintf(path, sizeof(*parent_path), "build/crash-%d.%s", getpid(),
+		 disk_format_name(format));
 	snprintf(child_path, sizeof(child_path), "build/crash-child-%d", getpid());
 	for (uint64_t s = 0; s < SECTORS; s++)
 		memset(buffer + 512 * s, (int)(200 + s / 4096), 512);
-	if (disk_create(path, &what, &e) || disk_open(path, &options, &d, &e) || disk_write(d, 0, buffer, DISK_BYTES) || disk_close(d)) {
+	if (disk_create(path, &what, &e) || disk_open(path, &options, &d, &e) ||
+	    disk_write(d, 0, buffer, DISK_BYTES) || disk_close(d)) {
 		fprintf(stderr, "crash_test: %s\n", e.text);
 		exit(1);
 	}
@@ -426,7 +471,8 @@ static void clean_up(void)
 int main(int argc, char **argv)
 {
 	bool control = argc > 1 && !strcmp(argv[1], "control");
-	uint64_t want = argc > 1 && !control ? strtoull(argv[1], NULL, 0) : 1000, missed = 0;
+	uint64_t want = argc > 1 && !control ? strtoull(argv[1], NULL, 0) : 1000;
+	uint64_t missed = 0;
 
 	state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
 	history = calloc(SECTORS, sizeof(*history));
@@ -436,7 +482,8 @@ int main(int argc, char **argv)
 		if (!freopen("/dev/null", "w", stderr))
 			return 1;
 		for (unsigned n = 0; n < 20; n++)
-			missed += !faults_without_syncs((unsigned[]){ 0, 2, 4, KINDS + 2 }[n % 4], n / 4 % 2);
+			missed += !faults_without_syncs((unsigned[]){ 0, 2, 4, KINDS + 2 }[n % 4],
+							n / 4 % 2);
 		printf("crash_test: %lu of 20 records without syncs were not noticed\n", missed);
 		clean_up();
 		return missed > 2;

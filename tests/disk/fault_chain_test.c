@@ -1,7 +1,8 @@
 /*
- * Long operations on a chain of files in which the n-th access to the host's files fails, or the n-th allocation, for every n that
- * they have: snapshot of a disk in use, commit, stream, rebase, compact, export of changes, copy, resize, freeze. Whatever the
- * operation returns, once the fault is gone the chain opens and reads the same, and the operation done again succeeds.
+ * Long operations on a chain of files in which the n-th access to the host's files fails, or the
+ * n-th allocation, for every n that they have: snapshot of a disk in use, commit, stream, rebase,
+ * compact, export of changes, copy, resize, freeze. Whatever the operation returns, once the fault
+ * is gone the chain opens and reads the same, and the operation done again succeeds.
  *
  * usage: fault_chain_test [STEP [DIRECTORY]]; every STEP-th n alone.
  */
@@ -24,7 +25,11 @@ static int do_copy(struct disk *d, struct disk_error *e)
 	int error, closed;
 
 	unlink(chain_path("copy.vhdx"));
-	error = disk_create(chain_path("copy.vhdx"), &(struct disk_create){ .format = DISK_VHDX, .size_bytes = CHAIN_BYTES, .block_bytes = 1 << 20 }, e);
+	error = disk_create(chain_path("copy.vhdx"),
+			    &(struct disk_create){ .format = DISK_VHDX,
+						   .size_bytes = CHAIN_BYTES,
+						   .block_bytes = 1 << 20 },
+			    e);
 	if (!error)
 		error = chain_open("copy.vhdx", true, &to, e);
 	if (error)
@@ -37,10 +42,18 @@ static int do_copy(struct disk *d, struct disk_error *e)
 static int export(void) { return chain_with_top(do_export); }
 static int copy(void) { return chain_with_top(do_copy); }
 
-static const struct { const char *name, *result; int (*act)(void); } operations[] = {
-	{ "snapshot", "child.vhdx", chain_snapshot }, { "commit", "middle.vhdx", chain_commit }, { "stream", NULL, chain_stream },
-	{ "compact", NULL, chain_compact }, { "rebase", NULL, chain_rebase }, { "repair-link", NULL, chain_repair }, { "export", "delta.vhdx", export },
-	{ "copy", "copy.vhdx", copy }, { "resize", NULL, chain_resize }, { "freeze", NULL, chain_freeze },
+static const struct { const char *name, *result; int (*act)(void);
+} operations[] = {
+	{ "snapshot", "child.vhdx", chain_snapshot },
+	{ "commit", "middle.vhdx", chain_commit },
+	{ "stream", NULL, chain_stream },
+	{ "compact", NULL, chain_compact },
+	{ "rebase", NULL, chain_rebase },
+	{ "repair-link", NULL, chain_repair },
+	{ "export", "delta.vhdx", export },
+	{ "copy", "copy.vhdx", copy },
+	{ "resize", NULL, chain_resize },
+	{ "freeze", NULL, chain_freeze },
 };
 
 static void wrong(const char *operation, const char *how, long n, const char *what)
@@ -50,7 +63,10 @@ static void wrong(const char *operation, const char *how, long n, const char *wh
 }
 
 /* A frozen file stays so, and one that has no parent any more is not streamed. */
-static bool is_done(unsigned k, int error) { return error == -EROFS || (error == -EINVAL && operations[k].act == chain_stream); }
+static bool is_done(unsigned k, int error)
+{
+	return error == -EROFS || (error == -EINVAL && operations[k].act == chain_stream);
+}
 
 static void look(unsigned k, const char *how, long n)
 {
@@ -65,7 +81,8 @@ static void look(unsigned k, const char *how, long n)
 		snprintf(why, sizeof(why), "done again it fails: %s", strerror(-error));
 		wrong(operations[k].name, how, n, why);
 	}
-	if (!chain_reads("top.vhdx", why, sizeof(why)) || (operations[k].result && !chain_reads(operations[k].result, why, sizeof(why))))
+	if (!chain_reads("top.vhdx", why, sizeof(why)) ||
+	    (operations[k].result && !chain_reads(operations[k].result, why, sizeof(why))))
 		wrong(operations[k].name, how, n, why);
 }
 

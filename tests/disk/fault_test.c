@@ -1,10 +1,12 @@
 /*
- * The n-th access to the file fails (an I/O error, a full disk; once, or from then on), and the n-th allocation fails: for every n
- * that a workload has. Whatever the calls then return, the file opens once the fault is gone, and
+ * The n-th access to the file fails (an I/O error, a full disk; once, or from then on), and the
+ * n-th allocation fails: for every n that a workload has. Whatever the calls then return, the file
+ * opens once the fault is gone, and
  *
- *   every sector has what it had at the last flush that succeeded, or something that was written to it later (a flush that fails
- *   loses what was written since the last one that did not);
- *   if anything differs from before the workload, the data identifier differs, too (of a VHDX file: the other has none).
+ *   every sector has what it had at the last flush that succeeded, or something that was written to
+ *   it later (a flush that fails loses what was written since the last one that did not); if
+ *   anything differs from before the workload, the data identifier differs, too (of a VHDX file:
+ *   the other has none).
  *
  * usage: fault_test [STEP]; every STEP-th n alone.
  */
@@ -21,13 +23,17 @@ enum { DISK_BYTES = 4 << 20, SECTORS = DISK_BYTES / 512, WORK = 24, KINDS = 6 };
 /* ---- the workload ---- */
 
 static uint64_t state, runs, faults;
-/* Sectors are filled with a value; a bit for each of WORK + 2. Now: what may be read; may: what a file that was not closed may have. */
+/*
+ * Sectors are filled with a value; a bit for each of WORK + 2. Now: what may be read; may: what a
+ * file that was not closed may have.
+ */
 static uint64_t now[SECTORS], may[SECTORS];
 static uint8_t before[SECTORS];
 static char parent_path[2][64], child_path[64];
-static const struct { enum disk_format format; bool fixed, child; } kinds[KINDS] = {
-	{ DISK_VHDX, false, false }, { DISK_VHDX, true, false }, { DISK_VHDX, false, true }, { DISK_VHD, false, false }, { DISK_VHD, false, true },
-	{ DISK_RAW, false, false },
+static const struct { enum disk_format format; bool fixed, child;
+} kinds[KINDS] = {
+	{ DISK_VHDX, false, false }, { DISK_VHDX, true, false }, { DISK_VHDX, false, true },
+	{ DISK_VHD, false, false },  { DISK_VHD, false, true },  { DISK_RAW, false, false },
 };
 enum { PARENT_VALUE = WORK + 1 };
 
@@ -51,8 +57,10 @@ static void written(uint64_t first, uint64_t count, uint8_t value, bool done)
 static void one_act(struct disk *d, unsigned n)
 {
 	static uint8_t buffer[DISK_BYTES];
-	static const struct guid item = GUID(0x11111111, 0x2222, 0x3333, 0x44, 0x44, 0x55, 0x55, 0x55, 0x55, 0x66, 0);
-	uint64_t first = rnd() % SECTORS, count = rnd() % 4 ? rnd() % 8 + 1 : rnd() % 4000 + 1;
+	static const struct guid item =
+		GUID(0x11111111, 0x2222, 0x3333, 0x44, 0x44, 0x55, 0x55, 0x55, 0x55, 0x66, 0);
+	uint64_t first = rnd() % SECTORS;
+	uint64_t count = rnd() % 4 ? rnd() % 8 + 1 : rnd() % 4000 + 1;
 	uint8_t value = (uint8_t)(n + 1);
 	bool done;
 
@@ -84,23 +92,32 @@ static void one_act(struct disk *d, unsigned n)
 
 static int open_file(struct memory_file *f, unsigned kind, struct disk **ret, struct disk_error *e)
 {
-	return disk_open_file(memory_disk_file(f), child_path, &(struct disk_options){ .format = kinds[kind].format, .write = true }, ret, e);
+	return disk_open_file(memory_disk_file(f), child_path,
+			      &(struct disk_options){ .format = kinds[kind].format, .write = true },
+			      ret, e);
 }
 
 static int make(struct memory_file *f, unsigned kind)
 {
 	struct disk_file file = memory_disk_file(f);
-	const struct disk_create what = { .format = kinds[kind].format, .size_bytes = DISK_BYTES, .block_bytes = 1 << 20, .fixed = kinds[kind].fixed };
+	const struct disk_create what = { .format = kinds[kind].format,
+					  .size_bytes = DISK_BYTES,
+					  .block_bytes = 1 << 20,
+					  .fixed = kinds[kind].fixed };
 	struct disk_error e;
 	struct disk *parent = NULL;
 	int error;
 
 	if (what.format == DISK_RAW)
 		return file_truncate(&file, DISK_BYTES);
-	error = kinds[kind].child ? disk_open(parent_path[what.format == DISK_VHD], &(struct disk_options){ .format = what.format }, &parent, &e) : 0;
+	error = kinds[kind].child
+			? disk_open(parent_path[what.format == DISK_VHD],
+				    &(struct disk_options){ .format = what.format }, &parent, &e)
+			: 0;
 
 	if (!error)
-		error = what.format == DISK_VHD ? vhd_create(&file, child_path, &what, parent, &e) : vhdx_create(&file, child_path, &what, parent, &e);
+		error = what.format == DISK_VHD ? vhd_create(&file, child_path, &what, parent, &e)
+						: vhdx_create(&file, child_path, &what, parent, &e);
 	if (parent)
 		disk_close(parent);
 	return error;
@@ -135,17 +152,20 @@ static struct guid identifier(const struct memory_file *good, unsigned kind)
 	return info.data_id;
 }
 
-static void verify(struct memory_file *f, unsigned kind, struct guid first_id, const char *what, long n)
+static void verify(struct memory_file *f, unsigned kind, struct guid first_id, const char *what,
+		   long n)
 {
 	static uint8_t buffer[DISK_BYTES];
 	struct disk_info info;
 	struct disk_error e;
 	struct disk *d;
-	bool bad = false, changed = false;
+	bool bad = false;
+	bool changed = false;
 
 	runs++;
 	if (open_file(f, kind, &d, &e)) {
-		fprintf(stderr, "fault_test: %s %ld of kind %u: does not open: %s\n", what, n, kind, e.text);
+		fprintf(stderr, "fault_test: %s %ld of kind %u: does not open: %s\n", what, n, kind,
+			e.text);
 		faults++;
 		return;
 	}
@@ -156,11 +176,15 @@ static void verify(struct memory_file *f, unsigned kind, struct guid first_id, c
 
 		bad = memcmp(at, at + 1, 511) || *at > PARENT_VALUE || !(may[s] >> *at & 1);
 		if (bad)
-			fprintf(stderr, "fault_test: %s %ld of kind %u: sector %u has %u, not one of %lx\n", what, n, kind, s, *at, may[s]);
+			fprintf(stderr,
+				"fault_test: %s %ld of kind %u: sector %u has %u, not one of %lx\n",
+				what, n, kind, s, *at, may[s]);
 		changed |= *at != before[s];
 	}
 	if (changed && kinds[kind].format == DISK_VHDX && guid_equal(info.data_id, first_id)) {
-		fprintf(stderr, "fault_test: %s %ld of kind %u: data changed, the identifier did not\n", what, n, kind);
+		fprintf(stderr,
+			"fault_test: %s %ld of kind %u: data changed, the identifier did not\n",
+			what, n, kind);
 		bad = true;
 	}
 	if (disk_close(d)) {
@@ -261,15 +285,19 @@ static void making(unsigned kind)
 static void make_parent(enum disk_format format)
 {
 	static uint8_t buffer[DISK_BYTES];
-	const struct disk_create what = { .format = format, .size_bytes = DISK_BYTES, .block_bytes = 1 << 20 };
+	const struct disk_create what = { .format = format,
+					  .size_bytes = DISK_BYTES,
+					  .block_bytes = 1 << 20 };
 	char *path = parent_path[format == DISK_VHD];
 	struct disk_error e;
 	struct disk *d;
 
-	snprintf(path, sizeof(*parent_path), "build/fault-%d.%s", getpid(), disk_format_name(format));
+	snprintf(path, sizeof(*parent_path), "build/fault-%d.%s", getpid(),
+		 disk_format_name(format));
 	snprintf(child_path, sizeof(child_path), "build/fault-child-%d", getpid());
 	memset(buffer, PARENT_VALUE, sizeof(buffer));
-	if (disk_create(path, &what, &e) || disk_open(path, &(struct disk_options){ .format = format, .write = true }, &d, &e) ||
+	if (disk_create(path, &what, &e) ||
+	    disk_open(path, &(struct disk_options){ .format = format, .write = true }, &d, &e) ||
 	    disk_write(d, 0, buffer, DISK_BYTES) || disk_close(d)) {
 		fprintf(stderr, "fault_test: %s\n", e.text);
 		exit(1);

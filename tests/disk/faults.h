@@ -1,10 +1,10 @@
 /*
- * Faults for programs that are linked with --wrap for what is named here: the n-th allocation gets nothing, the n-th access to a file
- * of the host fails (names that end in 64: what files of any length are reached by). Both count only while `counting` is set; a
- * number below zero: none fails.
+ * Faults for programs that are linked with --wrap for what is named here: the n-th allocation gets
+ * nothing, the n-th access to a file of the host fails (names that end in 64: what files of any
+ * length are reached by). Both count only while `counting` is set; a number below zero: none fails.
  *
- * A sync that fails takes away what pwritev() has written to the file since the last one, as Linux may: the next sync can then
- * succeed, and the data is nowhere.
+ * A sync that fails takes away what pwritev() has written to the file since the last one, as Linux
+ * may: the next sync can then succeed, and the data is nowhere.
  */
 #pragma once
 
@@ -17,7 +17,8 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-static long allocations_left = -1, accesses_left = -1;
+static long allocations_left = -1;
+static long accesses_left = -1;
 static int access_error;
 static bool counting;
 
@@ -35,10 +36,18 @@ WRAP(void *, malloc, (size_t bytes), (bytes), allocations_left, NULL)
 WRAP(void *, calloc, (size_t count, size_t bytes), (count, bytes), allocations_left, NULL)
 WRAP(void *, realloc, (void *at, size_t bytes), (at, bytes), allocations_left, NULL)
 WRAP(char *, strdup, (const char *text), (text), allocations_left, NULL)
-WRAP(ssize_t, preadv64, (int fd, const struct iovec *iov, int count, off_t at), (fd, iov, count, at), accesses_left, (errno = access_error, -1))
+WRAP(ssize_t, preadv64, (int fd, const struct iovec *iov, int count, off_t at),
+     (fd, iov, count, at), accesses_left, (errno = access_error, -1))
 
 /* What was there before each write that is not synced, the last first. */
-struct unsynced { struct unsynced *next; dev_t device; ino_t inode; off_t at; size_t bytes; uint8_t before[]; };
+struct unsynced {
+	struct unsynced *next;
+	dev_t device;
+	ino_t inode;
+	off_t at;
+	size_t bytes;
+	uint8_t before[];
+};
 static struct unsynced *unsynced_first;
 
 static inline void unsynced_note(int fd, const struct iovec *iov, int count, off_t at)
@@ -53,7 +62,11 @@ static inline void unsynced_note(int fd, const struct iovec *iov, int count, off
 		return;
 	bytes = (off_t)bytes < st.st_size - at ? bytes : (size_t)(st.st_size - at);
 	entry = __real_malloc(sizeof(*entry) + bytes);
-	*entry = (struct unsynced){ .next = unsynced_first, .device = st.st_dev, .inode = st.st_ino, .at = at, .bytes = bytes };
+	*entry = (struct unsynced){ .next = unsynced_first,
+				    .device = st.st_dev,
+				    .inode = st.st_ino,
+				    .at = at,
+				    .bytes = bytes };
 	if (__real_preadv64(fd, &(struct iovec){ entry->before, bytes }, 1, at) == (ssize_t)bytes)
 		unsynced_first = entry;
 	else
@@ -79,9 +92,12 @@ static inline void unsynced_end(int fd, bool lost)
 			continue;
 		}
 		if (lost && entry->at < st.st_size) {
-			size_t bytes = (off_t)entry->bytes < st.st_size - entry->at ? entry->bytes : (size_t)(st.st_size - entry->at);
+			size_t bytes = (off_t)entry->bytes < st.st_size - entry->at
+					       ? entry->bytes
+					       : (size_t)(st.st_size - entry->at);
 
-			if (__real_pwritev64(fd, &(struct iovec){ entry->before, bytes }, 1, entry->at) != (ssize_t)bytes)
+			if (__real_pwritev64(fd, &(struct iovec){ entry->before, bytes }, 1,
+					     entry->at) != (ssize_t)bytes)
 				abort();
 		}
 		*at = entry->next;
@@ -127,6 +143,9 @@ ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int count, off_t at)
 
 WRAP_SYNC(fdatasync)
 WRAP_SYNC(fsync)
-WRAP(int, ftruncate64, (int fd, off_t bytes), (fd, bytes), accesses_left, (errno = access_error, -1))
-WRAP(int, open64, (const char *path, int flags, mode_t mode), (path, flags, mode), accesses_left, (errno = access_error, -1))
-WRAP(int, rename, (const char *from, const char *to), (from, to), accesses_left, (errno = access_error, -1))
+WRAP(int, ftruncate64, (int fd, off_t bytes), (fd, bytes), accesses_left,
+     (errno = access_error, -1))
+WRAP(int, open64, (const char *path, int flags, mode_t mode), (path, flags, mode), accesses_left,
+     (errno = access_error, -1))
+WRAP(int, rename, (const char *from, const char *to), (from, to), accesses_left,
+     (errno = access_error, -1))

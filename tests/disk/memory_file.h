@@ -1,5 +1,6 @@
 /*
- * A file in memory below a disk, which writes down what is done to it, so that the power can be cut at any moment afterwards.
+ * A file in memory below a disk, which writes down what is done to it, so that the power can be cut
+ * at any moment afterwards.
  *
  * Pages are shared between copies of a file and copied when they are written.
  */
@@ -29,7 +30,10 @@ struct memory_file {
 	struct memory_act *acts;
 	size_t count, room;
 	bool recording;
-	/* Acts (with fail_reads: reads, too) until one, or with fail_always all from then on, fails; negative: never */
+	/*
+	 * Acts (with fail_reads: reads, too) until one, or with fail_always all from then on,
+	 * fails; negative: never
+	 */
 	long fail_after;
 	int fail_with; /* 0: -EIO */
 	bool fail_reads, fail_always;
@@ -46,14 +50,18 @@ static inline void memory_forget(struct memory_page *p)
 		free(p);
 }
 
-static inline void memory_put(struct memory_file *f, uint64_t offset, const uint8_t *from, uint64_t bytes)
+static inline void memory_put(struct memory_file *f, uint64_t offset, const uint8_t *from,
+			      uint64_t bytes)
 {
 	if (offset + bytes > (uint64_t)MEMORY_MAX_PAGES * MEMORY_PAGE_BYTES)
 		abort();
 	if (offset + bytes > f->bytes)
 		f->bytes = offset + bytes;
 	for (uint64_t done = 0; done < bytes;) {
-		uint64_t at = offset + done, in = at % MEMORY_PAGE_BYTES, n = MEMORY_PAGE_BYTES - in < bytes - done ? MEMORY_PAGE_BYTES - in : bytes - done;
+		uint64_t at = offset + done;
+		uint64_t in = at % MEMORY_PAGE_BYTES;
+		uint64_t n = MEMORY_PAGE_BYTES - in < bytes - done ? MEMORY_PAGE_BYTES - in
+								   : bytes - done;
 		struct memory_page **p = &f->page[at / MEMORY_PAGE_BYTES];
 
 		if (!*p || (*p)->references > 1) {
@@ -75,7 +83,8 @@ static inline void memory_put(struct memory_file *f, uint64_t offset, const uint
 
 static inline void memory_cut(struct memory_file *f, uint64_t bytes)
 {
-	for (uint64_t n = (bytes + MEMORY_PAGE_BYTES - 1) / MEMORY_PAGE_BYTES; n < MEMORY_MAX_PAGES && n * MEMORY_PAGE_BYTES < f->bytes; n++) {
+	for (uint64_t n = (bytes + MEMORY_PAGE_BYTES - 1) / MEMORY_PAGE_BYTES;
+	     n < MEMORY_MAX_PAGES && n * MEMORY_PAGE_BYTES < f->bytes; n++) {
 		memory_forget(f->page[n]);
 		f->page[n] = NULL;
 	}
@@ -85,7 +94,8 @@ static inline void memory_cut(struct memory_file *f, uint64_t bytes)
 }
 
 /* [from, to) of an act: a torn one is done in part. */
-static inline void memory_do(struct memory_file *f, const struct memory_act *a, uint64_t from, uint64_t to)
+static inline void memory_do(struct memory_file *f, const struct memory_act *a, uint64_t from,
+			     uint64_t to)
 {
 	uint64_t end = f->bytes;
 
@@ -94,7 +104,9 @@ static inline void memory_do(struct memory_file *f, const struct memory_act *a, 
 	case MEMORY_TRUNCATE: memory_cut(f, a->bytes); break;
 	case MEMORY_DISCARD:
 		if (a->offset + from < end)
-			memory_put(f, a->offset + from, NULL, (a->offset + to < end ? a->offset + to : end) - (a->offset + from));
+			memory_put(f, a->offset + from, NULL,
+				   (a->offset + to < end ? a->offset + to : end) -
+					   (a->offset + from));
 		break;
 	default: break;
 	}
@@ -129,18 +141,23 @@ static inline void memory_flushed(struct memory_file *f, bool good)
 {
 	for (uint64_t n = 0; f->synced && n * MEMORY_PAGE_BYTES < f->bytes; n++)
 		if (f->page[n] != f->synced[n])
-			memory_hold(good ? &f->synced[n] : &f->page[n], good ? f->page[n] : f->synced[n]);
+			memory_hold(good ? &f->synced[n] : &f->page[n],
+				    good ? f->page[n] : f->synced[n]);
 }
 
 /* What a hole or a cut has taken away does not come back. */
 static inline void memory_taken(struct memory_file *f)
 {
 	for (uint64_t n = 0; f->synced && n < MEMORY_MAX_PAGES; n++)
-		if (f->synced[n] && (!f->page[n] || (f->page[n] != f->synced[n] && !memcmp(f->page[n]->byte, (uint8_t[MEMORY_PAGE_BYTES]){ 0 }, MEMORY_PAGE_BYTES))))
+		if (f->synced[n] &&
+		    (!f->page[n] || (f->page[n] != f->synced[n] &&
+				     !memcmp(f->page[n]->byte, (uint8_t[MEMORY_PAGE_BYTES]){ 0 },
+					     MEMORY_PAGE_BYTES))))
 			memory_hold(&f->synced[n], NULL);
 }
 
-static inline int memory_act(struct memory_file *f, enum memory_kind kind, uint64_t offset, uint64_t bytes, const uint8_t *data)
+static inline int memory_act(struct memory_file *f, enum memory_kind kind, uint64_t offset,
+			     uint64_t bytes, const uint8_t *data)
 {
 	struct memory_act a = { kind, offset, bytes, NULL };
 
@@ -163,12 +180,14 @@ static inline int memory_act(struct memory_file *f, enum memory_kind kind, uint6
 		return 0;
 	}
 	if (f->count == f->room)
-		f->acts = realloc(f->acts, (f->room = f->room ? 2 * f->room : 64) * sizeof(*f->acts));
+		f->acts =
+			realloc(f->acts, (f->room = f->room ? 2 * f->room : 64) * sizeof(*f->acts));
 	f->acts[f->count++] = a;
 	return 0;
 }
 
-static inline int memory_note(struct memory_file *f, enum memory_kind kind, uint64_t offset, uint64_t bytes, const uint8_t *data)
+static inline int memory_note(struct memory_file *f, enum memory_kind kind, uint64_t offset,
+			      uint64_t bytes, const uint8_t *data)
 {
 	int error;
 
@@ -197,9 +216,13 @@ static inline int memory_readv(void *c, uint64_t offset, const struct iovec *iov
 	fails = f->fail_reads && memory_fails(f);
 	for (; count-- && !fails; iov++)
 		for (uint64_t done = 0; done < iov->iov_len;) {
-			uint64_t at = offset + done, in = at % MEMORY_PAGE_BYTES, left = iov->iov_len - done;
+			uint64_t at = offset + done;
+			uint64_t in = at % MEMORY_PAGE_BYTES;
+			uint64_t left = iov->iov_len - done;
 			uint64_t n = MEMORY_PAGE_BYTES - in < left ? MEMORY_PAGE_BYTES - in : left;
-			const struct memory_page *p = at / MEMORY_PAGE_BYTES < MEMORY_MAX_PAGES ? f->page[at / MEMORY_PAGE_BYTES] : NULL;
+			const struct memory_page *p = at / MEMORY_PAGE_BYTES < MEMORY_MAX_PAGES
+							      ? f->page[at / MEMORY_PAGE_BYTES]
+							      : NULL;
 
 			if (p && at < f->bytes)
 				memcpy((uint8_t *)iov->iov_base + done, p->byte + in, n);
@@ -225,9 +248,14 @@ static inline int memory_writev(void *c, uint64_t offset, const struct iovec *io
 static inline int memory_flush(void *c) { return memory_note(c, MEMORY_FLUSH, 0, 0, NULL); }
 static inline int memory_truncate(void *c, uint64_t bytes)
 {
-	return bytes > (uint64_t)MEMORY_MAX_PAGES * MEMORY_PAGE_BYTES ? -ENOSPC : memory_note(c, MEMORY_TRUNCATE, 0, bytes, NULL);
+	return bytes > (uint64_t)MEMORY_MAX_PAGES * MEMORY_PAGE_BYTES
+		       ? -ENOSPC
+		       : memory_note(c, MEMORY_TRUNCATE, 0, bytes, NULL);
 }
-static inline int memory_discard(void *c, uint64_t offset, uint64_t bytes) { return memory_note(c, MEMORY_DISCARD, offset, bytes, NULL); }
+static inline int memory_discard(void *c, uint64_t offset, uint64_t bytes)
+{
+	return memory_note(c, MEMORY_DISCARD, offset, bytes, NULL);
+}
 static inline int64_t memory_size(void *c) { return (int64_t)((struct memory_file *)c)->bytes; }
 static inline void memory_close(void *c) { (void)c; }
 
@@ -275,5 +303,7 @@ static inline void memory_free(struct memory_file *f)
 
 static inline struct disk_file memory_disk_file(struct memory_file *f)
 {
-	return (struct disk_file){ .ops = &memory_ops, .context = f, .sync = PTHREAD_MUTEX_INITIALIZER };
+	return (struct disk_file){ .ops = &memory_ops,
+				   .context = f,
+				   .sync = PTHREAD_MUTEX_INITIALIZER };
 }

@@ -1,6 +1,7 @@
 /*
- * Random operations on a chain of VHDX files against an array in memory: writes, zeroes, reads, flushes, closing and opening again,
- * children, commits, larger disks, ranges. usage: model_test [OPERATIONS [SEED]]
+ * Random operations on a chain of VHDX files against an array in memory: writes, zeroes, reads,
+ * flushes, closing and opening again, children, commits, larger disks, ranges. usage: model_test
+ * [OPERATIONS [SEED]]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +43,8 @@ static void fail(const char *what, int error)
 static void open_top(void)
 {
 	struct disk_error e = { "" };
-	int error = disk_open(name(depth), &(struct disk_options){ .format = format, .write = true }, &disk, &e);
+	int error = disk_open(name(depth),
+			      &(struct disk_options){ .format = format, .write = true }, &disk, &e);
 
 	if (error) {
 		fprintf(stderr, "model_test: %s\n", e.text);
@@ -60,7 +62,8 @@ static void close_top(void)
 
 static void choose(uint64_t *offset, uint64_t *bytes, uint32_t sector)
 {
-	uint64_t at = rnd() % (size / sector), n = rnd() % 4 ? rnd() % 64 + 1 : rnd() % (6 << 20) / sector + 1;
+	uint64_t at = rnd() % (size / sector);
+	uint64_t n = rnd() % 4 ? rnd() % 64 + 1 : rnd() % (6 << 20) / sector + 1;
 
 	if (rnd() % 5 == 0)
 		at = at * sector / (1 << 20) * ((1 << 20) / sector);
@@ -72,7 +75,9 @@ static void choose(uint64_t *offset, uint64_t *bytes, uint32_t sector)
 
 static void write_some(uint64_t offset, uint64_t bytes)
 {
-	struct iovec iov[3] = { { buffer, bytes / 3 }, { buffer + bytes / 3, bytes / 2 - bytes / 3 }, { buffer + bytes / 2, bytes - bytes / 2 } };
+	struct iovec iov[3] = { { buffer, bytes / 3 },
+				{ buffer + bytes / 3, bytes / 2 - bytes / 3 },
+				{ buffer + bytes / 2, bytes - bytes / 2 } };
 	int error;
 
 	for (uint64_t n = 0; n < bytes; n += 8) {
@@ -113,7 +118,8 @@ static void ranges(void)
 				fail("zero range", (int)(k >> 9));
 				return;
 			}
-		if (range.kind == DISK_RANGE_ABSENT && (!depth || memcmp(model[depth] + at, model[depth - 1] + at, range.bytes)))
+		if (range.kind == DISK_RANGE_ABSENT &&
+		    (!depth || memcmp(model[depth] + at, model[depth - 1] + at, range.bytes)))
 			fail("parent's range", (int)(at >> 9));
 	}
 }
@@ -199,7 +205,10 @@ static void one(void)
 
 static void chain(unsigned long operations, uint32_t block, uint32_t sector, bool fixed)
 {
-	struct disk_create what = { .format = format, .block_bytes = block, .logical_sector_bytes = sector, .fixed = fixed };
+	struct disk_create what = { .format = format,
+				    .block_bytes = block,
+				    .logical_sector_bytes = sector,
+				    .fixed = fixed };
 	struct disk_error e;
 
 	memset(model, 0, sizeof(model));
@@ -223,12 +232,14 @@ static void chain(unsigned long operations, uint32_t block, uint32_t sector, boo
 
 int main(int argc, char **argv)
 {
-	unsigned long operations = argc > 1 ? strtoul(argv[1], NULL, 0) : 5000, done = 0;
+	unsigned long operations = argc > 1 ? strtoul(argv[1], NULL, 0) : 5000;
+	unsigned long done = 0;
 
 	state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
 	for (unsigned n = 0; done < operations && !errors; n++, done += 500) {
 		format = n % 3 == 2 ? DISK_VHD : DISK_VHDX;
-		chain(500, 1u << (20 + rnd() % 3), rnd() % 3 || format == DISK_VHD ? 512 : 4096, n % 5 == 4);
+		chain(500, 1u << (20 + rnd() % 3), rnd() % 3 || format == DISK_VHD ? 512 : 4096,
+		      n % 5 == 4);
 	}
 	printf("model_test: %lu operations, %lu errors\n", done, errors);
 	return errors ? 1 : 0;

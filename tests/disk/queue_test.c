@@ -1,7 +1,9 @@
 /*
- * Queues against a model: several threads, each with a queue on the same disk and a part of it for itself, many requests under way at
- * once; reads, writes, zeroing, flushes at random, with and without the ring, past the cache and through it, over every kind of disk.
- * What is read is what was written; afterwards the whole disk is, and a file that is opened again. usage: queue_test [REQUESTS [SEED]]
+ * Queues against a model: several threads, each with a queue on the same disk and a part of it for
+ * itself, many requests under way at once; reads, writes, zeroing, flushes at random, with and
+ * without the ring, past the cache and through it, over every kind of disk. What is read is what
+ * was written; afterwards the whole disk is, and a file that is opened again. usage: queue_test
+ * [REQUESTS [SEED]]
  */
 #include <poll.h>
 #include <pthread.h>
@@ -23,7 +25,13 @@ struct worker {
 	struct disk_queue *queue;
 	unsigned n;
 	uint64_t random;
-	struct slot { struct disk_request request; struct iovec iov[3]; uint8_t *memory, *want; struct worker *worker; bool busy; } slot[DEPTH];
+	struct slot {
+		struct disk_request request;
+		struct iovec iov[3];
+		uint8_t *memory, *want;
+		struct worker *worker;
+		bool busy;
+	} slot[DEPTH];
 	bool taken[SLOTS]; /* a part of the disk that a request is at */
 };
 
@@ -46,7 +54,9 @@ static void done(struct disk_request *r, int error)
 
 	if (error)
 		fault("an error", r->offset, error);
-	else if (r->kind == DISK_READ && memcmp(s->memory, s->want, s->request.iov[0].iov_len + (r->count > 1 ? r->iov[1].iov_len : 0)))
+	else if (r->kind == DISK_READ &&
+		 memcmp(s->memory, s->want,
+			s->request.iov[0].iov_len + (r->count > 1 ? r->iov[1].iov_len : 0)))
 		fault("another content", r->offset, 0);
 	if (r->kind != DISK_FLUSH)
 		w->taken[(r->offset - w->n * (uint64_t)PART) / MAX] = false;
@@ -55,14 +65,21 @@ static void done(struct disk_request *r, int error)
 
 static void begin(struct worker *w, struct slot *s)
 {
-	uint64_t place = rnd(w) % SLOTS, bytes = (rnd(w) % (MAX / UNIT) + 1) * UNIT, in = (MAX - bytes) / UNIT ? rnd(w) % ((MAX - bytes) / UNIT + 1) * UNIT : 0;
+	uint64_t place = rnd(w) % SLOTS;
+	uint64_t bytes = (rnd(w) % (MAX / UNIT) + 1) * UNIT;
+	uint64_t in = (MAX - bytes) / UNIT ? rnd(w) % ((MAX - bytes) / UNIT + 1) * UNIT : 0;
 	uint64_t offset = w->n * (uint64_t)PART + place * MAX + in;
 	struct disk_request *r = &s->request;
 
 	if (w->taken[place])
 		return;
-	*r = (struct disk_request){ .kind = (enum disk_request_kind)(rnd(w) % 16), .offset = offset, .bytes = bytes, .iov = s->iov,
-				    .count = bytes > UNIT ? 2 : 1, .done = done, .context = s };
+	*r = (struct disk_request){ .kind = (enum disk_request_kind)(rnd(w) % 16),
+				    .offset = offset,
+				    .bytes = bytes,
+				    .iov = s->iov,
+				    .count = bytes > UNIT ? 2 : 1,
+				    .done = done,
+				    .context = s };
 	if (r->kind > DISK_FLUSH) /* mostly reads and writes */
 		r->kind = r->kind & 1 ? DISK_READ : DISK_WRITE;
 	s->iov[0] = (struct iovec){ s->memory, r->count > 1 ? UNIT : bytes };
@@ -101,7 +118,8 @@ static void *work(void *context)
 		if (!s->busy)
 			begin(w, s);
 		if (rnd(w) % 4 == 0 && !disk_queue_poll(w->queue))
-			poll(&(struct pollfd){ .fd = disk_queue_fd(w->queue), .events = POLLIN }, 1, 1);
+			poll(&(struct pollfd){ .fd = disk_queue_fd(w->queue), .events = POLLIN }, 1,
+			     1);
 	}
 	disk_queue_close(w->queue);
 	for (unsigned n = 0; n < DEPTH; n++) {
@@ -124,7 +142,8 @@ static void compare(struct disk *d)
 	uint8_t *all = malloc(PART);
 
 	for (unsigned n = 0; n < QUEUES; n++)
-		if (disk_read(d, n * (uint64_t)PART, all, PART) || memcmp(all, model + n * (uint64_t)PART, PART))
+		if (disk_read(d, n * (uint64_t)PART, all, PART) ||
+		    memcmp(all, model + n * (uint64_t)PART, PART))
 			fault("the disk is another", n * (uint64_t)PART, 0);
 	free(all);
 }
@@ -132,7 +151,9 @@ static void compare(struct disk *d)
 static void one(enum disk_format format, bool child, bool direct, uint64_t seed)
 {
 	static struct worker worker[QUEUES];
-	struct disk_create what = { .format = format, .size_bytes = (uint64_t)QUEUES * PART, .block_bytes = format == DISK_RAW ? 0 : 1 << 20 };
+	struct disk_create what = { .format = format,
+				    .size_bytes = (uint64_t)QUEUES * PART,
+				    .block_bytes = format == DISK_RAW ? 0 : 1 << 20 };
 	struct disk_options o = { .format = format, .write = true, .direct = direct };
 	char path[64], parent[64], side[80];
 	pthread_t thread[QUEUES];
@@ -140,7 +161,8 @@ static void one(enum disk_format format, bool child, bool direct, uint64_t seed)
 	struct disk *d;
 
 	snprintf(path, sizeof(path), "build/queue-%d.%s", getpid(), disk_format_name(format));
-	snprintf(parent, sizeof(parent), "build/queue-parent-%d.%s", getpid(), disk_format_name(format));
+	snprintf(parent, sizeof(parent), "build/queue-parent-%d.%s", getpid(),
+		 disk_format_name(format));
 	memset(model, 0, (size_t)QUEUES * PART);
 	if (child) {
 		must(disk_create(parent, &what, &e), &e);
@@ -154,7 +176,9 @@ static void one(enum disk_format format, bool child, bool direct, uint64_t seed)
 	must(disk_create(path, &what, &e), &e);
 	must(disk_open(path, &o, &d, &e), &e);
 	for (unsigned n = 0; n < QUEUES; n++) {
-		worker[n] = (struct worker){ .disk = d, .n = n, .random = seed * 0x9e3779b97f4a7c15ull + n + 1 };
+		worker[n] = (struct worker){ .disk = d,
+					     .n = n,
+					     .random = seed * 0x9e3779b97f4a7c15ull + n + 1 };
 		pthread_create(&thread[n], NULL, work, &worker[n]);
 	}
 	for (unsigned n = 0; n < QUEUES; n++)
@@ -179,14 +203,19 @@ int main(int argc, char **argv)
 	requests = argc > 1 ? strtoul(argv[1], NULL, 0) : 3000;
 	model = malloc((size_t)QUEUES * PART);
 	for (unsigned n = 0; n < 16 && !faults; n++) {
-		static const struct { enum disk_format format; bool child; } kinds[] = {
-			{ DISK_VHDX, false }, { DISK_VHDX, true }, { DISK_RAW, false }, { DISK_VHD, true },
+		static const struct { enum disk_format format; bool child;
+		} kinds[] = {
+			{ DISK_VHDX, false },
+			{ DISK_VHDX, true },
+			{ DISK_RAW, false },
+			{ DISK_VHD, true },
 		};
 
 		no_ring = n & 8;
 		one(kinds[n % 4].format, kinds[n % 4].child, n & 4, seed + n);
 	}
-	printf("queue_test: 16 disks, %lu requests for each of %d queues, %lu faults\n", requests, QUEUES, faults);
+	printf("queue_test: 16 disks, %lu requests for each of %d queues, %lu faults\n", requests,
+	       QUEUES, faults);
 	free(model);
 	return faults != 0;
 }

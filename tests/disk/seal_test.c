@@ -1,9 +1,10 @@
 /*
  * Changes that nobody announced, and none: `seal_test MUTATIONS CYCLES [SEED]`.
  *
- * A mutation changes bytes of a parent behind everybody's back (one bit, a sector, zeros over a range, a sector moved), and must be
- * seen three ways: by comparing the link, by the parent's own digests, and by a child that reads there. A cycle opens, reads,
- * annotates, writes the same file again by the rules, and nothing may be reported. Parents: VHDX, raw.
+ * A mutation changes bytes of a parent behind everybody's back (one bit, a sector, zeros over a
+ * range, a sector moved), and must be seen three ways: by comparing the link, by the parent's own
+ * digests, and by a child that reads there. A cycle opens, reads, annotates, writes the same file
+ * again by the rules, and nothing may be reported. Parents: VHDX, raw.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +50,8 @@ static struct disk *open_or_die(const char *path, enum disk_format format, bool 
 	struct disk_error error;
 	struct disk *d;
 
-	if (disk_open(path, &(struct disk_options){ .format = format, .write = write }, &d, &error)) {
+	if (disk_open(path, &(struct disk_options){ .format = format, .write = write }, &d,
+		      &error)) {
 		printf("seal_test: %s\n", error.text);
 		exit(1);
 	}
@@ -63,26 +65,39 @@ static void make(const char *path, enum disk_format format, const char *child)
 
 	remove(path);
 	remove(child);
-	if (disk_create(path, &(struct disk_create){ .format = format, .size_bytes = DISK_BYTES, .block_bytes = BLOCK_BYTES }, &error))
+	if (disk_create(path,
+			&(struct disk_create){ .format = format,
+					       .size_bytes = DISK_BYTES,
+					       .block_bytes = BLOCK_BYTES },
+			&error))
 		printf("seal_test: %s\n", error.text);
 	for (size_t n = 0; n < DISK_BYTES; n++)
 		content[n] = (uint8_t)random_below(256);
 	memset(content + 3 * BLOCK_BYTES, 0, BLOCK_BYTES);
 	d = open_or_die(path, format, true);
-	must(!disk_write(d, 0, content, 3 * BLOCK_BYTES) && !disk_write(d, 4 * BLOCK_BYTES, content + 4 * BLOCK_BYTES, 4 * BLOCK_BYTES), "writing");
+	must(!disk_write(d, 0, content, 3 * BLOCK_BYTES) &&
+		     !disk_write(d, 4 * BLOCK_BYTES, content + 4 * BLOCK_BYTES, 4 * BLOCK_BYTES),
+	     "writing");
 	must(!disk_close(d), "closing");
-	if (disk_create(child, &(struct disk_create){ .format = DISK_VHDX, .parent = path, .parent_format = format }, &error))
+	if (disk_create(child,
+			&(struct disk_create){
+				.format = DISK_VHDX, .parent = path, .parent_format = format },
+			&error))
 		printf("seal_test: %s\n", error.text);
 }
 
-/* Where in the file the content's byte `at` lies: it is random, so that a sector is found by looking for it. */
+/*
+ * Where in the file the content's byte `at` lies: it is random, so that a sector is found by
+ * looking for it.
+ */
 static off_t place_of(int fd, size_t at)
 {
 	static uint8_t sector[512];
 	off_t end = lseek(fd, 0, SEEK_END);
 
 	for (off_t n = 0; n < end; n += BLOCK_BYTES) /* blocks lie on whole MiB */
-		if (pread(fd, sector, 512, n + (off_t)(at % BLOCK_BYTES & ~511ul)) == 512 && !memcmp(sector, content + (at & ~511ul), 512))
+		if (pread(fd, sector, 512, n + (off_t)(at % BLOCK_BYTES & ~511ul)) == 512 &&
+		    !memcmp(sector, content + (at & ~511ul), 512))
 			return n + (off_t)(at % BLOCK_BYTES);
 	return -1;
 }
@@ -90,16 +105,19 @@ static off_t place_of(int fd, size_t at)
 static void mutate(const char *path, const char *child, enum disk_format format)
 {
 	uint8_t bytes[4096], before[4096];
-	size_t at = random_below(DISK_BYTES - sizeof(bytes)), n = 1;
+	size_t at = random_below(DISK_BYTES - sizeof(bytes));
+	size_t n = 1;
 	struct disk *d;
 	unsigned found = 0;
 	off_t place;
-	int fd = open(path, O_RDWR), error;
+	int fd = open(path, O_RDWR);
+	int error;
 
 	if (at / BLOCK_BYTES == 3 || (at + sizeof(bytes)) / BLOCK_BYTES != at / BLOCK_BYTES)
 		at = 5 * BLOCK_BYTES + at % (BLOCK_BYTES - sizeof(bytes));
 	place = place_of(fd, at);
-	must(place >= 0 && pread(fd, before, sizeof(before), place) == sizeof(before), "finding the place");
+	must(place >= 0 && pread(fd, before, sizeof(before), place) == sizeof(before),
+	     "finding the place");
 	memcpy(bytes, before, sizeof(bytes));
 	switch (random_below(4)) {
 	case 0: bytes[0] ^= (uint8_t)(1 << random_below(8)); break;
@@ -111,7 +129,8 @@ static void mutate(const char *path, const char *child, enum disk_format format)
 	}
 	must(pwrite(fd, bytes, n, place) == (ssize_t)n, "changing");
 	d = open_or_die(child, DISK_VHDX, false);
-	must(!disk_verify_link(d, count, &found) && found == 1, "a changed parent was not seen by its child");
+	must(!disk_verify_link(d, count, &found) && found == 1,
+	     "a changed parent was not seen by its child");
 	error = disk_read(d, at & ~511ul, seen, 512);
 	must(error == -ESTALE, "a changed block was read through the child");
 	error = disk_read(d, 3 * BLOCK_BYTES, seen, 512);
@@ -119,7 +138,8 @@ static void mutate(const char *path, const char *child, enum disk_format format)
 	disk_close(d);
 	if (format == DISK_VHDX) {
 		d = open_or_die(path, format, false);
-		must(!disk_verify(d, count, &found) && found == 2, "a change was not seen in the file itself");
+		must(!disk_verify(d, count, &found) && found == 2,
+		     "a change was not seen in the file itself");
 		disk_close(d);
 	}
 	must(pwrite(fd, before, n, place) == (ssize_t)n, "changing back");
@@ -133,11 +153,13 @@ static void cycle(const char *path, const char *child, enum disk_format format)
 	unsigned found = 0;
 
 	if (random_below(2))
-		must(!disk_write_item(d, TEST_ITEM, DISK_ITEM_OF_FILE, &note, sizeof(note)), "annotating");
+		must(!disk_write_item(d, TEST_ITEM, DISK_ITEM_OF_FILE, &note, sizeof(note)),
+		     "annotating");
 	must(!disk_flush(d) && !disk_close(d), "closing");
 	d = open_or_die(child, DISK_VHDX, random_below(2));
 	must(!disk_verify_link(d, count, &found) && !found, "a change was reported where none was");
-	must(!disk_read(d, 0, seen, DISK_BYTES) && !memcmp(seen, content, DISK_BYTES), "the child reads something else");
+	must(!disk_read(d, 0, seen, DISK_BYTES) && !memcmp(seen, content, DISK_BYTES),
+	     "the child reads something else");
 	disk_close(d);
 	if (format == DISK_VHDX) {
 		d = open_or_die(path, format, false);
@@ -151,7 +173,8 @@ static void rewrite(const char *path)
 {
 	struct disk *d = open_or_die(path, DISK_VHDX, true);
 	unsigned found = 0;
-	size_t at = random_below(DISK_BYTES / 512 - 64) * 512, bytes = 512 * (1 + random_below(64));
+	size_t at = random_below(DISK_BYTES / 512 - 64) * 512;
+	size_t bytes = 512 * (1 + random_below(64));
 
 	if (random_below(4))
 		must(!disk_write(d, at, seen, bytes), "writing");
@@ -165,7 +188,8 @@ static void rewrite(const char *path)
 
 int main(int argc, char **argv)
 {
-	unsigned mutations = argc > 1 ? (unsigned)atoi(argv[1]) : 100, cycles = argc > 2 ? (unsigned)atoi(argv[2]) : 100;
+	unsigned mutations = argc > 1 ? (unsigned)atoi(argv[1]) : 100;
+	unsigned cycles = argc > 2 ? (unsigned)atoi(argv[2]) : 100;
 	char directory[] = "/tmp/seal-XXXXXX";
 
 	state = argc > 3 ? strtoull(argv[3], NULL, 10) : 42;
@@ -181,7 +205,8 @@ int main(int argc, char **argv)
 	}
 	for (unsigned n = 0; n < cycles; n++)
 		rewrite("child");
-	printf("seal_test: %u mutations and %u cycles of two formats, %u faults\n", mutations, cycles, faults);
+	printf("seal_test: %u mutations and %u cycles of two formats, %u faults\n", mutations,
+	       cycles, faults);
 	remove("parent");
 	remove("parent.umbra");
 	remove("child");

@@ -1,4 +1,7 @@
-/* The loaders: the input is a kernel file for a machine of 16 MiB; whatever they accept must have left the state inside it. */
+/*
+ * The loaders: the input is a kernel file for a machine of 16 MiB; whatever they accept must have
+ * left the state inside it.
+ */
 #include <elf.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +17,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	static struct guest_memory m;
 	static struct x86_state state;
-	uint8_t *copy = malloc(bytes ? bytes : 1); /* exactly as long as the input: a read beyond it is seen */
-	struct boot_file file = { copy, bytes }, module = { copy, bytes / 3 };
+	/* exactly as long as the input: a read beyond it is seen */
+	uint8_t *copy = malloc(bytes ? bytes : 1);
+	struct boot_file file = { copy, bytes };
+	struct boot_file module = { copy, bytes / 3 };
 	const char *reason = NULL;
 	int error;
 
@@ -37,7 +42,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 static size_t linux_seed(unsigned n, uint8_t *d)
 {
 	static const uint8_t magic[] = { 'H', 'd', 'r', 'S', 0x0f, 0x02 };
-	const uint32_t syssize = 0x100, init_size = 0x400000, command_max = 255;
+	const uint32_t syssize = 0x100;
+	const uint32_t init_size = 0x400000;
+	const uint32_t command_max = 255;
 	const uint64_t address = 0x100000 + n * 0x10000;
 
 	memset(d, 0, 8192);
@@ -66,18 +73,42 @@ size_t fuzz_seed(unsigned n, uint8_t *d)
 
 		memcpy(e->e_ident, ELFMAG, SELFMAG);
 		e->e_ident[EI_CLASS] = ELFCLASS64;
-		*e = (Elf64_Ehdr){ .e_machine = EM_X86_64, .e_entry = 0x100010, .e_phoff = sizeof(*e), .e_phnum = 2, .e_phentsize = sizeof(*p) };
+		*e = (Elf64_Ehdr){ .e_machine = EM_X86_64,
+				   .e_entry = 0x100010,
+				   .e_phoff = sizeof(*e),
+				   .e_phnum = 2,
+				   .e_phentsize = sizeof(*p) };
 		memcpy(e->e_ident, ELFMAG "\2", 5);
-		p[0] = (Elf64_Phdr){ .p_type = PT_LOAD, .p_offset = 0, .p_paddr = 0x100000, .p_filesz = 4096, .p_memsz = 8192 };
-		p[1] = (Elf64_Phdr){ .p_type = PT_LOAD, .p_offset = 100, .p_paddr = 0x200000 + n, .p_filesz = 100, .p_memsz = 1u << n % 24 };
+		p[0] = (Elf64_Phdr){ .p_type = PT_LOAD,
+				     .p_offset = 0,
+				     .p_paddr = 0x100000,
+				     .p_filesz = 4096,
+				     .p_memsz = 8192 };
+		p[1] = (Elf64_Phdr){ .p_type = PT_LOAD,
+				     .p_offset = 100,
+				     .p_paddr = 0x200000 + n,
+				     .p_filesz = 100,
+				     .p_memsz = 1u << n % 24 };
 	} else {
 		Elf32_Ehdr *e = (Elf32_Ehdr *)(void *)d;
 		Elf32_Phdr *p = (Elf32_Phdr *)(void *)(d + sizeof(*e));
 
-		*e = (Elf32_Ehdr){ .e_machine = EM_386, .e_entry = 0x100010, .e_phoff = sizeof(*e), .e_phnum = 2, .e_phentsize = sizeof(*p) };
+		*e = (Elf32_Ehdr){ .e_machine = EM_386,
+				   .e_entry = 0x100010,
+				   .e_phoff = sizeof(*e),
+				   .e_phnum = 2,
+				   .e_phentsize = sizeof(*p) };
 		memcpy(e->e_ident, ELFMAG "\1", 5);
-		p[0] = (Elf32_Phdr){ .p_type = PT_LOAD, .p_offset = 0, .p_paddr = 0x100000, .p_filesz = 4096, .p_memsz = 8192 };
-		p[1] = (Elf32_Phdr){ .p_type = PT_LOAD, .p_offset = 100, .p_paddr = 0x200000 + n, .p_filesz = 100, .p_memsz = 1u << n % 24 };
+		p[0] = (Elf32_Phdr){ .p_type = PT_LOAD,
+				     .p_offset = 0,
+				     .p_paddr = 0x100000,
+				     .p_filesz = 4096,
+				     .p_memsz = 8192 };
+		p[1] = (Elf32_Phdr){ .p_type = PT_LOAD,
+				     .p_offset = 100,
+				     .p_paddr = 0x200000 + n,
+				     .p_filesz = 100,
+				     .p_memsz = 1u << n % 24 };
 	}
 	return 4096;
 }

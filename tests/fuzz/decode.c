@@ -1,4 +1,7 @@
-/* The decoder: every string of bytes, every mode, every length that is there; results must be consistent. */
+/*
+ * The decoder: every string of bytes, every mode, every length that is there; results must be
+ * consistent.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,10 +22,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 			if (!x86_decode(exact, left, modes[m], &i)) {
 				if (!i.length || i.length > left)
 					abort();
-				/* the same with exactly its bytes, and never a different answer with fewer */
-				if (x86_decode(exact, i.length, modes[m], &shorter) || shorter.length != i.length)
+				/*
+				 * the same with exactly its bytes, and never a different answer
+				 * with fewer
+				 */
+				if (x86_decode(exact, i.length, modes[m], &shorter) ||
+				    shorter.length != i.length)
 					abort();
-				if (i.length > 1 && !x86_decode(exact, i.length - 1u, modes[m], &shorter))
+				if (i.length > 1 &&
+				    !x86_decode(exact, i.length - 1u, modes[m], &shorter))
 					abort();
 			}
 			free(exact);
@@ -32,8 +40,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 size_t fuzz_seed(unsigned n, uint8_t *d)
 {
-	static const uint8_t starts[8][8] = { { 0x66, 0xf2, 0xf3, 0x48, 0x0f, 0x38 }, { 0xc4, 0xe2, 0x79 }, { 0xc5, 0xf8 }, { 0x0f, 0x3a }, { 0x67, 0x8b, 0x04, 0x25 },
-					      { 0xf0, 0x0f, 0xb1 }, { 0x48, 0xb8 }, { 0xd9, 0xc0 } };
+	static const uint8_t starts[8][8] = { { 0x66, 0xf2, 0xf3, 0x48, 0x0f, 0x38 },
+					      { 0xc4, 0xe2, 0x79 },
+					      { 0xc5, 0xf8 },
+					      { 0x0f, 0x3a },
+					      { 0x67, 0x8b, 0x04, 0x25 },
+					      { 0xf0, 0x0f, 0xb1 },
+					      { 0x48, 0xb8 },
+					      { 0xd9, 0xc0 } };
 
 	for (unsigned k = 0; k < 64; k++)
 		d[k] = (uint8_t)(k * 37 + n * 101);

@@ -1,7 +1,7 @@
 /*
- * Runs a fuzz target without libFuzzer: seeds of the target, mutated. usage: fuzz-NAME [COUNT [SEED]] or fuzz-NAME @FILE to
- * repeat one input. A crash leaves its input in fuzz-crash.bin by way of the file written before each run when asked:
- * FUZZ_KEEP=1.
+ * Runs a fuzz target without libFuzzer: seeds of the target, mutated. usage: fuzz-NAME [COUNT
+ * [SEED]] or fuzz-NAME @FILE to repeat one input. A crash leaves its input in fuzz-crash.bin by way
+ * of the file written before each run when asked: FUZZ_KEEP=1.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,11 +21,27 @@ static uint64_t rnd(void)
 
 static void mutate(uint8_t *data, size_t *bytes)
 {
-	static const uint64_t values[] = { 0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x7fffffffffffffff,
-					   0x8000000000000000, ~0ull, 4096, 4095, 0xfffffffffffff000 };
+	static const uint64_t values[] = { 0,
+					   1,
+					   0x7f,
+					   0x80,
+					   0xff,
+					   0x7fff,
+					   0x8000,
+					   0xffff,
+					   0x7fffffff,
+					   0x80000000,
+					   0xffffffff,
+					   0x7fffffffffffffff,
+					   0x8000000000000000,
+					   ~0ull,
+					   4096,
+					   4095,
+					   0xfffffffffffff000 };
 
 	for (unsigned n = (unsigned)(rnd() % 8) + 1; n-- && *bytes;) {
-		size_t at = rnd() % *bytes, width = (size_t)1 << rnd() % 4;
+		size_t at = rnd() % *bytes;
+		size_t width = (size_t)1 << rnd() % 4;
 		uint64_t v = values[rnd() % (sizeof(values) / sizeof(values[0]))];
 
 		switch (rnd() % 5) {

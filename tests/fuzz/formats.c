@@ -1,7 +1,8 @@
 /*
- * Files of other formats: VHD (dynamic, fixed), qcow2 (plain, compressed, subclusters), VMDK (sparse, stream-optimised, descriptors),
- * made by their own programs, changed by the input, then opened, read and, where that is possible, written. VHD footers and headers get
- * their sums again, so that what they guard is reached. The first byte chooses.
+ * Files of other formats: VHD (dynamic, fixed), qcow2 (plain, compressed, subclusters), VMDK
+ * (sparse, stream-optimised, descriptors), made by their own programs, changed by the input, then
+ * opened, read and, where that is possible, written. VHD footers and headers get their sums again,
+ * so that what they guard is reached. The first byte chooses.
  */
 #include <endian.h>
 #include <stdio.h>
@@ -13,10 +14,17 @@
 
 struct change { uint32_t offset; uint8_t bytes, value[11]; };
 
-static const struct { enum disk_format format; const char *name, *options; } kinds[] = {
-	{ DISK_VHD, "vpc", "-o subformat=dynamic" }, { DISK_VHD, "vpc", "-o subformat=fixed" }, { DISK_QCOW2, "qcow2", "" }, { DISK_QCOW2, "qcow2", "-c" },
-	{ DISK_QCOW2, "qcow2", "-o extended_l2=on" }, { DISK_QCOW2, "qcow2", "-c -o compression_type=zstd" }, { DISK_VMDK, "vmdk", "-o subformat=monolithicSparse" },
-	{ DISK_VMDK, "vmdk", "-o subformat=streamOptimized" }, { DISK_VMDK, "vmdk", "-o subformat=monolithicFlat" },
+static const struct { enum disk_format format; const char *name, *options;
+} kinds[] = {
+	{ DISK_VHD, "vpc", "-o subformat=dynamic" },
+	{ DISK_VHD, "vpc", "-o subformat=fixed" },
+	{ DISK_QCOW2, "qcow2", "" },
+	{ DISK_QCOW2, "qcow2", "-c" },
+	{ DISK_QCOW2, "qcow2", "-o extended_l2=on" },
+	{ DISK_QCOW2, "qcow2", "-c -o compression_type=zstd" },
+	{ DISK_VMDK, "vmdk", "-o subformat=monolithicSparse" },
+	{ DISK_VMDK, "vmdk", "-o subformat=streamOptimized" },
+	{ DISK_VMDK, "vmdk", "-o subformat=monolithicFlat" },
 };
 enum { KINDS = sizeof(kinds) / sizeof(kinds[0]), MAX = 4 << 20 };
 static struct memory_file *good[KINDS];
@@ -28,15 +36,19 @@ static void make(void)
 
 	if (!mkdtemp(directory))
 		abort();
-	snprintf(command, sizeof(command),
-		"cd %s && qemu-img create -q -f raw s 3M && qemu-io -f raw -c 'write -P 7 0 100k' -c 'write -P 9 1M 70k' s >/dev/null", directory);
+	snprintf(
+		command, sizeof(command),
+		"cd %s && qemu-img create -q -f raw s 3M && qemu-io -f raw -c 'write -P 7 0 100k' -c 'write -P 9 1M 70k' s >/dev/null",
+		directory);
 	if (system(command))
 		abort();
 	for (unsigned n = 0; n < KINDS; n++) {
 		FILE *from;
 		size_t bytes;
 
-		snprintf(command, sizeof(command), "cd %s && rm -f d && qemu-img convert -f raw -O %s %s s d", directory, kinds[n].name, kinds[n].options);
+		snprintf(command, sizeof(command),
+			 "cd %s && rm -f d && qemu-img convert -f raw -O %s %s s d", directory,
+			 kinds[n].name, kinds[n].options);
 		snprintf(path, sizeof(path), "%s/d", directory);
 		from = system(command) ? NULL : fopen(path, "r");
 		if (!from)
@@ -105,15 +117,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		struct change c;
 
 		memcpy(&c, data + at, sizeof(c));
-		memory_put(f, c.offset % f->bytes, c.value, c.offset % f->bytes + sizeof(c.value) < f->bytes ? c.bytes % (sizeof(c.value) + 1) : 0);
+		memory_put(f, c.offset % f->bytes, c.value,
+			   c.offset % f->bytes + sizeof(c.value) < f->bytes
+				   ? c.bytes % (sizeof(c.value) + 1)
+				   : 0);
 	}
 	if (kinds[kind].format == DISK_VHD) {
 		seal(f, 0, 512, offsetof(struct vhd_footer, checksum));
 		seal(f, 512, 1024, offsetof(struct vhd_header, checksum));
 		seal(f, f->bytes - 512, 512, offsetof(struct vhd_footer, checksum));
 	}
-	if (!disk_open_file(memory_disk_file(f), "fuzz-nowhere/disk", &(struct disk_options){ .format = kinds[kind].format, .write = write,
-		.without_parents = !write }, &d, &e)) {
+	if (!disk_open_file(memory_disk_file(f), "fuzz-nowhere/disk",
+			    &(struct disk_options){ .format = kinds[kind].format,
+						    .write = write,
+						    .without_parents = !write },
+			    &d, &e)) {
 		use(d, write);
 		disk_close(d);
 	}
@@ -123,7 +141,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
-	static const uint32_t places[] = { 0, 0, 16, 32, 48, 64, 72, 104, 512, 520, 544, 1536, 0x10000, 0x20000, 0x30000, 0x40000, 0x5000, 10240 };
+	static const uint32_t places[] = { 0,       0,       16,      32,      48,     64,
+					   72,      104,     512,     520,     544,    1536,
+					   0x10000, 0x20000, 0x30000, 0x40000, 0x5000, 10240 };
 	static uint64_t random = 88172645463325252ull;
 	size_t used = 1;
 
@@ -133,7 +153,8 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 		struct change c = { 0 };
 
 		random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-		c.offset = places[random % 18] + (uint32_t)(random >> 20 & (random >> 60 & 1 ? 0xfff : 0x1f));
+		c.offset = places[random % 18] +
+			   (uint32_t)(random >> 20 & (random >> 60 & 1 ? 0xfff : 0x1f));
 		c.bytes = (uint8_t)(random >> 40 & 7) + 1;
 		for (unsigned i = 0; i < 8; i++)
 			c.value[i] = (uint8_t)(random >> (5 * i) & (random >> 61 & 1 ? 0xff : 7));

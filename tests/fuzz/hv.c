@@ -1,6 +1,7 @@
 /*
- * Hypercalls, synthetic registers and rings: the input is a program of acts of a guest with 1 MiB and four processors. Nothing may
- * crash, a call's status is one that is documented, and time passes in between.
+ * Hypercalls, synthetic registers and rings: the input is a program of acts of a guest with 1 MiB
+ * and four processors. Nothing may crash, a call's status is one that is documented, and time
+ * passes in between.
  */
 #include "lib/archive.h"
 #include "../hv/fake_host.h"
@@ -8,32 +9,48 @@
 
 enum { SAVED_BYTES = 2 << 20 };
 
-struct act { uint8_t kind, cpu; uint16_t code; uint8_t where, flags; uint16_t count; uint64_t a, b; };
+struct act {
+	uint8_t kind, cpu;
+	uint16_t code;
+	uint8_t where, flags;
+	uint16_t count;
+	uint64_t a, b;
+};
 
 static bool is_documented(uint64_t status)
 {
-	static const uint8_t known[] = { 0, 2, 3, 4, 5, 6, 8, 0xd, 0xe, 0x10, 0x12, 0x13, 0x15, 0x19, 0x1e, 0x77, 0x79 };
+	static const uint8_t known[] = { 0,    2,    3,    4,    5,    6,    8,    0xd, 0xe,
+					 0x10, 0x12, 0x13, 0x15, 0x19, 0x1e, 0x77, 0x79 };
 
 	return memchr(known, (int)(status & 0xff), sizeof(known)) && !(status >> 8 & 0xff);
 }
 
 static uint64_t place(const struct act *a, bool output)
 {
-	static const uint64_t places[] = { 0x10000, 0x11000, 0x20ff8, 0xff000, 0x40000, 0xfed10000, 0x100000, ~0xfffull };
+	static const uint64_t places[] = { 0x10000, 0x11000,    0x20ff8,  0xff000,
+					   0x40000, 0xfed10000, 0x100000, ~0xfffull };
 
-	return (a->flags & 0x40 && output ? a->b : places[(output ? a->where >> 4 : a->where) & 7]) + (a->flags & 0x80 ? a->count & 0xfff : 0);
+	return (a->flags & 0x40 && output ? a->b
+					  : places[(output ? a->where >> 4 : a->where) & 7]) +
+	       (a->flags & 0x80 ? a->count & 0xfff : 0);
 }
 
 static void call(struct fake *f, const struct act *a, const uint8_t *rest, size_t bytes)
 {
-	static const uint16_t codes[] = { 2, 3, 8, 0xb, 0x13, 0x14, 0x15, 0x50, 0x51, 0x5c, 0x5d, 0x9a, 0x8001, 0x8002, 0x8003, 0xc000, 0xc001, 0xc002, 0xc003,
-					  0xc004, 0xc010, 0xc011, 0xc012 };
-	uint64_t control = a->flags & 1 ? a->code : codes[a->code % (sizeof(codes) / sizeof(codes[0]))], input = place(a, false), output = place(a, true);
+	static const uint16_t codes[] = { 2,      3,      8,      0xb,    0x13,   0x14,
+					  0x15,   0x50,   0x51,   0x5c,   0x5d,   0x9a,
+					  0x8001, 0x8002, 0x8003, 0xc000, 0xc001, 0xc002,
+					  0xc003, 0xc004, 0xc010, 0xc011, 0xc012 };
+	uint64_t control =
+		a->flags & 1 ? a->code : codes[a->code % (sizeof(codes) / sizeof(codes[0]))];
+	uint64_t input = place(a, false);
+	uint64_t output = place(a, true);
 	struct x86_state *s = &f->state[a->cpu & 3];
 	bool long_mode = !(a->flags & 32);
 
 	control |= a->flags & 2 ? 1 << 16 : 0;
-	control |= (uint64_t)(a->count & 0x1ff) << 32 | (a->flags & 4 ? (uint64_t)(a->count >> 9 & 7) << 48 : 0);
+	control |= (uint64_t)(a->count & 0x1ff) << 32 |
+		   (a->flags & 4 ? (uint64_t)(a->count >> 9 & 7) << 48 : 0);
 	control |= a->flags & 8 ? (uint64_t)(a->code >> 8 & 15) << 17 : 0;
 	control |= a->flags & 16 ? a->a & 0xf000f000f8000000 : 0;
 	if (bytes > 112)
@@ -42,7 +59,8 @@ static void call(struct fake *f, const struct act *a, const uint8_t *rest, size_
 		input = a->a, output = a->b;
 	s->gpr[1] = control, s->gpr[2] = input, s->gpr[8] = output;
 	if (!long_mode) {
-		s->gpr[2] = control >> 32, s->gpr[0] = (uint32_t)control, s->gpr[3] = input >> 32, s->gpr[1] = (uint32_t)input;
+		s->gpr[2] = control >> 32, s->gpr[0] = (uint32_t)control, s->gpr[3] = input >> 32,
+		s->gpr[1] = (uint32_t)input;
 		s->gpr[7] = output >> 32, s->gpr[6] = (uint32_t)output;
 	}
 	for (enum engine_call again = ENGINE_CALL_AGAIN; again == ENGINE_CALL_AGAIN;) {
@@ -60,11 +78,18 @@ static void act(struct fake *f, const struct act *a, const uint8_t *rest, size_t
 
 	switch (a->kind % 8) {
 	case 0: hv_msr_write(cpu, 0x40000000 + a->code % 0x120, a->a, &timers); break;
-	case 1: hv_msr_read(cpu, a->flags & 1 ? (uint32_t)a->a : 0x40000000u + a->code % 0x120, &v); break;
-	case 2: /* what an overlay register takes */
-		hv_msr_write(cpu, (const uint32_t[]){ 0x40000001, 0x40000021, 0x40000073, 0x40000082, 0x40000083 }[a->code % 5], place(a, false) | 1, &timers);
+	case 1:
+		hv_msr_read(cpu, a->flags & 1 ? (uint32_t)a->a : 0x40000000u + a->code % 0x120, &v);
 		break;
-	case 3: guest_memory_write(&f->memory, place(a, false), rest, bytes < 256 ? bytes : 256); break;
+	case 2: /* what an overlay register takes */
+		hv_msr_write(cpu,
+			     (const uint32_t[]){ 0x40000001, 0x40000021, 0x40000073, 0x40000082,
+						 0x40000083 }[a->code % 5],
+			     place(a, false) | 1, &timers);
+		break;
+	case 3:
+		guest_memory_write(&f->memory, place(a, false), rest, bytes < 256 ? bytes : 256);
+		break;
 	case 4: hv_work_step(f->partition); break;
 	case 5:
 		pthread_mutex_lock(&f->lock);
@@ -99,7 +124,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	struct fake f;
 	bool timers;
-	uint64_t features = bytes && data[0] & 1 ? ~0ull >> (64 - HV_FEATURES) : hv_default_features();
+	uint64_t features =
+		bytes && data[0] & 1 ? ~0ull >> (64 - HV_FEATURES) : hv_default_features();
 
 	fake_init(&f, features);
 	hv_msr_write(hv_partition_cpu(f.partition, 0), 0x40000000, 0x8100, &timers);
@@ -121,14 +147,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	return 0;
 }
 
-/* Half of them a ring with a few requests, a packet and a flush list, in order; the others acts at random. */
+/*
+ * Half of them a ring with a few requests, a packet and a flush list, in order; the others acts at
+ * random.
+ */
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
 	static const struct act acts[] = {
-		{ 3, 0, 0, 0, 0, 0, 0, 0 }, { 6, 0, 20, 0, 0, 0, 0, 0 }, { 3, 0, 0, 4, 0, 0, 0, 0 }, { 6, 1, 22, 0, 2, 0, 0, 0 }, { 4, 0, 0, 0, 0, 0, 0, 0 },
-		{ 6, 0, 16, 0x10, 0, 0, 0, 0 }, { 6, 2, 9, 0, 0, 0, 0, 0 }, { 6, 3, 5, 0x10, 8, 3, 0, 0 }, { 2, 0, 4, 3, 0, 0, 0, 0 }, { 5, 0, 0, 0, 0, 0, 1000, 0 },
+		{ 3, 0, 0, 0, 0, 0, 0, 0 }, { 6, 0, 20, 0, 0, 0, 0, 0 },
+		{ 3, 0, 0, 4, 0, 0, 0, 0 }, { 6, 1, 22, 0, 2, 0, 0, 0 },
+		{ 4, 0, 0, 0, 0, 0, 0, 0 }, { 6, 0, 16, 0x10, 0, 0, 0, 0 },
+		{ 6, 2, 9, 0, 0, 0, 0, 0 }, { 6, 3, 5, 0x10, 8, 3, 0, 0 },
+		{ 2, 0, 4, 3, 0, 0, 0, 0 }, { 5, 0, 0, 0, 0, 0, 1000, 0 },
 	};
-	static const uint32_t ring[6] = { 0, 2, 0x40000, 0, 2, 0 }, tail[16] = { 1 };
+	static const uint32_t ring[6] = { 0, 2, 0x40000, 0, 2, 0 };
+	static const uint32_t tail[16] = { 1 };
 	static uint64_t random = 88172645463325252ull;
 	size_t used = 1;
 
@@ -138,13 +171,17 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 
 		for (size_t i = 0; n & 1 && i < sizeof(a); i++) {
 			random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-			((uint8_t *)&a)[i] = (uint8_t)(i == 4 ? random & 0x77 : i == 5 ? random & random >> 8 & random >> 16 : random);
+			((uint8_t *)&a)[i] =
+				(uint8_t)(i == 4   ? random & 0x77
+					  : i == 5 ? random & random >> 8 & random >> 16
+						   : random);
 		}
 		memcpy(data + used, &a, sizeof(a));
 		used += sizeof(a);
 		if (a.kind % 8 == 3) {
 			memset(data + used, 0, 64);
-			memcpy(data + used, a.where & 4 ? (const void *)tail : (const void *)ring, a.where & 4 ? 64 : 24);
+			memcpy(data + used, a.where & 4 ? (const void *)tail : (const void *)ring,
+			       a.where & 4 ? 64 : 24);
 			used += 64;
 		}
 	}

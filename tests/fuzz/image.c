@@ -1,7 +1,8 @@
 /*
- * What images say, and what is on them. The first byte chooses: a query; changes of a disk with a partition table and an ext4 file
- * system, which is then scanned (in this process: what the sandbox would contain must not crash either); changes of the stored sections
- * of an image, which are then read, verified, asked for policies; assignments; policies.
+ * What images say, and what is on them. The first byte chooses: a query; changes of a disk with a
+ * partition table and an ext4 file system, which is then scanned (in this process: what the sandbox
+ * would contain must not crash either); changes of the stored sections of an image, which are then
+ * read, verified, asked for policies; assignments; policies.
  */
 #include <endian.h>
 #include <errno.h>
@@ -44,16 +45,20 @@ static struct memory_file *make_disk(void)
 
 	if (!mkdtemp(directory))
 		abort();
-	snprintf(command, sizeof(command), "cd %s && mkdir -p r/etc r/var/lib/dpkg r/boot r/a/b/c", directory);
+	snprintf(command, sizeof(command), "cd %s && mkdir -p r/etc r/var/lib/dpkg r/boot r/a/b/c",
+		 directory);
 	if (system(command))
 		abort();
 	fill(directory, "r/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='x'\n");
 	fill(directory, "r/etc/hostname", "fuzz\n");
 	fill(directory, "r/boot/vmlinuz-1", "kernel");
 	fill(directory, "r/var/lib/dpkg/status",
-		"Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\nPackage: b\nStatus: install ok installed\nVersion: 2\n");
-	snprintf(command, sizeof(command), "cd %s && truncate -s 3M fs && /sbin/mke2fs -q -t ext4 -N 64 -b 1024 -d r fs && truncate -s 4M disk && "
-		 "/sbin/sgdisk -n 1:2048:0 disk >/dev/null && dd if=fs of=disk bs=1M seek=1 conv=notrunc status=none", directory);
+	     "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\nPackage: b\nStatus: install ok installed\nVersion: 2\n");
+	snprintf(
+		command, sizeof(command),
+		"cd %s && truncate -s 3M fs && /sbin/mke2fs -q -t ext4 -N 64 -b 1024 -d r fs && truncate -s 4M disk && "
+		"/sbin/sgdisk -n 1:2048:0 disk >/dev/null && dd if=fs of=disk bs=1M seek=1 conv=notrunc status=none",
+		directory);
 	if (system(command))
 		abort();
 	snprintf(path, sizeof(path), "%s/disk", directory);
@@ -72,7 +77,8 @@ static void look_for_kernels(struct scan_volume *v)
 
 	if (!scan_ext_boot(v, &boot))
 		return;
-	if (strlen(boot.uuid) != 36 || !memchr(boot.version, 0, sizeof(boot.version)) || (boot.initrd && !boot.kernel))
+	if (strlen(boot.uuid) != 36 || !memchr(boot.version, 0, sizeof(boot.version)) ||
+	    (boot.initrd && !boot.kernel))
 		abort();
 	free(boot.kernel);
 	free(boot.initrd);
@@ -80,16 +86,23 @@ static void look_for_kernels(struct scan_volume *v)
 
 static void scan(struct disk *d)
 {
-	json_t *partitions = scan_partitions(d), *p;
+	json_t *partitions = scan_partitions(d);
+	json_t *p;
 	size_t n;
 
 	json_array_foreach(partitions, n, p)
 	{
-		json_t *about = json_object(), *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels");
+		json_t *about = json_object();
+		json_t *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels");
 		const struct scan_options o = { .files = true, .digests = true };
-		struct scan_volume v = { .disk = d, .offset = (uint64_t)json_integer_value(json_object_get(p, "start")), .options = &o,
-			.about = about, .content = content,
-					 .bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes")) };
+		struct scan_volume v = {
+			.disk = d,
+			.offset = (uint64_t)json_integer_value(json_object_get(p, "start")),
+			.options = &o,
+			.about = about,
+			.content = content,
+			.bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes"))
+		};
 		char label[64];
 		const char *kind = scan_recognise(&v, label);
 
@@ -113,7 +126,8 @@ static void try_disk(const uint8_t *data, size_t bytes)
 		memcpy(&c, data + at, sizeof(c));
 		memory_put(f, c.offset % (4 << 20), c.value, c.bytes % (sizeof(c.value) + 1));
 	}
-	if (!disk_open_file(memory_disk_file(f), "fuzz", &(struct disk_options){ .format = DISK_RAW }, &d, &e)) {
+	if (!disk_open_file(memory_disk_file(f), "fuzz",
+			    &(struct disk_options){ .format = DISK_RAW }, &d, &e)) {
 		scan(d);
 		disk_close(d);
 	}
@@ -148,7 +162,8 @@ static void use_sections(struct disk *d)
 	}
 	image_verify(d, true, key, &what);
 	for (int action = ACTION_READ; action <= ACTION_ANNOTATE; action++)
-		image_admit(d, (enum image_action)action, &none, action & 1 ? "reason" : NULL, &overridden, &r);
+		image_admit(d, (enum image_action)action, &none, action & 1 ? "reason" : NULL,
+			    &overridden, &r);
 	image_add_history(d, "fuzz", "fuzzed", NULL);
 	if (!image_fetch(d, "x", &bytes, &wrong))
 		free(bytes);
@@ -156,16 +171,22 @@ static void use_sections(struct disk *d)
 
 static void try_sections(const uint8_t *data, size_t bytes)
 {
-	const struct guid items[] = { ITEM_ABOUT, ITEM_CONTENT, ITEM_HISTORY, ITEM_SIGNATURE, ITEM_FILES };
+	const struct guid items[] = { ITEM_ABOUT, ITEM_CONTENT, ITEM_HISTORY, ITEM_SIGNATURE,
+				      ITEM_FILES };
 	struct memory_file *f = memory_new();
 	struct disk_file file = memory_disk_file(f);
-	const struct disk_create what = { .format = DISK_VHDX, .size_bytes = 4 << 20, .block_bytes = 1 << 20 };
+	const struct disk_create what = { .format = DISK_VHDX,
+					  .size_bytes = 4 << 20,
+					  .block_bytes = 1 << 20 };
 	struct disk_error e;
 	struct disk *d;
 
-	if (vhdx_create(&file, "fuzz", &what, NULL, &e) || disk_open_file(file, "fuzz", &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
+	if (vhdx_create(&file, "fuzz", &what, NULL, &e) ||
+	    disk_open_file(file, "fuzz",
+			   &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
 		abort();
-	disk_write_item(d, items[bytes ? data[0] % 5 : 0], DISK_ITEM_OF_FILE, bytes ? data + 1 : data, bytes ? bytes - 1 : 0);
+	disk_write_item(d, items[bytes ? data[0] % 5 : 0], DISK_ITEM_OF_FILE,
+			bytes ? data + 1 : data, bytes ? bytes - 1 : 0);
 	use_sections(d);
 	disk_close(d);
 	memory_free(f);
@@ -187,7 +208,11 @@ static size_t rpm_bytes;
 
 static void make_rpm_base(void)
 {
-	static const struct { uint32_t tag, type, offset; } entries[] = { { 1000, 6, 0 }, { 1001, 6, 6 }, { 1002, 6, 10 }, { 1003, 4, 12 }, { 1022, 6, 16 } };
+	static const struct {
+		uint32_t tag, type, offset;
+	} entries[] = {
+		{ 1000, 6, 0 }, { 1001, 6, 6 }, { 1002, 6, 10 }, { 1003, 4, 12 }, { 1022, 6, 16 }
+	};
 	uint8_t header[8 + 5 * 16 + 24] = { 0 };
 	sqlite3_int64 bytes;
 	sqlite3_stmt *s;
@@ -195,7 +220,8 @@ static void make_rpm_base(void)
 
 	for (unsigned n = 0; n < 5; n++)
 		for (unsigned k = 0; k < 4; k++) {
-			uint32_t word = (const uint32_t[]){ entries[n].tag, entries[n].type, entries[n].offset, 1 }[k];
+			uint32_t word = (const uint32_t[]){ entries[n].tag, entries[n].type,
+							    entries[n].offset, 1 }[k];
 
 			word = htobe32(word);
 			memcpy(header + 8 + 16 * n + 4 * k, &word, 4);
@@ -203,7 +229,9 @@ static void make_rpm_base(void)
 	memcpy(header, &(uint32_t){ htobe32(5) }, 4);
 	memcpy(header + 4, &(uint32_t){ htobe32(24) }, 4);
 	memcpy(header + 88, "alpha\0001.2\0003\0\0\0\0\2noarch", 23);
-	if (sqlite3_open(":memory:", &db) || sqlite3_exec(db, "CREATE TABLE Packages(hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)", NULL, NULL, NULL) ||
+	if (sqlite3_open(":memory:", &db) ||
+	    sqlite3_exec(db, "CREATE TABLE Packages(hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)",
+			 NULL, NULL, NULL) ||
 	    sqlite3_prepare_v2(db, "INSERT INTO Packages(blob) VALUES(?)", -1, &s, NULL))
 		abort();
 	for (unsigned n = 0; n < 40; n++) {
@@ -252,19 +280,28 @@ static void try_query(const char *text)
 
 static void begin(void)
 {
-	static const char *const packages[][2] = { { "openssl", "3.0.14-1" }, { "openssl", "3.0.15-1" }, { "bash", "5.2" } };
+	static const char *const packages[][2] = { { "openssl", "3.0.14-1" },
+						   { "openssl", "3.0.15-1" },
+						   { "bash", "5.2" } };
 
 	good = make_disk();
 	if (!good || sodium_init() < 0 || catalog_open(":memory:", &catalog))
 		abort();
 	for (int n = 0; n < 3; n++) {
-		json_t *about = json_pack("{s:[s], s:{s:s}, s:s}", "tags", n ? "web" : "db", "os", "id", "debian", "expires", n ? "2020-01-01" : "2999-01-01");
-		json_t *content = json_pack("{s:[{s:s, s:s}]}", "packages", "name", packages[n][0], "version", packages[n][1]),
-			*files = json_pack("{s:[i]}", "/etc/nginx/a", 1);
+		json_t *about =
+			json_pack("{s:[s], s:{s:s}, s:s}", "tags", n ? "web" : "db", "os", "id",
+				  "debian", "expires", n ? "2020-01-01" : "2999-01-01");
+		json_t *content = json_pack("{s:[{s:s, s:s}]}", "packages", "name", packages[n][0],
+					    "version", packages[n][1]),
+		       *files = json_pack("{s:[i]}", "/etc/nginx/a", 1);
 		char path[20];
 
 		snprintf(path, sizeof(path), "/shelf/%d.vhdx", n);
-		if (catalog_put(catalog, &(struct catalog_entry){ .path = path, .identity = path, .about = about, .content = content, .files = files }))
+		if (catalog_put(catalog, &(struct catalog_entry){ .path = path,
+								  .identity = path,
+								  .about = about,
+								  .content = content,
+								  .files = files }))
 			abort();
 		json_decref(about);
 		json_decref(content);
@@ -300,7 +337,8 @@ static uint64_t random_state = 88172645463325252ull;
 
 static uint64_t rnd(void)
 {
-	random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+	random_state ^= random_state << 13, random_state ^= random_state >> 7,
+		random_state ^= random_state << 17;
 	return random_state;
 }
 
@@ -313,15 +351,19 @@ static size_t seed_text(uint8_t kind, const char *text, uint8_t *data)
 
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
-	static const char *const queries[] = { "os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired", "(a or -b) not:(tag:web)",
-		"file:*x*", "pkg:*", "we*" };
+	static const char *const queries[] = {
+		"os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired",
+		"(a or -b) not:(tag:web)", "file:*x*", "pkg:*", "we*"
+	};
 	static const char *const sections[] = {
 		"\0{\"umbra-image\":1,\"policy\":{\"not-after\":\"2030-01-01\",\"hosts\":[\"*\"],\"rights\":{\"read\":[\"*\"]},\"hardware\":{\"features\":[\"avx2\"]}}}",
 		"\0{\"umbra-image\":1,\"expires\":\"2030-01-01T00:00:00Z\",\"policy\":{\"minimum-patches\":[\"a>=1\"],\"require-tags\":[\"x\"],\"overridable\":[\"*\"]}}",
 		"\2[{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"x\",\"previous\":\"\",\"digest\":\"00\"}]",
-			"\1UIMG\1\0\0\0\x10\0\0\0\0\0\0\0 compressed", "\3signature",
+		"\1UIMG\1\0\0\0\x10\0\0\0\0\0\0\0 compressed",
+		"\3signature",
 	};
-	static const uint32_t places[] = { 0, 512, 1024, 0x100400, 0x100400, 0x100800, 0x100800, 0x102000, 0x110000, 0x140000 };
+	static const uint32_t places[] = { 0,        512,      1024,     0x100400, 0x100400,
+					   0x100800, 0x100800, 0x102000, 0x110000, 0x140000 };
 	size_t used = 1;
 
 	if (n % 4 == 0)
@@ -338,7 +380,9 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	}
 	data[0] = rnd() % 3 ? 5 : 8;
 	for (unsigned k = 0; k < rnd() % 6 + 1; k++, used += sizeof(struct change)) {
-		struct change c = { .offset = places[rnd() % 10] + (uint32_t)(rnd() % (rnd() % 2 ? 0x100 : 0x4000)), .bytes = (uint8_t)(rnd() % 8 + 1) };
+		struct change c = { .offset = places[rnd() % 10] +
+					      (uint32_t)(rnd() % (rnd() % 2 ? 0x100 : 0x4000)),
+				    .bytes = (uint8_t)(rnd() % 8 + 1) };
 
 		for (unsigned i = 0; i < sizeof(c.value); i++)
 			c.value[i] = (uint8_t)(rnd() & (rnd() % 2 ? 0xff : 7));

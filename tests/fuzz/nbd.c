@@ -1,6 +1,7 @@
 /*
- * What peers say on the sockets of a served disk: NBD (handshake, options, requests) and the control socket's lines. The first byte
- * chooses, the rest is what is sent; then the peer is gone. Nothing may crash or hang, and the disk stays sound.
+ * What peers say on the sockets of a served disk: NBD (handshake, options, requests) and the
+ * control socket's lines. The first byte chooses, the rest is what is sent; then the peer is gone.
+ * Nothing may crash or hang, and the disk stays sound.
  */
 #include <endian.h>
 #include <stdio.h>
@@ -18,7 +19,9 @@ static struct memory_file *good;
 
 static void make(void)
 {
-	const struct disk_create what = { .format = DISK_VHDX, .size_bytes = 8 << 20, .block_bytes = 1 << 20 };
+	const struct disk_create what = { .format = DISK_VHDX,
+					  .size_bytes = 8 << 20,
+					  .block_bytes = 1 << 20 };
 	struct memory_file *f = memory_new();
 	struct disk_file file = memory_disk_file(f);
 	struct disk_error e;
@@ -64,8 +67,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	if (!good)
 		make();
 	f = memory_copy(good);
-	if (disk_open_file(memory_disk_file(f), "fuzz.vhdx", &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e) ||
-	    socketpair(AF_UNIX, SOCK_STREAM, 0, ends) || served_init(&s.served, d, bytes && data[0] & 64))
+	if (disk_open_file(memory_disk_file(f), "fuzz.vhdx",
+			   &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e) ||
+	    socketpair(AF_UNIX, SOCK_STREAM, 0, ends) ||
+	    served_init(&s.served, d, bytes && data[0] & 64))
 		abort();
 	s.served.admit = refuse;
 	s.fd = ends[1];
@@ -99,7 +104,8 @@ static uint64_t random_state = 88172645463325252ull;
 
 static uint64_t rnd(void)
 {
-	random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+	random_state ^= random_state << 13, random_state ^= random_state >> 7,
+		random_state ^= random_state << 17;
 	return random_state;
 }
 
@@ -112,7 +118,11 @@ static size_t put(uint8_t *to, size_t at, const void *from, size_t bytes)
 
 static size_t put_option(uint8_t *to, size_t at, uint32_t option, const void *data, uint32_t bytes)
 {
-	struct { uint64_t magic; uint32_t option, bytes; } __attribute__((packed)) o = { htobe64(0x49484156454f5054), htobe32(option), htobe32(bytes) };
+	struct {
+		uint64_t magic;
+		uint32_t option, bytes;
+	} __attribute__((packed))
+	o = { htobe64(0x49484156454f5054), htobe32(option), htobe32(bytes) };
 
 	return put(to, put(to, at, &o, sizeof(o)), data, bytes);
 }
@@ -121,8 +131,14 @@ static size_t put_request(uint8_t *to, size_t at)
 {
 	static const uint64_t offsets[] = { 0, 512, 1 << 20, 8 << 20, (8 << 20) - 512, 3 };
 	static const uint32_t lengths[] = { 0, 1, 512, 4096, 65536, 1 << 20, 8 << 20 };
-	struct { uint32_t magic; uint16_t flags, type; uint64_t cookie, offset; uint32_t bytes; } __attribute__((packed)) r = { htobe32(0x25609513),
-		htobe16(rnd() % 16), htobe16(rnd() % 8), rnd(), htobe64(offsets[rnd() % 6]), htobe32(lengths[rnd() % 7]) };
+	struct {
+		uint32_t magic;
+		uint16_t flags, type;
+		uint64_t cookie, offset;
+		uint32_t bytes;
+	} __attribute__((packed))
+	r = { htobe32(0x25609513),         htobe16(rnd() % 16),        htobe16(rnd() % 8), rnd(),
+	      htobe64(offsets[rnd() % 6]), htobe32(lengths[rnd() % 7]) };
 
 	at = put(to, at, &r, sizeof(r));
 	if (be16toh(r.type) == 1 && be32toh(r.bytes) <= 4096)
@@ -134,8 +150,10 @@ static size_t put_line(uint8_t *to, const char *line) { return put(to, 1, line, 
 
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
-	static const char *const lines[] = { "{\"do\":\"snapshot\",\"file\":\"x\"}\n", "{\"do\":\"commit\"}\n{\"do\":\"stream\"}\n",
-		"{\"do\":\"resize\",\"size\":9999999}\n", "[]\n{}\n", "{\"do\":\"stop\"}\n" };
+	static const char *const lines[] = { "{\"do\":\"snapshot\",\"file\":\"x\"}\n",
+					     "{\"do\":\"commit\"}\n{\"do\":\"stream\"}\n",
+					     "{\"do\":\"resize\",\"size\":9999999}\n", "[]\n{}\n",
+					     "{\"do\":\"stop\"}\n" };
 	static const uint8_t go[6] = { 0 };
 	static const char meta[] = "\0\0\0\0" "\0\0\0\1" "\0\0\0\17" "base:allocation";
 	uint32_t client = htobe32(3);

@@ -1,4 +1,7 @@
-/* The broker's side of a ring whose memory is the input, read until it is empty or rubbish; every copy must stay in bounds. */
+/*
+ * The broker's side of a ring whose memory is the input, read until it is empty or rubbish; every
+ * copy must stay in bounds.
+ */
 #include <stdlib.h>
 #include <string.h>
 

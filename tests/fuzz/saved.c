@@ -1,6 +1,6 @@
 /*
- * Parts of saved machines: the first byte says which. What loads is used as a machine would use it, is saved again, and that has to load,
- * and to be the same bytes when it is saved once more.
+ * Parts of saved machines: the first byte says which. What loads is used as a machine would use it,
+ * is saved again, and that has to load, and to be the same bytes when it is saved once more.
  */
 #include "chipset/chipset.h"
 #include "lib/archive.h"
@@ -14,8 +14,14 @@ enum { NOW_NS = 1000000000, HYPERCALL_GPA = 0x7000, RING_GPA = 0x20000, INPUT_GP
 
 /* ---- objects, as they are in a machine that has run for a while ---- */
 
-static void nothing(void *context, void *owner, uint32_t low, uint32_t destination) { (void)context, (void)owner, (void)low, (void)destination; }
-static void raise_nothing(void *context, uint32_t low, uint32_t destination) { (void)context, (void)low, (void)destination; }
+static void nothing(void *context, void *owner, uint32_t low, uint32_t destination)
+{
+	(void)context, (void)owner, (void)low, (void)destination;
+}
+static void raise_nothing(void *context, uint32_t low, uint32_t destination)
+{
+	(void)context, (void)low, (void)destination;
+}
 static void print_nothing(void *context, uint8_t byte) { (void)context, (void)byte; }
 static void end_nothing(void *context) { (void)context; }
 static uint64_t some_time(void *context) { (void)context; return 123456789; }
@@ -23,7 +29,8 @@ static uint64_t some_time(void *context) { (void)context; return 123456789; }
 static void end_no_level(void *context, uint8_t vector) { (void)context, (void)vector; }
 
 static const struct apic_host apic_host = { .send = nothing, .end_of_level = end_no_level };
-static const struct chipset_host chipset_host = { raise_nothing, print_nothing, end_nothing, end_nothing, some_time, NULL };
+static const struct chipset_host chipset_host = { raise_nothing, print_nothing, end_nothing,
+						  end_nothing,   some_time,     NULL };
 
 static void set(struct fake *f, unsigned cpu, uint32_t msr, uint64_t value)
 {
@@ -32,7 +39,8 @@ static void set(struct fake *f, unsigned cpu, uint32_t msr, uint64_t value)
 	hv_msr_write(hv_partition_cpu(f->partition, cpu), msr, value, &timers);
 }
 
-static uint64_t call(struct fake *f, unsigned cpu, uint64_t control, uint64_t input, uint64_t output)
+static uint64_t call(struct fake *f, unsigned cpu, uint64_t control, uint64_t input,
+		     uint64_t output)
 {
 	struct x86_state *s = &f->state[cpu];
 
@@ -42,7 +50,10 @@ static uint64_t call(struct fake *f, unsigned cpu, uint64_t control, uint64_t in
 	return s->gpr[0];
 }
 
-static void input(struct fake *f, const uint64_t *words, unsigned count) { guest_memory_write(&f->memory, INPUT_GPA, words, 8 * count); }
+static void input(struct fake *f, const uint64_t *words, unsigned count)
+{
+	guest_memory_write(&f->memory, INPUT_GPA, words, 8 * count);
+}
 
 /* Rings with work under way, packets, messages that wait for room, timers, pages everywhere. */
 static void live(struct fake *f, unsigned n)
@@ -167,7 +178,8 @@ static size_t save(enum kind kind, union part *p, uint8_t *to)
 }
 
 /* Whether it loads; and if it does, what it is when it is saved at once. */
-static bool load(enum kind kind, const uint8_t *data, size_t bytes, union part *p, uint8_t *again, size_t *ret_bytes)
+static bool load(enum kind kind, const uint8_t *data, size_t bytes, union part *p, uint8_t *again,
+		 size_t *ret_bytes)
 {
 	struct archive a = archive_load_from(data, bytes);
 
@@ -183,8 +195,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	static uint8_t first[FUZZ_MAX_BYTES], second[FUZZ_MAX_BYTES];
 	static union part part;
-	size_t first_bytes = 0, second_bytes = 0;
-	uint8_t *exact = malloc(bytes); /* of just that length, so that a read behind it is noticed */
+	size_t first_bytes = 0;
+	size_t second_bytes = 0;
+	/* of just that length, so that a read behind it is noticed */
+	uint8_t *exact = malloc(bytes);
 	enum kind kind = bytes ? data[0] % KINDS : 0;
 	bool good;
 
@@ -196,7 +210,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		use_part(kind, &part);
 	end(kind, &part);
 	if (good) {
-		if (!load(kind, first, first_bytes, &part, second, &second_bytes) || first_bytes != second_bytes || memcmp(first, second, first_bytes))
+		if (!load(kind, first, first_bytes, &part, second, &second_bytes) ||
+		    first_bytes != second_bytes || memcmp(first, second, first_bytes))
 			abort();
 		end(kind, &part);
 	}
@@ -224,7 +239,8 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	data[0] = (uint8_t)kind;
 	bytes = save(kind, &part, data + 1);
 	end(kind, &part);
-	if (!load(kind, data + 1, bytes, &part, again, &again_bytes)) /* else nothing would be tested */
+	/* else nothing would be tested */
+	if (!load(kind, data + 1, bytes, &part, again, &again_bytes))
 		abort();
 	end(kind, &part);
 	return bytes + 1;

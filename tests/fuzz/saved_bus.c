@@ -1,12 +1,14 @@
 /*
- * Parts of saved machines that have a bus: the first byte says which. What loads is used as a machine would use it, is saved again, and that
- * has to load, and to be the same bytes when it is saved once more.
+ * Parts of saved machines that have a bus: the first byte says which. What loads is used as a
+ * machine would use it, is saved again, and that has to load, and to be the same bytes when it is
+ * saved once more.
  */
 #include "../bus/live_guest.h"
 #include "fuzz.h"
 
 /* Into a new guest. Whether it loads; and if it does, what it is when it is saved at once. */
-static bool load(struct live *live, enum live_part part, const uint8_t *data, size_t bytes, uint8_t *again, size_t *ret_bytes)
+static bool load(struct live *live, enum live_part part, const uint8_t *data, size_t bytes,
+		 uint8_t *again, size_t *ret_bytes)
 {
 	int error;
 
@@ -22,8 +24,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	static uint8_t first[FUZZ_MAX_BYTES], second[FUZZ_MAX_BYTES];
 	static struct live live;
 	enum live_part part = bytes ? data[0] % LIVE_PARTS : 0;
-	size_t first_bytes = 0, second_bytes = 0;
-	uint8_t *exact = malloc(bytes); /* of just that length, so that a read behind it is noticed */
+	size_t first_bytes = 0;
+	size_t second_bytes = 0;
+	/* of just that length, so that a read behind it is noticed */
+	uint8_t *exact = malloc(bytes);
 	bool good;
 
 	if (!bytes) {

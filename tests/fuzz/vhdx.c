@@ -1,6 +1,7 @@
 /*
- * VHDX files: the input changes a good file (headers and region tables get their checksums again, so that what they guard is reached),
- * which is then opened, read, written, resized and closed. Nothing may crash, hang or grow without bound; what opens, checks and reads.
+ * VHDX files: the input changes a good file (headers and region tables get their checksums again,
+ * so that what they guard is reached), which is then opened, read, written, resized and closed.
+ * Nothing may crash, hang or grow without bound; what opens, checks and reads.
  */
 #include "../disk/memory_file.h"
 #include "disk/format/vhdx_internal.h"
@@ -27,13 +28,18 @@ static struct memory_file *make(unsigned kind)
 {
 	struct memory_file *f = memory_new();
 	struct disk_file file = memory_disk_file(f);
-	const struct disk_create what = { .format = DISK_VHDX, .size_bytes = 8 << 20, .block_bytes = 1 << 20, .fixed = kind == 1 };
+	const struct disk_create what = { .format = DISK_VHDX,
+					  .size_bytes = 8 << 20,
+					  .block_bytes = 1 << 20,
+					  .fixed = kind == 1 };
 	uint8_t sector[4096];
 	struct disk_error e;
 	struct disk *d;
 
 	memset(sector, 7, sizeof(sector));
-	if (vhdx_create(&file, "fuzz.vhdx", &what, NULL, &e) || disk_open_file(file, "fuzz.vhdx", &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
+	if (vhdx_create(&file, "fuzz.vhdx", &what, NULL, &e) ||
+	    disk_open_file(file, "fuzz.vhdx",
+			   &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
 		abort();
 	disk_write(d, 1 << 20, sector, sizeof(sector));
 	disk_write(d, 5 << 20, sector, sizeof(sector));
@@ -50,7 +56,10 @@ static struct memory_file *make(unsigned kind)
 }
 
 static void nothing(void *context, const char *line) { (void)context, (void)line; }
-static int no_change(void *context, uint64_t offset, uint64_t bytes) { return (void)context, (void)offset, (void)bytes, 0; }
+static int no_change(void *context, uint64_t offset, uint64_t bytes)
+{
+	return (void)context, (void)offset, (void)bytes, 0;
+}
 
 static void use(struct disk *d)
 {
@@ -67,11 +76,13 @@ static void use(struct disk *d)
 		if (disk_range(d, at, size - at, &range))
 			break;
 	disk_read(d, 0, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
-	disk_read(d, size > sizeof(buffer) ? size - sizeof(buffer) : 0, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
+	disk_read(d, size > sizeof(buffer) ? size - sizeof(buffer) : 0, buffer,
+		  size < sizeof(buffer) ? size : sizeof(buffer));
 	disk_write(d, 0, buffer, disk_sector_bytes(d) < size ? disk_sector_bytes(d) : size);
 	disk_zero(d, 0, size < 3 << 20 ? size : 3 << 20);
 	disk_flush(d);
-	disk_write(d, size / 2 / 4096 * 4096, buffer, size / 2 / 4096 * 4096 + 4096 <= size ? 4096 : 0);
+	disk_write(d, size / 2 / 4096 * 4096, buffer,
+		   size / 2 / 4096 * 4096 + 4096 <= size ? 4096 : 0);
 	disk_resize(d, size + 4096);
 }
 
@@ -100,7 +111,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	}
 	if (bytes && data[0] & 32)
 		f->fail_after = data[0] & 31, f->fail_always = true;
-	if (!disk_open_file(memory_disk_file(f), "fuzz.vhdx", &(struct disk_options){ .format = DISK_VHDX, .write = !(bytes && data[0] & 128) }, &d, &e)) {
+	if (!disk_open_file(memory_disk_file(f), "fuzz.vhdx",
+			    &(struct disk_options){ .format = DISK_VHDX,
+						    .write = !(bytes && data[0] & 128) },
+			    &d, &e)) {
 		use(d);
 		disk_close(d);
 	}
@@ -111,7 +125,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 /* Where the structures are, and values that their fields may take. */
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
-	static const uint32_t places[] = { 0x10000, 0x20000, 0x30000, 0x40000, 0x100000, 0x200000, 0x210000, 0x300000, 0x300000, 0x200020 };
+	static const uint32_t places[] = { 0x10000,  0x20000,  0x30000,  0x40000,  0x100000,
+					   0x200000, 0x210000, 0x300000, 0x300000, 0x200020 };
 	static uint64_t random = 88172645463325252ull;
 	size_t used = 1;
 
@@ -121,7 +136,8 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 		struct change c = { 0 };
 
 		random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-		c.offset = places[random % 10] + (uint32_t)(random >> 20 & (random >> 60 & 1 ? 0xfff : 0x7f));
+		c.offset = places[random % 10] +
+			   (uint32_t)(random >> 20 & (random >> 60 & 1 ? 0xfff : 0x7f));
 		c.bytes = (uint8_t)(random >> 40 & 7) + 1;
 		for (unsigned i = 0; i < 8; i++)
 			c.value[i] = (uint8_t)(random >> (5 * i) & (random >> 61 & 1 ? 0xff : 7));

@@ -1,11 +1,35 @@
 /*
- * The local APIC's modes, what its registers refuse, the task priority in every form, and NMIs that come together.
+ * The local APIC's modes, what its registers refuse, the task priority in every form, and NMIs that
+ * come together.
  */
 #include "hv.h"
 
-enum { MSR_BASE = 0x1b, X2_TPR = 0x808, X2_EOI = 0x80b, X2_SVR = 0x80f, X2_ICR = 0x830, X2_LVT_TIMER = 0x832, X2_SELF = 0x83f };
-enum { BASE_X2 = 0x400, BASE_ON = 0x800, SVR_ON = 0x1ff, ICR_NMI = 0x400, EDX_APIC = 1 << 9, GP = 13, NMI = 2 };
-enum { PAGE_ID = 0x20, PAGE_TPR = 0x80, PAGE_EOI = 0xb0, PAGE_SVR = 0xf0, PAGE_ICR = 0x300, PAGE_ICR_HIGH = 0x310 };
+enum {
+	MSR_BASE = 0x1b,
+	X2_TPR = 0x808,
+	X2_EOI = 0x80b,
+	X2_SVR = 0x80f,
+	X2_ICR = 0x830,
+	X2_LVT_TIMER = 0x832,
+	X2_SELF = 0x83f
+};
+enum {
+	BASE_X2 = 0x400,
+	BASE_ON = 0x800,
+	SVR_ON = 0x1ff,
+	ICR_NMI = 0x400,
+	EDX_APIC = 1 << 9,
+	GP = 13,
+	NMI = 2
+};
+enum {
+	PAGE_ID = 0x20,
+	PAGE_TPR = 0x80,
+	PAGE_EOI = 0xb0,
+	PAGE_SVR = 0xf0,
+	PAGE_ICR = 0x300,
+	PAGE_ICR_HIGH = 0x310
+};
 #define PAGE 0xfee00000ull
 #define OFF PAGE
 #define XAPIC (PAGE | BASE_ON)
@@ -54,13 +78,15 @@ static void modes(void)
 	check_equal("xAPIC: the version in the page", at(0x30)[0] & 0xff, 0x14);
 	check_equal("xAPIC: no registers by MSR", outcome_of_rdmsr(X2_TPR), TRAP(GP));
 	check("xAPIC: CPUID says that it is there", cpuid_edx(1) & EDX_APIC);
-	check_equal("x2APIC without being on", outcome_of_wrmsr(MSR_BASE, PAGE | BASE_X2), TRAP(GP));
+	check_equal("x2APIC without being on", outcome_of_wrmsr(MSR_BASE, PAGE | BASE_X2),
+		    TRAP(GP));
 	wrmsr(MSR_BASE, OFF);
 	check_equal("off: nothing in the page", at(0x30)[0], 0xffffffff);
 	*at(PAGE_TPR) = 0x70;
 	check_equal("off: nothing takes a write", cr8(), 0);
 	check_equal("off: no registers by MSR", outcome_of_rdmsr(X2_TPR), TRAP(GP));
-	check("off: CPUID says that there is none", !(cpuid_edx(1) & EDX_APIC) && !(cpuid_edx(0x80000001) & EDX_APIC));
+	check("off: CPUID says that there is none",
+	      !(cpuid_edx(1) & EDX_APIC) && !(cpuid_edx(0x80000001) & EDX_APIC));
 	set_cr8(5);
 	check_equal("off: CR8 is there", cr8(), 5);
 	set_cr8(0);
@@ -74,18 +100,28 @@ static void modes(void)
 	wrmsr(MSR_BASE, OFF);
 	wrmsr(MSR_BASE, XAPIC);
 	check_equal("x2APIC, off, xAPIC: as after a reset", *at(PAGE_SVR), 0xff);
-	check_equal("reserved bits of the base", outcome_of_wrmsr(MSR_BASE, XAPIC | 0x200), TRAP(GP));
-	check_equal("and beyond the address space", outcome_of_wrmsr(MSR_BASE, XAPIC | 1ull << 50), TRAP(GP));
+	check_equal("reserved bits of the base", outcome_of_wrmsr(MSR_BASE, XAPIC | 0x200),
+		    TRAP(GP));
+	check_equal("and beyond the address space", outcome_of_wrmsr(MSR_BASE, XAPIC | 1ull << 50),
+		    TRAP(GP));
 }
 
 /* ---- reserved bits ---- */
 
 static void reserved_bits(void)
 {
-	static const struct { uint32_t msr; uint64_t value; } refused[] = {
-		{ X2_TPR, 0x100 }, { X2_TPR, 1ull << 32 }, { X2_EOI, 1 }, { X2_SVR, 0x400 }, { 0x828, 1 }, { X2_ICR, 1 << 13 }, { X2_ICR, 1 << 20 },
-		{ X2_LVT_TIMER, 1 << 20 }, { 0x835, 1 << 17 }, { 0x838, 1ull << 32 }, { 0x83e, 4 }, { X2_SELF, 0x100 }, { 0x802, 0 }, { 0x803, 0 },
-		{ 0x80d, 0 }, { 0x80e, 0 }, { 0x82f, 0x10000 }, { 0x831, 0 }, { 0x839, 0 },
+	static const struct { uint32_t msr; uint64_t value;
+	} refused[] = {
+		{ X2_TPR, 0x100 },   { X2_TPR, 1ull << 32 },
+		{ X2_EOI, 1 },       { X2_SVR, 0x400 },
+		{ 0x828, 1 },        { X2_ICR, 1 << 13 },
+		{ X2_ICR, 1 << 20 }, { X2_LVT_TIMER, 1 << 20 },
+		{ 0x835, 1 << 17 },  { 0x838, 1ull << 32 },
+		{ 0x83e, 4 },        { X2_SELF, 0x100 },
+		{ 0x802, 0 },        { 0x803, 0 },
+		{ 0x80d, 0 },        { 0x80e, 0 },
+		{ 0x82f, 0x10000 },  { 0x831, 0 },
+		{ 0x839, 0 },
 	};
 	static const uint32_t unreadable[] = { X2_EOI, 0x80e, 0x82f, 0x831, X2_SELF };
 	unsigned accepted = 0;

@@ -1,6 +1,7 @@
 /*
- * What a guest can make its monitor spend: the command line names the bomb, which goes off again and again until the machine is ended
- * from outside. tests/guest/bombs.py looks at the machine process meanwhile. Every bomb prints READY once it has gone off once.
+ * What a guest can make its monitor spend: the command line names the bomb, which goes off again
+ * and again until the machine is ended from outside. tests/guest/bombs.py looks at the machine
+ * process meanwhile. Every bomb prints READY once it has gone off once.
  */
 #include "guest.h"
 
@@ -12,7 +13,10 @@ enum { PAGE_PS = 0x80, ENTRIES = 512, USER_CODE = 0x33 };
 
 extern uint64_t page_tables[], boot_information;
 
-/* Every 2 MiB of [SPREAD_FROM, SPREAD_TO) leads to the first 2 MiB of memory: two pages of tables are enough for that. */
+/*
+ * Every 2 MiB of [SPREAD_FROM, SPREAD_TO) leads to the first 2 MiB of memory: two pages of tables
+ * are enough for that.
+ */
 static void spread(void)
 {
 	uint64_t *pointers = new_page();
@@ -130,10 +134,14 @@ static void bomb_short_code(void)
 	}
 }
 
-/* Blocks with the longest translations: locked accesses with displaced registers, each entered at every instruction. */
+/*
+ * Blocks with the longest translations: locked accesses with displaced registers, each entered at
+ * every instruction.
+ */
 static void bomb_long_code(void)
 {
-	static const uint8_t add[] = { 0xf0, 0x4f, 0x01, 0x1c, 0x1f }; /* lock add [r15 + r11], r11 */
+	/* lock add [r15 + r11], r11 */
+	static const uint8_t add[] = { 0xf0, 0x4f, 0x01, 0x1c, 0x1f };
 	enum { RET = 0xc3, INSNS = 60 };
 	uint8_t *area = code_area(CODE_AREA_BYTES);
 	static uint64_t sum;
@@ -151,7 +159,10 @@ static void bomb_long_code(void)
 				register uint64_t index __asm__("r11") = 0;
 				register uint64_t *base __asm__("r15") = &sum;
 
-				__asm__ volatile("call *%2" : "+r"(index), "+r"(base) : "r"(area + at + n * sizeof(add)) : "memory", "cc");
+				__asm__ volatile("call *%2"
+						 : "+r"(index), "+r"(base)
+						 : "r"(area + at + n * sizeof(add))
+						 : "memory", "cc");
 			}
 		ready();
 	}
@@ -160,7 +171,13 @@ static void bomb_long_code(void)
 /* Every hypervisor timer, as fast as it goes, and messages that nobody takes. */
 static void bomb_timers(void)
 {
-	enum { STIMER0_CONFIG = 0x400000b0, TIMERS = 4, SCONTROL = 0x40000080, SINT0 = 0x40000090, SINTS = 16 };
+	enum {
+		STIMER0_CONFIG = 0x400000b0,
+		TIMERS = 4,
+		SCONTROL = 0x40000080,
+		SINT0 = 0x40000090,
+		SINTS = 16
+	};
 
 	wrmsr(SCONTROL, 1);
 	for (unsigned n = 0; n < SINTS; n++)
@@ -169,16 +186,19 @@ static void bomb_timers(void)
 		for (unsigned n = 0; n < TIMERS; n++) {
 			wrmsr(STIMER0_CONFIG + 2 * n, 0);
 			wrmsr(STIMER0_CONFIG + 2 * n + 1, 1);
-			wrmsr(STIMER0_CONFIG + 2 * n, 1 | 2 | (1 + n) << 16); /* enabled, periodic, messages to this SINT */
+			/* enabled, periodic, messages to this SINT */
+			wrmsr(STIMER0_CONFIG + 2 * n, 1 | 2 | (1 + n) << 16);
 		}
 		ready();
 	}
 }
 
-static const struct { const char *name; void (*act)(void); } bombs[] = {
-	{ "read-tables", bomb_read_tables }, { "write-tables", bomb_write_tables }, { "user-tables", bomb_user_tables },
-	{ "misses", bomb_misses }, { "invlpg", bomb_invlpg }, { "short-code", bomb_short_code }, { "long-code", bomb_long_code },
-	{ "timers", bomb_timers },
+static const struct { const char *name; void (*act)(void);
+} bombs[] = {
+	{ "read-tables", bomb_read_tables }, { "write-tables", bomb_write_tables },
+	{ "user-tables", bomb_user_tables }, { "misses", bomb_misses },
+	{ "invlpg", bomb_invlpg },           { "short-code", bomb_short_code },
+	{ "long-code", bomb_long_code },     { "timers", bomb_timers },
 };
 
 static bool same(const char *a, const char *b)

@@ -1,4 +1,7 @@
-/* Every wrong act of tests/guest/bus-wrong on a freshly opened storage channel, each in a file of its own: its outcome, and that a channel works afterwards. */
+/*
+ * Every wrong act of tests/guest/bus-wrong on a freshly opened storage channel, each in a file of
+ * its own: its outcome, and that a channel works afterwards.
+ */
 #include "bus-wrong.h"
 
 extern const struct wrong_act *const __start_acts[], *const __stop_acts[];
@@ -16,15 +19,21 @@ static void copy(void *to, const void *from, uint32_t bytes)
 static bool answers(void)
 {
 	static const uint8_t ready[16];
-	struct vstor_packet p = { .operation = VSTOR_EXECUTE, .flags = 1, .body.srb = { .bytes = 0x34, .cdb_bytes = 6, .direction = SRB_DIRECTION_NONE } };
+	struct vstor_packet p = {
+		.operation = VSTOR_EXECUTE,
+		.flags = 1,
+		.body.srb = { .bytes = 0x34, .cdb_bytes = 6, .direction = SRB_DIRECTION_NONE }
+	};
 	struct vmbus_packet head;
 
 	copy(p.body.srb.cdb_or_sense, ready, 16);
 	channel_put(&ch, PACKET_INBAND, &p, sizeof(p), NULL, 0);
-	for (uint64_t until = rdtsc() + 60000000; *ring_word(ch.receive, RING_WRITE_INDEX) == ch.read;)
+	for (uint64_t until = rdtsc() + 60000000;
+	     *ring_word(ch.receive, RING_WRITE_INDEX) == ch.read;)
 		if (rdtsc() > until)
 			return false;
-	return channel_get(&ch, &head, &p, sizeof(p)) && p.body.srb.srb_status == SRB_SUCCESS && head.transaction == ch.transaction;
+	return channel_get(&ch, &head, &p, sizeof(p)) && p.body.srb.srb_status == SRB_SUCCESS &&
+	       head.transaction == ch.transaction;
 }
 
 uint64_t after(void) { return answers() ? ANSWERED : BROKEN; }
@@ -37,7 +46,10 @@ uint64_t after_message(const void *payload, uint32_t bytes)
 
 uint64_t gpadl_outcome(const struct vmbus_gpadl_header *h, uint32_t gfns)
 {
-	struct { struct vmbus_gpadl_header h; uint64_t gfn[20]; } __attribute__((packed)) m = { .h = *h };
+	struct {
+		struct vmbus_gpadl_header h;
+		uint64_t gfn[20];
+	} __attribute__((packed)) m = { .h = *h };
 	const struct vmbus_gpadl_created *r;
 
 	for (uint32_t n = 0; n < gfns; n++)
@@ -49,7 +61,12 @@ uint64_t gpadl_outcome(const struct vmbus_gpadl_header *h, uint32_t gfns)
 
 uint64_t open_outcome(uint32_t relid, uint32_t gpadl, uint32_t vp_index, uint32_t host_ring_page)
 {
-	const struct vmbus_open o = { .head.kind = VMBUS_OPEN, .relid = relid, .open_id = 3, .gpadl = gpadl, .vp_index = vp_index, .host_ring_page = host_ring_page };
+	const struct vmbus_open o = { .head.kind = VMBUS_OPEN,
+				      .relid = relid,
+				      .open_id = 3,
+				      .gpadl = gpadl,
+				      .vp_index = vp_index,
+				      .host_ring_page = host_ring_page };
 	const struct vmbus_open_result *r;
 
 	bus_post_on(VMBUS_CONNECTION, &o, sizeof(o));
@@ -77,8 +94,14 @@ uint64_t packet_outcome(uint16_t type, uint16_t data_units, uint16_t units, uint
 uint64_t ranges_outcome(const void *ranges, uint32_t bytes)
 {
 	static _Alignas(8) uint8_t packet[1024];
-	const struct vstor_packet p = { .operation = VSTOR_EXECUTE, .flags = 1, .body.srb = { .bytes = 0x34, .cdb_bytes = 6, .direction = SRB_DIRECTION_NONE } };
-	const struct vmbus_packet head = { PACKET_GPA_DIRECT, (uint16_t)((16 + bytes) / 8), (uint16_t)((16 + bytes + sizeof(p)) / 8), PACKET_WANTS_COMPLETION, 5 };
+	const struct vstor_packet p = {
+		.operation = VSTOR_EXECUTE,
+		.flags = 1,
+		.body.srb = { .bytes = 0x34, .cdb_bytes = 6, .direction = SRB_DIRECTION_NONE }
+	};
+	const struct vmbus_packet head = { PACKET_GPA_DIRECT, (uint16_t)((16 + bytes) / 8),
+					   (uint16_t)((16 + bytes + sizeof(p)) / 8),
+					   PACKET_WANTS_COMPLETION, 5 };
 
 	copy(packet, &head, sizeof(head));
 	copy(packet + 16, ranges, bytes);
@@ -90,10 +113,16 @@ uint64_t ranges_outcome(const void *ranges, uint32_t bytes)
 uint64_t read_into(const uint64_t *gfns, uint32_t count, uint32_t offset, uint32_t bytes)
 {
 	static _Alignas(8) uint8_t packet[1024];
-	struct vstor_packet p = { .operation = VSTOR_EXECUTE, .flags = 1, .body.srb = { .bytes = 0x34, .cdb_bytes = 16, .direction = SRB_DIRECTION_READ,
-										    .data_bytes = bytes } };
+	struct vstor_packet p = { .operation = VSTOR_EXECUTE,
+				  .flags = 1,
+				  .body.srb = { .bytes = 0x34,
+						.cdb_bytes = 16,
+						.direction = SRB_DIRECTION_READ,
+						.data_bytes = bytes } };
 	const uint16_t data = (uint16_t)(4 + count);
-	const struct vmbus_packet head = { PACKET_GPA_DIRECT, data, (uint16_t)(data + sizeof(p) / 8), PACKET_WANTS_COMPLETION, ++ch.transaction };
+	const struct vmbus_packet head = { PACKET_GPA_DIRECT, data,
+					   (uint16_t)(data + sizeof(p) / 8),
+					   PACKET_WANTS_COMPLETION, ++ch.transaction };
 	const uint32_t range[4] = { 0, 1, bytes, offset };
 	struct vmbus_packet back;
 
@@ -107,24 +136,30 @@ uint64_t read_into(const uint64_t *gfns, uint32_t count, uint32_t offset, uint32
 	return channel_get(&ch, &back, &p, sizeof(p)) ? p.body.srb.srb_status : BROKEN;
 }
 
-/* head { u16 type, u16 bytes, u32 transaction }, then words; the answer to a version is one word with bit 0. */
+/*
+ * head { u16 type, u16 bytes, u32 transaction }, then words; the answer to a version is one word
+ * with bit 0.
+ */
 static bool version_is_answered(void)
 {
 	uint64_t m[2] = { 1 | 16 << 16 | 7ull << 32, 0x20000 };
 	struct vmbus_packet head;
 
 	channel_put(&ch, PACKET_INBAND, m, sizeof(m), NULL, 0);
-	for (uint64_t until = rdtsc() + 100000000; *ring_word(ch.receive, RING_WRITE_INDEX) == ch.read;)
+	for (uint64_t until = rdtsc() + 100000000;
+	     *ring_word(ch.receive, RING_WRITE_INDEX) == ch.read;)
 		if (rdtsc() > until)
 			return false;
-	return channel_get(&ch, &head, m, sizeof(m)) && (m[0] & 0xffff) == 2 && m[0] >> 32 == 7 && m[1] == 1;
+	return channel_get(&ch, &head, m, sizeof(m)) && (m[0] & 0xffff) == 2 && m[0] >> 32 == 7 &&
+	       m[1] == 1;
 }
 
 uint64_t memory_outcome(uint16_t type, const uint64_t *words, uint32_t count)
 {
 	uint64_t m[40] = { type | (uint64_t)(8 + 8 * count) << 16 };
 
-	if (!bus_contact(VMBUS_5_3) || bus_offers(OFFER_MEMORY, &offered) != BUS_OFFERS || channel_open(&ch, &offered, 77) || !version_is_answered())
+	if (!bus_contact(VMBUS_5_3) || bus_offers(OFFER_MEMORY, &offered) != BUS_OFFERS ||
+	    channel_open(&ch, &offered, 77) || !version_is_answered())
 		return REFUSED;
 	copy(m + 1, words, 8 * count);
 	channel_put(&ch, PACKET_INBAND, m, 8 + 8 * count, NULL, 0);

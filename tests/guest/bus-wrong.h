@@ -1,4 +1,7 @@
-/* What wrong acts on the bus share: a storage channel that was opened for this one, and how it came out. */
+/*
+ * What wrong acts on the bus share: a storage channel that was opened for this one, and how it came
+ * out.
+ */
 #pragma once
 
 #include "vmbus.h"
@@ -18,7 +21,10 @@ uint64_t gpadl_outcome(const struct vmbus_gpadl_header *h, uint32_t gfns);
 uint64_t open_outcome(uint32_t relid, uint32_t gpadl, uint32_t vp_index, uint32_t host_ring_page);
 /* A channel that is closed, with a GPADL 5 of `pages` pages on it. */
 void closed_with_gpadl(uint32_t pages);
-/* A packet with a head of the caller's: type, where the payload begins and where the packet ends, in units of 8 bytes. */
+/*
+ * A packet with a head of the caller's: type, where the payload begins and where the packet ends,
+ * in units of 8 bytes.
+ */
 uint64_t packet_outcome(uint16_t type, uint16_t data_units, uint16_t units, uint32_t written_bytes);
 /* A GPA-direct packet with a TEST UNIT READY and a head of ranges of the caller's. */
 uint64_t ranges_outcome(const void *ranges, uint32_t bytes);
@@ -26,5 +32,8 @@ uint64_t ranges_outcome(const void *ranges, uint32_t bytes);
 uint64_t read_into(const uint64_t *gfns, uint32_t count, uint32_t offset, uint32_t bytes);
 /* SRB status and sense key << 8 of a command. */
 uint64_t command_outcome(const uint8_t *cdb, uint8_t cdb_bytes, uint8_t direction, uint32_t bytes);
-/* The memory's channel instead of the storage's; one message, and whether the channel still answers a question about its version. */
+/*
+ * The memory's channel instead of the storage's; one message, and whether the channel still answers
+ * a question about its version.
+ */
 uint64_t memory_outcome(uint16_t type, const uint64_t *words, uint32_t count);

@@ -1,6 +1,7 @@
 /*
- * The partition bus and a storage channel as a careful client uses them. Disk 0: 64 MiB, zero; disk 1: read only, sector n begins with
- * n. What drivers of Linux do not do is here: every version, packets that wait for each other, rings that fill up.
+ * The partition bus and a storage channel as a careful client uses them. Disk 0: 64 MiB, zero; disk
+ * 1: read only, sector n begins with n. What drivers of Linux do not do is here: every version,
+ * packets that wait for each other, rings that fill up.
  */
 #include "vmbus.h"
 
@@ -9,8 +10,11 @@ static uint8_t *data;
 
 static void versions(void)
 {
-	static const uint32_t known[] = { VMBUS_2_4, VMBUS_3_0, VMBUS_4_0, VMBUS_4_1, VMBUS_5_0, VMBUS_5_1, VMBUS_5_2, VMBUS_5_3 };
-	static const uint32_t unknown[] = { 0, 0xd, 0x10001, 0x20005, 0x50004, 0x60000, 0xffffffff };
+	static const uint32_t known[] = { VMBUS_2_4, VMBUS_3_0, VMBUS_4_0, VMBUS_4_1,
+					  VMBUS_5_0, VMBUS_5_1, VMBUS_5_2, VMBUS_5_3 };
+	static const uint32_t unknown[] = {
+		0, 0xd, 0x10001, 0x20005, 0x50004, 0x60000, 0xffffffff
+	};
 
 	for (unsigned n = 0; n < sizeof(known) / sizeof(known[0]); n++)
 		check("a version that both know", bus_contact(known[n]));
@@ -20,12 +24,14 @@ static void versions(void)
 
 static void offers(void)
 {
-	const struct vmbus_head ask = { .kind = VMBUS_REQUEST_OFFERS }, bye = { .kind = VMBUS_UNLOAD };
+	const struct vmbus_head ask = { .kind = VMBUS_REQUEST_OFFERS },
+				bye = { .kind = VMBUS_UNLOAD };
 	struct vmbus_offer o, again;
 
 	check("contact", bus_contact(VMBUS_5_3));
 	check_equal("offers", bus_offers(OFFER_STORAGE, &o), BUS_OFFERS);
-	check_equal("its interface", *(const uint64_t *)(const void *)o.type.byte, 0x4d2904a1ba6163d9);
+	check_equal("its interface", *(const uint64_t *)(const void *)o.type.byte,
+		    0x4d2904a1ba6163d9);
 	check_equal("its interrupt is its own", o.dedicated_interrupt, 1);
 	check_equal("no monitor", o.has_monitor, 0);
 	bus_post_on(VMBUS_CONNECTION, &ask, sizeof(ask));
@@ -44,13 +50,16 @@ static void offers(void)
 	check("then nobody answers", bus_is_quiet());
 }
 
-static uint64_t command(uint8_t lun, const uint8_t *cdb, uint8_t direction, void *at, uint32_t bytes)
+static uint64_t command(uint8_t lun, const uint8_t *cdb, uint8_t direction, void *at,
+			uint32_t bytes)
 {
 	struct vstor_srb srb;
 
 	if (!storage_command(&ch, lun, cdb, 16, direction, at, bytes, &srb))
 		return ~0ull;
-	return (uint64_t)srb.data_bytes << 32 | (srb.scsi_status ? (uint64_t)srb.cdb_or_sense[2] << 16 : 0) | (uint64_t)srb.scsi_status << 8 | srb.srb_status;
+	return (uint64_t)srb.data_bytes << 32 |
+	       (srb.scsi_status ? (uint64_t)srb.cdb_or_sense[2] << 16 : 0) |
+	       (uint64_t)srb.scsi_status << 8 | srb.srb_status;
 }
 
 #define GOOD(bytes) ((uint64_t)(bytes) << 32 | SRB_SUCCESS)
@@ -109,18 +118,24 @@ static uint64_t big_endian(const uint8_t *at, unsigned bytes)
 
 static void what_it_is(void)
 {
-	static const uint8_t ready[16], inquiry[16] = { 0x12, 0, 0, 0, 255 }, capacity_10[16] = { 0x25 }, capacity_16[16] = { 0x9e, 0x10, [13] = 32 },
-			     luns[16] = { 0xa0, [9] = 64 }, mode[16] = { 0x1a, 0, 0x3f, 0, 64 }, mode_10[16] = { 0x5a, 0, 8, [8] = 64 },
-			     pages[16] = { 0x12, 1, 0, 0, 255 }, serial[16] = { 0x12, 1, 0x80, 0, 255 }, id[16] = { 0x12, 1, 0x83, 0, 255 },
-			     limits[16] = { 0x12, 1, 0xb0, 0, 255 }, thin[16] = { 0x12, 1, 0xb2, 0, 255 }, none[16] = { 0x12, 1, 0x42, 0, 255 }, unknown[16] = { 0xff };
+	static const uint8_t ready[16],
+		inquiry[16] = { 0x12, 0, 0, 0, 255 }, capacity_10[16] = { 0x25 },
+		capacity_16[16] = { 0x9e, 0x10, [13] = 32 }, luns[16] = { 0xa0, [9] = 64 },
+		mode[16] = { 0x1a, 0, 0x3f, 0, 64 }, mode_10[16] = { 0x5a, 0, 8, [8] = 64 },
+		pages[16] = { 0x12, 1, 0, 0, 255 }, serial[16] = { 0x12, 1, 0x80, 0, 255 },
+		id[16] = { 0x12, 1, 0x83, 0, 255 }, limits[16] = { 0x12, 1, 0xb0, 0, 255 },
+		thin[16] = { 0x12, 1, 0xb2, 0, 255 }, none[16] = { 0x12, 1, 0x42, 0, 255 },
+		unknown[16] = { 0xff };
 
 	check_equal("TEST UNIT READY", command(0, ready, SRB_DIRECTION_NONE, NULL, 0), GOOD(0));
 	check_equal("INQUIRY", command(0, inquiry, SRB_DIRECTION_READ, data, 255), GOOD(36));
 	check_equal("its type and version", big_endian(data, 4), 0x00000602);
 	check_equal("its vendor", big_endian(data + 8, 4), 0x4d736674);
-	check_equal("READ CAPACITY (10)", command(0, capacity_10, SRB_DIRECTION_READ, data, 8), GOOD(8));
+	check_equal("READ CAPACITY (10)", command(0, capacity_10, SRB_DIRECTION_READ, data, 8),
+		    GOOD(8));
 	check_equal("last sector, sector bytes", big_endian(data, 8), 131071ull << 32 | 512);
-	check_equal("READ CAPACITY (16)", command(0, capacity_16, SRB_DIRECTION_READ, data, 32), GOOD(32));
+	check_equal("READ CAPACITY (16)", command(0, capacity_16, SRB_DIRECTION_READ, data, 32),
+		    GOOD(32));
 	check_equal("last sector", big_endian(data, 8), 131071);
 	check_equal("REPORT LUNS", command(0, luns, SRB_DIRECTION_READ, data, 64), GOOD(24));
 	check_equal("two of them", big_endian(data, 4), 16);
@@ -135,12 +150,17 @@ static void what_it_is(void)
 	check_equal("limits", command(0, limits, SRB_DIRECTION_READ, data, 255), GOOD(64));
 	check_equal("of transfers", big_endian(data + 8, 4), 512);
 	check_equal("thin", command(0, thin, SRB_DIRECTION_READ, data, 255), GOOD(8));
-	check_equal("a vital page that is not there", command(0, none, SRB_DIRECTION_READ, data, 255), SENSE(5));
-	check_equal("a command that is not there", command(0, unknown, SRB_DIRECTION_NONE, NULL, 0), SENSE(5));
-	check_equal("a shorter reply where there is less room", command(0, inquiry, SRB_DIRECTION_READ, data, 5), GOOD(5));
-	check_equal("INQUIRY of a unit that is not there", command(9, inquiry, SRB_DIRECTION_READ, data, 36), GOOD(36));
+	check_equal("a vital page that is not there",
+		    command(0, none, SRB_DIRECTION_READ, data, 255), SENSE(5));
+	check_equal("a command that is not there", command(0, unknown, SRB_DIRECTION_NONE, NULL, 0),
+		    SENSE(5));
+	check_equal("a shorter reply where there is less room",
+		    command(0, inquiry, SRB_DIRECTION_READ, data, 5), GOOD(5));
+	check_equal("INQUIRY of a unit that is not there",
+		    command(9, inquiry, SRB_DIRECTION_READ, data, 36), GOOD(36));
 	check_equal("says that it is not", data[0], 0x7f);
-	check_equal("another command for it", command(9, ready, SRB_DIRECTION_NONE, NULL, 0), SRB_INVALID_LUN);
+	check_equal("another command for it", command(9, ready, SRB_DIRECTION_NONE, NULL, 0),
+		    SRB_INVALID_LUN);
 }
 
 static void reads_and_writes(void)
@@ -151,10 +171,12 @@ static void reads_and_writes(void)
 	fill(data, 262144, 1);
 	check_equal("a write of 256 KiB", transfer(0, true, 1000, 512, data), GOOD(262144));
 	check_equal("a flush", command(0, flush, SRB_DIRECTION_NONE, NULL, 0), GOOD(0));
-	check_equal("a read of it, across pages", transfer(0, false, 1000, 512, other + 24), GOOD(262144));
+	check_equal("a read of it, across pages", transfer(0, false, 1000, 512, other + 24),
+		    GOOD(262144));
 	check("has what was written", is_filled(other + 24, 262144, 1));
 	fill(data + 100, 1024, 2);
-	check_equal("a write from within a page", transfer(0, true, 1001, 2, data + 100), GOOD(1024));
+	check_equal("a write from within a page", transfer(0, true, 1001, 2, data + 100),
+		    GOOD(1024));
 	check_equal("is read", transfer(0, false, 1001, 2, other), GOOD(1024));
 	check("as it was", is_filled(other, 1024, 2));
 	check_equal("a sector of the other disk", transfer(1, false, 77, 1, other), GOOD(512));
@@ -168,7 +190,9 @@ static void reads_and_writes(void)
 
 static void clearing(void)
 {
-	uint8_t cdb[16] = { 0x42, [8] = 40 }, list[40] = { 0, 38, 0, 32, [14] = 0x08, [15] = 0, [19] = 8, [30] = 0x10, [31] = 0, [35] = 16 };
+	uint8_t cdb[16] = { 0x42, [8] = 40 }, list[40] = {
+		0, 38, 0, 32, [14] = 0x08, [15] = 0, [19] = 8, [30] = 0x10, [31] = 0, [35] = 16
+	};
 	uint8_t *at = data + 4096;
 
 	fill(data, 65536, 3);
@@ -187,25 +211,34 @@ static void clearing(void)
 	for (unsigned n = 0; n < 512; n++)
 		data[n] = 0;
 	cdb_16(cdb, 0x93, 5000, 8);
-	check_equal("WRITE SAME of zeros", command(0, cdb, SRB_DIRECTION_WRITE, data, 512), GOOD(0));
+	check_equal("WRITE SAME of zeros", command(0, cdb, SRB_DIRECTION_WRITE, data, 512),
+		    GOOD(0));
 	check_equal("is read", transfer(0, false, 5000, 16, data), GOOD(8192));
 	check("as zeros", is_zero(data, 4096) && !is_zero(data + 4096, 512));
 	data[511] = 1;
-	check_equal("WRITE SAME of anything else", command(0, cdb, SRB_DIRECTION_WRITE, data + 512, 512), GOOD(0));
+	check_equal("WRITE SAME of anything else",
+		    command(0, cdb, SRB_DIRECTION_WRITE, data + 512, 512), GOOD(0));
 	fill(data, 512, 9);
 	check_equal("is refused", command(0, cdb, SRB_DIRECTION_WRITE, data, 512), SENSE(5));
 	fill(data, 512, 5);
 	cdb_16(cdb, 0x8a, 6000, 1);
 	cdb[1] = 8;
-	check_equal("force unit access", command(0, cdb, SRB_DIRECTION_WRITE, data, 512), GOOD(512));
+	check_equal("force unit access", command(0, cdb, SRB_DIRECTION_WRITE, data, 512),
+		    GOOD(512));
 	cdb[1] = 0x20;
-	check_equal("protection information", command(0, cdb, SRB_DIRECTION_WRITE, data, 512), SENSE(5));
+	check_equal("protection information", command(0, cdb, SRB_DIRECTION_WRITE, data, 512),
+		    SENSE(5));
 }
 
 static void put_read(uint32_t sector, void *to)
 {
-	struct vstor_packet p = { .operation = VSTOR_EXECUTE, .flags = 1, .body.srb = { .bytes = 0x34, .lun = 1, .cdb_bytes = 16, .direction = SRB_DIRECTION_READ,
-										    .data_bytes = 512 } };
+	struct vstor_packet p = { .operation = VSTOR_EXECUTE,
+				  .flags = 1,
+				  .body.srb = { .bytes = 0x34,
+						.lun = 1,
+						.cdb_bytes = 16,
+						.direction = SRB_DIRECTION_READ,
+						.data_bytes = 512 } };
 
 	cdb_16(p.body.srb.cdb_or_sense, 0x88, sector, 1);
 	channel_put(&ch, PACKET_GPA_DIRECT, &p, sizeof(p), to, 512);
@@ -227,7 +260,8 @@ static void many(unsigned count, const char *what)
 	for (unsigned n = 0; n < count && channel_get(&ch, &head, &p, sizeof(p)); n++) {
 		uint64_t k = head.transaction - first;
 
-		good += k < count && !seen[k] && p.body.srb.srb_status == SRB_SUCCESS && *(uint32_t *)(void *)(data + 512 * k) == 3 * k;
+		good += k < count && !seen[k] && p.body.srb.srb_status == SRB_SUCCESS &&
+			*(uint32_t *)(void *)(data + 512 * k) == 3 * k;
 		if (k < count)
 			seen[k] = true;
 	}
@@ -254,14 +288,16 @@ static void interrupts(void)
 	storage_command(&ch, 0, ready, 16, SRB_DIRECTION_NONE, NULL, 0, &srb);
 	for (uint64_t until = rdtsc() + 10000000; rdtsc() < until;)
 		pause();
-	check("none does while they are masked", taken[BUS_VECTOR] == before && !bus_take_event(ch.relid));
+	check("none does while they are masked",
+	      taken[BUS_VECTOR] == before && !bus_take_event(ch.relid));
 	*ring_word(ch.receive, RING_INTERRUPT_MASK) = 0;
 	cli();
 }
 
 static void modify(void)
 {
-	const struct vmbus_modify m = { { VMBUS_MODIFY_CHANNEL, 0 }, ch.relid, 0 }, nobody = { { VMBUS_MODIFY_CHANNEL, 0 }, ch.relid, 5 };
+	const struct vmbus_modify m = { { VMBUS_MODIFY_CHANNEL, 0 }, ch.relid, 0 },
+				  nobody = { { VMBUS_MODIFY_CHANNEL, 0 }, ch.relid, 5 };
 	const struct vmbus_modify_response *r;
 
 	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m));
@@ -288,7 +324,9 @@ static void closed(void)
 		untouched = is_filled(data, 32 * 512, 6);
 	check("a closed channel touches nothing", untouched);
 	storage_open(&ch);
-	check("and can be opened again", storage_command(&ch, 0, ready, 16, SRB_DIRECTION_NONE, NULL, 0, &srb) && srb.srb_status == SRB_SUCCESS);
+	check("and can be opened again",
+	      storage_command(&ch, 0, ready, 16, SRB_DIRECTION_NONE, NULL, 0, &srb) &&
+		      srb.srb_status == SRB_SUCCESS);
 }
 
 void test_main(void)
@@ -304,7 +342,8 @@ void test_main(void)
 	clearing();
 	many(16, "sixteen at once");
 	many(60, "sixty");
-	many(190, "more than there are slots for, than the requests' ring holds at once, and than the answers' does");
+	many(190,
+	     "more than there are slots for, than the requests' ring holds at once, and than the answers' does");
 	interrupts();
 	modify();
 	closed();

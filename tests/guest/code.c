@@ -19,7 +19,10 @@ static void self_modifying(void)
 	check_equal("runs", run(0), 1);
 	put(1, "\x02", 1);
 	check_equal("changed code", run(0), 2);
-	/* movb $5, the immediate of the next instruction; mov $0, eax: changed in front of its own feet */
+	/*
+	 * movb $5, the immediate of the next instruction; mov $0, eax: changed in front of its own
+	 * feet
+	 */
 	put(64, "\xc6\x05\x01\x00\x00\x00\x05\xb8\x00\x00\x00\x00\xc3", 13);
 	check_equal("changes the next instruction", run(64), 5);
 	for (unsigned n = 0; n < 1000; n++) {
@@ -46,7 +49,8 @@ static void straddling(void)
 	map_page(AT + 4096, (uint64_t)other, PAGE_P | PAGE_W);
 	check_equal("its second page remapped", run(4094), 0x307);
 	map_page(AT + 4096, 0, 0);
-	check_equal("its second page gone", (uint64_t)try_code((void (*)(void *))(AT + 4094), NULL), 14);
+	check_equal("its second page gone", (uint64_t)try_code((void (*)(void *))(AT + 4094), NULL),
+		    14);
 	check_equal("CR2 is the second page", last_cr2, AT + 4096);
 	check_equal("the return address is the first", last.rip, AT + 4094);
 	map_page(AT + 4096, (uint64_t)code + 4096, PAGE_P | PAGE_W);
@@ -70,8 +74,11 @@ static void single_step(void)
 	uint64_t start, dr6;
 
 	on_trap = count_steps;
-	__asm__ volatile("lea 1f(%%rip), %0; pushfq; orl $0x100, (%%rsp); popfq; 1: nop; inc %%rax; jmp 2f; nop; 2: nop; pushfq; andl $~0x100, (%%rsp); popfq"
-			 : "=r"(start) : : "rax", "memory");
+	__asm__ volatile(
+		"lea 1f(%%rip), %0; pushfq; orl $0x100, (%%rsp); popfq; 1: nop; inc %%rax; jmp 2f; nop; 2: nop; pushfq; andl $~0x100, (%%rsp); popfq"
+		: "=r"(start)
+		:
+		: "rax", "memory");
 	on_trap = NULL;
 	check_equal("steps", steps, 7);
 	check_equal("the first trap is behind one instruction", first_step, start + 1);
@@ -80,8 +87,11 @@ static void single_step(void)
 	steps = 0;
 	on_trap = count_steps;
 	/* a trap that is due behind MOV SS waits for the next instruction */
-	__asm__ volatile("mov %%ss, %%ecx; pushfq; orl $0x100, (%%rsp); popfq; mov %%ecx, %%ss; nop; nop; pushfq; andl $~0x100, (%%rsp); popfq"
-			 : : : "rcx", "memory");
+	__asm__ volatile(
+		"mov %%ss, %%ecx; pushfq; orl $0x100, (%%rsp); popfq; mov %%ecx, %%ss; nop; nop; pushfq; andl $~0x100, (%%rsp); popfq"
+		:
+		:
+		: "rcx", "memory");
 	on_trap = NULL;
 	check_equal("MOV SS swallows one step", steps, 5);
 }
@@ -105,14 +115,18 @@ static void breakpoints(void)
 
 	__asm__ volatile("lea 1f(%%rip), %0; jmp 2f; 1: nop; ret; 2:" : "=r"(at));
 	on_trap = count_hits;
-	__asm__ volatile("mov %0, %%dr6; mov %1, %%dr0; mov %2, %%dr7" : : "r"(0xffff0ff0ull), "r"(at), "r"(dr7 | 2));
+	__asm__ volatile("mov %0, %%dr6; mov %1, %%dr0; mov %2, %%dr7"
+			 :
+			 : "r"(0xffff0ff0ull), "r"(at), "r"(dr7 | 2));
 	((void (*)(void))at)();
 	check_equal("an execution breakpoint", hits, 1);
 	check_equal("is a fault", hit_rip, at);
 	__asm__ volatile("mov %%dr6, %0" : "=r"(dr6));
 	check_equal("DR6.B0", dr6 & 15, 1);
 	hits = 0;
-	__asm__ volatile("mov %0, %%dr6; mov %1, %%dr1; mov %2, %%dr7" : : "r"(0xffff0ff0ull), "r"(&watched), "r"(dr7 | 8 | 0xd00000));
+	__asm__ volatile("mov %0, %%dr6; mov %1, %%dr1; mov %2, %%dr7"
+			 :
+			 : "r"(0xffff0ff0ull), "r"(&watched), "r"(dr7 | 8 | 0xd00000));
 	watched = 5;
 	__asm__ volatile("nop");
 	(void)watched;

@@ -1,4 +1,7 @@
-/* Finding the hypervisor in every way, and the synthetic registers: what they read, and where they raise #GP. */
+/*
+ * Finding the hypervisor in every way, and the synthetic registers: what they read, and where they
+ * raise #GP.
+ */
 #include "hv.h"
 
 static void leaves(void)
@@ -8,7 +11,8 @@ static void leaves(void)
 	cpuid(1, r);
 	check("CPUID.1: a hypervisor is present", r[2] >> 31);
 	cpuid(0x40000000, r);
-	check("the vendor leaf", r[0] == 0x40000006 && r[1] == 0x7263694d && r[2] == 0x666f736f && r[3] == 0x76482074);
+	check("the vendor leaf",
+	      r[0] == 0x40000006 && r[1] == 0x7263694d && r[2] == 0x666f736f && r[3] == 0x76482074);
 	cpuid(0x40000001, r);
 	check_equal("the interface is Hv#1", r[0], 0x31237648);
 	cpuid(0x40000003, r);
@@ -29,8 +33,11 @@ static void information_page(void)
 	struct umbra by_page, by_cpuid;
 
 	check("CPUID finds it", umbra_find(&by_cpuid));
-	check("the information page finds it", umbra_find_by_page(&by_page, (void *)UMBRA_INFO_GPA));
-	check("both say the same", by_page.newest == by_cpuid.newest && by_page.oldest == by_cpuid.oldest && by_page.extension == by_cpuid.extension &&
+	check("the information page finds it",
+	      umbra_find_by_page(&by_page, (void *)UMBRA_INFO_GPA));
+	check("both say the same", by_page.newest == by_cpuid.newest &&
+					   by_page.oldest == by_cpuid.oldest &&
+					   by_page.extension == by_cpuid.extension &&
 					   by_page.loop_offset == by_cpuid.loop_offset);
 	check_equal("it cannot be written", outcome_of_store((void *)UMBRA_INFO_GPA), TRAP(13));
 	check("and it is as before", umbra_find_by_page(&by_page, (void *)UMBRA_INFO_GPA));
@@ -49,7 +56,8 @@ static void registers(void)
 	t1 = rdmsr(MSR_TIME);
 	check("the reference time goes on", t1 > t0);
 	check("and so does the run time", rdmsr(MSR_RUNTIME) > r0);
-	check_equal("the reference time cannot be written", outcome_of_wrmsr(MSR_TIME, 0), TRAP(13));
+	check_equal("the reference time cannot be written", outcome_of_wrmsr(MSR_TIME, 0),
+		    TRAP(13));
 	check("TSC frequency", rdmsr(MSR_TSC_HZ) > 100000000);
 	check_equal("APIC frequency", rdmsr(MSR_APIC_HZ), 200000000);
 	check_equal("the guest's id begins as 0", rdmsr(MSR_OS_ID), 0);
@@ -63,7 +71,8 @@ static void registers(void)
 	check_equal("SINTs begin masked", unknown, 0);
 	check_equal("a vector below 16", outcome_of_wrmsr(MSR_SINT0, 15), TRAP(13));
 	check_equal("unless masked", outcome_of_wrmsr(MSR_SINT0, 0x1000f), 0);
-	check_equal("reserved bits of a SINT", outcome_of_wrmsr(MSR_SINT0, 1 << 19 | 0x30), TRAP(13));
+	check_equal("reserved bits of a SINT", outcome_of_wrmsr(MSR_SINT0, 1 << 19 | 0x30),
+		    TRAP(13));
 	check_equal("crash capabilities", rdmsr(MSR_CRASH_CONTROL), 3ull << 62);
 	wrmsr(MSR_CRASH0 + 4, 0x1234);
 	check_equal("crash parameters are kept", rdmsr(MSR_CRASH0 + 4), 0x1234);
@@ -77,13 +86,18 @@ static void registers(void)
 	check_equal("EOI without its feature", outcome_of_wrmsr(MSR_EOI, 0), TRAP(13));
 }
 
-static uint64_t page_time(const volatile uint64_t *page) { return (uint64_t)(((unsigned __int128)rdtsc() * page[1]) >> 64) + page[2]; }
+static uint64_t page_time(const volatile uint64_t *page)
+{
+	return (uint64_t)(((unsigned __int128)rdtsc() * page[1]) >> 64) + page[2];
+}
 
 /* Whoever reads first one and then the other reads no earlier time. */
 static bool is_one_clock(const volatile uint64_t *page)
 {
 	for (unsigned n = 0; n < 20000; n++) {
-		uint64_t before = page_time(page), time = rdmsr(MSR_TIME), after = page_time(page);
+		uint64_t before = page_time(page);
+		uint64_t time = rdmsr(MSR_TIME);
+		uint64_t after = page_time(page);
 
 		if (before > time || time > after)
 			return false;

@@ -1,21 +1,38 @@
 /* Exceptions: vectors, error codes, CR2, return addresses, nesting. */
 #include "guest.h"
 
-#define CODE(name, ...) static void name(void *argument) { (void)argument; __asm__ volatile(__VA_ARGS__); }
+#define CODE(name, ...)                        \
+	static void name(void *argument)       \
+	{                                      \
+		(void)argument;                \
+		__asm__ volatile(__VA_ARGS__); \
+	}
 
-CODE(divide, "xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; div %%ecx" : : : "rax", "rcx", "rdx")
-CODE(overflow_divide, "mov $1, %%edx; mov $0, %%eax; mov $1, %%ecx; div %%ecx" : : : "rax", "rcx", "rdx")
+CODE(divide, "xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; div %%ecx"
+     :
+     :
+     : "rax", "rcx", "rdx")
+CODE(overflow_divide, "mov $1, %%edx; mov $0, %%eax; mov $1, %%ecx; div %%ecx"
+     :
+     :
+     : "rax", "rcx", "rdx")
 CODE(breakpoint, "int3")
 CODE(undefined, "ud2")
 CODE(bad_selector, "mov $0x1f8, %%eax; mov %%eax, %%ds" : : : "rax")
 CODE(system_as_data, "mov $0x48, %%eax; mov %%eax, %%ds" : : : "rax")
 CODE(non_canonical, "movabs $0x8000000000000000, %%rax; mov (%%rax), %%rax" : : : "rax")
-CODE(non_canonical_stack, "mov %%rsp, %%rbx; movabs $0x8000000000000000, %%rsp; push %%rax" : : : "rax", "rbx")
+CODE(non_canonical_stack, "mov %%rsp, %%rbx; movabs $0x8000000000000000, %%rsp; push %%rax"
+     :
+     :
+     : "rax", "rbx")
 CODE(bad_cr0, "mov %%cr0, %%rax; and $~1, %%rax; mov %%rax, %%cr0" : : : "rax")
 CODE(bad_cr3, "mov %%cr3, %%rax; bts $40, %%rax; mov %%rax, %%cr3" : : : "rax")
 CODE(bad_cr4, "mov %%cr4, %%rax; bts $31, %%rax; mov %%rax, %%cr4" : : : "rax")
 CODE(bad_msr, "mov $0x12345, %%ecx; rdmsr" : : : "rax", "rcx", "rdx")
-CODE(bad_efer, "mov $0xc0000080, %%ecx; mov $-1, %%eax; mov $-1, %%edx; wrmsr" : : : "rax", "rcx", "rdx")
+CODE(bad_efer, "mov $0xc0000080, %%ecx; mov $-1, %%eax; mov $-1, %%edx; wrmsr"
+     :
+     :
+     : "rax", "rcx", "rdx")
 CODE(misaligned_sse, "movaps 1(%%rsp), %%xmm0" : :)
 CODE(lock_register, ".byte 0xf0, 0x01, 0xc0")
 CODE(interrupt_gate_absent, "int $0x81")
@@ -53,7 +70,8 @@ static void page_faults(void)
 	map_page(a, (uint64_t)page, PAGE_P);
 	check_equal("without NX it runs", (uint64_t)try_code(jump_to, (void *)a), (uint64_t)-1);
 	map_page(a, (uint64_t)page, PAGE_P | PAGE_W);
-	check_equal("a write across pages into nothing", (uint64_t)try_code(write_eight, (void *)(a + 4092)), 14);
+	check_equal("a write across pages into nothing",
+		    (uint64_t)try_code(write_eight, (void *)(a + 4092)), 14);
 	check_equal("CR2 is in the second page", last_cr2, a + 4096);
 	check_equal("and nothing was written", *(uint32_t *)(page + 4092), 0);
 }
@@ -72,12 +90,19 @@ static void precise(void)
 	uint64_t sum = 1;
 
 	on_trap = step_over;
-	__asm__ volatile("movabs $0x7000000000, %%rax; add $7, %0; mov (%%rax), %%rcx; add $9, %0; inc %1" : "+r"(sum), "+r"(b) : : "rax", "rcx", "memory");
+	__asm__ volatile(
+		"movabs $0x7000000000, %%rax; add $7, %0; mov (%%rax), %%rcx; add $9, %0; inc %1"
+		: "+r"(sum), "+r"(b)
+		:
+		: "rax", "rcx", "memory");
 	on_trap = NULL;
 	check_equal("registers around a fault", sum + b, 17 + 6);
 }
 
-/* RFLAGS in a handler (SDM Vol. 3A 6.12.1.3): AC is the business of who was interrupted and of CLAC, not of delivery. */
+/*
+ * RFLAGS in a handler (SDM Vol. 3A 6.12.1.3): AC is the business of who was interrupted and of
+ * CLAC, not of delivery.
+ */
 static uint64_t flags_in_handler;
 
 static bool note_flags(struct frame *f)
@@ -94,7 +119,11 @@ static void alignment_check(void)
 	uint64_t flags;
 
 	on_trap = note_flags;
-	__asm__ volatile("pushf; orq $0x44000, (%%rsp); popf; int3; pushf; pop %0; pushf; andq $~0x44000, (%%rsp); popf" : "=r"(flags) : : "memory", "cc");
+	__asm__ volatile(
+		"pushf; orq $0x44000, (%%rsp); popf; int3; pushf; pop %0; pushf; andq $~0x44000, (%%rsp); popf"
+		: "=r"(flags)
+		:
+		: "memory", "cc");
 	on_trap = NULL;
 	check_equal("delivery clears NT, keeps AC", flags_in_handler & (AC | NT | TF | IF), AC);
 	check_equal("both are in the frame", last.rflags & (AC | NT), AC | NT);
@@ -105,11 +134,16 @@ static void alignment_check(void)
 	check_equal("AC is not made up", flags_in_handler & AC, 0);
 }
 
-/* Pages for the hypervisor where no memory is, the last one before the address space ends among them. */
+/*
+ * Pages for the hypervisor where no memory is, the last one before the address space ends among
+ * them.
+ */
 static void odd_pages(void)
 {
-	static const uint32_t msrs[] = { 0x40000001, 0x40000021, 0x40000073, 0x40000082, 0x40000083 };
-	static const uint64_t places[] = { 0xfffffffffffff001, 0xffffffff00000001, 0x7ffffffffffff001, 0xfee00001, 0xfffff001 };
+	static const uint32_t msrs[] = { 0x40000001, 0x40000021, 0x40000073, 0x40000082,
+					 0x40000083 };
+	static const uint64_t places[] = { 0xfffffffffffff001, 0xffffffff00000001,
+					   0x7ffffffffffff001, 0xfee00001, 0xfffff001 };
 
 	wrmsr(0x40000000, 0x8100 << 16 | 1);
 	wrmsr(0x40000080, 1);
@@ -133,14 +167,34 @@ static void string_instruction(void *argument)
 	const struct string_case *c = argument;
 
 	switch (c->opcode) {
-	case 0xa4: __asm__ volatile("cld; rep movsb" : : "S"(c->from), "D"(c->to), "c"(8ull) : "memory"); break;
-	case 0xa6: __asm__ volatile("cld; repe cmpsb" : : "S"(c->from), "D"(c->to), "c"(8ull) : "memory", "cc"); break;
-	case 0xaa: __asm__ volatile("cld; rep stosb" : : "D"(c->to), "c"(8ull), "a"(0) : "memory"); break;
-	default: __asm__ volatile("cld; repe scasb" : : "D"(c->to), "c"(8ull), "a"(0) : "memory", "cc"); break;
+	case 0xa4:
+		__asm__ volatile("cld; rep movsb"
+				 :
+				 : "S"(c->from), "D"(c->to), "c"(8ull)
+				 : "memory");
+		break;
+	case 0xa6:
+		__asm__ volatile("cld; repe cmpsb"
+				 :
+				 : "S"(c->from), "D"(c->to), "c"(8ull)
+				 : "memory", "cc");
+		break;
+	case 0xaa:
+		__asm__ volatile("cld; rep stosb" : : "D"(c->to), "c"(8ull), "a"(0) : "memory");
+		break;
+	default:
+		__asm__ volatile("cld; repe scasb"
+				 :
+				 : "D"(c->to), "c"(8ull), "a"(0)
+				 : "memory", "cc");
+		break;
 	}
 }
 
-/* An operand with one upper bit wrong is #GP, and the registers hold the guest's addresses, none of the host's. */
+/*
+ * An operand with one upper bit wrong is #GP, and the registers hold the guest's addresses, none of
+ * the host's.
+ */
 static void string_addresses(void)
 {
 	static const unsigned opcodes[] = { 0xa4, 0xa6, 0xaa, 0xae };
@@ -148,12 +202,15 @@ static void string_addresses(void)
 
 	for (unsigned n = 0; n < 4; n++)
 		for (unsigned bit = 47; bit < 64; bit++)
-			for (unsigned destination = opcodes[n] >= 0xaa; destination < 2; destination++) {
-				struct string_case c = { (uint64_t)string_from, (uint64_t)string_to, opcodes[n] };
+			for (unsigned destination = opcodes[n] >= 0xaa; destination < 2;
+			     destination++) {
+				struct string_case c = { (uint64_t)string_from, (uint64_t)string_to,
+							 opcodes[n] };
 
 				try_code(string_instruction, &c); /* what can be cached is */
 				*(destination ? &c.to : &c.from) ^= 1ull << bit;
-				wrong += try_code(string_instruction, &c) != 13 || last.rdi != c.to || last.rcx != 8;
+				wrong += try_code(string_instruction, &c) != 13 ||
+					 last.rdi != c.to || last.rcx != 8;
 				wrong += opcodes[n] < 0xaa && last.rsi != c.from;
 			}
 	check_equal("strings at addresses that are not canonical", wrong, 0);
@@ -181,7 +238,8 @@ void test_main(void)
 	check_equal("#GP EFER", (uint64_t)try_code(bad_efer, NULL), 13);
 	check_equal("#GP MOVAPS", (uint64_t)try_code(misaligned_sse, NULL), 13);
 	check_equal("#UD LOCK with a register", (uint64_t)try_code(lock_register, NULL), 6);
-	check_equal("INT to a gate", (uint64_t)try_code(interrupt_gate_absent, NULL) != (uint64_t)-1, 1);
+	check_equal("INT to a gate",
+		    (uint64_t)try_code(interrupt_gate_absent, NULL) != (uint64_t)-1, 1);
 	page_faults();
 	precise();
 	alignment_check();

@@ -1,4 +1,7 @@
-/* Umbra's extension: versions, looping calls, rings, packets, cancellation with one outcome, page-range operations. */
+/*
+ * Umbra's extension: versions, looping calls, rings, packets, cancellation with one outcome,
+ * page-range operations.
+ */
 #include "hv.h"
 
 static uint8_t *const memory = (uint8_t *)0x4000000; /* 64 MiB of the test's own */
@@ -10,11 +13,14 @@ static void versions(void)
 	struct umbra u = hv;
 
 	check_equal("the newest of both", (umbra_agree(&u, ~0u, 0), u.version), UMBRA_1_1);
-	check_equal("an older guest", (umbra_agree(&u, UMBRA_1_0, UMBRA_1_0), u.version), UMBRA_1_0);
-	check_equal("has no rings", umbra_call(&u, umbra_fast(UMBRA_CALL_DOORBELL), 0, 0), UMBRA_UNAVAILABLE);
+	check_equal("an older guest", (umbra_agree(&u, UMBRA_1_0, UMBRA_1_0), u.version),
+		    UMBRA_1_0);
+	check_equal("has no rings", umbra_call(&u, umbra_fast(UMBRA_CALL_DOORBELL), 0, 0),
+		    UMBRA_UNAVAILABLE);
 	check_equal("a guest too old", umbra_agree(&u, 0xffff, 0), UMBRA_UNAVAILABLE);
 	check_equal("a guest too new", umbra_agree(&u, ~0u, 0x20000), UMBRA_UNAVAILABLE);
-	check_equal("a range upside down", umbra_agree(&u, UMBRA_1_0, UMBRA_1_1), UMBRA_BAD_PARAMETER);
+	check_equal("a range upside down", umbra_agree(&u, UMBRA_1_0, UMBRA_1_1),
+		    UMBRA_BAD_PARAMETER);
 	umbra_agree(&hv, ~0u, UMBRA_1_0);
 }
 
@@ -62,10 +68,13 @@ static void operations(void)
 	check("discarded", !memory[4097] && memory[8193]);
 	check_equal("prefault", loop(UMBRA_PREFAULT, memory, MEMORY_BYTES, NULL), 0);
 	check_equal("nothing", loop(UMBRA_NOTHING, NULL, 0, NULL), 0);
-	check_equal("a machine operation that nobody provides", loop(0x100, NULL, 0, NULL), UMBRA_UNAVAILABLE);
-	check_equal("an overlay is copied as the guest sees it", loop(UMBRA_CHECKSUM, hv.page, 4096, NULL), 0);
+	check_equal("a machine operation that nobody provides", loop(0x100, NULL, 0, NULL),
+		    UMBRA_UNAVAILABLE);
+	check_equal("an overlay is copied as the guest sees it",
+		    loop(UMBRA_CHECKSUM, hv.page, 4096, NULL), 0);
 	check_equal("the same bytes", out[0], crc32c(hv.page, 4096));
-	check_equal("an overlay that cannot be written", loop(UMBRA_ZERO, hv.page, 4096, NULL), UMBRA_BAD_PARAMETER);
+	check_equal("an overlay that cannot be written", loop(UMBRA_ZERO, hv.page, 4096, NULL),
+		    UMBRA_BAD_PARAMETER);
 }
 
 /* Code that a copy replaces is executed anew. */
@@ -92,7 +101,8 @@ static void interrupts_meanwhile(void)
 	wrmsr(MSR_TIMER0 + 1, 2000);
 	wrmsr(MSR_TIMER0, 1 | 2 | 1 << 12 | 0x40 << 4);
 	sti();
-	for (int n = 0; n < 1000 && taken[0x40] < 5 && !status; n++) /* how long one takes is the host's */
+	/* how long one takes is the host's */
+	for (int n = 0; n < 1000 && taken[0x40] < 5 && !status; n++)
 		status = loop(UMBRA_CHECKSUM, memory, MEMORY_BYTES, NULL);
 	check_equal("a long loop", status, 0);
 	cli();
@@ -107,25 +117,29 @@ static void cancel_loop(void)
 	fill(7, UMBRA_CHECKSUM, memory, MEMORY_BYTES, NULL);
 	check_equal("begun", umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out)), UMBRA_PENDING);
 	in[3] = 4096;
-	check_equal("the same id with other parameters", umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out)), UMBRA_IN_USE);
+	check_equal("the same id with other parameters",
+		    umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out)), UMBRA_IN_USE);
 	in[3] = MEMORY_BYTES;
 	check_equal("cancelled", umbra_call(&hv, umbra_fast(UMBRA_CALL_CANCEL), 7, 0), 0);
 	status = umbra_call_until_done(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out));
 	check_equal("its outcome", status, UMBRA_CANCELLED);
 	check("less than all was done", out[1] < MEMORY_BYTES);
-	check_equal("it is gone", umbra_call(&hv, umbra_fast(UMBRA_CALL_CANCEL), 7, 0), UMBRA_NOT_FOUND);
+	check_equal("it is gone", umbra_call(&hv, umbra_fast(UMBRA_CALL_CANCEL), 7, 0),
+		    UMBRA_NOT_FOUND);
 	for (uint64_t id = 1; id <= 64; id++) {
 		fill(id, UMBRA_CHECKSUM, memory, MEMORY_BYTES, NULL);
 		umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out));
 	}
 	fill(65, UMBRA_NOTHING, NULL, 0, NULL);
-	check_equal("one more than there is room for", umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out)), UMBRA_NO_BUFFERS);
+	check_equal("one more than there is room for",
+		    umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out)), UMBRA_NO_BUFFERS);
 	for (uint64_t id = 1; id <= 64; id++)
 		umbra_call(&hv, umbra_fast(UMBRA_CALL_CANCEL), id, 0);
 	status = 0;
 	for (uint64_t id = 1; id <= 64; id++) {
 		fill(id, UMBRA_CHECKSUM, memory, MEMORY_BYTES, NULL);
-		status += umbra_call_until_done(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out)) == UMBRA_CANCELLED;
+		status += umbra_call_until_done(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out)) ==
+			  UMBRA_CANCELLED;
 	}
 	check_equal("all of them end cancelled", status, 64);
 }
@@ -161,7 +175,9 @@ static bool put(uint64_t id, uint16_t code, unsigned operation, const void *at, 
 {
 	if (!umbra_ring_free(&ring))
 		return false;
-	*umbra_ring_request(&ring, 0) = (struct umbra_request){ .id = id, .code = code, .input = { operation, gpa(at), bytes } };
+	*umbra_ring_request(&ring, 0) = (struct umbra_request){
+		.id = id, .code = code, .input = { operation, gpa(at), bytes }
+	};
 	umbra_ring_put(&ring, 1);
 	return true;
 }
@@ -171,8 +187,14 @@ static void simple_ring(void)
 	unsigned n;
 
 	ring_memory = memory + MEMORY_BYTES;
-	check_equal("a ring", umbra_ring_open(&hv, &ring, 0, ENTRIES, ring_memory, gpa(ring_memory), 6, in, gpa(in)), 0);
-	check_equal("twice", umbra_ring_open(&hv, &ring, 0, ENTRIES, ring_memory, gpa(ring_memory), 6, in, gpa(in)), UMBRA_IN_USE);
+	check_equal("a ring",
+		    umbra_ring_open(&hv, &ring, 0, ENTRIES, ring_memory, gpa(ring_memory), 6, in,
+				    gpa(in)),
+		    0);
+	check_equal("twice",
+		    umbra_ring_open(&hv, &ring, 0, ENTRIES, ring_memory, gpa(ring_memory), 6, in,
+				    gpa(in)),
+		    UMBRA_IN_USE);
 	for (n = 0; n < ENTRIES; n++)
 		put(n, UMBRA_CALL_NULL, 0, NULL, 0);
 	check("then it is full", !umbra_ring_free(&ring));
@@ -240,7 +262,8 @@ static void cancel_race(void)
 	good_outcomes = cancelled_outcomes = other_outcomes = 0;
 	for (unsigned n = 300; n < 1300; n++) {
 		outcomes[n] = 0;
-		begun += put(n, UMBRA_CALL_WORK, n & 3 ? UMBRA_PREFAULT : UMBRA_CHECKSUM, memory, (n & 31) * 65536 + 4096);
+		begun += put(n, UMBRA_CALL_WORK, n & 3 ? UMBRA_PREFAULT : UMBRA_CHECKSUM, memory,
+			     (n & 31) * 65536 + 4096);
 		umbra_ring_doorbell(&hv, &ring);
 		for (unsigned k = 0; k < (n * 37) % 400; k++)
 			pause();
@@ -254,28 +277,36 @@ static void cancel_race(void)
 	for (unsigned n = 300; n < 1300; n++)
 		wrong += outcomes[n] != 1;
 	check_equal("a thousand requests, each with one outcome", wrong, 0);
-	check("some done, some cancelled, none failed", good_outcomes && cancelled_outcomes && !other_outcomes);
+	check("some done, some cancelled, none failed",
+	      good_outcomes && cancelled_outcomes && !other_outcomes);
 }
 
-/* Completions that the machine writes across a page boundary, over code in the second page: it is executed anew. */
+/*
+ * Completions that the machine writes across a page boundary, over code in the second page: it is
+ * executed anew.
+ */
 static void across_pages(void)
 {
 	enum { MANY = 256, LAST_OF_PAGE = 127 };
-	static const uint8_t one[] = { 0xb8, 1, 0, 0, 0, 0xc3, 0, 0 }, two[] = { 0xb8, 2, 0, 0, 0, 0xc3, 0, 0 };
+	static const uint8_t one[] = { 0xb8, 1, 0, 0, 0, 0xc3, 0, 0 },
+			     two[] = { 0xb8, 2, 0, 0, 0, 0xc3, 0, 0 };
 	uint8_t *at = memory + 0x200000, *place = at + 4096 + 64 * MANY + 32 * (LAST_OF_PAGE + 1);
 	struct umbra_ring many;
 	uint64_t id;
 
-	check_equal("a ring of 256", umbra_ring_open(&hv, &many, 1, MANY, at, gpa(at), 0, in, gpa(in)), 0);
+	check_equal("a ring of 256",
+		    umbra_ring_open(&hv, &many, 1, MANY, at, gpa(at), 0, in, gpa(in)), 0);
 	for (unsigned n = 0; n < LAST_OF_PAGE; n++) {
-		*umbra_ring_request(&many, 0) = (struct umbra_request){ .id = 1, .code = UMBRA_CALL_NULL };
+		*umbra_ring_request(&many, 0) =
+			(struct umbra_request){ .id = 1, .code = UMBRA_CALL_NULL };
 		umbra_ring_put(&many, 1);
 	}
 	umbra_ring_doorbell(&hv, &many);
 	umbra_ring_take(&many, LAST_OF_PAGE);
 	for (unsigned n = 0; n < sizeof(one); n++)
 		place[n] = one[n];
-	check_equal("code where a completion will be", (uint64_t)((int (*)(void))(uintptr_t)place)(), 1);
+	check_equal("code where a completion will be",
+		    (uint64_t)((int (*)(void))(uintptr_t)place)(), 1);
 	*umbra_ring_request(&many, 0) = (struct umbra_request){ .id = 1, .code = UMBRA_CALL_NULL };
 	for (unsigned n = 0; n < sizeof(two); n++)
 		((uint8_t *)&id)[n] = two[n];
@@ -283,7 +314,8 @@ static void across_pages(void)
 	umbra_ring_put(&many, 2);
 	umbra_ring_doorbell(&hv, &many);
 	check_equal("two completions across pages", umbra_ring_done(&many), 2);
-	check_equal("what they wrote is executed", (uint64_t)((int (*)(void))(uintptr_t)place)(), 2);
+	check_equal("what they wrote is executed", (uint64_t)((int (*)(void))(uintptr_t)place)(),
+		    2);
 	umbra_ring_take(&many, 2);
 	umbra_ring_close(&hv, &many);
 }
@@ -298,7 +330,10 @@ static void broken_ring(void)
 	check_equal("the ring stays broken", umbra_ring_doorbell(&hv, &ring), UMBRA_BAD_PARAMETER);
 	check_equal("closed", umbra_ring_close(&hv, &ring), 0);
 	check_equal("twice", umbra_ring_close(&hv, &ring), UMBRA_NOT_FOUND);
-	check_equal("opened anew", umbra_ring_open(&hv, &ring, 0, 2, ring_memory, gpa(ring_memory), 0, in, gpa(in)), 0);
+	check_equal(
+		"opened anew",
+		umbra_ring_open(&hv, &ring, 0, 2, ring_memory, gpa(ring_memory), 0, in, gpa(in)),
+		0);
 	put(1, UMBRA_CALL_NULL, 0, NULL, 0);
 	umbra_ring_doorbell(&hv, &ring);
 	check_equal("it works", take_all(), 1);

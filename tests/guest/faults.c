@@ -1,6 +1,7 @@
 /*
- * A page fault whose handler is not mapped, on a stack of its own: each delivery ends in the next one, and no instruction is ever
- * executed again. The other processors take translated code away from each other meanwhile.
+ * A page fault whose handler is not mapped, on a stack of its own: each delivery ends in the next
+ * one, and no instruction is ever executed again. The other processors take translated code away
+ * from each other meanwhile.
  */
 #include "guest.h"
 

@@ -12,7 +12,12 @@ uint64_t last_cr2;
 bool (*on_trap)(struct frame *frame);
 
 static struct { uint64_t low, high; } idt[256] __attribute__((aligned(16)));
-static struct { uint32_t reserved; uint64_t rsp[3], zero, ist[7]; uint8_t rest[10]; uint16_t io_map; } __attribute__((packed)) tss[17];
+static struct {
+	uint32_t reserved;
+	uint64_t rsp[3], zero, ist[7];
+	uint8_t rest[10];
+	uint16_t io_map;
+} __attribute__((packed)) tss[17];
 static uint8_t trap_stacks[17][2][16384] __attribute__((aligned(16)));
 static uint8_t pages[2048][4096] __attribute__((aligned(4096)));
 static unsigned pages_used, checks, failures;
@@ -45,7 +50,8 @@ void print(const char *text)
 
 void print_number(uint64_t v)
 {
-	char digits[19] = "0x", *at = digits + 2;
+	char digits[19] = "0x";
+	char *at = digits + 2;
 
 	for (int shift = 60; shift >= 0; shift -= 4)
 		if (v >> shift || shift == 0)
@@ -56,7 +62,8 @@ void print_number(uint64_t v)
 
 void print_count(unsigned count)
 {
-	char digits[12], *at = digits + sizeof(digits) - 1;
+	char digits[12];
+	char *at = digits + sizeof(digits) - 1;
 
 	*at = 0;
 	do
@@ -108,7 +115,8 @@ void set_gate(unsigned vector, void *handler, unsigned ist, unsigned dpl)
 {
 	uint64_t a = (uint64_t)handler;
 
-	idt[vector].low = (a & 0xffff) | 8ull << 16 | (uint64_t)ist << 32 | (0x8e00ull | dpl << 13) << 32 | (a >> 16 & 0xffff) << 48;
+	idt[vector].low = (a & 0xffff) | 8ull << 16 | (uint64_t)ist << 32 |
+			  (0x8e00ull | dpl << 13) << 32 | (a >> 16 & 0xffff) << 48;
 	idt[vector].high = a >> 32;
 }
 
@@ -116,13 +124,17 @@ void use_trap_stack(unsigned vector) { set_gate(vector, stubs + 16 * vector, 1, 
 
 static void load_tables(unsigned index)
 {
-	struct { uint16_t limit; uint64_t base; } __attribute__((packed)) idtr = { sizeof(idt) - 1, (uint64_t)idt };
+	struct {
+		uint16_t limit;
+		uint64_t base;
+	} __attribute__((packed)) idtr = { sizeof(idt) - 1, (uint64_t)idt };
 	uint64_t base = (uint64_t)&tss[index];
 
 	tss[index].rsp[0] = (uint64_t)trap_stacks[index][0] + 16384;
 	tss[index].ist[0] = (uint64_t)trap_stacks[index][1] + 16384;
 	tss[index].io_map = sizeof(tss[0]); /* none: behind the limit */
-	gdt[9 + 2 * index] = 0x0000890000000067ull | (base & 0xffffff) << 16 | (base >> 24 & 0xff) << 56;
+	gdt[9 + 2 * index] =
+		0x0000890000000067ull | (base & 0xffffff) << 16 | (base >> 24 & 0xff) << 56;
 	gdt[10 + 2 * index] = base >> 32;
 	__asm__ volatile("lidt %0; ltr %w1" : : "m"(idtr), "r"(0x48 + 16 * index));
 }
@@ -171,7 +183,8 @@ void guest_trap(struct frame *f)
 
 void *new_page(void)
 {
-	uint8_t *page = pages[__atomic_fetch_add(&pages_used, 1, __ATOMIC_SEQ_CST)]; /* processors take theirs at the same time */
+	/* processors take theirs at the same time */
+	uint8_t *page = pages[__atomic_fetch_add(&pages_used, 1, __ATOMIC_SEQ_CST)];
 
 	for (int n = 0; n < 4096; n++)
 		page[n] = 0;

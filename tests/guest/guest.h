@@ -1,4 +1,7 @@
-/* What bare-metal test guests share: console, checks, traps, pages, processors. One line per check on the serial port: TAP. */
+/*
+ * What bare-metal test guests share: console, checks, traps, pages, processors. One line per check
+ * on the serial port: TAP.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -6,7 +9,8 @@
 #include <stdint.h>
 
 struct frame {
-	uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, vector, code, rip, cs, rflags, rsp, ss;
+	uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, vector,
+		code, rip, cs, rflags, rsp, ss;
 };
 
 /* Provided by the test. */
@@ -38,7 +42,10 @@ int64_t try_user(void (*code)(void), uint64_t stack, uint64_t selector);
 /* RFLAGS that try_user() begins with: 2. */
 extern uint64_t try_flags;
 
-/* Maps one 4 KiB page at gva (below 512 GiB) with these flags; makes tables with all rights. Returns the entry. */
+/*
+ * Maps one 4 KiB page at gva (below 512 GiB) with these flags; makes tables with all rights.
+ * Returns the entry.
+ */
 uint64_t *map_page(uint64_t gva, uint64_t gpa, uint64_t flags);
 /* A fresh zeroed page of guest memory. */
 void *new_page(void);
@@ -52,7 +59,10 @@ unsigned apic_id(void);
 enum { PAGE_P = 1, PAGE_W = 2, PAGE_U = 4, PAGE_A = 0x20, PAGE_D = 0x40, PAGE_G = 0x100 };
 #define PAGE_NX (1ull << 63)
 
-static inline void outb(uint16_t port, uint8_t v) { __asm__ volatile("outb %0, %1" : : "a"(v), "d"(port)); }
+static inline void outb(uint16_t port, uint8_t v)
+{
+	__asm__ volatile("outb %0, %1" : : "a"(v), "d"(port));
+}
 static inline uint64_t rdmsr(uint32_t msr)
 {
 	uint32_t low, high;
@@ -60,13 +70,48 @@ static inline uint64_t rdmsr(uint32_t msr)
 	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
 	return (uint64_t)high << 32 | low;
 }
-static inline void wrmsr(uint32_t msr, uint64_t v) { __asm__ volatile("wrmsr" : : "a"((uint32_t)v), "d"((uint32_t)(v >> 32)), "c"(msr) : "memory"); }
+static inline void wrmsr(uint32_t msr, uint64_t v)
+{
+	__asm__ volatile("wrmsr"
+			 :
+			 : "a"((uint32_t)v), "d"((uint32_t)(v >> 32)), "c"(msr)
+			 : "memory");
+}
 static inline void invlpg(uint64_t gva) { __asm__ volatile("invlpg (%0)" : : "r"(gva) : "memory"); }
-static inline uint64_t read_cr0(void) { uint64_t v; __asm__ volatile("mov %%cr0, %0" : "=r"(v)); return v; }
-static inline uint64_t read_cr3(void) { uint64_t v; __asm__ volatile("mov %%cr3, %0" : "=r"(v)); return v; }
-static inline uint64_t read_cr4(void) { uint64_t v; __asm__ volatile("mov %%cr4, %0" : "=r"(v)); return v; }
-static inline void write_cr0(uint64_t v) { __asm__ volatile("mov %0, %%cr0" : : "r"(v) : "memory"); }
-static inline void write_cr3(uint64_t v) { __asm__ volatile("mov %0, %%cr3" : : "r"(v) : "memory"); }
-static inline void write_cr4(uint64_t v) { __asm__ volatile("mov %0, %%cr4" : : "r"(v) : "memory"); }
-static inline uint64_t rdtsc(void) { uint32_t l, h; __asm__ volatile("rdtsc" : "=a"(l), "=d"(h)); return (uint64_t)h << 32 | l; }
+static inline uint64_t read_cr0(void)
+{
+	uint64_t v;
+	__asm__ volatile("mov %%cr0, %0" : "=r"(v));
+	return v;
+}
+static inline uint64_t read_cr3(void)
+{
+	uint64_t v;
+	__asm__ volatile("mov %%cr3, %0" : "=r"(v));
+	return v;
+}
+static inline uint64_t read_cr4(void)
+{
+	uint64_t v;
+	__asm__ volatile("mov %%cr4, %0" : "=r"(v));
+	return v;
+}
+static inline void write_cr0(uint64_t v)
+{
+	__asm__ volatile("mov %0, %%cr0" : : "r"(v) : "memory");
+}
+static inline void write_cr3(uint64_t v)
+{
+	__asm__ volatile("mov %0, %%cr3" : : "r"(v) : "memory");
+}
+static inline void write_cr4(uint64_t v)
+{
+	__asm__ volatile("mov %0, %%cr4" : : "r"(v) : "memory");
+}
+static inline uint64_t rdtsc(void)
+{
+	uint32_t l, h;
+	__asm__ volatile("rdtsc" : "=a"(l), "=d"(h));
+	return (uint64_t)h << 32 | l;
+}
 static inline void pause(void) { __asm__ volatile("pause"); }

@@ -34,7 +34,10 @@ void check_act(const char *name, uint64_t got, uint64_t want)
 static uint64_t last_value;
 struct msr_access { uint32_t msr; uint64_t value; };
 static void do_rdmsr(void *a) { last_value = rdmsr(((struct msr_access *)a)->msr); }
-static void do_wrmsr(void *a) { wrmsr(((struct msr_access *)a)->msr, ((struct msr_access *)a)->value); }
+static void do_wrmsr(void *a)
+{
+	wrmsr(((struct msr_access *)a)->msr, ((struct msr_access *)a)->value);
+}
 static void do_store(void *at) { *(volatile uint8_t *)at = 1; }
 
 int64_t try_rdmsr(uint32_t msr)
@@ -51,10 +54,19 @@ int64_t try_wrmsr(uint32_t msr, uint64_t value)
 	return try_code(do_wrmsr, &a);
 }
 
-static uint64_t outcome(int64_t vector, uint64_t otherwise) { return vector >= 0 ? TRAP((uint64_t)vector) : otherwise; }
-uint64_t outcome_of_wrmsr(uint32_t msr, uint64_t value) { return outcome(try_wrmsr(msr, value), 0); }
+static uint64_t outcome(int64_t vector, uint64_t otherwise)
+{
+	return vector >= 0 ? TRAP((uint64_t)vector) : otherwise;
+}
+uint64_t outcome_of_wrmsr(uint32_t msr, uint64_t value)
+{
+	return outcome(try_wrmsr(msr, value), 0);
+}
 uint64_t outcome_of_rdmsr(uint32_t msr) { return outcome(try_rdmsr(msr), last_value); }
-uint64_t outcome_of_store(volatile void *at) { return outcome(try_code(do_store, (void *)(uintptr_t)at), 0); }
+uint64_t outcome_of_store(volatile void *at)
+{
+	return outcome(try_code(do_store, (void *)(uintptr_t)at), 0);
+}
 
 static bool on_interrupt(struct frame *f)
 {

@@ -1,4 +1,6 @@
-/* The four conventions, rep calls and their restart, and every call that needs one processor only. */
+/*
+ * The four conventions, rep calls and their restart, and every call that needs one processor only.
+ */
 #include "hv.h"
 
 static void conventions(void)
@@ -15,24 +17,35 @@ static void conventions(void)
 	in[1] = 0xfffffffe;
 	((uint32_t *)in)[4] = 0x90003;  /* VP index */
 	((uint32_t *)in)[5] = 0x90002;  /* guest OS id */
-	check_equal("rep, memory", umbra_call(&hv, umbra_rep(0x50, 2), gpa(in), gpa(out)), 2ull << 32);
+	check_equal("rep, memory", umbra_call(&hv, umbra_rep(0x50, 2), gpa(in), gpa(out)),
+		    2ull << 32);
 	check("its values", out[0] == 0 && out[2] == OS_ID);
 	r[0] = in[0], r[1] = in[1], r[2] = in[2];
-	check_equal("rep, XMM", umbra_call_xmm(&hv, umbra_fast(0) | umbra_rep(0x50, 2), r), 2ull << 32);
-	check("its values, after the input rounded up", r[4] == 0 && r[6] == OS_ID && r[2] == in[2]);
+	check_equal("rep, XMM", umbra_call_xmm(&hv, umbra_fast(0) | umbra_rep(0x50, 2), r),
+		    2ull << 32);
+	check("its values, after the input rounded up",
+	      r[4] == 0 && r[6] == OS_ID && r[2] == in[2]);
 	out[0] = out[2] = 9;
-	check_equal("rep from the second element", umbra_call(&hv, umbra_rep(0x50, 2) | 1ull << 48, gpa(in), gpa(out)), 2ull << 32);
+	check_equal("rep from the second element",
+		    umbra_call(&hv, umbra_rep(0x50, 2) | 1ull << 48, gpa(in), gpa(out)),
+		    2ull << 32);
 	check("the first is left alone", out[0] == 9 && out[2] == OS_ID);
 	((uint32_t *)in)[5] = 0x12345678;
 	in[0] = ~0ull;
 	out[0] = 9;
-	check_equal("rep that fails in the middle", umbra_call(&hv, umbra_rep(0x50, 2), gpa(in), gpa(out)), 1ull << 32 | UMBRA_BAD_PARAMETER);
+	check_equal("rep that fails in the middle",
+		    umbra_call(&hv, umbra_rep(0x50, 2), gpa(in), gpa(out)),
+		    1ull << 32 | UMBRA_BAD_PARAMETER);
 	check_equal("what was done is there", out[0], 0);
 	in[0] = 0, in[1] = 1, in[2] = 1, in[3] = 1, in[4] = 1;
-	check_equal("a variable header", umbra_call(&hv, umbra_with_header(0x13, 8), gpa(in), 0), 0);
-	check_equal("a variable header and elements", umbra_call(&hv, umbra_with_header(umbra_rep(0x14, 3), 8), gpa(in), 0), 3ull << 32);
+	check_equal("a variable header", umbra_call(&hv, umbra_with_header(0x13, 8), gpa(in), 0),
+		    0);
+	check_equal("a variable header and elements",
+		    umbra_call(&hv, umbra_with_header(umbra_rep(0x14, 3), 8), gpa(in), 0),
+		    3ull << 32);
 	r[0] = 0, r[1] = 0, r[2] = 0, r[3] = 1, r[4] = 1;
-	check_equal("a variable header, XMM", umbra_call_xmm(&hv, umbra_with_header(umbra_fast(0x13), 8), r), 0);
+	check_equal("a variable header, XMM",
+		    umbra_call_xmm(&hv, umbra_with_header(umbra_fast(0x13), 8), r), 0);
 }
 
 static void own_registers(void)
@@ -46,7 +59,8 @@ static void own_registers(void)
 	in[1] = 0xfffffffe;
 	for (unsigned n = 0; n < 6; n++)
 		((uint32_t *)in)[4 + n] = names[n];
-	check_equal("own registers", umbra_call(&hv, umbra_rep(0x50, 6), gpa(in), gpa(out)), 6ull << 32);
+	check_equal("own registers", umbra_call(&hv, umbra_rep(0x50, 6), gpa(in), gpa(out)),
+		    6ull << 32);
 	check_equal("CR0", out[0], read_cr0());
 	check_equal("CR3", out[2], read_cr3());
 	check_equal("SS selector", (uint16_t)(out[5] >> 32), 0x10);
@@ -57,7 +71,10 @@ static void own_registers(void)
 
 static uint64_t *list;
 
-/* 400 elements of 64 KiB each take far more than a slice: the call is executed again, and interrupts come in between. */
+/*
+ * 400 elements of 64 KiB each take far more than a slice: the call is executed again, and
+ * interrupts come in between.
+ */
 static void restart(void)
 {
 	uint8_t *memory = (uint8_t *)0x8000000;
@@ -84,7 +101,10 @@ static void restart(void)
 	wrmsr(MSR_TIMER0, 0);
 }
 
-/* The interrupt handler changes the list under a call's feet: what is read later counts, and is checked. */
+/*
+ * The interrupt handler changes the list under a call's feet: what is read later counts, and is
+ * checked.
+ */
 static bool spoil(struct frame *f)
 {
 	if (f->vector != 0x41)
@@ -126,7 +146,8 @@ static void hints(void)
 	memory[0] = memory[0x40000] = 5;
 	in[0] = 2;
 	in[1] = 0x8000000 | 1 << 11 | 1; /* two large pages */
-	check_equal("memory heat hint", umbra_call(&hv, umbra_rep(0x8003, 1), gpa(in), 0), 1ull << 32);
+	check_equal("memory heat hint", umbra_call(&hv, umbra_rep(0x8003, 1), gpa(in), 0),
+		    1ull << 32);
 	check("cold memory was given away", !memory[0] && !memory[0x40000]);
 	check_equal("boot-zeroed memory", umbra_call(&hv, 0x8002, 0, gpa(output_page())), 0);
 }

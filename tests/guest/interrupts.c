@@ -34,7 +34,10 @@ static void self_interrupts(void)
 	cli();
 	wrmsr(0x83f, 0x50);
 	check_equal("not while IF is 0", taken[0x50], 0);
-	__asm__ volatile("lea 1f(%%rip), %0; lea 2f(%%rip), %1; sti; 1: nop; 2: nop; cli" : "=r"(shadow), "=r"(behind) : : "memory");
+	__asm__ volatile("lea 1f(%%rip), %0; lea 2f(%%rip), %1; sti; 1: nop; 2: nop; cli"
+			 : "=r"(shadow), "=r"(behind)
+			 :
+			 : "memory");
 	check_equal("taken with IF 1", taken[0x50], 1);
 	check("not in the shadow of STI", taken_rip != shadow);
 	check_equal("but right behind it", taken_rip, behind);
@@ -44,7 +47,8 @@ static void self_interrupts(void)
 	wrmsr(0x83f, 0x71);
 	sti();
 	cli();
-	check("three at once, by priority", ordered == 3 && order[0] == 0x91 && order[1] == 0x71 && order[2] == 0x51);
+	check("three at once, by priority",
+	      ordered == 3 && order[0] == 0x91 && order[1] == 0x71 && order[2] == 0x51);
 	wrmsr(0x808, 0x60);
 	wrmsr(0x83f, 0x55);
 	sti();

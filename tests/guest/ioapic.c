@@ -1,7 +1,17 @@
-/* The IOAPIC: its registers, edges and levels. Lines are those of the test device (--test-device): port 0x2000 + line. */
+/*
+ * The IOAPIC: its registers, edges and levels. Lines are those of the test device (--test-device):
+ * port 0x2000 + line.
+ */
 #include "hv.h"
 
-enum { LINE = 14, LINE_PORT = 0x2000 + LINE, REG_ID = 0, REG_VERSION = 1, REG_ARBITRATION = 2, REG_ENTRY = 0x10 + 2 * LINE };
+enum {
+	LINE = 14,
+	LINE_PORT = 0x2000 + LINE,
+	REG_ID = 0,
+	REG_VERSION = 1,
+	REG_ARBITRATION = 2,
+	REG_ENTRY = 0x10 + 2 * LINE
+};
 enum { LEVEL = 1 << 15, REMOTE_IRR = 1 << 14, MASKED = 1 << 16, VECTOR = 0x77 };
 #define IOAPIC 0xfec00000ull
 
@@ -29,7 +39,8 @@ static bool on_interrupt(struct frame *f)
 		return false;
 	got++;
 	if (got == 1 && read_reg(REG_ENTRY) & LEVEL)
-		check("a level: remote IRR until the end of the interrupt", read_reg(REG_ENTRY) & REMOTE_IRR);
+		check("a level: remote IRR until the end of the interrupt",
+		      read_reg(REG_ENTRY) & REMOTE_IRR);
 	if (got == lower_at)
 		set_line(0);
 	wrmsr(0x80b, 0);
@@ -54,7 +65,8 @@ static void registers(void)
 	write_reg(REG_ID, 0);
 	check_equal("version and entries", read_reg(REG_VERSION), 0x00170011);
 	write_reg(REG_ENTRY, MASKED | LEVEL | REMOTE_IRR | 0x33);
-	check_equal("remote IRR is not the guest's to set", read_reg(REG_ENTRY), MASKED | LEVEL | 0x33);
+	check_equal("remote IRR is not the guest's to set", read_reg(REG_ENTRY),
+		    MASKED | LEVEL | 0x33);
 }
 
 static void edges(void)

@@ -1,12 +1,24 @@
-/* Instructions that only 32-bit code has, and SYSENTER: decimal arithmetic, BOUND, INTO, ARPL, segments on the stack, LAHF, LES. */
+/*
+ * Instructions that only 32-bit code has, and SYSENTER: decimal arithmetic, BOUND, INTO, ARPL,
+ * segments on the stack, LAHF, LES.
+ */
 #include "guest.h"
 
 #define AT 0x40000000ull /* below 4 GiB: for 32-bit code */
-enum { USER_CODE_32 = 0x23, USER_DATA = 0x2b, DONE = 0x80, DIVIDE = 0, OVERFLOW = 4, BOUND_RANGE = 5, UNDEFINED = 6 };
+enum {
+	USER_CODE_32 = 0x23,
+	USER_DATA = 0x2b,
+	DONE = 0x80,
+	DIVIDE = 0,
+	OVERFLOW = 4,
+	BOUND_RANGE = 5,
+	UNDEFINED = 6
+};
 
 /* Each: code that ends in INT 80h with its result in EAX and, where it says, EBX. */
-#define LEGACY(name, text) \
-	__asm__(".code32\n.globl " #name ", " #name "_end\n" #name ": " text "; int $0x80\n" #name "_end: .code64\n"); \
+#define LEGACY(name, text)                                                                         \
+	__asm__(".code32\n.globl " #name ", " #name "_end\n" #name ": " text "; int $0x80\n" #name \
+		"_end: .code64\n");                                                                \
 	extern const uint8_t name[], name##_end[];
 
 LEGACY(code_daa, "movl $0x79, %eax; addb $0x35, %al; daa; setc %bl; movzbl %bl, %ebx")
@@ -17,8 +29,10 @@ LEGACY(code_aam, "movl $79, %eax; aam")
 LEGACY(code_aam_zero, "movl $79, %eax; aam $0")
 LEGACY(code_aad, "movl $0x0709, %eax; aad")
 LEGACY(code_salc, "xorl %eax, %eax; stc; .byte 0xd6")
-LEGACY(code_lahf, "movl $0x4100, %eax; sahf; xorl %eax, %eax; incl %eax; stc; lahf; andl $0x100, %eax")
-LEGACY(code_segments, "movl $0x2b, %eax; movl %eax, %es; pushl %es; popl %ds; pushl %ds; popl %es; movl %es, %eax")
+LEGACY(code_lahf,
+       "movl $0x4100, %eax; sahf; xorl %eax, %eax; incl %eax; stc; lahf; andl $0x100, %eax")
+LEGACY(code_segments,
+       "movl $0x2b, %eax; movl %eax, %es; pushl %es; popl %ds; pushl %ds; popl %es; movl %es, %eax")
 LEGACY(code_arpl, "movl $0x10, %eax; movl $3, %ecx; arpl %cx, %ax; setz %bl; movzbl %bl, %ebx")
 LEGACY(code_into, "movl $0x7fffffff, %eax; incl %eax; into")
 LEGACY(code_no_into, "xorl %eax, %eax; into")
@@ -39,10 +53,12 @@ static void put(unsigned at, const uint8_t *code, const uint8_t *end)
 		((volatile uint8_t *)AT)[at++] = *code++;
 }
 
-static void run(const char *name, const uint8_t *code, const uint8_t *end, int64_t vector, uint64_t rax)
+static void run(const char *name, const uint8_t *code, const uint8_t *end, int64_t vector,
+		uint64_t rax)
 {
 	put(0, code, end);
-	check_equal(name, (uint64_t)try_user((void (*)(void))AT, AT + 8192, USER_CODE_32), (uint64_t)vector);
+	check_equal(name, (uint64_t)try_user((void (*)(void))AT, AT + 8192, USER_CODE_32),
+		    (uint64_t)vector);
 	if (vector == DONE)
 		check_equal("its result", last.rax, rax);
 }

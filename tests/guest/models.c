@@ -1,6 +1,7 @@
 /*
- * What the processor says of itself against what it does: each feature's instruction executes where its CPUID bit is shown and is #UD
- * where it is hidden, each register is there with its feature and #GP without, and so is each bit of CR4. The same on every model.
+ * What the processor says of itself against what it does: each feature's instruction executes where
+ * its CPUID bit is shown and is #UD where it is hidden, each register is there with its feature and
+ * #GP without, and so is each bit of CR4. The same on every model.
  */
 #include "hv.h"
 
@@ -9,7 +10,9 @@ enum { UD = 6, GP = 13 };
 
 static void leaf(uint32_t number, uint32_t subleaf, uint32_t r[4])
 {
-	__asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(number), "c"(subleaf));
+	__asm__ volatile("cpuid"
+			 : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+			 : "a"(number), "c"(subleaf));
 }
 
 static bool shown(uint32_t number, uint32_t subleaf, unsigned reg, unsigned bit)
@@ -35,10 +38,13 @@ static bool is_amd(void)
 
 static uint8_t area[4096] __attribute__((aligned(64)));
 
-#define INSTRUCTION(name, text) \
-	static void name(void *at) \
-	{ \
-		__asm__ volatile(text : : "S"(at), "a"(0), "c"(0), "d"(0) : "rbx", "cc", "memory"); \
+#define INSTRUCTION(name, text)                                    \
+	static void name(void *at)                                 \
+	{                                                          \
+		__asm__ volatile(text                              \
+				 :                                 \
+				 : "S"(at), "a"(0), "c"(0), "d"(0) \
+				 : "rbx", "cc", "memory");         \
 	}
 INSTRUCTION(sse3, "haddps %%xmm0, %%xmm0")
 INSTRUCTION(fisttp, "fldz; fisttps (%%rsi)")
@@ -88,21 +94,58 @@ INSTRUCTION(xbegin, ".byte 0xc7, 0xf8, 0, 0, 0, 0; xor %%eax, %%eax")
 INSTRUCTION(avx512, ".byte 0x62, 0xf1, 0x7c, 0x48, 0x58, 0xc0")
 INSTRUCTION(sse4a, "extrq %%xmm0, %%xmm0")
 
-struct instruction { const char *name; uint32_t leaf, subleaf; uint8_t reg, bit; void (*run)(void *); };
+struct instruction {
+	const char *name;
+	uint32_t leaf, subleaf;
+	uint8_t reg, bit;
+	void (*run)(void *);
+};
 
 static const struct instruction instructions[] = {
-	{ "pni", 1, 0, ECX, 0, sse3 }, { "FISTTP", 1, 0, ECX, 0, fisttp }, { "pclmulqdq", 1, 0, ECX, 1, pclmulqdq }, { "ssse3", 1, 0, ECX, 9, ssse3 },
-	{ "PALIGNR", 1, 0, ECX, 9, palignr }, { "fma", 1, 0, ECX, 12, fma }, { "cx16", 1, 0, ECX, 13, cx16 }, { "sse4_1", 1, 0, ECX, 19, sse4_1 },
-	{ "sse4_2", 1, 0, ECX, 20, sse4_2 }, { "CRC32", 1, 0, ECX, 20, crc32 }, { "movbe", 1, 0, ECX, 22, movbe }, { "popcnt", 1, 0, ECX, 23, popcnt },
-	{ "aes", 1, 0, ECX, 25, aes }, { "VAESENC", 1, 0, ECX, 25, vaes }, { "xsave", 1, 0, ECX, 26, xsave }, { "XGETBV", 1, 0, ECX, 26, xgetbv },
-	{ "avx", 1, 0, ECX, 28, avx }, { "f16c", 1, 0, ECX, 29, f16c }, { "rdrand", 1, 0, ECX, 30, rdrand }, { "fsgsbase", 7, 0, EBX, 0, rdfsbase },
-	{ "bmi1", 7, 0, EBX, 3, bmi1 }, { "avx2", 7, 0, EBX, 5, avx2 }, { "gathers", 7, 0, EBX, 5, gather }, { "bmi2", 7, 0, EBX, 8, bmi2 },
-	{ "invpcid", 7, 0, EBX, 10, invpcid }, { "rdseed", 7, 0, EBX, 18, rdseed }, { "adx", 7, 0, EBX, 19, adx }, { "smap", 7, 0, EBX, 20, clac },
-	{ "clflushopt", 7, 0, EBX, 23, clflushopt }, { "sha_ni", 7, 0, EBX, 29, sha }, { "xsaveopt", 0xd, 1, EAX, 0, xsaveopt },
-	{ "xsavec", 0xd, 1, EAX, 1, xsavec }, { "rdtscp", 0x80000001, 0, EDX, 27, rdtscp },
-	{ "rdpid", 7, 0, ECX, 22, rdpid }, { "clwb", 7, 0, EBX, 24, clwb }, { "gfni", 7, 0, ECX, 8, gfni }, { "vaes", 7, 0, ECX, 9, vaes_wide },
-	{ "ospke", 7, 0, ECX, 4, rdpkru }, { "monitor", 1, 0, ECX, 3, monitor }, { "clzero", 0x80000008, 0, EBX, 0, clzero },
-	{ "xsaves", 0xd, 1, EAX, 3, xsaves }, { "rtm", 7, 0, EBX, 11, xbegin }, { "avx512f", 7, 0, EBX, 16, avx512 }, { "sse4a", 0x80000001, 0, ECX, 6, sse4a },
+	{ "pni", 1, 0, ECX, 0, sse3 },
+	{ "FISTTP", 1, 0, ECX, 0, fisttp },
+	{ "pclmulqdq", 1, 0, ECX, 1, pclmulqdq },
+	{ "ssse3", 1, 0, ECX, 9, ssse3 },
+	{ "PALIGNR", 1, 0, ECX, 9, palignr },
+	{ "fma", 1, 0, ECX, 12, fma },
+	{ "cx16", 1, 0, ECX, 13, cx16 },
+	{ "sse4_1", 1, 0, ECX, 19, sse4_1 },
+	{ "sse4_2", 1, 0, ECX, 20, sse4_2 },
+	{ "CRC32", 1, 0, ECX, 20, crc32 },
+	{ "movbe", 1, 0, ECX, 22, movbe },
+	{ "popcnt", 1, 0, ECX, 23, popcnt },
+	{ "aes", 1, 0, ECX, 25, aes },
+	{ "VAESENC", 1, 0, ECX, 25, vaes },
+	{ "xsave", 1, 0, ECX, 26, xsave },
+	{ "XGETBV", 1, 0, ECX, 26, xgetbv },
+	{ "avx", 1, 0, ECX, 28, avx },
+	{ "f16c", 1, 0, ECX, 29, f16c },
+	{ "rdrand", 1, 0, ECX, 30, rdrand },
+	{ "fsgsbase", 7, 0, EBX, 0, rdfsbase },
+	{ "bmi1", 7, 0, EBX, 3, bmi1 },
+	{ "avx2", 7, 0, EBX, 5, avx2 },
+	{ "gathers", 7, 0, EBX, 5, gather },
+	{ "bmi2", 7, 0, EBX, 8, bmi2 },
+	{ "invpcid", 7, 0, EBX, 10, invpcid },
+	{ "rdseed", 7, 0, EBX, 18, rdseed },
+	{ "adx", 7, 0, EBX, 19, adx },
+	{ "smap", 7, 0, EBX, 20, clac },
+	{ "clflushopt", 7, 0, EBX, 23, clflushopt },
+	{ "sha_ni", 7, 0, EBX, 29, sha },
+	{ "xsaveopt", 0xd, 1, EAX, 0, xsaveopt },
+	{ "xsavec", 0xd, 1, EAX, 1, xsavec },
+	{ "rdtscp", 0x80000001, 0, EDX, 27, rdtscp },
+	{ "rdpid", 7, 0, ECX, 22, rdpid },
+	{ "clwb", 7, 0, EBX, 24, clwb },
+	{ "gfni", 7, 0, ECX, 8, gfni },
+	{ "vaes", 7, 0, ECX, 9, vaes_wide },
+	{ "ospke", 7, 0, ECX, 4, rdpkru },
+	{ "monitor", 1, 0, ECX, 3, monitor },
+	{ "clzero", 0x80000008, 0, EBX, 0, clzero },
+	{ "xsaves", 0xd, 1, EAX, 3, xsaves },
+	{ "rtm", 7, 0, EBX, 11, xbegin },
+	{ "avx512f", 7, 0, EBX, 16, avx512 },
+	{ "sse4a", 0x80000001, 0, ECX, 6, sse4a },
 };
 
 static void check_instructions(void)
@@ -110,7 +153,8 @@ static void check_instructions(void)
 	for (unsigned n = 0; n < sizeof(instructions) / sizeof(instructions[0]); n++) {
 		const struct instruction *i = &instructions[n];
 
-		check_equal(i->name, (uint64_t)try_code(i->run, area), shown(i->leaf, i->subleaf, i->reg, i->bit) ? ~0ull : UD);
+		check_equal(i->name, (uint64_t)try_code(i->run, area),
+			    shown(i->leaf, i->subleaf, i->reg, i->bit) ? ~0ull : UD);
 	}
 }
 
@@ -139,18 +183,36 @@ static void check_registers(void)
 	bool amd = is_amd();
 	bool spec_ctrl = shown(7, 0, EDX, 26);
 	const struct model_register registers[] = {
-		{ "PLATFORM_ID", 0x17, !amd }, { "SPEC_CTRL", 0x48, spec_ctrl }, { "microcode's revision", 0x8b, true }, { "PLATFORM_INFO", 0xce, !amd },
-		{ "CORE_CAPABILITIES", 0xcf, shown(7, 0, EDX, 30) }, { "ARCH_CAPABILITIES", 0x10a, shown(7, 0, EDX, 29) }, { "FLUSH_CMD", 0x10b, false },
-		{ "TSX_CTRL", 0x122, false }, { "MCG_CAP", 0x179, shown(1, 0, EDX, 14) }, { "MISC_ENABLE", 0x1a0, !amd },
-		{ "MTRR_CAP", 0xfe, shown(1, 0, EDX, 12) }, { "PAT", 0x277, shown(1, 0, EDX, 16) }, { "TSC_ADJUST", 0x3b, shown(7, 0, EBX, 1) },
-		{ "TSC_DEADLINE", 0x6e0, shown(1, 0, ECX, 24) }, { "XSS", 0xda0, shown(0xd, 1, EAX, 3) }, { "APERF", 0xe8, shown(6, 0, ECX, 0) },
-		{ "thermal status", 0x19c, shown(1, 0, EDX, 22) }, { "PERF_CAPABILITIES", 0x345, shown(1, 0, ECX, 15) },
-		{ "SYSCFG", 0xc0010010, amd }, { "HWCR", 0xc0010015, amd }, { "DE_CFG", 0xc0011029, amd }, { "TSC_AUX", 0xc0000103, true },
-		{ "VM_CR", 0xc0010114, false }, { "unknown", 0x12345, false }, { "unknown, AMD's", 0xc001ffff, false },
+		{ "PLATFORM_ID", 0x17, !amd },
+		{ "SPEC_CTRL", 0x48, spec_ctrl },
+		{ "microcode's revision", 0x8b, true },
+		{ "PLATFORM_INFO", 0xce, !amd },
+		{ "CORE_CAPABILITIES", 0xcf, shown(7, 0, EDX, 30) },
+		{ "ARCH_CAPABILITIES", 0x10a, shown(7, 0, EDX, 29) },
+		{ "FLUSH_CMD", 0x10b, false },
+		{ "TSX_CTRL", 0x122, false },
+		{ "MCG_CAP", 0x179, shown(1, 0, EDX, 14) },
+		{ "MISC_ENABLE", 0x1a0, !amd },
+		{ "MTRR_CAP", 0xfe, shown(1, 0, EDX, 12) },
+		{ "PAT", 0x277, shown(1, 0, EDX, 16) },
+		{ "TSC_ADJUST", 0x3b, shown(7, 0, EBX, 1) },
+		{ "TSC_DEADLINE", 0x6e0, shown(1, 0, ECX, 24) },
+		{ "XSS", 0xda0, shown(0xd, 1, EAX, 3) },
+		{ "APERF", 0xe8, shown(6, 0, ECX, 0) },
+		{ "thermal status", 0x19c, shown(1, 0, EDX, 22) },
+		{ "PERF_CAPABILITIES", 0x345, shown(1, 0, ECX, 15) },
+		{ "SYSCFG", 0xc0010010, amd },
+		{ "HWCR", 0xc0010015, amd },
+		{ "DE_CFG", 0xc0011029, amd },
+		{ "TSC_AUX", 0xc0000103, true },
+		{ "VM_CR", 0xc0010114, false },
+		{ "unknown", 0x12345, false },
+		{ "unknown, AMD's", 0xc001ffff, false },
 	};
 
 	for (unsigned n = 0; n < sizeof(registers) / sizeof(registers[0]); n++)
-		check_equal(registers[n].name, (uint64_t)try_rdmsr(registers[n].msr), registers[n].exists ? ~0ull : GP);
+		check_equal(registers[n].name, (uint64_t)try_rdmsr(registers[n].msr),
+			    registers[n].exists ? ~0ull : GP);
 	check_equal("PRED_CMD", (uint64_t)try_wrmsr(0x49, 1), spec_ctrl ? ~0ull : GP);
 	if (!amd) {
 		check_equal("fast strings are on, as ERMS and FSRM say", rdmsr(0x1a0) & 1, 1);
@@ -161,7 +223,8 @@ static void check_registers(void)
 		check_equal("LFENCE waits", rdmsr(0xc0011029) >> 1 & 1, 1);
 		check_equal("the TSC counts at one rate", rdmsr(0xc0010015) >> 24 & 1, 1);
 	}
-	check_equal("automatic IBRS", (uint64_t)try_wrmsr(0xc0000080, rdmsr(0xc0000080) | 1 << 21), shown(0x80000021, 0, EAX, 8) ? ~0ull : GP);
+	check_equal("automatic IBRS", (uint64_t)try_wrmsr(0xc0000080, rdmsr(0xc0000080) | 1 << 21),
+		    shown(0x80000021, 0, EAX, 8) ? ~0ull : GP);
 }
 
 /* ---- control bits ---- */
@@ -177,17 +240,29 @@ static void set_cr4_bit(void *bit)
 /* SMEP and SMAP only where they are hidden: this guest's pages are everybody's. */
 static void check_control_bits(void)
 {
-	const struct { const char *name; unsigned bit; bool exists; } bits[] = {
-		{ "CR4.VME", 0, shown(1, 0, EDX, 1) }, { "CR4.MCE", 6, shown(1, 0, EDX, 7) }, { "CR4.UMIP", 11, shown(7, 0, ECX, 2) },
-		{ "CR4.LA57", 12, shown(7, 0, ECX, 16) }, { "CR4.VMXE", 13, shown(1, 0, ECX, 5) }, { "CR4.SMXE", 14, shown(1, 0, ECX, 6) },
-		{ "CR4.FSGSBASE", 16, shown(7, 0, EBX, 0) }, { "CR4.PCIDE", 17, shown(1, 0, ECX, 17) }, { "CR4.OSXSAVE", 18, shown(1, 0, ECX, 26) },
-		{ "CR4.SMEP", 20, shown(7, 0, EBX, 7) }, { "CR4.SMAP", 21, shown(7, 0, EBX, 20) }, { "CR4.PKE", 22, shown(7, 0, ECX, 3) },
-		{ "CR4.CET", 23, shown(7, 0, ECX, 7) }, { "CR4.PKS", 24, shown(7, 0, ECX, 31) },
+	const struct { const char *name; unsigned bit; bool exists;
+	} bits[] = {
+		{ "CR4.VME", 0, shown(1, 0, EDX, 1) },
+		{ "CR4.MCE", 6, shown(1, 0, EDX, 7) },
+		{ "CR4.UMIP", 11, shown(7, 0, ECX, 2) },
+		{ "CR4.LA57", 12, shown(7, 0, ECX, 16) },
+		{ "CR4.VMXE", 13, shown(1, 0, ECX, 5) },
+		{ "CR4.SMXE", 14, shown(1, 0, ECX, 6) },
+		{ "CR4.FSGSBASE", 16, shown(7, 0, EBX, 0) },
+		{ "CR4.PCIDE", 17, shown(1, 0, ECX, 17) },
+		{ "CR4.OSXSAVE", 18, shown(1, 0, ECX, 26) },
+		{ "CR4.SMEP", 20, shown(7, 0, EBX, 7) },
+		{ "CR4.SMAP", 21, shown(7, 0, EBX, 20) },
+		{ "CR4.PKE", 22, shown(7, 0, ECX, 3) },
+		{ "CR4.CET", 23, shown(7, 0, ECX, 7) },
+		{ "CR4.PKS", 24, shown(7, 0, ECX, 31) },
 	};
 
 	for (unsigned n = 0; n < sizeof(bits) / sizeof(bits[0]); n++)
 		if (!bits[n].exists || (bits[n].bit != 20 && bits[n].bit != 21))
-			check_equal(bits[n].name, (uint64_t)try_code(set_cr4_bit, (void *)(uint64_t)bits[n].bit), bits[n].exists ? ~0ull : GP);
+			check_equal(bits[n].name,
+				    (uint64_t)try_code(set_cr4_bit, (void *)(uint64_t)bits[n].bit),
+				    bits[n].exists ? ~0ull : GP);
 }
 
 /* ---- leaves ---- */
@@ -213,7 +288,8 @@ static void check_leaves(void)
 	leaf(0x80000008, 0, r);
 	check_equal("address bits", r[EAX] & 0xffff, 48 << 8 | 40);
 	if (is_amd())
-		check_equal("processors by leaf 0x80000008", (r[ECX] & 0xff) + 1, first[EBX] >> 16 & 0xff);
+		check_equal("processors by leaf 0x80000008", (r[ECX] & 0xff) + 1,
+			    first[EBX] >> 16 & 0xff);
 	check_equal("OSXSAVE follows CR4", first[ECX] >> 27 & 1, read_cr4() >> 18 & 1);
 	/* twice the same, for every leaf that there may be */
 	for (uint32_t n = 0; n < 0x60; n++) {
@@ -254,7 +330,8 @@ void test_main(void)
 		write_cr4(read_cr4() | 1 << 16);
 	check_instructions();
 	if (shown(1, 0, ECX, 26))
-		check_equal("XGETBV of what is in use", (uint64_t)try_code(xgetbv_in_use, NULL), shown(0xd, 1, EAX, 2) ? ~0ull : GP);
+		check_equal("XGETBV of what is in use", (uint64_t)try_code(xgetbv_in_use, NULL),
+			    shown(0xd, 1, EAX, 2) ? ~0ull : GP);
 	check_vendor();
 	check_registers();
 	check_control_bits();

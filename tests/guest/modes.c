@@ -1,4 +1,6 @@
-/* Compatibility and 16-bit code, SYSCALL and SYSRET, far transfers, segment bases, XSAVE, FSGSBASE. */
+/*
+ * Compatibility and 16-bit code, SYSCALL and SYSRET, far transfers, segment bases, XSAVE, FSGSBASE.
+ */
 #include "guest.h"
 
 #define AT 0x40000000ull /* below 4 GiB: for 32-bit code */
@@ -25,19 +27,22 @@ __asm__(".code32\n"
 	"sixteen: movw $0x1234, %ax; pushw %ax; popw %bx; addw $1, %bx; movl $0x89abcdef, %ecx; movw $5, %si; leaw 3(%bx,%si), %di; int $0x80\n"
 	"sixteen_end:\n"
 	".code64\n");
-extern const uint8_t compat[], compat_end[], compat_fault[], compat_fault_end[], compat_aaa[], compat_aaa_end[], sixteen[], sixteen_end[];
+extern const uint8_t compat[], compat_end[], compat_fault[], compat_fault_end[], compat_aaa[],
+	compat_aaa_end[], sixteen[], sixteen_end[];
 
 static void thirty_two(void)
 {
 	put(0, compat, (unsigned)(compat_end - compat));
-	check_equal("32-bit user code", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 0x80);
+	check_equal("32-bit user code", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23),
+		    0x80);
 	check_equal("its eax and edi exchanged by 16 bits", last.rax & 0xffff, 0);
 	check_equal("its ebx", last.rbx, 0x11223345);
 	check_equal("its loop", last.rdx, 6);
 	check_equal("its lea", last.rsi, 10);
 	check_equal("its stack", last.rsp, AT + 8192);
 	put(0, compat_fault, (unsigned)(compat_fault_end - compat_fault));
-	check_equal("a page fault of 32-bit code", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 14);
+	check_equal("a page fault of 32-bit code",
+		    (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 14);
 	check_equal("its CR2", last_cr2, 0x7f000000);
 	check_equal("its CS", last.cs, 0x23);
 }
@@ -68,17 +73,20 @@ static int64_t run_sixteen(const uint8_t *bytes, unsigned count)
 }
 
 /*
- * An instruction of 16-bit code with F2 or F3 in front, which mean nothing to it: its immediate is as wide as the guest's operand,
- * and nothing of it may be executed. Each immediate ends in FF FF, which is no instruction, and in 0F 0B.
+ * An instruction of 16-bit code with F2 or F3 in front, which mean nothing to it: its immediate is
+ * as wide as the guest's operand, and nothing of it may be executed. Each immediate ends in FF FF,
+ * which is no instruction, and in 0F 0B.
  */
 static void sixteen_bits_with_repeat_prefix(void)
 {
 	static const uint8_t tails[2][2] = { { 0xff, 0xff }, { 0x0f, 0x0b } };
 	/* opcode, modrm where there is one (register 5) */
 	static const uint8_t forms[][3] = {
-		{ 1, 0x05 }, { 1, 0x0d }, { 1, 0x15 }, { 1, 0x1d }, { 1, 0x25 }, { 1, 0x2d }, { 1, 0x35 }, { 1, 0x3d }, { 2, 0x81, 0xc5 },
-		{ 2, 0x81, 0xcd }, { 2, 0x81, 0xe5 }, { 2, 0x81, 0xed }, { 2, 0x81, 0xf5 }, { 2, 0x81, 0xfd }, { 2, 0x69, 0xed },
-		{ 1, 0xa9 }, { 2, 0xf7, 0xc5 }, { 1, 0xbd }, { 2, 0xc7, 0xc5 },
+		{ 1, 0x05 },       { 1, 0x0d },       { 1, 0x15 },       { 1, 0x1d },
+		{ 1, 0x25 },       { 1, 0x2d },       { 1, 0x35 },       { 1, 0x3d },
+		{ 2, 0x81, 0xc5 }, { 2, 0x81, 0xcd }, { 2, 0x81, 0xe5 }, { 2, 0x81, 0xed },
+		{ 2, 0x81, 0xf5 }, { 2, 0x81, 0xfd }, { 2, 0x69, 0xed }, { 1, 0xa9 },
+		{ 2, 0xf7, 0xc5 }, { 1, 0xbd },       { 2, 0xc7, 0xc5 },
 	};
 	unsigned bad = 0;
 
@@ -100,16 +108,25 @@ static void sixteen_bits_with_repeat_prefix(void)
 					}
 					code[at++] = tails[tail][0];
 					code[at++] = tails[tail][1];
-					bad += run_sixteen(code, at) != 0x80 || last.rip != SIXTEEN_AT + at + 2;
+					bad += run_sixteen(code, at) != 0x80 ||
+					       last.rip != SIXTEEN_AT + at + 2;
 				}
 	check_equal("immediates behind F2 and F3 are not executed", bad, 0);
-	check_equal("MOV behind F3", (uint64_t)run_sixteen((const uint8_t[]){ 0x66, 0xf3, 0xbd, 1, 2, 3, 4 }, 7), 0x80);
+	check_equal("MOV behind F3",
+		    (uint64_t)run_sixteen((const uint8_t[]){ 0x66, 0xf3, 0xbd, 1, 2, 3, 4 }, 7),
+		    0x80);
 	check_equal("its ebp", last.rbp, 0x04030201);
-	check_equal("MOV behind F3, 16 bits", (uint64_t)run_sixteen((const uint8_t[]){ 0x66, 0x31, 0xed, 0xf3, 0xbd, 1, 2 }, 7), 0x80);
+	check_equal(
+		"MOV behind F3, 16 bits",
+		(uint64_t)run_sixteen((const uint8_t[]){ 0x66, 0x31, 0xed, 0xf3, 0xbd, 1, 2 }, 7),
+		0x80);
 	check_equal("its bp", last.rbp, 0x0201);
 }
 
-/* BT and its kin behind F2 and F3 reach as far as the guest's operand: the last two bytes of a page, not four. */
+/*
+ * BT and its kin behind F2 and F3 reach as far as the guest's operand: the last two bytes of a
+ * page, not four.
+ */
 static void sixteen_bits_bit_string(void)
 {
 	static const uint8_t opcodes[4] = { 0xa3, 0xab, 0xb3, 0xbb };
@@ -118,8 +135,24 @@ static void sixteen_bits_bit_string(void)
 	for (unsigned n = 0; n < 4; n++)
 		for (unsigned prefix = 0xf2; prefix <= 0xf3; prefix++) {
 			/* mov esi, AT + 8190; xor eax, eax; bt [esi], ax or eax */
-			const uint8_t narrow[] = { 0x66, 0xbe, 0xfe, 0x1f, 0, 0x40, 0x66, 0x31, 0xc0, 0x67, (uint8_t)prefix, 0x0f, opcodes[n], 6 };
-			const uint8_t wide[] = { 0x66, 0xbe, 0xfe, 0x1f, 0, 0x40, 0x66, 0x31, 0xc0, 0x67, 0x66, (uint8_t)prefix, 0x0f, opcodes[n], 6 };
+			const uint8_t narrow[] = { 0x66,
+						   0xbe,
+						   0xfe,
+						   0x1f,
+						   0,
+						   0x40,
+						   0x66,
+						   0x31,
+						   0xc0,
+						   0x67,
+						   (uint8_t)prefix,
+						   0x0f,
+						   opcodes[n],
+						   6 };
+			const uint8_t wide[] = { 0x66, 0xbe,       0xfe, 0x1f,
+						 0,    0x40,       0x66, 0x31,
+						 0xc0, 0x67,       0x66, (uint8_t)prefix,
+						 0x0f, opcodes[n], 6 };
 
 			done += run_sixteen(narrow, sizeof(narrow)) == 0x80;
 			faults += run_sixteen(wide, sizeof(wide)) == 14 && last_cr2 == AT + 8192;
@@ -129,20 +162,21 @@ static void sixteen_bits_bit_string(void)
 }
 
 /*
- * Effective addresses of 32-bit code: the offset is cut to 32 bits, and so is its sum with the segment's base. GS begins at
- * AT + 0x800, DS at AT; offsets are negative.
+ * Effective addresses of 32-bit code: the offset is cut to 32 bits, and so is its sum with the
+ * segment's base. GS begins at AT + 0x800, DS at AT; offsets are negative.
  */
 __asm__(".code32\n"
 	"compat_moffs: movl $0x13b, %eax; movl %eax, %ds; movl $0x143, %eax; movl %eax, %gs; movl $0xffffffff, %ebx\n"
-	".byte 0x65, 0xa1; .long -0x10; movl %eax, %edx\n"          /* mov %gs:-16, %eax */
-	".byte 0x65, 0xa0; .long -0x0f; movl %eax, %esi\n"          /* mov %gs:-15, %al */
-	"addl $1, %eax; .byte 0x65, 0xa3; .long -0x20\n"            /* mov %eax, %gs:-32 */
-	".byte 0x65, 0xa2; .long -0x1c\n"                           /* mov %al, %gs:-28 */
+	".byte 0x65, 0xa1; .long -0x10; movl %eax, %edx\n" /* mov %gs:-16, %eax */
+	".byte 0x65, 0xa0; .long -0x0f; movl %eax, %esi\n" /* mov %gs:-15, %al */
+	"addl $1, %eax; .byte 0x65, 0xa3; .long -0x20\n" /* mov %eax, %gs:-32 */
+	".byte 0x65, 0xa2; .long -0x1c\n" /* mov %al, %gs:-28 */
 	"movl %gs:-0x20, %edi; movb %gs:-0x1c, %cl; int $0x80\n"
 	"compat_moffs_end:\n"
 	"compat_xlat: movl $0x13b, %eax; movl %eax, %ds; movl $0x143, %eax; movl %eax, %gs\n"
-	"movl $0x7e0, %ebx; movl $0x10, %eax; xlatb; movzbl %al, %edx\n"       /* DS:(7e0 + 10) */
-	"movl $-0x20, %ebx; movl $0x11, %eax; .byte 0x65; xlatb; movzbl %al, %esi\n" /* GS:(-20 + 11) */
+	"movl $0x7e0, %ebx; movl $0x10, %eax; xlatb; movzbl %al, %edx\n" /* DS:(7e0 + 10) */
+	/* GS:(-20 + 11) */
+	"movl $-0x20, %ebx; movl $0x11, %eax; .byte 0x65; xlatb; movzbl %al, %esi\n"
 	"movl $-0x20, %ebx; movl $0x11, %eax; .byte 0x65, 0xd7; movzbl %al, %edi\n"
 	"movl $0x7fffffff, %ebx; btl %ebx, %gs:0x100; setc %cl; int $0x80\n"
 	"compat_xlat_end:\n"
@@ -152,7 +186,8 @@ __asm__(".code32\n"
 	"movl $-0x40000700, %eax; movl $0x80000001, %ecx; btsl %ecx, %gs:(%eax); int $0x80\n"
 	"compat_strings_end:\n"
 	".code64\n");
-extern const uint8_t compat_moffs[], compat_moffs_end[], compat_xlat[], compat_xlat_end[], compat_strings[], compat_strings_end[];
+extern const uint8_t compat_moffs[], compat_moffs_end[], compat_xlat[], compat_xlat_end[],
+	compat_strings[], compat_strings_end[];
 extern uint64_t gdt[];
 
 static void effective_addresses(void)
@@ -161,21 +196,26 @@ static void effective_addresses(void)
 	volatile uint32_t *word = (volatile uint32_t *)(AT + 0x7f0);
 
 	gdt[0x138 / 8] = user_data | (AT & 0xffffff) << 16 | (AT >> 24 & 0xff) << 56;
-	gdt[0x140 / 8] = user_data | ((AT + 0x800) & 0xffffff) << 16 | ((AT + 0x800) >> 24 & 0xff) << 56;
+	gdt[0x140 / 8] =
+		user_data | ((AT + 0x800) & 0xffffff) << 16 | ((AT + 0x800) >> 24 & 0xff) << 56;
 	word[0] = 0x44332211;
 	put(0, compat_moffs, (unsigned)(compat_moffs_end - compat_moffs));
-	check_equal("moffs of 32-bit code at a negative offset", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 0x80);
+	check_equal("moffs of 32-bit code at a negative offset",
+		    (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 0x80);
 	check_equal("MOV EAX, moffs", last.rdx, 0x44332211);
 	check_equal("MOV AL, moffs", last.rsi, 0x44332222);
 	check_equal("MOV moffs, EAX", last.rdi & 0xffffffff, 0x44332223);
 	check_equal("MOV moffs, AL", last.rcx & 0xff, 0x23);
 	put(0, compat_xlat, (unsigned)(compat_xlat_end - compat_xlat));
-	check_equal("XLAT of 32-bit code", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 14);
+	check_equal("XLAT of 32-bit code", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23),
+		    14);
 	check_equal("XLAT in DS", last.rdx, 0x11);
 	check_equal("XLAT in GS", last.rsi, 0x22);
-	check_equal("a bit string beyond 256 MiB: its CR2", last_cr2, (AT + 0x800 + 0x100 + 0x0ffffffc));
+	check_equal("a bit string beyond 256 MiB: its CR2", last_cr2,
+		    (AT + 0x800 + 0x100 + 0x0ffffffc));
 	put(0, compat_strings, (unsigned)(compat_strings_end - compat_strings));
-	check_equal("strings of 32-bit code at negative offsets", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 14);
+	check_equal("strings of 32-bit code at negative offsets",
+		    (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x23), 14);
 	check_equal("MOVS", last.rdx, 0x44332211);
 	check_equal("STOS", last.rbx, 0x5555);
 	check_equal("a bit string that wraps: its CR2", last_cr2, 0xf0000100);
@@ -191,10 +231,12 @@ extern uint64_t saved_rcx, saved_r11;
 static void system_calls(void)
 {
 	put(0, user_syscall, (unsigned)(user_syscall_end - user_syscall));
-	wrmsr(0xc0000081, 0x0023ull << 48 | 0x0008ull << 32); /* user: 0x33 code, 0x2b data; kernel: 8 and 0x10 */
+	/* user: 0x33 code, 0x2b data; kernel: 8 and 0x10 */
+	wrmsr(0xc0000081, 0x0023ull << 48 | 0x0008ull << 32);
 	wrmsr(0xc0000082, (uint64_t)syscall_entry);
 	wrmsr(0xc0000084, 0x200);
-	check_equal("SYSCALL and SYSRET", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x33), 0x80);
+	check_equal("SYSCALL and SYSRET", (uint64_t)try_user((void (*)(void))AT, AT + 8192, 0x33),
+		    0x80);
 	check_equal("what the kernel added", last.rbx, 7);
 	check_equal("RCX is the return address", saved_rcx, AT + 7);
 	check_equal("R11 is the flags", saved_r11 & 0x202, 2);
@@ -226,13 +268,21 @@ static void bases(void)
 
 static uint8_t area[1024] __attribute__((aligned(64))), again[1024] __attribute__((aligned(64)));
 
-static void bad_header(void *a) { (void)a; area[528] = 1; __asm__ volatile("xrstor %0" : : "m"(area), "a"(7), "d"(0) : "memory"); }
+static void bad_header(void *a)
+{
+	(void)a;
+	area[528] = 1;
+	__asm__ volatile("xrstor %0" : : "m"(area), "a"(7), "d"(0) : "memory");
+}
 static void no_device(void *a) { (void)a; __asm__ volatile("pxor %xmm0, %xmm0"); }
 
 static void avx(void *a) { (void)a; __asm__ volatile("vpxor %xmm0, %xmm0, %xmm0"); }
 static void save(void *a) { (void)a; __asm__ volatile("fxsave %0" : "=m"(area)); }
 
-/* Whether bytes [from, to) of what an instruction stored of the x87 unit's pointers are zero: they would be the host's. */
+/*
+ * Whether bytes [from, to) of what an instruction stored of the x87 unit's pointers are zero: they
+ * would be the host's.
+ */
 static bool no_pointers(const uint8_t *image, unsigned from, unsigned to)
 {
 	for (unsigned n = from; n < to; n++)
@@ -310,16 +360,21 @@ static void vector_state(void)
 	check_equal("#UD of AVX without OSXSAVE", (uint64_t)try_code(avx, NULL), 6);
 	write_cr4(read_cr4() | 0x40000);
 	__asm__ volatile("xsetbv" : : "c"(0), "a"(7), "d"(0));
-	__asm__ volatile("vmovq %0, %%xmm3; vpbroadcastq %%xmm3, %%ymm3; fninit; fld1; fldpi" : : "r"(v));
+	__asm__ volatile("vmovq %0, %%xmm3; vpbroadcastq %%xmm3, %%ymm3; fninit; fld1; fldpi"
+			 :
+			 : "r"(v));
 	__asm__ volatile("xsave %0" : "+m"(area) : "a"(7), "d"(0) : "memory");
 	check_equal("XSAVE: XMM3", *(uint64_t *)(area + 160 + 48), v);
 	check_equal("XSAVE: upper YMM3", *(uint64_t *)(area + 576 + 48), v);
 	check_equal("XSAVE: XSTATE_BV", area[512], 7);
-	__asm__ volatile("vzeroall; fninit; xrstor %1; vmovq %%xmm3, %0" : "=r"(w) : "m"(area), "a"(7), "d"(0));
+	__asm__ volatile("vzeroall; fninit; xrstor %1; vmovq %%xmm3, %0"
+			 : "=r"(w)
+			 : "m"(area), "a"(7), "d"(0));
 	check_equal("XRSTOR", w, v);
 	__asm__ volatile("xsave %0" : "+m"(again) : "a"(7), "d"(0) : "memory");
 	for (int n = 0; n < 832; n++)
-		same &= area[n] == again[n] || (n >= 8 && n < 24); /* instruction and operand pointers */
+		same &= area[n] == again[n] ||
+			(n >= 8 && n < 24); /* instruction and operand pointers */
 	check("XSAVE of what XRSTOR brought", same);
 	check_equal("XRSTOR of a bad header", (uint64_t)try_code(bad_header, NULL), 13);
 	write_cr0(read_cr0() | 8);

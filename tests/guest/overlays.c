@@ -1,4 +1,7 @@
-/* Overlay pages: contents, protection, hiding and moving over RAM, execution from them, as page tables, and outside of RAM. */
+/*
+ * Overlay pages: contents, protection, hiding and moving over RAM, execution from them, as page
+ * tables, and outside of RAM.
+ */
 #include "hv.h"
 
 static volatile uint64_t *a, *b;
@@ -18,7 +21,8 @@ static void hypercall_page(void)
 	check_equal("moved: RAM comes back", a[0], 0x1111);
 	check("and is hidden elsewhere", b[0] != 0x2222);
 	u.page = (uint8_t *)(uintptr_t)b;
-	check_equal("a call works at the new place", umbra_call(&u, umbra_fast(0xbfff), 0, 0), UMBRA_BAD_CALL);
+	check_equal("a call works at the new place", umbra_call(&u, umbra_fast(0xbfff), 0, 0),
+		    UMBRA_BAD_CALL);
 	check_equal("the old place can be written", outcome_of_store(a), 0);
 	wrmsr(MSR_OS_ID, 0);
 	check_equal("without an identity the page goes", b[0], 0x2222);
@@ -61,7 +65,8 @@ static void beyond_ram(void)
 	check_equal("takes its contents along", b[6], 88);
 	check_equal("and leaves nothing", hole[0], ~0ull);
 	wrmsr(MSR_ASSIST, 0xfffffffff000 | 1);
-	check_equal("outside of the address space: kept in the register", rdmsr(MSR_ASSIST), 0xfffffffff001);
+	check_equal("outside of the address space: kept in the register", rdmsr(MSR_ASSIST),
+		    0xfffffffff001);
 	check_equal("and nowhere in memory", b[5], 66);
 	wrmsr(MSR_ASSIST, 0);
 }
@@ -89,7 +94,8 @@ static void code(void)
 /* A page table in RAM that an overlay hides: the walk sees the overlay. */
 static void tables(void)
 {
-	uint64_t *entry = map_page(0x4000000000, gpa(b), PAGE_P | PAGE_W), *table = (uint64_t *)(gpa(entry) & ~4095ull);
+	uint64_t *entry = map_page(0x4000000000, gpa(b), PAGE_P | PAGE_W),
+		 *table = (uint64_t *)(gpa(entry) & ~4095ull);
 	volatile uint64_t *mapped = (volatile uint64_t *)0x4000000000;
 	unsigned n = (unsigned)(entry - table);
 
@@ -116,8 +122,10 @@ void test_main(void)
 	umbra_find(&u);
 	umbra_enable(&u, OS_ID, gpa(a), (void *)(uintptr_t)a);
 	wrmsr(MSR_HYPERCALL, 0);
-	((volatile uint8_t *)a)[0] = 0x0f, ((volatile uint8_t *)a)[1] = 0x01, ((volatile uint8_t *)a)[2] = 0xc1;
-	check_equal("the instruction without a page", try_code(no_call, &u) == 6 ? TRAP(6) : 0, TRAP(6));
+	((volatile uint8_t *)a)[0] = 0x0f, ((volatile uint8_t *)a)[1] = 0x01,
+			   ((volatile uint8_t *)a)[2] = 0xc1;
+	check_equal("the instruction without a page", try_code(no_call, &u) == 6 ? TRAP(6) : 0,
+		    TRAP(6));
 	contents_kept();
 	beyond_ram();
 	code();

@@ -1,4 +1,7 @@
-/* Pages: user, SMEP, SMAP, global, large, aliases, what INVLPG and CR3 drop and what they keep, PCID. */
+/*
+ * Pages: user, SMEP, SMAP, global, large, aliases, what INVLPG and CR3 drop and what they keep,
+ * PCID.
+ */
 #include "guest.h"
 
 #define AT 0x8000000000ull
@@ -23,24 +26,32 @@ static void user_pages(void)
 	map_page(code, (uint64_t)to, PAGE_P | PAGE_U);
 	map_page(stack, (uint64_t)new_page(), PAGE_P | PAGE_W | PAGE_U);
 	map_page(AT, page, PAGE_P);
-	check_equal("a user reads a kernel page", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 14);
+	check_equal("a user reads a kernel page",
+		    (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 14);
 	check_equal("#PF code of a user", last.code, 5);
 	map_page(AT, page, PAGE_P | PAGE_U);
-	check_equal("a user reads a user page", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 0x80);
+	check_equal("a user reads a user page",
+		    (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 0x80);
 	to[0] = 0xf4;
-	check_equal("HLT of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 13);
+	check_equal("HLT of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33),
+		    13);
 	to[0] = 0xfa;
-	check_equal("CLI of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 13);
+	check_equal("CLI of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33),
+		    13);
 	to[0] = 0xec;
-	check_equal("IN of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 13);
+	check_equal("IN of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33),
+		    13);
 	to[0] = 0x0f, to[1] = 0x01, to[2] = 0xe0; /* smsw eax */
 	to[3] = 0xcd, to[4] = 0x80;
-	check_equal("SMSW of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 0x80);
+	check_equal("SMSW of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33),
+		    0x80);
 	write_cr4(read_cr4() | 0x800);
-	check_equal("SMSW with UMIP", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 13);
+	check_equal("SMSW with UMIP", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33),
+		    13);
 	write_cr4(read_cr4() & ~0x800ull);
 	to[0] = 0xc3;
-	check_equal("the kernel calls a user page", (uint64_t)try_code(call_at, (void *)code), (uint64_t)-1);
+	check_equal("the kernel calls a user page", (uint64_t)try_code(call_at, (void *)code),
+		    (uint64_t)-1);
 	write_cr4(read_cr4() | 0x100000);
 	check_equal("SMEP", (uint64_t)try_code(call_at, (void *)code), 14);
 	check_equal("#PF code of SMEP", last.code, 0x11);
@@ -104,8 +115,10 @@ static void large_pages(void)
 	check_equal("2 MiB page, last", value_at(AT + (1ull << 30) + 0x3ff000), 78);
 	pd[1] = 0x4200000 | 0x83;
 	invlpg(AT + (1ull << 30) + 0x234567);
-	check_equal("INVLPG anywhere drops all of it", value_at(AT + (1ull << 30) + 0x200000), *(uint64_t *)0x4200000);
-	check_equal("at its end, too", value_at(AT + (1ull << 30) + 0x3ff000), *(uint64_t *)0x43ff000);
+	check_equal("INVLPG anywhere drops all of it", value_at(AT + (1ull << 30) + 0x200000),
+		    *(uint64_t *)0x4200000);
+	check_equal("at its end, too", value_at(AT + (1ull << 30) + 0x3ff000),
+		    *(uint64_t *)0x43ff000);
 }
 
 static void aliases(void)
@@ -117,7 +130,8 @@ static void aliases(void)
 	map_page(two, (uint64_t)page, PAGE_P | PAGE_W);
 	*(volatile uint64_t *)one = 0x1234;
 	check_equal("two addresses, one page", value_at(two), 0x1234);
-	page[0] = 0xb8, page[1] = 1, page[2] = page[3] = page[4] = 0, page[5] = 0xc3; /* mov eax, 1; ret */
+	/* mov eax, 1; ret */
+	page[0] = 0xb8, page[1] = 1, page[2] = page[3] = page[4] = 0, page[5] = 0xc3;
 	check_equal("code by one address", ((uint32_t (*)(void))one)(), 1);
 	*(volatile uint8_t *)(two + 1) = 2;
 	check_equal("changed by the other", ((uint32_t (*)(void))one)(), 2);
@@ -146,17 +160,30 @@ static void pcid(void)
 	check_equal("CR3 without bit 63 drops its own", value_at(AT), 2);
 	check_equal("a PCID in CR3 reads back", read_cr3() & 0xfff, 5);
 	*entry = (uint64_t)one | PAGE_P;
-	__asm__ volatile("invpcid %0, %1" : : "m"(*(const struct { uint64_t pcid, gva; } *)&(uint64_t[2]){ 5, 0 }), "r"(1ull) : "memory");
+	__asm__ volatile("invpcid %0, %1"
+			 :
+			 : "m"(*(const struct { uint64_t pcid, gva; } *)&(uint64_t[2]){ 5, 0 }),
+			   "r"(1ull)
+			 : "memory");
 	check_equal("INVPCID one context", value_at(AT), 1);
 	*entry = (uint64_t)two | PAGE_P;
-	__asm__ volatile("invpcid %0, %1" : : "m"(*(const struct { uint64_t pcid, gva; } *)&(uint64_t[2]){ 5, AT }), "r"(0ull) : "memory");
+	__asm__ volatile("invpcid %0, %1"
+			 :
+			 : "m"(*(const struct { uint64_t pcid, gva; } *)&(uint64_t[2]){ 5, AT }),
+			   "r"(0ull)
+			 : "memory");
 	check_equal("INVPCID one address", value_at(AT), 2);
 	*entry = (uint64_t)one | PAGE_P;
-	__asm__ volatile("invpcid %0, %1" : : "m"(*(const struct { uint64_t pcid, gva; } *)&(uint64_t[2]){ 0, 0 }), "r"(2ull) : "memory");
+	__asm__ volatile("invpcid %0, %1"
+			 :
+			 : "m"(*(const struct { uint64_t pcid, gva; } *)&(uint64_t[2]){ 0, 0 }),
+			   "r"(2ull)
+			 : "memory");
 	check_equal("INVPCID everything", value_at(AT), 1);
 	write_cr3(root);
 	write_cr4(read_cr4() & ~0x20000ull);
-	check_equal("PCID bits without PCIDE", (uint64_t)try_code(write_pcid_bits, (void *)0), (uint64_t)-1);
+	check_equal("PCID bits without PCIDE", (uint64_t)try_code(write_pcid_bits, (void *)0),
+		    (uint64_t)-1);
 }
 
 void test_main(void)

@@ -1,16 +1,23 @@
 /*
- * Several processors: INIT and SIPI, interrupts between them, locked instructions, the memory model (litmus tests of x86-TSO),
- * remote invalidation by interrupt, code changed under another processor's feet.
+ * Several processors: INIT and SIPI, interrupts between them, locked instructions, the memory model
+ * (litmus tests of x86-TSO), remote invalidation by interrupt, code changed under another
+ * processor's feet.
  */
 #include "guest.h"
 
-enum { ROUNDS = 30000, FEW_ROUNDS = 500 /* more than the host may have */, NMI_PAIRS = 300, ADDS = 100000 };
+enum {
+	ROUNDS = 30000,
+	FEW_ROUNDS = 500 /* more than the host may have */,
+	NMI_PAIRS = 300,
+	ADDS = 100000
+};
 
 static volatile uint32_t awake, finished, total;
 static volatile uint64_t counter;
 static volatile uint32_t x __attribute__((aligned(64))), y __attribute__((aligned(64)));
 static volatile uint32_t r[4] __attribute__((aligned(64)));
-static volatile uint32_t arrived __attribute__((aligned(64))), generation __attribute__((aligned(64)));
+static volatile uint32_t arrived __attribute__((aligned(64))),
+	generation __attribute__((aligned(64)));
 static volatile unsigned got_ipi[17], got_nmis;
 static uint64_t split_line[1024] __attribute__((aligned(4096)));
 
@@ -38,7 +45,10 @@ static void fence(bool with)
 		__asm__ volatile("" : : : "memory");
 }
 
-/* Store buffering: both see 0 is allowed without fences, forbidden with. Message passing: the flag without the data, forbidden. */
+/*
+ * Store buffering: both see 0 is allowed without fences, forbidden with. Message passing: the flag
+ * without the data, forbidden.
+ */
 static void litmus(unsigned me)
 {
 	for (unsigned n = 0; total > 1 && n < (total > 2 ? FEW_ROUNDS : ROUNDS); n++) {
@@ -78,7 +88,8 @@ static void litmus(unsigned me)
 		if (!me)
 			x = y = 0;
 		meet();
-		if (me == 0) { /* independent reads of independent writes: both readers agree on an order */
+		/* independent reads of independent writes: both readers agree on an order */
+		if (me == 0) {
 			x = 1;
 		} else if (me == 1) {
 			y = 1;
@@ -235,8 +246,10 @@ void test_main(void)
 		pause();
 	check_equal("two NMIs at once", got_nmis, n > 1 ? 2 * NMI_PAIRS : 0);
 	check_equal("locked additions", counter, (uint64_t)n * ADDS);
-	check_equal("locked additions across two pages", *(uint64_t *)((char *)split_line + 4092), n * 200ull);
-	check_equal("locked additions across two cache lines", *(uint32_t *)((char *)split_line + 62), n * 200ull);
+	check_equal("locked additions across two pages", *(uint64_t *)((char *)split_line + 4092),
+		    n * 200ull);
+	check_equal("locked additions across two cache lines",
+		    *(uint32_t *)((char *)split_line + 62), n * 200ull);
 	check_equal("store buffering with fences", forbidden[0], 0);
 	check_equal("message passing", forbidden[1], 0);
 	check_equal("independent reads of independent writes", forbidden[2], 0);

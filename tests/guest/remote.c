@@ -1,12 +1,21 @@
-/* Several processors: remote flushes by every call are exact, processors that flush each other go on, interrupts to sets of them. */
+/*
+ * Several processors: remote flushes by every call are exact, processors that flush each other go
+ * on, interrupts to sets of them.
+ */
 #include "hv.h"
 
-enum { ROUNDS = 1000, FEW_ROUNDS = 160 /* more processors than the host may have: each waits for all */, VECTOR = 0x70, OTHERS_MAX = 16 };
+enum {
+	ROUNDS = 1000,
+	FEW_ROUNDS = 160 /* more processors than the host may have: each waits for all */,
+	VECTOR = 0x70,
+	OTHERS_MAX = 16
+};
 
 static volatile uint64_t *const window = (volatile uint64_t *)0x5000000000;
 static uint64_t *entry;
 static volatile uint64_t epoch __attribute__((aligned(64)));
-static volatile uint32_t phase __attribute__((aligned(64))), stale, reads[17], got[17], ready, total, mutual[17];
+static volatile uint32_t phase __attribute__((aligned(64))), stale, reads[17], got[17], ready,
+	total, mutual[17];
 static uint64_t *frames[2];
 static uint64_t *inputs[17];
 
@@ -17,14 +26,21 @@ static uint64_t flush(unsigned me, unsigned how, uint64_t targets)
 	for (int n = 0; n < 8; n++)
 		in[n] = 0;
 	switch (how) {
-	case 0: in[1] = 2, in[2] = targets, in[3] = (uint64_t)window; return umbra_call(&hv, umbra_rep(3, 1), gpa(in), 0) - (1ull << 32);
+	case 0:
+		in[1] = 2, in[2] = targets, in[3] = (uint64_t)window;
+		return umbra_call(&hv, umbra_rep(3, 1), gpa(in), 0) - (1ull << 32);
 	case 1: in[1] = 2, in[2] = targets; return umbra_call(&hv, 2, gpa(in), 0);
 	case 2: in[1] = 3; return umbra_call(&hv, 2, gpa(in), 0); /* all processors */
-	case 3: in[1] = 2, in[2] = 0, in[3] = 1, in[4] = targets; return umbra_call(&hv, umbra_with_header(0x13, 8), gpa(in), 0);
+	case 3:
+		in[1] = 2, in[2] = 0, in[3] = 1, in[4] = targets;
+		return umbra_call(&hv, umbra_with_header(0x13, 8), gpa(in), 0);
 	case 4: in[1] = 2, in[2] = 1; return umbra_call(&hv, 0x13, gpa(in), 0); /* the set of all */
 	case 5: in[1] = 2, in[2] = 0, in[3] = 1, in[4] = targets, in[5] = (uint64_t)window;
-		return umbra_call(&hv, umbra_with_header(umbra_rep(0x14, 1), 8), gpa(in), 0) - (1ull << 32);
-	default: in[1] = 2 | 8, in[2] = targets, in[3] = (uint64_t)window | 1 << 11; /* a large page's worth */
+		return umbra_call(&hv, umbra_with_header(umbra_rep(0x14, 1), 8), gpa(in), 0) -
+		       (1ull << 32);
+	default:
+		in[1] = 2 | 8, in[2] = targets,
+		in[3] = (uint64_t)window | 1 << 11; /* a large page's worth */
 		return umbra_call(&hv, umbra_rep(3, 1), gpa(in), 0) - (1ull << 32);
 	}
 }
@@ -64,7 +80,8 @@ static void exact(unsigned how, const char *name)
 	uint64_t bad = 0;
 
 	for (unsigned n = 0; n < (total > 2 ? FEW_ROUNDS / total : ROUNDS); n++) {
-		uint64_t next = epoch + 1, *frame = frames[next & 1];
+		uint64_t next = epoch + 1;
+		uint64_t *frame = frames[next & 1];
 
 		*frame = next;
 		__atomic_store_n(entry, gpa(frame) | PAGE_P | PAGE_W | PAGE_G, __ATOMIC_SEQ_CST);
@@ -81,7 +98,8 @@ static void send(void)
 	uint64_t *in = inputs[0], all = 0;
 	unsigned n;
 
-	check_equal("an interrupt to all but this one", umbra_call(&hv, umbra_fast(0xb), VECTOR, ~1ull), 0);
+	check_equal("an interrupt to all but this one",
+		    umbra_call(&hv, umbra_fast(0xb), VECTOR, ~1ull), 0);
 	in[0] = VECTOR;
 	in[1] = 0;
 	in[2] = 1;
@@ -89,7 +107,8 @@ static void send(void)
 	for (n = 1; n < total; n++)
 		while (!got[n])
 			pause();
-	check_equal("and by a sparse set", umbra_call(&hv, umbra_with_header(0x15, 8), gpa(in), 0), 0);
+	check_equal("and by a sparse set", umbra_call(&hv, umbra_with_header(0x15, 8), gpa(in), 0),
+		    0);
 	for (n = 1; n < total; n++)
 		while (got[n] < 2)
 			pause();
@@ -107,7 +126,12 @@ static void send(void)
 
 void test_main(void)
 {
-	static const char *const names[] = { "flush list", "flush space", "flush space, all processors", "flush space ex, sparse", "flush space ex, all", "flush list ex",
+	static const char *const names[] = { "flush list",
+					     "flush space",
+					     "flush space, all processors",
+					     "flush space ex, sparse",
+					     "flush space ex, all",
+					     "flush list ex",
 					     "flush list, extended range" };
 	uint64_t end;
 	unsigned n;

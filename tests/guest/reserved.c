@@ -1,8 +1,19 @@
-/* Reserved bits of page table entries: every level, every bit that this processor has reserved, told apart from absence and rights. */
+/*
+ * Reserved bits of page table entries: every level, every bit that this processor has reserved,
+ * told apart from absence and rights.
+ */
 #include "guest.h"
 
 #define GVA 0x8000000000ull
-enum { LEVELS = 4, RESERVED_CODE = 9, USER = 4, LARGE = 0x80, FIRST_RESERVED = 40, LAST_RESERVED = 51, IGNORED = 52 };
+enum {
+	LEVELS = 4,
+	RESERVED_CODE = 9,
+	USER = 4,
+	LARGE = 0x80,
+	FIRST_RESERVED = 40,
+	LAST_RESERVED = 51,
+	IGNORED = 52
+};
 
 static void read_at(void *address) { (void)*(volatile uint8_t *)address; }
 
@@ -46,17 +57,20 @@ static void small_pages(void)
 		}
 		ignored += read_with(entry, 1ull << IGNORED) == -1;
 	}
-	check_equal("a reserved address bit of any entry is a page fault", faults, LEVELS * (LAST_RESERVED - FIRST_RESERVED + 1));
+	check_equal("a reserved address bit of any entry is a page fault", faults,
+		    LEVELS * (LAST_RESERVED - FIRST_RESERVED + 1));
 	check_equal("whose code says so", codes, LEVELS * (LAST_RESERVED - FIRST_RESERVED + 1));
 	check_equal("bit 52 is ignored", ignored, LEVELS);
-	check_equal("PS of a root entry is reserved", (uint64_t)read_with(entry_of(LEVELS - 1), LARGE), 14);
+	check_equal("PS of a root entry is reserved",
+		    (uint64_t)read_with(entry_of(LEVELS - 1), LARGE), 14);
 	check_equal("and said to be", last.code, RESERVED_CODE);
 }
 
 /* A large page whose address is not a multiple of its size; bit 12 is the PAT's. */
 static void large_pages(unsigned level, unsigned last_bit)
 {
-	uint64_t *entry = entry_of(level), before = *entry;
+	uint64_t *entry = entry_of(level);
+	uint64_t before = *entry;
 	unsigned faults = 0;
 
 	*entry = PAGE_P | PAGE_W | LARGE;

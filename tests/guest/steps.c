@@ -1,4 +1,7 @@
-/* Single steps, breakpoints and watchpoints where instructions are odd: ICEBP, INT3, HLT, MOV SS; and what DR6 says of each. */
+/*
+ * Single steps, breakpoints and watchpoints where instructions are odd: ICEBP, INT3, HLT, MOV SS;
+ * and what DR6 says of each.
+ */
 #include "guest.h"
 
 enum { DR6_NOTHING = 0xffff0ff0, DR6_STEP = 0x4000, FLAG_RF = 0x10000, DR7_NOTHING = 0x400 };
@@ -32,12 +35,16 @@ static void begin(void)
 #define SET_TF "pushfq; orq $0x100, (%%rsp); popfq; "
 #define CLEAR_TF "pushfq; andq $~0x100, (%%rsp); popfq; "
 
-extern const uint8_t behind_icebp[], behind_nop[], behind_halt[], at_breakpoint[], behind_store[], behind_mov_ss[];
+extern const uint8_t behind_icebp[], behind_nop[], behind_halt[], at_breakpoint[], behind_store[],
+	behind_mov_ss[];
 
 static void icebp(void)
 {
 	begin();
-	__asm__ volatile(SET_TF ".byte 0xf1; behind_icebp: nop; behind_nop: " CLEAR_TF : : : "memory", "cc");
+	__asm__ volatile(SET_TF ".byte 0xf1; behind_icebp: nop; behind_nop: " CLEAR_TF
+			 :
+			 :
+			 : "memory", "cc");
 	check_equal("ICEBP while stepping is one exception", seen.rip[0], (uint64_t)behind_icebp);
 	check_equal("which is no step", seen.dr6[0], DR6_NOTHING);
 	check_equal("the next instruction is stepped", seen.rip[1], (uint64_t)behind_nop);
@@ -75,7 +82,10 @@ static void watchpoints(void)
 	check_equal("a watchpoint", seen.rip[0], (uint64_t)behind_store);
 	check_equal("its bit", seen.dr6[0], DR6_NOTHING | 2);
 	seen.count = 0;
-	__asm__ volatile("mov %0, %%ss; .byte 0xf1; behind_mov_ss: nop" : : "m"(watched) : "memory");
+	__asm__ volatile("mov %0, %%ss; .byte 0xf1; behind_mov_ss: nop"
+			 :
+			 : "m"(watched)
+			 : "memory");
 	WRITE_DR(7, DR7_NOTHING);
 	check_equal("one that MOV SS met comes with ICEBP", seen.count, 1);
 	check_equal("behind it", seen.rip[0], (uint64_t)behind_mov_ss);

@@ -1,18 +1,51 @@
-/* SynIC and synthetic timers: messages and their order, busy slots, EOM, masks, auto-EOI, polling; one-shot, periodic, direct. */
+/*
+ * SynIC and synthetic timers: messages and their order, busy slots, EOM, masks, auto-EOI, polling;
+ * one-shot, periodic, direct.
+ */
 #include "hv.h"
 
-enum { MASKED = 1 << 16, AUTO_EOI = 1 << 17, POLLING = 1 << 18, ENABLE = 1, PERIODIC = 2, AUTO = 8, DIRECT = 1 << 12 };
+enum {
+	MASKED = 1 << 16,
+	AUTO_EOI = 1 << 17,
+	POLLING = 1 << 18,
+	ENABLE = 1,
+	PERIODIC = 2,
+	AUTO = 8,
+	DIRECT = 1 << 12
+};
 
-struct message { uint32_t type; uint8_t bytes, flags; uint16_t reserved; uint64_t sender; uint32_t timer, reserved2; uint64_t due, now; };
+struct message {
+	uint32_t type;
+	uint8_t bytes, flags;
+	uint16_t reserved;
+	uint64_t sender;
+	uint32_t timer, reserved2;
+	uint64_t due, now;
+};
 
 static volatile uint8_t *simp;
 static bool no_eoi;
 enum { OWN_VECTOR = 0x58, OWN_MESSAGES = 20, CPUS_MAX = 17 };
 static volatile struct { uint32_t messages, wrong, interrupts, done; } own[CPUS_MAX];
 
-static volatile struct message *slot(unsigned sint) { return (volatile struct message *)(simp + 256 * sint); }
-static void wait_us(unsigned us) { uint64_t end = rdmsr(MSR_TIME) + 10 * us; sti(); while (rdmsr(MSR_TIME) < end) pause(); cli(); }
-static bool wait_for(unsigned vector) { for (int n = 0; n < 2000 && !taken[vector]; n++) wait_us(50); return taken[vector]; }
+static volatile struct message *slot(unsigned sint)
+{
+	return (volatile struct message *)(simp + 256 * sint);
+}
+static void wait_us(unsigned us)
+{
+	uint64_t end = rdmsr(MSR_TIME) + 10 * us;
+	sti();
+	while (rdmsr(MSR_TIME) < end)
+		pause();
+	cli();
+}
+static bool wait_for(unsigned vector)
+{
+	for (int n = 0; n < 2000 && !taken[vector]; n++)
+		wait_us(50);
+	return taken[vector];
+}
 
 static bool without_eoi(struct frame *f)
 {
@@ -132,7 +165,8 @@ static void waiting(void)
 	taken[0x52] = 0;
 	wrmsr(MSR_TIMER0 + 7, t0 + 50000);
 	rdmsr(MSR_IDLE);
-	check("the idle register waits for a masked interrupt", rdmsr(MSR_TIME) - t0 >= 50000 && !taken[0x52]);
+	check("the idle register waits for a masked interrupt",
+	      rdmsr(MSR_TIME) - t0 >= 50000 && !taken[0x52]);
 	check("which then comes", wait_for(0x52));
 	taken[0x52] = 0;
 	t0 = rdmsr(MSR_TIME);
@@ -153,7 +187,10 @@ static bool send_packet(uint64_t id)
 	return !umbra_call(&hv, 0x5c, gpa(in), 0);
 }
 
-/* Packets whose replies have no room wait in order; also when others are sent meanwhile, which take the places of those that went. */
+/*
+ * Packets whose replies have no room wait in order; also when others are sent meanwhile, which take
+ * the places of those that went.
+ */
 static void queued_replies(void)
 {
 	uint64_t order = 0, sent = 20;
@@ -188,7 +225,9 @@ static void queued_replies(void)
 	check("in order, all of them good", good);
 }
 
-/* Each processor: a periodic timer's messages in its own page, each with an interrupt of its own. */
+/*
+ * Each processor: a periodic timer's messages in its own page, each with an interrupt of its own.
+ */
 void test_other(unsigned me)
 {
 	volatile uint8_t *page = new_page();
@@ -206,7 +245,8 @@ void test_other(unsigned me)
 		__asm__ volatile("sti; hlt; cli");
 		if (!m->type)
 			continue;
-		own[me].wrong += m->type != 0x80000010 || m->timer != 1 || m->now < m->due || m->due <= last;
+		own[me].wrong +=
+			m->type != 0x80000010 || m->timer != 1 || m->now < m->due || m->due <= last;
 		own[me].messages++;
 		last = m->due;
 		m->type = 0;

@@ -35,7 +35,8 @@ void bus_prepare(void)
 
 bool bus_take_event(uint32_t relid)
 {
-	uint32_t *flags = (uint32_t *)(void *)(siefp + 256 * VMBUS_SINT), bit = 1u << (relid & 31);
+	uint32_t *flags = (uint32_t *)(void *)(siefp + 256 * VMBUS_SINT);
+	uint32_t bit = 1u << (relid & 31);
 
 	return __atomic_fetch_and(&flags[relid / 32], ~bit, __ATOMIC_SEQ_CST) & bit;
 }
@@ -51,7 +52,8 @@ uint64_t bus_post_on(uint32_t connection, const void *payload, uint32_t bytes)
 
 static void take_message(struct message *ret)
 {
-	volatile struct message *slot = (volatile struct message *)(void *)(simp + 256 * VMBUS_SINT);
+	volatile struct message *slot =
+		(volatile struct message *)(void *)(simp + 256 * VMBUS_SINT);
 
 	copy(ret, (const void *)(uintptr_t)slot, sizeof(*ret));
 	slot->type = 0;
@@ -95,13 +97,17 @@ const void *bus_expect(uint32_t kind)
 
 bool bus_contact(uint32_t version)
 {
-	const struct vmbus_contact c = { .head.kind = VMBUS_INITIATE_CONTACT, .version = version, .interrupt_page = version >= VMBUS_5_0 ? VMBUS_SINT : 0 };
+	const struct vmbus_contact c = { .head.kind = VMBUS_INITIATE_CONTACT,
+					 .version = version,
+					 .interrupt_page = version >= VMBUS_5_0 ? VMBUS_SINT : 0 };
 	const struct vmbus_version_response *r;
 
-	if (bus_post_on(version >= VMBUS_5_0 ? VMBUS_CONNECTION : VMBUS_CONNECTION_OLD, &c, sizeof(c)))
+	if (bus_post_on(version >= VMBUS_5_0 ? VMBUS_CONNECTION : VMBUS_CONNECTION_OLD, &c,
+			sizeof(c)))
 		return false;
 	r = bus_expect(VMBUS_VERSION_RESPONSE);
-	return r && r->supported && r->state == 0 && (version < VMBUS_5_0 || r->connection == VMBUS_CONNECTION);
+	return r && r->supported && r->state == 0 &&
+	       (version < VMBUS_5_0 || r->connection == VMBUS_CONNECTION);
 }
 
 unsigned bus_offers(uint32_t type, struct vmbus_offer *ret)
@@ -117,7 +123,8 @@ unsigned bus_offers(uint32_t type, struct vmbus_offer *ret)
 		if (kind != VMBUS_OFFER)
 			break;
 		count++;
-		if (((const struct vmbus_offer *)(const void *)m->payload)->type.byte[0] == (type & 255))
+		if (((const struct vmbus_offer *)(const void *)m->payload)->type.byte[0] ==
+		    (type & 255))
 			copy(ret, m->payload, sizeof(*ret));
 	}
 	return count;
@@ -126,17 +133,26 @@ unsigned bus_offers(uint32_t type, struct vmbus_offer *ret)
 /* One message's worth of page numbers at a time, as many messages as it takes. */
 uint32_t bus_gpadl(uint32_t id, uint32_t relid, const void *first, uint32_t pages)
 {
-	struct { struct vmbus_gpadl_header h; uint64_t gfn[26]; } __attribute__((packed)) head = {
-		.h = { { VMBUS_GPADL_HEADER, 0 }, relid, id, (uint16_t)(8 + 8 * pages), 1, pages * 4096, 0 }
-	};
+	struct { struct vmbus_gpadl_header h; uint64_t gfn[26];
+	} __attribute__((packed)) head = { .h = { { VMBUS_GPADL_HEADER, 0 },
+						  relid,
+						  id,
+						  (uint16_t)(8 + 8 * pages),
+						  1,
+						  pages * 4096,
+						  0 } };
 	const struct vmbus_gpadl_created *r;
-	uint32_t sent = 0, number = 0;
+	uint32_t sent = 0;
+	uint32_t number = 0;
 
 	for (; sent < pages && sent < 26; sent++)
 		head.gfn[sent] = gpa(first) / 4096 + sent;
 	bus_post_on(VMBUS_CONNECTION, &head, sizeof(head.h) + 8 * sent);
 	while (sent < pages) {
-		struct { struct vmbus_gpadl_body h; uint64_t gfn[28]; } body = { .h = { { VMBUS_GPADL_BODY, 0 }, number++, id } };
+		struct {
+			struct vmbus_gpadl_body h;
+			uint64_t gfn[28];
+		} body = { .h = { { VMBUS_GPADL_BODY, 0 }, number++, id } };
 		uint32_t n = 0;
 
 		for (; n < 28 && sent < pages; n++)
@@ -160,7 +176,11 @@ void bus_teardown(uint32_t id, uint32_t relid)
 
 uint32_t channel_open(struct channel *c, const struct vmbus_offer *offer, uint32_t gpadl)
 {
-	struct vmbus_open o = { .head.kind = VMBUS_OPEN, .relid = offer->relid, .open_id = 7, .gpadl = gpadl, .host_ring_page = CHANNEL_PAGES };
+	struct vmbus_open o = { .head.kind = VMBUS_OPEN,
+				.relid = offer->relid,
+				.open_id = 7,
+				.gpadl = gpadl,
+				.host_ring_page = CHANNEL_PAGES };
 	const struct vmbus_open_result *r;
 	static uint8_t *pages;
 
@@ -168,9 +188,14 @@ uint32_t channel_open(struct channel *c, const struct vmbus_offer *offer, uint32
 		pages = new_pages(2 * CHANNEL_PAGES);
 	for (uint32_t n = 0; n < 2 * CHANNEL_PAGES * 4096; n++)
 		pages[n] = 0;
-	*c = (struct channel){ .relid = offer->relid, .connection = offer->connection, .gpadl = gpadl, .send = pages, .receive = pages + CHANNEL_PAGES * 4096,
+	*c = (struct channel){ .relid = offer->relid,
+			       .connection = offer->connection,
+			       .gpadl = gpadl,
+			       .send = pages,
+			       .receive = pages + CHANNEL_PAGES * 4096,
 			       .ring_bytes = (CHANNEL_PAGES - 1) * 4096 };
-	*ring_word(c->send, RING_FEATURES) = *ring_word(c->receive, RING_FEATURES) = RING_FEATURE_PENDING;
+	*ring_word(c->send, RING_FEATURES) = *ring_word(c->receive, RING_FEATURES) =
+		RING_FEATURE_PENDING;
 	if (bus_gpadl(gpadl, offer->relid, pages, 2 * CHANNEL_PAGES))
 		return ~0u;
 	bus_post_on(VMBUS_CONNECTION, &o, sizeof(o));
@@ -186,13 +211,19 @@ void channel_close(struct channel *c)
 	bus_teardown(c->gpadl, c->relid);
 }
 
-uint64_t channel_signal(const struct channel *c) { return umbra_call(&hv, umbra_fast(0x5d), c->connection, 0) & 0xffff; }
+uint64_t channel_signal(const struct channel *c)
+{
+	return umbra_call(&hv, umbra_fast(0x5d), c->connection, 0) & 0xffff;
+}
 
 void channel_put_raw(struct channel *c, const void *packet, uint32_t bytes)
 {
 	const uint8_t *from = packet;
 
-	for (uint64_t until = rdtsc() + 3000000000ull; (*ring_word(c->send, RING_READ_INDEX) + c->ring_bytes - c->written - 1) % c->ring_bytes < bytes;)
+	for (uint64_t until = rdtsc() + 3000000000ull;
+	     (*ring_word(c->send, RING_READ_INDEX) + c->ring_bytes - c->written - 1) %
+		     c->ring_bytes <
+	     bytes;)
 		if (rdtsc() > until)
 			break; /* a test of what comes then */
 	for (uint32_t n = 0; n < bytes; n++)
@@ -205,11 +236,15 @@ void channel_put_raw(struct channel *c, const void *packet, uint32_t bytes)
 		channel_signal(c);
 }
 
-void channel_put(struct channel *c, uint16_t type, const void *payload, uint32_t payload_bytes, const void *data, uint32_t bytes)
+void channel_put(struct channel *c, uint16_t type, const void *payload, uint32_t payload_bytes,
+		 const void *data, uint32_t bytes)
 {
 	static _Alignas(8) uint8_t packet[2048];
-	uint32_t pages = bytes ? (uint32_t)((gpa(data) & 4095) + bytes + 4095) / 4096 : 0, head = 16 + (type == PACKET_GPA_DIRECT ? 16 + 8 * pages : 0);
-	const struct vmbus_packet p = { type, (uint16_t)(head / 8), (uint16_t)((head + payload_bytes + 7) / 8), PACKET_WANTS_COMPLETION, ++c->transaction };
+	uint32_t pages = bytes ? (uint32_t)((gpa(data) & 4095) + bytes + 4095) / 4096 : 0;
+	uint32_t head = 16 + (type == PACKET_GPA_DIRECT ? 16 + 8 * pages : 0);
+	const struct vmbus_packet p = { type, (uint16_t)(head / 8),
+					(uint16_t)((head + payload_bytes + 7) / 8),
+					PACKET_WANTS_COMPLETION, ++c->transaction };
 	const uint32_t range[4] = { 0, 1, bytes, (uint32_t)(gpa(data) & 4095) };
 	const uint64_t footer = (uint64_t)c->written << 32;
 
@@ -231,7 +266,8 @@ bool channel_get(struct channel *c, struct vmbus_packet *ret, void *payload, uin
 	uint8_t *to = (uint8_t *)ret;
 	uint32_t bytes;
 
-	for (uint64_t until = rdtsc() + 6000000000ull; *ring_word(c->receive, RING_WRITE_INDEX) == c->read;)
+	for (uint64_t until = rdtsc() + 6000000000ull;
+	     *ring_word(c->receive, RING_WRITE_INDEX) == c->read;)
 		if (rdtsc() > until)
 			return false;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -239,7 +275,8 @@ bool channel_get(struct channel *c, struct vmbus_packet *ret, void *payload, uin
 		to[n] = c->receive[4096 + (c->read + n) % c->ring_bytes];
 	bytes = 8u * ret->units - 8u * ret->data_units;
 	for (uint32_t n = 0; n < bytes && n < room; n++)
-		((uint8_t *)payload)[n] = c->receive[4096 + (c->read + 8u * ret->data_units + n) % c->ring_bytes];
+		((uint8_t *)payload)[n] =
+			c->receive[4096 + (c->read + 8u * ret->data_units + n) % c->ring_bytes];
 	c->read = (c->read + 8u * ret->units + 8) % c->ring_bytes;
 	*ring_word(c->receive, RING_READ_INDEX) = c->read;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -254,21 +291,30 @@ static uint32_t talk(struct channel *c, struct vstor_packet *p)
 
 	p->flags = 1;
 	channel_put(c, PACKET_INBAND, p, sizeof(*p), NULL, 0);
-	if (!channel_get(c, &head, p, sizeof(*p)) || head.type != PACKET_COMPLETION || head.transaction != c->transaction || p->operation != VSTOR_COMPLETE)
+	if (!channel_get(c, &head, p, sizeof(*p)) || head.type != PACKET_COMPLETION ||
+	    head.transaction != c->transaction || p->operation != VSTOR_COMPLETE)
 		return ~0u;
 	return p->status;
 }
 
 void storage_open(struct channel *c)
 {
-	struct vstor_packet begin = { .operation = VSTOR_BEGIN }, version = { .operation = VSTOR_QUERY_VERSION, .body.version.version = VSTOR_6_2 },
-			    properties = { .operation = VSTOR_QUERY_PROPERTIES }, end = { .operation = VSTOR_END };
+	struct vstor_packet begin = { .operation = VSTOR_BEGIN };
+	struct vstor_packet version = { .operation = VSTOR_QUERY_VERSION,
+					.body.version.version = VSTOR_6_2 };
+	struct vstor_packet properties = { .operation = VSTOR_QUERY_PROPERTIES };
+	struct vstor_packet end = { .operation = VSTOR_END };
 	struct vmbus_offer offer;
 
-	struct { const char *what; uint64_t wrong; } steps[] = {
-		{ "contact", !bus_contact(VMBUS_5_3) }, { "the offers", bus_offers(OFFER_STORAGE, &offer) != BUS_OFFERS },
+	struct { const char *what; uint64_t wrong;
+	} steps[] = {
+		{ "contact", !bus_contact(VMBUS_5_3) },
+		{ "the offers", bus_offers(OFFER_STORAGE, &offer) != BUS_OFFERS },
 		{ "a channel", channel_open(c, &offer, 0xe1e10) },
-		{ "its first word", talk(c, &begin) }, { "its version", talk(c, &version) }, { "its properties", talk(c, &properties) }, { "its last", talk(c, &end) },
+		{ "its first word", talk(c, &begin) },
+		{ "its version", talk(c, &version) },
+		{ "its properties", talk(c, &properties) },
+		{ "its last", talk(c, &end) },
 	};
 
 	for (unsigned n = 0; n < sizeof(steps) / sizeof(steps[0]); n++)
@@ -278,10 +324,17 @@ void storage_open(struct channel *c)
 		}
 }
 
-bool storage_command(struct channel *c, uint8_t lun, const void *cdb, uint8_t cdb_bytes, uint8_t direction, void *data, uint32_t bytes, struct vstor_srb *ret)
+bool storage_command(struct channel *c, uint8_t lun, const void *cdb, uint8_t cdb_bytes,
+		     uint8_t direction, void *data, uint32_t bytes, struct vstor_srb *ret)
 {
-	struct vstor_packet p = { .operation = VSTOR_EXECUTE, .flags = 1, .body.srb = { .bytes = 0x34, .lun = lun, .cdb_bytes = cdb_bytes, .direction = direction,
-										    .sense_bytes = 20, .data_bytes = bytes } };
+	struct vstor_packet p = { .operation = VSTOR_EXECUTE,
+				  .flags = 1,
+				  .body.srb = { .bytes = 0x34,
+						.lun = lun,
+						.cdb_bytes = cdb_bytes,
+						.direction = direction,
+						.sense_bytes = 20,
+						.data_bytes = bytes } };
 	struct vmbus_packet head;
 
 	copy(p.body.srb.cdb_or_sense, cdb, cdb_bytes < 16 ? cdb_bytes : 16);

@@ -1,4 +1,7 @@
-/* A client of the partition bus for bare-metal guests: connection, channels, packets, and SCSI commands on a storage channel. */
+/*
+ * A client of the partition bus for bare-metal guests: connection, channels, packets, and SCSI
+ * commands on a storage channel.
+ */
 #pragma once
 
 #include "abi/vmbus.h"
@@ -14,7 +17,13 @@ struct channel {
 	uint64_t transaction;
 };
 
-struct message { uint32_t type; uint8_t bytes, flags; uint16_t reserved; uint64_t sender; uint8_t payload[240]; };
+struct message {
+	uint32_t type;
+	uint8_t bytes, flags;
+	uint16_t reserved;
+	uint64_t sender;
+	uint8_t payload[240];
+};
 
 /* SynIC pages and SINT 2 of this processor, masked or with an interrupt. */
 void bus_prepare(void);
@@ -30,8 +39,14 @@ bool bus_is_quiet(void);
 /* INITIATE_CONTACT; whether the host supports it. */
 bool bus_contact(uint32_t version);
 /* What is offered: storage, and what UTILITIES names. */
-enum { BUS_OFFERS = 5, OFFER_STORAGE = 0xba6163d9, OFFER_SHUTDOWN = 0x0e0b6031, OFFER_HEARTBEAT = 0x57164f39, OFFER_TIME = 0x9527e630,
-       OFFER_MEMORY = 0x525074dc };
+enum {
+	BUS_OFFERS = 5,
+	OFFER_STORAGE = 0xba6163d9,
+	OFFER_SHUTDOWN = 0x0e0b6031,
+	OFFER_HEARTBEAT = 0x57164f39,
+	OFFER_TIME = 0x9527e630,
+	OFFER_MEMORY = 0x525074dc
+};
 /* Asks for offers; the number of them, in *ret the one whose interface begins so. */
 unsigned bus_offers(uint32_t type, struct vmbus_offer *ret);
 /* A GPADL over pages that follow each other; the status that came. */
@@ -40,16 +55,24 @@ void bus_teardown(uint32_t id, uint32_t relid);
 /* Opens with fresh rings; the status that came. */
 uint32_t channel_open(struct channel *c, const struct vmbus_offer *offer, uint32_t gpadl);
 void channel_close(struct channel *c);
-/* Contact, offers, opens the storage channel and speaks its first words; ends the test where that fails. */
+/*
+ * Contact, offers, opens the storage channel and speaks its first words; ends the test where that
+ * fails.
+ */
 void storage_open(struct channel *c);
 /* Puts a packet into the ring: head, ranges (where bytes is not 0: of `data`), payload. Signals. */
-void channel_put(struct channel *c, uint16_t type, const void *payload, uint32_t payload_bytes, const void *data, uint32_t bytes);
+void channel_put(struct channel *c, uint16_t type, const void *payload, uint32_t payload_bytes,
+		 const void *data, uint32_t bytes);
 void channel_put_raw(struct channel *c, const void *packet, uint32_t bytes);
 uint64_t channel_signal(const struct channel *c);
 /* The payload of the next packet, within a second, else false. */
 bool channel_get(struct channel *c, struct vmbus_packet *ret, void *payload, uint32_t room);
 /* One command; the SRB that came back (in *ret). False: nothing came. */
-bool storage_command(struct channel *c, uint8_t lun, const void *cdb, uint8_t cdb_bytes, uint8_t direction, void *data, uint32_t bytes, struct vstor_srb *ret);
-static inline volatile uint32_t *ring_word(uint8_t *ring, uint32_t word) { return (volatile uint32_t *)(void *)(ring + word); }
+bool storage_command(struct channel *c, uint8_t lun, const void *cdb, uint8_t cdb_bytes,
+		     uint8_t direction, void *data, uint32_t bytes, struct vstor_srb *ret);
+static inline volatile uint32_t *ring_word(uint8_t *ring, uint32_t word)
+{
+	return (volatile uint32_t *)(void *)(ring + word);
+}
 /* Pages that follow each other. */
 void *new_pages(unsigned count);

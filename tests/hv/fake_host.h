@@ -1,4 +1,7 @@
-/* A machine without processors around the Hyper-V interface: memory, one register file per processor, and counters. */
+/*
+ * A machine without processors around the Hyper-V interface: memory, one register file per
+ * processor, and counters.
+ */
 #pragma once
 
 #include <pthread.h>
@@ -21,8 +24,14 @@ struct fake {
 	struct hv_partition *partition;
 };
 
-static void fake_get_state(void *c, uint32_t n, struct x86_state *to) { *to = ((struct fake *)c)->state[n]; }
-static void fake_set_general(void *c, uint32_t n, const struct x86_state *from) { ((struct fake *)c)->state[n] = *from; }
+static void fake_get_state(void *c, uint32_t n, struct x86_state *to)
+{
+	*to = ((struct fake *)c)->state[n];
+}
+static void fake_set_general(void *c, uint32_t n, const struct x86_state *from)
+{
+	((struct fake *)c)->state[n] = *from;
+}
 static void *fake_xmm(void *c, uint32_t cpu, unsigned n) { return ((struct fake *)c)->xmm[cpu][n]; }
 static void fake_flush(void *c, uint64_t t, const struct engine_gva_range *r, unsigned n, bool g)
 {
@@ -39,24 +48,40 @@ static int fake_discard(void *c, uint8_t *hva, size_t bytes)
 {
 	struct fake *f = c;
 
-	if (hva < f->memory.ram || bytes > f->memory.ram_bytes || hva - f->memory.ram > (ptrdiff_t)(f->memory.ram_bytes - bytes))
+	if (hva < f->memory.ram || bytes > f->memory.ram_bytes ||
+	    hva - f->memory.ram > (ptrdiff_t)(f->memory.ram_bytes - bytes))
 		abort();
 	memset(hva, 0, bytes);
 	return 0;
 }
-static uint64_t fake_now(void *c) { return __atomic_add_fetch(&((struct fake *)c)->now, 10, __ATOMIC_RELAXED); }
+static uint64_t fake_now(void *c)
+{
+	return __atomic_add_fetch(&((struct fake *)c)->now, 10, __ATOMIC_RELAXED);
+}
 static uint64_t fake_runtime(void *c, uint32_t n) { return (void)n, fake_now(c); }
 static void fake_yield(void *c) { (void)c; }
-static void fake_place(void *c, unsigned n, uint64_t gpa, bool ro) { guest_overlay_place(&((struct fake *)c)->memory, n, gpa, ro); }
+static void fake_place(void *c, unsigned n, uint64_t gpa, bool ro)
+{
+	guest_overlay_place(&((struct fake *)c)->memory, n, gpa, ro);
+}
 static void fake_raise(void *c, uint32_t n, uint8_t v)
 {
 	if (n >= FAKE_CPUS)
 		abort();
 	((struct fake *)c)->raised += v ? 1 : 0;
 }
-static void fake_auto_eoi(void *c, uint32_t n, uint8_t v, bool on) { (void)c, (void)n, (void)v, (void)on; }
-static int fake_apic_read(void *c, uint32_t n, enum hv_apic_register r, uint64_t *v) { return (void)c, (void)n, (void)r, *v = 0, 0; }
-static int fake_apic_write(void *c, uint32_t n, enum hv_apic_register r, uint64_t v) { return (void)c, (void)n, (void)r, (void)v, 0; }
+static void fake_auto_eoi(void *c, uint32_t n, uint8_t v, bool on)
+{
+	(void)c, (void)n, (void)v, (void)on;
+}
+static int fake_apic_read(void *c, uint32_t n, enum hv_apic_register r, uint64_t *v)
+{
+	return (void)c, (void)n, (void)r, *v = 0, 0;
+}
+static int fake_apic_write(void *c, uint32_t n, enum hv_apic_register r, uint64_t v)
+{
+	return (void)c, (void)n, (void)r, (void)v, 0;
+}
 static bool fake_waiting(void *c, uint32_t n) { return (void)c, n == FAKE_CPUS - 1; }
 static void fake_idle(void *c, uint32_t n) { (void)c, (void)n; }
 static void fake_crashed(void *c, const char *text, size_t bytes, const uint64_t p[5])
@@ -103,12 +128,15 @@ static inline void fake_destroy(struct fake *f)
 
 static inline enum engine_call fake_hypercall(struct fake *f, unsigned cpu, bool long_mode)
 {
-	const struct engine_call_registers registers = { .gpr = f->state[cpu].gpr, .protected_mode = true, .long_mode = long_mode };
+	const struct engine_call_registers registers = { .gpr = f->state[cpu].gpr,
+							 .protected_mode = true,
+							 .long_mode = long_mode };
 
 	return hv_hypercall(hv_partition_cpu(f->partition, cpu), &registers);
 }
 
-static inline uint64_t fake_call(struct fake *f, unsigned cpu, uint64_t control, uint64_t input, uint64_t output)
+static inline uint64_t fake_call(struct fake *f, unsigned cpu, uint64_t control, uint64_t input,
+				 uint64_t output)
 {
 	struct x86_state *s = &f->state[cpu];
 

@@ -1,13 +1,21 @@
 /*
- * Long work from several threads at once, as processors do: looping requests, rings and cancellation in every order. Each request
- * ends with exactly one outcome, a cancelled ring loses nothing, cancelling everything ends everything. usage: work_test [ROUNDS]
+ * Long work from several threads at once, as processors do: looping requests, rings and
+ * cancellation in every order. Each request ends with exactly one outcome, a cancelled ring loses
+ * nothing, cancelling everything ends everything. usage: work_test [ROUNDS]
  */
 #include <stdio.h>
 
 #include "guest/umbra.h"
 #include "fake_host.h"
 
-enum { WORK_GPA = 0x40000 /* 64 pages */, RING_GPA = 0x80000, RING_STRIDE = 0x8000, ENTRIES = 16, THREADS = 3, IDS = 100000 };
+enum {
+	WORK_GPA = 0x40000 /* 64 pages */,
+	RING_GPA = 0x80000,
+	RING_STRIDE = 0x8000,
+	ENTRIES = 16,
+	THREADS = 3,
+	IDS = 100000
+};
 
 static struct fake f;
 static unsigned long rounds;
@@ -28,7 +36,12 @@ static uint64_t random_of(uint64_t *state)
 
 static uint64_t id_of(unsigned me, uint64_t n) { return (uint64_t)(me + 1) << 32 | (n + 1); }
 
-static struct umbra_ring ring_of(unsigned me) { return (struct umbra_ring){ .base = f.memory.ram + RING_GPA + me * RING_STRIDE, .number = me, .entries = ENTRIES }; }
+static struct umbra_ring ring_of(unsigned me)
+{
+	return (struct umbra_ring){ .base = f.memory.ram + RING_GPA + me * RING_STRIDE,
+				    .number = me,
+				    .entries = ENTRIES };
+}
 
 static void open_ring(unsigned me)
 {
@@ -42,7 +55,9 @@ static void open_ring(unsigned me)
 
 static unsigned take(unsigned me, struct umbra_ring *r)
 {
-	unsigned n = __atomic_load_n((uint32_t *)(void *)(r->base + UMBRA_RING_COMPLETION_TAIL), __ATOMIC_ACQUIRE) - r->completion_head;
+	unsigned n = __atomic_load_n((uint32_t *)(void *)(r->base + UMBRA_RING_COMPLETION_TAIL),
+				     __ATOMIC_ACQUIRE) -
+		     r->completion_head;
 
 	for (unsigned k = 0; k < n; k++) {
 		struct umbra_completion c = *umbra_ring_completion(r, k);
@@ -55,13 +70,17 @@ static unsigned take(unsigned me, struct umbra_ring *r)
 		ends[me][c.status == UMBRA_CANCELLED]++;
 	}
 	r->completion_head += n;
-	__atomic_store_n((uint32_t *)(void *)(r->base + UMBRA_RING_COMPLETION_HEAD), r->completion_head, __ATOMIC_RELEASE);
+	__atomic_store_n((uint32_t *)(void *)(r->base + UMBRA_RING_COMPLETION_HEAD),
+			 r->completion_head, __ATOMIC_RELEASE);
 	return n;
 }
 
 static void put(unsigned me, struct umbra_ring *r, uint64_t n, uint64_t pages)
 {
-	*umbra_ring_request(r, 0) = (struct umbra_request){ .id = id_of(me, n), .code = UMBRA_CALL_WORK, .input = { UMBRA_CHECKSUM, WORK_GPA, pages * 4096 } };
+	*umbra_ring_request(r, 0) =
+		(struct umbra_request){ .id = id_of(me, n),
+					.code = UMBRA_CALL_WORK,
+					.input = { UMBRA_CHECKSUM, WORK_GPA, pages * 4096 } };
 	r->request_tail++;
 	__atomic_store_n((uint32_t *)(void *)r->base, r->request_tail, __ATOMIC_RELEASE);
 }
@@ -70,18 +89,25 @@ static void put(unsigned me, struct umbra_ring *r, uint64_t n, uint64_t pages)
 static void *processor(void *argument)
 {
 	unsigned me = (unsigned)(uintptr_t)argument;
-	uint64_t state = 0x9e3779b97f4a7c15ull * (me + 1), begun = 0, ended = 0;
+	uint64_t state = 0x9e3779b97f4a7c15ull * (me + 1);
+	uint64_t begun = 0;
+	uint64_t ended = 0;
 	struct umbra_ring r = ring_of(me);
 
 	open_ring(me);
 	while (begun < rounds && !errors) {
 		/* as many as the ring takes: it must not finish more than it has room to say */
-		while (begun < rounds && r.request_tail - *umbra_ring_word(&r, UMBRA_RING_REQUEST_HEAD) < ENTRIES && random_of(&state) % 4)
+		while (begun < rounds &&
+		       r.request_tail - *umbra_ring_word(&r, UMBRA_RING_REQUEST_HEAD) < ENTRIES &&
+		       random_of(&state) % 4)
 			put(me, &r, begun++, random_of(&state) % 64 + 1);
 		if (fake_call(&f, me, umbra_fast(UMBRA_CALL_DOORBELL), me, 0) & 0xff & ~0x79ull)
 			fail("the doorbell", f.state[me].gpr[0]);
 		if (random_of(&state) % 3 == 0)
-			fake_call(&f, me, umbra_fast(UMBRA_CALL_CANCEL), id_of(random_of(&state) % THREADS, begun - 1 - random_of(&state) % 4), 0);
+			fake_call(&f, me, umbra_fast(UMBRA_CALL_CANCEL),
+				  id_of(random_of(&state) % THREADS,
+					begun - 1 - random_of(&state) % 4),
+				  0);
 		if (random_of(&state) % 8 == 0)
 			ended += take(me, &r);
 	}
@@ -120,7 +146,8 @@ static void *holder(void *unused)
 int main(int argc, char **argv)
 {
 	pthread_t threads[THREADS], w, h;
-	unsigned long done = 0, cancelled = 0;
+	unsigned long done = 0;
+	unsigned long cancelled = 0;
 	bool timers;
 
 	rounds = argc > 1 ? strtoul(argv[1], NULL, 0) : 20000;
@@ -142,7 +169,8 @@ int main(int argc, char **argv)
 	hv_work_hold(f.partition); /* its end comes to one that is held as well */
 	hv_work_stop(f.partition);
 	pthread_join(w, NULL);
-	printf("work_test: %lu done, %lu cancelled, %lu holds, %lu errors\n", done, cancelled, holds, errors);
+	printf("work_test: %lu done, %lu cancelled, %lu holds, %lu errors\n", done, cancelled,
+	       holds, errors);
 	if (done + cancelled != THREADS * rounds || !done || !cancelled || !holds)
 		errors++;
 	fake_destroy(&f);

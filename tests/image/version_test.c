@@ -8,7 +8,8 @@ static unsigned faults;
 
 static void check(const char *a, const char *op, const char *b)
 {
-	int is = version_compare(a, b), want = *op == '<' ? -1 : *op == '>';
+	int is = version_compare(a, b);
+	int want = *op == '<' ? -1 : *op == '>';
 
 	is = (is > 0) - (is < 0);
 	if (is != want || version_compare(b, a) * (want ? -want : 1) < 0) {
@@ -45,11 +46,14 @@ static void against_dpkg(unsigned count)
 
 		random_version(a);
 		random_version(b);
-		snprintf(command, sizeof(command), "dpkg --compare-versions '%s' lt '%s' 2>/dev/null", a, b);
+		snprintf(command, sizeof(command),
+			 "dpkg --compare-versions '%s' lt '%s' 2>/dev/null", a, b);
 		less = system(command);
-		snprintf(command, sizeof(command), "dpkg --compare-versions '%s' eq '%s' 2>/dev/null", a, b);
+		snprintf(command, sizeof(command),
+			 "dpkg --compare-versions '%s' eq '%s' 2>/dev/null", a, b);
 		equal = system(command);
-		if ((less != 0 && less != 256) || (equal != 0 && equal != 256)) /* not a version for dpkg */
+		/* not a version for dpkg */
+		if ((less != 0 && less != 256) || (equal != 0 && equal != 256))
 			continue;
 		check(a, !less ? "<" : !equal ? "=" : ">", b);
 	}
@@ -70,7 +74,8 @@ int main(void)
 	check("0009", "=", "9");
 	check("1.2.3-4+deb12u1", ">", "1.2.3-4");
 	against_dpkg(400);
-	if (!version_parse("openssl<=3.0", &t) || !version_matches(&t, "3.0") || version_matches(&t, "3.1") || version_parse("<3", &t) || version_parse("a<", &t) ||
+	if (!version_parse("openssl<=3.0", &t) || !version_matches(&t, "3.0") ||
+	    version_matches(&t, "3.1") || version_parse("<3", &t) || version_parse("a<", &t) ||
 	    version_parse("a<>3", &t)) {
 		printf("version_test: terms are wrong\n");
 		faults++;

@@ -1,4 +1,7 @@
-/* CRC-32C against the definition, bit by bit, at every length around the lanes and at odd places; and the published check value. */
+/*
+ * CRC-32C against the definition, bit by bit, at every length around the lanes and at odd places;
+ * and the published check value.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,7 +21,8 @@ static uint32_t by_bits(uint32_t crc, const uint8_t *at, size_t bytes)
 int main(void)
 {
 	static uint8_t data[70000];
-	static const size_t lengths[] = { 0, 1, 7, 8, 9, 4096, 6143, 6144, 6145, 12287, 12288, 12290, 65536, 69990 };
+	static const size_t lengths[] = { 0,    1,    7,     8,     9,     4096,  6143,
+					  6144, 6145, 12287, 12288, 12290, 65536, 69990 };
 	uint32_t random = 1;
 	unsigned faults = crc32c(0, "123456789", 9) != 0xe3069283u;
 
@@ -26,10 +30,12 @@ int main(void)
 		data[n] = (uint8_t)((random = random * 1664525 + 1013904223) >> 24);
 	for (size_t n = 0; n < sizeof(lengths) / sizeof(lengths[0]); n++)
 		for (unsigned at = 0; at < 9; at += 3)
-			faults += crc32c(n * 77, data + at, lengths[n]) != by_bits((uint32_t)n * 77, data + at, lengths[n]);
+			faults += crc32c(n * 77, data + at, lengths[n]) !=
+				  by_bits((uint32_t)n * 77, data + at, lengths[n]);
 	memset(data, 0, sizeof(data));
 	for (size_t n = 0; n < sizeof(lengths) / sizeof(lengths[0]); n++)
-		faults += crc32c_zeros((uint32_t)n * 7777, lengths[n]) != by_bits((uint32_t)n * 7777, data, lengths[n]);
+		faults += crc32c_zeros((uint32_t)n * 7777, lengths[n]) !=
+			  by_bits((uint32_t)n * 7777, data, lengths[n]);
 	printf("crc32c_test: %u faults\n", faults);
 	return faults != 0;
 }

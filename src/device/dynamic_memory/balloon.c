@@ -57,7 +57,8 @@ static uint64_t gfn_of(const struct balloon *b, uint64_t frame)
 /* The frame of a gfn, when `count` pages from there on are RAM without a gap; else UINT64_MAX. */
 static uint64_t frame_of(const struct balloon *b, uint64_t gfn, uint64_t count)
 {
-	const uint64_t low = b->host->memory->low_bytes / GUEST_PAGE_BYTES, high = 1ull << 20;
+	const uint64_t low = b->host->memory->low_bytes / GUEST_PAGE_BYTES;
+	const uint64_t high = 1ull << 20;
 
 	if (gfn < low)
 		return count <= low - gfn ? gfn : UINT64_MAX;
@@ -154,8 +155,9 @@ static void take_status(struct balloon *b, const uint8_t *packet, size_t bytes)
 
 static int inflate_range(struct balloon *b, uint64_t range)
 {
-	uint64_t gfn = range & ((1ull << 40) - 1), count = range >> 40,
-		 frame = frame_of(b, gfn, count);
+	uint64_t gfn = range & ((1ull << 40) - 1);
+	uint64_t count = range >> 40;
+	uint64_t frame = frame_of(b, gfn, count);
 
 	if (frame == UINT64_MAX)
 		return -EBADMSG;
@@ -233,7 +235,8 @@ static void ask_to_inflate(struct balloon *b, uint64_t pages)
 /* The next range of pages in the balloon, at most `most`; they are the guest's again. */
 static uint64_t deflate_run(struct balloon *b, uint64_t most)
 {
-	uint64_t first, count = 0;
+	uint64_t first;
+	uint64_t count = 0;
 
 	while (!is_inflated(b, b->search % b->pages))
 		b->search++;

@@ -174,8 +174,8 @@ int scsi_unmap_list(const struct scsi_disk *d, const uint8_t *list, size_t bytes
 	if (bytes < 8 || count > (bytes - 8) / 16 || count > SCSI_UNMAP_RANGES)
 		return -1;
 	for (size_t n = 0; n < count; n++) {
-		uint64_t sector = big_endian(list + 8 + 16 * n, 8),
-			 sectors = big_endian(list + 16 + 16 * n, 4);
+		uint64_t sector = big_endian(list + 8 + 16 * n, 8);
+		uint64_t sectors = big_endian(list + 16 + 16 * n, 4);
 
 		*ret_sense = SENSE_OUT_OF_RANGE;
 		if (!is_on_disk(d, sector, sectors))
@@ -308,7 +308,9 @@ static void inquire(const struct request *r)
 
 void scsi_inquire_absent(struct scsi_command *ret)
 {
-	*ret = (struct scsi_command){ .act = SCSI_REPLY, .reply_bytes = 36, .reply = { 0x7f, 0, 6, 2, 36 - 5 } };
+	*ret = (struct scsi_command){ .act = SCSI_REPLY,
+				      .reply_bytes = 36,
+				      .reply = { 0x7f, 0, 6, 2, 36 - 5 } };
 }
 
 static void report_luns(const struct request *r)
@@ -326,10 +328,11 @@ static void report_luns(const struct request *r)
 /* Caching is the only mode page. Page control 1, what can be changed: nothing. */
 static void mode_sense(const struct request *r, unsigned head_bytes, uint64_t room)
 {
-	unsigned page = r->cdb[2] & 0x3f, at = head_bytes;
-	uint8_t *to = r->command->reply,
-		parameters = (uint8_t)((r->disk->read_only ? MODE_WRITE_PROTECTED : 0) |
-				       MODE_FORCE_UNIT_ACCESS);
+	unsigned page = r->cdb[2] & 0x3f;
+	unsigned at = head_bytes;
+	uint8_t *to = r->command->reply;
+	uint8_t parameters =
+		(uint8_t)((r->disk->read_only ? MODE_WRITE_PROTECTED : 0) | MODE_FORCE_UNIT_ACCESS);
 
 	if ((page != MODE_CACHING && page != MODE_ALL) || r->cdb[2] >> 6 == 3) {
 		fail(r, SCSI_SENSE_INVALID_FIELD);

@@ -25,7 +25,8 @@ static int by_zstd(const uint8_t *packed, size_t packed_bytes, uint8_t *to, size
 	ZSTD_DStream *z = ZSTD_createDStream();
 	ZSTD_inBuffer in = { packed, packed_bytes, 0 };
 	ZSTD_outBuffer out = { to, bytes, 0 };
-	size_t before, left = 1;
+	size_t before;
+	size_t left = 1;
 
 	if (!z)
 		return -ENOMEM;

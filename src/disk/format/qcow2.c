@@ -99,7 +99,8 @@ static const uint64_t *table_at(struct disk *d, uint64_t offset, int *ret_error)
 static void find_subclusters(const struct qcow2 *q, uint64_t in_cluster, uint64_t bitmap,
 			     struct run *ret)
 {
-	uint32_t bytes = q->cluster_bytes / SUBCLUSTERS, n = (uint32_t)(in_cluster / bytes);
+	uint32_t bytes = q->cluster_bytes / SUBCLUSTERS;
+	uint32_t n = (uint32_t)(in_cluster / bytes);
 	uint64_t state = (bitmap >> n & 1) | (bitmap >> (n + 32) & 1) << 1;
 
 	while (n < SUBCLUSTERS && ((bitmap >> n & 1) | (bitmap >> (n + 32) & 1) << 1) == state)
@@ -324,8 +325,9 @@ static int read_l1(struct disk *d, const struct head *h, uint64_t file_bytes,
 		   struct disk_error *error)
 {
 	struct qcow2 *q = qcow2_of(d);
-	uint64_t covers = q->l2_entries << q->cluster_bits,
-		 needed = (d->size_bytes + covers - 1) / covers, at = be64toh(h->l1_offset);
+	uint64_t covers = q->l2_entries << q->cluster_bits;
+	uint64_t needed = (d->size_bytes + covers - 1) / covers;
+	uint64_t at = be64toh(h->l1_offset);
 	int result;
 
 	if (be32toh(h->l1_entries) < needed || at % 8 || at > file_bytes ||
@@ -373,7 +375,9 @@ static int open_backing(struct disk *d, const struct head *h, const struct disk_
 			struct disk_error *error)
 {
 	uint32_t bytes = be32toh(h->backing_bytes);
-	char name[NAME_BYTES + 1] = "", format_name[32], *child, *path = NULL;
+	char name[NAME_BYTES + 1] = "";
+	char format_name[32], *child;
+	char *path = NULL;
 	struct parent_query query = { .check = qcow2_check_backing };
 	int result =
 		!bytes || bytes > NAME_BYTES

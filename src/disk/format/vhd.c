@@ -74,7 +74,8 @@ static int vhd_range_unlocked(struct disk *d, uint64_t offset, uint64_t bytes,
 	const uint8_t *bits;
 	bool here;
 
-	*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes < room ? bytes : room };
+	*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT,
+				    .bytes = bytes < room ? bytes : room };
 	if (v->table[block] == VHD_UNUSED) {
 		ret->kind = d->is_child ? DISK_RANGE_ABSENT : DISK_RANGE_ZERO;
 		return 0;

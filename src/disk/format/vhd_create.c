@@ -14,8 +14,10 @@
 /* Cylinders, heads and sectors as the specification's appendix counts them. */
 static void set_geometry(struct vhd_footer *f, uint64_t size_bytes)
 {
-	uint64_t sectors = size_bytes / VHD_SECTOR, tracks;
-	uint32_t per_track = 17, heads;
+	uint64_t sectors = size_bytes / VHD_SECTOR;
+	uint64_t tracks;
+	uint32_t per_track = 17;
+	uint32_t heads;
 
 	if (sectors > 65535ull * 16 * 255)
 		sectors = 65535ull * 16 * 255;
@@ -69,10 +71,13 @@ static void make_footer(struct vhd_footer *f, uint64_t size_bytes, uint32_t type
 static int write_locators(struct disk_file *f, struct vhd_header *h, const char *child,
 			  struct disk *parent, uint64_t at)
 {
-	char *absolute = realpath(parent->path, NULL), *copy = strdup(child),
-	     *here = copy ? realpath(dirname(copy), NULL) : NULL, *relative = NULL;
+	char *absolute = realpath(parent->path, NULL);
+	char *copy = strdup(child);
+	char *here = copy ? realpath(dirname(copy), NULL) : NULL;
+	char *relative = NULL;
 	static const uint32_t codes[2] = { VHD_CODE_ABSOLUTE, VHD_CODE_RELATIVE };
-	const char *paths[2], *below = NULL;
+	const char *paths[2];
+	const char *below = NULL;
 	int error = 0;
 
 	if (absolute && here)
@@ -113,8 +118,8 @@ static int write_dynamic(struct disk_file *f, const char *path, const struct vhd
 			 uint64_t size_bytes, uint32_t block_bytes, struct disk *parent)
 {
 	uint32_t entries = (uint32_t)((size_bytes + block_bytes - 1) / block_bytes);
-	uint64_t table_bytes = ((uint64_t)entries * 4 + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR,
-		 table = VHD_SECTOR + sizeof(struct vhd_header);
+	uint64_t table_bytes = ((uint64_t)entries * 4 + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR;
+	uint64_t table = VHD_SECTOR + sizeof(struct vhd_header);
 	uint64_t end = table + table_bytes + (parent ? 2 * VHD_LOCATOR_BYTES : 0);
 	struct vhd_header h = { .next = UINT64_MAX,
 				.table_offset = htobe64(table),

@@ -91,7 +91,8 @@ struct vhd_place { uint64_t begin, end; };
 
 static int by_begin(const void *one, const void *other)
 {
-	const struct vhd_place *a = one, *b = other;
+	const struct vhd_place *a = one;
+	const struct vhd_place *b = other;
 
 	return (a->begin > b->begin) - (a->begin < b->begin);
 }
@@ -216,7 +217,8 @@ static int vhd_check_parent(struct disk *d, struct disk *parent, struct disk_err
 static char *read_locator(struct disk *d, const struct vhd_locator *l, uint64_t bytes,
 			  bool *ret_relative)
 {
-	uint32_t code = be32toh(l->code), count = be32toh(l->bytes);
+	uint32_t code = be32toh(l->code);
+	uint32_t count = be32toh(l->bytes);
 	uint64_t at = be64toh(l->offset);
 	uint8_t *text;
 	char *path = NULL;

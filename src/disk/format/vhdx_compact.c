@@ -16,7 +16,8 @@ enum { BATCH = 64, COPY_BYTES = 1 << 20 };
 static int block_is_zero(struct vhdx *v, uint64_t block, uint8_t *buffer, bool *ret)
 {
 	uint64_t offset = vhdx_offset(v->bat[vhdx_entry(v, block)]);
-	uint32_t sectors = v->block_bytes / v->sector_bytes, run;
+	uint32_t sectors = v->block_bytes / v->sector_bytes;
+	uint32_t run;
 	int error = vhdx_run(v, block, 0, sectors, ret, &run);
 
 	*ret = *ret && run == sectors;
@@ -33,8 +34,8 @@ static int drop_zeros(struct vhdx *v, const struct disk_job *job)
 	int error = buffer ? 0 : -ENOMEM;
 
 	for (uint64_t block = 0; block < v->blocks && !error && !v->fixed; block++) {
-		uint64_t offset = block * v->block_bytes,
-			 bytes = v->disk->size_bytes - offset < v->block_bytes
+		uint64_t offset = block * v->block_bytes;
+		uint64_t bytes = v->disk->size_bytes - offset < v->block_bytes
 					 ? v->disk->size_bytes - offset
 					 : v->block_bytes;
 		bool zero;
@@ -84,7 +85,8 @@ static int map_space(struct vhdx *v, struct space_map *m)
 static uint64_t space_find_gap(const struct space_map *m, uint64_t bytes, uint64_t limit,
 			       uint64_t *from)
 {
-	uint64_t need = bytes / VHDX_MIB, run = 0;
+	uint64_t need = bytes / VHDX_MIB;
+	uint64_t run = 0;
 
 	for (uint64_t n = *from; n < m->mib && n * VHDX_MIB < limit; n++) {
 		run = m->used[n] ? 0 : run + 1;
@@ -114,7 +116,8 @@ struct place { uint64_t offset, index; };
 
 static int by_offset_down(const void *a, const void *b)
 {
-	const struct place *one = a, *other = b;
+	const struct place *one = a;
+	const struct place *other = b;
 
 	return one->offset < other->offset ? 1 : -1;
 }
@@ -136,15 +139,16 @@ static struct place *list_places(struct vhdx *v, size_t *ret_count)
 static int move_blocks(struct vhdx *v, const struct disk_job *job)
 {
 	struct space_map m = { 0 };
-	size_t count, batch = 0;
+	size_t count;
+	size_t batch = 0;
 	struct place *all = list_places(v, &count);
 	uint64_t from[2] = { 1, 1 }; /* where to look on, for bitmaps and blocks */
 	int error = all ? map_space(v, &m) : -ENOMEM;
 
 	for (size_t n = 0; n < count && !error; n++) {
 		bool bitmap = all[n].index % (v->chunk_ratio + 1) == v->chunk_ratio;
-		uint64_t bytes = bitmap ? VHDX_MIB : v->block_bytes,
-			 to = space_find_gap(&m, bytes, all[n].offset, &from[!bitmap]);
+		uint64_t bytes = bitmap ? VHDX_MIB : v->block_bytes;
+		uint64_t to = space_find_gap(&m, bytes, all[n].offset, &from[!bitmap]);
 
 		error = job_step(job, count + n, 2 * count);
 		if (error || !to)

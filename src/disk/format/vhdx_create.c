@@ -38,7 +38,10 @@ static int make_plan(const struct disk_create *what, struct disk *parent, const 
 
 	if (parent)
 		disk_info(parent, &info);
-	*p = (struct plan){ .size_bytes = parent ? info.size_bytes : what->size_bytes, .fixed = what->fixed, .parent = parent, .path = path };
+	*p = (struct plan){ .size_bytes = parent ? info.size_bytes : what->size_bytes,
+			    .fixed = what->fixed,
+			    .parent = parent,
+			    .path = path };
 	p->data_id = guid_new();
 	p->block_bytes =
 		parent && parent->format_id == DISK_VHDX ? info.block_bytes : DEFAULT_BLOCK;
@@ -190,7 +193,8 @@ static int write_headers(struct disk_file *f, const struct plan *p, bool in_use)
  * */
 static int write_bat(struct disk_file *f, const struct plan *p)
 {
-	uint64_t *bat = calloc(p->entries, 8), offset = p->bat_offset + p->bat_bytes;
+	uint64_t *bat = calloc(p->entries, 8);
+	uint64_t offset = p->bat_offset + p->bat_bytes;
 	int error = bat ? 0 : -ENOMEM;
 
 	for (uint64_t block = 0; !error && block < p->blocks; block++, offset += p->block_bytes)

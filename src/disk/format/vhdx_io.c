@@ -89,7 +89,9 @@ int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, const struct disk_buffer
  * the block stays there. */
 static uint64_t whole_place(struct vhdx *v, uint64_t offset, uint64_t bytes)
 {
-	uint64_t block = offset / v->block_bytes, at = offset % v->block_bytes, entry;
+	uint64_t block = offset / v->block_bytes;
+	uint64_t at = offset % v->block_bytes;
+	uint64_t entry;
 
 	if (bytes > v->block_bytes - at)
 		return 0;
@@ -121,7 +123,8 @@ static int vhdx_read(struct disk *d, uint64_t offset, const struct disk_buffer *
 /* Gives the block a place; of a child without any sector of its own yet. Under `map`. */
 static int make_present(struct vhdx *v, uint64_t block, bool whole)
 {
-	uint64_t index = vhdx_entry(v, block), offset;
+	uint64_t index = vhdx_entry(v, block);
+	uint64_t offset;
 	bool parent_shows = v->has_parent && vhdx_state(v->bat[index]) == BAT_NOT_PRESENT && !whole;
 	uint8_t *bits;
 	int error = parent_shows ? vhdx_bits(v, block / v->chunk_ratio, true, &bits) : 0;
@@ -141,7 +144,8 @@ static int make_present(struct vhdx *v, uint64_t block, bool whole)
 static int set_own(struct vhdx *v, const struct piece *p)
 {
 	uint64_t index = vhdx_entry(v, p->block);
-	uint32_t sectors = v->block_bytes / v->sector_bytes, run;
+	uint32_t sectors = v->block_bytes / v->sector_bytes;
+	uint32_t run;
 	bool here;
 	int error;
 
@@ -154,7 +158,8 @@ static int set_own(struct vhdx *v, const struct piece *p)
 
 static int write_piece(struct vhdx *v, const struct piece *p, const struct disk_buffer *buffer)
 {
-	uint64_t entry, index = vhdx_entry(v, p->block);
+	uint64_t entry;
+	uint64_t index = vhdx_entry(v, p->block);
 	uint8_t *bits;
 	int error = 0;
 
@@ -219,7 +224,8 @@ static int vhdx_write(struct disk *d, uint64_t offset, const struct disk_buffer 
 /* With `io` alone: nobody reads or writes the block's place meanwhile. */
 static int zero_whole(struct vhdx *v, uint64_t block)
 {
-	uint64_t index = vhdx_entry(v, block), entry = v->bat[index];
+	uint64_t index = vhdx_entry(v, block);
+	uint64_t entry = v->bat[index];
 	int error = 0;
 
 	if (!v->has_parent && vhdx_state(entry) == BAT_NOT_PRESENT)
@@ -236,7 +242,8 @@ static int zero_whole(struct vhdx *v, uint64_t block)
 
 static int zero_part(struct vhdx *v, const struct piece *p)
 {
-	uint64_t index = vhdx_entry(v, p->block), entry = v->bat[index];
+	uint64_t index = vhdx_entry(v, p->block);
+	uint64_t entry = v->bat[index];
 	uint8_t *bits;
 	int error = 0;
 

@@ -180,7 +180,8 @@ static unsigned user_items(struct table *t)
 
 static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *value)
 {
-	int n = find(t, value->id, value->flags & VHDX_ITEM_USER), error;
+	int n = find(t, value->id, value->flags & VHDX_ITEM_USER);
+	int error;
 	uint32_t at = 0;
 
 	if (value->remove) {
@@ -201,7 +202,9 @@ static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *v
 		return error;
 	if (n < 0)
 		n = head_of(t)->count++;
-	*item_at(t, (unsigned)n) = (struct vhdx_item){ .id = value->id, .offset = at, .bytes = value->bytes, .flags = value->flags };
+	*item_at(t, (unsigned)n) = (struct vhdx_item){
+		.id = value->id, .offset = at, .bytes = value->bytes, .flags = value->flags
+	};
 	return 0;
 }
 
@@ -458,8 +461,12 @@ static bool names(const struct vhdx_value *values, size_t count, struct guid id)
 
 int vhdx_copy_disk_items(struct vhdx *from, struct vhdx *to)
 {
-	struct vhdx_value *values = NULL, *old = NULL, *more;
-	size_t count = 0, olds = 0, all;
+	struct vhdx_value *values = NULL;
+	struct vhdx_value *old = NULL;
+	struct vhdx_value *more;
+	size_t count = 0;
+	size_t olds = 0;
+	size_t all;
 	int error = vhdx_load_disk_items(from, &values, &count);
 
 	if (!error)
@@ -500,8 +507,8 @@ static struct shape shape_of(const struct vhdx *v, uint64_t size_bytes)
 /* More memory for what is per block; what is there is a prefix of what will be. */
 static int widen(struct vhdx *v, const struct shape *s)
 {
-	size_t dirty_before = (v->entries + 4095) / 4096 + 1,
-	       dirty = (s->entries + 4095) / 4096 + 1;
+	size_t dirty_before = (v->entries + 4095) / 4096 + 1;
+	size_t dirty = (s->entries + 4095) / 4096 + 1;
 	uint64_t *bat = realloc(v->bat, s->entries * 8);
 	struct vhdx_bitmap *bitmap;
 	uint8_t *bits;
@@ -588,8 +595,8 @@ static int add_fixed_blocks(struct vhdx *v, uint64_t from, uint64_t to)
 static int grow(struct vhdx *v, const struct shape *s)
 {
 	struct vhdx_sector *sectors = calloc(3, sizeof(*sectors));
-	uint64_t bat_bytes = (s->entries * 8 + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB,
-		 bat_offset = v->bat_offset;
+	uint64_t bat_bytes = (s->entries * 8 + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB;
+	uint64_t bat_offset = v->bat_offset;
 	bool moves = s->entries * 8 > v->bat_bytes;
 	int error = sectors ? size_sector(v, s->size_bytes, &sectors[0]) : -ENOMEM;
 

@@ -70,7 +70,8 @@ static char *with_backslashes(char *path)
 static char *relative_path(const char *from, const char *to)
 {
 	size_t common = 0;
-	char *path = strdup("."), *next;
+	char *path = strdup(".");
+	char *next;
 
 	for (size_t n = 0; from[n] == to[n] || (!from[n] && to[n] == '/'); n++) {
 		if (to[n] == '/')
@@ -106,8 +107,9 @@ int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk
 {
 	struct vhdx_locator_head h = { .type = format == DISK_VHDX ? VHDX_LOCATOR_TYPE
 								   : VHDX_LOCATOR_FOREIGN };
-	char *copy = strdup(child_path), *directory = copy ? realpath(dirname(copy), NULL) : NULL,
-	     *parent = realpath(parent_path, NULL);
+	char *copy = strdup(child_path);
+	char *directory = copy ? realpath(dirname(copy), NULL) : NULL;
+	char *parent = realpath(parent_path, NULL);
 	char *relative = directory && parent ? relative_path(directory, parent) : NULL;
 	struct locator l = { .bytes = calloc(1, LOCATOR_BYTES), .used = LOCATOR_TEXT };
 	int error = relative && l.bytes ? 0 : -ENOMEM;

@@ -190,7 +190,8 @@ static int write_ring(struct vhdx *v, uint32_t at, const uint8_t *from, size_t b
 static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count,
 		       uint64_t file_bytes)
 {
-	size_t head = descriptor_sectors(count) * 4096, bytes = head + count * 4096;
+	size_t head = descriptor_sectors(count) * 4096;
+	size_t bytes = head + count * 4096;
 	uint8_t *entry = calloc(1, bytes);
 	struct vhdx_log_head *h = (struct vhdx_log_head *)(void *)entry;
 	int error;
@@ -248,7 +249,8 @@ static int write_part(struct vhdx *v, const struct vhdx_sector *s, size_t count,
 static int write_batch(struct vhdx *v, const struct batch *b)
 {
 	/* 9: the descriptors of 1 MiB */
-	size_t most = v->header.log_bytes / 2 / 4096 - 9, done = 0;
+	size_t most = v->header.log_bytes / 2 / 4096 - 9;
+	size_t done = 0;
 	int error = 0;
 
 	while (done < b->count && !error) {
@@ -469,8 +471,8 @@ static int entry_apply(struct vhdx *v, const uint8_t *entry)
 		memcpy(&d, entry + 64 + n * sizeof(d), sizeof(d));
 		if (d.signature == VHDX_ZERO) {
 			/* what lies beyond the end is zero anyway */
-			uint64_t end = (uint64_t)file_size(&v->disk->file),
-				 left = d.file_offset < end ? end - d.file_offset : 0;
+			uint64_t end = (uint64_t)file_size(&v->disk->file);
+			uint64_t left = d.file_offset < end ? end - d.file_offset : 0;
 
 			if (left && d.leading)
 				error = file_discard(&v->disk->file, d.file_offset,

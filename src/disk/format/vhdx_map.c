@@ -71,7 +71,9 @@ int vhdx_allocate(struct vhdx *v, uint64_t bytes, uint64_t *ret)
 int vhdx_bits(struct vhdx *v, uint64_t chunk, bool make, uint8_t **ret)
 {
 	struct vhdx_bitmap *b = &v->bitmap[chunk];
-	uint64_t index = vhdx_bitmap_entry(v, chunk), entry = v->bat[index], offset;
+	uint64_t index = vhdx_bitmap_entry(v, chunk);
+	uint64_t entry = v->bat[index];
+	uint64_t offset;
 	int error;
 
 	*ret = b->bits;
@@ -126,7 +128,8 @@ static bool bit_at(const uint8_t *bits, uint64_t n) { return bits[n >> 3] >> (n 
 int vhdx_run(struct vhdx *v, uint64_t block, uint32_t sector, uint32_t count, bool *ret_here,
 	     uint32_t *ret_count)
 {
-	uint64_t entry = v->bat[vhdx_entry(v, block)], bit = first_bit(v, block) + sector;
+	uint64_t entry = v->bat[vhdx_entry(v, block)];
+	uint64_t bit = first_bit(v, block) + sector;
 	uint32_t n = 1;
 	uint8_t *bits;
 	int error;

@@ -320,7 +320,8 @@ static int read_metadata(struct vhdx *v, struct disk_error *error)
 
 static bool is_good_entry(struct vhdx *v, uint64_t index, uint8_t *map)
 {
-	uint64_t entry = v->bat[index], ratio = v->chunk_ratio + 1;
+	uint64_t entry = v->bat[index];
+	uint64_t ratio = v->chunk_ratio + 1;
 	bool bitmap = index % ratio == v->chunk_ratio;
 	unsigned state = vhdx_state(entry);
 

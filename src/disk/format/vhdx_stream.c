@@ -34,7 +34,9 @@ static int read_through(struct vhdx *v, uint64_t offset, uint8_t *to, uint64_t b
  * now. */
 static int fill_block(struct vhdx *v, uint64_t block, uint8_t *buffer)
 {
-	uint64_t index = vhdx_entry(v, block), at = block * v->block_bytes, place;
+	uint64_t index = vhdx_entry(v, block);
+	uint64_t at = block * v->block_bytes;
+	uint64_t place;
 	uint32_t bytes =
 		(uint32_t)(v->disk->size_bytes - at < v->block_bytes ? v->disk->size_bytes - at
 								     : v->block_bytes);

@@ -201,7 +201,10 @@ static int vmdk_check(struct disk *d, void (*report)(void *, const char *), void
 
 static void vmdk_info(const struct disk *d, struct disk_info *ret)
 {
-	*ret = (struct disk_info){ .format = DISK_VMDK, .size_bytes = d->size_bytes, .logical_sector_bytes = SECTOR, .physical_sector_bytes = SECTOR };
+	*ret = (struct disk_info){ .format = DISK_VMDK,
+				   .size_bytes = d->size_bytes,
+				   .logical_sector_bytes = SECTOR,
+				   .physical_sector_bytes = SECTOR };
 }
 
 static void vmdk_release(struct vmdk *v)
@@ -275,7 +278,8 @@ static int open_sparse(struct disk *d, struct extent *e, struct head *h, struct 
 	e->file_bytes = (uint64_t)bytes;
 	/* written in one pass: the header is once more at the end */
 	if (h->directory == UINT64_MAX) {
-		uint64_t descriptor = h->descriptor, sectors = h->descriptor_sectors;
+		uint64_t descriptor = h->descriptor;
+		uint64_t sectors = h->descriptor_sectors;
 
 		if (bytes < 4 * SECTOR ||
 		    file_read(&e->file, e->file_bytes / SECTOR * SECTOR - 2 * SECTOR, h,
@@ -399,8 +403,10 @@ static int add_extent(struct disk *d, uint64_t sectors, const char *type, const 
 /* The lines that matter. */
 static int read_line(struct disk *d, char *line, bool embedded, struct disk_error *error)
 {
-	char access[16], type[20], name[256] = "";
-	unsigned long long sectors, offset = 0;
+	char access[16], type[20];
+	char name[256] = "";
+	unsigned long long sectors;
+	unsigned long long offset = 0;
 
 	while (isspace((unsigned char)*line))
 		line++;

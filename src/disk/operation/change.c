@@ -142,7 +142,8 @@ int disk_export_changes(struct disk *d, const char *since, const char *path,
 	struct disk_options o = { .format = DISK_VHDX,
 				  .write = true,
 				  .parents = (const char *const[]){ "/", NULL } };
-	struct disk *ancestor = d->parent, *to;
+	struct disk *ancestor = d->parent;
+	struct disk *to;
 	char *wanted = realpath(since, NULL);
 	int result;
 

@@ -53,7 +53,8 @@ static int copy_marked(struct commit *c, bool told)
 
 	for (uint64_t n = 0; n < d->touched_blocks && !error; n++) {
 		uint8_t bit = (uint8_t)(1 << (n & 7));
-		uint64_t at = n * d->touched_bytes, end = at + d->touched_bytes;
+		uint64_t at = n * d->touched_bytes;
+		uint64_t end = at + d->touched_bytes;
 
 		if (!(__atomic_fetch_and(&d->copied[n / 8], (uint8_t)~bit, __ATOMIC_SEQ_CST) & bit))
 			continue;
@@ -97,7 +98,8 @@ static int reopen_parent(struct disk *d, struct disk_error *error)
 	struct disk_options o = { .format = DISK_VHDX,
 				  .write = true,
 				  .parents = (const char *const[]){ "/", NULL } };
-	struct disk *old = d->parent, *p;
+	struct disk *old = d->parent;
+	struct disk *p;
 	int result;
 
 	file_lock(&old->file, FILE_UNLOCKED);
@@ -128,7 +130,8 @@ static int name_both(struct vhdx *child, const char *path, struct guid after)
 
 static int copy_down(struct commit *c)
 {
-	struct disk *d = c->child, *p = c->parent;
+	struct disk *d = c->child;
+	struct disk *p = c->parent;
 	int error = p->size_bytes < d->size_bytes ? disk_resize(p, d->size_bytes) : 0;
 
 	for (int pass = 0; pass < PASSES && !error; pass++)
@@ -139,7 +142,8 @@ static int copy_down(struct commit *c)
 /* Nobody else uses the disk. */
 static int commit_finish(struct commit *c, struct guid after)
 {
-	struct disk *d = c->child, *p = c->parent;
+	struct disk *d = c->child;
+	struct disk *p = c->parent;
 	struct vhdx *child = vhdx_of(d);
 	int error = copy_marked(c, false);
 

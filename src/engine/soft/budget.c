@@ -1,4 +1,7 @@
-/* See budget.h. The figures were measured over boots and compilers: 940 bytes of code a block, 22 entries of the pc maps. */
+/*
+ * See budget.h. The figures were measured over boots and compilers: 940 bytes of code a block, 22
+ * entries of the pc maps.
+ */
 #include "budget.h"
 
 #include <assert.h>
@@ -9,7 +12,8 @@
 #include "engine/soft/mmu/space.h"
 
 enum { FIXED_BYTES = 24 << 20, LEAST_CHUNKS = 64 };
-enum { CODE_SHARE = 48, TABLE_SHARE = 18, WHOLE = 100 }; /* what is left is for blocks and maps, which follow the code */
+/* what is left is for blocks and maps, which follow the code */
+enum { CODE_SHARE = 48, TABLE_SHARE = 18, WHOLE = 100 };
 enum { CODE_BYTES_PER_BLOCK = 320, CODE_BYTES_PER_MAP = 32 };
 enum { VIEW_TABLES = 2 * VIEWS };
 

@@ -1,4 +1,7 @@
-/* memcpy and memset of the engine: libc's use vector registers, which hold guest state while the engine's C runs. */
+/*
+ * memcpy and memset of the engine: libc's use vector registers, which hold guest state while the
+ * engine's C runs.
+ */
 #include "soft_internal.h"
 
 void *memcpy(void *to, const void *from, size_t bytes)

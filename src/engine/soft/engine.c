@@ -1,4 +1,7 @@
-/* The life of an engine and of its processors: creating them, running them, what is said to them from outside. */
+/*
+ * The life of an engine and of its processors: creating them, running them, what is said to them
+ * from outside.
+ */
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -17,14 +20,15 @@
 
 void *soft_reserve(size_t bytes)
 {
-	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return at == MAP_FAILED ? NULL : at;
 }
 
 /*
- * Even, and never canonical: what is not cached has no canonical address for a guest that does not guess. The control of the test
- * of speculation is built without it.
+ * Even, and never canonical: what is not cached has no canonical address for a guest that does not
+ * guess. The control of the test of speculation is built without it.
  */
 static int soft_make_poison(struct soft_engine *e)
 {
@@ -45,7 +49,10 @@ static void release(void *at, size_t bytes)
 		munmap(at, bytes);
 }
 
-static uint64_t frames_of(const struct soft_engine *e) { return guest_memory_footprint_bytes(e->memory->ram_bytes) / PAGE_BYTES; }
+static uint64_t frames_of(const struct soft_engine *e)
+{
+	return guest_memory_footprint_bytes(e->memory->ram_bytes) / PAGE_BYTES;
+}
 
 static void soft_destroy(struct engine *opaque)
 {
@@ -76,7 +83,8 @@ static int make_code_cache(struct soft_engine *e)
 	if (ftruncate(fd, (off_t)e->code_bytes)) {
 		error = -errno;
 	} else {
-		e->code_write = mmap(NULL, e->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		e->code_write =
+			mmap(NULL, e->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		e->code_run = mmap(NULL, e->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
 		if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED)
 			error = -ENOMEM;
@@ -100,12 +108,14 @@ static int make_lists(struct soft_engine *e)
 	e->page_blocks = soft_reserve(frames_of(e) * sizeof(*e->page_blocks));
 	e->frame_flags = soft_reserve(frames_of(e));
 	e->frame_writes = soft_reserve(frames_of(e));
-	if (!e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags || !e->frame_writes)
+	if (!e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags ||
+	    !e->frame_writes)
 		return -ENOMEM;
 	return 0;
 }
 
-static void soft_engine_set_model(struct engine *engine, const struct cpu_model *model, const struct cpu_host *host)
+static void soft_engine_set_model(struct engine *engine, const struct cpu_model *model,
+				  const struct cpu_host *host)
 {
 	struct soft_engine *e = (struct soft_engine *)engine;
 
@@ -113,7 +123,8 @@ static void soft_engine_set_model(struct engine *engine, const struct cpu_model 
 	e->clears_buffers = host->leaks_buffers;
 }
 
-static struct engine *soft_create(const struct guest_memory *memory, const struct engine_options *options)
+static struct engine *soft_create(const struct guest_memory *memory,
+				  const struct engine_options *options)
 {
 	struct soft_engine *e = calloc(1, sizeof(*e));
 
@@ -141,7 +152,8 @@ static void reset_vectors(struct soft_cpu *cpu)
 	memcpy(cpu->vector + 24, &mxcsr, sizeof(mxcsr));
 }
 
-static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct engine_ops *ops, void *context)
+static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct engine_ops *ops,
+					  void *context)
 {
 	struct soft_engine *e = (struct soft_engine *)engine;
 	struct soft_cpu *cpu = e->cpu_count < MAX_CPUS ? soft_reserve(sizeof(*cpu)) : NULL;
@@ -209,7 +221,8 @@ void check_engine(const struct soft_engine *e)
 static enum engine_exit soft_engine_run(struct engine_cpu *opaque)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
-	void (*enter)(struct soft_cpu *, void *) = (void (*)(struct soft_cpu *, void *))cpu->engine->enter;
+	void (*enter)(struct soft_cpu *, void *) =
+		(void (*)(struct soft_cpu *, void *))cpu->engine->enter;
 
 	cpu->exit = ENGINE_EXIT_NONE;
 	soft_load_vectors(cpu);
@@ -228,9 +241,15 @@ void soft_kick(struct soft_cpu *cpu, uint32_t why)
 	__atomic_store_n(&cpu->jump_key, cpu->engine->no_key, __ATOMIC_SEQ_CST);
 }
 
-static void soft_engine_kick(struct engine_cpu *opaque) { soft_kick((struct soft_cpu *)opaque, KICK_EVENT); }
+static void soft_engine_kick(struct engine_cpu *opaque)
+{
+	soft_kick((struct soft_cpu *)opaque, KICK_EVENT);
+}
 
-static bool soft_engine_has_nmi(const struct engine_cpu *opaque) { return __atomic_load_n(&((const struct soft_cpu *)opaque)->nmi_pending, __ATOMIC_SEQ_CST); }
+static bool soft_engine_has_nmi(const struct engine_cpu *opaque)
+{
+	return __atomic_load_n(&((const struct soft_cpu *)opaque)->nmi_pending, __ATOMIC_SEQ_CST);
+}
 
 static void soft_engine_nmi(struct engine_cpu *opaque)
 {
@@ -238,9 +257,13 @@ static void soft_engine_nmi(struct engine_cpu *opaque)
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
 	uint32_t pending = __atomic_load_n(&cpu->nmi_pending, __ATOMIC_SEQ_CST);
 
-	/* one is handled while one waits (SDM Vol. 3A 6.7.1): before the first is taken two can have come */
+	/*
+	 * one is handled while one waits (SDM Vol. 3A 6.7.1): before the first is taken two can
+	 * have come
+	 */
 	while (pending < NMIS_MAX &&
-	       !__atomic_compare_exchange_n(&cpu->nmi_pending, &pending, pending + 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+	       !__atomic_compare_exchange_n(&cpu->nmi_pending, &pending, pending + 1, false,
+					    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		;
 	soft_kick(cpu, KICK_EVENT);
 }
@@ -258,10 +281,11 @@ static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text
 	const struct soft_cpu *c = (const struct soft_cpu *)opaque;
 	const struct soft_engine *e = c->engine;
 	size_t code_bytes = e->code_used + e->cold_used - e->cold_start;
-	int n = snprintf(text, bytes,
-			 "rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu split locks %lu code %zu KiB\n",
-			 c->state.rip, c->translations, c->fills, c->misses, c->chains, c->systems, c->split_locks,
-			 code_bytes >> 10);
+	int n = snprintf(
+		text, bytes,
+		"rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu split locks %lu code %zu KiB\n",
+		c->state.rip, c->translations, c->fills, c->misses, c->chains, c->systems,
+		c->split_locks, code_bytes >> 10);
 
 	return n < 0 ? 0 : (size_t)n < bytes ? (size_t)n : bytes - 1;
 }
@@ -273,10 +297,25 @@ static void soft_engine_set_last_words(struct engine *engine, char *text, size_t
 }
 
 const struct engine_driver soft_engine_driver = {
-	.name = "soft", .create = soft_create, .destroy = soft_destroy, .cpu_create = soft_cpu_create, .cpu_destroy = soft_cpu_destroy,
-	.prepare_thread = soft_engine_prepare_thread, .set_model = soft_engine_set_model,
-	.set_last_words = soft_engine_set_last_words, .get = soft_engine_get, .set = soft_engine_set,
-	.call_xmm = soft_engine_call_xmm, .run = soft_engine_run, .kick = soft_engine_kick, .stop = soft_engine_stop, .nmi = soft_engine_nmi,
-	.has_nmi = soft_engine_has_nmi, .statistics = soft_engine_statistics, .memory_written = soft_engine_memory_written,
-	.flush = soft_engine_flush, .place_overlay = soft_engine_place_overlay, .take_dirty = soft_engine_take_dirty,
+	.name = "soft",
+	.create = soft_create,
+	.destroy = soft_destroy,
+	.cpu_create = soft_cpu_create,
+	.cpu_destroy = soft_cpu_destroy,
+	.prepare_thread = soft_engine_prepare_thread,
+	.set_model = soft_engine_set_model,
+	.set_last_words = soft_engine_set_last_words,
+	.get = soft_engine_get,
+	.set = soft_engine_set,
+	.call_xmm = soft_engine_call_xmm,
+	.run = soft_engine_run,
+	.kick = soft_engine_kick,
+	.stop = soft_engine_stop,
+	.nmi = soft_engine_nmi,
+	.has_nmi = soft_engine_has_nmi,
+	.statistics = soft_engine_statistics,
+	.memory_written = soft_engine_memory_written,
+	.flush = soft_engine_flush,
+	.place_overlay = soft_engine_place_overlay,
+	.take_dirty = soft_engine_take_dirty,
 };

@@ -1,5 +1,6 @@
 /*
- * A mutex and a wait word on futexes. libc's may use vector registers, which hold guest state while the engine's C runs.
+ * A mutex and a wait word on futexes. libc's may use vector registers, which hold guest state while
+ * the engine's C runs.
  *
  *   word: 0 free, 1 held, 2 held and waited for
  */
@@ -17,7 +18,10 @@ static inline long soft_futex(uint32_t *word, int operation, uint32_t value)
 	register long r10 __asm__("r10") = 0;
 	long result;
 
-	__asm__ volatile("syscall" : "=a"(result) : "a"(SYS_futex), "D"(word), "S"(operation), "d"(value), "r"(r10) : "rcx", "r11", "memory");
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(SYS_futex), "D"(word), "S"(operation), "d"(value), "r"(r10)
+			 : "rcx", "r11", "memory");
 	return result;
 }
 static inline void soft_yield(void)
@@ -26,14 +30,21 @@ static inline void soft_yield(void)
 
 	__asm__ volatile("syscall" : "=a"(result) : "a"(SYS_sched_yield) : "rcx", "r11", "memory");
 }
-static inline void soft_wait(uint32_t *word, uint32_t while_value) { soft_futex(word, FUTEX_WAIT_PRIVATE, while_value); }
-static inline void soft_wake_all(uint32_t *word) { soft_futex(word, FUTEX_WAKE_PRIVATE, INT32_MAX); }
+static inline void soft_wait(uint32_t *word, uint32_t while_value)
+{
+	soft_futex(word, FUTEX_WAIT_PRIVATE, while_value);
+}
+static inline void soft_wake_all(uint32_t *word)
+{
+	soft_futex(word, FUTEX_WAKE_PRIVATE, INT32_MAX);
+}
 
 static inline void soft_acquire(struct soft_lock *l)
 {
 	uint32_t free = 0;
 
-	if (__atomic_compare_exchange_n(&l->word, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+	if (__atomic_compare_exchange_n(&l->word, &free, 1, false, __ATOMIC_ACQUIRE,
+					__ATOMIC_RELAXED))
 		return;
 	while (__atomic_exchange_n(&l->word, 2, __ATOMIC_ACQUIRE))
 		soft_wait(&l->word, 2);

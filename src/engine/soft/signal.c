@@ -1,6 +1,6 @@
 /*
- * Host signals: faults of copied instructions (#DE, #GP, #SS, #XM, #MF) arrive as such, and become the guest's exceptions. A fault
- * anywhere else is one of the engine's own and ends the process.
+ * Host signals: faults of copied instructions (#DE, #GP, #SS, #XM, #MF) arrive as such, and become
+ * the guest's exceptions. A fault anywhere else is one of the engine's own and ends the process.
  */
 #include <asm/prctl.h>
 #include <errno.h>
@@ -24,15 +24,23 @@ static bool uses_stack(const struct x86_insn *i)
 	if (i->kind || i->map)
 		return false;
 	switch (i->opcode) {
-	case 0x68: case 0x6a: case 0x8f: case 0x9c: case 0x9d: case 0xc2: case 0xc3: case 0xe8: return true;
+	case 0x68:
+	case 0x6a:
+	case 0x8f:
+	case 0x9c:
+	case 0x9d:
+	case 0xc2:
+	case 0xc3:
+	case 0xe8: return true;
 	case 0xff: return i->reg == 2 || i->reg == 6;
 	default: return i->opcode >= 0x50 && i->opcode <= 0x5f;
 	}
 }
 
 /*
- * The guest's stack pointer is not canonical, and the host raised #GP, #SS or #UD: because of this instruction, or because the host was
- * interrupted and cannot return to such a stack pointer (some hosts cannot). True: the latter; go on where it was.
+ * The guest's stack pointer is not canonical, and the host raised #GP, #SS or #UD: because of this
+ * instruction, or because the host was interrupted and cannot return to such a stack pointer (some
+ * hosts cannot). True: the latter; go on where it was.
  */
 static bool is_hosts_own(struct soft_cpu *cpu, struct fault *f)
 {
@@ -42,24 +50,34 @@ static bool is_hosts_own(struct soft_cpu *cpu, struct fault *f)
 
 	if (!cpu->signal_in_block)
 		return true;
-	if (!soft_read(cpu, cpu->signal_rip, raw, sizeof(raw), ACCESS_EXEC, &unused) && !x86_decode(raw, sizeof(raw), 64, &i) && uses_stack(&i)) {
+	if (!soft_read(cpu, cpu->signal_rip, raw, sizeof(raw), ACCESS_EXEC, &unused) &&
+	    !x86_decode(raw, sizeof(raw), 64, &i) && uses_stack(&i)) {
 		f->vector = EXC_SS;
 		return false;
 	}
 	/* at the same place, and nothing came through C in between */
-	cpu->stack_retries = cpu->signal_pc == cpu->stack_retry_pc && cpu->stack_retry_work == cpu->systems + cpu->misses ? cpu->stack_retries + 1 : 0;
+	cpu->stack_retries = cpu->signal_pc == cpu->stack_retry_pc &&
+					     cpu->stack_retry_work == cpu->systems + cpu->misses
+				     ? cpu->stack_retries + 1
+				     : 0;
 	cpu->stack_retry_pc = cpu->signal_pc;
 	cpu->stack_retry_work = cpu->systems + cpu->misses;
 	return cpu->stack_retries < 100;
 }
 
-static bool may_be_hosts_own(unsigned vector) { return vector == EXC_GP || vector == EXC_SS || vector == EXC_UD; }
+static bool may_be_hosts_own(unsigned vector)
+{
+	return vector == EXC_GP || vector == EXC_SS || vector == EXC_UD;
+}
 
 void *soft_signal(struct soft_cpu *cpu)
 {
-	struct fault f = { .vector = (uint8_t)cpu->signal_vector, .has_code = cpu->signal_vector == EXC_GP || cpu->signal_vector == EXC_SS };
+	struct fault f = { .vector = (uint8_t)cpu->signal_vector,
+			   .has_code =
+				   cpu->signal_vector == EXC_GP || cpu->signal_vector == EXC_SS };
 
-	if (may_be_hosts_own(f.vector) && !soft_canonical(cpu->state.gpr[RSP]) && is_hosts_own(cpu, &f))
+	if (may_be_hosts_own(f.vector) && !soft_canonical(cpu->state.gpr[RSP]) &&
+	    is_hosts_own(cpu, &f))
 		return cpu->engine->refresh;
 	cpu->state.rip = cpu->signal_rip;
 	if (!cpu->signal_in_word)
@@ -76,14 +94,17 @@ static void own_fault(int number, const siginfo_t *info, const greg_t *g)
 	const struct soft_engine *e = running ? running->engine : NULL;
 
 	if (e && e->last_words)
-		snprintf(e->last_words, e->last_words_bytes, "signal %d at %lx (code %+ld), address %p", number, (unsigned long)g[REG_RIP],
-			 (long)(g[REG_RIP] - (greg_t)e->code_run), info->si_addr);
+		snprintf(e->last_words, e->last_words_bytes,
+			 "signal %d at %lx (code %+ld), address %p", number,
+			 (unsigned long)g[REG_RIP], (long)(g[REG_RIP] - (greg_t)e->code_run),
+			 info->si_addr);
 	_exit(70);
 }
 
 /*
- * A guest's address that is not canonical stays so on the host. One with 48-bit addresses raises #GP, and no address is told; one
- * with 57 takes it for one that is not mapped. Any other address is a fault of ours.
+ * A guest's address that is not canonical stays so on the host. One with 48-bit addresses raises
+ * #GP, and no address is told; one with 57 takes it for one that is not mapped. Any other address
+ * is a fault of ours.
  */
 static bool is_guest_address(const siginfo_t *info)
 {
@@ -99,7 +120,8 @@ static unsigned vector_of(int number, const siginfo_t *info, const ucontext_t *u
 	case SIGFPE:
 		if (u->uc_mcontext.fpregs && (u->uc_mcontext.fpregs->swd & 0x80))
 			return EXC_MF;
-		return info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF ? EXC_DE + 0x100 : EXC_XM;
+		return info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF ? EXC_DE + 0x100
+										  : EXC_XM;
 	case SIGILL: return EXC_UD;
 	case SIGBUS: return EXC_SS;
 	default: return is_guest_address(info) ? EXC_GP : 0;
@@ -107,8 +129,9 @@ static unsigned vector_of(int number, const siginfo_t *info, const ucontext_t *u
 }
 
 /*
- * On a stack pointer that is not canonical some hosts raise #GP, #SS or #UD when they return from an interrupt, anywhere in the code cache:
- * also in the way out of a thunk (then what it was to resume is what goes on) and in emit_refresh() (then that begins again).
+ * On a stack pointer that is not canonical some hosts raise #GP, #SS or #UD when they return from
+ * an interrupt, anywhere in the code cache: also in the way out of a thunk (then what it was to
+ * resume is what goes on) and in emit_refresh() (then that begins again).
  */
 static void on_signal(int number, siginfo_t *info, void *context)
 {
@@ -143,7 +166,8 @@ static void on_signal(int number, siginfo_t *info, void *context)
 	cpu->signal_word = ((uint64_t)g[REG_EFL] & 0xff) << 8 | ((uint64_t)g[REG_EFL] >> 11 & 1);
 	g[REG_EFL] &= ~(greg_t)FLAG_DF;
 	cpu->state.gpr[RSP] = (uint64_t)g[REG_RSP];
-	g[REG_RSP] = (greg_t)cpu->host_rsp; /* the guest's may be non-canonical: the host cannot return to that */
+	/* the guest's may be non-canonical: the host cannot return to that */
+	g[REG_RSP] = (greg_t)cpu->host_rsp;
 	g[REG_RIP] = (greg_t)e->signal;
 }
 
@@ -154,18 +178,23 @@ static void on_signal(int number, siginfo_t *info, void *context)
 static int install_signals(struct soft_cpu *cpu)
 {
 	static const int numbers[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
-	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
-	uint8_t *place = mmap(NULL, SIGNAL_STACK_BYTES + PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct sigaction action = { .sa_sigaction = on_signal,
+				    .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	uint8_t *place = mmap(NULL, SIGNAL_STACK_BYTES + PAGE_BYTES, PROT_NONE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	/*
-	 * Disarmed while a handler runs, so that the kernel does not look at the stack pointer to see whether one does: the guest's is
-	 * any number, also one inside this stack.
+	 * Disarmed while a handler runs, so that the kernel does not look at the stack pointer to
+	 * see whether one does: the guest's is any number, also one inside this stack.
 	 */
-	const stack_t stack = { .ss_sp = place + PAGE_BYTES, .ss_size = SIGNAL_STACK_BYTES, .ss_flags = (int)SS_AUTODISARM };
+	const stack_t stack = { .ss_sp = place + PAGE_BYTES,
+				.ss_size = SIGNAL_STACK_BYTES,
+				.ss_flags = (int)SS_AUTODISARM };
 
 	if (place == MAP_FAILED)
 		return -errno;
 	cpu->signal_stack = place;
-	if (mprotect(stack.ss_sp, stack.ss_size, PROT_READ | PROT_WRITE) || sigaltstack(&stack, NULL))
+	if (mprotect(stack.ss_sp, stack.ss_size, PROT_READ | PROT_WRITE) ||
+	    sigaltstack(&stack, NULL))
 		return -errno;
 	for (unsigned n = 0; n < 4; n++)
 		sigaction(numbers[n], &action, NULL);
@@ -178,7 +207,8 @@ int soft_engine_prepare_thread(struct engine_cpu *opaque)
 
 	if (error)
 		return error;
-	syscall(SYS_arch_prctl, ARCH_SET_GS, opaque); /* WRGSBASE would be lost at a switch where the kernel does not use it */
+	/* WRGSBASE would be lost at a switch where the kernel does not use it */
+	syscall(SYS_arch_prctl, ARCH_SET_GS, opaque);
 	running = (struct soft_cpu *)opaque;
 	return 0;
 }

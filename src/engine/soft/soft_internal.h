@@ -7,14 +7,17 @@
  *   gs:             struct soft_cpu of this processor
  *   all others      the guest registers of the same name; guest r10, r11, r14, r15 live in cpu->state.gpr
  *
- * A table entry is 0 (not cached) or ((host address - guest address) | 1) ^ poison; it is indexed by bits 47:12 of the address,
- * so a non-canonical address hits the entry of a canonical one, and the access then lands on a non-canonical host address and
- * faults: no guest address reaches host memory that is not guest RAM.
+ * A table entry is 0 (not cached) or ((host address - guest address) | 1) ^ poison; it is indexed
+ * by bits 47:12 of the address, so a non-canonical address hits the entry of a canonical one, and
+ * the access then lands on a non-canonical host address and faults: no guest address reaches host
+ * memory that is not guest RAM.
  *
- * Not by speculation either: the poison is a secret number of the machine's, and what follows a mispredicted test of an entry's
- * presence adds it to the guest's address. Where that leads the guest cannot choose (docs/engine.md, speculation).
+ * Not by speculation either: the poison is a secret number of the machine's, and what follows a
+ * mispredicted test of an entry's presence adds it to the guest's address. Where that leads the
+ * guest cannot choose (docs/engine.md, speculation).
  *
- * Everything here is compiled without vector registers: guest vector state stays in the host's registers across helpers.
+ * Everything here is compiled without vector registers: guest vector state stays in the host's
+ * registers across helpers.
  */
 #pragma once
 
@@ -28,15 +31,17 @@
 #include "lock.h"
 
 /*
- * libc's own use vector registers, which hold guest state here; calls that the compiler makes go to these as well.
+ * libc's own use vector registers, which hold guest state here; calls that the compiler makes go to
+ * these as well.
  */
 void *memcpy(void *to, const void *from, size_t bytes) __asm__("soft_memcpy");
 void *memset(void *to, int value, size_t bytes) __asm__("soft_memset");
-void *memmove(void *to, const void *from, size_t bytes) __asm__("soft_no_memmove"); /* never to be linked */
+/* never to be linked */
+void *memmove(void *to, const void *from, size_t bytes) __asm__("soft_no_memmove");
 
 /*
- * soft_cpu.pending: what the dispatcher has to do before, or instead of, going on. Written by the processor's own thread; what
- * others want is in soft_cpu.kick.
+ * soft_cpu.pending: what the dispatcher has to do before, or instead of, going on. Written by the
+ * processor's own thread; what others want is in soft_cpu.kick.
  */
 enum {
 	PENDING_STOP = 1,           /* soft_cpu.stop */
@@ -51,7 +56,14 @@ enum {
 	/* both, divided by PENDING_STI_SHADOW: x86_state.interrupt_shadow */
 	PENDING_SHADOW = PENDING_STI_SHADOW | PENDING_MOV_SS_SHADOW,
 };
-enum { CACHE_LINE_BYTES = 64, PAGE_BYTES = 4096, VIEWS = 3, VIEW_USER = 0, VIEW_KERNEL = 1, VIEW_KERNEL_AC = 2 };
+enum {
+	CACHE_LINE_BYTES = 64,
+	PAGE_BYTES = 4096,
+	VIEWS = 3,
+	VIEW_USER = 0,
+	VIEW_KERNEL = 1,
+	VIEW_KERNEL_AC = 2
+};
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
 #define TABLE_BYTES (1ull << 39)
 #define TABLE_RESERVED_BYTES (TABLE_BYTES + 0x20000)
@@ -59,15 +71,17 @@ enum { TABLE_CHUNK_BYTES = 64 << 10, TABLE_REGIONS = 1 << 18 };
 enum { JUMP_CACHE_ENTRIES = 16384, JOURNAL_ENTRIES = 1 << 16, FILTER_WORDS = 64 };
 
 /*
- * sum: address + key of mode and epoch. Keys are secret 64-bit numbers, so that one comparison of the whole sum tells both; a
- * guest that wants a wrong hit has to guess the difference of two of them.
+ * sum: address + key of mode and epoch. Keys are secret 64-bit numbers, so that one comparison of
+ * the whole sum tells both; a guest that wants a wrong hit has to guess the difference of two of
+ * them.
  */
 struct jump_entry { uint64_t sum, host; };
 
 struct block;
 struct pc_map;
 
-struct memory_site { /* follows the jump to the slow thunk; all offsets are relative to the site itself */
+/* follows the jump to the slow thunk; all offsets are relative to the site itself */
+struct memory_site {
 	int32_t bounce;
 	uint8_t write : 1, locked : 1, stack : 1, read;
 	uint16_t bytes;
@@ -75,7 +89,10 @@ struct memory_site { /* follows the jump to the slow thunk; all offsets are rela
 
 enum { KICK_EVENT = 1, KICK_PARK = 2, KICK_FLUSH = 4, MAX_CPUS = 64, FLUSH_RANGES = 16 };
 
-/* What the translations of a space depend on: of control registers only the bits that a page walk looks at. */
+/*
+ * What the translations of a space depend on: of control registers only the bits that a page walk
+ * looks at.
+ */
 struct space_tag { uint64_t root; uint16_t pcid; uint32_t cr0, cr4, efer; };
 
 struct address_space { /* mmu/space.h */
@@ -87,7 +104,8 @@ struct address_space { /* mmu/space.h */
 	uint32_t *opened;          /* those whose bit is set: table << 24 | chunk */
 	uint64_t times_anew;
 	uint32_t opened_count, region_count, opened_most, regions_most;
-	uint64_t regions[TABLE_REGIONS / 64]; /* a bit for each GiB of addresses that was looked up in vain */
+	/* a bit for each GiB of addresses that was looked up in vain */
+	uint64_t regions[TABLE_REGIONS / 64];
 	const uint8_t *ram;
 	uint64_t poison;
 	uint64_t large_filter[FILTER_WORDS], code_filter[FILTER_WORDS];
@@ -111,11 +129,13 @@ struct soft_cpu {
 	/* of the running mode; no_key after a kick: nothing matches, the dispatcher is next */
 	uint64_t jump_key;
 	uint64_t read_table, write_table, host_rsp;
-	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss, *thunk_indirect;
+	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss,
+		*thunk_indirect;
 	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the space */
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 	_Alignas(64) uint8_t vector[4096];   /* between engine_run() calls: an XSAVE area */
-	_Alignas(64) uint8_t ymm[16][32];    /* its YMM registers while engine_ops run; the rest stays in the host's registers */
+	/* its YMM registers while engine_ops run; the rest stays in the host's registers */
+	_Alignas(64) uint8_t ymm[16][32];
 	_Alignas(64) uint8_t save_area[1024]; /* an operand of XSAVE or XRSTOR: may hold anything */
 	_Alignas(64) uint8_t other_area[1024]; /* beside it, in insn/xsave.c */
 	_Alignas(64) uint8_t bounce[2048 + 64];
@@ -128,7 +148,8 @@ struct soft_cpu {
 	void *ops_context;
 	enum engine_exit exit;
 	void *signal_stack;
-	uint64_t signal_vector, signal_rip, signal_word, signal_pc, signal_rax, signal_scratch[2], stack_retry_pc, stack_retry_work;
+	uint64_t signal_vector, signal_rip, signal_word, signal_pc, signal_rax, signal_scratch[2],
+		stack_retry_pc, stack_retry_work;
 	uint32_t stack_retries, pauses;
 	bool signal_in_word, signal_in_block;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems, split_locks;
@@ -138,7 +159,10 @@ struct soft_cpu {
 	bool nmi_blocked;
 	uint8_t fault_vector; /* struct engine_state */
 	uint32_t nmi_pending;
-	uint32_t stop, stop_asked; /* enum engine_exit: by what it executed (PENDING_STOP), and by others (atomic, with a kick) */
+	/*
+	 * enum engine_exit: by what it executed (PENDING_STOP), and by others (atomic, with a kick)
+	 */
+	uint32_t stop, stop_asked;
 	/* mmu/shootdown.c */
 	struct soft_lock flush_lock;
 	uint32_t executing, flush_posted, flush_done, flush_count;
@@ -156,16 +180,20 @@ struct soft_engine {
 	bool clears_buffers; /* before user code runs: struct cpu_host, leaks_buffers */
 	uint8_t *ram; /* of it */
 	uint8_t *code_write, *code_run;
-	size_t code_bytes, code_used, thunks_end, cold_start, cold_used; /* hot parts below cold_start, cold ones from there */
+	/* hot parts below cold_start, cold ones from there */
+	size_t code_bytes, code_used, thunks_end, cold_start, cold_used;
 	struct block *blocks;
 	uint32_t block_count, *hash, *page_blocks, straddlers;
 	struct pc_map *maps;
 	uint32_t map_count;
 	uint8_t *frame_flags;     /* changed atomically */
-	uint8_t *frame_writes;    /* since it holds code: at WRITES_UNTIL_DATA its code is given up */
-	struct soft_lock lock;    /* blocks, hash, maps, page_blocks, code space, and what exclusive.c says */
+	/* since it holds code: at WRITES_UNTIL_DATA its code is given up */
+	uint8_t *frame_writes;
+	/* blocks, hash, maps, page_blocks, code space, and what exclusive.c says */
+	struct soft_lock lock;
 	uint64_t secret, no_key;  /* of the jump caches */
-	uint64_t poison;          /* of table entries; even, so that bit 0 says whether one is cached */
+	/* of table entries; even, so that bit 0 says whether one is cached */
+	uint64_t poison;
 	uint64_t generation;      /* of the code cache; changes when it is emptied */
 	void *leave, *enter, *signal, *refresh, *reload;
 	uint64_t resume_jumps[16];
@@ -174,18 +202,40 @@ struct soft_engine {
 	uint32_t cpu_count, inside, change, times_alone;
 	char *last_words;
 	size_t last_words_bytes;
-	/* Called for every copy of a guest's instruction, if set: validators (translate/translate_encoding.h). */
+	/*
+	 * Called for every copy of a guest's instruction, if set: validators
+	 * (translate/translate_encoding.h).
+	 */
 	void (*on_copy)(void *context, const struct emitted_copy *copy);
 	void *on_copy_context;
 };
 
-enum { FRAME_CODE = 1, FRAME_WRITTEN = 2, FRAME_STRADDLED = 4, FRAME_READ_ONLY = 8, FRAME_DIRTY = 16 };
+enum {
+	FRAME_CODE = 1,
+	FRAME_WRITTEN = 2,
+	FRAME_STRADDLED = 4,
+	FRAME_READ_ONLY = 8,
+	FRAME_DIRTY = 16
+};
 /* soft_mode(): 64-bit code has neither of the first two. */
-enum { MODE_32_BIT = 1, MODE_16_BIT = 2, MODE_USER = 4, MODE_FPU_OFF = 8, MODE_NOT_FLAT = 16, MODE_AVX_OFF = 32 };
+enum {
+	MODE_32_BIT = 1,
+	MODE_16_BIT = 2,
+	MODE_USER = 4,
+	MODE_FPU_OFF = 8,
+	MODE_NOT_FLAT = 16,
+	MODE_AVX_OFF = 32
+};
 
-static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa) { return guest_hva(e->memory, gpa); }
+static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa)
+{
+	return guest_hva(e->memory, gpa);
+}
 
-static inline uint64_t soft_frame(const struct soft_engine *e, const uint8_t *hva) { return (uint64_t)(hva - e->ram) >> 12; }
+static inline uint64_t soft_frame(const struct soft_engine *e, const uint8_t *hva)
+{
+	return (uint64_t)(hva - e->ram) >> 12;
+}
 
 struct fault { uint8_t vector; bool has_code; uint32_t code; uint64_t address; };
 
@@ -207,9 +257,15 @@ static inline void soft_set_shadow(struct soft_cpu *cpu, uint32_t which)
 	cpu->pending = (cpu->pending & ~(uint32_t)PENDING_SHADOW) | which;
 }
 
-static inline bool soft_canonical(uint64_t gva) { return (uint64_t)((int64_t)(gva << 16) >> 16) == gva; }
+static inline bool soft_canonical(uint64_t gva)
+{
+	return (uint64_t)((int64_t)(gva << 16) >> 16) == gva;
+}
 
-/* thunk.c: code that leads from translated code to C and back; written once, at the begin of the code cache. */
+/*
+ * thunk.c: code that leads from translated code to C and back; written once, at the begin of the
+ * code cache.
+ */
 void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu);
 /* signal.c: what the signal thunk calls. */
 void *soft_signal(struct soft_cpu *cpu);
@@ -217,20 +273,28 @@ int soft_engine_prepare_thread(struct engine_cpu *cpu);
 /* Undoes it; on another thread that one must have ended. */
 void soft_release_thread(struct soft_cpu *cpu);
 
-/* outside.c: around every call of engine_ops: the guest's YMM registers are kept, and others need not wait for this processor. */
+/*
+ * outside.c: around every call of engine_ops: the guest's YMM registers are kept, and others need
+ * not wait for this processor.
+ */
 void soft_outside(struct soft_cpu *cpu);
 void soft_inside(struct soft_cpu *cpu);
 /* At the begin and the end of engine_run(): the guest's vector state, from and to cpu->vector. */
 void soft_load_vectors(struct soft_cpu *cpu);
 void soft_store_vectors(struct soft_cpu *cpu);
 
-/* The rest of soft_engine_driver: state.c, outside.c, code/invalidate.c, mmu/shootdown.c, mmu/dirty.c. */
+/*
+ * The rest of soft_engine_driver: state.c, outside.c, code/invalidate.c, mmu/shootdown.c,
+ * mmu/dirty.c.
+ */
 void soft_engine_get(const struct engine_cpu *cpu, unsigned groups, struct engine_state *to);
 int soft_engine_set(struct engine_cpu *cpu, unsigned groups, const struct engine_state *from);
 void *soft_engine_call_xmm(struct engine_cpu *cpu, unsigned n);
 void soft_engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
-void soft_engine_flush(struct engine *engine, uint64_t targets, const struct engine_gva_range *ranges, unsigned count, bool global);
-void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay, uint64_t gpa, bool read_only);
+void soft_engine_flush(struct engine *engine, uint64_t targets,
+		       const struct engine_gva_range *ranges, unsigned count, bool global);
+void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay,
+			       uint64_t gpa, bool read_only);
 uint64_t soft_engine_take_dirty(struct engine *engine, uint64_t *dirty);
 
 /* engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */

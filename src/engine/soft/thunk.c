@@ -1,6 +1,6 @@
 /*
- * Thunks: the few pieces of host code, written once at the start of the code cache, that lead from translated code to C and back,
- * into the code cache and out of it.
+ * Thunks: the few pieces of host code, written once at the start of the code cache, that lead from
+ * translated code to C and back, into the code cache and out of it.
  */
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
@@ -8,7 +8,8 @@
 #include "engine/soft/translate/emit.h"
 #include "soft_internal.h"
 
-static const uint8_t kept[] = { RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R9, R12, R13, RSP }; /* the stack last: on_signal() */
+/* the stack last: on_signal() */
+static const uint8_t kept[] = { RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R9, R12, R13, RSP };
 
 static struct host_mem gpr(uint8_t reg)
 {
@@ -24,11 +25,15 @@ static void emit_resume(struct soft_engine *engine, struct emitter *e, size_t sc
 	emit_load(e, R11, cpu_mem(scratch + 8));
 	for (unsigned n = 0; n < sizeof(kept); n++)
 		emit_load(e, kept[n], gpr(kept[n]));
-	engine->resume_jumps[engine->resume_jump_count++] = (uint64_t)(engine->code_run + (e->out - engine->code_write));
+	engine->resume_jumps[engine->resume_jump_count++] =
+		(uint64_t)(engine->code_run + (e->out - engine->code_write));
 	emit_jmp_cpu(e, offsetof(struct soft_cpu, resume));
 }
 
-/* Brings back the flags that a signal of the host's own interrupted, and goes on there. Everything else is loaded. */
+/*
+ * Brings back the flags that a signal of the host's own interrupted, and goes on there. Everything
+ * else is loaded.
+ */
 static void emit_refresh(struct soft_engine *engine, struct emitter *e)
 {
 	engine->refresh = engine->code_run + (e->out - engine->code_write);
@@ -42,10 +47,12 @@ static void emit_refresh(struct soft_engine *engine, struct emitter *e)
 	emit_resume(engine, e, offsetof(struct soft_cpu, signal_scratch));
 }
 
-static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *function, bool is_signal)
+static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *function,
+			bool is_signal)
 {
 	uint8_t *at = e->out;
-	size_t scratch = is_signal ? offsetof(struct soft_cpu, signal_scratch) : offsetof(struct soft_cpu, temp);
+	size_t scratch = is_signal ? offsetof(struct soft_cpu, signal_scratch)
+				   : offsetof(struct soft_cpu, temp);
 
 	for (unsigned n = 0; n < sizeof(kept); n++)
 		if (!is_signal || kept[n] != RSP)
@@ -73,7 +80,10 @@ static void *system_thunk(struct soft_cpu *cpu, uint64_t unused, const struct x8
 
 static void *miss_thunk(struct soft_cpu *cpu) { return soft_dispatch(cpu); }
 
-/* The thunks are the same for every processor; each keeps their addresses where its code finds them. */
+/*
+ * The thunks are the same for every processor; each keeps their addresses where its code finds
+ * them.
+ */
 void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 {
 	static const uint8_t saved[] = { RBX, RBP, R12, R13, R14, R15 };
@@ -90,7 +100,8 @@ void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	emit_refresh(engine, &e);
 	at = e.out;
 	for (unsigned n = 0; n < sizeof(saved); n++)
-		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]), emit8(&e, 0x50 | (saved[n] & 7));
+		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]),
+			emit8(&e, 0x50 | (saved[n] & 7));
 	emit_lea(&e, RSP, mem(RSP, -8));
 	emit_store(&e, RSP, CPU(host_rsp));
 	emit_store(&e, RSI, CPU(resume));
@@ -100,7 +111,8 @@ void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	emit_load(&e, RSP, CPU(host_rsp));
 	emit_lea(&e, RSP, mem(RSP, 8));
 	for (unsigned n = sizeof(saved); n-- > 0;)
-		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]), emit8(&e, 0x58 | (saved[n] & 7));
+		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]),
+			emit8(&e, 0x58 | (saved[n] & 7));
 	emit8(&e, 0xc3);
 	engine->leave = engine->code_run + (at - engine->code_write);
 	engine->code_used = engine->thunks_end = (size_t)(e.out - engine->code_write);

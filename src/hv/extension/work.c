@@ -193,8 +193,8 @@ static int on_page(struct hv_partition *p, const struct work_parameters *w, uint
 static bool give_away(struct hv_partition *p, uint64_t gpa, size_t bytes)
 {
 	const struct hv_host *host = p->host;
-	uint8_t *first = guest_ram_hva(host->memory, gpa),
-		*last = guest_ram_hva(host->memory, gpa + bytes - 1);
+	uint8_t *first = guest_ram_hva(host->memory, gpa);
+	uint8_t *last = guest_ram_hva(host->memory, gpa + bytes - 1);
 
 	if (!first || !last || (size_t)(last - first) != bytes - 1 ||
 	    host->discard(host->context, first, bytes))
@@ -244,7 +244,8 @@ static void run(struct hv_partition *p, struct work_request *r)
 {
 	const struct work_parameters w = r->parameters;
 	enum hv_status status = HV_SUCCESS;
-	uint64_t at = 0, result = 0;
+	uint64_t at = 0;
+	uint64_t result = 0;
 
 	r->state = WORK_RUNNING;
 	while (at < w.bytes && !status && !r->cancel) {

@@ -57,7 +57,9 @@ static void unique(const json_t *content, char text[33])
 json_t *image_to_spdx(const json_t *about, const json_t *content, const char *name)
 {
 	const char *os = text_of(json_object_get(about, "os"), "id");
-	json_t *packages = json_array(), *relations = json_array(), *p;
+	json_t *packages = json_array();
+	json_t *relations = json_array();
+	json_t *p;
 	char now[32], id[33];
 	size_t n;
 
@@ -94,7 +96,8 @@ json_t *image_to_spdx(const json_t *about, const json_t *content, const char *na
 json_t *image_to_cyclonedx(const json_t *about, const json_t *content, const char *name)
 {
 	const char *os = text_of(json_object_get(about, "os"), "id");
-	json_t *components = json_array(), *p;
+	json_t *components = json_array();
+	json_t *p;
 	char now[32];
 	size_t n;
 

@@ -56,7 +56,9 @@ static void digest_entry(const json_t *entry, char text[65])
 
 int image_add_history(struct disk *d, const char *by, const char *event, json_t *more)
 {
-	char now[32], host[256] = "", id[GUID_TEXT_BYTES], digest[65], *text;
+	char now[32];
+	char host[256] = "";
+	char id[GUID_TEXT_BYTES], digest[65], *text;
 	struct disk_info i;
 	json_t *history, *entry;
 	const char *previous;
@@ -96,8 +98,8 @@ int image_verify_history(const json_t *history, size_t *ret_wrong)
 
 	for (size_t n = 0; n < json_array_size(history); n++) {
 		const json_t *entry = json_array_get(history, n);
-		const char *previous = json_string_value(json_object_get(entry, "previous")),
-			   *has = json_string_value(json_object_get(entry, "digest"));
+		const char *previous = json_string_value(json_object_get(entry, "previous"));
+		const char *has = json_string_value(json_object_get(entry, "digest"));
 		char is[65];
 
 		*ret_wrong = n;

@@ -91,7 +91,8 @@ static int load_text(struct disk *d, struct guid id, char **ret, size_t *ret_byt
 	struct packed_head h = { 0 };
 	uint8_t *bytes;
 	char *whole = NULL;
-	size_t count, got = 0;
+	size_t count;
+	size_t got = 0;
 	int error = disk_read_item(d, id, &bytes, &count);
 
 	if (error)
@@ -137,7 +138,8 @@ static int save_text(struct disk *d, struct guid id, char *text)
 	struct packed_head h = { .magic = MAGIC,
 				 .version = IMAGE_VERSION,
 				 .bytes = text ? strlen(text) : 0 };
-	size_t room = ZSTD_compressBound(h.bytes), used;
+	size_t room = ZSTD_compressBound(h.bytes);
+	size_t used;
 	uint8_t *packed = malloc(sizeof(h) + room);
 	int error = !text || !packed ? -ENOMEM : h.bytes > IMAGE_CONTENT_BYTES ? -EFBIG : 0;
 
@@ -291,9 +293,10 @@ static json_t *put_at(json_t *at, const char *key, size_t length, json_t *value)
 
 int image_set(json_t *about, const char *assignment)
 {
-	const char *equals = strchr(assignment, '='), *dot = strchr(assignment, '.');
-	size_t length = equals ? (size_t)(equals - assignment) : 0,
-	       section = dot && dot < equals ? (size_t)(dot - assignment) : length;
+	const char *equals = strchr(assignment, '=');
+	const char *dot = strchr(assignment, '.');
+	size_t length = equals ? (size_t)(equals - assignment) : 0;
+	size_t section = dot && dot < equals ? (size_t)(dot - assignment) : length;
 	json_t *value;
 
 	if (!length || !is_section(assignment, section) ||

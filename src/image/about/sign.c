@@ -29,7 +29,8 @@ int image_make_key(const char *path)
 {
 	uint8_t public[crypto_sign_PUBLICKEYBYTES], secret[crypto_sign_SECRETKEYBYTES];
 	char text[2 * sizeof(public) + 1], *name;
-	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), error;
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int error;
 	FILE *out;
 
 	if (fd < 0)
@@ -118,7 +119,8 @@ int image_sign(struct disk *d, const char *key_path)
 {
 	uint8_t secret[crypto_sign_SECRETKEYBYTES];
 	struct signature s = { 0 };
-	int fd = open(key_path, O_RDONLY | O_CLOEXEC), error;
+	int fd = open(key_path, O_RDONLY | O_CLOEXEC);
+	int error;
 
 	if (fd < 0)
 		return -errno;
@@ -157,7 +159,8 @@ static const char *difference(const struct signature *s, const struct signature 
 
 int image_verify(struct disk *d, bool quick, char ret_key[65], const char **ret_what)
 {
-	struct signature s, now = { 0 };
+	struct signature s;
+	struct signature now = { 0 };
 	uint8_t *bytes;
 	size_t count;
 	int error = disk_read_item(d, ITEM_SIGNATURE, &bytes, &count);

@@ -15,8 +15,8 @@ static int compare_part(const char *a, const char *a_end, const char *b, const c
 
 		while ((a < a_end && !isdigit((uint8_t)*a)) ||
 		       (b < b_end && !isdigit((uint8_t)*b))) {
-			int one = weight(a < a_end ? (uint8_t)*a : 0),
-			    other = weight(b < b_end ? (uint8_t)*b : 0);
+			int one = weight(a < a_end ? (uint8_t)*a : 0);
+			int other = weight(b < b_end ? (uint8_t)*b : 0);
 
 			if (one != other)
 				return one - other;
@@ -44,8 +44,11 @@ static int compare_part(const char *a, const char *a_end, const char *b, const c
 
 int version_compare(const char *a, const char *b)
 {
-	const char *ca = strchr(a, ':'), *cb = strchr(b, ':'), *ra, *rb;
-	long ea = ca ? strtol(a, NULL, 10) : 0, eb = cb ? strtol(b, NULL, 10) : 0;
+	const char *ca = strchr(a, ':');
+	const char *cb = strchr(b, ':');
+	const char *ra, *rb;
+	long ea = ca ? strtol(a, NULL, 10) : 0;
+	long eb = cb ? strtol(b, NULL, 10) : 0;
 	int order;
 
 	if (ea != eb)
@@ -64,7 +67,8 @@ int version_compare(const char *a, const char *b)
 
 bool version_parse(const char *text, struct version_term *t)
 {
-	size_t name = strcspn(text, "<>=!"), op = strspn(text + name, "<>=!");
+	size_t name = strcspn(text, "<>=!");
+	size_t op = strspn(text + name, "<>=!");
 
 	if (!name || name >= sizeof(t->name) || op >= sizeof(t->op) ||
 	    strlen(text + name + op) >= sizeof(t->version) || (op && !text[name + op]))

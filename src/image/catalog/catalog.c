@@ -136,8 +136,8 @@ static int64_t pragma(struct catalog *c, const char *text)
 /* A fresh file gets its tables; another program's is left alone. */
 static int check_schema(struct catalog *c)
 {
-	int64_t application = pragma(c, "PRAGMA application_id"),
-		tables = pragma(c, "SELECT count(*) FROM sqlite_master");
+	int64_t application = pragma(c, "PRAGMA application_id");
+	int64_t tables = pragma(c, "SELECT count(*) FROM sqlite_master");
 	int error;
 
 	if (tables < 0)

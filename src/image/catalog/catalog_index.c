@@ -39,7 +39,8 @@ static uint64_t mtime_ns(const struct stat *st)
 /* What a side file says changes, too, when what an image says is changed. */
 static uint64_t newest(const char *path, const struct stat *st)
 {
-	uint64_t image = mtime_ns(st), side = 0;
+	uint64_t image = mtime_ns(st);
+	uint64_t side = 0;
 	struct stat other;
 	char *name;
 
@@ -110,7 +111,9 @@ static int take_in(struct walk *w, const char *path, struct disk *d, const struc
 	struct catalog_entry e = { .path = path,
 				   .file_bytes = (uint64_t)st->st_size,
 				   .mtime_ns = newest(path, st) };
-	json_t *about, *content = NULL, *files = NULL;
+	json_t *about;
+	json_t *content = NULL;
+	json_t *files = NULL;
 	struct disk_info i;
 	char identity[128];
 	bool moved;
@@ -226,8 +229,10 @@ static int index_entries(struct walk *w, const char *path, struct dirent **entri
 static int remove_gone(struct walk *w, const char *directory)
 {
 	sqlite3_stmt *s = catalog_statement(w->catalog, S_IMAGE_BELOW);
-	char *from = NULL, *to = NULL;
-	json_t *gone = json_array(), *id;
+	char *from = NULL;
+	char *to = NULL;
+	json_t *gone = json_array();
+	json_t *id;
 	size_t n;
 	/* '0' follows '/' */
 	int error = asprintf(&from, "%s/", directory) < 0 || asprintf(&to, "%s0", directory) < 0

@@ -97,7 +97,8 @@ static json_t *row_of(const struct catalog_entry *e)
 	char id[GUID_TEXT_BYTES];
 	const char *const words[] = { "title", "os.name", "os.id", "os.codename", "description" };
 	const json_t *tags = json_object_get(e->about, "tags");
-	json_t *row = json_object(), *text = json_string(e->path);
+	json_t *row = json_object();
+	json_t *text = json_string(e->path);
 
 	guid_print(e->data_id, id);
 	copy_value(row, "title", json_object_get(e->about, "title"));
@@ -151,7 +152,8 @@ static int change_text(struct catalog *c, enum statement how, int64_t image, con
 int catalog_forget_row(struct catalog *c, int64_t image)
 {
 	sqlite3_stmt *s = catalog_statement(c, S_IMAGE_TERMS);
-	json_t *terms = NULL, *row = NULL;
+	json_t *terms = NULL;
+	json_t *row = NULL;
 	int error = 0;
 
 	sqlite3_bind_int64(s, 1, image);
@@ -190,8 +192,8 @@ static int fill_content(struct catalog *c, int64_t content, const struct catalog
 
 	json_array_foreach(json_object_get(e->content, "packages"), n, p)
 	{
-		const char *name = json_string_value(json_object_get(p, "name")),
-			   *version = json_string_value(json_object_get(p, "version"));
+		const char *name = json_string_value(json_object_get(p, "name"));
+		const char *version = json_string_value(json_object_get(p, "version"));
 
 		if (error || !name || !version ||
 		    (size_t)snprintf(text, sizeof(text), "pkg:%s\x1f%s", name, version) >=
@@ -246,8 +248,9 @@ static int write_row(struct catalog *c, int64_t *image, const struct catalog_ent
 		     int64_t content, const json_t *row, const json_t *terms)
 {
 	sqlite3_stmt *s = catalog_statement(c, *image ? S_IMAGE_CHANGE : S_IMAGE_ADD);
-	char *row_text = json_dumps(row, JSON_COMPACT),
-	     *terms_text = json_dumps(terms, JSON_COMPACT), id[GUID_TEXT_BYTES];
+	char *row_text = json_dumps(row, JSON_COMPACT);
+	char *terms_text = json_dumps(terms, JSON_COMPACT);
+	char id[GUID_TEXT_BYTES];
 	int error;
 
 	guid_print(e->data_id, id);
@@ -272,7 +275,8 @@ static int write_row(struct catalog *c, int64_t *image, const struct catalog_ent
 
 int catalog_put_row(struct catalog *c, int64_t image, const struct catalog_entry *e)
 {
-	json_t *row = row_of(e), *terms = terms_of(e);
+	json_t *row = row_of(e);
+	json_t *terms = terms_of(e);
 	int64_t content;
 	int error = content_id(c, e, &content);
 

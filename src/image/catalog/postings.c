@@ -75,7 +75,8 @@ static int pack(const uint8_t bits[BITS_BYTES], uint8_t row[BITS_BYTES])
 
 int posting_change(struct catalog *c, int64_t term, uint64_t member, bool has)
 {
-	uint8_t bits[BITS_BYTES] = { 0 }, row[BITS_BYTES];
+	uint8_t bits[BITS_BYTES] = { 0 };
+	uint8_t row[BITS_BYTES];
 	sqlite3_stmt *s = catalog_statement(c, S_POSTING_READ);
 	unsigned at = member % CHUNK;
 	int result, bytes;
@@ -106,7 +107,8 @@ int posting_change(struct catalog *c, int64_t term, uint64_t member, bool has)
 
 int posting_row(sqlite3_stmt *s, int column, struct set *to)
 {
-	uint64_t base = (uint64_t)sqlite3_column_int64(s, column) * CHUNK, words[BITS_BYTES / 8];
+	uint64_t base = (uint64_t)sqlite3_column_int64(s, column) * CHUNK;
+	uint64_t words[BITS_BYTES / 8];
 	const uint8_t *blob = sqlite3_column_blob(s, column + 1);
 	int bytes = sqlite3_column_bytes(s, column + 1);
 
@@ -128,7 +130,8 @@ int posting_row(sqlite3_stmt *s, int column, struct set *to)
 int posting_load(struct catalog *c, int64_t term, struct set *to)
 {
 	sqlite3_stmt *s = catalog_statement(c, S_POSTING_ALL);
-	int result = SQLITE_DONE, error = 0;
+	int result = SQLITE_DONE;
+	int error = 0;
 
 	sqlite3_bind_int64(s, 1, term);
 	while (!error && (result = sqlite3_step(s)) == SQLITE_ROW)
@@ -169,7 +172,8 @@ int content_of_change(struct catalog *c, uint64_t image, uint32_t content)
 int content_of_load(struct catalog *c, const struct set *contents, struct set *to)
 {
 	sqlite3_stmt *s = catalog_statement(c, S_OF_ALL);
-	int result, error = 0;
+	int result;
+	int error = 0;
 
 	while (!error && (result = sqlite3_step(s)) == SQLITE_ROW) {
 		uint64_t base = (uint64_t)sqlite3_column_int64(s, 0) * CHUNK;

@@ -77,7 +77,8 @@ static int load_range(struct parser *p, const char *prefix, const char *pattern,
 {
 	char after[WORD_BYTES + 64];
 	sqlite3_stmt *s = catalog_statement(p->catalog, S_TERM_RANGE);
-	int error = text_after(prefix, after) ? 0 : -EINVAL, result = SQLITE_DONE;
+	int error = text_after(prefix, after) ? 0 : -EINVAL;
+	int result = SQLITE_DONE;
 
 	sqlite3_bind_text(s, 1, prefix, -1, SQLITE_STATIC);
 	sqlite3_bind_text(s, 2, after, -1, SQLITE_STATIC);
@@ -158,7 +159,8 @@ static int load_file_anywhere(struct parser *p, const char *pattern, struct set 
 {
 	int64_t *ids = malloc(STANDS_FOR_MAX * sizeof(*ids));
 	sqlite3_stmt *s = catalog_statement(p->catalog, S_PATH_GLOB);
-	int count = 0, error = ids ? 0 : -ENOMEM;
+	int count = 0;
+	int error = ids ? 0 : -ENOMEM;
 
 	sqlite3_bind_text(s, 1, pattern, -1, SQLITE_STATIC);
 	sqlite3_bind_int64(s, 2, STANDS_FOR_MAX);
@@ -220,7 +222,8 @@ static int load_said(struct parser *p, const char *key, const char *value, struc
 /* A day counts to its end, as for policies. */
 static bool is_over(void *context, const char *text)
 {
-	const char *now = context, *when = text + strlen("expires:");
+	const char *now = context;
+	const char *when = text + strlen("expires:");
 
 	return strlen(when) == 10 ? strncmp(when, now, 10) < 0 : strcmp(when, now) <= 0;
 }
@@ -237,10 +240,12 @@ static int load_expired(struct parser *p, struct set *to)
 static int load_word(struct parser *p, const char *word, struct set *to)
 {
 	sqlite3_stmt *s = catalog_statement(p->catalog, S_TEXT_MATCH);
-	char phrase[2 * WORD_BYTES + 8], *out = phrase;
+	char phrase[2 * WORD_BYTES + 8];
+	char *out = phrase;
 	size_t n = strlen(word);
 	bool any = n > 1 && word[n - 1] == '*';
-	int result, error = 0;
+	int result;
+	int error = 0;
 
 	*out++ = '"';
 	for (size_t k = 0; k < n - any; k++) {
@@ -323,7 +328,8 @@ static int parse_query(struct parser *p, struct set *to);
 
 static int parse_one(struct parser *p, struct set *to)
 {
-	char key[WORD_BYTES] = "", value[WORD_BYTES];
+	char key[WORD_BYTES] = "";
+	char value[WORD_BYTES];
 	bool quoted = *p->at == '"';
 	int error;
 

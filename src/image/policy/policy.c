@@ -161,10 +161,10 @@ static bool has_feature(const char *name)
 
 static bool rule_hardware(const struct question *q, const json_t *value)
 {
-	const json_t *vendor = json_object_get(value, "vendor"),
-		     *features = json_object_get(value, "features"),
-		     *memory = json_object_get(value, "memory"),
-		     *machine = json_object_get(value, "machine");
+	const json_t *vendor = json_object_get(value, "vendor");
+	const json_t *features = json_object_get(value, "features");
+	const json_t *memory = json_object_get(value, "memory");
+	const json_t *machine = json_object_get(value, "machine");
 	unsigned r[4] = { 0 };
 	char is[13] = "";
 	struct utsname name;
@@ -230,7 +230,8 @@ static bool rule_rights(const struct question *q, const json_t *value)
 /* One line of the versions against a term. */
 static bool is_met(const char *line, const struct version_term *t)
 {
-	size_t name = strcspn(line, "\t\n"), version;
+	size_t name = strcspn(line, "\t\n");
+	size_t version;
 	char text[sizeof(t->version)];
 
 	if (line[name] != '\t' || strlen(t->name) != name || strncmp(line, t->name, name))
@@ -258,7 +259,8 @@ static bool is_patched(const char *versions, const char *text, bool *ret_valid)
 static bool rule_patches(const struct question *q, const json_t *value)
 {
 	char *versions = NULL;
-	bool good = true, valid;
+	bool good = true;
+	bool valid;
 
 	if (!is_list(value))
 		return refuse(q, "minimum-patches", "they are not a list");
@@ -278,8 +280,8 @@ static bool rule_patches(const struct question *q, const json_t *value)
 
 static bool rule_patch_level(const struct question *q, const json_t *value)
 {
-	const char *want = json_string_value(value),
-		   *has = json_string_value(image_get(q->about, "patches.level"));
+	const char *want = json_string_value(value);
+	const char *has = json_string_value(image_get(q->about, "patches.level"));
 
 	return (want && has && strcmp(has, want) >= 0) ||
 	       refuse(q, "patch-level", "its patch level is %s", has ? has : "not known");
@@ -434,7 +436,8 @@ static json_t *own_terms(const json_t *about)
 						{ "compatible.hosts", "hosts" },
 						{ "compatible.hardware", "hardware" },
 						{ "rights", "rights" } };
-	json_t *policy = json_object_get(about, "policy"), *value;
+	json_t *policy = json_object_get(about, "policy");
+	json_t *value;
 
 	if (policy && !json_is_object(policy))
 		return json_null();

@@ -34,7 +34,8 @@ static void keep_better(struct scan_boot *best, struct scan_boot *other)
 static int search(void *context, int pipe)
 {
 	struct search *s = context;
-	json_t *partitions = scan_partitions(s->disk), *p;
+	json_t *partitions = scan_partitions(s->disk);
+	json_t *p;
 	struct scan_boot best = { 0 };
 	struct head h = { 0 };
 	size_t n;

@@ -30,7 +30,9 @@ struct mbr_entry {
 
 int volume_read(const struct scan_volume *v, uint64_t at, void *to, size_t bytes)
 {
-	uint64_t sector = disk_sector_bytes(v->disk), from, end, size = disk_size_bytes(v->disk);
+	uint64_t sector = disk_sector_bytes(v->disk);
+	uint64_t from, end;
+	uint64_t size = disk_size_bytes(v->disk);
 	uint8_t *buffer;
 	int error;
 
@@ -81,7 +83,8 @@ static void plain_name(const struct gpt_entry *e, char to[37])
 
 static bool read_gpt(const struct scan_volume *v, json_t *all)
 {
-	uint64_t sector = disk_sector_bytes(v->disk), at;
+	uint64_t sector = disk_sector_bytes(v->disk);
+	uint64_t at;
 	struct gpt_head h;
 
 	if (volume_read(v, sector, &h, sizeof(h)) || memcmp(h.magic, "EFI PART", 8) ||
@@ -128,7 +131,8 @@ static bool read_mbr(const struct scan_volume *v, json_t *all)
 		if (e[n].active & 0x7f)
 			return false;
 	for (int n = 0; n < 4; n++) {
-		uint64_t base = le32toh(e[n].first) * 512ull, at = base;
+		uint64_t base = le32toh(e[n].first) * 512ull;
+		uint64_t at = base;
 
 		snprintf(type, sizeof(type), "%02x", e[n].type);
 		if (!e[n].type)

@@ -20,7 +20,8 @@ enum { RESULT_BYTES = 512 << 20, UNREAD_MAX = 32, UNREAD_BYTES = 512 };
 
 json_t *scan_text(const char *text)
 {
-	size_t bytes = strlen(text), used = 0;
+	size_t bytes = strlen(text);
+	size_t used = 0;
 	json_t *j = json_stringn(text, bytes);
 	char *copy = j ? NULL : malloc(4 * bytes + 1);
 
@@ -65,9 +66,10 @@ static bool may_hold_system(const char *kind)
 static json_t *find_out(struct disk *d, const struct scan_options *o, const json_t *before)
 {
 	json_t *unread = json_array();
-	json_t *about = json_object(),
-	       *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels"),
-	       *partitions = scan_partitions(d), *p;
+	json_t *about = json_object();
+	json_t *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels");
+	json_t *partitions = scan_partitions(d);
+	json_t *p;
 	size_t n;
 
 	json_array_foreach(partitions, n, p)
@@ -119,7 +121,8 @@ static int work(void *context, int pipe)
 
 static int read_result(int pipe, json_t **ret)
 {
-	size_t room = 1 << 20, used = 0;
+	size_t room = 1 << 20;
+	size_t used = 0;
 	char *text = malloc(room);
 	ssize_t n = 0;
 
@@ -165,8 +168,8 @@ static void counts(json_t *about, const json_t *content, const json_t *files)
 
 static int save(struct disk *d, json_t *about, json_t *found, json_t *scanned)
 {
-	json_t *content = json_object_get(found, "content"),
-	       *files = json_incref(json_object_get(content, "files"));
+	json_t *content = json_object_get(found, "content");
+	json_t *files = json_incref(json_object_get(content, "files"));
 	int error;
 
 	json_object_del(content, "files");
@@ -187,19 +190,20 @@ static int save(struct disk *d, json_t *about, json_t *found, json_t *scanned)
 
 int image_scan(struct disk *d, const struct scan_options *o, bool *ret_unchanged)
 {
-	json_t *about, *before = NULL;
+	json_t *about;
+	json_t *before = NULL;
 	struct work w = { .disk = d, .options = o };
 	char id[GUID_TEXT_BYTES], now[32];
-	const char *is = current_id(d, id), *was,
-		   *how = o->digests ? "digests"
-			  : o->files ? "files"
-				     : "packages";
+	const char *is = current_id(d, id);
+	const char *was;
+	const char *how = o->digests ? "digests" : o->files ? "files" : "packages";
 	int error = image_load_about(d, &about);
 
 	if (error)
 		return error;
 	was = json_string_value(image_get(about, "scanned.data-id"));
-	*ret_unchanged = was && is && !strcmp(was, is) && !strcmp(how, json_string_value(image_get(about, "scanned.how")) ?: "");
+	*ret_unchanged = was && is && !strcmp(was, is) &&
+			 !strcmp(how, json_string_value(image_get(about, "scanned.how")) ?: "");
 	if (!*ret_unchanged) {
 		if (o->digests)
 			/* without them everything is read once more */

@@ -104,7 +104,8 @@ struct ext {
 	char path[PATH_BYTES];
 	unsigned depth, count;
 	bool kernels_only;
-	uint8_t *entered; /* a bit an inode: a directory is walked once, however many names lead to it */
+	/* a bit an inode: a directory is walked once, however many names lead to it */
+	uint8_t *entered;
 	ext2_ino_t inodes;
 };
 
@@ -212,7 +213,8 @@ static void walk(struct ext *e, ext2_ino_t directory)
 		return;
 	}
 	if (e->entered[directory / 8] >> (directory & 7) & 1) {
-		scan_unread(e->volume, true, "%s: is a directory that another name leads to", e->path);
+		scan_unread(e->volume, true, "%s: is a directory that another name leads to",
+			    e->path);
 		return;
 	}
 	e->entered[directory / 8] |= (uint8_t)(1 << (directory & 7));
@@ -236,7 +238,8 @@ static int visit(struct ext2_dir_entry *entry, int offset, int block_bytes, char
 		 void *context)
 {
 	struct ext *e = context;
-	size_t used = strlen(e->path), length = (size_t)ext2fs_dirent_name_len(entry);
+	size_t used = strlen(e->path);
+	size_t length = (size_t)ext2fs_dirent_name_len(entry);
 	struct ext2_inode inode;
 	errcode_t error;
 
@@ -308,8 +311,9 @@ bool scan_ext(struct scan_volume *v)
 	e.entered = calloc(1, (size_t)e.inodes / 8 + 1);
 	bytes = ext2fs_blocks_count(e.fs->super) * e.fs->blocksize;
 	if (bytes > v->bytes)
-		scan_unread(v, true, "is cut off: a file system of %lu bytes, of which %lu are there",
-			    bytes, v->bytes);
+		scan_unread(v, true,
+			    "is cut off: a file system of %lu bytes, of which %lu are there", bytes,
+			    v->bytes);
 	found = e.entered && scan_os(v, &reader);
 	if (e.entered && v->options->files)
 		walk(&e, EXT2_ROOT_INO);
@@ -329,7 +333,8 @@ static int visit_kernel(struct ext2_dir_entry *entry, int offset, int block_byte
 			void *context)
 {
 	static const char before[] = "vmlinuz-";
-	const size_t length = (size_t)ext2fs_dirent_name_len(entry), skip = sizeof(before) - 1;
+	const size_t length = (size_t)ext2fs_dirent_name_len(entry);
+	const size_t skip = sizeof(before) - 1;
 	struct newest *n = context;
 	char version[SCAN_BOOT_VERSION_BYTES] = "";
 

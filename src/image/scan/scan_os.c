@@ -58,7 +58,8 @@ static void os_release(json_t *os, const char *text, size_t bytes)
 					       { "VERSION_CODENAME=", "codename" },
 					       { "PRETTY_NAME=", "name" },
 					       { "ID_LIKE=", "like" } };
-	const char *at = text, *line, *value;
+	const char *at = text;
+	const char *line, *value;
 	size_t n, length;
 
 	while (next_line(&at, text + bytes, &line, &n))
@@ -106,7 +107,8 @@ void scan_add_package(json_t *all, const char *kind, const char *name, const cha
 static void dpkg(json_t *all, const char *text, size_t bytes)
 {
 	struct package p = { 0 };
-	const char *at = text, *line, *value;
+	const char *at = text;
+	const char *line, *value;
 	size_t n, length;
 
 	while (next_line(&at, text + bytes, &line, &n)) {
@@ -128,7 +130,8 @@ static void dpkg(json_t *all, const char *text, size_t bytes)
 static void apk(json_t *all, const char *text, size_t bytes)
 {
 	struct package p = { 0 };
-	const char *at = text, *line, *value;
+	const char *at = text;
+	const char *line, *value;
 	size_t n, length;
 
 	while (next_line(&at, text + bytes, &line, &n)) {
@@ -169,8 +172,9 @@ bool scan_os(struct scan_volume *v, const struct scan_reader *r)
 						"/etc/netplan/50-cloud-init.yaml",
 						"/etc/systemd/network/10-eth.network" };
 	static const char *const releases[] = { "/etc/os-release", "/usr/lib/os-release" };
-	json_t *os = json_object(), *network = json_object(),
-	       *packages = json_object_get(v->content, "packages");
+	json_t *os = json_object();
+	json_t *network = json_object();
+	json_t *packages = json_object_get(v->content, "packages");
 	bool found = false;
 	size_t bytes;
 	char *text;

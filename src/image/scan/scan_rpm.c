@@ -54,7 +54,8 @@ static bool find(const struct header *h, uint32_t tag, uint32_t type, struct ent
 	for (uint32_t n = 0; n < h->count; n++) {
 		const uint8_t *at = h->entries + 16 * (size_t)n;
 
-		*ret = (struct entry){ load32(at), load32(at + 4), load32(at + 8), load32(at + 12) };
+		*ret = (struct entry){ load32(at), load32(at + 4), load32(at + 8),
+				       load32(at + 12) };
 		if (ret->tag == tag)
 			return ret->type == type && ret->count && ret->offset < h->bytes;
 	}
@@ -77,7 +78,8 @@ static void add_package(json_t *all, const uint8_t *at, size_t bytes)
 	const char *name, *version, *release, *arch;
 	struct header h;
 	struct entry e;
-	char epoch[16] = "", *whole;
+	char epoch[16] = "";
+	char *whole;
 
 	if (!open_header(at, bytes, &h))
 		return;

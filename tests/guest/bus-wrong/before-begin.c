@@ -3,7 +3,8 @@
 
 WRONG_ACT("a command before the first words", VSTOR_INVALID_STATE)
 {
-	struct vstor_packet p = { .operation = VSTOR_BEGIN, .flags = 1 }, q = { .operation = VSTOR_EXECUTE, .flags = 1 };
+	struct vstor_packet p = { .operation = VSTOR_BEGIN, .flags = 1 };
+	struct vstor_packet q = { .operation = VSTOR_EXECUTE, .flags = 1 };
 	struct vmbus_packet head;
 
 	channel_put(&ch, PACKET_INBAND, &p, sizeof(p), NULL, 0);

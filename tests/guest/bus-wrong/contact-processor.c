@@ -3,7 +3,10 @@
 
 WRONG_ACT("messages for a processor that is not there", REFUSED)
 {
-	const struct vmbus_contact c = { .head.kind = VMBUS_INITIATE_CONTACT, .version = VMBUS_5_3, .vp_index = 200, .interrupt_page = VMBUS_SINT };
+	const struct vmbus_contact c = { .head.kind = VMBUS_INITIATE_CONTACT,
+					 .version = VMBUS_5_3,
+					 .vp_index = 200,
+					 .interrupt_page = VMBUS_SINT };
 	const struct vmbus_version_response *r;
 
 	bus_post_on(VMBUS_CONNECTION, &c, sizeof(c));

@@ -3,7 +3,10 @@
 
 WRONG_ACT("more pages for what was not begun", QUIET)
 {
-	struct { struct vmbus_gpadl_body h; uint64_t gfn; } m = { { { VMBUS_GPADL_BODY, 0 }, 0, 99 }, 1 };
+	struct {
+		struct vmbus_gpadl_body h;
+		uint64_t gfn;
+	} m = { { { VMBUS_GPADL_BODY, 0 }, 0, 99 }, 1 };
 
 	return after_message(&m, sizeof(m));
 }

@@ -3,7 +3,9 @@
 
 WRONG_ACT("a version of the storage protocol that is not there", VSTOR_REVISION_MISMATCH)
 {
-	struct vstor_packet p = { .operation = VSTOR_QUERY_VERSION, .flags = 1, .body.version.version = 0x700 };
+	struct vstor_packet p = { .operation = VSTOR_QUERY_VERSION,
+				  .flags = 1,
+				  .body.version.version = 0x700 };
 	struct vmbus_packet head;
 
 	channel_put(&ch, PACKET_INBAND, &p, sizeof(p), NULL, 0);

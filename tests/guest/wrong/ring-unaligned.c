@@ -6,5 +6,6 @@ WRONG_ACT("a ring that does not begin a page", UMBRA_BAD_PARAMETER)
 	struct umbra_ring r;
 	uint64_t *in = input_page();
 
-	return umbra_ring_open(&hv, &r, 0, 2, output_page(), gpa(output_page()) + 8, 0, in, gpa(in));
+	return umbra_ring_open(&hv, &r, 0, 2, output_page(), gpa(output_page()) + 8, 0, in,
+			       gpa(in));
 }

@@ -3,8 +3,8 @@
  * guest address has.
  *
  * Two views of one memfd: code_write is never executable, code_run never writable. Blocks are only
- * appended; an invalidated block keeps its place, its two entries are overwritten by jumps that lead
- * to the dispatcher, and everything goes when the cache is full.
+ * appended; an invalidated block keeps its place, its two entries are overwritten by jumps that
+ * lead to the dispatcher, and everything goes when the cache is full.
  */
 #include <assert.h>
 
@@ -12,13 +12,17 @@
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/translate/translate.h"
 
-static uint32_t part_offset(const struct block *b, bool cold) { return cold ? b->cold_offset : b->host_offset; }
+static uint32_t part_offset(const struct block *b, bool cold)
+{
+	return cold ? b->cold_offset : b->host_offset;
+}
 
 /* The block whose hot or cold part holds host_pc. */
 struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc)
 {
 	uint64_t offset = host_pc - (uint64_t)e->code_run;
-	uint32_t low = 0, high = __atomic_load_n(&e->block_count, __ATOMIC_ACQUIRE);
+	uint32_t low = 0;
+	uint32_t high = __atomic_load_n(&e->block_count, __ATOMIC_ACQUIRE);
 	bool cold = offset >= e->cold_start;
 	struct block *b;
 
@@ -33,7 +37,8 @@ struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc)
 			high = middle;
 	}
 	b = low ? &e->blocks[low - 1] : NULL;
-	return b && offset < part_offset(b, cold) + (cold ? b->cold_bytes : b->host_bytes) ? b : NULL;
+	return b && offset < part_offset(b, cold) + (cold ? b->cold_bytes : b->host_bytes) ? b
+											   : NULL;
 }
 
 bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, bool *ret_in_word)
@@ -68,7 +73,8 @@ struct block *soft_block_at(struct soft_engine *e, const void *entry)
 
 static uint32_t bucket(uint64_t gpa, uint64_t gva, uint32_t mode)
 {
-	return (uint32_t)(((gpa ^ gva << 20 ^ mode) * 0x9e3779b97f4a7c15ull) >> 46) & (HASH_BUCKETS - 1);
+	return (uint32_t)(((gpa ^ gva << 20 ^ mode) * 0x9e3779b97f4a7c15ull) >> 46) &
+	       (HASH_BUCKETS - 1);
 }
 
 void soft_hide_block(struct soft_engine *e, struct block *b)
@@ -85,25 +91,31 @@ void soft_hide_block(struct soft_engine *e, struct block *b)
 static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa)
 {
 	const struct x86_state *s = &cpu->state;
-	uint64_t linear = x86_code_bits(s) == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip), second;
+	uint64_t linear =
+		x86_code_bits(s) == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip);
+	uint64_t second;
 	struct fault fault;
 	unsigned rights;
 
-	if ((gpa & 4095) <= 4096 - 15 || soft_walk(cpu, (linear | 4095) + 1, ACCESS_EXEC, &second, &rights, &fault) || !soft_hva(cpu->engine, second))
+	if ((gpa & 4095) <= 4096 - 15 ||
+	    soft_walk(cpu, (linear | 4095) + 1, ACCESS_EXEC, &second, &rights, &fault) ||
+	    !soft_hva(cpu->engine, second))
 		return 0;
 	return second;
 }
 
 /*
- * Without the lock, too: blocks are never reused before everybody has come through the dispatcher. One that dies meanwhile is
- * entered, and leads back here.
+ * Without the lock, too: blocks are never reused before everybody has come through the dispatcher.
+ * One that dies meanwhile is entered, and leads back here.
  */
-static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t second_gpa, uint32_t mode)
+static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t second_gpa,
+				   uint32_t mode)
 {
 	struct soft_engine *e = cpu->engine;
 
-	for (uint32_t n = __atomic_load_n(&e->hash[bucket(gpa, cpu->state.rip, mode)], __ATOMIC_ACQUIRE); n;
-	     n = __atomic_load_n(&e->blocks[n - 1].next_in_hash, __ATOMIC_ACQUIRE)) {
+	for (uint32_t n =
+		     __atomic_load_n(&e->hash[bucket(gpa, cpu->state.rip, mode)], __ATOMIC_ACQUIRE);
+	     n; n = __atomic_load_n(&e->blocks[n - 1].next_in_hash, __ATOMIC_ACQUIRE)) {
 		struct block *b = &e->blocks[n - 1];
 
 		if (b->gpa == gpa && b->gva == cpu->state.rip && (b->mode & 0xff) == mode &&
@@ -117,7 +129,8 @@ static bool code_is_full(const struct soft_engine *e)
 {
 	enum { LARGEST_PART_BYTES = 128 << 10, MOST_MAPS = 512 };
 
-	return e->code_used + LARGEST_PART_BYTES > e->cold_start || e->cold_used + LARGEST_PART_BYTES > e->code_bytes ||
+	return e->code_used + LARGEST_PART_BYTES > e->cold_start ||
+	       e->cold_used + LARGEST_PART_BYTES > e->code_bytes ||
 	       e->block_count + 1 >= e->budget.blocks || e->map_count + MOST_MAPS > e->budget.maps;
 }
 
@@ -139,7 +152,9 @@ static void empty_code(struct soft_engine *e)
 	e->cold_used = e->cold_start;
 	e->generation++;
 	memset(e->hash, 0, HASH_BUCKETS * sizeof(*e->hash));
-	memset(e->page_blocks, 0, (guest_memory_footprint_bytes(e->memory->ram_bytes) >> 12) * sizeof(*e->page_blocks));
+	memset(e->page_blocks, 0,
+	       (guest_memory_footprint_bytes(e->memory->ram_bytes) >> 12) *
+		       sizeof(*e->page_blocks));
 	for (uint64_t f = 0; f < guest_memory_footprint_bytes(e->memory->ram_bytes) >> 12; f++)
 		e->frame_flags[f] &= (uint8_t)~(FRAME_CODE | FRAME_STRADDLED);
 	for (unsigned n = 0; n < e->cpu_count; n++)
@@ -147,7 +162,8 @@ static void empty_code(struct soft_engine *e)
 }
 
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
-struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault)
+struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
+			      struct fault *fault)
 {
 	struct soft_engine *e = cpu->engine;
 	uint64_t second = second_page(cpu, gpa);
@@ -182,7 +198,8 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 			b->second_gpa = second;
 			b->next_straddler = e->straddlers;
 			e->straddlers = (uint32_t)(b - e->blocks) + 1;
-			__atomic_fetch_or(&e->frame_flags[soft_frame(e, soft_hva(e, second))], FRAME_STRADDLED, __ATOMIC_SEQ_CST);
+			__atomic_fetch_or(&e->frame_flags[soft_frame(e, soft_hva(e, second))],
+					  FRAME_STRADDLED, __ATOMIC_SEQ_CST);
 		}
 		if (b)
 			block_insert(e, b, soft_frame(e, hva), mode);
@@ -233,7 +250,8 @@ static void check_frames(const struct soft_engine *e)
 		frame = soft_frame(e, soft_hva(e, b->gpa));
 		assert(e->frame_flags[frame] & FRAME_CODE && is_in_list_of(e, b, frame));
 		if (b->mode & BLOCK_STRADDLES && b->second_gpa)
-			assert(e->frame_flags[soft_frame(e, soft_hva(e, b->second_gpa))] & FRAME_STRADDLED);
+			assert(e->frame_flags[soft_frame(e, soft_hva(e, b->second_gpa))] &
+			       FRAME_STRADDLED);
 	}
 }
 

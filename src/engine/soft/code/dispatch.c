@@ -31,7 +31,8 @@ static bool has_interrupt_shadow(const struct soft_cpu *cpu)
 
 static void take_nmi(struct soft_cpu *cpu)
 {
-	__atomic_fetch_sub(&cpu->nmi_pending, 1, __ATOMIC_SEQ_CST); /* the next is taken after IRET */
+	/* the next is taken after IRET */
+	__atomic_fetch_sub(&cpu->nmi_pending, 1, __ATOMIC_SEQ_CST);
 	cpu->nmi_blocked = true;
 	cpu->interrupt_pending = 1;
 	soft_deliver_interrupt(cpu, EXC_NMI);
@@ -103,14 +104,18 @@ static bool take_stop(struct soft_cpu *cpu)
 	return why;
 }
 
-/* What the instruction before has left, and what other threads want. False: the processor is to leave. */
+/*
+ * What the instruction before has left, and what other threads want. False: the processor is to
+ * leave.
+ */
 static bool take_pending(struct soft_cpu *cpu)
 {
 	uint32_t kick;
 
 	if (cpu->pending & PENDING_ALONE)
 		soft_end_alone(cpu);
-	if (cpu->pending & PENDING_MOV_SS_SHADOW) /* watchpoints wait for the next instruction, the step is lost */
+	/* watchpoints wait for the next instruction, the step is lost */
+	if (cpu->pending & PENDING_MOV_SS_SHADOW)
 		cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
 	else if (soft_debug_trap(cpu))
 		soft_deliver_interrupt(cpu, EXC_DB);
@@ -143,14 +148,16 @@ static bool breakpoints_are_held(const struct soft_cpu *cpu)
 }
 
 /* NULL: *fault is to be delivered. */
-static struct block *find_destination(struct soft_cpu *cpu, struct destination *to, struct fault *fault)
+static struct block *find_destination(struct soft_cpu *cpu, struct destination *to,
+				      struct fault *fault)
 {
 	const uint32_t alone = PENDING_SINGLE | PENDING_SHADOW | PENDING_STEP | PENDING_BREAKPOINTS;
 	const struct x86_state *s = &cpu->state;
 
 	to->mode = soft_mode(cpu) | (cpu->pending & alone ? BLOCK_ALONE : 0);
 	to->linear = x86_code_bits(s) == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip);
-	if (cpu->pending & PENDING_BREAKPOINTS && !breakpoints_are_held(cpu) && soft_hits_breakpoint(cpu, to->linear)) {
+	if (cpu->pending & PENDING_BREAKPOINTS && !breakpoints_are_held(cpu) &&
+	    soft_hits_breakpoint(cpu, to->linear)) {
 		soft_fail(fault, EXC_DB, false, 0);
 		return NULL;
 	}
@@ -193,7 +200,8 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	if (to.mode & BLOCK_ALONE) {
 		soft_set_pending(cpu, PENDING_STEP_TRAP, cpu->pending & PENDING_STEP);
 		cpu->pending &= ~(uint32_t)(PENDING_SINGLE | PENDING_SHADOW);
-		cpu->jump_key = cpu->engine->no_key; /* the block leaves through the jump cache: come back here */
+		/* the block leaves through the jump cache: come back here */
+		cpu->jump_key = cpu->engine->no_key;
 	} else {
 		soft_enter_mode(cpu, to.mode);
 		soft_remember_jump(cpu, b, to.linear, soft_jump_key(cpu, to.mode), to.rights);
@@ -211,7 +219,8 @@ static bool undo_stack(struct soft_cpu *cpu, uint64_t from)
 	struct fault unused;
 	struct x86_insn insn;
 
-	if (soft_read(cpu, from, raw, bytes, ACCESS_EXEC, &unused) || x86_decode(raw, bytes, 64, &insn) || insn.map)
+	if (soft_read(cpu, from, raw, bytes, ACCESS_EXEC, &unused) ||
+	    x86_decode(raw, bytes, 64, &insn) || insn.map)
 		return false;
 	if (insn.opcode == RET || insn.opcode == RET_POPPING)
 		cpu->state.gpr[4] -= sizeof(uint64_t) + (insn.opcode == RET_POPPING ? insn.imm : 0);
@@ -224,7 +233,8 @@ void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from)
 {
 	struct fault fault;
 
-	if (x86_code_bits(&cpu->state) != 64 || soft_canonical(cpu->state.rip) || !undo_stack(cpu, from))
+	if (x86_code_bits(&cpu->state) != 64 || soft_canonical(cpu->state.rip) ||
+	    !undo_stack(cpu, from))
 		return soft_dispatch(cpu);
 	cpu->state.rip = from;
 	soft_fail(&fault, EXC_GP, true, 0);
@@ -248,7 +258,8 @@ void *soft_chain(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)
 		return entry;
 	soft_acquire(&e->lock);
 	if (!b->dead && e->generation == before)
-		set_jump(e->code_write + (link - e->code_run), e->code_write + (word ? b->host_offset : b->direct_offset));
+		set_jump(e->code_write + (link - e->code_run),
+			 e->code_write + (word ? b->host_offset : b->direct_offset));
 	soft_release(&e->lock);
 	return entry;
 }

@@ -6,12 +6,13 @@
 enum { WRITES_UNTIL_DATA = 64 };
 
 /*
- * Both entries begin with one instruction of at least five bytes at a multiple of eight: a processor is before it or behind it,
- * and one aligned store makes it a jump.
+ * Both entries begin with one instruction of at least five bytes at a multiple of eight: a
+ * processor is before it or behind it, and one aligned store makes it a jump.
  */
 static void replace_entry(uint8_t *entry, const uint8_t *target)
 {
-	uint64_t word, rel = (uint32_t)(target - (entry + 5));
+	uint64_t word;
+	uint64_t rel = (uint32_t)(target - (entry + 5));
 
 	memcpy(&word, entry, 8);
 	word = (word & ~0xffffffffffull) | 0xe9 | rel << 8;
@@ -37,7 +38,8 @@ void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes)
 	uint64_t frame = soft_frame(e, soft_hva(e, gpa));
 	bool all;
 
-	all = ++e->frame_writes[frame] >= WRITES_UNTIL_DATA; /* a page that held code once and is data now */
+	/* a page that held code once and is data now */
+	all = ++e->frame_writes[frame] >= WRITES_UNTIL_DATA;
 	if (all)
 		e->frame_writes[frame] = 0;
 	for (uint32_t *link = &e->page_blocks[frame]; *link;) {
@@ -57,15 +59,19 @@ void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes)
 
 			bool here = b->second_gpa >> 12 == gpa >> 12;
 
-			if (!b->dead && here && (all || (gpa < b->second_gpa + 15 && gpa + bytes > b->second_gpa)))
-				block_kill(e, b); /* it stays in the list of its first page until that is written */
+			if (!b->dead && here &&
+			    (all || (gpa < b->second_gpa + 15 && gpa + bytes > b->second_gpa)))
+				block_kill(
+					e,
+					b); /* it stays in the list of its first page until that is written */
 			if (b->dead)
 				*link = b->next_straddler;
 			else
 				link = &b->next_straddler;
 		}
 	if (all)
-		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_STRADDLED, __ATOMIC_SEQ_CST);
+		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_STRADDLED,
+				   __ATOMIC_SEQ_CST);
 	if (!e->page_blocks[frame] && !(e->frame_flags[frame] & FRAME_STRADDLED))
 		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_CODE, __ATOMIC_SEQ_CST);
 }
@@ -78,14 +84,15 @@ void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)
 }
 
 /*
- * From now on every write to this frame comes to C. False: done, but the lock was given up meanwhile, so that what was found
- * before must be found again. Called with the lock.
+ * From now on every write to this frame comes to C. False: done, but the lock was given up
+ * meanwhile, so that what was found before must be found again. Called with the lock.
  */
 bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
 {
 	struct soft_engine *e = cpu->engine;
 
-	if (!(__atomic_fetch_or(&e->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST) & FRAME_WRITTEN))
+	if (!(__atomic_fetch_or(&e->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST) &
+	      FRAME_WRITTEN))
 		return true;
 	soft_release(&e->lock);
 	soft_begin_alone(cpu);
@@ -102,7 +109,8 @@ void soft_engine_memory_written(struct engine *opaque, uint64_t gpa, size_t byte
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
 
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the write before the look: see soft_find_block() */
+	/* the write before the look: see soft_find_block() */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	while (bytes) {
 		size_t left = PAGE_BYTES - (gpa & 4095), n = bytes < left ? bytes : left;
 		uint8_t *hva = soft_hva(e, gpa);

@@ -1,4 +1,7 @@
-/* Control registers: MOV to and from CR0 to CR8 and the debug registers. What a write makes the TLB drop is here and in tlb.c. */
+/*
+ * Control registers: MOV to and from CR0 to CR8 and the debug registers. What a write makes the TLB
+ * drop is here and in tlb.c.
+ */
 #include <errno.h>
 
 #include "engine/soft/mmu/mmu.h"
@@ -16,11 +19,13 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 
 	switch (cr) {
 	case 0:
-		if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)) || (!(v & CR0_PG) && s->cr4 & CR4_PCIDE))
+		if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)) ||
+		    (!(v & CR0_PG) && s->cr4 & CR4_PCIDE))
 			return insn_general_protection(t);
 		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME && !(s->cr4 & CR4_PAE))
 			return insn_general_protection(t);
-		if (v & CR0_PG && !(s->cr0 & CR0_PG) && !(s->efer & EFER_LME) && s->cr4 & CR4_PAE && !soft_pae_roots_are_good(cpu, s->cr3))
+		if (v & CR0_PG && !(s->cr0 & CR0_PG) && !(s->efer & EFER_LME) && s->cr4 & CR4_PAE &&
+		    !soft_pae_roots_are_good(cpu, s->cr3))
 			return insn_general_protection(t);
 		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME)
 			s->efer |= EFER_LMA;
@@ -94,7 +99,9 @@ int insn_mov_control(struct step *t)
 		insn_set_gpr(t, i->rm, v, bytes);
 		return 0;
 	}
-	case 0x22: return insn_write_cr(t, i->reg, bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm]);
+	case 0x22:
+		return insn_write_cr(t, i->reg,
+				     bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm]);
 	case 0x21: {
 		uint64_t v;
 
@@ -103,7 +110,10 @@ int insn_mov_control(struct step *t)
 		insn_set_gpr(t, i->rm, v, bytes);
 		return 0;
 	}
-	default: return soft_write_dr(t->cpu, i->reg & 7, bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm], t->fault);
+	default:
+		return soft_write_dr(t->cpu, i->reg & 7,
+				     bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm],
+				     t->fault);
 	}
 }
 
@@ -116,7 +126,9 @@ int insn_smsw(struct step *t)
 
 int insn_lmsw(struct step *t)
 {
-	const uint64_t pe_mp_em_ts = 15, mp_em_ts = 14; /* PE can be set, not cleared */
+	/* PE can be set, not cleared */
+	const uint64_t pe_mp_em_ts = 15;
+	const uint64_t mp_em_ts = 14;
 	uint64_t v;
 
 	if (t->s->cpl)

@@ -1,9 +1,10 @@
 /*
- * Debug registers (SDM Vol. 3B chapter 17). While a breakpoint is enabled every instruction is a block of its own, entered by
- * the dispatcher; pages with a watched byte are never cached, so that every access to them comes to C.
+ * Debug registers (SDM Vol. 3B chapter 17). While a breakpoint is enabled every instruction is a
+ * block of its own, entered by the dispatcher; pages with a watched byte are never cached, so that
+ * every access to them comes to C.
  *
- * Left out: I/O breakpoints (CR4.DE with type 2), and accesses that the processor makes by itself (page tables, stacks of
- * exceptions, descriptor tables).
+ * Left out: I/O breakpoints (CR4.DE with type 2), and accesses that the processor makes by itself
+ * (page tables, stacks of exceptions, descriptor tables).
  */
 #include <errno.h>
 
@@ -11,11 +12,24 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
-enum { TYPE_EXECUTE = 0, TYPE_WRITE = 1, TYPE_IO = 2, TYPE_ACCESS = 3, DR7_GD = 0x2000, DR6_BD = 0x2000, DR6_BREAKPOINTS = 15, DR6_BS = 0x4000, CR4_DE = 8 };
+enum {
+	TYPE_EXECUTE = 0,
+	TYPE_WRITE = 1,
+	TYPE_IO = 2,
+	TYPE_ACCESS = 3,
+	DR7_GD = 0x2000,
+	DR6_BD = 0x2000,
+	DR6_BREAKPOINTS = 15,
+	DR6_BS = 0x4000,
+	CR4_DE = 8
+};
 
 static bool enabled(const struct x86_state *s, int n) { return s->dr[7] >> 2 * n & 3; }
 static unsigned type(const struct x86_state *s, int n) { return s->dr[7] >> (16 + 4 * n) & 3; }
-static unsigned length(const struct x86_state *s, int n) { return (const unsigned[]){ 1, 2, 8, 4 }[s->dr[7] >> (18 + 4 * n) & 3]; }
+static unsigned length(const struct x86_state *s, int n)
+{
+	return (const unsigned[]){ 1, 2, 8, 4 }[s->dr[7] >> (18 + 4 * n) & 3];
+}
 
 /* After a change of DR0..DR3 or DR7. */
 void soft_debug_changed(struct soft_cpu *cpu)
@@ -80,8 +94,14 @@ int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t v, struct faul
 	return 0;
 }
 
-/* Of the breakpoints' bits only those of this exception are set; the others in DR6 stay until they are cleared by software. */
-static void set_dr6(struct x86_state *s, uint64_t bits) { s->dr[6] = (s->dr[6] & ~(uint64_t)DR6_BREAKPOINTS) | bits; }
+/*
+ * Of the breakpoints' bits only those of this exception are set; the others in DR6 stay until they
+ * are cleared by software.
+ */
+static void set_dr6(struct x86_state *s, uint64_t bits)
+{
+	s->dr[6] = (s->dr[6] & ~(uint64_t)DR6_BREAKPOINTS) | bits;
+}
 
 /* Whether an execution breakpoint is due at linear. RF holds it back for one instruction. */
 bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear)
@@ -113,7 +133,8 @@ bool soft_is_watched_page(const struct soft_cpu *cpu, uint64_t gva)
 {
 	if (cpu->watchpoints)
 		for (int n = 0; n < 4; n++)
-			if (enabled(&cpu->state, n) && type(&cpu->state, n) != TYPE_EXECUTE && cpu->state.dr[n] >> 12 == gva >> 12)
+			if (enabled(&cpu->state, n) && type(&cpu->state, n) != TYPE_EXECUTE &&
+			    cpu->state.dr[n] >> 12 == gva >> 12)
 				return true;
 	return false;
 }
@@ -124,7 +145,9 @@ void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write)
 	const struct x86_state *s = &cpu->state;
 
 	for (int n = 0; n < 4; n++)
-		if (enabled(s, n) && (type(s, n) == TYPE_ACCESS || (write && type(s, n) == TYPE_WRITE)) && overlaps(s, n, gva, bytes))
+		if (enabled(s, n) &&
+		    (type(s, n) == TYPE_ACCESS || (write && type(s, n) == TYPE_WRITE)) &&
+		    overlaps(s, n, gva, bytes))
 			cpu->watch_hits |= (uint8_t)(1u << n);
 }
 

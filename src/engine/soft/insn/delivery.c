@@ -1,7 +1,8 @@
 /*
- * Delivery of one event through the IDT: in long mode (SDM Vol. 3A 6.14), in protected mode (6.12), where a gate may name a task,
- * and in real mode (20.1.4). Nothing of the state changes where it fails, but for what a task switch has done before.
- * Left out: the virtual-mode extensions (CR4.VME).
+ * Delivery of one event through the IDT: in long mode (SDM Vol. 3A 6.14), in protected mode (6.12),
+ * where a gate may name a task, and in real mode (20.1.4). Nothing of the state changes where it
+ * fails, but for what a task switch has done before. Left out: the virtual-mode extensions
+ * (CR4.VME).
  */
 #include <errno.h>
 
@@ -9,14 +10,27 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
-enum { TASK_GATE = 5, GATE_16 = 6, GATE_32 = 14, GATE_IS_TRAP = 1, GATE_TYPE = 0x1f, GATE_KIND = 0x1e };
+enum {
+	TASK_GATE = 5,
+	GATE_16 = 6,
+	GATE_32 = 14,
+	GATE_IS_TRAP = 1,
+	GATE_TYPE = 0x1f,
+	GATE_KIND = 0x1e
+};
 enum { TSS_RSP0 = 4, TSS_IST1 = 0x24, TSS16_SP0 = 2, REAL_ENTRY_BYTES = 4 };
 
 /* ext: 1 in error codes of what was not asked for by an instruction. */
 struct delivery { struct step step; const struct event *event; uint32_t ext; };
 
 /* Where to. */
-struct target { uint16_t selector; uint64_t offset; unsigned cpl; struct x86_segment_state code; bool is_trap; };
+struct target {
+	uint16_t selector;
+	uint64_t offset;
+	unsigned cpl;
+	struct x86_segment_state code;
+	bool is_trap;
+};
 
 /* The stack that the frame goes to; nothing is in it before it is committed. */
 struct stack { uint64_t base, mask, pointer; unsigned access; };
@@ -25,8 +39,12 @@ static uint64_t flags_to_push(const struct delivery *d)
 {
 	uint64_t flags = soft_rflags(d->step.cpu);
 
-	/* a fault comes back to its instruction, which then meets no breakpoint again (SDM Vol. 3B 17.3.1.1) */
-	return d->event->kind == EVENT_FAULT && d->event->vector != EXC_DB ? flags | FLAG_RF : flags;
+	/*
+	 * a fault comes back to its instruction, which then meets no breakpoint again (SDM Vol. 3B
+	 * 17.3.1.1)
+	 */
+	return d->event->kind == EVENT_FAULT && d->event->vector != EXC_DB ? flags | FLAG_RF
+									   : flags;
 }
 
 static void enter(const struct delivery *d, const struct target *target, uint64_t clear)
@@ -35,7 +53,10 @@ static void enter(const struct delivery *d, const struct target *target, uint64_
 	struct x86_state *s = &cpu->state;
 	uint64_t old_base = s->segment[X86_CS].base;
 
-	/* AC stays: a handler that wants SMAP's protection executes CLAC (SDM Vol. 3A 6.12.1.2, 6.14) */
+	/*
+	 * AC stays: a handler that wants SMAP's protection executes CLAC (SDM Vol. 3A 6.12.1.2,
+	 * 6.14)
+	 */
 	soft_set_rflags(cpu, soft_rflags(cpu) & ~clear);
 	if (!target->is_trap)
 		cpu->interrupt_flag = 0;
@@ -93,10 +114,14 @@ static int read_gate(struct delivery *d, uint64_t *gate, unsigned bytes)
 
 	if (offset + bytes - 1 > s->idtr.limit)
 		return soft_fail(d->step.fault, EXC_GP, true, d->event->vector * 8u + 2 + d->ext);
-	return soft_read(d->step.cpu, s->idtr.base + offset, gate, bytes, ACCESS_SYSTEM | ACCESS_READ, d->step.fault);
+	return soft_read(d->step.cpu, s->idtr.base + offset, gate, bytes,
+			 ACCESS_SYSTEM | ACCESS_READ, d->step.fault);
 }
 
-/* ---- long mode --------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- long mode
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static int read_long_stack(struct delivery *d, unsigned ist, unsigned cpl, uint64_t *ret)
 {
@@ -105,7 +130,8 @@ static int read_long_stack(struct delivery *d, unsigned ist, unsigned cpl, uint6
 
 	if (offset + 7 > s->tr.limit)
 		return soft_fail(d->step.fault, EXC_TS, true, (s->tr.selector & 0xfffcu) | d->ext);
-	if (soft_read(d->step.cpu, s->tr.base + offset, ret, 8, ACCESS_SYSTEM | ACCESS_READ, d->step.fault))
+	if (soft_read(d->step.cpu, s->tr.base + offset, ret, 8, ACCESS_SYSTEM | ACCESS_READ,
+		      d->step.fault))
 		return -EFAULT;
 	return soft_canonical(*ret) ? 0 : soft_fail(d->step.fault, EXC_SS, true, d->ext);
 }
@@ -114,12 +140,16 @@ static int deliver_long(struct delivery *d)
 {
 	struct soft_cpu *cpu = d->step.cpu;
 	struct x86_state *s = d->step.s;
-	uint64_t gate[2], rsp = s->gpr[4], frame[6];
+	uint64_t gate[2];
+	uint64_t rsp = s->gpr[4];
+	uint64_t frame[6];
 	struct target target;
 	uint8_t old_cpl = s->cpl;
-	unsigned ist, words = 0;
+	unsigned ist;
+	unsigned words = 0;
 
-	if (read_gate(d, gate, 16) || check_gate(d, gate[0], (gate[0] >> 40 & GATE_KIND) == GATE_32))
+	if (read_gate(d, gate, 16) ||
+	    check_gate(d, gate[0], (gate[0] >> 40 & GATE_KIND) == GATE_32))
 		return -EFAULT;
 	target.selector = (uint16_t)(gate[0] >> 16);
 	target.offset = (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000) | gate[1] << 32;
@@ -142,30 +172,37 @@ static int deliver_long(struct delivery *d)
 	if (!soft_canonical(rsp - 8 * words))
 		return soft_fail(d->step.fault, EXC_SS, true, d->ext);
 	s->cpl = (uint8_t)target.cpl;
-	if (soft_write(cpu, rsp - 8 * words, frame, 8 * words, target.cpl == 3 ? 0 : ACCESS_SYSTEM, d->step.fault)) {
+	if (soft_write(cpu, rsp - 8 * words, frame, 8 * words, target.cpl == 3 ? 0 : ACCESS_SYSTEM,
+		       d->step.fault)) {
 		s->cpl = old_cpl;
 		return -EFAULT;
 	}
 	if (target.cpl != old_cpl)
-		s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)target.cpl, .attributes = 0x93 };
+		s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)target.cpl,
+								 .attributes = 0x93 };
 	s->gpr[4] = rsp - 8 * words;
 	enter(d, &target, FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM);
 	return 0;
 }
 
-/* ---- protected mode --------------------------------------------------------------------------------------------------- */
+/*
+ * ---- protected mode
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static int stack_push(struct delivery *d, struct stack *stack, uint64_t value, unsigned bytes)
 {
 	uint64_t pointer = (stack->pointer - bytes) & stack->mask;
 
-	if (soft_write(d->step.cpu, (uint32_t)(stack->base + pointer), &value, bytes, stack->access, d->step.fault))
+	if (soft_write(d->step.cpu, (uint32_t)(stack->base + pointer), &value, bytes, stack->access,
+		       d->step.fault))
 		return -EFAULT;
 	stack->pointer = pointer;
 	return 0;
 }
 
-static struct stack stack_in(const struct x86_segment_state *segment, uint64_t pointer, unsigned cpl)
+static struct stack stack_in(const struct x86_segment_state *segment, uint64_t pointer,
+			     unsigned cpl)
 {
 	uint64_t mask = segment->attributes & CODE_DB ? 0xffffffff : 0xffff;
 
@@ -173,25 +210,31 @@ static struct stack stack_in(const struct x86_segment_state *segment, uint64_t p
 }
 
 /* The stack of an inner level, from the TSS (SDM Vol. 3A 6.12.1, 7.2.1). */
-static int read_inner_stack(struct delivery *d, unsigned cpl, struct x86_segment_state *ret, uint64_t *ret_pointer)
+static int read_inner_stack(struct delivery *d, unsigned cpl, struct x86_segment_state *ret,
+			    uint64_t *ret_pointer)
 {
 	struct step *t = &d->step;
 	bool wide = t->s->tr.attributes & 8;
-	unsigned bytes = wide ? 4 : 2, offset = wide ? TSS_RSP0 + 8 * cpl : TSS16_SP0 + 4 * cpl;
-	uint64_t descriptor[2], selector = 0;
+	unsigned bytes = wide ? 4 : 2;
+	unsigned offset = wide ? TSS_RSP0 + 8 * cpl : TSS16_SP0 + 4 * cpl;
+	uint64_t descriptor[2];
+	uint64_t selector = 0;
 	uint32_t code;
 
 	*ret_pointer = 0;
 	if (offset + 2 * bytes - 1 > t->s->tr.limit)
 		return soft_fail(t->fault, EXC_TS, true, (t->s->tr.selector & 0xfffcu) | d->ext);
-	if (soft_read(t->cpu, t->s->tr.base + offset, ret_pointer, bytes, ACCESS_SYSTEM | ACCESS_READ, t->fault) ||
-	    soft_read(t->cpu, t->s->tr.base + offset + bytes, &selector, 2, ACCESS_SYSTEM | ACCESS_READ, t->fault))
+	if (soft_read(t->cpu, t->s->tr.base + offset, ret_pointer, bytes,
+		      ACCESS_SYSTEM | ACCESS_READ, t->fault) ||
+	    soft_read(t->cpu, t->s->tr.base + offset + bytes, &selector, 2,
+		      ACCESS_SYSTEM | ACCESS_READ, t->fault))
 		return -EFAULT;
 	code = (selector & 0xfffc) | d->ext;
 	if (!(selector & 0xfffc))
 		return soft_fail(t->fault, EXC_TS, true, d->ext);
 	if (insn_read_descriptor(t, (uint16_t)selector, descriptor, false))
-		return t->fault->vector == EXC_GP ? soft_fail(t->fault, EXC_TS, true, code) : -EFAULT;
+		return t->fault->vector == EXC_GP ? soft_fail(t->fault, EXC_TS, true, code)
+						  : -EFAULT;
 	*ret = insn_unpack_descriptor((uint16_t)selector, descriptor);
 	if ((selector & 3) != cpl || (ret->attributes >> 5 & 3) != cpl || !insn_is_writable(ret))
 		return soft_fail(t->fault, EXC_TS, true, code);
@@ -200,7 +243,8 @@ static int read_inner_stack(struct delivery *d, unsigned cpl, struct x86_segment
 	return insn_mark_accessed(t, (uint16_t)selector, descriptor);
 }
 
-static int push_protected_frame(struct delivery *d, struct stack *stack, bool is_inner, unsigned bytes)
+static int push_protected_frame(struct delivery *d, struct stack *stack, bool is_inner,
+				unsigned bytes)
 {
 	static const uint8_t virtual[] = { X86_GS, X86_FS, X86_DS, X86_ES };
 	const struct x86_state *s = d->step.s;
@@ -208,9 +252,11 @@ static int push_protected_frame(struct delivery *d, struct stack *stack, bool is
 	for (unsigned n = 0; n < sizeof(virtual) && insn_is_virtual(s); n++)
 		if (stack_push(d, stack, s->segment[virtual[n]].selector, bytes))
 			return -EFAULT;
-	if (is_inner && (stack_push(d, stack, s->segment[X86_SS].selector, bytes) || stack_push(d, stack, s->gpr[4], bytes)))
+	if (is_inner && (stack_push(d, stack, s->segment[X86_SS].selector, bytes) ||
+			 stack_push(d, stack, s->gpr[4], bytes)))
 		return -EFAULT;
-	if (stack_push(d, stack, flags_to_push(d), bytes) || stack_push(d, stack, s->segment[X86_CS].selector, bytes) ||
+	if (stack_push(d, stack, flags_to_push(d), bytes) ||
+	    stack_push(d, stack, s->segment[X86_CS].selector, bytes) ||
 	    stack_push(d, stack, d->event->return_rip, bytes))
 		return -EFAULT;
 	return d->event->has_code ? stack_push(d, stack, d->event->code, bytes) : 0;
@@ -241,7 +287,8 @@ static int through_gate(struct delivery *d, uint64_t gate)
 	if (target.cpl < old_cpl)
 		s->gpr[4] = pointer;
 	if (insn_is_virtual(s))
-		s->segment[X86_ES] = s->segment[X86_DS] = s->segment[X86_FS] = s->segment[X86_GS] = (struct x86_segment_state){ 0 };
+		s->segment[X86_ES] = s->segment[X86_DS] = s->segment[X86_FS] = s->segment[X86_GS] =
+			(struct x86_segment_state){ 0 };
 	s->segment[X86_SS] = stack_segment;
 	s->gpr[4] = (s->gpr[4] & ~stack.mask) | stack.pointer;
 	enter(d, &target, FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM);
@@ -254,7 +301,8 @@ static int through_task_gate(struct delivery *d, uint64_t gate)
 	struct step *t = &d->step;
 
 	t->s->rip = d->event->return_rip;
-	if (insn_switch_task(t, (uint16_t)(gate >> 16), TASK_BY_INTERRUPT, flags_to_push(d), d->ext))
+	if (insn_switch_task(t, (uint16_t)(gate >> 16), TASK_BY_INTERRUPT, flags_to_push(d),
+			     d->ext))
 		return -EFAULT;
 	soft_set_shadow(t->cpu, 0);
 	if (!d->event->has_code)
@@ -270,12 +318,17 @@ static int deliver_protected(struct delivery *d)
 	if (read_gate(d, &gate, 8))
 		return -EFAULT;
 	type = gate >> 40 & GATE_TYPE;
-	if (check_gate(d, gate, type == TASK_GATE || (type & GATE_KIND) == GATE_16 || (type & GATE_KIND) == GATE_32))
+	if (check_gate(d, gate,
+		       type == TASK_GATE || (type & GATE_KIND) == GATE_16 ||
+			       (type & GATE_KIND) == GATE_32))
 		return -EFAULT;
 	return type == TASK_GATE ? through_task_gate(d, gate) : through_gate(d, gate);
 }
 
-/* ---- real mode --------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- real mode
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static int deliver_real(struct delivery *d)
 {
@@ -287,8 +340,10 @@ static int deliver_real(struct delivery *d)
 
 	if (at + REAL_ENTRY_BYTES - 1 > s->idtr.limit)
 		return soft_fail(d->step.fault, EXC_GP, true, 0);
-	if (soft_read(d->step.cpu, s->idtr.base + at, &entry, REAL_ENTRY_BYTES, ACCESS_SYSTEM | ACCESS_READ, d->step.fault) ||
-	    stack_push(d, &stack, soft_rflags(d->step.cpu), 2) || stack_push(d, &stack, s->segment[X86_CS].selector, 2) ||
+	if (soft_read(d->step.cpu, s->idtr.base + at, &entry, REAL_ENTRY_BYTES,
+		      ACCESS_SYSTEM | ACCESS_READ, d->step.fault) ||
+	    stack_push(d, &stack, soft_rflags(d->step.cpu), 2) ||
+	    stack_push(d, &stack, s->segment[X86_CS].selector, 2) ||
 	    stack_push(d, &stack, d->event->return_rip, 2))
 		return -EFAULT;
 	s->gpr[4] = (s->gpr[4] & ~stack.mask) | stack.pointer;
@@ -303,7 +358,9 @@ int soft_deliver_event(struct soft_cpu *cpu, const struct event *event, struct f
 {
 	struct delivery d = { .event = event, .ext = event->kind != EVENT_SOFTWARE };
 
-	d.step = (struct step){ .cpu = cpu, .s = &cpu->state, .next = event->return_rip, .fault = fault };
+	d.step = (struct step){
+		.cpu = cpu, .s = &cpu->state, .next = event->return_rip, .fault = fault
+	};
 	if (cpu->state.efer & EFER_LMA)
 		return deliver_long(&d);
 	return cpu->state.cr0 & CR0_PE ? deliver_protected(&d) : deliver_real(&d);

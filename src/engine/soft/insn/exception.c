@@ -1,4 +1,7 @@
-/* Exceptions and interrupts: what becomes of a fault while another event is delivered, and the flags as the guest sees them. */
+/*
+ * Exceptions and interrupts: what becomes of a fault while another event is delivered, and the
+ * flags as the guest sees them.
+ */
 #include <errno.h>
 
 #include "engine/soft/mmu/mmu.h"
@@ -32,7 +35,10 @@ static int triple_fault(struct soft_cpu *cpu)
 	return -EIO;
 }
 
-static bool is_contributory(unsigned vector) { return vector == EXC_DE || (vector >= EXC_TS && vector <= EXC_GP); }
+static bool is_contributory(unsigned vector)
+{
+	return vector == EXC_DE || (vector >= EXC_TS && vector <= EXC_GP);
+}
 
 /* Whether this fault while that event was delivered makes a double fault (SDM table 6-5). */
 static bool is_double_fault(const struct event *event, const struct fault *fault)
@@ -42,14 +48,20 @@ static bool is_double_fault(const struct event *event, const struct fault *fault
 	return is_contributory(event->vector) && is_contributory(fault->vector);
 }
 
-/* A fault has come up; what it is on the way of, if anything, is in *event, and what is to be delivered now afterwards. */
-static void turn_into_event(struct soft_cpu *cpu, const struct fault *fault, struct event *event, bool nested)
+/*
+ * A fault has come up; what it is on the way of, if anything, is in *event, and what is to be
+ * delivered now afterwards.
+ */
+static void turn_into_event(struct soft_cpu *cpu, const struct fault *fault, struct event *event,
+			    bool nested)
 {
 	bool is_double = nested && event->kind == EVENT_FAULT && is_double_fault(event, fault);
 
 	if (fault->vector == EXC_PF)
 		cpu->state.cr2 = fault->address;
-	*event = (struct event){ .vector = fault->vector, .has_code = fault->has_code, .code = fault->code };
+	*event = (struct event){ .vector = fault->vector,
+				 .has_code = fault->has_code,
+				 .code = fault->code };
 	if (is_double)
 		*event = (struct event){ .vector = EXC_DF, .has_code = true };
 	event->return_rip = cpu->state.rip;
@@ -79,15 +91,21 @@ int soft_deliver_fault(struct soft_cpu *cpu, const struct fault *fault)
 
 int soft_deliver_interrupt(struct soft_cpu *cpu, uint8_t vector)
 {
-	return deliver(cpu, (struct event){ .vector = vector, .kind = EVENT_INTERRUPT, .return_rip = cpu->state.rip });
+	return deliver(cpu, (struct event){ .vector = vector,
+					    .kind = EVENT_INTERRUPT,
+					    .return_rip = cpu->state.rip });
 }
 
 int soft_deliver_software(struct soft_cpu *cpu, uint8_t vector, uint64_t return_rip)
 {
-	return deliver(cpu, (struct event){ .vector = vector, .kind = EVENT_SOFTWARE, .return_rip = return_rip });
+	return deliver(cpu, (struct event){ .vector = vector,
+					    .kind = EVENT_SOFTWARE,
+					    .return_rip = return_rip });
 }
 
 int soft_deliver_icebp(struct soft_cpu *cpu, uint64_t return_rip)
 {
-	return deliver(cpu, (struct event){ .vector = EXC_DB, .kind = EVENT_INTERRUPT, .return_rip = return_rip });
+	return deliver(cpu, (struct event){ .vector = EXC_DB,
+					    .kind = EVENT_INTERRUPT,
+					    .return_rip = return_rip });
 }

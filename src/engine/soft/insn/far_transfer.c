@@ -1,7 +1,8 @@
 /*
- * Transfers that may change CS and the privilege level: far jumps, calls and returns, through call gates and to tasks as well, IRET,
- * SYSCALL, SYSENTER and their returns, INT n (SDM Vol. 2; Vol. 3A 5.8, 6.12). Left out: limits of code
- * segments outside of these checks, the virtual-mode extensions (CR4.VME).
+ * Transfers that may change CS and the privilege level: far jumps, calls and returns, through call
+ * gates and to tasks as well, IRET, SYSCALL, SYSENTER and their returns, INT n (SDM Vol. 2; Vol. 3A
+ * 5.8, 6.12). Left out: limits of code segments outside of these checks, the virtual-mode
+ * extensions (CR4.VME).
  */
 #include <errno.h>
 
@@ -9,7 +10,15 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
-enum { CALL_GATE_16 = 4, TASK_GATE = 5, CALL_GATE_32 = 12, TSS_16 = 1, TSS_32 = 9, TSS_BUSY = 2, SYSTEM_TYPE = 0x1f };
+enum {
+	CALL_GATE_16 = 4,
+	TASK_GATE = 5,
+	CALL_GATE_32 = 12,
+	TSS_16 = 1,
+	TSS_32 = 9,
+	TSS_BUSY = 2,
+	SYSTEM_TYPE = 0x1f
+};
 enum { TSS_RSP0 = 4, TSS16_SP0 = 2 };
 
 static void set_cpl(struct soft_cpu *cpu, unsigned cpl)
@@ -43,7 +52,10 @@ static bool is_runnable(const struct step *t, const struct x86_segment_state *co
 	return is_long(t, code) ? soft_canonical(rip) : rip <= code->limit;
 }
 
-/* ---- jumps and calls ----------------------------------------------------------------------------------------------------- */
+/*
+ * ---- jumps and calls
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 /* A code segment that may be entered at the same level, by its name or through a gate. */
 static int check_code(struct step *t, const struct x86_segment_state *code, uint16_t selector)
@@ -51,9 +63,11 @@ static int check_code(struct step *t, const struct x86_segment_state *code, uint
 	unsigned dpl = code->attributes >> 5 & 3;
 	bool conforming = code->attributes & CODE_CONFORMING;
 
-	if (!insn_is_code(code) || (conforming ? dpl > t->s->cpl : (selector & 3u) > t->s->cpl || dpl != t->s->cpl))
+	if (!insn_is_code(code) ||
+	    (conforming ? dpl > t->s->cpl : (selector & 3u) > t->s->cpl || dpl != t->s->cpl))
 		return bad_selector(t, EXC_GP, selector);
-	if (t->s->efer & EFER_LMA && (code->attributes & (CODE_LONG | CODE_DB)) == (CODE_LONG | CODE_DB))
+	if (t->s->efer & EFER_LMA &&
+	    (code->attributes & (CODE_LONG | CODE_DB)) == (CODE_LONG | CODE_DB))
 		return bad_selector(t, EXC_GP, selector);
 	return code->attributes & SEGMENT_PRESENT ? 0 : bad_selector(t, EXC_NP, selector);
 }
@@ -90,11 +104,16 @@ static int find_gate_code(struct step *t, uint16_t selector, struct x86_segment_
 	return insn_mark_accessed(t, selector, d);
 }
 
-/* A call through a gate to an inner level in long mode: SS becomes null, no parameters are copied (SDM Vol. 3A 5.8.5.1). */
+/*
+ * A call through a gate to an inner level in long mode: SS becomes null, no parameters are copied
+ * (SDM Vol. 3A 5.8.5.1).
+ */
 static int call_inner_long(struct step *t, const struct x86_segment_state *code, unsigned cpl)
 {
 	struct x86_state *s = t->s;
-	uint64_t rsp, frame[4] = { t->next, s->segment[X86_CS].selector, s->gpr[4], s->segment[X86_SS].selector };
+	uint64_t rsp;
+	uint64_t frame[4] = { t->next, s->segment[X86_CS].selector, s->gpr[4],
+			      s->segment[X86_SS].selector };
 	uint32_t offset = TSS_RSP0 + 8 * cpl;
 	uint8_t old = s->cpl;
 
@@ -104,28 +123,36 @@ static int call_inner_long(struct step *t, const struct x86_segment_state *code,
 	if (soft_read(t->cpu, s->tr.base + offset, &rsp, 8, ACCESS_SYSTEM | ACCESS_READ, t->fault))
 		return -EFAULT;
 	s->cpl = (uint8_t)cpl;
-	if (soft_write(t->cpu, rsp - sizeof(frame), frame, sizeof(frame), ACCESS_SYSTEM, t->fault)) {
+	if (soft_write(t->cpu, rsp - sizeof(frame), frame, sizeof(frame), ACCESS_SYSTEM,
+		       t->fault)) {
 		s->cpl = old;
 		return -EFAULT;
 	}
 	s->gpr[4] = rsp - sizeof(frame);
-	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)cpl, .attributes = 0x93 };
+	s->segment[X86_SS] =
+		(struct x86_segment_state){ .selector = (uint16_t)cpl, .attributes = 0x93 };
 	return 0;
 }
 
 /* The same in protected mode, with the parameters that the gate counts. */
 static int call_inner_protected(struct step *t, unsigned cpl, unsigned bytes, unsigned parameters)
 {
-	struct x86_state *s = t->s, before = *s;
+	struct x86_state *s = t->s;
+	struct x86_state before = *s;
 	bool wide = s->tr.attributes & 8;
-	unsigned field = wide ? 4 : 2, offset = wide ? TSS_RSP0 + 8 * cpl : TSS16_SP0 + 4 * cpl;
-	uint64_t pointer = 0, selector = 0, words[31] = { 0 };
+	unsigned field = wide ? 4 : 2;
+	unsigned offset = wide ? TSS_RSP0 + 8 * cpl : TSS16_SP0 + 4 * cpl;
+	uint64_t pointer = 0;
+	uint64_t selector = 0;
+	uint64_t words[31] = { 0 };
 	int error;
 
 	if (offset + 2 * field - 1 > s->tr.limit)
 		return bad_selector(t, EXC_TS, s->tr.selector);
-	if (soft_read(t->cpu, s->tr.base + offset, &pointer, field, ACCESS_SYSTEM | ACCESS_READ, t->fault) ||
-	    soft_read(t->cpu, s->tr.base + offset + field, &selector, 2, ACCESS_SYSTEM | ACCESS_READ, t->fault))
+	if (soft_read(t->cpu, s->tr.base + offset, &pointer, field, ACCESS_SYSTEM | ACCESS_READ,
+		      t->fault) ||
+	    soft_read(t->cpu, s->tr.base + offset + field, &selector, 2,
+		      ACCESS_SYSTEM | ACCESS_READ, t->fault))
 		return -EFAULT;
 	for (unsigned n = 0; n < parameters; n++)
 		if (insn_pop(t, &words[n], bytes)) {
@@ -136,7 +163,8 @@ static int call_inner_protected(struct step *t, unsigned cpl, unsigned bytes, un
 	error = insn_load_segment(t, X86_SS, (uint16_t)selector);
 	s->gpr[4] = pointer;
 	if (!error)
-		error = insn_push(t, before.segment[X86_SS].selector, bytes) || insn_push(t, before.gpr[4], bytes);
+		error = insn_push(t, before.segment[X86_SS].selector, bytes) ||
+			insn_push(t, before.gpr[4], bytes);
 	for (unsigned n = parameters; n-- > 0 && !error;)
 		error = insn_push(t, words[n], bytes);
 	if (!error)
@@ -151,11 +179,14 @@ static int call_inner_protected(struct step *t, unsigned cpl, unsigned bytes, un
 static int through_call_gate(struct step *t, const uint64_t gate[2], bool call)
 {
 	enum { PARAMETERS = 0x1f };
-	bool wide = (gate[0] >> 40 & SYSTEM_TYPE) == CALL_GATE_32, long_mode = t->s->efer & EFER_LMA;
+	bool wide = (gate[0] >> 40 & SYSTEM_TYPE) == CALL_GATE_32;
+	bool long_mode = t->s->efer & EFER_LMA;
 	uint16_t selector = (uint16_t)(gate[0] >> 16);
-	uint64_t offset = (gate[0] & 0xffff) | (wide ? gate[0] >> 32 & 0xffff0000 : 0) | (long_mode ? gate[1] << 32 : 0);
+	uint64_t offset = (gate[0] & 0xffff) | (wide ? gate[0] >> 32 & 0xffff0000 : 0) |
+			  (long_mode ? gate[1] << 32 : 0);
 	struct x86_segment_state code;
-	unsigned dpl, cpl = t->s->cpl;
+	unsigned dpl;
+	unsigned cpl = t->s->cpl;
 	int error = find_gate_code(t, selector, &code);
 
 	if (error)
@@ -168,7 +199,9 @@ static int through_call_gate(struct step *t, const uint64_t gate[2], bool call)
 	if (!is_runnable(t, &code, offset))
 		return insn_general_protection(t);
 	if (call && cpl < t->s->cpl)
-		error = long_mode ? call_inner_long(t, &code, cpl) : call_inner_protected(t, cpl, wide ? 4 : 2, gate[0] >> 32 & PARAMETERS);
+		error = long_mode ? call_inner_long(t, &code, cpl)
+				  : call_inner_protected(t, cpl, wide ? 4 : 2,
+							 gate[0] >> 32 & PARAMETERS);
 	else if (call)
 		error = push_return(t, long_mode ? 8 : wide ? 4 : 2);
 	if (error)
@@ -183,8 +216,10 @@ static int through_call_gate(struct step *t, const uint64_t gate[2], bool call)
 /* What a system descriptor stands for: a gate or a task. */
 static int to_system(struct step *t, uint16_t selector, uint64_t d[2], bool call)
 {
-	unsigned type = d[0] >> 40 & SYSTEM_TYPE, dpl = d[0] >> 45 & 3;
-	bool long_mode = t->s->efer & EFER_LMA, is_gate = type == CALL_GATE_32 || (!long_mode && type == CALL_GATE_16);
+	unsigned type = d[0] >> 40 & SYSTEM_TYPE;
+	unsigned dpl = d[0] >> 45 & 3;
+	bool long_mode = t->s->efer & EFER_LMA;
+	bool is_gate = type == CALL_GATE_32 || (!long_mode && type == CALL_GATE_16);
 
 	if (dpl < t->s->cpl || dpl < (selector & 3u))
 		return bad_selector(t, EXC_GP, selector);
@@ -199,13 +234,15 @@ static int to_system(struct step *t, uint16_t selector, uint64_t d[2], bool call
 	if (is_gate)
 		return through_call_gate(t, d, call);
 	t->s->rip = t->next;
-	if (insn_switch_task(t, type == TASK_GATE ? (uint16_t)(d[0] >> 16) : selector, call ? TASK_BY_CALL : TASK_BY_JMP, soft_rflags(t->cpu), 0))
+	if (insn_switch_task(t, type == TASK_GATE ? (uint16_t)(d[0] >> 16) : selector,
+			     call ? TASK_BY_CALL : TASK_BY_JMP, soft_rflags(t->cpu), 0))
 		return -EFAULT;
 	t->next = t->s->rip;
 	return 0;
 }
 
-static int far_transfer(struct step *t, uint16_t selector, uint64_t offset, bool call, unsigned bytes)
+static int far_transfer(struct step *t, uint16_t selector, uint64_t offset, bool call,
+			unsigned bytes)
 {
 	struct x86_state *s = t->s;
 	struct x86_segment_state code = s->segment[X86_CS];
@@ -247,7 +284,8 @@ int insn_far_direct(struct step *t, bool call)
 int insn_far_indirect(struct step *t, bool call)
 {
 	unsigned bytes = t->i->rex_w ? 8 : t->i->operand_bytes;
-	uint64_t offset = 0, selector = 0;
+	uint64_t offset = 0;
+	uint64_t selector = 0;
 
 	if (!x86_insn_has_memory(t->i))
 		return insn_undefined(t);
@@ -257,12 +295,17 @@ int insn_far_indirect(struct step *t, bool call)
 	return far_transfer(t, (uint16_t)selector, offset, call, bytes);
 }
 
-/* ---- returns ------------------------------------------------------------------------------------------------------------ */
+/*
+ * ---- returns
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 /* The code segment that a far return or IRET goes back to: its RPL is the level. */
-static int find_return_code(struct step *t, uint16_t selector, uint64_t rip, struct x86_segment_state *ret)
+static int find_return_code(struct step *t, uint16_t selector, uint64_t rip,
+			    struct x86_segment_state *ret)
 {
-	unsigned rpl = selector & 3, dpl;
+	unsigned rpl = selector & 3;
+	unsigned dpl;
 	uint64_t d[2];
 
 	if (!(selector & 0xfffc))
@@ -271,9 +314,11 @@ static int find_return_code(struct step *t, uint16_t selector, uint64_t rip, str
 		return -EFAULT;
 	*ret = insn_unpack_descriptor(selector, d);
 	dpl = ret->attributes >> 5 & 3;
-	if (!insn_is_code(ret) || rpl < t->s->cpl || (ret->attributes & CODE_CONFORMING ? dpl > rpl : dpl != rpl))
+	if (!insn_is_code(ret) || rpl < t->s->cpl ||
+	    (ret->attributes & CODE_CONFORMING ? dpl > rpl : dpl != rpl))
 		return bad_selector(t, EXC_GP, selector);
-	if (t->s->efer & EFER_LMA && (ret->attributes & (CODE_LONG | CODE_DB)) == (CODE_LONG | CODE_DB))
+	if (t->s->efer & EFER_LMA &&
+	    (ret->attributes & (CODE_LONG | CODE_DB)) == (CODE_LONG | CODE_DB))
 		return bad_selector(t, EXC_GP, selector);
 	if (!(ret->attributes & SEGMENT_PRESENT))
 		return bad_selector(t, EXC_NP, selector);
@@ -282,14 +327,18 @@ static int find_return_code(struct step *t, uint16_t selector, uint64_t rip, str
 	return insn_mark_accessed(t, selector, d);
 }
 
-static int find_return_stack(struct step *t, uint16_t selector, const struct x86_segment_state *code, struct x86_segment_state *ret)
+static int find_return_stack(struct step *t, uint16_t selector,
+			     const struct x86_segment_state *code, struct x86_segment_state *ret)
 {
-	unsigned cpl = code->selector & 3, dpl;
+	unsigned cpl = code->selector & 3;
+	unsigned dpl;
 	uint64_t d[2];
 
 	if (!(selector & 0xfffc)) {
 		*ret = (struct x86_segment_state){ .selector = selector, .attributes = 0x93 };
-		return is_long(t, code) && cpl != 3 && (selector & 3u) == cpl ? 0 : insn_general_protection(t);
+		return is_long(t, code) && cpl != 3 && (selector & 3u) == cpl
+			       ? 0
+			       : insn_general_protection(t);
 	}
 	if (insn_read_descriptor(t, selector, d, false))
 		return -EFAULT;
@@ -297,7 +346,8 @@ static int find_return_stack(struct step *t, uint16_t selector, const struct x86
 	dpl = ret->attributes >> 5 & 3;
 	if ((selector & 3u) != cpl || dpl != cpl || !insn_is_writable(ret))
 		return bad_selector(t, EXC_GP, selector);
-	return ret->attributes & SEGMENT_PRESENT ? insn_mark_accessed(t, selector, d) : bad_selector(t, EXC_SS, selector);
+	return ret->attributes & SEGMENT_PRESENT ? insn_mark_accessed(t, selector, d)
+						 : bad_selector(t, EXC_SS, selector);
 }
 
 /* What the outer level may not use is taken from it. */
@@ -309,7 +359,8 @@ static void drop_inner_segments(struct step *t)
 		struct x86_segment_state *segment = &t->s->segment[data[n]];
 		bool conforming = insn_is_code(segment) && segment->attributes & CODE_CONFORMING;
 
-		if (!conforming && (segment->attributes >> 5 & 3) < t->s->cpl && segment->selector & 0xfffc) {
+		if (!conforming && (segment->attributes >> 5 & 3) < t->s->cpl &&
+		    segment->selector & 0xfffc) {
 			segment->selector = 0;
 			segment->attributes = 0;
 			if (data[n] != X86_FS && data[n] != X86_GS)
@@ -319,7 +370,8 @@ static void drop_inner_segments(struct step *t)
 }
 
 /* The frame's stack, if it has one, and the level of code. */
-static void go_to_outer(struct step *t, const struct x86_segment_state *code, const struct x86_segment_state *stack, uint64_t rsp)
+static void go_to_outer(struct step *t, const struct x86_segment_state *code,
+			const struct x86_segment_state *stack, uint64_t rsp)
 {
 	struct x86_state *s = t->s;
 	bool is_outer = (code->selector & 3u) > s->cpl;
@@ -350,7 +402,8 @@ static int far_return(struct step *t, unsigned bytes)
 {
 	enum { RETF_POPPING = 0xca };
 	struct x86_segment_state code, stack;
-	uint64_t rip, cs, rsp, ss, extra = t->i->opcode == RETF_POPPING ? t->i->imm : 0;
+	uint64_t rip, cs, rsp, ss;
+	uint64_t extra = t->i->opcode == RETF_POPPING ? t->i->imm : 0;
 
 	if (insn_pop(t, &rip, bytes) || insn_pop(t, &cs, bytes))
 		return -EFAULT;
@@ -360,7 +413,8 @@ static int far_return(struct step *t, unsigned bytes)
 	if (find_return_code(t, (uint16_t)cs, rip, &code))
 		return -EFAULT;
 	if ((cs & 3) > t->s->cpl) {
-		if (insn_pop(t, &rsp, bytes) || insn_pop(t, &ss, bytes) || find_return_stack(t, (uint16_t)ss, &code, &stack))
+		if (insn_pop(t, &rsp, bytes) || insn_pop(t, &ss, bytes) ||
+		    find_return_stack(t, (uint16_t)ss, &code, &stack))
 			return -EFAULT;
 		go_to_outer(t, &code, &stack, rsp + extra);
 	}
@@ -379,7 +433,10 @@ int insn_far_return(struct step *t)
 	return error;
 }
 
-/* RF holds a breakpoint back at the next instruction; where none is set nothing would ever clear it. */
+/*
+ * RF holds a breakpoint back at the next instruction; where none is set nothing would ever clear
+ * it.
+ */
 static void set_returned_flags(struct step *t, uint64_t flags, uint64_t keep)
 {
 	if (!(t->cpu->pending & PENDING_BREAKPOINTS))
@@ -414,8 +471,12 @@ static int iret_to_virtual(struct step *t, uint64_t rip, uint16_t cs, uint64_t f
 static int iret(struct step *t, unsigned bytes)
 {
 	struct x86_state *s = t->s;
-	struct x86_segment_state code, stack = s->segment[X86_SS];
-	uint64_t rip, cs, flags, rsp = 0, ss = 0, keep = FLAG_VM | (bytes == 2 ? ~0xffffull : 0);
+	struct x86_segment_state code;
+	struct x86_segment_state stack = s->segment[X86_SS];
+	uint64_t rip, cs, flags;
+	uint64_t rsp = 0;
+	uint64_t ss = 0;
+	uint64_t keep = FLAG_VM | (bytes == 2 ? ~0xffffull : 0);
 	bool has_stack;
 
 	if (insn_pop(t, &rip, bytes) || insn_pop(t, &cs, bytes) || insn_pop(t, &flags, bytes))
@@ -433,7 +494,8 @@ static int iret(struct step *t, unsigned bytes)
 	has_stack = x86_code_bits(s) == 64 || (cs & 3) > s->cpl;
 	if (has_stack && (insn_pop(t, &rsp, bytes) || insn_pop(t, &ss, bytes)))
 		return -EFAULT;
-	if (find_return_code(t, (uint16_t)cs, rip, &code) || (has_stack && find_return_stack(t, (uint16_t)ss, &code, &stack)))
+	if (find_return_code(t, (uint16_t)cs, rip, &code) ||
+	    (has_stack && find_return_stack(t, (uint16_t)ss, &code, &stack)))
 		return -EFAULT;
 	set_returned_flags(t, flags, keep);
 	if (has_stack)
@@ -467,7 +529,9 @@ int insn_iret(struct step *t)
 	int error;
 
 	if (cpu->nmi_blocked && cpu->nmi_pending > 1)
-		__atomic_store_n(&cpu->nmi_pending, 1, __ATOMIC_SEQ_CST); /* those that came while one was handled are one */
+		__atomic_store_n(
+			&cpu->nmi_pending, 1,
+			__ATOMIC_SEQ_CST); /* those that came while one was handled are one */
 	cpu->nmi_blocked = false; /* also where IRET faults (SDM Vol. 3A 6.7.1) */
 	if (cpu->nmi_pending)
 		soft_kick(cpu, KICK_EVENT);
@@ -479,7 +543,10 @@ int insn_iret(struct step *t)
 	return error;
 }
 
-/* ---- system calls --------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- system calls
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 /* TF counts as SYSCALL and SYSRET leave it, not as they find it. */
 static void step_by_new_flags(struct soft_cpu *cpu)
@@ -491,14 +558,20 @@ int insn_syscall(struct step *t)
 {
 	struct x86_state *s = t->s;
 
-	/* Intel: in 64-bit code only (SDM Vol. 2, SYSCALL); AMD's goes to CSTAR from compatibility mode (APM Vol. 2, 6.1.1) */
+	/*
+	 * Intel: in 64-bit code only (SDM Vol. 2, SYSCALL); AMD's goes to CSTAR from compatibility
+	 * mode (APM Vol. 2, 6.1.1)
+	 */
 	if (!(s->efer & EFER_SCE) || (insn_is_vendor(t, CPU_INTEL) && x86_code_bits(s) != 64))
 		return insn_undefined(t);
 	s->gpr[1] = t->next;
 	s->gpr[11] = soft_rflags(t->cpu) & ~(uint64_t)FLAG_RF;
 	t->next = x86_code_bits(s) == 64 ? s->lstar : s->cstar;
 	soft_set_code_segment(s, (uint16_t)(s->star >> 32 & 0xfffc), 0xa09b);
-	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)((s->star >> 32 & 0xfffc) + 8), .attributes = 0xc093, .limit = ~0u };
+	s->segment[X86_SS] =
+		(struct x86_segment_state){ .selector = (uint16_t)((s->star >> 32 & 0xfffc) + 8),
+					    .attributes = 0xc093,
+					    .limit = ~0u };
 	soft_set_rflags(t->cpu, s->gpr[11] & ~s->sfmask);
 	set_cpl(t->cpu, 0);
 	step_by_new_flags(t->cpu);
@@ -516,8 +589,11 @@ int insn_sysret(struct step *t)
 		return insn_general_protection(t);
 	t->next = t->i->rex_w ? s->gpr[1] : (uint32_t)s->gpr[1];
 	soft_set_rflags(t->cpu, (s->gpr[11] & 0x3c7fd7) | 2);
-	soft_set_code_segment(s, (uint16_t)((base + (t->i->rex_w ? 16 : 0)) | 3), t->i->rex_w ? 0xa0fb : 0xc0fb);
-	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)((base + 8) | 3), .attributes = 0xc0f3, .limit = ~0u };
+	soft_set_code_segment(s, (uint16_t)((base + (t->i->rex_w ? 16 : 0)) | 3),
+			      t->i->rex_w ? 0xa0fb : 0xc0fb);
+	s->segment[X86_SS] = (struct x86_segment_state){ .selector = (uint16_t)((base + 8) | 3),
+							 .attributes = 0xc0f3,
+							 .limit = ~0u };
 	set_cpl(t->cpu, 3);
 	step_by_new_flags(t->cpu);
 	return 0;
@@ -525,7 +601,9 @@ int insn_sysret(struct step *t)
 
 static void set_flat(struct x86_segment_state *segment, uint16_t selector, uint16_t attributes)
 {
-	*segment = (struct x86_segment_state){ .selector = selector, .attributes = attributes, .limit = ~0u };
+	*segment = (struct x86_segment_state){ .selector = selector,
+					       .attributes = attributes,
+					       .limit = ~0u };
 }
 
 /* SDM Vol. 2: in long mode to 64-bit code, from wherever it is executed. */
@@ -552,16 +630,26 @@ int insn_sysenter(struct step *t)
 
 int insn_sysexit(struct step *t)
 {
-	enum { CODE_64 = 0xa0fb, CODE_32 = 0xc0fb, DATA = 0xc0f3, USER = 3, TO_32 = 16, TO_64 = 32, STACK = 8 };
+	enum {
+		CODE_64 = 0xa0fb,
+		CODE_32 = 0xc0fb,
+		DATA = 0xc0f3,
+		USER = 3,
+		TO_32 = 16,
+		TO_64 = 32,
+		STACK = 8
+	};
 	struct x86_state *s = t->s;
 	bool wide = t->i->rex_w;
-	uint64_t rip = wide ? s->gpr[2] : (uint32_t)s->gpr[2], rsp = wide ? s->gpr[1] : (uint32_t)s->gpr[1];
+	uint64_t rip = wide ? s->gpr[2] : (uint32_t)s->gpr[2];
+	uint64_t rsp = wide ? s->gpr[1] : (uint32_t)s->gpr[1];
 	uint16_t selector = (uint16_t)(s->sysenter_cs + (wide ? TO_64 : TO_32));
 	struct x86_segment_state code;
 
 	if (s->efer & EFER_LMA && insn_is_vendor(t, CPU_AMD))
 		return insn_undefined(t);
-	if (s->cpl || !(s->cr0 & CR0_PE) || !(s->sysenter_cs & 0xfffc) || !soft_canonical(rip) || !soft_canonical(rsp))
+	if (s->cpl || !(s->cr0 & CR0_PE) || !(s->sysenter_cs & 0xfffc) || !soft_canonical(rip) ||
+	    !soft_canonical(rsp))
 		return insn_general_protection(t);
 	set_flat(&code, selector | USER, wide ? CODE_64 : CODE_32);
 	set_flat(&s->segment[X86_SS], (uint16_t)((selector + STACK) | USER), DATA);
@@ -572,7 +660,10 @@ int insn_sysexit(struct step *t)
 	return 0;
 }
 
-/* state.rip is the instruction's until the event is delivered: what comes up on the way returns to it. */
+/*
+ * state.rip is the instruction's until the event is delivered: what comes up on the way returns to
+ * it.
+ */
 int insn_software_interrupt(struct step *t, uint8_t vector)
 {
 	t->cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP; /* TF is clear when it is through */

@@ -1,4 +1,7 @@
-/* RFLAGS: PUSHF and POPF, and the instructions that set one flag that translated code does not hold itself. */
+/*
+ * RFLAGS: PUSHF and POPF, and the instructions that set one flag that translated code does not hold
+ * itself.
+ */
 #include <errno.h>
 
 #include "engine/soft/mmu/mmu.h"
@@ -15,7 +18,8 @@ int insn_push_pop_flags(struct step *t)
 {
 	struct x86_state *s = t->s;
 	unsigned bytes = insn_stack_bytes(t);
-	uint64_t v, keep = FLAG_VM | 0x180000;
+	uint64_t v;
+	uint64_t keep = FLAG_VM | 0x180000;
 
 	if (insn_is_virtual(s) && (s->rflags & FLAG_IOPL) != FLAG_IOPL)
 		return insn_general_protection(t);

@@ -1,10 +1,19 @@
-/* The instruction room: what translated code leaves to C, one noun a file; and delivery of exceptions. */
+/*
+ * The instruction room: what translated code leaves to C, one noun a file; and delivery of
+ * exceptions.
+ */
 #pragma once
 
 #include "engine/soft/soft_internal.h"
 
 /* One instruction. next: where it leads; fault: what -EFAULT means. */
-struct step { struct soft_cpu *cpu; struct x86_state *s; const struct x86_insn *i; uint64_t next; struct fault *fault; };
+struct step {
+	struct soft_cpu *cpu;
+	struct x86_state *s;
+	const struct x86_insn *i;
+	uint64_t next;
+	struct fault *fault;
+};
 
 /* system.c: does one instruction, and returns the host code to go on with. */
 void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);
@@ -31,25 +40,36 @@ void soft_set_rflags(struct soft_cpu *cpu, uint64_t value);
 /* Fills *fault; -EFAULT. */
 int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code);
 /*
- * Delivery through the IDT; faults on the way are dealt with (SDM table 6-5). -EIO: a triple fault, the processor stops.
- * Every fault comes through soft_deliver_fault(): CR2 is set there and nowhere else.
+ * Delivery through the IDT; faults on the way are dealt with (SDM table 6-5). -EIO: a triple fault,
+ * the processor stops. Every fault comes through soft_deliver_fault(): CR2 is set there and nowhere
+ * else.
  */
 int soft_deliver_fault(struct soft_cpu *cpu, const struct fault *fault);
 int soft_deliver_interrupt(struct soft_cpu *cpu, uint8_t vector); /* also NMI, and #DB as a trap */
-int soft_deliver_software(struct soft_cpu *cpu, uint8_t vector, uint64_t return_rip); /* INT n, INT3, INTO */
-int soft_deliver_icebp(struct soft_cpu *cpu, uint64_t return_rip); /* INT1: no gate's DPL is looked at */
+/* INT n, INT3, INTO */
+int soft_deliver_software(struct soft_cpu *cpu, uint8_t vector, uint64_t return_rip);
+/* INT1: no gate's DPL is looked at */
+int soft_deliver_icebp(struct soft_cpu *cpu, uint64_t return_rip);
 
 /* delivery.c: one event, once. -EFAULT: *fault came up on the way. */
 enum event_kind { EVENT_FAULT, EVENT_INTERRUPT, EVENT_SOFTWARE };
-struct event { uint8_t vector; bool has_code; enum event_kind kind; uint32_t code; uint64_t return_rip; };
+struct event {
+	uint8_t vector;
+	bool has_code;
+	enum event_kind kind;
+	uint32_t code;
+	uint64_t return_rip;
+};
 int soft_deliver_event(struct soft_cpu *cpu, const struct event *event, struct fault *fault);
 
 /*
- * task.c: leaves the task for that of the TSS that selector names (SDM Vol. 3A 7.3). rip is where the old one goes on, flags what
- * is saved of it; ext goes into error codes. Faults up to the commit leave all as it was; those behind it belong to the new task.
+ * task.c: leaves the task for that of the TSS that selector names (SDM Vol. 3A 7.3). rip is where
+ * the old one goes on, flags what is saved of it; ext goes into error codes. Faults up to the
+ * commit leave all as it was; those behind it belong to the new task.
  */
 enum task_reason { TASK_BY_JMP, TASK_BY_CALL, TASK_BY_IRET, TASK_BY_INTERRUPT };
-int insn_switch_task(struct step *t, uint16_t selector, enum task_reason reason, uint64_t flags, uint32_t ext);
+int insn_switch_task(struct step *t, uint16_t selector, enum task_reason reason, uint64_t flags,
+		     uint32_t ext);
 
 /* operand.c */
 uint64_t insn_address(const struct step *t);
@@ -68,25 +88,42 @@ int insn_near_transfer(struct step *t);
 
 /* segment.c */
 enum { /* x86_segment_state.attributes */
-	SEGMENT_ACCESSED = 1, SEGMENT_WRITE_OR_READ = 2, CODE_CONFORMING = 4, SEGMENT_CODE = 8, SEGMENT_NOT_SYSTEM = 0x10,
-	SEGMENT_PRESENT = 0x80, CODE_LONG = 0x2000, CODE_DB = 0x4000 /* L, D or B */,
+       SEGMENT_ACCESSED = 1,
+       SEGMENT_WRITE_OR_READ = 2,
+       CODE_CONFORMING = 4,
+       SEGMENT_CODE = 8,
+       SEGMENT_NOT_SYSTEM = 0x10,
+       SEGMENT_PRESENT = 0x80,
+       CODE_LONG = 0x2000,
+       CODE_DB = 0x4000 /* L, D or B */,
 };
 static inline bool insn_is_code(const struct x86_segment_state *segment)
 {
-	return (segment->attributes & (SEGMENT_NOT_SYSTEM | SEGMENT_CODE)) == (SEGMENT_NOT_SYSTEM | SEGMENT_CODE);
+	return (segment->attributes & (SEGMENT_NOT_SYSTEM | SEGMENT_CODE)) ==
+	       (SEGMENT_NOT_SYSTEM | SEGMENT_CODE);
 }
 static inline bool insn_is_writable(const struct x86_segment_state *segment)
 {
-	return (segment->attributes & (SEGMENT_NOT_SYSTEM | SEGMENT_CODE | SEGMENT_WRITE_OR_READ)) ==
+	return (segment->attributes &
+		(SEGMENT_NOT_SYSTEM | SEGMENT_CODE | SEGMENT_WRITE_OR_READ)) ==
 	       (SEGMENT_NOT_SYSTEM | SEGMENT_WRITE_OR_READ);
 }
 /* Virtual-8086 mode; and whether segments are what they are in real mode. */
-static inline bool insn_is_virtual(const struct x86_state *s) { return s->cr0 & CR0_PE && s->rflags & FLAG_VM; }
-static inline bool insn_is_real(const struct x86_state *s) { return !(s->cr0 & CR0_PE) || s->rflags & FLAG_VM; }
+static inline bool insn_is_virtual(const struct x86_state *s)
+{
+	return s->cr0 & CR0_PE && s->rflags & FLAG_VM;
+}
+static inline bool insn_is_real(const struct x86_state *s)
+{
+	return !(s->cr0 & CR0_PE) || s->rflags & FLAG_VM;
+}
 /* A segment of virtual-8086 mode. */
 static inline struct x86_segment_state insn_virtual_segment(uint16_t selector)
 {
-	return (struct x86_segment_state){ .selector = selector, .attributes = 0xf3, .limit = 0xffff, .base = (uint64_t)selector << 4 };
+	return (struct x86_segment_state){ .selector = selector,
+					   .attributes = 0xf3,
+					   .limit = 0xffff,
+					   .base = (uint64_t)selector << 4 };
 }
 /* Sets the descriptor's accessed bit in its table, where it is not set. */
 int insn_mark_accessed(struct step *t, uint16_t selector, const uint64_t descriptor[2]);

@@ -1,6 +1,7 @@
 /*
- * What only 16- and 32-bit code has, or what is too rare to translate: decimal arithmetic, BOUND, INTO, ARPL, ENTER, far pointers,
- * SALC. Flags that the manuals call undefined are left as AMD's and Intel's processors compute them: from the result.
+ * What only 16- and 32-bit code has, or what is too rare to translate: decimal arithmetic, BOUND,
+ * INTO, ARPL, ENTER, far pointers, SALC. Flags that the manuals call undefined are left as AMD's
+ * and Intel's processors compute them: from the result.
  */
 #include <errno.h>
 
@@ -18,18 +19,24 @@ static void set_flags(struct step *t, uint64_t flags)
 /* SF, ZF and PF of a byte. */
 static uint64_t flags_of(uint8_t value)
 {
-	return (value & 0x80 ? FLAG_SF : 0) | (value ? 0 : FLAG_ZF) | (__builtin_parity(value) ? 0 : FLAG_PF);
+	return (value & 0x80 ? FLAG_SF : 0) | (value ? 0 : FLAG_ZF) |
+	       (__builtin_parity(value) ? 0 : FLAG_PF);
 }
 
 static void set_al(struct step *t, uint8_t value) { insn_set_gpr(t, 0, value, 1); }
 
-static void set_ax(struct step *t, uint8_t high, uint8_t low) { insn_set_gpr(t, 0, (uint64_t)high << 8 | low, 2); }
+static void set_ax(struct step *t, uint8_t high, uint8_t low)
+{
+	insn_set_gpr(t, 0, (uint64_t)high << 8 | low, 2);
+}
 
 /* DAA, DAS */
 int insn_decimal_adjust(struct step *t, bool subtract)
 {
-	uint8_t old = (uint8_t)t->s->gpr[0], al = old;
-	uint64_t before = soft_rflags(t->cpu), after = 0;
+	uint8_t old = (uint8_t)t->s->gpr[0];
+	uint8_t al = old;
+	uint64_t before = soft_rflags(t->cpu);
+	uint64_t after = 0;
 
 	if ((old & LOW_NIBBLE) > 9 || before & FLAG_AF) {
 		al = subtract ? (uint8_t)(al - 6) : (uint8_t)(al + 6);
@@ -64,7 +71,8 @@ int insn_ascii_adjust(struct step *t, bool subtract)
 
 int insn_aam(struct step *t)
 {
-	uint8_t base = (uint8_t)t->i->imm, al = (uint8_t)t->s->gpr[0];
+	uint8_t base = (uint8_t)t->i->imm;
+	uint8_t al = (uint8_t)t->s->gpr[0];
 
 	if (!base)
 		return soft_fail(t->fault, EXC_DE, false, 0);
@@ -88,19 +96,28 @@ int insn_salc(struct step *t)
 	return 0;
 }
 
-int insn_into(struct step *t) { return soft_rflags(t->cpu) & FLAG_OF ? insn_software_interrupt(t, EXC_OF) : 0; }
+int insn_into(struct step *t)
+{
+	return soft_rflags(t->cpu) & FLAG_OF ? insn_software_interrupt(t, EXC_OF) : 0;
+}
 
-static int64_t sign_extend(uint64_t value, unsigned bytes) { return bytes == 2 ? (int16_t)value : (int32_t)value; }
+static int64_t sign_extend(uint64_t value, unsigned bytes)
+{
+	return bytes == 2 ? (int16_t)value : (int32_t)value;
+}
 
 int insn_bound(struct step *t)
 {
 	unsigned bytes = t->i->operand_bytes;
-	uint64_t gva = insn_address(t), low = 0, high = 0;
+	uint64_t gva = insn_address(t);
+	uint64_t low = 0;
+	uint64_t high = 0;
 	int64_t index = sign_extend(t->s->gpr[t->i->reg], bytes);
 
 	if (!x86_insn_has_memory(t->i))
 		return insn_undefined(t);
-	if (soft_read(t->cpu, gva, &low, bytes, ACCESS_READ, t->fault) || soft_read(t->cpu, gva + bytes, &high, bytes, ACCESS_READ, t->fault))
+	if (soft_read(t->cpu, gva, &low, bytes, ACCESS_READ, t->fault) ||
+	    soft_read(t->cpu, gva + bytes, &high, bytes, ACCESS_READ, t->fault))
 		return -EFAULT;
 	if (index < sign_extend(low, bytes) || index > sign_extend(high, bytes))
 		return soft_fail(t->fault, EXC_BR, false, 0);
@@ -109,7 +126,8 @@ int insn_bound(struct step *t)
 
 int insn_arpl(struct step *t)
 {
-	uint64_t selector, least = t->s->gpr[t->i->reg] & 3;
+	uint64_t selector;
+	uint64_t least = t->s->gpr[t->i->reg] & 3;
 
 	if (insn_is_real(t->s))
 		return insn_undefined(t);
@@ -129,7 +147,8 @@ int insn_arpl(struct step *t)
 int insn_load_far_pointer(struct step *t, unsigned segment)
 {
 	unsigned bytes = t->i->rex_w ? 8 : t->i->operand_bytes;
-	uint64_t offset = 0, selector = 0;
+	uint64_t offset = 0;
+	uint64_t selector = 0;
 
 	if (!x86_insn_has_memory(t->i))
 		return insn_undefined(t);
@@ -153,7 +172,8 @@ static int push_frames(struct step *t, unsigned level, uint64_t frame, unsigned 
 		uint64_t value = 0;
 
 		outer -= bytes;
-		if (soft_read(t->cpu, soft_linear_address(s, X86_SS, outer, address_bytes), &value, bytes, ACCESS_READ, t->fault) ||
+		if (soft_read(t->cpu, soft_linear_address(s, X86_SS, outer, address_bytes), &value,
+			      bytes, ACCESS_READ, t->fault) ||
 		    insn_push(t, value, bytes))
 			return -EFAULT;
 	}
@@ -164,8 +184,10 @@ int insn_enter(struct step *t)
 {
 	enum { LEVELS = 32 };
 	struct x86_state *s = t->s;
-	unsigned bytes = insn_stack_bytes(t), level = t->i->imm2 % LEVELS;
-	uint64_t old = s->gpr[4], frame, unused;
+	unsigned bytes = insn_stack_bytes(t);
+	unsigned level = t->i->imm2 % LEVELS;
+	uint64_t old = s->gpr[4];
+	uint64_t frame, unused;
 
 	if (insn_push(t, s->gpr[5], bytes))
 		return -EFAULT;

@@ -1,4 +1,7 @@
-/* Model-specific registers and the time stamp counter. What the engine does not keep itself is asked of engine_ops. */
+/*
+ * Model-specific registers and the time stamp counter. What the engine does not keep itself is
+ * asked of engine_ops.
+ */
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
@@ -33,19 +36,23 @@ int insn_access_msr(struct step *t, bool write)
 {
 	struct x86_state *s = t->s;
 	uint32_t msr = (uint32_t)s->gpr[1];
-	uint64_t v = s->gpr[2] << 32 | (uint32_t)s->gpr[0], *plain = plain_msr(s, msr);
+	uint64_t v = s->gpr[2] << 32 | (uint32_t)s->gpr[0];
+	uint64_t *plain = plain_msr(s, msr);
 	int error;
 
 	if (s->cpl)
 		return insn_general_protection(t);
 	if (write && plain) {
-		if (((msr & 0xfffffffe) == 0xc0000082 || (msr >= 0xc0000100 && msr <= 0xc0000102)) && !soft_canonical(v))
+		if (((msr & 0xfffffffe) == 0xc0000082 ||
+		     (msr >= 0xc0000100 && msr <= 0xc0000102)) &&
+		    !soft_canonical(v))
 			return insn_general_protection(t);
 		*plain = v;
 		return 0;
 	}
 	if (write && msr == 0xc0000080) {
-		if (v & ~(t->cpu->engine->model ? t->cpu->engine->model->efer_valid : X86_EFER_KNOWN))
+		if (v &
+		    ~(t->cpu->engine->model ? t->cpu->engine->model->efer_valid : X86_EFER_KNOWN))
 			return insn_general_protection(t);
 		s->efer = (v & ~(uint64_t)EFER_LMA) | (s->efer & EFER_LMA);
 		soft_change_space(t->cpu, true);
@@ -63,7 +70,8 @@ int insn_access_msr(struct step *t, bool write)
 		v = host_tsc() + s->tsc_offset;
 	else {
 		soft_outside(t->cpu);
-		error = write ? t->cpu->ops->msr_write(t->cpu->ops_context, msr, v) : t->cpu->ops->msr_read(t->cpu->ops_context, msr, &v);
+		error = write ? t->cpu->ops->msr_write(t->cpu->ops_context, msr, v)
+			      : t->cpu->ops->msr_read(t->cpu->ops_context, msr, &v);
 		soft_inside(t->cpu);
 		if (error)
 			return insn_general_protection(t);

@@ -1,4 +1,6 @@
-/* Operands of the instructions that are left to C: addresses, registers and memory of a ModRM byte. */
+/*
+ * Operands of the instructions that are left to C: addresses, registers and memory of a ModRM byte.
+ */
 #include "engine/soft/mmu/mmu.h"
 #include "address.h"
 #include "insn.h"
@@ -21,7 +23,10 @@ void insn_set_gpr(struct step *t, unsigned reg, uint64_t value, unsigned bytes)
 {
 	uint64_t *r = &t->s->gpr[reg];
 
-	*r = bytes == 8 ? value : bytes == 4 ? (uint32_t)value : bytes == 2 ? (*r & ~0xffffull) | (value & 0xffff) : (*r & ~0xffull) | (value & 0xff);
+	*r = bytes == 8   ? value
+	     : bytes == 4 ? (uint32_t)value
+	     : bytes == 2 ? (*r & ~0xffffull) | (value & 0xffff)
+			  : (*r & ~0xffull) | (value & 0xff);
 }
 
 int insn_put_rm(struct step *t, unsigned bytes, uint64_t value)

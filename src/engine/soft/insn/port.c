@@ -8,7 +8,8 @@ int soft_check_port(struct soft_cpu *cpu, uint16_t port, unsigned bytes, struct 
 {
 	enum { TSS_IO_MAP = 0x66, TSS_IS_32 = 8 };
 	const struct x86_state *s = &cpu->state;
-	uint64_t map = 0, bits = 0;
+	uint64_t map = 0;
+	uint64_t bits = 0;
 
 	if (!(s->cr0 & CR0_PE) || (!insn_is_virtual(s) && s->cpl <= insn_iopl(s)))
 		return 0;
@@ -36,7 +37,9 @@ int insn_port(struct step *t)
 		return -EFAULT;
 	soft_outside(t->cpu);
 	if (i->opcode & 2)
-		t->cpu->ops->port_write(t->cpu->ops_context, port, bytes, bytes == 4 ? (uint32_t)s->gpr[0] : s->gpr[0] & ((1u << 8 * bytes) - 1));
+		t->cpu->ops->port_write(t->cpu->ops_context, port, bytes,
+					bytes == 4 ? (uint32_t)s->gpr[0]
+						   : s->gpr[0] & ((1u << 8 * bytes) - 1));
 	else
 		v = t->cpu->ops->port_read(t->cpu->ops_context, port, bytes);
 	soft_inside(t->cpu);

@@ -6,23 +6,28 @@
 
 void soft_set_code_segment(struct x86_state *s, uint16_t selector, uint16_t attributes)
 {
-	s->segment[X86_CS] = (struct x86_segment_state){ .selector = selector, .attributes = attributes, .limit = ~0u };
+	s->segment[X86_CS] = (struct x86_segment_state){ .selector = selector,
+							 .attributes = attributes,
+							 .limit = ~0u };
 }
 
 int insn_read_descriptor(struct step *t, uint16_t selector, uint64_t ret[2], bool wide)
 {
 	const struct x86_state *s = t->s;
-	uint64_t base = selector & 4 ? s->ldtr.base : s->gdtr.base, limit = selector & 4 ? s->ldtr.limit : s->gdtr.limit;
+	uint64_t base = selector & 4 ? s->ldtr.base : s->gdtr.base;
+	uint64_t limit = selector & 4 ? s->ldtr.limit : s->gdtr.limit;
 
 	ret[1] = 0;
 	if ((selector & 0xfff8u) + (wide ? 15u : 7u) > limit)
 		return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
-	return soft_read(t->cpu, base + (selector & 0xfff8), ret, wide ? 16 : 8, ACCESS_SYSTEM | ACCESS_READ, t->fault);
+	return soft_read(t->cpu, base + (selector & 0xfff8), ret, wide ? 16 : 8,
+			 ACCESS_SYSTEM | ACCESS_READ, t->fault);
 }
 
 struct x86_segment_state insn_unpack_descriptor(uint16_t selector, const uint64_t d[2])
 {
-	struct x86_segment_state r = { .selector = selector, .attributes = (uint16_t)(d[0] >> 40) & 0xf0ff };
+	struct x86_segment_state r = { .selector = selector,
+				       .attributes = (uint16_t)(d[0] >> 40) & 0xf0ff };
 
 	r.base = (d[0] >> 16 & 0xffffff) | (d[0] >> 32 & 0xff000000) | d[1] << 32;
 	r.limit = (uint32_t)((d[0] & 0xffff) | (d[0] >> 32 & 0xf0000));
@@ -40,7 +45,8 @@ int insn_mark_accessed(struct step *t, uint16_t selector, const uint64_t d[2])
 	if (type & SEGMENT_ACCESSED)
 		return 0;
 	type |= SEGMENT_ACCESSED;
-	return soft_write(t->cpu, table + (selector & 0xfff8) + TYPE_BYTE, &type, 1, ACCESS_SYSTEM, t->fault);
+	return soft_write(t->cpu, table + (selector & 0xfff8) + TYPE_BYTE, &type, 1, ACCESS_SYSTEM,
+			  t->fault);
 }
 
 static void load_null_segment(struct x86_state *s, unsigned which, uint16_t selector)
@@ -52,15 +58,20 @@ static void load_null_segment(struct x86_state *s, unsigned which, uint16_t sele
 		s->segment[which].base = 0;
 }
 
-/* SDM Vol. 2, MOV to a segment register: type and privilege. SS is as privileged as the code, the others at most. */
+/*
+ * SDM Vol. 2, MOV to a segment register: type and privilege. SS is as privileged as the code, the
+ * others at most.
+ */
 static bool is_loadable(const struct x86_segment_state *segment, unsigned which, unsigned cpl)
 {
-	unsigned rpl = segment->selector & 3, dpl = segment->attributes >> 5 & 3;
+	unsigned rpl = segment->selector & 3;
+	unsigned dpl = segment->attributes >> 5 & 3;
 	bool conforming = insn_is_code(segment) && segment->attributes & CODE_CONFORMING;
 
 	if (which == X86_SS)
 		return insn_is_writable(segment) && rpl == cpl && dpl == cpl;
-	if (!(segment->attributes & SEGMENT_NOT_SYSTEM) || (insn_is_code(segment) && !(segment->attributes & SEGMENT_WRITE_OR_READ)))
+	if (!(segment->attributes & SEGMENT_NOT_SYSTEM) ||
+	    (insn_is_code(segment) && !(segment->attributes & SEGMENT_WRITE_OR_READ)))
 		return false;
 	return conforming || (dpl >= rpl && dpl >= cpl);
 }
@@ -81,7 +92,8 @@ int insn_load_segment(struct step *t, unsigned which, uint16_t selector)
 		return 0;
 	}
 	if (!(selector & 0xfffc)) {
-		if (which == X86_SS && (x86_code_bits(s) != 64 || s->cpl == 3 || (selector & 3) != s->cpl))
+		if (which == X86_SS &&
+		    (x86_code_bits(s) != 64 || s->cpl == 3 || (selector & 3) != s->cpl))
 			return insn_general_protection(t);
 		load_null_segment(s, which, selector);
 		return 0;
@@ -92,7 +104,8 @@ int insn_load_segment(struct step *t, unsigned which, uint16_t selector)
 	if (!is_loadable(&segment, which, s->cpl))
 		return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
 	if (!(segment.attributes & SEGMENT_PRESENT))
-		return soft_fail(t->fault, which == X86_SS ? EXC_SS : EXC_NP, true, selector & 0xfffc);
+		return soft_fail(t->fault, which == X86_SS ? EXC_SS : EXC_NP, true,
+				 selector & 0xfffc);
 	if (insn_mark_accessed(t, selector, d))
 		return -EFAULT;
 	s->segment[which] = segment;
@@ -131,7 +144,8 @@ int insn_descriptor_tables(struct step *t)
 static bool is_accessible(struct step *t, uint16_t selector, bool write)
 {
 	struct x86_segment_state segment;
-	unsigned rpl = selector & 3, dpl;
+	unsigned rpl = selector & 3;
+	unsigned dpl;
 	uint64_t d[2];
 
 	if (!(selector & 0xfffc) || insn_read_descriptor(t, selector, d, false))
@@ -140,9 +154,11 @@ static bool is_accessible(struct step *t, uint16_t selector, bool write)
 	dpl = segment.attributes >> 5 & 3;
 	if (!(segment.attributes & SEGMENT_NOT_SYSTEM))
 		return false;
-	if (!(insn_is_code(&segment) && segment.attributes & CODE_CONFORMING) && (dpl < rpl || dpl < t->s->cpl))
+	if (!(insn_is_code(&segment) && segment.attributes & CODE_CONFORMING) &&
+	    (dpl < rpl || dpl < t->s->cpl))
 		return false;
-	return write ? insn_is_writable(&segment) : !insn_is_code(&segment) || segment.attributes & SEGMENT_WRITE_OR_READ;
+	return write ? insn_is_writable(&segment)
+		     : !insn_is_code(&segment) || segment.attributes & SEGMENT_WRITE_OR_READ;
 }
 
 static int load_local_table(struct step *t, uint16_t selector)
@@ -186,13 +202,15 @@ static int load_task_register(struct step *t, uint16_t selector)
 		return -EFAULT;
 	task = insn_unpack_descriptor(selector, d);
 	type = task.attributes & 0x1f;
-	if ((type != TSS_32 && (type != TSS_16 || s->efer & EFER_LMA)) || !soft_canonical(task.base) || d[1] >> 40 & 0x1f)
+	if ((type != TSS_32 && (type != TSS_16 || s->efer & EFER_LMA)) ||
+	    !soft_canonical(task.base) || d[1] >> 40 & 0x1f)
 		return soft_fail(t->fault, EXC_GP, true, selector & 0xfffc);
 	if (!(task.attributes & SEGMENT_PRESENT))
 		return soft_fail(t->fault, EXC_NP, true, selector & 0xfffc);
 	task.attributes |= BUSY;
 	busy = (uint8_t)task.attributes;
-	if (soft_write(t->cpu, s->gdtr.base + (selector & 0xfff8) + TYPE_BYTE, &busy, 1, ACCESS_SYSTEM, t->fault))
+	if (soft_write(t->cpu, s->gdtr.base + (selector & 0xfff8) + TYPE_BYTE, &busy, 1,
+		       ACCESS_SYSTEM, t->fault))
 		return -EFAULT;
 	s->tr = task;
 	return 0;
@@ -210,7 +228,8 @@ int insn_system_segments(struct step *t)
 	if (i->reg == SLDT || i->reg == STR) {
 		if (s->cpl && s->cr4 & CR4_UMIP)
 			return insn_general_protection(t);
-		return insn_put_rm(t, i->mod == 3 ? i->operand_bytes : 2, i->reg == STR ? s->tr.selector : s->ldtr.selector);
+		return insn_put_rm(t, i->mod == 3 ? i->operand_bytes : 2,
+				   i->reg == STR ? s->tr.selector : s->ldtr.selector);
 	}
 	if ((i->reg == LLDT || i->reg == LTR) && s->cpl)
 		return insn_general_protection(t);
@@ -219,7 +238,10 @@ int insn_system_segments(struct step *t)
 	switch (i->reg) {
 	case LLDT: return load_local_table(t, (uint16_t)selector);
 	case LTR: return load_task_register(t, (uint16_t)selector);
-	case VERR: case VERW: insn_set_zero_flag(t, is_accessible(t, (uint16_t)selector, i->reg == VERW)); return 0;
+	case VERR:
+	case VERW:
+		insn_set_zero_flag(t, is_accessible(t, (uint16_t)selector, i->reg == VERW));
+		return 0;
 	default: return insn_undefined(t);
 	}
 }
@@ -227,8 +249,10 @@ int insn_system_segments(struct step *t)
 /* Types that LAR and LSL know: SDM Vol. 2, tables 3-53 and 3-62. */
 static bool is_known_to_lar(const struct x86_state *s, unsigned type, bool limit)
 {
-	const uint32_t legacy = 1u << 1 | 1u << 2 | 1u << 3 | 1u << 9 | 1u << 11, legacy_gates = 1u << 4 | 1u << 5 | 1u << 12;
-	const uint32_t wide = 1u << 2 | 1u << 9 | 1u << 11, wide_gates = 1u << 12;
+	const uint32_t legacy = 1u << 1 | 1u << 2 | 1u << 3 | 1u << 9 | 1u << 11;
+	const uint32_t legacy_gates = 1u << 4 | 1u << 5 | 1u << 12;
+	const uint32_t wide = 1u << 2 | 1u << 9 | 1u << 11;
+	const uint32_t wide_gates = 1u << 12;
 
 	if (type & SEGMENT_NOT_SYSTEM)
 		return true;
@@ -240,7 +264,8 @@ static bool is_known_to_lar(const struct x86_state *s, unsigned type, bool limit
 int insn_lar_lsl(struct step *t)
 {
 	enum { LAR = 2 };
-	bool is_lar = t->i->opcode == LAR, good;
+	bool is_lar = t->i->opcode == LAR;
+	bool good;
 	struct x86_segment_state segment = { 0 };
 	uint64_t selector, d[2];
 	unsigned dpl;
@@ -258,7 +283,8 @@ int insn_lar_lsl(struct step *t)
 			good &= dpl >= (selector & 3) && dpl >= t->s->cpl;
 	}
 	if (good)
-		insn_set_gpr(t, t->i->reg, is_lar ? d[0] >> 32 & 0xffff00 : segment.limit, t->i->operand_bytes);
+		insn_set_gpr(t, t->i->reg, is_lar ? d[0] >> 32 & 0xffff00 : segment.limit,
+			     t->i->operand_bytes);
 	insn_set_zero_flag(t, good);
 	return 0;
 }
@@ -294,7 +320,8 @@ int insn_swapgs(struct step *t)
 
 int insn_mov_from_segment(struct step *t)
 {
-	return insn_put_rm(t, t->i->mod == 3 ? t->i->operand_bytes : 2, t->s->segment[t->i->reg & 7].selector);
+	return insn_put_rm(t, t->i->mod == 3 ? t->i->operand_bytes : 2,
+			   t->s->segment[t->i->reg & 7].selector);
 }
 
 int insn_mov_to_segment(struct step *t)

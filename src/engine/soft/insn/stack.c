@@ -1,11 +1,17 @@
-/* The stack: PUSH and POP in all their forms, and near calls and returns where the translator has none. */
+/*
+ * The stack: PUSH and POP in all their forms, and near calls and returns where the translator has
+ * none.
+ */
 #include <errno.h>
 
 #include "engine/soft/mmu/mmu.h"
 #include "address.h"
 #include "insn.h"
 
-unsigned insn_stack_bytes(const struct step *t) { return x86_code_bits(t->s) == 64 ? (t->i->prefix66 ? 2 : 8) : t->i->operand_bytes; }
+unsigned insn_stack_bytes(const struct step *t)
+{
+	return x86_code_bits(t->s) == 64 ? (t->i->prefix66 ? 2 : 8) : t->i->operand_bytes;
+}
 
 unsigned insn_stack_address_bytes(const struct step *t)
 {
@@ -14,7 +20,10 @@ unsigned insn_stack_address_bytes(const struct step *t)
 	return t->s->segment[X86_SS].attributes & CODE_DB ? 4 : 2;
 }
 
-static uint64_t stack_mask(const struct step *t) { return soft_address_mask(insn_stack_address_bytes(t)); }
+static uint64_t stack_mask(const struct step *t)
+{
+	return soft_address_mask(insn_stack_address_bytes(t));
+}
 
 static uint64_t stack_address(const struct step *t, uint64_t sp)
 {
@@ -31,7 +40,8 @@ void insn_move_stack(struct step *t, uint64_t bytes)
 
 int insn_push(struct step *t, uint64_t value, unsigned bytes)
 {
-	uint64_t mask = stack_mask(t), sp = (t->s->gpr[4] - bytes) & mask;
+	uint64_t mask = stack_mask(t);
+	uint64_t sp = (t->s->gpr[4] - bytes) & mask;
 
 	if (soft_write(t->cpu, stack_address(t, sp), &value, bytes, 0, t->fault))
 		return -EFAULT;
@@ -41,7 +51,8 @@ int insn_push(struct step *t, uint64_t value, unsigned bytes)
 
 int insn_pop(struct step *t, uint64_t *ret, unsigned bytes)
 {
-	uint64_t mask = stack_mask(t), sp = t->s->gpr[4] & mask;
+	uint64_t mask = stack_mask(t);
+	uint64_t sp = t->s->gpr[4] & mask;
 
 	*ret = 0;
 	if (soft_read(t->cpu, stack_address(t, sp), ret, bytes, ACCESS_READ, t->fault))
@@ -54,7 +65,8 @@ int insn_push_pop(struct step *t)
 {
 	struct x86_state *s = t->s;
 	unsigned bytes = insn_stack_bytes(t);
-	uint64_t v, sp = s->gpr[4];
+	uint64_t v;
+	uint64_t sp = s->gpr[4];
 	uint8_t op = t->i->opcode;
 
 	switch (op) {
@@ -78,7 +90,10 @@ int insn_push_pop(struct step *t)
 		if (insn_put_rm(t, bytes, v))
 			return s->gpr[4] = sp, -EFAULT;
 		return 0;
-	case 0x06: case 0x0e: case 0x16: case 0x1e: return insn_push(t, s->segment[op >> 3].selector, bytes);
+	case 0x06:
+	case 0x0e:
+	case 0x16:
+	case 0x1e: return insn_push(t, s->segment[op >> 3].selector, bytes);
 	case 0x07: case 0x17: case 0x1f:
 		if (insn_pop(t, &v, bytes))
 			return -EFAULT;
@@ -101,7 +116,10 @@ int insn_near_transfer(struct step *t)
 {
 	const struct x86_insn *i = t->i;
 	struct x86_state *s = t->s;
-	uint64_t mask = x86_code_bits(s) == 64 ? ~0ull : i->operand_bytes == 2 ? 0xffff : 0xffffffff, v;
+	uint64_t mask = x86_code_bits(s) == 64  ? ~0ull
+			: i->operand_bytes == 2 ? 0xffff
+						: 0xffffffff;
+	uint64_t v;
 	unsigned bytes = insn_stack_bytes(t);
 
 	switch (i->opcode) {
@@ -127,7 +145,8 @@ int insn_near_transfer(struct step *t)
 		if (i->opcode != 0xe3)
 			insn_set_gpr(t, 1, s->gpr[1] - 1, 2);
 		if (((uint16_t)s->gpr[1] == 0) == (i->opcode == 0xe3) &&
-		    (i->opcode >= 0xe2 || (soft_rflags(t->cpu) & FLAG_ZF ? 1 : 0) == (i->opcode == 0xe1)))
+		    (i->opcode >= 0xe2 ||
+		     (soft_rflags(t->cpu) & FLAG_ZF ? 1 : 0) == (i->opcode == 0xe1)))
 			t->next = (t->next + i->imm) & mask;
 		return 0;
 	}

@@ -1,4 +1,7 @@
-/* MOVS, STOS, LODS, CMPS, SCAS, INS, OUTS: page piece by page piece at the host's own speed, resumable at every element. */
+/*
+ * MOVS, STOS, LODS, CMPS, SCAS, INS, OUTS: page piece by page piece at the host's own speed,
+ * resumable at every element.
+ */
 #include <errno.h>
 
 #include "engine/soft/code/code.h"
@@ -6,7 +9,15 @@
 #include "address.h"
 #include "insn.h"
 
-struct string_op { struct soft_cpu *cpu; struct x86_state *s; const struct x86_insn *i; unsigned bytes; uint64_t mask; bool down; struct fault *fault; };
+struct string_op {
+	struct soft_cpu *cpu;
+	struct x86_state *s;
+	const struct x86_insn *i;
+	unsigned bytes;
+	uint64_t mask;
+	bool down;
+	struct fault *fault;
+};
 
 static uint64_t source(const struct string_op *o)
 {
@@ -22,7 +33,8 @@ static void advance(struct string_op *o, unsigned reg, uint64_t bytes)
 {
 	uint64_t v = o->down ? o->s->gpr[reg] - bytes : o->s->gpr[reg] + bytes;
 
-	o->s->gpr[reg] = o->mask == 0xffff ? (o->s->gpr[reg] & ~0xffffull) | (v & 0xffff) : v & o->mask;
+	o->s->gpr[reg] =
+		o->mask == 0xffff ? (o->s->gpr[reg] & ~0xffffull) | (v & 0xffff) : v & o->mask;
 }
 
 static void compare(struct string_op *o, uint64_t a, uint64_t b)
@@ -30,8 +42,14 @@ static void compare(struct string_op *o, uint64_t a, uint64_t b)
 	uint64_t flags;
 	unsigned shift = 64 - 8 * o->bytes;
 
-	/* the operands in the high bits give CF ZF SF OF of their size; AF and PF come from the low byte */
-	__asm__("cmp %2, %1; pushfq; pop %0" : "=r"(flags) : "r"(a << shift), "r"(b << shift) : "cc", "memory");
+	/*
+	 * the operands in the high bits give CF ZF SF OF of their size; AF and PF come from the low
+	 * byte
+	 */
+	__asm__("cmp %2, %1; pushfq; pop %0"
+		: "=r"(flags)
+		: "r"(a << shift), "r"(b << shift)
+		: "cc", "memory");
 	uint64_t low;
 
 	__asm__("cmp %b2, %b1; pushfq; pop %0" : "=r"(low) : "q"(a), "q"(b) : "cc", "memory");
@@ -39,7 +57,10 @@ static void compare(struct string_op *o, uint64_t a, uint64_t b)
 	o->cpu->flags_word = (flags & 0xd5) << 8 | (flags >> 11 & 1);
 }
 
-/* How many elements can be done at once: up to the end of the page of both addresses. 0: one element, the slow way. */
+/*
+ * How many elements can be done at once: up to the end of the page of both addresses. 0: one
+ * element, the slow way.
+ */
 static uint64_t run_length(const struct string_op *o, uint64_t gva, uint64_t count)
 {
 	uint64_t left = o->down ? (gva & 4095) / o->bytes + 1 : (4096 - (gva & 4095)) / o->bytes;
@@ -52,8 +73,13 @@ static uint64_t run_length(const struct string_op *o, uint64_t gva, uint64_t cou
 static int block_move(struct string_op *o, uint64_t count, uint64_t *ret_done)
 {
 	bool move = o->i->opcode < 0xaa;
-	uint64_t from = source(o), to = destination(o), n = run_length(o, to, count), gpa, value = o->s->gpr[0];
-	uint8_t *from_hva = NULL, *to_hva;
+	uint64_t from = source(o);
+	uint64_t to = destination(o);
+	uint64_t n = run_length(o, to, count);
+	uint64_t gpa;
+	uint64_t value = o->s->gpr[0];
+	uint8_t *from_hva = NULL;
+	uint8_t *to_hva;
 
 	*ret_done = 0;
 	if (move) {
@@ -67,24 +93,65 @@ static int block_move(struct string_op *o, uint64_t count, uint64_t *ret_done)
 		return -EFAULT;
 	if (soft_fill(o->cpu, to, ACCESS_WRITE, &to_hva, &gpa, o->fault))
 		return -EFAULT;
-	if (!to_hva || (move && !from_hva) || o->cpu->engine->frame_flags[soft_frame(o->cpu->engine, to_hva)] & FRAME_CODE)
+	if (!to_hva || (move && !from_hva) ||
+	    o->cpu->engine->frame_flags[soft_frame(o->cpu->engine, to_hva)] & FRAME_CODE)
 		return 0;
 	*ret_done = n;
 	if (o->down)
 		__asm__ volatile("std");
 	if (move) {
 		switch (o->bytes) {
-		case 1: __asm__ volatile("rep movsb" : "+D"(to_hva), "+S"(from_hva), "+c"(n) : : "memory"); break;
-		case 2: __asm__ volatile("rep movsw" : "+D"(to_hva), "+S"(from_hva), "+c"(n) : : "memory"); break;
-		case 4: __asm__ volatile("rep movsl" : "+D"(to_hva), "+S"(from_hva), "+c"(n) : : "memory"); break;
-		default: __asm__ volatile("rep movsq" : "+D"(to_hva), "+S"(from_hva), "+c"(n) : : "memory"); break;
+		case 1:
+			__asm__ volatile("rep movsb"
+					 : "+D"(to_hva), "+S"(from_hva), "+c"(n)
+					 :
+					 : "memory");
+			break;
+		case 2:
+			__asm__ volatile("rep movsw"
+					 : "+D"(to_hva), "+S"(from_hva), "+c"(n)
+					 :
+					 : "memory");
+			break;
+		case 4:
+			__asm__ volatile("rep movsl"
+					 : "+D"(to_hva), "+S"(from_hva), "+c"(n)
+					 :
+					 : "memory");
+			break;
+		default:
+			__asm__ volatile("rep movsq"
+					 : "+D"(to_hva), "+S"(from_hva), "+c"(n)
+					 :
+					 : "memory");
+			break;
 		}
 	} else {
 		switch (o->bytes) {
-		case 1: __asm__ volatile("rep stosb" : "+D"(to_hva), "+c"(n) : "a"(value) : "memory"); break;
-		case 2: __asm__ volatile("rep stosw" : "+D"(to_hva), "+c"(n) : "a"(value) : "memory"); break;
-		case 4: __asm__ volatile("rep stosl" : "+D"(to_hva), "+c"(n) : "a"(value) : "memory"); break;
-		default: __asm__ volatile("rep stosq" : "+D"(to_hva), "+c"(n) : "a"(value) : "memory"); break;
+		case 1:
+			__asm__ volatile("rep stosb"
+					 : "+D"(to_hva), "+c"(n)
+					 : "a"(value)
+					 : "memory");
+			break;
+		case 2:
+			__asm__ volatile("rep stosw"
+					 : "+D"(to_hva), "+c"(n)
+					 : "a"(value)
+					 : "memory");
+			break;
+		case 4:
+			__asm__ volatile("rep stosl"
+					 : "+D"(to_hva), "+c"(n)
+					 : "a"(value)
+					 : "memory");
+			break;
+		default:
+			__asm__ volatile("rep stosq"
+					 : "+D"(to_hva), "+c"(n)
+					 : "a"(value)
+					 : "memory");
+			break;
 		}
 	}
 	if (o->down)
@@ -125,13 +192,16 @@ static int port_element(struct string_op *o)
 
 static int element(struct string_op *o)
 {
-	uint64_t a = 0, b = 0, keep = o->bytes == 8 ? ~0ull : (1ull << 8 * o->bytes) - 1;
+	uint64_t a = 0;
+	uint64_t b = 0;
+	uint64_t keep = o->bytes == 8 ? ~0ull : (1ull << 8 * o->bytes) - 1;
 	uint64_t *rax = &o->s->gpr[0];
 
 	switch (o->i->opcode & 0xfe) {
 	case 0xa4: case 0xaa:
 		a = *rax;
-		if ((o->i->opcode < 0xaa && soft_read(o->cpu, source(o), &a, o->bytes, ACCESS_READ, o->fault)) ||
+		if ((o->i->opcode < 0xaa &&
+		     soft_read(o->cpu, source(o), &a, o->bytes, ACCESS_READ, o->fault)) ||
 		    soft_write(o->cpu, destination(o), &a, o->bytes, 0, o->fault))
 			return -EFAULT;
 		if (o->i->opcode < 0xaa)
@@ -146,7 +216,8 @@ static int element(struct string_op *o)
 		return 0;
 	case 0xa6: case 0xae:
 		a = *rax & keep;
-		if ((o->i->opcode < 0xa8 && soft_read(o->cpu, source(o), &a, o->bytes, ACCESS_READ, o->fault)) ||
+		if ((o->i->opcode < 0xa8 &&
+		     soft_read(o->cpu, source(o), &a, o->bytes, ACCESS_READ, o->fault)) ||
 		    soft_read(o->cpu, destination(o), &b, o->bytes, ACCESS_READ, o->fault))
 			return -EFAULT;
 		compare(o, a, b);
@@ -164,14 +235,18 @@ static void set_counter(struct string_op *o, uint64_t v)
 	o->s->gpr[1] = o->mask == 0xffff ? (o->s->gpr[1] & ~0xffffull) | v : v;
 }
 
-/* 0: done; -EFAULT: fault, with the registers at the element that met it; -EAGAIN: an event is pending, elements remain. */
+/*
+ * 0: done; -EFAULT: fault, with the registers at the element that met it; -EAGAIN: an event is
+ * pending, elements remain.
+ */
 int soft_string(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault)
 {
 	struct string_op o = { cpu, &cpu->state, insn, insn->opcode & 1 ? insn->operand_bytes : 1,
 			       soft_address_mask(insn->address_bytes),
 			       cpu->state.rflags & FLAG_DF, fault };
 	uint8_t kind = insn->opcode & 0xfe;
-	bool moves = kind == 0xa4 || kind == 0xaa, compares = kind == 0xa6 || kind == 0xae;
+	bool moves = kind == 0xa4 || kind == 0xaa;
+	bool compares = kind == 0xa6 || kind == 0xae;
 
 	if (insn->opcode < 0x70 && o.bytes == 8)
 		o.bytes = 4;

@@ -1,6 +1,7 @@
 /*
- * What translated code leaves to C: privileged and system instructions, segment loads, far control transfers, and forms too rare
- * to translate. One instruction a call; state.rip is its address until it has succeeded.
+ * What translated code leaves to C: privileged and system instructions, segment loads, far control
+ * transfers, and forms too rare to translate. One instruction a call; state.rip is its address
+ * until it has succeeded.
  */
 #include <errno.h>
 
@@ -55,7 +56,9 @@ static int hypercall(struct step *t)
 {
 	struct soft_cpu *cpu = t->cpu;
 	const struct engine_call_registers registers = {
-		.gpr = cpu->state.gpr, .protected_mode = cpu->state.cr0 & CR0_PE, .long_mode = x86_code_bits(&cpu->state) == 64,
+		.gpr = cpu->state.gpr,
+		.protected_mode = cpu->state.cr0 & CR0_PE,
+		.long_mode = x86_code_bits(&cpu->state) == 64,
 	};
 	enum engine_call call;
 
@@ -72,7 +75,8 @@ static int hypercall(struct step *t)
 static int moffs(struct step *t)
 {
 	unsigned bytes = t->i->opcode & 1 ? t->i->operand_bytes : 1;
-	uint64_t a = insn_address(t), v = 0;
+	uint64_t a = insn_address(t);
+	uint64_t v = 0;
 
 	if (t->i->opcode & 2)
 		return soft_write(t->cpu, a, &t->s->gpr[0], bytes, 0, t->fault);
@@ -116,7 +120,16 @@ static int group_ff(struct step *t)
 /* 0F 01 with a register operand: the whole ModRM byte is the opcode. */
 static int group_0f01_registers(struct step *t)
 {
-	enum { VMCALL = 0xc1, CLAC = 0xca, STAC = 0xcb, XGETBV = 0xd0, XSETBV = 0xd1, VMMCALL = 0xd9, SWAPGS = 0xf8, RDTSCP = 0xf9 };
+	enum {
+		VMCALL = 0xc1,
+		CLAC = 0xca,
+		STAC = 0xcb,
+		XGETBV = 0xd0,
+		XSETBV = 0xd1,
+		VMMCALL = 0xd9,
+		SWAPGS = 0xf8,
+		RDTSCP = 0xf9
+	};
 
 	switch (0xc0 | (t->i->reg & 7) << 3 | (t->i->rm & 7)) {
 	case VMCALL: case VMMCALL: return hypercall(t);
@@ -151,10 +164,34 @@ static int group_0f01(struct step *t)
 static int two_bytes(struct step *t)
 {
 	enum {
-		GROUP_00 = 0x00, GROUP_01 = 0x01, LAR = 0x02, LSL = 0x03, SYSCALL = 0x05, CLTS = 0x06, SYSRET = 0x07, INVD = 0x08, WBINVD = 0x09,
-		MOV_FROM_CR = 0x20, MOV_FROM_DR, MOV_TO_CR, MOV_TO_DR, WRMSR = 0x30,
-		SYSENTER = 0x34, SYSEXIT = 0x35, LSS = 0xb2, LFS = 0xb4, LGS = 0xb5, RDMSR = 0x32, PUSH_FS = 0xa0, POP_FS = 0xa1, CPUID = 0xa2,
-		PUSH_GS = 0xa8, POP_GS = 0xa9, GROUP_AE = 0xae, GROUP_C7 = 0xc7, XSAVEC = 4,
+		GROUP_00 = 0x00,
+		GROUP_01 = 0x01,
+		LAR = 0x02,
+		LSL = 0x03,
+		SYSCALL = 0x05,
+		CLTS = 0x06,
+		SYSRET = 0x07,
+		INVD = 0x08,
+		WBINVD = 0x09,
+		MOV_FROM_CR = 0x20,
+		MOV_FROM_DR,
+		MOV_TO_CR,
+		MOV_TO_DR,
+		WRMSR = 0x30,
+		SYSENTER = 0x34,
+		SYSEXIT = 0x35,
+		LSS = 0xb2,
+		LFS = 0xb4,
+		LGS = 0xb5,
+		RDMSR = 0x32,
+		PUSH_FS = 0xa0,
+		POP_FS = 0xa1,
+		CPUID = 0xa2,
+		PUSH_GS = 0xa8,
+		POP_GS = 0xa9,
+		GROUP_AE = 0xae,
+		GROUP_C7 = 0xc7,
+		XSAVEC = 4,
 	};
 	struct x86_state *s = t->s;
 
@@ -171,7 +208,10 @@ static int two_bytes(struct step *t)
 	case LGS: return insn_load_far_pointer(t, X86_GS);
 	case CLTS: return insn_clts(t);
 	case INVD: case WBINVD: return s->cpl ? insn_general_protection(t) : 0;
-	case MOV_FROM_CR: case MOV_FROM_DR: case MOV_TO_CR: case MOV_TO_DR: return insn_mov_control(t);
+	case MOV_FROM_CR:
+	case MOV_FROM_DR:
+	case MOV_TO_CR:
+	case MOV_TO_DR: return insn_mov_control(t);
 	case WRMSR: return insn_access_msr(t, true);
 	case RDMSR: return insn_access_msr(t, false);
 	case CPUID: return cpuid(t);
@@ -189,8 +229,19 @@ static int two_bytes(struct step *t)
 static int legacy(struct step *t)
 {
 	enum {
-		DAA = 0x27, DAS = 0x2f, AAA = 0x37, AAS = 0x3f, BOUND = 0x62, ARPL = 0x63, LES = 0xc4, LDS = 0xc5, ENTER = 0xc8, INTO = 0xce,
-		AAM = 0xd4, AAD = 0xd5, SALC = 0xd6,
+		DAA = 0x27,
+		DAS = 0x2f,
+		AAA = 0x37,
+		AAS = 0x3f,
+		BOUND = 0x62,
+		ARPL = 0x63,
+		LES = 0xc4,
+		LDS = 0xc5,
+		ENTER = 0xc8,
+		INTO = 0xce,
+		AAM = 0xd4,
+		AAD = 0xd5,
+		SALC = 0xd6,
 	};
 
 	if (t->i->opcode == ENTER)
@@ -215,24 +266,80 @@ static int legacy(struct step *t)
 static int one_byte(struct step *t)
 {
 	enum {
-		PUSH_ES = 0x06, POP_ES = 0x07, PUSH_CS = 0x0e, PUSH_SS = 0x16, POP_SS = 0x17, PUSH_DS = 0x1e, POP_DS = 0x1f,
-		PUSH_REGISTER = 0x50, POP_LAST_REGISTER = 0x5f, PUSHA = 0x60, POPA = 0x61, PUSH_WORD = 0x68, PUSH_BYTE = 0x6a,
-		MOV_FROM_SEGMENT = 0x8c, MOV_TO_SEGMENT = 0x8e, POP_MEMORY = 0x8f, PAUSE = 0x90, CALL_FAR = 0x9a, PUSHF = 0x9c, POPF = 0x9d,
-		MOV_OFFSET = 0xa0, MOV_OFFSET_LAST = 0xa3, RET_POPPING = 0xc2, RET = 0xc3, LEAVE = 0xc9, RETF_POPPING = 0xca, RETF = 0xcb,
-		INT3 = 0xcc, INT = 0xcd, IRET = 0xcf, XLAT = 0xd7, LOOPNE = 0xe0, JCXZ = 0xe3, IN_IMMEDIATE = 0xe4, OUT_IMMEDIATE_LAST = 0xe7,
-		CALL = 0xe8, JMP_FAR = 0xea, IN_DX = 0xec, OUT_DX_LAST = 0xef, INT1 = 0xf1, HLT = 0xf4, CLI = 0xfa, STI = 0xfb, CLD = 0xfc, STD = 0xfd,
-		X87_D9 = 0xd9, X87_DD = 0xdd, GROUP_FF = 0xff,
+		PUSH_ES = 0x06,
+		POP_ES = 0x07,
+		PUSH_CS = 0x0e,
+		PUSH_SS = 0x16,
+		POP_SS = 0x17,
+		PUSH_DS = 0x1e,
+		POP_DS = 0x1f,
+		PUSH_REGISTER = 0x50,
+		POP_LAST_REGISTER = 0x5f,
+		PUSHA = 0x60,
+		POPA = 0x61,
+		PUSH_WORD = 0x68,
+		PUSH_BYTE = 0x6a,
+		MOV_FROM_SEGMENT = 0x8c,
+		MOV_TO_SEGMENT = 0x8e,
+		POP_MEMORY = 0x8f,
+		PAUSE = 0x90,
+		CALL_FAR = 0x9a,
+		PUSHF = 0x9c,
+		POPF = 0x9d,
+		MOV_OFFSET = 0xa0,
+		MOV_OFFSET_LAST = 0xa3,
+		RET_POPPING = 0xc2,
+		RET = 0xc3,
+		LEAVE = 0xc9,
+		RETF_POPPING = 0xca,
+		RETF = 0xcb,
+		INT3 = 0xcc,
+		INT = 0xcd,
+		IRET = 0xcf,
+		XLAT = 0xd7,
+		LOOPNE = 0xe0,
+		JCXZ = 0xe3,
+		IN_IMMEDIATE = 0xe4,
+		OUT_IMMEDIATE_LAST = 0xe7,
+		CALL = 0xe8,
+		JMP_FAR = 0xea,
+		IN_DX = 0xec,
+		OUT_DX_LAST = 0xef,
+		INT1 = 0xf1,
+		HLT = 0xf4,
+		CLI = 0xfa,
+		STI = 0xfb,
+		CLD = 0xfc,
+		STD = 0xfd,
+		X87_D9 = 0xd9,
+		X87_DD = 0xdd,
+		GROUP_FF = 0xff,
 	};
 
 	switch (t->i->opcode) {
-	case PUSH_ES: case POP_ES: case PUSH_CS: case PUSH_SS: case POP_SS: case PUSH_DS: case POP_DS:
-	case PUSH_REGISTER ... POP_LAST_REGISTER: case PUSHA: case POPA: case PUSH_WORD: case PUSH_BYTE: case POP_MEMORY: return insn_push_pop(t);
+	case PUSH_ES:
+	case POP_ES:
+	case PUSH_CS:
+	case PUSH_SS:
+	case POP_SS:
+	case PUSH_DS:
+	case POP_DS:
+	case PUSH_REGISTER ... POP_LAST_REGISTER:
+	case PUSHA:
+	case POPA:
+	case PUSH_WORD:
+	case PUSH_BYTE:
+	case POP_MEMORY: return insn_push_pop(t);
 	case MOV_FROM_SEGMENT: return insn_mov_from_segment(t);
 	case MOV_TO_SEGMENT: return insn_mov_to_segment(t);
 	case PAUSE: return pause(t);
 	case PUSHF: case POPF: return insn_push_pop_flags(t);
 	case MOV_OFFSET ... MOV_OFFSET_LAST: return moffs(t);
-	case CALL: case RET: case RET_POPPING: case LEAVE: case LOOPNE ... JCXZ: return insn_near_transfer(t);
+	case CALL:
+	case RET:
+	case RET_POPPING:
+	case LEAVE:
+	case LOOPNE ... JCXZ: return insn_near_transfer(t);
 	case CALL_FAR: case JMP_FAR: return insn_far_direct(t, t->i->opcode == CALL_FAR);
 	case RETF: case RETF_POPPING: return insn_far_return(t);
 	case INT3: return insn_software_interrupt(t, EXC_BP);
@@ -256,7 +363,11 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 {
 	enum { INVPCID = 0x82 };
 	struct fault fault = { 0 };
-	struct step t = { .cpu = cpu, .s = &cpu->state, .i = insn, .next = cpu->state.rip + insn->length, .fault = &fault };
+	struct step t = { .cpu = cpu,
+			  .s = &cpu->state,
+			  .i = insn,
+			  .next = cpu->state.rip + insn->length,
+			  .fault = &fault };
 	int error;
 
 	cpu->systems++;
@@ -265,12 +376,16 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 	if (cpu->state.cr0 & (CR0_TS | CR0_EM) && x86_insn_is(insn, X86_ENC_FPU)) {
 		bool x87 = !insn->kind && insn->map == 0;
 
-		error = x87 || !(cpu->state.cr0 & CR0_EM) ? soft_fail(&fault, EXC_NM, false, 0) : insn_undefined(&t);
+		error = x87 || !(cpu->state.cr0 & CR0_EM) ? soft_fail(&fault, EXC_NM, false, 0)
+							  : insn_undefined(&t);
 	} else if (insn->encoding.class == X86_CLASS_SCATTERED) {
-		error = insn->kind && soft_mode(cpu) & MODE_AVX_OFF ? insn_undefined(&t) : soft_scattered(cpu, insn, &fault);
+		error = insn->kind && soft_mode(cpu) & MODE_AVX_OFF
+				? insn_undefined(&t)
+				: soft_scattered(cpu, insn, &fault);
 	} else if (insn->encoding.class == X86_CLASS_STRING) {
 		error = soft_string(cpu, insn, &fault);
-		if (error == -EAGAIN) /* an event in the middle: the instruction is executed again */
+		/* an event in the middle: the instruction is executed again */
+		if (error == -EAGAIN)
 			return soft_dispatch(cpu);
 	} else if (!insn->kind && insn->map == 0) {
 		error = one_byte(&t);

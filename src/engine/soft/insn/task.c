@@ -10,18 +10,45 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
-enum { TSS_16 = 1, TSS_32 = 9, BUSY = 2, WIDE = 8, SYSTEM_TYPE = 0x1f, TYPE_BYTE = 5, REGISTERS = 8, LDT = 2 };
+enum {
+	TSS_16 = 1,
+	TSS_32 = 9,
+	BUSY = 2,
+	WIDE = 8,
+	SYSTEM_TYPE = 0x1f,
+	TYPE_BYTE = 5,
+	REGISTERS = 8,
+	LDT = 2
+};
 enum { TSS32_BYTES = 104, TSS16_BYTES = 44, TSS32_CR3 = 28, TSS32_TRAP = 100, DR6_BT = 0x8000 };
 
 /* Where the parts are, all of them in one order: rip, flags, registers, segments, LDT. */
 struct layout { unsigned bytes, first, field, segments, segments_at, segment_step, ldt; };
 
-static const struct layout layout_32 = { .bytes = TSS32_BYTES, .first = 32, .field = 4, .segments = 6, .segments_at = 72, .segment_step = 4, .ldt = 96 };
-static const struct layout layout_16 = { .bytes = TSS16_BYTES, .first = 14, .field = 2, .segments = 4, .segments_at = 34, .segment_step = 2, .ldt = 42 };
+static const struct layout layout_32 = { .bytes = TSS32_BYTES,
+					 .first = 32,
+					 .field = 4,
+					 .segments = 6,
+					 .segments_at = 72,
+					 .segment_step = 4,
+					 .ldt = 96 };
+static const struct layout layout_16 = { .bytes = TSS16_BYTES,
+					 .first = 14,
+					 .field = 2,
+					 .segments = 4,
+					 .segments_at = 34,
+					 .segment_step = 2,
+					 .ldt = 42 };
 
-static const struct layout *layout_of(const struct x86_segment_state *task) { return task->attributes & WIDE ? &layout_32 : &layout_16; }
+static const struct layout *layout_of(const struct x86_segment_state *task)
+{
+	return task->attributes & WIDE ? &layout_32 : &layout_16;
+}
 
-static void put(uint8_t *image, unsigned at, uint64_t value, unsigned bytes) { memcpy(image + at, &value, bytes); }
+static void put(uint8_t *image, unsigned at, uint64_t value, unsigned bytes)
+{
+	memcpy(image + at, &value, bytes);
+}
 
 static uint64_t get(const uint8_t *image, unsigned at, unsigned bytes)
 {
@@ -37,7 +64,8 @@ static int fail(struct step *t, unsigned vector, uint16_t selector, uint32_t ext
 }
 
 /* SDM Vol. 3A table 7-1, the checks before anything has changed. */
-static int find_task(struct step *t, uint16_t selector, enum task_reason reason, uint32_t ext, struct x86_segment_state *ret)
+static int find_task(struct step *t, uint16_t selector, enum task_reason reason, uint32_t ext,
+		     struct x86_segment_state *ret)
 {
 	unsigned bad = reason == TASK_BY_IRET || reason == TASK_BY_INTERRUPT ? EXC_TS : EXC_GP;
 	uint64_t d[2];
@@ -49,7 +77,8 @@ static int find_task(struct step *t, uint16_t selector, enum task_reason reason,
 		return t->fault->vector == EXC_GP ? fail(t, bad, selector, ext) : -EFAULT;
 	*ret = insn_unpack_descriptor(selector, d);
 	type = ret->attributes & SYSTEM_TYPE & ~(unsigned)BUSY;
-	if ((type != TSS_16 && type != TSS_32) || (reason == TASK_BY_IRET) != !!(ret->attributes & BUSY))
+	if ((type != TSS_16 && type != TSS_32) ||
+	    (reason == TASK_BY_IRET) != !!(ret->attributes & BUSY))
 		return fail(t, bad, selector, ext);
 	if (!(ret->attributes & SEGMENT_PRESENT))
 		return fail(t, EXC_NP, selector, ext);
@@ -79,21 +108,28 @@ static int save_task(struct step *t, uint64_t flags)
 	for (unsigned n = 0; n < REGISTERS; n++)
 		put(image, l->first + (2 + n) * l->field, s->gpr[n], l->field);
 	for (unsigned n = 0; n < l->segments; n++)
-		put(image, l->segments_at + n * l->segment_step, s->segment[n].selector, l->segment_step);
-	return soft_write(t->cpu, s->tr.base + l->first, image + l->first, end - l->first, ACCESS_SYSTEM, t->fault);
+		put(image, l->segments_at + n * l->segment_step, s->segment[n].selector,
+		    l->segment_step);
+	return soft_write(t->cpu, s->tr.base + l->first, image + l->first, end - l->first,
+			  ACCESS_SYSTEM, t->fault);
 }
 
-static void load_registers(struct step *t, const struct layout *l, const uint8_t *image, bool nested)
+static void load_registers(struct step *t, const struct layout *l, const uint8_t *image,
+			   bool nested)
 {
 	struct x86_state *s = t->s;
 	uint64_t flags = get(image, l->first + l->field, l->field);
 
 	s->rip = get(image, l->first, l->field);
 	soft_set_rflags(t->cpu, flags | (nested ? FLAG_NT : 0));
-	for (unsigned n = 0; n < REGISTERS; n++) /* of a 16-bit TSS the upper halves are undefined; they stay */
-		s->gpr[n] = l->field == 4 ? get(image, l->first + (2 + n) * 4, 4) : (s->gpr[n] & ~0xffffull) | get(image, l->first + (2 + n) * 2, 2);
+	/* of a 16-bit TSS the upper halves are undefined; they stay */
+	for (unsigned n = 0; n < REGISTERS; n++)
+		s->gpr[n] = l->field == 4 ? get(image, l->first + (2 + n) * 4, 4)
+					  : (s->gpr[n] & ~0xffffull) |
+						    get(image, l->first + (2 + n) * 2, 2);
 	for (unsigned n = 0; n < X86_SEGMENTS; n++) {
-		uint64_t selector = n < l->segments ? get(image, l->segments_at + n * l->segment_step, 2) : 0;
+		uint64_t selector =
+			n < l->segments ? get(image, l->segments_at + n * l->segment_step, 2) : 0;
 
 		s->segment[n] = (struct x86_segment_state){ .selector = (uint16_t)selector };
 	}
@@ -131,7 +167,8 @@ static int load_code(struct step *t, uint32_t ext)
 		return fail(t, EXC_TS, selector, ext);
 	code = insn_unpack_descriptor(selector, d);
 	dpl = code.attributes >> 5 & 3;
-	if (!insn_is_code(&code) || (code.attributes & CODE_CONFORMING ? dpl > s->cpl : dpl != s->cpl))
+	if (!insn_is_code(&code) ||
+	    (code.attributes & CODE_CONFORMING ? dpl > s->cpl : dpl != s->cpl))
 		return fail(t, EXC_TS, selector, ext);
 	if (!(code.attributes & SEGMENT_PRESENT))
 		return fail(t, EXC_NP, selector, ext);
@@ -139,7 +176,10 @@ static int load_code(struct step *t, uint32_t ext)
 	return insn_mark_accessed(t, selector, d);
 }
 
-/* With the new task's registers in place: its faults are raised in it, and segments not loaded yet cannot be used. */
+/*
+ * With the new task's registers in place: its faults are raised in it, and segments not loaded yet
+ * cannot be used.
+ */
 static int load_segments(struct step *t, uint32_t ext)
 {
 	static const uint8_t order[] = { X86_SS, X86_ES, X86_DS, X86_FS, X86_GS };
@@ -165,8 +205,12 @@ static int load_segments(struct step *t, uint32_t ext)
 	return 0;
 }
 
-/* Everything before the commit: the old task is saved, descriptors say which task is busy, the link says where from. */
-static int leave_task(struct step *t, struct x86_segment_state *task, enum task_reason reason, uint64_t flags)
+/*
+ * Everything before the commit: the old task is saved, descriptors say which task is busy, the link
+ * says where from.
+ */
+static int leave_task(struct step *t, struct x86_segment_state *task, enum task_reason reason,
+		      uint64_t flags)
 {
 	bool nested = reason == TASK_BY_CALL || reason == TASK_BY_INTERRUPT;
 	uint16_t old = t->s->tr.selector;
@@ -181,7 +225,8 @@ static int leave_task(struct step *t, struct x86_segment_state *task, enum task_
 	return set_busy(t, task->selector, true);
 }
 
-int insn_switch_task(struct step *t, uint16_t selector, enum task_reason reason, uint64_t flags, uint32_t ext)
+int insn_switch_task(struct step *t, uint16_t selector, enum task_reason reason, uint64_t flags,
+		     uint32_t ext)
 {
 	struct soft_cpu *cpu = t->cpu;
 	struct x86_state *s = t->s;
@@ -192,7 +237,8 @@ int insn_switch_task(struct step *t, uint16_t selector, enum task_reason reason,
 	if (find_task(t, selector, reason, ext, &task))
 		return -EFAULT;
 	l = layout_of(&task);
-	if (soft_read(cpu, task.base, image, l->bytes, ACCESS_SYSTEM | ACCESS_READ, t->fault) || leave_task(t, &task, reason, flags))
+	if (soft_read(cpu, task.base, image, l->bytes, ACCESS_SYSTEM | ACCESS_READ, t->fault) ||
+	    leave_task(t, &task, reason, flags))
 		return -EFAULT;
 	s->tr = task;
 	s->cr0 |= CR0_TS;

@@ -1,7 +1,7 @@
 /*
- * Vector instructions with several addresses: AVX2 gathers, MASKMOVQ, MASKMOVDQU (SDM Vol. 2). Element by element through
- * soft_read() and soft_write(), on the guest's vector state saved to memory; a fault leaves a gather where it is, with the mask
- * of what remains.
+ * Vector instructions with several addresses: AVX2 gathers, MASKMOVQ, MASKMOVDQU (SDM Vol. 2).
+ * Element by element through soft_read() and soft_write(), on the guest's vector state saved to
+ * memory; a fault leaves a gather where it is, with the mask of what remains.
  *
  *   XSAVE area: XMM n at 160 + 16 n, upper half of YMM n at 576 + 16 n, MM n at 32 + 16 n
  */
@@ -30,7 +30,8 @@ static void put(struct soft_cpu *cpu, unsigned reg, unsigned element, unsigned b
 	memcpy(byte_of(cpu, reg, element * bytes), &v, bytes);
 }
 
-static uint64_t element_address(struct soft_cpu *cpu, const struct x86_insn *i, unsigned element, unsigned index_bytes)
+static uint64_t element_address(struct soft_cpu *cpu, const struct x86_insn *i, unsigned element,
+				unsigned index_bytes)
 {
 	const struct x86_state *s = &cpu->state;
 	uint64_t index = get(cpu, i->index, element, index_bytes);
@@ -44,10 +45,15 @@ static uint64_t element_address(struct soft_cpu *cpu, const struct x86_insn *i, 
 
 static int gather(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
 {
-	unsigned bytes = i->rex_w ? 8 : 4, index_bytes = i->opcode & 1 ? 8 : 4, whole = i->kind == X86_KIND_VEX256 ? 32 : 16;
-	unsigned count = whole / (bytes > index_bytes ? bytes : index_bytes), dest = i->reg, mask = i->vvvv;
+	unsigned bytes = i->rex_w ? 8 : 4;
+	unsigned index_bytes = i->opcode & 1 ? 8 : 4;
+	unsigned whole = i->kind == X86_KIND_VEX256 ? 32 : 16;
+	unsigned count = whole / (bytes > index_bytes ? bytes : index_bytes);
+	unsigned dest = i->reg;
+	unsigned mask = i->vvvv;
 
-	if (i->index >= 16 || dest == mask || dest == i->index || mask == i->index) /* no index: the form without SIB */
+	/* no index: the form without SIB */
+	if (i->index >= 16 || dest == mask || dest == i->index || mask == i->index)
 		return *fault = (struct fault){ .vector = EXC_UD }, -EFAULT;
 	for (unsigned n = 0; n < count; n++) { /* every mask element to all ones or zero */
 		uint64_t m = get(cpu, mask, n, bytes);
@@ -55,9 +61,11 @@ static int gather(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *
 		put(cpu, mask, n, bytes, m >> (8 * bytes - 1) ? ~0ull : 0);
 	}
 	for (unsigned n = 0; n < count; n++) {
-		uint64_t value = 0, m = get(cpu, mask, n, bytes);
+		uint64_t value = 0;
+		uint64_t m = get(cpu, mask, n, bytes);
 
-		if (m && soft_read(cpu, element_address(cpu, i, n, index_bytes), &value, bytes, ACCESS_READ, fault))
+		if (m && soft_read(cpu, element_address(cpu, i, n, index_bytes), &value, bytes,
+				   ACCESS_READ, fault))
 			return -EFAULT;
 		if (m)
 			put(cpu, dest, n, bytes, value);

@@ -1,7 +1,8 @@
 /*
- * What the x87 unit stores of where it was. Its instruction and data pointers are the host's, of the code cache and of guest RAM as
- * the machine process has it; a guest must learn neither. Every image has zero there, as on processors that keep them for pending
- * exceptions only (docs/engine.md, known deviations).
+ * What the x87 unit stores of where it was. Its instruction and data pointers are the host's, of
+ * the code cache and of guest RAM as the machine process has it; a guest must learn neither. Every
+ * image has zero there, as on processors that keep them for pending exceptions only
+ * (docs/engine.md, known deviations).
  *
  *   32-bit environment   0 FCW   4 FSW   8 FTW   12 FIP   16 FCS, FOP   20 FDP   24 FDS
  *   16-bit environment   0 FCW   2 FSW   4 FTW    6 FIP    8 FCS        10 FDP   12 FDS
@@ -12,10 +13,19 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
-enum { WIDE_BYTES = 28, WIDE_POINTERS_AT = 12, NARROW_BYTES = 14, NARROW_POINTERS_AT = 6, REGISTERS_BYTES = 80 };
+enum {
+	WIDE_BYTES = 28,
+	WIDE_POINTERS_AT = 12,
+	NARROW_BYTES = 14,
+	NARROW_POINTERS_AT = 6,
+	REGISTERS_BYTES = 80
+};
 enum { AREA_POINTERS_AT = 8, AREA_POINTERS_BYTES = 16 };
 
-void insn_clear_x87_pointers(uint8_t *area) { memset(area + AREA_POINTERS_AT, 0, AREA_POINTERS_BYTES); }
+void insn_clear_x87_pointers(uint8_t *area)
+{
+	memset(area + AREA_POINTERS_AT, 0, AREA_POINTERS_BYTES);
+}
 
 static void store_environment(uint8_t *to, bool wide)
 {
@@ -36,8 +46,10 @@ static void save_state(uint8_t *to, bool wide)
 int insn_x87_environment(struct step *t)
 {
 	enum { FNSAVE = 0xdd };
-	bool wide = t->i->operand_bytes != 2, save = t->i->opcode == FNSAVE;
-	size_t bytes = wide ? WIDE_BYTES : NARROW_BYTES, pointers = wide ? WIDE_POINTERS_AT : NARROW_POINTERS_AT;
+	bool wide = t->i->operand_bytes != 2;
+	bool save = t->i->opcode == FNSAVE;
+	size_t bytes = wide ? WIDE_BYTES : NARROW_BYTES;
+	size_t pointers = wide ? WIDE_POINTERS_AT : NARROW_POINTERS_AT;
 	size_t all = save ? bytes + REGISTERS_BYTES : bytes;
 	uint8_t *image = t->cpu->save_area;
 	uint64_t gva = insn_address(t);

@@ -1,12 +1,14 @@
 /*
- * Saving and restoring vector state (SDM Vol. 1 chapter 13): FXSAVE, XSAVE and their kin, and XCR0, which says of what. The host's
- * own instruction works on cpu->save_area, a copy of the guest's bytes, after what would fault there has been refused:
+ * Saving and restoring vector state (SDM Vol. 1 chapter 13): FXSAVE, XSAVE and their kin, and XCR0,
+ * which says of what. The host's own instruction works on cpu->save_area, a copy of the guest's
+ * bytes, after what would fault there has been refused:
  *
  *   0 x87   24 MXCSR   32 ST0 to ST7   160 XMM0 to XMM15   512 header (XSTATE_BV, XCOMP_BV, 6 reserved)   576 upper YMM
  *
- * The compacted form has the same layout, as AVX is the first and last component behind the header. XSAVEOPT is executed as XSAVE
- * beside the area, of which what is in its initial state is then left as it was: the host's own would take every guest's area
- * for the same, since all are at one address.
+ * The compacted form has the same layout, as AVX is the first and last component behind the header.
+ * XSAVEOPT is executed as XSAVE beside the area, of which what is in its initial state is then left
+ * as it was: the host's own would take every guest's area for the same, since all are at one
+ * address.
  */
 #include <errno.h>
 
@@ -14,7 +16,16 @@
 #include "insn.h"
 
 enum { X87 = 1, SSE = 2, AVX = 4 };
-enum { MXCSR_AT = 24, MXCSR_BYTES = 8, STACK_AT = 32, XMM_AT = 160, HIGH_XMM_AT = 288, HEADER_AT = 512, YMM_AT = 576, HIGH_YMM_AT = 704 };
+enum {
+	MXCSR_AT = 24,
+	MXCSR_BYTES = 8,
+	STACK_AT = 32,
+	XMM_AT = 160,
+	HIGH_XMM_AT = 288,
+	HEADER_AT = 512,
+	YMM_AT = 576,
+	HIGH_YMM_AT = 704
+};
 enum { FX_BYTES = 416, AREA_BYTES = 832, HEADER_WORDS = 8, MXCSR_KNOWN = 0xffff };
 enum { FXSAVE = 0, FXRSTOR = 1, XSAVE = 4, XRSTOR = 5, XSAVEOPT = 6, XSAVEC = 8 /* 0F C7 /4 */ };
 #define COMPACTED (1ull << 63)
@@ -41,7 +52,8 @@ static bool mxcsr_is_good(const uint8_t *area)
 static bool is_restorable(const struct x86_state *s, uint8_t *area, uint64_t mask)
 {
 	const uint64_t *header = header_of(area);
-	bool compacted = header[1] & COMPACTED, mxcsr;
+	bool compacted = header[1] & COMPACTED;
+	bool mxcsr;
 	uint64_t there = compacted ? header[1] & ~COMPACTED : s->xcr0;
 
 	if (there & ~s->xcr0 || header[0] & ~there || header[2] || (!compacted && header[1]))
@@ -53,7 +65,10 @@ static bool is_restorable(const struct x86_state *s, uint8_t *area, uint64_t mas
 	return !mxcsr || mxcsr_is_good(area);
 }
 
-/* Outside 64-bit code there are eight XMM and YMM registers: the others are neither written nor loaded. */
+/*
+ * Outside 64-bit code there are eight XMM and YMM registers: the others are neither written nor
+ * loaded.
+ */
 static void keep_high_registers(uint8_t *to, const uint8_t *from, bool ymm)
 {
 	memcpy(to + HIGH_XMM_AT, from + HIGH_XMM_AT, FX_BYTES - HIGH_XMM_AT);
@@ -64,25 +79,43 @@ static void keep_high_registers(uint8_t *to, const uint8_t *from, bool ymm)
 static void host_xsave(uint8_t *area, uint64_t mask, bool wide)
 {
 	if (wide)
-		__asm__ volatile("xsave64 (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+		__asm__ volatile("xsave64 (%0)"
+				 :
+				 : "r"(area), "a"((uint32_t)mask), "d"(0)
+				 : "memory");
 	else
-		__asm__ volatile("xsave (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+		__asm__ volatile("xsave (%0)"
+				 :
+				 : "r"(area), "a"((uint32_t)mask), "d"(0)
+				 : "memory");
 }
 
 static void host_xsavec(uint8_t *area, uint64_t mask, bool wide)
 {
 	if (wide)
-		__asm__ volatile("xsavec64 (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+		__asm__ volatile("xsavec64 (%0)"
+				 :
+				 : "r"(area), "a"((uint32_t)mask), "d"(0)
+				 : "memory");
 	else
-		__asm__ volatile("xsavec (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+		__asm__ volatile("xsavec (%0)"
+				 :
+				 : "r"(area), "a"((uint32_t)mask), "d"(0)
+				 : "memory");
 }
 
 static void host_xrstor(const uint8_t *area, uint64_t mask, bool wide)
 {
 	if (wide)
-		__asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+		__asm__ volatile("xrstor64 (%0)"
+				 :
+				 : "r"(area), "a"((uint32_t)mask), "d"(0)
+				 : "memory");
 	else
-		__asm__ volatile("xrstor (%0)" : : "r"(area), "a"((uint32_t)mask), "d"(0) : "memory");
+		__asm__ volatile("xrstor (%0)"
+				 :
+				 : "r"(area), "a"((uint32_t)mask), "d"(0)
+				 : "memory");
 }
 
 static void host_fxsave(uint8_t *area, bool wide)
@@ -129,10 +162,12 @@ static int save(struct step *t, unsigned operation, uint64_t mask)
 	size_t bytes = area_bytes(operation, mask);
 	uint64_t gva = insn_address(t);
 	uint8_t *area = cpu->save_area;
-	bool wide = t->i->rex_w, legacy = x86_code_bits(t->s) != 64;
+	bool wide = t->i->rex_w;
+	bool legacy = x86_code_bits(t->s) != 64;
 
 	/* what is not saved stays; where it cannot be written, that is the fault */
-	if (soft_check_write(cpu, gva, bytes, 0, t->fault) || soft_read(cpu, gva, area, bytes, ACCESS_READ, t->fault))
+	if (soft_check_write(cpu, gva, bytes, 0, t->fault) ||
+	    soft_read(cpu, gva, area, bytes, ACCESS_READ, t->fault))
 		return -EFAULT;
 	if (legacy)
 		memcpy(cpu->other_area, area, AREA_BYTES);
@@ -152,11 +187,15 @@ static int save(struct step *t, unsigned operation, uint64_t mask)
 	return soft_write(cpu, gva, area, bytes, 0, t->fault);
 }
 
-/* The state that 32-bit code cannot load, from the registers into the area; what that initializes is then loaded from there. */
+/*
+ * The state that 32-bit code cannot load, from the registers into the area; what that initializes
+ * is then loaded from there.
+ */
 static void add_high_registers(struct soft_cpu *cpu, uint8_t *area, uint64_t mask)
 {
 	static const uint32_t initial_mxcsr = 0x1f80;
-	uint64_t *header = header_of(area), absent = mask & ~header[0];
+	uint64_t *header = header_of(area);
+	uint64_t absent = mask & ~header[0];
 
 	memset(cpu->other_area, 0, AREA_BYTES);
 	host_xsave(cpu->other_area, X87 | SSE | AVX, true);
@@ -175,7 +214,8 @@ static void add_high_registers(struct soft_cpu *cpu, uint8_t *area, uint64_t mas
 static int restore(struct step *t, unsigned operation, uint64_t mask)
 {
 	struct soft_cpu *cpu = t->cpu;
-	uint64_t gva = insn_address(t), *header = header_of(cpu->save_area);
+	uint64_t gva = insn_address(t);
+	uint64_t *header = header_of(cpu->save_area);
 	uint8_t *area = cpu->save_area;
 	bool legacy = x86_code_bits(t->s) != 64;
 
@@ -195,9 +235,11 @@ static int restore(struct step *t, unsigned operation, uint64_t mask)
 		return -EFAULT;
 	if (!is_restorable(t->s, area, mask))
 		return insn_general_protection(t);
-	if (mask & header[0] & AVX && soft_read(cpu, gva + YMM_AT, area + YMM_AT, AREA_BYTES - YMM_AT, ACCESS_READ, t->fault))
+	if (mask & header[0] & AVX &&
+	    soft_read(cpu, gva + YMM_AT, area + YMM_AT, AREA_BYTES - YMM_AT, ACCESS_READ, t->fault))
 		return -EFAULT;
-	memset(header + 3, 0, (HEADER_WORDS - 3) * sizeof(*header)); /* ignored by the standard form, perhaps not by every host */
+	/* ignored by the standard form, perhaps not by every host */
+	memset(header + 3, 0, (HEADER_WORDS - 3) * sizeof(*header));
 	if (legacy)
 		add_high_registers(cpu, area, mask);
 	host_xrstor(area, mask, t->i->rex_w);
@@ -215,7 +257,8 @@ int insn_save_area(struct step *t)
 		return insn_undefined(t);
 	if (insn_address(t) & ((fx ? FX_ALIGNMENT : X_ALIGNMENT) - 1))
 		return insn_general_protection(t);
-	return operation == FXRSTOR || operation == XRSTOR ? restore(t, operation, mask) : save(t, operation, mask);
+	return operation == FXRSTOR || operation == XRSTOR ? restore(t, operation, mask)
+							   : save(t, operation, mask);
 }
 
 int insn_xgetbv(struct step *t)
@@ -224,7 +267,8 @@ int insn_xgetbv(struct step *t)
 
 	if (!(s->cr4 & CR4_OSXSAVE))
 		return insn_undefined(t);
-	if ((uint32_t)s->gpr[1] > (insn_model_has(t, CPU_XGETBV1) ? 1 : 0)) /* 0: XCR0; 1: what of it is in use, and all may be */
+	/* 0: XCR0; 1: what of it is in use, and all may be */
+	if ((uint32_t)s->gpr[1] > (insn_model_has(t, CPU_XGETBV1) ? 1 : 0))
 		return insn_general_protection(t);
 	s->gpr[0] = (uint32_t)s->xcr0;
 	s->gpr[2] = 0;
@@ -238,7 +282,9 @@ int insn_xsetbv(struct step *t)
 
 	if (!(s->cr4 & CR4_OSXSAVE))
 		return insn_undefined(t);
-	if (s->cpl || (uint32_t)s->gpr[1] || !(xcr0 & X87) || xcr0 & ~(uint64_t)(insn_model_has(t, CPU_AVX) ? X87 | SSE | AVX : X87 | SSE) || (xcr0 & (SSE | AVX)) == AVX)
+	if (s->cpl || (uint32_t)s->gpr[1] || !(xcr0 & X87) ||
+	    xcr0 & ~(uint64_t)(insn_model_has(t, CPU_AVX) ? X87 | SSE | AVX : X87 | SSE) ||
+	    (xcr0 & (SSE | AVX)) == AVX)
 		return insn_general_protection(t);
 	s->xcr0 = xcr0;
 	return 0;

@@ -11,7 +11,8 @@
 #include "space.h"
 
 /* Translates and, for RAM, caches. *ret_hva is NULL for anything else than RAM. */
-int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva, uint64_t *ret_gpa, struct fault *fault)
+int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva,
+	      uint64_t *ret_gpa, struct fault *fault)
 {
 	struct soft_engine *e = cpu->engine;
 	unsigned rights;
@@ -30,9 +31,13 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 		uint64_t frame = soft_frame(e, hva);
 		bool write = access & ACCESS_WRITE;
 
-		if (write && (e->frame_flags[frame] & (FRAME_WRITTEN | FRAME_CODE)) != FRAME_WRITTEN)
-			write = !(__atomic_fetch_or(&e->frame_flags[frame], FRAME_WRITTEN, __ATOMIC_SEQ_CST) & FRAME_CODE);
-		space_insert(cpu->space, soft_view(&cpu->state), gva, hva - (gva & 4095), write, rights);
+		if (write &&
+		    (e->frame_flags[frame] & (FRAME_WRITTEN | FRAME_CODE)) != FRAME_WRITTEN)
+			write = !(__atomic_fetch_or(&e->frame_flags[frame], FRAME_WRITTEN,
+						    __ATOMIC_SEQ_CST) &
+				  FRAME_CODE);
+		space_insert(cpu->space, soft_view(&cpu->state), gva, hva - (gva & 4095), write,
+			     rights);
 		cpu->fills++;
 	}
 	return 0;
@@ -42,7 +47,8 @@ static bool hits_own_block(struct soft_cpu *cpu, struct memory_site *site, uint6
 {
 	struct block *b = soft_block_of(cpu->engine, (uint64_t)site);
 
-	return b && !(b->mode & BLOCK_ALONE) && gpa + site->bytes > b->gpa && gpa < b->gpa + b->guest_bytes;
+	return b && !(b->mode & BLOCK_ALONE) && gpa + site->bytes > b->gpa &&
+	       gpa < b->gpa + b->guest_bytes;
 }
 
 static void *raise_at(struct soft_cpu *cpu, struct memory_site *site, const struct fault *fault)
@@ -67,7 +73,10 @@ static uint8_t *bounce_place(struct soft_cpu *cpu, const struct memory_site *sit
 	return cpu->bounce + (gva & ((site->locked ? LARGEST_LOCKED_BYTES : CACHE_LINE_BYTES) - 1));
 }
 
-/* The slow path of a lookup: fill and go on, or let the access happen on the bounce buffer (pages crossed, MMIO, code pages). */
+/*
+ * The slow path of a lookup: fill and go on, or let the access happen on the bounce buffer (pages
+ * crossed, MMIO, code pages).
+ */
 void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 {
 	unsigned access = site->write ? ACCESS_WRITE : ACCESS_READ;
@@ -89,14 +98,21 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	if ((gva & 4095) + site->bytes > 4096) {
 		if (soft_fill(cpu, (gva | 4095) + 1, access, &place, &gpa2, &fault))
 			return raise_at(cpu, site, &fault);
-	} else if (hva && !splits_line(site, gva) && !(site->write && cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)) {
+	} else if (hva && !splits_line(site, gva) &&
+		   !(site->write &&
+		     cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)) {
 		cpu->temp[1] = (uint64_t)hva - gva + 1;
 		return (uint8_t *)site + site->bounce;
 	}
-	if (site->write && hva && cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE && hits_own_block(cpu, site, gpa)) {
+	if (site->write && hva &&
+	    cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE &&
+	    hits_own_block(cpu, site, gpa)) {
 		bool in_word;
 
-		/* the block would change under its own feet: this instruction alone, then the new code */
+		/*
+		 * the block would change under its own feet: this instruction alone, then the new
+		 * code
+		 */
 		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
 		cpu->pending |= PENDING_SINGLE;
 		return soft_dispatch(cpu);
@@ -127,7 +143,8 @@ void *soft_commit(struct soft_cpu *cpu)
 		struct memory_site *site = cpu->bounce_site;
 
 		cpu->bounce_site = NULL;
-		soft_write(cpu, cpu->bounce_gva, bounce_place(cpu, site, cpu->bounce_gva), site->bytes, 0, &fault);
+		soft_write(cpu, cpu->bounce_gva, bounce_place(cpu, site, cpu->bounce_gva),
+			   site->bytes, 0, &fault);
 	}
 	return (void *)cpu->temp[1];
 }

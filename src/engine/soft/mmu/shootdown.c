@@ -85,7 +85,8 @@ void soft_engine_flush(struct engine *opaque, uint64_t targets,
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
 	uint32_t posted[MAX_CPUS];
-	uint64_t pages = 0, waits = 0;
+	uint64_t pages = 0;
+	uint64_t waits = 0;
 
 	for (unsigned n = 0; n < count; n++)
 		pages += ranges[n].pages;

@@ -8,17 +8,23 @@
 
 enum { JOURNAL_VIEW_BITS = 2, JOURNAL_VIEW_MASK = 3, LARGE_SHIFT = 21, PAGE_SHIFT = 12 };
 
-enum { TABLES = 2 * VIEWS, CHUNKS = (int)(TABLE_BYTES / TABLE_CHUNK_BYTES), REGION_SHIFT = 30, CHUNK_BITS = 24 };
+enum {
+	TABLES = 2 * VIEWS,
+	CHUNKS = (int)(TABLE_BYTES / TABLE_CHUNK_BYTES),
+	REGION_SHIFT = 30,
+	CHUNK_BITS = 24
+};
 enum { ENTRIES_PER_CHUNK = TABLE_CHUNK_BYTES / sizeof(uint64_t), OPEN_WORDS = CHUNKS / 64 };
 
 /*
- * A table as it begins: zeros that can be read and not written, so that looking up costs no memory of this process. What the host's
- * own page tables had of it goes with the old mapping.
+ * A table as it begins: zeros that can be read and not written, so that looking up costs no memory
+ * of this process. What the host's own page tables had of it goes with the old mapping.
  */
 static bool map_table(void **memory)
 {
 	int fixed = *memory ? MAP_FIXED : 0;
-	void *at = mmap(*memory, TABLE_RESERVED_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
+	void *at = mmap(*memory, TABLE_RESERVED_BYTES, PROT_READ,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
 
 	if (at == MAP_FAILED)
 		return false;
@@ -27,8 +33,14 @@ static bool map_table(void **memory)
 	return true;
 }
 
-/* The bases of all tables end with TABLE_BIAS: one register is table base and BEXTR control at once. */
-static uint64_t table_base(const void *memory) { return (((uint64_t)memory + 0xffff) & ~0xffffull) + TABLE_BIAS; }
+/*
+ * The bases of all tables end with TABLE_BIAS: one register is table base and BEXTR control at
+ * once.
+ */
+static uint64_t table_base(const void *memory)
+{
+	return (((uint64_t)memory + 0xffff) & ~0xffffull) + TABLE_BIAS;
+}
 
 struct address_space *space_create(const struct soft_engine *e)
 {
@@ -47,7 +59,8 @@ struct address_space *space_create(const struct soft_engine *e)
 		space->open[n] = soft_reserve(OPEN_WORDS * sizeof(uint64_t));
 		if (!space->open[n] || !map_table(&space->memory[n]))
 			goto no_memory;
-		*(n < VIEWS ? &space->read[n] : &space->write[n - VIEWS]) = table_base(space->memory[n]);
+		*(n < VIEWS ? &space->read[n] : &space->write[n - VIEWS]) =
+			table_base(space->memory[n]);
 	}
 	return space;
 no_memory:
@@ -198,17 +211,22 @@ static void space_begin_anew(struct address_space *space)
 	space->times_anew++;
 }
 
-/* Entry `index` of table n can be written from now on. False: not within the budget, or not on this host. */
+/*
+ * Entry `index` of table n can be written from now on. False: not within the budget, or not on this
+ * host.
+ */
 static bool space_open_chunk(struct address_space *space, unsigned n, uint64_t index)
 {
 	uint32_t chunk = (uint32_t)(index / ENTRIES_PER_CHUNK);
-	uint8_t *at = (uint8_t *)(table_base(space->memory[n]) - TABLE_BIAS) + (uint64_t)chunk * TABLE_CHUNK_BYTES;
+	uint8_t *at = (uint8_t *)(table_base(space->memory[n]) - TABLE_BIAS) +
+		      (uint64_t)chunk * TABLE_CHUNK_BYTES;
 
 	if (is_open(space, n, index))
 		return true;
 	if (space->opened_count == space->opened_most)
 		return false;
-	if (mmap(at, TABLE_CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != at)
+	if (mmap(at, TABLE_CHUNK_BYTES, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != at)
 		return false;
 	madvise(at, TABLE_CHUNK_BYTES, MADV_NOHUGEPAGE);
 	space->open[n][chunk / 64] |= 1ull << chunk % 64;
@@ -225,7 +243,8 @@ static bool space_open_pair(struct address_space *space, unsigned view, uint64_t
 void space_note_miss(struct address_space *space, uint64_t gva)
 {
 	uint64_t region = gva >> REGION_SHIFT & (TABLE_REGIONS - 1);
-	uint64_t *word = &space->regions[region / 64], bit = 1ull << region % 64;
+	uint64_t *word = &space->regions[region / 64];
+	uint64_t bit = 1ull << region % 64;
 
 	if (*word & bit)
 		return;

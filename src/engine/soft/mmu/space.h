@@ -40,8 +40,8 @@ void space_destroy(struct address_space *space);
 void space_insert(struct address_space *space, unsigned view, uint64_t gva, uint8_t *page,
 		  bool writable, unsigned rights);
 /*
- * Before a walk for what was looked up in vain: that cost the host a page of its own page tables, of
- * which there is a limit.
+ * Before a walk for what was looked up in vain: that cost the host a page of its own page tables,
+ * of which there is a limit.
  */
 void space_note_miss(struct address_space *space, uint64_t gva);
 /* Everything goes, entries of global pages only if `global`. */

@@ -1,12 +1,13 @@
 /*
- * Walks of the guest's page tables (SDM Vol. 3A chapter 4): rights, reserved bits, accessed and dirty flags, and the page fault
- * when there is no way. Three kinds of tables:
+ * Walks of the guest's page tables (SDM Vol. 3A chapter 4): rights, reserved bits, accessed and
+ * dirty flags, and the page fault when there is no way. Three kinds of tables:
  *
  *   long mode   four levels of 8-byte entries; pages of 4 KiB, 2 MiB, 1 GiB
  *   PAE         four entries of 1 GiB each, two levels of 8-byte entries; pages of 4 KiB, 2 MiB
  *   32-bit      two levels of 4-byte entries; pages of 4 KiB, and of 4 MiB where CR4.PSE is on, below 1 TiB (PSE-36)
  *
- * The four entries of PAE are read by every walk and checked when CR3 is loaded: AMD's processors do so under nested paging.
+ * The four entries of PAE are read by every walk and checked when CR3 is loaded: AMD's processors
+ * do so under nested paging.
  */
 #include <errno.h>
 
@@ -29,34 +30,48 @@ enum { LEVELS_LONG = 4, LEVELS_PAE = 3, LEVELS_32 = 2, PAE_ROOTS = 4, LARGE_32_B
 struct tables { unsigned levels, index_bits; uint64_t reserved; };
 
 /* One way down. level: where it ended; entry[level] is the leaf. */
-struct path { unsigned level; uint8_t *at[LEVELS_LONG]; uint64_t entry[LEVELS_LONG]; unsigned rights; };
+struct path {
+	unsigned level;
+	uint8_t *at[LEVELS_LONG];
+	uint64_t entry[LEVELS_LONG];
+	unsigned rights;
+};
 
-/* The level counts are constants where these are called, so that each kind has a walk of its own. */
+/*
+ * The level counts are constants where these are called, so that each kind has a walk of its own.
+ */
 static inline struct tables tables_long(const struct x86_state *s)
 {
-	return (struct tables){ LEVELS_LONG, 9, BITS(51, X86_PHYSICAL_BITS) | (s->efer & EFER_NXE ? 0 : PTE_NX) };
+	return (struct tables){ LEVELS_LONG, 9,
+				BITS(51, X86_PHYSICAL_BITS) | (s->efer & EFER_NXE ? 0 : PTE_NX) };
 }
 
 static inline struct tables tables_pae(const struct x86_state *s)
 {
-	return (struct tables){ LEVELS_PAE, 9, BITS(62, X86_PHYSICAL_BITS) | (s->efer & EFER_NXE ? 0 : PTE_NX) };
+	return (struct tables){ LEVELS_PAE, 9,
+				BITS(62, X86_PHYSICAL_BITS) | (s->efer & EFER_NXE ? 0 : PTE_NX) };
 }
 
 static inline struct tables tables_32(void) { return (struct tables){ LEVELS_32, 10, 0 }; }
 
-static int page_fault(struct soft_cpu *cpu, struct fault *fault, uint64_t gva, unsigned access, bool present, bool reserved)
+static int page_fault(struct soft_cpu *cpu, struct fault *fault, uint64_t gva, unsigned access,
+		      bool present, bool reserved)
 {
 	const struct x86_state *s = &cpu->state;
 	bool user = s->cpl == 3 && !(access & ACCESS_SYSTEM);
 	bool fetches_are_told = (s->efer & EFER_NXE && s->cr4 & CR4_PAE) || s->cr4 & CR4_SMEP;
 
-	*fault = (struct fault){ .vector = EXC_PF, .has_code = true, .address = gva,
-				 .code = present | (access & ACCESS_WRITE ? 2u : 0) | user << 2 | reserved << 3 |
+	*fault = (struct fault){ .vector = EXC_PF,
+				 .has_code = true,
+				 .address = gva,
+				 .code = present | (access & ACCESS_WRITE ? 2u : 0) | user << 2 |
+					 reserved << 3 |
 					 (access & ACCESS_EXEC && fetches_are_told ? 16u : 0) };
 	return -EFAULT;
 }
 
-static int check_rights(struct soft_cpu *cpu, uint64_t gva, unsigned access, unsigned rights, struct fault *fault)
+static int check_rights(struct soft_cpu *cpu, uint64_t gva, unsigned access, unsigned rights,
+			struct fault *fault)
 {
 	const struct x86_state *s = &cpu->state;
 	bool user = s->cpl == 3 && !(access & ACCESS_SYSTEM);
@@ -66,7 +81,8 @@ static int check_rights(struct soft_cpu *cpu, uint64_t gva, unsigned access, uns
 		bad = true;
 	if (access & ACCESS_WRITE && !(rights & RIGHT_WRITE) && (user || s->cr0 & CR0_WP))
 		bad = true;
-	if (access & ACCESS_EXEC && (!(rights & RIGHT_EXEC) || (!user && rights & RIGHT_USER && s->cr4 & CR4_SMEP)))
+	if (access & ACCESS_EXEC &&
+	    (!(rights & RIGHT_EXEC) || (!user && rights & RIGHT_USER && s->cr4 & CR4_SMEP)))
 		bad = true;
 	if (!user && !(access & ACCESS_EXEC) && rights & RIGHT_USER && s->cr4 & CR4_SMAP &&
 	    (!(s->rflags & FLAG_AC) || access & ACCESS_SYSTEM))
@@ -74,7 +90,8 @@ static int check_rights(struct soft_cpu *cpu, uint64_t gva, unsigned access, uns
 	return bad ? page_fault(cpu, fault, gva, access, true, false) : 0;
 }
 
-static inline bool is_leaf(const struct x86_state *s, const struct tables *t, unsigned level, uint64_t entry)
+static inline bool is_leaf(const struct x86_state *s, const struct tables *t, unsigned level,
+			   uint64_t entry)
 {
 	if (level == 0)
 		return true;
@@ -92,7 +109,8 @@ static inline uint64_t reserved_bits(const struct tables *t, unsigned level, boo
 		return BITS(63, X86_PHYSICAL_BITS) | BITS(8, 5) | BITS(2, 1);
 	if (level == 3)
 		return t->reserved | PTE_PS;
-	return t->reserved | (leaf && level == 2 ? BITS(29, 13) : 0) | (leaf && level == 1 ? BITS(20, 13) : 0);
+	return t->reserved | (leaf && level == 2 ? BITS(29, 13) : 0) |
+	       (leaf && level == 1 ? BITS(20, 13) : 0);
 }
 
 static inline uint64_t entry_read(const struct tables *t, const uint8_t *at)
@@ -108,9 +126,11 @@ static inline bool entry_set(const struct tables *t, uint8_t *at, uint64_t *entr
 	uint32_t narrow = (uint32_t)*entry;
 
 	if (t->levels == LEVELS_32)
-		return __atomic_compare_exchange_n((uint32_t *)(void *)at, &narrow, narrow | (uint32_t)set, false, __ATOMIC_SEQ_CST,
+		return __atomic_compare_exchange_n((uint32_t *)(void *)at, &narrow,
+						   narrow | (uint32_t)set, false, __ATOMIC_SEQ_CST,
 						   __ATOMIC_SEQ_CST);
-	return __atomic_compare_exchange_n((uint64_t *)(void *)at, entry, *entry | set, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	return __atomic_compare_exchange_n((uint64_t *)(void *)at, entry, *entry | set, false,
+					   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
 static inline unsigned rights_of(const struct tables *t, unsigned level, uint64_t entry)
@@ -126,20 +146,25 @@ static inline unsigned rights_of(const struct tables *t, unsigned level, uint64_
 
 static inline uint64_t root_of(const struct x86_state *s, const struct tables *t)
 {
-	return s->cr3 & (t->levels == LEVELS_PAE ? BITS(31, 5) : t->levels == LEVELS_32 ? BITS(31, 12) : PTE_ADDRESS);
+	return s->cr3 & (t->levels == LEVELS_PAE  ? BITS(31, 5)
+			 : t->levels == LEVELS_32 ? BITS(31, 12)
+						  : PTE_ADDRESS);
 }
 
-static inline int descend(struct soft_cpu *cpu, const struct tables *t, uint64_t gva, unsigned access, struct path *p,
-		   struct fault *fault)
+static inline int descend(struct soft_cpu *cpu, const struct tables *t, uint64_t gva,
+			  unsigned access, struct path *p, struct fault *fault)
 {
 	const struct x86_state *s = &cpu->state;
-	uint64_t table = root_of(s, t), entry;
-	unsigned entry_bytes = t->levels == LEVELS_32 ? 4 : 8, level = t->levels;
+	uint64_t table = root_of(s, t);
+	uint64_t entry;
+	unsigned entry_bytes = t->levels == LEVELS_32 ? 4 : 8;
+	unsigned level = t->levels;
 	bool leaf = false;
 
 	p->rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC;
 	while (!leaf) {
-		uint64_t index = gva >> (12 + t->index_bits * --level) & ((1u << t->index_bits) - 1);
+		uint64_t index =
+			gva >> (12 + t->index_bits * --level) & ((1u << t->index_bits) - 1);
 
 		p->at[level] = soft_hva(cpu->engine, table + index * entry_bytes);
 		if (!p->at[level])
@@ -157,8 +182,12 @@ static inline int descend(struct soft_cpu *cpu, const struct tables *t, uint64_t
 	return check_rights(cpu, gva, access, p->rights, fault);
 }
 
-/* A in every entry of the path, and D in the leaf for writes. False: one has changed since, then nothing of the path holds. */
-static inline bool mark_used(struct soft_cpu *cpu, const struct tables *t, unsigned access, struct path *p)
+/*
+ * A in every entry of the path, and D in the leaf for writes. False: one has changed since, then
+ * nothing of the path holds.
+ */
+static inline bool mark_used(struct soft_cpu *cpu, const struct tables *t, unsigned access,
+			     struct path *p)
 {
 	for (unsigned level = t->levels; level-- > p->level;) {
 		uint64_t set = PTE_A | (level == p->level && access & ACCESS_WRITE ? PTE_D : 0);
@@ -175,16 +204,19 @@ static inline bool mark_used(struct soft_cpu *cpu, const struct tables *t, unsig
 	return true;
 }
 
-static inline uint64_t page_address(const struct tables *t, unsigned level, uint64_t entry, uint64_t gva)
+static inline uint64_t page_address(const struct tables *t, unsigned level, uint64_t entry,
+				    uint64_t gva)
 {
 	uint64_t offset = BITS(11 + t->index_bits * level, 0);
 
 	if (t->levels == LEVELS_32 && level)
-		return (entry & BITS(31, LARGE_32_BITS)) | (entry & BITS(20, 13)) << (32 - 13) | (gva & offset);
+		return (entry & BITS(31, LARGE_32_BITS)) | (entry & BITS(20, 13)) << (32 - 13) |
+		       (gva & offset);
 	return (entry & PTE_ADDRESS & ~offset) | (gva & offset);
 }
 
-static void walk_nothing(const struct x86_state *s, uint64_t gva, uint64_t *ret_gpa, unsigned *ret_rights)
+static void walk_nothing(const struct x86_state *s, uint64_t gva, uint64_t *ret_gpa,
+			 unsigned *ret_rights)
 {
 	*ret_gpa = gva;
 	*ret_rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC | RIGHT_GLOBAL;
@@ -192,8 +224,8 @@ static void walk_nothing(const struct x86_state *s, uint64_t gva, uint64_t *ret_
 		*ret_rights &= s->cpl == 3 ? ~0u : ~(unsigned)RIGHT_USER;
 }
 
-static inline int walk(struct soft_cpu *cpu, struct tables t, uint64_t gva, unsigned access, uint64_t *ret_gpa,
-		       unsigned *ret_rights, struct fault *fault)
+static inline int walk(struct soft_cpu *cpu, struct tables t, uint64_t gva, unsigned access,
+		       uint64_t *ret_gpa, unsigned *ret_rights, struct fault *fault)
 {
 	struct path p;
 
@@ -207,7 +239,8 @@ static inline int walk(struct soft_cpu *cpu, struct tables t, uint64_t gva, unsi
 	return 0;
 }
 
-int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa, unsigned *ret_rights, struct fault *fault)
+int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa,
+	      unsigned *ret_rights, struct fault *fault)
 {
 	const struct x86_state *s = &cpu->state;
 

@@ -1,9 +1,30 @@
-/* Writing host instructions. Addresses: [base + index << scale + disp], or gs:[disp] of the running processor. */
+/*
+ * Writing host instructions. Addresses: [base + index << scale + disp], or gs:[disp] of the running
+ * processor.
+ */
 #pragma once
 
 #include "engine/soft/soft_internal.h"
 
-enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, NO_REG = 0xff };
+enum {
+	RAX,
+	RCX,
+	RDX,
+	RBX,
+	RSP,
+	RBP,
+	RSI,
+	RDI,
+	R8,
+	R9,
+	R10,
+	R11,
+	R12,
+	R13,
+	R14,
+	R15,
+	NO_REG = 0xff
+};
 enum { CC_O = 0, CC_NO, CC_C, CC_NC, CC_Z, CC_NZ };
 
 struct emitter { uint8_t *out; };
@@ -18,7 +39,9 @@ static inline void emit64(struct emitter *e, uint64_t v) { memcpy(e->out, &v, 8)
 
 static inline struct host_mem cpu_mem(size_t offset)
 {
-	return (struct host_mem){ .base = NO_REG, .index = NO_REG, .gs = true, .disp = (int32_t)offset };
+	return (struct host_mem){
+		.base = NO_REG, .index = NO_REG, .gs = true, .disp = (int32_t)offset
+	};
 }
 #define CPU(field) cpu_mem(offsetof(struct soft_cpu, field))
 static inline struct host_mem mem(uint8_t base, int32_t disp)
@@ -26,9 +49,12 @@ static inline struct host_mem mem(uint8_t base, int32_t disp)
 	return (struct host_mem){ .base = base, .index = NO_REG, .disp = disp };
 }
 
-static inline void emit_prefixes(struct emitter *e, struct host_op op, bool gs, uint8_t reg, uint8_t index, uint8_t base)
+static inline void emit_prefixes(struct emitter *e, struct host_op op, bool gs, uint8_t reg,
+				 uint8_t index, uint8_t base)
 {
-	uint8_t r = reg >> 3 & 1, x = index != NO_REG ? index >> 3 & 1 : 0, b = base != NO_REG ? base >> 3 & 1 : 0;
+	uint8_t r = reg >> 3 & 1;
+	uint8_t x = index != NO_REG ? index >> 3 & 1 : 0;
+	uint8_t b = base != NO_REG ? base >> 3 & 1 : 0;
 	uint8_t rex = (uint8_t)(op.w << 3 | r << 2 | x << 1 | b);
 	static const uint8_t pp_byte[4] = { 0, 0x66, 0xf3, 0xf2 };
 
@@ -37,7 +63,8 @@ static inline void emit_prefixes(struct emitter *e, struct host_op op, bool gs, 
 	if (op.kind) {
 		emit8(e, 0xc4);
 		emit8(e, (uint8_t)((~(rex << 5) & 0xe0) | op.map));
-		emit8(e, (uint8_t)(op.w << 7 | (~op.vvvv & 15) << 3 | (op.kind == X86_KIND_VEX256) << 2 | op.pp));
+		emit8(e, (uint8_t)(op.w << 7 | (~op.vvvv & 15) << 3 |
+				   (op.kind == X86_KIND_VEX256) << 2 | op.pp));
 		return;
 	}
 	if (op.lock)
@@ -65,7 +92,10 @@ static inline void emit_rm(struct emitter *e, struct host_op op, uint8_t reg, st
 {
 	uint8_t modrm = (uint8_t)((reg & 7) << 3);
 	bool sib = m.index != NO_REG || m.base == NO_REG || (m.base & 7) == 4;
-	unsigned disp_bytes = m.base == NO_REG ? 4 : m.disp == 0 && (m.base & 7) != 5 ? 0 : m.disp == (int8_t)m.disp ? 1 : 4;
+	unsigned disp_bytes = m.base == NO_REG                   ? 4
+			      : m.disp == 0 && (m.base & 7) != 5 ? 0
+			      : m.disp == (int8_t)m.disp         ? 1
+								 : 4;
 
 	emit_prefixes(e, op, m.gs, reg, m.index, m.base);
 	emit8(e, op.opcode);
@@ -73,7 +103,8 @@ static inline void emit_rm(struct emitter *e, struct host_op op, uint8_t reg, st
 		modrm |= disp_bytes == 4 ? 0x80 : disp_bytes == 1 ? 0x40 : 0;
 	emit8(e, (uint8_t)(modrm | (sib ? 4 : m.base & 7)));
 	if (sib)
-		emit8(e, (uint8_t)(m.scale_log2 << 6 | (m.index == NO_REG ? 4 : m.index & 7) << 3 | (m.base == NO_REG ? 5 : m.base & 7)));
+		emit8(e, (uint8_t)(m.scale_log2 << 6 | (m.index == NO_REG ? 4 : m.index & 7) << 3 |
+				   (m.base == NO_REG ? 5 : m.base & 7)));
 	if (disp_bytes == 1)
 		emit8(e, (uint8_t)m.disp);
 	else if (disp_bytes == 4)
@@ -82,10 +113,22 @@ static inline void emit_rm(struct emitter *e, struct host_op op, uint8_t reg, st
 
 #define OP64(code) ((struct host_op){ .opcode = (code), .w = true })
 #define OP32(code) ((struct host_op){ .opcode = (code) })
-static inline void emit_load(struct emitter *e, uint8_t reg, struct host_mem m) { emit_rm(e, OP64(0x8b), reg, m); }
-static inline void emit_store(struct emitter *e, uint8_t reg, struct host_mem m) { emit_rm(e, OP64(0x89), reg, m); }
-static inline void emit_lea(struct emitter *e, uint8_t reg, struct host_mem m) { emit_rm(e, OP64(0x8d), reg, m); }
-static inline void emit_mov(struct emitter *e, uint8_t to, uint8_t from) { emit_rr(e, OP64(0x89), from, to); }
+static inline void emit_load(struct emitter *e, uint8_t reg, struct host_mem m)
+{
+	emit_rm(e, OP64(0x8b), reg, m);
+}
+static inline void emit_store(struct emitter *e, uint8_t reg, struct host_mem m)
+{
+	emit_rm(e, OP64(0x89), reg, m);
+}
+static inline void emit_lea(struct emitter *e, uint8_t reg, struct host_mem m)
+{
+	emit_rm(e, OP64(0x8d), reg, m);
+}
+static inline void emit_mov(struct emitter *e, uint8_t to, uint8_t from)
+{
+	emit_rr(e, OP64(0x89), from, to);
+}
 
 static inline void emit_constant(struct emitter *e, uint8_t reg, uint64_t value)
 {
@@ -107,7 +150,10 @@ static inline void emit_constant(struct emitter *e, uint8_t reg, uint64_t value)
 	}
 }
 
-/* From a table entry to (host - guest) | 1. Of an entry that is not cached, which only speculation gets to, to a secret number. */
+/*
+ * From a table entry to (host - guest) | 1. Of an entry that is not cached, which only speculation
+ * gets to, to a secret number.
+ */
 static inline void emit_unpoison(struct emitter *e, uint8_t reg)
 {
 #ifndef UMBRA_SPECULATION_UNMENDED
@@ -137,7 +183,10 @@ static inline void set_jump(uint8_t *rel32, const uint8_t *target)
 
 	__atomic_store_n((int32_t *)(void *)rel32, rel, __ATOMIC_RELEASE);
 }
-static inline void emit_jmp_cpu(struct emitter *e, size_t offset) { emit_rm(e, OP32(0xff), 4, cpu_mem(offset)); }
+static inline void emit_jmp_cpu(struct emitter *e, size_t offset)
+{
+	emit_rm(e, OP32(0xff), 4, cpu_mem(offset));
+}
 /* lea reg, [rip + rel32]; returns where the rel32 stands. */
 static inline uint8_t *emit_lea_rip(struct emitter *e, uint8_t reg)
 {
@@ -164,7 +213,8 @@ static inline void emit_save_flags(struct emitter *e, bool r10_free)
 static inline void emit_restore_flags(struct emitter *e)
 {
 	emit_store(e, RAX, CPU(temp[3]));
-	emit_rm(e, (struct host_op){ .opcode = 0xb7, .map = 1 }, RAX, CPU(flags_word)); /* movzx eax, word */
+	/* movzx eax, word */
+	emit_rm(e, (struct host_op){ .opcode = 0xb7, .map = 1 }, RAX, CPU(flags_word));
 	emit8(e, 0x04), emit8(e, 0x7f); /* add al, 7f: OF */
 	emit8(e, 0x9e);                 /* sahf */
 	emit_load(e, RAX, CPU(temp[3]));

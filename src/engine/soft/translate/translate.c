@@ -1,13 +1,18 @@
 /*
- * From guest code to host code, one block at a time: up to 64 instructions of one page, entered at the top, left at a jump, a
- * system instruction, or a taken conditional branch. The scheme is explained in docs/engine.md.
+ * From guest code to host code, one block at a time: up to 64 instructions of one page, entered at
+ * the top, left at a jump, a system instruction, or a taken conditional branch. The scheme is
+ * explained in docs/engine.md.
  *
  * Invariants
- *  1. Between two instructions every guest register is where soft_internal.h says: faults are precise without repair.
- *  2. Host flags are the guest's wherever a later instruction may read them. At an indirect or cross-page exit they are in
- *     flags_word, and a block's indirect entry brings them back if the block reads flags before setting them.
- *  3. No table entry or delta survives an instruction: an invalidation is complete when the processor reaches a poll.
- *  4. A block ends at its page; an instruction that straddles two pages is a block of its own, entered by the dispatcher only.
+ *  1. Between two instructions every guest register is where soft_internal.h says: faults are
+ *     precise without repair.
+ *  2. Host flags are the guest's wherever a later instruction may read them. At an indirect or
+ *     cross-page exit they are in flags_word, and a block's indirect entry brings them back if the
+ *     block reads flags before setting them.
+ *  3. No table entry or delta survives an instruction: an invalidation is complete when the
+ *     processor reaches a poll.
+ *  4. A block ends at its page; an instruction that straddles two pages is a block of its own,
+ *     entered by the dispatcher only.
  */
 #include "translate_internal.h"
 
@@ -21,7 +26,8 @@ static int gather(struct translation *t, struct fault *fault)
 	while (t->count < (t->mode & BLOCK_ALONE ? 1u : MAX_INSNS)) {
 		struct guest_insn *g = &t->insns[t->count];
 		uint64_t linear = t->cs_base + rip;
-		size_t left = PAGE_BYTES - (linear & (PAGE_BYTES - 1)), have = left < 15 ? left : 15;
+		size_t left = PAGE_BYTES - (linear & (PAGE_BYTES - 1));
+		size_t have = left < 15 ? left : 15;
 		int error;
 
 		if (linear >> 12 != t->page)
@@ -34,7 +40,8 @@ static int gather(struct translation *t, struct fault *fault)
 			t->next_straddles = t->count;
 			if (t->count)
 				break;
-			error = soft_read(t->cpu, linear + have, g->raw + have, 15 - have, ACCESS_EXEC, fault);
+			error = soft_read(t->cpu, linear + have, g->raw + have, 15 - have,
+					  ACCESS_EXEC, fault);
 			if (error)
 				return error;
 			error = x86_decode(g->raw, 15, t->code_bits, &g->insn);
@@ -45,7 +52,8 @@ static int gather(struct translation *t, struct fault *fault)
 		if (error) {
 			if (t->count)
 				break;
-			*fault = (struct fault){ .vector = error == -E2BIG ? EXC_GP : EXC_UD, .has_code = error == -E2BIG };
+			*fault = (struct fault){ .vector = error == -E2BIG ? EXC_GP : EXC_UD,
+						 .has_code = error == -E2BIG };
 			return -EFAULT;
 		}
 		g->rip = rip;
@@ -105,7 +113,10 @@ static void emit_entries(struct translation *t)
 		emit8(e, "\x0f\x1f\x44\x00\x00"[n]);
 }
 
-/* Where patched entries lead (soft_invalidate): +0 from the direct entry, +the second part from the indirect one. */
+/*
+ * Where patched entries lead (soft_invalidate): +0 from the direct entry, +the second part from the
+ * indirect one.
+ */
 static void emit_stub(struct translation *t)
 {
 	struct emitter *e = out(t);
@@ -145,7 +156,8 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 	b->gpa = gpa;
 	b->mode = mode;
 	b->map_first = e->map_count;
-	b->guest_bytes = (uint16_t)(t.insns[t.count - 1].rip + t.insns[t.count - 1].insn.length - b->gva);
+	b->guest_bytes =
+		(uint16_t)(t.insns[t.count - 1].rip + t.insns[t.count - 1].insn.length - b->gva);
 	t.block = b;
 	start = t.e.out = e->code_write + e->code_used;
 	emit_entries(&t);

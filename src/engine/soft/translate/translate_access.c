@@ -19,7 +19,10 @@ void translate_save_flags(struct translation *t)
 	t->word_flags = true;
 }
 
-/* Before code of ours that changes the host's flags; r10 is free. They come back when somebody needs them, not before. */
+/*
+ * Before code of ours that changes the host's flags; r10 is free. They come back when somebody
+ * needs them, not before.
+ */
 void translate_leave_flags(struct translation *t)
 {
 	if (!t->at->live_in || t->grouped)
@@ -45,7 +48,10 @@ void translate_end_access(struct translation *t, struct cold *c)
 	c->flags_in_word = t->word_flags && !t->host_flags && !t->at->insn.encoding.flags_written;
 }
 
-/* ---- addresses ------------------------------------------------------------------------------------------------------------ */
+/*
+ * ---- addresses
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static bool needs_segment_base(const struct translation *t, const struct x86_insn *i)
 {
@@ -56,16 +62,22 @@ static bool needs_segment_base(const struct translation *t, const struct x86_ins
 
 bool translate_simple_address(const struct translation *t, const struct x86_insn *i, unsigned bytes)
 {
-	return t->code_bits == 64 && i->address_bytes == 8 && i->base < 16 && !displaced(i->base) && i->index == X86_NO_REGISTER &&
-	       !needs_segment_base(t, i) && (int64_t)i->disp + bytes < INT32_MAX && i->disp > INT32_MIN + 1;
+	return t->code_bits == 64 && i->address_bytes == 8 && i->base < 16 && !displaced(i->base) &&
+	       i->index == X86_NO_REGISTER && !needs_segment_base(t, i) &&
+	       (int64_t)i->disp + bytes < INT32_MAX && i->disp > INT32_MIN + 1;
 }
 
-uint64_t translate_after_insn(const struct translation *t) { return (t->at->rip + t->at->insn.length) & t->rip_mask; }
+uint64_t translate_after_insn(const struct translation *t)
+{
+	return (t->at->rip + t->at->insn.length) & t->rip_mask;
+}
 
 /* reg = the effective address, without the segment base. Uses r11 for a displaced index. */
 void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg)
 {
-	struct host_mem m = { .base = i->base, .index = i->index, .scale_log2 = i->scale_log2, .disp = i->disp };
+	struct host_mem m = {
+		.base = i->base, .index = i->index, .scale_log2 = i->scale_log2, .disp = i->disp
+	};
 	struct host_op lea = i->address_bytes == 8 ? OP64(0x8d) : OP32(0x8d);
 
 	if (i->base == X86_RIP) {
@@ -85,7 +97,10 @@ void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg)
 	if (m.base == NO_REG && m.index == NO_REG) {
 		uint64_t value = (uint64_t)(int64_t)i->disp;
 
-		emit_constant(out(t), reg, i->address_bytes == 8 ? value : i->address_bytes == 4 ? (uint32_t)value : (uint16_t)value);
+		emit_constant(out(t), reg,
+			      i->address_bytes == 8   ? value
+			      : i->address_bytes == 4 ? (uint32_t)value
+						      : (uint16_t)value);
 		return;
 	}
 	emit_rm(out(t), lea, reg, m);
@@ -96,13 +111,15 @@ void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg)
 /* r10, the effective address, becomes the linear one. Uses r11. */
 void emit_segment_base(struct translation *t, const struct x86_insn *i)
 {
-	size_t base = offsetof(struct soft_cpu, state.segment) + i->segment * sizeof(struct x86_segment_state) +
+	size_t base = offsetof(struct soft_cpu, state.segment) +
+		      i->segment * sizeof(struct x86_segment_state) +
 		      offsetof(struct x86_segment_state, base);
 
 	if (!needs_segment_base(t, i))
 		return;
 	emit_load(out(t), R11, cpu_mem(base));
-	emit_rm(out(t), t->code_bits == 64 ? OP64(0x8d) : OP32(0x8d), R10, (struct host_mem){ .base = R10, .index = R11 });
+	emit_rm(out(t), t->code_bits == 64 ? OP64(0x8d) : OP32(0x8d), R10,
+		(struct host_mem){ .base = R10, .index = R11 });
 }
 
 void emit_linear(struct translation *t, const struct x86_insn *i)
@@ -112,8 +129,9 @@ void emit_linear(struct translation *t, const struct x86_insn *i)
 }
 
 /*
- * What an access may not cross to be the host's own. A locked one that crosses a cache line stops every processor of the host; it
- * is done with this machine's other processors standing still instead (soft_memory()).
+ * What an access may not cross to be the host's own. A locked one that crosses a cache line stops
+ * every processor of the host; it is done with this machine's other processors standing still
+ * instead (soft_memory()).
  */
 static unsigned access_unit_bytes(const struct x86_insn *i, bool write)
 {
@@ -121,15 +139,17 @@ static unsigned access_unit_bytes(const struct x86_insn *i, bool write)
 }
 
 /*
- * The lookup: afterwards r11 is (host - guest) + 1 of the page of ea. flags_live: saved before, to be restored by the caller
- * between the returned cold's `back` and its access.
+ * The lookup: afterwards r11 is (host - guest) + 1 of the page of ea. flags_live: saved before, to
+ * be restored by the caller between the returned cold's `back` and its access.
  */
-struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10, unsigned bytes, bool read, bool write)
+struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10, unsigned bytes,
+			 bool read, bool write)
 {
 	struct emitter *e = out(t);
 	struct cold *c;
 	uint8_t table = write ? R14 : R15;
-	unsigned span = 1, unit = access_unit_bytes(&t->at->insn, write);
+	unsigned span = 1;
+	unsigned unit = access_unit_bytes(&t->at->insn, write);
 
 	if (t->grouped)
 		return &t->no_cold;
@@ -150,8 +170,18 @@ struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10,
 		c->crossing = emit_jcc(e, CC_Z);
 	}
 	c->lookup = e->out;
-	emit_rr(e, (struct host_op){ .kind = X86_KIND_VEX128, .map = 2, .opcode = 0xf7, .w = true, .vvvv = table }, R11, R11);
-	emit_load(e, R11, (struct host_mem){ .base = table, .index = R11, .scale_log2 = 3, .disp = -(int32_t)TABLE_BIAS });
+	emit_rr(e,
+		(struct host_op){ .kind = X86_KIND_VEX128,
+				  .map = 2,
+				  .opcode = 0xf7,
+				  .w = true,
+				  .vvvv = table },
+		R11, R11);
+	emit_load(e, R11,
+		  (struct host_mem){ .base = table,
+				     .index = R11,
+				     .scale_log2 = 3,
+				     .disp = -(int32_t)TABLE_BIAS });
 	emit_rr(e, OP32(0xf6), 0, R11);
 	emit8(e, 1);
 	c->from[1] = emit_jcc(e, CC_Z);

@@ -1,7 +1,13 @@
-/* What is written behind the hot code of a block: slow paths of accesses, links of chains, the cases left to C. */
+/*
+ * What is written behind the hot code of a block: slow paths of accesses, links of chains, the
+ * cases left to C.
+ */
 #include "translate_internal.h"
 
-/* The test on the path also stops what ends just behind a page's begin without crossing it: that goes back. */
+/*
+ * The test on the path also stops what ends just behind a page's begin without crossing it: that
+ * goes back.
+ */
 static void sort_out_crossing(struct translation *t, struct cold *c)
 {
 	struct host_mem last = c->ea;
@@ -26,9 +32,12 @@ static void sort_out_crossing(struct translation *t, struct cold *c)
 void translate_cold_memory(struct translation *t, struct cold *c)
 {
 	const struct x86_insn *i = &t->at->insn;
-	struct memory_site site = { .write = c->write, .locked = x86_insn_is_locked(i),
-				    .stack = (!c->ea_in_r10 && c->ea.base == RSP) || (x86_insn_has_memory(i) && i->segment == X86_SS),
-				    .read = c->read, .bytes = c->bytes };
+	struct memory_site site = { .write = c->write,
+				    .locked = x86_insn_is_locked(i),
+				    .stack = (!c->ea_in_r10 && c->ea.base == RSP) ||
+					     (x86_insn_has_memory(i) && i->segment == X86_SS),
+				    .read = c->read,
+				    .bytes = c->bytes };
 	uint8_t *to_site, *bounce, *at_site;
 	size_t copied = (size_t)(c->after - c->back);
 
@@ -64,9 +73,11 @@ void translate_cold_memory(struct translation *t, struct cold *c)
 void translate_cold_chain(struct translation *t, struct cold *c)
 {
 	struct emitter *e = out(t);
-	uint8_t *link = c->from[0], *to_link;
+	uint8_t *link = c->from[0];
+	uint8_t *to_link;
 
-	if (c->kind == COLD_POLL) { /* backwards or to another page: look at the kick without touching flags */
+	/* backwards or to another page: look at the kick without touching flags */
+	if (c->kind == COLD_POLL) {
 		emit_mov(e, R11, RCX);
 		emit_rm(e, OP32(0x8b), RCX, CPU(kick));
 		emit8(e, 0x67), emit8(e, 0xe3);
@@ -106,6 +117,9 @@ void translate_add_map(struct translation *t, const struct guest_insn *g, bool i
 {
 	struct soft_engine *e = t->engine;
 
-	e->maps[e->map_count++] = (struct pc_map){ .host = (uint32_t)(out(t)->out - t->base), .guest = (uint16_t)(g->rip - t->insns[0].rip),
-						   .length = (uint16_t)(g->insn.length | (in_word ? MAP_FLAGS_IN_WORD : 0)) };
+	e->maps[e->map_count++] = (struct pc_map){
+		.host = (uint32_t)(out(t)->out - t->base),
+		.guest = (uint16_t)(g->rip - t->insns[0].rip),
+		.length = (uint16_t)(g->insn.length | (in_word ? MAP_FLAGS_IN_WORD : 0))
+	};
 }

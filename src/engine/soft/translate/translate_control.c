@@ -1,12 +1,21 @@
-/* Leaving a block: jumps, calls, returns, the stack instructions that go with them, and what is left to C. */
+/*
+ * Leaving a block: jumps, calls, returns, the stack instructions that go with them, and what is
+ * left to C.
+ */
 #include "translate_internal.h"
 
-static uint32_t jump_index(uint64_t rip) { return (uint32_t)((rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1)); }
+static uint32_t jump_index(uint64_t rip)
+{
+	return (uint32_t)((rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1));
+}
 
-/* To a target known now, through the jump cache (it lies in another page). Flags are in flags_word. */
+/*
+ * To a target known now, through the jump cache (it lies in another page). Flags are in flags_word.
+ */
 void translate_exit_constant(struct translation *t, uint64_t target)
 {
-	size_t entry = offsetof(struct soft_cpu, jump_cache) + jump_index(target) * sizeof(struct jump_entry);
+	size_t entry = offsetof(struct soft_cpu, jump_cache) +
+		       jump_index(target) * sizeof(struct jump_entry);
 	uint8_t *miss;
 
 	emit_constant(out(t), R11, target);
@@ -23,11 +32,16 @@ void translate_exit_constant(struct translation *t, uint64_t target)
 static void exit_indirect(struct translation *t)
 {
 	size_t cache = offsetof(struct soft_cpu, jump_cache);
-	struct host_mem entry = { .base = R10, .index = NO_REG, .gs = true, .disp = (int32_t)cache };
+	struct host_mem entry = {
+		.base = R10, .index = NO_REG, .gs = true, .disp = (int32_t)cache
+	};
 	uint8_t *miss;
 
 	emit_store(out(t), R11, CPU(state.rip));
-	emit_rr(out(t), (struct host_op){ .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true }, R10, R11);
+	emit_rr(out(t),
+		(struct host_op){
+			.kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true },
+		R10, R11);
 	emit8(out(t), 12);
 	emit_rr(out(t), OP32(0x31), R11, R10);
 	emit_rr(out(t), OP32(0x81), 4, R10);
@@ -44,7 +58,10 @@ static void exit_indirect(struct translation *t)
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_indirect));
 }
 
-bool translate_same_page(const struct translation *t, uint64_t target) { return (t->cs_base + target) >> 12 == t->page && !(t->mode & BLOCK_ALONE); }
+bool translate_same_page(const struct translation *t, uint64_t target)
+{
+	return (t->cs_base + target) >> 12 == t->page && !(t->mode & BLOCK_ALONE);
+}
 
 void translate_align_rel32(struct translation *t, unsigned opcode_bytes)
 {
@@ -56,7 +73,10 @@ void translate_align_rel32(struct translation *t, unsigned opcode_bytes)
 }
 
 /* An unconditional exit to a known target. */
-/* A jump to the block's own begin, where no flag is looked at: the poll may change the flags and stands in the loop itself. */
+/*
+ * A jump to the block's own begin, where no flag is looked at: the poll may change the flags and
+ * stands in the loop itself.
+ */
 static bool is_plain_loop(const struct translation *t, uint64_t target)
 {
 	return target == t->insns[0].rip && !t->insns[0].live_in && translate_same_page(t, target);
@@ -105,7 +125,8 @@ void translate_side_exit(struct translation *t, uint8_t cc, uint64_t target)
 		set_jump(on, out(t)->out);
 		return;
 	}
-	c = translate_new_cold(t, target > t->at->rip && translate_same_page(t, target) ? COLD_CHAIN : COLD_POLL);
+	c = translate_new_cold(
+		t, target > t->at->rip && translate_same_page(t, target) ? COLD_CHAIN : COLD_POLL);
 	c->target = target;
 	translate_align_rel32(t, 2);
 	c->from[0] = emit_jcc(out(t), cc);
@@ -142,9 +163,15 @@ void translate_system_exit(struct translation *t)
 /* The case that inlined code leaves to C; the flags are in flags_word or dead. */
 void translate_leave_for_system(struct translation *t) { emit_system(t); }
 
-void translate_or_else(struct translation *t, struct cold *c, uint8_t cc) { c->from[c->from_count++] = emit_jcc(out(t), cc); }
+void translate_or_else(struct translation *t, struct cold *c, uint8_t cc)
+{
+	c->from[c->from_count++] = emit_jcc(out(t), cc);
+}
 
-/* ---- stack and control ------------------------------------------------------------------------------------------------------- */
+/*
+ * ---- stack and control
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static struct cold *push_lookup(struct translation *t)
 {
@@ -238,7 +265,10 @@ static void load_target(struct translation *t)
 	if (!simple)
 		emit_linear(t, i);
 	c = emit_lookup(t, simple ? mem(i->base, i->disp) : mem(R10, 0), !simple, 8, true, false);
-	emit_load(out(t), R11, (struct host_mem){ .base = simple ? i->base : R10, .index = R11, .disp = (simple ? i->disp : 0) - 1 });
+	emit_load(out(t), R11,
+		  (struct host_mem){ .base = simple ? i->base : R10,
+				     .index = R11,
+				     .disp = (simple ? i->disp : 0) - 1 });
 	translate_end_access(t, c);
 }
 
@@ -253,7 +283,10 @@ bool translate_indirect(struct translation *t)
 	load_target(t);
 	if (i->encoding.class == X86_CLASS_PUSH_RM) {
 		emit_mov(out(t), R10, R11);
-		/* the slow path of the push must find the value again: r10 is kept across it unless it holds the address */
+		/*
+		 * the slow path of the push must find the value again: r10 is kept across it unless
+		 * it holds the address
+		 */
 		emit_store(out(t), R10, CPU(temp[2]));
 		c = push_lookup(t);
 		emit_load(out(t), R10, CPU(temp[2]));
@@ -277,9 +310,13 @@ void translate_counted_jump(struct translation *t)
 	const struct x86_insn *i = &t->at->insn;
 	uint64_t target = (translate_after_insn(t) + i->imm) & t->rip_mask;
 	bool wide = i->address_bytes == 8;
-	uint8_t *short_jump, *skip = NULL;
+	uint8_t *short_jump;
+	uint8_t *skip = NULL;
 
-	/* JRCXZ: the host's own, over a jump; the LOOPs count with LEA and test by JRCXZ, so that flags stay. */
+	/*
+	 * JRCXZ: the host's own, over a jump; the LOOPs count with LEA and test by JRCXZ, so that
+	 * flags stay.
+	 */
 	if (i->opcode != 0xe3)
 		emit_rm(out(t), wide ? OP64(0x8d) : OP32(0x8d), RCX, mem(RCX, -1));
 	if (i->opcode == 0xe0 || i->opcode == 0xe1)
@@ -315,7 +352,9 @@ void translate_counted_jump(struct translation *t)
 
 void translate_read_time(struct translation *t)
 {
-	static const struct host_op rorx = { .kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true };
+	static const struct host_op rorx = {
+		.kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true
+	};
 
 	emit8(out(t), 0x0f), emit8(out(t), 0x31);
 	emit_rr(out(t), rorx, RDX, RDX), emit8(out(t), 32);

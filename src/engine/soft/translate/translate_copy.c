@@ -1,4 +1,7 @@
-/* Data instructions: the host executes a copy with registers renamed and the memory operand rewritten. */
+/*
+ * Data instructions: the host executes a copy with registers renamed and the memory operand
+ * rewritten.
+ */
 #include "translate_internal.h"
 
 static uint8_t renamed(const struct renaming *r, uint8_t guest, bool high)
@@ -13,13 +16,20 @@ enum { USE_READ = 1, USE_WRITE = 2, USE_BOTH = 3 };
 
 static unsigned use_of(const struct x86_insn *i, uint32_t read, uint32_t write)
 {
-	unsigned use = (x86_insn_is(i, read) ? USE_READ : 0u) | (x86_insn_is(i, write) ? USE_WRITE : 0u);
+	unsigned use =
+		(x86_insn_is(i, read) ? USE_READ : 0u) | (x86_insn_is(i, write) ? USE_WRITE : 0u);
 
 	return use ? use : USE_BOTH;
 }
 
-static unsigned rm_use(const struct x86_insn *i) { return use_of(i, X86_ENC_RM_READ, X86_ENC_RM_WRITE); }
-static unsigned reg_use(const struct x86_insn *i) { return use_of(i, X86_ENC_REG_READ, X86_ENC_REG_WRITE); }
+static unsigned rm_use(const struct x86_insn *i)
+{
+	return use_of(i, X86_ENC_RM_READ, X86_ENC_RM_WRITE);
+}
+static unsigned reg_use(const struct x86_insn *i)
+{
+	return use_of(i, X86_ENC_REG_READ, X86_ENC_REG_WRITE);
+}
 
 /* Is modrm.reg one of AH, CH, DH, BH? */
 static bool is_high_byte(const struct x86_insn *i)
@@ -51,7 +61,9 @@ static uint8_t pick_spill(const struct x86_insn *i, const struct renaming *r)
 
 	for (unsigned n = 0; n < sizeof(candidates); n++) {
 		uint8_t c = candidates[n];
-		bool taken = c == r->spilled || (i->has_modrm && (c == i->reg || (i->mod == 3 && c == i->rm))) || c == i->vvvv ||
+		bool taken = c == r->spilled ||
+			     (i->has_modrm && (c == i->reg || (i->mod == 3 && c == i->rm))) ||
+			     c == i->vvvv ||
 			     (x86_insn_has_memory(i) && (c == i->base || c == i->index));
 
 		if (!taken)
@@ -60,7 +72,8 @@ static uint8_t pick_spill(const struct x86_insn *i, const struct renaming *r)
 	return RSI;
 }
 
-static void assign(struct translation *t, struct renaming *r, const uint8_t *free_regs, unsigned free_count)
+static void assign(struct translation *t, struct renaming *r, const uint8_t *free_regs,
+		   unsigned free_count)
 {
 	const struct x86_insn *i = &t->at->insn;
 
@@ -76,9 +89,13 @@ static void assign(struct translation *t, struct renaming *r, const uint8_t *fre
 	}
 	for (unsigned n = 0; n < r->count; n++) {
 		if (r->high[n]) {
-			emit_rm(out(t), OP32(0x88), r->guest[n], CPU(temp[1])); /* mov [temp], ah..bh: no REX */
-			emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, r->host[n], CPU(temp[1]));
-		} else if (r->use[n] & USE_READ && !(r->host[n] == R10 && t->r10_end == out(t)->out && t->r10_guest == r->guest[n])) {
+			/* mov [temp], ah..bh: no REX */
+			emit_rm(out(t), OP32(0x88), r->guest[n], CPU(temp[1]));
+			emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, r->host[n],
+				CPU(temp[1]));
+		} else if (r->use[n] & USE_READ &&
+			   !(r->host[n] == R10 && t->r10_end == out(t)->out &&
+			     t->r10_guest == r->guest[n])) {
 			emit_load(out(t), r->host[n], slot(r->guest[n]));
 		}
 	}
@@ -88,7 +105,8 @@ static void put_back(struct translation *t, const struct renaming *r)
 {
 	for (unsigned n = 0; n < r->count; n++) {
 		if (r->high[n]) {
-			emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true }, r->host[n], CPU(temp[1]));
+			emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true },
+				r->host[n], CPU(temp[1]));
 			emit_rm(out(t), OP32(0x8a), r->guest[n], CPU(temp[1]));
 		} else if (r->use[n] & USE_WRITE) {
 			emit_store(out(t), r->host[n], slot(r->guest[n]));
@@ -111,7 +129,9 @@ void translate_collect(const struct x86_insn *i, struct renaming *r, bool needs_
 	r->spilled = NO_REG;
 	if (x86_insn_is(i, X86_ENC_REG_GPR) && (displaced(i->reg) || (high && needs_rex)))
 		want(r, i->reg, high, whole(i, reg_use(i), x86_insn_is(i, X86_ENC_REG8)));
-	if (((x86_insn_is(i, X86_ENC_RM_GPR) && i->mod == 3) || x86_insn_is(i, X86_ENC_OPCODE_GPR)) && displaced(i->rm))
+	if (((x86_insn_is(i, X86_ENC_RM_GPR) && i->mod == 3) ||
+	     x86_insn_is(i, X86_ENC_OPCODE_GPR)) &&
+	    displaced(i->rm))
 		want(r, i->rm, false, whole(i, rm_use(i), x86_insn_is(i, X86_ENC_RM8)));
 	if (x86_insn_is(i, X86_ENC_VVVV_GPR) && displaced(i->vvvv))
 		want(r, i->vvvv, false, use_of(i, X86_ENC_VVVV_READ, X86_ENC_VVVV_WRITE));
@@ -124,7 +144,8 @@ static void put_immediate(struct translation *t, const struct host_encoding *h)
 }
 
 /* Registers renamed; and REX where a byte register would be another one without it. */
-static void rename_operands(const struct x86_insn *i, const struct renaming *r, bool memory, struct host_encoding *h)
+static void rename_operands(const struct x86_insn *i, const struct renaming *r, bool memory,
+			    struct host_encoding *h)
 {
 	if (x86_insn_is(i, X86_ENC_VVVV_GPR))
 		h->op.vvvv = renamed(r, i->vvvv, false);
@@ -132,7 +153,8 @@ static void rename_operands(const struct x86_insn *i, const struct renaming *r, 
 		bool high = is_high_byte(i);
 		uint8_t reg = renamed(r, h->reg, high);
 
-		h->op.force_rex |= x86_insn_is(i, X86_ENC_REG8) && !(high && reg == i->reg) && (i->rex || reg != i->reg);
+		h->op.force_rex |= x86_insn_is(i, X86_ENC_REG8) && !(high && reg == i->reg) &&
+				   (i->rex || reg != i->reg);
 		h->reg = reg;
 	}
 	if ((x86_insn_is(i, X86_ENC_RM_GPR) && !memory) || x86_insn_is(i, X86_ENC_OPCODE_GPR))
@@ -140,7 +162,8 @@ static void rename_operands(const struct x86_insn *i, const struct renaming *r, 
 	h->op.force_rex |= x86_insn_is(i, X86_ENC_RM8) && !memory && i->rex;
 }
 
-static void put_encoding(struct translation *t, const struct host_encoding *h, const struct host_mem *memory)
+static void put_encoding(struct translation *t, const struct host_encoding *h,
+			 const struct host_mem *memory)
 {
 	struct host_op op = h->op;
 
@@ -165,13 +188,18 @@ void translate_copied(struct translation *t, const uint8_t *start, unsigned look
 	const struct soft_engine *e = t->engine;
 
 	if (e->on_copy)
-		e->on_copy(e->on_copy_context, &(struct emitted_copy){
-			.insn = i, .host = start, .bytes = (unsigned)(out(t)->out - start), .looked_up_bytes = looked_up_bytes,
-			.writable = x86_insn_is(i, X86_ENC_MEM_WRITE), .code_bits = t->code_bits });
+		e->on_copy(e->on_copy_context,
+			   &(struct emitted_copy){ .insn = i,
+						   .host = start,
+						   .bytes = (unsigned)(out(t)->out - start),
+						   .looked_up_bytes = looked_up_bytes,
+						   .writable = x86_insn_is(i, X86_ENC_MEM_WRITE),
+						   .code_bits = t->code_bits });
 }
 
 /* The copy; memory: where its operand is now, or NULL. */
-static void put_copy(struct translation *t, struct host_encoding h, const struct renaming *r, const struct host_mem *memory)
+static void put_copy(struct translation *t, struct host_encoding h, const struct renaming *r,
+		     const struct host_mem *memory)
 {
 	const struct x86_insn *i = &t->at->insn;
 	uint8_t *start = out(t)->out;
@@ -182,10 +210,11 @@ static void put_copy(struct translation *t, struct host_encoding h, const struct
 }
 
 /*
- * BT m, r and its kin reach beyond the operand: r10 += (r >> log2 bits) * bytes. The sum is the effective address: cut to the
- * address size before the segment's base is added.
+ * BT m, r and its kin reach beyond the operand: r10 += (r >> log2 bits) * bytes. The sum is the
+ * effective address: cut to the address size before the segment's base is added.
  */
-static void add_bit_string_offset(struct translation *t, const struct x86_insn *i, unsigned operand_bytes)
+static void add_bit_string_offset(struct translation *t, const struct x86_insn *i,
+				  unsigned operand_bytes)
 {
 	uint8_t log2 = operand_bytes == 8 ? 3 : operand_bytes == 4 ? 2 : 1;
 	uint8_t from = i->reg;
@@ -195,7 +224,8 @@ static void add_bit_string_offset(struct translation *t, const struct x86_insn *
 		from = R11;
 	}
 	if (operand_bytes == 2)
-		emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xbf, .w = true }, R11, from); /* movsx */
+		emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xbf, .w = true }, R11,
+			from); /* movsx */
 	else if (operand_bytes == 4)
 		emit_rr(out(t), OP64(0x63), R11, from); /* movsxd */
 	else
@@ -261,7 +291,8 @@ void translate_copy_memory(struct translation *t)
 	translate_leave_flags(t);
 	if (!simple)
 		emit_linear(t, i);
-	c = emit_lookup(t, ea, !simple, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_READ), x86_insn_is(i, X86_ENC_MEM_WRITE));
+	c = emit_lookup(t, ea, !simple, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_READ),
+			x86_insn_is(i, X86_ENC_MEM_WRITE));
 	translate_collect(i, &r, true);
 	access = (struct host_mem){ .base = ea.base, .index = R11, .disp = ea.disp - 1 };
 	if (!simple && r.count) {
@@ -307,12 +338,16 @@ enum {
 	OPCODE_2_IMUL = 0xaf,
 };
 
-/* ADD to CMP, TEST, MOV between a register and r/m, not of bytes: those whose source may change sides. */
+/*
+ * ADD to CMP, TEST, MOV between a register and r/m, not of bytes: those whose source may change
+ * sides.
+ */
 static bool has_two_directions(const struct host_op *op)
 {
 	if (op->kind || op->map || !(op->opcode & 1))
 		return false;
-	return (op->opcode <= OPCODE_ALU_LAST && (op->opcode & 7) < 4) || op->opcode == OPCODE_TEST ||
+	return (op->opcode <= OPCODE_ALU_LAST && (op->opcode & 7) < 4) ||
+	       op->opcode == OPCODE_TEST ||
 	       (op->opcode >= OPCODE_MOV_FIRST && op->opcode <= OPCODE_MOV_LAST);
 }
 
@@ -321,10 +356,14 @@ static bool takes_rm_from_memory(const struct host_op *op)
 	if (has_two_directions(op) || (!op->kind && !op->map && op->opcode == OPCODE_MOVSXD))
 		return true;
 	return !op->kind && op->map == 1 &&
-	       ((op->opcode >= OPCODE_2_CMOV_FIRST && op->opcode <= OPCODE_2_CMOV_LAST) || op->opcode == OPCODE_2_IMUL);
+	       ((op->opcode >= OPCODE_2_CMOV_FIRST && op->opcode <= OPCODE_2_CMOV_LAST) ||
+		op->opcode == OPCODE_2_IMUL);
 }
 
-/* A displaced source as memory operand of the same instruction; it may have to change sides for that. */
+/*
+ * A displaced source as memory operand of the same instruction; it may have to change sides for
+ * that.
+ */
 static bool copy_from_slot(struct translation *t, struct host_encoding h)
 {
 	const struct x86_insn *i = &t->at->insn;
@@ -333,7 +372,8 @@ static bool copy_from_slot(struct translation *t, struct host_encoding h)
 	bool reg_displaced = displaced(i->reg) && x86_insn_is(i, X86_ENC_REG_GPR);
 	struct host_mem from;
 
-	if (!i->has_modrm || i->operand_bytes == 2 || rm_displaced == reg_displaced || t->code_bits != 64)
+	if (!i->has_modrm || i->operand_bytes == 2 || rm_displaced == reg_displaced ||
+	    t->code_bits != 64)
 		return false;
 	if (rm_displaced && rm_use(i) == USE_READ && takes_rm_from_memory(&h.op)) {
 		from = slot(i->rm);

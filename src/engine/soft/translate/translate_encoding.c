@@ -4,7 +4,8 @@
  * Invariants (check_host_encoding)
  *  1. The immediate has as many bytes as the guest's decoder read, and as the host will read.
  *  2. A memory operand's size is known and not 0.
- *  3. Only classes that are copied have an encoding; an opcode that does not exist in 64-bit code never appears.
+ *  3. Only classes that are copied have an encoding; an opcode that does not exist in 64-bit code
+ *     never appears.
  */
 #include "translate_encoding.h"
 
@@ -63,7 +64,8 @@ static void check_host_encoding(const struct x86_insn *insn, const struct host_e
 {
 	assert(h->immediate_bytes == insn->imm_bytes);
 	assert(!x86_insn_has_memory(insn) || h->memory_bytes);
-	assert(insn->encoding.class == X86_CLASS_DATA || insn->encoding.class == X86_CLASS_BIT_STRING);
+	assert(insn->encoding.class == X86_CLASS_DATA ||
+	       insn->encoding.class == X86_CLASS_BIT_STRING);
 }
 
 bool soft_host_encoding(const struct x86_insn *insn, struct host_encoding *ret)
@@ -73,8 +75,14 @@ bool soft_host_encoding(const struct x86_insn *insn, struct host_encoding *ret)
 	if (insn->encoding.class != X86_CLASS_DATA && insn->encoding.class != X86_CLASS_BIT_STRING)
 		return false;
 	*ret = (struct host_encoding){
-		.op = { .kind = insn->kind, .map = insn->map, .pp = insn->pp, .opcode = insn->opcode, .vvvv = insn->vvvv,
-			.w = insn->rex_w, .lock = insn->lock, .extra66 = !insn->kind && insn->pp >= 2 && insn->canonical66 },
+		.op = { .kind = insn->kind,
+			.map = insn->map,
+			.pp = insn->pp,
+			.opcode = insn->opcode,
+			.vvvv = insn->vvvv,
+			.w = insn->rex_w,
+			.lock = insn->lock,
+			.extra66 = !insn->kind && insn->pp >= 2 && insn->canonical66 },
 		.reg = insn->reg,
 		.rm = insn->rm,
 		.has_modrm = insn->has_modrm,
@@ -87,7 +95,8 @@ bool soft_host_encoding(const struct x86_insn *insn, struct host_encoding *ret)
 	ret->operand_bytes = ret->op.w ? 8 : size_66 ? 2 : 4;
 	ret->immediate_bytes = (uint8_t)immediate_bytes(ret, insn->encoding.immediate);
 	ret->memory_bytes = (uint8_t)memory_bytes(ret, insn);
-	if (ret->immediate_bytes != insn->imm_bytes || (x86_insn_has_memory(insn) && !ret->memory_bytes))
+	if (ret->immediate_bytes != insn->imm_bytes ||
+	    (x86_insn_has_memory(insn) && !ret->memory_bytes))
 		return false;
 	CHECK(check_host_encoding(insn, ret));
 	return true;

@@ -1,7 +1,8 @@
 /*
- * The canonical 64-bit encoding of a guest's data instruction, whatever mode it came from and however it was written. Made in
- * one place, from the instruction table's row alone: what is looked up, the prefixes that are emitted, the width of the
- * immediate, and the registers all come from here, so that the host cannot read another instruction than was decoded.
+ * The canonical 64-bit encoding of a guest's data instruction, whatever mode it came from and
+ * however it was written. Made in one place, from the instruction table's row alone: what is looked
+ * up, the prefixes that are emitted, the width of the immediate, and the registers all come from
+ * here, so that the host cannot read another instruction than was decoded.
  */
 #pragma once
 
@@ -18,12 +19,16 @@ struct host_encoding {
 	uint64_t immediate;
 };
 
-/* A copy as it was emitted: what validators look at. host[0..bytes) is the instruction, one access without what surrounds it. */
+/*
+ * A copy as it was emitted: what validators look at. host[0..bytes) is the instruction, one access
+ * without what surrounds it.
+ */
 struct emitted_copy {
 	const struct x86_insn *insn;
 	const uint8_t *host;
 	unsigned bytes;
-	unsigned looked_up_bytes; /* from the operand's first byte; 0: it has no guest memory operand */
+	/* from the operand's first byte; 0: it has no guest memory operand */
+	unsigned looked_up_bytes;
 	bool writable;            /* they were looked up for writing */
 	unsigned code_bits;
 };
@@ -33,5 +38,8 @@ const char *soft_copy_error(const struct emitted_copy *copy);
 /* The same as an assertion: soft_engine.on_copy of builds with checks. */
 void soft_check_copy(void *context, const struct emitted_copy *copy);
 
-/* Copies of data instructions only. False: there is none, or what the decoder read has other widths; the instruction is C's. */
+/*
+ * Copies of data instructions only. False: there is none, or what the decoder read has other
+ * widths; the instruction is C's.
+ */
 bool soft_host_encoding(const struct x86_insn *insn, struct host_encoding *ret);

@@ -4,19 +4,28 @@
 /* How far accesses of a group lie apart, and from their base register's value. */
 enum { GROUP_BYTES = 256, GROUP_REACH = 4096 };
 
-/* Instructions that are copied as they are, and whose only general registers are those of their operands. */
+/*
+ * Instructions that are copied as they are, and whose only general registers are those of their
+ * operands.
+ */
 static bool is_plain(const struct x86_insn *i) { return x86_insn_is(i, X86_ENC_PLAIN) && !i->lock; }
 
-/* Whether the operand is this register, or a byte of it: without REX, 4 to 7 may be the second bytes of 0 to 3. */
+/*
+ * Whether the operand is this register, or a byte of it: without REX, 4 to 7 may be the second
+ * bytes of 0 to 3.
+ */
 static bool is_register(const struct x86_insn *i, uint8_t operand, uint8_t reg)
 {
 	return operand == reg || (!i->rex && (operand & 3) == reg);
 }
 
-/* Whether an operand of the instruction is this register, other than as base of its memory operand. */
+/*
+ * Whether an operand of the instruction is this register, other than as base of its memory operand.
+ */
 static bool names(const struct x86_insn *i, uint8_t reg)
 {
-	bool rm_is_register = (x86_insn_is(i, X86_ENC_RM_GPR) && i->mod == 3) || x86_insn_is(i, X86_ENC_OPCODE_GPR);
+	bool rm_is_register = (x86_insn_is(i, X86_ENC_RM_GPR) && i->mod == 3) ||
+			      x86_insn_is(i, X86_ENC_OPCODE_GPR);
 
 	if (x86_insn_is(i, X86_ENC_ACCUMULATOR) && reg == RAX)
 		return true;
@@ -37,7 +46,9 @@ static unsigned displaced_operands(const struct x86_insn *i)
 
 static bool note_access(struct group *g, int32_t at, unsigned bytes, bool write)
 {
-	int32_t low = at < g->low || !g->accesses ? at : g->low, high = at + (int32_t)bytes > g->high || !g->accesses ? at + (int32_t)bytes : g->high;
+	int32_t low = at < g->low || !g->accesses ? at : g->low;
+	int32_t high =
+		at + (int32_t)bytes > g->high || !g->accesses ? at + (int32_t)bytes : g->high;
 
 	if (high - low > GROUP_BYTES)
 		return false;
@@ -51,7 +62,8 @@ static bool note_access(struct group *g, int32_t at, unsigned bytes, bool write)
 /* ADD and SUB of a constant to the stack pointer. */
 static bool moves_stack(const struct x86_insn *i, int32_t *ret_by)
 {
-	if (i->kind || i->map || !i->rex_w || i->mod != 3 || i->rm != RSP || (i->opcode != 0x81 && i->opcode != 0x83) || (i->reg != 0 && i->reg != 5) ||
+	if (i->kind || i->map || !i->rex_w || i->mod != 3 || i->rm != RSP ||
+	    (i->opcode != 0x81 && i->opcode != 0x83) || (i->reg != 0 && i->reg != 5) ||
 	    (int64_t)i->imm > 128 || (int64_t)i->imm < -128)
 		return false;
 	*ret_by = i->reg ? -(int32_t)i->imm : (int32_t)i->imm;
@@ -75,7 +87,8 @@ static bool join_stack(struct group *g, const struct x86_insn *i)
 		return true;
 	case X86_CLASS_POP:
 	case X86_CLASS_RET:
-		if (i->imm || (i->encoding.class == X86_CLASS_POP && i->rm == RSP) || !note_access(g, g->offset, 8, false))
+		if (i->imm || (i->encoding.class == X86_CLASS_POP && i->rm == RSP) ||
+		    !note_access(g, g->offset, 8, false))
 			return false;
 		g->offset += 8;
 		g->closed = i->encoding.class == X86_CLASS_RET;
@@ -91,7 +104,8 @@ static bool join_stack(struct group *g, const struct x86_insn *i)
 /* LEA changes one register and reads no other that is not where it should be. */
 static bool joins_lea(const struct group *g, const struct x86_insn *i)
 {
-	return i->reg != g->base && (i->base >= 16 || !displaced(i->base)) && (i->index >= 16 || !displaced(i->index));
+	return i->reg != g->base && (i->base >= 16 || !displaced(i->base)) &&
+	       (i->index >= 16 || !displaced(i->index));
 }
 
 static bool join(struct translation *t, struct group *g, const struct x86_insn *i)
@@ -110,8 +124,9 @@ static bool join(struct translation *t, struct group *g, const struct x86_insn *
 		return false;
 	if (!x86_insn_has_memory(i))
 		return !names(i, g->base);
-	if (i->base != g->base || !soft_host_encoding(i, &h) || !translate_simple_address(t, i, h.memory_bytes) ||
-	    i->disp > GROUP_REACH || i->disp < -GROUP_REACH)
+	if (i->base != g->base || !soft_host_encoding(i, &h) ||
+	    !translate_simple_address(t, i, h.memory_bytes) || i->disp > GROUP_REACH ||
+	    i->disp < -GROUP_REACH)
 		return false;
 	if (!note_access(g, g->offset + i->disp, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_WRITE)))
 		return false;
@@ -127,7 +142,8 @@ static uint8_t group_base(const struct translation *t, const struct x86_insn *i)
 	case X86_CLASS_POP: return i->prefix66 ? NO_REG : RSP;
 	default: break;
 	}
-	if (!x86_insn_has_memory(i) || i->base >= 16 || displaced(i->base) || !is_plain(i) || (t->mode & MODE_AVX_OFF && i->kind))
+	if (!x86_insn_has_memory(i) || i->base >= 16 || displaced(i->base) || !is_plain(i) ||
+	    (t->mode & MODE_AVX_OFF && i->kind))
 		return NO_REG;
 	return i->base;
 }
@@ -135,9 +151,11 @@ static uint8_t group_base(const struct translation *t, const struct x86_insn *i)
 /* The group that begins with instruction n; one of fewer than two accesses is none. */
 struct group translate_find_group(struct translation *t, unsigned n)
 {
-	struct group g = { .base = group_base(t, &t->insns[n].insn) }, good = { 0 };
+	struct group g = { .base = group_base(t, &t->insns[n].insn) };
+	struct group good = { 0 };
 
-	if (g.base == NO_REG || t->code_bits != 64 || t->mode & BLOCK_ALONE || t->cold_count + 3 * MAX_INSNS > MAX_COLD)
+	if (g.base == NO_REG || t->code_bits != 64 || t->mode & BLOCK_ALONE ||
+	    t->cold_count + 3 * MAX_INSNS > MAX_COLD)
 		return good;
 	while (n + g.insns < t->count && !g.closed) {
 		unsigned before = g.accesses;
@@ -157,7 +175,8 @@ struct cold *translate_open_group(struct translation *t, const struct group *g)
 	struct cold *c, *lookup;
 
 	translate_leave_flags(t);
-	lookup = emit_lookup(t, mem(g->base, g->low), false, (unsigned)(g->high - g->low), true, g->write);
+	lookup = emit_lookup(t, mem(g->base, g->low), false, (unsigned)(g->high - g->low), true,
+			     g->write);
 	c = lookup;
 	c->kind = COLD_GROUP;
 	c->insns = (uint16_t)g->insns;

@@ -1,13 +1,27 @@
-/* Strings and frequent privileged instructions in place; the unusual case of each goes to C (COLD_SYSTEM). */
+/*
+ * Strings and frequent privileged instructions in place; the unusual case of each goes to C
+ * (COLD_SYSTEM).
+ */
 #include "translate_internal.h"
 
 /* to = host address of the guest address in reg, by way of r11 = (host - guest) + 1; leaves r11. */
-static void string_pointer(struct translation *t, struct cold *c, uint8_t reg, bool write, uint8_t to)
+static void string_pointer(struct translation *t, struct cold *c, uint8_t reg, bool write,
+			   uint8_t to)
 {
 	uint8_t table = write ? R14 : R15;
 
-	emit_rr(out(t), (struct host_op){ .kind = X86_KIND_VEX128, .map = 2, .opcode = 0xf7, .w = true, .vvvv = table }, R11, reg);
-	emit_load(out(t), R11, (struct host_mem){ .base = table, .index = R11, .scale_log2 = 3, .disp = -(int32_t)TABLE_BIAS });
+	emit_rr(out(t),
+		(struct host_op){ .kind = X86_KIND_VEX128,
+				  .map = 2,
+				  .opcode = 0xf7,
+				  .w = true,
+				  .vvvv = table },
+		R11, reg);
+	emit_load(out(t), R11,
+		  (struct host_mem){ .base = table,
+				     .index = R11,
+				     .scale_log2 = 3,
+				     .disp = -(int32_t)TABLE_BIAS });
 	emit_rr(out(t), OP32(0xf6), 0, R11);
 	emit8(out(t), 1);
 	translate_or_else(t, c, CC_Z);
@@ -16,13 +30,16 @@ static void string_pointer(struct translation *t, struct cold *c, uint8_t reg, b
 }
 
 /* r10 = bytes of reg's page up to the end of the operand: more than a page goes to C. */
-static void string_fits(struct translation *t, struct cold *c, uint8_t reg, bool repeated, unsigned log2)
+static void string_fits(struct translation *t, struct cold *c, uint8_t reg, bool repeated,
+			unsigned log2)
 {
 	emit_rr(out(t), OP32(0x89), reg, R10);
 	emit_rr(out(t), OP32(0x81), 4, R10);
 	emit32(out(t), 0xfff);
 	if (repeated)
-		emit_lea(out(t), R10, (struct host_mem){ .base = R10, .index = RCX, .scale_log2 = (uint8_t)log2 });
+		emit_lea(out(t), R10,
+			 (struct host_mem){
+				 .base = R10, .index = RCX, .scale_log2 = (uint8_t)log2 });
 	else
 		emit_lea(out(t), R10, mem(R10, 1 << log2));
 	emit_rr(out(t), OP32(0x81), 7, R10);
@@ -40,19 +57,26 @@ static void string_canonical(struct translation *t, struct cold *c, uint8_t hva,
 }
 
 /*
- * MOVS, STOS, CMPS, SCAS: the host's own instruction on host addresses when each operand lies in one cached page and the
- * direction is up; everything else is C's. Nothing can fault between the exchange of the addresses and their return.
+ * MOVS, STOS, CMPS, SCAS: the host's own instruction on host addresses when each operand lies in
+ * one cached page and the direction is up; everything else is C's. Nothing can fault between the
+ * exchange of the addresses and their return.
  */
 bool translate_inline_string(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 	uint8_t kind = i->opcode & 0xfe;
-	bool move = kind == 0xa4, store = kind == 0xaa, compare = kind == 0xa6, scan = kind == 0xae, repeated = i->rep || i->repne;
+	bool move = kind == 0xa4;
+	bool store = kind == 0xaa;
+	bool compare = kind == 0xa6;
+	bool scan = kind == 0xae;
+	bool repeated = i->rep || i->repne;
 	bool two = move || compare;
-	unsigned bytes = i->opcode & 1 ? i->operand_bytes : 1, log2 = bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0;
+	unsigned bytes = i->opcode & 1 ? i->operand_bytes : 1;
+	unsigned log2 = bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0;
 	struct cold *c;
 
-	if ((!move && !store && !compare && !scan) || t->code_bits != 64 || i->address_bytes != 8 || i->segment_override)
+	if ((!move && !store && !compare && !scan) || t->code_bits != 64 || i->address_bytes != 8 ||
+	    i->segment_override)
 		return false;
 	translate_leave_flags(t);
 	c = translate_new_cold(t, COLD_SYSTEM);
@@ -100,14 +124,21 @@ bool translate_inline_string(struct translation *t)
 	return true;
 }
 
-/* ---- frequent privileged instructions -------------------------------------------------------------------------------------------- */
+/*
+ * ---- frequent privileged instructions
+ * --------------------------------------------------------------------------------------------
+ */
 
 static struct host_mem segment_field(unsigned segment, size_t offset)
 {
-	return cpu_mem(offsetof(struct soft_cpu, state.segment) + segment * sizeof(struct x86_segment_state) + offset);
+	return cpu_mem(offsetof(struct soft_cpu, state.segment) +
+		       segment * sizeof(struct x86_segment_state) + offset);
 }
 
-static bool kernel_code(const struct translation *t) { return !(t->mode & MODE_USER) && t->code_bits == 64; }
+static bool kernel_code(const struct translation *t)
+{
+	return !(t->mode & MODE_USER) && t->code_bits == 64;
+}
 
 /* CLI outside user code, where IOPL decides. */
 bool translate_inline_cli(struct translation *t)
@@ -119,7 +150,9 @@ bool translate_inline_cli(struct translation *t)
 	return true;
 }
 
-/* STI in kernel code: nothing happens between it and the next instruction, which is in this block. */
+/*
+ * STI in kernel code: nothing happens between it and the next instruction, which is in this block.
+ */
 bool translate_inline_sti(struct translation *t)
 {
 	struct cold *c;
@@ -177,7 +210,8 @@ bool translate_inline_read_segment(struct translation *t)
 
 	if (i->mod != 3 || (i->reg & 7) > X86_GS || t->code_bits != 64)
 		return false;
-	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, R10, segment_field(i->reg & 7, offsetof(struct x86_segment_state, selector)));
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, R10,
+		segment_field(i->reg & 7, offsetof(struct x86_segment_state, selector)));
 	if (i->operand_bytes == 2)
 		emit_rm(out(t), (struct host_op){ .opcode = 0x89, .pp = 1 }, R10, slot(i->rm));
 	else if (displaced(i->rm))
@@ -201,7 +235,8 @@ bool translate_inline_pushf(struct translation *t)
 		return false;
 	translate_save_flags(t);
 	t->host_flags = false;
-	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R10, cpu_mem(offsetof(struct soft_cpu, flags_word) + 1));
+	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R10,
+		cpu_mem(offsetof(struct soft_cpu, flags_word) + 1));
 	emit_rr(out(t), OP32(0x81), 4, R10);
 	emit32(out(t), 0xd5);
 	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, CPU(flags_word));
@@ -224,7 +259,10 @@ bool translate_inline_pushf(struct translation *t)
 	return true;
 }
 
-/* POPF in kernel code, as long as only arithmetic flags and IF change and no interrupt waits for IF. */
+/*
+ * POPF in kernel code, as long as only arithmetic flags and IF change and no interrupt waits for
+ * IF.
+ */
 bool translate_inline_popf(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
@@ -245,14 +283,17 @@ bool translate_inline_popf(struct translation *t)
 	translate_or_else(t, system, CC_NZ);
 	emit_rr(out(t), OP32(0xf7), 0, R10);
 	emit32(out(t), FLAG_IF);
-	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0x90 | CC_NZ, .force_rex = true }, 0, R11);
+	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0x90 | CC_NZ, .force_rex = true }, 0,
+		R11);
 	emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, R11);
 	emit_rm(out(t), OP32(0x85), R11, CPU(interrupt_pending)); /* 0 or 1, both */
 	translate_or_else(t, system, CC_NZ);
-	emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true }, R11, CPU(interrupt_flag));
+	emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true }, R11,
+		CPU(interrupt_flag));
 	emit_lea(out(t), RSP, mem(RSP, 8));
 	emit_rr(out(t), OP32(0x89), R10, R11);
-	emit_rr(out(t), OP32(0xc1), 4, R10), emit8(out(t), 8); /* arithmetic flags to the second byte */
+	/* arithmetic flags to the second byte */
+	emit_rr(out(t), OP32(0xc1), 4, R10), emit8(out(t), 8);
 	emit_rr(out(t), OP32(0xc1), 5, R11), emit8(out(t), 11);
 	emit_rr(out(t), OP32(0x83), 4, R11), emit8(out(t), 1);
 	emit_rr(out(t), OP32(0x81), 4, R10), emit32(out(t), 0xd500);

@@ -1,4 +1,7 @@
-/* Which way of translating an instruction takes: by its class in the instruction table (x86/decode_internal.h). */
+/*
+ * Which way of translating an instruction takes: by its class in the instruction table
+ * (x86/decode_internal.h).
+ */
 #include "translate_internal.h"
 
 /* 64-bit code, no 66 prefix: operands of the stack have 8 bytes. */
@@ -71,7 +74,8 @@ static bool translate_inline(struct translation *t)
 
 static bool is_fpu_off(const struct translation *t, const struct x86_insn *i)
 {
-	return x86_insn_is(i, X86_ENC_FPU) && (t->mode & MODE_FPU_OFF || (t->mode & MODE_AVX_OFF && i->kind));
+	return x86_insn_is(i, X86_ENC_FPU) &&
+	       (t->mode & MODE_FPU_OFF || (t->mode & MODE_AVX_OFF && i->kind));
 }
 
 void translate_insn(struct translation *t)

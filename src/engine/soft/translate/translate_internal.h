@@ -19,18 +19,27 @@
 enum { MAX_INSNS = 64, MAX_COLD = 448 };
 
 /*
- * live_in: arithmetic flags that are looked at later. needs_flags: host flags must be the guest's when it executes.
+ * live_in: arithmetic flags that are looked at later. needs_flags: host flags must be the guest's
+ * when it executes.
  */
-struct guest_insn { struct x86_insn insn; uint64_t rip; uint8_t live_in; bool needs_flags; uint8_t raw[16]; };
+struct guest_insn {
+	struct x86_insn insn;
+	uint64_t rip;
+	uint8_t live_in;
+	bool needs_flags;
+	uint8_t raw[16];
+};
 
 struct cold {
 	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM, COLD_GROUP } kind;
 	uint8_t *from[8]; /* rel32s that lead here */
 	unsigned from_count;
-	uint8_t *crossing, *lookup, *back, *after; /* crossing: the jump taken when the access may cross a page */
+	/* crossing: the jump taken when the access may cross a page */
+	uint8_t *crossing, *lookup, *back, *after;
 	struct host_mem ea;
 	bool ea_in_r10, write, read, flags_in_word, keeps_result, restores;
-	bool host_flags, word_flags, end_host_flags, end_word_flags; /* of a group: before and behind it */
+	/* of a group: before and behind it */
+	bool host_flags, word_flags, end_host_flags, end_word_flags;
 	uint16_t insn, insns; /* index; of a group: how many */
 	uint16_t bytes, unit_bytes; /* of the access, and what it may not cross */
 	uint64_t target;
@@ -58,11 +67,18 @@ struct translation {
 	bool grouped;                /* r11 is the delta of the access to come: no lookup */
 	struct cold no_cold;         /* what stands for its slow path meanwhile */
 	bool flags_set;              /* the instruction's translation has set the next two itself */
-	bool host_flags, word_flags; /* where the guest's flags are now: in the host's, in flags_word, or in both */
+	/* where the guest's flags are now: in the host's, in flags_word, or in both */
+	bool host_flags, word_flags;
 };
 
-static inline bool displaced(uint8_t reg) { return reg == 10 || reg == 11 || reg == 14 || reg == 15; }
-static inline struct host_mem slot(uint8_t reg) { return cpu_mem(offsetof(struct soft_cpu, state.gpr) + 8u * reg); }
+static inline bool displaced(uint8_t reg)
+{
+	return reg == 10 || reg == 11 || reg == 14 || reg == 15;
+}
+static inline struct host_mem slot(uint8_t reg)
+{
+	return cpu_mem(offsetof(struct soft_cpu, state.gpr) + 8u * reg);
+}
 static inline struct emitter *out(struct translation *t) { return &t->e; }
 
 struct renaming {
@@ -72,7 +88,13 @@ struct renaming {
 	uint8_t spilled; /* a guest register lent as third scratch, or NO_REG */
 };
 
-struct group { unsigned insns, accesses; uint8_t base; bool write; int32_t low, high, offset; bool closed; };
+struct group {
+	unsigned insns, accesses;
+	uint8_t base;
+	bool write;
+	int32_t low, high, offset;
+	bool closed;
+};
 
 static const struct host_mem pushed = { .base = RSP, .index = R11, .disp = -9 };
 static const struct host_mem popped = { .base = RSP, .index = R11, .disp = -1 };
@@ -83,12 +105,14 @@ void translate_save_flags(struct translation *t);
 void translate_leave_flags(struct translation *t);
 void translate_want_flags(struct translation *t);
 void translate_end_access(struct translation *t, struct cold *c);
-bool translate_simple_address(const struct translation *t, const struct x86_insn *i, unsigned bytes);
+bool translate_simple_address(const struct translation *t, const struct x86_insn *i,
+			      unsigned bytes);
 uint64_t translate_after_insn(const struct translation *t);
 void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg);
 void emit_segment_base(struct translation *t, const struct x86_insn *i);
 void emit_linear(struct translation *t, const struct x86_insn *i);
-struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10, unsigned bytes, bool read, bool write);
+struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10, unsigned bytes,
+			 bool read, bool write);
 
 /* translate_copy.c */
 void translate_collect(const struct x86_insn *i, struct renaming *r, bool needs_rex);

@@ -1,12 +1,15 @@
 /*
- * Emitted copies looked at again: the host bytes are decoded as what they are now, 64-bit code, and compared with the guest's
- * instruction. Independent of how they were made; builds with checks do it for every copy of every block, tests with Zydis, too.
+ * Emitted copies looked at again: the host bytes are decoded as what they are now, 64-bit code, and
+ * compared with the guest's instruction. Independent of how they were made; builds with checks do
+ * it for every copy of every block, tests with Zydis, too.
  *
  * Invariants
- *  1. It is one whole data instruction: nothing that branches, is privileged, or touches memory that modrm does not name.
+ *  1. It is one whole data instruction: nothing that branches, is privileged, or touches memory
+ *     that modrm does not name.
  *  2. It has the guest's immediate, width and LOCK.
- *  3. Its memory operand is addressed by what the lookup left (r10, or a base and r11), lies within the bytes that were looked
- *     up, and is written only if they were looked up for writing; or it is the slot of a displaced register, and is read.
+ *  3. Its memory operand is addressed by what the lookup left (r10, or a base and r11), lies within
+ *     the bytes that were looked up, and is written only if they were looked up for writing; or it
+ *     is the slot of a displaced register, and is read.
  *  4. It changes neither r14 nor r15, which hold the tables.
  */
 #include <assert.h>
@@ -18,8 +21,9 @@ static bool is_slot(const struct x86_insn *host)
 	int32_t first = (int32_t)offsetof(struct soft_cpu, state.gpr);
 	int32_t at = host->disp - first;
 
-	return host->segment == X86_GS && host->base == X86_NO_REGISTER && host->index == X86_NO_REGISTER && at >= 0 && at % 8 == 0 &&
-	       at / 8 < 16 && !x86_insn_is(host, X86_ENC_MEM_WRITE) && host->mem_bytes <= 8;
+	return host->segment == X86_GS && host->base == X86_NO_REGISTER &&
+	       host->index == X86_NO_REGISTER && at >= 0 && at % 8 == 0 && at / 8 < 16 &&
+	       !x86_insn_is(host, X86_ENC_MEM_WRITE) && host->mem_bytes <= 8;
 }
 
 static bool is_looked_up_address(const struct emitted_copy *copy, const struct x86_insn *host)
@@ -34,7 +38,8 @@ static bool is_looked_up_address(const struct emitted_copy *copy, const struct x
 		return false;
 	if (host->base == R10)
 		return host->disp == -1;
-	return copy->code_bits == 64 && host->base == guest->base && guest->index == X86_NO_REGISTER && host->disp == guest->disp - 1;
+	return copy->code_bits == 64 && host->base == guest->base &&
+	       guest->index == X86_NO_REGISTER && host->disp == guest->disp - 1;
 }
 
 static const char *memory_error(const struct emitted_copy *copy, const struct x86_insn *host)
@@ -55,11 +60,14 @@ static const char *memory_error(const struct emitted_copy *copy, const struct x8
 
 static bool changes(const struct x86_insn *host, uint8_t reg)
 {
-	bool rm = (x86_insn_is(host, X86_ENC_RM_GPR) && host->mod == 3) || x86_insn_is(host, X86_ENC_OPCODE_GPR);
+	bool rm = (x86_insn_is(host, X86_ENC_RM_GPR) && host->mod == 3) ||
+		  x86_insn_is(host, X86_ENC_OPCODE_GPR);
 
-	return (x86_insn_is(host, X86_ENC_REG_GPR) && x86_insn_is(host, X86_ENC_REG_WRITE) && host->reg == reg) ||
+	return (x86_insn_is(host, X86_ENC_REG_GPR) && x86_insn_is(host, X86_ENC_REG_WRITE) &&
+		host->reg == reg) ||
 	       (rm && x86_insn_is(host, X86_ENC_RM_WRITE) && host->rm == reg) ||
-	       (x86_insn_is(host, X86_ENC_VVVV_GPR) && x86_insn_is(host, X86_ENC_VVVV_WRITE) && host->vvvv == reg);
+	       (x86_insn_is(host, X86_ENC_VVVV_GPR) && x86_insn_is(host, X86_ENC_VVVV_WRITE) &&
+		host->vvvv == reg);
 }
 
 static unsigned width_of(const struct x86_insn *insn)
@@ -77,7 +85,8 @@ const char *soft_copy_error(const struct emitted_copy *copy)
 		return "not one instruction";
 	if (host.encoding.class != X86_CLASS_DATA && host.encoding.class != X86_CLASS_BIT_STRING)
 		return "not a data instruction";
-	if (host.kind != guest->kind || host.map != guest->map || width_of(&host) != width_of(guest))
+	if (host.kind != guest->kind || host.map != guest->map ||
+	    width_of(&host) != width_of(guest))
 		return "another instruction, or of another width";
 	if (host.imm_bytes != guest->imm_bytes || host.imm != guest->imm)
 		return "another immediate";
