@@ -2,7 +2,8 @@
  * What a VHDX file consists of (MS-VHDX section 2). Little-endian; offsets in the file are
  * multiples of 1 MiB but for the two headers and the two region tables.
  *
- *   0 identifier   64 KiB, 128 KiB headers   192 KiB, 256 KiB region tables   from 1 MiB: log, metadata, BAT, blocks
+ *   0 identifier   64 KiB, 128 KiB headers   192 KiB, 256 KiB region tables
+ *   from 1 MiB: log, metadata, BAT, blocks
  */
 #pragma once
 
@@ -59,11 +60,11 @@ struct vhdx_data_sector {
 struct vhdx_locator_head { struct guid type; uint16_t reserved, count; };
 struct vhdx_locator_entry { uint32_t key_offset, value_offset; uint16_t key_bytes, value_bytes; };
 
-_Static_assert(sizeof(struct vhdx_header) == 4096 && sizeof(struct vhdx_region) == 32 &&
-		       sizeof(struct vhdx_item) == 32,
+_Static_assert(sizeof(struct vhdx_header) == VHDX_HEADER_BYTES &&
+		       sizeof(struct vhdx_region) == 32 && sizeof(struct vhdx_item) == 32,
 	       "sizes");
 _Static_assert(sizeof(struct vhdx_log_head) == 64 && sizeof(struct vhdx_descriptor) == 32 &&
-		       sizeof(struct vhdx_data_sector) == 4096,
+		       sizeof(struct vhdx_data_sector) == VHDX_SECTOR_BYTES,
 	       "sizes");
 _Static_assert(sizeof(struct vhdx_metadata_head) == 32 && sizeof(struct vhdx_locator_head) == 20 &&
 		       sizeof(struct vhdx_locator_entry) == 12,

@@ -219,10 +219,7 @@ void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value)
 	ioapic_write(&c->ioapic, offset, value);
 }
 
-/*
- * ---- saved state
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- saved state ---- */
 
 static void uart_archive(struct archive *a, struct chipset *c)
 {

@@ -71,7 +71,8 @@ bool test_device_port_read(struct test_device *device, uint16_t port, unsigned b
 	return true;
 }
 
-static void connect(struct test_device *device, enum test_device_kind kind, uint32_t request)
+static void connection_open(struct test_device *device, enum test_device_kind kind,
+			    uint32_t request)
 {
 	struct connection *connection = &device->connection[kind][request >> 24];
 
@@ -87,8 +88,8 @@ static void hyperv_command(struct test_device *device, uint32_t request)
 		device->host->assert_sint(device->host->context, request >> 8 & 0xff,
 					  request % SINTS);
 		return;
-	case MESSAGE_CREATE: connect(device, TEST_DEVICE_MESSAGES, request); return;
-	case EVENT_CREATE: connect(device, TEST_DEVICE_EVENTS, request); return;
+	case MESSAGE_CREATE: connection_open(device, TEST_DEVICE_MESSAGES, request); return;
+	case EVENT_CREATE: connection_open(device, TEST_DEVICE_EVENTS, request); return;
 	case MESSAGE_DESTROY:
 		device->connection[TEST_DEVICE_MESSAGES][request >> 24].exists = false;
 		return;

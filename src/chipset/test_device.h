@@ -2,10 +2,12 @@
  * A device for foreign test suites (--test-device), in the spirit of QEMU's pc-testdev and
  * hyperv-testdev:
  *
- *   ports 0xe0 to 0xe3   a latch, read and written in any width; 0xe8 to 0xeb lead to the same four bytes
+ *   ports 0xe0 to 0xe3   a latch, read and written in any width; 0xe8 to 0xeb lead to the same
+ *                        four bytes
  *   port  0xe4           asks for a page to be mapped anew: nothing to do here
  *   port  0x2000 + n     line n of the IOAPIC becomes the value's bit 0 (n below 24)
- *   port  0x3000         32 bits, write only: connection << 24 | command << 16 | VP index << 8 | SINT
+ *   port  0x3000         32 bits, write only:
+ *                        connection << 24 | command << 16 | VP index << 8 | SINT
  *   0xff000000           64 KiB that behave like memory, but are a device
  *
  * Called under the machine's lock.

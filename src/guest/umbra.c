@@ -61,8 +61,8 @@ bool umbra_find_by_page(struct umbra *u, const void *gva)
 	uint32_t sum = 0;
 
 	*u = (struct umbra){ 0 };
-	if (word[0] != 0x52424d55 || word[1] != 0x4d4d5641 || bytes < 56 || bytes > 4096 ||
-	    bytes & 3) /* "UMBRAVMM" */
+	if (word[0] != 0x52424d55 || word[1] != 0x4d4d5641 || bytes < 56 ||
+	    bytes > UMBRA_PAGE_BYTES || bytes & 3) /* "UMBRAVMM" */
 		return false;
 	for (uint32_t n = 0; n < bytes / 4; n++)
 		sum += word[n];
@@ -122,15 +122,19 @@ uint64_t umbra_call_xmm(const struct umbra *u, uint64_t control, uint64_t regist
 	uint8_t kept[96];
 
 	__asm__ volatile(
-		"movups %%xmm0, (%[kept])\n\tmovups %%xmm1, 16(%[kept])\n\tmovups %%xmm2, 32(%[kept])\n\t"
-		"movups %%xmm3, 48(%[kept])\n\tmovups %%xmm4, 64(%[kept])\n\tmovups %%xmm5, 80(%[kept])\n\t"
-		"movups 16(%[r]), %%xmm0\n\tmovups 32(%[r]), %%xmm1\n\tmovups 48(%[r]), %%xmm2\n\t"
-		"movups 64(%[r]), %%xmm3\n\tmovups 80(%[r]), %%xmm4\n\tmovups 96(%[r]), %%xmm5\n\t"
+		"movups %%xmm0, (%[kept])\n\tmovups %%xmm1, 16(%[kept])\n\t"
+		"movups %%xmm2, 32(%[kept])\n\tmovups %%xmm3, 48(%[kept])\n\t"
+		"movups %%xmm4, 64(%[kept])\n\tmovups %%xmm5, 80(%[kept])\n\t"
+		"movups 16(%[r]), %%xmm0\n\tmovups 32(%[r]), %%xmm1\n\t"
+		"movups 48(%[r]), %%xmm2\n\tmovups 64(%[r]), %%xmm3\n\t"
+		"movups 80(%[r]), %%xmm4\n\tmovups 96(%[r]), %%xmm5\n\t"
 		"call *%[entry]\n\t"
-		"movups %%xmm0, 16(%[r])\n\tmovups %%xmm1, 32(%[r])\n\tmovups %%xmm2, 48(%[r])\n\t"
-		"movups %%xmm3, 64(%[r])\n\tmovups %%xmm4, 80(%[r])\n\tmovups %%xmm5, 96(%[r])\n\t"
-		"movups (%[kept]), %%xmm0\n\tmovups 16(%[kept]), %%xmm1\n\tmovups 32(%[kept]), %%xmm2\n\t"
-		"movups 48(%[kept]), %%xmm3\n\tmovups 64(%[kept]), %%xmm4\n\tmovups 80(%[kept]), %%xmm5"
+		"movups %%xmm0, 16(%[r])\n\tmovups %%xmm1, 32(%[r])\n\t"
+		"movups %%xmm2, 48(%[r])\n\tmovups %%xmm3, 64(%[r])\n\t"
+		"movups %%xmm4, 80(%[r])\n\tmovups %%xmm5, 96(%[r])\n\t"
+		"movups (%[kept]), %%xmm0\n\tmovups 16(%[kept]), %%xmm1\n\t"
+		"movups 32(%[kept]), %%xmm2\n\tmovups 48(%[kept]), %%xmm3\n\t"
+		"movups 64(%[kept]), %%xmm4\n\tmovups 80(%[kept]), %%xmm5"
 		: "=a"(result), "+c"(control), "+d"(rdx), "+r"(r8)
 		: [entry] "r"(u->page), [r] "r"(registers), [kept] "r"(kept)
 		: "memory", "cc", "r9", "r10", "r11");

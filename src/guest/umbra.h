@@ -13,6 +13,7 @@
 
 enum { UMBRA_1_0 = 0x10000, UMBRA_1_1 = 0x10001 };
 #define UMBRA_INFO_GPA 0xfed10000ull
+enum { UMBRA_PAGE_BYTES = 4096 };
 
 /* HV_STATUS in bits 15:0 of a result; elements done of a rep call in bits 43:32. */
 enum umbra_status {
@@ -120,7 +121,10 @@ uint64_t umbra_call_xmm(const struct umbra *u, uint64_t control, uint64_t regist
 /* The newest version that both know, not beyond `newest`; 0 or a status. */
 uint64_t umbra_agree(struct umbra *u, uint32_t newest, uint32_t oldest);
 
-static inline size_t umbra_ring_bytes(uint32_t entries) { return 4096 + 96 * (size_t)entries; }
+static inline size_t umbra_ring_bytes(uint32_t entries)
+{
+	return UMBRA_PAGE_BYTES + 96 * (size_t)entries;
+}
 /*
  * Registers ring `number`; scratch: 24 bytes of guest memory, 8-aligned, within a page. sint 0:
  * completions are only polled for.

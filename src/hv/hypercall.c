@@ -19,6 +19,8 @@
  */
 #include "hv_internal.h"
 
+enum { REP_MASK = 0xfff }; /* of a rep count, and of a rep start */
+
 static const struct hv_call_definition calls[] = {
 	{
 		.code = 0x0002, .name = "HvCallFlushVirtualAddressSpace",
@@ -185,8 +187,8 @@ static void decode(const struct engine_call_registers *s, struct decoded *d)
 				       .output_gpa = r[7] << 32 | (uint32_t)r[6] };
 	d->fast = d->control >> 16 & 1;
 	d->variable_bytes = (d->control >> 17 & 0x3ff) * 8;
-	d->rep_count = d->control >> 32 & 0xfff;
-	d->rep_start = d->control >> 48 & 0xfff;
+	d->rep_count = d->control >> 32 & REP_MASK;
+	d->rep_start = d->control >> 48 & REP_MASK;
 }
 
 static void set_result(const struct engine_call_registers *s, uint64_t result)
@@ -201,7 +203,7 @@ static void set_rep_start(const struct engine_call_registers *s, uint32_t start)
 	uint64_t *high = is_long(s) ? &s->gpr[1] : &s->gpr[2];
 	unsigned shift = is_long(s) ? 48 : 16;
 
-	*high = (*high & ~(0xfffull << shift)) | (uint64_t)start << shift;
+	*high = (*high & ~((uint64_t)REP_MASK << shift)) | (uint64_t)start << shift;
 }
 
 /* Fast input: the two registers, then XMM0 to XMM5. */

@@ -34,9 +34,9 @@ static void versions_archive(struct archive *a, struct hv_partition *p)
 		archive_fail(a, -ENOTSUP,
 			     "its information page is of a version that this Umbra does not know");
 	if (synic != SYNIC_VERSION)
-		archive_fail(
-			a, -ENOTSUP,
-			"its synthetic interrupt controller is of a version that this Umbra does not know");
+		archive_fail(a, -ENOTSUP,
+			     "its synthetic interrupt controller is of a version that this Umbra "
+			     "does not know");
 	if (p->umbra_newest > UMBRA_NEWEST || p->umbra_newest < UMBRA_OLDEST)
 		archive_fail(
 			a, -ENOTSUP,

@@ -22,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BLOCK_SLOTS = 64, BLOCK_SLOT_BYTES = 256 << 10, BLOCK_DISKS = 16 };
+enum { BLOCK_SLOTS = 64, BLOCK_SLOT_BYTES = 256 << 10, BLOCK_DISKS = 16, BLOCK_PAGE_BYTES = 4096 };
 enum block_kind { BLOCK_READ, BLOCK_WRITE, BLOCK_ZERO, BLOCK_FLUSH, BLOCK_KINDS };
 
 /* bytes: of READ and WRITE at most BLOCK_SLOT_BYTES. */
@@ -55,7 +55,7 @@ struct block_memory {
 	struct block_disk disk[BLOCK_DISKS];
 	struct block_requests requests;
 	struct block_replies replies;
-	_Alignas(4096) uint8_t data[BLOCK_SLOTS][BLOCK_SLOT_BYTES];
+	_Alignas(BLOCK_PAGE_BYTES) uint8_t data[BLOCK_SLOTS][BLOCK_SLOT_BYTES];
 };
 
 /*

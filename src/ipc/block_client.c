@@ -25,8 +25,8 @@ void block_submit(struct block_client *c, const struct block_request *r)
 
 void block_kick(struct block_client *c)
 {
-	__atomic_thread_fence(
-		__ATOMIC_SEQ_CST); /* with the other side's: it says that it sleeps, then looks for requests */
+	/* with the other side's: it says that it sleeps, then looks for requests */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&c->memory->requests.sleeps, __ATOMIC_RELAXED) &&
 	    __atomic_exchange_n(&c->memory->requests.sleeps, 0, __ATOMIC_SEQ_CST))
 		ring_bell(c->doorbell_fd);

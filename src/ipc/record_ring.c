@@ -1,3 +1,7 @@
+/*
+ * Records between the broker and a machine process (record_ring.h has the layout and the rules):
+ * put, get, and the sleep of a producer that found no room.
+ */
 #include "record_ring.h"
 
 #include <errno.h>

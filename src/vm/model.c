@@ -119,8 +119,10 @@ static const char *buffers_text(const struct cpu_host *host)
 	if (!host->leaks_buffers)
 		return "not affected";
 	if (host->vendor == CPU_INTEL && !cpu_has(&host->features, CPU_MD_CLEAR))
-		return "this processor leaks what they held, and its microcode cannot clear them: a guest's programs may sample its kernel";
-	return "this processor leaks what they held: they are cleared (VERW) before a guest's user code runs";
+		return "this processor leaks what they held, and its microcode cannot clear them: "
+		       "a guest's programs may sample its kernel";
+	return "this processor leaks what they held: "
+	       "they are cleared (VERW) before a guest's user code runs";
 }
 
 void machine_describe_host(const struct machine_options *options, char *text, size_t bytes)

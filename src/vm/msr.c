@@ -32,8 +32,10 @@ int machine_msr_read(struct vcpu *p, uint32_t msr, uint64_t *ret)
 		return apic_is_x2(&p->apic) ? apic_read(&p->apic, msr - MSR_X2APIC_FIRST,
 							clock_monotonic_ns(), ret)
 					    : -EINVAL;
-	if (is_mtrr(msr))
-		return *ret = p->mtrr[msr - MSR_MTRR_FIRST], 0;
+	if (is_mtrr(msr)) {
+		*ret = p->mtrr[msr - MSR_MTRR_FIRST];
+		return 0;
+	}
 	switch (msr) {
 	case MSR_APIC_BASE: *ret = p->apic.base; return 0;
 	case MSR_MTRR_CAP: *ret = 0x508; return 0;
@@ -50,8 +52,10 @@ int machine_msr_write(struct vcpu *p, uint32_t msr, uint64_t v)
 		return apic_is_x2(&p->apic) ? apic_write(&p->apic, msr - MSR_X2APIC_FIRST, v,
 							 clock_monotonic_ns())
 					    : -EINVAL;
-	if (is_mtrr(msr))
-		return p->mtrr[msr - MSR_MTRR_FIRST] = v, 0;
+	if (is_mtrr(msr)) {
+		p->mtrr[msr - MSR_MTRR_FIRST] = v;
+		return 0;
+	}
 	switch (msr) {
 	case MSR_APIC_BASE: return apic_set_base(&p->apic, v, model_has(p, CPU_X2APIC));
 	case MSR_TSC_DEADLINE:

@@ -25,9 +25,9 @@ int saved_read_head(const struct boot_file *file, struct saved_head *ret, const 
 	archive_check(&archive,
 		      ret->cpus && ret->cpus <= MACHINE_MAX_CPUS && ret->tsc_hz >= TSC_HZ_MIN);
 	if (!archive.error && ret->features >> HV_FEATURES)
-		archive_fail(
-			&archive, -ENOTSUP,
-			"it was offered a feature of the Hyper-V interface that this Umbra does not know");
+		archive_fail(&archive, -ENOTSUP,
+			     "it was offered a feature of the Hyper-V interface that this Umbra "
+			     "does not know");
 	if (!archive.error && ret->memory_bytes > host_bytes)
 		archive_fail(&archive, -ENOTSUP, "it has more memory than this host");
 	*ret_reason = archive.reason ? archive.reason : damaged;
