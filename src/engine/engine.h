@@ -5,9 +5,11 @@
  *   machine                                           engine
  *   engine_create, engine_cpu_create
  *   engine_prepare_thread   once per thread
- *   engine_run              -->  executes the guest;  engine_ops  -->  the machine, on the processor's own thread
+ *   engine_run              -->  executes the guest;  engine_ops  -->  the machine, on
+ *                                                     the processor's own thread
  *                           <--  enum engine_exit
- *   engine_get, engine_set  between two runs          engine_kick, engine_stop, engine_nmi: any thread, at any time
+ *   engine_get, engine_set  between two runs          engine_kick, engine_stop, engine_nmi: any
+ *                                                     thread, at any time
  *
  * Errors are negative errno values. Every function that takes a processor may be called by its
  * own thread only, unless it says more.

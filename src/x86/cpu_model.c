@@ -92,10 +92,12 @@ struct cache {
 	uint32_t sets;
 	bool shared;
 };
-static const struct cache caches[4] = { { 1, 1, 8, 64, false },
-					{ 1, 2, 8, 64, false },
-					{ 2, 3, 8, 2048, false },
-					{ 3, 3, 16, 32768, true } };
+static const struct cache caches[4] = {
+	{ .level = 1, .kind = 1, .ways = 8, .sets = 64, .shared = false },
+	{ .level = 1, .kind = 2, .ways = 8, .sets = 64, .shared = false },
+	{ .level = 2, .kind = 3, .ways = 8, .sets = 2048, .shared = false },
+	{ .level = 3, .kind = 3, .ways = 16, .sets = 32768, .shared = true },
+};
 enum { CACHE_LINE_BYTES = 64 };
 
 const char *cpu_model_name(unsigned n, const char **ret_summary)
@@ -109,7 +111,7 @@ const char *cpu_model_name(unsigned n, const char **ret_summary)
 }
 
 /* ---- leaves
- * ------------------------------------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 static void put_leaf(struct cpu_model *m, uint32_t leaf, uint32_t subleaf, uint32_t a, uint32_t b,
@@ -350,7 +352,7 @@ void cpu_model_leaf(const struct cpu_model *m, uint32_t leaf, uint32_t subleaf, 
 }
 
 /* ---- registers
- * ---------------------------------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 enum register_kind { REGISTER_FIXED, REGISTER_IGNORED, REGISTER_STORED, REGISTER_WRITE_ONLY };
@@ -398,27 +400,37 @@ enum {
 };
 
 static const struct register_row registers[] = {
-	{ MSR_PLATFORM_ID, 0, CPU_INTEL, CPU_FPU, REGISTER_FIXED, 0, 0, 0 },
-	{ MSR_SPEC_CTRL, 0, CPU_INTEL, CPU_SPEC_CTRL, REGISTER_STORED, 0, SPEC_CTRL_IBRS,
-	  STORED_SPEC_CTRL },
-	{ MSR_PRED_CMD, 0, CPU_INTEL, CPU_SPEC_CTRL, REGISTER_WRITE_ONLY, 0, 1, 0 },
+	{ .msr = MSR_PLATFORM_ID, .vendor = CPU_INTEL, .feature = CPU_FPU,
+	  .kind = REGISTER_FIXED },
+	{ .msr = MSR_SPEC_CTRL, .vendor = CPU_INTEL, .feature = CPU_SPEC_CTRL,
+	  .kind = REGISTER_STORED, .mask = SPEC_CTRL_IBRS, .stored = STORED_SPEC_CTRL },
+	{ .msr = MSR_PRED_CMD, .vendor = CPU_INTEL, .feature = CPU_SPEC_CTRL,
+	  .kind = REGISTER_WRITE_ONLY, .mask = 1 },
 	/* a revision in which everything known is mended; a write of Intel's asks for it */
-	{ MSR_MICROCODE, 0, CPU_INTEL, CPU_FPU, REGISTER_IGNORED, 0xd000404ull << 32, 0, 0 },
-	{ MSR_MICROCODE, 0, CPU_AMD, CPU_FPU, REGISTER_FIXED, 0x0b002151, 0, 0 },
-	{ MSR_PLATFORM_INFO, 0, CPU_INTEL, CPU_FPU, REGISTER_FIXED, 0, 0, 0 },
-	{ MSR_ARCH_CAPABILITIES, 0, CPU_INTEL, CPU_ARCH_CAPABILITIES, REGISTER_FIXED, 0, 0, 0 },
-	{ MSR_MISC_ENABLE, 0, CPU_INTEL, CPU_FPU, REGISTER_STORED,
-	  MISC_FAST_STRINGS | MISC_BTS_UNAVAILABLE | MISC_PEBS_UNAVAILABLE,
-	  MISC_FAST_STRINGS | MISC_LIMIT_CPUID | 1ull << 34, STORED_MISC_ENABLE },
-	{ MSR_DEBUGCTL, 0, BOTH, CPU_FPU, REGISTER_STORED, 0, DEBUGCTL_LBR_BTF, STORED_DEBUGCTL },
-	{ MSR_K7_EVENT_SELECT, MSR_K7_EVENT_SELECT + 7, CPU_AMD, CPU_FPU, REGISTER_IGNORED, 0, 0,
-	  0 }, /* no CPUID bit could hide them */
-	{ MSR_SYSCFG, 0, CPU_AMD, CPU_FPU, REGISTER_IGNORED, 0, 0, 0 },
-	{ MSR_HWCR, 0, CPU_AMD, CPU_FPU, REGISTER_STORED, HWCR_SMM_LOCK | HWCR_TSC_IS_CONSTANT,
-	  0x41, STORED_HWCR },
-	{ MSR_NB_CFG, 0, CPU_AMD, CPU_FPU, REGISTER_IGNORED, 1ull << 46, 0,
-	  0 }, /* configuration space by ports, as Linux wants it */
-	{ MSR_DE_CFG, 0, CPU_AMD, CPU_FPU, REGISTER_IGNORED, DE_CFG_LFENCE_SERIALIZES, 0, 0 },
+	{ .msr = MSR_MICROCODE, .vendor = CPU_INTEL, .feature = CPU_FPU, .kind = REGISTER_IGNORED,
+	  .value = 0xd000404ull << 32 },
+	{ .msr = MSR_MICROCODE, .vendor = CPU_AMD, .feature = CPU_FPU, .kind = REGISTER_FIXED,
+	  .value = 0x0b002151 },
+	{ .msr = MSR_PLATFORM_INFO, .vendor = CPU_INTEL, .feature = CPU_FPU,
+	  .kind = REGISTER_FIXED },
+	{ .msr = MSR_ARCH_CAPABILITIES, .vendor = CPU_INTEL, .feature = CPU_ARCH_CAPABILITIES,
+	  .kind = REGISTER_FIXED },
+	{ .msr = MSR_MISC_ENABLE, .vendor = CPU_INTEL, .feature = CPU_FPU,
+	  .kind = REGISTER_STORED,
+	  .value = MISC_FAST_STRINGS | MISC_BTS_UNAVAILABLE | MISC_PEBS_UNAVAILABLE,
+	  .mask = MISC_FAST_STRINGS | MISC_LIMIT_CPUID | 1ull << 34,
+	  .stored = STORED_MISC_ENABLE },
+	{ .msr = MSR_DEBUGCTL, .vendor = BOTH, .feature = CPU_FPU, .kind = REGISTER_STORED,
+	  .mask = DEBUGCTL_LBR_BTF, .stored = STORED_DEBUGCTL },
+	{ .msr = MSR_K7_EVENT_SELECT, .last = MSR_K7_EVENT_SELECT + 7, .vendor = CPU_AMD,
+	  .feature = CPU_FPU, .kind = REGISTER_IGNORED }, /* no CPUID bit could hide them */
+	{ .msr = MSR_SYSCFG, .vendor = CPU_AMD, .feature = CPU_FPU, .kind = REGISTER_IGNORED },
+	{ .msr = MSR_HWCR, .vendor = CPU_AMD, .feature = CPU_FPU, .kind = REGISTER_STORED,
+	  .value = HWCR_SMM_LOCK | HWCR_TSC_IS_CONSTANT, .mask = 0x41, .stored = STORED_HWCR },
+	{ .msr = MSR_NB_CFG, .vendor = CPU_AMD, .feature = CPU_FPU, .kind = REGISTER_IGNORED,
+	  .value = 1ull << 46 }, /* configuration space by ports, as Linux wants it */
+	{ .msr = MSR_DE_CFG, .vendor = CPU_AMD, .feature = CPU_FPU, .kind = REGISTER_IGNORED,
+	  .value = DE_CFG_LFENCE_SERIALIZES },
 };
 enum { REGISTERS = sizeof(registers) / sizeof(registers[0]) };
 
@@ -486,7 +498,7 @@ int cpu_model_write(const struct cpu_model *m, uint64_t stored[CPU_MODEL_REGISTE
 }
 
 /* ---- by name
- * ------------------------------------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 static bool name_is(const struct model_data *data, const char *text, size_t bytes)
@@ -671,7 +683,7 @@ int cpu_model_resolve(struct cpu_model *m, const char *text, enum cpu_mitigation
 }
 
 /* ---- saved
- * --------------------------------------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 static void check_loaded(struct archive *a, const struct cpu_model *m)

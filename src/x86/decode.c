@@ -103,6 +103,16 @@ static void take_vex(struct cursor *c, uint8_t first, unsigned code_bits, struct
 	insn->opcode = next(c);
 }
 
+/* As VEX.pp numbers them: 0 none, 1 66, 2 F3, 3 F2. */
+static uint8_t mandatory_prefix(const struct x86_insn *insn)
+{
+	if (insn->repne)
+		return 3;
+	if (insn->rep)
+		return 2;
+	return insn->prefix66 ? 1 : 0;
+}
+
 static void take_opcode(struct cursor *c, uint8_t b, struct x86_insn *insn)
 {
 	insn->map = 0;
@@ -115,7 +125,7 @@ static void take_opcode(struct cursor *c, uint8_t b, struct x86_insn *insn)
 		}
 	}
 	insn->opcode = b;
-	insn->pp = insn->repne ? 3 : insn->rep ? 2 : insn->prefix66 ? 1 : 0;
+	insn->pp = mandatory_prefix(insn);
 }
 
 static const struct x86_encoding *look_up(const struct x86_insn *insn, unsigned pp, bool not_64,
@@ -181,10 +191,12 @@ static void find_encoding(struct x86_insn *insn, unsigned code_bits, uint8_t mod
 static void address16(struct cursor *c, uint8_t modrm, struct x86_insn *insn)
 {
 	static const uint8_t bases[8] = { 3, 3, 5, 5, 6, 7, 5, 3 };
+	static const uint8_t indexes[8] = { 6, 7, 6, 7, X86_NO_REGISTER, X86_NO_REGISTER,
+					    X86_NO_REGISTER, X86_NO_REGISTER };
 	unsigned rm = modrm & 7;
 
 	insn->base = bases[rm];
-	insn->index = rm < 4 ? (rm & 1 ? 7 : 6) : X86_NO_REGISTER;
+	insn->index = indexes[rm];
 	insn->segment = rm == 2 || rm == 3 || rm == 6 ? X86_SS : X86_DS;
 	if (insn->mod == 0 && rm == 6) {
 		insn->base = X86_NO_REGISTER;
@@ -262,9 +274,19 @@ static void set_sizes(struct x86_insn *insn, const struct prefixes *p, unsigned 
 		insn->address_bytes = p->address ? 4 : 8;
 	else
 		insn->address_bytes = (code_bits == 32) != p->address ? 4 : 2;
-	insn->operand_bytes = insn->rex_w                                          ? 8
-			      : !insn->kind && (code_bits == 16) != insn->prefix66 ? 2
-										   : 4;
+	if (insn->rex_w)
+		insn->operand_bytes = 8;
+	else if (!insn->kind && (code_bits == 16) != insn->prefix66)
+		insn->operand_bytes = 2;
+	else
+		insn->operand_bytes = 4;
+}
+
+static uint8_t memory_bytes(const struct x86_insn *insn)
+{
+	if (insn->rex_w)
+		return insn->encoding.mem_bytes[1];
+	return insn->encoding.mem_bytes[insn->pp >= 2 && insn->canonical66 ? 2 : 0];
 }
 
 int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struct x86_insn *insn)
@@ -337,9 +359,7 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	take_immediate(&c, code_bits, insn);
 	if (c.short_of_bytes)
 		return available < X86_INSN_MAX_BYTES ? -EAGAIN : -E2BIG;
-	insn->mem_bytes = insn->encoding.mem_bytes[insn->rex_w                          ? 1
-						   : insn->pp >= 2 && insn->canonical66 ? 2
-											: 0];
+	insn->mem_bytes = memory_bytes(insn);
 	insn->length = (uint8_t)c.at;
 	if (insn->lock &&
 	    !(insn->encoding.attributes & X86_ENC_LOCKABLE && x86_insn_has_memory(insn)))

@@ -283,11 +283,14 @@ static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text
 	size_t code_bytes = e->code_used + e->cold_used - e->cold_start;
 	int n = snprintf(
 		text, bytes,
-		"rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu split locks %lu code %zu KiB\n",
+		"rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu "
+		"split locks %lu code %zu KiB\n",
 		c->state.rip, c->translations, c->fills, c->misses, c->chains, c->systems,
 		c->split_locks, code_bytes >> 10);
 
-	return n < 0 ? 0 : (size_t)n < bytes ? (size_t)n : bytes - 1;
+	if (n < 0)
+		return 0;
+	return (size_t)n < bytes ? (size_t)n : bytes - 1;
 }
 
 static void soft_engine_set_last_words(struct engine *engine, char *text, size_t bytes)

@@ -2,10 +2,12 @@
  * Inside the software engine. docs/engine.md explains the scheme; in short:
  *
  *   host register   while translated code runs
- *   r15, r14        read table, write table of the current view (both ...240C: table base and BEXTR control in one)
+ *   r15, r14        read table, write table of the current view (both ...240C: table base and
+ *                   BEXTR control in one)
  *   r11, r10        scratch
  *   gs:             struct soft_cpu of this processor
- *   all others      the guest registers of the same name; guest r10, r11, r14, r15 live in cpu->state.gpr
+ *   all others      the guest registers of the same name; guest r10, r11, r14, r15 live in
+ *                   cpu->state.gpr
  *
  * A table entry is 0 (not cached) or ((host address - guest address) | 1) ^ poison; it is indexed
  * by bits 47:12 of the address, so a non-canonical address hits the entry of a canonical one, and
@@ -59,6 +61,7 @@ enum {
 enum {
 	CACHE_LINE_BYTES = 64,
 	PAGE_BYTES = 4096,
+	PAGE_OFFSET_MASK = PAGE_BYTES - 1,
 	VIEWS = 3,
 	VIEW_USER = 0,
 	VIEW_KERNEL = 1,
@@ -133,7 +136,7 @@ struct soft_cpu {
 		*thunk_indirect;
 	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the space */
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
-	_Alignas(64) uint8_t vector[4096];   /* between engine_run() calls: an XSAVE area */
+	_Alignas(64) uint8_t vector[PAGE_BYTES]; /* between engine_run() calls: an XSAVE area */
 	/* its YMM registers while engine_ops run; the rest stays in the host's registers */
 	_Alignas(64) uint8_t ymm[16][32];
 	_Alignas(64) uint8_t save_area[1024]; /* an operand of XSAVE or XRSTOR: may hold anything */

@@ -8,7 +8,8 @@
  *   RFLAGS.TF                    also PENDING_STEP
  *   interrupt shadow             PENDING_SHADOW
  *   DR7                          also PENDING_BREAKPOINTS, soft_cpu.watchpoints
- *   x87, SSE, AVX                the host's registers while the guest is executed, soft_cpu.vector otherwise
+ *   x87, SSE, AVX                the host's registers while the guest is executed, soft_cpu.vector
+ *                                otherwise
  *   CR8                          the machine's
  */
 #include <errno.h>

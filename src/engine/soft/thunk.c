@@ -39,7 +39,8 @@ static void emit_refresh(struct soft_engine *engine, struct emitter *e)
 	engine->refresh = engine->code_run + (e->out - engine->code_write);
 	emit_store(e, RAX, CPU(signal_rax));
 	emit_rm(e, (struct host_op){ .opcode = 0xb7, .map = 1 }, RAX, CPU(signal_word));
-	emit8(e, 0x04), emit8(e, 0x7f);
+	emit8(e, 0x04);
+	emit8(e, 0x7f);
 	emit8(e, 0x9e);
 	emit_load(e, RAX, CPU(signal_rax));
 	emit_jmp_cpu(e, offsetof(struct soft_cpu, signal_pc));
@@ -99,9 +100,10 @@ void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	engine->signal = emit_thunk(engine, &e, (void *)soft_signal, true);
 	emit_refresh(engine, &e);
 	at = e.out;
-	for (unsigned n = 0; n < sizeof(saved); n++)
-		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]),
-			emit8(&e, 0x50 | (saved[n] & 7));
+	for (unsigned n = 0; n < sizeof(saved); n++) {
+		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]);
+		emit8(&e, 0x50 | (saved[n] & 7));
+	}
 	emit_lea(&e, RSP, mem(RSP, -8));
 	emit_store(&e, RSP, CPU(host_rsp));
 	emit_store(&e, RSI, CPU(resume));
@@ -110,9 +112,10 @@ void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	at = e.out;
 	emit_load(&e, RSP, CPU(host_rsp));
 	emit_lea(&e, RSP, mem(RSP, 8));
-	for (unsigned n = sizeof(saved); n-- > 0;)
-		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]),
-			emit8(&e, 0x58 | (saved[n] & 7));
+	for (unsigned n = sizeof(saved); n-- > 0;) {
+		emit_prefixes(&e, OP32(0), false, 0, NO_REG, saved[n]);
+		emit8(&e, 0x58 | (saved[n] & 7));
+	}
 	emit8(&e, 0xc3);
 	engine->leave = engine->code_run + (at - engine->code_write);
 	engine->code_used = engine->thunks_end = (size_t)(e.out - engine->code_write);

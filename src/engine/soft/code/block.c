@@ -97,8 +97,9 @@ static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa)
 	struct fault fault;
 	unsigned rights;
 
-	if ((gpa & 4095) <= 4096 - 15 ||
-	    soft_walk(cpu, (linear | 4095) + 1, ACCESS_EXEC, &second, &rights, &fault) ||
+	if ((gpa & PAGE_OFFSET_MASK) <= PAGE_BYTES - X86_INSN_MAX_BYTES ||
+	    soft_walk(cpu, (linear | PAGE_OFFSET_MASK) + 1, ACCESS_EXEC, &second, &rights,
+		      &fault) ||
 	    !soft_hva(cpu->engine, second))
 		return 0;
 	return second;

@@ -1,9 +1,11 @@
 /*
  * The code room: blocks of translated code, how they are found, entered, chained, and taken back.
  *
- *   blocks[]       in the order in which they were made, which is that of their addresses: hot parts below cold_start, cold ones above
+ *   blocks[]       in the order in which they were made, which is that of their addresses: hot
+ *                  parts below cold_start, cold ones above
  *   hash           by gpa, gva and mode: where the dispatcher finds a block
- *   page_blocks    by frame: what a write to it takes back; straddlers: blocks that end in a second page
+ *   page_blocks    by frame: what a write to it takes back; straddlers: blocks that end in a
+ *                  second page
  *   jump cache     of each processor, by gva: where translated code finds one
  *
  *   1. blocks[] is sorted by host_offset and by cold_offset, without overlaps.

@@ -59,11 +59,10 @@ void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes)
 
 			bool here = b->second_gpa >> 12 == gpa >> 12;
 
+			/* it stays in the list of its first page until that is written */
 			if (!b->dead && here &&
 			    (all || (gpa < b->second_gpa + 15 && gpa + bytes > b->second_gpa)))
-				block_kill(
-					e,
-					b); /* it stays in the list of its first page until that is written */
+				block_kill(e, b);
 			if (b->dead)
 				*link = b->next_straddler;
 			else
@@ -112,7 +111,8 @@ void soft_engine_memory_written(struct engine *opaque, uint64_t gpa, size_t byte
 	/* the write before the look: see soft_find_block() */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	while (bytes) {
-		size_t left = PAGE_BYTES - (gpa & 4095), n = bytes < left ? bytes : left;
+		size_t left = PAGE_BYTES - (gpa & PAGE_OFFSET_MASK);
+		size_t n = bytes < left ? bytes : left;
 		uint8_t *hva = soft_hva(e, gpa);
 
 		if (hva)

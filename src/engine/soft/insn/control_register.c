@@ -35,7 +35,11 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		soft_change_space(cpu, true);
 		return 0;
 	case 2: s->cr2 = v; return 0;
-	case 3: /* whether bit 63 asks to keep entries or not, none of another context may be seen: all that are not global go */
+	case 3:
+		/*
+		 * whether bit 63 asks to keep entries or not, none of another context may be seen:
+		 * all that are not global go
+		 */
 		if (v & ~(s->cr4 & CR4_PCIDE ? 1ull << 63 : 0) & ~0ull << X86_PHYSICAL_BITS)
 			return insn_general_protection(t);
 		if (uses_pae(s, s->cr4) && !soft_pae_roots_are_good(cpu, v))
@@ -46,7 +50,7 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 	case 4:
 		if (v & ~(cpu->engine->model ? cpu->engine->model->cr4_valid : X86_CR4_KNOWN))
 			return insn_general_protection(t);
-		if (v & ~s->cr4 & CR4_PCIDE && (!(s->efer & EFER_LMA) || s->cr3 & 0xfff))
+		if (v & ~s->cr4 & CR4_PCIDE && (!(s->efer & EFER_LMA) || s->cr3 & PAGE_OFFSET_MASK))
 			return insn_general_protection(t);
 		if (s->efer & EFER_LMA && !(v & CR4_PAE))
 			return insn_general_protection(t);

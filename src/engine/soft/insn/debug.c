@@ -51,11 +51,11 @@ static int numbered(struct soft_cpu *cpu, unsigned number, struct fault *fault)
 	struct x86_state *s = &cpu->state;
 
 	if ((number == 4 || number == 5) && s->cr4 & CR4_DE)
-		return *fault = (struct fault){ .vector = EXC_UD }, -EFAULT;
+		return soft_fail(fault, EXC_UD, false, 0);
 	if (s->dr[7] & DR7_GD) {
 		s->dr[7] &= ~(uint64_t)DR7_GD;
 		s->dr[6] |= DR6_BD;
-		return *fault = (struct fault){ .vector = EXC_DB }, -EFAULT;
+		return soft_fail(fault, EXC_DB, false, 0);
 	}
 	return number == 4 || number == 5 ? (int)number + 2 : (int)number;
 }
@@ -87,7 +87,7 @@ int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t v, struct faul
 	if (n < 0)
 		return n;
 	if (n >= 6 && v >> 32)
-		return *fault = (struct fault){ .vector = EXC_GP, .has_code = true }, -EFAULT;
+		return soft_fail(fault, EXC_GP, true, 0);
 	s->dr[n & 7] = value_to_keep((unsigned)n, v);
 	if (n != 6 && (cpu->pending & PENDING_BREAKPOINTS || n == 7))
 		soft_debug_changed(cpu);

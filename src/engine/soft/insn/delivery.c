@@ -120,7 +120,7 @@ static int read_gate(struct delivery *d, uint64_t *gate, unsigned bytes)
 
 /*
  * ---- long mode
- * ---------------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 static int read_long_stack(struct delivery *d, unsigned ist, unsigned cpl, uint64_t *ret)
@@ -187,7 +187,7 @@ static int deliver_long(struct delivery *d)
 
 /*
  * ---- protected mode
- * ---------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 static int stack_push(struct delivery *d, struct stack *stack, uint64_t value, unsigned bytes)
@@ -327,7 +327,7 @@ static int deliver_protected(struct delivery *d)
 
 /*
  * ---- real mode
- * ---------------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 static int deliver_real(struct delivery *d)

@@ -54,7 +54,7 @@ static bool is_runnable(const struct step *t, const struct x86_segment_state *co
 
 /*
  * ---- jumps and calls
- * -----------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 /* A code segment that may be entered at the same level, by its name or through a gate. */
@@ -180,6 +180,7 @@ static int through_call_gate(struct step *t, const uint64_t gate[2], bool call)
 {
 	enum { PARAMETERS = 0x1f };
 	bool wide = (gate[0] >> 40 & SYSTEM_TYPE) == CALL_GATE_32;
+	unsigned gate_bytes = wide ? 4 : 2;
 	bool long_mode = t->s->efer & EFER_LMA;
 	uint16_t selector = (uint16_t)(gate[0] >> 16);
 	uint64_t offset = (gate[0] & 0xffff) | (wide ? gate[0] >> 32 & 0xffff0000 : 0) |
@@ -198,12 +199,12 @@ static int through_call_gate(struct step *t, const uint64_t gate[2], bool call)
 		return bad_selector(t, EXC_GP, selector);
 	if (!is_runnable(t, &code, offset))
 		return insn_general_protection(t);
-	if (call && cpl < t->s->cpl)
-		error = long_mode ? call_inner_long(t, &code, cpl)
-				  : call_inner_protected(t, cpl, wide ? 4 : 2,
-							 gate[0] >> 32 & PARAMETERS);
+	if (call && cpl < t->s->cpl && long_mode)
+		error = call_inner_long(t, &code, cpl);
+	else if (call && cpl < t->s->cpl)
+		error = call_inner_protected(t, cpl, gate_bytes, gate[0] >> 32 & PARAMETERS);
 	else if (call)
-		error = push_return(t, long_mode ? 8 : wide ? 4 : 2);
+		error = push_return(t, long_mode ? 8 : gate_bytes);
 	if (error)
 		return error;
 	code.selector = (uint16_t)((selector & 0xfffc) | cpl);
@@ -297,7 +298,7 @@ int insn_far_indirect(struct step *t, bool call)
 
 /*
  * ---- returns
- * ------------------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 /* The code segment that a far return or IRET goes back to: its RPL is the level. */
@@ -545,7 +546,7 @@ int insn_iret(struct step *t)
 
 /*
  * ---- system calls
- * ---------------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 /* TF counts as SYSCALL and SYSRET leave it, not as they find it. */

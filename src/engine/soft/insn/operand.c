@@ -23,10 +23,12 @@ void insn_set_gpr(struct step *t, unsigned reg, uint64_t value, unsigned bytes)
 {
 	uint64_t *r = &t->s->gpr[reg];
 
-	*r = bytes == 8   ? value
-	     : bytes == 4 ? (uint32_t)value
-	     : bytes == 2 ? (*r & ~0xffffull) | (value & 0xffff)
-			  : (*r & ~0xffull) | (value & 0xff);
+	switch (bytes) {
+	case 8: *r = value; return;
+	case 4: *r = (uint32_t)value; return;
+	case 2: *r = (*r & ~0xffffull) | (value & 0xffff); return;
+	default: *r = (*r & ~0xffull) | (value & 0xff); return;
+	}
 }
 
 int insn_put_rm(struct step *t, unsigned bytes, uint64_t value)

@@ -25,11 +25,18 @@ int soft_check_port(struct soft_cpu *cpu, uint16_t port, unsigned bytes, struct 
 	return bits >> port % 8 & ((1u << bytes) - 1) ? soft_fail(fault, EXC_GP, true, 0) : 0;
 }
 
+static unsigned port_bytes(const struct x86_insn *insn)
+{
+	if (!(insn->opcode & 1))
+		return 1;
+	return insn->operand_bytes == 2 ? 2 : 4;
+}
+
 int insn_port(struct step *t)
 {
 	const struct x86_insn *i = t->i;
 	struct x86_state *s = t->s;
-	unsigned bytes = i->opcode & 1 ? (i->operand_bytes == 2 ? 2 : 4) : 1;
+	unsigned bytes = port_bytes(i);
 	uint16_t port = i->opcode & 8 ? (uint16_t)s->gpr[2] : (uint8_t)i->imm;
 	uint64_t v = 0;
 

@@ -32,7 +32,7 @@ struct x86_segment_state insn_unpack_descriptor(uint16_t selector, const uint64_
 	r.base = (d[0] >> 16 & 0xffffff) | (d[0] >> 32 & 0xff000000) | d[1] << 32;
 	r.limit = (uint32_t)((d[0] & 0xffff) | (d[0] >> 32 & 0xf0000));
 	if (r.attributes & 0x8000)
-		r.limit = r.limit << 12 | 0xfff;
+		r.limit = r.limit << 12 | PAGE_OFFSET_MASK;
 	return r;
 }
 

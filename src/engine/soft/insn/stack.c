@@ -10,7 +10,9 @@
 
 unsigned insn_stack_bytes(const struct step *t)
 {
-	return x86_code_bits(t->s) == 64 ? (t->i->prefix66 ? 2 : 8) : t->i->operand_bytes;
+	if (x86_code_bits(t->s) != 64)
+		return t->i->operand_bytes;
+	return t->i->prefix66 ? 2 : 8;
 }
 
 unsigned insn_stack_address_bytes(const struct step *t)
@@ -112,13 +114,18 @@ int insn_push_pop(struct step *t)
 	}
 }
 
+static uint64_t target_mask(const struct step *t)
+{
+	if (x86_code_bits(t->s) == 64)
+		return ~0ull;
+	return t->i->operand_bytes == 2 ? 0xffff : 0xffffffff;
+}
+
 int insn_near_transfer(struct step *t)
 {
 	const struct x86_insn *i = t->i;
 	struct x86_state *s = t->s;
-	uint64_t mask = x86_code_bits(s) == 64  ? ~0ull
-			: i->operand_bytes == 2 ? 0xffff
-						: 0xffffffff;
+	uint64_t mask = target_mask(t);
 	uint64_t v;
 	unsigned bytes = insn_stack_bytes(t);
 
@@ -137,8 +144,10 @@ int insn_near_transfer(struct step *t)
 	case 0xc9:
 		v = s->gpr[4];
 		s->gpr[4] = (s->gpr[4] & ~stack_mask(t)) | (s->gpr[5] & stack_mask(t));
-		if (insn_pop(t, &mask, bytes))
-			return s->gpr[4] = v, -EFAULT;
+		if (insn_pop(t, &mask, bytes)) {
+			s->gpr[4] = v;
+			return -EFAULT;
+		}
 		insn_set_gpr(t, 5, mask, bytes);
 		return 0;
 	default: /* E0..E3 with 16-bit addresses */

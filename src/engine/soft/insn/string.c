@@ -63,9 +63,10 @@ static void compare(struct string_op *o, uint64_t a, uint64_t b)
  */
 static uint64_t run_length(const struct string_op *o, uint64_t gva, uint64_t count)
 {
-	uint64_t left = o->down ? (gva & 4095) / o->bytes + 1 : (4096 - (gva & 4095)) / o->bytes;
+	uint64_t offset = gva & PAGE_OFFSET_MASK;
+	uint64_t left = o->down ? offset / o->bytes + 1 : (PAGE_BYTES - offset) / o->bytes;
 
-	if (o->down && (gva & 4095) + o->bytes > 4096)
+	if (o->down && offset + o->bytes > PAGE_BYTES)
 		return 0;
 	return left < count ? left : count;
 }
@@ -241,9 +242,15 @@ static void set_counter(struct string_op *o, uint64_t v)
  */
 int soft_string(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault)
 {
-	struct string_op o = { cpu, &cpu->state, insn, insn->opcode & 1 ? insn->operand_bytes : 1,
-			       soft_address_mask(insn->address_bytes),
-			       cpu->state.rflags & FLAG_DF, fault };
+	struct string_op o = {
+		.cpu = cpu,
+		.s = &cpu->state,
+		.i = insn,
+		.bytes = insn->opcode & 1 ? insn->operand_bytes : 1,
+		.mask = soft_address_mask(insn->address_bytes),
+		.down = cpu->state.rflags & FLAG_DF,
+		.fault = fault,
+	};
 	uint8_t kind = insn->opcode & 0xfe;
 	bool moves = kind == 0xa4 || kind == 0xaa;
 	bool compares = kind == 0xa6 || kind == 0xae;

@@ -43,7 +43,7 @@ static int halt(struct step *t)
 }
 
 /* A processor that waits for one that has no host processor now: let it have this one. */
-static int pause(struct step *t)
+static int pause_processor(struct step *t)
 {
 	enum { PAUSES_UNTIL_YIELD = 32 };
 
@@ -332,7 +332,7 @@ static int one_byte(struct step *t)
 	case POP_MEMORY: return insn_push_pop(t);
 	case MOV_FROM_SEGMENT: return insn_mov_from_segment(t);
 	case MOV_TO_SEGMENT: return insn_mov_to_segment(t);
-	case PAUSE: return pause(t);
+	case PAUSE: return pause_processor(t);
 	case PUSHF: case POPF: return insn_push_pop_flags(t);
 	case MOV_OFFSET ... MOV_OFFSET_LAST: return moffs(t);
 	case CALL:

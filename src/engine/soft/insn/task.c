@@ -1,7 +1,8 @@
 /*
  * Hardware task switches (SDM Vol. 3A chapter 7) by 16- and 32-bit task state segments:
  *
- *   32-bit   0 link   28 CR3   32 EIP   36 EFLAGS   40 eight registers   72 ES CS SS DS FS GS   96 LDT   100 T, I/O map
+ *   32-bit   0 link   28 CR3   32 EIP   36 EFLAGS   40 eight registers   72 ES CS SS DS FS GS
+ *            96 LDT   100 T, I/O map
  *   16-bit   0 link   14 IP   16 FLAGS   18 eight registers   34 ES CS SS DS   42 LDT
  */
 #include <errno.h>

@@ -54,7 +54,7 @@ static int gather(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *
 
 	/* no index: the form without SIB */
 	if (i->index >= 16 || dest == mask || dest == i->index || mask == i->index)
-		return *fault = (struct fault){ .vector = EXC_UD }, -EFAULT;
+		return soft_fail(fault, EXC_UD, false, 0);
 	for (unsigned n = 0; n < count; n++) { /* every mask element to all ones or zero */
 		uint64_t m = get(cpu, mask, n, bytes);
 
@@ -86,7 +86,7 @@ static int mask_move(struct soft_cpu *cpu, const struct x86_insn *i, struct faul
 	uint8_t *mask = wide ? byte_of(cpu, i->rm, 0) : cpu->save_area + 32 + 16 * (i->rm & 7);
 
 	if (i->kind && (i->vvvv || i->kind == X86_KIND_VEX256))
-		return *fault = (struct fault){ .vector = EXC_UD }, -EFAULT;
+		return soft_fail(fault, EXC_UD, false, 0);
 	for (unsigned n = 0; n < (wide ? 16u : 8u); n++) {
 		uint64_t at = soft_linear_address(s, i->segment, s->gpr[7] + n, i->address_bytes);
 

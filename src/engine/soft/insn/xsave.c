@@ -3,7 +3,8 @@
  * which says of what. The host's own instruction works on cpu->save_area, a copy of the guest's
  * bytes, after what would fault there has been refused:
  *
- *   0 x87   24 MXCSR   32 ST0 to ST7   160 XMM0 to XMM15   512 header (XSTATE_BV, XCOMP_BV, 6 reserved)   576 upper YMM
+ *   0 x87   24 MXCSR   32 ST0 to ST7   160 XMM0 to XMM15
+ *   512 header (XSTATE_BV, XCOMP_BV, 6 reserved)   576 upper YMM
  *
  * The compacted form has the same layout, as AVX is the first and last component behind the header.
  * XSAVEOPT is executed as XSAVE beside the area, of which what is in its initial state is then left

@@ -42,7 +42,7 @@ static int access_pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, si
 	if (cpu->watchpoints && !(access & (ACCESS_EXEC | ACCESS_SYSTEM)))
 		soft_watch(cpu, gva, bytes, access & ACCESS_WRITE);
 	for (size_t done = 0; done < bytes;) {
-		size_t left = PAGE_BYTES - ((gva + done) & 4095);
+		size_t left = PAGE_BYTES - ((gva + done) & PAGE_OFFSET_MASK);
 		size_t n = bytes - done < left ? bytes - done : left;
 		uint64_t gpa;
 		unsigned rights;
@@ -63,9 +63,9 @@ static int access_pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, si
 			else
 				cpu->ops->mmio_read(cpu->ops_context, gpa, buffer + done, n);
 			soft_inside(cpu);
+			/* what a device's register has made deliverable, STI finds */
 			if (cpu->kick & KICK_EVENT)
-				cpu->interrupt_pending =
-					1; /* what a device's register has made deliverable, STI finds */
+				cpu->interrupt_pending = 1;
 		} else if (access & ACCESS_WRITE) {
 			copy(hva, buffer + done, n);
 			soft_mark_dirty(cpu->engine, hva);

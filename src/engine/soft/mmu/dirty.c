@@ -3,7 +3,8 @@
  *
  *   writer                                       soft_engine_take_dirty()
  *   mark the frame, or write and then mark       take the marks back
- *   write by an entry until a flush              flush everything of every processor, and wait for it
+ *   write by an entry until a flush              flush everything of every processor, and wait
+ *                                                for it
  *                                                ... then the pages are read
  *
  *   1. Who gets an entry of a write table marks its frame; so do the walker for a table whose A

@@ -36,8 +36,8 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 			write = !(__atomic_fetch_or(&e->frame_flags[frame], FRAME_WRITTEN,
 						    __ATOMIC_SEQ_CST) &
 				  FRAME_CODE);
-		space_insert(cpu->space, soft_view(&cpu->state), gva, hva - (gva & 4095), write,
-			     rights);
+		space_insert(cpu->space, soft_view(&cpu->state), gva,
+			     hva - (gva & PAGE_OFFSET_MASK), write, rights);
 		cpu->fills++;
 	}
 	return 0;
@@ -95,8 +95,8 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 		return raise_at(cpu, site, &fault);
 	if (cpu->watchpoints)
 		soft_watch(cpu, gva, site->bytes, site->write);
-	if ((gva & 4095) + site->bytes > 4096) {
-		if (soft_fill(cpu, (gva | 4095) + 1, access, &place, &gpa2, &fault))
+	if ((gva & PAGE_OFFSET_MASK) + site->bytes > PAGE_BYTES) {
+		if (soft_fill(cpu, (gva | PAGE_OFFSET_MASK) + 1, access, &place, &gpa2, &fault))
 			return raise_at(cpu, site, &fault);
 	} else if (hva && !splits_line(site, gva) &&
 		   !(site->write &&

@@ -2,7 +2,8 @@
  * One processor makes others forget translations: a mailbox per processor, emptied by its owner.
  *
  *   sender                                    owner
- *   ranges into the mailbox, posted++         executing = 1; fence; posted != done? empty the mailbox, done = posted
+ *   ranges into the mailbox, posted++         executing = 1; fence; posted != done? empty the
+ *                                             mailbox, done = posted
  *   fence; executing? kick, and wait until    ... executes the guest ...
  *   done reaches posted or it stops           executing = 0
  *
@@ -126,7 +127,8 @@ void soft_engine_place_overlay(struct engine *opaque, struct guest_memory *m, un
 	soft_acquire(&e->lock);
 	for (unsigned i = 0; i < 2; i++)
 		if (places[i] != GUEST_NOWHERE && soft_hva(e, places[i]))
-			soft_invalidate_locked(e, places[i] & ~4095ull, PAGE_BYTES);
+			soft_invalidate_locked(e, places[i] & ~(uint64_t)PAGE_OFFSET_MASK,
+					      PAGE_BYTES);
 	if (read_only)
 		__atomic_fetch_or(flags, FRAME_READ_ONLY, __ATOMIC_SEQ_CST);
 	else

@@ -3,9 +3,12 @@
  * docs/engine.md has the events that change it.
  *
  *   tag       root, PCID and mode that the entries were made under
- *   tables    one pair (read, write) per view: 2^36 entries of 8 bytes each, for bits 47:12 of an address, reserved and mostly empty
- *   journal   which entries were filled, those of global pages apart: a flush costs what the fills did
- *   filters   whether a large page, or a page with code that the jump cache knows, may be cached at an address
+ *   tables    one pair (read, write) per view: 2^36 entries of 8 bytes each, for bits 47:12 of
+ *             an address, reserved and mostly empty
+ *   journal   which entries were filled, those of global pages apart: a flush costs what the fills
+ *             did
+ *   filters   whether a large page, or a page with code that the jump cache knows, may be cached at
+ *             an address
  *   epoch     of the jump cache's entries that were found under these translations
  *
  *   entry     0: not cached; else ((host address - guest address) | 1) ^ poison

@@ -4,7 +4,8 @@
  *
  *   long mode   four levels of 8-byte entries; pages of 4 KiB, 2 MiB, 1 GiB
  *   PAE         four entries of 1 GiB each, two levels of 8-byte entries; pages of 4 KiB, 2 MiB
- *   32-bit      two levels of 4-byte entries; pages of 4 KiB, and of 4 MiB where CR4.PSE is on, below 1 TiB (PSE-36)
+ *   32-bit      two levels of 4-byte entries; pages of 4 KiB, and of 4 MiB where CR4.PSE is on,
+ *               below 1 TiB (PSE-36)
  *
  * The four entries of PAE are read by every walk and checked when CR3 is loaded: AMD's processors
  * do so under nested paging.
@@ -146,9 +147,11 @@ static inline unsigned rights_of(const struct tables *t, unsigned level, uint64_
 
 static inline uint64_t root_of(const struct x86_state *s, const struct tables *t)
 {
-	return s->cr3 & (t->levels == LEVELS_PAE  ? BITS(31, 5)
-			 : t->levels == LEVELS_32 ? BITS(31, 12)
-						  : PTE_ADDRESS);
+	switch (t->levels) {
+	case LEVELS_PAE: return s->cr3 & BITS(31, 5);
+	case LEVELS_32: return s->cr3 & BITS(31, 12);
+	default: return s->cr3 & PTE_ADDRESS;
+	}
 }
 
 static inline int descend(struct soft_cpu *cpu, const struct tables *t, uint64_t gva,

@@ -88,19 +88,28 @@ static inline void emit_rr(struct emitter *e, struct host_op op, uint8_t reg, ui
 	emit8(e, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
 }
 
+/* rbp and r13 as a base have no form without a displacement. */
+static inline unsigned displacement_bytes(struct host_mem m)
+{
+	if (m.base == NO_REG)
+		return 4;
+	if (m.disp == 0 && (m.base & 7) != 5)
+		return 0;
+	return m.disp == (int8_t)m.disp ? 1 : 4;
+}
+
 static inline void emit_rm(struct emitter *e, struct host_op op, uint8_t reg, struct host_mem m)
 {
 	uint8_t modrm = (uint8_t)((reg & 7) << 3);
 	bool sib = m.index != NO_REG || m.base == NO_REG || (m.base & 7) == 4;
-	unsigned disp_bytes = m.base == NO_REG                   ? 4
-			      : m.disp == 0 && (m.base & 7) != 5 ? 0
-			      : m.disp == (int8_t)m.disp         ? 1
-								 : 4;
+	unsigned disp_bytes = displacement_bytes(m);
 
 	emit_prefixes(e, op, m.gs, reg, m.index, m.base);
 	emit8(e, op.opcode);
-	if (m.base != NO_REG)
-		modrm |= disp_bytes == 4 ? 0x80 : disp_bytes == 1 ? 0x40 : 0;
+	if (m.base != NO_REG && disp_bytes == 4)
+		modrm |= 0x80;
+	else if (m.base != NO_REG && disp_bytes == 1)
+		modrm |= 0x40;
 	emit8(e, (uint8_t)(modrm | (sib ? 4 : m.base & 7)));
 	if (sib)
 		emit8(e, (uint8_t)(m.scale_log2 << 6 | (m.index == NO_REG ? 4 : m.index & 7) << 3 |
@@ -159,7 +168,8 @@ static inline void emit_unpoison(struct emitter *e, uint8_t reg)
 #ifndef UMBRA_SPECULATION_UNMENDED
 	emit_rm(e, OP64(0x33), reg, CPU(poison));
 #else
-	(void)e, (void)reg;
+	(void)e;
+	(void)reg;
 #endif
 }
 
@@ -215,7 +225,8 @@ static inline void emit_restore_flags(struct emitter *e)
 	emit_store(e, RAX, CPU(temp[3]));
 	/* movzx eax, word */
 	emit_rm(e, (struct host_op){ .opcode = 0xb7, .map = 1 }, RAX, CPU(flags_word));
-	emit8(e, 0x04), emit8(e, 0x7f); /* add al, 7f: OF */
-	emit8(e, 0x9e);                 /* sahf */
+	emit8(e, 0x04); /* add al, 7f: OF */
+	emit8(e, 0x7f);
+	emit8(e, 0x9e); /* sahf */
 	emit_load(e, RAX, CPU(temp[3]));
 }

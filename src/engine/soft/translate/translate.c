@@ -196,7 +196,7 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 	e->cold_used += b->cold_bytes;
 	__atomic_store_n(&e->block_count, e->block_count + 1, __ATOMIC_RELEASE);
 	cpu->translations++;
-	if ((((t.cs_base + b->gva) & 4095) + b->guest_bytes) > 4096)
+	if ((((t.cs_base + b->gva) & PAGE_OFFSET_MASK) + b->guest_bytes) > PAGE_BYTES)
 		b->mode |= BLOCK_STRADDLES;
 	return b;
 }

@@ -1,4 +1,5 @@
 /* Flags, addresses, and the lookup in front of every access of translated code (docs/engine.md). */
+#include "engine/soft/insn/address.h"
 #include "translate_internal.h"
 
 struct cold *translate_new_cold(struct translation *t, int kind)
@@ -50,7 +51,7 @@ void translate_end_access(struct translation *t, struct cold *c)
 
 /*
  * ---- addresses
- * ------------------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 static bool needs_segment_base(const struct translation *t, const struct x86_insn *i)
@@ -97,10 +98,7 @@ void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg)
 	if (m.base == NO_REG && m.index == NO_REG) {
 		uint64_t value = (uint64_t)(int64_t)i->disp;
 
-		emit_constant(out(t), reg,
-			      i->address_bytes == 8   ? value
-			      : i->address_bytes == 4 ? (uint32_t)value
-						      : (uint16_t)value);
+		emit_constant(out(t), reg, value & soft_address_mask(i->address_bytes));
 		return;
 	}
 	emit_rm(out(t), lea, reg, m);

@@ -80,7 +80,8 @@ void translate_cold_chain(struct translation *t, struct cold *c)
 	if (c->kind == COLD_POLL) {
 		emit_mov(e, R11, RCX);
 		emit_rm(e, OP32(0x8b), RCX, CPU(kick));
-		emit8(e, 0x67), emit8(e, 0xe3);
+		emit8(e, 0x67);
+		emit8(e, 0xe3);
 		emit8(e, 0);
 		uint8_t *calm = e->out;
 

@@ -170,7 +170,7 @@ void translate_or_else(struct translation *t, struct cold *c, uint8_t cc)
 
 /*
  * ---- stack and control
- * -------------------------------------------------------------------------------------------------------
+ * -------------------------------------------------------------------------------------------------
  */
 
 static struct cold *push_lookup(struct translation *t)
@@ -356,12 +356,15 @@ void translate_read_time(struct translation *t)
 		.kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true
 	};
 
-	emit8(out(t), 0x0f), emit8(out(t), 0x31);
-	emit_rr(out(t), rorx, RDX, RDX), emit8(out(t), 32);
+	emit8(out(t), 0x0f);
+	emit8(out(t), 0x31);
+	emit_rr(out(t), rorx, RDX, RDX);
+	emit8(out(t), 32);
 	emit_load(out(t), R11, CPU(state.tsc_offset));
 	emit_lea(out(t), RAX, (struct host_mem){ .base = RAX, .index = RDX });
 	emit_lea(out(t), RAX, (struct host_mem){ .base = RAX, .index = R11 });
-	emit_rr(out(t), rorx, RDX, RAX), emit8(out(t), 32);
+	emit_rr(out(t), rorx, RDX, RAX);
+	emit8(out(t), 32);
 	emit_rr(out(t), OP32(0x89), RDX, RDX);
 	emit_rr(out(t), OP32(0x89), RAX, RAX);
 }

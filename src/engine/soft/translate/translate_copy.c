@@ -216,7 +216,7 @@ static void put_copy(struct translation *t, struct host_encoding h, const struct
 static void add_bit_string_offset(struct translation *t, const struct x86_insn *i,
 				  unsigned operand_bytes)
 {
-	uint8_t log2 = operand_bytes == 8 ? 3 : operand_bytes == 4 ? 2 : 1;
+	unsigned log2 = (unsigned)__builtin_ctz(operand_bytes);
 	uint8_t from = i->reg;
 
 	if (displaced(from)) {

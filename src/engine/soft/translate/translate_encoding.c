@@ -57,7 +57,9 @@ static unsigned memory_bytes(const struct host_encoding *h, const struct x86_ins
 		return 0;
 	if (insn->encoding.class == X86_CLASS_BIT_STRING)
 		return h->operand_bytes;
-	return insn->encoding.mem_bytes[h->op.w ? 1 : h->op.extra66 ? 2 : 0];
+	if (h->op.w)
+		return insn->encoding.mem_bytes[1];
+	return insn->encoding.mem_bytes[h->op.extra66 ? 2 : 0];
 }
 
 static void check_host_encoding(const struct x86_insn *insn, const struct host_encoding *h)
@@ -70,7 +72,7 @@ static void check_host_encoding(const struct x86_insn *insn, const struct host_e
 
 bool soft_host_encoding(const struct x86_insn *insn, struct host_encoding *ret)
 {
-	bool size_66;
+	uint8_t narrow_bytes;
 
 	if (insn->encoding.class != X86_CLASS_DATA && insn->encoding.class != X86_CLASS_BIT_STRING)
 		return false;
@@ -91,8 +93,8 @@ bool soft_host_encoding(const struct x86_insn *insn, struct host_encoding *ret)
 	};
 	if (x86_insn_is(insn, X86_ENC_NOT_64) && !rewrite_opcode(ret))
 		return false;
-	size_66 = !insn->kind && (ret->op.pp == 1 || ret->op.extra66);
-	ret->operand_bytes = ret->op.w ? 8 : size_66 ? 2 : 4;
+	narrow_bytes = !insn->kind && (ret->op.pp == 1 || ret->op.extra66) ? 2 : 4;
+	ret->operand_bytes = ret->op.w ? 8 : narrow_bytes;
 	ret->immediate_bytes = (uint8_t)immediate_bytes(ret, insn->encoding.immediate);
 	ret->memory_bytes = (uint8_t)memory_bytes(ret, insn);
 	if (ret->immediate_bytes != insn->imm_bytes ||

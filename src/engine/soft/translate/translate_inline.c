@@ -35,7 +35,7 @@ static void string_fits(struct translation *t, struct cold *c, uint8_t reg, bool
 {
 	emit_rr(out(t), OP32(0x89), reg, R10);
 	emit_rr(out(t), OP32(0x81), 4, R10);
-	emit32(out(t), 0xfff);
+	emit32(out(t), PAGE_OFFSET_MASK);
 	if (repeated)
 		emit_lea(out(t), R10,
 			 (struct host_mem){
@@ -43,7 +43,7 @@ static void string_fits(struct translation *t, struct cold *c, uint8_t reg, bool
 	else
 		emit_lea(out(t), R10, mem(R10, 1 << log2));
 	emit_rr(out(t), OP32(0x81), 7, R10);
-	emit32(out(t), 4096);
+	emit32(out(t), PAGE_BYTES);
 	translate_or_else(t, c, 7); /* above */
 }
 
@@ -72,7 +72,7 @@ bool translate_inline_string(struct translation *t)
 	bool repeated = i->rep || i->repne;
 	bool two = move || compare;
 	unsigned bytes = i->opcode & 1 ? i->operand_bytes : 1;
-	unsigned log2 = bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0;
+	unsigned log2 = (unsigned)__builtin_ctz(bytes);
 	struct cold *c;
 
 	if ((!move && !store && !compare && !scan) || t->code_bits != 64 || i->address_bytes != 8 ||
@@ -85,7 +85,7 @@ bool translate_inline_string(struct translation *t)
 	translate_or_else(t, c, CC_NZ);
 	if (repeated) {
 		emit_rr(out(t), OP64(0x81), 7, RCX);
-		emit32(out(t), 4096);
+		emit32(out(t), PAGE_BYTES);
 		translate_or_else(t, c, 7);
 	}
 	string_fits(t, c, RDI, repeated, log2);
@@ -240,16 +240,19 @@ bool translate_inline_pushf(struct translation *t)
 	emit_rr(out(t), OP32(0x81), 4, R10);
 	emit32(out(t), 0xd5);
 	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, CPU(flags_word));
-	emit_rr(out(t), OP32(0xc1), 4, R11), emit8(out(t), 11);
+	emit_rr(out(t), OP32(0xc1), 4, R11);
+	emit8(out(t), 11);
 	emit_rr(out(t), OP32(0x09), R11, R10);
 	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R11, CPU(interrupt_flag));
-	emit_rr(out(t), OP32(0xc1), 4, R11), emit8(out(t), 9);
+	emit_rr(out(t), OP32(0xc1), 4, R11);
+	emit8(out(t), 9);
 	emit_rr(out(t), OP32(0x09), R11, R10);
 	emit_rm(out(t), OP32(0x8b), R11, CPU(state.rflags));
 	emit_rr(out(t), OP32(0x81), 4, R11);
 	emit32(out(t), ~(uint32_t)(FLAGS_ARITHMETIC | FLAG_IF | FLAG_RF | FLAG_VM));
 	emit_rr(out(t), OP32(0x09), R11, R10);
-	emit_rr(out(t), OP32(0x83), 1, R10), emit8(out(t), 2);
+	emit_rr(out(t), OP32(0x83), 1, R10);
+	emit8(out(t), 2);
 	emit_store(out(t), R10, CPU(temp[2]));
 	c = emit_lookup(t, mem(RSP, -8), false, 8, false, true);
 	emit_load(out(t), R10, CPU(temp[2]));
@@ -293,10 +296,14 @@ bool translate_inline_popf(struct translation *t)
 	emit_lea(out(t), RSP, mem(RSP, 8));
 	emit_rr(out(t), OP32(0x89), R10, R11);
 	/* arithmetic flags to the second byte */
-	emit_rr(out(t), OP32(0xc1), 4, R10), emit8(out(t), 8);
-	emit_rr(out(t), OP32(0xc1), 5, R11), emit8(out(t), 11);
-	emit_rr(out(t), OP32(0x83), 4, R11), emit8(out(t), 1);
-	emit_rr(out(t), OP32(0x81), 4, R10), emit32(out(t), 0xd500);
+	emit_rr(out(t), OP32(0xc1), 4, R10);
+	emit8(out(t), 8);
+	emit_rr(out(t), OP32(0xc1), 5, R11);
+	emit8(out(t), 11);
+	emit_rr(out(t), OP32(0x83), 4, R11);
+	emit8(out(t), 1);
+	emit_rr(out(t), OP32(0x81), 4, R10);
+	emit32(out(t), 0xd500);
 	emit_rr(out(t), OP32(0x09), R11, R10);
 	emit_store(out(t), R10, CPU(flags_word));
 	t->flags_set = true;

@@ -99,8 +99,9 @@ void translate_insn(struct translation *t)
 	case X86_CLASS_LEA: translate_copy_lea(t); return;
 	case X86_CLASS_HINT: return;
 	case X86_CLASS_PAUSE:
+		/* another may wait for this host processor: C gives it away now and then */
 		if (t->engine->cpu_count > 1)
-			break; /* another may wait for this host processor: C gives it away now and then */
+			break;
 		emit8(out(t), 0xf3);
 		emit8(out(t), 0x90);
 		return;

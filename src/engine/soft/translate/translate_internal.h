@@ -1,11 +1,16 @@
 /*
  * Inside the translator: one block being made. Files, each using those above it:
  *
- *   translate_access.c   flags, addresses, lookups        translate_copy.c    data instructions
- *   translate_control.c  exits, stack                     translate_inline.c  strings, privileged instructions
- *   translate_insn.c     which way an instruction takes   translate_cold.c    slow paths
- *   translate_group.c    one lookup for several accesses  translate.c         a block from its bytes to its code
- *   translate_encoding.c the canonical host encoding      translate_validate.c  copies looked at again
+ *   translate_access.c    flags, addresses, lookups
+ *   translate_copy.c      data instructions
+ *   translate_control.c   exits, stack
+ *   translate_inline.c    strings, privileged instructions
+ *   translate_insn.c      which way an instruction takes
+ *   translate_cold.c      slow paths
+ *   translate_group.c     one lookup for several accesses
+ *   translate.c           a block from its bytes to its code
+ *   translate_encoding.c  the canonical host encoding
+ *   translate_validate.c  copies looked at again
  */
 #pragma once
 
