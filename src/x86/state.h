@@ -23,6 +23,8 @@ enum {
 #define CR0_EM 4u
 #define CR0_TS 8u
 #define CR0_WP 0x10000u
+#define CR0_NW 0x20000000u
+#define CR0_CD 0x40000000u
 #define CR0_PG 0x80000000u
 #define CR4_TSD 4u
 #define CR4_PSE 0x10u

@@ -7,6 +7,8 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
+enum { TASK_PRIORITY_MASK = 15, DEBUG_REGISTERS = 8 };
+
 static bool uses_pae(const struct x86_state *s, uint64_t cr4)
 {
 	return s->cr0 & CR0_PG && cr4 & CR4_PAE && !(s->efer & EFER_LMA);
@@ -19,6 +21,8 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 
 	switch (cr) {
 	case 0:
+		if ((v & CR0_NW && !(v & CR0_CD)) || (!(v & CR0_PG) && x86_code_bits(s) == 64))
+			return insn_general_protection(t);
 		if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)) ||
 		    (!(v & CR0_PG) && s->cr4 & CR4_PCIDE))
 			return insn_general_protection(t);
@@ -60,8 +64,10 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		soft_change_space(cpu, true);
 		return 0;
 	case 8:
+		if (v & ~(uint64_t)TASK_PRIORITY_MASK)
+			return insn_general_protection(t);
 		soft_outside(cpu);
-		cpu->ops->set_cr8(cpu->ops_context, v & 15);
+		cpu->ops->set_cr8(cpu->ops_context, v);
 		soft_inside(cpu);
 		return 0;
 	default: return insn_undefined(t);
@@ -92,6 +98,8 @@ int insn_mov_control(struct step *t)
 	struct x86_state *s = t->s;
 	unsigned bytes = x86_code_bits(s) == 64 ? 8 : 4;
 
+	if (i->opcode & 1 && i->reg >= DEBUG_REGISTERS)
+		return insn_undefined(t);
 	if (s->cpl)
 		return insn_general_protection(t);
 	switch (i->opcode) {
@@ -109,13 +117,13 @@ int insn_mov_control(struct step *t)
 	case 0x21: {
 		uint64_t v;
 
-		if (soft_read_dr(t->cpu, i->reg & 7, &v, t->fault))
+		if (soft_read_dr(t->cpu, i->reg, &v, t->fault))
 			return -EFAULT;
 		insn_set_gpr(t, i->rm, v, bytes);
 		return 0;
 	}
 	default:
-		return soft_write_dr(t->cpu, i->reg & 7,
+		return soft_write_dr(t->cpu, i->reg,
 				     bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm],
 				     t->fault);
 	}
