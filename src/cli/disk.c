@@ -14,23 +14,35 @@
 #include "disk_cli.h"
 
 static const char help[] =
-	"usage: umbra disk create FILE --size S [--format F] [--block-size B] [--sector-size 512|4096] [--fixed]\n"
+	"usage: umbra disk create FILE --size S [--format F] [--block-size B] "
+	"[--sector-size 512|4096] [--fixed]\n"
 	"       umbra disk create FILE --parent PARENT [--parent-format F] [--block-size B]\n"
-	"       umbra disk info|map FILE [--json] [--chain]    umbra disk check FILE [--chain] [--quick | --digests | --rebuild] [--json]\n"
-	"       umbra disk read FILE --offset N --length N > DATA        umbra disk write FILE --offset N [--from DATA]\n"
+	"       umbra disk info|map FILE [--json] [--chain]    "
+	"umbra disk check FILE [--chain] [--quick | --digests | --rebuild] [--json]\n"
+	"       umbra disk read FILE --offset N --length N > DATA        "
+	"umbra disk write FILE --offset N [--from DATA]\n"
 	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed]\n"
 	"       umbra disk compare FILE OTHER [--format F] [--other-format F] [--json]\n"
-	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    umbra disk commit CHILD\n"
-	"       umbra disk stream CHILD    umbra disk rebase CHILD --parent NEW [--parent-format F]    umbra disk compact FILE\n"
+	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    "
+	"umbra disk commit CHILD\n"
+	"       umbra disk stream CHILD    "
+	"umbra disk rebase CHILD --parent NEW [--parent-format F]    umbra disk compact FILE\n"
 	"       umbra disk export-changes FILE TARGET --since ANCESTOR\n"
-	"       umbra disk serve FILE --socket PATH [--read-only]    then: umbra disk snapshot CHILD|commit|stream|resize --size S --socket PATH\n"
-	"       umbra disk repair-link CHILD --reason TEXT    umbra disk freeze FILE [--reason TEXT | --undo]\n"
-	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; the last two can only be read. check compares the content with the file's\n"
-	"digests (--quick: does not), with --chain also with what each parent held when its child was made, and writes nothing; --digests\n"
+	"       umbra disk serve FILE --socket PATH [--read-only]    "
+	"then: umbra disk snapshot CHILD|commit|stream|resize --size S --socket PATH\n"
+	"       umbra disk repair-link CHILD --reason TEXT    "
+	"umbra disk freeze FILE [--reason TEXT | --undo]\n"
+	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; the last two can only be read. "
+	"check compares the content with the file's\n"
+	"digests (--quick: does not), with --chain also with what each parent held when its child "
+	"was made, and writes nothing; --digests\n"
 	"makes digests that are missing, --rebuild takes the content as right.\n"
-	"A parent is looked for where its child says, and must lie under the child's directory or a --parents PLACE (may be repeated).\n"
-	"--direct goes past the host's cache, for what is aligned to 4096 bytes. A SIZE is a number with K, M, G or T after it. Ends 0; 64\n"
-	"usage; 65 unusable file, or a parent that has changed; 78 a parent that is not allowed, or a policy (umbra image --help; --override\n"
+	"A parent is looked for where its child says, and must lie under the child's directory or "
+	"a --parents PLACE (may be repeated).\n"
+	"--direct goes past the host's cache, for what is aligned to 4096 bytes. "
+	"A SIZE is a number with K, M, G or T after it. Ends 0; 64\n"
+	"usage; 65 unusable file, or a parent that has changed; "
+	"78 a parent that is not allowed, or a policy (umbra image --help; --override\n"
 	"REASON where it allows that); compare: 1 when the contents differ.\n";
 
 /* ---- arguments ---- */
@@ -208,6 +220,13 @@ static json_t *id_json(struct guid id)
 	return json_string(text);
 }
 
+static const char *disk_type_name(const struct disk_info *i)
+{
+	if (i->has_parent)
+		return "differencing";
+	return i->fixed ? "fixed" : "dynamic";
+}
+
 static json_t *info_json(const struct disk *d)
 {
 	struct disk_info i;
@@ -222,10 +241,7 @@ static json_t *info_json(const struct disk *d)
 		      (int)i.physical_sector_bytes);
 	if (!j || (i.format != DISK_VHDX && i.format != DISK_VHD))
 		return j;
-	json_object_set_new(j, "type",
-			    json_string(i.has_parent ? "differencing"
-					: i.fixed    ? "fixed"
-						     : "dynamic"));
+	json_object_set_new(j, "type", json_string(disk_type_name(&i)));
 	json_object_set_new(j, "block-size", json_integer(i.block_bytes));
 	json_object_set_new(j, "blocks", json_integer((json_int_t)i.blocks));
 	json_object_set_new(j, "blocks-present", json_integer((json_int_t)i.blocks_present));
@@ -303,7 +319,9 @@ static int verb_map(struct arguments *a)
 	if (!code && a->json)
 		print_json(json_incref(all));
 	json_decref(all);
-	return code ? code : disk_access_close(d, error ? disk_access_failed(a->file, error) : 0);
+	if (code)
+		return code;
+	return disk_access_close(d, error ? disk_access_failed(a->file, error) : 0);
 }
 
 static int whole_sectors(const struct disk *d, uint64_t bytes, const char *path)
@@ -373,16 +391,16 @@ static int copy_in(struct disk *d, const struct arguments *a, FILE *from, uint8_
 			return disk_access_failed(a->file, error);
 		at += n;
 	}
-	return ferror(from) ? complain(EXIT_UNUSABLE, strerror(errno),
-				       a->from ? a->from : "standard input",
-				       "name a file that can be read")
-			    : 0;
+	if (!ferror(from))
+		return 0;
+	return complain(EXIT_UNUSABLE, strerror(errno), a->from ? a->from : "standard input",
+			"name a file that can be read");
 }
 
 static int verb_write(struct arguments *a)
 {
 	FILE *from = a->from ? fopen(a->from, "rb") : stdin;
-	uint8_t *buffer = malloc(COPY_BYTES + 4096);
+	uint8_t *buffer = malloc(COPY_BYTES + SECTOR_MAX_BYTES);
 	struct disk *d;
 	int code;
 
@@ -522,10 +540,10 @@ static int verb_compare(struct arguments *a)
 	struct disk *one, *other;
 	uint64_t at = 0;
 	bool same_size;
+	int result;
 	int code = a->other ? 0
 			    : complain(EXIT_USAGE, "no other file given", a->file,
-				       "see umbra disk --help"),
-	    result;
+				       "see umbra disk --help");
 
 	if (!code)
 		code = disk_cli_open(a, a->file, a->format, ACTION_READ, &one);

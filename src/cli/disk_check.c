@@ -88,7 +88,8 @@ static int note_change(void *context, uint64_t offset, uint64_t bytes)
 			offset, disk_path(c->child), reads ? "reads" : "covers");
 	} else {
 		finding(c->findings, c->path, where,
-			"%lu bytes at %lu are not what was written by a program that keeps the rules",
+			"%lu bytes at %lu are not what was written by a program that keeps the "
+			"rules",
 			bytes, offset);
 	}
 	return 0;
@@ -284,11 +285,12 @@ int verb_disk_freeze(struct arguments *a)
 {
 	const char *places[PLACES + 2] = { NULL };
 	struct disk_error e;
+	const char *reason = a->reason ? a->reason : "children are made on it";
 	struct disk *d;
 	char *copy;
+	int error;
 	int code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_ANNOTATE),
-				      (struct disk_options){ .write = true, .thaw = a->undo }, &d),
-	    error;
+				      (struct disk_options){ .write = true, .thaw = a->undo }, &d);
 
 	if (code)
 		return code;
@@ -297,11 +299,8 @@ int verb_disk_freeze(struct arguments *a)
 	for (unsigned n = 0; n < a->place_count; n++)
 		places[n + 1] = a->places[n];
 	if (!a->undo)
-		disk_access_note(d, "frozen",
-				 json_pack("{s:s}", "reason",
-					   a->reason ? a->reason : "children are made on it"));
-	error = a->undo ? disk_thaw(d, places, &e)
-			: disk_freeze(d, a->reason ? a->reason : "children are made on it", &e);
+		disk_access_note(d, "frozen", json_pack("{s:s}", "reason", reason));
+	error = a->undo ? disk_thaw(d, places, &e) : disk_freeze(d, reason, &e);
 	if (!error && a->undo)
 		disk_access_note(d, "thawed", NULL);
 	free(copy);

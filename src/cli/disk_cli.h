@@ -10,6 +10,7 @@
 
 enum { PLACES = PLAN_PARENTS };
 #define COPY_BYTES (1u << 20)
+enum { SECTOR_MAX_BYTES = 4096 }; /* of a disk */
 
 struct arguments {
 	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason,

@@ -100,9 +100,10 @@ static int ask(int fd, const json_t *what)
 /* Shows progress until the last line; its exit code. */
 static int listen_to(int fd, const char *where)
 {
+	enum { LINE_BYTES = 4096 };
 	struct progress p;
 	FILE *from = fdopen(fd, "r");
-	char line[4096];
+	char line[LINE_BYTES];
 	int code;
 
 	progress_begin(&p, 0);

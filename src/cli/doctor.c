@@ -21,7 +21,8 @@ enum { TEXT_BYTES = 4096, LINE_BYTES = 128, BYTES_PER_MIB = 1 << 20 };
 
 static const char doctor_help[] =
 	"usage: umbra doctor [--cpu-model MODEL[,+FEATURE][,-FEATURE]] [--mitigations guest|off]\n"
-	"Says what this host offers and which processor models it can run; with --cpu-model, what that one is. Ends 69 where the engine or\n"
+	"Says what this host offers and which processor models it can run; "
+	"with --cpu-model, what that one is. Ends 69 where the engine or\n"
 	"the model cannot run here.\n";
 
 struct doctor_options { const char *model, *mitigations, *host_mask; };
@@ -73,7 +74,8 @@ static void print_system(void)
 	print_limit("processes", RLIMIT_NPROC);
 	printf("\n");
 	if (!landlock)
-		printf("landlock     not there: the lists of system calls and the namespaces keep processes from files\n");
+		printf("landlock     not there: the lists of system calls and the namespaces keep "
+		       "processes from files\n");
 	else
 		printf("landlock     version %d%s\n", landlock,
 		       landlock < 6 ? ": does not keep signals in (6 does); the lists of calls do"

@@ -11,19 +11,29 @@
 
 static const char help[] =
 	"usage: umbra image scan FILE [--digests | --packages-only]\n"
-	"       umbra image get FILE [KEY]    umbra image set FILE KEY=VALUE... | --from JSON    umbra image tag FILE [TAG | -TAG]...\n"
-	"       umbra image packages FILE [PATTERN]    umbra image files FILE [PATTERN]    umbra image export FILE --to spdx|cyclonedx\n"
-	"       umbra image history FILE    umbra image policy FILE [read|write|fork|export|attach]\n"
-	"       umbra image key NEW    umbra image sign FILE --key KEY    umbra image verify FILE [--key KEY.pub | --key HEX]\n"
-	"       umbra image keep FILE NAME [--from DATA]    umbra image fetch FILE NAME > DATA    umbra image drop FILE NAME\n"
-	"       umbra image index DIRECTORY... [--catalog C]    umbra image search QUERY [--explain] [--limit N] [--catalog C]\n"
-	"All take --format raw, vhd, qcow2 or vmdk (vhdx when nothing is said); other formats keep what they say in FILE.umbra. All that\n"
+	"       umbra image get FILE [KEY]    umbra image set FILE KEY=VALUE... | --from JSON    "
+	"umbra image tag FILE [TAG | -TAG]...\n"
+	"       umbra image packages FILE [PATTERN]    umbra image files FILE [PATTERN]    "
+	"umbra image export FILE --to spdx|cyclonedx\n"
+	"       umbra image history FILE    "
+	"umbra image policy FILE [read|write|fork|export|attach]\n"
+	"       umbra image key NEW    umbra image sign FILE --key KEY    "
+	"umbra image verify FILE [--key KEY.pub | --key HEX]\n"
+	"       umbra image keep FILE NAME [--from DATA]    umbra image fetch FILE NAME > DATA    "
+	"umbra image drop FILE NAME\n"
+	"       umbra image index DIRECTORY... [--catalog C]    "
+	"umbra image search QUERY [--explain] [--limit N] [--catalog C]\n"
+	"All take --format raw, vhd, qcow2 or vmdk (vhdx when nothing is said); "
+	"other formats keep what they say in FILE.umbra. All that\n"
 	"print take --json.\n"
-	"KEY is title, compatible, expires, rights, patches, network, tags, configuration, saved-states, extensions or policy, and names\n"
+	"KEY is title, compatible, expires, rights, patches, network, tags, configuration, "
+	"saved-states, extensions or policy, and names\n"
 	"below it with dots; VALUE is JSON or text, nothing removes. A QUERY is for example\n"
 	"       os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired\n"
-	"Policies: the image's own (umbra image set FILE policy.no-export=true), ~/.config/umbra/policy.json, /etc/umbra/policy.json; see\n"
-	"docs/image.md. Ends 0; 1 nothing found, or not as signed; 64 usage; 65 unusable file; 78 a policy.\n";
+	"Policies: the image's own (umbra image set FILE policy.no-export=true), "
+	"~/.config/umbra/policy.json, /etc/umbra/policy.json; see\n"
+	"docs/image.md. Ends 0; 1 nothing found, or not as signed; 64 usage; 65 unusable file; "
+	"78 a policy.\n";
 
 static int parse(int argc, char **argv, struct image_arguments *a)
 {

@@ -24,7 +24,10 @@ static void say_scanned(const struct image_arguments *a, const json_t *about, bo
 		return;
 	}
 	printf("%s: ", unchanged ? "not changed since the last scan" : "scanned");
-	print_safely(os ? json_string_value(os) ?: "?" : "no operating system known");
+	if (os)
+		print_safely(json_string_value(os) ?: "?");
+	else
+		print_safely("no operating system known");
 	printf(", %lld packages, %lld files\n", (long long)json_integer_value(packages),
 	       (long long)json_integer_value(files));
 	json_array_foreach(unread, n, entry)
@@ -190,11 +193,12 @@ static int change_about(struct image_arguments *a,
 
 static int set_values(struct image_arguments *a, json_t *about)
 {
-	int code = a->disk.from ? set_from(about, a->disk.from)
-		   : a->count < 2
-			   ? complain(EXIT_USAGE, "nothing to set", a->disk.file, "say KEY=VALUE")
-			   : 0;
+	int code = 0;
 
+	if (a->disk.from)
+		code = set_from(about, a->disk.from);
+	else if (a->count < 2)
+		code = complain(EXIT_USAGE, "nothing to set", a->disk.file, "say KEY=VALUE");
 	for (unsigned n = 1; n < a->count && !code; n++)
 		code = set_one(about, a->values[n]);
 	return code;

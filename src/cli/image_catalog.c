@@ -9,7 +9,7 @@
 #include "disk_cli.h"
 #include "image_cli.h"
 
-enum { LIMIT = 50, LIMIT_MAX = 1000000 };
+enum { LIMIT = 50, LIMIT_MAX = 1000000, PATH_BYTES = 4096 };
 
 static void make_directories(char *path)
 {
@@ -23,7 +23,7 @@ static void make_directories(char *path)
 
 static int open_catalog(const char *path, struct catalog **ret)
 {
-	char own[4096];
+	char own[PATH_BYTES];
 	int error = path ? 0
 			 : cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", own,
 					 sizeof(own));

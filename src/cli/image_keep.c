@@ -12,8 +12,10 @@ static int read_all(const char *path, uint8_t **ret, size_t *ret_bytes)
 {
 	FILE *from = path ? fopen(path, "rb") : stdin;
 	uint8_t *bytes = from ? malloc(IMAGE_KEPT_BYTES + 1) : NULL;
-	int error = !from ? -errno : !bytes ? -ENOMEM : 0;
+	int error = from ? 0 : -errno;
 
+	if (from && !bytes)
+		error = -ENOMEM;
 	*ret_bytes = error ? 0 : fread(bytes, 1, IMAGE_KEPT_BYTES + 1, from);
 	if (!error && (ferror(from) || *ret_bytes > IMAGE_KEPT_BYTES))
 		error = ferror(from) ? -EIO : -EFBIG;
@@ -28,16 +30,18 @@ int image_verb_keep(struct image_arguments *a)
 	uint8_t *bytes;
 	size_t count;
 	struct disk *d;
+	int error;
 	int code = a->count == 2 ? 0
 				 : complain(EXIT_USAGE, "no name given", a->disk.file,
-					    "say umbra image keep FILE NAME"),
-	    error;
+					    "say umbra image keep FILE NAME");
 
 	if (code)
 		return code;
 	error = read_all(a->disk.from, &bytes, &count);
-	code = error ? image_failed(a->disk.from ? a->disk.from : "standard input", error)
-		     : image_cli_open(a, ACTION_ANNOTATE, &d);
+	if (error)
+		code = image_failed(a->disk.from ? a->disk.from : "standard input", error);
+	else
+		code = image_cli_open(a, ACTION_ANNOTATE, &d);
 	if (!code) {
 		error = image_keep(d, a->values[1], bytes, count);
 		if (!error)
@@ -53,10 +57,10 @@ int image_verb_keep(struct image_arguments *a)
 int image_verb_drop(struct image_arguments *a)
 {
 	struct disk *d;
+	int error;
 	int code = a->count == 2 ? image_cli_open(a, ACTION_ANNOTATE, &d)
 				 : complain(EXIT_USAGE, "no name given", a->disk.file,
-					    "say umbra image drop FILE NAME"),
-	    error;
+					    "say umbra image drop FILE NAME");
 
 	if (code)
 		return code;
@@ -69,10 +73,10 @@ int image_verb_fetch(struct image_arguments *a)
 	uint8_t *bytes = NULL;
 	size_t count = 0;
 	struct disk *d;
+	int error;
 	int code = a->count == 2 ? image_cli_open(a, ACTION_INSPECT, &d)
 				 : complain(EXIT_USAGE, "no name given", a->disk.file,
-					    "say umbra image fetch FILE NAME"),
-	    error;
+					    "say umbra image fetch FILE NAME");
 
 	if (code)
 		return code;

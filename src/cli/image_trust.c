@@ -58,7 +58,8 @@ int image_verb_history(struct image_arguments *a)
 			print_entry(entry);
 	if (image_verify_history(history, &wrong)) {
 		fprintf(stderr,
-			"umbra: %s: entry %zu of its history is not the one that was written; trust none from there on\n",
+			"umbra: %s: entry %zu of its history is not the one that was written; "
+			"trust none from there on\n",
 			a->disk.file, wrong + 1);
 		code = EXIT_UNUSABLE;
 	}
@@ -115,20 +116,21 @@ int image_verb_key(struct image_arguments *a)
 int image_verb_sign(struct image_arguments *a)
 {
 	struct disk *d;
+	int error;
 	int code = a->key ? image_cli_open(a, ACTION_ANNOTATE, &d)
 			  : complain(EXIT_USAGE, "no key given", a->disk.file,
-				     "say --key KEY, from umbra image key"),
-	    error;
+				     "say --key KEY, from umbra image key");
 
 	if (code)
 		return code;
 	error = image_sign(d, a->key);
-	return disk_access_close(d, error == -EBADMSG
-					    ? complain(EXIT_UNUSABLE,
-						       "not a key, or a history that is not sound",
-						       a->key, "make one with umbra image key")
-				    : error ? image_failed(a->disk.file, error)
-					    : 0);
+	code = 0;
+	if (error == -EBADMSG)
+		code = complain(EXIT_UNUSABLE, "not a key, or a history that is not sound", a->key,
+				"make one with umbra image key");
+	else if (error)
+		code = image_failed(a->disk.file, error);
+	return disk_access_close(d, code);
 }
 
 /* The key that is asked for: of a file, or as it is. */

@@ -41,8 +41,11 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
-		printf("usage: umbra run --kernel FILE ... | umbra ps, info, stop, kill, memory, save ... | umbra disk VERB ... | umbra image VERB ... | umbra doctor\n"
-		       "See umbra run --help, umbra ps --help, umbra disk --help, umbra image --help.\n");
+		printf("usage: umbra run --kernel FILE ... "
+		       "| umbra ps, info, stop, kill, memory, save ... | umbra disk VERB ... "
+		       "| umbra image VERB ... | umbra doctor\n"
+		       "See umbra run --help, umbra ps --help, umbra disk --help, "
+		       "umbra image --help.\n");
 		return 0;
 	}
 	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra",

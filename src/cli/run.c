@@ -25,27 +25,43 @@
 enum { LEAST_MEMORY_BYTES = 64 << 20, PAGE_BYTES = 4096 };
 
 static const char run_help[] =
-	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] [--cpus N]\n"
-	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--test-device] [--statistics]\n"
-	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] [--mitigations guest|off] [--name NAME]\n"
-	"                 [--memory-min SIZE] [--overhead SIZE] [--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... [--override REASON]\n"
-	"       umbra run [the same, without --kernel and --initrd] IMAGE[,format=FORMAT][,readonly][,direct]\n"
+	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] "
+	"[--cpus N]\n"
+	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--test-device] "
+	"[--statistics]\n"
+	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] "
+	"[--mitigations guest|off] [--name NAME]\n"
+	"                 [--memory-min SIZE] [--overhead SIZE] "
+	"[--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... "
+	"[--override REASON]\n"
+	"       umbra run [the same, without --kernel and --initrd] "
+	"IMAGE[,format=FORMAT][,readonly][,direct]\n"
 	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME]\n"
-	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console. IMAGE is a disk, the first, that brings both in\n"
+	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console. "
+	"IMAGE is a disk, the first, that brings both in\n"
 	"/boot of its root file system; --append then comes after root=.\n"
 	"Ctrl-] q ends, Ctrl-] ? helps. With a multiboot image, --initrd is its module.\n"
-	"Ends 0 when the guest powers off; 64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed,\n"
+	"Ends 0 when the guest powers off; "
+	"64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed,\n"
 	"78 a policy forbids it.\n"
-	"--hv FEATURES chooses what of the Hyper-V interface is offered: default, all or none, then +NAME or -NAME, by commas.\n"
-	"--cpu-model chooses the processor that the guest sees; umbra doctor lists them, docs/cpu-models.md has what they are.\n"
-	"--mitigations guest has the guest's kernel defend itself against speculation as on vulnerable hardware, off as on a safe one;\n"
+	"--hv FEATURES chooses what of the Hyper-V interface is offered: default, all or none, "
+	"then +NAME or -NAME, by commas.\n"
+	"--cpu-model chooses the processor that the guest sees; "
+	"umbra doctor lists them, docs/cpu-models.md has what they are.\n"
+	"--mitigations guest has the guest's kernel defend itself against speculation as on "
+	"vulnerable hardware, off as on a safe one;\n"
 	"without it the guest is told what is true (docs/speculation.md).\n"
-	"--overhead SIZE limits what the machine process uses beside the guest's memory, from 64M to 2G; 384M when not given.\n"
-	"--memory-min SIZE has the guest's memory adjusted while it runs, to what it needs, between SIZE and --memory.\n"
-	"--console FILE keeps what the guest printed last in FILE: at most 64 MiB, of which the newer half stays when it is full.\n"
-	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), the first /dev/sda; --parents as with umbra disk.\n"
+	"--overhead SIZE limits what the machine process uses beside the guest's memory, "
+	"from 64M to 2G; 384M when not given.\n"
+	"--memory-min SIZE has the guest's memory adjusted while it runs, to what it needs, "
+	"between SIZE and --memory.\n"
+	"--console FILE keeps what the guest printed last in FILE: at most 64 MiB, "
+	"of which the newer half stays when it is full.\n"
+	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), "
+	"the first /dev/sda; --parents as with umbra disk.\n"
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
-	"--restore FILE goes on from where umbra save left a machine, with its memory, processors and features.\n"
+	"--restore FILE goes on from where umbra save left a machine, with its memory, "
+	"processors and features.\n"
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n"
 	"--test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
 
@@ -128,12 +144,14 @@ static int check_options(const struct run_options *o, unsigned disks)
 	if (o->restore && is_described)
 		return complain(
 			EXIT_USAGE, "a saved machine brings these itself", "--restore",
-			"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, --test-device, --hv, --cpu-model,"
+			"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, "
+			"--test-device, --hv, --cpu-model,"
 			" --mitigations, --memory-min and --disk");
 	if (!o->kernel && !o->restore && !o->image)
 		return complain(
 			EXIT_USAGE, "no kernel given", "run",
-			"name one with --kernel FILE, a disk that has one, or a saved machine with --restore FILE");
+			"name one with --kernel FILE, a disk that has one, "
+			"or a saved machine with --restore FILE");
 	return 0;
 }
 

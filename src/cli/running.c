@@ -39,8 +39,10 @@ static const char running_help[] =
 	"memory says what the guest has and needs, or sets what it shall have, of a machine with\n"
 	"--disk or --memory-min.\n"
 	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The\n"
-	"machine runs meanwhile, but for some milliseconds at the end, and goes on; with --stop it\n"
-	"ends, once FILE is safely on disk. FILE must not be there yet, unless --replace is given.\n";
+	"machine runs meanwhile, but for some milliseconds at the end, and goes on; "
+	"with --stop it\n"
+	"ends, once FILE is safely on disk. "
+	"FILE must not be there yet, unless --replace is given.\n";
 
 struct arguments { bool json, stop, replace; const char *name, *file, *set; };
 

@@ -3,7 +3,8 @@
  * own file only (struct disk_driver); what falls through to the parents, how a request is split,
  * and that nothing is written after a failed flush is decided here, once for all formats.
  *
- *     disk_readv() ...          checks what the caller says: -EINVAL, -ENOSPC, -EROFS, the sticky error
+ *     disk_readv() ...          checks what the caller says: -EINVAL, -ENOSPC, -EROFS, the sticky
+ *                               error
  *     chain_read() ...          asserts it, splits, falls through
  *     driver->read() ...        one file: present, zero or absent
  *

@@ -227,7 +227,7 @@ int digest_decode(const uint8_t *bytes, size_t count, uint64_t size_bytes,
 		return -EBADMSG;
 	if (h.version != VERSION)
 		return -ENOTSUP;
-	if (h.block_bytes < 4096 || h.block_bytes > 256 << 20 ||
+	if (h.block_bytes < DIGEST_BLOCK_MIN || h.block_bytes > 256 << 20 ||
 	    h.block_bytes & (h.block_bytes - 1) || !h.size_bytes ||
 	    (size_bytes && h.size_bytes != size_bytes))
 		return -EBADMSG;

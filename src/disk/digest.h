@@ -17,7 +17,8 @@
 
 /* accidents and careless tools; also somebody who means it */
 enum digest_algorithm { DIGEST_XXH3 = 1, DIGEST_BLAKE2B = 2 };
-enum { DIGEST_BLOCK_BYTES = 2 << 20 };                          /* of formats that have no blocks */
+enum { DIGEST_BLOCK_BYTES = 2 << 20 }; /* of formats that have no blocks */
+enum { DIGEST_BLOCK_MIN = 4096 };
 
 struct digest { uint8_t byte[16]; };
 
@@ -44,7 +45,7 @@ struct digest_table {
 
 static inline uint32_t digest_block_bytes(const struct disk *d)
 {
-	return d->block_bytes >= 4096 ? d->block_bytes : DIGEST_BLOCK_BYTES;
+	return d->block_bytes >= DIGEST_BLOCK_MIN ? d->block_bytes : DIGEST_BLOCK_BYTES;
 }
 
 /* An empty table for a disk; NULL: no memory. */

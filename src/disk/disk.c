@@ -203,11 +203,13 @@ int disk_open(const char *path, const struct disk_options *o, struct disk **ret,
 /* Where most writers of VHDX put identifier, headers, region table, metadata table, its values. */
 void disk_prefetch(const char *path, enum disk_format format)
 {
+	enum { PART_BYTES = 4096 };
 	static const struct {
 		uint64_t at, bytes;
 	} parts[] = {
-		{ 0, 4096 },         { 64 << 10, 4096 }, { 128 << 10, 4096 },
-		{ 192 << 10, 4096 }, { 2 << 20, 4096 },  { (2 << 20) + (64 << 10), 16 << 10 }
+		{ 0, PART_BYTES },         { 64 << 10, PART_BYTES },
+		{ 128 << 10, PART_BYTES }, { 192 << 10, PART_BYTES },
+		{ 2 << 20, PART_BYTES },   { (2 << 20) + (64 << 10), 16 << 10 }
 	};
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
@@ -239,9 +241,10 @@ static int create_raw(struct disk_file *f, const char *path, const struct disk_c
 
 	if (!result)
 		result = file_flush(f);
-	return result ? disk_fail(error, result, path, "%s",
-				  parent ? "a raw file has no parent" : strerror(-result))
-		      : 0;
+	if (!result)
+		return 0;
+	return disk_fail(error, result, path, "%s",
+			 parent ? "a raw file has no parent" : strerror(-result));
 }
 
 static int (*const create_format[DISK_FORMATS])(struct disk_file *f, const char *path,

@@ -11,6 +11,9 @@
 #include "disk.h"
 #include "file.h"
 
+/* What a file says of the disk beneath that does not say it itself. */
+enum { PHYSICAL_SECTOR_BYTES = 4096 };
+
 /*
  * Each format's own functions, for what one file holds; what is asked for is right when it arrives
  * (chain.h, 1). NULL where a format can only be read.

@@ -4,7 +4,8 @@
  *
  *   about     a JSON object, small: what people and policies ask for
  *   content   packages and kernels, files, and once more the packages' versions, compressed
- *   kept      names and digests of files that are kept in it               history   what was done, each entry chained to the one before
+ *   kept      names and digests of files that are kept in it
+ *   history   what was done, each entry chained to the one before
  *   signature over all of it and the data's digests
  *
  * About and content are of the virtual disk: children begin with a copy of them, and a commit puts

@@ -47,9 +47,8 @@ int served_init(struct served *s, struct disk *top, bool read_only)
 
 	*s = (struct served){ .top = top, .read_only = read_only };
 	pthread_rwlockattr_init(&fair);
-	pthread_rwlockattr_setkind_np(
-		&fair,
-		PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP); /* a change waits for no later request */
+	/* a change waits for no later request */
+	pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_mutex_init(&s->job, NULL);
 	return -pthread_rwlock_init(&s->lock, &fair);
 }

@@ -44,6 +44,7 @@ enum { REP_ACK = 1, REP_SERVER, REP_INFO, REP_META };
 #define REP_INVALID 0x80000003u
 #define REP_UNKNOWN 0x80000006u
 enum { INFO_EXPORT = 0, INFO_BLOCK_SIZE = 3 };
+enum { PREFERRED_BLOCK_BYTES = 4096, NAME_BYTES = 4096 };
 enum {
 	FLAGS = 1 /* has flags */,
 	FLAG_READ_ONLY = 2,
@@ -165,7 +166,9 @@ static bool send_info(const struct connection *c, uint32_t option)
 		uint16_t type;
 		uint32_t least, best, most;
 	} __attribute__((packed))
-	sizes = { htobe16(INFO_BLOCK_SIZE), 0, htobe32(4096), htobe32(REQUEST_BYTES) };
+	sizes = { .type = htobe16(INFO_BLOCK_SIZE),
+		  .best = htobe32(PREFERRED_BLOCK_BYTES),
+		  .most = htobe32(REQUEST_BYTES) };
 
 	sizes.least = htobe32(disk_sector_bytes(c->served->top));
 	return answer(c, option, REP_INFO, &export, sizeof(export)) &&
@@ -179,7 +182,7 @@ static bool is_good_name(const uint8_t *data, uint32_t bytes, uint32_t *ret_afte
 	uint32_t name = bytes >= 4 ? load32(data) : UINT32_MAX;
 
 	*ret_after = 4 + name;
-	return bytes >= 4 && name <= bytes - 4 && name <= 4096;
+	return bytes >= 4 && name <= bytes - 4 && name <= NAME_BYTES;
 }
 
 static bool meta(struct connection *c, uint32_t option, const uint8_t *data, uint32_t bytes)
@@ -292,8 +295,11 @@ static bool handshake(struct connection *c)
 static bool reply(struct connection *c, const struct request *r, uint16_t type, const void *head,
 		  uint32_t head_bytes, const void *data, uint32_t bytes)
 {
-	struct chunk_wire chunk = { htobe32(STRUCTURED_MAGIC), htobe16(CHUNK_DONE), htobe16(type),
-				    htobe64(r->cookie), htobe32(head_bytes + bytes) };
+	struct chunk_wire chunk = { .magic = htobe32(STRUCTURED_MAGIC),
+				    .flags = htobe16(CHUNK_DONE),
+				    .type = htobe16(type),
+				    .cookie = htobe64(r->cookie),
+				    .bytes = htobe32(head_bytes + bytes) };
 	bool good;
 
 	pthread_mutex_lock(&c->send);

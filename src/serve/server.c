@@ -122,5 +122,7 @@ int serve(struct served *served, const char *nbd_path, const char *control_path)
 		close(nbd);
 		unlink(nbd_path);
 	}
-	return nbd < 0 ? nbd : control < 0 ? control : 0;
+	if (nbd < 0)
+		return nbd;
+	return control < 0 ? control : 0;
 }

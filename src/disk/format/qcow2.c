@@ -2,7 +2,8 @@
  * qcow2 files, versions 2 and 3, for reading: what others made is imported or read through.
  * (Specification: QEMU's docs/interop/qcow2.)
  *
- *   header, extensions   table of tables (L1)   tables of clusters (L2)   clusters, some compressed by deflate or zstd
+ *   header, extensions   table of tables (L1)   tables of clusters (L2)
+ *   clusters, some compressed by deflate or zstd
  *
  * A backing file is opened as a parent is: under the allowed places, in the format that the file
  * names; one that names none is refused. Its content is not vouched for: the format has no
@@ -251,7 +252,7 @@ static void qcow2_info(const struct disk *d, struct disk_info *ret)
 	*ret = (struct disk_info){ .format = DISK_QCOW2,
 				   .size_bytes = d->size_bytes,
 				   .logical_sector_bytes = SECTOR,
-				   .physical_sector_bytes = 4096,
+				   .physical_sector_bytes = PHYSICAL_SECTOR_BYTES,
 				   .block_bytes = qcow2_of(d)->cluster_bytes,
 				   .has_parent = d->is_child,
 				   .is_linked = d->parent };
@@ -306,7 +307,8 @@ static int check_head(struct disk *d, struct head *h, struct disk_error *error)
 	if (be32toh(h->crypt) || h->incompatible & (FEATURE_EXTERNAL | ~(uint64_t)FEATURES))
 		return disk_fail(
 			error, -ENOTSUP, d->path,
-			"is encrypted, has an external data file, or needs a feature that is not known here");
+			"is encrypted, has an external data file, "
+			"or needs a feature that is not known here");
 	if (h->incompatible & FEATURE_COMPRESSION && h->compression > 1)
 		return disk_fail(error, -ENOTSUP, d->path, "compression %u", h->compression);
 	q->compression = h->incompatible & FEATURE_COMPRESSION && h->compression == 1

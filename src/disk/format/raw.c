@@ -35,14 +35,17 @@ static int raw_resize(struct disk *d, uint64_t size_bytes)
 
 static int raw_range(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
 {
-	(void)d, (void)offset;
+	(void)d;
+	(void)offset;
 	*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes };
 	return 0;
 }
 
 static int raw_check(struct disk *d, void (*report)(void *, const char *), void *context)
 {
-	(void)d, (void)report, (void)context;
+	(void)d;
+	(void)report;
+	(void)context;
 	return 0;
 }
 
@@ -52,20 +55,30 @@ static void raw_info(const struct disk *d, struct disk_info *ret)
 				   .size_bytes = d->size_bytes,
 				   .fixed = true,
 				   .logical_sector_bytes = SECTOR_BYTES,
-				   .physical_sector_bytes = 4096 };
+				   .physical_sector_bytes = PHYSICAL_SECTOR_BYTES };
 }
 
 static bool raw_map(struct disk *d, bool write, uint64_t offset, uint64_t bytes, uint64_t *ret_at)
 {
-	(void)d, (void)write, (void)bytes;
+	(void)d;
+	(void)write;
+	(void)bytes;
 	*ret_at = offset;
 	return true;
 }
 
-static void raw_unmap(struct disk *d, bool write) { (void)d, (void)write; }
+static void raw_unmap(struct disk *d, bool write)
+{
+	(void)d;
+	(void)write;
+}
 
 /* disk_close() has flushed. */
-static int raw_close(struct disk *d) { return (void)d, 0; }
+static int raw_close(struct disk *d)
+{
+	(void)d;
+	return 0;
+}
 
 static const struct disk_driver driver = {
 	.read = raw_read,

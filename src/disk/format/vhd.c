@@ -1,8 +1,10 @@
 /*
  * VHD files: fixed, dynamic, differencing.
  *
- *   fixed      the disk, footer            dynamic     footer's copy, header, block table, blocks, footer
- *   a block    a bit for each sector that the file has (all, without a parent), padded to a sector; then its sectors
+ *   fixed      the disk, footer
+ *   dynamic    footer's copy, header, block table, blocks, footer
+ *   a block    a bit for each sector that the file has (all, without a parent), padded to a sector;
+ *              then its sectors
  *
  * 1. What a flush has returned for is there: sectors and the bitmaps of new blocks are synced
  *    before the table names the blocks, and before a bit says that an old block has a sector. In
@@ -284,7 +286,8 @@ static int vhd_flush(struct disk *d)
 
 static int vhd_resize(struct disk *d, uint64_t size_bytes)
 {
-	(void)d, (void)size_bytes;
+	(void)d;
+	(void)size_bytes;
 	return -ENOTSUP;
 }
 
@@ -314,7 +317,8 @@ static int vhd_check(struct disk *d, void (*report)(void *, const char *), void 
 		report(context,
 		       v->type == VHD_FIXED
 			       ? "its footer does not end with the file"
-			       : "has no footer at its end: the next who writes makes one behind it");
+			       : "has no footer at its end: the next who writes makes one "
+				 "behind it");
 		return 1;
 	}
 	if (v->type != VHD_FIXED && memcmp(&end, &v->footer, sizeof(end))) {

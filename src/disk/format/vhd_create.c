@@ -14,6 +14,7 @@
 /* Cylinders, heads and sectors as the specification's appendix counts them. */
 static void set_geometry(struct vhd_footer *f, uint64_t size_bytes)
 {
+	enum { HEADS_MIN = 4, CYLINDERS_MAX = 1024 };
 	uint64_t sectors = size_bytes / VHD_SECTOR;
 	uint64_t tracks;
 	uint32_t per_track = 17;
@@ -27,7 +28,9 @@ static void set_geometry(struct vhd_footer *f, uint64_t size_bytes)
 		tracks = sectors / per_track;
 	} else {
 		tracks = sectors / per_track;
-		heads = tracks < 4096 ? 4 : (uint32_t)((tracks + 1023) / 1024);
+		heads = HEADS_MIN;
+		if (tracks >= HEADS_MIN * CYLINDERS_MAX)
+			heads = (uint32_t)((tracks + CYLINDERS_MAX - 1) / CYLINDERS_MAX);
 		if (tracks >= heads * 1024ull || heads > 16) {
 			per_track = 31;
 			heads = 16;

@@ -129,7 +129,8 @@ static int check_table(struct disk *d, uint64_t first, uint64_t bytes, struct di
 		else if (place.end > bytes)
 			result = disk_fail(
 				error, -EBADMSG, d->path,
-				"is cut off: the data of offset %lu ends at %lu of a file of %lu bytes",
+				"is cut off: the data of offset %lu ends at %lu of a file of %lu "
+				"bytes",
 				(uint64_t)n * v->block_bytes, place.end, bytes);
 		else if (place.end > v->end)
 			result = disk_fail(error, -EBADMSG, d->path,

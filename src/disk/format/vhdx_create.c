@@ -1,7 +1,8 @@
 /*
  * A new VHDX file:
  *
- *   0 identifier, headers, region tables   1 MiB log (1 MiB)   2 MiB metadata (1 MiB or more)   BAT   then, when fixed, the blocks
+ *   0 identifier, headers, region tables   1 MiB log (1 MiB)   2 MiB metadata (1 MiB or more)   BAT
+ *   then, when fixed, the blocks
  */
 #include "vhdx_internal.h"
 
@@ -54,7 +55,7 @@ static int make_plan(const struct disk_create *what, struct disk *parent, const 
 	    p->block_bytes & (p->block_bytes - 1))
 		return disk_fail(error, -EINVAL, path,
 				 "a block size must be a power of two from 1M to 256M");
-	if (p->sector_bytes != 512 && p->sector_bytes != 4096)
+	if (!vhdx_is_sector_size(p->sector_bytes))
 		return disk_fail(error, -EINVAL, path, "a sector size must be 512 or 4096");
 	if (!p->size_bytes || p->size_bytes > VHDX_MAX_BYTES || p->size_bytes % p->sector_bytes)
 		return disk_fail(error, -EINVAL, path,
@@ -105,7 +106,7 @@ static int write_metadata(struct disk_file *f, const struct plan *p)
 	const uint32_t flags =
 		(p->fixed ? (uint32_t)VHDX_FIXED : 0) | (p->parent ? (uint32_t)VHDX_HAS_PARENT : 0);
 	const uint32_t parameters[2] = { p->block_bytes, flags };
-	const uint32_t physical = 4096;
+	const uint32_t physical = PHYSICAL_SECTOR_BYTES;
 	const bool of_vhdx = p->parent && p->parent->format_id == DISK_VHDX;
 	const struct guid id = of_vhdx ? vhdx_of(p->parent)->disk_id : guid_new();
 	struct vhdx_metadata_head h = { .signature = VHDX_METADATA };

@@ -23,7 +23,9 @@
 #include "abi/vhdx.h"
 
 enum { LOCATOR_BYTES = 32768 }; /* the longest that is written */
-enum { BITMAP_BYTES = 1 << 20, BITMAP_PAGES = BITMAP_BYTES / 4096 };
+enum { BITMAP_BYTES = 1 << 20, BITMAP_PAGES = BITMAP_BYTES / VHDX_SECTOR_BYTES };
+/* Entries of the BAT in a sector, and those that a byte of bat_dirty stands for. */
+enum { VHDX_SECTOR_ENTRIES = VHDX_SECTOR_BYTES / 8, VHDX_DIRTY_ENTRIES = 8 * VHDX_SECTOR_ENTRIES };
 
 struct vhdx_bitmap { uint8_t *bits; uint8_t dirty[BITMAP_PAGES / 8]; bool any_dirty; };
 
@@ -45,7 +47,7 @@ struct vhdx {
 	int parent_format; /* enum disk_format */
 	/* The first bytes of the metadata table and of the values behind it, where most writers put
 	 * all small items: as they were when the file was opened, and until `changed`. */
-	uint8_t table_near[4096], values_near[4096];
+	uint8_t table_near[VHDX_SECTOR_BYTES], values_near[VHDX_SECTOR_BYTES];
 	/* where DIGEST_ITEM_LINK was when the file was opened; bytes 0: nowhere */
 	struct vhdx_item link_item;
 	char *parent_path[3]; /* relative, volume, absolute; NULL: none */
@@ -73,6 +75,18 @@ struct vhdx {
 };
 
 static inline struct vhdx *vhdx_of(const struct disk *d) { return d->format; }
+/* Of a disk, logical or physical. */
+static inline bool vhdx_is_sector_size(uint32_t bytes)
+{
+	enum { SMALL_BYTES = 512, LARGE_BYTES = 4096 };
+
+	return bytes == SMALL_BYTES || bytes == LARGE_BYTES;
+}
+/* How much of bat_dirty is for so many entries. */
+static inline size_t vhdx_dirty_bytes(uint64_t entries)
+{
+	return (entries + VHDX_DIRTY_ENTRIES - 1) / VHDX_DIRTY_ENTRIES;
+}
 static inline uint64_t vhdx_entry(const struct vhdx *v, uint64_t block)
 {
 	return block + block / v->chunk_ratio;
@@ -102,7 +116,7 @@ int vhdx_write_header(struct vhdx *v);
 int vhdx_commit(struct vhdx *v);
 int vhdx_end(struct vhdx *v);
 int vhdx_sync(struct vhdx *v);
-struct vhdx_sector { uint64_t file_offset; uint8_t data[4096]; };
+struct vhdx_sector { uint64_t file_offset; uint8_t data[VHDX_SECTOR_BYTES]; };
 /* These sectors change together, and durably; a sector at most once. After vhdx_begin(); under
  * `flush`. */
 int vhdx_write_sectors(struct vhdx *v, const struct vhdx_sector *sectors, size_t count);

@@ -14,9 +14,12 @@
 #include "lib/crc32c.h"
 #include "disk/digest.h"
 
-enum { TABLE_SECTORS = VHDX_TABLE_BYTES / 4096 };
+enum { TABLE_SECTORS = VHDX_TABLE_BYTES / VHDX_SECTOR_BYTES };
 
-struct table { _Alignas(8) uint8_t before[VHDX_TABLE_BYTES], now[VHDX_TABLE_BYTES]; };
+struct table {
+	_Alignas(8) uint8_t before[VHDX_TABLE_BYTES];
+	_Alignas(8) uint8_t now[VHDX_TABLE_BYTES];
+};
 
 static struct vhdx_metadata_head *head_of(struct table *t)
 {
@@ -46,8 +49,9 @@ int vhdx_read_value(struct vhdx *v, const struct vhdx_item *i, void *to)
 /* One item's entry, without reading more of the table than is used. Opening has checked it. */
 static int find_entry(struct vhdx *v, struct guid id, bool user, struct vhdx_item *ret)
 {
-	enum { FIRST = 4096 };
-	_Alignas(8) uint8_t first[FIRST], *table = first;
+	enum { FIRST = VHDX_SECTOR_BYTES };
+	_Alignas(8) uint8_t first[FIRST];
+	uint8_t *table = first;
 	struct vhdx_metadata_head h;
 	size_t bytes;
 	int error = 0;
@@ -152,9 +156,11 @@ static int write_table(struct vhdx *v, const struct table *t)
 	if (!sectors)
 		return -ENOMEM;
 	for (unsigned n = 0; n < TABLE_SECTORS; n++)
-		if (memcmp(t->before + n * 4096, t->now + n * 4096, 4096)) {
-			sectors[count].file_offset = v->metadata_offset + n * 4096;
-			memcpy(sectors[count++].data, t->now + n * 4096, 4096);
+		if (memcmp(t->before + n * VHDX_SECTOR_BYTES, t->now + n * VHDX_SECTOR_BYTES,
+			   VHDX_SECTOR_BYTES)) {
+			sectors[count].file_offset = v->metadata_offset + n * VHDX_SECTOR_BYTES;
+			memcpy(sectors[count++].data, t->now + n * VHDX_SECTOR_BYTES,
+			       VHDX_SECTOR_BYTES);
 		}
 	error = count ? vhdx_write_sectors(v, sectors, count) : 0;
 	free(sectors);
@@ -221,16 +227,17 @@ static int region_sectors(struct vhdx *v, struct guid id, uint64_t offset, uint6
 
 	if (!error) {
 		memcpy(&h, table, sizeof(h));
-		error = h.signature != VHDX_REGI ||
-					h.count > (4096 - sizeof(h)) / sizeof(struct vhdx_region)
-				? -ENOTSUP
-				: 0;
+		if (h.signature != VHDX_REGI ||
+		    h.count > (VHDX_SECTOR_BYTES - sizeof(h)) / sizeof(struct vhdx_region))
+			error = -ENOTSUP;
 	}
 	for (uint32_t n = 0; !error && n < h.count; n++) {
 		struct vhdx_region *r = (struct vhdx_region *)(void *)(table + sizeof(h)) + n;
 
-		if (guid_equal(r->id, id))
-			r->offset = offset, r->bytes = (uint32_t)bytes;
+		if (guid_equal(r->id, id)) {
+			r->offset = offset;
+			r->bytes = (uint32_t)bytes;
+		}
 	}
 	if (!error) {
 		h.checksum = 0;
@@ -239,7 +246,7 @@ static int region_sectors(struct vhdx *v, struct guid id, uint64_t offset, uint6
 		memcpy(table, &h, sizeof(h));
 		for (int n = 0; n < 2; n++) {
 			sectors[n].file_offset = VHDX_REGION_OFFSET(n);
-			memcpy(sectors[n].data, table, 4096);
+			memcpy(sectors[n].data, table, VHDX_SECTOR_BYTES);
 		}
 	}
 	free(table);
@@ -251,15 +258,18 @@ static int region_sectors(struct vhdx *v, struct guid id, uint64_t offset, uint6
 static int grow_metadata(struct vhdx *v, uint64_t more)
 {
 	struct vhdx_sector *sectors = malloc(2 * sizeof(*sectors));
+	uint64_t offset;
 	uint64_t bytes = (2 * (uint64_t)v->metadata_bytes + more + VHDX_MIB - 1) / VHDX_MIB *
-			 VHDX_MIB,
-		 offset;
+			 VHDX_MIB;
 	uint8_t *all = malloc(v->metadata_bytes);
-	int error = !sectors || !all ? -ENOMEM
-		    : bytes > VHDX_METADATA_MAX_BYTES
-			    ? -EFBIG
-			    : file_read(&v->disk->file, v->metadata_offset, all, v->metadata_bytes);
+	int error;
 
+	if (!sectors || !all)
+		error = -ENOMEM;
+	else if (bytes > VHDX_METADATA_MAX_BYTES)
+		error = -EFBIG;
+	else
+		error = file_read(&v->disk->file, v->metadata_offset, all, v->metadata_bytes);
 	pthread_mutex_lock(&v->map);
 	offset = v->end_offset;
 	if (!error)
@@ -273,8 +283,10 @@ static int grow_metadata(struct vhdx *v, uint64_t more)
 		error = region_sectors(v, VHDX_REGION_METADATA, offset, bytes, sectors);
 	if (!error)
 		error = vhdx_write_sectors(v, sectors, 2);
-	if (!error)
-		v->metadata_offset = offset, v->metadata_bytes = (uint32_t)bytes;
+	if (!error) {
+		v->metadata_offset = offset;
+		v->metadata_bytes = (uint32_t)bytes;
+	}
 	free(all);
 	free(sectors);
 	return error;
@@ -399,10 +411,8 @@ int vhdx_write_long(struct disk *d, struct guid id, enum disk_item_subject subje
 		    const void *value, size_t bytes)
 {
 	struct vhdx_value *values = calloc(VHDX_LONG_PARTS, sizeof(*values));
-	int error = values ? vhdx_long_values(values, id,
-					      subject == DISK_ITEM_OF_DISK ? VHDX_ITEM_DISK : 0,
-					      value, bytes)
-			   : -ENOMEM;
+	const uint32_t flags = subject == DISK_ITEM_OF_DISK ? VHDX_ITEM_DISK : 0;
+	int error = values ? vhdx_long_values(values, id, flags, value, bytes) : -ENOMEM;
 
 	if (!error)
 		error = vhdx_write_values(vhdx_of(d), values, VHDX_LONG_PARTS);
@@ -507,8 +517,8 @@ static struct shape shape_of(const struct vhdx *v, uint64_t size_bytes)
 /* More memory for what is per block; what is there is a prefix of what will be. */
 static int widen(struct vhdx *v, const struct shape *s)
 {
-	size_t dirty_before = (v->entries + 4095) / 4096 + 1;
-	size_t dirty = (s->entries + 4095) / 4096 + 1;
+	size_t dirty_before = vhdx_dirty_bytes(v->entries) + 1;
+	size_t dirty = vhdx_dirty_bytes(s->entries) + 1;
 	uint64_t *bat = realloc(v->bat, s->entries * 8);
 	struct vhdx_bitmap *bitmap;
 	uint8_t *bits;
@@ -560,11 +570,11 @@ static int size_sector(struct vhdx *v, uint64_t size_bytes, struct vhdx_sector *
 	free(t);
 	if (error)
 		return error;
-	if ((at & 4095) + 8 > 4096)
+	if (at % VHDX_SECTOR_BYTES + sizeof(size_bytes) > VHDX_SECTOR_BYTES)
 		return -ENOTSUP;
-	ret->file_offset = at & ~4095ull;
-	error = file_read(&v->disk->file, ret->file_offset, ret->data, 4096);
-	memcpy(ret->data + (at & 4095), &size_bytes, 8);
+	ret->file_offset = at - at % VHDX_SECTOR_BYTES;
+	error = file_read(&v->disk->file, ret->file_offset, ret->data, sizeof(ret->data));
+	memcpy(ret->data + at % VHDX_SECTOR_BYTES, &size_bytes, sizeof(size_bytes));
 	return error;
 }
 

@@ -18,11 +18,10 @@
 #include "lib/crc32c.h"
 
 enum {
-	SECTOR_BYTES = 4096,
 	HEAD_BYTES = 64,
 	DESCRIPTOR_BYTES = 32,
-	FIRST_DESCRIPTORS = (SECTOR_BYTES - HEAD_BYTES) / DESCRIPTOR_BYTES,
-	MORE_DESCRIPTORS = SECTOR_BYTES / DESCRIPTOR_BYTES,
+	FIRST_DESCRIPTORS = (VHDX_SECTOR_BYTES - HEAD_BYTES) / DESCRIPTOR_BYTES,
+	MORE_DESCRIPTORS = VHDX_SECTOR_BYTES / DESCRIPTOR_BYTES,
 	/* a scan reads at most so many times the ring, whatever lengths the entries say */
 	SCAN_FACTOR = 64,
 	APPLY_FACTOR = 3,
@@ -131,17 +130,18 @@ static struct vhdx_sector *batch_add(struct batch *b, uint64_t file_offset)
 /* Copies what has changed, and calls it unchanged. Under `map`. */
 static int batch_collect(struct vhdx *v, struct batch *b)
 {
-	for (uint64_t n = 0; n < (v->entries + 511) / 512; n++) {
+	for (uint64_t n = 0; n * VHDX_SECTOR_ENTRIES < v->entries; n++) {
 		struct vhdx_sector *s;
-		uint64_t left = v->entries - n * 512;
+		uint64_t left = v->entries - n * VHDX_SECTOR_ENTRIES;
 
 		if (!(v->bat_dirty[n / 8] >> (n & 7) & 1))
 			continue;
-		s = batch_add(b, v->bat_offset + n * 4096);
+		s = batch_add(b, v->bat_offset + n * VHDX_SECTOR_BYTES);
 		if (!s)
 			return -ENOMEM;
 		memset(s->data, 0, sizeof(s->data));
-		memcpy(s->data, v->bat + n * 512, (left < 512 ? left : 512) * 8);
+		memcpy(s->data, v->bat + n * VHDX_SECTOR_ENTRIES,
+		       (left < VHDX_SECTOR_ENTRIES ? left : VHDX_SECTOR_ENTRIES) * 8);
 	}
 	for (uint64_t chunk = 0; v->bitmap && chunk < v->chunks; chunk++)
 		for (unsigned page = 0; v->bitmap[chunk].any_dirty && page < BITMAP_PAGES; page++) {
@@ -150,17 +150,18 @@ static int batch_collect(struct vhdx *v, struct batch *b)
 			if (!(v->bitmap[chunk].dirty[page / 8] >> (page & 7) & 1))
 				continue;
 			s = batch_add(b, vhdx_offset(v->bat[vhdx_bitmap_entry(v, chunk)]) +
-						 page * 4096);
+						 page * VHDX_SECTOR_BYTES);
 			if (!s)
 				return -ENOMEM;
-			memcpy(s->data, v->bitmap[chunk].bits + page * 4096, sizeof(s->data));
+			memcpy(s->data, v->bitmap[chunk].bits + page * VHDX_SECTOR_BYTES,
+			       sizeof(s->data));
 		}
 	return 0;
 }
 
 static void mark_clean(struct vhdx *v)
 {
-	memset(v->bat_dirty, 0, (v->entries + 4095) / 4096);
+	memset(v->bat_dirty, 0, vhdx_dirty_bytes(v->entries));
 	for (uint64_t chunk = 0; v->bitmap && chunk < v->chunks; chunk++)
 		if (v->bitmap[chunk].any_dirty) {
 			memset(v->bitmap[chunk].dirty, 0, sizeof(v->bitmap[chunk].dirty));
@@ -190,8 +191,8 @@ static int write_ring(struct vhdx *v, uint32_t at, const uint8_t *from, size_t b
 static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count,
 		       uint64_t file_bytes)
 {
-	size_t head = descriptor_sectors(count) * 4096;
-	size_t bytes = head + count * 4096;
+	size_t head = descriptor_sectors(count) * VHDX_SECTOR_BYTES;
+	size_t bytes = head + count * VHDX_SECTOR_BYTES;
 	uint8_t *entry = calloc(1, bytes);
 	struct vhdx_log_head *h = (struct vhdx_log_head *)(void *)entry;
 	int error;
@@ -212,7 +213,7 @@ static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count
 					     .file_offset = s[n].file_offset,
 					     .sequence = v->log_sequence };
 		struct vhdx_data_sector *data =
-			(struct vhdx_data_sector *)(void *)(entry + head + n * 4096);
+			(struct vhdx_data_sector *)(void *)(entry + head + n * VHDX_SECTOR_BYTES);
 
 		memcpy(&d.leading, s[n].data, 8);
 		memcpy(&d.trailing, s[n].data + 4092, 4);
@@ -249,7 +250,7 @@ static int write_part(struct vhdx *v, const struct vhdx_sector *s, size_t count,
 static int write_batch(struct vhdx *v, const struct batch *b)
 {
 	/* 9: the descriptors of 1 MiB */
-	size_t most = v->header.log_bytes / 2 / 4096 - 9;
+	size_t most = v->header.log_bytes / 2 / VHDX_SECTOR_BYTES - 9;
 	size_t done = 0;
 	int error = 0;
 
@@ -315,7 +316,7 @@ static int flush_now(struct vhdx *v)
 	if (!error)
 		error = freed_release(v, freed);
 	if (error) { /* all of it once more, next time */
-		memset(v->bat_dirty, 0xff, (v->entries + 4095) / 4096);
+		memset(v->bat_dirty, 0xff, vhdx_dirty_bytes(v->entries));
 		for (uint64_t chunk = 0; v->bitmap && chunk < v->chunks; chunk++)
 			if (v->bitmap[chunk].bits) {
 				memset(v->bitmap[chunk].dirty, 0xff,
@@ -371,10 +372,10 @@ static uint8_t *entry_read(struct log *l, uint32_t at)
 
 	copy_ring(l, at, &h, sizeof(h));
 	if (h.signature != VHDX_LOGE || !guid_equal(h.log, l->v->header.log) || !h.bytes ||
-	    h.bytes % 4096 || h.bytes > l->size || h.tail % 4096 || h.tail >= l->size ||
-	    !h.sequence || h.reserved || h.bytes > l->budget)
+	    h.bytes % VHDX_SECTOR_BYTES || h.bytes > l->size || h.tail % VHDX_SECTOR_BYTES ||
+	    h.tail >= l->size || !h.sequence || h.reserved || h.bytes > l->budget)
 		return NULL;
-	head = descriptor_sectors(h.descriptors) * 4096;
+	head = descriptor_sectors(h.descriptors) * VHDX_SECTOR_BYTES;
 	if (h.descriptors > l->size / 32 || head > h.bytes || h.flushed_file_bytes % VHDX_MIB ||
 	    h.last_file_bytes % VHDX_MIB)
 		return NULL;
@@ -396,27 +397,27 @@ static uint8_t *entry_read(struct log *l, uint32_t at)
 static bool entry_is_complete(const uint8_t *entry)
 {
 	const struct vhdx_log_head *h = (const struct vhdx_log_head *)(const void *)entry;
-	size_t at = descriptor_sectors(h->descriptors) * 4096;
+	size_t at = descriptor_sectors(h->descriptors) * VHDX_SECTOR_BYTES;
 
 	for (uint32_t n = 0; n < h->descriptors; n++) {
 		struct vhdx_descriptor d;
 		struct vhdx_data_sector s;
 
 		memcpy(&d, entry + 64 + n * sizeof(d), sizeof(d));
-		if (d.sequence != h->sequence || d.file_offset % 4096 ||
+		if (d.sequence != h->sequence || d.file_offset % VHDX_SECTOR_BYTES ||
 		    d.file_offset < VHDX_REGION_OFFSET(0))
 			return false;
 		if (d.signature == VHDX_ZERO) {
-			if (d.leading % 4096 || d.file_offset > h->last_file_bytes ||
+			if (d.leading % VHDX_SECTOR_BYTES || d.file_offset > h->last_file_bytes ||
 			    d.leading > h->last_file_bytes - d.file_offset)
 				return false;
 			continue;
 		}
-		if (d.signature != VHDX_DESC || at + 4096 > h->bytes ||
+		if (d.signature != VHDX_DESC || at + VHDX_SECTOR_BYTES > h->bytes ||
 		    d.file_offset >= h->last_file_bytes)
 			return false;
 		memcpy(&s, entry + at, sizeof(s));
-		at += 4096;
+		at += VHDX_SECTOR_BYTES;
 		if (s.signature != VHDX_DATA ||
 		    ((uint64_t)s.sequence_high << 32 | s.sequence_low) != h->sequence)
 			return false;
@@ -461,12 +462,12 @@ static struct run run_follow(struct log *l, uint32_t at)
 static int entry_apply(struct vhdx *v, const uint8_t *entry)
 {
 	const struct vhdx_log_head *h = (const struct vhdx_log_head *)(const void *)entry;
-	size_t at = descriptor_sectors(h->descriptors) * 4096;
+	size_t at = descriptor_sectors(h->descriptors) * VHDX_SECTOR_BYTES;
 	int error = 0;
 
 	for (uint32_t n = 0; n < h->descriptors && !error; n++) {
 		struct vhdx_descriptor d;
-		uint8_t sector[4096];
+		uint8_t sector[VHDX_SECTOR_BYTES];
 
 		memcpy(&d, entry + 64 + n * sizeof(d), sizeof(d));
 		if (d.signature == VHDX_ZERO) {
@@ -483,7 +484,7 @@ static int entry_apply(struct vhdx *v, const uint8_t *entry)
 		memcpy(sector, &d.leading, 8);
 		memcpy(sector + 4092, &d.trailing, 4);
 		error = file_write(&v->disk->file, d.file_offset, sector, sizeof(sector));
-		at += 4096;
+		at += VHDX_SECTOR_BYTES;
 	}
 	return error;
 }
@@ -548,7 +549,7 @@ int vhdx_replay(struct vhdx *v, bool *ret_replayed, struct disk_error *error)
 		return disk_fail(error, -ENOMEM, v->disk->path, "no memory for a log of %u bytes",
 				 l.size);
 	result = file_read(&v->disk->file, v->header.log_offset, l.bytes, l.size);
-	for (uint32_t at = 0; at < l.size && !result; at += 4096) {
+	for (uint32_t at = 0; at < l.size && !result; at += VHDX_SECTOR_BYTES) {
 		struct run r = run_follow(&l, at);
 
 		if (r.any && (!best.any || r.head_sequence > best.head_sequence))
@@ -559,7 +560,8 @@ int vhdx_replay(struct vhdx *v, bool *ret_replayed, struct disk_error *error)
 	else if (best.any && !v->disk->write)
 		result = disk_fail(
 			error, -EUCLEAN, v->disk->path,
-			"was not closed, and its log can only be replayed when it is opened for writing");
+			"was not closed, and its log can only be replayed when it is opened for "
+			"writing");
 	else if (best.any)
 		result = run_apply(&l, &best, error);
 	if (!result && v->disk->write) {

@@ -260,8 +260,7 @@ static int check_sizes(struct vhdx *v, const struct items *items, struct disk_er
 	if (v->block_bytes < BLOCK_MIN || v->block_bytes > BLOCK_MAX ||
 	    v->block_bytes & (v->block_bytes - 1))
 		return unsound(v, error, "the block size is not a power of two from 1 to 256 MiB");
-	if ((v->sector_bytes != 512 && v->sector_bytes != 4096) ||
-	    (v->physical_bytes != 512 && v->physical_bytes != 4096))
+	if (!vhdx_is_sector_size(v->sector_bytes) || !vhdx_is_sector_size(v->physical_bytes))
 		return unsound(v, error, "the sector size is neither 512 nor 4096");
 	if (!v->disk->size_bytes || v->disk->size_bytes > VHDX_MAX_BYTES ||
 	    v->disk->size_bytes % v->sector_bytes)
@@ -282,14 +281,16 @@ static int read_metadata(struct vhdx *v, struct disk_error *error)
 	uint8_t *table = malloc(VHDX_TABLE_BYTES);
 	struct vhdx_metadata_head h;
 	struct items items = { .seen = 0 };
-	int result = table ? file_read(&v->disk->file, v->metadata_offset, table, 4096) : -ENOMEM;
+	int result = table ? file_read(&v->disk->file, v->metadata_offset, table,
+				       sizeof(v->table_near))
+			   : -ENOMEM;
 
 	if (!result)
 		memcpy(&h, table, sizeof(h));
 	if (!result)
 		memcpy(v->table_near, table, sizeof(v->table_near));
 	if (!result && sizeof(h) + h.count * sizeof(struct vhdx_item) >
-			       4096) /* few have more than a sector of them */
+			       VHDX_SECTOR_BYTES) /* few have more than a sector of them */
 		result = file_read(&v->disk->file, v->metadata_offset, table, VHDX_TABLE_BYTES);
 	if (!result)
 		result = file_read(&v->disk->file, v->metadata_offset + VHDX_TABLE_BYTES,
@@ -342,7 +343,7 @@ static int read_bat(struct vhdx *v, uint8_t *map, struct disk_error *error)
 	int result;
 
 	v->bat = calloc(v->entries, 8);
-	v->bat_dirty = calloc(1, (v->entries + 4095) / 4096 + 1);
+	v->bat_dirty = calloc(1, vhdx_dirty_bytes(v->entries) + 1);
 	if (v->has_parent)
 		v->bitmap = calloc(v->chunks, sizeof(*v->bitmap));
 	if (!v->bat || !v->bat_dirty || (v->has_parent && !v->bitmap))

@@ -317,12 +317,15 @@ static const char *name_beside(const char *directory, const char *name)
 	if (last) {
 		size_t length = (size_t)(last - name);
 		char *place = strndup(name, length ? length : 1);
-		char *resolved = place && (*name == '/' || !strcmp(place, "."))
-					 ? realpath(*name == '/' ? place : directory, NULL)
-					 : NULL;
+		char *resolved = NULL;
 		char *here = realpath(directory, NULL);
-		bool same = resolved && here && !strcmp(resolved, here);
+		bool same;
 
+		if (place && *name == '/')
+			resolved = realpath(place, NULL);
+		else if (place && !strcmp(place, "."))
+			resolved = realpath(directory, NULL);
+		same = resolved && here && !strcmp(resolved, here);
 		free(place);
 		free(resolved);
 		free(here);

@@ -22,6 +22,7 @@ static int read_padded(struct disk *d, uint64_t at, uint8_t *to, uint64_t bytes)
 /* The child keeps, of its own, what the new parent has otherwise. */
 static int keep_differences(struct disk *child, struct disk *parent, const struct disk_job *job)
 {
+	enum { PIECE_BYTES = 4096 };
 	uint8_t *buffer = malloc(2 * (size_t)COPY_BYTES);
 	int error = buffer ? 0 : -ENOMEM;
 
@@ -41,7 +42,7 @@ static int keep_differences(struct disk *child, struct disk *parent, const struc
 		if (!error)
 			error = read_padded(parent, at, buffer + COPY_BYTES, n);
 		for (uint64_t piece = 0, size; piece < n && !error; piece += size) {
-			size = n - piece < 4096 ? n - piece : 4096;
+			size = n - piece < PIECE_BYTES ? n - piece : PIECE_BYTES;
 			if (memcmp(buffer + piece, buffer + COPY_BYTES + piece, size))
 				error = disk_write(child, at + piece, buffer + piece, size);
 		}

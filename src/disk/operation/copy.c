@@ -12,7 +12,7 @@
 #include "disk/digest.h"
 #include "disk/queue.h"
 
-enum { CHUNKS = 8, PIECE_BYTES = 64 << 10, PARTS = 16 };
+enum { CHUNKS = 8, PIECE_BYTES = 64 << 10, PARTS = 16, ALIGNMENT = 4096 };
 #define CHUNK_BYTES (1u << 20)
 _Static_assert(PARTS * PIECE_BYTES == CHUNK_BYTES, "every piece may be a part of its own");
 
@@ -111,7 +111,7 @@ static int copy_range(struct copy *c, uint64_t at, uint64_t *bytes)
 
 static int copy_begin(struct copy *c)
 {
-	uint8_t *memory = aligned_alloc(4096, CHUNKS * (size_t)CHUNK_BYTES);
+	uint8_t *memory = aligned_alloc(ALIGNMENT, CHUNKS * (size_t)CHUNK_BYTES);
 	int error = memory ? disk_queue_open(
 				     c->to, &(struct disk_queue_options){ .depth = CHUNKS * PARTS },
 				     &c->queue)

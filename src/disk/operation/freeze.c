@@ -13,7 +13,7 @@
 
 #define FREEZE_ITEM GUID(0x5f1d7c52, 0x6f3a, 0x4d0e, 0x9b, 0x51, 0x7a, 0x20, 0xe4, 0x6f, 0x00, 0x00)
 
-enum { FILES_MAX = 4096 };
+enum { FILES_MAX = 4096, PATH_BYTES = 4096 };
 struct freeze_record { uint64_t seconds; char reason[DISK_REASON_BYTES]; };
 
 int disk_check_frozen(struct disk *d, struct disk_error *error)
@@ -83,7 +83,7 @@ static bool find_child(const char *place, struct guid id, char *ret, size_t byte
 
 int disk_thaw(struct disk *d, const char *const *places, struct disk_error *error)
 {
-	char child[4096];
+	char child[PATH_BYTES];
 	struct stat st;
 	int result;
 

@@ -83,10 +83,12 @@ int image_add_history(struct disk *d, const char *by, const char *event, json_t 
 	json_object_set_new(entry, "digest", json_string(digest));
 	json_array_append_new(history, entry);
 	text = json_dumps(history, JSON_COMPACT);
-	error = !text ? -ENOMEM
-		: strlen(text) > IMAGE_HISTORY_BYTES
-			? -EFBIG
-			: disk_write_item(d, ITEM_HISTORY, DISK_ITEM_OF_FILE, text, strlen(text));
+	if (!text)
+		error = -ENOMEM;
+	else if (strlen(text) > IMAGE_HISTORY_BYTES)
+		error = -EFBIG;
+	else
+		error = disk_write_item(d, ITEM_HISTORY, DISK_ITEM_OF_FILE, text, strlen(text));
 	free(text);
 	json_decref(history);
 	return error;

@@ -19,7 +19,9 @@ static int check_version(const json_t *j)
 {
 	json_int_t version = json_integer_value(json_object_get(j, "umbra-image"));
 
-	return !json_is_object(j) ? -EBADMSG : version == IMAGE_VERSION || !version ? 0 : -ENOTSUP;
+	if (!json_is_object(j))
+		return -EBADMSG;
+	return version == IMAGE_VERSION || !version ? 0 : -ENOTSUP;
 }
 
 int image_load_json(struct disk *d, struct guid id, size_t most, json_t **ret)
@@ -64,7 +66,9 @@ int image_load_kept(struct disk *d, json_t **ret)
 		*ret = json_object();
 		return *ret ? 0 : -ENOMEM;
 	}
-	return error ? error : json_is_object(*ret) ? 0 : no_good(ret, -EBADMSG);
+	if (error)
+		return error;
+	return json_is_object(*ret) ? 0 : no_good(ret, -EBADMSG);
 }
 
 static int save_object(struct disk *d, struct guid id, enum disk_item_subject subject,
@@ -72,10 +76,14 @@ static int save_object(struct disk *d, struct guid id, enum disk_item_subject su
 {
 	char *text = json_dumps(object, JSON_COMPACT);
 	size_t bytes = text ? strlen(text) : 0;
-	int error = !text                       ? -ENOMEM
-		    : bytes > IMAGE_ABOUT_BYTES ? -EFBIG
-						: disk_write_item(d, id, subject, text, bytes);
+	int error;
 
+	if (!text)
+		error = -ENOMEM;
+	else if (bytes > IMAGE_ABOUT_BYTES)
+		error = -EFBIG;
+	else
+		error = disk_write_item(d, id, subject, text, bytes);
 	free(text);
 	return error;
 }
@@ -141,8 +149,12 @@ static int save_text(struct disk *d, struct guid id, char *text)
 	size_t room = ZSTD_compressBound(h.bytes);
 	size_t used;
 	uint8_t *packed = malloc(sizeof(h) + room);
-	int error = !text || !packed ? -ENOMEM : h.bytes > IMAGE_CONTENT_BYTES ? -EFBIG : 0;
+	int error = 0;
 
+	if (!text || !packed)
+		error = -ENOMEM;
+	else if (h.bytes > IMAGE_CONTENT_BYTES)
+		error = -EFBIG;
 	if (!error) {
 		memcpy(packed, &h, sizeof(h));
 		used = ZSTD_compress(packed + sizeof(h), room, text, h.bytes, LEVEL);

@@ -92,7 +92,9 @@ static int find_entry(struct disk *d, bool last, uint8_t ret[32])
 			memcpy(ret, digest, 32);
 	}
 	json_decref(history);
-	return error ? error : found ? 0 : -EBADMSG;
+	if (error)
+		return error;
+	return found ? 0 : -EBADMSG;
 }
 
 /* Everything but the history, as it is now. */

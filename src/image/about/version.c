@@ -6,7 +6,14 @@
 
 #include "image/image.h"
 
-static int weight(int c) { return c == '~' ? -1 : isdigit(c) || !c ? 0 : isalpha(c) ? c : c + 256; }
+static int weight(int c)
+{
+	if (c == '~')
+		return -1;
+	if (isdigit(c) || !c)
+		return 0;
+	return isalpha(c) ? c : c + 256;
+}
 
 static int compare_part(const char *a, const char *a_end, const char *b, const char *b_end)
 {

@@ -2,10 +2,13 @@
  * The catalog: one SQLite file that says which images there are, and what they say about
  * themselves, so that a shelf of them is searched without opening any.
  *
- *   images    a row for each: path, identity, data identifier, what `search` prints, its terms
- *   terms     "KEY:VALUE", "pkg:NAME\x1fVERSION", "file:PATH"      postings   which images (contents, for pkg and file) have it
- *   contents  package and file lists, by digest: the same list is kept once      content_of   which content an image has
- *   texts     FTS5 over titles, tags and names      paths   FTS5 trigrams over the paths of files
+ *   images      a row for each: path, identity, data identifier, what `search` prints, its terms
+ *   terms       "KEY:VALUE", "pkg:NAME\x1fVERSION", "file:PATH"
+ *   postings    which images (contents, for pkg and file) have a term
+ *   contents    package and file lists, by digest: the same list is kept once
+ *   content_of  which content an image has
+ *   texts       FTS5 over titles, tags and names
+ *   paths       FTS5 trigrams over the paths of files
  *
  * 1. What a row of images says is what terms and postings say: both are changed in one transaction
  *    (catalog_rows.c).
@@ -26,15 +29,20 @@ enum { APPLICATION = 0x554d4354, SCHEMA = 1 };
 
 static const char schema[] =
 	"PRAGMA application_id=1431126868; PRAGMA user_version=1;"
-	"CREATE TABLE images(id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, identity TEXT NOT NULL, data_id TEXT NOT NULL, bytes INTEGER NOT NULL,"
-	" mtime INTEGER NOT NULL, content INTEGER NOT NULL, row TEXT NOT NULL, terms TEXT NOT NULL);"
-	"CREATE INDEX images_identity ON images(identity); CREATE INDEX images_data ON images(data_id);"
+	"CREATE TABLE images(id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, "
+	"identity TEXT NOT NULL, data_id TEXT NOT NULL, bytes INTEGER NOT NULL,"
+	" mtime INTEGER NOT NULL, content INTEGER NOT NULL, row TEXT NOT NULL, "
+	"terms TEXT NOT NULL);"
+	"CREATE INDEX images_identity ON images(identity); "
+	"CREATE INDEX images_data ON images(data_id);"
 	"CREATE TABLE terms(id INTEGER PRIMARY KEY, text TEXT UNIQUE NOT NULL);"
-	"CREATE TABLE postings(term INTEGER NOT NULL, chunk INTEGER NOT NULL, members BLOB NOT NULL, PRIMARY KEY(term, chunk)) WITHOUT ROWID;"
+	"CREATE TABLE postings(term INTEGER NOT NULL, chunk INTEGER NOT NULL, "
+	"members BLOB NOT NULL, PRIMARY KEY(term, chunk)) WITHOUT ROWID;"
 	"CREATE TABLE contents(id INTEGER PRIMARY KEY, digest BLOB UNIQUE NOT NULL);"
 	"CREATE TABLE content_of(chunk INTEGER PRIMARY KEY, ids BLOB NOT NULL);"
 	"CREATE VIRTUAL TABLE texts USING fts5(body, content='');"
-	"CREATE VIRTUAL TABLE paths USING fts5(text, content='terms', content_rowid='id', tokenize='trigram case_sensitive 1');";
+	"CREATE VIRTUAL TABLE paths USING fts5(text, content='terms', content_rowid='id', "
+	"tokenize='trigram case_sensitive 1');";
 
 static const char *const sql[STATEMENTS] = {
 	[S_TERM_FIND] = "SELECT id FROM terms WHERE text=?",
@@ -43,15 +51,18 @@ static const char *const sql[STATEMENTS] = {
 	[S_POSTING_ALL] = "SELECT chunk, members FROM postings WHERE term=?",
 	[S_POSTING_WRITE] = "INSERT OR REPLACE INTO postings VALUES(?,?,?)",
 	[S_TERM_RANGE] =
-		"SELECT text, chunk, members FROM terms CROSS JOIN postings ON term=id WHERE text>=? AND text<?",
+		"SELECT text, chunk, members FROM terms CROSS JOIN postings ON term=id WHERE "
+		"text>=? AND text<?",
 	[S_PATH_ADD] = "INSERT INTO paths(rowid, text) VALUES(?,?)",
 	[S_PATH_GLOB] = "SELECT rowid FROM paths WHERE text GLOB ? LIMIT ?",
 	[S_IMAGE_BY_PATH] = "SELECT id, bytes, mtime, identity FROM images WHERE path=?",
 	[S_IMAGE_BY_IDENTITY] = "SELECT id, path FROM images WHERE identity=?",
 	[S_IMAGE_ADD] =
-		"INSERT INTO images(path, identity, data_id, bytes, mtime, content, row, terms) VALUES(?,?,?,?,?,?,?,?)",
+		"INSERT INTO images(path, identity, data_id, bytes, mtime, content, row, "
+		"terms) VALUES(?,?,?,?,?,?,?,?)",
 	[S_IMAGE_CHANGE] =
-		"UPDATE images SET path=?, identity=?, data_id=?, bytes=?, mtime=?, content=?, row=?, terms=? WHERE id=?",
+		"UPDATE images SET path=?, identity=?, data_id=?, bytes=?, mtime=?, content=?, "
+		"row=?, terms=? WHERE id=?",
 	[S_IMAGE_MOVE] = "UPDATE images SET path=? WHERE id=?",
 	[S_IMAGE_REMOVE] = "DELETE FROM images WHERE id=?",
 	[S_IMAGE_ROW] = "SELECT path, row FROM images WHERE id=?",
@@ -101,10 +112,12 @@ int catalog_error(struct catalog *c)
 int64_t catalog_number(struct catalog *c, sqlite3_stmt *s)
 {
 	int result = sqlite3_step(s);
-	int64_t n = result == SQLITE_ROW    ? sqlite3_column_int64(s, 0)
-		    : result == SQLITE_DONE ? 0
-					    : catalog_error(c);
+	int64_t n = 0;
 
+	if (result == SQLITE_ROW)
+		n = sqlite3_column_int64(s, 0);
+	else if (result != SQLITE_DONE)
+		n = catalog_error(c);
 	sqlite3_reset(s);
 	return n;
 }
@@ -142,10 +155,10 @@ static int check_schema(struct catalog *c)
 
 	if (tables < 0)
 		return catalog_error(c);
+	if (tables && application != APPLICATION)
+		return -EBADMSG;
 	if (tables)
-		return application != APPLICATION                   ? -EBADMSG
-		       : pragma(c, "PRAGMA user_version") != SCHEMA ? -ENOTSUP
-								    : 0;
+		return pragma(c, "PRAGMA user_version") != SCHEMA ? -ENOTSUP : 0;
 	error = catalog_execute(c, "PRAGMA journal_mode=WAL; BEGIN IMMEDIATE");
 	if (!error)
 		error = catalog_execute(c, schema);
@@ -176,7 +189,8 @@ int catalog_open(const char *path, struct catalog **ret)
 		sqlite3_db_config(c->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
 		error = catalog_execute(
 			c,
-			"PRAGMA synchronous=NORMAL; PRAGMA cache_size=-65536; PRAGMA mmap_size=268435456");
+			"PRAGMA synchronous=NORMAL; PRAGMA cache_size=-65536; "
+			"PRAGMA mmap_size=268435456");
 	}
 	if (!error)
 		error = check_schema(c);

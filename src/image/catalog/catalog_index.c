@@ -133,7 +133,12 @@ static int take_in(struct walk *w, const char *path, struct disk *d, const struc
 	e.files = files;
 	image = row_for(w->catalog, path, identity, &moved);
 	error = image < 0 ? (int)image : catalog_put_row(w->catalog, image, &e);
-	*(!image ? &w->result->added : moved ? &w->result->moved : &w->result->changed) += !error;
+	if (!image)
+		w->result->added += !error;
+	else if (moved)
+		w->result->moved += !error;
+	else
+		w->result->changed += !error;
 	json_decref(about);
 	json_decref(content);
 	json_decref(files);
@@ -269,8 +274,12 @@ int catalog_index(struct catalog *c, const char *directory, struct catalog_resul
 	struct walk w = { c, ret };
 	char *path = realpath(directory, NULL);
 	struct stat st;
-	int error = !path ? -errno : stat(path, &st) ? -errno : !S_ISDIR(st.st_mode) ? -ENOTDIR : 0;
+	int error = 0;
 
+	if (!path || stat(path, &st))
+		error = -errno;
+	else if (!S_ISDIR(st.st_mode))
+		error = -ENOTDIR;
 	*ret = (struct catalog_result){ 0 };
 	if (!error && sodium_init() < 0)
 		error = -EIO;

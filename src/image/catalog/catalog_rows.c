@@ -8,7 +8,7 @@
 
 #include "catalog_internal.h"
 
-enum { TERMS_MAX = 512, TERM_BYTES = 256, VALUE_DEPTH = 32 };
+enum { TERMS_MAX = 512, TERM_BYTES = 256, VALUE_DEPTH = 32, WORD_BYTES = 4096 };
 
 /* ---- what an image says, as terms ---- */
 
@@ -84,7 +84,7 @@ static json_t *and_word(json_t *text, const json_t *word)
 {
 	json_t *longer;
 
-	if (!json_is_string(word) || json_string_length(word) > 4096)
+	if (!json_is_string(word) || json_string_length(word) > WORD_BYTES)
 		return text;
 	longer = json_sprintf("%s\n%s", json_string_value(text), json_string_value(word));
 	json_decref(text);

@@ -1,7 +1,9 @@
 /*
  * Questions to the catalog.
  *
- *   query  = all { "or" all }          all = { ["not:" | "-"] one }          one = "(" query ")" | KEY ":" VALUE | "expired" | WORD
+ *   query = all { "or" all }
+ *   all   = { ["not:" | "-"] one }
+ *   one   = "(" query ")" | KEY ":" VALUE | "expired" | WORD
  *
  * VALUE and WORD may stand in quotes. os, version, tag, kernel, fs, arch and label are short names;
  * any other KEY is a dotted name of what images say. Values may have * and ?. pkg takes NAME or
@@ -398,7 +400,9 @@ static int parse_all(struct parser *p, struct set *to)
 		set_free(&part);
 		first = false;
 	}
-	return error ? error : first ? wrong(p, "something is missing") : 0;
+	if (error)
+		return error;
+	return first ? wrong(p, "something is missing") : 0;
 }
 
 static int parse_query(struct parser *p, struct set *to)

@@ -3,11 +3,14 @@
  * user, the system. An action is allowed when no rule of any source refuses it, for the disk and
  * each of its parents.
  *
- *   not-after            time or day; the clock being before what the history says it was is a refusal, too
+ *   not-after            time or day; the clock being before what the history says it was is a
+ *                        refusal, too
  *   hosts                names that may use it, with * and ?
  *   hardware             {"vendor": ..., "features": [...], "memory": bytes, "machine": "x86_64"}
- *   users                names that may do anything with it; of `rights` {"write": [...], "fork": [...], ...} only this
- *   minimum-patches      terms such as openssl>=3.0.15 of installed packages; patch-level: of patches.level, compared as text
+ *   users                names that may do anything with it; of `rights`
+ *                        {"write": [...], "fork": [...], ...} only this
+ *   minimum-patches      terms such as openssl>=3.0.15 of installed packages; patch-level: of
+ *                        patches.level, compared as text
  *   require-tags, require-signature (public keys), read-only, no-fork, no-export
  *   overridable          names of rules that a reason overrides
  *
@@ -397,6 +400,13 @@ static bool obeys(const struct question *q)
 	return true;
 }
 
+static bool policy_is_obeyed(const struct question *q)
+{
+	if (json_is_object(q->policy))
+		return obeys(q);
+	return !q->policy || refuse(q, "policy", "it cannot be understood");
+}
+
 /* With a reason, rules that allow it are passed over, and noted: *ret_overridden. */
 static bool source_allows(struct question *q, const char *override, bool *ret_overridden)
 {
@@ -404,9 +414,7 @@ static bool source_allows(struct question *q, const char *override, bool *ret_ov
 
 	r->rule[0] = 0;
 	r->overridable = override != NULL;
-	if (json_is_object(q->policy) ? !obeys(q)
-	    : q->policy               ? !refuse(q, "policy", "it cannot be understood")
-				      : false) {
+	if (!policy_is_obeyed(q)) {
 		r->overridable = lists(json_object_get(q->policy, "overridable"), r->rule);
 		return false;
 	}

@@ -94,8 +94,10 @@ static int read_file(int pipe, uint64_t bytes, uint64_t most, void **ret)
 	if (!bytes)
 		return 0;
 	*ret = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (*ret == MAP_FAILED)
-		return *ret = NULL, -ENOMEM;
+	if (*ret == MAP_FAILED) {
+		*ret = NULL;
+		return -ENOMEM;
+	}
 	error = read_all(pipe, *ret, bytes);
 	return error == -ENOENT ? -EBADMSG : error;
 }

@@ -8,7 +8,7 @@
 #include "lib/guid.h"
 #include "scan_internal.h"
 
-enum { PARTITIONS = 128, ENTRY_BYTES = 128, LOGICAL = 64 };
+enum { PARTITIONS = 128, ENTRY_BYTES = 128, ENTRY_MAX_BYTES = 4096, LOGICAL = 64 };
 
 struct gpt_head {
 	char magic[8];
@@ -88,7 +88,7 @@ static bool read_gpt(const struct scan_volume *v, json_t *all)
 	struct gpt_head h;
 
 	if (volume_read(v, sector, &h, sizeof(h)) || memcmp(h.magic, "EFI PART", 8) ||
-	    h.count > 1024 || h.entry_bytes < ENTRY_BYTES || h.entry_bytes > 4096 ||
+	    h.count > 1024 || h.entry_bytes < ENTRY_BYTES || h.entry_bytes > ENTRY_MAX_BYTES ||
 	    h.entries > v->bytes / sector)
 		return false;
 	at = h.entries * sector;
@@ -174,21 +174,28 @@ struct magic {
 	uint8_t label_bytes;
 };
 
+/* A volume of this kind has the text VALUE at AT. */
+#define MAGIC(NAME, AT, VALUE, LABEL_AT, LABEL_BYTES)                                        \
+	{                                                                                    \
+		.name = NAME, .at = AT, .bytes = sizeof(VALUE) - 1, .value = VALUE,          \
+		.label_at = LABEL_AT, .label_bytes = LABEL_BYTES                             \
+	}
+
 const char *scan_recognise(const struct scan_volume *v, char label[64])
 {
 	static const struct magic magics[] = {
-		{ "ext", 1080, 2, "\x53\xef", 1144, 16 },
-		{ "xfs", 0, 4, "XFSB", 108, 12 },
-		{ "btrfs", 65600, 8, "_BHRfS_M", 65835, 63 },
-		{ "ntfs", 3, 8, "NTFS    ", 0, 0 },
-		{ "fat", 82, 5, "FAT32", 71, 11 },
-		{ "fat", 54, 3, "FAT", 43, 11 },
-		{ "swap", 4086, 8, "SWAPSPAC", 1052, 16 },
-		{ "lvm2", 512, 8, "LABELONE", 0, 0 },
-		{ "luks", 0, 6, "LUKS\xba\xbe", 0, 0 },
-		{ "squashfs", 0, 4, "hsqs", 0, 0 },
-		{ "iso9660", 32769, 5, "CD001", 32808, 32 },
-		{ "exfat", 3, 5, "EXFAT", 0, 0 },
+		MAGIC("ext", 1080, "\x53\xef", 1144, 16),
+		MAGIC("xfs", 0, "XFSB", 108, 12),
+		MAGIC("btrfs", 65600, "_BHRfS_M", 65835, 63),
+		MAGIC("ntfs", 3, "NTFS    ", 0, 0),
+		MAGIC("fat", 82, "FAT32", 71, 11),
+		MAGIC("fat", 54, "FAT", 43, 11),
+		MAGIC("swap", 4086, "SWAPSPAC", 1052, 16),
+		MAGIC("lvm2", 512, "LABELONE", 0, 0),
+		MAGIC("luks", 0, "LUKS\xba\xbe", 0, 0),
+		MAGIC("squashfs", 0, "hsqs", 0, 0),
+		MAGIC("iso9660", 32769, "CD001", 32808, 32),
+		MAGIC("exfat", 3, "EXFAT", 0, 0),
 	};
 	label[0] = 0;
 	for (size_t n = 0; n < sizeof(magics) / sizeof(magics[0]); n++) {

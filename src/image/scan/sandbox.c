@@ -92,5 +92,7 @@ int sandbox_run(const struct sandbox *s)
 		kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	return error ? error : WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : -EBADMSG;
+	if (error)
+		return error;
+	return WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : -EBADMSG;
 }

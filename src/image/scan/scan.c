@@ -188,6 +188,14 @@ static int save(struct disk *d, json_t *about, json_t *found, json_t *scanned)
 	return error;
 }
 
+/* What scanned.how says. */
+static const char *scan_how(const struct scan_options *o)
+{
+	if (o->digests)
+		return "digests";
+	return o->files ? "files" : "packages";
+}
+
 int image_scan(struct disk *d, const struct scan_options *o, bool *ret_unchanged)
 {
 	json_t *about;
@@ -196,7 +204,7 @@ int image_scan(struct disk *d, const struct scan_options *o, bool *ret_unchanged
 	char id[GUID_TEXT_BYTES], now[32];
 	const char *is = current_id(d, id);
 	const char *was;
-	const char *how = o->digests ? "digests" : o->files ? "files" : "packages";
+	const char *how = scan_how(o);
 	int error = image_load_about(d, &about);
 
 	if (error)

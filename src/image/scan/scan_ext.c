@@ -73,13 +73,25 @@ static errcode_t read_blocks32(io_channel c, unsigned long block, int count, voi
 }
 static errcode_t no_write(io_channel c, unsigned long block, int count, const void *from)
 {
-	return (void)c, (void)block, (void)count, (void)from, EROFS;
+	(void)c;
+	(void)block;
+	(void)count;
+	(void)from;
+	return EROFS;
 }
 static errcode_t no_write64(io_channel c, unsigned long long block, int count, const void *from)
 {
-	return (void)c, (void)block, (void)count, (void)from, EROFS;
+	(void)c;
+	(void)block;
+	(void)count;
+	(void)from;
+	return EROFS;
 }
-static errcode_t nothing(io_channel c) { return (void)c, 0; }
+static errcode_t nothing(io_channel c)
+{
+	(void)c;
+	return 0;
+}
 
 static struct struct_io_manager manager = {
 	.magic = EXT2_ET_MAGIC_IO_MANAGER,
@@ -243,7 +255,9 @@ static int visit(struct ext2_dir_entry *entry, int offset, int block_bytes, char
 	struct ext2_inode inode;
 	errcode_t error;
 
-	(void)offset, (void)block_bytes, (void)block;
+	(void)offset;
+	(void)block_bytes;
+	(void)block;
 	if ((length == 1 && entry->name[0] == '.') ||
 	    (length == 2 && !memcmp(entry->name, "..", 2)))
 		return 0;
@@ -338,7 +352,9 @@ static int visit_kernel(struct ext2_dir_entry *entry, int offset, int block_byte
 	struct newest *n = context;
 	char version[SCAN_BOOT_VERSION_BYTES] = "";
 
-	(void)offset, (void)block_bytes, (void)block;
+	(void)offset;
+	(void)block_bytes;
+	(void)block;
 	if (++n->count > FILES_MAX)
 		return DIRENT_ABORT;
 	if (length <= skip || length - skip >= sizeof(version) || memcmp(entry->name, before, skip))

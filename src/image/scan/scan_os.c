@@ -67,8 +67,10 @@ static void os_release(json_t *os, const char *text, size_t bytes)
 			if (!field(line, n, keys[k][0], &value, &length))
 				continue;
 			if (length >= 2 && (*value == '"' || *value == '\'') &&
-			    value[length - 1] == *value)
-				value++, length -= 2;
+			    value[length - 1] == *value) {
+				value++;
+				length -= 2;
+			}
 			json_object_set_new(os, keys[k][1], safe_text(value, length));
 		}
 }
@@ -98,7 +100,13 @@ void scan_add_package(json_t *all, const char *kind, const char *name, const cha
 		      const char *arch)
 {
 	struct package p = {
-		name, version, arch, strlen(name), strlen(version), strlen(arch), true
+		.name = name,
+		.version = version,
+		.arch = arch,
+		.name_bytes = strlen(name),
+		.version_bytes = strlen(version),
+		.arch_bytes = strlen(arch),
+		.installed = true,
 	};
 
 	add_package(all, &p, kind);
@@ -112,17 +120,21 @@ static void dpkg(json_t *all, const char *text, size_t bytes)
 	size_t n, length;
 
 	while (next_line(&at, text + bytes, &line, &n)) {
-		if (!n)
+		if (!n) {
 			add_package(all, &p, "deb");
-		else if (field(line, n, "Package: ", &value, &length))
-			p.name = value, p.name_bytes = length;
-		else if (field(line, n, "Version: ", &value, &length))
-			p.version = value, p.version_bytes = length;
-		else if (field(line, n, "Architecture: ", &value, &length))
-			p.arch = value, p.arch_bytes = length;
-		else if (field(line, n, "Status: ", &value, &length))
+		} else if (field(line, n, "Package: ", &value, &length)) {
+			p.name = value;
+			p.name_bytes = length;
+		} else if (field(line, n, "Version: ", &value, &length)) {
+			p.version = value;
+			p.version_bytes = length;
+		} else if (field(line, n, "Architecture: ", &value, &length)) {
+			p.arch = value;
+			p.arch_bytes = length;
+		} else if (field(line, n, "Status: ", &value, &length)) {
 			p.installed = length >= 9 && !memcmp(value + length - 9, "installed", 9) &&
 				      (length < 13 || memcmp(value + length - 13, "not-", 4));
+		}
 	}
 	add_package(all, &p, "deb");
 }
@@ -135,14 +147,19 @@ static void apk(json_t *all, const char *text, size_t bytes)
 	size_t n, length;
 
 	while (next_line(&at, text + bytes, &line, &n)) {
-		if (!n)
+		if (!n) {
 			add_package(all, &p, "apk");
-		else if (field(line, n, "P:", &value, &length))
-			p.name = value, p.name_bytes = length, p.installed = true;
-		else if (field(line, n, "V:", &value, &length))
-			p.version = value, p.version_bytes = length;
-		else if (field(line, n, "A:", &value, &length))
-			p.arch = value, p.arch_bytes = length;
+		} else if (field(line, n, "P:", &value, &length)) {
+			p.name = value;
+			p.name_bytes = length;
+			p.installed = true;
+		} else if (field(line, n, "V:", &value, &length)) {
+			p.version = value;
+			p.version_bytes = length;
+		} else if (field(line, n, "A:", &value, &length)) {
+			p.arch = value;
+			p.arch_bytes = length;
+		}
 	}
 	add_package(all, &p, "apk");
 }
