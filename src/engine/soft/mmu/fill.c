@@ -8,7 +8,6 @@
 #include "engine/soft/insn/insn.h"
 #include "mmu.h"
 #include "space.h"
-#include "space.h"
 
 /* Translates and, for RAM, caches. *ret_hva is NULL for anything else than RAM. */
 int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva,
