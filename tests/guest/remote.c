@@ -124,7 +124,7 @@ static void send(void)
 	check_equal("each came once", all, 3 * (total - 1) + 1);
 }
 
-enum { ROUNDS = 12 };
+enum { MUTUAL_ROUNDS = 12 };
 
 void test_main(void)
 {
@@ -158,7 +158,7 @@ void test_main(void)
 	phase = 2;
 	end = rdmsr(MSR_TIME) + 2000000;
 	/* with more processors than the host has, a round may take a scheduler's slice for each */
-	for (n = 0; n < ROUNDS || rdmsr(MSR_TIME) < end; n++)
+	for (n = 0; n < MUTUAL_ROUNDS || rdmsr(MSR_TIME) < end; n++)
 		flush(0, n % 7, ~0ull);
 	phase = 3;
 	check("all flush each other", true);
