@@ -281,7 +281,7 @@ static const struct row sixteen[] = {
 	SIXTEEN("F2 MOV moffs16", "\xf2\xa1\0\x60"),
 	SIXTEEN("F3 67 MOV moffs32", "\xf3\x67\xa1\0\x60\0\0"),
 	SIXTEEN("66 67 LEA disp32", "\x66\x67\x8d\x80\0\0\0\0"),
-	SIXTEEN("F2 ENTER; LEAVE", "\xf2\xc8\0\0\0\xc9"),
+	SIXTEEN("F2 ENTER; POP BP", "\xf2\xc8\0\0\0\x5d"),
 	SIXTEEN("F3 F2 66 66 NOP", "\xf3\xf2\x66\x66\x90"),
 	SIXTEEN("F2 OR imm8", "\xf2\x0c\x12"),
 	SIXTEEN("2e 36 3e 26 64 65 NOP", "\x2e\x36\x3e\x26\x64\x65\x90"),

@@ -25,4 +25,7 @@ void test_main(void)
 	villain_open();
 	act_encodings();
 	act_in_memory();
+	act_pages();
+	act_system();
+	act_tables(); /* the last: it writes into tables that are in use */
 }

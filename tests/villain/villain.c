@@ -15,6 +15,7 @@ static uint64_t cr3_good;
 static uint64_t cr4_good;
 static uint64_t efer_good;
 static bool avx2;
+static uint64_t *first_table;
 
 /* R15 is the good stack while an act runs; put_code() ends the act with it. */
 void villain_enter(void *entry);
@@ -60,6 +61,7 @@ static void first_page_hide(void)
 	uint64_t *const directory = page_tables + 2 * TABLE_ENTRIES;
 	uint64_t *table = new_page();
 
+	first_table = table;
 	for (uint64_t n = 1; n < TABLE_ENTRIES; n++)
 		table[n] = n * PAGE_BYTES | PAGE_P | PAGE_W;
 	directory[0] = (uint64_t)table | PAGE_P | PAGE_W | PAGE_U;
@@ -93,6 +95,7 @@ void put_in_order(void)
 		write_cr0(cr0_good);
 	if (read_cr4() != cr4_good)
 		write_cr4(cr4_good);
+	first_table[0] = 0;
 	write_cr3(cr3_good);
 	if (rdmsr(MSR_EFER) != efer_good)
 		wrmsr(MSR_EFER, efer_good);

@@ -52,3 +52,6 @@ struct place { const char *name; uint64_t gva; unsigned kind; };
 void act_in_places(const struct place *places, unsigned count);
 /* What each file does, in the order of the image. */
 void act_encodings(void);
+void act_pages(void);
+void act_system(void);
+void act_tables(void);

@@ -54,6 +54,8 @@ int insn_access_msr(struct step *t, bool write)
 		if (v &
 		    ~(t->cpu->engine->model ? t->cpu->engine->model->efer_valid : X86_EFER_KNOWN))
 			return insn_general_protection(t);
+		if (s->cr0 & CR0_PG && (v ^ s->efer) & EFER_LME)
+			return insn_general_protection(t);
 		s->efer = (v & ~(uint64_t)EFER_LMA) | (s->efer & EFER_LMA);
 		soft_change_space(t->cpu, true);
 		return 0;
