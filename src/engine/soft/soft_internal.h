@@ -33,9 +33,10 @@
 #include "lock.h"
 
 /*
- * libc's own use vector registers, which hold guest state here; calls that the compiler makes go to
- * these as well.
+ * libc's own use vector registers, which hold guest state here. The assembler's words are for calls
+ * that a compiler makes where nothing in the source says so: clang's to set and copy structures.
  */
+__asm__("memcpy = soft_memcpy\n\tmemset = soft_memset");
 void *memcpy(void *to, const void *from, size_t bytes) __asm__("soft_memcpy");
 void *memset(void *to, int value, size_t bytes) __asm__("soft_memset");
 /* never to be linked */
