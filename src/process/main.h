@@ -11,7 +11,7 @@
  *   machine_main()  makes the machine, gives up its rights, runs the guest, says how it ended
  *                        (machine_main.c)
  *   machine_run()   the guest
- *                        (vm/machine.c)
+ *                        (vm/lifecycle.c)
  */
 #pragma once
 
