@@ -3,16 +3,15 @@
  * partition, the bus, a device on it. Each file that makes one says in a table what it does; the
  * machine keeps a list of units and treats all alike (vm/unit.c).
  *
- *   (made) -> reset -> start -> run <-> pause, resume -> stop -> destroy
+ *   (made) -> reset -> run <-> pause, resume -> stop -> destroy
  *
  *  1. Whatever is NULL the unit does not need. `self` is what it was made as.
- *  2. reset() comes once before start(), on one thread; restored() as well, where archive() has
+ *  2. reset() comes once before run(), on one thread; restored() as well, where archive() has
  *     loaded the unit, and everything else.
- *  3. A unit with run() has a thread of its own: start() and run() are called on it. start() may
- *     still do what the process gives up the right to before the guest's first instruction; run()
- *     comes after that, and returns soon after stop().
+ *  3. A unit with run() has a thread of its own, on which it is called once the process has given
+ *     up its rights; it returns soon after stop().
  *  4. Between pause() and resume() nothing of the guest's state changes by the unit's own doing.
- *     Then, or before start(), archive().
+ *     Then, or before run(), archive().
  *  5. tick(), statistics() and pause() come on any thread, without the machine's lock; archive()
  *     and restored() with it.
  */
@@ -33,8 +32,6 @@ struct unit_ops {
 	bool numbered;    /* there are several: in a saved machine their number comes first */
 	/* As it is when the machine is switched on. */
 	void (*reset)(void *self);
-	/* 0 or -errno, which ends the machine. */
-	int (*start)(void *self);
 	void (*run)(void *self);
 	void (*pause)(void *self);
 	void (*resume)(void *self);

@@ -2,8 +2,8 @@
  * The machine process's main: makes the machine, gives up its rights, runs the guest, and tells the
  * broker how it ended.
  *
- * Threads: the processors' (vm/machine.c), one that listens to the broker, and one that saves the
- * machine when asked to. After lock_down() the process holds two event descriptors, with disks two
+ * Threads: the processors' (vm/lifecycle.c), one that listens to the broker, and one that saves the
+ * machine when asked to. After lockdown() the process holds two event descriptors, with disks two
  * more, and memory, nothing else.
  */
 #include <errno.h>
@@ -24,7 +24,7 @@
 #include "plan.h"
 #include "vm/machine.h"
 
-enum { EXIT_FAULT = 70, WORDS_BYTES = 4096 };
+enum { EXIT_FAULT = 70, WORDS_BYTES = 4096, LISTENERS = 2 };
 
 struct process {
 	const struct plan *plan;
@@ -170,16 +170,6 @@ static void *listen_to_broker(void *context)
 	return NULL;
 }
 
-static int lock_down(void *context)
-{
-	struct process *p = context;
-	int error = lockdown(ROLE_MACHINE);
-
-	if (!error)
-		tell(p, RECORD_STARTED, NULL, 0);
-	return error;
-}
-
 static void tell_end(struct process *p, enum machine_end end)
 {
 	const char *text = machine_crash_text(p->machine);
@@ -275,7 +265,6 @@ static void take_plan(struct process *p, struct machine_options *o)
 	o->console = console;
 	o->state = state;
 	o->stuck = stuck;
-	o->lock_down = lock_down;
 	o->context = p;
 	assertion_describe_in(p->rings->last_words, sizeof(p->rings->last_words));
 	o->last_words = p->rings->last_words;
@@ -318,27 +307,28 @@ static int limit_memory(const struct machine_options *options)
 
 /* ---- its life ---- */
 
-/* With all its threads, which wait. False: the broker was told why not. */
-static bool process_make_machine(struct process *p, struct machine_options *o)
+/* With the threads beside its own, which wait. False: the broker was told why not. */
+static bool process_make_machine(struct process *p, const struct machine_options *options)
 {
 	const char *reason = "the host refused to take its rights";
-	int error = limit_memory(o);
+	int error = limit_memory(options);
 
 	if (!error)
 		error = lockdown_before_threads(ROLE_MACHINE, NULL);
-
 	if (!error)
-		p->machine = machine_create(o, &error, &reason);
-	if (p->machine && !pthread_create(&p->listener, NULL, listen_to_broker, p) &&
-	    !pthread_create(&p->saver, NULL, save_when_wanted, p))
-		return true;
-	tell_refusal(p, error, reason);
-	return false;
+		p->machine = machine_create(options, &error, &reason);
+	if (!p->machine || pthread_create(&p->listener, NULL, listen_to_broker, p) ||
+	    pthread_create(&p->saver, NULL, save_when_wanted, p)) {
+		tell_refusal(p, error, reason);
+		return false;
+	}
+	unmap_file(&options->kernel);
+	unmap_file(&options->initrd);
+	return true;
 }
 
-static void process_run_machine(struct process *p)
+static void process_tell_end(struct process *p, enum machine_end end)
 {
-	enum machine_end end = machine_run(p->machine);
 	char text[WORDS_BYTES];
 	int error;
 
@@ -355,27 +345,44 @@ static void process_run_machine(struct process *p)
 	}
 }
 
-int machine_main(void)
+/* False: it was not given what it needs. */
+static bool process_begin(struct process *p, struct machine_options *options)
 {
-	struct process p = { .ring = PTHREAD_MUTEX_INITIALIZER,
-			     .saving = PTHREAD_MUTEX_INITIALIZER,
-			     .save_ready = PTHREAD_COND_INITIALIZER };
-	struct machine_options options = { 0 };
-	uint32_t here = role_grants_here();
 	struct tm unused;
 	time_t now = 0;
 
-	p.plan = plan_of_process();
-	if (!p.plan || !take_grants(&p, here, &options))
-		return EXIT_FAULT;
-	take_plan(&p, &options);
-	pthread_barrier_init(&p.listening, NULL, 3);
+	*p = (struct process){ .ring = PTHREAD_MUTEX_INITIALIZER,
+			       .saving = PTHREAD_MUTEX_INITIALIZER,
+			       .save_ready = PTHREAD_COND_INITIALIZER };
+	pthread_barrier_init(&p->listening, NULL, LISTENERS + 1);
+	p->plan = plan_of_process();
+	if (!p->plan || !take_grants(p, role_grants_here(), options))
+		return false;
+	take_plan(p, options);
 	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
+	return true;
+}
+
+int machine_main(void)
+{
+	struct process p;
+	struct machine_options options = { 0 };
+	int error;
+
+	if (!process_begin(&p, &options))
+		return EXIT_FAULT;
 	if (!process_make_machine(&p, &options))
 		return 0;
-	unmap_file(&options.kernel);
-	unmap_file(&options.initrd);
+	error = machine_start_threads(p.machine);
 	pthread_barrier_wait(&p.listening);
-	process_run_machine(&p);
+	if (!error)
+		error = lockdown(ROLE_MACHINE);
+	if (error) {
+		tell_end(&p, MACHINE_FAILED);
+		return 0; /* the threads end with the process */
+	}
+	tell(&p, RECORD_STARTED, NULL, 0);
+	machine_go(p.machine);
+	process_tell_end(&p, machine_wait(p.machine));
 	return 0;
 }

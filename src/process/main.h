@@ -2,16 +2,15 @@
  * The processes' mains. The way of a machine, from `umbra run` to its guest's first instruction and
  * back to the exit code:
  *
- *   verb_run()      understands what the user wants: a plan, and descriptors of what it needs
- *                        (cli/run.c)
- *   spawn_become()  the same process, anew and empty, as the broker
- *                        (ipc/spawn.c)
- *   broker_main()   starts the other processes, gives up its rights, serves, says how it ended
- *                        (broker_main.c)
- *   machine_main()  makes the machine, gives up its rights, runs the guest, says how it ended
- *                        (machine_main.c)
- *   machine_run()   the guest
- *                        (vm/lifecycle.c)
+ *   verb_run()     understands what the user wants: a plan, and descriptors of what it needs; goes
+ *                  on as the broker: the same process, anew and empty (cli/run.c)
+ *   broker_main()  starts the other processes, gives up its rights, serves, says how it ended
+ *                  (broker_main.c)
+ *   machine_main() makes the machine and its threads, gives up its rights, lets the guest run, says
+ *                  how it ended (machine_main.c)
+ *   machine_start_threads(), machine_go(), machine_wait()
+ *                  the same from inside (vm/lifecycle.c)
+ *   vcpu_thread()  the guest, on a thread for each processor (vm/vcpu.c)
  */
 #pragma once
 

@@ -10,6 +10,9 @@
  *  3. In `paused`, `saving` and `forking` every processor stands still, at an instruction boundary,
  *     and every unit is paused.
  *  4. `ended` is for good, and has one reason: the first.
+ *
+ * Its threads: machine_start_threads() makes them all, while the process still has its rights;
+ * machine_go() lets them go; machine_wait() is where the first thread is until they have ended.
  */
 #include "machine_internal.h"
 
@@ -36,6 +39,7 @@ static enum life life_of(const struct machine *machine)
 	return __atomic_load_n(&machine->life, __ATOMIC_ACQUIRE);
 }
 
+bool machine_has_begun(const struct machine *machine) { return life_of(machine) != LIFE_CREATED; }
 bool machine_has_ended(const struct machine *machine) { return life_of(machine) == LIFE_ENDED; }
 
 bool machine_is_still(const struct machine *machine)
@@ -113,7 +117,7 @@ int machine_wait_for_begin(struct machine *machine)
 	int error;
 
 	pthread_mutex_lock(&machine->lock);
-	while (life_of(machine) == LIFE_CREATED)
+	while (!machine_has_begun(machine))
 		pthread_cond_wait(&machine->changed, &machine->lock);
 	error = machine_has_ended(machine) ? -ECANCELED : 0;
 	pthread_mutex_unlock(&machine->lock);
@@ -166,35 +170,44 @@ void machine_resume(struct machine *machine)
 
 /* ---- a whole life ---- */
 
-/* Rights are taken away from all threads, which are ready and wait; then what is saved is read. */
-static int machine_begin(struct machine *machine)
+/* Those of the processors wait for the begin (vcpu_thread()), the others for units_release(). */
+int machine_start_threads(struct machine *machine)
 {
-	int error = machine->options.lock_down
-			    ? machine->options.lock_down(machine->options.context)
-			    : 0;
+	int error = units_start(&machine->units);
 
-	if (!error && machine->options.saved.bytes)
+	pthread_barrier_init(&machine->prepared, NULL, machine->options.cpus + 1);
+	for (unsigned n = 0; n < machine->options.cpus && !error; n++) {
+		struct vcpu *vcpu = &machine->vcpus[n];
+
+		error = -pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
+	}
+	if (error)
+		return error;
+	pthread_barrier_wait(&machine->prepared);
+	for (unsigned n = 0; n < machine->options.cpus && !error; n++)
+		error = machine->vcpus[n].error;
+	return error;
+}
+
+void machine_go(struct machine *machine)
+{
+	assert(life_of(machine) == LIFE_CREATED || machine_has_ended(machine));
+	if (machine->options.saved.bytes)
 		machine->refusal = restore_machine(machine, &machine->refusal_text);
 	pthread_mutex_lock(&machine->lock);
-	if (error)
-		machine_finish(machine, MACHINE_FAILED);
-	else if (machine->refusal)
+	if (machine->refusal)
 		machine_finish(machine, MACHINE_REFUSED);
 	else
 		machine_move(machine, LIFE_RUNNING);
 	pthread_mutex_unlock(&machine->lock);
-	return error;
+	units_release(&machine->units);
 }
 
-enum machine_end machine_run(struct machine *machine)
+enum machine_end machine_wait(struct machine *machine)
 {
-	int error = units_start(&machine->units);
-
-	if (error)
-		return MACHINE_FAILED; /* the process ends now, and the threads with it */
-	machine_begin(machine);
-	units_release(&machine->units);
-	/* the processors first: they return when the machine has ended */
+	for (unsigned n = 0; n < machine->options.cpus; n++)
+		pthread_join(machine->vcpus[n].thread, NULL);
+	assert(machine_has_ended(machine));
 	units_stop(&machine->units);
 	machine_flush_console(machine);
 	return machine->end;

@@ -80,11 +80,6 @@ struct machine_options {
 	void (*state)(void *context, const struct machine_state *state);
 	/* Called under the machine's lock, once: the guest can never go on, and where it stands. */
 	void (*stuck)(void *context, const char *text);
-	/*
-	 * Called once all threads exist and before the guest's first instruction; NULL, or 0 or
-	 * -errno, which ends the machine.
-	 */
-	int (*lock_down)(void *context);
 	/* where the engine says what happened before it gives up on a fault of its own */
 	char *last_words;
 	size_t last_words_bytes;
@@ -132,8 +127,17 @@ uint64_t machine_ceiling_bytes(const struct machine_options *options);
 struct machine *machine_create(const struct machine_options *options, int *ret_error,
 			       const char **ret_reason);
 void machine_destroy(struct machine *machine);
-/* Runs until the end, the first processor on the calling thread. */
-enum machine_end machine_run(struct machine *machine);
+/*
+ * A machine runs by these three, once each and in this order, on one thread.
+ *
+ * All threads are made, and have done what the process may give up its rights to from here on. 0,
+ * or -errno: then the process is to end, and the threads with it.
+ */
+int machine_start_threads(struct machine *machine);
+/* Loads what is saved, which may be refused (MACHINE_REFUSED); then the guest runs. */
+void machine_go(struct machine *machine);
+/* Returns when the machine has ended and its threads are gone: why it did. */
+enum machine_end machine_wait(struct machine *machine);
 /* From any thread: input for the console; how much was taken. */
 size_t machine_input(struct machine *machine, const uint8_t *data, size_t bytes);
 /*

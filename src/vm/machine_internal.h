@@ -39,6 +39,8 @@ enum vcpu_activity { VCPU_RUNNING, VCPU_WAITS_FOR_SIPI };
 struct vcpu {
 	struct machine *machine;
 	uint32_t index; /* also the APIC id and the VP index */
+	pthread_t thread;
+	int error; /* of its thread's preparations */
 	struct engine_cpu *cpu;
 	struct apic apic;
 	struct hv_cpu *hv;
@@ -86,6 +88,7 @@ struct machine {
 	enum life life;          /* changed under the lock, read also without */
 	unsigned standing;       /* how many processors stand still */
 	pthread_cond_t changed;  /* life, or standing */
+	pthread_barrier_t prepared; /* the processors' threads */
 	enum machine_end end;    /* of LIFE_ENDED */
 	int refusal;             /* of a saved machine: -errno, and why */
 	const char *refusal_text;
@@ -102,6 +105,7 @@ struct machine {
 
 /* ---- lifecycle.c ---- */
 
+bool machine_has_begun(const struct machine *machine);
 bool machine_has_ended(const struct machine *machine);
 /* Processors are to stand still, or do. */
 bool machine_is_still(const struct machine *machine);
@@ -184,6 +188,8 @@ void stuck_look(struct vcpu *vcpu);
 
 /* After the partition and the engine. 0 or -ENOMEM. */
 int vcpu_make(struct machine *machine, unsigned index);
+/* A processor's thread; `self` is a struct vcpu. Until the machine has ended. */
+void *vcpu_thread(void *self);
 /* As after INIT, the APIC's base apart. */
 void vcpu_reset(struct vcpu *vcpu);
 /* The upper half of the task priority: what CR8 shows. */

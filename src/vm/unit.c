@@ -65,16 +65,10 @@ void units_reset(struct unit_list *list)
 
 /* ---- threads ---- */
 
-static void unit_start(struct unit *unit)
-{
-	unit->error = unit->ops->start ? unit->ops->start(unit->self) : 0;
-}
-
 static void *unit_thread(void *context)
 {
 	struct unit *unit = context;
 
-	unit_start(unit);
 	pthread_barrier_wait(&unit->list->started);
 	pthread_barrier_wait(&unit->list->released);
 	unit->ops->run(unit->self);
@@ -96,14 +90,9 @@ int units_start(struct unit_list *list)
 
 		if (unit->ops->run)
 			error = -pthread_create(&unit->thread, NULL, unit_thread, unit);
-		else
-			unit_start(unit);
 	}
-	if (error)
-		return error;
-	pthread_barrier_wait(&list->started);
-	for (unsigned n = 0; n < list->count && !error; n++)
-		error = list->unit[n].error;
+	if (!error)
+		pthread_barrier_wait(&list->started);
 	return error;
 }
 

@@ -2,14 +2,13 @@
  * The units of one machine (lib/unit.h), in one list. This is the only place that says in which
  * order things happen to them:
  *
- *   forwards, as they were added     reset, start, archive, restored, tick, resume
+ *   forwards, as they were added     reset, run, archive, restored, tick, resume
  *   backwards                        pause, stop, destroy
  *
  *  1. A unit is added after those that it uses. So the chipset comes first, then the bus, its
  *     devices, the Hyper-V partition, the processors; and what stops or pauses first is what makes
  *     others work.
- *  2. Every thread of a unit is ready (it has returned from start()) before one of them is in
- *     run().
+ *  2. Every thread of a unit exists before one of them is in run().
  */
 #pragma once
 
@@ -25,7 +24,6 @@ struct unit {
 	uint32_t number; /* among those of its kind */
 	struct unit_list *list;
 	pthread_t thread;
-	int error; /* of start() */
 	bool loaded;
 };
 
@@ -42,12 +40,9 @@ struct unit *unit_find(struct unit_list *list, uint32_t section, uint32_t number
 bool unit_is_numbered(const struct unit_list *list, uint32_t section);
 bool units_want_ticks(const struct unit_list *list);
 void units_reset(struct unit_list *list);
-/*
- * Starts all; 0, or -errno of the first that could not, and then units_release() and units_stop()
- * end them nevertheless.
- */
+/* Makes their threads, which wait. 0, or -errno: then the process is to end. */
 int units_start(struct unit_list *list);
-/* Those with threads run from now on. */
+/* They run from now on. */
 void units_release(struct unit_list *list);
 void units_pause(struct unit_list *list);
 void units_resume(struct unit_list *list);

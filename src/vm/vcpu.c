@@ -377,9 +377,8 @@ static void sleep_until_event(struct vcpu *vcpu)
 	engine_kick(vcpu->cpu);
 }
 
-static void vcpu_run(void *self)
+static void vcpu_run(struct vcpu *vcpu)
 {
-	struct vcpu *vcpu = self;
 	struct machine *machine = vcpu->machine;
 
 	sleep_until_event(vcpu);
@@ -399,15 +398,36 @@ static void vcpu_run(void *self)
 	}
 }
 
-/* ---- the unit ---- */
+/* ---- the thread ---- */
 
-static int vcpu_start(void *self)
+/* With system calls that the process has no right to later. */
+static int vcpu_prepare_thread(struct vcpu *vcpu)
 {
-	struct vcpu *vcpu = self;
 	int error = engine_prepare_thread(vcpu->cpu);
 
 	return error ? error : timer_prepare_thread(vcpu);
 }
+
+static void vcpu_wait_for_begin(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->machine->lock);
+	while (!machine_has_begun(vcpu->machine))
+		pthread_cond_wait(&vcpu->wake, &vcpu->machine->lock);
+	pthread_mutex_unlock(&vcpu->machine->lock);
+}
+
+void *vcpu_thread(void *self)
+{
+	struct vcpu *vcpu = self;
+
+	vcpu->error = vcpu_prepare_thread(vcpu);
+	pthread_barrier_wait(&vcpu->machine->prepared);
+	vcpu_wait_for_begin(vcpu);
+	vcpu_run(vcpu);
+	return NULL;
+}
+
+/* ---- the unit ---- */
 
 static void mtrr_archive(struct archive *archive, struct vcpu *vcpu)
 {
@@ -459,7 +479,6 @@ static size_t vcpu_statistics(const void *self, char *text, size_t bytes)
 
 static const struct unit_ops vcpu_unit = {
 	.name = "processor", .section = UNIT_SECTION('C', 'P', 'U', ' '), .numbered = true,
-	.start = vcpu_start, .run = vcpu_run,
 	.archive = vcpu_archive, .statistics = vcpu_statistics,
 };
 
