@@ -22,6 +22,7 @@ quick: all
 bench: all
 	@ninja -C build bench/disk-bench bench/image-bench bench/snapshot-bench bench/guest-bench
 	@bench/boot
+	@bench/engine
 	@bench/hypercall
 	@bench/disk
 	@bench/storage

@@ -1,7 +1,8 @@
 /*
- * What kernel paths cost inside a guest, or natively: null system call, stat, page fault, fork and
- * exec, pipe round trip. Each number is the minimum of many measures of about 0.3 ms (or of one
- * call, where that takes longer), in nanoseconds: "CALLS name ns ...".
+ * What kernel paths cost inside a guest, or natively: null system call, stat, page fault, mmap and
+ * munmap, fork and exit, fork and exec, pipe round trip. Each number is the minimum of many
+ * measures of about 0.3 ms (or of one call, where that takes longer), in nanoseconds:
+ * "CALLS name ns ...".
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -48,7 +49,24 @@ static void fault_call(void)
 	munmap(at, PAGES * PAGE);
 }
 
-static void fork_call(void)
+static void map_call(void)
+{
+	char *at = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	*at = 1;
+	munmap(at, 4 * PAGE);
+}
+
+static void exit_call(void)
+{
+	pid_t child = fork();
+
+	if (!child)
+		_exit(0);
+	waitpid(child, NULL, 0);
+}
+
+static void exec_call(void)
 {
 	pid_t child = fork();
 
@@ -98,6 +116,16 @@ static void echo(void)
 	_exit(0);
 }
 
+static const struct call {
+	const char *name;
+	void (*call)(void);
+	int divide;
+} calls[] = {
+	{ "null", null_call, 1 }, { "stat", stat_call, 1 }, { "fault", fault_call, PAGES },
+	{ "mmap", map_call, 1 },  { "exit", exit_call, 1 }, { "exec", exec_call, 1 },
+	{ "pipe", pipe_call, 1 },
+};
+
 int main(int argc, char **argv)
 {
 	pid_t child;
@@ -112,9 +140,10 @@ int main(int argc, char **argv)
 		close(to_child[1]);
 		echo();
 	}
-	printf("CALLS null %.0f stat %.0f fault %.0f fork %.0f pipe %.0f\n", measure(null_call, 1),
-	       measure(stat_call, 1), measure(fault_call, PAGES), measure(fork_call, 1),
-	       measure(pipe_call, 1));
+	for (unsigned n = 0; n < sizeof(calls) / sizeof(calls[0]); n++)
+		printf("%s%s %.0f", n ? " " : "CALLS ", calls[n].name,
+		       measure(calls[n].call, calls[n].divide));
+	printf("\n");
 	close(to_child[1]);
 	waitpid(child, NULL, 0);
 	return 0;

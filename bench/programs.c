@@ -1,125 +1,158 @@
 /*
- * Small programs for bench/run-programs: natively, and in a guest. Each prints its name, its time
- * in microseconds (the best of three) and a checksum, which must be the same everywhere.
+ * User programs for bench/engine, natively and in a guest. Each is a piece of work of some 0.1 to
+ * 0.4 ms, so that a measure is shorter than a slice of the host's scheduler; its number is the
+ * minimum of many measures. "PROGRAM name ns checksum" each: the checksum must be the same
+ * everywhere, and is that of one piece of work after `prepare`.
  */
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-static uint64_t now_us(void)
+enum { MEASURES = 400, MEASURES_LEAST = 5, MEASURES_MOST_NS = 250000000 };
+
+static uint64_t now_ns(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-static uint32_t seed = 12345;
-static uint32_t rnd(void) { return seed = seed * 1664525u + 1013904223u; }
+static uint32_t seed;
 
-struct node { struct node *next; uint64_t value; };
-static uint64_t list(void)
+static uint32_t next_random(void) { return seed = seed * 1664525u + 1013904223u; }
+
+static void prepare_nothing(void) {}
+
+/* A ring through `count` of `order`, in no order of addresses. */
+static void shuffle(uint32_t *order, uint32_t count)
 {
-	static struct node nodes[65536];
-	static uint32_t order[65536];
-	uint64_t sum = 0;
-	struct node *at;
-
-	for (uint32_t n = 0; n < 65536; n++)
+	for (uint32_t n = 0; n < count; n++)
 		order[n] = n;
-	for (uint32_t n = 65535; n; n--) {
-		uint32_t k = rnd() % (n + 1), swap = order[n];
+	for (uint32_t n = count - 1; n; n--) {
+		uint32_t other = (next_random() >> 8) % (n + 1);
+		uint32_t kept = order[n];
 
-		order[n] = order[k];
-		order[k] = swap;
+		order[n] = order[other];
+		order[other] = kept;
 	}
-	for (uint32_t n = 0; n < 65536; n++)
-		nodes[order[n]] = (struct node){ &nodes[order[(n + 1) % 65536]], n };
-	at = &nodes[order[0]];
-	for (int n = 0; n < 2000000; n++) {
-		sum += at->value;
+}
+
+/* ---- integer */
+
+enum { LIST_NODES = 2048, LIST_ROUNDS = 16 };
+struct node { struct node *next; uint64_t value; };
+static struct node list_nodes[LIST_NODES], *list_head;
+static uint32_t crc_table[256];
+
+static void prepare_list(void)
+{
+	static uint32_t order[LIST_NODES];
+
+	shuffle(order, LIST_NODES);
+	for (uint32_t n = 0; n < LIST_NODES; n++)
+		list_nodes[order[n]] =
+			(struct node){ &list_nodes[order[(n + 1) % LIST_NODES]], next_random() };
+	list_head = &list_nodes[order[0]];
+	for (uint32_t n = 0; n < 256; n++) {
+		uint32_t crc = n;
+
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+		crc_table[n] = crc;
+	}
+}
+
+static uint64_t run_list(void)
+{
+	const struct node *at = list_head;
+	uint32_t crc = ~0u;
+
+	for (int n = 0; n < LIST_NODES * LIST_ROUNDS; n++) {
+		crc = crc >> 8 ^ crc_table[(crc ^ at->value) & 0xff];
 		at = at->next;
 	}
-	return sum;
+	return crc;
 }
 
-static uint64_t sieve(void)
-{
-	static uint8_t composite[1 << 18];
-	uint64_t count = 0;
+enum { BYTECODE_STEPS = 60000 };
 
-	for (int round = 0; round < 20; round++) {
-		memset(composite, 0, sizeof(composite));
-		count = 0;
-		for (uint32_t n = 2; n < sizeof(composite); n++) {
-			if (composite[n])
-				continue;
-			count++;
-			for (uint32_t k = n * 2; k < sizeof(composite); k += n)
-				composite[k] = 1;
-		}
-	}
-	return count;
-}
-
-static uint64_t lz(void)
-{
-	static uint8_t in[1 << 18], out[1 << 19];
-	static uint32_t table[1 << 14];
-	size_t o = 0;
-	uint64_t sum = 0;
-
-	for (size_t n = 0; n < sizeof(in); n++)
-		in[n] = (uint8_t)(n > 1000 && rnd() % 4 ? in[n - 1 - rnd() % 1000] : rnd() >> 24);
-	memset(table, 0, sizeof(table));
-	for (size_t n = 0; n + 8 < sizeof(in);) {
-		uint32_t word, h, length = 0;
-		size_t from;
-
-		memcpy(&word, in + n, 4);
-		h = word * 2654435761u >> 18;
-		from = table[h];
-		table[h] = (uint32_t)n;
-		while (from < n && n + length + 1 < sizeof(in) && length < 255 &&
-		       in[from + length] == in[n + length])
-			length++;
-		if (length >= 4) {
-			out[o++] = 255;
-			out[o++] = (uint8_t)length;
-			n += length;
-		} else {
-			out[o++] = in[n++];
-		}
-	}
-	for (size_t n = 0; n < o; n++)
-		sum = sum * 31 + out[n];
-	return sum;
-}
-
-static uint64_t interpreter(void)
+static uint64_t run_bytecode(void)
 {
 	static const uint8_t code[] = { 0, 1, 2, 3, 1, 4, 0, 2, 5, 3, 1, 6, 2, 0, 4, 7 };
-	uint64_t a = 1, b = 2, stack[64] = { 0 }, pc = 0;
-	unsigned sp = 0;
+	uint64_t a = 1;
+	uint64_t b = 2;
+	uint64_t pc = 0;
+	uint64_t stack[64] = { 0 };
+	unsigned top = 0;
 
-	for (int n = 0; n < 4000000; n++) {
+	for (int n = 0; n < BYTECODE_STEPS; n++) {
 		switch (code[pc & 15]) {
 		case 0: a += b; break;
-		case 1: stack[sp++ & 63] = a; break;
+		case 1: stack[top++ & 63] = a; break;
 		case 2: b ^= a >> 3; break;
 		case 3: a = a * 5 + 1; break;
-		case 4: b += stack[--sp & 63]; break;
-		case 5: a -= b; break;
-		case 6: stack[sp & 63] += b; break;
+		case 4: b += stack[--top & 63]; break;
+		case 5: a -= b * 3 - pc; break;
+		case 6: stack[top & 63] += b; break;
 		default: pc += a & 3; break;
 		}
 		pc++;
 	}
 	return a ^ b;
 }
+
+enum { LZ_BYTES = 1 << 16, LZ_HASH_BITS = 13, LZ_LONGEST = 255, LZ_SHORTEST = 4 };
+static uint8_t lz_in[LZ_BYTES], lz_out[2 * LZ_BYTES];
+static uint32_t lz_table[1 << LZ_HASH_BITS];
+
+static void prepare_lz(void)
+{
+	for (uint32_t n = 0; n < LZ_BYTES; n++) {
+		bool again = n > 1000 && next_random() >> 30;
+
+		lz_in[n] = again ? lz_in[n - 1 - (next_random() >> 8) % 1000]
+				 : (uint8_t)(next_random() >> 24);
+	}
+}
+
+static uint64_t run_lz(void)
+{
+	uint64_t sum = 0;
+	size_t out = 0;
+
+	memset(lz_table, 0, sizeof(lz_table));
+	for (size_t n = 0; n + 8 < LZ_BYTES;) {
+		uint32_t word, hash;
+		uint32_t length = 0;
+		size_t from;
+
+		memcpy(&word, lz_in + n, 4);
+		hash = word * 2654435761u >> (32 - LZ_HASH_BITS);
+		from = lz_table[hash];
+		lz_table[hash] = (uint32_t)n;
+		while (from < n && n + length + 1 < LZ_BYTES && length < LZ_LONGEST &&
+		       lz_in[from + length] == lz_in[n + length])
+			length++;
+		if (length >= LZ_SHORTEST) {
+			lz_out[out++] = 255;
+			lz_out[out++] = (uint8_t)length;
+			n += length;
+		} else {
+			lz_out[out++] = lz_in[n++];
+		}
+	}
+	for (size_t n = 0; n < out; n++)
+		sum = sum * 31 + lz_out[n];
+	return sum;
+}
+
+enum { SORT_COUNT = 4000 };
+static uint32_t unsorted[SORT_COUNT], sorted[SORT_COUNT];
 
 static int compare(const void *x, const void *y)
 {
@@ -128,107 +161,215 @@ static int compare(const void *x, const void *y)
 
 	return a < b ? -1 : a > b;
 }
-static uint64_t quicksort(void)
-{
-	static uint32_t v[200000];
 
-	for (size_t n = 0; n < 200000; n++)
-		v[n] = rnd();
-	qsort(v, 200000, 4, compare);
-	return v[1000] ^ v[100000];
+static void prepare_sort(void)
+{
+	for (size_t n = 0; n < SORT_COUNT; n++)
+		unsorted[n] = next_random();
 }
 
-static uint64_t hash(void)
+static uint64_t run_sort(void)
 {
-	static struct { uint64_t key, count; } table[1 << 16];
-	uint64_t sum = 0;
+	memcpy(sorted, unsorted, sizeof(sorted));
+	qsort(sorted, SORT_COUNT, sizeof(*sorted), compare);
+	return sorted[100] ^ sorted[SORT_COUNT / 2];
+}
 
-	memset(table, 0, sizeof(table));
-	for (int n = 0; n < 1000000; n++) {
-		uint64_t key = rnd() % 40000 + 1, at = key * 0x9e3779b97f4a7c15ull >> 48;
+__attribute__((noinline)) static uint64_t fibonacci(unsigned n)
+{
+	return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2);
+}
 
-		while (table[at & 65535].key && table[at & 65535].key != key)
-			at++;
-		table[at & 65535].key = key;
-		sum += ++table[at & 65535].count;
+static uint64_t run_fib(void) { return fibonacci(23); }
+
+enum { SIEVE_BYTES = 1 << 16 };
+
+static uint64_t run_sieve(void)
+{
+	static uint8_t composite[SIEVE_BYTES];
+	uint64_t count = 0;
+
+	memset(composite, 0, sizeof(composite));
+	for (uint32_t n = 2; n < SIEVE_BYTES; n++) {
+		if (composite[n])
+			continue;
+		count++;
+		for (uint32_t k = n * 2; k < SIEVE_BYTES; k += n)
+			composite[k] = 1;
 	}
-	return sum;
+	return count;
 }
 
-static uint64_t __attribute__((noinline)) fib(unsigned n)
-{
-	return n < 2 ? n : fib(n - 1) + fib(n - 2);
-}
-static uint64_t fibonacci(void) { return fib(32); }
+enum { CHASE_POINTERS = (64 << 10) / sizeof(void *), CHASE_STEPS = 100000 };
+static void *chase[CHASE_POINTERS];
 
-static uint64_t sse(void)
+static void prepare_chase(void)
 {
-	static float a[4096] __attribute__((aligned(16))), b[4096] __attribute__((aligned(16)));
-	uint32_t bits;
+	static uint32_t order[CHASE_POINTERS];
 
-	for (int n = 0; n < 4096; n++)
-		a[n] = (float)n, b[n] = (float)(4096 - n);
-	for (int round = 0; round < 4000; round++)
-		for (int n = 0; n < 4096; n += 4)
-			_mm_store_ps(
-				b + n,
-				_mm_add_ps(_mm_mul_ps(_mm_load_ps(a + n), _mm_set1_ps(0.5f)),
-					   _mm_mul_ps(_mm_load_ps(b + n), _mm_set1_ps(0.25f))));
-	memcpy(&bits, b + 77, 4);
-	return bits;
+	shuffle(order, CHASE_POINTERS);
+	for (uint32_t n = 0; n < CHASE_POINTERS; n++)
+		chase[order[n]] = &chase[order[(n + 1) % CHASE_POINTERS]];
 }
 
-__attribute__((target("avx2,fma"))) static uint64_t avx2(void)
+static uint64_t run_chase(void)
 {
-	static double a[64][64] __attribute__((aligned(32))),
-		b[64][64] __attribute__((aligned(32))), c[64][64] __attribute__((aligned(32)));
+	void **at = chase;
+
+	for (int n = 0; n < CHASE_STEPS; n++)
+		at = *at;
+	return (uint64_t)(at - chase);
+}
+
+/* ---- floating point and vectors */
+
+enum { BODIES = 5, NBODY_STEPS = 1200 };
+struct body { double at[3], speed[3], mass; };
+static struct body bodies_first[BODIES], bodies[BODIES];
+
+static void prepare_nbody(void)
+{
+	for (int n = 0; n < BODIES; n++) {
+		for (int axis = 0; axis < 3; axis++) {
+			bodies_first[n].at[axis] = n * 3 + axis * 0.5 + 1;
+			bodies_first[n].speed[axis] = 0.01 * (n - axis);
+		}
+		bodies_first[n].mass = n ? 0.01 * n : 30;
+	}
+}
+
+static void attract(struct body *a, struct body *b, double time)
+{
+	double away[3], distance, strength;
+
+	for (int axis = 0; axis < 3; axis++)
+		away[axis] = a->at[axis] - b->at[axis];
+	distance = away[0] * away[0] + away[1] * away[1] + away[2] * away[2];
+	strength = time / (distance * __builtin_sqrt(distance));
+	for (int axis = 0; axis < 3; axis++) {
+		a->speed[axis] -= away[axis] * b->mass * strength;
+		b->speed[axis] += away[axis] * a->mass * strength;
+	}
+}
+
+static uint64_t run_nbody(void)
+{
 	uint64_t bits;
 
-	for (int n = 0; n < 64 * 64; n++)
-		(&a[0][0])[n] = n % 17, (&b[0][0])[n] = n % 13;
-	memset(c, 0, sizeof(c));
-	for (int round = 0; round < 60; round++)
-		for (int i = 0; i < 64; i++)
-			for (int k = 0; k < 64; k++) {
-				__m256d x = _mm256_set1_pd(a[i][k]);
-
-				for (int j = 0; j < 64; j += 4)
-					_mm256_store_pd(&c[i][j],
-							_mm256_fmadd_pd(x, _mm256_load_pd(&b[k][j]),
-									_mm256_load_pd(&c[i][j])));
-			}
-	memcpy(&bits, &c[5][7], 8);
+	memcpy(bodies, bodies_first, sizeof(bodies));
+	for (int step = 0; step < NBODY_STEPS; step++) {
+		for (int a = 0; a < BODIES; a++)
+			for (int b = a + 1; b < BODIES; b++)
+				attract(&bodies[a], &bodies[b], 0.001);
+		for (int n = 0; n < BODIES; n++)
+			for (int axis = 0; axis < 3; axis++)
+				bodies[n].at[axis] += 0.001 * bodies[n].speed[axis];
+	}
+	memcpy(&bits, &bodies[1].at[2], sizeof(bits));
 	return bits;
 }
 
-int main(void)
+enum { AXPY_FLOATS = 4096, AXPY_ROUNDS = 200 };
+
+static uint64_t run_axpy(void)
 {
-	static const struct { const char *name; uint64_t (*run)(void);
-	} programs[] = {
-		{ "list", list },
-		{ "sieve", sieve },
-		{ "lz", lz },
-		{ "interpreter", interpreter },
-		{ "quicksort", quicksort },
-		{ "hash", hash },
-		{ "fib", fibonacci },
-		{ "sse", sse },
-		{ "avx2", avx2 },
-	};
+	static float x[AXPY_FLOATS] __attribute__((aligned(64)));
+	static float y[AXPY_FLOATS] __attribute__((aligned(64)));
+	uint32_t bits;
 
-	for (unsigned n = 0; n < sizeof(programs) / sizeof(programs[0]); n++) {
-		uint64_t best = UINT64_MAX, sum = 0;
-
-		for (int k = 0; k < 3; k++) {
-			uint64_t start = now_us(), took;
-
-			seed = 12345;
-			sum = programs[n].run();
-			took = now_us() - start;
-			best = took < best ? took : best;
-		}
-		printf("P %s %lu %lx\n", programs[n].name, best, sum);
-		fflush(stdout);
+	for (int n = 0; n < AXPY_FLOATS; n++) {
+		x[n] = (float)n;
+		y[n] = (float)(AXPY_FLOATS - n);
 	}
+	for (int round = 0; round < AXPY_ROUNDS; round++)
+		for (int n = 0; n < AXPY_FLOATS; n += 4) {
+			__m128 scaled = _mm_mul_ps(_mm_load_ps(x + n), _mm_set1_ps(0.5f));
+
+			_mm_store_ps(y + n, _mm_add_ps(_mm_load_ps(y + n), scaled));
+		}
+	memcpy(&bits, &y[77], sizeof(bits));
+	return bits;
+}
+
+enum { MATRIX = 64, MATRIX_ROUNDS = 5 };
+static double left[MATRIX][MATRIX] __attribute__((aligned(64)));
+static double right[MATRIX][MATRIX] __attribute__((aligned(64)));
+static double product[MATRIX][MATRIX] __attribute__((aligned(64)));
+
+static void prepare_matmul(void)
+{
+	for (int n = 0; n < MATRIX * MATRIX; n++) {
+		left[n / MATRIX][n % MATRIX] = n % 17;
+		right[n / MATRIX][n % MATRIX] = n % 13;
+	}
+}
+
+__attribute__((target("avx2,fma"))) static void multiply_row(int row, int k)
+{
+	__m256d factor = _mm256_set1_pd(left[row][k]);
+
+	for (int column = 0; column < MATRIX; column += 4)
+		_mm256_store_pd(&product[row][column],
+				_mm256_fmadd_pd(factor, _mm256_load_pd(&right[k][column]),
+						_mm256_load_pd(&product[row][column])));
+}
+
+static uint64_t run_matmul(void)
+{
+	uint64_t bits;
+
+	memset(product, 0, sizeof(product));
+	for (int round = 0; round < MATRIX_ROUNDS; round++)
+		for (int row = 0; row < MATRIX; row++)
+			for (int k = 0; k < MATRIX; k++)
+				multiply_row(row, k);
+	memcpy(&bits, &product[5][7], sizeof(bits));
+	return bits;
+}
+
+static const struct program {
+	const char *name;
+	void (*prepare)(void);
+	uint64_t (*run)(void);
+} programs[] = {
+	{ "list", prepare_list, run_list },
+	{ "bytecode", prepare_nothing, run_bytecode },
+	{ "lz", prepare_lz, run_lz },
+	{ "qsort", prepare_sort, run_sort },
+	{ "fib", prepare_nothing, run_fib },
+	{ "sieve", prepare_nothing, run_sieve },
+	{ "chase", prepare_chase, run_chase },
+	{ "nbody", prepare_nbody, run_nbody },
+	{ "axpy", prepare_nothing, run_axpy },
+	{ "matmul", prepare_matmul, run_matmul },
+};
+
+static void measure(const struct program *program)
+{
+	uint64_t least = UINT64_MAX;
+	uint64_t begin = now_ns();
+	uint64_t sum = 0;
+
+	seed = 12345;
+	program->prepare();
+	for (int n = 0; n < MEASURES; n++) {
+		uint64_t start = now_ns();
+		uint64_t took;
+
+		sum = program->run();
+		took = now_ns() - start;
+		least = took < least ? took : least;
+		if (n >= MEASURES_LEAST && now_ns() - begin > MEASURES_MOST_NS)
+			break;
+	}
+	printf("PROGRAM %s %lu %lx\n", program->name, least, sum);
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	for (unsigned n = 0; n < sizeof(programs) / sizeof(programs[0]); n++)
+		if (argc < 2 || !strcmp(argv[1], programs[n].name))
+			measure(&programs[n]);
 	return 0;
 }
