@@ -238,7 +238,7 @@ static enum engine_exit soft_engine_run(struct engine_cpu *opaque)
 void soft_kick(struct soft_cpu *cpu, uint32_t why)
 {
 	__atomic_fetch_or(&cpu->kick, why, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&cpu->jump_key, cpu->engine->no_key, __ATOMIC_SEQ_CST);
+	soft_leave_mode(cpu);
 }
 
 static void soft_engine_kick(struct engine_cpu *opaque)

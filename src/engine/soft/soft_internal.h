@@ -130,8 +130,12 @@ struct soft_cpu {
 	uint32_t kick;             /* KICK_*: polled by translated code */
 	uint32_t interrupt_pending; /* 0 or 1: looked at when IF becomes 1 */
 	uint8_t interrupt_flag;    /* RFLAGS.IF, 0 or 1 */
-	/* of the running mode; no_key after a kick: nothing matches, the dispatcher is next */
-	uint64_t jump_key;
+	/*
+	 * Of the running mode, [user]: code of a level looks for its own, so that an inlined change
+	 * of the level changes nothing here. no_key after a kick: nothing matches, the dispatcher
+	 * is next.
+	 */
+	uint64_t jump_key[2];
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss,
 		*thunk_indirect;

@@ -74,6 +74,8 @@ void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t li
 void soft_flush_jumps(struct soft_cpu *cpu, bool global);
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b);
 void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode);
+/* No jump is found any more: the next exit comes to the dispatcher. From any thread. */
+void soft_leave_mode(struct soft_cpu *cpu);
 
 /* invalidate.c */
 void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);

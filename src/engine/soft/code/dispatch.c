@@ -201,7 +201,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		soft_set_pending(cpu, PENDING_STEP_TRAP, cpu->pending & PENDING_STEP);
 		cpu->pending &= ~(uint32_t)(PENDING_SINGLE | PENDING_SHADOW);
 		/* the block leaves through the jump cache: come back here */
-		cpu->jump_key = cpu->engine->no_key;
+		soft_leave_mode(cpu);
 	} else {
 		soft_enter_mode(cpu, to.mode);
 		soft_remember_jump(cpu, b, to.linear, soft_jump_key(cpu, to.mode), to.rights);

@@ -24,7 +24,7 @@ uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode)
 void soft_flush_jumps(struct soft_cpu *cpu, bool global)
 {
 	space_flush_jumps(cpu->space, global);
-	cpu->jump_key = cpu->engine->no_key;
+	soft_leave_mode(cpu);
 }
 
 void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint64_t key,
@@ -55,9 +55,19 @@ void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t li
  */
 void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode)
 {
-	__atomic_store_n(&cpu->jump_key, soft_jump_key(cpu, mode), __ATOMIC_SEQ_CST);
+	uint64_t kernel = soft_jump_key(cpu, mode & ~(uint32_t)MODE_USER);
+	uint64_t user = soft_jump_key(cpu, mode | MODE_USER);
+
+	__atomic_store_n(&cpu->jump_key[0], kernel, __ATOMIC_RELAXED);
+	__atomic_store_n(&cpu->jump_key[1], user, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&cpu->kick, __ATOMIC_SEQ_CST))
-		cpu->jump_key = cpu->engine->no_key;
+		soft_leave_mode(cpu);
+}
+
+void soft_leave_mode(struct soft_cpu *cpu)
+{
+	for (unsigned user = 0; user < 2; user++)
+		__atomic_store_n(&cpu->jump_key[user], cpu->engine->no_key, __ATOMIC_RELAXED);
 }
 
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b)

@@ -9,6 +9,11 @@ static uint32_t jump_index(uint64_t rip)
 	return (uint32_t)((rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1));
 }
 
+static struct host_mem jump_key(bool user)
+{
+	return cpu_mem(offsetof(struct soft_cpu, jump_key) + user * sizeof(uint64_t));
+}
+
 /*
  * To a target known now, through the jump cache (it lies in another page). Flags are in flags_word.
  */
@@ -20,7 +25,7 @@ void translate_exit_constant(struct translation *t, uint64_t target)
 
 	emit_constant(out(t), R11, target);
 	emit_store(out(t), R11, CPU(state.rip));
-	emit_rm(out(t), OP64(0x03), R11, CPU(jump_key));
+	emit_rm(out(t), OP64(0x03), R11, jump_key(t->mode & MODE_USER));
 	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, sum)));
 	miss = emit_jcc(out(t), CC_NZ);
 	emit_jmp_cpu(out(t), entry + offsetof(struct jump_entry, host));
@@ -28,8 +33,8 @@ void translate_exit_constant(struct translation *t, uint64_t target)
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
 }
 
-/* To the address in r11. Flags are in flags_word. */
-static void exit_indirect(struct translation *t)
+/* To the address in r11, at that level. Flags are in flags_word. */
+void translate_exit_indirect(struct translation *t, bool user)
 {
 	size_t cache = offsetof(struct soft_cpu, jump_cache);
 	struct host_mem entry = {
@@ -48,7 +53,7 @@ static void exit_indirect(struct translation *t)
 	emit32(out(t), JUMP_CACHE_ENTRIES - 1);
 	emit_rr(out(t), OP32(0xc1), 4, R10);
 	emit8(out(t), 4);
-	emit_rm(out(t), OP64(0x03), R11, CPU(jump_key));
+	emit_rm(out(t), OP64(0x03), R11, jump_key(user));
 	emit_rm(out(t), OP64(0x3b), R11, entry);
 	miss = emit_jcc(out(t), CC_NZ);
 	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
@@ -243,7 +248,7 @@ void translate_return_near(struct translation *t, unsigned extra)
 	emit_load(out(t), R11, popped);
 	translate_end_access(t, c);
 	emit_lea(out(t), RSP, mem(RSP, (int32_t)(8 + extra)));
-	exit_indirect(t);
+	translate_exit_indirect(t, t->mode & MODE_USER);
 	t->ended = true;
 }
 
@@ -300,7 +305,7 @@ bool translate_indirect(struct translation *t)
 		translate_push_constant(t, translate_after_insn(t));
 		emit_load(out(t), R11, CPU(temp[2]));
 	}
-	exit_indirect(t);
+	translate_exit_indirect(t, t->mode & MODE_USER);
 	t->ended = true;
 	return true;
 }
@@ -348,23 +353,4 @@ void translate_counted_jump(struct translation *t)
 	short_jump[-1] = (uint8_t)(out(t)->out - short_jump);
 	if (skip)
 		set_jump(skip, out(t)->out);
-}
-
-void translate_read_time(struct translation *t)
-{
-	static const struct host_op rorx = {
-		.kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true
-	};
-
-	emit8(out(t), 0x0f);
-	emit8(out(t), 0x31);
-	emit_rr(out(t), rorx, RDX, RDX);
-	emit8(out(t), 32);
-	emit_load(out(t), R11, CPU(state.tsc_offset));
-	emit_lea(out(t), RAX, (struct host_mem){ .base = RAX, .index = RDX });
-	emit_lea(out(t), RAX, (struct host_mem){ .base = RAX, .index = R11 });
-	emit_rr(out(t), rorx, RDX, RAX);
-	emit8(out(t), 32);
-	emit_rr(out(t), OP32(0x89), RDX, RDX);
-	emit_rr(out(t), OP32(0x89), RAX, RAX);
 }

@@ -225,16 +225,9 @@ bool translate_inline_read_segment(struct translation *t)
 	return true;
 }
 
-/* PUSHF: flags_word is brought up to date first; what is pushed is put together in r10. */
-bool translate_inline_pushf(struct translation *t)
+/* RFLAGS, without RF and VM, from where it is kept to r10; flags_word is up to date. Uses r11. */
+void translate_flags_to_r10(struct translation *t)
 {
-	const struct x86_insn *i = &t->at->insn;
-	struct cold *c;
-
-	if (t->code_bits != 64 || i->prefix66)
-		return false;
-	translate_save_flags(t);
-	t->host_flags = false;
 	emit_rm(out(t), (struct host_op){ .map = 1, .opcode = 0xb6 }, R10,
 		cpu_mem(offsetof(struct soft_cpu, flags_word) + 1));
 	emit_rr(out(t), OP32(0x81), 4, R10);
@@ -253,6 +246,39 @@ bool translate_inline_pushf(struct translation *t)
 	emit_rr(out(t), OP32(0x09), R11, R10);
 	emit_rr(out(t), OP32(0x83), 1, R10);
 	emit8(out(t), 2);
+}
+
+/* The arithmetic flags of r10 become the guest's, in flags_word. Uses r10, r11. */
+void translate_flags_from_r10(struct translation *t)
+{
+	emit_rr(out(t), OP32(0x89), R10, R11);
+	/* to the second byte */
+	emit_rr(out(t), OP32(0xc1), 4, R10);
+	emit8(out(t), 8);
+	emit_rr(out(t), OP32(0xc1), 5, R11);
+	emit8(out(t), 11);
+	emit_rr(out(t), OP32(0x83), 4, R11);
+	emit8(out(t), 1);
+	emit_rr(out(t), OP32(0x81), 4, R10);
+	emit32(out(t), 0xd500);
+	emit_rr(out(t), OP32(0x09), R11, R10);
+	emit_store(out(t), R10, CPU(flags_word));
+	t->flags_set = true;
+	t->word_flags = true;
+	t->host_flags = false;
+}
+
+/* PUSHF: flags_word is brought up to date first. */
+bool translate_inline_pushf(struct translation *t)
+{
+	const struct x86_insn *i = &t->at->insn;
+	struct cold *c;
+
+	if (t->code_bits != 64 || i->prefix66)
+		return false;
+	translate_save_flags(t);
+	t->host_flags = false;
+	translate_flags_to_r10(t);
 	emit_store(out(t), R10, CPU(temp[2]));
 	c = emit_lookup(t, mem(RSP, -8), false, 8, false, true);
 	emit_load(out(t), R10, CPU(temp[2]));
@@ -294,18 +320,6 @@ bool translate_inline_popf(struct translation *t)
 	emit_rm(out(t), (struct host_op){ .opcode = 0x88, .force_rex = true }, R11,
 		CPU(interrupt_flag));
 	emit_lea(out(t), RSP, mem(RSP, 8));
-	emit_rr(out(t), OP32(0x89), R10, R11);
-	/* arithmetic flags to the second byte */
-	emit_rr(out(t), OP32(0xc1), 4, R10);
-	emit8(out(t), 8);
-	emit_rr(out(t), OP32(0xc1), 5, R11);
-	emit8(out(t), 11);
-	emit_rr(out(t), OP32(0x83), 4, R11);
-	emit8(out(t), 1);
-	emit_rr(out(t), OP32(0x81), 4, R10);
-	emit32(out(t), 0xd500);
-	emit_rr(out(t), OP32(0x09), R11, R10);
-	emit_store(out(t), R10, CPU(flags_word));
-	t->flags_set = true;
+	translate_flags_from_r10(t);
 	return true;
 }

@@ -68,6 +68,12 @@ static bool translate_inline(struct translation *t)
 	case X86_CLASS_POPF: return translate_inline_popf(t);
 	case X86_CLASS_READ_SEGMENT: return translate_inline_read_segment(t);
 	case X86_CLASS_RDTSC: translate_read_time(t); return true;
+	case X86_CLASS_RDTSCP: translate_read_time_and_processor(t); return true;
+	case X86_CLASS_DIRECTION: translate_set_direction(t); return true;
+	case X86_CLASS_FS_GS_BASE: return translate_fs_gs_base(t);
+	case X86_CLASS_READ_CONTROL: return translate_read_control(t);
+	case X86_CLASS_SYSCALL: return translate_syscall(t);
+	case X86_CLASS_SYSRET: return translate_sysret(t);
 	default: return false;
 	}
 }
@@ -78,6 +84,18 @@ static bool is_fpu_off(const struct translation *t, const struct x86_insn *i)
 	       (t->mode & MODE_FPU_OFF || (t->mode & MODE_AVX_OFF && i->kind));
 }
 
+/* Instructions that find the guest's flags in flags_word, and leave them there. */
+static bool works_on_the_word(const struct x86_insn *i)
+{
+	switch (i->encoding.class) {
+	case X86_CLASS_PUSHF:
+	case X86_CLASS_POPF:
+	case X86_CLASS_SYSCALL:
+	case X86_CLASS_SYSRET: return true;
+	default: return false;
+	}
+}
+
 void translate_insn(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
@@ -86,7 +104,7 @@ void translate_insn(struct translation *t)
 		translate_system_exit(t);
 		return;
 	}
-	if (!x86_insn_has_memory(i) && i->encoding.class != X86_CLASS_PUSHF)
+	if (!x86_insn_has_memory(i) && !works_on_the_word(i))
 		translate_want_flags(t);
 	switch (i->encoding.class) {
 	case X86_CLASS_DATA:

@@ -5,6 +5,8 @@
  *   translate_copy.c      data instructions
  *   translate_control.c   exits, stack
  *   translate_inline.c    strings, privileged instructions
+ *   translate_register.c  registers of the system
+ *   translate_level.c     changes of the privilege level
  *   translate_insn.c      which way an instruction takes
  *   translate_cold.c      slow paths
  *   translate_group.c     one lookup for several accesses
@@ -130,6 +132,7 @@ void translate_copy_registers(struct translation *t);
 void translate_exit_constant(struct translation *t, uint64_t target);
 bool translate_same_page(const struct translation *t, uint64_t target);
 void translate_align_rel32(struct translation *t, unsigned opcode_bytes);
+void translate_exit_indirect(struct translation *t, bool user);
 void translate_exit_direct(struct translation *t, uint64_t target);
 void translate_side_exit(struct translation *t, uint8_t cc, uint64_t target);
 void translate_align_data(struct translation *t);
@@ -143,7 +146,6 @@ void translate_leave_frame(struct translation *t);
 void translate_return_near(struct translation *t, unsigned extra);
 bool translate_indirect(struct translation *t);
 void translate_counted_jump(struct translation *t);
-void translate_read_time(struct translation *t);
 
 /* translate_inline.c */
 bool translate_inline_string(struct translation *t);
@@ -154,6 +156,20 @@ bool translate_inline_swapgs(struct translation *t);
 bool translate_inline_read_segment(struct translation *t);
 bool translate_inline_pushf(struct translation *t);
 bool translate_inline_popf(struct translation *t);
+
+void translate_flags_to_r10(struct translation *t);
+void translate_flags_from_r10(struct translation *t);
+
+/* translate_register.c */
+void translate_read_time(struct translation *t);
+void translate_read_time_and_processor(struct translation *t);
+void translate_set_direction(struct translation *t);
+bool translate_fs_gs_base(struct translation *t);
+bool translate_read_control(struct translation *t);
+
+/* translate_level.c */
+bool translate_syscall(struct translation *t);
+bool translate_sysret(struct translation *t);
 
 /* translate_insn.c */
 void translate_insn(struct translation *t);
