@@ -1,6 +1,7 @@
 /*
  * Guest memory as the image finds it:
  *
+ *   0x413 KiB of conventional memory, as firmware leaves it there
  *   0x1000 GDT   0x2000 information   0x2100 memory map   0x2200 module list   0x3000 command line
  *   segments at their physical addresses: from 0x8000 to 0x9f000, or at or above 1 MiB
  *   below the end of low memory: module
@@ -31,6 +32,8 @@ enum {
 	LOWEST_GPA = 0x100000,
 	FREE_GPA = 0x8000,
 	CONVENTIONAL_END = 0x9f000,
+	CONVENTIONAL_KIB = CONVENTIONAL_END / 1024,
+	BIOS_CONVENTIONAL_KIB_GPA = 0x413, /* of the BIOS data area: Xen looks there */
 };
 enum { INFO_MEMORY = 1, INFO_COMMAND = 4, INFO_MODULES = 8, INFO_MAP = 0x40, INFO_NAME = 0x200 };
 
@@ -162,11 +165,13 @@ static void information(const struct guest_memory *m, uint64_t module_gpa, uint6
 {
 	uint8_t *info = m->ram + INFO_GPA;
 	uint8_t *map = m->ram + MAP_GPA;
+	const uint16_t conventional_kib = CONVENTIONAL_KIB;
 	unsigned entries = 3;
 
+	memcpy(m->ram + BIOS_CONVENTIONAL_KIB_GPA, &conventional_kib, sizeof(conventional_kib));
 	memset(info, 0, GUEST_PAGE_BYTES);
 	put32(info, INFO_MEMORY | INFO_COMMAND | INFO_MAP | (module_bytes ? INFO_MODULES : 0));
-	put32(info + 4, 640);
+	put32(info + 4, CONVENTIONAL_KIB);
 	put32(info + 8, (uint32_t)((m->low_bytes - LOWEST_GPA) / 1024));
 	put32(info + 16, COMMAND_GPA);
 	put32(info + 20, module_bytes ? 1 : 0);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pic.h"
+
 enum {
 	LATCH_PORT = 0xe0,
 	LATCH_TWIN_PORT = 0xe8,
@@ -31,6 +33,7 @@ struct connection { bool exists; struct test_device_target target; };
 
 struct test_device {
 	const struct test_device_host *host;
+	struct pic pic;
 	struct connection connection[KINDS][CONNECTIONS];
 	uint8_t latch[LATCH_BYTES];
 	uint8_t memory[MEMORY_BYTES];
@@ -40,9 +43,11 @@ struct test_device *test_device_create(const struct test_device_host *host)
 {
 	struct test_device *device = calloc(1, sizeof(*device));
 
-	assert(host->set_line && host->assert_sint);
-	if (device)
-		device->host = host;
+	assert(host->set_line && host->notify && host->assert_sint);
+	if (!device)
+		return NULL;
+	device->host = host;
+	pic_reset(&device->pic);
 	return device;
 }
 
@@ -61,8 +66,13 @@ static unsigned latch_offset(uint16_t port)
 bool test_device_port_read(struct test_device *device, uint16_t port, unsigned bytes, uint64_t *ret)
 {
 	unsigned offset = latch_offset(port);
+	uint8_t value;
 
 	assert(bytes <= LATCH_BYTES);
+	if (pic_read(&device->pic, port, &value)) {
+		*ret = value;
+		return true;
+	}
 	if (offset == LATCH_BYTES)
 		return false;
 	*ret = 0;
@@ -100,6 +110,22 @@ static void hyperv_command(struct test_device *device, uint32_t request)
 	}
 }
 
+static void set_line(struct test_device *device, unsigned line, bool high)
+{
+	device->host->set_line(device->host->context, line, high);
+	if (line >= PIC_LINES)
+		return;
+	pic_set_line(&device->pic, line, high);
+	device->host->notify(device->host->context);
+}
+
+bool test_device_has_interrupt(const struct test_device *device)
+{
+	return pic_has_interrupt(&device->pic);
+}
+
+int test_device_take_interrupt(struct test_device *device) { return pic_take(&device->pic); }
+
 bool test_device_port_write(struct test_device *device, uint16_t port, unsigned bytes,
 			    uint64_t value)
 {
@@ -112,7 +138,11 @@ bool test_device_port_write(struct test_device *device, uint16_t port, unsigned 
 		return true;
 	}
 	if (port >= LINE_PORT && port < LINE_PORT + LINES) {
-		device->host->set_line(device->host->context, port - LINE_PORT, value & 1);
+		set_line(device, port - LINE_PORT, value & 1);
+		return true;
+	}
+	if (pic_write(&device->pic, port, (uint8_t)value)) {
+		device->host->notify(device->host->context);
 		return true;
 	}
 	if (port == HYPERV_PORT && bytes == 4)

@@ -18,6 +18,7 @@ struct archive {
 	bool loading;
 	uint8_t *data; /* of a load never written */
 	size_t used, bytes;
+	uint32_t version; /* of the section that is loaded; 0 where it is written */
 	/*
 	 * 0; -EBADMSG: not what a save writes; -ENOBUFS: a save has no room; or what archive_fail()
 	 * was given

@@ -133,7 +133,7 @@ static void load_section(struct loader *loader, const struct saved_section *head
 {
 	struct archive archive = archive_load_from(payload, head->bytes);
 
-	if (head->version != saved_section_version(head->name)) {
+	if (!saved_section_is_known(head->name, head->version)) {
 		bool before_models = head->name == SECTION_MACHINE && head->version == 1;
 
 		refuse(loader, -ENOTSUP,
@@ -142,6 +142,7 @@ static void load_section(struct loader *loader, const struct saved_section *head
 			       : "a part of it is of a version that this Umbra does not know");
 		return;
 	}
+	archive.version = head->version;
 	archive_check(&archive, crc32c(0, payload, head->bytes) == head->crc);
 	if (head->name == SECTION_MACHINE) {
 		load_machine(loader, &archive);

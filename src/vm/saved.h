@@ -29,14 +29,29 @@ enum {
 	SECTION_MACHINE = UNIT_SECTION('M', 'A', 'C', 'H'),
 	SECTION_PAGES = UNIT_SECTION('P', 'A', 'G', 'E'),
 	SECTION_END = UNIT_SECTION('E', 'N', 'D', ' '),
+	SECTION_CPU = UNIT_SECTION('C', 'P', 'U', ' '),
 	SECTION_VERSION = 1,
 	/* with processor models, and their registers in the processors' parts */
 	SECTION_MACHINE_VERSION = 2,
+	/* with TSC_ADJUST, the entries of PAE paging, and the xAPIC's identifier */
+	SECTION_CPU_VERSION = 2,
 };
 
 static inline uint32_t saved_section_version(uint32_t name)
 {
-	return name == (uint32_t)SECTION_MACHINE ? SECTION_MACHINE_VERSION : SECTION_VERSION;
+	switch (name) {
+	case SECTION_MACHINE: return SECTION_MACHINE_VERSION;
+	case SECTION_CPU: return SECTION_CPU_VERSION;
+	default: return SECTION_VERSION;
+	}
+}
+
+/* Whether what is of this version can be read. */
+static inline bool saved_section_is_known(uint32_t name, uint32_t version)
+{
+	uint32_t oldest = name == SECTION_MACHINE ? SECTION_MACHINE_VERSION : SECTION_VERSION;
+
+	return version >= oldest && version <= saved_section_version(name);
 }
 
 struct saved_head { uint64_t memory_bytes, features, tsc_hz; uint32_t cpus; uint16_t debug_exit; };

@@ -11,6 +11,14 @@ static void set_line(void *context, unsigned gsi, bool high)
 	chipset_set_line(&((struct machine *)context)->chipset, gsi, high);
 }
 
+static void notify(void *context)
+{
+	struct machine *m = context;
+
+	if (test_device_has_interrupt(m->test_device))
+		interrupt_notify(&m->vcpus[0]);
+}
+
 static void assert_sint(void *context, uint32_t vp_index, unsigned sint)
 {
 	struct machine *m = context;
@@ -78,6 +86,7 @@ int machine_make_test_device(struct machine *m)
 	if (!m->options.test_device)
 		return 0;
 	m->test_device_host = (struct test_device_host){ .set_line = set_line,
+							 .notify = notify,
 							 .assert_sint = assert_sint,
 							 .context = m };
 	m->test_device = test_device_create(&m->test_device_host);

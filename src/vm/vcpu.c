@@ -64,6 +64,22 @@ static void on_port_write(void *context, uint16_t port, unsigned bytes, uint64_t
 	pthread_mutex_unlock(&machine->lock);
 }
 
+/* Of the 8259s, which are the test device's. */
+static bool has_external_interrupt(const struct vcpu *vcpu)
+{
+	const struct test_device *device = vcpu->machine->test_device;
+
+	return device && vcpu->index == 0 && apic_takes_external(&vcpu->apic) &&
+	       test_device_has_interrupt(device);
+}
+
+/* After a write to the local APIC: LINT0 may be open now. */
+static void notice_external_interrupt(struct vcpu *vcpu)
+{
+	if (has_external_interrupt(vcpu))
+		interrupt_notify(vcpu);
+}
+
 static bool is_ioapic(uint64_t gpa) { return gpa >> PAGE_SHIFT == IOAPIC_GPA >> PAGE_SHIFT; }
 /* The page of registers is there in xAPIC mode only. */
 static bool is_apic(const struct vcpu *vcpu, uint64_t gpa)
@@ -116,6 +132,7 @@ static void mmio_write(struct vcpu *vcpu, uint64_t gpa, const void *from, size_t
 	else if (is_apic(vcpu, gpa))
 		apic_write(&vcpu->apic, apic_register_at(gpa), value, clock_monotonic_ns());
 	timer_arm(vcpu);
+	notice_external_interrupt(vcpu);
 }
 
 static void on_mmio_write(void *context, uint64_t gpa, const void *from, size_t bytes)
@@ -160,6 +177,7 @@ static int on_msr_write(void *context, uint32_t msr, uint64_t value)
 		error = machine_msr_write(vcpu, msr, value);
 	}
 	timer_arm(vcpu);
+	notice_external_interrupt(vcpu);
 	pthread_mutex_unlock(&vcpu->machine->lock);
 	return error;
 }
@@ -194,6 +212,8 @@ static int on_interrupt(void *context)
 	pthread_mutex_lock(&vcpu->machine->lock);
 	timer_arm(vcpu);
 	vector = apic_take(&vcpu->apic);
+	if (vector < 0 && has_external_interrupt(vcpu))
+		vector = test_device_take_interrupt(vcpu->machine->test_device);
 	pthread_mutex_unlock(&vcpu->machine->lock);
 	return vector;
 }
@@ -306,6 +326,8 @@ static bool has_wake_event(const struct vcpu *vcpu)
 
 	engine_get(vcpu->cpu, ENGINE_GENERAL, &state);
 	if (apic_has_interrupt(&vcpu->apic) && (state.x86.rflags & FLAG_IF || vcpu->idle))
+		return true;
+	if (state.x86.rflags & FLAG_IF && has_external_interrupt(vcpu))
 		return true;
 	return engine_has_nmi(vcpu->cpu);
 }
@@ -438,6 +460,11 @@ static void mtrr_archive(struct archive *archive, struct vcpu *vcpu)
 
 enum { NMI_PENDING = 1, NMI_BLOCKED = 2 }; /* in the archive */
 
+static bool uses_pae_paging(const struct x86_state *state)
+{
+	return state->cr0 & CR0_PG && state->cr4 & CR4_PAE && !(state->efer & EFER_LMA);
+}
+
 static void vcpu_archive(struct archive *archive, void *self)
 {
 	struct vcpu *vcpu = self;
@@ -463,6 +490,14 @@ static void vcpu_archive(struct archive *archive, void *self)
 	mtrr_archive(archive, vcpu);
 	archive_u64s(archive, vcpu->model_registers, CPU_MODEL_REGISTERS);
 	apic_archive(archive, &vcpu->apic, clock_monotonic_ns());
+	if (archive->version != 1) {
+		x86_state_archive_2(archive, &state.x86);
+		apic_archive_2(archive, &vcpu->apic);
+	} else if (uses_pae_paging(&state.x86)) {
+		archive_fail(archive, -ENOTSUP,
+			     "it was saved under PAE paging by an Umbra that kept no entries "
+			     "of it");
+	}
 	if (!archive->loading || archive->error)
 		return;
 	vcpu->activity = (enum vcpu_activity)activity;
@@ -497,6 +532,8 @@ int vcpu_make(struct machine *machine, unsigned index)
 	vcpu->activity = index ? VCPU_WAITS_FOR_SIPI : VCPU_RUNNING;
 	cpu_model_reset(&machine->model, vcpu->model_registers);
 	vcpu_reset(vcpu);
+	if (machine->options.test_device && index == 0)
+		apic_set_virtual_wire(&vcpu->apic);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(&vcpu->wake, &attributes);

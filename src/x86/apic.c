@@ -24,7 +24,8 @@ enum {
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR };
 enum {
 	LVT_MASKED = 1 << 16, TIMER_PERIODIC = 1 << 17, TIMER_TSC_DEADLINE = 2 << 17,
-	LVT_READ_ONLY = 1 << 12 | 1 << 14
+	LVT_READ_ONLY = 1 << 12 | 1 << 14, LVT_MODE = 7 << 8, LVT_NMI = 4 << 8,
+	LVT_EXTERNAL = 7 << 8
 };
 enum {
 	LVT_TIMER_BITS = 0x710ff, LVT_BITS = 0x1f7ff, SVR_ON = 0x100, SVR_BITS = 0x1ff,
@@ -38,7 +39,8 @@ enum {
 	DFR_RESERVED = 0x0fffffff
 };
 enum {
-	BASE_BOOT = 0x100, BASE_RESERVED = 0x2ff, MODE_SHIFT = 10, MODE_MASK = 3, BROADCAST_8 = 0xff
+	BASE_BOOT = 0x100, BASE_RESERVED = 0x2ff, MODE_SHIFT = 10, MODE_MASK = 3,
+	BROADCAST_8 = 0xff, XAPIC_ID_SHIFT = 24
 };
 #define BASE_RESET 0xfee00800ull
 #define NS_PER_TICK (1000000000ull / APIC_TIMER_HZ)
@@ -74,7 +76,7 @@ static void reset_registers(struct apic *apic)
 {
 	struct apic fresh = {
 		.host = apic->host, .owner = apic->owner, .base = apic->base, .id = apic->id,
-		.tpr = apic->tpr, .dfr = ~0u, .svr = 0xff,
+		.xapic_id = apic->id, .tpr = apic->tpr, .dfr = ~0u, .svr = 0xff,
 	};
 
 	for (int n = 0; n < APIC_LVTS; n++)
@@ -105,6 +107,8 @@ int apic_set_base(struct apic *apic, uint64_t base, bool x2apic)
 	apic->base = (base & ~(uint64_t)BASE_BOOT) | (apic->base & BASE_BOOT);
 	if (from == APIC_X2APIC && to == APIC_OFF)
 		reset_registers(apic); /* SDM Vol. 3A 11.12.5.1: nothing but the identifier stays */
+	if (to != APIC_XAPIC)
+		apic->xapic_id = apic->id;
 	CHECK(check_apic(apic));
 	return 0;
 }
@@ -130,6 +134,20 @@ void apic_raise(struct apic *apic, uint8_t vector, bool level)
 		return;
 	apic->irr[word_of(vector)] |= bit_of(vector);
 	*tmr = level ? *tmr | bit_of(vector) : *tmr & ~bit_of(vector);
+}
+
+void apic_set_virtual_wire(struct apic *apic)
+{
+	apic->svr |= SVR_ON;
+	apic->lvt[LVT_LINT0] = LVT_EXTERNAL;
+	apic->lvt[LVT_LINT1] = LVT_NMI;
+}
+
+bool apic_takes_external(const struct apic *apic)
+{
+	uint32_t entry = apic->lvt[LVT_LINT0];
+
+	return apic_mode(apic) == APIC_OFF || (entry & (LVT_MASKED | LVT_MODE)) == LVT_EXTERNAL;
 }
 
 static int deliverable(const struct apic *apic)
@@ -253,7 +271,7 @@ int apic_read(struct apic *apic, uint32_t reg, uint64_t now_ns, uint64_t *ret)
 	if (reg >= REG_IRR && reg < REG_ESR)
 		return read_vectors(apic->irr, reg - REG_IRR, ret);
 	switch (reg) {
-	case REG_ID: *ret = x2 ? apic->id : apic->id << 24; return 0;
+	case REG_ID: *ret = x2 ? apic->id : apic->xapic_id << XAPIC_ID_SHIFT; return 0;
 	case REG_VERSION: *ret = VERSION; return 0;
 	case REG_TPR: *ret = apic->tpr; return 0;
 	case REG_PPR: *ret = processor_priority(apic); return 0;
@@ -280,7 +298,7 @@ bool apic_is_destination(const struct apic *apic, bool logical, uint32_t destina
 	if (destination == ~0u || (!x2 && (destination & BROADCAST_8) == BROADCAST_8))
 		return true;
 	if (!logical)
-		return destination == apic->id;
+		return destination == (x2 ? apic->id : apic->xapic_id);
 	if (x2)
 		return destination >> 16 == apic->id >> 4 && destination >> (apic->id & 15) & 1;
 	if (apic->dfr >> 28 == DFR_FLAT)
@@ -298,6 +316,8 @@ static uint32_t lvt_bits(uint32_t reg)
 /* What x2APIC mode refuses; in xAPIC mode such bits are ignored (SDM Vol. 3A 11.12.1.2). */
 static bool has_reserved_bits(uint32_t reg, uint64_t value)
 {
+	if (reg == REG_ID)
+		return true;
 	if (reg == REG_ICR)
 		return value & (uint32_t)ICR_RESERVED_X2;
 	if (value >> 32)
@@ -352,6 +372,9 @@ int apic_write(struct apic *apic, uint32_t reg, uint64_t value, uint64_t now_ns)
 	if (x2 && has_reserved_bits(reg, value))
 		return -EINVAL;
 	switch (reg) {
+	case REG_ID:
+		apic->xapic_id = (uint32_t)value >> XAPIC_ID_SHIFT;
+		return 0;
 	case REG_TPR: apic->tpr = value & TPR_BITS; return 0;
 	case REG_EOI: end_of_interrupt(apic); return 0;
 	case REG_LDR: apic->ldr = (uint32_t)value & 0xff000000; return 0;
@@ -414,4 +437,10 @@ void apic_archive(struct archive *archive, struct apic *apic, uint64_t now_ns)
 				       !(apic->divide & ~(uint32_t)DIVIDE_BITS));
 	if (archive_check(archive, left_ns <= LONGEST_NS))
 		apic->timer_deadline_ns = left_ns ? now_ns + left_ns : 0;
+}
+
+void apic_archive_2(struct archive *archive, struct apic *apic)
+{
+	archive_u32(archive, &apic->xapic_id);
+	archive_check(archive, apic->xapic_id <= BROADCAST_8);
 }

@@ -9,7 +9,10 @@
  *  2. A vector that ends by itself (auto_eoi) is not in service when it is taken.
  *  3. A bit of tmr is set where the vector was requested by a level: its end of interrupt is told
  *     to the host.
- *  4. The task priority stays through every change of mode: CR8 is its upper half also where the
+ *  4. Identifiers: that of x2APIC mode is fixed. That of xAPIC mode is the same until the guest
+ *     writes it, and again after the APIC was off (SDM Vol. 3A 11.4.6 leaves it to the processor;
+ *     AMD's can be written).
+ *  5. The task priority stays through every change of mode: CR8 is its upper half also where the
  *     APIC is off.
  */
 #pragma once
@@ -38,7 +41,8 @@ struct apic {
 	const struct apic_host *host;
 	void *owner;
 	uint64_t base; /* IA32_APIC_BASE */
-	uint32_t id, tpr, ldr, dfr, svr, esr, icr_low, icr_high, lvt[APIC_LVTS], divide,
+	uint32_t id; /* of x2APIC mode */
+	uint32_t xapic_id, tpr, ldr, dfr, svr, esr, icr_low, icr_high, lvt[APIC_LVTS], divide,
 		initial_count;
 	uint32_t irr[APIC_VECTOR_WORDS], isr[APIC_VECTOR_WORDS], tmr[APIC_VECTOR_WORDS],
 		auto_eoi[APIC_VECTOR_WORDS];
@@ -54,6 +58,12 @@ bool apic_is_x2(const struct apic *apic);
 int apic_set_base(struct apic *apic, uint64_t base, bool x2apic);
 /* Whether an interrupt with this destination is for this APIC (SDM Vol. 3A 11.6.2, 11.12.10). */
 bool apic_is_destination(const struct apic *apic, bool logical, uint32_t destination);
+/*
+ * LINT0 leads to an 8259, as firmware leaves the boot processor; whether what comes there is to be
+ * delivered now: with a vector that the 8259 gives.
+ */
+void apic_set_virtual_wire(struct apic *apic);
+bool apic_takes_external(const struct apic *apic);
 /* Requests an interrupt, by an edge or a level; one that is off, also by software, takes none. */
 void apic_raise(struct apic *apic, uint8_t vector, bool level);
 void apic_set_auto_eoi(struct apic *apic, uint8_t vector, bool on);
@@ -73,5 +83,7 @@ uint64_t apic_run_timer(struct apic *apic, uint64_t now_ns);
  * counted from now_ns.
  */
 void apic_archive(struct archive *archive, struct apic *apic, uint64_t now_ns);
+/* What version 2 of a processor's section has beside it. */
+void apic_archive_2(struct archive *archive, struct apic *apic);
 /* Invariant 1, and what registers can hold. */
 void check_apic(const struct apic *apic);

@@ -119,6 +119,10 @@ const struct cpu_feature_info cpu_feature_info[CPU_FEATURES] = {
 	[CPU_GDS_NO] = { "gds_no", CAPABILITY(26) },
 	[CPU_RFDS_NO] = { "rfds_no", CAPABILITY(27) },
 	[CPU_ITS_NO] = { "its_no", CAPABILITY(62) },
+	/* Machine checks with no bank: there is nothing that could report one. */
+	[CPU_MCE] = { "mce", EDX1(7) },
+	[CPU_MCA] = { "mca", EDX1(14), .needs = { CPU_MCE } },
+	[CPU_TSC_ADJUST] = { "tsc_adjust", EBX7(1) },
 };
 
 enum cpu_feature cpu_feature_find(const char *name, size_t bytes)

@@ -101,6 +101,9 @@ enum cpu_feature {
 	CPU_GDS_NO,
 	CPU_RFDS_NO,
 	CPU_ITS_NO,
+	CPU_MCE,
+	CPU_MCA,
+	CPU_TSC_ADJUST,
 	CPU_FEATURES,
 };
 

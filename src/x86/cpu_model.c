@@ -260,7 +260,7 @@ static void make_valid_bits(struct cpu_model *m)
 		{ CPU_UMIP, CR4_UMIP, 0 },	    { CPU_FSGSBASE, CR4_FSGSBASE, 0 },
 		{ CPU_PCID, CR4_PCIDE, 0 },	    { CPU_XSAVE, CR4_OSXSAVE, 0 },
 		{ CPU_SMEP, CR4_SMEP, 0 },	    { CPU_SMAP, CR4_SMAP, 0 },
-		{ CPU_AUTOIBRS, 0, EFER_AUTOIBRS },
+		{ CPU_AUTOIBRS, 0, EFER_AUTOIBRS }, { CPU_MCE, CR4_MCE, 0 },
 	};
 
 	m->cr4_valid = X86_CR4_KNOWN;
@@ -356,7 +356,7 @@ void cpu_model_leaf(const struct cpu_model *m, uint32_t leaf, uint32_t subleaf, 
  */
 
 enum register_kind { REGISTER_FIXED, REGISTER_IGNORED, REGISTER_STORED, REGISTER_WRITE_ONLY };
-enum { STORED_MISC_ENABLE, STORED_SPEC_CTRL, STORED_HWCR, STORED_DEBUGCTL };
+enum { STORED_MISC_ENABLE, STORED_SPEC_CTRL, STORED_HWCR, STORED_DEBUGCTL, STORED_MCG_STATUS };
 enum { BOTH = CPU_VENDORS };
 
 /* One register: of whom, with which feature (CPU_FPU: all), what it says, and what a write does:
@@ -378,6 +378,8 @@ enum {
 	MSR_PLATFORM_INFO = 0xce,
 	MSR_ARCH_CAPABILITIES = 0x10a,
 	MSR_MISC_ENABLE = 0x1a0,
+	MSR_MCG_CAP = 0x179,
+	MSR_MCG_STATUS = 0x17a,
 	MSR_DEBUGCTL = 0x1d9,
 };
 #define MSR_K7_EVENT_SELECT 0xc0010000u
@@ -389,14 +391,17 @@ enum {
 	MISC_FAST_STRINGS = 1,
 	MISC_BTS_UNAVAILABLE = 1 << 11,
 	MISC_PEBS_UNAVAILABLE = 1 << 12,
-	MISC_LIMIT_CPUID = 1 << 22
+	MISC_LIMIT_CPUID = 1 << 22,
+	/* thermal control, speed steps, MONITOR, task priority messages: kept */
+	MISC_WITHOUT_EFFECT = 1 << 3 | 1 << 16 | 1 << 18 | 1 << 23
 };
 enum {
 	HWCR_SMM_LOCK = 1,
 	HWCR_TSC_IS_CONSTANT = 1 << 24,
 	DE_CFG_LFENCE_SERIALIZES = 2,
 	SPEC_CTRL_IBRS = 1,
-	DEBUGCTL_LBR_BTF = 3
+	DEBUGCTL_LBR_BTF = 3,
+	MCG_STATUS_BITS = 7
 };
 
 static const struct register_row registers[] = {
@@ -415,10 +420,14 @@ static const struct register_row registers[] = {
 	  .kind = REGISTER_FIXED },
 	{ .msr = MSR_ARCH_CAPABILITIES, .vendor = CPU_INTEL, .feature = CPU_ARCH_CAPABILITIES,
 	  .kind = REGISTER_FIXED },
+	/* no bank, no MCG_CTL */
+	{ .msr = MSR_MCG_CAP, .vendor = BOTH, .feature = CPU_MCA, .kind = REGISTER_FIXED },
+	{ .msr = MSR_MCG_STATUS, .vendor = BOTH, .feature = CPU_MCA, .kind = REGISTER_STORED,
+	  .mask = MCG_STATUS_BITS, .stored = STORED_MCG_STATUS },
 	{ .msr = MSR_MISC_ENABLE, .vendor = CPU_INTEL, .feature = CPU_FPU,
 	  .kind = REGISTER_STORED,
 	  .value = MISC_FAST_STRINGS | MISC_BTS_UNAVAILABLE | MISC_PEBS_UNAVAILABLE,
-	  .mask = MISC_FAST_STRINGS | MISC_LIMIT_CPUID | 1ull << 34,
+	  .mask = MISC_FAST_STRINGS | MISC_LIMIT_CPUID | MISC_WITHOUT_EFFECT | 1ull << 34,
 	  .stored = STORED_MISC_ENABLE },
 	{ .msr = MSR_DEBUGCTL, .vendor = BOTH, .feature = CPU_FPU, .kind = REGISTER_STORED,
 	  .mask = DEBUGCTL_LBR_BTF, .stored = STORED_DEBUGCTL },

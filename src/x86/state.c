@@ -52,6 +52,12 @@ static void msr_archive(struct archive *a, struct x86_state *s)
 				 is_canonical(s->kernel_gs_base));
 }
 
+void x86_state_archive_2(struct archive *a, struct x86_state *s)
+{
+	archive_u64(a, &s->tsc_adjust);
+	archive_u64s(a, s->pae_root, X86_PAE_ROOTS);
+}
+
 void x86_state_archive(struct archive *a, struct x86_state *s)
 {
 	uint8_t interrupt_flag = s->rflags & FLAG_IF ? 1 : 0; /* twice in the format */

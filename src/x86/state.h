@@ -29,6 +29,7 @@ enum {
 #define CR4_TSD 4u
 #define CR4_PSE 0x10u
 #define CR4_PAE 0x20u
+#define CR4_MCE 0x40u
 #define CR4_PGE 0x80u
 #define CR4_UMIP 0x800u
 #define CR4_FSGSBASE 0x10000u
@@ -44,11 +45,12 @@ enum {
 /* Virtual processors of one machine. The engine names them in masks of 64 bits. */
 enum { X86_MAX_PROCESSORS = 16 };
 _Static_assert(X86_MAX_PROCESSORS <= 64, "a mask of processors");
+enum { X86_PAE_ROOTS = 4 };
 enum { X86_PHYSICAL_BITS = 40 }; /* as leaf 0x80000008 of every model says */
 /* What some model lets be set (cpu_model.h has what one does); SDM Vol. 3A 2.5. */
-#define X86_CR4_KNOWN                                                                              \
-	(0x3cu | CR4_PGE | 0x600u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | \
-	 CR4_SMAP)
+#define X86_CR4_KNOWN                                                                           \
+	(0x3cu | CR4_MCE | CR4_PGE | 0x600u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | \
+	 CR4_SMEP | CR4_SMAP)
 #define X86_EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AUTOIBRS)
 
 enum x86_exception {
@@ -77,7 +79,8 @@ struct x86_state {
 	struct x86_segment_state segment[X86_SEGMENTS], ldtr, tr;
 	struct x86_table gdtr, idtr;
 	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[8];
-	uint64_t star, lstar, cstar, sfmask, kernel_gs_base, pat, tsc_aux, tsc_offset;
+	uint64_t pae_root[X86_PAE_ROOTS]; /* what the last load of CR3 found, under PAE paging */
+	uint64_t star, lstar, cstar, sfmask, kernel_gs_base, pat, tsc_aux, tsc_offset, tsc_adjust;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 };
 
@@ -103,6 +106,7 @@ static inline void x86_copy_msrs(struct x86_state *to, const struct x86_state *f
 	to->pat = from->pat;
 	to->tsc_aux = from->tsc_aux;
 	to->tsc_offset = from->tsc_offset;
+	to->tsc_adjust = from->tsc_adjust;
 	to->sysenter_cs = from->sysenter_cs;
 	to->sysenter_esp = from->sysenter_esp;
 	to->sysenter_eip = from->sysenter_eip;
@@ -113,3 +117,5 @@ static inline void x86_copy_msrs(struct x86_state *to, const struct x86_state *f
  * in.
  */
 void x86_state_archive(struct archive *archive, struct x86_state *state);
+/* What version 2 of a processor's section has beside it. */
+void x86_state_archive_2(struct archive *archive, struct x86_state *state);

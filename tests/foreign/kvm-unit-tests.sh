@@ -9,6 +9,7 @@ umbra=${UMBRA:-build/umbra}
 directory=$1
 shift
 logs=build/kvm-unit-tests
+most=+tsc_adjust,+mce,+mca # `max` to the suite: what a model can have and the default does not
 mkdir -p "$logs"
 declare -A count=([pass]=0 [fail]=0 [skip]=0 [hang]=0)
 
@@ -24,10 +25,12 @@ run_configuration()
 	[[ $model =~ -m\ ([0-9]+) ]] && memory=${BASH_REMATCH[1]}
 	printf 'NR_CPUS=%d\nMEMSIZE=%d\nTEST_DEVICE=0\n' "$cpus" "$memory" >"$logs/environment" # fw_cfg's; 0: hypercalls are not KVM's
 	case $model in
-	*GenuineIntel*) options=(--cpu-model umbra-intel) ;;
+	*max*GenuineIntel*) options=(--cpu-model "umbra-intel,$most") ;;
+	*GenuineIntel*) options=(--cpu-model umbra-intel,+mce,+mca) ;;
 	*-pcid,-invpcid*) options=(--cpu-model default,-pcid,-invpcid) ;;
 	*-pcid*) options=(--cpu-model default,-pcid) ;;
 	*-x2apic*) options=(--cpu-model default,-x2apic) ;;
+	*max*) options=(--cpu-model "default,$most") ;;
 	esac
 	arguments=${arguments//\`date +%s\`/$(date +%s)}
 	timeout -s KILL "$seconds" "$umbra" run --kernel "$directory/$arch/x86/$file" --append "$file $arguments" --cpus "$cpus" \

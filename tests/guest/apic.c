@@ -106,6 +106,36 @@ static void modes(void)
 		    TRAP(GP));
 }
 
+/* ---- identifiers ---- */
+
+/* One to this identifier, in xAPIC mode. */
+static unsigned interrupts_to(uint32_t id)
+{
+	enum { VECTOR = 0x51 };
+	unsigned before = got[VECTOR];
+
+	*at(PAGE_ICR_HIGH) = id << 24;
+	*at(PAGE_ICR) = 0x4000 | VECTOR;
+	open_window();
+	return got[VECTOR] - before;
+}
+
+static void identifiers(void)
+{
+	wrmsr(MSR_BASE, XAPIC);
+	*at(PAGE_SVR) = SVR_ON;
+	*at(PAGE_ID) = 0x05123456;
+	check_equal("xAPIC: the identifier can be written", *at(PAGE_ID), 0x05000000);
+	check_equal("and is what an interrupt names", interrupts_to(5), 1);
+	check_equal("no longer the other one", interrupts_to(0), 0);
+	wrmsr(MSR_BASE, X2APIC);
+	check_equal("x2APIC: it has its own", rdmsr(0x802), 0);
+	wrmsr(MSR_BASE, OFF);
+	wrmsr(MSR_BASE, XAPIC);
+	check_equal("x2APIC, off, xAPIC: the first one again", *at(PAGE_ID), 0);
+	*at(PAGE_SVR) = SVR_ON;
+}
+
 /* ---- reserved bits ---- */
 
 static void reserved_bits(void)
@@ -200,6 +230,7 @@ void test_main(void)
 	on_trap = on_interrupt;
 	map_page(PAGE, PAGE, PAGE_P | PAGE_W);
 	modes();
+	identifiers();
 	reserved_bits();
 	task_priority();
 	software_off();

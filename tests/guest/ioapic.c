@@ -1,6 +1,6 @@
 /*
- * The IOAPIC: its registers, edges and levels. Lines are those of the test device (--test-device):
- * port 0x2000 + line.
+ * The IOAPIC: its registers, edges and levels; and the 8259s beside it. Lines are those of the test
+ * device (--test-device): port 0x2000 + line.
  */
 #include "hv.h"
 
@@ -13,9 +13,21 @@ enum {
 	REG_ENTRY = 0x10 + 2 * LINE
 };
 enum { LEVEL = 1 << 15, REMOTE_IRR = 1 << 14, MASKED = 1 << 16, VECTOR = 0x77 };
+enum { /* the 8259s: LINE is line 6 of the second one */
+	FIRST = 0x20,
+	SECOND = 0xa0,
+	DATA = 1,
+	WORD_1 = 0x11,
+	BASE = 0x40,
+	PIC_VECTOR = BASE + LINE,
+	END = 0x20,
+	LINT0 = 0x835,
+	EXTERNAL = 0x700
+};
 #define IOAPIC 0xfec00000ull
 
 static volatile unsigned got;
+static volatile unsigned got_vector;
 static volatile unsigned lower_at; /* the interrupt whose handler lowers the line */
 
 static void write_reg(uint32_t reg, uint32_t value)
@@ -38,6 +50,9 @@ static bool on_interrupt(struct frame *f)
 	if (f->vector < 32)
 		return false;
 	got++;
+	got_vector = (unsigned)f->vector;
+	if (f->vector >= BASE && f->vector < BASE + 16)
+		return true;
 	if (got == 1 && read_reg(REG_ENTRY) & LEVEL)
 		check("a level: remote IRR until the end of the interrupt",
 		      read_reg(REG_ENTRY) & REMOTE_IRR);
@@ -106,13 +121,65 @@ static void levels(void)
 	check_equal("unmasked while it is high: an interrupt", got, 1);
 }
 
+static void mask_8259s(uint8_t first, uint8_t second)
+{
+	outb(FIRST | DATA, first);
+	outb(SECOND | DATA, second);
+}
+
+static void initialise_8259(uint16_t port, uint8_t vector, uint8_t word_3)
+{
+	outb(port, WORD_1);
+	outb(port | DATA, vector);
+	outb(port | DATA, word_3);
+	outb(port | DATA, 1);
+}
+
+static void edge_of_8259(void)
+{
+	set_line(1);
+	set_line(0);
+	open_window();
+}
+
+static void pair_of_8259s(void)
+{
+	begin(MASKED | VECTOR, 0);
+	initialise_8259(FIRST, BASE, 4);
+	initialise_8259(SECOND, BASE + 8, 2);
+	mask_8259s(0xff, 0xff);
+	edge_of_8259();
+	check_equal("8259: masked", got, 0);
+	mask_8259s(0xfb, 0xbf);
+	open_window();
+	check_equal("8259: an edge waits until it is unmasked", got, 1);
+	check_equal("and comes with the vector of its line", got_vector, PIC_VECTOR);
+	edge_of_8259();
+	check_equal("8259: in service, nothing more", got, 1);
+	outb(SECOND, END);
+	outb(FIRST, END);
+	open_window();
+	check_equal("until its end", got, 2);
+	outb(SECOND, END);
+	outb(FIRST, END);
+	wrmsr(LINT0, MASKED | EXTERNAL);
+	edge_of_8259();
+	check_equal("LINT0 is masked", got, 2);
+	wrmsr(LINT0, EXTERNAL);
+	open_window();
+	check_equal("and is not any more", got, 3);
+	mask_8259s(0xff, 0xff);
+}
+
 void test_main(void)
 {
 	on_trap = on_interrupt;
 	map_page(IOAPIC, IOAPIC, PAGE_P | PAGE_W);
 	wrmsr(0x1b, rdmsr(0x1b) | 0xc00);
 	wrmsr(0x80f, 0x1ff);
+	mask_8259s(0xff, 0xff);
 	registers();
 	edges();
 	levels();
+	pair_of_8259s();
 }

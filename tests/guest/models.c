@@ -227,6 +227,23 @@ static void check_registers(void)
 		    shown(0x80000021, 0, EAX, 8) ? ~0ull : GP);
 }
 
+/* TSC_ADJUST and the counter move together. */
+static void check_tsc_adjust(void)
+{
+	const uint64_t far = 1ull << 50;
+	uint64_t before = rdtsc();
+
+	if (!shown(7, 0, EBX, 1))
+		return;
+	check_equal("TSC_ADJUST begins with", rdmsr(0x3b), 0);
+	wrmsr(0x3b, far);
+	check("TSC_ADJUST moves the counter", rdtsc() - before >= far);
+	wrmsr(0x10, rdtsc() + far);
+	check("and a write of the counter TSC_ADJUST", 2 * far - rdmsr(0x3b) < far / 2);
+	wrmsr(0x3b, 0);
+	check("and back", rdtsc() - before < far);
+}
+
 /* ---- control bits ---- */
 
 static void set_cr4_bit(void *bit)
@@ -334,6 +351,7 @@ void test_main(void)
 			    shown(0xd, 1, EAX, 2) ? ~0ull : GP);
 	check_vendor();
 	check_registers();
+	check_tsc_adjust();
 	check_control_bits();
 	check_leaves();
 	cost_of_cpuid();

@@ -45,6 +45,7 @@ void soft_engine_get(const struct engine_cpu *opaque, unsigned groups, struct en
 		to->x86.cr4 = from->cr4;
 		to->x86.efer = from->efer;
 		to->x86.xcr0 = from->xcr0;
+		memcpy(to->x86.pae_root, from->pae_root, sizeof(from->pae_root));
 	}
 	if (groups & ENGINE_MSRS)
 		x86_copy_msrs(&to->x86, from);
@@ -86,6 +87,7 @@ static void set_control(struct soft_cpu *cpu, const struct x86_state *from)
 	cpu->state.cr4 = from->cr4;
 	cpu->state.efer = from->efer;
 	cpu->state.xcr0 = from->xcr0;
+	memcpy(cpu->state.pae_root, from->pae_root, sizeof(from->pae_root));
 }
 
 static void set_segments(struct soft_cpu *cpu, const struct x86_state *from)

@@ -16,6 +16,8 @@ static bool uses_pae(const struct x86_state *s, uint64_t cr4)
 
 int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 {
+	/* the entries of PAE are read again where one of these changes (SDM Vol. 3A 4.4.1) */
+	const uint64_t pae_bits = CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP;
 	struct soft_cpu *cpu = t->cpu;
 	struct x86_state *s = t->s;
 
@@ -29,7 +31,7 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME && !(s->cr4 & CR4_PAE))
 			return insn_general_protection(t);
 		if (v & CR0_PG && !(s->cr0 & CR0_PG) && !(s->efer & EFER_LME) && s->cr4 & CR4_PAE &&
-		    !soft_pae_roots_are_good(cpu, s->cr3))
+		    !soft_load_pae_roots(cpu, s->cr3))
 			return insn_general_protection(t);
 		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME)
 			s->efer |= EFER_LMA;
@@ -46,7 +48,7 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		 */
 		if (v & ~(s->cr4 & CR4_PCIDE ? 1ull << 63 : 0) & ~0ull << X86_PHYSICAL_BITS)
 			return insn_general_protection(t);
-		if (uses_pae(s, s->cr4) && !soft_pae_roots_are_good(cpu, v))
+		if (uses_pae(s, s->cr4) && !soft_load_pae_roots(cpu, v))
 			return insn_general_protection(t);
 		s->cr3 = v & ~(1ull << 63);
 		soft_change_space(cpu, false);
@@ -58,7 +60,8 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 			return insn_general_protection(t);
 		if (s->efer & EFER_LMA && !(v & CR4_PAE))
 			return insn_general_protection(t);
-		if (uses_pae(s, v) && !soft_pae_roots_are_good(cpu, s->cr3))
+		if (uses_pae(s, v) && (v ^ s->cr4) & pae_bits &&
+		    !soft_load_pae_roots(cpu, s->cr3))
 			return insn_general_protection(t);
 		s->cr4 = v;
 		soft_change_space(cpu, true);

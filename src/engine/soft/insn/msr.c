@@ -5,6 +5,8 @@
 #include "engine/soft/mmu/mmu.h"
 #include "insn.h"
 
+enum { MSR_TSC_ADJUST = 0x3b };
+
 static uint64_t host_tsc(void)
 {
 	uint32_t low, high;
@@ -30,6 +32,20 @@ static uint64_t *plain_msr(struct x86_state *s, uint32_t msr)
 	case 0xc0000103: return &s->tsc_aux;
 	default: return NULL;
 	}
+}
+
+/* IA32_TSC_ADJUST moves with every write of the counter, and a write of it moves the counter. */
+static bool has_tsc_adjust(const struct step *t, uint32_t msr)
+{
+	const struct cpu_model *model = t->cpu->engine->model;
+
+	return msr == MSR_TSC_ADJUST && (!model || cpu_has(&model->features, CPU_TSC_ADJUST));
+}
+
+static void move_tsc(struct x86_state *s, uint64_t by)
+{
+	s->tsc_offset += by;
+	s->tsc_adjust += by;
 }
 
 int insn_access_msr(struct step *t, bool write)
@@ -61,7 +77,11 @@ int insn_access_msr(struct step *t, bool write)
 		return 0;
 	}
 	if (write && msr == 0x10) {
-		s->tsc_offset = v - host_tsc();
+		move_tsc(s, v - (host_tsc() + s->tsc_offset));
+		return 0;
+	}
+	if (write && has_tsc_adjust(t, msr)) {
+		move_tsc(s, v - s->tsc_adjust);
 		return 0;
 	}
 	if (!write && plain)
@@ -70,6 +90,8 @@ int insn_access_msr(struct step *t, bool write)
 		v = s->efer;
 	else if (!write && msr == 0x10)
 		v = host_tsc() + s->tsc_offset;
+	else if (!write && has_tsc_adjust(t, msr))
+		v = s->tsc_adjust;
 	else {
 		soft_outside(t->cpu);
 		error = write ? t->cpu->ops->msr_write(t->cpu->ops_context, msr, v)

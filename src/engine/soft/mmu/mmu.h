@@ -13,8 +13,11 @@ enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_
 int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa,
 	      unsigned *ret_rights, struct fault *fault);
 
-/* Whether the four entries that CR3 names under PAE paging have no reserved bit set. */
-bool soft_pae_roots_are_good(struct soft_cpu *cpu, uint64_t cr3);
+/*
+ * Reads the four entries that CR3 names under PAE paging; false, and nothing is changed: one has a
+ * reserved bit set.
+ */
+bool soft_load_pae_roots(struct soft_cpu *cpu, uint64_t cr3);
 
 /* tlb.c; the space itself: space.h */
 void soft_use_space(struct soft_cpu *cpu, struct address_space *space);

@@ -7,8 +7,8 @@
  *   32-bit      two levels of 4-byte entries; pages of 4 KiB, and of 4 MiB where CR4.PSE is on,
  *               below 1 TiB (PSE-36)
  *
- * The four entries of PAE are read by every walk and checked when CR3 is loaded: AMD's processors
- * do so under nested paging.
+ * The four entries of PAE are those that the last load of CR3 found (SDM Vol. 3A 4.4.1): what
+ * memory holds since then does not count.
  */
 #include <errno.h>
 
@@ -26,7 +26,7 @@
 #define PTE_ADDRESS 0x000ffffffffff000ull
 #define BITS(high, low) ((~0ull >> (63 - (high))) & (~0ull << (low)))
 
-enum { LEVELS_LONG = 4, LEVELS_PAE = 3, LEVELS_32 = 2, PAE_ROOTS = 4, LARGE_32_BITS = 22 };
+enum { LEVELS_LONG = 4, LEVELS_PAE = 3, LEVELS_32 = 2, LARGE_32_BITS = 22 };
 
 struct tables { unsigned levels, index_bits; uint64_t reserved; };
 
@@ -169,10 +169,15 @@ static inline int descend(struct soft_cpu *cpu, const struct tables *t, uint64_t
 		uint64_t index =
 			gva >> (12 + t->index_bits * --level) & ((1u << t->index_bits) - 1);
 
-		p->at[level] = soft_hva(cpu->engine, table + index * entry_bytes);
-		if (!p->at[level])
-			return page_fault(cpu, fault, gva, access, false, false);
-		entry = p->entry[level] = entry_read(t, p->at[level]);
+		if (t->levels == LEVELS_PAE && level == LEVELS_PAE - 1) {
+			entry = s->pae_root[index % X86_PAE_ROOTS];
+		} else {
+			p->at[level] = soft_hva(cpu->engine, table + index * entry_bytes);
+			if (!p->at[level])
+				return page_fault(cpu, fault, gva, access, false, false);
+			entry = entry_read(t, p->at[level]);
+		}
+		p->entry[level] = entry;
 		if (!(entry & PTE_P))
 			return page_fault(cpu, fault, gva, access, false, false);
 		leaf = is_leaf(s, t, level, entry);
@@ -194,11 +199,11 @@ static inline bool mark_used(struct soft_cpu *cpu, const struct tables *t, unsig
 {
 	for (unsigned level = t->levels; level-- > p->level;) {
 		uint64_t set = PTE_A | (level == p->level && access & ACCESS_WRITE ? PTE_D : 0);
-		uint64_t frame = soft_frame(cpu->engine, p->at[level]);
 
 		if ((p->entry[level] & set) == set || (t->levels == LEVELS_PAE && level == 2))
 			continue;
-		if (cpu->engine->frame_flags[frame] & FRAME_READ_ONLY)
+		if (cpu->engine->frame_flags[soft_frame(cpu->engine, p->at[level])] &
+		    FRAME_READ_ONLY)
 			continue;
 		if (!entry_set(t, p->at[level], &p->entry[level], set))
 			return false;
@@ -262,16 +267,19 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 	return walk(cpu, tables_32(), gva, access, ret_gpa, ret_rights, fault);
 }
 
-bool soft_pae_roots_are_good(struct soft_cpu *cpu, uint64_t cr3)
+bool soft_load_pae_roots(struct soft_cpu *cpu, uint64_t cr3)
 {
 	const struct tables pae = { .levels = LEVELS_PAE };
 	const uint8_t *roots = soft_hva(cpu->engine, cr3 & BITS(31, 5));
+	uint64_t entries[X86_PAE_ROOTS];
 
-	for (unsigned n = 0; roots && n < PAE_ROOTS; n++) {
-		uint64_t entry = entry_read(&pae, roots + n * sizeof(uint64_t));
-
-		if (entry & PTE_P && entry & reserved_bits(&pae, 2, false))
+	if (!roots)
+		return false;
+	for (unsigned n = 0; n < X86_PAE_ROOTS; n++) {
+		entries[n] = entry_read(&pae, roots + n * sizeof(uint64_t));
+		if (entries[n] & PTE_P && entries[n] & reserved_bits(&pae, 2, false))
 			return false;
 	}
-	return roots;
+	memcpy(cpu->state.pae_root, entries, sizeof(entries));
+	return true;
 }
