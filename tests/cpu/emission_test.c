@@ -150,7 +150,10 @@ static bool is_slot_of(const ZydisDecodedOperand *host, unsigned guest_register)
 	       !(host->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
 }
 
-/* Where the lookup has left the address: r10; r10 or the guest's base with the delta in r11. */
+/*
+ * Where the lookup has left the address: r10; r10 or the guest's base with the delta in r11; r11 in
+ * place of the base, with the guest's index.
+ */
 static bool is_looked_up_address(const struct pair *p, const ZydisDecodedOperand *guest,
 				 const ZydisDecodedOperand *host)
 {
@@ -161,12 +164,17 @@ static bool is_looked_up_address(const struct pair *p, const ZydisDecodedOperand
 		return false;
 	if (host->mem.base == ZYDIS_REGISTER_R10 && host->mem.index == ZYDIS_REGISTER_NONE)
 		return disp == 0;
-	if (host->mem.index != ZYDIS_REGISTER_R11 || host->mem.scale != 1)
-		return false;
 	if (host->mem.base == ZYDIS_REGISTER_R10)
-		return disp == -1;
-	return p->code_bits == 64 && host->mem.base == guest->mem.base &&
-	       guest->mem.index == ZYDIS_REGISTER_NONE && disp == guest_disp - 1;
+		return host->mem.index == ZYDIS_REGISTER_R11 && host->mem.scale == 1 && disp == 0;
+	if (p->code_bits != 64 || disp != guest_disp)
+		return false;
+	if (host->mem.base == ZYDIS_REGISTER_R11)
+		return host->mem.index != ZYDIS_REGISTER_NONE &&
+		       host->mem.index == guest->mem.index &&
+		       host->mem.scale == guest->mem.scale &&
+		       !is_displaced(gpr_of(host->mem.index));
+	return host->mem.index == ZYDIS_REGISTER_R11 && host->mem.scale == 1 &&
+	       host->mem.base == guest->mem.base && guest->mem.index == ZYDIS_REGISTER_NONE;
 }
 
 static bool is_line_flush(const struct pair *p)
@@ -367,10 +375,11 @@ static void set_registers(const struct pair *p, uint8_t *at)
 
 		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
 			continue;
-		if (op->mem.index != ZYDIS_REGISTER_NONE)
-			registers[R11] = 1;
-		registers[gpr_of(op->mem.base)] =
-			(greg_t)(at - disp - (op->mem.index != ZYDIS_REGISTER_NONE));
+		if (op->mem.index != ZYDIS_REGISTER_NONE) {
+			registers[gpr_of(op->mem.index)] = 1;
+			disp += op->mem.scale;
+		}
+		registers[gpr_of(op->mem.base)] = (greg_t)(at - disp);
 	}
 }
 

@@ -45,8 +45,8 @@ def run(umbra):
         with open(f"/proc/{pid}/mem", "rb") as memory:
             memory.seek(at)
             truth = memory.read(SECRET_BYTES)
-        # the access that is not mended goes to one below what the guest names
-        got = ask(at + 1)
+        # the access that is not mended goes to the last byte of a page beyond what the guest names
+        got = ask(at - 0xfff)
         right += sum(word != "-" and int(word, 16) == byte for word, byte in zip(got, truth))
     own = sum(word != "-" for word in ask(symbol(GUEST, "gadget")))
     p.stdin.write(b"0\n")

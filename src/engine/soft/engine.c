@@ -27,17 +27,18 @@ void *soft_reserve(size_t bytes)
 }
 
 /*
- * Even, and never canonical: what is not cached has no canonical address for a guest that does not
- * guess. The control of the test of speculation is built without it.
+ * Never canonical: what is not cached has no canonical address for a guest that does not guess. The
+ * low 12 bits are ones, so that those of an entry say whether it is one. The control of the test of
+ * speculation is built without the secret.
  */
 static int soft_make_poison(struct soft_engine *e)
 {
 #ifndef UMBRA_SPECULATION_UNMENDED
 	if (getrandom(&e->poison, sizeof(e->poison), 0) != sizeof(e->poison))
 		return -EAGAIN;
-	e->poison = (e->poison & ~(3ull << 62 | 1)) | 1ull << 62;
+	e->poison = (e->poison & ~(3ull << 62)) | 1ull << 62 | PAGE_OFFSET_MASK;
 #else
-	e->poison = 0;
+	e->poison = PAGE_OFFSET_MASK;
 #endif
 	return 0;
 }

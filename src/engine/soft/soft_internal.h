@@ -9,10 +9,10 @@
  *   all others      the guest registers of the same name; guest r10, r11, r14, r15 live in
  *                   cpu->state.gpr
  *
- * A table entry is 0 (not cached) or ((host address - guest address) | 1) ^ poison; it is indexed
- * by bits 47:12 of the address, so a non-canonical address hits the entry of a canonical one, and
- * the access then lands on a non-canonical host address and faults: no guest address reaches host
- * memory that is not guest RAM.
+ * A table entry is 0 (not cached) or (host address - guest address) ^ poison, where its low 12 bits
+ * are ones; it is indexed by bits 47:12 of the address, so a non-canonical address hits the entry
+ * of a canonical one, and the access then lands on a non-canonical host address and faults: no
+ * guest address reaches host memory that is not guest RAM.
  *
  * Not by speculation either: the poison is a secret number of the machine's, and what follows a
  * mispredicted test of an entry's presence adds it to the guest's address. Where that leads the
@@ -200,8 +200,7 @@ struct soft_engine {
 	/* blocks, hash, maps, page_blocks, code space, and what exclusive.c says */
 	struct soft_lock lock;
 	uint64_t secret, no_key;  /* of the jump caches */
-	/* of table entries; even, so that bit 0 says whether one is cached */
-	uint64_t poison;
+	uint64_t poison;          /* of table entries */
 	uint64_t generation;      /* of the code cache; changes when it is emptied */
 	void *leave, *enter, *signal, *refresh, *reload;
 	uint64_t resume_jumps[16];

@@ -100,7 +100,7 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	} else if (hva && !splits_line(site, gva) &&
 		   !(site->write &&
 		     cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)) {
-		cpu->temp[1] = (uint64_t)hva - gva + 1;
+		cpu->temp[1] = (uint64_t)hva - gva;
 		return (uint8_t *)site + site->bounce;
 	}
 	if (site->write && hva &&
@@ -129,7 +129,7 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	cpu->split_locks += splits_line(site, gva);
 	cpu->bounce_gva = gva;
 	cpu->bounce_site = site;
-	cpu->temp[1] = (uint64_t)place - gva + 1;
+	cpu->temp[1] = (uint64_t)place - gva;
 	return (uint8_t *)site + site->bounce;
 }
 

@@ -112,7 +112,7 @@ static uint64_t packed_gva(uint64_t packed)
 /* Where an entry that is not 0 leads for this address. */
 static const uint8_t *entry_hva(const struct address_space *space, uint64_t entry, uint64_t gva)
 {
-	return (const uint8_t *)((entry ^ space->poison) - 1 + gva);
+	return (const uint8_t *)((entry ^ space->poison) + gva);
 }
 
 static uint64_t entry_frame(const struct address_space *space, uint64_t entry, uint64_t gva)
@@ -259,7 +259,7 @@ void space_insert(struct address_space *space, unsigned view, uint64_t gva, uint
 {
 	bool global = rights & RIGHT_GLOBAL;
 	uint64_t base = gva & ~(uint64_t)(PAGE_BYTES - 1);
-	uint64_t value = (((uint64_t)page - base) | 1) ^ space->poison;
+	uint64_t value = ((uint64_t)page - base) ^ space->poison;
 
 	assert(view < VIEWS);
 	/* docs/speculation.md: nothing there to forward */

@@ -11,7 +11,8 @@
  *             an address
  *   epoch     of the jump cache's entries that were found under these translations
  *
- *   entry     0: not cached; else ((host address - guest address) | 1) ^ poison
+ *   entry     0: not cached; else (host address - guest address) ^ poison; the poison's low 12 bits
+ *             are ones, and so are the entry's
  *
  *   1. An entry that is not 0 leads into guest RAM, and its view and index are in the journal.
  *   2. A write entry has a read entry of the same value.

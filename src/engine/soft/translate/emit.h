@@ -81,6 +81,25 @@ static inline void emit_prefixes(struct emitter *e, struct host_op op, bool gs, 
 		emit8(e, op.map == 2 ? 0x38 : 0x3a);
 }
 
+/* So many bytes, at most 8, of one instruction. */
+static inline void emit_nop(struct emitter *e, unsigned bytes)
+{
+	static const uint8_t nops[9][8] = {
+		{ 0 },
+		{ 0x90 },
+		{ 0x66, 0x90 },
+		{ 0x0f, 0x1f, 0x00 },
+		{ 0x0f, 0x1f, 0x40, 0x00 },
+		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+		{ 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+		{ 0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00 },
+		{ 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00 },
+	};
+
+	for (unsigned n = 0; n < bytes; n++)
+		emit8(e, nops[bytes][n]);
+}
+
 static inline void emit_rr(struct emitter *e, struct host_op op, uint8_t reg, uint8_t rm)
 {
 	emit_prefixes(e, op, false, reg, NO_REG, rm);
@@ -160,17 +179,12 @@ static inline void emit_constant(struct emitter *e, uint8_t reg, uint64_t value)
 }
 
 /*
- * From a table entry to (host - guest) | 1. Of an entry that is not cached, which only speculation
- * gets to, to a secret number.
+ * From a table entry to host - guest. Of an entry that is not cached, which only speculation gets
+ * to, to a secret number.
  */
 static inline void emit_unpoison(struct emitter *e, uint8_t reg)
 {
-#ifndef UMBRA_SPECULATION_UNMENDED
 	emit_rm(e, OP64(0x33), reg, CPU(poison));
-#else
-	(void)e;
-	(void)reg;
-#endif
 }
 
 /* Jumps with a 32-bit displacement filled in later; both return where it stands. */

@@ -103,14 +103,9 @@ static void emit_entries(struct translation *t)
 	t->block->host_offset = (uint32_t)(e->out - t->engine->code_write);
 	if (t->insns[0].live_in)
 		emit_restore_flags(e);
-	else
-		for (int n = 0; n < 8; n++)
-			emit8(e, "\x0f\x1f\x84\x00\x00\x00\x00\x00"[n]);
-	while ((uintptr_t)e->out & 15)
-		emit8(e, 0x90);
+	emit_nop(e, t->insns[0].live_in ? -(unsigned)(uintptr_t)e->out & 7 : 8);
 	t->block->direct_offset = (uint32_t)(e->out - t->engine->code_write);
-	for (int n = 0; n < 5; n++) /* replace_entry() */
-		emit8(e, "\x0f\x1f\x44\x00\x00"[n]);
+	emit_nop(e, 5); /* replace_entry() */
 }
 
 /*

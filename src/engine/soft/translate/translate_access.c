@@ -68,23 +68,45 @@ bool translate_simple_address(const struct translation *t, const struct x86_insn
 	       (int64_t)i->disp + bytes < INT32_MAX && i->disp > INT32_MIN + 1;
 }
 
+/* Base and index in their own registers: a lookup leaves r10, and r11 takes the base's place. */
+bool translate_indexed_address(const struct translation *t, const struct x86_insn *i,
+			       unsigned bytes)
+{
+	return t->code_bits == 64 && i->address_bytes == 8 && i->index < 16 &&
+	       !displaced(i->index) && (i->base == X86_NO_REGISTER || i->base < 16) &&
+	       !(i->base < 16 && displaced(i->base)) && !needs_segment_base(t, i) &&
+	       (int64_t)i->disp + bytes < INT32_MAX;
+}
+
+/* A constant address, as far as it lies within its page, which is known. */
+static bool is_within_page(const struct translation *t, const struct x86_insn *i, unsigned bytes)
+{
+	uint64_t at = translate_after_insn(t) + (uint64_t)(int64_t)i->disp;
+
+	return i->base == X86_RIP && i->address_bytes == 8 && !needs_segment_base(t, i) &&
+	       (at & PAGE_OFFSET_MASK) + bytes <= PAGE_BYTES;
+}
+
 uint64_t translate_after_insn(const struct translation *t)
 {
 	return (t->at->rip + t->at->insn.length) & t->rip_mask;
 }
 
-/* reg = the effective address, without the segment base. Uses r11 for a displaced index. */
-void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg)
+/*
+ * reg = so many bytes of the effective address, without the segment base. Uses r11 for a displaced
+ * index.
+ */
+void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg, unsigned bytes)
 {
 	struct host_mem m = {
 		.base = i->base, .index = i->index, .scale_log2 = i->scale_log2, .disp = i->disp
 	};
-	struct host_op lea = i->address_bytes == 8 ? OP64(0x8d) : OP32(0x8d);
+	struct host_op lea = bytes == 8 ? OP64(0x8d) : OP32(0x8d);
 
 	if (i->base == X86_RIP) {
 		uint64_t value = translate_after_insn(t) + (uint64_t)(int64_t)i->disp;
 
-		emit_constant(out(t), reg, i->address_bytes == 8 ? value : (uint32_t)value);
+		emit_constant(out(t), reg, bytes == 8 ? value : (uint32_t)value);
 		return;
 	}
 	if (i->base < 16 && displaced(i->base)) {
@@ -98,7 +120,8 @@ void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg)
 	if (m.base == NO_REG && m.index == NO_REG) {
 		uint64_t value = (uint64_t)(int64_t)i->disp;
 
-		emit_constant(out(t), reg, value & soft_address_mask(i->address_bytes));
+		value &= soft_address_mask(i->address_bytes);
+		emit_constant(out(t), reg, value & soft_address_mask(bytes));
 		return;
 	}
 	emit_rm(out(t), lea, reg, m);
@@ -120,10 +143,11 @@ void emit_segment_base(struct translation *t, const struct x86_insn *i)
 		(struct host_mem){ .base = R10, .index = R11 });
 }
 
-void emit_linear(struct translation *t, const struct x86_insn *i)
+enum address_place emit_linear(struct translation *t, const struct x86_insn *i, unsigned bytes)
 {
-	emit_address(t, i, R10);
+	emit_address(t, i, R10, i->address_bytes);
 	emit_segment_base(t, i);
+	return is_within_page(t, i, bytes) ? IN_R10_WITHIN_PAGE : IN_R10;
 }
 
 /*
@@ -136,53 +160,93 @@ static unsigned access_unit_bytes(const struct x86_insn *i, bool write)
 	return write && x86_insn_is_locked(i) ? CACHE_LINE_BYTES : PAGE_BYTES;
 }
 
+/* r11, an address, becomes the entry of its page. */
+void emit_entry(struct translation *t, uint8_t address, bool write)
+{
+	static const struct host_op bextr = {
+		.kind = X86_KIND_VEX128, .map = 2, .opcode = 0xf7, .w = true
+	};
+	uint8_t table = write ? R14 : R15;
+	struct host_op op = bextr;
+
+	op.vvvv = table;
+	emit_rr(out(t), op, R11, address);
+	emit_load(out(t), R11,
+		  (struct host_mem){ .base = table,
+				     .index = R11,
+				     .scale_log2 = 3,
+				     .disp = -(int32_t)TABLE_BIAS });
+}
+
 /*
- * The lookup: afterwards r11 is (host - guest) + 1 of the page of ea. flags_live: saved before, to
- * be restored by the caller between the returned cold's `back` and its access.
+ * Whether the entry in r11 is one, and the access, whose last byte is at r10, within a page, in one
+ * branch: the low 12 bits of an entry are ones, those of none zeros. May jump for one that begins
+ * with the page; so does r10 & mask.
  */
-struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10, unsigned bytes,
-			 bool read, bool write)
+static void branch_once(struct translation *t, struct cold *c, uint32_t mask)
+{
+	emit_rr(out(t), OP32(0x21), R11, R10);
+	emit_rr(out(t), OP32(0xf7), 0, R10);
+	emit32(out(t), mask);
+	c->from[1] = emit_jcc(out(t), CC_Z);
+	c->one_branch = true;
+	c->lookup = out(t)->out;
+}
+
+static void branch_if_absent(struct translation *t, struct cold *c)
+{
+	emit_rr(out(t), OP32(0xf6), 0, R11);
+	emit8(out(t), 1);
+	c->from[1] = emit_jcc(out(t), CC_Z);
+}
+
+/*
+ * The lookup: afterwards r11 is host - guest of the page of ea. flags_live: saved before, to be
+ * restored by the caller between the returned cold's `back` and its access. Uses r10 where that
+ * does not hold the address.
+ */
+struct cold *emit_lookup(struct translation *t, struct host_mem ea, enum address_place place,
+			 unsigned bytes, bool read, bool write)
 {
 	struct emitter *e = out(t);
+	struct host_mem last = ea;
 	struct cold *c;
-	uint8_t table = write ? R14 : R15;
 	unsigned span = 1;
 	unsigned unit = access_unit_bytes(&t->at->insn, write);
+	uint32_t mask;
 
 	if (t->grouped)
 		return &t->no_cold;
 	c = translate_new_cold(t, COLD_MEMORY);
 	while (span < bytes)
 		span *= 2;
+	mask = (unit - 1) & ~(span - 1);
 	c->ea = ea;
-	c->ea_in_r10 = in_r10;
+	c->ea_in_r10 = place != IN_REGISTERS;
 	c->bytes = (uint16_t)bytes;
 	c->unit_bytes = (uint16_t)unit;
 	c->read = read;
 	c->write = write;
-	ea.disp += (int32_t)bytes - 1;
-	emit_lea(e, R11, ea);
-	if (bytes > 1) {
+	last.disp += (int32_t)bytes - 1;
+	if (place == IN_REGISTERS) {
+		emit_lea(e, R10, last);
+		emit_entry(t, R10, write);
+		if (bytes > 1)
+			branch_once(t, c, mask);
+		else
+			branch_if_absent(t, c);
+	} else if (bytes > 1 && (place == IN_R10 || unit < PAGE_BYTES)) {
+		emit_lea(e, R11, last);
 		emit_rr(e, OP32(0xf7), 0, R11);
-		emit32(e, (unit - 1) & ~(span - 1));
+		emit32(e, mask);
 		c->crossing = emit_jcc(e, CC_Z);
+		c->lookup = e->out;
+		emit_entry(t, R11, write);
+		branch_if_absent(t, c);
+	} else {
+		emit_entry(t, R10, write);
+		branch_if_absent(t, c);
 	}
-	c->lookup = e->out;
-	emit_rr(e,
-		(struct host_op){ .kind = X86_KIND_VEX128,
-				  .map = 2,
-				  .opcode = 0xf7,
-				  .w = true,
-				  .vvvv = table },
-		R11, R11);
-	emit_load(e, R11,
-		  (struct host_mem){ .base = table,
-				     .index = R11,
-				     .scale_log2 = 3,
-				     .disp = -(int32_t)TABLE_BIAS });
-	emit_rr(e, OP32(0xf6), 0, R11);
-	emit8(e, 1);
-	c->from[1] = emit_jcc(e, CC_Z);
 	emit_unpoison(e, R11);
 	c->back = e->out;
 	return c;

@@ -29,6 +29,25 @@ static void sort_out_crossing(struct translation *t, struct cold *c)
 		set_jump(over, out(t)->out);
 }
 
+/* The same where one branch stands for both: r11 is the entry. */
+void translate_sort_out_one(struct translation *t, const struct cold *c)
+{
+	uint8_t *absent, *crosses;
+
+	emit_rr(out(t), OP32(0xf6), 0, R11);
+	emit8(out(t), 1);
+	absent = emit_jcc(out(t), CC_Z);
+	emit_lea(out(t), R10, c->ea);
+	emit_rr(out(t), OP32(0x81), 4, R10);
+	emit32(out(t), c->unit_bytes - 1u);
+	emit_rr(out(t), OP32(0x81), 7, R10);
+	emit32(out(t), (uint32_t)c->unit_bytes - c->bytes);
+	crosses = emit_jcc(out(t), 7);
+	set_jump(emit_jmp(out(t)), c->lookup);
+	set_jump(absent, out(t)->out);
+	set_jump(crosses, out(t)->out);
+}
+
 void translate_cold_memory(struct translation *t, struct cold *c)
 {
 	const struct x86_insn *i = &t->at->insn;
@@ -43,6 +62,8 @@ void translate_cold_memory(struct translation *t, struct cold *c)
 
 	if (c->crossing)
 		sort_out_crossing(t, c);
+	if (c->one_branch)
+		translate_sort_out_one(t, c);
 	if (!c->ea_in_r10)
 		emit_lea(out(t), R10, c->ea);
 	to_site = emit_lea_rip(out(t), R11);

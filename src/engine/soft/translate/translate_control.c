@@ -70,11 +70,7 @@ bool translate_same_page(const struct translation *t, uint64_t target)
 
 void translate_align_rel32(struct translation *t, unsigned opcode_bytes)
 {
-	static const uint8_t nops[4][3] = { { 0 }, { 0x90 }, { 0x66, 0x90 }, { 0x0f, 0x1f, 0x00 } };
-	unsigned count = -(unsigned)((uintptr_t)out(t)->out + opcode_bytes) & 3;
-
-	for (unsigned n = 0; n < count; n++)
-		emit8(out(t), nops[count][n]);
+	emit_nop(out(t), -(unsigned)((uintptr_t)out(t)->out + opcode_bytes) & 3);
 }
 
 /* An unconditional exit to a known target. */
@@ -181,7 +177,7 @@ void translate_or_else(struct translation *t, struct cold *c, uint8_t cc)
 static struct cold *push_lookup(struct translation *t)
 {
 	translate_leave_flags(t);
-	return emit_lookup(t, mem(RSP, -8), false, 8, false, true);
+	return emit_lookup(t, mem(RSP, -8), IN_REGISTERS, 8, false, true);
 }
 
 void translate_push_register(struct translation *t, uint8_t reg)
@@ -216,7 +212,7 @@ void translate_pop_register(struct translation *t, uint8_t reg)
 	uint8_t to = displaced(reg) || reg == RSP ? R10 : reg;
 
 	translate_leave_flags(t);
-	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
+	c = emit_lookup(t, mem(RSP, 0), IN_REGISTERS, 8, true, false);
 	emit_load(out(t), to, popped);
 	translate_end_access(t, c);
 	emit_lea(out(t), RSP, mem(RSP, 8));
@@ -231,8 +227,8 @@ void translate_leave_frame(struct translation *t)
 	struct cold *c;
 
 	translate_leave_flags(t);
-	c = emit_lookup(t, mem(RBP, 0), false, 8, true, false);
-	emit_load(out(t), R10, (struct host_mem){ .base = RBP, .index = R11, .disp = -1 });
+	c = emit_lookup(t, mem(RBP, 0), IN_REGISTERS, 8, true, false);
+	emit_load(out(t), R10, (struct host_mem){ .base = RBP, .index = R11 });
 	translate_end_access(t, c);
 	emit_lea(out(t), RSP, mem(RBP, 8));
 	emit_mov(out(t), RBP, R10);
@@ -243,7 +239,7 @@ void translate_return_near(struct translation *t, unsigned extra)
 	struct cold *c;
 
 	translate_leave_flags(t);
-	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
+	c = emit_lookup(t, mem(RSP, 0), IN_REGISTERS, 8, true, false);
 	translate_save_flags(t);
 	emit_load(out(t), R11, popped);
 	translate_end_access(t, c);
@@ -257,6 +253,7 @@ static void load_target(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 	bool simple = x86_insn_has_memory(i) && translate_simple_address(t, i, 8);
+	enum address_place place;
 	struct cold *c;
 
 	translate_leave_flags(t);
@@ -267,13 +264,12 @@ static void load_target(struct translation *t)
 			emit_mov(out(t), R11, i->rm);
 		return;
 	}
-	if (!simple)
-		emit_linear(t, i);
-	c = emit_lookup(t, simple ? mem(i->base, i->disp) : mem(R10, 0), !simple, 8, true, false);
+	place = simple ? IN_REGISTERS : emit_linear(t, i, 8);
+	c = emit_lookup(t, simple ? mem(i->base, i->disp) : mem(R10, 0), place, 8, true, false);
 	emit_load(out(t), R11,
 		  (struct host_mem){ .base = simple ? i->base : R10,
 				     .index = R11,
-				     .disp = (simple ? i->disp : 0) - 1 });
+				     .disp = simple ? i->disp : 0 });
 	translate_end_access(t, c);
 }
 

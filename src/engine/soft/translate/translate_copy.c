@@ -247,11 +247,12 @@ static void copy_bit_string(struct translation *t, struct host_encoding h)
 	struct cold *c;
 
 	translate_leave_flags(t);
-	emit_address(t, i, R10);
+	emit_address(t, i, R10, i->address_bytes);
 	add_bit_string_offset(t, i, h.operand_bytes);
 	emit_segment_base(t, i);
-	c = emit_lookup(t, at_r10, true, h.memory_bytes, true, x86_insn_is(i, X86_ENC_MEM_WRITE));
-	emit_lea(out(t), R10, (struct host_mem){ .base = R10, .index = R11, .disp = -1 });
+	c = emit_lookup(t, at_r10, IN_R10, h.memory_bytes, true,
+			x86_insn_is(i, X86_ENC_MEM_WRITE));
+	emit_lea(out(t), R10, (struct host_mem){ .base = R10, .index = R11 });
 	if (displaced(i->reg))
 		emit_load(out(t), R11, slot(i->reg));
 	else
@@ -266,6 +267,15 @@ static void copy_bit_string(struct translation *t, struct host_encoding h)
 	translate_end_access(t, c);
 }
 
+/* r11, the delta of the page, takes the base's place. */
+static struct host_mem looked_up_index(struct translation *t, struct host_mem ea)
+{
+	if (ea.base != NO_REG)
+		emit_lea(out(t), R11, (struct host_mem){ .base = ea.base, .index = R11 });
+	ea.base = R11;
+	return ea;
+}
+
 void translate_copy_memory(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
@@ -274,8 +284,9 @@ void translate_copy_memory(struct translation *t)
 	struct host_mem ea;
 	struct host_mem access;
 	struct cold *c;
+	enum address_place place;
 	uint8_t free_reg;
-	bool simple;
+	bool simple, indexed;
 
 	if (!soft_host_encoding(i, &h)) {
 		translate_system_exit(t);
@@ -286,19 +297,26 @@ void translate_copy_memory(struct translation *t)
 		return;
 	}
 	simple = translate_simple_address(t, i, h.memory_bytes);
-	ea = simple ? mem(i->base, i->disp) : mem(R10, 0);
-	free_reg = simple ? R10 : R11;
+	indexed = translate_indexed_address(t, i, h.memory_bytes);
 	translate_leave_flags(t);
-	if (!simple)
-		emit_linear(t, i);
-	c = emit_lookup(t, ea, !simple, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_READ),
+	if (indexed)
+		ea = (struct host_mem){ .base = i->base,
+					.index = i->index,
+					.scale_log2 = i->scale_log2,
+					.disp = i->disp };
+	else
+		ea = simple ? mem(i->base, i->disp) : mem(R10, 0);
+	place = simple || indexed ? IN_REGISTERS : emit_linear(t, i, h.memory_bytes);
+	c = emit_lookup(t, ea, place, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_READ),
 			x86_insn_is(i, X86_ENC_MEM_WRITE));
 	translate_collect(i, &r, true);
-	access = (struct host_mem){ .base = ea.base, .index = R11, .disp = ea.disp - 1 };
-	if (!simple && r.count) {
+	access = indexed ? looked_up_index(t, ea)
+			 : (struct host_mem){ .base = ea.base, .index = R11, .disp = ea.disp };
+	if (place != IN_REGISTERS && r.count) {
 		emit_lea(out(t), R10, access);
 		access = mem(R10, 0);
 	}
+	free_reg = place == IN_REGISTERS ? R10 : R11;
 	assign(t, &r, &free_reg, 1);
 	translate_want_flags(t);
 	put_copy(t, h, &r, &access);
@@ -312,9 +330,7 @@ void translate_copy_lea(struct translation *t)
 	bool narrow = i->operand_bytes == 2 || (i->operand_bytes == 8 && i->address_bytes != 8);
 	uint8_t to = displaced(i->reg) || narrow ? R10 : i->reg;
 
-	emit_address(t, i, to);
-	if (i->operand_bytes == 4 && (i->address_bytes == 8 || i->base == X86_RIP))
-		emit_rr(out(t), OP32(0x89), to, to);
+	emit_address(t, i, to, i->operand_bytes == 4 ? 4 : i->address_bytes);
 	if (i->operand_bytes == 2 && displaced(i->reg)) {
 		emit_rm(out(t), (struct host_op){ .opcode = 0x89, .pp = 1 }, R10, slot(i->reg));
 	} else if (i->operand_bytes == 2) {

@@ -19,21 +19,28 @@ static bool is_register(const struct x86_insn *i, uint8_t operand, uint8_t reg)
 	return operand == reg || (!i->rex && (operand & 3) == reg);
 }
 
-/*
- * Whether an operand of the instruction is this register, other than as base of its memory operand.
- */
-static bool names(const struct x86_insn *i, uint8_t reg)
+/* Whether an operand with these attributes is written; one with neither may be. */
+static bool may_write(const struct x86_insn *i, uint32_t read, uint32_t write)
+{
+	return x86_insn_is(i, write) || !x86_insn_is(i, read);
+}
+
+/* Whether the instruction changes this register. */
+static bool changes(const struct x86_insn *i, uint8_t reg)
 {
 	bool rm_is_register = (x86_insn_is(i, X86_ENC_RM_GPR) && i->mod == 3) ||
 			      x86_insn_is(i, X86_ENC_OPCODE_GPR);
 
 	if (x86_insn_is(i, X86_ENC_ACCUMULATOR) && reg == RAX)
 		return true;
-	if (x86_insn_is(i, X86_ENC_REG_GPR) && is_register(i, i->reg, reg))
+	if (x86_insn_is(i, X86_ENC_REG_GPR) && is_register(i, i->reg, reg) &&
+	    may_write(i, X86_ENC_REG_READ, X86_ENC_REG_WRITE))
 		return true;
-	if (rm_is_register && is_register(i, i->rm, reg))
+	if (rm_is_register && is_register(i, i->rm, reg) &&
+	    may_write(i, X86_ENC_RM_READ, X86_ENC_RM_WRITE))
 		return true;
-	return x86_insn_is(i, X86_ENC_VVVV_GPR) && i->vvvv == reg;
+	return x86_insn_is(i, X86_ENC_VVVV_GPR) && i->vvvv == reg &&
+	       may_write(i, X86_ENC_VVVV_READ, X86_ENC_VVVV_WRITE);
 }
 
 static unsigned displaced_operands(const struct x86_insn *i)
@@ -123,14 +130,14 @@ static bool join(struct translation *t, struct group *g, const struct x86_insn *
 	if (!is_plain(i) || displaced_operands(i) > 1)
 		return false;
 	if (!x86_insn_has_memory(i))
-		return !names(i, g->base);
+		return !changes(i, g->base);
 	if (i->base != g->base || !soft_host_encoding(i, &h) ||
 	    !translate_simple_address(t, i, h.memory_bytes) || i->disp > GROUP_REACH ||
 	    i->disp < -GROUP_REACH)
 		return false;
 	if (!note_access(g, g->offset + i->disp, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_WRITE)))
 		return false;
-	g->closed = names(i, g->base);
+	g->closed = changes(i, g->base);
 	return true;
 }
 
@@ -175,14 +182,13 @@ struct cold *translate_open_group(struct translation *t, const struct group *g)
 	struct cold *c, *lookup;
 
 	translate_leave_flags(t);
-	lookup = emit_lookup(t, mem(g->base, g->low), false, (unsigned)(g->high - g->low), true,
-			     g->write);
+	lookup = emit_lookup(t, mem(g->base, g->low), IN_REGISTERS, (unsigned)(g->high - g->low),
+			     true, g->write);
 	c = lookup;
 	c->kind = COLD_GROUP;
 	c->insns = (uint16_t)g->insns;
 	c->host_flags = t->host_flags;
 	c->word_flags = t->word_flags;
-	c->from[0] = c->crossing;
 	t->grouped = true;
 	return c;
 }
@@ -213,6 +219,7 @@ static void cold_group(struct translation *t, struct cold *c)
 {
 	const struct cold g = *c;
 
+	translate_sort_out_one(t, c);
 	t->host_flags = g.host_flags;
 	t->word_flags = g.word_flags;
 	t->ended = false;

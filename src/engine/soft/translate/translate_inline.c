@@ -4,29 +4,16 @@
  */
 #include "translate_internal.h"
 
-/* to = host address of the guest address in reg, by way of r11 = (host - guest) + 1; leaves r11. */
+/* to = host address of the guest address in reg, by way of r11 = host - guest; leaves r11. */
 static void string_pointer(struct translation *t, struct cold *c, uint8_t reg, bool write,
 			   uint8_t to)
 {
-	uint8_t table = write ? R14 : R15;
-
-	emit_rr(out(t),
-		(struct host_op){ .kind = X86_KIND_VEX128,
-				  .map = 2,
-				  .opcode = 0xf7,
-				  .w = true,
-				  .vvvv = table },
-		R11, reg);
-	emit_load(out(t), R11,
-		  (struct host_mem){ .base = table,
-				     .index = R11,
-				     .scale_log2 = 3,
-				     .disp = -(int32_t)TABLE_BIAS });
+	emit_entry(t, reg, write);
 	emit_rr(out(t), OP32(0xf6), 0, R11);
 	emit8(out(t), 1);
 	translate_or_else(t, c, CC_Z);
 	emit_unpoison(out(t), R11);
-	emit_lea(out(t), to, (struct host_mem){ .base = reg, .index = R11, .disp = -1 });
+	emit_lea(out(t), to, (struct host_mem){ .base = reg, .index = R11 });
 }
 
 /* r10 = bytes of reg's page up to the end of the operand: more than a page goes to C. */
@@ -114,12 +101,12 @@ bool translate_inline_string(struct translation *t)
 	if (bytes == 8)
 		emit8(out(t), 0x48);
 	emit8(out(t), i->opcode);
-	for (int n = 0; n < 1 + two; n++) { /* reg - (r11 - 1), flags untouched */
+	for (int n = 0; n < 1 + two; n++) { /* reg - r11, flags untouched */
 		uint8_t reg = n ? RSI : RDI;
 
 		emit_load(out(t), R11, n ? CPU(temp[2]) : CPU(commit_r11));
 		emit_rr(out(t), OP64(0xf7), 2, R11);
-		emit_lea(out(t), reg, (struct host_mem){ .base = reg, .index = R11, .disp = 2 });
+		emit_lea(out(t), reg, (struct host_mem){ .base = reg, .index = R11, .disp = 1 });
 	}
 	return true;
 }
@@ -280,7 +267,7 @@ bool translate_inline_pushf(struct translation *t)
 	t->host_flags = false;
 	translate_flags_to_r10(t);
 	emit_store(out(t), R10, CPU(temp[2]));
-	c = emit_lookup(t, mem(RSP, -8), false, 8, false, true);
+	c = emit_lookup(t, mem(RSP, -8), IN_REGISTERS, 8, false, true);
 	emit_load(out(t), R10, CPU(temp[2]));
 	emit_store(out(t), R10, pushed);
 	translate_end_access(t, c);
@@ -302,7 +289,7 @@ bool translate_inline_popf(struct translation *t)
 	translate_save_flags(t); /* C and a fault want the old ones */
 	t->host_flags = false;
 	system = translate_new_cold(t, COLD_SYSTEM);
-	c = emit_lookup(t, mem(RSP, 0), false, 8, true, false);
+	c = emit_lookup(t, mem(RSP, 0), IN_REGISTERS, 8, true, false);
 	emit_load(out(t), R10, popped);
 	c->after = out(t)->out;
 	emit_rm(out(t), OP32(0x8b), R11, CPU(state.rflags));

@@ -41,10 +41,13 @@ struct cold {
 	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM, COLD_GROUP } kind;
 	uint8_t *from[8]; /* rel32s that lead here */
 	unsigned from_count;
-	/* crossing: the jump taken when the access may cross a page */
+	/*
+	 * crossing: the jump taken when the access may cross a page; where there is one branch for
+	 * both, with the entry in r11, lookup is where one that does not goes on
+	 */
 	uint8_t *crossing, *lookup, *back, *after;
 	struct host_mem ea;
-	bool ea_in_r10, write, read, flags_in_word, keeps_result, restores;
+	bool ea_in_r10, one_branch, write, read, flags_in_word, keeps_result, restores;
 	/* of a group: before and behind it */
 	bool host_flags, word_flags, end_host_flags, end_word_flags;
 	uint16_t insn, insns; /* index; of a group: how many */
@@ -103,8 +106,14 @@ struct group {
 	bool closed;
 };
 
-static const struct host_mem pushed = { .base = RSP, .index = R11, .disp = -9 };
-static const struct host_mem popped = { .base = RSP, .index = R11, .disp = -1 };
+/*
+ * Where the address of an access is: in guest registers, so that r10 is free; in r10; there, and
+ * known not to cross a page.
+ */
+enum address_place { IN_REGISTERS, IN_R10, IN_R10_WITHIN_PAGE };
+
+static const struct host_mem pushed = { .base = RSP, .index = R11, .disp = -8 };
+static const struct host_mem popped = { .base = RSP, .index = R11 };
 
 /* translate_access.c */
 struct cold *translate_new_cold(struct translation *t, int kind);
@@ -114,12 +123,15 @@ void translate_want_flags(struct translation *t);
 void translate_end_access(struct translation *t, struct cold *c);
 bool translate_simple_address(const struct translation *t, const struct x86_insn *i,
 			      unsigned bytes);
+bool translate_indexed_address(const struct translation *t, const struct x86_insn *i,
+			       unsigned bytes);
 uint64_t translate_after_insn(const struct translation *t);
-void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg);
+void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg, unsigned bytes);
 void emit_segment_base(struct translation *t, const struct x86_insn *i);
-void emit_linear(struct translation *t, const struct x86_insn *i);
-struct cold *emit_lookup(struct translation *t, struct host_mem ea, bool in_r10, unsigned bytes,
-			 bool read, bool write);
+enum address_place emit_linear(struct translation *t, const struct x86_insn *i, unsigned bytes);
+void emit_entry(struct translation *t, uint8_t address, bool write);
+struct cold *emit_lookup(struct translation *t, struct host_mem ea, enum address_place place,
+			 unsigned bytes, bool read, bool write);
 
 /* translate_copy.c */
 void translate_collect(const struct x86_insn *i, struct renaming *r, bool needs_rex);
@@ -175,6 +187,7 @@ bool translate_sysret(struct translation *t);
 void translate_insn(struct translation *t);
 
 /* translate_cold.c */
+void translate_sort_out_one(struct translation *t, const struct cold *c);
 void translate_cold_memory(struct translation *t, struct cold *c);
 void translate_cold_chain(struct translation *t, struct cold *c);
 void translate_add_map(struct translation *t, const struct guest_insn *g, bool in_word);

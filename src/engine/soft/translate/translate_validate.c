@@ -7,9 +7,10 @@
  *  1. It is one whole data instruction: nothing that branches, is privileged, or touches memory
  *     that modrm does not name.
  *  2. It has the guest's immediate, width and LOCK.
- *  3. Its memory operand is addressed by what the lookup left (r10, or a base and r11), lies within
- *     the bytes that were looked up, and is written only if they were looked up for writing; or it
- *     is the slot of a displaced register, and is read.
+ *  3. Its memory operand is addressed by what the lookup left (r10, a base and r11, or r11 in place
+ *     of the base and the guest's index), lies within the bytes that were looked up, and is written
+ *     only if they were looked up for writing; or it is the slot of a displaced register, and is
+ *     read.
  *  4. It changes neither r14 nor r15, which hold the tables.
  */
 #include <assert.h>
@@ -34,12 +35,15 @@ static bool is_looked_up_address(const struct emitted_copy *copy, const struct x
 		return false;
 	if (host->base == R10 && host->index == X86_NO_REGISTER)
 		return host->disp == 0;
-	if (host->index != R11 || host->scale_log2)
-		return false;
 	if (host->base == R10)
-		return host->disp == -1;
-	return copy->code_bits == 64 && host->base == guest->base &&
-	       guest->index == X86_NO_REGISTER && host->disp == guest->disp - 1;
+		return host->index == R11 && !host->scale_log2 && host->disp == 0;
+	if (copy->code_bits != 64 || host->disp != guest->disp)
+		return false;
+	if (host->base == R11)
+		return host->index < 16 && host->index == guest->index &&
+		       host->scale_log2 == guest->scale_log2;
+	return host->index == R11 && !host->scale_log2 && host->base == guest->base &&
+	       guest->index == X86_NO_REGISTER;
 }
 
 static const char *memory_error(const struct emitted_copy *copy, const struct x86_insn *host)
