@@ -2,7 +2,8 @@
  * Random programs in 16-, 32- and 64-bit code at CPL 3, then also at CPL 0, jumps into random
  * bytes, and writes anywhere, again and again; traps come back. Whatever happens to the guest, the
  * machine must end in one of the ways that a machine ends. Its last line comes only if the guest
- * kept itself alive. The command line is the seed.
+ * kept itself alive. The command line: the seed, how many programs at CPL 3, how many rounds after
+ * them.
  */
 #include "guest.h"
 
@@ -22,15 +23,18 @@ static void set_msr(void *msr) { wrmsr((uint32_t)(uint64_t)msr, rnd()); }
 
 extern uint64_t boot_information;
 
-/* From the command line, a number; 1 if there is none. */
-static uint64_t seed(void)
+/* The next number of the command line; `otherwise` if there is none. */
+static uint64_t next_number(const char **text, uint64_t otherwise)
 {
-	const char *text = (const char *)(uint64_t)*(uint32_t *)(boot_information + 16);
 	uint64_t v = 0;
 
-	while (*text >= '0' && *text <= '9')
-		v = v * 10 + (uint64_t)(*text++ - '0');
-	return (v ? v : 1) * 0x9e3779b97f4a7c15ull;
+	while (**text == ' ')
+		(*text)++;
+	if (**text < '0' || **text > '9')
+		return otherwise;
+	while (**text >= '0' && **text <= '9')
+		v = v * 10 + (uint64_t)(*(*text)++ - '0');
+	return v;
 }
 
 /*
@@ -176,6 +180,10 @@ static void one_round(uint8_t *page)
 
 void test_main(void)
 {
+	const char *text = (const char *)(uint64_t)*(uint32_t *)(boot_information + 16);
+	uint64_t seed = next_number(&text, 1);
+	uint64_t user_rounds = next_number(&text, USER_ROUNDS);
+	uint64_t rounds = next_number(&text, ROUNDS);
 	uint8_t *page = new_page();
 
 	new_page();
@@ -191,11 +199,11 @@ void test_main(void)
 	wrmsr(MSR_TIMER_DIVISOR, 0xb); /* 1 */
 	wrmsr(MSR_TIMER, TIMER_VECTOR); /* one shot */
 	try_flags = 0x202;
-	state = seed();
-	for (unsigned n = 0; n < USER_ROUNDS; n++)
+	state = (seed ? seed : 1) * 0x9e3779b97f4a7c15ull;
+	for (uint64_t n = 0; n < user_rounds; n++)
 		run_program(selectors[rnd() % 3]);
 	check("alive after user code", true);
-	for (unsigned n = 0; n < ROUNDS; n++)
+	for (uint64_t n = 0; n < rounds; n++)
 		one_round(page);
 	check("still alive", true);
 }
