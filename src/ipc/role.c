@@ -141,6 +141,8 @@ static const struct role_description roles[ROLES] = {
 			  GRANT(GRANT_ANSWER) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) |
 			  GRANT(GRANT_SAVED),
 		.spawn_namespaces = EVERY_NAMESPACE | CLONE_NEWPID,
+		.own_namespaces = CLONE_NEWUSER | CLONE_NEWNS,
+		.empties_root = true,
 		.dies_with_parent = true,
 		.signals_nobody = true,
 		.calls = machine_calls,

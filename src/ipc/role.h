@@ -4,7 +4,8 @@
  * keeps exactly the system calls of its row (lockdown.h).
  *
  *   role      is given                                           namespaces of its own
- *   machine   rings, events, slots of the disks, what it boots   all, from its first instruction on
+ *   machine   rings, events, slots of the disks, what it boots   all, from its first instruction;
+ *                                                                an empty root
  *   broker    rings, events, terminal, control socket            all, before its guest runs
  *   disk      slots, events; it opens the disks itself           all, once they are open
  *   keeper    memory and pipes of what lies beside disks         all; files in the folders of the

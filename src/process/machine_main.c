@@ -221,12 +221,6 @@ static bool grant_map_file(uint32_t here, enum grant grant, struct boot_file *re
 	return ret->data != MAP_FAILED;
 }
 
-static void unmap_file(const struct boot_file *file)
-{
-	if (file->bytes)
-		munmap((void *)(uintptr_t)file->data, file->bytes);
-}
-
 static bool take_grants(struct process *p, uint32_t here, struct machine_options *o)
 {
 	p->rings = grant_map(GRANT_RINGS, sizeof(*p->rings));
@@ -322,8 +316,6 @@ static bool process_make_machine(struct process *p, const struct machine_options
 		tell_refusal(p, error, reason);
 		return false;
 	}
-	unmap_file(&options->kernel);
-	unmap_file(&options->initrd);
 	return true;
 }
 

@@ -192,8 +192,7 @@ int machine_start_threads(struct machine *machine)
 void machine_go(struct machine *machine)
 {
 	assert(life_of(machine) == LIFE_CREATED || machine_has_ended(machine));
-	if (machine->options.saved.bytes)
-		machine->refusal = restore_machine(machine, &machine->refusal_text);
+	machine->refusal = machine_load(machine, &machine->refusal_text);
 	pthread_mutex_lock(&machine->lock);
 	if (machine->refusal)
 		machine_finish(machine, MACHINE_REFUSED);

@@ -138,19 +138,28 @@ static int load_kernel(struct machine *machine, const char **ret_reason)
 	return error;
 }
 
-static int make_new(struct machine *machine, const char **ret_reason)
+static void unmap_file(const struct boot_file *file)
 {
-	int error = make_parts(machine, clock_measure_tsc_hz());
+	if (file->bytes)
+		munmap((void *)(uintptr_t)file->data, file->bytes);
+}
 
-	if (!error)
-		error = load_kernel(machine, ret_reason);
+int machine_load(struct machine *machine, const char **ret_reason)
+{
+	int error;
+
+	if (machine->options.saved.bytes)
+		return restore_machine(machine, ret_reason);
+	error = load_kernel(machine, ret_reason);
 	if (!error)
 		acpi_write_tables(machine->memory.ram + ACPI_AREA_GPA, machine->options.cpus,
 				  machine_hv_acpi_parts(machine));
+	unmap_file(&machine->options.kernel);
+	unmap_file(&machine->options.initrd);
 	return error;
 }
 
-/* Only what the head says: the rest is read without rights (machine_begin()). */
+/* Only what the head says: the rest is read without rights (machine_load()). */
 static int make_saved(struct machine *machine, const char **ret_reason)
 {
 	const char *no_memory = *ret_reason;
@@ -195,7 +204,7 @@ struct machine *machine_create(const struct machine_options *options, int *ret_e
 		return NULL;
 	machine->options = *options;
 	*ret_error = options->saved.bytes ? make_saved(machine, ret_reason)
-					  : make_new(machine, ret_reason);
+					  : make_parts(machine, clock_measure_tsc_hz());
 	if (!*ret_error)
 		return machine;
 	machine_destroy(machine);

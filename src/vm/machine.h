@@ -14,8 +14,8 @@ struct machine;
 
 enum { MACHINE_MAX_CPUS = X86_MAX_PROCESSORS };
 /*
- * FAILED: the host refused something that the machine needs. REFUSED: the saved machine cannot be
- * gone on with.
+ * FAILED: the host refused something that the machine needs. REFUSED: the kernel, the initrd or the
+ * saved machine cannot be used.
  */
 enum machine_end {
 	MACHINE_POWERED_OFF,
@@ -49,7 +49,7 @@ struct machine_state {
 struct machine_options {
 	uint64_t memory_bytes;
 	unsigned cpus;
-	struct boot_file kernel, initrd;
+	struct boot_file kernel, initrd; /* mapped; the machine unmaps them once it has begun */
 	/*
 	 * what machine_save() wrote, instead of a kernel; it says memory, processors, features and
 	 * debug_exit
@@ -134,7 +134,10 @@ void machine_destroy(struct machine *machine);
  * or -errno: then the process is to end, and the threads with it.
  */
 int machine_start_threads(struct machine *machine);
-/* Loads what is saved, which may be refused (MACHINE_REFUSED); then the guest runs. */
+/*
+ * Reads what it begins with, in a process that has given up its rights: that may be refused
+ * (MACHINE_REFUSED). Then the guest runs.
+ */
 void machine_go(struct machine *machine);
 /* Returns when the machine has ended and its threads are gone: why it did. */
 enum machine_end machine_wait(struct machine *machine);

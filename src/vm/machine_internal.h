@@ -90,7 +90,7 @@ struct machine {
 	pthread_cond_t changed;  /* life, or standing */
 	pthread_barrier_t prepared; /* the processors' threads */
 	enum machine_end end;    /* of LIFE_ENDED */
-	int refusal;             /* of a saved machine: -errno, and why */
+	int refusal;             /* of what it begins with: -errno, and why */
 	const char *refusal_text;
 	int debug_exit_code;
 	char crash_text[CRASH_TEXT_BYTES + 1];
@@ -102,6 +102,15 @@ struct machine {
 	size_t console_used;
 	struct vcpu vcpus[MACHINE_MAX_CPUS];
 };
+
+/* ---- machine.c ---- */
+
+/*
+ * What the first instruction finds: kernel and initrd, or a saved machine, which are hostile.
+ * In a process that has no rights any more, before any processor runs; unmaps them. 0 or -errno,
+ * with *ret_reason.
+ */
+int machine_load(struct machine *machine, const char **ret_reason);
 
 /* ---- lifecycle.c ---- */
 

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -290,7 +291,7 @@ static void other_layers(enum role role)
 	by_other_layers(role, "no new privilege", new_privileges);
 	if (lockdown_has_namespaces() && role_describe(role)->empties_root)
 		by_other_layers(role, "no file is even there", find_a_file);
-	if (lockdown_has_namespaces() && role_describe(role)->own_namespaces)
+	if (lockdown_has_namespaces() && role_describe(role)->own_namespaces & CLONE_NEWNET)
 		by_other_layers(role, "no network", reach_the_network);
 	if (lockdown_landlock_version() >= 6 && role_describe(role)->signals_nobody)
 		by_other_layers(role, "no signal", signal_the_parent);

@@ -119,12 +119,13 @@ static void be_machine(const struct options *o, unsigned long seed)
 	snprintf(line, sizeof(line), "%lu %lu %lu", seed, o->programs, o->rounds);
 	machine_parse_hv("default", &options.hv_features, bad, sizeof(bad));
 	machine = machine_create(&options, &error, &reason);
-	if (!machine || pthread_create(&watch, NULL, stop_in_time, machine)) {
+	if (!machine || machine_start_threads(machine) ||
+	    pthread_create(&watch, NULL, stop_in_time, machine)) {
 		fprintf(stderr, "the machine was not made: %s\n", reason);
 		_exit(ENDED + MACHINE_FAILED);
 	}
-	error = (int)machine_run(machine);
-	_exit(ENDED + error);
+	machine_go(machine);
+	_exit(ENDED + (int)machine_wait(machine));
 }
 
 static bool has_ended_well(int status)
