@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/check.h"
 #include "vhdx_internal.h"
 
 enum { BATCH = 64, COPY_BYTES = 1 << 20 };
@@ -178,9 +179,19 @@ static void space_find_end(struct vhdx *v)
 	while (m.mib && !m.used[m.mib - 1])
 		m.mib--;
 	v->end_offset = m.mib * VHDX_MIB;
-	/* what is free lies behind the end, or is found by the next compaction */
-	v->freed.count = v->reusable.count = 0;
+	CHECK(check_vhdx(v));
 	free(m.used);
+}
+
+/*
+ * Blocks move into what is free: from now on nobody may be given a place of the lists, also where
+ * the compaction is given up. What stays free is found by the next one.
+ */
+static void space_forget_free(struct vhdx *v)
+{
+	pthread_mutex_lock(&v->map);
+	v->freed.count = v->reusable.count = 0;
+	pthread_mutex_unlock(&v->map);
 }
 
 /* Not while others use the disk. What is behind the end is cut off at close. */
@@ -200,6 +211,7 @@ int disk_compact(struct disk *d, const struct disk_job *job)
 	if (!error)
 		error = vhdx_begin(v, false);
 	pthread_mutex_unlock(&v->flush_lock);
+	space_forget_free(v);
 	if (!error)
 		error = move_blocks(v, job);
 	if (!error)

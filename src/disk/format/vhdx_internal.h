@@ -10,7 +10,11 @@
  *  3. A block's place in the file reads as zero until its data is there, so that a mapping made
  *     durable early shows zeros, which is what the block was; of a child the bits of a bitmap are
  *     set after the data they stand for is in the file.
- *  4. Space that was freed is used again only after the flush that made the freeing durable.
+ *  4. Space that was freed is used again only after the flush that made the freeing durable: until
+ *     then it is nobody's, and never are two things in one place.
+ *
+ * check_vhdx() asserts what of these can be seen in memory; that what was flushed is there is what
+ * the power cuts of tests/disk/crash_test.c show.
  *
  * Locks, in this order: `flush` one flush at a time; `io` shared by reads and writes for as long as
  * they last, alone for what moves or frees blocks; `map` for everything below it.
@@ -165,6 +169,7 @@ int vhdx_set_link(struct vhdx *child, const char *parent_path, enum disk_format 
 int vhdx_extend(struct vhdx *v, uint64_t to);
 
 /* vhdx_map.c, under `map` */
+void check_vhdx(const struct vhdx *v);
 void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value);
 /* A place for a block that reads as zero; 0 and -errno. */
 int vhdx_allocate(struct vhdx *v, uint64_t bytes, uint64_t *ret_offset);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/check.h"
 #include "lib/crc32c.h"
 
 enum {
@@ -326,6 +327,7 @@ static int flush_now(struct vhdx *v)
 		v->any_dirty = true;
 		vhdx_note_payload(v);
 	}
+	CHECK(check_vhdx(v));
 	pthread_mutex_unlock(&v->map);
 	free(b.sector);
 	return error;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/check.h"
+
 #define GROW_BYTES (64 * VHDX_MIB)
 
 void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value)
@@ -12,6 +14,60 @@ void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value)
 	__atomic_store_n(&v->bat[index], value, __ATOMIC_RELEASE);
 	v->bat_dirty[index / 512 / 8] |= (uint8_t)(1 << (index / 512 & 7));
 	v->any_dirty = true;
+}
+
+/* ---- what holds ---- */
+
+/* Each MiB of the file belongs to one thing: a bit for each. NULL: not looked at. */
+static void check_place(const struct vhdx *v, uint8_t *taken, uint64_t offset, uint64_t bytes)
+{
+	assert(offset && !((offset | bytes) % VHDX_MIB));
+	assert(offset <= v->end_offset && bytes <= v->end_offset - offset);
+	for (uint64_t n = offset / VHDX_MIB; taken && n < (offset + bytes) / VHDX_MIB; n++) {
+		assert(!(taken[n / 8] >> (n & 7) & 1));
+		taken[n / 8] |= (uint8_t)(1 << (n & 7));
+	}
+}
+
+static void check_entries(const struct vhdx *v, uint8_t *taken)
+{
+	for (uint64_t block = 0; block < v->blocks; block++) {
+		uint64_t entry = v->bat[vhdx_entry(v, block)];
+
+		assert(v->has_parent || vhdx_state(entry) != BAT_PARTIAL);
+		if (vhdx_holds(entry))
+			check_place(v, taken, vhdx_offset(entry), v->block_bytes);
+	}
+	for (uint64_t chunk = 0; v->has_parent && chunk < v->chunks; chunk++) {
+		uint64_t entry = v->bat[vhdx_bitmap_entry(v, chunk)];
+
+		assert(vhdx_holds(entry) || !v->bitmap[chunk].any_dirty);
+		assert(v->bitmap[chunk].bits || !v->bitmap[chunk].any_dirty);
+		if (vhdx_holds(entry))
+			check_place(v, taken, vhdx_offset(entry), BITMAP_BYTES);
+	}
+}
+
+void check_vhdx(const struct vhdx *v)
+{
+	uint8_t *taken = calloc(1, v->end_offset / VHDX_MIB / 8 + 1);
+
+	assert(v->bat && v->bat_dirty && (v->bitmap || !v->has_parent));
+	assert(!v->data_begun || v->begun); /* 1 */
+	assert(!v->begun || (v->changed && !guid_is_zero(v->header.log)));
+	assert(v->end_offset % VHDX_MIB == 0 && v->log_at < v->header.log_bytes);
+	assert(v->flushes_done <= v->flushes_begun);
+	check_place(v, taken, v->header.log_offset, v->header.log_bytes);
+	check_place(v, taken, v->metadata_offset, v->metadata_bytes);
+	check_place(v, taken, v->bat_offset, v->bat_bytes);
+	for (size_t n = 0; n < v->other_count; n++)
+		check_place(v, taken, v->others[n].offset, v->others[n].bytes);
+	check_entries(v, taken);
+	for (size_t n = 0; n < v->freed.count; n++) /* 4 */
+		check_place(v, taken, v->freed.offset[n], v->block_bytes);
+	for (size_t n = 0; n < v->reusable.count; n++)
+		check_place(v, taken, v->reusable.offset[n], v->block_bytes);
+	free(taken);
 }
 
 /* ---- space ---- */

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/check.h"
 #include "lib/crc32c.h"
 #include "disk/digest.h"
 
@@ -446,6 +447,8 @@ int vhdx_open(struct disk *d, const struct disk_options *o, struct disk_error *e
 		v->payload_dirty = true; /* nothing of it was synced */
 		v->log_sequence = 1;
 	}
+	if (!o->items_only)
+		CHECK(check_vhdx(v));
 	return 0;
 }
 
