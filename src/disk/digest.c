@@ -8,6 +8,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "lib/check.h"
+
 enum { MAGIC = 0x47494455, VERSION = 1, BUFFER_BYTES = 256 << 10 };
 #define BLOCKS_MAX (64ull << 20)
 
@@ -144,6 +146,18 @@ int digest_block(struct disk *d, const struct digest_table *t, uint64_t block, s
 
 /* ---- tables ---- */
 
+void check_digests(const struct digest_table *t)
+{
+	uint64_t block_bytes = t->head.block_bytes;
+
+	assert(t->head.magic == MAGIC && t->head.version == VERSION);
+	assert(t->head.algorithm == DIGEST_XXH3 || t->head.algorithm == DIGEST_BLAKE2B);
+	assert(block_bytes >= DIGEST_BLOCK_MIN && !(block_bytes & (block_bytes - 1)));
+	assert(t->of && t->blocks && t->head.present <= t->blocks);
+	assert(t->head.size_bytes > (t->blocks - 1) * block_bytes);
+	assert(t->head.size_bytes - (t->blocks - 1) * block_bytes <= block_bytes);
+}
+
 struct digest_table *digest_new(uint64_t size_bytes, uint32_t block_bytes,
 				enum digest_algorithm algorithm)
 {
@@ -208,6 +222,7 @@ int digest_encode(struct digest_table *t, uint8_t **ret, size_t *ret_bytes)
 	t->head.root =
 		root_of(t->head.algorithm, bytes + sizeof(t->head), *ret_bytes - sizeof(t->head));
 	memcpy(bytes, &t->head, sizeof(t->head));
+	CHECK(check_digests(t));
 	return 0;
 }
 
@@ -253,6 +268,7 @@ int digest_decode(const uint8_t *bytes, size_t count, uint64_t size_bytes,
 		       bytes + sizeof(h) + (blocks + 7) / 8 + used++ * sizeof(struct digest),
 		       sizeof(struct digest));
 	}
+	CHECK(check_digests(t));
 	*ret = t;
 	return 0;
 }

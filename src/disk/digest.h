@@ -10,6 +10,10 @@
  * Stored: struct digest_head, a bit for each block that has a digest, those digests. A table is
  * current when it names the file's data identifier (or, of a format without one, when the file's
  * stamp is the one it names).
+ *
+ * 1. A table has one digest for each block of the disk's size; blocks are a power of two of bytes,
+ *    and the algorithm is one that is known.
+ * 2. Of what is stored, the head counts the digests that are not empty, and `root` is of them all.
  */
 #pragma once
 
@@ -48,6 +52,8 @@ static inline uint32_t digest_block_bytes(const struct disk *d)
 	return d->block_bytes >= DIGEST_BLOCK_MIN ? d->block_bytes : DIGEST_BLOCK_BYTES;
 }
 
+/* Asserts that a table has the shape that its head says. */
+void check_digests(const struct digest_table *table);
 /* An empty table for a disk; NULL: no memory. */
 struct digest_table *digest_new(uint64_t size_bytes, uint32_t block_bytes,
 				enum digest_algorithm algorithm);

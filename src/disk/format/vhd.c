@@ -24,7 +24,31 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/check.h"
 #include "vhd_internal.h"
+
+/* Invariants 1 and 2, as far as they are in memory; with `lock`. */
+void check_vhd(const struct disk *d)
+{
+	const struct vhd *v = vhd_of(d);
+	bool any = false;
+
+	assert(v->type == VHD_FIXED || (v->table && v->table_dirty && v->bitmap));
+	for (uint32_t n = 0; n < v->entries; n++) {
+		const struct vhd_bitmap *b = &v->bitmap[n];
+		uint64_t offset = vhd_block_offset(v, n);
+
+		any |= b->dirty;
+		assert(!b->dirty || b->bits);
+		if (v->table[n] == VHD_UNUSED)
+			assert(!b->bits && !b->is_new);
+		else
+			assert(offset + v->bitmap_bytes + v->block_bytes <= v->end);
+		if (b->is_new) /* the file's table does not name it yet */
+			assert(v->table_dirty[n / 128 / 8] >> (n / 128 & 7) & 1);
+	}
+	assert(!any || v->any_dirty);
+}
 
 /* Of data that the table has a block for. */
 static uint64_t place_of(const struct vhd *v, uint64_t at)
@@ -192,6 +216,7 @@ static int vhd_write(struct disk *d, uint64_t offset, const struct disk_buffer *
 		return buffer_write(buffer, &d->file, offset, bytes);
 	pthread_rwlock_wrlock(&v->lock);
 	error = write_block(d, offset, buffer, bytes);
+	CHECK(check_vhd(d));
 	pthread_rwlock_unlock(&v->lock);
 	return error;
 }
@@ -278,6 +303,7 @@ static int vhd_flush(struct disk *d)
 	}
 	if (!error)
 		v->any_dirty = v->payload_dirty = false;
+	CHECK(check_vhd(d));
 	pthread_rwlock_unlock(&v->lock);
 	return error;
 }

@@ -48,3 +48,4 @@ static inline uint64_t vhd_block_offset(const struct vhd *v, uint32_t block)
 /* vhd.c */
 extern const struct disk_driver vhd_driver;
 void vhd_release(struct vhd *vhd);
+void check_vhd(const struct disk *disk);
