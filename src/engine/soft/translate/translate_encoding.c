@@ -47,7 +47,8 @@ static unsigned immediate_bytes(const struct host_encoding *h, unsigned kind)
 	case X86_IMM_8: return 1;
 	case X86_IMM_Z: return h->operand_bytes == 2 ? 2 : 4;
 	case X86_IMM_V: return h->operand_bytes;
-	default: return 0;
+	case X86_IMM_NONE: return 0;
+	default: assert(false); return 0; /* no class that is copied has another */
 	}
 }
 
