@@ -159,7 +159,7 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, 
 	memset(&t, 0, offsetof(struct translation, insns));
 	t.count = t.cold_count = 0;
 	t.r10_end = NULL;
-	t.ended = t.next_straddles = t.word_flags = false;
+	t.ended = t.next_straddles = t.word_flags = t.has_strip = t.in_strip = false;
 	t.host_flags = true;
 	t.cpu = cpu;
 	t.engine = e;

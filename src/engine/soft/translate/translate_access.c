@@ -87,6 +87,12 @@ static bool is_within_page(const struct translation *t, const struct x86_insn *i
 	       (at & PAGE_OFFSET_MASK) + bytes <= PAGE_BYTES;
 }
 
+/* Of a jump or call by displacement. */
+uint64_t translate_jump_target(const struct translation *t, const struct guest_insn *g)
+{
+	return (g->rip + g->insn.length + g->insn.imm) & t->rip_mask;
+}
+
 uint64_t translate_after_insn(const struct translation *t)
 {
 	return (t->at->rip + t->at->insn.length) & t->rip_mask;
@@ -160,8 +166,8 @@ static unsigned access_unit_bytes(const struct x86_insn *i, bool write)
 	return write && x86_insn_is_locked(i) ? CACHE_LINE_BYTES : PAGE_BYTES;
 }
 
-/* r11, an address, becomes the entry of its page. */
-void emit_entry(struct translation *t, uint8_t address, bool write)
+/* The entry of the page of an address. */
+void emit_entry_to(struct translation *t, uint8_t to, uint8_t address, bool write)
 {
 	static const struct host_op bextr = {
 		.kind = X86_KIND_VEX128, .map = 2, .opcode = 0xf7, .w = true
@@ -170,12 +176,18 @@ void emit_entry(struct translation *t, uint8_t address, bool write)
 	struct host_op op = bextr;
 
 	op.vvvv = table;
-	emit_rr(out(t), op, R11, address);
-	emit_load(out(t), R11,
+	emit_rr(out(t), op, to, address);
+	emit_load(out(t), to,
 		  (struct host_mem){ .base = table,
-				     .index = R11,
+				     .index = to,
 				     .scale_log2 = 3,
 				     .disp = -(int32_t)TABLE_BIAS });
+}
+
+/* In r11. */
+void emit_entry(struct translation *t, uint8_t address, bool write)
+{
+	emit_entry_to(t, R11, address, write);
 }
 
 /*

@@ -73,17 +73,16 @@ void translate_align_rel32(struct translation *t, unsigned opcode_bytes)
 	emit_nop(out(t), -(unsigned)((uintptr_t)out(t)->out + opcode_bytes) & 3);
 }
 
-/* An unconditional exit to a known target. */
 /*
  * A jump to the block's own begin, where no flag is looked at: the poll may change the flags and
  * stands in the loop itself.
  */
-static bool is_plain_loop(const struct translation *t, uint64_t target)
+bool translate_is_plain_loop(const struct translation *t, uint64_t target)
 {
 	return target == t->insns[0].rip && !t->insns[0].live_in && translate_same_page(t, target);
 }
 
-static void loop_back(struct translation *t)
+void translate_loop_back(struct translation *t)
 {
 	struct cold *c = translate_new_cold(t, COLD_POLL);
 
@@ -95,13 +94,23 @@ static void loop_back(struct translation *t)
 	c->from[0] = emit_jmp(out(t));
 }
 
+/* A jump that becomes one to the target's block, if that is in this page. */
+void translate_jump_out(struct translation *t, uint64_t target)
+{
+	bool polls = target <= t->at->rip || !translate_same_page(t, target);
+	struct cold *c = translate_new_cold(t, polls ? COLD_POLL : COLD_CHAIN);
+
+	c->target = target;
+	translate_align_rel32(t, 1);
+	c->from[0] = emit_jmp(out(t));
+}
+
+/* An unconditional exit to a known target. */
 void translate_exit_direct(struct translation *t, uint64_t target)
 {
-	struct cold *c;
-
 	t->ended = true;
-	if (is_plain_loop(t, target)) {
-		loop_back(t);
+	if (translate_is_plain_loop(t, target)) {
+		translate_loop_back(t);
 		return;
 	}
 	if (!translate_same_page(t, target)) {
@@ -109,20 +118,20 @@ void translate_exit_direct(struct translation *t, uint64_t target)
 		translate_exit_constant(t, target);
 		return;
 	}
-	c = translate_new_cold(t, target > t->at->rip ? COLD_CHAIN : COLD_POLL);
-	c->target = target;
-	translate_align_rel32(t, 1);
-	c->from[0] = emit_jmp(out(t));
+	translate_jump_out(t, target);
 }
 
 void translate_side_exit(struct translation *t, uint8_t cc, uint64_t target)
 {
 	struct cold *c;
 
-	if (is_plain_loop(t, target)) {
+	if (translate_is_plain_loop(t, target)) {
 		uint8_t *on = emit_jcc(out(t), cc ^ 1);
+		bool in_strips = !t->grouped && !t->has_strip && translate_strip(t, cc);
 
-		loop_back(t);
+		t->has_strip |= in_strips;
+		if (!in_strips)
+			translate_loop_back(t);
 		set_jump(on, out(t)->out);
 		return;
 	}

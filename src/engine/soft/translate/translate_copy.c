@@ -2,6 +2,8 @@
  * Data instructions: the host executes a copy with registers renamed and the memory operand
  * rewritten.
  */
+#include <assert.h>
+
 #include "translate_internal.h"
 
 static uint8_t renamed(const struct renaming *r, uint8_t guest, bool high)
@@ -194,6 +196,7 @@ void translate_copied(struct translation *t, const uint8_t *start, unsigned look
 						   .bytes = (unsigned)(out(t)->out - start),
 						   .looked_up_bytes = looked_up_bytes,
 						   .writable = x86_insn_is(i, X86_ENC_MEM_WRITE),
+						   .in_strip = t->in_strip,
 						   .code_bits = t->code_bits });
 }
 
@@ -265,6 +268,19 @@ static void copy_bit_string(struct translation *t, struct host_encoding h)
 	put_encoding(t, &h, &at_r10);
 	translate_copied(t, start, h.memory_bytes);
 	translate_end_access(t, c);
+}
+
+/* Of an instruction that names no displaced register. */
+void translate_copy_at(struct translation *t, struct host_mem access)
+{
+	struct host_encoding h;
+	struct renaming none;
+
+	translate_collect(&t->at->insn, &none, true);
+	if (soft_host_encoding(&t->at->insn, &h) && !none.count)
+		put_copy(t, h, &none, &access);
+	else
+		assert(!"what translate_strip() takes");
 }
 
 /* r11, the delta of the page, takes the base's place. */

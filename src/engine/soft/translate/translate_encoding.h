@@ -30,6 +30,7 @@ struct emitted_copy {
 	/* from the operand's first byte; 0: it has no guest memory operand */
 	unsigned looked_up_bytes;
 	bool writable;            /* they were looked up for writing */
+	bool in_strip;            /* the lookup was in front of a loop (translate_strip.c) */
 	unsigned code_bits;
 };
 

@@ -26,7 +26,7 @@ static bool may_write(const struct x86_insn *i, uint32_t read, uint32_t write)
 }
 
 /* Whether the instruction changes this register. */
-static bool changes(const struct x86_insn *i, uint8_t reg)
+bool translate_changes(const struct x86_insn *i, uint8_t reg)
 {
 	bool rm_is_register = (x86_insn_is(i, X86_ENC_RM_GPR) && i->mod == 3) ||
 			      x86_insn_is(i, X86_ENC_OPCODE_GPR);
@@ -115,29 +115,30 @@ static bool joins_lea(const struct group *g, const struct x86_insn *i)
 	       (i->index >= 16 || !displaced(i->index));
 }
 
-static bool join(struct translation *t, struct group *g, const struct x86_insn *i)
+static bool join(struct translation *t, struct group *g, const struct guest_insn *insn)
 {
+	const struct x86_insn *i = &insn->insn;
 	struct host_encoding h;
 
 	if (t->mode & MODE_FPU_OFF && x86_insn_is(i, X86_ENC_FPU))
 		return false;
 	if (g->base == RSP && join_stack(g, i))
 		return true;
-	if (i->encoding.class == X86_CLASS_JCC)
-		return true; /* a side exit needs nothing of ours */
+	if (i->encoding.class == X86_CLASS_JCC) /* a side exit needs nothing of ours, a loop does */
+		return !translate_is_plain_loop(t, translate_jump_target(t, insn));
 	if (i->encoding.class == X86_CLASS_LEA)
 		return joins_lea(g, i);
 	if (!is_plain(i) || displaced_operands(i) > 1)
 		return false;
 	if (!x86_insn_has_memory(i))
-		return !changes(i, g->base);
+		return !translate_changes(i, g->base);
 	if (i->base != g->base || !soft_host_encoding(i, &h) ||
 	    !translate_simple_address(t, i, h.memory_bytes) || i->disp > GROUP_REACH ||
 	    i->disp < -GROUP_REACH)
 		return false;
 	if (!note_access(g, g->offset + i->disp, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_WRITE)))
 		return false;
-	g->closed = changes(i, g->base);
+	g->closed = translate_changes(i, g->base);
 	return true;
 }
 
@@ -167,7 +168,7 @@ struct group translate_find_group(struct translation *t, unsigned n)
 	while (n + g.insns < t->count && !g.closed) {
 		unsigned before = g.accesses;
 
-		if (!join(t, &g, &t->insns[n + g.insns].insn))
+		if (!join(t, &g, &t->insns[n + g.insns]))
 			break;
 		g.insns++;
 		if (g.accesses != before)

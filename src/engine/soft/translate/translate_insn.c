@@ -20,7 +20,7 @@ static void translate_call(struct translation *t, uint64_t target)
 static bool translate_control(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
-	uint64_t target = (translate_after_insn(t) + i->imm) & t->rip_mask;
+	uint64_t target = translate_jump_target(t, t->at);
 	bool long_mode = t->code_bits == 64;
 
 	switch (i->encoding.class) {
@@ -78,7 +78,7 @@ static bool translate_inline(struct translation *t)
 	}
 }
 
-static bool is_fpu_off(const struct translation *t, const struct x86_insn *i)
+bool translate_is_fpu_off(const struct translation *t, const struct x86_insn *i)
 {
 	return x86_insn_is(i, X86_ENC_FPU) &&
 	       (t->mode & MODE_FPU_OFF || (t->mode & MODE_AVX_OFF && i->kind));
@@ -100,7 +100,7 @@ void translate_insn(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 
-	if (is_fpu_off(t, i)) {
+	if (translate_is_fpu_off(t, i)) {
 		translate_system_exit(t);
 		return;
 	}

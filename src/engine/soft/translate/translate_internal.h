@@ -7,6 +7,7 @@
  *   translate_inline.c    strings, privileged instructions
  *   translate_register.c  registers of the system
  *   translate_level.c     changes of the privilege level
+ *   translate_strip.c     loops with one lookup for many iterations
  *   translate_insn.c      which way an instruction takes
  *   translate_cold.c      slow paths
  *   translate_group.c     one lookup for several accesses
@@ -76,6 +77,7 @@ struct translation {
 	uint8_t r10_guest;
 	bool grouped;                /* r11 is the delta of the access to come: no lookup */
 	struct cold no_cold;         /* what stands for its slow path meanwhile */
+	bool has_strip, in_strip;    /* its loop has been emitted once; is being emitted */
 	bool flags_set;              /* the instruction's translation has set the next two itself */
 	/* where the guest's flags are now: in the host's, in flags_word, or in both */
 	bool host_flags, word_flags;
@@ -125,10 +127,12 @@ bool translate_simple_address(const struct translation *t, const struct x86_insn
 			      unsigned bytes);
 bool translate_indexed_address(const struct translation *t, const struct x86_insn *i,
 			       unsigned bytes);
+uint64_t translate_jump_target(const struct translation *t, const struct guest_insn *g);
 uint64_t translate_after_insn(const struct translation *t);
 void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg, unsigned bytes);
 void emit_segment_base(struct translation *t, const struct x86_insn *i);
 enum address_place emit_linear(struct translation *t, const struct x86_insn *i, unsigned bytes);
+void emit_entry_to(struct translation *t, uint8_t to, uint8_t address, bool write);
 void emit_entry(struct translation *t, uint8_t address, bool write);
 struct cold *emit_lookup(struct translation *t, struct host_mem ea, enum address_place place,
 			 unsigned bytes, bool read, bool write);
@@ -136,6 +140,7 @@ struct cold *emit_lookup(struct translation *t, struct host_mem ea, enum address
 /* translate_copy.c */
 void translate_collect(const struct x86_insn *i, struct renaming *r, bool needs_rex);
 void translate_copied(struct translation *t, const uint8_t *start, unsigned looked_up_bytes);
+void translate_copy_at(struct translation *t, struct host_mem access);
 void translate_copy_memory(struct translation *t);
 void translate_copy_lea(struct translation *t);
 void translate_copy_registers(struct translation *t);
@@ -146,6 +151,9 @@ bool translate_same_page(const struct translation *t, uint64_t target);
 void translate_align_rel32(struct translation *t, unsigned opcode_bytes);
 void translate_exit_indirect(struct translation *t, bool user);
 void translate_exit_direct(struct translation *t, uint64_t target);
+void translate_loop_back(struct translation *t);
+bool translate_is_plain_loop(const struct translation *t, uint64_t target);
+void translate_jump_out(struct translation *t, uint64_t target);
 void translate_side_exit(struct translation *t, uint8_t cc, uint64_t target);
 void translate_align_data(struct translation *t);
 void translate_system_exit(struct translation *t);
@@ -183,7 +191,11 @@ bool translate_read_control(struct translation *t);
 bool translate_syscall(struct translation *t);
 bool translate_sysret(struct translation *t);
 
+/* translate_strip.c */
+bool translate_strip(struct translation *t, uint8_t cc);
+
 /* translate_insn.c */
+bool translate_is_fpu_off(const struct translation *t, const struct x86_insn *i);
 void translate_insn(struct translation *t);
 
 /* translate_cold.c */
@@ -193,6 +205,7 @@ void translate_cold_chain(struct translation *t, struct cold *c);
 void translate_add_map(struct translation *t, const struct guest_insn *g, bool in_word);
 
 /* translate_group.c */
+bool translate_changes(const struct x86_insn *i, uint8_t reg);
 struct group translate_find_group(struct translation *t, unsigned n);
 struct cold *translate_open_group(struct translation *t, const struct group *g);
 void translate_close_group(struct translation *t, struct cold *c);

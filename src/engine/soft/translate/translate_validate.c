@@ -27,6 +27,20 @@ static bool is_slot(const struct x86_insn *host)
 	       !x86_insn_is(host, X86_ENC_MEM_WRITE) && host->mem_bytes <= 8;
 }
 
+/* One of a strip: a delta of any of the scratch registers beside the guest's base or index. */
+static bool is_strip_address(const struct x86_insn *host, const struct x86_insn *guest)
+{
+	bool has_delta = host->base == R10 || host->base == R11 || host->base == R14;
+
+	if (host->disp != guest->disp)
+		return false;
+	if (has_delta)
+		return host->index == guest->index && host->index < 16 &&
+		       host->scale_log2 == guest->scale_log2;
+	return host->base == guest->base && !host->scale_log2 &&
+	       (host->index == R10 || host->index == R11 || host->index == R14);
+}
+
 static bool is_looked_up_address(const struct emitted_copy *copy, const struct x86_insn *host)
 {
 	const struct x86_insn *guest = copy->insn;
@@ -35,6 +49,8 @@ static bool is_looked_up_address(const struct emitted_copy *copy, const struct x
 		return false;
 	if (host->base == R10 && host->index == X86_NO_REGISTER)
 		return host->disp == 0;
+	if (copy->in_strip)
+		return is_strip_address(host, guest);
 	if (host->base == R10)
 		return host->index == R11 && !host->scale_log2 && host->disp == 0;
 	if (copy->code_bits != 64 || host->disp != guest->disp)
