@@ -184,6 +184,7 @@ static unsigned user_items(struct table *t)
 	return count;
 }
 
+/* -EXFULL: no room in the region, which can grow; -ENOSPC is what the host says of its disk. */
 static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *value)
 {
 	int n = find(t, value->id, value->flags & VHDX_ITEM_USER);
@@ -200,7 +201,7 @@ static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *v
 	if (n < 0 && value->flags & VHDX_ITEM_USER && user_items(t) == VHDX_USER_ITEMS)
 		return -EFBIG;
 	if (value->bytes && !(at = find_room(v, t, value->bytes)))
-		return -ENOSPC;
+		return -EXFULL;
 	error = value->bytes ? file_write(&v->disk->file, v->metadata_offset + at, value->value,
 					  value->bytes)
 			     : 0;
@@ -316,7 +317,7 @@ int vhdx_write_values(struct vhdx *v, const struct vhdx_value *values, size_t co
 	error = vhdx_begin(v, false);
 	if (!error)
 		error = write_values(v, values, count);
-	if (error == -ENOSPC) {
+	if (error == -EXFULL) {
 		error = grow_metadata(v, all);
 		if (!error)
 			error = write_values(v, values, count);
