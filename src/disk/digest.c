@@ -107,6 +107,7 @@ int digest_block(struct disk *d, const struct digest_table *t, uint64_t block, s
 	uint8_t *buffer;
 	int error;
 
+	assert(block < t->blocks);
 	*ret = (struct digest){ { 0 } };
 	end = end < d->size_bytes ? end : d->size_bytes;
 	if (at >= end)

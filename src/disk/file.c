@@ -59,6 +59,7 @@ static void iov_advance(struct iovec *iov, int *first, int count, size_t done)
 
 static int os_transfer(int fd, uint64_t offset, const struct iovec *iov, int count, bool write)
 {
+	assert(fd >= 0 && count >= 0);
 	while (count) {
 		struct iovec part[IOVS];
 		int n = count < IOVS ? count : IOVS, first = 0;
@@ -195,6 +196,7 @@ int file_flush(struct disk_file *file)
 	int error;
 
 	pthread_mutex_lock(&file->sync);
+	assert(file->done <= file->begun);
 	error = file_failed(file);
 	if (!error && file->done <= seen) {
 		uint64_t own = __atomic_add_fetch(&file->begun, 1, __ATOMIC_SEQ_CST);

@@ -135,6 +135,7 @@ static bool give_to_ring(struct disk_queue *q, struct disk_request *r)
 /* What came back short, or with an error, is done once more by a thread: it knows how. */
 static bool ring_finished(struct disk_queue *q, struct disk_request *r, int result)
 {
+	assert(q->used && r->kind <= DISK_WRITE);
 	q->disk->driver->unmap(q->disk, r->kind == DISK_WRITE);
 	if (result < 0 || (uint64_t)result != r->own.bytes) {
 		give_to_threads(q, r);
@@ -168,6 +169,7 @@ static unsigned collect_ring(struct disk_queue *q)
 
 int disk_queue_submit(struct disk_queue *q, struct disk_request *r)
 {
+	assert(r->done && r->kind <= DISK_FLUSH && q->used <= q->depth);
 	if (q->used == q->depth)
 		return -EAGAIN;
 	q->used++;
@@ -201,6 +203,7 @@ unsigned disk_queue_poll(struct disk_queue *q)
 	pthread_mutex_unlock(&q->lock);
 	for (; r; r = next, count++) {
 		next = r->own.next;
+		assert(q->used && r->own.error <= 0);
 		q->used--;
 		r->done(r, r->own.error);
 	}
@@ -225,6 +228,7 @@ void disk_queue_drain(struct disk_queue *q)
 
 static void queue_release(struct disk_queue *q)
 {
+	assert(!q->used);
 	pthread_mutex_lock(&q->lock);
 	q->stop = true;
 	pthread_cond_broadcast(&q->work);

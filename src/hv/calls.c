@@ -4,6 +4,7 @@
  */
 #include "hv_internal.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 enum {
@@ -17,7 +18,11 @@ enum {
 };
 enum { CAPABILITY_BOOT_ZEROED = 1 << 0, CAPABILITY_HEAT = 1 << 1, CAPABILITY_HEAT_LINUX = 1 << 8 };
 
-static uint64_t everybody(const struct hv_partition *p) { return ~0ull >> (64 - p->host->cpus); }
+static uint64_t everybody(const struct hv_partition *p)
+{
+	assert(p->host->cpus && p->host->cpus <= 64);
+	return ~0ull >> (64 - p->host->cpus);
+}
 
 /* A VP set (TLFS "Virtual processor sets"); processors that do not exist are ignored. */
 static enum hv_status read_set(struct hv_call *c, const uint8_t *at, uint64_t *ret_targets)

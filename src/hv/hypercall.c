@@ -19,6 +19,8 @@
  */
 #include "hv_internal.h"
 
+#include <assert.h>
+
 enum { REP_MASK = 0xfff }; /* of a rep count, and of a rep start */
 
 static const struct hv_call_definition calls[] = {
@@ -396,6 +398,8 @@ static enum engine_call act(struct hv_cpu *cpu, const struct engine_call_registe
 	size_t offset = (size_t)d->rep_start * c->rep_output_bytes;
 	enum hv_status status;
 
+	assert(input_bytes <= sizeof(input) && output_bytes <= sizeof(output));
+	assert(d->rep_start < d->rep_count || !(c->flags & CALL_REP));
 	if (read_input(cpu, c, d, input, input_bytes)) {
 		/* an overlay went away since the check */
 		set_result(s, hv_refuse(cpu->partition, HV_INVALID_ALIGNMENT));
@@ -403,6 +407,8 @@ static enum engine_call act(struct hv_cpu *cpu, const struct engine_call_registe
 	}
 	memset(output, 0, output_bytes);
 	status = c->act(&call);
+	assert(call.reps_done >= d->rep_start && call.reps_done <= d->rep_count);
+	assert(status < HV_STATUSES);
 	if (c->flags & CALL_REP) {
 		write_output(cpu, s, d, input_bytes, output, offset,
 			     (call.reps_done - d->rep_start) * (size_t)c->rep_output_bytes);

@@ -7,8 +7,11 @@
  */
 #include "hv_internal.h"
 
+#include <assert.h>
+
 uint8_t *hv_overlay(struct hv_partition *p, unsigned n)
 {
+	assert(n < OVERLAY_CPU + OVERLAYS_OF_CPU * X86_MAX_PROCESSORS || n == OVERLAY_INFO);
 	return guest_overlay_page(p->host->memory, n);
 }
 
@@ -17,6 +20,7 @@ void hv_place(struct hv_partition *p, unsigned n, uint64_t msr_value, bool read_
 	bool shows = msr_value & 1 && !(msr_value >> X86_PHYSICAL_BITS);
 	uint64_t gpa = shows ? guest_page_of(msr_value) : GUEST_NOWHERE;
 
+	assert(gpa == GUEST_NOWHERE || !(gpa % GUEST_PAGE_BYTES));
 	if (p->host->memory->overlay[n].gpa != gpa)
 		p->host->place_overlay(p->host->context, n, gpa, read_only);
 }

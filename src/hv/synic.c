@@ -33,6 +33,7 @@ bool hv_try_slot(struct hv_cpu *cpu, unsigned sint, const struct hv_message *mes
 {
 	uint8_t *slot = page_of(cpu, OVERLAY_SIMP) + MESSAGE_BYTES * sint;
 
+	assert(sint < HV_SINTS && message->type && message->payload_bytes <= PAYLOAD_BYTES);
 	if (!(cpu->simp & 1) || !(cpu->scontrol & 1))
 		return false;
 	if (__atomic_load_n((uint32_t *)(void *)slot, __ATOMIC_ACQUIRE)) {
@@ -79,6 +80,7 @@ void hv_signal(struct hv_cpu *cpu, unsigned sint, unsigned flag)
 	uint8_t *flags = page_of(cpu, OVERLAY_SIEFP) + 256 * sint;
 	uint8_t bit = (uint8_t)(1 << (flag & 7));
 
+	assert(sint < HV_SINTS);
 	if (!(cpu->siefp & 1) || !(cpu->scontrol & 1))
 		return;
 	if (!(__atomic_fetch_or(flags + (flag >> 3 & 255), bit, __ATOMIC_SEQ_CST) & bit))
@@ -87,6 +89,7 @@ void hv_signal(struct hv_cpu *cpu, unsigned sint, unsigned flag)
 
 void hv_assert_sint(struct hv_cpu *cpu, unsigned sint)
 {
+	assert(sint < HV_SINTS);
 	if (cpu->scontrol & 1)
 		interrupt(cpu, sint);
 }
@@ -111,6 +114,7 @@ int hv_set_sint(struct hv_cpu *cpu, unsigned n, uint64_t v)
 {
 	const struct hv_host *host = cpu->partition->host;
 
+	assert(n < HV_SINTS);
 	if (!hv_is_sint(cpu, v))
 		return -EINVAL;
 	if (cpu->sint[n] & SINT_AUTO_EOI)

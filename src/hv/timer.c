@@ -4,6 +4,8 @@
  */
 #include "hv_internal.h"
 
+#include <assert.h>
+
 enum {
 	STIMER_ENABLE = 1, STIMER_PERIODIC = 2, STIMER_AUTO = 8, STIMER_DIRECT = 1 << 12,
 	STIMER_CONFIG = 0xf1fff
@@ -24,6 +26,7 @@ static bool post_expiry(struct hv_cpu *cpu, unsigned n)
 	} payload = { n, 0, t->due_100ns, hv_now(cpu->partition) };
 	struct hv_message m = { .type = MESSAGE_TIMER_EXPIRED, .payload_bytes = sizeof(payload) };
 
+	assert(n < HV_TIMERS && !(t->config & STIMER_DIRECT));
 	memcpy(m.payload, &payload, sizeof(payload));
 	return hv_try_slot(cpu, t->config >> 16 & 15, &m, cpu->queue[t->config >> 16 & 15].count);
 }
@@ -35,6 +38,7 @@ static void go_on(struct hv_timer *t, uint64_t now)
 		t->config &= ~(uint64_t)STIMER_ENABLE;
 		return;
 	}
+	assert(t->count);
 	t->due_100ns += t->count;
 	if (t->due_100ns <= now)
 		t->due_100ns = now + t->count;
@@ -85,6 +89,7 @@ void hv_set_timer(struct hv_cpu *cpu, unsigned n, bool count, uint64_t value)
 {
 	struct hv_timer *t = &cpu->timer[n];
 
+	assert(n < HV_TIMERS);
 	if (count) {
 		t->count = value;
 		if (!value)
@@ -101,4 +106,5 @@ void hv_set_timer(struct hv_cpu *cpu, unsigned n, bool count, uint64_t value)
 	t->due_100ns = t->config & STIMER_PERIODIC ? hv_now(cpu->partition) + t->count : t->count;
 	if (t->due_100ns < t->count)
 		t->due_100ns = UINT64_MAX;
+	assert(hv_is_timer(cpu, t));
 }

@@ -4,6 +4,7 @@
  */
 #include "record_ring.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <string.h>
@@ -11,6 +12,10 @@
 #include <unistd.h>
 
 struct record { uint32_t kind, bytes; };
+
+static_assert(!(RING_BYTES & (RING_BYTES - 1)), "indices wrap at 2^32");
+static_assert(RING_RECORD_MAX_BYTES + sizeof(struct record) <= RING_BYTES / 2,
+	      "a producer that was woken has room for any record");
 
 static uint32_t padded(uint32_t bytes)
 {
@@ -42,6 +47,7 @@ int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t byt
 	uint32_t used = end->at - __atomic_load_n(&m->tail, __ATOMIC_ACQUIRE);
 	const uint64_t one = 1;
 
+	assert((data || !bytes) && !(end->at & 7) && end->wake_fd >= 0);
 	if (bytes > RING_RECORD_MAX_BYTES)
 		return -EMSGSIZE;
 	if (used > RING_BYTES)
@@ -78,6 +84,7 @@ int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret
 	uint32_t used = __atomic_load_n(&m->head, __ATOMIC_ACQUIRE) - end->at;
 	struct record record;
 
+	assert(data && !(end->at & 7));
 	if (!used)
 		return 0;
 	if (used > RING_BYTES || used < sizeof(record))

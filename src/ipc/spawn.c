@@ -16,6 +16,7 @@
 
 /* Where descriptors wait until their numbers are free. */
 enum { FIRST_FREE_FD = 64 };
+static_assert(GRANT_FIRST_FD + GRANTS <= FIRST_FREE_FD, "no number is taken before it is free");
 
 void grants_clear(struct grants *g)
 {
@@ -36,6 +37,7 @@ int spawn_seal(const char *name, const void *data, size_t bytes)
 {
 	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
+	assert(data && bytes);
 	if (fd < 0)
 		return -errno;
 	for (size_t done = 0; done < bytes;) {
@@ -58,6 +60,7 @@ int spawn_share(const char *name, size_t bytes)
 {
 	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
+	assert(bytes);
 	if (fd < 0)
 		return -errno;
 	if (!ftruncate(fd, (off_t)bytes) &&
@@ -110,6 +113,7 @@ int spawn_become(enum role role, const struct grants *g)
 	int program = fcntl(g->fd[GRANT_PROGRAM], F_DUPFD_CLOEXEC, FIRST_FREE_FD);
 	int error = program < 0 ? -errno : descriptors_place(r, g);
 
+	assert(g->fd[GRANT_PROGRAM] >= 0);
 	if (error)
 		return error;
 	snprintf(argument, sizeof(argument), "--role=%s", r->name);

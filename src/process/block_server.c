@@ -5,6 +5,7 @@
  */
 #include "block_server.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -29,6 +30,7 @@ static void done(struct disk_request *request, int error)
 	struct server *s = slot->server;
 	struct block_replies *q = &s->service->memory->replies;
 
+	assert(slot->busy && error <= 0 && slot == &s->slot[slot - s->slot]);
 	slot->busy = false;
 	q->entry[s->answered % BLOCK_SLOTS] =
 		(struct block_reply){ (uint32_t)(slot - s->slot), error };
@@ -108,6 +110,7 @@ static void sleep_until(struct server *s, struct pollfd *fds)
 	struct block_requests *q = &s->service->memory->requests;
 	bool waits;
 
+	assert(s->service->count <= BLOCK_DISKS);
 	__atomic_store_n(&q->sleeps, 1, __ATOMIC_SEQ_CST);
 	waits = __atomic_load_n(&q->written, __ATOMIC_ACQUIRE) != s->taken;
 	poll(fds, 2 + s->service->count, waits ? 0 : -1);
@@ -159,6 +162,7 @@ int block_serve(const struct block_service *service, int (*ready)(void *context)
 	struct server s = { .service = service };
 	int error = 0;
 
+	assert(service->count <= BLOCK_DISKS && service->memory && ready);
 	for (unsigned n = 0; n < service->count && !error; n++)
 		error = disk_queue_open(service->disks[n],
 					&(struct disk_queue_options){ .depth = BLOCK_SLOTS },

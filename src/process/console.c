@@ -97,6 +97,8 @@ static void stream_filter(struct console *c, const uint8_t *data, size_t bytes)
 
 void console_write(struct console *c, const uint8_t *data, size_t bytes)
 {
+	assert(data || !bytes);
+	assert(!(c->is_file && c->filters));
 	if (c->fd < 0)
 		return;
 	if (c->is_file)

@@ -1,6 +1,7 @@
 /* The disk process's side of keeper.h. */
 #include "keeper.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,8 @@ static int keeper_ask(struct keeper_client *c, enum keeper_request request, uint
 {
 	char byte = 0;
 
+	assert(request == KEEPER_LOAD || request == KEEPER_STORE);
+	assert(c->memory && bytes <= KEEPER_BYTES);
 	c->memory->request = request;
 	c->memory->disk = c->disk;
 	c->memory->bytes = bytes;
@@ -71,6 +74,7 @@ static int keeper_store(void *context, const uint8_t *bytes, size_t count, bool 
 void keeper_client_init(struct keeper_client *c, struct keeper_memory *memory,
 			pthread_mutex_t *lock, uint32_t disk)
 {
+	assert(memory && lock);
 	*c = (struct keeper_client){ .memory = memory, .lock = lock, .disk = disk };
 	c->side = (struct disk_side_keeper){ .load = keeper_load,
 					     .store = keeper_store,

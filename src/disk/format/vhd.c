@@ -53,6 +53,7 @@ void check_vhd(const struct disk *d)
 /* Of data that the table has a block for. */
 static uint64_t place_of(const struct vhd *v, uint64_t at)
 {
+	assert(v->table[at / v->block_bytes] != VHD_UNUSED);
 	return vhd_block_offset(v, (uint32_t)(at / v->block_bytes)) + v->bitmap_bytes +
 	       at % v->block_bytes;
 }
@@ -145,6 +146,7 @@ static int allocate(struct disk *d, uint32_t block)
 	uint8_t *bits = malloc(v->bitmap_bytes);
 	int error = bits ? 0 : -ENOMEM;
 
+	assert(block < v->entries && v->table[block] == VHD_UNUSED);
 	if (v->end / VHD_SECTOR + bytes / VHD_SECTOR >= VHD_UNUSED)
 		error = -ENOSPC;
 	if (!error)
@@ -170,6 +172,7 @@ static int set_bits(struct disk *d, uint32_t block, uint32_t sector, uint32_t co
 	struct vhd *v = vhd_of(d);
 	uint8_t *bits = d->is_child ? bits_of(d, block) : NULL;
 
+	assert(sector + count <= v->block_bytes / VHD_SECTOR);
 	if (!d->is_child)
 		return 0;
 	if (!bits)

@@ -198,6 +198,7 @@ static int write_entry(struct vhdx *v, const struct vhdx_sector *s, size_t count
 	struct vhdx_log_head *h = (struct vhdx_log_head *)(void *)entry;
 	int error;
 
+	assert(count && bytes <= v->header.log_bytes && !(v->log_at % VHDX_SECTOR_BYTES));
 	if (!entry)
 		return -ENOMEM;
 	*h = (struct vhdx_log_head){ .signature = VHDX_LOGE,
@@ -272,6 +273,7 @@ int vhdx_write_sectors(struct vhdx *v, const struct vhdx_sector *sectors, size_t
 	uint64_t file_bytes = __atomic_load_n(&v->file_bytes, __ATOMIC_ACQUIRE);
 	int error = vhdx_sync(v);
 
+	assert(v->begun);
 	return error ? error : write_part(v, sectors, count, file_bytes);
 }
 
@@ -281,6 +283,7 @@ static int freed_release(struct vhdx *v, size_t count)
 	size_t done = 0;
 	int error = 0;
 
+	assert(count <= v->freed.count);
 	while (done < count && !(error = vhdx_push(&v->reusable, v->freed.offset[done])))
 		/* space back; a failure costs only that */
 		file_discard(&v->disk->file, v->freed.offset[done++], v->block_bytes);
@@ -340,6 +343,7 @@ int vhdx_commit(struct vhdx *v)
 	int error = 0;
 
 	pthread_mutex_lock(&v->flush_lock);
+	assert(v->flushes_done <= v->flushes_begun);
 	if (v->flushes_done <= seen) {
 		uint64_t this = __atomic_add_fetch(&v->flushes_begun, 1, __ATOMIC_SEQ_CST);
 

@@ -10,6 +10,7 @@
 
 void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value)
 {
+	assert(index < v->entries && vhdx_offset(value) <= v->file_bytes);
 	/* a transfer within a whole block reads it without the lock */
 	__atomic_store_n(&v->bat[index], value, __ATOMIC_RELEASE);
 	v->bat_dirty[index / 512 / 8] |= (uint8_t)(1 << (index / 512 & 7));
@@ -87,7 +88,11 @@ int vhdx_push(struct vhdx_space *s, uint64_t offset)
 	return 0;
 }
 
-int vhdx_free(struct vhdx *v, uint64_t offset) { return vhdx_push(&v->freed, offset); }
+int vhdx_free(struct vhdx *v, uint64_t offset)
+{
+	assert(offset && !(offset % VHDX_MIB) && offset < v->end_offset);
+	return vhdx_push(&v->freed, offset);
+}
 
 /* The file grows in large steps: its new part is zero, and costs nothing until it is written. */
 int vhdx_extend(struct vhdx *v, uint64_t to)
@@ -107,6 +112,7 @@ int vhdx_allocate(struct vhdx *v, uint64_t bytes, uint64_t *ret)
 {
 	int error;
 
+	assert(bytes && !(bytes % VHDX_MIB) && v->begun);
 	if (bytes == v->block_bytes && v->reusable.count) {
 		*ret = v->reusable.offset[v->reusable.count - 1];
 		error = file_discard(&v->disk->file, *ret, bytes);
@@ -163,6 +169,7 @@ void vhdx_set_bits(struct vhdx *v, uint64_t block, uint32_t first, uint32_t coun
 	struct vhdx_bitmap *b = &v->bitmap[block / v->chunk_ratio];
 	uint64_t bit = first_bit(v, block) + first;
 
+	assert(b->bits && count && first + count <= v->block_bytes / v->sector_bytes);
 	for (uint64_t n = bit; n < bit + count;) {
 		uint8_t mask = (uint8_t)(1 << (n & 7));
 
@@ -190,6 +197,7 @@ int vhdx_run(struct vhdx *v, uint64_t block, uint32_t sector, uint32_t count, bo
 	uint8_t *bits;
 	int error;
 
+	assert(count && sector + count <= v->block_bytes / v->sector_bytes);
 	*ret_here = vhdx_state(entry) == BAT_PRESENT;
 	*ret_count = count;
 	if (vhdx_state(entry) != BAT_PARTIAL)

@@ -51,6 +51,7 @@ static int copy_marked(struct commit *c, bool told)
 	struct disk *d = c->child;
 	int error = 0;
 
+	assert(d->copied && c->parent == d->parent);
 	for (uint64_t n = 0; n < d->touched_blocks && !error; n++) {
 		uint8_t bit = (uint8_t)(1 << (n & 7));
 		uint64_t at = n * d->touched_bytes;

@@ -21,6 +21,8 @@
  */
 #include "hv/hv_internal.h"
 
+#include <assert.h>
+
 #include "lib/crc32c.h"
 
 enum { PIECE_BYTES = 64 << 10 };
@@ -74,7 +76,11 @@ struct work_request *work_submit(struct hv_partition *p, uint64_t id,
 	return NULL;
 }
 
-void work_release(struct work_request *r) { r->state = WORK_FREE; }
+void work_release(struct work_request *r)
+{
+	assert(r->state == WORK_FINISHED);
+	r->state = WORK_FREE;
+}
 
 static void deliver(struct hv_partition *p, struct work_request *r)
 {
@@ -86,6 +92,7 @@ static void deliver(struct hv_partition *p, struct work_request *r)
 		.id = r->id, .status = r->outcome, .result = r->result, .done_bytes = r->done_bytes,
 	};
 
+	assert(r->state == WORK_FINISHED);
 	switch (r->delivery) {
 	case DELIVER_LOOP: return; /* collected by the call */
 	case DELIVER_RING: ring_complete(p, r->target, r); break;
@@ -132,6 +139,7 @@ void work_deliver_waiting(struct hv_partition *p)
 /* None goes before one that waits for room. */
 static void finish(struct hv_partition *p, struct work_request *r, enum hv_status outcome)
 {
+	assert(r->state == WORK_QUEUED || r->state == WORK_RUNNING);
 	r->state = WORK_FINISHED;
 	r->outcome = outcome;
 	work_deliver_waiting(p);
