@@ -49,6 +49,13 @@ static inline bool x86_insn_is_locked(const struct x86_insn *insn)
 	return insn->lock || (!insn->kind && !insn->map && (insn->opcode & 0xfe) == XCHG);
 }
 
+/* VMASKMOVPS, VMASKMOVPD, VPMASKMOVD, VPMASKMOVQ: only the enabled elements are accessed. */
+static inline bool x86_insn_is_masked(const struct x86_insn *insn)
+{
+	return insn->kind && insn->map == 2 &&
+	       ((insn->opcode & 0xfc) == 0x2c || (insn->opcode & 0xfd) == 0x8c);
+}
+
 /*
  * Decodes the instruction at bytes[0..available) for code of code_bits (16, 32, 64).
  * Returns 0; -EAGAIN when more bytes are needed (available < 15); -EINVAL when it is not an

@@ -23,6 +23,7 @@ enum {
 #define CR0_EM 4u
 #define CR0_TS 8u
 #define CR0_WP 0x10000u
+#define CR0_AM 0x40000u
 #define CR0_NW 0x20000000u
 #define CR0_CD 0x40000000u
 #define CR0_PG 0x80000000u
@@ -31,6 +32,7 @@ enum {
 #define CR4_PAE 0x20u
 #define CR4_MCE 0x40u
 #define CR4_PGE 0x80u
+#define CR4_PCE 0x100u
 #define CR4_UMIP 0x800u
 #define CR4_FSGSBASE 0x10000u
 #define CR4_PCIDE 0x20000u
@@ -49,8 +51,8 @@ enum { X86_PAE_ROOTS = 4 };
 enum { X86_PHYSICAL_BITS = 40 }; /* as leaf 0x80000008 of every model says */
 /* What some model lets be set (cpu_model.h has what one does); SDM Vol. 3A 2.5. */
 #define X86_CR4_KNOWN                                                                           \
-	(0x3cu | CR4_MCE | CR4_PGE | 0x600u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | \
-	 CR4_SMEP | CR4_SMAP)
+	(0x3cu | CR4_MCE | CR4_PGE | CR4_PCE | 0x600u | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE |    \
+	 CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
 #define X86_EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AUTOIBRS)
 
 enum x86_exception {

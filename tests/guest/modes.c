@@ -19,7 +19,7 @@ __asm__(".code32\n"
 	"1: addl %ecx, %edx; loop 1b; call 2f; int $0x80\n"
 	"2: pushal; movl $7, %esi; popal; leal 4(%edx,%ecx,2), %esi; movl %esp, %ebp; xchgw %ax, %di; bound_end: ret\n"
 	"compat_end:\n"
-	"compat_fault: movl 0x7f000000, %eax; int $0x80\n"
+	"compat_fault: movl $0x2b, %eax; movl %eax, %ds; movl 0x7f000000, %eax; int $0x80\n"
 	"compat_fault_end:\n"
 	"compat_aaa: movl $0x0f, %eax; aaa; movl %eax, %ebx; movl $0x1234, %eax; daa; int $0x80\n"
 	"compat_aaa_end:\n"
@@ -132,6 +132,8 @@ static void sixteen_bits_bit_string(void)
 	static const uint8_t opcodes[4] = { 0xa3, 0xab, 0xb3, 0xbb };
 	unsigned done = 0, faults = 0;
 
+	/* the way back from user code has made it null */
+	__asm__ volatile("mov %0, %%ds" : : "r"(0x10));
 	for (unsigned n = 0; n < 4; n++)
 		for (unsigned prefix = 0xf2; prefix <= 0xf3; prefix++) {
 			/* mov esi, AT + 8190; xor eax, eax; bt [esi], ax or eax */

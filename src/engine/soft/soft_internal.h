@@ -56,6 +56,7 @@ enum {
 	PENDING_ALONE = 0x40,       /* they are stopped */
 	PENDING_STI_SHADOW = 0x80,  /* no interrupt before the next instruction is through */
 	PENDING_MOV_SS_SHADOW = 0x100, /* nor a debug trap */
+	PENDING_CHECKED = 0x200,    /* the operand of the instruction at checked_rip is good */
 	/* both, divided by PENDING_STI_SHADOW: x86_state.interrupt_shadow */
 	PENDING_SHADOW = PENDING_STI_SHADOW | PENDING_MOV_SS_SHADOW,
 };
@@ -162,6 +163,7 @@ struct soft_cpu {
 	bool signal_in_word, signal_in_block;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems, split_locks;
 	uint32_t pending; /* PENDING_* */
+	uint64_t checked_rip;
 	bool watchpoints; /* one is enabled in DR7 for data */
 	uint8_t watch_hits;
 	bool nmi_blocked;
@@ -231,7 +233,21 @@ enum {
 	MODE_USER = 4,
 	MODE_FPU_OFF = 8,
 	MODE_NOT_FLAT = 16,
-	MODE_AVX_OFF = 32
+	MODE_AVX_OFF = 32,
+	/*
+	 * insn/limit.c. Of 16- and 32-bit code: an access by ES, SS or DS, or a jump, may meet a
+	 * limit; one by FS; one by GS.
+	 */
+	MODE_LIMITED = 0x40,
+	MODE_FS_LIMITED = 0x80,
+	MODE_GS_LIMITED = 0x100,
+	/*
+	 * CR0.AM and RFLAGS.AC in user code. What comes to user code without the dispatcher leaves
+	 * one with AC to C.
+	 */
+	MODE_ALIGNED = 0x200,
+	MODE_CHECKS = MODE_LIMITED | MODE_FS_LIMITED | MODE_GS_LIMITED | MODE_ALIGNED,
+	MODE_BITS = 0x3ff,
 };
 
 static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa)

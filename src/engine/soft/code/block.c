@@ -71,6 +71,9 @@ struct block *soft_block_at(struct soft_engine *e, const void *entry)
 	return &e->blocks[index];
 }
 
+/* The mode that it is found by. */
+static uint32_t key_mode(const struct block *b) { return b->mode & ~(uint32_t)BLOCK_STRADDLES; }
+
 static uint32_t bucket(uint64_t gpa, uint64_t gva, uint32_t mode)
 {
 	return (uint32_t)(((gpa ^ gva << 20 ^ mode) * 0x9e3779b97f4a7c15ull) >> 46) &
@@ -79,7 +82,7 @@ static uint32_t bucket(uint64_t gpa, uint64_t gva, uint32_t mode)
 
 void soft_hide_block(struct soft_engine *e, struct block *b)
 {
-	uint32_t *link = &e->hash[bucket(b->gpa, b->gva, b->mode & 0xff)];
+	uint32_t *link = &e->hash[bucket(b->gpa, b->gva, key_mode(b))];
 
 	while (*link && &e->blocks[*link - 1] != b)
 		link = &e->blocks[*link - 1].next_in_hash;
@@ -119,7 +122,7 @@ static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t 
 	     n; n = __atomic_load_n(&e->blocks[n - 1].next_in_hash, __ATOMIC_ACQUIRE)) {
 		struct block *b = &e->blocks[n - 1];
 
-		if (b->gpa == gpa && b->gva == cpu->state.rip && (b->mode & 0xff) == mode &&
+		if (b->gpa == gpa && b->gva == cpu->state.rip && (key_mode(b)) == mode &&
 		    (!(b->mode & BLOCK_STRADDLES) || b->second_gpa == second_gpa))
 			return b;
 	}
@@ -228,7 +231,7 @@ static void check_hash(const struct soft_engine *e)
 			const struct block *b = &e->blocks[n - 1];
 
 			assert(n <= e->block_count && !b->dead);
-			assert(bucket(b->gpa, b->gva, b->mode & 0xff) == head);
+			assert(bucket(b->gpa, b->gva, key_mode(b)) == head);
 		}
 }
 

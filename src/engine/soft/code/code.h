@@ -22,7 +22,11 @@
 #include "engine/soft/soft_internal.h"
 
 enum { HASH_BUCKETS = 1 << 18 };
-enum { BLOCK_ALONE = 0x80, BLOCK_STRADDLES = 0x100 }; /* with soft_mode() in block.mode */
+enum { /* with soft_mode() in block.mode */
+	BLOCK_ALONE = 0x1000,
+	BLOCK_STRADDLES = 0x2000,
+	BLOCK_CHECKED = 0x4000 /* its instruction's operand: insn/limit.c */
+};
 
 struct block {
 	uint64_t gva, gpa;

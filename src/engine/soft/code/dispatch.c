@@ -21,6 +21,8 @@ uint32_t soft_mode(struct soft_cpu *cpu)
 	mode |= s->cr0 & (CR0_TS | CR0_EM) ? MODE_FPU_OFF : 0;
 	mode |= s->cr4 & CR4_OSXSAVE && (s->xcr0 & 6) == 6 ? 0 : MODE_AVX_OFF;
 	mode |= flat ? 0 : MODE_NOT_FLAT;
+	mode |= bits == 64 ? 0 : soft_limited_segments(s);
+	mode |= soft_checks_alignment(s) ? MODE_ALIGNED : 0;
 	return mode;
 }
 
@@ -155,6 +157,12 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 	const struct x86_state *s = &cpu->state;
 
 	to->mode = soft_mode(cpu) | (cpu->pending & alone ? BLOCK_ALONE : 0);
+	if (cpu->pending & PENDING_CHECKED && cpu->checked_rip == s->rip)
+		to->mode = (to->mode & ~(uint32_t)MODE_CHECKS) | BLOCK_CHECKED;
+	if (x86_code_bits(s) != 64 && s->rip > s->segment[X86_CS].limit) {
+		soft_fail(fault, EXC_GP, true, 0);
+		return NULL;
+	}
 	to->linear = x86_code_bits(s) == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip);
 	if (cpu->pending & PENDING_BREAKPOINTS && !breakpoints_are_held(cpu) &&
 	    soft_hits_breakpoint(cpu, to->linear)) {
@@ -199,7 +207,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	}
 	if (to.mode & BLOCK_ALONE) {
 		soft_set_pending(cpu, PENDING_STEP_TRAP, cpu->pending & PENDING_STEP);
-		cpu->pending &= ~(uint32_t)(PENDING_SINGLE | PENDING_SHADOW);
+		cpu->pending &= ~(uint32_t)(PENDING_SINGLE | PENDING_SHADOW | PENDING_CHECKED);
 		/* the block leaves through the jump cache: come back here */
 		soft_leave_mode(cpu);
 	} else {

@@ -13,8 +13,8 @@ struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip)
 uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode)
 {
 	uint64_t x = cpu->engine->secret +
-		     ((uint64_t)cpu->space->epoch[mode & MODE_USER ? 1 : 0] << 8 | (mode & 0x7f)) *
-			     0x9e3779b97f4a7c15ull;
+		     ((uint64_t)cpu->space->epoch[mode & MODE_USER ? 1 : 0] << 16 |
+		      (mode & MODE_BITS)) * 0x9e3779b97f4a7c15ull;
 
 	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
 	x = (x ^ x >> 27) * 0x94d049bb133111ebull;

@@ -23,9 +23,9 @@ static inline uint64_t soft_linear_address(const struct x86_state *state, unsign
 	return (uint32_t)(linear + state->segment[segment].base);
 }
 
-/* Of the modrm or moffs operand; state.rip is the instruction's own. */
-static inline uint64_t soft_operand_address(const struct x86_state *state,
-					    const struct x86_insn *insn)
+/* Of the modrm or moffs operand, not cut yet; state.rip is the instruction's own. */
+static inline uint64_t soft_operand_offset(const struct x86_state *state,
+					   const struct x86_insn *insn)
 {
 	uint64_t offset = (uint64_t)(int64_t)insn->disp;
 
@@ -37,5 +37,12 @@ static inline uint64_t soft_operand_address(const struct x86_state *state,
 		offset += state->gpr[insn->base];
 	if (insn->has_modrm && insn->index < 16)
 		offset += state->gpr[insn->index] << insn->scale_log2;
-	return soft_linear_address(state, insn->segment, offset, insn->address_bytes);
+	return offset;
+}
+
+static inline uint64_t soft_operand_address(const struct x86_state *state,
+					    const struct x86_insn *insn)
+{
+	return soft_linear_address(state, insn->segment, soft_operand_offset(state, insn),
+				   insn->address_bytes);
 }

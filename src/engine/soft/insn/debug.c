@@ -3,8 +3,8 @@
  * block of its own, entered by the dispatcher; pages with a watched byte are never cached, so that
  * every access to them comes to C.
  *
- * Left out: I/O breakpoints (CR4.DE with type 2), and accesses that the processor makes by itself
- * (page tables, stacks of exceptions, descriptor tables).
+ * Left out: accesses that the processor makes by itself (page tables, stacks of exceptions,
+ * descriptor tables).
  */
 #include <errno.h>
 
@@ -148,6 +148,17 @@ void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write)
 		if (enabled(s, n) &&
 		    (type(s, n) == TYPE_ACCESS || (write && type(s, n) == TYPE_WRITE)) &&
 		    overlaps(s, n, gva, bytes))
+			cpu->watch_hits |= (uint8_t)(1u << n);
+}
+
+void soft_watch_port(struct soft_cpu *cpu, uint16_t port, unsigned bytes)
+{
+	const struct x86_state *s = &cpu->state;
+
+	if (!cpu->watchpoints || !(s->cr4 & CR4_DE))
+		return;
+	for (int n = 0; n < 4; n++)
+		if (enabled(s, n) && type(s, n) == TYPE_IO && overlaps(s, n, port, bytes))
 			cpu->watch_hits |= (uint8_t)(1u << n);
 }
 

@@ -84,7 +84,22 @@ void insn_move_stack(struct step *t, uint64_t bytes);
 int insn_push(struct step *t, uint64_t value, unsigned bytes);
 int insn_pop(struct step *t, uint64_t *ret, unsigned bytes);
 int insn_push_pop(struct step *t);
+/* Near jumps, calls and returns, LEAVE. */
 int insn_near_transfer(struct step *t);
+/* Whether code can be fetched at t->next: inside the limit, or canonical. */
+bool insn_may_go_on(const struct step *t);
+
+/* limit.c */
+/* MODE_LIMITED, MODE_FS_LIMITED, MODE_GS_LIMITED of 16- and 32-bit code. */
+uint32_t soft_limited_segments(const struct x86_state *state);
+/* Whether user code is checked for aligned operands. */
+bool soft_checks_alignment(const struct x86_state *state);
+/* 0, or -EFAULT: #SS or #GP; #AC where the access is not aligned to so many bytes. */
+int soft_check_segment(struct soft_cpu *cpu, unsigned segment, uint64_t offset, unsigned bytes,
+		       bool write, struct fault *fault);
+int soft_check_alignment(struct soft_cpu *cpu, uint64_t gva, unsigned bytes, struct fault *fault);
+/* The same of the operand in memory that modrm or an offset names. */
+int insn_check_operand(struct step *t);
 
 /* segment.c */
 enum { /* x86_segment_state.attributes */
@@ -175,6 +190,7 @@ int insn_clts(struct step *t);
 /* msr.c */
 int insn_access_msr(struct step *t, bool write);
 int insn_rdtscp(struct step *t);
+int insn_rdpmc(struct step *t);
 
 /* port.c */
 /* Whether the level, or the task's bitmap, allows it: 0, or -EFAULT. */
@@ -216,6 +232,8 @@ int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t value, struct 
 bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear);
 bool soft_is_watched_page(const struct soft_cpu *cpu, uint64_t gva);
 void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write);
+/* A port: its trap comes after the instruction. */
+void soft_watch_port(struct soft_cpu *cpu, uint16_t port, unsigned bytes);
 bool soft_debug_trap(struct soft_cpu *cpu);
 void soft_debug_merge(struct soft_cpu *cpu);
 /* DR0 to DR3 or DR7 are others now. */

@@ -116,3 +116,19 @@ int insn_rdtscp(struct step *t)
 	t->s->gpr[1] = (uint32_t)t->s->tsc_aux;
 	return 0;
 }
+
+/*
+ * No model has a performance monitor. AMD's processors have four counters that no CPUID bit could
+ * hide: they stand at 0 (cpu_model.c, their registers).
+ */
+int insn_rdpmc(struct step *t)
+{
+	enum { AMD_COUNTERS = 4 };
+
+	if (t->s->cpl && !(t->s->cr4 & CR4_PCE))
+		return insn_general_protection(t);
+	if (!insn_is_vendor(t, CPU_AMD) || (uint32_t)t->s->gpr[1] >= AMD_COUNTERS)
+		return insn_general_protection(t);
+	t->s->gpr[0] = t->s->gpr[2] = 0;
+	return 0;
+}

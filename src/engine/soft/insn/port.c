@@ -50,6 +50,7 @@ int insn_port(struct step *t)
 	else
 		v = t->cpu->ops->port_read(t->cpu->ops_context, port, bytes);
 	soft_inside(t->cpu);
+	soft_watch_port(t->cpu, port, bytes);
 	if (!(i->opcode & 2))
 		insn_set_gpr(t, 0, v, bytes);
 	return 0;

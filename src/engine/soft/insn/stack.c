@@ -32,6 +32,13 @@ static uint64_t stack_address(const struct step *t, uint64_t sp)
 	return soft_linear_address(t->s, X86_SS, sp, insn_stack_address_bytes(t));
 }
 
+static int check_stack(struct step *t, uint64_t sp, unsigned bytes, bool write)
+{
+	if (soft_check_segment(t->cpu, X86_SS, sp, bytes, write, t->fault))
+		return -EFAULT;
+	return soft_check_alignment(t->cpu, stack_address(t, sp), bytes, t->fault);
+}
+
 /* SP as wide as the stack's segment has it. */
 void insn_move_stack(struct step *t, uint64_t bytes)
 {
@@ -45,7 +52,8 @@ int insn_push(struct step *t, uint64_t value, unsigned bytes)
 	uint64_t mask = stack_mask(t);
 	uint64_t sp = (t->s->gpr[4] - bytes) & mask;
 
-	if (soft_write(t->cpu, stack_address(t, sp), &value, bytes, 0, t->fault))
+	if (check_stack(t, sp, bytes, true) ||
+	    soft_write(t->cpu, stack_address(t, sp), &value, bytes, 0, t->fault))
 		return -EFAULT;
 	t->s->gpr[4] = (t->s->gpr[4] & ~mask) | sp;
 	return 0;
@@ -57,7 +65,8 @@ int insn_pop(struct step *t, uint64_t *ret, unsigned bytes)
 	uint64_t sp = t->s->gpr[4] & mask;
 
 	*ret = 0;
-	if (soft_read(t->cpu, stack_address(t, sp), ret, bytes, ACCESS_READ, t->fault))
+	if (check_stack(t, sp, bytes, false) ||
+	    soft_read(t->cpu, stack_address(t, sp), ret, bytes, ACCESS_READ, t->fault))
 		return -EFAULT;
 	t->s->gpr[4] = (t->s->gpr[4] & ~mask) | ((sp + bytes) & mask);
 	return 0;
@@ -121,42 +130,101 @@ static uint64_t target_mask(const struct step *t)
 	return t->i->operand_bytes == 2 ? 0xffff : 0xffffffff;
 }
 
+/* SDM Vol. 1 B.1: the condition of the low four bits of an opcode. */
+static bool holds(uint64_t flags, unsigned condition)
+{
+	bool sign_differs = !(flags & FLAG_SF) != !(flags & FLAG_OF);
+	const bool even[8] = { flags & FLAG_OF,
+			       flags & FLAG_CF,
+			       flags & FLAG_ZF,
+			       flags & (FLAG_CF | FLAG_ZF),
+			       flags & FLAG_SF,
+			       flags & FLAG_PF,
+			       sign_differs,
+			       sign_differs || flags & FLAG_ZF };
+
+	return even[condition >> 1 & 7] != (condition & 1);
+}
+
+/* LOOPNE, LOOPE, LOOP, JCXZ; the counter is as wide as an address. */
+static bool loop_is_taken(struct step *t)
+{
+	enum { LOOPE = 0xe1, LOOP = 0xe2, JCXZ = 0xe3 };
+	uint8_t opcode = t->i->opcode;
+	uint64_t mask = soft_address_mask(t->i->address_bytes);
+	bool zero = soft_rflags(t->cpu) & FLAG_ZF;
+
+	if (opcode != JCXZ)
+		insn_set_gpr(t, 1, t->s->gpr[1] - 1, t->i->address_bytes);
+	if (!(t->s->gpr[1] & mask) != (opcode == JCXZ))
+		return false;
+	return opcode >= LOOP || zero == (opcode == LOOPE);
+}
+
+static int call_near(struct step *t, uint64_t target)
+{
+	uint64_t before = t->next;
+
+	t->next = target;
+	return insn_push(t, before, insn_stack_bytes(t));
+}
+
+static int return_near(struct step *t)
+{
+	enum { RET_POPPING = 0xc2 };
+
+	if (insn_pop(t, &t->next, insn_stack_bytes(t)))
+		return -EFAULT;
+	insn_move_stack(t, t->i->opcode == RET_POPPING ? t->i->imm : 0);
+	return 0;
+}
+
+static int leave_frame(struct step *t)
+{
+	struct x86_state *s = t->s;
+	uint64_t frame;
+
+	s->gpr[4] = (s->gpr[4] & ~stack_mask(t)) | (s->gpr[5] & stack_mask(t));
+	if (insn_pop(t, &frame, insn_stack_bytes(t)))
+		return -EFAULT;
+	insn_set_gpr(t, 5, frame, insn_stack_bytes(t));
+	return 0;
+}
+
+static int transfer(struct step *t)
+{
+	uint64_t target = (t->next + t->i->imm) & target_mask(t);
+
+	switch (t->i->encoding.class) {
+	case X86_CLASS_CALL: return call_near(t, target);
+	case X86_CLASS_RET: return return_near(t);
+	case X86_CLASS_LEAVE: return leave_frame(t);
+	case X86_CLASS_LOOP: t->next = loop_is_taken(t) ? target : t->next; return 0;
+	case X86_CLASS_JCC:
+		t->next = holds(soft_rflags(t->cpu), t->i->opcode & 15) ? target : t->next;
+		return 0;
+	default: t->next = target; return 0;
+	}
+}
+
+bool insn_may_go_on(const struct step *t)
+{
+	if (x86_code_bits(t->s) == 64)
+		return soft_canonical(t->next);
+	return t->next <= t->s->segment[X86_CS].limit;
+}
+
 int insn_near_transfer(struct step *t)
 {
-	const struct x86_insn *i = t->i;
-	struct x86_state *s = t->s;
-	uint64_t mask = target_mask(t);
-	uint64_t v;
-	unsigned bytes = insn_stack_bytes(t);
+	uint64_t counter = t->s->gpr[1];
+	uint64_t stack = t->s->gpr[4];
+	int error = transfer(t);
 
-	switch (i->opcode) {
-	case 0xe8:
-		if (insn_push(t, t->next, bytes))
-			return -EFAULT;
-		t->next = (t->next + i->imm) & mask;
-		return 0;
-	case 0xc2: case 0xc3:
-		if (insn_pop(t, &v, bytes))
-			return -EFAULT;
-		insn_move_stack(t, i->opcode == 0xc2 ? i->imm : 0);
-		t->next = v;
-		return 0;
-	case 0xc9:
-		v = s->gpr[4];
-		s->gpr[4] = (s->gpr[4] & ~stack_mask(t)) | (s->gpr[5] & stack_mask(t));
-		if (insn_pop(t, &mask, bytes)) {
-			s->gpr[4] = v;
-			return -EFAULT;
-		}
-		insn_set_gpr(t, 5, mask, bytes);
-		return 0;
-	default: /* E0..E3 with 16-bit addresses */
-		if (i->opcode != 0xe3)
-			insn_set_gpr(t, 1, s->gpr[1] - 1, 2);
-		if (((uint16_t)s->gpr[1] == 0) == (i->opcode == 0xe3) &&
-		    (i->opcode >= 0xe2 ||
-		     (soft_rflags(t->cpu) & FLAG_ZF ? 1 : 0) == (i->opcode == 0xe1)))
-			t->next = (t->next + i->imm) & mask;
-		return 0;
+	if (!error && !insn_may_go_on(t))
+		error = insn_general_protection(t);
+	if (error) {
+		t->s->gpr[1] = counter;
+		t->s->gpr[4] = stack;
 	}
+	return error;
 }

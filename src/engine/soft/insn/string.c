@@ -57,9 +57,55 @@ static void compare(struct string_op *o, uint64_t a, uint64_t b)
 	o->cpu->flags_word = (flags & 0xd5) << 8 | (flags >> 11 & 1);
 }
 
+/* Whether limits and alignment have to be looked at element by element. */
+static bool is_checked(const struct string_op *o)
+{
+	return soft_mode(o->cpu) & MODE_CHECKS;
+}
+
+static int check_source(const struct string_op *o)
+{
+	if (soft_check_segment(o->cpu, o->i->segment, o->s->gpr[6] & o->mask, o->bytes, false,
+			       o->fault))
+		return -EFAULT;
+	return soft_check_alignment(o->cpu, source(o), o->bytes, o->fault);
+}
+
+static int check_destination(const struct string_op *o, bool write)
+{
+	if (soft_check_segment(o->cpu, X86_ES, o->s->gpr[7] & o->mask, o->bytes, write, o->fault))
+		return -EFAULT;
+	return soft_check_alignment(o->cpu, destination(o), o->bytes, o->fault);
+}
+
+static bool reads_source(const struct x86_insn *i)
+{
+	enum { OUTS = 0x6e, STOS = 0xaa, LODS = 0xac };
+	uint8_t kind = i->opcode & 0xfe;
+
+	return kind == OUTS || kind == LODS || (kind > OUTS && kind < STOS);
+}
+
+static bool has_destination(const struct x86_insn *i)
+{
+	enum { OUTS = 0x6e, LODS = 0xac };
+
+	return (i->opcode & 0xfe) != OUTS && (i->opcode & 0xfe) != LODS;
+}
+
+static int check_element(const struct string_op *o)
+{
+	uint8_t kind = o->i->opcode & 0xfe;
+	bool compares = kind == 0xa6 || kind == 0xae;
+
+	if (reads_source(o->i) && check_source(o))
+		return -EFAULT;
+	return has_destination(o->i) ? check_destination(o, !compares) : 0;
+}
+
 /*
- * How many elements can be done at once: up to the end of the page of both addresses. 0: one
- * element, the slow way.
+ * How many elements can be done at once: up to the end of the page of both addresses, and to where
+ * a register of 16 or 32 bits begins anew. 0: one element, the slow way.
  */
 static uint64_t run_length(const struct string_op *o, uint64_t gva, uint64_t count)
 {
@@ -69,6 +115,18 @@ static uint64_t run_length(const struct string_op *o, uint64_t gva, uint64_t cou
 	if (o->down && offset + o->bytes > PAGE_BYTES)
 		return 0;
 	return left < count ? left : count;
+}
+
+/* Whether the register begins anew before the end of so many elements. */
+static bool wraps(const struct string_op *o, unsigned reg, uint64_t count)
+{
+	uint64_t offset = o->s->gpr[reg] & o->mask;
+	uint64_t span = (count - 1) * o->bytes;
+
+	if (o->mask == ~0ull)
+		return false;
+	return o->down ? offset < span || offset + o->bytes - 1 > o->mask
+		       : offset + span + o->bytes - 1 > o->mask;
 }
 
 static int block_move(struct string_op *o, uint64_t count, uint64_t *ret_done)
@@ -88,7 +146,8 @@ static int block_move(struct string_op *o, uint64_t count, uint64_t *ret_done)
 
 		n = m < n ? m : n;
 	}
-	if (n < 1 || o->cpu->watchpoints)
+	if (n < 1 || o->cpu->watchpoints || is_checked(o) || wraps(o, 7, n) ||
+	    (move && wraps(o, 6, n)))
 		return 0;
 	if (move && soft_fill(o->cpu, from, ACCESS_READ, &from_hva, &gpa, o->fault))
 		return -EFAULT;
@@ -177,6 +236,7 @@ static int port_element(struct string_op *o)
 		soft_outside(cpu);
 		v = cpu->ops->port_read(cpu->ops_context, port, o->bytes);
 		soft_inside(cpu);
+		soft_watch_port(cpu, port, o->bytes);
 		if (soft_write(cpu, destination(o), &v, o->bytes, 0, o->fault))
 			return -EFAULT;
 		advance(o, 7, o->bytes);
@@ -187,6 +247,7 @@ static int port_element(struct string_op *o)
 	soft_outside(cpu);
 	cpu->ops->port_write(cpu->ops_context, port, o->bytes, v);
 	soft_inside(cpu);
+	soft_watch_port(cpu, port, o->bytes);
 	advance(o, 6, o->bytes);
 	return 0;
 }
@@ -198,6 +259,8 @@ static int element(struct string_op *o)
 	uint64_t keep = o->bytes == 8 ? ~0ull : (1ull << 8 * o->bytes) - 1;
 	uint64_t *rax = &o->s->gpr[0];
 
+	if (is_checked(o) && check_element(o))
+		return -EFAULT;
 	switch (o->i->opcode & 0xfe) {
 	case 0xa4: case 0xaa:
 		a = *rax;

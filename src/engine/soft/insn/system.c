@@ -8,6 +8,7 @@
 #include "engine/soft/code/code.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/translate/translate.h"
+#include "engine/soft/translate/translate_encoding.h"
 #include "address.h"
 #include "insn.h"
 
@@ -103,6 +104,7 @@ static int group_ff(struct step *t)
 {
 	enum { CALL_NEAR = 2, CALL_FAR = 3, JMP_NEAR = 4, JMP_FAR = 5, PUSH = 6 };
 	unsigned bytes = insn_stack_bytes(t);
+	uint64_t next;
 	uint64_t v;
 
 	if (t->i->reg == CALL_FAR || t->i->reg == JMP_FAR)
@@ -111,10 +113,11 @@ static int group_ff(struct step *t)
 		return -EFAULT;
 	if (t->i->reg == PUSH)
 		return insn_push(t, v, bytes);
-	if (t->i->reg == CALL_NEAR && insn_push(t, t->next, bytes))
-		return -EFAULT;
+	next = t->next;
 	t->next = v;
-	return 0;
+	if (!insn_may_go_on(t))
+		return insn_general_protection(t);
+	return t->i->reg == CALL_NEAR ? insn_push(t, next, bytes) : 0;
 }
 
 /* 0F 01 with a register operand: the whole ModRM byte is the opcode. */
@@ -184,6 +187,7 @@ static int two_bytes(struct step *t)
 		LFS = 0xb4,
 		LGS = 0xb5,
 		RDMSR = 0x32,
+		RDPMC = 0x33,
 		PUSH_FS = 0xa0,
 		POP_FS = 0xa1,
 		CPUID = 0xa2,
@@ -214,6 +218,7 @@ static int two_bytes(struct step *t)
 	case MOV_TO_DR: return insn_mov_control(t);
 	case WRMSR: return insn_access_msr(t, true);
 	case RDMSR: return insn_access_msr(t, false);
+	case RDPMC: return insn_rdpmc(t);
 	case CPUID: return cpuid(t);
 	case PUSH_FS: return insn_push(t, s->segment[X86_FS].selector, insn_stack_bytes(t));
 	case PUSH_GS: return insn_push(t, s->segment[X86_GS].selector, insn_stack_bytes(t));
@@ -288,20 +293,14 @@ static int one_byte(struct step *t)
 		POPF = 0x9d,
 		MOV_OFFSET = 0xa0,
 		MOV_OFFSET_LAST = 0xa3,
-		RET_POPPING = 0xc2,
-		RET = 0xc3,
-		LEAVE = 0xc9,
 		RETF_POPPING = 0xca,
 		RETF = 0xcb,
 		INT3 = 0xcc,
 		INT = 0xcd,
 		IRET = 0xcf,
 		XLAT = 0xd7,
-		LOOPNE = 0xe0,
-		JCXZ = 0xe3,
 		IN_IMMEDIATE = 0xe4,
 		OUT_IMMEDIATE_LAST = 0xe7,
-		CALL = 0xe8,
 		JMP_FAR = 0xea,
 		IN_DX = 0xec,
 		OUT_DX_LAST = 0xef,
@@ -335,11 +334,6 @@ static int one_byte(struct step *t)
 	case PAUSE: return pause_processor(t);
 	case PUSHF: case POPF: return insn_push_pop_flags(t);
 	case MOV_OFFSET ... MOV_OFFSET_LAST: return moffs(t);
-	case CALL:
-	case RET:
-	case RET_POPPING:
-	case LEAVE:
-	case LOOPNE ... JCXZ: return insn_near_transfer(t);
 	case CALL_FAR: case JMP_FAR: return insn_far_direct(t, t->i->opcode == CALL_FAR);
 	case RETF: case RETF_POPPING: return insn_far_return(t);
 	case INT3: return insn_software_interrupt(t, EXC_BP);
@@ -356,6 +350,47 @@ static int one_byte(struct step *t)
 	case X87_D9: case X87_DD: return insn_x87_environment(t);
 	case GROUP_FF: return group_ff(t);
 	default: return legacy(t);
+	}
+}
+
+/* Limits of segments and alignment: insn/limit.c. */
+static bool needs_check(struct soft_cpu *cpu, const struct x86_insn *insn)
+{
+	bool has_operand = x86_insn_has_memory(insn) || insn->encoding.immediate == X86_IMM_MOFFS;
+
+	return has_operand &&
+	       (x86_code_bits(&cpu->state) != 64 || soft_checks_alignment(&cpu->state));
+}
+
+/* Copied instructions come here for their check alone; what cannot be copied is #UD. */
+static bool is_copied(struct soft_cpu *cpu, const struct x86_insn *insn)
+{
+	struct host_encoding unused;
+	bool is_data = insn->encoding.class == X86_CLASS_DATA ||
+		       insn->encoding.class == X86_CLASS_BIT_STRING;
+
+	if (!is_data || x86_insn_is_masked(insn) || !needs_check(cpu, insn))
+		return false;
+	return !(insn->kind && soft_mode(cpu) & MODE_AVX_OFF) && soft_host_encoding(insn, &unused);
+}
+
+static void *execute_checked(struct soft_cpu *cpu)
+{
+	cpu->pending |= PENDING_SINGLE | PENDING_CHECKED;
+	cpu->checked_rip = cpu->state.rip;
+	return soft_dispatch(cpu);
+}
+
+static bool is_near_transfer(const struct x86_insn *insn)
+{
+	switch (insn->encoding.class) {
+	case X86_CLASS_JCC:
+	case X86_CLASS_JMP:
+	case X86_CLASS_CALL:
+	case X86_CLASS_RET:
+	case X86_CLASS_LEAVE:
+	case X86_CLASS_LOOP: return true;
+	default: return false;
 	}
 }
 
@@ -378,7 +413,13 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 
 		error = x87 || !(cpu->state.cr0 & CR0_EM) ? soft_fail(&fault, EXC_NM, false, 0)
 							  : insn_undefined(&t);
-	} else if (insn->encoding.class == X86_CLASS_SCATTERED) {
+	} else if (needs_check(cpu, insn) && insn_check_operand(&t)) {
+		error = -EFAULT;
+	} else if (is_copied(cpu, insn)) {
+		return execute_checked(cpu);
+	} else if (is_near_transfer(insn)) {
+		error = insn_near_transfer(&t);
+	} else if (insn->encoding.class == X86_CLASS_SCATTERED || x86_insn_is_masked(insn)) {
 		error = insn->kind && soft_mode(cpu) & MODE_AVX_OFF
 				? insn_undefined(&t)
 				: soft_scattered(cpu, insn, &fault);

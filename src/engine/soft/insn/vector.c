@@ -96,6 +96,55 @@ static int mask_move(struct soft_cpu *cpu, const struct x86_insn *i, struct faul
 	return 0;
 }
 
+/*
+ * VMASKMOVPS and its kin. Nothing has changed where an element faults. A page of which an element
+ * was accessed gets its entry, so that the next one is the host's own instruction.
+ */
+static int masked_move(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
+{
+	enum { STORES = 2, PACKED_INTEGERS = 0x8c, DOUBLE = 1 };
+	bool integers = (i->opcode & 0xfd) == PACKED_INTEGERS;
+	bool store = i->opcode & STORES;
+	unsigned bytes = (integers ? i->rex_w : i->opcode & DOUBLE) ? 8 : 4;
+	unsigned count = (i->kind == X86_KIND_VEX256 ? 32u : 16u) / bytes;
+	uint64_t offset = soft_operand_offset(&cpu->state, i);
+	uint64_t value[8] = { 0 };
+	uint64_t used = 0;
+	bool any = false;
+	uint64_t gpa;
+	uint8_t *hva;
+
+	for (unsigned n = 0; n < count; n++) {
+		uint64_t at = soft_linear_address(&cpu->state, i->segment, offset + n * bytes,
+						  i->address_bytes);
+
+		if (!(get(cpu, i->vvvv, n, bytes) >> (8 * bytes - 1)))
+			continue;
+		used = at;
+		any = true;
+		if (soft_check_segment(cpu, i->segment,
+				       (offset + n * bytes) & soft_address_mask(i->address_bytes),
+				       bytes, store, fault) ||
+		    (store ? soft_check_write(cpu, at, bytes, 0, fault)
+			   : soft_read(cpu, at, &value[n], bytes, ACCESS_READ, fault)))
+			return -EFAULT;
+	}
+	for (unsigned n = 0; n < count && store; n++) {
+		uint64_t at = soft_linear_address(&cpu->state, i->segment, offset + n * bytes,
+						  i->address_bytes);
+
+		value[n] = get(cpu, i->reg, n, bytes);
+		if (get(cpu, i->vvvv, n, bytes) >> (8 * bytes - 1) &&
+		    soft_write(cpu, at, &value[n], bytes, 0, fault))
+			return -EFAULT;
+	}
+	for (unsigned n = 0; n < 32 / bytes && !store; n++)
+		put(cpu, i->reg, n, bytes, value[n]);
+	if (any)
+		(void)soft_fill(cpu, used, store ? ACCESS_WRITE : ACCESS_READ, &hva, &gpa, fault);
+	return 0;
+}
+
 int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
 {
 	int error;
@@ -104,7 +153,9 @@ int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *i, struct fault 
 	memset(cpu->save_area + 512, 0, 64);
 	__asm__ volatile("xsave64 (%0)" : : "r"(cpu->save_area), "a"(7), "d"(0) : "memory");
 	*(uint64_t *)(void *)(cpu->save_area + 512) |= 7;
-	if (i->encoding.attributes & X86_ENC_VSIB)
+	if (x86_insn_is_masked(i))
+		error = masked_move(cpu, i, fault);
+	else if (i->encoding.attributes & X86_ENC_VSIB)
 		error = gather(cpu, i, fault);
 	else
 		error = mask_move(cpu, i, fault);

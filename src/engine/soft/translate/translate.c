@@ -55,11 +55,14 @@ static int gather(struct translation *t, struct fault *fault)
 		}
 		if (!error && !cpu_model_allows(t->engine->model, &g->insn))
 			error = -EINVAL;
+		if (!error && t->code_bits != 64 &&
+		    rip + g->insn.length - 1 > t->cpu->state.segment[X86_CS].limit)
+			error = -ERANGE;
 		if (error) {
 			if (t->count)
 				break;
-			*fault = (struct fault){ .vector = error == -E2BIG ? EXC_GP : EXC_UD,
-						 .has_code = error == -E2BIG };
+			*fault = (struct fault){ .vector = error == -EINVAL ? EXC_UD : EXC_GP,
+						 .has_code = error != -EINVAL };
 			return -EFAULT;
 		}
 		g->rip = rip;

@@ -162,7 +162,7 @@ struct group translate_find_group(struct translation *t, unsigned n)
 	struct group g = { .base = group_base(t, &t->insns[n].insn) };
 	struct group good = { 0 };
 
-	if (g.base == NO_REG || t->code_bits != 64 || t->mode & BLOCK_ALONE ||
+	if (g.base == NO_REG || t->code_bits != 64 || t->mode & (BLOCK_ALONE | MODE_ALIGNED) ||
 	    t->cold_count + 3 * MAX_INSNS > MAX_COLD)
 		return good;
 	while (n + g.insns < t->count && !g.closed) {

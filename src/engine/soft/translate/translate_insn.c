@@ -96,11 +96,77 @@ static bool works_on_the_word(const struct x86_insn *i)
 	}
 }
 
+static bool is_near_jump(const struct x86_insn *i)
+{
+	return i->encoding.class == X86_CLASS_JMP || i->encoding.class == X86_CLASS_JCC ||
+	       i->encoding.class == X86_CLASS_LOOP;
+}
+
+static bool uses_stack_or_string(const struct x86_insn *i)
+{
+	switch (i->encoding.class) {
+	case X86_CLASS_STRING:
+	case X86_CLASS_CALL:
+	case X86_CLASS_CALL_INDIRECT:
+	case X86_CLASS_RET:
+	case X86_CLASS_PUSH:
+	case X86_CLASS_PUSH_IMMEDIATE:
+	case X86_CLASS_PUSH_RM:
+	case X86_CLASS_POP:
+	case X86_CLASS_LEAVE:
+	case X86_CLASS_PUSHF:
+	case X86_CLASS_POPF: return true;
+	default: return false;
+	}
+}
+
+/* Whether an access by this segment may meet a limit: insn/limit.c. */
+static bool is_limited(const struct translation *t, unsigned segment)
+{
+	switch (segment) {
+	case X86_CS: return true;
+	case X86_FS: return t->mode & MODE_FS_LIMITED;
+	case X86_GS: return t->mode & MODE_GS_LIMITED;
+	default: return t->mode & MODE_LIMITED;
+	}
+}
+
+/* C looks at the operand, or at where a jump leads, before it happens. */
+static bool needs_check(const struct translation *t, const struct x86_insn *i)
+{
+	bool has_operand = (x86_insn_has_memory(i) && !x86_insn_is(i, X86_ENC_ADDRESS_ONLY)) ||
+			   i->encoding.immediate == X86_IMM_MOFFS;
+	uint64_t target = translate_after_insn(t) + i->imm;
+
+	if (i->encoding.class == X86_CLASS_HINT)
+		return false;
+	if (t->mode & MODE_ALIGNED && (has_operand || uses_stack_or_string(i)))
+		return true;
+	if (t->code_bits == 64 || t->mode & BLOCK_CHECKED)
+		return false;
+	if (is_near_jump(i)) /* of 16 bits: the target is cut */
+		return t->mode & MODE_LIMITED || (i->operand_bytes == 2 && target > 0xffff);
+	return has_operand && is_limited(t, i->segment);
+}
+
+/* Looked up whole; where that fails C does what the mask enables, element by element. */
+static void translate_masked(struct translation *t)
+{
+	unsigned first = t->cold_count;
+
+	translate_copy_memory(t);
+	for (unsigned n = first; n < t->cold_count; n++)
+		if (t->cold[n].kind == COLD_MEMORY) {
+			t->cold[n].kind = COLD_SYSTEM;
+			t->cold[n].from[0] = t->cold[n].crossing;
+		}
+}
+
 void translate_insn(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 
-	if (translate_is_fpu_off(t, i)) {
+	if (translate_is_fpu_off(t, i) || needs_check(t, i)) {
 		translate_system_exit(t);
 		return;
 	}
@@ -109,7 +175,9 @@ void translate_insn(struct translation *t)
 	switch (i->encoding.class) {
 	case X86_CLASS_DATA:
 	case X86_CLASS_BIT_STRING:
-		if (x86_insn_has_memory(i))
+		if (x86_insn_is_masked(i))
+			translate_masked(t);
+		else if (x86_insn_has_memory(i))
 			translate_copy_memory(t);
 		else
 			translate_copy_registers(t);

@@ -140,7 +140,7 @@ bool translate_sysret(struct translation *t)
 	translate_or_else(t, c, CC_NZ);
 	emit_load(out(t), R10, slot(R11));
 	and_r10(t, kept);
-	unless_r10_lacks(t, c, FLAG_TF);
+	unless_r10_lacks(t, c, FLAG_TF | FLAG_AC);
 	/* where an interrupt waits for IF, C looks (0 or 1, both) */
 	emit_rr(out(t), OP32(0x89), R10, R11);
 	emit_rr(out(t), OP32(0xc1), 5, R11);

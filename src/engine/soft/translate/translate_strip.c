@@ -221,7 +221,7 @@ static bool sort_streams(struct strip *s)
 
 static bool is_strip(struct strip *s)
 {
-	if (s->jump >= BODY_INSNS || s->t->code_bits != 64)
+	if (s->jump >= BODY_INSNS || s->t->code_bits != 64 || s->t->mode & MODE_ALIGNED)
 		return false;
 	for (unsigned n = 0; n < s->jump; n++)
 		if (!add_insn(s, n))

@@ -1,0 +1,198 @@
+/*
+ * Limits and kinds of segments in 16- and 32-bit code, and registers of 16 bits that begin anew.
+ */
+#include "guest.h"
+
+#define AT 0x40000000ull /* below 4 GiB: code, a stack, and then nothing */
+#define STACK_TOP (AT + 2 * PAGE_BYTES)
+enum {
+	PAGE_BYTES = 1 << 12,
+	USER_CODE_32 = 0x23,
+	DONE = 0x80,
+	STACK = 12,
+	GENERAL = 13
+};
+/* Of a descriptor: user data that is written and read, its limit in bytes. */
+#define DATA(limit) (0x0040f30000000000ull | ((limit)&0xffff) | ((uint64_t)(limit) >> 16) << 48)
+#define WITH_BASE(base) (((base)&0xffffff) << 16 | ((base) >> 24 & 0xff) << 56)
+extern uint64_t gdt[];
+
+#define CODE(bits, name, text)                                                                   \
+	__asm__(".code" #bits "\n.globl " #name ", " #name "_end\n" #name ": " text              \
+		"; int $0x80\n" #name "_end: .code64\n");                                        \
+	extern const uint8_t name[], name##_end[];
+
+/* 0x13b ends behind 0x3ff, 0x143 is read only, 0x133 begins behind 0x3ff, 0x12b is code that cannot
+ * be read; 0x123 is 32-bit code that ends behind 0x1ff. All begin at AT. */
+#define DS(selector) "movl $" #selector ", %eax; movl %eax, %ds; "
+CODE(32, last_byte, DS(0x13b) "movb $7, 0x3ff; movzbl 0x3ff, %eax")
+CODE(32, last_word, DS(0x13b) "movl $0x1234567, 0x3fc; movl 0x3fc, %eax")
+CODE(32, over, DS(0x13b) "movl 0x3fd, %eax")
+CODE(32, over_by_index, DS(0x13b) "movl $0x100, %ecx; movl (,%ecx,4), %eax")
+CODE(32, over_written, DS(0x13b) "addl $1, 0x3fe")
+CODE(32, over_by_bit, DS(0x13b) "movl $0x2000, %ecx; btl %ecx, 0")
+CODE(32, over_by_offset, DS(0x13b) ".byte 0xa1, 0xfd, 3, 0, 0")
+CODE(32, over_by_string, "movl $0x13b, %eax; movl %eax, %es; movl $0x3f8, %edi; "
+     "movl $4, %ecx; rep stosl")
+CODE(32, over_by_fs, "movl $0x13b, %eax; movl %eax, %fs; movl %fs:0x3fd, %eax")
+CODE(32, over_by_gs, "movl $0x13b, %eax; movl %eax, %gs; movl %gs:0x3fd, %eax")
+CODE(32, inside_fs, "movl $0x13b, %eax; movl %eax, %fs; movl $9, %fs:0x3fc; movl %fs:0x3fc, %eax")
+CODE(32, over_by_stack, "movl $0x13b, %eax; movl %eax, %ss; movl $0x402, %esp; pushl %eax")
+CODE(32, inside_stack, "movl $0x13b, %eax; movl %eax, %ss; movl $0x400, %esp; pushl $5; popl %eax")
+CODE(32, over_by_pop, "movl $0x13b, %eax; movl %eax, %ss; movl $0x3fe, %esp; popl %eax")
+CODE(32, over_by_ebp, "movl $0x13b, %eax; movl %eax, %ss; movl $0x3fe, %ebp; movl (%ebp), %eax")
+CODE(32, read_only, DS(0x143) "movl 0x10, %eax; movl %eax, 0x10")
+CODE(32, from_read_only, DS(0x143) "movl 0x10, %eax; movl $1, %eax")
+CODE(32, downward, DS(0x133) "movl $6, 0x400; movl 0x400, %eax")
+CODE(32, too_low, DS(0x133) "movl 0x3ff, %eax")
+CODE(32, of_code, "movl %cs:0x40000000, %eax; movl $3, %eax")
+CODE(32, to_code, "movl %eax, %cs:0x40000000")
+CODE(32, to_code_by_register, "movl $0x40000000, %esi; movl %eax, %cs:(%esi)")
+CODE(32, null, "xorl %eax, %eax; movl %eax, %ds; movl 0x40000000, %eax")
+CODE(32, execute_only, "ljmp $0x12b, $0x40000010; .org execute_only + 16; movl %cs:0, %eax")
+CODE(32, jump_out, "ljmp $0x123, $0x10; .org jump_out + 16; movl $0x55, %ebx; jmp .+0x300")
+CODE(32, call_out, "ljmp $0x123, $0x10; .org call_out + 16; call .+0x300")
+CODE(32, jump_out_if, "ljmp $0x123, $0x10; .org jump_out_if + 16; xorl %ecx, %ecx; je .+0x300")
+CODE(32, no_jump_out, "ljmp $0x123, $0x10; .org no_jump_out + 16; xorl %ecx, %ecx; "
+     "jne .+0x300; movl $8, %eax")
+CODE(32, conditions, "movl $0x13b, %eax; movl %eax, %ss; xorl %eax, %eax;" /* every jump is C's */
+     "movl $-1, %ecx; cmpl $1, %ecx; jl 1f; int3; 1: jg 2f; jb 2f; jae 1f; int3; 1: js 1f; int3;"
+     "1: jo 2f; jle 1f; int3; 1: jp 2f; ja 1f; int3; 1: movl $3, %ecx; 1: incl %eax; loop 1b;"
+     "jecxz 1f; int3; 1: jmp 3f; 2: int3; 3: nop")
+
+static void put(unsigned at, const uint8_t *code, const uint8_t *end)
+{
+	while (code < end)
+		((volatile uint8_t *)AT)[at++] = *code++;
+}
+
+static void run(const char *name, const uint8_t *code, const uint8_t *end, int64_t vector,
+		uint64_t rax)
+{
+	put(0, code, end);
+	check_equal(name, (uint64_t)try_user((void (*)(void))AT, STACK_TOP, USER_CODE_32),
+		    (uint64_t)vector);
+	if (vector == DONE)
+		check_equal("its result", last.rax, rax);
+	else
+		check_equal("its error code", last.code, 0);
+}
+
+#define RUN(name, vector, rax) run(#name, name, name##_end, vector, rax)
+
+static void make_segments(void)
+{
+	const uint64_t execute_only_32 = 0x00cff9000000ffff;
+
+	gdt[0x118 / 8] = 0x000093000000ffff; /* of the kernel, 64 KiB */
+	gdt[0x138 / 8] = DATA(0x3ff) | WITH_BASE(AT);
+	gdt[0x140 / 8] = (DATA(0xfffff) | WITH_BASE(AT)) & ~(2ull << 40);
+	gdt[0x130 / 8] = DATA(0x3ff) | WITH_BASE(AT) | 4ull << 40;
+	gdt[0x128 / 8] = execute_only_32;
+	gdt[0x120 / 8] = (DATA(0x1ff) | WITH_BASE(AT)) | 8ull << 40;
+}
+
+static void segments(void)
+{
+	RUN(last_byte, DONE, 7);
+	RUN(last_word, DONE, 0x1234567);
+	RUN(over, GENERAL, 0);
+	RUN(over_by_index, GENERAL, 0);
+	RUN(over_written, GENERAL, 0);
+	RUN(over_by_bit, GENERAL, 0);
+	RUN(over_by_offset, GENERAL, 0);
+	RUN(over_by_string, GENERAL, 0);
+	check_equal("a string stops at the element", last.rcx, 2);
+	RUN(over_by_fs, GENERAL, 0);
+	RUN(over_by_gs, GENERAL, 0);
+	RUN(inside_fs, DONE, 9);
+	RUN(over_by_stack, STACK, 0);
+	check_equal("a stack pointer that stays", last.rsp, 0x402);
+	RUN(inside_stack, DONE, 5);
+	RUN(over_by_pop, STACK, 0);
+	RUN(over_by_ebp, STACK, 0);
+	RUN(read_only, GENERAL, 0);
+	RUN(from_read_only, DONE, 1);
+	RUN(downward, DONE, 6);
+	RUN(too_low, GENERAL, 0);
+	RUN(of_code, DONE, 3);
+	RUN(to_code, GENERAL, 0);
+	RUN(to_code_by_register, GENERAL, 0);
+	RUN(null, GENERAL, 0);
+	RUN(execute_only, GENERAL, 0);
+}
+
+static void jumps(void)
+{
+	RUN(jump_out, GENERAL, 0);
+	check_equal("a jump beyond the limit faults where it is", last.rip, 0x15);
+	RUN(call_out, GENERAL, 0);
+	check_equal("and so does a call", last.rip, 0x10);
+	check_equal("whose stack pointer stays", last.rsp, STACK_TOP);
+	RUN(jump_out_if, GENERAL, 0);
+	RUN(no_jump_out, DONE, 8);
+	RUN(conditions, DONE, 3);
+}
+
+/* ---- 16 bits ---- */
+
+enum { SIXTEEN = 0x9000, CODE_16 = 0x38, DATA_16 = 0x40 };
+CODE(16, wrap_forward, "movw $0x40, %ax; movw %ax, %ds; movw %ax, %es; movw $0xfffc, %si; "
+     "movw $0x7000, %di; movw $8, %cx; cld; rep movsb")
+CODE(16, wrap_backward, "movw $0x40, %ax; movw %ax, %es; movw $3, %di; movw $8, %cx; "
+     "movb $0x5a, %al; std; rep stosb; cld")
+CODE(16, jump_around, ".byte 0xe9; .word 0x6ffd") /* at 0x9000: to 0x10000, which is 0 */
+CODE(16, over_16, "movw $0x118, %ax; movw %ax, %ds; movw $0xffff, %bx; movw (%bx), %ax")
+
+static int64_t run_sixteen(const uint8_t *code, const uint8_t *end)
+{
+	volatile uint8_t *at = (volatile uint8_t *)SIXTEEN;
+
+	while (code < end)
+		*at++ = *code++;
+	return try_user((void (*)(void))SIXTEEN, 0x9f00, CODE_16);
+}
+
+static uint64_t sum(uint64_t gva, unsigned bytes)
+{
+	uint64_t sum = 0;
+
+	for (unsigned n = 0; n < bytes; n++)
+		sum = sum * 16 + ((volatile uint8_t *)gva)[n];
+	return sum;
+}
+
+static void sixteen_bits(void)
+{
+	for (unsigned n = 0; n < 4; n++) {
+		((volatile uint8_t *)0xfffc)[n] = (uint8_t)(n + 1);
+		((volatile uint8_t *)0x10000)[n] = 0xee;
+	}
+	*(volatile uint32_t *)4 = 0;
+	((volatile uint8_t *)0)[0] = 5;
+	((volatile uint8_t *)0)[1] = 6;
+	((volatile uint8_t *)0)[2] = 7;
+	((volatile uint8_t *)0)[3] = 8;
+	check_equal("REP MOVSB of 16 bits", (uint64_t)run_sixteen(wrap_forward, wrap_forward_end),
+		    DONE);
+	check_equal("goes on at 0", sum(0x7000, 8), 0x12345678);
+	check_equal("REP STOSB of 16 bits", (uint64_t)run_sixteen(wrap_backward, wrap_backward_end),
+		    DONE);
+	check_equal("goes down to 0", sum(0, 4), 0x5aull * 0x1111);
+	check_equal("and on at the other end", sum(0xfffc, 4), 0x5aull * 0x1111);
+	((volatile uint8_t *)0)[0] = 0xcd;
+	((volatile uint8_t *)0)[1] = 0x80;
+	check_equal("a jump of 16 bits", (uint64_t)run_sixteen(jump_around, jump_around_end), DONE);
+	check_equal("is cut to them", last.rip, 2);
+	check_equal("a word at 0xffff", (uint64_t)run_sixteen(over_16, over_16_end), GENERAL);
+}
+
+void test_main(void)
+{
+	map_page(AT, (uint64_t)new_page(), PAGE_P | PAGE_W | PAGE_U);
+	map_page(AT + PAGE_BYTES, (uint64_t)new_page(), PAGE_P | PAGE_W | PAGE_U);
+	make_segments();
+	segments();
+	jumps();
+	sixteen_bits();
+}
