@@ -444,6 +444,10 @@ static void take_flags(struct x86_encoding *e, const ZydisDecodedInstruction *in
 			       ops[i].actions & ZYDIS_OPERAND_ACTION_CONDWRITE;
 	}
 	e->flags_read |= flag_mask(insn->cpu_flags->tested);
+	/* what saves them, or a stack that they are saved on, is no operand */
+	if (insn->meta.category == ZYDIS_CATEGORY_SYSCALL ||
+	    insn->meta.category == ZYDIS_CATEGORY_INTERRUPT)
+		e->flags_read |= X86_ALL_FLAGS;
 	e->flags_written |= flag_mask(insn->cpu_flags->modified | insn->cpu_flags->set_0 |
 				      insn->cpu_flags->set_1 | insn->cpu_flags->undefined);
 	kept = flag_mask(insn->cpu_flags->undefined);

@@ -80,9 +80,76 @@ static int access_pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, si
 	return 0;
 }
 
+static unsigned view_of(const struct soft_cpu *cpu, unsigned access)
+{
+	if (!(access & ACCESS_SYSTEM))
+		return soft_view(&cpu->state);
+	return cpu->state.cr4 & CR4_SMAP ? VIEW_KERNEL : VIEW_KERNEL_AC;
+}
+
+/* As translated code looks an address up; NULL: nothing is cached there. */
+static uint8_t *look_up(const struct soft_cpu *cpu, uint64_t gva, unsigned access)
+{
+	enum { SIGN_BITS = 16, INDEX_SHIFT = SIGN_BITS + 12 };
+	unsigned view = view_of(cpu, access);
+	uint64_t table = access & ACCESS_WRITE ? cpu->view_write[view] : cpu->view_read[view];
+	const uint64_t *entries = (const uint64_t *)(table - TABLE_BIAS);
+	uint64_t entry = entries[gva << SIGN_BITS >> INDEX_SHIFT];
+
+	return entry ? (uint8_t *)((entry ^ cpu->poison) + gva) : NULL;
+}
+
+/* What nobody has accessed yet is cached for what is to come; the system's own as the kernel's. */
+static int fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, struct fault *fault)
+{
+	struct x86_state *s = &cpu->state;
+	const uint64_t flags = s->rflags;
+	const uint8_t cpl = s->cpl;
+	uint64_t gpa;
+	uint8_t *hva;
+	int error;
+
+	if (access & ACCESS_SYSTEM) {
+		s->cpl = 0;
+		s->rflags &= ~(uint64_t)FLAG_AC;
+	}
+	error = soft_fill(cpu, gva, access & (ACCESS_READ | ACCESS_WRITE), &hva, &gpa, fault);
+	s->cpl = cpl;
+	s->rflags = flags;
+	return error;
+}
+
+/*
+ * The host address of an access within a page, in long mode. *ret_hva = NULL: it is to be done
+ * piece by piece, since it is none, or goes to a device or to code.
+ */
+static int reach(struct soft_cpu *cpu, uint64_t gva, size_t bytes, unsigned access,
+		 uint8_t **ret_hva, struct fault *fault)
+{
+	*ret_hva = NULL;
+	if (!(cpu->state.efer & EFER_LMA) || access & ACCESS_EXEC || cpu->watchpoints ||
+	    !soft_canonical(gva) || (gva & PAGE_OFFSET_MASK) + bytes > PAGE_BYTES)
+		return 0;
+	*ret_hva = look_up(cpu, gva, access);
+	if (*ret_hva)
+		return 0;
+	if (fill(cpu, gva, access, fault))
+		return -EFAULT;
+	*ret_hva = look_up(cpu, gva, access);
+	return 0;
+}
+
 int soft_read(struct soft_cpu *cpu, uint64_t gva, void *to, size_t bytes, unsigned access,
 	      struct fault *fault)
 {
+	uint8_t *hva;
+
+	if (reach(cpu, gva, bytes, access, &hva, fault))
+		return -EFAULT;
+	if (hva) {
+		copy(to, hva, bytes);
+		return 0;
+	}
 	return access_pieces(cpu, gva, to, bytes, access, fault);
 }
 
@@ -115,6 +182,14 @@ int soft_check_write(struct soft_cpu *cpu, uint64_t gva, size_t bytes, unsigned 
 int soft_write(struct soft_cpu *cpu, uint64_t gva, const void *from, size_t bytes, unsigned access,
 	       struct fault *fault)
 {
+	uint8_t *hva;
+
+	if (reach(cpu, gva, bytes, access | ACCESS_WRITE, &hva, fault))
+		return -EFAULT;
+	if (hva) {
+		copy(hva, from, bytes);
+		return 0;
+	}
 	/* nothing is written where not all can be */
 	if ((gva + bytes - 1) / PAGE_BYTES != gva / PAGE_BYTES &&
 	    soft_check_write(cpu, gva, bytes, access, fault))
