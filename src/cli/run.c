@@ -507,6 +507,7 @@ static void take_places(struct disk_place *place)
 	if (cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", place->catalog,
 			  sizeof(place->catalog)))
 		place->catalog[0] = 0;
+	image_user_name(place->user_name);
 }
 
 static int make_plan(struct run *r)

@@ -142,6 +142,7 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	d->write = o->write;
 	d->format_id = o->format;
 	d->items_only = o->items_only;
+	d->side_keeper = o->side_keeper;
 	if (!o->search)
 		result = search_begin(o, &options.search);
 	else
@@ -303,11 +304,6 @@ void disk_info(const struct disk *d, struct disk_info *ret)
 }
 
 /* ---- beside the data ---- */
-
-void disk_set_side_keeper(struct disk *d, const struct disk_side_keeper *keeper)
-{
-	d->side_keeper = keeper;
-}
 
 int disk_read_item(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_bytes)
 {

@@ -60,6 +60,7 @@ struct disk_options {
 	bool thaw; /* opens for writing though frozen: for disk_thaw() */
 	/* by disk_snapshot(): it goes on as it was made, and is durable with its first flush */
 	bool just_made;
+	const struct disk_side_keeper *side_keeper; /* of this file alone; NULL: none */
 	struct parent_search *search; /* NULL; of a parent the one for its whole chain (search.h) */
 };
 
@@ -116,7 +117,6 @@ void disk_prefetch(const char *path, enum disk_format format);
 /* Makes durable what is not yet, and the file clean. What fails here was not flushed. */
 int disk_close(struct disk *disk);
 /* The keeper stays the caller's, as long as the disk is open. */
-void disk_set_side_keeper(struct disk *disk, const struct disk_side_keeper *keeper);
 /* For a keeper: the whole of PATH.umbra. What is not sound is neither read nor written (-EBADMSG).
  * */
 int disk_side_load(const char *path, uint8_t **ret, size_t *ret_bytes);

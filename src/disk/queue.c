@@ -20,12 +20,13 @@ enum { DEPTH = 64, DEPTH_MAX = 4096, THREADS = 4, THREADS_MAX = 32, VECTOR_MAX =
 
 struct list { struct disk_request *first, **end; };
 
+struct disk_ring { struct io_uring uring; int event; bool is_there; };
+
 struct disk_queue {
 	struct disk *disk;
-	struct io_uring ring;
-	bool has_ring, stop;
+	struct disk_ring *ring;
+	bool stop;
 	unsigned depth, used, threads, begun;
-	int event;
 	pthread_mutex_t lock;
 	pthread_cond_t work, started;
 	struct list waiting, done;
@@ -47,7 +48,7 @@ static void list_add(struct list *l, struct disk_request *r)
 
 static void signal_owner(struct disk_queue *q)
 {
-	ssize_t written = write(q->event, &(uint64_t){ 1 }, 8);
+	ssize_t written = write(q->ring->event, &(uint64_t){ 1 }, 8);
 
 	(void)written; /* a counter that is full is readable, too */
 }
@@ -111,16 +112,16 @@ static bool give_to_ring(struct disk_queue *q, struct disk_request *r)
 	uint64_t at;
 	int fd;
 
-	if (!q->has_ring || r->kind > DISK_WRITE || !d->driver->map || !d->file.ops->descriptor ||
-	    r->count > VECTOR_MAX)
+	if (!q->ring->is_there || r->kind > DISK_WRITE || !d->driver->map ||
+	    !d->file.ops->descriptor || r->count > VECTOR_MAX)
 		return false;
 	if (disk_check_request(d, r->offset, r->own.bytes) || !r->own.bytes ||
 	    (write && (!d->write || file_failed(&d->file))))
 		return false; /* a thread says what is wrong */
-	if (!io_uring_sq_space_left(&q->ring) ||
+	if (!io_uring_sq_space_left(&q->ring->uring) ||
 	    !d->driver->map(d, write, r->offset, r->own.bytes, &at))
 		return false;
-	s = io_uring_get_sqe(&q->ring);
+	s = io_uring_get_sqe(&q->ring->uring);
 	fd = d->file.ops->descriptor(d->file.context, at, r->iov, r->count);
 	if (write)
 		digest_touch(d, r->offset, r->own.bytes);
@@ -151,11 +152,11 @@ static unsigned collect_ring(struct disk_queue *q)
 	struct io_uring_cqe *c;
 	unsigned count = 0;
 
-	while (q->has_ring && !io_uring_peek_cqe(&q->ring, &c)) {
+	while (q->ring->is_there && !io_uring_peek_cqe(&q->ring->uring, &c)) {
 		struct disk_request *r = io_uring_cqe_get_data(c);
 		int result = c->res;
 
-		io_uring_cqe_seen(&q->ring, c);
+		io_uring_cqe_seen(&q->ring->uring, c);
 		if (!ring_finished(q, r, result))
 			continue;
 		q->used--;
@@ -181,8 +182,8 @@ int disk_queue_submit(struct disk_queue *q, struct disk_request *r)
 
 void disk_queue_kick(struct disk_queue *q)
 {
-	if (q->has_ring && io_uring_sq_ready(&q->ring))
-		io_uring_submit(&q->ring);
+	if (q->ring->is_there && io_uring_sq_ready(&q->ring->uring))
+		io_uring_submit(&q->ring->uring);
 }
 
 unsigned disk_queue_poll(struct disk_queue *q)
@@ -194,7 +195,7 @@ unsigned disk_queue_poll(struct disk_queue *q)
 
 	disk_queue_kick(q);
 	/* before looking: what comes later makes it readable again */
-	got = read(q->event, &events, sizeof(events));
+	got = read(q->ring->event, &events, sizeof(events));
 	(void)got;
 	count = collect_ring(q);
 	pthread_mutex_lock(&q->lock);
@@ -211,13 +212,13 @@ unsigned disk_queue_poll(struct disk_queue *q)
 	return count;
 }
 
-int disk_queue_fd(const struct disk_queue *q) { return q->event; }
-bool disk_queue_has_ring(const struct disk_queue *q) { return q->has_ring; }
+int disk_queue_fd(const struct disk_queue *q) { return q->ring->event; }
+bool disk_queue_has_ring(const struct disk_queue *q) { return q->ring->is_there; }
 
 void disk_queue_wait(struct disk_queue *q)
 {
 	while (q->used && !disk_queue_poll(q))
-		poll(&(struct pollfd){ .fd = q->event, .events = POLLIN }, 1, 1000);
+		poll(&(struct pollfd){ .fd = q->ring->event, .events = POLLIN }, 1, 1000);
 }
 
 void disk_queue_drain(struct disk_queue *q)
@@ -235,12 +236,10 @@ static void queue_release(struct disk_queue *q)
 	pthread_mutex_unlock(&q->lock);
 	while (q->threads)
 		pthread_join(q->thread[--q->threads], NULL);
-	if (q->has_ring)
-		io_uring_queue_exit(&q->ring);
 	pthread_cond_destroy(&q->work);
 	pthread_cond_destroy(&q->started);
 	pthread_mutex_destroy(&q->lock);
-	close(q->event);
+	disk_ring_destroy(q->ring);
 	free(q);
 }
 
@@ -250,6 +249,13 @@ void disk_queue_close(struct disk_queue *q)
 	queue_release(q);
 }
 
+static unsigned depth_of(const struct disk_queue_options *o)
+{
+	unsigned depth = o->depth ? o->depth : DEPTH;
+
+	return depth < DEPTH_MAX ? depth : DEPTH_MAX;
+}
+
 static long ring_register(struct io_uring *ring, unsigned what, const void *data, unsigned count)
 {
 	return syscall(SYS_io_uring_register, ring->ring_fd, what, data, count);
@@ -257,21 +263,47 @@ static long ring_register(struct io_uring *ring, unsigned what, const void *data
 
 /* A ring that can only read and write: whoever takes the process over has no more system calls by
  * it. False: none here. */
-static bool ring_open(struct disk_queue *q)
+static bool ring_begin(struct disk_ring *r, unsigned depth)
 {
 	struct io_uring_restriction only[] = {
 		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV },
 		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV },
 	};
 
-	if (io_uring_queue_init(q->depth, &q->ring, IORING_SETUP_R_DISABLED))
+	if (io_uring_queue_init(depth, &r->uring, IORING_SETUP_R_DISABLED))
 		return false;
-	if (!io_uring_register_eventfd(&q->ring, q->event) &&
-	    !ring_register(&q->ring, IORING_REGISTER_RESTRICTIONS, only, 2) &&
-	    !ring_register(&q->ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0))
+	if (!io_uring_register_eventfd(&r->uring, r->event) &&
+	    !ring_register(&r->uring, IORING_REGISTER_RESTRICTIONS, only, 2) &&
+	    !ring_register(&r->uring, IORING_REGISTER_ENABLE_RINGS, NULL, 0))
 		return true;
-	io_uring_queue_exit(&q->ring);
+	io_uring_queue_exit(&r->uring);
 	return false;
+}
+
+int disk_ring_create(const struct disk_queue_options *o, struct disk_ring **ret)
+{
+	struct disk_ring *r = calloc(1, sizeof(*r));
+	int error;
+
+	if (!r)
+		return -ENOMEM;
+	r->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (r->event < 0) {
+		error = -errno;
+		free(r);
+		return error;
+	}
+	r->is_there = !o->no_ring && ring_begin(r, depth_of(o));
+	*ret = r;
+	return 0;
+}
+
+void disk_ring_destroy(struct disk_ring *r)
+{
+	if (r->is_there)
+		io_uring_queue_exit(&r->uring);
+	close(r->event);
+	free(r);
 }
 
 /* A thread's first system calls are not those of its work: the owner may take them away after
@@ -292,21 +324,20 @@ int disk_queue_open(struct disk *d, const struct disk_queue_options *o, struct d
 
 	if (!q)
 		return -ENOMEM;
-	q->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (q->event < 0) {
+	q->ring = o->ring;
+	if (!q->ring)
+		error = disk_ring_create(o, &q->ring);
+	if (error) {
 		free(q);
-		return -errno;
+		return error;
 	}
 	q->disk = d;
-	q->depth = o->depth ? o->depth : DEPTH;
-	if (q->depth > DEPTH_MAX)
-		q->depth = DEPTH_MAX;
+	q->depth = depth_of(o);
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->work, NULL);
 	pthread_cond_init(&q->started, NULL);
 	list_clear(&q->waiting);
 	list_clear(&q->done);
-	q->has_ring = !o->no_ring && ring_open(q);
 	for (; !error && q->threads < threads && q->threads < THREADS_MAX; q->threads += !error)
 		error = -pthread_create(&q->thread[q->threads], NULL, queue_work, q);
 	threads_wait(q);

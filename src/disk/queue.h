@@ -15,6 +15,7 @@
 #include "disk.h"
 
 struct disk_queue;
+struct disk_ring;
 
 enum disk_request_kind { DISK_READ, DISK_WRITE, DISK_ZERO, DISK_FLUSH };
 
@@ -29,7 +30,18 @@ struct disk_request {
 	struct { struct disk_request *next; uint64_t bytes; int error; } own; /* the queue's */
 };
 
-struct disk_queue_options { unsigned depth, threads; bool no_ring; }; /* 0: 64, 4 */
+/*
+ * depth, threads: 0 stands for 64 and 4. ring: NULL, or one that was made before with the same
+ * options, and is the queue's from then on.
+ */
+struct disk_queue_options { unsigned depth, threads; bool no_ring; struct disk_ring *ring; };
+
+/*
+ * What a queue needs system calls for that a process gives up before it opens what others made: the
+ * asynchronous ring, where the host has one. 0 or -errno.
+ */
+int disk_ring_create(const struct disk_queue_options *options, struct disk_ring **ret);
+void disk_ring_destroy(struct disk_ring *ring);
 
 int disk_queue_open(struct disk *disk, const struct disk_queue_options *options,
 		    struct disk_queue **ret);

@@ -115,7 +115,9 @@ enum image_action {
 struct image_refusal { char rule[64], who[256], text[512]; bool overridable; };
 /* Policy files: JSON; NULL or a file that is not there says nothing. One that cannot be understood
  * refuses everything. */
-struct image_policies { const char *user, *system; };
+struct image_policies { const char *user, *system, *user_name; }; /* NULL: looked up */
+/* Who this process runs as. */
+void image_user_name(char name[64]);
 /*
  * Whether the image's own terms, the user's and the system's, and those of its parents, allow an
  * action; the strictest decides. -EPERM with *refusal. With an override's reason, where each rule

@@ -85,34 +85,81 @@ static void allow_folders(int ruleset, int version, const int *folders)
 	}
 }
 
-static void take_files(const struct role_description *role, const int *folders)
+static void allow_file(int ruleset, int version, const struct lockdown_file *file)
 {
-	int version = lockdown_landlock_version();
+	struct landlock_path_beneath_attr rule = {
+		.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE,
+		.parent_fd = file->fd,
+	};
+
+	if (file->access == LOCKDOWN_WRITE)
+		rule.allowed_access |=
+			LANDLOCK_ACCESS_FS_WRITE_FILE | (version >= 3 ? FILES_TRUNCATE : 0);
+	if (file->access == LOCKDOWN_READ_BENEATH)
+		rule.allowed_access |= LANDLOCK_ACCESS_FS_READ_DIR;
+	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0)) {
+		/* a place may be a file, which has nothing to list */
+		rule.allowed_access &= ~(uint64_t)LANDLOCK_ACCESS_FS_READ_DIR;
+		syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+	}
+}
+
+/* -1: a kernel without Landlock, where the list of calls holds alone. */
+static int ruleset_begin(const struct role_description *role, int version)
+{
 	struct ruleset all = everything(version, role);
-	int ruleset;
 
 	if (!version)
-		return; /* a kernel without Landlock: the list of calls holds alone */
-	ruleset = (int)syscall(SYS_landlock_create_ruleset, &all, ruleset_bytes(version), 0);
+		return -1;
+	return (int)syscall(SYS_landlock_create_ruleset, &all, ruleset_bytes(version), 0);
+}
+
+static void ruleset_enter(int ruleset)
+{
 	if (ruleset < 0)
 		return;
-	allow_folders(ruleset, version, folders);
 	syscall(SYS_landlock_restrict_self, ruleset, 0);
 	close(ruleset);
 }
 
+static void take_files(const struct role_description *role, const int *folders)
+{
+	int version = lockdown_landlock_version();
+	int ruleset = ruleset_begin(role, version);
+
+	if (ruleset >= 0)
+		allow_folders(ruleset, version, folders);
+	ruleset_enter(ruleset);
+}
+
+static void take_other_files(const struct role_description *role, const struct lockdown_file *files,
+			     unsigned count)
+{
+	int version = lockdown_landlock_version();
+	int ruleset = ruleset_begin(role, version);
+
+	for (unsigned n = 0; n < count && ruleset >= 0; n++)
+		allow_file(ruleset, version, &files[n]);
+	ruleset_enter(ruleset);
+}
+
 /* ---- capabilities ---- */
 
-static int take_capabilities(void)
+/* All but these of the first 32, as far as they are held. */
+static int take_capabilities(uint32_t kept)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
+	struct __user_cap_data_struct held[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
+	struct __user_cap_data_struct left[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
 
+	if (kept && syscall(SYS_capget, &head, held))
+		return -errno;
+	left[0].effective = left[0].permitted = held[0].permitted & kept;
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	for (unsigned long capability = 0; capability < 64; capability++)
 		prctl(PR_CAPBSET_DROP, capability, 0, 0,
 		      0); /* not permitted, or unknown: it is not held either */
-	return syscall(SYS_capset, &head, none) ? -errno : 0;
+	return syscall(SYS_capset, &head, left) ? -errno : 0;
 }
 
 /*
@@ -120,17 +167,44 @@ static int take_capabilities(void)
  * and everything else goes. Holds also where there is no Landlock, and for what Landlock does not
  * know: asking whether a file is there.
  */
+static const char root_place[] = "/tmp"; /* where the empty file system comes into being */
+
+static bool mount_empty(void)
+{
+	return !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+	       !mount("none", root_place, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		      "size=4k,nr_inodes=1");
+}
+
 static void take_root(void)
 {
-	static const char place[] = "/tmp";
-
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-	    mount("none", place, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-		  "size=4k,nr_inodes=1") ||
-	    chdir(place))
+	if (!mount_empty() || chdir(root_place))
 		return;
 	if (!syscall(SYS_pivot_root, ".", "."))
 		umount2(".", MNT_DETACH);
+}
+
+/*
+ * The same for later, when Landlock lets nobody mount any more: a file system that is empty, and
+ * mounted nowhere. -1: not permitted.
+ */
+static int make_root(void)
+{
+	int root;
+
+	if (!mount_empty())
+		return -1;
+	root = open(root_place, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	umount2(root_place, MNT_DETACH);
+	return root;
+}
+
+/* Nothing leads out of it: no directory elsewhere is open, and none can be opened. */
+static void enter_root(int root)
+{
+	if (fchdir(root) || chroot("."))
+		errno = 0; /* one layer less */
+	close(root);
 }
 
 bool lockdown_has_namespaces(void)
@@ -143,18 +217,27 @@ bool lockdown_has_namespaces(void)
 	return child > 0 && waitpid(child, &status, 0) == child && !status;
 }
 
+/*
+ * In a namespace of users whose own user is not named there no other can be made: who begins in one
+ * (role_description.spawn_namespaces) does without. False: the host does not permit it, one layer
+ * less.
+ */
+static bool enter_namespaces(int namespaces)
+{
+	return namespaces &&
+	       (!unshare(namespaces) || !unshare(namespaces & ~CLONE_NEWUSER));
+}
+
 int lockdown_before_threads(enum role role, const int *folders)
 {
 	const struct role_description *r = role_describe(role);
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return -errno;
-	if (r->own_namespaces && unshare(r->own_namespaces))
-		errno = 0; /* the host does not permit it: one layer less */
-	else if (r->empties_root)
+	if (enter_namespaces(r->own_namespaces) && r->empties_root)
 		take_root();
 	take_files(r, folders);
-	return take_capabilities();
+	return take_capabilities(0);
 }
 
 /* ---- system calls ---- */
@@ -227,6 +310,8 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 	static const long give_back[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
 					  -1 };
 	static const long locks[] = { F_OFD_GETLK, F_OFD_SETLK, -1 };
+	static const long control[] = { F_OFD_GETLK,     F_OFD_SETLK, F_SETLK, F_GETLK, F_GETFD,
+					F_DUPFD_CLOEXEC, F_SETFD,     F_GETFL, -1 };
 	static const long enter[] = { 0, 1 /* IORING_ENTER_GETEVENTS */, 2 /* SQ_WAKEUP */,
 				      3, 9 /* GETEVENTS, EXT_ARG */,     -1 };
 	int call = seccomp_syscall_resolve_name(c->name);
@@ -249,14 +334,17 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 	case CALL_ON_OPEN_FILE: return allow_on_open_file(filter, call);
 	case CALL_REFUSED: return seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), call, 0);
 	case CALL_RING_ENTER: return allow_values(filter, call, 3, enter);
+	case CALL_THREAD:
+		return rule(filter, call, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+	case CALL_UNKNOWN: return seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), call, 0);
+	case CALL_FILE_CONTROL: return allow_values(filter, call, 1, control);
 	default: return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
 	}
 }
 
-int lockdown(enum role role)
+static int load_calls(const struct role_call *call, uint32_t otherwise)
 {
-	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	const struct role_call *call = role_describe(role)->calls;
+	scmp_filter_ctx filter = seccomp_init(otherwise);
 	int error = filter ? 0 : -ENOMEM;
 
 	if (!error)
@@ -267,4 +355,56 @@ int lockdown(enum role role)
 		error = seccomp_load(filter);
 	seccomp_release(filter);
 	return error;
+}
+
+int lockdown(enum role role)
+{
+	return load_calls(role_describe(role)->calls, SCMP_ACT_KILL_PROCESS);
+}
+
+/* ---- in two steps ---- */
+
+/*
+ * Root opens files of others by his capabilities, which he would not have over them in a namespace
+ * of users of his own: that comes afterwards. Nobody else has any.
+ */
+static int namespaces_for_opening(const struct role_description *role)
+{
+	return geteuid() ? role->own_namespaces : role->own_namespaces & ~CLONE_NEWUSER;
+}
+
+static uint32_t capabilities_for_opening(void)
+{
+	const uint32_t leaves = 1u << CAP_SYS_CHROOT; /* enter_root() */
+
+	return geteuid() ? leaves
+			 : leaves | 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH;
+}
+
+int lockdown_for_opening(enum role role, const struct lockdown_file *files, unsigned count,
+			 int *ret_root)
+{
+	const struct role_description *r = role_describe(role);
+	int error;
+
+	assert(r->opening_calls);
+	*ret_root = -1;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return -errno;
+	if (enter_namespaces(namespaces_for_opening(r)) && r->empties_root)
+		*ret_root = make_root();
+	take_other_files(r, files, count);
+	error = take_capabilities(capabilities_for_opening());
+	return error ? error : load_calls(r->opening_calls, SCMP_ACT_ERRNO(EPERM));
+}
+
+int lockdown_after_opening(enum role role, int root)
+{
+	const struct role_description *r = role_describe(role);
+
+	enter_namespaces(r->own_namespaces);
+	if (root >= 0)
+		enter_root(root);
+	take_files(r, NULL);
+	return take_capabilities(0);
 }

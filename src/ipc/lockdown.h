@@ -15,6 +15,24 @@
 int lockdown_before_threads(enum role role, const int *folders);
 /* The list of calls, for all threads of the process. 0 or -errno. */
 int lockdown(enum role role);
+
+/*
+ * A process that reads what others made gives up its rights in two steps. Before it opens anything
+ * hostile lockdown_for_opening(): namespaces of its own, no capability that reaches beyond files,
+ * role_description.opening_calls, and of the files these. Afterwards, instead of
+ * lockdown_before_threads(), lockdown_after_opening(); then lockdown() as everybody.
+ */
+enum lockdown_access { LOCKDOWN_READ, LOCKDOWN_WRITE, LOCKDOWN_READ_BENEATH };
+
+struct lockdown_file { int fd; enum lockdown_access access; }; /* fd: O_PATH will do */
+
+/*
+ * While there is one thread. *ret_root: an empty root to be entered afterwards; -1: the host
+ * permits none. 0 or -errno.
+ */
+int lockdown_for_opening(enum role role, const struct lockdown_file *files, unsigned count,
+			 int *ret_root);
+int lockdown_after_opening(enum role role, int root);
 /* Landlock's version here; 0: none. */
 int lockdown_landlock_version(void);
 /* Whether a process may have namespaces of its own here: tried in a child. */

@@ -7,7 +7,7 @@
  *   machine   rings, events, slots of the disks, what it boots   all, from its first instruction;
  *                                                                an empty root
  *   broker    rings, events, terminal, control socket            all, before its guest runs
- *   disk      slots, events; it opens the disks itself           all, once they are open
+ *   disk      slots, events; it opens the disks itself           all, before the disks are read
  *   keeper    memory and pipes of what lies beside disks         all; files in the folders of the
  *             disks are left
  *
@@ -68,6 +68,9 @@ enum call_condition {
 	CALL_RING_ENTER, /* argument 3 only waits or wakes */
 	CALL_ON_OPEN_FILE, /* argument 3 says that there is no path; else it is refused */
 	CALL_REFUSED, /* never: it fails with EACCES, and does not end the process */
+	CALL_THREAD, /* argument 0 makes a thread of this process */
+	CALL_UNKNOWN, /* it fails as if the host did not know it */
+	CALL_FILE_CONTROL, /* argument 1 asks for flags or locks, or copies the descriptor */
 };
 
 struct role_call { const char *name; enum call_condition condition; uint32_t grants; };
@@ -88,6 +91,11 @@ struct role_description {
 	/* Landlock keeps its signals to itself, where the host has that. */
 	bool signals_nobody;
 	const struct role_call *calls; /* ended by one without a name */
+	/*
+	 * What is left before that, while it opens what others made (lockdown_for_opening()); NULL:
+	 * it opens nothing. Any other call fails.
+	 */
+	const struct role_call *opening_calls;
 };
 
 const struct role_description *role_describe(enum role role);

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <sched.h>
 #include <signal.h>
@@ -130,10 +131,28 @@ static pid_t clone_into(int namespaces, int *ret_pidfd)
 			      0);
 }
 
+/*
+ * In namespaces of its own the process may do everything until execve; that it may still give
+ * itself an empty root afterwards is kept across it.
+ */
+static void keep_mounting(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct held[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
+
+	if (syscall(SYS_capget, &head, held))
+		return;
+	held[0].inheritable |= held[0].permitted & 1u << CAP_SYS_ADMIN;
+	if (!syscall(SYS_capset, &head, held))
+		prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN, 0, 0);
+}
+
 static void child_begin(enum role role, const struct grants *g)
 {
 	sigset_t none;
 
+	if (role_describe(role)->spawn_namespaces)
+		keep_mounting();
 	if (role_describe(role)->dies_with_parent)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/*

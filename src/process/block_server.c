@@ -165,7 +165,9 @@ int block_serve(const struct block_service *service, int (*ready)(void *context)
 	assert(service->count <= BLOCK_DISKS && service->memory && ready);
 	for (unsigned n = 0; n < service->count && !error; n++)
 		error = disk_queue_open(service->disks[n],
-					&(struct disk_queue_options){ .depth = BLOCK_SLOTS },
+					&(struct disk_queue_options){
+						.depth = BLOCK_SLOTS,
+						.ring = service->rings[n] },
 					&s.queue[n]);
 	if (!error)
 		error = ready(context);

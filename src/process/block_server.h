@@ -5,12 +5,13 @@
 #include "disk/disk.h"
 
 /*
- * doorbell_fd: read; answer_fd: written; end_fd: readable, or closed at its other end, when the
- * machine is gone.
+ * rings: of the disks' queues, made before (disk/queue.h). doorbell_fd: read; answer_fd: written;
+ * end_fd: readable, or closed at its other end, when the machine is gone.
  */
 struct block_service {
 	struct block_memory *memory;
 	struct disk **disks;
+	struct disk_ring **rings;
 	unsigned count;
 	int doorbell_fd, answer_fd, end_fd;
 };

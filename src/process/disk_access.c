@@ -9,7 +9,7 @@
 
 #include "report.h"
 
-static const char system_policy[] = "/etc/umbra/policy.json";
+const char disk_system_policy[] = "/etc/umbra/policy.json";
 
 /* ---- where ---- */
 
@@ -22,26 +22,41 @@ void disk_search_of_place(const struct disk_place *place, struct disk_search *re
 	ret->override = place->override[0] ? place->override : NULL;
 	memcpy(ret->user_policy, place->user_policy, sizeof(ret->user_policy));
 	memcpy(ret->catalog, place->catalog, sizeof(ret->catalog));
+	ret->user_name = place->user_name[0] ? place->user_name : NULL;
 }
 
 struct image_policies disk_search_policies(const struct disk_search *s)
 {
 	return (struct image_policies){ .user = s->user_policy[0] ? s->user_policy : NULL,
-					.system = system_policy };
+					.system = disk_system_policy,
+					.user_name = s->user_name };
+}
+
+static int open_catalog(const struct disk_search *search, struct catalog **ret)
+{
+	if (!search->catalog[0] || access(search->catalog, R_OK))
+		return -ENOENT;
+	return catalog_open(search->catalog, ret);
+}
+
+void disk_search_open_catalog(struct disk_search *search)
+{
+	if (open_catalog(search, &search->open_catalog))
+		search->open_catalog = NULL;
 }
 
 /* The user's catalog knows where images were seen. */
 static int find_in_catalog(void *context, struct guid data_id, char **ret)
 {
 	const struct disk_search *search = context;
-	struct catalog *catalog;
+	struct catalog *catalog = search->open_catalog;
 	int error;
 
-	if (!search->catalog[0] || access(search->catalog, R_OK) ||
-	    catalog_open(search->catalog, &catalog))
+	if (!catalog && open_catalog(search, &catalog))
 		return -ENOENT;
 	error = catalog_find_data(catalog, data_id, ret);
-	catalog_close(catalog);
+	if (!search->open_catalog)
+		catalog_close(catalog);
 	return error;
 }
 
@@ -193,6 +208,7 @@ int disk_access_open(const struct disk_search *search, const char *path, enum di
 	o.accept_changed = more.accept_changed;
 	o.thaw = more.thaw;
 	o.direct = more.direct;
+	o.side_keeper = more.side_keeper;
 	error = image_open(path, &o, actions, &opener, ret, &refusal, &why);
 	if (error && refusal.rule[0])
 		return disk_access_forbidden(path, &refusal);

@@ -11,15 +11,22 @@
 #include "image/image.h"
 #include "plan.h"
 
+extern const char disk_system_policy[];
+
 /* Where parents are looked for, and who decides; "": no such file. */
 struct disk_search {
 	const char *parents[PLAN_PARENTS + 1]; /* ended by NULL; none: the directory of the child */
 	const char *override;                  /* the reason to pass over a rule; NULL: none */
 	char user_policy[PLAN_PATH_BYTES], catalog[PLAN_PATH_BYTES];
+	const char *user_name;        /* NULL: looked up */
+	/* disk_search_open_catalog(); NULL: opened where it is asked */
+	struct catalog *open_catalog;
 };
 
 /* The texts of the place stay the caller's, as long as disks are open. */
 void disk_search_of_place(const struct disk_place *place, struct disk_search *ret);
+/* The user's own catalog, before a process gives up the right to open it. */
+void disk_search_open_catalog(struct disk_search *search);
 struct image_policies disk_search_policies(const struct disk_search *search);
 struct disk_options disk_search_options(const struct disk_search *search, enum disk_format format);
 

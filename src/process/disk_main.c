@@ -1,8 +1,10 @@
 /*
- * The disk process's main: opens the disks of a machine as the user, gives up its rights, serves
- * them, and closes them when the machine is gone.
+ * The disk process's main: gives up what opening disks does not need, opens those of a machine as
+ * policies allow, gives up the rest, serves them, and closes them when the machine is gone. What is
+ * in the files is hostile from their first byte on.
  */
 #include <errno.h>
+#include <jansson.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,7 +13,9 @@
 #include <unistd.h>
 
 #include "block_server.h"
+#include "disk/queue.h"
 #include "disk_access.h"
+#include "disk_files.h"
 #include "ipc/lockdown.h"
 #include "keeper.h"
 #include "main.h"
@@ -22,6 +26,7 @@ struct process {
 	struct disk_search search;
 	struct block_memory *memory;
 	struct disk *disk[BLOCK_DISKS];
+	struct disk_ring *ring[BLOCK_DISKS];
 	unsigned count;
 	struct keeper_client keeper[BLOCK_DISKS];
 	pthread_mutex_t keeper_lock;
@@ -47,7 +52,10 @@ static int open_one(struct process *p, const struct disk_choice *choice)
 	const unsigned actions = IMAGE_ACTION(choice->read_only ? ACTION_READ : ACTION_WRITE) |
 				 IMAGE_ACTION(ACTION_ATTACH);
 	const struct disk_options options = { .write = !choice->read_only,
-					      .direct = choice->direct };
+					      .direct = choice->direct,
+					      .side_keeper = p->keeper[p->count].memory
+								     ? &p->keeper[p->count].side
+								     : NULL };
 	struct disk **disk = &p->disk[p->count];
 	int code =
 		disk_access_open(&p->search, choice->path, choice->format, actions, options, disk);
@@ -86,20 +94,16 @@ static int close_all(struct process *p, int code)
 /* The last that needs rights is there. */
 static int give_up_rights(void *context)
 {
-	struct tm unused;
-	time_t now = 0;
-	int error;
+	int error = lockdown(ROLE_DISK);
 
 	(void)context;
-	localtime_r(&now, &unused); /* reads the time zone's file: now or never */
-	error = lockdown(ROLE_DISK);
 	if (!error && write(grant_fd(GRANT_READY), "", 1) != 1)
 		error = -errno;
 	close(grant_fd(GRANT_READY));
 	return error;
 }
 
-/* From here on what lies beside a disk is the keeper's to read and replace. */
+/* What lies beside a disk is the keeper's to read and replace. */
 static int use_keeper(struct process *p)
 {
 	struct keeper_memory *memory;
@@ -111,13 +115,41 @@ static int use_keeper(struct process *p)
 	close(grant_fd(GRANT_SIDE));
 	if (memory == MAP_FAILED)
 		return -errno;
-	for (unsigned n = 0; n < p->count; n++) {
-		if (!keeper_has_side_file(&p->plan->disk[n]))
-			continue;
-		keeper_client_init(&p->keeper[n], memory, &p->keeper_lock, n);
-		disk_set_side_keeper(p->disk[n], &p->keeper[n].side);
-	}
+	for (unsigned n = 0; n < p->plan->count; n++)
+		if (keeper_has_side_file(p->plan, n))
+			keeper_client_init(&p->keeper[n], memory, &p->keeper_lock, n);
 	return 0;
+}
+
+static int make_rings(struct process *p)
+{
+	const struct disk_queue_options options = { .depth = BLOCK_SLOTS };
+	int error = 0;
+
+	for (unsigned n = 0; n < p->plan->count && !error; n++)
+		error = disk_ring_create(&options, &p->ring[n]);
+	return error;
+}
+
+/* Everything that opening the disks needs and is not hostile; then the first of the rights go. */
+static int prepare_to_open(struct process *p, int *ret_root)
+{
+	struct disk_files files;
+	struct tm unused;
+	time_t now = 0;
+	int error = use_keeper(p);
+
+	if (!error)
+		error = make_rings(p);
+	if (error)
+		return error;
+	localtime_r(&now, &unused); /* reads the time zone's file */
+	json_object_seed(0);        /* reads the host's random numbers */
+	disk_search_open_catalog(&p->search);
+	disk_files_open(p->plan, &files);
+	error = lockdown_for_opening(ROLE_DISK, files.file, files.count, ret_root);
+	disk_files_close(&files);
+	return error;
 }
 
 static int serve_disks(struct process *p)
@@ -125,22 +157,34 @@ static int serve_disks(struct process *p)
 	const struct block_service service = {
 		.memory = p->memory,
 		.disks = p->disk,
+		.rings = p->ring,
 		.count = p->count,
 		.doorbell_fd = grant_fd(GRANT_DOORBELL),
 		.answer_fd = grant_fd(GRANT_ANSWER),
 		.end_fd = grant_fd(GRANT_END),
 	};
-	int error = use_keeper(p);
+	int error = block_serve(&service, give_up_rights, p);
 
-	if (!error)
-		error = lockdown_before_threads(ROLE_DISK, NULL);
-	if (!error)
-		error = block_serve(&service, give_up_rights, p);
 	if (error == -EBADMSG)
 		return complain(EXIT_FAULT, "the machine process broke the protocol", "disks",
 				"please report it");
 	return error ? complain(EXIT_FAULT, strerror(-error), "serving disks", "see umbra doctor")
 		     : 0;
+}
+
+static int open_and_serve(struct process *p)
+{
+	int root = -1;
+	int error = prepare_to_open(p, &root);
+	int code = error ? 0 : open_all(p);
+
+	if (p->search.open_catalog)
+		catalog_close(p->search.open_catalog);
+	if (!error && !code)
+		error = lockdown_after_opening(ROLE_DISK, root);
+	if (error)
+		return complain(EXIT_FAULT, strerror(-error), "disks", "see umbra doctor");
+	return code ? code : serve_disks(p);
 }
 
 int disk_main(void)
@@ -159,8 +203,6 @@ int disk_main(void)
 	if (p.memory == MAP_FAILED)
 		return complain(EXIT_FAULT, strerror(errno), "disks", "see umbra doctor");
 	disk_search_of_place(&p.plan->place, &p.search);
-	code = open_all(&p);
-	if (!code)
-		code = serve_disks(&p);
+	code = open_and_serve(&p);
 	return close_all(&p, code);
 }

@@ -9,15 +9,18 @@
 
 #include "ipc/role.h"
 
-bool keeper_has_side_file(const struct disk_choice *choice)
+/* Of one that is only read, too, where it is recorded that a rule was passed over. */
+bool keeper_has_side_file(const struct disk_plan *plan, uint32_t disk)
 {
-	return !choice->read_only && choice->format != DISK_VHDX;
+	const struct disk_choice *choice = &plan->disk[disk];
+
+	return choice->format != DISK_VHDX && (!choice->read_only || plan->place.override[0]);
 }
 
 bool keeper_is_needed(const struct disk_plan *plan)
 {
 	for (uint32_t n = 0; n < plan->count; n++)
-		if (keeper_has_side_file(&plan->disk[n]))
+		if (keeper_has_side_file(plan, n))
 			return true;
 	return false;
 }

@@ -36,14 +36,14 @@ struct keeper_memory {
 
 /* Whether a machine with these disks needs one. */
 bool keeper_is_needed(const struct disk_plan *plan);
-bool keeper_has_side_file(const struct disk_choice *choice);
+bool keeper_has_side_file(const struct disk_plan *plan, uint32_t disk);
 
 /* The disk process's side: of one disk. */
 struct keeper_client {
 	struct keeper_memory *memory;
 	pthread_mutex_t *lock; /* of all clients */
 	uint32_t disk;
-	struct disk_side_keeper side; /* for disk_set_side_keeper() */
+	struct disk_side_keeper side; /* disk_options.side_keeper */
 };
 
 void keeper_client_init(struct keeper_client *client, struct keeper_memory *memory,

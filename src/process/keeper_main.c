@@ -53,7 +53,7 @@ static int keeper_act(struct keeper_memory *m, const struct disk_plan *plan)
 	uint32_t disk = __atomic_load_n(&m->disk, __ATOMIC_RELAXED);
 	uint64_t bytes = __atomic_load_n(&m->bytes, __ATOMIC_RELAXED);
 
-	if (disk >= plan->count || !keeper_has_side_file(&plan->disk[disk]))
+	if (disk >= plan->count || !keeper_has_side_file(plan, disk))
 		return -EPERM;
 	return request == KEEPER_LOAD ? keeper_reply_file(m, plan->disk[disk].path)
 				      : keeper_replace_file(m, plan->disk[disk].path, bytes);
@@ -65,7 +65,7 @@ static void open_folders(const struct disk_plan *plan, int folders[BLOCK_DISKS +
 
 	for (unsigned n = 0; n < plan->count; n++) {
 		char *copy =
-			keeper_has_side_file(&plan->disk[n]) ? strdup(plan->disk[n].path) : NULL;
+			keeper_has_side_file(plan, n) ? strdup(plan->disk[n].path) : NULL;
 		int fd = copy ? open(dirname(copy), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 
 		if (fd >= 0)

@@ -88,7 +88,8 @@ static bool disks_are_sound(const struct disk_plan *d)
 			return false;
 	return has_end(place->user_policy, sizeof(place->user_policy)) &&
 	       has_end(place->catalog, sizeof(place->catalog)) &&
-	       has_end(place->override, sizeof(place->override));
+	       has_end(place->override, sizeof(place->override)) &&
+	       has_end(place->user_name, sizeof(place->user_name));
 }
 
 bool plan_is_sound(const struct plan *p)

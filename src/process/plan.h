@@ -46,6 +46,7 @@ struct disk_place {
 	char parent[PLAN_PARENTS][PLAN_PATH_BYTES];
 	char user_policy[PLAN_PATH_BYTES], catalog[PLAN_PATH_BYTES];
 	char override[PLAN_REASON_BYTES];
+	char user_name[64];
 };
 
 struct disk_plan {

@@ -39,6 +39,7 @@ class Process:
         self.status = dict(line.split(":", 1) for line in read(pid, "status").splitlines())
         self.descriptors = {int(n): os.readlink("/proc/%d/fd/%s" % (pid, n)) for n in os.listdir("/proc/%d/fd" % pid)}
         self.namespaces = namespaces(pid)
+        self.root = os.listdir("/proc/%d/root" % pid)
 
     def place(self, name):
         return [m[0].split("-")[0] for m in self.maps if len(m) > 5 and m[5].startswith(name)][:1]
@@ -95,6 +96,8 @@ with tempfile.TemporaryDirectory() as where:
         for name, p in roles.items():
             same = [n for n in own if p.namespaces[n] == own[n] and not (n == "pid" and name != "machine")]
             expect("%s: namespaces of its own" % name, not same, same)
+        for name in ["broker", "machine", "disk"]:
+            expect("%s: an empty root" % name, not roles[name].root, roles[name].root)
         expect("no two of them share one", all(len({p.namespaces[n] for p in roles.values()}) == 4 for n in own if n != "pid"))
     machine.send_signal(signal.SIGINT)
     expect("it ends in order", machine.wait(10) == 0)

@@ -40,6 +40,7 @@ struct question {
 	enum image_action action;
 	const json_t *policy, *about;
 	const char *who;
+	const char *user_name; /* NULL: looked up */
 	struct image_refusal *refusal;
 };
 
@@ -196,7 +197,7 @@ static bool rule_hardware(const struct question *q, const json_t *value)
 }
 
 /* Out of the account data base; a number where there is none. */
-static void user_name(char name[64])
+void image_user_name(char name[64])
 {
 	const struct passwd *p = getpwuid(getuid());
 
@@ -205,11 +206,19 @@ static void user_name(char name[64])
 		snprintf(name, 64, "%u", getuid());
 }
 
+static void question_user(const struct question *q, char name[64])
+{
+	if (q->user_name)
+		snprintf(name, 64, "%s", q->user_name);
+	else
+		image_user_name(name);
+}
+
 static bool rule_users(const struct question *q, const json_t *value)
 {
 	char name[64];
 
-	user_name(name);
+	question_user(q, name);
 	return (is_list(value) && lists(value, name)) ||
 	       refuse(q, "users", "not for the user %s", name);
 }
@@ -223,7 +232,7 @@ static bool rule_rights(const struct question *q, const json_t *value)
 	const json_t *list = json_object_get(value, action_names[q->action]);
 	char name[64];
 
-	user_name(name);
+	question_user(q, name);
 	if (json_is_object(value) && !list)
 		return true;
 	return (is_list(list) && lists(list, name)) ||
@@ -508,7 +517,11 @@ int image_admit(struct disk *disk, enum image_action action, const struct image_
 		if (d != disk && action == ACTION_ANNOTATE)
 			break;
 		allowed = disk_allows(
-			(struct question){ .disk = d, .action = of, .refusal = refusal }, user,
+			(struct question){ .disk = d,
+					   .action = of,
+					   .user_name = files->user_name,
+					   .refusal = refusal },
+			user,
 			system, files, override, ret_overridden);
 	}
 	json_decref(user);
