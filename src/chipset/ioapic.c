@@ -4,6 +4,7 @@
 #include <assert.h>
 
 #include "lib/archive.h"
+#include "lib/speculation.h"
 
 enum {
 	OFFSET_SELECT = 0, OFFSET_WINDOW = 0x10, REG_ID = 0, REG_VERSION = 1, REG_ARBITRATION = 2,
@@ -69,6 +70,11 @@ void ioapic_end_of_interrupt(struct ioapic *ioapic, uint8_t vector)
 	}
 }
 
+static unsigned entry_of(uint32_t reg)
+{
+	return (unsigned)speculation_bound((reg - REG_ENTRIES) / 2, IOAPIC_LINES);
+}
+
 uint32_t ioapic_read(const struct ioapic *ioapic, uint32_t offset)
 {
 	uint32_t reg = ioapic->select;
@@ -78,7 +84,7 @@ uint32_t ioapic_read(const struct ioapic *ioapic, uint32_t offset)
 	if (offset != OFFSET_WINDOW)
 		return 0;
 	if (reg >= REG_ENTRIES && reg < REG_END)
-		return (uint32_t)(ioapic->entry[(reg - REG_ENTRIES) / 2] >> (reg & 1 ? 32 : 0));
+		return (uint32_t)(ioapic->entry[entry_of(reg)] >> (reg & 1 ? 32 : 0));
 	switch (reg) {
 	case REG_ID: case REG_ARBITRATION: return ioapic->id;
 	case REG_VERSION: return VERSION;
@@ -116,7 +122,7 @@ void ioapic_write(struct ioapic *ioapic, uint32_t offset, uint32_t value)
 	else if (offset == OFFSET_WINDOW && reg == REG_ID)
 		ioapic->id = value & ID_BITS;
 	else if (offset == OFFSET_WINDOW && reg >= REG_ENTRIES && reg < REG_END)
-		write_entry(ioapic, (reg - REG_ENTRIES) / 2, reg & 1, value);
+		write_entry(ioapic, entry_of(reg), reg & 1, value);
 }
 
 /*

@@ -5,6 +5,7 @@
 #include "pit.h"
 
 #include "lib/archive.h"
+#include "lib/speculation.h"
 
 enum {
 	ACCESS_LATCH = 0,
@@ -48,7 +49,7 @@ uint8_t pit_read(struct pit *p, uint16_t port, uint64_t ticks)
 		return (uint8_t)(p->gate | (output(&p->counter[2], ticks) ? OUTPUT : 0));
 	if ((port & 3) == COMMAND)
 		return 0xff;
-	c = &p->counter[port & 3];
+	c = &p->counter[speculation_bound(port & 3, COMMAND)];
 	v = c->latched ? c->latch : count(c, ticks);
 	if (c->access == ACCESS_BOTH) {
 		c->read_high = !c->read_high;
@@ -68,7 +69,7 @@ static void load(struct pit_counter *c, uint32_t value, uint64_t ticks)
 
 static void command(struct pit *p, uint8_t v, uint64_t ticks)
 {
-	struct pit_counter *c = &p->counter[v >> 6 & 3];
+	struct pit_counter *c = &p->counter[speculation_bound(v >> 6 & 3, COMMAND)];
 
 	if (v >> 6 == 3)
 		return;
@@ -90,7 +91,7 @@ static uint32_t loaded_value(const struct pit_counter *c, uint8_t v)
 
 void pit_write(struct pit *p, uint16_t port, uint8_t v, uint64_t ticks)
 {
-	struct pit_counter *c = &p->counter[port & 3];
+	struct pit_counter *c = &p->counter[speculation_bound(port & 3, COMMAND)];
 
 	if (port == SYSTEM_CONTROL) {
 		if (v & GATE && !p->gate)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/speculation.h"
 #include "pic.h"
 
 enum {
@@ -63,6 +64,11 @@ static unsigned latch_offset(uint16_t port)
 	return LATCH_BYTES;
 }
 
+static uint8_t *latch_at(struct test_device *device, unsigned offset)
+{
+	return device->latch + speculation_bound(offset, LATCH_BYTES);
+}
+
 bool test_device_port_read(struct test_device *device, uint16_t port, unsigned bytes, uint64_t *ret)
 {
 	unsigned offset = latch_offset(port);
@@ -76,7 +82,7 @@ bool test_device_port_read(struct test_device *device, uint16_t port, unsigned b
 	if (offset == LATCH_BYTES)
 		return false;
 	*ret = 0;
-	memcpy(ret, device->latch + offset,
+	memcpy(ret, latch_at(device, offset),
 	       bytes < LATCH_BYTES - offset ? bytes : LATCH_BYTES - offset);
 	return true;
 }
@@ -133,7 +139,7 @@ bool test_device_port_write(struct test_device *device, uint16_t port, unsigned 
 
 	assert(bytes <= LATCH_BYTES);
 	if (offset < LATCH_BYTES) {
-		memcpy(device->latch + offset, &value,
+		memcpy(latch_at(device, offset), &value,
 		       bytes < LATCH_BYTES - offset ? bytes : LATCH_BYTES - offset);
 		return true;
 	}
@@ -161,7 +167,7 @@ bool test_device_read(const struct test_device *device, uint64_t gpa, void *to, 
 {
 	if (!is_memory(gpa, bytes))
 		return false;
-	memcpy(to, device->memory + (gpa - MEMORY_GPA), bytes);
+	memcpy(to, device->memory + speculation_bound(gpa - MEMORY_GPA, MEMORY_BYTES), bytes);
 	return true;
 }
 
@@ -169,7 +175,7 @@ bool test_device_write(struct test_device *device, uint64_t gpa, const void *fro
 {
 	if (!is_memory(gpa, bytes))
 		return false;
-	memcpy(device->memory + (gpa - MEMORY_GPA), from, bytes);
+	memcpy(device->memory + speculation_bound(gpa - MEMORY_GPA, MEMORY_BYTES), from, bytes);
 	return true;
 }
 
@@ -177,8 +183,11 @@ bool test_device_connection(const struct test_device *device, enum test_device_k
 			    uint32_t connection, struct test_device_target *ret)
 {
 	assert(kind == TEST_DEVICE_MESSAGES || kind == TEST_DEVICE_EVENTS);
-	if (connection >= CONNECTIONS || !device->connection[kind][connection].exists)
+	const struct connection *c =
+		&device->connection[kind][speculation_bound(connection, CONNECTIONS)];
+
+	if (connection >= CONNECTIONS || !c->exists)
 		return false;
-	*ret = device->connection[kind][connection].target;
+	*ret = c->target;
 	return true;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/speculation.h"
 #include "x86/state.h"
 #include "hv.h"
 

@@ -347,10 +347,11 @@ static const struct msr msrs[MSRS] = {
 static const struct msr *msr_find(struct hv_cpu *cpu, uint32_t msr)
 {
 	uint32_t n = msr - MSR_FIRST;
+	const struct msr *m = &msrs[speculation_bound(n, MSRS)];
 
-	return n < MSRS && (msrs[n].read || msrs[n].write) &&
-			       hv_has(cpu->partition, (enum hv_feature)msrs[n].feature)
-		       ? &msrs[n]
+	return n < MSRS && (m->read || m->write) &&
+			       hv_has(cpu->partition, (enum hv_feature)m->feature)
+		       ? m
 		       : NULL;
 }
 

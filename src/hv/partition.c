@@ -75,7 +75,7 @@ void hv_partition_destroy(struct hv_partition *p) { free(p); }
 struct hv_cpu *hv_partition_cpu(struct hv_partition *p, uint32_t index)
 {
 	assert(index < X86_MAX_PROCESSORS);
-	return &p->cpu[index];
+	return &p->cpu[speculation_bound(index, X86_MAX_PROCESSORS)];
 }
 
 size_t hv_statistics(const struct hv_partition *p, char *text, size_t bytes)

@@ -117,7 +117,7 @@ static enum hv_status check_head(struct hv_call *c, struct hv_cpu **ret_target)
 		h.vp = c->cpu->index;
 	if (h.vp >= p->host->cpus)
 		return HV_INVALID_VP_INDEX;
-	*ret_target = &p->cpu[h.vp];
+	*ret_target = &p->cpu[speculation_bound(h.vp, p->host->cpus)];
 	if (h.vp != c->cpu->index && !p->host->is_waiting(p->host->context, h.vp))
 		return HV_INVALID_VP_STATE;
 	return HV_SUCCESS;

@@ -24,14 +24,16 @@ static uint8_t *page_of(struct hv_cpu *cpu, unsigned which)
 static void interrupt(struct hv_cpu *cpu, unsigned sint)
 {
 	const struct hv_host *host = cpu->partition->host;
+	uint64_t source = cpu->sint[speculation_bound(sint, HV_SINTS)];
 
-	if (!(cpu->sint[sint] & (SINT_MASKED | SINT_POLLING)))
-		host->raise(host->context, cpu->index, (uint8_t)cpu->sint[sint]);
+	if (!(source & (SINT_MASKED | SINT_POLLING)))
+		host->raise(host->context, cpu->index, (uint8_t)source);
 }
 
 bool hv_try_slot(struct hv_cpu *cpu, unsigned sint, const struct hv_message *message, bool more)
 {
-	uint8_t *slot = page_of(cpu, OVERLAY_SIMP) + MESSAGE_BYTES * sint;
+	uint8_t *slot = page_of(cpu, OVERLAY_SIMP) +
+			MESSAGE_BYTES * speculation_bound(sint, HV_SINTS);
 
 	assert(sint < HV_SINTS && message->type && message->payload_bytes <= PAYLOAD_BYTES);
 	if (!(cpu->simp & 1) || !(cpu->scontrol & 1))
@@ -51,7 +53,7 @@ bool hv_try_slot(struct hv_cpu *cpu, unsigned sint, const struct hv_message *mes
 
 static void drain(struct hv_cpu *cpu, unsigned sint)
 {
-	struct hv_queue *q = &cpu->queue[sint];
+	struct hv_queue *q = &cpu->queue[speculation_bound(sint, HV_SINTS)];
 
 	while (q->count && hv_try_slot(cpu, sint, &q->message[q->first], q->count > 1)) {
 		q->first = (q->first + 1) % QUEUE_MESSAGES;
@@ -62,7 +64,7 @@ static void drain(struct hv_cpu *cpu, unsigned sint)
 bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, const void *payload,
 	     size_t bytes)
 {
-	struct hv_queue *q = &cpu->queue[sint];
+	struct hv_queue *q = &cpu->queue[speculation_bound(sint, HV_SINTS)];
 	struct hv_message *m = &q->message[(q->first + q->count) % QUEUE_MESSAGES];
 
 	assert(sint < HV_SINTS && type && bytes <= PAYLOAD_BYTES);
@@ -77,7 +79,7 @@ bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, 
 
 void hv_signal(struct hv_cpu *cpu, unsigned sint, unsigned flag)
 {
-	uint8_t *flags = page_of(cpu, OVERLAY_SIEFP) + 256 * sint;
+	uint8_t *flags = page_of(cpu, OVERLAY_SIEFP) + 256 * speculation_bound(sint, HV_SINTS);
 	uint8_t bit = (uint8_t)(1 << (flag & 7));
 
 	assert(sint < HV_SINTS);

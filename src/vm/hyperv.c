@@ -10,7 +10,7 @@
 
 static struct vcpu *vcpu_of(void *context, uint32_t vp_index)
 {
-	return &((struct machine *)context)->vcpus[vp_index];
+	return &((struct machine *)context)->vcpus[speculation_bound(vp_index, MACHINE_MAX_CPUS)];
 }
 
 static void get_state(void *context, uint32_t vp_index, struct x86_state *ret)

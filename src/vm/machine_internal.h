@@ -27,6 +27,7 @@
 #include "chipset/test_device.h"
 #include "engine/engine.h"
 #include "hv/hv.h"
+#include "lib/speculation.h"
 #include "unit.h"
 #include "x86/apic.h"
 #include "x86/cpu_model.h"

@@ -26,6 +26,13 @@ static bool is_mtrr(uint32_t msr)
 	return msr == 0x2ff || (msr >= 0x200 && msr < 0x210) || (msr >= 0x250 && msr <= 0x26f);
 }
 
+static uint64_t *mtrr_of(struct vcpu *p, uint32_t msr)
+{
+	const uint64_t count = sizeof(p->mtrr) / sizeof(p->mtrr[0]);
+
+	return &p->mtrr[speculation_bound(msr - MSR_MTRR_FIRST, count)];
+}
+
 int machine_msr_read(struct vcpu *p, uint32_t msr, uint64_t *ret)
 {
 	if (msr >= MSR_X2APIC_FIRST && msr < MSR_X2APIC_END)
@@ -33,7 +40,7 @@ int machine_msr_read(struct vcpu *p, uint32_t msr, uint64_t *ret)
 							clock_monotonic_ns(), ret)
 					    : -EINVAL;
 	if (is_mtrr(msr)) {
-		*ret = p->mtrr[msr - MSR_MTRR_FIRST];
+		*ret = *mtrr_of(p, msr);
 		return 0;
 	}
 	switch (msr) {
@@ -53,7 +60,7 @@ int machine_msr_write(struct vcpu *p, uint32_t msr, uint64_t v)
 							 clock_monotonic_ns())
 					    : -EINVAL;
 	if (is_mtrr(msr)) {
-		p->mtrr[msr - MSR_MTRR_FIRST] = v;
+		*mtrr_of(p, msr) = v;
 		return 0;
 	}
 	switch (msr) {

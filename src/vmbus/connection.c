@@ -178,7 +178,9 @@ static bool unload(struct bus *bus)
 
 struct bus_channel *bus_find_channel(struct bus *bus, uint32_t relid)
 {
-	return relid - 1 < bus->channels ? &bus->channel[relid - 1] : NULL;
+	uint32_t n = relid - 1;
+
+	return n < bus->channels ? &bus->channel[speculation_bound(n, bus->channels)] : NULL;
 }
 
 static bool open_channel(struct bus *bus, const uint8_t *payload, size_t bytes)

@@ -31,7 +31,7 @@ static bool is_page(uint64_t gfn) { return gfn < UINT64_MAX / PAGE_BYTES; }
 
 static uint64_t data_gfn(const struct bus_ring *ring, uint32_t at)
 {
-	return ring->gfn[1 + at / PAGE_BYTES];
+	return ring->gfn[1 + speculation_bound(at, ring->bytes) / PAGE_BYTES];
 }
 static uint64_t data_gpa(const struct bus_ring *ring, uint32_t at)
 {
@@ -338,7 +338,8 @@ int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transactio
 static uint64_t range_gpa(const struct bus_range *range, uint64_t at, uint32_t *ret_bytes)
 {
 	uint64_t offset = range->offset + at;
-	uint64_t gfn = range->gfn[offset / PAGE_BYTES];
+	uint64_t place = speculation_bound(offset / PAGE_BYTES, bus_range_pages(range));
+	uint64_t gfn = range->gfn[place];
 
 	*ret_bytes = PAGE_BYTES - (uint32_t)(offset % PAGE_BYTES);
 	return is_page(gfn) ? gfn * PAGE_BYTES + offset % PAGE_BYTES : GUEST_NOWHERE;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "abi/vmbus.h"
+#include "lib/speculation.h"
 #include "vmbus.h"
 
 enum {

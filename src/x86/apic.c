@@ -11,6 +11,7 @@
 
 #include "lib/archive.h"
 #include "lib/check.h"
+#include "lib/speculation.h"
 #include "state.h"
 
 enum {
@@ -255,8 +256,13 @@ static uint32_t logical_id_x2(const struct apic *apic)
 
 static int read_vectors(const uint32_t bits[APIC_VECTOR_WORDS], uint32_t word, uint64_t *ret)
 {
-	*ret = bits[word];
+	*ret = bits[speculation_bound(word, APIC_VECTOR_WORDS)];
 	return 0;
+}
+
+static uint32_t *lvt_of(struct apic *apic, uint32_t reg)
+{
+	return &apic->lvt[speculation_bound(reg - REG_LVT_FIRST, APIC_LVTS)];
 }
 
 int apic_read(struct apic *apic, uint32_t reg, uint64_t now_ns, uint64_t *ret)
@@ -281,7 +287,7 @@ int apic_read(struct apic *apic, uint32_t reg, uint64_t now_ns, uint64_t *ret)
 	case REG_ESR: *ret = apic->esr; return 0;
 	case REG_ICR: *ret = apic->icr_low | (x2 ? (uint64_t)apic->icr_high << 32 : 0); return 0;
 	case REG_ICR_HIGH: *ret = apic->icr_high; return x2 ? -EINVAL : 0;
-	case REG_LVT_FIRST ... REG_LVT_LAST: *ret = apic->lvt[reg - REG_LVT_FIRST]; return 0;
+	case REG_LVT_FIRST ... REG_LVT_LAST: *ret = *lvt_of(apic, reg); return 0;
 	case REG_INITIAL_COUNT: *ret = apic->initial_count; return 0;
 	case REG_CURRENT_COUNT: *ret = current_count(apic, now_ns); return 0;
 	case REG_DIVIDE: *ret = apic->divide; return 0;
@@ -357,7 +363,7 @@ static void write_icr(struct apic *apic, uint64_t value)
 
 static void write_lvt(struct apic *apic, uint32_t reg, uint32_t value)
 {
-	uint32_t *entry = &apic->lvt[reg - REG_LVT_FIRST];
+	uint32_t *entry = lvt_of(apic, reg);
 
 	*entry = (value & lvt_bits(reg) & ~(uint32_t)LVT_READ_ONLY) |
 		 (apic->svr & SVR_ON ? 0 : LVT_MASKED);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "lib/archive.h"
+#include "lib/speculation.h"
 #include "state.h"
 
 enum {
@@ -303,7 +304,8 @@ static void make_leaves(struct cpu_model *m, const char *brand, unsigned cpus,
 static const struct cpu_leaf *find_leaf(const struct cpu_model *m, uint32_t leaf, uint32_t subleaf)
 {
 	uint32_t index = leaf & 0x7fffffff;
-	unsigned n = index < sizeof(m->first[0]) ? m->first[leaf >> 31][index] : 0;
+	uint64_t bound = speculation_bound(index, sizeof(m->first[0]));
+	unsigned n = index < sizeof(m->first[0]) ? m->first[leaf >> 31][bound] : 0;
 
 	if (!n)
 		return NULL;

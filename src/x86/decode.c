@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/speculation.h"
+
 struct cursor {
 	const uint8_t *bytes;
 	size_t available, at;
@@ -131,8 +133,10 @@ static void take_opcode(struct cursor *c, uint8_t b, struct x86_insn *insn)
 static const struct x86_encoding *look_up(const struct x86_insn *insn, unsigned pp, bool not_64,
 					  uint8_t modrm)
 {
+	enum { MAPS = 4 };
+	uint64_t map = speculation_bound(insn->map, MAPS);
 	unsigned row = not_64 ? x86_rows_not_64[pp][insn->opcode]
-			      : x86_decode_rows[insn->kind][insn->map][pp][insn->opcode];
+			      : x86_decode_rows[insn->kind][map][pp][insn->opcode];
 	unsigned first = row >> 2;
 	unsigned reg = modrm >> 3 & 7;
 	bool register_form = modrm >> 6 == 3;

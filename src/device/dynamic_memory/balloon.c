@@ -12,6 +12,7 @@
 #include "abi/vmbus.h"
 #include "lib/archive.h"
 #include "lib/check.h"
+#include "lib/speculation.h"
 
 enum {
 	DM_VERSION_REQUEST = 1, DM_VERSION_RESPONSE, DM_CAPABILITIES, DM_CAPABILITIES_RESPONSE,
@@ -69,20 +70,20 @@ static uint64_t frame_of(const struct balloon *b, uint64_t gfn, uint64_t count)
 
 static bool is_inflated(const struct balloon *b, uint64_t frame)
 {
-	return b->map[frame / 64] >> (frame % 64) & 1;
+	return b->map[speculation_bound(frame, b->pages) / 64] >> (frame % 64) & 1;
 }
 
 static void inflate_frame(struct balloon *b, uint64_t frame)
 {
 	assert(frame < b->pages && !is_inflated(b, frame));
-	b->map[frame / 64] |= 1ull << (frame % 64);
+	b->map[speculation_bound(frame, b->pages) / 64] |= 1ull << (frame % 64);
 	b->inflated++;
 }
 
 static void deflate_frame(struct balloon *b, uint64_t frame)
 {
 	assert(frame < b->pages && is_inflated(b, frame) && b->inflated);
-	b->map[frame / 64] &= ~(1ull << (frame % 64));
+	b->map[speculation_bound(frame, b->pages) / 64] &= ~(1ull << (frame % 64));
 	b->inflated--;
 }
 

@@ -11,6 +11,7 @@
 #include "abi/vstor.h"
 #include "lib/archive.h"
 #include "lib/check.h"
+#include "lib/speculation.h"
 #include "scsi.h"
 
 #define STORAGE_TYPE \
@@ -325,7 +326,7 @@ static void execute_srb(struct storage *s, struct request *r)
 		complete(s, r, SRB_INVALID_REQUEST, 0);
 		return;
 	}
-	r->disk = srb->lun;
+	r->disk = (uint32_t)speculation_bound(srb->lun, s->disks);
 	memcpy(cdb, srb->cdb_or_sense, srb->cdb_bytes);
 	scsi_decode(&s->disk[r->disk], (1ull << s->disks) - 1, cdb, &r->command);
 	execute(s, r);
@@ -455,7 +456,7 @@ int storage_collect(struct storage *s)
 
 	bus_channel_lock(s->channel);
 	while ((got = block_collect(s->client, &reply)) > 0) {
-		struct request *r = &s->request[reply.slot];
+		struct request *r = &s->request[speculation_bound(reply.slot, BLOCK_SLOTS)];
 
 		some = true;
 		guest_memory_begin();

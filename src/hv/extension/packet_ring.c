@@ -85,20 +85,22 @@ enum hv_status umbra_call_register_ring(struct hv_call *c)
 {
 	struct hv_partition *p = c->cpu->partition;
 	struct { uint32_t ring, entries; uint64_t gpa; uint32_t sint, reserved; } in;
+	struct hv_ring *ring;
 	enum hv_status status = HV_SUCCESS;
 
 	memcpy(&in, c->input, sizeof(in));
 	if (in.ring >= RINGS || in.reserved || !ring_is_possible(p, in.entries, in.gpa, in.sint))
 		return HV_INVALID_PARAMETER;
+	ring = &p->ring[speculation_bound(in.ring, RINGS)];
 	hv_lock(p);
-	if (p->ring[in.ring].registered)
+	if (ring->registered)
 		status = HV_OBJECT_IN_USE;
 	else
-		p->ring[in.ring] = (struct hv_ring){ .registered = true,
-						     .entries = in.entries,
-						     .vp_index = c->cpu->index,
-						     .sint = in.sint,
-						     .gpa = in.gpa };
+		*ring = (struct hv_ring){ .registered = true,
+					  .entries = in.entries,
+					  .vp_index = c->cpu->index,
+					  .sint = in.sint,
+					  .gpa = in.gpa };
 	hv_unlock(p);
 	return status;
 }
@@ -108,18 +110,20 @@ enum hv_status umbra_call_unregister_ring(struct hv_call *c)
 {
 	struct hv_partition *p = c->cpu->partition;
 	struct { uint32_t ring, reserved; } in;
+	struct hv_ring *ring;
 	enum hv_status status = HV_SUCCESS;
 
 	memcpy(&in, c->input, sizeof(in));
 	if (in.ring >= RINGS || in.reserved)
 		return HV_INVALID_PARAMETER;
+	ring = &p->ring[speculation_bound(in.ring, RINGS)];
 	hv_lock(p);
-	if (!p->ring[in.ring].registered)
+	if (!ring->registered)
 		status = HV_NOT_FOUND;
-	else if (p->ring[in.ring].busy || p->ring[in.ring].in_flight)
+	else if (ring->busy || ring->in_flight)
 		status = HV_OBJECT_IN_USE;
 	else
-		p->ring[in.ring].registered = false;
+		ring->registered = false;
 	hv_unlock(p);
 	return status;
 }
