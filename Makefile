@@ -38,7 +38,7 @@ fuzz:
 	@tools/check --build sanitized
 	@meson test -C build/sanitized --suite soak-fuzz --num-processes 2
 
-# Whether the guest that reads by speculation reads anything on this processor where the mend is left out, and nothing where it is not.
+# What the gadgets of speculation come to, and to what where the mend is left out, on this processor.
 soak-speculation: all
 	@[ -f build/unmended/build.ninja ] || meson setup build/unmended -Dunmended_speculation=true >/dev/null
 	@ninja -C build/unmended umbra && ninja -C build guest-speculation

