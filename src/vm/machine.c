@@ -15,11 +15,15 @@ enum { LARGE_PAGE_BYTES = 2 << 20 };
 
 uint64_t machine_ceiling_bytes(const struct machine_options *options)
 {
-	enum { PROGRAM_BYTES = 24 << 20, BYTES_PER_VCPU = 12 << 20, BYTES_PER_PAGE = 7 };
+	enum { PROGRAM_BYTES = 24 << 20, BYTES_PER_VCPU = 12 << 20, BYTES_PER_PAGE = 12 };
+	/* mmu/writers.h */
+	enum { BYTES_PER_PAGE_AND_VCPU = 16 };
 
 	uint64_t memory_bytes = guest_memory_footprint_bytes(options->memory_bytes);
 
-	return memory_bytes + memory_bytes / GUEST_PAGE_BYTES * BYTES_PER_PAGE +
+	return memory_bytes +
+	       memory_bytes / GUEST_PAGE_BYTES *
+		       (BYTES_PER_PAGE + options->cpus * BYTES_PER_PAGE_AND_VCPU) +
 	       options->overhead_bytes + PROGRAM_BYTES + options->cpus * (uint64_t)BYTES_PER_VCPU;
 }
 

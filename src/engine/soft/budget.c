@@ -15,7 +15,7 @@ enum { FIXED_BYTES = 24 << 20, LEAST_CHUNKS = 64 };
 /* what is left is for blocks and maps, which follow the code */
 enum { CODE_SHARE = 48, TABLE_SHARE = 18, WHOLE = 100 };
 enum { CODE_BYTES_PER_BLOCK = 320, CODE_BYTES_PER_MAP = 32 };
-enum { VIEW_TABLES = 2 * VIEWS };
+enum { VIEW_TABLES = 2 * VIEWS, ADDRESSES_TIB = 96 };
 
 struct soft_budget budget_divide(const struct engine_options *options)
 {
@@ -33,5 +33,11 @@ struct soft_budget budget_divide(const struct engine_options *options)
 		budget.table_chunks = LEAST_CHUNKS;
 	/* looked up and not cached: a page of the host's page tables in each view's table */
 	budget.table_regions = (uint32_t)(tables / (VIEW_TABLES * PAGE_BYTES));
+	/* each has tables of 2 TiB, the kernel's of 1, and the host 128 TiB of addresses */
+	budget.spaces = (ADDRESSES_TIB / options->cpus - 1) / 2;
+	if (budget.spaces > SPACES_MOST)
+		budget.spaces = SPACES_MOST;
+	if (!budget.spaces)
+		budget.spaces = 1;
 	return budget;
 }

@@ -23,6 +23,7 @@ struct soft_budget {
 	size_t code_bytes, hot_bytes;
 	uint32_t blocks, maps;
 	uint32_t table_chunks, table_regions; /* of each processor */
+	uint32_t spaces;                      /* the same: address spaces that are kept */
 };
 
 struct soft_budget budget_divide(const struct engine_options *options);

@@ -13,6 +13,7 @@
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
 #include "engine/soft/mmu/mmu.h"
+#include "engine/soft/mmu/page_table.h"
 #include "engine/soft/mmu/space.h"
 #include "engine/soft/translate/translate_encoding.h"
 #include "lib/check.h"
@@ -68,6 +69,8 @@ static void soft_destroy(struct engine *opaque)
 	release(e->page_blocks, frames_of(e) * sizeof(*e->page_blocks));
 	release(e->frame_flags, frames_of(e));
 	release(e->frame_writes, frames_of(e));
+	release(e->frame_holders, frames_of(e));
+	release(e->table_versions, frames_of(e) * sizeof(*e->table_versions));
 	free(e);
 }
 
@@ -109,6 +112,10 @@ static int make_lists(struct soft_engine *e)
 	e->page_blocks = soft_reserve(frames_of(e) * sizeof(*e->page_blocks));
 	e->frame_flags = soft_reserve(frames_of(e));
 	e->frame_writes = soft_reserve(frames_of(e));
+	e->frame_holders = soft_reserve(frames_of(e));
+	e->table_versions = soft_reserve(frames_of(e) * sizeof(*e->table_versions));
+	if (!e->frame_holders || !e->table_versions)
+		return -ENOMEM;
 	if (!e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags ||
 	    !e->frame_writes)
 		return -ENOMEM;
@@ -137,6 +144,7 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	if (CHECKS_RUN)
 		e->on_copy = soft_check_copy;
 	e->budget = budget_divide(options);
+	e->watches_tables = true;
 	if (!make_code_cache(e) && !make_secrets(e) && !make_lists(e))
 		return &e->base;
 	soft_destroy(&e->base);
@@ -158,16 +166,9 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 {
 	struct soft_engine *e = (struct soft_engine *)engine;
 	struct soft_cpu *cpu = e->cpu_count < MAX_CPUS ? soft_reserve(sizeof(*cpu)) : NULL;
-	struct address_space *space;
 
 	if (!cpu)
 		return NULL;
-	space = space_create(e);
-	if (!space) {
-		release(cpu, sizeof(*cpu));
-		return NULL;
-	}
-	soft_use_space(cpu, space);
 	cpu->base.driver = &soft_engine_driver;
 	cpu->self = cpu;
 	cpu->poison = e->poison;
@@ -175,6 +176,12 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 	cpu->ops = ops;
 	cpu->ops_context = context;
 	reset_vectors(cpu);
+	cpu->shares_holder = e->cpu_count >= HOLDERS - 1;
+	cpu->holder = (uint8_t)(1 << (cpu->shares_holder ? HOLDERS - 1 : e->cpu_count));
+	if (!mmu_create(cpu)) {
+		release(cpu, sizeof(*cpu));
+		return NULL;
+	}
 	if (e->cpu_count) {
 		const struct soft_cpu *first = e->cpus[0];
 
@@ -206,7 +213,7 @@ static void soft_cpu_destroy(struct engine_cpu *opaque)
 		}
 	soft_release(&e->lock);
 	soft_release_thread(cpu);
-	space_destroy(cpu->space);
+	mmu_destroy(cpu->mmu);
 	release(cpu, sizeof(*cpu));
 }
 
@@ -214,7 +221,7 @@ void check_engine(const struct soft_engine *e)
 {
 	check_blocks(e);
 	for (unsigned n = 0; n < e->cpu_count; n++) {
-		check_space(e->cpus[n]->space, e);
+		check_spaces(e->cpus[n]->mmu);
 		check_jump_cache(e->cpus[n]);
 	}
 }

@@ -72,8 +72,8 @@ enum {
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
 #define TABLE_BYTES (1ull << 39)
 #define TABLE_RESERVED_BYTES (TABLE_BYTES + 0x20000)
-enum { TABLE_CHUNK_BYTES = 64 << 10, TABLE_REGIONS = 1 << 18 };
-enum { JUMP_CACHE_ENTRIES = 16384, JOURNAL_ENTRIES = 1 << 16, FILTER_WORDS = 64 };
+enum { TABLE_CHUNK_BYTES = 64 << 10 };
+enum { JUMP_CACHE_ENTRIES = 16384 };
 
 /*
  * sum: address + key of mode and epoch. Keys are secret 64-bit numbers, so that one comparison of
@@ -94,30 +94,11 @@ struct memory_site {
 
 enum { KICK_EVENT = 1, KICK_PARK = 2, KICK_FLUSH = 4, MAX_CPUS = 64, FLUSH_RANGES = 16 };
 
-/*
- * What the translations of a space depend on: of control registers only the bits that a page walk
- * looks at.
- */
-struct space_tag { uint64_t root; uint16_t pcid; uint32_t cr0, cr4, efer; };
-
-struct address_space { /* mmu/space.h */
-	struct space_tag tag;
-	uint64_t read[VIEWS], write[VIEWS]; /* table bases, TABLE_BIAS included */
-	void *memory[2 * VIEWS];
-	/* what of the tables may be written: chunks, by table and place (space.c) */
-	uint64_t *open[2 * VIEWS]; /* a bit a chunk */
-	uint32_t *opened;          /* those whose bit is set: table << 24 | chunk */
-	uint64_t times_anew;
-	uint32_t opened_count, region_count, opened_most, regions_most;
-	/* a bit for each GiB of addresses that was looked up in vain */
-	uint64_t regions[TABLE_REGIONS / 64];
-	const uint8_t *ram;
-	uint64_t poison;
-	uint64_t large_filter[FILTER_WORDS], code_filter[FILTER_WORDS];
-	uint32_t epoch[2];       /* [user] */
-	bool kernel_jumps_local; /* a kernel jump came from a page that is not global */
-	uint32_t journal_used[2];
-	uint64_t journal[2][JOURNAL_ENTRIES]; /* [global]: index << 2 | view */
+/* What became of translations: `umbra info --mmu`. */
+struct mmu_counters {
+	uint64_t switches_known, switches_new, spaces_reused, spaces_given_back;
+	uint64_t syncs, syncs_looked, shadows_kept, shadows_dropped, forgotten, pages_flushed;
+	uint64_t tables_opened, tables_closed, writers_looked_for;
 };
 
 struct soft_cpu {
@@ -140,7 +121,7 @@ struct soft_cpu {
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss,
 		*thunk_indirect;
-	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the space */
+	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the current space */
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 	_Alignas(64) uint8_t vector[PAGE_BYTES]; /* between engine_run() calls: an XSAVE area */
 	/* its YMM registers while engine_ops run; the rest stays in the host's registers */
@@ -148,7 +129,10 @@ struct soft_cpu {
 	_Alignas(64) uint8_t save_area[1024]; /* an operand of XSAVE or XRSTOR: may hold anything */
 	_Alignas(64) uint8_t other_area[1024]; /* beside it, in insn/xsave.c */
 	_Alignas(64) uint8_t bounce[2048 + 64];
-	struct address_space *space; /* whose tables are in use: soft_use_space() */
+	struct mmu *mmu;           /* mmu/space.h */
+	uint8_t holder;            /* its bit in frame_holders[] */
+	bool shares_holder;        /* others have the same one */
+	struct mmu_counters count;
 	bool in_user_view;         /* the view that soft_select_view() has set */
 	uint64_t bounce_gva;
 	struct memory_site *bounce_site;
@@ -176,7 +160,7 @@ struct soft_cpu {
 	/* mmu/shootdown.c */
 	struct soft_lock flush_lock;
 	uint32_t executing, flush_posted, flush_done, flush_count;
-	bool flush_all, flush_all_global;
+	bool flush_all, flush_all_global, flush_forgets;
 	struct engine_gva_range flush[FLUSH_RANGES];
 };
 
@@ -197,6 +181,12 @@ struct soft_engine {
 	struct pc_map *maps;
 	uint32_t map_count;
 	uint8_t *frame_flags;     /* changed atomically */
+	/* mmu/page_table.h; a count of what they say */
+	uint8_t *frame_holders;
+	uint32_t *table_versions;
+	uint64_t table_changes;
+	bool watches_tables;
+	uint32_t tables_left_open; /* of a space */
 	/* since it holds code: at WRITES_UNTIL_DATA its code is given up */
 	uint8_t *frame_writes;
 	/* blocks, hash, maps, page_blocks, code space, and what exclusive.c says */
@@ -224,7 +214,8 @@ enum {
 	FRAME_WRITTEN = 2,
 	FRAME_STRADDLED = 4,
 	FRAME_READ_ONLY = 8,
-	FRAME_DIRTY = 16
+	FRAME_DIRTY = 16,
+	FRAME_TABLE = 32 /* mmu/page_table.h */
 };
 /* soft_mode(): 64-bit code has neither of the first two. */
 enum {

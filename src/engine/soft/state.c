@@ -135,6 +135,6 @@ int soft_engine_set(struct engine_cpu *opaque, unsigned groups, const struct eng
 	if (groups & ENGINE_DEBUG)
 		soft_debug_changed(cpu);
 	if (groups & (ENGINE_SEGMENTS | ENGINE_CONTROL))
-		soft_change_space(cpu, true);
+		soft_forget(cpu);
 	return 0;
 }

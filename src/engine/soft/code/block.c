@@ -162,7 +162,7 @@ static void empty_code(struct soft_engine *e)
 	for (uint64_t f = 0; f < guest_memory_footprint_bytes(e->memory->ram_bytes) >> 12; f++)
 		e->frame_flags[f] &= (uint8_t)~(FRAME_CODE | FRAME_STRADDLED);
 	for (unsigned n = 0; n < e->cpu_count; n++)
-		soft_flush_jumps(e->cpus[n], true);
+		soft_flush_jumps(e->cpus[n]);
 }
 
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */

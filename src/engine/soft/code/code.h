@@ -72,10 +72,10 @@ void check_jump_cache(struct soft_cpu *cpu);
 /* Mode and epoch in one number. */
 uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode);
 struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip);
-void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint64_t key,
-			unsigned rights);
-/* Addresses may lead elsewhere now; unless global, those of global pages do not. */
-void soft_flush_jumps(struct soft_cpu *cpu, bool global);
+struct page_walk;
+/* To linear, of which `found` is the translation, in the block's mode. */
+void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
+			const struct page_walk *found);
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b);
 void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode);
 /* No jump is found any more: the next exit comes to the dispatcher. From any thread. */

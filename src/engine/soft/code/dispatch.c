@@ -138,8 +138,8 @@ static bool take_pending(struct soft_cpu *cpu)
 	return true;
 }
 
-/* Where state.rip leads: addresses and rights of its page, and the mode of its block. */
-struct destination { uint64_t linear, gpa; unsigned rights; uint32_t mode; };
+/* Where state.rip leads, and the mode of its block. */
+struct destination { uint64_t linear; struct page_walk found; uint32_t mode; };
 
 /* Behind MOV SS Intel's processors look at no breakpoint; AMD's do. */
 static bool breakpoints_are_held(const struct soft_cpu *cpu)
@@ -169,9 +169,9 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 		soft_fail(fault, EXC_DB, false, 0);
 		return NULL;
 	}
-	if (soft_walk(cpu, to->linear, ACCESS_EXEC, &to->gpa, &to->rights, fault))
+	if (soft_walk_pages(cpu, to->linear, ACCESS_EXEC, &to->found, fault))
 		return NULL;
-	return soft_find_block(cpu, to->gpa, to->mode, fault);
+	return soft_find_block(cpu, to->found.gpa, to->mode, fault);
 }
 
 /*
@@ -182,7 +182,7 @@ static void check_now_and_then(const struct soft_cpu *cpu)
 {
 	enum { CHECK_EVERY_DISPATCHES = 1 << 16 };
 
-	check_tag(cpu);
+	check_root(cpu);
 	if (cpu->engine->cpu_count == 1 && !(cpu->misses % CHECK_EVERY_DISPATCHES))
 		check_engine(cpu->engine);
 }
@@ -211,8 +211,8 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		/* the block leaves through the jump cache: come back here */
 		soft_leave_mode(cpu);
 	} else {
+		soft_remember_jump(cpu, b, to.linear, &to.found);
 		soft_enter_mode(cpu, to.mode);
-		soft_remember_jump(cpu, b, to.linear, soft_jump_key(cpu, to.mode), to.rights);
 	}
 	return cpu->engine->code_run + b->host_offset;
 }

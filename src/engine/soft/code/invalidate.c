@@ -1,7 +1,7 @@
 /* Guest code that changes: the blocks made from it are taken back. */
 #include "code.h"
 #include "engine/soft/mmu/mmu.h"
-#include "engine/soft/mmu/space.h"
+#include "engine/soft/mmu/page_table.h"
 
 enum { WRITES_UNTIL_DATA = 64 };
 
@@ -96,7 +96,7 @@ bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
 	soft_release(&e->lock);
 	soft_begin_alone(cpu);
 	for (unsigned n = 0; n < e->cpu_count; n++)
-		space_revoke_writes(e->cpus[n]->space, frame);
+		soft_revoke_writes(e->cpus[n], frame);
 	__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_WRITTEN, __ATOMIC_SEQ_CST);
 	__atomic_fetch_or(&e->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST);
 	soft_end_alone(cpu);
@@ -115,8 +115,10 @@ void soft_engine_memory_written(struct engine *opaque, uint64_t gpa, size_t byte
 		size_t n = bytes < left ? bytes : left;
 		uint8_t *hva = soft_hva(e, gpa);
 
-		if (hva)
+		if (hva) {
 			soft_mark_dirty(e, hva);
+			page_table_written(e, soft_frame(e, hva));
+		}
 		if (hva && e->frame_flags[soft_frame(e, hva)] & FRAME_CODE)
 			soft_invalidate(e, gpa, n);
 		gpa += n;

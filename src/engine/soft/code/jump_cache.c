@@ -3,7 +3,6 @@
 
 #include "code.h"
 #include "engine/soft/mmu/mmu.h"
-#include "engine/soft/mmu/space.h"
 
 struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip)
 {
@@ -13,30 +12,41 @@ struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip)
 uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode)
 {
 	uint64_t x = cpu->engine->secret +
-		     ((uint64_t)cpu->space->epoch[mode & MODE_USER ? 1 : 0] << 16 |
-		      (mode & MODE_BITS)) * 0x9e3779b97f4a7c15ull;
+		     (soft_epoch(cpu, mode & MODE_USER) << 16 | (mode & MODE_BITS)) *
+			     0x9e3779b97f4a7c15ull;
 
 	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
 	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
 	return x ^ x >> 31;
 }
 
-void soft_flush_jumps(struct soft_cpu *cpu, bool global)
+/* False: the guest's tables have changed under the walk. */
+static bool note_pages(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
+		       const struct page_walk *found)
 {
-	space_flush_jumps(cpu->space, global);
-	soft_leave_mode(cpu);
+	bool user = b->mode & MODE_USER;
+	uint64_t second = (linear | PAGE_OFFSET_MASK) + 1;
+	struct page_walk behind;
+	struct fault unused;
+
+	if (b->mode & BLOCK_STRADDLES &&
+	    (soft_walk_pages(cpu, second, ACCESS_EXEC, &behind, &unused) ||
+	     !soft_note_jump(cpu, second, user, &behind)))
+		return false;
+	return soft_note_jump(cpu, linear, user, found);
 }
 
-void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear, uint64_t key,
-			unsigned rights)
+void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
+			const struct page_walk *found)
 {
-	bool is_local_kernel = !(b->mode & MODE_USER) && !(rights & RIGHT_GLOBAL);
 	struct jump_entry *j = soft_jump_entry(cpu, b->gva);
 
 	j->sum = 0;
+	if (!note_pages(cpu, b, linear, found))
+		return;
 	__atomic_store_n(&j->host, (uint64_t)(cpu->engine->code_run + b->host_offset),
 			 __ATOMIC_SEQ_CST);
-	__atomic_store_n(&j->sum, b->gva + key, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&j->sum, b->gva + soft_jump_key(cpu, b->mode), __ATOMIC_SEQ_CST);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	/*
 	 * since it was found: block_kill() may have been here before; what leads to a dead block
@@ -44,9 +54,6 @@ void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t li
 	 */
 	if (b->dead)
 		j->sum = 0;
-	space_note_jump(cpu->space, linear, is_local_kernel);
-	if (b->mode & BLOCK_STRADDLES)
-		space_note_jump(cpu->space, linear + PAGE_BYTES, is_local_kernel);
 }
 
 /*

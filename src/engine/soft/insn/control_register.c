@@ -20,6 +20,7 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 	const uint64_t pae_bits = CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP;
 	struct soft_cpu *cpu = t->cpu;
 	struct x86_state *s = t->s;
+	uint64_t changed;
 
 	switch (cr) {
 	case 0:
@@ -38,20 +39,16 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		if (!(v & CR0_PG))
 			s->efer &= ~(uint64_t)EFER_LMA;
 		s->cr0 = v | 0x10;
-		soft_change_space(cpu, true);
+		soft_change_mode(cpu, false);
 		return 0;
 	case 2: s->cr2 = v; return 0;
 	case 3:
-		/*
-		 * whether bit 63 asks to keep entries or not, none of another context may be seen:
-		 * all that are not global go
-		 */
 		if (v & ~(s->cr4 & CR4_PCIDE ? 1ull << 63 : 0) & ~0ull << X86_PHYSICAL_BITS)
 			return insn_general_protection(t);
 		if (uses_pae(s, s->cr4) && !soft_load_pae_roots(cpu, v))
 			return insn_general_protection(t);
 		s->cr3 = v & ~(1ull << 63);
-		soft_change_space(cpu, false);
+		soft_change_root(cpu, v >> 63);
 		return 0;
 	case 4:
 		if (v & ~(cpu->engine->model ? cpu->engine->model->cr4_valid : X86_CR4_KNOWN))
@@ -63,8 +60,9 @@ int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
 		if (uses_pae(s, v) && (v ^ s->cr4) & pae_bits &&
 		    !soft_load_pae_roots(cpu, s->cr3))
 			return insn_general_protection(t);
+		changed = s->cr4 ^ v;
 		s->cr4 = v;
-		soft_change_space(cpu, true);
+		soft_change_mode(cpu, changed & CR4_PGE);
 		return 0;
 	case 8:
 		if (v & ~(uint64_t)TASK_PRIORITY_MASK)

@@ -43,7 +43,7 @@ void soft_debug_changed(struct soft_cpu *cpu)
 			cpu->pending |= PENDING_BREAKPOINTS;
 			cpu->watchpoints |= type(s, n) != TYPE_EXECUTE;
 		}
-	soft_flush(cpu, true);
+	soft_forget(cpu);
 }
 
 static int numbered(struct soft_cpu *cpu, unsigned number, struct fault *fault)

@@ -66,7 +66,7 @@ static void enter(const struct delivery *d, const struct target *target, uint64_
 	soft_set_shadow(cpu, 0);
 	soft_select_view(cpu);
 	if (old_base != s->segment[X86_CS].base)
-		soft_flush_jumps(cpu, true); /* the jump cache knows offsets in the segment */
+		soft_flush_jumps(cpu); /* the jump cache knows offsets in the segment */
 }
 
 /* The gate's code segment. */

@@ -33,7 +33,7 @@ static void set_code(struct step *t, const struct x86_segment_state *code)
 
 	t->s->segment[X86_CS] = *code;
 	if (old_base != code->base)
-		soft_flush_jumps(t->cpu, true); /* the jump cache knows offsets in the segment */
+		soft_flush_jumps(t->cpu); /* the jump cache knows offsets in the segment */
 }
 
 static int bad_selector(struct step *t, unsigned vector, uint16_t selector)

@@ -73,7 +73,7 @@ int insn_access_msr(struct step *t, bool write)
 		if (s->cr0 & CR0_PG && (v ^ s->efer) & EFER_LME)
 			return insn_general_protection(t);
 		s->efer = (v & ~(uint64_t)EFER_LMA) | (s->efer & EFER_LMA);
-		soft_change_space(t->cpu, true);
+		soft_change_mode(t->cpu, false);
 		return 0;
 	}
 	if (write && msr == 0x10) {

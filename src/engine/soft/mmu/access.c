@@ -4,6 +4,7 @@
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
 #include "mmu.h"
+#include "page_table.h"
 
 /* Aligned operands in one access each: another processor may look. */
 static void copy(void *to, const void *from, size_t bytes)
@@ -70,6 +71,7 @@ static int access_pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, si
 			copy(hva, buffer + done, n);
 			soft_mark_dirty(cpu->engine, hva);
 			__atomic_thread_fence(__ATOMIC_SEQ_CST);
+			page_table_written(cpu->engine, soft_frame(cpu->engine, hva));
 			if (cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)
 				soft_invalidate(cpu->engine, gpa, n);
 		} else {

@@ -42,6 +42,6 @@ uint64_t soft_engine_take_dirty(struct engine *opaque, uint64_t *dirty)
 		dirty[n / 64] |= 1ull << n % 64;
 		count++;
 	}
-	soft_engine_flush(opaque, ~0ull, NULL, 0, true);
+	soft_forget_everywhere(e);
 	return count;
 }

@@ -7,38 +7,49 @@
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
 #include "mmu.h"
+#include "page_table.h"
 #include "space.h"
+
+/* Whether a write entry to this frame may be made; then it is told as written. */
+static bool open_for_writes(struct soft_cpu *cpu, uint64_t frame)
+{
+	uint8_t *flags = &cpu->engine->frame_flags[frame];
+
+	if ((*flags & (FRAME_WRITTEN | FRAME_CODE)) == FRAME_WRITTEN)
+		return true;
+	return !(__atomic_fetch_or(flags, FRAME_WRITTEN, __ATOMIC_SEQ_CST) & FRAME_CODE);
+}
 
 /* Translates and, for RAM, caches. *ret_hva is NULL for anything else than RAM. */
 int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva,
 	      uint64_t *ret_gpa, struct fault *fault)
 {
 	struct soft_engine *e = cpu->engine;
-	unsigned rights;
+	bool write = access & ACCESS_WRITE;
+	unsigned view = soft_view(&cpu->state);
+	struct page_walk found;
+	uint64_t frame;
 	uint8_t *hva;
 
-	space_note_miss(cpu->space, gva);
-	if (soft_walk(cpu, gva, access, ret_gpa, &rights, fault))
+	space_note_miss(cpu->mmu, view, gva);
+	if (soft_walk_pages(cpu, gva, access, &found, fault))
 		return -EFAULT;
-	hva = soft_hva(e, *ret_gpa);
-	*ret_hva = hva;
-	if (hva && access & ACCESS_WRITE && e->frame_flags[soft_frame(e, hva)] & FRAME_READ_ONLY)
+	*ret_gpa = found.gpa;
+	*ret_hva = hva = soft_hva(e, found.gpa);
+	if (!hva)
+		return 0;
+	frame = soft_frame(e, hva);
+	if (write && e->frame_flags[frame] & FRAME_READ_ONLY)
 		return soft_fail(fault, EXC_GP, true, 0);
-	if (hva && access & ACCESS_WRITE)
+	if (write) {
 		soft_mark_dirty(e, hva);
-	if (hva && !(access & (ACCESS_EXEC | ACCESS_SYSTEM)) && !soft_is_watched_page(cpu, gva)) {
-		uint64_t frame = soft_frame(e, hva);
-		bool write = access & ACCESS_WRITE;
-
-		if (write &&
-		    (e->frame_flags[frame] & (FRAME_WRITTEN | FRAME_CODE)) != FRAME_WRITTEN)
-			write = !(__atomic_fetch_or(&e->frame_flags[frame], FRAME_WRITTEN,
-						    __ATOMIC_SEQ_CST) &
-				  FRAME_CODE);
-		space_insert(cpu->space, soft_view(&cpu->state), gva,
-			     hva - (gva & PAGE_OFFSET_MASK), write, rights);
-		cpu->fills++;
+		page_table_hold(cpu, frame);
 	}
+	if (access & (ACCESS_EXEC | ACCESS_SYSTEM) || soft_is_watched_page(cpu, gva))
+		return 0;
+	space_insert(cpu->mmu, view, gva, hva - (gva & PAGE_OFFSET_MASK),
+		     write && open_for_writes(cpu, frame), &found);
+	cpu->fills++;
 	return 0;
 }
 

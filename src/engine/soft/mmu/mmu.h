@@ -7,11 +7,38 @@
 #include "engine/soft/soft_internal.h"
 
 enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4, ACCESS_SYSTEM = 8 };
-enum { RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_LARGE = 16 };
+enum {
+	RIGHT_WRITE = 1, RIGHT_USER = 2, RIGHT_EXEC = 4, RIGHT_GLOBAL = 8, RIGHT_LARGE = 16,
+	/* of soft_look_up() only: A in all of the way, D at its end */
+	RIGHT_ACCESSED = 32, RIGHT_DIRTY = 64
+};
+enum { WALK_LEVELS = 4 };
+
+/*
+ * What a walk found: where an address leads, and the entries on the way, at[levels - 1] that of the
+ * root, at[level] the last. Without paging there are none.
+ */
+struct page_walk {
+	uint64_t gpa, page_bytes;
+	unsigned rights;
+	unsigned upper_rights; /* without those that the last entry takes */
+	unsigned levels, level, entry_bytes;
+	uint8_t *at[WALK_LEVELS];
+	uint64_t entry[WALK_LEVELS];
+};
 
 /* walk.c */
+/* Sets A, and D for a write. 0, or -EFAULT and the fault. */
+int soft_walk_pages(struct soft_cpu *cpu, uint64_t gva, unsigned access,
+			   struct page_walk *ret, struct fault *fault);
+/* The same in short. */
 int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa,
 	      unsigned *ret_rights, struct fault *fault);
+
+/* Under this root, as it is now: nothing is checked, nothing set. False: not present. */
+bool soft_look_up(const struct soft_cpu *cpu, uint64_t cr3, uint64_t gva, struct page_walk *ret);
+/* Whether the entries are still there; A and D may be others. */
+bool soft_walk_holds(const struct page_walk *walk);
 
 /*
  * Reads the four entries that CR3 names under PAE paging; false, and nothing is changed: one has a
@@ -19,22 +46,40 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
  */
 bool soft_load_pae_roots(struct soft_cpu *cpu, uint64_t cr3);
 
-/* tlb.c; the space itself: space.h */
-void soft_use_space(struct soft_cpu *cpu, struct address_space *space);
-/* CR3, or a bit of CR0, CR4 or EFER that paging depends on, is another now. */
-void soft_change_space(struct soft_cpu *cpu, bool global);
+/* tlb.c; the spaces themselves: space.h */
+/* Entries of no space are used any more: what they depend on beside the guest's tables changed. */
+void soft_forget(struct soft_cpu *cpu);
+/*
+ * CR0, CR4 or EFER were written. global_pages: CR4.PGE is another now, which flushes everything.
+ */
+void soft_change_mode(struct soft_cpu *cpu, bool global_pages);
+/* CR3 was written; keep: its bit 63. */
+void soft_change_root(struct soft_cpu *cpu, bool keep);
 /* The view of a state. */
 unsigned soft_view(const struct x86_state *state);
 /* Translated code uses that view from now on. */
 void soft_select_view(struct soft_cpu *cpu);
 /*
- * Every translation of the space goes, those of global pages only if `global`; and every jump
- * found by them.
+ * The guest's flushes: of everything, those of global pages only if `global`; of what was cached
+ * under one PCID; of a page under the current PCID, and of global ones; of a page whatever the
+ * space; of a page under one PCID. What goes is what the guest's tables may not give any more.
  */
 void soft_flush(struct soft_cpu *cpu, bool global);
+void soft_flush_pcid(struct soft_cpu *cpu, uint16_t pcid);
 void soft_flush_page(struct soft_cpu *cpu, uint64_t gva);
-/* Invariant 5 of space.h. */
-void check_tag(const struct soft_cpu *cpu);
+void soft_flush_page_everywhere(struct soft_cpu *cpu, uint64_t gva);
+void soft_flush_page_of_pcid(struct soft_cpu *cpu, uint64_t gva, uint16_t pcid);
+/* No write entry of the processor leads to this frame any more; while it stands still. */
+void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame);
+/* Jumps of users and of the kernel are apart; each has an epoch. */
+uint64_t soft_epoch(const struct soft_cpu *cpu, bool user);
+/* A jump leads to linear from now on. False: it must not. */
+bool soft_note_jump(struct soft_cpu *cpu, uint64_t linear, bool user,
+		    const struct page_walk *found);
+/* Every jump of every space. */
+void soft_flush_jumps(struct soft_cpu *cpu);
+/* Invariant 6 of space.h. */
+void check_root(const struct soft_cpu *cpu);
 
 /* access.c */
 int soft_read(struct soft_cpu *cpu, uint64_t gva, void *to, size_t bytes, unsigned access,
@@ -61,6 +106,8 @@ void *soft_commit(struct soft_cpu *cpu);
 void soft_stop_executing(struct soft_cpu *cpu);
 void soft_start_executing(struct soft_cpu *cpu);
 void soft_take_flushes(struct soft_cpu *cpu);
+/* Every processor forgets everything; as engine_flush(). */
+void soft_forget_everywhere(struct soft_engine *e);
 
 /* dirty.c */
 static inline void soft_mark_dirty(struct soft_engine *e, const uint8_t *hva)

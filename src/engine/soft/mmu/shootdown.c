@@ -38,36 +38,46 @@ void soft_start_executing(struct soft_cpu *cpu)
 static void flush_range(struct soft_cpu *cpu, struct engine_gva_range r)
 {
 	for (uint32_t n = 0; n < r.pages; n++)
-		soft_flush_page(cpu, r.gva + (uint64_t)n * PAGE_BYTES);
+		soft_flush_page_everywhere(cpu, r.gva + (uint64_t)n * PAGE_BYTES);
 }
 
 void soft_take_flushes(struct soft_cpu *cpu)
 {
 	soft_acquire(&cpu->flush_lock);
-	if (cpu->flush_all)
+	if (cpu->flush_forgets)
+		soft_forget(cpu);
+	else if (cpu->flush_all)
 		soft_flush(cpu, cpu->flush_all_global);
 	else
 		for (uint32_t n = 0; n < cpu->flush_count; n++)
 			flush_range(cpu, cpu->flush[n]);
-	cpu->flush_all = cpu->flush_all_global = false;
+	cpu->flush_all = cpu->flush_all_global = cpu->flush_forgets = false;
 	cpu->flush_count = 0;
 	__atomic_store_n(&cpu->flush_done, cpu->flush_posted, __ATOMIC_SEQ_CST);
 	soft_release(&cpu->flush_lock);
 }
 
-static uint32_t post(struct soft_cpu *cpu, const struct engine_gva_range *ranges, unsigned count,
-		     bool global)
+/* What one shootdown asks for. */
+struct shootdown {
+	const struct engine_gva_range *ranges;
+	unsigned count; /* 0: everything */
+	bool global;    /* of everything: also global pages */
+	bool forget;    /* also what the guest's tables still give */
+};
+
+static uint32_t post(struct soft_cpu *cpu, const struct shootdown *what)
 {
 	uint32_t posted;
 
 	soft_acquire(&cpu->flush_lock);
-	if (!count || cpu->flush_all || cpu->flush_count + count > FLUSH_RANGES) {
+	cpu->flush_forgets |= what->forget;
+	if (!what->count || cpu->flush_all || cpu->flush_count + what->count > FLUSH_RANGES) {
 		/* single pages: also global ones */
-		cpu->flush_all_global |= global || count || cpu->flush_count;
+		cpu->flush_all_global |= what->global || what->count || cpu->flush_count;
 		cpu->flush_all = true;
 	} else {
-		for (unsigned n = 0; n < count; n++)
-			cpu->flush[cpu->flush_count++] = ranges[n];
+		for (unsigned n = 0; n < what->count; n++)
+			cpu->flush[cpu->flush_count++] = what->ranges[n];
 	}
 	posted = cpu->flush_posted + 1;
 	__atomic_store_n(&cpu->flush_posted, posted, __ATOMIC_SEQ_CST);
@@ -81,21 +91,25 @@ static bool is_through(struct soft_cpu *cpu, uint32_t posted)
 	       (int32_t)(__atomic_load_n(&cpu->flush_done, __ATOMIC_SEQ_CST) - posted) >= 0;
 }
 
-void soft_engine_flush(struct engine *opaque, uint64_t targets,
-		       const struct engine_gva_range *ranges, unsigned count, bool global)
+static void wait_for(struct soft_cpu *cpu, uint32_t posted)
 {
-	struct soft_engine *e = (struct soft_engine *)opaque;
+	for (unsigned spins = 0; !is_through(cpu, posted); spins++)
+		if (spins < SPINS)
+			__builtin_ia32_pause();
+		else
+			/* it has no host processor now: it may have this one */
+			soft_yield();
+}
+
+static void shoot_down(struct soft_engine *e, uint64_t targets, const struct shootdown *what)
+{
 	uint32_t posted[MAX_CPUS];
-	uint64_t pages = 0;
 	uint64_t waits = 0;
 
-	for (unsigned n = 0; n < count; n++)
-		pages += ranges[n].pages;
-	global |= pages > PAGES_ONE_BY_ONE;
 	for (unsigned n = 0; n < e->cpu_count; n++) {
 		if (!(targets >> n & 1))
 			continue;
-		posted[n] = post(e->cpus[n], ranges, pages > PAGES_ONE_BY_ONE ? 0 : count, global);
+		posted[n] = post(e->cpus[n], what);
 		if (is_through(e->cpus[n], posted[n]))
 			continue;
 		soft_kick(e->cpus[n], KICK_FLUSH);
@@ -104,13 +118,28 @@ void soft_engine_flush(struct engine *opaque, uint64_t targets,
 	for (; waits; waits &= waits - 1) {
 		unsigned n = (unsigned)__builtin_ctzll(waits);
 
-		for (unsigned spins = 0; !is_through(e->cpus[n], posted[n]); spins++)
-			if (spins < SPINS)
-				__builtin_ia32_pause();
-			else
-				/* it has no host processor now: it may have this one */
-				soft_yield();
+		wait_for(e->cpus[n], posted[n]);
 	}
+}
+
+void soft_engine_flush(struct engine *opaque, uint64_t targets,
+		       const struct engine_gva_range *ranges, unsigned count, bool global)
+{
+	struct shootdown what = { .ranges = ranges, .count = count, .global = global };
+	uint64_t pages = 0;
+
+	for (unsigned n = 0; n < count; n++)
+		pages += ranges[n].pages;
+	if (pages > PAGES_ONE_BY_ONE) {
+		what.count = 0;
+		what.global = true;
+	}
+	shoot_down((struct soft_engine *)opaque, targets, &what);
+}
+
+void soft_forget_everywhere(struct soft_engine *e)
+{
+	shoot_down(e, ~0ull, &(struct shootdown){ .global = true, .forget = true });
 }
 
 void soft_engine_place_overlay(struct engine *opaque, struct guest_memory *m, unsigned n,
@@ -135,5 +164,5 @@ void soft_engine_place_overlay(struct engine *opaque, struct guest_memory *m, un
 		__atomic_fetch_and(flags, (uint8_t)~FRAME_READ_ONLY, __ATOMIC_SEQ_CST);
 	guest_overlay_place(m, n, gpa, read_only);
 	soft_release(&e->lock);
-	soft_engine_flush(opaque, ~0ull, NULL, 0, true);
+	soft_forget_everywhere(e);
 }

@@ -1,337 +1,569 @@
-/* An address space's tables, journal and filters: see space.h. */
+/* What is in an address space, and how it goes: see space.h. */
 #include "space.h"
 
 #include <assert.h>
-#include <sys/mman.h>
 
-#include "mmu.h"
+#include "engine/soft/code/code.h"
+#include "page_table.h"
 
-enum { JOURNAL_VIEW_BITS = 2, JOURNAL_VIEW_MASK = 3, LARGE_SHIFT = 21, PAGE_SHIFT = 12 };
+enum { HUGE_SHIFT = 30, HUGE_SHADOWS = 512, TABLES_AT_ONCE = 64 };
 
-enum {
-	TABLES = 2 * VIEWS,
-	CHUNKS = (int)(TABLE_BYTES / TABLE_CHUNK_BYTES),
-	REGION_SHIFT = 30,
-	CHUNK_BITS = 24
-};
-enum { ENTRIES_PER_CHUNK = TABLE_CHUNK_BYTES / sizeof(uint64_t), OPEN_WORDS = CHUNKS / 64 };
+static struct soft_engine *engine_of(const struct mmu *mmu) { return mmu->cpu->engine; }
 
-/*
- * A table as it begins: zeros that can be read and not written, so that looking up costs no memory
- * of this process. What the host's own page tables had of it goes with the old mapping.
- */
-static bool map_table(void **memory)
+/* ---- entries ---- */
+
+static uint64_t *read_entry(struct mmu *mmu, const struct shadow *shadow, unsigned page)
 {
-	int fixed = *memory ? MAP_FIXED : 0;
-	void *at = mmap(*memory, TABLE_RESERVED_BYTES, PROT_READ,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
+	struct table_pair *pair = space_pair(&mmu->spaces[shadow->space], shadow->view);
 
-	if (at == MAP_FAILED)
-		return false;
-	*memory = at;
-	madvise(at, TABLE_RESERVED_BYTES, MADV_NOHUGEPAGE);
-	return true;
+	return table_entry(pair->read, shadow_gva(shadow, page));
 }
 
-/*
- * The bases of all tables end with TABLE_BIAS: one register is table base and BEXTR control at
- * once.
- */
-static uint64_t table_base(const void *memory)
+static uint64_t *write_entry(struct mmu *mmu, const struct shadow *shadow, unsigned page)
 {
-	return (((uint64_t)memory + 0xffff) & ~0xffffull) + TABLE_BIAS;
-}
+	struct table_pair *pair = space_pair(&mmu->spaces[shadow->space], shadow->view);
 
-struct address_space *space_create(const struct soft_engine *e)
-{
-	struct address_space *space = soft_reserve(sizeof(*space));
-
-	if (!space)
-		return NULL;
-	space->ram = e->ram;
-	space->poison = e->poison;
-	space->opened_most = e->budget.table_chunks;
-	space->regions_most = e->budget.table_regions;
-	space->opened = soft_reserve(space->opened_most * sizeof(*space->opened));
-	if (!space->opened)
-		goto no_memory;
-	for (unsigned n = 0; n < TABLES; n++) {
-		space->open[n] = soft_reserve(OPEN_WORDS * sizeof(uint64_t));
-		if (!space->open[n] || !map_table(&space->memory[n]))
-			goto no_memory;
-		*(n < VIEWS ? &space->read[n] : &space->write[n - VIEWS]) =
-			table_base(space->memory[n]);
-	}
-	return space;
-no_memory:
-	space_destroy(space);
-	return NULL;
-}
-
-void space_destroy(struct address_space *space)
-{
-	if (!space)
-		return;
-	for (unsigned n = 0; n < TABLES; n++) {
-		if (space->memory[n])
-			munmap(space->memory[n], TABLE_RESERVED_BYTES);
-		if (space->open[n])
-			munmap(space->open[n], OPEN_WORDS * sizeof(uint64_t));
-	}
-	if (space->opened)
-		munmap(space->opened, space->opened_most * sizeof(*space->opened));
-	munmap(space, sizeof(*space));
-}
-
-static uint64_t index_of(uint64_t gva) { return gva << 16 >> 28; }
-
-static uint64_t *entry_at(uint64_t table, uint64_t index)
-{
-	return (uint64_t *)(table - TABLE_BIAS + index * 8);
-}
-
-/* An element of the journal. */
-static uint64_t pack(uint64_t gva, unsigned view)
-{
-	return index_of(gva) << JOURNAL_VIEW_BITS | view;
-}
-
-static unsigned packed_view(uint64_t packed) { return packed & JOURNAL_VIEW_MASK; }
-
-static uint64_t *packed_entry(const uint64_t tables[VIEWS], uint64_t packed)
-{
-	return entry_at(tables[packed_view(packed)], packed >> JOURNAL_VIEW_BITS);
-}
-
-/* The canonical address of an element's page. */
-static uint64_t packed_gva(uint64_t packed)
-{
-	return (uint64_t)((int64_t)(packed >> JOURNAL_VIEW_BITS << 28) >> 16);
+	return table_entry(pair->write, shadow_gva(shadow, page));
 }
 
 /* Where an entry that is not 0 leads for this address. */
-static const uint8_t *entry_hva(const struct address_space *space, uint64_t entry, uint64_t gva)
+static const uint8_t *entry_hva(const struct soft_engine *e, uint64_t entry, uint64_t gva)
 {
-	return (const uint8_t *)((entry ^ space->poison) + gva);
+	return (const uint8_t *)((entry ^ e->poison) + gva);
 }
 
-static uint64_t entry_frame(const struct address_space *space, uint64_t entry, uint64_t gva)
+static uint64_t entry_frame(const struct soft_engine *e, uint64_t entry, uint64_t gva)
 {
-	return (uint64_t)(entry_hva(space, entry, gva) - space->ram) / PAGE_BYTES;
+	return soft_frame(e, entry_hva(e, entry, gva));
 }
 
-static bool is_open(const struct address_space *space, unsigned n, uint64_t index)
+/* Pages of one word. */
+static void drop_word(struct mmu *mmu, struct shadow *shadow, unsigned word, uint64_t which)
 {
-	uint32_t chunk = (uint32_t)(index / ENTRIES_PER_CHUNK);
+	for (uint64_t left = shadow->view == VIEW_CODE ? 0 : which; left; left &= left - 1) {
+		unsigned page = word * 64 + (unsigned)__builtin_ctzll(left);
 
-	return space->open[n][chunk / 64] >> chunk % 64 & 1;
-}
-
-/* Where nothing was ever cached nothing is even looked at: that would cost, too. */
-static void clear_entry(struct address_space *space, uint64_t packed)
-{
-	if (!is_open(space, packed_view(packed), packed >> JOURNAL_VIEW_BITS))
-		return;
-	*packed_entry(space->read, packed) = 0;
-	*packed_entry(space->write, packed) = 0;
-}
-
-static void flush_journal(struct address_space *space, int global)
-{
-	for (uint32_t n = 0; n < space->journal_used[global]; n++)
-		clear_entry(space, space->journal[global][n]);
-	space->journal_used[global] = 0;
-}
-
-void space_flush(struct address_space *space, bool global)
-{
-	flush_journal(space, 0);
-	if (!global)
-		return;
-	flush_journal(space, 1);
-	memset(space->large_filter, 0, sizeof(space->large_filter));
-}
-
-static unsigned filter_bit(uint64_t number)
-{
-	return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 52);
-}
-
-static void filter_add(uint64_t filter[FILTER_WORDS], uint64_t number)
-{
-	unsigned bit = filter_bit(number);
-
-	filter[bit >> 6] |= 1ull << (bit & 63);
-}
-
-static bool filter_has(const uint64_t filter[FILTER_WORDS], uint64_t number)
-{
-	unsigned bit = filter_bit(number);
-
-	return filter[bit >> 6] >> (bit & 63) & 1;
-}
-
-bool space_flush_page(struct address_space *space, uint64_t gva)
-{
-	for (unsigned view = 0; view < VIEWS; view++)
-		clear_entry(space, pack(gva, view));
-	return !filter_has(space->large_filter, gva >> LARGE_SHIFT);
-}
-
-void space_revoke_writes(struct address_space *space, uint64_t frame)
-{
-	for (int global = 0; global < 2; global++)
-		for (uint32_t n = 0; n < space->journal_used[global]; n++) {
-			uint64_t packed = space->journal[global][n];
-			uint64_t *entry = packed_entry(space->write, packed);
-
-			if (*entry && entry_frame(space, *entry, packed_gva(packed)) == frame)
-				*entry = 0;
-		}
-}
-
-/* Everything that the tables cost is given back, and everything that was cached is forgotten. */
-static void space_begin_anew(struct address_space *space)
-{
-	for (unsigned n = 0; n < TABLES; n++) {
-		bool mapped = map_table(&space->memory[n]);
-
-		assert(mapped); /* in place of itself */
+		*read_entry(mmu, shadow, page) = 0;
+		if (shadow_has(shadow->written, page))
+			*write_entry(mmu, shadow, page) = 0;
 	}
-	while (space->opened_count) {
-		uint32_t opened = space->opened[--space->opened_count];
-		uint32_t chunk = opened & ((1u << CHUNK_BITS) - 1);
-
-		space->open[opened >> CHUNK_BITS][chunk / 64] = 0;
-	}
-	memset(space->regions, 0, sizeof(space->regions));
-	memset(space->large_filter, 0, sizeof(space->large_filter));
-	space->region_count = 0;
-	space->journal_used[0] = space->journal_used[1] = 0;
-	space->times_anew++;
+	shadow->cached[word] &= ~which;
+	shadow->written[word] &= ~which;
 }
 
-/*
- * Entry `index` of table n can be written from now on. False: not within the budget, or not on this
- * host.
- */
-static bool space_open_chunk(struct address_space *space, unsigned n, uint64_t index)
+static void drop_pages(struct mmu *mmu, struct shadow *shadow)
 {
-	uint32_t chunk = (uint32_t)(index / ENTRIES_PER_CHUNK);
-	uint8_t *at = (uint8_t *)(table_base(space->memory[n]) - TABLE_BIAS) +
-		      (uint64_t)chunk * TABLE_CHUNK_BYTES;
+	uint64_t dropped = 0;
 
-	if (is_open(space, n, index))
-		return true;
-	if (space->opened_count == space->opened_most)
+	for (unsigned word = 0; word < SHADOW_WORDS; word++) {
+		dropped |= shadow->cached[word];
+		drop_word(mmu, shadow, word, shadow->cached[word]);
+	}
+	if (dropped && shadow->view == VIEW_CODE)
+		space_forget_jumps(mmu, &mmu->spaces[shadow->space]);
+}
+
+static void drop_one(struct mmu *mmu, struct shadow *shadow, unsigned page)
+{
+	if (!shadow_has(shadow->cached, page))
+		return;
+	drop_word(mmu, shadow, page / 64, 1ull << page % 64);
+	if (shadow->view == VIEW_CODE)
+		space_forget_jumps(mmu, &mmu->spaces[shadow->space]);
+}
+
+static bool is_empty(const struct shadow *shadow)
+{
+	uint64_t bits = 0;
+
+	for (unsigned word = 0; word < SHADOW_WORDS; word++)
+		bits |= shadow->cached[word];
+	return !bits;
+}
+
+void space_forget_jumps(struct mmu *mmu, struct address_space *space)
+{
+	space->epoch = ++mmu->epochs;
+	soft_leave_mode(mmu->cpu);
+}
+
+/* ---- which page tables a shadow page came through ---- */
+
+static bool is_stale(const struct mmu *mmu, const struct shadow *shadow)
+{
+	for (unsigned n = 0; n < shadow->levels; n++)
+		if (page_table_has_changed(engine_of(mmu), shadow->frames[n], shadow->versions[n]))
+			return true;
+	return false;
+}
+
+static bool is_way_of(const struct mmu *mmu, const struct shadow *shadow,
+		      const struct page_walk *found)
+{
+	if (shadow->levels != found->levels - found->level)
 		return false;
-	if (mmap(at, TABLE_CHUNK_BYTES, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != at)
-		return false;
-	madvise(at, TABLE_CHUNK_BYTES, MADV_NOHUGEPAGE);
-	space->open[n][chunk / 64] |= 1ull << chunk % 64;
-	space->opened[space->opened_count++] = n << CHUNK_BITS | chunk;
+	for (unsigned n = 0; n < shadow->levels; n++)
+		if (shadow->frames[n] !=
+		    soft_frame(engine_of(mmu), found->at[found->level + n]))
+			return false;
 	return true;
 }
 
-static bool space_open_pair(struct address_space *space, unsigned view, uint64_t index)
+/* False: the tables have changed meanwhile. */
+static bool take_way(struct mmu *mmu, struct shadow *shadow, const struct page_walk *found)
 {
-	/* the read table last: it says that both are open */
-	return space_open_chunk(space, VIEWS + view, index) && space_open_chunk(space, view, index);
+	struct soft_engine *e = engine_of(mmu);
+
+	drop_pages(mmu, shadow);
+	shadow->levels = (uint8_t)(found->levels - found->level);
+	for (unsigned n = 0; n < shadow->levels; n++) {
+		uint64_t frame = soft_frame(e, found->at[found->level + n]);
+
+		shadow->frames[n] = (uint32_t)frame;
+		shadow->versions[n] = page_table_note(e, frame);
+	}
+	mmu->spaces[shadow->space].has_changes |= is_stale(mmu, shadow);
+	return soft_walk_holds(found);
 }
 
-void space_note_miss(struct address_space *space, uint64_t gva)
-{
-	uint64_t region = gva >> REGION_SHIFT & (TABLE_REGIONS - 1);
-	uint64_t *word = &space->regions[region / 64];
-	uint64_t bit = 1ull << region % 64;
+/* ---- shadow pages of a space ---- */
 
-	if (*word & bit)
+/* For one that has none any more: whatever it takes. */
+static struct shadow *take_shadow(struct mmu *mmu, struct shadow_key key)
+{
+	uint32_t *list = &mmu->spaces[key.space].shadows[key.global];
+	struct shadow *shadow;
+
+	while (!(shadow = shadow_take(&mmu->pool, key)))
+		if (!mmu_evict(mmu)) {
+			space_drop(mmu, &mmu->spaces[0]);
+			space_drop(mmu, mmu->current);
+		}
+	shadow->next_in_space = *list;
+	*list = (uint32_t)(shadow - mmu->pool.shadows) + 1;
+	return shadow;
+}
+
+/* Nobody else has anything: the current space and the kernel's begin anew. */
+static void give_everything_back(struct mmu *mmu)
+{
+	space_drop(mmu, &mmu->spaces[0]);
+	space_drop(mmu, mmu->current);
+	table_give_back(&mmu->tables, &mmu->spaces[0].pairs[0]);
+	for (unsigned n = 0; n < SPACE_PAIRS; n++)
+		table_give_back(&mmu->tables, &mmu->current->pairs[n]);
+	mmu->cpu->count.spaces_given_back++;
+}
+
+static bool open_tables(struct mmu *mmu, struct table_pair *pair, uint64_t gva)
+{
+	while (!table_open(&mmu->tables, pair, gva))
+		if (!mmu_evict(mmu)) {
+			give_everything_back(mmu);
+			return table_open(&mmu->tables, pair, gva);
+		}
+	return true;
+}
+
+static struct shadow_key key_of(const struct address_space *space, unsigned view, uint64_t gva,
+				bool global)
+{
+	return (struct shadow_key){ .number = shadow_number(gva),
+				    .space = space->number,
+				    .view = (uint8_t)view,
+				    .global = global };
+}
+
+static struct shadow *shadow_at(struct mmu *mmu, const struct address_space *space, unsigned view,
+				uint64_t gva, bool global)
+{
+	if (!space->shadows[global])
+		return NULL;
+	return shadow_find(&mmu->pool, key_of(space, view, gva, global));
+}
+
+/* NULL: the host is short of memory. */
+static struct shadow *shadow_for(struct mmu *mmu, struct address_space *space, unsigned view,
+				 uint64_t gva, bool global)
+{
+	struct shadow *shadow = shadow_at(mmu, space, view, gva, global);
+
+	if (shadow)
+		return shadow;
+	if (view != VIEW_CODE && !open_tables(mmu, space_pair(space, view), gva))
+		return NULL;
+	return take_shadow(mmu, key_of(space, view, gva, global));
+}
+
+void space_note_miss(struct mmu *mmu, unsigned view, uint64_t gva)
+{
+	struct address_space *space = space_of_view(mmu, view);
+	struct table_pair *pair = space_pair(space, view);
+
+	while (!table_note_miss(&mmu->tables, pair, gva))
+		if (!mmu_evict(mmu))
+			give_everything_back(mmu);
+}
+
+bool space_has(struct mmu *mmu, unsigned view, uint64_t gva, bool writable)
+{
+	const struct shadow *shadow = NULL;
+
+	for (int global = 0; global < 2 && !shadow; global++)
+		shadow = shadow_at(mmu, space_of_view(mmu, view), view, gva, global);
+	return shadow && shadow_has(writable ? shadow->written : shadow->cached, shadow_page(gva));
+}
+
+/* The shadow page for a translation, which is noted in it. NULL: it is not cached. */
+static struct shadow *prepare(struct mmu *mmu, unsigned view, struct address_space *space,
+			      uint64_t gva, const struct page_walk *found)
+{
+	bool global = found->rights & RIGHT_GLOBAL;
+	struct shadow *shadow = shadow_for(mmu, space, view, gva, global);
+	struct shadow *other = shadow_at(mmu, space, view, gva, !global);
+
+	if (!shadow)
+		return NULL;
+	if (other)
+		drop_one(mmu, other, shadow_page(gva));
+	if (!global && !is_way_of(mmu, shadow, found) && !take_way(mmu, shadow, found))
+		return NULL;
+	shadow_set(shadow->cached, shadow_page(gva));
+	if (found->rights & RIGHT_LARGE) {
+		shadow->large = true;
+		if (found->page_bytes > 1u << SHADOW_SHIFT)
+			space->huge |= 1ull << shadow->number / HUGE_SHADOWS % 64;
+	}
+	return shadow;
+}
+
+static bool leads_to(struct mmu *mmu, uint32_t place, uint64_t frame)
+{
+	const struct shadow *shadow = &mmu->pool.shadows[(place - 1) / SHADOW_PAGES];
+	unsigned page = (place - 1) % SHADOW_PAGES;
+
+	return shadow_has(shadow->written, page) &&
+	       entry_frame(engine_of(mmu), *write_entry(mmu, shadow, page),
+			   shadow_gva(shadow, page)) == frame;
+}
+
+static void note_writer(struct mmu *mmu, uint64_t frame, uint32_t place)
+{
+	struct writers *writers = &mmu->writers[frame];
+
+	if (writers_add(writers, place))
 		return;
-	if (space->region_count == space->regions_most)
-		space_begin_anew(space);
-	*word |= bit;
-	space->region_count++;
+	for (unsigned n = 0; n < WRITERS_SLOTS; n++)
+		if (!leads_to(mmu, writers->slot[n], frame))
+			writers->slot[n] = 0;
+	if (!writers_add(writers, place))
+		writers->slot[WRITERS_SLOTS - 1] = WRITERS_MANY;
 }
 
-void space_insert(struct address_space *space, unsigned view, uint64_t gva, uint8_t *page,
-		  bool writable, unsigned rights)
+void space_insert(struct mmu *mmu, unsigned view, uint64_t gva, uint8_t *at, bool writable,
+		  const struct page_walk *found)
 {
-	bool global = rights & RIGHT_GLOBAL;
-	uint64_t base = gva & ~(uint64_t)(PAGE_BYTES - 1);
-	uint64_t value = ((uint64_t)page - base) ^ space->poison;
+	struct soft_engine *e = engine_of(mmu);
+	struct address_space *space = space_of_view(mmu, view);
+	struct shadow *shadow = prepare(mmu, view, space, gva, found);
+	uint64_t base = gva & ~(uint64_t)PAGE_OFFSET_MASK;
+	uint64_t value = ((uint64_t)at - base) ^ e->poison;
+	unsigned page = shadow_page(gva);
 
 	assert(view < VIEWS);
 	/* docs/speculation.md: nothing there to forward */
-	assert(view != VIEW_USER || rights & RIGHT_USER);
-	if (!space_open_pair(space, view, index_of(gva))) {
-		space_begin_anew(space);
-		if (!space_open_pair(space, view, index_of(gva)))
-			return; /* not cached: every access comes to soft_memory() */
-	}
-	if (space->journal_used[global] == JOURNAL_ENTRIES)
-		flush_journal(space, global);
-	space->journal[global][space->journal_used[global]++] = pack(gva, view);
-	if (rights & RIGHT_LARGE)
-		filter_add(space->large_filter, gva >> LARGE_SHIFT);
-	*entry_at(space->read[view], index_of(gva)) = value;
-	if (writable)
-		*entry_at(space->write[view], index_of(gva)) = value;
-}
-
-/* User and kernel jumps are dropped apart, by a new epoch each. */
-void space_flush_jumps(struct address_space *space, bool global)
-{
-	bool kernel = global || space->kernel_jumps_local;
-
-	space->epoch[1]++;
-	if (!kernel)
+	assert(view != VIEW_USER || found->rights & RIGHT_USER);
+	if (!shadow)
 		return;
-	space->epoch[0]++;
-	memset(space->code_filter, 0, sizeof(space->code_filter));
-	space->kernel_jumps_local = false;
+	*read_entry(mmu, shadow, page) = value;
+	if (writable) {
+		shadow_set(shadow->written, page);
+		*write_entry(mmu, shadow, page) = value;
+		note_writer(mmu, soft_frame(e, at), writers_place(&mmu->pool, shadow, page));
+	} else if (shadow_has(shadow->written, page)) {
+		/* it may have led elsewhere */
+		*write_entry(mmu, shadow, page) = 0;
+		shadow->written[page / 64] &= ~(1ull << page % 64);
+	}
 }
 
-void space_note_jump(struct address_space *space, uint64_t linear, bool is_local_kernel)
+bool space_note_jump(struct mmu *mmu, uint64_t linear, bool user, const struct page_walk *found)
 {
-	filter_add(space->code_filter, linear >> PAGE_SHIFT);
-	space->kernel_jumps_local |= is_local_kernel;
+	struct address_space *space = user ? mmu->current : &mmu->spaces[0];
+
+	return prepare(mmu, VIEW_CODE, space, linear, found);
 }
 
-bool space_may_have_jump(const struct address_space *space, uint64_t linear)
+/* ---- write entries ---- */
+
+static void revoke(struct mmu *mmu, struct shadow *shadow, unsigned page)
 {
-	return filter_has(space->code_filter, linear >> PAGE_SHIFT);
+	*write_entry(mmu, shadow, page) = 0;
+	shadow->written[page / 64] &= ~(1ull << page % 64);
 }
 
-static void check_entry(const struct address_space *space, const struct soft_engine *e,
-			uint64_t packed)
+static void revoke_everywhere(struct mmu *mmu, uint64_t frame)
 {
-	uint64_t read = *packed_entry(space->read, packed);
-	uint64_t write = *packed_entry(space->write, packed);
-	uint64_t gva = packed_gva(packed);
-	uint64_t footprint = guest_memory_footprint_bytes(e->memory->ram_bytes);
-	uint64_t offset;
+	for (uint32_t n = 0; n < mmu->pool.ever; n++)
+		for (unsigned page = 0; page < SHADOW_PAGES; page++)
+			if (leads_to(mmu, n * SHADOW_PAGES + page + 1, frame))
+				revoke(mmu, &mmu->pool.shadows[n], page);
+	mmu->cpu->count.writers_looked_for++;
+}
 
-	assert(packed_view(packed) < VIEWS);
-	if (!read) {
-		assert(!write);
+void space_revoke_writes(struct mmu *mmu, uint64_t frame)
+{
+	struct writers *writers = &mmu->writers[frame];
+
+	if (writers->slot[WRITERS_SLOTS - 1] == WRITERS_MANY)
+		revoke_everywhere(mmu, frame);
+	for (unsigned n = 0; n < WRITERS_SLOTS; n++) {
+		uint32_t place = writers->slot[n];
+
+		if (place && place != WRITERS_MANY && leads_to(mmu, place, frame))
+			revoke(mmu, &mmu->pool.shadows[(place - 1) / SHADOW_PAGES],
+			       (place - 1) % SHADOW_PAGES);
+		writers->slot[n] = 0;
+	}
+}
+
+/* ---- flushes ---- */
+
+/* The page in one view; of a shadow page that has parts of larger ones everything. */
+static void drop_in_view(struct mmu *mmu, struct address_space *space, unsigned view, uint64_t gva,
+			 bool global)
+{
+	struct shadow *shadow = shadow_at(mmu, space, view, gva, global);
+
+	if (!shadow)
+		return;
+	if (shadow->large)
+		drop_pages(mmu, shadow);
+	else
+		drop_one(mmu, shadow, shadow_page(gva));
+}
+
+/* Parts of pages of more than 2 MiB: all shadow pages of that GiB that may have some. */
+static void drop_huge(struct mmu *mmu, struct address_space *space, uint64_t gva, bool global)
+{
+	uint64_t huge = shadow_number(gva) / HUGE_SHADOWS;
+
+	if (!(space->huge >> huge % 64 & 1))
+		return;
+	for (uint32_t n = space->shadows[global]; n; n = mmu->pool.shadows[n - 1].next_in_space) {
+		struct shadow *shadow = &mmu->pool.shadows[n - 1];
+
+		if (shadow->large && shadow->number / HUGE_SHADOWS == huge)
+			drop_pages(mmu, shadow);
+	}
+}
+
+static void drop_page(struct mmu *mmu, struct address_space *space, uint64_t gva, bool global)
+{
+	if (!space->shadows[global])
+		return;
+	drop_huge(mmu, space, gva, global);
+	if (space->number) {
+		drop_in_view(mmu, space, VIEW_USER, gva, global);
+		drop_in_view(mmu, space, VIEW_KERNEL_AC, gva, global);
+	} else {
+		drop_in_view(mmu, space, VIEW_KERNEL, gva, global);
+	}
+	drop_in_view(mmu, space, VIEW_CODE, gva, global);
+}
+
+void space_drop_page(struct mmu *mmu, struct address_space *space, uint64_t gva)
+{
+	drop_page(mmu, space, gva, false);
+	drop_page(mmu, space, gva, true);
+}
+
+void space_drop_global_page(struct mmu *mmu, struct address_space *space, uint64_t gva)
+{
+	drop_page(mmu, space, gva, true);
+}
+
+/*
+ * Of one list, shadow pages that are stale, or every one; those that are empty are given back.
+ */
+static void drop_in_list(struct mmu *mmu, struct address_space *space, bool global,
+			 bool only_stale)
+{
+	uint32_t *link = &space->shadows[global];
+
+	while (*link) {
+		struct shadow *shadow = &mmu->pool.shadows[*link - 1];
+
+		if (!only_stale || is_stale(mmu, shadow)) {
+			drop_pages(mmu, shadow);
+			mmu->cpu->count.shadows_dropped++;
+		} else {
+			mmu->cpu->count.shadows_kept++;
+		}
+		if (is_empty(shadow)) {
+			*link = shadow->next_in_space;
+			shadow_release(&mmu->pool, shadow);
+		} else {
+			link = &shadow->next_in_space;
+		}
+	}
+}
+
+void space_drop_globals(struct mmu *mmu, struct address_space *space)
+{
+	drop_in_list(mmu, space, true, false);
+}
+
+void space_drop_locals(struct mmu *mmu, struct address_space *space)
+{
+	drop_in_list(mmu, space, false, false);
+}
+
+void space_drop(struct mmu *mmu, struct address_space *space)
+{
+	space_drop_locals(mmu, space);
+	space_drop_globals(mmu, space);
+	space->huge = 0;
+}
+
+/* ---- page tables that may be written ---- */
+
+struct open_tables { unsigned count; uint32_t frames[TABLES_AT_ONCE]; };
+
+static void add_open_table(struct open_tables *open, uint32_t frame)
+{
+	for (unsigned n = open->count; n-- > 0;)
+		if (open->frames[n] == frame)
+			return;
+	if (open->count < TABLES_AT_ONCE)
+		open->frames[open->count++] = frame;
+}
+
+static void find_open_tables(const struct mmu *mmu, const struct address_space *space,
+			     struct open_tables *open)
+{
+	open->count = 0;
+	for (uint32_t n = space->shadows[0]; n; n = mmu->pool.shadows[n - 1].next_in_space) {
+		const struct shadow *shadow = &mmu->pool.shadows[n - 1];
+
+		for (unsigned level = 0; level < shadow->levels; level++)
+			if (page_table_is_held_here(mmu->cpu, shadow->frames[level]))
+				add_open_table(open, shadow->frames[level]);
+	}
+}
+
+/*
+ * Finding what leads to a page table costs something, and its next write as well: not before there
+ * are some.
+ */
+static void close_tables(struct mmu *mmu, const struct address_space *space)
+{
+	struct open_tables open;
+
+	find_open_tables(mmu, space, &open);
+	if (open.count <= engine_of(mmu)->tables_left_open)
+		return;
+	for (unsigned n = 0; n < open.count; n++) {
+		space_revoke_writes(mmu, open.frames[n]);
+		page_table_let_go(mmu->cpu, open.frames[n]);
+	}
+	mmu->cpu->count.tables_closed += open.count;
+}
+
+void space_sync(struct mmu *mmu, struct address_space *space)
+{
+	struct soft_engine *e = engine_of(mmu);
+	uint64_t changes = __atomic_load_n(&e->table_changes, __ATOMIC_SEQ_CST);
+
+	mmu->cpu->count.syncs++;
+	if (!e->watches_tables) {
+		space_drop_locals(mmu, space);
 		return;
 	}
-	offset = (uint64_t)(entry_hva(space, read, gva) - space->ram);
-	assert(!(offset % PAGE_BYTES) && offset < footprint);
+	if (!space->has_changes && space->synced_at == changes)
+		return;
+	mmu->cpu->count.syncs_looked++;
+	space->has_changes = false;
+	close_tables(mmu, space);
+	drop_in_list(mmu, space, false, true);
+	space->synced_at = changes;
+}
+
+/* ---- invariants ---- */
+
+static void check_entry(struct mmu *mmu, const struct shadow *shadow, unsigned page)
+{
+	const struct soft_engine *e = engine_of(mmu);
+	uint64_t read = *read_entry(mmu, shadow, page);
+	uint64_t write = shadow_has(shadow->written, page) ? *write_entry(mmu, shadow, page) : 0;
+	uint64_t offset =
+		(uint64_t)(entry_hva(e, read, shadow_gva(shadow, page)) - e->ram);
+
+	assert(read && !(offset % PAGE_BYTES) && offset / PAGE_BYTES < mmu->frames);
 	if (write) {
 		uint8_t flags = e->frame_flags[offset / PAGE_BYTES];
 
 		assert(write == read);
 		assert(flags & FRAME_WRITTEN && !(flags & FRAME_CODE));
+		assert(e->frame_holders[offset / PAGE_BYTES] & mmu->cpu->holder);
 	}
 }
 
-void check_space(const struct address_space *space, const struct soft_engine *e)
+/* Invariant 4: what may be used is what the guest's tables say now. */
+static void check_against_tables(struct mmu *mmu, const struct shadow *shadow, unsigned page)
 {
-	for (int global = 0; global < 2; global++) {
-		assert(space->journal_used[global] <= JOURNAL_ENTRIES);
-		for (uint32_t n = 0; n < space->journal_used[global]; n++)
-			check_entry(space, e, space->journal[global][n]);
+	const struct soft_engine *e = engine_of(mmu);
+	const struct address_space *space = &mmu->spaces[shadow->space];
+	uint64_t gva = shadow_gva(shadow, page);
+	struct page_walk now;
+	bool found = soft_look_up(mmu->cpu, space->root, gva, &now);
+
+	assert(found && now.rights & RIGHT_ACCESSED);
+	assert(shadow->view != VIEW_USER || now.rights & RIGHT_USER);
+	assert(shadow->view != VIEW_CODE || now.rights & RIGHT_EXEC);
+	if (shadow->view == VIEW_CODE)
+		return;
+	assert(entry_hva(e, *read_entry(mmu, shadow, page), gva) ==
+	       soft_hva(e, now.gpa & ~(uint64_t)PAGE_OFFSET_MASK));
+	if (shadow_has(shadow->written, page))
+		assert(now.rights & RIGHT_DIRTY && (now.rights & RIGHT_WRITE ||
+						    (shadow->view != VIEW_USER &&
+						     !(mmu->cpu->state.cr0 & CR0_WP))));
+}
+
+static void check_shadow(struct mmu *mmu, const struct shadow *shadow)
+{
+	bool is_fresh = engine_of(mmu)->watches_tables && !shadow->global && shadow->space &&
+			!is_stale(mmu, shadow);
+
+	for (unsigned word = 0; word < SHADOW_WORDS; word++) {
+		assert(!(shadow->written[word] & ~shadow->cached[word]));
+		for (uint64_t left = shadow->cached[word]; left; left &= left - 1) {
+			unsigned page = word * 64 + (unsigned)__builtin_ctzll(left);
+
+			if (shadow->view != VIEW_CODE)
+				check_entry(mmu, shadow, page);
+			if (is_fresh)
+				check_against_tables(mmu, shadow, page);
+		}
+	}
+}
+
+static void check_list(struct mmu *mmu, unsigned space, bool global)
+{
+	for (uint32_t at = mmu->spaces[space].shadows[global]; at;
+	     at = mmu->pool.shadows[at - 1].next_in_space) {
+		const struct shadow *shadow = &mmu->pool.shadows[at - 1];
+
+		assert(shadow->space == space && shadow->global == global);
+		check_shadow(mmu, shadow);
+	}
+}
+
+void check_spaces(struct mmu *mmu)
+{
+	for (unsigned n = 0; n <= mmu->spaces_made; n++) {
+		check_list(mmu, n, false);
+		check_list(mmu, n, true);
 	}
 }

@@ -1,65 +1,124 @@
 /*
- * An address space: the TLB of one guest address space, which translated code looks up.
- * docs/engine.md has the events that change it.
+ * Address spaces: the TLB of a processor. docs/engine.md has the events that change it.
  *
- *   tag       root, PCID and mode that the entries were made under
- *   tables    one pair (read, write) per view: 2^36 entries of 8 bytes each, for bits 47:12 of
- *             an address, reserved and mostly empty
- *   journal   which entries were filled, those of global pages apart: a flush costs what the fills
- *             did
- *   filters   whether a large page, or a page with code that the jump cache knows, may be cached at
- *             an address
- *   epoch     of the jump cache's entries that were found under these translations
+ *   spaces[0]     the kernel's: VIEW_KERNEL of all of them, and code of the kernel
+ *   spaces[1..]   one per guest address space that is kept: VIEW_USER, VIEW_KERNEL_AC, and its
+ *                 users' code. One is current; a switch to one that is kept is a pointer
  *
- *   entry     0: not cached; else (host address - guest address) ^ poison; the poison's low 12 bits
- *             are ones, and so are the entry's
+ *   root          of the guest's page tables that a space's entries came from
+ *   pcid          under which they are cached, as far as they are stale; NO_PCID: the guest has
+ *                 flushed that since, and what is stale goes before the space is used again
+ *   mode          bits of CR0, CR4 and EFER that all spaces were filled under; when one changes
+ *                 everything goes
+ *   epoch         of the jumps that were found under the space's translations
  *
- *   1. An entry that is not 0 leads into guest RAM, and its view and index are in the journal.
- *   2. A write entry has a read entry of the same value.
- *   3. No write entry leads to a frame with translated code (FRAME_CODE).
- *   4. A frame with a write entry is FRAME_WRITTEN; FRAME_DIRTY, too, until the log is taken
- *      (dirty.c).
- *   5. Only chunks whose bit is set in open[] can be written; the others are zeros that cost
- *      nothing. Chunks, and places that were looked up in vain, are limited (budget.h): at the
- *      limit everything is forgotten and given back.
- *   6. The tag is that of the processor's control registers.
+ *   1. An entry that is not 0 leads into guest RAM, and its page is in the `cached` of its shadow
+ *      page (shadow.h). A write entry has a read entry of the same value, and is in `written`.
+ *   2. No write entry leads to a frame with translated code (FRAME_CODE).
+ *   3. A frame with a write entry is FRAME_WRITTEN; FRAME_DIRTY, too, until the log is taken
+ *      (dirty.c); held by its processor (page_table.h); and knows its entries (writers.h).
+ *   4. An entry that is not global, of a space with that root, is what a walk would find now, or
+ *      its shadow page is stale.
+ *   5. Entries of spaces[0] that are not global are the current space's.
+ *   6. Root and mode of the current space are those of the processor's control registers.
  *
- * Nobody but its processor uses a space; who is alone (exclusive.c) takes write entries out of
- * every one.
+ * Nobody but its processor uses them; who is alone (exclusive.c) takes write entries out of every
+ * one.
  */
 #pragma once
 
-#include "engine/soft/soft_internal.h"
+#include "mmu.h"
+#include "shadow.h"
+#include "table.h"
+#include "writers.h"
+
+enum { SPACES_MOST = 16, NO_PCID = 0xffff, SPACE_PAIRS = 2 };
+
+/* Bits of control registers that a page walk looks at. */
+struct space_mode { uint32_t cr0, cr4, efer; };
+
+struct address_space {
+	uint64_t root;
+	uint16_t pcid;
+	bool kept;         /* root and entries are of a guest address space */
+	bool has_changes;  /* something may be stale, whatever table_changes says */
+	uint8_t number;
+	uint64_t epoch;
+	uint64_t last_used;
+	uint64_t synced_at; /* table_changes when nothing was stale */
+	uint32_t shadows[2]; /* indices + 1: its shadow pages; [1]: those of global pages */
+	uint64_t huge; /* bit GiB % 64: more than 2 MiB may go with a page there */
+	struct table_pair pairs[SPACE_PAIRS]; /* spaces[0]: one */
+};
+
+struct mmu {
+	struct soft_cpu *cpu;
+	struct address_space *current;
+	struct space_mode mode;
+	struct table_store tables;
+	struct shadow_pool pool;
+	struct writers *writers; /* by frame */
+	uint64_t frames, epochs, clock;
+	unsigned spaces_made, spaces_most; /* without the kernel's */
+	struct address_space spaces[1 + SPACES_MOST];
+};
+
+/* The space that a view's entries are in now. */
+static inline struct address_space *space_of_view(struct mmu *mmu, unsigned view)
+{
+	return view == VIEW_KERNEL ? &mmu->spaces[0] : mmu->current;
+}
+static inline struct table_pair *space_pair(struct address_space *space, unsigned view)
+{
+	return &space->pairs[view == VIEW_KERNEL_AC];
+}
+
+/* ---- space.c: what is in them ---- */
+
+/* Before a walk for what was looked up in vain. */
+void space_note_miss(struct mmu *mmu, unsigned view, uint64_t gva);
+bool space_has(struct mmu *mmu, unsigned view, uint64_t gva, bool writable);
+/*
+ * The page of gva, of which `found` is the translation, is at `page` in the host. Not cached where
+ * the host is short of memory, or the tables have changed since.
+ */
+void space_insert(struct mmu *mmu, unsigned view, uint64_t gva, uint8_t *page, bool writable,
+		  const struct page_walk *found);
+/* Jumps lead to the page of linear from now on. False: they must not, the tables have changed. */
+bool space_note_jump(struct mmu *mmu, uint64_t linear, bool user, const struct page_walk *found);
+/* No write entry leads to this frame any more: every write to it comes to soft_memory(). */
+void space_revoke_writes(struct mmu *mmu, uint64_t frame);
+
+/* The page of gva goes, global or not; all of it, if it is a part of a large one. */
+void space_drop_page(struct mmu *mmu, struct address_space *space, uint64_t gva);
+/* Only if it is global. */
+void space_drop_global_page(struct mmu *mmu, struct address_space *space, uint64_t gva);
+/* What is stale goes; or all that is not global, where tracking is off. */
+void space_sync(struct mmu *mmu, struct address_space *space);
+/* Every entry of global pages goes. */
+void space_drop_globals(struct mmu *mmu, struct address_space *space);
+void space_drop_locals(struct mmu *mmu, struct address_space *space);
+void space_drop(struct mmu *mmu, struct address_space *space);
+/* No jump that was found under these translations is found again. */
+void space_forget_jumps(struct mmu *mmu, struct address_space *space);
 
 /*
- * 1 to 4, while nobody else executes: 3 does not hold while a frame is being protected. Takes as
- * long as a flush.
+ * 1 to 5, while nobody else executes: 2 does not hold while a frame is being protected. Takes as
+ * long as a walk for every page.
  */
-void check_space(const struct address_space *space, const struct soft_engine *e);
+void check_spaces(struct mmu *mmu);
+
+/* ---- spaces.c: which there are ---- */
 
 /* NULL: no memory. */
-struct address_space *space_create(const struct soft_engine *e);
-void space_destroy(struct address_space *space);
-/* The page of gva is at `page` in the host; rights: RIGHT_GLOBAL, RIGHT_LARGE. */
-void space_insert(struct address_space *space, unsigned view, uint64_t gva, uint8_t *page,
-		  bool writable, unsigned rights);
+struct mmu *mmu_create(struct soft_cpu *cpu);
+void mmu_destroy(struct mmu *mmu);
+/* The space of this root, kept or new; it is the current one now. Whether it was kept. */
+bool mmu_use_root(struct mmu *mmu, uint64_t root);
 /*
- * Before a walk for what was looked up in vain: that cost the host a page of its own page tables,
- * of which there is a limit.
+ * The space that was used longest ago, without the current one, loses everything, the host's memory
+ * included. False: there is none.
  */
-void space_note_miss(struct address_space *space, uint64_t gva);
-/* Everything goes, entries of global pages only if `global`. */
-void space_flush(struct address_space *space, bool global);
-/*
- * The page of gva goes, global or not. False: it may be of a large page, whose other parts only a
- * flush of everything drops.
- */
-bool space_flush_page(struct address_space *space, uint64_t gva);
-/* No write entry leads to this frame any more: every write to it comes to soft_memory(). */
-void space_revoke_writes(struct address_space *space, uint64_t frame);
-
-/* Jumps found under these translations; the epoch changes, so that none of them is found again. */
-void space_flush_jumps(struct address_space *space, bool global);
-void space_note_jump(struct address_space *space, uint64_t linear, bool is_local_kernel);
-/* Whether a jump to this page may have been noted. */
-bool space_may_have_jump(const struct address_space *space, uint64_t linear);
+bool mmu_evict(struct mmu *mmu);
+/* Everything of every space goes. */
+void mmu_forget(struct mmu *mmu);

@@ -1,47 +1,102 @@
-/*
- * A processor and its address space: which view translated code looks up, and what a flush drops.
- * The space is one per processor yet: a MOV to CR3 gives it another tag and drops what is not
- * global.
- */
+/* What a processor's control registers and flushes mean for its address spaces (space.h). */
 #include <assert.h>
 
 #include "engine/soft/code/code.h"
 #include "mmu.h"
 #include "space.h"
 
-void soft_use_space(struct soft_cpu *cpu, struct address_space *space)
+enum { PCID_MASK = 0xfff };
+
+static uint64_t root_of(const struct x86_state *s)
 {
-	cpu->space = space;
-	memcpy(cpu->view_read, space->read, sizeof(cpu->view_read));
-	memcpy(cpu->view_write, space->write, sizeof(cpu->view_write));
+	return s->cr4 & CR4_PCIDE ? s->cr3 & ~(uint64_t)PCID_MASK : s->cr3;
 }
 
-static struct space_tag tag_of(const struct x86_state *s)
+static uint16_t pcid_of(const struct x86_state *s)
 {
-	enum { PCID_MASK = 0xfff };
+	return s->cr4 & CR4_PCIDE ? s->cr3 & PCID_MASK : 0;
+}
 
-	return (struct space_tag){
-		.root = s->cr3 & ~(uint64_t)PCID_MASK,
-		.pcid = s->cr4 & CR4_PCIDE ? s->cr3 & PCID_MASK : 0,
+static struct space_mode mode_of(const struct x86_state *s)
+{
+	return (struct space_mode){
 		.cr0 = (uint32_t)s->cr0 & (CR0_PG | CR0_WP),
-		.cr4 = (uint32_t)s->cr4 & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP),
+		.cr4 = (uint32_t)s->cr4 & (CR4_PSE | CR4_PAE | CR4_SMEP | CR4_SMAP | CR4_PCIDE),
 		.efer = (uint32_t)s->efer & (EFER_LMA | EFER_NXE),
 	};
 }
 
-void soft_change_space(struct soft_cpu *cpu, bool global)
+static bool same_mode(const struct space_mode *a, const struct space_mode *b)
 {
-	cpu->space->tag = tag_of(&cpu->state);
-	soft_flush(cpu, global);
+	return a->cr0 == b->cr0 && a->cr4 == b->cr4 && a->efer == b->efer;
 }
 
-void check_tag(const struct soft_cpu *cpu)
+/* All that is cached under this PCID is flushed, elsewhere than in the current space. */
+static void forget_pcid(struct mmu *mmu, uint16_t pcid)
 {
-	struct space_tag now = tag_of(&cpu->state);
-	const struct space_tag *then = &cpu->space->tag;
+	for (unsigned n = 1; n <= mmu->spaces_made; n++)
+		if (&mmu->spaces[n] != mmu->current && mmu->spaces[n].pcid == pcid)
+			mmu->spaces[n].pcid = NO_PCID;
+}
 
-	assert(now.root == then->root && now.pcid == then->pcid);
-	assert(now.cr0 == then->cr0 && now.cr4 == then->cr4 && now.efer == then->efer);
+void soft_forget(struct soft_cpu *cpu)
+{
+	struct mmu *mmu = cpu->mmu;
+
+	mmu_forget(mmu);
+	mmu->mode = mode_of(&cpu->state);
+	mmu_use_root(mmu, root_of(&cpu->state));
+	mmu->current->pcid = pcid_of(&cpu->state);
+	cpu->count.forgotten++;
+}
+
+void soft_change_mode(struct soft_cpu *cpu, bool global_pages)
+{
+	struct space_mode mode = mode_of(&cpu->state);
+
+	if (!same_mode(&mode, &cpu->mmu->mode))
+		soft_forget(cpu);
+	else if (global_pages)
+		soft_flush(cpu, true);
+	soft_leave_mode(cpu); /* soft_mode() may be another */
+}
+
+/* Under PAE four entries are those of CR3, which the tables do not have any more. */
+static bool has_own_roots(const struct x86_state *s)
+{
+	return s->cr0 & CR0_PG && s->cr4 & CR4_PAE && !(s->efer & EFER_LMA);
+}
+
+void soft_change_root(struct soft_cpu *cpu, bool keep)
+{
+	struct mmu *mmu = cpu->mmu;
+	struct address_space *before = mmu->current;
+	uint16_t pcid = pcid_of(&cpu->state);
+
+	if (!keep)
+		forget_pcid(mmu, pcid);
+	if (mmu_use_root(mmu, root_of(&cpu->state)))
+		cpu->count.switches_known += mmu->current != before;
+	else
+		cpu->count.switches_new++;
+	if (has_own_roots(&cpu->state)) {
+		space_drop_locals(mmu, before);
+		space_drop_locals(mmu, mmu->current);
+	}
+	if (!keep || mmu->current != before || mmu->current->pcid != pcid)
+		space_drop_locals(mmu, &mmu->spaces[0]);
+	if (!keep || mmu->current->pcid != pcid)
+		space_sync(mmu, mmu->current);
+	mmu->current->pcid = pcid;
+}
+
+void check_root(const struct soft_cpu *cpu)
+{
+	struct space_mode mode = mode_of(&cpu->state);
+
+	assert(same_mode(&mode, &cpu->mmu->mode));
+	assert(cpu->mmu->current->root == root_of(&cpu->state));
+	assert(cpu->mmu->current->pcid == pcid_of(&cpu->state));
 }
 
 unsigned soft_view(const struct x86_state *s)
@@ -75,14 +130,87 @@ void soft_select_view(struct soft_cpu *cpu)
 
 void soft_flush(struct soft_cpu *cpu, bool global)
 {
-	space_flush(cpu->space, global);
-	soft_flush_jumps(cpu, global);
+	struct mmu *mmu = cpu->mmu;
+
+	for (unsigned n = 1; n <= mmu->spaces_made; n++) {
+		if (&mmu->spaces[n] != mmu->current)
+			mmu->spaces[n].pcid = NO_PCID;
+		if (global)
+			space_drop_globals(mmu, &mmu->spaces[n]);
+	}
+	if (global)
+		space_drop(mmu, &mmu->spaces[0]);
+	else
+		space_drop_locals(mmu, &mmu->spaces[0]);
+	space_sync(mmu, mmu->current);
+}
+
+void soft_flush_pcid(struct soft_cpu *cpu, uint16_t pcid)
+{
+	struct mmu *mmu = cpu->mmu;
+
+	forget_pcid(mmu, pcid);
+	if (mmu->current->pcid != pcid)
+		return;
+	space_drop_locals(mmu, &mmu->spaces[0]);
+	space_sync(mmu, mmu->current);
 }
 
 void soft_flush_page(struct soft_cpu *cpu, uint64_t gva)
 {
-	if (!space_flush_page(cpu->space, gva))
-		soft_flush(cpu, true);
-	if (space_may_have_jump(cpu->space, gva))
-		soft_flush_jumps(cpu, true);
+	struct mmu *mmu = cpu->mmu;
+
+	for (unsigned n = 1; n <= mmu->spaces_made; n++) {
+		struct address_space *space = &mmu->spaces[n];
+
+		if (space->pcid == mmu->current->pcid)
+			space_drop_page(mmu, space, gva);
+		else
+			space_drop_global_page(mmu, space, gva);
+	}
+	space_drop_page(mmu, &mmu->spaces[0], gva);
+	cpu->count.pages_flushed++;
+}
+
+void soft_flush_page_everywhere(struct soft_cpu *cpu, uint64_t gva)
+{
+	struct mmu *mmu = cpu->mmu;
+
+	for (unsigned n = 0; n <= mmu->spaces_made; n++)
+		space_drop_page(mmu, &mmu->spaces[n], gva);
+	cpu->count.pages_flushed++;
+}
+
+void soft_flush_page_of_pcid(struct soft_cpu *cpu, uint64_t gva, uint16_t pcid)
+{
+	struct mmu *mmu = cpu->mmu;
+
+	for (unsigned n = 1; n <= mmu->spaces_made; n++)
+		if (mmu->spaces[n].pcid == pcid)
+			space_drop_page(mmu, &mmu->spaces[n], gva);
+	if (mmu->current->pcid == pcid)
+		space_drop_page(mmu, &mmu->spaces[0], gva);
+	cpu->count.pages_flushed++;
+}
+
+void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame)
+{
+	space_revoke_writes(cpu->mmu, frame);
+}
+
+bool soft_note_jump(struct soft_cpu *cpu, uint64_t linear, bool user,
+		    const struct page_walk *found)
+{
+	return space_note_jump(cpu->mmu, linear, user, found);
+}
+
+uint64_t soft_epoch(const struct soft_cpu *cpu, bool user)
+{
+	return user ? cpu->mmu->current->epoch : cpu->mmu->spaces[0].epoch;
+}
+
+void soft_flush_jumps(struct soft_cpu *cpu)
+{
+	for (unsigned n = 0; n <= cpu->mmu->spaces_made; n++)
+		space_forget_jumps(cpu->mmu, &cpu->mmu->spaces[n]);
 }

@@ -26,17 +26,9 @@
 #define PTE_ADDRESS 0x000ffffffffff000ull
 #define BITS(high, low) ((~0ull >> (63 - (high))) & (~0ull << (low)))
 
-enum { LEVELS_LONG = 4, LEVELS_PAE = 3, LEVELS_32 = 2, LARGE_32_BITS = 22 };
+enum { LEVELS_LONG = WALK_LEVELS, LEVELS_PAE = 3, LEVELS_32 = 2, LARGE_32_BITS = 22 };
 
 struct tables { unsigned levels, index_bits; uint64_t reserved; };
-
-/* One way down. level: where it ended; entry[level] is the leaf. */
-struct path {
-	unsigned level;
-	uint8_t *at[LEVELS_LONG];
-	uint64_t entry[LEVELS_LONG];
-	unsigned rights;
-};
 
 /*
  * The level counts are constants where these are called, so that each kind has a walk of its own.
@@ -145,49 +137,55 @@ static inline unsigned rights_of(const struct tables *t, unsigned level, uint64_
 	return entry & PTE_NX ? rights & ~(unsigned)RIGHT_EXEC : rights;
 }
 
-static inline uint64_t root_of(const struct x86_state *s, const struct tables *t)
+static inline uint64_t root_table(const struct tables *t, uint64_t cr3)
 {
 	switch (t->levels) {
-	case LEVELS_PAE: return s->cr3 & BITS(31, 5);
-	case LEVELS_32: return s->cr3 & BITS(31, 12);
-	default: return s->cr3 & PTE_ADDRESS;
+	case LEVELS_PAE: return cr3 & BITS(31, 5);
+	case LEVELS_32: return cr3 & BITS(31, 12);
+	default: return cr3 & PTE_ADDRESS;
 	}
 }
 
-static inline int descend(struct soft_cpu *cpu, const struct tables *t, uint64_t gva,
-			  unsigned access, struct path *p, struct fault *fault)
+/* What is at the end of a way down, or why there is none. */
+enum walk_end { WAY_FOUND, WAY_ABSENT, WAY_RESERVED };
+
+static inline enum walk_end descend(const struct soft_cpu *cpu, const struct tables *t,
+				    uint64_t cr3, uint64_t gva, struct page_walk *p)
 {
 	const struct x86_state *s = &cpu->state;
-	uint64_t table = root_of(s, t);
-	uint64_t entry;
+	uint64_t table = root_table(t, cr3);
 	unsigned entry_bytes = t->levels == LEVELS_32 ? 4 : 8;
 	unsigned level = t->levels;
 	bool leaf = false;
 
 	p->rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC;
+	p->entry_bytes = entry_bytes;
+	p->levels = level - (level == LEVELS_PAE); /* those that CR3 named are no table's */
 	while (!leaf) {
 		uint64_t index =
 			gva >> (12 + t->index_bits * --level) & ((1u << t->index_bits) - 1);
+		uint64_t entry;
 
 		if (t->levels == LEVELS_PAE && level == LEVELS_PAE - 1) {
 			entry = s->pae_root[index % X86_PAE_ROOTS];
 		} else {
 			p->at[level] = soft_hva(cpu->engine, table + index * entry_bytes);
 			if (!p->at[level])
-				return page_fault(cpu, fault, gva, access, false, false);
+				return WAY_ABSENT;
 			entry = entry_read(t, p->at[level]);
 		}
 		p->entry[level] = entry;
 		if (!(entry & PTE_P))
-			return page_fault(cpu, fault, gva, access, false, false);
+			return WAY_ABSENT;
 		leaf = is_leaf(s, t, level, entry);
 		if (entry & reserved_bits(t, level, leaf))
-			return page_fault(cpu, fault, gva, access, true, true);
+			return WAY_RESERVED;
+		p->upper_rights = p->rights;
 		p->rights &= rights_of(t, level, entry);
 		table = entry & PTE_ADDRESS;
 	}
 	p->level = level;
-	return check_rights(cpu, gva, access, p->rights, fault);
+	return WAY_FOUND;
 }
 
 /*
@@ -195,7 +193,7 @@ static inline int descend(struct soft_cpu *cpu, const struct tables *t, uint64_t
  * nothing of the path holds.
  */
 static inline bool mark_used(struct soft_cpu *cpu, const struct tables *t, unsigned access,
-			     struct path *p)
+			     struct page_walk *p)
 {
 	for (unsigned level = t->levels; level-- > p->level;) {
 		uint64_t set = PTE_A | (level == p->level && access & ACCESS_WRITE ? PTE_D : 0);
@@ -223,48 +221,115 @@ static inline uint64_t page_address(const struct tables *t, unsigned level, uint
 	return (entry & PTE_ADDRESS & ~offset) | (gva & offset);
 }
 
-static void walk_nothing(const struct x86_state *s, uint64_t gva, uint64_t *ret_gpa,
-			 unsigned *ret_rights)
+static void walk_nothing(const struct x86_state *s, uint64_t gva, struct page_walk *ret)
 {
-	*ret_gpa = gva;
-	*ret_rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC | RIGHT_GLOBAL;
+	ret->levels = ret->level = 0;
+	ret->page_bytes = PAGE_BYTES;
+	ret->gpa = gva;
+	ret->rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC | RIGHT_GLOBAL;
 	if (s->cr4 & (CR4_SMAP | CR4_SMEP))
-		*ret_rights &= s->cpl == 3 ? ~0u : ~(unsigned)RIGHT_USER;
+		ret->rights &= s->cpl == 3 ? ~0u : ~(unsigned)RIGHT_USER;
+}
+
+/* Of a way that was found: where it leads. */
+static inline void finish(const struct soft_cpu *cpu, const struct tables *t, uint64_t gva,
+			  struct page_walk *p)
+{
+	uint64_t leaf = p->entry[p->level];
+
+	p->gpa = page_address(t, p->level, leaf, gva);
+	p->page_bytes = (uint64_t)PAGE_BYTES << t->index_bits * p->level;
+	p->rights |= p->level ? RIGHT_LARGE : 0;
+	p->rights |= leaf & PTE_G && cpu->state.cr4 & CR4_PGE ? RIGHT_GLOBAL : 0;
 }
 
 static inline int walk(struct soft_cpu *cpu, struct tables t, uint64_t gva, unsigned access,
-		       uint64_t *ret_gpa, unsigned *ret_rights, struct fault *fault)
+		       struct page_walk *p, struct fault *fault)
 {
-	struct path p;
-
 	do {
-		if (descend(cpu, &t, gva, access, &p, fault))
+		enum walk_end way = descend(cpu, &t, cpu->state.cr3, gva, p);
+
+		if (way != WAY_FOUND)
+			return page_fault(cpu, fault, gva, access, way == WAY_RESERVED,
+					  way == WAY_RESERVED);
+		if (check_rights(cpu, gva, access, p->rights, fault))
 			return -EFAULT;
-	} while (!mark_used(cpu, &t, access, &p));
-	*ret_gpa = page_address(&t, p.level, p.entry[p.level], gva);
-	*ret_rights = p.rights | (p.level ? RIGHT_LARGE : 0);
-	*ret_rights |= p.entry[p.level] & PTE_G && cpu->state.cr4 & CR4_PGE ? RIGHT_GLOBAL : 0;
+	} while (!mark_used(cpu, &t, access, p));
+	finish(cpu, &t, gva, p);
 	return 0;
 }
 
-int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa,
-	      unsigned *ret_rights, struct fault *fault)
+int soft_walk_pages(struct soft_cpu *cpu, uint64_t gva, unsigned access,
+			   struct page_walk *ret, struct fault *fault)
 {
 	const struct x86_state *s = &cpu->state;
 
 	if (s->efer & EFER_LMA) {
 		if (!soft_canonical(gva))
 			return soft_fail(fault, EXC_GP, true, 0);
-		return walk(cpu, tables_long(s), gva, access, ret_gpa, ret_rights, fault);
+		return walk(cpu, tables_long(s), gva, access, ret, fault);
 	}
 	gva = (uint32_t)gva;
 	if (!(s->cr0 & CR0_PG)) {
-		walk_nothing(s, gva, ret_gpa, ret_rights);
+		walk_nothing(s, gva, ret);
 		return 0;
 	}
 	if (s->cr4 & CR4_PAE)
-		return walk(cpu, tables_pae(s), gva, access, ret_gpa, ret_rights, fault);
-	return walk(cpu, tables_32(), gva, access, ret_gpa, ret_rights, fault);
+		return walk(cpu, tables_pae(s), gva, access, ret, fault);
+	return walk(cpu, tables_32(), gva, access, ret, fault);
+}
+
+int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa,
+	      unsigned *ret_rights, struct fault *fault)
+{
+	struct page_walk found;
+
+	if (soft_walk_pages(cpu, gva, access, &found, fault))
+		return -EFAULT;
+	*ret_gpa = found.gpa;
+	*ret_rights = found.rights;
+	return 0;
+}
+
+static inline bool look_up(const struct soft_cpu *cpu, struct tables t, uint64_t cr3, uint64_t gva,
+			   struct page_walk *p)
+{
+	uint64_t used = PTE_A;
+
+	if (descend(cpu, &t, cr3, gva, p) != WAY_FOUND)
+		return false;
+	finish(cpu, &t, gva, p);
+	for (unsigned level = p->level; level < p->levels; level++)
+		used &= p->entry[level];
+	p->rights |= used ? RIGHT_ACCESSED : 0;
+	p->rights |= p->entry[p->level] & PTE_D ? RIGHT_DIRTY : 0;
+	return true;
+}
+
+bool soft_look_up(const struct soft_cpu *cpu, uint64_t cr3, uint64_t gva, struct page_walk *ret)
+{
+	const struct x86_state *s = &cpu->state;
+
+	if (s->efer & EFER_LMA)
+		return soft_canonical(gva) && look_up(cpu, tables_long(s), cr3, gva, ret);
+	gva = (uint32_t)gva;
+	if (!(s->cr0 & CR0_PG)) {
+		walk_nothing(s, gva, ret);
+		return true;
+	}
+	if (s->cr4 & CR4_PAE)
+		return look_up(cpu, tables_pae(s), cr3, gva, ret);
+	return look_up(cpu, tables_32(), cr3, gva, ret);
+}
+
+bool soft_walk_holds(const struct page_walk *t)
+{
+	const struct tables kind = { .levels = t->entry_bytes == 4 ? LEVELS_32 : LEVELS_LONG };
+
+	for (unsigned level = t->level; level < t->levels; level++)
+		if ((entry_read(&kind, t->at[level]) ^ t->entry[level]) & ~(PTE_A | PTE_D))
+			return false;
+	return true;
 }
 
 bool soft_load_pae_roots(struct soft_cpu *cpu, uint64_t cr3)

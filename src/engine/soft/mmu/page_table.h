@@ -1,0 +1,37 @@
+/*
+ * The guest's page tables from which translations are cached, and how it is noticed that one was
+ * written (issue "event, reaction" in docs/engine.md).
+ *
+ *   holders    of a frame: processors that may have a write entry to it, a bit each. Creating such
+ *              an entry is what is intercepted; what is then written through it is not seen
+ *   FRAME_TABLE  the frame is, or was, a page table that a shadow page came through
+ *   version    of a frame that is FRAME_TABLE: another one after each write that was seen, and
+ *              after each time that its holders lost their entries
+ *
+ *   1. A frame whose version is as it was, and that nobody holds, has not been written.
+ *   2. Who writes a frame in C does it first, then a fence, then looks at FRAME_TABLE. Who walks
+ *      sets FRAME_TABLE, then takes the version, then reads the entry. One of them sees the other.
+ *   3. A processor's bit is taken away by that processor only, where it holds no host address of
+ *      guest memory: in a flush.
+ *   4. Frames of overlays have no version: the machine writes them and tells nobody.
+ *
+ * With more than HOLDERS processors the last bit stands for all the others, and stays.
+ */
+#pragma once
+
+#include "engine/soft/soft_internal.h"
+
+enum { HOLDERS = 8 };
+
+/* Walks of this frame count from now on: its version. */
+uint32_t page_table_note(struct soft_engine *e, uint64_t frame);
+/* Whether it has been written, or may be, since it had this version. */
+bool page_table_has_changed(const struct soft_engine *e, uint64_t frame, uint32_t version);
+/* Behind a write of this frame in C. */
+void page_table_written(struct soft_engine *e, uint64_t frame);
+/* Before a write entry to this frame, or a write by host address. */
+void page_table_hold(struct soft_cpu *cpu, uint64_t frame);
+/* Whether this processor is the only one that may have write entries to it. */
+bool page_table_is_held_here(const struct soft_cpu *cpu, uint64_t frame);
+/* The processor's write entries to it are gone. */
+void page_table_let_go(struct soft_cpu *cpu, uint64_t frame);
