@@ -29,6 +29,7 @@ static const char run_help[] =
 	"[--cpus N]\n"
 	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--test-device] "
 	"[--statistics]\n"
+	"                 [--time-limit SECONDS]\n"
 	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] "
 	"[--mitigations guest|off] [--name NAME]\n"
 	"                 [--memory-min SIZE] [--overhead SIZE] "
@@ -63,15 +64,23 @@ static const char run_help[] =
 	"--restore FILE goes on from where umbra save left a machine, with its memory, "
 	"processors and features.\n"
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n"
+	"--time-limit SECONDS: a guest that is not done then is ended with 124, and where "
+	"it was is said.\n"
 	"--test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
 
 /* Options without a letter. */
-enum { OPTION_CPU_MODEL = 256, OPTION_MITIGATIONS, OPTION_HOST_MASK, OPTION_OVERHEAD };
+enum {
+	OPTION_CPU_MODEL = 256,
+	OPTION_MITIGATIONS,
+	OPTION_HOST_MASK,
+	OPTION_OVERHEAD,
+	OPTION_TIME_LIMIT
+};
 
 struct run_options {
 	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name,
 		*restore, *memory_min, *image;
-	const char *cpu_model, *mitigations, *host_mask, *overhead;
+	const char *cpu_model, *mitigations, *host_mask, *overhead, *time_limit;
 	bool statistics, test_device;
 };
 
@@ -128,6 +137,7 @@ static int take_option(struct run *r, int option, const char *value)
 	case OPTION_MITIGATIONS: o->mitigations = value; return 0;
 	case OPTION_HOST_MASK: o->host_mask = value; return 0;
 	case OPTION_OVERHEAD: o->overhead = value; return 0;
+	case OPTION_TIME_LIMIT: o->time_limit = value; return 0;
 	default: return EXIT_USAGE;
 	}
 }
@@ -165,6 +175,7 @@ static int parse_run(struct run *r, int argc, char **argv)
 		{ "cpus", 1, 0, 'c' },
 		{ "console", 1, 0, 'C' },
 		{ "debug-exit", 1, 0, 'd' },
+		{ "time-limit", 1, 0, OPTION_TIME_LIMIT },
 		{ "statistics", 0, 0, 's' },
 		{ "test-device", 0, 0, 't' },
 		{ "hv", 1, 0, 'H' },
@@ -368,6 +379,18 @@ static int take_host(struct machine_plan *m, const struct run_options *o)
 	return 0;
 }
 
+static int take_time_limit(struct run *r)
+{
+	const char *text = r->options.time_limit;
+	unsigned long seconds = 0;
+
+	if (text && !parse_number(text, 1, UINT32_MAX, &seconds))
+		return complain(EXIT_USAGE, "not a number of seconds", text,
+				"say for example --time-limit 60");
+	r->plan->machine.time_limit_s = (uint32_t)seconds;
+	return 0;
+}
+
 static int take_new(struct run *r)
 {
 	const struct run_options *o = &r->options;
@@ -517,6 +540,8 @@ static int make_plan(struct run *r)
 	take_places(&r->plan->disks.place);
 	r->plan->machine.statistics = r->options.statistics;
 	code = r->options.restore ? take_saved(r) : take_new(r);
+	if (!code)
+		code = take_time_limit(r);
 	if (!code)
 		code = take_overhead(&r->plan->machine, &r->options);
 	if (!code)

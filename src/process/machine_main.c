@@ -252,6 +252,7 @@ static void take_plan(struct process *p, struct machine_options *o)
 	o->hv_features = plan->hv_features;
 	o->cpus = plan->cpus;
 	o->debug_exit = plan->debug_exit;
+	o->time_limit_s = plan->time_limit_s;
 	o->test_device = plan->test_device;
 	o->model = plan->model;
 	o->host = plan->host;

@@ -74,6 +74,9 @@ static int report_end(const struct broker_end *end, const struct plan *plan)
 	case MACHINE_POWERED_OFF: case MACHINE_RESET: case MACHINE_STOPPED: return 0;
 	case MACHINE_DEBUG_EXIT: return end->debug_exit_code & 0xff;
 	case MACHINE_CRASHED: print_crash(end->text); return EXIT_GUEST_CRASHED;
+	case MACHINE_OUT_OF_TIME:
+		print_foreign("umbra: the guest was ", end->text);
+		return EXIT_OUT_OF_TIME;
 	default:
 		return complain(EXIT_FAULT, "the host refused what the machine needs", plan->source,
 				"see umbra doctor");

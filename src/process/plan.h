@@ -24,7 +24,7 @@ enum {
 
 struct machine_plan {
 	uint64_t memory_bytes, least_memory_bytes, overhead_bytes, hv_features;
-	uint32_t cpus;
+	uint32_t cpus, time_limit_s;
 	uint16_t debug_exit;
 	bool has_bus, statistics, test_device;
 	struct cpu_model model;

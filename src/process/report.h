@@ -10,7 +10,8 @@ enum {
 	EXIT_NO_ENGINE = 69,
 	EXIT_FAULT = 70,
 	EXIT_GUEST_CRASHED = 75,
-	EXIT_POLICY = 78
+	EXIT_POLICY = 78,
+	EXIT_OUT_OF_TIME = 124 /* as timeout(1) has it */
 };
 
 /* umbra: WHERE: WHAT; REMEDY. Returns code. */

@@ -103,6 +103,16 @@ static int make_units(struct machine *machine)
 	return error;
 }
 
+static void make_looked(struct machine *machine)
+{
+	pthread_condattr_t attributes;
+
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&machine->looked, &attributes);
+	pthread_condattr_destroy(&attributes);
+}
+
 static int make_parts(struct machine *machine, uint64_t tsc_hz)
 {
 	int error = make_memory(machine);
@@ -113,6 +123,7 @@ static int make_parts(struct machine *machine, uint64_t tsc_hz)
 		return error;
 	pthread_mutex_init(&machine->lock, NULL);
 	pthread_cond_init(&machine->changed, NULL);
+	make_looked(machine);
 	machine_connect_hv(machine, tsc_hz);
 	clock_set(machine, tsc_hz, clock_tsc(), 0);
 	machine->apic_host = (struct apic_host){ .send = send_ipi,

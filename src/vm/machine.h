@@ -15,7 +15,7 @@ struct machine;
 enum { MACHINE_MAX_CPUS = X86_MAX_PROCESSORS };
 /*
  * FAILED: the host refused something that the machine needs. REFUSED: the kernel, the initrd or the
- * saved machine cannot be used.
+ * saved machine cannot be used. OUT_OF_TIME: it was not done within time_limit_s.
  */
 enum machine_end {
 	MACHINE_POWERED_OFF,
@@ -24,7 +24,8 @@ enum machine_end {
 	MACHINE_RESET,
 	MACHINE_DEBUG_EXIT,
 	MACHINE_FAILED,
-	MACHINE_REFUSED
+	MACHINE_REFUSED,
+	MACHINE_OUT_OF_TIME
 };
 
 /* Those of a disk process (block/block.h); memory NULL: no disks. */
@@ -45,6 +46,15 @@ struct machine_state {
 #define MACHINE_LEAST_OVERHEAD_BYTES (64ull << 20)
 #define MACHINE_DEFAULT_OVERHEAD_BYTES (384ull << 20)
 #define MACHINE_MOST_OVERHEAD_BYTES (2048ull << 20)
+
+/* WAITS: for the interrupt that starts it. */
+enum machine_cpu_state { MACHINE_CPU_RUNS, MACHINE_CPU_HALTED, MACHINE_CPU_WAITS };
+/* Where a processor is. */
+struct machine_registers {
+	uint64_t gpr[16], rip, rflags, cr0, cr2, cr3, cr4, efer, lstar;
+	uint16_t cs, ss;
+	uint8_t state, fault_vector; /* enum machine_cpu_state; of the last fault */
+};
 
 struct machine_options {
 	uint64_t memory_bytes;
@@ -70,6 +80,7 @@ struct machine_options {
 	uint64_t least_memory_bytes;
 	uint64_t overhead_bytes; /* what the engine may use beside the guest's memory (engine.h) */
 	bool test_device; /* chipset/test_device.h */
+	unsigned time_limit_s; /* while it runs; 0: none */
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
 	/* Called under the machine's lock with what the guest prints. */
 	void (*console)(void *context, const uint8_t *data, size_t bytes);
@@ -153,6 +164,12 @@ bool machine_shut_down(struct machine *machine);
  * a bus. From any thread.
  */
 void machine_set_memory(struct machine *machine, uint64_t bytes);
+/*
+ * Where the processors are. 0; -EAGAIN: not all have said so within a second, and of the others it
+ * is what they said before. From one thread at a time that is no processor's.
+ */
+int machine_look(struct machine *machine, struct machine_registers ret[MACHINE_MAX_CPUS],
+		 unsigned *ret_cpus);
 /* From any thread; not from a signal handler. */
 void machine_stop(struct machine *machine);
 /*
@@ -168,6 +185,6 @@ void machine_resume(struct machine *machine);
 const char *machine_refusal(const struct machine *machine, int *ret_error);
 /* After MACHINE_DEBUG_EXIT: (value & 0x7f) << 1 | 1, as QEMU's isa-debug-exit has it. */
 int machine_debug_exit_code(const struct machine *machine);
-/* What the guest said of its crash; NULL if nothing. */
+/* What the guest said of its crash, or where it was when its time was up; NULL if nothing. */
 const char *machine_crash_text(const struct machine *machine);
 void machine_statistics(struct machine *machine, char *text, size_t bytes);

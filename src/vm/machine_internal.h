@@ -37,6 +37,12 @@ enum { MTRRS = 0x210, CONSOLE_BYTES = 512, CONSOLE_LINE_BYTES = 160, CRASH_TEXT_
 
 enum vcpu_activity { VCPU_RUNNING, VCPU_WAITS_FOR_SIPI };
 
+/* Of a processor that does not seem to get on (stuck.c). */
+struct spin {
+	unsigned samples; /* 0: none */
+	uint64_t rip, gpr[16], devices_asked, runtime_100ns;
+};
+
 struct vcpu {
 	struct machine *machine;
 	uint32_t index; /* also the APIC id and the VP index */
@@ -55,6 +61,10 @@ struct vcpu {
 	bool halted; /* it waits for an interrupt that is not masked */
 	bool idle;   /* it waits for an interrupt, also for a masked one (HV_X64_MSR_GUEST_IDLE) */
 	uint8_t sipi_vector;
+	bool look_wanted;
+	struct machine_registers registers; /* when it last looked */
+	struct spin spin;
+	uint64_t devices_asked; /* ports and memory of devices, how often */
 	uint64_t runtime_100ns;        /* when it last stood still */
 	uint64_t runtime_before_100ns; /* on the threads that it had before it was restored */
 };
@@ -89,6 +99,7 @@ struct machine {
 	enum life life;          /* changed under the lock, read also without */
 	unsigned standing;       /* how many processors stand still */
 	pthread_cond_t changed;  /* life, or standing */
+	pthread_cond_t looked;   /* a processor (look.c) */
 	pthread_barrier_t prepared; /* the processors' threads */
 	enum machine_end end;    /* of LIFE_ENDED */
 	int refusal;             /* of what it begins with: -errno, and why */
@@ -99,7 +110,7 @@ struct machine {
 	char line[CONSOLE_LINE_BYTES + 1];      /* what the guest prints now */
 	char last_line[CONSOLE_LINE_BYTES + 1]; /* the last that was not empty */
 	size_t line_used;
-	bool stuck_told;
+	bool stuck_told, time_is_up;
 	size_t console_used;
 	struct vcpu vcpus[MACHINE_MAX_CPUS];
 };
@@ -193,6 +204,16 @@ void stuck_console_byte(struct machine *machine, uint8_t byte);
 void stuck_triple_fault(struct vcpu *vcpu);
 /* This processor is about to sleep: says so if none will ever wake. */
 void stuck_look(struct vcpu *vcpu);
+/* Its registers were just taken: says so if it spins; ends the machine whose time is up. */
+void stuck_sample(struct vcpu *vcpu);
+/* Every second, without the lock. */
+void stuck_tick(struct machine *machine, unsigned seconds);
+
+/* ---- look.c; under the lock ---- */
+
+void look_ask(struct vcpu *vcpu);
+/* On the processor's own thread, outside of its engine. */
+void look_take(struct vcpu *vcpu);
 
 /* ---- vcpu.c ---- */
 

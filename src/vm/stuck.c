@@ -3,15 +3,22 @@
  * console ended with.
  *
  * All processors halted with interrupts disabled is for good: nothing in a machine raises an NMI
- * but a processor, and only a processor sends INIT. Left out: a processor that spins with
- * interrupts disabled looks like one that works.
+ * but a processor, and only a processor sends INIT.
+ *
+ * A processor that spins with interrupts disabled is told from one that works by what it has in its
+ * registers: SPIN_SAMPLES times, a second apart, it was within SPIN_BYTES of code with all but one
+ * general register the same, and has asked no device meanwhile (who polls one may wait for a key).
+ * A loop that gets on moves a pointer and a counter, or a pointer and data. Left out: spins with
+ * interrupts enabled, in which a kernel says so itself.
  */
 #include "machine_internal.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { LINE_BYTES = 400 };
+enum { LINE_BYTES = 400, GPRS = 16 };
+enum { SPIN_SAMPLES = 10, SPIN_BYTES = 256, SPIN_CHANGES = 1 };
+#define SPIN_RUNTIME_100NS 10000000ull /* of all samples together: 1 s */
 
 void stuck_console_byte(struct machine *machine, uint8_t byte)
 {
@@ -82,4 +89,99 @@ void stuck_look(struct vcpu *vcpu)
 	stuck_describe(vcpu, "every processor is halted with interrupts disabled", false, text,
 		       sizeof(text));
 	machine->options.stuck(machine->options.context, text);
+}
+
+/* ---- a spin ---- */
+
+/* Whether this could be the same loop as at the first sample. */
+static bool is_same_spin(const struct vcpu *vcpu, const struct machine_registers *now)
+{
+	const struct spin *first = &vcpu->spin;
+	unsigned changes = 0;
+
+	if (!first->samples || first->devices_asked != vcpu->devices_asked ||
+	    now->rip - first->rip + SPIN_BYTES > 2 * SPIN_BYTES)
+		return false;
+	for (unsigned n = 0; n < GPRS; n++)
+		changes += now->gpr[n] != first->gpr[n];
+	return changes <= SPIN_CHANGES;
+}
+
+static void begin_spin(struct vcpu *vcpu, const struct machine_registers *now)
+{
+	vcpu->spin = (struct spin){ .samples = 1,
+				    .rip = now->rip,
+				    .devices_asked = vcpu->devices_asked,
+				    .runtime_100ns = vcpu_runtime_100ns(vcpu) };
+	memcpy(vcpu->spin.gpr, now->gpr, sizeof(vcpu->spin.gpr));
+}
+
+static void look_for_spin(struct vcpu *vcpu)
+{
+	const struct machine_registers *now = &vcpu->registers;
+	struct machine *machine = vcpu->machine;
+	char text[LINE_BYTES];
+
+	if (now->rflags & FLAG_IF || now->state != MACHINE_CPU_RUNS) {
+		vcpu->spin.samples = 0;
+		return;
+	}
+	if (!is_same_spin(vcpu, now)) {
+		begin_spin(vcpu, now);
+		return;
+	}
+	if (++vcpu->spin.samples < SPIN_SAMPLES || machine->stuck_told || !machine->options.stuck ||
+	    vcpu_runtime_100ns(vcpu) - vcpu->spin.runtime_100ns < SPIN_RUNTIME_100NS)
+		return;
+	machine->stuck_told = true;
+	stuck_describe(vcpu, "a processor spins with interrupts disabled", true, text,
+		       sizeof(text));
+	machine->options.stuck(machine->options.context, text);
+}
+
+/* ---- a limit of time ---- */
+
+/* The first processor that executes something; the boot processor when none does. */
+static const struct vcpu *most_telling(const struct machine *machine)
+{
+	for (unsigned n = 0; n < machine->options.cpus; n++)
+		if (machine->vcpus[n].activity == VCPU_RUNNING && !machine->vcpus[n].halted &&
+		    !machine->vcpus[n].idle)
+			return &machine->vcpus[n];
+	return &machine->vcpus[0];
+}
+
+static void end_for_time(struct vcpu *vcpu)
+{
+	struct machine *machine = vcpu->machine;
+	char reason[LINE_BYTES];
+
+	if (vcpu != most_telling(machine))
+		return;
+	snprintf(reason, sizeof(reason), "not done after %u s", machine->options.time_limit_s);
+	stuck_describe(vcpu, reason, true, machine->crash_text, sizeof(machine->crash_text));
+	machine_finish(machine, MACHINE_OUT_OF_TIME);
+}
+
+void stuck_sample(struct vcpu *vcpu)
+{
+	look_for_spin(vcpu);
+	if (vcpu->machine->time_is_up)
+		end_for_time(vcpu);
+}
+
+void stuck_tick(struct machine *machine, unsigned seconds)
+{
+	unsigned limit_s = machine->options.time_limit_s;
+
+	pthread_mutex_lock(&machine->lock);
+	machine->time_is_up = limit_s && seconds >= limit_s;
+	for (unsigned n = 0; n < machine->options.cpus; n++) {
+		struct vcpu *vcpu = &machine->vcpus[n];
+		bool runs = vcpu->activity == VCPU_RUNNING && !vcpu->halted && !vcpu->idle;
+
+		if (runs || machine->time_is_up)
+			look_ask(vcpu);
+	}
+	pthread_mutex_unlock(&machine->lock);
 }

@@ -1,6 +1,6 @@
 /*
- * A unit with a thread that ticks the others every second, and then tells what has changed of the
- * guest's state.
+ * A unit with a thread that ticks the others every second, looks after processors that do not get
+ * on, and tells what has changed of the guest's state.
  */
 #include "machine_internal.h"
 
@@ -83,7 +83,9 @@ static void ticker_run(void *self)
 		if (ticker->paused)
 			continue;
 		units_tick(&ticker->machine->units, ++seconds);
-		ticker_tell(ticker);
+		stuck_tick(ticker->machine, seconds);
+		if (ticker->machine->devices)
+			ticker_tell(ticker);
 	}
 	pthread_mutex_unlock(&ticker->lock);
 }
@@ -101,8 +103,6 @@ int machine_make_ticker(struct machine *machine)
 	pthread_condattr_t attributes;
 	struct ticker *ticker;
 
-	if (!units_want_ticks(&machine->units))
-		return 0;
 	ticker = calloc(1, sizeof(*ticker));
 	if (!ticker)
 		return -ENOMEM;

@@ -48,14 +48,6 @@ bool unit_is_numbered(const struct unit_list *list, uint32_t section)
 	return false;
 }
 
-bool units_want_ticks(const struct unit_list *list)
-{
-	for (unsigned n = 0; n < list->count; n++)
-		if (list->unit[n].ops->tick)
-			return true;
-	return false;
-}
-
 void units_reset(struct unit_list *list)
 {
 	for (unsigned n = 0; n < list->count; n++)

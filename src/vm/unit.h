@@ -38,7 +38,6 @@ void unit_add(struct unit_list *list, const struct unit_ops *ops, void *self, ui
 struct unit *unit_find(struct unit_list *list, uint32_t section, uint32_t number);
 /* Whether units of this section are numbered; also false where there is none. */
 bool unit_is_numbered(const struct unit_list *list, uint32_t section);
-bool units_want_ticks(const struct unit_list *list);
 void units_reset(struct unit_list *list);
 /* Makes their threads, which wait. 0, or -errno: then the process is to end. */
 int units_start(struct unit_list *list);

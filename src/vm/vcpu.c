@@ -40,6 +40,7 @@ static uint64_t on_port_read(void *context, uint16_t port, unsigned bytes)
 	struct machine *machine = ((struct vcpu *)context)->machine;
 	uint64_t value;
 
+	((struct vcpu *)context)->devices_asked++;
 	pthread_mutex_lock(&machine->lock);
 	if (!machine->test_device ||
 	    !test_device_port_read(machine->test_device, port, bytes, &value))
@@ -113,6 +114,7 @@ static void on_mmio_read(void *context, uint64_t gpa, void *to, size_t bytes)
 {
 	struct vcpu *vcpu = context;
 
+	vcpu->devices_asked++;
 	pthread_mutex_lock(&vcpu->machine->lock);
 	mmio_read(vcpu, gpa, to, bytes);
 	pthread_mutex_unlock(&vcpu->machine->lock);
@@ -360,8 +362,10 @@ static void stand_still(struct vcpu *vcpu)
 	vcpu->runtime_100ns = vcpu_runtime_100ns(vcpu);
 	machine->standing++;
 	pthread_cond_signal(&machine->changed);
-	while (machine_is_still(machine))
+	while (machine_is_still(machine)) {
+		look_take(vcpu);
 		pthread_cond_wait(&vcpu->wake, &machine->lock);
+	}
 	machine->standing--;
 }
 
@@ -387,6 +391,7 @@ static void sleep_until_event(struct vcpu *vcpu)
 		uint64_t next;
 
 		stand_still(vcpu);
+		look_take(vcpu);
 		next = vcpu->activity == VCPU_RUNNING ? timer_run(vcpu) : UINT64_MAX;
 		take_init_and_startup(vcpu);
 		if (!must_sleep(vcpu))

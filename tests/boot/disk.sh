@@ -10,7 +10,7 @@ bad() { echo "disk: $*"; failed=1; }
 tools/fetch-guest tests/boot/disk.init build/guest/disk.cpio.gz build/guest/modules/{hv_vmbus,scsi_common,scsi_mod,scsi_transport_fc,hv_storvsc,sd_mod,hv_utils}.ko
 guest() { # WHAT CPUS OPTION...
 	local status=0 what=$1 cpus=$2; shift 2
-	timeout -s KILL 120 "$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus "$cpus" --append "console=ttyS0 quiet umbra.do=$what" "$@" \
+	timeout -s KILL 125 "$umbra" run --time-limit 120 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus "$cpus" --append "console=ttyS0 quiet umbra.do=$what" "$@" \
 		</dev/null >"$work/log" 2>&1 || status=$?
 	tr -d '\r' <"$work/log" >"$work/said"
 	[ "$status" = 0 ] && grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || { bad "$what ended with $status"; tail -3 "$work/said"; }

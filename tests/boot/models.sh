@@ -15,7 +15,7 @@ row() {
 	[ -z "${only:-}" ] || [ "$only" = "$name" ] || return 0
 	log=$guest/models-$name.log
 	status=0
-	timeout -s KILL 90 "$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/work.cpio.gz --memory 512M --cpus "$cpus" "$@" \
+	timeout -s KILL 95 "$umbra" run --time-limit 90 --kernel build/guest/vmlinuz --initrd build/guest/work.cpio.gz --memory 512M --cpus "$cpus" "$@" \
 		--append "console=ttyS0 loglevel=8" </dev/null >"$log" 2>&1 || status=$?
 	bad=
 	[ "$status" = 0 ] && grep -q "^WORK DONE" "$log" && grep -q "^THIRTYTWO 3257f041" "$log" || bad="ended with $status"

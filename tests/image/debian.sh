@@ -61,7 +61,7 @@ must "$umbra" image scan last.vhdx --digests
 # the same disk runs: its programs, its package manager; then it knows what was installed
 must "$umbra" disk create run.vhdx --parent last.vhdx
 (cd "$here" && tools/fetch-guest tests/image/debian.init "$work/debian.cpio.gz" build/guest/modules/{hv_vmbus,scsi_common,scsi_mod,scsi_transport_fc,hv_storvsc,sd_mod,hv_utils}.ko)
-timeout -s KILL 120 "$umbra" run --kernel "$here/build/guest/vmlinuz" --initrd debian.cpio.gz --cpus 2 --memory 1G --disk run.vhdx --append "console=ttyS0 quiet" \
+timeout -s KILL 125 "$umbra" run --time-limit 120 --kernel "$here/build/guest/vmlinuz" --initrd debian.cpio.gz --cpus 2 --memory 1G --disk run.vhdx --append "console=ttyS0 quiet" \
 	</dev/null 2>&1 | tr -d '\r' >said
 for line in 'IS debian 12' 'HTTP/1.1 200 OK' "SHA2-256(/usr/bin/perl)= $(sha256sum <root/usr/bin/perl | cut -d' ' -f1)" 'Status: install ok installed' 'DEBIAN DONE'; do
 	grep -qF "$line" said || bad "Debian does not say '$line'"

@@ -1,0 +1,85 @@
+/*
+ * Where the processors are: each says it itself, on its own thread, when it is asked to (by
+ * machine_look(), and every second by the ticker). One that executes the guest leaves its engine
+ * for that, which costs some microseconds; one that sleeps wakes.
+ *
+ *   asker                                     processor
+ *   look_wanted = true, engine_stop, wake     looks before it sleeps, goes on, or stands still
+ *   waits for `looked`, at most a second      registers, look_wanted = false, `looked`
+ */
+#include "machine_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+void look_ask(struct vcpu *vcpu)
+{
+	vcpu->look_wanted = true;
+	engine_stop(vcpu->cpu, ENGINE_EXIT_KICK);
+	pthread_cond_signal(&vcpu->wake);
+}
+
+static void take_registers(struct vcpu *vcpu)
+{
+	struct machine_registers *registers = &vcpu->registers;
+	struct engine_state state;
+
+	engine_get(vcpu->cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
+	*registers = (struct machine_registers){
+		.rip = state.x86.rip,
+		.rflags = state.x86.rflags,
+		.cr0 = state.x86.cr0,
+		.cr2 = state.x86.cr2,
+		.cr3 = state.x86.cr3,
+		.cr4 = state.x86.cr4,
+		.efer = state.x86.efer,
+		.lstar = state.x86.lstar,
+		.cs = state.x86.segment[X86_CS].selector,
+		.ss = state.x86.segment[X86_SS].selector,
+		.state = vcpu->activity == VCPU_RUNNING ? MACHINE_CPU_RUNS : MACHINE_CPU_WAITS,
+		.fault_vector = state.fault_vector,
+	};
+	if (vcpu->activity == VCPU_RUNNING && (vcpu->halted || vcpu->idle))
+		registers->state = MACHINE_CPU_HALTED;
+	memcpy(registers->gpr, state.x86.gpr, sizeof(registers->gpr));
+}
+
+void look_take(struct vcpu *vcpu)
+{
+	if (!vcpu->look_wanted)
+		return;
+	take_registers(vcpu);
+	vcpu->look_wanted = false;
+	pthread_cond_broadcast(&vcpu->machine->looked);
+	stuck_sample(vcpu);
+}
+
+static bool all_have_looked(const struct machine *machine)
+{
+	for (unsigned n = 0; n < machine->options.cpus; n++)
+		if (machine->vcpus[n].look_wanted)
+			return false;
+	return true;
+}
+
+int machine_look(struct machine *machine, struct machine_registers ret[MACHINE_MAX_CPUS],
+		 unsigned *ret_cpus)
+{
+	struct timespec until;
+	int error = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += 1;
+	pthread_mutex_lock(&machine->lock);
+	for (unsigned n = 0; n < machine->options.cpus; n++)
+		look_ask(&machine->vcpus[n]);
+	while (!error && !machine_has_ended(machine) && !all_have_looked(machine))
+		error = pthread_cond_timedwait(&machine->looked, &machine->lock, &until);
+	error = all_have_looked(machine) ? 0 : -EAGAIN;
+	for (unsigned n = 0; n < machine->options.cpus; n++)
+		ret[n] = machine->vcpus[n].registers;
+	*ret_cpus = machine->options.cpus;
+	pthread_mutex_unlock(&machine->lock);
+	return error;
+}
