@@ -75,7 +75,7 @@ bool machine_move(struct machine *machine, enum life to)
 				    to == LIFE_ENDED ? ENGINE_EXIT_STOP : ENGINE_EXIT_KICK);
 		pthread_cond_signal(&machine->vcpus[n].wake);
 	}
-	pthread_cond_signal(&machine->changed);
+	pthread_cond_broadcast(&machine->changed);
 	CHECK(check_lifecycle(machine));
 	return true;
 }

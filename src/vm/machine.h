@@ -152,7 +152,10 @@ int machine_start_threads(struct machine *machine);
 void machine_go(struct machine *machine);
 /* Returns when the machine has ended and its threads are gone: why it did. */
 enum machine_end machine_wait(struct machine *machine);
-/* From any thread: input for the console; how much was taken. */
+/*
+ * From any thread: input for the console; how much was taken. Waits for machine_go(): what is
+ * loaded then is the whole of the serial port.
+ */
 size_t machine_input(struct machine *machine, const uint8_t *data, size_t bytes);
 /*
  * Asks the guest to power off, which takes its time: false when no driver of its listens. From any

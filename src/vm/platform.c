@@ -42,6 +42,8 @@ size_t machine_input(struct machine *machine, const uint8_t *data, size_t bytes)
 {
 	size_t taken = 0;
 
+	if (machine_wait_for_begin(machine))
+		return 0;
 	pthread_mutex_lock(&machine->lock);
 	while (taken < bytes && chipset_input(&machine->chipset, data[taken]))
 		taken++;

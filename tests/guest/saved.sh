@@ -48,3 +48,6 @@ wait %1 && status=0 || status=$?
 [ $status = 0 ] || fail "a machine that was stopped by its save ended with $status"
 go_on "$where/child.saved" "$where/grandchild.log"
 good "$where/grandchild.log" $?
+# a key that is pressed while the file is still being read is not lost
+echo | timeout -s KILL 60 "$umbra" run --restore "$where/child.saved" >"$where/early.log" 2>&1
+good "$where/early.log" $?
