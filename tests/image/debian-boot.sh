@@ -1,20 +1,15 @@
 #!/bin/bash
 # An unmodified Debian with its own kernel, initial file system and init boots from a VHDX chain by one command, is told to stop, and boots again.
 set -u
-umbra=${UMBRA:-$PWD/build/umbra} cache=${DEBIAN_SYSTEM:-$PWD/build/guest/debian-system.tar}
+umbra=${UMBRA:-$PWD/build/umbra}
+tree=$(tests/image/debian-tree) || exit 1
 work=$(mktemp -d); trap 'kill %1 2>/dev/null; rm -rf "$work"' EXIT
 failed=0
 bad() { echo "debian-boot: $*"; failed=1; }
 must() { timeout -s KILL 200 "$@" >"$work/out.log" 2>&1 || { bad "failed ($?): $*"; tail -3 "$work/out.log"; }; }
-mkdir -p "$(dirname "$cache")"
-if [ ! -f "$cache" ]; then
-	mmdebstrap --quiet --variant=minbase --include=systemd-sysv,udev,dbus,kmod,linux-image-cloud-amd64,initramfs-tools bookworm "$work/root.tar" 2>"$work/log" ||
-		{ bad "mmdebstrap"; tail -5 "$work/log"; exit 1; }
-	mv "$work/root.tar" "$cache"
-fi
 cd "$work"
 export HOME=$work XDG_RUNTIME_DIR=$work
-mkdir root && tar -xf "$cache" -C root --exclude='./dev/*' || bad "tar"
+mkdir root && tar -xf "$tree" -C root --exclude='./dev/*' || bad "tar"
 echo "LABEL=system / ext4 defaults 0 1" >root/etc/fstab
 cat >root/etc/systemd/system/umbra-test.service <<'UNIT'
 [Unit]
