@@ -15,6 +15,7 @@
 
 #include "cli.h"
 #include "names.h"
+#include "registers.h"
 
 enum {
 	PATH_BYTES = 1 << 12,
@@ -28,12 +29,14 @@ enum {
 
 static const char running_help[] =
 	"usage: umbra ps [--json]\n"
-	"       umbra info [--json] NAME\n"
+	"       umbra info [--json] [--symbols FILE] NAME\n"
 	"       umbra stop NAME\n"
 	"       umbra kill NAME\n"
 	"       umbra memory NAME [--set SIZE|auto] [--json]\n"
 	"       umbra save [--stop] [--replace] NAME FILE\n"
 	"About machines that were given a name with umbra run --name NAME.\n"
+	"info says what it is and where its processors are; with --symbols, a System.map or what\n"
+	"/proc/kallsyms of the guest says, also in which function.\n"
 	"stop asks the guest to power off where it has the drivers for that, and ends the machine\n"
 	"half a minute later; stopped twice, at once.\n"
 	"memory says what the guest has and needs, or sets what it shall have, of a machine with\n"
@@ -44,7 +47,7 @@ static const char running_help[] =
 	"ends, once FILE is safely on disk. "
 	"FILE must not be there yet, unless --replace is given.\n";
 
-struct arguments { bool json, stop, replace; const char *name, *file, *set; };
+struct arguments { bool json, stop, replace; const char *name, *file, *set, *symbols; };
 
 /* ---- talking ---- */
 
@@ -168,11 +171,42 @@ static int verb_ps(const struct arguments *a)
 	return 0;
 }
 
-static int verb_info(const struct arguments *a)
+/* Its processors' registers beside the rest; without them where it does not answer. */
+static json_t *describe_with_registers(const char *name)
 {
-	json_t *j = describe(a->name);
+	int error;
+	FILE *peer = talk_to(name, &error);
+	json_t *machine = peer ? ask_description(peer) : NULL;
+	json_t *answer = machine && ask(peer, "registers") ? hear(peer) : NULL;
+	json_t *processors = json_object_get(answer, "processors");
+
+	if (json_is_array(processors))
+		json_object_set(machine, "processors", processors);
+	json_decref(answer);
+	if (peer)
+		fclose(peer);
+	return machine;
+}
+
+static void print_description(json_t *machine)
+{
 	json_t *value;
 	const char *key;
+
+	json_object_foreach(machine, key, value) {
+		char *text = json_dumps(value, JSON_ENCODE_ANY);
+
+		if (!json_is_array(value))
+			printf("%-10s %s\n", key,
+			       json_is_string(value) ? json_string_value(value) : text);
+		free(text);
+	}
+}
+
+static int verb_info(const struct arguments *a)
+{
+	json_t *j = describe_with_registers(a->name);
+	int code = 0;
 
 	if (!j)
 		return no_machine(a->name, -ENOENT);
@@ -180,16 +214,11 @@ static int verb_info(const struct arguments *a)
 		json_dumpf(j, stdout, JSON_INDENT(2));
 		puts("");
 	} else {
-		json_object_foreach(j, key, value) {
-			char *text = json_dumps(value, JSON_ENCODE_ANY);
-
-			printf("%-10s %s\n", key,
-			       json_is_string(value) ? json_string_value(value) : text);
-			free(text);
-		}
+		print_description(j);
+		code = registers_print(json_object_get(j, "processors"), a->symbols);
 	}
 	json_decref(j);
-	return 0;
+	return code;
 }
 
 /* ---- stop, kill ---- */
@@ -475,6 +504,7 @@ static int parse(int argc, char **argv, int operands, struct arguments *a)
 {
 	static const struct option longs[] = { { "json", 0, 0, 'j' },    { "stop", 0, 0, 's' },
 					       { "replace", 0, 0, 'r' }, { "set", 1, 0, 'S' },
+					       { "symbols", 1, 0, 'y' },
 					       { "help", 0, 0, 'h' },    { 0 } };
 	int c;
 
@@ -483,6 +513,7 @@ static int parse(int argc, char **argv, int operands, struct arguments *a)
 		case 'j': a->json = true; break;
 		case 's': a->stop = true; break;
 		case 'S': a->set = optarg; break;
+		case 'y': a->symbols = optarg; break;
 		case 'r': a->replace = true; break;
 		case 'h': fputs(running_help, stdout); exit(0);
 		default: return EXIT_USAGE;

@@ -16,6 +16,7 @@ static const struct control_verb verbs[] = {
 	{ .name = "kill", .number = WISH_KILL },
 	{ .name = "save", .number = WISH_SAVE },
 	{ .name = "resume", .number = WISH_RESUME },
+	{ .name = "registers", .number = WISH_LOOK },
 	{ .name = "memory",
 	  .number = WISH_MEMORY,
 	  .member = { { "bytes", CONTROL_NUMBER, true } } },
@@ -176,6 +177,78 @@ static enum control_wish end_save(struct control *c, struct control_peer *p,
 	return WISH_RESUME;
 }
 
+/* One question at a time for a peer; those of others are answered by the same. */
+static enum control_wish begin_look(struct control *c, struct control_peer *p,
+				    const struct control_request *r)
+{
+	if (p->wants_registers) {
+		add_line(p, control_failure(r->id, -EBUSY, NULL));
+		return WISH_NOTHING;
+	}
+	p->wants_registers = true;
+	memcpy(p->look_id, r->id, sizeof(p->look_id));
+	if (c->looks)
+		return WISH_NOTHING;
+	c->looks = 1;
+	return WISH_LOOK;
+}
+
+/* Beyond what JSON's readers take: as text. */
+static void set_hexadecimal(json_t *object, const char *name, uint64_t value)
+{
+	char text[sizeof("0x0123456789abcdef")];
+
+	snprintf(text, sizeof(text), "%#lx", value);
+	json_object_set_new(object, name, json_string(text));
+}
+
+static json_t *describe_registers(const struct record_registers *r)
+{
+	static const char *const gprs[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+					      "rsi", "rdi", "r8",  "r9",  "r10", "r11",
+					      "r12", "r13", "r14", "r15" };
+	static const char *const states[] = { "runs", "halted", "waits for its start" };
+	json_t *object = json_object();
+
+	json_object_set_new(object, "state",
+			    json_string(states[r->state < REGISTERS_STATES ? r->state : 0]));
+	set_hexadecimal(object, "rip", r->rip);
+	set_hexadecimal(object, "rflags", r->rflags);
+	for (unsigned n = 0; n < 16; n++)
+		set_hexadecimal(object, gprs[n], r->gpr[n]);
+	set_hexadecimal(object, "cs", r->cs);
+	set_hexadecimal(object, "ss", r->ss);
+	set_hexadecimal(object, "cr0", r->cr0);
+	set_hexadecimal(object, "cr2", r->cr2);
+	set_hexadecimal(object, "cr3", r->cr3);
+	set_hexadecimal(object, "cr4", r->cr4);
+	set_hexadecimal(object, "efer", r->efer);
+	set_hexadecimal(object, "lstar", r->lstar);
+	json_object_set_new(object, "last-exception", json_integer(r->fault_vector));
+	return object;
+}
+
+bool control_looked(struct control *c, const struct record_registers *registers, unsigned count)
+{
+	json_t *processors = json_array();
+
+	if (!c->looks)
+		return false;
+	c->looks = 0;
+	for (unsigned n = 0; n < count; n++)
+		json_array_append_new(processors, describe_registers(&registers[n]));
+	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
+		struct control_peer *p = &c->peer[n];
+
+		if (p->fd >= 0 && p->wants_registers)
+			add_line(p, control_success(p->look_id,
+						    json_pack("{s:O}", "processors", processors)));
+		p->wants_registers = false;
+	}
+	json_decref(processors);
+	return true;
+}
+
 static enum control_wish take_request(struct control *c, struct control_peer *p,
 				      const struct control_request *r)
 {
@@ -184,6 +257,7 @@ static enum control_wish take_request(struct control *c, struct control_peer *p,
 	switch (wish) {
 	case WISH_SAVE: return begin_save(c, p, r);
 	case WISH_RESUME: return end_save(c, p, r);
+	case WISH_LOOK: return begin_look(c, p, r);
 	case WISH_NOTHING:
 		add_line(p, control_success(r->id, json_pack("{s:o}", "machine", describe(c))));
 		return wish;
@@ -252,6 +326,7 @@ static void accept_peer(struct control *c)
 		return;
 	p->fd = accept4(c->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	p->line_used = p->out_at = p->out_used = 0;
+	p->wants_registers = false;
 }
 
 void control_turn(struct control *c, const struct pollfd fds[CONTROL_FDS],

@@ -11,6 +11,8 @@
  *            machine stands still until resume or
  *            stop, or until the peer is gone; or a failure: it runs
  *   resume   after a save
+ *   registers
+ *            "processors": where they are, once the machine has said so
  *
  *  1. Once there is no room for one more record for the peer that saves, what the machine has said
  *     goes out before more of it is taken.
@@ -38,7 +40,15 @@ enum {
 enum { CONTROL_PEERS = 4, CONTROL_FDS = 1 + CONTROL_PEERS };
 enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_HELD };
 /* What the broker has to do about a line. */
-enum control_wish { WISH_NOTHING, WISH_STOP, WISH_KILL, WISH_SAVE, WISH_RESUME, WISH_MEMORY };
+enum control_wish {
+	WISH_NOTHING,
+	WISH_STOP,
+	WISH_KILL,
+	WISH_SAVE,
+	WISH_RESUME,
+	WISH_MEMORY,
+	WISH_LOOK
+};
 
 struct control_peer {
 	int fd; /* -1: nobody */
@@ -47,6 +57,8 @@ struct control_peer {
 	uint8_t out[CONTROL_OUT_BYTES];
 	size_t out_at, out_used;
 	char save_id[CONTROL_ID_BYTES]; /* of the request whose save it is */
+	char look_id[CONTROL_ID_BYTES]; /* of the one that waits for registers */
+	bool wants_registers;
 };
 
 struct control {
@@ -55,6 +67,7 @@ struct control {
 	struct record_state state;
 	bool has_state;
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
+	unsigned looks; /* how often the machine was asked for registers, and has not answered */
 	enum control_save save;
 	/* Whose save it is; NULL: of one that is gone, and nobody hears of the rest. */
 	struct control_peer *saver;
@@ -82,6 +95,8 @@ void control_turn(struct control *c, const struct pollfd fds[CONTROL_FDS],
  * one.
  */
 bool control_saved(struct control *c, const uint8_t *data, uint32_t bytes);
+/* Where the processors are. False: nobody has asked. */
+bool control_looked(struct control *c, const struct record_registers *registers, unsigned count);
 bool control_save_ended(struct control *c, int error, enum control_wish *ret);
 /* The machine has ended: what can go out at once goes, and the peers are left. */
 void control_end(struct control *c);

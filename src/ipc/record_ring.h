@@ -51,12 +51,14 @@ enum {
 	RECORD_STUCK, /* text: the guest can never go on */
 	/* i32: 1, the guest was asked to power off; or 0, nobody in it listens */
 	RECORD_SHUTTING_DOWN,
+	RECORD_REGISTERS, /* struct record_registers, one for each processor */
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */
 	RECORD_STOP,
 	RECORD_SAVE,
 	RECORD_RESUME, /* after a save */
 	RECORD_SHUT_DOWN,
+	RECORD_LOOK, /* asks for RECORD_REGISTERS */
 	RECORD_MEMORY, /* u64: how many bytes the guest shall have; 0: what it asks for */
 };
 
@@ -69,6 +71,13 @@ enum {
 };
 struct record_state {
 	uint64_t flags, assigned_bytes, target_bytes, available_bytes, committed_bytes;
+};
+
+enum { REGISTERS_MOST = 16 }; /* processors */
+enum { REGISTERS_RUNS, REGISTERS_HALTED, REGISTERS_WAITS, REGISTERS_STATES };
+struct record_registers {
+	uint64_t gpr[16], rip, rflags, cr0, cr2, cr3, cr4, efer, lstar;
+	uint32_t cs, ss, state, fault_vector;
 };
 
 /*

@@ -27,7 +27,7 @@
 enum { INPUT_BYTES = 512, RECORDS_PER_TURN = 16, RING_FULL_MS = 20, OWN_FDS = 3, HELPERS_MAX = 8 };
 
 /* What the machine process is still to be told, in this order. */
-enum message { SAY_STOP, SAY_SAVE, SAY_SHUT_DOWN, SAY_MEMORY, SAY_RESUME, MESSAGES };
+enum message { SAY_STOP, SAY_SAVE, SAY_SHUT_DOWN, SAY_MEMORY, SAY_RESUME, SAY_LOOK, MESSAGES };
 
 struct helper { enum role role; pid_t pid; int end_fd; };
 
@@ -116,6 +116,7 @@ static void broker_grant(void *context, enum control_wish wish)
 	case WISH_SAVE: broker_say(b, SAY_SAVE); break;
 	case WISH_RESUME: broker_say(b, SAY_RESUME); break;
 	case WISH_MEMORY: broker_say(b, SAY_MEMORY); break;
+	case WISH_LOOK: broker_say(b, SAY_LOOK); break;
 	default: break;
 	}
 }
@@ -199,6 +200,17 @@ static bool take_state(struct broker *b, const uint8_t *data, uint32_t bytes)
 	return true;
 }
 
+/* Once for each time that it was asked. */
+static bool take_registers(struct broker *b, const uint8_t *data, uint32_t bytes)
+{
+	struct record_registers registers[REGISTERS_MOST];
+
+	if (!bytes || bytes > sizeof(registers) || bytes % sizeof(registers[0]))
+		return false;
+	memcpy(registers, data, bytes);
+	return control_looked(&b->control, registers, bytes / sizeof(registers[0]));
+}
+
 /* Once. The machine goes on standing: somebody may want to look at it. */
 static bool take_stuck(struct broker *b, const uint8_t *data, uint32_t bytes)
 {
@@ -223,6 +235,7 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_SAVE_ENDED: return take_save_end(b, data, bytes);
 	case RECORD_STATE: return take_state(b, data, bytes);
 	case RECORD_SHUTTING_DOWN: return take_shutting_down(b, data, bytes);
+	case RECORD_REGISTERS: return take_registers(b, data, bytes);
 	case RECORD_STUCK: return take_stuck(b, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
 	default: return false;
@@ -258,7 +271,7 @@ static bool message_put(struct broker *b, enum message message)
 	static const uint32_t kinds[MESSAGES] = {
 		[SAY_STOP] = RECORD_STOP,           [SAY_SAVE] = RECORD_SAVE,
 		[SAY_SHUT_DOWN] = RECORD_SHUT_DOWN, [SAY_MEMORY] = RECORD_MEMORY,
-		[SAY_RESUME] = RECORD_RESUME,
+		[SAY_RESUME] = RECORD_RESUME,       [SAY_LOOK] = RECORD_LOOK,
 	};
 	const void *data = message == SAY_MEMORY ? &b->control.memory_bytes : NULL;
 

@@ -145,6 +145,33 @@ static void shut_down(struct process *p)
 	tell(p, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
 }
 
+_Static_assert((int)MACHINE_MAX_CPUS <= REGISTERS_MOST, "all in one record");
+_Static_assert((int)MACHINE_CPU_HALTED == REGISTERS_HALTED &&
+		       (int)MACHINE_CPU_WAITS == REGISTERS_WAITS,
+	       "as it is told");
+
+static void look(struct process *p)
+{
+	struct machine_registers registers[MACHINE_MAX_CPUS];
+	struct record_registers records[MACHINE_MAX_CPUS];
+	unsigned cpus;
+
+	/* of who does not answer: what it said before */
+	machine_look(p->machine, registers, &cpus);
+	for (unsigned n = 0; n < cpus; n++) {
+		const struct machine_registers *from = &registers[n];
+
+		records[n] = (struct record_registers){
+			.rip = from->rip, .rflags = from->rflags, .cr0 = from->cr0,
+			.cr2 = from->cr2, .cr3 = from->cr3, .cr4 = from->cr4, .efer = from->efer,
+			.lstar = from->lstar, .cs = from->cs, .ss = from->ss,
+			.state = from->state, .fault_vector = from->fault_vector,
+		};
+		memcpy(records[n].gpr, from->gpr, sizeof(records[n].gpr));
+	}
+	tell(p, RECORD_REGISTERS, records, cpus * sizeof(records[0]));
+}
+
 static void *listen_to_broker(void *context)
 {
 	struct process *p = context;
@@ -167,6 +194,8 @@ static void *listen_to_broker(void *context)
 				set_memory(p, data, bytes);
 			else if (kind == RECORD_SHUT_DOWN)
 				shut_down(p);
+			else if (kind == RECORD_LOOK)
+				look(p);
 	return NULL;
 }
 

@@ -75,6 +75,16 @@ static void say_memory(struct client *c, const uint8_t *data, uint32_t bytes)
 	say(c, text);
 }
 
+static void say_registers(struct client *c)
+{
+	const struct record_registers registers[2] = {
+		{ .rip = UINT64_MAX, .gpr[15] = 0xf, .state = REGISTERS_HALTED },
+		{ .rip = 0x1234, .state = 99, .fault_vector = 14 },
+	};
+
+	put(c, RECORD_REGISTERS, registers, sizeof(registers));
+}
+
 static int serve(struct client *c, int error)
 {
 	static uint8_t data[RING_RECORD_MAX_BYTES];
@@ -88,6 +98,7 @@ static int serve(struct client *c, int error)
 			case RECORD_SAVE: be_saved(c, error); break;
 			case RECORD_RESUME: say(c, "resume "); break;
 			case RECORD_MEMORY: say_memory(c, data, bytes); break;
+			case RECORD_LOOK: say_registers(c); break;
 			case RECORD_STOP: put(c, RECORD_ENDED, ended, sizeof(ended)); return 0;
 			default: break;
 			}
@@ -112,6 +123,23 @@ static int short_end(struct client *c)
 
 	if (read(c->event_in, &count, 8) == 8)
 		put(c, RECORD_SAVE_ENDED, "x", 1);
+	pause();
+	return 0;
+}
+
+static int unasked_registers(struct client *c)
+{
+	say_registers(c);
+	pause();
+	return 0;
+}
+
+static int half_registers(struct client *c)
+{
+	uint64_t count;
+
+	if (read(c->event_in, &count, 8) == 8)
+		put(c, RECORD_REGISTERS, "half", 4);
 	pause();
 	return 0;
 }
@@ -341,6 +369,39 @@ static void memory(void)
 	       "memory 123456789 memory 0 ");
 }
 
+/* Whether the answer has both processors, with what the machine says of them. */
+static bool has_registers(FILE *peer)
+{
+	char line[CONTROL_REQUEST_BYTES];
+	json_t *answer, *processors;
+	bool good;
+
+	ask(peer, "registers");
+	if (!fgets(line, sizeof(line), peer))
+		return false;
+	answer = json_loads(line, 0, NULL);
+	processors = json_object_get(answer, "processors");
+	good = json_array_size(processors) == 2 && strstr(line, "\"0xffffffffffffffff\"") &&
+	       strstr(line, "\"halted\"") && strstr(line, "\"r15\":\"0xf\"");
+	json_decref(answer);
+	return good;
+}
+
+static void registers(void)
+{
+	struct running r = start(good_machine);
+	FILE *peer = connect_to();
+	FILE *other = connect_to();
+
+	expect("registers", has_registers(peer) && has_registers(peer));
+	ask(other, "registers"); /* and nobody reads the answer */
+	fclose(other);
+	expect("registers, also of a machine that another has asked", has_registers(peer));
+	fclose(peer);
+	stop();
+	finish("a machine that is asked for registers", r, BROKER_ENDED, "");
+}
+
 static void nonsense(void)
 {
 	struct running r = start(good_machine);
@@ -478,6 +539,12 @@ static void lying_machines(void)
 	FILE *peer;
 
 	finish("data of a save that nobody asked for", start(unasked_data), BROKER_RUBBISH, "");
+	finish("registers that nobody asked for", start(unasked_registers), BROKER_RUBBISH, "");
+	r = start(half_registers);
+	peer = connect_to();
+	ask(peer, "registers");
+	finish("half a processor's registers", r, BROKER_RUBBISH, "");
+	fclose(peer);
 	finish("the end of one", start(unasked_end), BROKER_RUBBISH, "");
 	r = start(short_end);
 	peer = connect_to();
@@ -503,6 +570,7 @@ int main(void)
 	alarm(120);
 	proper();
 	memory();
+	registers();
 	nonsense();
 	hanging_up();
 	many_peers();

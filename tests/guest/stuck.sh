@@ -7,6 +7,7 @@ guests=$(dirname "$umbra")/tests/guest
 said=$(timeout -s KILL 20 "$umbra" run --kernel "$guests/guest-triple" --console none --debug-exit 0xf4 2>&1 </dev/null) && status=0 || status=$?
 [ "$status" = 75 ] || { echo "a triple fault ends with $status, not 75"; exit 1; }
 echo "$said" | grep -q '^umbra: the guest crashed: triple fault: processor 0 at RIP 0x[0-9a-f]*, CR2 .*, after exception [0-9]' || { echo "$said"; exit 1; }
+nm "$guests/guest-halted" >"$guests/stuck.map"
 for cpus in 1 3; do
 	name=stuck-$$-$cpus
 	"$umbra" run --name $name --kernel "$guests/guest-halted" --cpus $cpus --console none </dev/null >"$guests/stuck.said" 2>&1 &
@@ -14,7 +15,9 @@ for cpus in 1 3; do
 		! grep -q stuck "$guests/stuck.said" || break
 		sleep 0.1
 	done
-	"$umbra" info $name >/dev/null || { echo "a machine that is stuck is gone"; exit 1; }
+	"$umbra" info --symbols "$guests/stuck.map" $name >"$guests/stuck.info" || { echo "a machine that is stuck is gone"; exit 1; }
+	grep -q '^processor 0  halted, rip 0x[0-9a-f]* (test_main+0x[0-9a-f]*), last exception' "$guests/stuck.info" && grep -q ' cr3  *0x' "$guests/stuck.info" ||
+		{ echo "umbra info does not say where it stands"; cat "$guests/stuck.info"; exit 1; }
 	"$umbra" kill $name
 	wait
 	grep -q '^umbra: the guest is stuck: every processor is halted .* RIP 0x[0-9a-f]*, .* ended with: the last line$' "$guests/stuck.said" ||
