@@ -9,51 +9,26 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "disk/queue.h"
 
 struct server;
-struct slot { struct server *server; struct disk_request request; struct iovec iov; bool busy; };
+struct slot { struct server *server; struct disk_request request; struct iovec iov; };
 
 struct server {
 	const struct block_service *service;
 	struct disk_queue *queue[BLOCK_DISKS];
+	struct slot_server slots;
 	struct slot slot[BLOCK_SLOTS];
-	uint32_t taken, answered;
-	bool answers; /* not yet told */
 };
 
 static void done(struct disk_request *request, int error)
 {
 	struct slot *slot = request->context;
 	struct server *s = slot->server;
-	struct block_replies *q = &s->service->memory->replies;
 
-	assert(slot->busy && error <= 0 && slot == &s->slot[slot - s->slot]);
-	slot->busy = false;
-	q->entry[s->answered % BLOCK_SLOTS] =
-		(struct block_reply){ (uint32_t)(slot - s->slot), error };
-	s->answered++;
-	__atomic_store_n(&q->written, s->answered, __ATOMIC_RELEASE);
-	s->answers = true;
-}
-
-static void tell_answers(struct server *s)
-{
-	struct block_replies *q = &s->service->memory->replies;
-	ssize_t written;
-
-	if (!s->answers)
-		return;
-	s->answers = false;
-	/* with the other side's: it says that it sleeps, then looks for replies */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (!__atomic_load_n(&q->sleeps, __ATOMIC_RELAXED) ||
-	    !__atomic_exchange_n(&q->sleeps, 0, __ATOMIC_SEQ_CST))
-		return;
-	written = write(s->service->answer_fd, &(uint64_t){ 1 }, 8);
-	(void)written; /* a counter that is full wakes, too */
+	assert(error <= 0 && slot == &s->slot[slot - s->slot]);
+	slot_answer(&s->slots, (unsigned)(slot - s->slot), error);
 }
 
 static const enum disk_request_kind kinds[BLOCK_KINDS] = { [BLOCK_READ] = DISK_READ,
@@ -62,15 +37,15 @@ static const enum disk_request_kind kinds[BLOCK_KINDS] = { [BLOCK_READ] = DISK_R
 							   [BLOCK_FLUSH] = DISK_FLUSH };
 
 /* False: not a request. What is wrong with its place the disk says. */
-static bool take(struct server *s, const struct block_request *r)
+static bool take(struct server *s, const struct slot_request *r)
 {
-	struct slot *slot = r->slot < BLOCK_SLOTS ? &s->slot[r->slot] : NULL;
+	struct slot *slot = &s->slot[r->slot];
 	bool has_data = r->kind == BLOCK_READ || r->kind == BLOCK_WRITE;
 
-	if (!slot || slot->busy || r->disk >= s->service->count || r->kind >= BLOCK_KINDS ||
+	if (r->target >= s->service->count || r->kind >= BLOCK_KINDS ||
 	    (has_data && r->bytes > BLOCK_SLOT_BYTES))
 		return false;
-	*slot = (struct slot){ .server = s, .busy = true };
+	*slot = (struct slot){ .server = s };
 	slot->iov.iov_base = s->service->memory->data[r->slot];
 	slot->iov.iov_len = has_data ? r->bytes : 0;
 	slot->request = (struct disk_request){ .kind = kinds[r->kind],
@@ -80,41 +55,32 @@ static bool take(struct server *s, const struct block_request *r)
 					       .count = 1,
 					       .done = done,
 					       .context = slot };
-	return !disk_queue_submit(s->queue[r->disk],
+	return !disk_queue_submit(s->queue[r->target],
 				  &slot->request); /* its depth is the number of slots */
 }
 
 /* -EBADMSG, or how many. */
 static int take_all(struct server *s)
 {
-	struct block_requests *q = &s->service->memory->requests;
-	uint32_t count = __atomic_load_n(&q->written, __ATOMIC_ACQUIRE) - s->taken;
+	struct slot_request request;
+	int count = 0;
+	int got;
 
-	if (count > BLOCK_SLOTS)
-		return -EBADMSG;
-	for (uint32_t n = 0; n < count; n++) {
-		struct block_request r;
-
-		memcpy(&r, &q->entry[s->taken % BLOCK_SLOTS], sizeof(r));
-		/* what is checked is this copy: no compiler reads the original again */
-		__atomic_signal_fence(__ATOMIC_SEQ_CST);
-		s->taken++;
-		if (!take(s, &r))
+	while ((got = slot_take(&s->slots, &request)) > 0) {
+		if (!take(s, &request))
 			return -EBADMSG;
+		count++;
 	}
-	return (int)count;
+	return got < 0 ? got : count;
 }
 
 static void sleep_until(struct server *s, struct pollfd *fds)
 {
-	struct block_requests *q = &s->service->memory->requests;
-	bool waits;
+	bool may_sleep = slot_server_may_sleep(&s->slots);
 
 	assert(s->service->count <= BLOCK_DISKS);
-	__atomic_store_n(&q->sleeps, 1, __ATOMIC_SEQ_CST);
-	waits = __atomic_load_n(&q->written, __ATOMIC_ACQUIRE) != s->taken;
-	poll(fds, 2 + s->service->count, waits ? 0 : -1);
-	__atomic_store_n(&q->sleeps, 0, __ATOMIC_RELAXED);
+	poll(fds, 2 + s->service->count, may_sleep ? -1 : 0);
+	slot_server_wakes(&s->slots, fds[0].revents);
 }
 
 static int serve(struct server *s)
@@ -122,7 +88,6 @@ static int serve(struct server *s)
 	const struct block_service *b = s->service;
 	struct pollfd fds[2 + BLOCK_DISKS] = { { .fd = b->doorbell_fd, .events = POLLIN },
 					       { .fd = b->end_fd, .events = POLLIN } };
-	uint64_t count;
 
 	for (unsigned n = 0; n < b->count; n++)
 		fds[2 + n] = (struct pollfd){ .fd = disk_queue_fd(s->queue[n]), .events = POLLIN };
@@ -133,12 +98,9 @@ static int serve(struct server *s)
 			return got;
 		for (unsigned n = 0; n < b->count; n++)
 			got += (int)disk_queue_poll(s->queue[n]);
-		tell_answers(s);
+		slot_tell(&s->slots);
 		if (!got)
 			sleep_until(s, fds);
-		if (fds[0].revents && read(b->doorbell_fd, &count, 8) < 0 && errno != EAGAIN)
-			return -errno;
-		fds[0].revents = 0;
 	}
 	return 0;
 }
@@ -159,7 +121,11 @@ void block_describe(struct disk *d, bool write, struct block_disk *ret)
 
 int block_serve(const struct block_service *service, int (*ready)(void *context), void *context)
 {
-	struct server s = { .service = service };
+	struct server s = { .service = service,
+			    .slots = { .queue = &service->memory->queue,
+				       .slots = BLOCK_SLOTS,
+				       .doorbell_fd = service->doorbell_fd,
+				       .answer_fd = service->answer_fd } };
 	int error = 0;
 
 	assert(service->count <= BLOCK_DISKS && service->memory && ready);

@@ -2,8 +2,8 @@
  * The partition bus of a machine and the devices on it: one row of `rows` makes one of them a unit.
  * What they ask of the machine is here, too.
  *
- * One thread, a unit of its own, takes the disks' replies and serves the channels that were left to
- * it.
+ * One thread, a unit of its own, takes the replies of every process that serves a device (`queue`)
+ * and serves the channels that were left to it.
  */
 #include "machine_internal.h"
 
@@ -19,6 +19,7 @@
 #include "ipc/block.h"
 #include "vmbus/vmbus.h"
 
+enum { QUEUES = 1 };
 /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
 enum { SLICES_PER_SECOND = 20000 };
 #define SECONDS_FROM_1601_TO_1970 11644473600ull
@@ -28,7 +29,10 @@ struct devices {
 	struct machine *machine;
 	struct bus_host bus_host;
 	struct bus *bus;
-	struct block_client block;
+	/* of the processes that serve devices; the first is the disks' */
+	struct slot_client *queue[QUEUES];
+	unsigned queues;
+	struct slot_client block;
 	struct storage *storage;
 	struct balloon_host balloon_host;
 	struct balloon *balloon;
@@ -57,7 +61,7 @@ static void host_memory_written(void *context, uint64_t gpa, size_t bytes)
 	engine_memory_written(((struct machine *)context)->engine, gpa, bytes);
 }
 
-static void host_defer(void *context) { block_wake(&((struct machine *)context)->devices->block); }
+static void host_defer(void *context) { slot_wake(&((struct machine *)context)->devices->block); }
 
 /* ---- what the partition brings to the bus ---- */
 
@@ -105,7 +109,8 @@ static void discard_pages(void *context, uint64_t gpa, uint64_t bytes)
 static void *make_storage(struct devices *devices, unsigned number)
 {
 	(void)number;
-	return devices->storage = storage_create(devices->bus, &devices->block);
+	return devices->storage = storage_create(
+		       devices->bus, devices->machine->options.disks.memory, &devices->block);
 }
 
 static void *make_balloon(struct devices *devices, unsigned number)
@@ -156,7 +161,7 @@ static void devices_run(void *self)
 		failed = storage_collect(devices->storage) < 0;
 		bus_run(devices->bus);
 		if (!failed)
-			failed = !block_sleep(&devices->block);
+			failed = !slot_clients_sleep(devices->queue, devices->queues);
 	}
 	if (!failed)
 		return;
@@ -170,7 +175,7 @@ static void devices_stop(void *self)
 	struct devices *devices = self;
 
 	__atomic_store_n(&devices->stopped, true, __ATOMIC_RELEASE);
-	block_wake(&devices->block);
+	slot_wake(&devices->block);
 }
 
 static const struct unit_ops devices_unit = { .name = "devices",
@@ -190,10 +195,11 @@ static void connect_hosts(struct devices *devices)
 		.lock = &machine->lock, .memory = &machine->memory, .cpus = options->cpus,
 		.slice_tsc = machine->clock.tsc_hz / SLICES_PER_SECOND,
 	};
-	devices->block = (struct block_client){
-		.memory = options->disks.memory, .doorbell_fd = options->disks.doorbell_fd,
-		.answer_fd = options->disks.answer_fd,
+	devices->block = (struct slot_client){
+		.queue = &options->disks.memory->queue, .slots = BLOCK_SLOTS,
+		.doorbell_fd = options->disks.doorbell_fd, .answer_fd = options->disks.answer_fd,
 	};
+	devices->queue[devices->queues++] = &devices->block;
 	devices->balloon_host = (struct balloon_host){
 		.discard = discard_pages,
 		.context = machine,

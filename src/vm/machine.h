@@ -28,7 +28,7 @@ enum machine_end {
 	MACHINE_OUT_OF_TIME
 };
 
-/* Those of a disk process (block/block.h); memory NULL: no disks. */
+/* Those of a disk process (ipc/block.h); memory NULL: no disks. */
 struct machine_disks { struct block_memory *memory; int doorbell_fd, answer_fd; };
 
 enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };

@@ -34,7 +34,8 @@ struct fake {
 	struct guest_memory memory;
 	pthread_mutex_t lock;
 	struct bus *bus;
-	struct block_client client;
+	struct block_memory *disks;
+	struct slot_client client;
 	struct storage *storage;
 	struct utility_clock clock;
 	struct utility *utility[UTILITY_KINDS];
@@ -81,7 +82,7 @@ static void fake_defer(void *context)
 	struct fake *f = context;
 
 	__atomic_fetch_add(&f->deferred, 1, __ATOMIC_SEQ_CST);
-	block_wake(&f->client);
+	slot_wake(&f->client);
 }
 
 static uint64_t fake_now(void *context)
@@ -114,18 +115,19 @@ static void fake_create(struct fake *f, uint64_t slice_tsc)
 		.defer = fake_defer, .context = f, .lock = &f->lock, .memory = &f->memory,
 		.cpus = FAKE_CPUS, .slice_tsc = slice_tsc,
 	};
-	f->client = (struct block_client){ .memory = mmap(NULL, sizeof(struct block_memory),
-							  PROT_READ | PROT_WRITE,
-							  MAP_SHARED | MAP_ANONYMOUS, -1, 0),
-					   .doorbell_fd = eventfd(0, EFD_NONBLOCK),
-					   .answer_fd = eventfd(0, 0) };
-	f->client.memory->disks = 2;
+	f->disks = mmap(NULL, sizeof(struct block_memory), PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	f->client = (struct slot_client){ .queue = &f->disks->queue,
+					  .slots = BLOCK_SLOTS,
+					  .doorbell_fd = eventfd(0, EFD_NONBLOCK),
+					  .answer_fd = eventfd(0, 0) };
+	f->disks->disks = 2;
 	for (unsigned n = 0; n < 2; n++)
-		f->client.memory->disk[n] = (struct block_disk){
+		f->disks->disk[n] = (struct block_disk){
 			FAKE_SECTORS * 512, 512, 4096, { (uint8_t)n }, n == 1
 		};
 	f->bus = bus_create(&f->host);
-	f->storage = storage_create(f->bus, &f->client);
+	f->storage = storage_create(f->bus, f->disks, &f->client);
 	f->clock = (struct utility_clock){ fake_now, fake_now, f };
 	f->balloon_host = (struct balloon_host){ fake_discard, f, &f->memory, 64 * 4096 };
 	f->balloon = balloon_create(f->bus, &f->balloon_host);
@@ -140,7 +142,7 @@ static void fake_destroy(struct fake *f)
 	balloon_destroy(f->balloon);
 	for (unsigned n = 0; n < UTILITY_KINDS; n++)
 		utility_destroy(f->utility[n]);
-	munmap(f->client.memory, sizeof(struct block_memory));
+	munmap(f->disks, sizeof(struct block_memory));
 	close(f->client.doorbell_fd);
 	close(f->client.answer_fd);
 	free(f->memory.ram);

@@ -182,9 +182,9 @@ static void *pause_storage(void *context)
 
 static void reply(struct live *live, uint32_t slot)
 {
-	struct block_replies *replies = &live->fake.client.memory->replies;
+	struct slot_replies *replies = &live->fake.disks->queue.replies;
 
-	replies->entry[replies->written % BLOCK_SLOTS] = (struct block_reply){ .slot = slot };
+	replies->entry[replies->written % SLOTS_MAX] = (struct slot_reply){ .slot = slot };
 	replies->written++;
 	storage_collect(live->fake.storage);
 }
@@ -197,12 +197,12 @@ static void pauses(void)
 	};
 	static struct live live;
 	static uint8_t part[PART_MAX_BYTES];
-	struct block_requests *requests;
+	struct slot_requests *requests;
 	uint32_t submitted;
 	pthread_t thread;
 
 	live_create(&live, 4);
-	requests = &live.fake.client.memory->requests;
+	requests = &live.fake.disks->queue.requests;
 	live_storage(&live, &flush);
 	submitted = requests->written;
 	check("a flush is under way", submitted == 1);

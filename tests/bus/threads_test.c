@@ -171,7 +171,7 @@ static void *devices(void *unused)
 		if (storage_collect(f.storage) < 0)
 			fail("collecting");
 		bus_run(f.bus);
-		block_sleep(&f.client);
+		slot_clients_sleep(&(struct slot_client *){ &f.client }, 1);
 	}
 	return unused;
 }
@@ -218,8 +218,12 @@ int main(int argc, char **argv)
 		fail("a disk");
 	disks[1] = disks[0];
 	fake_create(&f, 100000);
-	service = (struct block_service){ f.client.memory,    disks, 2, f.client.doorbell_fd,
-					  f.client.answer_fd, end[0] };
+	service = (struct block_service){ .memory = f.disks,
+					  .disks = disks,
+					  .count = 2,
+					  .doorbell_fd = f.client.doorbell_fd,
+					  .answer_fd = f.client.answer_fd,
+					  .end_fd = end[0] };
 	pthread_create(&threads[0], NULL, disk_process, &service);
 	pthread_create(&threads[1], NULL, devices, NULL);
 	open_channel();
@@ -230,7 +234,7 @@ int main(int argc, char **argv)
 			close_and_open();
 	}
 	__atomic_store_n(&stop, true, __ATOMIC_SEQ_CST);
-	block_wake(&f.client);
+	slot_wake(&f.client);
 	pthread_join(threads[1], NULL);
 	pthread_join(threads[2], NULL);
 	close(end[1]);

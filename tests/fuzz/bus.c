@@ -177,25 +177,26 @@ static void raw_packet(struct play *p, const struct act *a, const uint8_t *rest,
 /* The disk process: what comes has to be right, whatever the guest did. */
 static void serve(struct play *p, const struct act *a)
 {
-	struct block_memory *m = p->f.client.memory;
+	struct block_memory *m = p->f.disks;
+	struct slot_queue *q = &m->queue;
 
-	for (unsigned n = 0; n < (a->flags & 31u) && p->served != m->requests.written; n++) {
-		struct block_request r = m->requests.entry[p->served++ % BLOCK_SLOTS];
+	for (unsigned n = 0; n < (a->flags & 31u) && p->served != q->requests.written; n++) {
+		struct slot_request r = q->requests.entry[p->served++ % SLOTS_MAX];
 
-		if (r.slot >= BLOCK_SLOTS || p->busy >> r.slot & 1 || r.disk >= 2 ||
+		if (r.slot >= BLOCK_SLOTS || p->busy >> r.slot & 1 || r.target >= 2 ||
 		    r.kind >= BLOCK_KINDS ||
 		    (r.kind <= BLOCK_WRITE && r.bytes > BLOCK_SLOT_BYTES) ||
 		    r.offset > FAKE_SECTORS * 512 || r.bytes > FAKE_SECTORS * 512 - r.offset ||
-		    (r.disk == 1 && r.kind != BLOCK_READ && r.kind != BLOCK_FLUSH))
+		    (r.target == 1 && r.kind != BLOCK_READ && r.kind != BLOCK_FLUSH))
 			abort();
 		p->busy |= 1ull << r.slot;
 		if (r.kind == BLOCK_READ)
 			memset(m->data[r.slot], (int)a->a, r.bytes);
-		m->replies.entry[p->answered++ % BLOCK_SLOTS] =
-			(struct block_reply){ r.slot, a->flags & 64    ? -EIO
+		q->replies.entry[p->answered++ % SLOTS_MAX] =
+			(struct slot_reply){ r.slot, a->flags & 64    ? -EIO
 						      : a->flags & 128 ? -ENOSPC
 								       : 0 };
-		m->replies.written = p->answered;
+		q->replies.written = p->answered;
 		p->busy &= ~(1ull << r.slot);
 	}
 	if (storage_collect(p->f.storage) < 0)

@@ -45,7 +45,8 @@ struct request {
 struct storage {
 	struct bus_service service;
 	struct bus_channel *channel;
-	struct block_client *client;
+	struct block_memory *memory;
+	struct slot_client *client;
 	struct scsi_disk disk[BLOCK_DISKS];
 	unsigned disks;
 	uint32_t version; /* 0: not agreed upon */
@@ -58,7 +59,7 @@ struct storage {
 
 static uint8_t *data_of(struct storage *s, const struct request *r)
 {
-	return s->client->memory->data[r - s->request];
+	return s->memory->data[r - s->request];
 }
 
 /* ---- answers ---- */
@@ -145,20 +146,20 @@ static void complete_with_sense(struct storage *s, struct request *r, struct scs
 static void submit(struct storage *s, const struct request *r, enum block_kind kind,
 		   uint64_t offset, uint64_t bytes)
 {
-	const struct block_request b = { .slot = (uint16_t)(r - s->request),
-					 .disk = (uint16_t)r->disk,
-					 .kind = (uint16_t)kind,
-					 .offset = offset,
-					 .bytes = bytes };
+	const struct slot_request b = { .slot = (uint16_t)(r - s->request),
+					.target = (uint16_t)r->disk,
+					.kind = (uint16_t)kind,
+					.offset = offset,
+					.bytes = bytes };
 
-	block_submit(s->client, &b);
+	slot_submit(s->client, &b);
 	s->submitted = true;
 }
 
 static void kick(struct storage *s)
 {
 	if (s->submitted)
-		block_kick(s->client);
+		slot_kick(s->client);
 	s->submitted = false;
 }
 
@@ -450,18 +451,18 @@ static void room(void *context)
 
 int storage_collect(struct storage *s)
 {
-	struct block_reply reply;
+	struct slot_reply reply;
 	bool some = false;
 	int got;
 
 	bus_channel_lock(s->channel);
-	while ((got = block_collect(s->client, &reply)) > 0) {
+	while ((got = slot_collect(s->client, &reply)) > 0) {
 		struct request *r = &s->request[speculation_bound(reply.slot, BLOCK_SLOTS)];
 
 		some = true;
 		guest_memory_begin();
 		if (r->state == REQUEST_UNDER_WAY)
-			disk_replied(s, r, reply.error);
+			disk_replied(s, r, reply.result);
 		else if (r->state == REQUEST_ORPHAN)
 			request_release(s, r);
 		else
@@ -491,18 +492,21 @@ static void describe(const struct block_disk *from, struct scsi_disk *to)
 	memcpy(to->id, from->id, sizeof(to->id));
 }
 
-struct storage *storage_create(struct bus *bus, struct block_client *client)
+struct storage *storage_create(struct bus *bus, struct block_memory *memory,
+			       struct slot_client *client)
 {
 	struct storage *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return NULL;
 	pthread_cond_init(&s->drained, NULL);
+	assert(client->slots == BLOCK_SLOTS);
+	s->memory = memory;
 	s->client = client;
 	s->free = BLOCK_SLOTS;
-	s->disks = client->memory->disks;
+	s->disks = memory->disks;
 	for (unsigned n = 0; n < s->disks; n++)
-		describe(&client->memory->disk[n], &s->disk[n]);
+		describe(&memory->disk[n], &s->disk[n]);
 	s->service = (struct bus_service){ .type = STORAGE_TYPE,
 					   .instance = STORAGE_INSTANCE,
 					   .opened = opened,

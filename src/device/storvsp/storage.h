@@ -1,6 +1,6 @@
 /*
  * A SCSI controller on a channel of the bus: each disk of the machine is a logical unit of target
- * 0. Data passes through the slots of the block requests (block/block.h).
+ * 0. Data passes through the slots of the slot queue (ipc/block.h).
  *
  *   EXECUTE_SRB -> scsi.c -> answered at once, or a block request in the slot -> its reply -> data
  *   into the guest -> COMPLETE
@@ -27,10 +27,11 @@ struct archive;
 extern const struct unit_ops storage_unit;
 
 /*
- * On a bus that does not run yet; the disks are those of client->memory. NULL: no memory, or no
- * channel.
+ * On a bus that does not run yet; the disks are those of memory, whose queue is the client's. NULL:
+ * no memory, or no channel.
  */
-struct storage *storage_create(struct bus *bus, struct block_client *client);
+struct storage *storage_create(struct bus *bus, struct block_memory *memory,
+			       struct slot_client *client);
 void storage_destroy(struct storage *storage);
 /*
  * Whatever has been answered, and what could not be taken before; on the thread that collects.

@@ -1,0 +1,90 @@
+/* See slot_queue.h: the side that asks. */
+#include "slot_queue.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <unistd.h>
+
+static void ring_bell(int fd)
+{
+	ssize_t written = write(fd, &(uint64_t){ 1 }, 8);
+
+	(void)written; /* a counter that is full wakes, too */
+}
+
+void slot_submit(struct slot_client *client, const struct slot_request *request)
+{
+	struct slot_requests *requests = &client->queue->requests;
+
+	assert(request->slot < client->slots);
+	requests->entry[client->submitted % SLOTS_MAX] = *request;
+	client->submitted++;
+	__atomic_store_n(&requests->written, client->submitted, __ATOMIC_RELEASE);
+}
+
+void slot_kick(struct slot_client *client)
+{
+	struct slot_requests *requests = &client->queue->requests;
+
+	/* with the other side's: it says that it sleeps, then looks for requests */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&requests->sleeps, __ATOMIC_RELAXED) &&
+	    __atomic_exchange_n(&requests->sleeps, 0, __ATOMIC_SEQ_CST))
+		ring_bell(client->doorbell_fd);
+}
+
+static uint32_t waiting(const struct slot_client *client)
+{
+	const struct slot_replies *replies = &client->queue->replies;
+
+	return __atomic_load_n(&replies->written, __ATOMIC_ACQUIRE) - client->collected;
+}
+
+int slot_collect(struct slot_client *client, struct slot_reply *ret)
+{
+	uint32_t count = waiting(client);
+
+	if (!count)
+		return 0;
+	if (count > client->slots)
+		return -EBADMSG;
+	*ret = client->queue->replies.entry[client->collected % SLOTS_MAX];
+	/* what is checked is this copy: no compiler reads the original again */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (ret->slot >= client->slots)
+		return -EBADMSG;
+	client->collected++;
+	return 1;
+}
+
+void slot_restart(struct slot_client *client)
+{
+	client->submitted = 0;
+	client->collected = 0;
+	__atomic_store_n(&client->queue->requests.written, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&client->queue->replies.written, 0, __ATOMIC_SEQ_CST);
+}
+
+static void set_sleeps(struct slot_client *const *clients, unsigned count, uint32_t sleeps)
+{
+	for (unsigned n = 0; n < count; n++)
+		__atomic_store_n(&clients[n]->queue->replies.sleeps, sleeps, __ATOMIC_SEQ_CST);
+}
+
+bool slot_clients_sleep(struct slot_client *const *clients, unsigned count)
+{
+	bool some = false;
+	bool slept = true;
+	uint64_t rung;
+
+	assert(count);
+	set_sleeps(clients, count, 1);
+	for (unsigned n = 0; n < count; n++)
+		some |= waiting(clients[n]) != 0;
+	if (!some)
+		slept = read(clients[0]->answer_fd, &rung, 8) == 8 || errno == EINTR;
+	set_sleeps(clients, count, 0);
+	return slept;
+}
+
+void slot_wake(struct slot_client *client) { ring_bell(client->answer_fd); }
