@@ -113,8 +113,15 @@ enum {
 	RING_FEATURE_PENDING = 1
 };
 
-enum vmbus_packet_type { PACKET_INBAND = 6, PACKET_GPA_DIRECT = 9, PACKET_COMPLETION = 11 };
+enum vmbus_packet_type {
+	PACKET_INBAND = 6,
+	PACKET_TRANSFER_PAGES = 7,
+	PACKET_GPA_DIRECT = 9,
+	PACKET_COMPLETION = 11
+};
 enum { PACKET_WANTS_COMPLETION = 1, PACKET_FOOTER_BYTES = 8 };
 /* units of 8 bytes, the footer not counted */
 struct vmbus_packet { uint16_t type, data_units, units, flags; uint64_t transaction; };
+/* Behind the head of PACKET_TRANSFER_PAGES; then u32 bytes, u32 offset of each range. */
+struct vmbus_transfer_pages { uint16_t page_set; uint8_t sender_owns, reserved; uint32_t ranges; };
 _Static_assert(sizeof(struct vmbus_packet) == 16, "a packet's head");

@@ -19,6 +19,7 @@
 #include "disk_option.h"
 #include "ipc/spawn.h"
 #include "names.h"
+#include "net_option.h"
 #include "process/plan.h"
 #include "vm/machine.h"
 
@@ -35,6 +36,8 @@ static const char run_help[] =
 	"                 [--memory-min SIZE] [--overhead SIZE] "
 	"[--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... "
 	"[--override REASON]\n"
+	"                 [--net user[,host-loopback]|tap=NAME|tap=fd:N|none[,mac=ADDRESS]]... "
+	"[-p [ADDRESS:]PORT:GUEST[/udp]]...\n"
 	"       umbra run [the same, without --kernel and --initrd] "
 	"IMAGE[,format=FORMAT][,readonly][,direct]\n"
 	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME]\n"
@@ -60,6 +63,10 @@ static const char run_help[] =
 	"of which the newer half stays when it is full.\n"
 	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), "
 	"the first /dev/sda; --parents as with umbra disk.\n"
+	"--net user is a network without rights: "
+	"the guest is 10.0.2.15 by DHCP and reaches what you reach, but not the host's loopback\n"
+	"(with host-loopback it does, at 10.0.2.2); -p has a port of the host's lead to one of the "
+	"guest's. --net tap=NAME is a tap.\n"
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
 	"--restore FILE goes on from where umbra save left a machine, with its memory, "
 	"processors and features.\n"
@@ -74,7 +81,8 @@ enum {
 	OPTION_MITIGATIONS,
 	OPTION_HOST_MASK,
 	OPTION_OVERHEAD,
-	OPTION_TIME_LIMIT
+	OPTION_TIME_LIMIT,
+	OPTION_PARENTS
 };
 
 struct run_options {
@@ -88,6 +96,7 @@ struct run {
 	struct run_options options;
 	struct plan *plan;
 	struct grants grants;
+	struct net_options nets;
 };
 
 static bool parse_number(const char *text, unsigned long low, unsigned long high,
@@ -118,7 +127,7 @@ static int take_option(struct run *r, int option, const char *value)
 
 	switch (option) {
 	case 'D': return disk_option_add(&r->plan->disks, value);
-	case 'p': return disk_option_add_parents(&r->plan->disks, value);
+	case OPTION_PARENTS: return disk_option_add_parents(&r->plan->disks, value);
 	case 'o': return disk_option_set_override(&r->plan->disks, value);
 	case 'M': o->memory_min = value; return 0;
 	case 'k': o->kernel = value; return 0;
@@ -133,6 +142,8 @@ static int take_option(struct run *r, int option, const char *value)
 	case 'H': o->hv = value; return 0;
 	case 'n': o->name = value; return 0;
 	case 'r': o->restore = value; return 0;
+	case 'N': return net_option_add(&r->nets, value);
+	case 'P': return net_option_forward(&r->nets, value);
 	case OPTION_CPU_MODEL: o->cpu_model = value; return 0;
 	case OPTION_MITIGATIONS: o->mitigations = value; return 0;
 	case OPTION_HOST_MASK: o->host_mask = value; return 0;
@@ -182,10 +193,12 @@ static int parse_run(struct run *r, int argc, char **argv)
 		{ "name", 1, 0, 'n' },
 		{ "restore", 1, 0, 'r' },
 		{ "disk", 1, 0, 'D' },
-		{ "parents", 1, 0, 'p' },
+		{ "parents", 1, 0, OPTION_PARENTS },
 		{ "override", 1, 0, 'o' },
 		{ "memory-min", 1, 0, 'M' },
 		{ "overhead", 1, 0, OPTION_OVERHEAD },
+		{ "net", 1, 0, 'N' },
+		{ "publish", 1, 0, 'P' },
 		{ "cpu-model", 1, 0, OPTION_CPU_MODEL },
 		{ "mitigations", 1, 0, OPTION_MITIGATIONS },
 		{ "host-mask", 1, 0, OPTION_HOST_MASK },
@@ -195,12 +208,12 @@ static int parse_run(struct run *r, int argc, char **argv)
 	int code = 0;
 	int option;
 
-	while (!code && (option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+	while (!code && (option = getopt_long(argc, argv, "p:", longs, NULL)) != -1) {
 		if (option == 'h') {
 			print_help();
 			exit(0);
 		}
-		code = take_option(r, option, optarg);
+		code = take_option(r, option == 'p' ? 'P' : option, optarg);
 	}
 	if (!code && optind < argc) {
 		r->options.image = argv[optind++];
@@ -411,11 +424,12 @@ static int take_new(struct run *r)
 	if (!machine_parse_hv(o->hv ? o->hv : "default", &m->hv_features, bad, sizeof(bad)))
 		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad,
 				"see umbra run --help");
-	m->has_bus = r->plan->disks.count || o->memory_min;
+	m->has_bus = r->plan->disks.count || o->memory_min || r->plan->nets.count;
 	if (m->has_bus && !machine_hv_has_bus(m->hv_features))
 		return complain(
 			EXIT_USAGE,
-			"disks and --memory-min need the features synic, messages and events",
+			"disks, networks and --memory-min need "
+			"the features synic, messages and events",
 			"--hv", "leave them in");
 	return o->image ? take_image(r) : take_kernel(r);
 }
@@ -538,6 +552,7 @@ static int make_plan(struct run *r)
 	int code;
 
 	take_places(&r->plan->disks.place);
+	r->plan->nets.count = net_options_count(&r->nets);
 	r->plan->machine.statistics = r->options.statistics;
 	code = r->options.restore ? take_saved(r) : take_new(r);
 	if (!code)
@@ -548,6 +563,8 @@ static int make_plan(struct run *r)
 		code = take_console(r);
 	if (!code)
 		code = take_name(r);
+	if (!code)
+		code = net_option_take(&r->nets, r->options.name, r->plan, &r->grants);
 	if (code)
 		return code;
 	if (plan_set_text(r->plan->source, sizeof(r->plan->source), source_of(r)) ||

@@ -14,6 +14,8 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -32,6 +34,7 @@ enum {
 	FILES_REFER = 1 << 13,
 	FILES_TRUNCATE = 1 << 14,
 	FILES_IOCTL = 1 << 15,
+	NET_BIND = 1,
 	NET_BIND_CONNECT = 3,
 	SCOPED_ABSTRACT_SOCKETS = 1,
 	SCOPED_SIGNALS = 2,
@@ -54,7 +57,7 @@ static struct ruleset everything(int version, const struct role_description *rol
 	if (version >= 3)
 		all.files |= FILES_TRUNCATE;
 	if (version >= 4)
-		all.net = NET_BIND_CONNECT;
+		all.net = role->connects ? NET_BIND : NET_BIND_CONNECT;
 	if (version >= 5)
 		all.files |= FILES_IOCTL;
 	if (version >= 6)
@@ -83,6 +86,20 @@ static void allow_folders(int ruleset, int version, const int *folders)
 
 		syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &files, 0);
 	}
+}
+
+/* Here and now, be it the host's or a copy. */
+static void allow_resolver(int ruleset)
+{
+	struct landlock_path_beneath_attr file = {
+		.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE,
+		.parent_fd = open("/etc/resolv.conf", O_PATH | O_CLOEXEC),
+	};
+
+	if (file.parent_fd < 0)
+		return;
+	syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &file, 0);
+	close(file.parent_fd);
 }
 
 static void allow_file(int ruleset, int version, const struct lockdown_file *file)
@@ -129,6 +146,8 @@ static void take_files(const struct role_description *role, const int *folders)
 
 	if (ruleset >= 0)
 		allow_folders(ruleset, version, folders);
+	if (ruleset >= 0 && role->keeps_resolver)
+		allow_resolver(ruleset);
 	ruleset_enter(ruleset);
 }
 
@@ -162,6 +181,8 @@ static int take_capabilities(uint32_t kept)
 	return syscall(SYS_capset, &head, left) ? -errno : 0;
 }
 
+enum { ROOT_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC, RESOLVER_BYTES = 4096 };
+
 /*
  * In a mount namespace of its own: an empty file system, that cannot be written, becomes the root,
  * and everything else goes. Holds also where there is no Landlock, and for what Landlock does not
@@ -172,7 +193,7 @@ static const char root_place[] = "/tmp"; /* where the empty file system comes in
 static bool mount_empty(void)
 {
 	return !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
-	       !mount("none", root_place, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+	       !mount("none", root_place, "tmpfs", MS_RDONLY | ROOT_FLAGS,
 		      "size=4k,nr_inodes=1");
 }
 
@@ -180,6 +201,36 @@ static void take_root(void)
 {
 	if (!mount_empty() || chdir(root_place))
 		return;
+	if (!syscall(SYS_pivot_root, ".", "."))
+		umount2(".", MNT_DETACH);
+}
+
+static void copy_file(int from, const char *to)
+{
+	int fd = from < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0444);
+	char bytes[RESOLVER_BYTES];
+	ssize_t got;
+
+	while (fd >= 0 && (got = read(from, bytes, sizeof(bytes))) > 0)
+		if (write(fd, bytes, (size_t)got) != got)
+			break;
+	close(fd);
+}
+
+/* The same, with a copy of the one file that a resolver reads. */
+static void take_root_but_resolver(void)
+{
+	static const char file[] = "etc/resolv.conf";
+	int from = open("/etc/resolv.conf", O_RDONLY | O_CLOEXEC);
+
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("none", root_place, "tmpfs", ROOT_FLAGS, "size=64k,nr_inodes=4") ||
+	    chdir(root_place))
+		return;
+	if (!mkdir("etc", 0555))
+		copy_file(from, file);
+	close(from);
+	mount("none", ".", NULL, MS_REMOUNT | MS_RDONLY | ROOT_FLAGS, NULL);
 	if (!syscall(SYS_pivot_root, ".", "."))
 		umount2(".", MNT_DETACH);
 }
@@ -228,14 +279,22 @@ static bool enter_namespaces(int namespaces)
 	       (!unshare(namespaces) || !unshare(namespaces & ~CLONE_NEWUSER));
 }
 
+static void choose_root(const struct role_description *role)
+{
+	if (role->keeps_resolver)
+		take_root_but_resolver();
+	else if (role->empties_root)
+		take_root();
+}
+
 int lockdown_before_threads(enum role role, const int *folders)
 {
 	const struct role_description *r = role_describe(role);
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return -errno;
-	if (enter_namespaces(r->own_namespaces) && r->empties_root)
-		take_root();
+	if (enter_namespaces(r->own_namespaces))
+		choose_root(r);
 	take_files(r, folders);
 	return take_capabilities(0);
 }
@@ -260,7 +319,7 @@ static int allow_values(scmp_filter_ctx filter, int call, unsigned argument, con
 	return error;
 }
 
-static int allow_grants(scmp_filter_ctx filter, int call, uint32_t grants)
+static int allow_grants(scmp_filter_ctx filter, int call, uint64_t grants)
 {
 	int error = 0;
 
@@ -305,6 +364,22 @@ static int allow_on_open_file(scmp_filter_ctx filter, int call)
 					SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH, 0));
 }
 
+/* Flags of a socket are let through. */
+static int allow_internet(scmp_filter_ctx filter, int call)
+{
+	static const int domains[] = { AF_INET, AF_INET6 };
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	const scmp_datum_t type_bits = ~(scmp_datum_t)(SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int error = 0;
+
+	for (unsigned n = 0; n < 4 && !error; n++)
+		error = seccomp_rule_add(
+			filter, SCMP_ACT_ALLOW, call, 2,
+			SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)domains[n / 2], 0),
+			SCMP_A1(SCMP_CMP_MASKED_EQ, type_bits, (scmp_datum_t)types[n % 2]));
+	return error;
+}
+
 static int allow(scmp_filter_ctx filter, const struct role_call *c)
 {
 	static const long give_back[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
@@ -312,6 +387,8 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 	static const long locks[] = { F_OFD_GETLK, F_OFD_SETLK, -1 };
 	static const long control[] = { F_OFD_GETLK,     F_OFD_SETLK, F_SETLK, F_GETLK, F_GETFD,
 					F_DUPFD_CLOEXEC, F_SETFD,     F_GETFL, -1 };
+	static const long readable[] = { FIONREAD, FIONBIO, -1 };
+	static const long blocking[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD, -1 };
 	static const long enter[] = { 0, 1 /* IORING_ENTER_GETEVENTS */, 2 /* SQ_WAKEUP */,
 				      3, 9 /* GETEVENTS, EXT_ARG */,     -1 };
 	int call = seccomp_syscall_resolve_name(c->name);
@@ -333,6 +410,12 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 	case CALL_LOCKS: return allow_values(filter, call, 1, locks);
 	case CALL_ON_OPEN_FILE: return allow_on_open_file(filter, call);
 	case CALL_REFUSED: return seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), call, 0);
+	case CALL_READABLE_BYTES: return allow_values(filter, call, 1, readable);
+	case CALL_BLOCKING: return allow_values(filter, call, 1, blocking);
+	case CALL_INTERNET: return allow_internet(filter, call);
+	case CALL_READS_ONLY:
+		return rule(filter, call,
+			    SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
 	case CALL_RING_ENTER: return allow_values(filter, call, 3, enter);
 	case CALL_THREAD:
 		return rule(filter, call, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
@@ -347,6 +430,7 @@ static int load_calls(const struct role_call *call, uint32_t otherwise)
 	scmp_filter_ctx filter = seccomp_init(otherwise);
 	int error = filter ? 0 : -ENOMEM;
 
+	assert(call);
 	if (!error)
 		error = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
 	for (; call->name && !error; call++)

@@ -7,6 +7,9 @@
 #include <sched.h>
 #include <string.h>
 
+/* Four that follow each other. */
+#define GRANTS_OF_CARDS(first) (15ull << (first))
+
 enum {
 	EVERY_NAMESPACE = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS | CLONE_NEWUTS |
 			  CLONE_NEWCGROUP
@@ -21,7 +24,8 @@ static const struct role_call machine_calls[] = {
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
 	{ "read", CALL_ON_GRANTS, GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) },
 	{ "write", CALL_ON_GRANTS,
-	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) },
+	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
+		  GRANTS_OF_CARDS(GRANT_CARD_BELLS) },
 	{ "timer_settime", CALL_ANY, 0 },
 	{ "clock_gettime", CALL_ANY, 0 },
 	{ "clock_nanosleep", CALL_ANY, 0 },
@@ -202,13 +206,58 @@ static const struct role_call keeper_calls[] = {
 	{ 0 },
 };
 
+/*
+ * Sockets of the Internet: it asks for them, connects, and takes connections where it listened
+ * before; files are read only, and there is one (keeps_resolver). Its events, memory without
+ * execution, the end.
+ */
+static const struct role_call net_calls[] = {
+	{ "poll", CALL_ANY, 0 },
+	{ "read", CALL_ANY, 0 },
+	{ "write", CALL_ANY, 0 },
+	{ "writev", CALL_ON_GRANTS, GRANT(GRANT_TAP) },
+	{ "readv", CALL_ON_GRANTS, GRANT(GRANT_TAP) },
+	{ "socket", CALL_INTERNET, 0 },
+	{ "connect", CALL_ANY, 0 },
+	{ "accept", CALL_ANY, 0 },
+	{ "sendto", CALL_ANY, 0 },
+	{ "recvfrom", CALL_ANY, 0 },
+	{ "recvmsg", CALL_ANY, 0 },
+	{ "shutdown", CALL_ANY, 0 },
+	{ "getsockname", CALL_ANY, 0 },
+	{ "getpeername", CALL_ANY, 0 },
+	{ "getsockopt", CALL_ANY, 0 },
+	{ "setsockopt", CALL_ANY, 0 },
+	{ "ioctl", CALL_READABLE_BYTES, 0 },
+	{ "fcntl", CALL_BLOCKING, 0 },
+	{ "close", CALL_ANY, 0 },
+	{ "openat", CALL_READS_ONLY, 0 },
+	{ "newfstatat", CALL_ANY, 0 },
+	{ "mmap", CALL_ANONYMOUS, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "mremap", CALL_ANY, 0 },
+	{ "madvise", CALL_GIVE_BACK, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "clock_gettime", CALL_ANY, 0 },
+	{ "rt_sigprocmask", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "gettid", CALL_ANY, 0 },
+	{ "getpid", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
 static const struct role_description roles[ROLES] = {
 	[ROLE_MACHINE] = {
 		.name = "machine",
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) |
 			  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) |
 			  GRANT(GRANT_ANSWER) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) |
-			  GRANT(GRANT_SAVED),
+			  GRANT(GRANT_SAVED) | GRANTS_OF_CARDS(GRANT_CARDS) |
+			  GRANTS_OF_CARDS(GRANT_CARD_BELLS),
 		.spawn_namespaces = EVERY_NAMESPACE | CLONE_NEWPID,
 		.own_namespaces = CLONE_NEWUSER | CLONE_NEWNS,
 		.empties_root = true,
@@ -220,7 +269,7 @@ static const struct role_description roles[ROLES] = {
 		.name = "broker",
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_KERNEL) |
 			  GRANT(GRANT_INITRD) | GRANT(GRANT_SAVED) | GRANT(GRANT_CONSOLE) |
-			  GRANT(GRANT_CONTROL),
+			  GRANT(GRANT_CONTROL) | GRANTS_OF_CARDS(GRANT_CARD_TAPS),
 		.stdio = 3,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,
@@ -247,6 +296,26 @@ static const struct role_description roles[ROLES] = {
 		.signals_nobody = true,
 		.calls = keeper_calls,
 	},
+	[ROLE_SUPERVISOR] = {
+		.name = "supervisor",
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_ANSWER) |
+			  GRANT(GRANT_READY) | GRANT(GRANT_END) | GRANT(GRANT_CARD) |
+			  GRANT(GRANT_CARD_BELL) | GRANT(GRANT_TAP),
+		.stdio = 1,
+	},
+	[ROLE_NET] = {
+		.name = "net",
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_ANSWER) | GRANT(GRANT_READY) |
+			  GRANT(GRANT_END) | GRANT(GRANT_CARD) | GRANT(GRANT_CARD_BELL) |
+			  GRANT(GRANT_TAP),
+		.stdio = 1,
+		.own_namespaces = EVERY_NAMESPACE & ~CLONE_NEWNET,
+		.empties_root = true,
+		.keeps_resolver = true,
+		.connects = true,
+		.signals_nobody = true,
+		.calls = net_calls,
+	},
 };
 
 const struct role_description *role_describe(enum role role)
@@ -265,9 +334,9 @@ int role_find(const char *name, enum role *ret)
 	return -ENOENT;
 }
 
-uint32_t role_grants_here(void)
+uint64_t role_grants_here(void)
 {
-	uint32_t grants = 0;
+	uint64_t grants = 0;
 
 	for (unsigned n = 0; n < GRANTS; n++)
 		if (fcntl(grant_fd((enum grant)n), F_GETFD) >= 0)

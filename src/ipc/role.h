@@ -10,6 +10,10 @@
  *   disk      slots, events; it opens the disks itself           all, before the disks are read
  *   keeper    memory and pipes of what lies beside disks         all; files in the folders of the
  *             disks are left
+ *   supervisor  one network card's memory and events, a pipe     none: it starts net processes,
+ *             with the user's rights, and looks at nothing that a guest can write
+ *   net       one network card's memory and events, perhaps a    all, but the network where that is
+ *             tap; it opens ports itself                         the user's
  *
  *  1. A descriptor has the same number in every process: grant_fd(). What is not in a process's row
  *     is closed before it begins.
@@ -22,7 +26,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum role { ROLE_MACHINE, ROLE_BROKER, ROLE_DISK, ROLE_KEEPER, ROLES };
+enum role {
+	ROLE_MACHINE,
+	ROLE_BROKER,
+	ROLE_DISK,
+	ROLE_KEEPER,
+	ROLE_SUPERVISOR,
+	ROLE_NET,
+	ROLES
+};
 
 enum grant {
 	GRANT_PLAN,        /* sealed memory: what the process shall do (process/plan.h) */
@@ -46,12 +58,23 @@ enum grant {
 	GRANT_TOLD_OUT,    /* pipe: a byte for each answer: the keeper's end */
 	GRANT_TOLD_IN,     /* the disk process's */
 	GRANT_MACHINE,     /* the machine process, to be killed */
+	/* of each of NET_CARDS cards (net_card.h): the machine process has them by number */
+	GRANT_CARDS,       /* memory: struct net_card_memory */
+	GRANT_CARDS_LAST = GRANT_CARDS + 3,
+	GRANT_CARD_BELLS,  /* event: requests are in its slots */
+	GRANT_CARD_BELLS_LAST = GRANT_CARD_BELLS + 3,
+	GRANT_CARD_TAPS,   /* its tap; the broker's, to be given away */
+	GRANT_CARD_TAPS_LAST = GRANT_CARD_TAPS + 3,
+	/* the one card of who serves it */
+	GRANT_CARD,
+	GRANT_CARD_BELL,
+	GRANT_TAP,
 	GRANTS,
 };
 
 enum { GRANT_FIRST_FD = 3 };
 
-#define GRANT(grant) (1u << (grant))
+#define GRANT(grant) (1ull << (grant))
 static inline int grant_fd(enum grant grant) { return GRANT_FIRST_FD + (int)grant; }
 
 /* What has to be true of a call's arguments. */
@@ -67,17 +90,21 @@ enum call_condition {
 	CALL_LOCKS, /* argument 1 is about locks of the file */
 	CALL_RING_ENTER, /* argument 3 only waits or wakes */
 	CALL_ON_OPEN_FILE, /* argument 3 says that there is no path; else it is refused */
+	CALL_READABLE_BYTES, /* argument 1 asks how many bytes can be read */
+	CALL_BLOCKING, /* argument 1 is about whether a descriptor blocks, or execve closes it */
+	CALL_INTERNET, /* argument 0 is IPv4 or IPv6, argument 1 of streams or datagrams */
+	CALL_READS_ONLY, /* argument 2 opens for reading, and makes nothing */
 	CALL_REFUSED, /* never: it fails with EACCES, and does not end the process */
 	CALL_THREAD, /* argument 0 makes a thread of this process */
 	CALL_UNKNOWN, /* it fails as if the host did not know it */
 	CALL_FILE_CONTROL, /* argument 1 asks for flags or locks, or copies the descriptor */
 };
 
-struct role_call { const char *name; enum call_condition condition; uint32_t grants; };
+struct role_call { const char *name; enum call_condition condition; uint64_t grants; };
 
 struct role_description {
 	const char *name;
-	uint32_t grants;
+	uint64_t grants;
 	/* How many of descriptors 0, 1, 2 it keeps, from the end: 3 all, 1 standard error. */
 	unsigned stdio;
 	/* clone() flags with which it begins, where the host permits them. */
@@ -86,11 +113,15 @@ struct role_description {
 	int own_namespaces;
 	/* With namespaces of its own: no file is left, not even to be asked for. */
 	bool empties_root;
+	/* Of files there is left a copy of what names the host's name servers. */
+	bool keeps_resolver;
+	/* Landlock lets it connect to whom it wants. */
+	bool connects;
 	/* The other ones end in their own time: nothing may be lost. */
 	bool dies_with_parent;
 	/* Landlock keeps its signals to itself, where the host has that. */
 	bool signals_nobody;
-	const struct role_call *calls; /* ended by one without a name */
+	const struct role_call *calls; /* ended by one without a name; NULL: it keeps all */
 	/*
 	 * What is left before that, while it opens what others made (lockdown_for_opening()); NULL:
 	 * it opens nothing. Any other call fails.
@@ -102,4 +133,4 @@ const struct role_description *role_describe(enum role role);
 /* -ENOENT */
 int role_find(const char *name, enum role *ret);
 /* Which descriptors this process was given; before it opens anything. */
-uint32_t role_grants_here(void);
+uint64_t role_grants_here(void);

@@ -28,8 +28,14 @@
 enum { SLOTS_MAX = 128, SLOT_PAGE_BYTES = 4096 };
 
 /* What kind, target, offset and bytes mean, who lays the queue out says. */
-struct slot_request { uint16_t slot, target, kind, reserved; uint64_t offset, bytes; };
-struct slot_reply { uint32_t slot; int32_t result; };
+struct slot_request {
+	uint16_t slot, target, kind, reserved;
+	uint64_t offset, bytes;
+};
+struct slot_reply {
+	uint32_t slot;
+	int32_t result;
+};
 
 struct slot_requests {
 	_Alignas(64) uint32_t written;
@@ -41,7 +47,10 @@ struct slot_replies {
 	_Alignas(64) uint32_t sleeps;
 	_Alignas(64) struct slot_reply entry[SLOTS_MAX];
 };
-struct slot_queue { struct slot_requests requests; struct slot_replies replies; };
+struct slot_queue {
+	struct slot_requests requests;
+	struct slot_replies replies;
+};
 
 /* ---- the client ---- */
 

@@ -73,7 +73,7 @@ int spawn_share(const char *name, size_t bytes)
 
 /* ---- in the process that becomes the role ---- */
 
-static int descriptors_move_up(uint32_t wanted, const struct grants *g, struct grants *ret)
+static int descriptors_move_up(uint64_t wanted, const struct grants *g, struct grants *ret)
 {
 	grants_clear(ret);
 	for (unsigned n = 0; n < GRANTS; n++) {

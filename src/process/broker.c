@@ -319,12 +319,14 @@ static void read_input(struct broker *b)
 static void helper_gone(struct broker *b, struct helper *helper, int status, struct broker_end *end)
 {
 	helper->pid = 0;
+	/* who supervises does not serve: the machine goes on, and what serves it */
+	if (helper->role == ROLE_SUPERVISOR && !b->machine_exited)
+		return;
 	if (status && !end->helper_status) {
 		end->helper = helper->role;
 		end->helper_status = status;
 	}
 	close(helper->end_fd);
-	(void)b;
 }
 
 static void take_ends(struct broker *b)
@@ -339,7 +341,7 @@ static void take_ends(struct broker *b)
 		    waitpid(b->helper[n].pid, &status, WNOHANG) != b->helper[n].pid)
 			continue;
 		helper_gone(b, &b->helper[n], status, b->end);
-		if (!b->machine_exited)
+		if (!b->machine_exited && b->helper[n].role != ROLE_SUPERVISOR)
 			broker_kill(b, BROKER_HELPER_ENDED);
 	}
 }

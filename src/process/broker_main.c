@@ -5,6 +5,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -12,6 +14,7 @@
 #include "broker.h"
 #include "ipc/block.h"
 #include "ipc/lockdown.h"
+#include "ipc/net_card.h"
 #include "keeper.h"
 #include "main.h"
 #include "outcome.h"
@@ -21,7 +24,7 @@
 /* What the other processes are started with. */
 struct start { const struct plan *plan; struct grants grants; };
 
-static int fd_if(uint32_t grants, enum grant grant)
+static int fd_if(uint64_t grants, enum grant grant)
 {
 	return grants & GRANT(grant) ? grant_fd(grant) : -1;
 }
@@ -30,7 +33,7 @@ static int fd_if(uint32_t grants, enum grant grant)
  * What this process was given, for those that it starts. The other numbers are taken as well: what
  * is opened later may not lie where a descriptor is put by its number (GRANT_MACHINE).
  */
-static int grants_take(uint32_t here, struct grants *ret)
+static int grants_take(uint64_t here, struct grants *ret)
 {
 	grants_clear(ret);
 	for (unsigned n = 0; n < GRANTS; n++) {
@@ -42,7 +45,7 @@ static int grants_take(uint32_t here, struct grants *ret)
 	return 0;
 }
 
-static int broker_options_of(const struct plan *plan, uint32_t here, struct broker_options *ret)
+static int broker_options_of(const struct plan *plan, uint64_t here, struct broker_options *ret)
 {
 	*ret = (struct broker_options){
 		.console = plan->console,
@@ -69,10 +72,30 @@ static int slots_make(struct grants *g)
 	return g->fd[GRANT_DOORBELL] < 0 || g->fd[GRANT_ANSWER] < 0 ? -errno : 0;
 }
 
+/* Of each network card: memory, which says its address, and an event. */
+static int cards_make(const struct plan *plan, struct grants *g)
+{
+	const off_t mac_at = offsetof(struct net_card_memory, mac);
+
+	for (unsigned n = 0; n < plan->nets.count; n++) {
+		int *memory = &g->fd[GRANT_CARDS + n];
+		int *bell = &g->fd[GRANT_CARD_BELLS + n];
+
+		*memory = spawn_share("umbra-card", sizeof(struct net_card_memory));
+		if (*memory < 0)
+			return *memory;
+		*bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (*bell < 0 || pwrite(*memory, plan->nets.card[n].mac, NET_MAC_BYTES, mac_at) !=
+					 NET_MAC_BYTES)
+			return -errno;
+	}
+	return 0;
+}
+
 /* Closes what the broker itself has no use for. */
 static void grants_leave(const struct grants *g)
 {
-	const uint32_t kept = GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL) | GRANT(GRANT_MACHINE);
+	const uint64_t kept = GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL) | GRANT(GRANT_MACHINE);
 
 	for (unsigned n = 0; n < GRANTS; n++) {
 		if (!(kept & GRANT(n)) || (n != GRANT_MACHINE && g->fd[n] < 0))
@@ -148,6 +171,27 @@ static int keeper_start(struct broker *b, struct start *start, struct broker_end
 	return helper_start(b, ROLE_KEEPER, start, end);
 }
 
+/* Of each card somebody who starts what serves it, and starts it again. */
+static int supervisors_start(struct broker *b, const struct start *start, struct broker_end *end)
+{
+	struct plan *plan = plan_new();
+	struct start one = { .plan = plan };
+	int error = plan ? 0 : -ENOMEM;
+
+	if (plan)
+		*plan = *start->plan;
+	for (unsigned n = 0; n < start->plan->nets.count && !error; n++) {
+		plan->nets.mine = n;
+		one.grants = start->grants;
+		one.grants.fd[GRANT_CARD] = start->grants.fd[GRANT_CARDS + n];
+		one.grants.fd[GRANT_CARD_BELL] = start->grants.fd[GRANT_CARD_BELLS + n];
+		one.grants.fd[GRANT_TAP] = start->grants.fd[GRANT_CARD_TAPS + n];
+		error = helper_start(b, ROLE_SUPERVISOR, &one, end);
+	}
+	free(plan);
+	return error;
+}
+
 static int machine_start(struct broker *b, const struct start *start)
 {
 	struct grants g = start->grants;
@@ -169,6 +213,10 @@ static int processes_start(struct broker *b, struct start *start, struct broker_
 	if (!error && start->plan->disks.count)
 		error = helper_start(b, ROLE_DISK, start, end);
 	if (!error)
+		error = cards_make(start->plan, &start->grants);
+	if (!error)
+		error = supervisors_start(b, start, end);
+	if (!error)
 		error = machine_start(b, start);
 	grants_leave(&start->grants);
 	if (!error)
@@ -179,7 +227,7 @@ static int processes_start(struct broker *b, struct start *start, struct broker_
 int broker_main(void)
 {
 	static struct broker_end end;
-	uint32_t here = role_grants_here();
+	uint64_t here = role_grants_here();
 	struct start start = { .plan = plan_of_process() };
 	struct broker_options options;
 	struct broker *broker;

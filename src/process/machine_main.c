@@ -236,7 +236,7 @@ static void *grant_map(enum grant grant, size_t bytes)
  * A file that the machine begins with. The user's own: one that is made shorter meanwhile ends the
  * process.
  */
-static bool grant_map_file(uint32_t here, enum grant grant, struct boot_file *ret)
+static bool grant_map_file(uint64_t here, enum grant grant, struct boot_file *ret)
 {
 	struct stat st;
 
@@ -250,7 +250,21 @@ static bool grant_map_file(uint32_t here, enum grant grant, struct boot_file *re
 	return ret->data != MAP_FAILED;
 }
 
-static bool take_grants(struct process *p, uint32_t here, struct machine_options *o)
+/* The network cards that there are, from the first on. */
+static bool take_cards(uint64_t here, struct machine_options *o)
+{
+	for (unsigned n = 0; n < NET_CARDS && here & GRANT(GRANT_CARDS + n); n++) {
+		struct machine_card *card = &o->card[o->cards++];
+
+		card->memory = grant_map((enum grant)(GRANT_CARDS + n), sizeof(*card->memory));
+		card->doorbell_fd = grant_fd((enum grant)(GRANT_CARD_BELLS + n));
+		if (!card->memory)
+			return false;
+	}
+	return true;
+}
+
+static bool take_grants(struct process *p, uint64_t here, struct machine_options *o)
 {
 	p->rings = grant_map(GRANT_RINGS, sizeof(*p->rings));
 	if (!p->rings)
@@ -266,7 +280,7 @@ static bool take_grants(struct process *p, uint32_t here, struct machine_options
 		if (!o->disks.memory)
 			return false;
 	}
-	return grant_map_file(here, GRANT_KERNEL, &o->kernel) &&
+	return take_cards(here, o) && grant_map_file(here, GRANT_KERNEL, &o->kernel) &&
 	       grant_map_file(here, GRANT_INITRD, &o->initrd) &&
 	       grant_map_file(here, GRANT_SAVED, &o->saved);
 }

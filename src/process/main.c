@@ -11,6 +11,8 @@ int process_main(const char *name)
 		[ROLE_BROKER] = broker_main,
 		[ROLE_DISK] = disk_main,
 		[ROLE_KEEPER] = keeper_main,
+		[ROLE_SUPERVISOR] = supervisor_main,
+		[ROLE_NET] = net_main,
 	};
 	enum role role;
 

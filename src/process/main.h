@@ -22,3 +22,5 @@ int broker_main(void);
 int machine_main(void);
 int disk_main(void);
 int keeper_main(void);
+int supervisor_main(void);
+int net_main(void);

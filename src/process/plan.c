@@ -27,8 +27,8 @@ struct plan *plan_new(void)
 }
 
 /*
- * A machine process learns neither names of files nor of itself, a disk process nothing of the
- * machine.
+ * A machine process learns neither names of files nor of itself, the others nothing of the
+ * machine; of disks and networks know those who serve them.
  */
 static void plan_reduce(struct plan *p, enum role role)
 {
@@ -36,10 +36,12 @@ static void plan_reduce(struct plan *p, enum role role)
 		return;
 	memset(p->source, 0, sizeof(p->source));
 	memset(p->description, 0, sizeof(p->description));
-	if (role == ROLE_MACHINE)
+	if (role != ROLE_DISK && role != ROLE_KEEPER)
 		memset(&p->disks, 0, sizeof(p->disks));
-	else
+	if (role != ROLE_MACHINE)
 		memset(&p->machine, 0, sizeof(p->machine));
+	if (role != ROLE_SUPERVISOR && role != ROLE_NET)
+		memset(&p->nets, 0, sizeof(p->nets));
 }
 
 int plan_seal(const struct plan *p, enum role role)
@@ -92,10 +94,22 @@ static bool disks_are_sound(const struct disk_plan *d)
 	       has_end(place->user_name, sizeof(place->user_name));
 }
 
+static bool nets_are_sound(const struct net_plan *nets)
+{
+	if (nets->count > NET_CARDS || (nets->count && nets->mine >= nets->count))
+		return false;
+	for (uint32_t n = 0; n < nets->count; n++)
+		if (nets->card[n].kind >= NET_CHOICES || nets->card[n].forwards > PLAN_FORWARDS ||
+		    !has_end(nets->card[n].name, sizeof(nets->card[n].name)))
+			return false;
+	return true;
+}
+
 bool plan_is_sound(const struct plan *p)
 {
 	return p->magic == PLAN_MAGIC && p->bytes == sizeof(*p) && p->console < CONSOLE_KINDS &&
 	       machine_is_sound(&p->machine) && disks_are_sound(&p->disks) &&
+	       nets_are_sound(&p->nets) &&
 	       has_end(p->source, sizeof(p->source)) &&
 	       has_end(p->description, sizeof(p->description));
 }

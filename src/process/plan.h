@@ -11,6 +11,7 @@
 #include "console.h"
 #include "disk/disk.h"
 #include "ipc/block.h"
+#include "ipc/net_card.h"
 #include "ipc/role.h"
 #include "vm/machine.h"
 
@@ -20,6 +21,8 @@ enum {
 	PLAN_DESCRIPTION_BYTES = 8192,
 	PLAN_REASON_BYTES = 1024,
 	PLAN_PARENTS = 16,
+	PLAN_FORWARDS = 32,
+	PLAN_NET_NAME_BYTES = 64,
 };
 
 struct machine_plan {
@@ -55,10 +58,28 @@ struct disk_plan {
 	struct disk_place place;
 };
 
+enum net_choice_kind { NET_USER, NET_TAP, NET_CHOICES };
+
+/* Connections to a port of the host's; address: as it is on the wire. */
+struct net_forward { uint32_t address; uint16_t host_port, guest_port; bool is_udp; };
+
+struct net_choice {
+	enum net_choice_kind kind;
+	uint8_t mac[NET_MAC_BYTES];
+	char name[PLAN_NET_NAME_BYTES]; /* of a tap, for messages */
+	bool host_loopback;
+	uint32_t forwards;
+	struct net_forward forward[PLAN_FORWARDS];
+};
+
+/* `mine`: of who serves one card, which. */
+struct net_plan { uint32_t count, mine; struct net_choice card[NET_CARDS]; };
+
 struct plan {
 	uint32_t magic, bytes;
 	struct machine_plan machine;
 	struct disk_plan disks;
+	struct net_plan nets;
 	enum console_kind console;
 	bool restores;
 	char source[PLAN_PATH_BYTES];              /* what it boots, for messages */

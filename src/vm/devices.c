@@ -15,11 +15,12 @@
 #include "abi/vmbus.h"
 #include "device/dynamic_memory/balloon.h"
 #include "device/ic/utility.h"
+#include "device/netvsp/network.h"
 #include "device/storvsp/storage.h"
 #include "ipc/block.h"
 #include "vmbus/vmbus.h"
 
-enum { QUEUES = 1 };
+enum { QUEUES = 1 + NET_CARDS };
 /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
 enum { SLICES_PER_SECOND = 20000 };
 #define SECONDS_FROM_1601_TO_1970 11644473600ull
@@ -34,6 +35,8 @@ struct devices {
 	unsigned queues;
 	struct slot_client block;
 	struct storage *storage;
+	struct slot_client card[NET_CARDS];
+	struct network *network[NET_CARDS];
 	struct balloon_host balloon_host;
 	struct balloon *balloon;
 	struct utility_clock clock;
@@ -125,6 +128,27 @@ static void *make_utility(struct devices *devices, unsigned number)
 		       utility_create(devices->bus, (enum utility_kind)number, &devices->clock);
 }
 
+static int make_cards(struct devices *devices)
+{
+	const struct machine_options *options = &devices->machine->options;
+
+	for (unsigned n = 0; n < options->cards; n++) {
+		struct slot_client *client = &devices->card[n];
+
+		*client = (struct slot_client){ .queue = &options->card[n].memory->queue,
+						.slots = NET_SLOTS,
+						.doorbell_fd = options->card[n].doorbell_fd,
+						.answer_fd = options->disks.answer_fd };
+		devices->network[n] = network_create(devices->bus, n, options->card[n].memory,
+						     client);
+		if (!devices->network[n])
+			return -ENOMEM;
+		devices->queue[devices->queues++] = client;
+		unit_add(&devices->machine->units, &network_unit, devices->network[n], n);
+	}
+	return 0;
+}
+
 static const struct row {
 	const struct unit_ops *unit;
 	void *(*make)(struct devices *devices, unsigned number); /* NULL: no memory */
@@ -159,6 +183,8 @@ static void devices_run(void *self)
 
 	while (!failed && !__atomic_load_n(&devices->stopped, __ATOMIC_ACQUIRE)) {
 		failed = storage_collect(devices->storage) < 0;
+		for (unsigned n = 0; n < machine->options.cards; n++)
+			network_collect(devices->network[n]);
 		bus_run(devices->bus);
 		if (!failed)
 			failed = !slot_clients_sleep(devices->queue, devices->queues);
@@ -234,6 +260,8 @@ int machine_make_devices(struct machine *machine)
 		return -ENOMEM;
 	unit_add(&machine->units, &bus_unit, devices->bus, 0);
 	error = make_rows(devices);
+	if (!error)
+		error = make_cards(devices);
 	unit_add(&machine->units, &devices_unit, devices, 0);
 	return error;
 }

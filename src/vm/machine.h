@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "boot/linux.h"
+#include "ipc/net_card.h"
 #include "x86/state.h"
 #include "x86/cpu_model.h"
 
@@ -30,6 +31,9 @@ enum machine_end {
 
 /* Those of a disk process (ipc/block.h); memory NULL: no disks. */
 struct machine_disks { struct block_memory *memory; int doorbell_fd, answer_fd; };
+
+/* A network card (ipc/net_card.h), with the answer event of the disks'. */
+struct machine_card { struct net_card_memory *memory; int doorbell_fd; };
 
 enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };
 /*
@@ -74,6 +78,8 @@ struct machine_options {
 	 * it
 	 */
 	struct machine_disks disks;
+	unsigned cards;
+	struct machine_card card[NET_CARDS];
 	/*
 	 * what the guest has at least; less than memory_bytes: its memory is adjusted while it runs
 	 */

@@ -252,15 +252,15 @@ void bus_run(struct bus *bus)
 
 /* ---- packets to the guest ---- */
 
-int bus_channel_send(struct bus_channel *channel, uint16_t type, uint64_t transaction,
-		     const void *payload, size_t bytes)
+static int channel_send(struct bus_channel *channel, uint16_t type, uint64_t transaction,
+			const void *head, size_t head_bytes, const void *payload, size_t bytes)
 {
 	int error;
 
-	assert(bytes <= BUS_PACKET_BYTES);
+	assert(head_bytes + bytes <= BUS_PACKET_BYTES);
 	if (channel->state != CHANNEL_OPEN)
 		return -ENOTCONN;
-	error = bus_ring_put(channel, type, transaction, payload, bytes);
+	error = bus_ring_put(channel, type, transaction, head, head_bytes, payload, bytes);
 	assert(!error || error == -EAGAIN || error == -EBADMSG);
 	if (error == -EBADMSG) {
 		channel_break(channel);
@@ -268,4 +268,24 @@ int bus_channel_send(struct bus_channel *channel, uint16_t type, uint64_t transa
 	}
 	channel->no_room |= error == -EAGAIN;
 	return error;
+}
+
+int bus_channel_send(struct bus_channel *channel, uint16_t type, uint64_t transaction,
+		     const void *payload, size_t bytes)
+{
+	return channel_send(channel, type, transaction, NULL, 0, payload, bytes);
+}
+
+int bus_channel_send_pieces(struct bus_channel *channel, uint64_t transaction, uint16_t page_set,
+			    const struct bus_piece *pieces, unsigned count, const void *payload,
+			    size_t bytes)
+{
+	struct { struct vmbus_transfer_pages pages; struct bus_piece piece[BUS_PIECES]; } head = {
+		.pages = { .page_set = page_set, .ranges = count }
+	};
+
+	assert(count && count <= BUS_PIECES);
+	memcpy(head.piece, pieces, count * sizeof(*pieces));
+	return channel_send(channel, PACKET_TRANSFER_PAGES, transaction, &head,
+		    sizeof(head.pages) + count * sizeof(*pieces), payload, bytes);
 }

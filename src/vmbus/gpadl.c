@@ -7,6 +7,8 @@
  *     number.
  *  2. A list is complete when as many page numbers have come as it has pages; only then a channel
  *     can be opened on it.
+ *  3. A channel has copies of its complete lists, under its own lock: its service uses them without
+ *     the bus's. A list goes there first.
  *
  * Memory: mapped for each, because the process may not grow its heap on every thread once it is
  * locked down.
@@ -40,9 +42,51 @@ void check_gpadls(const struct bus *bus)
 	assert(pages == bus->gpadl_pages && pages <= GPADL_PAGES_MAX);
 }
 
+/* Its channel's copy; a channel that has CHANNEL_GPADLS has no more. */
+void gpadl_completed(struct bus *bus, const struct gpadl *gpadl)
+{
+	struct bus_channel *channel = bus_find_channel(bus, gpadl->relid);
+	unsigned n = 0;
+
+	assert(gpadl->complete);
+	bus_channel_lock(channel);
+	while (n < CHANNEL_GPADLS && channel->buffer[n].used)
+		n++;
+	if (n < CHANNEL_GPADLS)
+		channel->buffer[n] = *gpadl;
+	bus_channel_unlock(channel);
+}
+
+static void leave_channel(struct bus *bus, const struct gpadl *gpadl)
+{
+	struct bus_channel *channel = bus_find_channel(bus, gpadl->relid);
+
+	bus_channel_lock(channel);
+	for (unsigned n = 0; n < CHANNEL_GPADLS; n++) {
+		if (!channel->buffer[n].used || channel->buffer[n].id != gpadl->id)
+			continue;
+		if (channel->service->gpadl_gone)
+			channel->service->gpadl_gone(channel->service->context, gpadl->id);
+		channel->buffer[n] = (struct gpadl){ .used = false };
+	}
+	bus_channel_unlock(channel);
+}
+
+const uint64_t *bus_channel_gpadl(struct bus_channel *channel, uint32_t id, uint32_t *ret_pages)
+{
+	for (unsigned n = 0; n < CHANNEL_GPADLS; n++) {
+		if (!channel->buffer[n].used || channel->buffer[n].id != id)
+			continue;
+		*ret_pages = channel->buffer[n].pages;
+		return channel->buffer[n].gfn;
+	}
+	return NULL;
+}
+
 static void gpadl_drop(struct bus *bus, struct gpadl *gpadl)
 {
 	assert(gpadl->used && bus->gpadl_pages >= gpadl->pages);
+	leave_channel(bus, gpadl);
 	munmap(gpadl->gfn, list_bytes(gpadl));
 	bus->gpadl_pages -= gpadl->pages;
 	*gpadl = (struct gpadl){ .used = false };
@@ -90,8 +134,10 @@ static void gpadl_append(struct bus *bus, struct gpadl *gpadl, const uint8_t *fr
 	memcpy(gpadl->gfn + gpadl->have, from, count * GFN_BYTES);
 	gpadl->have += count;
 	gpadl->complete = gpadl->have == gpadl->pages;
-	if (gpadl->complete)
+	if (gpadl->complete) {
+		gpadl_completed(bus, gpadl);
 		post_created(bus, gpadl->relid, gpadl->id, 0);
+	}
 	CHECK(check_gpadls(bus));
 }
 

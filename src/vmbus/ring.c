@@ -299,15 +299,16 @@ static int tell_written(struct bus_channel *channel, uint32_t before)
 	return 0;
 }
 
-int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction,
-		 const void *payload, size_t bytes)
+int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *head,
+		 size_t head_bytes, const void *payload, size_t bytes)
 {
 	struct bus_ring *ring = &channel->out;
 	const uint32_t padded =
 		((uint32_t)bytes + RING_ALIGNMENT - 1) / RING_ALIGNMENT * RING_ALIGNMENT;
-	const uint32_t whole = (uint32_t)sizeof(struct vmbus_packet) + padded;
-	const struct vmbus_packet head = {
-		.type = type, .data_units = sizeof(head) / RING_ALIGNMENT,
+	const uint32_t data_at = (uint32_t)(sizeof(struct vmbus_packet) + head_bytes);
+	const uint32_t whole = data_at + padded;
+	const struct vmbus_packet packet = {
+		.type = type, .data_units = (uint16_t)(data_at / RING_ALIGNMENT),
 		.units = (uint16_t)(whole / RING_ALIGNMENT),
 		.transaction = transaction,
 	};
@@ -315,13 +316,16 @@ int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transactio
 	const uint32_t before = ring->index;
 	int error;
 
+	assert(head_bytes % RING_ALIGNMENT == 0);
 	/* one of several answers, perhaps: the guest's index is another one then */
 	guest_memory_begin();
 	error = check_room(channel, whole + PACKET_FOOTER_BYTES);
 	if (error)
 		return error;
-	if (ring_write(channel, before, &head, sizeof(head)) ||
-	    ring_write(channel, forward(ring, before, sizeof(head)), payload, (uint32_t)bytes) ||
+	if (ring_write(channel, before, &packet, sizeof(packet)) ||
+	    ring_write(channel, forward(ring, before, sizeof(packet)), head,
+		       (uint32_t)head_bytes) ||
+	    ring_write(channel, forward(ring, before, data_at), payload, (uint32_t)bytes) ||
 	    ring_write(channel, forward(ring, before, whole), &footer, sizeof(footer)))
 		return -EBADMSG;
 	ring->index = forward(ring, before, whole + PACKET_FOOTER_BYTES);

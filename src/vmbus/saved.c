@@ -68,6 +68,8 @@ static void gpadl_archive(struct archive *archive, struct bus *bus, struct gpadl
 		gpadl->complete = head.have == head.pages;
 	}
 	archive_u64s(archive, gpadl->gfn, head.have);
+	if (archive->loading && !archive->error && gpadl->complete)
+		gpadl_completed(bus, gpadl);
 }
 
 static void gpadls_archive(struct archive *archive, struct bus *bus)

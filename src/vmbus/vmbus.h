@@ -34,7 +34,7 @@
 struct bus;
 struct bus_channel;
 
-enum { BUS_CHANNELS = 16, BUS_MESSAGE_BYTES = 240, BUS_PACKET_BYTES = 4096, BUS_RANGES = 1 };
+enum { BUS_CHANNELS = 16, BUS_MESSAGE_BYTES = 240, BUS_PACKET_BYTES = 4096, BUS_RANGES = 40 };
 
 struct bus_host {
 	/*
@@ -91,6 +91,8 @@ struct bus_service {
 	bool (*ready)(void *context);
 	/* 0; -EBADMSG: not of the service's protocol, the channel is broken. */
 	int (*packet)(void *context, const struct bus_packet *packet);
+	/* A GPADL's pages are taken away. NULL: bus_channel_gpadl() is never asked for any. */
+	void (*gpadl_gone)(void *context, uint32_t gpadl);
 	/* Packets that could not be sent may find room now. NULL: they are not sent again. */
 	void (*room)(void *context);
 	/* Its packets are always left to bus_run(): they take long. */
@@ -126,6 +128,21 @@ void bus_channel_wait(struct bus_channel *channel, pthread_cond_t *changed);
  */
 int bus_channel_send(struct bus_channel *channel, uint16_t type, uint64_t transaction,
 		     const void *payload, size_t bytes);
+/* Bytes of a buffer whose pages the guest has named before, as a transfer page packet has them. */
+struct bus_piece { uint32_t bytes, offset; };
+/*
+ * The same, for a packet that points to pieces of a GPADL which the guest knows by a number of its
+ * own (`page_set`): at most BUS_PIECES.
+ */
+enum { BUS_PIECES = 64 };
+int bus_channel_send_pieces(struct bus_channel *channel, uint64_t transaction, uint16_t page_set,
+			    const struct bus_piece *pieces, unsigned count, const void *payload,
+			    size_t bytes);
+/*
+ * With the channel's lock: the pages of a complete GPADL of this channel, good until gpadl_gone();
+ * NULL: there is none, or it was one too many.
+ */
+const uint64_t *bus_channel_gpadl(struct bus_channel *channel, uint32_t gpadl, uint32_t *ret_pages);
 /*
  * Takes packets until there are none, the service is not ready, or the time is up. Without the
  * lock.

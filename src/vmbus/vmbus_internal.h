@@ -9,6 +9,7 @@
 #include "vmbus.h"
 
 enum {
+	CHANNEL_GPADLS = 8,
 	GPADLS = 256, GPADL_PAGES_MAX = 1 << 16, RING_PAGES_MAX = 4096, OUTBOX_MESSAGES = 64,
 	PAGE_BYTES = GUEST_PAGE_BYTES, RING_ALIGNMENT = 8
 };
@@ -37,6 +38,8 @@ struct bus_channel {
 	bool again;   /* deferred; atomic */
 	uint32_t gpadl, host_ring_page, vp_index; /* as it was opened */
 	struct bus_ring in, out;
+	/* copies of complete ones, that its service may use (gpadl.c); the first of them */
+	struct gpadl buffer[CHANNEL_GPADLS];
 	uint64_t packets, signals;
 	_Alignas(8) uint8_t packet[BUS_PACKET_BYTES];
 };
@@ -79,6 +82,8 @@ void gpadl_drop_all(struct bus *bus);
 const struct gpadl *gpadl_of_channel(struct bus *bus, uint32_t id, uint32_t relid);
 /* An empty one for so many pages; NULL: no room, no memory, or the number is used. */
 struct gpadl *gpadl_make(struct bus *bus, uint32_t id, uint32_t relid, uint64_t pages);
+/* All of its numbers have come: its channel may use it. */
+void gpadl_completed(struct bus *bus, const struct gpadl *gpadl);
 void check_gpadls(const struct bus *bus);
 
 /* ---- channel.c; with the bus's lock ---- */
@@ -108,7 +113,8 @@ int bus_ring_has_packet(struct bus_channel *channel);
 /* The packet that was taken gives its room back. 0 or -EBADMSG. */
 int bus_ring_taken(struct bus_channel *channel);
 int bus_ring_set_mask(struct bus_channel *channel, uint32_t mask);
-int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction,
-		 const void *payload, size_t bytes);
+/* head: what comes between the packet's own head and its payload, whole units of 8 bytes. */
+int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *head,
+		 size_t head_bytes, const void *payload, size_t bytes);
 /* Invariant 1 of ring.c as far as it can be seen here. */
 void check_ring(const struct bus_ring *ring);

@@ -404,7 +404,7 @@ static int packet(void *context, const struct bus_packet *p)
 	if ((p->type != PACKET_INBAND && p->type != PACKET_GPA_DIRECT) ||
 	    p->payload_bytes < sizeof(r->packet))
 		return -EBADMSG;
-	if (p->ranges && bus_range_pages(&p->range[0]) > GFNS)
+	if (p->ranges > 1 || (p->ranges && bus_range_pages(&p->range[0]) > GFNS))
 		return -EBADMSG;
 	r = request_take(s);
 	*r = (struct request){ .state = REQUEST_UNDER_WAY, .transaction = p->transaction };

@@ -1,0 +1,25 @@
+/*
+ * What keeps a guest in user mode from the host's own loopback addresses: libslirp would lead there
+ * every frame to 127.0.0.0/8, 0.0.0.0/8, and to any address of its own network but the guest's.
+ *
+ * A guest may ask libslirp itself (ARP, DHCP, ping), the name server's port, and may answer: a TCP
+ * connection that it did not begin, and a datagram to who has sent one through a forwarded port.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { GUARD_ASKERS = 256 };
+
+struct loopback_guard {
+	uint32_t network, mask, name_server; /* in the host's order */
+	/* ports of the host's that have asked the guest by UDP, the oldest is forgotten first */
+	uint16_t asker[GUARD_ASKERS];
+	unsigned next;
+};
+
+/* Of a frame that the guest sends; a copy that nobody changes. */
+bool guard_lets_pass(const struct loopback_guard *guard, const uint8_t *data, uint32_t bytes);
+/* A frame for the guest: whoever asks may be answered. */
+void guard_note(struct loopback_guard *guard, const uint8_t *data, uint32_t bytes);

@@ -1,0 +1,115 @@
+/*
+ * The net process's main: what one network card is connected to. It opens what it needs as the
+ * user, gives up its rights, and serves until the machine is gone. Where it ends before that its
+ * supervisor starts another.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "ipc/lockdown.h"
+#include "main.h"
+#include "net/port.h"
+#include "net/tap/tap.h"
+#include "net/user/user.h"
+#include "plan.h"
+#include "report.h"
+
+struct process {
+	const struct net_choice *choice;
+	struct net_port port;
+	struct user_net *user;
+};
+
+static int complain_of_forward(const struct net_forward *forward, int error)
+{
+	const struct in_addr address = { .s_addr = forward->address };
+	char where[64];
+
+	snprintf(where, sizeof(where), "-p %s:%u", inet_ntoa(address), forward->host_port);
+	return complain(EXIT_UNUSABLE, strerror(-error), where,
+			"take a port that is free, from 1024 on unless you are root");
+}
+
+static int open_user(struct process *p)
+{
+	struct user_forward forwards[USER_FORWARDS];
+	const struct user_options options = { .host_loopback = p->choice->host_loopback,
+					      .forwards = p->choice->forwards,
+					      .forward = forwards };
+	unsigned failed;
+	int error;
+
+	_Static_assert((int)PLAN_FORWARDS == (int)USER_FORWARDS, "a plan's forwards");
+	for (unsigned n = 0; n < p->choice->forwards; n++) {
+		const struct net_forward *from = &p->choice->forward[n];
+
+		forwards[n] = (struct user_forward){ .address = from->address,
+						     .host_port = from->host_port,
+						     .guest_port = from->guest_port,
+						     .is_udp = from->is_udp };
+	}
+	error = user_net_create(&p->port, &options, &p->user, &failed);
+	if (error && failed < options.forwards)
+		return complain_of_forward(&p->choice->forward[failed], error);
+	return error ? complain(EXIT_FAULT, strerror(-error), "the network", "see umbra doctor")
+		     : 0;
+}
+
+static int open_tap(struct process *p)
+{
+	int error = tap_begin(grant_fd(GRANT_TAP));
+
+	return error ? complain(EXIT_UNUSABLE, strerror(-error), p->choice->name,
+				"give a tap with IFF_NO_PI and IFF_VNET_HDR")
+		     : 0;
+}
+
+/* The last that needs rights is there. A supervisor's first process tells that it can serve. */
+static int give_up_rights(void)
+{
+	int error = lockdown_before_threads(ROLE_NET, NULL);
+
+	if (!error && role_grants_here() & GRANT(GRANT_READY)) {
+		if (write(grant_fd(GRANT_READY), "", 1) != 1)
+			error = -errno;
+		close(grant_fd(GRANT_READY));
+	}
+	return error ? error : lockdown(ROLE_NET);
+}
+
+static int serve(struct process *p)
+{
+	int error = give_up_rights();
+
+	if (error)
+		return complain(EXIT_FAULT, strerror(-error), "the network", "see umbra doctor");
+	if (p->choice->kind == NET_TAP)
+		error = tap_serve(&p->port, grant_fd(GRANT_TAP), grant_fd(GRANT_END));
+	else
+		error = user_net_serve(p->user, grant_fd(GRANT_END));
+	return error ? EXIT_FAULT : 0;
+}
+
+int net_main(void)
+{
+	const struct plan *plan = plan_of_process();
+	struct net_card_memory *memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE,
+					      MAP_SHARED, grant_fd(GRANT_CARD), 0);
+	struct process p = { .choice = plan ? &plan->nets.card[plan->nets.mine] : NULL };
+	int code;
+
+	/* libslirp takes a socket's number 0 for none */
+	for (int fd = 0; fd < STDERR_FILENO; fd++)
+		dup2(grant_fd(GRANT_END), fd);
+	close(grant_fd(GRANT_CARD));
+	if (!plan || memory == MAP_FAILED)
+		return complain(EXIT_USAGE, "it has no plan", "the net process",
+				"use umbra run: it starts the processes of a machine");
+	net_port_init(&p.port, memory, grant_fd(GRANT_CARD_BELL), grant_fd(GRANT_ANSWER));
+	code = p.choice->kind == NET_TAP ? open_tap(&p) : open_user(&p);
+	return code ? code : serve(&p);
+}
