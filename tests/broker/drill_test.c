@@ -236,7 +236,8 @@ static bool act_by_call(const struct call_act *a)
 static enum role lost_role;
 
 /*
- * Every descriptor that it might have been left, by every number. A net process may ask for its own.
+ * Every descriptor that it might have been left, by every number. A net process may ask for its
+ * own.
  */
 static bool act_descriptors(void)
 {

@@ -122,7 +122,8 @@ static void segments(const struct net_frame *f, const struct shape *s)
 		memcpy(built + heads_bytes, frame + s->data_at + done, bytes);
 		expect("its heads", heads_bytes == s->data_at && bytes && bytes <= f->mss);
 		expect("its sums", sums_are_right(built, heads_bytes + bytes, s));
-		expect("its sequence number", (word(tcp + 4) << 16 | word(tcp + 6)) == sequence + done);
+		expect("its sequence number",
+		       (word(tcp + 4) << 16 | word(tcp + 6)) == sequence + done);
 		expect("FIN and PUSH in the last alone",
 		       !(tcp[13] & 9) == (done + bytes + s->data_at < f->bytes) ||
 			       !(frame[s->transport_at + 13] & 9));
@@ -196,7 +197,7 @@ static void lies(void)
 	expect("segments of nothing", !net_frame_is_sound(&no_mss));
 }
 
-/* Heads of any bytes: nothing outside is touched (the sanitizers look), and what is said is sound. */
+/* Heads of any bytes: nothing outside is touched (sanitizers look), and what is said is sound. */
 static void rubbish(void)
 {
 	const struct offload_wish wish = { .checksum = (uint32_t)rand() & 28,
