@@ -9,8 +9,10 @@ failed=0
 bad() { echo "disk: $*"; failed=1; }
 tools/fetch-guest tests/boot/disk.init build/guest/disk.cpio.gz build/guest/modules/{hv_vmbus,scsi_common,scsi_mod,scsi_transport_fc,hv_storvsc,sd_mod,hv_utils}.ko
 guest() { # WHAT CPUS OPTION...
-	local status=0 what=$1 cpus=$2; shift 2
-	timeout -s KILL 125 "$umbra" run --time-limit 120 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus "$cpus" --append "console=ttyS0 quiet umbra.do=$what" "$@" \
+	local status=0 what=$1 cpus=$2 disks; shift 2
+	disks=$(printf '%s\n' "$@" | grep -cx -e --disk)
+	timeout -s KILL 125 "$umbra" run --time-limit 120 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus "$cpus" \
+		--append "console=ttyS0 quiet umbra.do=$what umbra.disks=$disks" "$@" \
 		</dev/null >"$work/log" 2>&1 || status=$?
 	tr -d '\r' <"$work/log" >"$work/said"
 	[ "$status" = 0 ] && grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || { bad "$what ended with $status"; tail -3 "$work/said"; }
@@ -108,7 +110,7 @@ truncate -s 64M "$work/p1" "$work/p2"; must /sbin/mke2fs -q -t ext4 -d "$work/bo
 truncate -s 130M "$work/parts.raw"; must /sbin/sgdisk -n 1:2048:133119 -n 2:133120:264191 "$work/parts.raw"
 dd if="$work/p1" of="$work/parts.raw" bs=1M seek=1 conv=notrunc,sparse status=none; dd if="$work/p2" of="$work/parts.raw" bs=1M seek=65 conv=notrunc,sparse status=none
 must "$umbra" disk convert "$work/parts.raw" "$work/parts.vhdx" --from raw
-timeout -s KILL 60 "$umbra" run --append "console=ttyS0 quiet umbra.do=root" --disk "$work/other.raw,format=raw,readonly" "$work/parts.vhdx" </dev/null 2>&1 | tr -d '\r' >"$work/said"
+timeout -s KILL 60 "$umbra" run --append "console=ttyS0 quiet umbra.do=root umbra.disks=2" --disk "$work/other.raw,format=raw,readonly" "$work/parts.vhdx" </dev/null 2>&1 | tr -d '\r' >"$work/said"
 grep -q '^ROOT ID=umbra 6.1' "$work/said" && grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || { bad "an image that boots itself"; tail -3 "$work/said"; }
 
 # what is refused
