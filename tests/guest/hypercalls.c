@@ -116,12 +116,11 @@ static bool spoil(struct frame *f)
 	return true;
 }
 
-static void change_of_mind(void)
+/* The call's result, which the interrupt comes into: 150 us after its begin. */
+static uint64_t spoiled_call(void)
 {
-	uint64_t status, done;
+	uint64_t status;
 
-	on_trap = spoil;
-	list[0] = UMBRA_PREFAULT;
 	for (unsigned n = 0; n < 400; n++)
 		list[1 + n] = 0x8000000 + 65536 * (uint64_t)n + 15;
 	list[0] = UMBRA_CHECKSUM;
@@ -132,7 +131,20 @@ static void change_of_mind(void)
 	wrmsr(MSR_TIMER0 + 1, rdmsr(MSR_TIME) + 1500);
 	status = umbra_call(&hv, umbra_rep(UMBRA_CALL_PAGES, 400), gpa(list), gpa(output_page()));
 	cli();
-	done = status >> 32 & 0xfff;
+	return status;
+}
+
+static void change_of_mind(void)
+{
+	uint64_t status = 0;
+	uint64_t done = 0;
+
+	on_trap = spoil;
+	/* on a busy host the interrupt may come before the first element, or after the last */
+	for (unsigned n = 0; n < 50 && (!done || done == 400); n++) {
+		status = spoiled_call();
+		done = status >> 32 & 0xfff;
+	}
 	check("it was changed in the middle", taken[0x41] == 1);
 	check_equal("refused from there on", status & 0xffff, UMBRA_BAD_PARAMETER);
 	check("after some were done", done && done < 400);
