@@ -114,11 +114,10 @@ unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emissio
 	memcpy(code, bytes, count);
 	code[count] = HLT;
 	cpu->state.rip = CODE_AT;
-	e->block_count = e->map_count = 0;
-	e->code_used = e->thunks_end;
-	e->cold_used = e->cold_start;
+	e->regions[0] = (struct code_region){ 0 };
+	soft_make_regions(e);
 	copies = 0;
-	if (!soft_translate(cpu, CODE_AT, soft_mode(cpu), &fault))
+	if (!soft_translate(cpu, CODE_AT, 0, soft_mode(cpu), &fault))
 		return 0;
 	*ret = last;
 	return copies;

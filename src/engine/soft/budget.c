@@ -1,6 +1,5 @@
 /*
- * See budget.h. The figures were measured over boots and compilers: 940 bytes of code a block, 22
- * entries of the pc maps.
+ * See budget.h. The figures were measured over boots and compilers.
  */
 #include "budget.h"
 
@@ -12,9 +11,14 @@
 #include "engine/soft/mmu/space.h"
 
 enum { FIXED_BYTES = 24 << 20, LEAST_CHUNKS = 64 };
-/* what is left is for blocks and maps, which follow the code */
-enum { CODE_SHARE = 48, TABLE_SHARE = 18, WHOLE = 100 };
-enum { CODE_BYTES_PER_BLOCK = 320, CODE_BYTES_PER_MAP = 32 };
+/* what is left is for what follows the code: of each byte of it so many bytes */
+enum { CODE_SHARE = 46, TABLE_SHARE = 18, WHOLE = 100 };
+enum {
+	CODE_BYTES_PER_BLOCK = 256,
+	CODE_BYTES_PER_MAP = 20,
+	CODE_BYTES_PER_KEPT = 4,
+	CODE_BYTES_PER_LINK = 256
+};
 enum { VIEW_TABLES = 2 * VIEWS, ADDRESSES_TIB = 96 };
 
 struct soft_budget budget_divide(const struct engine_options *options)
@@ -24,10 +28,12 @@ struct soft_budget budget_divide(const struct engine_options *options)
 	struct soft_budget budget;
 
 	assert(options->overhead_bytes >= ENGINE_LEAST_OVERHEAD_BYTES && options->cpus);
-	budget.code_bytes = (rest * CODE_SHARE / WHOLE) & ~(size_t)(PAGE_BYTES - 1);
-	budget.hot_bytes = (budget.code_bytes * 3 / 8) & ~(size_t)(PAGE_BYTES - 1);
-	budget.blocks = (uint32_t)(budget.code_bytes / CODE_BYTES_PER_BLOCK);
-	budget.maps = (uint32_t)(budget.code_bytes / CODE_BYTES_PER_MAP);
+	budget.region_bytes = rest * CODE_SHARE / WHOLE / CODE_REGIONS / PAGE_BYTES * PAGE_BYTES;
+	budget.code_bytes = CODE_THUNK_BYTES + CODE_REGIONS * budget.region_bytes;
+	budget.region_blocks = (uint32_t)(budget.region_bytes / CODE_BYTES_PER_BLOCK);
+	budget.region_maps = (uint32_t)(budget.region_bytes / CODE_BYTES_PER_MAP);
+	budget.region_kept_bytes = budget.region_bytes / CODE_BYTES_PER_KEPT;
+	budget.region_links = (uint32_t)(budget.region_bytes / CODE_BYTES_PER_LINK);
 	budget.table_chunks = (uint32_t)(tables / TABLE_CHUNK_BYTES);
 	if (budget.table_chunks < LEAST_CHUNKS)
 		budget.table_chunks = LEAST_CHUNKS;

@@ -2,10 +2,9 @@
  * What the software engine may use of the host's memory beside the guest's, divided once, at its
  * creation:
  *
- *   code      the code cache: hot parts, then cold ones; when it is full it is emptied
- *             (code/block.c)
- *   blocks    their descriptions, and their pc maps; sized so that the code is full first, but
- *             for a guest that makes the shortest blocks
+ *   code      the code cache: thunks, and regions that are reused in turn (code/region.c)
+ *   blocks    descriptions, pc maps, kept bytes and links of each region; sized so that its code is
+ *             full first, but for a guest that makes the shortest blocks
  *   tables    of the address spaces, in chunks; when a space has used its share, it drops
  *             everything (mmu/space.c)
  *
@@ -20,8 +19,8 @@
 struct engine_options;
 
 struct soft_budget {
-	size_t code_bytes, hot_bytes;
-	uint32_t blocks, maps;
+	size_t code_bytes, region_bytes, region_kept_bytes;
+	uint32_t region_blocks, region_maps, region_links;
 	uint32_t table_chunks, table_regions; /* of each processor */
 	uint32_t spaces;                      /* the same: address spaces that are kept */
 };

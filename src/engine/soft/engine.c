@@ -15,6 +15,7 @@
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/mmu/page_table.h"
 #include "engine/soft/mmu/space.h"
+#include "engine/soft/translate/translate.h"
 #include "engine/soft/translate/translate_encoding.h"
 #include "lib/check.h"
 #include "soft_internal.h"
@@ -56,6 +57,43 @@ static uint64_t frames_of(const struct soft_engine *e)
 	return guest_memory_footprint_bytes(e->memory->ram_bytes) / PAGE_BYTES;
 }
 
+struct list { void **at; size_t bytes; };
+
+enum { LISTS = 14 };
+
+/* Everything beside the code whose size the budget or the guest's memory says. */
+static void get_lists(struct soft_engine *e, struct list ret[LISTS])
+{
+	const struct soft_budget *budget = &e->budget;
+	const struct list lists[LISTS] = {
+		{ (void **)&e->regions, CODE_REGIONS * sizeof(*e->regions) },
+		{ (void **)&e->blocks, CODE_REGIONS * budget->region_blocks * sizeof(*e->blocks) },
+		{ (void **)&e->maps, CODE_REGIONS * budget->region_maps * sizeof(*e->maps) },
+		{ (void **)&e->links, CODE_REGIONS * budget->region_links * sizeof(*e->links) },
+		{ (void **)&e->kept, CODE_REGIONS * budget->region_kept_bytes },
+		{ (void **)&e->hash, HASH_BUCKETS * sizeof(*e->hash) },
+		{ (void **)&e->history, HISTORY_ENTRIES * sizeof(*e->history) },
+		{ (void **)&e->translation, soft_translation_bytes() },
+		{ (void **)&e->scratch, 2 * LARGEST_PART_BYTES },
+		{ (void **)&e->page_blocks, frames_of(e) * sizeof(*e->page_blocks) },
+		{ (void **)&e->frame_flags, frames_of(e) },
+		{ (void **)&e->frame_writes, frames_of(e) },
+		{ (void **)&e->frame_holders, frames_of(e) },
+		{ (void **)&e->table_versions, frames_of(e) * sizeof(*e->table_versions) },
+	};
+
+	memcpy(ret, lists, sizeof(lists));
+}
+
+static void release_lists(struct soft_engine *e)
+{
+	struct list lists[LISTS];
+
+	get_lists(e, lists);
+	for (unsigned n = 0; n < LISTS; n++)
+		release(*lists[n].at, lists[n].bytes);
+}
+
 static void soft_destroy(struct engine *opaque)
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
@@ -63,14 +101,7 @@ static void soft_destroy(struct engine *opaque)
 	assert(!e->cpu_count);
 	release(e->code_write, e->budget.code_bytes);
 	release(e->code_run, e->budget.code_bytes);
-	release(e->blocks, e->budget.blocks * sizeof(*e->blocks));
-	release(e->hash, HASH_BUCKETS * sizeof(*e->hash));
-	release(e->maps, e->budget.maps * sizeof(*e->maps));
-	release(e->page_blocks, frames_of(e) * sizeof(*e->page_blocks));
-	release(e->frame_flags, frames_of(e));
-	release(e->frame_writes, frames_of(e));
-	release(e->frame_holders, frames_of(e));
-	release(e->table_versions, frames_of(e) * sizeof(*e->table_versions));
+	release_lists(e);
 	free(e);
 }
 
@@ -83,7 +114,6 @@ static int make_code_cache(struct soft_engine *e)
 	if (fd < 0)
 		return -errno;
 	e->code_bytes = e->budget.code_bytes;
-	e->cold_start = e->cold_used = e->budget.hot_bytes;
 	if (ftruncate(fd, (off_t)e->code_bytes)) {
 		error = -errno;
 	} else {
@@ -106,19 +136,15 @@ static int make_secrets(struct soft_engine *e)
 
 static int make_lists(struct soft_engine *e)
 {
-	e->blocks = soft_reserve(e->budget.blocks * sizeof(*e->blocks));
-	e->hash = soft_reserve(HASH_BUCKETS * sizeof(*e->hash));
-	e->maps = soft_reserve(e->budget.maps * sizeof(*e->maps));
-	e->page_blocks = soft_reserve(frames_of(e) * sizeof(*e->page_blocks));
-	e->frame_flags = soft_reserve(frames_of(e));
-	e->frame_writes = soft_reserve(frames_of(e));
-	e->frame_holders = soft_reserve(frames_of(e));
-	e->table_versions = soft_reserve(frames_of(e) * sizeof(*e->table_versions));
-	if (!e->frame_holders || !e->table_versions)
-		return -ENOMEM;
-	if (!e->blocks || !e->hash || !e->maps || !e->page_blocks || !e->frame_flags ||
-	    !e->frame_writes)
-		return -ENOMEM;
+	struct list lists[LISTS];
+
+	get_lists(e, lists);
+	for (unsigned n = 0; n < LISTS; n++) {
+		*lists[n].at = soft_reserve(lists[n].bytes);
+		if (!*lists[n].at)
+			return -ENOMEM;
+	}
+	soft_make_regions(e);
 	return 0;
 }
 
@@ -178,6 +204,7 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 	reset_vectors(cpu);
 	cpu->shares_holder = e->cpu_count >= HOLDERS - 1;
 	cpu->holder = (uint8_t)(1 << (cpu->shares_holder ? HOLDERS - 1 : e->cpu_count));
+	soft_pass_out(cpu);
 	if (!mmu_create(cpu)) {
 		release(cpu, sizeof(*cpu));
 		return NULL;
@@ -191,6 +218,7 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 		cpu->thunk_chain = first->thunk_chain;
 		cpu->thunk_miss = first->thunk_miss;
 		cpu->thunk_indirect = first->thunk_indirect;
+		cpu->thunk_way_out = first->thunk_way_out;
 	} else if (!e->enter) {
 		soft_make_thunks(e, cpu);
 	}
@@ -219,7 +247,9 @@ static void soft_cpu_destroy(struct engine_cpu *opaque)
 
 void check_engine(const struct soft_engine *e)
 {
+	check_regions(e);
 	check_blocks(e);
+	check_links(e);
 	for (unsigned n = 0; n < e->cpu_count; n++) {
 		check_spaces(e->cpus[n]->mmu);
 		check_jump_cache(e->cpus[n]);
@@ -238,6 +268,7 @@ static enum engine_exit soft_engine_run(struct engine_cpu *opaque)
 	soft_start_executing(cpu);
 	enter(cpu, soft_dispatch(cpu));
 	soft_stop_executing(cpu);
+	soft_pass_out(cpu);
 	soft_exit(cpu);
 	soft_store_vectors(cpu);
 	return cpu->exit;
@@ -288,7 +319,7 @@ static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text
 {
 	const struct soft_cpu *c = (const struct soft_cpu *)opaque;
 	const struct soft_engine *e = c->engine;
-	size_t code_bytes = e->code_used + e->cold_used - e->cold_start;
+	size_t code_bytes = soft_code_used(e);
 	int n = snprintf(
 		text, bytes,
 		"rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu "

@@ -1,8 +1,8 @@
 /*
  * One processor alone: every other one is outside translated code, at the top of the dispatcher
- * or not in engine_run(). For what cannot be done under the others' feet: emptying the code
- * cache, taking write entries out of their tables, and locked instructions whose operand crosses
- * a page or lies in a page with translated code.
+ * or not in engine_run(). For what cannot be done under the others' feet: reusing code that some
+ * may be in, taking write entries out of their tables, and locked instructions whose operand
+ * crosses a page or lies in a page with translated code.
  *
  *   1. `inside` counts the processors in engine_run() that are not parked; it and `owner` change
  *      under the lock only.

@@ -84,6 +84,21 @@ struct jump_entry { uint64_t sum, host; };
 
 struct block;
 struct pc_map;
+struct code_link;
+struct code_region;
+struct translation;
+
+/* code/code.h: the code cache begins with thunks, regions follow. */
+enum { CODE_THUNK_BYTES = 8192, CODE_REGIONS = 32, HISTORY_ENTRIES = 1 << 18 };
+
+/* What has become of a block (code/history.c). NONE: it lives. */
+enum block_end { END_NONE, END_EVICTED, END_WRITTEN, BLOCK_ENDS };
+
+/* Of the code cache, since its creation. made_again: by what became of the one before. */
+struct code_counts {
+	uint64_t made_first, made_again[BLOCK_ENDS];
+	uint64_t parts, evictions, waits;
+};
 
 /* follows the jump to the slow thunk; all offsets are relative to the site itself */
 struct memory_site {
@@ -92,7 +107,8 @@ struct memory_site {
 	uint16_t bytes;
 };
 
-enum { KICK_EVENT = 1, KICK_PARK = 2, KICK_FLUSH = 4, MAX_CPUS = 64, FLUSH_RANGES = 16 };
+enum { KICK_EVENT = 1, KICK_PARK = 2, KICK_FLUSH = 4, KICK_PASS = 8 };
+enum { MAX_CPUS = 64, FLUSH_RANGES = 16 };
 
 /* What became of translations: `umbra info --mmu`. */
 struct mmu_counters {
@@ -120,7 +136,9 @@ struct soft_cpu {
 	uint64_t jump_key[2];
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss,
-		*thunk_indirect;
+		*thunk_indirect, *thunk_way_out;
+	/* at a way out of hot code (code/late.c): the host's flags, as flags_word; r10, r11 */
+	uint64_t way_flags, way_rax, way_scratch[2];
 	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the current space */
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 	_Alignas(64) uint8_t vector[PAGE_BYTES]; /* between engine_run() calls: an XSAVE area */
@@ -137,6 +155,7 @@ struct soft_cpu {
 	uint64_t bounce_gva;
 	struct memory_site *bounce_site;
 	struct soft_engine *engine;
+	uint64_t passed; /* soft_engine.pass at its last time at the top of the dispatcher */
 	const struct engine_ops *ops;
 	void *ops_context;
 	enum engine_exit exit;
@@ -174,12 +193,20 @@ struct soft_engine {
 	bool clears_buffers; /* before user code runs: struct cpu_host, leaks_buffers */
 	uint8_t *ram; /* of it */
 	uint8_t *code_write, *code_run;
-	/* hot parts below cold_start, cold ones from there */
-	size_t code_bytes, code_used, thunks_end, cold_start, cold_used;
+	size_t code_bytes;
+	struct code_region *regions;
+	uint32_t open_region;
+	uint64_t pass; /* how many regions have been closed */
 	struct block *blocks;
-	uint32_t block_count, *hash, *page_blocks, straddlers;
+	uint32_t *hash, *page_blocks, straddlers;
 	struct pc_map *maps;
-	uint32_t map_count;
+	struct code_link *links;
+	uint8_t *kept; /* bytes that blocks were made from */
+	uint32_t *history;
+	struct code_counts counts;
+	/* the block that is being made, and where one is made again */
+	struct translation *translation;
+	uint8_t *scratch;
 	uint8_t *frame_flags;     /* changed atomically */
 	/* mmu/page_table.h; a count of what they say */
 	uint8_t *frame_holders;
@@ -193,7 +220,6 @@ struct soft_engine {
 	struct soft_lock lock;
 	uint64_t secret, no_key;  /* of the jump caches */
 	uint64_t poison;          /* of table entries */
-	uint64_t generation;      /* of the code cache; changes when it is emptied */
 	void *leave, *enter, *signal, *refresh, *reload;
 	uint64_t resume_jumps[16];
 	unsigned resume_jump_count;

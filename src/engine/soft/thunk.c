@@ -2,6 +2,8 @@
  * Thunks: the few pieces of host code, written once at the start of the code cache, that lead from
  * translated code to C and back, into the code cache and out of it.
  */
+#include <assert.h>
+
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
 #include "engine/soft/mmu/mmu.h"
@@ -30,6 +32,26 @@ static void emit_resume(struct soft_engine *engine, struct emitter *e, size_t sc
 	emit_jmp_cpu(e, offsetof(struct soft_cpu, resume));
 }
 
+/* Host flags from a word like flags_word; rax goes to and comes from the other place. */
+static void emit_flags_from(struct emitter *e, size_t word, size_t rax)
+{
+	emit_store(e, RAX, cpu_mem(rax));
+	emit_rm(e, (struct host_op){ .opcode = 0xb7, .map = 1 }, RAX, cpu_mem(word));
+	emit8(e, 0x04);
+	emit8(e, 0x7f);
+	emit8(e, 0x9e);
+	emit_load(e, RAX, cpu_mem(rax));
+}
+
+static void emit_flags_to(struct emitter *e, size_t word, size_t rax)
+{
+	emit_store(e, RAX, cpu_mem(rax));
+	emit8(e, 0x9f);
+	emit_rr(e, (struct host_op){ .map = 1, .opcode = 0x90 }, 0, RAX);
+	emit_rm(e, (struct host_op){ .opcode = 0x89, .pp = 1 }, RAX, cpu_mem(word));
+	emit_load(e, RAX, cpu_mem(rax));
+}
+
 /*
  * Brings back the flags that a signal of the host's own interrupted, and goes on there. Everything
  * else is loaded.
@@ -37,26 +59,37 @@ static void emit_resume(struct soft_engine *engine, struct emitter *e, size_t sc
 static void emit_refresh(struct soft_engine *engine, struct emitter *e)
 {
 	engine->refresh = engine->code_run + (e->out - engine->code_write);
-	emit_store(e, RAX, CPU(signal_rax));
-	emit_rm(e, (struct host_op){ .opcode = 0xb7, .map = 1 }, RAX, CPU(signal_word));
-	emit8(e, 0x04);
-	emit8(e, 0x7f);
-	emit8(e, 0x9e);
-	emit_load(e, RAX, CPU(signal_rax));
+	emit_flags_from(e, offsetof(struct soft_cpu, signal_word),
+			offsetof(struct soft_cpu, signal_rax));
 	emit_jmp_cpu(e, offsetof(struct soft_cpu, signal_pc));
 	engine->reload = engine->code_run + (e->out - engine->code_write);
 	emit_resume(engine, e, offsetof(struct soft_cpu, signal_scratch));
 }
 
-static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *function,
-			bool is_signal)
-{
-	uint8_t *at = e->out;
-	size_t scratch = is_signal ? offsetof(struct soft_cpu, signal_scratch)
-				   : offsetof(struct soft_cpu, temp);
+/* FLAGS: the host's, and the places that code uses, are afterwards what they were before. */
+enum thunk_kind { THUNK_PLAIN, THUNK_FLAGS, THUNK_SIGNAL };
 
+static size_t thunk_scratch(enum thunk_kind kind)
+{
+	switch (kind) {
+	case THUNK_SIGNAL: return offsetof(struct soft_cpu, signal_scratch);
+	case THUNK_FLAGS: return offsetof(struct soft_cpu, way_scratch);
+	default: return offsetof(struct soft_cpu, temp);
+	}
+}
+
+static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *function,
+			enum thunk_kind kind)
+{
+	const size_t flags = offsetof(struct soft_cpu, way_flags);
+	const size_t rax = offsetof(struct soft_cpu, way_rax);
+	size_t scratch = thunk_scratch(kind);
+	uint8_t *at = e->out;
+
+	if (kind == THUNK_FLAGS)
+		emit_flags_to(e, flags, rax);
 	for (unsigned n = 0; n < sizeof(kept); n++)
-		if (!is_signal || kept[n] != RSP)
+		if (kind != THUNK_SIGNAL || kept[n] != RSP)
 			emit_store(e, kept[n], gpr(kept[n]));
 	emit_store(e, R10, cpu_mem(scratch));
 	emit_store(e, R11, cpu_mem(scratch + 8));
@@ -67,6 +100,8 @@ static void *emit_thunk(struct soft_engine *engine, struct emitter *e, void *fun
 	emit_constant(e, RAX, (uint64_t)function);
 	emit_rr(e, OP32(0xff), 2, RAX);
 	emit_store(e, RAX, CPU(resume));
+	if (kind == THUNK_FLAGS)
+		emit_flags_from(e, flags, rax);
 	emit_resume(engine, e, scratch);
 	return engine->code_run + (at - engine->code_write);
 }
@@ -79,6 +114,11 @@ static void *system_thunk(struct soft_cpu *cpu, uint64_t unused, const struct x8
 	return soft_system(cpu, &copy);
 }
 
+static void *chain_thunk(struct soft_cpu *cpu, const uint8_t *home, const uint8_t *link)
+{
+	return soft_chain(cpu, cpu->temp[2] & 1, home, link);
+}
+
 static void *miss_thunk(struct soft_cpu *cpu) { return soft_dispatch(cpu); }
 
 /*
@@ -88,16 +128,17 @@ static void *miss_thunk(struct soft_cpu *cpu) { return soft_dispatch(cpu); }
 void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 {
 	static const uint8_t saved[] = { RBX, RBP, R12, R13, R14, R15 };
-	struct emitter e = { engine->code_write + engine->code_used };
+	struct emitter e = { engine->code_write };
 	uint8_t *at;
 
-	cpu->thunk_memory = emit_thunk(engine, &e, (void *)soft_memory, false);
-	cpu->thunk_commit = emit_thunk(engine, &e, (void *)soft_commit, false);
-	cpu->thunk_system = emit_thunk(engine, &e, (void *)system_thunk, false);
-	cpu->thunk_chain = emit_thunk(engine, &e, (void *)soft_chain, false);
-	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk, false);
-	cpu->thunk_indirect = emit_thunk(engine, &e, (void *)soft_indirect_miss, false);
-	engine->signal = emit_thunk(engine, &e, (void *)soft_signal, true);
+	cpu->thunk_memory = emit_thunk(engine, &e, (void *)soft_memory, THUNK_PLAIN);
+	cpu->thunk_commit = emit_thunk(engine, &e, (void *)soft_commit, THUNK_PLAIN);
+	cpu->thunk_system = emit_thunk(engine, &e, (void *)system_thunk, THUNK_PLAIN);
+	cpu->thunk_chain = emit_thunk(engine, &e, (void *)chain_thunk, THUNK_PLAIN);
+	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk, THUNK_PLAIN);
+	cpu->thunk_indirect = emit_thunk(engine, &e, (void *)soft_indirect_miss, THUNK_PLAIN);
+	cpu->thunk_way_out = emit_thunk(engine, &e, (void *)soft_way_out, THUNK_FLAGS);
+	engine->signal = emit_thunk(engine, &e, (void *)soft_signal, THUNK_SIGNAL);
 	emit_refresh(engine, &e);
 	at = e.out;
 	for (unsigned n = 0; n < sizeof(saved); n++) {
@@ -118,5 +159,5 @@ void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	}
 	emit8(&e, 0xc3);
 	engine->leave = engine->code_run + (at - engine->code_write);
-	engine->code_used = engine->thunks_end = (size_t)(e.out - engine->code_write);
+	assert(e.out <= engine->code_write + CODE_THUNK_BYTES);
 }

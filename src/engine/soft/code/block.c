@@ -2,9 +2,9 @@
  * The code cache as a store of blocks: which block a host address belongs to, and which block a
  * guest address has.
  *
- * Two views of one memfd: code_write is never executable, code_run never writable. Blocks are only
- * appended; an invalidated block keeps its place, its two entries are overwritten by jumps that
- * lead to the dispatcher, and everything goes when the cache is full.
+ * Two views of one memfd: code_write is never executable, code_run never writable. A block that is
+ * taken back keeps its place, its two entries are overwritten by jumps that lead to the dispatcher,
+ * and it goes with its region (region.c).
  */
 #include <assert.h>
 
@@ -12,56 +12,64 @@
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/translate/translate.h"
 
-static uint32_t part_offset(const struct block *b, bool cold)
-{
-	return cold ? b->cold_offset : b->host_offset;
-}
-
-/* The block whose hot or cold part holds host_pc. */
-struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc)
+/* The block or part whose code holds host_pc. */
+static struct block *part_of(const struct soft_engine *e, uint64_t host_pc)
 {
 	uint64_t offset = host_pc - (uint64_t)e->code_run;
 	uint32_t low = 0;
-	uint32_t high = __atomic_load_n(&e->block_count, __ATOMIC_ACQUIRE);
-	bool cold = offset >= e->cold_start;
-	struct block *b;
+	uint32_t high, number;
+	struct block *first, *b;
 
-	if (offset >= e->code_bytes)
+	if (offset < CODE_THUNK_BYTES || offset >= e->code_bytes)
 		return NULL;
+	number = soft_region_of(e, (uint32_t)offset);
+	first = &e->blocks[number * e->budget.region_blocks];
+	high = __atomic_load_n(&e->regions[number].blocks, __ATOMIC_ACQUIRE);
 	while (low < high) {
 		uint32_t middle = (low + high) / 2;
 
-		if (part_offset(&e->blocks[middle], cold) <= offset)
+		if (first[middle].host_offset <= offset)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	b = low ? &e->blocks[low - 1] : NULL;
-	return b && offset < part_offset(b, cold) + (cold ? b->cold_bytes : b->host_bytes) ? b
-											   : NULL;
+	b = low ? &first[low - 1] : NULL;
+	return b && offset < b->host_offset + b->host_bytes ? b : NULL;
 }
 
-bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, bool *ret_in_word)
+static struct block *owner_of(const struct soft_engine *e, struct block *part)
 {
-	struct block *b = soft_block_of(e, host_pc);
-	bool cold = host_pc - (uint64_t)e->code_run >= e->cold_start;
-	const struct pc_map *map;
-	uint32_t offset, n, count;
+	return part && part->form == BLOCK_PART ? &e->blocks[part->parent] : part;
+}
 
-	if (!b)
+struct block *soft_block_of(const struct soft_engine *e, uint64_t host_pc)
+{
+	return owner_of(e, part_of(e, host_pc));
+}
+
+/* Polls and stubs are no guest instruction's. */
+bool soft_guest_pc(const struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip,
+		   bool *ret_in_word)
+{
+	struct block *part = part_of(e, host_pc);
+	const struct pc_map *map;
+	uint32_t offset, n;
+
+	if (!part)
 		return false;
-	map = &e->maps[b->map_first + (cold ? b->maps : 0u)];
-	count = cold ? b->cold_maps : b->maps;
-	offset = (uint32_t)(host_pc - (uint64_t)e->code_run - part_offset(b, cold));
-	for (n = 1; n < count && map[n].host <= offset; n++)
+	map = &e->maps[part->map_first];
+	offset = (uint32_t)(host_pc - (uint64_t)e->code_run) - part->host_offset;
+	if (offset >= part->hot_bytes)
+		return false;
+	for (n = 1; n < part->maps && map[n].host <= offset; n++)
 		;
-	*ret_rip = b->gva + map[n - 1].guest;
-	*ret_in_word = map[n - 1].length & MAP_FLAGS_IN_WORD;
+	*ret_rip = owner_of(e, part)->gva + (map[n - 1].guest & MAP_GUEST);
+	*ret_in_word = map[n - 1].guest & MAP_FLAGS_IN_WORD;
 	return true;
 }
 
 /* The block that begins at this host address; NULL for the way out of the engine. */
-struct block *soft_block_at(struct soft_engine *e, const void *entry)
+struct block *soft_block_at(const struct soft_engine *e, const void *entry)
 {
 	uint32_t index;
 
@@ -71,18 +79,15 @@ struct block *soft_block_at(struct soft_engine *e, const void *entry)
 	return &e->blocks[index];
 }
 
-/* The mode that it is found by. */
-static uint32_t key_mode(const struct block *b) { return b->mode & ~(uint32_t)BLOCK_STRADDLES; }
-
 static uint32_t bucket(uint64_t gpa, uint64_t gva, uint32_t mode)
 {
-	return (uint32_t)(((gpa ^ gva << 20 ^ mode) * 0x9e3779b97f4a7c15ull) >> 46) &
-	       (HASH_BUCKETS - 1);
+	return (uint32_t)(((gpa ^ gva << 20 ^ mode) * 0x9e3779b97f4a7c15ull) >> 32) %
+	       HASH_BUCKETS;
 }
 
 void soft_hide_block(struct soft_engine *e, struct block *b)
 {
-	uint32_t *link = &e->hash[bucket(b->gpa, b->gva, key_mode(b))];
+	uint32_t *link = &e->hash[bucket(b->gpa, b->gva, soft_key_mode(b))];
 
 	while (*link && &e->blocks[*link - 1] != b)
 		link = &e->blocks[*link - 1].next_in_hash;
@@ -122,20 +127,11 @@ static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t 
 	     n; n = __atomic_load_n(&e->blocks[n - 1].next_in_hash, __ATOMIC_ACQUIRE)) {
 		struct block *b = &e->blocks[n - 1];
 
-		if (b->gpa == gpa && b->gva == cpu->state.rip && (key_mode(b)) == mode &&
-		    (!(b->mode & BLOCK_STRADDLES) || b->second_gpa == second_gpa))
+		if (b->gpa == gpa && b->gva == cpu->state.rip && soft_key_mode(b) == mode &&
+		    (!(b->mode & BLOCK_STRADDLES) || b->second_gfn == second_gpa >> 12))
 			return b;
 	}
 	return NULL;
-}
-
-static bool code_is_full(const struct soft_engine *e)
-{
-	enum { LARGEST_PART_BYTES = 128 << 10, MOST_MAPS = 512 };
-
-	return e->code_used + LARGEST_PART_BYTES > e->cold_start ||
-	       e->cold_used + LARGEST_PART_BYTES > e->code_bytes ||
-	       e->block_count + 1 >= e->budget.blocks || e->map_count + MOST_MAPS > e->budget.maps;
 }
 
 static void block_insert(struct soft_engine *e, struct block *b, uint64_t frame, uint32_t mode)
@@ -146,23 +142,29 @@ static void block_insert(struct soft_engine *e, struct block *b, uint64_t frame,
 	b->next_in_page = e->page_blocks[frame];
 	e->page_blocks[frame] = (uint32_t)(b - e->blocks) + 1;
 	__atomic_store_n(head, e->page_blocks[frame], __ATOMIC_RELEASE);
+	soft_note_made(e, b);
 }
 
-/* Empties the code cache; its caller is alone. */
-static void empty_code(struct soft_engine *e)
+static void add_straddler(struct soft_engine *e, struct block *b, uint64_t second_gpa)
 {
-	e->block_count = e->map_count = e->straddlers = 0;
-	e->code_used = e->thunks_end;
-	e->cold_used = e->cold_start;
-	e->generation++;
-	memset(e->hash, 0, HASH_BUCKETS * sizeof(*e->hash));
-	memset(e->page_blocks, 0,
-	       (guest_memory_footprint_bytes(e->memory->ram_bytes) >> 12) *
-		       sizeof(*e->page_blocks));
-	for (uint64_t f = 0; f < guest_memory_footprint_bytes(e->memory->ram_bytes) >> 12; f++)
-		e->frame_flags[f] &= (uint8_t)~(FRAME_CODE | FRAME_STRADDLED);
-	for (unsigned n = 0; n < e->cpu_count; n++)
-		soft_flush_jumps(e->cpus[n]);
+	b->second_gfn = (uint32_t)(second_gpa >> 12);
+	b->next_straddler = e->straddlers;
+	e->straddlers = (uint32_t)(b - e->blocks) + 1;
+	__atomic_fetch_or(&e->frame_flags[soft_frame(e, soft_hva(e, second_gpa))], FRAME_STRADDLED,
+			  __ATOMIC_SEQ_CST);
+}
+
+/* The lock is given up meanwhile. */
+static void wait_for_room(struct soft_cpu *cpu)
+{
+	struct soft_engine *e = cpu->engine;
+
+	soft_release(&e->lock);
+	soft_begin_alone(cpu);
+	soft_pass_all(e);
+	e->counts.waits++;
+	soft_end_alone(cpu);
+	soft_acquire(&e->lock);
 }
 
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
@@ -183,13 +185,8 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 			*fault = (struct fault){ .vector = EXC_GP, .has_code = true };
 			break;
 		}
-		if (code_is_full(e)) {
-			soft_release(&e->lock);
-			soft_begin_alone(cpu);
-			if (code_is_full(e))
-				empty_code(e);
-			soft_end_alone(cpu);
-			soft_acquire(&e->lock);
+		if (!soft_make_room(e)) {
+			wait_for_room(cpu);
 			continue;
 		}
 		if (!soft_protect_code(cpu, soft_frame(e, hva)))
@@ -197,14 +194,9 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 		/* the bytes may run into the next page; whether they do is known only afterwards */
 		if (second && !soft_protect_code(cpu, soft_frame(e, soft_hva(e, second))))
 			continue;
-		b = soft_translate(cpu, gpa, mode, fault);
-		if (b && b->mode & BLOCK_STRADDLES && second) {
-			b->second_gpa = second;
-			b->next_straddler = e->straddlers;
-			e->straddlers = (uint32_t)(b - e->blocks) + 1;
-			__atomic_fetch_or(&e->frame_flags[soft_frame(e, soft_hva(e, second))],
-					  FRAME_STRADDLED, __ATOMIC_SEQ_CST);
-		}
+		b = soft_translate(cpu, gpa, second, mode, fault);
+		if (b && b->mode & BLOCK_STRADDLES && second)
+			add_straddler(e, b, second);
 		if (b)
 			block_insert(e, b, soft_frame(e, hva), mode);
 		break;
@@ -213,25 +205,15 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 	return b;
 }
 
-static void check_order(const struct soft_engine *e)
-{
-	for (uint32_t n = 1; n < e->block_count; n++) {
-		const struct block *before = &e->blocks[n - 1];
-		const struct block *b = &e->blocks[n];
-
-		assert(before->host_offset + before->host_bytes <= b->host_offset);
-		assert(before->cold_offset + before->cold_bytes <= b->cold_offset);
-	}
-}
-
 static void check_hash(const struct soft_engine *e)
 {
 	for (uint32_t head = 0; head < HASH_BUCKETS; head++)
 		for (uint32_t n = e->hash[head]; n; n = e->blocks[n - 1].next_in_hash) {
 			const struct block *b = &e->blocks[n - 1];
 
-			assert(n <= e->block_count && !b->dead);
-			assert(bucket(b->gpa, b->gva, key_mode(b)) == head);
+			assert(!b->dead && b->form != BLOCK_PART);
+			assert(!e->regions[soft_region_of(e, b->host_offset)].closed);
+			assert(bucket(b->gpa, b->gva, soft_key_mode(b)) == head);
 		}
 }
 
@@ -243,25 +225,27 @@ static bool is_in_list_of(const struct soft_engine *e, const struct block *wante
 	return false;
 }
 
-static void check_frames(const struct soft_engine *e)
+static void check_frame_of(const struct soft_engine *e, const struct block *b)
 {
-	for (uint32_t n = 0; n < e->block_count; n++) {
-		const struct block *b = &e->blocks[n];
-		uint64_t frame;
+	uint64_t frame;
 
-		if (b->dead)
-			continue;
-		frame = soft_frame(e, soft_hva(e, b->gpa));
-		assert(e->frame_flags[frame] & FRAME_CODE && is_in_list_of(e, b, frame));
-		if (b->mode & BLOCK_STRADDLES && b->second_gpa)
-			assert(e->frame_flags[soft_frame(e, soft_hva(e, b->second_gpa))] &
-			       FRAME_STRADDLED);
-	}
+	if (b->dead || b->form == BLOCK_PART)
+		return;
+	frame = soft_frame(e, soft_hva(e, b->gpa));
+	assert(e->frame_flags[frame] & FRAME_CODE && is_in_list_of(e, b, frame));
+	if (b->mode & BLOCK_STRADDLES && b->second_gfn)
+		assert(e->frame_flags[soft_frame(
+			       e, soft_hva(e, (uint64_t)b->second_gfn << 12))] &
+		       FRAME_STRADDLED);
 }
 
 void check_blocks(const struct soft_engine *e)
 {
-	check_order(e);
 	check_hash(e);
-	check_frames(e);
+	for (uint32_t number = 0; number < CODE_REGIONS; number++) {
+		const struct block *first = &e->blocks[number * e->budget.region_blocks];
+
+		for (uint32_t n = 0; n < e->regions[number].blocks; n++)
+			check_frame_of(e, &first[n]);
+	}
 }

@@ -1,70 +1,186 @@
 /*
  * The code room: blocks of translated code, how they are found, entered, chained, and taken back.
  *
- *   blocks[]       in the order in which they were made, which is that of their addresses: hot
- *                  parts below cold_start, cold ones above
- *   hash           by gpa, gva and mode: where the dispatcher finds a block
- *   page_blocks    by frame: what a write to it takes back; straddlers: blocks that end in a
- *                  second page
- *   jump cache     of each processor, by gva: where translated code finds one
+ *   code cache   thunks, then CODE_REGIONS regions of one size, filled one after the other, round
+ *                and round
+ *   region       blocks, and cold parts that were made later, in the order in which they were made:
+ *                that of their addresses. Descriptions, pc maps, kept bytes and links of its blocks
+ *                have a part of blocks[], maps[], kept[] and links[] each
+ *   block        hot code, then a stub for each way into a cold part
+ *   hash         by gpa and mode: where the dispatcher finds a block
+ *   page_blocks  by frame: what a write to it takes back; straddlers: blocks that end in a second
+ *                page
+ *   links        of a block: its jumps to blocks of the same page, and what they were before
+ *   jump cache   of each processor, by gva: where translated code finds one
  *
- *   1. blocks[] is sorted by host_offset and by cold_offset, without overlaps.
- *   2. What the hash leads to is not dead, and in its bucket.
+ * A region's life (region.c): it is open, one at a time; full; closed, when the one before it in
+ * the round is opened: nothing leads to it any more; and reused when every processor has come
+ * through the dispatcher since. So there is a region between what is filled and what still lives,
+ * and nobody waits for anybody unless a region is filled before all have passed.
+ *
+ *   1. What is in a region is sorted by host_offset, without overlaps, and lies in it.
+ *   2. What the hash leads to is not dead, in its bucket, and in no closed region.
  *   3. A block that is not dead is in the list of its frame, and the frame is FRAME_CODE; of one
  *      that straddles also the second.
  *   4. An entry of a jump cache that can hit leads to a block that is not dead.
+ *   5. A link leads to where it led first or to a block of the same page and mode that is in no
+ *      closed region.
+ *   6. A cold part that was made later lies in the region of its block or in one that is closed
+ *      after it.
+ *   7. A block that is made again from the bytes that were kept is the same, byte for byte but for
+ *      links and stubs (late.c).
  *
  * All but the jump cache change under the engine's lock. The hash is read without it: blocks are
- * not reused before everybody has come through the dispatcher (empty_code() is done alone).
+ * not reused before everybody has come through the dispatcher.
  */
 #pragma once
 
 #include "engine/soft/soft_internal.h"
 
-enum { HASH_BUCKETS = 1 << 18 };
+enum { HASH_BUCKETS = 1 << 19 };
+enum { UNLISTED = UINT32_MAX }; /* block.next_in_page */
+/* Of one block or part. */
+enum { LARGEST_PART_BYTES = 60 << 10, MOST_MAPS = 512, MOST_KEPT_BYTES = 8 << 10 };
 enum { /* with soft_mode() in block.mode */
 	BLOCK_ALONE = 0x1000,
 	BLOCK_STRADDLES = 0x2000,
 	BLOCK_CHECKED = 0x4000 /* its instruction's operand: insn/limit.c */
 };
-
-struct block {
-	uint64_t gva, gpa;
-	uint64_t second_gpa;     /* of a block that straddles: where its second page begins */
-	uint32_t next_straddler; /* index + 1 */
-	uint32_t mode;
-	uint32_t host_offset, host_bytes; /* in the code cache: the indirect entry */
-	uint32_t cold_offset, cold_bytes; /* slow paths, in the upper part of the cache */
-	uint32_t direct_offset;
-	uint16_t guest_bytes;
-	uint16_t maps, cold_maps;
-	uint32_t map_first;      /* index of the first pc_map; those of the cold part follow */
-	uint32_t next_in_hash, next_in_page; /* indices + 1 */
-	uint32_t stub_offset;    /* where a patched entry leads */
-	bool dead;
+enum block_form {
+	BLOCK_WHOLE,
+	BLOCK_BEFORE_STRADDLER, /* the instruction behind it straddles */
+	BLOCK_PART,             /* no block: a cold part of one, made later */
 };
 
-/* Offsets from the part's begin; host: of the instruction's. */
-struct pc_map { uint32_t host; uint16_t guest; uint16_t length; };
+/* A look-up touches one cache line. */
+struct block {
+	_Alignas(CACHE_LINE_BYTES) uint64_t gpa;
+	union {
+		uint64_t gva;
+		uint64_t parent_times_reused; /* of a part: its block's region's */
+	};
+	uint32_t next_in_hash, next_in_page, next_straddler; /* indices + 1 */
+	uint32_t second_gfn;  /* of a block that straddles: its second page */
+	uint32_t host_offset; /* in the code cache: the indirect entry */
+	uint32_t map_first;   /* index of the first pc_map */
+	uint32_t kept_first;  /* its bytes, then a struct way_out for each stub */
+	union {
+		uint32_t links;  /* index + 1 of the first */
+		uint32_t parent; /* of a part: index of its block */
+	};
+	uint16_t mode, guest_bytes;
+	uint16_t host_bytes;  /* with polls and stubs */
+	uint16_t stubs;       /* where they are, from host_offset on */
+	uint16_t hot_bytes;   /* what guest instructions were made to */
+	uint16_t maps;
+	uint8_t direct;       /* the direct entry, from host_offset on */
+	uint8_t insns;
+	uint8_t form;         /* enum block_form */
+	bool dead;
+};
+_Static_assert(sizeof(struct block) == CACHE_LINE_BYTES, "a look-up touches one line");
 
-/* In pc_map.length: at a fault here flags_word has the guest's flags, not the host. */
-enum { MAP_FLAGS_IN_WORD = 0x8000 };
+/* host: from the block's or the part's host_offset on; guest: from the block's gva. */
+struct pc_map { uint16_t host, guest; };
+
+/* In pc_map.guest: at a fault here flags_word has the guest's flags, not the host. */
+enum { MAP_FLAGS_IN_WORD = 0x8000, MAP_GUEST = 0x7fff };
+
+/* A stub's name, as it comes to C: block << STUB_BITS | stub. */
+enum { STUB_BITS = 10, STUB_BYTES = 8 };
+/* The first two are where the entries of a dead block lead. */
+enum { STUB_DEAD_DIRECT, STUB_DEAD_INDIRECT, STUBS_OF_ENTRIES };
+
+/* What C does at a stub. LATE: the cold part is made. KICKED: only the dispatcher has to look. */
+enum way_kind { WAY_LATE, WAY_CHAIN, WAY_KICKED };
+/* target: within the page; link: the jump that leads to the stub, from host_offset on. */
+struct way_out { uint16_t link, target : 12, kind : 2, flags_in_word : 1; };
+
+/* at: the rel32 in the code cache; home: where it led first. */
+struct code_link { uint32_t at, home, next; };
+
+struct code_region {
+	size_t start, used;           /* offsets in the code cache */
+	uint32_t blocks, maps, kept, links; /* how many are used of its part of each list */
+	uint32_t times_reused;
+	bool closed;
+	uint64_t closed_at;           /* soft_engine.pass then */
+};
+
+/* The mode that a block is found by. */
+static inline uint32_t soft_key_mode(const struct block *b)
+{
+	return b->mode & ~(uint32_t)BLOCK_STRADDLES;
+}
 
 /* block.c */
-/* The block whose hot or cold part holds host_pc. */
-struct block *soft_block_of(struct soft_engine *e, uint64_t host_pc);
+/* The block whose code holds host_pc. */
+struct block *soft_block_of(const struct soft_engine *e, uint64_t host_pc);
 /* The block that begins at this host address; NULL for the way out of the engine. */
-struct block *soft_block_at(struct soft_engine *e, const void *entry);
+struct block *soft_block_at(const struct soft_engine *e, const void *entry);
 /* ret_in_word: MAP_FLAGS_IN_WORD is set there. False: not in a block. */
-bool soft_guest_pc(struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip, bool *ret_in_word);
+bool soft_guest_pc(const struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip,
+		   bool *ret_in_word);
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
 struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 			      struct fault *fault);
 /* Under the lock: nobody finds it any more. */
 void soft_hide_block(struct soft_engine *e, struct block *b);
 
-/* 1 to 3, while nobody else executes. */
+/* 2 and 3, while nobody else executes. */
 void check_blocks(const struct soft_engine *e);
+
+/* region.c */
+void soft_make_regions(struct soft_engine *e);
+static inline struct code_region *soft_open_region(const struct soft_engine *e)
+{
+	return &e->regions[e->open_region];
+}
+/* The number of the region that the offset lies in. */
+uint32_t soft_region_of(const struct soft_engine *e, uint32_t host_offset);
+/*
+ * Under the lock: until it is released the open region has room for one block or part. False: it
+ * has none until everybody has come through the dispatcher.
+ */
+bool soft_make_room(struct soft_engine *e);
+/* Under the lock, after soft_make_room(): the next description in the open region, cleared. */
+struct block *soft_next_block(struct soft_engine *e);
+/* It is made: its code ends at this offset, and its maps and kept bytes are in their lists. */
+void soft_take_block(struct soft_engine *e, const struct block *b, size_t end, unsigned kept_bytes);
+/* This processor holds no block, nor an address in one. At the top of the dispatcher. */
+void soft_pass(struct soft_cpu *cpu);
+/* It is not in engine_run(). */
+void soft_pass_out(struct soft_cpu *cpu);
+/* While one is alone: the same for everybody. */
+void soft_pass_all(struct soft_engine *e);
+/* Bytes of code in all regions. */
+size_t soft_code_used(const struct soft_engine *e);
+/* 1 and 6, while nobody else executes. */
+void check_regions(const struct soft_engine *e);
+
+/* history.c; under the lock: why blocks are made */
+void soft_note_made(struct soft_engine *e, const struct block *b);
+void soft_note_end(struct soft_engine *e, const struct block *b, enum block_end why);
+
+/* link.c; under the lock */
+/* The jump whose rel32 is at `at` in a block, and led to `home`, leads to target. */
+void soft_link(struct soft_engine *e, struct block *from, uint32_t at, uint32_t home,
+	       uint32_t target);
+/* Jumps from blocks of this frame to [begin, end) of the code cache lead home again. */
+void soft_unlink(struct soft_engine *e, uint64_t frame, uint32_t begin, uint32_t end);
+/* 5, while nobody else executes. */
+void check_links(const struct soft_engine *e);
+
+/* late.c */
+/* The thunk of stubs: what to go on with at the stub of this name. */
+void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name);
+/* Where stub n is, from the first. */
+static inline uint32_t soft_stub_offset(unsigned n)
+{
+	enum { STUBS_TO_A_JUMP = 14 }; /* they reach it by a short one */
+
+	return STUB_BYTES * (n + n / STUBS_TO_A_JUMP);
+}
 
 /* jump_cache.c */
 /* 4, while nobody else executes. */
@@ -77,6 +193,8 @@ struct page_walk;
 void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
 			const struct page_walk *found);
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b);
+/* No entry leads to [begin, end) of the code cache any more. From any thread, under the lock. */
+void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end);
 void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode);
 /* No jump is found any more: the next exit comes to the dispatcher. From any thread. */
 void soft_leave_mode(struct soft_cpu *cpu);
@@ -85,10 +203,17 @@ void soft_leave_mode(struct soft_cpu *cpu);
 void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
 void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes);
 /*
+ * One instruction of at least five bytes at a multiple of eight becomes a jump: a processor is
+ * before it or behind it. Both are addresses in code_write.
+ */
+void soft_replace_by_jump(uint8_t *at, const uint8_t *target);
+/*
  * From now on every write to this frame comes to C. False: done, but the lock was given up
  * meanwhile, so that what was found before must be found again. Called with the lock.
  */
 bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame);
+/* Under the lock: the frame has lost blocks; when it has none left, it may be written again. */
+void soft_end_protection(struct soft_engine *e, uint64_t frame);
 
 /* dispatch.c */
 uint32_t soft_mode(struct soft_cpu *cpu);
@@ -101,7 +226,10 @@ void *soft_go_on(struct soft_cpu *cpu);
  * canonical faults.
  */
 void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from);
-/* The same behind a jump within a page, which from now on leads there itself. */
-void *soft_chain(struct soft_cpu *cpu, uint64_t unused, uint8_t *link);
+/*
+ * The same behind a jump within a page, which from now on leads there itself. in_word: where flags
+ * are there. link, home: addresses in code_run, of its rel32 and of where it led first.
+ */
+void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const uint8_t *link);
 /* The same after delivering a fault of the instruction at state.rip. */
 void *soft_raise(struct soft_cpu *cpu, const struct fault *fault);

@@ -194,6 +194,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	struct block *b;
 
 	cpu->misses++;
+	soft_pass(cpu);
 	CHECK(check_now_and_then(cpu));
 	/* a delivery may lead to the next one, without end: what others want is seen each time */
 	for (;;) {
@@ -249,25 +250,34 @@ void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from)
 	return soft_raise(cpu, &fault);
 }
 
-void *soft_chain(struct soft_cpu *cpu, uint64_t unused, uint8_t *link)
+/* Whether a jump from the one may become one to the other, which begins at rip. */
+static bool may_chain(const struct block *from, const struct block *b, uint64_t rip)
+{
+	return !(b->mode & (BLOCK_ALONE | BLOCK_STRADDLES)) && b->gva == rip &&
+	       from->gpa / PAGE_BYTES == b->gpa / PAGE_BYTES &&
+	       soft_key_mode(from) == soft_key_mode(b);
+}
+
+void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const uint8_t *link)
 {
 	struct soft_engine *e = cpu->engine;
-	uint64_t before = e->generation;
-	bool word = cpu->temp[2] & 1;
+	struct block *from = soft_block_of(e, (uint64_t)link);
+	const struct code_region *region = &e->regions[soft_region_of(e, from->host_offset)];
+	uint32_t before = region->times_reused;
 	uint64_t target = cpu->state.rip;
 	void *entry;
 	struct block *b;
 
-	(void)unused;
 	cpu->chains++;
 	entry = soft_go_on(cpu);
 	b = soft_block_at(e, entry);
-	if (!b || b->mode & (BLOCK_ALONE | BLOCK_STRADDLES) || b->gva != target)
+	if (!b)
 		return entry;
 	soft_acquire(&e->lock);
-	if (!b->dead && e->generation == before)
-		set_jump(e->code_write + (link - e->code_run),
-			 e->code_write + (word ? b->host_offset : b->direct_offset));
+	if (region->times_reused == before && !from->dead && !b->dead &&
+	    may_chain(from, b, target))
+		soft_link(e, from, (uint32_t)(link - e->code_run), (uint32_t)(home - e->code_run),
+			  b->host_offset + (in_word ? 0u : b->direct));
 	soft_release(&e->lock);
 	return entry;
 }

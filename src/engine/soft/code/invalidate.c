@@ -5,31 +5,36 @@
 
 enum { WRITES_UNTIL_DATA = 64 };
 
-/*
- * Both entries begin with one instruction of at least five bytes at a multiple of eight: a
- * processor is before it or behind it, and one aligned store makes it a jump.
- */
-static void replace_entry(uint8_t *entry, const uint8_t *target)
+void soft_replace_by_jump(uint8_t *at, const uint8_t *target)
 {
 	uint64_t word;
-	uint64_t rel = (uint32_t)(target - (entry + 5));
+	uint64_t rel = (uint32_t)(target - (at + 5));
 
-	memcpy(&word, entry, 8);
+	memcpy(&word, at, 8);
 	word = (word & ~0xffffffffffull) | 0xe9 | rel << 8;
-	__atomic_store_n((uint64_t *)(void *)entry, word, __ATOMIC_SEQ_CST);
+	__atomic_store_n((uint64_t *)(void *)at, word, __ATOMIC_SEQ_CST);
 }
 
-static void block_kill(struct soft_engine *e, struct block *b)
+/* Its frame's list has it still: of the links to it that is where to look. */
+static void block_kill(struct soft_engine *e, struct block *b, uint64_t frame)
 {
-	uint8_t *stub = e->code_write + b->stub_offset;
-	const size_t flag_save_bytes = 3 + 1 + 3 + 9 + 3; /* of emit_save_flags(r10 free) */
+	uint8_t *entry = e->code_write + b->host_offset;
+	uint8_t *stubs = entry + b->stubs;
 
 	soft_hide_block(e, b);
+	soft_note_end(e, b, END_WRITTEN);
 	__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
 	for (unsigned n = 0; n < e->cpu_count; n++)
 		soft_forget_block(e->cpus[n], b);
-	replace_entry(e->code_write + b->host_offset, stub + flag_save_bytes);
-	replace_entry(e->code_write + b->direct_offset, stub);
+	soft_unlink(e, frame, b->host_offset, b->host_offset + b->hot_bytes);
+	soft_replace_by_jump(entry, stubs + soft_stub_offset(STUB_DEAD_INDIRECT));
+	soft_replace_by_jump(entry + b->direct, stubs + soft_stub_offset(STUB_DEAD_DIRECT));
+}
+
+void soft_end_protection(struct soft_engine *e, uint64_t frame)
+{
+	if (!e->page_blocks[frame] && !(e->frame_flags[frame] & FRAME_STRADDLED))
+		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_CODE, __ATOMIC_SEQ_CST);
 }
 
 /* Guest memory was written: blocks made from these bytes are taken back. */
@@ -47,8 +52,9 @@ void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes)
 
 		if (all || (gpa < b->gpa + b->guest_bytes && gpa + bytes > b->gpa)) {
 			if (!b->dead)
-				block_kill(e, b);
+				block_kill(e, b, frame);
 			*link = b->next_in_page;
+			b->next_in_page = UNLISTED;
 		} else {
 			link = &b->next_in_page;
 		}
@@ -57,12 +63,13 @@ void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes)
 		for (uint32_t *link = &e->straddlers; *link;) {
 			struct block *b = &e->blocks[*link - 1];
 
-			bool here = b->second_gpa >> 12 == gpa >> 12;
+			bool here = b->second_gfn == gpa >> 12;
+			uint64_t second = (uint64_t)b->second_gfn << 12;
 
 			/* it stays in the list of its first page until that is written */
 			if (!b->dead && here &&
-			    (all || (gpa < b->second_gpa + 15 && gpa + bytes > b->second_gpa)))
-				block_kill(e, b);
+			    (all || (gpa < second + 15 && gpa + bytes > second)))
+				block_kill(e, b, soft_frame(e, soft_hva(e, b->gpa)));
 			if (b->dead)
 				*link = b->next_straddler;
 			else
@@ -71,8 +78,7 @@ void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes)
 	if (all)
 		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_STRADDLED,
 				   __ATOMIC_SEQ_CST);
-	if (!e->page_blocks[frame] && !(e->frame_flags[frame] & FRAME_STRADDLED))
-		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_CODE, __ATOMIC_SEQ_CST);
+	soft_end_protection(e, frame);
 }
 
 void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)

@@ -86,15 +86,34 @@ void soft_forget_block(struct soft_cpu *cpu, const struct block *b)
 		__atomic_store_n(&j->sum, 0, __ATOMIC_SEQ_CST);
 }
 
-void check_jump_cache(struct soft_cpu *cpu)
+void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
+{
+	uint64_t first = (uint64_t)(cpu->engine->code_run + begin);
+
+	for (uint32_t n = 0; n < JUMP_CACHE_ENTRIES; n++) {
+		struct jump_entry *j = &cpu->jump_cache[n];
+
+		if (__atomic_load_n(&j->host, __ATOMIC_SEQ_CST) - first < end - begin)
+			__atomic_store_n(&j->sum, 0, __ATOMIC_SEQ_CST);
+	}
+}
+
+/* Whether an entry that leads to the block is found in the block's mode. */
+static void check_entry(const struct soft_cpu *cpu, const struct jump_entry *j)
 {
 	const struct soft_engine *e = cpu->engine;
+	const struct block *b;
 
-	for (uint32_t n = 0; n < e->block_count; n++) {
-		const struct block *b = &e->blocks[n];
-		const struct jump_entry *j = soft_jump_entry(cpu, b->gva);
+	if (!j->sum)
+		return;
+	b = soft_block_of(e, j->host);
+	assert(b);
+	if (j->sum == b->gva + soft_jump_key(cpu, b->mode))
+		assert(!b->dead);
+}
 
-		if (b->dead && j->sum == b->gva + soft_jump_key(cpu, b->mode))
-			assert(j->host != (uint64_t)(e->code_run + b->host_offset));
-	}
+void check_jump_cache(struct soft_cpu *cpu)
+{
+	for (uint32_t n = 0; n < JUMP_CACHE_ENTRIES; n++)
+		check_entry(cpu, &cpu->jump_cache[n]);
 }

@@ -13,93 +13,20 @@
  *     processor reaches a poll.
  *  4. A block ends at its page; an instruction that straddles two pages is a block of its own,
  *     entered by the dispatcher only.
+ *  5. What is emitted depends on the guest's bytes, the block's place and mode, and the engine's
+ *     model and number of processors; on the host address only by its remainder of a cache line.
+ *     So a block can be made again, in scratch, for the sake of its cold parts.
  *
- * check_translation() asserts 4 and what the others build on. 1 to 3 are what the emission test and
- * the differential test look at.
+ * check_translation() asserts 4 and what the others build on; check_again() 5. 1 to 3 are what the
+ * emission test and the differential test look at.
  */
 #include "translate_internal.h"
 
 #include <assert.h>
-#include <errno.h>
 
 #include "lib/check.h"
 
-/* Reads the block's instructions; 0, or a fault when not even the first can be read. */
-static int gather(struct translation *t, struct fault *fault)
-{
-	uint64_t rip = t->cpu->state.rip;
-
-	while (t->count < (t->mode & BLOCK_ALONE ? 1u : MAX_INSNS)) {
-		struct guest_insn *g = &t->insns[t->count];
-		uint64_t linear = t->cs_base + rip;
-		size_t left = PAGE_BYTES - (linear & (PAGE_BYTES - 1));
-		size_t have = left < 15 ? left : 15;
-		int error;
-
-		if (linear >> 12 != t->page)
-			break;
-		error = soft_read(t->cpu, linear, g->raw, have, ACCESS_EXEC, fault);
-		if (error)
-			return t->count ? 0 : error;
-		error = x86_decode(g->raw, have, t->code_bits, &g->insn);
-		if (error == -EAGAIN) {
-			t->next_straddles = t->count;
-			if (t->count)
-				break;
-			error = soft_read(t->cpu, linear + have, g->raw + have, 15 - have,
-					  ACCESS_EXEC, fault);
-			if (error)
-				return error;
-			error = x86_decode(g->raw, 15, t->code_bits, &g->insn);
-			t->mode |= BLOCK_ALONE; /* straddles: alone, and never chained */
-		}
-		if (!error && !cpu_model_allows(t->engine->model, &g->insn))
-			error = -EINVAL;
-		if (!error && t->code_bits != 64 &&
-		    rip + g->insn.length - 1 > t->cpu->state.segment[X86_CS].limit)
-			error = -ERANGE;
-		if (error) {
-			if (t->count)
-				break;
-			*fault = (struct fault){ .vector = error == -EINVAL ? EXC_UD : EXC_GP,
-						 .has_code = error != -EINVAL };
-			return -EFAULT;
-		}
-		g->rip = rip;
-		rip = (rip + g->insn.length) & t->rip_mask;
-		t->count++;
-		if (x86_insn_is(&g->insn, X86_ENC_ENDS_BLOCK))
-			break;
-	}
-	return 0;
-}
-
-/* Does it leave the block in its middle? All flags may be looked at there. */
-static bool is_side_exit(const struct x86_insn *i)
-{
-	return i->encoding.class == X86_CLASS_JCC || i->encoding.class == X86_CLASS_LOOP;
-}
-
-static void find_live_flags(struct translation *t)
-{
-	uint8_t live = X86_ALL_FLAGS;
-
-	for (unsigned n = t->count; n-- > 0;) {
-		struct guest_insn *g = &t->insns[n];
-		const struct x86_encoding *e = &g->insn.encoding;
-		uint8_t surely_written = e->flags_written & (uint8_t)~x86_flags_kept(&g->insn);
-
-		if (is_side_exit(&g->insn)) {
-			g->needs_flags = true;
-			live = X86_ALL_FLAGS;
-		} else {
-			live &= (uint8_t)~surely_written;
-			g->needs_flags = e->flags_read || (e->flags_written && live);
-			live |= e->flags_read;
-		}
-		g->live_in = live;
-	}
-}
+size_t soft_translation_bytes(void) { return sizeof(struct translation); }
 
 static void emit_entries(struct translation *t)
 {
@@ -109,25 +36,41 @@ static void emit_entries(struct translation *t)
 		emit8(e, 0xcc);
 	emit32(e, (uint32_t)(t->block - t->engine->blocks)); /* block_at() */
 	t->base = e->out;
-	t->block->host_offset = (uint32_t)(e->out - t->engine->code_write);
 	if (t->insns[0].live_in)
 		emit_restore_flags(e);
 	emit_nop(e, t->insns[0].live_in ? -(unsigned)(uintptr_t)e->out & 7 : 8);
-	t->block->direct_offset = (uint32_t)(e->out - t->engine->code_write);
-	emit_nop(e, 5); /* replace_entry() */
+	t->block->direct = (uint8_t)(e->out - t->base);
+	emit_nop(e, 5); /* soft_replace_by_jump() */
 }
 
-/*
- * Where patched entries lead (soft_invalidate): +0 from the direct entry, +the second part from the
- * indirect one.
- */
-static void emit_stub(struct translation *t)
+static void emit_insns(struct translation *t)
 {
-	struct emitter *e = out(t);
+	struct cold *group = NULL;
+	unsigned group_end = 0;
 
-	t->block->stub_offset = (uint32_t)(e->out - t->engine->code_write);
-	emit_save_flags(e, true);
-	translate_exit_constant(t, t->insns[0].rip);
+	for (unsigned n = 0; n < t->count && !t->ended; n++) {
+		t->at = &t->insns[n];
+		if (!group) {
+			struct group g = translate_find_group(t, n);
+
+			group_end = n + g.insns;
+			group = g.insns ? translate_open_group(t, &g) : NULL;
+		}
+		translate_add_map(t, t->at, false);
+		t->flags_set = false;
+		translate_insn(t);
+		translate_follow_flags(t);
+		if (group && n + 1 == group_end) {
+			translate_close_group(t, group);
+			group = NULL;
+		}
+	}
+	if (!t->ended && t->next_straddles) {
+		translate_save_flags(t);
+		translate_exit_constant(t, translate_after_insn(t));
+	} else if (!t->ended) {
+		translate_exit_direct(t, translate_after_insn(t));
+	}
 }
 
 /* Instructions that follow each other within a page, or one that leaves it. */
@@ -146,82 +89,201 @@ static void check_translation(const struct translation *t)
 	}
 	assert(t->mode & BLOCK_ALONE ||
 	       (t->cs_base + last->rip + last->insn.length - 1) / PAGE_BYTES == t->page);
-	assert(t->block->direct_offset >= t->block->host_offset);
-	assert(t->block->stub_offset >= t->block->cold_offset);
+	assert(t->block->hot_bytes <= t->block->stubs && t->block->stubs < t->block->host_bytes);
 }
 
-struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode, struct fault *fault)
+/* At t->e.out, the same each time. */
+static void emit_block(struct translation *t)
 {
-	static _Thread_local struct translation t;
+	struct block *b = t->block;
+
+	translate_find_live_flags(t);
+	emit_entries(t);
+	/* where it is going to be, for jumps to itself */
+	b->host_offset = (uint32_t)(t->base - t->engine->code_write);
+	emit_insns(t);
+	if (t->mode & BLOCK_ALONE)
+		translate_cold_parts(t, 0);
+	b->hot_bytes = (uint16_t)(out(t)->out - t->base);
+	translate_ways(t);
+	b->host_bytes = (uint16_t)(out(t)->out - t->base);
+}
+
+static void begin(struct translation *t, struct soft_engine *e, uint32_t mode, uint64_t rip)
+{
+	memset(t, 0, offsetof(struct translation, insns));
+	t->count = t->cold_count = t->have = t->map_count = t->way_count = 0;
+	t->r10_end = NULL;
+	t->ended = t->next_straddles = t->word_flags = t->is_again = t->grouped = t->has_strip =
+		t->in_strip = false;
+	t->host_flags = true;
+	t->engine = e;
+	t->mode = mode;
+	t->code_bits = 64;
+	if (mode & (MODE_32_BIT | MODE_16_BIT))
+		t->code_bits = mode & MODE_32_BIT ? 32 : 16;
+	t->flat = !(mode & MODE_NOT_FLAT);
+	t->rip = rip;
+	t->rip_mask = t->code_bits == 64 ? ~0ull : 0xffffffffu;
+}
+
+/* The maps, and what the block is made again from. */
+static void keep(struct translation *t, struct block *b)
+{
+	struct soft_engine *e = t->engine;
+	uint8_t *kept = e->kept + b->kept_first;
+
+	memcpy(e->maps + b->map_first, t->maps, t->map_count * sizeof(*t->maps));
+	b->maps = (uint16_t)t->map_count;
+	memcpy(kept, t->bytes, b->guest_bytes);
+	for (unsigned n = 0; n < t->way_count; n++)
+		memcpy(kept + b->guest_bytes + n * sizeof(struct way_out), &t->ways[n].out,
+		       sizeof(struct way_out));
+	soft_take_block(e, b, (size_t)(out(t)->out - e->code_write),
+			(unsigned)(b->guest_bytes + t->way_count * sizeof(struct way_out)));
+}
+
+struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint64_t second_gpa, uint32_t mode,
+			     struct fault *fault)
+{
 	struct soft_engine *e = cpu->engine;
-	struct block *b = &e->blocks[e->block_count];
-	struct cold *group = NULL;
-	unsigned group_end = 0;
-	uint8_t *start;
+	struct translation *t = e->translation;
+	const struct guest_insn *last;
+	struct block *b;
 
-	memset(&t, 0, offsetof(struct translation, insns));
-	t.count = t.cold_count = 0;
-	t.r10_end = NULL;
-	t.ended = t.next_straddles = t.word_flags = t.has_strip = t.in_strip = false;
-	t.host_flags = true;
-	t.cpu = cpu;
-	t.engine = e;
-	t.mode = mode;
-	t.code_bits = x86_code_bits(&cpu->state);
-	t.flat = !(t.mode & MODE_NOT_FLAT);
-	t.cs_base = t.code_bits == 64 ? 0 : cpu->state.segment[X86_CS].base;
-	t.rip_mask = t.code_bits == 64 ? ~0ull : 0xffffffffu;
-	t.page = (t.cs_base + cpu->state.rip) >> 12;
-	if (gather(&t, fault))
+	begin(t, e, mode, cpu->state.rip);
+	t->cs_base = t->code_bits == 64 ? 0 : cpu->state.segment[X86_CS].base;
+	t->page = (t->cs_base + t->rip) >> 12;
+	t->source = soft_hva(e, gpa);
+	t->source_bytes = PAGE_BYTES - (gpa & PAGE_OFFSET_MASK);
+	if (translate_gather(t, cpu, second_gpa, fault))
 		return NULL;
-	find_live_flags(&t);
-	memset(b, 0, sizeof(*b));
-	b->gva = cpu->state.rip;
+	b = t->block = soft_next_block(e);
+	last = &t->insns[t->count - 1];
+	b->gva = t->rip;
 	b->gpa = gpa;
-	b->mode = mode;
-	b->map_first = e->map_count;
-	b->guest_bytes =
-		(uint16_t)(t.insns[t.count - 1].rip + t.insns[t.count - 1].insn.length - b->gva);
-	t.block = b;
-	start = t.e.out = e->code_write + e->code_used;
-	emit_entries(&t);
-	for (unsigned n = 0; n < t.count && !t.ended; n++) {
-		t.at = &t.insns[n];
-		if (!group) {
-			struct group g = translate_find_group(&t, n);
-
-			group_end = n + g.insns;
-			group = g.insns ? translate_open_group(&t, &g) : NULL;
-		}
-		translate_add_map(&t, t.at, false);
-		t.flags_set = false;
-		translate_insn(&t);
-		translate_follow_flags(&t);
-		if (group && n + 1 == group_end) {
-			translate_close_group(&t, group);
-			group = NULL;
-		}
-	}
-	if (!t.ended && t.next_straddles) {
-		translate_save_flags(&t);
-		translate_exit_constant(&t, translate_after_insn(&t));
-	} else if (!t.ended) {
-		translate_exit_direct(&t, translate_after_insn(&t));
-	}
-	b->maps = (uint16_t)(e->map_count - b->map_first);
-	b->host_bytes = (uint32_t)(t.e.out - t.base);
-	e->code_used += (size_t)(t.e.out - start);
-	b->cold_offset = (uint32_t)e->cold_used;
-	t.base = start = t.e.out = e->code_write + e->cold_used;
-	translate_cold_part(&t);
-	emit_stub(&t);
-	b->cold_maps = (uint16_t)(e->map_count - b->map_first - b->maps);
-	b->cold_bytes = (uint32_t)(t.e.out - start);
-	e->cold_used += b->cold_bytes;
-	__atomic_store_n(&e->block_count, e->block_count + 1, __ATOMIC_RELEASE);
-	cpu->translations++;
-	if ((((t.cs_base + b->gva) & PAGE_OFFSET_MASK) + b->guest_bytes) > PAGE_BYTES)
+	b->mode = (uint16_t)mode;
+	b->form = t->next_straddles ? BLOCK_BEFORE_STRADDLER : BLOCK_WHOLE;
+	b->insns = (uint8_t)t->count;
+	b->guest_bytes = (uint16_t)(last->rip + last->insn.length - t->rip);
+	if ((gpa & PAGE_OFFSET_MASK) + b->guest_bytes > PAGE_BYTES)
 		b->mode |= BLOCK_STRADDLES;
-	CHECK(check_translation(&t));
+	out(t)->out = e->code_write + soft_open_region(e)->used;
+	emit_block(t);
+	CHECK(check_translation(t));
+	keep(t, b);
+	cpu->translations++;
 	return b;
+}
+
+/* Its cold parts know where they are when the hot code is where the block is. */
+static void move_cold(struct translation *t, ptrdiff_t by)
+{
+	for (unsigned n = 0; n < t->cold_count; n++) {
+		struct cold *c = &t->cold[n];
+
+		for (unsigned k = 0; k < sizeof(c->from) / sizeof(*c->from); k++)
+			c->from[k] = c->from[k] ? c->from[k] + by : NULL;
+		c->crossing = c->crossing ? c->crossing + by : NULL;
+		c->lookup = c->lookup ? c->lookup + by : NULL;
+		c->back = c->back ? c->back + by : NULL;
+		c->after = c->after ? c->after + by : NULL;
+	}
+}
+
+/* Invariant 7 of code.h: the hot code, but for links. */
+static void check_again(const struct translation *t, const struct block *b,
+			const struct block *again)
+{
+	const uint8_t *code = t->engine->code_write + b->host_offset;
+	const uint8_t *made = t->base;
+	unsigned different = 0;
+
+	for (unsigned n = 0; n < again->hot_bytes; n++)
+		different += code[n] != made[n];
+	/* entries of a dead block, and the jumps that lead somewhere */
+	assert(different <= 10 + 4u * t->way_count + 4 * t->cold_count);
+}
+
+static void translate_again(struct soft_engine *e, const struct block *b)
+{
+	struct translation *t = e->translation;
+	uint8_t *entry = e->scratch + CACHE_LINE_BYTES + b->host_offset % CACHE_LINE_BYTES;
+	struct block again = *b;
+
+	begin(t, e, soft_key_mode(b), b->gva);
+	t->is_again = true;
+	t->block = &again;
+	/* of CS only the part within a page says anything */
+	t->cs_base = (b->gpa - b->gva) & PAGE_OFFSET_MASK;
+	t->page = (t->cs_base + t->rip) >> 12;
+	t->source = e->kept + b->kept_first;
+	translate_gather_again(t, b);
+	out(t)->out = entry - sizeof(uint32_t);
+	emit_block(t);
+	assert(t->base == entry && again.host_bytes == b->host_bytes && again.stubs == b->stubs &&
+	       again.direct == b->direct);
+	CHECK(check_again(t, b, &again));
+	move_cold(t, e->code_write + b->host_offset - entry);
+}
+
+/* The part's code, description and maps; NULL: what did not fit is not there. */
+static void emit_part(struct translation *t, struct block *b, struct cold *c)
+{
+	struct soft_engine *e = t->engine;
+	struct block *part = soft_next_block(e);
+	unsigned cold_count = t->cold_count;
+
+	t->is_again = false;
+	t->block = b;
+	t->map_count = 0;
+	t->base = out(t)->out = e->code_write + soft_open_region(e)->used;
+	part->form = BLOCK_PART;
+	part->parent = (uint32_t)(b - e->blocks);
+	part->parent_times_reused = e->regions[soft_region_of(e, b->host_offset)].times_reused;
+	part->host_offset = (uint32_t)(t->base - e->code_write);
+	translate_cold_part(t, c);
+	translate_cold_parts(t, cold_count);
+	part->hot_bytes = part->host_bytes = (uint16_t)(out(t)->out - t->base);
+	part->maps = (uint16_t)t->map_count;
+	memcpy(e->maps + part->map_first, t->maps, t->map_count * sizeof(*t->maps));
+	soft_take_block(e, part, (size_t)(out(t)->out - e->code_write), 0);
+	e->counts.parts++;
+}
+
+void *soft_translate_part(struct soft_engine *e, struct block *b, unsigned stub)
+{
+	struct translation *t = e->translation;
+	uint8_t *first = e->code_write + b->host_offset + b->stubs;
+	uint8_t *begin;
+	struct cold *c;
+	unsigned index;
+
+	translate_again(e, b);
+	index = t->ways[stub].cold;
+	c = &t->cold[index];
+	begin = e->code_write + soft_open_region(e)->used;
+	emit_part(t, b, c);
+	for (unsigned n = STUBS_OF_ENTRIES; n < t->way_count; n++)
+		if (t->ways[n].cold == index)
+			soft_replace_by_jump(first + soft_stub_offset(n),
+					     t->ways[n].crossing ? begin : c->slow);
+	return e->code_run + ((t->ways[stub].crossing ? begin : c->slow) - e->code_write);
+}
+
+void soft_leave_at_stub(struct soft_cpu *cpu, const struct block *b, unsigned stub)
+{
+	struct translation *t = cpu->engine->translation;
+	const struct cold *c;
+
+	translate_again(cpu->engine, b);
+	c = &t->cold[t->ways[stub].cold];
+	if (c->kind == COLD_POLL) {
+		cpu->state.rip = c->target;
+		if (!c->flags_in_word)
+			cpu->flags_word = cpu->way_flags;
+		return;
+	}
+	cpu->state.rip = t->insns[c->insn].rip;
+	cpu->pending |= PENDING_SINGLE;
 }

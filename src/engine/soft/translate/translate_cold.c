@@ -8,13 +8,11 @@
  * The test on the path also stops what ends just behind a page's begin without crossing it: that
  * goes back.
  */
-static void sort_out_crossing(struct translation *t, struct cold *c)
+static void sort_out_crossing(struct translation *t, const struct cold *c)
 {
 	struct host_mem last = c->ea;
-	uint8_t *over, *crosses;
+	uint8_t *crosses;
 
-	over = c->from[1] ? emit_jmp(out(t)) : NULL;
-	set_jump(c->crossing, out(t)->out);
 	emit_lea(out(t), R11, c->ea);
 	emit_rr(out(t), OP32(0x81), 4, R11);
 	emit32(out(t), c->unit_bytes - 1u);
@@ -25,30 +23,30 @@ static void sort_out_crossing(struct translation *t, struct cold *c)
 	emit_lea(out(t), R11, last);
 	set_jump(emit_jmp(out(t)), c->lookup);
 	set_jump(crosses, out(t)->out);
-	if (over)
-		set_jump(over, out(t)->out);
 }
 
-/* The same where one branch stands for both: r11 is the entry. */
+/* The same where one branch stands for both: the entry is looked up again. */
 void translate_sort_out_one(struct translation *t, const struct cold *c)
 {
-	uint8_t *absent, *crosses;
+	struct host_mem last = c->ea;
+	uint8_t *crosses;
 
-	emit_rr(out(t), OP32(0xf6), 0, R11);
-	emit8(out(t), 1);
-	absent = emit_jcc(out(t), CC_Z);
 	emit_lea(out(t), R10, c->ea);
 	emit_rr(out(t), OP32(0x81), 4, R10);
 	emit32(out(t), c->unit_bytes - 1u);
 	emit_rr(out(t), OP32(0x81), 7, R10);
 	emit32(out(t), (uint32_t)c->unit_bytes - c->bytes);
-	crosses = emit_jcc(out(t), 7);
-	set_jump(emit_jmp(out(t)), c->lookup);
-	set_jump(absent, out(t)->out);
+	crosses = emit_jcc(out(t), CC_A);
+	last.disp += c->bytes - 1;
+	emit_lea(out(t), R10, last);
+	emit_entry(t, R10, c->write);
+	emit_rr(out(t), OP32(0xf6), 0, R11);
+	emit8(out(t), 1);
+	set_jump(emit_jcc(out(t), CC_NZ), c->lookup);
 	set_jump(crosses, out(t)->out);
 }
 
-void translate_cold_memory(struct translation *t, struct cold *c)
+static void cold_memory(struct translation *t, struct cold *c)
 {
 	const struct x86_insn *i = &t->at->insn;
 	struct memory_site site = { .write = c->write,
@@ -62,6 +60,7 @@ void translate_cold_memory(struct translation *t, struct cold *c)
 
 	if (c->crossing)
 		sort_out_crossing(t, c);
+	c->slow = out(t)->out;
 	if (c->one_branch)
 		translate_sort_out_one(t, c);
 	if (!c->ea_in_r10)
@@ -91,11 +90,12 @@ void translate_cold_memory(struct translation *t, struct cold *c)
 	memcpy(at_site, &site, sizeof(site));
 }
 
-void translate_cold_chain(struct translation *t, struct cold *c)
+/* A jump within the page from a cold part or from a block whose cold parts are made at once. */
+static void cold_chain(struct translation *t, struct cold *c)
 {
 	struct emitter *e = out(t);
 	uint8_t *link = c->from[0];
-	uint8_t *to_link;
+	uint8_t *home = e->out;
 
 	/* backwards or to another page: look at the kick without touching flags */
 	if (c->kind == COLD_POLL) {
@@ -122,14 +122,15 @@ void translate_cold_chain(struct translation *t, struct cold *c)
 		}
 		translate_align_rel32(t, 1);
 		link = emit_jmp(e);
-		set_jump(link, e->out);
+		home = e->out;
+		set_jump(link, home);
 	}
 	if (!c->flags_in_word)
 		emit_save_flags(e, true);
 	emit_constant(e, R11, c->target);
 	emit_store(e, R11, CPU(state.rip));
-	to_link = emit_lea_rip(e, R11);
-	set_jump(to_link, link);
+	set_jump(emit_lea_rip(e, R11), link);
+	set_jump(emit_lea_rip(e, R10), home);
 	emit_rm(e, OP32(0xc6), 0, CPU(temp[2]));
 	emit8(e, c->flags_in_word);
 	emit_jmp_cpu(e, offsetof(struct soft_cpu, thunk_chain));
@@ -137,11 +138,36 @@ void translate_cold_chain(struct translation *t, struct cold *c)
 
 void translate_add_map(struct translation *t, const struct guest_insn *g, bool in_word)
 {
-	struct soft_engine *e = t->engine;
-
-	e->maps[e->map_count++] = (struct pc_map){
-		.host = (uint32_t)(out(t)->out - t->base),
-		.guest = (uint16_t)(g->rip - t->insns[0].rip),
-		.length = (uint16_t)(g->insn.length | (in_word ? MAP_FLAGS_IN_WORD : 0))
+	t->maps[t->map_count++] = (struct pc_map){
+		.host = (uint16_t)(out(t)->out - t->base),
+		.guest = (uint16_t)((g->rip - t->rip) | (in_word ? MAP_FLAGS_IN_WORD : 0))
 	};
+}
+
+void translate_cold_part(struct translation *t, struct cold *c)
+{
+	t->at = &t->insns[c->insn];
+	translate_add_map(t, t->at, c->flags_in_word);
+	c->slow = out(t)->out;
+	switch (c->kind) {
+	case COLD_MEMORY: cold_memory(t, c); break;
+	case COLD_SYSTEM: translate_leave_for_system(t); break;
+	case COLD_GROUP: translate_cold_group(t, c); break;
+	default: cold_chain(t, c); break;
+	}
+}
+
+void translate_cold_parts(struct translation *t, unsigned from)
+{
+	for (unsigned n = from; n < t->cold_count; n++) {
+		struct cold *c = &t->cold[n];
+		uint8_t *begin = out(t)->out;
+
+		translate_cold_part(t, c);
+		for (unsigned k = 0; k < sizeof(c->from) / sizeof(*c->from); k++)
+			if (c->from[k])
+				set_jump(c->from[k], c->slow);
+		if (c->crossing && c->kind == COLD_MEMORY)
+			set_jump(c->crossing, begin);
+	}
 }

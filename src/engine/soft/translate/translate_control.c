@@ -89,7 +89,8 @@ void translate_loop_back(struct translation *t)
 	c->target = t->insns[0].rip;
 	emit_rm(out(t), OP32(0x83), 7, CPU(kick));
 	emit8(out(t), 0);
-	set_jump(emit_jcc(out(t), CC_Z), t->engine->code_write + t->block->direct_offset);
+	set_jump(emit_jcc(out(t), CC_Z),
+		 t->engine->code_write + t->block->host_offset + t->block->direct);
 	translate_align_rel32(t, 1);
 	c->from[0] = emit_jmp(out(t));
 }

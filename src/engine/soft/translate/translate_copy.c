@@ -189,7 +189,7 @@ void translate_copied(struct translation *t, const uint8_t *start, unsigned look
 	const struct x86_insn *i = &t->at->insn;
 	const struct soft_engine *e = t->engine;
 
-	if (e->on_copy)
+	if (e->on_copy && !t->is_again)
 		e->on_copy(e->on_copy_context,
 			   &(struct emitted_copy){ .insn = i,
 						   .host = start,

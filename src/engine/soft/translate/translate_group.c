@@ -212,11 +212,10 @@ void translate_follow_flags(struct translation *t)
 		t->word_flags = false;
 	}
 	if (t->word_flags && !t->host_flags && !t->flags_set)
-		t->engine->maps[t->engine->map_count - 1].length |= MAP_FLAGS_IN_WORD;
+		t->maps[t->map_count - 1].guest |= MAP_FLAGS_IN_WORD;
 }
 
-/* The group's instructions one by one, with a lookup each. */
-static void cold_group(struct translation *t, struct cold *c)
+void translate_cold_group(struct translation *t, struct cold *c)
 {
 	const struct cold g = *c;
 
@@ -238,25 +237,4 @@ static void cold_group(struct translation *t, struct cold *c)
 	if (g.end_host_flags && !t->host_flags)
 		emit_restore_flags(out(t));
 	set_jump(emit_jmp(out(t)), g.after);
-}
-
-void translate_cold_part(struct translation *t)
-{
-	for (unsigned n = 0; n < t->cold_count; n++) {
-		struct cold *c = &t->cold[n];
-
-		t->at = &t->insns[c->insn];
-		translate_add_map(t, t->at, c->flags_in_word);
-		for (int k = 0; k < 8; k++)
-			if (c->from[k])
-				set_jump(c->from[k], out(t)->out);
-		if (c->kind == COLD_MEMORY)
-			translate_cold_memory(t, c);
-		else if (c->kind == COLD_SYSTEM)
-			translate_leave_for_system(t);
-		else if (c->kind == COLD_GROUP)
-			cold_group(t, c);
-		else
-			translate_cold_chain(t, c);
-	}
 }

@@ -10,8 +10,10 @@
  *   translate_strip.c     loops with one lookup for many iterations
  *   translate_insn.c      which way an instruction takes
  *   translate_cold.c      slow paths
+ *   translate_ways.c      polls and stubs: the ways out of the hot code
  *   translate_group.c     one lookup for several accesses
- *   translate.c           a block from its bytes to its code
+ *   translate_gather.c    the guest's instructions, and which flags are looked at later
+ *   translate.c           a block from its bytes to its code, for the first time and again
  *   translate_encoding.c  the canonical host encoding
  *   translate_validate.c  copies looked at again
  */
@@ -24,7 +26,7 @@
 #include "translate.h"
 #include "translate_encoding.h"
 
-enum { MAX_INSNS = 64, MAX_COLD = 448 };
+enum { MAX_INSNS = 64, MAX_COLD = 448, MAX_WAYS = 2 * MAX_COLD + STUBS_OF_ENTRIES };
 
 /*
  * live_in: arithmetic flags that are looked at later. needs_flags: host flags must be the guest's
@@ -35,9 +37,12 @@ struct guest_insn {
 	uint64_t rip;
 	uint8_t live_in;
 	bool needs_flags;
-	uint8_t raw[16];
 };
 
+/*
+ * A slow path. Where the hot code leaves for it r11 is nobody's, r10 holds the address if
+ * ea_in_r10, and host flags are the guest's unless flags_in_word or nobody looks at them.
+ */
 struct cold {
 	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM, COLD_GROUP } kind;
 	uint8_t *from[8]; /* rel32s that lead here */
@@ -47,6 +52,7 @@ struct cold {
 	 * both, with the entry in r11, lookup is where one that does not goes on
 	 */
 	uint8_t *crossing, *lookup, *back, *after;
+	uint8_t *slow; /* once it is emitted: where from[] leads */
 	struct host_mem ea;
 	bool ea_in_r10, one_branch, write, read, flags_in_word, keeps_result, restores;
 	/* of a group: before and behind it */
@@ -56,10 +62,18 @@ struct cold {
 	uint64_t target;
 };
 
+/* A way out of the hot code, and its stub. */
+struct way {
+	struct way_out out;
+	uint16_t cold;   /* index */
+	bool crossing;   /* the way of cold.crossing */
+	uint8_t *from;   /* of one that is not cold.from[]: the rel32 that leads here */
+};
+
 struct translation {
 	struct emitter e;
-	struct soft_cpu *cpu;
 	struct soft_engine *engine;
+	uint64_t rip; /* of the first */
 	uint32_t mode;
 	unsigned code_bits;
 	bool flat;
@@ -75,6 +89,15 @@ struct translation {
 	bool ended, next_straddles;
 	uint8_t *r10_end;            /* code that ends here leaves the value of r10_guest in r10 */
 	uint8_t r10_guest;
+	/* the guest's bytes, each read once; source: the rest of its page */
+	const uint8_t *source;
+	unsigned source_bytes, have;
+	uint8_t bytes[MAX_INSNS * X86_INSN_MAX_BYTES];
+	struct pc_map maps[MOST_MAPS];
+	unsigned map_count;
+	struct way ways[MAX_WAYS];
+	unsigned way_count;
+	bool is_again;               /* into scratch: nobody hears of its copies */
 	bool grouped;                /* r11 is the delta of the access to come: no lookup */
 	struct cold no_cold;         /* what stands for its slow path meanwhile */
 	bool has_strip, in_strip;    /* its loop has been emitted once; is being emitted */
@@ -200,9 +223,21 @@ void translate_insn(struct translation *t);
 
 /* translate_cold.c */
 void translate_sort_out_one(struct translation *t, const struct cold *c);
-void translate_cold_memory(struct translation *t, struct cold *c);
-void translate_cold_chain(struct translation *t, struct cold *c);
+/* Cold parts from this one on, with those that come up on the way; c->slow is set. */
+void translate_cold_parts(struct translation *t, unsigned from);
+void translate_cold_part(struct translation *t, struct cold *c);
 void translate_add_map(struct translation *t, const struct guest_insn *g, bool in_word);
+
+/* translate_ways.c: behind the hot code: polls, stubs */
+void translate_ways(struct translation *t);
+
+/* translate_gather.c */
+/* From t->source; 0, or a fault when not even the first can be read. */
+int translate_gather(struct translation *t, struct soft_cpu *cpu, uint64_t second_gpa,
+		     struct fault *fault);
+/* What was gathered once, from the bytes that were kept. */
+void translate_gather_again(struct translation *t, const struct block *b);
+void translate_find_live_flags(struct translation *t);
 
 /* translate_group.c */
 bool translate_changes(const struct x86_insn *i, uint8_t reg);
@@ -210,4 +245,5 @@ struct group translate_find_group(struct translation *t, unsigned n);
 struct cold *translate_open_group(struct translation *t, const struct group *g);
 void translate_close_group(struct translation *t, struct cold *c);
 void translate_follow_flags(struct translation *t);
-void translate_cold_part(struct translation *t);
+/* The group's instructions one by one, with a lookup each. */
+void translate_cold_group(struct translation *t, struct cold *c);

@@ -1,0 +1,45 @@
+/*
+ * Why blocks are made: what became of the last one of the same place and mode.
+ *
+ * A table of short marks, one for each hash of place and mode: two places that share one are taken
+ * for each other now and then. For who looks where the time goes, not for what is right.
+ */
+#include "code.h"
+
+enum { HISTORY_BITS = 18, END_BITS = 2, END_MASK = 3 };
+_Static_assert(1 << HISTORY_BITS == HISTORY_ENTRIES, "");
+
+static uint64_t hash_of(const struct block *b)
+{
+	return (b->gpa ^ (uint64_t)soft_key_mode(b) << 48) * 0x9e3779b97f4a7c15ull;
+}
+
+static uint32_t *entry_of(struct soft_engine *e, const struct block *b)
+{
+	return &e->history[hash_of(b) >> (64 - HISTORY_BITS)];
+}
+
+/* Never 0: what was never written is nobody's. */
+static uint32_t mark_of(const struct block *b, enum block_end why)
+{
+	return (((uint32_t)hash_of(b) | 1u << END_BITS) & ~(uint32_t)END_MASK) | why;
+}
+
+void soft_note_made(struct soft_engine *e, const struct block *b)
+{
+	uint32_t *entry = entry_of(e, b);
+
+	if ((*entry ^ mark_of(b, 0)) & ~(uint32_t)END_MASK)
+		e->counts.made_first++;
+	else
+		e->counts.made_again[*entry & END_MASK]++;
+	*entry = mark_of(b, END_NONE);
+}
+
+void soft_note_end(struct soft_engine *e, const struct block *b, enum block_end why)
+{
+	uint32_t *entry = entry_of(e, b);
+
+	if (!((*entry ^ mark_of(b, 0)) & ~(uint32_t)END_MASK))
+		*entry = mark_of(b, why);
+}
