@@ -31,11 +31,14 @@ static bool same_mode(const struct space_mode *a, const struct space_mode *b)
 	return a->cr0 == b->cr0 && a->cr4 == b->cr4 && a->efer == b->efer;
 }
 
-/* All that is cached under this PCID is flushed, elsewhere than in the current space. */
-static void forget_pcid(struct mmu *mmu, uint16_t pcid)
+/*
+ * All that is cached under this PCID is flushed; but for one space, which the caller syncs, before
+ * it is used again.
+ */
+static void forget_pcid(struct mmu *mmu, uint16_t pcid, const struct address_space *except)
 {
 	for (unsigned n = 1; n <= mmu->spaces_made; n++)
-		if (&mmu->spaces[n] != mmu->current && mmu->spaces[n].pcid == pcid)
+		if (&mmu->spaces[n] != except && mmu->spaces[n].pcid == pcid)
 			mmu->spaces[n].pcid = NO_PCID;
 }
 
@@ -74,7 +77,7 @@ void soft_change_root(struct soft_cpu *cpu, bool keep)
 	uint16_t pcid = pcid_of(&cpu->state);
 
 	if (!keep)
-		forget_pcid(mmu, pcid);
+		forget_pcid(mmu, pcid, NULL);
 	if (mmu_use_root(mmu, root_of(&cpu->state)))
 		cpu->count.switches_known += mmu->current != before;
 	else
@@ -149,7 +152,7 @@ void soft_flush_pcid(struct soft_cpu *cpu, uint16_t pcid)
 {
 	struct mmu *mmu = cpu->mmu;
 
-	forget_pcid(mmu, pcid);
+	forget_pcid(mmu, pcid, mmu->current);
 	if (mmu->current->pcid != pcid)
 		return;
 	space_drop_locals(mmu, &mmu->spaces[0]);
