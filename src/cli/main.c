@@ -34,6 +34,8 @@ int main(int argc, char **argv)
 		return verb_image(argc - 1, argv + 1);
 	if (argc >= 2 && is_running_verb(argv[1]))
 		return verb_running(argc - 1, argv + 1);
+	if (argc >= 2 && !strcmp(argv[1], "fork"))
+		return verb_fork(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "doctor"))
 		return verb_doctor(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "--version")) {
@@ -42,12 +44,14 @@ int main(int argc, char **argv)
 	}
 	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
 		printf("usage: umbra run --kernel FILE ... "
-		       "| umbra ps, info, stop, kill, memory, save ... | umbra disk VERB ... "
+		       "| umbra ps, info, stop, kill, memory, save, resume ... "
+		       "| umbra fork ... | umbra disk VERB ... "
 		       "| umbra image VERB ... | umbra doctor\n"
-		       "See umbra run --help, umbra ps --help, umbra disk --help, "
+		       "See umbra run --help, umbra ps --help, umbra fork --help, "
+		       "umbra disk --help, "
 		       "umbra image --help.\n");
 		return 0;
 	}
 	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra",
-			"use run, ps, info, stop, kill, save, disk, image or doctor");
+			"use run, ps, info, stop, kill, save, fork, disk, image or doctor");
 }

@@ -554,6 +554,7 @@ static int make_plan(struct run *r)
 	take_places(&r->plan->disks.place);
 	r->plan->nets.count = net_options_count(&r->nets);
 	r->plan->machine.statistics = r->options.statistics;
+	r->plan->machine.forks = r->options.name && !r->plan->machine.has_bus;
 	code = r->options.restore ? take_saved(r) : take_new(r);
 	if (!code)
 		code = take_time_limit(r);

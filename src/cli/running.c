@@ -32,6 +32,7 @@ static const char running_help[] =
 	"       umbra info [--json] [--symbols FILE] NAME\n"
 	"       umbra stop NAME\n"
 	"       umbra kill NAME\n"
+	"       umbra resume NAME\n"
 	"       umbra memory NAME [--set SIZE|auto] [--json]\n"
 	"       umbra save [--stop] [--replace] NAME FILE\n"
 	"About machines that were given a name with umbra run --name NAME.\n"
@@ -39,6 +40,7 @@ static const char running_help[] =
 	"/proc/kallsyms of the guest says, also in which function.\n"
 	"stop asks the guest to power off where it has the drivers for that, and ends the machine\n"
 	"half a minute later; stopped twice, at once.\n"
+	"resume lets it go on after umbra fork --suspend-parent.\n"
 	"memory says what the guest has and needs, or sets what it shall have, of a machine with\n"
 	"--disk or --memory-min.\n"
 	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The\n"
@@ -237,6 +239,21 @@ static int end(const struct arguments *a, const char *how)
 		hear_out(peer);
 	fclose(peer);
 	return heard ? 0 : complain(EXIT_UNUSABLE, "it did not answer", a->name, "see umbra ps");
+}
+
+static int verb_resume(const struct arguments *a)
+{
+	int error;
+	FILE *peer = talk_to(a->name, &error);
+
+	if (!peer)
+		return no_machine(a->name, error);
+	error = ask(peer, "resume") ? hear_end(peer) : -ECONNRESET;
+	fclose(peer);
+	if (error == -EINVAL)
+		return complain(EXIT_UNUSABLE, "it does not stand still", a->name,
+				"umbra fork --suspend-parent leaves it so");
+	return error ? no_machine(a->name, error) : 0;
 }
 
 static int verb_stop(const struct arguments *a) { return end(a, "stop"); }
@@ -498,6 +515,7 @@ static const struct {
 } verbs[] = {
 	{ "ps", verb_ps, 0 },     { "info", verb_info, 1 }, { "stop", verb_stop, 1 },
 	{ "kill", verb_kill, 1 }, { "save", verb_save, 2 }, { "memory", verb_memory, 1 },
+	{ "resume", verb_resume, 1 },
 };
 
 static int parse(int argc, char **argv, int operands, struct arguments *a)

@@ -20,6 +20,10 @@ static const struct control_verb verbs[] = {
 	{ .name = "memory",
 	  .number = WISH_MEMORY,
 	  .member = { { "bytes", CONTROL_NUMBER, true } } },
+	{ .name = "kit", .number = WISH_KIT },
+	{ .name = "fork",
+	  .number = WISH_FORK,
+	  .member = { { "parent", CONTROL_TEXT, false } } },
 	{ 0 },
 };
 
@@ -74,6 +78,12 @@ void control_events(const struct control *c, struct pollfd fds[CONTROL_FDS])
 	fds[0] = (struct pollfd){ .fd = room ? c->listener : -1, .events = POLLIN };
 }
 
+static void drop_kits(struct control_peer *p)
+{
+	while (p->kit_fds)
+		close(p->kits[--p->kit_fds]);
+}
+
 /* One that holds the machine lets it go. A save that runs is ended by control_save_ended(). */
 static enum control_wish hang_up(struct control *c, struct control_peer *p)
 {
@@ -81,8 +91,11 @@ static enum control_wish hang_up(struct control *c, struct control_peer *p)
 
 	close(p->fd);
 	p->fd = -1;
+	drop_kits(p);
 	if (c->saver == p)
 		c->saver = NULL;
+	if (c->forker == p)
+		c->forker = NULL;
 	if (!held)
 		return WISH_NOTHING;
 	c->save = SAVE_NONE;
@@ -137,6 +150,9 @@ static json_t *describe(const struct control *c)
 		json_is_object(c->description) ? json_copy(c->description) : json_object();
 	const struct record_state *s = &c->state;
 
+	json_object_set_new(machine, "process", json_integer(c->process));
+	if (c->suspended)
+		json_object_set_new(machine, "suspended", json_true());
 	if (!c->has_state)
 		return machine;
 	json_object_set_new(machine, "guest", json_string(guest_word(s)));
@@ -153,7 +169,7 @@ static json_t *describe(const struct control *c)
 static enum control_wish begin_save(struct control *c, struct control_peer *p,
 				    const struct control_request *r)
 {
-	if (c->save) {
+	if (c->save || c->forks) {
 		add_line(p, control_failure(r->id, -EBUSY, NULL));
 		return WISH_NOTHING;
 	}
@@ -166,6 +182,11 @@ static enum control_wish begin_save(struct control *c, struct control_peer *p,
 static enum control_wish end_save(struct control *c, struct control_peer *p,
 				  const struct control_request *r)
 {
+	if (c->suspended) {
+		c->suspended = c->forks = false;
+		add_line(p, control_success(r->id, NULL));
+		return WISH_RESUME;
+	}
 	if (c->save != SAVE_HELD || c->saver != p) {
 		add_line(p, control_failure(r->id, -EINVAL,
 					    "it does not stand still for this connection"));
@@ -249,6 +270,94 @@ bool control_looked(struct control *c, const struct record_registers *registers,
 	return true;
 }
 
+/* ---- forks ---- */
+
+static bool parse_parent(const char *word, enum control_wish *ret)
+{
+	if (!word || !strcmp(word, "keep"))
+		*ret = WISH_RESUME;
+	else if (!strcmp(word, "suspend"))
+		*ret = WISH_NOTHING;
+	else if (!strcmp(word, "end"))
+		*ret = WISH_KILL;
+	else
+		return false;
+	return true;
+}
+
+static enum control_wish begin_fork(struct control *c, struct control_peer *p,
+				    const struct control_request *r)
+{
+	int error = 0;
+
+	if (!c->can_fork)
+		error = -EOPNOTSUPP;
+	else if (c->save || c->forks)
+		error = -EBUSY;
+	else if (!parse_parent(control_text(r, "parent"), &c->after_fork) || !p->kit_fds ||
+		 p->kit_fds % KIT_FDS)
+		error = -EINVAL;
+	if (error) {
+		drop_kits(p);
+		add_line(p, control_failure(r->id, error, NULL));
+		return WISH_NOTHING;
+	}
+	c->forks = true;
+	c->forker = p;
+	memcpy(p->save_id, r->id, sizeof(p->save_id));
+	return WISH_FORK;
+}
+
+unsigned control_take_kits(struct control *c, int kits[FORK_CHILDREN * KIT_FDS])
+{
+	struct control_peer *p = c->forker;
+	unsigned count = p->kit_fds / KIT_FDS;
+
+	memcpy(kits, p->kits, p->kit_fds * sizeof(*kits));
+	p->kit_fds = 0;
+	return count;
+}
+
+bool control_forked(struct control *c, unsigned child, int pid, int pidfd)
+{
+	char line[CONTROL_HEAD_BYTES + 64];
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(int))];
+	} ancillary = { .head = { .cmsg_len = CMSG_LEN(sizeof(int)),
+				  .cmsg_level = SOL_SOCKET,
+				  .cmsg_type = SCM_RIGHTS } };
+	struct iovec vector = { .iov_base = line };
+	struct msghdr message = { .msg_iov = &vector,
+				  .msg_iovlen = 1,
+				  .msg_control = &ancillary,
+				  .msg_controllen = sizeof(ancillary) };
+
+	if (!c->forker || has_output(c->forker))
+		return false;
+	vector.iov_len = (size_t)snprintf(line, sizeof(line),
+					  "{\"id\":%s,\"child\":%u,\"pid\":%d}\n",
+					  c->forker->save_id, child, pid);
+	memcpy(CMSG_DATA(&ancillary.head), &pidfd, sizeof(pidfd));
+	return sendmsg(c->forker->fd, &message, MSG_NOSIGNAL) == (ssize_t)vector.iov_len;
+}
+
+enum control_wish control_fork_ended(struct control *c, int error, unsigned children)
+{
+	enum control_wish then = error && !children ? WISH_RESUME : c->after_fork;
+
+	c->suspended = then == WISH_NOTHING;
+	c->forks = c->suspended;
+	if (c->forker) {
+		add_line(c->forker, error ? control_failure(c->forker->save_id, error, NULL)
+					  : control_success(c->forker->save_id,
+							    json_pack("{s:i}", "children",
+								      (int)children)));
+		c->forker = NULL;
+	}
+	return then;
+}
+
 static enum control_wish take_request(struct control *c, struct control_peer *p,
 				      const struct control_request *r)
 {
@@ -258,6 +367,7 @@ static enum control_wish take_request(struct control *c, struct control_peer *p,
 	case WISH_SAVE: return begin_save(c, p, r);
 	case WISH_RESUME: return end_save(c, p, r);
 	case WISH_LOOK: return begin_look(c, p, r);
+	case WISH_FORK: return begin_fork(c, p, r);
 	case WISH_NOTHING:
 		add_line(p, control_success(r->id, json_pack("{s:o}", "machine", describe(c))));
 		return wish;
@@ -282,6 +392,37 @@ static enum control_wish take_line(struct control *c, struct control_peer *p, si
 	return wish;
 }
 
+/* As read(); descriptors that come along are kept for a fork, as many as it can have. */
+static ssize_t receive(struct control_peer *p)
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(FORK_CHILDREN * KIT_FDS * sizeof(int))];
+	} ancillary;
+	struct iovec vector = { .iov_base = p->line + p->line_used,
+				.iov_len = sizeof(p->line) - p->line_used };
+	struct msghdr message = { .msg_iov = &vector,
+				  .msg_iovlen = 1,
+				  .msg_control = &ancillary,
+				  .msg_controllen = sizeof(ancillary) };
+	ssize_t n = recvmsg(p->fd, &message, MSG_CMSG_CLOEXEC);
+	const struct cmsghdr *head = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
+	size_t count = 0;
+
+	if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS)
+		count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	for (size_t k = 0; k < count; k++) {
+		int fd;
+
+		memcpy(&fd, CMSG_DATA(head) + k * sizeof(fd), sizeof(fd));
+		if (p->kit_fds < FORK_CHILDREN * KIT_FDS)
+			p->kits[p->kit_fds++] = fd;
+		else
+			close(fd);
+	}
+	return n;
+}
+
 /* One line at a time: the next is looked at when its answer is out. */
 static enum control_wish read_line(struct control *c, struct control_peer *p)
 {
@@ -289,7 +430,7 @@ static enum control_wish read_line(struct control *c, struct control_peer *p)
 	char *end = memchr(p->line, '\n', p->line_used);
 
 	if (!end) {
-		ssize_t n = read(p->fd, p->line + p->line_used, sizeof(p->line) - p->line_used);
+		ssize_t n = receive(p);
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return WISH_NOTHING;
@@ -327,6 +468,7 @@ static void accept_peer(struct control *c)
 	p->fd = accept4(c->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	p->line_used = p->out_at = p->out_used = 0;
 	p->wants_registers = false;
+	p->kit_fds = 0;
 }
 
 void control_turn(struct control *c, const struct pollfd fds[CONTROL_FDS],

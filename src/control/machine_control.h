@@ -10,9 +10,13 @@
  *   save     {"data":N} and N bytes, as often as needed; then success: everything was said, and the
  *            machine stands still until resume or
  *            stop, or until the peer is gone; or a failure: it runs
- *   resume   after a save
+ *   resume   after a save, or a fork that left it standing
  *   registers
  *            "processors": where they are, once the machine has said so
+ *   kit      nothing: brings descriptors for one more fork (KIT_FDS of ipc/forker.h)
+ *   fork     forks it once for each kit that this connection has brought, this line's included:
+ *            {"child":N,"pid":P} for each, with its descriptor; then success. "parent": what it
+ *            does then: keep (goes on), suspend (stands until resume), end
  *
  *  1. Once there is no room for one more record for the peer that saves, what the machine has said
  *     goes out before more of it is taken.
@@ -27,6 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ipc/forker.h"
 #include "ipc/record_ring.h"
 #include "protocol.h"
 
@@ -47,7 +52,9 @@ enum control_wish {
 	WISH_SAVE,
 	WISH_RESUME,
 	WISH_MEMORY,
-	WISH_LOOK
+	WISH_LOOK,
+	WISH_KIT,
+	WISH_FORK
 };
 
 struct control_peer {
@@ -56,7 +63,9 @@ struct control_peer {
 	size_t line_used;
 	uint8_t out[CONTROL_OUT_BYTES];
 	size_t out_at, out_used;
-	char save_id[CONTROL_ID_BYTES]; /* of the request whose save it is */
+	char save_id[CONTROL_ID_BYTES]; /* of the request whose save, or fork, it is */
+	int kits[FORK_CHILDREN * KIT_FDS];
+	unsigned kit_fds;
 	char look_id[CONTROL_ID_BYTES]; /* of the one that waits for registers */
 	bool wants_registers;
 };
@@ -64,6 +73,7 @@ struct control_peer {
 struct control {
 	int listener; /* -1: none */
 	json_t *description; /* an object, or NULL */
+	int process; /* the machine process's id */
 	struct record_state state;
 	bool has_state;
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
@@ -71,6 +81,10 @@ struct control {
 	enum control_save save;
 	/* Whose save it is; NULL: of one that is gone, and nobody hears of the rest. */
 	struct control_peer *saver;
+	bool can_fork, forks;
+	struct control_peer *forker; /* as saver */
+	enum control_wish after_fork; /* of the parent: resume, nothing, or stop */
+	bool suspended;
 	struct control_peer peer[CONTROL_PEERS];
 };
 
@@ -98,5 +112,11 @@ bool control_saved(struct control *c, const uint8_t *data, uint32_t bytes);
 /* Where the processors are. False: nobody has asked. */
 bool control_looked(struct control *c, const struct record_registers *registers, unsigned count);
 bool control_save_ended(struct control *c, int error, enum control_wish *ret);
+/* After WISH_FORK: the kits, which are no longer the peer's; how many. */
+unsigned control_take_kits(struct control *c, int kits[FORK_CHILDREN * KIT_FDS]);
+/* One more is there; pidfd goes along. False: nobody takes it. */
+bool control_forked(struct control *c, unsigned child, int pid, int pidfd);
+/* All are there, or error. What the machine does then. */
+enum control_wish control_fork_ended(struct control *c, int error, unsigned children);
 /* The machine has ended: what can go out at once goes, and the peers are left. */
 void control_end(struct control *c);

@@ -130,3 +130,9 @@ uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty)
 {
 	return engine->driver->take_dirty(engine, dirty);
 }
+
+int engine_forked(struct engine *engine, int code_fd)
+{
+	assert(code_fd >= 0);
+	return engine->driver->forked(engine, code_fd);
+}

@@ -173,3 +173,13 @@ void engine_place_overlay(struct engine *engine, struct guest_memory *memory, un
  * (overlays) are in none. From a thread that is no processor; as engine_flush().
  */
 uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty);
+
+/* ---- forks ---- */
+
+/*
+ * In a process that was forked while no processor ran, before one does: the engine goes on with
+ * code memory of its own, code_fd (empty, to be mapped), in which is what was translated before.
+ * Until it returns the process it was forked from may not run a processor. engine_prepare_thread()
+ * comes again for each processor. 0 or -errno: then nothing can be run.
+ */
+int engine_forked(struct engine *engine, int code_fd);

@@ -31,6 +31,7 @@ struct engine_driver {
 	void (*place_overlay)(struct engine *engine, struct guest_memory *memory, unsigned overlay,
 			      uint64_t gpa, bool read_only);
 	uint64_t (*take_dirty)(struct engine *engine, uint64_t *dirty);
+	int (*forked)(struct engine *engine, int code_fd);
 };
 
 /* First member of an implementation's own structures. */

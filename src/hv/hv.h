@@ -135,6 +135,11 @@ void hv_work_cancel_all(struct hv_partition *partition);
 void hv_work_stop(struct hv_partition *partition);
 /* Between these two the worker touches nothing; hv_work_hold() waits for that. Without the lock. */
 void hv_work_hold(struct hv_partition *partition);
+/*
+ * While it is held, in a machine that was forked: the worker that was is none of this machine's;
+ * hv_work_run() goes on with what it had begun.
+ */
+void hv_work_forked(struct hv_partition *partition);
 void hv_work_go_on(struct hv_partition *partition);
 /*
  * As bytes and back (lib/archive.h): into a new partition of the same features and processors. With

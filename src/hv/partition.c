@@ -100,6 +100,7 @@ size_t hv_statistics(const struct hv_partition *p, char *text, size_t bytes)
 static void unit_run(void *self) { hv_work_run(self); }
 static void unit_pause(void *self) { hv_work_hold(self); }
 static void unit_resume(void *self) { hv_work_go_on(self); }
+static void unit_forked(void *self) { hv_work_forked(self); }
 static void unit_stop(void *self) { hv_work_stop(self); }
 static void unit_destroy(void *self) { hv_partition_destroy(self); }
 static void unit_archive(struct archive *archive, void *self) { hv_archive(archive, self); }
@@ -112,6 +113,6 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 const struct unit_ops hv_unit = {
 	.name = "partition", .section = UNIT_SECTION('H', 'V', ' ', ' '), .run = unit_run,
 	.pause = unit_pause, .resume = unit_resume,
-	.stop = unit_stop, .destroy = unit_destroy, .archive = unit_archive,
+	.forked = unit_forked, .stop = unit_stop, .destroy = unit_destroy, .archive = unit_archive,
 	.restored = unit_restored, .statistics = unit_statistics,
 };

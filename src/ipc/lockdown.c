@@ -2,11 +2,13 @@
 #include "lockdown.h"
 
 #include <assert.h>
+#include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/futex.h>
 #include <linux/landlock.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
@@ -20,6 +22,8 @@
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
+
+#include "forker.h"
 
 /* ---- Landlock ---- */
 
@@ -380,10 +384,37 @@ static int allow_internet(scmp_filter_ctx filter, int call)
 	return error;
 }
 
+/* Memory of its own; or what it was given, in place of what it had there. */
+static int allow_own_mapping(scmp_filter_ctx filter, int call)
+{
+	static const enum grant data[] = { GRANT_RINGS, GRANT_SLOTS, GRANT_CODE };
+	const scmp_datum_t in_place = MAP_SHARED | MAP_FIXED;
+	int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+				     SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));
+
+	for (size_t n = 0; n < sizeof(data) / sizeof(data[0]) && !error; n++)
+		error = seccomp_rule_add(
+			filter, SCMP_ACT_ALLOW, call, 3,
+			SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+			SCMP_A3(SCMP_CMP_EQ, in_place, 0),
+			SCMP_A4(SCMP_CMP_EQ, (scmp_datum_t)grant_fd(data[n]), 0));
+	if (!error)
+		error = seccomp_rule_add(
+			filter, SCMP_ACT_ALLOW, call, 3,
+			SCMP_A2(SCMP_CMP_EQ, PROT_READ | PROT_EXEC, 0),
+			SCMP_A3(SCMP_CMP_EQ, in_place, 0),
+			SCMP_A4(SCMP_CMP_EQ, (scmp_datum_t)grant_fd(GRANT_CODE), 0));
+	return error;
+}
+
 static int allow(scmp_filter_ctx filter, const struct role_call *c)
 {
+	static const long forks[] = { FORKER_FORK_FLAGS, FORKER_SELF_FLAGS, FORKER_THREAD_FLAGS,
+				      -1 };
+	static const long gs[] = { ARCH_SET_GS, -1 };
 	static const long give_back[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
-					  -1 };
+					  MADV_DONTFORK, -1 };
 	static const long locks[] = { F_OFD_GETLK, F_OFD_SETLK, -1 };
 	static const long control[] = { F_OFD_GETLK,     F_OFD_SETLK, F_SETLK, F_GETLK, F_GETFD,
 					F_DUPFD_CLOEXEC, F_SETFD,     F_GETFL, -1 };
@@ -421,11 +452,15 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 		return rule(filter, call, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
 	case CALL_UNKNOWN: return seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), call, 0);
 	case CALL_FILE_CONTROL: return allow_values(filter, call, 1, control);
+	case CALL_OWN_MAPPING: return allow_own_mapping(filter, call);
+	case CALL_FORK: return allow_values(filter, call, 0, forks);
+	case CALL_GS: return allow_values(filter, call, 0, gs);
 	default: return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
 	}
 }
 
-static int load_calls(const struct role_call *call, uint32_t otherwise)
+/* NULL: no memory, or a call that this libseccomp does not know. */
+static scmp_filter_ctx make_filter(const struct role_call *call, uint32_t otherwise)
 {
 	scmp_filter_ctx filter = seccomp_init(otherwise);
 	int error = filter ? 0 : -ENOMEM;
@@ -436,7 +471,16 @@ static int load_calls(const struct role_call *call, uint32_t otherwise)
 	for (; call->name && !error; call++)
 		error = allow(filter, call);
 	if (!error)
-		error = seccomp_load(filter);
+		return filter;
+	seccomp_release(filter);
+	return NULL;
+}
+
+static int load_calls(const struct role_call *call, uint32_t otherwise)
+{
+	scmp_filter_ctx filter = make_filter(call, otherwise);
+	int error = filter ? seccomp_load(filter) : -ENOMEM;
+
 	seccomp_release(filter);
 	return error;
 }
@@ -491,4 +535,29 @@ int lockdown_after_opening(enum role role, int root)
 		enter_root(root);
 	take_files(r, NULL);
 	return take_capabilities(0);
+}
+
+/* ---- compiled, then loaded ---- */
+
+int lockdown_compile(enum role role, struct sock_fprog *ret)
+{
+	scmp_filter_ctx filter = make_filter(role_describe(role)->calls, SCMP_ACT_KILL_PROCESS);
+	int fd = memfd_create("umbra-filter", MFD_CLOEXEC);
+	int error = filter && fd >= 0 ? seccomp_export_bpf(filter, fd) : -ENOMEM;
+	off_t bytes = error ? 0 : lseek(fd, 0, SEEK_END);
+
+	ret->len = (unsigned short)((size_t)bytes / sizeof(*ret->filter));
+	ret->filter = bytes > 0 ? mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, fd, 0)
+				: MAP_FAILED;
+	if (fd >= 0)
+		close(fd);
+	seccomp_release(filter);
+	return ret->filter == MAP_FAILED ? -ENOMEM : 0;
+}
+
+int lockdown_load(const struct sock_fprog *program)
+{
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, program))
+		return -errno;
+	return 0;
 }

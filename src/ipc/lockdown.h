@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <linux/filter.h>
+
 #include "role.h"
 
 /*
@@ -33,6 +35,12 @@ struct lockdown_file { int fd; enum lockdown_access access; }; /* fd: O_PATH wil
 int lockdown_for_opening(enum role role, const struct lockdown_file *files, unsigned count,
 			 int *ret_root);
 int lockdown_after_opening(enum role role, int root);
+/*
+ * The same in two steps: what is compiled before is loaded by a process that may no longer compile
+ * it. 0 or -errno.
+ */
+int lockdown_compile(enum role role, struct sock_fprog *ret);
+int lockdown_load(const struct sock_fprog *program);
 /* Landlock's version here; 0: none. */
 int lockdown_landlock_version(void);
 /* Whether a process may have namespaces of its own here: tried in a child. */

@@ -17,8 +17,7 @@ enum {
 
 /*
  * Sleeping and waking, guest timers, its events, memory without execution, clocks where the host
- * has no vDSO, the end (rt_sigprocmask, getpid, gettid and tgkill are abort's). None opens,
- * connects, or makes a process.
+ * has no vDSO, the end. None opens, connects, names a process, or makes one.
  */
 static const struct role_call machine_calls[] = {
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
@@ -37,11 +36,55 @@ static const struct role_call machine_calls[] = {
 	{ "munmap", CALL_ANY, 0 },
 	{ "madvise", CALL_GIVE_BACK, 0 },
 	{ "brk", CALL_ANY, 0 },
-	{ "getpid", CALL_ANY, 0 },
-	{ "gettid", CALL_ANY, 0 },
-	{ "tgkill", CALL_OWN_PROCESS, 0 },
 	{ "exit", CALL_ANY, 0 },
 	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
+/*
+ * What a machine process keeps, and what makes another one of it. The forker executes one page that
+ * cannot be written and has no stack (forker.S); who it forks gives up what makes processes there,
+ * and the rest once its threads exist.
+ */
+static const struct role_call forker_calls[] = {
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "read", CALL_ON_GRANTS,
+	  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) | GRANT(GRANT_FORK_ASK) },
+	{ "write", CALL_ON_GRANTS,
+	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
+		  GRANT(GRANT_READY) },
+	{ "timer_settime", CALL_ANY, 0 },
+	{ "clock_gettime", CALL_ANY, 0 },
+	{ "clock_nanosleep", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "rt_sigprocmask", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "sched_yield", CALL_ANY, 0 },
+	{ "mmap", CALL_OWN_MAPPING, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "madvise", CALL_GIVE_BACK, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "exit", CALL_ANY, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	/* the forker's own */
+	{ "clone", CALL_FORK, 0 },
+	{ "clone3", CALL_UNKNOWN, 0 },
+	{ "sendto", CALL_ON_GRANTS, GRANT(GRANT_FORK_KIT) },
+	{ "recvmsg", CALL_ON_GRANTS, GRANT(GRANT_FORK_KIT) },
+	{ "dup2", CALL_ANY, 0 },
+	{ "close", CALL_ANY, 0 },
+	{ "close_range", CALL_ANY, 0 },
+	{ "getpid", CALL_ANY, 0 },
+	{ "pidfd_open", CALL_ANY, 0 },
+	{ "pidfd_send_signal", CALL_ON_GRANTS, GRANT(GRANT_FORK_SELF) },
+	/* until a forked machine runs */
+	{ "seccomp", CALL_ANY, 0 },
+	{ "ftruncate", CALL_ON_GRANTS, GRANT(GRANT_CODE) },
+	{ "rt_sigaction", CALL_ANY, 0 },
+	{ "sigaltstack", CALL_ANY, 0 },
+	{ "arch_prctl", CALL_GS, 0 },
+	{ "gettid", CALL_ANY, 0 },
+	{ "timer_create", CALL_ANY, 0 },
 	{ 0 },
 };
 
@@ -57,6 +100,9 @@ static const struct role_call broker_calls[] = {
 	{ "accept4", CALL_ON_GRANTS, GRANT(GRANT_CONTROL) },
 	{ "ioctl", CALL_TERMINAL, 0 },
 	{ "pidfd_send_signal", CALL_ON_GRANTS, GRANT(GRANT_MACHINE) },
+	{ "pidfd_open", CALL_ANY, 0 },
+	{ "recvmsg", CALL_ANY, 0 },
+	{ "sendmsg", CALL_ANY, 0 },
 	{ "wait4", CALL_ANY, 0 },
 	{ "pread64", CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) },
 	{ "pwrite64", CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) },
@@ -257,8 +303,10 @@ static const struct role_description roles[ROLES] = {
 			  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) |
 			  GRANT(GRANT_ANSWER) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) |
 			  GRANT(GRANT_SAVED) | GRANTS_OF_CARDS(GRANT_CARDS) |
-			  GRANTS_OF_CARDS(GRANT_CARD_BELLS),
-		.spawn_namespaces = EVERY_NAMESPACE | CLONE_NEWPID,
+			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) | GRANT(GRANT_FORK_ASK) |
+			  GRANT(GRANT_FORK_KIT),
+		/* none of processes: a forked one would end with the first */
+		.spawn_namespaces = EVERY_NAMESPACE,
 		.own_namespaces = CLONE_NEWUSER | CLONE_NEWNS,
 		.empties_root = true,
 		.dies_with_parent = true,
@@ -269,7 +317,9 @@ static const struct role_description roles[ROLES] = {
 		.name = "broker",
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_KERNEL) |
 			  GRANT(GRANT_INITRD) | GRANT(GRANT_SAVED) | GRANT(GRANT_CONSOLE) |
-			  GRANT(GRANT_CONTROL) | GRANTS_OF_CARDS(GRANT_CARD_TAPS),
+			  GRANT(GRANT_CONTROL) | GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) |
+			  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) |
+			  GRANT(GRANT_FORK_KIT) | GRANTS_OF_CARDS(GRANT_CARD_TAPS),
 		.stdio = 3,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,
@@ -315,6 +365,12 @@ static const struct role_description roles[ROLES] = {
 		.connects = true,
 		.signals_nobody = true,
 		.calls = net_calls,
+	},
+	[ROLE_FORKER] = {
+		.name = "forker",
+		.grants = GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT) | GRANT(GRANT_FORK_SELF),
+		.signals_nobody = true,
+		.calls = forker_calls,
 	},
 };
 

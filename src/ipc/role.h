@@ -1,7 +1,7 @@
 /*
- * The processes of one machine: what each is given, and what is left to it. Every process is
- * started by execve with its own memory (spawn.h), gets exactly the descriptors of its row, and
- * keeps exactly the system calls of its row (lockdown.h).
+ * The processes of one machine: what each is given, and what is left to it. Every process but the
+ * forker is started by execve with its own memory (spawn.h), gets exactly the descriptors of its
+ * row, and keeps exactly the system calls of its row (lockdown.h).
  *
  *   role      is given                                           namespaces of its own
  *   machine   rings, events, slots of the disks, what it boots   all, from its first instruction;
@@ -14,6 +14,8 @@
  *             with the user's rights, and looks at nothing that a guest can write
  *   net       one network card's memory and events, perhaps a    all, but the network where that is
  *             tap; it opens ports itself                         the user's
+ *   forker    two sockets of the broker's (forker.h)             the machine process's, whose
+ *             memory it shares
  *
  *  1. A descriptor has the same number in every process: grant_fd(). What is not in a process's row
  *     is closed before it begins.
@@ -33,6 +35,7 @@ enum role {
 	ROLE_KEEPER,
 	ROLE_SUPERVISOR,
 	ROLE_NET,
+	ROLE_FORKER,
 	ROLES
 };
 
@@ -69,6 +72,10 @@ enum grant {
 	GRANT_CARD,
 	GRANT_CARD_BELL,
 	GRANT_TAP,
+	GRANT_CODE,        /* memory for a forked machine's translated code */
+	GRANT_FORK_ASK,    /* socket: a byte for each fork that the forker shall make */
+	GRANT_FORK_KIT,    /* socket: what a forked machine is given, and who it is (forker.h) */
+	GRANT_FORK_SELF,   /* the machine process, as its forker knows it */
 	GRANTS,
 };
 
@@ -85,7 +92,7 @@ enum call_condition {
 	CALL_NO_EXECUTION, /* argument 2 has no PROT_EXEC */
 	CALL_ANONYMOUS, /* the same, and argument 3 has MAP_ANONYMOUS */
 	CALL_WAIT_OR_WAKE, /* argument 1 only waits or wakes, without priority inheritance */
-	CALL_GIVE_BACK, /* argument 2 gives memory back, or says how large its pages shall be */
+	CALL_GIVE_BACK, /* argument 2 gives memory back, sizes its pages, or keeps it from a fork */
 	CALL_TERMINAL, /* of standard input, argument 1 reads or sets a terminal's attributes */
 	CALL_LOCKS, /* argument 1 is about locks of the file */
 	CALL_RING_ENTER, /* argument 3 only waits or wakes */
@@ -98,6 +105,9 @@ enum call_condition {
 	CALL_THREAD, /* argument 0 makes a thread of this process */
 	CALL_UNKNOWN, /* it fails as if the host did not know it */
 	CALL_FILE_CONTROL, /* argument 1 asks for flags or locks, or copies the descriptor */
+	CALL_OWN_MAPPING, /* CALL_ANONYMOUS, or shared: of its rings, its slots, its code */
+	CALL_FORK, /* argument 0 is flags of the forker's: a fork, a forker, a thread */
+	CALL_GS, /* argument 0 sets the base of GS */
 };
 
 struct role_call { const char *name; enum call_condition condition; uint64_t grants; };

@@ -12,7 +12,9 @@
  *     up its rights; it returns soon after stop().
  *  4. Between pause() and resume() nothing of the guest's state changes by the unit's own doing.
  *     Then, or before run(), archive().
- *  5. tick(), statistics() and pause() come on any thread, without the machine's lock; archive()
+ *  5. In a machine that was forked forked() comes between pause() and resume(), while there is one
+ *     thread: it makes locks and conditions anew. Then run() is called again.
+ *  6. tick(), statistics() and pause() come on any thread, without the machine's lock; archive()
  *     and restored() with it.
  */
 #pragma once
@@ -35,6 +37,7 @@ struct unit_ops {
 	void (*run)(void *self);
 	void (*pause)(void *self);
 	void (*resume)(void *self);
+	void (*forked)(void *self);
 	/* From another thread than that of run(). */
 	void (*stop)(void *self);
 	void (*destroy)(void *self);

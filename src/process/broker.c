@@ -21,13 +21,23 @@
 #include <unistd.h>
 
 #include "control/machine_control.h"
+#include "fork.h"
 #include "life.h"
 #include "terminal.h"
 
-enum { INPUT_BYTES = 512, RECORDS_PER_TURN = 16, RING_FULL_MS = 20, OWN_FDS = 3, HELPERS_MAX = 8 };
+enum { INPUT_BYTES = 512, RECORDS_PER_TURN = 16, RING_FULL_MS = 20, OWN_FDS = 6, HELPERS_MAX = 8 };
 
 /* What the machine process is still to be told, in this order. */
-enum message { SAY_STOP, SAY_SAVE, SAY_SHUT_DOWN, SAY_MEMORY, SAY_RESUME, SAY_LOOK, MESSAGES };
+enum message {
+	SAY_STOP,
+	SAY_SAVE,
+	SAY_SHUT_DOWN,
+	SAY_MEMORY,
+	SAY_RESUME,
+	SAY_LOOK,
+	SAY_FORK,
+	MESSAGES
+};
 
 struct helper { enum role role; pid_t pid; int end_fd; };
 
@@ -38,6 +48,8 @@ struct broker {
 	int rings_fd, event_from, event_to, signals, input;
 	pid_t machine;
 	bool machine_exited, stuck_told;
+	bool adopted; /* the machine process is not its child */
+	struct fork fork;
 	struct helper helper[HELPERS_MAX];
 	unsigned helpers;
 	struct life life;
@@ -117,6 +129,7 @@ static void broker_grant(void *context, enum control_wish wish)
 	case WISH_RESUME: broker_say(b, SAY_RESUME); break;
 	case WISH_MEMORY: broker_say(b, SAY_MEMORY); break;
 	case WISH_LOOK: broker_say(b, SAY_LOOK); break;
+	case WISH_FORK: broker_say(b, SAY_FORK); break;
 	default: break;
 	}
 }
@@ -224,6 +237,63 @@ static bool take_stuck(struct broker *b, const uint8_t *data, uint32_t bytes)
 	return true;
 }
 
+/* ---- forks ---- */
+
+static void fork_news(struct broker *b, enum fork_news news);
+
+/* Nobody else can kill it any more: it is ended when nobody takes it. */
+static void give_child(struct broker *b)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, b->fork.child, 0);
+
+	if (pidfd >= 0 &&
+	    control_forked(&b->control, b->fork.made - 1, b->fork.child, pidfd)) {
+		close(pidfd);
+		fork_news(b, fork_next(&b->fork));
+		return;
+	}
+	close(pidfd);
+	/* its sockets were the asker's, who is gone, and its forker ends it */
+	b->fork.wanted = b->fork.made;
+	fork_news(b, fork_next(&b->fork));
+}
+
+static void fork_news(struct broker *b, enum fork_news news)
+{
+	enum control_wish then;
+
+	if (news == FORK_CHILD)
+		give_child(b);
+	if (news != FORK_DONE)
+		return;
+	then = control_fork_ended(&b->control, b->fork.error, b->fork.made);
+	if (then != WISH_NOTHING)
+		broker_grant(b, then);
+}
+
+static bool take_fork_ready(struct broker *b, const uint8_t *data, uint32_t bytes)
+{
+	int32_t told;
+
+	if (bytes != sizeof(told) || b->fork.state != FORK_STANDING)
+		return false;
+	memcpy(&told, data, sizeof(told));
+	fork_news(b, fork_stands(&b->fork, told));
+	return true;
+}
+
+static void take_ends(struct broker *b);
+
+static void fork_turn(struct broker *b, bool socket, bool pipe)
+{
+	if (socket)
+		fork_news(b, fork_hear(&b->fork));
+	if (!pipe || fork_pipe(&b->fork) < 0)
+		return;
+	fork_news(b, fork_ready(&b->fork));
+	take_ends(b);
+}
+
 static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, uint32_t bytes)
 {
 	switch (kind) {
@@ -237,6 +307,7 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_SHUTTING_DOWN: return take_shutting_down(b, data, bytes);
 	case RECORD_REGISTERS: return take_registers(b, data, bytes);
 	case RECORD_STUCK: return take_stuck(b, data, bytes);
+	case RECORD_FORK_READY: return take_fork_ready(b, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
 	default: return false;
 	}
@@ -272,6 +343,7 @@ static bool message_put(struct broker *b, enum message message)
 		[SAY_STOP] = RECORD_STOP,           [SAY_SAVE] = RECORD_SAVE,
 		[SAY_SHUT_DOWN] = RECORD_SHUT_DOWN, [SAY_MEMORY] = RECORD_MEMORY,
 		[SAY_RESUME] = RECORD_RESUME,       [SAY_LOOK] = RECORD_LOOK,
+		[SAY_FORK] = RECORD_FORK,
 	};
 	const void *data = message == SAY_MEMORY ? &b->control.memory_bytes : NULL;
 
@@ -279,12 +351,33 @@ static bool message_put(struct broker *b, enum message message)
 			 data ? sizeof(b->control.memory_bytes) : 0);
 }
 
+static void message_said(struct broker *b, enum message message)
+{
+	int kits[FORK_CHILDREN * KIT_FDS];
+	unsigned count;
+
+	b->unsaid &= ~(1u << message);
+	if (message == SAY_RESUME)
+		fork_end(&b->fork);
+	if (message != SAY_FORK)
+		return;
+	count = control_take_kits(&b->control, kits);
+	fork_begin(&b->fork, kits, count);
+}
+
+/* While it is forked a machine changes nothing, and so hears of nothing. */
+static bool may_say(const struct broker *b, enum message message)
+{
+	return b->unsaid & (1u << message) &&
+	       (b->fork.state == FORK_IDLE || message == SAY_RESUME);
+}
+
 static void say_all(struct broker *b)
 {
 	for (unsigned n = 0; n < MESSAGES; n++)
-		if (b->unsaid & (1u << n) && message_put(b, (enum message)n))
-			b->unsaid &= ~(1u << n);
-	if (b->pending_used &&
+		if (may_say(b, (enum message)n) && message_put(b, (enum message)n))
+			message_said(b, (enum message)n);
+	if (b->pending_used && b->fork.state == FORK_IDLE &&
 	    !ring_put(&b->to_machine, RECORD_INPUT, b->pending, (uint32_t)b->pending_used))
 		b->pending_used = 0;
 }
@@ -329,21 +422,32 @@ static void helper_gone(struct broker *b, struct helper *helper, int status, str
 	close(helper->end_fd);
 }
 
+static void take_end_of(struct broker *b, pid_t pid, int status)
+{
+	if (pid == b->machine && !b->adopted) {
+		b->machine_exited = true;
+		b->end->wait_status = status;
+	}
+	for (unsigned n = 0; n < b->helpers; n++)
+		if (b->helper[n].pid == pid) {
+			helper_gone(b, &b->helper[n], status, b->end);
+			if (!b->machine_exited && b->helper[n].role != ROLE_SUPERVISOR)
+				broker_kill(b, BROKER_HELPER_ENDED);
+		}
+}
+
+/*
+ * Also of its forker, and of machines that were forked: those others look after. While one is
+ * being forked it is not waited for: its number has to stay its own.
+ */
 static void take_ends(struct broker *b)
 {
-	if (!b->machine_exited)
-		b->machine_exited =
-			waitpid(b->machine, &b->end->wait_status, WNOHANG) == b->machine;
-	for (unsigned n = 0; n < b->helpers; n++) {
-		int status;
+	pid_t pid = fork_pipe(&b->fork) < 0 ? -1 : b->machine;
+	int status;
+	pid_t ended;
 
-		if (!b->helper[n].pid ||
-		    waitpid(b->helper[n].pid, &status, WNOHANG) != b->helper[n].pid)
-			continue;
-		helper_gone(b, &b->helper[n], status, b->end);
-		if (!b->machine_exited && b->helper[n].role != ROLE_SUPERVISOR)
-			broker_kill(b, BROKER_HELPER_ENDED);
-	}
+	while ((ended = waitpid(pid, &status, WNOHANG)) > 0)
+		take_end_of(b, ended, status);
 }
 
 static void take_signal(struct broker *b)
@@ -398,6 +502,9 @@ static void broker_turn(struct broker *b, bool *more)
 		{ .fd = b->event_from, .events = POLLIN },
 		{ .fd = b->signals, .events = POLLIN },
 		{ .fd = b->pending_used < INPUT_BYTES ? b->input : -1, .events = POLLIN },
+		{ .fd = fork_socket(&b->fork), .events = POLLIN },
+		{ .fd = fork_pipe(&b->fork), .events = POLLIN },
+		{ .fd = b->adopted ? grant_fd(GRANT_MACHINE) : -1, .events = POLLIN },
 	};
 	uint64_t count;
 
@@ -409,6 +516,9 @@ static void broker_turn(struct broker *b, bool *more)
 		take_signal(b);
 	if (fds[2].revents)
 		read_input(b);
+	fork_turn(b, fds[3].revents, fds[4].revents);
+	if (fds[5].revents)
+		b->machine_exited = true;
 	control_turn(&b->control, fds + OWN_FDS, broker_grant, b);
 	*more = take_records(b);
 	say_all(b);
@@ -425,6 +535,7 @@ void broker_serve(struct broker *b, struct broker_end *ret)
 		broker_turn(b, &more);
 	/* Before the peers hear that the machine is gone: nothing of it holds anything then. */
 	broker_end_helpers(b, ret);
+	fork_end(&b->fork);
 	control_end(&b->control);
 	while (take_records(b))
 		; /* what it said before it ended: at most what the ring held */
@@ -452,18 +563,24 @@ static int signals_take(struct broker *b)
 	return b->signals < 0 ? -errno : 0;
 }
 
-static int rings_make(struct broker *b)
+int broker_make_rings(int ret[3])
 {
-	b->rings_fd = spawn_share("umbra-rings", sizeof(*b->memory));
-	if (b->rings_fd < 0)
-		return b->rings_fd;
+	ret[0] = spawn_share("umbra-rings", sizeof(struct broker_memory));
+	if (ret[0] < 0)
+		return ret[0];
+	ret[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ret[2] = eventfd(0, EFD_CLOEXEC);
+	return ret[1] < 0 || ret[2] < 0 ? -errno : 0;
+}
+
+static int rings_take(struct broker *b, const int fd[3])
+{
+	b->rings_fd = fd[0];
+	b->event_from = fd[1];
+	b->event_to = fd[2];
 	b->memory =
 		mmap(NULL, sizeof(*b->memory), PROT_READ | PROT_WRITE, MAP_SHARED, b->rings_fd, 0);
 	if (b->memory == MAP_FAILED)
-		return -errno;
-	b->event_from = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	b->event_to = eventfd(0, EFD_CLOEXEC);
-	if (b->event_from < 0 || b->event_to < 0)
 		return -errno;
 	b->from_machine = (struct ring_end){ .memory = &b->memory->to_broker };
 	b->to_machine =
@@ -474,7 +591,8 @@ static int rings_make(struct broker *b)
 int broker_create(const struct broker_options *o, struct broker **ret)
 {
 	struct broker *b = calloc(1, sizeof(*b));
-	int error;
+	int rings[3] = { o->rings_fd, o->event_from_fd, o->event_to_fd };
+	int error = 0;
 
 	if (!b)
 		return -ENOMEM;
@@ -482,7 +600,13 @@ int broker_create(const struct broker_options *o, struct broker **ret)
 	b->machine_exited = true;
 	console_open(&b->console, o->console, o->console_fd, o->console_limit_bytes);
 	control_init(&b->control, o->control_fd, o->description);
-	error = rings_make(b);
+	fork_init(&b->fork, o->forks);
+	b->control.can_fork = o->forks;
+	b->adopted = o->adopts;
+	if (!o->adopts)
+		error = broker_make_rings(rings);
+	if (!error)
+		error = rings_take(b, rings);
 	if (!error)
 		error = signals_take(b);
 	if (error)
@@ -502,9 +626,16 @@ void broker_give(const struct broker *b, struct grants *g)
 int broker_set_machine(struct broker *b, const struct spawned *machine)
 {
 	assert(b->machine_exited && machine->pid > 0);
-	b->machine = machine->pid;
+	b->machine = b->control.process = machine->pid;
 	b->machine_exited = false;
 	return dup2(machine->pidfd, grant_fd(GRANT_MACHINE)) < 0 ? -errno : 0;
+}
+
+void broker_adopt_machine(struct broker *b, pid_t machine)
+{
+	assert(b->machine_exited && b->adopted);
+	b->control.process = machine;
+	b->machine_exited = false;
 }
 
 int broker_add_helper(struct broker *b, enum role role, const struct spawned *helper, int end_fd)

@@ -26,6 +26,9 @@ struct broker_options {
 	int input_fd;             /* -1: none */
 	int control_fd;           /* a socket that listens (control/machine_control.h); -1: none */
 	const char *description;  /* one line for who asks there */
+	bool forks;               /* there is a forker at grant_fd(GRANT_FORK_ASK) and FORK_KIT */
+	bool adopts;              /* the machine runs already, with these; it is at GRANT_MACHINE */
+	int rings_fd, event_from_fd, event_to_fd;
 };
 
 enum broker_outcome {
@@ -57,6 +60,10 @@ int broker_create(const struct broker_options *options, struct broker **ret);
 void broker_give(const struct broker *broker, struct grants *grants);
 /* Once; from here on it can be killed, by its descriptor at grant_fd(GRANT_MACHINE). */
 int broker_set_machine(struct broker *broker, const struct spawned *machine);
+/* Instead, of one that adopts. */
+void broker_adopt_machine(struct broker *broker, pid_t machine);
+/* Rings, the event from the machine process, the event to it; 0 or -errno. */
+int broker_make_rings(int ret[3]);
 /*
  * A process that serves the machine until end_fd is closed. It may take its time then: nothing may
  * be lost.

@@ -13,6 +13,7 @@
 
 #include "broker.h"
 #include "ipc/block.h"
+#include "ipc/forker.h"
 #include "ipc/lockdown.h"
 #include "ipc/net_card.h"
 #include "keeper.h"
@@ -54,6 +55,11 @@ static int broker_options_of(const struct plan *plan, uint64_t here, struct brok
 		.input_fd = STDIN_FILENO,
 		.control_fd = fd_if(here, GRANT_CONTROL),
 		.description = plan->description,
+		.forks = plan->machine.forks,
+		.adopts = plan->adopts,
+		.rings_fd = fd_if(here, GRANT_RINGS),
+		.event_from_fd = fd_if(here, GRANT_TO_BROKER),
+		.event_to_fd = fd_if(here, GRANT_TO_MACHINE),
 	};
 	return plan->console == CONSOLE_FILE && ret->console_fd < 0 ? -EBADF : 0;
 }
@@ -95,10 +101,12 @@ static int cards_make(const struct plan *plan, struct grants *g)
 /* Closes what the broker itself has no use for. */
 static void grants_leave(const struct grants *g)
 {
-	const uint64_t kept = GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL) | GRANT(GRANT_MACHINE);
+	const uint64_t placed =
+		GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT);
+	const uint64_t kept = placed | GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL);
 
 	for (unsigned n = 0; n < GRANTS; n++) {
-		if (!(kept & GRANT(n)) || (n != GRANT_MACHINE && g->fd[n] < 0))
+		if (!(kept & GRANT(n)) || (!(placed & GRANT(n)) && g->fd[n] < 0))
 			close(grant_fd((enum grant)n));
 		if (g->fd[n] > grant_fd(GRANTS))
 			close(g->fd[n]);
@@ -192,15 +200,55 @@ static int supervisors_start(struct broker *b, const struct start *start, struct
 	return error;
 }
 
-static int machine_start(struct broker *b, const struct start *start)
+/* The sockets of its forker: this process's ends lie at the same numbers as the others there. */
+static int forker_sockets(struct grants *g)
 {
-	struct grants g = start->grants;
-	struct spawned machine;
-	int error;
+	int ask[2];
+	int kit[2];
+	int error = forker_make_sockets(ask, kit);
 
+	if (error)
+		return error;
+	g->fd[GRANT_FORK_ASK] = ask[1];
+	g->fd[GRANT_FORK_KIT] = kit[1];
+	return dup3(ask[0], grant_fd(GRANT_FORK_ASK), O_CLOEXEC) < 0 ||
+			       dup3(kit[0], grant_fd(GRANT_FORK_KIT), O_CLOEXEC) < 0
+		       ? -errno
+		       : 0;
+}
+
+static int machine_start(struct broker *b, struct start *start)
+{
+	struct grants g;
+	struct spawned machine;
+	int error = start->plan->machine.forks ? forker_sockets(&start->grants) : 0;
+
+	if (error)
+		return error;
+	g = start->grants;
 	broker_give(b, &g);
 	error = role_start(ROLE_MACHINE, start->plan, &g, &machine);
 	return error ? error : broker_set_machine(b, &machine);
+}
+
+static int broker_lock_down(void)
+{
+	int error = lockdown_before_threads(ROLE_BROKER, NULL);
+
+	return error ? error : lockdown(ROLE_BROKER);
+}
+
+/* As grants_leave(): all of it lies where it was given. */
+static void grants_leave_adopted(const struct grants *g)
+{
+	const uint64_t kept = GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT) |
+			      GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL) | GRANT(GRANT_TO_BROKER) |
+			      GRANT(GRANT_TO_MACHINE);
+
+	/* where the plan was something else lies by now */
+	for (unsigned n = GRANT_PLAN + 1; n < GRANTS; n++)
+		if (!(kept & GRANT(n)) || g->fd[n] < 0)
+			close(grant_fd((enum grant)n));
 }
 
 /* Everything that needs rights; 0, -errno, or -ECHILD with *end. */
@@ -208,6 +256,11 @@ static int processes_start(struct broker *b, struct start *start, struct broker_
 {
 	int error = start->plan->machine.has_bus ? slots_make(&start->grants) : 0;
 
+	if (start->plan->adopts) {
+		broker_adopt_machine(b, start->plan->machine_pid);
+		grants_leave_adopted(&start->grants);
+		return broker_lock_down();
+	}
 	if (!error)
 		error = keeper_start(b, start, end);
 	if (!error && start->plan->disks.count)
@@ -219,9 +272,7 @@ static int processes_start(struct broker *b, struct start *start, struct broker_
 	if (!error)
 		error = machine_start(b, start);
 	grants_leave(&start->grants);
-	if (!error)
-		error = lockdown_before_threads(ROLE_BROKER, NULL);
-	return error ? error : lockdown(ROLE_BROKER);
+	return error ? error : broker_lock_down();
 }
 
 int broker_main(void)

@@ -3,8 +3,12 @@
  * broker how it ended.
  *
  * Threads: the processors' (vm/lifecycle.c), one that listens to the broker, and one that saves the
- * machine when asked to. After lockdown() the process holds two event descriptors, with disks two
- * more, and memory, nothing else.
+ * machine, or has it stand still to be forked, when asked to. After lockdown() the process holds
+ * two event descriptors, with disks two more, and memory, nothing else.
+ *
+ * In what is forked (ipc/forker.h) it is the saver that goes on, in go_on_forked(): it takes what
+ * the new broker has given, brings the other threads back to where they began, gives up what it
+ * needed for that, and is the saver again.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -12,19 +16,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "assertion.h"
+#include "ipc/forker.h"
 #include "ipc/lockdown.h"
 #include "ipc/record_ring.h"
 #include "main.h"
 #include "plan.h"
 #include "vm/machine.h"
 
-enum { EXIT_FAULT = 70, WORDS_BYTES = 4096, LISTENERS = 2 };
+enum { EXIT_FAULT = 70, WORDS_BYTES = 4096, LISTENERS = 2, FORKED_TIMER_SLACK_NS = 1 };
 
 struct process {
 	const struct plan *plan;
@@ -32,12 +38,15 @@ struct process {
 	struct ring_end to_broker, from_broker;
 	struct machine *machine;
 	pthread_t listener, saver;
+	/* where threads go on in what is forked */
+	struct fork_place main_place, listener_place, saver_place;
+	struct sock_fprog calls; /* the list of a machine process, for what is forked */
 	/* A thread's first system calls are not in the list: it must be through them before
 	 * lock-down. */
 	pthread_barrier_t listening;
 	pthread_mutex_t saving; /* of the next two */
 	pthread_cond_t save_ready;
-	bool save_wanted;
+	bool save_wanted, fork_wanted;
 	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
 };
 
@@ -70,30 +79,70 @@ static int put_saved(void *context, const void *data, size_t bytes)
 	return 0;
 }
 
-static void want_save(struct process *p)
+/* Of the broker's wishes what takes its time, for the saver: one at a time. */
+static void want(struct process *p, bool *which)
 {
 	pthread_mutex_lock(&p->saving);
-	p->save_wanted = true;
+	*which = true;
 	pthread_cond_signal(&p->save_ready);
 	pthread_mutex_unlock(&p->saving);
 }
 
-/* The broker asks for one save at a time. */
+static bool take_wish(bool *which)
+{
+	bool wanted = *which;
+
+	*which = false;
+	return wanted;
+}
+
+/* False: a save is wanted; true: a fork. */
+static bool wait_for_wish(struct process *p)
+{
+	bool fork;
+
+	pthread_mutex_lock(&p->saving);
+	while (!p->save_wanted && !p->fork_wanted)
+		pthread_cond_wait(&p->save_ready, &p->saving);
+	fork = take_wish(&p->fork_wanted);
+	if (!fork)
+		take_wish(&p->save_wanted);
+	pthread_mutex_unlock(&p->saving);
+	return fork;
+}
+
+static void save(struct process *p)
+{
+	int32_t error = machine_save(p->machine, put_saved, p);
+
+	tell(p, RECORD_SAVE_ENDED, &error, sizeof(error));
+}
+
+static void process_go_on_forked(struct process *p);
+
+/*
+ * The broker lets the machine go on with RECORD_RESUME, also when nothing came of it. Here nothing
+ * is done any more when the process is forked.
+ */
+static void stand_still_for_fork(struct process *p)
+{
+	int32_t error = machine_fork_begin(p->machine);
+
+	tell(p, RECORD_FORK_READY, &error, sizeof(error));
+}
+
 static void *save_when_wanted(void *context)
 {
 	struct process *p = context;
 
 	pthread_barrier_wait(&p->listening);
+	if (fork_place_take(&p->saver_place))
+		process_go_on_forked(p);
 	for (;;) {
-		int32_t error;
-
-		pthread_mutex_lock(&p->saving);
-		while (!p->save_wanted)
-			pthread_cond_wait(&p->save_ready, &p->saving);
-		p->save_wanted = false;
-		pthread_mutex_unlock(&p->saving);
-		error = machine_save(p->machine, put_saved, p);
-		tell(p, RECORD_SAVE_ENDED, &error, sizeof(error));
+		if (wait_for_wish(p))
+			stand_still_for_fork(p);
+		else
+			save(p);
 	}
 	return NULL;
 }
@@ -180,6 +229,7 @@ static void *listen_to_broker(void *context)
 	uint64_t count;
 
 	pthread_barrier_wait(&p->listening);
+	fork_place_take(&p->listener_place);
 	while (read(grant_fd(GRANT_TO_MACHINE), &count, 8) == 8)
 		while (ring_get(&p->from_broker, &kind, data, &bytes) > 0)
 			if (kind == RECORD_INPUT)
@@ -187,7 +237,9 @@ static void *listen_to_broker(void *context)
 			else if (kind == RECORD_STOP)
 				machine_stop(p->machine);
 			else if (kind == RECORD_SAVE)
-				want_save(p);
+				want(p, &p->save_wanted);
+			else if (kind == RECORD_FORK)
+				want(p, &p->fork_wanted);
 			else if (kind == RECORD_RESUME)
 				machine_resume(p->machine);
 			else if (kind == RECORD_MEMORY)
@@ -224,12 +276,30 @@ static void tell_refusal(struct process *p, int error, const char *reason)
 
 /* ---- what it was given ---- */
 
-static void *grant_map(enum grant grant, size_t bytes)
+/*
+ * What is shared with other processes: place: NULL, or where it was. What is forked does not get it
+ * with the memory.
+ */
+static void *grant_map(enum grant grant, void *place, size_t bytes)
 {
-	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, grant_fd(grant), 0);
+	int flags = MAP_SHARED | (place ? MAP_FIXED : 0);
+	void *at = mmap(place, bytes, PROT_READ | PROT_WRITE, flags, grant_fd(grant), 0);
 
 	close(grant_fd(grant));
-	return at == MAP_FAILED ? NULL : at;
+	if (at == MAP_FAILED || madvise(at, bytes, MADV_DONTFORK))
+		return NULL;
+	return at;
+}
+
+static bool take_rings(struct process *p)
+{
+	p->rings = grant_map(GRANT_RINGS, p->rings, sizeof(*p->rings));
+	if (!p->rings)
+		return false;
+	p->to_broker = (struct ring_end){ .memory = &p->rings->to_broker,
+					  .wake_fd = grant_fd(GRANT_TO_BROKER) };
+	p->from_broker = (struct ring_end){ .memory = &p->rings->to_machine };
+	return true;
 }
 
 /*
@@ -256,7 +326,8 @@ static bool take_cards(uint64_t here, struct machine_options *o)
 	for (unsigned n = 0; n < NET_CARDS && here & GRANT(GRANT_CARDS + n); n++) {
 		struct machine_card *card = &o->card[o->cards++];
 
-		card->memory = grant_map((enum grant)(GRANT_CARDS + n), sizeof(*card->memory));
+		card->memory = grant_map((enum grant)(GRANT_CARDS + n), NULL,
+					 sizeof(*card->memory));
 		card->doorbell_fd = grant_fd((enum grant)(GRANT_CARD_BELLS + n));
 		if (!card->memory)
 			return false;
@@ -266,14 +337,10 @@ static bool take_cards(uint64_t here, struct machine_options *o)
 
 static bool take_grants(struct process *p, uint64_t here, struct machine_options *o)
 {
-	p->rings = grant_map(GRANT_RINGS, sizeof(*p->rings));
-	if (!p->rings)
+	if (!take_rings(p))
 		return false;
-	p->to_broker = (struct ring_end){ .memory = &p->rings->to_broker,
-					  .wake_fd = grant_fd(GRANT_TO_BROKER) };
-	p->from_broker = (struct ring_end){ .memory = &p->rings->to_machine };
 	if (here & GRANT(GRANT_SLOTS)) {
-		o->disks = (struct machine_disks){ .memory = grant_map(GRANT_SLOTS,
+		o->disks = (struct machine_disks){ .memory = grant_map(GRANT_SLOTS, NULL,
 								       sizeof(struct block_memory)),
 						   .doorbell_fd = grant_fd(GRANT_DOORBELL),
 						   .answer_fd = grant_fd(GRANT_ANSWER) };
@@ -343,6 +410,64 @@ static int limit_memory(const struct machine_options *options)
 	return error;
 }
 
+/* ---- forks ---- */
+
+/* Of a machine that its broker may have forked, while there is one thread. 0 or -errno. */
+static int prepare_forks(struct process *p)
+{
+	struct sock_fprog forkers_calls;
+	int error;
+
+	if (SANITIZED || !p->plan->machine.forks)
+		return 0;
+	error = lockdown_compile(ROLE_MACHINE, &p->calls);
+	if (!error)
+		error = lockdown_compile(ROLE_FORKER, &forkers_calls);
+	if (error)
+		return error;
+	prctl(PR_SET_TIMERSLACK, FORKED_TIMER_SLACK_NS); /* for who cannot say so later */
+	forker_set_place(&p->saver_place);
+	return forker_start(&forkers_calls);
+}
+
+static void locks_make(struct process *p)
+{
+	pthread_mutex_init(&p->ring, NULL);
+	pthread_mutex_init(&p->saving, NULL);
+	pthread_cond_init(&p->save_ready, NULL);
+	p->save_wanted = p->fork_wanted = false;
+}
+
+/*
+ * The way of a forked machine. Who forked it stands still until the byte in GRANT_READY: from then
+ * on nothing of it is looked at.
+ */
+static bool go_on_forked(struct process *p)
+{
+	const uint8_t byte = 1;
+
+	forker_keep(GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) |
+		    GRANT(GRANT_CODE) | GRANT(GRANT_READY));
+	locks_make(p);
+	if (!take_rings(p) || machine_forked(p->machine, grant_fd(GRANT_CODE)) ||
+	    fork_place_revive(&p->listener_place) || fork_place_revive(&p->main_place) ||
+	    write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
+		return false;
+	close(grant_fd(GRANT_CODE));
+	close(grant_fd(GRANT_READY));
+	if (lockdown_load(&p->calls))
+		return false;
+	tell(p, RECORD_STARTED, NULL, 0);
+	machine_fork_go(p->machine);
+	return true;
+}
+
+static void process_go_on_forked(struct process *p)
+{
+	if (!go_on_forked(p))
+		_exit(EXIT_FAULT);
+}
+
 /* ---- its life ---- */
 
 /* With the threads beside its own, which wait. False: the broker was told why not. */
@@ -353,6 +478,8 @@ static bool process_make_machine(struct process *p, const struct machine_options
 
 	if (!error)
 		error = lockdown_before_threads(ROLE_MACHINE, NULL);
+	if (!error)
+		error = prepare_forks(p);
 	if (!error)
 		p->machine = machine_create(options, &error, &reason);
 	if (!p->machine || pthread_create(&p->listener, NULL, listen_to_broker, p) ||
@@ -418,7 +545,8 @@ int machine_main(void)
 		return 0; /* the threads end with the process */
 	}
 	tell(&p, RECORD_STARTED, NULL, 0);
-	machine_go(p.machine);
+	if (!fork_place_take(&p.main_place))
+		machine_go(p.machine);
 	process_tell_end(&p, machine_wait(p.machine));
 	return 0;
 }

@@ -16,7 +16,7 @@ int process_main(const char *name)
 	};
 	enum role role;
 
-	if (role_find(name, &role))
+	if (role_find(name, &role) || !mains[role])
 		return complain(EXIT_USAGE, "no such role", name,
 				"use umbra run: it starts the processes of a machine");
 	return mains[role]();

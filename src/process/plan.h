@@ -30,6 +30,7 @@ struct machine_plan {
 	uint32_t cpus, time_limit_s;
 	uint16_t debug_exit;
 	bool has_bus, statistics, test_device;
+	bool forks; /* its broker may have it forked */
 	struct cpu_model model;
 	struct cpu_host host;
 	char command_line[PLAN_LINE_BYTES];
@@ -82,6 +83,8 @@ struct plan {
 	struct net_plan nets;
 	enum console_kind console;
 	bool restores;
+	bool adopts;                               /* its machine process runs already */
+	int32_t machine_pid;                       /* then: which */
 	char source[PLAN_PATH_BYTES];              /* what it boots, for messages */
 	char description[PLAN_DESCRIPTION_BYTES];  /* what umbra info says; "": it has no name */
 };

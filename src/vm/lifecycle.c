@@ -160,6 +160,8 @@ void machine_resume(struct machine *machine)
 	bool was_paused;
 
 	pthread_mutex_lock(&machine->lock);
+	if (life_of(machine) == LIFE_FORKING)
+		machine_move(machine, LIFE_PAUSED);
 	was_paused = life_of(machine) == LIFE_PAUSED;
 	if (was_paused)
 		machine_move(machine, LIFE_RUNNING);
@@ -179,7 +181,7 @@ int machine_start_threads(struct machine *machine)
 	for (unsigned n = 0; n < machine->options.cpus && !error; n++) {
 		struct vcpu *vcpu = &machine->vcpus[n];
 
-		error = -pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
+		error = thread_start(&vcpu->thread, vcpu_thread, vcpu);
 	}
 	if (error)
 		return error;
@@ -205,7 +207,7 @@ void machine_go(struct machine *machine)
 enum machine_end machine_wait(struct machine *machine)
 {
 	for (unsigned n = 0; n < machine->options.cpus; n++)
-		pthread_join(machine->vcpus[n].thread, NULL);
+		thread_join(&machine->vcpus[n].thread);
 	assert(machine_has_ended(machine));
 	units_stop(&machine->units);
 	machine_flush_console(machine);

@@ -190,6 +190,18 @@ void machine_stop(struct machine *machine);
 int machine_save(struct machine *machine,
 		 int (*write)(void *context, const void *data, size_t bytes), void *context);
 void machine_resume(struct machine *machine);
+/*
+ * fork.c. Until the machine stands still, to be forked; machine_resume() ends it. As
+ * machine_save(), -EBUSY: it is being saved or forked.
+ */
+int machine_fork_begin(struct machine *machine);
+/*
+ * In what was forked meanwhile, on its only thread: code_fd: empty memory for translated code. Then
+ * all its threads are there, and rights can be taken away from them. machine_fork_go(): the guest
+ * goes on. machine_wait() as before. 0 or -errno.
+ */
+int machine_forked(struct machine *machine, int code_fd);
+void machine_fork_go(struct machine *machine);
 /* After MACHINE_REFUSED: why, and in *ret_error the negative errno. */
 const char *machine_refusal(const struct machine *machine, int *ret_error);
 /* After MACHINE_DEBUG_EXIT: (value & 0x7f) << 1 | 1, as QEMU's isa-debug-exit has it. */

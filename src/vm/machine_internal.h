@@ -8,7 +8,7 @@
  *                clocks
  *   clock.c      TSC and reference time       platform.c, hyperv.c, devices.c   what the parts ask
  *                of the machine
- *   save.c, restore.c                         msr.c        registers that are neither the engine's
+ *   save.c, restore.c, fork.c                 msr.c        registers that are neither the engine's
  *                                             nor Hyper-V's
  *
  * One lock guards the chipset, the APICs and the Hyper-V state, and what is not the engine's of the
@@ -46,7 +46,7 @@ struct spin {
 struct vcpu {
 	struct machine *machine;
 	uint32_t index; /* also the APIC id and the VP index */
-	pthread_t thread;
+	struct thread thread;
 	int error; /* of its thread's preparations */
 	struct engine_cpu *cpu;
 	struct apic apic;
@@ -101,6 +101,7 @@ struct machine {
 	pthread_cond_t changed;  /* life, or standing */
 	pthread_cond_t looked;   /* a processor (look.c) */
 	pthread_barrier_t prepared; /* the processors' threads */
+	bool is_forked;
 	enum machine_end end;    /* of LIFE_ENDED */
 	int refusal;             /* of what it begins with: -errno, and why */
 	const char *refusal_text;
@@ -220,7 +221,9 @@ void look_take(struct vcpu *vcpu);
 /* After the partition and the engine. 0 or -ENOMEM. */
 int vcpu_make(struct machine *machine, unsigned index);
 /* A processor's thread; `self` is a struct vcpu. Until the machine has ended. */
-void *vcpu_thread(void *self);
+void vcpu_thread(void *self);
+/* In a forked machine: it has no thread, no timer, and nobody sleeps on its condition. */
+void vcpu_forked(struct vcpu *vcpu);
 /* As after INIT, the APIC's base apart. */
 void vcpu_reset(struct vcpu *vcpu);
 /* The upper half of the task priority: what CR8 shows. */

@@ -90,28 +90,35 @@ static void ticker_run(void *self)
 	pthread_mutex_unlock(&ticker->lock);
 }
 
+static void locks_make(struct ticker *ticker)
+{
+	pthread_condattr_t attributes;
+
+	pthread_mutex_init(&ticker->lock, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&ticker->changed, &attributes);
+	pthread_condattr_destroy(&attributes);
+}
+
+static void ticker_forked(void *self) { locks_make(self); }
 static void ticker_destroy(void *self) { free(self); }
 
 static const struct unit_ops ticker_unit = {
 	.name = "ticker", .run = ticker_run, .pause = ticker_pause, .resume = ticker_resume,
-	.stop = ticker_stop,
+	.forked = ticker_forked, .stop = ticker_stop,
 	.destroy = ticker_destroy,
 };
 
 int machine_make_ticker(struct machine *machine)
 {
-	pthread_condattr_t attributes;
 	struct ticker *ticker;
 
 	ticker = calloc(1, sizeof(*ticker));
 	if (!ticker)
 		return -ENOMEM;
 	ticker->machine = machine;
-	pthread_mutex_init(&ticker->lock, NULL);
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&ticker->changed, &attributes);
-	pthread_condattr_destroy(&attributes);
+	locks_make(ticker);
 	unit_add(&machine->units, &ticker_unit, ticker, 0);
 	return 0;
 }

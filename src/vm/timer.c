@@ -94,8 +94,9 @@ int timer_prepare_thread(struct vcpu *vcpu)
 
 	event._sigev_un._tid = (int)syscall(SYS_gettid);
 	own_vcpu = vcpu;
-	/* the default lets a halted processor sleep 50 us too long */
-	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS);
+	/* the default lets a halted processor sleep 50 us too long; what is forked inherits it */
+	if (!vcpu->machine->is_forked)
+		prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS);
 	sigaction(SIGRTMIN, &action, NULL);
 	return timer_create(CLOCK_MONOTONIC, &event, &vcpu->timer) ? -errno : 0;
 }

@@ -57,32 +57,53 @@ void units_reset(struct unit_list *list)
 
 /* ---- threads ---- */
 
-static void *unit_thread(void *context)
+static void unit_thread(void *context)
 {
 	struct unit *unit = context;
 
 	pthread_barrier_wait(&unit->list->started);
 	pthread_barrier_wait(&unit->list->released);
 	unit->ops->run(unit->self);
-	return NULL;
 }
 
-int units_start(struct unit_list *list)
+static void barriers_make(struct unit_list *list)
 {
 	unsigned threads = 1; /* this one */
-	int error = 0;
 
-	check_units(list);
 	for (unsigned n = 0; n < list->count; n++)
 		threads += list->unit[n].ops->run != NULL;
 	pthread_barrier_init(&list->started, NULL, threads);
 	pthread_barrier_init(&list->released, NULL, threads);
+}
+
+int units_start(struct unit_list *list)
+{
+	int error = 0;
+
+	check_units(list);
+	barriers_make(list);
 	for (unsigned n = 0; n < list->count && !error; n++) {
 		struct unit *unit = &list->unit[n];
 
 		if (unit->ops->run)
-			error = -pthread_create(&unit->thread, NULL, unit_thread, unit);
+			error = thread_start(&unit->thread, unit_thread, unit);
 	}
+	if (!error)
+		pthread_barrier_wait(&list->started);
+	return error;
+}
+
+int units_forked(struct unit_list *list)
+{
+	int error = 0;
+
+	barriers_make(list);
+	for (unsigned n = 0; n < list->count; n++)
+		if (list->unit[n].ops->forked)
+			list->unit[n].ops->forked(list->unit[n].self);
+	for (unsigned n = 0; n < list->count && !error; n++)
+		if (list->unit[n].ops->run)
+			error = thread_revive(&list->unit[n].thread);
 	if (!error)
 		pthread_barrier_wait(&list->started);
 	return error;
@@ -98,7 +119,7 @@ void units_stop(struct unit_list *list)
 		if (unit->ops->stop)
 			unit->ops->stop(unit->self);
 		if (unit->ops->run)
-			pthread_join(unit->thread, NULL);
+			thread_join(&unit->thread);
 	}
 }
 

@@ -15,6 +15,7 @@
 #include <pthread.h>
 
 #include "lib/unit.h"
+#include "thread.h"
 
 enum { UNITS_MAX = 128 };
 
@@ -23,7 +24,7 @@ struct unit {
 	void *self;
 	uint32_t number; /* among those of its kind */
 	struct unit_list *list;
-	pthread_t thread;
+	struct thread thread;
 	bool loaded;
 };
 
@@ -43,6 +44,11 @@ void units_reset(struct unit_list *list);
 int units_start(struct unit_list *list);
 /* They run from now on. */
 void units_release(struct unit_list *list);
+/*
+ * In a machine that was forked while all were paused: nobody holds a lock any more, and every
+ * thread is there again and waits for units_release(). 0 or -errno.
+ */
+int units_forked(struct unit_list *list);
 void units_pause(struct unit_list *list);
 void units_resume(struct unit_list *list);
 /* Returns when no thread of theirs is left. */

@@ -443,7 +443,8 @@ static void vcpu_wait_for_begin(struct vcpu *vcpu)
 	pthread_mutex_unlock(&vcpu->machine->lock);
 }
 
-void *vcpu_thread(void *self)
+/* In a forked machine that has begun, and stands still until machine_fork_go(). */
+void vcpu_thread(void *self)
 {
 	struct vcpu *vcpu = self;
 
@@ -451,7 +452,6 @@ void *vcpu_thread(void *self)
 	pthread_barrier_wait(&vcpu->machine->prepared);
 	vcpu_wait_for_begin(vcpu);
 	vcpu_run(vcpu);
-	return NULL;
 }
 
 /* ---- the unit ---- */
@@ -522,10 +522,26 @@ static const struct unit_ops vcpu_unit = {
 	.archive = vcpu_archive, .statistics = vcpu_statistics,
 };
 
+static void wake_make(struct vcpu *vcpu)
+{
+	pthread_condattr_t attributes;
+
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&vcpu->wake, &attributes);
+	pthread_condattr_destroy(&attributes);
+}
+
+void vcpu_forked(struct vcpu *vcpu)
+{
+	wake_make(vcpu);
+	vcpu->armed_ns = 0;
+	vcpu->runtime_before_100ns = vcpu->runtime_100ns;
+}
+
 int vcpu_make(struct machine *machine, unsigned index)
 {
 	struct vcpu *vcpu = &machine->vcpus[index];
-	pthread_condattr_t attributes;
 
 	assert(index < MACHINE_MAX_CPUS && machine->engine && machine->hv);
 	vcpu->machine = machine;
@@ -539,10 +555,7 @@ int vcpu_make(struct machine *machine, unsigned index)
 	vcpu_reset(vcpu);
 	if (machine->options.test_device && index == 0)
 		apic_set_virtual_wire(&vcpu->apic);
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&vcpu->wake, &attributes);
-	pthread_condattr_destroy(&attributes);
+	wake_make(vcpu);
 	unit_add(&machine->units, &vcpu_unit, vcpu, index);
 	return 0;
 }

@@ -27,6 +27,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "ipc/forker.h"
 #include "ipc/lockdown.h"
 
 /*
@@ -35,8 +36,8 @@
 enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096, OWN_PID = -77 };
 
 static const unsigned most_calls[ROLES] = {
-	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
-	[ROLE_NET] = 36
+	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 26, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
+	[ROLE_NET] = 36,     [ROLE_FORKER] = 33,
 };
 static int failures;
 
@@ -216,6 +217,26 @@ static void conditions(void)
 	       &(struct attempt){ SYS_write, { grant_fd(GRANT_TO_MACHINE), data, 8 } });
 	denied(ROLE_MACHINE, "write to standard error",
 	       &(struct attempt){ SYS_write, { 2, data, 0 } });
+	denied(ROLE_MACHINE, "a process", &(struct attempt){ SYS_clone, { FORKER_FORK_FLAGS } });
+	denied(ROLE_MACHINE, "a thread", &(struct attempt){ SYS_clone, { FORKER_THREAD_FLAGS } });
+	denied(ROLE_MACHINE, "memory that is inherited again",
+	       &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_DOFORK } });
+	denied(ROLE_FORKER, "memory that is inherited again",
+	       &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_DOFORK } });
+	denied(ROLE_FORKER, "a process with its files",
+	       &(struct attempt){ SYS_clone, { FORKER_FORK_FLAGS | 0x400 } });
+	denied(ROLE_FORKER, "namespaces",
+	       &(struct attempt){ SYS_clone, { FORKER_FORK_FLAGS | 0x10000000 } });
+	denied(ROLE_FORKER, "executable memory that is not the translator's",
+	       &(struct attempt){ SYS_mmap,
+				  { 0, PAGE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED,
+				    grant_fd(GRANT_RINGS) } });
+	denied(ROLE_FORKER, "code that can be written",
+	       &(struct attempt){ SYS_mmap,
+				  { 0, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
+				    MAP_SHARED | MAP_FIXED, grant_fd(GRANT_CODE) } });
+	denied(ROLE_FORKER, "a signal to what is not its machine",
+	       &(struct attempt){ SYS_pidfd_send_signal, { grant_fd(GRANT_MACHINE), 0, 0, 0 } });
 	denied(ROLE_BROKER, "memory, by mprotect",
 	       &(struct attempt){ SYS_mprotect, { 0, 0, PROT_READ | PROT_WRITE } });
 	denied(ROLE_BROKER, "a byte into the terminal's input",

@@ -122,9 +122,44 @@ static int make_code_cache(struct soft_engine *e)
 		e->code_run = mmap(NULL, e->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
 		if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED)
 			error = -ENOMEM;
+		else
+			madvise(e->code_write, e->code_bytes, MADV_DONTFORK);
 	}
 	close(fd);
 	return error;
+}
+
+/* What is used of the code, from the view that is executed. */
+static void copy_code(struct soft_engine *e)
+{
+	memcpy(e->code_write, e->code_run, CODE_THUNK_BYTES);
+	for (unsigned n = 0; n < CODE_REGIONS; n++) {
+		const struct code_region *r = &e->regions[n];
+
+		memcpy(e->code_write + r->start, e->code_run + r->start, r->used - r->start);
+	}
+}
+
+/*
+ * What was forked has no view of the code that can be written, and must not: it would be the other
+ * process's code, too. The other view leads to that until it is replaced by a copy.
+ */
+static int soft_engine_forked(struct engine *engine, int code_fd)
+{
+	struct soft_engine *e = (struct soft_engine *)engine;
+	const int in_place = MAP_SHARED | MAP_FIXED;
+
+	if (ftruncate(code_fd, (off_t)e->code_bytes))
+		return -errno;
+	if (mmap(e->code_write, e->code_bytes, PROT_READ | PROT_WRITE, in_place, code_fd, 0) ==
+	    MAP_FAILED)
+		return -errno;
+	madvise(e->code_write, e->code_bytes, MADV_DONTFORK);
+	copy_code(e);
+	if (mmap(e->code_run, e->code_bytes, PROT_READ | PROT_EXEC, in_place, code_fd, 0) ==
+	    MAP_FAILED)
+		return -errno;
+	return 0;
 }
 
 static int make_secrets(struct soft_engine *e)
@@ -360,4 +395,5 @@ const struct engine_driver soft_engine_driver = {
 	.flush = soft_engine_flush,
 	.place_overlay = soft_engine_place_overlay,
 	.take_dirty = soft_engine_take_dirty,
+	.forked = soft_engine_forked,
 };

@@ -175,27 +175,38 @@ static void on_signal(int number, siginfo_t *info, void *context)
 #define SS_AUTODISARM (1u << 31) /* linux/signal.h, which signal.h does not go with */
 #endif
 
+/* Kept over a fork. */
+static int make_signal_stack(struct soft_cpu *cpu)
+{
+	uint8_t *place;
+
+	if (cpu->signal_stack)
+		return 0;
+	place = mmap(NULL, SIGNAL_STACK_BYTES + PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+		     -1, 0);
+	if (place == MAP_FAILED)
+		return -errno;
+	cpu->signal_stack = place;
+	return mprotect(place + PAGE_BYTES, SIGNAL_STACK_BYTES, PROT_READ | PROT_WRITE) ? -errno
+											: 0;
+}
+
 static int install_signals(struct soft_cpu *cpu)
 {
 	static const int numbers[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
 	struct sigaction action = { .sa_sigaction = on_signal,
 				    .sa_flags = SA_SIGINFO | SA_ONSTACK };
-	uint8_t *place = mmap(NULL, SIGNAL_STACK_BYTES + PAGE_BYTES, PROT_NONE,
-			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int error = make_signal_stack(cpu);
 	/*
 	 * Disarmed while a handler runs, so that the kernel does not look at the stack pointer to
 	 * see whether one does: the guest's is any number, also one inside this stack.
 	 */
-	const stack_t stack = { .ss_sp = place + PAGE_BYTES,
+	const stack_t stack = { .ss_sp = (uint8_t *)cpu->signal_stack + PAGE_BYTES,
 				.ss_size = SIGNAL_STACK_BYTES,
 				.ss_flags = (int)SS_AUTODISARM };
 
-	if (place == MAP_FAILED)
-		return -errno;
-	cpu->signal_stack = place;
-	if (mprotect(stack.ss_sp, stack.ss_size, PROT_READ | PROT_WRITE) ||
-	    sigaltstack(&stack, NULL))
-		return -errno;
+	if (error || sigaltstack(&stack, NULL))
+		return error ? error : -errno;
 	for (unsigned n = 0; n < 4; n++)
 		sigaction(numbers[n], &action, NULL);
 	return 0;

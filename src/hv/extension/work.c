@@ -247,13 +247,13 @@ static void stand_still(struct hv_partition *p)
 	p->work_busy = true;
 }
 
-/* With the lock, which it gives up for every piece. */
+/* With the lock, which it gives up for every piece. What is done so far is in the request. */
 static void run(struct hv_partition *p, struct work_request *r)
 {
 	const struct work_parameters w = r->parameters;
 	enum hv_status status = HV_SUCCESS;
-	uint64_t at = 0;
-	uint64_t result = 0;
+	uint64_t at = r->done_bytes; /* not 0 where it was under way when the machine was forked */
+	uint64_t result = r->result;
 
 	r->state = WORK_RUNNING;
 	while (at < w.bytes && !status && !r->cancel) {
@@ -322,6 +322,15 @@ void hv_work_cancel_all(struct hv_partition *p)
 	while (any_running(p))
 		pthread_cond_wait(&p->work_idle, p->host->lock);
 	hv_unlock(p);
+}
+
+void hv_work_forked(struct hv_partition *p)
+{
+	pthread_cond_init(&p->work_ready, NULL);
+	pthread_cond_init(&p->work_idle, NULL);
+	for (unsigned n = 0; n < WORK_REQUESTS; n++)
+		if (p->work[n].state == WORK_RUNNING)
+			p->work[n].state = WORK_QUEUED; /* the oldest: it is the next again */
 }
 
 void hv_work_hold(struct hv_partition *p)

@@ -1,0 +1,421 @@
+/*
+ * umbra fork: what each child is given is made here, the broker of the machine has it forked, and
+ * each child gets a broker of its own, which is this program anew (process/fork.h has the other
+ * side).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "ipc/forker.h"
+#include "ipc/spawn.h"
+#include "names.h"
+#include "process/broker.h"
+#include "process/plan.h"
+
+enum { LINE_BYTES = 16384, ERRNO_MAX = 4095 };
+
+static const char fork_help[] =
+	"usage: umbra fork NAME [--name CHILD] [-n COUNT] "
+	"[--keep-parent|--suspend-parent|--end-parent]\n"
+	"                  [--console FILE] [--json]\n"
+	"Makes COUNT machines (1) of the running machine NAME, all of one moment. Each has its\n"
+	"memory, processors and devices as they were then, and goes on by itself, as NAME does.\n"
+	"A child is called CHILD, several are CHILD-1, CHILD-2 and so on; without --name CHILD is\n"
+	"NAME-fork. Children have no console but a FILE, to which -1, -2 and so on is added when\n"
+	"there are several.\n"
+	"NAME goes on, stands still until umbra resume, or ends.\n";
+
+struct child {
+	char name[NAME_MAX_BYTES + 1];
+	int control, console, pidfd;
+	pid_t pid, broker;
+	int kit[KIT_FDS];
+	int ask, kit_socket; /* its broker's ends */
+};
+
+struct fork_command {
+	const char *name, *child_name, *console, *parent;
+	unsigned long count;
+	bool json;
+	int peer;
+	json_t *machine; /* what the parent says of itself */
+	struct child child[FORK_CHILDREN];
+};
+
+/* ---- what a child is given ---- */
+
+static int child_name(const struct fork_command *f, unsigned n, char name[NAME_MAX_BYTES + 1])
+{
+	const char *base = f->child_name ? f->child_name : f->name;
+	const char *fork = f->child_name ? "" : "-fork";
+	char number[16] = "";
+	int bytes;
+
+	if (f->count > 1)
+		snprintf(number, sizeof(number), "-%u", n + 1);
+	bytes = snprintf(name, NAME_MAX_BYTES + 1, "%s%s%s", base, fork, number);
+	return bytes > NAME_MAX_BYTES ? -EINVAL : 0;
+}
+
+static int make_kit(struct child *c)
+{
+	int ask[2];
+	int kit[2];
+	int ready[2];
+	int error = broker_make_rings(&c->kit[KIT_RINGS]);
+
+	if (!error)
+		error = forker_make_sockets(ask, kit);
+	if (error)
+		return error;
+	if (pipe2(ready, O_CLOEXEC))
+		return -errno;
+	c->ask = ask[0];
+	c->kit_socket = kit[0];
+	c->kit[KIT_ASK] = ask[1];
+	c->kit[KIT_KIT] = kit[1];
+	c->kit[KIT_READY] = ready[1];
+	c->kit[KIT_READY_HERE] = ready[0];
+	c->kit[KIT_CODE] = memfd_create("umbra-code", MFD_CLOEXEC);
+	return c->kit[KIT_CODE] < 0 ? -errno : 0;
+}
+
+static int open_console(const struct fork_command *f, unsigned n, struct child *c)
+{
+	char path[PLAN_PATH_BYTES];
+
+	c->console = -1;
+	if (!f->console)
+		return 0;
+	if (f->count > 1)
+		snprintf(path, sizeof(path), "%s-%u", f->console, n + 1);
+	else
+		snprintf(path, sizeof(path), "%s", f->console);
+	c->console = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	return c->console < 0 ? -errno : 0;
+}
+
+static int make_child(struct fork_command *f, unsigned n)
+{
+	struct child *c = &f->child[n];
+	int error = child_name(f, n, c->name);
+
+	if (!error) {
+		c->control = name_listen(c->name);
+		error = c->control < 0 ? c->control : open_console(f, n, c);
+	}
+	if (!error)
+		error = make_kit(c);
+	if (!error)
+		return 0;
+	return complain(error == -EADDRINUSE || error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE,
+			error == -EADDRINUSE ? "a machine of that name runs" : strerror(-error),
+			c->name, "give another --name or --console");
+}
+
+/* ---- its broker ---- */
+
+static int describe_child(const struct fork_command *f, const struct child *c, struct plan *plan)
+{
+	json_t *j = json_pack("{s:s, s:i, s:O, s:O, s:O, s:I, s:s}", "name", c->name, "pid",
+			      (int)getpid(), "cpus", json_object_get(f->machine, "cpus"), "memory",
+			      json_object_get(f->machine, "memory"), "from",
+			      json_object_get(f->machine, "from"), "started",
+			      (json_int_t)time(NULL), "parent", f->name);
+	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	int error = text ? plan_set_text(plan->description, sizeof(plan->description), text)
+			 : -EINVAL;
+
+	json_decref(j);
+	free(text);
+	return error;
+}
+
+/* In a process of its own. */
+static int become_broker(const struct fork_command *f, const struct child *c, int program)
+{
+	struct plan *plan = plan_new();
+	struct grants grants;
+	int error = plan ? describe_child(f, c, plan) : -ENOMEM;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (error)
+		return error;
+	plan->adopts = true;
+	plan->machine_pid = c->pid;
+	plan->machine.forks = true;
+	plan->console = c->console < 0 ? CONSOLE_NONE : CONSOLE_FILE;
+	grants_clear(&grants);
+	grants.fd[GRANT_PROGRAM] = program;
+	grants.fd[GRANT_PLAN] = plan_seal(plan, ROLE_BROKER);
+	grants.fd[GRANT_RINGS] = c->kit[KIT_RINGS];
+	grants.fd[GRANT_TO_BROKER] = c->kit[KIT_TO_BROKER];
+	grants.fd[GRANT_TO_MACHINE] = c->kit[KIT_TO_MACHINE];
+	grants.fd[GRANT_MACHINE] = c->pidfd;
+	grants.fd[GRANT_FORK_ASK] = c->ask;
+	grants.fd[GRANT_FORK_KIT] = c->kit_socket;
+	grants.fd[GRANT_CONTROL] = c->control;
+	grants.fd[GRANT_CONSOLE] = c->console;
+	setsid();
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (null < 0 || dup2(null, fd) < 0)
+			return -errno;
+	return spawn_become(ROLE_BROKER, &grants);
+}
+
+static void start_broker(const struct fork_command *f, struct child *c, int program)
+{
+	c->broker = fork();
+	if (!c->broker)
+		_exit(complain(EXIT_FAULT, strerror(-become_broker(f, c, program)), c->name,
+			       "see umbra doctor"));
+	close(c->pidfd);
+	close(c->ask);
+	close(c->kit_socket);
+	close(c->control);
+	if (c->console >= 0)
+		close(c->console);
+}
+
+/* ---- what is said ---- */
+
+static int say(int peer, const char *line, const int kit[KIT_FDS])
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(KIT_FDS * sizeof(int))];
+	} ancillary = { .head = { .cmsg_len = CMSG_LEN(KIT_FDS * sizeof(int)),
+				  .cmsg_level = SOL_SOCKET,
+				  .cmsg_type = SCM_RIGHTS } };
+	struct iovec vector = { .iov_base = (void *)(uintptr_t)line, .iov_len = strlen(line) };
+	struct msghdr message = { .msg_iov = &vector,
+				  .msg_iovlen = 1,
+				  .msg_control = kit ? &ancillary : NULL,
+				  .msg_controllen = kit ? sizeof(ancillary) : 0 };
+
+	if (kit)
+		memcpy(CMSG_DATA(&ancillary.head), kit, KIT_FDS * sizeof(*kit));
+	return sendmsg(peer, &message, MSG_NOSIGNAL) == (ssize_t)vector.iov_len ? 0 : -ECONNRESET;
+}
+
+/* A line, and the descriptor that came with it (-1); NULL: nobody is there. */
+static json_t *hear(int peer, int *ret_fd)
+{
+	static char line[LINE_BYTES];
+	static size_t used;
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(int))];
+	} ancillary;
+	char *end;
+	json_t *j;
+
+	*ret_fd = -1;
+	while (!(end = memchr(line, '\n', used))) {
+		struct iovec vector = { .iov_base = line + used, .iov_len = sizeof(line) - used };
+		struct msghdr message = { .msg_iov = &vector,
+					  .msg_iovlen = 1,
+					  .msg_control = &ancillary,
+					  .msg_controllen = sizeof(ancillary) };
+		ssize_t n = recvmsg(peer, &message, MSG_CMSG_CLOEXEC);
+
+		if (n <= 0)
+			return NULL;
+		if (message.msg_controllen && ancillary.head.cmsg_type == SCM_RIGHTS)
+			memcpy(ret_fd, CMSG_DATA(&ancillary.head), sizeof(*ret_fd));
+		used += (size_t)n;
+	}
+	j = json_loadb(line, (size_t)(end - line), JSON_REJECT_DUPLICATES, NULL);
+	used -= (size_t)(end + 1 - line);
+	memmove(line, end + 1, used);
+	return j;
+}
+
+/* 0, or what was answered; -ECONNRESET: nothing was. */
+static int answer_error(const json_t *answer)
+{
+	json_int_t number = json_integer_value(json_object_get(answer, "errno"));
+
+	if (json_is_true(json_object_get(answer, "ok")))
+		return 0;
+	return number > 0 && number <= ERRNO_MAX ? -(int)number : -ECONNRESET;
+}
+
+static int learn_machine(struct fork_command *f)
+{
+	int unused;
+	json_t *answer;
+	int error;
+
+	f->peer = name_connect(f->name);
+	if (f->peer < 0)
+		return f->peer;
+	error = say(f->peer, "{\"id\":1,\"do\":\"info\"}\n", NULL);
+	answer = error ? NULL : hear(f->peer, &unused);
+	f->machine = json_incref(json_object_get(answer, "machine"));
+	json_decref(answer);
+	return json_is_object(f->machine) ? 0 : -ECONNRESET;
+}
+
+static int send_kits(const struct fork_command *f)
+{
+	char line[128];
+	int error = 0;
+
+	for (unsigned n = 0; n + 1 < f->count && !error; n++) {
+		int unused;
+		json_t *answer;
+
+		error = say(f->peer, "{\"id\":1,\"do\":\"kit\"}\n", f->child[n].kit);
+		answer = error ? NULL : hear(f->peer, &unused);
+		error = error ? error : answer_error(answer);
+		json_decref(answer);
+	}
+	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"}\n", f->parent);
+	return error ? error : say(f->peer, line, f->child[f->count - 1].kit);
+}
+
+/* Until all are there; each gets its broker when it is. */
+static int take_children(struct fork_command *f, unsigned *made)
+{
+	int program = spawn_open_program();
+	int error = 1;
+
+	while (error > 0) {
+		int fd;
+		json_t *answer = hear(f->peer, &fd);
+
+		if (json_object_get(answer, "child") && fd >= 0 && *made < f->count) {
+			struct child *c = &f->child[(*made)++];
+
+			c->pid = (pid_t)json_integer_value(json_object_get(answer, "pid"));
+			c->pidfd = fd;
+			start_broker(f, c, program);
+		} else {
+			error = answer_error(answer);
+		}
+		json_decref(answer);
+	}
+	close(program);
+	return error;
+}
+
+/* ---- the verb ---- */
+
+static void print_children(const struct fork_command *f, unsigned made)
+{
+	json_t *all = json_array();
+
+	for (unsigned n = 0; n < made; n++)
+		if (f->json)
+			json_array_append_new(all, json_pack("{s:s, s:i, s:i}", "name",
+							     f->child[n].name, "pid",
+							     (int)f->child[n].broker, "process",
+							     (int)f->child[n].pid));
+		else
+			puts(f->child[n].name);
+	if (f->json) {
+		json_dumpf(all, stdout, JSON_INDENT(2));
+		puts("");
+	}
+	json_decref(all);
+}
+
+static int fork_failed(const struct fork_command *f, int error)
+{
+	switch (error) {
+	case -ENOENT:
+		return complain(EXIT_UNUSABLE, "no machine of that name runs", f->name,
+				"umbra ps lists those that do");
+	case -EOPNOTSUPP:
+		return complain(EXIT_UNUSABLE, "it cannot be forked", f->name,
+				"machines with disks, or of a build with sanitizers, are not");
+	case -EBUSY:
+		return complain(EXIT_UNUSABLE, "it is being saved or forked", f->name, "wait");
+	case -EAGAIN:
+		return complain(EXIT_UNUSABLE, "the host has no room for another process", f->name,
+				"end some, or raise its limits");
+	case -ECONNRESET:
+		return complain(EXIT_UNUSABLE, "the machine went away", f->name, "see umbra ps");
+	default: return complain(EXIT_UNUSABLE, strerror(-error), f->name, "see umbra ps");
+	}
+}
+
+static int run(struct fork_command *f)
+{
+	unsigned made = 0;
+	int error = learn_machine(f);
+	int code = 0;
+
+	for (unsigned n = 0; n < f->count && !error && !code; n++)
+		code = make_child(f, n);
+	if (code)
+		return code;
+	if (!error)
+		error = send_kits(f);
+	if (!error)
+		error = take_children(f, &made);
+	print_children(f, made);
+	json_decref(f->machine);
+	return error ? fork_failed(f, error) : 0;
+}
+
+static int parse(struct fork_command *f, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "name", 1, 0, 'N' },	       { "count", 1, 0, 'n' },
+		{ "keep-parent", 0, 0, 'k' },  { "suspend-parent", 0, 0, 's' },
+		{ "end-parent", 0, 0, 'e' },   { "console", 1, 0, 'c' },
+		{ "json", 0, 0, 'j' },	       { "help", 0, 0, 'h' },
+		{ 0 },
+	};
+	char *end = NULL;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "n:", longs, NULL)) != -1)
+		switch (option) {
+		case 'N': f->child_name = optarg; break;
+		case 'n': f->count = strtoul(optarg, &end, 10); break;
+		case 'k': f->parent = "keep"; break;
+		case 's': f->parent = "suspend"; break;
+		case 'e': f->parent = "end"; break;
+		case 'c': f->console = optarg; break;
+		case 'j': f->json = true; break;
+		case 'h': fputs(fork_help, stdout); exit(0);
+		default: return EXIT_USAGE;
+		}
+	if ((end && *end) || !f->count || f->count > FORK_CHILDREN)
+		return complain(EXIT_USAGE, "not a number of children from 1 to 30", "-n",
+				"fork a child, or fork again");
+	if (argc - optind != 1)
+		return complain(EXIT_USAGE, "wrong number of arguments", argv[0],
+				"see umbra fork --help");
+	f->name = argv[optind];
+	return 0;
+}
+
+int verb_fork(int argc, char **argv)
+{
+	struct fork_command *f = calloc(1, sizeof(*f));
+	int code;
+
+	if (!f)
+		return complain(EXIT_FAULT, strerror(ENOMEM), "fork", "see umbra doctor");
+	f->count = 1;
+	f->parent = "keep";
+	code = parse(f, argc, argv);
+	if (!code)
+		code = run(f);
+	free(f);
+	return code;
+}

@@ -1,0 +1,245 @@
+/*
+ * The page of forker.h: no stack, and memory only where whoever changes it harms himself.
+ *
+ *   forker_clone -> serve -- read a byte --> fork --> serve          in the forker
+ *                     |                       +-----> forked         in what was forked
+ *                     +-- end of the socket --> end
+ *
+ * What counts is in registers: r12 is the place at which a forked process goes on. Read and written
+ * are a byte that means nothing, the numbers that the kernel gives descriptors (they are known), and
+ * two structures that say where those lie (forker.c); whoever changes them, or the place, spoils a
+ * process that is his own copy. The filter is in the page, where nobody can change it.
+ */
+#include <asm/unistd_64.h>
+
+#include "forker_abi.h"
+
+#define BELOW_FD (FORKER_ASK_FD-1)
+#define ABOVE_FD (FORKER_SELF_FD+1)
+#define HIGHEST_FD 0x7fffffff
+#define MESSAGE_CONTROL_BYTES 40 /* in struct msghdr */
+#define PROGRAM_FILTER 8         /* in struct sock_fprog */
+#define SET_MODE_FILTER 1        /* SECCOMP_SET_MODE_FILTER */
+#define KILL 9                   /* SIGKILL */
+
+	.macro kernel number
+	mov $\number, %eax
+	syscall
+	.endm
+
+	/* last: included */
+	.macro close_all first, last
+	mov $\first, %edi
+	mov $\last, %esi
+	xor %edx, %edx
+	kernel __NR_close_range
+	.endm
+
+	/* A byte to the broker, with who says it. */
+	.macro say
+	mov $FORKER_KIT_FD, %edi
+	lea forker_byte(%rip), %rsi
+	mov $1, %edx
+	xor %r10d, %r10d
+	xor %r8d, %r8d
+	xor %r9d, %r9d
+	kernel __NR_sendto
+	.endm
+
+	/* Descriptors, at the lowest numbers that are free. */
+	.macro take_kit
+	mov $FORKER_KIT_FD, %edi
+	lea forker_message(%rip), %rsi
+	movq $FORKER_CONTROL_BYTES, MESSAGE_CONTROL_BYTES(%rsi)
+	xor %edx, %edx
+	kernel __NR_recvmsg
+	.endm
+
+	.macro go_to_place /* r12; the stack pointer is there already */
+	mov FORK_PLACE_RBX(%r12), %rbx
+	mov FORK_PLACE_RBP(%r12), %rbp
+	mov FORK_PLACE_R13(%r12), %r13
+	mov FORK_PLACE_R14(%r12), %r14
+	mov FORK_PLACE_R15(%r12), %r15
+	mov FORK_PLACE_RIP(%r12), %rcx
+	mov FORK_PLACE_R12(%r12), %r12
+	mov $1, %eax
+	jmp *%rcx
+	.endm
+
+	.text
+	.globl fork_place_take
+	.type fork_place_take, @function
+fork_place_take:
+	endbr64
+	mov %rbx, FORK_PLACE_RBX(%rdi)
+	mov %rbp, FORK_PLACE_RBP(%rdi)
+	mov %r12, FORK_PLACE_R12(%rdi)
+	mov %r13, FORK_PLACE_R13(%rdi)
+	mov %r14, FORK_PLACE_R14(%rdi)
+	mov %r15, FORK_PLACE_R15(%rdi)
+	lea 8(%rsp), %rax
+	mov %rax, FORK_PLACE_RSP(%rdi)
+	mov (%rsp), %rax
+	mov %rax, FORK_PLACE_RIP(%rdi)
+	mov %fs:0, %rax /* its own address, by the ABI */
+	mov %rax, FORK_PLACE_TLS(%rdi)
+	xor %eax, %eax
+	ret
+	.size fork_place_take, . - fork_place_take
+
+	/* rdi: the place. A thread goes on there; 0 < result, or -errno. */
+	.globl fork_place_clone
+	.type fork_place_clone, @function
+fork_place_clone:
+	endbr64
+	push %r12
+	mov %rdi, %r12
+	mov $FORKER_THREAD_FLAGS, %edi
+	mov FORK_PLACE_RSP(%r12), %rsi
+	xor %edx, %edx
+	xor %r10d, %r10d
+	mov FORK_PLACE_TLS(%r12), %r8
+	kernel __NR_clone
+	test %rax, %rax
+	jz 1f
+	pop %r12
+	ret
+1:	go_to_place
+	.size fork_place_clone, . - fork_place_clone
+
+	.section .text.forker, "ax", @progbits
+	.balign 4096
+	/* rdi: struct sock_fprog of the forker's calls. The forker's id, or -errno. */
+	.globl forker_clone
+	.type forker_clone, @function
+forker_clone:
+	endbr64
+	push %r12
+	mov %rdi, %r12
+	mov $FORKER_SELF_FLAGS, %edi
+	xor %esi, %esi
+	xor %edx, %edx
+	xor %r10d, %r10d
+	xor %r8d, %r8d
+	kernel __NR_clone
+	test %rax, %rax
+	jz begin
+	pop %r12
+	ret
+
+	/* The first forker of a lineage: the memory is still ours alone. */
+begin:	xor %esp, %esp
+	close_all 0, BELOW_FD
+	close_all ABOVE_FD, HIGHEST_FD
+	mov $SET_MODE_FILTER, %edi
+	xor %esi, %esi
+	mov %r12, %rdx
+	kernel __NR_seccomp
+	test %rax, %rax
+	jnz end
+	say
+	movl $1, forker_started(%rip)
+
+serve:	mov $FORKER_ASK_FD, %edi
+	lea forker_byte(%rip), %rsi
+	mov $1, %edx
+	kernel __NR_read
+	cmp $1, %rax
+	jne end
+	mov forker_place(%rip), %r12
+	mov $FORKER_FORK_FLAGS, %edi
+	mov FORK_PLACE_RSP(%r12), %rsi
+	xor %edx, %edx
+	xor %r10d, %r10d
+	mov FORK_PLACE_TLS(%r12), %r8
+	kernel __NR_clone
+	test %rax, %rax
+	jz forked
+	jns serve
+
+	/* It could not: the kit is nobody's, and who says so is the forker. */
+	take_kit
+	close_all 0, BELOW_FD
+	close_all ABOVE_FD, HIGHEST_FD
+	say
+	jmp serve
+
+	/* The broker is gone, or something is not as it should be. */
+end:	mov $FORKER_SELF_FD, %edi
+	mov $KILL, %esi
+	xor %edx, %edx
+	xor %r10d, %r10d
+	kernel __NR_pidfd_send_signal
+stop:	xor %edi, %edi
+	kernel __NR_exit_group
+	hlt
+
+	/* Alone with its memory, and with the stack pointer of the place. */
+forked:	mov $FORKER_ASK_FD, %edi
+	kernel __NR_close
+	mov $FORKER_SELF_FD, %edi
+	kernel __NR_close
+	say
+	take_kit
+	cmp $1, %rax
+	jne stop
+	/* the next forker's `kit` has come behind the old one: it takes its number */
+	mov $FORKER_SELF_FD, %edi
+	mov $FORKER_KIT_FD, %esi
+	kernel __NR_dup2
+	cmp $FORKER_KIT_FD, %rax
+	jne stop
+	mov $FORKER_SELF_FD, %edi
+	kernel __NR_close
+	kernel __NR_getpid
+	mov %eax, %edi
+	xor %esi, %esi
+	kernel __NR_pidfd_open
+	cmp $FORKER_SELF_FD, %rax
+	jne stop
+	mov $FORKER_SELF_FLAGS, %edi
+	xor %esi, %esi
+	xor %edx, %edx
+	xor %r10d, %r10d
+	xor %r8d, %r8d
+	kernel __NR_clone
+	test %rax, %rax
+	js stop
+	jnz 1f
+	xor %esp, %esp
+	close_all 0, BELOW_FD
+	close_all ABOVE_FD, HIGHEST_FD
+	say
+	jmp serve
+
+1:	close_all FORKER_ASK_FD, FORKER_SELF_FD
+	lea forker_program(%rip), %rdx
+	movq $(filter_end - filter) / 8, (%rdx)
+	lea filter(%rip), %rax
+	mov %rax, PROGRAM_FILTER(%rdx)
+	mov $SET_MODE_FILTER, %edi
+	xor %esi, %esi
+	kernel __NR_seccomp
+	test %rax, %rax
+	jnz stop
+	go_to_place
+	.size forker_clone, . - forker_clone
+
+	/* clone() makes threads, and nothing else */
+	.macro bpf code, if_so, if_not, value
+	.2byte \code
+	.byte \if_so, \if_not
+	.4byte \value
+	.endm
+	.balign 8
+filter:	bpf 0x20, 0, 0, 0                   /* ld   the call's number */
+	bpf 0x15, 0, 2, __NR_clone          /* jeq  clone, else to allow */
+	bpf 0x20, 0, 0, 16                  /* ld   argument 0, low */
+	bpf 0x45, 0, 1, FORKER_CLONE_THREAD /* jset allow, else kill */
+	bpf 0x06, 0, 0, 0x7fff0000          /* ret  SECCOMP_RET_ALLOW */
+	bpf 0x06, 0, 0, 0x80000000          /* ret  SECCOMP_RET_KILL_PROCESS */
+filter_end:
+	.org forker_clone + 4096 /* it is no longer than its page, and alone there */
+
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,178 @@
+/* See forker.h; the page itself is forker.S. */
+#include "forker.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static_assert(FORKER_ASK_FD == GRANT_FIRST_FD + GRANT_FORK_ASK, "forker_abi.h");
+static_assert(FORKER_KIT_FD == GRANT_FIRST_FD + GRANT_FORK_KIT, "forker_abi.h");
+static_assert(FORKER_SELF_FD == GRANT_FIRST_FD + GRANT_FORK_SELF, "forker_abi.h");
+static_assert(FORKER_FORK_FLAGS == (CLONE_PARENT | CLONE_SETTLS | SIGCHLD), "forker_abi.h");
+static_assert(FORKER_SELF_FLAGS == (CLONE_VM | CLONE_PARENT | SIGCHLD), "forker_abi.h");
+static_assert(FORKER_THREAD_FLAGS == (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND |
+				      CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS),
+	      "forker_abi.h");
+static_assert(FORKER_CLONE_THREAD == CLONE_THREAD, "forker_abi.h");
+static_assert(offsetof(struct fork_place, tls) == FORK_PLACE_TLS, "forker_abi.h");
+static_assert(offsetof(struct fork_place, r15) == FORK_PLACE_R15, "forker_abi.h");
+
+/* Numbers 0 to FORK_KIT: the next forker's sockets are the last two. */
+enum { KIT_NUMBERS = FORKER_KIT_FD + 1, START_MS = 5000 };
+static_assert(CMSG_SPACE(KIT_NUMBERS * sizeof(int)) <= FORKER_CONTROL_BYTES, "forker_abi.h");
+
+/* forker.S */
+long forker_clone(const struct sock_fprog *calls);
+long fork_place_clone(struct fork_place *place);
+
+/* The page's data. There is one machine in a process, and one page. */
+static uint8_t control[FORKER_CONTROL_BYTES] __attribute__((aligned(8)));
+extern uint8_t forker_byte;
+extern struct fork_place *forker_place;
+extern struct msghdr forker_message;
+extern struct sock_fprog forker_program;
+extern int forker_started;
+
+uint8_t forker_byte = 1;
+static struct iovec byte_vector = { .iov_base = &forker_byte, .iov_len = 1 };
+struct fork_place *forker_place;
+struct msghdr forker_message = { .msg_iov = &byte_vector, .msg_iovlen = 1, .msg_control = control };
+struct sock_fprog forker_program;
+int forker_started;
+
+int fork_place_revive(struct fork_place *place)
+{
+	long thread = fork_place_clone(place);
+
+	return thread < 0 ? (int)thread : 0;
+}
+
+void forker_set_place(struct fork_place *place)
+{
+	__atomic_store_n(&forker_place, place, __ATOMIC_SEQ_CST);
+}
+
+/* The first one says so in memory that it shares. */
+static int wait_for_start(void)
+{
+	const struct timespec pause = { .tv_nsec = 100000 };
+
+	for (unsigned n = 0; n < START_MS * 10; n++) {
+		if (__atomic_load_n(&forker_started, __ATOMIC_ACQUIRE))
+			return 0;
+		nanosleep(&pause, NULL);
+	}
+	return -ETIMEDOUT;
+}
+
+int forker_start(const struct sock_fprog *calls)
+{
+	int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	long forker;
+	int error = 0;
+
+	if (self < 0)
+		return -errno;
+	if (self != FORKER_SELF_FD) {
+		if (dup2(self, FORKER_SELF_FD) < 0)
+			error = -errno;
+		close(self);
+	}
+	forker = error ? error : forker_clone(calls);
+	error = forker < 0 ? (int)forker : wait_for_start();
+	close(FORKER_ASK_FD);
+	close(FORKER_KIT_FD);
+	close(FORKER_SELF_FD);
+	return error;
+}
+
+void forker_keep(uint64_t kept)
+{
+	for (int fd = 0; fd < FORKER_ASK_FD; fd++)
+		if (fd < GRANT_FIRST_FD || !(kept & GRANT(fd - GRANT_FIRST_FD)))
+			close(fd);
+}
+
+/* ---- the broker's side ---- */
+
+static int socket_pair(int ret[2])
+{
+	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ret) ? -errno : 0;
+}
+
+int forker_make_sockets(int ask[2], int kit[2])
+{
+	const int on = 1;
+	int error = socket_pair(ask);
+
+	if (!error)
+		error = socket_pair(kit);
+	if (!error && (setsockopt(kit[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) ||
+		       fcntl(kit[0], F_SETFL, O_NONBLOCK)))
+		error = -errno;
+	return error;
+}
+
+/* Where its row has none, another one, which is closed at once (forker_keep()). */
+static void fill_kit(const int fd[GRANTS], int kit[KIT_NUMBERS])
+{
+	for (int n = 0; n < KIT_NUMBERS; n++) {
+		int own = n < GRANT_FIRST_FD ? -1 : fd[n - GRANT_FIRST_FD];
+
+		kit[n] = own >= 0 ? own : fd[GRANT_RINGS];
+	}
+}
+
+int forker_ask(const int fd[GRANTS])
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(KIT_NUMBERS * sizeof(int))];
+	} ancillary = { .head = { .cmsg_len = CMSG_LEN(KIT_NUMBERS * sizeof(int)),
+				  .cmsg_level = SOL_SOCKET,
+				  .cmsg_type = SCM_RIGHTS } };
+	uint8_t byte = 1;
+	struct iovec vector = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr message = { .msg_iov = &vector,
+				  .msg_iovlen = 1,
+				  .msg_control = &ancillary,
+				  .msg_controllen = sizeof(ancillary) };
+
+	assert(fd[GRANT_RINGS] >= 0 && fd[GRANT_FORK_ASK] >= 0 && fd[GRANT_FORK_KIT] >= 0);
+	fill_kit(fd, (int *)(void *)CMSG_DATA(&ancillary.head));
+	if (sendmsg(FORKER_KIT_FD, &message, MSG_NOSIGNAL) != 1 ||
+	    write(FORKER_ASK_FD, &byte, 1) != 1)
+		return -errno;
+	return 0;
+}
+
+pid_t forker_hear(void)
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(struct ucred))];
+	} ancillary;
+	uint8_t byte;
+	struct iovec vector = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr message = { .msg_iov = &vector,
+				  .msg_iovlen = 1,
+				  .msg_control = &ancillary,
+				  .msg_controllen = sizeof(ancillary) };
+	ssize_t got = recvmsg(FORKER_KIT_FD, &message, MSG_CMSG_CLOEXEC);
+	struct ucred who = { 0 };
+
+	if (got <= 0)
+		return got < 0 ? -errno : -ECONNRESET;
+	if (message.msg_controllen >= sizeof(ancillary) &&
+	    ancillary.head.cmsg_type == SCM_CREDENTIALS)
+		memcpy(&who, CMSG_DATA(&ancillary.head), sizeof(who));
+	return who.pid > 0 ? who.pid : -EPROTO;
+}

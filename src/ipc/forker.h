@@ -1,0 +1,80 @@
+/*
+ * The forker of a machine process: a process with the same memory, that forks it when its broker
+ * says so and ends it when its broker is gone.
+ *
+ *   broker == ask ==> forker                         a byte: fork
+ *          == kit ==> what was forked                its descriptors
+ *          <== kit == what was forked, the forker   a byte; the kernel says who said it
+ *
+ * A machine process is taken for lost, and may not make processes. So somebody else forks it, and
+ * that has to be a process with its memory. The forker shares nothing else with it: it has its own
+ * descriptors (the two sockets and the machine process's), its own list of calls, and executes
+ * nothing but one page of the program (forker.S), in which it uses no stack and believes no memory.
+ *
+ *  1. Whoever writes to the memory cannot make the forker fork: only the broker writes to `ask`.
+ *     Nor can he have it execute anything else: the page cannot be written, and no call maps
+ *     another that can be executed. If it is unmapped, the forker ends, and nothing is forked any
+ *     more.
+ *  2. What is forked is in the same page until it has closed the forker's sockets, has taken its
+ *     own descriptors from its kit, has made a forker of its own, and has given up, by a filter
+ *     that lies in the page, the right to make processes.
+ *  3. Then it goes on, on one thread, at the place that forker_set_place() was told: with the
+ *     memory of that moment, apart from what is not inherited (MADV_DONTFORK), and with no
+ *     descriptor but its kit's.
+ *
+ * Left out: what comes of 2 when who forks had unmapped the page before: nothing is forked.
+ */
+#pragma once
+
+#include <linux/filter.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "forker_abi.h"
+#include "role.h"
+
+/* Where a thread can go on in a process that was forked meanwhile. */
+struct fork_place { uint64_t rbx, rbp, r12, r13, r14, r15, rsp, rip, tls; };
+
+/*
+ * 0; then 1 each time that a thread begins there. Who called it may not have returned by then;
+ * what lies in its registers then, or was changed since, cannot be relied upon.
+ */
+int fork_place_take(struct fork_place *place) __attribute__((returns_twice));
+/* In what was forked: the thread that took it goes on there, with its stack and its locals. */
+int fork_place_revive(struct fork_place *place);
+
+/*
+ * Starts the forker of this process, which has given up its rights but the list of calls, and has
+ * no other thread. calls: of ROLE_FORKER. 0 or -errno; FORK_ASK and FORK_KIT are closed then.
+ */
+int forker_start(const struct sock_fprog *calls);
+/* What is forked from now on goes on there. */
+void forker_set_place(struct fork_place *place);
+/* Once, in what was forked: closes what its kit was filled up with. kept: a set of grants. */
+void forker_keep(uint64_t kept);
+
+/* ---- the broker's side: at grant_fd(GRANT_FORK_ASK) and GRANT_FORK_KIT ---- */
+
+/* The broker's end first; 0 or -errno. */
+int forker_make_sockets(int ask[2], int kit[2]);
+/* What is forked next shall have these (-1: none); RINGS, FORK_ASK, FORK_KIT have to be there. */
+int forker_ask(const int fd[GRANTS]);
+/*
+ * Who has said something on the kit's socket: the forker when it begins, then what it has forked,
+ * or again itself: it could not. The process's id; -EAGAIN: nothing yet; -errno: there is none.
+ */
+pid_t forker_hear(void);
+
+/* ---- what one fork takes ---- */
+
+/*
+ * Descriptors that who asks a broker for a fork sends along, so many for each: the machine
+ * process's, the machine's end of the next forker's sockets, both ends of the pipe on which it says
+ * that it needs the other no more.
+ */
+enum fork_kit {
+	KIT_RINGS, KIT_TO_BROKER, KIT_TO_MACHINE, KIT_CODE, KIT_ASK, KIT_KIT, KIT_READY,
+	KIT_READY_HERE, KIT_FDS
+};
+enum { FORK_CHILDREN = 30 }; /* at one moment */
