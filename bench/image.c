@@ -184,7 +184,7 @@ static void measure_open(const char *directory, double *us)
 
 static void measure_policy(const char *directory, double *us)
 {
-	const struct image_policies none = { NULL, NULL };
+	const struct image_policies none = { .user = NULL };
 
 	for (unsigned n = 0; n < FILES; n++) {
 		struct image_refusal r;
@@ -286,8 +286,10 @@ int main(int argc, char **argv)
 	double *us = calloc(FILES + QUERIES, sizeof(*us));
 	struct catalog *c;
 
-	if (argc < 2 || sodium_init() < 0)
-		return fprintf(stderr, "usage: image-bench DIRECTORY [IMAGES]\n"), 64;
+	if (argc < 2 || sodium_init() < 0) {
+		fprintf(stderr, "usage: image-bench DIRECTORY [IMAGES]\n");
+		return 64;
+	}
 	for (unsigned n = 0; n < FILES; n++) {
 		char path[4096];
 

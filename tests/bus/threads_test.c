@@ -6,6 +6,7 @@
  */
 #include <stdio.h>
 
+#include "disk/queue.h"
 #include "process/block_server.h"
 #include "fake_guest.h"
 
@@ -35,7 +36,11 @@ static uint32_t *word(uint32_t ring_page, uint32_t at)
 {
 	return (uint32_t *)(void *)(f.memory.ram + FAKE_RINGS_GPA + ring_page * 4096 + at);
 }
-static void fail(const char *what) { printf("FAIL %s\n", what), exit(1); }
+static void fail(const char *what)
+{
+	printf("FAIL %s\n", what);
+	exit(1);
+}
 
 static void put(const struct vstor_packet *p, uint64_t gpa, uint32_t bytes)
 {
@@ -192,7 +197,11 @@ static void *other_processor(void *unused)
 	return unused;
 }
 
-static int ready(void *unused) { return (void)unused, 0; }
+static int ready(void *unused)
+{
+	(void)unused;
+	return 0;
+}
 static void *disk_process(void *service)
 {
 	if (block_serve(service, ready, NULL))
@@ -210,16 +219,21 @@ int main(int argc, char **argv)
 	int end[2];
 	int fd = mkstemp(path);
 	struct block_service service;
+	const struct disk_queue_options queue = { .depth = BLOCK_SLOTS };
+	struct disk_ring *rings[2] = { NULL };
 
 	seed = argc > 2 ? (uint32_t)atoi(argv[2]) : 1;
 	if (fd < 0 || ftruncate(fd, FAKE_SECTORS * 512) || pipe(end) ||
 	    disk_open(path, &(struct disk_options){ .format = DISK_RAW, .write = true }, &disks[0],
 		      &error))
 		fail("a disk");
+	if (disk_ring_create(&queue, &rings[0]) || disk_ring_create(&queue, &rings[1]))
+		fail("a ring");
 	disks[1] = disks[0];
 	fake_create(&f, 100000);
 	service = (struct block_service){ .memory = f.disks,
 					  .disks = disks,
+					  .rings = rings,
 					  .count = 2,
 					  .doorbell_fd = f.client.doorbell_fd,
 					  .answer_fd = f.client.answer_fd,

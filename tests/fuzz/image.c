@@ -106,8 +106,10 @@ static void scan(struct disk *d)
 		char label[64];
 		const char *kind = scan_recognise(&v, label);
 
-		if (kind && !strcmp(kind, "ext"))
-			scan_ext(&v), look_for_kernels(&v);
+		if (kind && !strcmp(kind, "ext")) {
+			scan_ext(&v);
+			look_for_kernels(&v);
+		}
 		json_decref(about);
 		json_decref(content);
 	}
@@ -138,7 +140,7 @@ static void try_disk(const uint8_t *data, size_t bytes)
 
 static void use_sections(struct disk *d)
 {
-	const struct image_policies none = { NULL, NULL };
+	const struct image_policies none = { .user = NULL };
 	struct image_refusal r;
 	json_t *j = NULL;
 	const char *what;
