@@ -102,7 +102,9 @@ static double reads_per_second(struct disk *d, uint64_t span)
 	double t = now();
 
 	for (unsigned n = 0; n < RANDOM_READS; n++) {
-		state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+		state ^= state << 13;
+		state ^= state >> 7;
+		state ^= state << 17;
 		must(disk_read(d, state % (span / SECTOR) * SECTOR, page, SECTOR), NULL);
 	}
 	return RANDOM_READS / (now() - t);
@@ -114,7 +116,9 @@ static double writes_per_second(struct disk *d, uint64_t span)
 	double t = now();
 
 	for (unsigned n = 0; n < RANDOM_READS; n++) {
-		state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+		state ^= state << 13;
+		state ^= state >> 7;
+		state ^= state << 17;
 		must(disk_write(d, state % (span / SECTOR) * SECTOR, page, SECTOR), NULL);
 	}
 	return RANDOM_READS / (now() - t);
@@ -176,7 +180,9 @@ static void next_request(struct disk_request *r, int error)
 	if (!s->left)
 		return;
 	s->left--;
-	s->state ^= s->state << 13, s->state ^= s->state >> 7, s->state ^= s->state << 17;
+	s->state ^= s->state << 13;
+	s->state ^= s->state >> 7;
+	s->state ^= s->state << 17;
 	r->offset = s->state % (s->span / SECTOR) * SECTOR;
 	disk_queue_submit(s->queue, r);
 }

@@ -106,14 +106,20 @@ static void timer_earlier(unsigned n)
 
 static void flush_one(unsigned n)
 {
-	in[0] = 0, in[1] = 2, in[2] = 2, in[3] = 0x4000000000;
+	in[0] = 0;
+	in[1] = 2;
+	in[2] = 2;
+	in[3] = 0x4000000000;
 	while (n--)
 		umbra_call(&hv, umbra_rep(3, 1), gpa(in), 0);
 }
 
 static void flush_nobody(unsigned n)
 {
-	in[0] = 0, in[1] = 2, in[2] = 0, in[3] = 0x4000000000;
+	in[0] = 0;
+	in[1] = 2;
+	in[2] = 0;
+	in[3] = 0x4000000000;
 	while (n--)
 		umbra_call(&hv, umbra_rep(3, 1), gpa(in), 0);
 }

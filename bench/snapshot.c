@@ -94,7 +94,9 @@ static void one_request(int fd, uint64_t *state)
 	static uint8_t data[4096];
 	bool write;
 
-	*state ^= *state << 13, *state ^= *state >> 7, *state ^= *state << 17;
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
 	write = *state >> 40 & 1;
 	r.type = htobe16(write);
 	r.offset = htobe64(*state % (SPAN / 4096) * 4096);

@@ -77,7 +77,8 @@ static void on_start(int number, siginfo_t *info, void *context)
 	ucontext_t *u = context;
 	uint8_t *area = (uint8_t *)u->uc_mcontext.fpregs;
 
-	(void)number, (void)info;
+	(void)number;
+	(void)info;
 	for (int n = 0; n < 16; n++)
 		u->uc_mcontext.gregs[greg[n]] = (greg_t)in[n];
 	u->uc_mcontext.gregs[REG_EFL] = (greg_t)(0x202 | in_flags);

@@ -331,7 +331,8 @@ static void on_start(int number, siginfo_t *info, void *context)
 {
 	ucontext_t *u = context;
 
-	(void)number, (void)info;
+	(void)number;
+	(void)info;
 	for (int n = 0; n < 16; n++)
 		u->uc_mcontext.gregs[greg[n]] = registers[n];
 	u->uc_mcontext.gregs[REG_RIP] = (greg_t)code;

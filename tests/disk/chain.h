@@ -131,7 +131,8 @@ static inline void chain_end(void) { chain_shell("rm -r %s", chain_directory); }
 
 static inline int chain_count(void *context, uint64_t offset, uint64_t bytes)
 {
-	(void)offset, (void)bytes;
+	(void)offset;
+	(void)bytes;
 	++*(unsigned *)context;
 	return 0;
 }
@@ -189,11 +190,13 @@ static inline int chain_do_commit(struct disk *d, struct disk_error *e)
 }
 static inline int chain_do_stream(struct disk *d, struct disk_error *e)
 {
-	return (void)e, disk_stream(d, NULL);
+	(void)e;
+	return disk_stream(d, NULL);
 }
 static inline int chain_do_compact(struct disk *d, struct disk_error *e)
 {
-	return (void)e, disk_compact(d, NULL);
+	(void)e;
+	return disk_compact(d, NULL);
 }
 static inline int chain_do_rebase(struct disk *d, struct disk_error *e)
 {
@@ -209,8 +212,9 @@ static inline int chain_do_freeze(struct disk *d, struct disk_error *e)
 }
 static inline int chain_do_resize(struct disk *d, struct disk_error *e)
 {
-	return (void)e,
-	       disk_resize(d, disk_size_bytes(d) == CHAIN_BYTES ? CHAIN_BYTES * 2 : CHAIN_BYTES);
+	(void)e;
+	return disk_resize(d,
+			   disk_size_bytes(d) == CHAIN_BYTES ? CHAIN_BYTES * 2 : CHAIN_BYTES);
 }
 
 /* The child takes over the disk that it is made on. */

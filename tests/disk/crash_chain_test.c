@@ -209,8 +209,10 @@ static void in_part(unsigned file, unsigned from, unsigned cut)
 		bool size = acts[n].file == file && acts[n].kind == TRUNCATE;
 
 		/* changes of the size are the file system's, in order, but as late as it likes */
-		if (size && sizes)
-			apply(&acts[n], 0, acts[n].bytes), sizes--;
+		if (size && sizes) {
+			apply(&acts[n], 0, acts[n].bytes);
+			sizes--;
+		}
 		else if (!size && acts[n].file == file && count < 512)
 			order[count++] = n;
 	}

@@ -103,8 +103,10 @@ static void choose(uint64_t *first, uint64_t *count)
 {
 	*first = rnd() % SECTORS;
 	*count = rnd() % 4 ? rnd() % 8 + 1 : rnd() % LONGEST + 1;
-	if (rnd() % 3 == 0)
-		*first = *first / 2048 * 2048, *count = rnd() % 2 ? 2048 : *count;
+	if (rnd() % 3 == 0) {
+		*first = *first / 2048 * 2048;
+		*count = rnd() % 2 ? 2048 : *count;
+	}
 	if (*first + *count > SECTORS)
 		*count = SECTORS - *first;
 }
@@ -295,7 +297,10 @@ static bool was_possible(uint64_t sector, uint8_t value, size_t cut, uint32_t co
 
 static int wrong_digest(void *context, uint64_t offset, uint64_t bytes)
 {
-	return (void)context, (void)offset, (void)bytes, -EILSEQ;
+	(void)context;
+	(void)offset;
+	(void)bytes;
+	return -EILSEQ;
 }
 
 static void verify(struct memory_file *f, size_t cut)

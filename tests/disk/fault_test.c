@@ -64,8 +64,10 @@ static void one_act(struct disk *d, unsigned n)
 	uint8_t value = (uint8_t)(n + 1);
 	bool done;
 
-	if (rnd() % 3 == 0)
-		first = first / 2048 * 2048, count = rnd() % 2 ? 2048 : count;
+	if (rnd() % 3 == 0) {
+		first = first / 2048 * 2048;
+		count = rnd() % 2 ? 2048 : count;
+	}
 	if (first + count > SECTORS)
 		count = SECTORS - first;
 	switch (rnd() % 7) {

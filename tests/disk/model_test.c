@@ -214,8 +214,10 @@ static void chain(unsigned long operations, uint32_t block, uint32_t sector, boo
 	memset(model, 0, sizeof(model));
 	depth = 0;
 	what.size_bytes = size = (rnd() % 2048 + 1024) * 4096;
-	if (disk_create(name(0), &what, &e))
-		fprintf(stderr, "model_test: %s\n", e.text), errors++;
+	if (disk_create(name(0), &what, &e)) {
+		fprintf(stderr, "model_test: %s\n", e.text);
+		errors++;
+	}
 	open_top();
 	for (unsigned long n = 0; n < operations && !errors; n++)
 		one();

@@ -37,7 +37,9 @@ struct worker {
 
 static uint64_t rnd(struct worker *w)
 {
-	w->random ^= w->random << 13, w->random ^= w->random >> 7, w->random ^= w->random << 17;
+	w->random ^= w->random << 13;
+	w->random ^= w->random >> 7;
+	w->random ^= w->random << 17;
 	return w->random;
 }
 

@@ -40,7 +40,8 @@ static void must(bool good, const char *what)
 
 static int count(void *context, uint64_t offset, uint64_t bytes)
 {
-	(void)offset, (void)bytes;
+	(void)offset;
+	(void)bytes;
 	++*(unsigned *)context;
 	return 0;
 }

@@ -24,22 +24,31 @@ static void message(struct play *p, const struct act *a, const uint8_t *rest, si
 	size_t length = a->count % 241;
 
 	memcpy(payload + 2, rest, bytes < sizeof(payload) - 8 ? bytes : sizeof(payload) - 8);
-	if (a->flags & 1) /* a relid or GPADL that may be there */
-		payload[2] &= 3, payload[3] &= 3, payload[4] &= 7;
+	if (a->flags & 1) { /* a relid or GPADL that may be there */
+		payload[2] &= 3;
+		payload[3] &= 3;
+		payload[4] &= 7;
+	}
 	/* a list that may be one: page numbers are the input's */
 	if (payload[0] == VMBUS_GPADL_HEADER && a->flags & 2) {
-		payload[2] = 1, payload[3] = a->flags >> 4,
-		payload[4] = (8 + 8 * (a->count % 20)) | 1 << 16,
-		payload[5] = (a->count % 20) * 4096, payload[6] = 0;
+		payload[2] = 1;
+		payload[3] = a->flags >> 4;
+		payload[4] = (8 + 8 * (a->count % 20)) | 1 << 16;
+		payload[5] = (a->count % 20) * 4096;
+		payload[6] = 0;
 		length = 240;
 	}
 	if (payload[0] == VMBUS_OPEN && a->flags & 2) {
-		payload[2] = 1, payload[4] = a->flags >> 4, payload[5] = a->count & 1,
+		payload[2] = 1;
+		payload[4] = a->flags >> 4;
+		payload[5] = a->count & 1;
 		payload[6] = a->count >> 1 & 15;
 		length = 148;
 	}
 	if (payload[0] == VMBUS_INITIATE_CONTACT && a->flags & 2) {
-		payload[2] = VMBUS_5_3 - (a->count & 3), payload[3] = 0, payload[4] = VMBUS_SINT;
+		payload[2] = VMBUS_5_3 - (a->count & 3);
+		payload[3] = 0;
+		payload[4] = VMBUS_SINT;
 		length = 40;
 	}
 	bus_message(p->f.bus, a->flags & 8 ? (uint32_t)a->b : VMBUS_CONNECTION,
@@ -92,8 +101,10 @@ static void say_memory(struct play *p, const struct act *a, const uint8_t *rest,
 		m.word[0] = a->flags & 2 ? 0x20000 : 3;
 	if (m.type == 3 && a->flags & 1)
 		m.word[0] |= 1;
-	if (m.type == 5 && a->flags & 1)
-		m.word[0] = a->count, m.word[1] = a->a & 511;
+	if (m.type == 5 && a->flags & 1) {
+		m.word[0] = a->count;
+		m.word[1] = a->a & 511;
+	}
 	if (m.type == 7 && a->flags & 1) {
 		m.word[0] = (uint64_t)((a->flags >> 2 & 15) << 1 | (a->flags >> 6 & 1)) << 32;
 		for (unsigned n = 1; n < 16; n++)
@@ -110,10 +121,15 @@ static void say_utility(struct play *p, const struct act *a, const uint8_t *rest
 	const uint16_t versions[10] = { 1, 1, 0, 0, 3, 0, a->flags & 4 ? 3 : 4, 0, 0, 0 };
 
 	memcpy(m, rest, bytes < sizeof(m) ? bytes : sizeof(m));
-	if (a->flags & 1)
-		m[12] = (uint8_t)(a->count & 7), m[13] = 0, m[25] = 7;
-	if (a->flags & 2) /* an answer to what was offered */
-		m[12] = 0, memcpy(m + 28, versions, sizeof(versions));
+	if (a->flags & 1) {
+		m[12] = (uint8_t)(a->count & 7);
+		m[13] = 0;
+		m[25] = 7;
+	}
+	if (a->flags & 2) { /* an answer to what was offered */
+		m[12] = 0;
+		memcpy(m + 28, versions, sizeof(versions));
+	}
 	put_inband(p, 2 + a->a % 3, m, a->flags & 64 ? a->count % 128u : (uint32_t)sizeof(m));
 }
 
@@ -264,8 +280,10 @@ static void act(struct play *p, const struct act *a, const uint8_t *rest, size_t
 								      : (uint64_t)a->count << 8);
 		if (a->flags & 4)
 			utility_shut_down(f->utility[UTILITY_SHUTDOWN]);
-		for (unsigned n = 0; n < UTILITY_KINDS; n++)
-			utility_tick(f->utility[n]), utility_health(f->utility[n]);
+		for (unsigned n = 0; n < UTILITY_KINDS; n++) {
+			utility_tick(f->utility[n]);
+			utility_health(f->utility[n]);
+		}
 		balloon_tick(f->balloon);
 		check_memory(p);
 		break;

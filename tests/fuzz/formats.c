@@ -76,7 +76,11 @@ static void seal(struct memory_file *f, uint64_t offset, size_t bytes, size_t at
 	memory_put(f, offset + at, (const uint8_t *)&sum, 4);
 }
 
-static void nothing(void *context, const char *line) { (void)context, (void)line; }
+static void nothing(void *context, const char *line)
+{
+	(void)context;
+	(void)line;
+}
 
 static void use(struct disk *d, bool write)
 {
@@ -147,12 +151,16 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	static uint64_t random = 88172645463325252ull;
 	size_t used = 1;
 
-	random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+	random ^= random << 13;
+	random ^= random >> 7;
+	random ^= random << 17;
 	data[0] = (uint8_t)(random >> 3);
 	for (unsigned k = 0; k < n % 5 + 1; k++, used += sizeof(struct change)) {
 		struct change c = { 0 };
 
-		random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+		random ^= random << 13;
+		random ^= random >> 7;
+		random ^= random << 17;
 		c.offset = places[random % 18] +
 			   (uint32_t)(random >> 20 & (random >> 60 & 1 ? 0xfff : 0x1f));
 		c.bytes = (uint8_t)(random >> 40 & 7) + 1;

@@ -55,13 +55,20 @@ static void call(struct fake *f, const struct act *a, const uint8_t *rest, size_
 	control |= a->flags & 16 ? a->a & 0xf000f000f8000000 : 0;
 	if (bytes > 112)
 		memcpy(f->xmm[a->cpu & 3], rest, 112);
-	if (a->flags & 2)
-		input = a->a, output = a->b;
-	s->gpr[1] = control, s->gpr[2] = input, s->gpr[8] = output;
+	if (a->flags & 2) {
+		input = a->a;
+		output = a->b;
+	}
+	s->gpr[1] = control;
+	s->gpr[2] = input;
+	s->gpr[8] = output;
 	if (!long_mode) {
-		s->gpr[2] = control >> 32, s->gpr[0] = (uint32_t)control, s->gpr[3] = input >> 32,
+		s->gpr[2] = control >> 32;
+		s->gpr[0] = (uint32_t)control;
+		s->gpr[3] = input >> 32;
 		s->gpr[1] = (uint32_t)input;
-		s->gpr[7] = output >> 32, s->gpr[6] = (uint32_t)output;
+		s->gpr[7] = output >> 32;
+		s->gpr[6] = (uint32_t)output;
 	}
 	for (enum engine_call again = ENGINE_CALL_AGAIN; again == ENGINE_CALL_AGAIN;) {
 		again = fake_hypercall(f, a->cpu & 3, long_mode);
@@ -170,7 +177,9 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 		struct act a = acts[(k + (n >> 2)) % 10];
 
 		for (size_t i = 0; n & 1 && i < sizeof(a); i++) {
-			random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+			random ^= random << 13;
+			random ^= random >> 7;
+			random ^= random << 17;
 			((uint8_t *)&a)[i] =
 				(uint8_t)(i == 4   ? random & 0x77
 					  : i == 5 ? random & random >> 8 & random >> 16

@@ -16,17 +16,30 @@ enum { NOW_NS = 1000000000, HYPERCALL_GPA = 0x7000, RING_GPA = 0x20000, INPUT_GP
 
 static void nothing(void *context, void *owner, uint32_t low, uint32_t destination)
 {
-	(void)context, (void)owner, (void)low, (void)destination;
+	(void)context;
+	(void)owner;
+	(void)low;
+	(void)destination;
 }
 static void raise_nothing(void *context, uint32_t low, uint32_t destination)
 {
-	(void)context, (void)low, (void)destination;
+	(void)context;
+	(void)low;
+	(void)destination;
 }
-static void print_nothing(void *context, uint8_t byte) { (void)context, (void)byte; }
+static void print_nothing(void *context, uint8_t byte)
+{
+	(void)context;
+	(void)byte;
+}
 static void end_nothing(void *context) { (void)context; }
 static uint64_t some_time(void *context) { (void)context; return 123456789; }
 
-static void end_no_level(void *context, uint8_t vector) { (void)context, (void)vector; }
+static void end_no_level(void *context, uint8_t vector)
+{
+	(void)context;
+	(void)vector;
+}
 
 static const struct apic_host apic_host = { .send = nothing, .end_of_level = end_no_level };
 static const struct chipset_host chipset_host = { raise_nothing, print_nothing, end_nothing,
@@ -44,7 +57,9 @@ static uint64_t call(struct fake *f, unsigned cpu, uint64_t control, uint64_t in
 {
 	struct x86_state *s = &f->state[cpu];
 
-	s->gpr[1] = control, s->gpr[2] = input, s->gpr[8] = output;
+	s->gpr[1] = control;
+	s->gpr[2] = input;
+	s->gpr[8] = output;
 	while (fake_hypercall(f, cpu, true) == ENGINE_CALL_AGAIN)
 		;
 	return s->gpr[0];
@@ -202,8 +217,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	enum kind kind = bytes ? data[0] % KINDS : 0;
 	bool good;
 
-	if (!bytes)
-		return free(exact), 0;
+	if (!bytes) {
+		free(exact);
+		return 0;
+	}
 	memcpy(exact, data + 1, bytes - 1);
 	good = load(kind, exact, bytes - 1, &part, first, &first_bytes);
 	if (good)

@@ -55,10 +55,17 @@ static struct memory_file *make(unsigned kind)
 	return f;
 }
 
-static void nothing(void *context, const char *line) { (void)context, (void)line; }
+static void nothing(void *context, const char *line)
+{
+	(void)context;
+	(void)line;
+}
 static int no_change(void *context, uint64_t offset, uint64_t bytes)
 {
-	return (void)context, (void)offset, (void)bytes, 0;
+	(void)context;
+	(void)offset;
+	(void)bytes;
+	return 0;
 }
 
 static void use(struct disk *d)
@@ -109,8 +116,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		seal(f, VHDX_REGION_OFFSET(0), 65536);
 		seal(f, VHDX_REGION_OFFSET(1), 65536);
 	}
-	if (bytes && data[0] & 32)
-		f->fail_after = data[0] & 31, f->fail_always = true;
+	if (bytes && data[0] & 32) {
+		f->fail_after = data[0] & 31;
+		f->fail_always = true;
+	}
 	if (!disk_open_file(memory_disk_file(f), "fuzz.vhdx",
 			    &(struct disk_options){ .format = DISK_VHDX,
 						    .write = !(bytes && data[0] & 128) },
@@ -130,12 +139,16 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	static uint64_t random = 88172645463325252ull;
 	size_t used = 1;
 
-	random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+	random ^= random << 13;
+	random ^= random >> 7;
+	random ^= random << 17;
 	data[0] = (uint8_t)(random >> 3 | 64);
 	for (unsigned k = 0; k < n % 6 + 1; k++, used += sizeof(struct change)) {
 		struct change c = { 0 };
 
-		random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+		random ^= random << 13;
+		random ^= random >> 7;
+		random ^= random << 17;
 		c.offset = places[random % 10] +
 			   (uint32_t)(random >> 20 & (random >> 60 & 1 ? 0xfff : 0x7f));
 		c.bytes = (uint8_t)(random >> 40 & 7) + 1;

@@ -12,9 +12,10 @@ static void versions(void)
 {
 	struct umbra u = hv;
 
-	check_equal("the newest of both", (umbra_agree(&u, ~0u, 0), u.version), UMBRA_1_1);
-	check_equal("an older guest", (umbra_agree(&u, UMBRA_1_0, UMBRA_1_0), u.version),
-		    UMBRA_1_0);
+	umbra_agree(&u, ~0u, 0);
+	check_equal("the newest of both", u.version, UMBRA_1_1);
+	umbra_agree(&u, UMBRA_1_0, UMBRA_1_0);
+	check_equal("an older guest", u.version, UMBRA_1_0);
 	check_equal("has no rings", umbra_call(&u, umbra_fast(UMBRA_CALL_DOORBELL), 0, 0),
 		    UMBRA_UNAVAILABLE);
 	check_equal("a guest too old", umbra_agree(&u, 0xffff, 0), UMBRA_UNAVAILABLE);
@@ -208,7 +209,8 @@ static void simple_ring(void)
 	put(3, 0x5d, 0x554d10, NULL, 0);
 	other_outcomes = 0;
 	umbra_ring_doorbell(&hv, &ring);
-	check_equal("calls that do not go through a ring", (take_all(), other_outcomes), 3);
+	take_all();
+	check_equal("calls that do not go through a ring", other_outcomes, 3);
 	put(4, UMBRA_CALL_NULL, 0, NULL, 0);
 	check_equal("the doorbell as an event", umbra_call(&hv, umbra_fast(0x5d), 0x554d10, 0), 0);
 	check_equal("completes it", take_all(), 1);

@@ -37,13 +37,19 @@ static void fake_flush(void *c, uint64_t t, const struct engine_gva_range *r, un
 {
 	volatile uint64_t pages = 0;
 
-	(void)t, (void)g;
+	(void)t;
+	(void)g;
 	for (unsigned k = 0; k < n; k++) /* the ranges must be there to be read */
 		pages += r[k].pages;
 	(void)pages;
 	__atomic_fetch_add(&((struct fake *)c)->flushed, 1, __ATOMIC_RELAXED);
 }
-static void fake_written(void *c, uint64_t gpa, size_t bytes) { (void)c, (void)gpa, (void)bytes; }
+static void fake_written(void *c, uint64_t gpa, size_t bytes)
+{
+	(void)c;
+	(void)gpa;
+	(void)bytes;
+}
 static int fake_discard(void *c, uint8_t *hva, size_t bytes)
 {
 	struct fake *f = c;
@@ -58,7 +64,11 @@ static uint64_t fake_now(void *c)
 {
 	return __atomic_add_fetch(&((struct fake *)c)->now, 10, __ATOMIC_RELAXED);
 }
-static uint64_t fake_runtime(void *c, uint32_t n) { return (void)n, fake_now(c); }
+static uint64_t fake_runtime(void *c, uint32_t n)
+{
+	(void)n;
+	return fake_now(c);
+}
 static void fake_yield(void *c) { (void)c; }
 static void fake_place(void *c, unsigned n, uint64_t gpa, bool ro)
 {
@@ -72,18 +82,37 @@ static void fake_raise(void *c, uint32_t n, uint8_t v)
 }
 static void fake_auto_eoi(void *c, uint32_t n, uint8_t v, bool on)
 {
-	(void)c, (void)n, (void)v, (void)on;
+	(void)c;
+	(void)n;
+	(void)v;
+	(void)on;
 }
 static int fake_apic_read(void *c, uint32_t n, enum hv_apic_register r, uint64_t *v)
 {
-	return (void)c, (void)n, (void)r, *v = 0, 0;
+	(void)c;
+	(void)n;
+	(void)r;
+	*v = 0;
+	return 0;
 }
 static int fake_apic_write(void *c, uint32_t n, enum hv_apic_register r, uint64_t v)
 {
-	return (void)c, (void)n, (void)r, (void)v, 0;
+	(void)c;
+	(void)n;
+	(void)r;
+	(void)v;
+	return 0;
 }
-static bool fake_waiting(void *c, uint32_t n) { return (void)c, n == FAKE_CPUS - 1; }
-static void fake_idle(void *c, uint32_t n) { (void)c, (void)n; }
+static bool fake_waiting(void *c, uint32_t n)
+{
+	(void)c;
+	return n == FAKE_CPUS - 1;
+}
+static void fake_idle(void *c, uint32_t n)
+{
+	(void)c;
+	(void)n;
+}
 static void fake_crashed(void *c, const char *text, size_t bytes, const uint64_t p[5])
 {
 	volatile uint64_t sum = p[0];

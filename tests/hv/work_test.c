@@ -30,7 +30,9 @@ static void fail(const char *what, uint64_t value)
 
 static uint64_t random_of(uint64_t *state)
 {
-	*state ^= *state << 13, *state ^= *state >> 7, *state ^= *state << 17;
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
 	return *state;
 }
 
@@ -162,8 +164,10 @@ int main(int argc, char **argv)
 		pthread_create(&threads[n], NULL, processor, (void *)(uintptr_t)n);
 	for (unsigned n = 0; n < THREADS; n++)
 		pthread_join(threads[n], NULL);
-	for (unsigned n = 0; n < THREADS; n++)
-		done += ends[n][0], cancelled += ends[n][1];
+	for (unsigned n = 0; n < THREADS; n++) {
+		done += ends[n][0];
+		cancelled += ends[n][1];
+	}
 	__atomic_store_n(&ended, true, __ATOMIC_RELAXED);
 	pthread_join(h, NULL);
 	hv_work_hold(f.partition); /* its end comes to one that is held as well */
