@@ -73,6 +73,8 @@ static const char run_help[] =
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n"
 	"--time-limit SECONDS: a guest that is not done then is ended with 124, and where "
 	"it was is said.\n"
+	"--debug-mmu spaces,tables,batches,open=N leaves such parts of shadow paging out: "
+	"docs/engine.md.\n"
 	"--test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
 
 /* Options without a letter. */
@@ -81,6 +83,7 @@ enum {
 	OPTION_MITIGATIONS,
 	OPTION_HOST_MASK,
 	OPTION_OVERHEAD,
+	OPTION_DEBUG_MMU,
 	OPTION_TIME_LIMIT,
 	OPTION_PARENTS
 };
@@ -88,7 +91,7 @@ enum {
 struct run_options {
 	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name,
 		*restore, *memory_min, *image;
-	const char *cpu_model, *mitigations, *host_mask, *overhead, *time_limit;
+	const char *cpu_model, *mitigations, *host_mask, *overhead, *debug_mmu, *time_limit;
 	bool statistics, test_device;
 };
 
@@ -148,6 +151,7 @@ static int take_option(struct run *r, int option, const char *value)
 	case OPTION_MITIGATIONS: o->mitigations = value; return 0;
 	case OPTION_HOST_MASK: o->host_mask = value; return 0;
 	case OPTION_OVERHEAD: o->overhead = value; return 0;
+	case OPTION_DEBUG_MMU: o->debug_mmu = value; return 0;
 	case OPTION_TIME_LIMIT: o->time_limit = value; return 0;
 	default: return EXIT_USAGE;
 	}
@@ -197,6 +201,7 @@ static int parse_run(struct run *r, int argc, char **argv)
 		{ "override", 1, 0, 'o' },
 		{ "memory-min", 1, 0, 'M' },
 		{ "overhead", 1, 0, OPTION_OVERHEAD },
+		{ "debug-mmu", 1, 0, OPTION_DEBUG_MMU },
 		{ "net", 1, 0, 'N' },
 		{ "publish", 1, 0, 'P' },
 		{ "cpu-model", 1, 0, OPTION_CPU_MODEL },
@@ -355,6 +360,34 @@ static int take_overhead(struct machine_plan *m, const struct run_options *o)
 			    m->overhead_bytes > MACHINE_MOST_OVERHEAD_BYTES))
 		return complain(EXIT_USAGE, "not a size from 64M to 2G", o->overhead,
 				"say for example --overhead 256M");
+	return 0;
+}
+
+/* --debug-mmu: what is left out, and open=N, by commas. */
+static int take_debug_mmu(struct machine_plan *m, const struct run_options *o)
+{
+	static const char *const words[] = { "spaces", "tables", "batches" };
+	static const unsigned bits[] = { MACHINE_WITHOUT_SPACES,
+					 MACHINE_WITHOUT_TABLES,
+					 MACHINE_WITHOUT_BATCHES };
+	const char *at = o->debug_mmu;
+
+	while (at && *at) {
+		size_t bytes = strcspn(at, ",");
+		uint32_t before = m->mmu_without;
+
+		for (unsigned n = 0; n < sizeof(bits) / sizeof(*bits); n++)
+			if (bytes == strlen(words[n]) && !memcmp(at, words[n], bytes))
+				m->mmu_without |= bits[n];
+		if (!strncmp(at, "open=", strlen("open=")))
+			m->mmu_tables_left_open =
+				(uint32_t)strtoul(at + strlen("open="), NULL, 10);
+		else if (m->mmu_without == before)
+			return complain(EXIT_USAGE, "leaves out nothing, or something twice", at,
+					"say spaces, tables, batches, or open=N");
+		at += bytes;
+		at += *at == ',';
+	}
 	return 0;
 }
 
@@ -560,6 +593,8 @@ static int make_plan(struct run *r)
 		code = take_time_limit(r);
 	if (!code)
 		code = take_overhead(&r->plan->machine, &r->options);
+	if (!code)
+		code = take_debug_mmu(&r->plan->machine, &r->options);
 	if (!code)
 		code = take_console(r);
 	if (!code)

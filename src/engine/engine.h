@@ -76,7 +76,19 @@ struct engine_ops {
  */
 #define ENGINE_LEAST_OVERHEAD_BYTES (64ull << 20)
 #define ENGINE_DEFAULT_OVERHEAD_BYTES (384ull << 20)
-struct engine_options { uint64_t overhead_bytes; unsigned cpus; };
+/* What of translations may be left out, for tests and measures (docs/engine.md). */
+enum engine_without {
+	ENGINE_WITHOUT_SPACES = 1,  /* only the current address space is kept */
+	ENGINE_WITHOUT_TABLES = 2,  /* page tables are not watched: a flush drops everything */
+	ENGINE_WITHOUT_BATCHES = 4, /* an entry is made for what is looked up, and no other */
+};
+struct engine_options {
+	uint64_t overhead_bytes;
+	unsigned cpus;
+	unsigned mmu_without; /* enum engine_without */
+	/* of an address space: so many page tables may be written unseen before they are watched */
+	unsigned mmu_tables_left_open;
+};
 
 /* The memory outlives the engine. NULL: the host is short of memory. */
 struct engine *engine_create(const struct guest_memory *memory,

@@ -60,10 +60,18 @@ static void end_of_level(void *context, uint8_t vector)
 	chipset_end_of_interrupt(&((struct machine *)context)->chipset, vector);
 }
 
+_Static_assert((int)MACHINE_WITHOUT_SPACES == (int)ENGINE_WITHOUT_SPACES &&
+		       (int)MACHINE_WITHOUT_TABLES == (int)ENGINE_WITHOUT_TABLES &&
+		       (int)MACHINE_WITHOUT_BATCHES == (int)ENGINE_WITHOUT_BATCHES,
+	       "the same bits");
+
 static int make_engine(struct machine *machine)
 {
 	const struct engine_options options = {
-		.overhead_bytes = machine->options.overhead_bytes, .cpus = machine->options.cpus,
+		.overhead_bytes = machine->options.overhead_bytes,
+		.cpus = machine->options.cpus,
+		.mmu_without = machine->options.mmu_without,
+		.mmu_tables_left_open = machine->options.mmu_tables_left_open,
 	};
 
 	machine->engine = engine_create(&machine->memory, &options);

@@ -60,6 +60,8 @@ struct machine_registers {
 	uint8_t state, fault_vector; /* enum machine_cpu_state; of the last fault */
 };
 
+enum { MACHINE_WITHOUT_SPACES = 1, MACHINE_WITHOUT_TABLES = 2, MACHINE_WITHOUT_BATCHES = 4 };
+
 struct machine_options {
 	uint64_t memory_bytes;
 	unsigned cpus;
@@ -85,6 +87,8 @@ struct machine_options {
 	 */
 	uint64_t least_memory_bytes;
 	uint64_t overhead_bytes; /* what the engine may use beside the guest's memory (engine.h) */
+	/* MACHINE_WITHOUT_*, as enum engine_without; engine.h */
+	unsigned mmu_without, mmu_tables_left_open;
 	bool test_device; /* chipset/test_device.h */
 	unsigned time_limit_s; /* while it runs; 0: none */
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */

@@ -205,7 +205,9 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	if (CHECKS_RUN)
 		e->on_copy = soft_check_copy;
 	e->budget = budget_divide(options);
-	e->watches_tables = true;
+	e->watches_tables = !(options->mmu_without & ENGINE_WITHOUT_TABLES);
+	e->fills_ahead = !(options->mmu_without & ENGINE_WITHOUT_BATCHES);
+	e->tables_left_open = options->mmu_tables_left_open;
 	if (!make_code_cache(e) && !make_secrets(e) && !make_lists(e))
 		return &e->base;
 	soft_destroy(&e->base);
@@ -364,7 +366,9 @@ static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text
 
 	if (n < 0)
 		return 0;
-	return (size_t)n < bytes ? (size_t)n : bytes - 1;
+	if ((size_t)n >= bytes - 1)
+		return bytes - 1;
+	return (size_t)n + soft_mmu_statistics(c, text + n, bytes - (size_t)n);
 }
 
 static void soft_engine_set_last_words(struct engine *engine, char *text, size_t bytes)

@@ -114,7 +114,7 @@ enum { MAX_CPUS = 64, FLUSH_RANGES = 16 };
 struct mmu_counters {
 	uint64_t switches_known, switches_new, spaces_reused, spaces_given_back;
 	uint64_t syncs, syncs_looked, shadows_kept, shadows_dropped, forgotten, pages_flushed;
-	uint64_t tables_opened, tables_closed, writers_looked_for;
+	uint64_t tables_opened, tables_closed, writers_looked_for, filled_ahead;
 };
 
 struct soft_cpu {
@@ -171,6 +171,8 @@ struct soft_cpu {
 	uint8_t watch_hits;
 	bool nmi_blocked;
 	uint8_t fault_vector; /* struct engine_state */
+	bool fault_waits, fault_writes; /* mmu/batch.c */
+	uint64_t fault_gva;
 	uint32_t nmi_pending;
 	/*
 	 * enum engine_exit: by what it executed (PENDING_STOP), and by others (atomic, with a kick)
@@ -212,7 +214,7 @@ struct soft_engine {
 	uint8_t *frame_holders;
 	uint32_t *table_versions;
 	uint64_t table_changes;
-	bool watches_tables;
+	bool watches_tables, fills_ahead;
 	uint32_t tables_left_open; /* of a space */
 	/* since it holds code: at WRITES_UNTIL_DATA its code is given up */
 	uint8_t *frame_writes;

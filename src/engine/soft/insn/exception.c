@@ -85,6 +85,7 @@ int soft_deliver_fault(struct soft_cpu *cpu, const struct fault *fault)
 	struct event event;
 
 	cpu->fault_vector = fault->vector;
+	soft_note_fault(cpu, fault);
 	turn_into_event(cpu, fault, &event, false);
 	return deliver(cpu, event);
 }

@@ -541,6 +541,8 @@ int insn_iret(struct step *t)
 	error = iret(t, t->i->rex_w ? 8 : t->i->operand_bytes);
 	if (error)
 		t->s->gpr[4] = old;
+	else if (cpu->fault_waits)
+		soft_fill_after_fault(cpu);
 	return error;
 }
 

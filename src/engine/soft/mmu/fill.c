@@ -50,6 +50,7 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 	space_insert(cpu->mmu, view, gva, hva - (gva & PAGE_OFFSET_MASK),
 		     write && open_for_writes(cpu, frame), &found);
 	cpu->fills++;
+	soft_fill_beside(cpu, view, gva, write, &found);
 	return 0;
 }
 

@@ -37,6 +37,12 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 
 /* Under this root, as it is now: nothing is checked, nothing set. False: not present. */
 bool soft_look_up(const struct soft_cpu *cpu, uint64_t cr3, uint64_t gva, struct page_walk *ret);
+/*
+ * In the same page table as what was found, as it is now. False: not present, not marked as
+ * accessed, or that was no table of 8-byte entries.
+ */
+bool soft_look_beside(const struct soft_cpu *cpu, const struct page_walk *found, uint64_t gva,
+		      struct page_walk *ret);
 /* Whether the entries are still there; A and D may be others. */
 bool soft_walk_holds(const struct page_walk *walk);
 
@@ -101,6 +107,18 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site);
 /* Behind such an access: what it left on the bounce buffer goes to memory. */
 void *soft_commit(struct soft_cpu *cpu);
+
+/* batch.c */
+/* Entries for the pages around gva, as far as that changes nothing but the next miss. */
+void soft_fill_beside(struct soft_cpu *cpu, unsigned view, uint64_t gva, bool write,
+		      const struct page_walk *found);
+/* A fault is delivered; IRET from it is where its page is filled. */
+void soft_note_fault(struct soft_cpu *cpu, const struct fault *fault);
+/* Behind an IRET, if soft_cpu.fault_waits. */
+void soft_fill_after_fault(struct soft_cpu *cpu);
+
+/* counters.c: one line of text; its length without the NUL, cut at bytes - 1. */
+size_t soft_mmu_statistics(const struct soft_cpu *cpu, char *text, size_t bytes);
 
 /* shootdown.c */
 void soft_stop_executing(struct soft_cpu *cpu);

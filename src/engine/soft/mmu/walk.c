@@ -322,6 +322,30 @@ bool soft_look_up(const struct soft_cpu *cpu, uint64_t cr3, uint64_t gva, struct
 	return look_up(cpu, tables_32(), cr3, gva, ret);
 }
 
+bool soft_look_beside(const struct soft_cpu *cpu, const struct page_walk *found, uint64_t gva,
+		      struct page_walk *ret)
+{
+	const struct x86_state *s = &cpu->state;
+	const struct tables t = s->efer & EFER_LMA ? tables_long(s) : tables_pae(s);
+	uint8_t *at;
+	uint64_t entry;
+
+	if (!found->levels || found->level || found->entry_bytes != sizeof(entry))
+		return false;
+	at = (uint8_t *)((uint64_t)found->at[0] & ~(uint64_t)PAGE_OFFSET_MASK) +
+	     (gva / PAGE_BYTES & ((1u << t.index_bits) - 1)) * sizeof(entry);
+	entry = entry_read(&t, at);
+	if ((entry & (PTE_P | PTE_A)) != (PTE_P | PTE_A) || entry & reserved_bits(&t, 0, true))
+		return false;
+	*ret = *found;
+	ret->at[0] = at;
+	ret->entry[0] = entry;
+	ret->rights = found->upper_rights & rights_of(&t, 0, entry);
+	ret->rights |= RIGHT_ACCESSED | (entry & PTE_D ? RIGHT_DIRTY : 0);
+	finish(cpu, &t, gva, ret);
+	return true;
+}
+
 bool soft_walk_holds(const struct page_walk *t)
 {
 	const struct tables kind = { .levels = t->entry_bytes == 4 ? LEVELS_32 : LEVELS_LONG };

@@ -1,0 +1,89 @@
+/*
+ * Entries that nobody has asked for yet: beside a page that was looked up in vain, and for the page
+ * that the guest's fault handler has just mapped, when it returns.
+ *
+ *   1. Nothing is changed by it: only pages whose A is set already, and D for a write entry, which
+ *      the guest could not tell from pages that it has touched. A processor may cache them (SDM
+ *      Vol. 3A 4.10.2.3).
+ *   2. A write entry is made only to a frame to which the processor has had one: no table of the
+ *      guest is opened by it, no code given up, nothing told as dirty.
+ */
+#include "engine/soft/insn/insn.h"
+#include "mmu.h"
+#include "page_table.h"
+#include "space.h"
+
+enum { BATCH_ENTRIES = 8 };
+
+static bool may_be_in_view(unsigned view, unsigned rights)
+{
+	if (view == VIEW_USER)
+		return rights & RIGHT_USER;
+	return view == VIEW_KERNEL_AC || !(rights & RIGHT_USER);
+}
+
+static bool is_open_for_writes(const struct soft_cpu *cpu, uint64_t frame)
+{
+	const uint8_t written = FRAME_WRITTEN | FRAME_DIRTY;
+	uint8_t flags = __atomic_load_n(&cpu->engine->frame_flags[frame], __ATOMIC_SEQ_CST);
+
+	return (flags & (written | FRAME_CODE | FRAME_READ_ONLY)) == written &&
+	       cpu->engine->frame_holders[frame] & cpu->holder;
+}
+
+static void insert_marked(struct soft_cpu *cpu, unsigned view, uint64_t gva, bool write,
+			  const struct page_walk *found)
+{
+	const unsigned writable = RIGHT_WRITE | RIGHT_DIRTY;
+	uint8_t *page = soft_hva(cpu->engine, found->gpa & ~(uint64_t)PAGE_OFFSET_MASK);
+
+	if (!page || !(found->rights & RIGHT_ACCESSED) || !may_be_in_view(view, found->rights) ||
+	    soft_is_watched_page(cpu, gva) || space_has(cpu->mmu, view, gva, false))
+		return;
+	space_insert(cpu->mmu, view, gva, page,
+		     write && (found->rights & writable) == writable &&
+			     is_open_for_writes(cpu, soft_frame(cpu->engine, page)),
+		     found);
+	cpu->count.filled_ahead++;
+}
+
+void soft_fill_beside(struct soft_cpu *cpu, unsigned view, uint64_t gva, bool write,
+		      const struct page_walk *found)
+{
+	const uint64_t group_bytes = (uint64_t)BATCH_ENTRIES * PAGE_BYTES;
+	uint64_t first = gva & ~(group_bytes - 1);
+
+	if (!cpu->engine->fills_ahead)
+		return;
+	for (unsigned n = 0; n < BATCH_ENTRIES; n++) {
+		uint64_t at = first + (uint64_t)n * PAGE_BYTES;
+		struct page_walk beside;
+
+		if (at / PAGE_BYTES != gva / PAGE_BYTES &&
+		    soft_look_beside(cpu, found, at, &beside))
+			insert_marked(cpu, view, at, write, &beside);
+	}
+}
+
+void soft_note_fault(struct soft_cpu *cpu, const struct fault *fault)
+{
+	enum { CODE_WRITE = 2, CODE_FETCH = 16 };
+
+	cpu->fault_waits = cpu->engine->fills_ahead && cpu->state.cpl == 3 &&
+			   fault->vector == EXC_PF && !(fault->code & CODE_FETCH);
+	cpu->fault_gva = fault->address;
+	cpu->fault_writes = fault->code & CODE_WRITE;
+}
+
+void soft_fill_after_fault(struct soft_cpu *cpu)
+{
+	struct page_walk found;
+
+	cpu->fault_waits = false;
+	if (cpu->state.cpl == 3 &&
+	    soft_look_up(cpu, cpu->state.cr3, cpu->fault_gva, &found)) {
+		space_note_miss(cpu->mmu, VIEW_USER, cpu->fault_gva);
+		insert_marked(cpu, VIEW_USER, cpu->fault_gva, cpu->fault_writes, &found);
+		soft_fill_beside(cpu, VIEW_USER, cpu->fault_gva, cpu->fault_writes, &found);
+	}
+}
