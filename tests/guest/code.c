@@ -137,6 +137,43 @@ static void breakpoints(void)
 	check_equal("off again", hits, 1);
 }
 
+/*
+ * One frame at several addresses of user code: lea rax, [rip + 16]; call to the next; pop rbx;
+ * test al, al; jnz into another block; mov rcx, [rip - 7]; an undefined instruction at 40
+ */
+static void at_several_addresses(void)
+{
+	enum { USER_CODE = 0x33, PLACES = 3, AFTER_CALL = 12, UNDEFINED = 40, BEHIND_LEA = 7 };
+	static const uint64_t places[PLACES] = { 0x8000100000, 0x8000237000, 0x8000004000 };
+	static const uint8_t user[] = { 0x48, 0x8d, 0x05, 0x10, 0,    0,    0,    0xe8, 0,
+					0,    0,    0,    0x5b, 0x84, 0xc0, 0x75, 0x03 };
+	static const uint8_t rest[] = { 0x48, 0x8b, 0x0d, 0xf9, 0xff, 0xff, 0xff };
+	uint8_t *page = new_page();
+	uint8_t *stack = new_page();
+	bool good = true;
+
+	for (unsigned n = 0; n < sizeof(user); n++)
+		page[n] = user[n];
+	for (unsigned n = 0; n < sizeof(rest); n++)
+		page[20 + n] = rest[n];
+	page[27] = 0xeb, page[28] = UNDEFINED - 29;
+	page[UNDEFINED] = 0x0f, page[UNDEFINED + 1] = 0x0b;
+	map_page(0x8000300000, (uint64_t)stack, PAGE_P | PAGE_W | PAGE_U);
+	for (unsigned n = 0; n < PLACES; n++)
+		map_page(places[n], (uint64_t)page, PAGE_P | PAGE_U);
+	for (unsigned n = 0; n < 20 * PLACES; n++) {
+		uint64_t at = places[n % PLACES];
+
+		/* another displacement, by another address */
+		page[3] = (uint8_t)(16 + n);
+		good &= try_user((void (*)(void))at, 0x8000300800, USER_CODE) == 6;
+		good &= last.rip == at + UNDEFINED && last.rbx == at + AFTER_CALL;
+		good &= last.rax == at + BEHIND_LEA + 16 + n;
+		good &= last.rcx == *(const uint64_t *)(const void *)(page + 20);
+	}
+	check("user code of one frame at several addresses", good);
+}
+
 void test_main(void)
 {
 	code = new_page();
@@ -145,6 +182,7 @@ void test_main(void)
 	map_page(AT + 4096, (uint64_t)code + 4096, PAGE_P | PAGE_W);
 	self_modifying();
 	straddling();
+	at_several_addresses();
 	single_step();
 	breakpoints();
 }

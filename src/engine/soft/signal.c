@@ -156,7 +156,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
 		g[REG_RIP] = (greg_t)e->reload;
 		return;
 	}
-	cpu->signal_in_block = soft_guest_pc(e, pc, &cpu->signal_rip, &cpu->signal_in_word);
+	cpu->signal_in_block = soft_guest_pc(cpu, pc, &cpu->signal_rip, &cpu->signal_in_word);
 	if (!cpu->signal_in_block && !odd_stack) {
 		own_fault(number, info, g);
 		return;

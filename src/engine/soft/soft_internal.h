@@ -73,7 +73,7 @@ enum {
 #define TABLE_BYTES (1ull << 39)
 #define TABLE_RESERVED_BYTES (TABLE_BYTES + 0x20000)
 enum { TABLE_CHUNK_BYTES = 64 << 10 };
-enum { JUMP_CACHE_ENTRIES = 16384 };
+enum { JUMP_CACHE_BITS = 16, JUMP_CACHE_ENTRIES = 1 << JUMP_CACHE_BITS };
 
 /*
  * sum: address + key of mode and epoch. Keys are secret 64-bit numbers, so that one comparison of
@@ -81,6 +81,16 @@ enum { JUMP_CACHE_ENTRIES = 16384 };
  * them.
  */
 struct jump_entry { uint64_t sum, host; };
+
+/*
+ * Of the entry for an address. A product, so that functions whose addresses differ by a round
+ * number do not meet; of 32 bits, as translated code does it.
+ */
+#define JUMP_HASH_FACTOR 0x9e3779b1u
+static inline uint32_t soft_jump_index(uint64_t rip)
+{
+	return (uint32_t)rip * JUMP_HASH_FACTOR >> (32 - JUMP_CACHE_BITS);
+}
 
 struct block;
 struct pc_map;
@@ -139,6 +149,7 @@ struct soft_cpu {
 		*thunk_indirect, *thunk_way_out;
 	/* at a way out of hot code (code/late.c): the host's flags, as flags_word; r10, r11 */
 	uint64_t way_flags, way_rax, way_scratch[2];
+	uint64_t code_page; /* of the running block, where that floats (code/code.h) */
 	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the current space */
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 	_Alignas(64) uint8_t vector[PAGE_BYTES]; /* between engine_run() calls: an XSAVE area */

@@ -47,10 +47,12 @@ struct block *soft_block_of(const struct soft_engine *e, uint64_t host_pc)
 	return owner_of(e, part_of(e, host_pc));
 }
 
-/* Polls and stubs are no guest instruction's. */
-bool soft_guest_pc(const struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip,
+/* The entries, polls and stubs are no guest instruction's. */
+bool soft_guest_pc(const struct soft_cpu *cpu, uint64_t host_pc, uint64_t *ret_rip,
 		   bool *ret_in_word)
 {
+	const struct soft_engine *e = cpu->engine;
+	const struct block *b;
 	struct block *part = part_of(e, host_pc);
 	const struct pc_map *map;
 	uint32_t offset, n;
@@ -59,11 +61,13 @@ bool soft_guest_pc(const struct soft_engine *e, uint64_t host_pc, uint64_t *ret_
 		return false;
 	map = &e->maps[part->map_first];
 	offset = (uint32_t)(host_pc - (uint64_t)e->code_run) - part->host_offset;
-	if (offset >= part->hot_bytes)
+	if (offset < part->direct || offset >= part->hot_bytes)
 		return false;
 	for (n = 1; n < part->maps && map[n].host <= offset; n++)
 		;
-	*ret_rip = owner_of(e, part)->gva + (map[n - 1].guest & MAP_GUEST);
+	b = owner_of(e, part);
+	*ret_rip = soft_page_rip(cpu, b) + (b->gpa & PAGE_OFFSET_MASK) +
+		   (map[n - 1].guest & MAP_GUEST);
 	*ret_in_word = map[n - 1].guest & MAP_FLAGS_IN_WORD;
 	return true;
 }
@@ -79,15 +83,15 @@ struct block *soft_block_at(const struct soft_engine *e, const void *entry)
 	return &e->blocks[index];
 }
 
-static uint32_t bucket(uint64_t gpa, uint64_t gva, uint32_t mode)
+static uint32_t bucket(uint64_t gpa, uint32_t mode)
 {
-	return (uint32_t)(((gpa ^ gva << 20 ^ mode) * 0x9e3779b97f4a7c15ull) >> 32) %
+	return (uint32_t)(((gpa ^ (uint64_t)mode << 48) * 0x9e3779b97f4a7c15ull) >> 32) %
 	       HASH_BUCKETS;
 }
 
 void soft_hide_block(struct soft_engine *e, struct block *b)
 {
-	uint32_t *link = &e->hash[bucket(b->gpa, b->gva, soft_key_mode(b))];
+	uint32_t *link = &e->hash[bucket(b->gpa, soft_key_mode(b))];
 
 	while (*link && &e->blocks[*link - 1] != b)
 		link = &e->blocks[*link - 1].next_in_hash;
@@ -123,11 +127,12 @@ static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t 
 	struct soft_engine *e = cpu->engine;
 
 	for (uint32_t n =
-		     __atomic_load_n(&e->hash[bucket(gpa, cpu->state.rip, mode)], __ATOMIC_ACQUIRE);
+		     __atomic_load_n(&e->hash[bucket(gpa, mode)], __ATOMIC_ACQUIRE);
 	     n; n = __atomic_load_n(&e->blocks[n - 1].next_in_hash, __ATOMIC_ACQUIRE)) {
 		struct block *b = &e->blocks[n - 1];
 
-		if (b->gpa == gpa && b->gva == cpu->state.rip && soft_key_mode(b) == mode &&
+		if (b->gpa == gpa && soft_key_mode(b) == mode &&
+		    (soft_floats(b->mode) || b->gva == cpu->state.rip) &&
 		    (!(b->mode & BLOCK_STRADDLES) || b->second_gfn == second_gpa >> 12))
 			return b;
 	}
@@ -136,7 +141,7 @@ static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t 
 
 static void block_insert(struct soft_engine *e, struct block *b, uint64_t frame, uint32_t mode)
 {
-	uint32_t *head = &e->hash[bucket(b->gpa, b->gva, mode)];
+	uint32_t *head = &e->hash[bucket(b->gpa, mode)];
 
 	b->next_in_hash = *head;
 	b->next_in_page = e->page_blocks[frame];
@@ -213,7 +218,7 @@ static void check_hash(const struct soft_engine *e)
 
 			assert(!b->dead && b->form != BLOCK_PART);
 			assert(!e->regions[soft_region_of(e, b->host_offset)].closed);
-			assert(bucket(b->gpa, b->gva, soft_key_mode(b)) == head);
+			assert(bucket(b->gpa, soft_key_mode(b)) == head);
 		}
 }
 

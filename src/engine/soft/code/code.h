@@ -7,7 +7,9 @@
  *                that of their addresses. Descriptions, pc maps, kept bytes and links of its blocks
  *                have a part of blocks[], maps[], kept[] and links[] each
  *   block        hot code, then a stub for each way into a cold part
- *   hash         by gpa and mode: where the dispatcher finds a block
+ *   hash         by gpa and mode: where the dispatcher finds a block. User code of 64 bits floats:
+ *                it is found by these alone, and any process at any address executes it. Rights
+ *                are looked at when it is looked up. Other code is found by gva as well
  *   page_blocks  by frame: what a write to it takes back; straddlers: blocks that end in a second
  *                page
  *   links        of a block: its jumps to blocks of the same page, and what they were before
@@ -22,7 +24,8 @@
  *   2. What the hash leads to is not dead, in its bucket, and in no closed region.
  *   3. A block that is not dead is in the list of its frame, and the frame is FRAME_CODE; of one
  *      that straddles also the second.
- *   4. An entry of a jump cache that can hit leads to a block that is not dead.
+ *   4. An entry of a jump cache that can hit leads to a block that is not dead; or to one that
+ *      floats, whose entry leads to the dispatcher, which then overwrites that of the jump cache.
  *   5. A link leads to where it led first or to a block of the same page and mode that is in no
  *      closed region.
  *   6. A cold part that was made later lies in the region of its block or in one that is closed
@@ -113,13 +116,33 @@ static inline uint32_t soft_key_mode(const struct block *b)
 	return b->mode & ~(uint32_t)BLOCK_STRADDLES;
 }
 
+/*
+ * Whether code of this mode is the same at every address that its frame has: user code of 64 bits.
+ * soft_cpu.code_page has the page; the indirect entry takes it from state.rip, which whoever leads
+ * there has stored.
+ */
+static inline bool soft_floats(uint32_t mode)
+{
+	const uint32_t fixed = MODE_32_BIT | MODE_16_BIT | BLOCK_ALONE | BLOCK_STRADDLES |
+			       BLOCK_CHECKED;
+
+	return (mode & (fixed | MODE_USER)) == MODE_USER;
+}
+/* Of a block that floats: how much of the indirect entry sets code_page. */
+enum { FLOATING_ENTRY_BYTES = 25 };
+/* Where the block, which this processor executes, has its page. */
+static inline uint64_t soft_page_rip(const struct soft_cpu *cpu, const struct block *b)
+{
+	return soft_floats(b->mode) ? cpu->code_page : b->gva - (b->gpa & PAGE_OFFSET_MASK);
+}
+
 /* block.c */
 /* The block whose code holds host_pc. */
 struct block *soft_block_of(const struct soft_engine *e, uint64_t host_pc);
 /* The block that begins at this host address; NULL for the way out of the engine. */
 struct block *soft_block_at(const struct soft_engine *e, const void *entry);
 /* ret_in_word: MAP_FLAGS_IN_WORD is set there. False: not in a block. */
-bool soft_guest_pc(const struct soft_engine *e, uint64_t host_pc, uint64_t *ret_rip,
+bool soft_guest_pc(const struct soft_cpu *cpu, uint64_t host_pc, uint64_t *ret_rip,
 		   bool *ret_in_word);
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
 struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,

@@ -253,9 +253,16 @@ void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from)
 /* Whether a jump from the one may become one to the other, which begins at rip. */
 static bool may_chain(const struct block *from, const struct block *b, uint64_t rip)
 {
-	return !(b->mode & (BLOCK_ALONE | BLOCK_STRADDLES)) && b->gva == rip &&
+	return !(b->mode & (BLOCK_ALONE | BLOCK_STRADDLES)) &&
+	       (soft_floats(b->mode) ? !((b->gpa ^ rip) & PAGE_OFFSET_MASK) : b->gva == rip) &&
 	       from->gpa / PAGE_BYTES == b->gpa / PAGE_BYTES &&
 	       soft_key_mode(from) == soft_key_mode(b);
+}
+
+/* Where the flags come in flags_word, within a page. */
+static uint32_t entry_in_word(const struct block *b)
+{
+	return soft_floats(b->mode) ? FLOATING_ENTRY_BYTES : 0;
 }
 
 void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const uint8_t *link)
@@ -277,7 +284,7 @@ void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const 
 	if (region->times_reused == before && !from->dead && !b->dead &&
 	    may_chain(from, b, target))
 		soft_link(e, from, (uint32_t)(link - e->code_run), (uint32_t)(home - e->code_run),
-			  b->host_offset + (in_word ? 0u : b->direct));
+			  b->host_offset + (in_word ? entry_in_word(b) : b->direct));
 	soft_release(&e->lock);
 	return entry;
 }

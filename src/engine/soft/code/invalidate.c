@@ -24,7 +24,7 @@ static void block_kill(struct soft_engine *e, struct block *b, uint64_t frame)
 	soft_hide_block(e, b);
 	soft_note_end(e, b, END_WRITTEN);
 	__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
-	for (unsigned n = 0; n < e->cpu_count; n++)
+	for (unsigned n = 0; n < e->cpu_count && !soft_floats(b->mode); n++)
 		soft_forget_block(e->cpus[n], b);
 	soft_unlink(e, frame, b->host_offset, b->host_offset + b->hot_bytes);
 	soft_replace_by_jump(entry, stubs + soft_stub_offset(STUB_DEAD_INDIRECT));

@@ -6,7 +6,7 @@
 
 struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip)
 {
-	return &cpu->jump_cache[(rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1)];
+	return &cpu->jump_cache[soft_jump_index(rip)];
 }
 
 uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode)
@@ -39,14 +39,15 @@ static bool note_pages(struct soft_cpu *cpu, const struct block *b, uint64_t lin
 void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
 			const struct page_walk *found)
 {
-	struct jump_entry *j = soft_jump_entry(cpu, b->gva);
+	uint64_t rip = cpu->state.rip;
+	struct jump_entry *j = soft_jump_entry(cpu, rip);
 
 	j->sum = 0;
 	if (!note_pages(cpu, b, linear, found))
 		return;
 	__atomic_store_n(&j->host, (uint64_t)(cpu->engine->code_run + b->host_offset),
 			 __ATOMIC_SEQ_CST);
-	__atomic_store_n(&j->sum, b->gva + soft_jump_key(cpu, b->mode), __ATOMIC_SEQ_CST);
+	__atomic_store_n(&j->sum, rip + soft_jump_key(cpu, b->mode), __ATOMIC_SEQ_CST);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	/*
 	 * since it was found: block_kill() may have been here before; what leads to a dead block
@@ -108,7 +109,7 @@ static void check_entry(const struct soft_cpu *cpu, const struct jump_entry *j)
 		return;
 	b = soft_block_of(e, j->host);
 	assert(b);
-	if (j->sum == b->gva + soft_jump_key(cpu, b->mode))
+	if (!soft_floats(b->mode) && j->sum == b->gva + soft_jump_key(cpu, b->mode))
 		assert(!b->dead);
 }
 

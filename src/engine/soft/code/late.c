@@ -32,11 +32,6 @@ static struct way_out way_of(const struct soft_engine *e, const struct block *b,
 	return way;
 }
 
-static uint64_t page_rip(const struct block *b)
-{
-	return b->gva - (b->gpa & PAGE_OFFSET_MASK);
-}
-
 static void *chain(struct soft_cpu *cpu, const struct block *b, const uint8_t *stub,
 		   struct way_out way)
 {
@@ -44,7 +39,7 @@ static void *chain(struct soft_cpu *cpu, const struct block *b, const uint8_t *s
 
 	if (!way.flags_in_word)
 		cpu->flags_word = cpu->way_flags;
-	cpu->state.rip = page_rip(b) + way.target;
+	cpu->state.rip = soft_page_rip(cpu, b) + way.target;
 	if (x86_code_bits(&cpu->state) != 64)
 		cpu->state.rip = (uint32_t)cpu->state.rip;
 	if (way.kind == WAY_KICKED)
@@ -80,7 +75,11 @@ void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name)
 	if (stub < STUBS_OF_ENTRIES) {
 		if (stub == STUB_DEAD_DIRECT)
 			cpu->flags_word = cpu->way_flags;
-		cpu->state.rip = b->gva;
+		/* at the indirect entry of one that floats it is that already, and code_page old */
+		if (stub == STUB_DEAD_DIRECT || !soft_floats(b->mode))
+			cpu->state.rip = soft_page_rip(cpu, b) + (b->gpa & PAGE_OFFSET_MASK);
+		if (x86_code_bits(&cpu->state) != 64)
+			cpu->state.rip = (uint32_t)cpu->state.rip;
 		return soft_dispatch(cpu);
 	}
 	way = way_of(e, b, stub);

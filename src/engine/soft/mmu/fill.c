@@ -66,7 +66,7 @@ static void *raise_at(struct soft_cpu *cpu, struct memory_site *site, const stru
 {
 	bool in_word;
 
-	soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
+	soft_guest_pc(cpu, (uint64_t)site, &cpu->state.rip, &in_word);
 	return soft_raise(cpu, fault);
 }
 
@@ -124,14 +124,14 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 		 * the block would change under its own feet: this instruction alone, then the new
 		 * code
 		 */
-		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
+		soft_guest_pc(cpu, (uint64_t)site, &cpu->state.rip, &in_word);
 		cpu->pending |= PENDING_SINGLE;
 		return soft_dispatch(cpu);
 	}
 	if (site->locked && cpu->engine->cpu_count > 1 && !(cpu->pending & PENDING_ALONE)) {
 		bool in_word;
 
-		soft_guest_pc(cpu->engine, (uint64_t)site, &cpu->state.rip, &in_word);
+		soft_guest_pc(cpu, (uint64_t)site, &cpu->state.rip, &in_word);
 		cpu->pending |= PENDING_SINGLE | PENDING_WANT_ALONE;
 		return soft_dispatch(cpu);
 	}

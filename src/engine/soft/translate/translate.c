@@ -28,17 +28,35 @@
 
 size_t soft_translation_bytes(void) { return sizeof(struct translation); }
 
+/* state.rip is that of the block. One length, and a first instruction of at least five bytes. */
+static void emit_set_page(struct translation *t)
+{
+	struct emitter *e = out(t);
+
+	emit_load(e, R11, CPU(state.rip));
+	emit_prefixes(e, OP64(0), false, R11, NO_REG, R11);
+	emit8(e, 0x8d);
+	emit8(e, 0x80 | (R11 & 7) << 3 | (R11 & 7));
+	emit32(e, -(uint32_t)(t->rip & PAGE_OFFSET_MASK));
+	emit_store(e, R11, CPU(code_page));
+	assert(e->out == t->base + FLOATING_ENTRY_BYTES);
+}
+
 static void emit_entries(struct translation *t)
 {
 	struct emitter *e = out(t);
+	bool pads;
 
 	while (((uintptr_t)e->out + 4) & 15)
 		emit8(e, 0xcc);
 	emit32(e, (uint32_t)(t->block - t->engine->blocks)); /* block_at() */
 	t->base = e->out;
+	if (soft_floats(t->mode))
+		emit_set_page(t);
 	if (t->insns[0].live_in)
 		emit_restore_flags(e);
-	emit_nop(e, t->insns[0].live_in ? -(unsigned)(uintptr_t)e->out & 7 : 8);
+	pads = t->insns[0].live_in || soft_floats(t->mode);
+	emit_nop(e, pads ? -(unsigned)(uintptr_t)e->out & 7 : 8);
 	t->block->direct = (uint8_t)(e->out - t->base);
 	emit_nop(e, 5); /* soft_replace_by_jump() */
 }
@@ -274,16 +292,18 @@ void *soft_translate_part(struct soft_engine *e, struct block *b, unsigned stub)
 void soft_leave_at_stub(struct soft_cpu *cpu, const struct block *b, unsigned stub)
 {
 	struct translation *t = cpu->engine->translation;
+	/* from where it was made to where it is executed */
+	uint64_t moved = soft_page_rip(cpu, b) + (b->gpa & PAGE_OFFSET_MASK) - b->gva;
 	const struct cold *c;
 
 	translate_again(cpu->engine, b);
 	c = &t->cold[t->ways[stub].cold];
 	if (c->kind == COLD_POLL) {
-		cpu->state.rip = c->target;
+		cpu->state.rip = moved + c->target;
 		if (!c->flags_in_word)
 			cpu->flags_word = cpu->way_flags;
 		return;
 	}
-	cpu->state.rip = t->insns[c->insn].rip;
+	cpu->state.rip = moved + t->insns[c->insn].rip;
 	cpu->pending |= PENDING_SINGLE;
 }

@@ -98,6 +98,26 @@ uint64_t translate_after_insn(const struct translation *t)
 	return (t->at->rip + t->at->insn.length) & t->rip_mask;
 }
 
+void emit_rip(struct translation *t, uint8_t reg, uint64_t value)
+{
+	int64_t left = (int64_t)(value - (t->rip & ~(uint64_t)PAGE_OFFSET_MASK));
+
+	if (!soft_floats(t->mode)) {
+		emit_constant(out(t), reg, value);
+		return;
+	}
+	emit_load(out(t), reg, CPU(code_page));
+	while (left) {
+		int32_t step = (int32_t)left;
+
+		/* two GiB and a page away at most */
+		if (left != step)
+			step = left < 0 ? INT32_MIN : INT32_MAX;
+		emit_lea(out(t), reg, mem(reg, step));
+		left -= step;
+	}
+}
+
 /*
  * reg = so many bytes of the effective address, without the segment base. Uses r11 for a displaced
  * index.
@@ -112,7 +132,11 @@ void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg, 
 	if (i->base == X86_RIP) {
 		uint64_t value = translate_after_insn(t) + (uint64_t)(int64_t)i->disp;
 
-		emit_constant(out(t), reg, bytes == 8 ? value : (uint32_t)value);
+		if (bytes != 8 && !soft_floats(t->mode))
+			value = (uint32_t)value;
+		emit_rip(t, reg, value);
+		if (bytes != 8 && soft_floats(t->mode))
+			emit_rr(out(t), OP32(0x89), reg, reg);
 		return;
 	}
 	if (i->base < 16 && displaced(i->base)) {

@@ -109,7 +109,7 @@ static void cold_chain(struct translation *t, struct cold *c)
 		emit_mov(e, RCX, R11);
 		if (!c->flags_in_word)
 			emit_save_flags(e, true);
-		emit_constant(e, R11, c->target);
+		emit_rip(t, R11, c->target);
 		emit_store(e, R11, CPU(state.rip));
 		emit_jmp_cpu(e, offsetof(struct soft_cpu, thunk_miss));
 		calm[-1] = (uint8_t)(e->out - calm);
@@ -127,7 +127,7 @@ static void cold_chain(struct translation *t, struct cold *c)
 	}
 	if (!c->flags_in_word)
 		emit_save_flags(e, true);
-	emit_constant(e, R11, c->target);
+	emit_rip(t, R11, c->target);
 	emit_store(e, R11, CPU(state.rip));
 	set_jump(emit_lea_rip(e, R11), link);
 	set_jump(emit_lea_rip(e, R10), home);

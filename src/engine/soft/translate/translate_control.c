@@ -4,14 +4,33 @@
  */
 #include "translate_internal.h"
 
-static uint32_t jump_index(uint64_t rip)
-{
-	return (uint32_t)((rip ^ rip >> 12) & (JUMP_CACHE_ENTRIES - 1));
-}
-
 static struct host_mem jump_key(bool user)
 {
 	return cpu_mem(offsetof(struct soft_cpu, jump_key) + user * sizeof(uint64_t));
+}
+
+/* To the address in r11; returns the jump of a miss. soft_jump_index() is what it computes. */
+static uint8_t *exit_by_hash(struct translation *t, bool user)
+{
+	const size_t cache = offsetof(struct soft_cpu, jump_cache);
+	struct host_mem entry = {
+		.base = R10, .index = NO_REG, .gs = true, .disp = (int32_t)cache
+	};
+	uint8_t *miss;
+
+	emit_store(out(t), R11, CPU(state.rip));
+	emit_rr(out(t), OP32(0x69), R10, R11); /* imul */
+	emit32(out(t), JUMP_HASH_FACTOR);
+	emit_rr(out(t), OP32(0xc1), 5, R10); /* shr */
+	emit8(out(t), 32 - JUMP_CACHE_BITS);
+	emit_rr(out(t), OP32(0xc1), 4, R10); /* shl */
+	emit8(out(t), 4);
+	emit_rm(out(t), OP64(0x03), R11, jump_key(user));
+	emit_rm(out(t), OP64(0x3b), R11, entry);
+	miss = emit_jcc(out(t), CC_NZ);
+	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
+	emit_rm(out(t), OP32(0xff), 4, entry);
+	return miss;
 }
 
 /*
@@ -20,9 +39,16 @@ static struct host_mem jump_key(bool user)
 void translate_exit_constant(struct translation *t, uint64_t target)
 {
 	size_t entry = offsetof(struct soft_cpu, jump_cache) +
-		       jump_index(target) * sizeof(struct jump_entry);
+		       soft_jump_index(target) * sizeof(struct jump_entry);
 	uint8_t *miss;
 
+	if (soft_floats(t->mode)) {
+		emit_rip(t, R11, target);
+		miss = exit_by_hash(t, t->mode & MODE_USER);
+		set_jump(miss, out(t)->out);
+		emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
+		return;
+	}
 	emit_constant(out(t), R11, target);
 	emit_store(out(t), R11, CPU(state.rip));
 	emit_rm(out(t), OP64(0x03), R11, jump_key(t->mode & MODE_USER));
@@ -36,30 +62,10 @@ void translate_exit_constant(struct translation *t, uint64_t target)
 /* To the address in r11, at that level. Flags are in flags_word. */
 void translate_exit_indirect(struct translation *t, bool user)
 {
-	size_t cache = offsetof(struct soft_cpu, jump_cache);
-	struct host_mem entry = {
-		.base = R10, .index = NO_REG, .gs = true, .disp = (int32_t)cache
-	};
-	uint8_t *miss;
+	uint8_t *miss = exit_by_hash(t, user);
 
-	emit_store(out(t), R11, CPU(state.rip));
-	emit_rr(out(t),
-		(struct host_op){
-			.kind = X86_KIND_VEX128, .map = 3, .pp = 3, .opcode = 0xf0, .w = true },
-		R10, R11);
-	emit8(out(t), 12);
-	emit_rr(out(t), OP32(0x31), R11, R10);
-	emit_rr(out(t), OP32(0x81), 4, R10);
-	emit32(out(t), JUMP_CACHE_ENTRIES - 1);
-	emit_rr(out(t), OP32(0xc1), 4, R10);
-	emit8(out(t), 4);
-	emit_rm(out(t), OP64(0x03), R11, jump_key(user));
-	emit_rm(out(t), OP64(0x3b), R11, entry);
-	miss = emit_jcc(out(t), CC_NZ);
-	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
-	emit_rm(out(t), OP32(0xff), 4, entry);
 	set_jump(miss, out(t)->out);
-	emit_constant(out(t), R10, t->at->rip);
+	emit_rip(t, R10, t->at->rip);
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_indirect));
 }
 
@@ -154,7 +160,7 @@ static void emit_system(struct translation *t)
 {
 	uint8_t *site;
 
-	emit_constant(out(t), R11, t->at->rip);
+	emit_rip(t, R11, t->at->rip);
 	emit_store(out(t), R11, CPU(state.rip));
 	site = emit_lea_rip(out(t), R11);
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_system));
@@ -212,6 +218,22 @@ void translate_push_constant(struct translation *t, uint64_t value)
 		emit_constant(out(t), R10, value);
 		emit_store(out(t), R10, pushed);
 	}
+	translate_end_access(t, c);
+	emit_lea(out(t), RSP, mem(RSP, -8));
+}
+
+/* The address behind a call. */
+void translate_push_return(struct translation *t)
+{
+	struct cold *c;
+
+	if (!soft_floats(t->mode)) {
+		translate_push_constant(t, translate_after_insn(t));
+		return;
+	}
+	c = push_lookup(t);
+	emit_rip(t, R10, translate_after_insn(t));
+	emit_store(out(t), R10, pushed);
 	translate_end_access(t, c);
 	emit_lea(out(t), RSP, mem(RSP, -8));
 }
@@ -308,7 +330,7 @@ bool translate_indirect(struct translation *t)
 	}
 	if (i->encoding.class == X86_CLASS_CALL_INDIRECT) {
 		emit_store(out(t), R11, CPU(temp[2]));
-		translate_push_constant(t, translate_after_insn(t));
+		translate_push_return(t);
 		emit_load(out(t), R11, CPU(temp[2]));
 	}
 	translate_exit_indirect(t, t->mode & MODE_USER);

@@ -12,7 +12,7 @@ static bool is_long_stack(const struct translation *t)
 
 static void translate_call(struct translation *t, uint64_t target)
 {
-	translate_push_constant(t, translate_after_insn(t));
+	translate_push_return(t);
 	translate_exit_direct(t, target);
 }
 

@@ -152,6 +152,8 @@ bool translate_indexed_address(const struct translation *t, const struct x86_ins
 			       unsigned bytes);
 uint64_t translate_jump_target(const struct translation *t, const struct guest_insn *g);
 uint64_t translate_after_insn(const struct translation *t);
+/* reg = an address that is known relative to the block's: of one that floats, from code_page. */
+void emit_rip(struct translation *t, uint8_t reg, uint64_t value);
 void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg, unsigned bytes);
 void emit_segment_base(struct translation *t, const struct x86_insn *i);
 enum address_place emit_linear(struct translation *t, const struct x86_insn *i, unsigned bytes);
@@ -183,6 +185,7 @@ void translate_system_exit(struct translation *t);
 void translate_leave_for_system(struct translation *t);
 void translate_or_else(struct translation *t, struct cold *c, uint8_t cc);
 void translate_push_register(struct translation *t, uint8_t reg);
+void translate_push_return(struct translation *t);
 void translate_push_constant(struct translation *t, uint64_t value);
 void translate_pop_register(struct translation *t, uint8_t reg);
 void translate_leave_frame(struct translation *t);

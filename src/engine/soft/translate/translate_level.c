@@ -104,7 +104,7 @@ bool translate_syscall(struct translation *t)
 	unless(t, c, CPU(state.cr4), CR4_SMAP, CC_Z);
 	translate_flags_to_r10(t);
 	emit_store(out(t), R10, slot(R11));
-	emit_constant(out(t), RCX, translate_after_insn(t));
+	emit_rip(t, RCX, translate_after_insn(t));
 	emit_rm(out(t), OP32(0x8b), R11, CPU(state.sfmask));
 	emit_rr(out(t), OP32(0xf7), 2, R11); /* not */
 	emit_rr(out(t), OP32(0x21), R11, R10);
