@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "ipc/group.h"
 #include "ipc/lockdown.h"
 #include "version.h"
 #include "vm/machine.h"
@@ -52,6 +53,26 @@ static void print_limit(const char *name, int resource)
 		printf(" %s %lu", name, (unsigned long)limit.rlim_cur);
 }
 
+/* What bounds the memory of a machine process. */
+static void print_group(void)
+{
+	struct group_place place;
+	int error = group_place_find(&place);
+	const char *why;
+
+	if (!error)
+		error = group_look(&place);
+	switch (error) {
+	case 0: why = "each machine has its own, with a limit of memory"; break;
+	case -ENOENT: why = "none of version 2 with a controller of memory here"; break;
+	case -EACCES: why = "that of this process is not delegated to it"; break;
+	case -EBUSY: why = "other processes are in that of this process"; break;
+	default: why = strerror(-error);
+	}
+	printf("groups       %s%s\n", why,
+	       error ? ": the engine's budget and RLIMIT_DATA hold alone" : "");
+}
+
 static void print_system(void)
 {
 	int landlock = lockdown_landlock_version();
@@ -84,6 +105,7 @@ static void print_system(void)
 	       first_line("/proc/sys/user/max_user_namespaces", text)[0] ? text : "none",
 	       lockdown_has_namespaces() ? "each process of a machine has its own"
 					 : "not permitted: the lists of system calls hold alone");
+	print_group();
 }
 
 static bool print_engines(void)

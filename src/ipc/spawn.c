@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 /* Where descriptors wait until their numbers are free. */
@@ -147,9 +148,12 @@ static void keep_mounting(void)
 		prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN, 0, 0);
 }
 
-static void child_begin(enum role role, const struct grants *g)
+static void child_begin(enum role role, const struct grants *g, int group)
 {
 	sigset_t none;
+
+	if (group >= 0 && write(group, "0", 1) != 1)
+		_exit(EX_OSERR); /* without its limit it is not to run */
 
 	if (role_describe(role)->spawn_namespaces)
 		keep_mounting();
@@ -167,7 +171,7 @@ static void child_begin(enum role role, const struct grants *g)
 	_exit(-spawn_become(role, g));
 }
 
-int spawn_role(enum role role, const struct grants *g, struct spawned *ret)
+int spawn_role(enum role role, const struct grants *g, int group, struct spawned *ret)
 {
 	int namespaces = role_describe(role)->spawn_namespaces;
 
@@ -178,6 +182,6 @@ int spawn_role(enum role role, const struct grants *g, struct spawned *ret)
 	if (ret->pid < 0)
 		return -errno;
 	if (!ret->pid)
-		child_begin(role, g);
+		child_begin(role, g, group);
 	return 0;
 }

@@ -21,7 +21,9 @@ int spawn_open_program(void);
 int spawn_seal(const char *name, const void *data, size_t bytes);
 /* Memory of zeros that roles share, which nobody can make shorter; -errno. */
 int spawn_share(const char *name, size_t bytes);
-/* A new process in the role. 0 or -errno. */
-int spawn_role(enum role role, const struct grants *grants, struct spawned *ret);
+/*
+ * A new process in the role; group: it enters this one first (group.h), -1: none. 0 or -errno.
+ */
+int spawn_role(enum role role, const struct grants *grants, int group, struct spawned *ret);
 /* This process goes on in the role, with its own pid. Returns only with -errno. */
 int spawn_become(enum role role, const struct grants *grants);

@@ -14,6 +14,7 @@
 #include "broker.h"
 #include "ipc/block.h"
 #include "ipc/forker.h"
+#include "ipc/group.h"
 #include "ipc/lockdown.h"
 #include "ipc/net_card.h"
 #include "keeper.h"
@@ -113,7 +114,7 @@ static void grants_leave(const struct grants *g)
 	}
 }
 
-static int role_start(enum role role, const struct plan *plan, struct grants *g,
+static int role_start(enum role role, const struct plan *plan, struct grants *g, int group,
 		      struct spawned *ret)
 {
 	int error;
@@ -121,7 +122,7 @@ static int role_start(enum role role, const struct plan *plan, struct grants *g,
 	g->fd[GRANT_PLAN] = plan_seal(plan, role);
 	if (g->fd[GRANT_PLAN] < 0)
 		return g->fd[GRANT_PLAN];
-	error = spawn_role(role, g, ret);
+	error = spawn_role(role, g, group, ret);
 	close(g->fd[GRANT_PLAN]);
 	return error;
 }
@@ -141,7 +142,7 @@ static int helper_start(struct broker *b, enum role role, const struct start *st
 		return -errno;
 	g.fd[GRANT_READY] = ready[1];
 	g.fd[GRANT_END] = ending[0];
-	error = role_start(role, start->plan, &g, &helper);
+	error = role_start(role, start->plan, &g, -1, &helper);
 	close(ready[1]);
 	close(ending[0]);
 	if (error)
@@ -200,6 +201,40 @@ static int supervisors_start(struct broker *b, const struct start *start, struct
 	return error;
 }
 
+/*
+ * What a machine process uses at most, with what the kernel has for it: page tables, what it shares
+ * with others, what it begins with.
+ */
+static uint64_t machine_most_bytes(const struct plan *plan)
+{
+	enum { PAGE_TABLES_SHARE = 256, REST_BYTES = 96 << 20, BYTES_PER_VCPU = 1 << 20 };
+	const struct machine_plan *m = &plan->machine;
+	const struct machine_options options = { .memory_bytes = m->memory_bytes,
+						 .overhead_bytes = m->overhead_bytes,
+						 .cpus = m->cpus };
+
+	return machine_ceiling_bytes(&options) + m->memory_bytes / PAGE_TABLES_SHARE + REST_BYTES +
+	       sizeof(struct block_memory) + plan->nets.count * sizeof(struct net_card_memory) +
+	       m->cpus * (uint64_t)BYTES_PER_VCPU;
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
+/* -1: the host has delegated none, or the machine's forks would share its limit. */
+static int machine_group(const struct plan *plan)
+{
+	struct group_place place;
+
+	/* shadow memory is far beyond any limit */
+	if (SANITIZED || plan->machine.forks || group_place_find(&place))
+		return -1;
+	return group_make(&place, machine_most_bytes(plan));
+}
+
 /* The sockets of its forker: this process's ends lie at the same numbers as the others there. */
 static int forker_sockets(struct grants *g)
 {
@@ -222,12 +257,16 @@ static int machine_start(struct broker *b, struct start *start)
 	struct grants g;
 	struct spawned machine;
 	int error = start->plan->machine.forks ? forker_sockets(&start->grants) : 0;
+	int group;
 
 	if (error)
 		return error;
 	g = start->grants;
+	group = machine_group(start->plan);
 	broker_give(b, &g);
-	error = role_start(ROLE_MACHINE, start->plan, &g, &machine);
+	error = role_start(ROLE_MACHINE, start->plan, &g, group, &machine);
+	if (group >= 0)
+		close(group);
 	return error ? error : broker_set_machine(b, &machine);
 }
 

@@ -49,7 +49,7 @@ static int start(const struct supervisor *s, struct spawned *ret)
 	grants.fd[GRANT_PLAN] = plan_seal(s->plan, ROLE_NET);
 	if (grants.fd[GRANT_PLAN] < 0)
 		return grants.fd[GRANT_PLAN];
-	error = spawn_role(ROLE_NET, &grants, ret);
+	error = spawn_role(ROLE_NET, &grants, -1, ret);
 	close(grants.fd[GRANT_PLAN]);
 	return error;
 }

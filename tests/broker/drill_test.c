@@ -362,7 +362,7 @@ static void drill(enum role role, unsigned act, struct order *shared, pid_t outs
 
 	shared->act = act;
 	shared->outsider = outsider;
-	if (spawn_role(role, &grants, &lost) || waitpid(lost.pid, &status, 0) != lost.pid)
+	if (spawn_role(role, &grants, -1, &lost) || waitpid(lost.pid, &status, 0) != lost.pid)
 		exit(2);
 	close(lost.pidfd);
 	denied = WIFSIGNALED(status) || WEXITSTATUS(status) == EXIT_DENIED;

@@ -264,7 +264,7 @@ static void real_one(void)
 	grants.fd[GRANT_ANSWER] = eventfd(0, 0);
 	grants.fd[GRANT_READY] = ready[1];
 	grants.fd[GRANT_END] = ending[0];
-	if (spawn_role(ROLE_DISK, &grants, &disk))
+	if (spawn_role(ROLE_DISK, &grants, -1, &disk))
 		exit(EXIT_FAILURE);
 	close(ready[1]);
 	close(ending[0]);
