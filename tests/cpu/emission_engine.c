@@ -110,14 +110,18 @@ unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emissio
 	struct soft_engine *e = cpu->engine;
 	uint8_t *code = memory.ram + CODE_AT;
 	struct fault fault;
+	uint32_t mode = soft_mode(cpu);
 
+	/* C has looked at the segment's limit already: without, accesses by CS are not copied */
+	if (x86_code_bits(&cpu->state) != 64)
+		mode |= BLOCK_CHECKED;
 	memcpy(code, bytes, count);
 	code[count] = HLT;
 	cpu->state.rip = CODE_AT;
 	e->regions[0] = (struct code_region){ 0 };
 	soft_make_regions(e);
 	copies = 0;
-	if (!soft_translate(cpu, CODE_AT, 0, soft_mode(cpu), &fault))
+	if (!soft_translate(cpu, CODE_AT, 0, mode, &fault))
 		return 0;
 	*ret = last;
 	return copies;
