@@ -134,6 +134,20 @@ int name_listen(const char *name)
 	return fd;
 }
 
+int name_switch_path(const char *name, char *path, size_t bytes)
+{
+	char folder_path[PATH_BYTES];
+	int folder = name_is_valid(name) ? open_folder(folder_path) : -EINVAL;
+
+	if (folder < 0)
+		return folder;
+	close(folder);
+	/* no name of a machine begins so */
+	return (size_t)snprintf(path, bytes, "%s/.switch-%s", folder_path, name) < bytes
+		       ? 0
+		       : -ENAMETOOLONG;
+}
+
 int name_list(void (*found)(void *context, const char *name), void *context)
 {
 	char path[PATH_BYTES];

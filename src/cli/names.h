@@ -18,6 +18,8 @@ bool name_is_valid(const char *name);
  * not the user's own.
  */
 int name_listen(const char *name);
+/* Where a switch of this name listens, in the same folder. 0; -EINVAL: not a name; -errno. */
+int name_switch_path(const char *name, char *path, size_t bytes);
 /* A connection; -ENOENT: no such machine. */
 int name_connect(const char *name);
 /* Calls for every name that has a socket, in order. 0 or -errno. */

@@ -13,6 +13,7 @@
 #include <xxhash.h>
 
 #include "cli.h"
+#include "names.h"
 #include "net/tap/tap.h"
 
 enum { LOCALLY_ADMINISTERED = 2, GROUP = 1, WORD_BYTES = 256 };
@@ -57,6 +58,18 @@ static int take_tap(struct net_choice *card, int *fd, const char *name)
 	return 0;
 }
 
+static int take_switch(struct net_choice *card, const char *name)
+{
+	int error = plan_set_text(card->name, sizeof(card->name), name);
+
+	card->kind = NET_SWITCH;
+	if (!error)
+		error = name_switch_path(name, card->path, sizeof(card->path));
+	return error ? complain(EXIT_USAGE, strerror(-error), name,
+				"say --net switch=NAME, of letters, digits, '.', '_' and '-'")
+		     : 0;
+}
+
 static int take_kind(struct net_options *options, const char *word)
 {
 	const unsigned n = options->cards;
@@ -65,11 +78,15 @@ static int take_kind(struct net_options *options, const char *word)
 	options->tap_fd[n] = -1;
 	if (name)
 		return take_tap(&options->card[n], &options->tap_fd[n], name);
+	name = after(word, "switch=");
+	if (name)
+		return take_switch(&options->card[n], name);
 	if (!strcmp(word, "user")) {
 		options->card[n].kind = NET_USER;
 		return 0;
 	}
-	return complain(EXIT_USAGE, "not a network", word, "say --net user, tap=NAME or none");
+	return complain(EXIT_USAGE, "not a network", word,
+			"say --net user, tap=NAME, switch=NAME or none");
 }
 
 static int take_word(struct net_options *options, const char *word)

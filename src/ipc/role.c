@@ -269,6 +269,7 @@ static const struct role_call net_calls[] = {
 	{ "sendto", CALL_ANY, 0 },
 	{ "recvfrom", CALL_ANY, 0 },
 	{ "recvmsg", CALL_ANY, 0 },
+	{ "sendmsg", CALL_ON_GRANTS, GRANT(GRANT_TAP) },
 	{ "shutdown", CALL_ANY, 0 },
 	{ "getsockname", CALL_ANY, 0 },
 	{ "getpeername", CALL_ANY, 0 },
@@ -291,6 +292,26 @@ static const struct role_call net_calls[] = {
 	{ "restart_syscall", CALL_ANY, 0 },
 	{ "gettid", CALL_ANY, 0 },
 	{ "getpid", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
+/* Lines of net processes, which come by its one socket. It opens nothing, and joins nobody. */
+static const struct role_call switch_calls[] = {
+	{ "poll", CALL_ANY, 0 },
+	{ "accept4", CALL_ON_GRANTS, GRANT(GRANT_CONTROL) },
+	{ "recvfrom", CALL_ANY, 0 },
+	{ "sendto", CALL_ANY, 0 },
+	{ "close", CALL_ANY, 0 },
+	{ "write", CALL_ANY, 0 },
+	{ "clock_gettime", CALL_ANY, 0 },
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "mmap", CALL_ANONYMOUS, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
 	{ "tgkill", CALL_OWN_PROCESS, 0 },
 	{ "exit_group", CALL_ANY, 0 },
 	{ 0 },
@@ -371,6 +392,15 @@ static const struct role_description roles[ROLES] = {
 		.grants = GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT) | GRANT(GRANT_FORK_SELF),
 		.signals_nobody = true,
 		.calls = forker_calls,
+	},
+	[ROLE_SWITCH] = {
+		.name = "switch",
+		.grants = GRANT(GRANT_CONTROL),
+		.stdio = 1,
+		.own_namespaces = EVERY_NAMESPACE,
+		.empties_root = true,
+		.signals_nobody = true,
+		.calls = switch_calls,
 	},
 };
 

@@ -12,6 +12,8 @@
  *             disks are left
  *   supervisor  one network card's memory and events, a pipe     none: it starts net processes,
  *             with the user's rights, and looks at nothing that a guest can write
+ *   switch    the socket where net processes join it, and   all
+ *             their lines
  *   net       one network card's memory and events, perhaps a    all, but the network where that is
  *             tap; it opens ports itself                         the user's
  *   forker    two sockets of the broker's (forker.h)             the machine process's, whose
@@ -36,6 +38,7 @@ enum role {
 	ROLE_SUPERVISOR,
 	ROLE_NET,
 	ROLE_FORKER,
+	ROLE_SWITCH,
 	ROLES
 };
 

@@ -24,3 +24,4 @@ int disk_main(void);
 int keeper_main(void);
 int supervisor_main(void);
 int net_main(void);
+int switch_main(void);

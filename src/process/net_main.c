@@ -13,6 +13,7 @@
 #include "ipc/lockdown.h"
 #include "main.h"
 #include "net/port.h"
+#include "net/switch/switch.h"
 #include "net/tap/tap.h"
 #include "net/user/user.h"
 #include "plan.h"
@@ -68,6 +69,15 @@ static int open_tap(struct process *p)
 		     : 0;
 }
 
+static int open_network(struct process *p)
+{
+	switch (p->choice->kind) {
+	case NET_TAP: return open_tap(p);
+	case NET_SWITCH: return 0; /* its supervisor has joined it */
+	default: return open_user(p);
+	}
+}
+
 /* The last that needs rights is there. A supervisor's first process tells that it can serve. */
 static int give_up_rights(void)
 {
@@ -87,10 +97,15 @@ static int serve(struct process *p)
 
 	if (error)
 		return complain(EXIT_FAULT, strerror(-error), "the network", "see umbra doctor");
-	if (p->choice->kind == NET_TAP)
+	switch (p->choice->kind) {
+	case NET_TAP:
 		error = tap_serve(&p->port, grant_fd(GRANT_TAP), grant_fd(GRANT_END));
-	else
-		error = user_net_serve(p->user, grant_fd(GRANT_END));
+		break;
+	case NET_SWITCH:
+		error = line_serve(&p->port, grant_fd(GRANT_TAP), grant_fd(GRANT_END));
+		break;
+	default: error = user_net_serve(p->user, grant_fd(GRANT_END)); break;
+	}
 	return error ? EXIT_FAULT : 0;
 }
 
@@ -110,6 +125,6 @@ int net_main(void)
 		return complain(EXIT_USAGE, "it has no plan", "the net process",
 				"use umbra run: it starts the processes of a machine");
 	net_port_init(&p.port, memory, grant_fd(GRANT_CARD_BELL), grant_fd(GRANT_ANSWER));
-	code = p.choice->kind == NET_TAP ? open_tap(&p) : open_user(&p);
+	code = open_network(&p);
 	return code ? code : serve(&p);
 }

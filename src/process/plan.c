@@ -100,7 +100,8 @@ static bool nets_are_sound(const struct net_plan *nets)
 		return false;
 	for (uint32_t n = 0; n < nets->count; n++)
 		if (nets->card[n].kind >= NET_CHOICES || nets->card[n].forwards > PLAN_FORWARDS ||
-		    !has_end(nets->card[n].name, sizeof(nets->card[n].name)))
+		    !has_end(nets->card[n].name, sizeof(nets->card[n].name)) ||
+		    !has_end(nets->card[n].path, sizeof(nets->card[n].path)))
 			return false;
 	return true;
 }

@@ -22,7 +22,8 @@ enum {
 	PLAN_REASON_BYTES = 1024,
 	PLAN_PARENTS = 16,
 	PLAN_FORWARDS = 32,
-	PLAN_NET_NAME_BYTES = 64,
+	PLAN_NET_NAME_BYTES = 72,
+	PLAN_SOCKET_BYTES = 108,
 };
 
 struct machine_plan {
@@ -60,7 +61,7 @@ struct disk_plan {
 	struct disk_place place;
 };
 
-enum net_choice_kind { NET_USER, NET_TAP, NET_CHOICES };
+enum net_choice_kind { NET_USER, NET_TAP, NET_SWITCH, NET_CHOICES };
 
 /* Connections to a port of the host's; address: as it is on the wire. */
 struct net_forward { uint32_t address; uint16_t host_port, guest_port; bool is_udp; };
@@ -68,7 +69,8 @@ struct net_forward { uint32_t address; uint16_t host_port, guest_port; bool is_u
 struct net_choice {
 	enum net_choice_kind kind;
 	uint8_t mac[NET_MAC_BYTES];
-	char name[PLAN_NET_NAME_BYTES]; /* of a tap, for messages */
+	char name[PLAN_NET_NAME_BYTES]; /* of a tap or a switch, for messages */
+	char path[PLAN_SOCKET_BYTES]; /* where a switch listens */
 	bool host_loopback;
 	uint32_t forwards;
 	struct net_forward forward[PLAN_FORWARDS];

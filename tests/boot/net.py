@@ -156,6 +156,34 @@ def serves():
     if not any("link changed 7 times" in l for l in machine.lines):
         bad("the link", [l for l in machine.lines if "link changed" in l])
 
+def switches():
+    # two machines of different MTUs, a third card that is not for them; the switch is killed under load
+    name = "net-%d" % os.getpid()
+    other = Running("peer", "--net", "switch=" + name, "--statistics", ip="10.9.0.1", mtu=9000)
+    third = Running("peer", "--net", "switch=" + name, "--statistics", ip="10.9.0.3", mtu=1500)
+    other.expect("SERVES")
+    third.expect("SERVES")
+    for mtu in 1500, 9000:
+        guest("meet", "--net", "switch=" + name, "--cpus", "2", ip="10.9.0.2", mtu=mtu, peer="10.9.0.1", bytes=16000008, rounds=1, asks=200)
+    machine = Running("meet", "--net", "switch=" + name, ip="10.9.0.2", mtu=9000, peer="10.9.0.1", bytes=400000000, rounds=0, asks=0)
+    machine.expect("take", 60)
+    time.sleep(0.5)
+    pids = [int(l.split()[0]) for l in subprocess.run(["ps", "-eo", "pid,args"], stdout=subprocess.PIPE).stdout.decode().split("\n") if l.endswith("umbra --role=switch")]
+    for pid in pids:
+        fds = "/proc/%d/fd" % pid
+        if len(os.listdir(fds)) > 4: # ours: three lines
+            os.kill(pid, signal.SIGKILL)
+            break
+    else:
+        bad("no switch", pids)
+    machine.expect("give", 120)
+    if machine.p.wait(60) or any(l.startswith("BAD") for l in machine.lines):
+        bad("a stream while the switch dies", *machine.lines[-6:])
+    other.stop()
+    third.stop()
+    if not any("link changed 3 times" in l for l in other.lines):
+        bad("the link", [l for l in other.lines if "link" in l])
+
 def refuses():
     def refused(code, text, *options):
         p = subprocess.run([umbra, "run", "--kernel", "build/guest/vmlinuz", *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -166,6 +194,7 @@ def refuses():
     refused(64, "not a network", "--net", "bridge")
     refused(64, "not an option", "--net", "user,fast")
     refused(64, "not an option", "--net", "tap=x,host-loopback")
+    refused(64, "Invalid argument", "--net", "switch=../x")
     refused(64, "not an address", "--net", "user,mac=01:00:00:00:00:00")
     refused(64, "not an address", "--net", "user,mac=02:00:00:00:00")
     refused(64, "too many network cards", *["--net", "user"] * 5)
@@ -179,6 +208,6 @@ def refuses():
         s.listen()
         refused(65, "Address already in use", "-p", "127.0.0.1:%d:80" % s.getsockname()[1])
 
-for part in sys.argv[2:] or ("looks", "fetches", "serves", "refuses"):
+for part in sys.argv[2:] or ("looks", "fetches", "serves", "switches", "refuses"):
     globals()[part]()
 sys.exit(failed)

@@ -37,7 +37,7 @@ enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096,
 
 static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 26, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
-	[ROLE_NET] = 36,     [ROLE_FORKER] = 33,
+	[ROLE_NET] = 36,     [ROLE_FORKER] = 33, [ROLE_SWITCH] = 15,
 };
 static int failures;
 
@@ -169,7 +169,7 @@ static void conditions_of_all(enum role role)
 	denied(role, "a mapped file",
 	       &(struct attempt){ SYS_mmap,
 				  { 0, PAGE, PROT_READ, MAP_PRIVATE, grant_fd(GRANT_PLAN) } });
-	if (role == ROLE_KEEPER)
+	if (role == ROLE_KEEPER || role == ROLE_SWITCH)
 		return;
 	denied(role, "executable memory, by mprotect",
 	       &(struct attempt){ SYS_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC } });
@@ -189,6 +189,10 @@ static void conditions(void)
 	conditions_of_all(ROLE_DISK);
 	conditions_of_all(ROLE_KEEPER);
 	conditions_of_all(ROLE_NET);
+	conditions_of_all(ROLE_SWITCH);
+	denied(ROLE_SWITCH, "a connection", &(struct attempt){ SYS_connect, { 0, data, 16 } });
+	denied(ROLE_SWITCH, "a port of another socket",
+	       &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });
 	allowed(ROLE_NET, "a TCP socket",
 		&(struct attempt){ SYS_socket, { AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0 } });
 	allowed(ROLE_NET, "a UDP socket",

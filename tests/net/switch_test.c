@@ -1,0 +1,229 @@
+/* A switch with ports that behave, and ports that lie, flood or do not read. */
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "net/switch/switch.h"
+
+enum { FRAME_BYTES = 200, WAIT_MS = 2000, QUIET_MS = 60 };
+
+static int failures;
+static char path[] = "/tmp/umbra-switch-XXXXXX/s";
+
+struct wire {
+	struct net_frame frame;
+	uint8_t data[NET_FRAME_BYTES];
+};
+static struct wire wire;
+
+static void expect(const char *what, bool got)
+{
+	printf("%s %s\n", got ? "ok  " : "FAIL", what);
+	failures += !got;
+}
+
+static const uint8_t *mac(uint8_t number)
+{
+	static uint8_t macs[256][NET_MAC_BYTES];
+
+	memcpy(macs[number], (uint8_t[]){ 2, 0, 0, 0, 0, number }, NET_MAC_BYTES);
+	return macs[number];
+}
+
+static int join(uint8_t number) { return line_open(path, mac(number)); }
+
+static bool send_frame(int fd, const uint8_t *to, uint8_t from, uint32_t bytes, uint8_t mark)
+{
+	memset(&wire, mark, sizeof(wire.frame) + bytes);
+	wire.frame = (struct net_frame){ .bytes = bytes };
+	memcpy(wire.data, to, NET_MAC_BYTES);
+	memcpy(wire.data + NET_MAC_BYTES, mac(from), NET_MAC_BYTES);
+	return send(fd, &wire, sizeof(wire.frame) + bytes, MSG_NOSIGNAL) > 0;
+}
+
+/* The mark of the next frame; -1: none comes; -2: the line is cut. */
+static int take_frame(int fd, int timeout_ms)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	ssize_t got;
+
+	if (poll(&p, 1, timeout_ms) <= 0)
+		return -1;
+	got = recv(fd, &wire, sizeof(wire), 0);
+	return got <= (ssize_t)sizeof(wire.frame) + NET_HEAD_BYTES ? -2 : wire.data[NET_HEAD_BYTES];
+}
+
+static void *serve(void *listen_fd)
+{
+	switch_serve(*(int *)listen_fd);
+	return NULL;
+}
+
+static int start(pthread_t *thread)
+{
+	static int fd;
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+
+	path[strlen(path) - 2] = 0;
+	if (!mkdtemp(path))
+		exit(1);
+	path[strlen(path)] = '/';
+	memcpy(at.sun_path, path, sizeof(path));
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
+	if (bind(fd, (const struct sockaddr *)&at, sizeof(at)) || listen(fd, SWITCH_PORTS) ||
+	    pthread_create(thread, NULL, serve, &fd))
+		exit(1);
+	return fd;
+}
+
+static void passes(int one, int two, int three)
+{
+	static const uint8_t all[] = { 255, 255, 255, 255, 255, 255 };
+
+	send_frame(one, mac(2), 1, FRAME_BYTES, 11);
+	expect("a frame comes", take_frame(two, WAIT_MS) == 11);
+	send_frame(one, mac(2), 1, NET_FRAME_BYTES, 12);
+	expect("the longest frame comes", take_frame(two, WAIT_MS) == 12);
+	send_frame(one, all, 1, FRAME_BYTES, 13);
+	expect("a frame for all comes to one", take_frame(two, WAIT_MS) == 13);
+	expect("and to the other", take_frame(three, WAIT_MS) == 13);
+	send_frame(one, mac(2), 1, FRAME_BYTES, 14);
+	expect("a frame for one comes", take_frame(two, WAIT_MS) == 14);
+	expect("to nobody else", take_frame(three, QUIET_MS) == -1);
+	expect("nor back", take_frame(one, 0) == -1);
+	send_frame(one, mac(99), 1, FRAME_BYTES, 15);
+	send_frame(one, mac(2), 3, FRAME_BYTES, 16);
+	send_frame(one, mac(2), 1, FRAME_BYTES, 17);
+	expect("nobody's frame, and one of a false address, are lost",
+	       take_frame(two, WAIT_MS) == 17);
+	expect("for all of them", take_frame(three, QUIET_MS) == -1);
+}
+
+static void refuses_one(const char *what, const void *message, size_t bytes, bool joins_first)
+{
+	int fd = joins_first ? join(50) : socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+
+	memcpy(at.sun_path, path, sizeof(path));
+	if (!joins_first && connect(fd, (const struct sockaddr *)&at, sizeof(at)))
+		exit(1);
+	send(fd, message, bytes, MSG_NOSIGNAL);
+	expect(what, take_frame(fd, WAIT_MS) == -2);
+	close(fd);
+}
+
+static void refuses(void)
+{
+	struct switch_hello hello = { .magic = SWITCH_MAGIC,
+				      .version = SWITCH_VERSION,
+				      .mac = { 1 } };
+	struct {
+		struct net_frame frame;
+		uint8_t data[64];
+	} bad = { .frame.bytes = 64 };
+
+	refuses_one("a hello for a group", &hello, sizeof(hello), false);
+	hello.mac[0] = 0;
+	refuses_one("a hello of nobody", &hello, sizeof(hello), false);
+	hello.mac[0] = 2;
+	refuses_one("a short hello", &hello, sizeof(hello) - 1, false);
+	hello.version++;
+	refuses_one("another version", &hello, sizeof(hello), false);
+	hello.version--;
+	hello.magic++;
+	refuses_one("another protocol", &hello, sizeof(hello), false);
+	refuses_one("less than a head", &bad, sizeof(bad.frame) - 1, true);
+	refuses_one("less than it says", &bad, sizeof(bad) - 1, true);
+	bad.frame.bytes = 63;
+	refuses_one("more than it says", &bad, sizeof(bad), true);
+	bad.frame = (struct net_frame){ .bytes = 64, .flags = NET_LARGE };
+	refuses_one("segments of nothing", &bad, sizeof(bad), true);
+	bad.frame =
+		(struct net_frame){ .bytes = 64, .flags = NET_CHECKSUM_MISSING, .checksum_at = 63 };
+	refuses_one("a sum outside", &bad, sizeof(bad), true);
+	bad.frame = (struct net_frame){ .bytes = 13 };
+	refuses_one("less than Ethernet", &bad, sizeof(bad.frame) + 13, true);
+}
+
+static void floods(int one, int two)
+{
+	static const uint8_t all[] = { 255, 255, 255, 255, 255, 255 };
+	unsigned came = 0;
+
+	for (unsigned n = 0; n < 6000; n++) {
+		send_frame(one, all, 1, FRAME_BYTES, 21);
+		while (take_frame(two, 0) == 21)
+			came++;
+	}
+	while (take_frame(two, QUIET_MS) == 21)
+		came++;
+	printf("# %u of 6000 came\n", came);
+	expect("a flood has a limit", came && came < 6000);
+	send_frame(one, mac(2), 1, FRAME_BYTES, 22);
+	expect("and the rest goes on", take_frame(two, WAIT_MS) == 22);
+}
+
+/* One that does not read: who sends to it waits, then loses; the others go on. */
+static void stalls(int one, int two)
+{
+	int deaf = join(60);
+	bool others = true;
+
+	usleep(50000);
+	for (unsigned n = 0; n < 40; n++) {
+		send_frame(one, mac(60), 1, 60000, 31);
+		others &= send_frame(two, mac(1), 2, FRAME_BYTES, 32) &&
+			  take_frame(one, WAIT_MS) == 32;
+	}
+	expect("others go on beside one that does not read", others);
+	send_frame(one, mac(2), 1, FRAME_BYTES, 33);
+	expect("who has sent to it goes on", take_frame(two, WAIT_MS) == 33);
+	while (take_frame(deaf, QUIET_MS) == 31)
+		;
+	send_frame(one, mac(60), 1, FRAME_BYTES, 34);
+	expect("it reads again", take_frame(deaf, WAIT_MS) == 34);
+	close(deaf);
+}
+
+int main(void)
+{
+	pthread_t thread;
+	int listen_fd = start(&thread);
+	int one = join(1);
+	int two = join(2);
+	int three = join(3);
+	int many[2 * SWITCH_PORTS];
+
+	usleep(50000);
+	passes(one, two, three);
+	refuses();
+	floods(one, two);
+	stalls(one, two);
+	close(three);
+	three = join(3);
+	usleep(50000);
+	send_frame(one, mac(3), 1, FRAME_BYTES, 41);
+	expect("who comes again is found", take_frame(three, WAIT_MS) == 41);
+	for (unsigned n = 0; n < 2 * SWITCH_PORTS; n++)
+		many[n] = join((uint8_t)(100 + n));
+	usleep(100000);
+	send_frame(one, mac(2), 1, FRAME_BYTES, 42);
+	expect("too many ports are nobody's trouble", take_frame(two, WAIT_MS) == 42);
+	for (unsigned n = 0; n < 2 * SWITCH_PORTS; n++)
+		close(many[n]);
+	close(one);
+	close(two);
+	close(three);
+	pthread_join(thread, NULL);
+	expect("it ends when it is alone", true);
+	close(listen_fd);
+	unlink(path);
+	*strrchr(path, '/') = 0;
+	rmdir(path);
+	return failures != 0;
+}
