@@ -15,6 +15,7 @@
 
 #include "cli.h"
 #include "names.h"
+#include "tree.h"
 #include "registers.h"
 
 enum {
@@ -28,7 +29,7 @@ enum {
 };
 
 static const char running_help[] =
-	"usage: umbra ps [--json]\n"
+	"usage: umbra ps [--tree] [--json]\n"
 	"       umbra info [--json] [--symbols FILE] NAME\n"
 	"       umbra stop NAME\n"
 	"       umbra kill NAME\n"
@@ -40,6 +41,7 @@ static const char running_help[] =
 	"/proc/kallsyms of the guest says, also in which function.\n"
 	"stop asks the guest to power off where it has the drivers for that, and ends the machine\n"
 	"half a minute later; stopped twice, at once.\n"
+	"ps --tree shows who was forked from whom, and the memory of each that is its own.\n"
 	"resume lets it go on after umbra fork --suspend-parent.\n"
 	"memory says what the guest has and needs, or sets what it shall have, of a machine with\n"
 	"--disk or --memory-min.\n"
@@ -49,7 +51,7 @@ static const char running_help[] =
 	"ends, once FILE is safely on disk. "
 	"FILE must not be there yet, unless --replace is given.\n";
 
-struct arguments { bool json, stop, replace; const char *name, *file, *set, *symbols; };
+struct arguments { bool json, stop, replace, tree; const char *name, *file, *set, *symbols; };
 
 /* ---- talking ---- */
 
@@ -161,9 +163,13 @@ static int verb_ps(const struct arguments *a)
 		return complain(EXIT_UNUSABLE, strerror(-error),
 				"the folder of the machines' names", "see umbra ps --help");
 	}
+	if (a->tree)
+		tree_measure(all);
 	if (a->json) {
 		json_dumpf(all, stdout, JSON_INDENT(2));
 		puts("");
+	} else if (a->tree) {
+		tree_print(all);
 	} else {
 		printf("%-20s %8s %5s %11s  %s\n", "NAME", "PID", "CPUS", "MEMORY", "FROM");
 		json_array_foreach(all, n, j)
@@ -520,7 +526,8 @@ static const struct {
 
 static int parse(int argc, char **argv, int operands, struct arguments *a)
 {
-	static const struct option longs[] = { { "json", 0, 0, 'j' },    { "stop", 0, 0, 's' },
+	static const struct option longs[] = { { "json", 0, 0, 'j' },    { "tree", 0, 0, 't' },
+					       { "stop", 0, 0, 's' },
 					       { "replace", 0, 0, 'r' }, { "set", 1, 0, 'S' },
 					       { "symbols", 1, 0, 'y' },
 					       { "help", 0, 0, 'h' },    { 0 } };
@@ -530,6 +537,7 @@ static int parse(int argc, char **argv, int operands, struct arguments *a)
 		switch (c) {
 		case 'j': a->json = true; break;
 		case 's': a->stop = true; break;
+		case 't': a->tree = true; break;
 		case 'S': a->set = optarg; break;
 		case 'y': a->symbols = optarg; break;
 		case 'r': a->replace = true; break;

@@ -92,8 +92,14 @@ with tempfile.TemporaryDirectory() as where:
     forkers = sharers(child)
     expect("one forker", len(forkers) == 1, forkers)
     expect("which has one thread and three descriptors", all(status(f)["Threads"].strip() == "1" and len(descriptors(f)) == 3 for f in forkers))
-    # each ends without the others
     grandchild = fork("child-1", "--name", "grandchild")[0]
+    tree = {m["name"]: m for m in json.loads(subprocess.run([umbra, "ps", "--tree", "--json"], check=True, capture_output=True, timeout=20).stdout)}
+    expect("ps --tree: lineage", [tree[n].get("parent") for n in ["parent", "child-1", "child-2", "grandchild"]] == [None, "parent", "parent", "child-1"], tree)
+    expect("ps --tree: a child has less of its own than it shares", all(0 < tree[n]["unique"] < tree[n]["shared"] for n in ["child-1", "grandchild"]),
+           [(tree[n]["unique"], tree[n]["shared"]) for n in tree])
+    text = subprocess.run([umbra, "ps", "--tree"], check=True, capture_output=True, text=True, timeout=20).stdout.splitlines()
+    expect("ps --tree: a child stands below its parent", [len(l) - len(l.lstrip()) for l in text] == [0, 0, 2, 4, 2], text)
+    # each ends without the others
     os.kill(parent, signal.SIGKILL)
     expect("the parent is killed, and its broker says so", machine.wait(10) == 70)
     expect("its children live on", is_there(child) and is_there(children[1]["process"]) and is_there(grandchild["process"]))
