@@ -357,6 +357,7 @@ static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text
 	const struct soft_cpu *c = (const struct soft_cpu *)opaque;
 	const struct soft_engine *e = c->engine;
 	size_t code_bytes = soft_code_used(e);
+	size_t used;
 	int n = snprintf(
 		text, bytes,
 		"rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu "
@@ -368,7 +369,10 @@ static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text
 		return 0;
 	if ((size_t)n >= bytes - 1)
 		return bytes - 1;
-	return (size_t)n + soft_mmu_statistics(c, text + n, bytes - (size_t)n);
+	used = (size_t)n + soft_mmu_statistics(c, text + n, bytes - (size_t)n);
+	if (c == e->cpus[0] && used < bytes - 1)
+		used += soft_code_statistics(e, text + used, bytes - used);
+	return used;
 }
 
 static void soft_engine_set_last_words(struct engine *engine, char *text, size_t bytes)

@@ -1,0 +1,36 @@
+/*
+ * The counters of the code cache, with their names. made_again: by what became of the block of the
+ * same place and mode (history.c); one that lives is a block at another address.
+ */
+#include <stdio.h>
+
+#include "code.h"
+
+#define COUNTER(name, field) { name, offsetof(struct code_counts, field) }
+
+static const struct { const char *name; size_t offset; } counters[] = {
+	COUNTER("blocks never seen", made_first),
+	COUNTER("at another address", made_again[END_NONE]),
+	COUNTER("after eviction", made_again[END_EVICTED]),
+	COUNTER("after a write", made_again[END_WRITTEN]),
+	COUNTER("cold parts", parts),
+	COUNTER("regions evicted", evictions),
+	COUNTER("waits for room", waits),
+};
+
+size_t soft_code_statistics(const struct soft_engine *e, char *text, size_t bytes)
+{
+	size_t used = (size_t)snprintf(text, bytes, "code: ");
+
+	for (size_t n = 0; n < sizeof(counters) / sizeof(*counters) && used < bytes; n++) {
+		const uint64_t *value =
+			(const uint64_t *)((const uint8_t *)&e->counts + counters[n].offset);
+
+		used += (size_t)snprintf(text + used, bytes - used, "%s %lu, ", counters[n].name,
+					 *value);
+	}
+	if (used < bytes)
+		used += (size_t)snprintf(text + used, bytes - used, "KiB %zu\n",
+					 soft_code_used(e) >> 10);
+	return used < bytes ? used : bytes - 1;
+}
