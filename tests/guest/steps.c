@@ -37,6 +37,8 @@ static void begin(void)
 
 extern const uint8_t behind_icebp[], behind_nop[], behind_halt[], at_breakpoint[], behind_store[],
 	behind_mov_ss[];
+extern const uint8_t at_both[];
+extern const uint8_t behind_both[];
 
 static void icebp(void)
 {
@@ -91,11 +93,44 @@ static void watchpoints(void)
 	check_equal("behind it", seen.rip[0], (uint64_t)behind_mov_ss);
 }
 
+static bool is_amd(void)
+{
+	uint32_t a = 0, b, c, d;
+
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
+	return c == 0x444d4163; /* "cAMD" */
+}
+
+/*
+ * MOV SS from a watched word, then an instruction with a breakpoint: one exception. A second one in
+ * its handler would find the first one's stack.
+ */
+static void watchpoint_and_breakpoint(void)
+{
+	static uint64_t watched = 0x10;
+	bool amd = is_amd(); /* there a breakpoint behind MOV SS counts */
+
+	begin();
+	WRITE_DR(1, &watched);
+	WRITE_DR(2, at_both);
+	WRITE_DR(7, DR7_NOTHING | 2 << 2 | 2 << 4 | 0xfull << 20);
+	__asm__ volatile("mov %0, %%ss; at_both: nop; behind_both: nop"
+			 :
+			 : "m"(watched)
+			 : "memory");
+	WRITE_DR(7, DR7_NOTHING);
+	check_equal("a watchpoint and a breakpoint behind MOV SS are one exception", seen.count, 1);
+	check_equal("whose bits are both", seen.dr6[0], DR6_NOTHING | 2 | (amd ? 4 : 0));
+	check_equal("at the breakpoint, or behind it",
+		    seen.rip[0], (uint64_t)(amd ? at_both : behind_both));
+}
+
 void test_main(void)
 {
 	icebp();
 	halt();
 	breakpoints();
 	watchpoints();
+	watchpoint_and_breakpoint();
 	on_trap = NULL;
 }

@@ -116,9 +116,13 @@ bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear)
 	for (int n = 0; n < 4; n++)
 		if (enabled(s, n) && type(s, n) == TYPE_EXECUTE && s->dr[n] == linear)
 			hits |= 1u << n;
-	if (hits)
-		set_dr6(s, hits);
-	return hits;
+	if (!hits)
+		return false;
+	/* what waits behind MOV SS comes with it: another #DB would find the first one's stack */
+	cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
+	set_dr6(s, hits | cpu->watch_hits);
+	cpu->watch_hits = 0;
+	return true;
 }
 
 static bool overlaps(const struct x86_state *s, int n, uint64_t gva, size_t bytes)
