@@ -44,6 +44,7 @@ cat >"$directory/selftests/init" <<'INIT'
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
 cd /bin
 for program in *_32 *_64; do
 	timeout 30 ./$program >/tmp/said 2>&1

@@ -53,13 +53,24 @@ static void run_long(const char *name, const uint8_t *code, const uint8_t *end, 
 
 #define RUN_LONG(name, vector, rax) run_long(#name, name, name##_end, vector, rax)
 
+static volatile uint64_t last_dr6;
+
+static bool note_debug(struct frame *frame)
+{
+	if (frame->vector != DEBUG)
+		return false;
+	__asm__ volatile("mov %%dr6, %0" : "=r"(last_dr6));
+	__asm__ volatile("mov %0, %%dr6" : : "r"(0ull));
+	return true;
+}
+
 /* Comes back with AC set. */
 __asm__("sysret_with_ac: orl $0x40000, %r11d; sysretq");
 extern const uint8_t sysret_with_ac[];
 
 static void alignment(void)
 {
-	enum { FLAG_AC = 0x40000, CR0_AM = 0x40000 };
+	enum { FLAG_TF = 0x100, FLAG_AC = 0x40000, CR0_AM = 0x40000 };
 
 	try_flags = 2 | FLAG_AC;
 	RUN_LONG(load, DONE, 0);
@@ -80,6 +91,13 @@ static void alignment(void)
 	wrmsr(0xc0000082, (uint64_t)sysret_with_ac);
 	wrmsr(0xc0000084, 0);
 	RUN_LONG(system_call, ALIGNMENT, 0);
+	/* each instruction is checked, executed, and then stepped */
+	on_trap = note_debug;
+	try_flags = 2 | FLAG_AC | FLAG_TF;
+	RUN_LONG(load_aligned, DONE, 11);
+	check_equal("and stepped", last_dr6 >> 14 & 1, 1);
+	on_trap = NULL;
+	try_flags = 2;
 	write_cr0(read_cr0() & ~(uint64_t)CR0_AM);
 }
 
@@ -155,20 +173,9 @@ static void masks(void)
 
 /* ---- ports ---- */
 
-static volatile uint64_t port_dr6;
-
-static bool note_debug(struct frame *frame)
-{
-	if (frame->vector != DEBUG)
-		return false;
-	__asm__ volatile("mov %%dr6, %0" : "=r"(port_dr6));
-	__asm__ volatile("mov %0, %%dr6" : : "r"(0ull));
-	return true;
-}
-
 static void set_port_breakpoint(uint64_t dr7)
 {
-	port_dr6 = 0;
+	last_dr6 = 0;
 	__asm__ volatile("mov %0, %%dr0" : : "r"(0x81ull));
 	__asm__ volatile("mov %0, %%dr6" : : "r"(0ull));
 	__asm__ volatile("mov %0, %%dr7" : : "r"(dr7));
@@ -182,18 +189,18 @@ static void ports(void)
 	write_cr4(read_cr4() | 8);
 	set_port_breakpoint(on);
 	outb(0x80, 0);
-	check_equal("a port beside the breakpoint", port_dr6, 0);
+	check_equal("a port beside the breakpoint", last_dr6, 0);
 	outb(0x81, 0);
-	check_equal("a breakpoint on a port", port_dr6 & 0xf, 1);
+	check_equal("a breakpoint on a port", last_dr6 & 0xf, 1);
 	set_port_breakpoint(on);
 	__asm__ volatile("outw %%ax, %%dx" : : "a"(0), "d"(0x80));
-	check_equal("a port of two bytes that holds it", port_dr6 & 0xf, 1);
+	check_equal("a port of two bytes that holds it", last_dr6 & 0xf, 1);
 	set_port_breakpoint(on);
 	__asm__ volatile("outsb" : : "S"(&mask), "d"(0x81));
-	check_equal("and by a string", port_dr6 & 0xf, 1);
+	check_equal("and by a string", last_dr6 & 0xf, 1);
 	set_port_breakpoint(0x400);
 	outb(0x81, 0);
-	check_equal("disabled", port_dr6, 0);
+	check_equal("disabled", last_dr6, 0);
 	on_trap = 0;
 }
 

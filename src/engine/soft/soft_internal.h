@@ -178,6 +178,9 @@ struct soft_cpu {
 	uint64_t deliveries[32], fills, translations, misses, chains, systems, split_locks;
 	uint32_t pending; /* PENDING_* */
 	uint64_t checked_rip;
+	/* of the last block that was entered in a shadow: where, and PENDING_SHADOW then */
+	uint64_t shadow_rip;
+	uint32_t shadow;
 	bool watchpoints; /* one is enabled in DR7 for data */
 	uint8_t watch_hits;
 	bool nmi_blocked;
@@ -308,6 +311,17 @@ static inline void soft_stop(struct soft_cpu *cpu, enum engine_exit why)
 static inline void soft_set_shadow(struct soft_cpu *cpu, uint32_t which)
 {
 	cpu->pending = (cpu->pending & ~(uint32_t)PENDING_SHADOW) | which;
+}
+
+/*
+ * The instruction at state.rip has not been executed after all, and is next, in a block of its own:
+ * no step is over, and what it was in the shadow of still holds.
+ */
+static inline void soft_begin_anew(struct soft_cpu *cpu)
+{
+	cpu->pending = (cpu->pending & ~(uint32_t)PENDING_STEP_TRAP) | PENDING_SINGLE;
+	if (cpu->shadow_rip == cpu->state.rip)
+		cpu->pending |= cpu->shadow;
 }
 
 static inline bool soft_canonical(uint64_t gva)

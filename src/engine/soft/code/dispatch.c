@@ -208,6 +208,8 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	}
 	if (to.mode & BLOCK_ALONE) {
 		soft_set_pending(cpu, PENDING_STEP_TRAP, cpu->pending & PENDING_STEP);
+		cpu->shadow = cpu->pending & PENDING_SHADOW;
+		cpu->shadow_rip = cpu->state.rip;
 		cpu->pending &= ~(uint32_t)(PENDING_SINGLE | PENDING_SHADOW | PENDING_CHECKED);
 		/* the block leaves through the jump cache: come back here */
 		soft_leave_mode(cpu);

@@ -360,8 +360,9 @@ static void drop_inner_segments(struct step *t)
 		struct x86_segment_state *segment = &t->s->segment[data[n]];
 		bool conforming = insn_is_code(segment) && segment->attributes & CODE_CONFORMING;
 
-		if (!conforming && (segment->attributes >> 5 & 3) < t->s->cpl &&
-		    segment->selector & 0xfffc) {
+		if (!(segment->selector & 0xfffc)) { /* its RPL goes, too */
+			segment->selector = 0;
+		} else if (!conforming && (segment->attributes >> 5 & 3) < t->s->cpl) {
 			segment->selector = 0;
 			segment->attributes = 0;
 			if (data[n] != X86_FS && data[n] != X86_GS)

@@ -376,7 +376,8 @@ static bool is_copied(struct soft_cpu *cpu, const struct x86_insn *insn)
 
 static void *execute_checked(struct soft_cpu *cpu)
 {
-	cpu->pending |= PENDING_SINGLE | PENDING_CHECKED;
+	soft_begin_anew(cpu);
+	cpu->pending |= PENDING_CHECKED;
 	cpu->checked_rip = cpu->state.rip;
 	return soft_dispatch(cpu);
 }

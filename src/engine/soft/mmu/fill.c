@@ -125,14 +125,15 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 		 * code
 		 */
 		soft_guest_pc(cpu, (uint64_t)site, &cpu->state.rip, &in_word);
-		cpu->pending |= PENDING_SINGLE;
+		soft_begin_anew(cpu);
 		return soft_dispatch(cpu);
 	}
 	if (site->locked && cpu->engine->cpu_count > 1 && !(cpu->pending & PENDING_ALONE)) {
 		bool in_word;
 
 		soft_guest_pc(cpu, (uint64_t)site, &cpu->state.rip, &in_word);
-		cpu->pending |= PENDING_SINGLE | PENDING_WANT_ALONE;
+		soft_begin_anew(cpu);
+		cpu->pending |= PENDING_WANT_ALONE;
 		return soft_dispatch(cpu);
 	}
 	place = bounce_place(cpu, site, gva);
