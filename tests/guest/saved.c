@@ -405,18 +405,16 @@ static void open_everything(void)
 }
 
 enum { ROUNDS_LEAST = 3 };
-/* Who is forked has nobody to tell it: it ends by itself (guest-forked). */
-#ifndef ROUNDS
-#define ROUNDS 0
-#endif
 
 /* Somebody has said that it is enough. */
 static bool is_told_to_end(void)
 {
 	uint8_t status;
 
-	if (ROUNDS && rounds >= ROUNDS)
+#ifdef ROUNDS /* who is forked has nobody to tell it (guest-forked) */
+	if (rounds >= ROUNDS)
 		return true;
+#endif
 	__asm__ volatile("inb %1, %0" : "=a"(status) : "d"((uint16_t)0x3fd));
 	return status & 1;
 }
