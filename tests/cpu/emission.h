@@ -27,5 +27,14 @@ void emission_set_mode(unsigned code_bits, bool flat);
  * in *ret.
  */
 unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emission *ret);
+/* A block as it was emitted. mark: where its instructions begin, from both begins. */
+enum { EMISSION_MARKS = 256 };
+struct emission_block {
+	const uint8_t *host;
+	unsigned host_bytes, guest_bytes, marks;
+	struct { uint16_t host, guest; } mark[EMISSION_MARKS];
+};
+/* Of the code at `bytes`, of a user's or a kernel's; false: there is none. */
+bool emission_block(const uint8_t *bytes, unsigned count, bool user, struct emission_block *ret);
 /* Displacement from GS of a displaced register's slot. */
 int32_t emission_slot(unsigned reg);

@@ -20,6 +20,7 @@ static struct guest_memory memory;
 static struct soft_cpu *cpu;
 static struct emission last;
 static unsigned copies;
+static const struct block *made;
 
 /* Copies that must be refused: reached bytes, right to write, immediate. */
 static void try_spoilt(const struct emitted_copy *copy)
@@ -59,7 +60,7 @@ static void on_copy(void *context, const struct emitted_copy *copy)
 /* The first 4 MiB where they are. */
 static void make_tables(uint8_t *ram)
 {
-	enum { PRESENT_WRITE = 3, LARGE = 0x80, TABLE_BYTES_4K = 0x1000, LARGE_SHIFT = 21 };
+	enum { PRESENT_WRITE = 7, LARGE = 0x80, TABLE_BYTES_4K = 0x1000, LARGE_SHIFT = 21 };
 	uint64_t *tables = (uint64_t *)(void *)(ram + TABLES_AT);
 	unsigned entries = TABLE_BYTES_4K / 8;
 
@@ -121,10 +122,36 @@ unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emissio
 	e->regions[0] = (struct code_region){ 0 };
 	soft_make_regions(e);
 	copies = 0;
-	if (!soft_translate(cpu, CODE_AT, 0, mode, &fault))
+	made = soft_translate(cpu, CODE_AT, 0, mode, &fault);
+	if (!made)
 		return 0;
 	*ret = last;
 	return copies;
+}
+
+bool emission_block(const uint8_t *bytes, unsigned count, bool user, struct emission_block *ret)
+{
+	struct soft_engine *e = cpu->engine;
+	struct emission unused;
+	const struct block *b;
+
+	emission_set_mode(64, true);
+	cpu->state.cpl = user ? 3 : 0;
+	emission_translate(bytes, count, &unused);
+	b = made;
+	if (!b)
+		return false;
+	ret->host = e->code_write + b->host_offset;
+	ret->host_bytes = b->hot_bytes;
+	ret->guest_bytes = b->guest_bytes;
+	ret->marks = 0;
+	for (unsigned n = 0; n < b->maps && n < EMISSION_MARKS; n++, ret->marks++) {
+		const struct pc_map *map = &e->maps[b->map_first + n];
+
+		ret->mark[n].host = map->host;
+		ret->mark[n].guest = map->guest & MAP_GUEST;
+	}
+	return true;
 }
 
 int32_t emission_slot(unsigned reg) { return slot((uint8_t)reg).disp; }

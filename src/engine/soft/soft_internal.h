@@ -92,6 +92,10 @@ static inline uint32_t soft_jump_index(uint64_t rip)
 	return (uint32_t)rip * JUMP_HASH_FACTOR >> (32 - JUMP_CACHE_BITS);
 }
 
+/* Of loops in strips (translate/translate_strip.c), the last one each. */
+enum { STRIP_HISTORIES = 256 };
+struct strip_history { uint32_t counted, left, patience; };
+
 struct block;
 struct pc_map;
 struct code_link;
@@ -151,6 +155,7 @@ struct soft_cpu {
 	uint64_t way_flags, way_rax, way_scratch[2];
 	uint64_t code_page; /* of the running block, where that floats (code/code.h) */
 	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the current space */
+	struct strip_history strips[STRIP_HISTORIES];
 	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 	_Alignas(64) uint8_t vector[PAGE_BYTES]; /* between engine_run() calls: an XSAVE area */
 	/* its YMM registers while engine_ops run; the rest stays in the host's registers */

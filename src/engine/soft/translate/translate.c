@@ -134,6 +134,7 @@ static void begin(struct translation *t, struct soft_engine *e, uint32_t mode, u
 	t->r10_end = NULL;
 	t->ended = t->next_straddles = t->word_flags = t->is_again = t->grouped = t->has_strip =
 		t->in_strip = false;
+	t->stack_bytes = 0;
 	t->host_flags = true;
 	t->engine = e;
 	t->mode = mode;

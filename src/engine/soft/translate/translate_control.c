@@ -50,12 +50,13 @@ void translate_exit_constant(struct translation *t, uint64_t target)
 		return;
 	}
 	emit_constant(out(t), R11, target);
-	emit_store(out(t), R11, CPU(state.rip));
 	emit_rm(out(t), OP64(0x03), R11, jump_key(t->mode & MODE_USER));
 	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, sum)));
 	miss = emit_jcc(out(t), CC_NZ);
 	emit_jmp_cpu(out(t), entry + offsetof(struct jump_entry, host));
 	set_jump(miss, out(t)->out);
+	emit_constant(out(t), R11, target);
+	emit_store(out(t), R11, CPU(state.rip));
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
 }
 
@@ -196,15 +197,51 @@ static struct cold *push_lookup(struct translation *t)
 	return emit_lookup(t, mem(RSP, -8), IN_REGISTERS, 8, false, true);
 }
 
+/* The stack's word at an offset from the guest's RSP, with the delta in r11. */
+static struct host_mem stack_word(const struct translation *t, int32_t offset)
+{
+	return (struct host_mem){ .base = RSP, .index = R11, .disp = t->stack_bytes + offset };
+}
+
+/* Whether the next instruction is of the same group and moves RSP, too, without looking at it. */
+static bool stack_goes_on(const struct translation *t)
+{
+	const struct x86_insn *next = &t->at[1].insn;
+
+	if (!t->grouped || t->group_base != RSP || t->at - t->insns >= t->group_last)
+		return false;
+	switch (next->encoding.class) {
+	case X86_CLASS_PUSH:
+	case X86_CLASS_POP: return next->rm != RSP;
+	case X86_CLASS_PUSH_IMMEDIATE:
+	case X86_CLASS_CALL:
+	case X86_CLASS_RET: return true;
+	default: return false;
+	}
+}
+
+/*
+ * RSP goes by so many bytes; in a run of such instructions with one lookup, none of which can
+ * fault, at their end.
+ */
+static void move_stack(struct translation *t, int32_t bytes)
+{
+	t->stack_bytes += bytes;
+	if (stack_goes_on(t))
+		return;
+	emit_lea(out(t), RSP, mem(RSP, t->stack_bytes));
+	t->stack_bytes = 0;
+}
+
 void translate_push_register(struct translation *t, uint8_t reg)
 {
 	struct cold *c = push_lookup(t);
 
 	if (displaced(reg))
 		emit_load(out(t), R10, slot(reg));
-	emit_store(out(t), displaced(reg) ? R10 : reg, pushed);
+	emit_store(out(t), displaced(reg) ? R10 : reg, stack_word(t, -8));
 	translate_end_access(t, c);
-	emit_lea(out(t), RSP, mem(RSP, -8));
+	move_stack(t, -8);
 }
 
 void translate_push_constant(struct translation *t, uint64_t value)
@@ -212,14 +249,14 @@ void translate_push_constant(struct translation *t, uint64_t value)
 	struct cold *c = push_lookup(t);
 
 	if (value == (uint64_t)(int32_t)value) {
-		emit_rm(out(t), OP64(0xc7), 0, pushed);
+		emit_rm(out(t), OP64(0xc7), 0, stack_word(t, -8));
 		emit32(out(t), (uint32_t)value);
 	} else {
 		emit_constant(out(t), R10, value);
-		emit_store(out(t), R10, pushed);
+		emit_store(out(t), R10, stack_word(t, -8));
 	}
 	translate_end_access(t, c);
-	emit_lea(out(t), RSP, mem(RSP, -8));
+	move_stack(t, -8);
 }
 
 /* The address behind a call. */
@@ -233,9 +270,9 @@ void translate_push_return(struct translation *t)
 	}
 	c = push_lookup(t);
 	emit_rip(t, R10, translate_after_insn(t));
-	emit_store(out(t), R10, pushed);
+	emit_store(out(t), R10, stack_word(t, -8));
 	translate_end_access(t, c);
-	emit_lea(out(t), RSP, mem(RSP, -8));
+	move_stack(t, -8);
 }
 
 void translate_pop_register(struct translation *t, uint8_t reg)
@@ -245,9 +282,9 @@ void translate_pop_register(struct translation *t, uint8_t reg)
 
 	translate_leave_flags(t);
 	c = emit_lookup(t, mem(RSP, 0), IN_REGISTERS, 8, true, false);
-	emit_load(out(t), to, popped);
+	emit_load(out(t), to, stack_word(t, 0));
 	translate_end_access(t, c);
-	emit_lea(out(t), RSP, mem(RSP, 8));
+	move_stack(t, 8);
 	if (reg == RSP)
 		emit_mov(out(t), RSP, R10);
 	else if (to == R10)
@@ -273,9 +310,9 @@ void translate_return_near(struct translation *t, unsigned extra)
 	translate_leave_flags(t);
 	c = emit_lookup(t, mem(RSP, 0), IN_REGISTERS, 8, true, false);
 	translate_save_flags(t);
-	emit_load(out(t), R11, popped);
+	emit_load(out(t), R11, stack_word(t, 0));
 	translate_end_access(t, c);
-	emit_lea(out(t), RSP, mem(RSP, (int32_t)(8 + extra)));
+	move_stack(t, (int32_t)(8 + extra));
 	translate_exit_indirect(t, t->mode & MODE_USER);
 	t->ended = true;
 }

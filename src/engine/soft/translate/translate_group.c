@@ -25,6 +25,14 @@ static bool may_write(const struct x86_insn *i, uint32_t read, uint32_t write)
 	return x86_insn_is(i, write) || !x86_insn_is(i, read);
 }
 
+/* CMP and TEST of AL, AX, EAX, RAX and an immediate. */
+static bool compares_accumulator(const struct x86_insn *i)
+{
+	enum { CMP = 0x3c, TEST = 0xa8 };
+
+	return !i->kind && !i->map && ((i->opcode & 0xfe) == CMP || (i->opcode & 0xfe) == TEST);
+}
+
 /* Whether the instruction changes this register. */
 bool translate_changes(const struct x86_insn *i, uint8_t reg)
 {
@@ -32,7 +40,7 @@ bool translate_changes(const struct x86_insn *i, uint8_t reg)
 			      x86_insn_is(i, X86_ENC_OPCODE_GPR);
 
 	if (x86_insn_is(i, X86_ENC_ACCUMULATOR) && reg == RAX)
-		return true;
+		return !compares_accumulator(i);
 	if (x86_insn_is(i, X86_ENC_REG_GPR) && is_register(i, i->reg, reg) &&
 	    may_write(i, X86_ENC_REG_READ, X86_ENC_REG_WRITE))
 		return true;
@@ -191,6 +199,8 @@ struct cold *translate_open_group(struct translation *t, const struct group *g)
 	c->host_flags = t->host_flags;
 	c->word_flags = t->word_flags;
 	t->grouped = true;
+	t->group_base = g->base;
+	t->group_last = (int)(t->at - t->insns) + (int)g->insns - 1;
 	return c;
 }
 

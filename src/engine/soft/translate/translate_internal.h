@@ -99,6 +99,9 @@ struct translation {
 	unsigned way_count;
 	bool is_again;               /* into scratch: nobody hears of its copies */
 	bool grouped;                /* r11 is the delta of the access to come: no lookup */
+	uint8_t group_base;          /* of the group */
+	int group_last;              /* its last instruction */
+	int32_t stack_bytes;         /* how far the guest's RSP is from the host's, in it */
 	struct cold no_cold;         /* what stands for its slow path meanwhile */
 	bool has_strip, in_strip;    /* its loop has been emitted once; is being emitted */
 	bool flags_set;              /* the instruction's translation has set the next two itself */

@@ -16,7 +16,9 @@
  *   2. No delta survives the poll. A strip ends after a page of its fastest stream.
  *   3. What the head does not like (an absent entry, a page's end that is near) is done by the
  *      entry, one iteration of ordinary code.
- *   4. r14 and r15, where they are used, are loaded again on every way out; a fault loads them, too
+ *   4. A loop that leaves its strips after a few iterations is done without most of the time: a
+ *      head costs as much as they.
+ *   5. r14 and r15, where they are used, are loaded again on every way out; a fault loads them, too
  *      (thunk.c).
  *
  * Left out: bodies with displaced registers, with calls or the stack's instructions, with addresses
@@ -53,11 +55,13 @@ struct strip {
 	unsigned jump, streams, copies;
 	struct stream stream[STREAMS];
 	uint8_t used_by[BODY_INSNS]; /* which stream, by instruction */
-	uint8_t *fails[3 * STREAMS + 1], *leaves[2];
+	uint8_t *fails[2 * STREAMS + 2], *leaves[2];
 	unsigned fail_count;
 	struct { uint8_t *from; unsigned insn; } exits[2 * SIDE_EXITS];
 	unsigned exit_count;
 };
+
+static uint8_t counter(const struct strip *s) { return scratch[s->streams]; }
 
 /* ---- what a body is */
 
@@ -231,12 +235,56 @@ static bool is_strip(struct strip *s)
 	return sort_streams(s);
 }
 
-/* ---- the head */
+/* ---- whether it is worth it */
 
 static void fail_if(struct strip *s, uint8_t cc)
 {
 	s->fails[s->fail_count++] = emit_jcc(out(s->t), cc);
 }
+
+/*
+ * What became of a loop's last strip, so that one which is left after a few iterations is hardly
+ * ever tried again. Loops share places.
+ */
+static struct host_mem history(const struct strip *s, size_t field)
+{
+	uint64_t place = (s->t->insns[0].rip & PAGE_OFFSET_MASK) / 4 % STRIP_HISTORIES;
+
+	return cpu_mem(offsetof(struct soft_cpu, strips) + place * sizeof(struct strip_history) +
+		       field);
+}
+#define HISTORY(s, field) history(s, offsetof(struct strip_history, field))
+
+/*
+ * At the head. The counter at the last strip's begin, less what was left of it, is how long that
+ * was; after some short ones in a row only one head in many goes on.
+ */
+static void skip_if_short(struct strip *s)
+{
+	enum { ITERATIONS_WORTH_IT = 4, PATIENCE = 8, SKIPPED_MASK = 63 };
+	struct emitter *e = out(s->t);
+	uint8_t *good, *patient, *on;
+
+	emit_rm(e, OP32(0x8b), R10, HISTORY(s, counted));
+	emit_rm(e, OP32(0x2b), R10, HISTORY(s, left));
+	emit_rr(e, OP32(0x83), 7, R10);
+	emit8(e, (uint8_t)(ITERATIONS_WORTH_IT / s->copies));
+	good = emit_jcc(e, CC_NC);
+	emit_rm(e, OP32(0x83), 5, HISTORY(s, patience)); /* sub */
+	emit8(e, 1);
+	patient = emit_jcc(e, CC_NS);
+	emit_rm(e, OP32(0xf6), 0, HISTORY(s, patience));
+	emit8(e, SKIPPED_MASK);
+	fail_if(s, CC_NZ);
+	on = emit_jmp(e);
+	set_jump(good, e->out);
+	emit_rm(e, OP32(0xc7), 0, HISTORY(s, patience));
+	emit32(e, PATIENCE);
+	set_jump(patient, e->out);
+	set_jump(on, e->out);
+}
+
+/* ---- the head */
 
 static struct host_mem first_address(const struct stream *stream)
 {
@@ -313,12 +361,11 @@ static void look_up(struct strip *s, unsigned n)
 					    .scale_log2 = stream->scale_log2 });
 }
 
-static uint8_t counter(const struct strip *s) { return scratch[s->streams]; }
-
 static void emit_head(struct strip *s)
 {
 	struct emitter *e = out(s->t);
 
+	skip_if_short(s);
 	count_all(s);
 	for (unsigned n = 0; n < s->streams; n++)
 		look_up(s, n);
@@ -328,6 +375,10 @@ static void emit_head(struct strip *s)
 		emit8(e, 1);
 		fail_if(s, CC_Z);
 	}
+	emit_rm(e, OP32(0x89), counter(s), HISTORY(s, counted));
+	/* one that goes on to its page's end was worth it */
+	emit_rm(e, OP32(0xc7), 0, HISTORY(s, left));
+	emit32(e, (uint32_t)-STRIP_MOST);
 }
 
 /* ---- the strip */
@@ -382,6 +433,7 @@ static void emit_exits(struct strip *s)
 	for (unsigned n = 0; n < s->exit_count; n++) {
 		t->at = &t->insns[s->exits[n].insn];
 		set_jump(s->exits[n].from, out(t)->out);
+		emit_rm(out(t), OP32(0x89), counter(s), HISTORY(s, left));
 		load_tables_again(s);
 		translate_jump_out(t, translate_jump_target(t, t->at));
 	}
@@ -419,6 +471,7 @@ bool translate_strip(struct translation *t, uint8_t cc)
 	t->at = jump;
 	for (unsigned n = 0; n < s.copies; n++)
 		set_jump(s.leaves[n], out(t)->out);
+	emit_rm(out(t), OP32(0x89), counter(&s), HISTORY(&s, left));
 	load_tables_again(&s);
 	t->host_flags = host_flags;
 	t->word_flags = word_flags;

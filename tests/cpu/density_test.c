@@ -1,0 +1,203 @@
+/*
+ * How many host instructions and bytes hot code takes, for the samples of samples.S: compared with
+ * the stored table, so that a change of the translator shows in a diff. A listing of a block, guest
+ * and host side by side, is what one looks at then.
+ *
+ * usage: density_test TABLE               compares
+ *        density_test --write TABLE       writes it anew
+ *        density_test --list [NAME]       the blocks of the samples
+ *        density_test --list FILE OFFSET  the block at a byte of any file: 64-bit user code
+ */
+#include <Zydis/Zydis.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "emission.h"
+
+struct sample { const char *name; const uint8_t *code; };
+extern const struct sample samples[], samples_end[];
+
+enum { SAMPLE_BYTES = 256, LINE_BYTES = 200 };
+
+static ZydisDecoder decoder;
+static ZydisFormatter formatter;
+
+/* The instruction at `code` in words; its bytes, or 0. */
+static unsigned format(const uint8_t *code, unsigned bytes, uint64_t address, char *text)
+{
+	ZydisDecodedInstruction insn;
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+
+	text[0] = 0;
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, bytes, &insn, operands)))
+		return 0;
+	ZydisFormatterFormatInstruction(&formatter, &insn, operands, insn.operand_count_visible,
+					text, LINE_BYTES, address, NULL);
+	return insn.length;
+}
+
+/* The host's part that begins with mark n; up to what is no instruction (data of an exit). */
+static unsigned part_end(const struct emission_block *block, unsigned n)
+{
+	return n + 1 < block->marks ? block->mark[n + 1].host : block->host_bytes;
+}
+
+static unsigned count_host(const struct emission_block *block)
+{
+	char text[LINE_BYTES];
+	unsigned count = 0;
+	unsigned at = 0;
+
+	for (unsigned n = 0; n < block->marks; n++)
+		for (unsigned end = part_end(block, n); at < end;) {
+			unsigned bytes = format(block->host + at, end - at, 0, text);
+
+			count += bytes != 0;
+			at = bytes ? at + bytes : end;
+		}
+	return count;
+}
+
+static unsigned count_guest(const uint8_t *code, const struct emission_block *block)
+{
+	char text[LINE_BYTES];
+	unsigned count = 0;
+
+	for (unsigned at = 0; at < block->guest_bytes; count++)
+		at += format(code + at, block->guest_bytes - at, 0, text);
+	return count;
+}
+
+static void list_block(const char *name, const uint8_t *code, const struct emission_block *block)
+{
+	char text[LINE_BYTES];
+	unsigned at = 0;
+
+	printf("%s: %u guest bytes, %u host bytes\n", name, block->guest_bytes, block->host_bytes);
+	for (unsigned n = 0; n < block->marks; n++) {
+		unsigned end = part_end(block, n);
+
+		while (!n && at < block->mark[0].host) {
+			unsigned bytes = format(block->host + at, end - at, at, text);
+
+			printf("%32s | %4x  %s\n", "", at, text);
+			at = bytes ? at + bytes : end;
+		}
+		format(code + block->mark[n].guest, block->guest_bytes - block->mark[n].guest,
+		       block->mark[n].guest, text);
+		printf("%-32s |\n", text);
+		while (at < end) {
+			unsigned bytes = format(block->host + at, end - at, at, text);
+
+			printf("%32s | %4x  %s\n", "", at, bytes ? text : "data");
+			at = bytes ? at + bytes : end;
+		}
+	}
+}
+
+static bool is_kernel(const char *name) { return strncmp(name, "kernel", 6) == 0; }
+
+static void make_block(const struct sample *sample, struct emission_block *block)
+{
+	if (!emission_block(sample->code, SAMPLE_BYTES, !is_kernel(sample->name), block)) {
+		printf("density_test: %s is not translated\n", sample->name);
+		exit(70);
+	}
+}
+
+static void print_row(FILE *to, const struct sample *sample)
+{
+	struct emission_block block;
+
+	make_block(sample, &block);
+	fprintf(to, "%-18s %5u %5u %5u\n", sample->name, count_guest(sample->code, &block),
+		count_host(&block), block.host_bytes);
+}
+
+static void write_table(FILE *to)
+{
+	fprintf(to, "# hot code: guest instructions, host instructions, host bytes "
+		    "(density_test --write)\n");
+	for (const struct sample *s = samples; s < samples_end; s++)
+		print_row(to, s);
+}
+
+static int compare_table(const char *path)
+{
+	char *now = NULL;
+	size_t now_bytes = 0;
+	char line[LINE_BYTES], want[LINE_BYTES];
+	FILE *memory = open_memstream(&now, &now_bytes);
+	FILE *stored = fopen(path, "r");
+	int differences = 0;
+
+	if (!stored || !memory)
+		return 70;
+	write_table(memory);
+	rewind(memory);
+	fclose(memory);
+	memory = fmemopen(now, now_bytes, "r");
+	while (fgets(line, sizeof(line), memory)) {
+		if (!fgets(want, sizeof(want), stored))
+			want[0] = 0;
+		if (strcmp(line, want)) {
+			printf("- %s%s+ %s", want, *want ? "" : "\n", line);
+			differences++;
+		}
+	}
+	fclose(memory);
+	fclose(stored);
+	free(now);
+	if (differences)
+		printf("density_test: if that is meant, --write %s\n", path);
+	return differences != 0;
+}
+
+static int list_file(const char *path, const char *offset)
+{
+	static uint8_t code[SAMPLE_BYTES];
+	struct emission_block block;
+	FILE *file = fopen(path, "rb");
+	size_t have = 0;
+
+	if (file && !fseek(file, strtol(offset, NULL, 0), SEEK_SET))
+		have = fread(code, 1, sizeof(code), file);
+	if (!have || !emission_block(code, (unsigned)have, true, &block)) {
+		printf("density_test: nothing at %s of %s\n", offset, path);
+		return 1;
+	}
+	list_block(path, code, &block);
+	return 0;
+}
+
+static int list_samples(const char *name)
+{
+	struct emission_block block;
+
+	for (const struct sample *s = samples; s < samples_end; s++)
+		if (!name || !strcmp(name, s->name)) {
+			make_block(s, &block);
+			list_block(s->name, s->code, &block);
+		}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	FILE *to;
+
+	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+	emission_begin();
+	emission_set_mode(64, true);
+	if (argc > 3 && !strcmp(argv[1], "--list"))
+		return list_file(argv[2], argv[3]);
+	if (argc > 1 && !strcmp(argv[1], "--list"))
+		return list_samples(argc > 2 ? argv[2] : NULL);
+	if (argc == 3 && !strcmp(argv[1], "--write") && (to = fopen(argv[2], "w"))) {
+		write_table(to);
+		return fclose(to);
+	}
+	return argc == 2 ? compare_table(argv[1]) : 64;
+}
