@@ -30,7 +30,7 @@ enum {
 
 static const char running_help[] =
 	"usage: umbra ps [--tree] [--json]\n"
-	"       umbra info [--json] [--symbols FILE] NAME\n"
+	"       umbra info [--json] [--symbols FILE] [--mmu] NAME\n"
 	"       umbra stop NAME\n"
 	"       umbra kill NAME\n"
 	"       umbra resume NAME\n"
@@ -51,7 +51,10 @@ static const char running_help[] =
 	"ends, once FILE is safely on disk. "
 	"FILE must not be there yet, unless --replace is given.\n";
 
-struct arguments { bool json, stop, replace, tree; const char *name, *file, *set, *symbols; };
+struct arguments {
+	bool json, stop, replace, tree, mmu;
+	const char *name, *file, *set, *symbols;
+};
 
 /* ---- talking ---- */
 
@@ -211,11 +214,78 @@ static void print_description(json_t *machine)
 	}
 }
 
+/* A line of counters, "name count, name count": an object. */
+static json_t *counters_of_line(char *line)
+{
+	json_t *counters = json_object();
+	char *rest;
+
+	for (char *at = strtok_r(line, ",", &rest); at; at = strtok_r(NULL, ",", &rest)) {
+		char *count = strrchr(at, ' ');
+
+		if (!count)
+			continue;
+		*count = 0;
+		json_object_set_new(counters, at + strspn(at, " "),
+				    json_integer(strtoll(count + 1, NULL, 10)));
+	}
+	return counters;
+}
+
+/* Of each processor; NULL: the machine does not answer. */
+static json_t *ask_mmu(const char *name)
+{
+	static const char begin[] = "mmu: ";
+	int error;
+	FILE *peer = talk_to(name, &error);
+	json_t *answer = peer && ask(peer, "registers") ? hear(peer) : NULL;
+	const char *told = json_string_value(json_object_get(answer, "counters"));
+	char *text = told ? strdup(told) : NULL;
+	json_t *processors = text ? json_array() : NULL;
+	char *rest;
+
+	for (char *line = text ? strtok_r(text, "\n", &rest) : NULL; line;
+	     line = strtok_r(NULL, "\n", &rest))
+		if (!strncmp(line, begin, strlen(begin)))
+			json_array_append_new(processors, counters_of_line(line + strlen(begin)));
+	free(text);
+	json_decref(answer);
+	if (peer)
+		fclose(peer);
+	return processors;
+}
+
+static int info_mmu(const struct arguments *a)
+{
+	json_t *processors = ask_mmu(a->name);
+	json_t *counters;
+	json_t *value;
+	const char *key;
+	size_t n;
+
+	if (!processors)
+		return no_machine(a->name, -ENOENT);
+	if (a->json) {
+		json_dumpf(processors, stdout, JSON_INDENT(2));
+		puts("");
+	} else {
+		json_array_foreach(processors, n, counters) {
+			printf("processor %zu\n", n);
+			json_object_foreach(counters, key, value)
+				printf("  %-24s %lld\n", key, json_integer_value(value));
+		}
+	}
+	json_decref(processors);
+	return 0;
+}
+
 static int verb_info(const struct arguments *a)
 {
-	json_t *j = describe_with_registers(a->name);
+	json_t *j = a->mmu ? NULL : describe_with_registers(a->name);
 	int code = 0;
 
+	if (a->mmu)
+		return info_mmu(a);
 	if (!j)
 		return no_machine(a->name, -ENOENT);
 	if (a->json) {
@@ -529,7 +599,7 @@ static int parse(int argc, char **argv, int operands, struct arguments *a)
 	static const struct option longs[] = { { "json", 0, 0, 'j' },    { "tree", 0, 0, 't' },
 					       { "stop", 0, 0, 's' },
 					       { "replace", 0, 0, 'r' }, { "set", 1, 0, 'S' },
-					       { "symbols", 1, 0, 'y' },
+					       { "symbols", 1, 0, 'y' }, { "mmu", 0, 0, 'm' },
 					       { "help", 0, 0, 'h' },    { 0 } };
 	int c;
 
@@ -540,6 +610,7 @@ static int parse(int argc, char **argv, int operands, struct arguments *a)
 		case 't': a->tree = true; break;
 		case 'S': a->set = optarg; break;
 		case 'y': a->symbols = optarg; break;
+		case 'm': a->mmu = true; break;
 		case 'r': a->replace = true; break;
 		case 'h': fputs(running_help, stdout); exit(0);
 		default: return EXIT_USAGE;

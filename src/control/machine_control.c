@@ -251,22 +251,24 @@ static json_t *describe_registers(const struct record_registers *r)
 
 bool control_looked(struct control *c, const struct record_registers *registers, unsigned count)
 {
-	json_t *processors = json_array();
+	json_t *processors;
+	json_t *answer;
 
 	if (!c->looks)
 		return false;
+	processors = json_array();
 	c->looks = 0;
 	for (unsigned n = 0; n < count; n++)
 		json_array_append_new(processors, describe_registers(&registers[n]));
+	answer = json_pack("{s:o, s:s}", "processors", processors, "counters", c->counters);
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
 		struct control_peer *p = &c->peer[n];
 
 		if (p->fd >= 0 && p->wants_registers)
-			add_line(p, control_success(p->look_id,
-						    json_pack("{s:O}", "processors", processors)));
+			add_line(p, control_success(p->look_id, json_copy(answer)));
 		p->wants_registers = false;
 	}
-	json_decref(processors);
+	json_decref(answer);
 	return true;
 }
 

@@ -77,6 +77,7 @@ struct control {
 	struct record_state state;
 	bool has_state;
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
+	char counters[RING_RECORD_MAX_BYTES + 1]; /* printable: what the machine counts */
 	unsigned looks; /* how often the machine was asked for registers, and has not answered */
 	enum control_save save;
 	/* Whose save it is; NULL: of one that is gone, and nobody hears of the rest. */

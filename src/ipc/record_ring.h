@@ -51,6 +51,8 @@ enum {
 	RECORD_STUCK, /* text: the guest can never go on */
 	/* i32: 1, the guest was asked to power off; or 0, nobody in it listens */
 	RECORD_SHUTTING_DOWN,
+	/* text, among it lines "mmu: name count, ...", one for each processor; then registers */
+	RECORD_COUNTERS,
 	RECORD_REGISTERS, /* struct record_registers, one for each processor */
 	RECORD_FORK_READY, /* i32: 0, and the machine stands still; or -errno, and it runs */
 	/* Broker to machine process: */
@@ -59,7 +61,7 @@ enum {
 	RECORD_SAVE,
 	RECORD_RESUME, /* after a save or a fork */
 	RECORD_SHUT_DOWN,
-	RECORD_LOOK, /* asks for RECORD_REGISTERS */
+	RECORD_LOOK, /* asks for RECORD_COUNTERS and RECORD_REGISTERS */
 	RECORD_MEMORY, /* u64: how many bytes the guest shall have; 0: what it asks for */
 	RECORD_FORK, /* nothing follows until it was forked, then RECORD_RESUME */
 };

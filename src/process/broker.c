@@ -305,6 +305,7 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_SAVE_ENDED: return take_save_end(b, data, bytes);
 	case RECORD_STATE: return take_state(b, data, bytes);
 	case RECORD_SHUTTING_DOWN: return take_shutting_down(b, data, bytes);
+	case RECORD_COUNTERS: take_text(b->control.counters, data, bytes); return true;
 	case RECORD_REGISTERS: return take_registers(b, data, bytes);
 	case RECORD_STUCK: return take_stuck(b, data, bytes);
 	case RECORD_FORK_READY: return take_fork_ready(b, data, bytes);

@@ -203,8 +203,11 @@ static void look(struct process *p)
 {
 	struct machine_registers registers[MACHINE_MAX_CPUS];
 	struct record_registers records[MACHINE_MAX_CPUS];
+	char counters[RING_RECORD_MAX_BYTES];
 	unsigned cpus;
 
+	machine_statistics(p->machine, counters, sizeof(counters));
+	tell(p, RECORD_COUNTERS, counters, strlen(counters));
 	/* of who does not answer: what it said before */
 	machine_look(p->machine, registers, &cpus);
 	for (unsigned n = 0; n < cpus; n++) {

@@ -6,20 +6,20 @@
 #define COUNTER(name, field) { name, offsetof(struct mmu_counters, field) }
 
 static const struct { const char *name; size_t offset; } counters[] = {
-	COUNTER("switches to kept spaces", switches_known),
-	COUNTER("to new ones", switches_new),
-	COUNTER("spaces reused", spaces_reused),
-	COUNTER("given back", spaces_given_back),
+	COUNTER("switches-to-kept-spaces", switches_known),
+	COUNTER("switches-to-new-spaces", switches_new),
+	COUNTER("spaces-reused", spaces_reused),
+	COUNTER("spaces-given-back", spaces_given_back),
 	COUNTER("syncs", syncs),
-	COUNTER("that looked", syncs_looked),
-	COUNTER("shadow pages kept", shadows_kept),
-	COUNTER("dropped", shadows_dropped),
-	COUNTER("pages flushed", pages_flushed),
-	COUNTER("everything forgotten", forgotten),
-	COUNTER("page tables opened", tables_opened),
-	COUNTER("closed", tables_closed),
-	COUNTER("writers looked for", writers_looked_for),
-	COUNTER("filled ahead", filled_ahead),
+	COUNTER("syncs-that-looked", syncs_looked),
+	COUNTER("shadow-pages-kept", shadows_kept),
+	COUNTER("shadow-pages-dropped", shadows_dropped),
+	COUNTER("pages-flushed", pages_flushed),
+	COUNTER("everything-forgotten", forgotten),
+	COUNTER("page-tables-opened", tables_opened),
+	COUNTER("page-tables-closed", tables_closed),
+	COUNTER("writers-looked-for", writers_looked_for),
+	COUNTER("filled-ahead", filled_ahead),
 };
 
 size_t soft_mmu_statistics(const struct soft_cpu *cpu, char *text, size_t bytes)
