@@ -19,7 +19,7 @@ enum { MEMORY_BYTES = 2000 << 20, SECONDS = 600 };
 static int allow_conditionally(scmp_filter_ctx filter, int pipe)
 {
 	int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(write), 1,
-				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)pipe));
+				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)pipe, 0));
 
 	if (error)
 		return error;
