@@ -128,6 +128,12 @@ static inline bool soft_floats(uint32_t mode)
 
 	return (mode & (fixed | MODE_USER)) == MODE_USER;
 }
+/* The mode of what a block of this mode jumps to, as far as that stands in the jump cache. */
+static inline uint32_t soft_jump_mode(uint32_t mode)
+{
+	return mode & ~(uint32_t)(BLOCK_ALONE | BLOCK_STRADDLES | BLOCK_CHECKED);
+}
+
 /* Of a block that floats: how much of the indirect entry sets code_page. */
 enum { FLOATING_ENTRY_BYTES = 25 };
 /* Where the block, which this processor executes, has its page. */

@@ -35,11 +35,13 @@ static uint8_t *exit_by_hash(struct translation *t, bool user)
 
 /*
  * To a target known now, through the jump cache (it lies in another page). Flags are in flags_word.
+ * A block that does not float leads to others that do, which look at RIP: a straddler of user code.
  */
 void translate_exit_constant(struct translation *t, uint64_t target)
 {
 	size_t entry = offsetof(struct soft_cpu, jump_cache) +
 		       soft_jump_index(target) * sizeof(struct jump_entry);
+	bool target_floats = soft_floats(soft_jump_mode(t->mode));
 	uint8_t *miss;
 
 	if (soft_floats(t->mode)) {
@@ -50,13 +52,17 @@ void translate_exit_constant(struct translation *t, uint64_t target)
 		return;
 	}
 	emit_constant(out(t), R11, target);
+	if (target_floats)
+		emit_store(out(t), R11, CPU(state.rip));
 	emit_rm(out(t), OP64(0x03), R11, jump_key(t->mode & MODE_USER));
 	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, sum)));
 	miss = emit_jcc(out(t), CC_NZ);
 	emit_jmp_cpu(out(t), entry + offsetof(struct jump_entry, host));
 	set_jump(miss, out(t)->out);
-	emit_constant(out(t), R11, target);
-	emit_store(out(t), R11, CPU(state.rip));
+	if (!target_floats) {
+		emit_constant(out(t), R11, target);
+		emit_store(out(t), R11, CPU(state.rip));
+	}
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
 }
 
