@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 umbra=${UMBRA:-build/umbra} cpus=$1 forks=$2
 guest=$(dirname "$umbra")/tests/guest/guest-forked
 RANDOM=${3:-1}
-where=$(mktemp -d -p build); trap 'rm -rf "$where"' EXIT
+where=$(mktemp -d); trap 'rm -rf "$where"' EXIT
 export XDG_RUNTIME_DIR=$where
 name=forked
 fail() { echo "forked: $*"; for l in "$where"/*.log; do echo "$l:"; grep -v ^ok "$l" | tail -n 5; done; "$umbra" ps | tail -n +2 | while read -r n _; do "$umbra" kill "$n"; done; exit 1; }
