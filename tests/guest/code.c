@@ -3,6 +3,8 @@
 
 #define AT 0x8000000000ull
 
+enum { PAGE_BYTES = 4096 };
+
 static uint8_t *code; /* two pages at AT */
 
 static void put(unsigned at, const char *bytes, unsigned count)
@@ -43,17 +45,17 @@ static void straddling(void)
 
 	put(4094, "\xb8\x07\x00\x00\x00\xc3", 6);
 	check_equal("an instruction on two pages", run(4094), 7);
-	put(4096, "\x09", 1);
+	put(PAGE_BYTES, "\x09", 1);
 	check_equal("its second half changed", run(4094), 0x907);
 	other[0] = 3, other[3] = 0xc3;
-	map_page(AT + 4096, (uint64_t)other, PAGE_P | PAGE_W);
+	map_page(AT + PAGE_BYTES, (uint64_t)other, PAGE_P | PAGE_W);
 	check_equal("its second page remapped", run(4094), 0x307);
-	map_page(AT + 4096, 0, 0);
+	map_page(AT + PAGE_BYTES, 0, 0);
 	check_equal("its second page gone", (uint64_t)try_code((void (*)(void *))(AT + 4094), NULL),
 		    14);
-	check_equal("CR2 is the second page", last_cr2, AT + 4096);
+	check_equal("CR2 is the second page", last_cr2, AT + PAGE_BYTES);
 	check_equal("the return address is the first", last.rip, AT + 4094);
-	map_page(AT + 4096, (uint64_t)code + 4096, PAGE_P | PAGE_W);
+	map_page(AT + PAGE_BYTES, (uint64_t)code + PAGE_BYTES, PAGE_P | PAGE_W);
 }
 
 static unsigned steps;
@@ -174,15 +176,49 @@ static void at_several_addresses(void)
 	check("user code of one frame at several addresses", good);
 }
 
+/*
+ * A jump that straddles two pages of user code is tied to its address; what it leads to is not, and
+ * must learn where it is each time: mov ecx, 3; jmp to the jump; there lea rax, [rip]; dec ecx;
+ * jz; jmp back; an undefined instruction.
+ */
+static void from_a_straddler(void)
+{
+	enum { USER_CODE = 0x33, BEGIN = 0xfe0, JUMP = 0xffd, DISTANCE = 0x10000, UNDEFINED = 16 };
+	static const uint8_t begin[] = { 0xb9, 3, 0, 0, 0, 0xeb, 0x16 };
+	static const uint8_t jump[] = { 0xe9, 0xfe, 0xef, 0, 0 };
+	static const uint8_t target[] = { 0x48, 0x8d, 0x05, 0,    0,    0,    0,    0xff, 0xc9,
+					  0x74, 0x05, 0xe9, 0xd5, 0x0f, 0xff, 0xff, 0x0f, 0x0b };
+	const uint64_t at = 0x8000500000;
+	uint8_t *pages[2] = { new_page(), new_page() };
+	uint8_t *elsewhere = new_page();
+	bool good = true;
+
+	for (unsigned n = 0; n < sizeof(begin); n++)
+		pages[0][BEGIN + n] = begin[n];
+	for (unsigned n = 0; n < sizeof(jump); n++)
+		pages[(JUMP + n) / PAGE_BYTES][(JUMP + n) % PAGE_BYTES] = jump[n];
+	for (unsigned n = 0; n < sizeof(target); n++)
+		elsewhere[n] = target[n];
+	map_page(at, (uint64_t)pages[0], PAGE_P | PAGE_U);
+	map_page(at + PAGE_BYTES, (uint64_t)pages[1], PAGE_P | PAGE_U);
+	map_page(at + DISTANCE, (uint64_t)elsewhere, PAGE_P | PAGE_U);
+	for (unsigned n = 0; n < 20; n++) {
+		good &= try_user((void (*)(void))(at + BEGIN), 0x8000300800, USER_CODE) == 6;
+		good &= last.rip == at + DISTANCE + UNDEFINED && last.rax == at + DISTANCE + 7;
+	}
+	check("user code that a straddler leads to", good);
+}
+
 void test_main(void)
 {
 	code = new_page();
 	new_page();
 	map_page(AT, (uint64_t)code, PAGE_P | PAGE_W);
-	map_page(AT + 4096, (uint64_t)code + 4096, PAGE_P | PAGE_W);
+	map_page(AT + PAGE_BYTES, (uint64_t)code + PAGE_BYTES, PAGE_P | PAGE_W);
 	self_modifying();
 	straddling();
 	at_several_addresses();
+	from_a_straddler();
 	single_step();
 	breakpoints();
 }
