@@ -10,6 +10,7 @@ echo "$said" | grep -q '^umbra: the guest crashed: triple fault: processor 0 at 
 nm "$guests/guest-halted" >"$guests/stuck.map"
 for cpus in 1 3; do
 	name=stuck-$$-$cpus
+	: >"$guests/stuck.said" # what the one before said
 	"$umbra" run --name $name --kernel "$guests/guest-halted" --cpus $cpus --console none </dev/null >"$guests/stuck.said" 2>&1 &
 	for _ in $(seq 100); do
 		! grep -q stuck "$guests/stuck.said" || break
