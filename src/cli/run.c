@@ -589,7 +589,6 @@ static int make_plan(struct run *r)
 	take_places(&r->plan->disks.place);
 	r->plan->nets.count = net_options_count(&r->nets);
 	r->plan->machine.statistics = r->options.statistics;
-	r->plan->machine.forks = r->options.name && !r->plan->machine.has_bus;
 	code = r->options.restore ? take_saved(r) : take_new(r);
 	if (!code)
 		code = take_time_limit(r);
@@ -605,6 +604,8 @@ static int make_plan(struct run *r)
 		code = net_option_take(&r->nets, r->options.name, r->plan, &r->grants);
 	if (code)
 		return code;
+	/* whether there is a bus is known by now */
+	r->plan->machine.forks = r->options.name && !r->plan->machine.has_bus;
 	if (plan_set_text(r->plan->source, sizeof(r->plan->source), source_of(r)) ||
 	    (r->options.name && describe(r)))
 		return complain(EXIT_USAGE, "too long a path, or not UTF-8", source_of(r),
