@@ -102,12 +102,13 @@ static int cards_make(const struct plan *plan, struct grants *g)
 /* Closes what the broker itself has no use for. */
 static void grants_leave(const struct grants *g)
 {
-	const uint64_t placed =
-		GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT);
-	const uint64_t kept = placed | GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL);
+	const uint64_t forker = GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT);
+	const uint64_t kept =
+		GRANT(GRANT_MACHINE) | forker | GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL);
 
 	for (unsigned n = 0; n < GRANTS; n++) {
-		if (!(kept & GRANT(n)) || (!(placed & GRANT(n)) && g->fd[n] < 0))
+		/* the machine lies where it was put, and is no grant */
+		if (!(kept & GRANT(n)) || (n != GRANT_MACHINE && g->fd[n] < 0))
 			close(grant_fd((enum grant)n));
 		if (g->fd[n] > grant_fd(GRANTS))
 			close(g->fd[n]);

@@ -99,6 +99,8 @@ with tempfile.TemporaryDirectory() as where:
         for name in ["broker", "machine", "disk"]:
             expect("%s: an empty root" % name, not roles[name].root, roles[name].root)
         expect("no two of them share one", all(len({p.namespaces[n] for p in roles.values()}) == 4 for n in own if n != "pid"))
+    refused = subprocess.run([umbra, "fork", "separate"], capture_output=True, text=True, env={**os.environ, "XDG_RUNTIME_DIR": where})
+    expect("a machine with a disk is not forked", refused.returncode == 65 and "it cannot be forked" in refused.stderr, refused)
     machine.send_signal(signal.SIGINT)
     expect("it ends in order", machine.wait(10) == 0)
 sys.exit(failed != 0)
