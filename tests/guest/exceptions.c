@@ -41,6 +41,50 @@ static void write_at(void *a) { *(volatile uint8_t *)a = 1; }
 static void write_eight(void *a) { *(volatile uint64_t *)a = 0x1122334455667788; }
 static void jump_to(void *a) { ((void (*)(void))a)(); }
 
+/* AVX is off where the first access, the second or none of them is at fault. */
+static void load_around_avx(void *at)
+{
+	__asm__ volatile("mov (%0), %%rax; .byte 0xc5, 0xf8, 0x10, 0x43, 0x08\n" /* vmovups */
+			 "mov 16(%0), %%rcx"
+			 :
+			 : "b"(at)
+			 : "rax", "rcx");
+}
+
+static void push_around_avx(void *stack)
+{
+	__asm__ volatile("mov %%rsp, %%rdx; mov %0, %%rsp; push %%rax\n"
+			 ".byte 0xc5, 0xf9, 0xef, 0xc0\n" /* vpxor xmm0, xmm0, xmm0 */
+			 "push %%rcx; mov %%rdx, %%rsp"
+			 :
+			 : "b"(stack)
+			 : "rdx");
+}
+
+/*
+ * An instruction that is left to C ends a block in the middle of what would share one lookup: those
+ * before it must be looked up all the same.
+ */
+static void avx_off(void)
+{
+	enum { CR4_OSXSAVE = 1 << 18 };
+	const uint64_t before = read_cr4();
+	void *page = new_page();
+
+	write_cr4(before & ~(uint64_t)CR4_OSXSAVE);
+	use_trap_stack(14);
+	for (unsigned n = 0; n < 3; n++) {
+		check_equal("#PF before an instruction that is #UD",
+			    (uint64_t)try_code(load_around_avx, (void *)0x7000000010), 14);
+		check_equal("CR2", last_cr2, 0x7000000010);
+		check_equal("#UD behind a load", (uint64_t)try_code(load_around_avx, page), 6);
+		check_equal("#PF of a push before one",
+			    (uint64_t)try_code(push_around_avx, (void *)0x7000000800), 14);
+		check_equal("CR2", last_cr2, 0x70000007f8);
+	}
+	write_cr4(before);
+}
+
 static void page_faults(void)
 {
 	uint64_t a = 0x8000000000, *entry;
@@ -241,6 +285,7 @@ void test_main(void)
 	check_equal("INT to a gate",
 		    (uint64_t)try_code(interrupt_gate_absent, NULL) != (uint64_t)-1, 1);
 	page_faults();
+	avx_off();
 	precise();
 	alignment_check();
 	odd_pages();

@@ -83,6 +83,8 @@ static void emit_insns(struct translation *t)
 			group = NULL;
 		}
 	}
+	/* a group in whose middle a block ended would lead its parts past their lookups */
+	assert(!group && !t->grouped && !t->stack_bytes);
 	if (!t->ended && t->next_straddles) {
 		translate_save_flags(t);
 		translate_exit_constant(t, translate_after_insn(t));

@@ -1,4 +1,6 @@
 /* Groups: accesses through one base register within one page share one lookup. */
+#include <assert.h>
+
 #include "translate_internal.h"
 
 /* How far accesses of a group lie apart, and from their base register's value. */
@@ -128,7 +130,7 @@ static bool join(struct translation *t, struct group *g, const struct guest_insn
 	const struct x86_insn *i = &insn->insn;
 	struct host_encoding h;
 
-	if (t->mode & MODE_FPU_OFF && x86_insn_is(i, X86_ENC_FPU))
+	if (translate_is_fpu_off(t, i)) /* it is left to C, which ends the block */
 		return false;
 	if (g->base == RSP && join_stack(g, i))
 		return true;
@@ -229,6 +231,7 @@ void translate_cold_group(struct translation *t, struct cold *c)
 {
 	const struct cold g = *c;
 
+	assert(!t->grouped && !t->stack_bytes);
 	translate_sort_out_one(t, c);
 	t->host_flags = g.host_flags;
 	t->word_flags = g.word_flags;
