@@ -53,21 +53,22 @@ void soft_forget(struct soft_cpu *cpu)
 	cpu->count.forgotten++;
 }
 
-void soft_change_mode(struct soft_cpu *cpu, bool global_pages)
-{
-	struct space_mode mode = mode_of(&cpu->state);
-
-	if (!same_mode(&mode, &cpu->mmu->mode))
-		soft_forget(cpu);
-	else if (global_pages)
-		soft_flush(cpu, true);
-	soft_leave_mode(cpu); /* soft_mode() may be another */
-}
-
 /* Under PAE four entries are those of CR3, which the tables do not have any more. */
 static bool has_own_roots(const struct x86_state *s)
 {
 	return s->cr0 & CR0_PG && s->cr4 & CR4_PAE && !(s->efer & EFER_LMA);
+}
+
+void soft_change_mode(struct soft_cpu *cpu, bool global_pages)
+{
+	struct space_mode mode = mode_of(&cpu->state);
+
+	/* the four entries were loaded anew: no table's version tells what came through them */
+	if (!same_mode(&mode, &cpu->mmu->mode) || (global_pages && has_own_roots(&cpu->state)))
+		soft_forget(cpu);
+	else if (global_pages)
+		soft_flush(cpu, true);
+	soft_leave_mode(cpu); /* soft_mode() may be another */
 }
 
 void soft_change_root(struct soft_cpu *cpu, bool keep)
