@@ -38,6 +38,15 @@ static void make(uint8_t protocol, uint32_t to, uint16_t from_port, uint16_t por
 	frame[TRANSPORT_AT + 12] = 0x60;
 }
 
+/* A datagram for the guest. */
+static void hear(uint32_t from, uint16_t port)
+{
+	make(FRAME_UDP, ADDRESS(10, 0, 2, 15), port, 53);
+	put(IP_AT + 12, from >> 16);
+	put(IP_AT + 14, from & 0xffff);
+	guard_note(&guard, frame, BYTES);
+}
+
 static bool passes(void) { return guard_lets_pass(&guard, frame, BYTES); }
 
 static bool udp_passes(uint32_t to, uint16_t port)
@@ -88,17 +97,18 @@ static void answers(void)
 	expect("data by TCP", tcp_passes(router, 4000, FRAME_TCP_ACK), true);
 	expect("SYN and FIN", tcp_passes(router, 4000, FRAME_TCP_SYN | 1), false);
 	expect("an answer that nobody asked for", udp_passes(router, 4000), false);
-	make(FRAME_UDP, ADDRESS(10, 0, 2, 15), 4000, 53);
-	guard_note(&guard, frame, BYTES);
+	hear(ADDRESS(192, 0, 2, 1), 4000);
+	expect("where a port is open outside", udp_passes(router, 4000), false);
+	hear(ADDRESS(10, 0, 2, 3), 53);
+	expect("the name server's port elsewhere", udp_passes(router, 53), false);
+	hear(router, 4000);
 	expect("an answer by UDP", udp_passes(router, 4000), true);
+	expect("to the same port of another", udp_passes(ADDRESS(10, 0, 2, 4), 4000), false);
 	expect("to another port", udp_passes(router, 4001), false);
-	for (unsigned n = 0; n < GUARD_ASKERS; n++) {
-		make(FRAME_UDP, ADDRESS(10, 0, 2, 15), (uint16_t)(5000 + n), 53);
-		guard_note(&guard, frame, BYTES);
-	}
+	for (unsigned n = 0; n < GUARD_ASKERS; n++)
+		hear(router, (uint16_t)(5000 + n));
 	expect("to who is forgotten", udp_passes(router, 4000), false);
-	make(FRAME_UDP, ADDRESS(10, 0, 2, 15), 0, 53);
-	guard_note(&guard, frame, BYTES);
+	hear(router, 0);
 	expect("to port 0", udp_passes(router, 0), false);
 }
 

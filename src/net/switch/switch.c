@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -231,13 +232,16 @@ static bool hub_turn(struct hub *hub)
 
 int switch_serve(int listen_fd)
 {
-	static struct hub hub;
+	struct hub *hub = calloc(1, sizeof(*hub));
 
-	hub.listen_fd = listen_fd;
-	hub.lonely_ms = now_ms();
+	if (!hub)
+		return -ENOMEM;
+	hub->listen_fd = listen_fd;
+	hub->lonely_ms = now_ms();
 	for (unsigned n = 0; n < SWITCH_PORTS; n++)
-		hub.port[n] = (struct port){ .fd = NOBODY, .to = NOBODY };
-	while (hub_turn(&hub))
+		hub->port[n] = (struct port){ .fd = NOBODY, .to = NOBODY };
+	while (hub_turn(hub))
 		;
+	free(hub);
 	return 0;
 }

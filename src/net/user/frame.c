@@ -23,6 +23,7 @@ bool frame_find_ip(const uint8_t *data, uint32_t bytes, struct frame_ip *ret)
 	if (bytes < IP_AT + IPV4_HEAD_BYTES || frame_word(data + 12) != ETHERTYPE_IPV4)
 		return false;
 	*ret = (struct frame_ip){
+		.from = (uint32_t)frame_word(ip + 12) << 16 | frame_word(ip + 14),
 		.to = (uint32_t)frame_word(ip + 16) << 16 | frame_word(ip + 18),
 		.transport_at = IP_AT + (ip[0] & 15u) * 4,
 		.protocol = ip[9],

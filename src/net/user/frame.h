@@ -16,9 +16,9 @@ enum {
 	FRAME_TCP_ACK = 16,
 };
 
-/* to: in the host's order. transport_at: of what is not a fragment but the first. */
+/* Addresses in the host's order. transport_at: of what is not a fragment but the first. */
 struct frame_ip {
-	uint32_t to, transport_at;
+	uint32_t from, to, transport_at;
 	uint8_t protocol;
 	bool is_fragment;
 };

@@ -18,10 +18,10 @@ static bool may_be_asked(const struct loopback_guard *guard, const struct frame_
 	return ip->to == guard->name_server && port == PORT_DNS;
 }
 
-static bool is_asker(const struct loopback_guard *guard, uint16_t port)
+static bool is_asker(const struct loopback_guard *guard, uint32_t address, uint16_t port)
 {
 	for (unsigned n = 0; n < GUARD_ASKERS; n++)
-		if (port && guard->asker[n] == port)
+		if (port && guard->asker[n].address == address && guard->asker[n].port == port)
 			return true;
 	return false;
 }
@@ -31,7 +31,8 @@ static bool udp_passes(const struct loopback_guard *guard, const struct frame_ip
 {
 	const uint16_t port = frame_word(udp + 2);
 
-	return port == PORT_DHCP || may_be_asked(guard, ip, port) || is_asker(guard, port);
+	return port == PORT_DHCP || may_be_asked(guard, ip, port) ||
+	       is_asker(guard, ip->to, port);
 }
 
 /* One that does not begin a connection belongs to one that somebody else began, or to none. */
@@ -76,11 +77,13 @@ void guard_note(struct loopback_guard *guard, const uint8_t *data, uint32_t byte
 	uint16_t port;
 
 	if (!frame_find_ip(data, bytes, &ip) || ip.protocol != FRAME_UDP || ip.is_fragment ||
-	    bytes < ip.transport_at + UDP_HEAD_BYTES)
+	    bytes < ip.transport_at + UDP_HEAD_BYTES ||
+	    (ip.from & guard->mask) != guard->network || ip.from == guard->name_server)
 		return;
 	port = frame_word(data + ip.transport_at);
-	if (is_asker(guard, port))
+	if (is_asker(guard, ip.from, port))
 		return;
-	guard->asker[guard->next] = port;
+	guard->asker[guard->next].address = ip.from;
+	guard->asker[guard->next].port = port;
 	guard->next = (guard->next + 1) % GUARD_ASKERS;
 }

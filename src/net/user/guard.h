@@ -14,12 +14,15 @@ enum { GUARD_ASKERS = 256 };
 
 struct loopback_guard {
 	uint32_t network, mask, name_server; /* in the host's order */
-	/* ports of the host's that have asked the guest by UDP, the oldest is forgotten first */
-	uint16_t asker[GUARD_ASKERS];
+	/* who has asked the guest by UDP through its network, the oldest is forgotten first */
+	struct { uint32_t address; uint16_t port; } asker[GUARD_ASKERS];
 	unsigned next;
 };
 
 /* Of a frame that the guest sends; a copy that nobody changes. */
 bool guard_lets_pass(const struct loopback_guard *guard, const uint8_t *data, uint32_t bytes);
-/* A frame for the guest: whoever asks may be answered. */
+/*
+ * A frame for the guest: who asks from its own network, which is how the host's loopback looks, may
+ * be answered there. An answer from outside, or of the name server, is nobody who asks.
+ */
 void guard_note(struct loopback_guard *guard, const uint8_t *data, uint32_t bytes);
