@@ -135,8 +135,12 @@ static void host_fxrstor(const uint8_t *area, bool wide)
 		__asm__ volatile("fxrstor (%0)" : : "r"(area) : "memory");
 }
 
-/* As XSAVE, but a component in its initial state leaves the area's bytes as they were. */
-static void save_optimized(struct soft_cpu *cpu, uint8_t *area, uint64_t mask, bool wide)
+/*
+ * As XSAVE, but a component in its initial state leaves the area's bytes as they were. legacy: so
+ * do the registers that 32-bit code does not have.
+ */
+static void save_optimized(struct soft_cpu *cpu, uint8_t *area, uint64_t mask, bool wide,
+			   bool legacy)
 {
 	uint8_t *fresh = cpu->other_area;
 	uint64_t used;
@@ -152,9 +156,10 @@ static void save_optimized(struct soft_cpu *cpu, uint8_t *area, uint64_t mask, b
 	if (mask & (SSE | AVX))
 		memcpy(area + MXCSR_AT, fresh + MXCSR_AT, MXCSR_BYTES);
 	if (used & SSE)
-		memcpy(area + XMM_AT, fresh + XMM_AT, FX_BYTES - XMM_AT);
+		memcpy(area + XMM_AT, fresh + XMM_AT, (legacy ? HIGH_XMM_AT : FX_BYTES) - XMM_AT);
 	if (used & AVX)
-		memcpy(area + YMM_AT, fresh + YMM_AT, AREA_BYTES - YMM_AT);
+		memcpy(area + YMM_AT, fresh + YMM_AT,
+		       (legacy ? HIGH_YMM_AT : AREA_BYTES) - YMM_AT);
 }
 
 static int save(struct step *t, unsigned operation, uint64_t mask)
@@ -177,7 +182,7 @@ static int save(struct step *t, unsigned operation, uint64_t mask)
 	case XSAVEC: host_xsavec(area, mask, wide); break;
 	default: host_xsave(area, mask, wide); break;
 	case XSAVEOPT:
-		save_optimized(cpu, area, mask, wide);
+		save_optimized(cpu, area, mask, wide, legacy);
 		legacy = false;
 		break;
 	}
