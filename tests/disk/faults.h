@@ -9,6 +9,7 @@
 #pragma once
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,6 +50,7 @@ struct unsynced {
 	uint8_t before[];
 };
 static struct unsynced *unsynced_first;
+static pthread_mutex_t unsynced_lock = PTHREAD_MUTEX_INITIALIZER; /* workers write at once */
 
 static inline void unsynced_note(int fd, const struct iovec *iov, int count, off_t at)
 {
@@ -62,15 +64,17 @@ static inline void unsynced_note(int fd, const struct iovec *iov, int count, off
 		return;
 	bytes = (off_t)bytes < st.st_size - at ? bytes : (size_t)(st.st_size - at);
 	entry = __real_malloc(sizeof(*entry) + bytes);
-	*entry = (struct unsynced){ .next = unsynced_first,
-				    .device = st.st_dev,
+	*entry = (struct unsynced){ .device = st.st_dev,
 				    .inode = st.st_ino,
 				    .at = at,
 				    .bytes = bytes };
+	pthread_mutex_lock(&unsynced_lock);
+	entry->next = unsynced_first;
 	if (__real_preadv64(fd, &(struct iovec){ entry->before, bytes }, 1, at) == (ssize_t)bytes)
 		unsynced_first = entry;
 	else
 		free(entry);
+	pthread_mutex_unlock(&unsynced_lock);
 }
 
 ssize_t __real_pwritev64(int fd, const struct iovec *iov, int count, off_t at);

@@ -19,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	memset(&memory, 0, sizeof(memory));
 	if (bytes >= 8) {
 		memcpy(&end.at, data, 4);
+		end.at &= ~7u; /* its own, and never anything else */
 		memcpy(&memory.head, data + 4, 4);
 		memory.tail = end.at;
 		memcpy(memory.data, data + 8, bytes - 8 < RING_BYTES ? bytes - 8 : RING_BYTES);

@@ -117,7 +117,7 @@ static bool add_access(struct strip *s, unsigned n, unsigned bytes)
 	const struct x86_insn *i = &s->t->insns[n].insn;
 	struct change base = change_of(s, i->base);
 	struct change index = change_of(s, i->index);
-	int32_t step = base.by + (index.by << i->scale_log2);
+	int32_t step = base.by + index.by * (1 << i->scale_log2);
 	int32_t at = i->disp;
 	struct stream *stream = s->stream;
 
