@@ -154,7 +154,10 @@ static void bomb_long_code(void)
 					area[at + n * sizeof(add) + k] = add[k];
 			area[at + INSNS * sizeof(add)] = RET;
 		}
-		for (unsigned at = 0; at + block_bytes <= CODE_AREA_BYTES; at += block_bytes)
+		for (unsigned at = 0; at + block_bytes <= CODE_AREA_BYTES; at += block_bytes) {
+			/* by then the code cache has been full */
+			if (at >= CODE_AREA_BYTES / 32)
+				ready();
 			for (unsigned n = 0; n < INSNS; n++) {
 				register uint64_t index __asm__("r11") = 0;
 				register uint64_t *base __asm__("r15") = &sum;
@@ -164,7 +167,7 @@ static void bomb_long_code(void)
 						 : "r"(area + at + n * sizeof(add))
 						 : "memory", "cc");
 			}
-		ready();
+		}
 	}
 }
 
