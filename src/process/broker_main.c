@@ -22,6 +22,7 @@
 #include "outcome.h"
 #include "plan.h"
 #include "report.h"
+#include "sanitized.h"
 
 /* What the other processes are started with. */
 struct start { const struct plan *plan; struct grants grants; };
@@ -218,12 +219,6 @@ static uint64_t machine_most_bytes(const struct plan *plan)
 	       sizeof(struct block_memory) + plan->nets.count * sizeof(struct net_card_memory) +
 	       m->cpus * (uint64_t)BYTES_PER_VCPU;
 }
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { SANITIZED = 1 };
-#else
-enum { SANITIZED = 0 };
-#endif
 
 /* -1: the host has delegated none, or the machine's forks would share its limit. */
 static int machine_group(const struct plan *plan)

@@ -28,6 +28,7 @@
 #include "ipc/record_ring.h"
 #include "main.h"
 #include "plan.h"
+#include "sanitized.h"
 #include "vm/machine.h"
 
 enum { EXIT_FAULT = 70, WORDS_BYTES = 4096, LISTENERS = 2, FORKED_TIMER_SLACK_NS = 1 };
@@ -382,12 +383,6 @@ static void take_plan(struct process *p, struct machine_options *o)
 }
 
 /* ---- its limits ---- */
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { SANITIZED = 1 };
-#else
-enum { SANITIZED = 0 };
-#endif
 
 /*
  * The engine keeps its budget itself (engine.h); this is the kernel's word, for what it might have

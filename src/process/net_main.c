@@ -19,14 +19,9 @@
 #include "net/user/user.h"
 #include "plan.h"
 #include "report.h"
+#include "sanitized.h"
 
 enum { MOST_MEMORY_BYTES = 256 << 20 };
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { SANITIZED = 1 };
-#else
-enum { SANITIZED = 0 };
-#endif
 
 struct process {
 	const struct net_choice *choice;
