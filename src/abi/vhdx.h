@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "guid.h"
+#include "guid_layout.h"
 
 #define VHDX_MIB (1ull << 20)
 enum {

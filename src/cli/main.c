@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "cli.h"
-#include "process/main.h"
+#include "process/mains.h"
 #include "version.h"
 
 #ifdef __SANITIZE_ADDRESS__

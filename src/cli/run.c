@@ -1,6 +1,6 @@
 /*
  * umbra run: what the user wants becomes a plan and descriptors of what it needs; then this process
- * goes on as the machine's broker, with nothing else of its own left (process/main.h).
+ * goes on as the machine's broker, with nothing else of its own left (process/mains.h).
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -16,7 +16,7 @@
 #include "cli.h"
 #include "names.h"
 #include "tree.h"
-#include "registers.h"
+#include "register_text.h"
 
 enum {
 	PATH_BYTES = 1 << 12,

@@ -160,7 +160,7 @@ const struct hv_call_definition *hv_find_call(uint16_t code);
 bool hv_call_must_yield(const struct hv_call *call);
 enum hv_status hv_refuse(struct hv_partition *partition, enum hv_status status);
 
-/* calls.c, registers.c, umbra.c, ring.c: the handlers */
+/* calls.c, vp_registers.c, extension.c, packet_ring.c: the handlers */
 enum hv_status hv_call_flush_space(struct hv_call *c);
 enum hv_status hv_call_flush_list(struct hv_call *c);
 enum hv_status hv_call_flush_space_ex(struct hv_call *c);
@@ -201,7 +201,7 @@ int hv_set_sint(struct hv_cpu *cpu, unsigned n, uint64_t value);
 /* Whether a SINT may have this value. */
 bool hv_is_sint(const struct hv_cpu *cpu, uint64_t value);
 
-/* timer.c; with the lock */
+/* synthetic_timer.c; with the lock */
 void hv_set_timer(struct hv_cpu *cpu, unsigned n, bool count, uint64_t value);
 /* Whether hv_set_timer() and what expires can have left it so. */
 bool hv_is_timer(const struct hv_cpu *cpu, const struct hv_timer *t);
@@ -221,7 +221,7 @@ struct work_request *work_after(struct hv_partition *p, const struct work_reques
 enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *w, uint64_t at,
 			  size_t bytes, uint64_t *result);
 
-/* umbra.c, ring.c */
+/* extension.c, packet_ring.c */
 enum {
 	UMBRA_VERSION_1_0 = 0x10000, UMBRA_VERSION_1_1 = 0x10001, UMBRA_NEWEST = UMBRA_VERSION_1_1,
 	UMBRA_OLDEST = UMBRA_VERSION_1_0

@@ -18,7 +18,7 @@
 	GUID(0x8c5e7d10, 0x4b1d, 0x4f0a, 0x9e, 0x21, 0x3c, 0x7b, 0x6a, 0x14, 0x00, 0x00)
 #define ITEM_FILES GUID(0x8c5e7d10, 0x4b1d, 0x4f0a, 0x9e, 0x21, 0x3c, 0x7b, 0x6a, 0x15, 0x00, 0x00)
 
-/* image.c: what an item holds; -ENOENT, -EBADMSG: longer than `most`, or no JSON. */
+/* sections.c: what an item holds; -ENOENT, -EBADMSG: longer than `most`, or no JSON. */
 int image_load_json(struct disk *disk, struct guid id, size_t most, json_t **ret);
 /* policy.c: "2027-01-31", to that day's end, or "2027-01-31T12:00:00Z". */
 bool image_parse_time(const char *text, time_t *ret);

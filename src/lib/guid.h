@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "abi/guid.h"
+#include "abi/guid_layout.h"
 
 enum { GUID_TEXT_BYTES = 37 };
 

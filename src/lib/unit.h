@@ -1,7 +1,7 @@
 /*
  * A unit is a part of a machine with a life of its own: the chipset, a processor, the Hyper-V
  * partition, the bus, a device on it. Each file that makes one says in a table what it does; the
- * machine keeps a list of units and treats all alike (vm/unit.c).
+ * machine keeps a list of units and treats all alike (vm/unit_list.c).
  *
  *   (made) -> reset -> run <-> pause, resume -> stop -> destroy
  *

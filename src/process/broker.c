@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include "control/machine_control.h"
-#include "fork.h"
+#include "broker_fork.h"
 #include "life.h"
 #include "terminal.h"
 

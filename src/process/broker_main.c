@@ -18,7 +18,7 @@
 #include "ipc/lockdown.h"
 #include "ipc/net_card.h"
 #include "keeper.h"
-#include "main.h"
+#include "mains.h"
 #include "outcome.h"
 #include "plan.h"
 #include "report.h"

@@ -18,7 +18,7 @@
 #include "disk_files.h"
 #include "ipc/lockdown.h"
 #include "keeper.h"
-#include "main.h"
+#include "mains.h"
 #include "report.h"
 
 struct process {

@@ -12,7 +12,7 @@
 
 #include "ipc/lockdown.h"
 #include "keeper.h"
-#include "main.h"
+#include "mains.h"
 #include "report.h"
 
 static int keeper_reply_file(struct keeper_memory *m, const char *path)

@@ -26,7 +26,7 @@
 #include "ipc/forker.h"
 #include "ipc/lockdown.h"
 #include "ipc/record_ring.h"
-#include "main.h"
+#include "mains.h"
 #include "plan.h"
 #include "sanitized.h"
 #include "vm/machine.h"

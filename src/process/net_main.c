@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "ipc/lockdown.h"
-#include "main.h"
+#include "mains.h"
 #include "net/port.h"
 #include "net/switch/switch.h"
 #include "net/tap/tap.h"

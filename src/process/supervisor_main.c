@@ -22,7 +22,7 @@
 
 #include "ipc/net_card.h"
 #include "ipc/spawn.h"
-#include "main.h"
+#include "mains.h"
 #include "net/switch/switch.h"
 #include "plan.h"
 #include "report.h"

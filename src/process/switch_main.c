@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "ipc/lockdown.h"
-#include "main.h"
+#include "mains.h"
 #include "net/switch/switch.h"
 #include "report.h"
 

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "abi/vmbus.h"
+#include "abi/vmbus_layout.h"
 #include "device/dynamic_memory/balloon.h"
 #include "device/ic/utility.h"
 #include "device/netvsp/network.h"

@@ -93,7 +93,7 @@ static int make_partition(struct machine *machine)
 	return 0;
 }
 
-/* In the order that unit.h wants. */
+/* In the order that unit_list.h wants. */
 static int make_units(struct machine *machine)
 {
 	int error;

@@ -195,7 +195,7 @@ int machine_save(struct machine *machine,
 		 int (*write)(void *context, const void *data, size_t bytes), void *context);
 void machine_resume(struct machine *machine);
 /*
- * fork.c. Until the machine stands still, to be forked; machine_resume() ends it. As
+ * machine_fork.c. Until the machine stands still, to be forked; machine_resume() ends it. As
  * machine_save(), -EBUSY: it is being saved or forked.
  */
 int machine_fork_begin(struct machine *machine);

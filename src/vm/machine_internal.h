@@ -1,15 +1,16 @@
 /*
  * Inside a machine: its virtual processors, its units, and what they share.
  *
- *   machine.c    making and unmaking          vcpu.c       one processor: what its engine asks, its
- *                run loop
- *   lifecycle.c  created, running ... ended   interrupt.c  interrupts to and between processors
- *   unit.c       the list of its parts        timer.c      when a processor has to look at its
- *                clocks
- *   clock.c      TSC and reference time       platform.c, hyperv.c, devices.c   what the parts ask
- *                of the machine
- *   save.c, restore.c, fork.c                 msr.c        registers that are neither the engine's
- *                                             nor Hyper-V's
+ *   machine.c        making and unmaking
+ *   vcpu.c           one processor: what its engine asks, its run loop
+ *   lifecycle.c      created, running ... ended
+ *   unit_list.c      the list of its parts
+ *   interrupt.c      interrupts to and between processors
+ *   deadline.c       when a processor has to look at its clocks
+ *   clock.c          TSC and reference time
+ *   platform.c, hyperv.c, devices.c       what the parts ask of the machine
+ *   save.c, restore.c, machine_fork.c     the whole as bytes, back, and twice
+ *   machine_msr.c    registers that are neither the engine's nor Hyper-V's
  *
  * One lock guards the chipset, the APICs and the Hyper-V state, and what is not the engine's of the
  * processors. Processors take it in engine_ops where they touch more than themselves, other threads
@@ -28,7 +29,7 @@
 #include "engine/engine.h"
 #include "hv/hv.h"
 #include "lib/speculation.h"
-#include "unit.h"
+#include "unit_list.h"
 #include "x86/apic.h"
 #include "x86/cpu_model.h"
 #include "x86/state.h"
@@ -180,7 +181,7 @@ void machine_destroy_devices(struct machine *machine);
 int devices_message(void *machine, uint32_t connection, uint32_t type, const uint8_t *payload,
 		    size_t bytes);
 int devices_event(void *machine, uint32_t connection, uint16_t flag);
-/* test_device.c; after machine_make_devices(). 0 or -ENOMEM. */
+/* machine_test_device.c; after machine_make_devices(). 0 or -ENOMEM. */
 int machine_make_test_device(struct machine *machine);
 /* What the guest's drivers say. Without the lock. */
 void devices_state(const struct devices *devices, struct machine_state *ret);
@@ -191,7 +192,8 @@ void devices_state(const struct devices *devices, struct machine_state *ret);
 int machine_make_ticker(struct machine *machine);
 
 /*
- * ---- msr.c; under the lock, and not those of the Hyper-V interface. 0, or -EINVAL for #GP. ----
+ * ---- machine_msr.c; under the lock, and not those of the Hyper-V interface ----
+ * 0, or -EINVAL for #GP.
  */
 
 int machine_msr_read(struct vcpu *vcpu, uint32_t msr, uint64_t *ret_value);
@@ -241,7 +243,7 @@ void interrupt_notify(struct vcpu *vcpu);
  */
 void interrupt_send(struct machine *machine, struct vcpu *from, uint32_t low, uint32_t destination);
 
-/* ---- timer.c; under the lock, on the processor's own thread ---- */
+/* ---- deadline.c; under the lock, on the processor's own thread ---- */
 
 /* 0 or -errno. */
 int timer_prepare_thread(struct vcpu *vcpu);

@@ -1,8 +1,9 @@
 /*
  * One virtual processor: what its engine asks of the machine, and its run loop.
  *
- *   engine_run() --port, MMIO--> chipset.c, apic.c     --MSR, CPUID--> hv/, msr.c, cpu_model.c
- *                                                      --hypercall--> hv/
+ *   engine_run() --port, MMIO--> chipset.c, apic.c
+ *                --MSR, CPUID--> hv/, machine_msr.c, cpu_model.c
+ *                --hypercall---> hv/
  *                --exit--------> halt: sleep until an event   kick: look at what has changed
  *                                                             shutdown: the machine crashed
  *

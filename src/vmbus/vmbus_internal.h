@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "abi/vmbus.h"
+#include "abi/vmbus_layout.h"
 #include "lib/speculation.h"
 #include "vmbus.h"
 

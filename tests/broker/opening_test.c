@@ -26,7 +26,7 @@
 #include "ipc/lockdown.h"
 #include "ipc/spawn.h"
 #include "process/disk_access.h"
-#include "process/main.h"
+#include "process/mains.h"
 #include "process/plan.h"
 
 enum { PATH_BYTES = 128, DISK_BYTES = 1 << 20, EXIT_HOLE = 41 };

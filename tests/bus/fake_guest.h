@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "abi/vmbus.h"
+#include "abi/vmbus_layout.h"
 #include "device/dynamic_memory/balloon.h"
 #include "device/storvsp/storage.h"
 #include "device/ic/utility.h"

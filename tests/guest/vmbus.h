@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "abi/vmbus.h"
+#include "abi/vmbus_layout.h"
 #include "abi/vstor.h"
 #include "hv.h"
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "abi/vmbus.h"
+#include "abi/vmbus_layout.h"
 #include "lib/archive.h"
 
 enum { TYPE_NEGOTIATE = 0, TYPE_HEARTBEAT = 1, TYPE_SHUTDOWN = 3, TYPE_TIME = 4 };

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "abi/vmbus.h"
+#include "abi/vmbus_layout.h"
 #include "lib/archive.h"
 #include "lib/check.h"
 #include "network_internal.h"

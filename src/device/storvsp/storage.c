@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "abi/vmbus.h"
+#include "abi/vmbus_layout.h"
 #include "abi/vstor.h"
 #include "lib/archive.h"
 #include "lib/check.h"

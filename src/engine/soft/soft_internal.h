@@ -105,7 +105,7 @@ struct translation;
 /* code/code.h: the code cache begins with thunks, regions follow. */
 enum { CODE_THUNK_BYTES = 8192, CODE_REGIONS = 32, HISTORY_ENTRIES = 1 << 18 };
 
-/* What has become of a block (code/history.c). NONE: it lives. */
+/* What has become of a block (code/block_history.c). NONE: it lives. */
 enum block_end { END_NONE, END_EVICTED, END_WRITTEN, BLOCK_ENDS };
 
 /* Of the code cache, since its creation. made_again: by what became of the one before. */
@@ -133,7 +133,7 @@ struct mmu_counters {
 
 struct soft_cpu {
 	struct engine_cpu base;
-	struct x86_state state; /* as state.c says */
+	struct x86_state state; /* as soft_state.c says */
 	uint64_t flags_word;    /* byte 0: OF, byte 1: LAHF */
 	uint64_t temp[4];
 	void *resume;
@@ -356,7 +356,7 @@ void soft_load_vectors(struct soft_cpu *cpu);
 void soft_store_vectors(struct soft_cpu *cpu);
 
 /*
- * The rest of soft_engine_driver: state.c, outside.c, code/invalidate.c, mmu/shootdown.c,
+ * The rest of soft_engine_driver: soft_state.c, outside.c, code/invalidate.c, mmu/shootdown.c,
  * mmu/dirty.c.
  */
 void soft_engine_get(const struct engine_cpu *cpu, unsigned groups, struct engine_state *to);
@@ -369,7 +369,7 @@ void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memor
 			       uint64_t gpa, bool read_only);
 uint64_t soft_engine_take_dirty(struct engine *engine, uint64_t *dirty);
 
-/* engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */
+/* soft_engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */
 void check_engine(const struct soft_engine *e);
 /* Zeroed memory that costs nothing until it is used; NULL. */
 void *soft_reserve(size_t bytes);

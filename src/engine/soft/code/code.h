@@ -187,14 +187,14 @@ size_t soft_code_used(const struct soft_engine *e);
 /* 1 and 6, while nobody else executes. */
 void check_regions(const struct soft_engine *e);
 
-/* history.c; under the lock: why blocks are made */
+/* block_history.c; under the lock: why blocks are made */
 void soft_note_made(struct soft_engine *e, const struct block *b);
 void soft_note_end(struct soft_engine *e, const struct block *b, enum block_end why);
 
-/* counters.c: one line of text; its length without the NUL, cut at bytes - 1. */
+/* block_counters.c: one line of text; its length without the NUL, cut at bytes - 1. */
 size_t soft_code_statistics(const struct soft_engine *e, char *text, size_t bytes);
 
-/* link.c; under the lock */
+/* block_link.c; under the lock */
 /* The jump whose rel32 is at `at` in a block, and led to `home`, leads to target. */
 void soft_link(struct soft_engine *e, struct block *from, uint32_t at, uint32_t home,
 	       uint32_t target);

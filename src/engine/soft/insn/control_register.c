@@ -1,6 +1,6 @@
 /*
  * Control registers: MOV to and from CR0 to CR8 and the debug registers. What a write makes the TLB
- * drop is here and in tlb.c.
+ * drop is here and in invlpg.c.
  */
 #include <errno.h>
 

@@ -192,7 +192,7 @@ int insn_access_msr(struct step *t, bool write);
 int insn_rdtscp(struct step *t);
 int insn_rdpmc(struct step *t);
 
-/* port.c */
+/* port_io.c */
 /* Whether the level, or the task's bitmap, allows it: 0, or -EFAULT. */
 int soft_check_port(struct soft_cpu *cpu, uint16_t port, unsigned bytes, struct fault *fault);
 int insn_port(struct step *t);
@@ -208,7 +208,7 @@ void insn_clear_x87_pointers(uint8_t *area);
 /* FNSTENV, FNSAVE. */
 int insn_x87_environment(struct step *t);
 
-/* tlb.c */
+/* invlpg.c */
 int insn_invlpg(struct step *t);
 int insn_invpcid(struct step *t);
 

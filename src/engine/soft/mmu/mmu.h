@@ -117,7 +117,7 @@ void soft_note_fault(struct soft_cpu *cpu, const struct fault *fault);
 /* Behind an IRET, if soft_cpu.fault_waits. */
 void soft_fill_after_fault(struct soft_cpu *cpu);
 
-/* counters.c: one line of text; its length without the NUL, cut at bytes - 1. */
+/* space_counters.c: one line of text; its length without the NUL, cut at bytes - 1. */
 size_t soft_mmu_statistics(const struct soft_cpu *cpu, char *text, size_t bytes);
 
 /* shootdown.c */

@@ -1,5 +1,5 @@
-/* See fork.h. */
-#include "fork.h"
+/* See broker_fork.h. */
+#include "broker_fork.h"
 
 #include <assert.h>
 #include <errno.h>

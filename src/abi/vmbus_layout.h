@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#include "guid.h"
+#include "guid_layout.h"
 
 /* Versions: major << 16 | minor. */
 enum {

@@ -1,5 +1,5 @@
-/* See unit.h. */
-#include "unit.h"
+/* See unit_list.h. */
+#include "unit_list.h"
 
 #include <assert.h>
 

@@ -1,6 +1,6 @@
 /*
  * The counters of the code cache, with their names. made_again: by what became of the block of the
- * same place and mode (history.c); one that lives is a block at another address.
+ * same place and mode (block_history.c); one that lives is a block at another address.
  */
 #include <stdio.h>
 

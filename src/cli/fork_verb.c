@@ -1,7 +1,7 @@
 /*
  * umbra fork: what each child is given is made here, the broker of the machine has it forked, and
- * each child gets a broker of its own, which is this program anew (process/fork.h has the other
- * side).
+ * each child gets a broker of its own, which is this program anew (process/broker_fork.h has the
+ * other side).
  */
 #include <errno.h>
 #include <fcntl.h>

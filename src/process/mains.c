@@ -1,5 +1,5 @@
-/* Which main a process has, see main.h. */
-#include "main.h"
+/* Which main a process has, see mains.h. */
+#include "mains.h"
 
 #include "ipc/role.h"
 #include "report.h"

@@ -1,5 +1,5 @@
-/* See registers.h. The machine says what it likes: every member may be missing. */
-#include "registers.h"
+/* See register_text.h. The machine says what it likes: every member may be missing. */
+#include "register_text.h"
 
 #include <errno.h>
 #include <stdio.h>
