@@ -32,15 +32,15 @@ int boot_refuse(const char **ret_reason, const char *reason, int error)
 
 static uint64_t header_field(const uint8_t *at, size_t bytes)
 {
-	uint64_t v = 0;
+	uint64_t value = 0;
 
-	memcpy(&v, at, bytes);
-	return v;
+	memcpy(&value, at, bytes);
+	return value;
 }
 
 static void put(uint8_t *at, uint64_t value, size_t bytes) { memcpy(at, &value, bytes); }
 
-static int parse(struct boot_file kernel, struct header *h, const char **reason)
+static int parse(struct boot_file kernel, struct header *header, const char **reason)
 {
 	uint64_t syssize;
 
@@ -51,17 +51,18 @@ static int parse(struct boot_file kernel, struct header *h, const char **reason)
 	    !(header_field(kernel.data + 0x236, 2) & 1))
 		return boot_refuse(reason, "it has no 64-bit entry (boot protocol 2.12 is needed)",
 				   -ENOEXEC);
-	h->setup_bytes = ((uint32_t)(kernel.data[0x1f1] ? kernel.data[0x1f1] : 4) + 1) * 512;
+	header->setup_bytes = ((uint32_t)(kernel.data[0x1f1] ? kernel.data[0x1f1] : 4) + 1) * 512;
 	syssize = header_field(kernel.data + 0x1f4, 4) * 16;
-	if (h->setup_bytes >= kernel.bytes)
+	if (header->setup_bytes >= kernel.bytes)
 		return boot_refuse(reason, "it is truncated", -ENOEXEC);
-	h->payload_bytes = kernel.bytes - h->setup_bytes;
-	if (syssize > h->payload_bytes + 16)
+	header->payload_bytes = kernel.bytes - header->setup_bytes;
+	if (syssize > header->payload_bytes + 16)
 		return boot_refuse(reason, "it is truncated", -ENOEXEC);
-	h->address = header_field(kernel.data + 0x258, 8);
-	h->init_size = (uint32_t)header_field(kernel.data + 0x260, 4);
-	h->command_max = (uint32_t)header_field(kernel.data + 0x238, 4);
-	if (h->address < 0x100000 || h->address > 1ull << 30 || h->payload_bytes > h->init_size)
+	header->address = header_field(kernel.data + 0x258, 8);
+	header->init_size = (uint32_t)header_field(kernel.data + 0x260, 4);
+	header->command_max = (uint32_t)header_field(kernel.data + 0x238, 4);
+	if (header->address < 0x100000 || header->address > 1ull << 30 ||
+	    header->payload_bytes > header->init_size)
 		return boot_refuse(reason, "its header lies about addresses or sizes", -ENOEXEC);
 	return 0;
 }
@@ -94,7 +95,7 @@ static void identity_map(uint8_t *ram)
 	}
 }
 
-static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
+static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *state)
 {
 	const uint64_t gdt[4] = { 0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff };
 	const struct x86_segment_state data = { .selector = 0x18,
@@ -102,65 +103,66 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 						.limit = ~0u };
 
 	memcpy(ram + GDT_GPA, gdt, sizeof(gdt));
-	memset(s, 0, sizeof(*s));
+	memset(state, 0, sizeof(*state));
 	for (int n = 0; n < X86_SEGMENTS; n++)
-		s->segment[n] = data;
-	s->segment[X86_CS] =
+		state->segment[n] = data;
+	state->segment[X86_CS] =
 		(struct x86_segment_state){ .selector = 0x10, .attributes = 0xa09b, .limit = ~0u };
-	s->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0x67 };
-	s->gdtr = (struct x86_table){ GDT_GPA, 31 };
-	s->cr0 = CR0_PE | CR0_PG | 0x30;
-	s->cr3 = TABLES_GPA;
-	s->cr4 = CR4_PAE;
-	s->efer = EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE;
-	s->xcr0 = 1;
-	s->pat = 0x0007040600070406;
-	s->dr[6] = 0xffff0ff0;
-	s->dr[7] = 0x400;
-	s->rflags = 2;
-	s->rip = entry;
-	s->gpr[6] = ZERO_PAGE_GPA;
+	state->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0x67 };
+	state->gdtr = (struct x86_table){ GDT_GPA, 31 };
+	state->cr0 = CR0_PE | CR0_PG | 0x30;
+	state->cr3 = TABLES_GPA;
+	state->cr4 = CR4_PAE;
+	state->efer = EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE;
+	state->xcr0 = 1;
+	state->pat = 0x0007040600070406;
+	state->dr[6] = 0xffff0ff0;
+	state->dr[7] = 0x400;
+	state->rflags = 2;
+	state->rip = entry;
+	state->gpr[6] = ZERO_PAGE_GPA;
 }
 
-int boot_linux(const struct guest_memory *m, struct boot_file kernel, struct boot_file initrd,
+int boot_linux(const struct guest_memory *memory, struct boot_file kernel, struct boot_file initrd,
 	       const char *command_line, struct x86_state *ret_state, const char **reason)
 {
-	struct header h = { .setup_bytes = 0 };
-	uint8_t *zero = m->ram + ZERO_PAGE_GPA;
+	struct header header = { .setup_bytes = 0 };
+	uint8_t *zero = memory->ram + ZERO_PAGE_GPA;
 	uint64_t initrd_gpa = 0;
-	int error = parse(kernel, &h, reason);
+	int error = parse(kernel, &header, reason);
 
 	if (error)
 		return error;
-	if (h.address + h.init_size > m->low_bytes)
+	if (header.address + header.init_size > memory->low_bytes)
 		return boot_refuse(reason, "the memory is too small for it", -ENOMEM);
-	if (strlen(command_line) > h.command_max || strlen(command_line) >= COMMAND_MAX)
+	if (strlen(command_line) > header.command_max || strlen(command_line) >= COMMAND_MAX)
 		return boot_refuse(reason, "the command line is longer than it takes", -E2BIG);
-	memcpy(m->ram + h.address, kernel.data + h.setup_bytes, h.payload_bytes);
+	memcpy(memory->ram + header.address, kernel.data + header.setup_bytes,
+	       header.payload_bytes);
 	memset(zero, 0, GUEST_PAGE_BYTES);
 	memcpy(zero + 0x1f1, kernel.data + 0x1f1,
 	       0x11 + kernel.data[0x201] > 0x7f ? 0x7f : 0x11u + kernel.data[0x201]);
 	if (initrd.bytes) {
-		if (initrd.bytes > m->low_bytes ||
-		    ((m->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1)) <
-			    h.address + h.init_size)
+		if (initrd.bytes > memory->low_bytes ||
+		    ((memory->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1)) <
+			    header.address + header.init_size)
 			return boot_refuse(reason, "the initrd does not fit beside it", -ENOMEM);
-		initrd_gpa = (m->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
-		memcpy(m->ram + initrd_gpa, initrd.data, initrd.bytes);
+		initrd_gpa = (memory->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
+		memcpy(memory->ram + initrd_gpa, initrd.data, initrd.bytes);
 	}
 	zero[0x210] = 0xff;
 	put(zero + 0x218, initrd_gpa, 4);
 	put(zero + 0x21c, initrd.bytes, 4);
 	put(zero + 0x228, COMMAND_GPA, 4);
 	put(zero + 0x070, 0xe0000, 8);
-	strcpy((char *)m->ram + COMMAND_GPA, command_line);
+	strcpy((char *)memory->ram + COMMAND_GPA, command_line);
 	e820(zero, 0, 0x9f000, 1);
 	e820(zero, 0xe0000, 0x10000, 3);
 	e820(zero, 0xf0000, 0x10000, 2);
-	e820(zero, 0x100000, m->low_bytes - 0x100000, 1);
-	if (m->ram_bytes > m->low_bytes)
-		e820(zero, 1ull << 32, m->ram_bytes - m->low_bytes, 1);
-	identity_map(m->ram);
-	entry_state(m->ram, h.address + 0x200, ret_state);
+	e820(zero, 0x100000, memory->low_bytes - 0x100000, 1);
+	if (memory->ram_bytes > memory->low_bytes)
+		e820(zero, 1ull << 32, memory->ram_bytes - memory->low_bytes, 1);
+	identity_map(memory->ram);
+	entry_state(memory->ram, header.address + 0x200, ret_state);
 	return 0;
 }

@@ -39,19 +39,19 @@ enum { INFO_MEMORY = 1, INFO_COMMAND = 4, INFO_MODULES = 8, INFO_MAP = 0x40, INF
 
 struct segment { uint64_t offset, gpa, file_bytes, memory_bytes; };
 
-static uint32_t get32(struct boot_file f, size_t at)
+static uint32_t get32(struct boot_file file, size_t at)
 {
-	uint32_t v;
+	uint32_t value;
 
-	memcpy(&v, f.data + at, 4);
-	return v;
+	memcpy(&value, file.data + at, 4);
+	return value;
 }
 
-static size_t find_header(struct boot_file f)
+static size_t find_header(struct boot_file file)
 {
-	for (size_t at = 0; at + 12 <= f.bytes && at < HEADER_SEARCH_BYTES; at += 4)
-		if (get32(f, at) == HEADER_MAGIC &&
-		    get32(f, at) + get32(f, at + 4) + get32(f, at + 8) == 0)
+	for (size_t at = 0; at + 12 <= file.bytes && at < HEADER_SEARCH_BYTES; at += 4)
+		if (get32(file, at) == HEADER_MAGIC &&
+		    get32(file, at) + get32(file, at + 4) + get32(file, at + 8) == 0)
 			return at;
 	return SIZE_MAX;
 }
@@ -59,96 +59,99 @@ static size_t find_header(struct boot_file f)
 bool boot_is_multiboot(struct boot_file image) { return find_header(image) != SIZE_MAX; }
 
 /* Above what the loader writes itself, and not among the firmware's tables. */
-static bool is_free(const struct segment *s)
+static bool is_free(const struct segment *segment)
 {
-	if (s->gpa >= LOWEST_GPA)
+	if (segment->gpa >= LOWEST_GPA)
 		return true;
-	return s->gpa >= FREE_GPA && s->gpa < CONVENTIONAL_END &&
-	       s->memory_bytes <= CONVENTIONAL_END - s->gpa;
+	return segment->gpa >= FREE_GPA && segment->gpa < CONVENTIONAL_END &&
+	       segment->memory_bytes <= CONVENTIONAL_END - segment->gpa;
 }
 
-static int load(const struct guest_memory *m, struct boot_file f, const struct segment *s,
-		uint64_t *end, const char **reason)
+static int load(const struct guest_memory *memory, struct boot_file file,
+		const struct segment *segment, uint64_t *end, const char **reason)
 {
-	if (s->offset > f.bytes || s->file_bytes > f.bytes - s->offset ||
-	    s->file_bytes > s->memory_bytes)
+	if (segment->offset > file.bytes || segment->file_bytes > file.bytes - segment->offset ||
+	    segment->file_bytes > segment->memory_bytes)
 		return boot_refuse(reason, "a segment lies outside the file", -ENOEXEC);
-	if (!is_free(s))
+	if (!is_free(segment))
 		return boot_refuse(reason, "a segment lies below 1 MiB where other things are",
 				   -ENOEXEC);
-	if (s->gpa > m->low_bytes || s->memory_bytes > m->low_bytes - s->gpa)
+	if (segment->gpa > memory->low_bytes ||
+	    segment->memory_bytes > memory->low_bytes - segment->gpa)
 		return boot_refuse(reason, "the memory is too small for it", -ENOMEM);
-	memcpy(m->ram + s->gpa, f.data + s->offset, s->file_bytes);
-	memset(m->ram + s->gpa + s->file_bytes, 0, s->memory_bytes - s->file_bytes);
-	*end = s->gpa + s->memory_bytes > *end ? s->gpa + s->memory_bytes : *end;
+	memcpy(memory->ram + segment->gpa, file.data + segment->offset, segment->file_bytes);
+	memset(memory->ram + segment->gpa + segment->file_bytes, 0,
+	       segment->memory_bytes - segment->file_bytes);
+	*end = segment->gpa + segment->memory_bytes > *end ? segment->gpa + segment->memory_bytes
+							   : *end;
 	return 0;
 }
 
-static bool headers_fit(struct boot_file f, uint64_t offset, unsigned count, unsigned entry_bytes,
-			size_t known_bytes)
+static bool headers_fit(struct boot_file file, uint64_t offset, unsigned count,
+			unsigned entry_bytes, size_t known_bytes)
 {
-	return count <= MAX_SEGMENTS && entry_bytes >= known_bytes && offset <= f.bytes &&
-	       (uint64_t)count * entry_bytes <= f.bytes - offset;
+	return count <= MAX_SEGMENTS && entry_bytes >= known_bytes && offset <= file.bytes &&
+	       (uint64_t)count * entry_bytes <= file.bytes - offset;
 }
 
-static int load_elf32(const struct guest_memory *m, struct boot_file f, uint64_t *entry,
+static int load_elf32(const struct guest_memory *memory, struct boot_file file, uint64_t *entry,
 		      uint64_t *end, const char **reason)
 {
-	Elf32_Ehdr e;
+	Elf32_Ehdr elf;
 	int error = 0;
 
-	memcpy(&e, f.data, sizeof(e));
-	if (e.e_machine != EM_386 ||
-	    !headers_fit(f, e.e_phoff, e.e_phnum, e.e_phentsize, sizeof(Elf32_Phdr)))
+	memcpy(&elf, file.data, sizeof(elf));
+	if (elf.e_machine != EM_386 ||
+	    !headers_fit(file, elf.e_phoff, elf.e_phnum, elf.e_phentsize, sizeof(Elf32_Phdr)))
 		return boot_refuse(reason, "its program headers lie outside the file", -ENOEXEC);
-	for (unsigned n = 0; n < e.e_phnum && !error; n++) {
-		Elf32_Phdr p;
+	for (unsigned n = 0; n < elf.e_phnum && !error; n++) {
+		Elf32_Phdr segment;
 
-		memcpy(&p, f.data + e.e_phoff + n * e.e_phentsize, sizeof(p));
-		if (p.p_type == PT_LOAD)
-			error = load(
-				m, f,
-				&(struct segment){ p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz },
-				end, reason);
+		memcpy(&segment, file.data + elf.e_phoff + n * elf.e_phentsize, sizeof(segment));
+		if (segment.p_type == PT_LOAD)
+			error = load(memory, file,
+				     &(struct segment){ segment.p_offset, segment.p_paddr,
+							segment.p_filesz, segment.p_memsz },
+				     end, reason);
 	}
-	*entry = e.e_entry;
+	*entry = elf.e_entry;
 	return error;
 }
 
-static int load_elf64(const struct guest_memory *m, struct boot_file f, uint64_t *entry,
+static int load_elf64(const struct guest_memory *memory, struct boot_file file, uint64_t *entry,
 		      uint64_t *end, const char **reason)
 {
-	Elf64_Ehdr e;
+	Elf64_Ehdr elf;
 	int error = 0;
 
-	memcpy(&e, f.data, sizeof(e));
-	if (e.e_machine != EM_X86_64 ||
-	    !headers_fit(f, e.e_phoff, e.e_phnum, e.e_phentsize, sizeof(Elf64_Phdr)))
+	memcpy(&elf, file.data, sizeof(elf));
+	if (elf.e_machine != EM_X86_64 ||
+	    !headers_fit(file, elf.e_phoff, elf.e_phnum, elf.e_phentsize, sizeof(Elf64_Phdr)))
 		return boot_refuse(reason, "its program headers lie outside the file", -ENOEXEC);
-	for (unsigned n = 0; n < e.e_phnum && !error; n++) {
-		Elf64_Phdr p;
+	for (unsigned n = 0; n < elf.e_phnum && !error; n++) {
+		Elf64_Phdr segment;
 
-		memcpy(&p, f.data + e.e_phoff + n * e.e_phentsize, sizeof(p));
-		if (p.p_type == PT_LOAD)
-			error = load(
-				m, f,
-				&(struct segment){ p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz },
-				end, reason);
+		memcpy(&segment, file.data + elf.e_phoff + n * elf.e_phentsize, sizeof(segment));
+		if (segment.p_type == PT_LOAD)
+			error = load(memory, file,
+				     &(struct segment){ segment.p_offset, segment.p_paddr,
+							segment.p_filesz, segment.p_memsz },
+				     end, reason);
 	}
-	*entry = e.e_entry;
+	*entry = elf.e_entry;
 	return error;
 }
 
-static int load_image(const struct guest_memory *m, struct boot_file f, uint64_t *entry,
+static int load_image(const struct guest_memory *memory, struct boot_file file, uint64_t *entry,
 		      uint64_t *end, const char **reason)
 {
-	if (get32(f, find_header(f) + 4) & FLAG_UNSUPPORTED)
+	if (get32(file, find_header(file) + 4) & FLAG_UNSUPPORTED)
 		return boot_refuse(reason, "it asks for what is not offered (multiboot flags)",
 				   -ENOEXEC);
-	if (f.bytes < sizeof(Elf64_Ehdr) || memcmp(f.data, ELFMAG, SELFMAG))
+	if (file.bytes < sizeof(Elf64_Ehdr) || memcmp(file.data, ELFMAG, SELFMAG))
 		return boot_refuse(reason, "it is not an ELF file", -ENOEXEC);
-	return f.data[EI_CLASS] == ELFCLASS32 ? load_elf32(m, f, entry, end, reason)
-					      : load_elf64(m, f, entry, end, reason);
+	return file.data[EI_CLASS] == ELFCLASS32 ? load_elf32(memory, file, entry, end, reason)
+						 : load_elf64(memory, file, entry, end, reason);
 }
 
 static void put32(uint8_t *at, uint32_t value) { memcpy(at, &value, 4); }
@@ -161,34 +164,37 @@ static void map_entry(uint8_t *at, uint64_t base, uint64_t bytes, uint32_t type)
 	put32(at + 20, type);
 }
 
-static void information(const struct guest_memory *m, uint64_t module_gpa, uint64_t module_bytes)
+static void information(const struct guest_memory *memory, uint64_t module_gpa,
+			uint64_t module_bytes)
 {
-	uint8_t *info = m->ram + INFO_GPA;
-	uint8_t *map = m->ram + MAP_GPA;
+	uint8_t *info = memory->ram + INFO_GPA;
+	uint8_t *map = memory->ram + MAP_GPA;
 	const uint16_t conventional_kib = CONVENTIONAL_KIB;
 	unsigned entries = 3;
 
-	memcpy(m->ram + BIOS_CONVENTIONAL_KIB_GPA, &conventional_kib, sizeof(conventional_kib));
+	memcpy(memory->ram + BIOS_CONVENTIONAL_KIB_GPA, &conventional_kib,
+	       sizeof(conventional_kib));
 	memset(info, 0, GUEST_PAGE_BYTES);
 	put32(info, INFO_MEMORY | INFO_COMMAND | INFO_MAP | (module_bytes ? INFO_MODULES : 0));
 	put32(info + 4, CONVENTIONAL_KIB);
-	put32(info + 8, (uint32_t)((m->low_bytes - LOWEST_GPA) / 1024));
+	put32(info + 8, (uint32_t)((memory->low_bytes - LOWEST_GPA) / 1024));
 	put32(info + 16, COMMAND_GPA);
 	put32(info + 20, module_bytes ? 1 : 0);
 	put32(info + 24, MODULES_GPA);
-	put32(m->ram + MODULES_GPA, (uint32_t)module_gpa);
-	put32(m->ram + MODULES_GPA + 4, (uint32_t)(module_gpa + module_bytes));
-	put32(m->ram + MODULES_GPA + 8, COMMAND_GPA);
+	put32(memory->ram + MODULES_GPA, (uint32_t)module_gpa);
+	put32(memory->ram + MODULES_GPA + 4, (uint32_t)(module_gpa + module_bytes));
+	put32(memory->ram + MODULES_GPA + 8, COMMAND_GPA);
 	map_entry(map, 0, CONVENTIONAL_END, 1);
 	map_entry(map + 24, 0xe0000, 0x20000, 2);
-	map_entry(map + 48, LOWEST_GPA, m->low_bytes - LOWEST_GPA, 1);
-	if (m->ram_bytes > m->low_bytes)
-		map_entry(map + 24 * entries++, 1ull << 32, m->ram_bytes - m->low_bytes, 1);
+	map_entry(map + 48, LOWEST_GPA, memory->low_bytes - LOWEST_GPA, 1);
+	if (memory->ram_bytes > memory->low_bytes)
+		map_entry(map + 24 * entries++, 1ull << 32, memory->ram_bytes - memory->low_bytes,
+			  1);
 	put32(info + 44, entries * 24);
 	put32(info + 48, MAP_GPA);
 }
 
-static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
+static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *state)
 {
 	const uint64_t gdt[3] = { 0, 0x00cf9b000000ffff, 0x00cf93000000ffff };
 	const struct x86_segment_state data = { .selector = 0x10,
@@ -196,45 +202,47 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *s)
 						.limit = ~0u };
 
 	memcpy(ram + GDT_GPA, gdt, sizeof(gdt));
-	memset(s, 0, sizeof(*s));
+	memset(state, 0, sizeof(*state));
 	for (int n = 0; n < X86_SEGMENTS; n++)
-		s->segment[n] = data;
-	s->segment[X86_CS] =
+		state->segment[n] = data;
+	state->segment[X86_CS] =
 		(struct x86_segment_state){ .selector = 8, .attributes = 0xc09b, .limit = ~0u };
-	s->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0xffff };
-	s->gdtr = (struct x86_table){ GDT_GPA, sizeof(gdt) - 1 };
-	s->cr0 = CR0_PE | 0x10;
-	s->xcr0 = 1;
-	s->pat = 0x0007040600070406;
-	s->dr[6] = 0xffff0ff0;
-	s->dr[7] = 0x400;
-	s->rflags = 2;
-	s->rip = entry;
-	s->gpr[0] = LOADER_MAGIC;
-	s->gpr[3] = INFO_GPA;
+	state->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0xffff };
+	state->gdtr = (struct x86_table){ GDT_GPA, sizeof(gdt) - 1 };
+	state->cr0 = CR0_PE | 0x10;
+	state->xcr0 = 1;
+	state->pat = 0x0007040600070406;
+	state->dr[6] = 0xffff0ff0;
+	state->dr[7] = 0x400;
+	state->rflags = 2;
+	state->rip = entry;
+	state->gpr[0] = LOADER_MAGIC;
+	state->gpr[3] = INFO_GPA;
 }
 
-int boot_multiboot(const struct guest_memory *m, struct boot_file image, struct boot_file module,
-		   const char *command_line, struct x86_state *ret_state, const char **reason)
+int boot_multiboot(const struct guest_memory *memory, struct boot_file image,
+		   struct boot_file module, const char *command_line, struct x86_state *ret_state,
+		   const char **reason)
 {
 	uint64_t entry = 0;
 	uint64_t end = 0;
-	uint64_t module_gpa = (m->low_bytes - module.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
+	uint64_t module_gpa =
+		(memory->low_bytes - module.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
 	int error;
 
 	if (strlen(command_line) >= COMMAND_MAX)
 		return boot_refuse(reason, "the command line is longer than it takes", -E2BIG);
-	error = load_image(m, image, &entry, &end, reason);
+	error = load_image(memory, image, &entry, &end, reason);
 	if (error)
 		return error;
 	if (entry < FREE_GPA || entry >= end)
 		return boot_refuse(reason, "its entry lies outside its segments", -ENOEXEC);
-	if (module.bytes > m->low_bytes || module_gpa < end)
+	if (module.bytes > memory->low_bytes || module_gpa < end)
 		return boot_refuse(reason, "the module does not fit beside it", -ENOMEM);
 	if (module.bytes)
-		memcpy(m->ram + module_gpa, module.data, module.bytes);
-	information(m, module_gpa, module.bytes);
-	strcpy((char *)m->ram + COMMAND_GPA, command_line);
-	entry_state(m->ram, entry, ret_state);
+		memcpy(memory->ram + module_gpa, module.data, module.bytes);
+	information(memory, module_gpa, module.bytes);
+	strcpy((char *)memory->ram + COMMAND_GPA, command_line);
+	entry_state(memory->ram, entry, ret_state);
 	return 0;
 }

@@ -13,28 +13,31 @@
 
 static uint8_t sum(const uint8_t *at, size_t bytes)
 {
-	uint8_t s = 0;
+	uint8_t sum_of_bytes = 0;
 
 	while (bytes--)
-		s = (uint8_t)(s + *at++);
-	return s;
+		sum_of_bytes = (uint8_t)(sum_of_bytes + *at++);
+	return sum_of_bytes;
 }
 
 static void put(uint8_t *at, uint64_t value, size_t bytes) { memcpy(at, &value, bytes); }
 
-static void header(uint8_t *t, const char *signature, size_t bytes, uint8_t revision)
+static void header(uint8_t *table, const char *signature, size_t bytes, uint8_t revision)
 {
-	memset(t, 0, bytes);
-	memcpy(t, signature, 4);
-	put(t + 4, bytes, 4);
-	t[8] = revision;
-	memcpy(t + 10, "UMBRA UMBRAVM ", 14);
-	put(t + 24, 1, 4);
-	memcpy(t + 28, "UMBR", 4);
-	put(t + 32, 1, 4);
+	memset(table, 0, bytes);
+	memcpy(table, signature, 4);
+	put(table + 4, bytes, 4);
+	table[8] = revision;
+	memcpy(table + 10, "UMBRA UMBRAVM ", 14);
+	put(table + 24, 1, 4);
+	memcpy(table + 28, "UMBR", 4);
+	put(table + 32, 1, 4);
 }
 
-static void seal(uint8_t *t, size_t bytes) { t[9] = (uint8_t)(t[9] - sum(t, bytes)); }
+static void seal(uint8_t *table, size_t bytes)
+{
+	table[9] = (uint8_t)(table[9] - sum(table, bytes));
+}
 
 static void io_address(uint8_t *at, unsigned bits, uint64_t port, unsigned access)
 {
@@ -44,47 +47,47 @@ static void io_address(uint8_t *at, unsigned bits, uint64_t port, unsigned acces
 	put(at + 4, port, 8);
 }
 
-static void fadt(uint8_t *t, uint64_t dsdt_gpa, uint64_t facs_gpa)
+static void fadt(uint8_t *table, uint64_t dsdt_gpa, uint64_t facs_gpa)
 {
 	enum {
 		BYTES = 276, FLAGS = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 10 | 1 << 15
 	};
 
-	header(t, "FACP", BYTES, 6);
-	put(t + 36, facs_gpa, 4);
-	put(t + 40, dsdt_gpa, 4);
-	put(t + 46, 9, 2); /* SCI */
-	put(t + 56, PM_BASE, 4);
-	put(t + 64, PM_BASE + 4, 4);
-	put(t + 76, PM_BASE + 8, 4);
-	put(t + 80, PM_BASE + 0xc, 4);
-	t[88] = 4;
-	t[89] = 2;
-	t[91] = 4;
-	t[92] = 4;
-	put(t + 96, 0xffff, 2);
-	put(t + 98, 0xffff, 2);
-	t[108] = 0x32;
-	put(t + 109, 1 << 2, 2); /* no VGA; no 8042 */
-	put(t + 112, FLAGS, 4);
-	io_address(t + 116, 8, PM_RESET_PORT, 1);
-	t[128] = 1;
-	put(t + 132, facs_gpa, 8);
-	put(t + 140, dsdt_gpa, 8);
-	io_address(t + 148, 32, PM_BASE, 2);
-	io_address(t + 172, 16, PM_BASE + 4, 2);
-	io_address(t + 208, 32, PM_BASE + 8, 3);
-	io_address(t + 220, 32, PM_BASE + 0xc, 1);
-	seal(t, BYTES);
+	header(table, "FACP", BYTES, 6);
+	put(table + 36, facs_gpa, 4);
+	put(table + 40, dsdt_gpa, 4);
+	put(table + 46, 9, 2); /* SCI */
+	put(table + 56, PM_BASE, 4);
+	put(table + 64, PM_BASE + 4, 4);
+	put(table + 76, PM_BASE + 8, 4);
+	put(table + 80, PM_BASE + 0xc, 4);
+	table[88] = 4;
+	table[89] = 2;
+	table[91] = 4;
+	table[92] = 4;
+	put(table + 96, 0xffff, 2);
+	put(table + 98, 0xffff, 2);
+	table[108] = 0x32;
+	put(table + 109, 1 << 2, 2); /* no VGA; no 8042 */
+	put(table + 112, FLAGS, 4);
+	io_address(table + 116, 8, PM_RESET_PORT, 1);
+	table[128] = 1;
+	put(table + 132, facs_gpa, 8);
+	put(table + 140, dsdt_gpa, 8);
+	io_address(table + 148, 32, PM_BASE, 2);
+	io_address(table + 172, 16, PM_BASE + 4, 2);
+	io_address(table + 208, 32, PM_BASE + 8, 3);
+	io_address(table + 220, 32, PM_BASE + 0xc, 1);
+	seal(table, BYTES);
 }
 
-static size_t madt(uint8_t *t, unsigned cpus)
+static size_t madt(uint8_t *table, unsigned cpus)
 {
 	size_t bytes = 44 + 8 * cpus + 12 + 10;
-	uint8_t *at = t + 44;
+	uint8_t *at = table + 44;
 
-	header(t, "APIC", bytes, 4);
-	put(t + 36, 0xfee00000, 4);
+	header(table, "APIC", bytes, 4);
+	put(table + 36, 0xfee00000, 4);
 	for (unsigned n = 0; n < cpus; n++, at += 8) {
 		const uint8_t entry[8] = { 0, 8, (uint8_t)n, (uint8_t)n, 1 };
 
@@ -99,7 +102,7 @@ static size_t madt(uint8_t *t, unsigned cpus)
 	at[3] = 9;
 	put(at + 4, 9, 4);
 	put(at + 8, 0xd, 2);
-	seal(t, bytes);
+	seal(table, bytes);
 	return bytes;
 }
 

@@ -12,181 +12,186 @@
 
 enum { UART = 0x3f8, UART_GSI = 4, UART_NOTHING = 1 };
 
-void chipset_init(struct chipset *c, const struct chipset_host *host)
+void chipset_init(struct chipset *chipset, const struct chipset_host *host)
 {
-	memset(c, 0, sizeof(*c));
-	c->host = host;
-	ioapic_init(&c->ioapic, host->raise, host->context);
+	memset(chipset, 0, sizeof(*chipset));
+	chipset->host = host;
+	ioapic_init(&chipset->ioapic, host->raise, host->context);
 }
 
-void chipset_set_line(struct chipset *c, unsigned gsi, bool asserted)
+void chipset_set_line(struct chipset *chipset, unsigned gsi, bool asserted)
 {
-	ioapic_set_line(&c->ioapic, gsi, asserted);
+	ioapic_set_line(&chipset->ioapic, gsi, asserted);
 }
-void chipset_end_of_interrupt(struct chipset *c, uint8_t vector)
+void chipset_end_of_interrupt(struct chipset *chipset, uint8_t vector)
 {
-	ioapic_end_of_interrupt(&c->ioapic, vector);
+	ioapic_end_of_interrupt(&chipset->ioapic, vector);
 }
 
 /* ---- 16550 ---- */
 
-static uint8_t uart_identification(const struct chipset *c)
+static uint8_t uart_identification(const struct chipset *chipset)
 {
-	if (c->uart.ier & 1 && c->uart.in != c->uart.out)
+	if (chipset->uart.ier & 1 && chipset->uart.in != chipset->uart.out)
 		return 4;
-	if (c->uart.ier & 2 && c->uart.thre)
+	if (chipset->uart.ier & 2 && chipset->uart.thre)
 		return 2;
 	return 1;
 }
 
-static void uart_update(struct chipset *c)
+static void uart_update(struct chipset *chipset)
 {
-	chipset_set_line(c, UART_GSI, uart_identification(c) != UART_NOTHING);
+	chipset_set_line(chipset, UART_GSI, uart_identification(chipset) != UART_NOTHING);
 }
 
 /* What comes next is another edge, also where the line was asserted. */
-static void uart_another_edge(struct chipset *c)
+static void uart_another_edge(struct chipset *chipset)
 {
-	chipset_set_line(c, UART_GSI, false);
-	uart_update(c);
+	chipset_set_line(chipset, UART_GSI, false);
+	uart_update(chipset);
 }
 
-bool chipset_input(struct chipset *c, uint8_t byte)
+bool chipset_input(struct chipset *chipset, uint8_t byte)
 {
-	if (c->uart.in - c->uart.out == UART_FIFO_BYTES)
+	if (chipset->uart.in - chipset->uart.out == UART_FIFO_BYTES)
 		return false;
-	c->uart.fifo[c->uart.in++ % UART_FIFO_BYTES] = byte;
-	uart_update(c);
+	chipset->uart.fifo[chipset->uart.in++ % UART_FIFO_BYTES] = byte;
+	uart_update(chipset);
 	return true;
 }
 
-static uint8_t uart_read(struct chipset *c, unsigned reg)
+static uint8_t uart_read(struct chipset *chipset, unsigned reg)
 {
-	uint8_t v = 0;
+	uint8_t value = 0;
 
 	switch (reg) {
 	case 0:
-		if (c->uart.lcr & 0x80)
-			return (uint8_t)c->uart.divisor;
-		if (c->uart.in != c->uart.out)
-			v = c->uart.fifo[c->uart.out++ % UART_FIFO_BYTES];
-		uart_another_edge(c); /* where there is more input */
-		return v;
-	case 1: return c->uart.lcr & 0x80 ? (uint8_t)(c->uart.divisor >> 8) : c->uart.ier;
+		if (chipset->uart.lcr & 0x80)
+			return (uint8_t)chipset->uart.divisor;
+		if (chipset->uart.in != chipset->uart.out)
+			value = chipset->uart.fifo[chipset->uart.out++ % UART_FIFO_BYTES];
+		uart_another_edge(chipset); /* where there is more input */
+		return value;
+	case 1:
+		return chipset->uart.lcr & 0x80 ? (uint8_t)(chipset->uart.divisor >> 8)
+						: chipset->uart.ier;
 	case 2:
-		v = uart_identification(c);
-		if (v == 2)
-			c->uart.thre = false;
-		if (uart_identification(c) == UART_NOTHING)
-			chipset_set_line(c, UART_GSI, false);
-		return v | (c->uart.fcr & 1 ? 0xc0 : 0);
-	case 3: return c->uart.lcr;
-	case 4: return c->uart.mcr;
-	case 5: return 0x60 | (c->uart.in != c->uart.out);
+		value = uart_identification(chipset);
+		if (value == 2)
+			chipset->uart.thre = false;
+		if (uart_identification(chipset) == UART_NOTHING)
+			chipset_set_line(chipset, UART_GSI, false);
+		return value | (chipset->uart.fcr & 1 ? 0xc0 : 0);
+	case 3: return chipset->uart.lcr;
+	case 4: return chipset->uart.mcr;
+	case 5: return 0x60 | (chipset->uart.in != chipset->uart.out);
 	case 6:
-		return c->uart.mcr & 0x10
-			       ? (uint8_t)((c->uart.mcr & 0xc) << 4 | (c->uart.mcr & 2) << 3 |
-					   (c->uart.mcr & 1) << 5)
-			       : 0xb0;
-	default: return c->uart.scr;
+		return chipset->uart.mcr & 0x10 ? (uint8_t)((chipset->uart.mcr & 0xc) << 4 |
+							    (chipset->uart.mcr & 2) << 3 |
+							    (chipset->uart.mcr & 1) << 5)
+						: 0xb0;
+	default: return chipset->uart.scr;
 	}
 }
 
-static void uart_write(struct chipset *c, unsigned reg, uint8_t v)
+static void uart_write(struct chipset *chipset, unsigned reg, uint8_t value)
 {
 	switch (reg) {
 	case 0:
-		if (c->uart.lcr & 0x80) {
-			c->uart.divisor = (uint16_t)((c->uart.divisor & 0xff00) | v);
+		if (chipset->uart.lcr & 0x80) {
+			chipset->uart.divisor =
+				(uint16_t)((chipset->uart.divisor & 0xff00) | value);
 			return;
 		}
-		if (c->uart.mcr & 0x10)
-			chipset_input(c, v);
+		if (chipset->uart.mcr & 0x10)
+			chipset_input(chipset, value);
 		else
-			c->host->console(c->host->context, v);
-		c->uart.thre = true;
-		uart_another_edge(c);
+			chipset->host->console(chipset->host->context, value);
+		chipset->uart.thre = true;
+		uart_another_edge(chipset);
 		return;
 	case 1:
-		if (c->uart.lcr & 0x80) {
-			c->uart.divisor = (uint16_t)((c->uart.divisor & 0xff) | v << 8);
+		if (chipset->uart.lcr & 0x80) {
+			chipset->uart.divisor =
+				(uint16_t)((chipset->uart.divisor & 0xff) | value << 8);
 			return;
 		}
-		if (v & 2 && !(c->uart.ier & 2))
-			c->uart.thre = true;
-		c->uart.ier = v & 15;
-		uart_update(c);
+		if (value & 2 && !(chipset->uart.ier & 2))
+			chipset->uart.thre = true;
+		chipset->uart.ier = value & 15;
+		uart_update(chipset);
 		return;
 	case 2:
-		c->uart.fcr = v;
-		if (v & 2)
-			c->uart.out = c->uart.in;
+		chipset->uart.fcr = value;
+		if (value & 2)
+			chipset->uart.out = chipset->uart.in;
 		return;
-	case 3: c->uart.lcr = v; return;
-	case 4: c->uart.mcr = v & 0x1f; return;
-	case 7: c->uart.scr = v; return;
+	case 3: chipset->uart.lcr = value; return;
+	case 4: chipset->uart.mcr = value & 0x1f; return;
+	case 7: chipset->uart.scr = value; return;
 	default: return;
 	}
 }
 
 /* ---- CMOS clock ---- */
 
-static uint8_t bcd(int v) { return (uint8_t)(v / 10 << 4 | v % 10); }
+static uint8_t bcd(int value) { return (uint8_t)(value / 10 << 4 | value % 10); }
 
-static uint8_t rtc_read(const struct chipset *c)
+static uint8_t rtc_read(const struct chipset *chipset)
 {
 	time_t now = time(NULL);
-	struct tm t;
+	struct tm tm;
 
-	gmtime_r(&now, &t);
-	switch (c->rtc_index) {
-	case 0: return bcd(t.tm_sec);
-	case 2: return bcd(t.tm_min);
-	case 4: return bcd(t.tm_hour);
-	case 6: return bcd(t.tm_wday + 1);
-	case 7: return bcd(t.tm_mday);
-	case 8: return bcd(t.tm_mon + 1);
-	case 9: return bcd(t.tm_year % 100);
+	gmtime_r(&now, &tm);
+	switch (chipset->rtc_index) {
+	case 0: return bcd(tm.tm_sec);
+	case 2: return bcd(tm.tm_min);
+	case 4: return bcd(tm.tm_hour);
+	case 6: return bcd(tm.tm_wday + 1);
+	case 7: return bcd(tm.tm_mday);
+	case 8: return bcd(tm.tm_mon + 1);
+	case 9: return bcd(tm.tm_year % 100);
 	case 0x0a: return 0x26;
 	case 0x0b: return 0x02;
 	case 0x0d: return 0x80;
-	case 0x32: return bcd((t.tm_year + 1900) / 100);
+	case 0x32: return bcd((tm.tm_year + 1900) / 100);
 	default: return 0;
 	}
 }
 
 /* ---- ports ---- */
 
-static uint64_t ticks(const struct chipset *c, uint64_t hz)
+static uint64_t ticks(const struct chipset *chipset, uint64_t hz)
 {
-	return (uint64_t)((unsigned __int128)c->host->now_100ns(c->host->context) * hz / 10000000);
+	return (uint64_t)((unsigned __int128)chipset->host->now_100ns(chipset->host->context) * hz /
+			  10000000);
 }
 
-uint64_t chipset_port_read(struct chipset *c, uint16_t port, unsigned bytes)
+uint64_t chipset_port_read(struct chipset *chipset, uint16_t port, unsigned bytes)
 {
 	if (port >= UART && port < UART + 8)
-		return uart_read(c, port - UART);
+		return uart_read(chipset, port - UART);
 	switch (port) {
 	case 0x40:
 	case 0x41:
 	case 0x42:
 	case 0x43:
-	case 0x61: return pit_read(&c->pit, port, ticks(c, 1193182));
-	case 0x71: return rtc_read(c);
+	case 0x61: return pit_read(&chipset->pit, port, ticks(chipset, 1193182));
+	case 0x71: return rtc_read(chipset);
 	case PM_BASE: return 0;
-	case PM_BASE + 2: return c->pm_enable;
-	case PM_BASE + 4: return c->pm_control | 1;
-	case PM_BASE + 8: return (uint32_t)ticks(c, 3579545);
+	case PM_BASE + 2: return chipset->pm_enable;
+	case PM_BASE + 4: return chipset->pm_control | 1;
+	case PM_BASE + 8: return (uint32_t)ticks(chipset, 3579545);
 	case PM_BASE + 0xc: return 0;
 	default: return bytes == 8 ? ~0ull : (1ull << 8 * bytes) - 1;
 	}
 }
 
-void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64_t v)
+void chipset_port_write(struct chipset *chipset, uint16_t port, unsigned bytes, uint64_t value)
 {
 	(void)bytes;
 	if (port >= UART && port < UART + 8) {
-		uart_write(c, port - UART, (uint8_t)v);
+		uart_write(chipset, port - UART, (uint8_t)value);
 		return;
 	}
 	switch (port) {
@@ -194,62 +199,62 @@ void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64
 	case 0x41:
 	case 0x42:
 	case 0x43:
-	case 0x61: pit_write(&c->pit, port, (uint8_t)v, ticks(c, 1193182)); return;
-	case 0x70: c->rtc_index = v & 0x7f; return;
-	case PM_BASE + 2: c->pm_enable = (uint16_t)v; return;
+	case 0x61: pit_write(&chipset->pit, port, (uint8_t)value, ticks(chipset, 1193182)); return;
+	case 0x70: chipset->rtc_index = value & 0x7f; return;
+	case PM_BASE + 2: chipset->pm_enable = (uint16_t)value; return;
 	case PM_BASE + 4:
-		c->pm_control = (uint16_t)v & ~0x2000;
-		if (v & 0x2000)
-			c->host->power_off(c->host->context);
+		chipset->pm_control = (uint16_t)value & ~0x2000;
+		if (value & 0x2000)
+			chipset->host->power_off(chipset->host->context);
 		return;
 	case PM_RESET_PORT:
-	case 0xcf9: c->host->reset(c->host->context); return;
+	case 0xcf9: chipset->host->reset(chipset->host->context); return;
 	default: return;
 	}
 }
 
 /* ---- IOAPIC ---- */
 
-uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset)
+uint32_t chipset_ioapic_read(struct chipset *chipset, uint32_t offset)
 {
-	return ioapic_read(&c->ioapic, offset);
+	return ioapic_read(&chipset->ioapic, offset);
 }
-void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value)
+void chipset_ioapic_write(struct chipset *chipset, uint32_t offset, uint32_t value)
 {
-	ioapic_write(&c->ioapic, offset, value);
+	ioapic_write(&chipset->ioapic, offset, value);
 }
 
 /* ---- saved state ---- */
 
-static void uart_archive(struct archive *a, struct chipset *c)
+static void uart_archive(struct archive *archive, struct chipset *chipset)
 {
-	bool line = ioapic_line(&c->ioapic, UART_GSI);
-	uint8_t *const registers[] = { &c->uart.ier, &c->uart.lcr, &c->uart.mcr, &c->uart.scr,
-				       &c->uart.fcr };
+	bool line = ioapic_line(&chipset->ioapic, UART_GSI);
+	uint8_t *const registers[] = { &chipset->uart.ier, &chipset->uart.lcr, &chipset->uart.mcr,
+				       &chipset->uart.scr, &chipset->uart.fcr };
 
 	for (unsigned n = 0; n < sizeof(registers) / sizeof(registers[0]); n++)
-		archive_u8(a, registers[n]);
-	archive_u16(a, &c->uart.divisor);
-	archive_bool(a, &c->uart.thre);
-	archive_bool(a, &line);
-	archive_u32(a, &c->uart.in);
-	archive_u32(a, &c->uart.out);
-	archive_bytes(a, c->uart.fifo, UART_FIFO_BYTES);
-	archive_check(a, c->uart.in - c->uart.out <= UART_FIFO_BYTES && c->uart.ier < 16 &&
-				 c->uart.mcr < 32);
-	if (a->loading)
-		c->ioapic.lines = line ? 1u << UART_GSI : 0;
+		archive_u8(archive, registers[n]);
+	archive_u16(archive, &chipset->uart.divisor);
+	archive_bool(archive, &chipset->uart.thre);
+	archive_bool(archive, &line);
+	archive_u32(archive, &chipset->uart.in);
+	archive_u32(archive, &chipset->uart.out);
+	archive_bytes(archive, chipset->uart.fifo, UART_FIFO_BYTES);
+	archive_check(archive, chipset->uart.in - chipset->uart.out <= UART_FIFO_BYTES &&
+				       chipset->uart.ier < 16 && chipset->uart.mcr < 32);
+	if (archive->loading)
+		chipset->ioapic.lines = line ? 1u << UART_GSI : 0;
 }
 
-void chipset_archive(struct archive *a, struct chipset *c)
+void chipset_archive(struct archive *archive, struct chipset *chipset)
 {
-	uart_archive(a, c);
-	ioapic_archive(a, &c->ioapic);
-	pit_archive(a, &c->pit);
-	archive_u8(a, &c->rtc_index);
-	archive_u16(a, &c->pm_enable);
-	archive_u16(a, &c->pm_control);
-	archive_check(a, c->rtc_index < 0x80);
+	uart_archive(archive, chipset);
+	ioapic_archive(archive, &chipset->ioapic);
+	pit_archive(archive, &chipset->pit);
+	archive_u8(archive, &chipset->rtc_index);
+	archive_u16(archive, &chipset->pm_enable);
+	archive_u16(archive, &chipset->pm_control);
+	archive_check(archive, chipset->rtc_index < 0x80);
 }
 
 /* ---- the unit ---- */

@@ -40,18 +40,18 @@ struct chipset {
 	uint16_t pm_enable, pm_control;
 };
 
-void chipset_init(struct chipset *c, const struct chipset_host *host);
-uint64_t chipset_port_read(struct chipset *c, uint16_t port, unsigned bytes);
-void chipset_port_write(struct chipset *c, uint16_t port, unsigned bytes, uint64_t value);
-uint32_t chipset_ioapic_read(struct chipset *c, uint32_t offset);
-void chipset_ioapic_write(struct chipset *c, uint32_t offset, uint32_t value);
+void chipset_init(struct chipset *chipset, const struct chipset_host *host);
+uint64_t chipset_port_read(struct chipset *chipset, uint16_t port, unsigned bytes);
+void chipset_port_write(struct chipset *chipset, uint16_t port, unsigned bytes, uint64_t value);
+uint32_t chipset_ioapic_read(struct chipset *chipset, uint32_t offset);
+void chipset_ioapic_write(struct chipset *chipset, uint32_t offset, uint32_t value);
 /* Interrupt line gsi (below 24) of a device outside the chipset. */
-void chipset_set_line(struct chipset *c, unsigned gsi, bool asserted);
+void chipset_set_line(struct chipset *chipset, unsigned gsi, bool asserted);
 /* A local APIC has ended an interrupt that a level had requested. */
-void chipset_end_of_interrupt(struct chipset *c, uint8_t vector);
+void chipset_end_of_interrupt(struct chipset *chipset, uint8_t vector);
 /* Console input for the guest; false when its FIFO is full. */
-bool chipset_input(struct chipset *c, uint8_t byte);
+bool chipset_input(struct chipset *chipset, uint8_t byte);
 /* The unit: a struct chipset. */
 extern const struct unit_ops chipset_unit;
 /* As bytes and back (lib/archive.h), after chipset_init() where it is loaded. */
-void chipset_archive(struct archive *archive, struct chipset *c);
+void chipset_archive(struct archive *archive, struct chipset *chipset);

@@ -19,112 +19,114 @@ enum {
 	SPEAKER = 2
 };
 
-static uint16_t count(const struct pit_counter *c, uint64_t ticks)
+static uint16_t count(const struct pit_counter *counter, uint64_t ticks)
 {
-	uint64_t passed = ticks - c->start_ticks;
+	uint64_t passed = ticks - counter->start_ticks;
 
-	if (!c->reload)
+	if (!counter->reload)
 		return 0;
 	/* the counters that reload begin again; the others go on through zero */
-	return (uint16_t)((c->mode & 3) >= 2 ? c->reload - passed % c->reload : c->reload - passed);
+	return (uint16_t)((counter->mode & 3) >= 2 ? counter->reload - passed % counter->reload
+						   : counter->reload - passed);
 }
 
-static bool output(const struct pit_counter *c, uint64_t ticks)
+static bool output(const struct pit_counter *counter, uint64_t ticks)
 {
-	uint64_t passed = ticks - c->start_ticks;
+	uint64_t passed = ticks - counter->start_ticks;
 
-	if (!c->reload || (c->mode & 3) == 2)
+	if (!counter->reload || (counter->mode & 3) == 2)
 		return true;
-	if ((c->mode & 3) == 3)
-		return passed % c->reload < (c->reload + 1) / 2;
-	return passed >= c->reload;
+	if ((counter->mode & 3) == 3)
+		return passed % counter->reload < (counter->reload + 1) / 2;
+	return passed >= counter->reload;
 }
 
-uint8_t pit_read(struct pit *p, uint16_t port, uint64_t ticks)
+uint8_t pit_read(struct pit *pit, uint16_t port, uint64_t ticks)
 {
-	struct pit_counter *c;
-	uint16_t v;
+	struct pit_counter *counter;
+	uint16_t value;
 
 	if (port == SYSTEM_CONTROL)
-		return (uint8_t)(p->gate | (output(&p->counter[2], ticks) ? OUTPUT : 0));
+		return (uint8_t)(pit->gate | (output(&pit->counter[2], ticks) ? OUTPUT : 0));
 	if ((port & 3) == COMMAND)
 		return 0xff;
-	c = &p->counter[speculation_bound(port & 3, COMMAND)];
-	v = c->latched ? c->latch : count(c, ticks);
-	if (c->access == ACCESS_BOTH) {
-		c->read_high = !c->read_high;
-		if (c->read_high)
-			return (uint8_t)v;
+	counter = &pit->counter[speculation_bound(port & 3, COMMAND)];
+	value = counter->latched ? counter->latch : count(counter, ticks);
+	if (counter->access == ACCESS_BOTH) {
+		counter->read_high = !counter->read_high;
+		if (counter->read_high)
+			return (uint8_t)value;
 	}
-	c->latched = false;
-	return (uint8_t)(c->access == ACCESS_LOW ? v : v >> 8);
+	counter->latched = false;
+	return (uint8_t)(counter->access == ACCESS_LOW ? value : value >> 8);
 }
 
-static void load(struct pit_counter *c, uint32_t value, uint64_t ticks)
+static void load(struct pit_counter *counter, uint32_t value, uint64_t ticks)
 {
-	c->reload = value ? value : 65536;
-	c->start_ticks = ticks;
-	c->write_high = false;
+	counter->reload = value ? value : 65536;
+	counter->start_ticks = ticks;
+	counter->write_high = false;
 }
 
-static void command(struct pit *p, uint8_t v, uint64_t ticks)
+static void command(struct pit *pit, uint8_t value, uint64_t ticks)
 {
-	struct pit_counter *c = &p->counter[speculation_bound(v >> 6 & 3, COMMAND)];
+	struct pit_counter *counter = &pit->counter[speculation_bound(value >> 6 & 3, COMMAND)];
 
-	if (v >> 6 == 3)
+	if (value >> 6 == 3)
 		return;
-	if ((v >> 4 & 3) == ACCESS_LATCH) {
-		c->latch = count(c, ticks);
-		c->latched = true;
+	if ((value >> 4 & 3) == ACCESS_LATCH) {
+		counter->latch = count(counter, ticks);
+		counter->latched = true;
 		return;
 	}
-	*c = (struct pit_counter){ .access = v >> 4 & 3, .mode = v >> 1 & 7 };
+	*counter = (struct pit_counter){ .access = value >> 4 & 3, .mode = value >> 1 & 7 };
 }
 
 /* What the counter is loaded with once this byte is written. */
-static uint32_t loaded_value(const struct pit_counter *c, uint8_t v)
+static uint32_t loaded_value(const struct pit_counter *counter, uint8_t value)
 {
-	if (c->access == ACCESS_LOW)
-		return v;
-	return (uint32_t)v << 8 | (c->access == ACCESS_BOTH ? c->low : 0);
+	if (counter->access == ACCESS_LOW)
+		return value;
+	return (uint32_t)value << 8 | (counter->access == ACCESS_BOTH ? counter->low : 0);
 }
 
-void pit_write(struct pit *p, uint16_t port, uint8_t v, uint64_t ticks)
+void pit_write(struct pit *pit, uint16_t port, uint8_t value, uint64_t ticks)
 {
-	struct pit_counter *c = &p->counter[speculation_bound(port & 3, COMMAND)];
+	struct pit_counter *counter = &pit->counter[speculation_bound(port & 3, COMMAND)];
 
 	if (port == SYSTEM_CONTROL) {
-		if (v & GATE && !p->gate)
-			p->counter[2].start_ticks = ticks;
-		p->gate = v & GATE;
+		if (value & GATE && !pit->gate)
+			pit->counter[2].start_ticks = ticks;
+		pit->gate = value & GATE;
 	} else if ((port & 3) == COMMAND) {
-		command(p, v, ticks);
-	} else if (c->access == ACCESS_BOTH && !c->write_high) {
-		c->low = v;
-		c->write_high = true;
-		c->reload = 0;
+		command(pit, value, ticks);
+	} else if (counter->access == ACCESS_BOTH && !counter->write_high) {
+		counter->low = value;
+		counter->write_high = true;
+		counter->reload = 0;
 	} else {
-		load(c, loaded_value(c, v), ticks);
+		load(counter, loaded_value(counter, value), ticks);
 	}
 }
 
-static void counter_archive(struct archive *a, struct pit_counter *c)
+static void counter_archive(struct archive *archive, struct pit_counter *counter)
 {
-	archive_u32(a, &c->reload);
-	archive_u8(a, &c->mode);
-	archive_u8(a, &c->access);
-	archive_bool(a, &c->write_high);
-	archive_bool(a, &c->read_high);
-	archive_bool(a, &c->latched);
-	archive_u16(a, &c->latch);
-	archive_u8(a, &c->low);
-	archive_u64(a, &c->start_ticks);
-	archive_check(a, c->reload <= 65536 && c->mode < 8 && c->access <= ACCESS_BOTH);
+	archive_u32(archive, &counter->reload);
+	archive_u8(archive, &counter->mode);
+	archive_u8(archive, &counter->access);
+	archive_bool(archive, &counter->write_high);
+	archive_bool(archive, &counter->read_high);
+	archive_bool(archive, &counter->latched);
+	archive_u16(archive, &counter->latch);
+	archive_u8(archive, &counter->low);
+	archive_u64(archive, &counter->start_ticks);
+	archive_check(archive, counter->reload <= 65536 && counter->mode < 8 &&
+				       counter->access <= ACCESS_BOTH);
 }
 
-void pit_archive(struct archive *a, struct pit *p)
+void pit_archive(struct archive *archive, struct pit *pit)
 {
 	for (int n = 0; n < 3; n++)
-		counter_archive(a, &p->counter[n]);
-	archive_bool(a, &p->gate);
+		counter_archive(archive, &pit->counter[n]);
+	archive_bool(archive, &pit->gate);
 }

@@ -183,11 +183,11 @@ bool test_device_connection(const struct test_device *device, enum test_device_k
 			    uint32_t connection, struct test_device_target *ret)
 {
 	assert(kind == TEST_DEVICE_MESSAGES || kind == TEST_DEVICE_EVENTS);
-	const struct connection *c =
+	const struct connection *entry =
 		&device->connection[kind][speculation_bound(connection, CONNECTIONS)];
 
-	if (connection >= CONNECTIONS || !c->exists)
+	if (connection >= CONNECTIONS || !entry->exists)
 		return false;
-	*ret = c->target;
+	*ret = entry->target;
 	return true;
 }

@@ -18,29 +18,29 @@ enum {
 };
 enum { CAPABILITY_BOOT_ZEROED = 1 << 0, CAPABILITY_HEAT = 1 << 1, CAPABILITY_HEAT_LINUX = 1 << 8 };
 
-static uint64_t everybody(const struct hv_partition *p)
+static uint64_t everybody(const struct hv_partition *partition)
 {
-	assert(p->host->cpus && p->host->cpus <= 64);
-	return ~0ull >> (64 - p->host->cpus);
+	assert(partition->host->cpus && partition->host->cpus <= 64);
+	return ~0ull >> (64 - partition->host->cpus);
 }
 
 /* A VP set (TLFS "Virtual processor sets"); processors that do not exist are ignored. */
-static enum hv_status read_set(struct hv_call *c, const uint8_t *at, uint64_t *ret_targets)
+static enum hv_status read_set(struct hv_call *call, const uint8_t *at, uint64_t *ret_targets)
 {
 	uint64_t format, valid, bank;
 
 	memcpy(&format, at, 8);
 	memcpy(&valid, at + 8, 8);
-	*ret_targets = format == SET_ALL ? everybody(c->cpu->partition) : 0;
+	*ret_targets = format == SET_ALL ? everybody(call->cpu->partition) : 0;
 	if (format == SET_ALL)
 		return HV_SUCCESS;
 	if (format != SET_SPARSE)
 		return HV_INVALID_PARAMETER;
-	if ((unsigned)__builtin_popcountll(valid) * 8 > c->variable_bytes)
+	if ((unsigned)__builtin_popcountll(valid) * 8 > call->variable_bytes)
 		return HV_INVALID_INPUT;
 	if (valid & 1) { /* the first bank; X86_MAX_PROCESSORS lie in it */
 		memcpy(&bank, at + 16, 8);
-		*ret_targets = bank & everybody(c->cpu->partition);
+		*ret_targets = bank & everybody(call->cpu->partition);
 	}
 	return HV_SUCCESS;
 }
@@ -52,25 +52,25 @@ static enum hv_status read_set(struct hv_call *c, const uint8_t *at, uint64_t *r
 
 struct flush_head { uint64_t space, flags, targets; };
 
-static enum hv_status check_flush(const struct hv_call *c, uint64_t flags)
+static enum hv_status check_flush(const struct hv_call *call, uint64_t flags)
 {
 	if (flags & ~(uint64_t)FLUSH_FLAGS ||
-	    (flags & FLUSH_EXTENDED && !hv_has(c->cpu->partition, HV_EXT_GVA)))
+	    (flags & FLUSH_EXTENDED && !hv_has(call->cpu->partition, HV_EXT_GVA)))
 		return HV_INVALID_PARAMETER;
 	return HV_SUCCESS;
 }
 
-static enum hv_status flush_space(struct hv_call *c, uint64_t flags, uint64_t targets)
+static enum hv_status flush_space(struct hv_call *call, uint64_t flags, uint64_t targets)
 {
-	struct hv_partition *p = c->cpu->partition;
-	enum hv_status status = check_flush(c, flags);
+	struct hv_partition *partition = call->cpu->partition;
+	enum hv_status status = check_flush(call, flags);
 
 	if (status)
 		return status;
 	if (flags & FLUSH_ALL_PROCESSORS)
-		targets = everybody(p);
-	p->host->flush(p->host->context, targets & everybody(p), NULL, 0,
-		       !(flags & FLUSH_NON_GLOBAL));
+		targets = everybody(partition);
+	partition->host->flush(partition->host->context, targets & everybody(partition), NULL, 0,
+			       !(flags & FLUSH_NON_GLOBAL));
 	return HV_SUCCESS;
 }
 
@@ -100,19 +100,19 @@ static struct engine_gva_range range_of(uint64_t entry, bool extended)
 	};
 }
 
-static enum hv_status flush_list(struct hv_call *c, const uint8_t *entries, uint64_t flags,
+static enum hv_status flush_list(struct hv_call *call, const uint8_t *entries, uint64_t flags,
 				 uint64_t targets)
 {
-	struct hv_partition *p = c->cpu->partition;
+	struct hv_partition *partition = call->cpu->partition;
 	struct engine_gva_range ranges[RANGES];
 	unsigned used = 0;
-	enum hv_status status = check_flush(c, flags);
+	enum hv_status status = check_flush(call, flags);
 
 	if (status)
 		return status;
 	if (flags & FLUSH_ALL_PROCESSORS)
-		targets = everybody(p);
-	for (uint32_t n = 0; n < c->rep_count - c->rep_start && used <= RANGES; n++, used++) {
+		targets = everybody(partition);
+	for (uint32_t n = 0; n < call->rep_count - call->rep_start && used <= RANGES; n++, used++) {
 		uint64_t entry;
 
 		memcpy(&entry, entries + 8 * (size_t)n, 8);
@@ -120,87 +120,89 @@ static enum hv_status flush_list(struct hv_call *c, const uint8_t *entries, uint
 			ranges[used] = range_of(entry, flags & FLUSH_EXTENDED);
 	}
 	/* more than a few: everything at once is cheaper than one by one */
-	p->host->flush(p->host->context, targets & everybody(p), ranges, used > RANGES ? 0 : used,
-		       true);
-	c->reps_done = c->rep_count;
+	partition->host->flush(partition->host->context, targets & everybody(partition), ranges,
+			       used > RANGES ? 0 : used, true);
+	call->reps_done = call->rep_count;
 	return HV_SUCCESS;
 }
 
-enum hv_status hv_call_flush_space(struct hv_call *c)
+enum hv_status hv_call_flush_space(struct hv_call *call)
 {
-	struct flush_head h;
+	struct flush_head head;
 
-	memcpy(&h, c->input, sizeof(h));
-	return flush_space(c, h.flags, h.targets);
+	memcpy(&head, call->input, sizeof(head));
+	return flush_space(call, head.flags, head.targets);
 }
 
-enum hv_status hv_call_flush_list(struct hv_call *c)
+enum hv_status hv_call_flush_list(struct hv_call *call)
 {
-	struct flush_head h;
+	struct flush_head head;
 
-	memcpy(&h, c->input, sizeof(h));
-	return flush_list(c, c->input + sizeof(h), h.flags, h.targets);
+	memcpy(&head, call->input, sizeof(head));
+	return flush_list(call, call->input + sizeof(head), head.flags, head.targets);
 }
 
-enum hv_status hv_call_flush_space_ex(struct hv_call *c)
+enum hv_status hv_call_flush_space_ex(struct hv_call *call)
 {
-	struct flush_head h;
-	enum hv_status status = read_set(c, c->input + 16, &h.targets);
+	struct flush_head head;
+	enum hv_status status = read_set(call, call->input + 16, &head.targets);
 
-	memcpy(&h, c->input, 16);
-	return status ? status : flush_space(c, h.flags, h.targets);
+	memcpy(&head, call->input, 16);
+	return status ? status : flush_space(call, head.flags, head.targets);
 }
 
-enum hv_status hv_call_flush_list_ex(struct hv_call *c)
+enum hv_status hv_call_flush_list_ex(struct hv_call *call)
 {
-	struct flush_head h;
-	enum hv_status status = read_set(c, c->input + 16, &h.targets);
+	struct flush_head head;
+	enum hv_status status = read_set(call, call->input + 16, &head.targets);
 
-	memcpy(&h, c->input, 16);
+	memcpy(&head, call->input, 16);
 	return status ? status
-		      : flush_list(c, c->input + 32 + c->variable_bytes, h.flags, h.targets);
+		      : flush_list(call, call->input + 32 + call->variable_bytes, head.flags,
+				   head.targets);
 }
 
 /* ---- processors ---- */
 
-enum hv_status hv_call_spin_wait(struct hv_call *c)
+enum hv_status hv_call_spin_wait(struct hv_call *call)
 {
-	const struct hv_host *host = c->cpu->partition->host;
+	const struct hv_host *host = call->cpu->partition->host;
 
 	host->yield(host->context);
 	return HV_SUCCESS;
 }
 
-static enum hv_status send_ipi(struct hv_call *c, uint32_t vector, uint32_t vtl, uint64_t targets)
+static enum hv_status send_ipi(struct hv_call *call, uint32_t vector, uint32_t vtl,
+			       uint64_t targets)
 {
-	struct hv_partition *p = c->cpu->partition;
+	struct hv_partition *partition = call->cpu->partition;
 
 	if (vector < 0x10 || vector > 0xff || vtl)
 		return HV_INVALID_PARAMETER;
-	hv_lock(p);
-	for (targets &= everybody(p); targets; targets &= targets - 1)
-		p->host->raise(p->host->context, (uint32_t)__builtin_ctzll(targets),
-			       (uint8_t)vector);
-	hv_unlock(p);
+	hv_lock(partition);
+	for (targets &= everybody(partition); targets; targets &= targets - 1)
+		partition->host->raise(partition->host->context, (uint32_t)__builtin_ctzll(targets),
+				       (uint8_t)vector);
+	hv_unlock(partition);
 	return HV_SUCCESS;
 }
 
-enum hv_status hv_call_send_ipi(struct hv_call *c)
+enum hv_status hv_call_send_ipi(struct hv_call *call)
 {
 	struct { uint32_t vector, vtl; uint64_t targets; } in;
 
-	memcpy(&in, c->input, sizeof(in));
-	return send_ipi(c, in.vector, in.vtl, in.targets);
+	memcpy(&in, call->input, sizeof(in));
+	return send_ipi(call, in.vector, in.vtl, in.targets);
 }
 
-enum hv_status hv_call_send_ipi_ex(struct hv_call *c)
+enum hv_status hv_call_send_ipi_ex(struct hv_call *call)
 {
 	struct { uint32_t vector, vtl; } in;
 	uint64_t targets;
-	enum hv_status status = read_set(c, c->input + 8, &targets);
+	enum hv_status status = read_set(call, call->input + 8, &targets);
 
-	memcpy(&in, c->input, sizeof(in));
-	return status ? status : send_ipi(c, in.vector, in.vtl, targets);
+	memcpy(&in, call->input, sizeof(in));
+	return status ? status : send_ipi(call, in.vector, in.vtl, targets);
 }
 
 /* ---- messages and events: of the extension, and of the bus ---- */
@@ -215,58 +217,59 @@ static enum hv_status status_of(int error)
 	}
 }
 
-enum hv_status hv_call_post_message(struct hv_call *c)
+enum hv_status hv_call_post_message(struct hv_call *call)
 {
-	const struct hv_host *host = c->cpu->partition->host;
+	const struct hv_host *host = call->cpu->partition->host;
 	struct { uint32_t connection, reserved, type, bytes; } in;
 
-	memcpy(&in, c->input, sizeof(in));
+	memcpy(&in, call->input, sizeof(in));
 	if (in.reserved || !in.type || in.type & MESSAGE_TYPE_HYPERVISOR ||
 	    in.bytes > PAYLOAD_BYTES)
 		return HV_INVALID_PARAMETER;
-	if (in.connection == UMBRA_CONNECTION_PACKET && c->cpu->partition->umbra_version)
-		return umbra_packet(c->cpu, in.type, c->input + sizeof(in), in.bytes);
+	if (in.connection == UMBRA_CONNECTION_PACKET && call->cpu->partition->umbra_version)
+		return umbra_packet(call->cpu, in.type, call->input + sizeof(in), in.bytes);
 	return host->message ? status_of(host->message(host->context, in.connection, in.type,
-						       c->input + sizeof(in), in.bytes))
+						       call->input + sizeof(in), in.bytes))
 			     : HV_INVALID_CONNECTION_ID;
 }
 
-enum hv_status hv_call_signal_event(struct hv_call *c)
+enum hv_status hv_call_signal_event(struct hv_call *call)
 {
-	const struct hv_host *host = c->cpu->partition->host;
+	const struct hv_host *host = call->cpu->partition->host;
 	struct { uint32_t connection; uint16_t flag, reserved; } in;
 	uint32_t ring;
 
-	memcpy(&in, c->input, sizeof(in));
+	memcpy(&in, call->input, sizeof(in));
 	if (in.reserved || in.connection >> CONNECTION_BITS)
 		return HV_INVALID_PARAMETER;
 	ring = in.connection - UMBRA_CONNECTION_DOORBELL;
 	if (ring >= RINGS && host->event)
 		return status_of(host->event(host->context, in.connection, in.flag));
-	if (ring >= RINGS || c->cpu->partition->umbra_version < UMBRA_VERSION_1_1)
+	if (ring >= RINGS || call->cpu->partition->umbra_version < UMBRA_VERSION_1_1)
 		return HV_INVALID_CONNECTION_ID;
-	return in.flag ? HV_INVALID_PARAMETER : ring_doorbell(c->cpu, ring);
+	return in.flag ? HV_INVALID_PARAMETER : ring_doorbell(call->cpu, ring);
 }
 
 /* ---- extended calls ---- */
 
-enum hv_status hv_call_capabilities(struct hv_call *c)
+enum hv_status hv_call_capabilities(struct hv_call *call)
 {
 	const uint64_t capabilities =
 		CAPABILITY_BOOT_ZEROED | CAPABILITY_HEAT | CAPABILITY_HEAT_LINUX;
 
-	memcpy(c->output, &capabilities, 8);
+	memcpy(call->output, &capabilities, 8);
 	return HV_SUCCESS;
 }
 
 /* All RAM was zero when the machine began: { start gfn, pages } each, below and above 4 GiB. */
-enum hv_status hv_call_boot_zeroed(struct hv_call *c)
+enum hv_status hv_call_boot_zeroed(struct hv_call *call)
 {
-	const struct guest_memory *m = c->cpu->partition->host->memory;
-	const uint64_t out[5] = { m->ram_bytes > m->low_bytes ? 2 : 1, 0, m->low_bytes >> 12,
-				  1 << 20, (m->ram_bytes - m->low_bytes) >> 12 };
+	const struct guest_memory *memory = call->cpu->partition->host->memory;
+	const uint64_t out[5] = { memory->ram_bytes > memory->low_bytes ? 2 : 1, 0,
+				  memory->low_bytes >> 12, 1 << 20,
+				  (memory->ram_bytes - memory->low_bytes) >> 12 };
 
-	memcpy(c->output, out, sizeof(out));
+	memcpy(call->output, out, sizeof(out));
 	return HV_SUCCESS;
 }
 
@@ -274,39 +277,40 @@ enum hv_status hv_call_boot_zeroed(struct hv_call *c)
  * One element: bits 10:0 further pages, 11 large, 12 1 GiB instead of 2 MiB, 63:21 or 63:12 the
  * page.
  */
-static enum hv_status heat_range(const struct hv_partition *p, uint64_t entry, uint64_t *ret_gpa,
-				 uint64_t *ret_bytes)
+static enum hv_status heat_range(const struct hv_partition *partition, uint64_t entry,
+				 uint64_t *ret_gpa, uint64_t *ret_bytes)
 {
 	bool large = entry & RANGE_LARGE;
 
 	*ret_gpa = large ? entry & ~(uint64_t)(LARGE_BYTES - 1) : guest_page_of(entry);
 	*ret_bytes = ((entry & RANGE_FURTHER_EXTENDED) + 1) *
 		     (large ? large_bytes(entry) : GUEST_PAGE_BYTES);
-	return guest_memory_probe(p->host->memory, *ret_gpa, *ret_bytes, true)
+	return guest_memory_probe(partition->host->memory, *ret_gpa, *ret_bytes, true)
 		       ? HV_INVALID_PARAMETER
 		       : HV_SUCCESS;
 }
 
-enum hv_status hv_call_heat_hint(struct hv_call *c)
+enum hv_status hv_call_heat_hint(struct hv_call *call)
 {
-	struct hv_partition *p = c->cpu->partition;
+	struct hv_partition *partition = call->cpu->partition;
 	struct { uint8_t type, reserved[7]; } head;
 	uint64_t entry, gpa, bytes, none;
 
-	memcpy(&head, c->input, sizeof(head));
+	memcpy(&head, call->input, sizeof(head));
 	if (head.type != HEAT_COLD_DISCARD)
 		return HV_INVALID_PARAMETER;
-	for (const uint8_t *at = c->input + sizeof(head);
-	     c->reps_done < c->rep_count && !hv_call_must_yield(c); at += 8, c->reps_done++) {
-		struct work_parameters w = { .operation = WORK_DISCARD };
+	for (const uint8_t *at = call->input + sizeof(head);
+	     call->reps_done < call->rep_count && !hv_call_must_yield(call);
+	     at += 8, call->reps_done++) {
+		struct work_parameters parameters = { .operation = WORK_DISCARD };
 
 		memcpy(&entry, at, 8);
-		if (heat_range(p, entry, &gpa, &bytes))
+		if (heat_range(partition, entry, &gpa, &bytes))
 			return HV_INVALID_PARAMETER;
-		w.gpa = gpa;
-		w.bytes = bytes;
+		parameters.gpa = gpa;
+		parameters.bytes = bytes;
 		for (uint64_t done = 0; done < bytes; done += LARGE_BYTES)
-			work_piece(p, &w, done,
+			work_piece(partition, &parameters, done,
 				   bytes - done < LARGE_BYTES ? bytes - done : LARGE_BYTES, &none);
 	}
 	return HV_SUCCESS;

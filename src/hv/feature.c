@@ -115,45 +115,45 @@ bool hv_parse_features(const char *text, uint64_t *ret_features, const char **re
 	return true;
 }
 
-static void announce(const struct hv_partition *p, uint32_t leaf, uint32_t r[4])
+static void announce(const struct hv_partition *partition, uint32_t leaf, uint32_t registers[4])
 {
 	for (unsigned n = 0; n < HV_FEATURES; n++)
-		for (unsigned i = 0; hv_has(p, (enum hv_feature)n) && i < 2; i++)
+		for (unsigned i = 0; hv_has(partition, (enum hv_feature)n) && i < 2; i++)
 			if (features[n].bits[i].leaf == leaf)
-				r[features[n].bits[i].reg] |= 1u << features[n].bits[i].bit;
+				registers[features[n].bits[i].reg] |= 1u << features[n].bits[i].bit;
 }
 
-bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t r[4])
+bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t registers[4])
 {
 	/* "Microsoft Hv" */
 	static const uint32_t name[4] = { 0x40000006, 0x7263694d, 0x666f736f, 0x76482074 };
 	static const uint32_t interface[4] = { 0x31237648 };
 	static const uint32_t version[4] = { 20348, 10u << 16 };
-	const struct hv_partition *p = cpu->partition;
+	const struct hv_partition *partition = cpu->partition;
 
-	if (!hv_has(p, HV_BASE))
+	if (!hv_has(partition, HV_BASE))
 		return false;
 	if (leaf >= 0x40000100)
-		return umbra_cpuid(p, leaf, r);
+		return umbra_cpuid(partition, leaf, registers);
 	if (leaf < 0x40000000 || leaf > 0x40000006)
 		return false;
-	memset(r, 0, 16);
+	memset(registers, 0, 16);
 	switch (leaf & 15) {
-	case 0: memcpy(r, name, 16); break;
-	case 1: memcpy(r, interface, 16); break;
-	case 2: memcpy(r, version, 16); break;
-	case PRIVILEGES: announce(p, leaf & 15, r); break;
+	case 0: memcpy(registers, name, 16); break;
+	case 1: memcpy(registers, interface, 16); break;
+	case 2: memcpy(registers, version, 16); break;
+	case PRIVILEGES: announce(partition, leaf & 15, registers); break;
 	case HINTS:
-		announce(p, leaf & 15, r);
+		announce(partition, leaf & 15, registers);
 		/*
 		 * auto-EOI works, but Linux asks for it by default and it costs more than it saves
 		 * here
 		 */
-		r[EAX] |= 1u << 9;
-		r[EBX] = hv_has(p, HV_SPIN) ? SPINS_BEFORE_CALL : ~0u;
-		r[ECX] = X86_PHYSICAL_BITS;
+		registers[EAX] |= 1u << 9;
+		registers[EBX] = hv_has(partition, HV_SPIN) ? SPINS_BEFORE_CALL : ~0u;
+		registers[ECX] = X86_PHYSICAL_BITS;
 		break;
-	case 5: r[EAX] = r[EBX] = p->host->cpus; break;
+	case 5: registers[EAX] = registers[EBX] = partition->host->cpus; break;
 	default: break;
 	}
 	return true;

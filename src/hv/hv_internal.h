@@ -101,15 +101,21 @@ struct hv_partition {
 	uint64_t calls, refused[HV_STATUSES], yields, bad_msrs;
 };
 
-static inline bool hv_has(const struct hv_partition *p, enum hv_feature feature)
+static inline bool hv_has(const struct hv_partition *partition, enum hv_feature feature)
 {
-	return p->host->features >> feature & 1;
+	return partition->host->features >> feature & 1;
 }
-static inline void hv_lock(struct hv_partition *p) { pthread_mutex_lock(p->host->lock); }
-static inline void hv_unlock(struct hv_partition *p) { pthread_mutex_unlock(p->host->lock); }
-static inline uint64_t hv_now(const struct hv_partition *p)
+static inline void hv_lock(struct hv_partition *partition)
 {
-	return p->host->now_100ns(p->host->context);
+	pthread_mutex_lock(partition->host->lock);
+}
+static inline void hv_unlock(struct hv_partition *partition)
+{
+	pthread_mutex_unlock(partition->host->lock);
+}
+static inline uint64_t hv_now(const struct hv_partition *partition)
+{
+	return partition->host->now_100ns(partition->host->context);
 }
 static inline void hv_count(uint64_t *counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
 
@@ -161,38 +167,38 @@ bool hv_call_must_yield(const struct hv_call *call);
 enum hv_status hv_refuse(struct hv_partition *partition, enum hv_status status);
 
 /* calls.c, vp_registers.c, extension.c, packet_ring.c: the handlers */
-enum hv_status hv_call_flush_space(struct hv_call *c);
-enum hv_status hv_call_flush_list(struct hv_call *c);
-enum hv_status hv_call_flush_space_ex(struct hv_call *c);
-enum hv_status hv_call_flush_list_ex(struct hv_call *c);
-enum hv_status hv_call_spin_wait(struct hv_call *c);
-enum hv_status hv_call_send_ipi(struct hv_call *c);
-enum hv_status hv_call_send_ipi_ex(struct hv_call *c);
-enum hv_status hv_call_get_registers(struct hv_call *c);
-enum hv_status hv_call_set_registers(struct hv_call *c);
-enum hv_status hv_call_vp_index(struct hv_call *c);
-enum hv_status hv_call_post_message(struct hv_call *c);
-enum hv_status hv_call_signal_event(struct hv_call *c);
-enum hv_status hv_call_capabilities(struct hv_call *c);
-enum hv_status hv_call_boot_zeroed(struct hv_call *c);
-enum hv_status hv_call_heat_hint(struct hv_call *c);
-enum hv_status umbra_call_version(struct hv_call *c);
-enum hv_status umbra_call_work(struct hv_call *c);
-enum hv_status umbra_call_cancel(struct hv_call *c);
-enum hv_status umbra_call_register_ring(struct hv_call *c);
-enum hv_status umbra_call_unregister_ring(struct hv_call *c);
-enum hv_status umbra_call_doorbell(struct hv_call *c);
-enum hv_status umbra_call_null(struct hv_call *c);
-enum hv_status umbra_call_pages(struct hv_call *c);
+enum hv_status hv_call_flush_space(struct hv_call *call);
+enum hv_status hv_call_flush_list(struct hv_call *call);
+enum hv_status hv_call_flush_space_ex(struct hv_call *call);
+enum hv_status hv_call_flush_list_ex(struct hv_call *call);
+enum hv_status hv_call_spin_wait(struct hv_call *call);
+enum hv_status hv_call_send_ipi(struct hv_call *call);
+enum hv_status hv_call_send_ipi_ex(struct hv_call *call);
+enum hv_status hv_call_get_registers(struct hv_call *call);
+enum hv_status hv_call_set_registers(struct hv_call *call);
+enum hv_status hv_call_vp_index(struct hv_call *call);
+enum hv_status hv_call_post_message(struct hv_call *call);
+enum hv_status hv_call_signal_event(struct hv_call *call);
+enum hv_status hv_call_capabilities(struct hv_call *call);
+enum hv_status hv_call_boot_zeroed(struct hv_call *call);
+enum hv_status hv_call_heat_hint(struct hv_call *call);
+enum hv_status umbra_call_version(struct hv_call *call);
+enum hv_status umbra_call_work(struct hv_call *call);
+enum hv_status umbra_call_cancel(struct hv_call *call);
+enum hv_status umbra_call_register_ring(struct hv_call *call);
+enum hv_status umbra_call_unregister_ring(struct hv_call *call);
+enum hv_status umbra_call_doorbell(struct hv_call *call);
+enum hv_status umbra_call_null(struct hv_call *call);
+enum hv_status umbra_call_pages(struct hv_call *call);
 
 /* overlay.c; with the lock */
-uint8_t *hv_overlay(struct hv_partition *p, unsigned n);
-void hv_place(struct hv_partition *p, unsigned n, uint64_t msr_value, bool read_only);
+uint8_t *hv_overlay(struct hv_partition *partition, unsigned n);
+void hv_place(struct hv_partition *partition, unsigned n, uint64_t msr_value, bool read_only);
 /* The three pages of a processor, where its registers say. */
 void hv_place_cpu(struct hv_cpu *cpu);
-void hv_write_hypercall_page(struct hv_partition *p);
-void hv_write_reference_tsc(struct hv_partition *p);
-void hv_write_info_page(struct hv_partition *p);
+void hv_write_hypercall_page(struct hv_partition *partition);
+void hv_write_reference_tsc(struct hv_partition *partition);
+void hv_write_info_page(struct hv_partition *partition);
 
 /* synic.c; with the lock. more: others wait behind it */
 bool hv_try_slot(struct hv_cpu *cpu, unsigned sint, const struct hv_message *message, bool more);
@@ -204,22 +210,22 @@ bool hv_is_sint(const struct hv_cpu *cpu, uint64_t value);
 /* synthetic_timer.c; with the lock */
 void hv_set_timer(struct hv_cpu *cpu, unsigned n, bool count, uint64_t value);
 /* Whether hv_set_timer() and what expires can have left it so. */
-bool hv_is_timer(const struct hv_cpu *cpu, const struct hv_timer *t);
+bool hv_is_timer(const struct hv_cpu *cpu, const struct hv_timer *timer);
 
 /* work.c; with the lock */
-enum hv_status work_check(struct hv_partition *p, const struct work_parameters *w);
-struct work_request *work_find(struct hv_partition *p, uint64_t id);
-struct work_request *work_submit(struct hv_partition *p, uint64_t id,
-				 const struct work_parameters *w, enum work_delivery delivery,
-				 uint32_t target);
-void work_release(struct work_request *r);
-enum hv_status work_cancel(struct hv_partition *p, uint64_t id);
-void work_deliver_waiting(struct hv_partition *p);
+enum hv_status work_check(struct hv_partition *partition, const struct work_parameters *parameters);
+struct work_request *work_find(struct hv_partition *partition, uint64_t id);
+struct work_request *work_submit(struct hv_partition *partition, uint64_t id,
+				 const struct work_parameters *parameters,
+				 enum work_delivery delivery, uint32_t target);
+void work_release(struct work_request *request);
+enum hv_status work_cancel(struct hv_partition *partition, uint64_t id);
+void work_deliver_waiting(struct hv_partition *partition);
 /* The one that was submitted next after r, or NULL; r NULL: the first. */
-struct work_request *work_after(struct hv_partition *p, const struct work_request *r);
+struct work_request *work_after(struct hv_partition *partition, const struct work_request *request);
 /* One piece of an operation, at most a few pages; without the lock. */
-enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *w, uint64_t at,
-			  size_t bytes, uint64_t *result);
+enum hv_status work_piece(struct hv_partition *partition, const struct work_parameters *parameters,
+			  uint64_t at, size_t bytes, uint64_t *result);
 
 /* extension.c, packet_ring.c */
 enum {
@@ -231,12 +237,13 @@ enum {
 	UMBRA_MESSAGE_REPLY = 0x80554d01
 };
 enum { UMBRA_FEATURES = 1 | 2 | 4 | 8 | 16 | 32 };
-bool umbra_cpuid(const struct hv_partition *p, uint32_t leaf, uint32_t r[4]);
+bool umbra_cpuid(const struct hv_partition *partition, uint32_t leaf, uint32_t registers[4]);
 enum hv_status umbra_packet(struct hv_cpu *cpu, uint32_t type, const uint8_t *payload,
 			    size_t bytes);
 /* HV_CALL_PENDING: its time is up before everything was taken. */
 enum hv_status ring_doorbell(struct hv_cpu *cpu, uint32_t n);
 /* Whether a ring can be registered so. */
-bool ring_is_possible(const struct hv_partition *p, uint32_t entries, uint64_t gpa, uint32_t sint);
+bool ring_is_possible(const struct hv_partition *partition, uint32_t entries, uint64_t gpa,
+		      uint32_t sint);
 /* A request that came through a ring is finished. With the lock. */
-void ring_complete(struct hv_partition *p, uint32_t n, const struct work_request *r);
+void ring_complete(struct hv_partition *partition, uint32_t n, const struct work_request *request);

@@ -161,60 +161,64 @@ const struct hv_call_definition *hv_find_call(uint16_t code)
 	return NULL;
 }
 
-bool hv_call_must_yield(const struct hv_call *c)
+bool hv_call_must_yield(const struct hv_call *call)
 {
-	return c->reps_done && __builtin_ia32_rdtsc() >= c->until_tsc;
+	return call->reps_done && __builtin_ia32_rdtsc() >= call->until_tsc;
 }
 
-enum hv_status hv_refuse(struct hv_partition *p, enum hv_status status)
+enum hv_status hv_refuse(struct hv_partition *partition, enum hv_status status)
 {
 	if (status)
-		hv_count(&p->refused[status < HV_STATUSES ? status : HV_STATUSES - 1]);
+		hv_count(&partition->refused[status < HV_STATUSES ? status : HV_STATUSES - 1]);
 	return status;
 }
 
 /* ---- registers ---- */
 
-static bool is_long(const struct engine_call_registers *s) { return s->long_mode; }
+static bool is_long(const struct engine_call_registers *registers) { return registers->long_mode; }
 
-static void decode(const struct engine_call_registers *s, struct decoded *d)
+static void decode(const struct engine_call_registers *given, struct decoded *decoded)
 {
-	const uint64_t *r = s->gpr;
+	const uint64_t *registers = given->gpr;
 
-	if (is_long(s))
-		*d = (struct decoded){ .control = r[1], .input_gpa = r[2], .output_gpa = r[8] };
+	if (is_long(given))
+		*decoded = (struct decoded){ .control = registers[1],
+					     .input_gpa = registers[2],
+					     .output_gpa = registers[8] };
 	else
-		*d = (struct decoded){ .control = r[2] << 32 | (uint32_t)r[0],
-				       .input_gpa = r[3] << 32 | (uint32_t)r[1],
-				       .output_gpa = r[7] << 32 | (uint32_t)r[6] };
-	d->fast = d->control >> 16 & 1;
-	d->variable_bytes = (d->control >> 17 & 0x3ff) * 8;
-	d->rep_count = d->control >> 32 & REP_MASK;
-	d->rep_start = d->control >> 48 & REP_MASK;
+		*decoded =
+			(struct decoded){ .control = registers[2] << 32 | (uint32_t)registers[0],
+					  .input_gpa = registers[3] << 32 | (uint32_t)registers[1],
+					  .output_gpa =
+						  registers[7] << 32 | (uint32_t)registers[6] };
+	decoded->fast = decoded->control >> 16 & 1;
+	decoded->variable_bytes = (decoded->control >> 17 & 0x3ff) * 8;
+	decoded->rep_count = decoded->control >> 32 & REP_MASK;
+	decoded->rep_start = decoded->control >> 48 & REP_MASK;
 }
 
-static void set_result(const struct engine_call_registers *s, uint64_t result)
+static void set_result(const struct engine_call_registers *registers, uint64_t result)
 {
-	s->gpr[0] = is_long(s) ? result : (uint32_t)result;
-	if (!is_long(s))
-		s->gpr[2] = result >> 32;
+	registers->gpr[0] = is_long(registers) ? result : (uint32_t)result;
+	if (!is_long(registers))
+		registers->gpr[2] = result >> 32;
 }
 
-static void set_rep_start(const struct engine_call_registers *s, uint32_t start)
+static void set_rep_start(const struct engine_call_registers *registers, uint32_t start)
 {
-	uint64_t *high = is_long(s) ? &s->gpr[1] : &s->gpr[2];
-	unsigned shift = is_long(s) ? 48 : 16;
+	uint64_t *high = is_long(registers) ? &registers->gpr[1] : &registers->gpr[2];
+	unsigned shift = is_long(registers) ? 48 : 16;
 
 	*high = (*high & ~((uint64_t)REP_MASK << shift)) | (uint64_t)start << shift;
 }
 
 /* Fast input: the two registers, then XMM0 to XMM5. */
-static void read_fast(struct hv_cpu *cpu, const struct decoded *d, uint8_t *to, size_t bytes)
+static void read_fast(struct hv_cpu *cpu, const struct decoded *decoded, uint8_t *to, size_t bytes)
 {
 	const struct hv_host *host = cpu->partition->host;
 
-	memcpy(to, &d->input_gpa, 8);
-	memcpy(to + 8, &d->output_gpa, 8);
+	memcpy(to, &decoded->input_gpa, 8);
+	memcpy(to + 8, &decoded->output_gpa, 8);
 	for (unsigned n = 0; 16 + 16 * n < bytes; n++)
 		memcpy(to + 16 + 16 * n, host->xmm(host->context, cpu->index, n), 16);
 }
@@ -227,8 +231,8 @@ static void exchange_words(uint64_t *reg, uint64_t *word, bool write)
 		*word = *reg;
 }
 
-static void exchange_pair(struct hv_cpu *cpu, const struct engine_call_registers *s, size_t at,
-			  uint64_t pair[2], bool write)
+static void exchange_pair(struct hv_cpu *cpu, const struct engine_call_registers *registers,
+			  size_t at, uint64_t pair[2], bool write)
 {
 	const struct hv_host *host = cpu->partition->host;
 
@@ -236,17 +240,17 @@ static void exchange_pair(struct hv_cpu *cpu, const struct engine_call_registers
 		void *xmm = host->xmm(host->context, cpu->index, (unsigned)(at / 16 - 1));
 
 		write ? memcpy(xmm, pair, 16) : memcpy(pair, xmm, 16);
-	} else if (is_long(s)) {
-		exchange_words(&s->gpr[2], &pair[0], write);
-		exchange_words(&s->gpr[8], &pair[1], write);
+	} else if (is_long(registers)) {
+		exchange_words(&registers->gpr[2], &pair[0], write);
+		exchange_words(&registers->gpr[8], &pair[1], write);
 	} else if (write) {
-		s->gpr[3] = pair[0] >> 32;
-		s->gpr[1] = (uint32_t)pair[0];
-		s->gpr[7] = pair[1] >> 32;
-		s->gpr[6] = (uint32_t)pair[1];
+		registers->gpr[3] = pair[0] >> 32;
+		registers->gpr[1] = (uint32_t)pair[0];
+		registers->gpr[7] = pair[1] >> 32;
+		registers->gpr[6] = (uint32_t)pair[1];
 	} else {
-		pair[0] = s->gpr[3] << 32 | (uint32_t)s->gpr[1];
-		pair[1] = s->gpr[7] << 32 | (uint32_t)s->gpr[6];
+		pair[0] = registers->gpr[3] << 32 | (uint32_t)registers->gpr[1];
+		pair[1] = registers->gpr[7] << 32 | (uint32_t)registers->gpr[6];
 	}
 }
 
@@ -254,7 +258,7 @@ static void exchange_pair(struct hv_cpu *cpu, const struct engine_call_registers
  * Fast output: the registers that follow those of the input, rounded up to 16 bytes; of them bytes
  * [skip, skip + bytes).
  */
-static void write_fast(struct hv_cpu *cpu, const struct engine_call_registers *s,
+static void write_fast(struct hv_cpu *cpu, const struct engine_call_registers *registers,
 		       size_t input_bytes, const uint8_t *output, size_t skip, size_t bytes)
 {
 	size_t first = (input_bytes + 15) & ~15ull;
@@ -263,49 +267,54 @@ static void write_fast(struct hv_cpu *cpu, const struct engine_call_registers *s
 		size_t at = first + skip + done;
 		uint64_t pair[2];
 
-		exchange_pair(cpu, s, at & ~15ull, pair, false);
+		exchange_pair(cpu, registers, at & ~15ull, pair, false);
 		((uint8_t *)pair)[at & 15] = output[done];
-		exchange_pair(cpu, s, at & ~15ull, pair, true);
+		exchange_pair(cpu, registers, at & ~15ull, pair, true);
 	}
 }
 
 /* ---- checks ---- */
 
-static enum hv_status check_granted(const struct hv_partition *p,
-				    const struct hv_call_definition *c)
+static enum hv_status check_granted(const struct hv_partition *partition,
+				    const struct hv_call_definition *definition)
 {
-	if (!c)
+	if (!definition)
 		return HV_INVALID_CALL_CODE;
-	if (!hv_has(p, (enum hv_feature)c->feature) || !hv_has(p, (enum hv_feature)c->feature_too))
+	if (!hv_has(partition, (enum hv_feature)definition->feature) ||
+	    !hv_has(partition, (enum hv_feature)definition->feature_too))
 		/* without the extension its codes do not exist */
-		return c->feature == HV_UMBRA ? HV_INVALID_CALL_CODE : HV_ACCESS_DENIED;
-	return c->flags & CALL_UMBRA && p->umbra_version < c->newest ? HV_FEATURE_UNAVAILABLE
-								     : HV_SUCCESS;
+		return definition->feature == HV_UMBRA ? HV_INVALID_CALL_CODE : HV_ACCESS_DENIED;
+	return definition->flags & CALL_UMBRA && partition->umbra_version < definition->newest
+		       ? HV_FEATURE_UNAVAILABLE
+		       : HV_SUCCESS;
 }
 
-static enum hv_status check_control(const struct hv_partition *p,
-				    const struct hv_call_definition *c, const struct decoded *d,
-				    size_t input_bytes, size_t output_bytes)
+static enum hv_status check_control(const struct hv_partition *partition,
+				    const struct hv_call_definition *definition,
+				    const struct decoded *decoded, size_t input_bytes,
+				    size_t output_bytes)
 {
-	bool rep = c->flags & CALL_REP;
+	bool rep = definition->flags & CALL_REP;
 
-	if (d->control & 0xf000f000f8000000ull || (d->fast && c->flags & CALL_MEMORY) ||
-	    (d->variable_bytes && !(c->flags & CALL_VARIABLE)))
+	if (decoded->control & 0xf000f000f8000000ull ||
+	    (decoded->fast && definition->flags & CALL_MEMORY) ||
+	    (decoded->variable_bytes && !(definition->flags & CALL_VARIABLE)))
 		return HV_INVALID_INPUT;
-	if (rep ? !d->rep_count || d->rep_start >= d->rep_count : d->rep_count || d->rep_start)
+	if (rep ? !decoded->rep_count || decoded->rep_start >= decoded->rep_count
+		: decoded->rep_count || decoded->rep_start)
 		return HV_INVALID_INPUT;
-	if (!d->fast)
+	if (!decoded->fast)
 		return HV_SUCCESS;
-	if (input_bytes > (hv_has(p, HV_XMM_INPUT) ? FAST_BYTES : 16))
+	if (input_bytes > (hv_has(partition, HV_XMM_INPUT) ? FAST_BYTES : 16))
 		return HV_INVALID_INPUT;
-	if (output_bytes && (!hv_has(p, HV_XMM_OUTPUT) ||
+	if (output_bytes && (!hv_has(partition, HV_XMM_OUTPUT) ||
 			     ((input_bytes + 15) & ~15ull) + output_bytes > FAST_BYTES))
 		return HV_INVALID_INPUT;
 	return HV_SUCCESS;
 }
 
 /* One parameter list in memory: aligned, within one page, in the address space. */
-static enum hv_status check_place(const struct hv_partition *p, uint64_t gpa, size_t bytes,
+static enum hv_status check_place(const struct hv_partition *partition, uint64_t gpa, size_t bytes,
 				  bool write)
 {
 	int error;
@@ -314,7 +323,7 @@ static enum hv_status check_place(const struct hv_partition *p, uint64_t gpa, si
 		return HV_SUCCESS;
 	if (gpa & 7 || gpa % GUEST_PAGE_BYTES + bytes > GUEST_PAGE_BYTES)
 		return HV_INVALID_ALIGNMENT;
-	error = guest_memory_probe(p->host->memory, gpa, bytes, write);
+	error = guest_memory_probe(partition->host->memory, gpa, bytes, write);
 	if (error == -EROFS)
 		return HV_INVALID_PARAMETER;
 	return error ? HV_INVALID_ALIGNMENT : HV_SUCCESS;
@@ -325,17 +334,19 @@ static bool overlap(uint64_t a, size_t a_bytes, uint64_t b, size_t b_bytes)
 	return a_bytes && b_bytes && a < b + b_bytes && b < a + a_bytes;
 }
 
-static enum hv_status check_places(const struct hv_partition *p, const struct decoded *d,
-				   size_t input_bytes, size_t output_bytes)
+static enum hv_status check_places(const struct hv_partition *partition,
+				   const struct decoded *decoded, size_t input_bytes,
+				   size_t output_bytes)
 {
 	enum hv_status status;
 
-	if (d->fast)
+	if (decoded->fast)
 		return HV_SUCCESS;
-	status = check_place(p, d->input_gpa, input_bytes, false);
+	status = check_place(partition, decoded->input_gpa, input_bytes, false);
 	if (!status)
-		status = check_place(p, d->output_gpa, output_bytes, true);
-	return !status && overlap(d->input_gpa, input_bytes, d->output_gpa, output_bytes)
+		status = check_place(partition, decoded->output_gpa, output_bytes, true);
+	return !status && overlap(decoded->input_gpa, input_bytes, decoded->output_gpa,
+				  output_bytes)
 		       ? HV_INVALID_PARAMETER
 		       : status;
 }
@@ -343,116 +354,121 @@ static enum hv_status check_places(const struct hv_partition *p, const struct de
 /* ---- the path ---- */
 
 /* The header and the elements that are still to do. */
-static int read_input(struct hv_cpu *cpu, const struct hv_call_definition *c,
-		      const struct decoded *d, uint8_t *to, size_t input_bytes)
+static int read_input(struct hv_cpu *cpu, const struct hv_call_definition *definition,
+		      const struct decoded *decoded, uint8_t *to, size_t input_bytes)
 {
-	const struct guest_memory *m = cpu->partition->host->memory;
-	size_t head = c->input_bytes + d->variable_bytes;
-	size_t skip = (size_t)d->rep_start * c->rep_input_bytes;
+	const struct guest_memory *memory = cpu->partition->host->memory;
+	size_t head = definition->input_bytes + decoded->variable_bytes;
+	size_t skip = (size_t)decoded->rep_start * definition->rep_input_bytes;
 
-	if (d->fast) {
+	if (decoded->fast) {
 		uint8_t all[FAST_BYTES + 16];
 
-		read_fast(cpu, d, all, input_bytes);
+		read_fast(cpu, decoded, all, input_bytes);
 		memcpy(to, all, head);
 		memcpy(to + head, all + head + skip, input_bytes - head - skip);
 		return 0;
 	}
-	return guest_memory_read(m, d->input_gpa, to, head) ||
-	       guest_memory_read(m, d->input_gpa + head + skip, to + head,
+	return guest_memory_read(memory, decoded->input_gpa, to, head) ||
+	       guest_memory_read(memory, decoded->input_gpa + head + skip, to + head,
 				 input_bytes - head - skip);
 }
 
-static void write_output(struct hv_cpu *cpu, const struct engine_call_registers *s,
-			 const struct decoded *d, size_t input_bytes, const uint8_t *output,
+static void write_output(struct hv_cpu *cpu, const struct engine_call_registers *registers,
+			 const struct decoded *decoded, size_t input_bytes, const uint8_t *output,
 			 size_t offset, size_t bytes)
 {
 	const struct hv_host *host = cpu->partition->host;
 
 	if (!bytes)
 		return;
-	if (d->fast) {
-		write_fast(cpu, s, input_bytes, output, offset, bytes);
+	if (decoded->fast) {
+		write_fast(cpu, registers, input_bytes, output, offset, bytes);
 		return;
 	}
-	if (!guest_memory_write(host->memory, d->output_gpa + offset, output, bytes))
-		host->memory_written(host->context, d->output_gpa + offset, bytes);
+	if (!guest_memory_write(host->memory, decoded->output_gpa + offset, output, bytes))
+		host->memory_written(host->context, decoded->output_gpa + offset, bytes);
 }
 
-static enum engine_call act(struct hv_cpu *cpu, const struct engine_call_registers *s,
-			    const struct hv_call_definition *c, const struct decoded *d,
-			    size_t input_bytes, size_t output_bytes)
+static enum engine_call act(struct hv_cpu *cpu, const struct engine_call_registers *registers,
+			    const struct hv_call_definition *definition,
+			    const struct decoded *decoded, size_t input_bytes, size_t output_bytes)
 {
 	uint8_t input[CALL_INPUT_BYTES], output[CALL_OUTPUT_BYTES];
 	struct hv_call call = { .cpu = cpu,
-				.definition = c,
-				.rep_start = d->rep_start,
-				.rep_count = d->rep_count,
-				.variable_bytes = d->variable_bytes,
+				.definition = definition,
+				.rep_start = decoded->rep_start,
+				.rep_count = decoded->rep_count,
+				.variable_bytes = decoded->variable_bytes,
 				.input = input,
 				.output = output,
-				.reps_done = d->rep_start,
-				.until_tsc = c->flags & CALL_REP ? __builtin_ia32_rdtsc() +
-									   cpu->partition->slice_tsc
-								 : 0 };
-	size_t offset = (size_t)d->rep_start * c->rep_output_bytes;
+				.reps_done = decoded->rep_start,
+				.until_tsc =
+					definition->flags & CALL_REP
+						? __builtin_ia32_rdtsc() + cpu->partition->slice_tsc
+						: 0 };
+	size_t offset = (size_t)decoded->rep_start * definition->rep_output_bytes;
 	enum hv_status status;
 
 	assert(input_bytes <= sizeof(input) && output_bytes <= sizeof(output));
-	assert(d->rep_start < d->rep_count || !(c->flags & CALL_REP));
-	if (read_input(cpu, c, d, input, input_bytes)) {
+	assert(decoded->rep_start < decoded->rep_count || !(definition->flags & CALL_REP));
+	if (read_input(cpu, definition, decoded, input, input_bytes)) {
 		/* an overlay went away since the check */
-		set_result(s, hv_refuse(cpu->partition, HV_INVALID_ALIGNMENT));
+		set_result(registers, hv_refuse(cpu->partition, HV_INVALID_ALIGNMENT));
 		return ENGINE_CALL_DONE;
 	}
 	memset(output, 0, output_bytes);
-	status = c->act(&call);
-	assert(call.reps_done >= d->rep_start && call.reps_done <= d->rep_count);
+	status = definition->act(&call);
+	assert(call.reps_done >= decoded->rep_start && call.reps_done <= decoded->rep_count);
 	assert(status < HV_STATUSES);
-	if (c->flags & CALL_REP) {
-		write_output(cpu, s, d, input_bytes, output, offset,
-			     (call.reps_done - d->rep_start) * (size_t)c->rep_output_bytes);
+	if (definition->flags & CALL_REP) {
+		write_output(cpu, registers, decoded, input_bytes, output, offset,
+			     (call.reps_done - decoded->rep_start) *
+				     (size_t)definition->rep_output_bytes);
 		if (!status && call.reps_done < call.rep_count) {
 			hv_count(&cpu->partition->yields);
-			set_rep_start(s, call.reps_done);
+			set_rep_start(registers, call.reps_done);
 			return ENGINE_CALL_AGAIN;
 		}
 	} else if (!status || status == HV_CALL_PENDING || status == HV_CANCELLED) {
-		write_output(cpu, s, d, input_bytes, output, 0, output_bytes);
+		write_output(cpu, registers, decoded, input_bytes, output, 0, output_bytes);
 	}
 	if (status != HV_CALL_PENDING)
 		hv_refuse(cpu->partition, status);
-	set_result(s, (uint64_t)status | (uint64_t)(c->flags & CALL_REP ? call.reps_done : 0)
-						 << 32);
+	set_result(registers,
+		   (uint64_t)status | (uint64_t)(definition->flags & CALL_REP ? call.reps_done : 0)
+					      << 32);
 	return ENGINE_CALL_DONE;
 }
 
-enum engine_call hv_hypercall(struct hv_cpu *cpu, const struct engine_call_registers *s)
+enum engine_call hv_hypercall(struct hv_cpu *cpu, const struct engine_call_registers *registers)
 {
-	struct hv_partition *p = cpu->partition;
-	const struct hv_call_definition *c;
-	struct decoded d;
+	struct hv_partition *partition = cpu->partition;
+	const struct hv_call_definition *definition;
+	struct decoded decoded;
 	size_t input_bytes = 0;
 	size_t output_bytes = 0;
 	enum hv_status status;
 
-	if (!(__atomic_load_n(&p->hypercall, __ATOMIC_RELAXED) & 1) || !s->protected_mode)
+	if (!(__atomic_load_n(&partition->hypercall, __ATOMIC_RELAXED) & 1) ||
+	    !registers->protected_mode)
 		return ENGINE_CALL_UNDEFINED;
-	hv_count(&p->calls);
+	hv_count(&partition->calls);
 	guest_memory_begin();
-	decode(s, &d);
-	c = hv_find_call((uint16_t)d.control);
-	status = check_granted(p, c);
+	decode(registers, &decoded);
+	definition = hv_find_call((uint16_t)decoded.control);
+	status = check_granted(partition, definition);
 	if (!status) {
-		input_bytes = c->input_bytes + d.variable_bytes +
-			      (size_t)d.rep_count * c->rep_input_bytes;
-		output_bytes = c->output_bytes + (size_t)d.rep_count * c->rep_output_bytes;
-		status = check_control(p, c, &d, input_bytes, output_bytes);
+		input_bytes = definition->input_bytes + decoded.variable_bytes +
+			      (size_t)decoded.rep_count * definition->rep_input_bytes;
+		output_bytes = definition->output_bytes +
+			       (size_t)decoded.rep_count * definition->rep_output_bytes;
+		status = check_control(partition, definition, &decoded, input_bytes, output_bytes);
 	}
 	if (!status)
-		status = check_places(p, &d, input_bytes, output_bytes);
+		status = check_places(partition, &decoded, input_bytes, output_bytes);
 	if (!status)
-		return act(cpu, s, c, &d, input_bytes, output_bytes);
-	set_result(s, hv_refuse(p, status));
+		return act(cpu, registers, definition, &decoded, input_bytes, output_bytes);
+	set_result(registers, hv_refuse(partition, status));
 	return ENGINE_CALL_DONE;
 }

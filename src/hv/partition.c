@@ -19,77 +19,79 @@ static void check_cpu(const struct hv_cpu *cpu)
 		assert(hv_is_timer(cpu, &cpu->timer[n]));
 }
 
-static void check_ring_of(const struct hv_partition *p, unsigned n)
+static void check_ring_of(const struct hv_partition *partition, unsigned n)
 {
-	const struct hv_ring *ring = &p->ring[n];
+	const struct hv_ring *ring = &partition->ring[n];
 	uint32_t under_way = 0;
 
 	for (unsigned k = 0; k < WORK_REQUESTS; k++)
-		under_way += p->work[k].state != WORK_FREE && p->work[k].delivery == DELIVER_RING &&
-			     p->work[k].target == n;
+		under_way += partition->work[k].state != WORK_FREE &&
+			     partition->work[k].delivery == DELIVER_RING &&
+			     partition->work[k].target == n;
 	assert(ring->in_flight == under_way && (ring->registered || !under_way));
 	assert(!ring->registered || ring->in_flight <= ring->entries);
 }
 
-void check_partition(const struct hv_partition *p)
+void check_partition(const struct hv_partition *partition)
 {
-	for (uint32_t n = 0; n < p->host->cpus; n++)
-		check_cpu(&p->cpu[n]);
+	for (uint32_t n = 0; n < partition->host->cpus; n++)
+		check_cpu(&partition->cpu[n]);
 	for (unsigned n = 0; n < RINGS; n++)
-		check_ring_of(p, n);
+		check_ring_of(partition, n);
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		for (unsigned other = 0; other < n && p->work[n].state != WORK_FREE; other++)
-			assert(p->work[other].state == WORK_FREE ||
-			       p->work[other].id != p->work[n].id);
+		for (unsigned other = 0; other < n && partition->work[n].state != WORK_FREE;
+		     other++)
+			assert(partition->work[other].state == WORK_FREE ||
+			       partition->work[other].id != partition->work[n].id);
 }
 
 struct hv_partition *hv_partition_create(const struct hv_host *host)
 {
-	struct hv_partition *p = calloc(1, sizeof(*p));
+	struct hv_partition *partition = calloc(1, sizeof(*partition));
 
 	assert(host->get_state && host->raise && host->place_overlay && host->lock && host->memory);
 	assert(host->cpus && host->cpus <= X86_MAX_PROCESSORS && host->tsc_hz);
-	if (!p)
+	if (!partition)
 		return NULL;
-	p->host = host;
-	p->umbra_newest = UMBRA_NEWEST;
-	p->slice_tsc = host->tsc_hz / 1000000 * SLICE_US;
-	pthread_cond_init(&p->work_ready, NULL);
-	pthread_cond_init(&p->work_idle, NULL);
+	partition->host = host;
+	partition->umbra_newest = UMBRA_NEWEST;
+	partition->slice_tsc = host->tsc_hz / 1000000 * SLICE_US;
+	pthread_cond_init(&partition->work_ready, NULL);
+	pthread_cond_init(&partition->work_idle, NULL);
 	for (uint32_t n = 0; n < X86_MAX_PROCESSORS; n++) {
-		p->cpu[n].partition = p;
-		p->cpu[n].index = n;
+		partition->cpu[n].partition = partition;
+		partition->cpu[n].index = n;
 		for (int sint = 0; sint < HV_SINTS; sint++)
-			p->cpu[n].sint[sint] = 0x10000;
+			partition->cpu[n].sint[sint] = 0x10000;
 	}
-	hv_write_hypercall_page(p);
-	if (hv_has(p, HV_BASE) && hv_has(p, HV_UMBRA)) {
-		hv_write_info_page(p);
+	hv_write_hypercall_page(partition);
+	if (hv_has(partition, HV_BASE) && hv_has(partition, HV_UMBRA)) {
+		hv_write_info_page(partition);
 		host->place_overlay(host->context, OVERLAY_INFO, HV_INFO_GPA, true);
 	}
-	return p;
+	return partition;
 }
 
-void hv_partition_destroy(struct hv_partition *p) { free(p); }
+void hv_partition_destroy(struct hv_partition *partition) { free(partition); }
 
-struct hv_cpu *hv_partition_cpu(struct hv_partition *p, uint32_t index)
+struct hv_cpu *hv_partition_cpu(struct hv_partition *partition, uint32_t index)
 {
 	assert(index < X86_MAX_PROCESSORS);
-	return &p->cpu[speculation_bound(index, X86_MAX_PROCESSORS)];
+	return &partition->cpu[speculation_bound(index, X86_MAX_PROCESSORS)];
 }
 
-size_t hv_statistics(const struct hv_partition *p, char *text, size_t bytes)
+size_t hv_statistics(const struct hv_partition *partition, char *text, size_t bytes)
 {
 	int n = snprintf(
 		text, bytes,
 		"hypercalls %lu, yields %lu, refused registers %lu, refused calls by status:",
-		p->calls, p->yields, p->bad_msrs);
+		partition->calls, partition->yields, partition->bad_msrs);
 	size_t used = n < 0 ? 0 : (size_t)n;
 
-	for (unsigned s = 0; s < HV_STATUSES && used < bytes; s++)
-		if (p->refused[s])
-			used += (size_t)snprintf(text + used, bytes - used, " %#x: %lu", s,
-						 p->refused[s]);
+	for (unsigned status = 0; status < HV_STATUSES && used < bytes; status++)
+		if (partition->refused[status])
+			used += (size_t)snprintf(text + used, bytes - used, " %#x: %lu", status,
+						 partition->refused[status]);
 	if (used < bytes)
 		used += (size_t)snprintf(text + used, bytes - used, "\n");
 	return used < bytes ? used : bytes - 1;

@@ -14,180 +14,186 @@
 
 #include "lib/archive.h"
 
-static void versions_archive(struct archive *a, struct hv_partition *p)
+static void versions_archive(struct archive *archive, struct hv_partition *partition)
 {
 	uint32_t call_page = HYPERCALL_PAGE_VERSION;
 	uint32_t info_page = INFO_PAGE_VERSION;
 	uint32_t synic = SYNIC_VERSION;
 
-	archive_u32(a, &call_page);
-	archive_u32(a, &info_page);
-	archive_u32(a, &synic);
-	archive_u32(a, &p->umbra_newest);
-	archive_u32(a, &p->umbra_version);
-	if (!a->loading || a->error)
+	archive_u32(archive, &call_page);
+	archive_u32(archive, &info_page);
+	archive_u32(archive, &synic);
+	archive_u32(archive, &partition->umbra_newest);
+	archive_u32(archive, &partition->umbra_version);
+	if (!archive->loading || archive->error)
 		return;
 	if (call_page != HYPERCALL_PAGE_VERSION)
-		archive_fail(a, -ENOTSUP,
+		archive_fail(archive, -ENOTSUP,
 			     "its hypercall page is of a version that this Umbra does not know");
 	if (info_page != INFO_PAGE_VERSION)
-		archive_fail(a, -ENOTSUP,
+		archive_fail(archive, -ENOTSUP,
 			     "its information page is of a version that this Umbra does not know");
 	if (synic != SYNIC_VERSION)
-		archive_fail(a, -ENOTSUP,
+		archive_fail(archive, -ENOTSUP,
 			     "its synthetic interrupt controller is of a version that this Umbra "
 			     "does not know");
-	if (p->umbra_newest > UMBRA_NEWEST || p->umbra_newest < UMBRA_OLDEST)
+	if (partition->umbra_newest > UMBRA_NEWEST || partition->umbra_newest < UMBRA_OLDEST)
 		archive_fail(
-			a, -ENOTSUP,
+			archive, -ENOTSUP,
 			"it was offered a version of the extension that this Umbra does not know");
-	archive_check(a, !p->umbra_version || (p->umbra_version >= UMBRA_OLDEST &&
-					       p->umbra_version <= p->umbra_newest));
+	archive_check(archive, !partition->umbra_version ||
+				       (partition->umbra_version >= UMBRA_OLDEST &&
+					partition->umbra_version <= partition->umbra_newest));
 }
 
-static void registers_archive(struct archive *a, struct hv_partition *p)
+static void registers_archive(struct archive *archive, struct hv_partition *partition)
 {
-	archive_u64(a, &p->guest_os_id);
-	archive_u64(a, &p->hypercall);
-	archive_u64(a, &p->reference_tsc);
-	archive_u64(a, &p->tsc_invariant);
-	archive_u64s(a, p->crash, 5);
-	archive_check(a, p->tsc_invariant <= 1 && (p->guest_os_id || !(p->hypercall & 1)));
+	archive_u64(archive, &partition->guest_os_id);
+	archive_u64(archive, &partition->hypercall);
+	archive_u64(archive, &partition->reference_tsc);
+	archive_u64(archive, &partition->tsc_invariant);
+	archive_u64s(archive, partition->crash, 5);
+	archive_check(archive, partition->tsc_invariant <= 1 &&
+				       (partition->guest_os_id || !(partition->hypercall & 1)));
 }
 
-static void queue_archive(struct archive *a, struct hv_queue *q)
+static void queue_archive(struct archive *archive, struct hv_queue *queue)
 {
-	uint32_t count = q->count;
+	uint32_t count = queue->count;
 
-	archive_u32(a, &count);
-	if (!archive_check(a, count <= QUEUE_MESSAGES))
+	archive_u32(archive, &count);
+	if (!archive_check(archive, count <= QUEUE_MESSAGES))
 		return;
-	if (a->loading)
-		*q = (struct hv_queue){ .count = count };
+	if (archive->loading)
+		*queue = (struct hv_queue){ .count = count };
 	for (unsigned n = 0; n < count; n++) {
-		struct hv_message *m = &q->message[(q->first + n) % QUEUE_MESSAGES];
+		struct hv_message *message = &queue->message[(queue->first + n) % QUEUE_MESSAGES];
 
-		archive_bytes(a, m, sizeof(*m));
-		archive_check(a, m->type && m->payload_bytes <= PAYLOAD_BYTES && !m->flags &&
-					 !m->reserved);
+		archive_bytes(archive, message, sizeof(*message));
+		archive_check(archive, message->type && message->payload_bytes <= PAYLOAD_BYTES &&
+					       !message->flags && !message->reserved);
 	}
 }
 
-static void cpu_archive(struct archive *a, struct hv_cpu *cpu)
+static void cpu_archive(struct archive *archive, struct hv_cpu *cpu)
 {
-	archive_u64(a, &cpu->vp_assist);
-	archive_u64(a, &cpu->scontrol);
-	archive_u64(a, &cpu->siefp);
-	archive_u64(a, &cpu->simp);
-	archive_u64s(a, cpu->sint, HV_SINTS);
-	archive_check(a, cpu->scontrol <= 1);
+	archive_u64(archive, &cpu->vp_assist);
+	archive_u64(archive, &cpu->scontrol);
+	archive_u64(archive, &cpu->siefp);
+	archive_u64(archive, &cpu->simp);
+	archive_u64s(archive, cpu->sint, HV_SINTS);
+	archive_check(archive, cpu->scontrol <= 1);
 	for (unsigned n = 0; n < HV_SINTS; n++) {
-		archive_check(a, hv_is_sint(cpu, cpu->sint[n]));
-		queue_archive(a, &cpu->queue[n]);
+		archive_check(archive, hv_is_sint(cpu, cpu->sint[n]));
+		queue_archive(archive, &cpu->queue[n]);
 	}
 	for (unsigned n = 0; n < HV_TIMERS; n++) {
-		archive_u64(a, &cpu->timer[n].config);
-		archive_u64(a, &cpu->timer[n].count);
-		archive_u64(a, &cpu->timer[n].due_100ns);
-		archive_check(a, hv_is_timer(cpu, &cpu->timer[n]));
+		archive_u64(archive, &cpu->timer[n].config);
+		archive_u64(archive, &cpu->timer[n].count);
+		archive_u64(archive, &cpu->timer[n].due_100ns);
+		archive_check(archive, hv_is_timer(cpu, &cpu->timer[n]));
 	}
 }
 
-static void rings_archive(struct archive *a, struct hv_partition *p)
+static void rings_archive(struct archive *archive, struct hv_partition *partition)
 {
 	for (unsigned n = 0; n < RINGS; n++) {
-		struct hv_ring *r = &p->ring[n];
+		struct hv_ring *ring = &partition->ring[n];
 
-		archive_bool(a, &r->registered);
-		if (!r->registered)
+		archive_bool(archive, &ring->registered);
+		if (!ring->registered)
 			continue;
-		archive_bool(a, &r->broken);
-		archive_u32(a, &r->entries);
-		archive_u32(a, &r->vp_index);
-		archive_u32(a, &r->sint);
-		archive_u64(a, &r->gpa);
-		archive_u32(a, &r->request_head);
-		archive_u32(a, &r->completion_tail);
-		archive_check(a, r->vp_index < p->host->cpus &&
-					 ring_is_possible(p, r->entries, r->gpa, r->sint));
+		archive_bool(archive, &ring->broken);
+		archive_u32(archive, &ring->entries);
+		archive_u32(archive, &ring->vp_index);
+		archive_u32(archive, &ring->sint);
+		archive_u64(archive, &ring->gpa);
+		archive_u32(archive, &ring->request_head);
+		archive_u32(archive, &ring->completion_tail);
+		archive_check(archive, ring->vp_index < partition->host->cpus &&
+					       ring_is_possible(partition, ring->entries, ring->gpa,
+								ring->sint));
 	}
 }
 
-static bool has_target(struct hv_partition *p, const struct work_request *r)
+static bool has_target(struct hv_partition *partition, const struct work_request *request)
 {
-	struct hv_ring *ring = &p->ring[r->target % RINGS];
+	struct hv_ring *ring = &partition->ring[request->target % RINGS];
 
-	switch (r->delivery) {
-	case DELIVER_LOOP: return !r->target;
+	switch (request->delivery) {
+	case DELIVER_LOOP: return !request->target;
 	case DELIVER_MESSAGE:
-		return r->target >> 8 < p->host->cpus && r->target & 0xff &&
-		       (r->target & 0xff) < HV_SINTS;
+		return request->target >> 8 < partition->host->cpus && request->target & 0xff &&
+		       (request->target & 0xff) < HV_SINTS;
 	case DELIVER_RING:
-		return r->target < RINGS && ring->registered && ring->in_flight < ring->entries;
+		return request->target < RINGS && ring->registered &&
+		       ring->in_flight < ring->entries;
 	default: return false;
 	}
 }
 
-static void request_archive(struct archive *a, struct hv_partition *p, struct work_request *r)
+static void request_archive(struct archive *archive, struct hv_partition *partition,
+			    struct work_request *request)
 {
-	uint8_t delivery = (uint8_t)r->delivery;
-	uint32_t outcome = r->state == WORK_FINISHED ? r->outcome : HV_CANCELLED;
+	uint8_t delivery = (uint8_t)request->delivery;
+	uint32_t outcome = request->state == WORK_FINISHED ? request->outcome : HV_CANCELLED;
 
-	archive_u64(a, &r->id);
-	archive_u8(a, &delivery);
-	archive_u32(a, &r->target);
-	archive_u32(a, &outcome);
-	archive_u64(a, &r->result);
-	archive_u64(a, &r->done_bytes);
-	archive_bytes(a, &r->parameters, sizeof(r->parameters));
-	if (!a->loading || a->error)
+	archive_u64(archive, &request->id);
+	archive_u8(archive, &delivery);
+	archive_u32(archive, &request->target);
+	archive_u32(archive, &outcome);
+	archive_u64(archive, &request->result);
+	archive_u64(archive, &request->done_bytes);
+	archive_bytes(archive, &request->parameters, sizeof(request->parameters));
+	if (!archive->loading || archive->error)
 		return;
-	r->delivery = (enum work_delivery)delivery;
-	r->outcome = (enum hv_status)outcome;
-	if (!archive_check(a, r->id && !work_find(p, r->id) && outcome < HV_STATUSES &&
-				      delivery <= DELIVER_MESSAGE && has_target(p, r)))
+	request->delivery = (enum work_delivery)delivery;
+	request->outcome = (enum hv_status)outcome;
+	if (!archive_check(archive, request->id && !work_find(partition, request->id) &&
+					    outcome < HV_STATUSES && delivery <= DELIVER_MESSAGE &&
+					    has_target(partition, request)))
 		return;
-	r->state = WORK_FINISHED;
-	r->sequence = ++p->work_sequence;
-	if (r->delivery == DELIVER_RING)
-		p->ring[r->target].in_flight++;
+	request->state = WORK_FINISHED;
+	request->sequence = ++partition->work_sequence;
+	if (request->delivery == DELIVER_RING)
+		partition->ring[request->target].in_flight++;
 }
 
 /* In the order in which they were submitted. */
-static void requests_archive(struct archive *a, struct hv_partition *p)
+static void requests_archive(struct archive *archive, struct hv_partition *partition)
 {
-	struct work_request *r = NULL;
+	struct work_request *request = NULL;
 	uint32_t count = 0;
 
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		count += p->work[n].state != WORK_FREE;
-	archive_u32(a, &count);
-	if (!archive_check(a, count <= WORK_REQUESTS))
+		count += partition->work[n].state != WORK_FREE;
+	archive_u32(archive, &count);
+	if (!archive_check(archive, count <= WORK_REQUESTS))
 		return;
 	for (unsigned n = 0; n < count; n++) {
-		r = a->loading ? &p->work[n] : work_after(p, r);
-		request_archive(a, p, r);
+		request = archive->loading ? &partition->work[n] : work_after(partition, request);
+		request_archive(archive, partition, request);
 	}
 }
 
-void hv_archive(struct archive *a, struct hv_partition *p)
+void hv_archive(struct archive *archive, struct hv_partition *partition)
 {
-	versions_archive(a, p);
-	registers_archive(a, p);
-	for (unsigned n = 0; n < p->host->cpus; n++)
-		cpu_archive(a, &p->cpu[n]);
-	rings_archive(a, p);
-	requests_archive(a, p);
+	versions_archive(archive, partition);
+	registers_archive(archive, partition);
+	for (unsigned n = 0; n < partition->host->cpus; n++)
+		cpu_archive(archive, &partition->cpu[n]);
+	rings_archive(archive, partition);
+	requests_archive(archive, partition);
 }
 
-void hv_restored(struct hv_partition *p)
+void hv_restored(struct hv_partition *partition)
 {
-	hv_place(p, OVERLAY_HYPERCALL, p->hypercall, true);
-	if (p->reference_tsc & 1)
-		hv_write_reference_tsc(p);
-	hv_place(p, OVERLAY_REFERENCE_TSC, p->reference_tsc, true);
-	for (unsigned n = 0; n < p->host->cpus; n++)
-		hv_place_cpu(&p->cpu[n]);
-	work_deliver_waiting(p);
-	check_partition(p);
+	hv_place(partition, OVERLAY_HYPERCALL, partition->hypercall, true);
+	if (partition->reference_tsc & 1)
+		hv_write_reference_tsc(partition);
+	hv_place(partition, OVERLAY_REFERENCE_TSC, partition->reference_tsc, true);
+	for (unsigned n = 0; n < partition->host->cpus; n++)
+		hv_place_cpu(&partition->cpu[n]);
+	work_deliver_waiting(partition);
+	check_partition(partition);
 }

@@ -53,26 +53,30 @@ bool hv_try_slot(struct hv_cpu *cpu, unsigned sint, const struct hv_message *mes
 
 static void drain(struct hv_cpu *cpu, unsigned sint)
 {
-	struct hv_queue *q = &cpu->queue[speculation_bound(sint, HV_SINTS)];
+	struct hv_queue *queue = &cpu->queue[speculation_bound(sint, HV_SINTS)];
 
-	while (q->count && hv_try_slot(cpu, sint, &q->message[q->first], q->count > 1)) {
-		q->first = (q->first + 1) % QUEUE_MESSAGES;
-		q->count--;
+	while (queue->count &&
+	       hv_try_slot(cpu, sint, &queue->message[queue->first], queue->count > 1)) {
+		queue->first = (queue->first + 1) % QUEUE_MESSAGES;
+		queue->count--;
 	}
 }
 
 bool hv_post(struct hv_cpu *cpu, unsigned sint, uint32_t type, uint64_t sender, const void *payload,
 	     size_t bytes)
 {
-	struct hv_queue *q = &cpu->queue[speculation_bound(sint, HV_SINTS)];
-	struct hv_message *m = &q->message[(q->first + q->count) % QUEUE_MESSAGES];
+	struct hv_queue *queue = &cpu->queue[speculation_bound(sint, HV_SINTS)];
+	struct hv_message *message =
+		&queue->message[(queue->first + queue->count) % QUEUE_MESSAGES];
 
 	assert(sint < HV_SINTS && type && bytes <= PAYLOAD_BYTES);
-	if (q->count == QUEUE_MESSAGES)
+	if (queue->count == QUEUE_MESSAGES)
 		return false;
-	*m = (struct hv_message){ .type = type, .payload_bytes = (uint8_t)bytes, .sender = sender };
-	memcpy(m->payload, payload, bytes);
-	q->count++;
+	*message = (struct hv_message){ .type = type,
+					.payload_bytes = (uint8_t)bytes,
+					.sender = sender };
+	memcpy(message->payload, payload, bytes);
+	queue->count++;
 	drain(cpu, sint);
 	return true;
 }
@@ -106,22 +110,22 @@ void hv_end_of_message(struct hv_cpu *cpu)
 		cpu->partition->host->messages_taken(cpu->partition->host->context);
 }
 
-bool hv_is_sint(const struct hv_cpu *cpu, uint64_t v)
+bool hv_is_sint(const struct hv_cpu *cpu, uint64_t value)
 {
-	return (v & SINT_MASKED || (v & 0xff) >= 16) && !(v >> 19) &&
-	       (!(v & SINT_POLLING) || hv_has(cpu->partition, HV_SINT_POLLING));
+	return (value & SINT_MASKED || (value & 0xff) >= 16) && !(value >> 19) &&
+	       (!(value & SINT_POLLING) || hv_has(cpu->partition, HV_SINT_POLLING));
 }
 
-int hv_set_sint(struct hv_cpu *cpu, unsigned n, uint64_t v)
+int hv_set_sint(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
 	const struct hv_host *host = cpu->partition->host;
 
 	assert(n < HV_SINTS);
-	if (!hv_is_sint(cpu, v))
+	if (!hv_is_sint(cpu, value))
 		return -EINVAL;
 	if (cpu->sint[n] & SINT_AUTO_EOI)
 		host->set_auto_eoi(host->context, cpu->index, (uint8_t)cpu->sint[n], false);
-	cpu->sint[n] = v & (0xff | SINT_MASKED | SINT_AUTO_EOI | SINT_POLLING);
+	cpu->sint[n] = value & (0xff | SINT_MASKED | SINT_AUTO_EOI | SINT_POLLING);
 	for (unsigned i = 0; i < HV_SINTS; i++) /* another SINT may share the vector that lost it */
 		if (cpu->sint[i] & SINT_AUTO_EOI)
 			host->set_auto_eoi(host->context, cpu->index, (uint8_t)cpu->sint[i], true);

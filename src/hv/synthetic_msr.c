@@ -28,16 +28,16 @@ static int read_os_id(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	return 0;
 }
 
-static int write_os_id(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_os_id(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
-	struct hv_partition *p = cpu->partition;
+	struct hv_partition *partition = cpu->partition;
 
 	(void)n;
-	p->guest_os_id = v;
-	if (!v) {
-		p->hypercall &= ~(uint64_t)CALL_ENABLE;
-		p->umbra_version = 0;
-		hv_place(p, OVERLAY_HYPERCALL, 0, true);
+	partition->guest_os_id = value;
+	if (!value) {
+		partition->hypercall &= ~(uint64_t)CALL_ENABLE;
+		partition->umbra_version = 0;
+		hv_place(partition, OVERLAY_HYPERCALL, 0, true);
 	}
 	return 0;
 }
@@ -49,18 +49,19 @@ static int read_hypercall(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	return 0;
 }
 
-static int write_hypercall(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_hypercall(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
-	struct hv_partition *p = cpu->partition;
+	struct hv_partition *partition = cpu->partition;
 
 	(void)n;
-	if (p->hypercall & CALL_LOCKED)
+	if (partition->hypercall & CALL_LOCKED)
 		return -EINVAL;
-	if (!hv_has(p, HV_CALL_LOCK))
-		v &= ~(uint64_t)CALL_LOCKED;
-	__atomic_store_n(&p->hypercall, p->guest_os_id ? v : v & ~(uint64_t)CALL_ENABLE,
+	if (!hv_has(partition, HV_CALL_LOCK))
+		value &= ~(uint64_t)CALL_LOCKED;
+	__atomic_store_n(&partition->hypercall,
+			 partition->guest_os_id ? value : value & ~(uint64_t)CALL_ENABLE,
 			 __ATOMIC_SEQ_CST);
-	hv_place(p, OVERLAY_HYPERCALL, p->hypercall, true);
+	hv_place(partition, OVERLAY_HYPERCALL, partition->hypercall, true);
 	return 0;
 }
 
@@ -78,12 +79,12 @@ static int read_zero(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	return 0;
 }
 
-static int write_reset(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_reset(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
 	const struct hv_host *host = cpu->partition->host;
 
 	(void)n;
-	if (v & 1)
+	if (value & 1)
 		host->reset(host->context);
 	return 0;
 }
@@ -112,13 +113,13 @@ static int read_reference(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	return 0;
 }
 
-static int write_reference(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_reference(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
 	(void)n;
-	cpu->partition->reference_tsc = v;
-	if (v & 1)
+	cpu->partition->reference_tsc = value;
+	if (value & 1)
 		hv_write_reference_tsc(cpu->partition);
-	hv_place(cpu->partition, OVERLAY_REFERENCE_TSC, v, true);
+	hv_place(cpu->partition, OVERLAY_REFERENCE_TSC, value, true);
 	return 0;
 }
 
@@ -133,10 +134,10 @@ static int read_invariant(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	*ret = cpu->partition->tsc_invariant;
 	return 0;
 }
-static int write_invariant(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_invariant(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
 	(void)n;
-	cpu->partition->tsc_invariant = v & 1;
+	cpu->partition->tsc_invariant = value & 1;
 	return 0;
 }
 
@@ -145,9 +146,9 @@ static int read_timer(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	*ret = n & 1 ? cpu->timer[n / 2].count : cpu->timer[n / 2].config;
 	return 0;
 }
-static int write_timer(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_timer(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
-	hv_set_timer(cpu, n / 2, n & 1, v);
+	hv_set_timer(cpu, n / 2, n & 1, value);
 	return 0;
 }
 
@@ -172,11 +173,11 @@ static int read_apic(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 		       : host->apic_read(host->context, cpu->index, (enum hv_apic_register)n, ret);
 }
 
-static int write_apic(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_apic(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
 	const struct hv_host *host = cpu->partition->host;
 
-	return host->apic_write(host->context, cpu->index, (enum hv_apic_register)n, v);
+	return host->apic_write(host->context, cpu->index, (enum hv_apic_register)n, value);
 }
 
 static int read_assist(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
@@ -186,11 +187,11 @@ static int read_assist(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	return 0;
 }
 
-static int write_assist(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_assist(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
 	(void)n;
-	cpu->vp_assist = v;
-	hv_place(cpu->partition, OVERLAY_CPU + OVERLAYS_OF_CPU * cpu->index + OVERLAY_ASSIST, v,
+	cpu->vp_assist = value;
+	hv_place(cpu->partition, OVERLAY_CPU + OVERLAYS_OF_CPU * cpu->index + OVERLAY_ASSIST, value,
 		 false);
 	return 0;
 }
@@ -203,11 +204,11 @@ static int read_scontrol(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	return 0;
 }
 
-static int write_scontrol(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_scontrol(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
 	if (n)
 		return -EINVAL; /* the version */
-	cpu->scontrol = v & 1;
+	cpu->scontrol = value & 1;
 	hv_end_of_message(cpu); /* what waited for this */
 	return 0;
 }
@@ -218,21 +219,21 @@ static int read_synic_page(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	return 0;
 }
 
-static int write_synic_page(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_synic_page(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
-	*(n ? &cpu->simp : &cpu->siefp) = v;
+	*(n ? &cpu->simp : &cpu->siefp) = value;
 	hv_place(cpu->partition,
-		 OVERLAY_CPU + OVERLAYS_OF_CPU * cpu->index + (n ? OVERLAY_SIMP : OVERLAY_SIEFP), v,
-		 false);
+		 OVERLAY_CPU + OVERLAYS_OF_CPU * cpu->index + (n ? OVERLAY_SIMP : OVERLAY_SIEFP),
+		 value, false);
 	if (n)
 		hv_end_of_message(cpu);
 	return 0;
 }
 
-static int write_eom(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_eom(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
 	(void)n;
-	(void)v;
+	(void)value;
 	hv_end_of_message(cpu);
 	return 0;
 }
@@ -249,9 +250,9 @@ static int read_crash(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	*ret = cpu->partition->crash[n];
 	return 0;
 }
-static int write_crash(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_crash(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
-	cpu->partition->crash[n] = v;
+	cpu->partition->crash[n] = value;
 	return 0;
 }
 static int read_crash_control(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
@@ -262,18 +263,20 @@ static int read_crash_control(struct hv_cpu *cpu, unsigned n, uint64_t *ret)
 	return 0;
 }
 
-static int write_crash_control(struct hv_cpu *cpu, unsigned n, uint64_t v)
+static int write_crash_control(struct hv_cpu *cpu, unsigned n, uint64_t value)
 {
-	struct hv_partition *p = cpu->partition;
+	struct hv_partition *partition = cpu->partition;
 	char text[GUEST_PAGE_BYTES];
-	size_t bytes = v >> CRASH_MESSAGE & 1 && p->crash[4] <= sizeof(text) ? p->crash[4] : 0;
+	size_t bytes = value >> CRASH_MESSAGE & 1 && partition->crash[4] <= sizeof(text)
+			       ? partition->crash[4]
+			       : 0;
 
 	(void)n;
-	if (!(v >> CRASH_NOTIFY & 1))
+	if (!(value >> CRASH_NOTIFY & 1))
 		return 0;
-	if (bytes && guest_memory_read(p->host->memory, p->crash[3], text, bytes))
+	if (bytes && guest_memory_read(partition->host->memory, partition->crash[3], text, bytes))
 		bytes = 0;
-	p->host->crashed(p->host->context, text, bytes, p->crash);
+	partition->host->crashed(partition->host->context, text, bytes, partition->crash);
 	return 0;
 }
 
@@ -347,17 +350,17 @@ static const struct msr msrs[MSRS] = {
 static const struct msr *msr_find(struct hv_cpu *cpu, uint32_t msr)
 {
 	uint32_t n = msr - MSR_FIRST;
-	const struct msr *m = &msrs[speculation_bound(n, MSRS)];
+	const struct msr *row = &msrs[speculation_bound(n, MSRS)];
 
-	return n < MSRS && (m->read || m->write) &&
-			       hv_has(cpu->partition, (enum hv_feature)m->feature)
-		       ? m
+	return n < MSRS && (row->read || row->write) &&
+			       hv_has(cpu->partition, (enum hv_feature)row->feature)
+		       ? row
 		       : NULL;
 }
 
-static unsigned place_in_group(const struct msr *m, uint32_t msr)
+static unsigned place_in_group(const struct msr *row, uint32_t msr)
 {
-	return m->first ? msr - MSR_FIRST - m->first : 0;
+	return row->first ? msr - MSR_FIRST - row->first : 0;
 }
 
 static int msr_refuse(struct hv_cpu *cpu)
@@ -368,34 +371,34 @@ static int msr_refuse(struct hv_cpu *cpu)
 
 int hv_msr_read(struct hv_cpu *cpu, uint32_t msr, uint64_t *ret)
 {
-	const struct msr *m = msr_find(cpu, msr);
+	const struct msr *row = msr_find(cpu, msr);
 	int error;
 
-	if (!m || !m->read)
+	if (!row || !row->read)
 		return msr_refuse(cpu);
 	/* a processor's own registers change on its own thread only, except for what expires */
-	if (m->locked)
+	if (row->locked)
 		hv_lock(cpu->partition);
-	error = m->read(cpu, place_in_group(m, msr), ret);
-	if (m->locked)
+	error = row->read(cpu, place_in_group(row, msr), ret);
+	if (row->locked)
 		hv_unlock(cpu->partition);
 	return error ? msr_refuse(cpu) : 0;
 }
 
 int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t value, bool *ret_timers)
 {
-	const struct msr *m = msr_find(cpu, msr);
+	const struct msr *row = msr_find(cpu, msr);
 	int error;
 
 	*ret_timers = false;
-	if (!m || !m->write)
+	if (!row || !row->write)
 		return msr_refuse(cpu);
 	guest_memory_begin();
-	if (m->locked)
+	if (row->locked)
 		hv_lock(cpu->partition);
-	error = m->write(cpu, place_in_group(m, msr), value);
-	if (m->locked)
+	error = row->write(cpu, place_in_group(row, msr), value);
+	if (row->locked)
 		hv_unlock(cpu->partition);
-	*ret_timers = m->timers;
+	*ret_timers = row->timers;
 	return error ? msr_refuse(cpu) : 0;
 }

@@ -64,28 +64,28 @@ static const struct name *register_find(uint32_t name)
 }
 
 /* The TLFS's numbers of the general registers are those of the instruction set. */
-static void register_get(struct hv_cpu *cpu, const struct name *n, uint32_t name,
+static void register_get(struct hv_cpu *cpu, const struct name *row, uint32_t name,
 			 uint8_t value[VALUE_BYTES])
 {
-	struct hv_partition *p = cpu->partition;
+	struct hv_partition *partition = cpu->partition;
 	struct x86_state registers;
 	const uint8_t *state = (const uint8_t *)&registers;
-	size_t at = n->offset + (name - n->first) * n->stride;
+	size_t at = row->offset + (name - row->first) * row->stride;
 	struct x86_segment_state segment;
 	struct x86_table table;
 	uint64_t now;
 
 	memset(value, 0, VALUE_BYTES);
-	if (n->kind == KIND_64 || n->kind == KIND_SEGMENT || n->kind == KIND_TABLE)
-		p->host->get_state(p->host->context, cpu->index, &registers);
-	switch (n->kind) {
+	if (row->kind == KIND_64 || row->kind == KIND_SEGMENT || row->kind == KIND_TABLE)
+		partition->host->get_state(partition->host->context, cpu->index, &registers);
+	switch (row->kind) {
 	case KIND_64: memcpy(value, state + at, 8); break;
 	case KIND_CPU_64:
 		memcpy(value, (uint8_t *)cpu + at, at == offsetof(struct hv_cpu, index) ? 4 : 8);
 		break;
-	case KIND_PARTITION_64: memcpy(value, (uint8_t *)p + at, 8); break;
+	case KIND_PARTITION_64: memcpy(value, (uint8_t *)partition + at, 8); break;
 	case KIND_TIME:
-		now = hv_now(p);
+		now = hv_now(partition);
 		memcpy(value, &now, 8);
 		break;
 	case KIND_SEGMENT: /* base, limit, selector, attributes */
@@ -103,110 +103,113 @@ static void register_get(struct hv_cpu *cpu, const struct name *n, uint32_t name
 	}
 }
 
-static enum hv_status check_head(struct hv_call *c, struct hv_cpu **ret_target)
+static enum hv_status check_head(struct hv_call *call, struct hv_cpu **ret_target)
 {
-	struct hv_partition *p = c->cpu->partition;
-	struct head h;
+	struct hv_partition *partition = call->cpu->partition;
+	struct head head;
 
-	memcpy(&h, c->input, sizeof(h));
-	if (h.partition != OWN_PARTITION)
+	memcpy(&head, call->input, sizeof(head));
+	if (head.partition != OWN_PARTITION)
 		return HV_INVALID_PARTITION_ID;
-	if (h.vtl || h.reserved[0] || h.reserved[1] || h.reserved[2])
+	if (head.vtl || head.reserved[0] || head.reserved[1] || head.reserved[2])
 		return HV_INVALID_PARAMETER;
-	if (h.vp == OWN_VP)
-		h.vp = c->cpu->index;
-	if (h.vp >= p->host->cpus)
+	if (head.vp == OWN_VP)
+		head.vp = call->cpu->index;
+	if (head.vp >= partition->host->cpus)
 		return HV_INVALID_VP_INDEX;
-	*ret_target = &p->cpu[speculation_bound(h.vp, p->host->cpus)];
-	if (h.vp != c->cpu->index && !p->host->is_waiting(p->host->context, h.vp))
+	*ret_target = &partition->cpu[speculation_bound(head.vp, partition->host->cpus)];
+	if (head.vp != call->cpu->index &&
+	    !partition->host->is_waiting(partition->host->context, head.vp))
 		return HV_INVALID_VP_STATE;
 	return HV_SUCCESS;
 }
 
-static enum hv_status get_all(struct hv_call *c)
+static enum hv_status get_all(struct hv_call *call)
 {
 	struct hv_cpu *target;
-	enum hv_status status = check_head(c, &target);
+	enum hv_status status = check_head(call, &target);
 
-	for (uint32_t i = 0; !status && c->reps_done < c->rep_count && !hv_call_must_yield(c);
-	     i++, c->reps_done++) {
-		const struct name *n;
+	for (uint32_t i = 0;
+	     !status && call->reps_done < call->rep_count && !hv_call_must_yield(call);
+	     i++, call->reps_done++) {
+		const struct name *row;
 		uint32_t name;
 
-		memcpy(&name, c->input + sizeof(struct head) + 4 * (size_t)i, 4);
-		n = register_find(name);
-		if (!n)
+		memcpy(&name, call->input + sizeof(struct head) + 4 * (size_t)i, 4);
+		row = register_find(name);
+		if (!row)
 			return HV_INVALID_PARAMETER;
-		register_get(target, n, name, c->output + VALUE_BYTES * (size_t)i);
+		register_get(target, row, name, call->output + VALUE_BYTES * (size_t)i);
 	}
 	return status;
 }
 
-static enum hv_status set_all(struct hv_call *c)
+static enum hv_status set_all(struct hv_call *call)
 {
-	struct hv_partition *p = c->cpu->partition;
+	struct hv_partition *partition = call->cpu->partition;
 	struct x86_state state;
 	struct hv_cpu *target;
-	enum hv_status status = check_head(c, &target);
+	enum hv_status status = check_head(call, &target);
 
-	for (uint32_t i = 0; !status && c->reps_done < c->rep_count && !hv_call_must_yield(c);
-	     i++, c->reps_done++) {
+	for (uint32_t i = 0;
+	     !status && call->reps_done < call->rep_count && !hv_call_must_yield(call);
+	     i++, call->reps_done++) {
 		struct { uint32_t name, reserved[3]; uint64_t value[2]; } element;
-		const struct name *n;
+		const struct name *row;
 
-		memcpy(&element, c->input + sizeof(struct head) + sizeof(element) * (size_t)i,
+		memcpy(&element, call->input + sizeof(struct head) + sizeof(element) * (size_t)i,
 		       sizeof(element));
-		n = register_find(element.name);
-		if (!n || element.reserved[0] || element.reserved[1] || element.reserved[2] ||
+		row = register_find(element.name);
+		if (!row || element.reserved[0] || element.reserved[1] || element.reserved[2] ||
 		    element.value[1])
 			return HV_INVALID_PARAMETER;
-		if (!n->writable)
+		if (!row->writable)
 			return HV_ACCESS_DENIED;
-		p->host->get_state(p->host->context, target->index, &state);
-		memcpy((uint8_t *)&state + n->offset + (element.name - n->first) * n->stride,
+		partition->host->get_state(partition->host->context, target->index, &state);
+		memcpy((uint8_t *)&state + row->offset + (element.name - row->first) * row->stride,
 		       element.value, 8);
-		p->host->set_general(p->host->context, target->index, &state);
+		partition->host->set_general(partition->host->context, target->index, &state);
 	}
 	return status;
 }
 
 /* Under the lock a processor that waits goes on waiting. */
-enum hv_status hv_call_get_registers(struct hv_call *c)
+enum hv_status hv_call_get_registers(struct hv_call *call)
 {
 	enum hv_status status;
 
-	hv_lock(c->cpu->partition);
-	status = get_all(c);
-	hv_unlock(c->cpu->partition);
+	hv_lock(call->cpu->partition);
+	status = get_all(call);
+	hv_unlock(call->cpu->partition);
 	return status;
 }
 
-enum hv_status hv_call_set_registers(struct hv_call *c)
+enum hv_status hv_call_set_registers(struct hv_call *call)
 {
 	enum hv_status status;
 
-	hv_lock(c->cpu->partition);
-	status = set_all(c);
-	hv_unlock(c->cpu->partition);
+	hv_lock(call->cpu->partition);
+	status = set_all(call);
+	hv_unlock(call->cpu->partition);
 	return status;
 }
 
 /* An APIC id is the VP index here. */
-enum hv_status hv_call_vp_index(struct hv_call *c)
+enum hv_status hv_call_vp_index(struct hv_call *call)
 {
 	struct { uint64_t partition; uint8_t vtl, reserved[7]; } h;
 
-	memcpy(&h, c->input, sizeof(h));
+	memcpy(&h, call->input, sizeof(h));
 	if (h.partition != OWN_PARTITION)
 		return HV_INVALID_PARTITION_ID;
-	for (uint32_t i = 0; c->reps_done < c->rep_count && !hv_call_must_yield(c);
-	     i++, c->reps_done++) {
+	for (uint32_t i = 0; call->reps_done < call->rep_count && !hv_call_must_yield(call);
+	     i++, call->reps_done++) {
 		uint32_t id;
 
-		memcpy(&id, c->input + sizeof(h) + 4 * (size_t)i, 4);
-		if (id >= c->cpu->partition->host->cpus)
+		memcpy(&id, call->input + sizeof(h) + 4 * (size_t)i, 4);
+		if (id >= call->cpu->partition->host->cpus)
 			return HV_INVALID_PARAMETER;
-		memcpy(c->output + 4 * (size_t)i, &id, 4);
+		memcpy(call->output + 4 * (size_t)i, &id, 4);
 	}
 	return HV_SUCCESS;
 }

@@ -85,54 +85,57 @@ struct utility {
 	bool beaten; /* one was answered */
 };
 
-static int utility_send(struct utility *u, uint16_t type, const void *data, size_t bytes)
+static int utility_send(struct utility *utility, uint16_t type, const void *data, size_t bytes)
 {
 	uint8_t packet[sizeof(struct head) + sizeof(struct shutdown)];
-	const struct head h = { .pipe_flags = 1,
-				.pipe_bytes = (uint32_t)(sizeof(h) - 8 + bytes),
-				.framework = u->framework,
-				.type = type,
-				.message = u->message,
-				.bytes = (uint16_t)bytes,
-				.transaction = ++u->transaction,
-				.flags = FLAG_TRANSACTION | FLAG_REQUEST };
+	const struct head head = { .pipe_flags = 1,
+				   .pipe_bytes = (uint32_t)(sizeof(head) - 8 + bytes),
+				   .framework = utility->framework,
+				   .type = type,
+				   .message = utility->message,
+				   .bytes = (uint16_t)bytes,
+				   .transaction = ++utility->transaction,
+				   .flags = FLAG_TRANSACTION | FLAG_REQUEST };
 
-	memcpy(packet, &h, sizeof(h));
-	memcpy(packet + sizeof(h), data, bytes);
-	return bus_channel_send(u->channel, PACKET_INBAND, u->transaction, packet,
-				sizeof(h) + bytes);
+	memcpy(packet, &head, sizeof(head));
+	memcpy(packet + sizeof(head), data, bytes);
+	return bus_channel_send(utility->channel, PACKET_INBAND, utility->transaction, packet,
+				sizeof(head) + bytes);
 }
 
 static void opened(void *context)
 {
-	struct utility *u = context;
-	struct negotiation n = { .frameworks = VERSIONS,
-				 .messages = (uint16_t)kinds[u->kind].count };
+	struct utility *utility = context;
+	struct negotiation negotiation = { .frameworks = VERSIONS,
+					   .messages = (uint16_t)kinds[utility->kind].count };
 
-	u->ready = u->beaten = false;
-	u->unanswered = 0;
-	u->framework = frameworks[0];
-	u->message = kinds[u->kind].versions[0];
-	memcpy(n.version, frameworks, sizeof(frameworks));
-	memcpy(n.version + VERSIONS, kinds[u->kind].versions,
-	       sizeof(struct version) * kinds[u->kind].count);
-	utility_send(u, TYPE_NEGOTIATE, &n,
-	     sizeof(n) - sizeof(struct version) * (VERSIONS - kinds[u->kind].count));
+	utility->ready = utility->beaten = false;
+	utility->unanswered = 0;
+	utility->framework = frameworks[0];
+	utility->message = kinds[utility->kind].versions[0];
+	memcpy(negotiation.version, frameworks, sizeof(frameworks));
+	memcpy(negotiation.version + VERSIONS, kinds[utility->kind].versions,
+	       sizeof(struct version) * kinds[utility->kind].count);
+	utility_send(utility, TYPE_NEGOTIATE, &negotiation,
+		     sizeof(negotiation) -
+			     sizeof(struct version) * (VERSIONS - kinds[utility->kind].count));
 }
 
-static void send_time(struct utility *u, uint8_t flags)
+static void send_time(struct utility *utility, uint8_t flags)
 {
-	const struct sample s = { .utc_100ns = u->clock->utc_100ns(u->clock->context),
-				  .reference_100ns = u->clock->reference_100ns(u->clock->context),
-				  .flags = flags };
+	const struct sample sample = {
+		.utc_100ns = utility->clock->utc_100ns(utility->clock->context),
+		.reference_100ns = utility->clock->reference_100ns(utility->clock->context),
+		.flags = flags
+	};
 
-	utility_send(u, TYPE_TIME, &s, sizeof(s));
+	utility_send(utility, TYPE_TIME, &sample, sizeof(sample));
 }
 
-static bool is_offered(const struct version *list, unsigned count, struct version v)
+static bool is_offered(const struct version *list, unsigned count, struct version version)
 {
 	for (unsigned n = 0; n < count; n++)
-		if (list[n].major == v.major && list[n].minor == v.minor)
+		if (list[n].major == version.major && list[n].minor == version.minor)
 			return true;
 	return false;
 }
@@ -141,42 +144,43 @@ static bool is_offered(const struct version *list, unsigned count, struct versio
  * One of each, of those that were offered; another answer says that the guest knows none, and then
  * nobody is there.
  */
-static void negotiated(struct utility *u, const uint8_t *data, size_t bytes)
+static void negotiated(struct utility *utility, const uint8_t *data, size_t bytes)
 {
 	struct { uint16_t frameworks, messages; uint32_t reserved; struct version version[2]; } n;
 
-	if (bytes < sizeof(n) || u->ready)
+	if (bytes < sizeof(n) || utility->ready)
 		return;
 	memcpy(&n, data, sizeof(n));
 	if (n.frameworks != 1 || n.messages != 1 ||
 	    !is_offered(frameworks, VERSIONS, n.version[0]) ||
-	    !is_offered(kinds[u->kind].versions, kinds[u->kind].count, n.version[1]))
+	    !is_offered(kinds[utility->kind].versions, kinds[utility->kind].count, n.version[1]))
 		return;
-	u->framework = n.version[0];
-	u->message = n.version[1];
-	u->ready = true;
-	if (u->kind == UTILITY_TIME)
-		send_time(u, TIME_SYNC);
+	utility->framework = n.version[0];
+	utility->message = n.version[1];
+	utility->ready = true;
+	if (utility->kind == UTILITY_TIME)
+		send_time(utility, TIME_SYNC);
 }
 
-static void beat_answered(struct utility *u)
+static void beat_answered(struct utility *utility)
 {
-	u->unanswered = 0;
-	u->beaten = true;
+	utility->unanswered = 0;
+	utility->beaten = true;
 }
 
-static int packet(void *context, const struct bus_packet *p)
+static int packet(void *context, const struct bus_packet *received)
 {
-	struct utility *u = context;
-	struct head h;
+	struct utility *utility = context;
+	struct head head;
 
-	if (p->type != PACKET_INBAND || p->payload_bytes < sizeof(h))
+	if (received->type != PACKET_INBAND || received->payload_bytes < sizeof(head))
 		return -EBADMSG;
-	memcpy(&h, p->payload, sizeof(h));
-	if (h.flags & FLAG_RESPONSE && h.type == TYPE_NEGOTIATE)
-		negotiated(u, p->payload + sizeof(h), p->payload_bytes - sizeof(h));
-	else if (h.flags & FLAG_RESPONSE && h.type == TYPE_HEARTBEAT && u->ready)
-		beat_answered(u);
+	memcpy(&head, received->payload, sizeof(head));
+	if (head.flags & FLAG_RESPONSE && head.type == TYPE_NEGOTIATE)
+		negotiated(utility, received->payload + sizeof(head),
+			   received->payload_bytes - sizeof(head));
+	else if (head.flags & FLAG_RESPONSE && head.type == TYPE_HEARTBEAT && utility->ready)
+		beat_answered(utility);
 	return 0;
 }
 
@@ -185,70 +189,70 @@ static void closed(void *context) { ((struct utility *)context)->ready = false; 
 struct utility *utility_create(struct bus *bus, enum utility_kind kind,
 			       const struct utility_clock *clock)
 {
-	struct utility *u = calloc(1, sizeof(*u));
+	struct utility *utility = calloc(1, sizeof(*utility));
 
-	if (!u)
+	if (!utility)
 		return NULL;
-	u->kind = kind;
-	u->clock = clock;
-	u->service = (struct bus_service){ .type = kinds[kind].type,
-					   .instance = kinds[kind].instance,
-					   .opened = opened,
-					   .closed = closed,
-					   .packet = packet,
-					   .context = u };
-	u->channel = bus_offer(bus, &u->service);
-	if (u->channel)
-		return u;
-	free(u);
+	utility->kind = kind;
+	utility->clock = clock;
+	utility->service = (struct bus_service){ .type = kinds[kind].type,
+						 .instance = kinds[kind].instance,
+						 .opened = opened,
+						 .closed = closed,
+						 .packet = packet,
+						 .context = utility };
+	utility->channel = bus_offer(bus, &utility->service);
+	if (utility->channel)
+		return utility;
+	free(utility);
 	return NULL;
 }
 
-void utility_destroy(struct utility *u) { free(u); }
+void utility_destroy(struct utility *utility) { free(utility); }
 
-bool utility_shut_down(struct utility *u)
+bool utility_shut_down(struct utility *utility)
 {
 	static const struct shutdown now = { .flags = 0 };
 	bool asked;
 
-	bus_channel_lock(u->channel);
-	asked = u->ready && !utility_send(u, TYPE_SHUTDOWN, &now, sizeof(now));
-	bus_channel_unlock(u->channel);
+	bus_channel_lock(utility->channel);
+	asked = utility->ready && !utility_send(utility, TYPE_SHUTDOWN, &now, sizeof(now));
+	bus_channel_unlock(utility->channel);
 	return asked;
 }
 
-void utility_tick(struct utility *u)
+void utility_tick(struct utility *utility)
 {
-	struct beat b = { 0 };
+	struct beat beat = { 0 };
 
-	bus_channel_lock(u->channel);
-	if (u->ready && u->kind == UTILITY_HEARTBEAT) {
-		b.sequence = ++u->sequence;
-		u->unanswered += u->unanswered < BEATS_TO_LOSE;
-		utility_send(u, TYPE_HEARTBEAT, &b, sizeof(b));
-	} else if (u->ready && u->kind == UTILITY_TIME) {
-		send_time(u, TIME_SAMPLE);
+	bus_channel_lock(utility->channel);
+	if (utility->ready && utility->kind == UTILITY_HEARTBEAT) {
+		beat.sequence = ++utility->sequence;
+		utility->unanswered += utility->unanswered < BEATS_TO_LOSE;
+		utility_send(utility, TYPE_HEARTBEAT, &beat, sizeof(beat));
+	} else if (utility->ready && utility->kind == UTILITY_TIME) {
+		send_time(utility, TIME_SAMPLE);
 	}
-	bus_channel_unlock(u->channel);
+	bus_channel_unlock(utility->channel);
 }
 
 /* Unknown until the first beat is answered or the fifth is not; later good until five are not. */
-static enum utility_health heartbeat_health(const struct utility *u)
+static enum utility_health heartbeat_health(const struct utility *utility)
 {
-	if (!u->ready)
+	if (!utility->ready)
 		return HEALTH_UNKNOWN;
-	if (u->unanswered >= BEATS_TO_LOSE)
+	if (utility->unanswered >= BEATS_TO_LOSE)
 		return HEALTH_LOST;
-	return u->beaten ? HEALTH_GOOD : HEALTH_UNKNOWN;
+	return utility->beaten ? HEALTH_GOOD : HEALTH_UNKNOWN;
 }
 
-enum utility_health utility_health(struct utility *u)
+enum utility_health utility_health(struct utility *utility)
 {
 	enum utility_health health;
 
-	bus_channel_lock(u->channel);
-	health = heartbeat_health(u);
-	bus_channel_unlock(u->channel);
+	bus_channel_lock(utility->channel);
+	health = heartbeat_health(utility);
+	bus_channel_unlock(utility->channel);
 	return health;
 }
 
@@ -260,22 +264,24 @@ static void version_archive(struct archive *archive, struct version *version)
 	archive_u16(archive, &version->minor);
 }
 
-void utility_archive(struct archive *archive, struct utility *u)
+void utility_archive(struct archive *archive, struct utility *utility)
 {
-	uint32_t unanswered = u->unanswered;
+	uint32_t unanswered = utility->unanswered;
 
-	archive_bool(archive, &u->ready);
-	version_archive(archive, &u->framework);
-	version_archive(archive, &u->message);
-	archive_u8(archive, &u->transaction);
-	archive_u64(archive, &u->sequence);
+	archive_bool(archive, &utility->ready);
+	version_archive(archive, &utility->framework);
+	version_archive(archive, &utility->message);
+	archive_u8(archive, &utility->transaction);
+	archive_u64(archive, &utility->sequence);
 	archive_u32(archive, &unanswered);
-	archive_bool(archive, &u->beaten);
+	archive_bool(archive, &utility->beaten);
 	archive_check(archive, unanswered <= BEATS_TO_LOSE);
-	archive_check(archive, !u->ready || is_offered(frameworks, VERSIONS, u->framework));
-	archive_check(archive, !u->ready || is_offered(kinds[u->kind].versions,
-						       kinds[u->kind].count, u->message));
-	u->unanswered = unanswered;
+	archive_check(archive,
+		      !utility->ready || is_offered(frameworks, VERSIONS, utility->framework));
+	archive_check(archive,
+		      !utility->ready || is_offered(kinds[utility->kind].versions,
+						    kinds[utility->kind].count, utility->message));
+	utility->unanswered = unanswered;
 }
 
 /* ---- the unit ---- */

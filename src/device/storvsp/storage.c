@@ -57,80 +57,83 @@ struct storage {
 	struct request request[BLOCK_SLOTS];
 };
 
-static uint8_t *data_of(struct storage *s, const struct request *r)
+static uint8_t *data_of(struct storage *storage, const struct request *request)
 {
-	return s->memory->data[r - s->request];
+	return storage->memory->data[request - storage->request];
 }
 
 /* ---- answers ---- */
 
-void check_storage(const struct storage *s)
+void check_storage(const struct storage *storage)
 {
 	unsigned in_state[REQUEST_STATES] = { 0 };
 
 	for (unsigned n = 0; n < BLOCK_SLOTS; n++) {
-		assert(s->request[n].state < REQUEST_STATES);
-		in_state[s->request[n].state]++;
+		assert(storage->request[n].state < REQUEST_STATES);
+		in_state[storage->request[n].state]++;
 	}
-	assert(s->free == in_state[REQUEST_FREE] && s->waiting == in_state[REQUEST_WAITS]);
-	assert(!s->begun || s->version);
+	assert(storage->free == in_state[REQUEST_FREE] &&
+	       storage->waiting == in_state[REQUEST_WAITS]);
+	assert(!storage->begun || storage->version);
 }
 
 /* The disk process has none of them. */
-static bool is_drained(const struct storage *s)
+static bool is_drained(const struct storage *storage)
 {
 	for (unsigned n = 0; n < BLOCK_SLOTS; n++)
-		if (s->request[n].state == REQUEST_UNDER_WAY ||
-		    s->request[n].state == REQUEST_ORPHAN)
+		if (storage->request[n].state == REQUEST_UNDER_WAY ||
+		    storage->request[n].state == REQUEST_ORPHAN)
 			return false;
 	return true;
 }
 
-static void request_release(struct storage *s, struct request *r)
+static void request_release(struct storage *storage, struct request *request)
 {
-	assert(r->state != REQUEST_FREE);
-	s->waiting -= r->state == REQUEST_WAITS;
-	r->state = REQUEST_FREE;
-	s->free++;
+	assert(request->state != REQUEST_FREE);
+	storage->waiting -= request->state == REQUEST_WAITS;
+	request->state = REQUEST_FREE;
+	storage->free++;
 }
 
-static void deliver(struct storage *s, struct request *r)
+static void deliver(struct storage *storage, struct request *request)
 {
-	int error = bus_channel_send(s->channel, PACKET_COMPLETION, r->transaction, &r->packet,
-				     sizeof(r->packet));
+	int error = bus_channel_send(storage->channel, PACKET_COMPLETION, request->transaction,
+				     &request->packet, sizeof(request->packet));
 
 	if (error != -EAGAIN) {
-		request_release(s, r);
-	} else if (r->state != REQUEST_WAITS) {
-		r->state = REQUEST_WAITS;
-		s->waiting++;
+		request_release(storage, request);
+	} else if (request->state != REQUEST_WAITS) {
+		request->state = REQUEST_WAITS;
+		storage->waiting++;
 	}
 }
 
-static void answer(struct storage *s, struct request *r, uint32_t status)
+static void answer(struct storage *storage, struct request *request, uint32_t status)
 {
-	r->packet.operation = VSTOR_COMPLETE;
-	r->packet.status = status;
-	deliver(s, r);
+	request->packet.operation = VSTOR_COMPLETE;
+	request->packet.status = status;
+	deliver(storage, request);
 }
 
 /* The outcome of a command; data_bytes: how much was transferred. */
-static void complete(struct storage *s, struct request *r, uint8_t srb_status, uint32_t data_bytes)
+static void complete(struct storage *storage, struct request *request, uint8_t srb_status,
+		     uint32_t data_bytes)
 {
-	struct vstor_srb *srb = &r->packet.body.srb;
+	struct vstor_srb *srb = &request->packet.body.srb;
 
 	srb->srb_status = srb_status;
 	srb->scsi_status = SCSI_GOOD;
 	srb->data_bytes = data_bytes;
-	answer(s, r, 0);
+	answer(storage, request, 0);
 }
 
-static void complete_with_sense(struct storage *s, struct request *r, struct scsi_sense sense)
+static void complete_with_sense(struct storage *storage, struct request *request,
+				struct scsi_sense sense)
 {
-	struct vstor_srb *srb = &r->packet.body.srb;
+	struct vstor_srb *srb = &request->packet.body.srb;
 	uint8_t bytes[SCSI_SENSE_BYTES];
 
-	s->failed++;
+	storage->failed++;
 	scsi_sense_bytes(sense, bytes);
 	memset(srb->cdb_or_sense, 0, sizeof(srb->cdb_or_sense));
 	memcpy(srb->cdb_or_sense, bytes, sizeof(bytes));
@@ -138,199 +141,204 @@ static void complete_with_sense(struct storage *s, struct request *r, struct scs
 	srb->srb_status = SRB_ERROR | SRB_SENSE_VALID;
 	srb->scsi_status = SCSI_CHECK_CONDITION;
 	srb->data_bytes = 0;
-	answer(s, r, 0);
+	answer(storage, request, 0);
 }
 
 /* ---- requests to the disk ---- */
 
-static void submit(struct storage *s, const struct request *r, enum block_kind kind,
+static void submit(struct storage *storage, const struct request *io, enum block_kind kind,
 		   uint64_t offset, uint64_t bytes)
 {
-	const struct slot_request b = { .slot = (uint16_t)(r - s->request),
-					.target = (uint16_t)r->disk,
-					.kind = (uint16_t)kind,
-					.offset = offset,
-					.bytes = bytes };
+	const struct slot_request request = { .slot = (uint16_t)(io - storage->request),
+					      .target = (uint16_t)io->disk,
+					      .kind = (uint16_t)kind,
+					      .offset = offset,
+					      .bytes = bytes };
 
-	slot_submit(s->client, &b);
-	s->submitted = true;
+	slot_submit(storage->client, &request);
+	storage->submitted = true;
 }
 
-static void kick(struct storage *s)
+static void kick(struct storage *storage)
 {
-	if (s->submitted)
-		slot_kick(s->client);
-	s->submitted = false;
+	if (storage->submitted)
+		slot_kick(storage->client);
+	storage->submitted = false;
 }
 
 /*
  * What the guest's range holds, into the slot: false: it has less, or is no memory, and the command
  * is answered.
  */
-static bool fetch(struct storage *s, struct request *r, uint64_t bytes)
+static bool fetch(struct storage *storage, struct request *request, uint64_t bytes)
 {
-	if (bytes > r->range.bytes) {
-		complete(s, r, SRB_DATA_OVERRUN, 0);
+	if (bytes > request->range.bytes) {
+		complete(storage, request, SRB_DATA_OVERRUN, 0);
 		return false;
 	}
-	if (!bus_range_read(s->channel, &r->range, 0, data_of(s, r), (uint32_t)bytes))
+	if (!bus_range_read(storage->channel, &request->range, 0, data_of(storage, request),
+			    (uint32_t)bytes))
 		return true;
-	complete(s, r, SRB_INVALID_REQUEST, 0);
+	complete(storage, request, SRB_INVALID_REQUEST, 0);
 	return false;
 }
 
 /* What is in `from` into the guest's range, as far as that goes. */
-static void give(struct storage *s, struct request *r, const void *from, uint64_t bytes)
+static void give(struct storage *storage, struct request *request, const void *from, uint64_t bytes)
 {
-	uint32_t count = bytes < r->range.bytes ? (uint32_t)bytes : r->range.bytes;
+	uint32_t count = bytes < request->range.bytes ? (uint32_t)bytes : request->range.bytes;
 
-	if (bus_range_write(s->channel, &r->range, 0, from, count))
-		complete(s, r, SRB_INVALID_REQUEST, 0);
+	if (bus_range_write(storage->channel, &request->range, 0, from, count))
+		complete(storage, request, SRB_INVALID_REQUEST, 0);
 	else
-		complete(s, r, SRB_SUCCESS, count);
+		complete(storage, request, SRB_SUCCESS, count);
 }
 
-static void next_unmap(struct storage *s, struct request *r)
+static void next_unmap(struct storage *storage, struct request *request)
 {
-	const uint64_t *range = r->unmap[r->unmapped++];
+	const uint64_t *range = request->unmap[request->unmapped++];
 
-	submit(s, r, BLOCK_ZERO, range[0], range[1]);
+	submit(storage, request, BLOCK_ZERO, range[0], range[1]);
 }
 
-static void start_unmap(struct storage *s, struct request *r)
+static void start_unmap(struct storage *storage, struct request *request)
 {
 	struct scsi_sense sense;
 
-	if (!fetch(s, r, r->command.bytes))
+	if (!fetch(storage, request, request->command.bytes))
 		return;
-	r->unmaps = scsi_unmap_list(&s->disk[r->disk], data_of(s, r), r->command.bytes, r->unmap,
-				    &sense);
-	r->unmapped = 0;
-	if (r->unmaps < 0)
-		complete_with_sense(s, r, sense);
-	else if (!r->unmaps)
-		complete(s, r, SRB_SUCCESS, 0);
+	request->unmaps = scsi_unmap_list(&storage->disk[request->disk], data_of(storage, request),
+					  request->command.bytes, request->unmap, &sense);
+	request->unmapped = 0;
+	if (request->unmaps < 0)
+		complete_with_sense(storage, request, sense);
+	else if (!request->unmaps)
+		complete(storage, request, SRB_SUCCESS, 0);
 	else
-		next_unmap(s, r);
+		next_unmap(storage, request);
 }
 
 /* Only zeros can be written so: for other patterns drivers write. */
-static void start_write_same(struct storage *s, struct request *r)
+static void start_write_same(struct storage *storage, struct request *request)
 {
-	const uint32_t bytes = s->disk[r->disk].sector_bytes;
-	const uint8_t *sector = data_of(s, r);
+	const uint32_t bytes = storage->disk[request->disk].sector_bytes;
+	const uint8_t *sector = data_of(storage, request);
 
-	if (!fetch(s, r, bytes))
+	if (!fetch(storage, request, bytes))
 		return;
 	if (sector[0] || memcmp(sector, sector + 1, bytes - 1))
-		complete_with_sense(s, r, SCSI_SENSE_INVALID_FIELD);
+		complete_with_sense(storage, request, SCSI_SENSE_INVALID_FIELD);
 	else
-		submit(s, r, BLOCK_ZERO, r->command.offset, r->command.bytes);
+		submit(storage, request, BLOCK_ZERO, request->command.offset,
+		       request->command.bytes);
 }
 
-static void execute(struct storage *s, struct request *r)
+static void execute(struct storage *storage, struct request *request)
 {
-	const struct scsi_command *c = &r->command;
+	const struct scsi_command *command = &request->command;
 
-	switch (c->act) {
+	switch (command->act) {
 	case SCSI_FINISHED:
-		if (c->sense.key)
-			complete_with_sense(s, r, c->sense);
+		if (command->sense.key)
+			complete_with_sense(storage, request, command->sense);
 		else
-			complete(s, r, SRB_SUCCESS, 0);
+			complete(storage, request, SRB_SUCCESS, 0);
 		break;
-	case SCSI_REPLY: give(s, r, c->reply, c->reply_bytes); break;
-	case SCSI_READ: submit(s, r, BLOCK_READ, c->offset, c->bytes); break;
+	case SCSI_REPLY: give(storage, request, command->reply, command->reply_bytes); break;
+	case SCSI_READ:
+		submit(storage, request, BLOCK_READ, command->offset, command->bytes);
+		break;
 	case SCSI_WRITE:
-		if (fetch(s, r, c->bytes))
-			submit(s, r, BLOCK_WRITE, c->offset, c->bytes);
+		if (fetch(storage, request, command->bytes))
+			submit(storage, request, BLOCK_WRITE, command->offset, command->bytes);
 		break;
-	case SCSI_FLUSH: submit(s, r, BLOCK_FLUSH, 0, 0); break;
-	case SCSI_UNMAP: start_unmap(s, r); break;
-	case SCSI_WRITE_SAME: start_write_same(s, r); break;
+	case SCSI_FLUSH: submit(storage, request, BLOCK_FLUSH, 0, 0); break;
+	case SCSI_UNMAP: start_unmap(storage, request); break;
+	case SCSI_WRITE_SAME: start_write_same(storage, request); break;
 	}
-	r->flush_follows = c->act == SCSI_WRITE && c->force_unit_access;
+	request->flush_follows = command->act == SCSI_WRITE && command->force_unit_access;
 }
 
-static void failed(struct storage *s, struct request *r, int error)
+static void failed(struct storage *storage, struct request *request, int error)
 {
-	if (r->command.act == SCSI_READ)
-		complete_with_sense(s, r, SCSI_SENSE_READ_ERROR);
+	if (request->command.act == SCSI_READ)
+		complete_with_sense(storage, request, SCSI_SENSE_READ_ERROR);
 	else if (error == -ENOSPC)
-		complete_with_sense(s, r, SCSI_SENSE_NO_SPACE);
+		complete_with_sense(storage, request, SCSI_SENSE_NO_SPACE);
 	else
-		complete_with_sense(s, r, SCSI_SENSE_WRITE_ERROR);
+		complete_with_sense(storage, request, SCSI_SENSE_WRITE_ERROR);
 }
 
-static void disk_replied(struct storage *s, struct request *r, int error)
+static void disk_replied(struct storage *storage, struct request *request, int error)
 {
 	if (error) {
-		failed(s, r, error);
+		failed(storage, request, error);
 		return;
 	}
-	switch (r->command.act) {
+	switch (request->command.act) {
 	case SCSI_READ:
-		s->bytes_read += r->command.bytes;
-		give(s, r, data_of(s, r), r->command.bytes);
+		storage->bytes_read += request->command.bytes;
+		give(storage, request, data_of(storage, request), request->command.bytes);
 		return;
 	case SCSI_WRITE:
-		if (r->flush_follows) {
-			r->flush_follows = false;
-			submit(s, r, BLOCK_FLUSH, 0, 0);
+		if (request->flush_follows) {
+			request->flush_follows = false;
+			submit(storage, request, BLOCK_FLUSH, 0, 0);
 			return;
 		}
-		s->bytes_written += r->command.bytes;
-		complete(s, r, SRB_SUCCESS, (uint32_t)r->command.bytes);
+		storage->bytes_written += request->command.bytes;
+		complete(storage, request, SRB_SUCCESS, (uint32_t)request->command.bytes);
 		return;
 	case SCSI_UNMAP:
-		if (r->unmapped < r->unmaps)
-			next_unmap(s, r);
+		if (request->unmapped < request->unmaps)
+			next_unmap(storage, request);
 		else
-			complete(s, r, SRB_SUCCESS, (uint32_t)r->command.bytes);
+			complete(storage, request, SRB_SUCCESS, (uint32_t)request->command.bytes);
 		return;
-	case SCSI_FLUSH: s->flushes++; break;
+	case SCSI_FLUSH: storage->flushes++; break;
 	default: break;
 	}
-	complete(s, r, SRB_SUCCESS, 0);
+	complete(storage, request, SRB_SUCCESS, 0);
 }
 
 /* ---- packets ---- */
 
 /* Drivers look at what INQUIRY and REPORT LUNS say, and not at their status. */
-static void execute_absent(struct storage *s, struct request *r)
+static void execute_absent(struct storage *storage, struct request *request)
 {
-	switch (r->packet.body.srb.cdb_or_sense[0]) {
-	case SCSI_INQUIRY: scsi_inquire_absent(&r->command); break;
+	switch (request->packet.body.srb.cdb_or_sense[0]) {
+	case SCSI_INQUIRY: scsi_inquire_absent(&request->command); break;
 	case SCSI_REPORT_LUNS:
-		r->command = (struct scsi_command){ .act = SCSI_REPLY, .reply_bytes = 8 };
+		request->command = (struct scsi_command){ .act = SCSI_REPLY, .reply_bytes = 8 };
 		break;
-	default: complete(s, r, SRB_INVALID_LUN, 0); return;
+	default: complete(storage, request, SRB_INVALID_LUN, 0); return;
 	}
-	give(s, r, r->command.reply, r->command.reply_bytes);
+	give(storage, request, request->command.reply, request->command.reply_bytes);
 }
 
-static void execute_srb(struct storage *s, struct request *r)
+static void execute_srb(struct storage *storage, struct request *request)
 {
-	struct vstor_srb *srb = &r->packet.body.srb;
+	struct vstor_srb *srb = &request->packet.body.srb;
 	uint8_t cdb[SCSI_CDB_BYTES] = { 0 };
 
-	if (!s->version || !s->begun) {
-		answer(s, r, VSTOR_INVALID_STATE);
+	if (!storage->version || !storage->begun) {
+		answer(storage, request, VSTOR_INVALID_STATE);
 		return;
 	}
-	s->commands++;
-	if (srb->path || srb->target || srb->lun >= s->disks) {
-		execute_absent(s, r);
+	storage->commands++;
+	if (srb->path || srb->target || srb->lun >= storage->disks) {
+		execute_absent(storage, request);
 		return;
 	}
 	if (srb->cdb_bytes > SCSI_CDB_BYTES) {
-		complete(s, r, SRB_INVALID_REQUEST, 0);
+		complete(storage, request, SRB_INVALID_REQUEST, 0);
 		return;
 	}
-	r->disk = (uint32_t)speculation_bound(srb->lun, s->disks);
+	request->disk = (uint32_t)speculation_bound(srb->lun, storage->disks);
 	memcpy(cdb, srb->cdb_or_sense, srb->cdb_bytes);
-	scsi_decode(&s->disk[r->disk], (1ull << s->disks) - 1, cdb, &r->command);
-	execute(s, r);
+	scsi_decode(&storage->disk[request->disk], (1ull << storage->disks) - 1, cdb,
+		    &request->command);
+	execute(storage, request);
 }
 
 static bool is_version(uint32_t version)
@@ -338,145 +346,151 @@ static bool is_version(uint32_t version)
 	return version == VSTOR_5_1 || version == VSTOR_6_0 || version == VSTOR_6_2;
 }
 
-static void query_version(struct storage *s, struct request *r)
+static void query_version(struct storage *storage, struct request *request)
 {
-	uint16_t version = r->packet.body.version.version;
+	uint16_t version = request->packet.body.version.version;
 
 	if (!is_version(version)) {
-		answer(s, r, VSTOR_REVISION_MISMATCH);
+		answer(storage, request, VSTOR_REVISION_MISMATCH);
 		return;
 	}
-	s->version = version;
-	answer(s, r, 0);
+	storage->version = version;
+	answer(storage, request, 0);
 }
 
-static void query_properties(struct storage *s, struct request *r)
+static void query_properties(struct storage *storage, struct request *request)
 {
-	r->packet.body.properties = (struct vstor_properties){ .transfer_bytes = BLOCK_SLOT_BYTES };
-	answer(s, r, s->version ? 0 : VSTOR_INVALID_STATE);
+	request->packet.body.properties =
+		(struct vstor_properties){ .transfer_bytes = BLOCK_SLOT_BYTES };
+	answer(storage, request, storage->version ? 0 : VSTOR_INVALID_STATE);
 }
 
-static void dispatch(struct storage *s, struct request *r)
+static void dispatch(struct storage *storage, struct request *request)
 {
-	switch (r->packet.operation) {
+	switch (request->packet.operation) {
 	case VSTOR_BEGIN:
-		s->version = 0;
-		s->begun = false;
-		answer(s, r, 0);
+		storage->version = 0;
+		storage->begun = false;
+		answer(storage, request, 0);
 		break;
-	case VSTOR_QUERY_VERSION: query_version(s, r); break;
-	case VSTOR_QUERY_PROPERTIES: query_properties(s, r); break;
+	case VSTOR_QUERY_VERSION: query_version(storage, request); break;
+	case VSTOR_QUERY_PROPERTIES: query_properties(storage, request); break;
 	case VSTOR_END:
-		s->begun = s->version != 0;
-		answer(s, r, s->begun ? 0 : VSTOR_INVALID_STATE);
+		storage->begun = storage->version != 0;
+		answer(storage, request, storage->begun ? 0 : VSTOR_INVALID_STATE);
 		break;
-	case VSTOR_EXECUTE: execute_srb(s, r); break;
+	case VSTOR_EXECUTE: execute_srb(storage, request); break;
 	/* nothing is kept that a reset would have to undo; what is under way ends by itself */
 	case VSTOR_RESET_LUN:
 	case VSTOR_RESET_ADAPTER:
-	case VSTOR_RESET_BUS: answer(s, r, 0); break;
-	default: answer(s, r, VSTOR_NOT_SUPPORTED); break;
+	case VSTOR_RESET_BUS: answer(storage, request, 0); break;
+	default: answer(storage, request, VSTOR_NOT_SUPPORTED); break;
 	}
 }
 
-static struct request *request_take(struct storage *s)
+static struct request *request_take(struct storage *storage)
 {
-	struct request *r = s->request;
+	struct request *request = storage->request;
 
-	while (r->state != REQUEST_FREE) /* there is one: ready() has said so */
-		r++;
-	s->free--;
-	return r;
+	while (request->state != REQUEST_FREE) /* there is one: ready() has said so */
+		request++;
+	storage->free--;
+	return request;
 }
 
 static bool ready(void *context)
 {
-	const struct storage *s = context;
+	const struct storage *storage = context;
 
-	return s->free > 0 && !s->paused;
+	return storage->free > 0 && !storage->paused;
 }
 
-static int packet(void *context, const struct bus_packet *p)
+static int packet(void *context, const struct bus_packet *received)
 {
-	struct storage *s = context;
-	struct request *r;
+	struct storage *storage = context;
+	struct request *request;
 
-	if ((p->type != PACKET_INBAND && p->type != PACKET_GPA_DIRECT) ||
-	    p->payload_bytes < sizeof(r->packet))
+	if ((received->type != PACKET_INBAND && received->type != PACKET_GPA_DIRECT) ||
+	    received->payload_bytes < sizeof(request->packet))
 		return -EBADMSG;
-	if (p->ranges > 1 || (p->ranges && bus_range_pages(&p->range[0]) > GFNS))
+	if (received->ranges > 1 ||
+	    (received->ranges && bus_range_pages(&received->range[0]) > GFNS))
 		return -EBADMSG;
-	r = request_take(s);
-	*r = (struct request){ .state = REQUEST_UNDER_WAY, .transaction = p->transaction };
-	memcpy(&r->packet, p->payload, sizeof(r->packet));
-	if (p->ranges) {
-		r->range = (struct bus_range){ p->range[0].bytes, p->range[0].offset, r->gfn };
-		memcpy(r->gfn, p->range[0].gfn, bus_range_pages(&p->range[0]) * sizeof(r->gfn[0]));
+	request = request_take(storage);
+	*request = (struct request){ .state = REQUEST_UNDER_WAY,
+				     .transaction = received->transaction };
+	memcpy(&request->packet, received->payload, sizeof(request->packet));
+	if (received->ranges) {
+		request->range = (struct bus_range){ received->range[0].bytes,
+						     received->range[0].offset, request->gfn };
+		memcpy(request->gfn, received->range[0].gfn,
+		       bus_range_pages(&received->range[0]) * sizeof(request->gfn[0]));
 	}
-	dispatch(s, r);
-	kick(s);
+	dispatch(storage, request);
+	kick(storage);
 	return 0;
 }
 
 static void opened(void *context)
 {
-	struct storage *s = context;
+	struct storage *storage = context;
 
-	s->version = 0;
-	s->begun = false;
+	storage->version = 0;
+	storage->begun = false;
 }
 
 static void closed(void *context)
 {
-	struct storage *s = context;
+	struct storage *storage = context;
 
 	for (unsigned n = 0; n < BLOCK_SLOTS; n++) {
-		if (s->request[n].state == REQUEST_UNDER_WAY)
-			s->request[n].state = REQUEST_ORPHAN;
-		else if (s->request[n].state == REQUEST_WAITS)
-			request_release(s, &s->request[n]);
+		if (storage->request[n].state == REQUEST_UNDER_WAY)
+			storage->request[n].state = REQUEST_ORPHAN;
+		else if (storage->request[n].state == REQUEST_WAITS)
+			request_release(storage, &storage->request[n]);
 	}
 }
 
 static void room(void *context)
 {
-	struct storage *s = context;
+	struct storage *storage = context;
 
-	for (unsigned n = 0; n < BLOCK_SLOTS && s->waiting; n++)
-		if (s->request[n].state == REQUEST_WAITS)
-			deliver(s, &s->request[n]);
+	for (unsigned n = 0; n < BLOCK_SLOTS && storage->waiting; n++)
+		if (storage->request[n].state == REQUEST_WAITS)
+			deliver(storage, &storage->request[n]);
 }
 
 /* ---- the thread that collects ---- */
 
-int storage_collect(struct storage *s)
+int storage_collect(struct storage *storage)
 {
 	struct slot_reply reply;
 	bool some = false;
 	int got;
 
-	bus_channel_lock(s->channel);
-	while ((got = slot_collect(s->client, &reply)) > 0) {
-		struct request *r = &s->request[speculation_bound(reply.slot, BLOCK_SLOTS)];
+	bus_channel_lock(storage->channel);
+	while ((got = slot_collect(storage->client, &reply)) > 0) {
+		struct request *request =
+			&storage->request[speculation_bound(reply.slot, BLOCK_SLOTS)];
 
 		some = true;
 		guest_memory_begin();
-		if (r->state == REQUEST_UNDER_WAY)
-			disk_replied(s, r, reply.result);
-		else if (r->state == REQUEST_ORPHAN)
-			request_release(s, r);
+		if (request->state == REQUEST_UNDER_WAY)
+			disk_replied(storage, request, reply.result);
+		else if (request->state == REQUEST_ORPHAN)
+			request_release(storage, request);
 		else
 			got = -EBADMSG;
 		if (got < 0)
 			break;
 	}
-	kick(s);
-	CHECK(check_storage(s));
-	pthread_cond_broadcast(&s->drained);
-	bus_channel_unlock(s->channel);
+	kick(storage);
+	CHECK(check_storage(storage));
+	pthread_cond_broadcast(&storage->drained);
+	bus_channel_unlock(storage->channel);
 	if (some)
 		/* slots are free: what waits in the guest's ring can be taken */
-		bus_channel_run(s->channel);
+		bus_channel_run(storage->channel);
 	return got;
 }
 
@@ -495,41 +509,42 @@ static void describe(const struct block_disk *from, struct scsi_disk *to)
 struct storage *storage_create(struct bus *bus, struct block_memory *memory,
 			       struct slot_client *client)
 {
-	struct storage *s = calloc(1, sizeof(*s));
+	struct storage *storage = calloc(1, sizeof(*storage));
 
-	if (!s)
+	if (!storage)
 		return NULL;
-	pthread_cond_init(&s->drained, NULL);
+	pthread_cond_init(&storage->drained, NULL);
 	assert(client->slots == BLOCK_SLOTS);
-	s->memory = memory;
-	s->client = client;
-	s->free = BLOCK_SLOTS;
-	s->disks = memory->disks;
-	for (unsigned n = 0; n < s->disks; n++)
-		describe(&memory->disk[n], &s->disk[n]);
-	s->service = (struct bus_service){ .type = STORAGE_TYPE,
-					   .instance = STORAGE_INSTANCE,
-					   .opened = opened,
-					   .closed = closed,
-					   .ready = ready,
-					   .packet = packet,
-					   .room = room,
-					   .context = s };
-	s->channel = bus_offer(bus, &s->service);
-	if (s->channel)
-		return s;
-	free(s);
+	storage->memory = memory;
+	storage->client = client;
+	storage->free = BLOCK_SLOTS;
+	storage->disks = memory->disks;
+	for (unsigned n = 0; n < storage->disks; n++)
+		describe(&memory->disk[n], &storage->disk[n]);
+	storage->service = (struct bus_service){ .type = STORAGE_TYPE,
+						 .instance = STORAGE_INSTANCE,
+						 .opened = opened,
+						 .closed = closed,
+						 .ready = ready,
+						 .packet = packet,
+						 .room = room,
+						 .context = storage };
+	storage->channel = bus_offer(bus, &storage->service);
+	if (storage->channel)
+		return storage;
+	free(storage);
 	return NULL;
 }
 
-void storage_destroy(struct storage *s) { free(s); }
+void storage_destroy(struct storage *storage) { free(storage); }
 
-size_t storage_statistics(const struct storage *s, char *text, size_t bytes)
+size_t storage_statistics(const struct storage *storage, char *text, size_t bytes)
 {
 	int used = snprintf(
 		text, bytes,
 		"storage: %lu commands, %lu bytes read, %lu written, %lu flushes, %lu failed\n",
-		s->commands, s->bytes_read, s->bytes_written, s->flushes, s->failed);
+		storage->commands, storage->bytes_read, storage->bytes_written, storage->flushes,
+		storage->failed);
 
 	if (used < 0)
 		return 0;
@@ -538,84 +553,84 @@ size_t storage_statistics(const struct storage *s, char *text, size_t bytes)
 
 /* ---- pauses and saved state ---- */
 
-void storage_pause(struct storage *s)
+void storage_pause(struct storage *storage)
 {
-	bus_channel_lock(s->channel);
-	s->paused = true;
-	while (!is_drained(s))
-		bus_channel_wait(s->channel, &s->drained);
-	bus_channel_unlock(s->channel);
+	bus_channel_lock(storage->channel);
+	storage->paused = true;
+	while (!is_drained(storage))
+		bus_channel_wait(storage->channel, &storage->drained);
+	bus_channel_unlock(storage->channel);
 }
 
-void storage_resume(struct storage *s)
+void storage_resume(struct storage *storage)
 {
-	bus_channel_lock(s->channel);
-	s->paused = false;
-	bus_channel_unlock(s->channel);
-	bus_channel_run(s->channel); /* what the guest has asked for meanwhile */
+	bus_channel_lock(storage->channel);
+	storage->paused = false;
+	bus_channel_unlock(storage->channel);
+	bus_channel_run(storage->channel); /* what the guest has asked for meanwhile */
 }
 
 /* Which disks there are: a machine that was saved goes on with the same. */
-static void disks_archive(struct archive *archive, struct storage *s)
+static void disks_archive(struct archive *archive, struct storage *storage)
 {
-	uint32_t count = s->disks;
+	uint32_t count = storage->disks;
 
 	archive_u32(archive, &count);
-	if (!archive->error && count != s->disks)
+	if (!archive->error && count != storage->disks)
 		archive_fail(archive, -ENOTSUP, "it has another number of disks");
-	for (unsigned n = 0; n < s->disks && !archive->error; n++) {
-		struct scsi_disk disk = s->disk[n];
+	for (unsigned n = 0; n < storage->disks && !archive->error; n++) {
+		struct scsi_disk disk = storage->disk[n];
 
 		archive_u64(archive, &disk.sectors);
 		archive_u32(archive, &disk.sector_bytes);
 		archive_u32(archive, &disk.physical_bytes);
 		archive_bool(archive, &disk.read_only);
 		archive_bytes(archive, disk.id, sizeof(disk.id));
-		if (!archive->error && (disk.sectors != s->disk[n].sectors ||
-					disk.sector_bytes != s->disk[n].sector_bytes ||
-					disk.physical_bytes != s->disk[n].physical_bytes ||
-					disk.read_only != s->disk[n].read_only ||
-					memcmp(disk.id, s->disk[n].id, sizeof(disk.id))))
+		if (!archive->error && (disk.sectors != storage->disk[n].sectors ||
+					disk.sector_bytes != storage->disk[n].sector_bytes ||
+					disk.physical_bytes != storage->disk[n].physical_bytes ||
+					disk.read_only != storage->disk[n].read_only ||
+					memcmp(disk.id, storage->disk[n].id, sizeof(disk.id))))
 			archive_fail(archive, -ENOTSUP, "it has other disks");
 	}
 }
 
 /* Completions that found no room in the guest's ring. */
-static void waiting_archive(struct archive *archive, struct storage *s)
+static void waiting_archive(struct archive *archive, struct storage *storage)
 {
-	uint32_t count = s->waiting;
+	uint32_t count = storage->waiting;
 	unsigned slot = 0;
 
 	archive_u32(archive, &count);
 	if (!archive_check(archive, count <= BLOCK_SLOTS))
 		return;
 	for (uint32_t n = 0; n < count && !archive->error; n++, slot++) {
-		struct request *r;
+		struct request *request;
 
-		while (!archive->loading && s->request[slot].state != REQUEST_WAITS)
+		while (!archive->loading && storage->request[slot].state != REQUEST_WAITS)
 			slot++;
-		r = &s->request[slot];
-		archive_u64(archive, &r->transaction);
-		archive_bytes(archive, &r->packet, sizeof(r->packet));
+		request = &storage->request[slot];
+		archive_u64(archive, &request->transaction);
+		archive_bytes(archive, &request->packet, sizeof(request->packet));
 		if (!archive->loading || archive->error)
 			continue;
-		r->state = REQUEST_WAITS;
-		s->waiting++;
-		s->free--;
+		request->state = REQUEST_WAITS;
+		storage->waiting++;
+		storage->free--;
 	}
 }
 
-void storage_archive(struct archive *archive, struct storage *s)
+void storage_archive(struct archive *archive, struct storage *storage)
 {
-	assert(is_drained(s) && (!archive->loading || s->free == BLOCK_SLOTS));
-	disks_archive(archive, s);
-	archive_u32(archive, &s->version);
-	archive_bool(archive, &s->begun);
-	archive_check(archive, !s->version || is_version(s->version));
-	archive_check(archive, s->version || !s->begun);
-	waiting_archive(archive, s);
+	assert(is_drained(storage) && (!archive->loading || storage->free == BLOCK_SLOTS));
+	disks_archive(archive, storage);
+	archive_u32(archive, &storage->version);
+	archive_bool(archive, &storage->begun);
+	archive_check(archive, !storage->version || is_version(storage->version));
+	archive_check(archive, storage->version || !storage->begun);
+	waiting_archive(archive, storage);
 	if (!archive->error)
-		check_storage(s);
+		check_storage(storage);
 }
 
 /* ---- the unit ---- */

@@ -27,167 +27,179 @@
 
 enum { PIECE_BYTES = 64 << 10 };
 
-struct work_request *work_find(struct hv_partition *p, uint64_t id)
+struct work_request *work_find(struct hv_partition *partition, uint64_t id)
 {
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state != WORK_FREE && p->work[n].id == id)
-			return &p->work[n];
+		if (partition->work[n].state != WORK_FREE && partition->work[n].id == id)
+			return &partition->work[n];
 	return NULL;
 }
 
-enum hv_status work_check(struct hv_partition *p, const struct work_parameters *w)
+enum hv_status work_check(struct hv_partition *partition, const struct work_parameters *parameters)
 {
-	const struct guest_memory *m = p->host->memory;
-	bool writes = w->operation == WORK_ZERO || w->operation == WORK_DISCARD;
+	const struct guest_memory *memory = partition->host->memory;
+	bool writes = parameters->operation == WORK_ZERO || parameters->operation == WORK_DISCARD;
 
-	if (w->operation >= WORK_MACHINE)
+	if (parameters->operation >= WORK_MACHINE)
 		return HV_FEATURE_UNAVAILABLE; /* what a machine does to itself */
-	if (w->operation >= WORK_OPERATIONS || w->flags || w->reserved ||
-	    (w->operation != WORK_COPY && w->argument))
+	if (parameters->operation >= WORK_OPERATIONS || parameters->flags || parameters->reserved ||
+	    (parameters->operation != WORK_COPY && parameters->argument))
 		return HV_INVALID_PARAMETER;
-	if (w->operation == WORK_NOTHING)
-		return w->gpa || w->bytes ? HV_INVALID_PARAMETER : HV_SUCCESS;
-	if (!w->bytes || (w->gpa | w->bytes | w->argument) & (GUEST_PAGE_BYTES - 1) ||
-	    guest_memory_probe(m, w->gpa, w->bytes, writes))
+	if (parameters->operation == WORK_NOTHING)
+		return parameters->gpa || parameters->bytes ? HV_INVALID_PARAMETER : HV_SUCCESS;
+	if (!parameters->bytes ||
+	    (parameters->gpa | parameters->bytes | parameters->argument) & (GUEST_PAGE_BYTES - 1) ||
+	    guest_memory_probe(memory, parameters->gpa, parameters->bytes, writes))
 		return HV_INVALID_PARAMETER;
-	if (w->operation != WORK_COPY)
+	if (parameters->operation != WORK_COPY)
 		return HV_SUCCESS;
-	if (guest_memory_probe(m, w->argument, w->bytes, true) ||
-	    (w->gpa < w->argument + w->bytes && w->argument < w->gpa + w->bytes))
+	if (guest_memory_probe(memory, parameters->argument, parameters->bytes, true) ||
+	    (parameters->gpa < parameters->argument + parameters->bytes &&
+	     parameters->argument < parameters->gpa + parameters->bytes))
 		return HV_INVALID_PARAMETER;
 	return HV_SUCCESS;
 }
 
-struct work_request *work_submit(struct hv_partition *p, uint64_t id,
-				 const struct work_parameters *w, enum work_delivery delivery,
-				 uint32_t target)
+struct work_request *work_submit(struct hv_partition *partition, uint64_t id,
+				 const struct work_parameters *parameters,
+				 enum work_delivery delivery, uint32_t target)
 {
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state == WORK_FREE) {
-			p->work[n] = (struct work_request){ .state = WORK_QUEUED,
-							    .delivery = delivery,
-							    .target = target,
-							    .id = id,
-							    .sequence = ++p->work_sequence,
-							    .parameters = *w };
-			pthread_cond_signal(&p->work_ready);
-			return &p->work[n];
+		if (partition->work[n].state == WORK_FREE) {
+			partition->work[n] =
+				(struct work_request){ .state = WORK_QUEUED,
+						       .delivery = delivery,
+						       .target = target,
+						       .id = id,
+						       .sequence = ++partition->work_sequence,
+						       .parameters = *parameters };
+			pthread_cond_signal(&partition->work_ready);
+			return &partition->work[n];
 		}
 	return NULL;
 }
 
-void work_release(struct work_request *r)
+void work_release(struct work_request *request)
 {
-	assert(r->state == WORK_FINISHED);
-	r->state = WORK_FREE;
+	assert(request->state == WORK_FINISHED);
+	request->state = WORK_FREE;
 }
 
-static void deliver(struct hv_partition *p, struct work_request *r)
+static void deliver(struct hv_partition *partition, struct work_request *request)
 {
 	struct {
 		uint64_t id;
 		uint32_t status, reserved;
 		uint64_t result, done_bytes;
 	} reply = {
-		.id = r->id, .status = r->outcome, .result = r->result, .done_bytes = r->done_bytes,
+		.id = request->id,
+		.status = request->outcome,
+		.result = request->result,
+		.done_bytes = request->done_bytes,
 	};
 
-	assert(r->state == WORK_FINISHED);
-	switch (r->delivery) {
+	assert(request->state == WORK_FINISHED);
+	switch (request->delivery) {
 	case DELIVER_LOOP: return; /* collected by the call */
-	case DELIVER_RING: ring_complete(p, r->target, r); break;
+	case DELIVER_RING: ring_complete(partition, request->target, request); break;
 	case DELIVER_MESSAGE:
-		if (!hv_post(&p->cpu[r->target >> 8], r->target & 0xff, UMBRA_MESSAGE_REPLY,
-			     UMBRA_CONNECTION_PACKET, &reply, sizeof(reply)))
+		if (!hv_post(&partition->cpu[request->target >> 8], request->target & 0xff,
+			     UMBRA_MESSAGE_REPLY, UMBRA_CONNECTION_PACKET, &reply, sizeof(reply)))
 			return;
 		break;
 	}
-	work_release(r);
+	work_release(request);
 }
 
 /* The oldest in this state that was submitted after `after`. */
-static struct work_request *oldest(struct hv_partition *p, enum work_state state, uint64_t after)
+static struct work_request *oldest(struct hv_partition *partition, enum work_state state,
+				   uint64_t after)
 {
-	struct work_request *r = NULL;
+	struct work_request *request = NULL;
 
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state == state && p->work[n].sequence > after &&
-		    (!r || p->work[n].sequence < r->sequence))
-			r = &p->work[n];
-	return r;
+		if (partition->work[n].state == state && partition->work[n].sequence > after &&
+		    (!request || partition->work[n].sequence < request->sequence))
+			request = &partition->work[n];
+	return request;
 }
 
-struct work_request *work_after(struct hv_partition *p, const struct work_request *r)
+struct work_request *work_after(struct hv_partition *partition, const struct work_request *request)
 {
 	struct work_request *next = NULL;
 
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state != WORK_FREE && (!r || p->work[n].sequence > r->sequence) &&
-		    (!next || p->work[n].sequence < next->sequence))
-			next = &p->work[n];
+		if (partition->work[n].state != WORK_FREE &&
+		    (!request || partition->work[n].sequence > request->sequence) &&
+		    (!next || partition->work[n].sequence < next->sequence))
+			next = &partition->work[n];
 	return next;
 }
 
-void work_deliver_waiting(struct hv_partition *p)
+void work_deliver_waiting(struct hv_partition *partition)
 {
 	uint64_t after = 0;
 
-	for (struct work_request *r; (r = oldest(p, WORK_FINISHED, after)); deliver(p, r))
-		after = r->sequence;
+	for (struct work_request *request; (request = oldest(partition, WORK_FINISHED, after));
+	     deliver(partition, request))
+		after = request->sequence;
 }
 
 /* None goes before one that waits for room. */
-static void finish(struct hv_partition *p, struct work_request *r, enum hv_status outcome)
+static void finish(struct hv_partition *partition, struct work_request *request,
+		   enum hv_status outcome)
 {
-	assert(r->state == WORK_QUEUED || r->state == WORK_RUNNING);
-	r->state = WORK_FINISHED;
-	r->outcome = outcome;
-	work_deliver_waiting(p);
+	assert(request->state == WORK_QUEUED || request->state == WORK_RUNNING);
+	request->state = WORK_FINISHED;
+	request->outcome = outcome;
+	work_deliver_waiting(partition);
 }
 
-enum hv_status work_cancel(struct hv_partition *p, uint64_t id)
+enum hv_status work_cancel(struct hv_partition *partition, uint64_t id)
 {
-	struct work_request *r = work_find(p, id);
+	struct work_request *request = work_find(partition, id);
 
-	if (!r || r->state == WORK_FINISHED)
+	if (!request || request->state == WORK_FINISHED)
 		return HV_NOT_FOUND; /* its outcome is on its way, or was taken */
-	if (r->state == WORK_QUEUED)
-		finish(p, r, HV_CANCELLED);
+	if (request->state == WORK_QUEUED)
+		finish(partition, request, HV_CANCELLED);
 	else
-		r->cancel = true;
+		request->cancel = true;
 	return HV_SUCCESS;
 }
 
 /* ---- operations ---- */
 
 /* One page at gpa. */
-static int on_page(struct hv_partition *p, const struct work_parameters *w, uint64_t gpa,
-		   uint64_t to_gpa, uint64_t *result)
+static int on_page(struct hv_partition *partition, const struct work_parameters *parameters,
+		   uint64_t gpa, uint64_t to_gpa, uint64_t *result)
 {
 	static const uint8_t zeros[GUEST_PAGE_BYTES];
-	const struct hv_host *host = p->host;
-	struct guest_memory *m = host->memory;
+	const struct hv_host *host = partition->host;
+	struct guest_memory *memory = host->memory;
 	uint8_t page[GUEST_PAGE_BYTES], *hva;
 	uint64_t written = GUEST_NOWHERE;
 	int error = 0;
 
-	switch (w->operation) {
+	switch (parameters->operation) {
 	case WORK_PREFAULT:
-		hva = guest_hva(m, gpa);
+		hva = guest_hva(memory, gpa);
 		if (!hva)
 			return -EFAULT;
 		/* makes it the machine's own page, and changes nothing */
 		__atomic_fetch_or(hva, 0, __ATOMIC_RELAXED);
 		break;
 	case WORK_DISCARD: /* an overlay is not given away */
-	case WORK_ZERO: error = guest_memory_write(m, written = gpa, zeros, sizeof(zeros)); break;
+	case WORK_ZERO:
+		error = guest_memory_write(memory, written = gpa, zeros, sizeof(zeros));
+		break;
 	case WORK_COPY:
-		error = guest_memory_read(m, gpa, page, sizeof(page));
+		error = guest_memory_read(memory, gpa, page, sizeof(page));
 		if (!error)
-			error = guest_memory_write(m, written = to_gpa, page, sizeof(page));
+			error = guest_memory_write(memory, written = to_gpa, page, sizeof(page));
 		break;
 	case WORK_CHECKSUM:
-		error = guest_memory_read(m, gpa, page, sizeof(page));
+		error = guest_memory_read(memory, gpa, page, sizeof(page));
 		*result = crc32c((uint32_t)*result, page, sizeof(page));
 		break;
 	default: break;
@@ -198,9 +210,9 @@ static int on_page(struct hv_partition *p, const struct work_parameters *w, uint
 }
 
 /* RAM in one piece without an overlay goes back to the host; false where that is not so. */
-static bool give_away(struct hv_partition *p, uint64_t gpa, size_t bytes)
+static bool give_away(struct hv_partition *partition, uint64_t gpa, size_t bytes)
 {
-	const struct hv_host *host = p->host;
+	const struct hv_host *host = partition->host;
 	uint8_t *first = guest_ram_hva(host->memory, gpa);
 	uint8_t *last = guest_ram_hva(host->memory, gpa + bytes - 1);
 
@@ -212,23 +224,25 @@ static bool give_away(struct hv_partition *p, uint64_t gpa, size_t bytes)
 	return true;
 }
 
-static bool has_overlay(const struct guest_memory *m, uint64_t gpa, size_t bytes)
+static bool has_overlay(const struct guest_memory *memory, uint64_t gpa, size_t bytes)
 {
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
-		if (m->overlay[n].gpa != GUEST_NOWHERE && m->overlay[n].gpa - gpa < bytes)
+		if (memory->overlay[n].gpa != GUEST_NOWHERE && memory->overlay[n].gpa - gpa < bytes)
 			return true;
 	return false;
 }
 
-enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *w, uint64_t at,
-			  size_t bytes, uint64_t *result)
+enum hv_status work_piece(struct hv_partition *partition, const struct work_parameters *parameters,
+			  uint64_t at, size_t bytes, uint64_t *result)
 {
-	if (w->operation == WORK_DISCARD && !has_overlay(p->host->memory, w->gpa + at, bytes) &&
-	    give_away(p, w->gpa + at, bytes))
+	if (parameters->operation == WORK_DISCARD &&
+	    !has_overlay(partition->host->memory, parameters->gpa + at, bytes) &&
+	    give_away(partition, parameters->gpa + at, bytes))
 		return HV_SUCCESS;
 	for (size_t done = 0; done < bytes; done += GUEST_PAGE_BYTES) {
 		guest_memory_begin();
-		if (on_page(p, w, w->gpa + at + done, w->argument + at + done, result))
+		if (on_page(partition, parameters, parameters->gpa + at + done,
+			    parameters->argument + at + done, result))
 			return HV_INVALID_PARAMETER;
 	}
 	return HV_SUCCESS;
@@ -237,125 +251,129 @@ enum hv_status work_piece(struct hv_partition *p, const struct work_parameters *
 /* ---- the worker ---- */
 
 /* With the lock: until nobody holds the worker, or it has to end. */
-static void stand_still(struct hv_partition *p)
+static void stand_still(struct hv_partition *partition)
 {
-	while (p->work_held && !p->work_stop) {
-		p->work_busy = false;
-		pthread_cond_broadcast(&p->work_idle);
-		pthread_cond_wait(&p->work_ready, p->host->lock);
+	while (partition->work_held && !partition->work_stop) {
+		partition->work_busy = false;
+		pthread_cond_broadcast(&partition->work_idle);
+		pthread_cond_wait(&partition->work_ready, partition->host->lock);
 	}
-	p->work_busy = true;
+	partition->work_busy = true;
 }
 
 /* With the lock, which it gives up for every piece. What is done so far is in the request. */
-static void run(struct hv_partition *p, struct work_request *r)
+static void run(struct hv_partition *partition, struct work_request *request)
 {
-	const struct work_parameters w = r->parameters;
+	const struct work_parameters parameters = request->parameters;
 	enum hv_status status = HV_SUCCESS;
-	uint64_t at = r->done_bytes; /* not 0 where it was under way when the machine was forked */
-	uint64_t result = r->result;
+	uint64_t at =
+		request->done_bytes; /* not 0 where it was under way when the machine was forked */
+	uint64_t result = request->result;
 
-	r->state = WORK_RUNNING;
-	while (at < w.bytes && !status && !r->cancel) {
-		size_t bytes = w.bytes - at < PIECE_BYTES ? w.bytes - at : PIECE_BYTES;
+	request->state = WORK_RUNNING;
+	while (at < parameters.bytes && !status && !request->cancel) {
+		size_t bytes =
+			parameters.bytes - at < PIECE_BYTES ? parameters.bytes - at : PIECE_BYTES;
 
-		hv_unlock(p);
-		status = work_piece(p, &w, at, bytes, &result);
-		hv_lock(p);
+		hv_unlock(partition);
+		status = work_piece(partition, &parameters, at, bytes, &result);
+		hv_lock(partition);
 		at += bytes;
-		r->done_bytes = at;
-		r->result = result;
-		stand_still(p);
+		request->done_bytes = at;
+		request->result = result;
+		stand_still(partition);
 	}
-	if (!status && at < w.bytes)
+	if (!status && at < parameters.bytes)
 		status = HV_CANCELLED;
-	finish(p, r, status);
+	finish(partition, request, status);
 }
 
 /* With the lock. */
-static bool run_oldest(struct hv_partition *p)
+static bool run_oldest(struct hv_partition *partition)
 {
-	struct work_request *r;
+	struct work_request *request;
 
-	stand_still(p);
-	r = oldest(p, WORK_QUEUED, 0);
-	if (r)
-		run(p, r);
-	p->work_busy = false;
-	pthread_cond_broadcast(&p->work_idle);
-	return r;
+	stand_still(partition);
+	request = oldest(partition, WORK_QUEUED, 0);
+	if (request)
+		run(partition, request);
+	partition->work_busy = false;
+	pthread_cond_broadcast(&partition->work_idle);
+	return request;
 }
 
-bool hv_work_step(struct hv_partition *p)
+bool hv_work_step(struct hv_partition *partition)
 {
 	bool any;
 
-	hv_lock(p);
-	any = run_oldest(p);
-	hv_unlock(p);
+	hv_lock(partition);
+	any = run_oldest(partition);
+	hv_unlock(partition);
 	return any;
 }
 
-void hv_work_run(struct hv_partition *p)
+void hv_work_run(struct hv_partition *partition)
 {
-	hv_lock(p);
-	while (!p->work_stop)
-		if (!run_oldest(p))
-			pthread_cond_wait(&p->work_ready, p->host->lock);
-	hv_unlock(p);
+	hv_lock(partition);
+	while (!partition->work_stop)
+		if (!run_oldest(partition))
+			pthread_cond_wait(&partition->work_ready, partition->host->lock);
+	hv_unlock(partition);
 }
 
-static bool any_running(const struct hv_partition *p)
+static bool any_running(const struct hv_partition *partition)
 {
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state == WORK_RUNNING)
+		if (partition->work[n].state == WORK_RUNNING)
 			return true;
 	return false;
 }
 
-void hv_work_cancel_all(struct hv_partition *p)
+void hv_work_cancel_all(struct hv_partition *partition)
 {
-	hv_lock(p);
+	hv_lock(partition);
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state == WORK_QUEUED || p->work[n].state == WORK_RUNNING)
-			work_cancel(p, p->work[n].id);
-	while (any_running(p))
-		pthread_cond_wait(&p->work_idle, p->host->lock);
-	hv_unlock(p);
+		if (partition->work[n].state == WORK_QUEUED ||
+		    partition->work[n].state == WORK_RUNNING)
+			work_cancel(partition, partition->work[n].id);
+	while (any_running(partition))
+		pthread_cond_wait(&partition->work_idle, partition->host->lock);
+	hv_unlock(partition);
 }
 
-void hv_work_forked(struct hv_partition *p)
+void hv_work_forked(struct hv_partition *partition)
 {
-	pthread_cond_init(&p->work_ready, NULL);
-	pthread_cond_init(&p->work_idle, NULL);
+	pthread_cond_init(&partition->work_ready, NULL);
+	pthread_cond_init(&partition->work_idle, NULL);
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (p->work[n].state == WORK_RUNNING)
-			p->work[n].state = WORK_QUEUED; /* the oldest: it is the next again */
+		if (partition->work[n].state == WORK_RUNNING)
+			partition->work[n].state =
+				WORK_QUEUED; /* the oldest: it is the next again */
 }
 
-void hv_work_hold(struct hv_partition *p)
+void hv_work_hold(struct hv_partition *partition)
 {
-	hv_lock(p);
-	p->work_held = true;
-	while (p->work_busy)
-		pthread_cond_wait(&p->work_idle, p->host->lock);
-	hv_unlock(p);
+	hv_lock(partition);
+	partition->work_held = true;
+	while (partition->work_busy)
+		pthread_cond_wait(&partition->work_idle, partition->host->lock);
+	hv_unlock(partition);
 }
 
-void hv_work_go_on(struct hv_partition *p)
+void hv_work_go_on(struct hv_partition *partition)
 {
-	hv_lock(p);
-	p->work_held = false;
-	pthread_cond_broadcast(&p->work_ready);
-	hv_unlock(p);
+	hv_lock(partition);
+	partition->work_held = false;
+	pthread_cond_broadcast(&partition->work_ready);
+	hv_unlock(partition);
 }
 
-void hv_work_stop(struct hv_partition *p)
+void hv_work_stop(struct hv_partition *partition)
 {
-	hv_work_go_on(p);
-	hv_work_cancel_all(p);
-	hv_lock(p);
-	p->work_stop = true;
-	pthread_cond_broadcast(&p->work_ready);
-	hv_unlock(p);
+	hv_work_go_on(partition);
+	hv_work_cancel_all(partition);
+	hv_lock(partition);
+	partition->work_stop = true;
+	pthread_cond_broadcast(&partition->work_ready);
+	hv_unlock(partition);
 }
