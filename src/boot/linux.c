@@ -40,12 +40,17 @@ static uint64_t header_field(const uint8_t *at, size_t bytes)
 
 static void put(uint8_t *at, uint64_t value, size_t bytes) { memcpy(at, &value, bytes); }
 
+bool boot_is_linux(struct boot_file kernel)
+{
+	return kernel.bytes >= BOOT_LINUX_HEAD_BYTES && !memcmp(kernel.data + 0x202, "HdrS", 4) &&
+	       header_field(kernel.data + 0x1fe, 2) == 0xaa55;
+}
+
 static int parse(struct boot_file kernel, struct header *header, const char **reason)
 {
 	uint64_t syssize;
 
-	if (kernel.bytes < 0x280 || memcmp(kernel.data + 0x202, "HdrS", 4) ||
-	    header_field(kernel.data + 0x1fe, 2) != 0xaa55)
+	if (!boot_is_linux(kernel))
 		return boot_refuse(reason, "it is not a Linux bzImage", -ENOEXEC);
 	if (header_field(kernel.data + 0x206, 2) < 0x20c ||
 	    !(header_field(kernel.data + 0x236, 2) & 1))

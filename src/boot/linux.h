@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,11 @@ struct x86_state;
 
 struct boot_file { const uint8_t *data; size_t bytes; };
 
+/* Of a kernel as much as boot_is_linux() looks at. */
+enum { BOOT_LINUX_HEAD_BYTES = 0x280 };
+
+/* Whether the file begins as a bzImage. */
+bool boot_is_linux(struct boot_file kernel);
 /* Returns error, with the phrase for the user in *ret_reason. */
 int boot_refuse(const char **ret_reason, const char *reason, int error);
 /*

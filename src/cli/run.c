@@ -33,7 +33,7 @@ static const char run_help[] =
 	"                 [--time-limit SECONDS]\n"
 	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] "
 	"[--mitigations guest|off] [--name NAME]\n"
-	"                 [--memory-min SIZE] [--overhead SIZE] "
+	"                 [--memory-min SIZE] [--overhead SIZE] [--no-bus] "
 	"[--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... "
 	"[--override REASON]\n"
 	"                 "
@@ -60,6 +60,9 @@ static const char run_help[] =
 	"from 64M to 2G; 384M when not given.\n"
 	"--memory-min SIZE has the guest's memory adjusted while it runs, to what it needs, "
 	"between SIZE and --memory.\n"
+	"--no-bus leaves out the partition bus, by which a Linux guest is stopped, told the time "
+	"and has disks and networks:\n"
+	"such a machine can be saved and forked.\n"
 	"--console FILE keeps what the guest printed last in FILE: at most 64 MiB, "
 	"of which the newer half stays when it is full.\n"
 	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), "
@@ -87,14 +90,15 @@ enum {
 	OPTION_OVERHEAD,
 	OPTION_DEBUG_MMU,
 	OPTION_TIME_LIMIT,
-	OPTION_PARENTS
+	OPTION_PARENTS,
+	OPTION_NO_BUS
 };
 
 struct run_options {
 	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name,
 		*restore, *memory_min, *image;
 	const char *cpu_model, *mitigations, *host_mask, *overhead, *debug_mmu, *time_limit;
-	bool statistics, test_device;
+	bool statistics, test_device, no_bus;
 };
 
 struct run {
@@ -154,6 +158,7 @@ static int take_option(struct run *r, int option, const char *value)
 	case OPTION_HOST_MASK: o->host_mask = value; return 0;
 	case OPTION_OVERHEAD: o->overhead = value; return 0;
 	case OPTION_DEBUG_MMU: o->debug_mmu = value; return 0;
+	case OPTION_NO_BUS: o->no_bus = true; return 0;
 	case OPTION_TIME_LIMIT: o->time_limit = value; return 0;
 	default: return EXIT_USAGE;
 	}
@@ -163,7 +168,7 @@ static int check_options(const struct run_options *o, unsigned disks)
 {
 	bool is_described = o->kernel || o->initrd || o->append || o->memory || o->cpus ||
 			    o->debug_exit || o->test_device || o->hv || disks || o->memory_min ||
-			    o->cpu_model || o->mitigations;
+			    o->cpu_model || o->mitigations || o->no_bus;
 
 	if (o->image && !o->restore && (o->kernel || o->initrd))
 		return complain(EXIT_USAGE, "an image brings its kernel itself", o->image,
@@ -173,7 +178,7 @@ static int check_options(const struct run_options *o, unsigned disks)
 			EXIT_USAGE, "a saved machine brings these itself", "--restore",
 			"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, "
 			"--test-device, --hv, --cpu-model,"
-			" --mitigations, --memory-min and --disk");
+			" --mitigations, --memory-min, --no-bus and --disk");
 	if (!o->kernel && !o->restore && !o->image)
 		return complain(
 			EXIT_USAGE, "no kernel given", "run",
@@ -202,6 +207,7 @@ static int parse_run(struct run *r, int argc, char **argv)
 		{ "parents", 1, 0, OPTION_PARENTS },
 		{ "override", 1, 0, 'o' },
 		{ "memory-min", 1, 0, 'M' },
+		{ "no-bus", 0, 0, OPTION_NO_BUS },
 		{ "overhead", 1, 0, OPTION_OVERHEAD },
 		{ "debug-mmu", 1, 0, OPTION_DEBUG_MMU },
 		{ "net", 1, 0, 'N' },
@@ -439,6 +445,36 @@ static int take_time_limit(struct run *r)
 	return 0;
 }
 
+/* A Linux kernel has drivers for a bus; a bare-metal image has one where it asks for it. */
+static bool is_linux(int kernel)
+{
+	uint8_t head[BOOT_LINUX_HEAD_BYTES];
+
+	return pread(kernel, head, sizeof(head), 0) == sizeof(head) &&
+	       boot_is_linux((struct boot_file){ .data = head, .bytes = sizeof(head) });
+}
+
+static int take_bus(struct run *r)
+{
+	const struct run_options *o = &r->options;
+	struct machine_plan *m = &r->plan->machine;
+	const bool is_needed = r->plan->disks.count || o->memory_min || r->plan->nets.count;
+	const bool is_possible = machine_hv_has_bus(m->hv_features);
+
+	if (is_needed && o->no_bus)
+		return complain(EXIT_USAGE, "disks, networks and --memory-min need the bus",
+				"--no-bus", "leave it out");
+	if (is_needed && !is_possible)
+		return complain(
+			EXIT_USAGE,
+			"disks, networks and --memory-min need "
+			"the features synic, messages and events",
+			"--hv", "leave them in");
+	m->has_bus = is_needed ||
+		     (is_possible && !o->no_bus && is_linux(r->grants.fd[GRANT_KERNEL]));
+	return 0;
+}
+
 static int take_new(struct run *r)
 {
 	const struct run_options *o = &r->options;
@@ -459,14 +495,8 @@ static int take_new(struct run *r)
 	if (!machine_parse_hv(o->hv ? o->hv : "default", &m->hv_features, bad, sizeof(bad)))
 		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad,
 				"see umbra run --help");
-	m->has_bus = r->plan->disks.count || o->memory_min || r->plan->nets.count;
-	if (m->has_bus && !machine_hv_has_bus(m->hv_features))
-		return complain(
-			EXIT_USAGE,
-			"disks, networks and --memory-min need "
-			"the features synic, messages and events",
-			"--hv", "leave them in");
-	return o->image ? take_image(r) : take_kernel(r);
+	code = o->image ? take_image(r) : take_kernel(r);
+	return code ? code : take_bus(r);
 }
 
 /* Its head, for umbra info; what is wrong with it the machine process says. */

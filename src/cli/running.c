@@ -43,8 +43,8 @@ static const char running_help[] =
 	"half a minute later; stopped twice, at once.\n"
 	"ps --tree shows who was forked from whom, and the memory of each that is its own.\n"
 	"resume lets it go on after umbra fork --suspend-parent.\n"
-	"memory says what the guest has and needs, or sets what it shall have, of a machine with\n"
-	"--disk or --memory-min.\n"
+	"memory says what the guest has and needs, or sets what it shall have, of a machine "
+	"with a bus.\n"
 	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The\n"
 	"machine runs meanwhile, but for some milliseconds at the end, and goes on; "
 	"with --stop it\n"
@@ -478,7 +478,7 @@ static const char *save_remedy(int error)
 	case -EEXIST: return "say --replace, or name another file";
 	case -ECANCELED: case -ECONNRESET: return "it ended meanwhile";
 	case -EOPNOTSUPP:
-		return "a machine with disks cannot be saved yet; stop it, and copy its disks";
+		return "a machine with a bus cannot be saved yet; run it with --no-bus";
 	case -EBUSY: return "it is being saved already: wait";
 	default: return "name a file where it can be written";
 	}
@@ -568,7 +568,7 @@ static int verb_memory(const struct arguments *a)
 		code = no_machine(a->name, -ENOENT);
 	} else if (!json_object_get(memory, "assigned")) {
 		code = complain(EXIT_UNUSABLE, "its memory is not adjusted", a->name,
-				"run it with --disk or --memory-min, and ask again a second later");
+				"run it without --no-bus, and ask again a second later");
 	} else if (a->set) {
 		code = set_memory(a);
 	} else if (a->json) {

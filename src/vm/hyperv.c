@@ -172,7 +172,8 @@ unsigned machine_hv_acpi_parts(const struct machine *m)
 {
 	uint64_t f = m->options.hv_features;
 
-	return (machine_hv_has_bus(f) ? ACPI_VMBUS : 0) |
+	/* a driver waits for who never answers */
+	return (m->devices ? ACPI_VMBUS : 0) |
 	       (f >> HV_UMBRA & 1 ? ACPI_INFORMATION_PAGE : 0);
 }
 

@@ -147,7 +147,7 @@ guest sum 1 --disk "$work/flat.raw,format=raw" --disk "$work/policy.vhdx" --over
 	--disk "$work/flat.raw,format=raw" </dev/null >"$work/marks" 2>/dev/null &
 for _ in $(seq 1500); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
 "$umbra" save "disk-$$" "$work/saved" 2>"$work/err" && bad "a machine with disks was saved"
-grep -q 'a machine with disks cannot be saved' "$work/err" || bad "what save says: $(cat "$work/err")"
+grep -q 'a machine with a bus cannot be saved' "$work/err" || bad "what save says: $(cat "$work/err")"
 "$umbra" info --json "disk-$$" >"$work/info"
 must "$umbra" stop "disk-$$"
 tr -d '\r' <"$work/marks" | grep -q '^STOPPED' || bad "the guest was not asked to power off"
