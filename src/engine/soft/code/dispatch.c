@@ -220,18 +220,32 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	return cpu->engine->code_run + b->host_offset;
 }
 
+/* The 64-bit instruction at this address, which has just been executed; false: it is gone. */
+static bool decode_at(struct soft_cpu *cpu, uint64_t rip, struct x86_insn *ret)
+{
+	size_t left = PAGE_BYTES - rip % PAGE_BYTES;
+	size_t bytes = left < X86_INSN_MAX_BYTES ? left : X86_INSN_MAX_BYTES;
+	uint8_t raw[X86_INSN_MAX_BYTES];
+	struct fault unused;
+
+	if (soft_read(cpu, rip, raw, bytes, ACCESS_EXEC, &unused))
+		return false;
+	if (!x86_decode(raw, bytes, 64, ret))
+		return true;
+	/* one that straddles two pages */
+	return bytes < sizeof(raw) &&
+	       !soft_read(cpu, rip + bytes, raw + bytes, sizeof(raw) - bytes, ACCESS_EXEC,
+			  &unused) &&
+	       !x86_decode(raw, sizeof(raw), 64, ret);
+}
+
 /* Takes back what a call or return at from has done to the stack pointer; false: there is none. */
 static bool undo_stack(struct soft_cpu *cpu, uint64_t from)
 {
 	enum { RET_POPPING = 0xc2, RET = 0xc3, GROUP_FF = 0xff, CALL_NEAR = 2 };
-	size_t left = PAGE_BYTES - from % PAGE_BYTES;
-	size_t bytes = left < X86_INSN_MAX_BYTES ? left : X86_INSN_MAX_BYTES;
-	uint8_t raw[X86_INSN_MAX_BYTES];
-	struct fault unused;
 	struct x86_insn insn;
 
-	if (soft_read(cpu, from, raw, bytes, ACCESS_EXEC, &unused) ||
-	    x86_decode(raw, bytes, 64, &insn) || insn.map)
+	if (!decode_at(cpu, from, &insn) || insn.map)
 		return false;
 	if (insn.opcode == RET || insn.opcode == RET_POPPING)
 		cpu->state.gpr[4] -= sizeof(uint64_t) + (insn.opcode == RET_POPPING ? insn.imm : 0);

@@ -30,6 +30,7 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 	struct page_walk found;
 	uint64_t frame;
 	uint8_t *hva;
+	bool open;
 
 	space_note_miss(cpu->mmu, view, gva);
 	if (soft_walk_pages(cpu, gva, access, &found, fault))
@@ -45,21 +46,65 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 		soft_mark_dirty(e, hva);
 		page_table_hold(cpu, frame);
 	}
-	if (access & (ACCESS_EXEC | ACCESS_SYSTEM) || soft_is_watched_page(cpu, gva))
+	if (access & (ACCESS_EXEC | ACCESS_SYSTEM))
 		return 0;
-	space_insert(cpu->mmu, view, gva, hva - (gva & PAGE_OFFSET_MASK),
-		     write && open_for_writes(cpu, frame), &found);
+	/*
+	 * of a watched page, too: the access that comes is the host's own, and no code may be made
+	 * of the frame before it is through
+	 */
+	open = write && open_for_writes(cpu, frame);
+	if (soft_is_watched_page(cpu, gva))
+		return 0;
+	space_insert(cpu->mmu, view, gva, hva - (gva & PAGE_OFFSET_MASK), open, &found);
 	cpu->fills++;
 	soft_fill_beside(cpu, view, gva, write, &found);
 	return 0;
 }
 
-static bool hits_own_block(struct soft_cpu *cpu, struct memory_site *site, uint64_t gpa)
-{
-	struct block *b = soft_block_of(cpu->engine, (uint64_t)site);
+/* Where an access leads, page by page; the second part is empty where it does not cross. */
+struct reached { struct part { uint8_t *hva; uint64_t gpa; unsigned bytes; } part[2]; };
 
-	return b && !(b->mode & BLOCK_ALONE) && gpa + site->bytes > b->gpa &&
-	       gpa < b->gpa + b->guest_bytes;
+static int reach(struct soft_cpu *cpu, const struct memory_site *site, uint64_t gva,
+		 struct reached *to, struct fault *fault)
+{
+	unsigned access = site->write ? ACCESS_WRITE : ACCESS_READ;
+	unsigned left = PAGE_BYTES - (gva & PAGE_OFFSET_MASK);
+
+	to->part[0].bytes = site->bytes < left ? site->bytes : left;
+	to->part[1].bytes = site->bytes - to->part[0].bytes;
+	if (soft_fill(cpu, gva, access, &to->part[0].hva, &to->part[0].gpa, fault))
+		return -EFAULT;
+	if (cpu->watchpoints)
+		soft_watch(cpu, gva, site->bytes, site->write);
+	if (!to->part[1].bytes)
+		return 0;
+	return soft_fill(cpu, gva + left, access, &to->part[1].hva, &to->part[1].gpa, fault);
+}
+
+static bool has_code(const struct soft_cpu *cpu, const struct part *part)
+{
+	return part->bytes && part->hva &&
+	       cpu->engine->frame_flags[soft_frame(cpu->engine, part->hva)] & FRAME_CODE;
+}
+
+static bool hits_block(const struct part *part, const struct block *b)
+{
+	return part->gpa + part->bytes > b->gpa && part->gpa < b->gpa + b->guest_bytes;
+}
+
+/* Whether a store would change the block that it stands in, with more than it in it. */
+static bool changes_own_block(const struct soft_cpu *cpu, const struct memory_site *site,
+			      const struct reached *to)
+{
+	bool first = has_code(cpu, &to->part[0]);
+	bool second = has_code(cpu, &to->part[1]);
+	const struct block *b;
+
+	if (!site->write || (!first && !second))
+		return false;
+	b = soft_block_of(cpu->engine, (uint64_t)site);
+	return b && !(b->mode & BLOCK_ALONE) &&
+	       ((first && hits_block(&to->part[0], b)) || (second && hits_block(&to->part[1], b)));
 }
 
 static void *raise_at(struct soft_cpu *cpu, struct memory_site *site, const struct fault *fault)
@@ -90,10 +135,9 @@ static uint8_t *bounce_place(struct soft_cpu *cpu, const struct memory_site *sit
  */
 void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 {
-	unsigned access = site->write ? ACCESS_WRITE : ACCESS_READ;
+	struct reached to;
 	struct fault fault;
-	uint64_t gpa, gpa2;
-	uint8_t *hva, *place;
+	uint8_t *place;
 
 	cpu->bounce_site = NULL; /* an access that faulted on the bounce buffer leaves it behind */
 	if (x86_code_bits(&cpu->state) != 64)
@@ -102,22 +146,14 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 		fault = (struct fault){ .vector = site->stack ? EXC_SS : EXC_GP, .has_code = true };
 		return raise_at(cpu, site, &fault);
 	}
-	if (soft_fill(cpu, gva, access, &hva, &gpa, &fault))
+	if (reach(cpu, site, gva, &to, &fault))
 		return raise_at(cpu, site, &fault);
-	if (cpu->watchpoints)
-		soft_watch(cpu, gva, site->bytes, site->write);
-	if ((gva & PAGE_OFFSET_MASK) + site->bytes > PAGE_BYTES) {
-		if (soft_fill(cpu, (gva | PAGE_OFFSET_MASK) + 1, access, &place, &gpa2, &fault))
-			return raise_at(cpu, site, &fault);
-	} else if (hva && !splits_line(site, gva) &&
-		   !(site->write &&
-		     cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)) {
-		cpu->temp[1] = (uint64_t)hva - gva;
+	if (to.part[0].hva && !to.part[1].bytes && !splits_line(site, gva) &&
+	    !(site->write && has_code(cpu, &to.part[0]))) {
+		cpu->temp[1] = (uint64_t)to.part[0].hva - gva;
 		return (uint8_t *)site + site->bounce;
 	}
-	if (site->write && hva &&
-	    cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE &&
-	    hits_own_block(cpu, site, gpa)) {
+	if (changes_own_block(cpu, site, &to)) {
 		bool in_word;
 
 		/*

@@ -39,7 +39,7 @@ int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret
 bool soft_look_up(const struct soft_cpu *cpu, uint64_t cr3, uint64_t gva, struct page_walk *ret);
 /*
  * In the same page table as what was found, as it is now. False: not present, not marked as
- * accessed, or that was no table of 8-byte entries.
+ * accessed there or on the way that was found, or that was no table of 8-byte entries.
  */
 bool soft_look_beside(const struct soft_cpu *cpu, const struct page_walk *found, uint64_t gva,
 		      struct page_walk *ret);

@@ -55,6 +55,8 @@ void soft_take_flushes(struct soft_cpu *cpu)
 	cpu->flush_count = 0;
 	__atomic_store_n(&cpu->flush_done, cpu->flush_posted, __ATOMIC_SEQ_CST);
 	soft_release(&cpu->flush_lock);
+	/* the current space may be another, and a block that waits for a device goes on in it */
+	soft_select_view(cpu);
 }
 
 /* What one shootdown asks for. */

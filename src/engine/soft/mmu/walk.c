@@ -205,6 +205,7 @@ static inline bool mark_used(struct soft_cpu *cpu, const struct tables *t, unsig
 			continue;
 		if (!entry_set(t, p->at[level], &p->entry[level], set))
 			return false;
+		p->entry[level] |= set;
 		soft_mark_dirty(cpu->engine, p->at[level]);
 	}
 	return true;
@@ -327,6 +328,7 @@ bool soft_look_beside(const struct soft_cpu *cpu, const struct page_walk *found,
 {
 	const struct x86_state *s = &cpu->state;
 	const struct tables t = s->efer & EFER_LMA ? tables_long(s) : tables_pae(s);
+	uint64_t used = PTE_A;
 	uint8_t *at;
 	uint64_t entry;
 
@@ -335,6 +337,10 @@ bool soft_look_beside(const struct soft_cpu *cpu, const struct page_walk *found,
 	at = (uint8_t *)((uint64_t)found->at[0] & ~(uint64_t)PAGE_OFFSET_MASK) +
 	     (gva / PAGE_BYTES & ((1u << t.index_bits) - 1)) * sizeof(entry);
 	entry = entry_read(&t, at);
+	for (unsigned level = 1; level < found->levels; level++)
+		used &= found->entry[level];
+	if (!used)
+		return false;
 	if ((entry & (PTE_P | PTE_A)) != (PTE_P | PTE_A) || entry & reserved_bits(&t, 0, true))
 		return false;
 	*ret = *found;
