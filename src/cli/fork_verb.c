@@ -10,12 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "ipc/block.h"
 #include "ipc/forker.h"
 #include "ipc/spawn.h"
 #include "names.h"
@@ -67,6 +69,17 @@ static int child_name(const struct fork_command *f, unsigned n, char name[NAME_M
 	return bytes > NAME_MAX_BYTES ? -EINVAL : 0;
 }
 
+/* Also for a machine without a bus, which closes them. */
+static int make_slots(struct child *c)
+{
+	c->kit[KIT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
+	c->kit[KIT_DOORBELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	c->kit[KIT_ANSWER] = eventfd(0, EFD_CLOEXEC);
+	if (c->kit[KIT_SLOTS] < 0)
+		return c->kit[KIT_SLOTS];
+	return c->kit[KIT_DOORBELL] < 0 || c->kit[KIT_ANSWER] < 0 ? -errno : 0;
+}
+
 static int make_kit(struct child *c)
 {
 	int ask[2];
@@ -74,6 +87,8 @@ static int make_kit(struct child *c)
 	int ready[2];
 	int error = broker_make_rings(&c->kit[KIT_RINGS]);
 
+	if (!error)
+		error = make_slots(c);
 	if (!error)
 		error = forker_make_sockets(ask, kit);
 	if (error)
@@ -339,7 +354,7 @@ static int fork_failed(const struct fork_command *f, int error)
 				"umbra ps lists those that do");
 	case -EOPNOTSUPP:
 		return complain(EXIT_UNUSABLE, "it cannot be forked", f->name,
-				"machines with disks, or of a build with sanitizers, are not");
+				"with disks, network cards or sanitizers it is not");
 	case -EBUSY:
 		return complain(EXIT_UNUSABLE, "it is being saved or forked", f->name, "wait");
 	case -EAGAIN:

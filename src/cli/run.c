@@ -634,8 +634,8 @@ static int make_plan(struct run *r)
 		code = net_option_take(&r->nets, r->options.name, r->plan, &r->grants);
 	if (code)
 		return code;
-	/* whether there is a bus is known by now */
-	r->plan->machine.forks = r->options.name && !r->plan->machine.has_bus;
+	r->plan->machine.forks =
+		r->options.name && !r->plan->disks.count && !r->plan->nets.count;
 	if (plan_set_text(r->plan->source, sizeof(r->plan->source), source_of(r)) ||
 	    (r->options.name && describe(r)))
 		return complain(EXIT_USAGE, "too long a path, or not UTF-8", source_of(r),

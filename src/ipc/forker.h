@@ -74,7 +74,7 @@ pid_t forker_hear(void);
  * that it needs the other no more.
  */
 enum fork_kit {
-	KIT_RINGS, KIT_TO_BROKER, KIT_TO_MACHINE, KIT_CODE, KIT_ASK, KIT_KIT, KIT_READY,
-	KIT_READY_HERE, KIT_FDS
+	KIT_RINGS, KIT_TO_BROKER, KIT_TO_MACHINE, KIT_SLOTS, KIT_DOORBELL, KIT_ANSWER, KIT_CODE,
+	KIT_ASK, KIT_KIT, KIT_READY, KIT_READY_HERE, KIT_FDS
 };
 enum { FORK_CHILDREN = 30 }; /* at one moment */

@@ -52,6 +52,9 @@ enum fork_news fork_next(struct fork *f)
 	fd[GRANT_RINGS] = kit[KIT_RINGS];
 	fd[GRANT_TO_BROKER] = kit[KIT_TO_BROKER];
 	fd[GRANT_TO_MACHINE] = kit[KIT_TO_MACHINE];
+	fd[GRANT_SLOTS] = kit[KIT_SLOTS];
+	fd[GRANT_DOORBELL] = kit[KIT_DOORBELL];
+	fd[GRANT_ANSWER] = kit[KIT_ANSWER];
 	fd[GRANT_CODE] = kit[KIT_CODE];
 	fd[GRANT_FORK_ASK] = kit[KIT_ASK];
 	fd[GRANT_FORK_KIT] = kit[KIT_KIT];

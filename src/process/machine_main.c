@@ -36,6 +36,7 @@ enum { EXIT_FAULT = 70, WORDS_BYTES = 4096, LISTENERS = 2, FORKED_TIMER_SLACK_NS
 struct process {
 	const struct plan *plan;
 	struct broker_memory *rings;
+	struct block_memory *slots; /* NULL: the machine has no bus */
 	struct ring_end to_broker, from_broker;
 	struct machine *machine;
 	pthread_t listener, saver;
@@ -306,6 +307,12 @@ static bool take_rings(struct process *p)
 	return true;
 }
 
+static bool take_slots(struct process *p)
+{
+	p->slots = grant_map(GRANT_SLOTS, p->slots, sizeof(*p->slots));
+	return p->slots;
+}
+
 /*
  * A file that the machine begins with. The user's own: one that is made shorter meanwhile ends the
  * process.
@@ -344,12 +351,11 @@ static bool take_grants(struct process *p, uint64_t here, struct machine_options
 	if (!take_rings(p))
 		return false;
 	if (here & GRANT(GRANT_SLOTS)) {
-		o->disks = (struct machine_disks){ .memory = grant_map(GRANT_SLOTS, NULL,
-								       sizeof(struct block_memory)),
+		if (!take_slots(p))
+			return false;
+		o->disks = (struct machine_disks){ .memory = p->slots,
 						   .doorbell_fd = grant_fd(GRANT_DOORBELL),
 						   .answer_fd = grant_fd(GRANT_ANSWER) };
-		if (!o->disks.memory)
-			return false;
 	}
 	return take_cards(here, o) && grant_map_file(here, GRANT_KERNEL, &o->kernel) &&
 	       grant_map_file(here, GRANT_INITRD, &o->initrd) &&
@@ -444,12 +450,14 @@ static void locks_make(struct process *p)
  */
 static bool go_on_forked(struct process *p)
 {
+	const uint64_t of_bus = GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER);
 	const uint8_t byte = 1;
 
 	forker_keep(GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) |
-		    GRANT(GRANT_CODE) | GRANT(GRANT_READY));
+		    GRANT(GRANT_CODE) | GRANT(GRANT_READY) | (p->slots ? of_bus : 0));
 	locks_make(p);
-	if (!take_rings(p) || machine_forked(p->machine, grant_fd(GRANT_CODE)) ||
+	if (!take_rings(p) || (p->slots && !take_slots(p)) ||
+	    machine_forked(p->machine, grant_fd(GRANT_CODE)) ||
 	    fork_place_revive(&p->listener_place) || fork_place_revive(&p->main_place) ||
 	    write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
 		return false;

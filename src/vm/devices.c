@@ -3,7 +3,9 @@
  * What they ask of the machine is here, too.
  *
  * One thread, a unit of its own, takes the replies of every process that serves a device (`queue`)
- * and serves the channels that were left to it.
+ * and serves the channels that were left to it. Until the processors stand still they leave it
+ * channels, and the disks' last replies are waited for: so it stands still after them, where the
+ * machine says so, and not when units are paused.
  */
 #include "machine_internal.h"
 
@@ -41,7 +43,10 @@ struct devices {
 	struct balloon *balloon;
 	struct utility_clock clock;
 	struct utility *utility[UTILITY_KINDS];
-	bool stopped; /* atomic */
+	bool stopped, held; /* atomic, changed under the lock; held: its thread is to stand still */
+	bool stands;        /* it does; with the lock */
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* of the three */
 };
 
 /* ---- what the bus asks of the machine ---- */
@@ -175,6 +180,41 @@ static int make_rows(struct devices *devices)
 
 /* ---- their thread ---- */
 
+static void locks_make(struct devices *devices)
+{
+	pthread_mutex_init(&devices->lock, NULL);
+	pthread_cond_init(&devices->changed, NULL);
+}
+
+static void stand_while_held(struct devices *devices)
+{
+	pthread_mutex_lock(&devices->lock);
+	devices->stands = true;
+	pthread_cond_broadcast(&devices->changed);
+	while (devices->held && !devices->stopped)
+		pthread_cond_wait(&devices->changed, &devices->lock);
+	devices->stands = false;
+	pthread_mutex_unlock(&devices->lock);
+}
+
+void devices_hold(struct devices *devices)
+{
+	pthread_mutex_lock(&devices->lock);
+	__atomic_store_n(&devices->held, true, __ATOMIC_RELEASE);
+	slot_wake(&devices->block);
+	while (!devices->stands && !devices->stopped)
+		pthread_cond_wait(&devices->changed, &devices->lock);
+	pthread_mutex_unlock(&devices->lock);
+}
+
+void devices_let_go(struct devices *devices)
+{
+	pthread_mutex_lock(&devices->lock);
+	__atomic_store_n(&devices->held, false, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&devices->changed);
+	pthread_mutex_unlock(&devices->lock);
+}
+
 static void devices_run(void *self)
 {
 	struct devices *devices = self;
@@ -182,6 +222,8 @@ static void devices_run(void *self)
 	bool failed = false;
 
 	while (!failed && !__atomic_load_n(&devices->stopped, __ATOMIC_ACQUIRE)) {
+		if (__atomic_load_n(&devices->held, __ATOMIC_ACQUIRE))
+			stand_while_held(devices);
 		failed = storage_collect(devices->storage) < 0;
 		for (unsigned n = 0; n < machine->options.cards; n++)
 			network_collect(devices->network[n]);
@@ -200,12 +242,26 @@ static void devices_stop(void *self)
 {
 	struct devices *devices = self;
 
+	pthread_mutex_lock(&devices->lock);
 	__atomic_store_n(&devices->stopped, true, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&devices->changed);
+	pthread_mutex_unlock(&devices->lock);
 	slot_wake(&devices->block);
+}
+
+/* Its slots are others now, and empty, as the parent's were. */
+static void devices_forked(void *self)
+{
+	struct devices *devices = self;
+
+	locks_make(devices);
+	devices->held = devices->stands = false;
+	slot_restart(&devices->block);
 }
 
 static const struct unit_ops devices_unit = { .name = "devices",
 					      .run = devices_run,
+					      .forked = devices_forked,
 					      .stop = devices_stop };
 
 /* ---- all of it ---- */
@@ -254,6 +310,7 @@ int machine_make_devices(struct machine *machine)
 		return -ENOMEM;
 	machine->devices = devices;
 	devices->machine = machine;
+	locks_make(devices);
 	connect_hosts(devices);
 	devices->bus = bus_create(&devices->bus_host);
 	if (!devices->bus)

@@ -8,7 +8,7 @@
  *  1. Only machine_move() changes it, only under the lock, and only as the table says.
  *  2. Before `running` memory may not be what the first instruction finds: nothing is saved.
  *  3. In `paused`, `saving` and `forking` every processor stands still, at an instruction boundary,
- *     and every unit is paused.
+ *     every unit is paused, and once machine_pause() returns the devices' thread stands still, too.
  *  4. `ended` is for good, and has one reason: the first.
  *
  * Its threads: machine_start_threads() makes them all, while the process still has its rights;
@@ -152,6 +152,8 @@ int machine_pause(struct machine *machine)
 	pthread_mutex_unlock(&machine->lock);
 	if (error)
 		units_resume(&machine->units); /* who ends the machine waits for them */
+	else if (machine->devices)
+		devices_hold(machine->devices);
 	return error;
 }
 
@@ -166,8 +168,11 @@ void machine_resume(struct machine *machine)
 	if (was_paused)
 		machine_move(machine, LIFE_RUNNING);
 	pthread_mutex_unlock(&machine->lock);
-	if (was_paused)
-		units_resume(&machine->units);
+	if (!was_paused)
+		return;
+	if (machine->devices)
+		devices_let_go(machine->devices);
+	units_resume(&machine->units);
 }
 
 /* ---- a whole life ---- */

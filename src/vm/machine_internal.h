@@ -181,6 +181,9 @@ void machine_destroy_devices(struct machine *machine);
 int devices_message(void *machine, uint32_t connection, uint32_t type, const uint8_t *payload,
 		    size_t bytes);
 int devices_event(void *machine, uint32_t connection, uint16_t flag);
+/* Until their thread stands still, or the machine ends; it waits for devices_let_go(). */
+void devices_hold(struct devices *devices);
+void devices_let_go(struct devices *devices);
 /* machine_test_device.c; after machine_make_devices(). 0 or -ENOMEM. */
 int machine_make_test_device(struct machine *machine);
 /* What the guest's drivers say. Without the lock. */

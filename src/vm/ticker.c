@@ -79,6 +79,8 @@ static void ticker_run(void *self)
 	unsigned seconds = 0;
 
 	pthread_mutex_lock(&ticker->lock);
+	if (ticker->machine->is_forked && ticker->machine->devices)
+		ticker_tell(ticker);
 	while (ticker_wait(ticker)) {
 		if (ticker->paused)
 			continue;
@@ -101,7 +103,15 @@ static void locks_make(struct ticker *ticker)
 	pthread_condattr_destroy(&attributes);
 }
 
-static void ticker_forked(void *self) { locks_make(self); }
+/* Its broker is another one, and was told nothing yet. */
+static void ticker_forked(void *self)
+{
+	struct ticker *ticker = self;
+
+	locks_make(ticker);
+	memset(&ticker->told, 0, sizeof(ticker->told));
+}
+
 static void ticker_destroy(void *self) { free(self); }
 
 static const struct unit_ops ticker_unit = {

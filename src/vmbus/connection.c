@@ -286,6 +286,13 @@ int bus_message(struct bus *bus, uint32_t connection, uint32_t type, const uint8
 
 /* ---- the bus ---- */
 
+static void locks_make(struct bus *bus)
+{
+	pthread_mutex_init(&bus->lock, NULL);
+	for (unsigned n = 0; n < BUS_CHANNELS; n++)
+		pthread_mutex_init(&bus->channel[n].lock, NULL);
+}
+
 struct bus *bus_create(const struct bus_host *host)
 {
 	struct bus *bus = calloc(1, sizeof(*bus));
@@ -295,11 +302,10 @@ struct bus *bus_create(const struct bus_host *host)
 	if (!bus)
 		return NULL;
 	bus->host = host;
-	pthread_mutex_init(&bus->lock, NULL);
+	locks_make(bus);
 	for (unsigned n = 0; n < BUS_CHANNELS; n++) {
 		bus->channel[n].bus = bus;
 		bus->channel[n].relid = n + 1;
-		pthread_mutex_init(&bus->channel[n].lock, NULL);
 	}
 	return bus;
 }
@@ -341,6 +347,7 @@ size_t bus_statistics(const struct bus *bus, char *text, size_t bytes)
 /* ---- the unit ---- */
 
 static void unit_destroy(void *self) { bus_destroy(self); }
+static void unit_forked(void *self) { locks_make(self); }
 static void unit_archive(struct archive *archive, void *self) { bus_archive(archive, self); }
 static void unit_restored(void *self) { bus_restored(self); }
 static size_t unit_statistics(const void *self, char *text, size_t bytes)
@@ -349,7 +356,8 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 }
 
 const struct unit_ops bus_unit = {
-	.name = "bus", .section = UNIT_SECTION('B', 'U', 'S', ' '), .destroy = unit_destroy,
+	.name = "bus", .section = UNIT_SECTION('B', 'U', 'S', ' '), .forked = unit_forked,
+	.destroy = unit_destroy,
 	.archive = unit_archive,
 	.restored = unit_restored, .statistics = unit_statistics,
 };

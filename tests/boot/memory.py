@@ -22,6 +22,16 @@ class Guest:
                                          "--append", "console=ttyS0 quiet", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.hear("READY")
 
+    @staticmethod
+    def forked(parent, name):
+        child = Guest.__new__(Guest)
+        child.name = name
+        subprocess.run([umbra, "fork", parent.name, "--name", name], check=True, timeout=60, capture_output=True)
+        return child
+
+    def info(self):
+        return json.loads(subprocess.run([umbra, "info", "--json", self.name], capture_output=True, text=True).stdout)
+
     def hear(self, want):
         for line in self.process.stdout:
             line = line.decode(errors="replace").strip()
@@ -90,6 +100,16 @@ g.do("check")
 g.do("empty")
 g.do("fill", 250)
 g.do("check")
+# forked: each side's driver talks to its own machine
+child = Guest.forked(g, g.name + "-child")
+child.wait("a child says at once what it has", lambda s: s["assigned"] == 512 * MIB)
+check("--set of a child", child.memory("--set", "200M").returncode == 0)
+child.wait("it gives memory up, and says so itself", lambda s: s["assigned"] < 500 * MIB)
+child.wait("its heart beats", lambda s: child.info().get("guest") == "answers")
+check("the one that was forked does not", g.state()["assigned"] == 512 * MIB)
+g.do("check")
+check("a child is asked to power off", subprocess.run([umbra, "stop", child.name], timeout=60).returncode == 0)
+
 for n in range(6): # to and fro, with data in it that has to stay
     g.memory("--set", "%dM" % (380 + 37 * (n % 2) - 10 * n))
     time.sleep(0.7)

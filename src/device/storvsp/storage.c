@@ -637,6 +637,10 @@ void storage_archive(struct archive *archive, struct storage *storage)
 
 static void unit_pause(void *self) { storage_pause(self); }
 static void unit_resume(void *self) { storage_resume(self); }
+static void unit_forked(void *self)
+{
+	pthread_cond_init(&((struct storage *)self)->drained, NULL);
+}
 static void unit_archive(struct archive *archive, void *self) { storage_archive(archive, self); }
 static void unit_destroy(void *self) { storage_destroy(self); }
 static size_t unit_statistics(const void *self, char *text, size_t bytes)
@@ -646,6 +650,6 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 
 const struct unit_ops storage_unit = {
 	.name = "storage", .section = UNIT_SECTION('S', 'T', 'O', 'R'), .pause = unit_pause,
-	.resume = unit_resume,
+	.resume = unit_resume, .forked = unit_forked,
 	.destroy = unit_destroy, .archive = unit_archive, .statistics = unit_statistics,
 };
