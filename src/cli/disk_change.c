@@ -19,130 +19,135 @@ static void interrupt(int signal)
 
 static int step(void *context, uint64_t done, uint64_t all)
 {
-	struct progress *p = context;
+	struct progress *progress = context;
 
-	p->all = all;
-	progress_show(p, done);
+	progress->all = all;
+	progress_show(progress, done);
 	return interrupted ? -EINTR : 0;
 }
 
-static struct disk_job begin_job(struct progress *p)
+static struct disk_job begin_job(struct progress *progress)
 {
-	progress_begin(p, 0);
-	p->plain = true;
+	progress_begin(progress, 0);
+	progress->plain = true;
 	sigaction(SIGINT, &(struct sigaction){ .sa_handler = interrupt }, NULL);
 	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = interrupt }, NULL);
-	return (struct disk_job){ .step = step, .context = p };
+	return (struct disk_job){ .step = step, .context = progress };
 }
 
-static int end_job(struct disk *d, struct progress *p, const char *event, int error,
+static int end_job(struct disk *disk, struct progress *progress, const char *event, int error,
 		   const struct disk_error *why)
 {
 	if (!error && event)
-		disk_access_note(d, event, NULL);
-	progress_end(p);
+		disk_access_note(disk, event, NULL);
+	progress_end(progress);
 	if (interrupted && error)
-		return disk_access_close(d, complain(EXIT_UNUSABLE,
-						     "interrupted, and as sound as before",
-						     disk_path(d), "say it again to go on"));
+		return disk_access_close(disk, complain(EXIT_UNUSABLE,
+							"interrupted, and as sound as before",
+							disk_path(disk), "say it again to go on"));
 	if (error && why && why->text[0])
-		return disk_access_close(d, disk_access_refused(error, why));
-	return disk_access_close(d, error ? disk_access_failed(disk_path(d), error) : 0);
+		return disk_access_close(disk, disk_access_refused(error, why));
+	return disk_access_close(disk, error ? disk_access_failed(disk_path(disk), error) : 0);
 }
 
-int verb_disk_commit(struct arguments *a)
+int verb_disk_commit(struct arguments *arguments)
 {
-	struct disk_error e = { "" };
-	struct progress p;
+	struct disk_error error = { "" };
+	struct progress progress;
 	struct disk_job job;
-	struct disk *d;
+	struct disk *disk;
 	bool overridden;
-	int code = disk_cli_open(a, a->file, NULL, ACTION_WRITE, &d);
+	int code = disk_cli_open(arguments, arguments->file, NULL, ACTION_WRITE, &disk);
 
 	if (code)
 		return code;
-	code = disk_parent(d) ? disk_cli_admit(a, disk_parent(d), ACTION_WRITE, &overridden) : 0;
+	code = disk_parent(disk)
+		       ? disk_cli_admit(arguments, disk_parent(disk), ACTION_WRITE, &overridden)
+		       : 0;
 	if (code)
-		return disk_access_close(d, code);
-	if (disk_parent(d) && overridden)
-		disk_access_note(d, "policy overridden", json_pack("{s:s}", "reason", a->override));
-	job = begin_job(&p);
-	return end_job(d, &p, "committed", disk_commit(d, &job, &e), &e);
+		return disk_access_close(disk, code);
+	if (disk_parent(disk) && overridden)
+		disk_access_note(disk, "policy overridden",
+				 json_pack("{s:s}", "reason", arguments->override));
+	job = begin_job(&progress);
+	return end_job(disk, &progress, "committed", disk_commit(disk, &job, &error), &error);
 }
 
 /* The parents' content gets into the child's own file, where their policies no longer hold. */
 static const unsigned leaves_parent = IMAGE_ACTION(ACTION_WRITE) | IMAGE_ACTION(ACTION_EXPORT);
 
-int verb_disk_stream(struct arguments *a)
+int verb_disk_stream(struct arguments *arguments)
 {
-	struct progress p;
+	struct progress progress;
 	struct disk_job job;
-	struct disk *d;
-	int code = disk_cli_open_with(a, a->file, NULL, leaves_parent,
-				      (struct disk_options){ .write = true }, &d);
+	struct disk *disk;
+	int code = disk_cli_open_with(arguments, arguments->file, NULL, leaves_parent,
+				      (struct disk_options){ .write = true }, &disk);
 
 	if (code)
 		return code;
-	if (!disk_parent(d))
-		return disk_access_close(
-			d, complain(EXIT_USAGE, "has no parent", a->file, "nothing is to be done"));
-	job = begin_job(&p);
-	return end_job(d, &p, "streamed", disk_stream(d, &job), NULL);
+	if (!disk_parent(disk))
+		return disk_access_close(disk, complain(EXIT_USAGE, "has no parent",
+							arguments->file, "nothing is to be done"));
+	job = begin_job(&progress);
+	return end_job(disk, &progress, "streamed", disk_stream(disk, &job), NULL);
 }
 
-int verb_disk_compact(struct arguments *a)
+int verb_disk_compact(struct arguments *arguments)
 {
-	struct progress p;
+	struct progress progress;
 	struct disk_job job;
-	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
+	struct disk *disk;
+	int code =
+		disk_cli_open(arguments, arguments->file, arguments->format, ACTION_WRITE, &disk);
 
 	if (code)
 		return code;
-	job = begin_job(&p);
-	return end_job(d, &p, "compacted", disk_compact(d, &job), NULL);
+	job = begin_job(&progress);
+	return end_job(disk, &progress, "compacted", disk_compact(disk, &job), NULL);
 }
 
-int verb_disk_rebase(struct arguments *a)
+int verb_disk_rebase(struct arguments *arguments)
 {
-	struct disk_error e = { "" };
+	struct disk_error error = { "" };
 	enum disk_format format;
-	struct progress p;
+	struct progress progress;
 	struct disk_job job;
-	struct disk *d;
-	int code = a->parent ? disk_parse_format(a->parent_format, &format)
-			     : complain(EXIT_USAGE, "no new parent given", a->file,
-					"say --parent FILE");
+	struct disk *disk;
+	int code = arguments->parent ? disk_parse_format(arguments->parent_format, &format)
+				     : complain(EXIT_USAGE, "no new parent given", arguments->file,
+						"say --parent FILE");
 
 	if (!code)
-		code = disk_cli_may_fork(a, a->parent, a->parent_format);
+		code = disk_cli_may_fork(arguments, arguments->parent, arguments->parent_format);
 	if (!code)
-		code = disk_cli_open_with(a, a->file, NULL, leaves_parent,
-					  (struct disk_options){ .write = true }, &d);
+		code = disk_cli_open_with(arguments, arguments->file, NULL, leaves_parent,
+					  (struct disk_options){ .write = true }, &disk);
 	if (code)
 		return code;
-	job = begin_job(&p);
-	return end_job(d, &p, "rebased", disk_rebase(d, a->parent, format, &job, &e), &e);
+	job = begin_job(&progress);
+	return end_job(disk, &progress, "rebased",
+		       disk_rebase(disk, arguments->parent, format, &job, &error), &error);
 }
 
-int verb_disk_export_changes(struct arguments *a)
+int verb_disk_export_changes(struct arguments *arguments)
 {
-	struct disk_error e = { "" };
-	struct progress p;
+	struct disk_error error = { "" };
+	struct progress progress;
 	struct disk_job job;
-	struct disk *d;
+	struct disk *disk;
 	const char *unfinished;
-	int code = a->other && a->since
-			   ? disk_cli_open(a, a->file, NULL, ACTION_EXPORT, &d)
-			   : complain(EXIT_USAGE, "no target or no ancestor given", a->file,
+	int code = arguments->other && arguments->since
+			   ? disk_cli_open(arguments, arguments->file, NULL, ACTION_EXPORT, &disk)
+			   : complain(EXIT_USAGE, "no target or no ancestor given", arguments->file,
 				      "say export-changes FILE TARGET --since ANCESTOR");
 
 	if (code)
 		return code;
-	code = making_begin(a->other, &unfinished);
+	code = making_begin(arguments->other, &unfinished);
 	if (code)
-		return disk_access_close(d, code);
-	job = begin_job(&p);
-	code = disk_export_changes(d, a->since, unfinished, &job, &e);
-	return making_end(a->other, end_job(d, &p, NULL, code, &e));
+		return disk_access_close(disk, code);
+	job = begin_job(&progress);
+	code = disk_export_changes(disk, arguments->since, unfinished, &job, &error);
+	return making_end(arguments->other, end_job(disk, &progress, NULL, code, &error));
 }

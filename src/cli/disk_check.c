@@ -14,11 +14,12 @@
 /* What was found: a line each for people, or an object each (file, says, and what `more` has). */
 struct findings { bool as_json; json_t *all; };
 
-static void finding(struct findings *f, const char *file, json_t *more, const char *format, ...)
-	__attribute__((format(printf, 4, 5)));
+static void finding(struct findings *findings, const char *file, json_t *more, const char *format,
+		    ...) __attribute__((format(printf, 4, 5)));
 
 /* `more` may be NULL, and is released. */
-static void finding(struct findings *f, const char *file, json_t *more, const char *format, ...)
+static void finding(struct findings *findings, const char *file, json_t *more, const char *format,
+		    ...)
 {
 	char text[1024];
 	va_list list;
@@ -26,14 +27,16 @@ static void finding(struct findings *f, const char *file, json_t *more, const ch
 	va_start(list, format);
 	vsnprintf(text, sizeof(text), format, list);
 	va_end(list);
-	for (char *c = text; *c; c++) /* it may have a path that a file told us */
-		*c = (unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c;
-	if (f->as_json) {
-		json_t *j = json_pack("{s:s%, s:s%}", "file", file, strlen(file), "says", text,
-				      strlen(text));
+	for (char *character = text; *character;
+	     character++) /* it may have a path that a file told us */
+		*character =
+			(unsigned char)*character < 0x20 || *character == 0x7f ? '?' : *character;
+	if (findings->as_json) {
+		json_t *json = json_pack("{s:s%, s:s%}", "file", file, strlen(file), "says", text,
+					 strlen(text));
 
-		json_object_update(j, more);
-		json_array_append_new(f->all, j);
+		json_object_update(json, more);
+		json_array_append_new(findings->all, json);
 	} else {
 		printf("%s: %s\n", file, text);
 	}
@@ -44,9 +47,9 @@ struct fault_place { struct findings *findings; const char *path; };
 
 static void format_fault(void *context, const char *line)
 {
-	const struct fault_place *p = context;
+	const struct fault_place *place = context;
 
-	finding(p->findings, p->path, json_pack("{s:s}", "fault", "format"), "%s", line);
+	finding(place->findings, place->path, json_pack("{s:s}", "fault", "format"), "%s", line);
 }
 
 /* Content that is not what digests say, of one file or of a child's parent. */
@@ -73,21 +76,21 @@ static bool reads_parent(struct disk *child, uint64_t offset, uint64_t bytes)
 
 static int note_change(void *context, uint64_t offset, uint64_t bytes)
 {
-	struct changes *c = context;
-	bool reads = c->child && reads_parent(c->child, offset, bytes);
+	struct changes *changes = context;
+	bool reads = changes->child && reads_parent(changes->child, offset, bytes);
 	json_t *where =
-		json_pack("{s:s, s:I, s:I}", "fault", c->child ? "parent-content" : "content",
+		json_pack("{s:s, s:I, s:I}", "fault", changes->child ? "parent-content" : "content",
 			  "offset", (json_int_t)offset, "bytes", (json_int_t)bytes);
 
-	c->count++;
-	c->affecting += reads;
-	if (c->child) {
+	changes->count++;
+	changes->affecting += reads;
+	if (changes->child) {
 		json_object_set_new(where, "affects-child", json_boolean(reads));
-		finding(c->findings, c->path, where,
+		finding(changes->findings, changes->path, where,
 			"%lu bytes at %lu are not what %s was made on, which %s them", bytes,
-			offset, disk_path(c->child), reads ? "reads" : "covers");
+			offset, disk_path(changes->child), reads ? "reads" : "covers");
 	} else {
-		finding(c->findings, c->path, where,
+		finding(changes->findings, changes->path, where,
 			"%lu bytes at %lu are not what was written by a program that keeps the "
 			"rules",
 			bytes, offset);
@@ -99,136 +102,140 @@ static int note_change(void *context, uint64_t offset, uint64_t bytes)
  * Digests that are missing or of older data are made anew, where that was asked for and the file
  * can be written.
  */
-static void bring_up_to_date(struct findings *f, const struct arguments *a, const char *path,
-			     enum disk_format format)
+static void bring_up_to_date(struct findings *findings, const struct arguments *arguments,
+			     const char *path, enum disk_format format)
 {
 	struct disk_search search;
-	struct disk_options o;
-	struct disk_error e;
-	struct disk *d;
+	struct disk_options options;
+	struct disk_error error;
+	struct disk *disk;
 
-	disk_cli_search(a, &search);
-	o = disk_search_options(&search, format);
-	o.direct = a->direct;
-	o.write = true;
-	if (disk_open(path, &o, &d, &e)) {
-		finding(f, path, NULL, "its digests cannot be made: %s", e.text);
+	disk_cli_search(arguments, &search);
+	options = disk_search_options(&search, format);
+	options.direct = arguments->direct;
+	options.write = true;
+	if (disk_open(path, &options, &disk, &error)) {
+		finding(findings, path, NULL, "its digests cannot be made: %s", error.text);
 		return;
 	}
-	if (!disk_digest(d))
-		finding(f, path, NULL, "digests brought up to date");
-	disk_close(d);
+	if (!disk_digest(disk))
+		finding(findings, path, NULL, "digests brought up to date");
+	disk_close(disk);
 }
 
-static unsigned check_content(struct findings *f, struct disk *d, bool *ret_stale)
+static unsigned check_content(struct findings *findings, struct disk *disk, bool *ret_stale)
 {
-	struct changes c = { .findings = f, .path = disk_path(d) };
-	int error = disk_verify(d, note_change, &c);
+	struct changes changes = { .findings = findings, .path = disk_path(disk) };
+	int error = disk_verify(disk, note_change, &changes);
 
 	/* one that is not sound is a fault: --rebuild makes it anew */
 	*ret_stale = error == -ENOENT || error == -ESTALE;
 	if (error && !*ret_stale) {
-		finding(f, disk_path(d), json_pack("{s:s}", "fault", "content"),
+		finding(findings, disk_path(disk), json_pack("{s:s}", "fault", "content"),
 			"its content cannot be verified: %s", strerror(-error));
 		return 1;
 	}
-	return c.count;
+	return changes.count;
 }
 
-static unsigned check_link(struct findings *f, struct disk *child)
+static unsigned check_link(struct findings *findings, struct disk *child)
 {
 	struct disk *parent = disk_parent(child);
-	struct changes c = { .findings = f, .child = child, .path = disk_path(parent) };
-	struct disk_info i;
+	struct changes changes = { .findings = findings,
+				   .child = child,
+				   .path = disk_path(parent) };
+	struct disk_info info;
 	int error;
 
-	disk_info(child, &i);
-	if (!i.is_linked)
-		finding(f, disk_path(parent), json_pack("{s:s}", "fault", "identifier"),
+	disk_info(child, &info);
+	if (!info.is_linked)
+		finding(findings, disk_path(parent), json_pack("{s:s}", "fault", "identifier"),
 			"its data identifier is not the one that %s was made on", disk_path(child));
-	error = disk_verify_link(child, note_change, &c);
+	error = disk_verify_link(child, note_change, &changes);
 	if (error == -ENOENT)
-		finding(f, disk_path(child), NULL, "what %s held when it was made is not known",
-			disk_path(parent));
+		finding(findings, disk_path(child), NULL,
+			"what %s held when it was made is not known", disk_path(parent));
 	else if (error)
-		finding(f, disk_path(child), json_pack("{s:s}", "fault", "parent-content"),
+		finding(findings, disk_path(child), json_pack("{s:s}", "fault", "parent-content"),
 			"its parent's content cannot be verified: %s", strerror(-error));
-	if (!error && !i.is_linked && !c.count)
-		finding(f, disk_path(parent), NULL,
+	if (!error && !info.is_linked && !changes.count)
+		finding(findings, disk_path(parent), NULL,
 			"holds what %s was made on: umbra disk repair-link accepts it",
 			disk_path(child));
-	else if (!error && c.count)
-		finding(f, disk_path(child),
-			json_pack("{s:b, s:i}", "affected", c.affecting != 0, "changed-extents",
-				  (int)c.count),
+	else if (!error && changes.count)
+		finding(findings, disk_path(child),
+			json_pack("{s:b, s:i}", "affected", changes.affecting != 0,
+				  "changed-extents", (int)changes.count),
 			"%s by %u changed extents of its parent",
-			c.affecting ? "is affected" : "is not affected", c.count);
-	return c.count + !i.is_linked + (error && error != -ENOENT);
+			changes.affecting ? "is affected" : "is not affected", changes.count);
+	return changes.count + !info.is_linked + (error && error != -ENOENT);
 }
 
-static unsigned check_one(struct findings *f, const struct arguments *a, struct disk *d,
-			  bool *ret_stale)
+static unsigned check_one(struct findings *findings, const struct arguments *arguments,
+			  struct disk *disk, bool *ret_stale)
 {
-	struct fault_place place = { f, disk_path(d) };
-	unsigned faults = (unsigned)disk_check(d, format_fault, &place);
+	struct fault_place place = { findings, disk_path(disk) };
+	unsigned faults = (unsigned)disk_check(disk, format_fault, &place);
 
 	*ret_stale = false;
-	if (!a->quick)
-		faults += check_content(f, d, ret_stale);
-	if (a->chain && disk_parent(d))
-		faults += check_link(f, d);
+	if (!arguments->quick)
+		faults += check_content(findings, disk, ret_stale);
+	if (arguments->chain && disk_parent(disk))
+		faults += check_link(findings, disk);
 	return faults;
 }
 
 /* The content is right as it is: its digests are made anew. */
-static int rebuild(const struct arguments *a)
+static int rebuild(const struct arguments *arguments)
 {
-	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
+	struct disk *disk;
+	int code =
+		disk_cli_open(arguments, arguments->file, arguments->format, ACTION_WRITE, &disk);
 	int error;
 
 	if (code)
 		return code;
-	error = disk_digest(d);
-	return disk_access_close(d, error ? disk_access_failed(a->file, error) : 0);
+	error = disk_digest(disk);
+	return disk_access_close(disk, error ? disk_access_failed(arguments->file, error) : 0);
 }
 
 struct stale { char *path; enum disk_format format; };
 
-static unsigned chain_links(struct disk *d)
+static unsigned chain_links(struct disk *disk)
 {
 	unsigned links = 0;
 
-	for (; d; d = disk_parent(d))
+	for (; disk; disk = disk_parent(disk))
 		links++;
 	return links;
 }
 
 /* Each file, then what was out of date. Closes the disk. */
-static int check_chain(struct findings *f, const struct arguments *a, struct disk *d)
+static int check_chain(struct findings *findings, const struct arguments *arguments,
+		       struct disk *disk)
 {
-	struct stale *stale = calloc(chain_links(d), sizeof(*stale));
+	struct stale *stale = calloc(chain_links(disk), sizeof(*stale));
 	unsigned faults = 0;
 	unsigned found = 0;
 	int code;
 
-	for (struct disk *at = d; at && stale; at = a->chain ? disk_parent(at) : NULL) {
+	for (struct disk *at = disk; at && stale; at = arguments->chain ? disk_parent(at) : NULL) {
 		bool is_stale;
 
-		faults += check_one(f, a, at, &is_stale);
+		faults += check_one(findings, arguments, at, &is_stale);
 		if (is_stale)
 			stale[found++] =
 				(struct stale){ strdup(disk_path(at)), disk_format_of(at) };
 	}
 	if (!faults)
-		finding(f, a->file, NULL, "no fault%s",
-			disk_parent(d) ? ", and its parents are what it was made on" : "");
-	code = disk_access_close(d, faults || !stale ? EXIT_UNUSABLE : 0);
+		finding(findings, arguments->file, NULL, "no fault%s",
+			disk_parent(disk) ? ", and its parents are what it was made on" : "");
+	code = disk_access_close(disk, faults || !stale ? EXIT_UNUSABLE : 0);
 	for (unsigned n = 0; n < found; n++) {
-		if (!faults && stale[n].path && a->digests)
-			bring_up_to_date(f, a, stale[n].path, stale[n].format);
+		if (!faults && stale[n].path && arguments->digests)
+			bring_up_to_date(findings, arguments, stale[n].path, stale[n].format);
 		else if (!faults && stale[n].path)
-			finding(f, stale[n].path, NULL,
+			finding(findings, stale[n].path, NULL,
 				"has no digests of its data as it is: check --digests makes them");
 		free(stale[n].path);
 	}
@@ -236,73 +243,77 @@ static int check_chain(struct findings *f, const struct arguments *a, struct dis
 	return code;
 }
 
-int verb_disk_check(struct arguments *a)
+int verb_disk_check(struct arguments *arguments)
 {
-	struct findings f = { .as_json = a->json };
-	struct disk *d;
-	int code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_INSPECT),
-				      (struct disk_options){ .accept_changed = a->chain }, &d);
+	struct findings findings = { .as_json = arguments->json };
+	struct disk *disk;
+	int code = disk_cli_open_with(
+		arguments, arguments->file, arguments->format, IMAGE_ACTION(ACTION_INSPECT),
+		(struct disk_options){ .accept_changed = arguments->chain }, &disk);
 
 	if (code)
 		return code;
-	if (a->rebuild) {
-		code = disk_access_close(d, 0);
-		return code ? code : rebuild(a);
+	if (arguments->rebuild) {
+		code = disk_access_close(disk, 0);
+		return code ? code : rebuild(arguments);
 	}
-	f.all = json_array();
-	code = check_chain(&f, a, d);
-	if (a->json)
-		print_json(json_pack("{s:b, s:O}", "sound", !code, "findings", f.all));
-	json_decref(f.all);
+	findings.all = json_array();
+	code = check_chain(&findings, arguments, disk);
+	if (arguments->json)
+		print_json(json_pack("{s:b, s:O}", "sound", !code, "findings", findings.all));
+	json_decref(findings.all);
 	return code;
 }
 
 /* ---- repair-link ---- */
 
-int verb_disk_repair_link(struct arguments *a)
+int verb_disk_repair_link(struct arguments *arguments)
 {
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error failure;
+	struct disk *disk;
 	int code, error;
 
-	if (!a->reason)
-		return complain(EXIT_USAGE, "no reason given", a->file,
+	if (!arguments->reason)
+		return complain(EXIT_USAGE, "no reason given", arguments->file,
 				"say why the parent is right as it is: --reason TEXT");
-	code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_ANNOTATE),
-				  (struct disk_options){ .write = true, .accept_changed = true },
-				  &d);
+	code = disk_cli_open_with(
+		arguments, arguments->file, arguments->format, IMAGE_ACTION(ACTION_ANNOTATE),
+		(struct disk_options){ .write = true, .accept_changed = true }, &disk);
 	if (code)
 		return code;
-	error = disk_repair_link(d, &e);
+	error = disk_repair_link(disk, &failure);
 	if (!error)
-		disk_access_note(d, "link repaired", json_pack("{s:s}", "reason", a->reason));
-	return disk_access_close(d, error ? disk_access_refused(error, &e) : 0);
+		disk_access_note(disk, "link repaired",
+				 json_pack("{s:s}", "reason", arguments->reason));
+	return disk_access_close(disk, error ? disk_access_refused(error, &failure) : 0);
 }
 
 /* ---- freeze ---- */
 
-int verb_disk_freeze(struct arguments *a)
+int verb_disk_freeze(struct arguments *arguments)
 {
 	const char *places[PLACES + 2] = { NULL };
-	struct disk_error e;
-	const char *reason = a->reason ? a->reason : "children are made on it";
-	struct disk *d;
+	struct disk_error failure;
+	const char *reason = arguments->reason ? arguments->reason : "children are made on it";
+	struct disk *disk;
 	char *copy;
 	int error;
-	int code = disk_cli_open_with(a, a->file, a->format, IMAGE_ACTION(ACTION_ANNOTATE),
-				      (struct disk_options){ .write = true, .thaw = a->undo }, &d);
+	int code = disk_cli_open_with(
+		arguments, arguments->file, arguments->format, IMAGE_ACTION(ACTION_ANNOTATE),
+		(struct disk_options){ .write = true, .thaw = arguments->undo }, &disk);
 
 	if (code)
 		return code;
-	copy = strdup(a->file);
+	copy = strdup(arguments->file);
 	places[0] = copy ? dirname(copy) : ".";
-	for (unsigned n = 0; n < a->place_count; n++)
-		places[n + 1] = a->places[n];
-	if (!a->undo)
-		disk_access_note(d, "frozen", json_pack("{s:s}", "reason", reason));
-	error = a->undo ? disk_thaw(d, places, &e) : disk_freeze(d, reason, &e);
-	if (!error && a->undo)
-		disk_access_note(d, "thawed", NULL);
+	for (unsigned n = 0; n < arguments->place_count; n++)
+		places[n + 1] = arguments->places[n];
+	if (!arguments->undo)
+		disk_access_note(disk, "frozen", json_pack("{s:s}", "reason", reason));
+	error = arguments->undo ? disk_thaw(disk, places, &failure)
+				: disk_freeze(disk, reason, &failure);
+	if (!error && arguments->undo)
+		disk_access_note(disk, "thawed", NULL);
 	free(copy);
-	return disk_access_close(d, error ? disk_access_refused(error, &e) : 0);
+	return disk_access_close(disk, error ? disk_access_refused(error, &failure) : 0);
 }

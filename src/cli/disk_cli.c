@@ -13,12 +13,12 @@ int disk_parse_format(const char *text, enum disk_format *ret)
 	return complain(EXIT_USAGE, "not a format", text, "say vhdx, vhd, raw, qcow2 or vmdk");
 }
 
-void disk_cli_search(const struct arguments *a, struct disk_search *ret)
+void disk_cli_search(const struct arguments *arguments, struct disk_search *ret)
 {
 	memset(ret, 0, sizeof(*ret));
-	for (unsigned n = 0; n < a->place_count; n++)
-		ret->parents[n] = a->places[n];
-	ret->override = a->override;
+	for (unsigned n = 0; n < arguments->place_count; n++)
+		ret->parents[n] = arguments->places[n];
+	ret->override = arguments->override;
 	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", ret->user_policy,
 			  sizeof(ret->user_policy)))
 		ret->user_policy[0] = 0;
@@ -27,7 +27,7 @@ void disk_cli_search(const struct arguments *a, struct disk_search *ret)
 		ret->catalog[0] = 0;
 }
 
-int disk_cli_open_with(const struct arguments *a, const char *path, const char *format,
+int disk_cli_open_with(const struct arguments *arguments, const char *path, const char *format,
 		       unsigned actions, struct disk_options more, struct disk **ret)
 {
 	struct disk_search search;
@@ -36,27 +36,27 @@ int disk_cli_open_with(const struct arguments *a, const char *path, const char *
 
 	if (code)
 		return code;
-	disk_cli_search(a, &search);
-	more.direct |= a->direct;
+	disk_cli_search(arguments, &search);
+	more.direct |= arguments->direct;
 	return disk_access_open(&search, path, is, actions, more, ret);
 }
 
-int disk_cli_open(const struct arguments *a, const char *path, const char *format,
+int disk_cli_open(const struct arguments *arguments, const char *path, const char *format,
 		  enum image_action action, struct disk **ret)
 {
-	const struct disk_options o = { .write = action == ACTION_WRITE ||
-						 action == ACTION_ANNOTATE };
+	const struct disk_options options = { .write = action == ACTION_WRITE ||
+						       action == ACTION_ANNOTATE };
 
-	return disk_cli_open_with(a, path, format, IMAGE_ACTION(action), o, ret);
+	return disk_cli_open_with(arguments, path, format, IMAGE_ACTION(action), options, ret);
 }
 
 /* ---- output ---- */
 
-void print_json(json_t *j)
+void print_json(json_t *json)
 {
-	json_dumpf(j, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+	json_dumpf(json, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
 	puts("");
-	json_decref(j);
+	json_decref(json);
 }
 
 void print_safely(const char *text)
@@ -67,39 +67,40 @@ void print_safely(const char *text)
 
 /* ---- progress on a terminal ---- */
 
-static double seconds_since(const struct timespec *t)
+static double seconds_since(const struct timespec *when)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)(now.tv_sec - t->tv_sec) + (double)(now.tv_nsec - t->tv_nsec) / 1e9;
+	return (double)(now.tv_sec - when->tv_sec) + (double)(now.tv_nsec - when->tv_nsec) / 1e9;
 }
 
-void progress_begin(struct progress *p, uint64_t all)
+void progress_begin(struct progress *progress, uint64_t all)
 {
-	*p = (struct progress){ .all = all, .on = isatty(STDERR_FILENO) };
-	clock_gettime(CLOCK_MONOTONIC, &p->begin);
+	*progress = (struct progress){ .all = all, .on = isatty(STDERR_FILENO) };
+	clock_gettime(CLOCK_MONOTONIC, &progress->begin);
 }
 
-void progress_show(struct progress *p, uint64_t done)
+void progress_show(struct progress *progress, uint64_t done)
 {
-	double seconds = seconds_since(&p->begin);
+	double seconds = seconds_since(&progress->begin);
 	double rate = seconds > 0 ? (double)done / seconds : 0;
 
-	if (!p->on || !p->all || (done < p->all && done - p->shown < p->all / 200 + 1))
+	if (!progress->on || !progress->all ||
+	    (done < progress->all && done - progress->shown < progress->all / 200 + 1))
 		return;
-	p->shown = done;
-	fprintf(stderr, "\r%5.1f %%  ", 100.0 * (double)done / (double)p->all);
-	if (!p->plain)
+	progress->shown = done;
+	fprintf(stderr, "\r%5.1f %%  ", 100.0 * (double)done / (double)progress->all);
+	if (!progress->plain)
 		fprintf(stderr, "%6.0f MiB/s  ", rate / 1048576);
-	fprintf(stderr, "%4.0f s left ", rate > 0 ? (double)(p->all - done) / rate : 0);
-	if (done == p->all)
-		progress_end(p);
+	fprintf(stderr, "%4.0f s left ", rate > 0 ? (double)(progress->all - done) / rate : 0);
+	if (done == progress->all)
+		progress_end(progress);
 }
 
-void progress_end(struct progress *p)
+void progress_end(struct progress *progress)
 {
-	if (p->on && p->shown)
+	if (progress->on && progress->shown)
 		fputc('\n', stderr);
-	p->shown = 0;
+	progress->shown = 0;
 }

@@ -34,23 +34,23 @@ int making_refused(const char *path, int error, const struct disk_error *why);
 /* Each returns the exit code. */
 int disk_parse_format(const char *text, enum disk_format *ret);
 /* Opens for what will be done with it, if the policies allow that. */
-int disk_cli_open(const struct arguments *a, const char *path, const char *format,
+int disk_cli_open(const struct arguments *arguments, const char *path, const char *format,
 		  enum image_action action, struct disk **ret);
 /* For several actions (IMAGE_ACTION()); of `more`, write, direct, accept_changed and thaw count. */
-int disk_cli_open_with(const struct arguments *a, const char *path, const char *format,
+int disk_cli_open_with(const struct arguments *arguments, const char *path, const char *format,
 		       unsigned actions, struct disk_options more, struct disk **ret);
 /* Where parents may lie and are looked for, and the user's files that decide about it. */
-void disk_cli_search(const struct arguments *a, struct disk_search *ret);
+void disk_cli_search(const struct arguments *arguments, struct disk_search *ret);
 /* A disk that is open. 0 or the exit code. */
-int disk_cli_admit(const struct arguments *a, struct disk *disk, enum image_action action,
+int disk_cli_admit(const struct arguments *arguments, struct disk *disk, enum image_action action,
 		   bool *ret_overridden);
 /* The same for a disk in use: 0, -EPERM with *why. */
 int disk_cli_allows(struct disk *disk, enum image_action action, struct disk_error *why);
 /* Into the history of a file that nobody has open; `more` is released. */
-int disk_cli_note_closed(const struct arguments *a, const char *path, enum disk_format format,
-			 const char *event, json_t *more);
+int disk_cli_note_closed(const struct arguments *arguments, const char *path,
+			 enum disk_format format, const char *event, json_t *more);
 /* Whether children may be made on a file. */
-int disk_cli_may_fork(const struct arguments *a, const char *parent, const char *format);
+int disk_cli_may_fork(const struct arguments *arguments, const char *parent, const char *format);
 
 /* Released; escaped, so that it may have what a file told us. */
 void print_json(json_t *json);
@@ -70,14 +70,14 @@ void progress_end(struct progress *progress);
 /* A file of the user under $VARIABLE or ~/OTHERWISE. */
 int cli_user_file(const char *variable, const char *otherwise, const char *name, char *to,
 		  size_t bytes);
-int verb_disk_check(struct arguments *a);
-int verb_disk_repair_link(struct arguments *a);
-int verb_disk_freeze(struct arguments *a);
-int verb_disk_commit(struct arguments *a);
-int verb_disk_stream(struct arguments *a);
-int verb_disk_compact(struct arguments *a);
-int verb_disk_rebase(struct arguments *a);
-int verb_disk_export_changes(struct arguments *a);
-int verb_disk_serve(struct arguments *a);
+int verb_disk_check(struct arguments *arguments);
+int verb_disk_repair_link(struct arguments *arguments);
+int verb_disk_freeze(struct arguments *arguments);
+int verb_disk_commit(struct arguments *arguments);
+int verb_disk_stream(struct arguments *arguments);
+int verb_disk_compact(struct arguments *arguments);
+int verb_disk_rebase(struct arguments *arguments);
+int verb_disk_export_changes(struct arguments *arguments);
+int verb_disk_serve(struct arguments *arguments);
 /* The same of a disk that is being served at a->socket. */
-int disk_ask_server(const struct arguments *a, const char *what, const char *file);
+int disk_ask_server(const struct arguments *arguments, const char *what, const char *file);

@@ -25,64 +25,65 @@ int cli_user_file(const char *variable, const char *otherwise, const char *name,
 	return used < 0 || (size_t)used >= bytes ? -ENAMETOOLONG : 0;
 }
 
-static int policies_admit(struct disk *d, enum image_action action,
+static int policies_admit(struct disk *disk, enum image_action action,
 			  const struct disk_search *search, const char *override,
-			  bool *ret_overridden, struct image_refusal *r)
+			  bool *ret_overridden, struct image_refusal *refusal)
 {
 	const struct image_policies files = disk_search_policies(search);
 
-	return image_admit(d, action, &files, override, ret_overridden, r);
+	return image_admit(disk, action, &files, override, ret_overridden, refusal);
 }
 
-int disk_cli_allows(struct disk *d, enum image_action action, struct disk_error *why)
+int disk_cli_allows(struct disk *disk, enum image_action action, struct disk_error *why)
 {
 	const struct arguments none = { 0 };
 	struct disk_search search;
-	struct image_refusal r;
+	struct image_refusal refusal;
 	bool overridden;
 	int error;
 
 	disk_cli_search(&none, &search);
-	error = policies_admit(d, action, &search, NULL, &overridden, &r);
+	error = policies_admit(disk, action, &search, NULL, &overridden, &refusal);
 
 	if (error)
 		snprintf(why->text, sizeof(why->text), "%.100s: %.200s (%s, says %.100s)",
-			 disk_path(d), r.text, r.rule, r.who);
+			 disk_path(disk), refusal.text, refusal.rule, refusal.who);
 	return error;
 }
 
-int disk_cli_admit(const struct arguments *a, struct disk *d, enum image_action action,
+int disk_cli_admit(const struct arguments *arguments, struct disk *disk, enum image_action action,
 		   bool *ret_overridden)
 {
 	struct disk_search search;
-	struct image_refusal r;
+	struct image_refusal refusal;
 	int error;
 
-	disk_cli_search(a, &search);
-	error = policies_admit(d, action, &search, a->override, ret_overridden, &r);
-	return error ? disk_access_forbidden(disk_path(d), &r) : 0;
+	disk_cli_search(arguments, &search);
+	error = policies_admit(disk, action, &search, arguments->override, ret_overridden,
+			       &refusal);
+	return error ? disk_access_forbidden(disk_path(disk), &refusal) : 0;
 }
 
-int disk_cli_note_closed(const struct arguments *a, const char *path, enum disk_format format,
-			 const char *event, json_t *more)
+int disk_cli_note_closed(const struct arguments *arguments, const char *path,
+			 enum disk_format format, const char *event, json_t *more)
 {
 	struct disk_search search;
-	struct disk_options o;
-	struct disk_error e;
-	struct disk *d;
+	struct disk_options options;
+	struct disk_error failure;
+	struct disk *disk;
 	int error;
 
-	disk_cli_search(a, &search);
-	o = disk_search_options(&search, format);
-	o.write = true;
-	error = disk_open(path, &o, &d, &e);
+	disk_cli_search(arguments, &search);
+	options = disk_search_options(&search, format);
+	options.write = true;
+	error = disk_open(path, &options, &disk, &failure);
 	if (error) {
 		json_decref(more);
 		return error;
 	}
-	if (disk_has_history(d))
-		error = image_add_history(d, "umbra disk", event, more);
+	if (disk_has_history(disk))
+		error = image_add_history(disk, "umbra disk", event, more);
 	else
 		json_decref(more);
-	return disk_close(d) ?: error;
+	return disk_close(disk) ?: error;
 }

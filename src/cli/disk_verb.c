@@ -52,7 +52,7 @@ static int bad_size(const char *text)
 	return complain(EXIT_USAGE, "not a size", text, "say for example 4G");
 }
 
-static int parse(int argc, char **argv, struct arguments *a)
+static int parse(int argc, char **argv, struct arguments *arguments)
 {
 	static const struct option longs[] = {
 		{ "size", 1, 0, 's' },
@@ -83,42 +83,46 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{ "help", 0, 0, 'h' },
 		{ 0 },
 	};
-	int c;
+	int option;
 
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		bool good = true;
 
-		switch (c) {
-		case 's': good = a->has_size = parse_size(optarg, &a->size); break;
-		case 'b': good = parse_size(optarg, &a->block); break;
-		case 'S': good = parse_size(optarg, &a->sector); break;
-		case 'o': good = a->has_offset = parse_size(optarg, &a->offset); break;
-		case 'l': good = a->has_length = parse_size(optarg, &a->length); break;
-		case 'p': a->parent = optarg; break;
+		switch (option) {
+		case 's': good = arguments->has_size = parse_size(optarg, &arguments->size); break;
+		case 'b': good = parse_size(optarg, &arguments->block); break;
+		case 'S': good = parse_size(optarg, &arguments->sector); break;
+		case 'o':
+			good = arguments->has_offset = parse_size(optarg, &arguments->offset);
+			break;
+		case 'l':
+			good = arguments->has_length = parse_size(optarg, &arguments->length);
+			break;
+		case 'p': arguments->parent = optarg; break;
 		case 'P':
-			if (a->place_count == PLACES)
+			if (arguments->place_count == PLACES)
 				return complain(EXIT_USAGE, "more places than 16", optarg,
 						"name a directory above them");
-			a->places[a->place_count++] = optarg;
+			arguments->places[arguments->place_count++] = optarg;
 			break;
-		case 'f': a->from = optarg; break;
-		case 't': a->to = optarg; break;
-		case 'F': a->format = optarg; break;
-		case 'O': a->other_format = optarg; break;
-		case 'x': a->fixed = true; break;
-		case 'j': a->json = true; break;
-		case 'c': a->chain = true; break;
-		case 'q': a->quick = true; break;
-		case 'u': a->undo = true; break;
-		case 'B': a->rebuild = true; break;
-		case 'd': a->digests = true; break;
-		case 'r': a->reason = optarg; break;
-		case 'i': a->since = optarg; break;
-		case 'k': a->socket = optarg; break;
-		case 'R': a->read_only = true; break;
-		case 'V': a->override = optarg; break;
-		case 'D': a->direct = true; break;
-		case 'G': a->parent_format = optarg; break;
+		case 'f': arguments->from = optarg; break;
+		case 't': arguments->to = optarg; break;
+		case 'F': arguments->format = optarg; break;
+		case 'O': arguments->other_format = optarg; break;
+		case 'x': arguments->fixed = true; break;
+		case 'j': arguments->json = true; break;
+		case 'c': arguments->chain = true; break;
+		case 'q': arguments->quick = true; break;
+		case 'u': arguments->undo = true; break;
+		case 'B': arguments->rebuild = true; break;
+		case 'd': arguments->digests = true; break;
+		case 'r': arguments->reason = optarg; break;
+		case 'i': arguments->since = optarg; break;
+		case 'k': arguments->socket = optarg; break;
+		case 'R': arguments->read_only = true; break;
+		case 'V': arguments->override = optarg; break;
+		case 'D': arguments->direct = true; break;
+		case 'G': arguments->parent_format = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}
@@ -126,29 +130,30 @@ static int parse(int argc, char **argv, struct arguments *a)
 			return bad_size(optarg);
 	}
 	if (optind < argc)
-		a->file = argv[optind++];
+		arguments->file = argv[optind++];
 	if (optind < argc)
-		a->other = argv[optind++];
+		arguments->other = argv[optind++];
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind],
 				"see umbra disk --help");
-	return a->file || a->socket
+	return arguments->file || arguments->socket
 		       ? 0
 		       : complain(EXIT_USAGE, "no file given", "disk", "see umbra disk --help");
 }
 
 /* ---- verbs ---- */
 
-int disk_cli_may_fork(const struct arguments *a, const char *parent, const char *format)
+int disk_cli_may_fork(const struct arguments *arguments, const char *parent, const char *format)
 {
-	struct disk *d;
-	int code = disk_cli_open(a, parent, format, ACTION_FORK, &d);
+	struct disk *disk;
+	int code = disk_cli_open(arguments, parent, format, ACTION_FORK, &disk);
 
-	return code ? code : disk_access_close(d, 0);
+	return code ? code : disk_access_close(disk, 0);
 }
 
 /* Whether it opens as it was made, with these places of parents; and its history's first line. */
-static int make_file(const struct arguments *a, const char *path, const struct disk_create *what)
+static int make_file(const struct arguments *arguments, const char *path,
+		     const struct disk_create *what)
 {
 	struct disk_search search;
 	struct disk_options options;
@@ -162,7 +167,7 @@ static int make_file(const struct arguments *a, const char *path, const struct d
 		return code;
 	error = disk_create(unfinished, what, &why);
 	if (!error && what->parent) {
-		disk_cli_search(a, &search);
+		disk_cli_search(arguments, &search);
 		options = disk_search_options(&search, what->format);
 		error = disk_open(unfinished, &options, &disk, &why);
 		if (!error)
@@ -175,41 +180,42 @@ static int make_file(const struct arguments *a, const char *path, const struct d
 							strlen(what->parent))
 					    : NULL;
 
-		error = disk_cli_note_closed(a, unfinished, what->format, "created", from);
+		error = disk_cli_note_closed(arguments, unfinished, what->format, "created", from);
 		code = error ? disk_access_failed(path, error) : 0;
 	}
 	return making_end(path, code);
 }
 
 /* What a parent is when nothing is said: of a VHD child it can only be VHD. */
-static const char *parent_format_of(const struct arguments *a)
+static const char *parent_format_of(const struct arguments *arguments)
 {
-	if (a->parent_format)
-		return a->parent_format;
-	return a->format && !strcmp(a->format, "vhd") ? "vhd" : NULL;
+	if (arguments->parent_format)
+		return arguments->parent_format;
+	return arguments->format && !strcmp(arguments->format, "vhd") ? "vhd" : NULL;
 }
 
-static int verb_create(struct arguments *a)
+static int verb_create(struct arguments *arguments)
 {
-	struct disk_create what = { .size_bytes = a->size,
-				    .block_bytes = (uint32_t)a->block,
-				    .logical_sector_bytes = (uint32_t)a->sector,
-				    .fixed = a->fixed,
-				    .parent = a->parent };
-	int error = disk_parse_format(a->format, &what.format);
+	struct disk_create what = { .size_bytes = arguments->size,
+				    .block_bytes = (uint32_t)arguments->block,
+				    .logical_sector_bytes = (uint32_t)arguments->sector,
+				    .fixed = arguments->fixed,
+				    .parent = arguments->parent };
+	int error = disk_parse_format(arguments->format, &what.format);
 
 	if (!error)
-		error = disk_parse_format(parent_format_of(a), &what.parent_format);
+		error = disk_parse_format(parent_format_of(arguments), &what.parent_format);
 	if (error)
 		return error;
-	if (a->has_size == (a->parent != NULL))
-		return complain(EXIT_USAGE, "either a size or a parent", a->file,
+	if (arguments->has_size == (arguments->parent != NULL))
+		return complain(EXIT_USAGE, "either a size or a parent", arguments->file,
 				"say --size S or --parent FILE");
-	if (a->block > UINT32_MAX || a->sector > UINT32_MAX)
-		return complain(EXIT_USAGE, "a block or sector size that no format has", a->file,
-				"see umbra disk --help");
-	error = what.parent ? disk_cli_may_fork(a, what.parent, parent_format_of(a)) : 0;
-	return error ? error : make_file(a, a->file, &what);
+	if (arguments->block > UINT32_MAX || arguments->sector > UINT32_MAX)
+		return complain(EXIT_USAGE, "a block or sector size that no format has",
+				arguments->file, "see umbra disk --help");
+	error = what.parent ? disk_cli_may_fork(arguments, what.parent, parent_format_of(arguments))
+			    : 0;
+	return error ? error : make_file(arguments, arguments->file, &what);
 }
 
 static json_t *id_json(struct guid id)
@@ -220,37 +226,37 @@ static json_t *id_json(struct guid id)
 	return json_string(text);
 }
 
-static const char *disk_type_name(const struct disk_info *i)
+static const char *disk_type_name(const struct disk_info *info)
 {
-	if (i->has_parent)
+	if (info->has_parent)
 		return "differencing";
-	return i->fixed ? "fixed" : "dynamic";
+	return info->fixed ? "fixed" : "dynamic";
 }
 
-static json_t *info_json(const struct disk *d)
+static json_t *info_json(const struct disk *disk)
 {
-	struct disk_info i;
-	json_t *j;
+	struct disk_info info;
+	json_t *json;
 
-	disk_info(d, &i);
-	j = json_pack("{s:s%, s:s, s:I, s:I, s:I, s:i, s:i}", "file", disk_path(d),
-		      strlen(disk_path(d)), "format", disk_format_name(i.format), "size",
-		      (json_int_t)i.size_bytes, "file-size", (json_int_t)i.file_bytes, "allocated",
-		      (json_int_t)i.allocated_bytes, "logical-sector-size",
-		      (int)i.logical_sector_bytes, "physical-sector-size",
-		      (int)i.physical_sector_bytes);
-	if (!j || (i.format != DISK_VHDX && i.format != DISK_VHD))
-		return j;
-	json_object_set_new(j, "type", json_string(disk_type_name(&i)));
-	json_object_set_new(j, "block-size", json_integer(i.block_bytes));
-	json_object_set_new(j, "blocks", json_integer((json_int_t)i.blocks));
-	json_object_set_new(j, "blocks-present", json_integer((json_int_t)i.blocks_present));
-	json_object_set_new(j, "file-id", id_json(i.file_id));
-	json_object_set_new(j, "data-id", id_json(i.data_id));
-	json_object_set_new(j, "disk-id", id_json(i.disk_id));
-	if (i.has_parent)
-		json_object_set_new(j, "parent-data-id", id_json(i.parent_data_id));
-	return j;
+	disk_info(disk, &info);
+	json = json_pack("{s:s%, s:s, s:I, s:I, s:I, s:i, s:i}", "file", disk_path(disk),
+			 strlen(disk_path(disk)), "format", disk_format_name(info.format), "size",
+			 (json_int_t)info.size_bytes, "file-size", (json_int_t)info.file_bytes,
+			 "allocated", (json_int_t)info.allocated_bytes, "logical-sector-size",
+			 (int)info.logical_sector_bytes, "physical-sector-size",
+			 (int)info.physical_sector_bytes);
+	if (!json || (info.format != DISK_VHDX && info.format != DISK_VHD))
+		return json;
+	json_object_set_new(json, "type", json_string(disk_type_name(&info)));
+	json_object_set_new(json, "block-size", json_integer(info.block_bytes));
+	json_object_set_new(json, "blocks", json_integer((json_int_t)info.blocks));
+	json_object_set_new(json, "blocks-present", json_integer((json_int_t)info.blocks_present));
+	json_object_set_new(json, "file-id", id_json(info.file_id));
+	json_object_set_new(json, "data-id", id_json(info.data_id));
+	json_object_set_new(json, "disk-id", id_json(info.disk_id));
+	if (info.has_parent)
+		json_object_set_new(json, "parent-data-id", id_json(info.parent_data_id));
+	return json;
 }
 
 /* A value may be a path that a file told us. */
@@ -262,12 +268,12 @@ static void print_line(const char *key, const char *value)
 }
 
 /* The same keys for people, one a line. */
-static void print_plain(const json_t *j)
+static void print_plain(const json_t *json)
 {
 	const char *key;
 	json_t *value;
 
-	json_object_foreach((json_t *)(uintptr_t)j, key, value)
+	json_object_foreach((json_t *)(uintptr_t)json, key, value)
 	{
 		if (json_is_integer(value))
 			printf("%-22s %lld\n", key, (long long)json_integer_value(value));
@@ -276,71 +282,75 @@ static void print_plain(const json_t *j)
 	}
 }
 
-static int verb_info(struct arguments *a)
+static int verb_info(struct arguments *arguments)
 {
-	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, ACTION_INSPECT, &d);
+	struct disk *disk;
+	int code =
+		disk_cli_open(arguments, arguments->file, arguments->format, ACTION_INSPECT, &disk);
 	json_t *all;
 
 	if (code)
 		return code;
 	all = json_array();
-	for (const struct disk *at = d; at; at = a->chain ? disk_parent(at) : NULL)
+	for (const struct disk *at = disk; at; at = arguments->chain ? disk_parent(at) : NULL)
 		json_array_append_new(all, info_json(at));
-	if (a->json)
-		print_json(json_incref(a->chain ? all : json_array_get(all, 0)));
+	if (arguments->json)
+		print_json(json_incref(arguments->chain ? all : json_array_get(all, 0)));
 	else
 		for (size_t n = 0; n < json_array_size(all); n++) {
 			printf("%s", n ? "\n" : "");
 			print_plain(json_array_get(all, n));
 		}
 	json_decref(all);
-	return disk_access_close(d, 0);
+	return disk_access_close(disk, 0);
 }
 
-static int verb_map(struct arguments *a)
+static int verb_map(struct arguments *arguments)
 {
 	static const char *const kinds[] = { "parent", "zero", "data" };
-	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, ACTION_INSPECT, &d);
+	struct disk *disk;
+	int code =
+		disk_cli_open(arguments, arguments->file, arguments->format, ACTION_INSPECT, &disk);
 	int error = 0;
 	json_t *all = json_array();
 	struct disk_range range = { .bytes = 0 };
 
-	for (uint64_t at = 0; !code && !error && at < disk_size_bytes(d); at += range.bytes) {
-		error = disk_range(d, at, disk_size_bytes(d) - at, &range);
-		if (!error && a->json)
+	for (uint64_t at = 0; !code && !error && at < disk_size_bytes(disk); at += range.bytes) {
+		error = disk_range(disk, at, disk_size_bytes(disk) - at, &range);
+		if (!error && arguments->json)
 			json_array_append_new(
 				all, json_pack("{s:I, s:I, s:s}", "start", (json_int_t)at, "length",
 					       (json_int_t)range.bytes, "kind", kinds[range.kind]));
 		else if (!error)
 			printf("%16lu %16lu %s\n", at, range.bytes, kinds[range.kind]);
 	}
-	if (!code && a->json)
+	if (!code && arguments->json)
 		print_json(json_incref(all));
 	json_decref(all);
 	if (code)
 		return code;
-	return disk_access_close(d, error ? disk_access_failed(a->file, error) : 0);
+	return disk_access_close(disk, error ? disk_access_failed(arguments->file, error) : 0);
 }
 
-static int whole_sectors(const struct disk *d, uint64_t bytes, const char *path)
+static int whole_sectors(const struct disk *disk, uint64_t bytes, const char *path)
 {
-	if (!(bytes & (disk_sector_bytes(d) - 1)))
+	if (!(bytes & (disk_sector_bytes(disk) - 1)))
 		return 0;
-	return complain(
-		EXIT_USAGE, "an offset, length or size that is no whole number of sectors", path,
-		disk_sector_bytes(d) == 512 ? "say a multiple of 512" : "say a multiple of 4096");
+	return complain(EXIT_USAGE, "an offset, length or size that is no whole number of sectors",
+			path,
+			disk_sector_bytes(disk) == 512 ? "say a multiple of 512"
+						       : "say a multiple of 4096");
 }
 
-static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
+static int copy_out(struct disk *disk, const struct arguments *arguments, uint8_t *buffer)
 {
-	for (uint64_t done = 0; done < a->length;) {
-		size_t n = a->length - done < COPY_BYTES ? a->length - done : COPY_BYTES;
-		int error = disk_read(d, a->offset + done, buffer, n);
+	for (uint64_t done = 0; done < arguments->length;) {
+		size_t n = arguments->length - done < COPY_BYTES ? arguments->length - done
+								 : COPY_BYTES;
+		int error = disk_read(disk, arguments->offset + done, buffer, n);
 
 		if (error)
-			return disk_access_failed(a->file, error);
+			return disk_access_failed(arguments->file, error);
 		if (fwrite(buffer, 1, n, stdout) != n)
 			return complain(EXIT_UNUSABLE, strerror(errno), "standard output",
 					"make room");
@@ -351,70 +361,76 @@ static int copy_out(struct disk *d, const struct arguments *a, uint8_t *buffer)
 		       : 0;
 }
 
-static int verb_read(struct arguments *a)
+static int verb_read(struct arguments *arguments)
 {
-	struct disk *d;
-	int code = disk_cli_open(a, a->file, a->format, ACTION_EXPORT, &d);
+	struct disk *disk;
+	int code =
+		disk_cli_open(arguments, arguments->file, arguments->format, ACTION_EXPORT, &disk);
 	uint8_t *buffer = malloc(COPY_BYTES);
 
 	if (code) {
 		free(buffer);
 		return code;
 	}
-	code = whole_sectors(d, a->offset | a->length, a->file);
-	if (!code && !a->has_length)
-		a->length = a->offset < disk_size_bytes(d) ? disk_size_bytes(d) - a->offset : 0;
-	code = disk_access_close(d, code ? code : copy_out(d, a, buffer));
+	code = whole_sectors(disk, arguments->offset | arguments->length, arguments->file);
+	if (!code && !arguments->has_length)
+		arguments->length = arguments->offset < disk_size_bytes(disk)
+					    ? disk_size_bytes(disk) - arguments->offset
+					    : 0;
+	code = disk_access_close(disk, code ? code : copy_out(disk, arguments, buffer));
 	free(buffer);
 	return code;
 }
 
-static int copy_in(struct disk *d, const struct arguments *a, FILE *from, uint8_t *buffer)
+static int copy_in(struct disk *disk, const struct arguments *arguments, FILE *from,
+		   uint8_t *buffer)
 {
-	uint64_t at = a->offset;
+	uint64_t at = arguments->offset;
 	size_t n;
 
 	while ((n = fread(buffer, 1, COPY_BYTES, from))) {
-		size_t whole = (n + disk_sector_bytes(d) - 1) / disk_sector_bytes(d) *
-			       disk_sector_bytes(d);
+		size_t whole = (n + disk_sector_bytes(disk) - 1) / disk_sector_bytes(disk) *
+			       disk_sector_bytes(disk);
 		int error = 0;
 
 		if (whole != n) /* the rest of the last sector stays as it is */
-			error = disk_read(d, at + whole - disk_sector_bytes(d), buffer + COPY_BYTES,
-					  disk_sector_bytes(d));
+			error = disk_read(disk, at + whole - disk_sector_bytes(disk),
+					  buffer + COPY_BYTES, disk_sector_bytes(disk));
 		if (whole != n && !error)
-			memcpy(buffer + n, buffer + COPY_BYTES + n % disk_sector_bytes(d),
+			memcpy(buffer + n, buffer + COPY_BYTES + n % disk_sector_bytes(disk),
 			       whole - n);
 		if (!error)
-			error = disk_write(d, at, buffer, whole);
+			error = disk_write(disk, at, buffer, whole);
 		if (error)
-			return disk_access_failed(a->file, error);
+			return disk_access_failed(arguments->file, error);
 		at += n;
 	}
 	if (!ferror(from))
 		return 0;
-	return complain(EXIT_UNUSABLE, strerror(errno), a->from ? a->from : "standard input",
+	return complain(EXIT_UNUSABLE, strerror(errno),
+			arguments->from ? arguments->from : "standard input",
 			"name a file that can be read");
 }
 
-static int verb_write(struct arguments *a)
+static int verb_write(struct arguments *arguments)
 {
-	FILE *from = a->from ? fopen(a->from, "rb") : stdin;
+	FILE *from = arguments->from ? fopen(arguments->from, "rb") : stdin;
 	uint8_t *buffer = malloc(COPY_BYTES + SECTOR_MAX_BYTES);
-	struct disk *d;
+	struct disk *disk;
 	int code;
 
 	if (!from) {
 		free(buffer);
-		return complain(EXIT_UNUSABLE, strerror(errno), a->from,
+		return complain(EXIT_UNUSABLE, strerror(errno), arguments->from,
 				"name a file that can be read");
 	}
-	code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
+	code = disk_cli_open(arguments, arguments->file, arguments->format, ACTION_WRITE, &disk);
 	if (!code) {
-		code = whole_sectors(d, a->offset, a->file);
-		code = disk_access_close(d, code ? code : copy_in(d, a, from, buffer));
+		code = whole_sectors(disk, arguments->offset, arguments->file);
+		code = disk_access_close(disk,
+					 code ? code : copy_in(disk, arguments, from, buffer));
 	}
-	if (a->from)
+	if (arguments->from)
 		fclose(from);
 	free(buffer);
 	return code;
@@ -429,22 +445,22 @@ static int step(void *context, uint64_t done, uint64_t all)
 
 static int copy_disk(struct disk *from, struct disk *to, struct disk_error *why)
 {
-	struct progress p;
+	struct progress progress;
 	int error;
 
-	progress_begin(&p, disk_size_bytes(from));
-	error = disk_copy(from, to, &(struct disk_job){ .step = step, .context = &p }, why);
-	progress_end(&p);
+	progress_begin(&progress, disk_size_bytes(from));
+	error = disk_copy(from, to, &(struct disk_job){ .step = step, .context = &progress }, why);
+	progress_end(&progress);
 	return error;
 }
 
 /* Into a file that is there, and empty. */
-static int convert_into(const struct arguments *a, struct disk *from, const char *path)
+static int convert_into(const struct arguments *arguments, struct disk *from, const char *path)
 {
 	struct disk_error why;
 	struct disk *to;
 	/* past the cache: it is written once, and has to reach the host's disk anyway */
-	int code = disk_cli_open_with(a, path, a->to, IMAGE_ACTION(ACTION_WRITE),
+	int code = disk_cli_open_with(arguments, path, arguments->to, IMAGE_ACTION(ACTION_WRITE),
 				      (struct disk_options){ .write = true, .direct = true }, &to);
 	int error;
 
@@ -452,42 +468,46 @@ static int convert_into(const struct arguments *a, struct disk *from, const char
 		return code;
 	error = copy_disk(from, to, &why);
 	if (error)
-		code = making_refused(a->other, error, &why);
+		code = making_refused(arguments->other, error, &why);
 	if (!code) {
 		error = image_carry(from, to);
-		code = error ? disk_access_failed(a->other, error) : 0;
+		code = error ? disk_access_failed(arguments->other, error) : 0;
 	}
 	if (!code)
-		disk_access_note(to, "converted",
-				 json_pack("{s:s%}", "from", a->file, strlen(a->file)));
+		disk_access_note(
+			to, "converted",
+			json_pack("{s:s%}", "from", arguments->file, strlen(arguments->file)));
 	return disk_access_close(to, code);
 }
 
-static int verb_convert(struct arguments *a)
+static int verb_convert(struct arguments *arguments)
 {
-	struct disk_create what = { .fixed = a->fixed, .block_bytes = (uint32_t)a->block };
+	struct disk_create what = { .fixed = arguments->fixed,
+				    .block_bytes = (uint32_t)arguments->block };
 	const char *unfinished;
 	struct disk *from;
 	struct disk_error why;
-	int code = a->other ? 0
-			    : complain(EXIT_USAGE, "no target given", a->file,
-				       "see umbra disk --help");
+	int code = arguments->other ? 0
+				    : complain(EXIT_USAGE, "no target given", arguments->file,
+					       "see umbra disk --help");
 	int error;
 
 	if (!code)
-		code = disk_parse_format(a->to, &what.format);
+		code = disk_parse_format(arguments->to, &what.format);
 	if (!code)
-		code = disk_cli_open(a, a->file, a->from, ACTION_EXPORT, &from);
+		code = disk_cli_open(arguments, arguments->file, arguments->from, ACTION_EXPORT,
+				     &from);
 	if (code)
 		return code;
 	what.size_bytes = disk_size_bytes(from);
 	what.logical_sector_bytes = disk_sector_bytes(from);
-	code = making_begin(a->other, &unfinished);
+	code = making_begin(arguments->other, &unfinished);
 	if (code)
 		return disk_access_close(from, code);
 	error = disk_create(unfinished, &what, &why);
-	code = error ? making_refused(a->other, error, &why) : convert_into(a, from, unfinished);
-	code = making_end(a->other, code);
+	code = error ? making_refused(arguments->other, error, &why)
+		     : convert_into(arguments, from, unfinished);
+	code = making_end(arguments->other, code);
 	return disk_access_close(from, code);
 }
 
@@ -495,11 +515,11 @@ static int compare(struct disk *one, struct disk *other, uint64_t *ret_at)
 {
 	uint8_t *buffer = malloc(2 * (size_t)COPY_BYTES);
 	uint64_t all = disk_size_bytes(one);
-	struct progress p;
+	struct progress progress;
 	int error = buffer ? 0 : -ENOMEM;
 	int differ = 0;
 
-	progress_begin(&p, all);
+	progress_begin(&progress, all);
 	for (uint64_t at = 0, n; at < all && !error && !differ; at += n) {
 		n = all - at < COPY_BYTES ? all - at : COPY_BYTES;
 		error = disk_read(one, at, buffer, n);
@@ -509,117 +529,125 @@ static int compare(struct disk *one, struct disk *other, uint64_t *ret_at)
 		for (*ret_at = at;
 		     differ && buffer[*ret_at - at] == buffer[*ret_at - at + COPY_BYTES];)
 			++*ret_at;
-		progress_show(&p, at + n);
+		progress_show(&progress, at + n);
 	}
 	free(buffer);
 	return error ? error : differ;
 }
 
 /* differ_at NULL: the contents are the same. */
-static void say_compared(const struct arguments *a, const struct disk *one,
+static void say_compared(const struct arguments *arguments, const struct disk *one,
 			 const struct disk *other, const uint64_t *differ_at)
 {
 	uint64_t size = disk_size_bytes(one);
 	uint64_t other_size = disk_size_bytes(other);
-	json_t *j = json_pack("{s:b, s:I, s:I}", "same", !differ_at, "size", (json_int_t)size,
-			      "other-size", (json_int_t)other_size);
+	json_t *json = json_pack("{s:b, s:I, s:I}", "same", !differ_at, "size", (json_int_t)size,
+				 "other-size", (json_int_t)other_size);
 
 	if (differ_at && size == other_size)
-		json_object_set_new(j, "differs-from", json_integer((json_int_t)*differ_at));
-	if (a->json)
-		print_json(json_incref(j));
+		json_object_set_new(json, "differs-from", json_integer((json_int_t)*differ_at));
+	if (arguments->json)
+		print_json(json_incref(json));
 	else if (size != other_size)
 		printf("sizes differ: %lu and %lu\n", size, other_size);
 	else if (differ_at)
 		printf("contents differ from byte %lu on\n", *differ_at);
-	json_decref(j);
+	json_decref(json);
 }
 
-static int verb_compare(struct arguments *a)
+static int verb_compare(struct arguments *arguments)
 {
 	struct disk *one, *other;
 	uint64_t at = 0;
 	bool same_size;
 	int result;
-	int code = a->other ? 0
-			    : complain(EXIT_USAGE, "no other file given", a->file,
-				       "see umbra disk --help");
+	int code = arguments->other ? 0
+				    : complain(EXIT_USAGE, "no other file given", arguments->file,
+					       "see umbra disk --help");
 
 	if (!code)
-		code = disk_cli_open(a, a->file, a->format, ACTION_READ, &one);
+		code = disk_cli_open(arguments, arguments->file, arguments->format, ACTION_READ,
+				     &one);
 	if (code)
 		return code;
-	code = disk_cli_open(a, a->other, a->other_format ? a->other_format : a->format,
+	code = disk_cli_open(arguments, arguments->other,
+			     arguments->other_format ? arguments->other_format : arguments->format,
 			     ACTION_READ, &other);
 	if (code)
 		return disk_access_close(one, code);
 	same_size = disk_size_bytes(one) == disk_size_bytes(other);
 	result = same_size ? compare(one, other, &at) : 1;
-	code = result < 0 ? disk_access_failed(a->file, result) : result;
+	code = result < 0 ? disk_access_failed(arguments->file, result) : result;
 	if (result >= 0)
-		say_compared(a, one, other, result ? &at : NULL);
+		say_compared(arguments, one, other, result ? &at : NULL);
 	return disk_access_close(one, disk_access_close(other, code));
 }
 
-static int verb_resize(struct arguments *a)
+static int verb_resize(struct arguments *arguments)
 {
-	struct disk *d;
-	int code = a->has_size ? 0 : complain(EXIT_USAGE, "no size given", a->file, "say --size S");
+	struct disk *disk;
+	int code = arguments->has_size
+			   ? 0
+			   : complain(EXIT_USAGE, "no size given", arguments->file, "say --size S");
 	int error;
 
 	if (!code)
-		code = disk_cli_open(a, a->file, a->format, ACTION_WRITE, &d);
+		code = disk_cli_open(arguments, arguments->file, arguments->format, ACTION_WRITE,
+				     &disk);
 	if (code)
 		return code;
-	code = whole_sectors(d, a->size, a->file);
+	code = whole_sectors(disk, arguments->size, arguments->file);
 	if (code)
-		return disk_access_close(d, code);
-	error = disk_resize(d, a->size);
+		return disk_access_close(disk, code);
+	error = disk_resize(disk, arguments->size);
 	if (error == -EBUSY)
-		code = complain(EXIT_UNUSABLE, "holds data beyond that size", a->file,
+		code = complain(EXIT_UNUSABLE, "holds data beyond that size", arguments->file,
 				"name a larger size");
 	else if (error)
-		code = disk_access_failed(a->file, error);
+		code = disk_access_failed(arguments->file, error);
 	else
-		disk_access_note(d, "resized", json_pack("{s:I}", "size", (json_int_t)a->size));
-	return disk_access_close(d, code);
+		disk_access_note(disk, "resized",
+				 json_pack("{s:I}", "size", (json_int_t)arguments->size));
+	return disk_access_close(disk, code);
 }
 
-static int verb_snapshot(struct arguments *a)
+static int verb_snapshot(struct arguments *arguments)
 {
-	struct disk_create what = { .format = DISK_VHDX, .parent = a->file };
-	int error = disk_parse_format(a->format, &what.parent_format);
+	struct disk_create what = { .format = DISK_VHDX, .parent = arguments->file };
+	int error = disk_parse_format(arguments->format, &what.parent_format);
 
 	if (error)
 		return error;
-	if (!a->other)
-		return complain(EXIT_USAGE, "no child given", a->file,
+	if (!arguments->other)
+		return complain(EXIT_USAGE, "no child given", arguments->file,
 				"say umbra disk snapshot FILE CHILD");
 	if (what.parent_format ==
 	    DISK_VHD) /* the child is what its parent is, where that has children */
 		what.format = DISK_VHD;
-	error = disk_cli_may_fork(a, a->file, a->format);
-	return error ? error : make_file(a, a->other, &what);
+	error = disk_cli_may_fork(arguments, arguments->file, arguments->format);
+	return error ? error : make_file(arguments, arguments->other, &what);
 }
 
 /* --socket: FILE is the new child of a snapshot, and nothing for the others. */
-static int ask_server(const struct arguments *a, const char *what)
+static int ask_server(const struct arguments *arguments, const char *what)
 {
-	bool known = (!strcmp(what, "commit") || !strcmp(what, "stream")) && !a->file;
+	bool known = (!strcmp(what, "commit") || !strcmp(what, "stream")) && !arguments->file;
 
 	if (!strcmp(what, "snapshot"))
-		known = a->file && !a->other;
+		known = arguments->file && !arguments->other;
 	else if (!strcmp(what, "resize"))
-		known = a->has_size && !a->file;
+		known = arguments->has_size && !arguments->file;
 
-	return known ? disk_ask_server(a, what, a->file)
+	return known ? disk_ask_server(arguments, what, arguments->file)
 		     : complain(EXIT_USAGE, "not of a disk that is being served", what,
 				"see umbra disk --help");
 }
 
 int verb_disk(int argc, char **argv)
 {
-	static const struct { const char *name; int (*verb)(struct arguments *a);
+	static const struct {
+		const char *name;
+		int (*verb)(struct arguments *arguments);
 	} verbs[] = {
 		{ "create", verb_create },
 		{ "info", verb_info },
@@ -640,7 +668,7 @@ int verb_disk(int argc, char **argv)
 		{ "freeze", verb_disk_freeze },
 		{ "serve", verb_disk_serve },
 	};
-	struct arguments a = { 0 };
+	struct arguments arguments = { 0 };
 	int code;
 
 	if (argc >= 2 && !strcmp(argv[1], "--help")) {
@@ -649,10 +677,10 @@ int verb_disk(int argc, char **argv)
 	}
 	for (size_t n = 0; argc >= 2 && n < sizeof(verbs) / sizeof(verbs[0]); n++)
 		if (!strcmp(argv[1], verbs[n].name)) {
-			code = parse(argc - 1, argv + 1, &a);
-			if (!code && a.socket && strcmp(argv[1], "serve"))
-				return ask_server(&a, argv[1]);
-			return code ? code : verbs[n].verb(&a);
+			code = parse(argc - 1, argv + 1, &arguments);
+			if (!code && arguments.socket && strcmp(argv[1], "serve"))
+				return ask_server(&arguments, argv[1]);
+			return code ? code : verbs[n].verb(&arguments);
 		}
 	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "disk",
 			"see umbra disk --help");

@@ -125,7 +125,7 @@ static bool print_engines(void)
 }
 
 /* Which models run here; whether the default does. */
-static bool print_models(const struct doctor_options *o)
+static bool print_models(const struct doctor_options *options)
 {
 	const char *name, *summary;
 	bool runs_default = false;
@@ -133,8 +133,8 @@ static bool print_models(const struct doctor_options *o)
 	for (unsigned n = 0; (name = machine_model_name(n, &summary)); n++) {
 		struct machine_options machine = { .cpus = 1 };
 		char reason[LINE_BYTES];
-		int error = machine_choose_model(&machine, name, CPU_MITIGATIONS_TRUE, o->host_mask,
-						 reason, sizeof(reason));
+		int error = machine_choose_model(&machine, name, CPU_MITIGATIONS_TRUE,
+						 options->host_mask, reason, sizeof(reason));
 
 		printf("model        %s%s: %s; %s\n", error ? name : machine.model.name,
 		       n ? "" : " (default)", summary, error ? reason : "runs here");
@@ -143,68 +143,70 @@ static bool print_models(const struct doctor_options *o)
 	return runs_default;
 }
 
-static int print_model(const struct doctor_options *o, struct machine_options *machine)
+static int print_model(const struct doctor_options *options, struct machine_options *machine)
 {
 	enum cpu_mitigations mitigations = CPU_MITIGATIONS_TRUE;
 	char text[TEXT_BYTES];
 
-	if (o->mitigations)
-		mitigations = strcmp(o->mitigations, "guest") ? CPU_MITIGATIONS_OFF
-							      : CPU_MITIGATIONS_GUEST;
-	if (machine_choose_model(machine, o->model, mitigations, o->host_mask, text, sizeof(text)))
+	if (options->mitigations)
+		mitigations = strcmp(options->mitigations, "guest") ? CPU_MITIGATIONS_OFF
+								    : CPU_MITIGATIONS_GUEST;
+	if (machine_choose_model(machine, options->model, mitigations, options->host_mask, text,
+				 sizeof(text)))
 		return complain(EXIT_NO_ENGINE, text,
-				o->model ? o->model : "the default processor model",
+				options->model ? options->model : "the default processor model",
 				"see umbra doctor");
 	machine_describe_model(machine, text, sizeof(text));
 	fputs(text, stdout);
 	return 0;
 }
 
-static int parse_doctor(int argc, char **argv, struct doctor_options *o)
+static int parse_doctor(int argc, char **argv, struct doctor_options *options)
 {
 	static const struct option longs[] = { { "cpu-model", 1, 0, 'p' },
 					       { "mitigations", 1, 0, 'm' },
 					       { "host-mask", 1, 0, 'k' },
 					       { "help", 0, 0, 'h' },
 					       { 0 } };
-	int c;
+	int option;
 
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
-		switch (c) {
-		case 'p': o->model = optarg; break;
-		case 'm': o->mitigations = optarg; break;
-		case 'k': o->host_mask = optarg; break;
+	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		switch (option) {
+		case 'p': options->model = optarg; break;
+		case 'm': options->mitigations = optarg; break;
+		case 'k': options->host_mask = optarg; break;
 		case 'h': fputs(doctor_help, stdout); return -1;
 		default: return EXIT_USAGE;
 		}
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind],
 				"see umbra doctor --help");
-	if (o->mitigations && strcmp(o->mitigations, "guest") && strcmp(o->mitigations, "off"))
-		return complain(EXIT_USAGE, "not a choice of mitigations", o->mitigations,
+	if (options->mitigations && strcmp(options->mitigations, "guest") &&
+	    strcmp(options->mitigations, "off"))
+		return complain(EXIT_USAGE, "not a choice of mitigations", options->mitigations,
 				"say guest or off, or leave it out");
 	return 0;
 }
 
 int verb_doctor(int argc, char **argv)
 {
-	struct doctor_options o = { 0 };
+	struct doctor_options options = { 0 };
 	struct machine_options machine = { .cpus = 1 };
 	char text[TEXT_BYTES];
 	bool usable;
-	int code = parse_doctor(argc, argv, &o);
+	int code = parse_doctor(argc, argv, &options);
 
 	if (code)
 		return code > 0 ? code : 0;
-	if (o.model || o.mitigations)
-		return print_model(&o, &machine);
-	if (machine_find_host(&machine, o.host_mask, text, sizeof(text)))
+	if (options.model || options.mitigations)
+		return print_model(&options, &machine);
+	if (machine_find_host(&machine, options.host_mask, text, sizeof(text)))
 		return complain(EXIT_USAGE, text, "--host-mask",
 				"name features with '-' before them, by commas");
 	print_system();
 	machine_describe_host(&machine, text, sizeof(text));
 	fputs(text, stdout);
 	usable = print_engines();
-	usable &= print_models(&o);
+	usable &= print_models(&options);
 	return usable ? 0 : EXIT_NO_ENGINE;
 }

@@ -9,7 +9,8 @@
 #include "disk_cli.h"
 #include "image_cli.h"
 
-static void say_scanned(const struct image_arguments *a, const json_t *about, bool unchanged)
+static void say_scanned(const struct image_arguments *arguments, const json_t *about,
+			bool unchanged)
 {
 	json_t *packages = json_object_get(about, "packages");
 	json_t *files = json_object_get(about, "files");
@@ -18,7 +19,7 @@ static void say_scanned(const struct image_arguments *a, const json_t *about, bo
 	json_t *entry;
 	size_t n;
 
-	if (a->disk.json) {
+	if (arguments->disk.json) {
 		print_json(json_pack("{s:b, s:O?, s:O?, s:O?, s:O?}", "unchanged", unchanged, "os",
 				     os, "packages", packages, "files", files, "unread", unread));
 		return;
@@ -52,35 +53,37 @@ static bool is_damaged(const json_t *about)
 	return false;
 }
 
-int image_verb_scan(struct image_arguments *a)
+int image_verb_scan(struct image_arguments *arguments)
 {
-	const struct scan_options o = { .files = !a->packages_only, .digests = a->digests };
+	const struct scan_options options = { .files = !arguments->packages_only,
+					      .digests = arguments->digests };
 	bool unchanged = false;
-	struct disk *d;
+	struct disk *disk;
 	json_t *about;
-	int code = image_cli_open(a, ACTION_ANNOTATE, &d);
+	int code = image_cli_open(arguments, ACTION_ANNOTATE, &disk);
 	int error;
 
 	if (code)
 		return code;
-	error = image_scan(d, &o, &unchanged);
+	error = image_scan(disk, &options, &unchanged);
 	if (!error && !unchanged)
-		error = image_add_history(d, "umbra image", "scanned", NULL);
-	if (!error && !image_load_about(d, &about)) {
-		say_scanned(a, about, unchanged);
+		error = image_add_history(disk, "umbra image", "scanned", NULL);
+	if (!error && !image_load_about(disk, &about)) {
+		say_scanned(arguments, about, unchanged);
 		if (is_damaged(about))
-			code = complain(EXIT_UNUSABLE, "some of it could not be read", a->disk.file,
+			code = complain(EXIT_UNUSABLE, "some of it could not be read",
+					arguments->disk.file,
 					"look at what was not read; restore it from a copy");
 		json_decref(about);
 	}
-	return disk_access_close(d, error ? image_failed(a->disk.file, error) : code);
+	return disk_access_close(disk, error ? image_failed(arguments->disk.file, error) : code);
 }
 
 /* For reading only: the names of kept files are a section of their own. */
-static int add_kept(struct disk *d, json_t *about)
+static int add_kept(struct disk *disk, json_t *about)
 {
 	json_t *kept;
-	int error = image_load_kept(d, &kept);
+	int error = image_load_kept(disk, &kept);
 
 	if (!error && json_object_size(kept))
 		json_object_set(about, "kept", kept);
@@ -88,30 +91,30 @@ static int add_kept(struct disk *d, json_t *about)
 	return error;
 }
 
-int image_verb_get(struct image_arguments *a)
+int image_verb_get(struct image_arguments *arguments)
 {
-	struct disk *d;
+	struct disk *disk;
 	json_t *about;
 	const json_t *value = NULL;
-	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	int code = image_cli_open(arguments, ACTION_INSPECT, &disk);
 	int error;
 
 	if (code)
 		return code;
-	error = image_load_about(d, &about);
+	error = image_load_about(disk, &about);
 	if (!error)
-		error = add_kept(d, about);
+		error = add_kept(disk, about);
 	if (error)
-		return disk_access_close(d, image_failed(a->disk.file, error));
-	value = a->count > 1 ? image_get(about, a->values[1]) : about;
-	if (json_is_string(value) && !a->disk.json) {
+		return disk_access_close(disk, image_failed(arguments->disk.file, error));
+	value = arguments->count > 1 ? image_get(about, arguments->values[1]) : about;
+	if (json_is_string(value) && !arguments->disk.json) {
 		print_safely(json_string_value(value));
 		puts("");
 	} else if (value)
 		print_json(json_incref((json_t *)(uintptr_t)value));
 	code = value ? 0 : 1;
 	json_decref(about);
-	return disk_access_close(d, code);
+	return disk_access_close(disk, code);
 }
 
 static int set_one(json_t *about, const char *assignment)
@@ -155,56 +158,61 @@ static int set_from(json_t *about, const char *path)
 	return code;
 }
 
-static int change_about(struct image_arguments *a,
-			int (*change)(struct image_arguments *a, json_t *about), const char *event)
+static int change_about(struct image_arguments *arguments,
+			int (*change)(struct image_arguments *arguments, json_t *about),
+			const char *event)
 {
-	struct disk *d;
+	struct disk *disk;
 	char why[160];
 	json_t *about = NULL;
 	json_t *changes = json_array();
-	int code = image_cli_open(a, ACTION_ANNOTATE, &d);
+	int code = image_cli_open(arguments, ACTION_ANNOTATE, &disk);
 	int error;
 
 	if (code) {
 		json_decref(changes);
 		return code;
 	}
-	error = image_load_about(d, &about);
-	code = error ? image_failed(a->disk.file, error) : change(a, about);
+	error = image_load_about(disk, &about);
+	code = error ? image_failed(arguments->disk.file, error) : change(arguments, about);
 	if (!code && image_check_about(about, why))
-		code = complain(EXIT_USAGE, why, a->disk.file,
+		code = complain(EXIT_USAGE, why, arguments->disk.file,
 				"see docs/image.md and docs/image.schema.json");
-	for (unsigned n = 1; n < a->count && n < 20; n++)
-		json_array_append_new(changes,
-				      json_stringn(a->values[n], strlen(a->values[n]) < 200
-									 ? strlen(a->values[n])
-									 : 200));
+	for (unsigned n = 1; n < arguments->count && n < 20; n++)
+		json_array_append_new(changes, json_stringn(arguments->values[n],
+							    strlen(arguments->values[n]) < 200
+								    ? strlen(arguments->values[n])
+								    : 200));
 	if (!code) {
-		error = image_save_about(d, about);
+		error = image_save_about(disk, about);
 		if (!error)
-			error = image_add_history(d, "umbra image", event,
+			error = image_add_history(disk, "umbra image", event,
 						  json_pack("{s:O}", "what", changes));
-		code = error ? image_failed(a->disk.file, error) : 0;
+		code = error ? image_failed(arguments->disk.file, error) : 0;
 	}
 	json_decref(changes);
 	json_decref(about);
-	return disk_access_close(d, code);
+	return disk_access_close(disk, code);
 }
 
-static int set_values(struct image_arguments *a, json_t *about)
+static int set_values(struct image_arguments *arguments, json_t *about)
 {
 	int code = 0;
 
-	if (a->disk.from)
-		code = set_from(about, a->disk.from);
-	else if (a->count < 2)
-		code = complain(EXIT_USAGE, "nothing to set", a->disk.file, "say KEY=VALUE");
-	for (unsigned n = 1; n < a->count && !code; n++)
-		code = set_one(about, a->values[n]);
+	if (arguments->disk.from)
+		code = set_from(about, arguments->disk.from);
+	else if (arguments->count < 2)
+		code = complain(EXIT_USAGE, "nothing to set", arguments->disk.file,
+				"say KEY=VALUE");
+	for (unsigned n = 1; n < arguments->count && !code; n++)
+		code = set_one(about, arguments->values[n]);
 	return code;
 }
 
-int image_verb_set(struct image_arguments *a) { return change_about(a, set_values, "set"); }
+int image_verb_set(struct image_arguments *arguments)
+{
+	return change_about(arguments, set_values, "set");
+}
 
 static size_t find_tag(const json_t *tags, const char *tag)
 {
@@ -216,7 +224,7 @@ static size_t find_tag(const json_t *tags, const char *tag)
 	return n;
 }
 
-static int set_tags(struct image_arguments *a, json_t *about)
+static int set_tags(struct image_arguments *arguments, json_t *about)
 {
 	json_t *tags = json_object_get(about, "tags");
 
@@ -224,52 +232,53 @@ static int set_tags(struct image_arguments *a, json_t *about)
 		tags = json_array();
 		json_object_set_new(about, "tags", tags);
 	}
-	for (unsigned n = 1; n < a->count; n++) {
-		const char *tag = a->values[n];
+	for (unsigned n = 1; n < arguments->count; n++) {
+		const char *tag = arguments->values[n];
 		size_t at = find_tag(tags, *tag == '-' ? tag + 1 : tag);
 
 		if (*tag == '-')
 			json_array_remove(tags, at);
 		else if (at == json_array_size(tags) &&
 			 json_array_append_new(tags, json_string(tag)))
-			return complain(EXIT_USAGE, "a tag that is no text", a->disk.file,
+			return complain(EXIT_USAGE, "a tag that is no text", arguments->disk.file,
 					"use UTF-8");
 	}
 	return 0;
 }
 
-int image_verb_tag(struct image_arguments *a)
+int image_verb_tag(struct image_arguments *arguments)
 {
-	if (a->count > 1)
-		return change_about(a, set_tags, "tagged");
-	a->values[a->count++] = "tags";
-	return image_verb_get(a);
+	if (arguments->count > 1)
+		return change_about(arguments, set_tags, "tagged");
+	arguments->values[arguments->count++] = "tags";
+	return image_verb_get(arguments);
 }
 
-int image_verb_packages(struct image_arguments *a)
+int image_verb_packages(struct image_arguments *arguments)
 {
-	struct disk *d;
+	struct disk *disk;
 	json_t *content, *p;
 	json_t *all = json_array();
 	size_t n;
-	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	int code = image_cli_open(arguments, ACTION_INSPECT, &disk);
 	int error;
 	int found = 0;
 
 	if (code)
 		return code;
-	error = image_load_content(d, &content);
+	error = image_load_content(disk, &content);
 	if (error)
-		return disk_access_close(d, image_failed_content(a->disk.file, error));
+		return disk_access_close(disk, image_failed_content(arguments->disk.file, error));
 	json_array_foreach(json_object_get(content, "packages"), n, p)
 	{
 		const char *name = json_string_value(json_object_get(p, "name"));
 		const char *version = json_string_value(json_object_get(p, "version"));
 
-		if (!name || !version || (a->count > 1 && fnmatch(a->values[1], name, 0)))
+		if (!name || !version ||
+		    (arguments->count > 1 && fnmatch(arguments->values[1], name, 0)))
 			continue;
 		found++;
-		if (a->disk.json) {
+		if (arguments->disk.json) {
 			json_array_append(all, p);
 			continue;
 		}
@@ -278,34 +287,34 @@ int image_verb_packages(struct image_arguments *a)
 		print_safely(version);
 		puts("");
 	}
-	if (a->disk.json)
+	if (arguments->disk.json)
 		print_json(json_incref(all));
 	json_decref(all);
 	json_decref(content);
-	return disk_access_close(d, found ? 0 : 1);
+	return disk_access_close(disk, found ? 0 : 1);
 }
 
-int image_verb_files(struct image_arguments *a)
+int image_verb_files(struct image_arguments *arguments)
 {
-	struct disk *d;
+	struct disk *disk;
 	json_t *files, *entry;
 	json_t *all = json_array();
 	const char *path;
-	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	int code = image_cli_open(arguments, ACTION_INSPECT, &disk);
 	int error;
 	int found = 0;
 
 	if (code)
 		return code;
-	error = image_load_files(d, &files);
+	error = image_load_files(disk, &files);
 	if (error)
-		return disk_access_close(d, image_failed_content(a->disk.file, error));
+		return disk_access_close(disk, image_failed_content(arguments->disk.file, error));
 	json_object_foreach(files, path, entry)
 	{
-		if (a->count > 1 && fnmatch(a->values[1], path, 0))
+		if (arguments->count > 1 && fnmatch(arguments->values[1], path, 0))
 			continue;
 		found++;
-		if (a->disk.json) {
+		if (arguments->disk.json) {
 			json_array_append_new(all,
 					      json_pack("{s:s, s:O?, s:O?, s:O?}", "path", path,
 							"bytes", json_array_get(entry, 0), "time",
@@ -319,38 +328,39 @@ int image_verb_files(struct image_arguments *a)
 		print_safely(path);
 		puts("");
 	}
-	if (a->disk.json)
+	if (arguments->disk.json)
 		print_json(json_incref(all));
 	json_decref(all);
 	json_decref(files);
-	return disk_access_close(d, found ? 0 : 1);
+	return disk_access_close(disk, found ? 0 : 1);
 }
 
-int image_verb_export(struct image_arguments *a)
+int image_verb_export(struct image_arguments *arguments)
 {
-	bool spdx = a->disk.to && !strcmp(a->disk.to, "spdx");
-	struct disk *d;
+	bool spdx = arguments->disk.to && !strcmp(arguments->disk.to, "spdx");
+	struct disk *disk;
 	json_t *about = NULL;
 	json_t *content = NULL;
 	json_t *out;
 	int code = 0;
 	int error;
 
-	if (!spdx && (!a->disk.to || strcmp(a->disk.to, "cyclonedx")))
-		return complain(EXIT_USAGE, "no format to export to", a->disk.file,
+	if (!spdx && (!arguments->disk.to || strcmp(arguments->disk.to, "cyclonedx")))
+		return complain(EXIT_USAGE, "no format to export to", arguments->disk.file,
 				"say --to spdx or --to cyclonedx");
-	code = image_cli_open(a, ACTION_INSPECT, &d);
+	code = image_cli_open(arguments, ACTION_INSPECT, &disk);
 	if (code)
 		return code;
-	error = image_load_about(d, &about);
+	error = image_load_about(disk, &about);
 	if (!error)
-		error = image_load_content(d, &content);
+		error = image_load_content(disk, &content);
 	if (!error) {
-		out = spdx ? image_to_spdx(about, content, a->disk.file)
-			   : image_to_cyclonedx(about, content, a->disk.file);
+		out = spdx ? image_to_spdx(about, content, arguments->disk.file)
+			   : image_to_cyclonedx(about, content, arguments->disk.file);
 		print_json(out);
 	}
 	json_decref(about);
 	json_decref(content);
-	return disk_access_close(d, error ? image_failed_content(a->disk.file, error) : 0);
+	return disk_access_close(disk,
+				 error ? image_failed_content(arguments->disk.file, error) : 0);
 }

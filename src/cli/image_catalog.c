@@ -13,11 +13,11 @@ enum { LIMIT = 50, LIMIT_MAX = 1000000, PATH_BYTES = 4096 };
 
 static void make_directories(char *path)
 {
-	for (char *c = path + 1; *c; c++)
-		if (*c == '/') {
-			*c = 0;
+	for (char *character = path + 1; *character; character++)
+		if (*character == '/') {
+			*character = 0;
 			mkdir(path, 0700);
-			*c = '/';
+			*character = '/';
 		}
 }
 
@@ -41,43 +41,44 @@ static int open_catalog(const char *path, struct catalog **ret)
 		     : 0;
 }
 
-static void say_indexed(const char *directory, const struct catalog_result *r, json_t *all)
+static void say_indexed(const char *directory, const struct catalog_result *result, json_t *all)
 {
 	if (all)
-		json_array_append_new(all,
-				      json_pack("{s:s%, s:i, s:i, s:i, s:i, s:i, s:i}", "directory",
-						directory, strlen(directory), "images",
-						(int)r->seen, "new", (int)r->added, "changed",
-						(int)r->changed, "moved", (int)r->moved, "gone",
-						(int)r->gone, "unreadable", (int)r->unreadable));
+		json_array_append_new(
+			all, json_pack("{s:s%, s:i, s:i, s:i, s:i, s:i, s:i}", "directory",
+				       directory, strlen(directory), "images", (int)result->seen,
+				       "new", (int)result->added, "changed", (int)result->changed,
+				       "moved", (int)result->moved, "gone", (int)result->gone,
+				       "unreadable", (int)result->unreadable));
 	else
 		printf("%s: %u images: %u new, %u changed, %u moved, %u gone, %u unreadable\n",
-		       directory, r->seen, r->added, r->changed, r->moved, r->gone, r->unreadable);
+		       directory, result->seen, result->added, result->changed, result->moved,
+		       result->gone, result->unreadable);
 }
 
 int image_index(const char *path, const char *const *directories, unsigned count, bool json)
 {
 	json_t *all = json ? json_array() : NULL;
-	struct catalog *c;
-	int code = open_catalog(path, &c);
+	struct catalog *catalog;
+	int code = open_catalog(path, &catalog);
 
 	if (code) {
 		json_decref(all);
 		return code;
 	}
 	for (unsigned n = 0; n < count && !code; n++) {
-		struct catalog_result r;
-		int error = catalog_index(c, directories[n], &r);
+		struct catalog_result result;
+		int error = catalog_index(catalog, directories[n], &result);
 
 		if (error)
 			code = complain(EXIT_UNUSABLE, strerror(-error), directories[n],
 					"name a directory of images");
 		else
-			say_indexed(directories[n], &r, all);
+			say_indexed(directories[n], &result, all);
 	}
 	if (all)
 		print_json(all);
-	catalog_close(c);
+	catalog_close(catalog);
 	return code;
 }
 
@@ -148,33 +149,33 @@ static void print_table(const json_t *rows)
 	}
 }
 
-static void print_found(const struct catalog_found *f, bool json)
+static void print_found(const struct catalog_found *found, bool json)
 {
 	if (json) {
-		print_json(
-			json_pack("{s:I, s:O}", "count", (json_int_t)f->count, "images", f->rows));
+		print_json(json_pack("{s:I, s:O}", "count", (json_int_t)found->count, "images",
+				     found->rows));
 		return;
 	}
-	print_table(f->rows);
-	if (json_array_size(f->rows) < f->count)
-		fprintf(stderr, "%zu of %lu images; more with --limit\n", json_array_size(f->rows),
-			f->count);
+	print_table(found->rows);
+	if (json_array_size(found->rows) < found->count)
+		fprintf(stderr, "%zu of %lu images; more with --limit\n",
+			json_array_size(found->rows), found->count);
 }
 
 int image_search(const char *path, const char *query, const char *limit, bool json, bool explain)
 {
 	unsigned long rows = limit ? strtoul(limit, NULL, 10) : LIMIT;
 	struct catalog_found found;
-	struct catalog *c;
+	struct catalog *catalog;
 	char why[256];
 	int code, error;
 
 	if (!rows || rows > LIMIT_MAX)
 		return complain(EXIT_USAGE, "not a number of rows", limit, "say --limit N");
-	code = open_catalog(path, &c);
+	code = open_catalog(path, &catalog);
 	if (code)
 		return code;
-	error = catalog_search(c, query, (unsigned)rows, &found, why);
+	error = catalog_search(catalog, query, (unsigned)rows, &found, why);
 	if (error)
 		code = complain(error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE,
 				why[0] ? why : strerror(-error), query,
@@ -188,6 +189,6 @@ int image_search(const char *path, const char *query, const char *limit, bool js
 	}
 	json_decref(found.rows);
 	free(found.explain);
-	catalog_close(c);
+	catalog_close(catalog);
 	return code;
 }

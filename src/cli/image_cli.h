@@ -19,21 +19,22 @@ struct image_arguments {
 	bool digests, packages_only, explain;
 };
 
-int image_cli_open(const struct image_arguments *a, enum image_action action, struct disk **ret);
+int image_cli_open(const struct image_arguments *arguments, enum image_action action,
+		   struct disk **ret);
 int image_failed(const char *path, int error);
 int image_failed_content(const char *path, int error);
-int image_verb_scan(struct image_arguments *a);
-int image_verb_get(struct image_arguments *a);
-int image_verb_set(struct image_arguments *a);
-int image_verb_tag(struct image_arguments *a);
-int image_verb_packages(struct image_arguments *a);
-int image_verb_files(struct image_arguments *a);
-int image_verb_export(struct image_arguments *a);
-int image_verb_history(struct image_arguments *a);
-int image_verb_policy(struct image_arguments *a);
-int image_verb_key(struct image_arguments *a);
-int image_verb_sign(struct image_arguments *a);
-int image_verb_verify(struct image_arguments *a);
-int image_verb_keep(struct image_arguments *a);
-int image_verb_drop(struct image_arguments *a);
-int image_verb_fetch(struct image_arguments *a);
+int image_verb_scan(struct image_arguments *arguments);
+int image_verb_get(struct image_arguments *arguments);
+int image_verb_set(struct image_arguments *arguments);
+int image_verb_tag(struct image_arguments *arguments);
+int image_verb_packages(struct image_arguments *arguments);
+int image_verb_files(struct image_arguments *arguments);
+int image_verb_export(struct image_arguments *arguments);
+int image_verb_history(struct image_arguments *arguments);
+int image_verb_policy(struct image_arguments *arguments);
+int image_verb_key(struct image_arguments *arguments);
+int image_verb_sign(struct image_arguments *arguments);
+int image_verb_verify(struct image_arguments *arguments);
+int image_verb_keep(struct image_arguments *arguments);
+int image_verb_drop(struct image_arguments *arguments);
+int image_verb_fetch(struct image_arguments *arguments);

@@ -25,68 +25,73 @@ static int read_all(const char *path, uint8_t **ret, size_t *ret_bytes)
 	return error;
 }
 
-int image_verb_keep(struct image_arguments *a)
+int image_verb_keep(struct image_arguments *arguments)
 {
 	uint8_t *bytes;
 	size_t count;
-	struct disk *d;
+	struct disk *disk;
 	int error;
-	int code = a->count == 2 ? 0
-				 : complain(EXIT_USAGE, "no name given", a->disk.file,
-					    "say umbra image keep FILE NAME");
+	int code = arguments->count == 2
+			   ? 0
+			   : complain(EXIT_USAGE, "no name given", arguments->disk.file,
+				      "say umbra image keep FILE NAME");
 
 	if (code)
 		return code;
-	error = read_all(a->disk.from, &bytes, &count);
+	error = read_all(arguments->disk.from, &bytes, &count);
 	if (error)
-		code = image_failed(a->disk.from ? a->disk.from : "standard input", error);
+		code = image_failed(arguments->disk.from ? arguments->disk.from : "standard input",
+				    error);
 	else
-		code = image_cli_open(a, ACTION_ANNOTATE, &d);
+		code = image_cli_open(arguments, ACTION_ANNOTATE, &disk);
 	if (!code) {
-		error = image_keep(d, a->values[1], bytes, count);
+		error = image_keep(disk, arguments->values[1], bytes, count);
 		if (!error)
-			error = image_add_history(
-				d, "umbra image", "kept",
-				json_pack("{s:s%}", "what", a->values[1], strlen(a->values[1])));
-		code = disk_access_close(d, error ? image_failed(a->values[1], error) : 0);
+			error = image_add_history(disk, "umbra image", "kept",
+						  json_pack("{s:s%}", "what", arguments->values[1],
+							    strlen(arguments->values[1])));
+		code = disk_access_close(disk,
+					 error ? image_failed(arguments->values[1], error) : 0);
 	}
 	free(bytes);
 	return code;
 }
 
-int image_verb_drop(struct image_arguments *a)
+int image_verb_drop(struct image_arguments *arguments)
 {
-	struct disk *d;
+	struct disk *disk;
 	int error;
-	int code = a->count == 2 ? image_cli_open(a, ACTION_ANNOTATE, &d)
-				 : complain(EXIT_USAGE, "no name given", a->disk.file,
-					    "say umbra image drop FILE NAME");
+	int code = arguments->count == 2
+			   ? image_cli_open(arguments, ACTION_ANNOTATE, &disk)
+			   : complain(EXIT_USAGE, "no name given", arguments->disk.file,
+				      "say umbra image drop FILE NAME");
 
 	if (code)
 		return code;
-	error = image_keep(d, a->values[1], NULL, 0);
-	return disk_access_close(d, error ? image_failed(a->values[1], error) : 0);
+	error = image_keep(disk, arguments->values[1], NULL, 0);
+	return disk_access_close(disk, error ? image_failed(arguments->values[1], error) : 0);
 }
 
-int image_verb_fetch(struct image_arguments *a)
+int image_verb_fetch(struct image_arguments *arguments)
 {
 	uint8_t *bytes = NULL;
 	size_t count = 0;
-	struct disk *d;
+	struct disk *disk;
 	int error;
-	int code = a->count == 2 ? image_cli_open(a, ACTION_INSPECT, &d)
-				 : complain(EXIT_USAGE, "no name given", a->disk.file,
-					    "say umbra image fetch FILE NAME");
+	int code = arguments->count == 2
+			   ? image_cli_open(arguments, ACTION_INSPECT, &disk)
+			   : complain(EXIT_USAGE, "no name given", arguments->disk.file,
+				      "say umbra image fetch FILE NAME");
 
 	if (code)
 		return code;
-	error = image_fetch(d, a->values[1], &bytes, &count);
+	error = image_fetch(disk, arguments->values[1], &bytes, &count);
 	if (!error && (fwrite(bytes, 1, count, stdout) != count || fflush(stdout)))
 		error = -EIO;
 	free(bytes);
 	if (error == -ENOENT)
-		return disk_access_close(d,
-					 complain(EXIT_UNUSABLE, "nothing is kept under this name",
-						  a->values[1], "see umbra image get FILE kept"));
-	return disk_access_close(d, error ? image_failed(a->disk.file, error) : 0);
+		return disk_access_close(
+			disk, complain(EXIT_UNUSABLE, "nothing is kept under this name",
+				       arguments->values[1], "see umbra image get FILE kept"));
+	return disk_access_close(disk, error ? image_failed(arguments->disk.file, error) : 0);
 }

@@ -37,21 +37,21 @@ static void print_entry(const json_t *entry)
 	puts("");
 }
 
-int image_verb_history(struct image_arguments *a)
+int image_verb_history(struct image_arguments *arguments)
 {
-	struct disk *d;
+	struct disk *disk;
 	json_t *history, *entry;
 	size_t wrong = 0;
 	size_t n;
-	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	int code = image_cli_open(arguments, ACTION_INSPECT, &disk);
 	int error;
 
 	if (code)
 		return code;
-	error = image_load_history(d, &history);
+	error = image_load_history(disk, &history);
 	if (error)
-		return disk_access_close(d, image_failed(a->disk.file, error));
-	if (a->disk.json)
+		return disk_access_close(disk, image_failed(arguments->disk.file, error));
+	if (arguments->disk.json)
 		print_json(json_incref(history));
 	else
 		json_array_foreach(history, n, entry)
@@ -60,21 +60,21 @@ int image_verb_history(struct image_arguments *a)
 		fprintf(stderr,
 			"umbra: %s: entry %zu of its history is not the one that was written; "
 			"trust none from there on\n",
-			a->disk.file, wrong + 1);
+			arguments->disk.file, wrong + 1);
 		code = EXIT_UNUSABLE;
 	}
 	json_decref(history);
-	return disk_access_close(d, code);
+	return disk_access_close(disk, code);
 }
 
 /* Whether an action would be allowed now; without one, which are. */
-int image_verb_policy(struct image_arguments *a)
+int image_verb_policy(struct image_arguments *arguments)
 {
 	static const char *const names[] = { "read", "write", "fork", "export", "attach" };
-	struct disk *d;
-	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	struct disk *disk;
+	int code = image_cli_open(arguments, ACTION_INSPECT, &disk);
 	int result = 0;
-	bool known = a->count < 2;
+	bool known = arguments->count < 2;
 	json_t *all = json_object();
 
 	if (code) {
@@ -85,12 +85,12 @@ int image_verb_policy(struct image_arguments *a)
 		struct disk_error why;
 		bool allowed;
 
-		if (a->count > 1 && strcmp(a->values[1], names[n]))
+		if (arguments->count > 1 && strcmp(arguments->values[1], names[n]))
 			continue;
 		known = true;
-		allowed = !disk_cli_allows(d, (enum image_action)n, &why);
+		allowed = !disk_cli_allows(disk, (enum image_action)n, &why);
 		result = allowed ? result : EXIT_POLICY;
-		if (a->disk.json)
+		if (arguments->disk.json)
 			json_object_set_new(all, names[n],
 					    json_pack("{s:b, s:s*}", "allowed", allowed, "why",
 						      allowed ? NULL : why.text));
@@ -98,39 +98,40 @@ int image_verb_policy(struct image_arguments *a)
 			printf("%-7s %s%s\n", names[n],
 			       allowed ? "yes" : "no: ", allowed ? "" : why.text);
 	}
-	if (a->disk.json && known)
+	if (arguments->disk.json && known)
 		print_json(json_incref(all));
 	json_decref(all);
-	return disk_access_close(d, known ? result
-					  : complain(EXIT_USAGE, "not an action", a->values[1],
-						     "say read, write, fork, export or attach"));
+	return disk_access_close(disk,
+				 known ? result
+				       : complain(EXIT_USAGE, "not an action", arguments->values[1],
+						  "say read, write, fork, export or attach"));
 }
 
-int image_verb_key(struct image_arguments *a)
+int image_verb_key(struct image_arguments *arguments)
 {
-	int error = image_make_key(a->disk.file);
+	int error = image_make_key(arguments->disk.file);
 
-	return error ? disk_access_failed(a->disk.file, error) : 0;
+	return error ? disk_access_failed(arguments->disk.file, error) : 0;
 }
 
-int image_verb_sign(struct image_arguments *a)
+int image_verb_sign(struct image_arguments *arguments)
 {
-	struct disk *d;
+	struct disk *disk;
 	int error;
-	int code = a->key ? image_cli_open(a, ACTION_ANNOTATE, &d)
-			  : complain(EXIT_USAGE, "no key given", a->disk.file,
-				     "say --key KEY, from umbra image key");
+	int code = arguments->key ? image_cli_open(arguments, ACTION_ANNOTATE, &disk)
+				  : complain(EXIT_USAGE, "no key given", arguments->disk.file,
+					     "say --key KEY, from umbra image key");
 
 	if (code)
 		return code;
-	error = image_sign(d, a->key);
+	error = image_sign(disk, arguments->key);
 	code = 0;
 	if (error == -EBADMSG)
-		code = complain(EXIT_UNUSABLE, "not a key, or a history that is not sound", a->key,
-				"make one with umbra image key");
+		code = complain(EXIT_UNUSABLE, "not a key, or a history that is not sound",
+				arguments->key, "make one with umbra image key");
 	else if (error)
-		code = image_failed(a->disk.file, error);
-	return disk_access_close(d, code);
+		code = image_failed(arguments->disk.file, error);
+	return disk_access_close(disk, code);
 }
 
 /* The key that is asked for: of a file, or as it is. */
@@ -145,33 +146,33 @@ static void wanted_key(const char *text, char key[65])
 	key[strcspn(key, "\n")] = 0;
 }
 
-int image_verb_verify(struct image_arguments *a)
+int image_verb_verify(struct image_arguments *arguments)
 {
 	char key[65];
 	char wanted[65] = "";
 	const char *what;
-	struct disk *d;
-	int code = image_cli_open(a, ACTION_INSPECT, &d);
+	struct disk *disk;
+	int code = image_cli_open(arguments, ACTION_INSPECT, &disk);
 	int error;
 
 	if (code)
 		return code;
-	error = image_verify(d, false, key, &what);
-	if (a->key)
-		wanted_key(a->key, wanted);
-	code = !error && (!a->key || !strcmp(key, wanted)) ? 0 : 1;
-	if (a->disk.json && (!error || error == -ENOENT || error == -EBADMSG))
+	error = image_verify(disk, false, key, &what);
+	if (arguments->key)
+		wanted_key(arguments->key, wanted);
+	code = !error && (!arguments->key || !strcmp(key, wanted)) ? 0 : 1;
+	if (arguments->disk.json && (!error || error == -ENOENT || error == -EBADMSG))
 		print_json(json_pack("{s:b, s:b, s:s*, s:s*}", "signed", error != -ENOENT,
 				     "as-signed", !error, "changed",
 				     error == -EBADMSG ? what : NULL, "key", key[0] ? key : NULL));
 	else if (error == -ENOENT)
-		printf("%s: not signed\n", a->disk.file);
+		printf("%s: not signed\n", arguments->disk.file);
 	else if (error == -EBADMSG)
-		printf("%s: %s is not what was signed\n", a->disk.file, what);
+		printf("%s: %s is not what was signed\n", arguments->disk.file, what);
 	else if (!error)
-		printf("%s: %s %s\n", a->disk.file,
+		printf("%s: %s %s\n", arguments->disk.file,
 		       code ? "signed with another key:" : "as it was signed with", key);
-	return disk_access_close(d, error && error != -ENOENT && error != -EBADMSG
-					    ? image_failed(a->disk.file, error)
-					    : code);
+	return disk_access_close(disk, error && error != -ENOENT && error != -EBADMSG
+					       ? image_failed(arguments->disk.file, error)
+					       : code);
 }

@@ -35,7 +35,7 @@ static const char help[] =
 	"docs/image.md. Ends 0; 1 nothing found, or not as signed; 64 usage; 65 unusable file; "
 	"78 a policy.\n";
 
-static int parse(int argc, char **argv, struct image_arguments *a)
+static int parse(int argc, char **argv, struct image_arguments *arguments)
 {
 	static const struct option longs[] = {
 		{ "digests", 0, 0, 'd' }, { "packages-only", 0, 0, 'p' },
@@ -46,34 +46,34 @@ static int parse(int argc, char **argv, struct image_arguments *a)
 		{ "parents", 1, 0, 'P' }, { "override", 1, 0, 'V' },
 		{ "help", 0, 0, 'h' },    { 0 },
 	};
-	int c;
+	int option;
 
-	while ((c = getopt_long(argc, argv, "+", longs, NULL)) != -1 ||
-	       (optind < argc && a->count < IMAGE_VALUES)) {
-		switch (c) {
+	while ((option = getopt_long(argc, argv, "+", longs, NULL)) != -1 ||
+	       (optind < argc && arguments->count < IMAGE_VALUES)) {
+		switch (option) {
 		case -1: /* words may begin with a dash: tags that go */
-			a->values[a->count++] = argv[optind++];
+			arguments->values[arguments->count++] = argv[optind++];
 			while (optind < argc && argv[optind][0] == '-' && argv[optind][1] &&
-			       argv[optind][1] != '-' && a->count < IMAGE_VALUES)
-				a->values[a->count++] = argv[optind++];
+			       argv[optind][1] != '-' && arguments->count < IMAGE_VALUES)
+				arguments->values[arguments->count++] = argv[optind++];
 			break;
-		case 'd': a->digests = true; break;
-		case 'p': a->packages_only = true; break;
-		case 'f': a->disk.from = optarg; break;
-		case 't': a->disk.to = optarg; break;
-		case 'k': a->key = optarg; break;
-		case 'c': a->catalog = optarg; break;
-		case 'l': a->limit = optarg; break;
-		case 'j': a->disk.json = true; break;
-		case 'e': a->explain = true; break;
-		case 'F': a->disk.format = optarg; break;
+		case 'd': arguments->digests = true; break;
+		case 'p': arguments->packages_only = true; break;
+		case 'f': arguments->disk.from = optarg; break;
+		case 't': arguments->disk.to = optarg; break;
+		case 'k': arguments->key = optarg; break;
+		case 'c': arguments->catalog = optarg; break;
+		case 'l': arguments->limit = optarg; break;
+		case 'j': arguments->disk.json = true; break;
+		case 'e': arguments->explain = true; break;
+		case 'F': arguments->disk.format = optarg; break;
 		case 'P':
-			if (a->disk.place_count == PLACES)
+			if (arguments->disk.place_count == PLACES)
 				return complain(EXIT_USAGE, "more places than 16", optarg,
 						"name a directory above them");
-			a->disk.places[a->disk.place_count++] = optarg;
+			arguments->disk.places[arguments->disk.place_count++] = optarg;
 			break;
-		case 'V': a->disk.override = optarg; break;
+		case 'V': arguments->disk.override = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}
@@ -81,15 +81,17 @@ static int parse(int argc, char **argv, struct image_arguments *a)
 	if (optind < argc)
 		return complain(EXIT_USAGE, "too many arguments", argv[optind],
 				"do it in two steps");
-	a->disk.file = a->count ? a->values[0] : NULL;
-	return a->count ? 0
-			: complain(EXIT_USAGE, "nothing is named", "image",
-				   "see umbra image --help");
+	arguments->disk.file = arguments->count ? arguments->values[0] : NULL;
+	return arguments->count ? 0
+				: complain(EXIT_USAGE, "nothing is named", "image",
+					   "see umbra image --help");
 }
 
-int image_cli_open(const struct image_arguments *a, enum image_action action, struct disk **ret)
+int image_cli_open(const struct image_arguments *arguments, enum image_action action,
+		   struct disk **ret)
 {
-	return disk_cli_open(&a->disk, a->disk.file, a->disk.format, action, ret);
+	return disk_cli_open(&arguments->disk, arguments->disk.file, arguments->disk.format, action,
+			     ret);
 }
 
 int image_failed(const char *path, int error)
@@ -117,24 +119,26 @@ int image_failed_content(const char *path, int error)
 
 /* ---- the catalog ---- */
 
-static int verb_index(struct image_arguments *a)
+static int verb_index(struct image_arguments *arguments)
 {
-	return image_index(a->catalog, a->values, a->count, a->disk.json);
+	return image_index(arguments->catalog, arguments->values, arguments->count,
+			   arguments->disk.json);
 }
 
-static int verb_search(struct image_arguments *a)
+static int verb_search(struct image_arguments *arguments)
 {
-	if (a->count > 1)
-		return complain(EXIT_USAGE, "more than one query", a->values[1],
+	if (arguments->count > 1)
+		return complain(EXIT_USAGE, "more than one query", arguments->values[1],
 				"put it in quotes");
-	return image_search(a->catalog, a->values[0], a->limit, a->disk.json, a->explain);
+	return image_search(arguments->catalog, arguments->values[0], arguments->limit,
+			    arguments->disk.json, arguments->explain);
 }
 
 int verb_image(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
-		int (*verb)(struct image_arguments *a);
+		int (*verb)(struct image_arguments *arguments);
 	} verbs[] = {
 		{ .name = "scan", .verb = image_verb_scan },
 		{ .name = "get", .verb = image_verb_get },
@@ -154,7 +158,7 @@ int verb_image(int argc, char **argv)
 		{ .name = "index", .verb = verb_index },
 		{ .name = "search", .verb = verb_search },
 	};
-	struct image_arguments a = { 0 };
+	struct image_arguments arguments = { 0 };
 	int code;
 
 	if (argc >= 2 && !strcmp(argv[1], "--help")) {
@@ -163,8 +167,8 @@ int verb_image(int argc, char **argv)
 	}
 	for (size_t n = 0; argc >= 2 && n < sizeof(verbs) / sizeof(verbs[0]); n++)
 		if (!strcmp(argv[1], verbs[n].name)) {
-			code = parse(argc - 1, argv + 1, &a);
-			return code ? code : verbs[n].verb(&a);
+			code = parse(argc - 1, argv + 1, &arguments);
+			return code ? code : verbs[n].verb(&arguments);
 		}
 	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "image",
 			"see umbra image --help");

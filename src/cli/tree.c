@@ -10,17 +10,17 @@ enum { LINE_BYTES = 256, INDENT = 2, NAME_COLUMNS = 32, DEPTH_MOST = 64 };
 
 struct memory { bool known; long long unique_bytes, shared_bytes; };
 
-static void take_line(struct memory *m, const char *line)
+static void take_line(struct memory *memory, const char *line)
 {
 	long long kibibytes;
 
 	if (sscanf(line, "Private_%*[^:]: %lld", &kibibytes) == 1)
-		m->unique_bytes += kibibytes << 10;
+		memory->unique_bytes += kibibytes << 10;
 	if (sscanf(line, "Shared_%*[^:]: %lld", &kibibytes) == 1)
-		m->shared_bytes += kibibytes << 10;
+		memory->shared_bytes += kibibytes << 10;
 }
 
-static void measure_process(struct memory *m, long long pid)
+static void measure_process(struct memory *memory, long long pid)
 {
 	char text[LINE_BYTES];
 	FILE *file;
@@ -29,9 +29,9 @@ static void measure_process(struct memory *m, long long pid)
 	file = fopen(text, "r");
 	if (!file)
 		return;
-	m->known = true;
+	memory->known = true;
 	while (fgets(text, sizeof(text), file))
-		take_line(m, text);
+		take_line(memory, text);
 	fclose(file);
 }
 
@@ -41,14 +41,14 @@ void tree_measure(json_t *machines)
 	size_t n;
 
 	json_array_foreach(machines, n, machine) {
-		struct memory m = { .known = false };
+		struct memory memory = { .known = false };
 
-		measure_process(&m, json_integer_value(json_object_get(machine, "process")));
-		if (!m.known)
+		measure_process(&memory, json_integer_value(json_object_get(machine, "process")));
+		if (!memory.known)
 			continue;
-		measure_process(&m, json_integer_value(json_object_get(machine, "pid")));
-		json_object_set_new(machine, "unique", json_integer(m.unique_bytes));
-		json_object_set_new(machine, "shared", json_integer(m.shared_bytes));
+		measure_process(&memory, json_integer_value(json_object_get(machine, "pid")));
+		json_object_set_new(machine, "unique", json_integer(memory.unique_bytes));
+		json_object_set_new(machine, "shared", json_integer(memory.shared_bytes));
 	}
 }
 

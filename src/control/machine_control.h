@@ -90,34 +90,35 @@ struct control {
 };
 
 /* description: a JSON object as text, ""; before lock-down. */
-void control_init(struct control *c, int listener, const char *description);
+void control_init(struct control *control, int listener, const char *description);
 /* What the machine says of itself. */
-void control_set_state(struct control *c, const struct record_state *state);
+void control_set_state(struct control *control, const struct record_state *state);
 /* There is no room for another record. */
-bool control_is_full(const struct control *c);
+bool control_is_full(const struct control *control);
 /* Somebody has said something that has not been looked at; control_turn() need not wait. */
-bool control_has_line(const struct control *c);
+bool control_has_line(const struct control *control);
 /* What to poll for: CONTROL_FDS entries. */
-void control_events(const struct control *c, struct pollfd fds[CONTROL_FDS]);
+void control_events(const struct control *control, struct pollfd fds[CONTROL_FDS]);
 /*
  * After poll(): what came is taken, what can go out goes. Calls wish for everything that the broker
  * has to do.
  */
-void control_turn(struct control *c, const struct pollfd fds[CONTROL_FDS],
+void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 		  void (*wish)(void *context, enum control_wish wish), void *context);
 /*
  * What the machine says of a save: bytes, and the end with 0 or -errno. False: nobody has asked for
  * one.
  */
-bool control_saved(struct control *c, const uint8_t *data, uint32_t bytes);
+bool control_saved(struct control *control, const uint8_t *data, uint32_t bytes);
 /* Where the processors are. False: nobody has asked. */
-bool control_looked(struct control *c, const struct record_registers *registers, unsigned count);
-bool control_save_ended(struct control *c, int error, enum control_wish *ret);
+bool control_looked(struct control *control, const struct record_registers *registers,
+		    unsigned count);
+bool control_save_ended(struct control *control, int error, enum control_wish *ret);
 /* After WISH_FORK: the kits, which are no longer the peer's; how many. */
-unsigned control_take_kits(struct control *c, int kits[FORK_CHILDREN * KIT_FDS]);
+unsigned control_take_kits(struct control *control, int kits[FORK_CHILDREN * KIT_FDS]);
 /* One more is there; pidfd goes along. False: nobody takes it. */
-bool control_forked(struct control *c, unsigned child, int pid, int pidfd);
+bool control_forked(struct control *control, unsigned child, int pid, int pidfd);
 /* All are there, or error. What the machine does then. */
-enum control_wish control_fork_ended(struct control *c, int error, unsigned children);
+enum control_wish control_fork_ended(struct control *control, int error, unsigned children);
 /* The machine has ended: what can go out at once goes, and the peers are left. */
-void control_end(struct control *c);
+void control_end(struct control *control);

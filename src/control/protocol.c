@@ -39,21 +39,21 @@ const char *control_code_name(int code)
 /* ---- asked ---- */
 
 /* False: it has one that cannot be given back. */
-static bool take_id(struct control_request *r)
+static bool take_id(struct control_request *request)
 {
-	json_t *id = json_object_get(r->object, "id");
+	json_t *id = json_object_get(request->object, "id");
 	size_t bytes;
 
 	if (!id || json_is_null(id))
 		return true;
 	if (!json_is_integer(id) && (!json_is_string(id) || json_string_length(id) > ID_TEXT_BYTES))
 		return false;
-	bytes = json_dumpb(id, r->id, sizeof(r->id) - 1, JSON_ENCODE_ANY);
-	if (bytes >= sizeof(r->id)) {
-		memcpy(r->id, "null", sizeof("null"));
+	bytes = json_dumpb(id, request->id, sizeof(request->id) - 1, JSON_ENCODE_ANY);
+	if (bytes >= sizeof(request->id)) {
+		memcpy(request->id, "null", sizeof("null"));
 		return false;
 	}
-	r->id[bytes] = 0;
+	request->id[bytes] = 0;
 	return true;
 }
 
@@ -82,13 +82,14 @@ static bool has_type(const json_t *value, enum control_type type)
 }
 
 /* NULL, or what is wrong with its members. */
-static const char *check_members(const struct control_request *r)
+static const char *check_members(const struct control_request *request)
 {
 	const char *name;
 	json_t *value;
 
-	json_object_foreach(r->object, name, value) {
-		const struct control_member *member = find_member(r->verb, name);
+	json_object_foreach(request->object, name, value)
+	{
+		const struct control_member *member = find_member(request->verb, name);
 
 		if (!strcmp(name, "id") || !strcmp(name, "do"))
 			continue;
@@ -97,57 +98,58 @@ static const char *check_members(const struct control_request *r)
 		if (!has_type(value, member->type))
 			return "a member of another type";
 	}
-	for (size_t n = 0; n < CONTROL_MEMBERS && r->verb->member[n].name; n++)
-		if (r->verb->member[n].is_needed &&
-		    !json_object_get(r->object, r->verb->member[n].name))
+	for (size_t n = 0; n < CONTROL_MEMBERS && request->verb->member[n].name; n++)
+		if (request->verb->member[n].is_needed &&
+		    !json_object_get(request->object, request->verb->member[n].name))
 			return "a member is missing";
 	return NULL;
 }
 
-static const char *understand(struct control_request *r, const struct control_verb *verbs)
+static const char *understand(struct control_request *request, const struct control_verb *verbs)
 {
-	if (!json_is_object(r->object))
+	if (!json_is_object(request->object))
 		return "not a JSON object";
-	if (!take_id(r))
+	if (!take_id(request))
 		return "an id is a number or a text of at most 64 bytes";
-	r->verb = find_verb(verbs, json_string_value(json_object_get(r->object, "do")));
-	return r->verb ? check_members(r) : "no such verb";
+	request->verb = find_verb(verbs, json_string_value(json_object_get(request->object, "do")));
+	return request->verb ? check_members(request) : "no such verb";
 }
 
 int control_parse(const char *line, size_t bytes, const struct control_verb *verbs,
-		  struct control_request *r, const char **ret_reason)
+		  struct control_request *request, const char **ret_reason)
 {
 	json_error_t where;
 
 	assert(bytes <= CONTROL_REQUEST_BYTES);
-	memset(r, 0, sizeof(*r));
-	memcpy(r->id, "null", sizeof("null"));
-	r->object = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, &where);
-	*ret_reason = understand(r, verbs);
+	memset(request, 0, sizeof(*request));
+	memcpy(request->id, "null", sizeof("null"));
+	request->object = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, &where);
+	*ret_reason = understand(request, verbs);
 	if (!*ret_reason)
 		return 0;
-	control_request_free(r);
+	control_request_free(request);
 	return -EINVAL;
 }
 
-void control_request_free(struct control_request *r)
+void control_request_free(struct control_request *request)
 {
-	json_decref(r->object);
-	r->object = NULL;
-	r->verb = NULL;
+	json_decref(request->object);
+	request->object = NULL;
+	request->verb = NULL;
 }
 
-const char *control_text(const struct control_request *r, const char *member)
+const char *control_text(const struct control_request *request, const char *member)
 {
-	assert(find_member(r->verb, member) && find_member(r->verb, member)->type == CONTROL_TEXT);
-	return json_string_value(json_object_get(r->object, member));
+	assert(find_member(request->verb, member) &&
+	       find_member(request->verb, member)->type == CONTROL_TEXT);
+	return json_string_value(json_object_get(request->object, member));
 }
 
-uint64_t control_number(const struct control_request *r, const char *member)
+uint64_t control_number(const struct control_request *request, const char *member)
 {
-	assert(find_member(r->verb, member) &&
-	       find_member(r->verb, member)->type == CONTROL_NUMBER);
-	return (uint64_t)json_integer_value(json_object_get(r->object, member));
+	assert(find_member(request->verb, member) &&
+	       find_member(request->verb, member)->type == CONTROL_NUMBER);
+	return (uint64_t)json_integer_value(json_object_get(request->object, member));
 }
 
 /* ---- answered ---- */

@@ -47,9 +47,9 @@ struct digest_table {
 #define DIGEST_ITEM_LINK \
 	GUID(0x5f1d7c52, 0x6f3a, 0x4d0e, 0x9b, 0x51, 0x7a, 0x20, 0xe4, 0x6e, 0x00, 0x00)
 
-static inline uint32_t digest_block_bytes(const struct disk *d)
+static inline uint32_t digest_block_bytes(const struct disk *disk)
 {
-	return d->block_bytes >= DIGEST_BLOCK_MIN ? d->block_bytes : DIGEST_BLOCK_BYTES;
+	return disk->block_bytes >= DIGEST_BLOCK_MIN ? disk->block_bytes : DIGEST_BLOCK_BYTES;
 }
 
 /* Asserts that a table has the shape that its head says. */

@@ -23,10 +23,10 @@ int disk_fail(struct disk_error *error, int code, const char *path, const char *
 		vsnprintf(error->text + used, sizeof(error->text) - (size_t)used, format,
 			  arguments);
 	va_end(arguments);
-	for (char *c = error->text; *c;
-	     c++) /* paths and more come out of files: nothing of them steers a terminal */
-		if ((unsigned char)*c < 0x20 || *c == 0x7f)
-			*c = '?';
+	for (char *character = error->text; *character;
+	     character++) /* paths and more come out of files: nothing of them steers a terminal */
+		if ((unsigned char)*character < 0x20 || *character == 0x7f)
+			*character = '?';
 	return code;
 }
 
@@ -61,143 +61,145 @@ bool disk_format_parse(const char *name, enum disk_format *ret)
 
 /* ---- opening ---- */
 
-struct guid disk_data_id(const struct disk *d)
+struct guid disk_data_id(const struct disk *disk)
 {
-	return d->data_id ? *d->data_id : (struct guid){ 0 };
+	return disk->data_id ? *disk->data_id : (struct guid){ 0 };
 }
 
 /* What is written down about changes, and what is known of the parent. */
-static int begin_digests(struct disk *d, const struct disk_options *o, struct disk_error *error)
+static int begin_digests(struct disk *disk, const struct disk_options *options,
+			 struct disk_error *error)
 {
 	int result = 0;
 
-	if (d->parent && !o->accept_changed)
-		result = link_load(d, &d->link);
+	if (disk->parent && !options->accept_changed)
+		result = link_load(disk, &disk->link);
 	if (result)
-		return disk_fail(error, result, d->path,
+		return disk_fail(error, result, disk->path,
 				 "what it knows of its parent's content cannot be read");
-	if (!d->write)
+	if (!disk->write)
 		return 0;
-	d->opened_id = disk_data_id(d);
-	d->touched_bytes = digest_block_bytes(d);
-	d->touched_blocks = (d->size_bytes + d->touched_bytes - 1) / d->touched_bytes;
-	d->touched_from = UINT64_MAX;
-	d->touched = calloc(1, d->touched_blocks / 8 + 1);
-	if (o->just_made)
-		digest_continue(d);
-	if (guid_is_zero(d->opened_id)) {
-		struct digest_table *t = NULL;
+	disk->opened_id = disk_data_id(disk);
+	disk->touched_bytes = digest_block_bytes(disk);
+	disk->touched_blocks = (disk->size_bytes + disk->touched_bytes - 1) / disk->touched_bytes;
+	disk->touched_from = UINT64_MAX;
+	disk->touched = calloc(1, disk->touched_blocks / 8 + 1);
+	if (options->just_made)
+		digest_continue(disk);
+	if (guid_is_zero(disk->opened_id)) {
+		struct digest_table *table = NULL;
 
-		d->opened_current = !digest_load(d, &t);
-		if (d->opened_current)
-			digest_free(t);
+		disk->opened_current = !digest_load(disk, &table);
+		if (disk->opened_current)
+			digest_free(table);
 	}
-	return d->touched ? 0 : disk_fail(error, -ENOMEM, d->path, "no memory");
+	return disk->touched ? 0 : disk_fail(error, -ENOMEM, disk->path, "no memory");
 }
 
-static void disk_free(struct disk *d)
+static void disk_free(struct disk *disk)
 {
-	chain_detach(d);
-	link_free(d->link);
-	file_close(&d->file);
-	free(d->touched);
-	free(d->path);
-	free(d);
+	chain_detach(disk);
+	link_free(disk->link);
+	file_close(&disk->file);
+	free(disk->touched);
+	free(disk->path);
+	free(disk);
 }
 
-static int (*const open_format[DISK_FORMATS])(struct disk *d, const struct disk_options *o,
+static int (*const open_format[DISK_FORMATS])(struct disk *disk, const struct disk_options *options,
 					      struct disk_error *error) = {
 	[DISK_RAW] = raw_open,     [DISK_VHDX] = vhdx_open, [DISK_VHD] = vhd_open,
 	[DISK_QCOW2] = qcow2_open, [DISK_VMDK] = vmdk_open,
 };
 
 /* The format's own, and what it looks for meanwhile. */
-static int open_within(struct disk *d, const struct disk_options *options, struct disk_error *error)
+static int open_within(struct disk *disk, const struct disk_options *options,
+		       struct disk_error *error)
 {
-	int result = search_enter(options->search, d->path, error);
+	int result = search_enter(options->search, disk->path, error);
 
 	if (result)
 		return result;
-	result = open_format[options->format](d, options, error);
+	result = open_format[options->format](disk, options, error);
 	search_leave(options->search);
 	return result;
 }
 
-int disk_open_file(struct disk_file file, const char *path, const struct disk_options *o,
+int disk_open_file(struct disk_file file, const char *path, const struct disk_options *given,
 		   struct disk **ret, struct disk_error *error)
 {
-	struct disk *d = calloc(1, sizeof(*d));
-	struct disk_options options = *o;
+	struct disk *disk = calloc(1, sizeof(*disk));
+	struct disk_options options = *given;
 	int result = -ENOMEM;
 
-	options.without_parents |= o->items_only;
-	if (d)
-		d->path = strdup(path);
-	if (!d || !d->path) {
+	options.without_parents |= given->items_only;
+	if (disk)
+		disk->path = strdup(path);
+	if (!disk || !disk->path) {
 		file_close(&file);
-		free(d);
+		free(disk);
 		return disk_fail(error, -ENOMEM, path, "no memory");
 	}
-	d->file = file;
-	d->write = o->write;
-	d->format_id = o->format;
-	d->items_only = o->items_only;
-	d->side_keeper = o->side_keeper;
-	if (!o->search)
-		result = search_begin(o, &options.search);
+	disk->file = file;
+	disk->write = given->write;
+	disk->format_id = given->format;
+	disk->items_only = given->items_only;
+	disk->side_keeper = given->side_keeper;
+	if (!given->search)
+		result = search_begin(given, &options.search);
 	else
 		result = 0;
 	if (result)
 		disk_fail(error, result, path, "no memory");
 	else
-		result = open_within(d, &options, error);
-	if (!o->search && options.search)
+		result = open_within(disk, &options, error);
+	if (!given->search && options.search)
 		search_end(options.search);
 	if (result) {
-		disk_free(d);
+		disk_free(disk);
 		return result;
 	}
-	result = chain_attach(d);
+	result = chain_attach(disk);
 	if (result)
-		disk_fail(error, result, d->path, "no memory for its chain");
-	if (!result && d->write && !o->thaw)
-		result = disk_check_frozen(d, error);
+		disk_fail(error, result, disk->path, "no memory for its chain");
+	if (!result && disk->write && !given->thaw)
+		result = disk_check_frozen(disk, error);
 	if (!result)
-		result = begin_digests(d, o, error);
+		result = begin_digests(disk, given, error);
 	if (result) {
-		d->write = false; /* nothing was written, and nothing is */
-		if (o->parent)
-			d->parent = NULL; /* still the caller's */
-		disk_close(d);
+		disk->write = false; /* nothing was written, and nothing is */
+		if (given->parent)
+			disk->parent = NULL; /* still the caller's */
+		disk_close(disk);
 		return result;
 	}
-	*ret = d;
+	*ret = disk;
 	return 0;
 }
 
-int disk_open(const char *path, const struct disk_options *o, struct disk **ret,
+int disk_open(const char *path, const struct disk_options *options, struct disk **ret,
 	      struct disk_error *error)
 {
 	struct disk_file file;
 	enum disk_format looks;
 	int result;
 
-	if (!open_format[o->format])
+	if (!open_format[options->format])
 		return disk_fail(error, -ENOTSUP, path, "%s cannot be opened",
-				 disk_format_name(o->format));
-	result = o->write && (o->without_parents || o->items_only)
+				 disk_format_name(options->format));
+	result = options->write && (options->without_parents || options->items_only)
 			 ? -EINVAL
-			 : disk_file_open(path, o->write, o->direct, &file);
+			 : disk_file_open(path, options->write, options->direct, &file);
 	if (result == -EBUSY)
 		return disk_fail(error, result, path, "in use by somebody else");
 	if (result == -EROFS) /* of the host: the file is not frozen */
 		return disk_fail(error, -EACCES, path, "%s", strerror(EROFS));
 	if (result)
 		return disk_fail(error, result, path, "%s", strerror(-result));
-	result = disk_open_file(file, path, o, ret, error);
-	if (result == -EBADMSG && disk_looks_like(path, &looks) && looks != o->format)
+	result = disk_open_file(file, path, options, ret, error);
+	if (result == -EBADMSG && disk_looks_like(path, &looks) && looks != options->format)
 		return disk_fail(error, -EMEDIUMTYPE, path, "not a %s file, but it looks like %s",
-				 disk_format_name(o->format), disk_format_name(looks));
+				 disk_format_name(options->format), disk_format_name(looks));
 	return result;
 }
 
@@ -221,34 +223,34 @@ void disk_prefetch(const char *path, enum disk_format format)
 		close(fd);
 }
 
-int disk_close(struct disk *d)
+int disk_close(struct disk *disk)
 {
-	int error = d->write ? disk_flush(d) : 0;
+	int error = disk->write ? disk_flush(disk) : 0;
 	int closed;
 
-	if (d->write && !error)
-		digest_close(d); /* without it the digests are of older data, and say so */
-	closed = d->driver->close(d);
-	if (d->parent)
-		disk_close(d->parent);
-	disk_free(d);
+	if (disk->write && !error)
+		digest_close(disk); /* without it the digests are of older data, and say so */
+	closed = disk->driver->close(disk);
+	if (disk->parent)
+		disk_close(disk->parent);
+	disk_free(disk);
 	return error ? error : closed;
 }
 
-static int create_raw(struct disk_file *f, const char *path, const struct disk_create *what,
+static int create_raw(struct disk_file *file, const char *path, const struct disk_create *what,
 		      struct disk *parent, struct disk_error *error)
 {
-	int result = parent ? -EINVAL : file_truncate(f, what->size_bytes);
+	int result = parent ? -EINVAL : file_truncate(file, what->size_bytes);
 
 	if (!result)
-		result = file_flush(f);
+		result = file_flush(file);
 	if (!result)
 		return 0;
 	return disk_fail(error, result, path, "%s",
 			 parent ? "a raw file has no parent" : strerror(-result));
 }
 
-static int (*const create_format[DISK_FORMATS])(struct disk_file *f, const char *path,
+static int (*const create_format[DISK_FORMATS])(struct disk_file *file, const char *path,
 						const struct disk_create *what, struct disk *parent,
 						struct disk_error *error) = {
 	[DISK_VHDX] = vhdx_create,
@@ -287,67 +289,69 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 
 /* ---- what it is ---- */
 
-int disk_check(struct disk *d, void (*report)(void *, const char *), void *context)
+int disk_check(struct disk *disk, void (*report)(void *, const char *), void *context)
 {
-	return d->items_only ? 0 : d->driver->check(d, report, context);
+	return disk->items_only ? 0 : disk->driver->check(disk, report, context);
 }
 
-void disk_info(const struct disk *d, struct disk_info *ret)
+void disk_info(const struct disk *disk, struct disk_info *ret)
 {
-	int fd =
-		d->file.ops->descriptor ? d->file.ops->descriptor(d->file.context, 0, NULL, 0) : -1;
+	int fd = disk->file.ops->descriptor
+			 ? disk->file.ops->descriptor(disk->file.context, 0, NULL, 0)
+			 : -1;
 	struct stat st;
 
-	d->driver->info(d, ret);
-	ret->file_bytes = (uint64_t)file_size(&d->file);
+	disk->driver->info(disk, ret);
+	ret->file_bytes = (uint64_t)file_size(&disk->file);
 	ret->allocated_bytes = fd < 0 || fstat(fd, &st) ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
 /* ---- beside the data ---- */
 
-int disk_read_item(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_bytes)
+int disk_read_item(struct disk *disk, struct guid id, uint8_t **ret, size_t *ret_bytes)
 {
-	return d->driver->read_item ? d->driver->read_item(d, id, ret, ret_bytes)
-				    : side_read(d->side_keeper, d->path, id, ret, ret_bytes);
+	return disk->driver->read_item
+		       ? disk->driver->read_item(disk, id, ret, ret_bytes)
+		       : side_read(disk->side_keeper, disk->path, id, ret, ret_bytes);
 }
 
-int disk_write_item(struct disk *d, struct guid id, enum disk_item_subject subject,
+int disk_write_item(struct disk *disk, struct guid id, enum disk_item_subject subject,
 		    const void *value, size_t bytes)
 {
 	int error;
 
-	if (d->driver->write_item) {
-		error = disk_may_write(d);
-		return error ? error : d->driver->write_item(d, id, subject, value, bytes);
+	if (disk->driver->write_item) {
+		error = disk_may_write(disk);
+		return error ? error : disk->driver->write_item(disk, id, subject, value, bytes);
 	}
-	error = file_failed(&d->file);
+	error = file_failed(&disk->file);
 	if (!error) {
 		bool unsynced;
 
-		error = side_write(d->side_keeper, d->path, id, value, bytes, &unsynced);
+		error = side_write(disk->side_keeper, disk->path, id, value, bytes, &unsynced);
 		if (unsynced)
-			file_fail(&d->file, error);
+			file_fail(&disk->file, error);
 	}
 	return error;
 }
 
-int disk_verify(struct disk *d, disk_range_report *report, void *context)
+int disk_verify(struct disk *disk, disk_range_report *report, void *context)
 {
-	struct digest_table *t = NULL;
-	int error = digest_load(d, &t);
+	struct digest_table *table = NULL;
+	int error = digest_load(disk, &table);
 
-	for (uint64_t n = 0; !error && n < t->blocks; n++) {
-		uint64_t at = n * t->head.block_bytes;
+	for (uint64_t n = 0; !error && n < table->blocks; n++) {
+		uint64_t at = n * table->head.block_bytes;
 		struct digest now;
 
-		error = digest_block(d, t, n, &now);
-		if (!error && memcmp(&now, &t->of[n], sizeof(now)))
+		error = digest_block(disk, table, n, &now);
+		if (!error && memcmp(&now, &table->of[n], sizeof(now)))
 			error = report(context, at,
-				       d->size_bytes - at < t->head.block_bytes
-					       ? d->size_bytes - at
-					       : t->head.block_bytes);
+				       disk->size_bytes - at < table->head.block_bytes
+					       ? disk->size_bytes - at
+					       : table->head.block_bytes);
 	}
-	digest_free(t);
+	digest_free(table);
 	return error;
 }
 
@@ -356,28 +360,28 @@ int disk_verify_link(struct disk *child, disk_range_report *report, void *contex
 	return child->parent ? link_compare(child, child->parent, report, context) : -ENOENT;
 }
 
-int disk_digest(struct disk *d) { return digest_refresh(d); }
+int disk_digest(struct disk *disk) { return digest_refresh(disk); }
 
-int disk_content_root(struct disk *d, uint8_t ret[16])
+int disk_content_root(struct disk *disk, uint8_t ret[16])
 {
-	struct digest_table *t;
+	struct digest_table *table;
 	uint8_t *bytes;
 	size_t count;
-	int error = digest_compute(d, DIGEST_BLAKE2B, &t);
+	int error = digest_compute(disk, DIGEST_BLAKE2B, &table);
 
 	if (error)
 		return error;
-	error = digest_encode(t, &bytes, &count);
+	error = digest_encode(table, &bytes, &count);
 	if (!error) {
-		memcpy(ret, &t->head.root, 16);
+		memcpy(ret, &table->head.root, 16);
 		free(bytes);
 	}
-	digest_free(t);
+	digest_free(table);
 	return error;
 }
 
-uint64_t disk_size_bytes(const struct disk *d) { return d->size_bytes; }
-enum disk_format disk_format_of(const struct disk *d) { return d->format_id; }
-uint32_t disk_sector_bytes(const struct disk *d) { return d->sector_bytes; }
-const char *disk_path(const struct disk *d) { return d->path; }
-struct disk *disk_parent(const struct disk *d) { return d->parent; }
+uint64_t disk_size_bytes(const struct disk *disk) { return disk->size_bytes; }
+enum disk_format disk_format_of(const struct disk *disk) { return disk->format_id; }
+uint32_t disk_sector_bytes(const struct disk *disk) { return disk->sector_bytes; }
+const char *disk_path(const struct disk *disk) { return disk->path; }
+struct disk *disk_parent(const struct disk *disk) { return disk->parent; }

@@ -41,9 +41,9 @@ static bool is_aligned(uint64_t offset, const struct iovec *iov, int count)
 
 static int os_descriptor(void *context, uint64_t offset, const struct iovec *iov, int count)
 {
-	const struct os_file *f = context;
+	const struct os_file *file = context;
 
-	return f->direct >= 0 && is_aligned(offset, iov, count) ? f->direct : f->fd;
+	return file->direct >= 0 && is_aligned(offset, iov, count) ? file->direct : file->fd;
 }
 
 /* Drops what is done from a copy of the vector. */
@@ -90,45 +90,45 @@ static int os_transfer(int fd, uint64_t offset, const struct iovec *iov, int cou
 	return 0;
 }
 
-static int os_readv(void *c, uint64_t offset, const struct iovec *iov, int count)
+static int os_readv(void *context, uint64_t offset, const struct iovec *iov, int count)
 {
-	return os_transfer(os_descriptor(c, offset, iov, count), offset, iov, count, false);
+	return os_transfer(os_descriptor(context, offset, iov, count), offset, iov, count, false);
 }
-static int os_writev(void *c, uint64_t offset, const struct iovec *iov, int count)
+static int os_writev(void *context, uint64_t offset, const struct iovec *iov, int count)
 {
-	return os_transfer(os_descriptor(c, offset, iov, count), offset, iov, count, true);
+	return os_transfer(os_descriptor(context, offset, iov, count), offset, iov, count, true);
 }
 
 /* One flush at a time sees to the directory; who else flushes meanwhile was told nothing yet of the
  * file being there. */
-static int os_flush(void *c)
+static int os_flush(void *context)
 {
-	struct os_file *f = c;
-	int directory = __atomic_load_n(&f->directory, __ATOMIC_ACQUIRE);
+	struct os_file *file = context;
+	int directory = __atomic_load_n(&file->directory, __ATOMIC_ACQUIRE);
 
-	if (fdatasync(f->fd) || (directory >= 0 && fsync(directory)))
+	if (fdatasync(file->fd) || (directory >= 0 && fsync(directory)))
 		return -errno;
-	if (directory >= 0 && __atomic_compare_exchange_n(&f->directory, &directory, -1, false,
+	if (directory >= 0 && __atomic_compare_exchange_n(&file->directory, &directory, -1, false,
 							  __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 		close(directory);
 	return 0;
 }
 
-static int os_truncate(void *c, uint64_t bytes)
+static int os_truncate(void *context, uint64_t bytes)
 {
-	return ftruncate(fd_of(c), (off_t)bytes) ? -errno : 0;
+	return ftruncate(fd_of(context), (off_t)bytes) ? -errno : 0;
 }
 
-static int os_discard(void *c, uint64_t offset, uint64_t bytes)
+static int os_discard(void *context, uint64_t offset, uint64_t bytes)
 {
 	static const uint8_t zeros[65536];
 
-	if (!fallocate(fd_of(c), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+	if (!fallocate(fd_of(context), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
 		       (off_t)bytes))
 		return 0;
 	while (bytes) { /* a file system without holes */
 		size_t n = bytes < sizeof(zeros) ? bytes : sizeof(zeros);
-		int error = os_transfer(fd_of(c), offset,
+		int error = os_transfer(fd_of(context), offset,
 					&(struct iovec){ (void *)(uintptr_t)zeros, n }, 1, true);
 
 		if (error)
@@ -139,40 +139,40 @@ static int os_discard(void *c, uint64_t offset, uint64_t bytes)
 	return 0;
 }
 
-static int64_t os_size(void *c)
+static int64_t os_size(void *context)
 {
 	struct stat st;
 
-	if (fstat(fd_of(c), &st))
+	if (fstat(fd_of(context), &st))
 		return -errno;
 	return S_ISREG(st.st_mode) ? st.st_size : -ENOTSUP;
 }
 
-static void os_close(void *c)
+static void os_close(void *context)
 {
-	struct os_file *f = c;
+	struct os_file *file = context;
 
-	close(f->fd);
-	if (f->direct >= 0)
-		close(f->direct);
-	if (f->directory >= 0)
-		close(f->directory);
-	free(f);
+	close(file->fd);
+	if (file->direct >= 0)
+		close(file->direct);
+	if (file->directory >= 0)
+		close(file->directory);
+	free(file);
 }
 
-static uint64_t in_ns(const struct timespec *t)
+static uint64_t in_ns(const struct timespec *now)
 {
-	return (uint64_t)t->tv_sec * 1000000000 + (uint64_t)t->tv_nsec;
+	return (uint64_t)now->tv_sec * 1000000000 + (uint64_t)now->tv_nsec;
 }
 
-static void os_stamp(void *c, struct file_stamp *ret)
+static void os_stamp(void *context, struct file_stamp *ret)
 {
 	struct timespec now;
 	struct stat st;
 
 	*ret = (struct file_stamp){ 0 };
 	clock_gettime(CLOCK_REALTIME, &now);
-	if (!fstat(fd_of(c), &st))
+	if (!fstat(fd_of(context), &st))
 		*ret = (struct file_stamp){
 			.file_bytes = (uint64_t)st.st_size,
 			.mtime_ns = in_ns(&st.st_mtim),
@@ -211,38 +211,39 @@ int file_flush(struct disk_file *file)
 	return error;
 }
 
-void file_stamp_take(const struct disk_file *f, struct file_stamp *ret)
+void file_stamp_take(const struct disk_file *file, struct file_stamp *ret)
 {
 	*ret = (struct file_stamp){ 0 };
-	if (f->ops->stamp)
-		f->ops->stamp(f->context, ret);
+	if (file->ops->stamp)
+		file->ops->stamp(file->context, ret);
 }
 
 /* The clock of files goes in ticks. */
 static uint64_t tick_ns(void)
 {
-	struct timespec t;
+	struct timespec now;
 
-	return clock_getres(CLOCK_REALTIME_COARSE, &t) ? 20000000 : in_ns(&t) + 1000000;
+	return clock_getres(CLOCK_REALTIME_COARSE, &now) ? 20000000 : in_ns(&now) + 1000000;
 }
 
-void file_stamp_settle(const struct disk_file *f, struct file_stamp *ret)
+void file_stamp_settle(const struct disk_file *file, struct file_stamp *ret)
 {
-	file_stamp_take(f, ret);
+	file_stamp_take(file, ret);
 	if (!ret->taken_ns || ret->ctime_ns + tick_ns() < ret->taken_ns)
 		return;
 	nanosleep(&(struct timespec){ .tv_nsec = (long)tick_ns() }, NULL);
-	file_stamp_take(f, ret);
+	file_stamp_take(file, ret);
 }
 
-bool file_stamp_holds(const struct disk_file *f, const struct file_stamp *s)
+bool file_stamp_holds(const struct disk_file *file, const struct file_stamp *stamp)
 {
 	struct file_stamp now;
 
-	file_stamp_take(f, &now);
-	return s->taken_ns && s->taken_ns <= now.taken_ns &&
-	       s->ctime_ns + tick_ns() < s->taken_ns && now.file_bytes == s->file_bytes &&
-	       now.mtime_ns == s->mtime_ns && now.ctime_ns == s->ctime_ns;
+	file_stamp_take(file, &now);
+	return stamp->taken_ns && stamp->taken_ns <= now.taken_ns &&
+	       stamp->ctime_ns + tick_ns() < stamp->taken_ns &&
+	       now.file_bytes == stamp->file_bytes && now.mtime_ns == stamp->mtime_ns &&
+	       now.ctime_ns == stamp->ctime_ns;
 }
 
 enum {
@@ -265,28 +266,28 @@ static const struct { unsigned does, refuses;
 
 static int lock_byte(int fd, off_t at, bool locked)
 {
-	struct flock l = { .l_type = locked ? F_RDLCK : F_UNLCK,
-			   .l_whence = SEEK_SET,
-			   .l_start = at,
-			   .l_len = 1 };
+	struct flock flock = { .l_type = locked ? F_RDLCK : F_UNLCK,
+			       .l_whence = SEEK_SET,
+			       .l_start = at,
+			       .l_len = 1 };
 
-	if (!fcntl(fd, F_OFD_SETLK, &l))
+	if (!fcntl(fd, F_OFD_SETLK, &flock))
 		return 0;
 	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
 static bool is_locked_by_others(int fd, off_t at)
 {
-	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+	struct flock flock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
 
-	return fcntl(fd, F_OFD_GETLK, &l) || l.l_type != F_UNLCK;
+	return fcntl(fd, F_OFD_GETLK, &flock) || flock.l_type != F_UNLCK;
 }
 
-static int os_lock(void *c, enum file_lock lock)
+static int os_lock(void *context, enum file_lock lock)
 {
 	unsigned does = lock_bytes[lock].does;
 	unsigned refuses = lock_bytes[lock].refuses;
-	int fd = fd_of(c);
+	int fd = fd_of(context);
 	int error = 0;
 
 	for (int n = 0; n < PERMISSIONS && !error; n++) {
@@ -320,21 +321,21 @@ static const struct disk_file_ops os_ops = {
 
 static int os_finish(int fd, int direct, bool write, struct disk_file *ret)
 {
-	struct os_file *f = fd < 0 ? NULL : malloc(sizeof(*f));
-	int error = f ? 0 : -ENOMEM;
+	struct os_file *file = fd < 0 ? NULL : malloc(sizeof(*file));
+	int error = file ? 0 : -ENOMEM;
 
 	if (fd < 0)
 		error = -errno;
-	if (f)
-		*f = (struct os_file){ .fd = fd, .direct = direct, .directory = -1 };
+	if (file)
+		*file = (struct os_file){ .fd = fd, .direct = direct, .directory = -1 };
 	if (!error)
-		error = os_lock(f, write ? FILE_ALONE : FILE_SHARED);
+		error = os_lock(file, write ? FILE_ALONE : FILE_SHARED);
 	*ret = (struct disk_file){ .ops = &os_ops,
-				   .context = f,
+				   .context = file,
 				   .sync = PTHREAD_MUTEX_INITIALIZER };
 	if (!error)
 		return 0;
-	free(f);
+	free(file);
 	if (fd >= 0)
 		close(fd);
 	if (direct >= 0)
@@ -363,18 +364,18 @@ int disk_file_create(const char *path, bool later, struct disk_file *ret)
 {
 	int error =
 		os_finish(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), -1, true, ret);
-	struct os_file *f = error ? NULL : ret->context;
+	struct os_file *file = error ? NULL : ret->context;
 	char *copy = error ? NULL : strdup(path);
 
 	if (error)
 		return error;
-	f->directory = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (f->directory < 0)
+	file->directory = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (file->directory < 0)
 		error = copy ? -errno : -ENOMEM;
 	free(copy);
 	if (!error && !later)
-		error = os_flush(f);
+		error = os_flush(file);
 	if (error)
-		os_close(f);
+		os_close(file);
 	return error;
 }

@@ -17,30 +17,31 @@ char *parent_utf8(const uint8_t *from, size_t bytes, bool big)
 	char *to = text;
 
 	for (size_t n = 0; text && n + 1 < bytes; n += 2) {
-		uint32_t c = unit(from + n, big);
+		uint32_t code_point = unit(from + n, big);
 
-		if (c >= 0xd800 && c < 0xdc00 && n + 3 < bytes &&
+		if (code_point >= 0xd800 && code_point < 0xdc00 && n + 3 < bytes &&
 		    (unit(from + n + 2, big) & 0xfc00) == 0xdc00) {
-			c = 0x10000 + ((c & 0x3ff) << 10) + (unit(from + n + 2, big) & 0x3ff);
+			code_point = 0x10000 + ((code_point & 0x3ff) << 10) +
+				     (unit(from + n + 2, big) & 0x3ff);
 			n += 2;
-		} else if ((c & 0xf800) == 0xd800 || !c) {
+		} else if ((code_point & 0xf800) == 0xd800 || !code_point) {
 			free(text);
 			return NULL;
 		}
-		if (c < 0x80) {
-			*to++ = (char)c;
-		} else if (c < 0x800) {
-			*to++ = (char)(0xc0 | c >> 6);
-			*to++ = (char)(0x80 | (c & 63));
-		} else if (c < 0x10000) {
-			*to++ = (char)(0xe0 | c >> 12);
-			*to++ = (char)(0x80 | (c >> 6 & 63));
-			*to++ = (char)(0x80 | (c & 63));
+		if (code_point < 0x80) {
+			*to++ = (char)code_point;
+		} else if (code_point < 0x800) {
+			*to++ = (char)(0xc0 | code_point >> 6);
+			*to++ = (char)(0x80 | (code_point & 63));
+		} else if (code_point < 0x10000) {
+			*to++ = (char)(0xe0 | code_point >> 12);
+			*to++ = (char)(0x80 | (code_point >> 6 & 63));
+			*to++ = (char)(0x80 | (code_point & 63));
 		} else {
-			*to++ = (char)(0xf0 | c >> 18);
-			*to++ = (char)(0x80 | (c >> 12 & 63));
-			*to++ = (char)(0x80 | (c >> 6 & 63));
-			*to++ = (char)(0x80 | (c & 63));
+			*to++ = (char)(0xf0 | code_point >> 18);
+			*to++ = (char)(0x80 | (code_point >> 12 & 63));
+			*to++ = (char)(0x80 | (code_point >> 6 & 63));
+			*to++ = (char)(0x80 | (code_point & 63));
 		}
 	}
 	if (text)
@@ -103,9 +104,9 @@ char *parent_host_path(const char *child_path, const char *path, bool relative)
 	char *child = strdup(child_path);
 	char *result = NULL;
 
-	for (char *c = copy; c && *c; c++)
-		if (*c == '\\')
-			*c = '/';
+	for (char *character = copy; character && *character; character++)
+		if (*character == '\\')
+			*character = '/';
 	if (from && !strncmp(from, "//?/", 4))
 		from += 4;
 	if (from && from[0] && from[1] == ':')

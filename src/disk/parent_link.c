@@ -23,27 +23,27 @@ struct link {
 
 int link_encode(struct disk *parent, enum link_source source, struct link_items *ret)
 {
-	struct digest_table *t;
-	struct link_record r = { .magic = MAGIC,
-				 .version = VERSION,
-				 .parent_data_id = disk_data_id(parent) };
+	struct digest_table *table;
+	struct link_record record = { .magic = MAGIC,
+				      .version = VERSION,
+				      .parent_data_id = disk_data_id(parent) };
 	int error;
 
 	*ret = (struct link_items){ 0 };
 	/* before: what changes meanwhile makes it differ */
-	file_stamp_settle(&parent->file, &r.stamp);
-	error = source == LINK_COMPUTED ? -ESTALE : digest_load(parent, &t);
+	file_stamp_settle(&parent->file, &record.stamp);
+	error = source == LINK_COMPUTED ? -ESTALE : digest_load(parent, &table);
 	if (error && source != LINK_KEPT)
-		error = digest_compute(parent, DIGEST_XXH3, &t);
+		error = digest_compute(parent, DIGEST_XXH3, &table);
 	if (error)
 		return error;
-	error = digest_encode(t, &ret->table, &ret->table_bytes);
-	r.root = t->head.root;
-	digest_free(t);
-	ret->link = malloc(sizeof(r));
-	ret->link_bytes = sizeof(r);
+	error = digest_encode(table, &ret->table, &ret->table_bytes);
+	record.root = table->head.root;
+	digest_free(table);
+	ret->link = malloc(sizeof(record));
+	ret->link_bytes = sizeof(record);
 	if (ret->link)
-		memcpy(ret->link, &r, sizeof(r));
+		memcpy(ret->link, &record, sizeof(record));
 	if (error || !ret->link) {
 		free(ret->link);
 		free(ret->table);
@@ -93,8 +93,8 @@ static int link_load_table(struct disk *child, struct digest_table **ret)
 
 int link_load(struct disk *child, struct link **ret)
 {
-	struct link_record r;
-	struct link *l;
+	struct link_record record;
+	struct link *known;
 	uint8_t *bytes;
 	size_t count;
 	int error = disk_read_item(child, DIGEST_ITEM_LINK, &bytes, &count);
@@ -102,90 +102,91 @@ int link_load(struct disk *child, struct link **ret)
 	*ret = NULL;
 	if (error)
 		return error == -ENOENT ? 0 : error;
-	if (count == sizeof(r))
-		memcpy(&r, bytes, sizeof(r));
-	error = count != sizeof(r) || r.magic != MAGIC ? -EBADMSG : 0;
+	if (count == sizeof(record))
+		memcpy(&record, bytes, sizeof(record));
+	error = count != sizeof(record) || record.magic != MAGIC ? -EBADMSG : 0;
 	free(bytes);
-	if (error || r.version != VERSION || file_stamp_holds(&child->parent->file, &r.stamp))
+	if (error || record.version != VERSION ||
+	    file_stamp_holds(&child->parent->file, &record.stamp))
 		return error;
-	l = calloc(1, sizeof(*l));
-	if (!l)
+	known = calloc(1, sizeof(*known));
+	if (!known)
 		return -ENOMEM;
-	pthread_mutex_init(&l->lock, NULL);
-	l->child = child;
-	error = link_load_table(child, &l->table);
-	if (!error && memcmp(&l->table->head.root, &r.root, sizeof(r.root)))
+	pthread_mutex_init(&known->lock, NULL);
+	known->child = child;
+	error = link_load_table(child, &known->table);
+	if (!error && memcmp(&known->table->head.root, &record.root, sizeof(record.root)))
 		error = -EBADMSG;
 	if (!error) {
-		l->verified = calloc(1, l->table->blocks / 8 + 1);
-		error = l->verified ? 0 : -ENOMEM;
+		known->verified = calloc(1, known->table->blocks / 8 + 1);
+		error = known->verified ? 0 : -ENOMEM;
 	}
 	if (error) {
-		link_free(l);
+		link_free(known);
 		return error == -ENOENT ? -EBADMSG : error;
 	}
-	*ret = l;
+	*ret = known;
 	return 0;
 }
 
-void link_free(struct link *l)
+void link_free(struct link *known)
 {
-	if (!l)
+	if (!known)
 		return;
-	digest_free(l->table);
-	free(l->verified);
-	pthread_mutex_destroy(&l->lock);
-	free(l);
+	digest_free(known->table);
+	free(known->verified);
+	pthread_mutex_destroy(&known->lock);
+	free(known);
 }
 
-static int link_verify_block(struct link *l, struct disk *parent, uint64_t block)
+static int link_verify_block(struct link *known, struct disk *parent, uint64_t block)
 {
 	struct digest now;
 	int error;
 
-	if (l->verified[block / 8] >> (block & 7) & 1)
+	if (known->verified[block / 8] >> (block & 7) & 1)
 		return 0;
-	error = digest_block(parent, l->table, block, &now);
-	if (error || memcmp(&now, &l->table->of[block], sizeof(now)))
+	error = digest_block(parent, known->table, block, &now);
+	if (error || memcmp(&now, &known->table->of[block], sizeof(now)))
 		return error ? error : -ESTALE;
-	l->verified[block / 8] |= (uint8_t)(1 << (block & 7));
+	known->verified[block / 8] |= (uint8_t)(1 << (block & 7));
 	return 0;
 }
 
-int link_verify(struct link *l, struct disk *parent, uint64_t offset, uint64_t bytes)
+int link_verify(struct link *known, struct disk *parent, uint64_t offset, uint64_t bytes)
 {
-	uint64_t block = offset / l->table->head.block_bytes;
-	uint64_t last = (offset + bytes - 1) / l->table->head.block_bytes;
+	uint64_t block = offset / known->table->head.block_bytes;
+	uint64_t last = (offset + bytes - 1) / known->table->head.block_bytes;
 	int error = 0;
 
-	if (parent->size_bytes != l->table->head.size_bytes)
+	if (parent->size_bytes != known->table->head.size_bytes)
 		return -ESTALE;
-	pthread_mutex_lock(&l->lock);
-	for (; block <= last && block < l->table->blocks && !error; block++)
-		error = link_verify_block(l, parent, block);
-	pthread_mutex_unlock(&l->lock);
+	pthread_mutex_lock(&known->lock);
+	for (; block <= last && block < known->table->blocks && !error; block++)
+		error = link_verify_block(known, parent, block);
+	pthread_mutex_unlock(&known->lock);
 	return error;
 }
 
 int link_compare(struct disk *child, struct disk *parent, int (*report)(void *, uint64_t, uint64_t),
 		 void *context)
 {
-	struct digest_table *t;
+	struct digest_table *table;
 	uint64_t from = 0;
 	uint64_t bytes = 0;
-	int error = link_load_table(child, &t);
+	int error = link_load_table(child, &table);
 
 	if (error)
 		return error;
-	for (uint64_t n = 0; n < t->blocks && !error; n++) {
-		uint64_t at = n * t->head.block_bytes;
-		uint64_t size = t->head.size_bytes - at < t->head.block_bytes
-					? t->head.size_bytes - at
-					: t->head.block_bytes;
+	for (uint64_t n = 0; n < table->blocks && !error; n++) {
+		uint64_t at = n * table->head.block_bytes;
+		uint64_t size = table->head.size_bytes - at < table->head.block_bytes
+					? table->head.size_bytes - at
+					: table->head.block_bytes;
 		struct digest now;
 
-		error = digest_block(parent, t, n, &now);
-		if (error || !memcmp(&now, &t->of[n], sizeof(now)))
+		error = digest_block(parent, table, n, &now);
+		if (error || !memcmp(&now, &table->of[n], sizeof(now)))
 			continue;
 		if (bytes && from + bytes != at) {
 			error = report(context, from, bytes);
@@ -197,9 +198,9 @@ int link_compare(struct disk *child, struct disk *parent, int (*report)(void *, 
 	}
 	if (!error && bytes)
 		error = report(context, from, bytes);
-	if (!error && parent->size_bytes > t->head.size_bytes)
-		error = report(context, t->head.size_bytes,
-			       parent->size_bytes - t->head.size_bytes);
-	digest_free(t);
+	if (!error && parent->size_bytes > table->head.size_bytes)
+		error = report(context, table->head.size_bytes,
+			       parent->size_bytes - table->head.size_bytes);
+	digest_free(table);
 	return error;
 }

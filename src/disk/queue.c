@@ -33,225 +33,226 @@ struct disk_queue {
 	pthread_t thread[THREADS_MAX];
 };
 
-static void list_clear(struct list *l)
+static void list_clear(struct list *list)
 {
-	l->first = NULL;
-	l->end = &l->first;
+	list->first = NULL;
+	list->end = &list->first;
 }
 
-static void list_add(struct list *l, struct disk_request *r)
+static void list_add(struct list *list, struct disk_request *request)
 {
-	r->own.next = NULL;
-	*l->end = r;
-	l->end = &r->own.next;
+	request->own.next = NULL;
+	*list->end = request;
+	list->end = &request->own.next;
 }
 
-static void signal_owner(struct disk_queue *q)
+static void signal_owner(struct disk_queue *queue)
 {
-	ssize_t written = write(q->ring->event, &(uint64_t){ 1 }, 8);
+	ssize_t written = write(queue->ring->event, &(uint64_t){ 1 }, 8);
 
 	(void)written; /* a counter that is full is readable, too */
 }
 
 /* ---- threads ---- */
 
-static int request_perform(struct disk *d, const struct disk_request *r)
+static int request_perform(struct disk *disk, const struct disk_request *request)
 {
-	switch (r->kind) {
-	case DISK_READ: return disk_readv(d, r->offset, r->iov, r->count);
-	case DISK_WRITE: return disk_writev(d, r->offset, r->iov, r->count);
-	case DISK_ZERO: return disk_zero(d, r->offset, r->bytes);
-	case DISK_FLUSH: return disk_flush(d);
+	switch (request->kind) {
+	case DISK_READ: return disk_readv(disk, request->offset, request->iov, request->count);
+	case DISK_WRITE: return disk_writev(disk, request->offset, request->iov, request->count);
+	case DISK_ZERO: return disk_zero(disk, request->offset, request->bytes);
+	case DISK_FLUSH: return disk_flush(disk);
 	}
 	return -EINVAL;
 }
 
 static void *queue_work(void *context)
 {
-	struct disk_queue *q = context;
+	struct disk_queue *queue = context;
 
-	pthread_mutex_lock(&q->lock);
-	q->begun++;
-	pthread_cond_broadcast(&q->started);
-	while (!q->stop || q->waiting.first) {
-		struct disk_request *r = q->waiting.first;
+	pthread_mutex_lock(&queue->lock);
+	queue->begun++;
+	pthread_cond_broadcast(&queue->started);
+	while (!queue->stop || queue->waiting.first) {
+		struct disk_request *request = queue->waiting.first;
 
-		if (!r) {
-			pthread_cond_wait(&q->work, &q->lock);
+		if (!request) {
+			pthread_cond_wait(&queue->work, &queue->lock);
 			continue;
 		}
-		q->waiting.first = r->own.next;
-		if (!q->waiting.first)
-			list_clear(&q->waiting);
-		pthread_mutex_unlock(&q->lock);
-		r->own.error = request_perform(q->disk, r);
-		pthread_mutex_lock(&q->lock);
-		list_add(&q->done, r);
-		signal_owner(q);
+		queue->waiting.first = request->own.next;
+		if (!queue->waiting.first)
+			list_clear(&queue->waiting);
+		pthread_mutex_unlock(&queue->lock);
+		request->own.error = request_perform(queue->disk, request);
+		pthread_mutex_lock(&queue->lock);
+		list_add(&queue->done, request);
+		signal_owner(queue);
 	}
-	pthread_mutex_unlock(&q->lock);
+	pthread_mutex_unlock(&queue->lock);
 	return NULL;
 }
 
-static void give_to_threads(struct disk_queue *q, struct disk_request *r)
+static void give_to_threads(struct disk_queue *queue, struct disk_request *request)
 {
-	pthread_mutex_lock(&q->lock);
-	list_add(&q->waiting, r);
-	pthread_cond_signal(&q->work);
-	pthread_mutex_unlock(&q->lock);
+	pthread_mutex_lock(&queue->lock);
+	list_add(&queue->waiting, request);
+	pthread_cond_signal(&queue->work);
+	pthread_mutex_unlock(&queue->lock);
 }
 
 /* ---- the ring ---- */
 
 /* False: not for the ring, or it is full. */
-static bool give_to_ring(struct disk_queue *q, struct disk_request *r)
+static bool give_to_ring(struct disk_queue *queue, struct disk_request *request)
 {
-	struct disk *d = q->disk;
-	bool write = r->kind == DISK_WRITE;
-	struct io_uring_sqe *s;
+	struct disk *disk = queue->disk;
+	bool write = request->kind == DISK_WRITE;
+	struct io_uring_sqe *sqe;
 	uint64_t at;
 	int fd;
 
-	if (!q->ring->is_there || r->kind > DISK_WRITE || !d->driver->map ||
-	    !d->file.ops->descriptor || r->count > VECTOR_MAX)
+	if (!queue->ring->is_there || request->kind > DISK_WRITE || !disk->driver->map ||
+	    !disk->file.ops->descriptor || request->count > VECTOR_MAX)
 		return false;
-	if (disk_check_request(d, r->offset, r->own.bytes) || !r->own.bytes ||
-	    (write && (!d->write || file_failed(&d->file))))
+	if (disk_check_request(disk, request->offset, request->own.bytes) || !request->own.bytes ||
+	    (write && (!disk->write || file_failed(&disk->file))))
 		return false; /* a thread says what is wrong */
-	if (!io_uring_sq_space_left(&q->ring->uring) ||
-	    !d->driver->map(d, write, r->offset, r->own.bytes, &at))
+	if (!io_uring_sq_space_left(&queue->ring->uring) ||
+	    !disk->driver->map(disk, write, request->offset, request->own.bytes, &at))
 		return false;
-	s = io_uring_get_sqe(&q->ring->uring);
-	fd = d->file.ops->descriptor(d->file.context, at, r->iov, r->count);
+	sqe = io_uring_get_sqe(&queue->ring->uring);
+	fd = disk->file.ops->descriptor(disk->file.context, at, request->iov, request->count);
 	if (write)
-		digest_touch(d, r->offset, r->own.bytes);
+		digest_touch(disk, request->offset, request->own.bytes);
 	if (write)
-		io_uring_prep_writev(s, fd, r->iov, (unsigned)r->count, at);
+		io_uring_prep_writev(sqe, fd, request->iov, (unsigned)request->count, at);
 	else
-		io_uring_prep_readv(s, fd, r->iov, (unsigned)r->count, at);
-	io_uring_sqe_set_data(s, r);
+		io_uring_prep_readv(sqe, fd, request->iov, (unsigned)request->count, at);
+	io_uring_sqe_set_data(sqe, request);
 	return true;
 }
 
 /* What came back short, or with an error, is done once more by a thread: it knows how. */
-static bool ring_finished(struct disk_queue *q, struct disk_request *r, int result)
+static bool ring_finished(struct disk_queue *queue, struct disk_request *request, int result)
 {
-	assert(q->used && r->kind <= DISK_WRITE);
-	q->disk->driver->unmap(q->disk, r->kind == DISK_WRITE);
-	if (result < 0 || (uint64_t)result != r->own.bytes) {
-		give_to_threads(q, r);
+	assert(queue->used && request->kind <= DISK_WRITE);
+	queue->disk->driver->unmap(queue->disk, request->kind == DISK_WRITE);
+	if (result < 0 || (uint64_t)result != request->own.bytes) {
+		give_to_threads(queue, request);
 		return false;
 	}
-	if (r->kind == DISK_WRITE)
-		digest_written(q->disk, r->offset, r->own.bytes);
+	if (request->kind == DISK_WRITE)
+		digest_written(queue->disk, request->offset, request->own.bytes);
 	return true;
 }
 
-static unsigned collect_ring(struct disk_queue *q)
+static unsigned collect_ring(struct disk_queue *queue)
 {
-	struct io_uring_cqe *c;
+	struct io_uring_cqe *cqe;
 	unsigned count = 0;
 
-	while (q->ring->is_there && !io_uring_peek_cqe(&q->ring->uring, &c)) {
-		struct disk_request *r = io_uring_cqe_get_data(c);
-		int result = c->res;
+	while (queue->ring->is_there && !io_uring_peek_cqe(&queue->ring->uring, &cqe)) {
+		struct disk_request *request = io_uring_cqe_get_data(cqe);
+		int result = cqe->res;
 
-		io_uring_cqe_seen(&q->ring->uring, c);
-		if (!ring_finished(q, r, result))
+		io_uring_cqe_seen(&queue->ring->uring, cqe);
+		if (!ring_finished(queue, request, result))
 			continue;
-		q->used--;
+		queue->used--;
 		count++;
-		r->done(r, 0);
+		request->done(request, 0);
 	}
 	return count;
 }
 
 /* ---- the owner ---- */
 
-int disk_queue_submit(struct disk_queue *q, struct disk_request *r)
+int disk_queue_submit(struct disk_queue *queue, struct disk_request *request)
 {
-	assert(r->done && r->kind <= DISK_FLUSH && q->used <= q->depth);
-	if (q->used == q->depth)
+	assert(request->done && request->kind <= DISK_FLUSH && queue->used <= queue->depth);
+	if (queue->used == queue->depth)
 		return -EAGAIN;
-	q->used++;
-	r->own.bytes = r->kind <= DISK_WRITE ? iov_bytes(r->iov, r->count) : r->bytes;
-	if (!give_to_ring(q, r))
-		give_to_threads(q, r);
+	queue->used++;
+	request->own.bytes = request->kind <= DISK_WRITE ? iov_bytes(request->iov, request->count)
+							 : request->bytes;
+	if (!give_to_ring(queue, request))
+		give_to_threads(queue, request);
 	return 0;
 }
 
-void disk_queue_kick(struct disk_queue *q)
+void disk_queue_kick(struct disk_queue *queue)
 {
-	if (q->ring->is_there && io_uring_sq_ready(&q->ring->uring))
-		io_uring_submit(&q->ring->uring);
+	if (queue->ring->is_there && io_uring_sq_ready(&queue->ring->uring))
+		io_uring_submit(&queue->ring->uring);
 }
 
-unsigned disk_queue_poll(struct disk_queue *q)
+unsigned disk_queue_poll(struct disk_queue *queue)
 {
-	struct disk_request *r, *next;
+	struct disk_request *request, *next;
 	uint64_t events;
 	ssize_t got;
 	unsigned count;
 
-	disk_queue_kick(q);
+	disk_queue_kick(queue);
 	/* before looking: what comes later makes it readable again */
-	got = read(q->ring->event, &events, sizeof(events));
+	got = read(queue->ring->event, &events, sizeof(events));
 	(void)got;
-	count = collect_ring(q);
-	pthread_mutex_lock(&q->lock);
-	r = q->done.first;
-	list_clear(&q->done);
-	pthread_mutex_unlock(&q->lock);
-	for (; r; r = next, count++) {
-		next = r->own.next;
-		assert(q->used && r->own.error <= 0);
-		q->used--;
-		r->done(r, r->own.error);
+	count = collect_ring(queue);
+	pthread_mutex_lock(&queue->lock);
+	request = queue->done.first;
+	list_clear(&queue->done);
+	pthread_mutex_unlock(&queue->lock);
+	for (; request; request = next, count++) {
+		next = request->own.next;
+		assert(queue->used && request->own.error <= 0);
+		queue->used--;
+		request->done(request, request->own.error);
 	}
-	disk_queue_kick(q);
+	disk_queue_kick(queue);
 	return count;
 }
 
-int disk_queue_fd(const struct disk_queue *q) { return q->ring->event; }
-bool disk_queue_has_ring(const struct disk_queue *q) { return q->ring->is_there; }
+int disk_queue_fd(const struct disk_queue *queue) { return queue->ring->event; }
+bool disk_queue_has_ring(const struct disk_queue *queue) { return queue->ring->is_there; }
 
-void disk_queue_wait(struct disk_queue *q)
+void disk_queue_wait(struct disk_queue *queue)
 {
-	while (q->used && !disk_queue_poll(q))
-		poll(&(struct pollfd){ .fd = q->ring->event, .events = POLLIN }, 1, 1000);
+	while (queue->used && !disk_queue_poll(queue))
+		poll(&(struct pollfd){ .fd = queue->ring->event, .events = POLLIN }, 1, 1000);
 }
 
-void disk_queue_drain(struct disk_queue *q)
+void disk_queue_drain(struct disk_queue *queue)
 {
-	while (q->used)
-		disk_queue_wait(q);
+	while (queue->used)
+		disk_queue_wait(queue);
 }
 
-static void queue_release(struct disk_queue *q)
+static void queue_release(struct disk_queue *queue)
 {
-	assert(!q->used);
-	pthread_mutex_lock(&q->lock);
-	q->stop = true;
-	pthread_cond_broadcast(&q->work);
-	pthread_mutex_unlock(&q->lock);
-	while (q->threads)
-		pthread_join(q->thread[--q->threads], NULL);
-	pthread_cond_destroy(&q->work);
-	pthread_cond_destroy(&q->started);
-	pthread_mutex_destroy(&q->lock);
-	disk_ring_destroy(q->ring);
-	free(q);
+	assert(!queue->used);
+	pthread_mutex_lock(&queue->lock);
+	queue->stop = true;
+	pthread_cond_broadcast(&queue->work);
+	pthread_mutex_unlock(&queue->lock);
+	while (queue->threads)
+		pthread_join(queue->thread[--queue->threads], NULL);
+	pthread_cond_destroy(&queue->work);
+	pthread_cond_destroy(&queue->started);
+	pthread_mutex_destroy(&queue->lock);
+	disk_ring_destroy(queue->ring);
+	free(queue);
 }
 
-void disk_queue_close(struct disk_queue *q)
+void disk_queue_close(struct disk_queue *queue)
 {
-	disk_queue_drain(q);
-	queue_release(q);
+	disk_queue_drain(queue);
+	queue_release(queue);
 }
 
-static unsigned depth_of(const struct disk_queue_options *o)
+static unsigned depth_of(const struct disk_queue_options *options)
 {
-	unsigned depth = o->depth ? o->depth : DEPTH;
+	unsigned depth = options->depth ? options->depth : DEPTH;
 
 	return depth < DEPTH_MAX ? depth : DEPTH_MAX;
 }
@@ -263,87 +264,89 @@ static long ring_register(struct io_uring *ring, unsigned what, const void *data
 
 /* A ring that can only read and write: whoever takes the process over has no more system calls by
  * it. False: none here. */
-static bool ring_begin(struct disk_ring *r, unsigned depth)
+static bool ring_begin(struct disk_ring *ring, unsigned depth)
 {
 	struct io_uring_restriction only[] = {
 		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV },
 		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV },
 	};
 
-	if (io_uring_queue_init(depth, &r->uring, IORING_SETUP_R_DISABLED))
+	if (io_uring_queue_init(depth, &ring->uring, IORING_SETUP_R_DISABLED))
 		return false;
-	if (!io_uring_register_eventfd(&r->uring, r->event) &&
-	    !ring_register(&r->uring, IORING_REGISTER_RESTRICTIONS, only, 2) &&
-	    !ring_register(&r->uring, IORING_REGISTER_ENABLE_RINGS, NULL, 0))
+	if (!io_uring_register_eventfd(&ring->uring, ring->event) &&
+	    !ring_register(&ring->uring, IORING_REGISTER_RESTRICTIONS, only, 2) &&
+	    !ring_register(&ring->uring, IORING_REGISTER_ENABLE_RINGS, NULL, 0))
 		return true;
-	io_uring_queue_exit(&r->uring);
+	io_uring_queue_exit(&ring->uring);
 	return false;
 }
 
-int disk_ring_create(const struct disk_queue_options *o, struct disk_ring **ret)
+int disk_ring_create(const struct disk_queue_options *options, struct disk_ring **ret)
 {
-	struct disk_ring *r = calloc(1, sizeof(*r));
+	struct disk_ring *ring = calloc(1, sizeof(*ring));
 	int error;
 
-	if (!r)
+	if (!ring)
 		return -ENOMEM;
-	r->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (r->event < 0) {
+	ring->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (ring->event < 0) {
 		error = -errno;
-		free(r);
+		free(ring);
 		return error;
 	}
-	r->is_there = !o->no_ring && ring_begin(r, depth_of(o));
-	*ret = r;
+	ring->is_there = !options->no_ring && ring_begin(ring, depth_of(options));
+	*ret = ring;
 	return 0;
 }
 
-void disk_ring_destroy(struct disk_ring *r)
+void disk_ring_destroy(struct disk_ring *ring)
 {
-	if (r->is_there)
-		io_uring_queue_exit(&r->uring);
-	close(r->event);
-	free(r);
+	if (ring->is_there)
+		io_uring_queue_exit(&ring->uring);
+	close(ring->event);
+	free(ring);
 }
 
 /* A thread's first system calls are not those of its work: the owner may take them away after
  * this. */
-static void threads_wait(struct disk_queue *q)
+static void threads_wait(struct disk_queue *queue)
 {
-	pthread_mutex_lock(&q->lock);
-	while (q->begun < q->threads)
-		pthread_cond_wait(&q->started, &q->lock);
-	pthread_mutex_unlock(&q->lock);
+	pthread_mutex_lock(&queue->lock);
+	while (queue->begun < queue->threads)
+		pthread_cond_wait(&queue->started, &queue->lock);
+	pthread_mutex_unlock(&queue->lock);
 }
 
-int disk_queue_open(struct disk *d, const struct disk_queue_options *o, struct disk_queue **ret)
+int disk_queue_open(struct disk *disk, const struct disk_queue_options *options,
+		    struct disk_queue **ret)
 {
-	unsigned threads = o->threads ? o->threads : THREADS;
-	struct disk_queue *q = calloc(1, sizeof(*q));
+	unsigned threads = options->threads ? options->threads : THREADS;
+	struct disk_queue *queue = calloc(1, sizeof(*queue));
 	int error = 0;
 
-	if (!q)
+	if (!queue)
 		return -ENOMEM;
-	q->ring = o->ring;
-	if (!q->ring)
-		error = disk_ring_create(o, &q->ring);
+	queue->ring = options->ring;
+	if (!queue->ring)
+		error = disk_ring_create(options, &queue->ring);
 	if (error) {
-		free(q);
+		free(queue);
 		return error;
 	}
-	q->disk = d;
-	q->depth = depth_of(o);
-	pthread_mutex_init(&q->lock, NULL);
-	pthread_cond_init(&q->work, NULL);
-	pthread_cond_init(&q->started, NULL);
-	list_clear(&q->waiting);
-	list_clear(&q->done);
-	for (; !error && q->threads < threads && q->threads < THREADS_MAX; q->threads += !error)
-		error = -pthread_create(&q->thread[q->threads], NULL, queue_work, q);
-	threads_wait(q);
+	queue->disk = disk;
+	queue->depth = depth_of(options);
+	pthread_mutex_init(&queue->lock, NULL);
+	pthread_cond_init(&queue->work, NULL);
+	pthread_cond_init(&queue->started, NULL);
+	list_clear(&queue->waiting);
+	list_clear(&queue->done);
+	for (; !error && queue->threads < threads && queue->threads < THREADS_MAX;
+	     queue->threads += !error)
+		error = -pthread_create(&queue->thread[queue->threads], NULL, queue_work, queue);
+	threads_wait(queue);
 	if (error)
-		queue_release(q);
+		queue_release(queue);
 	else
-		*ret = q;
+		*ret = queue;
 	return error;
 }

@@ -27,29 +27,29 @@ static int side_path(const char *path, const char *suffix, char **ret)
 	return asprintf(ret, "%s.umbra%s", path, suffix) < 0 ? -ENOMEM : 0;
 }
 
-static bool side_is_sound(const struct side *s)
+static bool side_is_sound(const struct side *side)
 {
-	struct side_head h;
-	size_t at = sizeof(h);
+	struct side_head head;
+	size_t at = sizeof(head);
 
-	if (s->count < sizeof(h))
+	if (side->count < sizeof(head))
 		return false;
-	memcpy(&h, s->bytes, sizeof(h));
-	if (h.magic != MAGIC || h.version != VERSION || h.count > ITEMS_MAX ||
-	    crc32c(0, s->bytes + at, s->count - at) != h.checksum)
+	memcpy(&head, side->bytes, sizeof(head));
+	if (head.magic != MAGIC || head.version != VERSION || head.count > ITEMS_MAX ||
+	    crc32c(0, side->bytes + at, side->count - at) != head.checksum)
 		return false;
-	for (uint32_t n = 0; n < h.count; n++) {
-		struct side_item i;
+	for (uint32_t n = 0; n < head.count; n++) {
+		struct side_item item;
 
-		if (s->count - at < sizeof(i))
+		if (side->count - at < sizeof(item))
 			return false;
-		memcpy(&i, s->bytes + at, sizeof(i));
-		at += sizeof(i);
-		if (i.bytes > s->count - at)
+		memcpy(&item, side->bytes + at, sizeof(item));
+		at += sizeof(item);
+		if (item.bytes > side->count - at)
 			return false;
-		at += i.bytes;
+		at += item.bytes;
 	}
-	return at == s->count;
+	return at == side->count;
 }
 
 /* -ENOENT: there is none. */
@@ -88,15 +88,15 @@ static int side_load_file(const char *path, struct side *ret)
 }
 
 /* Where the item with this identifier begins, and what follows it; false: none. */
-static bool side_find(const struct side *s, struct guid id, size_t *ret_at, size_t *ret_bytes)
+static bool side_find(const struct side *side, struct guid id, size_t *ret_at, size_t *ret_bytes)
 {
-	for (size_t at = sizeof(struct side_head); at < s->count;) {
-		struct side_item i;
+	for (size_t at = sizeof(struct side_head); at < side->count;) {
+		struct side_item item;
 
-		memcpy(&i, s->bytes + at, sizeof(i));
+		memcpy(&item, side->bytes + at, sizeof(item));
 		*ret_at = at;
-		*ret_bytes = sizeof(i) + i.bytes;
-		if (guid_equal(i.id, id))
+		*ret_bytes = sizeof(item) + item.bytes;
+		if (guid_equal(item.id, id))
 			return true;
 		at += *ret_bytes;
 	}
@@ -105,11 +105,11 @@ static bool side_find(const struct side *s, struct guid id, size_t *ret_at, size
 
 int disk_side_load(const char *path, uint8_t **ret, size_t *ret_bytes)
 {
-	struct side s;
-	int error = side_load_file(path, &s);
+	struct side side;
+	int error = side_load_file(path, &side);
 
-	*ret = s.bytes;
-	*ret_bytes = s.count;
+	*ret = side.bytes;
+	*ret_bytes = side.count;
 	return error;
 }
 
@@ -132,26 +132,26 @@ static int side_load(const struct disk_side_keeper *keeper, const char *path, st
 int side_read(const struct disk_side_keeper *keeper, const char *path, struct guid id,
 	      uint8_t **ret, size_t *ret_bytes)
 {
-	struct side s;
+	struct side side;
 	size_t at, bytes;
-	int error = side_load(keeper, path, &s);
+	int error = side_load(keeper, path, &side);
 
 	if (error)
 		return error;
-	if (!side_find(&s, id, &at, &bytes)) {
-		free(s.bytes);
+	if (!side_find(&side, id, &at, &bytes)) {
+		free(side.bytes);
 		return -ENOENT;
 	}
 	*ret_bytes = bytes - sizeof(struct side_item);
-	memmove(s.bytes, s.bytes + at + sizeof(struct side_item), *ret_bytes);
-	*ret = s.bytes;
+	memmove(side.bytes, side.bytes + at + sizeof(struct side_item), *ret_bytes);
+	*ret = side.bytes;
 	return 0;
 }
 
-static int side_write_all(int fd, const struct side *s)
+static int side_write_all(int fd, const struct side *side)
 {
-	for (size_t done = 0; done < s->count;) {
-		ssize_t n = write(fd, s->bytes + done, s->count - done);
+	for (size_t done = 0; done < side->count;) {
+		ssize_t n = write(fd, side->bytes + done, side->count - done);
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
@@ -172,7 +172,7 @@ static int side_sync_directory(char *name)
 	return error;
 }
 
-static int side_store(const char *path, const struct side *s, bool *ret_unsynced)
+static int side_store(const char *path, const struct side *side, bool *ret_unsynced)
 {
 	char *name = NULL;
 	char *fresh = NULL;
@@ -183,7 +183,7 @@ static int side_store(const char *path, const struct side *s, bool *ret_unsynced
 		error = side_path(path, ".new", &fresh);
 	if (!error) {
 		fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-		error = fd < 0 ? -errno : side_write_all(fd, s);
+		error = fd < 0 ? -errno : side_write_all(fd, side);
 	}
 	if (!error && fsync(fd)) {
 		error = -errno;
@@ -206,10 +206,10 @@ static int side_store(const char *path, const struct side *s, bool *ret_unsynced
 
 int disk_side_store(const char *path, const uint8_t *bytes, size_t count, bool *ret_unsynced)
 {
-	const struct side s = { .bytes = (uint8_t *)(uintptr_t)bytes, .count = count };
+	const struct side side = { .bytes = (uint8_t *)(uintptr_t)bytes, .count = count };
 
 	*ret_unsynced = false;
-	return side_is_sound(&s) ? side_store(path, &s, ret_unsynced) : -EBADMSG;
+	return side_is_sound(&side) ? side_store(path, &side, ret_unsynced) : -EBADMSG;
 }
 
 /* All other items, then this one. */
@@ -218,7 +218,7 @@ int side_write(const struct disk_side_keeper *keeper, const char *path, struct g
 {
 	struct side old;
 	struct side now = { 0 };
-	struct side_head h = { .magic = MAGIC, .version = VERSION };
+	struct side_head head = { .magic = MAGIC, .version = VERSION };
 	struct side_item item = { .id = id, .bytes = bytes };
 	size_t at = 0;
 	size_t found = 0;
@@ -229,9 +229,9 @@ int side_write(const struct disk_side_keeper *keeper, const char *path, struct g
 	if (error && error != -ENOENT)
 		return error;
 	if (old.bytes)
-		memcpy(&h, old.bytes, sizeof(h));
+		memcpy(&head, old.bytes, sizeof(head));
 	else
-		old.count = sizeof(h);
+		old.count = sizeof(head);
 	had = old.bytes && side_find(&old, id, &at, &found);
 	if (!value && !had) {
 		free(old.bytes);
@@ -255,10 +255,10 @@ int side_write(const struct disk_side_keeper *keeper, const char *path, struct g
 		memcpy(now.bytes + old.count - found, &item, sizeof(item));
 		memcpy(now.bytes + old.count - found + sizeof(item), value, bytes);
 	}
-	h.count = h.count - had + (value != NULL);
-	h.checksum = crc32c(0, now.bytes + sizeof(h), now.count - sizeof(h));
-	memcpy(now.bytes, &h, sizeof(h));
-	if (h.count > ITEMS_MAX)
+	head.count = head.count - had + (value != NULL);
+	head.checksum = crc32c(0, now.bytes + sizeof(head), now.count - sizeof(head));
+	memcpy(now.bytes, &head, sizeof(head));
+	if (head.count > ITEMS_MAX)
 		error = -EFBIG;
 	else if (keeper)
 		error = keeper->store(keeper->context, now.bytes, now.count, ret_unsynced);

@@ -84,23 +84,23 @@ struct umbra_ring {
 };
 
 /* By CPUID: whether a hypervisor with this interface is there at all. */
-bool umbra_find(struct umbra *u);
+bool umbra_find(struct umbra *umbra);
 /* By the information page, mapped at gva; needs neither CPUID nor registers. */
-bool umbra_find_by_page(struct umbra *u, const void *gva);
+bool umbra_find_by_page(struct umbra *umbra, const void *gva);
 /*
  * States who the guest is and has the hypercall page shown at gpa, where `gva` is mapped
  * executable.
  */
-bool umbra_enable(struct umbra *u, uint64_t os_id, uint64_t gpa, void *gva);
-void umbra_disable(struct umbra *u);
+bool umbra_enable(struct umbra *umbra, uint64_t os_id, uint64_t gpa, void *gva);
+void umbra_disable(struct umbra *umbra);
 
 /*
  * A call with this control word: input and output by guest physical address, or their two fast
  * words.
  */
-uint64_t umbra_call(const struct umbra *u, uint64_t control, uint64_t input, uint64_t output);
+uint64_t umbra_call(const struct umbra *umbra, uint64_t control, uint64_t input, uint64_t output);
 /* As umbra_call(), again and again while it is "not finished"; interrupts are taken meanwhile. */
-uint64_t umbra_call_until_done(const struct umbra *u, uint64_t control, uint64_t input,
+uint64_t umbra_call_until_done(const struct umbra *umbra, uint64_t control, uint64_t input,
 			       uint64_t output);
 /* Control words. */
 static inline uint64_t umbra_fast(uint16_t code) { return code | 1u << 16; }
@@ -116,10 +116,10 @@ static inline uint64_t umbra_with_header(uint64_t control, uint32_t header_bytes
  * A fast call of up to 112 bytes in rdx, r8 and XMM0-5; registers[14] holds input and, afterwards,
  * output.
  */
-uint64_t umbra_call_xmm(const struct umbra *u, uint64_t control, uint64_t registers[14]);
+uint64_t umbra_call_xmm(const struct umbra *umbra, uint64_t control, uint64_t registers[14]);
 
 /* The newest version that both know, not beyond `newest`; 0 or a status. */
-uint64_t umbra_agree(struct umbra *u, uint32_t newest, uint32_t oldest);
+uint64_t umbra_agree(struct umbra *umbra, uint32_t newest, uint32_t oldest);
 
 static inline size_t umbra_ring_bytes(uint32_t entries)
 {
@@ -129,13 +129,13 @@ static inline size_t umbra_ring_bytes(uint32_t entries)
  * Registers ring `number`; scratch: 24 bytes of guest memory, 8-aligned, within a page. sint 0:
  * completions are only polled for.
  */
-uint64_t umbra_ring_open(struct umbra *u, struct umbra_ring *r, uint32_t number, uint32_t entries,
-			 void *gva, uint64_t gpa, uint32_t sint, void *scratch_gva,
-			 uint64_t scratch_gpa);
-uint64_t umbra_ring_close(const struct umbra *u, const struct umbra_ring *r);
-uint64_t umbra_ring_doorbell(const struct umbra *u, const struct umbra_ring *r);
+uint64_t umbra_ring_open(struct umbra *umbra, struct umbra_ring *ring, uint32_t number,
+			 uint32_t entries, void *gva, uint64_t gpa, uint32_t sint,
+			 void *scratch_gva, uint64_t scratch_gpa);
+uint64_t umbra_ring_close(const struct umbra *umbra, const struct umbra_ring *ring);
+uint64_t umbra_ring_doorbell(const struct umbra *umbra, const struct umbra_ring *ring);
 /* Asks for an event flag at each completion, or no more. Look for completions once after asking. */
-void umbra_ring_want_events(struct umbra_ring *r, bool wants);
+void umbra_ring_want_events(struct umbra_ring *ring, bool wants);
 
 enum {
 	UMBRA_RING_REQUEST_TAIL = 0,
@@ -146,56 +146,57 @@ enum {
 	UMBRA_RING_REQUESTS = 4096
 };
 
-static inline volatile uint32_t *umbra_ring_word(const struct umbra_ring *r, unsigned offset)
+static inline volatile uint32_t *umbra_ring_word(const struct umbra_ring *ring, unsigned offset)
 {
-	return (volatile uint32_t *)(void *)(r->base + offset);
+	return (volatile uint32_t *)(void *)(ring->base + offset);
 }
 
 /*
  * Requests that fit now; they are filled in at umbra_ring_request(0), (1) ... and made visible
  * together by umbra_ring_put().
  */
-static inline uint32_t umbra_ring_free(const struct umbra_ring *r)
+static inline uint32_t umbra_ring_free(const struct umbra_ring *ring)
 {
-	return r->entries - (r->request_tail - *umbra_ring_word(r, UMBRA_RING_REQUEST_HEAD));
+	return ring->entries -
+	       (ring->request_tail - *umbra_ring_word(ring, UMBRA_RING_REQUEST_HEAD));
 }
 
-static inline struct umbra_request *umbra_ring_request(const struct umbra_ring *r, uint32_t n)
+static inline struct umbra_request *umbra_ring_request(const struct umbra_ring *ring, uint32_t n)
 {
-	return (struct umbra_request *)(void *)(r->base + UMBRA_RING_REQUESTS) +
-	       ((r->request_tail + n) & (r->entries - 1));
+	return (struct umbra_request *)(void *)(ring->base + UMBRA_RING_REQUESTS) +
+	       ((ring->request_tail + n) & (ring->entries - 1));
 }
 
-static inline void umbra_ring_put(struct umbra_ring *r, uint32_t count)
+static inline void umbra_ring_put(struct umbra_ring *ring, uint32_t count)
 {
 	__atomic_thread_fence(__ATOMIC_RELEASE);
-	r->request_tail += count;
-	*umbra_ring_word(r, UMBRA_RING_REQUEST_TAIL) = r->request_tail;
+	ring->request_tail += count;
+	*umbra_ring_word(ring, UMBRA_RING_REQUEST_TAIL) = ring->request_tail;
 }
 
 /*
  * Completions that are there; they are read at umbra_ring_completion(0), (1) ... and given back
  * together by umbra_ring_take().
  */
-static inline uint32_t umbra_ring_done(const struct umbra_ring *r)
+static inline uint32_t umbra_ring_done(const struct umbra_ring *ring)
 {
-	uint32_t n = *umbra_ring_word(r, UMBRA_RING_COMPLETION_TAIL) - r->completion_head;
+	uint32_t n = *umbra_ring_word(ring, UMBRA_RING_COMPLETION_TAIL) - ring->completion_head;
 
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	return n;
 }
 
-static inline const struct umbra_completion *umbra_ring_completion(const struct umbra_ring *r,
+static inline const struct umbra_completion *umbra_ring_completion(const struct umbra_ring *ring,
 								   uint32_t n)
 {
-	return (const struct umbra_completion *)(void *)(r->base + UMBRA_RING_REQUESTS +
-							 64 * (size_t)r->entries) +
-	       ((r->completion_head + n) & (r->entries - 1));
+	return (const struct umbra_completion *)(void *)(ring->base + UMBRA_RING_REQUESTS +
+							 64 * (size_t)ring->entries) +
+	       ((ring->completion_head + n) & (ring->entries - 1));
 }
 
-static inline void umbra_ring_take(struct umbra_ring *r, uint32_t count)
+static inline void umbra_ring_take(struct umbra_ring *ring, uint32_t count)
 {
-	r->completion_head += count;
+	ring->completion_head += count;
 	__atomic_thread_fence(__ATOMIC_RELEASE);
-	*umbra_ring_word(r, UMBRA_RING_COMPLETION_HEAD) = r->completion_head;
+	*umbra_ring_word(ring, UMBRA_RING_COMPLETION_HEAD) = ring->completion_head;
 }

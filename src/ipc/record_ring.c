@@ -22,29 +22,29 @@ static uint32_t padded(uint32_t bytes)
 	return (uint32_t)sizeof(struct record) + ((bytes + 7) & ~7u);
 }
 
-static void copy_in(struct ring_memory *m, uint32_t at, const void *from, uint32_t bytes)
+static void copy_in(struct ring_memory *memory, uint32_t at, const void *from, uint32_t bytes)
 {
 	uint32_t first = RING_BYTES - at % RING_BYTES;
 
 	first = first < bytes ? first : bytes;
-	memcpy(m->data + at % RING_BYTES, from, first);
-	memcpy(m->data, (const uint8_t *)from + first, bytes - first);
+	memcpy(memory->data + at % RING_BYTES, from, first);
+	memcpy(memory->data, (const uint8_t *)from + first, bytes - first);
 }
 
-static void copy_out(const struct ring_memory *m, uint32_t at, void *to, uint32_t bytes)
+static void copy_out(const struct ring_memory *memory, uint32_t at, void *to, uint32_t bytes)
 {
 	uint32_t first = RING_BYTES - at % RING_BYTES;
 
 	first = first < bytes ? first : bytes;
-	memcpy(to, m->data + at % RING_BYTES, first);
-	memcpy((uint8_t *)to + first, m->data, bytes - first);
+	memcpy(to, memory->data + at % RING_BYTES, first);
+	memcpy((uint8_t *)to + first, memory->data, bytes - first);
 }
 
 int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes)
 {
-	struct ring_memory *m = end->memory;
+	struct ring_memory *memory = end->memory;
 	struct record record = { kind, bytes };
-	uint32_t used = end->at - __atomic_load_n(&m->tail, __ATOMIC_ACQUIRE);
+	uint32_t used = end->at - __atomic_load_n(&memory->tail, __ATOMIC_ACQUIRE);
 	const uint64_t one = 1;
 
 	assert((data || !bytes) && !(end->at & 7) && end->wake_fd >= 0);
@@ -54,34 +54,34 @@ int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t byt
 		return -EBADMSG;
 	if (RING_BYTES - used < padded(bytes))
 		return -EAGAIN;
-	copy_in(m, end->at, &record, sizeof(record));
+	copy_in(memory, end->at, &record, sizeof(record));
 	if (bytes)
-		copy_in(m, end->at + (uint32_t)sizeof(record), data, bytes);
+		copy_in(memory, end->at + (uint32_t)sizeof(record), data, bytes);
 	end->at += padded(bytes);
-	__atomic_store_n(&m->head, end->at, __ATOMIC_RELEASE);
+	__atomic_store_n(&memory->head, end->at, __ATOMIC_RELEASE);
 	return write(end->wake_fd, &one, 8) == 8 || errno == EAGAIN ? 0 : -errno;
 }
 
 void ring_wait(struct ring_end *end)
 {
-	struct ring_memory *m = end->memory;
+	struct ring_memory *memory = end->memory;
 	uint32_t tail;
 
 	/*
 	 * the wish before the look, and only this side takes it back: each tail that is stored
 	 * after the look finds it
 	 */
-	__atomic_store_n(&m->producer_waits, 1, __ATOMIC_SEQ_CST);
-	tail = __atomic_load_n(&m->tail, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&memory->producer_waits, 1, __ATOMIC_SEQ_CST);
+	tail = __atomic_load_n(&memory->tail, __ATOMIC_SEQ_CST);
 	if (end->at - tail > RING_BYTES / 2)
-		syscall(SYS_futex, &m->tail, FUTEX_WAIT, tail, NULL, NULL, 0);
-	__atomic_store_n(&m->producer_waits, 0, __ATOMIC_SEQ_CST);
+		syscall(SYS_futex, &memory->tail, FUTEX_WAIT, tail, NULL, NULL, 0);
+	__atomic_store_n(&memory->producer_waits, 0, __ATOMIC_SEQ_CST);
 }
 
 int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret_bytes)
 {
-	struct ring_memory *m = end->memory;
-	uint32_t used = __atomic_load_n(&m->head, __ATOMIC_ACQUIRE) - end->at;
+	struct ring_memory *memory = end->memory;
+	uint32_t used = __atomic_load_n(&memory->head, __ATOMIC_ACQUIRE) - end->at;
 	struct record record;
 
 	assert(data && !(end->at & 7));
@@ -89,16 +89,16 @@ int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret
 		return 0;
 	if (used > RING_BYTES || used < sizeof(record))
 		return -EBADMSG;
-	copy_out(m, end->at, &record, sizeof(record));
+	copy_out(memory, end->at, &record, sizeof(record));
 	if (record.bytes > RING_RECORD_MAX_BYTES || padded(record.bytes) > used)
 		return -EBADMSG;
-	copy_out(m, end->at + (uint32_t)sizeof(record), data, record.bytes);
+	copy_out(memory, end->at + (uint32_t)sizeof(record), data, record.bytes);
 	*ret_kind = record.kind;
 	*ret_bytes = record.bytes;
 	end->at += padded(record.bytes);
-	__atomic_store_n(&m->tail, end->at, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&memory->tail, end->at, __ATOMIC_SEQ_CST);
 	if (used - padded(record.bytes) <= RING_BYTES / 2 &&
-	    __atomic_load_n(&m->producer_waits, __ATOMIC_SEQ_CST))
-		syscall(SYS_futex, &m->tail, FUTEX_WAKE, 1, NULL, NULL, 0);
+	    __atomic_load_n(&memory->producer_waits, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &memory->tail, FUTEX_WAKE, 1, NULL, NULL, 0);
 	return 1;
 }

@@ -20,10 +20,10 @@
 enum { FIRST_FREE_FD = 64 };
 static_assert(GRANT_FIRST_FD + GRANTS <= FIRST_FREE_FD, "no number is taken before it is free");
 
-void grants_clear(struct grants *g)
+void grants_clear(struct grants *grants)
 {
 	for (unsigned n = 0; n < GRANTS; n++)
-		g->fd[n] = -1;
+		grants->fd[n] = -1;
 }
 
 int spawn_open_program(void)
@@ -74,13 +74,13 @@ int spawn_share(const char *name, size_t bytes)
 
 /* ---- in the process that becomes the role ---- */
 
-static int descriptors_move_up(uint64_t wanted, const struct grants *g, struct grants *ret)
+static int descriptors_move_up(uint64_t wanted, const struct grants *grants, struct grants *ret)
 {
 	grants_clear(ret);
 	for (unsigned n = 0; n < GRANTS; n++) {
-		if (!(wanted & GRANT(n)) || g->fd[n] < 0)
+		if (!(wanted & GRANT(n)) || grants->fd[n] < 0)
 			continue;
-		ret->fd[n] = fcntl(g->fd[n], F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+		ret->fd[n] = fcntl(grants->fd[n], F_DUPFD_CLOEXEC, FIRST_FREE_FD);
 		if (ret->fd[n] < 0)
 			return -errno;
 	}
@@ -88,10 +88,10 @@ static int descriptors_move_up(uint64_t wanted, const struct grants *g, struct g
 }
 
 /* Each to its number; everything else is closed by the execve that follows. */
-static int descriptors_place(const struct role_description *role, const struct grants *g)
+static int descriptors_place(const struct role_description *role, const struct grants *grants)
 {
 	struct grants up;
-	int error = descriptors_move_up(role->grants, g, &up);
+	int error = descriptors_move_up(role->grants, grants, &up);
 
 	if (error)
 		return error;
@@ -106,19 +106,19 @@ static int descriptors_place(const struct role_description *role, const struct g
 	return 0;
 }
 
-int spawn_become(enum role role, const struct grants *g)
+int spawn_become(enum role role, const struct grants *grants)
 {
-	const struct role_description *r = role_describe(role);
+	const struct role_description *description = role_describe(role);
 	char argument[32];
 	char *const arguments[] = { (char[]){ "umbra" }, argument, NULL };
 	char *const environment[] = { NULL };
-	int program = fcntl(g->fd[GRANT_PROGRAM], F_DUPFD_CLOEXEC, FIRST_FREE_FD);
-	int error = program < 0 ? -errno : descriptors_place(r, g);
+	int program = fcntl(grants->fd[GRANT_PROGRAM], F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+	int error = program < 0 ? -errno : descriptors_place(description, grants);
 
-	assert(g->fd[GRANT_PROGRAM] >= 0);
+	assert(grants->fd[GRANT_PROGRAM] >= 0);
 	if (error)
 		return error;
-	snprintf(argument, sizeof(argument), "--role=%s", r->name);
+	snprintf(argument, sizeof(argument), "--role=%s", description->name);
 	syscall(SYS_execveat, program, "", arguments, environment, AT_EMPTY_PATH);
 	return -errno;
 }
@@ -148,7 +148,7 @@ static void keep_mounting(void)
 		prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN, 0, 0);
 }
 
-static void child_begin(enum role role, const struct grants *g, int group)
+static void child_begin(enum role role, const struct grants *grants, int group)
 {
 	sigset_t none;
 
@@ -168,20 +168,20 @@ static void child_begin(enum role role, const struct grants *g, int group)
 	signal(SIGTERM, SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	_exit(-spawn_become(role, g));
+	_exit(-spawn_become(role, grants));
 }
 
-int spawn_role(enum role role, const struct grants *g, int group, struct spawned *ret)
+int spawn_role(enum role role, const struct grants *grants, int group, struct spawned *ret)
 {
 	int namespaces = role_describe(role)->spawn_namespaces;
 
-	assert(g->fd[GRANT_PROGRAM] >= 0);
+	assert(grants->fd[GRANT_PROGRAM] >= 0);
 	ret->pid = clone_into(namespaces, &ret->pidfd);
 	if (ret->pid < 0 && namespaces) /* the host does not permit it: one layer less */
 		ret->pid = clone_into(0, &ret->pidfd);
 	if (ret->pid < 0)
 		return -errno;
 	if (!ret->pid)
-		child_begin(role, g, group);
+		child_begin(role, grants, group);
 	return 0;
 }

@@ -19,56 +19,59 @@ struct archive archive_load_from(const void *data, size_t bytes)
 				 .bytes = bytes };
 }
 
-void archive_bytes(struct archive *a, void *value, size_t bytes)
+void archive_bytes(struct archive *archive, void *value, size_t bytes)
 {
-	if (a->error)
+	if (archive->error)
 		return;
-	if (bytes > a->bytes - a->used) {
-		a->error = a->loading ? -EBADMSG : -ENOBUFS;
+	if (bytes > archive->bytes - archive->used) {
+		archive->error = archive->loading ? -EBADMSG : -ENOBUFS;
 		return;
 	}
-	if (a->loading)
-		memcpy(value, a->data + a->used, bytes);
+	if (archive->loading)
+		memcpy(value, archive->data + archive->used, bytes);
 	else
-		memcpy(a->data + a->used, value, bytes);
-	a->used += bytes;
+		memcpy(archive->data + archive->used, value, bytes);
+	archive->used += bytes;
 }
 
-void archive_u8(struct archive *a, uint8_t *value) { archive_bytes(a, value, 1); }
-void archive_u16(struct archive *a, uint16_t *value) { archive_bytes(a, value, 2); }
-void archive_u32(struct archive *a, uint32_t *value) { archive_bytes(a, value, 4); }
-void archive_u64(struct archive *a, uint64_t *value) { archive_bytes(a, value, 8); }
-void archive_u32s(struct archive *a, uint32_t *values, size_t count)
+void archive_u8(struct archive *archive, uint8_t *value) { archive_bytes(archive, value, 1); }
+void archive_u16(struct archive *archive, uint16_t *value) { archive_bytes(archive, value, 2); }
+void archive_u32(struct archive *archive, uint32_t *value) { archive_bytes(archive, value, 4); }
+void archive_u64(struct archive *archive, uint64_t *value) { archive_bytes(archive, value, 8); }
+void archive_u32s(struct archive *archive, uint32_t *values, size_t count)
 {
-	archive_bytes(a, values, 4 * count);
+	archive_bytes(archive, values, 4 * count);
 }
-void archive_u64s(struct archive *a, uint64_t *values, size_t count)
+void archive_u64s(struct archive *archive, uint64_t *values, size_t count)
 {
-	archive_bytes(a, values, 8 * count);
+	archive_bytes(archive, values, 8 * count);
 }
 
-void archive_bool(struct archive *a, bool *value)
+void archive_bool(struct archive *archive, bool *value)
 {
-	uint8_t byte = a->loading ? 0 : *value;
+	uint8_t byte = archive->loading ? 0 : *value;
 
-	archive_u8(a, &byte);
-	if (a->loading && archive_check(a, byte <= 1))
+	archive_u8(archive, &byte);
+	if (archive->loading && archive_check(archive, byte <= 1))
 		*value = byte;
 }
 
-void archive_fail(struct archive *a, int error, const char *reason)
+void archive_fail(struct archive *archive, int error, const char *reason)
 {
-	if (!a->error) {
-		a->error = error;
-		a->reason = reason;
+	if (!archive->error) {
+		archive->error = error;
+		archive->reason = reason;
 	}
 }
 
-bool archive_check(struct archive *a, bool condition)
+bool archive_check(struct archive *archive, bool condition)
 {
-	if (a->loading && !condition)
-		archive_fail(a, -EBADMSG, NULL);
-	return !a->error;
+	if (archive->loading && !condition)
+		archive_fail(archive, -EBADMSG, NULL);
+	return !archive->error;
 }
 
-bool archive_check_end(struct archive *a) { return archive_check(a, a->used == a->bytes); }
+bool archive_check_end(struct archive *archive)
+{
+	return archive_check(archive, archive->used == archive->bytes);
+}

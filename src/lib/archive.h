@@ -29,18 +29,18 @@ struct archive {
 
 struct archive archive_save_to(void *data, size_t bytes);
 struct archive archive_load_from(const void *data, size_t bytes);
-void archive_bytes(struct archive *a, void *value, size_t bytes);
-void archive_u8(struct archive *a, uint8_t *value);
-void archive_u16(struct archive *a, uint16_t *value);
-void archive_u32(struct archive *a, uint32_t *value);
-void archive_u64(struct archive *a, uint64_t *value);
-void archive_bool(struct archive *a, bool *value);
-void archive_u32s(struct archive *a, uint32_t *values, size_t count);
-void archive_u64s(struct archive *a, uint64_t *values, size_t count);
+void archive_bytes(struct archive *archive, void *value, size_t bytes);
+void archive_u8(struct archive *archive, uint8_t *value);
+void archive_u16(struct archive *archive, uint16_t *value);
+void archive_u32(struct archive *archive, uint32_t *value);
+void archive_u64(struct archive *archive, uint64_t *value);
+void archive_bool(struct archive *archive, bool *value);
+void archive_u32s(struct archive *archive, uint32_t *values, size_t count);
+void archive_u64s(struct archive *archive, uint64_t *values, size_t count);
 /*
  * While loading, a condition that does not hold is -EBADMSG. Whether there is no error until here.
  */
-bool archive_check(struct archive *a, bool condition);
-void archive_fail(struct archive *a, int error, const char *reason);
+bool archive_check(struct archive *archive, bool condition);
+void archive_fail(struct archive *archive, int error, const char *reason);
 /* A load has to be at the end of its bytes. */
-bool archive_check_end(struct archive *a);
+bool archive_check_end(struct archive *archive);

@@ -13,10 +13,10 @@ enum { LANE_BYTES = 2048 };
 
 static uint64_t word(const uint8_t *at)
 {
-	uint64_t v;
+	uint64_t value;
 
-	memcpy(&v, at, 8);
-	return v;
+	memcpy(&value, at, 8);
+	return value;
 }
 
 static void add(uint64_t *crc, uint64_t value)
@@ -43,33 +43,33 @@ uint32_t crc32c_zeros(uint32_t crc, size_t bytes)
 {
 	/* power: x^8, then its squares */
 	uint32_t power = 0x00800000;
-	uint32_t c = ~crc;
+	uint32_t unit_value = ~crc;
 
 	for (; bytes; bytes >>= 1, power = multiply(power, power))
 		if (bytes & 1)
-			c = multiply(c, power);
-	return ~c;
+			unit_value = multiply(unit_value, power);
+	return ~unit_value;
 }
 
 uint32_t crc32c(uint32_t crc, const void *data, size_t bytes)
 {
 	const uint8_t *at = data;
-	uint64_t c = (uint32_t)~crc;
+	uint64_t crc64 = (uint32_t)~crc;
 
 	for (; bytes >= 3 * LANE_BYTES; at += 3 * LANE_BYTES, bytes -= 3 * LANE_BYTES) {
 		uint64_t second = 0;
 		uint64_t third = 0;
 
 		for (unsigned n = 0; n < LANE_BYTES; n += 8) {
-			add(&c, word(at + n));
+			add(&crc64, word(at + n));
 			add(&second, word(at + LANE_BYTES + n));
 			add(&third, word(at + 2 * LANE_BYTES + n));
 		}
-		c = over_lane(over_lane(c) ^ second) ^ third;
+		crc64 = over_lane(over_lane(crc64) ^ second) ^ third;
 	}
 	for (; bytes >= 8; at += 8, bytes -= 8)
-		add(&c, word(at));
+		add(&crc64, word(at));
 	for (; bytes; at++, bytes--)
-		__asm__("crc32b %1, %0" : "+r"(c) : "rm"(*at));
-	return ~(uint32_t)c;
+		__asm__("crc32b %1, %0" : "+r"(crc64) : "rm"(*at));
+	return ~(uint32_t)crc64;
 }

@@ -9,31 +9,31 @@ static const uint8_t order[16] = { 3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13,
 
 struct guid guid_new(void)
 {
-	struct guid g;
+	struct guid guid;
 
-	if (getrandom(&g, sizeof(g), 0) != sizeof(g))
+	if (getrandom(&guid, sizeof(guid), 0) != sizeof(guid))
 		abort(); /* Linux gives 16 bytes whole once it gives any */
-	g.byte[7] = (g.byte[7] & 0x0f) | 0x40;
-	g.byte[8] = (g.byte[8] & 0x3f) | 0x80;
-	return g;
+	guid.byte[7] = (guid.byte[7] & 0x0f) | 0x40;
+	guid.byte[8] = (guid.byte[8] & 0x3f) | 0x80;
+	return guid;
 }
 
-void guid_print(struct guid g, char text[GUID_TEXT_BYTES])
+void guid_print(struct guid guid, char text[GUID_TEXT_BYTES])
 {
 	for (unsigned n = 0; n < 16; n++) {
 		if (n == 4 || n == 6 || n == 8 || n == 10)
 			*text++ = '-';
-		text += sprintf(text, "%02x", g.byte[order[n]]);
+		text += sprintf(text, "%02x", guid.byte[order[n]]);
 	}
 }
 
-static int digit(char c)
+static int digit(char character)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+	if (character >= '0' && character <= '9')
+		return character - '0';
+	if (character >= 'a' && character <= 'f')
+		return character - 'a' + 10;
+	return character >= 'A' && character <= 'F' ? character - 'A' + 10 : -1;
 }
 
 bool guid_parse(const char *text, struct guid *ret)

@@ -10,7 +10,7 @@
 enum { GUID_TEXT_BYTES = 37 };
 
 static inline bool guid_equal(struct guid a, struct guid b) { return !memcmp(&a, &b, sizeof(a)); }
-static inline bool guid_is_zero(struct guid a) { return guid_equal(a, (struct guid){ 0 }); }
+static inline bool guid_is_zero(struct guid guid) { return guid_equal(guid, (struct guid){ 0 }); }
 /* A random one (RFC 4122 version 4). */
 struct guid guid_new(void);
 /* xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx and a NUL. */

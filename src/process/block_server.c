@@ -25,10 +25,10 @@ struct server {
 static void done(struct disk_request *request, int error)
 {
 	struct slot *slot = request->context;
-	struct server *s = slot->server;
+	struct server *server = slot->server;
 
-	assert(error <= 0 && slot == &s->slot[slot - s->slot]);
-	slot_answer(&s->slots, (unsigned)(slot - s->slot), error);
+	assert(error <= 0 && slot == &server->slot[slot - server->slot]);
+	slot_answer(&server->slots, (unsigned)(slot - server->slot), error);
 }
 
 static const enum disk_request_kind kinds[BLOCK_KINDS] = { [BLOCK_READ] = DISK_READ,
@@ -37,109 +37,109 @@ static const enum disk_request_kind kinds[BLOCK_KINDS] = { [BLOCK_READ] = DISK_R
 							   [BLOCK_FLUSH] = DISK_FLUSH };
 
 /* False: not a request. What is wrong with its place the disk says. */
-static bool take(struct server *s, const struct slot_request *r)
+static bool take(struct server *server, const struct slot_request *request)
 {
-	struct slot *slot = &s->slot[r->slot];
-	bool has_data = r->kind == BLOCK_READ || r->kind == BLOCK_WRITE;
+	struct slot *slot = &server->slot[request->slot];
+	bool has_data = request->kind == BLOCK_READ || request->kind == BLOCK_WRITE;
 
-	if (r->target >= s->service->count || r->kind >= BLOCK_KINDS ||
-	    (has_data && r->bytes > BLOCK_SLOT_BYTES))
+	if (request->target >= server->service->count || request->kind >= BLOCK_KINDS ||
+	    (has_data && request->bytes > BLOCK_SLOT_BYTES))
 		return false;
-	*slot = (struct slot){ .server = s };
-	slot->iov.iov_base = s->service->memory->data[r->slot];
-	slot->iov.iov_len = has_data ? r->bytes : 0;
-	slot->request = (struct disk_request){ .kind = kinds[r->kind],
-					       .offset = r->offset,
-					       .bytes = r->bytes,
+	*slot = (struct slot){ .server = server };
+	slot->iov.iov_base = server->service->memory->data[request->slot];
+	slot->iov.iov_len = has_data ? request->bytes : 0;
+	slot->request = (struct disk_request){ .kind = kinds[request->kind],
+					       .offset = request->offset,
+					       .bytes = request->bytes,
 					       .iov = &slot->iov,
 					       .count = 1,
 					       .done = done,
 					       .context = slot };
-	return !disk_queue_submit(s->queue[r->target],
+	return !disk_queue_submit(server->queue[request->target],
 				  &slot->request); /* its depth is the number of slots */
 }
 
 /* -EBADMSG, or how many. */
-static int take_all(struct server *s)
+static int take_all(struct server *server)
 {
 	struct slot_request request;
 	int count = 0;
 	int got;
 
-	while ((got = slot_take(&s->slots, &request)) > 0) {
-		if (!take(s, &request))
+	while ((got = slot_take(&server->slots, &request)) > 0) {
+		if (!take(server, &request))
 			return -EBADMSG;
 		count++;
 	}
 	return got < 0 ? got : count;
 }
 
-static void sleep_until(struct server *s, struct pollfd *fds)
+static void sleep_until(struct server *server, struct pollfd *fds)
 {
-	bool may_sleep = slot_server_may_sleep(&s->slots);
+	bool may_sleep = slot_server_may_sleep(&server->slots);
 
-	assert(s->service->count <= BLOCK_DISKS);
-	poll(fds, 2 + s->service->count, may_sleep ? -1 : 0);
-	slot_server_wakes(&s->slots, fds[0].revents);
+	assert(server->service->count <= BLOCK_DISKS);
+	poll(fds, 2 + server->service->count, may_sleep ? -1 : 0);
+	slot_server_wakes(&server->slots, fds[0].revents);
 }
 
-static int serve(struct server *s)
+static int serve(struct server *server)
 {
-	const struct block_service *b = s->service;
-	struct pollfd fds[2 + BLOCK_DISKS] = { { .fd = b->doorbell_fd, .events = POLLIN },
-					       { .fd = b->end_fd, .events = POLLIN } };
+	const struct block_service *service = server->service;
+	struct pollfd fds[2 + BLOCK_DISKS] = { { .fd = service->doorbell_fd, .events = POLLIN },
+					       { .fd = service->end_fd, .events = POLLIN } };
 
-	for (unsigned n = 0; n < b->count; n++)
-		fds[2 + n] = (struct pollfd){ .fd = disk_queue_fd(s->queue[n]), .events = POLLIN };
+	for (unsigned n = 0; n < service->count; n++)
+		fds[2 + n] =
+			(struct pollfd){ .fd = disk_queue_fd(server->queue[n]), .events = POLLIN };
 	while (!fds[1].revents) {
-		int got = take_all(s);
+		int got = take_all(server);
 
 		if (got < 0)
 			return got;
-		for (unsigned n = 0; n < b->count; n++)
-			got += (int)disk_queue_poll(s->queue[n]);
-		slot_tell(&s->slots);
+		for (unsigned n = 0; n < service->count; n++)
+			got += (int)disk_queue_poll(server->queue[n]);
+		slot_tell(&server->slots);
 		if (!got)
-			sleep_until(s, fds);
+			sleep_until(server, fds);
 	}
 	return 0;
 }
 
-void block_describe(struct disk *d, bool write, struct block_disk *ret)
+void block_describe(struct disk *disk, bool write, struct block_disk *ret)
 {
 	struct disk_info info;
 
-	disk_info(d, &info);
-	*ret = (struct block_disk){ .size_bytes = disk_size_bytes(d),
-				    .sector_bytes = disk_sector_bytes(d),
+	disk_info(disk, &info);
+	*ret = (struct block_disk){ .size_bytes = disk_size_bytes(disk),
+				    .sector_bytes = disk_sector_bytes(disk),
 				    .physical_bytes = info.physical_sector_bytes
 							      ? info.physical_sector_bytes
-							      : disk_sector_bytes(d),
+							      : disk_sector_bytes(disk),
 				    .read_only = !write };
 	memcpy(ret->id, info.disk_id.byte, sizeof(ret->id));
 }
 
 int block_serve(const struct block_service *service, int (*ready)(void *context), void *context)
 {
-	struct server s = { .service = service,
-			    .slots = { .queue = &service->memory->queue,
-				       .slots = BLOCK_SLOTS,
-				       .doorbell_fd = service->doorbell_fd,
-				       .answer_fd = service->answer_fd } };
+	struct server server = { .service = service,
+				 .slots = { .queue = &service->memory->queue,
+					    .slots = BLOCK_SLOTS,
+					    .doorbell_fd = service->doorbell_fd,
+					    .answer_fd = service->answer_fd } };
 	int error = 0;
 
 	assert(service->count <= BLOCK_DISKS && service->memory && ready);
 	for (unsigned n = 0; n < service->count && !error; n++)
 		error = disk_queue_open(service->disks[n],
-					&(struct disk_queue_options){
-						.depth = BLOCK_SLOTS,
-						.ring = service->rings[n] },
-					&s.queue[n]);
+					&(struct disk_queue_options){ .depth = BLOCK_SLOTS,
+								      .ring = service->rings[n] },
+					&server.queue[n]);
 	if (!error)
 		error = ready(context);
 	if (!error)
-		error = serve(&s);
-	for (unsigned n = 0; n < service->count && s.queue[n]; n++)
-		disk_queue_close(s.queue[n]);
+		error = serve(&server);
+	for (unsigned n = 0; n < service->count && server.queue[n]; n++)
+		disk_queue_close(server.queue[n]);
 	return error;
 }

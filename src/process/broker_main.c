@@ -70,24 +70,24 @@ static int broker_options_of(const struct plan *plan, uint64_t here, struct brok
  * The memory and the events of the disks' slots; a machine with a bus has them, also without a
  * disk.
  */
-static int slots_make(struct grants *g)
+static int slots_make(struct grants *grants)
 {
-	g->fd[GRANT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
-	g->fd[GRANT_DOORBELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	g->fd[GRANT_ANSWER] = eventfd(0, EFD_CLOEXEC);
-	if (g->fd[GRANT_SLOTS] < 0)
-		return g->fd[GRANT_SLOTS];
-	return g->fd[GRANT_DOORBELL] < 0 || g->fd[GRANT_ANSWER] < 0 ? -errno : 0;
+	grants->fd[GRANT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
+	grants->fd[GRANT_DOORBELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	grants->fd[GRANT_ANSWER] = eventfd(0, EFD_CLOEXEC);
+	if (grants->fd[GRANT_SLOTS] < 0)
+		return grants->fd[GRANT_SLOTS];
+	return grants->fd[GRANT_DOORBELL] < 0 || grants->fd[GRANT_ANSWER] < 0 ? -errno : 0;
 }
 
 /* Of each network card: memory, which says its address, and an event. */
-static int cards_make(const struct plan *plan, struct grants *g)
+static int cards_make(const struct plan *plan, struct grants *grants)
 {
 	const off_t mac_at = offsetof(struct net_card_memory, mac);
 
 	for (unsigned n = 0; n < plan->nets.count; n++) {
-		int *memory = &g->fd[GRANT_CARDS + n];
-		int *bell = &g->fd[GRANT_CARD_BELLS + n];
+		int *memory = &grants->fd[GRANT_CARDS + n];
+		int *bell = &grants->fd[GRANT_CARD_BELLS + n];
 
 		*memory = spawn_share("umbra-card", sizeof(struct net_card_memory));
 		if (*memory < 0)
@@ -101,7 +101,7 @@ static int cards_make(const struct plan *plan, struct grants *g)
 }
 
 /* Closes what the broker itself has no use for. */
-static void grants_leave(const struct grants *g)
+static void grants_leave(const struct grants *grants)
 {
 	const uint64_t forker = GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT);
 	const uint64_t kept =
@@ -109,31 +109,31 @@ static void grants_leave(const struct grants *g)
 
 	for (unsigned n = 0; n < GRANTS; n++) {
 		/* the machine lies where it was put, and is no grant */
-		if (!(kept & GRANT(n)) || (n != GRANT_MACHINE && g->fd[n] < 0))
+		if (!(kept & GRANT(n)) || (n != GRANT_MACHINE && grants->fd[n] < 0))
 			close(grant_fd((enum grant)n));
-		if (g->fd[n] > grant_fd(GRANTS))
-			close(g->fd[n]);
+		if (grants->fd[n] > grant_fd(GRANTS))
+			close(grants->fd[n]);
 	}
 }
 
-static int role_start(enum role role, const struct plan *plan, struct grants *g, int group,
+static int role_start(enum role role, const struct plan *plan, struct grants *grants, int group,
 		      struct spawned *ret)
 {
 	int error;
 
-	g->fd[GRANT_PLAN] = plan_seal(plan, role);
-	if (g->fd[GRANT_PLAN] < 0)
-		return g->fd[GRANT_PLAN];
-	error = spawn_role(role, g, group, ret);
-	close(g->fd[GRANT_PLAN]);
+	grants->fd[GRANT_PLAN] = plan_seal(plan, role);
+	if (grants->fd[GRANT_PLAN] < 0)
+		return grants->fd[GRANT_PLAN];
+	error = spawn_role(role, grants, group, ret);
+	close(grants->fd[GRANT_PLAN]);
 	return error;
 }
 
 /* 0 once it can serve; -ECHILD: it has ended, as *end says. */
-static int helper_start(struct broker *b, enum role role, const struct start *start,
+static int helper_start(struct broker *broker, enum role role, const struct start *start,
 			struct broker_end *end)
 {
-	struct grants g = start->grants;
+	struct grants grants = start->grants;
 	struct spawned helper;
 	int ready[2];
 	int ending[2];
@@ -142,18 +142,18 @@ static int helper_start(struct broker *b, enum role role, const struct start *st
 
 	if (pipe2(ready, O_CLOEXEC) || pipe2(ending, O_CLOEXEC))
 		return -errno;
-	g.fd[GRANT_READY] = ready[1];
-	g.fd[GRANT_END] = ending[0];
-	error = role_start(role, start->plan, &g, -1, &helper);
+	grants.fd[GRANT_READY] = ready[1];
+	grants.fd[GRANT_END] = ending[0];
+	error = role_start(role, start->plan, &grants, -1, &helper);
 	close(ready[1]);
 	close(ending[0]);
 	if (error)
 		return error;
 	close(helper.pidfd);
-	error = broker_add_helper(b, role, &helper, ending[1]);
+	error = broker_add_helper(broker, role, &helper, ending[1]);
 	if (!error && read(ready[0], &byte, 1) != 1) {
 		grants_leave(&start->grants); /* one that waits for the end of a pipe */
-		broker_end_helpers(b, end);
+		broker_end_helpers(broker, end);
 		end->outcome = BROKER_HELPER_ENDED;
 		error = -ECHILD;
 	}
@@ -162,28 +162,29 @@ static int helper_start(struct broker *b, enum role role, const struct start *st
 }
 
 /* Before the disk process, which asks it: it ends by itself when that has. */
-static int keeper_start(struct broker *b, struct start *start, struct broker_end *end)
+static int keeper_start(struct broker *broker, struct start *start, struct broker_end *end)
 {
-	struct grants *g = &start->grants;
+	struct grants *grants = &start->grants;
 	int ask[2];
 	int told[2];
 
 	if (!keeper_is_needed(&start->plan->disks))
 		return 0;
-	g->fd[GRANT_SIDE] = spawn_share("umbra-side", sizeof(struct keeper_memory));
-	if (g->fd[GRANT_SIDE] < 0)
-		return g->fd[GRANT_SIDE];
+	grants->fd[GRANT_SIDE] = spawn_share("umbra-side", sizeof(struct keeper_memory));
+	if (grants->fd[GRANT_SIDE] < 0)
+		return grants->fd[GRANT_SIDE];
 	if (pipe2(ask, O_CLOEXEC) || pipe2(told, O_CLOEXEC))
 		return -errno;
-	g->fd[GRANT_ASK_IN] = ask[0];
-	g->fd[GRANT_ASK_OUT] = ask[1];
-	g->fd[GRANT_TOLD_IN] = told[0];
-	g->fd[GRANT_TOLD_OUT] = told[1];
-	return helper_start(b, ROLE_KEEPER, start, end);
+	grants->fd[GRANT_ASK_IN] = ask[0];
+	grants->fd[GRANT_ASK_OUT] = ask[1];
+	grants->fd[GRANT_TOLD_IN] = told[0];
+	grants->fd[GRANT_TOLD_OUT] = told[1];
+	return helper_start(broker, ROLE_KEEPER, start, end);
 }
 
 /* Of each card somebody who starts what serves it, and starts it again. */
-static int supervisors_start(struct broker *b, const struct start *start, struct broker_end *end)
+static int supervisors_start(struct broker *broker, const struct start *start,
+			     struct broker_end *end)
 {
 	struct plan *plan = plan_new();
 	struct start one = { .plan = plan };
@@ -197,7 +198,7 @@ static int supervisors_start(struct broker *b, const struct start *start, struct
 		one.grants.fd[GRANT_CARD] = start->grants.fd[GRANT_CARDS + n];
 		one.grants.fd[GRANT_CARD_BELL] = start->grants.fd[GRANT_CARD_BELLS + n];
 		one.grants.fd[GRANT_TAP] = start->grants.fd[GRANT_CARD_TAPS + n];
-		error = helper_start(b, ROLE_SUPERVISOR, &one, end);
+		error = helper_start(broker, ROLE_SUPERVISOR, &one, end);
 	}
 	free(plan);
 	return error;
@@ -210,14 +211,15 @@ static int supervisors_start(struct broker *b, const struct start *start, struct
 static uint64_t machine_most_bytes(const struct plan *plan)
 {
 	enum { PAGE_TABLES_SHARE = 256, REST_BYTES = 96 << 20, BYTES_PER_VCPU = 1 << 20 };
-	const struct machine_plan *m = &plan->machine;
-	const struct machine_options options = { .memory_bytes = m->memory_bytes,
-						 .overhead_bytes = m->overhead_bytes,
-						 .cpus = m->cpus };
+	const struct machine_plan *machine = &plan->machine;
+	const struct machine_options options = { .memory_bytes = machine->memory_bytes,
+						 .overhead_bytes = machine->overhead_bytes,
+						 .cpus = machine->cpus };
 
-	return machine_ceiling_bytes(&options) + m->memory_bytes / PAGE_TABLES_SHARE + REST_BYTES +
-	       sizeof(struct block_memory) + plan->nets.count * sizeof(struct net_card_memory) +
-	       m->cpus * (uint64_t)BYTES_PER_VCPU;
+	return machine_ceiling_bytes(&options) + machine->memory_bytes / PAGE_TABLES_SHARE +
+	       REST_BYTES + sizeof(struct block_memory) +
+	       plan->nets.count * sizeof(struct net_card_memory) +
+	       machine->cpus * (uint64_t)BYTES_PER_VCPU;
 }
 
 /* -1: the host has delegated none, or the machine's forks would share its limit. */
@@ -232,7 +234,7 @@ static int machine_group(const struct plan *plan)
 }
 
 /* The sockets of its forker: this process's ends lie at the same numbers as the others there. */
-static int forker_sockets(struct grants *g)
+static int forker_sockets(struct grants *grants)
 {
 	int ask[2];
 	int kit[2];
@@ -240,30 +242,30 @@ static int forker_sockets(struct grants *g)
 
 	if (error)
 		return error;
-	g->fd[GRANT_FORK_ASK] = ask[1];
-	g->fd[GRANT_FORK_KIT] = kit[1];
+	grants->fd[GRANT_FORK_ASK] = ask[1];
+	grants->fd[GRANT_FORK_KIT] = kit[1];
 	return dup3(ask[0], grant_fd(GRANT_FORK_ASK), O_CLOEXEC) < 0 ||
 			       dup3(kit[0], grant_fd(GRANT_FORK_KIT), O_CLOEXEC) < 0
 		       ? -errno
 		       : 0;
 }
 
-static int machine_start(struct broker *b, struct start *start)
+static int machine_start(struct broker *broker, struct start *start)
 {
-	struct grants g;
+	struct grants grants;
 	struct spawned machine;
 	int error = start->plan->machine.forks ? forker_sockets(&start->grants) : 0;
 	int group;
 
 	if (error)
 		return error;
-	g = start->grants;
+	grants = start->grants;
 	group = machine_group(start->plan);
-	broker_give(b, &g);
-	error = role_start(ROLE_MACHINE, start->plan, &g, group, &machine);
+	broker_give(broker, &grants);
+	error = role_start(ROLE_MACHINE, start->plan, &grants, group, &machine);
 	if (group >= 0)
 		close(group);
-	return error ? error : broker_set_machine(b, &machine);
+	return error ? error : broker_set_machine(broker, &machine);
 }
 
 static int broker_lock_down(void)
@@ -274,7 +276,7 @@ static int broker_lock_down(void)
 }
 
 /* As grants_leave(): all of it lies where it was given. */
-static void grants_leave_adopted(const struct grants *g)
+static void grants_leave_adopted(const struct grants *grants)
 {
 	const uint64_t kept = GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT) |
 			      GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL) | GRANT(GRANT_TO_BROKER) |
@@ -282,30 +284,30 @@ static void grants_leave_adopted(const struct grants *g)
 
 	/* where the plan was something else lies by now */
 	for (unsigned n = GRANT_PLAN + 1; n < GRANTS; n++)
-		if (!(kept & GRANT(n)) || g->fd[n] < 0)
+		if (!(kept & GRANT(n)) || grants->fd[n] < 0)
 			close(grant_fd((enum grant)n));
 }
 
 /* Everything that needs rights; 0, -errno, or -ECHILD with *end. */
-static int processes_start(struct broker *b, struct start *start, struct broker_end *end)
+static int processes_start(struct broker *broker, struct start *start, struct broker_end *end)
 {
 	int error = start->plan->machine.has_bus ? slots_make(&start->grants) : 0;
 
 	if (start->plan->adopts) {
-		broker_adopt_machine(b, start->plan->machine_pid);
+		broker_adopt_machine(broker, start->plan->machine_pid);
 		grants_leave_adopted(&start->grants);
 		return broker_lock_down();
 	}
 	if (!error)
-		error = keeper_start(b, start, end);
+		error = keeper_start(broker, start, end);
 	if (!error && start->plan->disks.count)
-		error = helper_start(b, ROLE_DISK, start, end);
+		error = helper_start(broker, ROLE_DISK, start, end);
 	if (!error)
 		error = cards_make(start->plan, &start->grants);
 	if (!error)
-		error = supervisors_start(b, start, end);
+		error = supervisors_start(broker, start, end);
 	if (!error)
-		error = machine_start(b, start);
+		error = machine_start(broker, start);
 	grants_leave(&start->grants);
 	return error ? error : broker_lock_down();
 }

@@ -25,11 +25,11 @@ void disk_search_of_place(const struct disk_place *place, struct disk_search *re
 	ret->user_name = place->user_name[0] ? place->user_name : NULL;
 }
 
-struct image_policies disk_search_policies(const struct disk_search *s)
+struct image_policies disk_search_policies(const struct disk_search *search)
 {
-	return (struct image_policies){ .user = s->user_policy[0] ? s->user_policy : NULL,
+	return (struct image_policies){ .user = search->user_policy[0] ? search->user_policy : NULL,
 					.system = disk_system_policy,
-					.user_name = s->user_name };
+					.user_name = search->user_name };
 }
 
 static int open_catalog(const struct disk_search *search, struct catalog **ret)
@@ -60,13 +60,13 @@ static int find_in_catalog(void *context, struct guid data_id, char **ret)
 	return error;
 }
 
-struct disk_options disk_search_options(const struct disk_search *s, enum disk_format format)
+struct disk_options disk_search_options(const struct disk_search *search, enum disk_format format)
 {
 	return (struct disk_options){
 		.format = format,
-		.parents = s->parents[0] ? s->parents : NULL,
+		.parents = search->parents[0] ? search->parents : NULL,
 		.find = find_in_catalog,
-		.find_context = (void *)(uintptr_t)s,
+		.find_context = (void *)(uintptr_t)search,
 	};
 }
 
@@ -102,9 +102,9 @@ static const char *error_remedy(int error)
 	}
 }
 
-int disk_access_refused(int error, const struct disk_error *e)
+int disk_access_refused(int error, const struct disk_error *failure)
 {
-	fprintf(stderr, "umbra: %s; %s\n", e->text, error_remedy(error));
+	fprintf(stderr, "umbra: %s; %s\n", failure->text, error_remedy(error));
 	if (error == -EPERM)
 		return EXIT_POLICY;
 	return error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE;
@@ -115,37 +115,39 @@ int disk_access_failed(const char *path, int error)
 	return complain(EXIT_UNUSABLE, disk_strerror(error), path, error_remedy(error));
 }
 
-int disk_access_forbidden(const char *path, const struct image_refusal *r)
+int disk_access_forbidden(const char *path, const struct image_refusal *refusal)
 {
-	fprintf(stderr, "umbra: %s: %s (rule %s of %s); %s\n", path, r->text, r->rule, r->who,
-		r->overridable ? "say --override REASON, which is recorded" : "ask who set it");
+	fprintf(stderr, "umbra: %s: %s (rule %s of %s); %s\n", path, refusal->text, refusal->rule,
+		refusal->who,
+		refusal->overridable ? "say --override REASON, which is recorded"
+				     : "ask who set it");
 	return EXIT_POLICY;
 }
 
 /* ---- history ---- */
 
 /* Formats without a place for it get no side file for the history alone. */
-bool disk_has_history(struct disk *d)
+bool disk_has_history(struct disk *disk)
 {
 	json_t *about = NULL;
-	bool has = disk_format_of(d) == DISK_VHDX;
+	bool has = disk_format_of(disk) == DISK_VHDX;
 
-	if (!has && !image_load_about(d, &about))
+	if (!has && !image_load_about(disk, &about))
 		has = json_object_size(about) > 1;
 	json_decref(about);
 	return has;
 }
 
-void disk_access_note(struct disk *d, const char *event, json_t *more)
+void disk_access_note(struct disk *disk, const char *event, json_t *more)
 {
 	int error = 0;
 
-	if (disk_has_history(d))
-		error = image_add_history(d, "umbra disk", event, more);
+	if (disk_has_history(disk))
+		error = image_add_history(disk, "umbra disk", event, more);
 	else
 		json_decref(more);
 	if (error)
-		complain(0, "its history was not written", disk_path(d), strerror(-error));
+		complain(0, "its history was not written", disk_path(disk), strerror(-error));
 }
 
 static const char *text_of(const json_t *entry, const char *key)
@@ -162,22 +164,22 @@ static const char *text_of(const json_t *entry, const char *key)
 static void describe_last_change(const char *path, const struct disk_options *options, char *text,
 				 size_t bytes)
 {
-	struct disk_options o = *options;
-	struct disk_error e;
-	struct disk *d;
+	struct disk_options given = *options;
+	struct disk_error error;
+	struct disk *disk;
 	json_t *history = NULL;
 	const json_t *last;
 
-	o.write = false;
-	o.accept_changed = true;
+	given.write = false;
+	given.accept_changed = true;
 	*text = 0;
-	if (disk_open(path, &o, &d, &e))
+	if (disk_open(path, &given, &disk, &error))
 		return;
-	for (struct disk *at = d; at && disk_parent(at); at = disk_parent(at)) {
-		struct disk_info i;
+	for (struct disk *at = disk; at && disk_parent(at); at = disk_parent(at)) {
+		struct disk_info info;
 
-		disk_info(at, &i);
-		if (i.is_linked || image_load_history(disk_parent(at), &history))
+		disk_info(at, &info);
+		if (info.is_linked || image_load_history(disk_parent(at), &history))
 			continue;
 		last = json_array_get(history, json_array_size(history) - 1);
 		if (last)
@@ -187,9 +189,10 @@ static void describe_last_change(const char *path, const struct disk_options *op
 		json_decref(history);
 		break;
 	}
-	for (char *c = text; *c; c++)
-		*c = (unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c;
-	disk_close(d);
+	for (char *character = text; *character; character++)
+		*character =
+			(unsigned char)*character < 0x20 || *character == 0x7f ? '?' : *character;
+	disk_close(disk);
 }
 
 /* ---- open, close ---- */
@@ -197,34 +200,34 @@ static void describe_last_change(const char *path, const struct disk_options *op
 int disk_access_open(const struct disk_search *search, const char *path, enum disk_format format,
 		     unsigned actions, struct disk_options more, struct disk **ret)
 {
-	struct disk_options o = disk_search_options(search, format);
+	struct disk_options options = disk_search_options(search, format);
 	const struct image_opener opener = { disk_search_policies(search), search->override,
 					     "umbra disk" };
 	struct image_refusal refusal;
 	struct disk_error why;
 	int error;
 
-	o.write = more.write;
-	o.accept_changed = more.accept_changed;
-	o.thaw = more.thaw;
-	o.direct = more.direct;
-	o.side_keeper = more.side_keeper;
-	error = image_open(path, &o, actions, &opener, ret, &refusal, &why);
+	options.write = more.write;
+	options.accept_changed = more.accept_changed;
+	options.thaw = more.thaw;
+	options.direct = more.direct;
+	options.side_keeper = more.side_keeper;
+	error = image_open(path, &options, actions, &opener, ret, &refusal, &why);
 	if (error && refusal.rule[0])
 		return disk_access_forbidden(path, &refusal);
 	if (error == -ESTALE)
-		describe_last_change(path, &o, why.text + strlen(why.text),
+		describe_last_change(path, &options, why.text + strlen(why.text),
 				     sizeof(why.text) - strlen(why.text));
 	return error ? disk_access_refused(error, &why) : 0;
 }
 
-int disk_access_close(struct disk *d, int code)
+int disk_access_close(struct disk *disk, int code)
 {
 	char path[256];
 	int error;
 
-	snprintf(path, sizeof(path), "%s", disk_path(d));
-	error = disk_close(d);
+	snprintf(path, sizeof(path), "%s", disk_path(disk));
+	error = disk_close(disk);
 	if (code || !error)
 		return code;
 	return disk_access_failed(path, error);

@@ -11,38 +11,38 @@
 
 #include "disk_access.h"
 
-static void add(struct disk_files *f, const char *path, enum lockdown_access access)
+static void add(struct disk_files *files, const char *path, enum lockdown_access access)
 {
 	int fd = path[0] ? open(path, O_PATH | O_CLOEXEC) : -1;
 
-	assert(f->count < DISK_FILES);
+	assert(files->count < DISK_FILES);
 	if (fd >= 0)
-		f->file[f->count++] = (struct lockdown_file){ .fd = fd, .access = access };
+		files->file[files->count++] = (struct lockdown_file){ .fd = fd, .access = access };
 }
 
-static void add_folder_of(struct disk_files *f, const char *path)
+static void add_folder_of(struct disk_files *files, const char *path)
 {
 	char *copy = strdup(path);
 
 	if (copy)
-		add(f, dirname(copy), LOCKDOWN_READ_BENEATH);
+		add(files, dirname(copy), LOCKDOWN_READ_BENEATH);
 	free(copy);
 }
 
 /* A descriptor of VMDK names files beside it. That a rule is passed over is written into it. */
-static void add_disk(struct disk_files *f, const struct disk_plan *plan,
+static void add_disk(struct disk_files *files, const struct disk_plan *plan,
 		     const struct disk_choice *disk)
 {
 	bool is_written = !disk->read_only || plan->place.override[0];
 	char *side;
 
-	add(f, disk->path, is_written ? LOCKDOWN_WRITE : LOCKDOWN_READ);
+	add(files, disk->path, is_written ? LOCKDOWN_WRITE : LOCKDOWN_READ);
 	if (asprintf(&side, "%s.umbra", disk->path) >= 0) {
-		add(f, side, LOCKDOWN_READ);
+		add(files, side, LOCKDOWN_READ);
 		free(side);
 	}
 	if (!plan->place.parent_count || disk->format == DISK_VMDK)
-		add_folder_of(f, disk->path);
+		add_folder_of(files, disk->path);
 }
 
 void disk_files_open(const struct disk_plan *plan, struct disk_files *ret)

@@ -36,57 +36,59 @@ struct process {
  * A format without an identifier of its own: the file's place, which stays the same while the file
  * does.
  */
-static void identify(const char *path, struct block_disk *d)
+static void identify(const char *path, struct block_disk *disk)
 {
-	static const uint8_t none[sizeof(d->id)];
+	static const uint8_t none[sizeof(disk->id)];
 	struct stat st;
 
-	if (memcmp(d->id, none, sizeof(none)) || stat(path, &st))
+	if (memcmp(disk->id, none, sizeof(none)) || stat(path, &st))
 		return;
-	memcpy(d->id, &st.st_ino, 8);
-	memcpy(d->id + 8, &st.st_dev, 8);
+	memcpy(disk->id, &st.st_ino, 8);
+	memcpy(disk->id + 8, &st.st_dev, 8);
 }
 
-static int open_one(struct process *p, const struct disk_choice *choice)
+static int open_one(struct process *process, const struct disk_choice *choice)
 {
 	const unsigned actions = IMAGE_ACTION(choice->read_only ? ACTION_READ : ACTION_WRITE) |
 				 IMAGE_ACTION(ACTION_ATTACH);
-	const struct disk_options options = { .write = !choice->read_only,
-					      .direct = choice->direct,
-					      .side_keeper = p->keeper[p->count].memory
-								     ? &p->keeper[p->count].side
-								     : NULL };
-	struct disk **disk = &p->disk[p->count];
-	int code =
-		disk_access_open(&p->search, choice->path, choice->format, actions, options, disk);
+	const struct disk_options options = {
+		.write = !choice->read_only,
+		.direct = choice->direct,
+		.side_keeper = process->keeper[process->count].memory
+				       ? &process->keeper[process->count].side
+				       : NULL
+	};
+	struct disk **disk = &process->disk[process->count];
+	int code = disk_access_open(&process->search, choice->path, choice->format, actions,
+				    options, disk);
 
 	if (code)
 		return code;
 	if (!choice->read_only)
 		disk_access_note(*disk, "attached", NULL);
-	block_describe(*disk, !choice->read_only, &p->memory->disk[p->count]);
-	identify(choice->path, &p->memory->disk[p->count]);
-	p->count++;
+	block_describe(*disk, !choice->read_only, &process->memory->disk[process->count]);
+	identify(choice->path, &process->memory->disk[process->count]);
+	process->count++;
 	return 0;
 }
 
-static int open_all(struct process *p)
+static int open_all(struct process *process)
 {
 	int code = 0;
 
-	for (unsigned n = 0; n < p->plan->count && !code; n++)
-		code = open_one(p, &p->plan->disk[n]);
-	p->memory->disks = p->count;
+	for (unsigned n = 0; n < process->plan->count && !code; n++)
+		code = open_one(process, &process->plan->disk[n]);
+	process->memory->disks = process->count;
 	return code;
 }
 
 /* The last that is written to them; the first code that is not 0. */
-static int close_all(struct process *p, int code)
+static int close_all(struct process *process, int code)
 {
-	for (unsigned n = 0; n < p->count; n++) {
-		if (!p->plan->disk[n].read_only)
-			disk_access_note(p->disk[n], "detached", NULL);
-		code = disk_access_close(p->disk[n], code);
+	for (unsigned n = 0; n < process->count; n++) {
+		if (!process->plan->disk[n].read_only)
+			disk_access_note(process->disk[n], "detached", NULL);
+		code = disk_access_close(process->disk[n], code);
 	}
 	return code;
 }
@@ -104,66 +106,66 @@ static int give_up_rights(void *context)
 }
 
 /* What lies beside a disk is the keeper's to read and replace. */
-static int use_keeper(struct process *p)
+static int use_keeper(struct process *process)
 {
 	struct keeper_memory *memory;
 
-	if (!keeper_is_needed(p->plan))
+	if (!keeper_is_needed(process->plan))
 		return 0;
 	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED,
 		      grant_fd(GRANT_SIDE), 0);
 	close(grant_fd(GRANT_SIDE));
 	if (memory == MAP_FAILED)
 		return -errno;
-	for (unsigned n = 0; n < p->plan->count; n++)
-		if (keeper_has_side_file(p->plan, n))
-			keeper_client_init(&p->keeper[n], memory, &p->keeper_lock, n);
+	for (unsigned n = 0; n < process->plan->count; n++)
+		if (keeper_has_side_file(process->plan, n))
+			keeper_client_init(&process->keeper[n], memory, &process->keeper_lock, n);
 	return 0;
 }
 
-static int make_rings(struct process *p)
+static int make_rings(struct process *process)
 {
 	const struct disk_queue_options options = { .depth = BLOCK_SLOTS };
 	int error = 0;
 
-	for (unsigned n = 0; n < p->plan->count && !error; n++)
-		error = disk_ring_create(&options, &p->ring[n]);
+	for (unsigned n = 0; n < process->plan->count && !error; n++)
+		error = disk_ring_create(&options, &process->ring[n]);
 	return error;
 }
 
 /* Everything that opening the disks needs and is not hostile; then the first of the rights go. */
-static int prepare_to_open(struct process *p, int *ret_root)
+static int prepare_to_open(struct process *process, int *ret_root)
 {
 	struct disk_files files;
 	struct tm unused;
 	time_t now = 0;
-	int error = use_keeper(p);
+	int error = use_keeper(process);
 
 	if (!error)
-		error = make_rings(p);
+		error = make_rings(process);
 	if (error)
 		return error;
 	localtime_r(&now, &unused); /* reads the time zone's file */
 	json_object_seed(0);        /* reads the host's random numbers */
-	disk_search_open_catalog(&p->search);
-	disk_files_open(p->plan, &files);
+	disk_search_open_catalog(&process->search);
+	disk_files_open(process->plan, &files);
 	error = lockdown_for_opening(ROLE_DISK, files.file, files.count, ret_root);
 	disk_files_close(&files);
 	return error;
 }
 
-static int serve_disks(struct process *p)
+static int serve_disks(struct process *process)
 {
 	const struct block_service service = {
-		.memory = p->memory,
-		.disks = p->disk,
-		.rings = p->ring,
-		.count = p->count,
+		.memory = process->memory,
+		.disks = process->disk,
+		.rings = process->ring,
+		.count = process->count,
 		.doorbell_fd = grant_fd(GRANT_DOORBELL),
 		.answer_fd = grant_fd(GRANT_ANSWER),
 		.end_fd = grant_fd(GRANT_END),
 	};
-	int error = block_serve(&service, give_up_rights, p);
+	int error = block_serve(&service, give_up_rights, process);
 
 	if (error == -EBADMSG)
 		return complain(EXIT_FAULT, "the machine process broke the protocol", "disks",
@@ -172,37 +174,37 @@ static int serve_disks(struct process *p)
 		     : 0;
 }
 
-static int open_and_serve(struct process *p)
+static int open_and_serve(struct process *process)
 {
 	int root = -1;
-	int error = prepare_to_open(p, &root);
-	int code = error ? 0 : open_all(p);
+	int error = prepare_to_open(process, &root);
+	int code = error ? 0 : open_all(process);
 
-	if (p->search.open_catalog)
-		catalog_close(p->search.open_catalog);
+	if (process->search.open_catalog)
+		catalog_close(process->search.open_catalog);
 	if (!error && !code)
 		error = lockdown_after_opening(ROLE_DISK, root);
 	if (error)
 		return complain(EXIT_FAULT, strerror(-error), "disks", "see umbra doctor");
-	return code ? code : serve_disks(p);
+	return code ? code : serve_disks(process);
 }
 
 int disk_main(void)
 {
 	const struct plan *plan = plan_of_process();
-	struct process p = { .plan = plan ? &plan->disks : NULL,
-			     .keeper_lock = PTHREAD_MUTEX_INITIALIZER };
+	struct process process = { .plan = plan ? &plan->disks : NULL,
+				   .keeper_lock = PTHREAD_MUTEX_INITIALIZER };
 	int code;
 
 	if (!plan)
 		return complain(EXIT_USAGE, "it has no plan", "the disk process",
 				"use umbra run: it starts the processes of a machine");
-	p.memory = mmap(NULL, sizeof(*p.memory), PROT_READ | PROT_WRITE, MAP_SHARED,
-			grant_fd(GRANT_SLOTS), 0);
+	process.memory = mmap(NULL, sizeof(*process.memory), PROT_READ | PROT_WRITE, MAP_SHARED,
+			      grant_fd(GRANT_SLOTS), 0);
 	close(grant_fd(GRANT_SLOTS));
-	if (p.memory == MAP_FAILED)
+	if (process.memory == MAP_FAILED)
 		return complain(EXIT_FAULT, strerror(errno), "disks", "see umbra doctor");
-	disk_search_of_place(&p.plan->place, &p.search);
-	code = open_and_serve(&p);
-	return close_all(&p, code);
+	disk_search_of_place(&process.plan->place, &process.search);
+	code = open_and_serve(&process);
+	return close_all(&process, code);
 }

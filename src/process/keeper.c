@@ -26,60 +26,60 @@ bool keeper_is_needed(const struct disk_plan *plan)
 }
 
 /* With the lock. -EPIPE: the keeper is gone. */
-static int keeper_ask(struct keeper_client *c, enum keeper_request request, uint64_t bytes)
+static int keeper_ask(struct keeper_client *client, enum keeper_request request, uint64_t bytes)
 {
 	char byte = 0;
 
 	assert(request == KEEPER_LOAD || request == KEEPER_STORE);
-	assert(c->memory && bytes <= KEEPER_BYTES);
-	c->memory->request = request;
-	c->memory->disk = c->disk;
-	c->memory->bytes = bytes;
+	assert(client->memory && bytes <= KEEPER_BYTES);
+	client->memory->request = request;
+	client->memory->disk = client->disk;
+	client->memory->bytes = bytes;
 	if (write(grant_fd(GRANT_ASK_OUT), &byte, 1) != 1 ||
 	    read(grant_fd(GRANT_TOLD_IN), &byte, 1) != 1)
 		return -EPIPE;
-	return c->memory->error;
+	return client->memory->error;
 }
 
 static int keeper_load(void *context, uint8_t **ret, size_t *ret_bytes)
 {
-	struct keeper_client *c = context;
+	struct keeper_client *client = context;
 	int error;
 
-	pthread_mutex_lock(c->lock);
-	error = keeper_ask(c, KEEPER_LOAD, 0);
-	*ret_bytes = c->memory->bytes;
+	pthread_mutex_lock(client->lock);
+	error = keeper_ask(client, KEEPER_LOAD, 0);
+	*ret_bytes = client->memory->bytes;
 	*ret = !error && *ret_bytes <= KEEPER_BYTES ? malloc(*ret_bytes + 1) : NULL;
 	if (*ret)
-		memcpy(*ret, c->memory->data, *ret_bytes);
+		memcpy(*ret, client->memory->data, *ret_bytes);
 	else if (!error)
 		error = -ENOMEM;
-	pthread_mutex_unlock(c->lock);
+	pthread_mutex_unlock(client->lock);
 	return error;
 }
 
 static int keeper_store(void *context, const uint8_t *bytes, size_t count, bool *ret_unsynced)
 {
-	struct keeper_client *c = context;
+	struct keeper_client *client = context;
 	int error = -EFBIG;
 
 	*ret_unsynced = false;
 	if (count > KEEPER_BYTES)
 		return error;
-	pthread_mutex_lock(c->lock);
-	memcpy(c->memory->data, bytes, count);
-	error = keeper_ask(c, KEEPER_STORE, count);
-	*ret_unsynced = error == -EPIPE || (error && c->memory->unsynced);
-	pthread_mutex_unlock(c->lock);
+	pthread_mutex_lock(client->lock);
+	memcpy(client->memory->data, bytes, count);
+	error = keeper_ask(client, KEEPER_STORE, count);
+	*ret_unsynced = error == -EPIPE || (error && client->memory->unsynced);
+	pthread_mutex_unlock(client->lock);
 	return error;
 }
 
-void keeper_client_init(struct keeper_client *c, struct keeper_memory *memory,
+void keeper_client_init(struct keeper_client *client, struct keeper_memory *memory,
 			pthread_mutex_t *lock, uint32_t disk)
 {
 	assert(memory && lock);
-	*c = (struct keeper_client){ .memory = memory, .lock = lock, .disk = disk };
-	c->side = (struct disk_side_keeper){ .load = keeper_load,
-					     .store = keeper_store,
-					     .context = c };
+	*client = (struct keeper_client){ .memory = memory, .lock = lock, .disk = disk };
+	client->side = (struct disk_side_keeper){ .load = keeper_load,
+						  .store = keeper_store,
+						  .context = client };
 }

@@ -15,7 +15,7 @@
 #include "mains.h"
 #include "report.h"
 
-static int keeper_reply_file(struct keeper_memory *m, const char *path)
+static int keeper_reply_file(struct keeper_memory *memory, const char *path)
 {
 	uint8_t *bytes;
 	size_t count;
@@ -26,37 +26,37 @@ static int keeper_reply_file(struct keeper_memory *m, const char *path)
 	if (count > KEEPER_BYTES)
 		error = -EFBIG;
 	else
-		memcpy(m->data, bytes, count);
-	m->bytes = error ? 0 : count;
+		memcpy(memory->data, bytes, count);
+	memory->bytes = error ? 0 : count;
 	free(bytes);
 	return error;
 }
 
-static int keeper_replace_file(struct keeper_memory *m, const char *path, uint64_t count)
+static int keeper_replace_file(struct keeper_memory *memory, const char *path, uint64_t count)
 {
 	uint8_t *bytes = count <= KEEPER_BYTES ? malloc(count + 1) : NULL;
 	bool unsynced = false;
 	int error = -ENOMEM;
 
 	if (bytes) {
-		memcpy(bytes, m->data, count); /* what is checked is this copy */
+		memcpy(bytes, memory->data, count); /* what is checked is this copy */
 		error = disk_side_store(path, bytes, count, &unsynced);
 	}
-	m->unsynced = unsynced;
+	memory->unsynced = unsynced;
 	free(bytes);
 	return error;
 }
 
-static int keeper_act(struct keeper_memory *m, const struct disk_plan *plan)
+static int keeper_act(struct keeper_memory *memory, const struct disk_plan *plan)
 {
-	uint32_t request = __atomic_load_n(&m->request, __ATOMIC_RELAXED);
-	uint32_t disk = __atomic_load_n(&m->disk, __ATOMIC_RELAXED);
-	uint64_t bytes = __atomic_load_n(&m->bytes, __ATOMIC_RELAXED);
+	uint32_t request = __atomic_load_n(&memory->request, __ATOMIC_RELAXED);
+	uint32_t disk = __atomic_load_n(&memory->disk, __ATOMIC_RELAXED);
+	uint64_t bytes = __atomic_load_n(&memory->bytes, __ATOMIC_RELAXED);
 
 	if (disk >= plan->count || !keeper_has_side_file(plan, disk))
 		return -EPERM;
-	return request == KEEPER_LOAD ? keeper_reply_file(m, plan->disk[disk].path)
-				      : keeper_replace_file(m, plan->disk[disk].path, bytes);
+	return request == KEEPER_LOAD ? keeper_reply_file(memory, plan->disk[disk].path)
+				      : keeper_replace_file(memory, plan->disk[disk].path, bytes);
 }
 
 static void open_folders(const struct disk_plan *plan, int folders[BLOCK_DISKS + 1])

@@ -37,30 +37,31 @@ static const struct life_row {
 	[LIFE_GONE] = { .name = "gone" },
 };
 
-void check_life(const struct life *l)
+void check_life(const struct life *life)
 {
-	assert(l->state < LIFE_STATES);
-	assert(!rows[l->state].time_ms == !l->deadline_ms);
-	assert(!(rows[l->state].to & ((2u << l->state) - 1))); /* never back */
+	assert(life->state < LIFE_STATES);
+	assert(!rows[life->state].time_ms == !life->deadline_ms);
+	assert(!(rows[life->state].to & ((2u << life->state) - 1))); /* never back */
 }
 
-bool life_can_move(const struct life *l, enum life_state to)
+bool life_can_move(const struct life *life, enum life_state to)
 {
 	assert(to < LIFE_STATES);
-	return rows[l->state].to & (1u << to);
+	return rows[life->state].to & (1u << to);
 }
 
-void life_move(struct life *l, enum life_state to, uint64_t now_ms)
+void life_move(struct life *life, enum life_state to, uint64_t now_ms)
 {
-	assert(life_can_move(l, to));
-	l->state = to;
-	l->deadline_ms = rows[to].time_ms ? now_ms + rows[to].time_ms : 0;
-	check_life(l);
+	assert(life_can_move(life, to));
+	life->state = to;
+	life->deadline_ms = rows[to].time_ms ? now_ms + rows[to].time_ms : 0;
+	check_life(life);
 }
 
-enum life_state life_due(const struct life *l, uint64_t now_ms)
+enum life_state life_due(const struct life *life, uint64_t now_ms)
 {
-	return l->deadline_ms && now_ms >= l->deadline_ms ? rows[l->state].then : l->state;
+	return life->deadline_ms && now_ms >= life->deadline_ms ? rows[life->state].then
+								: life->state;
 }
 
 const char *life_name(enum life_state state)

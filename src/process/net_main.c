@@ -39,46 +39,46 @@ static int complain_of_forward(const struct net_forward *forward, int error)
 			"take a port that is free, from 1024 on unless you are root");
 }
 
-static int open_user(struct process *p)
+static int open_user(struct process *process)
 {
 	struct user_forward forwards[USER_FORWARDS];
-	const struct user_options options = { .host_loopback = p->choice->host_loopback,
-					      .forwards = p->choice->forwards,
+	const struct user_options options = { .host_loopback = process->choice->host_loopback,
+					      .forwards = process->choice->forwards,
 					      .forward = forwards };
 	unsigned failed;
 	int error;
 
 	_Static_assert((int)PLAN_FORWARDS == (int)USER_FORWARDS, "a plan's forwards");
-	for (unsigned n = 0; n < p->choice->forwards; n++) {
-		const struct net_forward *from = &p->choice->forward[n];
+	for (unsigned n = 0; n < process->choice->forwards; n++) {
+		const struct net_forward *from = &process->choice->forward[n];
 
 		forwards[n] = (struct user_forward){ .address = from->address,
 						     .host_port = from->host_port,
 						     .guest_port = from->guest_port,
 						     .is_udp = from->is_udp };
 	}
-	error = user_net_create(&p->port, &options, &p->user, &failed);
+	error = user_net_create(&process->port, &options, &process->user, &failed);
 	if (error && failed < options.forwards)
-		return complain_of_forward(&p->choice->forward[failed], error);
+		return complain_of_forward(&process->choice->forward[failed], error);
 	return error ? complain(EXIT_FAULT, strerror(-error), "the network", "see umbra doctor")
 		     : 0;
 }
 
-static int open_tap(struct process *p)
+static int open_tap(struct process *process)
 {
 	int error = tap_begin(grant_fd(GRANT_TAP));
 
-	return error ? complain(EXIT_UNUSABLE, strerror(-error), p->choice->name,
+	return error ? complain(EXIT_UNUSABLE, strerror(-error), process->choice->name,
 				"give a tap with IFF_NO_PI and IFF_VNET_HDR")
 		     : 0;
 }
 
-static int open_network(struct process *p)
+static int open_network(struct process *process)
 {
-	switch (p->choice->kind) {
-	case NET_TAP: return open_tap(p);
+	switch (process->choice->kind) {
+	case NET_TAP: return open_tap(process);
 	case NET_SWITCH: return 0; /* its supervisor has joined it */
-	default: return open_user(p);
+	default: return open_user(process);
 	}
 }
 
@@ -108,20 +108,20 @@ static int give_up_rights(void)
 	return error ? error : lockdown(ROLE_NET);
 }
 
-static int serve(struct process *p)
+static int serve(struct process *process)
 {
 	int error = give_up_rights();
 
 	if (error)
 		return complain(EXIT_FAULT, strerror(-error), "the network", "see umbra doctor");
-	switch (p->choice->kind) {
+	switch (process->choice->kind) {
 	case NET_TAP:
-		error = tap_serve(&p->port, grant_fd(GRANT_TAP), grant_fd(GRANT_END));
+		error = tap_serve(&process->port, grant_fd(GRANT_TAP), grant_fd(GRANT_END));
 		break;
 	case NET_SWITCH:
-		error = line_serve(&p->port, grant_fd(GRANT_TAP), grant_fd(GRANT_END));
+		error = line_serve(&process->port, grant_fd(GRANT_TAP), grant_fd(GRANT_END));
 		break;
-	default: error = user_net_serve(p->user, grant_fd(GRANT_END)); break;
+	default: error = user_net_serve(process->user, grant_fd(GRANT_END)); break;
 	}
 	return error ? EXIT_FAULT : 0;
 }
@@ -131,7 +131,7 @@ int net_main(void)
 	const struct plan *plan = plan_of_process();
 	struct net_card_memory *memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE,
 					      MAP_SHARED, grant_fd(GRANT_CARD), 0);
-	struct process p = { .choice = plan ? &plan->nets.card[plan->nets.mine] : NULL };
+	struct process process = { .choice = plan ? &plan->nets.card[plan->nets.mine] : NULL };
 	int code;
 
 	/* libslirp takes a socket's number 0 for none */
@@ -141,7 +141,7 @@ int net_main(void)
 	if (!plan || memory == MAP_FAILED)
 		return complain(EXIT_USAGE, "it has no plan", "the net process",
 				"use umbra run: it starts the processes of a machine");
-	net_port_init(&p.port, memory, grant_fd(GRANT_CARD_BELL), grant_fd(GRANT_ANSWER));
-	code = open_network(&p);
-	return code ? code : serve(&p);
+	net_port_init(&process.port, memory, grant_fd(GRANT_CARD_BELL), grant_fd(GRANT_ANSWER));
+	code = open_network(&process);
+	return code ? code : serve(&process);
 }

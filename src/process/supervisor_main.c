@@ -37,11 +37,11 @@ struct supervisor {
 	int delay_ms;
 };
 
-static void tell_machine(struct supervisor *s)
+static void tell_machine(struct supervisor *supervisor)
 {
 	ssize_t written;
 
-	__atomic_store_n(s->generation, ++s->count, __ATOMIC_RELEASE);
+	__atomic_store_n(supervisor->generation, ++supervisor->count, __ATOMIC_RELEASE);
 	written = write(grant_fd(GRANT_ANSWER), &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
@@ -66,7 +66,7 @@ static int listen_at(const char *path)
 }
 
 /* With its folder locked: of two that find none, one starts it. 0 or -errno. */
-static int start_switch(const struct supervisor *s, const char *path)
+static int start_switch(const struct supervisor *supervisor, const char *path)
 {
 	struct spawned one;
 	struct grants grants;
@@ -74,7 +74,7 @@ static int start_switch(const struct supervisor *s, const char *path)
 
 	unlink(path);
 	grants_clear(&grants);
-	grants.fd[GRANT_PROGRAM] = s->grants.fd[GRANT_PROGRAM];
+	grants.fd[GRANT_PROGRAM] = supervisor->grants.fd[GRANT_PROGRAM];
 	grants.fd[GRANT_CONTROL] = listen_at(path);
 	if (grants.fd[GRANT_CONTROL] < 0)
 		return grants.fd[GRANT_CONTROL];
@@ -86,7 +86,7 @@ static int start_switch(const struct supervisor *s, const char *path)
 }
 
 /* A line to the switch, which is started where there is none. -errno. */
-static int join_switch(const struct supervisor *s, const struct net_choice *choice)
+static int join_switch(const struct supervisor *supervisor, const struct net_choice *choice)
 {
 	char folder[sizeof(choice->path)];
 	int lock;
@@ -101,7 +101,7 @@ static int join_switch(const struct supervisor *s, const struct net_choice *choi
 		return -errno;
 	line = line_open(choice->path, choice->mac);
 	if (line == -ENOENT || line == -ECONNREFUSED) {
-		line = start_switch(s, choice->path);
+		line = start_switch(supervisor, choice->path);
 		if (!line)
 			line = line_open(choice->path, choice->mac);
 	}
@@ -111,17 +111,17 @@ static int join_switch(const struct supervisor *s, const struct net_choice *choi
 
 /* ---- a net process ---- */
 
-static int start(const struct supervisor *s, struct spawned *ret)
+static int start(const struct supervisor *supervisor, struct spawned *ret)
 {
-	const struct net_choice *choice = &s->plan->nets.card[s->plan->nets.mine];
-	struct grants grants = s->grants;
+	const struct net_choice *choice = &supervisor->plan->nets.card[supervisor->plan->nets.mine];
+	struct grants grants = supervisor->grants;
 	int error;
 
-	grants.fd[GRANT_PLAN] = plan_seal(s->plan, ROLE_NET);
+	grants.fd[GRANT_PLAN] = plan_seal(supervisor->plan, ROLE_NET);
 	if (grants.fd[GRANT_PLAN] < 0)
 		return grants.fd[GRANT_PLAN];
 	if (choice->kind == NET_SWITCH)
-		grants.fd[GRANT_TAP] = join_switch(s, choice);
+		grants.fd[GRANT_TAP] = join_switch(supervisor, choice);
 	error = choice->kind == NET_SWITCH && grants.fd[GRANT_TAP] < 0
 			? grants.fd[GRANT_TAP]
 			: spawn_role(ROLE_NET, &grants, -1, ret);
@@ -154,12 +154,12 @@ static int wait_for_end(const struct spawned *net, bool *ret_machine_gone)
 	return status;
 }
 
-static void choose_delay(struct supervisor *s, time_t lived_s)
+static void choose_delay(struct supervisor *supervisor, time_t lived_s)
 {
 	if (lived_s >= LONG_LIFE_S)
-		s->delay_ms = FIRST_DELAY_MS;
-	else if (s->delay_ms < MOST_DELAY_MS)
-		s->delay_ms *= 2;
+		supervisor->delay_ms = FIRST_DELAY_MS;
+	else if (supervisor->delay_ms < MOST_DELAY_MS)
+		supervisor->delay_ms *= 2;
 }
 
 static time_t now_s(void)
@@ -171,20 +171,20 @@ static time_t now_s(void)
 }
 
 /* One after the other. The exit code: the first one's, where it could not begin. */
-static int supervise(struct supervisor *s)
+static int supervise(struct supervisor *supervisor)
 {
 	bool machine_is_gone = false;
 
-	tell_machine(s);
+	tell_machine(supervisor);
 	for (bool is_first = true; !machine_is_gone; is_first = false) {
 		const time_t begun_s = now_s();
 		struct spawned net;
-		int error = start(s, &net);
+		int error = start(supervisor, &net);
 		int status = 0;
 
 		if (is_first) {
 			close(grant_fd(GRANT_READY));
-			s->grants.fd[GRANT_READY] = -1;
+			supervisor->grants.fd[GRANT_READY] = -1;
 		}
 		if (error && is_first)
 			return complain(EXIT_FAULT, strerror(-error), "starting the net process",
@@ -196,9 +196,9 @@ static int supervise(struct supervisor *s)
 			return WEXITSTATUS(status);
 		if (machine_is_gone)
 			break;
-		tell_machine(s);
-		choose_delay(s, now_s() - begun_s);
-		machine_is_gone = wait_ms(-1, s->delay_ms);
+		tell_machine(supervisor);
+		choose_delay(supervisor, now_s() - begun_s);
+		machine_is_gone = wait_ms(-1, supervisor->delay_ms);
 	}
 	return 0;
 }
@@ -215,17 +215,17 @@ static void take_grants(struct grants *ret)
 
 int supervisor_main(void)
 {
-	struct supervisor s = { .delay_ms = FIRST_DELAY_MS };
+	struct supervisor supervisor = { .delay_ms = FIRST_DELAY_MS };
 	struct net_card_memory *memory = mmap(NULL, SLOT_PAGE_BYTES, PROT_READ | PROT_WRITE,
 					      MAP_SHARED, grant_fd(GRANT_CARD), 0);
 	const struct plan *plan;
 
-	take_grants(&s.grants);
+	take_grants(&supervisor.grants);
 	plan = plan_of_process();
-	s.plan = plan;
+	supervisor.plan = plan;
 	if (!plan || memory == MAP_FAILED)
 		return complain(EXIT_USAGE, "it has no plan", "the supervisor",
 				"use umbra run: it starts the processes of a machine");
-	s.generation = &memory->generation;
-	return supervise(&s);
+	supervisor.generation = &memory->generation;
+	return supervise(&supervisor);
 }

@@ -8,34 +8,34 @@ enum { ESCAPE_KEY = 0x1d };
 const char terminal_help[] =
 	"\r\nCtrl-] q  end the machine\r\nCtrl-] ?  this help\r\nCtrl-] Ctrl-]  send Ctrl-]\r\n";
 
-void terminal_restore(struct terminal *t)
+void terminal_restore(struct terminal *terminal)
 {
-	if (t->raw)
-		tcsetattr(STDIN_FILENO, TCSANOW, &t->before);
-	t->raw = false;
+	if (terminal->raw)
+		tcsetattr(STDIN_FILENO, TCSANOW, &terminal->before);
+	terminal->raw = false;
 }
 
-void terminal_make_raw(struct terminal *t)
+void terminal_make_raw(struct terminal *terminal)
 {
 	struct termios raw;
 
-	if (t->raw || tcgetattr(STDIN_FILENO, &t->before))
+	if (terminal->raw || tcgetattr(STDIN_FILENO, &terminal->before))
 		return;
-	raw = t->before;
+	raw = terminal->before;
 	cfmakeraw(&raw);
 	raw.c_oflag |= OPOST;
-	t->raw = !tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+	terminal->raw = !tcsetattr(STDIN_FILENO, TCSANOW, &raw);
 }
 
-enum terminal_key terminal_key(struct terminal *t, uint8_t byte)
+enum terminal_key terminal_key(struct terminal *terminal, uint8_t byte)
 {
-	if (!t->raw)
+	if (!terminal->raw)
 		return KEY_OF_GUEST;
-	if (!t->escaped) {
-		t->escaped = byte == ESCAPE_KEY;
-		return t->escaped ? KEY_TAKEN : KEY_OF_GUEST;
+	if (!terminal->escaped) {
+		terminal->escaped = byte == ESCAPE_KEY;
+		return terminal->escaped ? KEY_TAKEN : KEY_OF_GUEST;
 	}
-	t->escaped = false;
+	terminal->escaped = false;
 	switch (byte) {
 	case ESCAPE_KEY: return KEY_OF_GUEST;
 	case 'q': return KEY_STOP;

@@ -23,26 +23,26 @@ enum { STRING_MAX_BYTES = 8192, NUMBERS_MAX = 16, DIGITS_MAX = 4 };
 static bool is_one_of(uint8_t byte, const char *list) { return byte && strchr(list, byte); }
 static bool is_final(uint8_t byte) { return byte >= 0x40 && byte < DEL; }
 
-static void token_begin(struct terminal_filter *f, enum state state, uint8_t byte)
+static void token_begin(struct terminal_filter *filter, enum state state, uint8_t byte)
 {
-	f->state = (int)state;
-	f->token[0] = byte;
-	f->used = 1;
+	filter->state = (int)state;
+	filter->token[0] = byte;
+	filter->used = 1;
 }
 
-static bool token_add(struct terminal_filter *f, uint8_t byte)
+static bool token_add(struct terminal_filter *filter, uint8_t byte)
 {
-	if (f->used == sizeof(f->token))
+	if (filter->used == sizeof(filter->token))
 		return false;
-	f->token[f->used++] = byte;
+	filter->token[filter->used++] = byte;
 	return true;
 }
 
-static size_t token_put(struct terminal_filter *f, uint8_t *out)
+static size_t token_put(struct terminal_filter *filter, uint8_t *out)
 {
-	memcpy(out, f->token, f->used);
-	f->state = TEXT;
-	return f->used;
+	memcpy(out, filter->token, filter->used);
+	filter->state = TEXT;
+	return filter->used;
 }
 
 /* ---- UTF-8 ---- */
@@ -77,17 +77,18 @@ static bool utf8_second_is_good(uint8_t lead, uint8_t second)
 }
 
 /* False: the byte is none of the sequence, which is dropped. */
-static bool utf8_take(struct terminal_filter *f, uint8_t byte, uint8_t *out, size_t *ret_bytes)
+static bool utf8_take(struct terminal_filter *filter, uint8_t byte, uint8_t *out, size_t *ret_bytes)
 {
-	bool good = f->used == 1 ? utf8_second_is_good(f->token[0], byte) : (byte & 0xc0) == 0x80;
+	bool good = filter->used == 1 ? utf8_second_is_good(filter->token[0], byte)
+				      : (byte & 0xc0) == 0x80;
 
 	if (!good) {
-		f->state = TEXT;
+		filter->state = TEXT;
 		return false;
 	}
-	token_add(f, byte);
-	if (!--f->left)
-		*ret_bytes = token_put(f, out);
+	token_add(filter, byte);
+	if (!--filter->left)
+		*ret_bytes = token_put(filter, out);
 	return true;
 }
 
@@ -128,15 +129,15 @@ static bool is_private_mode(unsigned mode)
 }
 
 /* ESC [ parameters final. */
-static bool control_passes(const struct terminal_filter *f)
+static bool control_passes(const struct terminal_filter *filter)
 {
-	bool is_private = f->used > 3 && f->token[2] == '?';
+	bool is_private = filter->used > 3 && filter->token[2] == '?';
 	size_t begin = is_private ? 3 : 2;
-	uint8_t final = f->token[f->used - 1];
+	uint8_t final = filter->token[filter->used - 1];
 	unsigned number[NUMBERS_MAX];
 	unsigned count;
 
-	if (!control_numbers(f->token + begin, f->used - 1 - begin, number, &count))
+	if (!control_numbers(filter->token + begin, filter->used - 1 - begin, number, &count))
 		return false;
 	if (!is_private && final != 'h' && final != 'l')
 		return is_one_of(final, "ABCDEFGHJKLMPSTXdfmrsu@");
@@ -148,27 +149,27 @@ static bool control_passes(const struct terminal_filter *f)
 	return true;
 }
 
-static size_t control_take(struct terminal_filter *f, uint8_t byte, uint8_t *out)
+static size_t control_take(struct terminal_filter *filter, uint8_t byte, uint8_t *out)
 {
-	bool is_parameter = (byte >= '0' && byte <= ';') || (byte == '?' && f->used == 2);
+	bool is_parameter = (byte >= '0' && byte <= ';') || (byte == '?' && filter->used == 2);
 
 	if (is_final(byte)) {
-		if (token_add(f, byte) && control_passes(f))
-			return token_put(f, out);
-		f->state = TEXT;
-	} else if (!is_parameter || !token_add(f, byte)) {
-		f->state = CONTROL_DROPPED;
+		if (token_add(filter, byte) && control_passes(filter))
+			return token_put(filter, out);
+		filter->state = TEXT;
+	} else if (!is_parameter || !token_add(filter, byte)) {
+		filter->state = CONTROL_DROPPED;
 	}
 	return 0;
 }
 
 /* ---- one byte ---- */
 
-static size_t text_take(struct terminal_filter *f, uint8_t byte, uint8_t *out)
+static size_t text_take(struct terminal_filter *filter, uint8_t byte, uint8_t *out)
 {
-	f->left = utf8_following(byte);
-	if (f->left) {
-		token_begin(f, UTF8, byte);
+	filter->left = utf8_following(byte);
+	if (filter->left) {
+		token_begin(filter, UTF8, byte);
 		return 0;
 	}
 	if ((byte < 0x20 || byte >= DEL) && !is_one_of(byte, "\a\b\t\n\r"))
@@ -177,82 +178,84 @@ static size_t text_take(struct terminal_filter *f, uint8_t byte, uint8_t *out)
 	return 1;
 }
 
-static size_t escape_take(struct terminal_filter *f, uint8_t byte, uint8_t *out)
+static size_t escape_take(struct terminal_filter *filter, uint8_t byte, uint8_t *out)
 {
-	token_add(f, byte);
-	f->string_bytes = 0;
-	f->state = TEXT;
+	token_add(filter, byte);
+	filter->string_bytes = 0;
+	filter->state = TEXT;
 	if (is_one_of(byte, "78DEM=>"))
-		return token_put(f, out);
+		return token_put(filter, out);
 	if (byte == '[')
-		f->state = CONTROL;
+		filter->state = CONTROL;
 	else if (is_one_of(byte, "]P_^X"))
-		f->state = STRING;
+		filter->state = STRING;
 	else if (is_one_of(byte, "()"))
-		f->state = CHARACTER_SET;
+		filter->state = CHARACTER_SET;
 	else if (byte >= 0x20 && byte < 0x30)
-		f->state = ESCAPE_DROPPED;
+		filter->state = ESCAPE_DROPPED;
 	return 0;
 }
 
-static size_t character_set_take(struct terminal_filter *f, uint8_t byte, uint8_t *out)
+static size_t character_set_take(struct terminal_filter *filter, uint8_t byte, uint8_t *out)
 {
 	if (is_one_of(byte, "B0")) {
-		token_add(f, byte);
-		return token_put(f, out);
+		token_add(filter, byte);
+		return token_put(filter, out);
 	}
-	f->state = byte >= 0x20 && byte < 0x30 ? ESCAPE_DROPPED : TEXT;
+	filter->state = byte >= 0x20 && byte < 0x30 ? ESCAPE_DROPPED : TEXT;
 	return 0;
 }
 
-static void string_take(struct terminal_filter *f, uint8_t byte)
+static void string_take(struct terminal_filter *filter, uint8_t byte)
 {
-	bool ends = byte == BEL || (f->state == STRING_ESCAPE && byte == '\\') ||
-		    ++f->string_bytes > STRING_MAX_BYTES;
+	bool ends = byte == BEL || (filter->state == STRING_ESCAPE && byte == '\\') ||
+		    ++filter->string_bytes > STRING_MAX_BYTES;
 
-	f->state = byte == ESC ? STRING_ESCAPE : STRING;
+	filter->state = byte == ESC ? STRING_ESCAPE : STRING;
 	if (ends)
-		f->state = TEXT;
+		filter->state = TEXT;
 }
 
-static size_t filter_take(struct terminal_filter *f, uint8_t byte, uint8_t *out)
+static size_t filter_take(struct terminal_filter *filter, uint8_t byte, uint8_t *out)
 {
 	size_t put = 0;
 
-	if (f->state == UTF8 && utf8_take(f, byte, out, &put))
+	if (filter->state == UTF8 && utf8_take(filter, byte, out, &put))
 		return put;
 	if (byte == CAN || byte == SUB) {
-		f->state = TEXT;
+		filter->state = TEXT;
 		return 0;
 	}
-	if (byte == ESC && f->state != STRING && f->state != STRING_ESCAPE) {
-		token_begin(f, ESCAPE, byte);
+	if (byte == ESC && filter->state != STRING && filter->state != STRING_ESCAPE) {
+		token_begin(filter, ESCAPE, byte);
 		return 0;
 	}
-	switch ((enum state)f->state) {
-	case ESCAPE: return escape_take(f, byte, out);
-	case CHARACTER_SET: return character_set_take(f, byte, out);
-	case CONTROL: return control_take(f, byte, out);
+	switch ((enum state)filter->state) {
+	case ESCAPE: return escape_take(filter, byte, out);
+	case CHARACTER_SET: return character_set_take(filter, byte, out);
+	case CONTROL: return control_take(filter, byte, out);
 	case CONTROL_DROPPED:
 		if (is_final(byte))
-			f->state = TEXT;
+			filter->state = TEXT;
 		return 0;
 	case ESCAPE_DROPPED:
 		if (byte >= 0x30 && byte < DEL)
-			f->state = TEXT;
+			filter->state = TEXT;
 		return 0;
-	case STRING: case STRING_ESCAPE: string_take(f, byte); return 0;
-	default: return text_take(f, byte, out);
+	case STRING:
+	case STRING_ESCAPE: string_take(filter, byte); return 0;
+	default: return text_take(filter, byte, out);
 	}
 }
 
-size_t terminal_filter(struct terminal_filter *f, const uint8_t *in, size_t bytes, uint8_t *out)
+size_t terminal_filter(struct terminal_filter *filter, const uint8_t *in, size_t bytes,
+		       uint8_t *out)
 {
 	size_t put = 0;
 
-	assert(f->used <= sizeof(f->token));
+	assert(filter->used <= sizeof(filter->token));
 	for (size_t n = 0; n < bytes; n++)
-		put += filter_take(f, in[n], out + put);
-	assert(put <= bytes + sizeof(f->token));
+		put += filter_take(filter, in[n], out + put);
+	assert(put <= bytes + sizeof(filter->token));
 	return put;
 }

@@ -35,31 +35,31 @@ struct control { struct served *served; int fd; const char *id; uint64_t shown, 
 
 static uint64_t now_ns(void)
 {
-	struct timespec t;
+	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-int served_init(struct served *s, struct disk *top, bool read_only)
+int served_init(struct served *served, struct disk *top, bool read_only)
 {
 	pthread_rwlockattr_t fair;
 
-	*s = (struct served){ .top = top, .read_only = read_only };
+	*served = (struct served){ .top = top, .read_only = read_only };
 	pthread_rwlockattr_init(&fair);
 	/* a change waits for no later request */
 	pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-	pthread_mutex_init(&s->job, NULL);
-	return -pthread_rwlock_init(&s->lock, &fair);
+	pthread_mutex_init(&served->job, NULL);
+	return -pthread_rwlock_init(&served->lock, &fair);
 }
 
-int served_end(struct served *s) { return disk_close(s->top); }
+int served_end(struct served *served) { return disk_close(served->top); }
 
 /* Released. False: the peer is gone. */
-static bool say(struct control *c, char *line)
+static bool say(struct control *control, char *line)
 {
 	size_t bytes = line ? strlen(line) : 0;
-	bool good = line && send(c->fd, line, bytes, MSG_NOSIGNAL) == (ssize_t)bytes;
+	bool good = line && send(control->fd, line, bytes, MSG_NOSIGNAL) == (ssize_t)bytes;
 
 	free(line);
 	return good;
@@ -67,114 +67,119 @@ static bool say(struct control *c, char *line)
 
 static void alone(void *context, bool begin)
 {
-	struct control *c = context;
+	struct control *control = context;
 
 	if (begin) {
-		c->alone_since = now_ns();
-		pthread_rwlock_wrlock(&c->served->lock);
+		control->alone_since = now_ns();
+		pthread_rwlock_wrlock(&control->served->lock);
 		return;
 	}
-	pthread_rwlock_unlock(&c->served->lock);
-	if (now_ns() - c->alone_since > c->served->longest_alone_ns)
-		c->served->longest_alone_ns = now_ns() - c->alone_since;
+	pthread_rwlock_unlock(&control->served->lock);
+	if (now_ns() - control->alone_since > control->served->longest_alone_ns)
+		control->served->longest_alone_ns = now_ns() - control->alone_since;
 }
 
 static int step(void *context, uint64_t done, uint64_t all)
 {
-	struct control *c = context;
+	struct control *control = context;
 
-	if (__atomic_load_n(&c->served->stop, __ATOMIC_RELAXED))
+	if (__atomic_load_n(&control->served->stop, __ATOMIC_RELAXED))
 		return -EINTR;
-	if (now_ns() - c->shown < PROGRESS_NS)
+	if (now_ns() - control->shown < PROGRESS_NS)
 		return 0;
-	c->shown = now_ns();
-	return say(c, control_progress(c->id, done, all)) ? 0 : -EINTR;
+	control->shown = now_ns();
+	return say(control, control_progress(control->id, done, all)) ? 0 : -EINTR;
 }
 
-static int snapshot(struct control *c, const char *file, struct disk_error *e)
+static int snapshot(struct control *control, const char *file, struct disk_error *failure)
 {
-	struct served *s = c->served;
+	struct served *served = control->served;
 	struct disk *child;
-	int error = disk_snapshot(s->top, file, &child, e);
+	int error = disk_snapshot(served->top, file, &child, failure);
 
 	if (error)
 		return error;
-	alone(c, true);
-	s->top = child;
-	alone(c, false);
-	say(c, control_progress(c->id, 1, 2)); /* requests go to the child */
+	alone(control, true);
+	served->top = child;
+	alone(control, false);
+	say(control, control_progress(control->id, 1, 2)); /* requests go to the child */
 	error = disk_settle(child);
 	if (error)
-		snprintf(e->text, sizeof(e->text), "%s: %s", file, strerror(-error));
+		snprintf(failure->text, sizeof(failure->text), "%s: %s", file, strerror(-error));
 	return error;
 }
 
-static int act(struct control *c, const struct control_request *r, struct disk_error *e)
+static int act(struct control *control, const struct control_request *request,
+	       struct disk_error *failure)
 {
-	struct disk_job job = { .step = step, .alone = alone, .context = c };
-	struct disk *d = c->served->top;
-	int error = c->served->read_only ? -EROFS : 0;
+	struct disk_job job = { .step = step, .alone = alone, .context = control };
+	struct disk *disk = control->served->top;
+	int error = control->served->read_only ? -EROFS : 0;
 
-	snprintf(e->text, sizeof(e->text), "%s: not possible", r->verb->name);
-	if (!error && c->served->admit)
-		error = c->served->admit(d, r->verb->name, e);
+	snprintf(failure->text, sizeof(failure->text), "%s: not possible", request->verb->name);
+	if (!error && control->served->admit)
+		error = control->served->admit(disk, request->verb->name, failure);
 	if (error)
 		return error;
-	switch (r->verb->number) {
-	case VERB_SNAPSHOT: return snapshot(c, control_text(r, "file"), e);
-	case VERB_COMMIT: return disk_commit(d, &job, e);
-	case VERB_STREAM: error = disk_stream(d, &job); break;
-	default: error = disk_resize(d, control_number(r, "size")); break;
+	switch (request->verb->number) {
+	case VERB_SNAPSHOT: return snapshot(control, control_text(request, "file"), failure);
+	case VERB_COMMIT: return disk_commit(disk, &job, failure);
+	case VERB_STREAM: error = disk_stream(disk, &job); break;
+	default: error = disk_resize(disk, control_number(request, "size")); break;
 	}
 	if (error)
-		snprintf(e->text, sizeof(e->text), "%s: %s", disk_path(d), strerror(-error));
+		snprintf(failure->text, sizeof(failure->text), "%s: %s", disk_path(disk),
+			 strerror(-error));
 	return error;
 }
 
 /* One at a time, and told of when it went well. */
-static int act_alone(struct control *c, const struct control_request *r, struct disk_error *e)
+static int act_alone(struct control *control, const struct control_request *request,
+		     struct disk_error *failure)
 {
 	int error;
 
-	if (r->verb->number == VERB_STOP) {
-		__atomic_store_n(&c->served->stop, true, __ATOMIC_RELAXED);
+	if (request->verb->number == VERB_STOP) {
+		__atomic_store_n(&control->served->stop, true, __ATOMIC_RELAXED);
 		return 0;
 	}
-	pthread_mutex_lock(&c->served->job);
-	error = act(c, r, e);
-	if (!error && c->served->note)
-		c->served->note(c->served->top, r->verb->name);
-	pthread_mutex_unlock(&c->served->job);
+	pthread_mutex_lock(&control->served->job);
+	error = act(control, request, failure);
+	if (!error && control->served->note)
+		control->served->note(control->served->top, request->verb->name);
+	pthread_mutex_unlock(&control->served->job);
 	return error;
 }
 
 /* True: another line may follow. */
-static bool one_line(struct control *c, const char *text, size_t bytes)
+static bool one_line(struct control *control, const char *text, size_t bytes)
 {
 	struct control_request request;
-	struct disk_error e = { "" };
+	struct disk_error failure = { "" };
 	const char *reason;
 	bool good;
 	int error = control_parse(text, bytes, verbs, &request, &reason);
 
-	c->id = request.id;
+	control->id = request.id;
 	if (error)
-		return say(c, control_failure(request.id, error, reason));
-	error = act_alone(c, &request, &e);
+		return say(control, control_failure(request.id, error, reason));
+	error = act_alone(control, &request, &failure);
 	if (error)
-		good = say(c, control_failure(request.id, error, e.text));
+		good = say(control, control_failure(request.id, error, failure.text));
 	else
-		good = say(c, control_success(
-				      request.id,
-				      json_pack("{s:I}", "longest_wait_us",
-						(json_int_t)(c->served->longest_alone_ns / 1000))));
+		good = say(
+			control,
+			control_success(
+				request.id,
+				json_pack("{s:I}", "longest_wait_us",
+					  (json_int_t)(control->served->longest_alone_ns / 1000))));
 	control_request_free(&request);
 	return good;
 }
 
 void control_serve(struct served *served, int fd)
 {
-	struct control c = { .served = served, .fd = fd };
+	struct control control = { .served = served, .fd = fd };
 	char line[CONTROL_REQUEST_BYTES];
 	size_t used = 0;
 
@@ -189,7 +194,7 @@ void control_serve(struct served *served, int fd)
 		used += (size_t)n;
 		line[used] = 0;
 		while ((end = memchr(line, '\n', used))) {
-			if (!one_line(&c, line, (size_t)(end - line)))
+			if (!one_line(&control, line, (size_t)(end - line)))
 				return;
 			used -= (size_t)(end + 1 - line);
 			memmove(line, end + 1, used);

@@ -117,41 +117,42 @@ static bool put(int fd, const void *from, size_t bytes, bool more)
 
 static uint32_t load32(const uint8_t *at)
 {
-	uint32_t v;
+	uint32_t value;
 
-	memcpy(&v, at, 4);
-	return be32toh(v);
+	memcpy(&value, at, 4);
+	return be32toh(value);
 }
 
 /* ---- the handshake ---- */
 
-static bool answer(const struct connection *c, uint32_t option, uint32_t type, const void *data,
-		   uint32_t bytes)
+static bool answer(const struct connection *connection, uint32_t option, uint32_t type,
+		   const void *data, uint32_t bytes)
 {
-	struct option_reply_wire r = { htobe64(OPTION_REPLY_MAGIC), htobe32(option), htobe32(type),
-				       htobe32(bytes) };
+	struct option_reply_wire wire = { htobe64(OPTION_REPLY_MAGIC), htobe32(option),
+					  htobe32(type), htobe32(bytes) };
 
-	return put(c->fd, &r, sizeof(r), bytes) && (!bytes || put(c->fd, data, bytes, false));
+	return put(connection->fd, &wire, sizeof(wire), bytes) &&
+	       (!bytes || put(connection->fd, data, bytes, false));
 }
 
-static uint16_t export_flags(const struct connection *c)
+static uint16_t export_flags(const struct connection *connection)
 {
 	unsigned flags = FLAGS | FLAG_FLUSH | FLAG_FUA | FLAG_TRIM | FLAG_ZEROES | FLAG_MULTI;
 
-	return (uint16_t)(c->served->read_only ? flags | FLAG_READ_ONLY : flags);
+	return (uint16_t)(connection->served->read_only ? flags | FLAG_READ_ONLY : flags);
 }
 
-static uint64_t export_bytes(const struct connection *c)
+static uint64_t export_bytes(const struct connection *connection)
 {
 	uint64_t bytes;
 
-	pthread_rwlock_rdlock(&c->served->lock);
-	bytes = disk_size_bytes(c->served->top);
-	pthread_rwlock_unlock(&c->served->lock);
+	pthread_rwlock_rdlock(&connection->served->lock);
+	bytes = disk_size_bytes(connection->served->top);
+	pthread_rwlock_unlock(&connection->served->lock);
 	return bytes;
 }
 
-static bool send_info(const struct connection *c, uint32_t option)
+static bool send_info(const struct connection *connection, uint32_t option)
 {
 	const struct {
 		uint16_t type;
@@ -159,8 +160,8 @@ static bool send_info(const struct connection *c, uint32_t option)
 		uint16_t flags;
 	} __attribute__((packed)) export = {
 		htobe16(INFO_EXPORT),
-		htobe64(export_bytes(c)),
-		htobe16(export_flags(c)),
+		htobe64(export_bytes(connection)),
+		htobe16(export_flags(connection)),
 	};
 	struct {
 		uint16_t type;
@@ -170,10 +171,10 @@ static bool send_info(const struct connection *c, uint32_t option)
 		  .best = htobe32(PREFERRED_BLOCK_BYTES),
 		  .most = htobe32(REQUEST_BYTES) };
 
-	sizes.least = htobe32(disk_sector_bytes(c->served->top));
-	return answer(c, option, REP_INFO, &export, sizeof(export)) &&
-	       answer(c, option, REP_INFO, &sizes, sizeof(sizes)) &&
-	       answer(c, option, REP_ACK, NULL, 0);
+	sizes.least = htobe32(disk_sector_bytes(connection->served->top));
+	return answer(connection, option, REP_INFO, &export, sizeof(export)) &&
+	       answer(connection, option, REP_INFO, &sizes, sizeof(sizes)) &&
+	       answer(connection, option, REP_ACK, NULL, 0);
 }
 
 /* There is one export, named "" by most; any name is it. */
@@ -185,7 +186,8 @@ static bool is_good_name(const uint8_t *data, uint32_t bytes, uint32_t *ret_afte
 	return bytes >= 4 && name <= bytes - 4 && name <= NAME_BYTES;
 }
 
-static bool meta(struct connection *c, uint32_t option, const uint8_t *data, uint32_t bytes)
+static bool meta(struct connection *connection, uint32_t option, const uint8_t *data,
+		 uint32_t bytes)
 {
 	static const char name[] = "base:allocation";
 	struct {
@@ -196,8 +198,8 @@ static bool meta(struct connection *c, uint32_t option, const uint8_t *data, uin
 	bool found = false;
 
 	memcpy(context.text, name, sizeof(context.text));
-	if (!c->structured || !is_good_name(data, bytes, &at) || bytes - at < 4)
-		return answer(c, option, REP_INVALID, NULL, 0);
+	if (!connection->structured || !is_good_name(data, bytes, &at) || bytes - at < 4)
+		return answer(connection, option, REP_INVALID, NULL, 0);
 	queries = load32(data + at);
 	at += 4;
 	found = !queries && option == OPT_LIST_META;
@@ -206,21 +208,21 @@ static bool meta(struct connection *c, uint32_t option, const uint8_t *data, uin
 
 		at += 4;
 		if (n > bytes - at)
-			return answer(c, option, REP_INVALID, NULL, 0);
+			return answer(connection, option, REP_INVALID, NULL, 0);
 		found |= (n == sizeof(name) - 1 && !memcmp(data + at, name, n)) ||
 			 (option == OPT_LIST_META && n == 5 && !memcmp(data + at, "base:", 5));
 		at += n;
 	}
 	if (option == OPT_SET_META)
-		c->allocation = found;
-	if (found && !answer(c, option, REP_META, &context, sizeof(context)))
+		connection->allocation = found;
+	if (found && !answer(connection, option, REP_META, &context, sizeof(context)))
 		return false;
-	return answer(c, option, REP_ACK, NULL, 0);
+	return answer(connection, option, REP_ACK, NULL, 0);
 }
 
 enum next { NEXT_OPTION, NEXT_REQUESTS, NEXT_END };
 
-static enum next one_option(struct connection *c, uint32_t option, const uint8_t *data,
+static enum next one_option(struct connection *connection, uint32_t option, const uint8_t *data,
 			    uint32_t bytes, bool zeroes)
 {
 	struct {
@@ -228,62 +230,64 @@ static enum next one_option(struct connection *c, uint32_t option, const uint8_t
 		uint16_t flags;
 		uint8_t zero[124];
 	} __attribute__((packed))
-	old = { htobe64(export_bytes(c)), htobe16(export_flags(c)), { 0 } };
+	old = { htobe64(export_bytes(connection)), htobe16(export_flags(connection)), { 0 } };
 	uint32_t after;
 	bool good;
 
 	switch (option) {
 	case OPT_EXPORT_NAME:
-		return put(c->fd, &old, zeroes ? sizeof(old) : 10, false) ? NEXT_REQUESTS
-									  : NEXT_END;
-	case OPT_ABORT: answer(c, option, REP_ACK, NULL, 0); return NEXT_END;
+		return put(connection->fd, &old, zeroes ? sizeof(old) : 10, false) ? NEXT_REQUESTS
+										   : NEXT_END;
+	case OPT_ABORT: answer(connection, option, REP_ACK, NULL, 0); return NEXT_END;
 	case OPT_LIST:
 		if (bytes)
-			good = answer(c, option, REP_INVALID, NULL, 0);
+			good = answer(connection, option, REP_INVALID, NULL, 0);
 		else
-			good = answer(c, option, REP_SERVER, &(uint32_t){ 0 }, 4) &&
-			       answer(c, option, REP_ACK, NULL, 0);
+			good = answer(connection, option, REP_SERVER, &(uint32_t){ 0 }, 4) &&
+			       answer(connection, option, REP_ACK, NULL, 0);
 		break;
 	case OPT_INFO:
 	case OPT_GO:
 		if (!is_good_name(data, bytes, &after)) {
-			good = answer(c, option, REP_INVALID, NULL, 0);
+			good = answer(connection, option, REP_INVALID, NULL, 0);
 			break;
 		}
-		if (!send_info(c, option))
+		if (!send_info(connection, option))
 			return NEXT_END;
 		return option == OPT_GO ? NEXT_REQUESTS : NEXT_OPTION;
 	case OPT_STRUCTURED:
-		c->structured = !bytes;
-		good = answer(c, option, bytes ? REP_INVALID : REP_ACK, NULL, 0);
+		connection->structured = !bytes;
+		good = answer(connection, option, bytes ? REP_INVALID : REP_ACK, NULL, 0);
 		break;
 	case OPT_LIST_META:
-	case OPT_SET_META: good = meta(c, option, data, bytes); break;
-	default: good = answer(c, option, REP_UNSUPPORTED, NULL, 0);
+	case OPT_SET_META: good = meta(connection, option, data, bytes); break;
+	default: good = answer(connection, option, REP_UNSUPPORTED, NULL, 0);
 	}
 	return good ? NEXT_OPTION : NEXT_END;
 }
 
-static bool handshake(struct connection *c)
+static bool handshake(struct connection *connection)
 {
 	struct {
 		uint64_t magic, option_magic;
 		uint16_t flags;
 	} __attribute__((packed)) hello = { htobe64(MAGIC), htobe64(OPTION_MAGIC), htobe16(3) };
 	uint8_t *data = malloc(OPTION_BYTES);
-	enum next next = data && put(c->fd, &hello, sizeof(hello), false) ? NEXT_OPTION : NEXT_END;
+	enum next next =
+		data && put(connection->fd, &hello, sizeof(hello), false) ? NEXT_OPTION : NEXT_END;
 	uint32_t client = 0;
 
 	if (next == NEXT_OPTION &&
-	    (!get(c->fd, &client, 4) || be32toh(client) & ~3u || !(be32toh(client) & 1)))
+	    (!get(connection->fd, &client, 4) || be32toh(client) & ~3u || !(be32toh(client) & 1)))
 		next = NEXT_END;
 	while (next == NEXT_OPTION) {
-		struct option_wire o;
+		struct option_wire wire;
 
-		if (!get(c->fd, &o, sizeof(o)) || be64toh(o.magic) != OPTION_MAGIC ||
-		    be32toh(o.bytes) > OPTION_BYTES || !get(c->fd, data, be32toh(o.bytes)))
+		if (!get(connection->fd, &wire, sizeof(wire)) ||
+		    be64toh(wire.magic) != OPTION_MAGIC || be32toh(wire.bytes) > OPTION_BYTES ||
+		    !get(connection->fd, data, be32toh(wire.bytes)))
 			break;
-		next = one_option(c, be32toh(o.option), data, be32toh(o.bytes),
+		next = one_option(connection, be32toh(wire.option), data, be32toh(wire.bytes),
 				  !(be32toh(client) & 2));
 	}
 	free(data);
@@ -292,21 +296,21 @@ static bool handshake(struct connection *c)
 
 /* ---- requests ---- */
 
-static bool reply(struct connection *c, const struct request *r, uint16_t type, const void *head,
-		  uint32_t head_bytes, const void *data, uint32_t bytes)
+static bool reply(struct connection *connection, const struct request *request, uint16_t type,
+		  const void *head, uint32_t head_bytes, const void *data, uint32_t bytes)
 {
 	struct chunk_wire chunk = { .magic = htobe32(STRUCTURED_MAGIC),
 				    .flags = htobe16(CHUNK_DONE),
 				    .type = htobe16(type),
-				    .cookie = htobe64(r->cookie),
+				    .cookie = htobe64(request->cookie),
 				    .bytes = htobe32(head_bytes + bytes) };
 	bool good;
 
-	pthread_mutex_lock(&c->send);
-	good = put(c->fd, &chunk, sizeof(chunk), head_bytes || bytes) &&
-	       (!head_bytes || put(c->fd, head, head_bytes, bytes)) &&
-	       (!bytes || put(c->fd, data, bytes, false));
-	pthread_mutex_unlock(&c->send);
+	pthread_mutex_lock(&connection->send);
+	good = put(connection->fd, &chunk, sizeof(chunk), head_bytes || bytes) &&
+	       (!head_bytes || put(connection->fd, head, head_bytes, bytes)) &&
+	       (!bytes || put(connection->fd, data, bytes, false));
+	pthread_mutex_unlock(&connection->send);
 	return good;
 }
 
@@ -325,27 +329,28 @@ static uint32_t wire_error(int error)
 	}
 }
 
-static bool finish(struct connection *c, const struct request *r, int error)
+static bool finish(struct connection *connection, const struct request *request, int error)
 {
 	struct simple_wire simple = { htobe32(SIMPLE_MAGIC), htobe32(wire_error(error)),
-				      htobe64(r->cookie) };
+				      htobe64(request->cookie) };
 	struct {
 		uint32_t error;
 		uint16_t text;
 	} __attribute__((packed)) what = { htobe32(wire_error(error)), 0 };
-	uint64_t offset = htobe64(r->offset);
+	uint64_t offset = htobe64(request->offset);
 	bool good;
-	bool data = r->type == CMD_READ && !error;
+	bool data = request->type == CMD_READ && !error;
 
-	if (c->structured && r->type == CMD_READ && data)
-		return reply(c, r, CHUNK_DATA, &offset, sizeof(offset), r->data, r->bytes);
-	if (c->structured)
-		return error ? reply(c, r, CHUNK_ERROR, &what, sizeof(what), NULL, 0)
-			     : reply(c, r, CHUNK_NONE, NULL, 0, NULL, 0);
-	pthread_mutex_lock(&c->send);
-	good = put(c->fd, &simple, sizeof(simple), data) &&
-	       (!data || put(c->fd, r->data, r->bytes, false));
-	pthread_mutex_unlock(&c->send);
+	if (connection->structured && request->type == CMD_READ && data)
+		return reply(connection, request, CHUNK_DATA, &offset, sizeof(offset),
+			     request->data, request->bytes);
+	if (connection->structured)
+		return error ? reply(connection, request, CHUNK_ERROR, &what, sizeof(what), NULL, 0)
+			     : reply(connection, request, CHUNK_NONE, NULL, 0, NULL, 0);
+	pthread_mutex_lock(&connection->send);
+	good = put(connection->fd, &simple, sizeof(simple), data) &&
+	       (!data || put(connection->fd, request->data, request->bytes, false));
+	pthread_mutex_unlock(&connection->send);
 	return good;
 }
 
@@ -357,15 +362,15 @@ struct extent_wire { uint32_t bytes, state; } __attribute__((packed));
  */
 static int range_state(struct disk *top, uint64_t at, uint64_t *bytes, uint32_t *ret_state)
 {
-	for (struct disk *d = top; d; d = disk_parent(d)) {
+	for (struct disk *disk = top; disk; disk = disk_parent(disk)) {
 		struct disk_range range;
 		int error;
 
-		if (at >= disk_size_bytes(d))
+		if (at >= disk_size_bytes(disk))
 			break;
-		if (*bytes > disk_size_bytes(d) - at)
-			*bytes = disk_size_bytes(d) - at;
-		error = disk_range(d, at, *bytes, &range);
+		if (*bytes > disk_size_bytes(disk) - at)
+			*bytes = disk_size_bytes(disk) - at;
+		error = disk_range(disk, at, *bytes, &range);
 		if (error)
 			return error;
 		*bytes = range.bytes;
@@ -378,24 +383,24 @@ static int range_state(struct disk *top, uint64_t at, uint64_t *bytes, uint32_t 
 	return 0;
 }
 
-static bool status(struct connection *c, const struct request *r)
+static bool status(struct connection *connection, const struct request *request)
 {
 	struct {
 		uint32_t context;
 		struct extent_wire extent[EXTENTS];
 	} __attribute__((packed)) *all = malloc(sizeof(*all));
 	unsigned count = 0;
-	unsigned most = r->flags & CMD_FLAG_ONE ? 1 : EXTENTS;
+	unsigned most = request->flags & CMD_FLAG_ONE ? 1 : EXTENTS;
 	uint64_t done = 0;
 	int error = all ? 0 : -ENOMEM;
 	bool good;
 
-	pthread_rwlock_rdlock(&c->served->lock);
-	while (!error && done < r->bytes) {
-		uint64_t n = r->bytes - done;
+	pthread_rwlock_rdlock(&connection->served->lock);
+	while (!error && done < request->bytes) {
+		uint64_t n = request->bytes - done;
 		uint32_t state;
 
-		error = range_state(c->served->top, r->offset + done, &n, &state);
+		error = range_state(connection->served->top, request->offset + done, &n, &state);
 		if (error)
 			break;
 		if (count && be32toh(all->extent[count - 1].state) == state)
@@ -408,87 +413,96 @@ static bool status(struct connection *c, const struct request *r)
 				(struct extent_wire){ htobe32((uint32_t)n), htobe32(state) };
 		done += n;
 	}
-	pthread_rwlock_unlock(&c->served->lock);
+	pthread_rwlock_unlock(&connection->served->lock);
 	if (error) {
-		good = finish(c, r, error);
+		good = finish(connection, request, error);
 	} else {
 		all->context = htobe32(CONTEXT_ID);
-		good = reply(c, r, CHUNK_STATUS, all, 4 + count * (uint32_t)sizeof(all->extent[0]),
-			     NULL, 0);
+		good = reply(connection, request, CHUNK_STATUS, all,
+			     4 + count * (uint32_t)sizeof(all->extent[0]), NULL, 0);
 	}
 	free(all);
 	return good;
 }
 
 /* Reading over the end, also with a length of 0, is the peer's mistake; the disk checks sectors. */
-static int check(const struct connection *c, const struct request *r)
+static int check(const struct connection *connection, const struct request *request)
 {
-	uint64_t size = export_bytes(c);
-	bool changes = r->type == CMD_WRITE || r->type == CMD_TRIM || r->type == CMD_ZEROES;
+	uint64_t size = export_bytes(connection);
+	bool changes = request->type == CMD_WRITE || request->type == CMD_TRIM ||
+		       request->type == CMD_ZEROES;
 
-	if (r->type > CMD_STATUS || r->type == 5)
+	if (request->type > CMD_STATUS || request->type == 5)
 		return -EINVAL;
-	if (changes && c->served->read_only)
+	if (changes && connection->served->read_only)
 		return -EPERM;
-	if (r->type == CMD_STATUS && !c->allocation)
+	if (request->type == CMD_STATUS && !connection->allocation)
 		return -EINVAL;
-	if (r->type != CMD_FLUSH && (!r->bytes || r->offset > size || r->bytes > size - r->offset))
+	if (request->type != CMD_FLUSH &&
+	    (!request->bytes || request->offset > size || request->bytes > size - request->offset))
 		return changes ? -ENOSPC : -EINVAL;
 	return 0;
 }
 
 /* Trimming gives back whole sectors, and leaves what is no whole one. */
-static int trim(struct disk *d, const struct request *r)
+static int trim(struct disk *disk, const struct request *request)
 {
-	uint64_t sector = disk_sector_bytes(d);
-	uint64_t from = (r->offset + sector - 1) / sector * sector;
-	uint64_t to = (r->offset + r->bytes) / sector * sector;
+	uint64_t sector = disk_sector_bytes(disk);
+	uint64_t from = (request->offset + sector - 1) / sector * sector;
+	uint64_t to = (request->offset + request->bytes) / sector * sector;
 
-	return to > from ? disk_zero(d, from, to - from) : 0;
+	return to > from ? disk_zero(disk, from, to - from) : 0;
 }
 
-static int act(struct connection *c, struct request *r)
+static int act(struct connection *connection, struct request *request)
 {
-	struct disk *d;
+	struct disk *disk;
 	int error = 0;
 
-	pthread_rwlock_rdlock(&c->served->lock);
-	d = c->served->top;
-	switch (r->type) {
-	case CMD_READ: error = disk_read(d, r->offset, r->data, r->bytes); break;
-	case CMD_WRITE: error = disk_write(d, r->offset, r->data, r->bytes); break;
-	case CMD_TRIM: error = trim(d, r); break;
-	case CMD_ZEROES: error = disk_zero(d, r->offset, r->bytes); break;
+	pthread_rwlock_rdlock(&connection->served->lock);
+	disk = connection->served->top;
+	switch (request->type) {
+	case CMD_READ:
+		error = disk_read(disk, request->offset, request->data, request->bytes);
+		break;
+	case CMD_WRITE:
+		error = disk_write(disk, request->offset, request->data, request->bytes);
+		break;
+	case CMD_TRIM: error = trim(disk, request); break;
+	case CMD_ZEROES: error = disk_zero(disk, request->offset, request->bytes); break;
 	default: break;
 	}
-	if (!error && (r->type == CMD_FLUSH || (r->flags & CMD_FLAG_FUA && r->type != CMD_READ)))
-		error = disk_flush(d);
-	pthread_rwlock_unlock(&c->served->lock);
+	if (!error && (request->type == CMD_FLUSH ||
+		       (request->flags & CMD_FLAG_FUA && request->type != CMD_READ)))
+		error = disk_flush(disk);
+	pthread_rwlock_unlock(&connection->served->lock);
 	return error;
 }
 
 /* The next request with its payload; false: the connection is over. Under `receive`. */
-static bool receive(struct connection *c, struct request *r)
+static bool receive(struct connection *connection, struct request *request)
 {
-	struct request_wire w;
+	struct request_wire wire;
 
-	if (c->over || !get(c->fd, &w, sizeof(w)) || be32toh(w.magic) != REQUEST_MAGIC)
+	if (connection->over || !get(connection->fd, &wire, sizeof(wire)) ||
+	    be32toh(wire.magic) != REQUEST_MAGIC)
 		return false;
-	*r = (struct request){ .flags = be16toh(w.flags),
-			       .type = be16toh(w.type),
-			       .cookie = be64toh(w.cookie),
-			       .offset = be64toh(w.offset),
-			       .bytes = be32toh(w.bytes) };
-	if (r->type == CMD_DISCONNECT ||
-	    ((r->type == CMD_READ || r->type == CMD_WRITE) && r->bytes > REQUEST_BYTES))
+	*request = (struct request){ .flags = be16toh(wire.flags),
+				     .type = be16toh(wire.type),
+				     .cookie = be64toh(wire.cookie),
+				     .offset = be64toh(wire.offset),
+				     .bytes = be32toh(wire.bytes) };
+	if (request->type == CMD_DISCONNECT ||
+	    ((request->type == CMD_READ || request->type == CMD_WRITE) &&
+	     request->bytes > REQUEST_BYTES))
 		return false;
-	if (r->type != CMD_READ && r->type != CMD_WRITE)
+	if (request->type != CMD_READ && request->type != CMD_WRITE)
 		return true;
-	r->data = malloc(r->bytes + 1);
-	if (!r->data)
+	request->data = malloc(request->bytes + 1);
+	if (!request->data)
 		return false;
-	if (r->type == CMD_WRITE && !get(c->fd, r->data, r->bytes)) {
-		free(r->data);
+	if (request->type == CMD_WRITE && !get(connection->fd, request->data, request->bytes)) {
+		free(request->data);
 		return false;
 	}
 	return true;
@@ -496,44 +510,45 @@ static bool receive(struct connection *c, struct request *r)
 
 static void *work(void *context)
 {
-	struct connection *c = context;
+	struct connection *connection = context;
 
 	for (;;) {
-		struct request r;
+		struct request request;
 		bool good;
 		int error;
 
-		pthread_mutex_lock(&c->receive);
-		good = receive(c, &r);
-		c->over |= !good;
-		pthread_mutex_unlock(&c->receive);
+		pthread_mutex_lock(&connection->receive);
+		good = receive(connection, &request);
+		connection->over |= !good;
+		pthread_mutex_unlock(&connection->receive);
 		if (!good)
 			break;
-		error = check(c, &r);
-		if (!error && r.type == CMD_STATUS)
-			good = status(c, &r);
+		error = check(connection, &request);
+		if (!error && request.type == CMD_STATUS)
+			good = status(connection, &request);
 		else
-			good = finish(c, &r, error ? error : act(c, &r));
-		free(r.data);
+			good = finish(connection, &request,
+				      error ? error : act(connection, &request));
+		free(request.data);
 		if (!good)
-			shutdown(c->fd, SHUT_RDWR);
+			shutdown(connection->fd, SHUT_RDWR);
 	}
 	return NULL;
 }
 
 void nbd_serve(struct served *served, int fd)
 {
-	struct connection c = { .served = served, .fd = fd };
+	struct connection connection = { .served = served, .fd = fd };
 	pthread_t threads[THREADS - 1];
 	unsigned started = 0;
 
-	pthread_mutex_init(&c.receive, NULL);
-	pthread_mutex_init(&c.send, NULL);
-	if (!handshake(&c))
+	pthread_mutex_init(&connection.receive, NULL);
+	pthread_mutex_init(&connection.send, NULL);
+	if (!handshake(&connection))
 		return;
-	while (started < THREADS - 1 && !pthread_create(&threads[started], NULL, work, &c))
+	while (started < THREADS - 1 && !pthread_create(&threads[started], NULL, work, &connection))
 		started++;
-	work(&c);
+	work(&connection);
 	while (started)
 		pthread_join(threads[--started], NULL);
 }

@@ -26,17 +26,18 @@ struct slot {
 
 static int listen_on(const char *path)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	struct stat st;
 	int fd, error;
 
-	if (strlen(path) >= sizeof(a.sun_path))
+	if (strlen(path) >= sizeof(un.sun_path))
 		return -ENAMETOOLONG;
-	memcpy(a.sun_path, path, strlen(path));
+	memcpy(un.sun_path, path, strlen(path));
 	/* of one that is gone; a living one still answers */
 	if (!lstat(path, &st) && S_ISSOCK(st.st_mode)) {
 		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		error = fd >= 0 && !connect(fd, (struct sockaddr *)&a, sizeof(a)) ? -EADDRINUSE : 0;
+		error = fd >= 0 && !connect(fd, (struct sockaddr *)&un, sizeof(un)) ? -EADDRINUSE
+										    : 0;
 		close(fd);
 		if (error)
 			return error;
@@ -46,7 +47,7 @@ static int listen_on(const char *path)
 	if (fd < 0)
 		return -errno;
 	fchmod(fd, 0600); /* Linux: what bind() makes the file with */
-	error = bind(fd, (struct sockaddr *)&a, sizeof(a)) || listen(fd, 16) ? -errno : 0;
+	error = bind(fd, (struct sockaddr *)&un, sizeof(un)) || listen(fd, 16) ? -errno : 0;
 	if (!error)
 		return fd;
 	close(fd);
@@ -55,11 +56,11 @@ static int listen_on(const char *path)
 
 static void *talk(void *context)
 {
-	struct slot *s = context;
+	struct slot *slot = context;
 
-	s->talk(s->served, s->fd);
-	shutdown(s->fd, SHUT_RDWR);
-	__atomic_store_n(&s->over, true, __ATOMIC_RELEASE);
+	slot->talk(slot->served, slot->fd);
+	shutdown(slot->fd, SHUT_RDWR);
+	__atomic_store_n(&slot->over, true, __ATOMIC_RELEASE);
 	return NULL;
 }
 

@@ -77,32 +77,33 @@ struct text {
 	size_t left;
 };
 
-__attribute__((format(printf, 2, 3))) static void text_add(struct text *t, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void text_add(struct text *text, const char *format,
+							   ...)
 {
 	va_list arguments;
 	int bytes;
 
 	va_start(arguments, format);
-	bytes = vsnprintf(t->at, t->left, format, arguments);
+	bytes = vsnprintf(text->at, text->left, format, arguments);
 	va_end(arguments);
 	if (bytes < 0)
 		return;
-	bytes = (size_t)bytes < t->left ? bytes : (int)t->left - 1;
-	t->at += bytes;
-	t->left -= (size_t)bytes;
+	bytes = (size_t)bytes < text->left ? bytes : (int)text->left - 1;
+	text->at += bytes;
+	text->left -= (size_t)bytes;
 }
 
 /* Features with these flags that the set has, or has not. */
-static void text_add_features(struct text *t, const struct cpu_features *set, unsigned flags,
+static void text_add_features(struct text *text, const struct cpu_features *set, unsigned flags,
 			      bool has)
 {
-	for (unsigned f = 0; f < CPU_FEATURES; f++)
-		if ((cpu_feature_info[f].flags & flags) == flags &&
-		    cpu_has(set, (enum cpu_feature)f) == has)
-			text_add(t, " %s", cpu_feature_info[f].name);
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++)
+		if ((cpu_feature_info[feature].flags & flags) == flags &&
+		    cpu_has(set, (enum cpu_feature)feature) == has)
+			text_add(text, " %s", cpu_feature_info[feature].name);
 }
 
-static void text_add_signature(struct text *t, uint32_t signature)
+static void text_add_signature(struct text *text, uint32_t signature)
 {
 	unsigned family = signature >> 8 & 15;
 	unsigned model = signature >> 4 & 15;
@@ -111,7 +112,7 @@ static void text_add_signature(struct text *t, uint32_t signature)
 		family += signature >> 20 & 0xff;
 	if (family >= 6)
 		model |= signature >> 12 & 0xf0;
-	text_add(t, "family %u, model %u, stepping %u", family, model, signature & 15);
+	text_add(text, "family %u, model %u, stepping %u", family, model, signature & 15);
 }
 
 static const char *buffers_text(const struct cpu_host *host)
@@ -128,30 +129,30 @@ static const char *buffers_text(const struct cpu_host *host)
 void machine_describe_host(const struct machine_options *options, char *text, size_t bytes)
 {
 	const struct cpu_host *host = &options->host;
-	struct text t = { text, bytes };
+	struct text out = { text, bytes };
 
 	/* the vendor's name is in EBX, EDX, ECX */
-	text_add(&t, "processor    %.4s%.4s%.4s, %.48s, ", (const char *)&host->vendor_text[0],
+	text_add(&out, "processor    %.4s%.4s%.4s, %.48s, ", (const char *)&host->vendor_text[0],
 		 (const char *)&host->vendor_text[2], (const char *)&host->vendor_text[1],
 		 (const char *)host->brand);
-	text_add_signature(&t, host->signature);
-	text_add(&t, "\nhas         ");
-	text_add_features(&t, &host->features, CPU_BY_HOST, true);
-	text_add(&t, "\nlacks       ");
-	text_add_features(&t, &host->features, CPU_BY_HOST, false);
-	text_add(&t, "\nbuffers      %s\n", buffers_text(host));
+	text_add_signature(&out, host->signature);
+	text_add(&out, "\nhas         ");
+	text_add_features(&out, &host->features, CPU_BY_HOST, true);
+	text_add(&out, "\nlacks       ");
+	text_add_features(&out, &host->features, CPU_BY_HOST, false);
+	text_add(&out, "\nbuffers      %s\n", buffers_text(host));
 }
 
 void machine_describe_model(const struct machine_options *options, char *text, size_t bytes)
 {
 	const struct cpu_model *model = &options->model;
-	struct text t = { text, bytes };
+	struct text out = { text, bytes };
 
-	text_add(&t, "model        %s, ", model->name);
-	text_add_signature(&t, model->signature);
-	text_add(&t, "\nfeatures    ");
-	text_add_features(&t, &model->features, 0, true);
-	text_add(&t, "\nspeculation ");
-	text_add_features(&t, &model->features, CPU_SPECULATION, true);
-	text_add(&t, "\n");
+	text_add(&out, "model        %s, ", model->name);
+	text_add_signature(&out, model->signature);
+	text_add(&out, "\nfeatures    ");
+	text_add_features(&out, &model->features, 0, true);
+	text_add(&out, "\nspeculation ");
+	text_add_features(&out, &model->features, CPU_SPECULATION, true);
+	text_add(&out, "\n");
 }

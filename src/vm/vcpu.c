@@ -185,19 +185,19 @@ static int on_msr_write(void *context, uint32_t msr, uint64_t value)
 	return error;
 }
 
-static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 {
 	struct vcpu *vcpu = context;
 	struct engine_state state;
 
-	if (hv_cpuid(vcpu->hv, leaf, r))
+	if (hv_cpuid(vcpu->hv, leaf, registers))
 		return;
 	engine_get(vcpu->cpu, ENGINE_CONTROL, &state);
 	cpu_model_leaf(&vcpu->machine->model, leaf, subleaf, vcpu->index, state.x86.cr4,
-		       state.x86.xcr0, r);
+		       state.x86.xcr0, registers);
 	if ((leaf == CPUID_FEATURES || leaf == CPUID_AMD_FEATURES) &&
 	    apic_mode(&vcpu->apic) == APIC_OFF)
-		r[3] &= ~(uint32_t)FEATURES_EDX_APIC;
+		registers[3] &= ~(uint32_t)FEATURES_EDX_APIC;
 }
 
 /* ---- interrupts ---- */

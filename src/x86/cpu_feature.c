@@ -127,19 +127,19 @@ const struct cpu_feature_info cpu_feature_info[CPU_FEATURES] = {
 
 enum cpu_feature cpu_feature_find(const char *name, size_t bytes)
 {
-	unsigned f = 0;
+	unsigned feature = 0;
 
-	while (f < CPU_FEATURES && (strlen(cpu_feature_info[f].name) != bytes ||
-				    memcmp(cpu_feature_info[f].name, name, bytes)))
-		f++;
-	return (enum cpu_feature)f;
+	while (feature < CPU_FEATURES && (strlen(cpu_feature_info[feature].name) != bytes ||
+					  memcmp(cpu_feature_info[feature].name, name, bytes)))
+		feature++;
+	return (enum cpu_feature)feature;
 }
 
-enum cpu_feature cpu_feature_missing(const struct cpu_features *set, enum cpu_feature f)
+enum cpu_feature cpu_feature_missing(const struct cpu_features *set, enum cpu_feature feature)
 {
 	for (unsigned n = 0; n < 2; n++)
-		if (!cpu_has(set, cpu_feature_info[f].needs[n]))
-			return cpu_feature_info[f].needs[n];
+		if (!cpu_has(set, cpu_feature_info[feature].needs[n]))
+			return cpu_feature_info[feature].needs[n];
 	return CPU_FEATURES;
 }
 
@@ -226,29 +226,30 @@ static const struct instruction_row vex_rows[] = {
 	INSTRUCTION(3, 0xf0, 0xf0, PP_ANY, REG_ANY, FORM_ANY, CPU_BMI2),
 };
 
-static bool row_is(const struct instruction_row *row, const struct x86_insn *i)
+static bool row_is(const struct instruction_row *row, const struct x86_insn *insn)
 {
-	bool memory = x86_insn_has_memory(i);
+	bool memory = x86_insn_has_memory(insn);
 
-	return row->map == i->map && i->opcode >= row->first && i->opcode <= row->last &&
-	       row->prefixes >> i->pp & 1 && (row->reg == REG_ANY || row->reg == (i->reg & 7)) &&
+	return row->map == insn->map && insn->opcode >= row->first && insn->opcode <= row->last &&
+	       row->prefixes >> insn->pp & 1 &&
+	       (row->reg == REG_ANY || row->reg == (insn->reg & 7)) &&
 	       row->forms & (memory ? FORM_MEMORY : FORM_REGISTER);
 }
 
 /* 256 bits of integers in the maps of SSE2 to SSE4.1 are AVX2. */
-static enum cpu_feature avx_class(const struct x86_insn *i)
+static enum cpu_feature avx_class(const struct x86_insn *insn)
 {
-	uint8_t op = i->opcode;
+	uint8_t op = insn->opcode;
 
-	if (i->kind != X86_KIND_VEX256)
+	if (insn->kind != X86_KIND_VEX256)
 		return CPU_AVX;
-	if (i->map == 1)
+	if (insn->map == 1)
 		return (op >= 0x60 && op <= 0x6d) || (op >= 0x70 && op <= 0x76) ||
 				       (op >= 0xd1 && op != 0xd6 && op != 0xe6 && op != 0xe7 &&
 					op != 0xf0)
 			       ? CPU_AVX2
 			       : CPU_AVX;
-	if (i->map == 2)
+	if (insn->map == 2)
 		return op <= 0x0b || (op >= 0x1c && op <= 0x1e) || (op >= 0x20 && op <= 0x25) ||
 				       (op >= 0x28 && op <= 0x2b) || (op >= 0x30 && op <= 0x40)
 			       ? CPU_AVX2
@@ -256,11 +257,11 @@ static enum cpu_feature avx_class(const struct x86_insn *i)
 	return op == 0x0e || op == 0x0f || op == 0x42 || op == 0x4c ? CPU_AVX2 : CPU_AVX;
 }
 
-static enum cpu_feature of_two_bytes_01(const struct x86_insn *i)
+static enum cpu_feature of_two_bytes_01(const struct x86_insn *insn)
 {
-	unsigned code = 0xc0 | (i->reg & 7) << 3 | (i->rm & 7);
+	unsigned code = 0xc0 | (insn->reg & 7) << 3 | (insn->rm & 7);
 
-	if (x86_insn_has_memory(i))
+	if (x86_insn_has_memory(insn))
 		return CPU_FPU;
 	switch (code) {
 	case 0xca: case 0xcb: return CPU_SMAP;
@@ -270,18 +271,18 @@ static enum cpu_feature of_two_bytes_01(const struct x86_insn *i)
 	}
 }
 
-enum cpu_feature cpu_feature_of(const struct x86_insn *i)
+enum cpu_feature cpu_feature_of(const struct x86_insn *insn)
 {
-	const struct instruction_row *rows = i->kind ? vex_rows : plain_rows;
-	size_t count = i->kind ? sizeof(vex_rows) / sizeof(vex_rows[0])
-			       : sizeof(plain_rows) / sizeof(plain_rows[0]);
+	const struct instruction_row *rows = insn->kind ? vex_rows : plain_rows;
+	size_t count = insn->kind ? sizeof(vex_rows) / sizeof(vex_rows[0])
+				  : sizeof(plain_rows) / sizeof(plain_rows[0]);
 
-	if (!i->kind && i->map == 0 && (i->opcode & 0xf8) != 0xd8)
+	if (!insn->kind && insn->map == 0 && (insn->opcode & 0xf8) != 0xd8)
 		return CPU_FPU;
-	if (!i->kind && i->map == 1 && i->opcode == 0x01)
-		return of_two_bytes_01(i);
+	if (!insn->kind && insn->map == 1 && insn->opcode == 0x01)
+		return of_two_bytes_01(insn);
 	for (size_t n = 0; n < count; n++)
-		if (row_is(&rows[n], i))
+		if (row_is(&rows[n], insn))
 			return rows[n].feature;
-	return i->kind ? avx_class(i) : CPU_FPU;
+	return insn->kind ? avx_class(insn) : CPU_FPU;
 }

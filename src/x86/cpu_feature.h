@@ -136,22 +136,22 @@ struct cpu_feature_info {
 
 extern const struct cpu_feature_info cpu_feature_info[CPU_FEATURES];
 
-static inline bool cpu_has(const struct cpu_features *set, enum cpu_feature f)
+static inline bool cpu_has(const struct cpu_features *set, enum cpu_feature feature)
 {
-	return set->word[f / 64] >> f % 64 & 1;
+	return set->word[feature / 64] >> feature % 64 & 1;
 }
-static inline void cpu_add(struct cpu_features *set, enum cpu_feature f)
+static inline void cpu_add(struct cpu_features *set, enum cpu_feature feature)
 {
-	set->word[f / 64] |= 1ull << f % 64;
+	set->word[feature / 64] |= 1ull << feature % 64;
 }
-static inline void cpu_remove(struct cpu_features *set, enum cpu_feature f)
+static inline void cpu_remove(struct cpu_features *set, enum cpu_feature feature)
 {
-	set->word[f / 64] &= ~(1ull << f % 64);
+	set->word[feature / 64] &= ~(1ull << feature % 64);
 }
 /* The feature of this name (bytes long); CPU_FEATURES: none. */
 enum cpu_feature cpu_feature_find(const char *name, size_t bytes);
 /* The feature that f needs and that the set lacks; CPU_FEATURES: none. */
-enum cpu_feature cpu_feature_missing(const struct cpu_features *set, enum cpu_feature f);
+enum cpu_feature cpu_feature_missing(const struct cpu_features *set, enum cpu_feature feature);
 /* The feature without which this instruction is #UD; CPU_FPU: every processor has it, or a control
  * register decides (CR4.OSXSAVE). */
 enum cpu_feature cpu_feature_of(const struct x86_insn *insn);

@@ -6,32 +6,33 @@
 
 enum { CACHE_LEAF_INTEL = 4, CACHE_LEAF_AMD = 0x8000001d, BRAND_LEAF = 0x80000002, XCR0_AVX = 6 };
 
-static void host_leaf(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+static void host_leaf(uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 {
 	uint32_t last = __get_cpuid_max(leaf & 0x80000000, NULL);
 
-	memset(r, 0, 16);
+	memset(registers, 0, 16);
 	if (leaf <= last)
-		__cpuid_count(leaf, subleaf, r[0], r[1], r[2], r[3]);
+		__cpuid_count(leaf, subleaf, registers[0], registers[1], registers[2],
+			      registers[3]);
 }
 
 static bool host_has(const struct cpu_feature_info *info)
 {
-	uint32_t r[4];
+	uint32_t registers[4];
 
 	if (info->leaf == CPU_LEAF_ARCH_CAPABILITIES)
 		return false;
-	host_leaf(info->leaf, info->subleaf, r);
-	return r[info->reg] >> info->bit & 1;
+	host_leaf(info->leaf, info->subleaf, registers);
+	return registers[info->reg] >> info->bit & 1;
 }
 
 /* Whether the host's system keeps the AVX registers. */
 static bool saves_avx(void)
 {
-	uint32_t r[4], low, high;
+	uint32_t registers[4], low, high;
 
-	host_leaf(1, 0, r);
-	if (!(r[2] >> 27 & 1))
+	host_leaf(1, 0, registers);
+	if (!(registers[2] >> 27 & 1))
 		return false;
 	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
 	return (low & XCR0_AVX) == XCR0_AVX;
@@ -39,22 +40,22 @@ static bool saves_avx(void)
 
 void cpu_host_find(struct cpu_host *ret)
 {
-	uint32_t r[4];
+	uint32_t registers[4];
 
 	memset(ret, 0, sizeof(*ret));
-	for (unsigned f = 0; f < CPU_FEATURES; f++)
-		if (host_has(&cpu_feature_info[f]))
-			cpu_add(&ret->features, (enum cpu_feature)f);
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++)
+		if (host_has(&cpu_feature_info[feature]))
+			cpu_add(&ret->features, (enum cpu_feature)feature);
 	if (!saves_avx())
 		cpu_remove(&ret->features, CPU_AVX);
-	host_leaf(0, 0, r);
-	memcpy(ret->vendor_text, r + 1, sizeof(ret->vendor_text));
+	host_leaf(0, 0, registers);
+	memcpy(ret->vendor_text, registers + 1, sizeof(ret->vendor_text));
 	/* "AuthenticAMD" and "HygonGenuine" are of one family */
 	ret->vendor = !memcmp(ret->vendor_text, "Auth", 4) || !memcmp(ret->vendor_text, "Hygo", 4)
 			      ? CPU_AMD
 			      : CPU_INTEL;
-	host_leaf(1, 0, r);
-	ret->signature = r[0];
+	host_leaf(1, 0, registers);
+	ret->signature = registers[0];
 	for (unsigned n = 0; n < 3; n++)
 		host_leaf(BRAND_LEAF + n, 0, &ret->brand[4 * n]);
 	for (uint32_t n = 0; n < 4; n++)
@@ -68,15 +69,15 @@ bool cpu_host_mask(struct cpu_host *host, const char *mask, const char **ret_bad
 {
 	while (*mask) {
 		size_t bytes = strcspn(mask, ",");
-		enum cpu_feature f =
+		enum cpu_feature feature =
 			*mask == '-' ? cpu_feature_find(mask + 1, bytes - 1) : CPU_FEATURES;
 
-		if (f == CPU_FEATURES) {
+		if (feature == CPU_FEATURES) {
 			*ret_bad = mask;
 			*ret_bytes = bytes;
 			return false;
 		}
-		cpu_remove(&host->features, f);
+		cpu_remove(&host->features, feature);
 		mask += bytes + (mask[bytes] == ',');
 	}
 	return true;

@@ -115,53 +115,55 @@ const char *cpu_model_name(unsigned n, const char **ret_summary)
  * -------------------------------------------------------------------------------------------------
  */
 
-static void put_leaf(struct cpu_model *m, uint32_t leaf, uint32_t subleaf, uint32_t a, uint32_t b,
-		     uint32_t c, uint32_t d)
+static void put_leaf(struct cpu_model *model, uint32_t leaf, uint32_t subleaf, uint32_t eax,
+		     uint32_t ebx, uint32_t ecx, uint32_t edx)
 {
-	assert(m->leaf_count < CPU_LEAF_ROWS);
-	m->leaf[m->leaf_count++] = (struct cpu_leaf){ leaf, subleaf, { a, b, c, d } };
+	assert(model->leaf_count < CPU_LEAF_ROWS);
+	model->leaf[model->leaf_count++] =
+		(struct cpu_leaf){ leaf, subleaf, { eax, ebx, ecx, edx } };
 }
 
 /* The bits of the features that this leaf announces. */
-static void put_features(struct cpu_model *m, uint32_t leaf, uint32_t subleaf,
+static void put_features(struct cpu_model *model, uint32_t leaf, uint32_t subleaf,
 			 const uint32_t beside[4])
 {
-	uint32_t r[4] = { beside[0], beside[1], beside[2], beside[3] };
+	uint32_t registers[4] = { beside[0], beside[1], beside[2], beside[3] };
 
-	for (unsigned f = 0; f < CPU_FEATURES; f++) {
-		const struct cpu_feature_info *info = &cpu_feature_info[f];
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++) {
+		const struct cpu_feature_info *info = &cpu_feature_info[feature];
 
 		if (info->leaf == leaf && info->subleaf == subleaf &&
-		    cpu_has(&m->features, (enum cpu_feature)f))
-			r[info->reg] |= 1u << info->bit;
+		    cpu_has(&model->features, (enum cpu_feature)feature))
+			registers[info->reg] |= 1u << info->bit;
 	}
-	put_leaf(m, leaf, subleaf, r[0], r[1], r[2], r[3]);
+	put_leaf(model, leaf, subleaf, registers[0], registers[1], registers[2], registers[3]);
 }
 
-static void put_caches(struct cpu_model *m, uint32_t leaf, unsigned cpus,
+static void put_caches(struct cpu_model *model, uint32_t leaf, unsigned cpus,
 		       const struct cpu_host *own)
 {
 	for (unsigned n = 0; n < 4; n++) {
-		const struct cache *c = &caches[n];
-		unsigned sharing = c->shared ? cpus : 1;
+		const struct cache *cache = &caches[n];
+		unsigned sharing = cache->shared ? cpus : 1;
 		uint32_t cores = leaf == 4 ? (cpus - 1) << 26 : 0;
 
 		if (own && own->cache[n][0] & 31)
-			put_leaf(m, leaf, n,
+			put_leaf(model, leaf, n,
 				 (own->cache[n][0] & 0x3fff) |
 					 ((own->cache[n][0] >> 5 & 7) == 3 ? cpus - 1 : 0) << 14 |
 					 cores,
 				 own->cache[n][1], own->cache[n][2], own->cache[n][3]);
 		else if (!own)
-			put_leaf(m, leaf, n,
-				 c->kind | c->level << 5 | 1 << 8 | (sharing - 1) << 14 | cores,
-				 (CACHE_LINE_BYTES - 1) | (uint32_t)(c->ways - 1) << 22,
-				 c->sets - 1, 0);
+			put_leaf(model, leaf, n,
+				 cache->kind | cache->level << 5 | 1 << 8 | (sharing - 1) << 14 |
+					 cores,
+				 (CACHE_LINE_BYTES - 1) | (uint32_t)(cache->ways - 1) << 22,
+				 cache->sets - 1, 0);
 	}
 }
 
 /* The same for who asks in AMD's older way. */
-static void put_legacy_caches(struct cpu_model *m, const struct cpu_host *own)
+static void put_legacy_caches(struct cpu_model *model, const struct cpu_host *own)
 {
 	enum {
 		EIGHT_WAYS = 8 << 16,
@@ -173,86 +175,88 @@ static void put_legacy_caches(struct cpu_model *m, const struct cpu_host *own)
 
 	if (own) {
 		for (uint32_t n = 0; n < 2; n++)
-			put_leaf(m, 0x80000005 + n, 0, own->legacy_cache[n][0],
+			put_leaf(model, 0x80000005 + n, 0, own->legacy_cache[n][0],
 				 own->legacy_cache[n][1], own->legacy_cache[n][2],
 				 own->legacy_cache[n][3]);
 		return;
 	}
-	put_leaf(m, 0x80000005, 0, TLBS_1, TLBS_1, 32u << 24 | EIGHT_WAYS | 1 << 8 | LINE,
+	put_leaf(model, 0x80000005, 0, TLBS_1, TLBS_1, 32u << 24 | EIGHT_WAYS | 1 << 8 | LINE,
 		 32u << 24 | EIGHT_WAYS | 1 << 8 | LINE);
-	put_leaf(m, 0x80000006, 0, TLBS_2, TLBS_4K, 1024u << 16 | 6 << 12 | 1 << 8 | LINE,
+	put_leaf(model, 0x80000006, 0, TLBS_2, TLBS_4K, 1024u << 16 | 6 << 12 | 1 << 8 | LINE,
 		 64u << 18 | 8 << 12 | 1 << 8 | LINE);
 }
 
-static void put_basic(struct cpu_model *m, const uint32_t vendor[3], unsigned cpus,
+static void put_basic(struct cpu_model *model, const uint32_t vendor[3], unsigned cpus,
 		      const struct cpu_host *own)
 {
-	bool amd = m->vendor == CPU_AMD;
-	bool compact = cpu_has(&m->features, CPU_XSAVEC);
-	bool avx = cpu_has(&m->features, CPU_AVX);
+	bool amd = model->vendor == CPU_AMD;
+	bool compact = cpu_has(&model->features, CPU_XSAVEC);
+	bool avx = cpu_has(&model->features, CPU_AVX);
 	uint32_t area = avx ? XSAVE_AVX_BYTES : XSAVE_SSE_BYTES;
 
-	put_leaf(m, 0, 0, LEAF_MAX, vendor[0], vendor[1], vendor[2]);
-	put_features(m, 1, 0,
-		     (const uint32_t[4]){ m->signature, LINE_BYTES_8 << 8 | cpus << 16, 0, 0 });
+	put_leaf(model, 0, 0, LEAF_MAX, vendor[0], vendor[1], vendor[2]);
+	put_features(model, 1, 0,
+		     (const uint32_t[4]){ model->signature, LINE_BYTES_8 << 8 | cpus << 16, 0, 0 });
 	if (!amd) {
-		put_leaf(m, 2, 0, 0x00feff01, 0xf0, 0, 0); /* leaf 4 tells; prefetches 64 bytes */
-		put_caches(m, 4, cpus, own);
+		put_leaf(model, 2, 0, 0x00feff01, 0xf0, 0,
+			 0); /* leaf 4 tells; prefetches 64 bytes */
+		put_caches(model, 4, cpus, own);
 	}
-	put_features(m, 6, 0, (const uint32_t[4]){ 0 });
-	put_features(m, 7, 0, (const uint32_t[4]){ 0 });
-	put_leaf(m, 0xb, 0, 0, 1, 1 << 8, 0);
-	put_leaf(m, 0xb, 1, 32 - (uint32_t)__builtin_clz(cpus), cpus, 2 << 8 | 1, 0);
-	if (!cpu_has(&m->features, CPU_XSAVE))
+	put_features(model, 6, 0, (const uint32_t[4]){ 0 });
+	put_features(model, 7, 0, (const uint32_t[4]){ 0 });
+	put_leaf(model, 0xb, 0, 0, 1, 1 << 8, 0);
+	put_leaf(model, 0xb, 1, 32 - (uint32_t)__builtin_clz(cpus), cpus, 2 << 8 | 1, 0);
+	if (!cpu_has(&model->features, CPU_XSAVE))
 		return;
-	put_leaf(m, 0xd, 0, avx ? XCR0_KNOWN : 3, area, area, 0);
-	put_features(m, 0xd, 1, (const uint32_t[4]){ 0, compact ? area : 0, 0, 0 });
+	put_leaf(model, 0xd, 0, avx ? XCR0_KNOWN : 3, area, area, 0);
+	put_features(model, 0xd, 1, (const uint32_t[4]){ 0, compact ? area : 0, 0, 0 });
 	if (avx)
-		put_leaf(m, 0xd, 2, AVX_BYTES, XSAVE_SSE_BYTES, 0, 0);
+		put_leaf(model, 0xd, 2, AVX_BYTES, XSAVE_SSE_BYTES, 0, 0);
 }
 
 /* Bits of leaf 1 that AMD repeats. */
 enum { AMD_REPEATED = 0x0183f3ff };
 
-static void put_extended(struct cpu_model *m, const uint32_t vendor[3], const uint32_t brand[12],
-			 unsigned cpus, const struct cpu_host *own)
+static void put_extended(struct cpu_model *model, const uint32_t vendor[3],
+			 const uint32_t brand[12], unsigned cpus, const struct cpu_host *own)
 {
-	bool amd = m->vendor == CPU_AMD;
+	bool amd = model->vendor == CPU_AMD;
 	uint32_t repeated = 0;
 
-	for (unsigned n = 0; n < m->leaf_count; n++)
-		if (m->leaf[n].leaf == 1)
-			repeated = m->leaf[n].value[3] & AMD_REPEATED;
-	put_leaf(m, 0x80000000, 0, amd ? EXTENDED_MAX_AMD : EXTENDED_MAX_INTEL, amd ? vendor[0] : 0,
-		 amd ? vendor[1] : 0, amd ? vendor[2] : 0);
-	put_features(m, 0x80000001, 0,
-		     (const uint32_t[4]){ amd ? m->signature : 0, 0, 0, amd ? repeated : 0 });
+	for (unsigned n = 0; n < model->leaf_count; n++)
+		if (model->leaf[n].leaf == 1)
+			repeated = model->leaf[n].value[3] & AMD_REPEATED;
+	put_leaf(model, 0x80000000, 0, amd ? EXTENDED_MAX_AMD : EXTENDED_MAX_INTEL,
+		 amd ? vendor[0] : 0, amd ? vendor[1] : 0, amd ? vendor[2] : 0);
+	put_features(model, 0x80000001, 0,
+		     (const uint32_t[4]){ amd ? model->signature : 0, 0, 0, amd ? repeated : 0 });
 	for (uint32_t n = 0; n < 3; n++)
-		put_leaf(m, 0x80000002 + n, 0, brand[4 * n], brand[4 * n + 1], brand[4 * n + 2],
+		put_leaf(model, 0x80000002 + n, 0, brand[4 * n], brand[4 * n + 1], brand[4 * n + 2],
 			 brand[4 * n + 3]);
 	if (amd)
-		put_legacy_caches(m, own);
+		put_legacy_caches(model, own);
 	else
-		put_leaf(m, 0x80000006, 0, 0, 0, 1024u << 16 | 6 << 12 | CACHE_LINE_BYTES, 0);
-	put_features(m, 0x80000007, 0, (const uint32_t[4]){ 0 });
-	put_leaf(m, 0x80000008, 0, X86_PHYSICAL_BITS | LINEAR_BITS << 8, 0,
+		put_leaf(model, 0x80000006, 0, 0, 0, 1024u << 16 | 6 << 12 | CACHE_LINE_BYTES, 0);
+	put_features(model, 0x80000007, 0, (const uint32_t[4]){ 0 });
+	put_leaf(model, 0x80000008, 0, X86_PHYSICAL_BITS | LINEAR_BITS << 8, 0,
 		 amd ? (cpus - 1) | APIC_ID_BITS << 12 : 0, 0);
 	if (!amd)
 		return;
-	put_leaf(m, 0x8000001a, 0, 1 << 2, 0, 0, 0); /* 256-bit operations are whole */
-	put_caches(m, 0x8000001d, cpus, own);
-	put_leaf(m, 0x8000001e, 0, 0, 0, 0, 0);
-	put_features(m, 0x80000021, 0, (const uint32_t[4]){ 0 });
+	put_leaf(model, 0x8000001a, 0, 1 << 2, 0, 0, 0); /* 256-bit operations are whole */
+	put_caches(model, 0x8000001d, cpus, own);
+	put_leaf(model, 0x8000001e, 0, 0, 0, 0, 0);
+	put_features(model, 0x80000021, 0, (const uint32_t[4]){ 0 });
 }
 
-static void make_index(struct cpu_model *m)
+static void make_index(struct cpu_model *model)
 {
-	memset(m->first, 0, sizeof(m->first));
-	for (unsigned n = m->leaf_count; n-- > 0;)
-		m->first[m->leaf[n].leaf >> 31][m->leaf[n].leaf & 0x3f] = (uint8_t)(n + 1);
+	memset(model->first, 0, sizeof(model->first));
+	for (unsigned n = model->leaf_count; n-- > 0;)
+		model->first[model->leaf[n].leaf >> 31][model->leaf[n].leaf & 0x3f] =
+			(uint8_t)(n + 1);
 }
 
-static void make_valid_bits(struct cpu_model *m)
+static void make_valid_bits(struct cpu_model *model)
 {
 	static const struct {
 		enum cpu_feature feature;
@@ -264,25 +268,25 @@ static void make_valid_bits(struct cpu_model *m)
 		{ CPU_AUTOIBRS, 0, EFER_AUTOIBRS }, { CPU_MCE, CR4_MCE, 0 },
 	};
 
-	m->cr4_valid = X86_CR4_KNOWN;
-	m->efer_valid = X86_EFER_KNOWN;
+	model->cr4_valid = X86_CR4_KNOWN;
+	model->efer_valid = X86_EFER_KNOWN;
 	for (unsigned n = 0; n < sizeof(bits) / sizeof(bits[0]); n++)
-		if (!cpu_has(&m->features, bits[n].feature)) {
-			m->cr4_valid &= ~bits[n].cr4;
-			m->efer_valid &= ~bits[n].efer;
+		if (!cpu_has(&model->features, bits[n].feature)) {
+			model->cr4_valid &= ~bits[n].cr4;
+			model->efer_valid &= ~bits[n].efer;
 		}
 }
 
 /* own: the host, for the model `host`; NULL for all others. */
-static void make_leaves(struct cpu_model *m, const char *brand, unsigned cpus,
+static void make_leaves(struct cpu_model *model, const char *brand, unsigned cpus,
 			const struct cpu_host *own)
 {
 	uint32_t vendor[3];
 	uint32_t brand_words[12] = { 0 };
 
-	memcpy(&vendor[0], vendor_names[m->vendor], 4);
-	memcpy(&vendor[1], vendor_names[m->vendor] + 4, 4);
-	memcpy(&vendor[2], vendor_names[m->vendor] + 8, 4);
+	memcpy(&vendor[0], vendor_names[model->vendor], 4);
+	memcpy(&vendor[1], vendor_names[model->vendor] + 4, 4);
+	memcpy(&vendor[2], vendor_names[model->vendor] + 8, 4);
 	/* the order in EBX, EDX, ECX */
 	uint32_t registers[3] = { vendor[0], vendor[2], vendor[1] };
 
@@ -290,27 +294,28 @@ static void make_leaves(struct cpu_model *m, const char *brand, unsigned cpus,
 		memcpy(brand_words, own->brand, sizeof(brand_words));
 	else
 		memcpy(brand_words, brand, strlen(brand));
-	m->leaf_count = 0;
+	model->leaf_count = 0;
 	if (cpus < 2) {
-		cpu_remove(&m->features, CPU_HT);
-		cpu_remove(&m->features, CPU_CMP_LEGACY);
+		cpu_remove(&model->features, CPU_HT);
+		cpu_remove(&model->features, CPU_CMP_LEGACY);
 	}
-	put_basic(m, registers, cpus, own);
-	put_extended(m, registers, brand_words, cpus, own);
-	make_index(m);
-	make_valid_bits(m);
+	put_basic(model, registers, cpus, own);
+	put_extended(model, registers, brand_words, cpus, own);
+	make_index(model);
+	make_valid_bits(model);
 }
 
-static const struct cpu_leaf *find_leaf(const struct cpu_model *m, uint32_t leaf, uint32_t subleaf)
+static const struct cpu_leaf *find_leaf(const struct cpu_model *model, uint32_t leaf,
+					uint32_t subleaf)
 {
 	uint32_t index = leaf & 0x7fffffff;
-	uint64_t bound = speculation_bound(index, sizeof(m->first[0]));
-	unsigned n = index < sizeof(m->first[0]) ? m->first[leaf >> 31][bound] : 0;
+	uint64_t bound = speculation_bound(index, sizeof(model->first[0]));
+	unsigned n = index < sizeof(model->first[0]) ? model->first[leaf >> 31][bound] : 0;
 
 	if (!n)
 		return NULL;
-	for (const struct cpu_leaf *row = &m->leaf[n - 1];
-	     row < &m->leaf[m->leaf_count] && row->leaf == leaf; row++)
+	for (const struct cpu_leaf *row = &model->leaf[n - 1];
+	     row < &model->leaf[model->leaf_count] && row->leaf == leaf; row++)
 		if (row->subleaf == subleaf)
 			return row;
 	return NULL;
@@ -321,33 +326,34 @@ static bool has_subleaves(uint32_t leaf)
 	return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x8000001d;
 }
 
-void cpu_model_leaf(const struct cpu_model *m, uint32_t leaf, uint32_t subleaf, uint32_t apic_id,
-		    uint64_t cr4, uint64_t xcr0, uint32_t r[4])
+void cpu_model_leaf(const struct cpu_model *model, uint32_t leaf, uint32_t subleaf,
+		    uint32_t apic_id, uint64_t cr4, uint64_t xcr0, uint32_t registers[4])
 {
 	const struct cpu_leaf *row;
 
 	/* Intel answers a leaf that is not there like its last one, AMD with zeros. */
-	if (m->vendor == CPU_INTEL && (leaf >> 31 ? leaf > EXTENDED_MAX_INTEL : leaf > LEAF_MAX))
+	if (model->vendor == CPU_INTEL &&
+	    (leaf >> 31 ? leaf > EXTENDED_MAX_INTEL : leaf > LEAF_MAX))
 		leaf = LEAF_MAX;
-	row = find_leaf(m, leaf, has_subleaves(leaf) ? subleaf : 0);
+	row = find_leaf(model, leaf, has_subleaves(leaf) ? subleaf : 0);
 	for (unsigned n = 0; n < 4; n++)
-		r[n] = row ? row->value[n] : 0;
+		registers[n] = row ? row->value[n] : 0;
 	switch (leaf) {
 	case 1:
-		r[1] |= apic_id << 24;
-		r[2] |= cr4 & CR4_OSXSAVE ? 1u << OSXSAVE_BIT : 0;
+		registers[1] |= apic_id << 24;
+		registers[2] |= cr4 & CR4_OSXSAVE ? 1u << OSXSAVE_BIT : 0;
 		return;
 	case 0xb:
-		r[2] |= row ? 0 : subleaf & 0xff;
-		r[3] = apic_id;
+		registers[2] |= row ? 0 : subleaf & 0xff;
+		registers[3] = apic_id;
 		return;
 	case 0xd:
 		if (row && !subleaf)
-			r[1] = xcr0 & 4 ? XSAVE_AVX_BYTES : XSAVE_SSE_BYTES;
+			registers[1] = xcr0 & 4 ? XSAVE_AVX_BYTES : XSAVE_SSE_BYTES;
 		return;
 	case 0x8000001e:
-		r[0] = apic_id;
-		r[1] = apic_id;
+		registers[0] = apic_id;
+		registers[1] = apic_id;
 		return;
 	default: return;
 	}
@@ -445,57 +451,58 @@ static const struct register_row registers[] = {
 };
 enum { REGISTERS = sizeof(registers) / sizeof(registers[0]) };
 
-static const struct register_row *find_register(const struct cpu_model *m, uint32_t msr)
+static const struct register_row *find_register(const struct cpu_model *model, uint32_t msr)
 {
 	for (unsigned n = 0; n < REGISTERS; n++) {
 		const struct register_row *row = &registers[n];
 
 		if (msr >= row->msr && msr <= (row->last ? row->last : row->msr) &&
-		    (row->vendor == BOTH || row->vendor == m->vendor) &&
-		    cpu_has(&m->features, row->feature))
+		    (row->vendor == BOTH || row->vendor == model->vendor) &&
+		    cpu_has(&model->features, row->feature))
 			return row;
 	}
 	return NULL;
 }
 
-void cpu_model_reset(const struct cpu_model *m, uint64_t stored[CPU_MODEL_REGISTERS])
+void cpu_model_reset(const struct cpu_model *model, uint64_t stored[CPU_MODEL_REGISTERS])
 {
 	memset(stored, 0, CPU_MODEL_REGISTERS * sizeof(stored[0]));
 	for (unsigned n = 0; n < REGISTERS; n++)
 		if (registers[n].kind == REGISTER_STORED &&
-		    find_register(m, registers[n].msr) == &registers[n])
+		    find_register(model, registers[n].msr) == &registers[n])
 			stored[registers[n].stored] = registers[n].value;
 }
 
-static uint64_t arch_capabilities(const struct cpu_model *m)
+static uint64_t arch_capabilities(const struct cpu_model *model)
 {
 	uint64_t value = 0;
 
-	for (unsigned f = 0; f < CPU_FEATURES; f++)
-		if (cpu_feature_info[f].leaf == CPU_LEAF_ARCH_CAPABILITIES &&
-		    cpu_has(&m->features, (enum cpu_feature)f))
-			value |= 1ull << (32 * cpu_feature_info[f].reg + cpu_feature_info[f].bit);
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++)
+		if (cpu_feature_info[feature].leaf == CPU_LEAF_ARCH_CAPABILITIES &&
+		    cpu_has(&model->features, (enum cpu_feature)feature))
+			value |= 1ull << (32 * cpu_feature_info[feature].reg +
+					  cpu_feature_info[feature].bit);
 	return value;
 }
 
-int cpu_model_read(const struct cpu_model *m, const uint64_t stored[CPU_MODEL_REGISTERS],
+int cpu_model_read(const struct cpu_model *model, const uint64_t stored[CPU_MODEL_REGISTERS],
 		   uint32_t msr, uint64_t *ret)
 {
-	const struct register_row *row = find_register(m, msr);
+	const struct register_row *row = find_register(model, msr);
 
 	*ret = 0;
 	if (!row || row->kind == REGISTER_WRITE_ONLY)
 		return -EINVAL;
 	*ret = row->kind == REGISTER_STORED ? stored[row->stored] : row->value;
 	if (msr == MSR_ARCH_CAPABILITIES)
-		*ret = arch_capabilities(m);
+		*ret = arch_capabilities(model);
 	return 0;
 }
 
-int cpu_model_write(const struct cpu_model *m, uint64_t stored[CPU_MODEL_REGISTERS], uint32_t msr,
-		    uint64_t value)
+int cpu_model_write(const struct cpu_model *model, uint64_t stored[CPU_MODEL_REGISTERS],
+		    uint32_t msr, uint64_t value)
 {
-	const struct register_row *row = find_register(m, msr);
+	const struct register_row *row = find_register(model, msr);
 
 	if (!row || row->kind == REGISTER_FIXED)
 		return -EINVAL;
@@ -531,9 +538,9 @@ static const struct model_data *find_model(const char *text, size_t bytes)
 	return NULL;
 }
 
-static bool fits_vendor(enum cpu_feature f, enum cpu_vendor vendor)
+static bool fits_vendor(enum cpu_feature feature, enum cpu_vendor vendor)
 {
-	unsigned flags = cpu_feature_info[f].flags;
+	unsigned flags = cpu_feature_info[feature].flags;
 
 	return !(flags & (vendor == CPU_INTEL ? CPU_AMD_ONLY : CPU_INTEL_ONLY));
 }
@@ -546,20 +553,20 @@ static void add_list(struct cpu_features *set, const enum cpu_feature *list)
 
 /* What this host has and the engine can do: the features of its vendor's model, and beside them all
  * that is the host's to execute. */
-static void take_host(struct cpu_model *m, const struct cpu_host *host)
+static void take_host(struct cpu_model *model, const struct cpu_host *host)
 {
-	snprintf(m->name, sizeof(m->name), "host");
-	m->vendor = host->vendor;
-	m->signature = host->signature;
-	add_list(&m->features, host->vendor == CPU_AMD ? amd_features : intel_features);
-	for (unsigned f = 0; f < CPU_FEATURES; f++) {
-		if (!(cpu_feature_info[f].flags & CPU_BY_HOST) ||
-		    !fits_vendor((enum cpu_feature)f, m->vendor))
+	snprintf(model->name, sizeof(model->name), "host");
+	model->vendor = host->vendor;
+	model->signature = host->signature;
+	add_list(&model->features, host->vendor == CPU_AMD ? amd_features : intel_features);
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++) {
+		if (!(cpu_feature_info[feature].flags & CPU_BY_HOST) ||
+		    !fits_vendor((enum cpu_feature)feature, model->vendor))
 			continue;
-		if (cpu_has(&host->features, (enum cpu_feature)f))
-			cpu_add(&m->features, (enum cpu_feature)f);
+		if (cpu_has(&host->features, (enum cpu_feature)feature))
+			cpu_add(&model->features, (enum cpu_feature)feature);
 		else
-			cpu_remove(&m->features, (enum cpu_feature)f);
+			cpu_remove(&model->features, (enum cpu_feature)feature);
 	}
 }
 
@@ -570,85 +577,86 @@ static int refuse(char *reason, size_t bytes, int error, const char *format, con
 }
 
 /* "+name" or "-name". */
-static int change(struct cpu_model *m, const char *text, size_t bytes, char *reason,
+static int change(struct cpu_model *model, const char *text, size_t bytes, char *reason,
 		  size_t reason_bytes)
 {
-	enum cpu_feature f = bytes && (*text == '+' || *text == '-')
-				     ? cpu_feature_find(text + 1, bytes - 1)
-				     : CPU_FEATURES;
+	enum cpu_feature feature = bytes && (*text == '+' || *text == '-')
+					   ? cpu_feature_find(text + 1, bytes - 1)
+					   : CPU_FEATURES;
 	char bad[CPU_MODEL_NAME_BYTES];
 
-	if (f == CPU_FEATURES) {
+	if (feature == CPU_FEATURES) {
 		snprintf(bad, sizeof(bad), "%.*s",
 			 (int)(bytes < sizeof(bad) ? bytes : sizeof(bad) - 1), text);
 		return refuse(reason, reason_bytes, -EINVAL,
 			      "no feature of a processor that can be offered: %s", bad);
 	}
-	if (cpu_feature_info[f].flags & CPU_FIXED)
-		return *text == '+' ? 0
-				    : refuse(reason, reason_bytes, -ENOTSUP,
-					     "%s cannot be taken away", cpu_feature_info[f].name);
-	if (!fits_vendor(f, m->vendor))
+	if (cpu_feature_info[feature].flags & CPU_FIXED)
+		return *text == '+'
+			       ? 0
+			       : refuse(reason, reason_bytes, -ENOTSUP, "%s cannot be taken away",
+					cpu_feature_info[feature].name);
+	if (!fits_vendor(feature, model->vendor))
 		return refuse(reason, reason_bytes, -ENOTSUP,
 			      "a processor of this model's vendor has no %s",
-			      cpu_feature_info[f].name);
+			      cpu_feature_info[feature].name);
 	if (*text == '+')
-		cpu_add(&m->features, f);
+		cpu_add(&model->features, feature);
 	else
-		cpu_remove(&m->features, f);
+		cpu_remove(&model->features, feature);
 	return 0;
 }
 
-static int check_needs(const struct cpu_model *m, char *reason, size_t bytes)
+static int check_needs(const struct cpu_model *model, char *reason, size_t bytes)
 {
-	for (unsigned f = 0; f < CPU_FEATURES; f++) {
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++) {
 		enum cpu_feature needs;
 
-		if (!cpu_has(&m->features, (enum cpu_feature)f))
+		if (!cpu_has(&model->features, (enum cpu_feature)feature))
 			continue;
-		needs = cpu_feature_missing(&m->features, (enum cpu_feature)f);
+		needs = cpu_feature_missing(&model->features, (enum cpu_feature)feature);
 		if (needs == CPU_FEATURES)
 			continue;
-		snprintf(reason, bytes, "%s is not without %s", cpu_feature_info[f].name,
+		snprintf(reason, bytes, "%s is not without %s", cpu_feature_info[feature].name,
 			 cpu_feature_info[needs].name);
 		return -ENOTSUP;
 	}
 	return 0;
 }
 
-enum cpu_feature cpu_model_lacks(const struct cpu_model *m, const struct cpu_host *host)
+enum cpu_feature cpu_model_lacks(const struct cpu_model *model, const struct cpu_host *host)
 {
-	for (unsigned f = 0; f < CPU_FEATURES; f++)
-		if (cpu_feature_info[f].flags & CPU_BY_HOST &&
-		    cpu_has(&m->features, (enum cpu_feature)f) &&
-		    !cpu_has(&host->features, (enum cpu_feature)f))
-			return (enum cpu_feature)f;
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++)
+		if (cpu_feature_info[feature].flags & CPU_BY_HOST &&
+		    cpu_has(&model->features, (enum cpu_feature)feature) &&
+		    !cpu_has(&host->features, (enum cpu_feature)feature))
+			return (enum cpu_feature)feature;
 	return CPU_FEATURES;
 }
 
-static void add_fixed(struct cpu_model *m)
+static void add_fixed(struct cpu_model *model)
 {
-	for (unsigned f = 0; f < CPU_FEATURES; f++)
-		if (cpu_feature_info[f].flags & CPU_FIXED &&
-		    fits_vendor((enum cpu_feature)f, m->vendor))
-			cpu_add(&m->features, (enum cpu_feature)f);
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++)
+		if (cpu_feature_info[feature].flags & CPU_FIXED &&
+		    fits_vendor((enum cpu_feature)feature, model->vendor))
+			cpu_add(&model->features, (enum cpu_feature)feature);
 }
 
-static void choose_mitigations(struct cpu_model *m, enum cpu_mitigations mitigations)
+static void choose_mitigations(struct cpu_model *model, enum cpu_mitigations mitigations)
 {
 	for (unsigned n = 0; n < CPU_FEATURES; n++) {
-		enum cpu_feature f = (enum cpu_feature)n;
+		enum cpu_feature feature = (enum cpu_feature)n;
 
-		if (!(cpu_feature_info[f].flags & CPU_SPECULATION) ||
+		if (!(cpu_feature_info[feature].flags & CPU_SPECULATION) ||
 		    mitigations == CPU_MITIGATIONS_TRUE)
 			continue;
-		cpu_remove(&m->features, f);
-		if (mitigations == CPU_MITIGATIONS_OFF && fits_vendor(f, m->vendor))
-			cpu_add(&m->features, f);
+		cpu_remove(&model->features, feature);
+		if (mitigations == CPU_MITIGATIONS_OFF && fits_vendor(feature, model->vendor))
+			cpu_add(&model->features, feature);
 	}
 }
 
-int cpu_model_resolve(struct cpu_model *m, const char *text, enum cpu_mitigations mitigations,
+int cpu_model_resolve(struct cpu_model *model, const char *text, enum cpu_mitigations mitigations,
 		      unsigned cpus, const struct cpu_host *host, char *reason, size_t reason_bytes)
 {
 	const char *name = text ? text : "default";
@@ -660,36 +668,36 @@ int cpu_model_resolve(struct cpu_model *m, const char *text, enum cpu_mitigation
 	int error = 0;
 
 	assert(cpus && host && reason_bytes);
-	memset(m, 0, sizeof(*m));
+	memset(model, 0, sizeof(*model));
 	if (!data && !is_host) {
 		snprintf(bad, sizeof(bad), "%.*s",
 			 (int)(bytes < sizeof(bad) ? bytes : sizeof(bad) - 1), name);
 		return refuse(reason, reason_bytes, -EINVAL, "no processor model: %s", bad);
 	}
 	if (is_host) {
-		take_host(m, host);
+		take_host(model, host);
 	} else {
-		snprintf(m->name, sizeof(m->name), "%s-v%u", data->name, data->version);
-		m->vendor = data->vendor;
-		m->signature = data->signature;
-		add_list(&m->features, data->features);
+		snprintf(model->name, sizeof(model->name), "%s-v%u", data->name, data->version);
+		model->vendor = data->vendor;
+		model->signature = data->signature;
+		add_list(&model->features, data->features);
 	}
-	add_fixed(m);
-	choose_mitigations(m, mitigations);
+	add_fixed(model);
+	choose_mitigations(model, mitigations);
 	for (const char *at = name + bytes; *at && !error; at += bytes) {
 		at++;
 		bytes = strcspn(at, ",");
-		error = change(m, at, bytes, reason, reason_bytes);
+		error = change(model, at, bytes, reason, reason_bytes);
 	}
 	if (!error)
-		error = check_needs(m, reason, reason_bytes);
+		error = check_needs(model, reason, reason_bytes);
 	if (error)
 		return error;
-	lacks = cpu_model_lacks(m, host);
+	lacks = cpu_model_lacks(model, host);
 	if (lacks != CPU_FEATURES)
 		return refuse(reason, reason_bytes, -ENOTSUP,
 			      "the processor of this host has no %s", cpu_feature_info[lacks].name);
-	make_leaves(m, is_host ? NULL : data->brand, cpus, is_host ? host : NULL);
+	make_leaves(model, is_host ? NULL : data->brand, cpus, is_host ? host : NULL);
 	return 0;
 }
 
@@ -697,39 +705,40 @@ int cpu_model_resolve(struct cpu_model *m, const char *text, enum cpu_mitigation
  * -------------------------------------------------------------------------------------------------
  */
 
-static void check_loaded(struct archive *a, const struct cpu_model *m)
+static void check_loaded(struct archive *archive, const struct cpu_model *model)
 {
 	char reason[80];
 
-	archive_check(a, m->name[CPU_MODEL_NAME_BYTES - 1] == 0);
-	for (unsigned n = 0; n < m->leaf_count && !a->error; n++)
-		archive_check(a, (m->leaf[n].leaf & 0x7fffffff) < sizeof(m->first[0]) &&
-					 (!n || m->leaf[n].leaf >= m->leaf[n - 1].leaf));
-	archive_check(a, !(m->features.word[CPU_FEATURES / 64] >> CPU_FEATURES % 64));
-	if (!a->error)
-		archive_check(a, !check_needs(m, reason, sizeof(reason)));
+	archive_check(archive, model->name[CPU_MODEL_NAME_BYTES - 1] == 0);
+	for (unsigned n = 0; n < model->leaf_count && !archive->error; n++)
+		archive_check(archive,
+			      (model->leaf[n].leaf & 0x7fffffff) < sizeof(model->first[0]) &&
+				      (!n || model->leaf[n].leaf >= model->leaf[n - 1].leaf));
+	archive_check(archive, !(model->features.word[CPU_FEATURES / 64] >> CPU_FEATURES % 64));
+	if (!archive->error)
+		archive_check(archive, !check_needs(model, reason, sizeof(reason)));
 }
 
-void cpu_model_archive(struct archive *a, struct cpu_model *m)
+void cpu_model_archive(struct archive *archive, struct cpu_model *model)
 {
-	uint32_t vendor = m->vendor;
+	uint32_t vendor = model->vendor;
 
-	archive_bytes(a, m->name, sizeof(m->name));
-	archive_u32(a, &vendor);
-	archive_u64s(a, m->features.word, CPU_FEATURE_WORDS);
-	archive_u32(a, &m->signature);
-	archive_u32(a, &m->leaf_count);
-	if (!archive_check(a, m->leaf_count <= CPU_LEAF_ROWS && vendor < CPU_VENDORS))
+	archive_bytes(archive, model->name, sizeof(model->name));
+	archive_u32(archive, &vendor);
+	archive_u64s(archive, model->features.word, CPU_FEATURE_WORDS);
+	archive_u32(archive, &model->signature);
+	archive_u32(archive, &model->leaf_count);
+	if (!archive_check(archive, model->leaf_count <= CPU_LEAF_ROWS && vendor < CPU_VENDORS))
 		return;
-	m->vendor = (enum cpu_vendor)vendor;
-	for (unsigned n = 0; n < m->leaf_count; n++) {
-		archive_u32(a, &m->leaf[n].leaf);
-		archive_u32(a, &m->leaf[n].subleaf);
-		archive_u32s(a, m->leaf[n].value, 4);
+	model->vendor = (enum cpu_vendor)vendor;
+	for (unsigned n = 0; n < model->leaf_count; n++) {
+		archive_u32(archive, &model->leaf[n].leaf);
+		archive_u32(archive, &model->leaf[n].subleaf);
+		archive_u32s(archive, model->leaf[n].value, 4);
 	}
-	check_loaded(a, m);
-	if (!a->error && a->loading) {
-		make_index(m);
-		make_valid_bits(m);
+	check_loaded(archive, model);
+	if (!archive->error && archive->loading) {
+		make_index(model);
+		make_valid_bits(model);
 	}
 }

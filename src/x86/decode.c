@@ -18,21 +18,21 @@ struct cursor {
 	bool short_of_bytes;
 };
 
-static uint8_t next(struct cursor *c)
+static uint8_t next(struct cursor *cursor)
 {
-	if (c->at >= c->available) {
-		c->short_of_bytes = true;
+	if (cursor->at >= cursor->available) {
+		cursor->short_of_bytes = true;
 		return 0;
 	}
-	return c->bytes[c->at++];
+	return cursor->bytes[cursor->at++];
 }
 
-static uint64_t next_le(struct cursor *c, unsigned bytes)
+static uint64_t next_le(struct cursor *cursor, unsigned bytes)
 {
 	uint64_t value = 0;
 
 	for (unsigned i = 0; i < bytes; i++)
-		value |= (uint64_t)next(c) << (8 * i);
+		value |= (uint64_t)next(cursor) << (8 * i);
 	return value;
 }
 
@@ -48,36 +48,48 @@ struct prefixes {
 	bool address, any66;
 };
 
-static uint8_t take_prefixes(struct cursor *c, unsigned code_bits, struct x86_insn *insn,
-			     struct prefixes *p)
+static uint8_t take_prefixes(struct cursor *cursor, unsigned code_bits, struct x86_insn *insn,
+			     struct prefixes *prefixes)
 {
 	for (;;) {
-		uint8_t b = next(c);
+		uint8_t b = next(cursor);
 
-		if (c->short_of_bytes)
+		if (cursor->short_of_bytes)
 			return 0;
 		switch (b) {
 		case 0x66: insn->prefix66 = true; break;
-		case 0x67: p->address = true; break;
+		case 0x67: prefixes->address = true; break;
 		case 0xf0: insn->lock = true; break;
 		case 0xf2: insn->repne = true, insn->rep = false; break;
 		case 0xf3: insn->rep = true, insn->repne = false; break;
-		case 0x26: if (code_bits != 64) p->segment = X86_ES; break;
-		case 0x2e: if (code_bits != 64) p->segment = X86_CS; break;
-		case 0x36: if (code_bits != 64) p->segment = X86_SS; break;
-		case 0x3e: if (code_bits != 64) p->segment = X86_DS; break;
-		case 0x64: p->segment = X86_FS; break;
-		case 0x65: p->segment = X86_GS; break;
+		case 0x26:
+			if (code_bits != 64)
+				prefixes->segment = X86_ES;
+			break;
+		case 0x2e:
+			if (code_bits != 64)
+				prefixes->segment = X86_CS;
+			break;
+		case 0x36:
+			if (code_bits != 64)
+				prefixes->segment = X86_SS;
+			break;
+		case 0x3e:
+			if (code_bits != 64)
+				prefixes->segment = X86_DS;
+			break;
+		case 0x64: prefixes->segment = X86_FS; break;
+		case 0x65: prefixes->segment = X86_GS; break;
 		default:
 			if (code_bits != 64 || (b & 0xf0) != 0x40)
 				return b;
-			p->rex = b;
-			b = next(c);
+			prefixes->rex = b;
+			b = next(cursor);
 			if ((b & 0xf0) == 0x40 || b == 0x66 || b == 0x67 || b == 0xf0 ||
 			    b == 0xf2 || b == 0xf3 || b == 0x26 || b == 0x2e || b == 0x36 ||
 			    b == 0x3e || b == 0x64 || b == 0x65) {
-				p->rex = 0; /* a REX counts only right before the opcode */
-				c->at--;
+				prefixes->rex = 0; /* a REX counts only right before the opcode */
+				cursor->at--;
 				continue;
 			}
 			return b;
@@ -85,24 +97,24 @@ static uint8_t take_prefixes(struct cursor *c, unsigned code_bits, struct x86_in
 	}
 }
 
-static void take_vex(struct cursor *c, uint8_t first, unsigned code_bits, struct x86_insn *insn,
-		     struct prefixes *p)
+static void take_vex(struct cursor *cursor, uint8_t first, unsigned code_bits,
+		     struct x86_insn *insn, struct prefixes *prefixes)
 {
-	uint8_t b1 = next(c);
-	uint8_t b2 = first == 0xc5 ? b1 : next(c);
+	uint8_t b1 = next(cursor);
+	uint8_t b2 = first == 0xc5 ? b1 : next(cursor);
 
-	p->rex = 0x40 | (~b1 >> 5 & 4); /* R */
+	prefixes->rex = 0x40 | (~b1 >> 5 & 4); /* R */
 	insn->map = 1;
 	if (first == 0xc4) {
-		p->rex |= (~b1 >> 5 & 3) | (b2 >> 4 & 8); /* X, B, W */
+		prefixes->rex |= (~b1 >> 5 & 3) | (b2 >> 4 & 8); /* X, B, W */
 		insn->map = b1 & 31;
 	}
 	insn->vvvv = ~b2 >> 3 & 15;
 	if (code_bits != 64)
-		p->rex &= (uint8_t)~1; /* there are eight registers: B says nothing */
+		prefixes->rex &= (uint8_t)~1; /* there are eight registers: B says nothing */
 	insn->kind = b2 & 4 ? X86_KIND_VEX256 : X86_KIND_VEX128;
 	insn->pp = b2 & 3;
-	insn->opcode = next(c);
+	insn->opcode = next(cursor);
 }
 
 /* As VEX.pp numbers them: 0 none, 1 66, 2 F3, 3 F2. */
@@ -115,15 +127,15 @@ static uint8_t mandatory_prefix(const struct x86_insn *insn)
 	return insn->prefix66 ? 1 : 0;
 }
 
-static void take_opcode(struct cursor *c, uint8_t b, struct x86_insn *insn)
+static void take_opcode(struct cursor *cursor, uint8_t b, struct x86_insn *insn)
 {
 	insn->map = 0;
 	if (b == 0x0f) {
-		b = next(c);
+		b = next(cursor);
 		insn->map = 1;
 		if (b == 0x38 || b == 0x3a) {
 			insn->map = b == 0x38 ? 2 : 3;
-			b = next(c);
+			b = next(cursor);
 		}
 	}
 	insn->opcode = b;
@@ -155,13 +167,14 @@ static const struct x86_encoding *look_up(const struct x86_insn *insn, unsigned 
 /* W and vvvv, where the row says what they mean. */
 static void take_vex_fields(struct x86_insn *insn, unsigned code_bits)
 {
-	const struct x86_encoding *e = &insn->encoding;
+	const struct x86_encoding *encoding = &insn->encoding;
 
-	if (code_bits != 64 && e->attributes & X86_ENC_W_64 && insn->rex_w) {
+	if (code_bits != 64 && encoding->attributes & X86_ENC_W_64 && insn->rex_w) {
 		insn->rex_w = false;
 		insn->operand_bytes = 4;
 	}
-	if (!(e->widths >> insn->rex_w & 1) || (insn->vvvv && !(e->attributes & X86_ENC_VVVV)))
+	if (!(encoding->widths >> insn->rex_w & 1) ||
+	    (insn->vvvv && !(encoding->attributes & X86_ENC_VVVV)))
 		insn->encoding = x86_encodings[0];
 	else if (code_bits != 64)
 		insn->vvvv &= 7;
@@ -175,24 +188,25 @@ static void take_vex_fields(struct x86_insn *insn, unsigned code_bits)
 static void find_encoding(struct x86_insn *insn, unsigned code_bits, uint8_t modrm)
 {
 	bool not_64 = code_bits != 64 && !insn->kind && !insn->map;
-	const struct x86_encoding *e = look_up(insn, insn->pp, not_64, modrm);
+	const struct x86_encoding *encoding = look_up(insn, insn->pp, not_64, modrm);
 
 	insn->canonical66 = insn->prefix66;
-	if (code_bits == 16 && !insn->kind && !(e->attributes & X86_ENC_FIXED_66)) {
+	if (code_bits == 16 && !insn->kind && !(encoding->attributes & X86_ENC_FIXED_66)) {
 		insn->canonical66 = insn->operand_bytes == 2;
 		if (insn->pp < 2) {
 			insn->pp = insn->canonical66;
-			e = look_up(insn, insn->pp, not_64, modrm);
-			if (e->attributes & X86_ENC_FIXED_66)
-				e = &x86_encodings[0]; /* only with the prefix that is not there */
+			encoding = look_up(insn, insn->pp, not_64, modrm);
+			if (encoding->attributes & X86_ENC_FIXED_66)
+				encoding = &x86_encodings
+						   [0]; /* only with the prefix that is not there */
 		}
 	}
-	insn->encoding = *e;
+	insn->encoding = *encoding;
 	if (insn->kind)
 		take_vex_fields(insn, code_bits);
 }
 
-static void address16(struct cursor *c, uint8_t modrm, struct x86_insn *insn)
+static void address16(struct cursor *cursor, uint8_t modrm, struct x86_insn *insn)
 {
 	static const uint8_t bases[8] = { 3, 3, 5, 5, 6, 7, 5, 3 };
 	static const uint8_t indexes[8] = { 6, 7, 6, 7, X86_NO_REGISTER, X86_NO_REGISTER,
@@ -205,20 +219,20 @@ static void address16(struct cursor *c, uint8_t modrm, struct x86_insn *insn)
 	if (insn->mod == 0 && rm == 6) {
 		insn->base = X86_NO_REGISTER;
 		insn->segment = X86_DS;
-		insn->disp = (int16_t)next_le(c, 2);
+		insn->disp = (int16_t)next_le(cursor, 2);
 	} else if (insn->mod) {
-		insn->disp = (int32_t)sign_extend(next_le(c, insn->mod), insn->mod);
+		insn->disp = (int32_t)sign_extend(next_le(cursor, insn->mod), insn->mod);
 	}
 }
 
-static void address32(struct cursor *c, uint8_t modrm, uint8_t rex, unsigned code_bits,
+static void address32(struct cursor *cursor, uint8_t modrm, uint8_t rex, unsigned code_bits,
 		      struct x86_insn *insn)
 {
 	unsigned rm = modrm & 7;
 
 	insn->base = (uint8_t)(rm | (rex & 1) << 3);
 	if (rm == 4) {
-		uint8_t sib = next(c);
+		uint8_t sib = next(cursor);
 
 		insn->scale_log2 = sib >> 6;
 		insn->index = (uint8_t)((sib >> 3 & 7) | (rex & 2) << 2);
@@ -233,51 +247,51 @@ static void address32(struct cursor *c, uint8_t modrm, uint8_t rex, unsigned cod
 	}
 	insn->segment = insn->base == 4 || insn->base == 5 ? X86_SS : X86_DS;
 	if (insn->mod == 1)
-		insn->disp = (int8_t)next(c);
+		insn->disp = (int8_t)next(cursor);
 	else if (insn->mod == 2 || rm == 5)
 		if (insn->mod != 1)
-			insn->disp = (int32_t)next_le(c, 4);
+			insn->disp = (int32_t)next_le(cursor, 4);
 }
 
-static void take_far_pointer(struct cursor *c, struct x86_insn *insn, unsigned z)
+static void take_far_pointer(struct cursor *cursor, struct x86_insn *insn, unsigned bytes)
 {
-	insn->imm = next_le(c, z);
-	insn->disp = (int32_t)next_le(c, 2); /* the selector */
-	insn->imm_bytes = (uint8_t)(z + 2);
+	insn->imm = next_le(cursor, bytes);
+	insn->disp = (int32_t)next_le(cursor, 2); /* the selector */
+	insn->imm_bytes = (uint8_t)(bytes + 2);
 }
 
-static void take_immediate(struct cursor *c, unsigned code_bits, struct x86_insn *insn)
+static void take_immediate(struct cursor *cursor, unsigned code_bits, struct x86_insn *insn)
 {
-	unsigned z = insn->operand_bytes == 2 ? 2 : 4;
+	unsigned bytes = insn->operand_bytes == 2 ? 2 : 4;
 
 	switch (insn->encoding.immediate) {
 	case X86_IMM_8: case X86_IMM_REL8: insn->imm_bytes = 1; break;
 	case X86_IMM_16: insn->imm_bytes = 2; break;
-	case X86_IMM_Z: insn->imm_bytes = (uint8_t)z; break;
+	case X86_IMM_Z: insn->imm_bytes = (uint8_t)bytes; break;
 	case X86_IMM_V: insn->imm_bytes = insn->operand_bytes; break;
-	case X86_IMM_RELZ: insn->imm_bytes = code_bits == 64 ? 4 : (uint8_t)z; break;
+	case X86_IMM_RELZ: insn->imm_bytes = code_bits == 64 ? 4 : (uint8_t)bytes; break;
 	case X86_IMM_MOFFS: insn->imm_bytes = insn->address_bytes; break;
-	case X86_IMM_FAR: take_far_pointer(c, insn, z); return;
+	case X86_IMM_FAR: take_far_pointer(cursor, insn, bytes); return;
 	case X86_IMM_16_8:
-		insn->imm = next_le(c, 2);
-		insn->imm2 = next(c);
+		insn->imm = next_le(cursor, 2);
+		insn->imm2 = next(cursor);
 		insn->imm_bytes = 3;
 		return;
 	default: return;
 	}
-	insn->imm = next_le(c, insn->imm_bytes);
+	insn->imm = next_le(cursor, insn->imm_bytes);
 	if (insn->encoding.immediate != X86_IMM_MOFFS && insn->encoding.immediate != X86_IMM_16)
 		insn->imm = (uint64_t)sign_extend(insn->imm, insn->imm_bytes);
 	if (insn->encoding.attributes & X86_ENC_IS4 && code_bits != 64)
 		insn->imm &= 0x7f; /* there are eight registers */
 }
 
-static void set_sizes(struct x86_insn *insn, const struct prefixes *p, unsigned code_bits)
+static void set_sizes(struct x86_insn *insn, const struct prefixes *prefixes, unsigned code_bits)
 {
 	if (code_bits == 64)
-		insn->address_bytes = p->address ? 4 : 8;
+		insn->address_bytes = prefixes->address ? 4 : 8;
 	else
-		insn->address_bytes = (code_bits == 32) != p->address ? 4 : 2;
+		insn->address_bytes = (code_bits == 32) != prefixes->address ? 4 : 2;
 	if (insn->rex_w)
 		insn->operand_bytes = 8;
 	else if (!insn->kind && (code_bits == 16) != insn->prefix66)
@@ -295,9 +309,10 @@ static uint8_t memory_bytes(const struct x86_insn *insn)
 
 int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struct x86_insn *insn)
 {
-	struct cursor c = { bytes, available < X86_INSN_MAX_BYTES ? available : X86_INSN_MAX_BYTES,
-			    0, false };
-	struct prefixes p = { .segment = X86_NO_REGISTER };
+	struct cursor cursor = { bytes,
+				 available < X86_INSN_MAX_BYTES ? available : X86_INSN_MAX_BYTES, 0,
+				 false };
+	struct prefixes prefixes = { .segment = X86_NO_REGISTER };
 	uint8_t b;
 	uint8_t modrm = 0;
 
@@ -305,66 +320,66 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	*insn = (struct x86_insn){ 0 };
 	insn->index = insn->base = X86_NO_REGISTER;
 	insn->segment = X86_DS;
-	b = take_prefixes(&c, code_bits, insn, &p);
-	if ((b == 0xc4 || b == 0xc5) && !c.short_of_bytes &&
-	    (code_bits == 64 || (c.at < c.available && bytes[c.at] >= 0xc0))) {
-		if (insn->lock || insn->rep || insn->repne || insn->prefix66 || p.rex)
+	b = take_prefixes(&cursor, code_bits, insn, &prefixes);
+	if ((b == 0xc4 || b == 0xc5) && !cursor.short_of_bytes &&
+	    (code_bits == 64 || (cursor.at < cursor.available && bytes[cursor.at] >= 0xc0))) {
+		if (insn->lock || insn->rep || insn->repne || insn->prefix66 || prefixes.rex)
 			return -EINVAL;
-		take_vex(&c, b, code_bits, insn, &p);
+		take_vex(&cursor, b, code_bits, insn, &prefixes);
 		if (insn->map > 3 || insn->map == 0)
-			return c.short_of_bytes ? -EAGAIN : -EINVAL;
+			return cursor.short_of_bytes ? -EAGAIN : -EINVAL;
 	} else {
 		if (b == 0xc4 || b == 0xc5)
-			if (c.at >= c.available)
-				c.short_of_bytes = true;
-		take_opcode(&c, b, insn);
+			if (cursor.at >= cursor.available)
+				cursor.short_of_bytes = true;
+		take_opcode(&cursor, b, insn);
 	}
-	insn->rex = p.rex && !insn->kind;
-	insn->rex_w = p.rex & 8;
-	set_sizes(insn, &p, code_bits);
-	if (c.at < c.available)
-		modrm = bytes[c.at];
+	insn->rex = prefixes.rex && !insn->kind;
+	insn->rex_w = prefixes.rex & 8;
+	set_sizes(insn, &prefixes, code_bits);
+	if (cursor.at < cursor.available)
+		modrm = bytes[cursor.at];
 	find_encoding(insn, code_bits, modrm);
 	if (insn->encoding.attributes & X86_ENC_MODRM ||
 	    !(insn->encoding.attributes & X86_ENC_VALID)) {
-		if (c.at >= c.available)
-			c.short_of_bytes = true;
+		if (cursor.at >= cursor.available)
+			cursor.short_of_bytes = true;
 	}
-	if (c.short_of_bytes)
+	if (cursor.short_of_bytes)
 		return available < X86_INSN_MAX_BYTES ? -EAGAIN : -E2BIG;
 	if (!(insn->encoding.attributes & X86_ENC_VALID))
 		return -EINVAL;
 	if (insn->encoding.attributes & X86_ENC_MODRM) {
-		next(&c);
+		next(&cursor);
 		insn->has_modrm = true;
 		insn->mod = modrm >> 6;
 		insn->reg = (uint8_t)((modrm >> 3 & 7) | (insn->encoding.attributes & X86_ENC_GROUP
 								  ? 0
-								  : (p.rex & 4) << 1));
-		insn->rm = (uint8_t)((modrm & 7) | (p.rex & 1) << 3);
+								  : (prefixes.rex & 4) << 1));
+		insn->rm = (uint8_t)((modrm & 7) | (prefixes.rex & 1) << 3);
 		if (insn->map == 1 && insn->opcode >= 0x20 && insn->opcode <= 0x23)
 			insn->mod = 3; /* MOV CR/DR ignore mod */
 		if (insn->mod != 3) {
 			if (insn->address_bytes == 2)
-				address16(&c, modrm, insn);
+				address16(&cursor, modrm, insn);
 			else
-				address32(&c, modrm, p.rex, code_bits, insn);
+				address32(&cursor, modrm, prefixes.rex, code_bits, insn);
 		}
 	} else {
-		insn->rm = (uint8_t)((insn->opcode & 7) | (p.rex & 1) << 3);
+		insn->rm = (uint8_t)((insn->opcode & 7) | (prefixes.rex & 1) << 3);
 		if (insn->encoding.class == X86_CLASS_PAUSE && insn->rm)
 			insn->encoding.class =
 				X86_CLASS_DATA; /* XCHG R8, RAX: F3 says nothing there */
 	}
-	if (p.segment != X86_NO_REGISTER) {
-		insn->segment = p.segment;
+	if (prefixes.segment != X86_NO_REGISTER) {
+		insn->segment = prefixes.segment;
 		insn->segment_override = true;
 	}
-	take_immediate(&c, code_bits, insn);
-	if (c.short_of_bytes)
+	take_immediate(&cursor, code_bits, insn);
+	if (cursor.short_of_bytes)
 		return available < X86_INSN_MAX_BYTES ? -EAGAIN : -E2BIG;
 	insn->mem_bytes = memory_bytes(insn);
-	insn->length = (uint8_t)c.at;
+	insn->length = (uint8_t)cursor.at;
 	if (insn->lock &&
 	    !(insn->encoding.attributes & X86_ENC_LOCKABLE && x86_insn_has_memory(insn)))
 		return -EINVAL;
@@ -373,13 +388,13 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 
 uint8_t x86_flags_kept(const struct x86_insn *insn)
 {
-	const struct x86_encoding *e = &insn->encoding;
+	const struct x86_encoding *encoding = &insn->encoding;
 	unsigned count;
 
-	if (!(e->attributes & X86_ENC_COUNTED))
-		return e->flags_kept;
-	count = insn->imm & (insn->rex_w && !(e->attributes & X86_ENC_RM8) ? 63 : 31);
+	if (!(encoding->attributes & X86_ENC_COUNTED))
+		return encoding->flags_kept;
+	count = insn->imm & (insn->rex_w && !(encoding->attributes & X86_ENC_RM8) ? 63 : 31);
 	if (!count)
-		return e->flags_written;
-	return count == 1 ? e->flags_kept & (uint8_t)~X86_OF : e->flags_kept;
+		return encoding->flags_written;
+	return count == 1 ? encoding->flags_kept & (uint8_t)~X86_OF : encoding->flags_kept;
 }

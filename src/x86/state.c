@@ -8,77 +8,81 @@
 
 static bool is_canonical(uint64_t gva) { return (uint64_t)((int64_t)(gva << 16) >> 16) == gva; }
 
-static void segment_archive(struct archive *a, struct x86_segment_state *s)
+static void segment_archive(struct archive *archive, struct x86_segment_state *state)
 {
-	archive_u16(a, &s->selector);
-	archive_u16(a, &s->attributes);
-	archive_u32(a, &s->limit);
-	archive_u64(a, &s->base);
+	archive_u16(archive, &state->selector);
+	archive_u16(archive, &state->attributes);
+	archive_u32(archive, &state->limit);
+	archive_u64(archive, &state->base);
 }
 
-static void table_archive(struct archive *a, struct x86_table *t)
+static void table_archive(struct archive *archive, struct x86_table *table)
 {
-	archive_u64(a, &t->base);
-	archive_u16(a, &t->limit);
+	archive_u64(archive, &table->base);
+	archive_u16(archive, &table->limit);
 }
 
-static void control_archive(struct archive *a, struct x86_state *s)
+static void control_archive(struct archive *archive, struct x86_state *state)
 {
-	uint64_t *const registers[] = { &s->cr0, &s->cr2,  &s->cr3, &s->cr4,
-					&s->cr8, &s->efer, &s->xcr0 };
+	uint64_t *const registers[] = { &state->cr0, &state->cr2,  &state->cr3, &state->cr4,
+					&state->cr8, &state->efer, &state->xcr0 };
 
 	for (unsigned n = 0; n < sizeof(registers) / sizeof(registers[0]); n++)
-		archive_u64(a, registers[n]);
-	archive_u64s(a, s->dr, 8);
-	archive_check(a, !(s->cr0 >> 32) && (!(s->cr0 & CR0_PG) || s->cr0 & CR0_PE) &&
-				 !(s->cr3 >> X86_PHYSICAL_BITS));
-	archive_check(a, !(s->cr4 & ~(uint64_t)X86_CR4_KNOWN) && s->cr8 < 16);
-	archive_check(a, !(s->efer & ~(uint64_t)X86_EFER_KNOWN) &&
-				 (!(s->efer & EFER_LMA) || (s->cr0 & CR0_PG && s->cr4 & CR4_PAE)));
-	archive_check(a, s->xcr0 & 1 && !(s->xcr0 & ~7ull) && (s->xcr0 & 6) != 4);
-	archive_check(a, !(s->dr[6] >> 32) && !(s->dr[7] >> 32));
+		archive_u64(archive, registers[n]);
+	archive_u64s(archive, state->dr, 8);
+	archive_check(archive, !(state->cr0 >> 32) &&
+				       (!(state->cr0 & CR0_PG) || state->cr0 & CR0_PE) &&
+				       !(state->cr3 >> X86_PHYSICAL_BITS));
+	archive_check(archive, !(state->cr4 & ~(uint64_t)X86_CR4_KNOWN) && state->cr8 < 16);
+	archive_check(archive, !(state->efer & ~(uint64_t)X86_EFER_KNOWN) &&
+				       (!(state->efer & EFER_LMA) ||
+					(state->cr0 & CR0_PG && state->cr4 & CR4_PAE)));
+	archive_check(archive, state->xcr0 & 1 && !(state->xcr0 & ~7ull) && (state->xcr0 & 6) != 4);
+	archive_check(archive, !(state->dr[6] >> 32) && !(state->dr[7] >> 32));
 }
 
-static void msr_archive(struct archive *a, struct x86_state *s)
+static void msr_archive(struct archive *archive, struct x86_state *state)
 {
-	uint64_t *const registers[] = { &s->star,         &s->lstar,          &s->cstar,
-					&s->sfmask,       &s->kernel_gs_base, &s->pat,
-					&s->tsc_aux,      &s->tsc_offset,     &s->sysenter_cs,
-					&s->sysenter_esp, &s->sysenter_eip };
+	uint64_t *const registers[] = { &state->star,           &state->lstar,
+					&state->cstar,          &state->sfmask,
+					&state->kernel_gs_base, &state->pat,
+					&state->tsc_aux,        &state->tsc_offset,
+					&state->sysenter_cs,    &state->sysenter_esp,
+					&state->sysenter_eip };
 
 	for (unsigned n = 0; n < sizeof(registers) / sizeof(registers[0]); n++)
-		archive_u64(a, registers[n]);
-	archive_check(a, is_canonical(s->lstar) && is_canonical(s->cstar) &&
-				 is_canonical(s->kernel_gs_base));
+		archive_u64(archive, registers[n]);
+	archive_check(archive, is_canonical(state->lstar) && is_canonical(state->cstar) &&
+				       is_canonical(state->kernel_gs_base));
 }
 
-void x86_state_archive_2(struct archive *a, struct x86_state *s)
+void x86_state_archive_2(struct archive *archive, struct x86_state *state)
 {
-	archive_u64(a, &s->tsc_adjust);
-	archive_u64s(a, s->pae_root, X86_PAE_ROOTS);
+	archive_u64(archive, &state->tsc_adjust);
+	archive_u64s(archive, state->pae_root, X86_PAE_ROOTS);
 }
 
-void x86_state_archive(struct archive *a, struct x86_state *s)
+void x86_state_archive(struct archive *archive, struct x86_state *state)
 {
-	uint8_t interrupt_flag = s->rflags & FLAG_IF ? 1 : 0; /* twice in the format */
+	uint8_t interrupt_flag = state->rflags & FLAG_IF ? 1 : 0; /* twice in the format */
 
-	archive_u64s(a, s->gpr, 16);
-	archive_u64(a, &s->rip);
-	archive_u64(a, &s->rflags);
-	archive_u8(a, &interrupt_flag);
-	archive_u8(a, &s->interrupt_shadow);
-	archive_u8(a, &s->cpl);
+	archive_u64s(archive, state->gpr, 16);
+	archive_u64(archive, &state->rip);
+	archive_u64(archive, &state->rflags);
+	archive_u8(archive, &interrupt_flag);
+	archive_u8(archive, &state->interrupt_shadow);
+	archive_u8(archive, &state->cpl);
 	for (int n = 0; n < X86_SEGMENTS; n++)
-		segment_archive(a, &s->segment[n]);
-	segment_archive(a, &s->ldtr);
-	segment_archive(a, &s->tr);
-	table_archive(a, &s->gdtr);
-	table_archive(a, &s->idtr);
-	control_archive(a, s);
-	msr_archive(a, s);
-	archive_check(a, interrupt_flag == (s->rflags & FLAG_IF ? 1 : 0) &&
-				 s->interrupt_shadow <= X86_SHADOW_MOV_SS && s->cpl <= 3 &&
-				 (s->cpl == 0 || s->cr0 & CR0_PE));
-	archive_check(a, is_canonical(s->segment[X86_FS].base) &&
-				 is_canonical(s->segment[X86_GS].base));
+		segment_archive(archive, &state->segment[n]);
+	segment_archive(archive, &state->ldtr);
+	segment_archive(archive, &state->tr);
+	table_archive(archive, &state->gdtr);
+	table_archive(archive, &state->idtr);
+	control_archive(archive, state);
+	msr_archive(archive, state);
+	archive_check(archive, interrupt_flag == (state->rflags & FLAG_IF ? 1 : 0) &&
+				       state->interrupt_shadow <= X86_SHADOW_MOV_SS &&
+				       state->cpl <= 3 && (state->cpl == 0 || state->cr0 & CR0_PE));
+	archive_check(archive, is_canonical(state->segment[X86_FS].base) &&
+				       is_canonical(state->segment[X86_GS].base));
 }

@@ -8,33 +8,33 @@
 static int by_zlib(int window_bits, const uint8_t *packed, size_t packed_bytes, uint8_t *to,
 		   size_t bytes)
 {
-	z_stream z = { .next_in = (Bytef *)(uintptr_t)packed,
-		       .avail_in = (uInt)packed_bytes,
-		       .next_out = to,
-		       .avail_out = (uInt)bytes };
+	z_stream stream = { .next_in = (Bytef *)(uintptr_t)packed,
+			    .avail_in = (uInt)packed_bytes,
+			    .next_out = to,
+			    .avail_out = (uInt)bytes };
 
-	if (inflateInit2(&z, window_bits) != Z_OK)
+	if (inflateInit2(&stream, window_bits) != Z_OK)
 		return -ENOMEM;
-	inflate(&z, Z_FINISH); /* the room may end before the data does */
-	inflateEnd(&z);
-	return z.avail_out ? -EBADMSG : 0;
+	inflate(&stream, Z_FINISH); /* the room may end before the data does */
+	inflateEnd(&stream);
+	return stream.avail_out ? -EBADMSG : 0;
 }
 
 static int by_zstd(const uint8_t *packed, size_t packed_bytes, uint8_t *to, size_t bytes)
 {
-	ZSTD_DStream *z = ZSTD_createDStream();
+	ZSTD_DStream *stream = ZSTD_createDStream();
 	ZSTD_inBuffer in = { packed, packed_bytes, 0 };
 	ZSTD_outBuffer out = { to, bytes, 0 };
 	size_t before;
 	size_t left = 1;
 
-	if (!z)
+	if (!stream)
 		return -ENOMEM;
 	do {
 		before = in.pos + out.pos;
-		left = ZSTD_decompressStream(z, &out, &in);
+		left = ZSTD_decompressStream(stream, &out, &in);
 	} while (!ZSTD_isError(left) && left && out.pos < bytes && in.pos + out.pos > before);
-	ZSTD_freeDStream(z);
+	ZSTD_freeDStream(stream);
 	return ZSTD_isError(left) || out.pos < bytes ? -EBADMSG : 0;
 }
 

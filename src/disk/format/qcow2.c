@@ -61,46 +61,46 @@ struct qcow2 {
 enum kind { SILENT, ZERO, DATA, COMPRESSED };
 struct run { enum kind kind; uint64_t bytes, at; uint32_t packed_bytes; }; /* at: in the file */
 
-static struct qcow2 *qcow2_of(const struct disk *d) { return d->format; }
+static struct qcow2 *qcow2_of(const struct disk *disk) { return disk->format; }
 
 /* ---- where data is ---- */
 
-static int has_bytes(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
+static int has_bytes(const struct qcow2 *qcow2, uint64_t offset, uint64_t bytes)
 {
-	return offset > q->file_bytes || bytes > q->file_bytes - offset ? -ENODATA : 0;
+	return offset > qcow2->file_bytes || bytes > qcow2->file_bytes - offset ? -ENODATA : 0;
 }
 
 /* Held: lock. NULL: it cannot be read, or with -ENODATA is not all there. */
-static const uint64_t *table_at(struct disk *d, uint64_t offset, int *ret_error)
+static const uint64_t *table_at(struct disk *disk, uint64_t offset, int *ret_error)
 {
-	struct qcow2 *q = qcow2_of(d);
-	struct cached *oldest = &q->cache[0];
+	struct qcow2 *qcow2 = qcow2_of(disk);
+	struct cached *oldest = &qcow2->cache[0];
 
 	for (unsigned n = 0; n < CACHED; n++) {
-		if (q->cache[n].entries && q->cache[n].offset == offset) {
-			q->cache[n].used = ++q->ticks;
-			return q->cache[n].entries;
+		if (qcow2->cache[n].entries && qcow2->cache[n].offset == offset) {
+			qcow2->cache[n].used = ++qcow2->ticks;
+			return qcow2->cache[n].entries;
 		}
-		if (q->cache[n].used < oldest->used)
-			oldest = &q->cache[n];
+		if (qcow2->cache[n].used < oldest->used)
+			oldest = &qcow2->cache[n];
 	}
 	if (!oldest->entries)
-		oldest->entries = malloc(q->cluster_bytes);
+		oldest->entries = malloc(qcow2->cluster_bytes);
 	oldest->offset = UINT64_MAX;
-	*ret_error = oldest->entries ? has_bytes(q, offset, q->cluster_bytes) : -ENOMEM;
+	*ret_error = oldest->entries ? has_bytes(qcow2, offset, qcow2->cluster_bytes) : -ENOMEM;
 	if (!*ret_error)
-		*ret_error = file_read(&d->file, offset, oldest->entries, q->cluster_bytes);
+		*ret_error = file_read(&disk->file, offset, oldest->entries, qcow2->cluster_bytes);
 	if (*ret_error)
 		return NULL;
 	oldest->offset = offset;
-	oldest->used = ++q->ticks;
+	oldest->used = ++qcow2->ticks;
 	return oldest->entries;
 }
 
-static void find_subclusters(const struct qcow2 *q, uint64_t in_cluster, uint64_t bitmap,
+static void find_subclusters(const struct qcow2 *qcow2, uint64_t in_cluster, uint64_t bitmap,
 			     struct run *ret)
 {
-	uint32_t bytes = q->cluster_bytes / SUBCLUSTERS;
+	uint32_t bytes = qcow2->cluster_bytes / SUBCLUSTERS;
 	uint32_t n = (uint32_t)(in_cluster / bytes);
 	uint64_t state = (bitmap >> n & 1) | (bitmap >> (n + 32) & 1) << 1;
 
@@ -114,34 +114,36 @@ static void find_subclusters(const struct qcow2 *q, uint64_t in_cluster, uint64_
 
 /* What begins at an offset: within one cluster, or as far as a table that is not there would reach.
  * */
-static int run_find(struct disk *d, uint64_t offset, uint64_t bytes, struct run *ret)
+static int run_find(struct disk *disk, uint64_t offset, uint64_t bytes, struct run *ret)
 {
-	struct qcow2 *q = qcow2_of(d);
-	uint64_t cluster = offset >> q->cluster_bits;
-	uint64_t in = offset & (q->cluster_bytes - 1);
-	uint64_t l2 = be64toh(q->l1[cluster / q->l2_entries]) & OFFSET_BITS;
+	struct qcow2 *qcow2 = qcow2_of(disk);
+	uint64_t cluster = offset >> qcow2->cluster_bits;
+	uint64_t in = offset & (qcow2->cluster_bytes - 1);
+	uint64_t l2 = be64toh(qcow2->l1[cluster / qcow2->l2_entries]) & OFFSET_BITS;
 	uint64_t entry;
 	uint64_t bitmap = 0;
 	const uint64_t *table;
 	int error = -EIO;
 
-	*ret = (struct run){ .kind = SILENT, .bytes = q->cluster_bytes - in };
-	if (l2 & (q->cluster_bytes - 1))
+	*ret = (struct run){ .kind = SILENT, .bytes = qcow2->cluster_bytes - in };
+	if (l2 & (qcow2->cluster_bytes - 1))
 		return -EBADMSG;
 	if (!l2) /* a table that is not there says nothing about all that it would cover */
-		ret->bytes += (q->l2_entries - 1 - cluster % q->l2_entries) << q->cluster_bits;
+		ret->bytes += (qcow2->l2_entries - 1 - cluster % qcow2->l2_entries)
+			      << qcow2->cluster_bits;
 	if (l2) {
-		pthread_mutex_lock(&q->lock);
-		table = table_at(d, l2, &error);
-		entry = table ? be64toh(table[cluster % q->l2_entries * q->entry_words]) : 0;
-		bitmap = table && q->entry_words == 2
-				 ? be64toh(table[cluster % q->l2_entries * 2 + 1])
+		pthread_mutex_lock(&qcow2->lock);
+		table = table_at(disk, l2, &error);
+		entry = table ? be64toh(table[cluster % qcow2->l2_entries * qcow2->entry_words])
+			      : 0;
+		bitmap = table && qcow2->entry_words == 2
+				 ? be64toh(table[cluster % qcow2->l2_entries * 2 + 1])
 				 : 0;
-		pthread_mutex_unlock(&q->lock);
+		pthread_mutex_unlock(&qcow2->lock);
 		if (!table)
 			return error;
 		if (entry & L2_COMPRESSED) {
-			unsigned bits = 62 - (q->cluster_bits - 8);
+			unsigned bits = 62 - (qcow2->cluster_bits - 8);
 
 			ret->kind = COMPRESSED;
 			ret->at = entry & ((1ull << bits) - 1);
@@ -151,92 +153,93 @@ static int run_find(struct disk *d, uint64_t offset, uint64_t bytes, struct run 
 		} else {
 			ret->at = (entry & OFFSET_BITS) + in;
 			ret->kind = entry & OFFSET_BITS ? DATA : SILENT;
-			if (q->entry_words == 1 && entry & 1)
+			if (qcow2->entry_words == 1 && entry & 1)
 				ret->kind = ZERO;
-			if (q->entry_words == 2)
-				find_subclusters(q, in, bitmap, ret);
-			if ((entry & OFFSET_BITS & (q->cluster_bytes - 1)) ||
+			if (qcow2->entry_words == 2)
+				find_subclusters(qcow2, in, bitmap, ret);
+			if ((entry & OFFSET_BITS & (qcow2->cluster_bytes - 1)) ||
 			    (ret->kind == DATA && !(entry & OFFSET_BITS)))
 				return -EBADMSG;
 		}
 	}
 	if (ret->bytes > bytes)
 		ret->bytes = bytes;
-	if (ret->kind == COMPRESSED && ret->at < q->file_bytes &&
-	    ret->packed_bytes > q->file_bytes - ret->at)
+	if (ret->kind == COMPRESSED && ret->at < qcow2->file_bytes &&
+	    ret->packed_bytes > qcow2->file_bytes - ret->at)
 		/* counted in sectors: the last one may be cut */
-		ret->packed_bytes = (uint32_t)(q->file_bytes - ret->at);
+		ret->packed_bytes = (uint32_t)(qcow2->file_bytes - ret->at);
 	if (ret->kind == COMPRESSED)
-		return has_bytes(q, ret->at, 1);
-	return ret->kind == DATA ? has_bytes(q, ret->at, ret->bytes) : 0;
+		return has_bytes(qcow2, ret->at, 1);
+	return ret->kind == DATA ? has_bytes(qcow2, ret->at, ret->bytes) : 0;
 }
 
 /* ---- reading ---- */
 
 /* A whole cluster, as it is unpacked. */
-static int read_compressed(struct disk *d, const struct run *r, uint64_t in_cluster,
+static int read_compressed(struct disk *disk, const struct run *run, uint64_t in_cluster,
 			   const struct disk_buffer *buffer)
 {
-	struct qcow2 *q = qcow2_of(d);
-	uint8_t *packed = malloc(r->packed_bytes);
-	uint8_t *cluster = malloc(q->cluster_bytes);
-	int error =
-		packed && cluster ? file_read(&d->file, r->at, packed, r->packed_bytes) : -ENOMEM;
+	struct qcow2 *qcow2 = qcow2_of(disk);
+	uint8_t *packed = malloc(run->packed_bytes);
+	uint8_t *cluster = malloc(qcow2->cluster_bytes);
+	int error = packed && cluster ? file_read(&disk->file, run->at, packed, run->packed_bytes)
+				      : -ENOMEM;
 
 	if (!error)
-		error = inflate_bytes(q->compression, packed, r->packed_bytes, cluster,
-				      q->cluster_bytes);
+		error = inflate_bytes(qcow2->compression, packed, run->packed_bytes, cluster,
+				      qcow2->cluster_bytes);
 	if (!error)
-		buffer_fill(buffer, cluster + in_cluster, r->bytes);
+		buffer_fill(buffer, cluster + in_cluster, run->bytes);
 	free(packed);
 	free(cluster);
 	return error;
 }
 
-static struct disk_range range_of(const struct disk *d, const struct run *r)
+static struct disk_range range_of(const struct disk *disk, const struct run *run)
 {
-	struct disk_range range = { .kind = DISK_RANGE_PRESENT, .bytes = r->bytes };
+	struct disk_range range = { .kind = DISK_RANGE_PRESENT, .bytes = run->bytes };
 
-	if (r->kind == ZERO || (r->kind == SILENT && !d->is_child))
+	if (run->kind == ZERO || (run->kind == SILENT && !disk->is_child))
 		range.kind = DISK_RANGE_ZERO;
-	else if (r->kind == SILENT)
+	else if (run->kind == SILENT)
 		range.kind = DISK_RANGE_ABSENT;
 	return range;
 }
 
-static int qcow2_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer,
+static int qcow2_read(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer,
 		      uint64_t bytes, struct disk_range *ret)
 {
-	struct run r;
-	int error = run_find(d, offset, bytes, &r);
+	struct run run;
+	int error = run_find(disk, offset, bytes, &run);
 
 	if (error)
 		return error;
-	*ret = range_of(d, &r);
-	if (r.kind == DATA)
-		return buffer_read(buffer, &d->file, r.at, r.bytes);
-	if (r.kind == COMPRESSED)
-		return read_compressed(d, &r, offset & (qcow2_of(d)->cluster_bytes - 1), buffer);
+	*ret = range_of(disk, &run);
+	if (run.kind == DATA)
+		return buffer_read(buffer, &disk->file, run.at, run.bytes);
+	if (run.kind == COMPRESSED)
+		return read_compressed(disk, &run, offset & (qcow2_of(disk)->cluster_bytes - 1),
+				       buffer);
 	return 0;
 }
 
-static int qcow2_range(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
+static int qcow2_range(struct disk *disk, uint64_t offset, uint64_t bytes, struct disk_range *ret)
 {
-	struct run r;
-	int error = run_find(d, offset, bytes, &r);
+	struct run run;
+	int error = run_find(disk, offset, bytes, &run);
 
 	if (!error)
-		*ret = range_of(d, &r);
+		*ret = range_of(disk, &run);
 	return error;
 }
 
-static int qcow2_check(struct disk *d, void (*report)(void *, const char *), void *context)
+static int qcow2_check(struct disk *disk, void (*report)(void *, const char *), void *context)
 {
-	struct run r;
+	struct run run;
 	char line[160];
 
-	for (uint64_t at = 0; at < d->size_bytes; at += r.bytes) {
-		int error = run_find(d, at, d->size_bytes - at, &r);
+	for (uint64_t at = 0; at < disk->size_bytes; at += run.bytes) {
+		int error = run_find(disk, at, disk->size_bytes - at, &run);
 
 		if (!error)
 			continue;
@@ -247,29 +250,29 @@ static int qcow2_check(struct disk *d, void (*report)(void *, const char *), voi
 	return 0;
 }
 
-static void qcow2_info(const struct disk *d, struct disk_info *ret)
+static void qcow2_info(const struct disk *disk, struct disk_info *ret)
 {
 	*ret = (struct disk_info){ .format = DISK_QCOW2,
-				   .size_bytes = d->size_bytes,
+				   .size_bytes = disk->size_bytes,
 				   .logical_sector_bytes = SECTOR,
 				   .physical_sector_bytes = PHYSICAL_SECTOR_BYTES,
-				   .block_bytes = qcow2_of(d)->cluster_bytes,
-				   .has_parent = d->is_child,
-				   .is_linked = d->parent };
+				   .block_bytes = qcow2_of(disk)->cluster_bytes,
+				   .has_parent = disk->is_child,
+				   .is_linked = disk->parent };
 }
 
-static void qcow2_release(struct qcow2 *q)
+static void qcow2_release(struct qcow2 *qcow2)
 {
 	for (unsigned n = 0; n < CACHED; n++)
-		free(q->cache[n].entries);
-	free(q->l1);
-	pthread_mutex_destroy(&q->lock);
-	free(q);
+		free(qcow2->cache[n].entries);
+	free(qcow2->l1);
+	pthread_mutex_destroy(&qcow2->lock);
+	free(qcow2);
 }
 
-static int qcow2_close(struct disk *d)
+static int qcow2_close(struct disk *disk)
 {
-	qcow2_release(qcow2_of(d));
+	qcow2_release(qcow2_of(disk));
 	return 0;
 }
 
@@ -283,73 +286,72 @@ static const struct disk_driver driver = {
 
 /* ---- opening ---- */
 
-static int check_head(struct disk *d, struct head *h, struct disk_error *error)
+static int check_head(struct disk *disk, struct head *head, struct disk_error *error)
 {
-	struct qcow2 *q = qcow2_of(d);
-	uint32_t version = be32toh(h->version);
+	struct qcow2 *qcow2 = qcow2_of(disk);
+	uint32_t version = be32toh(head->version);
 
-	if (be32toh(h->magic) != 0x514649fb)
-		return disk_fail(error, -EBADMSG, d->path, "not a qcow2 file");
+	if (be32toh(head->magic) != 0x514649fb)
+		return disk_fail(error, -EBADMSG, disk->path, "not a qcow2 file");
 	if (version != 2 && version != 3)
-		return disk_fail(error, -ENOTSUP, d->path, "qcow2 version %u", version);
+		return disk_fail(error, -ENOTSUP, disk->path, "qcow2 version %u", version);
 	if (version == 2)
-		h->incompatible = h->compression = 0;
-	q->cluster_bits = be32toh(h->cluster_bits);
-	d->size_bytes = be64toh(h->size_bytes);
-	if (q->cluster_bits < 9 || q->cluster_bits > 21 || !d->size_bytes ||
-	    d->size_bytes > MAX_BYTES)
-		return disk_fail(error, -EBADMSG, d->path,
+		head->incompatible = head->compression = 0;
+	qcow2->cluster_bits = be32toh(head->cluster_bits);
+	disk->size_bytes = be64toh(head->size_bytes);
+	if (qcow2->cluster_bits < 9 || qcow2->cluster_bits > 21 || !disk->size_bytes ||
+	    disk->size_bytes > MAX_BYTES)
+		return disk_fail(error, -EBADMSG, disk->path,
 				 "its cluster size or its size is not possible");
-	d->size_bytes = d->size_bytes / SECTOR * SECTOR;
-	h->incompatible = be64toh(h->incompatible);
-	if (h->incompatible & FEATURE_CORRUPT)
-		return disk_fail(error, -EBADMSG, d->path, "is marked as corrupt");
-	if (be32toh(h->crypt) || h->incompatible & (FEATURE_EXTERNAL | ~(uint64_t)FEATURES))
-		return disk_fail(
-			error, -ENOTSUP, d->path,
-			"is encrypted, has an external data file, "
-			"or needs a feature that is not known here");
-	if (h->incompatible & FEATURE_COMPRESSION && h->compression > 1)
-		return disk_fail(error, -ENOTSUP, d->path, "compression %u", h->compression);
-	q->compression = h->incompatible & FEATURE_COMPRESSION && h->compression == 1
-				 ? COMPRESSION_ZSTD
-				 : COMPRESSION_DEFLATE;
-	q->entry_words = h->incompatible & FEATURE_SUBCLUSTERS ? 2 : 1;
-	if (q->entry_words == 2 && q->cluster_bits < 14)
-		return disk_fail(error, -EBADMSG, d->path,
+	disk->size_bytes = disk->size_bytes / SECTOR * SECTOR;
+	head->incompatible = be64toh(head->incompatible);
+	if (head->incompatible & FEATURE_CORRUPT)
+		return disk_fail(error, -EBADMSG, disk->path, "is marked as corrupt");
+	if (be32toh(head->crypt) || head->incompatible & (FEATURE_EXTERNAL | ~(uint64_t)FEATURES))
+		return disk_fail(error, -ENOTSUP, disk->path,
+				 "is encrypted, has an external data file, "
+				 "or needs a feature that is not known here");
+	if (head->incompatible & FEATURE_COMPRESSION && head->compression > 1)
+		return disk_fail(error, -ENOTSUP, disk->path, "compression %u", head->compression);
+	qcow2->compression = head->incompatible & FEATURE_COMPRESSION && head->compression == 1
+				     ? COMPRESSION_ZSTD
+				     : COMPRESSION_DEFLATE;
+	qcow2->entry_words = head->incompatible & FEATURE_SUBCLUSTERS ? 2 : 1;
+	if (qcow2->entry_words == 2 && qcow2->cluster_bits < 14)
+		return disk_fail(error, -EBADMSG, disk->path,
 				 "its clusters are too small for subclusters");
-	q->cluster_bytes = 1u << q->cluster_bits;
-	q->l2_entries = q->cluster_bytes / 8 / q->entry_words;
+	qcow2->cluster_bytes = 1u << qcow2->cluster_bits;
+	qcow2->l2_entries = qcow2->cluster_bytes / 8 / qcow2->entry_words;
 	return 0;
 }
 
-static int read_l1(struct disk *d, const struct head *h, uint64_t file_bytes,
+static int read_l1(struct disk *disk, const struct head *head, uint64_t file_bytes,
 		   struct disk_error *error)
 {
-	struct qcow2 *q = qcow2_of(d);
-	uint64_t covers = q->l2_entries << q->cluster_bits;
-	uint64_t needed = (d->size_bytes + covers - 1) / covers;
-	uint64_t at = be64toh(h->l1_offset);
+	struct qcow2 *qcow2 = qcow2_of(disk);
+	uint64_t covers = qcow2->l2_entries << qcow2->cluster_bits;
+	uint64_t needed = (disk->size_bytes + covers - 1) / covers;
+	uint64_t at = be64toh(head->l1_offset);
 	int result;
 
-	if (be32toh(h->l1_entries) < needed || at % 8 || at > file_bytes ||
+	if (be32toh(head->l1_entries) < needed || at % 8 || at > file_bytes ||
 	    needed > (file_bytes - at) / 8)
-		return disk_fail(error, -EBADMSG, d->path,
+		return disk_fail(error, -EBADMSG, disk->path,
 				 "its first table is too short, or not in the file");
-	q->l1 = malloc(needed * 8);
-	result = q->l1 ? file_read(&d->file, at, q->l1, needed * 8) : -ENOMEM;
-	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
+	qcow2->l1 = malloc(needed * 8);
+	result = qcow2->l1 ? file_read(&disk->file, at, qcow2->l1, needed * 8) : -ENOMEM;
+	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;
 }
 
 /* "raw", "qcow2", "vpc", ...; empty where nothing is said. */
-static int backing_format(struct disk *d, const struct head *h, char name[32])
+static int backing_format(struct disk *disk, const struct head *head, char name[32])
 {
-	uint64_t at = be32toh(h->version) == 2 ? 72 : be32toh(h->head_bytes);
+	uint64_t at = be32toh(head->version) == 2 ? 72 : be32toh(head->head_bytes);
 	struct { uint32_t type, bytes; } e;
 
 	name[0] = 0;
-	for (unsigned n = 0; n < 64 && at < qcow2_of(d)->cluster_bytes; n++) {
-		int error = file_read(&d->file, at, &e, sizeof(e));
+	for (unsigned n = 0; n < 64 && at < qcow2_of(disk)->cluster_bytes; n++) {
+		int error = file_read(&disk->file, at, &e, sizeof(e));
 
 		if (error || !e.type)
 			return error;
@@ -357,7 +359,7 @@ static int backing_format(struct disk *d, const struct head *h, char name[32])
 			if (be32toh(e.bytes) > 31)
 				return -EBADMSG;
 			memset(name, 0, 32);
-			return file_read(&d->file, at + 8, name, be32toh(e.bytes));
+			return file_read(&disk->file, at + 8, name, be32toh(e.bytes));
 		}
 		at += 8 + ((uint64_t)be32toh(e.bytes) + 7) / 8 * 8;
 	}
@@ -373,78 +375,80 @@ static int qcow2_check_backing(struct disk *child, struct disk *backing, struct 
 	return 0;
 }
 
-static int open_backing(struct disk *d, const struct head *h, const struct disk_options *o,
-			struct disk_error *error)
+static int open_backing(struct disk *disk, const struct head *head,
+			const struct disk_options *options, struct disk_error *error)
 {
-	uint32_t bytes = be32toh(h->backing_bytes);
+	uint32_t bytes = be32toh(head->backing_bytes);
 	char name[NAME_BYTES + 1] = "";
 	char format_name[32], *child;
 	char *path = NULL;
 	struct parent_query query = { .check = qcow2_check_backing };
-	int result =
-		!bytes || bytes > NAME_BYTES
-			? -EBADMSG
-			: file_read(&d->file, be64toh(h->backing_offset) & INT64_MAX, name, bytes);
+	int result = !bytes || bytes > NAME_BYTES
+			     ? -EBADMSG
+			     : file_read(&disk->file, be64toh(head->backing_offset) & INT64_MAX,
+					 name, bytes);
 
 	if (!result)
-		result = backing_format(d, h, format_name);
+		result = backing_format(disk, head, format_name);
 	if (result)
-		return disk_fail(error, result, d->path,
+		return disk_fail(error, result, disk->path,
 				 "the name of its backing file cannot be read");
 	if (!strcmp(format_name, "vpc"))
 		strcpy(format_name, "vhd");
 	if (!format_name[0] || !disk_format_parse(format_name, &query.format))
-		return disk_fail(error, -ENOTSUP, d->path,
+		return disk_fail(error, -ENOTSUP, disk->path,
 				 "does not say a known format for its backing file");
 	if (strlen(name) != bytes || !strncmp(name, "json:", 5))
-		return disk_fail(error, -ENOTSUP, d->path, "its backing file is not a plain path");
-	child = strdup(d->path);
+		return disk_fail(error, -ENOTSUP, disk->path,
+				 "its backing file is not a plain path");
+	child = strdup(disk->path);
 	if (child && *name == '/')
 		path = strdup(name);
 	else if (child && asprintf(&path, "%s/%s", dirname(child), name) < 0)
 		path = NULL;
 	query.path[0] = path;
-	result = path ? search_parent(d, &query, o, error)
-		      : disk_fail(error, -ENOMEM, d->path, "no memory");
+	result = path ? search_parent(disk, &query, options, error)
+		      : disk_fail(error, -ENOMEM, disk->path, "no memory");
 	free(path);
 	free(child);
 	return result;
 }
 
-int qcow2_open(struct disk *d, const struct disk_options *o, struct disk_error *error)
+int qcow2_open(struct disk *disk, const struct disk_options *options, struct disk_error *error)
 {
-	struct qcow2 *q = calloc(1, sizeof(*q));
-	int64_t bytes = file_size(&d->file);
-	struct head h;
-	int result = q ? 0 : -ENOMEM;
+	struct qcow2 *qcow2 = calloc(1, sizeof(*qcow2));
+	int64_t bytes = file_size(&disk->file);
+	struct head head;
+	int result = qcow2 ? 0 : -ENOMEM;
 
 	if (!result && bytes < 0)
 		result = (int)bytes;
 	if (!result)
-		result = file_read(&d->file, 0, &h, sizeof(h));
+		result = file_read(&disk->file, 0, &head, sizeof(head));
 	if (result)
-		disk_fail(error, result, d->path, "%s", strerror(-result));
-	else if (d->write)
-		result = disk_fail(error, -ENOTSUP, d->path, "qcow2 can only be read: convert it");
+		disk_fail(error, result, disk->path, "%s", strerror(-result));
+	else if (disk->write)
+		result = disk_fail(error, -ENOTSUP, disk->path,
+				   "qcow2 can only be read: convert it");
 	if (result) {
-		free(q);
+		free(qcow2);
 		return result;
 	}
-	pthread_mutex_init(&q->lock, NULL);
-	d->format = q;
-	d->sector_bytes = SECTOR;
-	q->file_bytes = (uint64_t)bytes;
-	result = check_head(d, &h, error);
+	pthread_mutex_init(&qcow2->lock, NULL);
+	disk->format = qcow2;
+	disk->sector_bytes = SECTOR;
+	qcow2->file_bytes = (uint64_t)bytes;
+	result = check_head(disk, &head, error);
 	if (!result)
-		result = read_l1(d, &h, (uint64_t)bytes, error);
-	d->is_child = h.backing_offset != 0;
-	d->block_bytes = q->cluster_bytes;
-	if (!result && d->is_child && !o->without_parents)
-		result = open_backing(d, &h, o, error);
+		result = read_l1(disk, &head, (uint64_t)bytes, error);
+	disk->is_child = head.backing_offset != 0;
+	disk->block_bytes = qcow2->cluster_bytes;
+	if (!result && disk->is_child && !options->without_parents)
+		result = open_backing(disk, &head, options, error);
 	if (result) {
-		qcow2_release(q);
+		qcow2_release(qcow2);
 		return result;
 	}
-	d->driver = &driver;
+	disk->driver = &driver;
 	return 0;
 }

@@ -5,78 +5,79 @@
 
 enum { SECTOR_BYTES = 512 };
 
-static int raw_read(struct disk *d, uint64_t offset, const struct disk_buffer *buffer,
+static int raw_read(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer,
 		    uint64_t bytes, struct disk_range *ret)
 {
 	*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes };
-	return buffer_read(buffer, &d->file, offset, bytes);
+	return buffer_read(buffer, &disk->file, offset, bytes);
 }
 
-static int raw_write(struct disk *d, uint64_t offset, const struct disk_buffer *buffer,
+static int raw_write(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer,
 		     uint64_t bytes)
 {
-	return buffer_write(buffer, &d->file, offset, bytes);
+	return buffer_write(buffer, &disk->file, offset, bytes);
 }
 
-static int raw_zero(struct disk *d, uint64_t offset, uint64_t bytes)
+static int raw_zero(struct disk *disk, uint64_t offset, uint64_t bytes)
 {
-	return file_discard(&d->file, offset, bytes);
+	return file_discard(&disk->file, offset, bytes);
 }
-static int raw_flush(struct disk *d) { return file_flush(&d->file); }
+static int raw_flush(struct disk *disk) { return file_flush(&disk->file); }
 
-static int raw_resize(struct disk *d, uint64_t size_bytes)
+static int raw_resize(struct disk *disk, uint64_t size_bytes)
 {
-	int error = size_bytes < d->size_bytes ? -EBUSY : file_truncate(&d->file, size_bytes);
+	int error = size_bytes < disk->size_bytes ? -EBUSY : file_truncate(&disk->file, size_bytes);
 
 	if (!error)
-		d->size_bytes = size_bytes;
+		disk->size_bytes = size_bytes;
 	return error;
 }
 
-static int raw_range(struct disk *d, uint64_t offset, uint64_t bytes, struct disk_range *ret)
+static int raw_range(struct disk *disk, uint64_t offset, uint64_t bytes, struct disk_range *ret)
 {
-	(void)d;
+	(void)disk;
 	(void)offset;
 	*ret = (struct disk_range){ .kind = DISK_RANGE_PRESENT, .bytes = bytes };
 	return 0;
 }
 
-static int raw_check(struct disk *d, void (*report)(void *, const char *), void *context)
+static int raw_check(struct disk *disk, void (*report)(void *, const char *), void *context)
 {
-	(void)d;
+	(void)disk;
 	(void)report;
 	(void)context;
 	return 0;
 }
 
-static void raw_info(const struct disk *d, struct disk_info *ret)
+static void raw_info(const struct disk *disk, struct disk_info *ret)
 {
 	*ret = (struct disk_info){ .format = DISK_RAW,
-				   .size_bytes = d->size_bytes,
+				   .size_bytes = disk->size_bytes,
 				   .fixed = true,
 				   .logical_sector_bytes = SECTOR_BYTES,
 				   .physical_sector_bytes = PHYSICAL_SECTOR_BYTES };
 }
 
-static bool raw_map(struct disk *d, bool write, uint64_t offset, uint64_t bytes, uint64_t *ret_at)
+static bool raw_map(struct disk *disk, bool write, uint64_t offset, uint64_t bytes,
+		    uint64_t *ret_at)
 {
-	(void)d;
+	(void)disk;
 	(void)write;
 	(void)bytes;
 	*ret_at = offset;
 	return true;
 }
 
-static void raw_unmap(struct disk *d, bool write)
+static void raw_unmap(struct disk *disk, bool write)
 {
-	(void)d;
+	(void)disk;
 	(void)write;
 }
 
 /* disk_close() has flushed. */
-static int raw_close(struct disk *d)
+static int raw_close(struct disk *disk)
 {
-	(void)d;
+	(void)disk;
 	return 0;
 }
 
@@ -94,18 +95,18 @@ static const struct disk_driver driver = {
 	.unmap = raw_unmap,
 };
 
-int raw_open(struct disk *d, const struct disk_options *o, struct disk_error *error)
+int raw_open(struct disk *disk, const struct disk_options *options, struct disk_error *error)
 {
-	int64_t bytes = file_size(&d->file);
+	int64_t bytes = file_size(&disk->file);
 
-	(void)o;
+	(void)options;
 	if (bytes < 0)
-		return disk_fail(error, (int)bytes, d->path, "not a regular file");
+		return disk_fail(error, (int)bytes, disk->path, "not a regular file");
 	if (!bytes || bytes % SECTOR_BYTES)
-		return disk_fail(error, -EBADMSG, d->path,
+		return disk_fail(error, -EBADMSG, disk->path,
 				 "%ld bytes are no whole number of sectors", (long)bytes);
-	d->driver = &driver;
-	d->size_bytes = (uint64_t)bytes;
-	d->sector_bytes = SECTOR_BYTES;
+	disk->driver = &driver;
+	disk->size_bytes = (uint64_t)bytes;
+	disk->sector_bytes = SECTOR_BYTES;
 	return 0;
 }

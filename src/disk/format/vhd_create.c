@@ -12,7 +12,7 @@
 #include "vhd_internal.h"
 
 /* Cylinders, heads and sectors as the specification's appendix counts them. */
-static void set_geometry(struct vhd_footer *f, uint64_t size_bytes)
+static void set_geometry(struct vhd_footer *footer, uint64_t size_bytes)
 {
 	enum { HEADS_MIN = 4, CYLINDERS_MAX = 1024 };
 	uint64_t sectors = size_bytes / VHD_SECTOR;
@@ -42,36 +42,37 @@ static void set_geometry(struct vhd_footer *f, uint64_t size_bytes)
 			tracks = sectors / per_track;
 		}
 	}
-	f->geometry.cylinders = htobe16((uint16_t)(tracks / heads));
-	f->geometry.heads = (uint8_t)heads;
-	f->geometry.sectors = (uint8_t)per_track;
+	footer->geometry.cylinders = htobe16((uint16_t)(tracks / heads));
+	footer->geometry.heads = (uint8_t)heads;
+	footer->geometry.sectors = (uint8_t)per_track;
 }
 
 /* The creator is the one of Hyper-V: others take the exact size only from names that they know, and
  * else the geometry's. */
-static void make_footer(struct vhd_footer *f, uint64_t size_bytes, uint32_t type)
+static void make_footer(struct vhd_footer *footer, uint64_t size_bytes, uint32_t type)
 {
 	const struct guid id = guid_new();
 
-	*f = (struct vhd_footer){ .features = htobe32(2),
-				  .version = htobe32(0x10000),
-				  .header_offset =
-					  type == VHD_FIXED ? UINT64_MAX : htobe64(VHD_SECTOR),
-				  .seconds = htobe32((uint32_t)(time(NULL) - VHD_YEAR_2000)),
-				  .creator_version = htobe32(0xa0000),
-				  .creator_system = htobe32(0x5769326b),
-				  .original_bytes = htobe64(size_bytes),
-				  .size_bytes = htobe64(size_bytes),
-				  .type = htobe32(type) };
-	memcpy(f->cookie, "conectix", 8);
-	memcpy(f->creator, "win ", 4);
-	memcpy(f->id, id.byte, 16);
-	set_geometry(f, size_bytes);
-	f->checksum = htobe32(vhd_checksum(f, sizeof(*f), offsetof(struct vhd_footer, checksum)));
+	*footer = (struct vhd_footer){ .features = htobe32(2),
+				       .version = htobe32(0x10000),
+				       .header_offset =
+					       type == VHD_FIXED ? UINT64_MAX : htobe64(VHD_SECTOR),
+				       .seconds = htobe32((uint32_t)(time(NULL) - VHD_YEAR_2000)),
+				       .creator_version = htobe32(0xa0000),
+				       .creator_system = htobe32(0x5769326b),
+				       .original_bytes = htobe64(size_bytes),
+				       .size_bytes = htobe64(size_bytes),
+				       .type = htobe32(type) };
+	memcpy(footer->cookie, "conectix", 8);
+	memcpy(footer->creator, "win ", 4);
+	memcpy(footer->id, id.byte, 16);
+	set_geometry(footer, size_bytes);
+	footer->checksum = htobe32(
+		vhd_checksum(footer, sizeof(*footer), offsetof(struct vhd_footer, checksum)));
 }
 
 /* Both paths, absolute first. */
-static int write_locators(struct disk_file *f, struct vhd_header *h, const char *child,
+static int write_locators(struct disk_file *file, struct vhd_header *header, const char *child,
 			  struct disk *parent, uint64_t at)
 {
 	char *absolute = realpath(parent->path, NULL);
@@ -89,26 +90,26 @@ static int write_locators(struct disk_file *f, struct vhd_header *h, const char 
 				: absolute;
 	if (!below || asprintf(&relative, ".\\%s", below) < 0)
 		error = -ENOMEM;
-	for (char *c = relative; !error && *c; c++)
-		*c = *c == '/' ? '\\' : *c;
+	for (char *character = relative; !error && *character; character++)
+		*character = *character == '/' ? '\\' : *character;
 	paths[0] = absolute;
 	paths[1] = relative;
 	for (int n = 0; n < 2 && !error; n++) {
 		uint8_t text[VHD_LOCATOR_BYTES] = { 0 };
 		int bytes = parent_utf16(paths[n], text, sizeof(text), false);
 
-		h->locator[n] = (struct vhd_locator){
+		header->locator[n] = (struct vhd_locator){
 			.code = htobe32(codes[n]),
 			.space = htobe32(VHD_LOCATOR_BYTES),
 			.bytes = htobe32((uint32_t)(bytes > 0 ? bytes : 0)),
 			.offset = htobe64(at + (uint64_t)n * VHD_LOCATOR_BYTES),
 		};
 		error = bytes <= 0 ? -ENAMETOOLONG
-				   : file_write(f, at + (uint64_t)n * VHD_LOCATOR_BYTES, text,
+				   : file_write(file, at + (uint64_t)n * VHD_LOCATOR_BYTES, text,
 						sizeof(text));
 	}
-	if (!error &&
-	    parent_utf16(basename(absolute), h->parent_name, sizeof(h->parent_name) - 2, true) <= 0)
+	if (!error && parent_utf16(basename(absolute), header->parent_name,
+				   sizeof(header->parent_name) - 2, true) <= 0)
 		error = -ENAMETOOLONG;
 	free(absolute);
 	free(relative);
@@ -117,44 +118,45 @@ static int write_locators(struct disk_file *f, struct vhd_header *h, const char 
 	return error;
 }
 
-static int write_dynamic(struct disk_file *f, const char *path, const struct vhd_footer *footer,
+static int write_dynamic(struct disk_file *file, const char *path, const struct vhd_footer *footer,
 			 uint64_t size_bytes, uint32_t block_bytes, struct disk *parent)
 {
 	uint32_t entries = (uint32_t)((size_bytes + block_bytes - 1) / block_bytes);
 	uint64_t table_bytes = ((uint64_t)entries * 4 + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR;
 	uint64_t table = VHD_SECTOR + sizeof(struct vhd_header);
 	uint64_t end = table + table_bytes + (parent ? 2 * VHD_LOCATOR_BYTES : 0);
-	struct vhd_header h = { .next = UINT64_MAX,
-				.table_offset = htobe64(table),
-				.version = htobe32(0x10000),
-				.entries = htobe32(entries),
-				.block_bytes = htobe32(block_bytes) };
+	struct vhd_header header = { .next = UINT64_MAX,
+				     .table_offset = htobe64(table),
+				     .version = htobe32(0x10000),
+				     .entries = htobe32(entries),
+				     .block_bytes = htobe32(block_bytes) };
 	uint8_t *unused = malloc(table_bytes);
 	int error = unused ? 0 : -ENOMEM;
 
-	memcpy(h.cookie, "cxsparse", 8);
+	memcpy(header.cookie, "cxsparse", 8);
 	if (!error) {
 		memset(unused, 0xff, table_bytes);
-		error = file_write(f, table, unused, table_bytes);
+		error = file_write(file, table, unused, table_bytes);
 	}
 	if (!error && parent) {
 		struct stat st;
 
-		memcpy(h.parent_id, vhd_of(parent)->footer.id, 16);
-		h.parent_seconds = htobe32(
+		memcpy(header.parent_id, vhd_of(parent)->footer.id, 16);
+		header.parent_seconds = htobe32(
 			stat(parent->path, &st) ? 0 : (uint32_t)(st.st_mtime - VHD_YEAR_2000));
-		error = write_locators(f, &h, path, parent, table + table_bytes);
+		error = write_locators(file, &header, path, parent, table + table_bytes);
 	}
-	h.checksum = htobe32(vhd_checksum(&h, sizeof(h), offsetof(struct vhd_header, checksum)));
+	header.checksum = htobe32(
+		vhd_checksum(&header, sizeof(header), offsetof(struct vhd_header, checksum)));
 	if (!error)
-		error = file_write(f, VHD_SECTOR, &h, sizeof(h));
+		error = file_write(file, VHD_SECTOR, &header, sizeof(header));
 	if (!error)
-		error = file_write(f, end, footer, sizeof(*footer));
+		error = file_write(file, end, footer, sizeof(*footer));
 	if (!error)
-		error = file_flush(f);
+		error = file_flush(file);
 	free(unused);
 	/* last: a file that was not finished is not one */
-	return error ? error : file_write(f, 0, footer, sizeof(*footer));
+	return error ? error : file_write(file, 0, footer, sizeof(*footer));
 }
 
 /* What the parent holds goes beside the child: the format has no place for it. */
@@ -176,7 +178,7 @@ static int write_link(const char *path, struct disk *parent)
 	return error;
 }
 
-int vhd_create(struct disk_file *f, const char *path, const struct disk_create *what,
+int vhd_create(struct disk_file *file, const char *path, const struct disk_create *what,
 	       struct disk *parent, struct disk_error *error)
 {
 	uint64_t size_bytes = parent ? parent->size_bytes : what->size_bytes;
@@ -202,10 +204,10 @@ int vhd_create(struct disk_file *f, const char *path, const struct disk_create *
 	make_footer(&footer, size_bytes, parent ? VHD_CHILD : type);
 	result = parent && !what->in_use ? write_link(path, parent) : 0;
 	if (!result)
-		result = what->fixed
-				 ? file_write(f, size_bytes, &footer, sizeof(footer))
-				 : write_dynamic(f, path, &footer, size_bytes, block_bytes, parent);
+		result = what->fixed ? file_write(file, size_bytes, &footer, sizeof(footer))
+				     : write_dynamic(file, path, &footer, size_bytes, block_bytes,
+						     parent);
 	if (!result)
-		result = file_flush(f);
+		result = file_flush(file);
 	return result ? disk_fail(error, result, path, "%s", strerror(-result)) : 0;
 }

@@ -40,9 +40,9 @@ static inline struct vhd *vhd_of(const struct disk *disk) { return disk->format;
 uint32_t vhd_checksum(const void *at, size_t bytes, size_t sum_at);
 bool vhd_is_footer(const struct vhd_footer *footer);
 /* Of a block that the table names: where its bitmap begins in the file. */
-static inline uint64_t vhd_block_offset(const struct vhd *v, uint32_t block)
+static inline uint64_t vhd_block_offset(const struct vhd *vhd, uint32_t block)
 {
-	return (uint64_t)v->table[block] * VHD_SECTOR;
+	return (uint64_t)vhd->table[block] * VHD_SECTOR;
 }
 
 /* vhd.c */

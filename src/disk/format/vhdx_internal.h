@@ -78,7 +78,7 @@ struct vhdx {
 	uint64_t syncs; /* counted for tests and benches */
 };
 
-static inline struct vhdx *vhdx_of(const struct disk *d) { return d->format; }
+static inline struct vhdx *vhdx_of(const struct disk *disk) { return disk->format; }
 /* Of a disk, logical or physical. */
 static inline bool vhdx_is_sector_size(uint32_t bytes)
 {
@@ -91,49 +91,49 @@ static inline size_t vhdx_dirty_bytes(uint64_t entries)
 {
 	return (entries + VHDX_DIRTY_ENTRIES - 1) / VHDX_DIRTY_ENTRIES;
 }
-static inline uint64_t vhdx_entry(const struct vhdx *v, uint64_t block)
+static inline uint64_t vhdx_entry(const struct vhdx *vhdx, uint64_t block)
 {
-	return block + block / v->chunk_ratio;
+	return block + block / vhdx->chunk_ratio;
 }
-static inline uint64_t vhdx_bitmap_entry(const struct vhdx *v, uint64_t chunk)
+static inline uint64_t vhdx_bitmap_entry(const struct vhdx *vhdx, uint64_t chunk)
 {
-	return (chunk + 1) * v->chunk_ratio + chunk;
+	return (chunk + 1) * vhdx->chunk_ratio + chunk;
 }
-static inline void vhdx_note_payload(struct vhdx *v)
+static inline void vhdx_note_payload(struct vhdx *vhdx)
 {
-	if (!__atomic_load_n(&v->payload_dirty, __ATOMIC_SEQ_CST))
-		__atomic_store_n(&v->payload_dirty, true, __ATOMIC_SEQ_CST);
+	if (!__atomic_load_n(&vhdx->payload_dirty, __ATOMIC_SEQ_CST))
+		__atomic_store_n(&vhdx->payload_dirty, true, __ATOMIC_SEQ_CST);
 }
 static inline unsigned vhdx_state(uint64_t entry) { return entry & BAT_STATE; }
 static inline uint64_t vhdx_offset(uint64_t entry) { return entry & ~(VHDX_MIB - 1); }
 static inline bool vhdx_holds(uint64_t entry) { return vhdx_state(entry) >= BAT_PRESENT; }
 
 /* vhdx_items.c: an item's value, without asking the file for what opening has read. */
-int vhdx_read_value(struct vhdx *v, const struct vhdx_item *item, void *to);
+int vhdx_read_value(struct vhdx *vhdx, const struct vhdx_item *item, void *to);
 /* vhdx_log.c. Replay: on a file whose header names a log; true in *ret_replayed: what was read
  * before holds no more. */
-int vhdx_replay(struct vhdx *v, bool *ret_replayed, struct disk_error *error);
+int vhdx_replay(struct vhdx *vhdx, bool *ret_replayed, struct disk_error *error);
 /* Before the first change since opening; data: of what a guest sees. */
-int vhdx_begin(struct vhdx *v, bool data);
-int vhdx_write_header(struct vhdx *v);
+int vhdx_begin(struct vhdx *vhdx, bool data);
+int vhdx_write_header(struct vhdx *vhdx);
 /* Makes everything that has completed durable. */
-int vhdx_commit(struct vhdx *v);
-int vhdx_end(struct vhdx *v);
-int vhdx_sync(struct vhdx *v);
+int vhdx_commit(struct vhdx *vhdx);
+int vhdx_end(struct vhdx *vhdx);
+int vhdx_sync(struct vhdx *vhdx);
 struct vhdx_sector { uint64_t file_offset; uint8_t data[VHDX_SECTOR_BYTES]; };
 /* These sectors change together, and durably; a sector at most once. After vhdx_begin(); under
  * `flush`. */
-int vhdx_write_sectors(struct vhdx *v, const struct vhdx_sector *sectors, size_t count);
+int vhdx_write_sectors(struct vhdx *vhdx, const struct vhdx_sector *sectors, size_t count);
 
 /* vhdx_items.c: metadata items by id. Read: a copy, to be freed; -ENOENT. */
-int vhdx_read_item(struct vhdx *v, struct guid id, bool user, uint8_t **ret_value,
+int vhdx_read_item(struct vhdx *vhdx, struct guid id, bool user, uint8_t **ret_value,
 		   uint32_t *ret_bytes);
 /* Replaces or adds an item, whole or not at all. -EFBIG: more than the format allows. */
-int vhdx_write_item(struct vhdx *v, struct guid id, uint32_t flags, const void *value,
+int vhdx_write_item(struct vhdx *vhdx, struct guid id, uint32_t flags, const void *value,
 		    uint32_t bytes);
 struct vhdx_value { struct guid id; uint32_t flags, bytes; const void *value; bool remove; };
 /* All of them together, or none. */
-int vhdx_write_values(struct vhdx *v, const struct vhdx_value *values, size_t count);
+int vhdx_write_values(struct vhdx *vhdx, const struct vhdx_value *values, size_t count);
 enum { VHDX_LONG_PARTS = 32 };
 struct guid vhdx_part_id(struct guid id, unsigned part);
 /* What changes one: its parts; those of a longer value before it go. NULL: all go. -EFBIG. */
@@ -144,7 +144,7 @@ int vhdx_write_long(struct disk *disk, struct guid id, enum disk_item_subject su
 		    const void *value, size_t bytes);
 /* User items about the virtual disk. Load: to be released. Copy: in the place of those that `to`
  * has. */
-int vhdx_load_disk_items(struct vhdx *v, struct vhdx_value **ret, size_t *ret_count);
+int vhdx_load_disk_items(struct vhdx *vhdx, struct vhdx_value **ret, size_t *ret_count);
 void vhdx_free_values(struct vhdx_value *values, size_t count);
 int vhdx_copy_disk_items(struct vhdx *from, struct vhdx *to);
 int vhdx_resize(struct disk *disk, uint64_t size_bytes);
@@ -152,13 +152,15 @@ int vhdx_resize(struct disk *disk, uint64_t size_bytes);
  * with the paths of `parent`. */
 int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk_format format,
 		      struct guid id, struct guid id2, uint8_t **ret_value, uint32_t *ret_bytes);
-int vhdx_read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct disk_error *error);
-int vhdx_find_parent(struct vhdx *v, const struct disk_options *options, struct disk_error *error);
+int vhdx_read_locator(struct vhdx *vhdx, const uint8_t *at, uint32_t bytes,
+		      struct disk_error *error);
+int vhdx_find_parent(struct vhdx *vhdx, const struct disk_options *options,
+		     struct disk_error *error);
 /* Whether this is the data that the child was made on. */
-static inline bool vhdx_names_data(const struct vhdx *v, struct guid id)
+static inline bool vhdx_names_data(const struct vhdx *vhdx, struct guid id)
 {
-	return guid_equal(id, v->parent_id) ||
-	       (!guid_is_zero(v->parent_id2) && guid_equal(id, v->parent_id2));
+	return guid_equal(id, vhdx->parent_id) ||
+	       (!guid_is_zero(vhdx->parent_id2) && guid_equal(id, vhdx->parent_id2));
 }
 /* The child takes this parent as it is now. */
 int vhdx_repair_link(struct disk *child, struct disk *parent);
@@ -166,21 +168,22 @@ int vhdx_repair_link(struct disk *child, struct disk *parent);
 int vhdx_set_link(struct vhdx *child, const char *parent_path, enum disk_format format,
 		  struct guid id, struct guid id2);
 /* vhdx_map.c: of the whole file, in MiB steps at its end. */
-int vhdx_extend(struct vhdx *v, uint64_t to);
+int vhdx_extend(struct vhdx *vhdx, uint64_t to);
 
 /* vhdx_map.c, under `map` */
-void check_vhdx(const struct vhdx *v);
-void vhdx_set_entry(struct vhdx *v, uint64_t index, uint64_t value);
+void check_vhdx(const struct vhdx *vhdx);
+void vhdx_set_entry(struct vhdx *vhdx, uint64_t index, uint64_t value);
 /* A place for a block that reads as zero; 0 and -errno. */
-int vhdx_allocate(struct vhdx *v, uint64_t bytes, uint64_t *ret_offset);
-int vhdx_free(struct vhdx *v, uint64_t offset);
+int vhdx_allocate(struct vhdx *vhdx, uint64_t bytes, uint64_t *ret_offset);
+int vhdx_free(struct vhdx *vhdx, uint64_t offset);
 int vhdx_push(struct vhdx_space *space, uint64_t offset);
 /* The bits of a block's chunk, loaded; *ret may be NULL when the file has none (all zero) and
  * `make` is not set. */
-int vhdx_bits(struct vhdx *v, uint64_t chunk, bool make, uint8_t **ret);
-void vhdx_set_bits(struct vhdx *v, uint64_t block, uint32_t first_sector, uint32_t count, bool set);
+int vhdx_bits(struct vhdx *vhdx, uint64_t chunk, bool make, uint8_t **ret);
+void vhdx_set_bits(struct vhdx *vhdx, uint64_t block, uint32_t first_sector, uint32_t count,
+		   bool set);
 /* From this sector of a block on: how many are alike, and whether this file has them. */
-int vhdx_run(struct vhdx *v, uint64_t block, uint32_t sector, uint32_t count, bool *ret_here,
+int vhdx_run(struct vhdx *vhdx, uint64_t block, uint32_t sector, uint32_t count, bool *ret_here,
 	     uint32_t *ret_count);
 
 /* vhdx_open.c */
@@ -188,6 +191,6 @@ int vhdx_close(struct disk *disk);
 
 /* vhdx_io.c */
 /* The driver's read(), with `io`. */
-int vhdx_read_unlocked(struct vhdx *v, uint64_t offset, const struct disk_buffer *buffer,
+int vhdx_read_unlocked(struct vhdx *vhdx, uint64_t offset, const struct disk_buffer *buffer,
 		       uint64_t bytes, struct disk_range *ret);
 extern const struct disk_driver vhdx_driver;

@@ -21,59 +21,59 @@ struct table {
 	_Alignas(8) uint8_t now[VHDX_TABLE_BYTES];
 };
 
-static struct vhdx_metadata_head *head_of(struct table *t)
+static struct vhdx_metadata_head *head_of(struct table *table)
 {
-	return (struct vhdx_metadata_head *)(void *)t->now;
+	return (struct vhdx_metadata_head *)(void *)table->now;
 }
-static struct vhdx_item *item_at(struct table *t, unsigned n)
+static struct vhdx_item *item_at(struct table *table, unsigned n)
 {
-	return (struct vhdx_item *)(void *)(t->now + sizeof(struct vhdx_metadata_head)) + n;
+	return (struct vhdx_item *)(void *)(table->now + sizeof(struct vhdx_metadata_head)) + n;
 }
 
 /* What opening has read is old. */
-static bool is_changed(const struct vhdx *v)
+static bool is_changed(const struct vhdx *vhdx)
 {
-	return __atomic_load_n(&v->changed, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&vhdx->changed, __ATOMIC_ACQUIRE);
 }
 
-int vhdx_read_value(struct vhdx *v, const struct vhdx_item *i, void *to)
+int vhdx_read_value(struct vhdx *vhdx, const struct vhdx_item *item, void *to)
 {
-	if (!is_changed(v) && i->offset >= VHDX_TABLE_BYTES &&
-	    (uint64_t)i->offset + i->bytes <= VHDX_TABLE_BYTES + sizeof(v->values_near)) {
-		memcpy(to, v->values_near + i->offset - VHDX_TABLE_BYTES, i->bytes);
+	if (!is_changed(vhdx) && item->offset >= VHDX_TABLE_BYTES &&
+	    (uint64_t)item->offset + item->bytes <= VHDX_TABLE_BYTES + sizeof(vhdx->values_near)) {
+		memcpy(to, vhdx->values_near + item->offset - VHDX_TABLE_BYTES, item->bytes);
 		return 0;
 	}
-	return file_read(&v->disk->file, v->metadata_offset + i->offset, to, i->bytes);
+	return file_read(&vhdx->disk->file, vhdx->metadata_offset + item->offset, to, item->bytes);
 }
 
 /* One item's entry, without reading more of the table than is used. Opening has checked it. */
-static int find_entry(struct vhdx *v, struct guid id, bool user, struct vhdx_item *ret)
+static int find_entry(struct vhdx *vhdx, struct guid id, bool user, struct vhdx_item *ret)
 {
 	enum { FIRST = VHDX_SECTOR_BYTES };
 	_Alignas(8) uint8_t first[FIRST];
 	uint8_t *table = first;
-	struct vhdx_metadata_head h;
+	struct vhdx_metadata_head head;
 	size_t bytes;
 	int error = 0;
 
-	if (is_changed(v))
-		error = file_read(&v->disk->file, v->metadata_offset, first, FIRST);
+	if (is_changed(vhdx))
+		error = file_read(&vhdx->disk->file, vhdx->metadata_offset, first, FIRST);
 	else
-		memcpy(first, v->table_near, FIRST);
+		memcpy(first, vhdx->table_near, FIRST);
 	if (error)
 		return error;
-	memcpy(&h, first, sizeof(h));
-	bytes = sizeof(h) + h.count * sizeof(*ret);
+	memcpy(&head, first, sizeof(head));
+	bytes = sizeof(head) + head.count * sizeof(*ret);
 	if (bytes > VHDX_TABLE_BYTES)
 		return -EBADMSG;
 	if (bytes > FIRST) {
 		table = malloc(bytes);
-		error = table ? file_read(&v->disk->file, v->metadata_offset, table, bytes)
+		error = table ? file_read(&vhdx->disk->file, vhdx->metadata_offset, table, bytes)
 			      : -ENOMEM;
 	}
 	error = error ? error : -ENOENT;
-	for (unsigned n = 0; error == -ENOENT && n < h.count; n++) {
-		memcpy(ret, table + sizeof(h) + n * sizeof(*ret), sizeof(*ret));
+	for (unsigned n = 0; error == -ENOENT && n < head.count; n++) {
+		memcpy(ret, table + sizeof(head) + n * sizeof(*ret), sizeof(*ret));
 		if (guid_equal(ret->id, id) && !(ret->flags & VHDX_ITEM_USER) == !user)
 			error = 0;
 	}
@@ -82,38 +82,39 @@ static int find_entry(struct vhdx *v, struct guid id, bool user, struct vhdx_ite
 	return error;
 }
 
-static struct table *read_table(struct vhdx *v)
+static struct table *read_table(struct vhdx *vhdx)
 {
-	struct table *t = malloc(sizeof(*t));
+	struct table *table = malloc(sizeof(*table));
 
-	if (t && file_read(&v->disk->file, v->metadata_offset, t->before, sizeof(t->before))) {
-		free(t);
-		t = NULL;
+	if (table && file_read(&vhdx->disk->file, vhdx->metadata_offset, table->before,
+			       sizeof(table->before))) {
+		free(table);
+		table = NULL;
 	}
-	if (t)
-		memcpy(t->now, t->before, sizeof(t->now));
-	return t;
+	if (table)
+		memcpy(table->now, table->before, sizeof(table->now));
+	return table;
 }
 
-static int find(struct table *t, struct guid id, bool user)
+static int find(struct table *table, struct guid id, bool user)
 {
-	for (unsigned n = 0; n < head_of(t)->count; n++)
-		if (guid_equal(item_at(t, n)->id, id) &&
-		    !(item_at(t, n)->flags & VHDX_ITEM_USER) == !user)
+	for (unsigned n = 0; n < head_of(table)->count; n++)
+		if (guid_equal(item_at(table, n)->id, id) &&
+		    !(item_at(table, n)->flags & VHDX_ITEM_USER) == !user)
 			return (int)n;
 	return -ENOENT;
 }
 
-int vhdx_read_item(struct vhdx *v, struct guid id, bool user, uint8_t **ret, uint32_t *ret_bytes)
+int vhdx_read_item(struct vhdx *vhdx, struct guid id, bool user, uint8_t **ret, uint32_t *ret_bytes)
 {
-	struct vhdx_item i;
-	int error = find_entry(v, id, user, &i);
+	struct vhdx_item item;
+	int error = find_entry(vhdx, id, user, &item);
 
 	if (error)
 		return error;
-	*ret = malloc(i.bytes + 1);
-	*ret_bytes = i.bytes;
-	error = *ret ? vhdx_read_value(v, &i, *ret) : -ENOMEM;
+	*ret = malloc(item.bytes + 1);
+	*ret_bytes = item.bytes;
+	error = *ret ? vhdx_read_value(vhdx, &item, *ret) : -ENOMEM;
 	if (error)
 		free(*ret);
 	return error;
@@ -121,15 +122,15 @@ int vhdx_read_item(struct vhdx *v, struct guid id, bool user, uint8_t **ret, uin
 
 /* The first place where `bytes` fit between the items, those that are to be replaced included; 0:
  * none. */
-static uint32_t find_room(const struct vhdx *v, struct table *t, uint32_t bytes)
+static uint32_t find_room(const struct vhdx *vhdx, struct table *table, uint32_t bytes)
 {
 	uint64_t at = VHDX_TABLE_BYTES;
 
 	for (bool moved = true; moved;) {
 		moved = false;
 		for (unsigned n = 0; n < 2u * VHDX_TABLE_ENTRIES; n++) {
-			const uint8_t *side = n & 1 ? t->before : t->now;
-			const struct vhdx_item *i =
+			const uint8_t *side = n & 1 ? table->before : table->now;
+			const struct vhdx_item *item =
 				(const struct vhdx_item
 					 *)(const void *)(side +
 							  sizeof(struct vhdx_metadata_head)) +
@@ -137,17 +138,17 @@ static uint32_t find_room(const struct vhdx *v, struct table *t, uint32_t bytes)
 
 			if (n / 2 >= ((const struct vhdx_metadata_head *)(const void *)side)->count)
 				continue;
-			if (i->bytes && at < (uint64_t)i->offset + i->bytes &&
-			    i->offset < at + bytes) {
-				at = ((uint64_t)i->offset + i->bytes + 7) & ~7ull;
+			if (item->bytes && at < (uint64_t)item->offset + item->bytes &&
+			    item->offset < at + bytes) {
+				at = ((uint64_t)item->offset + item->bytes + 7) & ~7ull;
 				moved = true;
 			}
 		}
 	}
-	return at + bytes <= v->metadata_bytes ? (uint32_t)at : 0;
+	return at + bytes <= vhdx->metadata_bytes ? (uint32_t)at : 0;
 }
 
-static int write_table(struct vhdx *v, const struct table *t)
+static int write_table(struct vhdx *vhdx, const struct table *table)
 {
 	struct vhdx_sector *sectors = malloc(TABLE_SECTORS * sizeof(*sectors));
 	size_t count = 0;
@@ -156,60 +157,60 @@ static int write_table(struct vhdx *v, const struct table *t)
 	if (!sectors)
 		return -ENOMEM;
 	for (unsigned n = 0; n < TABLE_SECTORS; n++)
-		if (memcmp(t->before + n * VHDX_SECTOR_BYTES, t->now + n * VHDX_SECTOR_BYTES,
-			   VHDX_SECTOR_BYTES)) {
-			sectors[count].file_offset = v->metadata_offset + n * VHDX_SECTOR_BYTES;
-			memcpy(sectors[count++].data, t->now + n * VHDX_SECTOR_BYTES,
+		if (memcmp(table->before + n * VHDX_SECTOR_BYTES,
+			   table->now + n * VHDX_SECTOR_BYTES, VHDX_SECTOR_BYTES)) {
+			sectors[count].file_offset = vhdx->metadata_offset + n * VHDX_SECTOR_BYTES;
+			memcpy(sectors[count++].data, table->now + n * VHDX_SECTOR_BYTES,
 			       VHDX_SECTOR_BYTES);
 		}
-	error = count ? vhdx_write_sectors(v, sectors, count) : 0;
+	error = count ? vhdx_write_sectors(vhdx, sectors, count) : 0;
 	free(sectors);
 	return error;
 }
 
-static void remove_entry(struct table *t, int n)
+static void remove_entry(struct table *table, int n)
 {
-	struct vhdx_metadata_head *h = head_of(t);
+	struct vhdx_metadata_head *head = head_of(table);
 
-	*item_at(t, (unsigned)n) = *item_at(t, h->count - 1u);
-	memset(item_at(t, --h->count), 0, sizeof(struct vhdx_item));
+	*item_at(table, (unsigned)n) = *item_at(table, head->count - 1u);
+	memset(item_at(table, --head->count), 0, sizeof(struct vhdx_item));
 }
 
-static unsigned user_items(struct table *t)
+static unsigned user_items(struct table *table)
 {
 	unsigned count = 0;
 
-	for (unsigned n = 0; n < head_of(t)->count; n++)
-		count += item_at(t, n)->flags & VHDX_ITEM_USER;
+	for (unsigned n = 0; n < head_of(table)->count; n++)
+		count += item_at(table, n)->flags & VHDX_ITEM_USER;
 	return count;
 }
 
 /* -EXFULL: no room in the region, which can grow; -ENOSPC is what the host says of its disk. */
-static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *value)
+static int put_value(struct vhdx *vhdx, struct table *table, const struct vhdx_value *value)
 {
-	int n = find(t, value->id, value->flags & VHDX_ITEM_USER);
+	int n = find(table, value->id, value->flags & VHDX_ITEM_USER);
 	int error;
 	uint32_t at = 0;
 
 	if (value->remove) {
 		if (n >= 0)
-			remove_entry(t, n);
+			remove_entry(table, n);
 		return 0;
 	}
-	if (value->bytes > VHDX_MIB || (n < 0 && head_of(t)->count == VHDX_TABLE_ENTRIES))
+	if (value->bytes > VHDX_MIB || (n < 0 && head_of(table)->count == VHDX_TABLE_ENTRIES))
 		return -EFBIG;
-	if (n < 0 && value->flags & VHDX_ITEM_USER && user_items(t) == VHDX_USER_ITEMS)
+	if (n < 0 && value->flags & VHDX_ITEM_USER && user_items(table) == VHDX_USER_ITEMS)
 		return -EFBIG;
-	if (value->bytes && !(at = find_room(v, t, value->bytes)))
+	if (value->bytes && !(at = find_room(vhdx, table, value->bytes)))
 		return -EXFULL;
-	error = value->bytes ? file_write(&v->disk->file, v->metadata_offset + at, value->value,
-					  value->bytes)
+	error = value->bytes ? file_write(&vhdx->disk->file, vhdx->metadata_offset + at,
+					  value->value, value->bytes)
 			     : 0;
 	if (error)
 		return error;
 	if (n < 0)
-		n = head_of(t)->count++;
-	*item_at(t, (unsigned)n) = (struct vhdx_item){
+		n = head_of(table)->count++;
+	*item_at(table, (unsigned)n) = (struct vhdx_item){
 		.id = value->id, .offset = at, .bytes = value->bytes, .flags = value->flags
 	};
 	return 0;
@@ -217,34 +218,35 @@ static int put_value(struct vhdx *v, struct table *t, const struct vhdx_value *v
 
 /* The first sector of both region tables (entries and checksum lie in it), the region `id` being
  * elsewhere. */
-static int region_sectors(struct vhdx *v, struct guid id, uint64_t offset, uint64_t bytes,
+static int region_sectors(struct vhdx *vhdx, struct guid id, uint64_t offset, uint64_t bytes,
 			  struct vhdx_sector sectors[2])
 {
 	uint8_t *table = malloc(VHDX_TABLE_BYTES);
-	struct vhdx_region_head h;
+	struct vhdx_region_head head;
 	int error =
-		table ? file_read(&v->disk->file, VHDX_REGION_OFFSET(0), table, VHDX_TABLE_BYTES)
+		table ? file_read(&vhdx->disk->file, VHDX_REGION_OFFSET(0), table, VHDX_TABLE_BYTES)
 		      : -ENOMEM;
 
 	if (!error) {
-		memcpy(&h, table, sizeof(h));
-		if (h.signature != VHDX_REGI ||
-		    h.count > (VHDX_SECTOR_BYTES - sizeof(h)) / sizeof(struct vhdx_region))
+		memcpy(&head, table, sizeof(head));
+		if (head.signature != VHDX_REGI ||
+		    head.count > (VHDX_SECTOR_BYTES - sizeof(head)) / sizeof(struct vhdx_region))
 			error = -ENOTSUP;
 	}
-	for (uint32_t n = 0; !error && n < h.count; n++) {
-		struct vhdx_region *r = (struct vhdx_region *)(void *)(table + sizeof(h)) + n;
+	for (uint32_t n = 0; !error && n < head.count; n++) {
+		struct vhdx_region *region =
+			(struct vhdx_region *)(void *)(table + sizeof(head)) + n;
 
-		if (guid_equal(r->id, id)) {
-			r->offset = offset;
-			r->bytes = (uint32_t)bytes;
+		if (guid_equal(region->id, id)) {
+			region->offset = offset;
+			region->bytes = (uint32_t)bytes;
 		}
 	}
 	if (!error) {
-		h.checksum = 0;
-		memcpy(table, &h, sizeof(h));
-		h.checksum = crc32c(0, table, VHDX_TABLE_BYTES);
-		memcpy(table, &h, sizeof(h));
+		head.checksum = 0;
+		memcpy(table, &head, sizeof(head));
+		head.checksum = crc32c(0, table, VHDX_TABLE_BYTES);
+		memcpy(table, &head, sizeof(head));
 		for (int n = 0; n < 2; n++) {
 			sectors[n].file_offset = VHDX_REGION_OFFSET(n);
 			memcpy(sectors[n].data, table, VHDX_SECTOR_BYTES);
@@ -256,13 +258,13 @@ static int region_sectors(struct vhdx *v, struct guid id, uint64_t offset, uint6
 
 /* Room for `more` bytes of items: the region moves to the end of the file, as large again. Its old
  * place is lost until compaction. */
-static int grow_metadata(struct vhdx *v, uint64_t more)
+static int grow_metadata(struct vhdx *vhdx, uint64_t more)
 {
 	struct vhdx_sector *sectors = malloc(2 * sizeof(*sectors));
 	uint64_t offset;
-	uint64_t bytes = (2 * (uint64_t)v->metadata_bytes + more + VHDX_MIB - 1) / VHDX_MIB *
-			 VHDX_MIB;
-	uint8_t *all = malloc(v->metadata_bytes);
+	uint64_t bytes =
+		(2 * (uint64_t)vhdx->metadata_bytes + more + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB;
+	uint8_t *all = malloc(vhdx->metadata_bytes);
 	int error;
 
 	if (!sectors || !all)
@@ -270,67 +272,69 @@ static int grow_metadata(struct vhdx *v, uint64_t more)
 	else if (bytes > VHDX_METADATA_MAX_BYTES)
 		error = -EFBIG;
 	else
-		error = file_read(&v->disk->file, v->metadata_offset, all, v->metadata_bytes);
-	pthread_mutex_lock(&v->map);
-	offset = v->end_offset;
+		error = file_read(&vhdx->disk->file, vhdx->metadata_offset, all,
+				  vhdx->metadata_bytes);
+	pthread_mutex_lock(&vhdx->map);
+	offset = vhdx->end_offset;
 	if (!error)
-		error = vhdx_extend(v, offset + bytes);
+		error = vhdx_extend(vhdx, offset + bytes);
 	if (!error)
-		v->end_offset += bytes;
-	pthread_mutex_unlock(&v->map);
+		vhdx->end_offset += bytes;
+	pthread_mutex_unlock(&vhdx->map);
 	if (!error)
-		error = file_write(&v->disk->file, offset, all, v->metadata_bytes);
+		error = file_write(&vhdx->disk->file, offset, all, vhdx->metadata_bytes);
 	if (!error)
-		error = region_sectors(v, VHDX_REGION_METADATA, offset, bytes, sectors);
+		error = region_sectors(vhdx, VHDX_REGION_METADATA, offset, bytes, sectors);
 	if (!error)
-		error = vhdx_write_sectors(v, sectors, 2);
+		error = vhdx_write_sectors(vhdx, sectors, 2);
 	if (!error) {
-		v->metadata_offset = offset;
-		v->metadata_bytes = (uint32_t)bytes;
+		vhdx->metadata_offset = offset;
+		vhdx->metadata_bytes = (uint32_t)bytes;
 	}
 	free(all);
 	free(sectors);
 	return error;
 }
 
-static int write_values(struct vhdx *v, const struct vhdx_value *values, size_t count)
+static int write_values(struct vhdx *vhdx, const struct vhdx_value *values, size_t count)
 {
-	struct table *t = read_table(v);
-	int error = t ? 0 : -EIO;
+	struct table *table = read_table(vhdx);
+	int error = table ? 0 : -EIO;
 
 	for (size_t n = 0; n < count && !error; n++)
-		error = put_value(v, t, &values[n]);
+		error = put_value(vhdx, table, &values[n]);
 	if (!error)
-		error = write_table(v, t);
-	free(t);
+		error = write_table(vhdx, table);
+	free(table);
 	return error;
 }
 
-int vhdx_write_values(struct vhdx *v, const struct vhdx_value *values, size_t count)
+int vhdx_write_values(struct vhdx *vhdx, const struct vhdx_value *values, size_t count)
 {
 	uint64_t all = 0;
 	int error;
 
 	for (size_t n = 0; n < count; n++)
 		all += values[n].bytes;
-	pthread_mutex_lock(&v->flush_lock);
-	error = vhdx_begin(v, false);
+	pthread_mutex_lock(&vhdx->flush_lock);
+	error = vhdx_begin(vhdx, false);
 	if (!error)
-		error = write_values(v, values, count);
+		error = write_values(vhdx, values, count);
 	if (error == -EXFULL) {
-		error = grow_metadata(v, all);
+		error = grow_metadata(vhdx, all);
 		if (!error)
-			error = write_values(v, values, count);
+			error = write_values(vhdx, values, count);
 	}
-	pthread_mutex_unlock(&v->flush_lock);
+	pthread_mutex_unlock(&vhdx->flush_lock);
 	return error;
 }
 
-int vhdx_write_item(struct vhdx *v, struct guid id, uint32_t flags, const void *value,
+int vhdx_write_item(struct vhdx *vhdx, struct guid id, uint32_t flags, const void *value,
 		    uint32_t bytes)
 {
 	return vhdx_write_values(
-		v, &(struct vhdx_value){ .id = id, .flags = flags, .value = value, .bytes = bytes },
+		vhdx,
+		&(struct vhdx_value){ .id = id, .flags = flags, .value = value, .bytes = bytes },
 		1);
 }
 
@@ -343,43 +347,44 @@ struct guid vhdx_part_id(struct guid id, unsigned part)
 	return id;
 }
 
-static int read_link_item(struct vhdx *v, uint8_t **ret, size_t *ret_bytes)
+static int read_link_item(struct vhdx *vhdx, uint8_t **ret, size_t *ret_bytes)
 {
 	int error;
 
-	if (!v->link_item.bytes)
+	if (!vhdx->link_item.bytes)
 		return -ENOENT;
-	*ret = malloc(v->link_item.bytes);
-	*ret_bytes = v->link_item.bytes;
-	error = *ret ? vhdx_read_value(v, &v->link_item, *ret) : -ENOMEM;
+	*ret = malloc(vhdx->link_item.bytes);
+	*ret_bytes = vhdx->link_item.bytes;
+	error = *ret ? vhdx_read_value(vhdx, &vhdx->link_item, *ret) : -ENOMEM;
 	if (error)
 		free(*ret);
 	return error;
 }
 
-int vhdx_read_long(struct disk *d, struct guid id, uint8_t **ret, size_t *ret_bytes)
+int vhdx_read_long(struct disk *disk, struct guid id, uint8_t **ret, size_t *ret_bytes)
 {
-	struct vhdx *v = vhdx_of(d);
+	struct vhdx *vhdx = vhdx_of(disk);
 	uint8_t *value = NULL;
 	size_t bytes = 0;
 	int error = 0;
 
 	if (guid_equal(id, DIGEST_ITEM_LINK) &&
-	    !is_changed(v)) /* asked for at every opening, which has seen it */
-		return read_link_item(v, ret, ret_bytes);
+	    !is_changed(vhdx)) /* asked for at every opening, which has seen it */
+		return read_link_item(vhdx, ret, ret_bytes);
 	for (unsigned part = 0; !error; part++) {
-		struct vhdx_item i;
+		struct vhdx_item item;
 		uint8_t *more;
 
-		error = part >= VHDX_LONG_PARTS ? -EFBIG
-						: find_entry(v, vhdx_part_id(id, part), true, &i);
+		error = part >= VHDX_LONG_PARTS
+				? -EFBIG
+				: find_entry(vhdx, vhdx_part_id(id, part), true, &item);
 		if (error)
 			break;
-		more = realloc(value, bytes + i.bytes + 1);
-		error = more ? vhdx_read_value(v, &i, more + bytes) : -ENOMEM;
+		more = realloc(value, bytes + item.bytes + 1);
+		error = more ? vhdx_read_value(vhdx, &item, more + bytes) : -ENOMEM;
 		value = more ? more : value;
-		bytes += i.bytes;
-		if (i.bytes < VHDX_MIB)
+		bytes += item.bytes;
+		if (item.bytes < VHDX_MIB)
 			break;
 	}
 	if (error)
@@ -408,7 +413,7 @@ int vhdx_long_values(struct vhdx_value values[VHDX_LONG_PARTS], struct guid id, 
 	return 0;
 }
 
-int vhdx_write_long(struct disk *d, struct guid id, enum disk_item_subject subject,
+int vhdx_write_long(struct disk *disk, struct guid id, enum disk_item_subject subject,
 		    const void *value, size_t bytes)
 {
 	struct vhdx_value *values = calloc(VHDX_LONG_PARTS, sizeof(*values));
@@ -416,16 +421,17 @@ int vhdx_write_long(struct disk *d, struct guid id, enum disk_item_subject subje
 	int error = values ? vhdx_long_values(values, id, flags, value, bytes) : -ENOMEM;
 
 	if (!error)
-		error = vhdx_write_values(vhdx_of(d), values, VHDX_LONG_PARTS);
+		error = vhdx_write_values(vhdx_of(disk), values, VHDX_LONG_PARTS);
 	free(values);
 	return error;
 }
 
 /* ---- items about the virtual disk ---- */
 
-static bool is_of_disk(const struct vhdx_item *i)
+static bool is_of_disk(const struct vhdx_item *item)
 {
-	return (i->flags & (VHDX_ITEM_USER | VHDX_ITEM_DISK)) == (VHDX_ITEM_USER | VHDX_ITEM_DISK);
+	return (item->flags & (VHDX_ITEM_USER | VHDX_ITEM_DISK)) ==
+	       (VHDX_ITEM_USER | VHDX_ITEM_DISK);
 }
 
 void vhdx_free_values(struct vhdx_value *values, size_t count)
@@ -435,25 +441,26 @@ void vhdx_free_values(struct vhdx_value *values, size_t count)
 	free(values);
 }
 
-int vhdx_load_disk_items(struct vhdx *v, struct vhdx_value **ret, size_t *ret_count)
+int vhdx_load_disk_items(struct vhdx *vhdx, struct vhdx_value **ret, size_t *ret_count)
 {
-	struct table *t = read_table(v);
-	struct vhdx_value *values = t ? calloc(head_of(t)->count + 1u, sizeof(*values)) : NULL;
+	struct table *table = read_table(vhdx);
+	struct vhdx_value *values =
+		table ? calloc(head_of(table)->count + 1u, sizeof(*values)) : NULL;
 	size_t count = 0;
 	int error = values ? 0 : -ENOMEM;
 
-	for (unsigned n = 0; !error && n < head_of(t)->count; n++) {
-		const struct vhdx_item *i = item_at(t, n);
-		uint8_t *value = is_of_disk(i) ? malloc(i->bytes + 1) : NULL;
+	for (unsigned n = 0; !error && n < head_of(table)->count; n++) {
+		const struct vhdx_item *item = item_at(table, n);
+		uint8_t *value = is_of_disk(item) ? malloc(item->bytes + 1) : NULL;
 
-		if (!is_of_disk(i))
+		if (!is_of_disk(item))
 			continue;
-		error = value ? vhdx_read_value(v, i, value) : -ENOMEM;
+		error = value ? vhdx_read_value(vhdx, item, value) : -ENOMEM;
 		values[count++] = (struct vhdx_value){
-			.id = i->id, .flags = i->flags, .value = value, .bytes = i->bytes
+			.id = item->id, .flags = item->flags, .value = value, .bytes = item->bytes
 		};
 	}
-	free(t);
+	free(table);
 	if (error) {
 		vhdx_free_values(values, count);
 		return error;
@@ -504,130 +511,130 @@ int vhdx_copy_disk_items(struct vhdx *from, struct vhdx *to)
 
 struct shape { uint64_t size_bytes, blocks, chunks, entries; };
 
-static struct shape shape_of(const struct vhdx *v, uint64_t size_bytes)
+static struct shape shape_of(const struct vhdx *vhdx, uint64_t size_bytes)
 {
-	struct shape s = { .size_bytes = size_bytes,
-			   .blocks = (size_bytes + v->block_bytes - 1) / v->block_bytes };
+	struct shape shape = { .size_bytes = size_bytes,
+			       .blocks = (size_bytes + vhdx->block_bytes - 1) / vhdx->block_bytes };
 
-	s.chunks = (s.blocks + v->chunk_ratio - 1) / v->chunk_ratio;
-	s.entries = v->has_parent ? s.chunks * (v->chunk_ratio + 1)
-				  : s.blocks + (s.blocks - 1) / v->chunk_ratio;
-	return s;
+	shape.chunks = (shape.blocks + vhdx->chunk_ratio - 1) / vhdx->chunk_ratio;
+	shape.entries = vhdx->has_parent ? shape.chunks * (vhdx->chunk_ratio + 1)
+					 : shape.blocks + (shape.blocks - 1) / vhdx->chunk_ratio;
+	return shape;
 }
 
 /* More memory for what is per block; what is there is a prefix of what will be. */
-static int widen(struct vhdx *v, const struct shape *s)
+static int widen(struct vhdx *vhdx, const struct shape *shape)
 {
-	size_t dirty_before = vhdx_dirty_bytes(v->entries) + 1;
-	size_t dirty = vhdx_dirty_bytes(s->entries) + 1;
-	uint64_t *bat = realloc(v->bat, s->entries * 8);
+	size_t dirty_before = vhdx_dirty_bytes(vhdx->entries) + 1;
+	size_t dirty = vhdx_dirty_bytes(shape->entries) + 1;
+	uint64_t *bat = realloc(vhdx->bat, shape->entries * 8);
 	struct vhdx_bitmap *bitmap;
 	uint8_t *bits;
 
 	if (!bat)
 		return -ENOMEM;
-	v->bat = bat;
-	bits = realloc(v->bat_dirty, dirty);
+	vhdx->bat = bat;
+	bits = realloc(vhdx->bat_dirty, dirty);
 	if (!bits)
 		return -ENOMEM;
-	v->bat_dirty = bits;
-	memset(v->bat + v->entries, 0, (s->entries - v->entries) * 8);
-	memset(v->bat_dirty + dirty_before, 0, dirty - dirty_before);
-	if (!v->has_parent)
+	vhdx->bat_dirty = bits;
+	memset(vhdx->bat + vhdx->entries, 0, (shape->entries - vhdx->entries) * 8);
+	memset(vhdx->bat_dirty + dirty_before, 0, dirty - dirty_before);
+	if (!vhdx->has_parent)
 		return 0;
-	bitmap = realloc(v->bitmap, s->chunks * sizeof(*bitmap));
+	bitmap = realloc(vhdx->bitmap, shape->chunks * sizeof(*bitmap));
 	if (!bitmap)
 		return -ENOMEM;
-	memset(bitmap + v->chunks, 0, (s->chunks - v->chunks) * sizeof(*bitmap));
-	v->bitmap = bitmap;
+	memset(bitmap + vhdx->chunks, 0, (shape->chunks - vhdx->chunks) * sizeof(*bitmap));
+	vhdx->bitmap = bitmap;
 	return 0;
 }
 
 /* A longer table at the end of the file. Under `map`. */
-static int move_bat(struct vhdx *v, uint64_t bytes, struct vhdx_sector sectors[2],
+static int move_bat(struct vhdx *vhdx, uint64_t bytes, struct vhdx_sector sectors[2],
 		    uint64_t *ret_offset)
 {
-	uint64_t offset = v->end_offset;
-	int error = vhdx_extend(v, offset + bytes);
+	uint64_t offset = vhdx->end_offset;
+	int error = vhdx_extend(vhdx, offset + bytes);
 
 	if (!error)
-		error = file_write(&v->disk->file, offset, v->bat, v->entries * 8);
+		error = file_write(&vhdx->disk->file, offset, vhdx->bat, vhdx->entries * 8);
 	if (!error)
-		error = region_sectors(v, VHDX_REGION_BAT, offset, bytes, sectors);
+		error = region_sectors(vhdx, VHDX_REGION_BAT, offset, bytes, sectors);
 	if (!error) {
-		v->end_offset += bytes;
+		vhdx->end_offset += bytes;
 		*ret_offset = offset;
 	}
 	return error;
 }
 
-static int size_sector(struct vhdx *v, uint64_t size_bytes, struct vhdx_sector *ret)
+static int size_sector(struct vhdx *vhdx, uint64_t size_bytes, struct vhdx_sector *ret)
 {
-	struct table *t = read_table(v);
-	int n = t ? find(t, VHDX_ITEM_SIZE, false) : -EIO;
+	struct table *table = read_table(vhdx);
+	int n = table ? find(table, VHDX_ITEM_SIZE, false) : -EIO;
 	int error = n < 0 ? n : 0;
-	uint64_t at = error ? 0 : v->metadata_offset + item_at(t, (unsigned)n)->offset;
+	uint64_t at = error ? 0 : vhdx->metadata_offset + item_at(table, (unsigned)n)->offset;
 
-	free(t);
+	free(table);
 	if (error)
 		return error;
 	if (at % VHDX_SECTOR_BYTES + sizeof(size_bytes) > VHDX_SECTOR_BYTES)
 		return -ENOTSUP;
 	ret->file_offset = at - at % VHDX_SECTOR_BYTES;
-	error = file_read(&v->disk->file, ret->file_offset, ret->data, sizeof(ret->data));
+	error = file_read(&vhdx->disk->file, ret->file_offset, ret->data, sizeof(ret->data));
 	memcpy(ret->data + at % VHDX_SECTOR_BYTES, &size_bytes, sizeof(size_bytes));
 	return error;
 }
 
-static bool holds_beyond(const struct vhdx *v, uint64_t first_block)
+static bool holds_beyond(const struct vhdx *vhdx, uint64_t first_block)
 {
-	for (uint64_t block = first_block; block < v->blocks; block++)
-		if (vhdx_holds(v->bat[vhdx_entry(v, block)]))
+	for (uint64_t block = first_block; block < vhdx->blocks; block++)
+		if (vhdx_holds(vhdx->bat[vhdx_entry(vhdx, block)]))
 			return true;
 	return false;
 }
 
-static int add_fixed_blocks(struct vhdx *v, uint64_t from, uint64_t to)
+static int add_fixed_blocks(struct vhdx *vhdx, uint64_t from, uint64_t to)
 {
 	int error = 0;
 
 	for (uint64_t block = from; block < to && !error; block++) {
 		uint64_t offset;
 
-		error = vhdx_allocate(v, v->block_bytes, &offset);
+		error = vhdx_allocate(vhdx, vhdx->block_bytes, &offset);
 		if (!error)
-			vhdx_set_entry(v, vhdx_entry(v, block), offset | BAT_PRESENT);
+			vhdx_set_entry(vhdx, vhdx_entry(vhdx, block), offset | BAT_PRESENT);
 	}
 	return error;
 }
 
 /* Everything that has changed is committed before, so that the tables in the file are those in
  * memory. */
-static int grow(struct vhdx *v, const struct shape *s)
+static int grow(struct vhdx *vhdx, const struct shape *shape)
 {
 	struct vhdx_sector *sectors = calloc(3, sizeof(*sectors));
-	uint64_t bat_bytes = (s->entries * 8 + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB;
-	uint64_t bat_offset = v->bat_offset;
-	bool moves = s->entries * 8 > v->bat_bytes;
-	int error = sectors ? size_sector(v, s->size_bytes, &sectors[0]) : -ENOMEM;
+	uint64_t bat_bytes = (shape->entries * 8 + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB;
+	uint64_t bat_offset = vhdx->bat_offset;
+	bool moves = shape->entries * 8 > vhdx->bat_bytes;
+	int error = sectors ? size_sector(vhdx, shape->size_bytes, &sectors[0]) : -ENOMEM;
 
-	if (!error && s->entries > v->entries)
-		error = widen(v, s);
+	if (!error && shape->entries > vhdx->entries)
+		error = widen(vhdx, shape);
 	if (!error && moves)
-		error = move_bat(v, bat_bytes, sectors + 1, &bat_offset);
+		error = move_bat(vhdx, bat_bytes, sectors + 1, &bat_offset);
 	if (!error)
-		error = vhdx_write_sectors(v, sectors, moves ? 3 : 1);
+		error = vhdx_write_sectors(vhdx, sectors, moves ? 3 : 1);
 	free(sectors);
 	if (error)
 		return error;
 	if (moves) {
-		v->bat_offset = bat_offset;
-		v->bat_bytes = (uint32_t)bat_bytes;
+		vhdx->bat_offset = bat_offset;
+		vhdx->bat_bytes = (uint32_t)bat_bytes;
 	}
-	v->disk->size_bytes = s->size_bytes;
-	v->blocks = s->blocks;
-	v->chunks = s->chunks;
-	v->entries = s->entries;
+	vhdx->disk->size_bytes = shape->size_bytes;
+	vhdx->blocks = shape->blocks;
+	vhdx->chunks = shape->chunks;
+	vhdx->entries = shape->entries;
 	return 0;
 }
 
@@ -635,47 +642,47 @@ static int grow(struct vhdx *v, const struct shape *s)
  * A disk gets smaller only where nothing is lost, the block in which it is to end included: so
  * growing again shows no old bytes. A child stays at least as large as its parent.
  */
-int vhdx_resize(struct disk *d, uint64_t size_bytes)
+int vhdx_resize(struct disk *disk, uint64_t size_bytes)
 {
-	struct vhdx *v = vhdx_of(d);
-	struct shape s = shape_of(v, size_bytes);
-	uint64_t blocks = v->blocks;
+	struct vhdx *vhdx = vhdx_of(disk);
+	struct shape shape = shape_of(vhdx, size_bytes);
+	uint64_t blocks = vhdx->blocks;
 	int error;
 
 	if (size_bytes > VHDX_MAX_BYTES)
 		return -EFBIG;
-	error = vhdx_commit(v);
-	pthread_mutex_lock(&v->flush_lock);
-	pthread_rwlock_wrlock(&v->io);
-	pthread_mutex_lock(&v->map);
-	if (!error && size_bytes < d->size_bytes &&
-	    (v->fixed || holds_beyond(v, size_bytes / v->block_bytes) ||
-	     (d->parent && size_bytes < d->parent->size_bytes)))
+	error = vhdx_commit(vhdx);
+	pthread_mutex_lock(&vhdx->flush_lock);
+	pthread_rwlock_wrlock(&vhdx->io);
+	pthread_mutex_lock(&vhdx->map);
+	if (!error && size_bytes < disk->size_bytes &&
+	    (vhdx->fixed || holds_beyond(vhdx, size_bytes / vhdx->block_bytes) ||
+	     (disk->parent && size_bytes < disk->parent->size_bytes)))
 		error = -EBUSY;
 	if (!error)
-		error = vhdx_begin(v, true);
-	if (!error && size_bytes < d->size_bytes) {
+		error = vhdx_begin(vhdx, true);
+	if (!error && size_bytes < disk->size_bytes) {
 		struct vhdx_sector *sector = malloc(sizeof(*sector));
 
 		/* the table stays as long as it is: nothing that a reader looks at lies behind the
 		 * end */
-		error = sector ? size_sector(v, size_bytes, sector) : -ENOMEM;
+		error = sector ? size_sector(vhdx, size_bytes, sector) : -ENOMEM;
 		if (!error)
-			error = vhdx_write_sectors(v, sector, 1);
+			error = vhdx_write_sectors(vhdx, sector, 1);
 		free(sector);
 		if (!error) {
-			d->size_bytes = size_bytes;
-			v->blocks = s.blocks;
-			v->chunks = s.chunks;
-			v->entries = s.entries;
+			disk->size_bytes = size_bytes;
+			vhdx->blocks = shape.blocks;
+			vhdx->chunks = shape.chunks;
+			vhdx->entries = shape.entries;
 		}
-	} else if (!error && size_bytes > d->size_bytes) {
-		error = grow(v, &s);
-		if (!error && v->fixed)
-			error = add_fixed_blocks(v, blocks, v->blocks);
+	} else if (!error && size_bytes > disk->size_bytes) {
+		error = grow(vhdx, &shape);
+		if (!error && vhdx->fixed)
+			error = add_fixed_blocks(vhdx, blocks, vhdx->blocks);
 	}
-	pthread_mutex_unlock(&v->map);
-	pthread_rwlock_unlock(&v->io);
-	pthread_mutex_unlock(&v->flush_lock);
-	return error ? error : vhdx_commit(v);
+	pthread_mutex_unlock(&vhdx->map);
+	pthread_rwlock_unlock(&vhdx->io);
+	pthread_mutex_unlock(&vhdx->flush_lock);
+	return error ? error : vhdx_commit(vhdx);
 }

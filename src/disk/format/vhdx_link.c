@@ -18,9 +18,9 @@
 
 enum { LOCATOR_MAX_BYTES = 1 << 20, LOCATOR_MAX_PAIRS = 64 };
 
-static int unsound(const struct vhdx *v, struct disk_error *error, const char *what)
+static int unsound(const struct vhdx *vhdx, struct disk_error *error, const char *what)
 {
-	return disk_fail(error, -EBADMSG, v->disk->path, "%s", what);
+	return disk_fail(error, -EBADMSG, vhdx->disk->path, "%s", what);
 }
 
 /* ---- making a locator ---- */
@@ -33,36 +33,38 @@ enum {
 };
 
 /* Behind what is there; its length in bytes, or -EILSEQ, -ENAMETOOLONG. */
-static int put_utf16(struct locator *l, const char *text)
+static int put_utf16(struct locator *locator, const char *text)
 {
-	int bytes = parent_utf16(text, l->bytes + l->used, LOCATOR_BYTES - l->used, false);
+	int bytes = parent_utf16(text, locator->bytes + locator->used,
+				 LOCATOR_BYTES - locator->used, false);
 
 	if (bytes > 0)
-		l->used += (size_t)bytes;
+		locator->used += (size_t)bytes;
 	return bytes;
 }
 
-static int put_pair(struct locator *l, const char *key, const char *value)
+static int put_pair(struct locator *locator, const char *key, const char *value)
 {
-	struct vhdx_locator_entry e = { .key_offset = (uint32_t)l->used };
-	int bytes = put_utf16(l, key);
+	struct vhdx_locator_entry entry = { .key_offset = (uint32_t)locator->used };
+	int bytes = put_utf16(locator, key);
 
 	if (bytes < 0)
 		return bytes;
-	e.key_bytes = (uint16_t)bytes;
-	e.value_offset = (uint32_t)l->used;
-	bytes = put_utf16(l, value);
+	entry.key_bytes = (uint16_t)bytes;
+	entry.value_offset = (uint32_t)locator->used;
+	bytes = put_utf16(locator, value);
 	if (bytes < 0)
 		return bytes;
-	e.value_bytes = (uint16_t)bytes;
-	memcpy(l->bytes + sizeof(struct vhdx_locator_head) + l->count++ * sizeof(e), &e, sizeof(e));
+	entry.value_bytes = (uint16_t)bytes;
+	memcpy(locator->bytes + sizeof(struct vhdx_locator_head) + locator->count++ * sizeof(entry),
+	       &entry, sizeof(entry));
 	return 0;
 }
 
 static char *with_backslashes(char *path)
 {
-	for (char *c = path; c && *c; c++)
-		*c = *c == '/' ? '\\' : *c;
+	for (char *character = path; character && *character; character++)
+		*character = *character == '/' ? '\\' : *character;
 	return path;
 }
 
@@ -79,7 +81,8 @@ static char *relative_path(const char *from, const char *to)
 		if (!from[n] || !to[n])
 			break;
 	}
-	for (const char *c = from + common; path && (c = strchr(c, '/')) && c[1]; c++) {
+	for (const char *character = from + common;
+	     path && (character = strchr(character, '/')) && character[1]; character++) {
 		if (asprintf(&next, "%s/..", path) < 0)
 			next = NULL;
 		free(path);
@@ -91,7 +94,7 @@ static char *relative_path(const char *from, const char *to)
 	return next;
 }
 
-static int put_id(struct locator *l, const char *key, struct guid id)
+static int put_id(struct locator *locator, const char *key, struct guid id)
 {
 	char text[GUID_TEXT_BYTES], value[GUID_TEXT_BYTES + 2];
 
@@ -99,98 +102,104 @@ static int put_id(struct locator *l, const char *key, struct guid id)
 		return 0;
 	guid_print(id, text);
 	snprintf(value, sizeof(value), "{%s}", text);
-	return put_pair(l, key, value);
+	return put_pair(locator, key, value);
 }
 
 int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk_format format,
 		      struct guid id, struct guid id2, uint8_t **ret_value, uint32_t *ret_bytes)
 {
-	struct vhdx_locator_head h = { .type = format == DISK_VHDX ? VHDX_LOCATOR_TYPE
-								   : VHDX_LOCATOR_FOREIGN };
+	struct vhdx_locator_head head = { .type = format == DISK_VHDX ? VHDX_LOCATOR_TYPE
+								      : VHDX_LOCATOR_FOREIGN };
 	char *copy = strdup(child_path);
 	char *directory = copy ? realpath(dirname(copy), NULL) : NULL;
 	char *parent = realpath(parent_path, NULL);
 	char *relative = directory && parent ? relative_path(directory, parent) : NULL;
-	struct locator l = { .bytes = calloc(1, LOCATOR_BYTES), .used = LOCATOR_TEXT };
-	int error = relative && l.bytes ? 0 : -ENOMEM;
+	struct locator locator = { .bytes = calloc(1, LOCATOR_BYTES), .used = LOCATOR_TEXT };
+	int error = relative && locator.bytes ? 0 : -ENOMEM;
 
 	if (!error)
-		error = put_id(&l, "parent_linkage", id);
+		error = put_id(&locator, "parent_linkage", id);
 	if (!error)
-		error = put_id(&l, "parent_linkage2", id2);
+		error = put_id(&locator, "parent_linkage2", id2);
 	if (!error)
-		error = put_pair(&l, "relative_path", with_backslashes(relative));
+		error = put_pair(&locator, "relative_path", with_backslashes(relative));
 	if (!error)
-		error = put_pair(&l, "absolute_win32_path", with_backslashes(parent));
+		error = put_pair(&locator, "absolute_win32_path", with_backslashes(parent));
 	if (!error && format != DISK_VHDX)
-		error = put_pair(&l, "umbra_format", disk_format_name(format));
-	h.count = (uint16_t)l.count;
-	if (l.bytes)
-		memcpy(l.bytes, &h, sizeof(h));
+		error = put_pair(&locator, "umbra_format", disk_format_name(format));
+	head.count = (uint16_t)locator.count;
+	if (locator.bytes)
+		memcpy(locator.bytes, &head, sizeof(head));
 	free(copy);
 	free(directory);
 	free(parent);
 	free(relative);
-	*ret_value = l.bytes;
-	*ret_bytes = (uint32_t)l.used;
+	*ret_value = locator.bytes;
+	*ret_bytes = (uint32_t)locator.used;
 	return error;
 }
 
 /* ---- reading a locator ---- */
 
-static int take_pair(struct vhdx *v, const char *key, char *value)
+static int take_pair(struct vhdx *vhdx, const char *key, char *value)
 {
 	static const char *const paths[3] = { "relative_path", "volume_path",
 					      "absolute_win32_path" };
 
 	if (!strcmp(key, "parent_linkage"))
-		return guid_parse(value, &v->parent_id) ? 0 : -EBADMSG;
+		return guid_parse(value, &vhdx->parent_id) ? 0 : -EBADMSG;
 	if (!strcmp(key, "parent_linkage2"))
-		return guid_parse(value, &v->parent_id2) ? 0 : -EBADMSG;
+		return guid_parse(value, &vhdx->parent_id2) ? 0 : -EBADMSG;
 	if (!strcmp(key, "umbra_format")) {
 		enum disk_format format;
 
-		v->parent_format = disk_format_parse(value, &format) ? (int)format : DISK_FORMATS;
+		vhdx->parent_format =
+			disk_format_parse(value, &format) ? (int)format : DISK_FORMATS;
 	}
 	for (int n = 0; n < 3; n++)
-		if (!strcmp(key, paths[n]) && !v->parent_path[n])
-			v->parent_path[n] = strdup(value);
+		if (!strcmp(key, paths[n]) && !vhdx->parent_path[n])
+			vhdx->parent_path[n] = strdup(value);
 	return 0;
 }
 
-int vhdx_read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct disk_error *error)
+int vhdx_read_locator(struct vhdx *vhdx, const uint8_t *at, uint32_t bytes,
+		      struct disk_error *error)
 {
-	struct vhdx_locator_head h;
+	struct vhdx_locator_head head;
 	int result = 0;
 
-	if (bytes < sizeof(h) || bytes > LOCATOR_MAX_BYTES)
-		return unsound(v, error, "the parent's locator has a wrong length");
-	memcpy(&h, at, sizeof(h));
-	v->parent_format = guid_equal(h.type, VHDX_LOCATOR_FOREIGN) ? DISK_FORMATS : DISK_VHDX;
-	if (!guid_equal(h.type, VHDX_LOCATOR_TYPE) && !guid_equal(h.type, VHDX_LOCATOR_FOREIGN))
-		return disk_fail(error, -ENOTSUP, v->disk->path, "its parent is not a VHDX file");
-	if (h.count > LOCATOR_MAX_PAIRS ||
-	    sizeof(h) + h.count * sizeof(struct vhdx_locator_entry) > bytes)
-		return unsound(v, error, "the parent's locator is cut, or too long");
-	for (unsigned n = 0; n < h.count && !result; n++) {
-		struct vhdx_locator_entry e;
+	if (bytes < sizeof(head) || bytes > LOCATOR_MAX_BYTES)
+		return unsound(vhdx, error, "the parent's locator has a wrong length");
+	memcpy(&head, at, sizeof(head));
+	vhdx->parent_format =
+		guid_equal(head.type, VHDX_LOCATOR_FOREIGN) ? DISK_FORMATS : DISK_VHDX;
+	if (!guid_equal(head.type, VHDX_LOCATOR_TYPE) &&
+	    !guid_equal(head.type, VHDX_LOCATOR_FOREIGN))
+		return disk_fail(error, -ENOTSUP, vhdx->disk->path,
+				 "its parent is not a VHDX file");
+	if (head.count > LOCATOR_MAX_PAIRS ||
+	    sizeof(head) + head.count * sizeof(struct vhdx_locator_entry) > bytes)
+		return unsound(vhdx, error, "the parent's locator is cut, or too long");
+	for (unsigned n = 0; n < head.count && !result; n++) {
+		struct vhdx_locator_entry entry;
 		char *key, *value;
 
-		memcpy(&e, at + sizeof(h) + n * sizeof(e), sizeof(e));
-		if (e.key_offset > bytes || e.key_bytes > bytes - e.key_offset ||
-		    e.value_offset > bytes || e.value_bytes > bytes - e.value_offset)
-			return unsound(v, error, "the parent's locator points outside of itself");
-		key = parent_utf8(at + e.key_offset, e.key_bytes, false);
-		value = parent_utf8(at + e.value_offset, e.value_bytes, false);
-		if (!key || !value || take_pair(v, key, value))
-			result = unsound(v, error, "the parent's locator cannot be read");
+		memcpy(&entry, at + sizeof(head) + n * sizeof(entry), sizeof(entry));
+		if (entry.key_offset > bytes || entry.key_bytes > bytes - entry.key_offset ||
+		    entry.value_offset > bytes || entry.value_bytes > bytes - entry.value_offset)
+			return unsound(vhdx, error,
+				       "the parent's locator points outside of itself");
+		key = parent_utf8(at + entry.key_offset, entry.key_bytes, false);
+		value = parent_utf8(at + entry.value_offset, entry.value_bytes, false);
+		if (!key || !value || take_pair(vhdx, key, value))
+			result = unsound(vhdx, error, "the parent's locator cannot be read");
 		free(key);
 		free(value);
 	}
-	if (!result && v->parent_format == DISK_FORMATS)
-		result = unsound(v, error, "does not say which format its parent has");
-	if (!result && v->parent_format == DISK_VHDX && guid_is_zero(v->parent_id))
-		result = unsound(v, error, "does not say which data its parent had");
+	if (!result && vhdx->parent_format == DISK_FORMATS)
+		result = unsound(vhdx, error, "does not say which format its parent has");
+	if (!result && vhdx->parent_format == DISK_VHDX && guid_is_zero(vhdx->parent_id))
+		result = unsound(vhdx, error, "does not say which data its parent had");
 	return result;
 }
 
@@ -198,46 +207,48 @@ int vhdx_read_locator(struct vhdx *v, const uint8_t *at, uint32_t bytes, struct 
 
 static int vhdx_check_parent(struct disk *child, struct disk *parent, struct disk_error *error)
 {
-	const struct vhdx *v = vhdx_of(child);
+	const struct vhdx *vhdx = vhdx_of(child);
 	struct guid id = disk_data_id(parent);
 	char want[GUID_TEXT_BYTES], has[GUID_TEXT_BYTES];
 
-	if (v->parent_format == DISK_VHDX && !vhdx_names_data(v, id)) {
-		guid_print(v->parent_id, want);
+	if (vhdx->parent_format == DISK_VHDX && !vhdx_names_data(vhdx, id)) {
+		guid_print(vhdx->parent_id, want);
 		guid_print(id, has);
 		return disk_fail(error, -ESTALE, child->path,
 				 "was made on data %s of %s, which has changed since and is %s now",
 				 want, parent->path, has);
 	}
-	if (v->parent_format != DISK_VHDX && !v->link_item.bytes)
+	if (vhdx->parent_format != DISK_VHDX && !vhdx->link_item.bytes)
 		return disk_fail(error, -ESTALE, child->path,
 				 "does not say what its parent %s held", parent->path);
-	if (parent->sector_bytes != v->sector_bytes || parent->size_bytes > child->size_bytes)
+	if (parent->sector_bytes != vhdx->sector_bytes || parent->size_bytes > child->size_bytes)
 		return disk_fail(error, -ESTALE, child->path,
 				 "its parent %s has other sectors or is larger", parent->path);
 	return 0;
 }
 
-int vhdx_find_parent(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
+int vhdx_find_parent(struct vhdx *vhdx, const struct disk_options *options,
+		     struct disk_error *error)
 {
 	struct parent_query query = {
-		.format = (enum disk_format)v->parent_format,
+		.format = (enum disk_format)vhdx->parent_format,
 		.name = NULL,
 		.check = vhdx_check_parent,
 	};
-	const char *locator = v->parent_path[0] ? v->parent_path[0] : v->parent_path[2];
-	char *name = locator ? parent_host_path(v->disk->path, locator, false) : NULL;
+	const char *locator = vhdx->parent_path[0] ? vhdx->parent_path[0] : vhdx->parent_path[2];
+	char *name = locator ? parent_host_path(vhdx->disk->path, locator, false) : NULL;
 	int result;
 
-	if (v->parent_format == DISK_VHDX) {
-		query.data_id = v->parent_id;
-		query.other_data_id = v->parent_id2;
+	if (vhdx->parent_format == DISK_VHDX) {
+		query.data_id = vhdx->parent_id;
+		query.other_data_id = vhdx->parent_id2;
 	}
 	query.name = name;
 	for (int n = 0; n < 3; n++)
-		if (v->parent_path[n])
-			query.path[n] = parent_host_path(v->disk->path, v->parent_path[n], n == 0);
-	result = search_parent(v->disk, &query, o, error);
+		if (vhdx->parent_path[n])
+			query.path[n] =
+				parent_host_path(vhdx->disk->path, vhdx->parent_path[n], n == 0);
+	result = search_parent(vhdx->disk, &query, options, error);
 	for (int n = 0; n < 3; n++)
 		free(query.path[n]);
 	free(name);
@@ -260,7 +271,7 @@ int vhdx_set_link(struct vhdx *child, const char *parent_path, enum disk_format 
 
 /* The name of a parent and what is known of its content change together: the one without the other
  * would not open. */
-static int write_link(struct vhdx *v, const struct disk *parent, const struct link_items *items)
+static int write_link(struct vhdx *vhdx, const struct disk *parent, const struct link_items *items)
 {
 	enum { COUNT = 2 * VHDX_LONG_PARTS + 1 };
 	struct vhdx_value *values = calloc(COUNT, sizeof(*values));
@@ -269,7 +280,7 @@ static int write_link(struct vhdx *v, const struct disk *parent, const struct li
 	int error = values ? 0 : -ENOMEM;
 
 	if (!error)
-		error = vhdx_make_locator(v->disk->path, parent->path, parent->format_id,
+		error = vhdx_make_locator(vhdx->disk->path, parent->path, parent->format_id,
 					  disk_data_id(parent), (struct guid){ 0 }, &locator,
 					  &bytes);
 	if (!error)
@@ -283,37 +294,37 @@ static int write_link(struct vhdx *v, const struct disk *parent, const struct li
 							 .flags = VHDX_ITEM_REQUIRED,
 							 .value = locator,
 							 .bytes = bytes };
-		error = vhdx_write_values(v, values, COUNT);
+		error = vhdx_write_values(vhdx, values, COUNT);
 	}
 	free(locator);
 	free(values);
 	return error;
 }
 
-int vhdx_repair_link(struct disk *d, struct disk *parent)
+int vhdx_repair_link(struct disk *disk, struct disk *parent)
 {
-	struct vhdx *v = vhdx_of(d);
+	struct vhdx *vhdx = vhdx_of(disk);
 	struct link_items items;
 	int error = link_encode(parent, LINK_COMPUTED, &items);
 
 	if (error)
 		return error;
-	error = write_link(v, parent, &items);
+	error = write_link(vhdx, parent, &items);
 	free(items.link);
 	free(items.table);
 	if (!error) {
-		v->parent_id = disk_data_id(parent);
-		v->parent_id2 = (struct guid){ 0 };
+		vhdx->parent_id = disk_data_id(parent);
+		vhdx->parent_id2 = (struct guid){ 0 };
 	}
 	return error;
 }
 
-int disk_repair_link(struct disk *d, struct disk_error *error)
+int disk_repair_link(struct disk *disk, struct disk_error *error)
 {
 	int result;
 
-	if (d->driver != &vhdx_driver || !d->write || !d->parent)
-		return disk_fail(error, -EINVAL, d->path, "is no child that can be written");
-	result = vhdx_repair_link(d, d->parent);
-	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
+	if (disk->driver != &vhdx_driver || !disk->write || !disk->parent)
+		return disk_fail(error, -EINVAL, disk->path, "is no child that can be written");
+	result = vhdx_repair_link(disk, disk->parent);
+	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;
 }

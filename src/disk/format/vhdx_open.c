@@ -37,13 +37,13 @@ enum {
 	ITEMS_NEEDED = 31
 };
 
-static int unsound(const struct vhdx *v, struct disk_error *error, const char *what)
+static int unsound(const struct vhdx *vhdx, struct disk_error *error, const char *what)
 {
-	return disk_fail(error, -EBADMSG, v->disk->path, "%s", what);
+	return disk_fail(error, -EBADMSG, vhdx->disk->path, "%s", what);
 }
-static int host_error(const struct vhdx *v, struct disk_error *error, int code)
+static int host_error(const struct vhdx *vhdx, struct disk_error *error, int code)
 {
-	return disk_fail(error, code, v->disk->path, "%s", strerror(-code));
+	return disk_fail(error, code, vhdx->disk->path, "%s", strerror(-code));
 }
 
 /* ---- headers and regions ---- */
@@ -55,12 +55,12 @@ static int host_error(const struct vhdx *v, struct disk_error *error, int code)
  */
 enum { FIRST = 512 };
 
-static bool read_summed(const struct vhdx *v, uint64_t offset, uint32_t signature, void *to,
+static bool read_summed(const struct vhdx *vhdx, uint64_t offset, uint32_t signature, void *to,
 			size_t bytes)
 {
 	uint32_t head[2], first;
 
-	if (file_read(&v->disk->file, offset, to, FIRST))
+	if (file_read(&vhdx->disk->file, offset, to, FIRST))
 		return false;
 	memcpy(head, to, sizeof(head));
 	if (head[0] != signature)
@@ -69,48 +69,49 @@ static bool read_summed(const struct vhdx *v, uint64_t offset, uint32_t signatur
 	first = crc32c(0, to, FIRST);
 	if (crc32c_zeros(first, bytes - FIRST) == head[1])
 		return true;
-	return !file_read(&v->disk->file, offset + FIRST, (uint8_t *)to + FIRST, bytes - FIRST) &&
+	return !file_read(&vhdx->disk->file, offset + FIRST, (uint8_t *)to + FIRST,
+			  bytes - FIRST) &&
 	       crc32c(first, (uint8_t *)to + FIRST, bytes - FIRST) == head[1];
 }
 
-static bool read_header(struct vhdx *v, int n, struct vhdx_header *ret)
+static bool read_header(struct vhdx *vhdx, int n, struct vhdx_header *ret)
 {
 	memset(ret, 0, sizeof(*ret));
-	return read_summed(v, VHDX_HEADER_OFFSET(n), VHDX_HEAD, ret, sizeof(*ret));
+	return read_summed(vhdx, VHDX_HEADER_OFFSET(n), VHDX_HEAD, ret, sizeof(*ret));
 }
 
-static int read_headers(struct vhdx *v, struct disk_error *error)
+static int read_headers(struct vhdx *vhdx, struct disk_error *error)
 {
-	struct vhdx_header h[2];
-	bool good[2] = { read_header(v, 0, &h[0]), read_header(v, 1, &h[1]) };
+	struct vhdx_header header[2];
+	bool good[2] = { read_header(vhdx, 0, &header[0]), read_header(vhdx, 1, &header[1]) };
 
 	if (!good[0] && !good[1])
-		return unsound(v, error, "neither header is valid");
-	v->header_at = good[0] && good[1] ? h[1].sequence > h[0].sequence : good[1];
-	v->header = h[v->header_at];
-	if (v->header.version != 1 || v->header.log_version)
-		return disk_fail(error, -ENOTSUP, v->disk->path, "version %u, log version %u",
-				 v->header.version, v->header.log_version);
-	if (!v->header.log_bytes || v->header.log_bytes % VHDX_MIB ||
-	    v->header.log_offset % VHDX_MIB || v->header.log_offset < VHDX_MIB)
-		return unsound(v, error, "the log is nowhere");
-	if (v->header.log_bytes > LOG_MAX_BYTES)
-		return disk_fail(error, -ENOTSUP, v->disk->path, "a log of %u bytes",
-				 v->header.log_bytes);
-	if (v->header.log_offset > v->file_bytes ||
-	    v->header.log_bytes > v->file_bytes - v->header.log_offset)
-		return unsound(v, error, "the log lies beyond the end of the file");
+		return unsound(vhdx, error, "neither header is valid");
+	vhdx->header_at = good[0] && good[1] ? header[1].sequence > header[0].sequence : good[1];
+	vhdx->header = header[vhdx->header_at];
+	if (vhdx->header.version != 1 || vhdx->header.log_version)
+		return disk_fail(error, -ENOTSUP, vhdx->disk->path, "version %u, log version %u",
+				 vhdx->header.version, vhdx->header.log_version);
+	if (!vhdx->header.log_bytes || vhdx->header.log_bytes % VHDX_MIB ||
+	    vhdx->header.log_offset % VHDX_MIB || vhdx->header.log_offset < VHDX_MIB)
+		return unsound(vhdx, error, "the log is nowhere");
+	if (vhdx->header.log_bytes > LOG_MAX_BYTES)
+		return disk_fail(error, -ENOTSUP, vhdx->disk->path, "a log of %u bytes",
+				 vhdx->header.log_bytes);
+	if (vhdx->header.log_offset > vhdx->file_bytes ||
+	    vhdx->header.log_bytes > vhdx->file_bytes - vhdx->header.log_offset)
+		return unsound(vhdx, error, "the log lies beyond the end of the file");
 	return 0;
 }
 
 /* Marks [offset, offset + bytes) in MiB; false where something is already, or outside of the file.
  * */
-static bool space_claim(struct vhdx *v, uint8_t *map, uint64_t offset, uint64_t bytes)
+static bool space_claim(struct vhdx *vhdx, uint8_t *map, uint64_t offset, uint64_t bytes)
 {
 	uint64_t last;
 
-	if (!offset || offset % VHDX_MIB || offset > v->file_bytes ||
-	    bytes > v->file_bytes - offset)
+	if (!offset || offset % VHDX_MIB || offset > vhdx->file_bytes ||
+	    bytes > vhdx->file_bytes - offset)
 		return false;
 	last = (offset + bytes - 1) / VHDX_MIB;
 	for (uint64_t n = offset / VHDX_MIB; n <= last; n++) {
@@ -118,81 +119,85 @@ static bool space_claim(struct vhdx *v, uint8_t *map, uint64_t offset, uint64_t 
 			return false;
 		map[n / 8] |= (uint8_t)(1 << (n & 7));
 	}
-	if ((last + 1) * VHDX_MIB > v->end_offset)
-		v->end_offset = (last + 1) * VHDX_MIB;
+	if ((last + 1) * VHDX_MIB > vhdx->end_offset)
+		vhdx->end_offset = (last + 1) * VHDX_MIB;
 	return true;
 }
 
-static bool read_table(struct vhdx *v, int n, uint8_t *table)
+static bool read_table(struct vhdx *vhdx, int n, uint8_t *table)
 {
-	struct vhdx_region_head h;
+	struct vhdx_region_head head;
 
-	if (!read_summed(v, VHDX_REGION_OFFSET(n), VHDX_REGI, table, VHDX_TABLE_BYTES))
+	if (!read_summed(vhdx, VHDX_REGION_OFFSET(n), VHDX_REGI, table, VHDX_TABLE_BYTES))
 		return false;
-	memcpy(&h, table, sizeof(h));
-	if (h.count >
-	    (FIRST - sizeof(h)) /
+	memcpy(&head, table, sizeof(head));
+	if (head.count >
+	    (FIRST - sizeof(head)) /
 		    sizeof(struct vhdx_region)) /* more than there are regions: no hurry */
-		return h.count <= VHDX_TABLE_ENTRIES &&
-		       !file_read(&v->disk->file, VHDX_REGION_OFFSET(n) + FIRST, table + FIRST,
+		return head.count <= VHDX_TABLE_ENTRIES &&
+		       !file_read(&vhdx->disk->file, VHDX_REGION_OFFSET(n) + FIRST, table + FIRST,
 				  VHDX_TABLE_BYTES - FIRST);
 	return true;
 }
 
-static int region_take(struct vhdx *v, const struct vhdx_region *r, uint8_t *map,
+static int region_take(struct vhdx *vhdx, const struct vhdx_region *region, uint8_t *map,
 		       struct disk_error *error)
 {
 	char text[GUID_TEXT_BYTES];
 
-	if (!r->bytes || r->bytes % VHDX_MIB || !space_claim(v, map, r->offset, r->bytes))
-		return unsound(v, error, "a region lies over another one or outside of the file");
-	if (guid_equal(r->id, VHDX_REGION_BAT)) {
-		if (v->bat_bytes)
-			return unsound(v, error, "two block allocation tables");
-		v->bat_offset = r->offset;
-		v->bat_bytes = r->bytes;
-	} else if (guid_equal(r->id, VHDX_REGION_METADATA)) {
-		if (v->metadata_bytes)
-			return unsound(v, error, "two metadata regions");
-		v->metadata_offset = r->offset;
-		v->metadata_bytes = r->bytes;
-	} else if (r->required & 1) {
-		guid_print(r->id, text);
-		return disk_fail(error, -ENOTSUP, v->disk->path,
+	if (!region->bytes || region->bytes % VHDX_MIB ||
+	    !space_claim(vhdx, map, region->offset, region->bytes))
+		return unsound(vhdx, error,
+			       "a region lies over another one or outside of the file");
+	if (guid_equal(region->id, VHDX_REGION_BAT)) {
+		if (vhdx->bat_bytes)
+			return unsound(vhdx, error, "two block allocation tables");
+		vhdx->bat_offset = region->offset;
+		vhdx->bat_bytes = region->bytes;
+	} else if (guid_equal(region->id, VHDX_REGION_METADATA)) {
+		if (vhdx->metadata_bytes)
+			return unsound(vhdx, error, "two metadata regions");
+		vhdx->metadata_offset = region->offset;
+		vhdx->metadata_bytes = region->bytes;
+	} else if (region->required & 1) {
+		guid_print(region->id, text);
+		return disk_fail(error, -ENOTSUP, vhdx->disk->path,
 				 "needs region %s, which is not known here", text);
 	} else {
-		struct vhdx_extent *more = realloc(v->others, (v->other_count + 1) * sizeof(*more));
+		struct vhdx_extent *more =
+			realloc(vhdx->others, (vhdx->other_count + 1) * sizeof(*more));
 
 		if (!more)
-			return host_error(v, error, -ENOMEM);
-		v->others = more;
-		v->others[v->other_count++] = (struct vhdx_extent){ r->offset, r->bytes };
+			return host_error(vhdx, error, -ENOMEM);
+		vhdx->others = more;
+		vhdx->others[vhdx->other_count++] =
+			(struct vhdx_extent){ region->offset, region->bytes };
 	}
 	return 0;
 }
 
-static int read_regions(struct vhdx *v, uint8_t *map, struct disk_error *error)
+static int read_regions(struct vhdx *vhdx, uint8_t *map, struct disk_error *error)
 {
 	uint8_t *table = malloc(VHDX_TABLE_BYTES);
-	struct vhdx_region_head h;
+	struct vhdx_region_head head;
 	int result = 0;
 
 	if (!table)
-		return host_error(v, error, -ENOMEM);
-	if (!read_table(v, 0, table) && !read_table(v, 1, table))
-		result = unsound(v, error, "neither region table is valid");
-	memcpy(&h, table, sizeof(h));
-	for (uint32_t n = 0; !result && n < h.count; n++) {
-		struct vhdx_region r;
+		return host_error(vhdx, error, -ENOMEM);
+	if (!read_table(vhdx, 0, table) && !read_table(vhdx, 1, table))
+		result = unsound(vhdx, error, "neither region table is valid");
+	memcpy(&head, table, sizeof(head));
+	for (uint32_t n = 0; !result && n < head.count; n++) {
+		struct vhdx_region region;
 
-		memcpy(&r, table + sizeof(h) + n * sizeof(r), sizeof(r));
-		result = region_take(v, &r, map, error);
+		memcpy(&region, table + sizeof(head) + n * sizeof(region), sizeof(region));
+		result = region_take(vhdx, &region, map, error);
 	}
-	if (!result && (!v->bat_bytes || !v->metadata_bytes))
-		result = unsound(v, error, "has no block allocation table or no metadata");
+	if (!result && (!vhdx->bat_bytes || !vhdx->metadata_bytes))
+		result = unsound(vhdx, error, "has no block allocation table or no metadata");
 	if (!result &&
-	    (v->bat_bytes > BAT_MAX_BYTES || v->metadata_bytes > VHDX_METADATA_MAX_BYTES))
-		result = disk_fail(error, -ENOTSUP, v->disk->path, "its tables are too large");
+	    (vhdx->bat_bytes > BAT_MAX_BYTES || vhdx->metadata_bytes > VHDX_METADATA_MAX_BYTES))
+		result = disk_fail(error, -ENOTSUP, vhdx->disk->path, "its tables are too large");
 	free(table);
 	return result;
 }
@@ -202,7 +207,7 @@ static int read_regions(struct vhdx *v, uint8_t *map, struct disk_error *error)
 struct items { unsigned seen; uint32_t flags; };
 
 /* Only what is known is read, and each once: however many items a file claims to have. */
-static int item_take(struct vhdx *v, const struct vhdx_item *i, struct items *items,
+static int item_take(struct vhdx *vhdx, const struct vhdx_item *item, struct items *items,
 		     struct disk_error *error)
 {
 	static const uint32_t sizes[] = { 8, 8, 16, 4, 4 };
@@ -213,253 +218,256 @@ static int item_take(struct vhdx *v, const struct vhdx_item *i, struct items *it
 	char text[GUID_TEXT_BYTES];
 	unsigned n = 0;
 
-	while (n < 6 && (i->flags & VHDX_ITEM_USER || !guid_equal(i->id, known[n])))
+	while (n < 6 && (item->flags & VHDX_ITEM_USER || !guid_equal(item->id, known[n])))
 		n++;
-	if (n == 6 && i->flags & VHDX_ITEM_REQUIRED) {
-		guid_print(i->id, text);
-		return disk_fail(error, -ENOTSUP, v->disk->path,
+	if (n == 6 && item->flags & VHDX_ITEM_REQUIRED) {
+		guid_print(item->id, text);
+		return disk_fail(error, -ENOTSUP, vhdx->disk->path,
 				 "needs metadata item %s, which is not known here", text);
 	}
-	if (n == 6 && i->flags & VHDX_ITEM_USER && guid_equal(i->id, DIGEST_ITEM_LINK))
-		v->link_item = *i;
+	if (n == 6 && item->flags & VHDX_ITEM_USER && guid_equal(item->id, DIGEST_ITEM_LINK))
+		vhdx->link_item = *item;
 	if (n == 6)
 		return 0;
-	if (items->seen >> n & 1 || (n < 5 && i->bytes != sizes[n]))
-		return unsound(v, error, "a metadata item comes twice, or with a wrong length");
+	if (items->seen >> n & 1 || (n < 5 && item->bytes != sizes[n]))
+		return unsound(vhdx, error, "a metadata item comes twice, or with a wrong length");
 	items->seen |= 1u << n;
-	at = malloc(i->bytes + 1);
-	result = at ? vhdx_read_value(v, i, at) : -ENOMEM;
+	at = malloc(item->bytes + 1);
+	result = at ? vhdx_read_value(vhdx, item, at) : -ENOMEM;
 	if (result) {
 		free(at);
-		return host_error(v, error, result);
+		return host_error(vhdx, error, result);
 	}
 	switch (n) {
 	case 0:
-		memcpy(&v->block_bytes, at, 4);
+		memcpy(&vhdx->block_bytes, at, 4);
 		memcpy(&items->flags, at + 4, 4);
 		break;
-	case 1: memcpy(&v->disk->size_bytes, at, 8); break;
-	case 2: memcpy(&v->disk_id, at, 16); break;
-	case 3: memcpy(&v->sector_bytes, at, 4); break;
-	case 4: memcpy(&v->physical_bytes, at, 4); break;
-	default: result = vhdx_read_locator(v, at, i->bytes, error);
+	case 1: memcpy(&vhdx->disk->size_bytes, at, 8); break;
+	case 2: memcpy(&vhdx->disk_id, at, 16); break;
+	case 3: memcpy(&vhdx->sector_bytes, at, 4); break;
+	case 4: memcpy(&vhdx->physical_bytes, at, 4); break;
+	default: result = vhdx_read_locator(vhdx, at, item->bytes, error);
 	}
 	free(at);
 	return result;
 }
 
-static int check_sizes(struct vhdx *v, const struct items *items, struct disk_error *error)
+static int check_sizes(struct vhdx *vhdx, const struct items *items, struct disk_error *error)
 {
 	bool locator = items->seen & ITEM_LOCATOR;
 
 	if ((items->seen & ITEMS_NEEDED) != ITEMS_NEEDED)
-		return unsound(v, error, "a required metadata item is missing");
-	v->fixed = items->flags & VHDX_FIXED;
-	v->has_parent = items->flags & VHDX_HAS_PARENT;
-	if (items->flags & ~(uint32_t)(VHDX_FIXED | VHDX_HAS_PARENT) || locator != v->has_parent)
-		return unsound(v, error, "its parameters contradict each other");
-	if (v->block_bytes < BLOCK_MIN || v->block_bytes > BLOCK_MAX ||
-	    v->block_bytes & (v->block_bytes - 1))
-		return unsound(v, error, "the block size is not a power of two from 1 to 256 MiB");
-	if (!vhdx_is_sector_size(v->sector_bytes) || !vhdx_is_sector_size(v->physical_bytes))
-		return unsound(v, error, "the sector size is neither 512 nor 4096");
-	if (!v->disk->size_bytes || v->disk->size_bytes > VHDX_MAX_BYTES ||
-	    v->disk->size_bytes % v->sector_bytes)
-		return unsound(v, error,
+		return unsound(vhdx, error, "a required metadata item is missing");
+	vhdx->fixed = items->flags & VHDX_FIXED;
+	vhdx->has_parent = items->flags & VHDX_HAS_PARENT;
+	if (items->flags & ~(uint32_t)(VHDX_FIXED | VHDX_HAS_PARENT) || locator != vhdx->has_parent)
+		return unsound(vhdx, error, "its parameters contradict each other");
+	if (vhdx->block_bytes < BLOCK_MIN || vhdx->block_bytes > BLOCK_MAX ||
+	    vhdx->block_bytes & (vhdx->block_bytes - 1))
+		return unsound(vhdx, error,
+			       "the block size is not a power of two from 1 to 256 MiB");
+	if (!vhdx_is_sector_size(vhdx->sector_bytes) || !vhdx_is_sector_size(vhdx->physical_bytes))
+		return unsound(vhdx, error, "the sector size is neither 512 nor 4096");
+	if (!vhdx->disk->size_bytes || vhdx->disk->size_bytes > VHDX_MAX_BYTES ||
+	    vhdx->disk->size_bytes % vhdx->sector_bytes)
+		return unsound(vhdx, error,
 			       "the disk's size is not a whole number of sectors up to 64 TiB");
-	v->chunk_ratio = (uint32_t)((8388608ull * v->sector_bytes) / v->block_bytes);
-	v->blocks = (v->disk->size_bytes + v->block_bytes - 1) / v->block_bytes;
-	v->chunks = (v->blocks + v->chunk_ratio - 1) / v->chunk_ratio;
-	v->entries = v->has_parent ? v->chunks * (v->chunk_ratio + 1)
-				   : v->blocks + (v->blocks - 1) / v->chunk_ratio;
-	if (v->entries * 8 > v->bat_bytes)
-		return unsound(v, error, "the block allocation table is too short for the disk");
+	vhdx->chunk_ratio = (uint32_t)((8388608ull * vhdx->sector_bytes) / vhdx->block_bytes);
+	vhdx->blocks = (vhdx->disk->size_bytes + vhdx->block_bytes - 1) / vhdx->block_bytes;
+	vhdx->chunks = (vhdx->blocks + vhdx->chunk_ratio - 1) / vhdx->chunk_ratio;
+	vhdx->entries = vhdx->has_parent ? vhdx->chunks * (vhdx->chunk_ratio + 1)
+					 : vhdx->blocks + (vhdx->blocks - 1) / vhdx->chunk_ratio;
+	if (vhdx->entries * 8 > vhdx->bat_bytes)
+		return unsound(vhdx, error, "the block allocation table is too short for the disk");
 	return 0;
 }
 
-static int read_metadata(struct vhdx *v, struct disk_error *error)
+static int read_metadata(struct vhdx *vhdx, struct disk_error *error)
 {
 	uint8_t *table = malloc(VHDX_TABLE_BYTES);
-	struct vhdx_metadata_head h;
+	struct vhdx_metadata_head head;
 	struct items items = { .seen = 0 };
-	int result = table ? file_read(&v->disk->file, v->metadata_offset, table,
-				       sizeof(v->table_near))
+	int result = table ? file_read(&vhdx->disk->file, vhdx->metadata_offset, table,
+				       sizeof(vhdx->table_near))
 			   : -ENOMEM;
 
 	if (!result)
-		memcpy(&h, table, sizeof(h));
+		memcpy(&head, table, sizeof(head));
 	if (!result)
-		memcpy(v->table_near, table, sizeof(v->table_near));
-	if (!result && sizeof(h) + h.count * sizeof(struct vhdx_item) >
+		memcpy(vhdx->table_near, table, sizeof(vhdx->table_near));
+	if (!result && sizeof(head) + head.count * sizeof(struct vhdx_item) >
 			       VHDX_SECTOR_BYTES) /* few have more than a sector of them */
-		result = file_read(&v->disk->file, v->metadata_offset, table, VHDX_TABLE_BYTES);
+		result = file_read(&vhdx->disk->file, vhdx->metadata_offset, table,
+				   VHDX_TABLE_BYTES);
 	if (!result)
-		result = file_read(&v->disk->file, v->metadata_offset + VHDX_TABLE_BYTES,
-				   v->values_near, sizeof(v->values_near));
+		result = file_read(&vhdx->disk->file, vhdx->metadata_offset + VHDX_TABLE_BYTES,
+				   vhdx->values_near, sizeof(vhdx->values_near));
 	if (result) {
 		free(table);
-		return host_error(v, error, result);
+		return host_error(vhdx, error, result);
 	}
-	if (h.signature != VHDX_METADATA || h.count > VHDX_TABLE_ENTRIES)
-		result = unsound(v, error, "the metadata table is not one");
-	for (unsigned n = 0; !result && n < h.count; n++) {
-		struct vhdx_item i;
+	if (head.signature != VHDX_METADATA || head.count > VHDX_TABLE_ENTRIES)
+		result = unsound(vhdx, error, "the metadata table is not one");
+	for (unsigned n = 0; !result && n < head.count; n++) {
+		struct vhdx_item item;
 
-		memcpy(&i, table + sizeof(h) + n * sizeof(i), sizeof(i));
-		if (i.bytes > VHDX_MIB ||
-		    (i.bytes && (i.offset < VHDX_TABLE_BYTES || i.offset > v->metadata_bytes ||
-				 i.bytes > v->metadata_bytes - i.offset))) {
-			result = unsound(v, error, "a metadata item lies outside of its region");
+		memcpy(&item, table + sizeof(head) + n * sizeof(item), sizeof(item));
+		if (item.bytes > VHDX_MIB ||
+		    (item.bytes &&
+		     (item.offset < VHDX_TABLE_BYTES || item.offset > vhdx->metadata_bytes ||
+		      item.bytes > vhdx->metadata_bytes - item.offset))) {
+			result = unsound(vhdx, error, "a metadata item lies outside of its region");
 			break;
 		}
-		result = item_take(v, &i, &items, error);
+		result = item_take(vhdx, &item, &items, error);
 	}
 	free(table);
-	return result ? result : check_sizes(v, &items, error);
+	return result ? result : check_sizes(vhdx, &items, error);
 }
 
 /* ---- blocks ---- */
 
-static bool is_good_entry(struct vhdx *v, uint64_t index, uint8_t *map)
+static bool is_good_entry(struct vhdx *vhdx, uint64_t index, uint8_t *map)
 {
-	uint64_t entry = v->bat[index];
-	uint64_t ratio = v->chunk_ratio + 1;
-	bool bitmap = index % ratio == v->chunk_ratio;
+	uint64_t entry = vhdx->bat[index];
+	uint64_t ratio = vhdx->chunk_ratio + 1;
+	bool bitmap = index % ratio == vhdx->chunk_ratio;
 	unsigned state = vhdx_state(entry);
 
-	if (bitmap && (!v->has_parent || state == BAT_NOT_PRESENT))
+	if (bitmap && (!vhdx->has_parent || state == BAT_NOT_PRESENT))
 		return state == BAT_NOT_PRESENT;
 	if (bitmap)
-		return state == BAT_PRESENT && space_claim(v, map, vhdx_offset(entry), VHDX_MIB);
-	if (index - index / ratio >= v->blocks) /* behind the disk's end */
+		return state == BAT_PRESENT && space_claim(vhdx, map, vhdx_offset(entry), VHDX_MIB);
+	if (index - index / ratio >= vhdx->blocks) /* behind the disk's end */
 		return state != 4 && state != 5;
 	if (!vhdx_holds(entry))
 		return state <= BAT_UNMAPPED;
-	return (state != BAT_PARTIAL || v->has_parent) &&
-	       space_claim(v, map, vhdx_offset(entry), v->block_bytes);
+	return (state != BAT_PARTIAL || vhdx->has_parent) &&
+	       space_claim(vhdx, map, vhdx_offset(entry), vhdx->block_bytes);
 }
 
-static int read_bat(struct vhdx *v, uint8_t *map, struct disk_error *error)
+static int read_bat(struct vhdx *vhdx, uint8_t *map, struct disk_error *error)
 {
 	int result;
 
-	v->bat = calloc(v->entries, 8);
-	v->bat_dirty = calloc(1, vhdx_dirty_bytes(v->entries) + 1);
-	if (v->has_parent)
-		v->bitmap = calloc(v->chunks, sizeof(*v->bitmap));
-	if (!v->bat || !v->bat_dirty || (v->has_parent && !v->bitmap))
-		return host_error(v, error, -ENOMEM);
-	result = file_read(&v->disk->file, v->bat_offset, v->bat, v->entries * 8);
+	vhdx->bat = calloc(vhdx->entries, 8);
+	vhdx->bat_dirty = calloc(1, vhdx_dirty_bytes(vhdx->entries) + 1);
+	if (vhdx->has_parent)
+		vhdx->bitmap = calloc(vhdx->chunks, sizeof(*vhdx->bitmap));
+	if (!vhdx->bat || !vhdx->bat_dirty || (vhdx->has_parent && !vhdx->bitmap))
+		return host_error(vhdx, error, -ENOMEM);
+	result = file_read(&vhdx->disk->file, vhdx->bat_offset, vhdx->bat, vhdx->entries * 8);
 	if (result)
-		return host_error(v, error, result);
-	for (uint64_t n = 0; n < v->entries; n++)
-		if (!is_good_entry(v, n, map))
+		return host_error(vhdx, error, result);
+	for (uint64_t n = 0; n < vhdx->entries; n++)
+		if (!is_good_entry(vhdx, n, map))
 			return disk_fail(
-				error, -EBADMSG, v->disk->path,
+				error, -EBADMSG, vhdx->disk->path,
 				"entry %lu of the block allocation table (%#lx) is not possible", n,
-				v->bat[n]);
+				vhdx->bat[n]);
 	return 0;
 }
 
 /* ---- opening ---- */
 
-static void vhdx_release(struct vhdx *v)
+static void vhdx_release(struct vhdx *vhdx)
 {
-	for (uint64_t n = 0; v->bitmap && n < v->chunks; n++)
-		free(v->bitmap[n].bits);
+	for (uint64_t n = 0; vhdx->bitmap && n < vhdx->chunks; n++)
+		free(vhdx->bitmap[n].bits);
 	for (int n = 0; n < 3; n++)
-		free(v->parent_path[n]);
-	free(v->others);
-	free(v->bitmap);
-	free(v->bat);
-	free(v->bat_dirty);
-	free(v->freed.offset);
-	free(v->reusable.offset);
-	free(v);
+		free(vhdx->parent_path[n]);
+	free(vhdx->others);
+	free(vhdx->bitmap);
+	free(vhdx->bat);
+	free(vhdx->bat_dirty);
+	free(vhdx->freed.offset);
+	free(vhdx->reusable.offset);
+	free(vhdx);
 }
 
-static int read_all(struct vhdx *v, const struct disk_options *o, struct disk_error *error)
+static int read_all(struct vhdx *vhdx, const struct disk_options *options, struct disk_error *error)
 {
 	uint64_t identifier = 0;
-	int64_t bytes = file_size(&v->disk->file);
+	int64_t bytes = file_size(&vhdx->disk->file);
 	uint8_t *map;
 	bool replayed = false;
 	int result;
 
 	if (bytes < 0)
-		return disk_fail(error, (int)bytes, v->disk->path, "not a regular file");
-	v->file_bytes = (uint64_t)bytes;
-	if (file_read(&v->disk->file, 0, &identifier, 8) || identifier != VHDX_IDENTIFIER)
-		return disk_fail(error, -EBADMSG, v->disk->path, "not a VHDX file");
-	if (v->file_bytes > 2 * VHDX_MAX_BYTES)
-		return disk_fail(error, -ENOTSUP, v->disk->path, "the file is too long");
-	result = read_headers(v, error);
-	if (!result && !o->just_made)
-		result = vhdx_replay(v, &replayed, error);
+		return disk_fail(error, (int)bytes, vhdx->disk->path, "not a regular file");
+	vhdx->file_bytes = (uint64_t)bytes;
+	if (file_read(&vhdx->disk->file, 0, &identifier, 8) || identifier != VHDX_IDENTIFIER)
+		return disk_fail(error, -EBADMSG, vhdx->disk->path, "not a VHDX file");
+	if (vhdx->file_bytes > 2 * VHDX_MAX_BYTES)
+		return disk_fail(error, -ENOTSUP, vhdx->disk->path, "the file is too long");
+	result = read_headers(vhdx, error);
+	if (!result && !options->just_made)
+		result = vhdx_replay(vhdx, &replayed, error);
 	if (result)
 		return result;
 	if (replayed)
-		v->file_bytes = (uint64_t)file_size(&v->disk->file);
-	map = calloc(1, v->file_bytes / VHDX_MIB / 8 + 2);
+		vhdx->file_bytes = (uint64_t)file_size(&vhdx->disk->file);
+	map = calloc(1, vhdx->file_bytes / VHDX_MIB / 8 + 2);
 	if (!map)
-		return host_error(v, error, -ENOMEM);
+		return host_error(vhdx, error, -ENOMEM);
 	map[0] = 1;
-	if (!space_claim(v, map, v->header.log_offset, v->header.log_bytes))
-		result = unsound(v, error, "the log lies beyond the end of the file");
+	if (!space_claim(vhdx, map, vhdx->header.log_offset, vhdx->header.log_bytes))
+		result = unsound(vhdx, error, "the log lies beyond the end of the file");
 	if (!result)
-		result = read_regions(v, map, error);
+		result = read_regions(vhdx, map, error);
 	if (!result)
-		result = read_metadata(v, error);
-	if (!result && !o->items_only)
-		result = read_bat(v, map, error);
+		result = read_metadata(vhdx, error);
+	if (!result && !options->items_only)
+		result = read_bat(vhdx, map, error);
 	free(map);
-	if (!result && v->has_parent && !o->without_parents)
-		result = vhdx_find_parent(v, o, error);
+	if (!result && vhdx->has_parent && !options->without_parents)
+		result = vhdx_find_parent(vhdx, options, error);
 	return result;
 }
 
-int vhdx_open(struct disk *d, const struct disk_options *o, struct disk_error *error)
+int vhdx_open(struct disk *disk, const struct disk_options *options, struct disk_error *error)
 {
-	struct vhdx *v = calloc(1, sizeof(*v));
+	struct vhdx *vhdx = calloc(1, sizeof(*vhdx));
 	int result;
 
-	if (!v)
-		return disk_fail(error, -ENOMEM, d->path, "no memory");
-	v->disk = d;
-	d->format = v;
-	pthread_mutex_init(&v->flush_lock, NULL);
-	pthread_mutex_init(&v->map, NULL);
-	pthread_rwlock_init(&v->io, NULL);
-	result = read_all(v, o, error);
+	if (!vhdx)
+		return disk_fail(error, -ENOMEM, disk->path, "no memory");
+	vhdx->disk = disk;
+	disk->format = vhdx;
+	pthread_mutex_init(&vhdx->flush_lock, NULL);
+	pthread_mutex_init(&vhdx->map, NULL);
+	pthread_rwlock_init(&vhdx->io, NULL);
+	result = read_all(vhdx, options, error);
 	if (result) {
-		if (d->parent && d->parent != o->parent)
-			disk_close(d->parent);
-		vhdx_release(v);
+		if (disk->parent && disk->parent != options->parent)
+			disk_close(disk->parent);
+		vhdx_release(vhdx);
 		return result;
 	}
-	d->sector_bytes = v->sector_bytes;
-	d->block_bytes = v->block_bytes;
-	d->data_id = &v->header.data_write;
-	d->is_child = v->has_parent;
-	d->driver = &vhdx_driver;
-	if (o->just_made) {
-		v->begun = v->data_begun = v->changed = true;
-		v->payload_dirty = true; /* nothing of it was synced */
-		v->log_sequence = 1;
+	disk->sector_bytes = vhdx->sector_bytes;
+	disk->block_bytes = vhdx->block_bytes;
+	disk->data_id = &vhdx->header.data_write;
+	disk->is_child = vhdx->has_parent;
+	disk->driver = &vhdx_driver;
+	if (options->just_made) {
+		vhdx->begun = vhdx->data_begun = vhdx->changed = true;
+		vhdx->payload_dirty = true; /* nothing of it was synced */
+		vhdx->log_sequence = 1;
 	}
-	if (!o->items_only)
-		CHECK(check_vhdx(v));
+	if (!options->items_only)
+		CHECK(check_vhdx(vhdx));
 	return 0;
 }
 
-int vhdx_close(struct disk *d)
+int vhdx_close(struct disk *disk)
 {
-	struct vhdx *v = vhdx_of(d);
-	int error = d->write ? vhdx_end(v) : 0;
+	struct vhdx *vhdx = vhdx_of(disk);
+	int error = disk->write ? vhdx_end(vhdx) : 0;
 
 	/* what was only reserved goes back; blocks end where the last one does */
-	if (!error && d->write && v->end_offset < v->file_bytes)
-		file_truncate(&v->disk->file, v->end_offset);
-	vhdx_release(v);
+	if (!error && disk->write && vhdx->end_offset < vhdx->file_bytes)
+		file_truncate(&vhdx->disk->file, vhdx->end_offset);
+	vhdx_release(vhdx);
 	return error;
 }

@@ -11,12 +11,12 @@
 /* ---- rebase ---- */
 
 /* What lies behind the end of a parent is zero to its child. */
-static int read_padded(struct disk *d, uint64_t at, uint8_t *to, uint64_t bytes)
+static int read_padded(struct disk *disk, uint64_t at, uint8_t *to, uint64_t bytes)
 {
-	uint64_t there = chain_bytes_within(d, at, bytes);
+	uint64_t there = chain_bytes_within(disk, at, bytes);
 
 	memset(to + there, 0, bytes - there);
-	return there ? disk_read(d, at, to, there) : 0;
+	return there ? disk_read(disk, at, to, there) : 0;
 }
 
 /* The child keeps, of its own, what the new parent has otherwise. */
@@ -51,39 +51,40 @@ static int keep_differences(struct disk *child, struct disk *parent, const struc
 	return error ? error : disk_flush(child);
 }
 
-int disk_rebase(struct disk *d, const char *path, enum disk_format format,
+int disk_rebase(struct disk *disk, const char *path, enum disk_format format,
 		const struct disk_job *job, struct disk_error *error)
 {
-	struct disk_options o = { .format = format, .parents = (const char *const[]){ "/", NULL } };
+	struct disk_options options = { .format = format,
+					.parents = (const char *const[]){ "/", NULL } };
 	struct disk *parent;
-	struct disk *old = d->parent;
+	struct disk *old = disk->parent;
 	int result;
 
-	if (d->driver != &vhdx_driver || !d->write || !old)
-		return disk_fail(error, -EINVAL, d->path, "is no child that can be written");
-	result = disk_open(path, &o, &parent, error);
+	if (disk->driver != &vhdx_driver || !disk->write || !old)
+		return disk_fail(error, -EINVAL, disk->path, "is no child that can be written");
+	result = disk_open(path, &options, &parent, error);
 	if (result)
 		return result;
 	for (const struct disk *at = parent; at && !result; at = at->parent)
-		if (at->data_id && guid_equal(*at->data_id, *d->data_id))
-			result = disk_fail(error, -ELOOP, path, "is made on %s itself", d->path);
+		if (at->data_id && guid_equal(*at->data_id, *disk->data_id))
+			result = disk_fail(error, -ELOOP, path, "is made on %s itself", disk->path);
 	if (!result &&
-	    (parent->sector_bytes != d->sector_bytes || parent->size_bytes > d->size_bytes))
+	    (parent->sector_bytes != disk->sector_bytes || parent->size_bytes > disk->size_bytes))
 		result = disk_fail(error, -EINVAL, path, "has other sectors or is larger than %s",
-				   d->path);
+				   disk->path);
 	if (!result) {
-		result = keep_differences(d, parent, job);
+		result = keep_differences(disk, parent, job);
 		if (!result)
-			result = vhdx_repair_link(d, parent);
+			result = vhdx_repair_link(disk, parent);
 		if (!result) {
-			d->parent = parent;
+			disk->parent = parent;
 			parent = old;
-			link_free(d->link); /* of the old one */
-			d->link = NULL;
-			result = chain_attach(d);
+			link_free(disk->link); /* of the old one */
+			disk->link = NULL;
+			result = chain_attach(disk);
 		}
 		if (result)
-			disk_fail(error, result, d->path, "%s", strerror(-result));
+			disk_fail(error, result, disk->path, "%s", strerror(-result));
 	}
 	disk_close(parent);
 	return result;
@@ -92,42 +93,43 @@ int disk_rebase(struct disk *d, const char *path, enum disk_format format,
 /* ---- export ---- */
 
 /* What the chain above `ancestor` says about a range; absent: nothing. */
-static int range_above(struct disk *d, const struct disk *ancestor, uint64_t at, uint64_t bytes,
+static int range_above(struct disk *disk, const struct disk *ancestor, uint64_t at, uint64_t bytes,
 		       struct disk_range *ret)
 {
 	*ret = (struct disk_range){ .kind = DISK_RANGE_ABSENT, .bytes = bytes };
-	for (; d != ancestor && ret->kind == DISK_RANGE_ABSENT; d = d->parent) {
-		uint64_t left = d->size_bytes - at;
+	for (; disk != ancestor && ret->kind == DISK_RANGE_ABSENT; disk = disk->parent) {
+		uint64_t left = disk->size_bytes - at;
 		int error;
 
-		if (at >= d->size_bytes)
+		if (at >= disk->size_bytes)
 			continue;
-		error = disk_range(d, at, left < ret->bytes ? left : ret->bytes, ret);
+		error = disk_range(disk, at, left < ret->bytes ? left : ret->bytes, ret);
 		if (error)
 			return error;
 	}
 	return 0;
 }
 
-static int copy_changes(struct disk *d, const struct disk *ancestor, struct disk *to,
+static int copy_changes(struct disk *disk, const struct disk *ancestor, struct disk *to,
 			const struct disk_job *job)
 {
 	uint8_t *buffer = malloc(COPY_BYTES);
 	int error = buffer ? 0 : -ENOMEM;
 
-	for (uint64_t at = 0; at < d->size_bytes && !error;) {
-		uint64_t bytes = d->size_bytes - at < COPY_BYTES ? d->size_bytes - at : COPY_BYTES;
+	for (uint64_t at = 0; at < disk->size_bytes && !error;) {
+		uint64_t bytes =
+			disk->size_bytes - at < COPY_BYTES ? disk->size_bytes - at : COPY_BYTES;
 		struct disk_range range;
 
-		error = job_step(job, at, d->size_bytes);
+		error = job_step(job, at, disk->size_bytes);
 		if (!error)
-			error = range_above(d, ancestor, at, bytes, &range);
+			error = range_above(disk, ancestor, at, bytes, &range);
 		if (error)
 			break;
 		if (range.kind == DISK_RANGE_ZERO)
 			error = disk_zero(to, at, range.bytes);
 		else if (range.kind == DISK_RANGE_PRESENT)
-			error = disk_read(d, at, buffer, range.bytes);
+			error = disk_read(disk, at, buffer, range.bytes);
 		if (!error && range.kind == DISK_RANGE_PRESENT)
 			error = disk_write(to, at, buffer, range.bytes);
 		at += range.bytes;
@@ -136,14 +138,14 @@ static int copy_changes(struct disk *d, const struct disk *ancestor, struct disk
 	return error;
 }
 
-int disk_export_changes(struct disk *d, const char *since, const char *path,
+int disk_export_changes(struct disk *disk, const char *since, const char *path,
 			const struct disk_job *job, struct disk_error *error)
 {
 	struct disk_create what = { .format = DISK_VHDX, .parent_format = DISK_VHDX };
-	struct disk_options o = { .format = DISK_VHDX,
-				  .write = true,
-				  .parents = (const char *const[]){ "/", NULL } };
-	struct disk *ancestor = d->parent;
+	struct disk_options options = { .format = DISK_VHDX,
+					.write = true,
+					.parents = (const char *const[]){ "/", NULL } };
+	struct disk *ancestor = disk->parent;
 	struct disk *to;
 	char *wanted = realpath(since, NULL);
 	int result;
@@ -158,18 +160,18 @@ int disk_export_changes(struct disk *d, const char *since, const char *path,
 	}
 	free(wanted);
 	if (!ancestor)
-		return disk_fail(error, -EINVAL, since, "is no parent of %s", d->path);
+		return disk_fail(error, -EINVAL, since, "is no parent of %s", disk->path);
 	what.parent = ancestor->path;
 	what.parent_format = ancestor->format_id;
 	result = disk_create(path, &what, error);
 	if (!result)
-		result = disk_open(path, &o, &to, error);
+		result = disk_open(path, &options, &to, error);
 	if (result)
 		return result;
-	if (d->size_bytes > to->size_bytes)
-		result = disk_resize(to, d->size_bytes);
+	if (disk->size_bytes > to->size_bytes)
+		result = disk_resize(to, disk->size_bytes);
 	if (!result)
-		result = copy_changes(d, ancestor, to, job);
+		result = copy_changes(disk, ancestor, to, job);
 	if (result)
 		disk_fail(error, result, path, "%s", strerror(-result));
 	if (disk_close(to) && !result)

@@ -23,101 +23,104 @@ enum { PASSES = 8 };
 struct commit { struct disk *child, *parent; const struct disk_job *job; uint8_t *buffer; };
 
 /* What the child has of a range, not what its parents have. */
-static int copy_range(struct commit *c, uint64_t at, uint64_t end)
+static int copy_range(struct commit *commit, uint64_t at, uint64_t end)
 {
 	int error = 0;
 
 	while (at < end && !error) {
 		struct disk_range range;
 
-		error = disk_range(c->child, at, end - at < COPY_BYTES ? end - at : COPY_BYTES,
+		error = disk_range(commit->child, at, end - at < COPY_BYTES ? end - at : COPY_BYTES,
 				   &range);
 		if (error)
 			break;
 		if (range.kind == DISK_RANGE_ZERO)
-			error = disk_zero(c->parent, at, range.bytes);
+			error = disk_zero(commit->parent, at, range.bytes);
 		else if (range.kind == DISK_RANGE_PRESENT)
-			error = disk_read(c->child, at, c->buffer, range.bytes);
+			error = disk_read(commit->child, at, commit->buffer, range.bytes);
 		if (!error && range.kind == DISK_RANGE_PRESENT)
-			error = disk_write(c->parent, at, c->buffer, range.bytes);
+			error = disk_write(commit->parent, at, commit->buffer, range.bytes);
 		at += range.bytes;
 	}
 	return error;
 }
 
 /* Every block that is marked; who writes marks it again afterwards. */
-static int copy_marked(struct commit *c, bool told)
+static int copy_marked(struct commit *commit, bool told)
 {
-	struct disk *d = c->child;
+	struct disk *disk = commit->child;
 	int error = 0;
 
-	assert(d->copied && c->parent == d->parent);
-	for (uint64_t n = 0; n < d->touched_blocks && !error; n++) {
+	assert(disk->copied && commit->parent == disk->parent);
+	for (uint64_t n = 0; n < disk->touched_blocks && !error; n++) {
 		uint8_t bit = (uint8_t)(1 << (n & 7));
-		uint64_t at = n * d->touched_bytes;
-		uint64_t end = at + d->touched_bytes;
+		uint64_t at = n * disk->touched_bytes;
+		uint64_t end = at + disk->touched_bytes;
 
-		if (!(__atomic_fetch_and(&d->copied[n / 8], (uint8_t)~bit, __ATOMIC_SEQ_CST) & bit))
+		if (!(__atomic_fetch_and(&disk->copied[n / 8], (uint8_t)~bit, __ATOMIC_SEQ_CST) &
+		      bit))
 			continue;
-		error = told ? job_step(c->job, n, d->touched_blocks) : 0;
+		error = told ? job_step(commit->job, n, disk->touched_blocks) : 0;
 		if (!error)
-			error = copy_range(c, at, end < d->size_bytes ? end : d->size_bytes);
+			error = copy_range(commit, at,
+					   end < disk->size_bytes ? end : disk->size_bytes);
 	}
 	return error;
 }
 
-static int child_empty(struct vhdx *v)
+static int child_empty(struct vhdx *vhdx)
 {
-	int error = vhdx_begin(v, true);
+	int error = vhdx_begin(vhdx, true);
 
-	pthread_rwlock_wrlock(&v->io);
-	pthread_mutex_lock(&v->map);
-	for (uint64_t block = 0; block < v->blocks && !error; block++) {
-		uint64_t index = vhdx_entry(v, block);
+	pthread_rwlock_wrlock(&vhdx->io);
+	pthread_mutex_lock(&vhdx->map);
+	for (uint64_t block = 0; block < vhdx->blocks && !error; block++) {
+		uint64_t index = vhdx_entry(vhdx, block);
 
-		if (vhdx_holds(v->bat[index]))
-			error = vhdx_free(v, vhdx_offset(v->bat[index]));
-		if (vhdx_state(v->bat[index]) == BAT_PARTIAL) {
+		if (vhdx_holds(vhdx->bat[index]))
+			error = vhdx_free(vhdx, vhdx_offset(vhdx->bat[index]));
+		if (vhdx_state(vhdx->bat[index]) == BAT_PARTIAL) {
 			uint8_t *bits;
 
-			error = vhdx_bits(v, block / v->chunk_ratio, true, &bits);
+			error = vhdx_bits(vhdx, block / vhdx->chunk_ratio, true, &bits);
 			if (!error)
-				vhdx_set_bits(v, block, 0, v->block_bytes / v->sector_bytes, false);
+				vhdx_set_bits(vhdx, block, 0,
+					      vhdx->block_bytes / vhdx->sector_bytes, false);
 		}
-		if (!error && v->bat[index] != BAT_NOT_PRESENT)
-			vhdx_set_entry(v, index, BAT_NOT_PRESENT);
+		if (!error && vhdx->bat[index] != BAT_NOT_PRESENT)
+			vhdx_set_entry(vhdx, index, BAT_NOT_PRESENT);
 	}
-	pthread_mutex_unlock(&v->map);
-	pthread_rwlock_unlock(&v->io);
-	return error ? error : vhdx_commit(v);
+	pthread_mutex_unlock(&vhdx->map);
+	pthread_rwlock_unlock(&vhdx->io);
+	return error ? error : vhdx_commit(vhdx);
 }
 
 /* The same file once more, for writing; its own parents may lie where they lay: they were open
  * already, and allowed. */
-static int reopen_parent(struct disk *d, struct disk_error *error)
+static int reopen_parent(struct disk *disk, struct disk_error *error)
 {
-	struct disk_options o = { .format = DISK_VHDX,
-				  .write = true,
-				  .parents = (const char *const[]){ "/", NULL } };
-	struct disk *old = d->parent;
-	struct disk *p;
+	struct disk_options options = { .format = DISK_VHDX,
+					.write = true,
+					.parents = (const char *const[]){ "/", NULL } };
+	struct disk *old = disk->parent;
+	struct disk *parent;
 	int result;
 
 	file_lock(&old->file, FILE_UNLOCKED);
-	result = disk_open(old->path, &o, &p, error);
-	if (!result && !guid_equal(*p->data_id, *old->data_id)) {
-		disk_close(p);
-		result = disk_fail(error, -ESTALE, d->path, "its parent has changed");
+	result = disk_open(old->path, &options, &parent, error);
+	if (!result && !guid_equal(*parent->data_id, *old->data_id)) {
+		disk_close(parent);
+		result = disk_fail(error, -ESTALE, disk->path, "its parent has changed");
 	}
 	if (result) {
 		file_lock(&old->file, FILE_SHARED);
 		return result;
 	}
-	link_free(d->link);
-	d->link = NULL;
-	d->parent = p;
+	link_free(disk->link);
+	disk->link = NULL;
+	disk->parent = parent;
 	disk_close(old);
-	return chain_attach(d) ? disk_fail(error, -ENOMEM, d->path, "no memory") : 0;
+	return chain_attach(disk) ? disk_fail(error, -ENOMEM, disk->path, "no memory") : 0;
 }
 
 static int name_both(struct vhdx *child, const char *path, struct guid after)
@@ -129,100 +132,101 @@ static int name_both(struct vhdx *child, const char *path, struct guid after)
 	return error;
 }
 
-static int copy_down(struct commit *c)
+static int copy_down(struct commit *commit)
 {
-	struct disk *d = c->child;
-	struct disk *p = c->parent;
-	int error = p->size_bytes < d->size_bytes ? disk_resize(p, d->size_bytes) : 0;
+	struct disk *disk = commit->child;
+	struct disk *parent = commit->parent;
+	int error =
+		parent->size_bytes < disk->size_bytes ? disk_resize(parent, disk->size_bytes) : 0;
 
 	for (int pass = 0; pass < PASSES && !error; pass++)
-		error = copy_marked(c, !pass);
-	return error ? error : disk_flush(p);
+		error = copy_marked(commit, !pass);
+	return error ? error : disk_flush(parent);
 }
 
 /* Nobody else uses the disk. */
-static int commit_finish(struct commit *c, struct guid after)
+static int commit_finish(struct commit *commit, struct guid after)
 {
-	struct disk *d = c->child;
-	struct disk *p = c->parent;
-	struct vhdx *child = vhdx_of(d);
-	int error = copy_marked(c, false);
+	struct disk *disk = commit->child;
+	struct disk *parent = commit->parent;
+	struct vhdx *child = vhdx_of(disk);
+	int error = copy_marked(commit, false);
 
-	pthread_mutex_lock(&vhdx_of(p)->flush_lock);
+	pthread_mutex_lock(&vhdx_of(parent)->flush_lock);
 	if (!error)
-		error = vhdx_begin(vhdx_of(p), true); /* also when there was nothing to copy */
-	pthread_mutex_unlock(&vhdx_of(p)->flush_lock);
+		error = vhdx_begin(vhdx_of(parent), true); /* also when there was nothing to copy */
+	pthread_mutex_unlock(&vhdx_of(parent)->flush_lock);
 	if (!error)
-		error = disk_flush(p);
+		error = disk_flush(parent);
 	if (!error)
-		error = vhdx_copy_disk_items(child, vhdx_of(p));
+		error = vhdx_copy_disk_items(child, vhdx_of(parent));
 	if (!error)
 		error = child_empty(child);
 	if (!error)
-		error = vhdx_set_link(child, p->path, DISK_VHDX, after, (struct guid){ 0 });
+		error = vhdx_set_link(child, parent->path, DISK_VHDX, after, (struct guid){ 0 });
 	if (error)
 		return error;
 	child->parent_id = after;
 	child->parent_id2 = (struct guid){ 0 };
-	digest_touch_from(d, 0);
-	return chain_attach(d); /* the parent now has what it had not */
+	digest_touch_from(disk, 0);
+	return chain_attach(disk); /* the parent now has what it had not */
 }
 
-static int commit_run(struct commit *c, struct guid after)
+static int commit_run(struct commit *commit, struct guid after)
 {
-	struct disk *d = c->child;
+	struct disk *disk = commit->child;
 	uint8_t *copied;
-	int error = link_drop(d);
+	int error = link_drop(disk);
 
 	if (!error)
-		error = name_both(vhdx_of(d), c->parent->path, after);
-	vhdx_of(c->parent)->next_data_id = after;
-	c->buffer = malloc(COPY_BYTES);
-	copied = malloc(d->touched_blocks / 8 + 1);
-	if (!error && (!c->buffer || !copied))
+		error = name_both(vhdx_of(disk), commit->parent->path, after);
+	vhdx_of(commit->parent)->next_data_id = after;
+	commit->buffer = malloc(COPY_BYTES);
+	copied = malloc(disk->touched_blocks / 8 + 1);
+	if (!error && (!commit->buffer || !copied))
 		error = -ENOMEM;
 	if (!error) {
-		memset(copied, 0xff, d->touched_blocks / 8 + 1);
-		__atomic_store_n(&d->copied, copied, __ATOMIC_RELEASE);
-		error = copy_down(c);
+		memset(copied, 0xff, disk->touched_blocks / 8 + 1);
+		__atomic_store_n(&disk->copied, copied, __ATOMIC_RELEASE);
+		error = copy_down(commit);
 	}
-	job_alone(c->job, true);
+	job_alone(commit->job, true);
 	if (!error)
-		error = commit_finish(c, after);
-	d->copied = NULL;
-	job_alone(c->job, false);
+		error = commit_finish(commit, after);
+	disk->copied = NULL;
+	job_alone(commit->job, false);
 	free(copied);
-	free(c->buffer);
+	free(commit->buffer);
 	return error;
 }
 
-int disk_commit(struct disk *d, const struct disk_job *job, struct disk_error *error)
+int disk_commit(struct disk *disk, const struct disk_job *job, struct disk_error *error)
 {
-	struct commit c = { .child = d, .job = job };
+	struct commit commit = { .child = disk, .job = job };
 	struct guid after;
 	int result, clean;
 
-	if (!d->write || d->driver != &vhdx_driver || !d->parent)
-		return disk_fail(error, -EINVAL, d->path, "is no child that can be written");
-	if (d->parent->format_id != DISK_VHDX)
-		return disk_fail(error, -ENOTSUP, d->path,
+	if (!disk->write || disk->driver != &vhdx_driver || !disk->parent)
+		return disk_fail(error, -EINVAL, disk->path, "is no child that can be written");
+	if (disk->parent->format_id != DISK_VHDX)
+		return disk_fail(error, -ENOTSUP, disk->path,
 				 "its parent is no VHDX file: convert it instead");
-	after = guid_is_zero(vhdx_of(d)->parent_id2) ? guid_new() : vhdx_of(d)->parent_id2;
-	if (d->size_bytes > d->touched_blocks * d->touched_bytes)
-		return disk_fail(error, -EBUSY, d->path,
+	after = guid_is_zero(vhdx_of(disk)->parent_id2) ? guid_new() : vhdx_of(disk)->parent_id2;
+	if (disk->size_bytes > disk->touched_blocks * disk->touched_bytes)
+		return disk_fail(error, -EBUSY, disk->path,
 				 "has grown since it was opened: open it again");
 	job_alone(job, true);
-	result = reopen_parent(d, error);
+	result = reopen_parent(disk, error);
 	job_alone(job, false);
 	if (result)
 		return result;
-	c.parent = d->parent;
-	result = commit_run(&c, after);
-	clean = disk_make_clean(c.parent);
+	commit.parent = disk->parent;
+	result = commit_run(&commit, after);
+	clean = disk_make_clean(commit.parent);
 	result = result ? result : clean;
 	if (!result) {
-		result = link_make(d, LINK_KEPT);
+		result = link_make(disk, LINK_KEPT);
 		result = digest_is_missing(result) ? 0 : result; /* a parent without digests */
 	}
-	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
+	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;
 }

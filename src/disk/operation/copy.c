@@ -29,33 +29,33 @@ struct copy {
 	int error;
 };
 
-static void part_done(struct disk_request *r, int error)
+static void part_done(struct disk_request *request, int error)
 {
-	struct part *p = r->context;
+	struct part *part = request->context;
 
-	p->chunk->under_way--;
-	if (error && !p->chunk->copy->error)
-		p->chunk->copy->error = error;
+	part->chunk->under_way--;
+	if (error && !part->chunk->copy->error)
+		part->chunk->copy->error = error;
 }
 
-static void part_submit(struct chunk *c, unsigned n, uint64_t offset, size_t from, size_t bytes)
+static void part_submit(struct chunk *chunk, unsigned n, uint64_t offset, size_t from, size_t bytes)
 {
-	struct part *p = &c->part[n];
+	struct part *part = &chunk->part[n];
 
-	p->chunk = c;
-	p->iov = (struct iovec){ c->bytes + from, bytes };
-	p->request = (struct disk_request){ .kind = DISK_WRITE,
-					    .offset = offset + from,
-					    .iov = &p->iov,
-					    .count = 1,
-					    .done = part_done,
-					    .context = p };
-	c->under_way++;
-	disk_queue_submit(c->copy->queue, &p->request);
+	part->chunk = chunk;
+	part->iov = (struct iovec){ chunk->bytes + from, bytes };
+	part->request = (struct disk_request){ .kind = DISK_WRITE,
+					       .offset = offset + from,
+					       .iov = &part->iov,
+					       .count = 1,
+					       .done = part_done,
+					       .context = part };
+	chunk->under_way++;
+	disk_queue_submit(chunk->copy->queue, &part->request);
 }
 
 /* Pieces that are not zero, together where they follow each other. */
-static void write_chunk(struct chunk *c, uint64_t offset, size_t bytes)
+static void write_chunk(struct chunk *chunk, uint64_t offset, size_t bytes)
 {
 	unsigned parts = 0;
 
@@ -63,65 +63,66 @@ static void write_chunk(struct chunk *c, uint64_t offset, size_t bytes)
 		size_t piece = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
 
 		end = at + piece;
-		if (is_zero(c->bytes + at, piece))
+		if (is_zero(chunk->bytes + at, piece))
 			continue;
 		while (end < bytes &&
-		       !is_zero(c->bytes + end,
+		       !is_zero(chunk->bytes + end,
 				bytes - end < PIECE_BYTES ? bytes - end : PIECE_BYTES))
 			end += bytes - end < PIECE_BYTES ? bytes - end : PIECE_BYTES;
-		part_submit(c, parts++, offset, at, end - at);
+		part_submit(chunk, parts++, offset, at, end - at);
 	}
-	disk_queue_kick(c->copy->queue);
+	disk_queue_kick(chunk->copy->queue);
 }
 
-static struct chunk *free_chunk(struct copy *c)
+static struct chunk *free_chunk(struct copy *copy)
 {
 	for (;;) {
 		for (unsigned n = 0; n < CHUNKS; n++)
-			if (!c->chunk[n].under_way)
-				return &c->chunk[n];
-		disk_queue_wait(c->queue);
+			if (!copy->chunk[n].under_way)
+				return &copy->chunk[n];
+		disk_queue_wait(copy->queue);
 	}
 }
 
-static int copy_range(struct copy *c, uint64_t at, uint64_t *bytes)
+static int copy_range(struct copy *copy, uint64_t at, uint64_t *bytes)
 {
 	struct chunk *chunk;
 	struct disk_range range;
-	int error = disk_range(c->from, at, *bytes, &range);
+	int error = disk_range(copy->from, at, *bytes, &range);
 
 	if (error)
-		return disk_fail(c->why, error, c->from->path, "at offset %lu: %s", at,
+		return disk_fail(copy->why, error, copy->from->path, "at offset %lu: %s", at,
 				 disk_strerror(error));
 	*bytes = range.bytes;
 	if (range.kind == DISK_RANGE_ZERO) {
-		digest_stream_add(c->digests, NULL, *bytes);
+		digest_stream_add(copy->digests, NULL, *bytes);
 		return 0;
 	}
 	*bytes = *bytes < CHUNK_BYTES ? *bytes : CHUNK_BYTES;
-	chunk = free_chunk(c);
-	error = disk_read(c->from, at, chunk->bytes, *bytes);
+	chunk = free_chunk(copy);
+	error = disk_read(copy->from, at, chunk->bytes, *bytes);
 	if (error)
-		return disk_fail(c->why, error, c->from->path, "at offset %lu: %s", at,
+		return disk_fail(copy->why, error, copy->from->path, "at offset %lu: %s", at,
 				 disk_strerror(error));
-	digest_stream_add(c->digests, chunk->bytes, *bytes);
+	digest_stream_add(copy->digests, chunk->bytes, *bytes);
 	write_chunk(chunk, at, *bytes);
-	return c->error;
+	return copy->error;
 }
 
-static int copy_begin(struct copy *c)
+static int copy_begin(struct copy *copy)
 {
 	uint8_t *memory = aligned_alloc(ALIGNMENT, CHUNKS * (size_t)CHUNK_BYTES);
-	int error = memory ? disk_queue_open(
-				     c->to, &(struct disk_queue_options){ .depth = CHUNKS * PARTS },
-				     &c->queue)
-			   : -ENOMEM;
+	int error =
+		memory ? disk_queue_open(copy->to,
+					 &(struct disk_queue_options){ .depth = CHUNKS * PARTS },
+					 &copy->queue)
+		       : -ENOMEM;
 
 	if (!error)
-		error = digest_stream_begin(c->to, &c->digests);
+		error = digest_stream_begin(copy->to, &copy->digests);
 	for (unsigned n = 0; n < CHUNKS; n++)
-		c->chunk[n] =
-			(struct chunk){ .copy = c,
+		copy->chunk[n] =
+			(struct chunk){ .copy = copy,
 					.bytes = memory ? memory + n * (size_t)CHUNK_BYTES : NULL };
 	return error;
 }
@@ -129,28 +130,28 @@ static int copy_begin(struct copy *c)
 int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job,
 	      struct disk_error *error)
 {
-	struct copy c = { .from = from, .to = to, .why = error };
+	struct copy copy = { .from = from, .to = to, .why = error };
 	int result = 0;
 
 	*error = (struct disk_error){ "" };
 	if (!to->write || to->size_bytes != from->size_bytes)
 		return disk_fail(error, -EINVAL, to->path,
 				 "cannot be written, or has another size");
-	result = copy_begin(&c);
+	result = copy_begin(&copy);
 	for (uint64_t at = 0, n; at < from->size_bytes && !result; at += n) {
 		n = from->size_bytes - at;
 		result = job_step(job, at, from->size_bytes);
 		if (!result)
-			result = copy_range(&c, at, &n);
+			result = copy_range(&copy, at, &n);
 	}
-	if (c.queue)
-		disk_queue_close(c.queue);
+	if (copy.queue)
+		disk_queue_close(copy.queue);
 	if (!result)
-		result = c.error;
+		result = copy.error;
 	if (!result)
-		result = digest_stream_end(c.digests, to);
-	digest_stream_free(c.digests);
-	free(c.chunk[0].bytes);
+		result = digest_stream_end(copy.digests, to);
+	digest_stream_free(copy.digests);
+	free(copy.chunk[0].bytes);
 	return result && !error->text[0]
 		       ? disk_fail(error, result, to->path, "%s", disk_strerror(result))
 		       : result;

@@ -16,41 +16,41 @@
 enum { FILES_MAX = 4096, PATH_BYTES = 4096 };
 struct freeze_record { uint64_t seconds; char reason[DISK_REASON_BYTES]; };
 
-int disk_check_frozen(struct disk *d, struct disk_error *error)
+int disk_check_frozen(struct disk *disk, struct disk_error *error)
 {
-	struct freeze_record r;
+	struct freeze_record record;
 	char when[32] = "";
 	struct tm tm;
 	uint8_t *bytes;
 	size_t count;
 	time_t seconds;
-	int result = disk_read_item(d, FREEZE_ITEM, &bytes, &count);
+	int result = disk_read_item(disk, FREEZE_ITEM, &bytes, &count);
 
 	if (result)
 		return result == -ENOENT ? 0
-					 : disk_fail(error, result, d->path,
+					 : disk_fail(error, result, disk->path,
 						     "whether it is frozen cannot be read");
-	memset(&r, 0, sizeof(r));
-	memcpy(&r, bytes, count < sizeof(r) ? count : sizeof(r));
+	memset(&record, 0, sizeof(record));
+	memcpy(&record, bytes, count < sizeof(record) ? count : sizeof(record));
 	free(bytes);
-	r.reason[sizeof(r.reason) - 1] = 0;
-	seconds = (time_t)r.seconds;
+	record.reason[sizeof(record.reason) - 1] = 0;
+	seconds = (time_t)record.seconds;
 	if (gmtime_r(&seconds, &tm))
 		strftime(when, sizeof(when), "%F %T UTC", &tm);
-	return disk_fail(error, -EROFS, d->path, "is frozen since %s: %s", when, r.reason);
+	return disk_fail(error, -EROFS, disk->path, "is frozen since %s: %s", when, record.reason);
 }
 
-int disk_freeze(struct disk *d, const char *reason, struct disk_error *error)
+int disk_freeze(struct disk *disk, const char *reason, struct disk_error *error)
 {
-	struct freeze_record r = { .seconds = (uint64_t)time(NULL) };
+	struct freeze_record record = { .seconds = (uint64_t)time(NULL) };
 	struct stat st;
 	int result;
 
-	snprintf(r.reason, sizeof(r.reason), "%s", reason);
-	result = disk_write_item(d, FREEZE_ITEM, DISK_ITEM_OF_FILE, &r, sizeof(r));
-	if (!result && (stat(d->path, &st) || chmod(d->path, st.st_mode & 07555)))
+	snprintf(record.reason, sizeof(record.reason), "%s", reason);
+	result = disk_write_item(disk, FREEZE_ITEM, DISK_ITEM_OF_FILE, &record, sizeof(record));
+	if (!result && (stat(disk->path, &st) || chmod(disk->path, st.st_mode & 07555)))
 		result = -errno;
-	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
+	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;
 }
 
 /* Whether a file of this directory names `id` as its parent's data; its own parents do not matter.
@@ -61,16 +61,16 @@ static bool find_child(const char *place, struct guid id, char *ret, size_t byte
 	bool found = false;
 
 	for (int n = 0; directory && n < FILES_MAX && !found; n++) {
-		const struct dirent *e = readdir(directory);
-		struct disk_options o = { .format = DISK_VHDX, .without_parents = true };
+		const struct dirent *dirent = readdir(directory);
+		struct disk_options options = { .format = DISK_VHDX, .without_parents = true };
 		struct disk_error error;
 		struct disk *child;
 
-		if (!e)
+		if (!dirent)
 			break;
-		if (e->d_type != DT_REG ||
-		    snprintf(ret, bytes, "%s/%s", place, e->d_name) >= (int)bytes ||
-		    disk_open(ret, &o, &child, &error))
+		if (dirent->d_type != DT_REG ||
+		    snprintf(ret, bytes, "%s/%s", place, dirent->d_name) >= (int)bytes ||
+		    disk_open(ret, &options, &child, &error))
 			continue;
 		found = guid_equal(vhdx_of(child)->parent_id, id) ||
 			guid_equal(vhdx_of(child)->parent_id2, id);
@@ -81,17 +81,17 @@ static bool find_child(const char *place, struct guid id, char *ret, size_t byte
 	return found;
 }
 
-int disk_thaw(struct disk *d, const char *const *places, struct disk_error *error)
+int disk_thaw(struct disk *disk, const char *const *places, struct disk_error *error)
 {
 	char child[PATH_BYTES];
 	struct stat st;
 	int result;
 
 	for (; *places; places++)
-		if (d->data_id && find_child(*places, *d->data_id, child, sizeof(child)))
-			return disk_fail(error, -EBUSY, d->path, "%s is made on it", child);
-	result = disk_write_item(d, FREEZE_ITEM, DISK_ITEM_OF_FILE, NULL, 0);
-	if (!result && (stat(d->path, &st) || chmod(d->path, st.st_mode | S_IWUSR)))
+		if (disk->data_id && find_child(*places, *disk->data_id, child, sizeof(child)))
+			return disk_fail(error, -EBUSY, disk->path, "%s is made on it", child);
+	result = disk_write_item(disk, FREEZE_ITEM, DISK_ITEM_OF_FILE, NULL, 0);
+	if (!result && (stat(disk->path, &st) || chmod(disk->path, st.st_mode | S_IWUSR)))
 		result = -errno;
-	return result ? disk_fail(error, result, d->path, "%s", strerror(-result)) : 0;
+	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;
 }

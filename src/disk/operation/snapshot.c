@@ -12,36 +12,36 @@
 #include "disk/digest.h"
 #include "disk/format/vhdx_internal.h"
 
-int disk_make_clean(struct disk *d)
+int disk_make_clean(struct disk *disk)
 {
-	int error = disk_flush(d);
+	int error = disk_flush(disk);
 
 	if (!error)
-		error = digest_close(d);
+		error = digest_close(disk);
 	if (!error)
-		error = vhdx_end(vhdx_of(d));
+		error = vhdx_end(vhdx_of(disk));
 	if (error)
 		return error;
-	d->write = false;
-	if (vhdx_of(d)->end_offset < vhdx_of(d)->file_bytes)
-		file_truncate(&d->file, vhdx_of(d)->end_offset);
-	return file_lock(&d->file, FILE_SHARED);
+	disk->write = false;
+	if (vhdx_of(disk)->end_offset < vhdx_of(disk)->file_bytes)
+		file_truncate(&disk->file, vhdx_of(disk)->end_offset);
+	return file_lock(&disk->file, FILE_SHARED);
 }
 
 /* The identifier that the child is to name must not change any more: it changes now, if it has not
  * since opening. */
-static int snapshot_begin(struct disk *d)
+static int snapshot_begin(struct disk *disk)
 {
-	struct vhdx *v = vhdx_of(d);
+	struct vhdx *vhdx = vhdx_of(disk);
 	int error;
 
-	pthread_mutex_lock(&v->flush_lock);
-	error = vhdx_begin(v, true);
-	pthread_mutex_unlock(&v->flush_lock);
+	pthread_mutex_lock(&vhdx->flush_lock);
+	error = vhdx_begin(vhdx, true);
+	pthread_mutex_unlock(&vhdx->flush_lock);
 	return error;
 }
 
-static int snapshot_create(struct disk *d, const char *path, struct disk_file *ret,
+static int snapshot_create(struct disk *disk, const char *path, struct disk_file *ret,
 			   struct disk_error *error)
 {
 	const struct disk_create what = { .format = DISK_VHDX, .in_use = true };
@@ -49,7 +49,7 @@ static int snapshot_create(struct disk *d, const char *path, struct disk_file *r
 
 	if (result)
 		return disk_fail(error, result, path, "%s", strerror(-result));
-	result = vhdx_create(ret, path, &what, d, error);
+	result = vhdx_create(ret, path, &what, disk, error);
 	if (result) {
 		file_close(ret);
 		remove(path);
@@ -57,24 +57,24 @@ static int snapshot_create(struct disk *d, const char *path, struct disk_file *r
 	return result;
 }
 
-int disk_snapshot(struct disk *d, const char *path, struct disk **ret, struct disk_error *error)
+int disk_snapshot(struct disk *disk, const char *path, struct disk **ret, struct disk_error *error)
 {
 	struct disk_file file;
 	int result;
 
-	if (!d->write || d->driver != &vhdx_driver)
-		return disk_fail(error, -ENOTSUP, d->path,
+	if (!disk->write || disk->driver != &vhdx_driver)
+		return disk_fail(error, -ENOTSUP, disk->path,
 				 "only a VHDX file can be made a parent while it is in use");
-	result = snapshot_begin(d);
+	result = snapshot_begin(disk);
 	if (result)
-		return disk_fail(error, result, d->path, "%s", strerror(-result));
-	result = snapshot_create(d, path, &file, error);
+		return disk_fail(error, result, disk->path, "%s", strerror(-result));
+	result = snapshot_create(disk, path, &file, error);
 	if (result)
 		return result;
 	result = disk_open_file(
 		file, path,
 		&(struct disk_options){
-			.format = DISK_VHDX, .write = true, .parent = d, .just_made = true },
+			.format = DISK_VHDX, .write = true, .parent = disk, .just_made = true },
 		ret, error);
 	if (result)
 		remove(path);

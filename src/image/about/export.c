@@ -59,21 +59,21 @@ json_t *image_to_spdx(const json_t *about, const json_t *content, const char *na
 	const char *os = text_of(json_object_get(about, "os"), "id");
 	json_t *packages = json_array();
 	json_t *relations = json_array();
-	json_t *p;
+	json_t *json;
 	char now[32], id[33];
 	size_t n;
 
-	json_array_foreach(json_object_get(content, "packages"), n, p)
+	json_array_foreach(json_object_get(content, "packages"), n, json)
 	{
 		json_t *spdx_id = json_sprintf("SPDXRef-Package-%zu", n);
-		json_t *url =
-			json_pack("{s:s, s:s, s:o}", "referenceCategory", "PACKAGE-MANAGER",
-				  "referenceType", "purl", "referenceLocator", package_url(p, os));
+		json_t *url = json_pack("{s:s, s:s, s:o}", "referenceCategory", "PACKAGE-MANAGER",
+					"referenceType", "purl", "referenceLocator",
+					package_url(json, os));
 
 		json_array_append_new(packages,
 				      json_pack("{s:O, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:[o]}",
-						"SPDXID", spdx_id, "name", text_of(p, "name"),
-						"versionInfo", text_of(p, "version"),
+						"SPDXID", spdx_id, "name", text_of(json, "name"),
+						"versionInfo", text_of(json, "version"),
 						"downloadLocation", "NOASSERTION", "filesAnalyzed",
 						0, "licenseConcluded", "NOASSERTION",
 						"licenseDeclared", "NOASSERTION", "copyrightText",
@@ -97,18 +97,18 @@ json_t *image_to_cyclonedx(const json_t *about, const json_t *content, const cha
 {
 	const char *os = text_of(json_object_get(about, "os"), "id");
 	json_t *components = json_array();
-	json_t *p;
+	json_t *json;
 	char now[32];
 	size_t n;
 
-	json_array_foreach(json_object_get(content, "packages"), n, p)
+	json_array_foreach(json_object_get(content, "packages"), n, json)
 	{
-		json_t *url = package_url(p, os);
+		json_t *url = package_url(json, os);
 
 		json_array_append_new(components,
 				      json_pack("{s:s, s:O, s:s, s:s, s:o}", "type", "library",
-						"bom-ref", url, "name", text_of(p, "name"),
-						"version", text_of(p, "version"), "purl", url));
+						"bom-ref", url, "name", text_of(json, "name"),
+						"version", text_of(json, "version"), "purl", url));
 	}
 	image_now(now);
 	return json_pack("{s:s, s:s, s:i, s:{s:s, s:{s:s, s:s, s:s%}}, s:o}", "bomFormat",

@@ -22,9 +22,9 @@ void image_now(char text[32])
 		strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
 }
 
-int image_load_history(struct disk *d, json_t **ret)
+int image_load_history(struct disk *disk, json_t **ret)
 {
-	int error = image_load_json(d, ITEM_HISTORY, IMAGE_HISTORY_BYTES, ret);
+	int error = image_load_json(disk, ITEM_HISTORY, IMAGE_HISTORY_BYTES, ret);
 
 	if (error == -ENOENT) {
 		*ret = json_array();
@@ -54,22 +54,22 @@ static void digest_entry(const json_t *entry, char text[65])
 	json_decref(copy);
 }
 
-int image_add_history(struct disk *d, const char *by, const char *event, json_t *more)
+int image_add_history(struct disk *disk, const char *by, const char *event, json_t *more)
 {
 	char now[32];
 	char host[256] = "";
 	char id[GUID_TEXT_BYTES], digest[65], *text;
-	struct disk_info i;
+	struct disk_info info;
 	json_t *history, *entry;
 	const char *previous;
-	int error = image_load_history(d, &history);
+	int error = image_load_history(disk, &history);
 
 	if (error) {
 		json_decref(more);
 		return error;
 	}
-	disk_info(d, &i);
-	guid_print(i.data_id, id);
+	disk_info(disk, &info);
+	guid_print(info.data_id, id);
 	image_now(now);
 	gethostname(host, sizeof(host) - 1);
 	previous = json_string_value(
@@ -88,7 +88,7 @@ int image_add_history(struct disk *d, const char *by, const char *event, json_t 
 	else if (strlen(text) > IMAGE_HISTORY_BYTES)
 		error = -EFBIG;
 	else
-		error = disk_write_item(d, ITEM_HISTORY, DISK_ITEM_OF_FILE, text, strlen(text));
+		error = disk_write_item(disk, ITEM_HISTORY, DISK_ITEM_OF_FILE, text, strlen(text));
 	free(text);
 	json_decref(history);
 	return error;

@@ -8,7 +8,7 @@
 
 #include "image/image_internal.h"
 
-static int admit_all(struct disk *d, unsigned actions, const struct image_opener *who,
+static int admit_all(struct disk *disk, unsigned actions, const struct image_opener *who,
 		     bool *ret_overridden, struct image_refusal *refusal)
 {
 	int error = 0;
@@ -18,53 +18,53 @@ static int admit_all(struct disk *d, unsigned actions, const struct image_opener
 		bool overridden = false;
 
 		if (actions & IMAGE_ACTION(action))
-			error = image_admit(d, (enum image_action)action, &who->policies,
+			error = image_admit(disk, (enum image_action)action, &who->policies,
 					    who->override, &overridden, refusal);
 		*ret_overridden |= overridden;
 	}
 	return error;
 }
 
-static int record(struct disk *d, const struct image_opener *who)
+static int record(struct disk *disk, const struct image_opener *who)
 {
 	return image_add_history(
-		d, who->by, "policy overridden",
+		disk, who->by, "policy overridden",
 		json_pack("{s:s%}", "reason", who->override, strlen(who->override)));
 }
 
 /* A writer has nobody beside it, so a disk that is open for reading makes room; what is opened
  * again is asked again. */
-static int record_closed(const char *path, const struct disk_options *o, unsigned actions,
-			 const struct image_opener *who, struct disk **d,
+static int record_closed(const char *path, const struct disk_options *options, unsigned actions,
+			 const struct image_opener *who, struct disk **disk,
 			 struct image_refusal *refusal, struct disk_error *error)
 {
-	struct disk_options writing = *o;
+	struct disk_options writing = *options;
 	struct disk *writer;
 	bool overridden;
 	int result, closed;
 
 	writing.write = true;
 	writing.direct = false;
-	disk_close(*d);
+	disk_close(*disk);
 	result = disk_open(path, &writing, &writer, error);
 	if (result)
 		return result;
 	result = record(writer, who);
 	closed = disk_close(writer);
 	if (!result && !closed)
-		result = disk_open(path, o, d, error);
+		result = disk_open(path, options, disk, error);
 	else
 		snprintf(error->text, sizeof(error->text),
 			 "%s: that a policy is overridden cannot be recorded", path);
 	if (result || closed)
 		return result ? result : closed;
-	result = admit_all(*d, actions, who, &overridden, refusal);
+	result = admit_all(*disk, actions, who, &overridden, refusal);
 	if (result)
-		disk_close(*d);
+		disk_close(*disk);
 	return result;
 }
 
-int image_open(const char *path, const struct disk_options *o, unsigned actions,
+int image_open(const char *path, const struct disk_options *options, unsigned actions,
 	       const struct image_opener *who, struct disk **ret, struct image_refusal *refusal,
 	       struct disk_error *error)
 {
@@ -73,7 +73,7 @@ int image_open(const char *path, const struct disk_options *o, unsigned actions,
 
 	*refusal = (struct image_refusal){ 0 };
 	*error = (struct disk_error){ "" };
-	result = disk_open(path, o, ret, error);
+	result = disk_open(path, options, ret, error);
 	if (result)
 		return result;
 	result = admit_all(*ret, actions, who, &overridden, refusal);
@@ -82,8 +82,8 @@ int image_open(const char *path, const struct disk_options *o, unsigned actions,
 	if (!result)
 		/* the one that was passed over: what fails from here on is not its refusal */
 		refusal->rule[0] = 0;
-	if (!result && !o->write)
-		return record_closed(path, o, actions, who, ret, refusal, error);
+	if (!result && !options->write)
+		return record_closed(path, options, actions, who, ret, refusal, error);
 	if (!result) {
 		result = record(*ret, who);
 		if (result)

@@ -48,37 +48,37 @@ static const struct { const char *key; enum shape shape;
 	{ "overridable", TEXTS },
 };
 
-static bool are_texts(const json_t *j)
+static bool are_texts(const json_t *json)
 {
-	for (size_t n = 0; n < json_array_size(j); n++)
-		if (!json_is_string(json_array_get(j, n)))
+	for (size_t n = 0; n < json_array_size(json); n++)
+		if (!json_is_string(json_array_get(json, n)))
 			return false;
-	return json_is_array(j);
+	return json_is_array(json);
 }
 
-static bool are_lists(const json_t *j)
+static bool are_lists(const json_t *json)
 {
 	const char *key;
 	json_t *value;
 
-	json_object_foreach((json_t *)(uintptr_t)j, key, value)
-		if (!are_texts(value))
-			return false;
-	return json_is_object(j);
+	json_object_foreach((json_t *)(uintptr_t)json, key,
+			    value) if (!are_texts(value)) return false;
+	return json_is_object(json);
 }
 
-static bool has_shape(const json_t *j, enum shape shape)
+static bool has_shape(const json_t *json, enum shape shape)
 {
-	time_t t;
+	time_t parsed;
 
 	switch (shape) {
-	case TEXT: return json_is_string(j);
-	case TEXTS: return are_texts(j);
-	case TIME: return json_is_string(j) && image_parse_time(json_string_value(j), &t);
-	case NUMBER: return json_is_integer(j) && json_integer_value(j) >= 0;
-	case FLAG: return json_is_boolean(j);
-	case OBJECT: return json_is_object(j);
-	case LISTS: return are_lists(j);
+	case TEXT: return json_is_string(json);
+	case TEXTS: return are_texts(json);
+	case TIME:
+		return json_is_string(json) && image_parse_time(json_string_value(json), &parsed);
+	case NUMBER: return json_is_integer(json) && json_integer_value(json) >= 0;
+	case FLAG: return json_is_boolean(json);
+	case OBJECT: return json_is_object(json);
+	case LISTS: return are_lists(json);
 	}
 	return false;
 }

@@ -15,20 +15,20 @@ enum { MAGIC = 0x474d4955, LEVEL = 3 };
 struct packed_head { uint32_t magic, version; uint64_t bytes; };
 
 /* Objects of a format the version of which is not known are left alone. */
-static int check_version(const json_t *j)
+static int check_version(const json_t *json)
 {
-	json_int_t version = json_integer_value(json_object_get(j, "umbra-image"));
+	json_int_t version = json_integer_value(json_object_get(json, "umbra-image"));
 
-	if (!json_is_object(j))
+	if (!json_is_object(json))
 		return -EBADMSG;
 	return version == IMAGE_VERSION || !version ? 0 : -ENOTSUP;
 }
 
-int image_load_json(struct disk *d, struct guid id, size_t most, json_t **ret)
+int image_load_json(struct disk *disk, struct guid id, size_t most, json_t **ret)
 {
 	uint8_t *bytes;
 	size_t count;
-	int error = disk_read_item(d, id, &bytes, &count);
+	int error = disk_read_item(disk, id, &bytes, &count);
 
 	*ret = NULL;
 	if (error)
@@ -46,9 +46,9 @@ static int no_good(json_t **ret, int error)
 	return error;
 }
 
-int image_load_about(struct disk *d, json_t **ret)
+int image_load_about(struct disk *disk, json_t **ret)
 {
-	int error = image_load_json(d, ITEM_ABOUT, IMAGE_ABOUT_BYTES, ret);
+	int error = image_load_json(disk, ITEM_ABOUT, IMAGE_ABOUT_BYTES, ret);
 
 	if (error == -ENOENT) {
 		*ret = json_pack("{s:i}", "umbra-image", IMAGE_VERSION);
@@ -58,9 +58,9 @@ int image_load_about(struct disk *d, json_t **ret)
 	return error ? no_good(ret, error) : 0;
 }
 
-int image_load_kept(struct disk *d, json_t **ret)
+int image_load_kept(struct disk *disk, json_t **ret)
 {
-	int error = image_load_json(d, ITEM_KEPT, IMAGE_ABOUT_BYTES, ret);
+	int error = image_load_json(disk, ITEM_KEPT, IMAGE_ABOUT_BYTES, ret);
 
 	if (error == -ENOENT) {
 		*ret = json_object();
@@ -71,7 +71,7 @@ int image_load_kept(struct disk *d, json_t **ret)
 	return json_is_object(*ret) ? 0 : no_good(ret, -EBADMSG);
 }
 
-static int save_object(struct disk *d, struct guid id, enum disk_item_subject subject,
+static int save_object(struct disk *disk, struct guid id, enum disk_item_subject subject,
 		       const json_t *object)
 {
 	char *text = json_dumps(object, JSON_COMPACT);
@@ -83,37 +83,39 @@ static int save_object(struct disk *d, struct guid id, enum disk_item_subject su
 	else if (bytes > IMAGE_ABOUT_BYTES)
 		error = -EFBIG;
 	else
-		error = disk_write_item(d, id, subject, text, bytes);
+		error = disk_write_item(disk, id, subject, text, bytes);
 	free(text);
 	return error;
 }
 
-int image_save_about(struct disk *d, const json_t *about)
+int image_save_about(struct disk *disk, const json_t *about)
 {
-	return save_object(d, ITEM_ABOUT, DISK_ITEM_OF_DISK, about);
+	return save_object(disk, ITEM_ABOUT, DISK_ITEM_OF_DISK, about);
 }
 
 /* Ended by a zero. */
-static int load_text(struct disk *d, struct guid id, char **ret, size_t *ret_bytes)
+static int load_text(struct disk *disk, struct guid id, char **ret, size_t *ret_bytes)
 {
-	struct packed_head h = { 0 };
+	struct packed_head head = { 0 };
 	uint8_t *bytes;
 	char *whole = NULL;
 	size_t count;
 	size_t got = 0;
-	int error = disk_read_item(d, id, &bytes, &count);
+	int error = disk_read_item(disk, id, &bytes, &count);
 
 	if (error)
 		return error;
-	if (count >= sizeof(h))
-		memcpy(&h, bytes, sizeof(h));
-	if (h.magic == MAGIC && h.version == IMAGE_VERSION && h.bytes <= IMAGE_CONTENT_BYTES)
-		whole = malloc(h.bytes + 1);
+	if (count >= sizeof(head))
+		memcpy(&head, bytes, sizeof(head));
+	if (head.magic == MAGIC && head.version == IMAGE_VERSION &&
+	    head.bytes <= IMAGE_CONTENT_BYTES)
+		whole = malloc(head.bytes + 1);
 	if (whole)
 		/* no more than was said */
-		got = ZSTD_decompress(whole, h.bytes, bytes + sizeof(h), count - sizeof(h));
+		got = ZSTD_decompress(whole, head.bytes, bytes + sizeof(head),
+				      count - sizeof(head));
 	free(bytes);
-	if (!whole || ZSTD_isError(got) || got != h.bytes) {
+	if (!whole || ZSTD_isError(got) || got != head.bytes) {
 		free(whole);
 		return -EBADMSG;
 	}
@@ -123,11 +125,11 @@ static int load_text(struct disk *d, struct guid id, char **ret, size_t *ret_byt
 	return 0;
 }
 
-static int load_packed(struct disk *d, struct guid id, json_t **ret)
+static int load_packed(struct disk *disk, struct guid id, json_t **ret)
 {
 	size_t bytes;
 	char *text;
-	int error = load_text(d, id, &text, &bytes);
+	int error = load_text(disk, id, &text, &bytes);
 
 	*ret = error ? NULL : json_loadb(text, bytes, 0, NULL);
 	if (error)
@@ -141,35 +143,35 @@ static int load_packed(struct disk *d, struct guid id, json_t **ret)
 }
 
 /* `text` is released. */
-static int save_text(struct disk *d, struct guid id, char *text)
+static int save_text(struct disk *disk, struct guid id, char *text)
 {
-	struct packed_head h = { .magic = MAGIC,
-				 .version = IMAGE_VERSION,
-				 .bytes = text ? strlen(text) : 0 };
-	size_t room = ZSTD_compressBound(h.bytes);
+	struct packed_head head = { .magic = MAGIC,
+				    .version = IMAGE_VERSION,
+				    .bytes = text ? strlen(text) : 0 };
+	size_t room = ZSTD_compressBound(head.bytes);
 	size_t used;
-	uint8_t *packed = malloc(sizeof(h) + room);
+	uint8_t *packed = malloc(sizeof(head) + room);
 	int error = 0;
 
 	if (!text || !packed)
 		error = -ENOMEM;
-	else if (h.bytes > IMAGE_CONTENT_BYTES)
+	else if (head.bytes > IMAGE_CONTENT_BYTES)
 		error = -EFBIG;
 	if (!error) {
-		memcpy(packed, &h, sizeof(h));
-		used = ZSTD_compress(packed + sizeof(h), room, text, h.bytes, LEVEL);
+		memcpy(packed, &head, sizeof(head));
+		used = ZSTD_compress(packed + sizeof(head), room, text, head.bytes, LEVEL);
 		error = ZSTD_isError(used) ? -EIO
-					   : disk_write_item(d, id, DISK_ITEM_OF_DISK, packed,
-							     sizeof(h) + used);
+					   : disk_write_item(disk, id, DISK_ITEM_OF_DISK, packed,
+							     sizeof(head) + used);
 	}
 	free(text);
 	free(packed);
 	return error;
 }
 
-static int save_packed(struct disk *d, struct guid id, const json_t *what)
+static int save_packed(struct disk *disk, struct guid id, const json_t *what)
 {
-	return save_text(d, id, json_dumps(what, JSON_COMPACT));
+	return save_text(disk, id, json_dumps(what, JSON_COMPACT));
 }
 
 /* "NAME<tab>VERSION<newline>" of each package: what policies ask for, without the rest of what is
@@ -197,36 +199,39 @@ static char *versions_of(const json_t *content)
 	return text;
 }
 
-int image_load_content(struct disk *d, json_t **ret) { return load_packed(d, ITEM_CONTENT, ret); }
-
-int image_save_content(struct disk *d, const json_t *content)
+int image_load_content(struct disk *disk, json_t **ret)
 {
-	int error = save_packed(d, ITEM_CONTENT, content);
-
-	return error ? error : save_text(d, ITEM_VERSIONS, versions_of(content));
+	return load_packed(disk, ITEM_CONTENT, ret);
 }
 
-int image_load_versions(struct disk *d, char **ret)
+int image_save_content(struct disk *disk, const json_t *content)
+{
+	int error = save_packed(disk, ITEM_CONTENT, content);
+
+	return error ? error : save_text(disk, ITEM_VERSIONS, versions_of(content));
+}
+
+int image_load_versions(struct disk *disk, char **ret)
 {
 	size_t bytes;
 
-	return load_text(d, ITEM_VERSIONS, ret, &bytes);
+	return load_text(disk, ITEM_VERSIONS, ret, &bytes);
 }
 
-int image_load_files(struct disk *d, json_t **ret) { return load_packed(d, ITEM_FILES, ret); }
-int image_save_files(struct disk *d, const json_t *files)
+int image_load_files(struct disk *disk, json_t **ret) { return load_packed(disk, ITEM_FILES, ret); }
+int image_save_files(struct disk *disk, const json_t *files)
 {
-	return save_packed(d, ITEM_FILES, files);
+	return save_packed(disk, ITEM_FILES, files);
 }
 
 /* ---- a copy of the data ---- */
 
-static struct guid data_id_of(const struct disk *d)
+static struct guid data_id_of(const struct disk *disk)
 {
-	struct disk_info i;
+	struct disk_info info;
 
-	disk_info(d, &i);
-	return i.data_id;
+	disk_info(disk, &info);
+	return info.data_id;
 }
 
 static int carry_item(struct disk *from, struct disk *to, struct guid id)
@@ -351,7 +356,7 @@ static int kept_id(const char *name, struct guid *ret)
 	return 0;
 }
 
-int image_keep(struct disk *d, const char *name, const void *bytes, size_t count)
+int image_keep(struct disk *disk, const char *name, const void *bytes, size_t count)
 {
 	uint8_t digest[32];
 	char text[65];
@@ -360,7 +365,7 @@ int image_keep(struct disk *d, const char *name, const void *bytes, size_t count
 	int error = kept_id(name, &id);
 
 	if (!error)
-		error = image_load_kept(d, &kept);
+		error = image_load_kept(disk, &kept);
 	if (error)
 		return error;
 	crypto_generichash(digest, sizeof(digest), bytes ? bytes : (const uint8_t *)"", count, NULL,
@@ -372,17 +377,17 @@ int image_keep(struct disk *d, const char *name, const void *bytes, size_t count
 		json_object_set_new(
 			kept, name,
 			json_pack("{s:I, s:s}", "bytes", (json_int_t)count, "blake2b", text));
-	error = disk_write_item(d, id, DISK_ITEM_OF_FILE, bytes, count);
+	error = disk_write_item(disk, id, DISK_ITEM_OF_FILE, bytes, count);
 	if (!error)
-		error = save_object(d, ITEM_KEPT, DISK_ITEM_OF_FILE, kept);
+		error = save_object(disk, ITEM_KEPT, DISK_ITEM_OF_FILE, kept);
 	json_decref(kept);
 	return error;
 }
 
-int image_fetch(struct disk *d, const char *name, uint8_t **ret, size_t *ret_count)
+int image_fetch(struct disk *disk, const char *name, uint8_t **ret, size_t *ret_count)
 {
 	struct guid id;
 	int error = kept_id(name, &id);
 
-	return error ? error : disk_read_item(d, id, ret, ret_count);
+	return error ? error : disk_read_item(disk, id, ret, ret_count);
 }

@@ -53,11 +53,11 @@ int image_make_key(const char *path)
 }
 
 /* Of what is stored; zero when there is nothing. */
-static int digest_item(struct disk *d, struct guid id, uint8_t ret[32])
+static int digest_item(struct disk *disk, struct guid id, uint8_t ret[32])
 {
 	uint8_t *bytes;
 	size_t count;
-	int error = disk_read_item(d, id, &bytes, &count);
+	int error = disk_read_item(disk, id, &bytes, &count);
 
 	memset(ret, 0, 32);
 	if (error)
@@ -68,11 +68,11 @@ static int digest_item(struct disk *d, struct guid id, uint8_t ret[32])
 }
 
 /* Whether this entry is, or with `last` the newest one is, put into ret. */
-static int find_entry(struct disk *d, bool last, uint8_t ret[32])
+static int find_entry(struct disk *disk, bool last, uint8_t ret[32])
 {
 	json_t *history;
 	size_t wrong, n;
-	int error = image_load_history(d, &history);
+	int error = image_load_history(disk, &history);
 	bool found = false;
 
 	if (error)
@@ -98,29 +98,29 @@ static int find_entry(struct disk *d, bool last, uint8_t ret[32])
 }
 
 /* Everything but the history, as it is now. */
-static int gather(struct disk *d, bool quick, struct signature *ret)
+static int gather(struct disk *disk, bool quick, struct signature *ret)
 {
-	struct disk_info i;
-	int error = digest_item(d, ITEM_ABOUT, ret->about);
+	struct disk_info info;
+	int error = digest_item(disk, ITEM_ABOUT, ret->about);
 
-	disk_info(d, &i);
+	disk_info(disk, &info);
 	ret->version = VERSION;
-	ret->data_id = i.data_id;
+	ret->data_id = info.data_id;
 	if (!error)
-		error = digest_item(d, ITEM_CONTENT, ret->content);
+		error = digest_item(disk, ITEM_CONTENT, ret->content);
 	if (!error)
-		error = digest_item(d, ITEM_VERSIONS, ret->versions);
+		error = digest_item(disk, ITEM_VERSIONS, ret->versions);
 	if (!error)
-		error = digest_item(d, ITEM_KEPT, ret->kept);
+		error = digest_item(disk, ITEM_KEPT, ret->kept);
 	if (!error && !quick)
-		error = digest_item(d, ITEM_FILES, ret->files);
-	return error || quick ? error : disk_content_root(d, ret->data);
+		error = digest_item(disk, ITEM_FILES, ret->files);
+	return error || quick ? error : disk_content_root(disk, ret->data);
 }
 
-int image_sign(struct disk *d, const char *key_path)
+int image_sign(struct disk *disk, const char *key_path)
 {
 	uint8_t secret[crypto_sign_SECRETKEYBYTES];
-	struct signature s = { 0 };
+	struct signature signature = { 0 };
 	int fd = open(key_path, O_RDONLY | O_CLOEXEC);
 	int error;
 
@@ -130,63 +130,66 @@ int image_sign(struct disk *d, const char *key_path)
 											 : -EBADMSG;
 	close(fd);
 	if (!error)
-		error = image_add_history(d, "umbra image sign", "signed", NULL);
+		error = image_add_history(disk, "umbra image sign", "signed", NULL);
 	if (!error)
-		error = find_entry(d, true, s.history);
+		error = find_entry(disk, true, signature.history);
 	if (!error)
-		error = gather(d, false, &s);
+		error = gather(disk, false, &signature);
 	if (!error) {
-		crypto_sign_ed25519_sk_to_pk(s.key, secret);
-		crypto_sign_detached(s.value, NULL, (const uint8_t *)&s,
+		crypto_sign_ed25519_sk_to_pk(signature.key, secret);
+		crypto_sign_detached(signature.value, NULL, (const uint8_t *)&signature,
 				     offsetof(struct signature, value), secret);
-		error = disk_write_item(d, ITEM_SIGNATURE, DISK_ITEM_OF_FILE, &s, sizeof(s));
+		error = disk_write_item(disk, ITEM_SIGNATURE, DISK_ITEM_OF_FILE, &signature,
+					sizeof(signature));
 	}
 	sodium_memzero(secret, sizeof(secret));
 	return error;
 }
 
-static const char *difference(const struct signature *s, const struct signature *now, bool quick)
+static const char *difference(const struct signature *signature, const struct signature *now,
+			      bool quick)
 {
-	if (memcmp(s->about, now->about, 32))
+	if (memcmp(signature->about, now->about, 32))
 		return "what it says about itself";
-	if (memcmp(s->content, now->content, 32) || memcmp(s->versions, now->versions, 32) ||
-	    (!quick && memcmp(s->files, now->files, 32)))
+	if (memcmp(signature->content, now->content, 32) ||
+	    memcmp(signature->versions, now->versions, 32) ||
+	    (!quick && memcmp(signature->files, now->files, 32)))
 		return "its list of contents";
-	if (memcmp(s->kept, now->kept, 32))
+	if (memcmp(signature->kept, now->kept, 32))
 		return "what is kept in it";
 	if (quick)
-		return guid_equal(s->data_id, now->data_id) ? NULL : "its data";
-	return memcmp(s->data, now->data, 16) ? "its data" : NULL;
+		return guid_equal(signature->data_id, now->data_id) ? NULL : "its data";
+	return memcmp(signature->data, now->data, 16) ? "its data" : NULL;
 }
 
-int image_verify(struct disk *d, bool quick, char ret_key[65], const char **ret_what)
+int image_verify(struct disk *disk, bool quick, char ret_key[65], const char **ret_what)
 {
-	struct signature s;
+	struct signature signature;
 	struct signature now = { 0 };
 	uint8_t *bytes;
 	size_t count;
-	int error = disk_read_item(d, ITEM_SIGNATURE, &bytes, &count);
+	int error = disk_read_item(disk, ITEM_SIGNATURE, &bytes, &count);
 
 	*ret_what = "its signature";
 	ret_key[0] = 0;
 	if (error)
 		return error;
-	if (count == sizeof(s))
-		memcpy(&s, bytes, sizeof(s));
+	if (count == sizeof(signature))
+		memcpy(&signature, bytes, sizeof(signature));
 	free(bytes);
-	if (count != sizeof(s) || s.version != VERSION || sodium_init() < 0)
+	if (count != sizeof(signature) || signature.version != VERSION || sodium_init() < 0)
 		return -EBADMSG;
-	sodium_bin2hex(ret_key, 65, s.key, sizeof(s.key));
-	if (crypto_sign_verify_detached(s.value, (const uint8_t *)&s,
-					offsetof(struct signature, value), s.key))
+	sodium_bin2hex(ret_key, 65, signature.key, sizeof(signature.key));
+	if (crypto_sign_verify_detached(signature.value, (const uint8_t *)&signature,
+					offsetof(struct signature, value), signature.key))
 		return -EBADMSG;
-	quick &= !guid_is_zero(s.data_id);
+	quick &= !guid_is_zero(signature.data_id);
 	*ret_what = "its history";
-	error = find_entry(d, false, s.history);
+	error = find_entry(disk, false, signature.history);
 	if (!error)
-		error = gather(d, quick, &now);
+		error = gather(disk, quick, &now);
 	if (error)
 		return error;
-	*ret_what = difference(&s, &now, quick);
+	*ret_what = difference(&signature, &now, quick);
 	return *ret_what ? -EBADMSG : 0;
 }

@@ -6,13 +6,13 @@
 
 #include "image/image.h"
 
-static int weight(int c)
+static int weight(int character)
 {
-	if (c == '~')
+	if (character == '~')
 		return -1;
-	if (isdigit(c) || !c)
+	if (isdigit(character) || !character)
 		return 0;
-	return isalpha(c) ? c : c + 256;
+	return isalpha(character) ? character : character + 256;
 }
 
 static int compare_part(const char *a, const char *a_end, const char *b, const char *b_end)
@@ -72,29 +72,29 @@ int version_compare(const char *a, const char *b)
 	return compare_part(ra, ra + strlen(ra), rb, rb + strlen(rb));
 }
 
-bool version_parse(const char *text, struct version_term *t)
+bool version_parse(const char *text, struct version_term *term)
 {
 	size_t name = strcspn(text, "<>=!");
 	size_t op = strspn(text + name, "<>=!");
 
-	if (!name || name >= sizeof(t->name) || op >= sizeof(t->op) ||
-	    strlen(text + name + op) >= sizeof(t->version) || (op && !text[name + op]))
+	if (!name || name >= sizeof(term->name) || op >= sizeof(term->op) ||
+	    strlen(text + name + op) >= sizeof(term->version) || (op && !text[name + op]))
 		return false;
-	*t = (struct version_term){ { 0 }, { 0 }, { 0 } };
-	memcpy(t->name, text, name);
-	memcpy(t->op, text + name, op);
-	strcpy(t->version, text + name + op);
-	return !op || !strcmp(t->op, "<") || !strcmp(t->op, "<=") || !strcmp(t->op, "=") ||
-	       !strcmp(t->op, ">=") || !strcmp(t->op, ">") || !strcmp(t->op, "!=");
+	*term = (struct version_term){ { 0 }, { 0 }, { 0 } };
+	memcpy(term->name, text, name);
+	memcpy(term->op, text + name, op);
+	strcpy(term->version, text + name + op);
+	return !op || !strcmp(term->op, "<") || !strcmp(term->op, "<=") || !strcmp(term->op, "=") ||
+	       !strcmp(term->op, ">=") || !strcmp(term->op, ">") || !strcmp(term->op, "!=");
 }
 
-bool version_matches(const struct version_term *t, const char *version)
+bool version_matches(const struct version_term *term, const char *version)
 {
-	int order = version_compare(version, t->version);
+	int order = version_compare(version, term->version);
 
-	switch (t->op[0]) {
-	case '<': return order < 0 || (t->op[1] && !order);
-	case '>': return order > 0 || (t->op[1] && !order);
+	switch (term->op[0]) {
+	case '<': return order < 0 || (term->op[1] && !order);
+	case '>': return order > 0 || (term->op[1] && !order);
 	case '=': return !order;
 	case '!': return order;
 	default: return true;

@@ -83,16 +83,16 @@ static const char *const sql[STATEMENTS] = {
 
 /* ---- the data base ---- */
 
-sqlite3_stmt *catalog_statement(struct catalog *c, enum statement which)
+sqlite3_stmt *catalog_statement(struct catalog *catalog, enum statement which)
 {
-	sqlite3_reset(c->of[which]);
-	sqlite3_clear_bindings(c->of[which]);
-	return c->of[which];
+	sqlite3_reset(catalog->of[which]);
+	sqlite3_clear_bindings(catalog->of[which]);
+	return catalog->of[which];
 }
 
-int catalog_error(struct catalog *c)
+int catalog_error(struct catalog *catalog)
 {
-	switch (sqlite3_errcode(c->db)) {
+	switch (sqlite3_errcode(catalog->db)) {
 	case SQLITE_OK:
 	case SQLITE_ROW:
 	case SQLITE_DONE: return 0;
@@ -109,110 +109,111 @@ int catalog_error(struct catalog *c)
 	}
 }
 
-int64_t catalog_number(struct catalog *c, sqlite3_stmt *s)
+int64_t catalog_number(struct catalog *catalog, sqlite3_stmt *statement)
 {
-	int result = sqlite3_step(s);
+	int result = sqlite3_step(statement);
 	int64_t n = 0;
 
 	if (result == SQLITE_ROW)
-		n = sqlite3_column_int64(s, 0);
+		n = sqlite3_column_int64(statement, 0);
 	else if (result != SQLITE_DONE)
-		n = catalog_error(c);
-	sqlite3_reset(s);
+		n = catalog_error(catalog);
+	sqlite3_reset(statement);
 	return n;
 }
 
-int catalog_done(struct catalog *c, sqlite3_stmt *s)
+int catalog_done(struct catalog *catalog, sqlite3_stmt *statement)
 {
-	int result = sqlite3_step(s);
+	int result = sqlite3_step(statement);
 
-	sqlite3_reset(s);
-	return result == SQLITE_DONE || result == SQLITE_ROW ? 0 : catalog_error(c);
+	sqlite3_reset(statement);
+	return result == SQLITE_DONE || result == SQLITE_ROW ? 0 : catalog_error(catalog);
 }
 
-int catalog_execute(struct catalog *c, const char *text)
+int catalog_execute(struct catalog *catalog, const char *text)
 {
-	return sqlite3_exec(c->db, text, NULL, NULL, NULL) ? catalog_error(c) : 0;
+	return sqlite3_exec(catalog->db, text, NULL, NULL, NULL) ? catalog_error(catalog) : 0;
 }
 
-static int64_t pragma(struct catalog *c, const char *text)
+static int64_t pragma(struct catalog *catalog, const char *text)
 {
-	sqlite3_stmt *s;
+	sqlite3_stmt *statement;
 	int64_t n = -1;
 
-	if (!sqlite3_prepare_v2(c->db, text, -1, &s, NULL) && sqlite3_step(s) == SQLITE_ROW)
-		n = sqlite3_column_int64(s, 0);
-	sqlite3_finalize(s);
+	if (!sqlite3_prepare_v2(catalog->db, text, -1, &statement, NULL) &&
+	    sqlite3_step(statement) == SQLITE_ROW)
+		n = sqlite3_column_int64(statement, 0);
+	sqlite3_finalize(statement);
 	return n;
 }
 
 /* A fresh file gets its tables; another program's is left alone. */
-static int check_schema(struct catalog *c)
+static int check_schema(struct catalog *catalog)
 {
-	int64_t application = pragma(c, "PRAGMA application_id");
-	int64_t tables = pragma(c, "SELECT count(*) FROM sqlite_master");
+	int64_t application = pragma(catalog, "PRAGMA application_id");
+	int64_t tables = pragma(catalog, "SELECT count(*) FROM sqlite_master");
 	int error;
 
 	if (tables < 0)
-		return catalog_error(c);
+		return catalog_error(catalog);
 	if (tables && application != APPLICATION)
 		return -EBADMSG;
 	if (tables)
-		return pragma(c, "PRAGMA user_version") != SCHEMA ? -ENOTSUP : 0;
-	error = catalog_execute(c, "PRAGMA journal_mode=WAL; BEGIN IMMEDIATE");
+		return pragma(catalog, "PRAGMA user_version") != SCHEMA ? -ENOTSUP : 0;
+	error = catalog_execute(catalog, "PRAGMA journal_mode=WAL; BEGIN IMMEDIATE");
 	if (!error)
-		error = catalog_execute(c, schema);
-	return error ? error : catalog_execute(c, "COMMIT");
+		error = catalog_execute(catalog, schema);
+	return error ? error : catalog_execute(catalog, "COMMIT");
 }
 
-void catalog_close(struct catalog *c)
+void catalog_close(struct catalog *catalog)
 {
 	for (int n = 0; n < STATEMENTS; n++)
-		sqlite3_finalize(c->of[n]);
-	sqlite3_close(c->db);
-	free(c);
+		sqlite3_finalize(catalog->of[n]);
+	sqlite3_close(catalog->db);
+	free(catalog);
 }
 
 int catalog_open(const char *path, struct catalog **ret)
 {
-	struct catalog *c = calloc(1, sizeof(*c));
+	struct catalog *catalog = calloc(1, sizeof(*catalog));
 	int error;
 
-	if (!c)
+	if (!catalog)
 		return -ENOMEM;
-	error = sqlite3_open_v2(path, &c->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL)
-			? catalog_error(c)
+	error = sqlite3_open_v2(path, &catalog->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+				NULL)
+			? catalog_error(catalog)
 			: 0;
 	if (!error) {
-		sqlite3_busy_timeout(c->db, 10000);
-		sqlite3_db_config(c->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-		sqlite3_db_config(c->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-		error = catalog_execute(
-			c,
-			"PRAGMA synchronous=NORMAL; PRAGMA cache_size=-65536; "
-			"PRAGMA mmap_size=268435456");
+		sqlite3_busy_timeout(catalog->db, 10000);
+		sqlite3_db_config(catalog->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+		sqlite3_db_config(catalog->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+		error = catalog_execute(catalog,
+					"PRAGMA synchronous=NORMAL; PRAGMA cache_size=-65536; "
+					"PRAGMA mmap_size=268435456");
 	}
 	if (!error)
-		error = check_schema(c);
+		error = check_schema(catalog);
 	for (int n = 0; n < STATEMENTS && !error; n++)
-		error = sqlite3_prepare_v3(c->db, sql[n], -1, SQLITE_PREPARE_PERSISTENT, &c->of[n],
-					   NULL)
-				? catalog_error(c)
+		error = sqlite3_prepare_v3(catalog->db, sql[n], -1, SQLITE_PREPARE_PERSISTENT,
+					   &catalog->of[n], NULL)
+				? catalog_error(catalog)
 				: 0;
 	if (error)
-		catalog_close(c);
+		catalog_close(catalog);
 	else
-		*ret = c;
+		*ret = catalog;
 	return error;
 }
 
-int catalog_begin(struct catalog *c) { return catalog_execute(c, "BEGIN IMMEDIATE"); }
+int catalog_begin(struct catalog *catalog) { return catalog_execute(catalog, "BEGIN IMMEDIATE"); }
 
-int catalog_end(struct catalog *c)
+int catalog_end(struct catalog *catalog)
 {
-	int error = catalog_execute(c, "COMMIT");
+	int error = catalog_execute(catalog, "COMMIT");
 
 	if (error)
-		catalog_execute(c, "ROLLBACK");
+		catalog_execute(catalog, "ROLLBACK");
 	return error;
 }

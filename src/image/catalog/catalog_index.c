@@ -52,93 +52,95 @@ static uint64_t newest(const char *path, const struct stat *st)
 }
 
 /* A file that is where it was and not changed since. */
-static bool is_known(struct catalog *c, const char *path, const struct stat *st)
+static bool is_known(struct catalog *catalog, const char *path, const struct stat *st)
 {
-	sqlite3_stmt *s = catalog_statement(c, S_IMAGE_BY_PATH);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_IMAGE_BY_PATH);
 	bool known;
 
-	sqlite3_bind_text(s, 1, path, -1, SQLITE_STATIC);
-	known = sqlite3_step(s) == SQLITE_ROW &&
-		sqlite3_column_int64(s, 1) == (int64_t)st->st_size &&
-		sqlite3_column_int64(s, 2) == (int64_t)newest(path, st);
-	sqlite3_reset(s);
+	sqlite3_bind_text(statement, 1, path, -1, SQLITE_STATIC);
+	known = sqlite3_step(statement) == SQLITE_ROW &&
+		sqlite3_column_int64(statement, 1) == (int64_t)st->st_size &&
+		sqlite3_column_int64(statement, 2) == (int64_t)newest(path, st);
+	sqlite3_reset(statement);
 	return known;
 }
 
 /* The row of the image at this path, or of the one that was elsewhere and is not there any more. */
-static int64_t row_for(struct catalog *c, const char *path, const char *identity, bool *ret_moved)
+static int64_t row_for(struct catalog *catalog, const char *path, const char *identity,
+		       bool *ret_moved)
 {
-	sqlite3_stmt *s = catalog_statement(c, S_IMAGE_BY_PATH);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_IMAGE_BY_PATH);
 	int64_t image;
 
 	*ret_moved = false;
-	sqlite3_bind_text(s, 1, path, -1, SQLITE_STATIC);
-	image = catalog_number(c, s);
+	sqlite3_bind_text(statement, 1, path, -1, SQLITE_STATIC);
+	image = catalog_number(catalog, statement);
 	if (image)
 		return image;
-	s = catalog_statement(c, S_IMAGE_BY_IDENTITY);
-	sqlite3_bind_text(s, 1, identity, -1, SQLITE_STATIC);
-	while (!image && sqlite3_step(s) == SQLITE_ROW) {
-		const char *was = (const char *)sqlite3_column_text(s, 1);
+	statement = catalog_statement(catalog, S_IMAGE_BY_IDENTITY);
+	sqlite3_bind_text(statement, 1, identity, -1, SQLITE_STATIC);
+	while (!image && sqlite3_step(statement) == SQLITE_ROW) {
+		const char *was = (const char *)sqlite3_column_text(statement, 1);
 
 		if (was && access(was, F_OK) && errno == ENOENT)
-			image = sqlite3_column_int64(s, 0);
+			image = sqlite3_column_int64(statement, 0);
 	}
-	sqlite3_reset(s);
+	sqlite3_reset(statement);
 	*ret_moved = image != 0;
 	return image;
 }
 
 /* A disk's own identifier; of a format without one the file's number. A child is not its parent,
  * though it has the same disk's. */
-static void identity_of(const struct disk *d, const struct stat *st, char text[128])
+static void identity_of(const struct disk *ancestor, const struct stat *st, char text[128])
 {
-	struct disk_info i;
+	struct disk_info info;
 	char disk[GUID_TEXT_BYTES], parent[GUID_TEXT_BYTES];
 
-	disk_info(d, &i);
-	guid_print(i.disk_id, disk);
-	guid_print(i.parent_data_id, parent);
-	if (guid_is_zero(i.disk_id))
+	disk_info(ancestor, &info);
+	guid_print(info.disk_id, disk);
+	guid_print(info.parent_data_id, parent);
+	if (guid_is_zero(info.disk_id))
 		snprintf(text, 128, "file %lu:%lu", (unsigned long)st->st_dev,
 			 (unsigned long)st->st_ino);
 	else
-		snprintf(text, 128, "%s %s", disk, i.has_parent ? parent : "");
+		snprintf(text, 128, "%s %s", disk, info.has_parent ? parent : "");
 }
 
-static int take_in(struct walk *w, const char *path, struct disk *d, const struct stat *st)
+static int take_in(struct walk *walk, const char *path, struct disk *disk, const struct stat *st)
 {
-	struct catalog_entry e = { .path = path,
-				   .file_bytes = (uint64_t)st->st_size,
-				   .mtime_ns = newest(path, st) };
+	struct catalog_entry entry = { .path = path,
+				       .file_bytes = (uint64_t)st->st_size,
+				       .mtime_ns = newest(path, st) };
 	json_t *about;
 	json_t *content = NULL;
 	json_t *files = NULL;
-	struct disk_info i;
+	struct disk_info info;
 	char identity[128];
 	bool moved;
 	int64_t image;
-	int error = image_load_about(d, &about);
+	int error = image_load_about(disk, &about);
 
 	if (error)
 		return error;
-	disk_info(d, &i);
-	identity_of(d, st, identity);
-	image_load_content(d, &content); /* what is not there, or not sound, cannot be searched */
-	image_load_files(d, &files);
-	e.identity = identity;
-	e.data_id = i.data_id;
-	e.about = about;
-	e.content = content;
-	e.files = files;
-	image = row_for(w->catalog, path, identity, &moved);
-	error = image < 0 ? (int)image : catalog_put_row(w->catalog, image, &e);
+	disk_info(disk, &info);
+	identity_of(disk, st, identity);
+	image_load_content(disk,
+			   &content); /* what is not there, or not sound, cannot be searched */
+	image_load_files(disk, &files);
+	entry.identity = identity;
+	entry.data_id = info.data_id;
+	entry.about = about;
+	entry.content = content;
+	entry.files = files;
+	image = row_for(walk->catalog, path, identity, &moved);
+	error = image < 0 ? (int)image : catalog_put_row(walk->catalog, image, &entry);
 	if (!image)
-		w->result->added += !error;
+		walk->result->added += !error;
 	else if (moved)
-		w->result->moved += !error;
+		walk->result->moved += !error;
 	else
-		w->result->changed += !error;
+		walk->result->changed += !error;
 	json_decref(about);
 	json_decref(content);
 	json_decref(files);
@@ -146,41 +148,41 @@ static int take_in(struct walk *w, const char *path, struct disk *d, const struc
 }
 
 /* An error of the catalog; an image that cannot be read is only counted. */
-static int index_file(struct walk *w, const char *path, enum disk_format format)
+static int index_file(struct walk *walk, const char *path, enum disk_format format)
 {
 	struct disk_error why;
-	struct disk *d;
+	struct disk *disk;
 	struct stat st;
 	int error;
 
 	if (stat(path, &st) || !S_ISREG(st.st_mode))
 		return 0;
-	w->result->seen++;
-	if (is_known(w->catalog, path, &st))
+	walk->result->seen++;
+	if (is_known(walk->catalog, path, &st))
 		return 0;
-	if (disk_open(path, &(struct disk_options){ .format = format, .items_only = true }, &d,
+	if (disk_open(path, &(struct disk_options){ .format = format, .items_only = true }, &disk,
 		      &why)) {
-		w->result->unreadable++;
+		walk->result->unreadable++;
 		return 0;
 	}
-	error = take_in(w, path, d, &st);
-	disk_close(d);
+	error = take_in(walk, path, disk, &st);
+	disk_close(disk);
 	if (error == -EBADMSG || error == -ENOTSUP) {
-		w->result->unreadable++;
+		walk->result->unreadable++;
 		error = 0;
 	}
 	return error;
 }
 
-static int index_entries(struct walk *w, const char *path, struct dirent **entries, int count,
+static int index_entries(struct walk *walk, const char *path, struct dirent **entries, int count,
 			 unsigned depth);
 
 /* Links are not followed; names in order. */
-static int index_directory(struct walk *w, const char *path, unsigned depth)
+static int index_directory(struct walk *walk, const char *path, unsigned depth)
 {
 	struct dirent **entries = NULL;
 	int count = depth < DEPTH ? scandir(path, &entries, NULL, alphasort) : 0;
-	int error = count > 0 ? index_entries(w, path, entries, count, depth) : 0;
+	int error = count > 0 ? index_entries(walk, path, entries, count, depth) : 0;
 
 	for (int n = 0; n < count; n++)
 		free(entries[n]);
@@ -189,7 +191,7 @@ static int index_directory(struct walk *w, const char *path, unsigned depth)
 }
 
 /* What comes soon is read from the host's disks while this is looked at. */
-static void look_ahead(struct walk *w, const char *path, const char *name)
+static void look_ahead(struct walk *walk, const char *path, const char *name)
 {
 	enum disk_format format;
 	struct stat st;
@@ -197,12 +199,12 @@ static void look_ahead(struct walk *w, const char *path, const char *name)
 
 	if (!format_of(name, &format) || asprintf(&below, "%s/%s", path, name) < 0)
 		return;
-	if (!lstat(below, &st) && S_ISREG(st.st_mode) && !is_known(w->catalog, below, &st))
+	if (!lstat(below, &st) && S_ISREG(st.st_mode) && !is_known(walk->catalog, below, &st))
 		disk_prefetch(below, format);
 	free(below);
 }
 
-static int index_entries(struct walk *w, const char *path, struct dirent **entries, int count,
+static int index_entries(struct walk *walk, const char *path, struct dirent **entries, int count,
 			 unsigned depth)
 {
 	int error = 0;
@@ -214,7 +216,7 @@ static int index_entries(struct walk *w, const char *path, struct dirent **entri
 		char *below = NULL;
 
 		for (int k = n ? n + AHEAD - 1 : 0; k < n + AHEAD && k < count; k++)
-			look_ahead(w, path, entries[k]->d_name);
+			look_ahead(walk, path, entries[k]->d_name);
 		if (name[0] == '.')
 			continue;
 		if (asprintf(&below, "%s/%s", path, name) < 0)
@@ -222,18 +224,18 @@ static int index_entries(struct walk *w, const char *path, struct dirent **entri
 		else if (lstat(below, &st))
 			error = 0; /* gone meanwhile */
 		else if (S_ISDIR(st.st_mode))
-			error = index_directory(w, below, depth + 1);
+			error = index_directory(walk, below, depth + 1);
 		else if (S_ISREG(st.st_mode) && format_of(name, &format))
-			error = index_file(w, below, format);
+			error = index_file(walk, below, format);
 		free(below);
 	}
 	return error;
 }
 
 /* Rows of files that are not there any more. */
-static int remove_gone(struct walk *w, const char *directory)
+static int remove_gone(struct walk *walk, const char *directory)
 {
-	sqlite3_stmt *s = catalog_statement(w->catalog, S_IMAGE_BELOW);
+	sqlite3_stmt *statement = catalog_statement(walk->catalog, S_IMAGE_BELOW);
 	char *from = NULL;
 	char *to = NULL;
 	json_t *gone = json_array();
@@ -244,24 +246,25 @@ static int remove_gone(struct walk *w, const char *directory)
 			    ? -ENOMEM
 			    : 0;
 
-	sqlite3_bind_text(s, 1, from, -1, SQLITE_STATIC);
-	sqlite3_bind_text(s, 2, to, -1, SQLITE_STATIC);
-	while (!error && sqlite3_step(s) == SQLITE_ROW) {
-		const char *path = (const char *)sqlite3_column_text(s, 1);
+	sqlite3_bind_text(statement, 1, from, -1, SQLITE_STATIC);
+	sqlite3_bind_text(statement, 2, to, -1, SQLITE_STATIC);
+	while (!error && sqlite3_step(statement) == SQLITE_ROW) {
+		const char *path = (const char *)sqlite3_column_text(statement, 1);
 
 		if (path && access(path, F_OK) && errno == ENOENT)
-			json_array_append_new(gone, json_integer(sqlite3_column_int64(s, 0)));
+			json_array_append_new(gone,
+					      json_integer(sqlite3_column_int64(statement, 0)));
 	}
-	catalog_statement(w->catalog, S_IMAGE_BELOW);
+	catalog_statement(walk->catalog, S_IMAGE_BELOW);
 	json_array_foreach(gone, n, id)
 	{
 		if (!error)
-			error = catalog_forget_row(w->catalog, json_integer_value(id));
-		s = catalog_statement(w->catalog, S_IMAGE_REMOVE);
-		sqlite3_bind_int64(s, 1, json_integer_value(id));
+			error = catalog_forget_row(walk->catalog, json_integer_value(id));
+		statement = catalog_statement(walk->catalog, S_IMAGE_REMOVE);
+		sqlite3_bind_int64(statement, 1, json_integer_value(id));
 		if (!error)
-			error = catalog_done(w->catalog, s);
-		w->result->gone += !error;
+			error = catalog_done(walk->catalog, statement);
+		walk->result->gone += !error;
 	}
 	json_decref(gone);
 	free(from);
@@ -269,9 +272,9 @@ static int remove_gone(struct walk *w, const char *directory)
 	return error;
 }
 
-int catalog_index(struct catalog *c, const char *directory, struct catalog_result *ret)
+int catalog_index(struct catalog *catalog, const char *directory, struct catalog_result *ret)
 {
-	struct walk w = { c, ret };
+	struct walk walk = { catalog, ret };
 	char *path = realpath(directory, NULL);
 	struct stat st;
 	int error = 0;
@@ -284,15 +287,15 @@ int catalog_index(struct catalog *c, const char *directory, struct catalog_resul
 	if (!error && sodium_init() < 0)
 		error = -EIO;
 	if (!error)
-		error = catalog_begin(c);
+		error = catalog_begin(catalog);
 	if (!error) {
-		error = index_directory(&w, path, 0);
+		error = index_directory(&walk, path, 0);
 		if (!error)
-			error = remove_gone(&w, path);
+			error = remove_gone(&walk, path);
 		if (error)
-			catalog_execute(c, "ROLLBACK");
+			catalog_execute(catalog, "ROLLBACK");
 		else
-			error = catalog_end(c);
+			error = catalog_end(catalog);
 	}
 	free(path);
 	return error;

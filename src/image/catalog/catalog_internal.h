@@ -63,14 +63,14 @@ int catalog_forget_row(struct catalog *catalog, int64_t image);
 struct set { uint64_t *words; uint64_t limit; };
 int set_make(struct set *set, uint64_t limit);
 void set_free(struct set *set);
-static inline bool set_has(const struct set *s, uint64_t n)
+static inline bool set_has(const struct set *set, uint64_t n)
 {
-	return n < s->limit && s->words[n / 64] >> (n % 64) & 1;
+	return n < set->limit && set->words[n / 64] >> (n % 64) & 1;
 }
-static inline void set_add(struct set *s, uint64_t n)
+static inline void set_add(struct set *set, uint64_t n)
 {
-	if (n < s->limit)
-		s->words[n / 64] |= 1ull << n % 64;
+	if (n < set->limit)
+		set->words[n / 64] |= 1ull << n % 64;
 }
 uint64_t set_count(const struct set *set);
 /* Whether image or content `member` has a term. */

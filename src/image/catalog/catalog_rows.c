@@ -12,25 +12,25 @@ enum { TERMS_MAX = 512, TERM_BYTES = 256, VALUE_DEPTH = 32, WORD_BYTES = 4096 };
 
 /* ---- what an image says, as terms ---- */
 
-static int term_id(struct catalog *c, const char *text, bool is_path, int64_t *ret)
+static int term_id(struct catalog *catalog, const char *text, bool is_path, int64_t *ret)
 {
-	sqlite3_stmt *s = catalog_statement(c, S_TERM_FIND);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_TERM_FIND);
 
-	sqlite3_bind_text(s, 1, text, -1, SQLITE_STATIC);
-	*ret = catalog_number(c, s);
+	sqlite3_bind_text(statement, 1, text, -1, SQLITE_STATIC);
+	*ret = catalog_number(catalog, statement);
 	if (*ret)
 		return *ret < 0 ? (int)*ret : 0;
-	s = catalog_statement(c, S_TERM_ADD);
-	sqlite3_bind_text(s, 1, text, -1, SQLITE_STATIC);
-	if (catalog_done(c, s))
-		return catalog_error(c);
-	*ret = sqlite3_last_insert_rowid(c->db);
+	statement = catalog_statement(catalog, S_TERM_ADD);
+	sqlite3_bind_text(statement, 1, text, -1, SQLITE_STATIC);
+	if (catalog_done(catalog, statement))
+		return catalog_error(catalog);
+	*ret = sqlite3_last_insert_rowid(catalog->db);
 	if (!is_path)
 		return 0;
-	s = catalog_statement(c, S_PATH_ADD);
-	sqlite3_bind_int64(s, 1, *ret);
-	sqlite3_bind_text(s, 2, text, -1, SQLITE_STATIC);
-	return catalog_done(c, s);
+	statement = catalog_statement(catalog, S_PATH_ADD);
+	sqlite3_bind_int64(statement, 1, *ret);
+	sqlite3_bind_text(statement, 2, text, -1, SQLITE_STATIC);
+	return catalog_done(catalog, statement);
 }
 
 static void add_term(json_t *terms, const char *key, const char *value)
@@ -66,11 +66,11 @@ static void add_leaves(json_t *terms, const char *key, const json_t *value, unsi
 		add_leaves(terms, longer, part, depth + 1);
 }
 
-static json_t *terms_of(const struct catalog_entry *e)
+static json_t *terms_of(const struct catalog_entry *entry)
 {
 	json_t *terms = json_array();
 
-	add_leaves(terms, "", e->about, 0);
+	add_leaves(terms, "", entry->about, 0);
 	return terms;
 }
 
@@ -92,23 +92,23 @@ static json_t *and_word(json_t *text, const json_t *word)
 }
 
 /* What a search prints, and in "text" what free words look in. */
-static json_t *row_of(const struct catalog_entry *e)
+static json_t *row_of(const struct catalog_entry *entry)
 {
 	char id[GUID_TEXT_BYTES];
 	const char *const words[] = { "title", "os.name", "os.id", "os.codename", "description" };
-	const json_t *tags = json_object_get(e->about, "tags");
+	const json_t *tags = json_object_get(entry->about, "tags");
 	json_t *row = json_object();
-	json_t *text = json_string(e->path);
+	json_t *text = json_string(entry->path);
 
-	guid_print(e->data_id, id);
-	copy_value(row, "title", json_object_get(e->about, "title"));
-	copy_value(row, "os", image_get(e->about, "os.name"));
+	guid_print(entry->data_id, id);
+	copy_value(row, "title", json_object_get(entry->about, "title"));
+	copy_value(row, "os", image_get(entry->about, "os.name"));
 	copy_value(row, "tags", tags);
-	copy_value(row, "expires", json_object_get(e->about, "expires"));
-	copy_value(row, "packages", json_object_get(e->about, "packages"));
+	copy_value(row, "expires", json_object_get(entry->about, "expires"));
+	copy_value(row, "packages", json_object_get(entry->about, "packages"));
 	json_object_set_new(row, "data-id", json_string(id));
 	for (size_t n = 0; n < sizeof(words) / sizeof(words[0]); n++)
-		text = and_word(text, image_get(e->about, words[n]));
+		text = and_word(text, image_get(entry->about, words[n]));
 	for (size_t n = 0; n < json_array_size(tags) && n < 64; n++)
 		text = and_word(text, json_array_get(tags, n));
 	json_object_set_new(row, "text", text);
@@ -117,7 +117,7 @@ static json_t *row_of(const struct catalog_entry *e)
 
 /* ---- changing rows ---- */
 
-static int change_terms(struct catalog *c, int64_t image, const json_t *terms, bool has)
+static int change_terms(struct catalog *catalog, int64_t image, const json_t *terms, bool has)
 {
 	const json_t *value;
 	size_t n;
@@ -127,83 +127,86 @@ static int change_terms(struct catalog *c, int64_t image, const json_t *terms, b
 	{
 		int64_t id;
 
-		error = json_is_string(value) ? term_id(c, json_string_value(value), false, &id)
-					      : -EBADMSG;
+		error = json_is_string(value)
+				? term_id(catalog, json_string_value(value), false, &id)
+				: -EBADMSG;
 		if (!error)
-			error = posting_change(c, id, (uint64_t)image, has);
+			error = posting_change(catalog, id, (uint64_t)image, has);
 		if (error)
 			break;
 	}
 	return error;
 }
 
-static int change_text(struct catalog *c, enum statement how, int64_t image, const json_t *row)
+static int change_text(struct catalog *catalog, enum statement how, int64_t image,
+		       const json_t *row)
 {
 	const char *text = json_string_value(json_object_get(row, "text"));
-	sqlite3_stmt *s = catalog_statement(c, how);
+	sqlite3_stmt *statement = catalog_statement(catalog, how);
 
 	if (!text)
 		return 0;
-	sqlite3_bind_int64(s, 1, image);
-	sqlite3_bind_text(s, 2, text, -1, SQLITE_STATIC);
-	return catalog_done(c, s);
+	sqlite3_bind_int64(statement, 1, image);
+	sqlite3_bind_text(statement, 2, text, -1, SQLITE_STATIC);
+	return catalog_done(catalog, statement);
 }
 
-int catalog_forget_row(struct catalog *c, int64_t image)
+int catalog_forget_row(struct catalog *catalog, int64_t image)
 {
-	sqlite3_stmt *s = catalog_statement(c, S_IMAGE_TERMS);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_IMAGE_TERMS);
 	json_t *terms = NULL;
 	json_t *row = NULL;
 	int error = 0;
 
-	sqlite3_bind_int64(s, 1, image);
-	if (sqlite3_step(s) == SQLITE_ROW) {
-		terms = json_loads((const char *)sqlite3_column_text(s, 0) ?: "", 0, NULL);
-		row = json_loads((const char *)sqlite3_column_text(s, 1) ?: "", 0, NULL);
+	sqlite3_bind_int64(statement, 1, image);
+	if (sqlite3_step(statement) == SQLITE_ROW) {
+		terms = json_loads((const char *)sqlite3_column_text(statement, 0) ?: "", 0, NULL);
+		row = json_loads((const char *)sqlite3_column_text(statement, 1) ?: "", 0, NULL);
 		error = terms && row ? 0 : -EBADMSG;
 	}
-	sqlite3_reset(s);
+	sqlite3_reset(statement);
 	if (!error)
-		error = change_terms(c, image, terms, false);
+		error = change_terms(catalog, image, terms, false);
 	if (!error)
-		error = change_text(c, S_TEXT_REMOVE, image, row);
+		error = change_text(catalog, S_TEXT_REMOVE, image, row);
 	if (!error)
-		error = content_of_change(c, (uint64_t)image, 0);
+		error = content_of_change(catalog, (uint64_t)image, 0);
 	json_decref(terms);
 	json_decref(row);
 	return error;
 }
 
-static int add_to_content(struct catalog *c, int64_t content, const char *text, bool is_path)
+static int add_to_content(struct catalog *catalog, int64_t content, const char *text, bool is_path)
 {
 	int64_t id;
-	int error = term_id(c, text, is_path, &id);
+	int error = term_id(catalog, text, is_path, &id);
 
-	return error ? error : posting_change(c, id, (uint64_t)content, true);
+	return error ? error : posting_change(catalog, id, (uint64_t)content, true);
 }
 
-static int fill_content(struct catalog *c, int64_t content, const struct catalog_entry *e)
+static int fill_content(struct catalog *catalog, int64_t content, const struct catalog_entry *entry)
 {
 	char text[5000];
 	const char *path;
-	json_t *p;
+	json_t *json;
 	size_t n;
 	int error = 0;
 
-	json_array_foreach(json_object_get(e->content, "packages"), n, p)
+	json_array_foreach(json_object_get(entry->content, "packages"), n, json)
 	{
-		const char *name = json_string_value(json_object_get(p, "name"));
-		const char *version = json_string_value(json_object_get(p, "version"));
+		const char *name = json_string_value(json_object_get(json, "name"));
+		const char *version = json_string_value(json_object_get(json, "version"));
 
 		if (error || !name || !version ||
 		    (size_t)snprintf(text, sizeof(text), "pkg:%s\x1f%s", name, version) >=
 			    sizeof(text))
 			continue;
-		error = add_to_content(c, content, text, false);
+		error = add_to_content(catalog, content, text, false);
 	}
-	json_object_foreach((json_t *)(uintptr_t)e->files, path, p)
-		if (!error && (size_t)snprintf(text, sizeof(text), "file:%s", path) < sizeof(text))
-			error = add_to_content(c, content, text, true);
+	json_object_foreach((json_t *)(uintptr_t)entry->files, path,
+			    json) if (!error && (size_t)snprintf(text, sizeof(text), "file:%s",
+								 path) < sizeof(text)) error =
+		add_to_content(catalog, content, text, true);
 	return error;
 }
 
@@ -218,110 +221,110 @@ static void digest_part(crypto_generichash_state *state, const json_t *part)
 }
 
 /* The number of a content; 0: the image says nothing about it. */
-static int content_id(struct catalog *c, const struct catalog_entry *e, int64_t *ret)
+static int content_id(struct catalog *catalog, const struct catalog_entry *entry, int64_t *ret)
 {
-	const json_t *packages = json_object_get(e->content, "packages");
+	const json_t *packages = json_object_get(entry->content, "packages");
 	crypto_generichash_state state;
 	uint8_t digest[32];
-	sqlite3_stmt *s = catalog_statement(c, S_CONTENT_FIND);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_CONTENT_FIND);
 
 	*ret = 0;
-	if (!packages && !e->files)
+	if (!packages && !entry->files)
 		return 0;
 	crypto_generichash_init(&state, NULL, 0, sizeof(digest));
 	digest_part(&state, packages);
-	digest_part(&state, e->files);
+	digest_part(&state, entry->files);
 	crypto_generichash_final(&state, digest, sizeof(digest));
-	sqlite3_bind_blob(s, 1, digest, sizeof(digest), SQLITE_STATIC);
-	*ret = catalog_number(c, s);
+	sqlite3_bind_blob(statement, 1, digest, sizeof(digest), SQLITE_STATIC);
+	*ret = catalog_number(catalog, statement);
 	if (*ret)
 		return *ret < 0 ? (int)*ret : 0;
-	s = catalog_statement(c, S_CONTENT_ADD);
-	sqlite3_bind_blob(s, 1, digest, sizeof(digest), SQLITE_STATIC);
-	if (catalog_done(c, s))
-		return catalog_error(c);
-	*ret = sqlite3_last_insert_rowid(c->db);
-	return fill_content(c, *ret, e);
+	statement = catalog_statement(catalog, S_CONTENT_ADD);
+	sqlite3_bind_blob(statement, 1, digest, sizeof(digest), SQLITE_STATIC);
+	if (catalog_done(catalog, statement))
+		return catalog_error(catalog);
+	*ret = sqlite3_last_insert_rowid(catalog->db);
+	return fill_content(catalog, *ret, entry);
 }
 
-static int write_row(struct catalog *c, int64_t *image, const struct catalog_entry *e,
+static int write_row(struct catalog *catalog, int64_t *image, const struct catalog_entry *entry,
 		     int64_t content, const json_t *row, const json_t *terms)
 {
-	sqlite3_stmt *s = catalog_statement(c, *image ? S_IMAGE_CHANGE : S_IMAGE_ADD);
+	sqlite3_stmt *statement = catalog_statement(catalog, *image ? S_IMAGE_CHANGE : S_IMAGE_ADD);
 	char *row_text = json_dumps(row, JSON_COMPACT);
 	char *terms_text = json_dumps(terms, JSON_COMPACT);
 	char id[GUID_TEXT_BYTES];
 	int error;
 
-	guid_print(e->data_id, id);
-	sqlite3_bind_text(s, 1, e->path, -1, SQLITE_STATIC);
-	sqlite3_bind_text(s, 2, e->identity, -1, SQLITE_STATIC);
-	sqlite3_bind_text(s, 3, id, -1, SQLITE_STATIC);
-	sqlite3_bind_int64(s, 4, (int64_t)e->file_bytes);
-	sqlite3_bind_int64(s, 5, (int64_t)e->mtime_ns);
-	sqlite3_bind_int64(s, 6, content);
-	sqlite3_bind_text(s, 7, row_text, -1, SQLITE_STATIC);
-	sqlite3_bind_text(s, 8, terms_text, -1, SQLITE_STATIC);
+	guid_print(entry->data_id, id);
+	sqlite3_bind_text(statement, 1, entry->path, -1, SQLITE_STATIC);
+	sqlite3_bind_text(statement, 2, entry->identity, -1, SQLITE_STATIC);
+	sqlite3_bind_text(statement, 3, id, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(statement, 4, (int64_t)entry->file_bytes);
+	sqlite3_bind_int64(statement, 5, (int64_t)entry->mtime_ns);
+	sqlite3_bind_int64(statement, 6, content);
+	sqlite3_bind_text(statement, 7, row_text, -1, SQLITE_STATIC);
+	sqlite3_bind_text(statement, 8, terms_text, -1, SQLITE_STATIC);
 	if (*image)
-		sqlite3_bind_int64(s, 9, *image);
-	error = row_text && terms_text ? catalog_done(c, s) : -ENOMEM;
-	sqlite3_clear_bindings(s);
+		sqlite3_bind_int64(statement, 9, *image);
+	error = row_text && terms_text ? catalog_done(catalog, statement) : -ENOMEM;
+	sqlite3_clear_bindings(statement);
 	if (!error && !*image)
-		*image = sqlite3_last_insert_rowid(c->db);
+		*image = sqlite3_last_insert_rowid(catalog->db);
 	free(row_text);
 	free(terms_text);
 	return error;
 }
 
-int catalog_put_row(struct catalog *c, int64_t image, const struct catalog_entry *e)
+int catalog_put_row(struct catalog *catalog, int64_t image, const struct catalog_entry *entry)
 {
-	json_t *row = row_of(e);
-	json_t *terms = terms_of(e);
+	json_t *row = row_of(entry);
+	json_t *terms = terms_of(entry);
 	int64_t content;
-	int error = content_id(c, e, &content);
+	int error = content_id(catalog, entry, &content);
 
 	json_array_append_new(terms, json_string("image:all"));
 	if (!error && image)
-		error = catalog_forget_row(c, image);
+		error = catalog_forget_row(catalog, image);
 	if (!error)
-		error = write_row(c, &image, e, content, row, terms);
+		error = write_row(catalog, &image, entry, content, row, terms);
 	if (!error)
-		error = change_terms(c, image, terms, true);
+		error = change_terms(catalog, image, terms, true);
 	if (!error)
-		error = change_text(c, S_TEXT_ADD, image, row);
+		error = change_text(catalog, S_TEXT_ADD, image, row);
 	if (!error)
-		error = content_of_change(c, (uint64_t)image, (uint32_t)content);
+		error = content_of_change(catalog, (uint64_t)image, (uint32_t)content);
 	json_decref(row);
 	json_decref(terms);
 	return error;
 }
 
-int catalog_put(struct catalog *c, const struct catalog_entry *e)
+int catalog_put(struct catalog *catalog, const struct catalog_entry *entry)
 {
-	sqlite3_stmt *s = catalog_statement(c, S_IMAGE_BY_PATH);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_IMAGE_BY_PATH);
 	int64_t image;
 
-	sqlite3_bind_text(s, 1, e->path, -1, SQLITE_STATIC);
-	image = catalog_number(c, s);
-	return image < 0 ? (int)image : catalog_put_row(c, image, e);
+	sqlite3_bind_text(statement, 1, entry->path, -1, SQLITE_STATIC);
+	image = catalog_number(catalog, statement);
+	return image < 0 ? (int)image : catalog_put_row(catalog, image, entry);
 }
 
-int catalog_find_data(struct catalog *c, struct guid data_id, char **ret)
+int catalog_find_data(struct catalog *catalog, struct guid data_id, char **ret)
 {
-	sqlite3_stmt *s = catalog_statement(c, S_IMAGE_BY_DATA);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_IMAGE_BY_DATA);
 	char id[GUID_TEXT_BYTES];
 	int error = -ENOENT;
 
 	guid_print(data_id, id);
-	sqlite3_bind_text(s, 1, id, -1, SQLITE_STATIC);
-	while (error && sqlite3_step(s) == SQLITE_ROW) {
-		const char *path = (const char *)sqlite3_column_text(s, 0);
+	sqlite3_bind_text(statement, 1, id, -1, SQLITE_STATIC);
+	while (error && sqlite3_step(statement) == SQLITE_ROW) {
+		const char *path = (const char *)sqlite3_column_text(statement, 0);
 
 		if (path && !access(path, R_OK)) {
 			*ret = strdup(path);
 			error = *ret ? 0 : -ENOMEM;
 		}
 	}
-	sqlite3_reset(s);
+	sqlite3_reset(statement);
 	return error;
 }

@@ -14,24 +14,24 @@
 
 enum { CHUNK = 4096, BITS_BYTES = CHUNK / 8, LIST = 255, OF_BYTES = CHUNK * 4 };
 
-int set_make(struct set *s, uint64_t limit)
+int set_make(struct set *set, uint64_t limit)
 {
-	*s = (struct set){ .words = calloc(limit / 64 + 1, 8), .limit = limit };
-	return s->words ? 0 : -ENOMEM;
+	*set = (struct set){ .words = calloc(limit / 64 + 1, 8), .limit = limit };
+	return set->words ? 0 : -ENOMEM;
 }
 
-void set_free(struct set *s)
+void set_free(struct set *set)
 {
-	free(s->words);
-	*s = (struct set){ 0 };
+	free(set->words);
+	*set = (struct set){ 0 };
 }
 
-uint64_t set_count(const struct set *s)
+uint64_t set_count(const struct set *set)
 {
 	uint64_t count = 0;
 
-	for (uint64_t n = 0; n < s->limit / 64 + 1; n++)
-		count += (uint64_t)__builtin_popcountll(s->words[n]);
+	for (uint64_t n = 0; n < set->limit / 64 + 1; n++)
+		count += (uint64_t)__builtin_popcountll(set->words[n]);
 	return count;
 }
 
@@ -73,44 +73,45 @@ static int pack(const uint8_t bits[BITS_BYTES], uint8_t row[BITS_BYTES])
 	return used;
 }
 
-int posting_change(struct catalog *c, int64_t term, uint64_t member, bool has)
+int posting_change(struct catalog *catalog, int64_t term, uint64_t member, bool has)
 {
 	uint8_t bits[BITS_BYTES] = { 0 };
 	uint8_t row[BITS_BYTES];
-	sqlite3_stmt *s = catalog_statement(c, S_POSTING_READ);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_POSTING_READ);
 	unsigned at = member % CHUNK;
 	int result, bytes;
 
-	sqlite3_bind_int64(s, 1, term);
-	sqlite3_bind_int64(s, 2, (int64_t)(member / CHUNK));
-	result = sqlite3_step(s);
+	sqlite3_bind_int64(statement, 1, term);
+	sqlite3_bind_int64(statement, 2, (int64_t)(member / CHUNK));
+	result = sqlite3_step(statement);
 	if (result == SQLITE_ROW) {
-		if (!is_sound(sqlite3_column_blob(s, 0), sqlite3_column_bytes(s, 0)))
+		if (!is_sound(sqlite3_column_blob(statement, 0),
+			      sqlite3_column_bytes(statement, 0)))
 			return -EBADMSG;
-		unpack(sqlite3_column_blob(s, 0), sqlite3_column_bytes(s, 0), bits);
+		unpack(sqlite3_column_blob(statement, 0), sqlite3_column_bytes(statement, 0), bits);
 	} else if (result != SQLITE_DONE) {
-		return catalog_error(c);
+		return catalog_error(catalog);
 	}
-	sqlite3_reset(s);
+	sqlite3_reset(statement);
 	if ((bits[at / 8] >> at % 8 & 1) == has)
 		return 0;
 	bits[at / 8] ^= (uint8_t)(1u << at % 8);
 	bytes = pack(bits, row);
-	s = catalog_statement(c, S_POSTING_WRITE);
-	sqlite3_bind_int64(s, 1, term);
-	sqlite3_bind_int64(s, 2, (int64_t)(member / CHUNK));
-	sqlite3_bind_blob(s, 3, row, bytes, SQLITE_STATIC);
-	result = sqlite3_step(s);
-	sqlite3_reset(s);
-	return result == SQLITE_DONE ? 0 : catalog_error(c);
+	statement = catalog_statement(catalog, S_POSTING_WRITE);
+	sqlite3_bind_int64(statement, 1, term);
+	sqlite3_bind_int64(statement, 2, (int64_t)(member / CHUNK));
+	sqlite3_bind_blob(statement, 3, row, bytes, SQLITE_STATIC);
+	result = sqlite3_step(statement);
+	sqlite3_reset(statement);
+	return result == SQLITE_DONE ? 0 : catalog_error(catalog);
 }
 
-int posting_row(sqlite3_stmt *s, int column, struct set *to)
+int posting_row(sqlite3_stmt *statement, int column, struct set *to)
 {
-	uint64_t base = (uint64_t)sqlite3_column_int64(s, column) * CHUNK;
+	uint64_t base = (uint64_t)sqlite3_column_int64(statement, column) * CHUNK;
 	uint64_t words[BITS_BYTES / 8];
-	const uint8_t *blob = sqlite3_column_blob(s, column + 1);
-	int bytes = sqlite3_column_bytes(s, column + 1);
+	const uint8_t *blob = sqlite3_column_blob(statement, column + 1);
+	int bytes = sqlite3_column_bytes(statement, column + 1);
 
 	if (!is_sound(blob, bytes))
 		return -EBADMSG;
@@ -127,69 +128,69 @@ int posting_row(sqlite3_stmt *s, int column, struct set *to)
 	return 0;
 }
 
-int posting_load(struct catalog *c, int64_t term, struct set *to)
+int posting_load(struct catalog *catalog, int64_t term, struct set *to)
 {
-	sqlite3_stmt *s = catalog_statement(c, S_POSTING_ALL);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_POSTING_ALL);
 	int result = SQLITE_DONE;
 	int error = 0;
 
-	sqlite3_bind_int64(s, 1, term);
-	while (!error && (result = sqlite3_step(s)) == SQLITE_ROW)
-		error = posting_row(s, 0, to);
+	sqlite3_bind_int64(statement, 1, term);
+	while (!error && (result = sqlite3_step(statement)) == SQLITE_ROW)
+		error = posting_row(statement, 0, to);
 	if (!error && result != SQLITE_DONE)
-		error = catalog_error(c);
-	sqlite3_reset(s);
+		error = catalog_error(catalog);
+	sqlite3_reset(statement);
 	return error;
 }
 
-int content_of_change(struct catalog *c, uint64_t image, uint32_t content)
+int content_of_change(struct catalog *catalog, uint64_t image, uint32_t content)
 {
 	uint32_t ids[CHUNK] = { 0 };
-	sqlite3_stmt *s = catalog_statement(c, S_OF_READ);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_OF_READ);
 	int result;
 
-	sqlite3_bind_int64(s, 1, (int64_t)(image / CHUNK));
-	result = sqlite3_step(s);
+	sqlite3_bind_int64(statement, 1, (int64_t)(image / CHUNK));
+	result = sqlite3_step(statement);
 	if (result == SQLITE_ROW) {
-		if (sqlite3_column_bytes(s, 0) != OF_BYTES)
+		if (sqlite3_column_bytes(statement, 0) != OF_BYTES)
 			return -EBADMSG;
-		memcpy(ids, sqlite3_column_blob(s, 0), OF_BYTES);
+		memcpy(ids, sqlite3_column_blob(statement, 0), OF_BYTES);
 	} else if (result != SQLITE_DONE) {
-		return catalog_error(c);
+		return catalog_error(catalog);
 	}
-	sqlite3_reset(s);
+	sqlite3_reset(statement);
 	if (ids[image % CHUNK] == content)
 		return 0;
 	ids[image % CHUNK] = content;
-	s = catalog_statement(c, S_OF_WRITE);
-	sqlite3_bind_int64(s, 1, (int64_t)(image / CHUNK));
-	sqlite3_bind_blob(s, 2, ids, OF_BYTES, SQLITE_STATIC);
-	result = sqlite3_step(s);
-	sqlite3_reset(s);
-	return result == SQLITE_DONE ? 0 : catalog_error(c);
+	statement = catalog_statement(catalog, S_OF_WRITE);
+	sqlite3_bind_int64(statement, 1, (int64_t)(image / CHUNK));
+	sqlite3_bind_blob(statement, 2, ids, OF_BYTES, SQLITE_STATIC);
+	result = sqlite3_step(statement);
+	sqlite3_reset(statement);
+	return result == SQLITE_DONE ? 0 : catalog_error(catalog);
 }
 
-int content_of_load(struct catalog *c, const struct set *contents, struct set *to)
+int content_of_load(struct catalog *catalog, const struct set *contents, struct set *to)
 {
-	sqlite3_stmt *s = catalog_statement(c, S_OF_ALL);
+	sqlite3_stmt *statement = catalog_statement(catalog, S_OF_ALL);
 	int result;
 	int error = 0;
 
-	while (!error && (result = sqlite3_step(s)) == SQLITE_ROW) {
-		uint64_t base = (uint64_t)sqlite3_column_int64(s, 0) * CHUNK;
+	while (!error && (result = sqlite3_step(statement)) == SQLITE_ROW) {
+		uint64_t base = (uint64_t)sqlite3_column_int64(statement, 0) * CHUNK;
 		uint32_t ids[CHUNK];
 
-		if (sqlite3_column_bytes(s, 1) != OF_BYTES) {
+		if (sqlite3_column_bytes(statement, 1) != OF_BYTES) {
 			error = -EBADMSG;
 			break;
 		}
-		memcpy(ids, sqlite3_column_blob(s, 1), OF_BYTES);
+		memcpy(ids, sqlite3_column_blob(statement, 1), OF_BYTES);
 		for (unsigned n = 0; n < CHUNK; n++)
 			if (ids[n] && set_has(contents, ids[n]))
 				set_add(to, base + n);
 	}
 	if (!error && result != SQLITE_DONE)
-		error = catalog_error(c);
-	sqlite3_reset(s);
+		error = catalog_error(catalog);
+	sqlite3_reset(statement);
 	return error;
 }

@@ -44,12 +44,12 @@ struct question {
 	struct image_refusal *refusal;
 };
 
-static bool refuse(const struct question *q, const char *rule, const char *format, ...)
+static bool refuse(const struct question *question, const char *rule, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-static bool refuse(const struct question *q, const char *rule, const char *format, ...)
+static bool refuse(const struct question *question, const char *rule, const char *format, ...)
 {
-	struct image_refusal *r = q->refusal;
+	struct image_refusal *refusal = question->refusal;
 	char *text = NULL;
 	va_list list;
 
@@ -57,11 +57,12 @@ static bool refuse(const struct question *q, const char *rule, const char *forma
 	if (vasprintf(&text, format, list) < 0)
 		text = NULL;
 	va_end(list);
-	snprintf(r->rule, sizeof(r->rule), "%s", rule);
-	snprintf(r->who, sizeof(r->who), "%s", q->who);
-	snprintf(r->text, sizeof(r->text), "%s", text ? text : "refused");
-	for (char *c = r->text; *c; c++)
-		*c = (unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c;
+	snprintf(refusal->rule, sizeof(refusal->rule), "%s", rule);
+	snprintf(refusal->who, sizeof(refusal->who), "%s", question->who);
+	snprintf(refusal->text, sizeof(refusal->text), "%s", text ? text : "refused");
+	for (char *character = refusal->text; *character; character++)
+		*character =
+			(unsigned char)*character < 0x20 || *character == 0x7f ? '?' : *character;
 	free(text);
 	return false;
 }
@@ -78,12 +79,12 @@ static bool lists(const json_t *array, const char *name)
 }
 
 /* A list that is no list refuses: what cannot be understood must not be passed over. */
-static bool is_list(const json_t *j)
+static bool is_list(const json_t *json)
 {
-	for (size_t n = 0; n < json_array_size(j); n++)
-		if (!json_is_string(json_array_get(j, n)))
+	for (size_t n = 0; n < json_array_size(json); n++)
+		if (!json_is_string(json_array_get(json, n)))
 			return false;
-	return json_is_array(j);
+	return json_is_array(json);
 }
 
 /* ---- rules: false when refused ---- */
@@ -103,42 +104,42 @@ bool image_parse_time(const char *text, time_t *ret)
 	return end && !*end;
 }
 
-static bool clock_is_sound(const struct question *q)
+static bool clock_is_sound(const struct question *question)
 {
 	json_t *history;
 	const char *text;
 	time_t last;
 	bool sound = true;
 
-	if (image_load_history(q->disk, &history))
-		return refuse(q, "not-after", "its history cannot be read");
+	if (image_load_history(question->disk, &history))
+		return refuse(question, "not-after", "its history cannot be read");
 	text = json_string_value(
 		json_object_get(json_array_get(history, json_array_size(history) - 1), "time"));
 	if (text && image_parse_time(text, &last) && time(NULL) < last - CLOCK_SLACK_SECONDS)
-		sound = refuse(q, "not-after",
+		sound = refuse(question, "not-after",
 			       "this host's clock is before %s, when it was last used", text);
 	json_decref(history);
 	return sound;
 }
 
-static bool rule_not_after(const struct question *q, const json_t *value)
+static bool rule_not_after(const struct question *question, const json_t *value)
 {
 	const char *text = json_string_value(value);
 	time_t end;
 
 	if (!image_parse_time(text, &end))
-		return refuse(q, "not-after", "its time is not one");
-	return time(NULL) < end ? clock_is_sound(q)
-				: refuse(q, "not-after", "its time was over at %s", text);
+		return refuse(question, "not-after", "its time is not one");
+	return time(NULL) < end ? clock_is_sound(question)
+				: refuse(question, "not-after", "its time was over at %s", text);
 }
 
-static bool rule_hosts(const struct question *q, const json_t *value)
+static bool rule_hosts(const struct question *question, const json_t *value)
 {
 	char host[256] = "";
 
 	gethostname(host, sizeof(host) - 1);
 	return (is_list(value) && lists(value, host)) ||
-	       refuse(q, "hosts", "not on the host %s", host);
+	       refuse(question, "hosts", "not on the host %s", host);
 }
 
 /* The flags that matter to images, by their usual names. */
@@ -154,157 +155,159 @@ static bool has_feature(const char *name)
 		{ "sha_ni", 7, 1, 29 },  { "vaes", 7, 2, 9 },
 	};
 	for (size_t n = 0; n < sizeof(features) / sizeof(features[0]); n++) {
-		unsigned r[4];
+		unsigned registers[4];
 
 		if (!strcmp(features[n].name, name))
-			return __get_cpuid_count(features[n].leaf, 0, &r[0], &r[1], &r[2], &r[3]) &&
-			       r[features[n].reg] >> features[n].bit & 1;
+			return __get_cpuid_count(features[n].leaf, 0, &registers[0], &registers[1],
+						 &registers[2], &registers[3]) &&
+			       registers[features[n].reg] >> features[n].bit & 1;
 	}
 	return false;
 }
 
-static bool rule_hardware(const struct question *q, const json_t *value)
+static bool rule_hardware(const struct question *question, const json_t *value)
 {
 	const json_t *vendor = json_object_get(value, "vendor");
 	const json_t *features = json_object_get(value, "features");
 	const json_t *memory = json_object_get(value, "memory");
 	const json_t *machine = json_object_get(value, "machine");
-	unsigned r[4] = { 0 };
+	unsigned registers[4] = { 0 };
 	char is[13] = "";
 	struct utsname name;
 
 	if (!json_is_object(value))
-		return refuse(q, "hardware", "its hardware is not an object");
-	__get_cpuid(0, &r[0], &r[1], &r[2], &r[3]);
-	memcpy(is, (unsigned[]){ r[1], r[3], r[2] }, 12);
+		return refuse(question, "hardware", "its hardware is not an object");
+	__get_cpuid(0, &registers[0], &registers[1], &registers[2], &registers[3]);
+	memcpy(is, (unsigned[]){ registers[1], registers[3], registers[2] }, 12);
 	uname(&name);
 	if (vendor && (!json_is_string(vendor) || strcmp(json_string_value(vendor), is)))
-		return refuse(q, "hardware", "not on processors of %s", is);
+		return refuse(question, "hardware", "not on processors of %s", is);
 	if (machine &&
 	    (!json_is_string(machine) || strcmp(json_string_value(machine), name.machine)))
-		return refuse(q, "hardware", "not on %s", name.machine);
+		return refuse(question, "hardware", "not on %s", name.machine);
 	if (features && !is_list(features))
-		return refuse(q, "hardware", "its features are not a list");
+		return refuse(question, "hardware", "its features are not a list");
 	for (size_t n = 0; n < json_array_size(features); n++)
 		if (!has_feature(json_string_value(json_array_get(features, n))))
-			return refuse(q, "hardware", "this processor has no %s",
+			return refuse(question, "hardware", "this processor has no %s",
 				      json_string_value(json_array_get(features, n)));
 	if (memory && (!json_is_integer(memory) ||
 		       json_integer_value(memory) >
 			       (json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE)))
-		return refuse(q, "hardware", "this host has too little memory");
+		return refuse(question, "hardware", "this host has too little memory");
 	return true;
 }
 
 /* Out of the account data base; a number where there is none. */
 void image_user_name(char name[64])
 {
-	const struct passwd *p = getpwuid(getuid());
+	const struct passwd *passwd = getpwuid(getuid());
 
-	snprintf(name, 64, "%s", p ? p->pw_name : "");
-	if (!p)
+	snprintf(name, 64, "%s", passwd ? passwd->pw_name : "");
+	if (!passwd)
 		snprintf(name, 64, "%u", getuid());
 }
 
-static void question_user(const struct question *q, char name[64])
+static void question_user(const struct question *question, char name[64])
 {
-	if (q->user_name)
-		snprintf(name, 64, "%s", q->user_name);
+	if (question->user_name)
+		snprintf(name, 64, "%s", question->user_name);
 	else
 		image_user_name(name);
 }
 
-static bool rule_users(const struct question *q, const json_t *value)
+static bool rule_users(const struct question *question, const json_t *value)
 {
 	char name[64];
 
-	question_user(q, name);
+	question_user(question, name);
 	return (is_list(value) && lists(value, name)) ||
-	       refuse(q, "users", "not for the user %s", name);
+	       refuse(question, "users", "not for the user %s", name);
 }
 
 static const char *const action_names[] = {
 	"read", "write", "fork", "export", "attach", "annotate"
 };
 
-static bool rule_rights(const struct question *q, const json_t *value)
+static bool rule_rights(const struct question *question, const json_t *value)
 {
-	const json_t *list = json_object_get(value, action_names[q->action]);
+	const json_t *list = json_object_get(value, action_names[question->action]);
 	char name[64];
 
-	question_user(q, name);
+	question_user(question, name);
 	if (json_is_object(value) && !list)
 		return true;
 	return (is_list(list) && lists(list, name)) ||
-	       refuse(q, "rights", "the user %s may not %s it", name, action_names[q->action]);
+	       refuse(question, "rights", "the user %s may not %s it", name,
+		      action_names[question->action]);
 }
 
 /* One line of the versions against a term. */
-static bool is_met(const char *line, const struct version_term *t)
+static bool is_met(const char *line, const struct version_term *term)
 {
 	size_t name = strcspn(line, "\t\n");
 	size_t version;
-	char text[sizeof(t->version)];
+	char text[sizeof(term->version)];
 
-	if (line[name] != '\t' || strlen(t->name) != name || strncmp(line, t->name, name))
+	if (line[name] != '\t' || strlen(term->name) != name || strncmp(line, term->name, name))
 		return true;
 	version = strcspn(line + name + 1, "\n");
 	if (version >= sizeof(text))
 		return false;
 	memcpy(text, line + name + 1, version);
 	text[version] = 0;
-	return version_matches(t, text);
+	return version_matches(term, text);
 }
 
 static bool is_patched(const char *versions, const char *text, bool *ret_valid)
 {
-	struct version_term t;
+	struct version_term term;
 
-	*ret_valid = version_parse(text, &t);
+	*ret_valid = version_parse(text, &term);
 	for (const char *line = versions; *ret_valid && line && *line;
 	     line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
-		if (!is_met(line, &t))
+		if (!is_met(line, &term))
 			return false;
 	return *ret_valid;
 }
 
-static bool rule_patches(const struct question *q, const json_t *value)
+static bool rule_patches(const struct question *question, const json_t *value)
 {
 	char *versions = NULL;
 	bool good = true;
 	bool valid;
 
 	if (!is_list(value))
-		return refuse(q, "minimum-patches", "they are not a list");
-	if (json_array_size(value) && image_load_versions(q->disk, &versions))
-		return refuse(q, "minimum-patches",
+		return refuse(question, "minimum-patches", "they are not a list");
+	if (json_array_size(value) && image_load_versions(question->disk, &versions))
+		return refuse(question, "minimum-patches",
 			      "what it holds is not known: umbra image scan finds out");
 	for (size_t n = 0; good && n < json_array_size(value); n++) {
 		const char *text = json_string_value(json_array_get(value, n));
 
 		good = is_patched(versions, text, &valid) ||
-		       refuse(q, "minimum-patches",
+		       refuse(question, "minimum-patches",
 			      valid ? "it does not have %s" : "%s is not a term", text);
 	}
 	free(versions);
 	return good;
 }
 
-static bool rule_patch_level(const struct question *q, const json_t *value)
+static bool rule_patch_level(const struct question *question, const json_t *value)
 {
 	const char *want = json_string_value(value);
-	const char *has = json_string_value(image_get(q->about, "patches.level"));
+	const char *has = json_string_value(image_get(question->about, "patches.level"));
 
 	return (want && has && strcmp(has, want) >= 0) ||
-	       refuse(q, "patch-level", "its patch level is %s", has ? has : "not known");
+	       refuse(question, "patch-level", "its patch level is %s", has ? has : "not known");
 }
 
-static bool rule_tags(const struct question *q, const json_t *value)
+static bool rule_tags(const struct question *question, const json_t *value)
 {
-	const json_t *tags = json_object_get(q->about, "tags");
+	const json_t *tags = json_object_get(question->about, "tags");
 
 	if (!is_list(value))
-		return refuse(q, "require-tags", "they are not a list");
+		return refuse(question, "require-tags", "they are not a list");
 	for (size_t n = 0; n < json_array_size(value); n++) {
 		const char *want = json_string_value(json_array_get(value, n));
 		bool has = false;
@@ -313,61 +316,63 @@ static bool rule_tags(const struct question *q, const json_t *value)
 			has |= json_is_string(json_array_get(tags, k)) &&
 			       !strcmp(json_string_value(json_array_get(tags, k)), want);
 		if (!has)
-			return refuse(q, "require-tags", "it has no tag %s", want);
+			return refuse(question, "require-tags", "it has no tag %s", want);
 	}
 	return true;
 }
 
-static bool rule_signature(const struct question *q, const json_t *value)
+static bool rule_signature(const struct question *question, const json_t *value)
 {
 	const char *what;
 	char key[65];
-	int error = image_verify(q->disk, true, key, &what);
+	int error = image_verify(question->disk, true, key, &what);
 
 	if (error == -ENOENT)
-		return refuse(q, "require-signature", "it is not signed");
+		return refuse(question, "require-signature", "it is not signed");
 	if (error)
-		return refuse(q, "require-signature", "%s is not what was signed", what);
+		return refuse(question, "require-signature", "%s is not what was signed", what);
 	for (size_t n = 0; n < json_array_size(value); n++)
 		if (json_is_string(json_array_get(value, n)) &&
 		    !strcmp(json_string_value(json_array_get(value, n)), key))
 			return true;
-	return refuse(q, "require-signature", "its signer %s is not one of those asked for", key);
+	return refuse(question, "require-signature", "its signer %s is not one of those asked for",
+		      key);
 }
 
-static bool rule_flag(const struct question *q, const char *rule, const json_t *value,
+static bool rule_flag(const struct question *question, const char *rule, const json_t *value,
 		      enum image_action of, const char *text)
 {
-	if (json_is_false(value) || q->action != of)
+	if (json_is_false(value) || question->action != of)
 		return true;
-	return refuse(q, rule, "%s", text);
+	return refuse(question, rule, "%s", text);
 }
 
-static bool rule_read_only(const struct question *q, const json_t *value)
+static bool rule_read_only(const struct question *question, const json_t *value)
 {
-	return rule_flag(q, "read-only", value, ACTION_WRITE, "it may only be read");
+	return rule_flag(question, "read-only", value, ACTION_WRITE, "it may only be read");
 }
-static bool rule_no_fork(const struct question *q, const json_t *value)
+static bool rule_no_fork(const struct question *question, const json_t *value)
 {
-	return rule_flag(q, "no-fork", value, ACTION_FORK, "no children may be made on it");
+	return rule_flag(question, "no-fork", value, ACTION_FORK, "no children may be made on it");
 }
-static bool rule_no_export(const struct question *q, const json_t *value)
+static bool rule_no_export(const struct question *question, const json_t *value)
 {
-	return rule_flag(q, "no-export", value, ACTION_EXPORT, "its content may not be copied out");
+	return rule_flag(question, "no-export", value, ACTION_EXPORT,
+			 "its content may not be copied out");
 }
-static bool rule_overridable(const struct question *q, const json_t *value)
+static bool rule_overridable(const struct question *question, const json_t *value)
 {
-	return is_list(value) || refuse(q, "overridable", "it is not a list");
+	return is_list(value) || refuse(question, "overridable", "it is not a list");
 }
 
 /* ---- sources ---- */
 
 /* A rule that is not known refuses: it was meant to forbid something. */
-static bool obeys(const struct question *q)
+static bool obeys(const struct question *question)
 {
 	static const struct {
 		const char *name;
-		bool (*holds)(const struct question *q, const json_t *value);
+		bool (*holds)(const struct question *question, const json_t *value);
 		bool annotating;
 	} rules[] = {
 		{ "not-after", rule_not_after, false },
@@ -387,47 +392,48 @@ static bool obeys(const struct question *q)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach((json_t *)(uintptr_t)q->policy, key, value)
+	json_object_foreach((json_t *)(uintptr_t)question->policy, key, value)
 	{
 		size_t n = 0;
 
 		while (n < sizeof(rules) / sizeof(rules[0]) && strcmp(rules[n].name, key))
 			n++;
 		if (n == sizeof(rules) / sizeof(rules[0])) {
-			if (q->action != ACTION_ANNOTATE)
-				return refuse(q, "unknown",
+			if (question->action != ACTION_ANNOTATE)
+				return refuse(question, "unknown",
 					      "a rule that this program does not know: %s", key);
 			continue;
 		}
-		if (q->action == ACTION_ANNOTATE && !rules[n].annotating)
+		if (question->action == ACTION_ANNOTATE && !rules[n].annotating)
 			continue;
-		if (!rules[n].holds(q, value) &&
-		    !(q->refusal->overridable &&
-		      lists(json_object_get(q->policy, "overridable"), key)))
+		if (!rules[n].holds(question, value) &&
+		    !(question->refusal->overridable &&
+		      lists(json_object_get(question->policy, "overridable"), key)))
 			return false;
 	}
 	return true;
 }
 
-static bool policy_is_obeyed(const struct question *q)
+static bool policy_is_obeyed(const struct question *question)
 {
-	if (json_is_object(q->policy))
-		return obeys(q);
-	return !q->policy || refuse(q, "policy", "it cannot be understood");
+	if (json_is_object(question->policy))
+		return obeys(question);
+	return !question->policy || refuse(question, "policy", "it cannot be understood");
 }
 
 /* With a reason, rules that allow it are passed over, and noted: *ret_overridden. */
-static bool source_allows(struct question *q, const char *override, bool *ret_overridden)
+static bool source_allows(struct question *question, const char *override, bool *ret_overridden)
 {
-	struct image_refusal *r = q->refusal;
+	struct image_refusal *refusal = question->refusal;
 
-	r->rule[0] = 0;
-	r->overridable = override != NULL;
-	if (!policy_is_obeyed(q)) {
-		r->overridable = lists(json_object_get(q->policy, "overridable"), r->rule);
+	refusal->rule[0] = 0;
+	refusal->overridable = override != NULL;
+	if (!policy_is_obeyed(question)) {
+		refusal->overridable =
+			lists(json_object_get(question->policy, "overridable"), refusal->rule);
 		return false;
 	}
-	*ret_overridden |= r->rule[0] != 0;
+	*ret_overridden |= refusal->rule[0] != 0;
 	return true;
 }
 
@@ -436,14 +442,14 @@ static json_t *load_file(const char *path)
 {
 	struct stat st;
 	int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
-	json_t *j = NULL;
+	json_t *json = NULL;
 
 	if (fd < 0)
 		return !path || errno == ENOENT || errno == ENOTDIR ? NULL : json_null();
 	if (!fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_size <= POLICY_BYTES)
-		j = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL);
+		json = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL);
 	close(fd);
-	return j ? j : json_null();
+	return json ? json : json_null();
 }
 
 /* What the image says outside of its policy, as rules. */
@@ -467,30 +473,30 @@ static json_t *own_terms(const json_t *about)
 	return policy;
 }
 
-static bool disk_allows(struct question q, const json_t *user, const json_t *system,
+static bool disk_allows(struct question question, const json_t *user, const json_t *system,
 			const struct image_policies *files, const char *override,
 			bool *ret_overridden)
 {
 	json_t *about, *own;
 	char who[256];
-	int error = image_load_about(q.disk, &about);
+	int error = image_load_about(question.disk, &about);
 	bool allowed;
 
-	snprintf(who, sizeof(who), "the image %s", disk_path(q.disk));
-	q.who = who;
+	snprintf(who, sizeof(who), "the image %s", disk_path(question.disk));
+	question.who = who;
 	if (error)
-		return q.action == ACTION_ANNOTATE ||
-		       refuse(&q, "policy", "what it says about itself cannot be read: %s",
+		return question.action == ACTION_ANNOTATE ||
+		       refuse(&question, "policy", "what it says about itself cannot be read: %s",
 			      strerror(-error));
-	q.about = about;
-	q.policy = own = own_terms(about);
-	allowed = source_allows(&q, override, ret_overridden);
-	q.policy = user;
-	q.who = files->user;
-	allowed = allowed && (!user || source_allows(&q, override, ret_overridden));
-	q.policy = system;
-	q.who = files->system;
-	allowed = allowed && (!system || source_allows(&q, override, ret_overridden));
+	question.about = about;
+	question.policy = own = own_terms(about);
+	allowed = source_allows(&question, override, ret_overridden);
+	question.policy = user;
+	question.who = files->user;
+	allowed = allowed && (!user || source_allows(&question, override, ret_overridden));
+	question.policy = system;
+	question.who = files->system;
+	allowed = allowed && (!system || source_allows(&question, override, ret_overridden));
 	json_decref(own);
 	json_decref(about);
 	return allowed;
@@ -507,22 +513,20 @@ int image_admit(struct disk *disk, enum image_action action, const struct image_
 		return 0;
 	user = load_file(files->user);
 	system = load_file(files->system);
-	for (struct disk *d = disk; d && allowed; d = disk_parent(d)) {
+	for (struct disk *ancestor = disk; ancestor && allowed; ancestor = disk_parent(ancestor)) {
 		/* a parent's content is what the child shows, but only the child is written */
 		enum image_action of =
-			d != disk && (action == ACTION_WRITE || action == ACTION_ANNOTATE)
+			ancestor != disk && (action == ACTION_WRITE || action == ACTION_ANNOTATE)
 				? ACTION_READ
 				: action;
 
-		if (d != disk && action == ACTION_ANNOTATE)
+		if (ancestor != disk && action == ACTION_ANNOTATE)
 			break;
-		allowed = disk_allows(
-			(struct question){ .disk = d,
-					   .action = of,
-					   .user_name = files->user_name,
-					   .refusal = refusal },
-			user,
-			system, files, override, ret_overridden);
+		allowed = disk_allows((struct question){ .disk = ancestor,
+							 .action = of,
+							 .user_name = files->user_name,
+							 .refusal = refusal },
+				      user, system, files, override, ret_overridden);
 	}
 	json_decref(user);
 	json_decref(system);

@@ -33,36 +33,36 @@ static void keep_better(struct scan_boot *best, struct scan_boot *other)
 
 static int search(void *context, int pipe)
 {
-	struct search *s = context;
-	json_t *partitions = scan_partitions(s->disk);
-	json_t *p;
+	struct search *finder = context;
+	json_t *partitions = scan_partitions(finder->disk);
+	json_t *json;
 	struct scan_boot best = { 0 };
-	struct head h = { 0 };
+	struct head head = { 0 };
 	size_t n;
 	int error;
 
-	json_array_foreach(partitions, n, p)
+	json_array_foreach(partitions, n, json)
 	{
-		struct scan_volume v = {
-			.disk = s->disk,
-			.offset = (uint64_t)json_integer_value(json_object_get(p, "start")),
-			.bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes"))
+		struct scan_volume volume = {
+			.disk = finder->disk,
+			.offset = (uint64_t)json_integer_value(json_object_get(json, "start")),
+			.bytes = (uint64_t)json_integer_value(json_object_get(json, "bytes"))
 		};
 		struct scan_boot found = { 0 };
 		char label[64];
-		const char *kind = scan_recognise(&v, label);
+		const char *kind = scan_recognise(&volume, label);
 
-		if (!kind || strcmp(kind, "ext") || !scan_ext_boot(&v, &found))
+		if (!kind || strcmp(kind, "ext") || !scan_ext_boot(&volume, &found))
 			continue;
-		if (found.is_root && !h.uuid[0])
-			memcpy(h.uuid, found.uuid, sizeof(h.uuid));
+		if (found.is_root && !head.uuid[0])
+			memcpy(head.uuid, found.uuid, sizeof(head.uuid));
 		keep_better(&best, &found);
 	}
-	if (!best.kernel || !h.uuid[0])
+	if (!best.kernel || !head.uuid[0])
 		return -ENOENT;
-	h.kernel_bytes = best.kernel_bytes;
-	h.initrd_bytes = best.initrd_bytes;
-	error = sandbox_write(pipe, &h, sizeof(h));
+	head.kernel_bytes = best.kernel_bytes;
+	head.initrd_bytes = best.initrd_bytes;
+	error = sandbox_write(pipe, &head, sizeof(head));
 	if (!error)
 		error = sandbox_write(pipe, best.kernel, best.kernel_bytes);
 	return error ? error : sandbox_write(pipe, best.initrd, best.initrd_bytes);
@@ -112,38 +112,38 @@ static bool is_identifier(const char text[GUID_TEXT_BYTES])
 
 static int take(void *context, int pipe)
 {
-	struct image_boot *b = ((struct search *)context)->ret;
-	struct head h;
-	int error = read_all(pipe, &h, sizeof(h));
+	struct image_boot *boot = ((struct search *)context)->ret;
+	struct head head;
+	int error = read_all(pipe, &head, sizeof(head));
 
-	if (!error && !is_identifier(h.uuid))
+	if (!error && !is_identifier(head.uuid))
 		error = -EBADMSG;
 	if (error)
 		return error;
-	memcpy(b->root_uuid, h.uuid, sizeof(b->root_uuid));
-	b->kernel_bytes = h.kernel_bytes;
-	b->initrd_bytes = h.initrd_bytes;
-	error = read_file(pipe, h.kernel_bytes, SCAN_KERNEL_BYTES, &b->kernel);
-	return error ? error : read_file(pipe, h.initrd_bytes, SCAN_INITRD_BYTES, &b->initrd);
+	memcpy(boot->root_uuid, head.uuid, sizeof(boot->root_uuid));
+	boot->kernel_bytes = head.kernel_bytes;
+	boot->initrd_bytes = head.initrd_bytes;
+	error = read_file(pipe, head.kernel_bytes, SCAN_KERNEL_BYTES, &boot->kernel);
+	return error ? error : read_file(pipe, head.initrd_bytes, SCAN_INITRD_BYTES, &boot->initrd);
 }
 
-int image_find_boot(struct disk *d, struct image_boot *ret)
+int image_find_boot(struct disk *disk, struct image_boot *ret)
 {
-	struct search s = { d, ret };
+	struct search finder = { disk, ret };
 	int error;
 
 	*ret = (struct image_boot){ 0 };
-	error = sandbox_run(&(struct sandbox){ .work = search, .take = take, .context = &s });
+	error = sandbox_run(&(struct sandbox){ .work = search, .take = take, .context = &finder });
 	if (error)
 		image_free_boot(ret);
 	return error;
 }
 
-void image_free_boot(struct image_boot *b)
+void image_free_boot(struct image_boot *boot)
 {
-	if (b->kernel)
-		munmap(b->kernel, b->kernel_bytes);
-	if (b->initrd)
-		munmap(b->initrd, b->initrd_bytes);
-	b->kernel = b->initrd = NULL;
+	if (boot->kernel)
+		munmap(boot->kernel, boot->kernel_bytes);
+	if (boot->initrd)
+		munmap(boot->initrd, boot->initrd_bytes);
+	boot->kernel = boot->initrd = NULL;
 }

@@ -28,32 +28,32 @@ struct mbr_entry {
 	uint32_t first, count;
 } __attribute__((packed));
 
-int volume_read(const struct scan_volume *v, uint64_t at, void *to, size_t bytes)
+int volume_read(const struct scan_volume *volume, uint64_t at, void *to, size_t bytes)
 {
-	uint64_t sector = disk_sector_bytes(v->disk);
+	uint64_t sector = disk_sector_bytes(volume->disk);
 	uint64_t from, end;
-	uint64_t size = disk_size_bytes(v->disk);
+	uint64_t size = disk_size_bytes(volume->disk);
 	uint8_t *buffer;
 	int error;
 
-	if (at > v->bytes || bytes > v->bytes - at) {
-		uint64_t there = at < v->bytes ? v->bytes - at : 0;
+	if (at > volume->bytes || bytes > volume->bytes - at) {
+		uint64_t there = at < volume->bytes ? volume->bytes - at : 0;
 
 		memset((uint8_t *)to + there, 0, bytes - there);
 		bytes = there;
 	}
-	if (!bytes || v->offset + at >= size)
+	if (!bytes || volume->offset + at >= size)
 		return 0;
-	from = (v->offset + at) / sector * sector;
-	end = (v->offset + at + bytes + sector - 1) / sector * sector;
-	if (from == v->offset + at && !(bytes % sector) && end <= size)
-		return disk_read(v->disk, from, to, bytes);
+	from = (volume->offset + at) / sector * sector;
+	end = (volume->offset + at + bytes + sector - 1) / sector * sector;
+	if (from == volume->offset + at && !(bytes % sector) && end <= size)
+		return disk_read(volume->disk, from, to, bytes);
 	end = end < size ? end : size / sector * sector;
 	buffer = calloc(1, end - from + 1);
-	error = buffer ? disk_read(v->disk, from, buffer, end - from) : -ENOMEM;
+	error = buffer ? disk_read(volume->disk, from, buffer, end - from) : -ENOMEM;
 	if (!error)
-		memcpy(to, buffer + (v->offset + at - from),
-		       bytes < end - (v->offset + at) ? bytes : end - (v->offset + at));
+		memcpy(to, buffer + (volume->offset + at - from),
+		       bytes < end - (volume->offset + at) ? bytes : end - (volume->offset + at));
 	free(buffer);
 	return error;
 }
@@ -68,12 +68,12 @@ static void add(json_t *all, uint64_t start, uint64_t bytes, uint64_t size, cons
 }
 
 /* Printable ASCII of a UTF-16 name: enough to recognise it. */
-static void plain_name(const struct gpt_entry *e, char to[37])
+static void plain_name(const struct gpt_entry *entry, char to[37])
 {
 	uint16_t from[36];
 	unsigned n = 0;
 
-	memcpy(from, e->name, sizeof(from));
+	memcpy(from, entry->name, sizeof(from));
 
 	for (; n < 36 && le16toh(from[n]); n++)
 		to[n] = le16toh(from[n]) >= 0x20 && le16toh(from[n]) < 0x7f ? (char)le16toh(from[n])
@@ -81,72 +81,76 @@ static void plain_name(const struct gpt_entry *e, char to[37])
 	to[n] = 0;
 }
 
-static bool read_gpt(const struct scan_volume *v, json_t *all)
+static bool read_gpt(const struct scan_volume *volume, json_t *all)
 {
-	uint64_t sector = disk_sector_bytes(v->disk);
+	uint64_t sector = disk_sector_bytes(volume->disk);
 	uint64_t at;
-	struct gpt_head h;
+	struct gpt_head head;
 
-	if (volume_read(v, sector, &h, sizeof(h)) || memcmp(h.magic, "EFI PART", 8) ||
-	    h.count > 1024 || h.entry_bytes < ENTRY_BYTES || h.entry_bytes > ENTRY_MAX_BYTES ||
-	    h.entries > v->bytes / sector)
+	if (volume_read(volume, sector, &head, sizeof(head)) || memcmp(head.magic, "EFI PART", 8) ||
+	    head.count > 1024 || head.entry_bytes < ENTRY_BYTES ||
+	    head.entry_bytes > ENTRY_MAX_BYTES || head.entries > volume->bytes / sector)
 		return false;
-	at = h.entries * sector;
-	for (uint32_t n = 0; n < h.count; n++, at += h.entry_bytes) {
+	at = head.entries * sector;
+	for (uint32_t n = 0; n < head.count; n++, at += head.entry_bytes) {
 		char type[GUID_TEXT_BYTES], name[37];
-		struct gpt_entry e;
+		struct gpt_entry entry;
 
-		if (volume_read(v, at, &e, sizeof(e)))
+		if (volume_read(volume, at, &entry, sizeof(entry)))
 			break;
-		if (guid_is_zero(e.type) || e.first > e.last || e.last > v->bytes / sector)
+		if (guid_is_zero(entry.type) || entry.first > entry.last ||
+		    entry.last > volume->bytes / sector)
 			continue;
-		guid_print(e.type, type);
-		plain_name(&e, name);
-		add(all, e.first * sector, (e.last - e.first + 1) * sector, v->bytes, type, name);
+		guid_print(entry.type, type);
+		plain_name(&entry, name);
+		add(all, entry.first * sector, (entry.last - entry.first + 1) * sector,
+		    volume->bytes, type, name);
 	}
 	return true;
 }
 
-static bool read_mbr_sector(const struct scan_volume *v, uint64_t at, struct mbr_entry e[4])
+static bool read_mbr_sector(const struct scan_volume *volume, uint64_t at,
+			    struct mbr_entry entry[4])
 {
 	uint8_t sector[512];
 
-	if (volume_read(v, at, sector, sizeof(sector)) || sector[510] != 0x55 ||
+	if (volume_read(volume, at, sector, sizeof(sector)) || sector[510] != 0x55 ||
 	    sector[511] != 0xaa)
 		return false;
-	memcpy(e, sector + 446, 64);
+	memcpy(entry, sector + 446, 64);
 	return true;
 }
 
 static bool is_extended(uint8_t type) { return type == 5 || type == 15 || type == 0x85; }
 
-static bool read_mbr(const struct scan_volume *v, json_t *all)
+static bool read_mbr(const struct scan_volume *volume, json_t *all)
 {
-	struct mbr_entry e[4], logical[4];
+	struct mbr_entry entry[4], logical[4];
 	char type[8];
 
-	if (!read_mbr_sector(v, 0, e))
+	if (!read_mbr_sector(volume, 0, entry))
 		return false;
 	for (int n = 0; n < 4; n++) /* a boot sector of a file system has no table there */
-		if (e[n].active & 0x7f)
+		if (entry[n].active & 0x7f)
 			return false;
 	for (int n = 0; n < 4; n++) {
-		uint64_t base = le32toh(e[n].first) * 512ull;
+		uint64_t base = le32toh(entry[n].first) * 512ull;
 		uint64_t at = base;
 
-		snprintf(type, sizeof(type), "%02x", e[n].type);
-		if (!e[n].type)
+		snprintf(type, sizeof(type), "%02x", entry[n].type);
+		if (!entry[n].type)
 			continue;
-		if (!is_extended(e[n].type)) {
-			add(all, base, le32toh(e[n].count) * 512ull, v->bytes, type, NULL);
+		if (!is_extended(entry[n].type)) {
+			add(all, base, le32toh(entry[n].count) * 512ull, volume->bytes, type, NULL);
 			continue;
 		}
-		for (int k = 0; k < LOGICAL && at < v->bytes && read_mbr_sector(v, at, logical);
+		for (int k = 0;
+		     k < LOGICAL && at < volume->bytes && read_mbr_sector(volume, at, logical);
 		     k++) {
 			snprintf(type, sizeof(type), "%02x", logical[0].type);
 			if (logical[0].type)
 				add(all, at + le32toh(logical[0].first) * 512ull,
-				    le32toh(logical[0].count) * 512ull, v->bytes, type, NULL);
+				    le32toh(logical[0].count) * 512ull, volume->bytes, type, NULL);
 			if (!is_extended(logical[1].type))
 				break;
 			at = base + le32toh(logical[1].first) * 512ull;
@@ -155,13 +159,13 @@ static bool read_mbr(const struct scan_volume *v, json_t *all)
 	return json_array_size(all);
 }
 
-json_t *scan_partitions(struct disk *d)
+json_t *scan_partitions(struct disk *disk)
 {
-	const struct scan_volume v = { .disk = d, .bytes = disk_size_bytes(d) };
+	const struct scan_volume volume = { .disk = disk, .bytes = disk_size_bytes(disk) };
 	json_t *all = json_array();
 
-	if (!read_gpt(&v, all) && !read_mbr(&v, all))
-		add(all, 0, v.bytes, v.bytes, "whole", NULL);
+	if (!read_gpt(&volume, all) && !read_mbr(&volume, all))
+		add(all, 0, volume.bytes, volume.bytes, "whole", NULL);
 	return all;
 }
 
@@ -181,7 +185,7 @@ struct magic {
 		.label_at = LABEL_AT, .label_bytes = LABEL_BYTES                             \
 	}
 
-const char *scan_recognise(const struct scan_volume *v, char label[64])
+const char *scan_recognise(const struct scan_volume *volume, char label[64])
 {
 	static const struct magic magics[] = {
 		MAGIC("ext", 1080, "\x53\xef", 1144, 16),
@@ -201,15 +205,15 @@ const char *scan_recognise(const struct scan_volume *v, char label[64])
 	for (size_t n = 0; n < sizeof(magics) / sizeof(magics[0]); n++) {
 		char found[9] = "";
 
-		if (volume_read(v, magics[n].at, found, magics[n].bytes) ||
+		if (volume_read(volume, magics[n].at, found, magics[n].bytes) ||
 		    memcmp(found, magics[n].value, magics[n].bytes))
 			continue;
 		if (magics[n].label_bytes &&
-		    volume_read(v, magics[n].label_at, label, magics[n].label_bytes))
+		    volume_read(volume, magics[n].label_at, label, magics[n].label_bytes))
 			return magics[n].name;
 		label[magics[n].label_bytes] = 0;
-		for (char *c = label; *c; c++)
-			*c = *c < 0x20 || *c == 0x7f ? '?' : *c;
+		for (char *character = label; *character; character++)
+			*character = *character < 0x20 || *character == 0x7f ? '?' : *character;
 		for (size_t end = strlen(label); end && label[end - 1] == ' ';)
 			label[--end] = 0;
 		return magics[n].name;

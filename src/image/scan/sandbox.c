@@ -60,14 +60,14 @@ static void limit(void)
 	setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
 }
 
-static void child(const struct sandbox *s, int pipe)
+static void child(const struct sandbox *sandbox, int pipe)
 {
 	limit();
-	if (s->prepare)
-		s->prepare();
+	if (sandbox->prepare)
+		sandbox->prepare();
 	if (sodium_init() < 0 || lock_down(pipe))
 		_exit(1);
-	_exit(s->work(s->context, pipe) ? 1 : 0);
+	_exit(sandbox->work(sandbox->context, pipe) ? 1 : 0);
 }
 
 int sandbox_write(int pipe, const void *data, unsigned long bytes)
@@ -84,7 +84,7 @@ int sandbox_write(int pipe, const void *data, unsigned long bytes)
 
 /* ---- in the one that asked ---- */
 
-int sandbox_run(const struct sandbox *s)
+int sandbox_run(const struct sandbox *sandbox)
 {
 	int ends[2], status, error;
 	pid_t pid;
@@ -99,10 +99,10 @@ int sandbox_run(const struct sandbox *s)
 	}
 	if (!pid) {
 		close(ends[0]);
-		child(s, ends[1]);
+		child(sandbox, ends[1]);
 	}
 	close(ends[1]);
-	error = s->take(s->context, ends[0]);
+	error = sandbox->take(sandbox->context, ends[0]);
 	close(ends[0]);
 	if (error)
 		kill(pid, SIGKILL);

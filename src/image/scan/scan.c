@@ -22,8 +22,8 @@ json_t *scan_text(const char *text)
 {
 	size_t bytes = strlen(text);
 	size_t used = 0;
-	json_t *j = json_stringn(text, bytes);
-	char *copy = j ? NULL : malloc(4 * bytes + 1);
+	json_t *json = json_stringn(text, bytes);
+	char *copy = json ? NULL : malloc(4 * bytes + 1);
 
 	for (size_t n = 0; copy && n < bytes; n++) {
 		if ((signed char)text[n] >= 0)
@@ -32,24 +32,24 @@ json_t *scan_text(const char *text)
 			used += (size_t)sprintf(copy + used, "\\x%02x", (uint8_t)text[n]);
 	}
 	if (copy)
-		j = json_stringn(copy, used);
+		json = json_stringn(copy, used);
 	free(copy);
-	return j;
+	return json;
 }
 
-void scan_unread(const struct scan_volume *v, bool damaged, const char *format, ...)
+void scan_unread(const struct scan_volume *volume, bool damaged, const char *format, ...)
 {
 	char text[UNREAD_BYTES];
 	va_list arguments;
 
-	if (json_array_size(v->unread) >= UNREAD_MAX)
+	if (json_array_size(volume->unread) >= UNREAD_MAX)
 		return;
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	json_array_append_new(v->unread,
-			      json_pack("{s:I, s:o, s:b}", "start", (json_int_t)v->offset, "says",
-					scan_text(text), "damaged", damaged));
+	json_array_append_new(volume->unread,
+			      json_pack("{s:I, s:o, s:b}", "start", (json_int_t)volume->offset,
+					"says", scan_text(text), "damaged", damaged));
 }
 
 /* A system may be on it, and is not looked for there. */
@@ -63,39 +63,39 @@ static bool may_hold_system(const char *kind)
 	return false;
 }
 
-static json_t *find_out(struct disk *d, const struct scan_options *o, const json_t *before)
+static json_t *find_out(struct disk *disk, const struct scan_options *options, const json_t *before)
 {
 	json_t *unread = json_array();
 	json_t *about = json_object();
 	json_t *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels");
-	json_t *partitions = scan_partitions(d);
-	json_t *p;
+	json_t *partitions = scan_partitions(disk);
+	json_t *json;
 	size_t n;
 
-	json_array_foreach(partitions, n, p)
+	json_array_foreach(partitions, n, json)
 	{
-		struct scan_volume v = {
-			.disk = d,
-			.offset = (uint64_t)json_integer_value(json_object_get(p, "start")),
-			.options = o,
+		struct scan_volume volume = {
+			.disk = disk,
+			.offset = (uint64_t)json_integer_value(json_object_get(json, "start")),
+			.options = options,
 			.about = about,
 			.content = content,
-			.bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes")),
+			.bytes = (uint64_t)json_integer_value(json_object_get(json, "bytes")),
 			.before = before,
 			.unread = unread,
 		};
 		char label[64];
-		const char *kind = scan_recognise(&v, label);
+		const char *kind = scan_recognise(&volume, label);
 
 		if (!kind)
 			continue;
-		json_object_set_new(p, "file-system", json_string(kind));
+		json_object_set_new(json, "file-system", json_string(kind));
 		if (label[0])
-			json_object_set_new(p, "label", json_string(label));
+			json_object_set_new(json, "label", json_string(label));
 		if (!strcmp(kind, "ext"))
-			scan_ext(&v);
+			scan_ext(&volume);
 		else if (may_hold_system(kind))
-			scan_unread(&v, false, "%s is not looked into", kind);
+			scan_unread(&volume, false, "%s is not looked into", kind);
 	}
 	json_object_set_new(about, "partitions", partitions);
 	return json_pack("{s:o, s:o, s:o}", "about", about, "content", content, "unread", unread);
@@ -110,8 +110,8 @@ struct work {
 
 static int work(void *context, int pipe)
 {
-	struct work *w = context;
-	json_t *all = find_out(w->disk, w->options, w->before);
+	struct work *job = context;
+	json_t *all = find_out(job->disk, job->options, job->before);
 	char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
 
 	return text ? sandbox_write(pipe, text, strlen(text)) : -ENOMEM;
@@ -148,13 +148,13 @@ static int take(void *context, int pipe)
 	return read_result(pipe, &((struct work *)context)->found);
 }
 
-static const char *current_id(struct disk *d, char text[GUID_TEXT_BYTES])
+static const char *current_id(struct disk *disk, char text[GUID_TEXT_BYTES])
 {
-	struct disk_info i;
+	struct disk_info info;
 
-	disk_info(d, &i);
-	guid_print(i.data_id, text);
-	return guid_is_zero(i.data_id) ? NULL : text;
+	disk_info(disk, &info);
+	guid_print(info.data_id, text);
+	return guid_is_zero(info.data_id) ? NULL : text;
 }
 
 static void counts(json_t *about, const json_t *content, const json_t *files)
@@ -166,7 +166,7 @@ static void counts(json_t *about, const json_t *content, const json_t *files)
 	json_object_set(about, "kernels", json_object_get(content, "kernels"));
 }
 
-static int save(struct disk *d, json_t *about, json_t *found, json_t *scanned)
+static int save(struct disk *disk, json_t *about, json_t *found, json_t *scanned)
 {
 	json_t *content = json_object_get(found, "content");
 	json_t *files = json_incref(json_object_get(content, "files"));
@@ -179,33 +179,33 @@ static int save(struct disk *d, json_t *about, json_t *found, json_t *scanned)
 	if (json_array_size(json_object_get(found, "unread")))
 		json_object_set(scanned, "unread", json_object_get(found, "unread"));
 	json_object_set_new(about, "scanned", scanned);
-	error = image_save_content(d, content);
+	error = image_save_content(disk, content);
 	if (!error)
-		error = image_save_files(d, files);
+		error = image_save_files(disk, files);
 	if (!error)
-		error = image_save_about(d, about);
+		error = image_save_about(disk, about);
 	json_decref(files);
 	return error;
 }
 
 /* What scanned.how says. */
-static const char *scan_how(const struct scan_options *o)
+static const char *scan_how(const struct scan_options *options)
 {
-	if (o->digests)
+	if (options->digests)
 		return "digests";
-	return o->files ? "files" : "packages";
+	return options->files ? "files" : "packages";
 }
 
-int image_scan(struct disk *d, const struct scan_options *o, bool *ret_unchanged)
+int image_scan(struct disk *disk, const struct scan_options *options, bool *ret_unchanged)
 {
 	json_t *about;
 	json_t *before = NULL;
-	struct work w = { .disk = d, .options = o };
+	struct work job = { .disk = disk, .options = options };
 	char id[GUID_TEXT_BYTES], now[32];
-	const char *is = current_id(d, id);
+	const char *is = current_id(disk, id);
 	const char *was;
-	const char *how = scan_how(o);
-	int error = image_load_about(d, &about);
+	const char *how = scan_how(options);
+	int error = image_load_about(disk, &about);
 
 	if (error)
 		return error;
@@ -213,18 +213,18 @@ int image_scan(struct disk *d, const struct scan_options *o, bool *ret_unchanged
 	*ret_unchanged = was && is && !strcmp(was, is) &&
 			 !strcmp(how, json_string_value(image_get(about, "scanned.how")) ?: "");
 	if (!*ret_unchanged) {
-		if (o->digests)
+		if (options->digests)
 			/* without them everything is read once more */
-			image_load_files(d, &before);
-		w.before = before;
-		error = sandbox_run(&(struct sandbox){ scan_rpm_begin, work, take, &w });
+			image_load_files(disk, &before);
+		job.before = before;
+		error = sandbox_run(&(struct sandbox){ scan_rpm_begin, work, take, &job });
 	}
 	image_now(now);
 	if (!*ret_unchanged && !error)
-		error = save(d, about, w.found,
+		error = save(disk, about, job.found,
 			     json_pack("{s:s, s:s, s:s}", "data-id", is ? is : "", "how", how,
 				       "time", now));
-	json_decref(w.found);
+	json_decref(job.found);
 	json_decref(before);
 	json_decref(about);
 	return error;

@@ -10,19 +10,19 @@ enum { PACKAGES_MAX = 200000, NETWORK_BYTES = 16384 };
 /* Text of a hostile file as JSON wants it: bytes that are no UTF-8 become '?'. */
 static json_t *safe_text(const char *from, size_t bytes)
 {
-	json_t *j = json_stringn(from, bytes);
+	json_t *json = json_stringn(from, bytes);
 	char *copy;
 
-	if (j)
-		return j;
+	if (json)
+		return json;
 	copy = malloc(bytes + 1);
 	for (size_t n = 0; copy && n < bytes; n++)
 		copy[n] = (signed char)from[n] >= 0x20 || from[n] == '\n' || from[n] == '\t'
 				  ? from[n]
 				  : '?';
-	j = copy ? json_stringn(copy, bytes) : NULL;
+	json = copy ? json_stringn(copy, bytes) : NULL;
 	free(copy);
-	return j;
+	return json;
 }
 
 /* Goes over lines; *at moves behind the line. */
@@ -81,25 +81,28 @@ struct package {
 	bool installed;
 };
 
-static void add_package(json_t *all, struct package *p, const char *kind)
+static void add_package(json_t *all, struct package *package, const char *kind)
 {
-	if (p->name_bytes && p->version_bytes && p->installed &&
+	if (package->name_bytes && package->version_bytes && package->installed &&
 	    json_array_size(all) < PACKAGES_MAX) {
-		json_t *j = json_object();
+		json_t *json = json_object();
 
-		json_object_set_new(j, "name", safe_text(p->name, p->name_bytes));
-		json_object_set_new(j, "version", safe_text(p->version, p->version_bytes));
-		json_object_set_new(j, "arch", safe_text(p->arch ? p->arch : "", p->arch_bytes));
-		json_object_set_new(j, "kind", json_string(kind));
-		json_array_append_new(all, j);
+		json_object_set_new(json, "name", safe_text(package->name, package->name_bytes));
+		json_object_set_new(json, "version",
+				    safe_text(package->version, package->version_bytes));
+		json_object_set_new(
+			json, "arch",
+			safe_text(package->arch ? package->arch : "", package->arch_bytes));
+		json_object_set_new(json, "kind", json_string(kind));
+		json_array_append_new(all, json);
 	}
-	*p = (struct package){ 0 };
+	*package = (struct package){ 0 };
 }
 
 void scan_add_package(json_t *all, const char *kind, const char *name, const char *version,
 		      const char *arch)
 {
-	struct package p = {
+	struct package package = {
 		.name = name,
 		.version = version,
 		.arch = arch,
@@ -109,65 +112,67 @@ void scan_add_package(json_t *all, const char *kind, const char *name, const cha
 		.installed = true,
 	};
 
-	add_package(all, &p, kind);
+	add_package(all, &package, kind);
 }
 
 static void dpkg(json_t *all, const char *text, size_t bytes)
 {
-	struct package p = { 0 };
+	struct package package = { 0 };
 	const char *at = text;
 	const char *line, *value;
 	size_t n, length;
 
 	while (next_line(&at, text + bytes, &line, &n)) {
 		if (!n) {
-			add_package(all, &p, "deb");
+			add_package(all, &package, "deb");
 		} else if (field(line, n, "Package: ", &value, &length)) {
-			p.name = value;
-			p.name_bytes = length;
+			package.name = value;
+			package.name_bytes = length;
 		} else if (field(line, n, "Version: ", &value, &length)) {
-			p.version = value;
-			p.version_bytes = length;
+			package.version = value;
+			package.version_bytes = length;
 		} else if (field(line, n, "Architecture: ", &value, &length)) {
-			p.arch = value;
-			p.arch_bytes = length;
+			package.arch = value;
+			package.arch_bytes = length;
 		} else if (field(line, n, "Status: ", &value, &length)) {
-			p.installed = length >= 9 && !memcmp(value + length - 9, "installed", 9) &&
-				      (length < 13 || memcmp(value + length - 13, "not-", 4));
+			package.installed = length >= 9 &&
+					    !memcmp(value + length - 9, "installed", 9) &&
+					    (length < 13 || memcmp(value + length - 13, "not-", 4));
 		}
 	}
-	add_package(all, &p, "deb");
+	add_package(all, &package, "deb");
 }
 
 static void apk(json_t *all, const char *text, size_t bytes)
 {
-	struct package p = { 0 };
+	struct package package = { 0 };
 	const char *at = text;
 	const char *line, *value;
 	size_t n, length;
 
 	while (next_line(&at, text + bytes, &line, &n)) {
 		if (!n) {
-			add_package(all, &p, "apk");
+			add_package(all, &package, "apk");
 		} else if (field(line, n, "P:", &value, &length)) {
-			p.name = value;
-			p.name_bytes = length;
-			p.installed = true;
+			package.name = value;
+			package.name_bytes = length;
+			package.installed = true;
 		} else if (field(line, n, "V:", &value, &length)) {
-			p.version = value;
-			p.version_bytes = length;
+			package.version = value;
+			package.version_bytes = length;
 		} else if (field(line, n, "A:", &value, &length)) {
-			p.arch = value;
-			p.arch_bytes = length;
+			package.arch = value;
+			package.arch_bytes = length;
 		}
 	}
-	add_package(all, &p, "apk");
+	add_package(all, &package, "apk");
 }
 
-static void keep_text(const struct scan_reader *r, const char *path, json_t *to, const char *key)
+static void keep_text(const struct scan_reader *reader, const char *path, json_t *to,
+		      const char *key)
 {
 	size_t bytes;
-	char *text = r->read(r->context, path, &bytes);
+	char *text = reader->read(reader->context, path, &bytes);
 
 	if (text && bytes < NETWORK_BYTES) {
 		while (bytes && text[bytes - 1] == '\n')
@@ -177,7 +182,7 @@ static void keep_text(const struct scan_reader *r, const char *path, json_t *to,
 	free(text);
 }
 
-bool scan_os(struct scan_volume *v, const struct scan_reader *r)
+bool scan_os(struct scan_volume *volume, const struct scan_reader *reader)
 {
 	static const char *const rpm_places[] = { "/var/lib/rpm/rpmdb.sqlite",
 						  "/usr/lib/sysimage/rpm/rpmdb.sqlite" };
@@ -191,37 +196,37 @@ bool scan_os(struct scan_volume *v, const struct scan_reader *r)
 	static const char *const releases[] = { "/etc/os-release", "/usr/lib/os-release" };
 	json_t *os = json_object();
 	json_t *network = json_object();
-	json_t *packages = json_object_get(v->content, "packages");
+	json_t *packages = json_object_get(volume->content, "packages");
 	bool found = false;
 	size_t bytes;
 	char *text;
 
 	for (int n = 0; n < 2 && !found; n++) {
-		text = r->read(r->context, releases[n], &bytes);
+		text = reader->read(reader->context, releases[n], &bytes);
 		found = text != NULL;
 		if (text)
 			os_release(os, text, bytes);
 		free(text);
 	}
-	if ((text = r->read(r->context, "/var/lib/dpkg/status", &bytes)))
+	if ((text = reader->read(reader->context, "/var/lib/dpkg/status", &bytes)))
 		dpkg(packages, text, bytes);
 	free(text);
-	if ((text = r->read(r->context, "/lib/apk/db/installed", &bytes)))
+	if ((text = reader->read(reader->context, "/lib/apk/db/installed", &bytes)))
 		apk(packages, text, bytes);
 	free(text);
 	for (int n = 0; n < 2; n++) {
-		if ((text = r->read(r->context, rpm_places[n], &bytes)) &&
+		if ((text = reader->read(reader->context, rpm_places[n], &bytes)) &&
 		    scan_rpm(packages, (uint8_t *)text, bytes))
 			n = 2;
 		free(text);
 	}
-	keep_text(r, "/etc/hostname", os, "hostname");
+	keep_text(reader, "/etc/hostname", os, "hostname");
 	for (size_t n = 0; n < sizeof(networks) / sizeof(networks[0]); n++)
-		keep_text(r, networks[n], network, strrchr(networks[n], '/') + 1);
+		keep_text(reader, networks[n], network, strrchr(networks[n], '/') + 1);
 	if (found)
-		json_object_set(v->about, "os", os);
-	if (found && json_object_size(network) && !json_object_get(v->about, "network"))
-		json_object_set(v->about, "network", network);
+		json_object_set(volume->about, "os", os);
+	if (found && json_object_size(network) && !json_object_get(volume->about, "network"))
+		json_object_set(volume->about, "network", network);
 	json_decref(network);
 	json_decref(os);
 	return found;

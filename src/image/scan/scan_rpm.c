@@ -31,10 +31,10 @@ struct entry { uint32_t tag, type, offset, count; };
 
 static uint32_t load32(const uint8_t *at)
 {
-	uint32_t v;
+	uint32_t value;
 
-	memcpy(&v, at, 4);
-	return be32toh(v);
+	memcpy(&value, at, 4);
+	return be32toh(value);
 }
 
 static bool open_header(const uint8_t *at, size_t bytes, struct header *ret)
@@ -49,46 +49,47 @@ static bool open_header(const uint8_t *at, size_t bytes, struct header *ret)
 	return true;
 }
 
-static bool find(const struct header *h, uint32_t tag, uint32_t type, struct entry *ret)
+static bool find(const struct header *header, uint32_t tag, uint32_t type, struct entry *ret)
 {
-	for (uint32_t n = 0; n < h->count; n++) {
-		const uint8_t *at = h->entries + 16 * (size_t)n;
+	for (uint32_t n = 0; n < header->count; n++) {
+		const uint8_t *at = header->entries + 16 * (size_t)n;
 
 		*ret = (struct entry){ load32(at), load32(at + 4), load32(at + 8),
 				       load32(at + 12) };
 		if (ret->tag == tag)
-			return ret->type == type && ret->count && ret->offset < h->bytes;
+			return ret->type == type && ret->count && ret->offset < header->bytes;
 	}
 	return false;
 }
 
 /* NULL: it has none that ends within the data. */
-static const char *text_of(const struct header *h, uint32_t tag)
+static const char *text_of(const struct header *header, uint32_t tag)
 {
-	struct entry e;
+	struct entry entry;
 
-	if (!find(h, tag, TYPE_STRING, &e) || !memchr(h->data + e.offset, 0, h->bytes - e.offset))
+	if (!find(header, tag, TYPE_STRING, &entry) ||
+	    !memchr(header->data + entry.offset, 0, header->bytes - entry.offset))
 		return NULL;
-	return (const char *)h->data + e.offset;
+	return (const char *)header->data + entry.offset;
 }
 
 /* [EPOCH:]VERSION-RELEASE, as rpm says it. */
 static void add_package(json_t *all, const uint8_t *at, size_t bytes)
 {
 	const char *name, *version, *release, *arch;
-	struct header h;
-	struct entry e;
+	struct header header;
+	struct entry entry;
 	char epoch[16] = "";
 	char *whole;
 
-	if (!open_header(at, bytes, &h))
+	if (!open_header(at, bytes, &header))
 		return;
-	name = text_of(&h, TAG_NAME);
-	version = text_of(&h, TAG_VERSION);
-	release = text_of(&h, TAG_RELEASE);
-	arch = text_of(&h, TAG_ARCH);
-	if (find(&h, TAG_EPOCH, TYPE_INT32, &e) && h.bytes - e.offset >= 4)
-		snprintf(epoch, sizeof(epoch), "%u:", load32(h.data + e.offset));
+	name = text_of(&header, TAG_NAME);
+	version = text_of(&header, TAG_VERSION);
+	release = text_of(&header, TAG_RELEASE);
+	arch = text_of(&header, TAG_ARCH);
+	if (find(&header, TAG_EPOCH, TYPE_INT32, &entry) && header.bytes - entry.offset >= 4)
+		snprintf(epoch, sizeof(epoch), "%u:", load32(header.data + entry.offset));
 	if (!name || !version || !release || !strcmp(name, "gpg-pubkey") ||
 	    asprintf(&whole, "%s%s-%s", epoch, version, release) < 0)
 		return;
@@ -100,15 +101,15 @@ static int count_steps(void *context) { return ++*(unsigned *)context > STEPS_MA
 
 static void read_packages(sqlite3 *db, json_t *all)
 {
-	sqlite3_stmt *s;
+	sqlite3_stmt *statement;
 
-	if (sqlite3_prepare_v2(db, "SELECT blob FROM Packages", -1, &s, NULL) != SQLITE_OK)
+	if (sqlite3_prepare_v2(db, "SELECT blob FROM Packages", -1, &statement, NULL) != SQLITE_OK)
 		return;
-	for (unsigned n = 0; n < PACKAGES_MAX && sqlite3_step(s) == SQLITE_ROW; n++)
-		if (sqlite3_column_type(s, 0) == SQLITE_BLOB)
-			add_package(all, sqlite3_column_blob(s, 0),
-				    (size_t)sqlite3_column_bytes(s, 0));
-	sqlite3_finalize(s);
+	for (unsigned n = 0; n < PACKAGES_MAX && sqlite3_step(statement) == SQLITE_ROW; n++)
+		if (sqlite3_column_type(statement, 0) == SQLITE_BLOB)
+			add_package(all, sqlite3_column_blob(statement, 0),
+				    (size_t)sqlite3_column_bytes(statement, 0));
+	sqlite3_finalize(statement);
 }
 
 bool scan_rpm(json_t *all, uint8_t *file, size_t bytes)
