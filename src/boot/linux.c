@@ -165,8 +165,8 @@ int boot_linux(const struct guest_memory *memory, struct boot_file kernel, struc
 	e820(zero, 0xe0000, 0x10000, 3);
 	e820(zero, 0xf0000, 0x10000, 2);
 	e820(zero, 0x100000, memory->low_bytes - 0x100000, 1);
-	if (memory->ram_bytes > memory->low_bytes)
-		e820(zero, 1ull << 32, memory->ram_bytes - memory->low_bytes, 1);
+	if (guest_memory_populated_bytes(memory) > memory->low_bytes)
+		e820(zero, 1ull << 32, guest_memory_populated_bytes(memory) - memory->low_bytes, 1);
 	identity_map(memory->ram);
 	entry_state(memory->ram, header.address + 0x200, ret_state);
 	return 0;

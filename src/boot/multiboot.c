@@ -187,9 +187,9 @@ static void information(const struct guest_memory *memory, uint64_t module_gpa,
 	map_entry(map, 0, CONVENTIONAL_END, 1);
 	map_entry(map + 24, 0xe0000, 0x20000, 2);
 	map_entry(map + 48, LOWEST_GPA, memory->low_bytes - LOWEST_GPA, 1);
-	if (memory->ram_bytes > memory->low_bytes)
-		map_entry(map + 24 * entries++, 1ull << 32, memory->ram_bytes - memory->low_bytes,
-			  1);
+	if (guest_memory_populated_bytes(memory) > memory->low_bytes)
+		map_entry(map + 24 * entries++, 1ull << 32,
+			  guest_memory_populated_bytes(memory) - memory->low_bytes, 1);
 	put32(info + 44, entries * 24);
 	put32(info + 48, MAP_GPA);
 }

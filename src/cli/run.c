@@ -18,15 +18,16 @@
 #include "disk_cli.h"
 #include "disk_option.h"
 #include "ipc/spawn.h"
+#include "memory_option.h"
 #include "names.h"
 #include "net_option.h"
 #include "process/plan.h"
 #include "vm/machine.h"
 
-enum { LEAST_MEMORY_BYTES = 64 << 20, PAGE_BYTES = 4096 };
+enum { PAGE_BYTES = 4096 };
 
 static const char run_help[] =
-	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE] "
+	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE|WORDS] "
 	"[--cpus N]\n"
 	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--test-device] "
 	"[--statistics]\n"
@@ -58,8 +59,12 @@ static const char run_help[] =
 	"without it the guest is told what is true (docs/speculation.md).\n"
 	"--overhead SIZE limits what the machine process uses beside the guest's memory, "
 	"from 64M to 2G; 384M when not given.\n"
-	"--memory-min SIZE has the guest's memory adjusted while it runs, to what it needs, "
-	"between SIZE and --memory.\n"
+	"--memory start=SIZE,min=SIZE,max=SIZE,buffer=N%,weight=N has the guest begin with start,\n"
+	"and what it has adjusted while it runs, to what it needs and N% (20%), between min and "
+	"max;\n"
+	"weight (1 to 10000, 5000) says who gives way where the host has not enough "
+	"(docs/memory.md).\n"
+	"--memory-min SIZE is min= beside --memory SIZE.\n"
 	"--no-bus leaves out the partition bus, by which a Linux guest is stopped, told the time "
 	"and has disks and networks:\n"
 	"such a machine can be saved and forked.\n"
@@ -338,24 +343,17 @@ static int take_kernel(struct run *r)
 
 static int take_sizes(struct machine_plan *m, const struct run_options *o)
 {
-	const char *memory = o->memory ? o->memory : "512M";
 	const char *cpu_text = o->cpus ? o->cpus : "1";
 	uint64_t most = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_BYTES;
+	int code = memory_option_take(o->memory, o->memory_min, most, m);
 	unsigned long cpus;
 
-	if (!parse_size(memory, &m->memory_bytes) || m->memory_bytes < LEAST_MEMORY_BYTES ||
-	    m->memory_bytes % PAGE_BYTES || m->memory_bytes > most)
-		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has",
-				memory, "say for example --memory 512M");
+	if (code)
+		return code;
 	if (!parse_number(cpu_text, 1, MACHINE_MAX_CPUS, &cpus))
 		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", cpu_text,
 				"say for example --cpus 4");
 	m->cpus = (uint32_t)cpus;
-	if (o->memory_min &&
-	    (!parse_size(o->memory_min, &m->least_memory_bytes) ||
-	     m->least_memory_bytes < LEAST_MEMORY_BYTES || m->least_memory_bytes > m->memory_bytes))
-		return complain(EXIT_USAGE, "not a memory size from 64M to --memory", o->memory_min,
-				"say for example --memory 2G --memory-min 512M");
 	return 0;
 }
 
@@ -458,16 +456,18 @@ static int take_bus(struct run *r)
 {
 	const struct run_options *o = &r->options;
 	struct machine_plan *m = &r->plan->machine;
-	const bool is_needed = r->plan->disks.count || o->memory_min || r->plan->nets.count;
+	const bool is_needed = r->plan->disks.count || r->plan->nets.count || o->memory_min ||
+			       memory_is_adjusted(m);
 	const bool is_possible = machine_hv_has_bus(m->hv_features);
 
 	if (is_needed && o->no_bus)
-		return complain(EXIT_USAGE, "disks, networks and --memory-min need the bus",
+		return complain(EXIT_USAGE,
+				"disks, networks and memory that is adjusted need the bus",
 				"--no-bus", "leave it out");
 	if (is_needed && !is_possible)
 		return complain(
 			EXIT_USAGE,
-			"disks, networks and --memory-min need "
+			"disks, networks and memory that is adjusted need "
 			"the features synic, messages and events",
 			"--hv", "leave them in");
 	m->has_bus = is_needed ||

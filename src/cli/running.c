@@ -541,6 +541,8 @@ static void print_memory(const json_t *memory)
 	json_object_foreach((json_t *)(uintptr_t)memory, key, value) {
 		if (json_is_string(value))
 			printf("%-12s %s\n", key, json_string_value(value));
+		else if (json_is_boolean(value))
+			printf("%-12s %s\n", key, json_is_true(value) ? "yes" : "no");
 		else
 			printf("%-12s %lld MiB\n", key, (long long)json_integer_value(value) >> 20);
 	}
@@ -549,8 +551,9 @@ static void print_memory(const json_t *memory)
 /* Of what the machine says, what is about its memory. */
 static json_t *memory_of(const json_t *machine)
 {
-	static const char *const keys[] = { "memory", "memory-mode", "assigned",
-					    "target", "available",   "committed" };
+	static const char *const keys[] = { "memory",    "memory-mode", "held",   "assigned",
+					    "target",    "available",   "committed", "given-back",
+					    "growth",    "silent" };
 	json_t *memory = json_object();
 
 	for (size_t n = 0; machine && n < sizeof(keys) / sizeof(keys[0]); n++)

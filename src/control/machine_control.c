@@ -144,6 +144,21 @@ static json_t *number(uint64_t value)
 	return json_integer(value <= INT64_MAX ? (json_int_t)value : INT64_MAX);
 }
 
+/* Why it does not get more than it has. */
+static void add_growth(json_t *machine, const struct record_state *s)
+{
+	const char *word = s->flags & STATE_GROWS ? "can" : "cannot";
+
+	if (s->unused_regions)
+		word = "not put on line";
+	else if (s->refused_regions)
+		word = "refused";
+	if (s->flags & STATE_MEMORY_DRIVER)
+		json_object_set_new(machine, "growth", json_string(word));
+	if (s->flags & STATE_MEMORY_SILENT)
+		json_object_set_new(machine, "silent", json_true());
+}
+
 static json_t *describe(const struct control *c)
 {
 	json_t *machine =
@@ -157,8 +172,11 @@ static json_t *describe(const struct control *c)
 		return machine;
 	json_object_set_new(machine, "guest", json_string(guest_word(s)));
 	json_object_set_new(machine, "memory-mode", json_string(memory_word(s)));
+	json_object_set_new(machine, "held", number(s->held_bytes));
 	json_object_set_new(machine, "assigned", number(s->assigned_bytes));
 	json_object_set_new(machine, "target", number(s->target_bytes));
+	json_object_set_new(machine, "given-back", number(s->given_back_bytes));
+	add_growth(machine, s);
 	if (!(s->flags & STATE_MEMORY_STATUS))
 		return machine;
 	json_object_set_new(machine, "available", number(s->available_bytes));

@@ -265,9 +265,9 @@ enum hv_status hv_call_capabilities(struct hv_call *call)
 enum hv_status hv_call_boot_zeroed(struct hv_call *call)
 {
 	const struct guest_memory *memory = call->cpu->partition->host->memory;
-	const uint64_t out[5] = { memory->ram_bytes > memory->low_bytes ? 2 : 1, 0,
-				  memory->low_bytes >> 12, 1 << 20,
-				  (memory->ram_bytes - memory->low_bytes) >> 12 };
+	const uint64_t high_bytes = guest_memory_populated_bytes(memory) - memory->low_bytes;
+	const uint64_t out[5] = { high_bytes ? 2 : 1, 0, memory->low_bytes >> 12, 1 << 20,
+				  high_bytes >> 12 };
 
 	memcpy(call->output, out, sizeof(out));
 	return HV_SUCCESS;

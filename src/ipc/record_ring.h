@@ -71,10 +71,13 @@ enum {
 	STATE_SILENT = 2,
 	STATE_MEMORY_DRIVER = 4,
 	STATE_MEMORY_STATUS = 8,
-	STATE_AUTOMATIC = 16
+	STATE_AUTOMATIC = 16,
+	STATE_GROWS = 32,
+	STATE_MEMORY_SILENT = 64
 };
 struct record_state {
-	uint64_t flags, assigned_bytes, target_bytes, available_bytes, committed_bytes;
+	uint64_t flags, held_bytes, assigned_bytes, target_bytes, available_bytes, committed_bytes;
+	uint64_t reports, given_back_bytes, refused_regions, unused_regions;
 };
 
 enum { REGISTERS_MOST = 16 }; /* processors */

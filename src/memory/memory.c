@@ -13,6 +13,9 @@ void check_guest_memory(const struct guest_memory *m)
 {
 	assert(m->ram && m->low_bytes && m->low_bytes <= m->ram_bytes &&
 	       m->low_bytes <= GUEST_HIGH_GPA);
+	assert(guest_memory_populated_bytes(m) >= m->low_bytes &&
+	       guest_memory_populated_bytes(m) <= m->ram_bytes &&
+	       guest_memory_populated_bytes(m) % GUEST_PAGE_BYTES == 0);
 	assert(m->ram_bytes % GUEST_PAGE_BYTES == 0 && m->low_bytes % GUEST_PAGE_BYTES == 0);
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++) {
 		uint64_t gpa = m->overlay[n].gpa;
@@ -24,10 +27,17 @@ void check_guest_memory(const struct guest_memory *m)
 
 void guest_memory_init(struct guest_memory *m, void *ram, uint64_t ram_bytes, uint64_t low_bytes)
 {
-	*m = (struct guest_memory){ .ram = ram, .ram_bytes = ram_bytes, .low_bytes = low_bytes };
+	*m = (struct guest_memory){ .ram = ram, .ram_bytes = ram_bytes, .low_bytes = low_bytes,
+				    .populated_bytes = ram_bytes };
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
 		m->overlay[n].gpa = GUEST_NOWHERE;
 	check_guest_memory(m);
+}
+
+void guest_memory_populate(struct guest_memory *m, uint64_t bytes)
+{
+	assert(bytes >= m->low_bytes && bytes <= m->ram_bytes && bytes % GUEST_PAGE_BYTES == 0);
+	__atomic_store_n(&m->populated_bytes, bytes, __ATOMIC_RELEASE);
 }
 
 int guest_overlay_at(const struct guest_memory *m, uint64_t gpa)

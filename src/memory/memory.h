@@ -1,7 +1,7 @@
 /*
  * The guest physical address space of one machine: RAM, and pages that lie over it.
  *
- *   gpa  [0, low_bytes) and [4 GiB, 4 GiB + ram_bytes - low_bytes)      RAM
+ *   gpa  [0, low_bytes) and [4 GiB, 4 GiB + populated_bytes - low_bytes)      RAM
  *   hva  ram [0, ram_bytes)  then  GUEST_OVERLAYS pages of 4096 bytes
  *
  * An overlay (TLFS "GPA overlay pages") is a page of the hypervisor's that shows at a place of the
@@ -17,6 +17,8 @@
  *  4. guest_memory_read() and guest_memory_load() are the only ways by which what a guest says
  *     enters the host. They read every byte once. In the build with UMBRA_DOUBLE_FETCH, a byte that
  *     is read again between two guest_memory_begin() of a thread reads differently.
+ *  5. Of `ram` the first populated_bytes are the guest's RAM; what is behind them is address space
+ *     for memory that is added later, and nowhere until then. It grows while processors run.
  */
 #pragma once
 
@@ -35,6 +37,7 @@ struct guest_overlay { uint64_t gpa; /* GUEST_NOWHERE: hidden */ bool read_only;
 struct guest_memory {
 	uint8_t *ram;
 	uint64_t ram_bytes, low_bytes; /* both multiples of a page */
+	uint64_t populated_bytes; /* atomic; between the two */
 	struct guest_overlay overlay[GUEST_OVERLAYS];
 	uint64_t shown[GUEST_SHOWN_WORDS]; /* bit gfn % 512: an overlay may show there */
 };
@@ -47,10 +50,15 @@ static inline uint8_t *guest_overlay_page(const struct guest_memory *m, unsigned
 /* The overlay that shows at this page, or -1. */
 int guest_overlay_at(const struct guest_memory *m, uint64_t gpa);
 
+static inline uint64_t guest_memory_populated_bytes(const struct guest_memory *m)
+{
+	return __atomic_load_n(&m->populated_bytes, __ATOMIC_RELAXED);
+}
+
 /* RAM below the overlays. NULL: none. */
 static inline uint8_t *guest_ram_hva(const struct guest_memory *m, uint64_t gpa)
 {
-	uint64_t high_bytes = m->ram_bytes - m->low_bytes;
+	uint64_t high_bytes = guest_memory_populated_bytes(m) - m->low_bytes;
 	uint64_t high_offset = gpa - GUEST_HIGH_GPA;
 
 	if (gpa < m->low_bytes)
@@ -95,8 +103,13 @@ static inline uint64_t guest_memory_footprint_bytes(uint64_t ram_bytes)
 	return ram_bytes + GUEST_OVERLAYS * (uint64_t)GUEST_PAGE_BYTES;
 }
 
-/* Over guest_memory_footprint_bytes(ram_bytes) zeroed bytes at ram. */
+/* Over guest_memory_footprint_bytes(ram_bytes) zeroed bytes at ram; all of it is populated. */
 void guest_memory_init(struct guest_memory *m, void *ram, uint64_t ram_bytes, uint64_t low_bytes);
+/*
+ * How much of it is the guest's RAM, from low_bytes to ram_bytes, in pages: less only before
+ * anything runs, more also then.
+ */
+void guest_memory_populate(struct guest_memory *m, uint64_t bytes);
 /*
  * Overlay n shows at the page of gpa from now on; GUEST_NOWHERE hides it. Under the owner's lock.
  */

@@ -173,6 +173,10 @@ static uint64_t state_flags(const struct machine_state *s)
 		flags |= STATE_MEMORY_STATUS;
 	if (s->automatic)
 		flags |= STATE_AUTOMATIC;
+	if (s->can_grow)
+		flags |= STATE_GROWS;
+	if (s->is_silent)
+		flags |= STATE_MEMORY_SILENT;
 	return flags;
 }
 
@@ -180,10 +184,14 @@ static void state(void *context, const struct machine_state *s)
 {
 	const struct record_state r = {
 		.flags = state_flags(s),
-		.assigned_bytes = s->assigned_bytes,
+		.held_bytes = s->held_bytes, .assigned_bytes = s->assigned_bytes,
 		.target_bytes = s->target_bytes,
 		.available_bytes = s->available_bytes,
 		.committed_bytes = s->committed_bytes,
+		.reports = s->reports,
+		.given_back_bytes = s->given_back_bytes,
+		.refused_regions = s->refused_regions,
+		.unused_regions = s->unused_regions,
 	};
 
 	tell(context, RECORD_STATE, &r, sizeof(r));
@@ -367,7 +375,9 @@ static void take_plan(struct process *p, struct machine_options *o)
 	const struct machine_plan *plan = &p->plan->machine;
 
 	o->memory_bytes = plan->memory_bytes;
+	o->start_bytes = plan->start_memory_bytes;
 	o->least_memory_bytes = plan->least_memory_bytes;
+	o->memory_buffer_percent = plan->memory_buffer_percent;
 	o->overhead_bytes = plan->overhead_bytes;
 	o->hv_features = plan->hv_features;
 	o->cpus = plan->cpus;

@@ -73,7 +73,9 @@ static bool has_end(const char *text, size_t room) { return memchr(text, 0, room
 
 static bool machine_is_sound(const struct machine_plan *m)
 {
-	return m->cpus <= MACHINE_MAX_CPUS && has_end(m->command_line, sizeof(m->command_line));
+	return m->cpus <= MACHINE_MAX_CPUS && m->start_memory_bytes <= m->memory_bytes &&
+	       m->least_memory_bytes <= m->memory_bytes &&
+	       has_end(m->command_line, sizeof(m->command_line));
 }
 
 static bool disks_are_sound(const struct disk_plan *d)

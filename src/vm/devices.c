@@ -112,6 +112,14 @@ static void discard_pages(void *context, uint64_t gpa, uint64_t bytes)
 		engine_memory_written(machine->engine, gpa + at, GUEST_PAGE_BYTES);
 }
 
+/* Nobody has noted that nothing was there: what is not RAM is looked up at each access. */
+static void populate(void *context, uint64_t bytes)
+{
+	struct machine *machine = context;
+
+	guest_memory_populate(&machine->memory, bytes);
+}
+
 /* ---- the devices ---- */
 
 static void *make_storage(struct devices *devices, unsigned number)
@@ -284,8 +292,11 @@ static void connect_hosts(struct devices *devices)
 	devices->queue[devices->queues++] = &devices->block;
 	devices->balloon_host = (struct balloon_host){
 		.discard = discard_pages,
+		.populate = populate,
 		.context = machine,
 		.memory = &machine->memory,
+		.region_bytes = MACHINE_REGION_BYTES,
+		.buffer_percent = options->memory_buffer_percent,
 		.least_bytes = options->least_memory_bytes ? options->least_memory_bytes
 							   : options->memory_bytes,
 	};
@@ -336,10 +347,17 @@ void devices_state(const struct devices *devices, struct machine_state *ret)
 	ret->has_memory_driver = memory.is_there;
 	ret->has_memory_status = memory.is_known;
 	ret->automatic = memory.automatic;
+	ret->can_grow = memory.can_grow;
+	ret->is_silent = memory.is_silent;
+	ret->held_bytes = memory.held_bytes;
 	ret->assigned_bytes = memory.assigned_bytes;
 	ret->target_bytes = memory.target_bytes;
 	ret->available_bytes = memory.available_bytes;
 	ret->committed_bytes = memory.committed_bytes;
+	ret->reports = memory.counters.reports;
+	ret->given_back_bytes = memory.counters.inflated * GUEST_PAGE_BYTES;
+	ret->refused_regions = memory.counters.refused;
+	ret->unused_regions = memory.counters.unused;
 }
 
 bool machine_shut_down(struct machine *machine)

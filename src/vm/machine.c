@@ -27,9 +27,11 @@ uint64_t machine_ceiling_bytes(const struct machine_options *options)
 	       options->overhead_bytes + PROGRAM_BYTES + options->cpus * (uint64_t)BYTES_PER_VCPU;
 }
 
+/* What is added later lies above 4 GiB, also where the start leaves room below the devices. */
 static int make_memory(struct machine *machine)
 {
 	uint64_t bytes = machine->options.memory_bytes;
+	uint64_t start = machine->options.start_bytes ? machine->options.start_bytes : bytes;
 	uint64_t footprint = guest_memory_footprint_bytes(bytes);
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	uint8_t *place = mmap(NULL, footprint + 2 * LARGE_PAGE_BYTES, PROT_NONE, flags, -1, 0);
@@ -46,7 +48,8 @@ static int make_memory(struct machine *machine)
 		return -ENOMEM;
 	madvise(place, bytes, MADV_HUGEPAGE);
 	guest_memory_init(&machine->memory, place, bytes,
-			  bytes < LOW_MEMORY_MAX ? bytes : LOW_MEMORY_MAX);
+			  start < LOW_MEMORY_MAX ? start : LOW_MEMORY_MAX);
+	guest_memory_populate(&machine->memory, start);
 	return 0;
 }
 

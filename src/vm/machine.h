@@ -42,8 +42,10 @@ enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALT
  */
 struct machine_state {
 	enum machine_health health;
-	bool has_memory_driver, has_memory_status, automatic;
-	uint64_t assigned_bytes, target_bytes, available_bytes, committed_bytes;
+	bool has_memory_driver, has_memory_status, automatic, can_grow, is_silent;
+	uint64_t held_bytes, assigned_bytes, target_bytes, available_bytes, committed_bytes;
+	/* since it began */
+	uint64_t reports, given_back_bytes, refused_regions, unused_regions;
 };
 
 /* What a machine process may use beside its guest's memory (docs/isolation.md). */
@@ -62,8 +64,16 @@ struct machine_registers {
 
 enum { MACHINE_WITHOUT_SPACES = 1, MACHINE_WITHOUT_TABLES = 2, MACHINE_WITHOUT_BATCHES = 4 };
 
+/* What memory is added in, while a machine runs. */
+enum { MACHINE_REGION_BYTES = 128 << 20, MACHINE_DEFAULT_BUFFER_PERCENT = 20 };
+
 struct machine_options {
-	uint64_t memory_bytes;
+	uint64_t memory_bytes; /* at most */
+	/*
+	 * with how much of it the guest starts; 0: all. The rest is added while it runs, when there
+	 * is a bus: both are whole regions then
+	 */
+	uint64_t start_bytes;
 	unsigned cpus;
 	struct boot_file kernel, initrd; /* mapped; the machine unmaps them once it has begun */
 	/*
@@ -86,6 +96,7 @@ struct machine_options {
 	 * what the guest has at least; less than memory_bytes: its memory is adjusted while it runs
 	 */
 	uint64_t least_memory_bytes;
+	unsigned memory_buffer_percent; /* that it has beside what it needs */
 	uint64_t overhead_bytes; /* what the engine may use beside the guest's memory (engine.h) */
 	/* MACHINE_WITHOUT_*, as enum engine_without; engine.h */
 	unsigned mmu_without, mmu_tables_left_open;

@@ -23,6 +23,8 @@
 enum {
 	FAKE_RAM_BYTES = 1 << 20,
 	FAKE_LOW_BYTES = 0xc0000,
+	FAKE_REGION_BYTES = 1 << 16,
+	FAKE_MOST_BYTES = FAKE_RAM_BYTES + 4 * FAKE_REGION_BYTES,
 	FAKE_CPUS = 2,
 	FAKE_SECTORS = 4096,
 	FAKE_CHANNELS = 5
@@ -102,13 +104,23 @@ static void fake_discard(void *context, uint64_t gpa, uint64_t bytes)
 	memset(guest_ram_hva(&f->memory, gpa), 0, bytes);
 }
 
+static void fake_populate(void *context, uint64_t bytes)
+{
+	struct fake *f = context;
+
+	if (bytes <= guest_memory_populated_bytes(&f->memory))
+		abort();
+	guest_memory_populate(&f->memory, bytes);
+}
+
 /* The memory is exactly as long as it says. */
 static void fake_create(struct fake *f, uint64_t slice_tsc)
 {
-	uint8_t *ram = calloc(1, guest_memory_footprint_bytes(FAKE_RAM_BYTES));
+	uint8_t *ram = calloc(1, guest_memory_footprint_bytes(FAKE_MOST_BYTES));
 
 	memset(f, 0, sizeof(*f));
-	guest_memory_init(&f->memory, ram, FAKE_RAM_BYTES, FAKE_LOW_BYTES);
+	guest_memory_init(&f->memory, ram, FAKE_MOST_BYTES, FAKE_LOW_BYTES);
+	guest_memory_populate(&f->memory, FAKE_RAM_BYTES);
 	pthread_mutex_init(&f->lock, NULL);
 	f->host = (struct bus_host){
 		.post = fake_post, .signal = fake_signal, .memory_written = fake_written,
@@ -129,7 +141,11 @@ static void fake_create(struct fake *f, uint64_t slice_tsc)
 	f->bus = bus_create(&f->host);
 	f->storage = storage_create(f->bus, f->disks, &f->client);
 	f->clock = (struct utility_clock){ fake_now, fake_now, f };
-	f->balloon_host = (struct balloon_host){ fake_discard, f, &f->memory, 64 * 4096 };
+	f->balloon_host = (struct balloon_host){
+		.discard = fake_discard, .populate = fake_populate, .context = f,
+		.memory = &f->memory, .least_bytes = 1 << 18, .region_bytes = FAKE_REGION_BYTES,
+		.buffer_percent = 20,
+	};
 	f->balloon = balloon_create(f->bus, &f->balloon_host);
 	for (unsigned n = 0; n < UTILITY_KINDS; n++)
 		f->utility[n] = utility_create(f->bus, (enum utility_kind)n, &f->clock);

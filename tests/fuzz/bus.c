@@ -89,7 +89,7 @@ static void put_inband(struct play *p, unsigned channel, const void *payload, ui
 /* What a driver of the memory's says, or nearly that. */
 static void say_memory(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
 {
-	static const uint16_t types[] = { 1, 3, 5, 7, 7, 7, 9, 11 };
+	static const uint16_t types[] = { 1, 3, 5, 7, 7, 11, 9, 11 };
 	struct {
 		uint16_t type, bytes;
 		uint32_t transaction;
@@ -101,6 +101,10 @@ static void say_memory(struct play *p, const struct act *a, const uint8_t *rest,
 		m.word[0] = a->flags & 2 ? 0x20000 : 3;
 	if (m.type == 3 && a->flags & 1)
 		m.word[0] |= 1;
+	if (m.type == 3 && a->flags & 4)
+		m.word[0] = 3 | 7 << 2;
+	if (m.type == 11 && a->flags & 1)
+		m.word[0] = (a->count % 20) | (uint64_t)(a->flags & 2) << 31;
 	if (m.type == 5 && a->flags & 1) {
 		m.word[0] = a->count;
 		m.word[1] = a->a & 511;
@@ -237,7 +241,8 @@ static void check_memory(struct play *p)
 	struct balloon_status s;
 
 	balloon_status(p->f.balloon, &s);
-	if (s.assigned_bytes > FAKE_RAM_BYTES || s.target_bytes > FAKE_RAM_BYTES)
+	if (s.held_bytes > guest_memory_populated_bytes(&p->f.memory) ||
+	    s.assigned_bytes > s.held_bytes || s.target_bytes > FAKE_MOST_BYTES)
 		abort();
 }
 
