@@ -162,6 +162,37 @@ static const ZydisMnemonic no_fpu[] = {
 	ZYDIS_MNEMONIC_PREFETCHT0, ZYDIS_MNEMONIC_PREFETCHT1, ZYDIS_MNEMONIC_PREFETCHT2,
 };
 
+static const struct {
+	ZydisMnemonic mnemonic;
+	enum x86_operation operation;
+} operations[] = {
+	{ ZYDIS_MNEMONIC_ADD, X86_OPERATION_ADD },
+	{ ZYDIS_MNEMONIC_SUB, X86_OPERATION_SUB },
+	{ ZYDIS_MNEMONIC_INC, X86_OPERATION_INC },
+	{ ZYDIS_MNEMONIC_DEC, X86_OPERATION_DEC },
+	{ ZYDIS_MNEMONIC_XCHG, X86_OPERATION_EXCHANGE },
+	{ ZYDIS_MNEMONIC_VMASKMOVPS, X86_OPERATION_MASKED },
+	{ ZYDIS_MNEMONIC_VMASKMOVPD, X86_OPERATION_MASKED },
+	{ ZYDIS_MNEMONIC_VPMASKMOVD, X86_OPERATION_MASKED },
+	{ ZYDIS_MNEMONIC_VPMASKMOVQ, X86_OPERATION_MASKED },
+	{ ZYDIS_MNEMONIC_CLFLUSH, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_CLFLUSHOPT, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_EMMS, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_FLDCW, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_FLDENV, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_FNCLEX, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_FNINIT, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_FNSTCW, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_FRSTOR, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_FWAIT, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_LDMXCSR, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_STMXCSR, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_VLDMXCSR, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_VSTMXCSR, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_RDRAND, X86_OPERATION_ENVIRONMENT },
+	{ ZYDIS_MNEMONIC_RDSEED, X86_OPERATION_ENVIRONMENT },
+};
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static bool is_one_of(ZydisMnemonic mnemonic, const ZydisMnemonic *list, size_t count)
@@ -274,8 +305,25 @@ static void take_operand(struct x86_encoding *e, const ZydisDecodedOperand *op, 
 	default:
 		if (op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
 		    ZydisRegisterGetId(op->reg.value) == 0)
-			e->attributes |= X86_ENC_ACCUMULATOR;
+			e->attributes |=
+				X86_ENC_ACCUMULATOR | (write ? X86_ENC_ACCUMULATOR_WRITE : 0);
 	}
+}
+
+static enum x86_operation operation_of(const ZydisDecodedInstruction *insn)
+{
+	for (size_t i = 0; i < COUNT(operations); i++)
+		if (operations[i].mnemonic == insn->mnemonic)
+			return operations[i].operation;
+	return X86_OPERATION_OTHER;
+}
+
+/* PUSH, POP, CALL, RET and the like. */
+static bool is_on_stack(const ZydisDecodedOperand *op)
+{
+	return op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+	       op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
+	       ZydisRegisterGetId(op->mem.base) == 4;
 }
 
 static bool writes_hidden_gpr(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
@@ -594,6 +642,7 @@ static void take(struct x86_encoding *e, const ZydisDecodedInstruction *insn,
 	if (width == 0 || !e->immediate || immediate_kind(insn) == X86_IMM_V)
 		e->immediate = immediate_kind(insn);
 	e->class = class_of(insn, ops);
+	e->operation = operation_of(insn);
 	take_flags(e, insn, ops);
 	for (int i = 0; i < insn->operand_count; i++) {
 		if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
@@ -601,6 +650,8 @@ static void take(struct x86_encoding *e, const ZydisDecodedInstruction *insn,
 			take_memory(e, insn, &ops[i], width);
 		if (is_gpr(&ops[i]))
 			take_operand(e, &ops[i], may_not_write);
+		if (is_on_stack(&ops[i]))
+			e->attributes |= X86_ENC_STACK;
 	}
 	if (e->class == X86_CLASS_DATA && !writes_hidden_gpr(insn, ops) &&
 	    !(e->attributes & X86_ENC_VVVV_WRITE) &&
@@ -776,9 +827,9 @@ static bool print_rows(const char *index, struct place p)
 
 static void print_encoding(const struct x86_encoding *e)
 {
-	printf("\t{ 0x%x, { %d, %d, %d }, %d, %d, %d, 0x%x, 0x%x, 0x%x },\n", e->attributes,
+	printf("\t{ 0x%x, { %d, %d, %d }, %d, %d, %d, 0x%x, 0x%x, 0x%x, %d },\n", e->attributes,
 	       e->mem_bytes[0], e->mem_bytes[1], e->mem_bytes[2], e->immediate, e->class, e->widths,
-	       e->flags_read, e->flags_written, e->flags_kept);
+	       e->flags_read, e->flags_written, e->flags_kept, e->operation);
 }
 
 int main(void)

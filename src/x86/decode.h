@@ -44,16 +44,13 @@ static inline bool x86_insn_has_memory(const struct x86_insn *insn)
 /* XCHG with memory is locked without the prefix. */
 static inline bool x86_insn_is_locked(const struct x86_insn *insn)
 {
-	enum { XCHG = 0x86 };
-
-	return insn->lock || (!insn->kind && !insn->map && (insn->opcode & 0xfe) == XCHG);
+	return insn->lock || insn->encoding.operation == X86_OPERATION_EXCHANGE;
 }
 
 /* VMASKMOVPS, VMASKMOVPD, VPMASKMOVD, VPMASKMOVQ: only the enabled elements are accessed. */
 static inline bool x86_insn_is_masked(const struct x86_insn *insn)
 {
-	return insn->kind && insn->map == 2 &&
-	       ((insn->opcode & 0xfc) == 0x2c || (insn->opcode & 0xfd) == 0x8c);
+	return insn->encoding.operation == X86_OPERATION_MASKED;
 }
 
 /*

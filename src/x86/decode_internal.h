@@ -108,6 +108,25 @@ enum {
 	X86_ENC_W_64 = 1u << 27, /* VEX.W says something in 64-bit code only */
 	X86_ENC_VVVV = 1u << 28, /* VEX.vvvv names a register; elsewhere it must be 1111b */
 	X86_ENC_IS4 = 1u << 29, /* bits 7:4 of the immediate name a register */
+	X86_ENC_ACCUMULATOR_WRITE = 1u << 30, /* that accumulator may be another afterwards */
+	/* reads or writes at the stack pointer though no operand says so */
+	X86_ENC_STACK = 1u << 31,
+};
+
+/* What it does, where somebody asks for more than its operands and flags. */
+enum x86_operation {
+	X86_OPERATION_OTHER,
+	X86_OPERATION_ADD,
+	X86_OPERATION_SUB,
+	X86_OPERATION_INC,
+	X86_OPERATION_DEC,
+	X86_OPERATION_EXCHANGE, /* XCHG, locked without a prefix where it has memory */
+	X86_OPERATION_MASKED, /* moves only the elements that a mask enables */
+	/*
+	 * depends on or changes more than registers, flags and memory: control words, tags and
+	 * pointers of the x87, random numbers, caches
+	 */
+	X86_OPERATION_ENVIRONMENT,
 };
 
 enum {
@@ -139,6 +158,7 @@ struct x86_encoding {
 	uint8_t flags_read;
 	uint8_t flags_written;
 	uint8_t flags_kept;
+	uint8_t operation; /* X86_OPERATION_* */
 };
 
 /*

@@ -131,57 +131,29 @@ static void install(void)
  * --------------------------------------------------------------------------------------------------------------------
  */
 
-static bool is_left_out_vector(const struct x86_insn *i)
-{
-	uint8_t op = i->opcode;
-
-	if (i->kind || i->map > 1)
-		return false;
-	if (i->map == 1)
-		return op == 0x77; /* EMMS: tags */
-	/* x87 environments hold pointers; control words unmask exceptions */
-	return (op == 0xd9 && i->mod != 3 && (i->reg & 7) >= 4) ||
-	       (op == 0xdd && i->mod != 3 && (i->reg & 7) >= 4 && (i->reg & 7) != 5 &&
-		(i->reg & 7) != 7) ||
-	       (op == 0xdb && i->mod == 3 && (i->reg & 7) == 4) || op == 0x9b;
-}
-
 /* Only what is translated as data: the rest has its own tests. */
-static bool eligible(const struct x86_insn *i)
+static bool eligible(const struct x86_insn *insn)
 {
-	uint8_t op = i->opcode;
-
-	if (i->segment_override || i->address_bytes != 8 || is_left_out_vector(i))
+	if (insn->segment_override || insn->address_bytes != 8)
 		return false;
-	if (i->has_modrm && i->mod != 3) {
-		if (i->base >= 16 || i->disp > 2000 || i->disp < -2000 || i->index == i->base)
+	if (x86_insn_has_memory(insn) && (insn->base >= 16 || insn->disp > 2000 ||
+					  insn->disp < -2000 || insn->index == insn->base))
+		return false;
+	switch (insn->encoding.class) {
+	case X86_CLASS_DATA:
+	case X86_CLASS_LEA:
+	case X86_CLASS_BIT_STRING:
+		return insn->encoding.operation != X86_OPERATION_ENVIRONMENT &&
+		       insn->mem_bytes <= 64;
+	case X86_CLASS_SCATTERED: return insn->kind;
+	case X86_CLASS_POP:
+		if (insn->rm == 4) /* RSP */
 			return false;
-		if (i->mem_bytes > 64)
-			return false;
+		/* fall through */
+	case X86_CLASS_PUSH:
+	case X86_CLASS_PUSH_IMMEDIATE: return !insn->prefix66;
+	default: return false;
 	}
-	if (i->kind)
-		return !(i->map == 1 && op == 0xae);
-	if (i->map == 0) {
-		if ((op >= 0x6c && op <= 0x7f) || (op >= 0xa0 && op <= 0xa7) ||
-		    (op >= 0xaa && op <= 0xaf) || op == 0x8c || op == 0x8e || op == 0xc8 ||
-		    op == 0xd7 || (op >= 0xc2 && op <= 0xc3) || (op >= 0xca && op <= 0xcf) ||
-		    (op >= 0xe0 && op <= 0xef) || op == 0xf1 || op == 0xf4 ||
-		    (op >= 0xfa && op <= 0xfd) || (op == 0xff && i->reg >= 2) || op == 0x9c ||
-		    op == 0x9d || op == 0x9b || op == 0x8f ||
-		    (op >= 0x50 && op < 0x60 && i->prefix66) ||
-		    ((op & 0xfd) == 0x68 && i->prefix66) || op == 0xc9)
-			return false;
-		return !(op == 0x5c);
-	}
-	if (i->map == 1) {
-		if (op <= 0x09 || op == 0x0b || (op >= 0x20 && op <= 0x23) ||
-		    (op >= 0x30 && op <= 0x37) || (op >= 0x80 && op <= 0x8f) || op == 0x0d ||
-		    (op >= 0xa0 && op <= 0xa2) || (op >= 0xa8 && op <= 0xaa) || op == 0xae ||
-		    op == 0xb2 || op == 0xb4 || op == 0xb5 || op == 0xb9 || op == 0xc7 ||
-		    op == 0xff || op == 0xf7 || (op >= 0x18 && op <= 0x1f))
-			return false;
-	}
-	return !(i->map == 2 && (op == 0x82 || op == 0x80 || op == 0x81));
 }
 
 static unsigned set_register(uint8_t *to, unsigned reg, uint64_t value)
@@ -218,7 +190,7 @@ static void make_unit(struct unit *u)
 		u->length = 5;
 		u->length += (uint8_t)set_register(u->bytes + 5, i.base,
 						   BASE + DATA + 4096 - (uint64_t)i.disp);
-	} else if (i.map == 1 && i.opcode == 0xf7 && i.pp < 2) {
+	} else if (i.encoding.class == X86_CLASS_SCATTERED) { /* at RDI */
 		u->length +=
 			(uint8_t)set_register(u->bytes, 7, BASE + DATA + 4096 + rnd() % 64 - 32);
 	} else if (i.has_modrm && i.mod != 3) {
@@ -233,14 +205,10 @@ static void make_unit(struct unit *u)
 			at += rnd() % 8 ? 0 : 32;
 		}
 		u->length += (uint8_t)set_register(u->bytes + u->length, i.base, at);
-		if (!i.kind && i.map == 1 &&
-		    (i.opcode == 0xa3 || i.opcode == 0xab || i.opcode == 0xb3 ||
-		     i.opcode == 0xbb) &&
-		    i.reg != i.base && i.reg != i.index)
+		if (i.encoding.class == X86_CLASS_BIT_STRING && i.reg != i.base && i.reg != i.index)
 			u->length +=
 				(uint8_t)set_register(u->bytes + u->length, i.reg, rnd() % 4000);
-	} else if (!i.kind && i.map == 0 &&
-		   ((i.opcode >= 0x50 && i.opcode < 0x60) || (i.opcode & 0xfd) == 0x68)) {
+	} else if (x86_insn_is(&i, X86_ENC_STACK)) {
 		u->length +=
 			(uint8_t)set_register(u->bytes, 4, BASE + DATA + 4096 + rnd() % 64 * 8);
 	}

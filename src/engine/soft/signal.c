@@ -19,22 +19,7 @@
 
 static bool uses_stack(const struct x86_insn *i)
 {
-	if (x86_insn_has_memory(i) && i->base == RSP)
-		return true;
-	if (i->kind || i->map)
-		return false;
-	switch (i->opcode) {
-	case 0x68:
-	case 0x6a:
-	case 0x8f:
-	case 0x9c:
-	case 0x9d:
-	case 0xc2:
-	case 0xc3:
-	case 0xe8: return true;
-	case 0xff: return i->reg == 2 || i->reg == 6;
-	default: return i->opcode >= 0x50 && i->opcode <= 0x5f;
-	}
+	return x86_insn_is(i, X86_ENC_STACK) || (x86_insn_has_memory(i) && i->base == RSP);
 }
 
 /*

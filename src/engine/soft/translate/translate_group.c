@@ -27,14 +27,6 @@ static bool may_write(const struct x86_insn *i, uint32_t read, uint32_t write)
 	return x86_insn_is(i, write) || !x86_insn_is(i, read);
 }
 
-/* CMP and TEST of AL, AX, EAX, RAX and an immediate. */
-static bool compares_accumulator(const struct x86_insn *i)
-{
-	enum { CMP = 0x3c, TEST = 0xa8 };
-
-	return !i->kind && !i->map && ((i->opcode & 0xfe) == CMP || (i->opcode & 0xfe) == TEST);
-}
-
 /* Whether the instruction changes this register. */
 bool translate_changes(const struct x86_insn *i, uint8_t reg)
 {
@@ -42,7 +34,7 @@ bool translate_changes(const struct x86_insn *i, uint8_t reg)
 			      x86_insn_is(i, X86_ENC_OPCODE_GPR);
 
 	if (x86_insn_is(i, X86_ENC_ACCUMULATOR) && reg == RAX)
-		return !compares_accumulator(i);
+		return x86_insn_is(i, X86_ENC_ACCUMULATOR_WRITE);
 	if (x86_insn_is(i, X86_ENC_REG_GPR) && is_register(i, i->reg, reg) &&
 	    may_write(i, X86_ENC_REG_READ, X86_ENC_REG_WRITE))
 		return true;
@@ -79,11 +71,13 @@ static bool note_access(struct group *g, int32_t at, unsigned bytes, bool write)
 /* ADD and SUB of a constant to the stack pointer. */
 static bool moves_stack(const struct x86_insn *i, int32_t *ret_by)
 {
-	if (i->kind || i->map || !i->rex_w || i->mod != 3 || i->rm != RSP ||
-	    (i->opcode != 0x81 && i->opcode != 0x83) || (i->reg != 0 && i->reg != 5) ||
-	    (int64_t)i->imm > 128 || (int64_t)i->imm < -128)
+	bool adds = i->encoding.operation == X86_OPERATION_ADD;
+
+	if ((!adds && i->encoding.operation != X86_OPERATION_SUB) || !i->imm_bytes || !i->rex_w ||
+	    !i->has_modrm || i->mod != 3 || i->rm != RSP || (int64_t)i->imm > 128 ||
+	    (int64_t)i->imm < -128)
 		return false;
-	*ret_by = i->reg ? -(int32_t)i->imm : (int32_t)i->imm;
+	*ret_by = adds ? (int32_t)i->imm : -(int32_t)i->imm;
 	return true;
 }
 

@@ -67,8 +67,6 @@ static uint8_t counter(const struct strip *s) { return scratch[s->streams]; }
 
 static int32_t immediate_step(const struct x86_insn *i, uint8_t reg, bool *ret_known)
 {
-	enum { ADD = 0, SUB = 5, INC = 0, DEC };
-	enum { GROUP_1 = 0x81, GROUP_1_BYTE = 0x83, GROUP_5 = 0xff };
 	int64_t by = (int64_t)i->imm;
 
 	*ret_known = false;
@@ -79,16 +77,17 @@ static int32_t immediate_step(const struct x86_insn *i, uint8_t reg, bool *ret_k
 		*ret_known = true;
 		return i->disp;
 	}
-	if (i->map || !i->rex_w || i->mod != 3 || i->rm != reg)
+	if (!i->rex_w || !i->has_modrm || i->mod != 3 || i->rm != reg)
 		return 0;
-	if (i->opcode == GROUP_5 && i->reg <= DEC) {
-		*ret_known = true;
-		return i->reg == INC ? 1 : -1;
+	switch (i->encoding.operation) {
+	case X86_OPERATION_INC: *ret_known = true; return 1;
+	case X86_OPERATION_DEC: *ret_known = true; return -1;
+	case X86_OPERATION_ADD:
+	case X86_OPERATION_SUB: break;
+	default: return 0;
 	}
-	if ((i->opcode != GROUP_1 && i->opcode != GROUP_1_BYTE) || (i->reg != ADD && i->reg != SUB))
-		return 0;
-	*ret_known = by >= -STRIDE_MOST && by <= STRIDE_MOST;
-	return i->reg == ADD ? (int32_t)by : -(int32_t)by;
+	*ret_known = i->imm_bytes && by >= -STRIDE_MOST && by <= STRIDE_MOST;
+	return i->encoding.operation == X86_OPERATION_ADD ? (int32_t)by : -(int32_t)by;
 }
 
 static struct change change_of(const struct strip *s, uint8_t reg)
