@@ -80,7 +80,15 @@ static int make_slots(struct child *c)
 	return c->kit[KIT_DOORBELL] < 0 || c->kit[KIT_ANSWER] < 0 ? -errno : 0;
 }
 
-static int make_kit(struct child *c)
+/* Its code is part of its overhead: so it has at most as much, and nobody can change that. */
+static int make_code_memory(const struct fork_command *f)
+{
+	json_int_t bytes = json_integer_value(json_object_get(f->machine, "overhead"));
+
+	return bytes > 0 ? spawn_share("umbra-code", (size_t)bytes) : -EPROTO;
+}
+
+static int make_kit(const struct fork_command *f, struct child *c)
 {
 	int ask[2];
 	int kit[2];
@@ -101,8 +109,8 @@ static int make_kit(struct child *c)
 	c->kit[KIT_KIT] = kit[1];
 	c->kit[KIT_READY] = ready[1];
 	c->kit[KIT_READY_HERE] = ready[0];
-	c->kit[KIT_CODE] = memfd_create("umbra-code", MFD_CLOEXEC);
-	return c->kit[KIT_CODE] < 0 ? -errno : 0;
+	c->kit[KIT_CODE] = make_code_memory(f);
+	return c->kit[KIT_CODE] < 0 ? c->kit[KIT_CODE] : 0;
 }
 
 static int open_console(const struct fork_command *f, unsigned n, struct child *c)
@@ -130,7 +138,7 @@ static int make_child(struct fork_command *f, unsigned n)
 		error = c->control < 0 ? c->control : open_console(f, n, c);
 	}
 	if (!error)
-		error = make_kit(c);
+		error = make_kit(f, c);
 	if (!error)
 		return 0;
 	return complain(error == -EADDRINUSE || error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE,
@@ -142,9 +150,10 @@ static int make_child(struct fork_command *f, unsigned n)
 
 static int describe_child(const struct fork_command *f, const struct child *c, struct plan *plan)
 {
-	json_t *j = json_pack("{s:s, s:i, s:O, s:O, s:O, s:I, s:s}", "name", c->name, "pid",
+	json_t *j = json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:I, s:s}", "name", c->name, "pid",
 			      (int)getpid(), "cpus", json_object_get(f->machine, "cpus"), "memory",
-			      json_object_get(f->machine, "memory"), "from",
+			      json_object_get(f->machine, "memory"), "overhead",
+			      json_object_get(f->machine, "overhead"), "from",
 			      json_object_get(f->machine, "from"), "started",
 			      (json_int_t)time(NULL), "parent", f->name);
 	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;

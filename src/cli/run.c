@@ -588,9 +588,10 @@ static const char *source_of(const struct run *r)
 static int describe(struct run *r)
 {
 	const struct machine_plan *m = &r->plan->machine;
-	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:s, s:I}", "name", r->options.name, "pid",
-			      (int)getpid(), "cpus", (json_int_t)m->cpus, "memory",
-			      (json_int_t)m->memory_bytes, "from", source_of(r), "started",
+	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:I, s:s, s:I}", "name", r->options.name,
+			      "pid", (int)getpid(), "cpus", (json_int_t)m->cpus, "memory",
+			      (json_int_t)m->memory_bytes, "overhead",
+			      (json_int_t)m->overhead_bytes, "from", source_of(r), "started",
 			      (json_int_t)time(NULL));
 	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	int error = text ? plan_set_text(r->plan->description, sizeof(r->plan->description), text)

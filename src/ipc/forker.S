@@ -7,8 +7,9 @@
  *
  * What counts is in registers: r12 is the place at which a forked process goes on. Read and written
  * are a byte that means nothing, the numbers that the kernel gives descriptors (they are known), and
- * two structures that say where those lie (forker.c); whoever changes them, or the place, spoils a
- * process that is his own copy. The filter is in the page, where nobody can change it.
+ * a structure that says where those lie (forker.c); whoever changes them, or the place, spoils a
+ * process that is his own copy. The filter is in the page, where nobody can change it, and where it
+ * lies is said in memory that is made for that.
  */
 #include <asm/unistd_64.h>
 
@@ -21,6 +22,9 @@
 #define PROGRAM_FILTER 8         /* in struct sock_fprog */
 #define SET_MODE_FILTER 1        /* SECCOMP_SET_MODE_FILTER */
 #define KILL 9                   /* SIGKILL */
+#define PAGE_BYTES 4096
+#define PROT_READ_WRITE 3
+#define MAP_PRIVATE_ANONYMOUS 0x22
 
 	.macro kernel number
 	mov $\number, %eax
@@ -213,8 +217,18 @@ forked:	mov $FORKER_ASK_FD, %edi
 	say
 	jmp serve
 
+	/* what says where the filter is lies in new memory: nobody else has that */
 1:	close_all FORKER_ASK_FD, FORKER_SELF_FD
-	lea forker_program(%rip), %rdx
+	xor %edi, %edi
+	mov $PAGE_BYTES, %esi
+	mov $PROT_READ_WRITE, %edx
+	mov $MAP_PRIVATE_ANONYMOUS, %r10d
+	mov $-1, %r8
+	xor %r9d, %r9d
+	kernel __NR_mmap
+	test %rax, %rax
+	js stop
+	mov %rax, %rdx
 	movq $(filter_end - filter) / 8, (%rdx)
 	lea filter(%rip), %rax
 	mov %rax, PROGRAM_FILTER(%rdx)
@@ -223,22 +237,31 @@ forked:	mov $FORKER_ASK_FD, %edi
 	kernel __NR_seccomp
 	test %rax, %rax
 	jnz stop
+	mov %rdx, %rdi
+	mov $PAGE_BYTES, %esi
+	kernel __NR_munmap
 	go_to_place
 	.size forker_clone, . - forker_clone
 
-	/* clone() makes threads, and nothing else */
+	/* clone() makes threads, and nothing else; what only the page needs is no call any more */
 	.macro bpf code, if_so, if_not, value
 	.2byte \code
 	.byte \if_so, \if_not
 	.4byte \value
 	.endm
 	.balign 8
-filter:	bpf 0x20, 0, 0, 0                   /* ld   the call's number */
-	bpf 0x15, 0, 2, __NR_clone          /* jeq  clone, else to allow */
-	bpf 0x20, 0, 0, 16                  /* ld   argument 0, low */
-	bpf 0x45, 0, 1, FORKER_CLONE_THREAD /* jset allow, else kill */
-	bpf 0x06, 0, 0, 0x7fff0000          /* ret  SECCOMP_RET_ALLOW */
-	bpf 0x06, 0, 0, 0x80000000          /* ret  SECCOMP_RET_KILL_PROCESS */
+filter:	bpf 0x20, 0, 0, 0                       /* ld   the call's number */
+	bpf 0x15, 9, 0, __NR_pidfd_open         /* jeq  kill */
+	bpf 0x15, 8, 0, __NR_pidfd_send_signal
+	bpf 0x15, 7, 0, __NR_dup2
+	bpf 0x15, 6, 0, __NR_sendto
+	bpf 0x15, 5, 0, __NR_recvmsg
+	bpf 0x15, 4, 0, __NR_getpid
+	bpf 0x15, 0, 2, __NR_clone              /* jeq  clone, else to allow */
+	bpf 0x20, 0, 0, 16                      /* ld   argument 0, low */
+	bpf 0x45, 0, 1, FORKER_CLONE_THREAD     /* jset allow, else kill */
+	bpf 0x06, 0, 0, 0x7fff0000              /* ret  SECCOMP_RET_ALLOW */
+	bpf 0x06, 0, 0, 0x80000000              /* ret  SECCOMP_RET_KILL_PROCESS */
 filter_end:
 	.org forker_clone + 4096 /* it is no longer than its page, and alone there */
 

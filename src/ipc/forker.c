@@ -38,15 +38,15 @@ static uint8_t control[FORKER_CONTROL_BYTES] __attribute__((aligned(8)));
 extern uint8_t forker_byte;
 extern struct fork_place *forker_place;
 extern struct msghdr forker_message;
-extern struct sock_fprog forker_program;
 extern int forker_started;
 
 uint8_t forker_byte = 1;
 static struct iovec byte_vector = { .iov_base = &forker_byte, .iov_len = 1 };
 struct fork_place *forker_place;
 struct msghdr forker_message = { .msg_iov = &byte_vector, .msg_iovlen = 1, .msg_control = control };
-struct sock_fprog forker_program;
 int forker_started;
+
+uintptr_t forker_page(void) { return (uintptr_t)forker_clone; }
 
 int fork_place_revive(struct fork_place *place)
 {

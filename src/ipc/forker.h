@@ -12,17 +12,19 @@
  * nothing but one page of the program (forker.S), in which it uses no stack and believes no memory.
  *
  *  1. Whoever writes to the memory cannot make the forker fork: only the broker writes to `ask`.
- *     Nor can he have it execute anything else: the page cannot be written, and no call maps
- *     another that can be executed. If it is unmapped, the forker ends, and nothing is forked any
- *     more.
+ *     Nor can he have it execute anything else: the page cannot be written, no call maps another
+ *     that can be executed, and none takes it away or puts something in its place
+ *     (CALL_OFF_PAGE). So the forker is there for as long as its machine, which it ends when the
+ *     broker is gone; its data it may lose: it needs none for that.
  *  2. What is forked is in the same page until it has closed the forker's sockets, has taken its
  *     own descriptors from its kit, has made a forker of its own, and has given up, by a filter
- *     that lies in the page, the right to make processes.
+ *     that lies in the page, the right to make processes, to name one, and to change or pass on
+ *     descriptors.
  *  3. Then it goes on, on one thread, at the place that forker_set_place() was told: with the
  *     memory of that moment, apart from what is not inherited (MADV_DONTFORK), and with no
  *     descriptor but its kit's.
  *
- * Left out: what comes of 2 when who forks had unmapped the page before: nothing is forked.
+ * Left out: threads of what is forked are not counted until it has given up the right to make them.
  */
 #pragma once
 
@@ -49,6 +51,8 @@ int fork_place_revive(struct fork_place *place);
  * no other thread. calls: of ROLE_FORKER. 0 or -errno; FORK_ASK and FORK_KIT are closed then.
  */
 int forker_start(const struct sock_fprog *calls);
+/* Where the one page is that the forker executes: 4096 bytes. */
+uintptr_t forker_page(void);
 /* What is forked from now on goes on there. */
 void forker_set_place(struct fork_place *place);
 /* Once, in what was forked: closes what its kit was filled up with. kept: a set of grants. */

@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -305,6 +306,7 @@ int lockdown_before_threads(enum role role, const int *folders)
 
 /* ---- system calls ---- */
 
+enum { OFF_PAGE_OTHERS = 3 };
 enum { FUTEX_COMMAND = ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME) & 0xff };
 
 static int rule(scmp_filter_ctx filter, int call, struct scmp_arg_cmp condition)
@@ -384,27 +386,86 @@ static int allow_internet(scmp_filter_ctx filter, int call)
 	return error;
 }
 
+/*
+ * Rules for a call that takes away what lies at argument 0, of argument 1 bytes: nothing of the
+ * forker's page (forker.h, invariant 1). Numbers are compared here and not added, so that what lies
+ * before the page is allowed by how long it is; the last of these lengths is an engine's table.
+ */
+static int allow_off_page(scmp_filter_ctx filter, int call, const struct scmp_arg_cmp *others,
+			  unsigned count)
+{
+	static const scmp_datum_t most_bytes[] = { 64ull << 10, 2ull << 20, 1ull << 30,
+						   2ull << 40 };
+	const scmp_datum_t page = forker_page();
+	struct scmp_arg_cmp all[OFF_PAGE_OTHERS + 2];
+	int error;
+
+	assert(count <= OFF_PAGE_OTHERS && page > most_bytes[0]);
+	memcpy(all, others, count * sizeof(*others));
+	all[count] = SCMP_A0(SCMP_CMP_GT, page, 0);
+	error = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, count + 1, all);
+	for (size_t n = 0; n < sizeof(most_bytes) / sizeof(most_bytes[0]) && !error; n++) {
+		if (page < most_bytes[n])
+			break;
+		all[count] = SCMP_A0(SCMP_CMP_LE, page - most_bytes[n], 0);
+		all[count + 1] = SCMP_A1(SCMP_CMP_LE, most_bytes[n], 0);
+		error = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, count + 2, all);
+	}
+	return error;
+}
+
+/* Of nobody else's: what is shared would be so with who is forked, too. */
+static int allow_own_memory(scmp_filter_ctx filter, int call)
+{
+	const scmp_datum_t kind = MAP_ANONYMOUS | MAP_SHARED;
+	const struct scmp_arg_cmp in_place[] = {
+		SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+		SCMP_A3(SCMP_CMP_MASKED_EQ, kind | MAP_FIXED, MAP_ANONYMOUS | MAP_FIXED),
+	};
+	int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+				     SCMP_A3(SCMP_CMP_MASKED_EQ, kind | MAP_FIXED, MAP_ANONYMOUS));
+
+	return error ? error : allow_off_page(filter, call, in_place, 2);
+}
+
+static int allow_grant_in_place(scmp_filter_ctx filter, int call, enum grant grant,
+				struct scmp_arg_cmp protection)
+{
+	const struct scmp_arg_cmp in_place[] = {
+		protection,
+		SCMP_A3(SCMP_CMP_EQ, MAP_SHARED | MAP_FIXED, 0),
+		SCMP_A4(SCMP_CMP_EQ, (scmp_datum_t)grant_fd(grant), 0),
+	};
+
+	return allow_off_page(filter, call, in_place, OFF_PAGE_OTHERS);
+}
+
 /* Memory of its own; or what it was given, in place of what it had there. */
 static int allow_own_mapping(scmp_filter_ctx filter, int call)
 {
 	static const enum grant data[] = { GRANT_RINGS, GRANT_SLOTS, GRANT_CODE };
-	const scmp_datum_t in_place = MAP_SHARED | MAP_FIXED;
-	int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2,
-				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
-				     SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));
+	int error = allow_own_memory(filter, call);
 
 	for (size_t n = 0; n < sizeof(data) / sizeof(data[0]) && !error; n++)
-		error = seccomp_rule_add(
-			filter, SCMP_ACT_ALLOW, call, 3,
-			SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
-			SCMP_A3(SCMP_CMP_EQ, in_place, 0),
-			SCMP_A4(SCMP_CMP_EQ, (scmp_datum_t)grant_fd(data[n]), 0));
+		error = allow_grant_in_place(filter, call, data[n],
+					     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (!error)
-		error = seccomp_rule_add(
-			filter, SCMP_ACT_ALLOW, call, 3,
-			SCMP_A2(SCMP_CMP_EQ, PROT_READ | PROT_EXEC, 0),
-			SCMP_A3(SCMP_CMP_EQ, in_place, 0),
-			SCMP_A4(SCMP_CMP_EQ, (scmp_datum_t)grant_fd(GRANT_CODE), 0));
+		error = allow_grant_in_place(filter, call, GRANT_CODE,
+					     SCMP_A2(SCMP_CMP_EQ, PROT_READ | PROT_EXEC, 0));
+	return error;
+}
+
+/* A list of calls more, and nobody who is asked about calls. */
+static int allow_filter(scmp_filter_ctx filter, int call)
+{
+	static const long flags[] = { 0, SECCOMP_FILTER_FLAG_TSYNC };
+	int error = 0;
+
+	for (unsigned n = 0; n < 2 && !error; n++)
+		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2,
+					 SCMP_A0(SCMP_CMP_EQ, SECCOMP_SET_MODE_FILTER, 0),
+					 SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)flags[n], 0));
 	return error;
 }
 
@@ -434,7 +495,11 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 	case CALL_ANONYMOUS:
 		return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2,
 					SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
-					SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));
+					SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS | MAP_SHARED,
+						MAP_ANONYMOUS));
+	case CALL_OWN_MEMORY: return allow_own_memory(filter, call);
+	case CALL_OFF_PAGE: return allow_off_page(filter, call, NULL, 0);
+	case CALL_FILTER: return allow_filter(filter, call);
 	case CALL_WAIT_OR_WAKE: return allow_futex(filter, call);
 	case CALL_GIVE_BACK: return allow_values(filter, call, 2, give_back);
 	case CALL_TERMINAL: return allow_terminal(filter, call);

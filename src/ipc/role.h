@@ -93,7 +93,9 @@ enum call_condition {
 	CALL_ON_GRANTS, /* argument 0 is one of these descriptors */
 	CALL_OWN_PROCESS, /* argument 0 is this process */
 	CALL_NO_EXECUTION, /* argument 2 has no PROT_EXEC */
-	CALL_ANONYMOUS, /* the same, and argument 3 has MAP_ANONYMOUS */
+	CALL_ANONYMOUS, /* the same, and argument 3 has MAP_ANONYMOUS and is of nobody else's */
+	CALL_OWN_MEMORY, /* CALL_ANONYMOUS, and it replaces nothing of the forker's page */
+	CALL_OFF_PAGE, /* arguments 0 and 1 are no place in the forker's page */
 	CALL_WAIT_OR_WAKE, /* argument 1 only waits or wakes, without priority inheritance */
 	CALL_GIVE_BACK, /* argument 2 gives memory back, sizes its pages, or keeps it from a fork */
 	CALL_TERMINAL, /* of standard input, argument 1 reads or sets a terminal's attributes */
@@ -108,8 +110,9 @@ enum call_condition {
 	CALL_THREAD, /* argument 0 makes a thread of this process */
 	CALL_UNKNOWN, /* it fails as if the host did not know it */
 	CALL_FILE_CONTROL, /* argument 1 asks for flags or locks, or copies the descriptor */
-	CALL_OWN_MAPPING, /* CALL_ANONYMOUS, or shared: of its rings, its slots, its code */
+	CALL_OWN_MAPPING, /* CALL_OWN_MEMORY, or shared: of its rings, its slots, its code */
 	CALL_FORK, /* argument 0 is flags of the forker's: a fork, a forker, a thread */
+	CALL_FILTER, /* arguments 0 and 1 add a list of calls, and nobody who answers for it */
 	CALL_GS, /* argument 0 sets the base of GS */
 };
 

@@ -284,10 +284,21 @@ static bool take_fork_ready(struct broker *b, const uint8_t *data, uint32_t byte
 
 static void take_ends(struct broker *b);
 
+/*
+ * A machine that is not this process's child is ended by its forker when this process is gone:
+ * without one it would not be, and only who spoils his own memory loses it.
+ */
+static void fork_heard(struct broker *b)
+{
+	fork_news(b, fork_hear(&b->fork));
+	if (b->adopted && !b->fork.has_forker)
+		broker_kill(b, BROKER_RUBBISH);
+}
+
 static void fork_turn(struct broker *b, bool socket, bool pipe)
 {
 	if (socket)
-		fork_news(b, fork_hear(&b->fork));
+		fork_heard(b);
 	if (!pipe || fork_pipe(&b->fork) < 0)
 		return;
 	fork_news(b, fork_ready(&b->fork));

@@ -30,6 +30,7 @@ static int failures;
 
 /* Of the page's data: what a lost machine process would look for. */
 extern struct fork_place *forker_place;
+extern uint8_t forker_byte;
 long forker_clone(const struct sock_fprog *calls);
 
 static void expect(const char *what, bool good)
@@ -43,15 +44,36 @@ static void expect(const char *what, bool good)
 
 static struct fork_place place;
 
+/* What one that is lost would do next, with what only the page needs. */
+static const struct attempt { const char *what; long number, arguments[5]; } attempts[] = {
+	{ "make a process", SYS_clone, { FORKER_FORK_FLAGS } },
+	{ "make a forker", SYS_clone, { FORKER_SELF_FLAGS } },
+	{ "name a process", SYS_pidfd_open, { 1 } },
+	{ "signal one", SYS_pidfd_send_signal, { FORKER_SELF_FD } },
+	{ "put its event in another's place", SYS_dup2, { FORKER_KIT_FD, FORKER_ASK_FD } },
+	{ "send", SYS_sendto, { FORKER_KIT_FD } },
+	{ "receive a descriptor", SYS_recvmsg, { FORKER_KIT_FD } },
+	{ "make its code longer", SYS_ftruncate, { FORKER_KIT_FD - 1, PAGE } },
+	{ "be asked about calls", SYS_seccomp, { 1, 8 /* NEW_LISTENER */ } },
+	{ "share memory with who it forks",
+	  SYS_mmap,
+	  { 0, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1 } },
+};
+
+enum { ATTEMPTS = sizeof(attempts) / sizeof(attempts[0]) };
+
+static const struct attempt *attempt;
+
 static void go_on_forked(void)
 {
-	long clone;
+	const struct attempt *a = attempt;
 
 	forker_keep(GRANT(GRANT_READY));
 	if (write(grant_fd(GRANT_READY), "r", 1) != 1)
 		_exit(1);
-	clone = syscall(SYS_clone, FORKER_FORK_FLAGS, NULL, NULL, NULL, 0);
-	_exit(clone < 0 ? 2 : 3); /* it does not come to that */
+	syscall(a->number, a->arguments[0], a->arguments[1], a->arguments[2], a->arguments[3],
+		a->arguments[4], 0);
+	_exit(2); /* it does not come to that */
 }
 
 static void machine(void (*lost)(void))
@@ -77,9 +99,17 @@ static void sound(void) {}
 static void place_is_nowhere(void) { forker_place = (struct fork_place *)(uintptr_t)PAGE; }
 static void place_is_garbage(void) { memset(&place, 0x41, sizeof(place)); }
 static void place_has_other_registers(void) { place.rsp = place.rip = PAGE; }
-static void page_is_gone(void)
+static void page_is_gone(void) { munmap((void *)forker_page(), PAGE); }
+static void much_is_gone(void) { munmap((void *)(forker_page() - PAGE), 4ul << 40); }
+static void page_is_another(void)
 {
-	munmap((void *)((uintptr_t)forker_clone & ~(uintptr_t)(PAGE - 1)), PAGE);
+	const int in_place = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+
+	mmap((void *)forker_page(), PAGE, PROT_READ, in_place, -1, 0);
+}
+static void data_is_gone(void)
+{
+	munmap((void *)((uintptr_t)&forker_byte & ~(uintptr_t)(PAGE - 1)), PAGE);
 }
 static void calls_into_the_page(void)
 {
@@ -104,6 +134,7 @@ static pid_t start(void (*lost)(void))
 		exit(1);
 	child = fork();
 	if (!child) {
+		close(ask_sockets[0]);
 		dup2(ask_sockets[1], FORKER_ASK_FD);
 		dup2(kit_sockets[1], FORKER_KIT_FD);
 		dup2(is_lost, grant_fd(GRANT_TO_BROKER));
@@ -166,21 +197,26 @@ static void end_all(pid_t child)
 		; /* forkers end with their sockets */
 }
 
-static void a_sound_one(void)
+static void a_sound_one(const struct attempt *a)
 {
-	pid_t child = start(sound);
-	pid_t forker = hear();
+	char text[128];
 	int next_ask[2];
 	int next_kit[2];
+	pid_t child;
+	pid_t forker;
 	pid_t forked;
 	char byte;
 
+	attempt = a;
+	child = start(sound);
+	forker = hear();
 	ask(next_ask, next_kit);
 	forked = hear();
 	expect("the forker says who it is", forker > 0 && forker != child);
 	expect("and what it has forked who that is", forked > 0 && forked != forker);
 	expect("which goes on at its place with its kit", read(ready[0], &byte, 1) == 1);
-	expect("and cannot make a process", ends_by(forked) == SIGSYS);
+	snprintf(text, sizeof(text), "and cannot %s", a->what);
+	expect(text, ends_by(forked) == SIGSYS);
 	close(next_ask[0]);
 	close(next_kit[0]);
 	end_all(child);
@@ -207,20 +243,44 @@ static void a_lost_one(const char *what, void (*lost)(void))
 	end_all(child);
 }
 
+/* The page is there for as long as the machine is. */
+static void one_that_is_ended(const char *what, void (*lost)(void))
+{
+	pid_t child = start(lost);
+
+	expect(what, ends_by(child) == SIGSYS);
+	end_all(child);
+}
+
+static void one_without_data(void)
+{
+	pid_t child = start(data_is_gone);
+	uint64_t count;
+
+	if (hear() < 0 || read(is_lost, &count, sizeof(count)) != sizeof(count))
+		exit(1);
+	/* as when the broker is killed by force */
+	close(FORKER_ASK_FD);
+	close(ask_sockets[0]);
+	expect("one without the page's data ends with its broker", ends_by(child) == SIGKILL);
+	end_all(child);
+}
+
 int main(void)
 {
-	pid_t child;
 
 	/* what is forked is whose child this is, also when its parent has ended */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	signal(SIGPIPE, SIG_IGN);
-	a_sound_one();
+	for (unsigned n = 0; n < ATTEMPTS; n++)
+		a_sound_one(&attempts[n]);
 	a_lost_one("a place that is nowhere", place_is_nowhere);
 	a_lost_one("a place of garbage", place_is_garbage);
 	a_lost_one("a place with other registers", place_has_other_registers);
-	a_lost_one("no page", page_is_gone);
-	child = start(calls_into_the_page);
-	expect("the machine process calls the page itself, and ends", ends_by(child) == SIGSYS);
-	end_all(child);
+	one_that_is_ended("who unmaps the page ends", page_is_gone);
+	one_that_is_ended("who unmaps all around it ends", much_is_gone);
+	one_that_is_ended("who puts something in its place ends", page_is_another);
+	one_that_is_ended("who calls the page itself ends", calls_into_the_page);
+	one_without_data();
 	return failures != 0;
 }

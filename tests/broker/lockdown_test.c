@@ -37,7 +37,7 @@ enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096,
 
 static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 26, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
-	[ROLE_NET] = 36,     [ROLE_FORKER] = 33, [ROLE_SWITCH] = 15,
+	[ROLE_NET] = 36,     [ROLE_FORKER] = 32, [ROLE_SWITCH] = 15,
 };
 static int failures;
 
@@ -166,6 +166,9 @@ static void conditions_of_all(enum role role)
 		&(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ | PROT_WRITE, anonymous, -1 } });
 	denied(role, "executable memory",
 	       &(struct attempt){ SYS_mmap, { 0, PAGE, PROT_READ | PROT_EXEC, anonymous, -1 } });
+	denied(role, "memory that it would share",
+	       &(struct attempt){ SYS_mmap,
+				  { 0, PAGE, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1 } });
 	denied(role, "a mapped file",
 	       &(struct attempt){ SYS_mmap,
 				  { 0, PAGE, PROT_READ, MAP_PRIVATE, grant_fd(GRANT_PLAN) } });

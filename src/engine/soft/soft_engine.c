@@ -149,8 +149,6 @@ static int soft_engine_forked(struct engine *engine, int code_fd)
 	struct soft_engine *e = (struct soft_engine *)engine;
 	const int in_place = MAP_SHARED | MAP_FIXED;
 
-	if (ftruncate(code_fd, (off_t)e->code_bytes))
-		return -errno;
 	if (mmap(e->code_write, e->code_bytes, PROT_READ | PROT_WRITE, in_place, code_fd, 0) ==
 	    MAP_FAILED)
 		return -errno;
