@@ -49,12 +49,17 @@ enum vmbus_kind {
 	VMBUS_VERSION_RESPONSE,
 	VMBUS_UNLOAD,
 	VMBUS_UNLOAD_RESPONSE,
-	VMBUS_MODIFY_CHANNEL = 22,
-	VMBUS_MODIFY_CHANNEL_RESPONSE = 24
+	VMBUS_TL_CONNECT = 21,
+	VMBUS_MODIFY_CHANNEL,
+	VMBUS_TL_CONNECT_RESULT,
+	VMBUS_MODIFY_CHANNEL_RESPONSE
 };
 
 /* Also the whole of REQUEST_OFFERS, ALL_OFFERS_DELIVERED, UNLOAD and UNLOAD_RESPONSE. */
 struct vmbus_head { uint32_t kind, reserved; };
+
+/* Of an offer: it is a connection (hv_sock); in its user data, that the host has begun it. */
+enum { VMBUS_OFFER_SOCKET = 0x2000, VMBUS_USER_FROM_HOST = 4 };
 
 struct vmbus_offer {
 	struct vmbus_head head;
@@ -98,6 +103,13 @@ struct vmbus_version_response {
 	uint8_t supported, state;
 	uint16_t reserved;
 	uint32_t connection; /* before 5.0: the version */
+};
+/* The guest asks for a connection (hv_sock): who it is there, and whom of the host it looks for. */
+struct vmbus_tl_connect { struct vmbus_head head; struct guid endpoint, service; };
+struct vmbus_tl_connect_result {
+	struct vmbus_head head;
+	struct guid endpoint, service;
+	uint32_t status;
 };
 struct vmbus_modify { struct vmbus_head head; uint32_t relid, vp_index; };
 struct vmbus_modify_response { struct vmbus_head head; uint32_t relid, status; };

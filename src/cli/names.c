@@ -80,6 +80,16 @@ static int try_connect(const struct sockaddr_un *at)
 	return error;
 }
 
+/* Of a machine that is gone. */
+static void remove_names(const char *name, const char *path)
+{
+	char socket_path[PATH_BYTES];
+
+	unlink(path);
+	if (!name_socket_path(name, socket_path, sizeof(socket_path)))
+		unlink(socket_path);
+}
+
 int name_connect(const char *name)
 {
 	struct sockaddr_un at;
@@ -93,7 +103,7 @@ int name_connect(const char *name)
 	    !flock(folder, LOCK_EX)) { /* unless it is just beginning to listen */
 		fd = try_connect(&at);
 		if (fd == -ECONNREFUSED)
-			unlink(at.sun_path);
+			remove_names(name, at.sun_path);
 	}
 	close(folder);
 	return fd == -ECONNREFUSED ? -ENOENT : fd;
@@ -134,7 +144,8 @@ int name_listen(const char *name)
 	return fd;
 }
 
-int name_switch_path(const char *name, char *path, size_t bytes)
+/* No name of a machine begins so. */
+static int hidden_path(const char *kind, const char *name, char *path, size_t bytes)
 {
 	char folder_path[PATH_BYTES];
 	int folder = name_is_valid(name) ? open_folder(folder_path) : -EINVAL;
@@ -142,10 +153,29 @@ int name_switch_path(const char *name, char *path, size_t bytes)
 	if (folder < 0)
 		return folder;
 	close(folder);
-	/* no name of a machine begins so */
-	return (size_t)snprintf(path, bytes, "%s/.switch-%s", folder_path, name) < bytes
+	return (size_t)snprintf(path, bytes, "%s/.%s-%s", folder_path, kind, name) < bytes
 		       ? 0
 		       : -ENAMETOOLONG;
+}
+
+int name_switch_path(const char *name, char *path, size_t bytes)
+{
+	return hidden_path("switch", name, path, bytes);
+}
+
+int name_socket_path(const char *name, char *path, size_t bytes)
+{
+	return hidden_path("socket", name, path, bytes);
+}
+
+int name_listen_at(const char *path)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+
+	if (strlen(path) >= sizeof(at.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(at.sun_path, path, strlen(path));
+	return listen_locked(&at);
 }
 
 int name_list(void (*found)(void *context, const char *name), void *context)

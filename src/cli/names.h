@@ -20,6 +20,13 @@ bool name_is_valid(const char *name);
 int name_listen(const char *name);
 /* Where a switch of this name listens, in the same folder. 0; -EINVAL: not a name; -errno. */
 int name_switch_path(const char *name, char *path, size_t bytes);
+/*
+ * The socket at which programs of the host connect to those of the machine of this name, in the
+ * same folder. 0 or -errno.
+ */
+int name_socket_path(const char *name, char *path, size_t bytes);
+/* A socket that listens there; who does not any more is replaced. -EADDRINUSE, -errno. */
+int name_listen_at(const char *path);
 /* A connection; -ENOENT: no such machine. */
 int name_connect(const char *name);
 /* Calls for every name that has a socket, in order. 0 or -errno. */

@@ -34,7 +34,7 @@ static const char run_help[] =
 	"                 [--time-limit SECONDS]\n"
 	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] "
 	"[--mitigations guest|off] [--name NAME]\n"
-	"                 [--memory-min SIZE] [--overhead SIZE] [--no-bus] "
+	"                 [--memory-min SIZE] [--overhead SIZE] [--no-bus] [--socket PATH] "
 	"[--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... "
 	"[--override REASON]\n"
 	"                 "
@@ -68,6 +68,9 @@ static const char run_help[] =
 	"--no-bus leaves out the partition bus, by which a Linux guest is stopped, told the time "
 	"and has disks and networks:\n"
 	"such a machine can be saved and forked.\n"
+	"--socket PATH is a socket of the host's: who writes CONNECT PORT there is connected to "
+	"who listens at that port of AF_VSOCK\n"
+	"in the guest, whose connections to the host (CID 2) find who listens at PATH_PORT.\n"
 	"--console FILE keeps what the guest printed last in FILE: at most 64 MiB, "
 	"of which the newer half stays when it is full.\n"
 	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), "
@@ -96,12 +99,13 @@ enum {
 	OPTION_DEBUG_MMU,
 	OPTION_TIME_LIMIT,
 	OPTION_PARENTS,
-	OPTION_NO_BUS
+	OPTION_NO_BUS,
+	OPTION_SOCKET
 };
 
 struct run_options {
 	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name,
-		*restore, *memory_min, *image;
+		*restore, *memory_min, *image, *socket;
 	const char *cpu_model, *mitigations, *host_mask, *overhead, *debug_mmu, *time_limit;
 	bool statistics, test_device, no_bus;
 };
@@ -163,6 +167,7 @@ static int take_option(struct run *r, int option, const char *value)
 	case OPTION_HOST_MASK: o->host_mask = value; return 0;
 	case OPTION_OVERHEAD: o->overhead = value; return 0;
 	case OPTION_DEBUG_MMU: o->debug_mmu = value; return 0;
+	case OPTION_SOCKET: o->socket = value; return 0;
 	case OPTION_NO_BUS: o->no_bus = true; return 0;
 	case OPTION_TIME_LIMIT: o->time_limit = value; return 0;
 	default: return EXIT_USAGE;
@@ -212,6 +217,7 @@ static int parse_run(struct run *r, int argc, char **argv)
 		{ "parents", 1, 0, OPTION_PARENTS },
 		{ "override", 1, 0, 'o' },
 		{ "memory-min", 1, 0, 'M' },
+		{ "socket", 1, 0, OPTION_SOCKET },
 		{ "no-bus", 0, 0, OPTION_NO_BUS },
 		{ "overhead", 1, 0, OPTION_OVERHEAD },
 		{ "debug-mmu", 1, 0, OPTION_DEBUG_MMU },
@@ -575,6 +581,40 @@ static int take_name(struct run *r)
 	}
 }
 
+/* A machine with a name has a socket for its programs without being asked for one. */
+static int take_socket(struct run *r)
+{
+	struct relay_plan *relay = &r->plan->relay;
+	char path[PLAN_SOCKET_BYTES] = "";
+	const char *given = r->options.socket;
+	char *slash;
+	int error = 0;
+
+	if (!r->plan->machine.has_bus || (!given && !r->options.name))
+		return given ? complain(EXIT_USAGE, "there is no bus for it", "--socket",
+					"leave it out, or --no-bus")
+			     : 0;
+	if (given)
+		error = (size_t)snprintf(path, sizeof(path), "%s%s", strchr(given, '/') ? "" : "./",
+					 given) < sizeof(path)
+				? 0
+				: -ENAMETOOLONG;
+	else
+		error = name_socket_path(r->options.name, path, sizeof(path));
+	if (!error)
+		r->grants.fd[GRANT_LISTENER] = name_listen_at(path);
+	if (!error && r->grants.fd[GRANT_LISTENER] < 0)
+		error = r->grants.fd[GRANT_LISTENER];
+	slash = strrchr(path, '/');
+	if (!error && plan_set_text(relay->name, sizeof(relay->name), slash + 1))
+		error = -ENAMETOOLONG;
+	if (error)
+		return complain(EXIT_USAGE, strerror(-error), given ? given : r->options.name,
+				"say --socket PATH, where nobody listens");
+	memcpy(relay->folder, path, (size_t)(slash - path) + 1);
+	return 0;
+}
+
 /* ---- the plan ---- */
 
 static const char *source_of(const struct run *r)
@@ -633,6 +673,8 @@ static int make_plan(struct run *r)
 		code = take_name(r);
 	if (!code)
 		code = net_option_take(&r->nets, r->options.name, r->plan, &r->grants);
+	if (!code)
+		code = take_socket(r);
 	if (code)
 		return code;
 	r->plan->machine.forks =

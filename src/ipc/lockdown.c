@@ -509,6 +509,11 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 	case CALL_READABLE_BYTES: return allow_values(filter, call, 1, readable);
 	case CALL_BLOCKING: return allow_values(filter, call, 1, blocking);
 	case CALL_INTERNET: return allow_internet(filter, call);
+	case CALL_LOCAL:
+		return seccomp_rule_add(
+			filter, SCMP_ACT_ALLOW, call, 2, SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0),
+			SCMP_A1(SCMP_CMP_MASKED_EQ,
+				~(scmp_datum_t)(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_STREAM));
 	case CALL_READS_ONLY:
 		return rule(filter, call,
 			    SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));

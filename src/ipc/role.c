@@ -24,7 +24,7 @@ static const struct role_call machine_calls[] = {
 	{ "read", CALL_ON_GRANTS, GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) },
 	{ "write", CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
-		  GRANTS_OF_CARDS(GRANT_CARD_BELLS) },
+		  GRANT(GRANT_CONNECTION_BELL) | GRANTS_OF_CARDS(GRANT_CARD_BELLS) },
 	{ "timer_settime", CALL_ANY, 0 },
 	{ "clock_gettime", CALL_ANY, 0 },
 	{ "clock_nanosleep", CALL_ANY, 0 },
@@ -316,6 +316,32 @@ static const struct role_call switch_calls[] = {
 	{ 0 },
 };
 
+/*
+ * Sockets of this host: who connects where it listened before, and who listens in its working
+ * directory. It opens nothing.
+ */
+static const struct role_call relay_calls[] = {
+	{ "poll", CALL_ANY, 0 },
+	{ "accept4", CALL_ON_GRANTS, GRANT(GRANT_LISTENER) },
+	{ "read", CALL_ON_GRANTS, GRANT(GRANT_CONNECTION_BELL) },
+	{ "write", CALL_ANY, 0 },
+	{ "recvfrom", CALL_ANY, 0 },
+	{ "sendto", CALL_ANY, 0 },
+	{ "socket", CALL_LOCAL, 0 },
+	{ "connect", CALL_ANY, 0 },
+	{ "shutdown", CALL_ANY, 0 },
+	{ "close", CALL_ANY, 0 },
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "mmap", CALL_ANONYMOUS, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
 static const struct role_description roles[ROLES] = {
 	[ROLE_MACHINE] = {
 		.name = "machine",
@@ -323,7 +349,8 @@ static const struct role_description roles[ROLES] = {
 			  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) |
 			  GRANT(GRANT_ANSWER) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) |
 			  GRANT(GRANT_SAVED) | GRANTS_OF_CARDS(GRANT_CARDS) |
-			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) | GRANT(GRANT_FORK_ASK) |
+			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) | GRANT(GRANT_CONNECTIONS) |
+			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_FORK_ASK) |
 			  GRANT(GRANT_FORK_KIT),
 		/* none of processes: a forked one would end with the first */
 		.spawn_namespaces = EVERY_NAMESPACE,
@@ -339,7 +366,8 @@ static const struct role_description roles[ROLES] = {
 			  GRANT(GRANT_INITRD) | GRANT(GRANT_SAVED) | GRANT(GRANT_CONSOLE) |
 			  GRANT(GRANT_CONTROL) | GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) |
 			  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) |
-			  GRANT(GRANT_FORK_KIT) | GRANTS_OF_CARDS(GRANT_CARD_TAPS),
+			  GRANT(GRANT_FORK_KIT) | GRANT(GRANT_LISTENER) |
+			  GRANTS_OF_CARDS(GRANT_CARD_TAPS),
 		.stdio = 3,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,
@@ -391,6 +419,17 @@ static const struct role_description roles[ROLES] = {
 		.grants = GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT) | GRANT(GRANT_FORK_SELF),
 		.signals_nobody = true,
 		.calls = forker_calls,
+	},
+	[ROLE_RELAY] = {
+		.name = "relay",
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_ANSWER) | GRANT(GRANT_READY) |
+			  GRANT(GRANT_END) | GRANT(GRANT_CONNECTIONS) |
+			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_LISTENER),
+		.stdio = 1,
+		.own_namespaces = EVERY_NAMESPACE,
+		.empties_root = true,
+		.signals_nobody = true,
+		.calls = relay_calls,
 	},
 	[ROLE_SWITCH] = {
 		.name = "switch",

@@ -14,6 +14,8 @@
  *             with the user's rights, and looks at nothing that a guest can write
  *   switch    the socket where net processes join it, and   all
  *             their lines
+ *   relay     connections' memory and events, the socket where  all; the folder of that socket
+ *             programs of the host connect                      stays its working directory
  *   net       one network card's memory and events, perhaps a    all, but the network where that is
  *             tap; it opens ports itself                         the user's
  *   forker    two sockets of the broker's (forker.h)             the machine process's, whose
@@ -39,6 +41,7 @@ enum role {
 	ROLE_NET,
 	ROLE_FORKER,
 	ROLE_SWITCH,
+	ROLE_RELAY,
 	ROLES
 };
 
@@ -79,6 +82,9 @@ enum grant {
 	GRANT_FORK_ASK,    /* socket: a byte for each fork that the forker shall make */
 	GRANT_FORK_KIT,    /* socket: what a forked machine is given, and who it is (forker.h) */
 	GRANT_FORK_SELF,   /* the machine process, as its forker knows it */
+	GRANT_CONNECTIONS, /* memory: struct connection_memory (connection_slots.h) */
+	GRANT_CONNECTION_BELL, /* event: requests are in its slots */
+	GRANT_LISTENER,    /* the socket where programs of the host connect to the guest's */
 	GRANTS,
 };
 
@@ -105,6 +111,7 @@ enum call_condition {
 	CALL_READABLE_BYTES, /* argument 1 asks how many bytes can be read */
 	CALL_BLOCKING, /* argument 1 is about whether a descriptor blocks, or execve closes it */
 	CALL_INTERNET, /* argument 0 is IPv4 or IPv6, argument 1 of streams or datagrams */
+	CALL_LOCAL, /* argument 0 is of sockets of this host, argument 1 of streams */
 	CALL_READS_ONLY, /* argument 2 opens for reading, and makes nothing */
 	CALL_REFUSED, /* never: it fails with EACCES, and does not end the process */
 	CALL_THREAD, /* argument 0 makes a thread of this process */

@@ -421,11 +421,13 @@ static void read_input(struct broker *b)
 
 /* ---- processes ---- */
 
+/* Without it the machine goes on, and what serves it: who supervises does not serve. */
+static bool is_spare(enum role role) { return role == ROLE_SUPERVISOR || role == ROLE_RELAY; }
+
 static void helper_gone(struct broker *b, struct helper *helper, int status, struct broker_end *end)
 {
 	helper->pid = 0;
-	/* who supervises does not serve: the machine goes on, and what serves it */
-	if (helper->role == ROLE_SUPERVISOR && !b->machine_exited)
+	if (is_spare(helper->role) && !b->machine_exited)
 		return;
 	if (status && !end->helper_status) {
 		end->helper = helper->role;
@@ -443,7 +445,7 @@ static void take_end_of(struct broker *b, pid_t pid, int status)
 	for (unsigned n = 0; n < b->helpers; n++)
 		if (b->helper[n].pid == pid) {
 			helper_gone(b, &b->helper[n], status, b->end);
-			if (!b->machine_exited && b->helper[n].role != ROLE_SUPERVISOR)
+			if (!b->machine_exited && !is_spare(b->helper[n].role))
 				broker_kill(b, BROKER_HELPER_ENDED);
 		}
 }

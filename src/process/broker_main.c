@@ -204,6 +204,23 @@ static int supervisors_start(struct broker *broker, const struct start *start,
 	return error;
 }
 
+/* Whether programs of the host can connect to the guest's: who serves them. */
+static int relay_start(struct broker *broker, struct start *start, struct broker_end *end)
+{
+	struct grants *g = &start->grants;
+
+	if (!start->plan->relay.name[0])
+		return 0;
+	g->fd[GRANT_CONNECTIONS] =
+		spawn_share("umbra-connections", sizeof(struct connection_memory));
+	g->fd[GRANT_CONNECTION_BELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (g->fd[GRANT_CONNECTIONS] < 0)
+		return g->fd[GRANT_CONNECTIONS];
+	if (g->fd[GRANT_CONNECTION_BELL] < 0)
+		return -errno;
+	return helper_start(broker, ROLE_RELAY, start, end);
+}
+
 /*
  * What a machine process uses at most, with what the kernel has for it: page tables, what it shares
  * with others, what it begins with.
@@ -219,6 +236,7 @@ static uint64_t machine_most_bytes(const struct plan *plan)
 	return machine_ceiling_bytes(&options) + machine->memory_bytes / PAGE_TABLES_SHARE +
 	       REST_BYTES + sizeof(struct block_memory) +
 	       plan->nets.count * sizeof(struct net_card_memory) +
+	       sizeof(struct connection_memory) +
 	       machine->cpus * (uint64_t)BYTES_PER_VCPU;
 }
 
@@ -306,6 +324,8 @@ static int processes_start(struct broker *broker, struct start *start, struct br
 		error = cards_make(start->plan, &start->grants);
 	if (!error)
 		error = supervisors_start(broker, start, end);
+	if (!error)
+		error = relay_start(broker, start, end);
 	if (!error)
 		error = machine_start(broker, start);
 	grants_leave(&start->grants);

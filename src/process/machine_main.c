@@ -354,6 +354,17 @@ static bool take_cards(uint64_t here, struct machine_options *o)
 	return true;
 }
 
+static bool take_connections(uint64_t here, struct machine_options *options)
+{
+	struct machine_connections *connections = &options->connections;
+
+	if (!(here & GRANT(GRANT_CONNECTIONS)))
+		return true;
+	connections->memory = grant_map(GRANT_CONNECTIONS, NULL, sizeof(*connections->memory));
+	connections->doorbell_fd = grant_fd(GRANT_CONNECTION_BELL);
+	return connections->memory;
+}
+
 static bool take_grants(struct process *p, uint64_t here, struct machine_options *o)
 {
 	if (!take_rings(p))
@@ -365,7 +376,8 @@ static bool take_grants(struct process *p, uint64_t here, struct machine_options
 						   .doorbell_fd = grant_fd(GRANT_DOORBELL),
 						   .answer_fd = grant_fd(GRANT_ANSWER) };
 	}
-	return take_cards(here, o) && grant_map_file(here, GRANT_KERNEL, &o->kernel) &&
+	return take_cards(here, o) && take_connections(here, o) &&
+		grant_map_file(here, GRANT_KERNEL, &o->kernel) &&
 	       grant_map_file(here, GRANT_INITRD, &o->initrd) &&
 	       grant_map_file(here, GRANT_SAVED, &o->saved);
 }

@@ -14,6 +14,7 @@ int process_main(const char *name)
 		[ROLE_SUPERVISOR] = supervisor_main,
 		[ROLE_NET] = net_main,
 		[ROLE_SWITCH] = switch_main,
+		[ROLE_RELAY] = relay_main,
 	};
 	enum role role;
 

@@ -25,3 +25,4 @@ int keeper_main(void);
 int supervisor_main(void);
 int net_main(void);
 int switch_main(void);
+int relay_main(void);

@@ -40,6 +40,8 @@ static void plan_reduce(struct plan *p, enum role role)
 		memset(&p->disks, 0, sizeof(p->disks));
 	if (role != ROLE_MACHINE)
 		memset(&p->machine, 0, sizeof(p->machine));
+	if (role != ROLE_RELAY)
+		memset(&p->relay, 0, sizeof(p->relay));
 	if (role != ROLE_SUPERVISOR && role != ROLE_NET)
 		memset(&p->nets, 0, sizeof(p->nets));
 }
@@ -113,6 +115,8 @@ bool plan_is_sound(const struct plan *p)
 	return p->magic == PLAN_MAGIC && p->bytes == sizeof(*p) && p->console < CONSOLE_KINDS &&
 	       machine_is_sound(&p->machine) && disks_are_sound(&p->disks) &&
 	       nets_are_sound(&p->nets) &&
+	       has_end(p->relay.folder, sizeof(p->relay.folder)) &&
+	       has_end(p->relay.name, sizeof(p->relay.name)) &&
 	       has_end(p->source, sizeof(p->source)) &&
 	       has_end(p->description, sizeof(p->description));
 }

@@ -13,6 +13,7 @@
 #include "ipc/block.h"
 #include "ipc/net_card.h"
 #include "ipc/role.h"
+#include "net/relay/relay.h"
 #include "vm/machine.h"
 
 enum {
@@ -80,11 +81,18 @@ struct net_choice {
 /* `mine`: of who serves one card, which. */
 struct net_plan { uint32_t count, mine; struct net_choice card[NET_CARDS]; };
 
+/*
+ * Where programs of the host connect to the guest's: a socket, and in which folder others are
+ * looked for; "": nowhere.
+ */
+struct relay_plan { char folder[PLAN_SOCKET_BYTES]; char name[RELAY_NAME_BYTES]; };
+
 struct plan {
 	uint32_t magic, bytes;
 	struct machine_plan machine;
 	struct disk_plan disks;
 	struct net_plan nets;
+	struct relay_plan relay;
 	enum console_kind console;
 	bool restores;
 	bool adopts;                               /* its machine process runs already */

@@ -16,13 +16,14 @@
 
 #include "abi/vmbus_layout.h"
 #include "device/dynamic_memory/balloon.h"
+#include "device/hvsock/hvsock.h"
 #include "device/ic/utility.h"
 #include "device/netvsp/network.h"
 #include "device/storvsp/storage.h"
 #include "ipc/block.h"
 #include "vmbus/vmbus.h"
 
-enum { QUEUES = 1 + NET_CARDS };
+enum { QUEUES = 2 + NET_CARDS };
 /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
 enum { SLICES_PER_SECOND = 20000 };
 #define SECONDS_FROM_1601_TO_1970 11644473600ull
@@ -39,6 +40,9 @@ struct devices {
 	struct storage *storage;
 	struct slot_client card[NET_CARDS];
 	struct network *network[NET_CARDS];
+	struct slot_client connections;
+	struct slot_queue no_queue; /* of who has no relay */
+	struct hvsock *hvsock; /* NULL: there is none */
 	struct balloon_host balloon_host;
 	struct balloon *balloon;
 	struct utility_clock clock;
@@ -162,6 +166,25 @@ static int make_cards(struct devices *devices)
 	return 0;
 }
 
+static int make_hvsock(struct devices *devices)
+{
+	const struct machine_options *options = &devices->machine->options;
+	struct slot_client *client = &devices->connections;
+
+	if (!options->connections.memory)
+		return 0;
+	*client = (struct slot_client){ .queue = &options->connections.memory->queue,
+					.slots = CONNECTION_SLOTS,
+					.doorbell_fd = options->connections.doorbell_fd,
+					.answer_fd = options->disks.answer_fd };
+	devices->hvsock = hvsock_create(devices->bus, options->connections.memory, client);
+	if (!devices->hvsock)
+		return -ENOMEM;
+	devices->queue[devices->queues++] = client;
+	unit_add(&devices->machine->units, &hvsock_unit, devices->hvsock, 0);
+	return 0;
+}
+
 static const struct row {
 	const struct unit_ops *unit;
 	void *(*make)(struct devices *devices, unsigned number); /* NULL: no memory */
@@ -235,6 +258,8 @@ static void devices_run(void *self)
 		failed = storage_collect(devices->storage) < 0;
 		for (unsigned n = 0; n < machine->options.cards; n++)
 			network_collect(devices->network[n]);
+		if (devices->hvsock)
+			hvsock_collect(devices->hvsock);
 		bus_run(devices->bus);
 		if (!failed)
 			failed = !slot_clients_sleep(devices->queue, devices->queues);
@@ -265,6 +290,8 @@ static void devices_forked(void *self)
 	locks_make(devices);
 	devices->held = devices->stands = false;
 	slot_restart(&devices->block);
+	/* the relay is the parent's, and what was shared with it is not here */
+	devices->connections.queue = &devices->no_queue;
 }
 
 static const struct unit_ops devices_unit = { .name = "devices",
@@ -330,6 +357,8 @@ int machine_make_devices(struct machine *machine)
 	error = make_rows(devices);
 	if (!error)
 		error = make_cards(devices);
+	if (!error)
+		error = make_hvsock(devices);
 	unit_add(&machine->units, &devices_unit, devices, 0);
 	return error;
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "boot/linux.h"
+#include "ipc/connection_slots.h"
 #include "ipc/net_card.h"
 #include "x86/state.h"
 #include "x86/cpu_model.h"
@@ -32,7 +33,9 @@ enum machine_end {
 /* Those of a disk process (ipc/block.h); memory NULL: no disks. */
 struct machine_disks { struct block_memory *memory; int doorbell_fd, answer_fd; };
 
-/* A network card (ipc/net_card.h), with the answer event of the disks'. */
+/* Connections of its programs (ipc/connection_slots.h), with the answer event of the disks'. */
+struct machine_connections { struct connection_memory *memory; int doorbell_fd; };
+/* A network card (ipc/net_card.h), with the same. */
 struct machine_card { struct net_card_memory *memory; int doorbell_fd; };
 
 enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };
@@ -92,6 +95,8 @@ struct machine_options {
 	struct machine_disks disks;
 	unsigned cards;
 	struct machine_card card[NET_CARDS];
+	/* memory NULL: nobody connects to its programs */
+	struct machine_connections connections;
 	/*
 	 * what the guest has at least; less than memory_bytes: its memory is adjusted while it runs
 	 */

@@ -245,7 +245,7 @@ int bus_event(struct bus *bus, uint32_t connection, uint16_t flag)
 
 void bus_run(struct bus *bus)
 {
-	for (unsigned n = 0; n < bus->channels; n++)
+	for (unsigned n = 0; n < CHANNELS; n++)
 		if (__atomic_load_n(&bus->channel[n].again, __ATOMIC_SEQ_CST))
 			bus_channel_run(&bus->channel[n]);
 }
@@ -257,7 +257,7 @@ static int channel_send(struct bus_channel *channel, uint16_t type, uint64_t tra
 {
 	int error;
 
-	assert(head_bytes + bytes <= BUS_PACKET_BYTES);
+	assert(head_bytes + bytes <= BUS_SEND_BYTES);
 	if (channel->state != CHANNEL_OPEN)
 		return -ENOTCONN;
 	error = bus_ring_put(channel, type, transaction, head, head_bytes, payload, bytes);

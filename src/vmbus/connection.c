@@ -86,13 +86,12 @@ void bus_post(struct bus *bus, const void *payload, size_t bytes)
 	pthread_mutex_unlock(bus->host->lock);
 }
 
-/* For an offer of each channel, and one more. */
-static bool has_room(struct bus *bus)
+bool bus_has_room(struct bus *bus, unsigned messages)
 {
 	bool room;
 
 	pthread_mutex_lock(bus->host->lock);
-	room = OUTBOX_MESSAGES - bus->outbox_used > bus->channels + 1;
+	room = OUTBOX_MESSAGES - bus->outbox_used > messages;
 	pthread_mutex_unlock(bus->host->lock);
 	return room;
 }
@@ -103,6 +102,7 @@ static void disconnect(struct bus *bus)
 {
 	for (unsigned n = 0; n < bus->channels; n++)
 		channel_close(&bus->channel[n]);
+	late_release_all(bus);
 	gpadl_drop_all(bus);
 	bus->version = 0;
 	bus->offered = false;
@@ -137,18 +137,20 @@ static bool initiate_contact(struct bus *bus, const uint8_t *payload, size_t byt
 	return true;
 }
 
-static void post_offer(struct bus *bus, const struct bus_channel *channel)
+void bus_post_offer(struct bus *bus, const struct bus_channel *channel)
 {
 	struct vmbus_offer offer = {
 		.head.kind = VMBUS_OFFER,
 		.type = channel->service->type,
 		.instance = channel->service->instance,
+		.flags = channel->service->offer_flags,
 		.relid = channel->relid,
 		.monitor_id = NO_MONITOR,
 		.dedicated_interrupt = 1,
 		.connection = VMBUS_CONNECTION_CHANNEL + channel->relid,
 	};
 
+	memcpy(offer.user_data, channel->service->user_data, BUS_USER_BYTES);
 	bus_post(bus, &offer, sizeof(offer));
 }
 
@@ -160,7 +162,7 @@ static bool request_offers(struct bus *bus)
 		return false;
 	bus->offered = true;
 	for (unsigned n = 0; n < bus->channels; n++)
-		post_offer(bus, &bus->channel[n]);
+		bus_post_offer(bus, &bus->channel[n]);
 	bus_post(bus, &end, sizeof(end));
 	return true;
 }
@@ -178,9 +180,13 @@ static bool unload(struct bus *bus)
 
 struct bus_channel *bus_find_channel(struct bus *bus, uint32_t relid)
 {
-	uint32_t n = relid - 1;
+	const uint32_t place = relid - 1;
+	struct bus_channel *channel;
 
-	return n < bus->channels ? &bus->channel[speculation_bound(n, bus->channels)] : NULL;
+	if (place >= CHANNELS)
+		return NULL;
+	channel = &bus->channel[speculation_bound(place, CHANNELS)];
+	return __atomic_load_n(&channel->there, __ATOMIC_ACQUIRE) ? channel : NULL;
 }
 
 static bool open_channel(struct bus *bus, const uint8_t *payload, size_t bytes)
@@ -211,6 +217,16 @@ static bool close_channel(struct bus *bus, const uint8_t *payload, size_t bytes)
 		return false;
 	channel_close(channel);
 	return true;
+}
+
+static bool release_channel(struct bus *bus, const uint8_t *payload, size_t bytes)
+{
+	struct vmbus_relid request;
+
+	if (bytes < sizeof(request))
+		return false;
+	memcpy(&request, payload, sizeof(request));
+	return late_release(bus, request.relid);
 }
 
 /* Its interrupts go to another processor. */
@@ -261,7 +277,9 @@ static bool dispatch(struct bus *bus, const uint8_t *payload, size_t bytes)
 	case VMBUS_GPADL_TEARDOWN: return gpadl_teardown(bus, payload, bytes);
 	case VMBUS_UNLOAD: return unload(bus);
 	case VMBUS_MODIFY_CHANNEL: return modify_channel(bus, payload, bytes);
-	default: return false; /* RELID_RELEASED too: nothing is rescinded */
+	case VMBUS_RELID_RELEASED: return release_channel(bus, payload, bytes);
+	case VMBUS_TL_CONNECT: return late_connect(bus, payload, bytes);
+	default: return false;
 	}
 }
 
@@ -273,13 +291,14 @@ int bus_message(struct bus *bus, uint32_t connection, uint32_t type, const uint8
 	if (type != VMBUS_MESSAGE_TYPE)
 		return -EINVAL;
 	pthread_mutex_lock(&bus->lock);
-	if (!has_room(bus)) {
+	if (!bus_has_room(bus, OUTBOX_RESERVE)) {
 		pthread_mutex_unlock(&bus->lock);
 		return -EAGAIN;
 	}
 	bus->messages++;
 	if (!dispatch(bus, payload, bytes))
 		bus->bad_messages++;
+	late_say(bus);
 	pthread_mutex_unlock(&bus->lock);
 	return 0;
 }
@@ -289,7 +308,7 @@ int bus_message(struct bus *bus, uint32_t connection, uint32_t type, const uint8
 static void locks_make(struct bus *bus)
 {
 	pthread_mutex_init(&bus->lock, NULL);
-	for (unsigned n = 0; n < BUS_CHANNELS; n++)
+	for (unsigned n = 0; n < CHANNELS; n++)
 		pthread_mutex_init(&bus->channel[n].lock, NULL);
 }
 
@@ -303,7 +322,7 @@ struct bus *bus_create(const struct bus_host *host)
 		return NULL;
 	bus->host = host;
 	locks_make(bus);
-	for (unsigned n = 0; n < BUS_CHANNELS; n++) {
+	for (unsigned n = 0; n < CHANNELS; n++) {
 		bus->channel[n].bus = bus;
 		bus->channel[n].relid = n + 1;
 	}
@@ -324,6 +343,7 @@ struct bus_channel *bus_offer(struct bus *bus, const struct bus_service *service
 	if (bus->channels == BUS_CHANNELS)
 		return NULL;
 	bus->channel[bus->channels].service = service;
+	bus->channel[bus->channels].there = true;
 	return &bus->channel[bus->channels++];
 }
 

@@ -100,6 +100,14 @@ void gpadl_drop_all(struct bus *bus)
 	CHECK(check_gpadls(bus));
 }
 
+void gpadl_drop_of_channel(struct bus *bus, uint32_t relid)
+{
+	for (unsigned n = 0; n < GPADLS; n++)
+		if (bus->gpadl[n].used && bus->gpadl[n].relid == relid)
+			gpadl_drop(bus, &bus->gpadl[n]);
+	CHECK(check_gpadls(bus));
+}
+
 static struct gpadl *gpadl_find(struct bus *bus, uint32_t id)
 {
 	for (unsigned n = 0; n < GPADLS; n++)

@@ -34,7 +34,19 @@
 struct bus;
 struct bus_channel;
 
-enum { BUS_CHANNELS = 16, BUS_MESSAGE_BYTES = 240, BUS_PACKET_BYTES = 4096, BUS_RANGES = 40 };
+/*
+ * Channels that are offered before the guest runs, and those that come and go (bus_offer_late());
+ * of a packet from the guest, and of one to it.
+ */
+enum {
+	BUS_CHANNELS = 16,
+	BUS_LATE_CHANNELS = 64,
+	BUS_MESSAGE_BYTES = 240,
+	BUS_PACKET_BYTES = 8192,
+	BUS_SEND_BYTES = 16 + (16 << 10),
+	BUS_RANGES = 40,
+	BUS_USER_BYTES = 8
+};
 
 struct bus_host {
 	/*
@@ -95,8 +107,16 @@ struct bus_service {
 	void (*gpadl_gone)(void *context, uint32_t gpadl);
 	/* Packets that could not be sent may find room now. NULL: they are not sent again. */
 	void (*room)(void *context);
+	/*
+	 * Of a late channel: the guest has let it go, or is not there any more; nothing of it is
+	 * called again. With the bus's lock alone.
+	 */
+	void (*released)(void *context);
 	/* Its packets are always left to bus_run(): they take long. */
 	bool elsewhere;
+	/* What its offer says beside (abi/vmbus_layout.h). */
+	uint16_t offer_flags;
+	uint8_t user_data[BUS_USER_BYTES];
 	void *context;
 };
 
@@ -108,6 +128,24 @@ struct bus *bus_create(const struct bus_host *host);
 void bus_destroy(struct bus *bus);
 /* Before the guest runs. NULL: BUS_CHANNELS are there. The service stays where it is. */
 struct bus_channel *bus_offer(struct bus *bus, const struct bus_service *service);
+
+/*
+ * One that comes while the guest runs, and goes with the connection or by bus_rescind(). NULL: the
+ * guest has not asked for offers, BUS_LATE_CHANNELS are there, or messages wait for it.
+ */
+struct bus_channel *bus_offer_late(struct bus *bus, const struct bus_service *service);
+/* Takes a late channel away; released() once the guest has let it go. Again: says it again where
+ * there was no room. */
+void bus_rescind(struct bus_channel *channel);
+/* The guest asks for a connection to a service of the host's (hv_sock). With the bus's lock. */
+struct bus_connector {
+	void (*connect)(void *context, struct guid endpoint, struct guid service);
+	void *context;
+};
+/* Before the guest runs. It stays where it is. */
+void bus_set_connector(struct bus *bus, const struct bus_connector *connector);
+/* That nothing came of it. Guests wait no longer than they want: one may not hear of it. */
+void bus_refuse_connect(struct bus *bus, struct guid endpoint, struct guid service);
 
 /* hv_host's message and event; 0, -ENOENT, -EAGAIN, -EINVAL. */
 int bus_message(struct bus *bus, uint32_t connection, uint32_t type, const uint8_t *payload,

@@ -9,7 +9,9 @@
 #include "vmbus.h"
 
 enum {
-	CHANNEL_GPADLS = 8,
+	CHANNEL_GPADLS = 8, CHANNELS = BUS_CHANNELS + BUS_LATE_CHANNELS,
+	/* of the outbox: what one message of the guest's can cause */
+	OUTBOX_RESERVE = BUS_CHANNELS + 1,
 	GPADLS = 256, GPADL_PAGES_MAX = 1 << 16, RING_PAGES_MAX = 4096, OUTBOX_MESSAGES = 64,
 	PAGE_BYTES = GUEST_PAGE_BYTES, RING_ALIGNMENT = 8
 };
@@ -32,6 +34,8 @@ struct bus_channel {
 	struct bus *bus;
 	const struct bus_service *service;
 	uint32_t relid;
+	bool there; /* it was offered, or will be; atomic */
+	bool rescinded, rescind_unsaid; /* of a late one; with the bus's lock */
 	pthread_mutex_t lock; /* of all that follows */
 	enum channel_state state;
 	bool no_room; /* a packet found none; the service is told when there is */
@@ -54,7 +58,9 @@ struct bus {
 	struct gpadl gpadl[GPADLS];
 	uint32_t gpadl_pages;
 	unsigned channels;
-	struct bus_channel channel[BUS_CHANNELS];
+	unsigned late; /* where the next late channel is looked for */
+	const struct bus_connector *connector;
+	struct bus_channel channel[CHANNELS]; /* the late ones from BUS_CHANNELS on */
 	uint64_t messages, bad_messages, broken;
 	/* under host->lock */
 	uint32_t vp_index;
@@ -66,6 +72,9 @@ struct bus {
 
 /* Into the outbox, which has room: bus_message() has looked. */
 void bus_post(struct bus *bus, const void *payload, size_t bytes);
+void bus_post_offer(struct bus *bus, const struct bus_channel *channel);
+/* Whether more than so many messages find room in it. */
+bool bus_has_room(struct bus *bus, unsigned messages);
 /* NULL: there is none. */
 struct bus_channel *bus_find_channel(struct bus *bus, uint32_t relid);
 bool bus_is_version(uint32_t version);
@@ -78,6 +87,7 @@ bool gpadl_header(struct bus *bus, const uint8_t *payload, size_t bytes);
 bool gpadl_body(struct bus *bus, const uint8_t *payload, size_t bytes);
 bool gpadl_teardown(struct bus *bus, const uint8_t *payload, size_t bytes);
 void gpadl_drop_all(struct bus *bus);
+void gpadl_drop_of_channel(struct bus *bus, uint32_t relid);
 /* A complete one of this channel; NULL. */
 const struct gpadl *gpadl_of_channel(struct bus *bus, uint32_t id, uint32_t relid);
 /* An empty one for so many pages; NULL: no room, no memory, or the number is used. */
@@ -85,6 +95,17 @@ struct gpadl *gpadl_make(struct bus *bus, uint32_t id, uint32_t relid, uint64_t 
 /* All of its numbers have come: its channel may use it. */
 void gpadl_completed(struct bus *bus, const struct gpadl *gpadl);
 void check_gpadls(const struct bus *bus);
+
+/* ---- late.c; with the bus's lock ---- */
+
+/* All of them: their guest has left. */
+void late_release_all(struct bus *bus);
+/* The guest lets one go. False: not one that was taken away. */
+bool late_release(struct bus *bus, uint32_t relid);
+/* What had no room in the outbox. */
+void late_say(struct bus *bus);
+/* False: nobody is asked. */
+bool late_connect(const struct bus *bus, const uint8_t *payload, size_t bytes);
 
 /* ---- channel.c; with the bus's lock ---- */
 

@@ -38,6 +38,7 @@ enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096,
 static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 26, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
 	[ROLE_NET] = 36,     [ROLE_FORKER] = 32, [ROLE_SWITCH] = 15,
+	[ROLE_RELAY] = 18,
 };
 static int failures;
 
@@ -172,7 +173,7 @@ static void conditions_of_all(enum role role)
 	denied(role, "a mapped file",
 	       &(struct attempt){ SYS_mmap,
 				  { 0, PAGE, PROT_READ, MAP_PRIVATE, grant_fd(GRANT_PLAN) } });
-	if (role == ROLE_KEEPER || role == ROLE_SWITCH)
+	if (role == ROLE_KEEPER || role == ROLE_SWITCH || role == ROLE_RELAY)
 		return;
 	denied(role, "executable memory, by mprotect",
 	       &(struct attempt){ SYS_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC } });
@@ -193,6 +194,15 @@ static void conditions(void)
 	conditions_of_all(ROLE_KEEPER);
 	conditions_of_all(ROLE_NET);
 	conditions_of_all(ROLE_SWITCH);
+	conditions_of_all(ROLE_RELAY);
+	allowed(ROLE_RELAY, "a local socket",
+		&(struct attempt){ SYS_socket, { AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0 } });
+	denied(ROLE_RELAY, "a local socket of packets",
+	       &(struct attempt){ SYS_socket, { AF_UNIX, SOCK_SEQPACKET, 0 } });
+	denied(ROLE_RELAY, "a port of another socket",
+	       &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });
+	denied(ROLE_RELAY, "read of another descriptor",
+	       &(struct attempt){ SYS_read, { grant_fd(GRANT_END), data, 8 } });
 	denied(ROLE_SWITCH, "a connection", &(struct attempt){ SYS_connect, { 0, data, 16 } });
 	denied(ROLE_SWITCH, "a port of another socket",
 	       &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });

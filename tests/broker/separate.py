@@ -66,7 +66,7 @@ with tempfile.TemporaryDirectory() as where:
     machine = start(where)
     atexit.register(machine.kill)
     roles = {role_of(pid): Process(pid) for pid in [machine.pid] + children(machine.pid)}
-    expect("broker, machine, disk process and keeper", sorted(roles) == ["broker", "disk", "keeper", "machine"], roles.keys())
+    expect("broker, machine, disk process, keeper and relay", sorted(roles) == ["broker", "disk", "keeper", "machine", "relay"], roles.keys())
     for name, p in roles.items():
         expect("%s: an empty environment" % name, p.environment == "")
         expect("%s: no capability" % name, all(int(p.status[c], 16) == 0 for c in ["CapInh", "CapPrm", "CapEff", "CapAmb"]))
@@ -80,7 +80,8 @@ with tempfile.TemporaryDirectory() as where:
     expect("the disk process maps slots, and what the keeper is told", {s for s in shared.get("disk", ()) if "io_uring" not in s} ==
            {"/memfd:umbra-slots", "/memfd:umbra-side"}, shared)
     expect("the keeper maps what it is told", shared.get("keeper") == {"/memfd:umbra-side"}, shared)
-    expect("the machine process maps rings and slots", shared.get("machine") == {"/memfd:umbra-rings", "/memfd:umbra-slots"}, shared)
+    expect("the relay maps its connections", shared.get("relay") == {"/memfd:umbra-connections"}, shared)
+    expect("the machine process maps rings and slots", shared.get("machine") == {"/memfd:umbra-rings", "/memfd:umbra-slots", "/memfd:umbra-connections"}, shared)
     for name, p in roles.items():
         files = [m[5] for m in p.maps if len(m) > 5 and m[5].startswith("/") and ("s" in m[1] or "disk.raw" in m[5])]
         expect("%s: maps no file that another can change" % name, all(f.startswith(("/memfd:", "/dev/shm")) or "io_uring" in f for f in files), files)
@@ -88,7 +89,7 @@ with tempfile.TemporaryDirectory() as where:
     expect("the machine process holds events only", kinds["machine"] == ["anon_inode:[eventfd]"], kinds["machine"])
     expect("the broker keeps nothing that it only passed on", not re.search("umbra-slots|umbra-side|umbra-plan|vmlinuz|cpio|bin/umbra|build/umbra", str(roles["broker"].descriptors)),
            roles["broker"].descriptors)
-    expect("it has four of them", len(roles["machine"].descriptors) == 4, roles["machine"].descriptors)
+    expect("it has five of them", len(roles["machine"].descriptors) == 5, roles["machine"].descriptors)
     expect("the broker holds no disk", "disk.raw" not in str(roles["broker"].descriptors.values()))
     expect("the disk process holds neither console nor socket", not re.search("console|socket", str(roles["disk"].descriptors) if "disk" in roles else "console"))
     own = namespaces(os.getpid())
@@ -96,9 +97,9 @@ with tempfile.TemporaryDirectory() as where:
         for name, p in roles.items():
             same = [n for n in own if p.namespaces[n] == own[n] and n != "pid"]
             expect("%s: namespaces of its own" % name, not same, same)
-        for name in ["broker", "machine", "disk"]:
+        for name in ["broker", "machine", "disk", "relay"]:
             expect("%s: an empty root" % name, not roles[name].root, roles[name].root)
-        expect("no two of them share one", all(len({p.namespaces[n] for p in roles.values()}) == 4 for n in own if n != "pid"))
+        expect("no two of them share one", all(len({p.namespaces[n] for p in roles.values()}) == 5 for n in own if n != "pid"))
     refused = subprocess.run([umbra, "fork", "separate"], capture_output=True, text=True, env={**os.environ, "XDG_RUNTIME_DIR": where})
     expect("a machine with a disk is not forked", refused.returncode == 65 and "it cannot be forked" in refused.stderr, refused)
     machine.send_signal(signal.SIGINT)

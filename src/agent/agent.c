@@ -1,0 +1,90 @@
+/*
+ * umbra-agent: what `umbra exec` and `umbra cp` talk to in a guest. It listens at a port of
+ * AF_VSOCK, where only the host can connect, and serves each connection in a process of its own,
+ * with the rights that it was started with: root's, as a rule.
+ *
+ * It is linked statically and needs nothing in its guest but a kernel with hv_sock.
+ */
+#include <errno.h>
+#include <linux/vm_sockets.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "agent.h"
+
+enum { BACKLOG = 32, RETRY_SECONDS = 1 };
+
+static void serve(int fd)
+{
+	static struct line_frame frame;
+
+	if (!line_read(fd, &frame))
+		return;
+	switch (frame.head.kind) {
+	case AGENT_EXEC: agent_exec(fd, &frame); break;
+	case AGENT_PUT: agent_put(fd, &frame); break;
+	case AGENT_GET: agent_get(fd, &frame); break;
+	default: line_write_number(fd, AGENT_FAILED, ENOSYS);
+	}
+}
+
+/* Modules of the kernel may come later. */
+static int listen_when_possible(void)
+{
+	const struct sockaddr_vm at = { .svm_family = AF_VSOCK,
+					.svm_cid = VMADDR_CID_ANY,
+					.svm_port = AGENT_PORT };
+	bool was_said = false;
+
+	for (;;) {
+		int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+		if (fd >= 0 && !bind(fd, (const struct sockaddr *)&at, sizeof(at)) &&
+		    !listen(fd, BACKLOG))
+			return fd;
+		if (errno == EADDRINUSE)
+			return -1;
+		if (!was_said)
+			fprintf(stderr, "umbra-agent: %s; waiting for hv_sock\n", strerror(errno));
+		was_said = true;
+		if (fd >= 0)
+			close(fd);
+		sleep(RETRY_SECONDS);
+	}
+}
+
+static void serve_in_child(int listener, int fd)
+{
+	signal(SIGCHLD, SIG_DFL);
+	signal(SIGPIPE, SIG_IGN);
+	close(listener);
+	serve(fd);
+	shutdown(fd, SHUT_RDWR);
+	close(fd);
+	_exit(0);
+}
+
+int main(void)
+{
+	int listener = listen_when_possible();
+
+	if (listener < 0) {
+		fprintf(stderr, "umbra-agent: another one listens already\n");
+		return 1;
+	}
+	signal(SIGCHLD, SIG_IGN); /* nobody waits for children */
+	for (;;) {
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		pid_t child = fd < 0 ? -1 : fork();
+
+		if (!child)
+			serve_in_child(listener, fd);
+		if (fd >= 0)
+			close(fd);
+		else
+			usleep(10000); /* no descriptors, or no memory: later */
+	}
+}

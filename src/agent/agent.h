@@ -1,0 +1,10 @@
+/* What the agent does for one connection, whose first frame was read. */
+#pragma once
+
+#include "line.h"
+
+/* A program, until it has ended (exec.c). */
+void agent_exec(int fd, const struct line_frame *frame);
+/* Files (copy.c). */
+void agent_put(int fd, const struct line_frame *frame);
+void agent_get(int fd, const struct line_frame *frame);
