@@ -36,7 +36,8 @@ struct bus_channel;
 
 /*
  * Channels that are offered before the guest runs, and those that come and go (bus_offer_late());
- * of a packet from the guest, and of one to it.
+ * of a packet from the guest, and of one to it. hv_balloon fills a page behind the head with ranges
+ * when there is nothing left to give up but single pages.
  */
 enum {
 	BUS_CHANNELS = 16,

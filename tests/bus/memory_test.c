@@ -12,7 +12,7 @@ enum {
 	SAYS_DEFLATED = 9, SAYS_ADDED = 11, IS_ASKED_TO_INFLATE = 6, IS_ASKED_TO_ADD = 10,
 	PAGES = FAKE_RAM_BYTES / GUEST_PAGE_BYTES, REGION = FAKE_REGION_BYTES / GUEST_PAGE_BYTES,
 	LOW_PAGES = FAKE_LOW_BYTES / GUEST_PAGE_BYTES, MARK = 0x5a,
-	FREE_GFN = 0xa0, WORDS = 8
+	FREE_GFN = 0xa0, WORDS = GUEST_PAGE_BYTES / 8 - 1
 };
 #define HIGH_GFN (1ull << 20)
 #define RANGE(gfn, count) ((gfn) | (uint64_t)(count) << 40)
@@ -116,6 +116,20 @@ static void pages_in_one_message_twice(void)
 	say(SAYS_PAGES, 3,
 	    (uint64_t[]){ COUNTED(2, 0), RANGE(FREE_GFN, 4), RANGE(FREE_GFN, 4) });
 	check("also within one message", is_broken());
+	live_destroy(&guest);
+}
+
+/* Linux fills a page with ranges when it has nothing left but single pages. */
+static void pages_in_the_longest_message(void)
+{
+	static uint64_t words[WORDS] = { COUNTED(WORDS - 1, 0) };
+
+	for (unsigned n = 1; n < WORDS; n++)
+		words[n] = RANGE(FREE_GFN + n - 1, n <= 16);
+	begin(PAGES - 16);
+	say(SAYS_PAGES, WORDS, words);
+	check("a message of a page is taken whole",
+	      !is_broken() && status().assigned_bytes == FAKE_RAM_BYTES - 16 * GUEST_PAGE_BYTES);
 	live_destroy(&guest);
 }
 
@@ -325,6 +339,7 @@ int main(void)
 {
 	pages_twice();
 	pages_in_one_message_twice();
+	pages_in_the_longest_message();
 	pages_out_of_range();
 	pages_unasked();
 	deflated_unasked();
