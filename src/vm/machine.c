@@ -34,15 +34,16 @@ static int make_memory(struct machine *machine)
 	uint64_t start = machine->options.start_bytes ? machine->options.start_bytes : bytes;
 	uint64_t footprint = guest_memory_footprint_bytes(bytes);
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-	uint8_t *place = mmap(NULL, footprint + 2 * LARGE_PAGE_BYTES, PROT_NONE, flags, -1, 0);
+	uint8_t *place = mmap(NULL, footprint + 3 * LARGE_PAGE_BYTES, PROT_NONE, flags, -1, 0);
 
 	if (place == MAP_FAILED)
 		return -ENOMEM;
 	/*
-	 * what remains on both sides stays inaccessible: a wrong address just outside of RAM is a
-	 * fault, not somebody's memory
+	 * what remains on both sides, at least a large page, stays inaccessible: a wrong address
+	 * just outside of RAM is a fault, not somebody's memory; so is what a loop reaches that is
+	 * only predicted to go on (docs/speculation.md)
 	 */
-	place = (uint8_t *)(((uintptr_t)place + LARGE_PAGE_BYTES) &
+	place = (uint8_t *)(((uintptr_t)place + 2 * LARGE_PAGE_BYTES - 1) &
 			    ~((uintptr_t)LARGE_PAGE_BYTES - 1));
 	if (mmap(place, footprint, PROT_READ | PROT_WRITE, flags | MAP_FIXED, -1, 0) != place)
 		return -ENOMEM;

@@ -656,6 +656,15 @@ static void choose_mitigations(struct cpu_model *model, enum cpu_mitigations mit
 	}
 }
 
+bool cpu_model_tells_immunity(const struct cpu_model *model)
+{
+	for (unsigned f = 0; f < CPU_FEATURES; f++)
+		if (cpu_feature_info[f].flags & CPU_SPECULATION &&
+		    cpu_has(&model->features, (enum cpu_feature)f))
+			return true;
+	return false;
+}
+
 int cpu_model_resolve(struct cpu_model *model, const char *text, enum cpu_mitigations mitigations,
 		      unsigned cpus, const struct cpu_host *host, char *reason, size_t reason_bytes)
 {

@@ -68,6 +68,8 @@ const char *cpu_model_name(unsigned n, const char **ret_summary);
 int cpu_model_resolve(struct cpu_model *ret, const char *text, enum cpu_mitigations mitigations,
 		      unsigned cpus, const struct cpu_host *host, char *ret_reason,
 		      size_t reason_bytes);
+/* Whether the guest is told of any immunity against speculation; not with CPU_MITIGATIONS_GUEST. */
+bool cpu_model_tells_immunity(const struct cpu_model *model);
 /* The first feature that the host lacks; CPU_FEATURES: it can run the model. */
 enum cpu_feature cpu_model_lacks(const struct cpu_model *model, const struct cpu_host *host);
 

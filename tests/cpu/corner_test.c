@@ -7,6 +7,8 @@
  *   no page is filled ahead through an upper table that is not marked as accessed
  *   a store beside a watchpoint tells its frame as written
  *   a flush while a device is asked leaves the tables that the rest of the block looks up right
+ *   what a branch keeps from the frame beside a page is not there past that branch, either: the
+ *     branches of the engine are taken out of hot code, as if they were predicted wrong for good
  */
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
@@ -16,6 +18,8 @@
 
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum {
 	RAM_BYTES = 4 << 20,
@@ -260,6 +264,168 @@ static void test_flush_in_block(void)
 	expect(asked == 2 && tables_are_right, "a flush while a device is asked");
 }
 
+/* ---- past branches of the engine */
+
+enum {
+	/* two pages of the guest, whose frames do not lie side by side */
+	PAIR = 0x150000,
+	FIRST_FRAME = 0x190000,
+	SECOND_FRAME = 0x1a0000,
+	TO = 0x1c0000,
+	SECRET = 0x5a,
+	PRIMING = 300,
+	LEAKED = 1
+};
+
+/*
+ * What reads at RSI, RCX times if it repeats; what it read is in RAX, and at TO if it is a string.
+ * Zero where nothing came from beside the pages.
+ */
+struct past_branch {
+	const char *what;
+	uint8_t code[32];
+	unsigned bytes, before_end, count;
+	bool bounds_all, is_strip;
+};
+
+static const struct past_branch past_branches[] = {
+	{ .what = "a group of reads", /* mov rax, [rsi]; mov rdx, [rsi + 112] */
+	  .code = { 0x48, 0x8b, 0x06, 0x48, 0x8b, 0x56, 112, HLT },
+	  .bytes = 8,
+	  .before_end = 64 },
+	{ .what = "a wide read", /* movups xmm0, [rsi]; movq rax, xmm0 */
+	  .code = { 0x0f, 0x10, 0x06, 0x66, 0x48, 0x0f, 0x7e, 0xc0, HLT },
+	  .bytes = 9,
+	  .before_end = 9 },
+	{ .what = "a string", /* rep movsb */
+	  .code = { 0xf3, 0xa4, HLT },
+	  .bytes = 3,
+	  .before_end = 4,
+	  .count = 8 },
+	{ .what = "a read", /* mov rax, [rsi] */
+	  .code = { 0x48, 0x8b, 0x06, HLT },
+	  .bytes = 4,
+	  .before_end = 4,
+	  .bounds_all = true },
+	{ .what = "a read by a displaced register", /* mov r10, rsi; mov rax, [r10] */
+	  .code = { 0x49, 0x89, 0xf2, 0x49, 0x8b, 0x02, HLT },
+	  .bytes = 7,
+	  .before_end = 4,
+	  .bounds_all = true },
+	{ .what = "a loop in strips", /* or rax, [rsi]; add rsi, 8; dec rcx; jnz to the begin */
+	  .code = { 0x48, 0x0b, 0x06, 0x48, 0x83, 0xc6, 8, 0x48, 0xff, 0xc9, 0x75, 0xf4, HLT },
+	  .bytes = 13,
+	  .before_end = 160,
+	  .count = 40,
+	  .bounds_all = true,
+	  .is_strip = true },
+};
+
+static void set_pair(const struct past_branch *p, uint64_t rsi, uint64_t count)
+{
+	begin();
+	put64(entry_at(PAIR), FIRST_FRAME | ENTRY_PRESENT);
+	put64(entry_at(PAIR + PAGE), SECOND_FRAME | ENTRY_PRESENT);
+	soft()->engine->bounds_all = p->bounds_all;
+	set_gpr(RSI, rsi);
+	set_gpr(RDI, TO);
+	set_gpr(RCX, count);
+}
+
+static const struct block *block_at(uint64_t gpa)
+{
+	const struct soft_engine *e = soft()->engine;
+	uint32_t n = e->page_blocks[gpa / PAGE];
+
+	while (n && e->blocks[n - 1].gpa != gpa)
+		n = e->blocks[n - 1].next_in_page;
+	return n ? &e->blocks[n - 1] : NULL;
+}
+
+/* JZ, JNZ, JA of hot code become nothing; of a strip the one behind its counter, R10, is taken. */
+static bool take_branches_out(const struct past_branch *p)
+{
+	enum { TWO_BYTES = 0x0f, JZ = 0x84, JNZ = 0x85, JA = 0x87, NOP = 0x90, JMP = 0xe9 };
+	static const uint8_t dec_r10[] = { 0x41, 0xff, 0xca };
+	const struct block *b = block_at(CODE);
+	uint8_t *hot = b ? soft()->engine->code_write + b->host_offset : NULL;
+	bool behind_counter = false;
+	unsigned found = 0;
+
+	for (unsigned n = 0; b && n + 6 <= b->hot_bytes; n++) {
+		uint8_t *at = hot + n;
+
+		behind_counter |= !memcmp(at, dec_r10, sizeof(dec_r10));
+		if (at[0] != TWO_BYTES || (at[1] != JZ && at[1] != JNZ && at[1] != JA) ||
+		    (p->is_strip && (!behind_counter || at[1] != JNZ)))
+			continue;
+		if (p->is_strip) {
+			at[0] = NOP;
+			at[1] = JMP;
+			return true;
+		}
+		memset(at, NOP, 6);
+		found++;
+	}
+	return found;
+}
+
+/* What set_pair() has forgotten. */
+static void fill(uint64_t gva, unsigned access)
+{
+	struct fault fault;
+	uint64_t gpa;
+	uint8_t *hva;
+
+	if (soft_fill(soft(), gva, access, &hva, &gpa, &fault))
+		expect(false, "a page is cached");
+}
+
+/* In a process of its own, which may end by a fault: that reached nothing. */
+static bool leaks(void)
+{
+	int status = 0;
+	pid_t child = fork();
+
+	if (!child) {
+		struct x86_state after = run(NULL);
+		uint64_t stored;
+
+		memcpy(&stored, ram + TO, sizeof(stored));
+		_exit(after.gpr[RAX] || stored ? LEAKED : 0);
+	}
+	return child < 0 || waitpid(child, &status, 0) != child ||
+	       (WIFEXITED(status) && WEXITSTATUS(status) == LEAKED);
+}
+
+static void test_past_branches(void)
+{
+	memset(ram + FIRST_FRAME - PAGE, SECRET, 3 * PAGE);
+	memset(ram + SECOND_FRAME - PAGE, SECRET, 3 * PAGE);
+	memset(ram + FIRST_FRAME, 0, PAGE);
+	memset(ram + SECOND_FRAME, 0, PAGE);
+	memset(ram + TO, 0, PAGE);
+	for (unsigned n = 0; n < sizeof(past_branches) / sizeof(*past_branches); n++) {
+		const struct past_branch *p = &past_branches[n];
+		char what[80];
+		bool is_out;
+
+		put_code(CODE, p->code, p->bytes);
+		/* both pages are cached, and the loop is worth a strip */
+		set_pair(p, PAIR, p->is_strip ? PRIMING : p->count);
+		run(NULL);
+		set_pair(p, PAIR + PAGE, p->is_strip ? PRIMING : p->count);
+		run(NULL);
+		is_out = take_branches_out(p);
+		set_pair(p, PAIR + PAGE - p->before_end, p->count);
+		fill(PAIR, ACCESS_READ);
+		fill(PAIR + PAGE, ACCESS_READ);
+		fill(TO, ACCESS_WRITE);
+		snprintf(what, sizeof(what), "%s past a branch reaches no frame beside", p->what);
+		expect(is_out && !leaks(), what);
+	}
+}
+
 int main(void)
 {
 	static struct engine_ops with_device;
@@ -280,6 +446,7 @@ int main(void)
 	test_fill_ahead_unmarked();
 	test_store_beside_watchpoint();
 	test_flush_in_block();
+	test_past_branches();
 	engine_cpu_destroy(cpu);
 	engine_destroy(engine);
 	return failures != 0;

@@ -135,7 +135,6 @@ static int compare_table(const char *path)
 	if (!stored || !memory)
 		return 70;
 	write_table(memory);
-	rewind(memory);
 	fclose(memory);
 	memory = fmemopen(now, now_bytes, "r");
 	while (fgets(line, sizeof(line), memory)) {

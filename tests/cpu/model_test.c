@@ -244,6 +244,10 @@ static bool check_model(const char *text, enum cpu_mitigations mitigations, unsi
 		return false;
 	check(cpu_model_lacks(&m, host) == CPU_FEATURES, "the host can run what it was given",
 	      text);
+	/* by this the engine finds what it bounds */
+	check(strchr(text, ',') ||
+		      cpu_model_tells_immunity(&m) == (mitigations != CPU_MITIGATIONS_GUEST),
+	      "it tells of an immunity unless the guest defends itself", text);
 	check_features(&m, text);
 	check_registers(&m, text);
 	check_leaves(&m, cpus, text);

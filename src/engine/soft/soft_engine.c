@@ -188,6 +188,7 @@ static void soft_engine_set_model(struct engine *engine, const struct cpu_model 
 
 	e->model = model;
 	e->clears_buffers = host->leaks_buffers;
+	e->bounds_all = model && !cpu_model_tells_immunity(model);
 }
 
 static struct engine *soft_create(const struct guest_memory *memory,

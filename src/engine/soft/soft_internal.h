@@ -212,6 +212,8 @@ struct soft_engine {
 	struct soft_budget budget;
 	const struct cpu_model *model; /* NULL: everything that decodes */
 	bool clears_buffers; /* before user code runs: struct cpu_host, leaks_buffers */
+	/* also what costs something: translate_access.c, translate_strip.c */
+	bool bounds_all;
 	uint8_t *ram; /* of it */
 	uint8_t *code_write, *code_run;
 	size_t code_bytes;

@@ -190,6 +190,18 @@ static unsigned access_unit_bytes(const struct x86_insn *i, bool write)
 	return write && x86_insn_is_locked(i) ? CACHE_LINE_BYTES : PAGE_BYTES;
 }
 
+/*
+ * Whether an access that crosses its page reaches nothing past a branch that was mispredicted,
+ * either. What is read of the frame beside can be told; of a wide access that is much of it. Others
+ * are bounded where the guest is told of no immunity (docs/speculation.md).
+ */
+static bool is_bounded(const struct translation *t, const struct cold *c)
+{
+	enum { NARROW_BYTES = 8 };
+
+	return (c->read && c->bytes > NARROW_BYTES) || t->engine->bounds_all;
+}
+
 /* The entry of the page of an address. */
 void emit_entry_to(struct translation *t, uint8_t to, uint8_t address, bool write)
 {
@@ -214,6 +226,22 @@ void emit_entry(struct translation *t, uint8_t address, bool write)
 	emit_entry_to(t, R11, address, write);
 }
 
+static void branch_if_absent(struct translation *t, struct cold *c)
+{
+	emit_rr(out(t), OP32(0xf6), 0, R11);
+	emit8(out(t), 1);
+	c->from[1] = emit_jcc(out(t), CC_Z);
+}
+
+void emit_cmov(struct emitter *e, uint8_t cc, uint8_t to, uint8_t from)
+{
+	const struct host_op cmov = { .map = 1, .opcode = 0x40 | cc, .w = true };
+
+	emit_rr(e, cmov, to, from);
+}
+
+void emit_drop_entry(struct translation *t, uint8_t cc) { emit_cmov(out(t), cc, R11, R15); }
+
 /*
  * Whether the entry in r11 is one, and the access, whose last byte is at r10, within a page, in one
  * branch: the low 12 bits of an entry are ones, those of none zeros. May jump for one that begins
@@ -221,19 +249,19 @@ void emit_entry(struct translation *t, uint8_t address, bool write)
  */
 static void branch_once(struct translation *t, struct cold *c, uint32_t mask)
 {
-	emit_rr(out(t), OP32(0x21), R11, R10);
-	emit_rr(out(t), OP32(0xf7), 0, R10);
-	emit32(out(t), mask);
-	c->from[1] = emit_jcc(out(t), CC_Z);
+	if (is_bounded(t, c)) {
+		emit_rr(out(t), OP32(0xf7), 0, R10);
+		emit32(out(t), mask);
+		emit_drop_entry(t, CC_Z);
+		branch_if_absent(t, c);
+	} else {
+		emit_rr(out(t), OP32(0x21), R11, R10);
+		emit_rr(out(t), OP32(0xf7), 0, R10);
+		emit32(out(t), mask);
+		c->from[1] = emit_jcc(out(t), CC_Z);
+	}
 	c->one_branch = true;
 	c->lookup = out(t)->out;
-}
-
-static void branch_if_absent(struct translation *t, struct cold *c)
-{
-	emit_rr(out(t), OP32(0xf6), 0, R11);
-	emit8(out(t), 1);
-	c->from[1] = emit_jcc(out(t), CC_Z);
 }
 
 /*
@@ -276,6 +304,8 @@ struct cold *emit_lookup(struct translation *t, struct host_mem ea, enum address
 		emit_rr(e, OP32(0xf7), 0, R11);
 		emit32(e, mask);
 		c->crossing = emit_jcc(e, CC_Z);
+		if (is_bounded(t, c))
+			emit_cmov(e, CC_Z, R10, R11); /* of its last byte on, all in one page */
 		c->lookup = e->out;
 		emit_entry(t, R11, write);
 		branch_if_absent(t, c);

@@ -4,23 +4,36 @@
  */
 #include "translate_internal.h"
 
+/* r = where the access begins, in what it may not cross; the flags say "above" if it crosses. */
+static void compare_begin(struct translation *t, const struct cold *c, uint8_t r)
+{
+	emit_lea(out(t), r, c->ea);
+	emit_rr(out(t), OP32(0x81), 4, r);
+	emit32(out(t), c->unit_bytes - 1u);
+	emit_rr(out(t), OP32(0x81), 7, r);
+	emit32(out(t), (uint32_t)c->unit_bytes - c->bytes);
+}
+
+static struct host_mem last_byte(const struct cold *c)
+{
+	struct host_mem last = c->ea;
+
+	last.disp += c->bytes - 1;
+	return last;
+}
+
 /*
  * The test on the path also stops what ends just behind a page's begin without crossing it: that
- * goes back.
+ * goes back. Where that is mispredicted the access is one of its last byte on.
  */
 static void sort_out_crossing(struct translation *t, const struct cold *c)
 {
-	struct host_mem last = c->ea;
 	uint8_t *crosses;
 
-	emit_lea(out(t), R11, c->ea);
-	emit_rr(out(t), OP32(0x81), 4, R11);
-	emit32(out(t), c->unit_bytes - 1u);
-	emit_rr(out(t), OP32(0x81), 7, R11);
-	emit32(out(t), (uint32_t)c->unit_bytes - c->bytes);
-	crosses = emit_jcc(out(t), 7);
-	last.disp += c->bytes - 1;
-	emit_lea(out(t), R11, last);
+	compare_begin(t, c, R11);
+	crosses = emit_jcc(out(t), CC_A);
+	emit_lea(out(t), R11, last_byte(c));
+	emit_cmov(out(t), CC_A, R10, R11);
 	set_jump(emit_jmp(out(t)), c->lookup);
 	set_jump(crosses, out(t)->out);
 }
@@ -28,22 +41,13 @@ static void sort_out_crossing(struct translation *t, const struct cold *c)
 /* The same where one branch stands for both: the entry is looked up again. */
 void translate_sort_out_one(struct translation *t, const struct cold *c)
 {
-	struct host_mem last = c->ea;
-	uint8_t *crosses;
-
-	emit_lea(out(t), R10, c->ea);
-	emit_rr(out(t), OP32(0x81), 4, R10);
-	emit32(out(t), c->unit_bytes - 1u);
-	emit_rr(out(t), OP32(0x81), 7, R10);
-	emit32(out(t), (uint32_t)c->unit_bytes - c->bytes);
-	crosses = emit_jcc(out(t), CC_A);
-	last.disp += c->bytes - 1;
-	emit_lea(out(t), R10, last);
+	emit_lea(out(t), R10, last_byte(c));
 	emit_entry(t, R10, c->write);
+	compare_begin(t, c, R10);
+	emit_drop_entry(t, CC_A);
 	emit_rr(out(t), OP32(0xf6), 0, R11);
 	emit8(out(t), 1);
 	set_jump(emit_jcc(out(t), CC_NZ), c->lookup);
-	set_jump(crosses, out(t)->out);
 }
 
 static void cold_memory(struct translation *t, struct cold *c)

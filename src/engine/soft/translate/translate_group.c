@@ -53,7 +53,7 @@ static unsigned displaced_operands(const struct x86_insn *i)
 	return r.count;
 }
 
-static bool note_access(struct group *g, int32_t at, unsigned bytes, bool write)
+static bool note_access(struct group *g, int32_t at, unsigned bytes, bool read, bool write)
 {
 	int32_t low = at < g->low || !g->accesses ? at : g->low;
 	int32_t high =
@@ -63,6 +63,7 @@ static bool note_access(struct group *g, int32_t at, unsigned bytes, bool write)
 		return false;
 	g->low = low;
 	g->high = high;
+	g->read |= read;
 	g->write |= write;
 	g->accesses++;
 	return true;
@@ -91,7 +92,7 @@ static bool join_stack(struct group *g, const struct x86_insn *i)
 	case X86_CLASS_PUSH:
 	case X86_CLASS_PUSH_IMMEDIATE:
 	case X86_CLASS_CALL:
-		if (!note_access(g, g->offset - 8, 8, true))
+		if (!note_access(g, g->offset - 8, 8, false, true))
 			return false;
 		g->offset -= 8;
 		g->closed = i->encoding.class == X86_CLASS_CALL;
@@ -99,7 +100,7 @@ static bool join_stack(struct group *g, const struct x86_insn *i)
 	case X86_CLASS_POP:
 	case X86_CLASS_RET:
 		if (i->imm || (i->encoding.class == X86_CLASS_POP && i->rm == RSP) ||
-		    !note_access(g, g->offset, 8, false))
+		    !note_access(g, g->offset, 8, true, false))
 			return false;
 		g->offset += 8;
 		g->closed = i->encoding.class == X86_CLASS_RET;
@@ -140,7 +141,8 @@ static bool join(struct translation *t, struct group *g, const struct guest_insn
 	    !translate_simple_address(t, i, h.memory_bytes) || i->disp > GROUP_REACH ||
 	    i->disp < -GROUP_REACH)
 		return false;
-	if (!note_access(g, g->offset + i->disp, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_WRITE)))
+	if (!note_access(g, g->offset + i->disp, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_READ),
+			 x86_insn_is(i, X86_ENC_MEM_WRITE)))
 		return false;
 	g->closed = translate_changes(i, g->base);
 	return true;
@@ -188,7 +190,7 @@ struct cold *translate_open_group(struct translation *t, const struct group *g)
 
 	translate_leave_flags(t);
 	lookup = emit_lookup(t, mem(g->base, g->low), IN_REGISTERS, (unsigned)(g->high - g->low),
-			     true, g->write);
+			     g->read, g->write);
 	c = lookup;
 	c->kind = COLD_GROUP;
 	c->insns = (uint16_t)g->insns;

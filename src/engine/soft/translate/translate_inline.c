@@ -4,21 +4,8 @@
  */
 #include "translate_internal.h"
 
-/* to = host address of the guest address in reg, by way of r11 = host - guest; leaves r11. */
-static void string_pointer(struct translation *t, struct cold *c, uint8_t reg, bool write,
-			   uint8_t to)
-{
-	emit_entry(t, reg, write);
-	emit_rr(out(t), OP32(0xf6), 0, R11);
-	emit8(out(t), 1);
-	translate_or_else(t, c, CC_Z);
-	emit_unpoison(out(t), R11);
-	emit_lea(out(t), to, (struct host_mem){ .base = reg, .index = R11 });
-}
-
-/* r10 = bytes of reg's page up to the end of the operand: more than a page goes to C. */
-static void string_fits(struct translation *t, struct cold *c, uint8_t reg, bool repeated,
-			unsigned log2)
+/* The flags say "above": the operand at reg ends behind its page, or is longer. Leaves r11. */
+static void string_ends(struct translation *t, uint8_t reg, bool repeated, unsigned log2)
 {
 	emit_rr(out(t), OP32(0x89), reg, R10);
 	emit_rr(out(t), OP32(0x81), 4, R10);
@@ -31,7 +18,28 @@ static void string_fits(struct translation *t, struct cold *c, uint8_t reg, bool
 		emit_lea(out(t), R10, mem(R10, 1 << log2));
 	emit_rr(out(t), OP32(0x81), 7, R10);
 	emit32(out(t), PAGE_BYTES);
-	translate_or_else(t, c, 7); /* above */
+}
+
+/*
+ * r10 = host address of the operand at reg, by way of r11 = host - guest; leaves r11. What is not
+ * cached or not all in one page goes to C; not to the page beside where that is mispredicted.
+ */
+static void string_pointer(struct translation *t, struct cold *c, uint8_t reg, bool write,
+			   bool repeated, unsigned log2)
+{
+	emit_entry(t, reg, write);
+	string_ends(t, reg, repeated, log2);
+	emit_drop_entry(t, CC_A);
+	if (repeated) { /* so many that the sum above is another */
+		emit_rr(out(t), OP64(0x81), 7, RCX);
+		emit32(out(t), PAGE_BYTES);
+		emit_drop_entry(t, CC_A);
+	}
+	emit_rr(out(t), OP32(0xf6), 0, R11);
+	emit8(out(t), 1);
+	translate_or_else(t, c, CC_Z);
+	emit_unpoison(out(t), R11);
+	emit_lea(out(t), R10, (struct host_mem){ .base = reg, .index = R11 });
 }
 
 /* A host address, which a non-canonical guest address does not become. */
@@ -70,21 +78,13 @@ bool translate_inline_string(struct translation *t)
 	emit_rm(out(t), OP32(0xf7), 0, CPU(state.rflags));
 	emit32(out(t), FLAG_DF);
 	translate_or_else(t, c, CC_NZ);
-	if (repeated) {
-		emit_rr(out(t), OP64(0x81), 7, RCX);
-		emit32(out(t), PAGE_BYTES);
-		translate_or_else(t, c, 7);
-	}
-	string_fits(t, c, RDI, repeated, log2);
-	if (two)
-		string_fits(t, c, RSI, repeated, log2);
 	if (two) {
-		string_pointer(t, c, RSI, false, R10);
+		string_pointer(t, c, RSI, false, repeated, log2);
 		emit_store(out(t), R11, CPU(temp[2]));
 		emit_store(out(t), R10, CPU(temp[0]));
 		string_canonical(t, c, R10, R11);
 	}
-	string_pointer(t, c, RDI, move || store, R10);
+	string_pointer(t, c, RDI, move || store, repeated, log2);
 	emit_store(out(t), R11, CPU(commit_r11));
 	string_canonical(t, c, R10, R11);
 	emit_store(out(t), R10, CPU(temp[1]));

@@ -129,7 +129,7 @@ struct renaming {
 struct group {
 	unsigned insns, accesses;
 	uint8_t base;
-	bool write;
+	bool read, write;
 	int32_t low, high, offset;
 	bool closed;
 };
@@ -162,6 +162,13 @@ void emit_segment_base(struct translation *t, const struct x86_insn *i);
 enum address_place emit_linear(struct translation *t, const struct x86_insn *i, unsigned bytes);
 void emit_entry_to(struct translation *t, uint8_t to, uint8_t address, bool write);
 void emit_entry(struct translation *t, uint8_t address, bool write);
+/* to = from where cc holds: what no branch predicts. */
+void emit_cmov(struct emitter *e, uint8_t cc, uint8_t to, uint8_t from);
+/*
+ * Where cc holds the entry in r11 is none: afterwards neither its lowest bit is set, nor does it
+ * lead to an address that anybody knows, who does not know the poison.
+ */
+void emit_drop_entry(struct translation *t, uint8_t cc);
 struct cold *emit_lookup(struct translation *t, struct host_mem ea, enum address_place place,
 			 unsigned bytes, bool read, bool write);
 
