@@ -12,6 +12,8 @@ int verb_run(int argc, char **argv);
 int verb_disk(int argc, char **argv);
 int verb_image(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
+/* bus_verb.c */
+int verb_bus(int argc, char **argv);
 int verb_fork(int argc, char **argv);
 /* running.c: ps, info, stop, kill, save. */
 bool is_running_verb(const char *name);

@@ -36,6 +36,8 @@ int main(int argc, char **argv)
 		return verb_running(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "fork"))
 		return verb_fork(argc - 1, argv + 1);
+	if (argc >= 2 && !strcmp(argv[1], "bus"))
+		return verb_bus(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "doctor"))
 		return verb_doctor(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "--version")) {
@@ -45,7 +47,7 @@ int main(int argc, char **argv)
 	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
 		printf("usage: umbra run --kernel FILE ... "
 		       "| umbra ps, info, stop, kill, memory, save, resume ... "
-		       "| umbra fork ... | umbra disk VERB ... "
+		       "| umbra fork ... | umbra bus ... | umbra disk VERB ... "
 		       "| umbra image VERB ... | umbra doctor\n"
 		       "See umbra run --help, umbra ps --help, umbra fork --help, "
 		       "umbra disk --help, "
@@ -53,5 +55,5 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra",
-			"use run, ps, info, stop, kill, save, fork, disk, image or doctor");
+			"use run, ps, info, stop, kill, save, fork, bus, disk, image or doctor");
 }

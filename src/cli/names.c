@@ -178,6 +178,17 @@ int name_listen_at(const char *path)
 	return listen_locked(&at);
 }
 
+int name_hub_path(char *path, size_t bytes)
+{
+	char folder_path[PATH_BYTES];
+	int folder = open_folder(folder_path);
+
+	if (folder < 0)
+		return folder;
+	close(folder);
+	return (size_t)snprintf(path, bytes, "%s/.hub", folder_path) < bytes ? 0 : -ENAMETOOLONG;
+}
+
 int name_list(void (*found)(void *context, const char *name), void *context)
 {
 	char path[PATH_BYTES];

@@ -27,6 +27,8 @@ int name_switch_path(const char *name, char *path, size_t bytes);
 int name_socket_path(const char *name, char *path, size_t bytes);
 /* A socket that listens there; who does not any more is replaced. -EADDRINUSE, -errno. */
 int name_listen_at(const char *path);
+/* Where the hub listens, in the same folder. 0 or -errno. */
+int name_hub_path(char *path, size_t bytes);
 /* A connection; -ENOENT: no such machine. */
 int name_connect(const char *name);
 /* Calls for every name that has a socket, in order. 0 or -errno. */

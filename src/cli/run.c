@@ -21,6 +21,7 @@
 #include "memory_option.h"
 #include "names.h"
 #include "net_option.h"
+#include "share_option.h"
 #include "process/plan.h"
 #include "vm/machine.h"
 
@@ -40,6 +41,7 @@ static const char run_help[] =
 	"                 "
 	"[--net user[,host-loopback]|switch=NAME|tap=NAME|tap=fd:N|none[,mac=ADDRESS]]... "
 	"[-p [ADDRESS:]PORT:GUEST[/udp]]...\n"
+	"                 [--serve NAME[=packet]]... [--bind MACHINE/NAME[=packet]]...\n"
 	"       umbra run [the same, without --kernel and --initrd] "
 	"IMAGE[,format=FORMAT][,readonly][,direct]\n"
 	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME]\n"
@@ -80,6 +82,8 @@ static const char run_help[] =
 	"(with host-loopback it does, at 10.0.2.2); -p has a port of the host's lead to one of the "
 	"guest's. --net tap=NAME is a tap,\n"
 	"--net switch=NAME a switch between your machines.\n"
+	"--serve NAME has the machine be one end of a channel to another machine of yours, --bind\n"
+	"MACHINE/NAME the other, where your rules allow it (docs/sharing.md, umbra bus).\n"
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
 	"--restore FILE goes on from where umbra save left a machine, with its memory, "
 	"processors and features.\n"
@@ -99,6 +103,8 @@ enum {
 	OPTION_DEBUG_MMU,
 	OPTION_TIME_LIMIT,
 	OPTION_PARENTS,
+	OPTION_SERVE,
+	OPTION_BIND,
 	OPTION_NO_BUS,
 	OPTION_SOCKET
 };
@@ -160,6 +166,8 @@ static int take_option(struct run *r, int option, const char *value)
 	case 'H': o->hv = value; return 0;
 	case 'n': o->name = value; return 0;
 	case 'r': o->restore = value; return 0;
+	case OPTION_SERVE: return share_option_serve(&r->plan->shares, value);
+	case OPTION_BIND: return share_option_bind(&r->plan->shares, value);
 	case 'N': return net_option_add(&r->nets, value);
 	case 'P': return net_option_forward(&r->nets, value);
 	case OPTION_CPU_MODEL: o->cpu_model = value; return 0;
@@ -221,6 +229,8 @@ static int parse_run(struct run *r, int argc, char **argv)
 		{ "no-bus", 0, 0, OPTION_NO_BUS },
 		{ "overhead", 1, 0, OPTION_OVERHEAD },
 		{ "debug-mmu", 1, 0, OPTION_DEBUG_MMU },
+		{ "serve", 1, 0, OPTION_SERVE },
+		{ "bind", 1, 0, OPTION_BIND },
 		{ "net", 1, 0, 'N' },
 		{ "publish", 1, 0, 'P' },
 		{ "cpu-model", 1, 0, OPTION_CPU_MODEL },
@@ -462,7 +472,8 @@ static int take_bus(struct run *r)
 {
 	const struct run_options *o = &r->options;
 	struct machine_plan *m = &r->plan->machine;
-	const bool is_needed = r->plan->disks.count || r->plan->nets.count || o->memory_min ||
+	const bool is_needed = r->plan->disks.count || r->plan->nets.count ||
+			       r->plan->shares.count || o->memory_min ||
 			       memory_is_adjusted(m);
 	const bool is_possible = machine_hv_has_bus(m->hv_features);
 
@@ -675,10 +686,12 @@ static int make_plan(struct run *r)
 		code = net_option_take(&r->nets, r->options.name, r->plan, &r->grants);
 	if (!code)
 		code = take_socket(r);
+	if (!code)
+		code = share_option_take(&r->plan->shares, r->options.name);
 	if (code)
 		return code;
-	r->plan->machine.forks =
-		r->options.name && !r->plan->disks.count && !r->plan->nets.count;
+	r->plan->machine.forks = r->options.name && !r->plan->disks.count &&
+				 !r->plan->nets.count && !r->plan->shares.count;
 	if (plan_set_text(r->plan->source, sizeof(r->plan->source), source_of(r)) ||
 	    (r->options.name && describe(r)))
 		return complain(EXIT_USAGE, "too long a path, or not UTF-8", source_of(r),

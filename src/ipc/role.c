@@ -9,6 +9,8 @@
 
 /* Four that follow each other. */
 #define GRANTS_OF_CARDS(first) (15ull << (first))
+/* Two. */
+#define GRANTS_OF_PORTS(first) (3ull << (first))
 
 enum {
 	EVERY_NAMESPACE = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS | CLONE_NEWUTS |
@@ -24,7 +26,8 @@ static const struct role_call machine_calls[] = {
 	{ "read", CALL_ON_GRANTS, GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) },
 	{ "write", CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
-		  GRANT(GRANT_CONNECTION_BELL) | GRANTS_OF_CARDS(GRANT_CARD_BELLS) },
+		  GRANT(GRANT_CONNECTION_BELL) | GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
+		  GRANTS_OF_PORTS(GRANT_PORT_BELLS) },
 	{ "timer_settime", CALL_ANY, 0 },
 	{ "clock_gettime", CALL_ANY, 0 },
 	{ "clock_nanosleep", CALL_ANY, 0 },
@@ -342,6 +345,34 @@ static const struct role_call relay_calls[] = {
 	{ 0 },
 };
 
+/*
+ * Lines of joiners, which come by its one socket, and what they bring: memory of ports, a file that
+ * is read, a socket where an agent answers. It opens nothing, and joins nobody.
+ */
+static const struct role_call hub_calls[] = {
+	{ "poll", CALL_ANY, 0 },
+	{ "accept4", CALL_ON_GRANTS, GRANT(GRANT_CONTROL) },
+	{ "recvmsg", CALL_ANY, 0 },
+	{ "recvfrom", CALL_ANY, 0 },
+	{ "sendmsg", CALL_ANY, 0 },
+	{ "sendto", CALL_ANY, 0 },
+	{ "read", CALL_ANY, 0 },
+	{ "write", CALL_ANY, 0 },
+	{ "pread64", CALL_ANY, 0 },
+	{ "newfstatat", CALL_ON_OPEN_FILE, 0 },
+	{ "close", CALL_ANY, 0 },
+	{ "clock_gettime", CALL_ANY, 0 },
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "mmap", CALL_NO_EXECUTION, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
 static const struct role_description roles[ROLES] = {
 	[ROLE_MACHINE] = {
 		.name = "machine",
@@ -349,7 +380,8 @@ static const struct role_description roles[ROLES] = {
 			  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) |
 			  GRANT(GRANT_ANSWER) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) |
 			  GRANT(GRANT_SAVED) | GRANTS_OF_CARDS(GRANT_CARDS) |
-			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) | GRANT(GRANT_CONNECTIONS) |
+			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) | GRANTS_OF_PORTS(GRANT_PORTS) |
+			  GRANTS_OF_PORTS(GRANT_PORT_BELLS) | GRANT(GRANT_CONNECTIONS) |
 			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_FORK_ASK) |
 			  GRANT(GRANT_FORK_KIT),
 		/* none of processes: a forked one would end with the first */
@@ -439,6 +471,22 @@ static const struct role_description roles[ROLES] = {
 		.empties_root = true,
 		.signals_nobody = true,
 		.calls = switch_calls,
+	},
+	[ROLE_JOINER] = {
+		.name = "joiner",
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_ANSWER) |
+			  GRANT(GRANT_READY) | GRANT(GRANT_END) | GRANT(GRANT_PORT) |
+			  GRANT(GRANT_PORT_BELL),
+		.stdio = 1,
+	},
+	[ROLE_HUB] = {
+		.name = "hub",
+		.grants = GRANT(GRANT_CONTROL),
+		.stdio = 1,
+		.own_namespaces = EVERY_NAMESPACE,
+		.empties_root = true,
+		.signals_nobody = true,
+		.calls = hub_calls,
 	},
 };
 

@@ -18,6 +18,10 @@
  *             programs of the host connect                      stays its working directory
  *   net       one network card's memory and events, perhaps a    all, but the network where that is
  *             tap; it opens ports itself                         the user's
+ *   joiner    one port's memory and events (share_port.h),  none: it joins the hub and starts it
+ *             a pipe   with the user's rights, and looks at nothing that a guest can write
+ *   hub       the socket where joiners come, their lines,   all
+ *             and memory and events of ports
  *   forker    two sockets of the broker's (forker.h)             the machine process's, whose
  *             memory it shares
  *
@@ -42,6 +46,8 @@ enum role {
 	ROLE_FORKER,
 	ROLE_SWITCH,
 	ROLE_RELAY,
+	ROLE_JOINER,
+	ROLE_HUB,
 	ROLES
 };
 
@@ -85,6 +91,14 @@ enum grant {
 	GRANT_CONNECTIONS, /* memory: struct connection_memory (connection_slots.h) */
 	GRANT_CONNECTION_BELL, /* event: requests are in its slots */
 	GRANT_LISTENER,    /* the socket where programs of the host connect to the guest's */
+	/* of each of SHARE_PORTS ports (share_port.h): the machine process has them by number */
+	GRANT_PORTS,       /* memory: struct share_memory */
+	GRANT_PORTS_LAST = GRANT_PORTS + 1,
+	GRANT_PORT_BELLS,  /* event: requests are in its slots */
+	GRANT_PORT_BELLS_LAST = GRANT_PORT_BELLS + 1,
+	/* the one port of who joins it */
+	GRANT_PORT,
+	GRANT_PORT_BELL,
 	GRANTS,
 };
 

@@ -25,7 +25,7 @@
 #include "life.h"
 #include "terminal.h"
 
-enum { INPUT_BYTES = 512, RECORDS_PER_TURN = 16, RING_FULL_MS = 20, OWN_FDS = 6, HELPERS_MAX = 8 };
+enum { INPUT_BYTES = 512, RECORDS_PER_TURN = 16, RING_FULL_MS = 20, OWN_FDS = 6, HELPERS_MAX = 12 };
 
 /* What the machine process is still to be told, in this order. */
 enum message {
@@ -421,8 +421,11 @@ static void read_input(struct broker *b)
 
 /* ---- processes ---- */
 
-/* Without it the machine goes on, and what serves it: who supervises does not serve. */
-static bool is_spare(enum role role) { return role == ROLE_SUPERVISOR || role == ROLE_RELAY; }
+/* Without it the machine goes on, and what serves it: who supervises or joins does not serve. */
+static bool is_spare(enum role role)
+{
+	return role == ROLE_SUPERVISOR || role == ROLE_RELAY || role == ROLE_JOINER;
+}
 
 static void helper_gone(struct broker *b, struct helper *helper, int status, struct broker_end *end)
 {

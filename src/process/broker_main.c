@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "broker.h"
@@ -17,6 +18,7 @@
 #include "ipc/group.h"
 #include "ipc/lockdown.h"
 #include "ipc/net_card.h"
+#include "ipc/share_port.h"
 #include "keeper.h"
 #include "mains.h"
 #include "outcome.h"
@@ -95,6 +97,30 @@ static int cards_make(const struct plan *plan, struct grants *grants)
 		*bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		if (*bell < 0 || pwrite(*memory, plan->nets.card[n].mac, NET_MAC_BYTES, mac_at) !=
 					 NET_MAC_BYTES)
+			return -errno;
+	}
+	return 0;
+}
+
+/* Of each port: memory, which says whose end it is, and an event. */
+static int ports_make(const struct plan *plan, struct grants *g)
+{
+	struct { uint32_t side, reserved; uint64_t epoch; } head = { 0 };
+
+	_Static_assert(offsetof(struct share_memory, epoch) == sizeof(head) - sizeof(head.epoch),
+		       "the head of a port's memory");
+	for (unsigned n = 0; n < plan->shares.count; n++) {
+		int *memory = &g->fd[GRANT_PORTS + n];
+		int *bell = &g->fd[GRANT_PORT_BELLS + n];
+
+		head.side = plan->shares.port[n].join.side;
+		*memory = spawn_share("umbra-port", sizeof(struct share_memory));
+		if (*memory < 0)
+			return *memory;
+		*bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (*bell < 0 ||
+		    getrandom(&head.epoch, sizeof(head.epoch), 0) != sizeof(head.epoch) ||
+		    pwrite(*memory, &head, sizeof(head), 0) != sizeof(head))
 			return -errno;
 	}
 	return 0;
@@ -221,6 +247,26 @@ static int relay_start(struct broker *broker, struct start *start, struct broker
 	return helper_start(broker, ROLE_RELAY, start, end);
 }
 
+/* Of each port somebody who joins it to the hub, and joins it again. */
+static int joiners_start(struct broker *broker, const struct start *start, struct broker_end *end)
+{
+	struct plan *plan = plan_new();
+	struct start one = { .plan = plan };
+	int error = plan ? 0 : -ENOMEM;
+
+	if (plan)
+		*plan = *start->plan;
+	for (unsigned n = 0; n < start->plan->shares.count && !error; n++) {
+		plan->shares.mine = n;
+		one.grants = start->grants;
+		one.grants.fd[GRANT_PORT] = start->grants.fd[GRANT_PORTS + n];
+		one.grants.fd[GRANT_PORT_BELL] = start->grants.fd[GRANT_PORT_BELLS + n];
+		error = helper_start(broker, ROLE_JOINER, &one, end);
+	}
+	free(plan);
+	return error;
+}
+
 /*
  * What a machine process uses at most, with what the kernel has for it: page tables, what it shares
  * with others, what it begins with.
@@ -235,6 +281,7 @@ static uint64_t machine_most_bytes(const struct plan *plan)
 
 	return machine_ceiling_bytes(&options) + machine->memory_bytes / PAGE_TABLES_SHARE +
 	       REST_BYTES + sizeof(struct block_memory) +
+	       plan->shares.count * sizeof(struct share_memory) +
 	       plan->nets.count * sizeof(struct net_card_memory) +
 	       sizeof(struct connection_memory) +
 	       machine->cpus * (uint64_t)BYTES_PER_VCPU;
@@ -326,6 +373,10 @@ static int processes_start(struct broker *broker, struct start *start, struct br
 		error = supervisors_start(broker, start, end);
 	if (!error)
 		error = relay_start(broker, start, end);
+	if (!error)
+		error = ports_make(start->plan, &start->grants);
+	if (!error)
+		error = joiners_start(broker, start, end);
 	if (!error)
 		error = machine_start(broker, start);
 	grants_leave(&start->grants);

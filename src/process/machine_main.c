@@ -365,6 +365,21 @@ static bool take_connections(uint64_t here, struct machine_options *options)
 	return connections->memory;
 }
 
+/* The ports that there are, from the first on. */
+static bool take_ports(uint64_t here, struct machine_options *o)
+{
+	for (unsigned n = 0; n < SHARE_PORTS && here & GRANT(GRANT_PORTS + n); n++) {
+		struct machine_port *port = &o->port[o->ports++];
+
+		port->memory = grant_map((enum grant)(GRANT_PORTS + n), NULL,
+					 sizeof(*port->memory));
+		port->doorbell_fd = grant_fd((enum grant)(GRANT_PORT_BELLS + n));
+		if (!port->memory)
+			return false;
+	}
+	return true;
+}
+
 static bool take_grants(struct process *p, uint64_t here, struct machine_options *o)
 {
 	if (!take_rings(p))
@@ -376,8 +391,8 @@ static bool take_grants(struct process *p, uint64_t here, struct machine_options
 						   .doorbell_fd = grant_fd(GRANT_DOORBELL),
 						   .answer_fd = grant_fd(GRANT_ANSWER) };
 	}
-	return take_cards(here, o) && take_connections(here, o) &&
-		grant_map_file(here, GRANT_KERNEL, &o->kernel) &&
+	return take_cards(here, o) && take_connections(here, o) && take_ports(here, o) &&
+	       grant_map_file(here, GRANT_KERNEL, &o->kernel) &&
 	       grant_map_file(here, GRANT_INITRD, &o->initrd) &&
 	       grant_map_file(here, GRANT_SAVED, &o->saved);
 }

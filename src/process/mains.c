@@ -15,6 +15,8 @@ int process_main(const char *name)
 		[ROLE_NET] = net_main,
 		[ROLE_SWITCH] = switch_main,
 		[ROLE_RELAY] = relay_main,
+		[ROLE_JOINER] = joiner_main,
+		[ROLE_HUB] = hub_main,
 	};
 	enum role role;
 

@@ -26,3 +26,5 @@ int supervisor_main(void);
 int net_main(void);
 int switch_main(void);
 int relay_main(void);
+int joiner_main(void);
+int hub_main(void);

@@ -44,6 +44,8 @@ static void plan_reduce(struct plan *p, enum role role)
 		memset(&p->relay, 0, sizeof(p->relay));
 	if (role != ROLE_SUPERVISOR && role != ROLE_NET)
 		memset(&p->nets, 0, sizeof(p->nets));
+	if (role != ROLE_JOINER)
+		memset(&p->shares, 0, sizeof(p->shares));
 }
 
 int plan_seal(const struct plan *p, enum role role)
@@ -110,11 +112,29 @@ static bool nets_are_sound(const struct net_plan *nets)
 	return true;
 }
 
+static bool port_is_sound(const struct share_choice *port)
+{
+	return has_end(port->join.machine, sizeof(port->join.machine)) &&
+	       has_end(port->join.instance, sizeof(port->join.instance)) &&
+	       has_end(port->join.class, sizeof(port->join.class)) &&
+	       has_end(port->hub, sizeof(port->hub)) && has_end(port->rules, sizeof(port->rules));
+}
+
+static bool shares_are_sound(const struct share_plan *shares)
+{
+	if (shares->count > SHARE_PORTS || (shares->count && shares->mine >= shares->count))
+		return false;
+	for (uint32_t n = 0; n < shares->count; n++)
+		if (!port_is_sound(&shares->port[n]))
+			return false;
+	return true;
+}
+
 bool plan_is_sound(const struct plan *p)
 {
 	return p->magic == PLAN_MAGIC && p->bytes == sizeof(*p) && p->console < CONSOLE_KINDS &&
 	       machine_is_sound(&p->machine) && disks_are_sound(&p->disks) &&
-	       nets_are_sound(&p->nets) &&
+	       nets_are_sound(&p->nets) && shares_are_sound(&p->shares) &&
 	       has_end(p->relay.folder, sizeof(p->relay.folder)) &&
 	       has_end(p->relay.name, sizeof(p->relay.name)) &&
 	       has_end(p->source, sizeof(p->source)) &&

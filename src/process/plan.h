@@ -13,7 +13,9 @@
 #include "ipc/block.h"
 #include "ipc/net_card.h"
 #include "ipc/role.h"
+#include "ipc/share_port.h"
 #include "net/relay/relay.h"
+#include "share/wire.h"
 #include "vm/machine.h"
 
 enum {
@@ -87,12 +89,22 @@ struct net_plan { uint32_t count, mine; struct net_choice card[NET_CARDS]; };
  */
 struct relay_plan { char folder[PLAN_SOCKET_BYTES]; char name[RELAY_NAME_BYTES]; };
 
+/* A port: as it joins the hub, which listens at `hub`; rules: the user's, perhaps not there. */
+struct share_choice {
+	struct wire_join join;
+	char hub[PLAN_SOCKET_BYTES], rules[PLAN_PATH_BYTES];
+};
+
+/* `mine`: of who joins one port, which. */
+struct share_plan { uint32_t count, mine; struct share_choice port[SHARE_PORTS]; };
+
 struct plan {
 	uint32_t magic, bytes;
 	struct machine_plan machine;
 	struct disk_plan disks;
 	struct net_plan nets;
 	struct relay_plan relay;
+	struct share_plan shares;
 	enum console_kind console;
 	bool restores;
 	bool adopts;                               /* its machine process runs already */

@@ -9,13 +9,9 @@
  *  2. One that ends again soon is started again later, and later each time.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +19,7 @@
 #include "ipc/net_card.h"
 #include "ipc/spawn.h"
 #include "mains.h"
+#include "meeting.h"
 #include "net/switch/switch.h"
 #include "plan.h"
 #include "report.h"
@@ -46,67 +43,15 @@ static void tell_machine(struct supervisor *supervisor)
 	(void)written; /* a counter that is full wakes, too */
 }
 
-/* ---- a switch ---- */
-
-/* A socket at which one can be started; -EADDRINUSE: another one has begun meanwhile. */
-static int listen_at(const char *path)
-{
-	struct sockaddr_un at = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int error;
-
-	if (fd < 0)
-		return -errno;
-	strncpy(at.sun_path, path, sizeof(at.sun_path) - 1);
-	if (!bind(fd, (const struct sockaddr *)&at, sizeof(at)) && !listen(fd, SWITCH_PORTS))
-		return fd;
-	error = -errno;
-	close(fd);
-	return error;
-}
-
-/* With its folder locked: of two that find none, one starts it. 0 or -errno. */
-static int start_switch(const struct supervisor *supervisor, const char *path)
-{
-	struct spawned one;
-	struct grants grants;
-	int error;
-
-	unlink(path);
-	grants_clear(&grants);
-	grants.fd[GRANT_PROGRAM] = supervisor->grants.fd[GRANT_PROGRAM];
-	grants.fd[GRANT_CONTROL] = listen_at(path);
-	if (grants.fd[GRANT_CONTROL] < 0)
-		return grants.fd[GRANT_CONTROL];
-	error = spawn_role(ROLE_SWITCH, &grants, -1, &one);
-	close(grants.fd[GRANT_CONTROL]);
-	if (!error)
-		close(one.pidfd);
-	return error;
-}
-
 /* A line to the switch, which is started where there is none. -errno. */
 static int join_switch(const struct supervisor *supervisor, const struct net_choice *choice)
 {
-	char folder[sizeof(choice->path)];
-	int lock;
 	int line = line_open(choice->path, choice->mac);
 
 	if (line != -ENOENT && line != -ECONNREFUSED)
 		return line;
-	memcpy(folder, choice->path, sizeof(folder));
-	*strrchr(folder, '/') = 0;
-	lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (lock < 0 || flock(lock, LOCK_EX))
-		return -errno;
-	line = line_open(choice->path, choice->mac);
-	if (line == -ENOENT || line == -ECONNREFUSED) {
-		line = start_switch(supervisor, choice->path);
-		if (!line)
-			line = line_open(choice->path, choice->mac);
-	}
-	close(lock);
-	return line;
+	line = meeting_start(choice->path, ROLE_SWITCH, supervisor->grants.fd[GRANT_PROGRAM]);
+	return line ? line : line_open(choice->path, choice->mac);
 }
 
 /* ---- a net process ---- */

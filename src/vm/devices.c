@@ -19,11 +19,12 @@
 #include "device/hvsock/hvsock.h"
 #include "device/ic/utility.h"
 #include "device/netvsp/network.h"
+#include "device/share/share_device.h"
 #include "device/storvsp/storage.h"
 #include "ipc/block.h"
 #include "vmbus/vmbus.h"
 
-enum { QUEUES = 2 + NET_CARDS };
+enum { QUEUES = 2 + NET_CARDS + SHARE_PORTS };
 /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
 enum { SLICES_PER_SECOND = 20000 };
 #define SECONDS_FROM_1601_TO_1970 11644473600ull
@@ -43,6 +44,8 @@ struct devices {
 	struct slot_client connections;
 	struct slot_queue no_queue; /* of who has no relay */
 	struct hvsock *hvsock; /* NULL: there is none */
+	struct slot_client port[SHARE_PORTS];
+	struct share *share[SHARE_PORTS];
 	struct balloon_host balloon_host;
 	struct balloon *balloon;
 	struct utility_clock clock;
@@ -185,6 +188,27 @@ static int make_hvsock(struct devices *devices)
 	return 0;
 }
 
+static int make_ports(struct devices *devices)
+{
+	const struct machine_options *options = &devices->machine->options;
+
+	for (unsigned n = 0; n < options->ports; n++) {
+		struct share_memory *memory = options->port[n].memory;
+		struct slot_client *client = &devices->port[n];
+
+		*client = (struct slot_client){ .queue = &memory->queue,
+						.slots = SHARE_SLOTS,
+						.doorbell_fd = options->port[n].doorbell_fd,
+						.answer_fd = options->disks.answer_fd };
+		devices->share[n] = share_create(devices->bus, n, memory, client);
+		if (!devices->share[n])
+			return -ENOMEM;
+		devices->queue[devices->queues++] = client;
+		unit_add(&devices->machine->units, &share_unit, devices->share[n], n);
+	}
+	return 0;
+}
+
 static const struct row {
 	const struct unit_ops *unit;
 	void *(*make)(struct devices *devices, unsigned number); /* NULL: no memory */
@@ -260,6 +284,8 @@ static void devices_run(void *self)
 			network_collect(devices->network[n]);
 		if (devices->hvsock)
 			hvsock_collect(devices->hvsock);
+		for (unsigned n = 0; n < machine->options.ports; n++)
+			share_collect(devices->share[n]);
 		bus_run(devices->bus);
 		if (!failed)
 			failed = !slot_clients_sleep(devices->queue, devices->queues);
@@ -359,6 +385,8 @@ int machine_make_devices(struct machine *machine)
 		error = make_cards(devices);
 	if (!error)
 		error = make_hvsock(devices);
+	if (!error)
+		error = make_ports(devices);
 	unit_add(&machine->units, &devices_unit, devices, 0);
 	return error;
 }

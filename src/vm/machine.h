@@ -8,6 +8,7 @@
 #include "boot/linux.h"
 #include "ipc/connection_slots.h"
 #include "ipc/net_card.h"
+#include "ipc/share_port.h"
 #include "x86/state.h"
 #include "x86/cpu_model.h"
 
@@ -37,6 +38,9 @@ struct machine_disks { struct block_memory *memory; int doorbell_fd, answer_fd; 
 struct machine_connections { struct connection_memory *memory; int doorbell_fd; };
 /* A network card (ipc/net_card.h), with the same. */
 struct machine_card { struct net_card_memory *memory; int doorbell_fd; };
+
+/* A port (ipc/share_port.h), the same way. */
+struct machine_port { struct share_memory *memory; int doorbell_fd; };
 
 enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };
 /*
@@ -97,6 +101,8 @@ struct machine_options {
 	struct machine_card card[NET_CARDS];
 	/* memory NULL: nobody connects to its programs */
 	struct machine_connections connections;
+	unsigned ports;
+	struct machine_port port[SHARE_PORTS];
 	/*
 	 * what the guest has at least; less than memory_bytes: its memory is adjusted while it runs
 	 */

@@ -38,7 +38,7 @@ enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096,
 static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 26, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
 	[ROLE_NET] = 36,     [ROLE_FORKER] = 32, [ROLE_SWITCH] = 15,
-	[ROLE_RELAY] = 18,
+	[ROLE_RELAY] = 18, [ROLE_HUB] = 20,
 };
 static int failures;
 

@@ -1,0 +1,44 @@
+/*
+ * What a guest says on a channel to another machine (docs/sharing.md), shared with guests'
+ * programs: messages in packets of the ring, little-endian, at most SHARE_MESSAGE_BYTES.
+ *
+ *   guest                                                 host
+ *   SHARE_VERSION (the first; wants its completion)  -->
+ *                          <--  its completion: a version that both have, what the channel is
+ *                          <--  SHARE_PEER whenever the other end comes or goes
+ *   SHARE_DATA (perhaps wants its completion)        -->  to the other end's guest, as SHARE_DATA
+ *                          <--  its completion: it is there, or will never be
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "guid_layout.h"
+
+/* The class of a channel that carries packets, as an offer's type has it. */
+#define SHARE_PACKET_TYPE \
+	GUID(0x2c6f3f52, 0x7d0e, 0x4a0b, 0x9b, 0x5c, 0x55, 0x4d, 0x42, 0x52, 0x41, 0x01)
+/* Of the number-th channel of a machine. */
+#define SHARE_INSTANCE(number) \
+	GUID(0x8b1d4e07, 0x3a92, 0x4c1e, 0x8f, 0x20, 0x55, 0x4d, 0x42, 0x52, 0x41, 0x10 + (number))
+
+enum { SHARE_1_0 = 0x10000, SHARE_MESSAGE_BYTES = 3072, SHARE_DATA_MAX_BYTES = 3056 };
+
+enum share_kind { SHARE_VERSION = 1, SHARE_PEER, SHARE_DATA };
+enum share_status {
+	SHARE_DONE,
+	SHARE_NO_VERSION,
+	SHARE_NO_PEER, /* nobody is there, or it went before it took the packet */
+	SHARE_REFUSED, /* by a policy */
+};
+enum share_side { SHARE_SERVES = 1, SHARE_BINDS };
+
+struct share_head { uint32_t kind, status; };
+struct share_version { struct share_head head; uint32_t least, most; };
+struct share_version_answer {
+	struct share_head head;
+	uint32_t version, side, peer_is_there, reserved;
+};
+struct share_peer { struct share_head head; uint32_t is_there, reserved; };
+/* `bytes` follow. */
+struct share_data { struct share_head head; uint32_t bytes, reserved; };

@@ -1,0 +1,560 @@
+/* See share_device.h: the channel's life, messages, and the port. */
+#include "share_device.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "abi/share.h"
+#include "abi/vmbus_layout.h"
+#include "lib/check.h"
+
+enum slot_state { SLOT_FREE, SLOT_HUBS, SLOT_WAITS, SLOT_STATES };
+
+_Static_assert((int)SHARE_MESSAGE_BYTES == (int)SHARE_PACKET_MAX_BYTES, "a packet is a message");
+_Static_assert(sizeof(struct share_data) + SHARE_DATA_MAX_BYTES <= SHARE_MESSAGE_BYTES,
+	       "a message holds data");
+
+/* A packet that is with the hub, and wants its completion. */
+struct sent {
+	uint64_t transaction;
+	bool wants_completion;
+};
+
+struct owed { uint64_t transaction; struct share_head answer; };
+
+struct share_counters {
+	uint64_t sent, sent_bytes, received, received_bytes;
+	uint64_t refused, wrong, again, had, hubs, hubs_failed;
+};
+
+struct share {
+	struct bus_service service;
+	struct bus_channel *channel;
+	struct share_memory *memory;
+	struct slot_client *client;
+	unsigned number;
+	uint32_t side;
+	bool paused;
+
+	/* the hub's life */
+	uint32_t generation, serving, peer_word;
+	bool cut_off, peer_is_there;
+
+	/* the guest's */
+	bool is_open, told_peer;
+	uint32_t version; /* 0: none */
+
+	/* this side's numbers, and what has come of the other side's (invariant 4) */
+	uint64_t epoch, number_sent;
+	uint64_t peer_epoch, had;
+
+	/* invariant 1 */
+	uint8_t slot[SHARE_SLOTS];
+	unsigned send_free;
+	uint8_t send_stack[SHARE_SEND_SLOTS];
+	struct sent sent[SHARE_SLOTS];
+	struct share_packet packet[SHARE_SLOTS]; /* copies of heads: sent, or waiting */
+	unsigned waiting_first, waiting;
+	uint8_t wait[SHARE_RECEIVE_SLOTS];
+	/* slots that are the hub's, in the order in which they were sent: the oldest first */
+	unsigned order_first, ordered;
+	uint8_t order[SHARE_SEND_SLOTS];
+	bool submitted;
+
+	/* invariant 3 */
+	unsigned owed_first, owed_count;
+	struct owed owed[SHARE_SEND_SLOTS + 1];
+
+	struct share_counters counters;
+};
+
+void check_share(const struct share *share)
+{
+	unsigned waiting = 0;
+	unsigned send_free = 0;
+
+	for (unsigned n = 0; n < SHARE_SLOTS; n++) {
+		assert(share->slot[n] < SLOT_STATES);
+		assert(n < SHARE_RECEIVE_SLOTS || share->slot[n] != SLOT_WAITS);
+		waiting += share->slot[n] == SLOT_WAITS;
+		send_free += n >= SHARE_RECEIVE_SLOTS && share->slot[n] == SLOT_FREE;
+	}
+	assert(waiting == share->waiting && send_free == share->send_free);
+	assert(share->owed_count + (SHARE_SEND_SLOTS - send_free) <= SHARE_SEND_SLOTS + 1);
+}
+
+/* ---- to the guest ---- */
+
+/* False: no room. */
+static bool tell_guest(struct share *share, uint16_t type, uint64_t transaction,
+		       const void *message, size_t bytes)
+{
+	return bus_channel_send(share->channel, type, transaction, message, bytes) != -EAGAIN;
+}
+
+static void owe(struct share *share, uint64_t transaction, uint32_t kind, uint32_t status)
+{
+	const unsigned room = sizeof(share->owed) / sizeof(share->owed[0]);
+	struct owed *owed = &share->owed[(share->owed_first + share->owed_count) % room];
+
+	assert(share->owed_count < room);
+	*owed = (struct owed){ .transaction = transaction,
+			       .answer = { .kind = kind, .status = status } };
+	share->owed_count++;
+}
+
+static bool deliver_owed(struct share *share)
+{
+	while (share->owed_count) {
+		const struct owed *owed = &share->owed[share->owed_first];
+
+		if (!tell_guest(share, PACKET_COMPLETION, owed->transaction, &owed->answer,
+				sizeof(owed->answer)))
+			return false;
+		share->owed_first =
+			(share->owed_first + 1) % (sizeof(share->owed) / sizeof(share->owed[0]));
+		share->owed_count--;
+	}
+	return true;
+}
+
+static bool deliver_peer(struct share *share)
+{
+	const struct share_peer message = { .head.kind = SHARE_PEER,
+					    .is_there = share->peer_is_there };
+
+	if (!share->version || share->told_peer == share->peer_is_there)
+		return true;
+	if (!tell_guest(share, PACKET_INBAND, 0, &message, sizeof(message)))
+		return false;
+	share->told_peer = share->peer_is_there;
+	return true;
+}
+
+static void submit(struct share *share, unsigned slot, enum share_request_kind kind)
+{
+	const struct slot_request request = { .slot = (uint16_t)slot, .kind = (uint16_t)kind };
+
+	share->slot[slot] = SLOT_HUBS;
+	slot_submit(share->client, &request);
+	share->submitted = true;
+}
+
+/* The oldest of what waits gives its slot back. */
+static void next_waiting(struct share *share)
+{
+	const unsigned slot = share->wait[share->waiting_first];
+
+	share->waiting_first = (share->waiting_first + 1) % SHARE_RECEIVE_SLOTS;
+	share->waiting--;
+	submit(share, slot, SHARE_RECEIVE);
+}
+
+static void deliver_packets(struct share *share)
+{
+	while (share->waiting) {
+		const unsigned slot = share->wait[share->waiting_first];
+		const struct share_packet *packet = &share->packet[slot];
+		_Alignas(8) uint8_t copy[SHARE_MESSAGE_BYTES];
+		struct share_data head = { .head.kind = SHARE_DATA, .bytes = packet->bytes };
+
+		if (!share->version)
+			return;
+		memcpy(copy, &head, sizeof(head));
+		memcpy(copy + sizeof(head), share->memory->data[slot] + sizeof(*packet),
+		       packet->bytes);
+		if (!tell_guest(share, PACKET_INBAND, 0, copy, sizeof(head) + packet->bytes))
+			return;
+		share->counters.received++;
+		share->counters.received_bytes += packet->bytes;
+		next_waiting(share);
+	}
+}
+
+static void deliver(struct share *share)
+{
+	if (share->paused || !share->is_open)
+		return;
+	if (deliver_owed(share) && deliver_peer(share))
+		deliver_packets(share);
+}
+
+/* ---- from the guest ---- */
+
+/* A guest that leaves no room for the first answer understands nothing. */
+static int take_version(struct share *share, const struct bus_packet *packet)
+{
+	struct share_version_answer answer = {
+		.head = { .kind = SHARE_VERSION, .status = SHARE_NO_VERSION },
+		.side = share->side,
+		.peer_is_there = share->peer_is_there,
+	};
+	struct share_version asked;
+
+	memcpy(&asked, packet->payload, sizeof(asked));
+	share->version = 0;
+	if (asked.least <= SHARE_1_0 && asked.most >= SHARE_1_0) {
+		share->version = SHARE_1_0;
+		answer.head.status = SHARE_DONE;
+		answer.version = SHARE_1_0;
+		share->told_peer = share->peer_is_there;
+	}
+	return tell_guest(share, PACKET_COMPLETION, packet->transaction, &answer, sizeof(answer))
+		       ? 0
+		       : -EBADMSG;
+}
+
+static void send_data(struct share *share, const uint8_t *data, uint32_t bytes,
+		 const struct bus_packet *packet)
+{
+	const unsigned slot = share->send_stack[--share->send_free];
+	uint8_t *to = share->memory->data[slot];
+
+	share->packet[slot] = (struct share_packet){ .epoch = share->epoch,
+						     .number = ++share->number_sent,
+						     .bytes = bytes };
+	share->sent[slot] =
+		(struct sent){ .transaction = packet->transaction,
+			       .wants_completion = packet->flags & PACKET_WANTS_COMPLETION };
+	memcpy(to, &share->packet[slot], sizeof(struct share_packet));
+	memcpy(to + sizeof(struct share_packet), data, bytes);
+	share->order[(share->order_first + share->ordered++) % SHARE_SEND_SLOTS] = (uint8_t)slot;
+	submit(share, slot, SHARE_SEND);
+	share->counters.sent++;
+	share->counters.sent_bytes += bytes;
+}
+
+static int take_data(struct share *share, const struct bus_packet *packet)
+{
+	struct share_data data;
+
+	memcpy(&data, packet->payload, sizeof(data));
+	if (data.bytes > SHARE_DATA_MAX_BYTES ||
+	    data.bytes > packet->payload_bytes - sizeof(data))
+		return -EBADMSG;
+	if (share->peer_is_there) {
+		send_data(share, packet->payload + sizeof(data), data.bytes, packet);
+		return 0;
+	}
+	share->counters.refused++;
+	if (packet->flags & PACKET_WANTS_COMPLETION)
+		owe(share, packet->transaction, SHARE_DATA, SHARE_NO_PEER);
+	return 0;
+}
+
+static int dispatch(struct share *share, const struct bus_packet *packet)
+{
+	struct share_head head;
+
+	if (packet->type != PACKET_INBAND || packet->payload_bytes < sizeof(struct share_data))
+		return -EBADMSG;
+	memcpy(&head, packet->payload, sizeof(head));
+	if (head.kind == SHARE_VERSION)
+		return take_version(share, packet);
+	if (head.kind != SHARE_DATA || !share->version)
+		return -EBADMSG;
+	return take_data(share, packet);
+}
+
+static void kick(struct share *share)
+{
+	if (share->submitted)
+		slot_kick(share->client);
+	share->submitted = false;
+}
+
+static int packet(void *context, const struct bus_packet *packet)
+{
+	struct share *share = context;
+	int error = dispatch(share, packet);
+
+	share->counters.wrong += error != 0;
+	deliver(share);
+	kick(share);
+	CHECK(check_share(share));
+	return error;
+}
+
+static bool ready(void *context)
+{
+	const struct share *share = context;
+
+	return !share->paused && share->send_free && !share->owed_count;
+}
+
+static void room(void *context)
+{
+	struct share *share = context;
+
+	deliver(share);
+	kick(share);
+}
+
+static void say_open(struct share *share, bool is_open)
+{
+	ssize_t written;
+
+	share->is_open = is_open;
+	__atomic_store_n(&share->memory->is_open, is_open, __ATOMIC_RELEASE);
+	written = write(share->client->doorbell_fd, &(uint64_t){ 1 }, 8);
+	(void)written; /* a counter that is full wakes, too */
+}
+
+static void opened(void *context)
+{
+	struct share *share = context;
+
+	share->version = 0;
+	share->owed_count = 0;
+	say_open(share, true);
+}
+
+/* What waits for a guest that has gone is dropped; what it has sent goes its way. */
+static void closed(void *context)
+{
+	struct share *share = context;
+
+	share->version = 0;
+	share->owed_count = 0;
+	for (unsigned n = SHARE_RECEIVE_SLOTS; n < SHARE_SLOTS; n++)
+		share->sent[n].wants_completion = false;
+	while (share->waiting)
+		next_waiting(share);
+	say_open(share, false);
+	kick(share);
+}
+
+/* ---- the hub ---- */
+
+static void free_send_slot(struct share *share, unsigned slot)
+{
+	unsigned at = 0;
+
+	while (share->order[(share->order_first + at) % SHARE_SEND_SLOTS] != slot)
+		at++;
+	/* a hub answers them in order, or nearly so */
+	for (; at; at--)
+		share->order[(share->order_first + at) % SHARE_SEND_SLOTS] =
+			share->order[(share->order_first + at - 1) % SHARE_SEND_SLOTS];
+	share->order_first = (share->order_first + 1) % SHARE_SEND_SLOTS;
+	share->ordered--;
+	share->slot[slot] = SLOT_FREE;
+	share->send_stack[share->send_free++] = (uint8_t)slot;
+}
+
+static void take_sent(struct share *share, unsigned slot, int32_t result)
+{
+	const struct sent *sent = &share->sent[slot];
+	uint32_t status = SHARE_DONE;
+
+	if (result)
+		status = result == -EPERM ? SHARE_REFUSED : SHARE_NO_PEER;
+	share->counters.refused += result != 0;
+	free_send_slot(share, slot);
+	if (sent->wants_completion && share->is_open)
+		owe(share, sent->transaction, SHARE_DATA, status);
+}
+
+static void take_received(struct share *share, unsigned slot)
+{
+	struct share_packet *packet = &share->packet[slot];
+	bool is_known;
+
+	memcpy(packet, share->memory->data[slot], sizeof(*packet));
+	/* what is checked is this copy: no compiler reads the original again */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (packet->epoch != share->peer_epoch) {
+		share->peer_epoch = packet->epoch;
+		share->had = 0;
+	}
+	is_known = packet->number <= share->had;
+	share->counters.had += is_known;
+	if (is_known || packet->bytes > SHARE_DATA_MAX_BYTES || !share->is_open) {
+		submit(share, slot, SHARE_RECEIVE);
+		return;
+	}
+	share->had = packet->number;
+	share->slot[slot] = SLOT_WAITS;
+	share->wait[(share->waiting_first + share->waiting++) % SHARE_RECEIVE_SLOTS] =
+		(uint8_t)slot;
+}
+
+/* 0 or -EBADMSG. */
+static int take_reply(struct share *share, const struct slot_reply *reply)
+{
+	if (share->slot[reply->slot] != SLOT_HUBS)
+		return -EBADMSG;
+	if (reply->slot >= SHARE_RECEIVE_SLOTS)
+		take_sent(share, reply->slot, reply->result);
+	else if (reply->result > 0)
+		take_received(share, reply->slot);
+	else
+		submit(share, reply->slot, SHARE_RECEIVE);
+	return 0;
+}
+
+static void take_replies(struct share *share)
+{
+	struct slot_reply reply;
+	int got;
+
+	while (!share->cut_off && (got = slot_collect(share->client, &reply))) {
+		if (got > 0)
+			got = take_reply(share, &reply);
+		if (got >= 0)
+			continue;
+		share->cut_off = true;
+		share->counters.hubs_failed++;
+	}
+}
+
+/* Another hub than before: what the old one has brought was taken; the rest begins anew. */
+static void begin_anew(struct share *share, uint32_t generation)
+{
+	ssize_t written;
+
+	if (share->generation)
+		take_replies(share);
+	share->generation = generation;
+	share->cut_off = false;
+	share->counters.hubs++;
+	slot_restart(share->client);
+	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS; n++)
+		if (share->slot[n] != SLOT_WAITS)
+			submit(share, n, SHARE_RECEIVE);
+	for (unsigned n = 0; n < share->ordered; n++) {
+		const unsigned slot = share->order[(share->order_first + n) % SHARE_SEND_SLOTS];
+
+		submit(share, slot, SHARE_SEND);
+		share->counters.again++;
+	}
+	share->submitted = false;
+	__atomic_store_n(&share->memory->accepted, generation, __ATOMIC_RELEASE);
+	written = write(share->client->doorbell_fd, &(uint64_t){ 1 }, 8);
+	(void)written; /* a counter that is full wakes, too */
+}
+
+static void follow_peer(struct share *share)
+{
+	struct share_memory *memory = share->memory;
+
+	share->serving = __atomic_load_n(&memory->serving, __ATOMIC_ACQUIRE);
+	share->peer_word = __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE);
+	/* while a hub is replaced by another, nothing is known to have changed */
+	share->peer_is_there = share->peer_word && !share->cut_off;
+}
+
+/* The thread that collects serves other queues, too: most of its turns are not for this one. */
+static bool has_news(const struct share *share)
+{
+	const struct share_memory *memory = share->memory;
+
+	return share->generation != __atomic_load_n(&memory->generation, __ATOMIC_ACQUIRE) ||
+	       share->serving != __atomic_load_n(&memory->serving, __ATOMIC_ACQUIRE) ||
+	       share->peer_word != __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE) ||
+	       share->client->collected !=
+		       __atomic_load_n(&memory->queue.replies.written, __ATOMIC_ACQUIRE);
+}
+
+void share_collect(struct share *share)
+{
+	const uint32_t generation = __atomic_load_n(&share->memory->generation, __ATOMIC_ACQUIRE);
+
+	if (!has_news(share))
+		return;
+	bus_channel_lock(share->channel);
+	guest_memory_begin();
+	if (generation != share->generation)
+		begin_anew(share, generation);
+	if (generation)
+		take_replies(share);
+	follow_peer(share);
+	deliver(share);
+	kick(share);
+	CHECK(check_share(share));
+	bus_channel_unlock(share->channel);
+	bus_channel_run(share->channel);
+}
+
+/* ---- life ---- */
+
+void share_pause(struct share *share)
+{
+	bus_channel_lock(share->channel);
+	share->paused = true;
+	bus_channel_unlock(share->channel);
+}
+
+void share_resume(struct share *share)
+{
+	bus_channel_lock(share->channel);
+	share->paused = false;
+	guest_memory_begin();
+	deliver(share);
+	kick(share);
+	bus_channel_unlock(share->channel);
+	bus_channel_run(share->channel);
+}
+
+struct share *share_create(struct bus *bus, unsigned number, struct share_memory *memory,
+			   struct slot_client *client)
+{
+	struct share *share = calloc(1, sizeof(*share));
+
+	assert(number < SHARE_PORTS && client->slots == SHARE_SLOTS);
+	if (!share)
+		return NULL;
+	*share = (struct share){ .memory = memory, .client = client, .number = number,
+				 .side = memory->side, .epoch = memory->epoch };
+	share->service = (struct bus_service){
+		.type = SHARE_PACKET_TYPE, .instance = SHARE_INSTANCE(number), .opened = opened,
+		.closed = closed, .ready = ready, .packet = packet, .room = room,
+		.context = share,
+	};
+	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;)
+		share->send_stack[share->send_free++] = (uint8_t)n;
+	share->channel = bus_offer(bus, &share->service);
+	if (!share->channel) {
+		free(share);
+		return NULL;
+	}
+	return share;
+}
+
+void share_destroy(struct share *share) { free(share); }
+
+size_t share_statistics(const struct share *share, char *text, size_t bytes)
+{
+	const struct share_counters *counters = &share->counters;
+	int used = snprintf(text, bytes,
+			    "share %u: %lu sent (%lu bytes), %lu received (%lu bytes), "
+			    "%lu refused, %lu wrong, %lu sent again, %lu had before, %lu hubs, "
+			    "%lu failed\n",
+			    share->number, counters->sent, counters->sent_bytes, counters->received,
+			    counters->received_bytes, counters->refused, counters->wrong,
+			    counters->again, counters->had, counters->hubs, counters->hubs_failed);
+
+	if (used < 0)
+		return 0;
+	return (size_t)used < bytes ? (size_t)used : bytes - 1;
+}
+
+static void unit_pause(void *self) { share_pause(self); }
+static void unit_resume(void *self) { share_resume(self); }
+static void unit_destroy(void *self) { share_destroy(self); }
+static size_t unit_statistics(const void *self, char *text, size_t bytes)
+{
+	return share_statistics(self, text, bytes);
+}
+
+const struct unit_ops share_unit = {
+	.name = "share",
+	.pause = unit_pause,
+	.resume = unit_resume,
+	.destroy = unit_destroy,
+	.statistics = unit_statistics,
+};

@@ -1,0 +1,58 @@
+/*
+ * A port: one machine's end of a joint, the channel between two machines of a user. It is a slot
+ * queue (slot_queue.h) between the machine process, which has the device (device/share), and the
+ * hub (share/hub.h), which has all ports and carries packets from one to the other.
+ *
+ * Slots below SHARE_RECEIVE_SLOTS are for packets that the guest receives: submitted empty
+ * (SHARE_RECEIVE), the reply brings one, and its result is the packet's bytes. The others are for
+ * packets that the guest sends (SHARE_SEND); result: 0, or why it was not delivered. A slot holds a
+ * struct share_packet and its bytes.
+ *
+ *  1. A hub that ends is replaced by another, while the machine runs (process/joiner_main.c).
+ *     `generation` counts the times a port has joined one. The machine process takes what the old
+ *     hub has still brought, empties both rings, submits again what was not answered, and says so
+ *     in `accepted`; only then the new hub takes the first request.
+ *  2. A packet has a number, one more than that before it of the same side's life (`epoch`). Who
+ *     receives passes over a number that it has had. A hub delivers before it answers: so a packet
+ *     that is sent again is neither lost nor delivered twice.
+ *  3. These words are hints of a hostile peer like the rest: they are compared, and nothing else.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "slot_queue.h"
+
+enum {
+	SHARE_PORTS = 2,
+	SHARE_SLOTS = 128,
+	SHARE_RECEIVE_SLOTS = 64,
+	SHARE_SEND_SLOTS = SHARE_SLOTS - SHARE_RECEIVE_SLOTS,
+	SHARE_SLOT_BYTES = 4096,
+	SHARE_PACKET_MAX_BYTES = 3072,
+};
+enum share_request_kind { SHARE_RECEIVE, SHARE_SEND };
+
+struct share_packet {
+	uint64_t epoch, number;
+	uint32_t bytes, reserved;
+};
+
+struct share_memory {
+	/* written before the machine process exists: enum share_side of abi/share.h, and what
+	 * tells this life of the machine from any other */
+	uint32_t side, reserved;
+	uint64_t epoch;
+	/* 1; the joiner's, the machine process's, the hub's */
+	_Alignas(64) uint32_t generation;
+	_Alignas(64) uint32_t accepted;
+	/* The guest has opened its channel. */
+	uint32_t is_open;
+	_Alignas(64) uint32_t serving;
+	/* Both guests have opened theirs; stays as it was while there is no hub. */
+	uint32_t peer_is_there;
+	struct slot_queue queue;
+	_Alignas(SLOT_PAGE_BYTES) uint8_t data[SHARE_SLOTS][SHARE_SLOT_BYTES];
+};
+_Static_assert(sizeof(struct share_packet) + SHARE_PACKET_MAX_BYTES <= SHARE_SLOT_BYTES,
+	       "a slot holds a packet");

@@ -1,0 +1,294 @@
+/*
+ * The joiner's main: joins one port of a machine to the user's hub, which it starts where there is
+ * none, and joins it again when that has ended while the machine goes on. It keeps the user's
+ * rights, which the hub has not: so it brings the hub the user's rules whenever they change, and a
+ * connection to his agent. It maps nothing that a guest or the hub can write, but for one word that
+ * it only writes.
+ *
+ *  1. Each joining has a number, `generation` (ipc/share_port.h): it is another one before the hub
+ *     is told of the port.
+ *  2. A hub that ends again soon is joined again later, and later each time.
+ *  3. Rules that cannot be read are none: then nothing is allowed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ipc/share_port.h"
+#include "mains.h"
+#include "meeting.h"
+#include "plan.h"
+#include "report.h"
+#include "share/hub_line.h"
+#include "share/rules.h"
+
+enum { FIRST_DELAY_MS = 20, MOST_DELAY_MS = 5000, LONG_LIFE_S = 10, TELLING_BYTES = 4096 };
+
+struct joiner {
+	const struct share_choice *choice;
+	uint32_t *generation;
+	uint32_t count;
+	int delay_ms, changes; /* inotify; -1: there is no folder for rules */
+};
+
+static void tell_machine(struct joiner *j)
+{
+	ssize_t written;
+
+	__atomic_store_n(j->generation, ++j->count, __ATOMIC_RELEASE);
+	written = write(grant_fd(GRANT_ANSWER), &(uint64_t){ 1 }, 8);
+	(void)written; /* a counter that is full wakes, too */
+}
+
+/* ---- rules and agent ---- */
+
+/* Of the folder: an editor replaces the file. */
+static int watch_rules(const char *path)
+{
+	char folder[PLAN_PATH_BYTES];
+	const char *end = strrchr(path, '/');
+	int changes = end ? inotify_init1(IN_CLOEXEC | IN_NONBLOCK) : -1;
+
+	if (changes < 0)
+		return -1;
+	memcpy(folder, path, (size_t)(end - path));
+	folder[end - path] = 0;
+	if (inotify_add_watch(changes, folder, IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE) >= 0)
+		return changes;
+	close(changes);
+	return -1;
+}
+
+static int connect_agent(const char *path)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	strncpy(at.sun_path, path, sizeof(at.sun_path) - 1);
+	if (fd >= 0 && !connect(fd, (const struct sockaddr *)&at, sizeof(at)))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+static int read_rules(int file, struct rules *ret)
+{
+	static char text[RULES_FILE_BYTES];
+	ssize_t bytes = file < 0 ? 0 : pread(file, text, sizeof(text), 0);
+
+	rules_parse(ret, text, bytes < 0 ? 0 : (size_t)bytes);
+	return ret->agent[0] ? 0 : -ENOENT;
+}
+
+/* The hub's: 0, or -errno of the line. */
+static int bring_agent(int line, const struct rules *rules)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_AGENT };
+	int agent = connect_agent(rules->agent);
+	int error = agent < 0 ? 0 : line_send(line, &message, &agent, 1);
+
+	if (agent >= 0)
+		close(agent);
+	return error;
+}
+
+static int bring_rules(const struct joiner *j, int line, bool with_rules)
+{
+	static struct rules rules;
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_RULES };
+	int file = open(j->choice->rules, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int error = with_rules ? line_send(line, &message, &file, file >= 0) : 0;
+
+	if (!error && !read_rules(file, &rules))
+		error = bring_agent(line, &rules);
+	if (file >= 0)
+		close(file);
+	return error;
+}
+
+/* ---- joining ---- */
+
+/* A line to the hub, which is started where there is none. -errno. */
+static int reach_hub(const struct joiner *j)
+{
+	int line = line_connect(j->choice->hub);
+
+	if (line != -ENOENT && line != -ECONNREFUSED)
+		return line;
+	line = meeting_start(j->choice->hub, ROLE_HUB, grant_fd(GRANT_PROGRAM));
+	return line ? line : line_connect(j->choice->hub);
+}
+
+static int ask_to_join(const struct joiner *j, int line)
+{
+	const int fds[] = { grant_fd(GRANT_PORT), grant_fd(GRANT_PORT_BELL),
+			    grant_fd(GRANT_ANSWER) };
+	struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_JOIN,
+					.join = j->choice->join };
+	int none[WIRE_FDS];
+	int error;
+
+	message.join.least = WIRE_VERSION_LEAST;
+	message.join.most = WIRE_VERSION;
+	error = line_send(line, &message, fds, WIRE_FDS);
+	if (!error)
+		error = line_receive(line, &message, none, true);
+	if (error < 0)
+		return error;
+	if (message.kind != WIRE_JOINED)
+		return -EBADMSG;
+	return message.version ? 0 : -EPROTONOSUPPORT;
+}
+
+/* The line, once the hub has the port; -errno. */
+static int join(struct joiner *j)
+{
+	int line = reach_hub(j);
+	int error;
+
+	if (line < 0)
+		return line;
+	error = bring_rules(j, line, true);
+	if (!error) {
+		tell_machine(j);
+		error = ask_to_join(j, line);
+	}
+	if (!error)
+		return line;
+	close(line);
+	return error;
+}
+
+/* ---- its life ---- */
+
+static int take_changes(const struct joiner *j, int line)
+{
+	_Alignas(struct inotify_event) char events[TELLING_BYTES];
+
+	while (read(j->changes, events, sizeof(events)) > 0)
+		;
+	return bring_rules(j, line, true);
+}
+
+/* The hub has lost its agent. */
+static int take_word(const struct joiner *j, int line)
+{
+	struct wire_message message;
+	int none[WIRE_FDS];
+	int got = line_receive(line, &message, none, false);
+
+	if (got > 0)
+		got = message.kind == WIRE_AGENT ? bring_rules(j, line, false) : -EBADMSG;
+	return got;
+}
+
+/* Until the machine is gone (true), or the hub. */
+static bool stay(const struct joiner *j, int line)
+{
+	int error = 0;
+
+	while (!error) {
+		struct pollfd polls[] = { { .fd = grant_fd(GRANT_END), .events = POLLIN },
+					  { .fd = line, .events = POLLIN },
+					  { .fd = j->changes, .events = POLLIN } };
+
+		if (poll(polls, 3, -1) < 0)
+			continue;
+		if (polls[0].revents)
+			return true;
+		if (polls[1].revents)
+			error = take_word(j, line);
+		if (!error && polls[2].revents)
+			error = take_changes(j, line);
+	}
+	return false;
+}
+
+/* True: the machine is gone. */
+static bool wait_ms(int timeout_ms)
+{
+	struct pollfd end = { .fd = grant_fd(GRANT_END), .events = POLLIN };
+
+	while (poll(&end, 1, timeout_ms) < 0 && errno == EINTR)
+		;
+	return end.revents;
+}
+
+static time_t now_s(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
+
+static void choose_delay(struct joiner *j, time_t lived_s)
+{
+	if (lived_s >= LONG_LIFE_S)
+		j->delay_ms = FIRST_DELAY_MS;
+	else if (j->delay_ms < MOST_DELAY_MS)
+		j->delay_ms *= 2;
+}
+
+static int complain_of_hub(const struct joiner *j, int error)
+{
+	if (error == -EPROTONOSUPPORT)
+		return complain(EXIT_UNUSABLE, "the hub that runs is of another version",
+				j->choice->join.instance, "end the machines that use it");
+	return complain(EXIT_FAULT, strerror(-error), "joining the hub", "see umbra doctor");
+}
+
+/* The exit code: not 0 where it could not begin. */
+static int keep_joined(struct joiner *j)
+{
+	const uint8_t byte = 1;
+	bool machine_is_gone = false;
+
+	for (bool is_first = true; !machine_is_gone; is_first = false) {
+		const time_t begun_s = now_s();
+		int line = join(j);
+
+		if (line < 0 && is_first)
+			return complain_of_hub(j, line);
+		if (is_first) {
+			if (write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
+				return EXIT_FAULT;
+			close(grant_fd(GRANT_READY));
+		}
+		if (line >= 0) {
+			machine_is_gone = stay(j, line);
+			close(line);
+		}
+		if (machine_is_gone)
+			break;
+		tell_machine(j);
+		machine_is_gone = wait_ms(j->delay_ms);
+		choose_delay(j, now_s() - begun_s);
+	}
+	return 0;
+}
+
+int joiner_main(void)
+{
+	struct joiner j = { .delay_ms = FIRST_DELAY_MS };
+	struct share_memory *memory = mmap(NULL, SLOT_PAGE_BYTES, PROT_READ | PROT_WRITE,
+					   MAP_SHARED, grant_fd(GRANT_PORT), 0);
+	const struct plan *plan = plan_of_process();
+
+	if (!plan || !plan->shares.count || memory == MAP_FAILED)
+		return complain(EXIT_USAGE, "it has no plan", "the joiner",
+				"use umbra run: it starts the processes of a machine");
+	j.choice = &plan->shares.port[plan->shares.mine];
+	j.generation = &memory->generation;
+	j.changes = watch_rules(j.choice->rules);
+	return keep_joined(&j);
+}

@@ -1,0 +1,93 @@
+/* See meeting.h. */
+#include "meeting.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "ipc/spawn.h"
+
+enum { BACKLOG = 64 };
+
+static int new_socket(const char *path, struct sockaddr_un *ret)
+{
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	strncpy(ret->sun_path, path, sizeof(ret->sun_path) - 1);
+	return fd < 0 ? -errno : fd;
+}
+
+static bool somebody_listens(const char *path)
+{
+	struct sockaddr_un at;
+	int fd = new_socket(path, &at);
+	bool listens;
+
+	if (fd < 0)
+		return false;
+	listens = !connect(fd, (const struct sockaddr *)&at, sizeof(at)) || errno == EAGAIN;
+	close(fd);
+	return listens;
+}
+
+/* A socket at which one can be started; -EADDRINUSE: another one has begun meanwhile. */
+static int listen_at(const char *path)
+{
+	struct sockaddr_un at;
+	int fd = new_socket(path, &at);
+	int error;
+
+	if (fd < 0)
+		return fd;
+	if (!bind(fd, (const struct sockaddr *)&at, sizeof(at)) && !listen(fd, BACKLOG))
+		return fd;
+	error = -errno;
+	close(fd);
+	return error;
+}
+
+static int start_locked(const char *path, enum role role, int program_fd)
+{
+	struct spawned one;
+	struct grants grants;
+	int error;
+
+	if (somebody_listens(path))
+		return 0;
+	unlink(path);
+	grants_clear(&grants);
+	grants.fd[GRANT_PROGRAM] = program_fd;
+	grants.fd[GRANT_CONTROL] = listen_at(path);
+	if (grants.fd[GRANT_CONTROL] < 0)
+		return grants.fd[GRANT_CONTROL];
+	error = spawn_role(role, &grants, -1, &one);
+	close(grants.fd[GRANT_CONTROL]);
+	if (!error)
+		close(one.pidfd);
+	return error;
+}
+
+int meeting_start(const char *path, enum role role, int program_fd)
+{
+	struct sockaddr_un at;
+	char folder[sizeof(at.sun_path)];
+	const char *end = strrchr(path, '/');
+	int error;
+	int lock;
+
+	if (!end || strlen(path) >= sizeof(folder))
+		return -EINVAL;
+	memcpy(folder, path, (size_t)(end - path));
+	folder[end - path] = 0;
+	lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (lock < 0)
+		return -errno;
+	error = flock(lock, LOCK_EX) ? -errno : start_locked(path, role, program_fd);
+	close(lock);
+	return error;
+}

@@ -1,0 +1,435 @@
+/* See hub.h: lines, ports and joints. One thread, one poll. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "hub_internal.h"
+#include "hub_line.h"
+
+enum { LONELY_MS = 5000, PAUSE_MS = 10, NO_ROOM = -1 };
+
+int64_t hub_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static struct port *new_port(struct hub *hub, int line)
+{
+	for (unsigned n = 0; n < HUB_PORTS; n++) {
+		struct port *port = &hub->port[n];
+
+		if (port->line != HUB_NOBODY)
+			continue;
+		*port = (struct port){ .line = line, .bell = HUB_NOBODY, .answer = HUB_NOBODY };
+		hub->ports++;
+		return port;
+	}
+	return NULL;
+}
+
+/* ---- joints ---- */
+
+static bool fit_together(const struct port *port, const struct port *other)
+{
+	return port->memory && other->memory && !other->peer &&
+	       port->join.side != other->join.side &&
+	       !strcmp(port->join.instance, other->join.instance) &&
+	       !strcmp(port->join.class, other->join.class);
+}
+
+static void part(struct port *port)
+{
+	if (!port->peer)
+		return;
+	port->peer->peer = NULL;
+	port->peer = NULL;
+}
+
+static void find_peer(struct hub *hub, struct port *port)
+{
+	const int64_t now = hub_now_ms();
+
+	if (port->peer || !port->memory || !hub_may_be_joined(hub, port, now))
+		return;
+	for (unsigned n = 0; n < HUB_PORTS; n++) {
+		struct port *other = &hub->port[n];
+
+		if (!fit_together(port, other) || !hub_may_be_joined(hub, other, now))
+			continue;
+		port->peer = other;
+		other->peer = port;
+		port->was_joined = other->was_joined = true;
+		hub->joints++;
+		return;
+	}
+}
+
+static void join_all(struct hub *hub)
+{
+	const int64_t now = hub_now_ms();
+
+	for (unsigned n = 0; n < HUB_PORTS; n++)
+		if (hub->port[n].peer && !hub_may_be_joined(hub, &hub->port[n], now))
+			part(&hub->port[n]);
+	for (unsigned n = 0; n < HUB_PORTS; n++)
+		find_peer(hub, &hub->port[n]);
+}
+
+static void close_if(int fd)
+{
+	if (fd != HUB_NOBODY)
+		close(fd);
+}
+
+static void port_leave(struct hub *hub, struct port *port)
+{
+	part(port);
+	if (port->memory)
+		munmap(port->memory, sizeof(*port->memory));
+	close_if(port->bell);
+	close_if(port->answer);
+	close(port->line);
+	*port = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY, .answer = HUB_NOBODY };
+	hub->ports--;
+	hub->lonely_ms = hub_now_ms();
+	join_all(hub);
+}
+
+/* ---- lines ---- */
+
+static bool has_end(const char *text, size_t room) { return memchr(text, 0, room); }
+
+static bool join_is_sound(const struct wire_join *join)
+{
+	return (join->side == SHARE_SERVES || join->side == SHARE_BINDS) &&
+	       has_end(join->machine, sizeof(join->machine)) &&
+	       has_end(join->instance, sizeof(join->instance)) &&
+	       has_end(join->class, sizeof(join->class));
+}
+
+static struct share_memory *map_port(int fd)
+{
+	struct share_memory *memory;
+	struct stat st;
+
+	if (fd == HUB_NOBODY || fstat(fd, &st) || st.st_size != sizeof(*memory))
+		return NULL;
+	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+/* Serves the generation that the memory has now. False: the line is of no use. */
+static bool port_join(struct hub *hub, struct port *port, const struct wire_join *join,
+		      int fds[WIRE_FDS])
+{
+	struct wire_message answer = { .magic = WIRE_MAGIC, .kind = WIRE_JOINED };
+
+	if (port->memory || !join_is_sound(join) || fds[1] == HUB_NOBODY || fds[2] == HUB_NOBODY)
+		return false;
+	if (join->least > WIRE_VERSION || join->most < WIRE_VERSION_LEAST) {
+		line_send(port->line, &answer, NULL, 0);
+		return false;
+	}
+	port->memory = map_port(fds[0]);
+	if (!port->memory)
+		return false;
+	port->join = *join;
+	port->bell = fds[1];
+	port->answer = fds[2];
+	fds[1] = fds[2] = HUB_NOBODY;
+	port->slots = (struct slot_server){ .queue = &port->memory->queue, .slots = SHARE_SLOTS,
+					    .doorbell_fd = port->bell, .answer_fd = port->answer };
+	port->generation = __atomic_load_n(&port->memory->generation, __ATOMIC_ACQUIRE);
+	port->joined_ms = hub_now_ms();
+	answer.version = WIRE_VERSION;
+	find_peer(hub, port);
+	return !line_send(port->line, &answer, NULL, 0);
+}
+
+static void take_rules(struct hub *hub, int fd)
+{
+	static char text[RULES_FILE_BYTES + 1];
+	ssize_t bytes = fd == HUB_NOBODY ? 0 : pread(fd, text, sizeof(text), 0);
+
+	if (bytes < 0 || bytes > RULES_FILE_BYTES)
+		bytes = 0;
+	rules_parse(&hub->rules, text, (size_t)bytes);
+	hub->rules_read++;
+	for (unsigned n = 0; n < HUB_PORTS; n++)
+		for (unsigned act = 0; act < RULE_ACTS; act++)
+			hub->port[n].decision[act].until_ms = 0;
+	join_all(hub);
+}
+
+/* False: the line is closed. */
+static bool take_message(struct hub *hub, struct port *port, const struct wire_message *message,
+			 int fds[WIRE_FDS])
+{
+	switch (message->kind) {
+	case WIRE_RULES: take_rules(hub, fds[0]); return true;
+	case WIRE_AGENT:
+		if (fds[0] != HUB_NOBODY)
+			agent_set(hub->agent, fds[0]);
+		fds[0] = HUB_NOBODY;
+		join_all(hub);
+		return true;
+	case WIRE_JOIN: return port_join(hub, port, &message->join, fds);
+	case WIRE_SHOW: return hub_show(hub, port->line);
+	default: return false;
+	}
+}
+
+static void take_line(struct hub *hub, struct port *port)
+{
+	struct wire_message message;
+	int fds[WIRE_FDS];
+	int got = line_receive(port->line, &message, fds, false);
+	bool stays = !got || (got > 0 && take_message(hub, port, &message, fds));
+
+	for (unsigned n = 0; n < WIRE_FDS; n++)
+		close_if(fds[n]);
+	if (!stays)
+		port_leave(hub, port);
+}
+
+static void accept_line(struct hub *hub)
+{
+	int fd = accept4(hub->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd >= 0 && !new_port(hub, fd))
+		close(fd);
+}
+
+/* ---- packets ---- */
+
+/* The port's device has taken this hub for its own. */
+static bool has_begun(struct port *port)
+{
+	if (port->begun)
+		return true;
+	if (__atomic_load_n(&port->memory->accepted, __ATOMIC_ACQUIRE) != port->generation)
+		return false;
+	port->begun = true;
+	__atomic_store_n(&port->memory->serving, port->generation, __ATOMIC_RELEASE);
+	port->slots.answers = true;
+	return true;
+}
+
+/* What its device asks: empty slots, and packets in their order. 0 or -EBADMSG. */
+static int take_requests(struct port *port)
+{
+	struct slot_request request;
+	int got;
+
+	while ((got = slot_take(&port->slots, &request)) > 0) {
+		const bool sends = request.slot >= SHARE_RECEIVE_SLOTS;
+
+		if (request.kind != (sends ? SHARE_SEND : SHARE_RECEIVE))
+			return -EBADMSG;
+		if (sends)
+			queue_put(&port->waiting, request.slot);
+		else
+			queue_put(&port->empty, request.slot);
+	}
+	return got;
+}
+
+static bool is_open(const struct port *port)
+{
+	return port->begun && __atomic_load_n(&port->memory->is_open, __ATOMIC_ACQUIRE);
+}
+
+static void say_peer(struct port *port)
+{
+	const uint32_t is_there = port->peer && is_open(port) && is_open(port->peer);
+
+	/* what the hub before this one has said stays true until its peer could have joined, too */
+	if (!is_there && !port->was_joined && hub_now_ms() - port->joined_ms < HUB_PATIENCE_MS)
+		return;
+	if (__atomic_load_n(&port->memory->peer_is_there, __ATOMIC_RELAXED) == is_there)
+		return;
+	__atomic_store_n(&port->memory->peer_is_there, is_there, __ATOMIC_RELEASE);
+	port->slots.answers = true;
+}
+
+/* Into an empty slot of the other port's. 0; NO_ROOM; -EBADMSG. */
+static int carry(struct hub *hub, struct port *from, unsigned slot)
+{
+	const uint8_t *data = from->memory->data[slot];
+	struct port *to = from->peer;
+	struct share_packet packet;
+	uint8_t *into;
+	unsigned empty;
+
+	memcpy(&packet, data, sizeof(packet));
+	/* what is checked is this copy: no compiler reads the original again */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (packet.bytes > SHARE_PACKET_MAX_BYTES)
+		return -EBADMSG;
+	if (!to->empty.count || !hub_may_pass(hub, from, packet.bytes, &from->wait_until_ms))
+		return NO_ROOM;
+	empty = queue_take(&to->empty);
+	into = to->memory->data[empty];
+	packet.reserved = 0;
+	memcpy(into, &packet, sizeof(packet));
+	memcpy(into + sizeof(packet), data + sizeof(packet), packet.bytes);
+	slot_answer(&to->slots, empty, (int32_t)(sizeof(packet) + packet.bytes));
+	from->packets++;
+	from->bytes += packet.bytes;
+	return 0;
+}
+
+/* What waits, as far as it can go. 0 or -EBADMSG. */
+static int push(struct hub *hub, struct port *port)
+{
+	const int64_t now = hub_now_ms();
+
+	while (port->waiting.count) {
+		const unsigned slot = queue_first(&port->waiting);
+		const bool is_joined = port->peer && is_open(port->peer);
+		int error = is_joined ? carry(hub, port, slot) : -ENOTCONN;
+
+		if (error == NO_ROOM)
+			return 0;
+		if (error == -EBADMSG)
+			return error;
+		if (error && now - port->joined_ms < HUB_PATIENCE_MS) {
+			port->wait_until_ms = port->joined_ms + HUB_PATIENCE_MS;
+			return 0;
+		}
+		queue_take(&port->waiting);
+		slot_answer(&port->slots, slot, error);
+		port->lost += error != 0;
+	}
+	return 0;
+}
+
+static void serve_port(struct hub *hub, struct port *port)
+{
+	int error = 0;
+
+	if (!has_begun(port))
+		return;
+	error = take_requests(port);
+	if (!error)
+		error = push(hub, port);
+	if (error) {
+		hub->broken++;
+		port_leave(hub, port);
+	}
+}
+
+/* ---- the loop ---- */
+
+/* How long nothing has to be done by itself; -1: for ever. */
+static int sleep_ms(const struct hub *hub, int64_t now)
+{
+	int64_t least = hub->ports ? INT32_MAX : LONELY_MS;
+
+	for (unsigned n = 0; n < HUB_PORTS; n++) {
+		const struct port *port = &hub->port[n];
+		const int64_t left = port->wait_until_ms - now;
+
+		if (port->line == HUB_NOBODY || !port->waiting.count || !port->wait_until_ms)
+			continue;
+		if (left < least)
+			least = left > 0 ? left : 1;
+	}
+	/* rules have times of day, and agents' answers end */
+	if (hub->ports && least > HUB_LOOK_MS)
+		least = HUB_LOOK_MS;
+	return (int)least;
+}
+
+static bool may_sleep(struct hub *hub)
+{
+	bool may = true;
+
+	for (unsigned n = 0; n < HUB_PORTS; n++)
+		if (hub->port[n].memory)
+			may &= slot_server_may_sleep(&hub->port[n].slots);
+	return may;
+}
+
+static void serve_ports(struct hub *hub)
+{
+	for (unsigned n = 0; n < HUB_PORTS; n++)
+		if (hub->port[n].memory)
+			serve_port(hub, &hub->port[n]);
+	for (unsigned n = 0; n < HUB_PORTS; n++)
+		if (hub->port[n].memory) {
+			say_peer(&hub->port[n]);
+			slot_tell(&hub->port[n].slots);
+		}
+}
+
+static void look_again(struct hub *hub)
+{
+	const int64_t now = hub_now_ms();
+
+	if (now - hub->looked_ms < HUB_LOOK_MS)
+		return;
+	hub->looked_ms = now;
+	join_all(hub);
+}
+
+static bool hub_turn(struct hub *hub)
+{
+	struct pollfd polls[2 * HUB_PORTS + 1] = { { .fd = hub->listen_fd, .events = POLLIN } };
+	int lines[HUB_PORTS];
+
+	serve_ports(hub);
+	for (unsigned n = 0; n < HUB_PORTS; n++) {
+		lines[n] = hub->port[n].line;
+		polls[2 * n + 1] = (struct pollfd){ .fd = lines[n], .events = POLLIN };
+		polls[2 * n + 2] = (struct pollfd){ .fd = hub->port[n].bell, .events = POLLIN };
+	}
+	poll(polls, 2 * HUB_PORTS + 1, may_sleep(hub) ? sleep_ms(hub, hub_now_ms()) : 0);
+	for (unsigned n = 0; n < HUB_PORTS; n++) {
+		struct port *port = &hub->port[n];
+
+		if (port->line != lines[n] || port->line == HUB_NOBODY)
+			continue;
+		if (port->memory)
+			slot_server_wakes(&port->slots, polls[2 * n + 2].revents);
+		if (polls[2 * n + 1].revents)
+			take_line(hub, port);
+	}
+	if (polls[0].revents)
+		accept_line(hub);
+	look_again(hub);
+	return hub->ports || hub_now_ms() - hub->lonely_ms < LONELY_MS;
+}
+
+int hub_serve(int listen_fd, int pid)
+{
+	struct hub *hub = calloc(1, sizeof(*hub));
+
+	if (!hub)
+		return -ENOMEM;
+	hub->agent = agent_create();
+	if (!hub->agent) {
+		free(hub);
+		return -ENOMEM;
+	}
+	hub->listen_fd = listen_fd;
+	hub->pid = pid;
+	hub->lonely_ms = hub_now_ms();
+	for (unsigned n = 0; n < HUB_PORTS; n++)
+		hub->port[n] = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY,
+					      .answer = HUB_NOBODY };
+	while (hub_turn(hub))
+		;
+	agent_destroy(hub->agent);
+	free(hub);
+	return 0;
+}

@@ -1,0 +1,365 @@
+/*
+ * A hub with ports that behave, and ports that lie: about versions, sizes, slots, lengths and
+ * numbers. Whoever lies is left alone; the others go on.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "abi/share.h"
+#include "ipc/share_port.h"
+#include "ipc/spawn.h"
+#include "share/hub.h"
+#include "share/hub_line.h"
+
+enum { WAIT_MS = 20000, STEP_MS = 5 };
+
+static int failures;
+static char path[] = "/tmp/umbra-hub-XXXXXX/s";
+
+/* A machine's end, as its device and its joiner have it. */
+struct end {
+	int line, memory_fd, bell, answer;
+	struct share_memory *memory;
+	struct slot_client client;
+	uint64_t number;
+	unsigned sent;
+};
+
+static void expect(const char *what, bool got)
+{
+	printf("%s %s\n", got ? "ok  " : "FAIL", what);
+	failures += !got;
+}
+
+static void bring_rules(int line, const char *text)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_RULES };
+	int fd = memfd_create("rules", 0);
+
+	if (pwrite(fd, text, strlen(text), 0) < 0 || line_send(line, &message, &fd, 1))
+		abort();
+	close(fd);
+}
+
+static const char all[] = "allow * offer,see,open,pass */*\n";
+
+static void make_end(struct end *end, uint32_t side)
+{
+	*end = (struct end){ .line = line_connect(path),
+			     .memory_fd = spawn_share("port", sizeof(struct share_memory)),
+			     .bell = eventfd(0, EFD_NONBLOCK), .answer = eventfd(0, EFD_NONBLOCK) };
+	end->memory = mmap(NULL, sizeof(*end->memory), PROT_READ | PROT_WRITE, MAP_SHARED,
+			   end->memory_fd, 0);
+	if (end->line < 0 || end->memory == MAP_FAILED)
+		abort();
+	end->memory->side = side;
+	end->memory->generation = 1;
+	end->client = (struct slot_client){ .queue = &end->memory->queue, .slots = SHARE_SLOTS,
+					    .doorbell_fd = end->bell, .answer_fd = end->answer };
+}
+
+static struct wire_message join_message(const char *machine, uint32_t side)
+{
+	struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_JOIN };
+
+	message.join = (struct wire_join){ .least = WIRE_VERSION_LEAST, .most = WIRE_VERSION,
+					   .side = side };
+	strcpy(message.join.machine, machine);
+	strcpy(message.join.instance, "store/shelf");
+	strcpy(message.join.class, "packet");
+	return message;
+}
+
+/* The version that was agreed upon; 0; -errno: the line was closed. */
+static int join(const struct end *end, struct wire_message *message)
+{
+	const int fds[] = { end->memory_fd, end->bell, end->answer };
+	int none[WIRE_FDS];
+	int got = line_send(end->line, message, fds, 3);
+
+	if (!got)
+		got = line_receive(end->line, message, none, true);
+	return got < 0 ? got : (int)message->version;
+}
+
+static void submit(struct end *end, unsigned slot, unsigned kind)
+{
+	const struct slot_request request = { .slot = (uint16_t)slot, .kind = (uint16_t)kind };
+
+	slot_submit(&end->client, &request);
+	slot_kick(&end->client);
+}
+
+static void begin(struct end *end)
+{
+	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS; n++)
+		submit(end, n, SHARE_RECEIVE);
+	end->memory->is_open = 1;
+	__atomic_store_n(&end->memory->accepted, 1, __ATOMIC_RELEASE);
+	if (write(end->bell, &(uint64_t){ 1 }, 8) != 8)
+		abort();
+}
+
+static void connect_end(struct end *end, const char *machine, uint32_t side)
+{
+	struct wire_message message = join_message(machine, side);
+
+	make_end(end, side);
+	bring_rules(end->line, all);
+	if (join(end, &message) != WIRE_VERSION)
+		abort();
+	begin(end);
+}
+
+static void leave(struct end *end)
+{
+	close(end->line);
+	close(end->memory_fd);
+	close(end->bell);
+	close(end->answer);
+	munmap(end->memory, sizeof(*end->memory));
+}
+
+static void put_raw(struct end *end, uint64_t number, uint32_t bytes, uint8_t mark)
+{
+	const unsigned slot = SHARE_RECEIVE_SLOTS + end->sent++ % SHARE_SEND_SLOTS;
+	const struct share_packet packet = { .epoch = 1, .number = number, .bytes = bytes };
+	uint8_t *data = end->memory->data[slot];
+
+	memcpy(data, &packet, sizeof(packet));
+	memset(data + sizeof(packet), mark, SHARE_PACKET_MAX_BYTES);
+	submit(end, slot, SHARE_SEND);
+}
+
+static void put(struct end *end, uint8_t mark) { put_raw(end, ++end->number, 100, mark); }
+
+/* The next reply; false: none came. */
+static bool next_reply(struct end *end, struct slot_reply *ret, int timeout_ms)
+{
+	int got;
+
+	end->memory->queue.replies.sleeps = 1;
+	for (int waited = 0; !(got = slot_collect(&end->client, ret)) && waited < timeout_ms;
+	     waited += STEP_MS)
+		poll(NULL, 0, STEP_MS);
+	return got > 0;
+}
+
+/* The mark of the next packet that comes; -1: none. What was sent is answered in between. */
+static int take(struct end *end, int timeout_ms)
+{
+	struct slot_reply reply;
+
+	while (next_reply(end, &reply, timeout_ms))
+		if (reply.slot < SHARE_RECEIVE_SLOTS && reply.result > 0) {
+			int mark = end->memory->data[reply.slot][sizeof(struct share_packet)];
+
+			submit(end, reply.slot, SHARE_RECEIVE);
+			return mark;
+		}
+	return -1;
+}
+
+/* What was sent last. */
+static bool is_answered(struct end *end)
+{
+	struct slot_reply reply;
+
+	return next_reply(end, &reply, WAIT_MS) && reply.slot >= SHARE_RECEIVE_SLOTS &&
+	       !reply.result;
+}
+
+static bool sees_peer(const struct end *end, bool wanted)
+{
+	for (int waited = 0; waited < WAIT_MS; waited += STEP_MS) {
+		if (__atomic_load_n(&end->memory->peer_is_there, __ATOMIC_ACQUIRE) == wanted)
+			return true;
+		poll(NULL, 0, STEP_MS);
+	}
+	return false;
+}
+
+static bool line_is_closed(int line)
+{
+	struct pollfd p = { .fd = line, .events = POLLIN };
+	struct wire_message message;
+	int none[WIRE_FDS];
+
+	for (int n = 0; n < 4; n++) {
+		int got;
+
+		if (poll(&p, 1, WAIT_MS) <= 0)
+			return false;
+		got = line_receive(line, &message, none, false);
+		if (got < 0)
+			return true;
+	}
+	return false;
+}
+
+/* ---- what has to work ---- */
+
+static struct end store, web;
+
+static void packets_pass(void)
+{
+	unsigned right = 0;
+
+	for (unsigned n = 0; n < 500; n++) {
+		put(&web, (uint8_t)n);
+		right += take(&store, WAIT_MS) == (uint8_t)n && is_answered(&web);
+	}
+	expect("packets pass", right == 500);
+	put(&store, 77);
+	expect("and back", take(&web, WAIT_MS) == 77 && is_answered(&store));
+}
+
+static void rules_change(void)
+{
+	bring_rules(web.line, "allow store offer,pass store/shelf\n");
+	expect("who may not open it any more is parted", sees_peer(&store, false));
+	bring_rules(web.line, all);
+	expect("and joined when it may", sees_peer(&store, true) && sees_peer(&web, true));
+	bring_rules(web.line, "allow * offer,see,open */*\nallow store pass *\n");
+	put(&web, 5);
+	expect("what no rule lets pass waits", take(&store, 100) == -1);
+	bring_rules(web.line, all);
+	expect("until one does", take(&store, WAIT_MS) == 5 && is_answered(&web));
+}
+
+/* ---- what has to fail ---- */
+
+/* Each: an end that joins and is joined with `store`, and then does something wrong. */
+static void bad_kind(struct end *end) { submit(end, 0, SHARE_SEND); }
+static void bad_send_kind(struct end *end) { submit(end, SHARE_SLOTS - 1, SHARE_RECEIVE); }
+static void slot_twice(struct end *end) { submit(end, 5, SHARE_RECEIVE); }
+static void too_many(struct end *end)
+{
+	__atomic_store_n(&end->memory->queue.requests.written, 9999, __ATOMIC_RELEASE);
+	slot_kick(&end->client);
+}
+static void slot_beyond(struct end *end)
+{
+	end->memory->queue.requests.entry[end->client.submitted % SLOTS_MAX].slot = 60000;
+	end->client.submitted++;
+	__atomic_store_n(&end->memory->queue.requests.written, end->client.submitted,
+			 __ATOMIC_RELEASE);
+	slot_kick(&end->client);
+}
+static void long_packet(struct end *end)
+{
+	put_raw(end, ++end->number, SHARE_PACKET_MAX_BYTES + 1, 1);
+}
+static void longest_packet(struct end *end) { put_raw(end, ++end->number, UINT32_MAX, 1); }
+
+static void liars(void)
+{
+	static const struct { const char *what; void (*act)(struct end *end); } acts[] = {
+		{ "a packet in a slot that receives", bad_kind },
+		{ "an empty slot that sends", bad_send_kind },
+		{ "a slot that it has given", slot_twice },
+		{ "more requests than slots", too_many },
+		{ "a slot that there is not", slot_beyond },
+		{ "a packet longer than a slot", long_packet },
+		{ "the longest packet", longest_packet },
+	};
+
+	for (size_t n = 0; n < sizeof(acts) / sizeof(acts[0]); n++) {
+		struct end liar;
+
+		connect_end(&liar, "liar", SHARE_BINDS);
+		if (!sees_peer(&liar, true))
+			expect("joined", false);
+		acts[n].act(&liar);
+		expect(acts[n].what, line_is_closed(liar.line) && sees_peer(&store, false));
+		leave(&liar);
+	}
+}
+
+static void wrong_joins(void)
+{
+	struct wire_message messages[6];
+	struct end end;
+
+	for (unsigned n = 0; n < 6; n++)
+		messages[n] = join_message("liar", SHARE_BINDS);
+	messages[0].join.least = messages[0].join.most = WIRE_VERSION + 1;
+	messages[1].join.least = messages[1].join.most = 0;
+	messages[2].join.side = 7;
+	memset(messages[3].join.machine, 'a', sizeof(messages[3].join.machine));
+	messages[4].magic = 1;
+	messages[5].kind = 99;
+	for (unsigned n = 0; n < 6; n++) {
+		int got;
+
+		make_end(&end, SHARE_BINDS);
+		got = join(&end, &messages[n]);
+		expect(n < 2 ? "a version that it has not" : "a message that is wrong",
+		       n < 2 ? !got : got < 0);
+		leave(&end);
+	}
+	make_end(&end, SHARE_BINDS);
+	close(end.memory_fd);
+	end.memory_fd = spawn_share("short", SLOT_PAGE_BYTES);
+	messages[0] = join_message("liar", SHARE_BINDS);
+	expect("memory that is too short", join(&end, &messages[0]) < 0);
+	leave(&end);
+}
+
+static void nobody_there(void)
+{
+	struct slot_reply reply;
+
+	put(&store, 1);
+	expect("a packet for nobody comes back",
+	       next_reply(&store, &reply, WAIT_MS) && reply.slot >= SHARE_RECEIVE_SLOTS &&
+		       reply.result < 0);
+}
+
+static void *serve(void *context)
+{
+	hub_serve(*(int *)context, getpid());
+	return NULL;
+}
+
+int main(void)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	pthread_t thread;
+	int listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
+
+	*strrchr(path, '/') = 0;
+	if (!mkdtemp(path))
+		abort();
+	path[strlen(path)] = '/';
+	strcpy(at.sun_path, path);
+	if (bind(listen_fd, (const struct sockaddr *)&at, sizeof(at)) || listen(listen_fd, 8))
+		abort();
+	pthread_create(&thread, NULL, serve, &listen_fd);
+	connect_end(&store, "store", SHARE_SERVES);
+	connect_end(&web, "web", SHARE_BINDS);
+	expect("two ends see each other", sees_peer(&store, true) && sees_peer(&web, true));
+	packets_pass();
+	rules_change();
+	packets_pass();
+	leave(&web);
+	expect("one that goes is seen to", sees_peer(&store, false));
+	nobody_there();
+	wrong_joins();
+	liars();
+	connect_end(&web, "web", SHARE_BINDS);
+	expect("the others go on", sees_peer(&store, true));
+	packets_pass();
+	unlink(path);
+	*strrchr(path, '/') = 0;
+	rmdir(path);
+	return failures != 0;
+}
