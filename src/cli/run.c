@@ -90,8 +90,9 @@ static const char run_help[] =
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n"
 	"--time-limit SECONDS: a guest that is not done then is ended with 124, and where "
 	"it was is said.\n"
-	"--debug-mmu spaces,tables,batches,open=N leaves such parts of shadow paging out: "
-	"docs/engine.md.\n"
+	"--debug-mmu spaces,tables,batches,open=N leaves such parts of shadow paging out, "
+	"--debug-code\n"
+	"words,shortcuts such parts of translated code: docs/engine.md.\n"
 	"--test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
 
 /* Options without a letter. */
@@ -101,6 +102,7 @@ enum {
 	OPTION_HOST_MASK,
 	OPTION_OVERHEAD,
 	OPTION_DEBUG_MMU,
+	OPTION_DEBUG_CODE,
 	OPTION_TIME_LIMIT,
 	OPTION_PARENTS,
 	OPTION_SERVE,
@@ -112,7 +114,8 @@ enum {
 struct run_options {
 	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name,
 		*restore, *memory_min, *image, *socket;
-	const char *cpu_model, *mitigations, *host_mask, *overhead, *debug_mmu, *time_limit;
+	const char *cpu_model, *mitigations, *host_mask, *overhead, *time_limit;
+	const char *debug_mmu, *debug_code;
 	bool statistics, test_device, no_bus;
 };
 
@@ -177,6 +180,7 @@ static int take_option(struct run *r, int option, const char *value)
 	case OPTION_DEBUG_MMU: o->debug_mmu = value; return 0;
 	case OPTION_SOCKET: o->socket = value; return 0;
 	case OPTION_NO_BUS: o->no_bus = true; return 0;
+	case OPTION_DEBUG_CODE: o->debug_code = value; return 0;
 	case OPTION_TIME_LIMIT: o->time_limit = value; return 0;
 	default: return EXIT_USAGE;
 	}
@@ -231,6 +235,7 @@ static int parse_run(struct run *r, int argc, char **argv)
 		{ "debug-mmu", 1, 0, OPTION_DEBUG_MMU },
 		{ "serve", 1, 0, OPTION_SERVE },
 		{ "bind", 1, 0, OPTION_BIND },
+		{ "debug-code", 1, 0, OPTION_DEBUG_CODE },
 		{ "net", 1, 0, 'N' },
 		{ "publish", 1, 0, 'P' },
 		{ "cpu-model", 1, 0, OPTION_CPU_MODEL },
@@ -385,32 +390,43 @@ static int take_overhead(struct machine_plan *m, const struct run_options *o)
 	return 0;
 }
 
-/* --debug-mmu: what is left out, and open=N, by commas. */
-static int take_debug_mmu(struct machine_plan *m, const struct run_options *o)
+struct left_out { const char *word; unsigned bit; };
+
+/* What the text of --debug-mmu or --debug-code leaves out, by commas, and open=N. */
+static int leave_out(struct machine_plan *m, const char *text, const struct left_out *rows,
+		     const char *remedy)
 {
-	static const char *const words[] = { "spaces", "tables", "batches" };
-	static const unsigned bits[] = { MACHINE_WITHOUT_SPACES,
-					 MACHINE_WITHOUT_TABLES,
-					 MACHINE_WITHOUT_BATCHES };
-	const char *at = o->debug_mmu;
+	while (text && *text) {
+		size_t bytes = strcspn(text, ",");
+		uint32_t before = m->without;
 
-	while (at && *at) {
-		size_t bytes = strcspn(at, ",");
-		uint32_t before = m->mmu_without;
-
-		for (unsigned n = 0; n < sizeof(bits) / sizeof(*bits); n++)
-			if (bytes == strlen(words[n]) && !memcmp(at, words[n], bytes))
-				m->mmu_without |= bits[n];
-		if (!strncmp(at, "open=", strlen("open=")))
+		for (const struct left_out *row = rows; row->word; row++)
+			if (bytes == strlen(row->word) && !memcmp(text, row->word, bytes))
+				m->without |= row->bit;
+		if (rows->bit == MACHINE_WITHOUT_SPACES && !strncmp(text, "open=", strlen("open=")))
 			m->mmu_tables_left_open =
-				(uint32_t)strtoul(at + strlen("open="), NULL, 10);
-		else if (m->mmu_without == before)
-			return complain(EXIT_USAGE, "leaves out nothing, or something twice", at,
-					"say spaces, tables, batches, or open=N");
-		at += bytes;
-		at += *at == ',';
+				(uint32_t)strtoul(text + strlen("open="), NULL, 10);
+		else if (m->without == before)
+			return complain(EXIT_USAGE, "leaves out nothing, or something twice", text,
+					remedy);
+		text += bytes;
+		text += *text == ',';
 	}
 	return 0;
+}
+
+static int take_left_out(struct machine_plan *m, const struct run_options *o)
+{
+	static const struct left_out mmu[] = { { "spaces", MACHINE_WITHOUT_SPACES },
+					       { "tables", MACHINE_WITHOUT_TABLES },
+					       { "batches", MACHINE_WITHOUT_BATCHES },
+					       { NULL, 0 } };
+	static const struct left_out code[] = { { "words", MACHINE_WITHOUT_WORDS },
+						{ "shortcuts", MACHINE_WITHOUT_SHORTCUTS },
+						{ NULL, 0 } };
+	int error = leave_out(m, o->debug_mmu, mmu, "say spaces, tables, batches, or open=N");
+
+	return error ? error : leave_out(m, o->debug_code, code, "say words or shortcuts");
 }
 
 static int take_model(struct machine_plan *m, const struct run_options *o)
@@ -677,7 +693,7 @@ static int make_plan(struct run *r)
 	if (!code)
 		code = take_overhead(&r->plan->machine, &r->options);
 	if (!code)
-		code = take_debug_mmu(&r->plan->machine, &r->options);
+		code = take_left_out(&r->plan->machine, &r->options);
 	if (!code)
 		code = take_console(r);
 	if (!code)

@@ -76,16 +76,19 @@ struct engine_ops {
  */
 #define ENGINE_LEAST_OVERHEAD_BYTES (64ull << 20)
 #define ENGINE_DEFAULT_OVERHEAD_BYTES (384ull << 20)
-/* What of translations may be left out, for tests and measures (docs/engine.md). */
+/* What of the engine may be left out, for tests and measures (docs/engine.md). */
 enum engine_without {
 	ENGINE_WITHOUT_SPACES = 1,  /* only the current address space is kept */
 	ENGINE_WITHOUT_TABLES = 2,  /* page tables are not watched: a flush drops everything */
 	ENGINE_WITHOUT_BATCHES = 4, /* an entry is made for what is looked up, and no other */
+	ENGINE_WITHOUT_WORDS = 8,   /* every block begins with the guest's flags in the host's */
+	/* events and IRET of 64-bit code take the way that every mode takes */
+	ENGINE_WITHOUT_SHORTCUTS = 16,
 };
 struct engine_options {
 	uint64_t overhead_bytes;
 	unsigned cpus;
-	unsigned mmu_without; /* enum engine_without */
+	unsigned without; /* enum engine_without */
 	/* of an address space: so many page tables may be written unseen before they are watched */
 	unsigned mmu_tables_left_open;
 };

@@ -410,7 +410,7 @@ static void take_plan(struct process *p, struct machine_options *o)
 	o->cpus = plan->cpus;
 	o->debug_exit = plan->debug_exit;
 	o->time_limit_s = plan->time_limit_s;
-	o->mmu_without = plan->mmu_without;
+	o->without = plan->without;
 	o->mmu_tables_left_open = plan->mmu_tables_left_open;
 	o->test_device = plan->test_device;
 	o->model = plan->model;

@@ -33,7 +33,7 @@ struct machine_plan {
 	uint64_t memory_bytes, start_memory_bytes, least_memory_bytes, overhead_bytes, hv_features;
 	uint32_t memory_buffer_percent, memory_weight;
 	uint32_t cpus, time_limit_s;
-	uint32_t mmu_without, mmu_tables_left_open; /* engine.h */
+	uint32_t without, mmu_tables_left_open; /* engine.h */
 	uint16_t debug_exit;
 	bool has_bus, statistics, test_device;
 	bool forks; /* its broker may have it forked */

@@ -66,7 +66,9 @@ static void end_of_level(void *context, uint8_t vector)
 
 _Static_assert((int)MACHINE_WITHOUT_SPACES == (int)ENGINE_WITHOUT_SPACES &&
 		       (int)MACHINE_WITHOUT_TABLES == (int)ENGINE_WITHOUT_TABLES &&
-		       (int)MACHINE_WITHOUT_BATCHES == (int)ENGINE_WITHOUT_BATCHES,
+		       (int)MACHINE_WITHOUT_BATCHES == (int)ENGINE_WITHOUT_BATCHES &&
+		       (int)MACHINE_WITHOUT_WORDS == (int)ENGINE_WITHOUT_WORDS &&
+		       (int)MACHINE_WITHOUT_SHORTCUTS == (int)ENGINE_WITHOUT_SHORTCUTS,
 	       "the same bits");
 
 static int make_engine(struct machine *machine)
@@ -74,7 +76,7 @@ static int make_engine(struct machine *machine)
 	const struct engine_options options = {
 		.overhead_bytes = machine->options.overhead_bytes,
 		.cpus = machine->options.cpus,
-		.mmu_without = machine->options.mmu_without,
+		.without = machine->options.without,
 		.mmu_tables_left_open = machine->options.mmu_tables_left_open,
 	};
 

@@ -69,7 +69,13 @@ struct machine_registers {
 	uint8_t state, fault_vector; /* enum machine_cpu_state; of the last fault */
 };
 
-enum { MACHINE_WITHOUT_SPACES = 1, MACHINE_WITHOUT_TABLES = 2, MACHINE_WITHOUT_BATCHES = 4 };
+enum {
+	MACHINE_WITHOUT_SPACES = 1,
+	MACHINE_WITHOUT_TABLES = 2,
+	MACHINE_WITHOUT_BATCHES = 4,
+	MACHINE_WITHOUT_WORDS = 8,
+	MACHINE_WITHOUT_SHORTCUTS = 16
+};
 
 /* What memory is added in, while a machine runs. */
 enum { MACHINE_REGION_BYTES = 128 << 20, MACHINE_DEFAULT_BUFFER_PERCENT = 20 };
@@ -110,7 +116,7 @@ struct machine_options {
 	unsigned memory_buffer_percent; /* that it has beside what it needs */
 	uint64_t overhead_bytes; /* what the engine may use beside the guest's memory (engine.h) */
 	/* MACHINE_WITHOUT_*, as enum engine_without; engine.h */
-	unsigned mmu_without, mmu_tables_left_open;
+	unsigned without, mmu_tables_left_open;
 	bool test_device; /* chipset/test_device.h */
 	unsigned time_limit_s; /* while it runs; 0: none */
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */

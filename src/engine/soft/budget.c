@@ -43,7 +43,7 @@ struct soft_budget budget_divide(const struct engine_options *options)
 	budget.spaces = (ADDRESSES_TIB / options->cpus - 1) / 2;
 	if (budget.spaces > SPACES_MOST)
 		budget.spaces = SPACES_MOST;
-	if (!budget.spaces || options->mmu_without & ENGINE_WITHOUT_SPACES)
+	if (!budget.spaces || options->without & ENGINE_WITHOUT_SPACES)
 		budget.spaces = 1;
 	return budget;
 }

@@ -204,8 +204,10 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	if (CHECKS_RUN)
 		e->on_copy = soft_check_copy;
 	e->budget = budget_divide(options);
-	e->watches_tables = !(options->mmu_without & ENGINE_WITHOUT_TABLES);
-	e->fills_ahead = !(options->mmu_without & ENGINE_WITHOUT_BATCHES);
+	e->watches_tables = !(options->without & ENGINE_WITHOUT_TABLES);
+	e->fills_ahead = !(options->without & ENGINE_WITHOUT_BATCHES);
+	e->enters_in_word = !(options->without & ENGINE_WITHOUT_WORDS);
+	e->takes_shortcuts = !(options->without & ENGINE_WITHOUT_SHORTCUTS);
 	e->tables_left_open = options->mmu_tables_left_open;
 	if (!make_code_cache(e) && !make_secrets(e) && !make_lists(e))
 		return &e->base;

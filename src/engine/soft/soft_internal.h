@@ -236,6 +236,8 @@ struct soft_engine {
 	uint32_t *table_versions;
 	uint64_t table_changes;
 	bool watches_tables, fills_ahead;
+	bool enters_in_word;  /* translate/translate.c */
+	bool takes_shortcuts; /* of 64-bit code: events, IRET */
 	uint32_t tables_left_open; /* of a space */
 	/* since it holds code: at WRITES_UNTIL_DATA its code is given up */
 	uint8_t *frame_writes;

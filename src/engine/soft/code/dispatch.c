@@ -310,5 +310,5 @@ void *soft_raise(struct soft_cpu *cpu, const struct fault *fault)
 	cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
 	cpu->watch_hits = 0;
 	soft_deliver_fault(cpu, fault);
-	return soft_dispatch(cpu);
+	return cpu->engine->takes_shortcuts ? soft_go_on(cpu) : soft_dispatch(cpu);
 }

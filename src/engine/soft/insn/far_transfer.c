@@ -470,9 +470,38 @@ static int iret_to_virtual(struct step *t, uint64_t rip, uint16_t cs, uint64_t f
 	return 0;
 }
 
+/* IRET of a 64-bit kernel, whose stack is at hand: all five words at once. False: not so. */
+static bool pop_long_frame(struct step *t, unsigned bytes, uint64_t frame[5])
+{
+	struct x86_state *s = t->s;
+
+	if (!t->cpu->engine->takes_shortcuts || bytes != sizeof(*frame) || s->cpl ||
+	    x86_code_bits(s) != 64 || !soft_read_words(t->cpu, s->gpr[4], frame, 5))
+		return false;
+	s->gpr[4] += 5 * sizeof(*frame);
+	return true;
+}
+
+static int iret_long(struct step *t, const uint64_t frame[5])
+{
+	struct x86_segment_state code, stack;
+	uint16_t cs = (uint16_t)frame[1];
+
+	if (find_return_code(t, cs, frame[0], &code) ||
+	    find_return_stack(t, (uint16_t)frame[4], &code, &stack))
+		return -EFAULT;
+	set_returned_flags(t, frame[2], FLAG_VM);
+	go_to_outer(t, &code, &stack, frame[3]);
+	set_code(t, &code);
+	soft_select_view(t->cpu);
+	t->next = frame[0];
+	return 0;
+}
+
 static int iret(struct step *t, unsigned bytes)
 {
 	struct x86_state *s = t->s;
+	uint64_t frame[5];
 	struct x86_segment_state code;
 	struct x86_segment_state stack = s->segment[X86_SS];
 	uint64_t rip, cs, flags;
@@ -481,6 +510,8 @@ static int iret(struct step *t, unsigned bytes)
 	uint64_t keep = FLAG_VM | (bytes == 2 ? ~0xffffull : 0);
 	bool has_stack;
 
+	if (pop_long_frame(t, bytes, frame))
+		return iret_long(t, frame);
 	if (insn_pop(t, &rip, bytes) || insn_pop(t, &cs, bytes) || insn_pop(t, &flags, bytes))
 		return -EFAULT;
 	if (insn_is_virtual(s) && (s->rflags & FLAG_IOPL) != FLAG_IOPL)

@@ -6,6 +6,13 @@
 #include "mmu.h"
 #include "page_table.h"
 
+static void copy_words(uint64_t *to, const uint64_t *from, size_t words)
+{
+	for (size_t n = 0; n < words; n++)
+		__atomic_store_n(&to[n], __atomic_load_n(&from[n], __ATOMIC_RELAXED),
+				 __ATOMIC_RELEASE);
+}
+
 /* Aligned operands in one access each: another processor may look. */
 static void copy(void *to, const void *from, size_t bytes)
 {
@@ -33,6 +40,10 @@ static void copy(void *to, const void *from, size_t bytes)
 					 __ATOMIC_RELEASE);
 			return;
 		}
+	}
+	if (!(((uintptr_t)to | (uintptr_t)from | bytes) & 7)) {
+		copy_words(to, from, bytes / 8);
+		return;
 	}
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
 }
@@ -153,6 +164,19 @@ int soft_read(struct soft_cpu *cpu, uint64_t gva, void *to, size_t bytes, unsign
 		return 0;
 	}
 	return access_pieces(cpu, gva, to, bytes, access, fault);
+}
+
+bool soft_read_words(const struct soft_cpu *cpu, uint64_t gva, uint64_t *to, unsigned words)
+{
+	const uint8_t *hva;
+
+	if (!(cpu->state.efer & EFER_LMA) || cpu->watchpoints || !soft_canonical(gva) ||
+	    gva % sizeof(*to) || gva % PAGE_BYTES + words * sizeof(*to) > PAGE_BYTES)
+		return false;
+	hva = look_up(cpu, gva, ACCESS_READ);
+	if (hva)
+		copy_words(to, (const uint64_t *)(const void *)hva, words);
+	return hva;
 }
 
 static int check_page_write(struct soft_cpu *cpu, uint64_t gva, unsigned access,

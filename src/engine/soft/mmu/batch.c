@@ -13,8 +13,6 @@
 #include "page_table.h"
 #include "space.h"
 
-enum { BATCH_ENTRIES = 8 };
-
 static bool may_be_in_view(unsigned view, unsigned rights)
 {
 	if (view == VIEW_USER)
@@ -38,7 +36,7 @@ static void insert_marked(struct soft_cpu *cpu, unsigned view, uint64_t gva, boo
 	uint8_t *page = soft_hva(cpu->engine, found->gpa & ~(uint64_t)PAGE_OFFSET_MASK);
 
 	if (!page || !(found->rights & RIGHT_ACCESSED) || !may_be_in_view(view, found->rights) ||
-	    soft_is_watched_page(cpu, gva) || space_has(cpu->mmu, view, gva, false))
+	    soft_is_watched_page(cpu, gva))
 		return;
 	space_insert(cpu->mmu, view, gva, page,
 		     write && (found->rights & writable) == writable &&
@@ -50,17 +48,19 @@ static void insert_marked(struct soft_cpu *cpu, unsigned view, uint64_t gva, boo
 void soft_fill_beside(struct soft_cpu *cpu, unsigned view, uint64_t gva, bool write,
 		      const struct page_walk *found)
 {
-	const uint64_t group_bytes = (uint64_t)BATCH_ENTRIES * PAGE_BYTES;
+	const uint64_t group_bytes = (uint64_t)SPACE_GROUP_PAGES * PAGE_BYTES;
 	uint64_t first = gva & ~(group_bytes - 1);
+	unsigned missing;
 
 	if (!cpu->engine->fills_ahead)
 		return;
-	for (unsigned n = 0; n < BATCH_ENTRIES; n++) {
-		uint64_t at = first + (uint64_t)n * PAGE_BYTES;
+	missing = ~space_cached_group(cpu->mmu, view, gva) & ~(1u << (gva - first) / PAGE_BYTES) &
+		  ((1u << SPACE_GROUP_PAGES) - 1);
+	for (; missing; missing &= missing - 1) {
+		uint64_t at = first + (uint64_t)__builtin_ctz(missing) * PAGE_BYTES;
 		struct page_walk beside;
 
-		if (at / PAGE_BYTES != gva / PAGE_BYTES &&
-		    soft_look_beside(cpu, found, at, &beside))
+		if (soft_look_beside(cpu, found, at, &beside))
 			insert_marked(cpu, view, at, write, &beside);
 	}
 }
@@ -83,7 +83,8 @@ void soft_fill_after_fault(struct soft_cpu *cpu)
 	if (cpu->state.cpl == 3 &&
 	    soft_look_up(cpu, cpu->state.cr3, cpu->fault_gva, &found)) {
 		space_note_miss(cpu->mmu, VIEW_USER, cpu->fault_gva);
-		insert_marked(cpu, VIEW_USER, cpu->fault_gva, cpu->fault_writes, &found);
+		if (!space_has(cpu->mmu, VIEW_USER, cpu->fault_gva, false))
+			insert_marked(cpu, VIEW_USER, cpu->fault_gva, cpu->fault_writes, &found);
 		soft_fill_beside(cpu, VIEW_USER, cpu->fault_gva, cpu->fault_writes, &found);
 	}
 }

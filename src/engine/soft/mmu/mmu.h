@@ -90,6 +90,11 @@ void check_root(const struct soft_cpu *cpu);
 /* access.c */
 int soft_read(struct soft_cpu *cpu, uint64_t gva, void *to, size_t bytes, unsigned access,
 	      struct fault *fault);
+/*
+ * The same in long mode of aligned words that lie in one page which is cached, and watched by
+ * nobody; false: not so.
+ */
+bool soft_read_words(const struct soft_cpu *cpu, uint64_t gva, uint64_t *to, unsigned words);
 /* Whether a write of at most a page would succeed: 0, or -EFAULT with the fault that it raises. */
 int soft_check_write(struct soft_cpu *cpu, uint64_t gva, size_t bytes, unsigned access,
 		     struct fault *fault);

@@ -214,6 +214,20 @@ bool space_has(struct mmu *mmu, unsigned view, uint64_t gva, bool writable)
 	return shadow && shadow_has(writable ? shadow->written : shadow->cached, shadow_page(gva));
 }
 
+unsigned space_cached_group(struct mmu *mmu, unsigned view, uint64_t gva)
+{
+	unsigned first = shadow_page(gva) & ~(SPACE_GROUP_PAGES - 1u);
+	uint64_t bits = 0;
+
+	for (int global = 0; global < 2; global++) {
+		const struct shadow *shadow =
+			shadow_at(mmu, space_of_view(mmu, view), view, gva, global);
+
+		bits |= shadow ? shadow->cached[first / 64] >> first % 64 : 0;
+	}
+	return bits & ((1u << SPACE_GROUP_PAGES) - 1);
+}
+
 /* The shadow page for a translation, which is noted in it. NULL: it is not cached. */
 static struct shadow *prepare(struct mmu *mmu, unsigned view, struct address_space *space,
 			      uint64_t gva, const struct page_walk *found)

@@ -78,6 +78,9 @@ static inline struct table_pair *space_pair(struct address_space *space, unsigne
 /* Before a walk for what was looked up in vain. */
 void space_note_miss(struct mmu *mmu, unsigned view, uint64_t gva);
 bool space_has(struct mmu *mmu, unsigned view, uint64_t gva, bool writable);
+/* Which pages of the aligned group of eight around gva are cached, a bit each. */
+enum { SPACE_GROUP_PAGES = 8 };
+unsigned space_cached_group(struct mmu *mmu, unsigned view, uint64_t gva);
 /*
  * The page of gva, of which `found` is the translation, is at `page` in the host. Not cached where
  * the host is short of memory, or the tables have changed since.

@@ -207,6 +207,17 @@ static inline void set_jump(uint8_t *rel32, const uint8_t *target)
 
 	__atomic_store_n((int32_t *)(void *)rel32, rel, __ATOMIC_RELEASE);
 }
+/* The same with a displacement of one byte. */
+static inline uint8_t *emit_short_jcc(struct emitter *e, uint8_t cc)
+{
+	emit8(e, 0x70 | cc);
+	emit8(e, 0);
+	return e->out - 1;
+}
+static inline void set_short_jump(uint8_t *rel8, const uint8_t *target)
+{
+	*rel8 = (uint8_t)(target - (rel8 + 1));
+}
 static inline void emit_jmp_cpu(struct emitter *e, size_t offset)
 {
 	emit_rm(e, OP32(0xff), 4, cpu_mem(offset));

@@ -8,7 +8,7 @@
  *     precise without repair.
  *  2. Host flags are the guest's wherever a later instruction may read them. At an indirect or
  *     cross-page exit they are in flags_word, and a block's indirect entry brings them back if the
- *     block reads flags before setting them.
+ *     block reads flags before setting them, and before it would only save them again.
  *  3. No table entry or delta survives an instruction: an invalidation is complete when the
  *     processor reaches a poll.
  *  4. A block ends at its page; an instruction that straddles two pages is a block of its own,
@@ -42,9 +42,53 @@ static void emit_set_page(struct translation *t)
 	assert(e->out == t->base + FLOATING_ENTRY_BYTES);
 }
 
+/* Whether the instruction's translation changes the host's flags, so that it saves them first. */
+static bool saves_flags(const struct translation *t, const struct guest_insn *g)
+{
+	const struct x86_insn *i = &g->insn;
+
+	switch (i->encoding.class) {
+	case X86_CLASS_PUSH:
+	case X86_CLASS_PUSH_IMMEDIATE:
+	case X86_CLASS_PUSH_RM:
+	case X86_CLASS_POP:
+	case X86_CLASS_LEAVE:
+	case X86_CLASS_CALL:
+	case X86_CLASS_CALL_INDIRECT:
+	case X86_CLASS_JMP_INDIRECT:
+	case X86_CLASS_RET:
+	case X86_CLASS_STRING: return true;
+	case X86_CLASS_JMP: return !translate_same_page(t, translate_jump_target(t, g));
+	default: return x86_insn_has_memory(i) && !x86_insn_is(i, X86_ENC_ADDRESS_ONLY);
+	}
+}
+
+/*
+ * Whether the first thing that happens to flags which come in is that they are saved: they may as
+ * well be in flags_word from the begin on.
+ */
+static bool begins_in_word(const struct translation *t)
+{
+	if (!t->engine->enters_in_word || t->mode & BLOCK_ALONE)
+		return false;
+	for (unsigned n = 0; n < t->count && t->insns[n].live_in; n++) {
+		if (saves_flags(t, &t->insns[n]))
+			return true;
+		if (t->insns[n].needs_flags)
+			return false;
+	}
+	return false;
+}
+
+/*
+ * Of a block that begins with the flags in flags_word, where the indirect entry has them, the
+ * direct one saves them.
+ */
 static void emit_entries(struct translation *t)
 {
 	struct emitter *e = out(t);
+	bool in_word = begins_in_word(t);
+	uint8_t *over = NULL;
 	bool pads;
 
 	while (((uintptr_t)e->out + 4) & 15)
@@ -53,12 +97,20 @@ static void emit_entries(struct translation *t)
 	t->base = e->out;
 	if (soft_floats(t->mode))
 		emit_set_page(t);
-	if (t->insns[0].live_in)
+	if (in_word)
+		over = emit_jmp(e);
+	else if (t->insns[0].live_in)
 		emit_restore_flags(e);
 	pads = t->insns[0].live_in || soft_floats(t->mode);
 	emit_nop(e, pads ? -(unsigned)(uintptr_t)e->out & 7 : 8);
 	t->block->direct = (uint8_t)(e->out - t->base);
 	emit_nop(e, 5); /* soft_replace_by_jump() */
+	if (!in_word)
+		return;
+	emit_save_flags(e, true);
+	set_jump(over, e->out);
+	t->host_flags = false;
+	t->word_flags = true;
 }
 
 static void emit_insns(struct translation *t)

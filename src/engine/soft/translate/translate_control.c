@@ -27,7 +27,7 @@ static uint8_t *exit_by_hash(struct translation *t, bool user)
 	emit8(out(t), 4);
 	emit_rm(out(t), OP64(0x03), R11, jump_key(user));
 	emit_rm(out(t), OP64(0x3b), R11, entry);
-	miss = emit_jcc(out(t), CC_NZ);
+	miss = emit_short_jcc(out(t), CC_NZ);
 	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
 	emit_rm(out(t), OP32(0xff), 4, entry);
 	return miss;
@@ -47,7 +47,7 @@ void translate_exit_constant(struct translation *t, uint64_t target)
 	if (soft_floats(t->mode)) {
 		emit_rip(t, R11, target);
 		miss = exit_by_hash(t, t->mode & MODE_USER);
-		set_jump(miss, out(t)->out);
+		set_short_jump(miss, out(t)->out);
 		emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
 		return;
 	}
@@ -56,9 +56,9 @@ void translate_exit_constant(struct translation *t, uint64_t target)
 		emit_store(out(t), R11, CPU(state.rip));
 	emit_rm(out(t), OP64(0x03), R11, jump_key(t->mode & MODE_USER));
 	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, sum)));
-	miss = emit_jcc(out(t), CC_NZ);
+	miss = emit_short_jcc(out(t), CC_NZ);
 	emit_jmp_cpu(out(t), entry + offsetof(struct jump_entry, host));
-	set_jump(miss, out(t)->out);
+	set_short_jump(miss, out(t)->out);
 	if (!target_floats) {
 		emit_constant(out(t), R11, target);
 		emit_store(out(t), R11, CPU(state.rip));
@@ -71,7 +71,7 @@ void translate_exit_indirect(struct translation *t, bool user)
 {
 	uint8_t *miss = exit_by_hash(t, user);
 
-	set_jump(miss, out(t)->out);
+	set_short_jump(miss, out(t)->out);
 	emit_rip(t, R10, t->at->rip);
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_indirect));
 }
@@ -81,9 +81,13 @@ bool translate_same_page(const struct translation *t, uint64_t target)
 	return (t->cs_base + target) >> 12 == t->page && !(t->mode & BLOCK_ALONE);
 }
 
+/* The jump that follows is longer by prefixes that mean nothing, so that its rel32 is aligned. */
 void translate_align_rel32(struct translation *t, unsigned opcode_bytes)
 {
-	emit_nop(out(t), -(unsigned)((uintptr_t)out(t)->out + opcode_bytes) & 3);
+	enum { CS_SEGMENT = 0x2e };
+
+	while (((uintptr_t)out(t)->out + opcode_bytes) & 3)
+		emit8(out(t), CS_SEGMENT);
 }
 
 /*
