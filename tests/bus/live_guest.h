@@ -50,7 +50,7 @@ static void live_put(struct live *live, uint32_t relid, const uint8_t *packet, u
 
 static void live_put_inband(struct live *live, uint32_t relid, const void *payload, uint32_t bytes)
 {
-	uint8_t packet[BUS_PACKET_BYTES + PACKET_FOOTER_BYTES] = { 0 };
+	uint8_t packet[2 * GUEST_PAGE_BYTES] = { 0 };
 	const struct vmbus_packet head = { .type = PACKET_INBAND,
 					   .data_units = 2,
 					   .units = (uint16_t)(2 + (bytes + 7) / 8) };

@@ -125,7 +125,7 @@ static void pages_in_the_longest_message(void)
 	static uint64_t words[WORDS] = { COUNTED(WORDS - 1, 0) };
 
 	for (unsigned n = 1; n < WORDS; n++)
-		words[n] = RANGE(FREE_GFN + n - 1, n <= 16);
+		words[n] = RANGE(FREE_GFN + (n - 1) % 16, n <= 16);
 	begin(PAGES - 16);
 	say(SAYS_PAGES, WORDS, words);
 	check("a message of a page is taken whole",
