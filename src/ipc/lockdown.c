@@ -395,7 +395,7 @@ static int allow_off_page(scmp_filter_ctx filter, int call, const struct scmp_ar
 			  unsigned count)
 {
 	static const scmp_datum_t most_bytes[] = { 64ull << 10, 2ull << 20, 1ull << 30,
-						   2ull << 40 };
+						   (512ull << 30) + (128ull << 10) };
 	const scmp_datum_t page = forker_page();
 	struct scmp_arg_cmp all[OFF_PAGE_OTHERS + 2];
 	int error;
