@@ -9,6 +9,7 @@
 #define MIB (1ull << 20)
 #define SECOND_US 1000000ull
 #define HORIZON_US (SECOND_US / 2) /* how far growth is looked ahead */
+#define RATE_US (SECOND_US / 10)
 #define FORGET_US (8 * SECOND_US) /* in which an estimate falls by most of what it fell short */
 #define HOLD_US (10 * SECOND_US)
 #define HOLD_MOST_US (160 * SECOND_US)
@@ -23,14 +24,14 @@ enum {
 	FULL_SHARE = 16,
 	FULL_STEP_SHARE = 4
 };
-enum { RAISE_SHARE = 64, LOWER_SHARE = 16, LEAST_MOVE_MIB = 4 };
+enum { RAISE_SHARE = 64, LOWER_SHARE = 16, LEAST_MOVE_MIB = 4, LITTLE_MIB = 4 };
 enum { STALLS_PERCENT = 10, BOOST_SHARE = 64, BOOST_MOST_SHARE = 8 };
 
 struct known {
-	bool is_there, was_raised;
+	bool is_there;
 	uint64_t reports, used, resident_at_report, resident_before;
 	uint64_t growth; /* since its last report */
-	uint64_t rate; /* bytes a second, that it comes to occupy more */
+	uint64_t rate, rate_us; /* bytes a second, that it comes to occupy more; since when */
 	uint64_t fast; /* its working set, as it seems now */
 	bool is_full; /* it had nothing left at its last report, and has used the rest */
 	uint64_t working_set, demand;
@@ -125,13 +126,21 @@ static void take_report(struct known *known, const struct balance_guest *guest)
 	known->resident_at_report = resident_of(guest);
 }
 
+/*
+ * Measured over RATE_US: over less, two large pages seem like a flood. A little comes of what the
+ * machine process needs for itself.
+ */
 static void take_growth(struct known *known, const struct balance_guest *guest, uint64_t passed_us)
 {
-	uint64_t grown = less(resident_of(guest), known->resident_before);
-	uint64_t rate = passed_us ? scale(grown, SECOND_US, passed_us) : 0;
+	uint64_t grown;
 
-	known->rate = (3 * known->rate + rate) / 4;
+	known->rate_us += passed_us;
+	if (known->rate_us < RATE_US)
+		return;
+	grown = less(resident_of(guest), known->resident_before + LITTLE_MIB * MIB);
+	known->rate = (known->rate + scale(grown, SECOND_US, known->rate_us)) / 2;
 	known->resident_before = resident_of(guest);
+	known->rate_us = 0;
 }
 
 static void estimate(struct known *known, const struct balance_guest *guest, uint64_t passed_us)
@@ -141,7 +150,8 @@ static void estimate(struct known *known, const struct balance_guest *guest, uin
 
 	take_report(known, guest);
 	take_growth(known, guest, passed_us);
-	known->growth = less(resident_of(guest), known->resident_at_report);
+	known->growth =
+		less(resident_of(guest), known->resident_at_report + 2 * LITTLE_MIB * MIB);
 	ahead = scale(known->rate, HORIZON_US, SECOND_US);
 	known->fast = least_of(known->used + known->growth + ahead,
 			       assigned + assigned / FULL_STEP_SHARE);
@@ -202,8 +212,9 @@ static void look_at(struct turn *turn, unsigned n)
 	bound(known, guest);
 	if (can_move(guest) && known->reason != BALANCE_UNKNOWN)
 		return;
-	/* it goes on from what it has, once it can */
+	/* it begins with what it has, once it can */
 	known->target = assigned_of(guest);
+	known->raised_us = turn->host->now_us;
 	known->reason = can_move(guest) ? BALANCE_STEADY : BALANCE_UNKNOWN;
 }
 

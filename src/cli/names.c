@@ -189,6 +189,19 @@ int name_hub_path(char *path, size_t bytes)
 	return (size_t)snprintf(path, bytes, "%s/.hub", folder_path) < bytes ? 0 : -ENAMETOOLONG;
 }
 
+int name_balancer_path(char *path, size_t bytes)
+{
+	char folder_path[PATH_BYTES];
+	int folder = open_folder(folder_path);
+
+	if (folder < 0)
+		return folder;
+	if ((size_t)snprintf(path, bytes, "%s/.balancer", folder_path) < bytes)
+		return folder;
+	close(folder);
+	return -ENAMETOOLONG;
+}
+
 int name_list(void (*found)(void *context, const char *name), void *context)
 {
 	char path[PATH_BYTES];

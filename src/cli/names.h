@@ -29,6 +29,11 @@ int name_socket_path(const char *name, char *path, size_t bytes);
 int name_listen_at(const char *path);
 /* Where the hub listens, in the same folder. 0 or -errno. */
 int name_hub_path(char *path, size_t bytes);
+/*
+ * Where the user's balancer listens, in the same folder. The folder, open, to be locked while it is
+ * started; -errno.
+ */
+int name_balancer_path(char *path, size_t bytes);
 /* A connection; -ENOENT: no such machine. */
 int name_connect(const char *name);
 /* Calls for every name that has a socket, in order. 0 or -errno. */

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "balance_join.h"
 #include "cli.h"
 #include "disk_cli.h"
 #include "disk_option.h"
@@ -655,11 +656,16 @@ static const char *source_of(const struct run *r)
 static int describe(struct run *r)
 {
 	const struct machine_plan *m = &r->plan->machine;
-	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:I, s:s, s:I}", "name", r->options.name,
+	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:i, s:i}", "name",
+			      r->options.name,
 			      "pid", (int)getpid(), "cpus", (json_int_t)m->cpus, "memory",
 			      (json_int_t)m->memory_bytes, "overhead",
 			      (json_int_t)m->overhead_bytes, "from", source_of(r), "started",
-			      (json_int_t)time(NULL));
+			      (json_int_t)time(NULL), "memory-start",
+			      (json_int_t)m->start_memory_bytes, "memory-min",
+			      (json_int_t)m->least_memory_bytes, "memory-buffer",
+			      (int)m->memory_buffer_percent, "memory-weight",
+			      (int)m->memory_weight);
 	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	int error = text ? plan_set_text(r->plan->description, sizeof(r->plan->description), text)
 			 : -EINVAL;
@@ -715,6 +721,15 @@ static int make_plan(struct run *r)
 	return 0;
 }
 
+/* Without one its memory follows what its own guest needs, and not what others do. */
+static void join_balancer(const char *name)
+{
+	int error = balance_join(name);
+
+	if (error)
+		complain(0, strerror(-error), "the balancer", "the machine goes on without it");
+}
+
 int verb_run(int argc, char **argv)
 {
 	struct run r = { .options = { .console = "stdio" }, .plan = plan_new() };
@@ -730,6 +745,8 @@ int verb_run(int argc, char **argv)
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
 		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2",
 				"this host's processor", "see umbra doctor");
+	if (r.options.name && memory_is_adjusted(&r.plan->machine))
+		join_balancer(r.options.name);
 	r.grants.fd[GRANT_PROGRAM] = spawn_open_program();
 	r.grants.fd[GRANT_PLAN] = plan_seal(r.plan, ROLE_BROKER);
 	error = spawn_become(ROLE_BROKER, &r.grants); /* goes on in broker_main() */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "memory_all.h"
 #include "names.h"
 #include "tree.h"
 #include "register_text.h"
@@ -35,6 +36,7 @@ static const char running_help[] =
 	"       umbra kill NAME\n"
 	"       umbra resume NAME\n"
 	"       umbra memory NAME [--set SIZE|auto] [--json]\n"
+	"       umbra memory [--json|--live|--svg FILE|--reserve SIZE|auto]\n"
 	"       umbra save [--stop] [--replace] NAME FILE\n"
 	"About machines that were given a name with umbra run --name NAME.\n"
 	"info says what it is and where its processors are; with --symbols, a System.map or what\n"
@@ -45,6 +47,9 @@ static const char running_help[] =
 	"resume lets it go on after umbra fork --suspend-parent.\n"
 	"memory says what the guest has and needs, or sets what it shall have, of a machine "
 	"with a bus.\n"
+	"Without a name it is about all machines whose memory is adjusted: what each has, needs\n"
+	"and occupies, and why it was moved last; --live goes on showing it, --svg draws the last\n"
+	"five minutes, --reserve says how much of the host's memory guests never get.\n"
 	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The\n"
 	"machine runs meanwhile, but for some milliseconds at the end, and goes on; "
 	"with --stop it\n"
@@ -52,8 +57,8 @@ static const char running_help[] =
 	"FILE must not be there yet, unless --replace is given.\n";
 
 struct arguments {
-	bool json, stop, replace, tree, mmu;
-	const char *name, *file, *set, *symbols;
+	bool json, stop, replace, tree, mmu, live;
+	const char *name, *file, *set, *symbols, *svg, *reserve;
 };
 
 /* ---- talking ---- */
@@ -561,13 +566,28 @@ static json_t *memory_of(const json_t *machine)
 	return memory;
 }
 
+static int show_all(const struct arguments *a)
+{
+	const struct memory_all wanted = {
+		.json = a->json, .live = a->live, .svg = a->svg, .reserve = a->reserve
+	};
+
+	if (a->set)
+		return complain(EXIT_USAGE, "of which machine", "--set", "name one");
+	return memory_all(&wanted);
+}
+
 static int verb_memory(const struct arguments *a)
 {
-	json_t *machine = describe(a->name);
+	json_t *machine = a->name ? describe(a->name) : NULL;
 	json_t *memory = memory_of(machine);
 	int code = 0;
 
-	if (!machine) {
+	if (!a->name) {
+		code = show_all(a);
+	} else if (a->live || a->svg || a->reserve) {
+		code = complain(EXIT_USAGE, "only of all machines", a->name, "leave the name out");
+	} else if (!machine) {
 		code = no_machine(a->name, -ENOENT);
 	} else if (!json_object_get(memory, "assigned")) {
 		code = complain(EXIT_UNUSABLE, "its memory is not adjusted", a->name,
@@ -590,19 +610,21 @@ static int verb_memory(const struct arguments *a)
 static const struct {
 	const char *name;
 	int (*run)(const struct arguments *a);
-	int operands;
+	int operands, least_operands;
 } verbs[] = {
-	{ "ps", verb_ps, 0 },     { "info", verb_info, 1 }, { "stop", verb_stop, 1 },
-	{ "kill", verb_kill, 1 }, { "save", verb_save, 2 }, { "memory", verb_memory, 1 },
-	{ "resume", verb_resume, 1 },
+	{ "ps", verb_ps, 0, 0 },     { "info", verb_info, 1, 1 }, { "stop", verb_stop, 1, 1 },
+	{ "kill", verb_kill, 1, 1 }, { "save", verb_save, 2, 2 }, { "memory", verb_memory, 1, 0 },
+	{ "resume", verb_resume, 1, 1 },
 };
 
-static int parse(int argc, char **argv, int operands, struct arguments *a)
+static int parse(int argc, char **argv, int operands, int least_operands, struct arguments *a)
 {
 	static const struct option longs[] = { { "json", 0, 0, 'j' },    { "tree", 0, 0, 't' },
 					       { "stop", 0, 0, 's' },
 					       { "replace", 0, 0, 'r' }, { "set", 1, 0, 'S' },
 					       { "symbols", 1, 0, 'y' }, { "mmu", 0, 0, 'm' },
+					       { "live", 0, 0, 'l' },    { "svg", 1, 0, 'v' },
+					       { "reserve", 1, 0, 'R' },
 					       { "help", 0, 0, 'h' },    { 0 } };
 	int c;
 
@@ -614,14 +636,17 @@ static int parse(int argc, char **argv, int operands, struct arguments *a)
 		case 'S': a->set = optarg; break;
 		case 'y': a->symbols = optarg; break;
 		case 'm': a->mmu = true; break;
+		case 'l': a->live = true; break;
+		case 'v': a->svg = optarg; break;
+		case 'R': a->reserve = optarg; break;
 		case 'r': a->replace = true; break;
 		case 'h': fputs(running_help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}
-	if (argc - optind != operands)
+	if (argc - optind > operands || argc - optind < least_operands)
 		return complain(EXIT_USAGE, "wrong number of arguments", argv[0],
 				"see umbra ps --help");
-	a->name = argv[optind];
+	a->name = optind < argc ? argv[optind] : NULL;
 	a->file = operands > 1 ? argv[optind + 1] : NULL;
 	return 0;
 }
@@ -640,7 +665,8 @@ int verb_running(int argc, char **argv)
 
 	for (size_t n = 0; n < sizeof(verbs) / sizeof(verbs[0]); n++)
 		if (!strcmp(verbs[n].name, argv[0])) {
-			int code = parse(argc, argv, verbs[n].operands, &a);
+			int code = parse(argc, argv, verbs[n].operands, verbs[n].least_operands,
+					 &a);
 
 			return code ? code : verbs[n].run(&a);
 		}

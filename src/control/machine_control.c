@@ -20,6 +20,10 @@ static const struct control_verb verbs[] = {
 	{ .name = "memory",
 	  .number = WISH_MEMORY,
 	  .member = { { "bytes", CONTROL_NUMBER, true } } },
+	{ .name = "watch", .number = WISH_WATCH },
+	{ .name = "advise",
+	  .number = WISH_ADVICE,
+	  .member = { { "bytes", CONTROL_NUMBER, true } } },
 	{ .name = "kit", .number = WISH_KIT },
 	{ .name = "fork",
 	  .number = WISH_FORK,
@@ -32,6 +36,7 @@ void control_init(struct control *c, int listener, const char *description)
 	control_protocol_init();
 	memset(c, 0, sizeof(*c));
 	c->listener = listener;
+	c->occupied_fd[0] = -1;
 	c->description = json_loads(description, 0, NULL);
 	for (unsigned n = 0; n < CONTROL_PEERS; n++)
 		c->peer[n].fd = -1;
@@ -96,6 +101,12 @@ static enum control_wish hang_up(struct control *c, struct control_peer *p)
 		c->saver = NULL;
 	if (c->forker == p)
 		c->forker = NULL;
+	p->watches = p->is_behind = false;
+	if (c->adviser == p) {
+		c->adviser = NULL;
+		c->advice_bytes = 0;
+		return WISH_ADVICE;
+	}
 	if (!held)
 		return WISH_NOTHING;
 	c->save = SAVE_NONE;
@@ -129,13 +140,9 @@ static const char *memory_word(const struct record_state *s)
 {
 	if (!(s->flags & STATE_MEMORY_DRIVER))
 		return "no driver";
-	return s->flags & STATE_AUTOMATIC ? "automatic" : "set";
-}
-
-void control_set_state(struct control *c, const struct record_state *s)
-{
-	c->state = *s;
-	c->has_state = true;
+	if (!(s->flags & STATE_AUTOMATIC))
+		return "set";
+	return s->flags & STATE_ADVISED ? "balanced" : "automatic";
 }
 
 /* What it says is shown as it says it, also numbers beyond what JSON's readers take. */
@@ -177,11 +184,72 @@ static json_t *describe(const struct control *c)
 	json_object_set_new(machine, "target", number(s->target_bytes));
 	json_object_set_new(machine, "given-back", number(s->given_back_bytes));
 	add_growth(machine, s);
+	json_object_set_new(machine, "reports", number(s->reports));
 	if (!(s->flags & STATE_MEMORY_STATUS))
 		return machine;
 	json_object_set_new(machine, "available", number(s->available_bytes));
 	json_object_set_new(machine, "committed", number(s->committed_bytes));
 	return machine;
+}
+
+/* ---- who watches ---- */
+
+/* A line with descriptors. False: it cannot be sent now, or the peer is gone. */
+static bool send_with(const struct control_peer *p, const char *line, size_t bytes, const int *fds,
+		      unsigned count)
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(CONTROL_OCCUPIED_FDS * sizeof(int))];
+	} ancillary = { .head = { .cmsg_len = CMSG_LEN(count * sizeof(int)),
+				  .cmsg_level = SOL_SOCKET,
+				  .cmsg_type = SCM_RIGHTS } };
+	struct iovec vector = { .iov_base = (void *)(uintptr_t)line, .iov_len = bytes };
+	const struct msghdr message = { .msg_iov = &vector,
+					.msg_iovlen = 1,
+					.msg_control = &ancillary,
+					.msg_controllen = CMSG_SPACE(count * sizeof(int)) };
+
+	memcpy(CMSG_DATA(&ancillary.head), fds, count * sizeof(int));
+	return sendmsg(p->fd, &message, MSG_NOSIGNAL) == (ssize_t)bytes;
+}
+
+static char *watched_line(const struct control *c, const struct control_peer *p)
+{
+	return control_success(p->watch_id, json_pack("{s:o}", "machine", describe(c)));
+}
+
+/* Now, or when what it was sent before has gone out. */
+static void tell_watcher(const struct control *c, struct control_peer *p)
+{
+	p->is_behind = has_output(p);
+	if (!p->is_behind)
+		add_line(p, watched_line(c, p));
+}
+
+static enum control_wish begin_watch(const struct control *c, struct control_peer *p,
+				     const struct control_request *r)
+{
+	char *line;
+
+	memcpy(p->watch_id, r->id, sizeof(p->watch_id));
+	p->watches = true;
+	line = watched_line(c, p);
+	if (line && c->occupied_fd[0] >= 0 &&
+	    send_with(p, line, strlen(line), c->occupied_fd, CONTROL_OCCUPIED_FDS))
+		free(line);
+	else
+		add_line(p, line);
+	return WISH_NOTHING;
+}
+
+void control_set_state(struct control *c, const struct record_state *s)
+{
+	c->state = *s;
+	c->has_state = true;
+	for (unsigned n = 0; n < CONTROL_PEERS; n++)
+		if (c->peer[n].fd >= 0 && c->peer[n].watches)
+			tell_watcher(c, &c->peer[n]);
 }
 
 static enum control_wish begin_save(struct control *c, struct control_peer *p,
@@ -341,25 +409,13 @@ unsigned control_take_kits(struct control *c, int kits[FORK_CHILDREN * KIT_FDS])
 bool control_forked(struct control *c, unsigned child, int pid, int pidfd)
 {
 	char line[CONTROL_HEAD_BYTES + 64];
-	union {
-		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(sizeof(int))];
-	} ancillary = { .head = { .cmsg_len = CMSG_LEN(sizeof(int)),
-				  .cmsg_level = SOL_SOCKET,
-				  .cmsg_type = SCM_RIGHTS } };
-	struct iovec vector = { .iov_base = line };
-	struct msghdr message = { .msg_iov = &vector,
-				  .msg_iovlen = 1,
-				  .msg_control = &ancillary,
-				  .msg_controllen = sizeof(ancillary) };
+	int bytes;
 
 	if (!c->forker || has_output(c->forker))
 		return false;
-	vector.iov_len = (size_t)snprintf(line, sizeof(line),
-					  "{\"id\":%s,\"child\":%u,\"pid\":%d}\n",
-					  c->forker->save_id, child, pid);
-	memcpy(CMSG_DATA(&ancillary.head), &pidfd, sizeof(pidfd));
-	return sendmsg(c->forker->fd, &message, MSG_NOSIGNAL) == (ssize_t)vector.iov_len;
+	bytes = snprintf(line, sizeof(line), "{\"id\":%s,\"child\":%u,\"pid\":%d}\n",
+			 c->forker->save_id, child, pid);
+	return send_with(c->forker, line, (size_t)bytes, &pidfd, 1);
 }
 
 enum control_wish control_fork_ended(struct control *c, int error, unsigned children)
@@ -388,10 +444,15 @@ static enum control_wish take_request(struct control *c, struct control_peer *p,
 	case WISH_RESUME: return end_save(c, p, r);
 	case WISH_LOOK: return begin_look(c, p, r);
 	case WISH_FORK: return begin_fork(c, p, r);
+	case WISH_WATCH: return begin_watch(c, p, r);
 	case WISH_NOTHING:
 		add_line(p, control_success(r->id, json_pack("{s:o}", "machine", describe(c))));
 		return wish;
 	case WISH_MEMORY: c->memory_bytes = control_number(r, "bytes"); break;
+	case WISH_ADVICE:
+		c->advice_bytes = control_number(r, "bytes");
+		c->adviser = p;
+		break;
 	default: break;
 	}
 	add_line(p, control_success(r->id, NULL));
@@ -476,6 +537,8 @@ static enum control_wish write_out(struct control *c, struct control_peer *p)
 	p->out_at += (size_t)n;
 	if (p->out_at == p->out_used)
 		p->out_at = p->out_used = 0;
+	if (p->is_behind && !has_output(p))
+		tell_watcher(c, p);
 	return WISH_NOTHING;
 }
 
@@ -487,7 +550,7 @@ static void accept_peer(struct control *c)
 		return;
 	p->fd = accept4(c->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	p->line_used = p->out_at = p->out_used = 0;
-	p->wants_registers = false;
+	p->wants_registers = p->watches = p->is_behind = false;
 	p->kit_fds = 0;
 }
 

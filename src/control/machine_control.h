@@ -7,6 +7,11 @@
  *            connection ends with the machine
  *   kill     at once
  *   memory   how many bytes the guest shall have; 0: what it asks for. info says what came of it
+ *   watch    "machine", as info; then a line with it again whenever the machine has said something
+ *            new. With the first come descriptors of what its process occupies, where there are
+ *            any (/proc/PID/statm, smaps_rollup)
+ *   advise   how many bytes the guest shall have as long as nothing is set, until the peer that
+ *            says so is gone; 0: what it asks for
  *   save     {"data":N} and N bytes, as often as needed; then success: everything was said, and the
  *            machine stands still until resume or
  *            stop, or until the peer is gone; or a failure: it runs
@@ -42,7 +47,8 @@ enum {
 	CONTROL_OUT_BYTES =
 		(CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES) + 16384,
 };
-enum { CONTROL_PEERS = 4, CONTROL_FDS = 1 + CONTROL_PEERS };
+enum { CONTROL_PEERS = 5 /* one watches */, CONTROL_FDS = 1 + CONTROL_PEERS };
+enum { CONTROL_OCCUPIED_FDS = 2 };
 enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_HELD };
 /* What the broker has to do about a line. */
 enum control_wish {
@@ -53,6 +59,8 @@ enum control_wish {
 	WISH_RESUME,
 	WISH_MEMORY,
 	WISH_LOOK,
+	WISH_ADVICE,
+	WISH_WATCH,
 	WISH_KIT,
 	WISH_FORK
 };
@@ -68,6 +76,8 @@ struct control_peer {
 	unsigned kit_fds;
 	char look_id[CONTROL_ID_BYTES]; /* of the one that waits for registers */
 	bool wants_registers;
+	char watch_id[CONTROL_ID_BYTES];
+	bool watches, is_behind; /* is_behind: something new was said while it did not read */
 };
 
 struct control {
@@ -77,6 +87,9 @@ struct control {
 	struct record_state state;
 	bool has_state;
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
+	uint64_t advice_bytes; /* of the last WISH_ADVICE */
+	struct control_peer *adviser;
+	int occupied_fd[CONTROL_OCCUPIED_FDS]; /* for who watches; the first -1: there are none */
 	char counters[RING_RECORD_MAX_BYTES + 1]; /* printable: what the machine counts */
 	unsigned looks; /* how often the machine was asked for registers, and has not answered */
 	enum control_save save;

@@ -63,6 +63,8 @@ enum {
 	RECORD_SHUT_DOWN,
 	RECORD_LOOK, /* asks for RECORD_COUNTERS and RECORD_REGISTERS */
 	RECORD_MEMORY, /* u64: how many bytes the guest shall have; 0: what it asks for */
+	/* u64: how many it shall have as long as nothing is set; 0: what it asks for */
+	RECORD_ADVICE,
 	RECORD_FORK, /* nothing follows until it was forked, then RECORD_RESUME */
 };
 
@@ -73,7 +75,8 @@ enum {
 	STATE_MEMORY_STATUS = 8,
 	STATE_AUTOMATIC = 16,
 	STATE_GROWS = 32,
-	STATE_MEMORY_SILENT = 64
+	STATE_MEMORY_SILENT = 64,
+	STATE_ADVISED = 128
 };
 struct record_state {
 	uint64_t flags, held_bytes, assigned_bytes, target_bytes, available_bytes, committed_bytes;

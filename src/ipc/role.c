@@ -320,6 +320,31 @@ static const struct role_call switch_calls[] = {
 };
 
 /*
+ * Machines' sockets and who asks, and text of /proc that it has open, or is given with a machine.
+ * It opens nothing.
+ */
+static const struct role_call balancer_calls[] = {
+	{ "poll", CALL_ANY, 0 },
+	{ "accept4", CALL_ON_GRANTS, GRANT(GRANT_CONTROL) },
+	{ "recvmsg", CALL_ANY, 0 },
+	{ "sendto", CALL_ANY, 0 },
+	{ "pread64", CALL_ANY, 0 },
+	{ "close", CALL_ANY, 0 },
+	{ "write", CALL_ANY, 0 },
+	{ "clock_gettime", CALL_ANY, 0 },
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "mmap", CALL_ANONYMOUS, 0 },
+	{ "mremap", CALL_ANY, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
+/*
  * Sockets of this host: who connects where it listened before, and who listens in its working
  * directory. It opens nothing.
  */
@@ -471,6 +496,15 @@ static const struct role_description roles[ROLES] = {
 		.empties_root = true,
 		.signals_nobody = true,
 		.calls = switch_calls,
+	},
+	[ROLE_BALANCER] = {
+		.name = "balancer",
+		.grants = GRANT(GRANT_CONTROL),
+		.stdio = 1,
+		.own_namespaces = EVERY_NAMESPACE,
+		.empties_root = true,
+		.signals_nobody = true,
+		.calls = balancer_calls,
 	},
 	[ROLE_JOINER] = {
 		.name = "joiner",

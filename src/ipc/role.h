@@ -16,6 +16,8 @@
  *             their lines
  *   relay     connections' memory and events, the socket where  all; the folder of that socket
  *             programs of the host connect                      stays its working directory
+ *   balancer  the socket where machines are brought to it       all, once it has opened what
+ *             says how the host's memory is
  *   net       one network card's memory and events, perhaps a    all, but the network where that is
  *             tap; it opens ports itself                         the user's
  *   joiner    one port's memory and events (share_port.h),  none: it joins the hub and starts it
@@ -48,6 +50,7 @@ enum role {
 	ROLE_RELAY,
 	ROLE_JOINER,
 	ROLE_HUB,
+	ROLE_BALANCER,
 	ROLES
 };
 

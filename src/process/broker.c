@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -33,6 +34,7 @@ enum message {
 	SAY_SAVE,
 	SAY_SHUT_DOWN,
 	SAY_MEMORY,
+	SAY_ADVICE,
 	SAY_RESUME,
 	SAY_LOOK,
 	SAY_FORK,
@@ -128,6 +130,7 @@ static void broker_grant(void *context, enum control_wish wish)
 	case WISH_SAVE: broker_say(b, SAY_SAVE); break;
 	case WISH_RESUME: broker_say(b, SAY_RESUME); break;
 	case WISH_MEMORY: broker_say(b, SAY_MEMORY); break;
+	case WISH_ADVICE: broker_say(b, SAY_ADVICE); break;
 	case WISH_LOOK: broker_say(b, SAY_LOOK); break;
 	case WISH_FORK: broker_say(b, SAY_FORK); break;
 	default: break;
@@ -355,12 +358,16 @@ static bool message_put(struct broker *b, enum message message)
 		[SAY_STOP] = RECORD_STOP,           [SAY_SAVE] = RECORD_SAVE,
 		[SAY_SHUT_DOWN] = RECORD_SHUT_DOWN, [SAY_MEMORY] = RECORD_MEMORY,
 		[SAY_RESUME] = RECORD_RESUME,       [SAY_LOOK] = RECORD_LOOK,
-		[SAY_FORK] = RECORD_FORK,
+		[SAY_FORK] = RECORD_FORK,          [SAY_ADVICE] = RECORD_ADVICE,
 	};
-	const void *data = message == SAY_MEMORY ? &b->control.memory_bytes : NULL;
+	const uint64_t *data = NULL;
 
-	return !ring_put(&b->to_machine, kinds[message], data,
-			 data ? sizeof(b->control.memory_bytes) : 0);
+	if (message == SAY_MEMORY)
+		data = &b->control.memory_bytes;
+	if (message == SAY_ADVICE)
+		data = &b->control.advice_bytes;
+
+	return !ring_put(&b->to_machine, kinds[message], data, data ? sizeof(*data) : 0);
 }
 
 static void message_said(struct broker *b, enum message message)
@@ -653,6 +660,43 @@ void broker_adopt_machine(struct broker *b, pid_t machine)
 	assert(b->machine_exited && b->adopted);
 	b->control.process = machine;
 	b->machine_exited = false;
+}
+
+/* A file of /proc about a process is about the program that it executes at that moment. */
+static void wait_for_program(pid_t pid)
+{
+	enum { TRIES = 500, PAUSE_NS = 1000000 };
+	const struct timespec pause = { 0, PAUSE_NS };
+	char path[64];
+	char text[256] = "";
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
+	for (unsigned n = 0; n < TRIES; n++) {
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		ssize_t got = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+		if (fd >= 0)
+			close(fd);
+		if (got > 0 && memmem(text, (size_t)got, "machine", strlen("machine")))
+			return;
+		nanosleep(&pause, NULL);
+	}
+}
+
+void broker_open_occupied(struct broker *b)
+{
+	static const char *const names[CONTROL_OCCUPIED_FDS] = { "statm", "smaps_rollup" };
+	char path[64];
+
+	if (!b->adopted)
+		wait_for_program(b->control.process);
+	for (unsigned n = 0; n < CONTROL_OCCUPIED_FDS; n++) {
+		snprintf(path, sizeof(path), "/proc/%d/%s", b->control.process,
+			 names[n]);
+		b->control.occupied_fd[n] = open(path, O_RDONLY | O_CLOEXEC);
+		if (b->control.occupied_fd[n] < 0) /* both or none */
+			b->control.occupied_fd[0] = -1;
+	}
 }
 
 int broker_add_helper(struct broker *b, enum role role, const struct spawned *helper, int end_fd)

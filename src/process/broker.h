@@ -58,6 +58,11 @@ struct broker_end {
 int broker_create(const struct broker_options *options, struct broker **ret);
 /* What a machine process gets: rings and events. */
 void broker_give(const struct broker *broker, struct grants *grants);
+/*
+ * What the machine process occupies, to be read by who watches it: after it was set or adopted,
+ * while files can be opened.
+ */
+void broker_open_occupied(struct broker *broker);
 /* Once; from here on it can be killed, by its descriptor at grant_fd(GRANT_MACHINE). */
 int broker_set_machine(struct broker *broker, const struct spawned *machine);
 /* Instead, of one that adopts. */

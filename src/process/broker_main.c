@@ -361,6 +361,7 @@ static int processes_start(struct broker *broker, struct start *start, struct br
 	if (start->plan->adopts) {
 		broker_adopt_machine(broker, start->plan->machine_pid);
 		grants_leave_adopted(&start->grants);
+		broker_open_occupied(broker);
 		return broker_lock_down();
 	}
 	if (!error)
@@ -380,7 +381,10 @@ static int processes_start(struct broker *broker, struct start *start, struct br
 	if (!error)
 		error = machine_start(broker, start);
 	grants_leave(&start->grants);
-	return error ? error : broker_lock_down();
+	if (error)
+		return error;
+	broker_open_occupied(broker);
+	return broker_lock_down();
 }
 
 int broker_main(void)

@@ -159,6 +159,16 @@ static void set_memory(struct process *p, const uint8_t *data, uint32_t bytes)
 	machine_set_memory(p->machine, wanted);
 }
 
+static void advise_memory(struct process *p, const uint8_t *data, uint32_t bytes)
+{
+	uint64_t advised;
+
+	if (bytes != sizeof(advised))
+		return;
+	memcpy(&advised, data, sizeof(advised));
+	machine_advise_memory(p->machine, advised);
+}
+
 static uint64_t state_flags(const struct machine_state *s)
 {
 	uint64_t flags = 0;
@@ -173,6 +183,8 @@ static uint64_t state_flags(const struct machine_state *s)
 		flags |= STATE_MEMORY_STATUS;
 	if (s->automatic)
 		flags |= STATE_AUTOMATIC;
+	if (s->is_advised)
+		flags |= STATE_ADVISED;
 	if (s->can_grow)
 		flags |= STATE_GROWS;
 	if (s->is_silent)
@@ -255,6 +267,8 @@ static void *listen_to_broker(void *context)
 				want(p, &p->fork_wanted);
 			else if (kind == RECORD_RESUME)
 				machine_resume(p->machine);
+			else if (kind == RECORD_ADVICE)
+				advise_memory(p, data, bytes);
 			else if (kind == RECORD_MEMORY)
 				set_memory(p, data, bytes);
 			else if (kind == RECORD_SHUT_DOWN)

@@ -17,6 +17,7 @@ int process_main(const char *name)
 		[ROLE_RELAY] = relay_main,
 		[ROLE_JOINER] = joiner_main,
 		[ROLE_HUB] = hub_main,
+		[ROLE_BALANCER] = balancer_main,
 	};
 	enum role role;
 

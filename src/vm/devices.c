@@ -127,6 +127,8 @@ static void populate(void *context, uint64_t bytes)
 	guest_memory_populate(&machine->memory, bytes);
 }
 
+static void balloon_changed(void *context) { ticker_look(context); }
+
 /* ---- the devices ---- */
 
 static void *make_storage(struct devices *devices, unsigned number)
@@ -346,6 +348,7 @@ static void connect_hosts(struct devices *devices)
 	devices->balloon_host = (struct balloon_host){
 		.discard = discard_pages,
 		.populate = populate,
+		.changed = balloon_changed,
 		.context = machine,
 		.memory = &machine->memory,
 		.region_bytes = MACHINE_REGION_BYTES,
@@ -404,6 +407,7 @@ void devices_state(const struct devices *devices, struct machine_state *ret)
 	ret->has_memory_driver = memory.is_there;
 	ret->has_memory_status = memory.is_known;
 	ret->automatic = memory.automatic;
+	ret->is_advised = memory.is_advised;
 	ret->can_grow = memory.can_grow;
 	ret->is_silent = memory.is_silent;
 	ret->held_bytes = memory.held_bytes;
@@ -420,6 +424,12 @@ void devices_state(const struct devices *devices, struct machine_state *ret)
 bool machine_shut_down(struct machine *machine)
 {
 	return machine->devices && utility_shut_down(machine->devices->utility[UTILITY_SHUTDOWN]);
+}
+
+void machine_advise_memory(struct machine *machine, uint64_t bytes)
+{
+	if (machine->devices)
+		balloon_advise(machine->devices->balloon, bytes);
 }
 
 void machine_set_memory(struct machine *machine, uint64_t bytes)

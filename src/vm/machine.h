@@ -49,7 +49,8 @@ enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALT
  */
 struct machine_state {
 	enum machine_health health;
-	bool has_memory_driver, has_memory_status, automatic, can_grow, is_silent;
+	bool has_memory_driver, has_memory_status, automatic, is_advised;
+	bool can_grow, is_silent;
 	uint64_t held_bytes, assigned_bytes, target_bytes, available_bytes, committed_bytes;
 	/* since it began */
 	uint64_t reports, given_back_bytes, refused_regions, unused_regions;
@@ -205,6 +206,8 @@ bool machine_shut_down(struct machine *machine);
  * a bus. From any thread.
  */
 void machine_set_memory(struct machine *machine, uint64_t bytes);
+/* What it shall have as long as nothing is set, as balloon_advise(). */
+void machine_advise_memory(struct machine *machine, uint64_t bytes);
 /*
  * Where the processors are. 0; -EAGAIN: not all have said so within a second, and of the others it
  * is what they said before. From one thread at a time that is no processor's.

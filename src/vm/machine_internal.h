@@ -80,6 +80,7 @@ enum life {
 struct machine_clock { uint64_t tsc_hz, scale, offset_100ns; };
 
 struct devices;
+struct ticker;
 
 struct machine {
 	struct machine_options options;
@@ -95,6 +96,7 @@ struct machine {
 	struct test_device *test_device; /* NULL: none */
 	struct apic_host apic_host;
 	struct cpu_model model;
+	struct ticker *ticker;
 	struct devices *devices; /* NULL: there is no bus */
 	pthread_mutex_t lock;
 	enum life life;          /* changed under the lock, read also without */
@@ -193,6 +195,8 @@ void devices_state(const struct devices *devices, struct machine_state *ret);
 
 /* A unit that ticks the others each second; after them. 0 or -ENOMEM. */
 int machine_make_ticker(struct machine *machine);
+/* Tells what has changed of the guest's state soon, and not at the next tick. Under any lock. */
+void ticker_look(struct machine *machine);
 
 /*
  * ---- machine_msr.c; under the lock, and not those of the Hyper-V interface ----

@@ -1,6 +1,7 @@
 /*
  * A unit with a thread that ticks the others every second, looks after processors that do not get
- * on, and tells what has changed of the guest's state.
+ * on, and tells what has changed of the guest's state: then, or as soon as somebody says that it
+ * has.
  */
 #include "machine_internal.h"
 
@@ -12,8 +13,10 @@ enum { TICK_S = 1 };
 
 struct ticker {
 	struct machine *machine;
-	pthread_mutex_t lock; /* of the next two; held while others are ticked */
-	bool stopped, paused;
+	pthread_mutex_t lock; /* of the next; held while others are ticked */
+	bool paused;
+	pthread_mutex_t wake; /* of the next two; taken under any lock */
+	bool stopped, looks; /* looks: at the state, before the next tick */
 	pthread_cond_t changed;
 	struct machine_state told;
 };
@@ -40,10 +43,20 @@ static void ticker_stop(void *self)
 {
 	struct ticker *ticker = self;
 
-	pthread_mutex_lock(&ticker->lock);
+	pthread_mutex_lock(&ticker->wake);
 	ticker->stopped = true;
 	pthread_cond_signal(&ticker->changed);
-	pthread_mutex_unlock(&ticker->lock);
+	pthread_mutex_unlock(&ticker->wake);
+}
+
+void ticker_look(struct machine *machine)
+{
+	struct ticker *ticker = machine->ticker;
+
+	pthread_mutex_lock(&ticker->wake);
+	ticker->looks = true;
+	pthread_cond_signal(&ticker->changed);
+	pthread_mutex_unlock(&ticker->wake);
 }
 
 static void ticker_tell(struct ticker *ticker)
@@ -60,36 +73,58 @@ static void ticker_tell(struct ticker *ticker)
 		machine->options.state(machine->options.context, &now);
 }
 
-/* Under the ticker's lock. False: it is stopped. */
-static bool ticker_wait(struct ticker *ticker)
+enum ticker_event { TICKER_STOPPED, TICKER_LOOKS, TICKER_TICKS };
+
+static enum ticker_event ticker_wait(struct ticker *ticker, const struct timespec *until)
 {
-	struct timespec until;
+	enum ticker_event event = TICKER_TICKS;
 	int error = 0;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += TICK_S;
-	while (!error && !ticker->stopped)
-		error = pthread_cond_timedwait(&ticker->changed, &ticker->lock, &until);
-	return !ticker->stopped;
+	pthread_mutex_lock(&ticker->wake);
+	while (!error && !ticker->stopped && !ticker->looks)
+		error = pthread_cond_timedwait(&ticker->changed, &ticker->wake, until);
+	if (ticker->looks)
+		event = TICKER_LOOKS;
+	if (ticker->stopped)
+		event = TICKER_STOPPED;
+	ticker->looks = false;
+	pthread_mutex_unlock(&ticker->wake);
+	return event;
+}
+
+/* With the ticker's lock. */
+static void ticker_tick(struct ticker *ticker, unsigned seconds)
+{
+	units_tick(&ticker->machine->units, seconds);
+	stuck_tick(ticker->machine, seconds);
+}
+
+static void ticker_set_next(struct timespec *ret)
+{
+	clock_gettime(CLOCK_MONOTONIC, ret);
+	ret->tv_sec += TICK_S;
 }
 
 static void ticker_run(void *self)
 {
 	struct ticker *ticker = self;
+	enum ticker_event event = TICKER_LOOKS;
+	struct timespec next;
 	unsigned seconds = 0;
 
-	pthread_mutex_lock(&ticker->lock);
-	if (ticker->machine->is_forked && ticker->machine->devices)
-		ticker_tell(ticker);
-	while (ticker_wait(ticker)) {
-		if (ticker->paused)
-			continue;
-		units_tick(&ticker->machine->units, ++seconds);
-		stuck_tick(ticker->machine, seconds);
-		if (ticker->machine->devices)
+	ticker_set_next(&next);
+	if (!ticker->machine->is_forked)
+		event = ticker_wait(ticker, &next);
+	for (; event != TICKER_STOPPED; event = ticker_wait(ticker, &next)) {
+		pthread_mutex_lock(&ticker->lock);
+		if (event == TICKER_TICKS && !ticker->paused)
+			ticker_tick(ticker, ++seconds);
+		if (ticker->machine->devices && !ticker->paused)
 			ticker_tell(ticker);
+		pthread_mutex_unlock(&ticker->lock);
+		if (event == TICKER_TICKS)
+			ticker_set_next(&next);
 	}
-	pthread_mutex_unlock(&ticker->lock);
 }
 
 static void locks_make(struct ticker *ticker)
@@ -97,6 +132,7 @@ static void locks_make(struct ticker *ticker)
 	pthread_condattr_t attributes;
 
 	pthread_mutex_init(&ticker->lock, NULL);
+	pthread_mutex_init(&ticker->wake, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(&ticker->changed, &attributes);
@@ -128,6 +164,7 @@ int machine_make_ticker(struct machine *machine)
 	if (!ticker)
 		return -ENOMEM;
 	ticker->machine = machine;
+	machine->ticker = ticker;
 	locks_make(ticker);
 	unit_add(&machine->units, &ticker_unit, ticker, 0);
 	return 0;

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""docs/control.schema.json against the sources: its verbs, error names and codes are those of the two fronts and of the protocol, and
+"""docs/control.schema.json against the sources: its verbs, error names and codes are those of the three fronts and of the protocol, and
 umbra-control(7) describes each verb."""
 import json, os, re, sys
 
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 schema = json.load(open("docs/control.schema.json"))["$defs"]
-sources = open("src/control/machine_control.c").read() + open("src/serve/control.c").read()
+sources = open("src/control/machine_control.c").read() + open("src/serve/control.c").read() + open("src/process/balancer.c").read()
 protocol = open("src/control/protocol.c").read()
 manual = open("man/umbra-control.7").read()
 verbs = set(re.findall(r"\{ \.name = \"(\w+)\"", sources))

@@ -75,6 +75,16 @@ static void say_memory(struct client *c, const uint8_t *data, uint32_t bytes)
 	say(c, text);
 }
 
+static void say_advice(struct client *c, const uint8_t *data, uint32_t bytes)
+{
+	uint64_t advised = 0;
+	char text[32];
+
+	memcpy(&advised, data, bytes == sizeof(advised) ? bytes : 0);
+	snprintf(text, sizeof(text), "advise %lu ", advised);
+	say(c, text);
+}
+
 static void say_registers(struct client *c)
 {
 	const struct record_registers registers[2] = {
@@ -98,6 +108,7 @@ static int serve(struct client *c, int error)
 			case RECORD_SAVE: be_saved(c, error); break;
 			case RECORD_RESUME: say(c, "resume "); break;
 			case RECORD_MEMORY: say_memory(c, data, bytes); break;
+			case RECORD_ADVICE: say_advice(c, data, bytes); break;
 			case RECORD_LOOK: say_registers(c); break;
 			case RECORD_STOP: put(c, RECORD_ENDED, ended, sizeof(ended)); return 0;
 			default: break;
@@ -369,6 +380,32 @@ static void memory(void)
 	       "memory 123456789 memory 0 ");
 }
 
+/* What is said comes again; what a peer has advised goes with it. */
+static void watched(void)
+{
+	struct running r = start(good_machine);
+	FILE *watcher = connect_to();
+	FILE *peer = connect_to();
+	char line[CONTROL_REQUEST_BYTES];
+
+	ask(watcher, "watch");
+	expect("watch", fgets(line, sizeof(line), watcher) && strstr(line, "\"machine\""));
+	expect("advise", answers(peer, "{\"id\":1,\"do\":\"advise\",\"bytes\":77}\n", "ok"));
+	expect("memory, which the machine answers", answers(peer, "memory 5", "ok"));
+	expect("a watcher hears of it unasked", fgets(line, sizeof(line), watcher) &&
+							strstr(line, "\"assigned\""));
+	fclose(peer);
+	usleep(200000);
+	peer = connect_to();
+	ask(peer, "info");
+	expect("another one is heard", fgets(line, sizeof(line), peer));
+	fclose(peer);
+	fclose(watcher);
+	stop();
+	finish("a machine that is advised, and then is not", r, BROKER_ENDED,
+	       "advise 77 memory 5 advise 0 ");
+}
+
 /* Whether the answer has both processors, with what the machine says of them. */
 static bool has_registers(FILE *peer)
 {
@@ -570,6 +607,7 @@ int main(void)
 	alarm(120);
 	proper();
 	memory();
+	watched();
 	registers();
 	nonsense();
 	hanging_up();

@@ -38,7 +38,7 @@ enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096,
 static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 26, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
 	[ROLE_NET] = 36,     [ROLE_FORKER] = 32, [ROLE_SWITCH] = 15,
-	[ROLE_RELAY] = 18, [ROLE_HUB] = 20,
+	[ROLE_RELAY] = 18,   [ROLE_HUB] = 20,    [ROLE_BALANCER] = 17,
 };
 static int failures;
 
@@ -173,7 +173,8 @@ static void conditions_of_all(enum role role)
 	denied(role, "a mapped file",
 	       &(struct attempt){ SYS_mmap,
 				  { 0, PAGE, PROT_READ, MAP_PRIVATE, grant_fd(GRANT_PLAN) } });
-	if (role == ROLE_KEEPER || role == ROLE_SWITCH || role == ROLE_RELAY)
+	if (role == ROLE_KEEPER || role == ROLE_SWITCH || role == ROLE_RELAY ||
+	    role == ROLE_BALANCER)
 		return;
 	denied(role, "executable memory, by mprotect",
 	       &(struct attempt){ SYS_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC } });
@@ -203,6 +204,11 @@ static void conditions(void)
 	       &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });
 	denied(ROLE_RELAY, "read of another descriptor",
 	       &(struct attempt){ SYS_read, { grant_fd(GRANT_END), data, 8 } });
+	conditions_of_all(ROLE_BALANCER);
+	denied(ROLE_BALANCER, "a connection",
+	       &(struct attempt){ SYS_connect, { 0, data, 16 } });
+	denied(ROLE_BALANCER, "a file",
+	       &(struct attempt){ SYS_openat, { AT_FDCWD, data, O_RDONLY } });
 	denied(ROLE_SWITCH, "a connection", &(struct attempt){ SYS_connect, { 0, data, 16 } });
 	denied(ROLE_SWITCH, "a port of another socket",
 	       &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });

@@ -104,6 +104,8 @@ static void fake_discard(void *context, uint64_t gpa, uint64_t bytes)
 	memset(guest_ram_hva(&f->memory, gpa), 0, bytes);
 }
 
+static void fake_changed(void *context) { (void)context; }
+
 static void fake_populate(void *context, uint64_t bytes)
 {
 	struct fake *f = context;
@@ -142,7 +144,8 @@ static void fake_create(struct fake *f, uint64_t slice_tsc)
 	f->storage = storage_create(f->bus, f->disks, &f->client);
 	f->clock = (struct utility_clock){ fake_now, fake_now, f };
 	f->balloon_host = (struct balloon_host){
-		.discard = fake_discard, .populate = fake_populate, .context = f,
+		.discard = fake_discard, .populate = fake_populate, .changed = fake_changed,
+		.context = f,
 		.memory = &f->memory, .least_bytes = 1 << 18, .region_bytes = FAKE_REGION_BYTES,
 		.buffer_percent = 20,
 	};

@@ -70,7 +70,7 @@ struct balloon {
 	uint8_t asked; /* enum request: what is not answered */
 	uint32_t transaction;
 	uint32_t waited, pause; /* ticks: for the answer; until the next region is offered */
-	uint64_t target;
+	uint64_t target, advice; /* advice: 0: there is none */
 	uint64_t available, committed;
 	uint64_t available_before; /* when a region was offered */
 	bool is_late; /* it took long, and nobody knows yet whether it is used */
@@ -154,6 +154,7 @@ static void take_status(struct balloon *balloon, const uint8_t *packet, size_t b
 		status.available < balloon->pages.held ? status.available : balloon->pages.held;
 	balloon->committed = status.committed;
 	balloon->known = true;
+	balloon->host->changed(balloon->host->context);
 	balloon->counters.reports++;
 	find_unused_region(balloon);
 }
@@ -177,6 +178,7 @@ static void answered(struct balloon *balloon)
 {
 	balloon->asked = NOTHING_ASKED;
 	balloon->waited = 0;
+	balloon->host->changed(balloon->host->context);
 }
 
 /* One of several: `more` says that others come. True in *ret_some: there were pages. */
@@ -367,6 +369,8 @@ static uint64_t wanted(const struct balloon *balloon)
 		return balloon->pages.held;
 	uses = uses < most ? uses : most;
 	want = uses + uses * balloon->host->buffer_percent / 100 + RESERVE_MIB * PAGES_PER_MIB;
+	if (balloon->advice)
+		want = balloon->advice;
 	if (want < least)
 		return least;
 	return want < most ? want : most;
@@ -378,7 +382,8 @@ static void go_on(struct balloon *balloon)
 	const uint64_t assigned = pages_assigned(&balloon->pages);
 	const uint64_t want = wanted(balloon);
 	/* no to and fro for little */
-	const uint64_t slack = balloon->automatic ? balloon->pages.held / SLACK_SHARE : 0;
+	const uint64_t slack =
+		balloon->automatic && !balloon->advice ? balloon->pages.held / SLACK_SHARE : 0;
 
 	if (!balloon->ready || balloon->asked != NOTHING_ASKED)
 		return;
@@ -412,6 +417,15 @@ void balloon_set_target(struct balloon *balloon, uint64_t bytes)
 	bus_channel_unlock(balloon->channel);
 }
 
+void balloon_advise(struct balloon *balloon, uint64_t bytes)
+{
+	bus_channel_lock(balloon->channel);
+	balloon->advice = bytes / GUEST_PAGE_BYTES;
+	go_on(balloon);
+	balloon->host->changed(balloon->host->context);
+	bus_channel_unlock(balloon->channel);
+}
+
 void balloon_status(struct balloon *balloon, struct balloon_status *ret)
 {
 	bus_channel_lock(balloon->channel);
@@ -419,6 +433,7 @@ void balloon_status(struct balloon *balloon, struct balloon_status *ret)
 		.is_there = balloon->ready,
 		.is_known = balloon->ready && balloon->known,
 		.automatic = balloon->automatic,
+		.is_advised = balloon->advice,
 		.can_grow = balloon->takes_regions,
 		.is_silent = balloon->waited >= SILENT_TICKS,
 		.held_bytes = balloon->pages.held * GUEST_PAGE_BYTES,
@@ -520,6 +535,9 @@ void balloon_archive(struct archive *archive, struct balloon *balloon)
 static void unit_archive(struct archive *archive, void *self) { balloon_archive(archive, self); }
 static void unit_destroy(void *self) { balloon_destroy(self); }
 
+/* Who gave advice knows of the other machine alone. */
+static void unit_forked(void *self) { ((struct balloon *)self)->advice = 0; }
+
 static void unit_tick(void *self, unsigned seconds)
 {
 	(void)seconds;
@@ -531,5 +549,5 @@ const struct unit_ops balloon_unit = {
 	.section = UNIT_SECTION('D', 'M', 'E', 'M'),
 	.destroy = unit_destroy,
 	.archive = unit_archive,
-	.tick = unit_tick,
+	.tick = unit_tick, .forked = unit_forked,
 };

@@ -39,6 +39,10 @@ struct balloon_host {
 	 * written.
 	 */
 	void (*discard)(void *context, uint64_t gpa, uint64_t bytes);
+	/*
+	 * What balloon_status() says is another; with the channel's lock, so that it asks later.
+	 */
+	void (*changed)(void *context);
 	/* So many bytes of RAM are there from now on: more than before, for everybody at once. */
 	void (*populate)(void *context, uint64_t bytes);
 	void *context;
@@ -59,7 +63,7 @@ struct balloon_counters {
 struct balloon_status {
 	bool is_there; /* a driver listens */
 	bool is_known; /* and has said how the guest is */
-	bool automatic;
+	bool automatic, is_advised;
 	bool can_grow; /* takes regions */
 	bool is_silent; /* has not answered a request for a minute */
 	uint64_t held_bytes; /* with what is in the balloon */
@@ -76,6 +80,11 @@ void balloon_destroy(struct balloon *balloon);
  * asked for at once.
  */
 void balloon_set_target(struct balloon *balloon, uint64_t bytes);
+/*
+ * How much it shall have as long as it is automatic, between least_bytes and all, by whoever knows
+ * of others that need memory, too; 0: nobody does. At once, and not part of a saved machine.
+ */
+void balloon_advise(struct balloon *balloon, uint64_t bytes);
 /* Each second: what is to be asked for next. */
 void balloon_tick(struct balloon *balloon);
 void balloon_status(struct balloon *balloon, struct balloon_status *ret);

@@ -1,0 +1,153 @@
+/* See balance_join.h. */
+#include "balance_join.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ipc/spawn.h"
+#include "names.h"
+
+enum { PATH_BYTES = sizeof(((struct sockaddr_un *)NULL)->sun_path), ANSWER_S = 5, BACKLOG = 16 };
+
+static int open_socket(struct sockaddr_un *ret_at, int *ret_folder)
+{
+	int fd;
+
+	*ret_at = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	*ret_folder = name_balancer_path(ret_at->sun_path, sizeof(ret_at->sun_path));
+	if (*ret_folder < 0)
+		return *ret_folder;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0)
+		return fd;
+	close(*ret_folder);
+	return -errno;
+}
+
+static int try_connect(int fd, const struct sockaddr_un *at)
+{
+	return connect(fd, (const struct sockaddr *)at, sizeof(*at)) ? -errno : 0;
+}
+
+int balance_connect(void)
+{
+	struct sockaddr_un at;
+	int folder;
+	int fd = open_socket(&at, &folder);
+	int error = fd < 0 ? fd : try_connect(fd, &at);
+
+	if (fd < 0)
+		return fd;
+	close(folder);
+	if (!error)
+		return fd;
+	close(fd);
+	return error == -ECONNREFUSED ? -ENOENT : error;
+}
+
+/* In a process of its own, which ends: it belongs to no machine, and to no terminal. */
+static void begin(int listener)
+{
+	struct spawned spawned;
+	struct grants grants;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	grants_clear(&grants);
+	grants.fd[GRANT_PROGRAM] = spawn_open_program();
+	grants.fd[GRANT_CONTROL] = listener;
+	setsid();
+	dup2(null, STDERR_FILENO);
+	_exit(spawn_role(ROLE_BALANCER, &grants, -1, &spawned) != 0);
+}
+
+/* With the folder locked: of two that find none, one starts it. */
+static int start(const struct sockaddr_un *at)
+{
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int status = 0;
+	pid_t pid;
+
+	if (listener < 0)
+		return -errno;
+	unlink(at->sun_path);
+	if (bind(listener, (const struct sockaddr *)at, sizeof(*at)) || listen(listener, BACKLOG)) {
+		status = -errno;
+		close(listener);
+		return status;
+	}
+	pid = fork();
+	if (!pid)
+		begin(listener);
+	close(listener);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return -errno;
+	return status ? -EAGAIN : 0;
+}
+
+static int connect_or_start(void)
+{
+	struct sockaddr_un at;
+	int folder;
+	int fd = open_socket(&at, &folder);
+	int error = fd < 0 ? fd : try_connect(fd, &at);
+
+	if (fd < 0)
+		return fd;
+	if ((error == -ENOENT || error == -ECONNREFUSED) && !flock(folder, LOCK_EX)) {
+		error = try_connect(fd, &at);
+		if (error == -ENOENT || error == -ECONNREFUSED)
+			error = start(&at) ?: try_connect(fd, &at);
+	}
+	close(folder);
+	if (!error)
+		return fd;
+	close(fd);
+	return error;
+}
+
+/* 0 once it has it. */
+static int bring(int balancer, int machine)
+{
+	static const char join[] = "{\"id\":1,\"do\":\"join\"}\n";
+	const struct timeval patience = { .tv_sec = ANSWER_S };
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} ancillary = { .head = { .cmsg_len = CMSG_LEN(sizeof(int)),
+				  .cmsg_level = SOL_SOCKET,
+				  .cmsg_type = SCM_RIGHTS } };
+	struct iovec vector = { .iov_base = (void *)(unsigned long)join,
+				.iov_len = sizeof(join) - 1 };
+	const struct msghdr message = { .msg_iov = &vector,
+					.msg_iovlen = 1,
+					.msg_control = &ancillary,
+					.msg_controllen = sizeof(ancillary) };
+	char answer[256] = "";
+
+	memcpy(CMSG_DATA(&ancillary.head), &machine, sizeof(machine));
+	setsockopt(balancer, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	if (sendmsg(balancer, &message, MSG_NOSIGNAL) < 0 ||
+	    recv(balancer, answer, sizeof(answer) - 1, 0) <= 0)
+		return -errno;
+	return strstr(answer, "\"ok\":true") ? 0 : -ENOSPC;
+}
+
+int balance_join(const char *name)
+{
+	int machine = name_connect(name);
+	int balancer = machine < 0 ? machine : connect_or_start();
+	int error = balancer < 0 ? balancer : bring(balancer, machine);
+
+	if (machine >= 0)
+		close(machine);
+	if (balancer >= 0)
+		close(balancer);
+	return error;
+}

@@ -1,0 +1,29 @@
+/*
+ * The balancer: one process for all machines of a user's whose memory is adjusted. It tells the
+ * controller (balance/balance.h) what it hears and sees, and the machines what comes of it.
+ *
+ *   umbra run -- "join", a connection to its machine --> balancer -- "watch", "advise" --> broker
+ *   umbra memory -- "info", "history", "reserve" ------> balancer
+ *
+ * Who runs the first machine starts it, as a switch is started; it ends when there has been no
+ * machine for some seconds. It opens nothing once it serves: machines come as connected sockets,
+ * and with each the descriptors of what its process occupies. It is asked by the control protocol
+ * (control/protocol.h), and speaks it to brokers (control/machine_control.h):
+ *
+ *   join     brings a connection to one more machine
+ *   info     "host", "machines" with what each has, needs, gets and why, and the last "moves"
+ *   history  "samples", one a second, the last BALANCER_SAMPLES
+ *   reserve  how much of the host's memory is never given to guests
+ *
+ *  1. A machine without a balancer follows its own guest (device/dynamic_memory): what the balancer
+ *     has advised goes with its connection.
+ *  2. It looks every BUSY_MS while something moves, else every IDLE_MS, and when the host stalls.
+ *  3. What a machine says of itself decides about itself, and about others by what it is given:
+ *     between its least and its most, which it was started with.
+ */
+#pragma once
+
+enum { BALANCER_SAMPLES = 300 };
+
+/* host_fds: /proc/meminfo and /proc/pressure/memory, the latter perhaps -1. 0 or -errno. */
+int balancer_serve(int listen_fd, const int host_fds[2]);

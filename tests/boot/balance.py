@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""balance.py UMBRA: two Linux guests and their balancer: what they have follows what they need and what the host has left, the data in them stays, and
+without the balancer each follows its own guest again."""
+import json, os, re, signal, subprocess, sys, tempfile, time, xml.dom.minidom
+
+umbra = os.path.abspath(sys.argv[1])
+os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+subprocess.run(["tools/fetch-guest", "tests/boot/memory.init", "build/guest/memory.cpio.gz"] +
+               ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "hv_balloon")], check=True)
+folder = tempfile.TemporaryDirectory()
+os.environ["XDG_RUNTIME_DIR"] = folder.name # a balancer of its own
+failures = 0
+MIB = 1 << 20
+
+def check(what, good):
+    global failures
+    failures += not good
+    print(("ok   " if good else "FAIL ") + what, flush=True)
+
+def memory(*arguments):
+    return subprocess.run([umbra, "memory", *arguments], capture_output=True, text=True, timeout=60)
+
+def all_machines():
+    p = memory("--json")
+    return {m["name"]: m for m in json.loads(p.stdout)["machines"]} if p.returncode == 0 else {}
+
+def wait(what, condition):
+    machines = {}
+    for _ in range(600): # a minute: a busy host
+        machines = all_machines()
+        if condition(machines):
+            check(what, True)
+            return machines
+        time.sleep(0.1)
+    check("%s: %s" % (what, machines), False)
+    return machines
+
+class Guest:
+    def __init__(self, name, words):
+        self.name = name
+        self.process = subprocess.Popen([umbra, "run", "--name", name, "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--memory", words,
+                                         "--append", "console=ttyS0 quiet memhp_default_state=online"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def hear(self, want):
+        for line in self.process.stdout:
+            line = line.decode(errors="replace").strip()
+            if "BAD" in line:
+                check(line, False)
+            if want in line:
+                return line
+        check("the guest says " + want, False)
+        sys.exit(1)
+
+    def do(self, what, n=0):
+        self.process.stdin.write(b"%s %d\n" % (what.encode(), n))
+        self.process.stdin.flush()
+        self.hear("DID " + what)
+
+    def end(self):
+        self.process.stdin.write(b"end\n")
+        self.process.stdin.flush()
+        self.hear("MEMORY DONE")
+        check("it ends in order", self.process.wait(timeout=60) == 0)
+
+def balancers():
+    return [int(p) for p in subprocess.run(["pgrep", "-f", "^/proc/self/fd/.*--role=balancer|role=balancer"], capture_output=True, text=True).stdout.split()]
+
+check("without machines there is nothing to tell", memory().returncode == 65)
+before = set(balancers())
+one = Guest("one", "start=512M,min=150M,max=768M")
+two = Guest("two", "start=384M,min=150M,max=384M,weight=1000")
+one.hear("READY")
+two.hear("READY")
+started = set(balancers()) - before
+check("one balancer was started", len(started) == 1)
+machines = wait("both are balanced", lambda m: set(m) == {"one", "two"} and all(v["mode"] == "balanced" for v in m.values()))
+one.do("fill", 100)
+wait("they have what they need, and not much more", lambda m: all(v["assigned"] <= v["demand"] * 5 // 4 + 64 * MIB for v in m.values()))
+check("no less than they use", all(v["assigned"] >= v["working-set"] for v in all_machines().values()))
+
+# more in one
+small = all_machines()["one"]["assigned"]
+one.do("fill", 400)
+wait("who begins to use more gets it, also beyond what it started with", lambda m: m["one"]["assigned"] > small + 100 * MIB and m["one"]["assigned"] > 512 * MIB)
+one.do("check")
+
+# a host that is short
+check("--reserve", memory("--reserve", "%dM" % (int(re.search(r"MemTotal: *(\d+)", open("/proc/meminfo").read()).group(1)) >> 10)).returncode == 0)
+wait("on a host that is short nobody has what he does not use", lambda m: any(v["reason"] == "the host is short" for v in m.values()) and m["two"]["assigned"] <= 270 * MIB)
+one.do("check")
+check("--reserve auto", memory("--reserve", "auto").returncode == 0)
+one.do("empty")
+two.do("commit", 200)
+wait("there is room again", lambda m: m["two"]["assigned"] > 300 * MIB)
+two.do("kill")
+
+# what is shown
+shown = memory()
+check("it is shown with reasons", "one" in shown.stdout and "ago" in shown.stdout and "MiB" in shown.stdout)
+svg = os.path.join(folder.name, "memory.svg")
+check("--svg", memory("--svg", svg).returncode == 0 and len(xml.dom.minidom.parse(svg).getElementsByTagName("polyline")) == 10)
+check("--svg does not write over a file", memory("--svg", svg).returncode == 65)
+check("--reserve of nothing", memory("--reserve", "0").returncode == 64)
+check("a set target is left alone", memory("one", "--set", "400M").returncode == 0)
+wait("and shown as such", lambda m: m["one"]["mode"] == "set" and m["one"]["assigned"] == 400 * MIB)
+memory("one", "--set", "auto")
+
+# without it
+for pid in started:
+    os.kill(pid, signal.SIGKILL)
+for _ in range(600):
+    mode = json.loads(memory("one", "--json").stdout)["memory-mode"]
+    if mode == "automatic":
+        break
+    time.sleep(0.1)
+check("without a balancer each follows its own guest", mode == "automatic")
+check("and there is nothing to tell of all", memory().returncode == 65)
+one.end()
+two.end()
+sys.exit(1 if failures else 0)
