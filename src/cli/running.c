@@ -31,7 +31,7 @@ enum {
 
 static const char running_help[] =
 	"usage: umbra ps [--tree] [--json]\n"
-	"       umbra info [--json] [--symbols FILE] [--mmu] NAME\n"
+	"       umbra info [--json] [--symbols FILE] [--mmu|--code] NAME\n"
 	"       umbra stop NAME\n"
 	"       umbra kill NAME\n"
 	"       umbra resume NAME\n"
@@ -57,7 +57,7 @@ static const char running_help[] =
 	"FILE must not be there yet, unless --replace is given.\n";
 
 struct arguments {
-	bool json, stop, replace, tree, mmu, live;
+	bool json, stop, replace, tree, mmu, code, live;
 	const char *name, *file, *set, *symbols, *svg, *reserve;
 };
 
@@ -237,60 +237,87 @@ static json_t *counters_of_line(char *line)
 	return counters;
 }
 
-/* Of each processor; NULL: the machine does not answer. */
-static json_t *ask_mmu(const char *name)
+/* Each line of counters that begins so; NULL: the machine does not answer. */
+static json_t *ask_counters(const char *name, const char *begin)
 {
-	static const char begin[] = "mmu: ";
 	int error;
 	FILE *peer = talk_to(name, &error);
 	json_t *answer = peer && ask(peer, "registers") ? hear(peer) : NULL;
 	const char *told = json_string_value(json_object_get(answer, "counters"));
 	char *text = told ? strdup(told) : NULL;
-	json_t *processors = text ? json_array() : NULL;
+	json_t *found = text ? json_array() : NULL;
 	char *rest;
 
 	for (char *line = text ? strtok_r(text, "\n", &rest) : NULL; line;
 	     line = strtok_r(NULL, "\n", &rest))
 		if (!strncmp(line, begin, strlen(begin)))
-			json_array_append_new(processors, counters_of_line(line + strlen(begin)));
+			json_array_append_new(found, counters_of_line(line + strlen(begin)));
 	free(text);
 	json_decref(answer);
 	if (peer)
 		fclose(peer);
-	return processors;
+	return found;
 }
 
-static int info_mmu(const struct arguments *a)
+static void print_counters(const char *what, const json_t *lines, bool as_json)
 {
-	json_t *processors = ask_mmu(a->name);
 	json_t *counters;
 	json_t *value;
 	const char *key;
 	size_t n;
 
+	if (as_json) {
+		json_dumpf(lines, stdout, JSON_INDENT(2));
+		puts("");
+		return;
+	}
+	json_array_foreach(lines, n, counters) {
+		printf("%s %zu\n", what, n);
+		json_object_foreach(counters, key, value)
+			printf("  %-26s %lld\n", key, json_integer_value(value));
+	}
+}
+
+static int info_mmu(const struct arguments *a)
+{
+	json_t *processors = ask_counters(a->name, "mmu: ");
+
 	if (!processors)
 		return no_machine(a->name, -ENOENT);
-	if (a->json) {
-		json_dumpf(processors, stdout, JSON_INDENT(2));
-		puts("");
-	} else {
-		json_array_foreach(processors, n, counters) {
-			printf("processor %zu\n", n);
-			json_object_foreach(counters, key, value)
-				printf("  %-24s %lld\n", key, json_integer_value(value));
-		}
-	}
+	print_counters("processor", processors, a->json);
 	json_decref(processors);
+	return 0;
+}
+
+/* Of the code cache, which all processors share, then of each processor's jumps. */
+static int info_code(const struct arguments *a)
+{
+	json_t *cache = ask_counters(a->name, "code: ");
+	json_t *jumps = cache ? ask_counters(a->name, "jumps: ") : NULL;
+
+	if (!jumps) {
+		json_decref(cache);
+		return no_machine(a->name, -ENOENT);
+	}
+	if (a->json)
+		json_array_extend(cache, jumps);
+	print_counters("code cache", cache, a->json);
+	if (!a->json)
+		print_counters("processor", jumps, false);
+	json_decref(cache);
+	json_decref(jumps);
 	return 0;
 }
 
 static int verb_info(const struct arguments *a)
 {
-	json_t *j = a->mmu ? NULL : describe_with_registers(a->name);
+	json_t *j = a->mmu || a->code ? NULL : describe_with_registers(a->name);
 	int code = 0;
 
 	if (a->mmu)
 		return info_mmu(a);
+	if (a->code)
+		return info_code(a);
 	if (!j)
 		return no_machine(a->name, -ENOENT);
 	if (a->json) {
@@ -625,6 +652,7 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 					       { "symbols", 1, 0, 'y' }, { "mmu", 0, 0, 'm' },
 					       { "live", 0, 0, 'l' },    { "svg", 1, 0, 'v' },
 					       { "reserve", 1, 0, 'R' },
+					       { "code", 0, 0, 'c' },
 					       { "help", 0, 0, 'h' },    { 0 } };
 	int c;
 
@@ -639,6 +667,7 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 		case 'l': a->live = true; break;
 		case 'v': a->svg = optarg; break;
 		case 'R': a->reserve = optarg; break;
+		case 'c': a->code = true; break;
 		case 'r': a->replace = true; break;
 		case 'h': fputs(running_help, stdout); exit(0);
 		default: return EXIT_USAGE;

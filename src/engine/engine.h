@@ -84,6 +84,7 @@ enum engine_without {
 	ENGINE_WITHOUT_WORDS = 8,   /* every block begins with the guest's flags in the host's */
 	/* events and IRET of 64-bit code take the way that every mode takes */
 	ENGINE_WITHOUT_SHORTCUTS = 16,
+	ENGINE_WITHOUT_PAGES = 32, /* each jump that is not known walks the page tables */
 };
 struct engine_options {
 	uint64_t overhead_bytes;

@@ -208,6 +208,7 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	e->fills_ahead = !(options->without & ENGINE_WITHOUT_BATCHES);
 	e->enters_in_word = !(options->without & ENGINE_WITHOUT_WORDS);
 	e->takes_shortcuts = !(options->without & ENGINE_WITHOUT_SHORTCUTS);
+	e->recalls_pages = !(options->without & ENGINE_WITHOUT_PAGES);
 	e->tables_left_open = options->mmu_tables_left_open;
 	if (!make_code_cache(e) && !make_secrets(e) && !make_lists(e))
 		return &e->base;
@@ -371,6 +372,8 @@ static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text
 	if ((size_t)n >= bytes - 1)
 		return bytes - 1;
 	used = (size_t)n + soft_mmu_statistics(c, text + n, bytes - (size_t)n);
+	if (used < bytes - 1)
+		used += soft_jump_statistics(c, text + used, bytes - used);
 	if (c == e->cpus[0] && used < bytes - 1)
 		used += soft_code_statistics(e, text + used, bytes - used);
 	return used;

@@ -83,6 +83,13 @@ enum { JUMP_CACHE_BITS = 16, JUMP_CACHE_ENTRIES = 1 << JUMP_CACHE_BITS };
 struct jump_entry { uint64_t sum, host; };
 
 /*
+ * What a page with code is, found by its address and key as jumps are, and while they are: behind a
+ * jump that is not known no walk is needed.
+ */
+struct known_page { uint64_t sum, gpa; };
+enum { KNOWN_PAGES = 512 };
+
+/*
  * Of the entry for an address. A product, so that functions whose addresses differ by a round
  * number do not meet; of 32 bits, as translated code does it.
  */
@@ -123,6 +130,13 @@ struct memory_site {
 
 enum { KICK_EVENT = 1, KICK_PARK = 2, KICK_FLUSH = 4, KICK_PASS = 8 };
 enum { MAX_CPUS = 64, FLUSH_RANGES = 16 };
+
+/*
+ * Why a processor came to the dispatcher for a jump that its cache did not know: `umbra info
+ * --code`. Nothing was there; the same block under another key, which a flush or another address
+ * space has changed; another block.
+ */
+struct jump_counters { uint64_t first, stale, displaced, recalled; };
 
 /* What became of translations: `umbra info --mmu`. */
 struct mmu_counters {
@@ -167,6 +181,8 @@ struct soft_cpu {
 	uint8_t holder;            /* its bit in frame_holders[] */
 	bool shares_holder;        /* others have the same one */
 	struct mmu_counters count;
+	struct jump_counters jumps;
+	struct known_page known_pages[KNOWN_PAGES];
 	bool in_user_view;         /* the view that soft_select_view() has set */
 	uint64_t bounce_gva;
 	struct memory_site *bounce_site;
@@ -238,6 +254,7 @@ struct soft_engine {
 	bool watches_tables, fills_ahead;
 	bool enters_in_word;  /* translate/translate.c */
 	bool takes_shortcuts; /* of 64-bit code: events, IRET */
+	bool recalls_pages;   /* struct known_page */
 	uint32_t tables_left_open; /* of a space */
 	/* since it holds code: at WRITES_UNTIL_DATA its code is given up */
 	uint8_t *frame_writes;

@@ -9,13 +9,13 @@
 #define COUNTER(name, field) { name, offsetof(struct code_counts, field) }
 
 static const struct { const char *name; size_t offset; } counters[] = {
-	COUNTER("blocks never seen", made_first),
-	COUNTER("at another address", made_again[END_NONE]),
-	COUNTER("after eviction", made_again[END_EVICTED]),
-	COUNTER("after a write", made_again[END_WRITTEN]),
-	COUNTER("cold parts", parts),
-	COUNTER("regions evicted", evictions),
-	COUNTER("waits for room", waits),
+	COUNTER("blocks-never-seen", made_first),
+	COUNTER("blocks-at-another-address", made_again[END_NONE]),
+	COUNTER("blocks-after-eviction", made_again[END_EVICTED]),
+	COUNTER("blocks-after-a-write", made_again[END_WRITTEN]),
+	COUNTER("cold-parts", parts),
+	COUNTER("regions-evicted", evictions),
+	COUNTER("waits-for-room", waits),
 };
 
 size_t soft_code_statistics(const struct soft_engine *e, char *text, size_t bytes)
@@ -32,5 +32,17 @@ size_t soft_code_statistics(const struct soft_engine *e, char *text, size_t byte
 	if (used < bytes)
 		used += (size_t)snprintf(text + used, bytes - used, "KiB %zu\n",
 					 soft_code_used(e) >> 10);
+	return used < bytes ? used : bytes - 1;
+}
+
+size_t soft_jump_statistics(const struct soft_cpu *cpu, char *text, size_t bytes)
+{
+	size_t used = (size_t)snprintf(text, bytes,
+				       "jumps: jumps-first %lu, jumps-stale %lu, "
+				       "jumps-displaced %lu, pages-recalled %lu, dispatches %lu, "
+				       "links-made %lu, left-to-c %lu\n",
+				       cpu->jumps.first, cpu->jumps.stale, cpu->jumps.displaced,
+				       cpu->jumps.recalled, cpu->misses, cpu->chains, cpu->systems);
+
 	return used < bytes ? used : bytes - 1;
 }

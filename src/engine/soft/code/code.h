@@ -193,6 +193,8 @@ void soft_note_end(struct soft_engine *e, const struct block *b, enum block_end 
 
 /* block_counters.c: one line of text; its length without the NUL, cut at bytes - 1. */
 size_t soft_code_statistics(const struct soft_engine *e, char *text, size_t bytes);
+/* The same of one processor's way to the dispatcher. */
+size_t soft_jump_statistics(const struct soft_cpu *cpu, char *text, size_t bytes);
 
 /* block_link.c; under the lock */
 /* The jump whose rel32 is at `at` in a block, and led to `home`, leads to target. */
@@ -221,7 +223,14 @@ void check_jump_cache(struct soft_cpu *cpu);
 uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode);
 struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip);
 struct page_walk;
-/* To linear, of which `found` is the translation, in the block's mode. */
+/*
+ * The page of code at linear in this mode, if a jump has come there since jumps were flushed last.
+ * False: it is to be walked for.
+ */
+bool soft_recall_page(struct soft_cpu *cpu, uint64_t linear, uint32_t mode, uint64_t *ret_gpa);
+/*
+ * To linear, of which `found` is the translation, in the block's mode; NULL: the page was recalled.
+ */
 void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
 			const struct page_walk *found);
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b);

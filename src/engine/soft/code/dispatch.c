@@ -139,7 +139,7 @@ static bool take_pending(struct soft_cpu *cpu)
 }
 
 /* Where state.rip leads, and the mode of its block. */
-struct destination { uint64_t linear; struct page_walk found; uint32_t mode; };
+struct destination { uint64_t linear; struct page_walk found; uint32_t mode; bool is_recalled; };
 
 /* Behind MOV SS Intel's processors look at no breakpoint; AMD's do. */
 static bool breakpoints_are_held(const struct soft_cpu *cpu)
@@ -169,7 +169,10 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 		soft_fail(fault, EXC_DB, false, 0);
 		return NULL;
 	}
-	if (soft_walk_pages(cpu, to->linear, ACCESS_EXEC, &to->found, fault))
+	to->is_recalled = !(to->mode & BLOCK_ALONE) &&
+			  soft_recall_page(cpu, to->linear, to->mode, &to->found.gpa);
+	if (!to->is_recalled &&
+	    soft_walk_pages(cpu, to->linear, ACCESS_EXEC, &to->found, fault))
 		return NULL;
 	return soft_find_block(cpu, to->found.gpa, to->mode, fault);
 }
@@ -214,7 +217,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		/* the block leaves through the jump cache: come back here */
 		soft_leave_mode(cpu);
 	} else {
-		soft_remember_jump(cpu, b, to.linear, &to.found);
+		soft_remember_jump(cpu, b, to.linear, to.is_recalled ? NULL : &to.found);
 		soft_enter_mode(cpu, to.mode);
 	}
 	return cpu->engine->code_run + b->host_offset;

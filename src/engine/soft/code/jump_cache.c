@@ -20,7 +20,36 @@ uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode)
 	return x ^ x >> 31;
 }
 
-/* False: the guest's tables have changed under the walk. */
+/* ---- pages of code ---- */
+
+static uint64_t page_sum(const struct soft_cpu *cpu, uint64_t linear, uint32_t mode)
+{
+	return (linear & ~(uint64_t)PAGE_OFFSET_MASK) + soft_jump_key(cpu, mode);
+}
+
+static uint64_t known_page_index(uint64_t linear) { return linear / PAGE_BYTES % KNOWN_PAGES; }
+
+bool soft_recall_page(struct soft_cpu *cpu, uint64_t linear, uint32_t mode, uint64_t *ret_gpa)
+{
+	const struct known_page *page = &cpu->known_pages[known_page_index(linear)];
+
+	if (!cpu->engine->recalls_pages || page->sum != page_sum(cpu, linear, mode))
+		return false;
+	*ret_gpa = page->gpa | (linear & PAGE_OFFSET_MASK);
+	cpu->jumps.recalled++;
+	return true;
+}
+
+static void remember_page(struct soft_cpu *cpu, uint64_t linear, uint32_t mode, uint64_t gpa)
+{
+	cpu->known_pages[known_page_index(linear)] =
+		(struct known_page){ .sum = page_sum(cpu, linear, mode),
+				     .gpa = gpa & ~(uint64_t)PAGE_OFFSET_MASK };
+}
+
+/* ---- jumps ---- */
+
+/* False: the guest's tables have changed under the walk. found: NULL if that is a known page. */
 static bool note_pages(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
 		       const struct page_walk *found)
 {
@@ -33,7 +62,22 @@ static bool note_pages(struct soft_cpu *cpu, const struct block *b, uint64_t lin
 	    (soft_walk_pages(cpu, second, ACCESS_EXEC, &behind, &unused) ||
 	     !soft_note_jump(cpu, second, user, &behind)))
 		return false;
-	return soft_note_jump(cpu, linear, user, found);
+	if (!found)
+		return true;
+	if (!soft_note_jump(cpu, linear, user, found))
+		return false;
+	remember_page(cpu, linear, b->mode, found->gpa);
+	return true;
+}
+
+static void count_jump(struct soft_cpu *cpu, const struct jump_entry *j, uint64_t host)
+{
+	if (!j->host)
+		cpu->jumps.first++;
+	else if (j->host == host)
+		cpu->jumps.stale++;
+	else
+		cpu->jumps.displaced++;
 }
 
 void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
@@ -41,12 +85,13 @@ void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t li
 {
 	uint64_t rip = cpu->state.rip;
 	struct jump_entry *j = soft_jump_entry(cpu, rip);
+	uint64_t host = (uint64_t)(cpu->engine->code_run + b->host_offset);
 
+	count_jump(cpu, j, host);
 	j->sum = 0;
 	if (!note_pages(cpu, b, linear, found))
 		return;
-	__atomic_store_n(&j->host, (uint64_t)(cpu->engine->code_run + b->host_offset),
-			 __ATOMIC_SEQ_CST);
+	__atomic_store_n(&j->host, host, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&j->sum, rip + soft_jump_key(cpu, b->mode), __ATOMIC_SEQ_CST);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	/*
