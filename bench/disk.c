@@ -324,7 +324,8 @@ static void chains(void)
 			rate[n] = r > rate[n] ? r : rate[n];
 			disk_close(d);
 		}
-	printf("chain-64-read-against-1 %.3f\nchain-512-read-against-1 %.3f\nchain-64-open-ms %.2f\nchain-512-open-ms %.2f\n",
+	printf("chain-64-read-against-1 %.3f\nchain-512-read-against-1 %.3f\nchain-64-open-ms "
+	       "%.2f\nchain-512-open-ms %.2f\n",
 	       rate[1] / rate[0], rate[2] / rate[0], open_ms[1], open_ms[2]);
 }
 

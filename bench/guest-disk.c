@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEPTH_MAX = 64 };
+enum { DEPTH_MAX = 64, BLOCK_BYTES = 4096 };
 
 struct kind { const char *name; unsigned bytes, depth; int write, random, flush; };
 
@@ -49,7 +49,7 @@ static void measure(int fd, uint64_t size, const struct kind *k, double seconds)
 	double begin = now();
 	double end = begin + seconds;
 
-	if (!data && posix_memalign((void **)&data, 4096, (size_t)DEPTH_MAX * 262144))
+	if (!data && posix_memalign((void **)&data, BLOCK_BYTES, (size_t)DEPTH_MAX * 262144))
 		exit(1);
 	if (syscall(SYS_io_setup, DEPTH_MAX, &context))
 		exit(1);
@@ -89,10 +89,22 @@ static void measure(int fd, uint64_t size, const struct kind *k, double seconds)
 int main(int argc, char **argv)
 {
 	static const struct kind kinds[] = {
-		{ "read-4k-1", 4096, 1, 0, 1, 0 },     { "read-4k-32", 4096, 32, 0, 1, 0 },
-		{ "read-128k-8", 131072, 8, 0, 0, 0 }, { "write-4k-1", 4096, 1, 1, 1, 0 },
-		{ "write-4k-32", 4096, 32, 1, 1, 0 },  { "write-128k-8", 131072, 8, 1, 0, 0 },
-		{ "write-4k-sync", 4096, 1, 1, 1, 1 },
+		{ .name = "read-4k-1", .bytes = BLOCK_BYTES, .depth = 1, .random = 1 },
+		{ .name = "read-4k-32", .bytes = BLOCK_BYTES, .depth = 32, .random = 1 },
+		{ .name = "read-128k-8", .bytes = 131072, .depth = 8 },
+		{ .name = "write-4k-1", .bytes = BLOCK_BYTES, .depth = 1, .write = 1, .random = 1 },
+		{ .name = "write-4k-32",
+		  .bytes = BLOCK_BYTES,
+		  .depth = 32,
+		  .write = 1,
+		  .random = 1 },
+		{ .name = "write-128k-8", .bytes = 131072, .depth = 8, .write = 1 },
+		{ .name = "write-4k-sync",
+		  .bytes = BLOCK_BYTES,
+		  .depth = 1,
+		  .write = 1,
+		  .random = 1,
+		  .flush = 1 },
 	};
 	int fd = argc > 2 ? open(argv[1], O_RDWR | O_DIRECT) : -1;
 	uint64_t size;

@@ -6,6 +6,7 @@
 #include "../tests/guest/hv.h"
 
 enum { RUNS = 15, LOOPS = 20000, SAMPLES = 2000, VECTOR = 0x40 };
+enum { REPS_DONE_MASK = 0xfff };
 
 static uint64_t tsc_hz;
 static volatile uint32_t stop, spinning;
@@ -141,7 +142,8 @@ static void null_syscall(void)
 {
 	extern char syscall_entry[];
 
-	__asm__(".globl syscall_entry\n.pushsection .text.entry,\"ax\"\nsyscall_entry: sysretq\n.popsection");
+	__asm__(".globl syscall_entry\n.pushsection .text.entry,\"ax\"\nsyscall_entry: sysretq\n"
+		".popsection");
 	wrmsr(0xc0000080, rdmsr(0xc0000080) | 1);
 	wrmsr(0xc0000081, 0x20ull << 48 | 8ull << 32);
 	wrmsr(0xc0000082, (uint64_t)syscall_entry);
@@ -248,8 +250,8 @@ static uint64_t elements;
 static bool rep_call(void)
 {
 	sti();
-	elements +=
-		umbra_call(&hv, umbra_rep(UMBRA_CALL_PAGES, 500), gpa(in), gpa(out)) >> 32 & 0xfff;
+	elements += umbra_call(&hv, umbra_rep(UMBRA_CALL_PAGES, 500), gpa(in), gpa(out)) >> 32 &
+		    REPS_DONE_MASK;
 	return elements < 1000000;
 }
 
@@ -283,7 +285,7 @@ void test_main(void)
 	measure_latency("timer-latency-busy", SAMPLES, compute);
 	in[0] = UMBRA_CHECKSUM;
 	for (unsigned n = 0; n < 500; n++)
-		in[1 + n] = 0x8000000 + 4096 * (uint64_t)n;
+		in[1 + n] = 0x8000000 + UMBRA_PAGE_BYTES * (uint64_t)n;
 	measure_latency("timer-latency-rep", SAMPLES, rep_call);
 	report("rep-elements", elements, "\n");
 	wrmsr(MSR_TIMER0 + 1, 0);

@@ -4,6 +4,7 @@
  * each file's pages before it is opened.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,7 +113,7 @@ static void make_file(const char *path, unsigned n)
 
 static void drop_pages(const char *directory, unsigned n)
 {
-	char path[4096];
+	char path[PATH_MAX];
 	int fd;
 
 	snprintf(path, sizeof(path), "%s/i%u.vhdx", directory, n);
@@ -130,7 +131,7 @@ static void measure_files(const char *directory, bool cold, double *us)
 		drop_pages(directory, n);
 	begin = now_us();
 	for (unsigned n = 0; n < FILES; n++) {
-		char path[4096];
+		char path[PATH_MAX];
 		struct disk_error e;
 		struct disk *d;
 		json_t *about;
@@ -163,7 +164,7 @@ static void measure_files(const char *directory, bool cold, double *us)
 static void measure_open(const char *directory, double *us)
 {
 	struct disk_error e;
-	char path[4096];
+	char path[PATH_MAX];
 	struct disk *d;
 
 	snprintf(path, sizeof(path), "%s/i1.vhdx", directory);
@@ -189,7 +190,7 @@ static void measure_policy(const char *directory, double *us)
 	for (unsigned n = 0; n < FILES; n++) {
 		struct image_refusal r;
 		struct disk_error e;
-		char path[4096];
+		char path[PATH_MAX];
 		struct disk *d;
 		bool overridden;
 
@@ -213,7 +214,7 @@ static struct catalog *make_catalog(const char *directory, unsigned images)
 {
 	json_t *contents[KINDS], *files[KINDS];
 	struct catalog *c;
-	char path[4096];
+	char path[PATH_MAX];
 	double begin;
 
 	snprintf(path, sizeof(path), "%s/catalog.db", directory);
@@ -291,7 +292,7 @@ int main(int argc, char **argv)
 		return 64;
 	}
 	for (unsigned n = 0; n < FILES; n++) {
-		char path[4096];
+		char path[PATH_MAX];
 
 		snprintf(path, sizeof(path), "%s/i%u.vhdx", argv[1], n);
 		make_file(path, n);

@@ -6,6 +6,7 @@
  */
 #include <endian.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include "serve/served.h"
 
 enum { DISK_BYTES = 1 << 30, SPAN = 256 << 20, WINDOW_US = 50000, SNAPSHOTS_MAX = 1000 };
+enum { BLOCK_BYTES = 4096, LINE_BYTES = 4096 };
 
 static struct served served;
 static int client_end[2], control_end[2];
@@ -89,9 +91,9 @@ static void one_request(int fd, uint64_t *state)
 		uint16_t flags, type;
 		uint64_t cookie, offset;
 		uint32_t bytes;
-	} __attribute__((packed)) r = { htobe32(0x25609513), 0, 0, 1, 0, htobe32(4096) };
+	} __attribute__((packed)) r = { htobe32(0x25609513), 0, 0, 1, 0, htobe32(BLOCK_BYTES) };
 	struct { uint32_t magic, error; uint64_t cookie; } __attribute__((packed)) answer;
-	static uint8_t data[4096];
+	static uint8_t data[BLOCK_BYTES];
 	bool write;
 
 	*state ^= *state << 13;
@@ -99,7 +101,7 @@ static void one_request(int fd, uint64_t *state)
 	*state ^= *state << 17;
 	write = *state >> 40 & 1;
 	r.type = htobe16(write);
-	r.offset = htobe64(*state % (SPAN / 4096) * 4096);
+	r.offset = htobe64(*state % (SPAN / BLOCK_BYTES) * BLOCK_BYTES);
 	all(fd, &r, sizeof(r), true);
 	if (write)
 		all(fd, data, sizeof(data), true);
@@ -149,7 +151,7 @@ static double take_longest(void)
  */
 static double snapshot(FILE *from, const char *directory, unsigned n)
 {
-	char line[4096], whole[4096];
+	char line[LINE_BYTES], whole[LINE_BYTES];
 	double us = 0;
 	double begin = now_us();
 
@@ -187,7 +189,7 @@ static void report(const char *what, double *us, unsigned count)
 
 static void prepare(const char *directory)
 {
-	char path[4096];
+	char path[PATH_MAX];
 	struct disk_error e;
 	struct disk *d;
 

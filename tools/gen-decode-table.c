@@ -238,10 +238,7 @@ static uint8_t flag_mask(ZydisAccessedFlagsMask flags)
 	return (uint8_t)mask;
 }
 
-/*
- * ---- one instruction as Zydis sees it
- * --------------------------------------------------------------------------------
- */
+/* ---- one instruction as Zydis sees it ---- */
 
 static bool is_gpr(const ZydisDecodedOperand *op)
 {
@@ -396,9 +393,11 @@ static enum x86_class stack_class(const ZydisDecodedInstruction *insn,
 		return X86_CLASS_PUSH_IMMEDIATE;
 	if (push && ops[0].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
 		return X86_CLASS_PUSH_RM;
-	if (ops[0].encoding == ZYDIS_OPERAND_ENCODING_OPCODE)
-		return push ? X86_CLASS_PUSH : pop ? X86_CLASS_POP : X86_CLASS_SYSTEM;
-	return X86_CLASS_SYSTEM;
+	if (ops[0].encoding != ZYDIS_OPERAND_ENCODING_OPCODE)
+		return X86_CLASS_SYSTEM;
+	if (push)
+		return X86_CLASS_PUSH;
+	return pop ? X86_CLASS_POP : X86_CLASS_SYSTEM;
 }
 
 static enum x86_class class_of(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
@@ -528,10 +527,7 @@ static uint8_t immediate_kind(const ZydisDecodedInstruction *insn)
 	}
 }
 
-/*
- * ---- encodings
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- encodings ---- */
 
 static size_t put_vex(ZyanU8 *b, const struct place *p, int w, int vvvv)
 {
@@ -688,9 +684,10 @@ static bool wide_in_64_only(const ZyanU8 *b, const ZydisDecodedInstruction *insn
 static bool ask(struct x86_encoding *e, const struct place *p, int modrm, int width)
 {
 	bool exchange = !p->kind && !p->map && p->opcode == 0x90;
-	/* 90 is XCHG with R8, or with RAX itself */
-	int rex = width == 1 ? 0x48 : exchange && !p->not_64 ? 0x41 : 0;
+	int rex = exchange && !p->not_64 ? 0x41 : 0; /* 90 is XCHG with R8, or with RAX itself */
 
+	if (width == 1)
+		rex = 0x48;
 	for (int vvvv = 0; vvvv < 2; vvvv++) {
 		ZydisDecodedInstruction insn;
 		ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -757,10 +754,7 @@ static struct x86_encoding variant(const struct place *p, int v)
 	return e.widths & 3 ? e : (struct x86_encoding){ 0 };
 }
 
-/*
- * ---- the table
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 static uint16_t intern(const struct x86_encoding *e)
 {
@@ -838,7 +832,8 @@ int main(void)
 
 	ZydisDecoderInit(&decoder_64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	ZydisDecoderInit(&decoder_32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
-	printf("/* Made by tools/gen-decode-table.c (make decode-table): do not edit. */\n#include \"decode_internal.h\"\n\n");
+	printf("/* Made by tools/gen-decode-table.c (make decode-table): do not edit. */\n"
+	       "#include \"decode_internal.h\"\n\n");
 	printf("const uint16_t x86_decode_rows[X86_KINDS][4][4][256] = {\n");
 	for (int kind = 0; kind < X86_KINDS; kind++)
 		for (int map = kind ? 1 : 0; map < 4; map++)
@@ -855,7 +850,8 @@ int main(void)
 	printf("};\n\nconst uint16_t x86_variants[%zu] = {", variant_count);
 	for (size_t i = 0; i < variant_count; i++)
 		printf("%s%u,", i % 24 ? " " : "\n\t", variants[i]);
-	printf("\n};\n\n/* The fields in their order. */\nconst struct x86_encoding x86_encodings[%zu] = {\n",
+	printf("\n};\n\n/* The fields in their order. */\nconst struct x86_encoding "
+	       "x86_encodings[%zu] = {\n",
 	       encoding_count);
 	for (size_t i = 0; i < encoding_count; i++)
 		print_encoding(&encodings[i]);

@@ -143,10 +143,7 @@ enum cpu_feature cpu_feature_missing(const struct cpu_features *set, enum cpu_fe
 	return CPU_FEATURES;
 }
 
-/*
- * ---- instructions
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- instructions ---- */
 
 enum { PP_NONE = 1, PP_66 = 2, PP_F3 = 4, PP_F2 = 8, PP_ANY = 15 };
 enum { FORM_MEMORY = 1, FORM_REGISTER = 2, FORM_ANY = 3, REG_ANY = 0xff };

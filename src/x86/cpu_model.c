@@ -111,9 +111,7 @@ const char *cpu_model_name(unsigned n, const char **ret_summary)
 	return n < MODELS ? models[n].name : host;
 }
 
-/* ---- leaves
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- leaves ---- */
 
 static void put_leaf(struct cpu_model *model, uint32_t leaf, uint32_t subleaf, uint32_t eax,
 		     uint32_t ebx, uint32_t ecx, uint32_t edx)
@@ -359,9 +357,7 @@ void cpu_model_leaf(const struct cpu_model *model, uint32_t leaf, uint32_t suble
 	}
 }
 
-/* ---- registers
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- registers ---- */
 
 enum register_kind { REGISTER_FIXED, REGISTER_IGNORED, REGISTER_STORED, REGISTER_WRITE_ONLY };
 enum { STORED_MISC_ENABLE, STORED_SPEC_CTRL, STORED_HWCR, STORED_DEBUGCTL, STORED_MCG_STATUS };
@@ -515,9 +511,7 @@ int cpu_model_write(const struct cpu_model *model, uint64_t stored[CPU_MODEL_REG
 	return 0;
 }
 
-/* ---- by name
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- by name ---- */
 
 static bool name_is(const struct model_data *data, const char *text, size_t bytes)
 {
@@ -710,9 +704,7 @@ int cpu_model_resolve(struct cpu_model *model, const char *text, enum cpu_mitiga
 	return 0;
 }
 
-/* ---- saved
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- saved ---- */
 
 static void check_loaded(struct archive *archive, const struct cpu_model *model)
 {

@@ -29,7 +29,11 @@ enum {
 	FAKE_SECTORS = 4096,
 	FAKE_CHANNELS = 5
 };
-enum { FAKE_RINGS_GPA = 0x10000, FAKE_RING_PAGES = 4, FAKE_STRIDE = 2 * FAKE_RING_PAGES * 4096 };
+enum {
+	FAKE_RINGS_GPA = 0x10000,
+	FAKE_RING_PAGES = 4,
+	FAKE_STRIDE = 2 * FAKE_RING_PAGES * GUEST_PAGE_BYTES
+};
 
 struct fake {
 	struct bus_host host;
@@ -99,7 +103,8 @@ static void fake_discard(void *context, uint64_t gpa, uint64_t bytes)
 	const uint8_t *first = guest_ram_hva(&f->memory, gpa);
 	const uint8_t *last = guest_ram_hva(&f->memory, gpa + bytes - 1);
 
-	if (!first || !last || (uint64_t)(last - first) != bytes - 1 || gpa % 4096 || bytes % 4096)
+	if (!first || !last || (uint64_t)(last - first) != bytes - 1 || gpa % GUEST_PAGE_BYTES ||
+	    bytes % GUEST_PAGE_BYTES)
 		abort();
 	memset(guest_ram_hva(&f->memory, gpa), 0, bytes);
 }
@@ -138,7 +143,7 @@ static void fake_create(struct fake *f, uint64_t slice_tsc)
 	f->disks->disks = 2;
 	for (unsigned n = 0; n < 2; n++)
 		f->disks->disk[n] = (struct block_disk){
-			FAKE_SECTORS * 512, 512, 4096, { (uint8_t)n }, n == 1
+			FAKE_SECTORS * 512, 512, GUEST_PAGE_BYTES, { (uint8_t)n }, n == 1
 		};
 	f->bus = bus_create(&f->host);
 	f->storage = storage_create(f->bus, f->disks, &f->client);
@@ -189,20 +194,20 @@ static void fake_open(struct fake *f, uint32_t relid)
 	struct {
 		struct vmbus_gpadl_header h;
 		uint64_t gfn[2 * FAKE_RING_PAGES];
-	} __attribute__((packed)) gpadl = { .h = { { VMBUS_GPADL_HEADER, 0 },
-						   relid,
-						   relid,
-						   8 + 16 * FAKE_RING_PAGES,
-						   1,
-						   2 * FAKE_RING_PAGES * 4096,
-						   0 } };
+	} __attribute__((packed))
+	gpadl = { .h = { .head = { VMBUS_GPADL_HEADER, 0 },
+			 .relid = relid,
+			 .gpadl = relid,
+			 .range_bytes = 8 + 16 * FAKE_RING_PAGES,
+			 .ranges = 1,
+			 .bytes = 2 * FAKE_RING_PAGES * GUEST_PAGE_BYTES } };
 	const struct vmbus_open open = { .head.kind = VMBUS_OPEN,
 					 .relid = relid,
 					 .gpadl = relid,
 					 .host_ring_page = FAKE_RING_PAGES };
 
 	for (unsigned n = 0; n < 2 * FAKE_RING_PAGES; n++)
-		gpadl.gfn[n] = (FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE) / 4096 + n;
+		gpadl.gfn[n] = (FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE) / GUEST_PAGE_BYTES + n;
 	fake_message(f, &gpadl, sizeof(gpadl));
 	fake_message(f, &open, sizeof(open));
 }
@@ -214,7 +219,8 @@ static void fake_open(struct fake *f, uint32_t relid)
 static inline uint32_t fake_packet(uint8_t *to, uint64_t transaction, const struct vstor_packet *p,
 				   uint64_t first_gfn, uint32_t offset, uint32_t bytes)
 {
-	const uint32_t pages = bytes ? (offset + bytes + 4095) / 4096 : 0;
+	const uint32_t pages =
+		bytes ? (offset + bytes + (GUEST_PAGE_BYTES - 1)) / GUEST_PAGE_BYTES : 0;
 	const uint32_t head_bytes = bytes ? 32 + 8 * pages : 16;
 	const uint32_t range[4] = { 0, 1, bytes, offset };
 	const struct vmbus_packet head = { bytes ? PACKET_GPA_DIRECT : PACKET_INBAND,

@@ -130,7 +130,12 @@ static void live_create(struct live *live, unsigned n)
 		struct vmbus_gpadl_header h;
 		uint64_t gfn[3];
 	} __attribute__((packed)) incomplete = {
-		.h = { { VMBUS_GPADL_HEADER, 0 }, 1, 77, 8 + 8 * 5, 1, 5 * GUEST_PAGE_BYTES, 0 },
+		.h = { .head = { VMBUS_GPADL_HEADER, 0 },
+		       .relid = 1,
+		       .gpadl = 77,
+		       .range_bytes = 8 + 8 * 5,
+		       .ranges = 1,
+		       .bytes = 5 * GUEST_PAGE_BYTES },
 		.gfn = { 1, 2, 3 },
 	};
 

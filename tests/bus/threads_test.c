@@ -15,7 +15,7 @@ enum {
 	AREA_SECTORS = 16,
 	AREA_BYTES = AREA_SECTORS * 512,
 	DATA_GPA = 0x40000,
-	RING_DATA_BYTES = (FAKE_RING_PAGES - 1) * 4096
+	RING_DATA_BYTES = (FAKE_RING_PAGES - 1) * GUEST_PAGE_BYTES
 };
 
 static struct fake f;
@@ -34,7 +34,8 @@ static uint32_t rnd(void)
 
 static uint32_t *word(uint32_t ring_page, uint32_t at)
 {
-	return (uint32_t *)(void *)(f.memory.ram + FAKE_RINGS_GPA + ring_page * 4096 + at);
+	return (uint32_t *)(void *)(f.memory.ram + FAKE_RINGS_GPA + ring_page * GUEST_PAGE_BYTES +
+				    at);
 }
 static void fail(const char *what)
 {
@@ -45,11 +46,12 @@ static void fail(const char *what)
 static void put(const struct vstor_packet *p, uint64_t gpa, uint32_t bytes)
 {
 	uint8_t packet[512];
-	uint32_t length =
-		fake_packet(packet, ++transaction, p, gpa / 4096, (uint32_t)(gpa % 4096), bytes);
+	uint32_t length = fake_packet(packet, ++transaction, p, gpa / GUEST_PAGE_BYTES,
+				      (uint32_t)(gpa % GUEST_PAGE_BYTES), bytes);
 
 	for (uint32_t n = 0; n < length; n++)
-		f.memory.ram[FAKE_RINGS_GPA + 4096 + (written + n) % RING_DATA_BYTES] = packet[n];
+		f.memory.ram[FAKE_RINGS_GPA + GUEST_PAGE_BYTES + (written + n) % RING_DATA_BYTES] =
+			packet[n];
 	written = (written + length) % RING_DATA_BYTES;
 	__atomic_store_n(word(0, RING_WRITE_INDEX), written, __ATOMIC_SEQ_CST);
 	if (!__atomic_load_n(word(0, RING_INTERRUPT_MASK), __ATOMIC_SEQ_CST))
@@ -70,7 +72,7 @@ static uint64_t get(struct vstor_packet *ret)
 			usleep(100);
 	}
 	for (uint32_t n = 0; n < sizeof(packet); n++)
-		packet[n] = f.memory.ram[FAKE_RINGS_GPA + (FAKE_RING_PAGES + 1) * 4096 +
+		packet[n] = f.memory.ram[FAKE_RINGS_GPA + (FAKE_RING_PAGES + 1) * GUEST_PAGE_BYTES +
 					 (taken + n) % RING_DATA_BYTES];
 	memcpy(&head, packet, sizeof(head));
 	memcpy(ret, packet + 16, sizeof(*ret));

@@ -63,10 +63,7 @@ static uint64_t rnd(void)
 	return seed_state;
 }
 
-/*
- * ---- on the host
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- on the host ---- */
 
 static const int greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
 			      REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
@@ -126,10 +123,7 @@ static void install(void)
 		sigaction(ends[n], &end, &of_engine[ends[n]]);
 }
 
-/*
- * ---- programs
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- programs ---- */
 
 /* Only what is translated as data: the rest has its own tests. */
 static bool eligible(const struct x86_insn *insn)
@@ -188,13 +182,13 @@ static void make_unit(struct unit *u)
 
 		memcpy(u->bytes, compare, 5);
 		u->length = 5;
-		u->length += (uint8_t)set_register(u->bytes + 5, i.base,
-						   BASE + DATA + 4096 - (uint64_t)i.disp);
+		u->length += (uint8_t)set_register(
+			u->bytes + 5, i.base, BASE + DATA + GUEST_PAGE_BYTES - (uint64_t)i.disp);
 	} else if (i.encoding.class == X86_CLASS_SCATTERED) { /* at RDI */
-		u->length +=
-			(uint8_t)set_register(u->bytes, 7, BASE + DATA + 4096 + rnd() % 64 - 32);
+		u->length += (uint8_t)set_register(
+			u->bytes, 7, BASE + DATA + GUEST_PAGE_BYTES + rnd() % 64 - 32);
 	} else if (i.has_modrm && i.mod != 3) {
-		uint64_t at = BASE + DATA + 4096 + rnd() % 512 - 256;
+		uint64_t at = BASE + DATA + GUEST_PAGE_BYTES + rnd() % 512 - 256;
 
 		if (i.index < 16)
 			u->length +=
@@ -209,8 +203,8 @@ static void make_unit(struct unit *u)
 			u->length +=
 				(uint8_t)set_register(u->bytes + u->length, i.reg, rnd() % 4000);
 	} else if (x86_insn_is(&i, X86_ENC_STACK)) {
-		u->length +=
-			(uint8_t)set_register(u->bytes, 4, BASE + DATA + 4096 + rnd() % 64 * 8);
+		u->length += (uint8_t)set_register(u->bytes, 4,
+						   BASE + DATA + GUEST_PAGE_BYTES + rnd() % 64 * 8);
 	}
 	memcpy(u->bytes + u->length, code, i.length);
 	u->length = (uint8_t)(u->length + i.length);
@@ -252,7 +246,7 @@ static void make_program(void)
 		make_unit(&program[n]);
 	for (int n = 0; n < 16; n++)
 		in[n] = rnd() % 4 ? rnd() : rnd() % 64;
-	in[4] = BASE + DATA + 4096 + (rnd() % 64) * 8;
+	in[4] = BASE + DATA + GUEST_PAGE_BYTES + (rnd() % 64) * 8;
 	in_flags = rnd() & FLAGS_ARITHMETIC;
 	data_seed = rnd();
 	random_vector();
@@ -273,10 +267,7 @@ static size_t place_program(uint8_t end)
 	return at;
 }
 
-/*
- * ---- both
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- both ---- */
 
 static void run_native(void)
 {
@@ -292,7 +283,8 @@ static void run_engine(void)
 	const uint64_t components = 7;
 	size_t end = place_program(0xf4);
 
-	engine_memory_written(engine, CODE & ~4095ul, end + 16 - (CODE & ~4095ul));
+	engine_memory_written(engine, CODE & ~(uint64_t)(GUEST_PAGE_BYTES - 1),
+			      end + 16 - (CODE & ~(uint64_t)(GUEST_PAGE_BYTES - 1)));
 	memcpy(state.x86.gpr, in, sizeof(in));
 	state.x86.rip = BASE + CODE;
 	state.x86.rflags = 2 | in_flags;
@@ -384,10 +376,10 @@ static void make_guest(void)
 	if (mmap(ram, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE | PROT_EXEC,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		exit(70);
-	t[0] = (TABLES + 0x1000) | 3;
+	t[0] = (TABLES + GUEST_PAGE_BYTES) | 3;
 	t[512] = (TABLES + 0x2000) | 3;
 	for (unsigned n = 0; n < RAM_BYTES >> 21; n++)
-		t[1024 + (BASE >> 21) + n] = (TABLES + 0x3000 + 0x1000 * n) | 3;
+		t[1024 + (BASE >> 21) + n] = (TABLES + 0x3000 + GUEST_PAGE_BYTES * n) | 3;
 	for (unsigned n = 0; n < RAM_BYTES >> 12; n++)
 		t[1536 + n] = (uint64_t)n << 12 | 3;
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
@@ -429,7 +421,8 @@ int main(int argc, char **argv)
 		for (int n = 0; n < UNITS; n++)
 			done += native.fault ? n < UNITS / 2 : 1;
 	}
-	printf("differential_test: seed %lu, about %lu instructions, %lu programs faulted, %lu differences\n",
+	printf("differential_test: seed %lu, about %lu instructions, %lu programs faulted, %lu "
+	       "differences\n",
 	       seed, done, faults, bad);
 	return bad != 0;
 }

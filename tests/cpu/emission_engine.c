@@ -85,6 +85,13 @@ void emission_begin(void)
 	cpu->engine->on_copy = on_copy;
 }
 
+static uint16_t code_attributes(unsigned code_bits)
+{
+	if (code_bits == 64)
+		return 0xa09b;
+	return code_bits == 32 ? 0xc09b : 0x809b;
+}
+
 void emission_set_mode(unsigned code_bits, bool flat)
 {
 	struct x86_state *s = &cpu->state;
@@ -101,9 +108,7 @@ void emission_set_mode(unsigned code_bits, bool flat)
 						    .limit = ~0u,
 						    .base = flat || n == X86_CS ? 0
 										: STARTS_HIGHER };
-	s->segment[X86_CS].attributes = code_bits == 64   ? 0xa09b
-					: code_bits == 32 ? 0xc09b
-							  : 0x809b;
+	s->segment[X86_CS].attributes = code_attributes(code_bits);
 }
 
 unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emission *ret)

@@ -33,10 +33,7 @@ static unsigned long encodings, copied, executed, beyond, failures, unknown;
 static ZydisDecoder host_decoder, guest_decoders[3];
 static uint64_t *distinct;
 
-/*
- * ---- one copy against what the guest wrote
- * ---------------------------------------------------------------------------
- */
+/* ---- one copy against what the guest wrote ---- */
 
 struct pair {
 	const uint8_t *guest_bytes;
@@ -311,10 +308,7 @@ static void check_copy(struct pair *p)
 	check_validator(p);
 }
 
-/*
- * ---- executing it between guard pages
- * ---------------------------------------------------------------------------------
- */
+/* ---- executing it between guard pages ---- */
 
 /* one accessible page between two that are not; where the copy is executed */
 static uint8_t *data, *code;
@@ -427,10 +421,7 @@ static void execute(const struct pair *p)
 	executed++;
 }
 
-/*
- * ---- every encoding
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- every encoding ---- */
 
 static void try_encoding(unsigned code_bits, const uint8_t *bytes)
 {
@@ -587,7 +578,8 @@ int main(int argc, char **argv)
 	try_mode(64);
 	try_mode(32);
 	try_mode(16);
-	printf("emission_test: slice %u of %u: %lu encodings, %lu copies (%lu of instructions that Zydis does not know), %lu failures; "
+	printf("emission_test: slice %u of %u: %lu encodings, %lu copies (%lu of instructions "
+	       "that Zydis does not know), %lu failures; "
 	       "%lu distinct ones executed, %lu beyond\n",
 	       slice, slices, encodings, copied, unknown, failures, executed, beyond);
 	return failures || !copied || !executed;

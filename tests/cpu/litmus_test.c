@@ -97,7 +97,8 @@ int main(int argc, char **argv)
 		return 70;
 	run(NULL);
 	pthread_join(other, NULL);
-	printf("litmus_test: %lu rounds, store buffering seen %lu times; forbidden: with fences %lu, locked %lu, message passing %lu\n",
+	printf("litmus_test: %lu rounds, store buffering seen %lu times; forbidden: with fences "
+	       "%lu, locked %lu, message passing %lu\n",
 	       rounds, allowed, forbidden[0], forbidden[1], forbidden[2]);
 	return forbidden[0] || forbidden[1] || forbidden[2];
 }

@@ -13,6 +13,8 @@
 #include "lib/archive.h"
 #include "x86/cpu_model.h"
 
+enum { MODEL_BYTES = 4096 };
+
 static unsigned failures, checks;
 
 static void check(bool good, const char *what, const char *which)
@@ -150,6 +152,8 @@ static void check_leaves(const struct cpu_model *m, unsigned cpus, const char *w
 	bool amd = m->vendor == CPU_AMD;
 	bool avx = cpu_has(&m->features, CPU_AVX);
 	bool xsave = cpu_has(&m->features, CPU_XSAVE);
+	uint32_t xcr0 = avx ? 7 : 3;
+	uint32_t area_bytes = avx ? 832 : 576;
 	uint32_t r[4];
 
 	cpu_model_leaf(m, 0, 0, 0, 0, 7, r);
@@ -159,9 +163,9 @@ static void check_leaves(const struct cpu_model *m, unsigned cpus, const char *w
 	check((bits_of(m, 1, 0, 3) >> 28 & 1) == (cpus > 1), "HT where there are several", which);
 	check(bits_of(m, 0xb, 1, 1) == cpus && 1u << bits_of(m, 0xb, 1, 0) >= cpus, "topology",
 	      which);
-	check(bits_of(m, 0xd, 0, 0) == (xsave ? avx ? 7u : 3u : 0u), "XCR0's bits", which);
-	check(bits_of(m, 0xd, 0, 2) == (xsave ? avx ? 832u : 576u : 0u),
-	      "the size of the XSAVE area", which);
+	check(bits_of(m, 0xd, 0, 0) == (xsave ? xcr0 : 0), "XCR0's bits", which);
+	check(bits_of(m, 0xd, 0, 2) == (xsave ? area_bytes : 0), "the size of the XSAVE area",
+	      which);
 	check(bits_of(m, 0xd, 2, 0) == (xsave && avx ? 256u : 0u), "the size of AVX's part", which);
 	check(!(bits_of(m, 0xd, 1, 0) >> 1 & 1) || bits_of(m, 0xd, 1, 1) == bits_of(m, 0xd, 0, 2),
 	      "the compacted size", which);
@@ -182,7 +186,7 @@ static void check_leaves(const struct cpu_model *m, unsigned cpus, const char *w
 
 static void check_archive(const struct cpu_model *m, const char *which)
 {
-	static uint8_t bytes[2][4096];
+	static uint8_t bytes[2][MODEL_BYTES];
 	struct cpu_model copy = *m;
 	struct cpu_model loaded = { 0 };
 	struct archive a = archive_save_to(bytes[0], sizeof(bytes[0]));
@@ -207,7 +211,7 @@ static void check_archive(const struct cpu_model *m, const char *which)
  */
 static void check_lies(const struct cpu_model *m)
 {
-	static uint8_t bytes[4096];
+	static uint8_t bytes[MODEL_BYTES];
 	struct cpu_model copy = *m;
 	struct archive a = archive_save_to(bytes, sizeof(bytes));
 

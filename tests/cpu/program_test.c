@@ -39,8 +39,8 @@ static void make_tables(void)
 {
 	const uint64_t handler = BASE + TRAP;
 
-	put64(TABLES, (TABLES + 0x1000) | 3);
-	put64(TABLES + 0x1000, (TABLES + 0x2000) | 3);
+	put64(TABLES, (TABLES + GUEST_PAGE_BYTES) | 3);
+	put64(TABLES + GUEST_PAGE_BYTES, (TABLES + 0x2000) | 3);
 	for (unsigned n = 0; n < RAM_BYTES >> 21; n++)
 		put64(TABLES + 0x2000 + 8 * ((BASE >> 21) + n), (uint64_t)n << 21 | 0x83);
 	put64(GDT + 8, 0x00af9b000000ffff);
@@ -70,7 +70,7 @@ static struct engine *make_engine(struct engine_cpu **ret_cpu)
 	s->segment[X86_SS] =
 		(struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
 	s->gdtr = (struct x86_table){ BASE + GDT, 23 };
-	s->idtr = (struct x86_table){ BASE + IDT, 0xfff };
+	s->idtr = (struct x86_table){ BASE + IDT, (GUEST_PAGE_BYTES - 1) };
 	engine_set(*ret_cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
 	return e;
 }
@@ -89,7 +89,7 @@ static uint64_t in_engine(struct engine *e, struct engine_cpu *cpu, bool step)
 	bool halted;
 
 	memset(ram + DATA, 0, DATA_BYTES);
-	engine_memory_written(e, CODE, 4096);
+	engine_memory_written(e, CODE, GUEST_PAGE_BYTES);
 	put64(STACK, BASE + CODE - 16);
 	memcpy(ram + CODE - 16, end_of_program, sizeof(end_of_program));
 	engine_get(cpu, ENGINE_GENERAL, &state);
@@ -141,7 +141,7 @@ static int check_signal_stack(struct engine *e, struct engine_cpu *cpu)
 	bottom = stack.ss_sp;
 	memset(bottom, PATTERN, MIDDLE);
 	memcpy(ram + CODE, divide, sizeof(divide));
-	engine_memory_written(e, CODE, 4096);
+	engine_memory_written(e, CODE, GUEST_PAGE_BYTES);
 	engine_get(cpu, ENGINE_GENERAL, &state);
 	s->gpr[4] = (uint64_t)(bottom + MIDDLE);
 	s->rip = BASE + CODE;
@@ -173,7 +173,7 @@ static int check_split_locks(struct engine *e, struct engine_cpu *cpu)
 
 	memcpy(ram + CODE, code, sizeof(code));
 	memset(ram + DATA, 0, DATA_BYTES);
-	engine_memory_written(e, CODE, 4096);
+	engine_memory_written(e, CODE, GUEST_PAGE_BYTES);
 	engine_get(cpu, ENGINE_GENERAL, &state);
 	s->gpr[7] = BASE + DATA + 62;
 	s->rip = BASE + CODE;

@@ -170,9 +170,10 @@ static void random_area(uint64_t in_use, bool compacted)
 	for (unsigned n = STATE_BYTES; n < AREA_BYTES; n++)
 		area[n] = (uint8_t)rnd();
 	header[0] |= garbage();
-	header[1] = compacted ? COMPACTED | (rnd() % 4 ? in_use | rnd() % COMPONENTS
-						       : rnd() % COMPONENTS)
-			      : 0;
+	header[1] = rnd() % 4 ? in_use : 0;
+	header[1] |= COMPACTED | rnd() % COMPONENTS;
+	if (!compacted)
+		header[1] = 0;
 	header[1] |= garbage();
 	if (!(rnd() % 8))
 		header[2 + rnd() % 6] = rnd();
@@ -222,7 +223,7 @@ static void make_guest(void)
 	if (mmap(ram, bytes, PROT_READ | PROT_WRITE | PROT_EXEC,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		exit(70);
-	tables[0] = (TABLES + 0x1000) | 3;
+	tables[0] = (TABLES + GUEST_PAGE_BYTES) | 3;
 	tables[512] = (TABLES + 0x2000) | 3;
 	for (unsigned n = 0; n < RAM_BYTES >> 21; n++)
 		tables[1024 + (BASE >> 21) + n] = (uint64_t)n << 21 | 0x83;

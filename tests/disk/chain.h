@@ -14,6 +14,7 @@
 #include "disk/disk_internal.h"
 
 enum { CHAIN_BYTES = 6 << 20, CHAIN_LINKS = 3 };
+enum { CHAIN_PART_BYTES = 4096 };
 
 static char chain_directory[200];
 static uint8_t chain_model[CHAIN_BYTES], chain_seen[CHAIN_BYTES];
@@ -227,14 +228,15 @@ static inline int chain_snapshot(void)
 	unlink(chain_path("child.vhdx"));
 	if (error)
 		return error;
-	error = disk_write(d, 0, chain_model, 4096);
+	error = disk_write(d, 0, chain_model, CHAIN_PART_BYTES);
 	if (!error)
 		error = disk_snapshot(d, chain_path("child.vhdx"), &child, &e);
 	if (error) {
 		disk_close(d);
 		return error;
 	}
-	error = disk_write(child, 4096, chain_model + 4096, 4096);
+	error = disk_write(child, CHAIN_PART_BYTES, chain_model + CHAIN_PART_BYTES,
+			   CHAIN_PART_BYTES);
 	if (!error)
 		error = disk_settle(child);
 	closed = disk_close(child);

@@ -58,7 +58,9 @@ static struct act *note(enum kind kind, int fd, uint64_t offset, uint64_t bytes)
 		return NULL;
 	if (act_count == ACTS)
 		abort();
-	acts[act_count] = (struct act){ kind, (unsigned)file_of[fd] - 1, offset, bytes, NULL };
+	acts[act_count] = (struct act){
+		.kind = kind, .file = (unsigned)file_of[fd] - 1, .offset = offset, .bytes = bytes
+	};
 	return &acts[act_count++];
 }
 
@@ -342,7 +344,8 @@ int main(int argc, char **argv)
 			run((unsigned[]){ 0, 2, 3 }[n / 2], 120);
 		missed += faults == before;
 		if (faults == before)
-			printf("crash_chain_test: %s, without syncs from number %u on: not noticed\n",
+			printf("crash_chain_test: %s, without syncs from number %u on: not "
+			       "noticed\n",
 			       operations[(unsigned[]){ 0, 2, 3 }[n / 2]].name, forget);
 	}
 	for (unsigned k = 0; !control && k < OPERATIONS; k++)

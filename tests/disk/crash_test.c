@@ -23,6 +23,7 @@ enum {
 	DISK_BYTES = 12 << 20,
 	SECTORS = DISK_BYTES / 512,
 	WORK = 60,
+	SECTORS_OF_A_BYTE = 4096, /* of the parent: its content changes after so many */
 	VALUES = 32,
 	QUEUES = 3,
 	SLOTS = 24,
@@ -260,7 +261,7 @@ static struct memory_file *record(unsigned kind, struct memory_file **ret_begin)
 	memset(history, 0, SECTORS * sizeof(*history));
 	clock_now = 0;
 	for (uint64_t s = 0; s < SECTORS; s++)
-		may_be(f, s, differencing ? (uint8_t)(200 + s / 4096) : 0, 0);
+		may_be(f, s, differencing ? (uint8_t)(200 + s / SECTORS_OF_A_BYTE) : 0, 0);
 	flushes = 0;
 	*ret_begin = memory_copy(f);
 	f->recording = true;
@@ -454,7 +455,7 @@ static void make_parent(enum disk_format format)
 		 disk_format_name(format));
 	snprintf(child_path, sizeof(child_path), "build/crash-child-%d", getpid());
 	for (uint64_t s = 0; s < SECTORS; s++)
-		memset(buffer + 512 * s, (int)(200 + s / 4096), 512);
+		memset(buffer + 512 * s, (int)(200 + s / SECTORS_OF_A_BYTE), 512);
 	if (disk_create(path, &what, &e) || disk_open(path, &options, &d, &e) ||
 	    disk_write(d, 0, buffer, DISK_BYTES) || disk_close(d)) {
 		fprintf(stderr, "crash_test: %s\n", e.text);

@@ -35,6 +35,7 @@ static const struct { enum disk_format format; bool fixed, child;
 	{ DISK_VHDX, false, false }, { DISK_VHDX, true, false }, { DISK_VHDX, false, true },
 	{ DISK_VHD, false, false },  { DISK_VHD, false, true },  { DISK_RAW, false, false },
 };
+enum { ITEM_BYTES = 4096 };
 enum { PARENT_VALUE = WORK + 1 };
 
 static uint64_t rnd(void)
@@ -82,7 +83,7 @@ static void one_act(struct disk *d, unsigned n)
 		return;
 	case 3:
 		if (d->driver->write_item)
-			disk_write_item(d, item, DISK_ITEM_OF_FILE, buffer, 4096 + n);
+			disk_write_item(d, item, DISK_ITEM_OF_FILE, buffer, ITEM_BYTES + n);
 		return;
 	case 4: disk_read(d, first * 512, buffer, count * 512); return;
 	default:

@@ -233,7 +233,9 @@ static inline int memory_readv(void *c, uint64_t offset, const struct iovec *iov
 				offset += iov->iov_len;
 		}
 	pthread_mutex_unlock(&f->lock);
-	return fails ? f->fail_with ? f->fail_with : -EIO : 0;
+	if (!fails)
+		return 0;
+	return f->fail_with ? f->fail_with : -EIO;
 }
 
 static inline int memory_writev(void *c, uint64_t offset, const struct iovec *iov, int count)

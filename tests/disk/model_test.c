@@ -11,6 +11,7 @@
 #include "disk/disk_internal.h"
 
 enum { MAX_BYTES = 24 << 20, DEPTH = 6 };
+enum { UNIT_BYTES = 4096, MORE_UNITS = 4096 };
 
 static uint8_t model[DEPTH + 1][MAX_BYTES], buffer[MAX_BYTES];
 static uint64_t size, state;
@@ -157,7 +158,7 @@ static void commit(void)
 
 static void grow(void)
 {
-	uint64_t larger = size + (rnd() % 4096 + 1) * 4096;
+	uint64_t larger = size + (rnd() % MORE_UNITS + 1) * UNIT_BYTES;
 	int error = larger <= MAX_BYTES && !depth ? disk_resize(disk, larger) : 0;
 
 	if (error)
@@ -213,7 +214,7 @@ static void chain(unsigned long operations, uint32_t block, uint32_t sector, boo
 
 	memset(model, 0, sizeof(model));
 	depth = 0;
-	what.size_bytes = size = (rnd() % 2048 + 1024) * 4096;
+	what.size_bytes = size = (rnd() % 2048 + 1024) * UNIT_BYTES;
 	if (disk_create(name(0), &what, &e)) {
 		fprintf(stderr, "model_test: %s\n", e.text);
 		errors++;
@@ -240,8 +241,8 @@ int main(int argc, char **argv)
 	state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
 	for (unsigned n = 0; done < operations && !errors; n++, done += 500) {
 		format = n % 3 == 2 ? DISK_VHD : DISK_VHDX;
-		chain(500, 1u << (20 + rnd() % 3), rnd() % 3 || format == DISK_VHD ? 512 : 4096,
-		      n % 5 == 4);
+		chain(500, 1u << (20 + rnd() % 3),
+		      rnd() % 3 || format == DISK_VHD ? 512 : UNIT_BYTES, n % 5 == 4);
 	}
 	printf("model_test: %lu operations, %lu errors\n", done, errors);
 	return errors ? 1 : 0;

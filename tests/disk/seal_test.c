@@ -16,6 +16,7 @@
 #include "disk/disk.h"
 
 enum { DISK_BYTES = 8 << 20, BLOCK_BYTES = 1 << 20 };
+enum { PART_BYTES = 4096 };
 #define TEST_ITEM GUID(0x11111111, 0x2222, 0x3333, 0x44, 0x44, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55)
 
 static uint64_t state;
@@ -105,7 +106,7 @@ static off_t place_of(int fd, size_t at)
 
 static void mutate(const char *path, const char *child, enum disk_format format)
 {
-	uint8_t bytes[4096], before[4096];
+	uint8_t bytes[PART_BYTES], before[PART_BYTES];
 	size_t at = random_below(DISK_BYTES - sizeof(bytes));
 	size_t n = 1;
 	struct disk *d;

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "boot/multiboot.h"
+#include "memory/memory.h"
 #include "x86/state.h"
 #include "fuzz.h"
 
@@ -68,7 +69,7 @@ size_t fuzz_seed(unsigned n, uint8_t *d)
 
 	if (n % 3 == 0)
 		return linux_seed(n, d);
-	memset(d, 0, 4096);
+	memset(d, 0, GUEST_PAGE_BYTES);
 	memcpy(d + 2048, header, sizeof(header));
 	if (n % 3 == 1) {
 		Elf64_Ehdr *e = (Elf64_Ehdr *)(void *)d;
@@ -85,7 +86,7 @@ size_t fuzz_seed(unsigned n, uint8_t *d)
 		p[0] = (Elf64_Phdr){ .p_type = PT_LOAD,
 				     .p_offset = 0,
 				     .p_paddr = 0x100000,
-				     .p_filesz = 4096,
+				     .p_filesz = GUEST_PAGE_BYTES,
 				     .p_memsz = 8192 };
 		p[1] = (Elf64_Phdr){ .p_type = PT_LOAD,
 				     .p_offset = 100,
@@ -105,7 +106,7 @@ size_t fuzz_seed(unsigned n, uint8_t *d)
 		p[0] = (Elf32_Phdr){ .p_type = PT_LOAD,
 				     .p_offset = 0,
 				     .p_paddr = 0x100000,
-				     .p_filesz = 4096,
+				     .p_filesz = GUEST_PAGE_BYTES,
 				     .p_memsz = 8192 };
 		p[1] = (Elf32_Phdr){ .p_type = PT_LOAD,
 				     .p_offset = 100,
@@ -113,5 +114,5 @@ size_t fuzz_seed(unsigned n, uint8_t *d)
 				     .p_filesz = 100,
 				     .p_memsz = 1u << n % 24 };
 	}
-	return 4096;
+	return GUEST_PAGE_BYTES;
 }

@@ -34,7 +34,7 @@ static void message(struct play *p, const struct act *a, const uint8_t *rest, si
 		payload[2] = 1;
 		payload[3] = a->flags >> 4;
 		payload[4] = (8 + 8 * (a->count % 20)) | 1 << 16;
-		payload[5] = (a->count % 20) * 4096;
+		payload[5] = (a->count % 20) * GUEST_PAGE_BYTES;
 		payload[6] = 0;
 		length = 240;
 	}
@@ -63,11 +63,12 @@ static uint32_t *word(struct play *p, uint64_t gpa)
 /* Into a channel's ring as a driver would, whatever is mapped there now. */
 static void put(struct play *p, unsigned channel, const uint8_t *packet, uint32_t bytes)
 {
-	const uint32_t ring_bytes = (FAKE_RING_PAGES - 1) * 4096;
+	const uint32_t ring_bytes = (FAKE_RING_PAGES - 1) * GUEST_PAGE_BYTES;
 	const uint32_t ring = FAKE_RINGS_GPA + channel * FAKE_STRIDE;
 
 	for (uint32_t n = 0; n < bytes; n++)
-		p->f.memory.ram[ring + 4096 + (p->written[channel] + n) % ring_bytes] = packet[n];
+		p->f.memory.ram[ring + GUEST_PAGE_BYTES + (p->written[channel] + n) % ring_bytes] =
+			packet[n];
 	p->written[channel] = (p->written[channel] + bytes) % ring_bytes;
 	*word(p, ring + RING_WRITE_INDEX) = p->written[channel];
 }
@@ -76,8 +77,9 @@ static void put(struct play *p, unsigned channel, const uint8_t *packet, uint32_
 static void put_inband(struct play *p, unsigned channel, const void *payload, uint32_t bytes)
 {
 	uint8_t packet[2200] = { 0 };
-	const struct vmbus_packet head = { PACKET_INBAND, 2, (uint16_t)(2 + (bytes + 7) / 8), 0,
-					   0 };
+	const struct vmbus_packet head = { .type = PACKET_INBAND,
+					   .data_units = 2,
+					   .units = (uint16_t)(2 + (bytes + 7) / 8) };
 
 	memcpy(packet, &head, sizeof(head));
 	memcpy(packet + 16, payload, bytes);
@@ -168,24 +170,28 @@ static void command(struct play *p, const struct act *a, const uint8_t *rest, si
 		v.body.srb.cdb_or_sense[9] = 0;
 		v.body.srb.cdb_or_sense[13] &= 15;
 		/* what UNMAP may take, or WRITE SAME zeros */
-		guest_memory_write(&p->f.memory, (a->b % 300) * 4096, list, sizeof(list));
+		guest_memory_write(&p->f.memory, (a->b % 300) * GUEST_PAGE_BYTES, list,
+				   sizeof(list));
 	}
 	v.body.srb.lun = a->flags & 128 ? 0 : a->flags >> 3 & 3;
 	if (a->flags & 4)
 		v.operation = a->a % 15;
-	range_bytes = a->flags & 64  ? 0
-		      : a->flags & 2 ? 16384 + a->count % 16384u
-				     : a->count % (40u << 10);
+	range_bytes = a->flags & 2 ? 16384 + a->count % 16384u : a->count % (40u << 10);
+	if (a->flags & 64)
+		range_bytes = 0;
 	put(p, 0, packet,
-	    fake_packet(packet, ++p->transaction, &v, a->b % 300, a->flags & 32 ? a->a & 4095 : 0,
-			range_bytes));
+	    fake_packet(packet, ++p->transaction, &v, a->b % 300,
+			a->flags & 32 ? a->a & (GUEST_PAGE_BYTES - 1) : 0, range_bytes));
 }
 
 static void raw_packet(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
 {
 	uint8_t packet[4500] = { 0 };
-	const struct vmbus_packet head = { (uint16_t)a->a, (uint16_t)(a->b & 1023),
-					   (uint16_t)(a->b >> 16 & 1023), 1, a->b };
+	const struct vmbus_packet head = { .type = (uint16_t)a->a,
+					   .data_units = (uint16_t)(a->b & 1023),
+					   .units = (uint16_t)(a->b >> 16 & 1023),
+					   .flags = 1,
+					   .transaction = a->b };
 	uint32_t length;
 
 	memcpy(packet, &head, sizeof(head));
@@ -229,9 +235,10 @@ static void open_all(struct play *p, bool contact)
 		fake_contact(&p->f);
 	for (uint32_t n = 0; n < FAKE_CHANNELS; n++) {
 		p->written[n] = 0;
-		memset(p->f.memory.ram + FAKE_RINGS_GPA + n * FAKE_STRIDE, 0, 4096);
-		memset(p->f.memory.ram + FAKE_RINGS_GPA + n * FAKE_STRIDE + FAKE_RING_PAGES * 4096,
-		       0, 4096);
+		memset(p->f.memory.ram + FAKE_RINGS_GPA + n * FAKE_STRIDE, 0, GUEST_PAGE_BYTES);
+		memset(p->f.memory.ram + FAKE_RINGS_GPA + n * FAKE_STRIDE +
+			       FAKE_RING_PAGES * GUEST_PAGE_BYTES,
+		       0, GUEST_PAGE_BYTES);
 		fake_open(&p->f, n + 1);
 	}
 }
@@ -263,7 +270,7 @@ static void act(struct play *p, const struct act *a, const uint8_t *rest, size_t
 				   bytes < 256 ? bytes : 256);
 		break;
 	case 4: /* a word of a control page */
-		*word(p, FAKE_RINGS_GPA + (a->flags & 1 ? FAKE_RING_PAGES * 4096 : 0) +
+		*word(p, FAKE_RINGS_GPA + (a->flags & 1 ? FAKE_RING_PAGES * GUEST_PAGE_BYTES : 0) +
 				 (a->count & 12)) = a->flags & 2 ? a->a & 0x2ff8 : a->a;
 		break;
 	case 5: raw_packet(p, a, rest, bytes); break;

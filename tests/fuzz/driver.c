@@ -9,6 +9,8 @@
 
 #include "fuzz.h"
 
+enum { PAGE = 4096 };
+
 static uint64_t state;
 
 static uint64_t rnd(void)
@@ -35,8 +37,8 @@ static void mutate(uint8_t *data, size_t *bytes)
 					   0x7fffffffffffffff,
 					   0x8000000000000000,
 					   ~0ull,
-					   4096,
-					   4095,
+					   PAGE,
+					   PAGE - 1,
 					   0xfffffffffffff000 };
 
 	for (unsigned n = (unsigned)(rnd() % 8) + 1; n-- && *bytes;) {

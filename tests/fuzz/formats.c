@@ -27,6 +27,7 @@ static const struct { enum disk_format format; const char *name, *options;
 	{ DISK_VMDK, "vmdk", "-o subformat=monolithicFlat" },
 };
 enum { KINDS = sizeof(kinds) / sizeof(kinds[0]), MAX = 4 << 20 };
+enum { FAR_MASK = 0xfff, NEAR_MASK = 0x1f };
 static struct memory_file *good[KINDS];
 
 static void make(void)
@@ -38,7 +39,8 @@ static void make(void)
 		abort();
 	snprintf(
 		command, sizeof(command),
-		"cd %s && qemu-img create -q -f raw s 3M && qemu-io -f raw -c 'write -P 7 0 100k' -c 'write -P 9 1M 70k' s >/dev/null",
+		"cd %s && qemu-img create -q -f raw s 3M && qemu-io -f raw -c 'write -P 7 0 "
+		"100k' -c 'write -P 9 1M 70k' s >/dev/null",
 		directory);
 	if (system(command))
 		abort();
@@ -162,7 +164,7 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 		random ^= random >> 7;
 		random ^= random << 17;
 		c.offset = places[random % 18] +
-			   (uint32_t)(random >> 20 & (random >> 60 & 1 ? 0xfff : 0x1f));
+			   (uint32_t)(random >> 20 & (random >> 60 & 1 ? FAR_MASK : NEAR_MASK));
 		c.bytes = (uint8_t)(random >> 40 & 7) + 1;
 		for (unsigned i = 0; i < 8; i++)
 			c.value[i] = (uint8_t)(random >> (5 * i) & (random >> 61 & 1 ? 0xff : 7));

@@ -27,12 +27,16 @@ static bool is_documented(uint64_t status)
 
 static uint64_t place(const struct act *a, bool output)
 {
-	static const uint64_t places[] = { 0x10000, 0x11000,    0x20ff8,  0xff000,
-					   0x40000, 0xfed10000, 0x100000, ~0xfffull };
+	static const uint64_t places[] = { 0x10000,  0x11000,
+					   0x20ff8,  0xff000,
+					   0x40000,  0xfed10000,
+					   0x100000, ~(uint64_t)(GUEST_PAGE_BYTES - 1) };
 
-	return (a->flags & 0x40 && output ? a->b
-					  : places[(output ? a->where >> 4 : a->where) & 7]) +
-	       (a->flags & 0x80 ? a->count & 0xfff : 0);
+	uint64_t from = places[(output ? a->where >> 4 : a->where) & 7];
+
+	if (a->flags & 0x40 && output)
+		from = a->b;
+	return from + (a->flags & 0x80 ? a->count % GUEST_PAGE_BYTES : 0);
 }
 
 static void call(struct fake *f, const struct act *a, const uint8_t *rest, size_t bytes)
@@ -154,6 +158,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	return 0;
 }
 
+/* Which bits of byte i of an act may be set: few places, and flags that are rare. */
+static uint64_t sparse(size_t i, uint64_t random)
+{
+	if (i == offsetof(struct act, where))
+		return 0x77;
+	return i == offsetof(struct act, flags) ? random >> 8 & random >> 16 : ~0ull;
+}
+
 /*
  * Half of them a ring with a few requests, a packet and a flush list, in order; the others acts at
  * random.
@@ -161,11 +173,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
 	static const struct act acts[] = {
-		{ 3, 0, 0, 0, 0, 0, 0, 0 }, { 6, 0, 20, 0, 0, 0, 0, 0 },
-		{ 3, 0, 0, 4, 0, 0, 0, 0 }, { 6, 1, 22, 0, 2, 0, 0, 0 },
-		{ 4, 0, 0, 0, 0, 0, 0, 0 }, { 6, 0, 16, 0x10, 0, 0, 0, 0 },
-		{ 6, 2, 9, 0, 0, 0, 0, 0 }, { 6, 3, 5, 0x10, 8, 3, 0, 0 },
-		{ 2, 0, 4, 3, 0, 0, 0, 0 }, { 5, 0, 0, 0, 0, 0, 1000, 0 },
+		{ .kind = 3 },
+		{ .kind = 6, .code = 20 },
+		{ .kind = 3, .where = 4 },
+		{ .kind = 6, .cpu = 1, .code = 22, .flags = 2 },
+		{ .kind = 4 },
+		{ .kind = 6, .code = 16, .where = 0x10 },
+		{ .kind = 6, .cpu = 2, .code = 9 },
+		{ .kind = 6, .cpu = 3, .code = 5, .where = 0x10, .flags = 8, .count = 3 },
+		{ .kind = 2, .code = 4, .where = 3 },
+		{ .kind = 5, .a = 1000 },
 	};
 	static const uint32_t ring[6] = { 0, 2, 0x40000, 0, 2, 0 };
 	static const uint32_t tail[16] = { 1 };
@@ -180,10 +197,7 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 			random ^= random << 13;
 			random ^= random >> 7;
 			random ^= random << 17;
-			((uint8_t *)&a)[i] =
-				(uint8_t)(i == 4   ? random & 0x77
-					  : i == 5 ? random & random >> 8 & random >> 16
-						   : random);
+			((uint8_t *)&a)[i] = (uint8_t)(random & sparse(i, random));
 		}
 		memcpy(data + used, &a, sizeof(a));
 		used += sizeof(a);

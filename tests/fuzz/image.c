@@ -53,11 +53,14 @@ static struct memory_file *make_disk(void)
 	fill(directory, "r/etc/hostname", "fuzz\n");
 	fill(directory, "r/boot/vmlinuz-1", "kernel");
 	fill(directory, "r/var/lib/dpkg/status",
-	     "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\nPackage: b\nStatus: install ok installed\nVersion: 2\n");
+	     "Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\n"
+	     "Package: b\nStatus: install ok installed\nVersion: 2\n");
 	snprintf(
 		command, sizeof(command),
-		"cd %s && truncate -s 3M fs && /sbin/mke2fs -q -t ext4 -N 64 -b 1024 -d r fs && truncate -s 4M disk && "
-		"/sbin/sgdisk -n 1:2048:0 disk >/dev/null && dd if=fs of=disk bs=1M seek=1 conv=notrunc status=none",
+		"cd %s && truncate -s 3M fs && /sbin/mke2fs -q -t ext4 -N 64 -b 1024 -d r fs && "
+		"truncate -s 4M disk && "
+		"/sbin/sgdisk -n 1:2048:0 disk >/dev/null && dd if=fs of=disk bs=1M seek=1 "
+		"conv=notrunc status=none",
 		directory);
 	if (system(command))
 		abort();
@@ -358,9 +361,13 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 		"(a or -b) not:(tag:web)", "file:*x*", "pkg:*", "we*"
 	};
 	static const char *const sections[] = {
-		"\0{\"umbra-image\":1,\"policy\":{\"not-after\":\"2030-01-01\",\"hosts\":[\"*\"],\"rights\":{\"read\":[\"*\"]},\"hardware\":{\"features\":[\"avx2\"]}}}",
-		"\0{\"umbra-image\":1,\"expires\":\"2030-01-01T00:00:00Z\",\"policy\":{\"minimum-patches\":[\"a>=1\"],\"require-tags\":[\"x\"],\"overridable\":[\"*\"]}}",
-		"\2[{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"x\",\"previous\":\"\",\"digest\":\"00\"}]",
+		"\0{\"umbra-image\":1,\"policy\":{\"not-after\":\"2030-01-01\",\"hosts\":[\"*\"],"
+		"\"rights\":{\"read\":[\"*\"]},\"hardware\":{\"features\":[\"avx2\"]}}}",
+		"\0{\"umbra-image\":1,\"expires\":\"2030-01-01T00:00:00Z\","
+		"\"policy\":{\"minimum-patches\":[\"a>=1\"],\"require-tags\":[\"x\"],"
+		"\"overridable\":[\"*\"]}}",
+		"\2[{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"x\",\"previous\":\"\","
+		"\"digest\":\"00\"}]",
 		"\1UIMG\1\0\0\0\x10\0\0\0\0\0\0\0 compressed",
 		"\3signature",
 	};

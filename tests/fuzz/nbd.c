@@ -13,6 +13,8 @@
 #include "../disk/memory_file.h"
 #include "fuzz.h"
 
+enum { BLOCK_BYTES = 4096 };
+
 struct session { struct served served; int fd; bool control; };
 
 static struct memory_file *good;
@@ -130,7 +132,7 @@ static size_t put_option(uint8_t *to, size_t at, uint32_t option, const void *da
 static size_t put_request(uint8_t *to, size_t at)
 {
 	static const uint64_t offsets[] = { 0, 512, 1 << 20, 8 << 20, (8 << 20) - 512, 3 };
-	static const uint32_t lengths[] = { 0, 1, 512, 4096, 65536, 1 << 20, 8 << 20 };
+	static const uint32_t lengths[] = { 0, 1, 512, BLOCK_BYTES, 65536, 1 << 20, 8 << 20 };
 	struct {
 		uint32_t magic;
 		uint16_t flags, type;
@@ -141,7 +143,7 @@ static size_t put_request(uint8_t *to, size_t at)
 	      htobe64(offsets[rnd() % 6]), htobe32(lengths[rnd() % 7]) };
 
 	at = put(to, at, &r, sizeof(r));
-	if (be16toh(r.type) == 1 && be32toh(r.bytes) <= 4096)
+	if (be16toh(r.type) == 1 && be32toh(r.bytes) <= BLOCK_BYTES)
 		at += be32toh(r.bytes);
 	return at;
 }
@@ -160,7 +162,9 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	size_t at = 1;
 
 	memset(data, 0, 65536);
-	data[0] = (uint8_t)(n % 8 == 7 ? 7 : rnd() % 2 ? 0 : 64);
+	data[0] = (uint8_t)(rnd() % 2 ? 0 : 64);
+	if (n % 8 == 7)
+		data[0] = 7;
 	if (n % 8 == 7)
 		return put_line(data, lines[rnd() % 5]);
 	at = put(data, at, &client, 4);

@@ -8,6 +8,8 @@
 #include "ipc/record_ring.h"
 #include "fuzz.h"
 
+enum { SEED_BYTES = 4096 };
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	static struct ring_memory memory;
@@ -38,7 +40,7 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	size_t at = 2;
 
 	w[0] = n % 4 ? n * 1024 : 0xfffffff0;
-	memset(data + 8, 0, 4096);
+	memset(data + 8, 0, SEED_BYTES);
 	for (unsigned k = 0; k < 1 + n % 9; k++) {
 		w[at] = 1 + k;
 		w[at + 1] = n * k % 60;

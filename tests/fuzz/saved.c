@@ -4,6 +4,7 @@
  */
 #include "chipset/chipset.h"
 #include "lib/archive.h"
+#include "memory/memory.h"
 #include "x86/apic.h"
 #include "x86/cpu_model.h"
 #include "../hv/fake_host.h"
@@ -78,9 +79,9 @@ static void live(struct fake *f, unsigned n)
 	set(f, 0, 0x40000021, n & 1 ? 0x9001 : 0);
 	call(f, 0, 0xc000 | 1 << 16, n & 2 ? 0xffffffff : 0x10000ull << 32 | 0x10000, 0);
 	for (unsigned cpu = 0; cpu < 1 + n % FAKE_CPUS; cpu++) {
-		set(f, cpu, 0x40000073, 0xa001 + 0x1000 * cpu);
-		set(f, cpu, 0x40000082, 0x30001 + 0x1000 * cpu);
-		set(f, cpu, 0x40000083, 0x38001 + 0x1000 * cpu);
+		set(f, cpu, 0x40000073, 0xa001 + GUEST_PAGE_BYTES * cpu);
+		set(f, cpu, 0x40000082, 0x30001 + GUEST_PAGE_BYTES * cpu);
+		set(f, cpu, 0x40000083, 0x38001 + GUEST_PAGE_BYTES * cpu);
 		set(f, cpu, 0x40000080, 1);
 		set(f, cpu, 0x40000095, 0x51);
 		set(f, cpu, 0x400000b0, n & 4 ? 1 << 12 | 8 | 0x50 << 4 : 5 << 16 | 3);
@@ -95,9 +96,10 @@ static void live(struct fake *f, unsigned n)
 			hv_work_step(f->partition);
 	}
 	for (uint64_t k = 0; k < n % 8; k++) {
-		const uint64_t request[8] = { 500 + k, 0xc001, 5, 0, 4096 };
+		const uint64_t request[8] = { 500 + k, 0xc001, 5, 0, GUEST_PAGE_BYTES };
 
-		guest_memory_write(&f->memory, RING_GPA + 4096 + 64 * k, request, sizeof(request));
+		guest_memory_write(&f->memory, RING_GPA + GUEST_PAGE_BYTES + 64 * k, request,
+				   sizeof(request));
 	}
 	guest_memory_write(&f->memory, RING_GPA, &(uint32_t){ n % 8 }, 4);
 	call(f, 0, 0xc012 | 1 << 16, 1, 0);

@@ -32,7 +32,7 @@ static struct memory_file *make(unsigned kind)
 					  .size_bytes = 8 << 20,
 					  .block_bytes = 1 << 20,
 					  .fixed = kind == 1 };
-	uint8_t sector[4096];
+	uint8_t sector[VHDX_SECTOR_BYTES];
 	struct disk_error e;
 	struct disk *d;
 
@@ -88,9 +88,11 @@ static void use(struct disk *d)
 	disk_write(d, 0, buffer, disk_sector_bytes(d) < size ? disk_sector_bytes(d) : size);
 	disk_zero(d, 0, size < 3 << 20 ? size : 3 << 20);
 	disk_flush(d);
-	disk_write(d, size / 2 / 4096 * 4096, buffer,
-		   size / 2 / 4096 * 4096 + 4096 <= size ? 4096 : 0);
-	disk_resize(d, size + 4096);
+	disk_write(d, size / 2 / VHDX_SECTOR_BYTES * VHDX_SECTOR_BYTES, buffer,
+		   size / 2 / VHDX_SECTOR_BYTES * VHDX_SECTOR_BYTES + VHDX_SECTOR_BYTES <= size
+			   ? VHDX_SECTOR_BYTES
+			   : 0);
+	disk_resize(d, size + VHDX_SECTOR_BYTES);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
@@ -111,8 +113,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		memory_put(f, c.offset % (16 << 20), c.value, c.bytes);
 	}
 	if (bytes && data[0] & 64) {
-		seal(f, VHDX_HEADER_OFFSET(0), 4096);
-		seal(f, VHDX_HEADER_OFFSET(1), 4096);
+		seal(f, VHDX_HEADER_OFFSET(0), VHDX_SECTOR_BYTES);
+		seal(f, VHDX_HEADER_OFFSET(1), VHDX_SECTOR_BYTES);
 		seal(f, VHDX_REGION_OFFSET(0), 65536);
 		seal(f, VHDX_REGION_OFFSET(1), 65536);
 	}
@@ -150,7 +152,8 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 		random ^= random >> 7;
 		random ^= random << 17;
 		c.offset = places[random % 10] +
-			   (uint32_t)(random >> 20 & (random >> 60 & 1 ? 0xfff : 0x7f));
+			   (uint32_t)(random >> 20 &
+				      (random >> 60 & 1 ? (VHDX_SECTOR_BYTES - 1) : 0x7f));
 		c.bytes = (uint8_t)(random >> 40 & 7) + 1;
 		for (unsigned i = 0; i < 8; i++)
 			c.value[i] = (uint8_t)(random >> (5 * i) & (random >> 61 & 1 ? 0xff : 7));

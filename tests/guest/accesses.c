@@ -6,14 +6,7 @@
 
 #define AT 0x40000000ull /* code, a stack, and then nothing */
 #define STACK_TOP (AT + 2 * PAGE_BYTES)
-enum {
-	PAGE_BYTES = 1 << 12,
-	DONE = 0x80,
-	DEBUG = 1,
-	GENERAL = 13,
-	PAGE_FAULT = 14,
-	ALIGNMENT = 17
-};
+enum { DONE = 0x80, DEBUG = 1, GENERAL = 13, PAGE_FAULT = 14, ALIGNMENT = 17 };
 
 #define CODE(name, text)                                                                    \
 	__asm__(".globl " #name ", " #name "_end\n" #name ": " text "; int $0x80\n" #name    \

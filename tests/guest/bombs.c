@@ -40,7 +40,7 @@ static void ready(void)
 	said = true;
 }
 
-static uint8_t target[4096] __attribute__((aligned(4096)));
+static uint8_t target[PAGE_BYTES] __attribute__((aligned(PAGE_BYTES)));
 
 /* An entry in every table page there can be. */
 static void tables(bool write)
@@ -84,7 +84,7 @@ static void bomb_user_tables(void)
 		code[n] = user_walk[n];
 	map_page(USER_AT, (uint64_t)code, PAGE_P | PAGE_W | PAGE_U);
 	ready();
-	try_user((void (*)(void))USER_AT, USER_AT + 4096, USER_CODE);
+	try_user((void (*)(void))USER_AT, USER_AT + PAGE_BYTES, USER_CODE);
 }
 
 static void touch(void *at) { (void)*(volatile uint8_t *)at; }
@@ -112,7 +112,7 @@ static uint8_t *code_area(unsigned bytes)
 {
 	uint8_t *first = new_page();
 
-	for (unsigned n = 4096; n < bytes; n += 4096)
+	for (unsigned n = PAGE_BYTES; n < bytes; n += PAGE_BYTES)
 		new_page();
 	return first;
 }

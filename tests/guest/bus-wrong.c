@@ -44,6 +44,13 @@ uint64_t after_message(const void *payload, uint32_t bytes)
 	return bus_is_quiet() ? QUIET : ANSWERED;
 }
 
+uint64_t answer_outcome(const void *answer, bool good)
+{
+	if (!answer)
+		return QUIET;
+	return good ? MADE : REFUSED;
+}
+
 uint64_t gpadl_outcome(const struct vmbus_gpadl_header *h, uint32_t gfns)
 {
 	struct {
@@ -53,10 +60,10 @@ uint64_t gpadl_outcome(const struct vmbus_gpadl_header *h, uint32_t gfns)
 	const struct vmbus_gpadl_created *r;
 
 	for (uint32_t n = 0; n < gfns; n++)
-		m.gfn[n] = gpa(scratch) / 4096 + n;
+		m.gfn[n] = gpa(scratch) / PAGE_BYTES + n;
 	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m.h) + 8 * gfns);
 	r = bus_expect(VMBUS_GPADL_CREATED);
-	return !r ? QUIET : r->status ? REFUSED : MADE;
+	return answer_outcome(r, r && !r->status);
 }
 
 uint64_t open_outcome(uint32_t relid, uint32_t gpadl, uint32_t vp_index, uint32_t host_ring_page)
@@ -71,7 +78,7 @@ uint64_t open_outcome(uint32_t relid, uint32_t gpadl, uint32_t vp_index, uint32_
 
 	bus_post_on(VMBUS_CONNECTION, &o, sizeof(o));
 	r = bus_expect(VMBUS_OPEN_RESULT);
-	return !r ? QUIET : r->status ? REFUSED : MADE;
+	return answer_outcome(r, r && !r->status);
 }
 
 void closed_with_gpadl(uint32_t pages)
@@ -84,7 +91,11 @@ void closed_with_gpadl(uint32_t pages)
 uint64_t packet_outcome(uint16_t type, uint16_t data_units, uint16_t units, uint32_t written_bytes)
 {
 	static _Alignas(8) uint8_t packet[8192];
-	const struct vmbus_packet head = { type, data_units, units, PACKET_WANTS_COMPLETION, 5 };
+	const struct vmbus_packet head = { .type = type,
+					   .data_units = data_units,
+					   .units = units,
+					   .flags = PACKET_WANTS_COMPLETION,
+					   .transaction = 5 };
 
 	copy(packet, &head, sizeof(head));
 	channel_put_raw(&ch, packet, written_bytes);
@@ -99,9 +110,11 @@ uint64_t ranges_outcome(const void *ranges, uint32_t bytes)
 		.flags = 1,
 		.body.srb = { .bytes = 0x34, .cdb_bytes = 6, .direction = SRB_DIRECTION_NONE }
 	};
-	const struct vmbus_packet head = { PACKET_GPA_DIRECT, (uint16_t)((16 + bytes) / 8),
-					   (uint16_t)((16 + bytes + sizeof(p)) / 8),
-					   PACKET_WANTS_COMPLETION, 5 };
+	const struct vmbus_packet head = { .type = PACKET_GPA_DIRECT,
+					   .data_units = (uint16_t)((16 + bytes) / 8),
+					   .units = (uint16_t)((16 + bytes + sizeof(p)) / 8),
+					   .flags = PACKET_WANTS_COMPLETION,
+					   .transaction = 5 };
 
 	copy(packet, &head, sizeof(head));
 	copy(packet + 16, ranges, bytes);
@@ -120,9 +133,11 @@ uint64_t read_into(const uint64_t *gfns, uint32_t count, uint32_t offset, uint32
 						.direction = SRB_DIRECTION_READ,
 						.data_bytes = bytes } };
 	const uint16_t data = (uint16_t)(4 + count);
-	const struct vmbus_packet head = { PACKET_GPA_DIRECT, data,
-					   (uint16_t)(data + sizeof(p) / 8),
-					   PACKET_WANTS_COMPLETION, ++ch.transaction };
+	const struct vmbus_packet head = { .type = PACKET_GPA_DIRECT,
+					   .data_units = data,
+					   .units = (uint16_t)(data + sizeof(p) / 8),
+					   .flags = PACKET_WANTS_COMPLETION,
+					   .transaction = ++ch.transaction };
 	const uint32_t range[4] = { 0, 1, bytes, offset };
 	struct vmbus_packet back;
 

@@ -14,6 +14,8 @@ extern uint8_t *scratch;
 enum { ANSWERED = 1, BROKEN = 2, QUIET = 3, REFUSED = 4, MADE = 5 };
 /* Whether the channel still answers, or is broken. */
 uint64_t after(void);
+/* Of an answer, which is NULL when none came: QUIET, MADE or REFUSED. */
+uint64_t answer_outcome(const void *answer, bool good);
 /* QUIET when the host says nothing to this message, else ANSWERED. */
 uint64_t after_message(const void *payload, uint32_t bytes);
 /* REFUSED or MADE, by the status in the answer to this GPADL_HEADER or OPEN. */

@@ -193,18 +193,18 @@ static void clearing(void)
 	uint8_t cdb[16] = { 0x42, [8] = 40 }, list[40] = {
 		0, 38, 0, 32, [14] = 0x08, [15] = 0, [19] = 8, [30] = 0x10, [31] = 0, [35] = 16
 	};
-	uint8_t *at = data + 4096;
+	uint8_t *at = data + PAGE_BYTES;
 
 	fill(data, 65536, 3);
 	check_equal("before", transfer(0, true, 2048, 16, data), GOOD(8192));
-	check_equal("before, elsewhere", transfer(0, true, 4096, 32, data), GOOD(16384));
+	check_equal("before, elsewhere", transfer(0, true, PAGE_BYTES, 32, data), GOOD(16384));
 	for (unsigned n = 0; n < sizeof(list); n++)
 		at[n] = list[n];
 	check_equal("UNMAP of two ranges", command(0, cdb, SRB_DIRECTION_WRITE, at, 40), GOOD(40));
 	check_equal("is read", transfer(0, false, 2048, 16, data), GOOD(8192));
-	check("as zeros", is_zero(data, 4096));
-	check("up to its end", !is_zero(data + 4096, 512));
-	check_equal("and the other", transfer(0, false, 4096, 32, data), GOOD(16384));
+	check("as zeros", is_zero(data, PAGE_BYTES));
+	check("up to its end", !is_zero(data + PAGE_BYTES, 512));
+	check_equal("and the other", transfer(0, false, PAGE_BYTES, 32, data), GOOD(16384));
 	check("too", is_zero(data, 8192) && !is_zero(data + 8192, 512));
 	fill(data, 8192, 4);
 	check_equal("before WRITE SAME", transfer(0, true, 5000, 16, data), GOOD(8192));
@@ -214,7 +214,7 @@ static void clearing(void)
 	check_equal("WRITE SAME of zeros", command(0, cdb, SRB_DIRECTION_WRITE, data, 512),
 		    GOOD(0));
 	check_equal("is read", transfer(0, false, 5000, 16, data), GOOD(8192));
-	check("as zeros", is_zero(data, 4096) && !is_zero(data + 4096, 512));
+	check("as zeros", is_zero(data, PAGE_BYTES) && !is_zero(data + PAGE_BYTES, 512));
 	data[511] = 1;
 	check_equal("WRITE SAME of anything else",
 		    command(0, cdb, SRB_DIRECTION_WRITE, data + 512, 512), GOOD(0));
@@ -343,7 +343,8 @@ void test_main(void)
 	many(16, "sixteen at once");
 	many(60, "sixty");
 	many(190,
-	     "more than there are slots for, than the requests' ring holds at once, and than the answers' does");
+	     "more than there are slots for, than the requests' ring holds at once, and than the "
+	     "answers' does");
 	interrupts();
 	modify();
 	closed();

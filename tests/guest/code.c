@@ -3,8 +3,6 @@
 
 #define AT 0x8000000000ull
 
-enum { PAGE_BYTES = 4096 };
-
 static uint8_t *code; /* two pages at AT */
 
 static void put(unsigned at, const char *bytes, unsigned count)
@@ -77,7 +75,8 @@ static void single_step(void)
 
 	on_trap = count_steps;
 	__asm__ volatile(
-		"lea 1f(%%rip), %0; pushfq; orl $0x100, (%%rsp); popfq; 1: nop; inc %%rax; jmp 2f; nop; 2: nop; pushfq; andl $~0x100, (%%rsp); popfq"
+		"lea 1f(%%rip), %0; pushfq; orl $0x100, (%%rsp); popfq; 1: nop; inc %%rax; jmp "
+		"2f; nop; 2: nop; pushfq; andl $~0x100, (%%rsp); popfq"
 		: "=r"(start)
 		:
 		: "rax", "memory");
@@ -90,7 +89,8 @@ static void single_step(void)
 	on_trap = count_steps;
 	/* a trap that is due behind MOV SS waits for the next instruction */
 	__asm__ volatile(
-		"mov %%ss, %%ecx; pushfq; orl $0x100, (%%rsp); popfq; mov %%ecx, %%ss; nop; nop; pushfq; andl $~0x100, (%%rsp); popfq"
+		"mov %%ss, %%ecx; pushfq; orl $0x100, (%%rsp); popfq; mov %%ecx, %%ss; nop; nop; "
+		"pushfq; andl $~0x100, (%%rsp); popfq"
 		:
 		:
 		: "rcx", "memory");

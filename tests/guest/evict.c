@@ -9,7 +9,6 @@ enum {
 	PIECES = 128, /* of a page: blocks, each chained to the next */
 	PIECE_BYTES = 32,
 	PIECE_USED_BYTES = 11,
-	PAGE_BYTES = 4096,
 };
 
 static uint8_t *pages[PAGES];

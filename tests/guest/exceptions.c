@@ -116,7 +116,7 @@ static void page_faults(void)
 	map_page(a, (uint64_t)page, PAGE_P | PAGE_W);
 	check_equal("a write across pages into nothing",
 		    (uint64_t)try_code(write_eight, (void *)(a + 4092)), 14);
-	check_equal("CR2 is in the second page", last_cr2, a + 4096);
+	check_equal("CR2 is in the second page", last_cr2, a + PAGE_BYTES);
 	check_equal("and nothing was written", *(uint32_t *)(page + 4092), 0);
 }
 
@@ -164,7 +164,8 @@ static void alignment_check(void)
 
 	on_trap = note_flags;
 	__asm__ volatile(
-		"pushf; orq $0x44000, (%%rsp); popf; int3; pushf; pop %0; pushf; andq $~0x44000, (%%rsp); popf"
+		"pushf; orq $0x44000, (%%rsp); popf; int3; pushf; pop %0; pushf; andq $~0x44000, "
+		"(%%rsp); popf"
 		: "=r"(flags)
 		:
 		: "memory", "cc");

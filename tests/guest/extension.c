@@ -56,26 +56,27 @@ static uint32_t crc32c(const uint8_t *p, size_t bytes)
 
 static void operations(void)
 {
-	for (unsigned n = 0; n < 4 * 4096; n++)
+	for (unsigned n = 0; n < 4 * PAGE_BYTES; n++)
 		memory[n] = (uint8_t)(n * 7 + (n >> 8));
-	check_equal("checksum", loop(UMBRA_CHECKSUM, memory, 4 * 4096, NULL), 0);
-	check_equal("its value", out[0], crc32c(memory, 4 * 4096));
-	check_equal("bytes done", out[1], 4 * 4096);
-	check_equal("copy", loop(UMBRA_COPY, memory, 4 * 4096, memory + 8 * 4096), 0);
-	check_equal("the copy", crc32c(memory + 8 * 4096, 4 * 4096), crc32c(memory, 4 * 4096));
-	check_equal("zero", loop(UMBRA_ZERO, memory, 4096, NULL), 0);
-	check("zeroed", !memory[1] && !memory[4095] && memory[4097]);
-	check_equal("discard", loop(UMBRA_DISCARD, memory + 4096, 4096, NULL), 0);
+	check_equal("checksum", loop(UMBRA_CHECKSUM, memory, 4 * PAGE_BYTES, NULL), 0);
+	check_equal("its value", out[0], crc32c(memory, 4 * PAGE_BYTES));
+	check_equal("bytes done", out[1], 4 * PAGE_BYTES);
+	check_equal("copy", loop(UMBRA_COPY, memory, 4 * PAGE_BYTES, memory + 8 * PAGE_BYTES), 0);
+	check_equal("the copy", crc32c(memory + 8 * PAGE_BYTES, 4 * PAGE_BYTES),
+		    crc32c(memory, 4 * PAGE_BYTES));
+	check_equal("zero", loop(UMBRA_ZERO, memory, PAGE_BYTES, NULL), 0);
+	check("zeroed", !memory[1] && !memory[PAGE_OFFSET] && memory[PAGE_BYTES + 1]);
+	check_equal("discard", loop(UMBRA_DISCARD, memory + PAGE_BYTES, PAGE_BYTES, NULL), 0);
 	check("discarded", !memory[4097] && memory[8193]);
 	check_equal("prefault", loop(UMBRA_PREFAULT, memory, MEMORY_BYTES, NULL), 0);
 	check_equal("nothing", loop(UMBRA_NOTHING, NULL, 0, NULL), 0);
 	check_equal("a machine operation that nobody provides", loop(0x100, NULL, 0, NULL),
 		    UMBRA_UNAVAILABLE);
 	check_equal("an overlay is copied as the guest sees it",
-		    loop(UMBRA_CHECKSUM, hv.page, 4096, NULL), 0);
-	check_equal("the same bytes", out[0], crc32c(hv.page, 4096));
-	check_equal("an overlay that cannot be written", loop(UMBRA_ZERO, hv.page, 4096, NULL),
-		    UMBRA_BAD_PARAMETER);
+		    loop(UMBRA_CHECKSUM, hv.page, PAGE_BYTES, NULL), 0);
+	check_equal("the same bytes", out[0], crc32c(hv.page, PAGE_BYTES));
+	check_equal("an overlay that cannot be written",
+		    loop(UMBRA_ZERO, hv.page, PAGE_BYTES, NULL), UMBRA_BAD_PARAMETER);
 }
 
 /* Code that a copy replaces is executed anew. */
@@ -88,7 +89,8 @@ static void code(void)
 	for (unsigned n = 0; n < sizeof(one); n++)
 		memory[0x101000 + n] = one[n], memory[0x102000 + n] = two[n];
 	for (int n = 0; n < 20; n++) {
-		loop(UMBRA_COPY, memory + (n & 1 ? 0x101000 : 0x102000), 4096, memory + 0x100000);
+		loop(UMBRA_COPY, memory + (n & 1 ? 0x101000 : 0x102000), PAGE_BYTES,
+		     memory + 0x100000);
 		good &= function() == (n & 1 ? 1 : 2);
 	}
 	check("copied code is executed", good);
@@ -117,7 +119,7 @@ static void cancel_loop(void)
 
 	fill(7, UMBRA_CHECKSUM, memory, MEMORY_BYTES, NULL);
 	check_equal("begun", umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out)), UMBRA_PENDING);
-	in[3] = 4096;
+	in[3] = PAGE_BYTES;
 	check_equal("the same id with other parameters",
 		    umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out)), UMBRA_IN_USE);
 	in[3] = MEMORY_BYTES;
@@ -149,7 +151,8 @@ static void cancel_loop(void)
 
 static struct umbra_ring ring;
 static uint8_t *ring_memory;
-static unsigned outcomes[4096];
+enum { OUTCOMES = 4096 };
+static unsigned outcomes[OUTCOMES];
 static unsigned good_outcomes, cancelled_outcomes, other_outcomes;
 
 static unsigned take_all(void)
@@ -160,7 +163,7 @@ static unsigned take_all(void)
 		for (unsigned k = 0; k < n; k++) {
 			struct umbra_completion done = *umbra_ring_completion(&ring, k);
 
-			if (done.id < 4096)
+			if (done.id < OUTCOMES)
 				outcomes[done.id]++;
 			good_outcomes += done.status == 0;
 			cancelled_outcomes += done.status == UMBRA_CANCELLED;
@@ -265,7 +268,7 @@ static void cancel_race(void)
 	for (unsigned n = 300; n < 1300; n++) {
 		outcomes[n] = 0;
 		begun += put(n, UMBRA_CALL_WORK, n & 3 ? UMBRA_PREFAULT : UMBRA_CHECKSUM, memory,
-			     (n & 31) * 65536 + 4096);
+			     (n & 31) * 65536 + PAGE_BYTES);
 		umbra_ring_doorbell(&hv, &ring);
 		for (unsigned k = 0; k < (n * 37) % 400; k++)
 			pause();
@@ -292,7 +295,8 @@ static void across_pages(void)
 	enum { MANY = 256, LAST_OF_PAGE = 127 };
 	static const uint8_t one[] = { 0xb8, 1, 0, 0, 0, 0xc3, 0, 0 },
 			     two[] = { 0xb8, 2, 0, 0, 0, 0xc3, 0, 0 };
-	uint8_t *at = memory + 0x200000, *place = at + 4096 + 64 * MANY + 32 * (LAST_OF_PAGE + 1);
+	uint8_t *at = memory + 0x200000,
+		*place = at + PAGE_BYTES + 64 * MANY + 32 * (LAST_OF_PAGE + 1);
 	struct umbra_ring many;
 	uint64_t id;
 

@@ -25,5 +25,5 @@ void test_main(void)
 	start_processors();
 	print("READY\n");
 	set_gate(14, (void *)NOWHERE, 1, 0);
-	touch((void *)(NOWHERE - 4096));
+	touch((void *)(NOWHERE - PAGE_BYTES));
 }

@@ -44,7 +44,8 @@ CODE(iret_with_user_stack,
      :
      : "rax")
 CODE(iret_to_nowhere,
-     "push $0x10; push %%rsp; push $2; push $8; movabs $0x8000000000000000, %%rax; push %%rax; iretq"
+     "push $0x10; push %%rsp; push $2; push $8; movabs $0x8000000000000000, %%rax; push %%rax; "
+     "iretq"
      :
      :
      : "rax")
@@ -167,7 +168,8 @@ static void frames(void)
 	check_equal("its selector", top & 0xffff, DATA);
 	memory[15] = 0x1111;
 	__asm__ volatile(
-		"mov %%rsp, %%r12; mov %%rbp, %%r13; lea %3, %%rsp; mov %2, %%rbp; enter $16, $2\n\t"
+		"mov %%rsp, %%r12; mov %%rbp, %%r13; lea %3, %%rsp; mov %2, %%rbp; enter $16, "
+		"$2\n\t"
 		"mov %%rbp, %0; mov %%rsp, %1; mov %%r13, %%rbp; mov %%r12, %%rsp"
 		: "=&r"(frame), "=&r"(top)
 		: "r"(outer), "m"(memory[30])

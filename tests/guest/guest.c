@@ -19,7 +19,7 @@ static struct {
 	uint16_t io_map;
 } __attribute__((packed)) tss[17];
 static uint8_t trap_stacks[17][2][16384] __attribute__((aligned(16)));
-static uint8_t pages[2048][4096] __attribute__((aligned(4096)));
+static uint8_t pages[2048][PAGE_BYTES] __attribute__((aligned(PAGE_BYTES)));
 static unsigned pages_used, checks, failures;
 
 /* The compiler's own calls. */
@@ -186,7 +186,7 @@ void *new_page(void)
 	/* processors take theirs at the same time */
 	uint8_t *page = pages[__atomic_fetch_add(&pages_used, 1, __ATOMIC_SEQ_CST)];
 
-	for (int n = 0; n < 4096; n++)
+	for (int n = 0; n < PAGE_BYTES; n++)
 		page[n] = 0;
 	return page;
 }

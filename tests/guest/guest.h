@@ -56,6 +56,7 @@ void use_trap_stack(unsigned vector);
 unsigned start_processors(void);
 unsigned apic_id(void);
 
+enum { PAGE_BYTES = 4096, PAGE_OFFSET = PAGE_BYTES - 1 };
 enum { PAGE_P = 1, PAGE_W = 2, PAGE_U = 4, PAGE_A = 0x20, PAGE_D = 0x40, PAGE_G = 0x100 };
 #define PAGE_NX (1ull << 63)
 

@@ -4,6 +4,9 @@
 #include "guest/umbra.h"
 #include "guest.h"
 
+/* Elements done in a result, and to do in a call: 12 bits. */
+enum { REP_MASK = 0xfff };
+
 #define OS_ID 0x8100000601000000ull
 enum {
 	MSR_OS_ID = 0x40000000,

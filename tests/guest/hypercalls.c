@@ -143,7 +143,7 @@ static void change_of_mind(void)
 	/* on a busy host the interrupt may come before the first element, or after the last */
 	for (unsigned n = 0; n < 50 && (!done || done == 400); n++) {
 		status = spoiled_call();
-		done = status >> 32 & 0xfff;
+		done = status >> 32 & REP_MASK;
 	}
 	check("it was changed in the middle", taken[0x41] == 1);
 	check_equal("refused from there on", status & 0xffff, UMBRA_BAD_PARAMETER);

@@ -105,7 +105,7 @@ static bool is_amd(void)
 static void fast_system_call(void)
 {
 	wrmsr(0x174, 8); /* user: 0x18 and 0x20, as SYSEXIT to 32 bits has them */
-	wrmsr(0x175, (uint64_t)new_page() + 4096);
+	wrmsr(0x175, (uint64_t)new_page() + PAGE_BYTES);
 	wrmsr(0x176, (uint64_t)sysenter_entry);
 	put(0x800, code_after_sysexit, code_after_sysexit_end);
 	if (is_amd()) {
@@ -123,7 +123,7 @@ void test_main(void)
 	uint64_t code = (uint64_t)new_page(), stack = (uint64_t)new_page();
 
 	map_page(AT, code, PAGE_P | PAGE_W | PAGE_U);
-	map_page(AT + 4096, stack, PAGE_P | PAGE_W | PAGE_U);
+	map_page(AT + PAGE_BYTES, stack, PAGE_P | PAGE_W | PAGE_U);
 	set_gate(OVERFLOW, stubs + 16 * OVERFLOW, 0, 3); /* INTO asks for the right to use it */
 	decimal();
 	others();

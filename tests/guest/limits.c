@@ -5,13 +5,7 @@
 
 #define AT 0x40000000ull /* below 4 GiB: code, a stack, and then nothing */
 #define STACK_TOP (AT + 2 * PAGE_BYTES)
-enum {
-	PAGE_BYTES = 1 << 12,
-	USER_CODE_32 = 0x23,
-	DONE = 0x80,
-	STACK = 12,
-	GENERAL = 13
-};
+enum { USER_CODE_32 = 0x23, DONE = 0x80, STACK = 12, GENERAL = 13 };
 /* Of a descriptor: user data that is written and read, its limit in bytes. */
 #define DATA(limit) (0x0040f30000000000ull | ((limit)&0xffff) | ((uint64_t)(limit) >> 16) << 48)
 #define WITH_BASE(base) (((base)&0xffffff) << 16 | ((base) >> 24 & 0xff) << 56)

@@ -15,16 +15,19 @@ static void put(unsigned at, const void *bytes, unsigned count)
 
 /* 32-bit code, assembled here and copied. */
 __asm__(".code32\n"
-	"compat: movl $0x11223344, %eax; pushl %eax; popl %ebx; incl %ebx; movl $3, %ecx; xorl %edx, %edx\n"
+	"compat: movl $0x11223344, %eax; pushl %eax; popl %ebx; incl %ebx; movl $3, %ecx; xorl "
+	"%edx, %edx\n"
 	"1: addl %ecx, %edx; loop 1b; call 2f; int $0x80\n"
-	"2: pushal; movl $7, %esi; popal; leal 4(%edx,%ecx,2), %esi; movl %esp, %ebp; xchgw %ax, %di; bound_end: ret\n"
+	"2: pushal; movl $7, %esi; popal; leal 4(%edx,%ecx,2), %esi; movl %esp, %ebp; xchgw %ax, "
+	"%di; bound_end: ret\n"
 	"compat_end:\n"
 	"compat_fault: movl $0x2b, %eax; movl %eax, %ds; movl 0x7f000000, %eax; int $0x80\n"
 	"compat_fault_end:\n"
 	"compat_aaa: movl $0x0f, %eax; aaa; movl %eax, %ebx; movl $0x1234, %eax; daa; int $0x80\n"
 	"compat_aaa_end:\n"
 	".code16\n"
-	"sixteen: movw $0x1234, %ax; pushw %ax; popw %bx; addw $1, %bx; movl $0x89abcdef, %ecx; movw $5, %si; leaw 3(%bx,%si), %di; int $0x80\n"
+	"sixteen: movw $0x1234, %ax; pushw %ax; popw %bx; addw $1, %bx; movl $0x89abcdef, %ecx; "
+	"movw $5, %si; leaw 3(%bx,%si), %di; int $0x80\n"
 	"sixteen_end:\n"
 	".code64\n");
 extern const uint8_t compat[], compat_end[], compat_fault[], compat_fault_end[], compat_aaa[],
@@ -168,7 +171,8 @@ static void sixteen_bits_bit_string(void)
  * segment's base. GS begins at AT + 0x800, DS at AT; offsets are negative.
  */
 __asm__(".code32\n"
-	"compat_moffs: movl $0x13b, %eax; movl %eax, %ds; movl $0x143, %eax; movl %eax, %gs; movl $0xffffffff, %ebx\n"
+	"compat_moffs: movl $0x13b, %eax; movl %eax, %ds; movl $0x143, %eax; movl %eax, %gs; "
+	"movl $0xffffffff, %ebx\n"
 	".byte 0x65, 0xa1; .long -0x10; movl %eax, %edx\n" /* mov %gs:-16, %eax */
 	".byte 0x65, 0xa0; .long -0x0f; movl %eax, %esi\n" /* mov %gs:-15, %al */
 	"addl $1, %eax; .byte 0x65, 0xa3; .long -0x20\n" /* mov %eax, %gs:-32 */
@@ -182,8 +186,10 @@ __asm__(".code32\n"
 	"movl $-0x20, %ebx; movl $0x11, %eax; .byte 0x65, 0xd7; movzbl %al, %edi\n"
 	"movl $0x7fffffff, %ebx; btl %ebx, %gs:0x100; setc %cl; int $0x80\n"
 	"compat_xlat_end:\n"
-	"compat_strings: movl $0x143, %eax; movl %eax, %gs; movl %eax, %es; movl $-0x10, %esi; movl $-0x40, %edi\n"
-	".byte 0x65; movsl; movl %es:-0x40, %edx; movl %gs:-0x10, %ecx; movl $-0x40, %edi; movl $0x5555, %eax; stosl\n"
+	"compat_strings: movl $0x143, %eax; movl %eax, %gs; movl %eax, %es; movl $-0x10, %esi; "
+	"movl $-0x40, %edi\n"
+	".byte 0x65; movsl; movl %es:-0x40, %edx; movl %gs:-0x10, %ecx; movl $-0x40, %edi; movl "
+	"$0x5555, %eax; stosl\n"
 	"movl %es:-0x40, %ebx\n"
 	"movl $-0x40000700, %eax; movl $0x80000001, %ecx; btsl %ecx, %gs:(%eax); int $0x80\n"
 	"compat_strings_end:\n"
@@ -391,7 +397,7 @@ void test_main(void)
 	code = new_page();
 	new_page();
 	map_page(AT, (uint64_t)code, PAGE_P | PAGE_W | PAGE_U);
-	map_page(AT + 4096, (uint64_t)code + 4096, PAGE_P | PAGE_W | PAGE_U);
+	map_page(AT + PAGE_BYTES, (uint64_t)code + PAGE_BYTES, PAGE_P | PAGE_W | PAGE_U);
 	write_cr4(read_cr4());
 	thirty_two();
 	sixteen_bits();

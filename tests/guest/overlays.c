@@ -95,7 +95,7 @@ static void code(void)
 static void tables(void)
 {
 	uint64_t *entry = map_page(0x4000000000, gpa(b), PAGE_P | PAGE_W),
-		 *table = (uint64_t *)(gpa(entry) & ~4095ull);
+		 *table = (uint64_t *)(gpa(entry) & ~(uint64_t)PAGE_OFFSET);
 	volatile uint64_t *mapped = (volatile uint64_t *)0x4000000000;
 	unsigned n = (unsigned)(entry - table);
 
@@ -109,7 +109,7 @@ static void tables(void)
 	wrmsr(MSR_SIEFP, 0);
 	invlpg(gpa(mapped));
 	check_equal("the table in RAM", mapped[7], 700);
-	check_equal("it was not changed", table[n] & ~0xfffull, gpa(b));
+	check_equal("it was not changed", table[n] & ~(uint64_t)PAGE_OFFSET, gpa(b));
 }
 
 void test_main(void)

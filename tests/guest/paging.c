@@ -27,27 +27,27 @@ static void user_pages(void)
 	map_page(stack, (uint64_t)new_page(), PAGE_P | PAGE_W | PAGE_U);
 	map_page(AT, page, PAGE_P);
 	check_equal("a user reads a kernel page",
-		    (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 14);
+		    (uint64_t)try_user((void (*)(void))code, stack + PAGE_BYTES, 0x33), 14);
 	check_equal("#PF code of a user", last.code, 5);
 	map_page(AT, page, PAGE_P | PAGE_U);
 	check_equal("a user reads a user page",
-		    (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33), 0x80);
+		    (uint64_t)try_user((void (*)(void))code, stack + PAGE_BYTES, 0x33), 0x80);
 	to[0] = 0xf4;
-	check_equal("HLT of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33),
-		    13);
+	check_equal("HLT of a user",
+		    (uint64_t)try_user((void (*)(void))code, stack + PAGE_BYTES, 0x33), 13);
 	to[0] = 0xfa;
-	check_equal("CLI of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33),
-		    13);
+	check_equal("CLI of a user",
+		    (uint64_t)try_user((void (*)(void))code, stack + PAGE_BYTES, 0x33), 13);
 	to[0] = 0xec;
-	check_equal("IN of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33),
-		    13);
+	check_equal("IN of a user",
+		    (uint64_t)try_user((void (*)(void))code, stack + PAGE_BYTES, 0x33), 13);
 	to[0] = 0x0f, to[1] = 0x01, to[2] = 0xe0; /* smsw eax */
 	to[3] = 0xcd, to[4] = 0x80;
-	check_equal("SMSW of a user", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33),
-		    0x80);
+	check_equal("SMSW of a user",
+		    (uint64_t)try_user((void (*)(void))code, stack + PAGE_BYTES, 0x33), 0x80);
 	write_cr4(read_cr4() | 0x800);
-	check_equal("SMSW with UMIP", (uint64_t)try_user((void (*)(void))code, stack + 4096, 0x33),
-		    13);
+	check_equal("SMSW with UMIP",
+		    (uint64_t)try_user((void (*)(void))code, stack + PAGE_BYTES, 0x33), 13);
 	write_cr4(read_cr4() & ~0x800ull);
 	to[0] = 0xc3;
 	check_equal("the kernel calls a user page", (uint64_t)try_code(call_at, (void *)code),
@@ -103,11 +103,12 @@ static void tlb(void)
 
 static void large_pages(void)
 {
-	uint64_t *table = (uint64_t *)(read_cr3() & ~0xfffull), *pd, *big = (uint64_t *)0x4000000;
+	uint64_t *table = (uint64_t *)(read_cr3() & ~(uint64_t)PAGE_OFFSET), *pd,
+		 *big = (uint64_t *)0x4000000;
 
 	map_page(AT + (1ull << 30), 0, 0);
-	table = (uint64_t *)(table[AT >> 39 & 511] & ~0xfffull);
-	pd = (uint64_t *)(table[(AT + (1ull << 30)) >> 30 & 511] & ~0xfffull);
+	table = (uint64_t *)(table[AT >> 39 & 511] & ~(uint64_t)PAGE_OFFSET);
+	pd = (uint64_t *)(table[(AT + (1ull << 30)) >> 30 & 511] & ~(uint64_t)PAGE_OFFSET);
 	big[0] = 77;
 	big[0x1ff000 / 8] = 78;
 	pd[1] = 0x4000000 | 0x83;
@@ -158,7 +159,7 @@ static void pcid(void)
 	*entry = (uint64_t)two | PAGE_P;
 	write_cr3(root | 5);
 	check_equal("CR3 without bit 63 drops its own", value_at(AT), 2);
-	check_equal("a PCID in CR3 reads back", read_cr3() & 0xfff, 5);
+	check_equal("a PCID in CR3 reads back", read_cr3() & PAGE_OFFSET, 5);
 	*entry = (uint64_t)one | PAGE_P;
 	__asm__ volatile("invpcid %0, %1"
 			 :

@@ -19,7 +19,7 @@ static volatile uint32_t r[4] __attribute__((aligned(64)));
 static volatile uint32_t arrived __attribute__((aligned(64))),
 	generation __attribute__((aligned(64)));
 static volatile unsigned got_ipi[17], got_nmis;
-static uint64_t split_line[1024] __attribute__((aligned(4096)));
+static uint64_t split_line[1024] __attribute__((aligned(PAGE_BYTES)));
 
 /* All processors meet here. */
 static void meet(void)

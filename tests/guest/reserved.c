@@ -20,7 +20,7 @@ static void read_at(void *address) { (void)*(volatile uint8_t *)address; }
 /* The entry of GVA in a level; 3 is the root's. */
 static uint64_t *entry_of(unsigned level)
 {
-	uint64_t *table = (uint64_t *)(read_cr3() & ~0xfffull);
+	uint64_t *table = (uint64_t *)(read_cr3() & ~(uint64_t)PAGE_OFFSET);
 
 	for (unsigned at = LEVELS - 1;; at--) {
 		uint64_t *entry = &table[GVA >> (12 + 9 * at) & 511];

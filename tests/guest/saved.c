@@ -17,7 +17,7 @@ enum {
 };
 
 static uint8_t *const memory = (uint8_t *)0x4000000;
-static uint64_t const memory_bytes = ELEMENTS * PAGES_PER_ELEMENT * 4096ull;
+static uint64_t const memory_bytes = ELEMENTS * PAGES_PER_ELEMENT * (uint64_t)PAGE_BYTES;
 static uint64_t *in, *out, expected[ELEMENTS], whole;
 static volatile uint8_t *simp;
 static volatile uint64_t *reference;
@@ -65,7 +65,8 @@ static bool rep_call(uint64_t ret[ELEMENTS])
 {
 	in[0] = UMBRA_CHECKSUM;
 	for (unsigned n = 0; n < ELEMENTS; n++)
-		in[1 + n] = gpa(memory + n * PAGES_PER_ELEMENT * 4096ull) | (PAGES_PER_ELEMENT - 1);
+		in[1 + n] = gpa(memory + n * PAGES_PER_ELEMENT * (uint64_t)PAGE_BYTES) |
+			    (PAGES_PER_ELEMENT - 1);
 	for (unsigned n = 0; n < ELEMENTS; n++)
 		out[n] = ~0ull;
 	if (umbra_call(&hv, umbra_rep(UMBRA_CALL_PAGES, ELEMENTS), gpa(in), gpa(out)) !=

@@ -21,8 +21,7 @@ enum {
 	VALUES = 256,
 	ROUNDS = 400,
 	TRAININGS = 12,
-	SECRET_BYTES = 8,
-	PAGE_BYTES = 1 << 12
+	SECRET_BYTES = 8
 };
 
 static uint8_t probe[(VALUES + 1) * STRIDE] __attribute__((aligned(PAGE_BYTES)));

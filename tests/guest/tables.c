@@ -21,9 +21,20 @@
 #define GLOBAL 0x10000000000ull
 
 enum {
-	ROOTS = 6, PCIDS = 4, CPUS = 4, FRAMES = 24, PAGES = 24, GLOBALS = 8, GROUP = 8,
-	SPACING = 1 << 21, PAGE_BYTES = 1 << 12, CHANGES = 64, TOKEN = 8, CODE = 2048,
-	CR4_PGE = 1 << 7, CR4_PCIDE = 1 << 17, CR4_SMAP = 1 << 21,
+	ROOTS = 6,
+	PCIDS = 4,
+	CPUS = 4,
+	FRAMES = 24,
+	PAGES = 24,
+	GLOBALS = 8,
+	GROUP = 8,
+	SPACING = 1 << 21,
+	CHANGES = 64,
+	TOKEN = 8,
+	CODE = 2048,
+	CR4_PGE = 1 << 7,
+	CR4_PCIDE = 1 << 17,
+	CR4_SMAP = 1 << 21,
 };
 #define ADDRESS 0xffffffffff000ull
 #define KEEP (1ull << 63)

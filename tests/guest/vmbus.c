@@ -15,7 +15,7 @@ void *new_pages(unsigned count)
 	uint8_t *first = new_page();
 
 	for (unsigned n = 1; n < count; n++)
-		if (new_page() != first + 4096 * (size_t)n) {
+		if (new_page() != first + PAGE_BYTES * (size_t)n) {
 			check("pages follow each other", false);
 			finish();
 		}
@@ -134,19 +134,18 @@ unsigned bus_offers(uint32_t type, struct vmbus_offer *ret)
 uint32_t bus_gpadl(uint32_t id, uint32_t relid, const void *first, uint32_t pages)
 {
 	struct { struct vmbus_gpadl_header h; uint64_t gfn[26];
-	} __attribute__((packed)) head = { .h = { { VMBUS_GPADL_HEADER, 0 },
-						  relid,
-						  id,
-						  (uint16_t)(8 + 8 * pages),
-						  1,
-						  pages * 4096,
-						  0 } };
+	} __attribute__((packed)) head = { .h = { .head = { VMBUS_GPADL_HEADER, 0 },
+						  .relid = relid,
+						  .gpadl = id,
+						  .range_bytes = (uint16_t)(8 + 8 * pages),
+						  .ranges = 1,
+						  .bytes = pages * PAGE_BYTES } };
 	const struct vmbus_gpadl_created *r;
 	uint32_t sent = 0;
 	uint32_t number = 0;
 
 	for (; sent < pages && sent < 26; sent++)
-		head.gfn[sent] = gpa(first) / 4096 + sent;
+		head.gfn[sent] = gpa(first) / PAGE_BYTES + sent;
 	bus_post_on(VMBUS_CONNECTION, &head, sizeof(head.h) + 8 * sent);
 	while (sent < pages) {
 		struct {
@@ -156,7 +155,7 @@ uint32_t bus_gpadl(uint32_t id, uint32_t relid, const void *first, uint32_t page
 		uint32_t n = 0;
 
 		for (; n < 28 && sent < pages; n++)
-			body.gfn[n] = gpa(first) / 4096 + sent++;
+			body.gfn[n] = gpa(first) / PAGE_BYTES + sent++;
 		bus_post_on(VMBUS_CONNECTION, &body, sizeof(body.h) + 8 * n);
 	}
 	r = bus_expect(VMBUS_GPADL_CREATED);
@@ -186,14 +185,14 @@ uint32_t channel_open(struct channel *c, const struct vmbus_offer *offer, uint32
 
 	if (!pages)
 		pages = new_pages(2 * CHANNEL_PAGES);
-	for (uint32_t n = 0; n < 2 * CHANNEL_PAGES * 4096; n++)
+	for (uint32_t n = 0; n < 2 * CHANNEL_PAGES * PAGE_BYTES; n++)
 		pages[n] = 0;
 	*c = (struct channel){ .relid = offer->relid,
 			       .connection = offer->connection,
 			       .gpadl = gpadl,
 			       .send = pages,
-			       .receive = pages + CHANNEL_PAGES * 4096,
-			       .ring_bytes = (CHANNEL_PAGES - 1) * 4096 };
+			       .receive = pages + CHANNEL_PAGES * PAGE_BYTES,
+			       .ring_bytes = (CHANNEL_PAGES - 1) * PAGE_BYTES };
 	*ring_word(c->send, RING_FEATURES) = *ring_word(c->receive, RING_FEATURES) =
 		RING_FEATURE_PENDING;
 	if (bus_gpadl(gpadl, offer->relid, pages, 2 * CHANNEL_PAGES))
@@ -227,7 +226,7 @@ void channel_put_raw(struct channel *c, const void *packet, uint32_t bytes)
 		if (rdtsc() > until)
 			break; /* a test of what comes then */
 	for (uint32_t n = 0; n < bytes; n++)
-		c->send[4096 + (c->written + n) % c->ring_bytes] = from[n];
+		c->send[PAGE_BYTES + (c->written + n) % c->ring_bytes] = from[n];
 	c->written = (c->written + bytes) % c->ring_bytes;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	*ring_word(c->send, RING_WRITE_INDEX) = c->written;
@@ -240,19 +239,23 @@ void channel_put(struct channel *c, uint16_t type, const void *payload, uint32_t
 		 const void *data, uint32_t bytes)
 {
 	static _Alignas(8) uint8_t packet[2048];
-	uint32_t pages = bytes ? (uint32_t)((gpa(data) & 4095) + bytes + 4095) / 4096 : 0;
+	uint32_t pages =
+		bytes ? (uint32_t)((gpa(data) & PAGE_OFFSET) + bytes + PAGE_OFFSET) / PAGE_BYTES
+		      : 0;
 	uint32_t head = 16 + (type == PACKET_GPA_DIRECT ? 16 + 8 * pages : 0);
-	const struct vmbus_packet p = { type, (uint16_t)(head / 8),
-					(uint16_t)((head + payload_bytes + 7) / 8),
-					PACKET_WANTS_COMPLETION, ++c->transaction };
-	const uint32_t range[4] = { 0, 1, bytes, (uint32_t)(gpa(data) & 4095) };
+	const struct vmbus_packet p = { .type = type,
+					.data_units = (uint16_t)(head / 8),
+					.units = (uint16_t)((head + payload_bytes + 7) / 8),
+					.flags = PACKET_WANTS_COMPLETION,
+					.transaction = ++c->transaction };
+	const uint32_t range[4] = { 0, 1, bytes, (uint32_t)(gpa(data) & PAGE_OFFSET) };
 	const uint64_t footer = (uint64_t)c->written << 32;
 
 	copy(packet, &p, sizeof(p));
 	if (type == PACKET_GPA_DIRECT)
 		copy(packet + 16, range, sizeof(range));
 	for (uint32_t n = 0; n < pages && type == PACKET_GPA_DIRECT; n++) {
-		uint64_t gfn = gpa(data) / 4096 + n;
+		uint64_t gfn = gpa(data) / PAGE_BYTES + n;
 
 		copy(packet + 32 + 8 * n, &gfn, 8);
 	}
@@ -272,11 +275,11 @@ bool channel_get(struct channel *c, struct vmbus_packet *ret, void *payload, uin
 			return false;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	for (uint32_t n = 0; n < sizeof(*ret); n++)
-		to[n] = c->receive[4096 + (c->read + n) % c->ring_bytes];
+		to[n] = c->receive[PAGE_BYTES + (c->read + n) % c->ring_bytes];
 	bytes = 8u * ret->units - 8u * ret->data_units;
 	for (uint32_t n = 0; n < bytes && n < room; n++)
-		((uint8_t *)payload)[n] =
-			c->receive[4096 + (c->read + 8u * ret->data_units + n) % c->ring_bytes];
+		((uint8_t *)payload)[n] = c->receive[PAGE_BYTES + (c->read + 8u * ret->data_units +
+								   n) % c->ring_bytes];
 	c->read = (c->read + 8u * ret->units + 8) % c->ring_bytes;
 	*ring_word(c->receive, RING_READ_INDEX) = c->read;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);

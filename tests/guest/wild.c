@@ -37,10 +37,7 @@ static uint64_t next_number(const char **text, uint64_t otherwise)
 	return v;
 }
 
-/*
- * ---- random programs
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- random programs ---- */
 
 #define PROGRAM_AT 0x40000000ull /* two pages, at the end of which nothing is mapped */
 enum {
@@ -92,7 +89,7 @@ static unsigned put(unsigned at, uint64_t value, unsigned bytes)
 /* MOV of an address in the data page to a register. */
 static unsigned put_pointer(unsigned at, bool sixteen, unsigned reg)
 {
-	static const uint16_t ends[] = { 0xff8, 0xffc, 0xffe, 0xfff, 0xff0, 0xfe0, 0, 0x7f0 };
+	static const uint16_t ends[] = { 0xff8, 0xffc, 0xffe, PAGE_OFFSET, 0xff0, 0xfe0, 0, 0x7f0 };
 	uint64_t offset = PROGRAM_BYTES + ends[rnd() % 8];
 
 	if (sixteen)
@@ -168,12 +165,14 @@ static void map_program(void)
 static void one_round(uint8_t *page)
 {
 	for (unsigned k = 0; k < 64; k++)
-		page[rnd() % 4096] = (uint8_t)rnd();
+		page[rnd() % PAGE_BYTES] = (uint8_t)rnd();
 	switch (rnd() % 16) {
 	case 0: try_code(write_at, (void *)(rnd() >> rnd() % 64 | 0x10000000)); break;
 	case 1: try_code(set_msr, (void *)(0x40000000 + rnd() % 0x200)); break;
 	case 2: try_code(jump, (void *)(rnd() >> rnd() % 64)); break;
-	case 3: case 4: case 5: try_code(jump, page + rnd() % 4096); break;
+	case 3:
+	case 4:
+	case 5: try_code(jump, page + rnd() % PAGE_BYTES); break;
 	default: run_program(selectors[rnd() % 6]);
 	}
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "guest/umbra.h"
+#include "memory/memory.h"
 #include "fake_host.h"
 
 enum {
@@ -48,7 +49,7 @@ static struct umbra_ring ring_of(unsigned me)
 static void open_ring(unsigned me)
 {
 	const uint32_t in[6] = { me, ENTRIES, RING_GPA + me * RING_STRIDE, 0, 0, 0 };
-	uint64_t gpa = 0x1000 * (me + 1);
+	uint64_t gpa = GUEST_PAGE_BYTES * (me + 1);
 
 	guest_memory_write(&f.memory, gpa, in, sizeof(in));
 	if (fake_call(&f, me, UMBRA_CALL_REGISTER_RING, gpa, 0))
@@ -79,10 +80,10 @@ static unsigned take(unsigned me, struct umbra_ring *r)
 
 static void put(unsigned me, struct umbra_ring *r, uint64_t n, uint64_t pages)
 {
-	*umbra_ring_request(r, 0) =
-		(struct umbra_request){ .id = id_of(me, n),
-					.code = UMBRA_CALL_WORK,
-					.input = { UMBRA_CHECKSUM, WORK_GPA, pages * 4096 } };
+	*umbra_ring_request(r, 0) = (struct umbra_request){ .id = id_of(me, n),
+							    .code = UMBRA_CALL_WORK,
+							    .input = { UMBRA_CHECKSUM, WORK_GPA,
+								       pages * GUEST_PAGE_BYTES } };
 	r->request_tail++;
 	__atomic_store_n((uint32_t *)(void *)r->base, r->request_tail, __ATOMIC_RELEASE);
 }

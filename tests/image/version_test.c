@@ -55,7 +55,10 @@ static void against_dpkg(unsigned count)
 		/* not a version for dpkg */
 		if ((less != 0 && less != 256) || (equal != 0 && equal != 256))
 			continue;
-		check(a, !less ? "<" : !equal ? "=" : ">", b);
+		if (!less)
+			check(a, "<", b);
+		else
+			check(a, equal ? ">" : "=", b);
 	}
 }
 

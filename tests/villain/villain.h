@@ -12,7 +12,6 @@ enum { DE, DB, NMI, BP, OF, BR, UD, NM, DF, TS = 10, NP, SS, GP, PF };
 enum { MF = 16, AC, MC, XM, CP = 21, NOTHING = 32 };
 #define ALLOW(outcome) (1ull << (outcome))
 
-enum { PAGE_BYTES = 4096 };
 /* Nothing is mapped from here up (start.S maps 4 GiB); a root entry of it for each purpose. */
 #define ABSENT_GVA 0x100000000000ull
 #define CODE_GVA 0x110000000000ull

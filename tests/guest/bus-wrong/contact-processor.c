@@ -11,5 +11,5 @@ WRONG_ACT("messages for a processor that is not there", REFUSED)
 
 	bus_post_on(VMBUS_CONNECTION, &c, sizeof(c));
 	r = bus_expect(VMBUS_VERSION_RESPONSE);
-	return !r ? QUIET : r->supported ? MADE : REFUSED;
+	return answer_outcome(r, r && r->supported);
 }

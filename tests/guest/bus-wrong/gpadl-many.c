@@ -3,7 +3,12 @@
 
 WRONG_ACT("more lists than are allowed", REFUSED)
 {
-	struct vmbus_gpadl_header h = { { VMBUS_GPADL_HEADER, 0 }, ch.relid, 1000, 16, 1, 4096, 0 };
+	struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
+					.relid = ch.relid,
+					.gpadl = 1000,
+					.range_bytes = 16,
+					.ranges = 1,
+					.bytes = PAGE_BYTES };
 	uint64_t got = MADE;
 
 	while (got == MADE && h.gpadl < 2000) {

@@ -3,9 +3,12 @@
 
 WRONG_ACT("pages in no range", REFUSED)
 {
-	const struct vmbus_gpadl_header h = {
-		{ VMBUS_GPADL_HEADER, 0 }, ch.relid, 5, 16, 0, 4096, 0
-	};
+	const struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
+					      .relid = ch.relid,
+					      .gpadl = 5,
+					      .range_bytes = 16,
+					      .ranges = 0,
+					      .bytes = PAGE_BYTES };
 
 	return gpadl_outcome(&h, 1);
 }

@@ -3,9 +3,13 @@
 
 WRONG_ACT("pages from within a page", REFUSED)
 {
-	const struct vmbus_gpadl_header h = {
-		{ VMBUS_GPADL_HEADER, 0 }, ch.relid, 5, 16, 1, 4096, 8
-	};
+	const struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
+					      .relid = ch.relid,
+					      .gpadl = 5,
+					      .range_bytes = 16,
+					      .ranges = 1,
+					      .bytes = PAGE_BYTES,
+					      .offset = 8 };
 
 	return gpadl_outcome(&h, 1);
 }

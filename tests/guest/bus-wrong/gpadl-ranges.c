@@ -3,9 +3,12 @@
 
 WRONG_ACT("pages in two ranges", REFUSED)
 {
-	const struct vmbus_gpadl_header h = {
-		{ VMBUS_GPADL_HEADER, 0 }, ch.relid, 5, 2 * 16, 2, 4096, 0
-	};
+	const struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
+					      .relid = ch.relid,
+					      .gpadl = 5,
+					      .range_bytes = 2 * 16,
+					      .ranges = 2,
+					      .bytes = PAGE_BYTES };
 
 	return gpadl_outcome(&h, 1);
 }

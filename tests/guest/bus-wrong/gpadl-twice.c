@@ -3,9 +3,12 @@
 
 WRONG_ACT("pages under a number that is used", REFUSED)
 {
-	const struct vmbus_gpadl_header h = {
-		{ VMBUS_GPADL_HEADER, 0 }, ch.relid, ch.gpadl, 16, 1, 4096, 0
-	};
+	const struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
+					      .relid = ch.relid,
+					      .gpadl = ch.gpadl,
+					      .range_bytes = 16,
+					      .ranges = 1,
+					      .bytes = PAGE_BYTES };
 
 	return gpadl_outcome(&h, 1);
 }

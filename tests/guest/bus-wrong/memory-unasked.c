@@ -3,7 +3,7 @@
 
 WRONG_ACT("memory given up that nobody asked for", BROKEN)
 {
-	const uint64_t words[2] = { 1ull << 33, gpa(scratch) / 4096 | 1ull << 40 };
+	const uint64_t words[2] = { 1ull << 33, gpa(scratch) / PAGE_BYTES | 1ull << 40 };
 
 	return memory_outcome(7, words, 2);
 }

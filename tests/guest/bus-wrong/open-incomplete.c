@@ -3,9 +3,12 @@
 
 WRONG_ACT("opening with pages of which not all are named", REFUSED)
 {
-	const struct vmbus_gpadl_header h = {
-		{ VMBUS_GPADL_HEADER, 0 }, ch.relid, 5, 8 + 8 * 8, 1, 8 * 4096, 0
-	};
+	const struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
+					      .relid = ch.relid,
+					      .gpadl = 5,
+					      .range_bytes = 8 + 8 * 8,
+					      .ranges = 1,
+					      .bytes = 8 * PAGE_BYTES };
 
 	channel_close(&ch);
 	bus_post_on(VMBUS_CONNECTION, &h, sizeof(h));

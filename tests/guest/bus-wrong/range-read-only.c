@@ -3,7 +3,7 @@
 
 WRONG_ACT("data for the information page, which is read only", SRB_INVALID_REQUEST)
 {
-	const uint64_t gfn = UMBRA_INFO_GPA / 4096;
+	const uint64_t gfn = UMBRA_INFO_GPA / PAGE_BYTES;
 
 	return read_into(&gfn, 1, 0, 512);
 }

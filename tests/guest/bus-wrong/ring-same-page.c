@@ -3,13 +3,17 @@
 
 WRONG_ACT("rings that are one page, eight times", BROKEN)
 {
-	struct { struct vmbus_gpadl_header h; uint64_t gfn[8]; } __attribute__((packed)) m = {
-		.h = { { VMBUS_GPADL_HEADER, 0 }, ch.relid, 5, 8 + 8 * 8, 1, 8 * 4096, 0 }
-	};
+	struct { struct vmbus_gpadl_header h; uint64_t gfn[8];
+	} __attribute__((packed)) m = { .h = { .head = { VMBUS_GPADL_HEADER, 0 },
+					       .relid = ch.relid,
+					       .gpadl = 5,
+					       .range_bytes = 8 + 8 * 8,
+					       .ranges = 1,
+					       .bytes = 8 * PAGE_BYTES } };
 
 	channel_close(&ch);
 	for (unsigned n = 0; n < 8; n++)
-		m.gfn[n] = gpa(scratch) / 4096;
+		m.gfn[n] = gpa(scratch) / PAGE_BYTES;
 	for (unsigned n = 0; n < 1024; n++)
 		((uint32_t *)(void *)scratch)[n] = 64;
 	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m));

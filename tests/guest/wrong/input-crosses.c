@@ -3,5 +3,5 @@
 
 WRONG_ACT("input across a page", UMBRA_BAD_ALIGNMENT)
 {
-	return umbra_call(&hv, 2, gpa(input_page()) + 4096 - 16, 0);
+	return umbra_call(&hv, 2, gpa(input_page()) + PAGE_BYTES - 16, 0);
 }

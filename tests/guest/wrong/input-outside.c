@@ -3,5 +3,5 @@
 
 WRONG_ACT("input outside of the address space", UMBRA_BAD_ALIGNMENT)
 {
-	return umbra_call(&hv, 2, ~0ull - 4095, 0);
+	return umbra_call(&hv, 2, ~0ull - PAGE_OFFSET, 0);
 }

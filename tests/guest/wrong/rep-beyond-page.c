@@ -3,5 +3,5 @@
 
 WRONG_ACT("more elements than a page holds", UMBRA_BAD_ALIGNMENT)
 {
-	return umbra_call(&hv, umbra_rep(3, 0xfff), gpa(input_page()), 0);
+	return umbra_call(&hv, umbra_rep(3, REP_MASK), gpa(input_page()), 0);
 }

@@ -6,5 +6,6 @@ WRONG_ACT("a ring over the hypercall page", UMBRA_BAD_PARAMETER)
 	struct umbra_ring r;
 	uint64_t *in = input_page();
 
-	return umbra_ring_open(&hv, &r, 0, 2, output_page(), gpa(hv.page) - 4096, 0, in, gpa(in));
+	return umbra_ring_open(&hv, &r, 0, 2, output_page(), gpa(hv.page) - PAGE_BYTES, 0, in,
+			       gpa(in));
 }

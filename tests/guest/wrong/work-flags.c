@@ -8,7 +8,7 @@ WRONG_ACT("work with reserved flags", UMBRA_BAD_PARAMETER)
 	in[0] = 1;
 	in[1] = UMBRA_ZERO | 1 << 16;
 	in[2] = 0x8000000;
-	in[3] = 4096;
+	in[3] = PAGE_BYTES;
 	in[4] = 0;
 	return umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(output_page()));
 }

@@ -8,7 +8,7 @@ WRONG_ACT("work around the end of the address space", UMBRA_BAD_PARAMETER)
 	in[0] = 1;
 	in[1] = UMBRA_ZERO;
 	in[2] = 0x8000000;
-	in[3] = ~0xfffull;
+	in[3] = ~(uint64_t)PAGE_OFFSET;
 	in[4] = 0;
 	return umbra_call(&hv, UMBRA_CALL_WORK, gpa(in), gpa(output_page()));
 }

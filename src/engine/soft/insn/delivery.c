@@ -118,10 +118,7 @@ static int read_gate(struct delivery *d, uint64_t *gate, unsigned bytes)
 			 ACCESS_SYSTEM | ACCESS_READ, d->step.fault);
 }
 
-/*
- * ---- long mode
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- long mode ---- */
 
 static int read_long_stack(struct delivery *d, unsigned ist, unsigned cpl, uint64_t *ret)
 {
@@ -185,10 +182,7 @@ static int deliver_long(struct delivery *d)
 	return 0;
 }
 
-/*
- * ---- protected mode
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- protected mode ---- */
 
 static int stack_push(struct delivery *d, struct stack *stack, uint64_t value, unsigned bytes)
 {
@@ -325,10 +319,7 @@ static int deliver_protected(struct delivery *d)
 	return type == TASK_GATE ? through_task_gate(d, gate) : through_gate(d, gate);
 }
 
-/*
- * ---- real mode
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- real mode ---- */
 
 static int deliver_real(struct delivery *d)
 {

@@ -52,10 +52,7 @@ static bool is_runnable(const struct step *t, const struct x86_segment_state *co
 	return is_long(t, code) ? soft_canonical(rip) : rip <= code->limit;
 }
 
-/*
- * ---- jumps and calls
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- jumps and calls ---- */
 
 /* A code segment that may be entered at the same level, by its name or through a gate. */
 static int check_code(struct step *t, const struct x86_segment_state *code, uint16_t selector)
@@ -296,10 +293,7 @@ int insn_far_indirect(struct step *t, bool call)
 	return far_transfer(t, (uint16_t)selector, offset, call, bytes);
 }
 
-/*
- * ---- returns
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- returns ---- */
 
 /* The code segment that a far return or IRET goes back to: its RPL is the level. */
 static int find_return_code(struct step *t, uint16_t selector, uint64_t rip,
@@ -578,10 +572,7 @@ int insn_iret(struct step *t)
 	return error;
 }
 
-/*
- * ---- system calls
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- system calls ---- */
 
 /* TF counts as SYSCALL and SYSRET leave it, not as they find it. */
 static void step_by_new_flags(struct soft_cpu *cpu)

@@ -49,10 +49,7 @@ void translate_end_access(struct translation *t, struct cold *c)
 	c->flags_in_word = t->word_flags && !t->host_flags && !t->at->insn.encoding.flags_written;
 }
 
-/*
- * ---- addresses
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- addresses ---- */
 
 static bool needs_segment_base(const struct translation *t, const struct x86_insn *i)
 {

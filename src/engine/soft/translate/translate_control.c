@@ -196,10 +196,7 @@ void translate_or_else(struct translation *t, struct cold *c, uint8_t cc)
 	c->from[c->from_count++] = emit_jcc(out(t), cc);
 }
 
-/*
- * ---- stack and control
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- stack and control ---- */
 
 static struct cold *push_lookup(struct translation *t)
 {

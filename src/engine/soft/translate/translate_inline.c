@@ -111,10 +111,7 @@ bool translate_inline_string(struct translation *t)
 	return true;
 }
 
-/*
- * ---- frequent privileged instructions
- * --------------------------------------------------------------------------------------------
- */
+/* ---- frequent privileged instructions ---- */
 
 static struct host_mem segment_field(unsigned segment, size_t offset)
 {
