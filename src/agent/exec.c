@@ -66,7 +66,9 @@ static void become(const struct command *command)
 		putenv(command->variable[n]);
 	if (chdir(getenv("HOME")) && chdir("/"))
 		_exit(NOT_FOUND);
-	signal(SIGPIPE, SIG_DFL);
+	/* who starts an agent in the background may have it ignore some */
+	for (int number = 1; number < _NSIG; number++)
+		signal(number, SIG_DFL);
 	execvp(command->argument[0], command->argument);
 	dprintf(STDERR_FILENO, "umbra-agent: %s: %s\n", command->argument[0], strerror(errno));
 	_exit(errno == ENOENT ? NOT_FOUND : NOT_EXECUTABLE);

@@ -36,6 +36,10 @@ int main(int argc, char **argv)
 		return verb_running(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "fork"))
 		return verb_fork(argc - 1, argv + 1);
+	if (argc >= 2 && !strcmp(argv[1], "exec"))
+		return verb_exec(argc - 1, argv + 1);
+	if (argc >= 2 && !strcmp(argv[1], "cp"))
+		return verb_copy(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "bus"))
 		return verb_bus(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "doctor"))
@@ -47,13 +51,16 @@ int main(int argc, char **argv)
 	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
 		printf("usage: umbra run --kernel FILE ... "
 		       "| umbra ps, info, stop, kill, memory, save, resume ... "
-		       "| umbra fork ... | umbra bus ... | umbra disk VERB ... "
+		       "| umbra exec, cp ... | umbra fork ... | umbra bus ... "
+		       "| umbra disk VERB ... "
 		       "| umbra image VERB ... | umbra doctor\n"
-		       "See umbra run --help, umbra ps --help, umbra fork --help, "
+		       "See umbra run --help, umbra ps --help, umbra exec --help, "
+		       "umbra fork --help, "
 		       "umbra disk --help, "
 		       "umbra image --help.\n");
 		return 0;
 	}
 	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra",
-			"use run, ps, info, stop, kill, save, fork, bus, disk, image or doctor");
+			"use run, ps, info, stop, kill, save, exec, cp, fork, bus, disk, "
+			"image or doctor");
 }

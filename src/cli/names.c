@@ -13,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = sizeof(((struct sockaddr_un *)NULL)->sun_path), BACKLOG = 8 };
+enum { PATH_BYTES = sizeof(((struct sockaddr_un *)NULL)->sun_path), BACKLOG = 64 };
 
 bool name_is_valid(const char *name)
 {
@@ -166,6 +166,20 @@ int name_switch_path(const char *name, char *path, size_t bytes)
 int name_socket_path(const char *name, char *path, size_t bytes)
 {
 	return hidden_path("socket", name, path, bytes);
+}
+
+int name_link_socket(const char *name, const char *path)
+{
+	char place[PATH_BYTES];
+	char *whole = realpath(path, NULL);
+	int error = whole ? name_socket_path(name, place, sizeof(place)) : -errno;
+
+	if (!error) {
+		unlink(place);
+		error = symlink(whole, place) ? -errno : 0;
+	}
+	free(whole);
+	return error;
 }
 
 int name_listen_at(const char *path)

@@ -25,6 +25,8 @@ int name_switch_path(const char *name, char *path, size_t bytes);
  * same folder. 0 or -errno.
  */
 int name_socket_path(const char *name, char *path, size_t bytes);
+/* The same place leads to a socket elsewhere. 0 or -errno. */
+int name_link_socket(const char *name, const char *path);
 /* A socket that listens there; who does not any more is replaced. -EADDRINUSE, -errno. */
 int name_listen_at(const char *path);
 /* Where the hub listens, in the same folder. 0 or -errno. */

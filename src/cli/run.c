@@ -634,6 +634,8 @@ static int take_socket(struct run *r)
 		r->grants.fd[GRANT_LISTENER] = name_listen_at(path);
 	if (!error && r->grants.fd[GRANT_LISTENER] < 0)
 		error = r->grants.fd[GRANT_LISTENER];
+	if (!error && given && r->options.name)
+		error = name_link_socket(r->options.name, path);
 	slash = strrchr(path, '/');
 	if (!error && plan_set_text(relay->name, sizeof(relay->name), slash + 1))
 		error = -ENAMETOOLONG;

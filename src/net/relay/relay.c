@@ -200,6 +200,8 @@ static int take_end(struct relay *relay, struct line *line, bool is_gone)
 		line_close(relay, line);
 	else if (line->state == JOINED)
 		shutdown(line->fd, SHUT_WR);
+	/* once it is answered the line may be asked for again: it has to be free by then */
+	advance(relay, line);
 	slot_answer(&relay->slots, CONNECTIONS + number_of(relay, line), 0);
 	return 0;
 }

@@ -1,0 +1,212 @@
+/*
+ * umbra cp: a file into a machine, or out of it, by the machine's agent. What comes is written
+ * beside its place and renamed once it is whole; how long it is the agent says first, and no more
+ * is taken.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent_line.h"
+#include "cli.h"
+
+static const char copy_help[] =
+	"usage: umbra cp FILE NAME:PATH\n"
+	"       umbra cp NAME:PATH FILE\n"
+	"Copies a file, with its permissions, into the machine NAME or out of it. A folder as the "
+	"target: under the file's own name there.\n"
+	"It needs umbra-agent in the guest. Folders: tar -c DIR | umbra exec -T NAME -- tar -x.\n";
+
+enum { PATH_BYTES = 4096, PERMISSIONS = 0777 };
+
+static const char *last_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* ---- into the machine; 0 or -errno ---- */
+
+static int say_put(struct agent_line *line, const struct stat *st, const char *path,
+		   const char *name)
+{
+	const struct agent_file head = { .mode = st->st_mode & PERMISSIONS,
+					 .bytes = (uint64_t)st->st_size };
+	uint8_t data[AGENT_FRAME_BYTES];
+	const size_t path_bytes = strlen(path) + 1;
+	const size_t name_bytes = strlen(name) + 1;
+
+	if (path_bytes > PATH_BYTES || name_bytes > PATH_BYTES)
+		return -ENAMETOOLONG;
+	memcpy(data, &head, sizeof(head));
+	memcpy(data + sizeof(head), path, path_bytes);
+	memcpy(data + sizeof(head) + path_bytes, name, name_bytes);
+	return agent_say(line, AGENT_PUT, data, sizeof(head) + path_bytes + name_bytes);
+}
+
+static int say_data(struct agent_line *line, int file)
+{
+	uint8_t data[AGENT_FRAME_BYTES];
+	ssize_t got;
+	int error = 0;
+
+	while (!error && (got = read(file, data, sizeof(data))) > 0)
+		error = agent_say(line, AGENT_DATA, data, (size_t)got);
+	if (!error && got < 0)
+		error = -errno;
+	return error ? error : agent_say(line, AGENT_DATA_END, "", 0);
+}
+
+static int copy_in(struct agent_line *line, int file, const char *from, const char *path)
+{
+	struct agent_said said = { .data = NULL };
+	struct stat st;
+	int error = fstat(file, &st) ? -errno : 0;
+
+	if (!error && !S_ISREG(st.st_mode))
+		error = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+	if (!error)
+		error = say_put(line, &st, path, last_name(from));
+	if (!error)
+		error = say_data(line, file);
+	if (!error)
+		error = agent_hear(line, &said);
+	if (error < 0)
+		return error;
+	if (said.kind == AGENT_FAILED)
+		return agent_failure(&said);
+	return said.kind == AGENT_DONE ? 0 : -EPROTO;
+}
+
+/* ---- out of it; 0 or -errno ---- */
+
+static int hear_data(struct agent_line *line, struct agent_said *said, int file, uint64_t left)
+{
+	int got;
+
+	while ((got = agent_hear(line, said)) > 0 && said->kind == AGENT_DATA) {
+		if (said->bytes > left)
+			return -EPROTO;
+		if (write(file, said->data, said->bytes) != (ssize_t)said->bytes)
+			return -errno;
+		left -= said->bytes;
+	}
+	if (got < 0)
+		return got;
+	return said->kind == AGENT_DATA_END && !left ? 0 : -EPROTO;
+}
+
+static int hear_file(struct agent_line *line, const char *place)
+{
+	struct agent_said said = { .data = NULL };
+	struct agent_file head;
+	char partial[PATH_BYTES + 8];
+	int error = agent_hear(line, &said);
+	int file;
+
+	if (error < 0)
+		return error;
+	if (said.kind == AGENT_FAILED)
+		return agent_failure(&said);
+	if (said.kind != AGENT_FILE || said.bytes != sizeof(head))
+		return -EPROTO;
+	memcpy(&head, said.data, sizeof(head));
+	snprintf(partial, sizeof(partial), "%s.XXXXXX", place);
+	file = mkostemp(partial, O_CLOEXEC);
+	if (file < 0)
+		return -errno;
+	error = hear_data(line, &said, file, head.bytes);
+	if (!error && (fchmod(file, head.mode & PERMISSIONS) || rename(partial, place)))
+		error = -errno;
+	if (error)
+		unlink(partial);
+	close(file);
+	return error;
+}
+
+static int copy_out(struct agent_line *line, const char *path, const char *to)
+{
+	char place[PATH_BYTES];
+	struct stat st;
+	bool is_folder = !stat(to, &st) && S_ISDIR(st.st_mode);
+	int bytes = is_folder ? snprintf(place, sizeof(place), "%s/%s", to, last_name(path))
+			      : snprintf(place, sizeof(place), "%s", to);
+	int error;
+
+	if (bytes >= (int)sizeof(place))
+		return -ENAMETOOLONG;
+	error = agent_say(line, AGENT_GET, path, strlen(path) + 1);
+	return error ? error : hear_file(line, place);
+}
+
+/* ---- the verb ---- */
+
+/* NAME:PATH: the machine's name ends, and its path is returned; NULL: a file of the host's. */
+static char *split(char *text)
+{
+	char *colon = strchr(text, ':');
+	char *slash = strchr(text, '/');
+
+	if (!colon || (slash && slash < colon))
+		return NULL;
+	*colon = 0;
+	return colon + 1;
+}
+
+static int complain_of(const char *path, int error)
+{
+	return complain(EXIT_UNUSABLE, strerror(-error), path,
+			error == -EISDIR ? "send tar -c through umbra exec -T NAME -- tar -x"
+					 : "see umbra cp --help");
+}
+
+static int copy(const char *machine, char *from, char *from_path, char *to, char *to_path)
+{
+	static struct agent_line line;
+	int file = from_path ? -1 : open(from, O_RDONLY | O_CLOEXEC);
+	int error;
+
+	if (!from_path && file < 0)
+		return complain_of(from, -errno);
+	error = agent_connect(machine, &line);
+	if (error)
+		return agent_complain(machine, error);
+	error = from_path ? copy_out(&line, from_path, to) : copy_in(&line, file, from, to_path);
+	agent_close(&line);
+	if (error == -EPIPE || error == -EPROTO || error == -ECONNRESET)
+		return agent_complain(machine, error);
+	if (!error)
+		return 0;
+	return complain_of(from_path ? from_path : from, error);
+}
+
+int verb_copy(int argc, char **argv)
+{
+	static const struct option longs[] = { { "help", 0, 0, 'h' }, { 0 } };
+	char *from_path;
+	char *to_path;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+		if (option != 'h')
+			return EXIT_USAGE;
+		fputs(copy_help, stdout);
+		return 0;
+	}
+	if (argc - optind != 2)
+		return complain(EXIT_USAGE, "wrong number of arguments", "cp",
+				"see umbra cp --help");
+	from_path = split(argv[optind]);
+	to_path = split(argv[optind + 1]);
+	if (!from_path == !to_path)
+		return complain(EXIT_USAGE, "one of both is in a machine", argv[optind],
+				"say umbra cp FILE NAME:PATH, or NAME:PATH FILE");
+	return copy(from_path ? argv[optind] : argv[optind + 1], argv[optind], from_path,
+		    argv[optind + 1], to_path);
+}

@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+# Linux with hv_sock and the agent: umbra exec and cp, connections both ways, who does not read, who is not there, limits, a relay that dies.
+# exec.py UMBRA AGENT
+import atexit, hashlib, os, pty, select, signal, socket, struct, subprocess, sys, tempfile, threading, time
+
+umbra, agent, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
+os.chdir(os.path.dirname(os.path.abspath(__file__)) + "/../..")
+subprocess.run(["tools/fetch-guest"], check=True)
+peer = "build/guest/vsock_peer"
+if not os.path.exists(peer) or os.path.getmtime(peer) < os.path.getmtime("tests/boot/vsock_peer.c"):
+    subprocess.run(["cc", "-O2", "-static", "-o", peer + ".new", "tests/boot/vsock_peer.c"], check=True)
+    os.rename(peer + ".new", peer)
+modules = ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "vsock", "hv_sock")]
+subprocess.run(["tools/fetch-guest", "tests/boot/exec.init", "build/guest/exec.cpio.gz"] + modules + [agent, peer], check=True)
+work = tempfile.TemporaryDirectory()
+env = dict(os.environ, XDG_RUNTIME_DIR=work.name)
+
+def check(what, good, *more):
+    global failed
+    if not good:
+        print("exec:", what, *more)
+        failed = 1
+
+def path(name):
+    return os.path.join(work.name, name)
+
+def run(*words, **more):
+    return subprocess.run([umbra, *words], env=env, stdin=more.pop("stdin", subprocess.DEVNULL) if "input" not in more else None, capture_output=True, timeout=60, **more)
+
+def guest(*words, **more):
+    return run("exec", "-T", "one", "--", *words, **more)
+
+def start():
+    p = subprocess.Popen([umbra, "run", "--name", "one", "--socket", path("s"), "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/exec.cpio.gz", "--cpus", "2",
+                          "--append", "console=ttyS0 quiet", "--statistics"], env=env, stdin=subprocess.DEVNULL, stdout=open(path("console"), "wb"), stderr=subprocess.STDOUT)
+    atexit.register(p.kill)
+    until = time.time() + 60
+    while time.time() < until and b"SERVES" not in open(path("console"), "rb").read():
+        time.sleep(0.05)
+    while time.time() < until and guest("true").returncode:
+        time.sleep(0.05)
+    if time.time() >= until:
+        print("exec: no agent answers", guest("true"), open(path("console"), "rb").read()[-1000:])
+        p.kill()
+        sys.exit(1)
+    return p
+
+def connect(port):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(60)
+    s.connect(path("s"))
+    s.sendall(b"CONNECT %d\n" % port)
+    return s
+
+def line(s):
+    said = b""
+    while not said.endswith(b"\n"):
+        byte = s.recv(1)
+        if not byte:
+            return said
+        said += byte
+    return said
+
+def all_of(s):
+    parts = []
+    while True:
+        part = s.recv(1 << 16)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+def executes():
+    r = guest("sh", "-c", "cat; echo wrong >&2; exit 7", input=b"some\n")
+    check("streams and code", (r.returncode, r.stdout, r.stderr) == (7, b"some\n", b"wrong\n"), r)
+    r = guest("not-there")
+    check("no such program", r.returncode == 127 and b"not-there" in r.stderr, r)
+    check("killed", guest("sh", "-c", "kill -9 $$").returncode == 137)
+    r = run("exec", "-T", "--env", "WORD=a b", "one", "sh", "-c", "echo $WORD; pwd")
+    check("variables", r.stdout == b"a b\n/root\n", r)
+    data = os.urandom(3000001)
+    r = guest("cat", input=data)
+    check("3 MB both ways", r.stdout == data, len(r.stdout))
+    p = subprocess.Popen([umbra, "exec", "-T", "one", "--", "sh", "-c", "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.05; done"], env=env, stdout=subprocess.PIPE)
+    check("begins", p.stdout.readline() == b"ready\n")
+    p.send_signal(signal.SIGTERM)
+    check("a signal", (p.stdout.read(), p.wait(60)) == (b"got\n", 9))
+    # who goes hangs up what he has begun
+    p = subprocess.Popen([umbra, "exec", "-T", "one", "--", "sleep", "7777"], env=env, stdin=subprocess.DEVNULL)
+    until = time.time() + 60
+    while b"7777" not in guest("ps").stdout and time.time() < until:
+        time.sleep(0.05)
+    p.kill()
+    p.wait()
+    until = time.time() + 60
+    while b"sleep 7777" in guest("ps").stdout and time.time() < until:
+        time.sleep(0.05)
+    check("a program whose caller is gone goes on", time.time() < until)
+    for what, words in {"no machine of that name": ("exec", "two", "true"), "no machine and program": ("exec", "one")}.items():
+        r = run(*words)
+        check(words, r.returncode in (64, 65) and what.encode() in r.stderr and r.stderr.count(b"\n") == 1, r)
+
+def has_terminal():
+    pid, fd = pty.fork()
+    if not pid:
+        os.execve(umbra, ["umbra", "exec", "one", "--", "sh"], env)
+    said = b""
+    def expect(text):
+        nonlocal said
+        until = time.time() + 60
+        while text not in said and time.time() < until:
+            if select.select([fd], [], [], 0.1)[0]:
+                try:
+                    said += os.read(fd, 4096)
+                except OSError:
+                    break
+        check("on the terminal", text in said, text, said[-300:])
+    import fcntl, termios
+    expect(b"# ")
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    os.kill(pid, signal.SIGWINCH)
+    os.write(fd, b"tty; while [ \"$(stty size)\" != '33 99' ]; do sleep 0.1; done; printf '\\033]0;ti''tle\\007'; echo si''zed\n")
+    expect(b"/dev/pts/")
+    expect(b"sized")
+    check("a title passes", b"\033]0;title" not in said)
+    os.write(fd, b"sleep 10000\n")
+    time.sleep(0.3)
+    os.write(fd, b"\003")
+    os.write(fd, b"echo on''wards; exit 5\n")
+    expect(b"onwards")
+    check("its code", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5)
+
+def copies():
+    data = os.urandom(1500000)
+    open(path("file"), "wb").write(data)
+    os.chmod(path("file"), 0o750)
+    for to, at in {"one:/root/new": "/root/new", "one:/root": "/root/file"}.items():
+        r = run("cp", path("file"), to)
+        check("into", to, r.returncode == 0, r)
+        r = guest("sh", "-c", "md5sum <%s; stat -c %%a %s" % (at, at))
+        check("what came", r.stdout.split() == [hashlib.md5(data).hexdigest().encode(), b"-", b"750"], r)
+    r = run("cp", "one:/root/new", path("back"))
+    check("out of", r.returncode == 0 and open(path("back"), "rb").read() == data and os.stat(path("back")).st_mode & 0o777 == 0o750, r)
+    os.mkdir(path("folder"))
+    check("into a folder", run("cp", "one:/root/new", path("folder")).returncode == 0 and os.listdir(path("folder")) == ["new"])
+    for words, text in ((("cp", "one:/nothing", path("x")), b"No such file"), (("cp", "one:/root", path("x")), b"Is a directory"), (("cp", path("nothing"), "one:/x"), b"No such file"),
+                        (("cp", path("file"), "one:/nowhere/x"), b"No such file"), (("cp", path("file"), path("x")), b"one of both")):
+        r = run(*words)
+        check(words, r.returncode in (64, 65) and text in r.stderr and r.stderr.count(b"\n") == 1, r)
+    check("something is left", not [n for n in os.listdir(work.name) if n.startswith(("x", "back."))], os.listdir(work.name))
+
+def connects():
+    # from the host, both directions, each ending by itself
+    p = subprocess.Popen([umbra, "exec", "-T", "one", "--", "vsock_peer", "accept", "5000"], env=env, stdout=subprocess.PIPE)
+    p.stdout.readline()
+    s = connect(5000)
+    check("OK", line(s).startswith(b"OK "))
+    data = os.urandom(2000003)
+    threading.Thread(target=lambda: (s.sendall(data), s.shutdown(socket.SHUT_WR)), daemon=True).start()
+    check("what comes back", all_of(s) == data)
+    check("the guest's program ends", p.wait(60) == 0)
+    # from the guest
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path("s_6000"))
+    listener.listen()
+    listener.settimeout(60)
+    p = subprocess.Popen([umbra, "exec", "-T", "one", "--", "vsock_peer", "count", "6000", "1234567"], env=env)
+    s = listener.accept()[0]
+    check("a million bytes", all_of(s) == bytes(((n * 7) >> 3) & 255 for n in range(1234567)))
+    s.close()
+    check("the guest's program ends", p.wait(60) == 0)
+    check("nobody listens", guest("vsock_peer", "connect", "6001").returncode == 1)
+
+def is_refused():
+    for greeting in b"HELLO\n", b"CONNECT \n", b"CONNECT x\n", b"CONNECT 4294967296\n", b"CONNECT 1 2\n", b"x" * 100, b"CONNECT -1\n":
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(60)
+        s.connect(path("s"))
+        s.sendall(greeting)
+        try:
+            check("a wrong greeting", s.recv(10) == b"", greeting)
+        except ConnectionResetError:
+            pass
+    s = connect(4999)
+    check("a port where nobody is", line(s) == b"")
+    # who does not read keeps his own connection waiting
+    p = subprocess.Popen([umbra, "exec", "-T", "one", "--", "vsock_peer", "hold", "5001"], env=env, stdout=subprocess.PIPE)
+    p.stdout.readline()
+    s = connect(5001)
+    line(s)
+    s.setblocking(False)
+    sent = 0
+    idle = 0
+    while idle < 10:
+        try:
+            sent += s.send(bytes(1 << 16))
+            idle = 0
+        except BlockingIOError:
+            idle += 1
+            time.sleep(0.05)
+    check("who does not read takes everything", sent < 8 << 20, sent)
+    check("others wait for it", guest("echo", "x").stdout == b"x\n")
+    p.kill()
+    p.wait()
+    s.close()
+    # more than there can be at a time: the next ones wait
+    waiting = [connect(4998) for _ in range(40)]
+    check("after many", [line(w) for w in waiting] == [b""] * 40)
+    check("and then", guest("echo", "x").stdout == b"x\n")
+
+def loses_its_relay(machine):
+    out = subprocess.run(["ps", "-eo", "pid,ppid,args"], stdout=subprocess.PIPE).stdout.decode()
+    relay = [int(l.split()[0]) for l in out.split("\n")[1:] if l.endswith("--role=relay") and int(l.split()[1]) == machine.pid]
+    check("one relay", len(relay) == 1, relay)
+    os.kill(relay[0], signal.SIGKILL)
+    r = guest("true")
+    check("without its relay", r.returncode == 65 and b"relay" in r.stderr, r)
+
+machine = start()
+for part in executes, has_terminal, copies, connects, is_refused:
+    part()
+for _ in range(50):
+    if guest("true").returncode:
+        check("exec, again and again", False)
+        break
+loses_its_relay(machine)
+check("stop", run("stop", "one").returncode == 0 and machine.wait(60) == 0)
+said = open(path("console"), "rb").read().decode(errors="replace")
+check("the kernel complains", not any(w in said for w in ("BUG:", "WARNING:", "Oops")), said[-2000:])
+sys.exit(failed)
