@@ -115,8 +115,7 @@ static void discard_pages(void *context, uint64_t gpa, uint64_t bytes)
 	struct machine *machine = context;
 
 	madvise(guest_ram_hva(&machine->memory, gpa), bytes, MADV_DONTNEED);
-	for (uint64_t at = 0; at < bytes; at += GUEST_PAGE_BYTES)
-		engine_memory_written(machine->engine, gpa + at, GUEST_PAGE_BYTES);
+	engine_memory_written(machine->engine, gpa, bytes);
 }
 
 /* Nobody has noted that nothing was there: what is not RAM is looked up at each access. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """balance.py UMBRA: two Linux guests and their balancer: what they have follows what they need and what the host has left, the data in them stays, and
 without the balancer each follows its own guest again."""
-import json, os, re, signal, subprocess, sys, tempfile, time, xml.dom.minidom
+import atexit, json, os, re, signal, subprocess, sys, tempfile, time, xml.dom.minidom
 
 umbra = os.path.abspath(sys.argv[1])
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
@@ -40,6 +40,7 @@ class Guest:
         self.name = name
         self.process = subprocess.Popen([umbra, "run", "--name", name, "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--memory", words,
                                          "--append", "console=ttyS0 quiet memhp_default_state=online"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        atexit.register(self.process.kill) # the machine ends with its broker
 
     def hear(self, want):
         for line in self.process.stdout:

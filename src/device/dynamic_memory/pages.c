@@ -95,17 +95,39 @@ int pages_make(struct pages *pages, const struct guest_memory *memory, uint64_t 
 
 void pages_free(struct pages *pages) { free(pages->map); }
 
+/* The bits of a word of the map from `frame` on, at most `count`. */
+static uint64_t bits_from(uint64_t frame, uint64_t count)
+{
+	const uint64_t first = frame % WORD_BITS;
+
+	return (count < WORD_BITS ? (1ull << count) - 1 : ~0ull) << first;
+}
+
+static bool is_any_inflated(const struct pages *pages, uint64_t frame, uint64_t count)
+{
+	uint64_t step;
+
+	for (; count; frame += step, count -= step) {
+		step = WORD_BITS - frame % WORD_BITS;
+		step = step < count ? step : count;
+		if (*word_of(pages, frame) & bits_from(frame, step))
+			return true;
+	}
+	return false;
+}
+
 int pages_inflate(struct pages *pages, uint64_t gfn, uint64_t count)
 {
 	uint64_t frame = frame_of(pages, gfn, count);
+	uint64_t step;
 
-	if (frame == UINT64_MAX)
+	if (frame == UINT64_MAX || is_any_inflated(pages, frame, count))
 		return -EBADMSG;
-	for (uint64_t n = 0; n < count; n++) {
-		if (is_inflated(pages, frame + n))
-			return -EBADMSG;
-		*word_of(pages, frame + n) |= 1ull << ((frame + n) % WORD_BITS);
-		pages->inflated++;
+	pages->inflated += count;
+	for (; count; frame += step, count -= step) {
+		step = WORD_BITS - frame % WORD_BITS;
+		step = step < count ? step : count;
+		*word_of(pages, frame) |= bits_from(frame, step);
 	}
 	CHECK(check_pages(pages));
 	return 0;

@@ -36,7 +36,7 @@ static inline uint64_t pages_assigned(const struct pages *pages)
 uint64_t pages_gfn(const struct pages *pages, uint64_t frame);
 /*
  * `count` pages from gfn on go into the balloon. 0; -EBADMSG: they are not all the guest's, or one
- * is in it already; then those before it are in.
+ * is in it already. Then none of them goes in.
  */
 int pages_inflate(struct pages *pages, uint64_t gfn, uint64_t count);
 /*

@@ -219,8 +219,7 @@ static bool give_away(struct hv_partition *partition, uint64_t gpa, size_t bytes
 	if (!first || !last || (size_t)(last - first) != bytes - 1 ||
 	    host->discard(host->context, first, bytes))
 		return false;
-	for (size_t at = 0; at < bytes; at += GUEST_PAGE_BYTES)
-		host->memory_written(host->context, gpa + at, GUEST_PAGE_BYTES);
+	host->memory_written(host->context, gpa, bytes);
 	return true;
 }
 
