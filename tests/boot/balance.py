@@ -68,31 +68,30 @@ def balancers():
 
 check("without machines there is nothing to tell", memory().returncode == 65)
 before = set(balancers())
-one = Guest("one", "start=512M,min=150M,max=768M")
-two = Guest("two", "start=384M,min=150M,max=384M,weight=1000")
+one = Guest("one", "start=256M,min=128M,max=512M")
+two = Guest("two", "start=256M,min=128M,max=256M,weight=1000")
 one.hear("READY")
 two.hear("READY")
 started = set(balancers()) - before
 check("one balancer was started", len(started) == 1)
 machines = wait("both are balanced", lambda m: set(m) == {"one", "two"} and all(v["mode"] == "balanced" for v in m.values()))
-one.do("fill", 100)
+one.do("fill", 20)
 wait("they have what they need, and not much more", lambda m: all(v["assigned"] <= v["demand"] * 5 // 4 + 64 * MIB for v in m.values()))
 check("no less than they use", all(v["assigned"] >= v["working-set"] for v in all_machines().values()))
 
 # more in one
 small = all_machines()["one"]["assigned"]
-one.do("fill", 400)
-wait("who begins to use more gets it, also beyond what it started with", lambda m: m["one"]["assigned"] > small + 100 * MIB and m["one"]["assigned"] > 512 * MIB)
-one.do("check")
+one.do("fill", 150)
+wait("who begins to use more gets it, also beyond what it started with", lambda m: m["one"]["assigned"] > small + 50 * MIB and m["one"]["assigned"] > 256 * MIB)
 
 # a host that is short
 check("--reserve", memory("--reserve", "%dM" % (int(re.search(r"MemTotal: *(\d+)", open("/proc/meminfo").read()).group(1)) >> 10)).returncode == 0)
-wait("on a host that is short nobody has what he does not use", lambda m: any(v["reason"] == "the host is short" for v in m.values()) and m["two"]["assigned"] <= 270 * MIB)
+wait("on a host that is short nobody has what he does not use", lambda m: any(v["reason"] == "the host is short" for v in m.values()) and m["two"]["assigned"] <= 200 * MIB)
 one.do("check")
 check("--reserve auto", memory("--reserve", "auto").returncode == 0)
 one.do("empty")
-two.do("commit", 200)
-wait("there is room again", lambda m: m["two"]["assigned"] > 300 * MIB)
+two.do("commit", 150)
+wait("there is room again", lambda m: m["two"]["assigned"] > 210 * MIB)
 two.do("kill")
 
 # what is shown
@@ -102,8 +101,8 @@ svg = os.path.join(folder.name, "memory.svg")
 check("--svg", memory("--svg", svg).returncode == 0 and len(xml.dom.minidom.parse(svg).getElementsByTagName("polyline")) == 10)
 check("--svg does not write over a file", memory("--svg", svg).returncode == 65)
 check("--reserve of nothing", memory("--reserve", "0").returncode == 64)
-check("a set target is left alone", memory("one", "--set", "400M").returncode == 0)
-wait("and shown as such", lambda m: m["one"]["mode"] == "set" and m["one"]["assigned"] == 400 * MIB)
+check("a set target is left alone", memory("one", "--set", "300M").returncode == 0)
+wait("and shown as such", lambda m: m["one"]["mode"] == "set" and m["one"]["assigned"] == 300 * MIB)
 memory("one", "--set", "auto")
 
 # without it

@@ -96,6 +96,14 @@ static bool is_untouched(uint64_t gfn)
 	return guest.fake.memory.ram[gfn * GUEST_PAGE_BYTES] == MARK;
 }
 
+static bool has(uint64_t held, uint64_t assigned)
+{
+	struct balloon_status s = status();
+
+	return s.held_bytes == held * GUEST_PAGE_BYTES &&
+	       s.assigned_bytes == assigned * GUEST_PAGE_BYTES;
+}
+
 /* ---- the balloon ---- */
 
 static void pages_twice(void)
@@ -107,6 +115,25 @@ static void pages_twice(void)
 	say(SAYS_PAGES, 2, (uint64_t[]){ COUNTED(1, 0), RANGE(FREE_GFN + 3, 4) });
 	check("a page given up twice breaks the channel", is_broken());
 	check("and nothing of its range is discarded", is_untouched(FREE_GFN + 4));
+	live_destroy(&guest);
+}
+
+/* Ranges that lie side by side, up and down, and one apart. */
+static void pages_side_by_side(void)
+{
+	static const uint64_t gone[] = { 0, 1, 2, 3, 4, 5, 9 };
+	bool good = true;
+
+	begin(PAGES - 16);
+	say(SAYS_PAGES, 6,
+	    (uint64_t[]){ COUNTED(5, 0), RANGE(FREE_GFN + 2, 2), RANGE(FREE_GFN, 2),
+			  RANGE(FREE_GFN + 4, 1), RANGE(FREE_GFN + 5, 1), RANGE(FREE_GFN + 9, 1) });
+	for (unsigned n = 0; n < sizeof(gone) / sizeof(gone[0]); n++)
+		good &= !is_untouched(FREE_GFN + gone[n]);
+	check("pages side by side are all discarded", good);
+	check("and no others", is_untouched(FREE_GFN + 6) && is_untouched(FREE_GFN + 8) &&
+				       is_untouched(FREE_GFN + 10) &&
+				       has(PAGES, PAGES - sizeof(gone) / sizeof(gone[0])));
 	live_destroy(&guest);
 }
 
@@ -170,14 +197,6 @@ static void deflated_unasked(void)
 }
 
 /* ---- regions ---- */
-
-static bool has(uint64_t held, uint64_t assigned)
-{
-	struct balloon_status s = status();
-
-	return s.held_bytes == held * GUEST_PAGE_BYTES &&
-	       s.assigned_bytes == assigned * GUEST_PAGE_BYTES;
-}
 
 static void regions(void)
 {
@@ -338,6 +357,7 @@ static void saved_while_asked(void)
 int main(void)
 {
 	pages_twice();
+	pages_side_by_side();
 	pages_in_one_message_twice();
 	pages_in_the_longest_message();
 	pages_out_of_range();

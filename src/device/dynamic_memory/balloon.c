@@ -159,7 +159,19 @@ static void take_status(struct balloon *balloon, const uint8_t *packet, size_t b
 	find_unused_region(balloon);
 }
 
-static int inflate_range(struct balloon *balloon, uint64_t range)
+/* Pages that follow each other, and are to be discarded. */
+struct run { uint64_t gfn, count; };
+
+static void discard_run(struct balloon *balloon, struct run *run)
+{
+	if (run->count)
+		balloon->host->discard(balloon->host->context, run->gfn * GUEST_PAGE_BYTES,
+				       run->count * GUEST_PAGE_BYTES);
+	run->count = 0;
+}
+
+/* Drivers give up blocks that lie side by side, up or down: one discard for all of them. */
+static int inflate_range(struct balloon *balloon, uint64_t range, struct run *run)
 {
 	const uint64_t gfn = range & ((1ull << RANGE_START_BITS) - 1);
 	const uint64_t count = range >> RANGE_START_BITS;
@@ -168,9 +180,13 @@ static int inflate_range(struct balloon *balloon, uint64_t range)
 	if (error)
 		return error;
 	balloon->counters.inflated += count;
-	if (count)
-		balloon->host->discard(balloon->host->context, gfn * GUEST_PAGE_BYTES,
-				       count * GUEST_PAGE_BYTES);
+	if (gfn + count == run->gfn)
+		run->gfn = gfn;
+	else if (gfn != run->gfn + run->count)
+		discard_run(balloon, run);
+	if (!run->count)
+		run->gfn = gfn;
+	run->count += count;
 	return 0;
 }
 
@@ -188,6 +204,7 @@ static int take_pages(struct balloon *balloon, const uint8_t *data, size_t bytes
 		uint32_t reserved, more_and_count;
 	} head;
 	uint64_t before = balloon->pages.inflated;
+	struct run run = { .count = 0 };
 	int error = 0;
 
 	if (balloon->asked != ASKED_TO_INFLATE || bytes < sizeof(head))
@@ -199,8 +216,9 @@ static int take_pages(struct balloon *balloon, const uint8_t *data, size_t bytes
 		uint64_t range;
 
 		memcpy(&range, data + sizeof(head) + 8 * (size_t)n, sizeof(range));
-		error = inflate_range(balloon, range);
+		error = inflate_range(balloon, range, &run);
 	}
+	discard_run(balloon, &run);
 	if (!(head.more_and_count & 1))
 		answered(balloon);
 	*ret_some = balloon->pages.inflated > before;

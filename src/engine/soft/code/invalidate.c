@@ -3,7 +3,7 @@
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/mmu/page_table.h"
 
-enum { WRITES_UNTIL_DATA = 64 };
+enum { WRITES_UNTIL_DATA = 64, EIGHT = 8 };
 
 void soft_replace_by_jump(uint8_t *at, const uint8_t *target)
 {
@@ -110,6 +110,44 @@ bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
 	return false;
 }
 
+/*
+ * Bytes of whole pages from gpa on of which a write changes nothing that is known: RAM without an
+ * overlay, written before, no code and no page tables in it; 0, or those of EIGHT pages.
+ */
+static size_t plain_bytes(const struct soft_engine *e, uint64_t gpa, size_t bytes)
+{
+	const uint64_t each = 0x0101010101010101; /* of eight bytes */
+	const uint64_t looked_at = each * (FRAME_DIRTY | FRAME_TABLE | FRAME_CODE);
+	const size_t all = EIGHT * (size_t)PAGE_BYTES;
+	const uint8_t *first = guest_ram_hva(e->memory, gpa);
+	uint64_t flags;
+
+	if (bytes < all || gpa & PAGE_OFFSET_MASK || !first ||
+	    guest_ram_hva(e->memory, gpa + all - PAGE_BYTES) != first + all - PAGE_BYTES)
+		return 0;
+	for (unsigned n = 0; n < EIGHT; n++)
+		if (guest_may_be_overlaid(e->memory, gpa + n * (uint64_t)PAGE_BYTES))
+			return 0;
+	memcpy(&flags, &e->frame_flags[soft_frame(e, first)], sizeof(flags));
+	return (flags & looked_at) == each * FRAME_DIRTY ? all : 0;
+}
+
+/* Of one page; how many. */
+static size_t page_written(struct soft_engine *e, uint64_t gpa, size_t bytes)
+{
+	const size_t left = PAGE_BYTES - (gpa & PAGE_OFFSET_MASK);
+	const size_t n = bytes < left ? bytes : left;
+	uint8_t *hva = soft_hva(e, gpa);
+
+	if (hva) {
+		soft_mark_dirty(e, hva);
+		page_table_written(e, soft_frame(e, hva));
+	}
+	if (hva && e->frame_flags[soft_frame(e, hva)] & FRAME_CODE)
+		soft_invalidate(e, gpa, n);
+	return n;
+}
+
 void soft_engine_memory_written(struct engine *opaque, uint64_t gpa, size_t bytes)
 {
 	struct soft_engine *e = (struct soft_engine *)opaque;
@@ -117,16 +155,10 @@ void soft_engine_memory_written(struct engine *opaque, uint64_t gpa, size_t byte
 	/* the write before the look: see soft_find_block() */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	while (bytes) {
-		size_t left = PAGE_BYTES - (gpa & PAGE_OFFSET_MASK);
-		size_t n = bytes < left ? bytes : left;
-		uint8_t *hva = soft_hva(e, gpa);
+		size_t n = plain_bytes(e, gpa, bytes);
 
-		if (hva) {
-			soft_mark_dirty(e, hva);
-			page_table_written(e, soft_frame(e, hva));
-		}
-		if (hva && e->frame_flags[soft_frame(e, hva)] & FRAME_CODE)
-			soft_invalidate(e, gpa, n);
+		if (!n)
+			n = page_written(e, gpa, bytes);
 		gpa += n;
 		bytes -= n;
 	}
