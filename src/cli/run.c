@@ -93,7 +93,7 @@ static const char run_help[] =
 	"it was is said.\n"
 	"--debug-mmu spaces,tables,batches,open=N leaves such parts of shadow paging out, "
 	"--debug-code\n"
-	"words,shortcuts,pages such parts of translated code: docs/engine.md.\n"
+	"words,shortcuts,pages,victims such parts of translated code: docs/engine.md.\n"
 	"--test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
 
 /* Options without a letter. */
@@ -425,10 +425,13 @@ static int take_left_out(struct machine_plan *m, const struct run_options *o)
 	static const struct left_out code[] = { { "words", MACHINE_WITHOUT_WORDS },
 						{ "shortcuts", MACHINE_WITHOUT_SHORTCUTS },
 						{ "pages", MACHINE_WITHOUT_PAGES },
+						{ "victims", MACHINE_WITHOUT_VICTIMS },
 						{ NULL, 0 } };
 	int error = leave_out(m, o->debug_mmu, mmu, "say spaces, tables, batches, or open=N");
 
-	return error ? error : leave_out(m, o->debug_code, code, "say words, shortcuts, pages");
+	if (error)
+		return error;
+	return leave_out(m, o->debug_code, code, "say words, shortcuts, pages, victims");
 }
 
 static int take_model(struct machine_plan *m, const struct run_options *o)

@@ -85,6 +85,7 @@ enum engine_without {
 	/* events and IRET of 64-bit code take the way that every mode takes */
 	ENGINE_WITHOUT_SHORTCUTS = 16,
 	ENGINE_WITHOUT_PAGES = 32, /* each jump that is not known walks the page tables */
+	ENGINE_WITHOUT_VICTIMS = 64, /* a jump that another displaced is not known any more */
 };
 struct engine_options {
 	uint64_t overhead_bytes;

@@ -209,6 +209,7 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	e->enters_in_word = !(options->without & ENGINE_WITHOUT_WORDS);
 	e->takes_shortcuts = !(options->without & ENGINE_WITHOUT_SHORTCUTS);
 	e->recalls_pages = !(options->without & ENGINE_WITHOUT_PAGES);
+	e->keeps_victims = !(options->without & ENGINE_WITHOUT_VICTIMS);
 	e->tables_left_open = options->mmu_tables_left_open;
 	if (!make_code_cache(e) && !make_secrets(e) && !make_lists(e))
 		return &e->base;

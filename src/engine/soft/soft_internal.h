@@ -81,6 +81,8 @@ enum { JUMP_CACHE_BITS = 16, JUMP_CACHE_ENTRIES = 1 << JUMP_CACHE_BITS };
  * them.
  */
 struct jump_entry { uint64_t sum, host; };
+/* Behind it: entries that others have displaced, by their sum. */
+enum { JUMP_VICTIM_BITS = 11, JUMP_VICTIMS = 1 << JUMP_VICTIM_BITS };
 
 /*
  * What a page with code is, found by its address and key as jumps are, and while they are: behind a
@@ -136,7 +138,7 @@ enum { MAX_CPUS = 64, FLUSH_RANGES = 16 };
  * --code`. Nothing was there; the same block under another key, which a flush or another address
  * space has changed; another block.
  */
-struct jump_counters { uint64_t first, stale, displaced, recalled; };
+struct jump_counters { uint64_t first, stale, displaced, recalled, recovered; };
 
 /* What became of translations: `umbra info --mmu`. */
 struct mmu_counters {
@@ -183,6 +185,7 @@ struct soft_cpu {
 	struct mmu_counters count;
 	struct jump_counters jumps;
 	struct known_page known_pages[KNOWN_PAGES];
+	struct jump_entry jump_victims[JUMP_VICTIMS];
 	bool in_user_view;         /* the view that soft_select_view() has set */
 	uint64_t bounce_gva;
 	struct memory_site *bounce_site;
@@ -255,6 +258,7 @@ struct soft_engine {
 	bool enters_in_word;  /* translate/translate.c */
 	bool takes_shortcuts; /* of 64-bit code: events, IRET */
 	bool recalls_pages;   /* struct known_page */
+	bool keeps_victims;   /* soft_cpu.jump_victims */
 	uint32_t tables_left_open; /* of a space */
 	/* since it holds code: at WRITES_UNTIL_DATA its code is given up */
 	uint8_t *frame_writes;

@@ -119,7 +119,7 @@ static void *chain_thunk(struct soft_cpu *cpu, const uint8_t *home, const uint8_
 	return soft_chain(cpu, cpu->temp[2] & 1, home, link);
 }
 
-static void *miss_thunk(struct soft_cpu *cpu) { return soft_dispatch(cpu); }
+static void *miss_thunk(struct soft_cpu *cpu) { return soft_go_on(cpu); }
 
 /*
  * The thunks are the same for every processor; each keeps their addresses where its code finds

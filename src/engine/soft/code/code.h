@@ -13,7 +13,8 @@
  *   page_blocks  by frame: what a write to it takes back; straddlers: blocks that end in a second
  *                page
  *   links        of a block: its jumps to blocks of the same page, and what they were before
- *   jump cache   of each processor, by gva: where translated code finds one
+ *   jump cache   of each processor, by gva: where translated code finds one; behind it C finds
+ *                those that others have displaced
  *
  * A region's life (region.c): it is open, one at a time; full; closed, when the one before it in
  * the round is opened: nothing leads to it any more; and reused when every processor has come
@@ -233,6 +234,11 @@ bool soft_recall_page(struct soft_cpu *cpu, uint64_t linear, uint32_t mode, uint
  */
 void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
 			const struct page_walk *found);
+/*
+ * The jump of this sum, if another has displaced it, is in its place j again: where it leads. NULL:
+ * not so.
+ */
+void *soft_recover_jump(struct soft_cpu *cpu, struct jump_entry *j, uint64_t sum);
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b);
 /* No entry leads to [begin, end) of the code cache any more. From any thread, under the lock. */
 void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end);

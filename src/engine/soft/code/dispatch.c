@@ -71,15 +71,19 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 	const struct x86_state *s = &cpu->state;
 	struct jump_entry *j = soft_jump_entry(cpu, s->rip);
 	uint32_t mode;
+	uint64_t sum;
+	void *host;
 
 	if (cpu->pending | cpu->kick | (cpu->interrupt_pending & cpu->interrupt_flag))
 		return NULL;
 	mode = soft_mode(cpu);
-	if (j->sum != s->rip + soft_jump_key(cpu, mode))
+	sum = s->rip + soft_jump_key(cpu, mode);
+	host = j->sum == sum ? (void *)j->host : soft_recover_jump(cpu, j, sum);
+	if (!host)
 		return NULL;
 	soft_select_view(cpu);
 	soft_enter_mode(cpu, mode);
-	return (void *)j->host;
+	return host;
 }
 
 void *soft_go_on(struct soft_cpu *cpu)
@@ -263,7 +267,7 @@ void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from)
 
 	if (x86_code_bits(&cpu->state) != 64 || soft_canonical(cpu->state.rip) ||
 	    !undo_stack(cpu, from))
-		return soft_dispatch(cpu);
+		return soft_go_on(cpu);
 	cpu->state.rip = from;
 	soft_fail(&fault, EXC_GP, true, 0);
 	return soft_raise(cpu, &fault);

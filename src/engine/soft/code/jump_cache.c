@@ -80,6 +80,50 @@ static void count_jump(struct soft_cpu *cpu, const struct jump_entry *j, uint64_
 		cpu->jumps.displaced++;
 }
 
+/* From any thread an entry may be taken back meanwhile; nobody but its processor makes one. */
+static void set_entry(struct jump_entry *j, uint64_t sum, uint64_t host, const struct block *b)
+{
+	j->sum = 0;
+	__atomic_store_n(&j->host, host, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&j->sum, sum, __ATOMIC_SEQ_CST);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	/*
+	 * since it was found: block_kill() may have been here before; what leads to a dead block
+	 * would never end
+	 */
+	if (b->dead)
+		j->sum = 0;
+}
+
+static struct jump_entry *victim(struct soft_cpu *cpu, uint64_t sum)
+{
+	return &cpu->jump_victims[sum * 0x9e3779b97f4a7c15ull >> (64 - JUMP_VICTIM_BITS)];
+}
+
+/* An entry that gives way to another. */
+static void keep_victim(struct soft_cpu *cpu, const struct jump_entry *j)
+{
+	uint64_t sum = __atomic_load_n(&j->sum, __ATOMIC_SEQ_CST);
+
+	if (sum && cpu->engine->keeps_victims)
+		set_entry(victim(cpu, sum), sum, j->host,
+			  soft_block_at(cpu->engine, (const void *)j->host));
+}
+
+void *soft_recover_jump(struct soft_cpu *cpu, struct jump_entry *j, uint64_t sum)
+{
+	struct jump_entry *from = victim(cpu, sum);
+	uint64_t host = from->host;
+
+	if (!cpu->engine->keeps_victims || __atomic_load_n(&from->sum, __ATOMIC_SEQ_CST) != sum)
+		return NULL;
+	from->sum = 0;
+	keep_victim(cpu, j);
+	set_entry(j, sum, host, soft_block_at(cpu->engine, (const void *)host));
+	cpu->jumps.recovered++;
+	return (void *)host;
+}
+
 void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
 			const struct page_walk *found)
 {
@@ -88,18 +132,10 @@ void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t li
 	uint64_t host = (uint64_t)(cpu->engine->code_run + b->host_offset);
 
 	count_jump(cpu, j, host);
+	keep_victim(cpu, j);
 	j->sum = 0;
-	if (!note_pages(cpu, b, linear, found))
-		return;
-	__atomic_store_n(&j->host, host, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&j->sum, rip + soft_jump_key(cpu, b->mode), __ATOMIC_SEQ_CST);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	/*
-	 * since it was found: block_kill() may have been here before; what leads to a dead block
-	 * would never end
-	 */
-	if (b->dead)
-		j->sum = 0;
+	if (note_pages(cpu, b, linear, found))
+		set_entry(j, rip + soft_jump_key(cpu, b->mode), host, b);
 }
 
 /*
@@ -123,6 +159,14 @@ void soft_leave_mode(struct soft_cpu *cpu)
 		__atomic_store_n(&cpu->jump_key[user], cpu->engine->no_key, __ATOMIC_RELAXED);
 }
 
+/* Those that lead to [first, first + bytes). */
+static void forget_among(struct jump_entry *entries, uint32_t count, uint64_t first, uint64_t bytes)
+{
+	for (uint32_t n = 0; n < count; n++)
+		if (__atomic_load_n(&entries[n].host, __ATOMIC_SEQ_CST) - first < bytes)
+			__atomic_store_n(&entries[n].sum, 0, __ATOMIC_SEQ_CST);
+}
+
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b)
 {
 	struct jump_entry *j = soft_jump_entry(cpu, b->gva);
@@ -130,18 +174,16 @@ void soft_forget_block(struct soft_cpu *cpu, const struct block *b)
 	if (__atomic_load_n(&j->host, __ATOMIC_SEQ_CST) ==
 	    (uint64_t)(cpu->engine->code_run + b->host_offset))
 		__atomic_store_n(&j->sum, 0, __ATOMIC_SEQ_CST);
+	forget_among(cpu->jump_victims, JUMP_VICTIMS,
+		     (uint64_t)(cpu->engine->code_run + b->host_offset), 1);
 }
 
 void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
 {
 	uint64_t first = (uint64_t)(cpu->engine->code_run + begin);
 
-	for (uint32_t n = 0; n < JUMP_CACHE_ENTRIES; n++) {
-		struct jump_entry *j = &cpu->jump_cache[n];
-
-		if (__atomic_load_n(&j->host, __ATOMIC_SEQ_CST) - first < end - begin)
-			__atomic_store_n(&j->sum, 0, __ATOMIC_SEQ_CST);
-	}
+	forget_among(cpu->jump_cache, JUMP_CACHE_ENTRIES, first, end - begin);
+	forget_among(cpu->jump_victims, JUMP_VICTIMS, first, end - begin);
 }
 
 /* Whether an entry that leads to the block is found in the block's mode. */
@@ -162,4 +204,6 @@ void check_jump_cache(struct soft_cpu *cpu)
 {
 	for (uint32_t n = 0; n < JUMP_CACHE_ENTRIES; n++)
 		check_entry(cpu, &cpu->jump_cache[n]);
+	for (uint32_t n = 0; n < JUMP_VICTIMS; n++)
+		check_entry(cpu, &cpu->jump_victims[n]);
 }
