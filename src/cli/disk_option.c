@@ -57,6 +57,17 @@ int disk_option_add_first(struct disk_plan *plan, const char *text)
 	return 0;
 }
 
+void disk_option_take_places(struct disk_place *place)
+{
+	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", place->user_policy,
+			  sizeof(place->user_policy)))
+		place->user_policy[0] = 0;
+	if (cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", place->catalog,
+			  sizeof(place->catalog)))
+		place->catalog[0] = 0;
+	image_user_name(place->user_name);
+}
+
 int disk_option_add_parents(struct disk_plan *plan, const char *path)
 {
 	struct disk_place *place = &plan->place;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "fork_disks.h"
 #include "ipc/block.h"
 #include "ipc/forker.h"
 #include "ipc/spawn.h"
@@ -29,18 +30,20 @@ enum { LINE_BYTES = 16384, ERRNO_MAX = 4095 };
 static const char fork_help[] =
 	"usage: umbra fork NAME [--name CHILD] [-n COUNT] "
 	"[--keep-parent|--suspend-parent|--end-parent]\n"
-	"                  [--console FILE] [--json]\n"
+	"                  [--console FILE] [--disks FOLDER] [--json]\n"
 	"Makes COUNT machines (1) of the running machine NAME, all of one moment. Each has its\n"
 	"memory, processors and devices as they were then, and goes on by itself, as NAME does.\n"
 	"A child is called CHILD, several are CHILD-1, CHILD-2 and so on; without --name CHILD is\n"
 	"NAME-fork. Children have no console but a FILE, to which -1, -2 and so on is added when\n"
 	"there are several.\n"
-	"NAME goes on, stands still until umbra resume, or ends.\n";
+	"NAME goes on, stands still until umbra resume, or ends.\n"
+	"Disks that are written (VHDX) are frozen as they were then. NAME and each child go on in\n"
+	"files of their own, DISK.NAME.vhdx and DISK.CHILD.vhdx, in FOLDER or beside the disk.\n";
 
 struct child {
 	char name[NAME_MAX_BYTES + 1];
 	int control, console, pidfd;
-	pid_t pid, broker;
+	pid_t pid, broker; /* pid: 0: it was not made */
 	int kit[KIT_FDS];
 	int ask, kit_socket; /* its broker's ends */
 };
@@ -51,6 +54,7 @@ struct fork_command {
 	bool json;
 	int peer;
 	json_t *machine; /* what the parent says of itself */
+	struct fork_disks disks;
 	struct child child[FORK_CHILDREN];
 };
 
@@ -156,7 +160,9 @@ static int describe_child(const struct fork_command *f, const struct child *c, s
 			      json_object_get(f->machine, "overhead"), "from",
 			      json_object_get(f->machine, "from"), "started",
 			      (json_int_t)time(NULL), "parent", f->name);
-	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	char *text = j && !fork_disks_describe_child(&f->disks, &plan->disks, j)
+			     ? json_dumps(j, JSON_COMPACT)
+			     : NULL;
 	int error = text ? plan_set_text(plan->description, sizeof(plan->description), text)
 			 : -EINVAL;
 
@@ -166,11 +172,11 @@ static int describe_child(const struct fork_command *f, const struct child *c, s
 }
 
 /* In a process of its own. */
-static int become_broker(const struct fork_command *f, const struct child *c, int program)
+static int become_broker(const struct fork_command *f, const struct child *c, struct plan *plan,
+			 int program)
 {
-	struct plan *plan = plan_new();
 	struct grants grants;
-	int error = plan ? describe_child(f, c, plan) : -ENOMEM;
+	int error = describe_child(f, c, plan);
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (error)
@@ -185,6 +191,9 @@ static int become_broker(const struct fork_command *f, const struct child *c, in
 	grants.fd[GRANT_RINGS] = c->kit[KIT_RINGS];
 	grants.fd[GRANT_TO_BROKER] = c->kit[KIT_TO_BROKER];
 	grants.fd[GRANT_TO_MACHINE] = c->kit[KIT_TO_MACHINE];
+	grants.fd[GRANT_SLOTS] = c->kit[KIT_SLOTS];
+	grants.fd[GRANT_DOORBELL] = c->kit[KIT_DOORBELL];
+	grants.fd[GRANT_ANSWER] = c->kit[KIT_ANSWER];
 	grants.fd[GRANT_MACHINE] = c->pidfd;
 	grants.fd[GRANT_FORK_ASK] = c->ask;
 	grants.fd[GRANT_FORK_KIT] = c->kit_socket;
@@ -197,12 +206,8 @@ static int become_broker(const struct fork_command *f, const struct child *c, in
 	return spawn_become(ROLE_BROKER, &grants);
 }
 
-static void start_broker(const struct fork_command *f, struct child *c, int program)
+static void leave_child(struct child *c)
 {
-	c->broker = fork();
-	if (!c->broker)
-		_exit(complain(EXIT_FAULT, strerror(-become_broker(f, c, program)), c->name,
-			       "see umbra doctor"));
 	close(c->pidfd);
 	close(c->ask);
 	close(c->kit_socket);
@@ -211,24 +216,41 @@ static void start_broker(const struct fork_command *f, struct child *c, int prog
 		close(c->console);
 }
 
+/* Its disks first, then who has them. Without a broker it ends: its sockets are closed. */
+static int start_broker(const struct fork_command *f, struct child *c, int program)
+{
+	struct plan *plan = plan_new();
+	int code = plan ? fork_disks_of_child(&f->disks, c->name, &plan->disks)
+			: complain(EXIT_FAULT, strerror(ENOMEM), c->name, "see umbra doctor");
+
+	if (!code)
+		c->broker = fork();
+	if (!code && !c->broker)
+		_exit(complain(EXIT_FAULT, strerror(-become_broker(f, c, plan, program)), c->name,
+			       "see umbra doctor"));
+	leave_child(c);
+	free(plan);
+	return code;
+}
+
 /* ---- what is said ---- */
 
-static int say(int peer, const char *line, const int kit[KIT_FDS])
+static int say(int peer, const char *line, const int *files, size_t count)
 {
 	union {
 		struct cmsghdr head;
 		uint8_t bytes[CMSG_SPACE(KIT_FDS * sizeof(int))];
-	} ancillary = { .head = { .cmsg_len = CMSG_LEN(KIT_FDS * sizeof(int)),
+	} ancillary = { .head = { .cmsg_len = CMSG_LEN(count * sizeof(int)),
 				  .cmsg_level = SOL_SOCKET,
 				  .cmsg_type = SCM_RIGHTS } };
 	struct iovec vector = { .iov_base = (void *)(uintptr_t)line, .iov_len = strlen(line) };
 	struct msghdr message = { .msg_iov = &vector,
 				  .msg_iovlen = 1,
-				  .msg_control = kit ? &ancillary : NULL,
-				  .msg_controllen = kit ? sizeof(ancillary) : 0 };
+				  .msg_control = count ? &ancillary : NULL,
+				  .msg_controllen = count ? CMSG_SPACE(count * sizeof(int)) : 0 };
 
-	if (kit)
-		memcpy(CMSG_DATA(&ancillary.head), kit, KIT_FDS * sizeof(*kit));
+	if (count)
+		memcpy(CMSG_DATA(&ancillary.head), files, count * sizeof(*files));
 	return sendmsg(peer, &message, MSG_NOSIGNAL) == (ssize_t)vector.iov_len ? 0 : -ECONNRESET;
 }
 
@@ -275,44 +297,79 @@ static int answer_error(const json_t *answer)
 	return number > 0 && number <= ERRNO_MAX ? -(int)number : -ECONNRESET;
 }
 
-static int learn_machine(struct fork_command *f)
+/* NULL: it is gone. */
+static json_t *ask_machine(const struct fork_command *f)
 {
 	int unused;
-	json_t *answer;
-	int error;
+	int error = say(f->peer, "{\"id\":1,\"do\":\"info\"}\n", NULL, 0);
+	json_t *answer = error ? NULL : hear(f->peer, &unused);
+	json_t *machine = json_incref(json_object_get(answer, "machine"));
 
+	json_decref(answer);
+	return machine;
+}
+
+static int learn_machine(struct fork_command *f)
+{
 	f->peer = name_connect(f->name);
 	if (f->peer < 0)
 		return f->peer;
-	error = say(f->peer, "{\"id\":1,\"do\":\"info\"}\n", NULL);
-	answer = error ? NULL : hear(f->peer, &unused);
-	f->machine = json_incref(json_object_get(answer, "machine"));
-	json_decref(answer);
+	f->machine = ask_machine(f);
 	return json_is_object(f->machine) ? 0 : -ECONNRESET;
+}
+
+static int send_layer(const struct fork_command *f, unsigned n)
+{
+	const struct fork_disk *disk = &f->disks.disk[n];
+	json_t *question = json_pack("{s:i, s:s, s:i, s:s}", "id", 1, "do", "layer", "disk", (int)n,
+				     "file", disk->layer);
+	char *text = json_dumps(question, JSON_COMPACT);
+	char line[LINE_BYTES];
+	json_t *answer;
+	int unused;
+	int error;
+
+	snprintf(line, sizeof(line), "%s\n", text ?: "");
+	error = say(f->peer, line, &disk->layer_file, 1);
+	answer = error ? NULL : hear(f->peer, &unused);
+	error = error ? error : answer_error(answer);
+	json_decref(answer);
+	json_decref(question);
+	free(text);
+	return error;
+}
+
+static int send_layers(const struct fork_command *f)
+{
+	int error = 0;
+
+	for (unsigned n = 0; n < f->disks.count && !error; n++)
+		if (!f->disks.disk[n].choice.read_only)
+			error = send_layer(f, n);
+	return error;
 }
 
 static int send_kits(const struct fork_command *f)
 {
 	char line[128];
-	int error = 0;
+	int error = send_layers(f);
 
 	for (unsigned n = 0; n + 1 < f->count && !error; n++) {
 		int unused;
 		json_t *answer;
 
-		error = say(f->peer, "{\"id\":1,\"do\":\"kit\"}\n", f->child[n].kit);
+		error = say(f->peer, "{\"id\":1,\"do\":\"kit\"}\n", f->child[n].kit, KIT_FDS);
 		answer = error ? NULL : hear(f->peer, &unused);
 		error = error ? error : answer_error(answer);
 		json_decref(answer);
 	}
 	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"}\n", f->parent);
-	return error ? error : say(f->peer, line, f->child[f->count - 1].kit);
+	return error ? error : say(f->peer, line, f->child[f->count - 1].kit, KIT_FDS);
 }
 
-/* Until all are there; each gets its broker when it is. */
+/* Until all are there. */
 static int take_children(struct fork_command *f, unsigned *made)
 {
-	int program = spawn_open_program();
 	int error = 1;
 
 	while (error > 0) {
@@ -324,14 +381,28 @@ static int take_children(struct fork_command *f, unsigned *made)
 
 			c->pid = (pid_t)json_integer_value(json_object_get(answer, "pid"));
 			c->pidfd = fd;
-			start_broker(f, c, program);
 		} else {
 			error = answer_error(answer);
 		}
 		json_decref(answer);
 	}
-	close(program);
 	return error;
+}
+
+/* Those that were made, also when some were not. */
+static int start_brokers(struct fork_command *f, unsigned made)
+{
+	int program = spawn_open_program();
+	int code = made ? fork_disks_freeze(&f->disks) : 0;
+
+	for (unsigned n = 0; n < made; n++) {
+		if (code)
+			leave_child(&f->child[n]);
+		else
+			code = start_broker(f, &f->child[n], program);
+	}
+	close(program);
+	return code;
 }
 
 /* ---- the verb ---- */
@@ -363,7 +434,7 @@ static int fork_failed(const struct fork_command *f, int error)
 				"umbra ps lists those that do");
 	case -EOPNOTSUPP:
 		return complain(EXIT_UNUSABLE, "it cannot be forked", f->name,
-				"with disks, network cards or sanitizers it is not");
+				"with network cards or sanitizers it is not");
 	case -EBUSY:
 		return complain(EXIT_UNUSABLE, "it is being saved or forked", f->name, "wait");
 	case -EAGAIN:
@@ -375,23 +446,41 @@ static int fork_failed(const struct fork_command *f, int error)
 	}
 }
 
+static int make_all(struct fork_command *f)
+{
+	int code = fork_disks_learn(&f->disks, f->name, f->machine);
+
+	for (unsigned n = 0; n < f->count && !code; n++)
+		code = make_child(f, n);
+	return code ? code : fork_disks_make_layers(&f->disks, f->name);
+}
+
+static void drop_layers(struct fork_command *f)
+{
+	json_t *now = f->machine ? ask_machine(f) : NULL;
+
+	fork_disks_drop_layers(&f->disks, now);
+	json_decref(now);
+}
+
 static int run(struct fork_command *f)
 {
 	unsigned made = 0;
 	int error = learn_machine(f);
-	int code = 0;
+	int code = error ? 0 : make_all(f);
 
-	for (unsigned n = 0; n < f->count && !error && !code; n++)
-		code = make_child(f, n);
-	if (code)
-		return code;
-	if (!error)
+	if (!error && !code)
 		error = send_kits(f);
-	if (!error)
+	if (!error && !code)
 		error = take_children(f, &made);
-	print_children(f, made);
+	if (!error || made)
+		code = code ? code : start_brokers(f, made);
+	if (error || code)
+		drop_layers(f);
+	if (!code)
+		print_children(f, made);
 	json_decref(f->machine);
-	return error ? fork_failed(f, error) : 0;
+	return error ? fork_failed(f, error) : code;
 }
 
 static int parse(struct fork_command *f, int argc, char **argv)
@@ -414,6 +503,7 @@ static int parse(struct fork_command *f, int argc, char **argv)
 		case 's': f->parent = "suspend"; break;
 		case 'e': f->parent = "end"; break;
 		case 'c': f->console = optarg; break;
+		case 'd': f->disks.folder = optarg; break;
 		case 'j': f->json = true; break;
 		case 'h': fputs(fork_help, stdout); exit(0);
 		default: return EXIT_USAGE;

@@ -18,6 +18,7 @@
 #include "cli.h"
 #include "disk_cli.h"
 #include "disk_option.h"
+#include "fork_disks.h"
 #include "ipc/spawn.h"
 #include "memory_option.h"
 #include "names.h"
@@ -658,6 +659,22 @@ static const char *source_of(const struct run *r)
 	return r->options.image ? r->plan->disks.disk[0].path : r->options.kernel;
 }
 
+/* Whether there is room for it: a machine whose disks nobody knows is not forked. */
+static bool describe_disks(struct run *r, const json_t *description)
+{
+	json_t *whole = json_copy((json_t *)(uintptr_t)description);
+	char *text = NULL;
+	bool good;
+
+	if (!fork_disks_describe(&r->plan->disks, whole))
+		text = json_dumps(whole, JSON_COMPACT);
+	good = text &&
+	       !plan_set_text(r->plan->description, sizeof(r->plan->description), text);
+	json_decref(whole);
+	free(text);
+	return good;
+}
+
 /* What umbra info prints. */
 static int describe(struct run *r)
 {
@@ -676,27 +693,18 @@ static int describe(struct run *r)
 	int error = text ? plan_set_text(r->plan->description, sizeof(r->plan->description), text)
 			 : -EINVAL;
 
+	r->plan->machine.forks = !error && describe_disks(r, j) && !r->plan->nets.count &&
+				 !r->plan->shares.count;
 	json_decref(j);
 	free(text);
 	return error;
-}
-
-static void take_places(struct disk_place *place)
-{
-	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", place->user_policy,
-			  sizeof(place->user_policy)))
-		place->user_policy[0] = 0;
-	if (cli_user_file("XDG_DATA_HOME", ".local/share", "catalog.db", place->catalog,
-			  sizeof(place->catalog)))
-		place->catalog[0] = 0;
-	image_user_name(place->user_name);
 }
 
 static int make_plan(struct run *r)
 {
 	int code;
 
-	take_places(&r->plan->disks.place);
+	disk_option_take_places(&r->plan->disks.place);
 	r->plan->nets.count = net_options_count(&r->nets);
 	r->plan->machine.statistics = r->options.statistics;
 	code = r->options.restore ? take_saved(r) : take_new(r);
@@ -718,8 +726,6 @@ static int make_plan(struct run *r)
 		code = share_option_take(&r->plan->shares, r->options.name);
 	if (code)
 		return code;
-	r->plan->machine.forks = r->options.name && !r->plan->disks.count &&
-				 !r->plan->nets.count && !r->plan->shares.count;
 	if (plan_set_text(r->plan->source, sizeof(r->plan->source), source_of(r)) ||
 	    (r->options.name && describe(r)))
 		return complain(EXIT_USAGE, "too long a path, or not UTF-8", source_of(r),

@@ -25,6 +25,9 @@ static const struct control_verb verbs[] = {
 	  .number = WISH_ADVICE,
 	  .member = { { "bytes", CONTROL_NUMBER, true } } },
 	{ .name = "kit", .number = WISH_KIT },
+	{ .name = "layer",
+	  .number = WISH_LAYER,
+	  .member = { { "disk", CONTROL_NUMBER, true }, { "file", CONTROL_TEXT, true } } },
 	{ .name = "fork",
 	  .number = WISH_FORK,
 	  .member = { { "parent", CONTROL_TEXT, false } } },
@@ -89,6 +92,15 @@ static void drop_kits(struct control_peer *p)
 		close(p->kits[--p->kit_fds]);
 }
 
+static void drop_layers(struct control *c, const struct control_peer *p)
+{
+	if (c->layers_of != p)
+		return;
+	while (c->layers)
+		close(c->layer[--c->layers].file);
+	c->layers_of = NULL;
+}
+
 /* One that holds the machine lets it go. A save that runs is ended by control_save_ended(). */
 static enum control_wish hang_up(struct control *c, struct control_peer *p)
 {
@@ -97,6 +109,7 @@ static enum control_wish hang_up(struct control *c, struct control_peer *p)
 	close(p->fd);
 	p->fd = -1;
 	drop_kits(p);
+	drop_layers(c, p);
 	if (c->saver == p)
 		c->saver = NULL;
 	if (c->forker == p)
@@ -269,7 +282,8 @@ static enum control_wish end_save(struct control *c, struct control_peer *p,
 				  const struct control_request *r)
 {
 	if (c->suspended) {
-		c->suspended = c->forks = false;
+		c->suspended = false;
+		c->forks = c->unsettled;
 		add_line(p, control_success(r->id, NULL));
 		return WISH_RESUME;
 	}
@@ -373,6 +387,36 @@ static bool parse_parent(const char *word, enum control_wish *ret)
 	return true;
 }
 
+/* The file has come last. */
+static int take_layer(struct control *c, struct control_peer *p, const struct control_request *r)
+{
+	const char *path = control_text(r, "file");
+	struct control_layer *layer = &c->layer[c->layers];
+	size_t bytes = strlen(path) + 1;
+
+	if (c->forks || (c->layers_of && c->layers_of != p))
+		return -EBUSY;
+	if (!p->kit_fds || c->layers == CONTROL_LAYERS || bytes > sizeof(layer->path) ||
+	    control_number(r, "disk") >= CONTROL_LAYERS)
+		return -EINVAL;
+	layer->disk = (uint32_t)control_number(r, "disk");
+	layer->file = p->kits[--p->kit_fds];
+	memcpy(layer->path, path, bytes);
+	c->layers_of = p;
+	c->layers++;
+	return 0;
+}
+
+void control_layer_is_on(struct control *c, unsigned n)
+{
+	const struct control_layer *layer = &c->layer[n];
+	json_t *disk = json_array_get(json_object_get(c->description, "disks"), layer->disk);
+
+	if (!json_is_object(disk))
+		return;
+	json_object_set_new(disk, "file", json_string(layer->path));
+}
+
 static enum control_wish begin_fork(struct control *c, struct control_peer *p,
 				    const struct control_request *r)
 {
@@ -383,10 +427,11 @@ static enum control_wish begin_fork(struct control *c, struct control_peer *p,
 	else if (c->save || c->forks)
 		error = -EBUSY;
 	else if (!parse_parent(control_text(r, "parent"), &c->after_fork) || !p->kit_fds ||
-		 p->kit_fds % KIT_FDS)
+		 p->kit_fds % KIT_FDS || (c->layers_of && c->layers_of != p))
 		error = -EINVAL;
 	if (error) {
 		drop_kits(p);
+		drop_layers(c, p);
 		add_line(p, control_failure(r->id, error, NULL));
 		return WISH_NOTHING;
 	}
@@ -418,20 +463,40 @@ bool control_forked(struct control *c, unsigned child, int pid, int pidfd)
 	return send_with(c->forker, line, (size_t)bytes, &pidfd, 1);
 }
 
-enum control_wish control_fork_ended(struct control *c, int error, unsigned children)
+static void answer_fork(struct control *c, int error)
+{
+	c->forks = c->suspended;
+	if (!c->forker)
+		return;
+	add_line(c->forker, error ? control_failure(c->forker->save_id, error, NULL)
+				  : control_success(c->forker->save_id,
+						    json_pack("{s:i}", "children",
+							      (int)c->fork_children)));
+	c->forker = NULL;
+}
+
+enum control_wish control_fork_ended(struct control *c, int error, unsigned children,
+				     bool is_settled)
 {
 	enum control_wish then = error && !children ? WISH_RESUME : c->after_fork;
 
 	c->suspended = then == WISH_NOTHING;
-	c->forks = c->suspended;
-	if (c->forker) {
-		add_line(c->forker, error ? control_failure(c->forker->save_id, error, NULL)
-					  : control_success(c->forker->save_id,
-							    json_pack("{s:i}", "children",
-								      (int)children)));
-		c->forker = NULL;
-	}
+	c->fork_error = error;
+	c->fork_children = children;
+	c->unsettled = !is_settled;
+	c->layers = 0; /* their files are the disk process's */
+	c->layers_of = NULL;
+	if (is_settled)
+		answer_fork(c, error);
 	return then;
+}
+
+void control_settled(struct control *c, int error)
+{
+	if (!c->unsettled)
+		return;
+	c->unsettled = false;
+	answer_fork(c, c->fork_error ? c->fork_error : error);
 }
 
 static enum control_wish take_request(struct control *c, struct control_peer *p,
@@ -448,6 +513,13 @@ static enum control_wish take_request(struct control *c, struct control_peer *p,
 	case WISH_NOTHING:
 		add_line(p, control_success(r->id, json_pack("{s:o}", "machine", describe(c))));
 		return wish;
+	case WISH_LAYER: {
+		int error = take_layer(c, p, r);
+
+		add_line(p, error ? control_failure(r->id, error, NULL)
+				  : control_success(r->id, NULL));
+		return WISH_NOTHING;
+	}
 	case WISH_MEMORY: c->memory_bytes = control_number(r, "bytes"); break;
 	case WISH_ADVICE:
 		c->advice_bytes = control_number(r, "bytes");

@@ -19,6 +19,8 @@
  *   registers
  *            "processors": where they are, once the machine has said so
  *   kit      nothing: brings descriptors for one more fork (KIT_FDS of ipc/forker.h)
+ *   layer    nothing: brings an empty file, "file", that disk number "disk" goes on in when it is
+ *            forked next
  *   fork     forks it once for each kit that this connection has brought, this line's included:
  *            {"child":N,"pid":P} for each, with its descriptor; then success. "parent": what it
  *            does then: keep (goes on), suspend (stands until resume), end
@@ -41,7 +43,9 @@
 #include "protocol.h"
 
 enum {
-	CONTROL_LINE_BYTES = 1024, /* of a request */
+	CONTROL_PATH_BYTES = 4096,
+	CONTROL_LAYERS = 16,
+	CONTROL_LINE_BYTES = CONTROL_PATH_BYTES + 1024, /* of a request */
 	CONTROL_HEAD_BYTES = CONTROL_ID_BYTES + 32,
 	CONTROL_RECORDS = 16,
 	CONTROL_OUT_BYTES =
@@ -62,6 +66,7 @@ enum control_wish {
 	WISH_ADVICE,
 	WISH_WATCH,
 	WISH_KIT,
+	WISH_LAYER,
 	WISH_FORK
 };
 
@@ -80,6 +85,9 @@ struct control_peer {
 	bool watches, is_behind; /* is_behind: something new was said while it did not read */
 };
 
+/* What a disk goes on in. */
+struct control_layer { uint32_t disk; int file; char path[CONTROL_PATH_BYTES]; };
+
 struct control {
 	int listener; /* -1: none */
 	json_t *description; /* an object, or NULL */
@@ -97,6 +105,12 @@ struct control {
 	struct control_peer *saver;
 	bool can_fork, forks;
 	struct control_peer *forker; /* as saver */
+	struct control_layer layer[CONTROL_LAYERS];
+	unsigned layers;
+	struct control_peer *layers_of; /* who has brought them; NULL: nobody, or they are used */
+	bool unsettled;                 /* the answer to a fork waits for control_settled() */
+	int fork_error;
+	unsigned fork_children;
 	enum control_wish after_fork; /* of the parent: resume, nothing, or stop */
 	bool suspended;
 	struct control_peer peer[CONTROL_PEERS];
@@ -131,7 +145,15 @@ bool control_save_ended(struct control *control, int error, enum control_wish *r
 unsigned control_take_kits(struct control *control, int kits[FORK_CHILDREN * KIT_FDS]);
 /* One more is there; pidfd goes along. False: nobody takes it. */
 bool control_forked(struct control *control, unsigned child, int pid, int pidfd);
-/* All are there, or error. What the machine does then. */
-enum control_wish control_fork_ended(struct control *control, int error, unsigned children);
+/* A disk goes on in this layer: it is what info names. */
+void control_layer_is_on(struct control *control, unsigned layer);
+/*
+ * All are there, or error. What the machine does then. Unless it is settled control_settled()
+ * follows.
+ */
+enum control_wish control_fork_ended(struct control *control, int error, unsigned children,
+				     bool is_settled);
+/* What is beneath the layers is as its children need it, or error. */
+void control_settled(struct control *control, int error);
 /* The machine has ended: what can go out at once goes, and the peers are left. */
 void control_end(struct control *control);

@@ -269,8 +269,9 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 				 disk_format_name(what->format));
 	if (what->parent)
 		result = disk_open(what->parent,
-				   &(struct disk_options){ .format = what->parent_format }, &parent,
-				   error);
+				   &(struct disk_options){ .format = what->parent_format,
+							   .parents = what->parents },
+				   &parent, error);
 	if (result)
 		return result;
 	result = disk_file_create(path, false, &file);

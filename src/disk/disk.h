@@ -96,10 +96,12 @@ struct disk_create {
 	bool fixed;
 	const char *parent; /* a file; then the size is its */
 	enum disk_format parent_format;
+	const char *const *parents; /* where its own may lie, as disk_options.parents */
 	bool no_digests;
 	/* of disk_snapshot(): the parent is being written, so what it holds is not noted; the file
 	 * is as if it was open */
 	bool in_use;
+	bool resolved; /* its path and its parent's are absolute, and lead through no links */
 };
 
 /* What an error of a request means. */
@@ -175,6 +177,8 @@ int disk_repair_link(struct disk *child, struct disk_error *error);
 enum { DISK_REASON_BYTES = 248 };
 /* From now on opening for writing is -EROFS, with this reason. */
 int disk_freeze(struct disk *disk, const char *reason, struct disk_error *error);
+/* The same, without what other programs see of it: for a process that knows no names of files. */
+int disk_freeze_in_file(struct disk *disk, const char *reason);
 /* -EBUSY: a file in one of these directories (NULL at the end) is made on it. */
 int disk_thaw(struct disk *disk, const char *const *places, struct disk_error *error);
 /*
@@ -217,6 +221,13 @@ int disk_export_changes(struct disk *disk, const char *since, const char *path,
 int disk_snapshot(struct disk *disk, const char *path, struct disk **ret_child,
 		  struct disk_error *error);
 int disk_settle(struct disk *child);
+/*
+ * The same into a file that somebody else has made (disk_file_adopt()), which is taken over in any
+ * case; for a process that opens none. Its path and the disk's are absolute, and lead through no
+ * links.
+ */
+int disk_snapshot_into(struct disk *disk, int fd, const char *path, struct disk **ret_child,
+		       struct disk_error *error);
 
 static inline int disk_read(struct disk *disk, uint64_t offset, void *to, size_t bytes)
 {

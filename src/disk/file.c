@@ -359,6 +359,12 @@ int disk_file_open(const char *path, bool write, bool direct, struct disk_file *
 	return os_finish(fd, past, write, ret);
 }
 
+int disk_file_adopt(int fd, struct disk_file *ret)
+{
+	assert(fd >= 0);
+	return os_finish(fd, -1, true, ret);
+}
+
 /* A name that a power cut takes away was never there. */
 int disk_file_create(const char *path, bool later, struct disk_file *ret)
 {

@@ -54,6 +54,8 @@ int disk_file_open(const char *path, bool write, bool direct, struct disk_file *
 /* Its name is durable, or with `later` becomes so with the first flush. -EEXIST: it is never
  * written over. */
 int disk_file_create(const char *path, bool later, struct disk_file *ret);
+/* One that somebody else has made, empty and with a durable name; the descriptor is the file's. */
+int disk_file_adopt(int fd, struct disk_file *ret);
 
 /* 0, or the sticky error. */
 static inline int file_failed(const struct disk_file *file)

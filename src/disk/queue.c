@@ -228,6 +228,12 @@ void disk_queue_drain(struct disk_queue *queue)
 		disk_queue_wait(queue);
 }
 
+void disk_queue_move(struct disk_queue *queue, struct disk *disk)
+{
+	assert(!queue->used && disk_size_bytes(disk) == disk_size_bytes(queue->disk));
+	queue->disk = disk; /* no thread has a request, and each next one comes by the lock */
+}
+
 static void queue_release(struct disk_queue *queue)
 {
 	assert(!queue->used);

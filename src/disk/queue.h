@@ -59,4 +59,6 @@ int disk_queue_fd(const struct disk_queue *queue);
 void disk_queue_wait(struct disk_queue *queue);
 /* Collects until nothing is under way. */
 void disk_queue_drain(struct disk_queue *queue);
+/* Requests go to another disk from now on: after disk_queue_drain(). */
+void disk_queue_move(struct disk_queue *queue, struct disk *disk);
 bool disk_queue_has_ring(const struct disk_queue *queue);

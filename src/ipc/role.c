@@ -126,9 +126,11 @@ static const struct role_call broker_calls[] = {
 
 /*
  * Its open disks (reads, writes, a ring that can do nothing else, syncs, space, locks), memory
- * without execution, its events, the end. It opens nothing: what lies beside a disk the keeper has.
+ * without execution, its events, the end. It opens nothing: what lies beside a disk the keeper has,
+ * and new files come from the broker.
  */
 static const struct role_call disk_calls[] = {
+	{ "recvmsg", CALL_ON_GRANTS, GRANT(GRANT_LAYERS) },
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
 	{ "read", CALL_ANY, 0 },
 	{ "write", CALL_ANY, 0 },
@@ -169,6 +171,7 @@ static const struct role_call disk_calls[] = {
  * process, no program, no socket, no ring, no signal to others, nothing executable.
  */
 static const struct role_call disk_opening_calls[] = {
+	{ "recvmsg", CALL_ON_GRANTS, GRANT(GRANT_LAYERS) }, /* what disk_calls keeps */
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
 	{ "read", CALL_ANY, 0 },
 	{ "write", CALL_ANY, 0 },
@@ -422,7 +425,8 @@ static const struct role_description roles[ROLES] = {
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_KERNEL) |
 			  GRANT(GRANT_INITRD) | GRANT(GRANT_SAVED) | GRANT(GRANT_CONSOLE) |
 			  GRANT(GRANT_CONTROL) | GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) |
-			  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) |
+			  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) |
+			  GRANT(GRANT_ANSWER) | GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) |
 			  GRANT(GRANT_FORK_KIT) | GRANT(GRANT_LISTENER) |
 			  GRANTS_OF_CARDS(GRANT_CARD_TAPS),
 		.stdio = 3,
@@ -434,7 +438,8 @@ static const struct role_description roles[ROLES] = {
 		.name = "disk",
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) |
 			  GRANT(GRANT_ANSWER) | GRANT(GRANT_READY) | GRANT(GRANT_END) |
-			  GRANT(GRANT_SIDE) | GRANT(GRANT_ASK_OUT) | GRANT(GRANT_TOLD_IN),
+			  GRANT(GRANT_SIDE) | GRANT(GRANT_ASK_OUT) | GRANT(GRANT_TOLD_IN) |
+			  GRANT(GRANT_LAYERS),
 		.stdio = 1,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,

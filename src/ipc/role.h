@@ -87,6 +87,7 @@ enum grant {
 	GRANT_CARD,
 	GRANT_CARD_BELL,
 	GRANT_TAP,
+	GRANT_LAYERS,      /* socket: files that disks go on in (process/layer.h) */
 	GRANT_CODE,        /* memory for a forked machine's translated code */
 	GRANT_FORK_ASK,    /* socket: a byte for each fork that the forker shall make */
 	GRANT_FORK_KIT,    /* socket: what a forked machine is given, and who it is (forker.h) */

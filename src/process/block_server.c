@@ -11,6 +11,9 @@
 #include <string.h>
 
 #include "disk/queue.h"
+#include "layer.h"
+
+enum { OWN_FDS = 3 };
 
 struct server;
 struct slot { struct server *server; struct disk_request request; struct iovec iov; };
@@ -18,6 +21,7 @@ struct slot { struct server *server; struct disk_request request; struct iovec i
 struct server {
 	const struct block_service *service;
 	struct disk_queue *queue[BLOCK_DISKS];
+	struct layers *layers; /* NULL: none come */
 	struct slot_server slots;
 	struct slot slot[BLOCK_SLOTS];
 };
@@ -79,19 +83,22 @@ static void sleep_until(struct server *server, struct pollfd *fds)
 	bool may_sleep = slot_server_may_sleep(&server->slots);
 
 	assert(server->service->count <= BLOCK_DISKS);
-	poll(fds, 2 + server->service->count, may_sleep ? -1 : 0);
+	poll(fds, OWN_FDS + server->service->count, may_sleep ? -1 : 0);
 	slot_server_wakes(&server->slots, fds[0].revents);
 }
 
 static int serve(struct server *server)
 {
 	const struct block_service *service = server->service;
-	struct pollfd fds[2 + BLOCK_DISKS] = { { .fd = service->doorbell_fd, .events = POLLIN },
-					       { .fd = service->end_fd, .events = POLLIN } };
+	struct pollfd fds[OWN_FDS + BLOCK_DISKS] = {
+		{ .fd = service->doorbell_fd, .events = POLLIN },
+		{ .fd = service->end_fd, .events = POLLIN },
+		{ .fd = service->layers_fd, .events = POLLIN }
+	};
 
 	for (unsigned n = 0; n < service->count; n++)
-		fds[2 + n] =
-			(struct pollfd){ .fd = disk_queue_fd(server->queue[n]), .events = POLLIN };
+		fds[OWN_FDS + n] = (struct pollfd){ .fd = disk_queue_fd(server->queue[n]),
+						    .events = POLLIN };
 	while (!fds[1].revents) {
 		int got = take_all(server);
 
@@ -102,6 +109,9 @@ static int serve(struct server *server)
 		slot_tell(&server->slots);
 		if (!got)
 			sleep_until(server, fds);
+		if (fds[2].revents && layers_take(server->layers))
+			fds[2].fd = -1; /* the broker is gone; the end comes as well */
+		fds[2].revents = 0;
 	}
 	return 0;
 }
@@ -132,13 +142,20 @@ int block_serve(const struct block_service *service, int (*ready)(void *context)
 	assert(service->count <= BLOCK_DISKS && service->memory && ready);
 	for (unsigned n = 0; n < service->count && !error; n++)
 		error = disk_queue_open(service->disks[n],
-					&(struct disk_queue_options){ .depth = BLOCK_SLOTS,
-								      .ring = service->rings[n] },
+					&(struct disk_queue_options){
+						.depth = BLOCK_SLOTS,
+						.ring = service->rings[n] },
 					&server.queue[n]);
+	if (!error && service->layers_fd >= 0) {
+		server.layers = layers_begin(service->disks, server.queue, service->count);
+		error = server.layers ? 0 : -ENOMEM;
+	}
 	if (!error)
 		error = ready(context);
 	if (!error)
 		error = serve(&server);
+	if (server.layers)
+		layers_end(server.layers);
 	for (unsigned n = 0; n < service->count && server.queue[n]; n++)
 		disk_queue_close(server.queue[n]);
 	return error;

@@ -14,6 +14,7 @@ struct block_service {
 	struct disk_ring **rings;
 	unsigned count;
 	int doorbell_fd, answer_fd, end_fd;
+	int layers_fd; /* whose news are layer.h's; -1: no layers come */
 };
 
 /* What the machine is told of a disk; `write`: whether it was opened for that. */

@@ -26,7 +26,7 @@
 #include "life.h"
 #include "terminal.h"
 
-enum { INPUT_BYTES = 512, RECORDS_PER_TURN = 16, RING_FULL_MS = 20, OWN_FDS = 6, HELPERS_MAX = 12 };
+enum { INPUT_BYTES = 512, RECORDS_PER_TURN = 16, RING_FULL_MS = 20, OWN_FDS = 7, HELPERS_MAX = 12 };
 
 /* What the machine process is still to be told, in this order. */
 enum message {
@@ -269,7 +269,7 @@ static void fork_news(struct broker *b, enum fork_news news)
 		give_child(b);
 	if (news != FORK_DONE)
 		return;
-	then = control_fork_ended(&b->control, b->fork.error, b->fork.made);
+	then = control_fork_ended(&b->control, b->fork.error, b->fork.made, !b->fork.unsettled);
 	if (then != WISH_NOTHING)
 		broker_grant(b, then);
 }
@@ -529,6 +529,7 @@ static void broker_turn(struct broker *b, bool *more)
 		{ .fd = fork_socket(&b->fork), .events = POLLIN },
 		{ .fd = fork_pipe(&b->fork), .events = POLLIN },
 		{ .fd = b->adopted ? grant_fd(GRANT_MACHINE) : -1, .events = POLLIN },
+		{ .fd = fork_layers_socket(&b->fork), .events = POLLIN },
 	};
 	uint64_t count;
 
@@ -541,6 +542,8 @@ static void broker_turn(struct broker *b, bool *more)
 	if (fds[2].revents)
 		read_input(b);
 	fork_turn(b, fds[3].revents, fds[4].revents);
+	if (fds[6].revents)
+		fork_news(b, fork_hear_layers(&b->fork));
 	if (fds[5].revents)
 		b->machine_exited = true;
 	control_turn(&b->control, fds + OWN_FDS, broker_grant, b);
@@ -624,7 +627,7 @@ int broker_create(const struct broker_options *o, struct broker **ret)
 	b->machine_exited = true;
 	console_open(&b->console, o->console, o->console_fd, o->console_limit_bytes);
 	control_init(&b->control, o->control_fd, o->description);
-	fork_init(&b->fork, o->forks);
+	fork_init(&b->fork, &b->control, o->forks, o->has_disks);
 	b->control.can_fork = o->forks;
 	b->adopted = o->adopts;
 	if (!o->adopts)

@@ -27,6 +27,7 @@ struct broker_options {
 	int control_fd;           /* a socket that listens (control/machine_control.h); -1: none */
 	const char *description;  /* one line for who asks there */
 	bool forks;               /* there is a forker at grant_fd(GRANT_FORK_ASK) and FORK_KIT */
+	bool has_disks;           /* there is a disk process at grant_fd(GRANT_LAYERS) */
 	bool adopts;              /* the machine runs already, with these; it is at GRANT_MACHINE */
 	int rings_fd, event_from_fd, event_to_fd;
 };

@@ -6,9 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
-void fork_init(struct fork *f, bool has_forker)
+void fork_init(struct fork *f, struct control *control, bool has_forker, bool has_disks)
 {
-	*f = (struct fork){ .has_forker = has_forker };
+	*f = (struct fork){ .control = control,
+			    .has_forker = has_forker,
+			    .has_disks = has_disks };
 }
 
 static void kit_close(int kit[KIT_FDS])
@@ -26,6 +28,8 @@ void fork_begin(struct fork *f, const int *kits, unsigned count)
 	f->wanted = count;
 	f->made = 0;
 	f->child = 0;
+	f->asked = f->answered = f->unsettled = 0;
+	f->layer_error = f->settle_error = 0;
 	f->state = FORK_STANDING;
 }
 
@@ -66,15 +70,94 @@ enum fork_news fork_next(struct fork *f)
 	return FORK_NOTHING_NEW;
 }
 
+/* ---- layers ---- */
+
+static void layers_ask(struct fork *f)
+{
+	struct control *c = f->control;
+
+	f->state = FORK_LAYERING;
+	for (unsigned n = 0; n < c->layers; n++) {
+		const struct control_layer *layer = &c->layer[n];
+		int error = f->has_disks && !f->layer_error
+				    ? layer_ask(layer->disk, layer->path, layer->file)
+				    : -ENODEV;
+
+		close(layer->file);
+		if (error && !f->layer_error)
+			f->layer_error = error;
+		f->asked += !error;
+	}
+}
+
+/* All that were asked for are on, or not: then there is no child, and a disk has one file more. */
+static enum fork_news layers_answered(struct fork *f)
+{
+	if (f->answered < f->asked)
+		return FORK_NOTHING_NEW;
+	return f->layer_error ? fork_done(f, f->layer_error) : fork_next(f);
+}
+
+static enum fork_news layer_is_on(struct fork *f, int error)
+{
+	if (f->state != FORK_LAYERING || f->answered == f->asked)
+		return FORK_NOTHING_NEW;
+	if (error) {
+		f->layer_error = error;
+	} else {
+		control_layer_is_on(f->control, f->answered);
+		f->unsettled++;
+	}
+	f->answered++;
+	return layers_answered(f);
+}
+
+static void layer_is_settled(struct fork *f, int error)
+{
+	if (!f->unsettled)
+		return;
+	f->unsettled--;
+	if (error)
+		f->settle_error = error;
+	if (!f->unsettled)
+		control_settled(f->control, f->settle_error);
+}
+
+enum fork_news fork_hear_layers(struct fork *f)
+{
+	struct layer_answer answer;
+	int got = layer_hear(&answer);
+
+	if (!got)
+		return FORK_NOTHING_NEW;
+	if (got > 0 && answer.news == LAYER_ON)
+		return layer_is_on(f, answer.error);
+	if (got > 0) {
+		layer_is_settled(f, answer.error);
+		return FORK_NOTHING_NEW;
+	}
+	/* its end ends the machine, too */
+	f->has_disks = false;
+	return f->state == FORK_LAYERING ? fork_done(f, got) : FORK_NOTHING_NEW;
+}
+
 enum fork_news fork_stands(struct fork *f, int error)
 {
 	assert(f->state == FORK_STANDING);
-	return error ? fork_done(f, error) : fork_next(f);
+	if (error)
+		return fork_done(f, error);
+	layers_ask(f);
+	return layers_answered(f);
 }
 
 int fork_socket(const struct fork *f)
 {
 	return f->has_forker ? grant_fd(GRANT_FORK_KIT) : -1;
+}
+
+int fork_layers_socket(const struct fork *f)
+{
+	return f->has_disks ? grant_fd(GRANT_LAYERS) : -1;
 }
 
 int fork_pipe(const struct fork *f)

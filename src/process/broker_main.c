@@ -20,6 +20,7 @@
 #include "ipc/net_card.h"
 #include "ipc/share_port.h"
 #include "keeper.h"
+#include "layer.h"
 #include "mains.h"
 #include "outcome.h"
 #include "plan.h"
@@ -60,6 +61,7 @@ static int broker_options_of(const struct plan *plan, uint64_t here, struct brok
 		.control_fd = fd_if(here, GRANT_CONTROL),
 		.description = plan->description,
 		.forks = plan->machine.forks,
+		.has_disks = plan->disks.count,
 		.adopts = plan->adopts,
 		.rings_fd = fd_if(here, GRANT_RINGS),
 		.event_from_fd = fd_if(here, GRANT_TO_BROKER),
@@ -129,7 +131,8 @@ static int ports_make(const struct plan *plan, struct grants *g)
 /* Closes what the broker itself has no use for. */
 static void grants_leave(const struct grants *grants)
 {
-	const uint64_t forker = GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT);
+	const uint64_t forker =
+		GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT) | GRANT(GRANT_LAYERS);
 	const uint64_t kept =
 		GRANT(GRANT_MACHINE) | forker | GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL);
 
@@ -206,6 +209,20 @@ static int keeper_start(struct broker *broker, struct start *start, struct broke
 	grants->fd[GRANT_TOLD_IN] = told[0];
 	grants->fd[GRANT_TOLD_OUT] = told[1];
 	return helper_start(broker, ROLE_KEEPER, start, end);
+}
+
+/* This process's end of the socket for layers lies at the same number as the other one there. */
+static int disk_start(struct broker *broker, struct start *start, struct broker_end *end)
+{
+	int layers[2];
+	int error = start->plan->disks.count ? layer_make_socket(layers) : 0;
+
+	if (error || !start->plan->disks.count)
+		return error;
+	start->grants.fd[GRANT_LAYERS] = layers[1];
+	error = dup3(layers[0], grant_fd(GRANT_LAYERS), O_CLOEXEC) < 0 ? -errno : 0;
+	close(layers[0]);
+	return error ? error : helper_start(broker, ROLE_DISK, start, end);
 }
 
 /* Of each card somebody who starts what serves it, and starts it again. */
@@ -345,29 +362,44 @@ static void grants_leave_adopted(const struct grants *grants)
 {
 	const uint64_t kept = GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT) |
 			      GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL) | GRANT(GRANT_TO_BROKER) |
-			      GRANT(GRANT_TO_MACHINE);
+			      GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_LAYERS);
 
 	/* where the plan was something else lies by now */
-	for (unsigned n = GRANT_PLAN + 1; n < GRANTS; n++)
+	for (unsigned n = GRANT_PLAN + 1; n < GRANTS; n++) {
 		if (!(kept & GRANT(n)) || grants->fd[n] < 0)
 			close(grant_fd((enum grant)n));
+		if (grants->fd[n] > grant_fd(GRANTS))
+			close(grants->fd[n]);
+	}
+}
+
+/* What serves it was not forked with it. */
+static int adopt(struct broker *broker, struct start *start, struct broker_end *end)
+{
+	int error;
+
+	broker_adopt_machine(broker, start->plan->machine_pid);
+	error = keeper_start(broker, start, end);
+	if (!error)
+		error = disk_start(broker, start, end);
+	grants_leave_adopted(&start->grants);
+	if (!error)
+		broker_open_occupied(broker);
+	return error ? error : broker_lock_down();
 }
 
 /* Everything that needs rights; 0, -errno, or -ECHILD with *end. */
 static int processes_start(struct broker *broker, struct start *start, struct broker_end *end)
 {
-	int error = start->plan->machine.has_bus ? slots_make(&start->grants) : 0;
+	int error;
 
-	if (start->plan->adopts) {
-		broker_adopt_machine(broker, start->plan->machine_pid);
-		grants_leave_adopted(&start->grants);
-		broker_open_occupied(broker);
-		return broker_lock_down();
-	}
+	if (start->plan->adopts)
+		return adopt(broker, start, end);
+	error = start->plan->machine.has_bus ? slots_make(&start->grants) : 0;
 	if (!error)
 		error = keeper_start(broker, start, end);
-	if (!error && start->plan->disks.count)
-		error = helper_start(broker, ROLE_DISK, start, end);
+	if (!error)
+		error = disk_start(broker, start, end);
 	if (!error)
 		error = cards_make(start->plan, &start->grants);
 	if (!error)

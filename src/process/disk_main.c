@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -59,9 +60,12 @@ static int open_one(struct process *process, const struct disk_choice *choice)
 				       : NULL
 	};
 	struct disk **disk = &process->disk[process->count];
-	int code = disk_access_open(&process->search, choice->path, choice->format, actions,
-				    options, disk);
+	/* a layer will name it, when no path can be looked up any more */
+	char *path = realpath(choice->path, NULL);
+	int code = disk_access_open(&process->search, path ? path : choice->path, choice->format,
+				    actions, options, disk);
 
+	free(path);
 	if (code)
 		return code;
 	if (!choice->read_only)
@@ -164,6 +168,7 @@ static int serve_disks(struct process *process)
 		.doorbell_fd = grant_fd(GRANT_DOORBELL),
 		.answer_fd = grant_fd(GRANT_ANSWER),
 		.end_fd = grant_fd(GRANT_END),
+		.layers_fd = grant_fd(GRANT_LAYERS),
 	};
 	int error = block_serve(&service, give_up_rights, process);
 

@@ -470,7 +470,8 @@ static void nonsense(void)
 	       answers(peer, "{\"do\":\"info\"}\n{\"do\":\"info\"}\n", "ok what it is"));
 	expect("and the second", answers(peer, "", "ok what it is"));
 	memset(line, 'x', sizeof(line));
-	fwrite(line, 1, sizeof(line), peer);
+	for (size_t sent = 0; sent < CONTROL_LINE_BYTES; sent += sizeof(line))
+		fwrite(line, 1, sizeof(line), peer);
 	fflush(peer);
 	expect("a line without end is hung up on", fgetc(peer) == EOF);
 	fclose(peer);

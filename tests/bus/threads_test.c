@@ -233,7 +233,7 @@ int main(int argc, char **argv)
 		fail("a ring");
 	disks[1] = disks[0];
 	fake_create(&f, 100000);
-	service = (struct block_service){ .memory = f.disks,
+	service = (struct block_service){ .layers_fd = -1, .memory = f.disks,
 					  .disks = disks,
 					  .rings = rings,
 					  .count = 2,

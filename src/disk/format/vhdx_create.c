@@ -22,6 +22,7 @@ struct plan {
 	bool fixed;
 	struct disk *parent;
 	const char *path;
+	bool resolved;
 	struct guid data_id;
 	struct link_items link; /* of a child, where its parent's content is known */
 	uint8_t *digests;
@@ -42,7 +43,8 @@ static int make_plan(const struct disk_create *what, struct disk *parent, const 
 	*plan = (struct plan){ .size_bytes = parent ? info.size_bytes : what->size_bytes,
 			       .fixed = what->fixed,
 			       .parent = parent,
-			       .path = path };
+			       .path = path,
+			       .resolved = what->resolved };
 	plan->data_id = guid_new();
 	plan->block_bytes =
 		parent && parent->format_id == DISK_VHDX ? info.block_bytes : DEFAULT_BLOCK;
@@ -117,9 +119,9 @@ static int write_metadata(struct disk_file *file, const struct plan *plan)
 	int error = metadata.bytes ? 0 : -ENOMEM;
 
 	if (!error && plan->parent)
-		error = vhdx_make_locator(plan->path, plan->parent->path, plan->parent->format_id,
-					  disk_data_id(plan->parent), (struct guid){ 0 }, &locator,
-					  &locator_bytes);
+		error = vhdx_make_locator(plan->path, plan->parent->path, plan->resolved,
+					  plan->parent->format_id, disk_data_id(plan->parent),
+					  (struct guid){ 0 }, &locator, &locator_bytes);
 	if (!error) {
 		put_item(&metadata, VHDX_ITEM_PARAMETERS, 0, parameters, sizeof(parameters));
 		put_item(&metadata, VHDX_ITEM_SIZE, VHDX_ITEM_DISK, &plan->size_bytes, 8);

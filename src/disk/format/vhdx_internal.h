@@ -149,9 +149,10 @@ void vhdx_free_values(struct vhdx_value *values, size_t count);
 int vhdx_copy_disk_items(struct vhdx *from, struct vhdx *to);
 int vhdx_resize(struct disk *disk, uint64_t size_bytes);
 /* vhdx_link.c. A locator that names these as parent data identifiers (the second: zero for none),
- * with the paths of `parent`. */
-int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk_format format,
-		      struct guid id, struct guid id2, uint8_t **ret_value, uint32_t *ret_bytes);
+ * with the paths of `parent`. resolved: they are absolute, and lead through no links. */
+int vhdx_make_locator(const char *child_path, const char *parent_path, bool resolved,
+		      enum disk_format format, struct guid id, struct guid id2,
+		      uint8_t **ret_value, uint32_t *ret_bytes);
 int vhdx_read_locator(struct vhdx *vhdx, const uint8_t *at, uint32_t bytes,
 		      struct disk_error *error);
 int vhdx_find_parent(struct vhdx *vhdx, const struct disk_options *options,

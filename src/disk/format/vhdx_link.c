@@ -105,14 +105,20 @@ static int put_id(struct locator *locator, const char *key, struct guid id)
 	return put_pair(locator, key, value);
 }
 
-int vhdx_make_locator(const char *child_path, const char *parent_path, enum disk_format format,
-		      struct guid id, struct guid id2, uint8_t **ret_value, uint32_t *ret_bytes)
+static char *resolve(const char *path, bool resolved)
+{
+	return resolved ? strdup(path) : realpath(path, NULL);
+}
+
+int vhdx_make_locator(const char *child_path, const char *parent_path, bool resolved,
+		      enum disk_format format, struct guid id, struct guid id2,
+		      uint8_t **ret_value, uint32_t *ret_bytes)
 {
 	struct vhdx_locator_head head = { .type = format == DISK_VHDX ? VHDX_LOCATOR_TYPE
 								      : VHDX_LOCATOR_FOREIGN };
 	char *copy = strdup(child_path);
-	char *directory = copy ? realpath(dirname(copy), NULL) : NULL;
-	char *parent = realpath(parent_path, NULL);
+	char *directory = copy ? resolve(dirname(copy), resolved) : NULL;
+	char *parent = resolve(parent_path, resolved);
 	char *relative = directory && parent ? relative_path(directory, parent) : NULL;
 	struct locator locator = { .bytes = calloc(1, LOCATOR_BYTES), .used = LOCATOR_TEXT };
 	int error = relative && locator.bytes ? 0 : -ENOMEM;
@@ -261,7 +267,8 @@ int vhdx_set_link(struct vhdx *child, const char *parent_path, enum disk_format 
 	uint8_t *value;
 	uint32_t bytes;
 	int error =
-		vhdx_make_locator(child->disk->path, parent_path, format, id, id2, &value, &bytes);
+		vhdx_make_locator(child->disk->path, parent_path, false, format, id, id2, &value,
+				  &bytes);
 
 	if (!error)
 		error = vhdx_write_item(child, VHDX_ITEM_LOCATOR, VHDX_ITEM_REQUIRED, value, bytes);
@@ -280,7 +287,7 @@ static int write_link(struct vhdx *vhdx, const struct disk *parent, const struct
 	int error = values ? 0 : -ENOMEM;
 
 	if (!error)
-		error = vhdx_make_locator(vhdx->disk->path, parent->path, parent->format_id,
+		error = vhdx_make_locator(vhdx->disk->path, parent->path, false, parent->format_id,
 					  disk_data_id(parent), (struct guid){ 0 }, &locator,
 					  &bytes);
 	if (!error)

@@ -40,14 +40,19 @@ int disk_check_frozen(struct disk *disk, struct disk_error *error)
 	return disk_fail(error, -EROFS, disk->path, "is frozen since %s: %s", when, record.reason);
 }
 
-int disk_freeze(struct disk *disk, const char *reason, struct disk_error *error)
+int disk_freeze_in_file(struct disk *disk, const char *reason)
 {
 	struct freeze_record record = { .seconds = (uint64_t)time(NULL) };
-	struct stat st;
-	int result;
 
 	snprintf(record.reason, sizeof(record.reason), "%s", reason);
-	result = disk_write_item(disk, FREEZE_ITEM, DISK_ITEM_OF_FILE, &record, sizeof(record));
+	return disk_write_item(disk, FREEZE_ITEM, DISK_ITEM_OF_FILE, &record, sizeof(record));
+}
+
+int disk_freeze(struct disk *disk, const char *reason, struct disk_error *error)
+{
+	struct stat st;
+	int result = disk_freeze_in_file(disk, reason);
+
 	if (!result && (stat(disk->path, &st) || chmod(disk->path, st.st_mode & 07555)))
 		result = -errno;
 	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;

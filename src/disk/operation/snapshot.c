@@ -41,44 +41,68 @@ static int snapshot_begin(struct disk *disk)
 	return error;
 }
 
-static int snapshot_create(struct disk *disk, const char *path, struct disk_file *ret,
-			   struct disk_error *error)
+/* Into an open, empty file, which is the child's, or closed. */
+static int snapshot_make(struct disk *disk, struct disk_file *file, const char *path, bool resolved,
+			 struct disk **ret, struct disk_error *error)
 {
-	const struct disk_create what = { .format = DISK_VHDX, .in_use = true };
-	int result = disk_file_create(path, true, ret);
+	const struct disk_create what = { .format = DISK_VHDX,
+					  .in_use = true,
+					  .resolved = resolved };
+	int result = snapshot_begin(disk);
 
 	if (result)
-		return disk_fail(error, result, path, "%s", strerror(-result));
-	result = vhdx_create(ret, path, &what, disk, error);
+		disk_fail(error, result, disk->path, "%s", strerror(-result));
+	else
+		result = vhdx_create(file, path, &what, disk, error);
 	if (result) {
-		file_close(ret);
-		remove(path);
+		file_close(file);
+		return result;
 	}
-	return result;
+	return disk_open_file(
+		*file, path,
+		&(struct disk_options){
+			.format = DISK_VHDX, .write = true, .parent = disk, .just_made = true },
+		ret, error);
+}
+
+static int snapshot_check(const struct disk *disk, struct disk_error *error)
+{
+	return disk->write && disk->driver == &vhdx_driver
+		       ? 0
+		       : disk_fail(error, -ENOTSUP, disk->path,
+				   "only a VHDX file can be made a parent while it is in use");
 }
 
 int disk_snapshot(struct disk *disk, const char *path, struct disk **ret, struct disk_error *error)
 {
 	struct disk_file file;
-	int result;
+	int result = snapshot_check(disk, error);
 
-	if (!disk->write || disk->driver != &vhdx_driver)
-		return disk_fail(error, -ENOTSUP, disk->path,
-				 "only a VHDX file can be made a parent while it is in use");
-	result = snapshot_begin(disk);
-	if (result)
-		return disk_fail(error, result, disk->path, "%s", strerror(-result));
-	result = snapshot_create(disk, path, &file, error);
 	if (result)
 		return result;
-	result = disk_open_file(
-		file, path,
-		&(struct disk_options){
-			.format = DISK_VHDX, .write = true, .parent = disk, .just_made = true },
-		ret, error);
+	result = disk_file_create(path, true, &file);
+	if (result)
+		return disk_fail(error, result, path, "%s", strerror(-result));
+	result = snapshot_make(disk, &file, path, false, ret, error);
 	if (result)
 		remove(path);
 	return result;
+}
+
+int disk_snapshot_into(struct disk *disk, int fd, const char *path, struct disk **ret,
+		       struct disk_error *error)
+{
+	struct disk_file file;
+	int result = disk_file_adopt(fd, &file);
+
+	if (result)
+		return disk_fail(error, result, path, "%s", strerror(-result));
+	result = snapshot_check(disk, error);
+	if (result) {
+		file_close(&file);
+		return result;
+	}
+	return snapshot_make(disk, &file, path, true, ret, error);
 }
 
 int disk_settle(struct disk *child)

@@ -1,0 +1,49 @@
+/*
+ * The disks of a machine that is forked, on the user's side: where they lie the machine's broker
+ * says (umbra info), their new files are made here.
+ *
+ *   before                     after
+ *   disk.vhdx   written        disk.vhdx            frozen
+ *                                disk.NAME.vhdx       written by NAME
+ *                                disk.CHILD.vhdx      written by CHILD
+ *
+ *  1. No file is written over: where there is one of that name, a number is added.
+ *  2. What came of nothing is removed. A layer that a disk has gone on in is not, whatever else
+ *     went wrong.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "ipc/block.h"
+#include "process/plan.h"
+
+struct fork_disk {
+	struct disk_choice choice; /* as the machine has it */
+	char stem[PLAN_PATH_BYTES]; /* what its layers' names begin with */
+	char layer[PLAN_PATH_BYTES]; /* what the machine goes on in; "": nothing */
+	int layer_file;
+};
+
+struct fork_disks {
+	unsigned count;
+	struct fork_disk disk[BLOCK_DISKS];
+	struct disk_place place;
+	const char *folder; /* where new files are put; NULL: beside their disk */
+};
+
+/* What umbra info says of a machine's disks, for machines that start. 0 or -errno. */
+int fork_disks_describe(const struct disk_plan *plan, json_t *machine);
+int fork_disks_describe_child(const struct fork_disks *disks, const struct disk_plan *plan,
+			      json_t *child);
+/* From what info has said. 0 or the exit code. */
+int fork_disks_learn(struct fork_disks *disks, const char *machine, const json_t *info);
+bool fork_disks_are_written(const struct fork_disks *disks);
+/* A layer for each disk that is written, yet empty. 0 or the exit code. */
+int fork_disks_make_layers(struct fork_disks *disks, const char *machine);
+/* Of a machine that says `info` now: removes what it does not go on in. */
+void fork_disks_drop_layers(struct fork_disks *disks, const json_t *info);
+/* What is beneath the layers: whether children may be made on it, and that nobody writes it. */
+int fork_disks_freeze(const struct fork_disks *disks);
+/* The disks of one child, made on what is beneath, into its broker's plan. 0 or the exit code. */
+int fork_disks_of_child(const struct fork_disks *disks, const char *child, struct disk_plan *ret);

@@ -1,0 +1,56 @@
+#!/bin/bash
+# forked-disk.sh [FORKS]: Linux that writes and reads again what it wrote is forked, and so is a child, each time in the middle of it. Each of them
+# goes on with a disk of its own: what a guest says of its files another program finds in its chain, and nothing of another guest's. What they
+# are made on is frozen. No process is left.
+set -u
+cd "$(dirname "$0")/../.."
+umbra=${UMBRA:-$PWD/build/umbra} forks=${1:-1}
+work=$(mktemp -d -p build); trap 'rm -rf "$work"' EXIT
+export XDG_RUNTIME_DIR=$PWD/$work
+fail() { echo "forked-disk: $*"; tail -n 3 "$work"/*.log; "$umbra" ps | tail -n +2 | while read -r n _; do "$umbra" kill "$n"; done; exit 1; }
+tools/fetch-guest tests/boot/disk.init build/guest/disk.cpio.gz build/guest/modules/{hv_vmbus,scsi_common,scsi_mod,scsi_transport_fc,hv_storvsc,sd_mod,hv_utils}.ko
+truncate -s 128M "$work/fs"; /sbin/mke2fs -q -t ext4 "$work/fs"
+"$umbra" disk convert "$work/fs" "$work/base.vhdx" --from raw >/dev/null || fail convert
+"$umbra" disk create "$work/top.vhdx" --parent "$work/base.vhdx" >/dev/null || fail create
+rm "$work/fs"
+timeout -s KILL 100 "$umbra" run --name one --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus 2 --append "console=ttyS0 quiet umbra.do=forked umbra.disks=1" \
+	--disk "$work/top.vhdx" </dev/null >"$work/one.log" 2>&1 &
+for _ in $(seq 3000); do [ "$(grep -c WRITING "$work/one.log")" = 2 ] && break; sleep 0.02; done
+names="one" layers="top"
+for ((n = 1; n <= forks; n++)); do
+	timeout 60 "$umbra" fork one --name "two$n" -n 2 --console "$work/two$n.log" >/dev/null || fail "fork $n"
+	sleep 0.$((RANDOM % 5))
+	timeout 60 "$umbra" fork "two$n-1" --name "three$n" --console "$work/three$n.log" >/dev/null || fail "fork $n of a child"
+	names+=" two$n-1 two$n-2 three$n"
+done
+"$umbra" info one --json | grep -q "top.one.*vhdx" || fail "info does not say where it goes on"
+for name in $names; do timeout 60 "$umbra" stop "$name" || fail "stop $name"; done
+wait
+for _ in $(seq 500); do [ "$("$umbra" ps | wc -l)" = 1 ] && break; sleep 0.02; done
+[ "$("$umbra" ps | wc -l)" = 1 ] || fail "some are left"
+declare -A log=([one]=one.log)
+for ((n = 1; n <= forks; n++)); do log[two$n-1]=two$n.log-1; log[two$n-2]=two$n.log-2; log[three$n]=three$n.log; done
+for name in $names; do
+	said=$work/${log[$name]}
+	tr -d '\r' <"$said" >"$work/said"
+	grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || fail "$name did not end well"
+	top=$(ls -v "$work"/*."$name".vhdx "$work"/*."$name".*.vhdx 2>/dev/null | tail -n 1)
+	"$umbra" disk check "$top" --chain >"$work/out" 2>&1 || fail "$name: $(cat "$work/out")"
+	"$umbra" disk convert "$top" "$work/flat" --to raw >/dev/null && /sbin/e2fsck -fn "$work/flat" >"$work/out" 2>&1 || fail "e2fsck of $name: $(cat "$work/out")"
+	rm -rf "$work/tree"; mkdir "$work/tree"; /sbin/debugfs -R "rdump / $work/tree" "$work/flat" >/dev/null 2>&1
+	(cd "$work/tree" && find . -type f ! -path './lost*' | sort | xargs md5sum | sed 's/^/SUM /') >"$work/found"
+	grep '^SUM' "$work/said" | cmp - "$work/found" || fail "another program finds other files on the disk of $name"
+	rm "$work/flat"
+	layers+=" $top"
+done
+# what they are made on is nobody's to write
+"$umbra" run --kernel build/guest/vmlinuz --disk "$work/top.vhdx" </dev/null >"$work/out" 2>&1
+[ $? = 65 ] && grep -q 'is frozen.*goes on in top.one.vhdx' "$work/out" || fail "a frozen disk: $(cat "$work/out")"
+# a disk that cannot be frozen: nothing is forked, nothing is left behind
+truncate -s 8M "$work/raw"
+timeout -s KILL 60 "$umbra" run --name raw --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 umbra.do=none" --disk "$work/raw,format=raw" </dev/null >"$work/raw.log" 2>&1 &
+for _ in $(seq 500); do "$umbra" info raw >/dev/null 2>&1 && break; sleep 0.02; done
+"$umbra" fork raw 2>"$work/out" && fail "a raw disk was forked"
+grep -q 'has to be VHDX' "$work/out" || fail "a raw disk: $(cat "$work/out")"
+"$umbra" kill raw; wait
+exit 0
