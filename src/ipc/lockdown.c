@@ -401,7 +401,8 @@ static int allow_off_page(scmp_filter_ctx filter, int call, const struct scmp_ar
 	int error;
 
 	assert(count <= OFF_PAGE_OTHERS && page > most_bytes[0]);
-	memcpy(all, others, count * sizeof(*others));
+	if (count)
+		memcpy(all, others, count * sizeof(*others));
 	all[count] = SCMP_A0(SCMP_CMP_GT, page, 0);
 	error = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, count + 1, all);
 	for (size_t n = 0; n < sizeof(most_bytes) / sizeof(most_bytes[0]) && !error; n++) {

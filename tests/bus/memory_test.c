@@ -34,7 +34,8 @@ static void say(uint16_t type, unsigned words, const uint64_t *word)
 		.type = type, .bytes = (uint16_t)(8 + 8 * words)
 	};
 
-	memcpy(m.word, word, words * sizeof(*word));
+	if (words)
+		memcpy(m.word, word, words * sizeof(*word));
 	live_put_inband(&guest, LIVE_BALLOON, &m, m.bytes);
 }
 
