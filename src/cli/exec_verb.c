@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "agent_line.h"
@@ -41,6 +42,9 @@ struct exec {
 	struct output output, errors;
 	int signals;
 	bool has_terminal, input_ended;
+	/* A frame that is on its way: the program may have to be heard before it is taken. */
+	struct { struct agent_frame head; uint8_t data[AGENT_FRAME_BYTES]; } frame;
+	size_t sent_bytes, frame_bytes;
 	const char *variable[VARIABLES];
 	unsigned variables;
 };
@@ -88,17 +92,41 @@ static int say_exec(struct exec *exec, char **arguments, int count)
 	return fits ? agent_say(&exec->line, AGENT_EXEC, data, used) : -E2BIG;
 }
 
+/* As much of it as goes without waiting. */
+static int send_frame(struct exec *exec)
+{
+	const uint8_t *from = (const uint8_t *)&exec->frame + exec->sent_bytes;
+	ssize_t sent = send(exec->line.fd, from, exec->frame_bytes - exec->sent_bytes,
+			    MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	if (sent < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	exec->sent_bytes += (size_t)sent;
+	if (exec->sent_bytes == exec->frame_bytes)
+		exec->sent_bytes = exec->frame_bytes = 0;
+	return 0;
+}
+
+/* The one before has been sent. Its data are in exec->frame already, or here. */
+static int begin_frame(struct exec *exec, uint32_t kind, const void *data, size_t bytes)
+{
+	exec->frame.head = (struct agent_frame){ .kind = kind, .bytes = (uint32_t)bytes };
+	if (data)
+		memcpy(exec->frame.data, data, bytes);
+	exec->frame_bytes = sizeof(exec->frame.head) + bytes;
+	return send_frame(exec);
+}
+
 static int take_input(struct exec *exec)
 {
-	uint8_t data[AGENT_FRAME_BYTES];
-	ssize_t got = read(STDIN_FILENO, data, sizeof(data));
+	ssize_t got = read(STDIN_FILENO, exec->frame.data, sizeof(exec->frame.data));
 
 	if (got < 0 && (errno == EINTR || errno == EAGAIN))
 		return 0;
 	if (got > 0)
-		return agent_say(&exec->line, AGENT_INPUT, data, (size_t)got);
+		return begin_frame(exec, AGENT_INPUT, NULL, (size_t)got);
 	exec->input_ended = true;
-	return agent_say(&exec->line, AGENT_INPUT_END, "", 0);
+	return begin_frame(exec, AGENT_INPUT_END, NULL, 0);
 }
 
 static int take_signal(struct exec *exec)
@@ -110,9 +138,9 @@ static int take_signal(struct exec *exec)
 		return 0;
 	if (info.ssi_signo == SIGWINCH)
 		return exec->has_terminal
-			       ? agent_say(&exec->line, AGENT_RESIZE, &size, sizeof(size))
+			       ? begin_frame(exec, AGENT_RESIZE, &size, sizeof(size))
 			       : 0;
-	return agent_say(&exec->line, AGENT_SIGNAL, &info.ssi_signo, sizeof(info.ssi_signo));
+	return begin_frame(exec, AGENT_SIGNAL, &info.ssi_signo, sizeof(info.ssi_signo));
 }
 
 /* ---- what is heard ---- */
@@ -175,21 +203,23 @@ static int take_frames(struct exec *exec, int *ret_code)
 
 static int turn(struct exec *exec, int *ret_code)
 {
+	const bool is_sending = exec->frame_bytes;
 	struct pollfd polls[] = {
-		{ .fd = exec->line.fd, .events = POLLIN },
-		{ .fd = exec->signals, .events = POLLIN },
-		{ .fd = exec->input_ended ? -1 : STDIN_FILENO, .events = POLLIN },
+		{ .fd = exec->line.fd, .events = (short)(POLLIN | (is_sending ? POLLOUT : 0)) },
+		{ .fd = is_sending ? -1 : exec->signals, .events = POLLIN },
+		{ .fd = exec->input_ended || is_sending ? -1 : STDIN_FILENO, .events = POLLIN },
 	};
 	int got = 0;
 
 	if (poll(polls, 3, -1) < 0)
 		return errno == EINTR ? 0 : -errno;
-	if (polls[0].revents)
+	if (polls[0].revents & ~POLLOUT)
 		got = take_frames(exec, ret_code);
+	if (!got && is_sending && polls[0].revents & POLLOUT)
+		got = send_frame(exec);
 	if (!got && polls[1].revents)
 		got = take_signal(exec);
-	/* output first: the program may be waiting for it to be read before it reads */
-	if (!got && polls[2].revents && !polls[0].revents)
+	else if (!got && polls[2].revents)
 		got = take_input(exec);
 	return got;
 }

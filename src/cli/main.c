@@ -38,6 +38,8 @@ int main(int argc, char **argv)
 		return verb_fork(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "exec"))
 		return verb_exec(argc - 1, argv + 1);
+	if (argc >= 2 && !strcmp(argv[1], "console"))
+		return verb_console(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "cp"))
 		return verb_copy(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "bus"))
@@ -51,7 +53,7 @@ int main(int argc, char **argv)
 	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
 		printf("usage: umbra run --kernel FILE ... "
 		       "| umbra ps, info, stop, kill, memory, save, resume ... "
-		       "| umbra exec, cp ... | umbra fork ... | umbra bus ... "
+		       "| umbra exec, cp, console ... | umbra fork ... | umbra bus ... "
 		       "| umbra disk VERB ... "
 		       "| umbra image VERB ... | umbra doctor\n"
 		       "See umbra run --help, umbra ps --help, umbra exec --help, "
@@ -61,6 +63,6 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra",
-			"use run, ps, info, stop, kill, save, exec, cp, fork, bus, disk, "
+			"use run, ps, info, stop, kill, save, exec, cp, console, fork, bus, disk, "
 			"image or doctor");
 }

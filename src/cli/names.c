@@ -168,6 +168,16 @@ int name_socket_path(const char *name, char *path, size_t bytes)
 	return hidden_path("socket", name, path, bytes);
 }
 
+int name_console_path(const char *name, char *path, size_t bytes)
+{
+	return hidden_path("console", name, path, bytes);
+}
+
+int name_log_path(const char *name, char *path, size_t bytes)
+{
+	return hidden_path("log", name, path, bytes);
+}
+
 int name_link_socket(const char *name, const char *path)
 {
 	char place[PATH_BYTES];

@@ -25,6 +25,9 @@ int name_switch_path(const char *name, char *path, size_t bytes);
  * same folder. 0 or -errno.
  */
 int name_socket_path(const char *name, char *path, size_t bytes);
+/* Where what a detached machine prints, and what it says itself, is; the same. */
+int name_console_path(const char *name, char *path, size_t bytes);
+int name_log_path(const char *name, char *path, size_t bytes);
 /* The same place leads to a socket elsewhere. 0 or -errno. */
 int name_link_socket(const char *name, const char *path);
 /* A socket that listens there; who does not any more is replaced. -EADDRINUSE, -errno. */

@@ -16,6 +16,7 @@
 
 #include "balance_join.h"
 #include "cli.h"
+#include "detach.h"
 #include "disk_cli.h"
 #include "disk_option.h"
 #include "fork_disks.h"
@@ -38,6 +39,7 @@ static const char run_help[] =
 	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] "
 	"[--mitigations guest|off] [--name NAME]\n"
 	"                 [--memory-min SIZE] [--overhead SIZE] [--no-bus] [--socket PATH] "
+	"[--detach] "
 	"[--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... "
 	"[--override REASON]\n"
 	"                 "
@@ -75,6 +77,8 @@ static const char run_help[] =
 	"--socket PATH is a socket of the host's: who writes CONNECT PORT there is connected to "
 	"who listens at that port of AF_VSOCK\n"
 	"in the guest, whose connections to the host (CID 2) find who listens at PATH_PORT.\n"
+	"--detach returns once the machine runs, which needs a name; umbra console shows what it "
+	"prints, umbra stop ends it.\n"
 	"--console FILE keeps what the guest printed last in FILE: at most 64 MiB, "
 	"of which the newer half stays when it is full.\n"
 	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), "
@@ -110,7 +114,8 @@ enum {
 	OPTION_SERVE,
 	OPTION_BIND,
 	OPTION_NO_BUS,
-	OPTION_SOCKET
+	OPTION_SOCKET,
+	OPTION_DETACH
 };
 
 struct run_options {
@@ -118,7 +123,7 @@ struct run_options {
 		*restore, *memory_min, *image, *socket;
 	const char *cpu_model, *mitigations, *host_mask, *overhead, *time_limit;
 	const char *debug_mmu, *debug_code;
-	bool statistics, test_device, no_bus;
+	bool statistics, test_device, no_bus, detach;
 };
 
 struct run {
@@ -126,6 +131,9 @@ struct run {
 	struct plan *plan;
 	struct grants grants;
 	struct net_options nets;
+	const char *console_path; /* NULL: no file */
+	char own_console[PLAN_SOCKET_BYTES];
+	struct detach detach;
 };
 
 static bool parse_number(const char *text, unsigned long low, unsigned long high,
@@ -180,6 +188,7 @@ static int take_option(struct run *r, int option, const char *value)
 	case OPTION_HOST_MASK: o->host_mask = value; return 0;
 	case OPTION_OVERHEAD: o->overhead = value; return 0;
 	case OPTION_DEBUG_MMU: o->debug_mmu = value; return 0;
+	case OPTION_DETACH: o->detach = true; return 0;
 	case OPTION_SOCKET: o->socket = value; return 0;
 	case OPTION_NO_BUS: o->no_bus = true; return 0;
 	case OPTION_DEBUG_CODE: o->debug_code = value; return 0;
@@ -231,6 +240,7 @@ static int parse_run(struct run *r, int argc, char **argv)
 		{ "parents", 1, 0, OPTION_PARENTS },
 		{ "override", 1, 0, 'o' },
 		{ "memory-min", 1, 0, 'M' },
+		{ "detach", 0, 0, OPTION_DETACH },
 		{ "socket", 1, 0, OPTION_SOCKET },
 		{ "no-bus", 0, 0, OPTION_NO_BUS },
 		{ "overhead", 1, 0, OPTION_OVERHEAD },
@@ -577,12 +587,21 @@ static int take_console(struct run *r)
 	const char *name = r->options.console;
 	int *fd = &r->grants.fd[GRANT_CONSOLE];
 
+	/* one that is detached has no terminal */
+	if (r->options.detach && (!strcmp(name, "stdio") || !strcmp(name, "raw"))) {
+		if (name_console_path(r->options.name, r->own_console, sizeof(r->own_console)))
+			return complain(EXIT_USAGE, "not a name", r->options.name,
+					"see umbra run --help");
+		name = r->own_console;
+	}
+
 	for (unsigned n = 0; n < CONSOLE_KINDS; n++)
 		if (names[n] && !strcmp(name, names[n])) {
 			r->plan->console = (enum console_kind)n;
 			return 0;
 		}
 	r->plan->console = CONSOLE_FILE;
+	r->console_path = name;
 	*fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 	if (*fd < 0 && errno == EACCES) /* a pipe, or what may only be written */
 		*fd = open(name, O_WRONLY | O_CLOEXEC);
@@ -689,8 +708,15 @@ static int describe(struct run *r)
 			      (json_int_t)m->least_memory_bytes, "memory-buffer",
 			      (int)m->memory_buffer_percent, "memory-weight",
 			      (int)m->memory_weight);
-	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-	int error = text ? plan_set_text(r->plan->description, sizeof(r->plan->description), text)
+	char *console = r->console_path ? realpath(r->console_path, NULL) : NULL;
+	char *text;
+	int error;
+
+	if (console)
+		json_object_set_new(j, "console", json_string(console));
+	free(console);
+	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	error = text ? plan_set_text(r->plan->description, sizeof(r->plan->description), text)
 			 : -EINVAL;
 
 	r->plan->machine.forks = !error && describe_disks(r, j) && !r->plan->nets.count &&
@@ -750,6 +776,13 @@ int verb_run(int argc, char **argv)
 	int error;
 
 	grants_clear(&r.grants);
+	if (!code && r.options.detach) {
+		if (!r.options.name)
+			return complain(EXIT_USAGE, "it needs a name", "--detach",
+					"add --name NAME");
+		if (!detach_begin(r.options.name, &r.detach, &code))
+			return code;
+	}
 	if (!code)
 		code = make_plan(&r);
 	if (code)
@@ -761,6 +794,10 @@ int verb_run(int argc, char **argv)
 		join_balancer(r.options.name);
 	r.grants.fd[GRANT_PROGRAM] = spawn_open_program();
 	r.grants.fd[GRANT_PLAN] = plan_seal(r.plan, ROLE_BROKER);
+	if (r.options.detach)
+		code = detach_finish(&r.detach);
+	if (code)
+		return code;
 	error = spawn_become(ROLE_BROKER, &r.grants); /* goes on in broker_main() */
 	return complain(EXIT_FAULT, strerror(-error), "starting the broker", "see umbra doctor");
 }

@@ -207,6 +207,23 @@ def is_refused():
     check("after many", [line(w) for w in waiting] == [b""] * 40)
     check("and then", guest("echo", "x").stdout == b"x\n")
 
+def is_detached():
+    words = ("run", "--detach", "--name", "two", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/exec.cpio.gz", "--append", "console=ttyS0 quiet")
+    r = run(*words)
+    check("detached", (r.returncode, r.stdout, r.stderr) == (0, b"", b""), r)
+    r = run(*words)
+    check("twice", r.returncode == 64 and b"of that name runs" in r.stderr and r.stderr.count(b"\n") == 1, r)
+    until = time.time() + 60
+    while b"SERVES" not in run("console", "--once", "two").stdout and time.time() < until:
+        time.sleep(0.1)
+    readers = [subprocess.Popen([umbra, "console", "two"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for _ in range(2)]
+    while run("exec", "-T", "two", "--", "sh", "-c", "echo said later >/dev/console").returncode and time.time() < until:
+        time.sleep(0.1)
+    check("stop", run("stop", "two").returncode == 0)
+    for reader in readers:
+        said = reader.communicate(timeout=60)[0]
+        check("a reader of the console", b"SERVES" in said and b"said later" in said and reader.returncode == 0, said[-300:])
+
 def loses_its_relay(machine):
     out = subprocess.run(["ps", "-eo", "pid,ppid,args"], stdout=subprocess.PIPE).stdout.decode()
     relay = [int(l.split()[0]) for l in out.split("\n")[1:] if l.endswith("--role=relay") and int(l.split()[1]) == machine.pid]
@@ -222,6 +239,7 @@ for _ in range(50):
     if guest("true").returncode:
         check("exec, again and again", False)
         break
+is_detached()
 loses_its_relay(machine)
 check("stop", run("stop", "one").returncode == 0 and machine.wait(60) == 0)
 said = open(path("console"), "rb").read().decode(errors="replace")

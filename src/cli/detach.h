@@ -1,0 +1,18 @@
+/*
+ * umbra run --detach: the machine's processes go on in a session of their own, and the command ends
+ * once the machine runs, or has said why it does not. What it would say on standard error is in a
+ * file beside its socket (name_log_path()).
+ */
+#pragma once
+
+#include <stdbool.h>
+
+/* Of the process that goes on. */
+struct detach { const char *name; int told; };
+
+/*
+ * True in a new process, which goes on; false in this one, once that runs or has ended: *ret_code.
+ */
+bool detach_begin(const char *name, struct detach *ret, int *ret_code);
+/* Nothing is said any more before the broker is there. 0 or an exit code. */
+int detach_finish(const struct detach *detach);

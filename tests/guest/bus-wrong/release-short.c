@@ -1,0 +1,9 @@
+/* Wrong: a channel let go in a message that is too short. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("a channel let go in a message that is too short", QUIET)
+{
+	const struct vmbus_head m = { VMBUS_RELID_RELEASED, 0 };
+
+	return after_message(&m, sizeof(m));
+}
