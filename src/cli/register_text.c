@@ -46,6 +46,8 @@ static void print_place(unsigned n, const json_t *processor, const struct symbol
 	printf("%-12s %s, rip %#lx", what, text_of(processor, "state"), rip);
 	if (name)
 		printf(" (%s+%#lx)", name, offset);
+	else if (!symbols && json_object_get(processor, "symbol"))
+		printf(" (%s)", text_of(processor, "symbol"));
 	printf(", last exception %lld\n",
 	       (long long)json_integer_value(json_object_get(processor, "last-exception")));
 }

@@ -21,7 +21,7 @@
 
 enum {
 	PATH_BYTES = 1 << 12,
-	LINE_BYTES = 16384,
+	LINE_BYTES = 1 << 15,
 	ERRNO_MAX = 4095,
 	BUSY_PAUSE_MS = 20,
 	BUSY_TRIES = 500,
@@ -39,8 +39,8 @@ static const char running_help[] =
 	"       umbra memory [--json|--live|--svg FILE|--reserve SIZE|auto]\n"
 	"       umbra save [--stop] [--replace] NAME FILE\n"
 	"About machines that were given a name with umbra run --name NAME.\n"
-	"info says what it is and where its processors are; with --symbols, a System.map or what\n"
-	"/proc/kallsyms of the guest says, also in which function.\n"
+	"info says what it is and where its processors are, in a Linux kernel also in which\n"
+	"function; elsewhere with --symbols, a System.map or what /proc/kallsyms of the guest says.\n"
 	"stop asks the guest to power off where it has the drivers for that, and ends the machine\n"
 	"half a minute later; stopped twice, at once.\n"
 	"ps --tree shows who was forked from whom, and the memory of each that is its own.\n"

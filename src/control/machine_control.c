@@ -323,6 +323,14 @@ static void set_hexadecimal(json_t *object, const char *name, uint64_t value)
 	json_object_set_new(object, name, json_string(text));
 }
 
+/* Letters, digits and what else names of functions have; the machine process may say anything. */
+static bool is_symbol(const char *text)
+{
+	return *text && memchr(text, 0, REGISTERS_SYMBOL_BYTES) &&
+	       !text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				  "0123456789_.$+")];
+}
+
 static json_t *describe_registers(const struct record_registers *r)
 {
 	static const char *const gprs[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
@@ -346,6 +354,8 @@ static json_t *describe_registers(const struct record_registers *r)
 	set_hexadecimal(object, "efer", r->efer);
 	set_hexadecimal(object, "lstar", r->lstar);
 	json_object_set_new(object, "last-exception", json_integer(r->fault_vector));
+	if (is_symbol(r->symbol))
+		json_object_set_new(object, "symbol", json_string(r->symbol));
 	return object;
 }
 

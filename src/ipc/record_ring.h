@@ -83,11 +83,12 @@ struct record_state {
 	uint64_t reports, given_back_bytes, refused_regions, unused_regions;
 };
 
-enum { REGISTERS_MOST = 16 }; /* processors */
+enum { REGISTERS_MOST = 16 /* processors */, REGISTERS_SYMBOL_BYTES = 56 };
 enum { REGISTERS_RUNS, REGISTERS_HALTED, REGISTERS_WAITS, REGISTERS_STATES };
 struct record_registers {
 	uint64_t gpr[16], rip, rflags, cr0, cr2, cr3, cr4, efer, lstar;
 	uint32_t cs, ss, state, fault_vector;
+	char symbol[REGISTERS_SYMBOL_BYTES]; /* as the guest's kernel calls the place; or empty */
 };
 
 /*

@@ -220,6 +220,7 @@ _Static_assert((int)MACHINE_MAX_CPUS <= REGISTERS_MOST, "all in one record");
 _Static_assert((int)MACHINE_CPU_HALTED == REGISTERS_HALTED &&
 		       (int)MACHINE_CPU_WAITS == REGISTERS_WAITS,
 	       "as it is told");
+_Static_assert((int)MACHINE_SYMBOL_BYTES == REGISTERS_SYMBOL_BYTES, "as it is told");
 
 static void look(struct process *p)
 {
@@ -242,6 +243,7 @@ static void look(struct process *p)
 			.state = from->state, .fault_vector = from->fault_vector,
 		};
 		memcpy(records[n].gpr, from->gpr, sizeof(records[n].gpr));
+		memcpy(records[n].symbol, from->symbol, sizeof(records[n].symbol));
 	}
 	tell(p, RECORD_REGISTERS, records, cpus * sizeof(records[0]));
 }

@@ -7,6 +7,7 @@
  *   look_wanted = true, engine_stop, wake     looks before it sleeps, goes on, or stands still
  *   waits for `looked`, at most a second      registers, look_wanted = false, `looked`
  */
+#include "kallsyms.h"
 #include "machine_internal.h"
 
 #include <assert.h>
@@ -63,6 +64,26 @@ static bool all_have_looked(const struct machine *machine)
 	return true;
 }
 
+/* In which function of a Linux kernel each is, where one is found. */
+static void name_places(const struct machine *machine, struct machine_registers *registers,
+			unsigned count)
+{
+	_Static_assert((int)MACHINE_SYMBOL_BYTES == (int)KALLSYMS_NAME_BYTES, "it has room");
+	struct kallsyms symbols;
+	bool looked = false;
+	bool found = false;
+
+	for (unsigned n = 0; n < count; n++) {
+		if (!kallsyms_may_name(registers[n].rip))
+			continue;
+		if (!looked)
+			found = kallsyms_find(&symbols, &machine->memory, registers[n].cr3);
+		looked = true;
+		if (found)
+			kallsyms_name(&symbols, registers[n].rip, registers[n].symbol);
+	}
+}
+
 int machine_look(struct machine *machine, struct machine_registers ret[MACHINE_MAX_CPUS],
 		 unsigned *ret_cpus)
 {
@@ -81,5 +102,6 @@ int machine_look(struct machine *machine, struct machine_registers ret[MACHINE_M
 		ret[n] = machine->vcpus[n].registers;
 	*ret_cpus = machine->options.cpus;
 	pthread_mutex_unlock(&machine->lock);
+	name_places(machine, ret, *ret_cpus);
 	return error;
 }

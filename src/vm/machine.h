@@ -62,12 +62,15 @@ struct machine_state {
 #define MACHINE_MOST_OVERHEAD_BYTES (2048ull << 20)
 
 /* WAITS: for the interrupt that starts it. */
+enum { MACHINE_SYMBOL_BYTES = 56 };
 enum machine_cpu_state { MACHINE_CPU_RUNS, MACHINE_CPU_HALTED, MACHINE_CPU_WAITS };
 /* Where a processor is. */
 struct machine_registers {
 	uint64_t gpr[16], rip, rflags, cr0, cr2, cr3, cr4, efer, lstar;
 	uint16_t cs, ss;
 	uint8_t state, fault_vector; /* enum machine_cpu_state; of the last fault */
+	/* where RIP is, as the guest's kernel calls it; or empty */
+	char symbol[MACHINE_SYMBOL_BYTES];
 };
 
 enum {

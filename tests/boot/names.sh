@@ -28,6 +28,8 @@ import json, sys
 rows = json.load(sys.stdin)
 assert [r["name"] for r in rows] == ["one", "two"] and all(r["cpus"] == 1 and r["memory"] == 512 << 20 and r["pid"] > 1 for r in rows)' || fail "ps --json"
 [ "$("$umbra" info one | awk '$1 == "pid" { print $2 }')" = $one ] || fail "info: $("$umbra" info one)"
+# the kernel's own symbols, from its memory: it is halted
+"$umbra" info one | grep -q '^processor 0 .* rip 0xffffffff[0-9a-f]* ([A-Za-z_][A-Za-z0-9_.]*+[0-9a-fx]*), last' || fail "no symbol: $("$umbra" info one)"
 "$umbra" info --json one | python3 -c 'import json, sys; assert json.load(sys.stdin)["from"] == "build/guest/vmlinuz"' || fail "info --json"
 refused 64 "a machine of that name runs" "$umbra" run --name one --kernel build/guest/vmlinuz
 refused 64 "not a name" "$umbra" run --name ../one --kernel build/guest/vmlinuz
