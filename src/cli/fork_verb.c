@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "balance_join.h"
 #include "cli.h"
 #include "fork_disks.h"
 #include "ipc/block.h"
@@ -152,6 +153,26 @@ static int make_child(struct fork_command *f, unsigned n)
 
 /* ---- its broker ---- */
 
+/* What the balancer asks of a machine's description. */
+static void describe_memory(const json_t *parent, json_t *child)
+{
+	static const char *const keys[] = { "memory-start", "memory-min", "memory-buffer",
+					    "memory-weight" };
+
+	for (size_t n = 0; n < sizeof(keys) / sizeof(keys[0]); n++)
+		json_object_set(child, keys[n], json_object_get(parent, keys[n]));
+}
+
+static bool is_adjusted(const json_t *machine)
+{
+	const json_int_t most = json_integer_value(json_object_get(machine, "memory"));
+	const json_t *least = json_object_get(machine, "memory-min");
+	const json_t *start = json_object_get(machine, "memory-start");
+
+	return least && start &&
+	       (json_integer_value(least) < most || json_integer_value(start) < most);
+}
+
 static int describe_child(const struct fork_command *f, const struct child *c, struct plan *plan)
 {
 	json_t *j = json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:I, s:s}", "name", c->name, "pid",
@@ -160,12 +181,13 @@ static int describe_child(const struct fork_command *f, const struct child *c, s
 			      json_object_get(f->machine, "overhead"), "from",
 			      json_object_get(f->machine, "from"), "started",
 			      (json_int_t)time(NULL), "parent", f->name);
-	char *text = j && !fork_disks_describe_child(&f->disks, &plan->disks, j)
-			     ? json_dumps(j, JSON_COMPACT)
-			     : NULL;
-	int error = text ? plan_set_text(plan->description, sizeof(plan->description), text)
-			 : -EINVAL;
+	char *text = NULL;
+	int error;
 
+	describe_memory(f->machine, j);
+	if (j && !fork_disks_describe_child(&f->disks, &plan->disks, j))
+		text = json_dumps(j, JSON_COMPACT);
+	error = text ? plan_set_text(plan->description, sizeof(plan->description), text) : -EINVAL;
 	json_decref(j);
 	free(text);
 	return error;
@@ -228,6 +250,8 @@ static int start_broker(const struct fork_command *f, struct child *c, int progr
 	if (!code && !c->broker)
 		_exit(complain(EXIT_FAULT, strerror(-become_broker(f, c, plan, program)), c->name,
 			       "see umbra doctor"));
+	if (!code && is_adjusted(f->machine)) /* without a balancer it follows its own guest */
+		balance_join(c->name);
 	leave_child(c);
 	free(plan);
 	return code;

@@ -94,11 +94,18 @@ two.do("commit", 150)
 wait("there is room again", lambda m: m["two"]["assigned"] > 210 * MIB)
 two.do("kill")
 
+# a fork: what both have is counted in part
+p = subprocess.run([umbra, "fork", "two", "--name", "three"], capture_output=True, text=True, timeout=60)
+check("fork", p.returncode == 0)
+wait("a forked machine is balanced, too, and what it shares is known", lambda m: "three" in m and m["three"]["mode"] == "balanced" and
+     m["three"]["shared"] > 20 * MIB and m["two"]["shared"] > 20 * MIB)
+check("it is killed", subprocess.run([umbra, "kill", "three"], timeout=60).returncode == 0)
+
 # what is shown
 shown = memory()
 check("it is shown with reasons", "one" in shown.stdout and "ago" in shown.stdout and "MiB" in shown.stdout)
 svg = os.path.join(folder.name, "memory.svg")
-check("--svg", memory("--svg", svg).returncode == 0 and len(xml.dom.minidom.parse(svg).getElementsByTagName("polyline")) == 10)
+check("--svg", memory("--svg", svg).returncode == 0 and len(xml.dom.minidom.parse(svg).getElementsByTagName("polyline")) in (10, 14))
 check("--svg does not write over a file", memory("--svg", svg).returncode == 65)
 check("--reserve of nothing", memory("--reserve", "0").returncode == 64)
 check("a set target is left alone", memory("one", "--set", "300M").returncode == 0)
