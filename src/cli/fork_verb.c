@@ -79,7 +79,7 @@ static int make_slots(struct child *c)
 {
 	c->kit[KIT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
 	c->kit[KIT_DOORBELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	c->kit[KIT_ANSWER] = eventfd(0, EFD_CLOEXEC);
+	c->kit[KIT_ANSWER] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->kit[KIT_SLOTS] < 0)
 		return c->kit[KIT_SLOTS];
 	return c->kit[KIT_DOORBELL] < 0 || c->kit[KIT_ANSWER] < 0 ? -errno : 0;

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,6 +108,15 @@ static int check_own(int own, bool is_top)
 	return is_delegated(own, is_top) ? 0 : -EACCES;
 }
 
+/* Who has made one, by its name, may be about to let somebody in. */
+static bool is_left(const char *name)
+{
+	const char *number = strrchr(name, '-');
+	const pid_t maker = number ? atoi(number + 1) : 0;
+
+	return maker <= 0 || (kill(maker, 0) && errno == ESRCH);
+}
+
 /* Those that were left behind; one with a process in it stays. */
 static void sweep(int own)
 {
@@ -114,7 +124,7 @@ static void sweep(int own)
 	const struct dirent *entry;
 
 	while (list && (entry = readdir(list)))
-		if (!strncmp(entry->d_name, prefix, sizeof(prefix) - 1))
+		if (!strncmp(entry->d_name, prefix, sizeof(prefix) - 1) && is_left(entry->d_name))
 			unlinkat(own, entry->d_name, AT_REMOVEDIR);
 	if (list)
 		closedir(list);
@@ -159,6 +169,14 @@ static int give_on_memory(int own)
 	return error == -EBUSY ? step_aside(own) : error;
 }
 
+/* A kernel without swap, or that does not count it, has no such file. */
+static int limit_swap(int inner, const char *limit)
+{
+	int error = write_text(inner, "memory.swap.max", limit);
+
+	return error == -ENOENT ? 0 : error;
+}
+
 static int make_limited(int own, uint64_t most_bytes)
 {
 	char name[NAME_BYTES];
@@ -170,6 +188,8 @@ static int make_limited(int own, uint64_t most_bytes)
 	snprintf(limit, sizeof(limit), "%lu", (unsigned long)most_bytes);
 	if (!error)
 		error = write_text(inner, "memory.max", limit);
+	if (!error)
+		error = limit_swap(inner, limit);
 	if (!error)
 		members = openat(inner, "cgroup.procs", O_WRONLY | O_CLOEXEC);
 	if (!error && members < 0)

@@ -6,9 +6,10 @@
  *
  *   own group ── umbra-self-PID      who was in it, when nobody else was: a group that gives its
  *            │                       controllers on may hold no process
- *            └── umbra-machine-PID   memory.max; entered by the process itself, before execve
+ *            └── umbra-machine-PID   memory.max, and as much of swap; entered by the process
+ *                                    itself, before execve
  *
- * An empty group stays behind; the next one to make a group there removes it.
+ * An empty group stays behind; the next one to make a group there removes it, when PID is no more.
  */
 #pragma once
 

@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
@@ -337,6 +338,15 @@ static int allow_grants(scmp_filter_ctx filter, int call, uint64_t grants)
 	return error;
 }
 
+static int allow_processes(scmp_filter_ctx filter, int call)
+{
+	int error = allow_grants(filter, call, GRANT(GRANT_MACHINE));
+
+	for (scmp_datum_t n = 0; n < HELPERS_MOST && !error; n++)
+		error = rule(filter, call, SCMP_A0(SCMP_CMP_EQ, HELPERS_FIRST_FD + n, 0));
+	return error;
+}
+
 static int allow_futex(scmp_filter_ctx filter, int call)
 {
 	static const unsigned commands[] = { FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAIT_BITSET,
@@ -370,19 +380,32 @@ static int allow_on_open_file(scmp_filter_ctx filter, int call)
 					SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH, 0));
 }
 
-/* Flags of a socket are let through. */
+/*
+ * Flags of a socket are let through. Ping is refused: who cannot have it as a datagram asks for a
+ * raw socket.
+ */
 static int allow_internet(scmp_filter_ctx filter, int call)
 {
+	static const struct { uint32_t action; int type, protocol; } kinds[] = {
+		{ SCMP_ACT_ALLOW, SOCK_STREAM, 0 },
+		{ SCMP_ACT_ALLOW, SOCK_STREAM, IPPROTO_TCP },
+		{ SCMP_ACT_ALLOW, SOCK_DGRAM, 0 },
+		{ SCMP_ACT_ALLOW, SOCK_DGRAM, IPPROTO_UDP },
+		{ SCMP_ACT_ERRNO(EACCES), SOCK_DGRAM, IPPROTO_ICMP },
+		{ SCMP_ACT_ERRNO(EACCES), SOCK_DGRAM, IPPROTO_ICMPV6 },
+		{ SCMP_ACT_ERRNO(EACCES), SOCK_RAW, IPPROTO_ICMP },
+		{ SCMP_ACT_ERRNO(EACCES), SOCK_RAW, IPPROTO_ICMPV6 },
+	};
 	static const int domains[] = { AF_INET, AF_INET6 };
-	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
 	const scmp_datum_t type_bits = ~(scmp_datum_t)(SOCK_CLOEXEC | SOCK_NONBLOCK);
 	int error = 0;
 
-	for (unsigned n = 0; n < 4 && !error; n++)
+	for (size_t n = 0; n < 2 * sizeof(kinds) / sizeof(kinds[0]) && !error; n++)
 		error = seccomp_rule_add(
-			filter, SCMP_ACT_ALLOW, call, 2,
-			SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)domains[n / 2], 0),
-			SCMP_A1(SCMP_CMP_MASKED_EQ, type_bits, (scmp_datum_t)types[n % 2]));
+			filter, kinds[n / 2].action, call, 3,
+			SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)domains[n % 2], 0),
+			SCMP_A1(SCMP_CMP_MASKED_EQ, type_bits, (scmp_datum_t)kinds[n / 2].type),
+			SCMP_A2(SCMP_CMP_EQ, (scmp_datum_t)kinds[n / 2].protocol, 0));
 	return error;
 }
 
@@ -491,6 +514,7 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 	case CALL_ON_GRANTS: return allow_grants(filter, call, c->grants);
 	case CALL_OWN_PROCESS:
 		return rule(filter, call, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
+	case CALL_ON_PROCESSES: return allow_processes(filter, call);
 	case CALL_NO_EXECUTION:
 		return rule(filter, call, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	case CALL_ANONYMOUS:

@@ -23,7 +23,10 @@ enum {
  */
 static const struct role_call machine_calls[] = {
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
-	{ "read", CALL_ON_GRANTS, GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) },
+	{ "read", CALL_ON_GRANTS,
+	  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) | GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) |
+		  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) },
+	{ "poll", CALL_ANY, 0 },
 	{ "write", CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
 		  GRANT(GRANT_CONNECTION_BELL) | GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
@@ -53,6 +56,7 @@ static const struct role_call forker_calls[] = {
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
 	{ "read", CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) | GRANT(GRANT_FORK_ASK) },
+	{ "poll", CALL_ANY, 0 },
 	{ "write", CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
 		  GRANT(GRANT_READY) },
@@ -91,8 +95,9 @@ static const struct role_call forker_calls[] = {
 };
 
 /*
- * The terminal, the console's file, peers of the control socket, the machine process (killed by its
- * descriptor: nobody else can be), its children's ends. It opens nothing.
+ * The terminal, the console's file, peers of the control socket, what helpers have to say, the
+ * other processes (killed by their descriptors: nobody else can be), its children's ends. It opens
+ * nothing.
  */
 static const struct role_call broker_calls[] = {
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
@@ -101,7 +106,7 @@ static const struct role_call broker_calls[] = {
 	{ "poll", CALL_ANY, 0 },
 	{ "accept4", CALL_ON_GRANTS, GRANT(GRANT_CONTROL) },
 	{ "ioctl", CALL_TERMINAL, 0 },
-	{ "pidfd_send_signal", CALL_ON_GRANTS, GRANT(GRANT_MACHINE) },
+	{ "pidfd_send_signal", CALL_ON_PROCESSES, 0 },
 	{ "pidfd_open", CALL_ANY, 0 },
 	{ "recvmsg", CALL_ANY, 0 },
 	{ "sendmsg", CALL_ANY, 0 },
@@ -110,7 +115,6 @@ static const struct role_call broker_calls[] = {
 	{ "pwrite64", CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) },
 	{ "ftruncate", CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) },
 	{ "clock_gettime", CALL_ANY, 0 },
-	{ "rt_sigreturn", CALL_ANY, 0 },
 	{ "rt_sigprocmask", CALL_ANY, 0 },
 	{ "restart_syscall", CALL_ANY, 0 },
 	{ "munmap", CALL_ANY, 0 },
@@ -119,7 +123,6 @@ static const struct role_call broker_calls[] = {
 	{ "getpid", CALL_ANY, 0 },
 	{ "gettid", CALL_ANY, 0 },
 	{ "tgkill", CALL_OWN_PROCESS, 0 },
-	{ "exit", CALL_ANY, 0 },
 	{ "exit_group", CALL_ANY, 0 },
 	{ 0 },
 };
@@ -266,15 +269,12 @@ static const struct role_call net_calls[] = {
 	{ "poll", CALL_ANY, 0 },
 	{ "read", CALL_ANY, 0 },
 	{ "write", CALL_ANY, 0 },
-	{ "writev", CALL_ON_GRANTS, GRANT(GRANT_TAP) },
-	{ "readv", CALL_ON_GRANTS, GRANT(GRANT_TAP) },
 	{ "socket", CALL_INTERNET, 0 },
 	{ "connect", CALL_ANY, 0 },
 	{ "accept", CALL_ANY, 0 },
 	{ "sendto", CALL_ANY, 0 },
 	{ "recvfrom", CALL_ANY, 0 },
 	{ "recvmsg", CALL_ANY, 0 },
-	{ "sendmsg", CALL_ON_GRANTS, GRANT(GRANT_TAP) },
 	{ "shutdown", CALL_ANY, 0 },
 	{ "getsockname", CALL_ANY, 0 },
 	{ "getpeername", CALL_ANY, 0 },
@@ -292,6 +292,29 @@ static const struct role_call net_calls[] = {
 	{ "brk", CALL_ANY, 0 },
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
 	{ "clock_gettime", CALL_ANY, 0 },
+	{ "rt_sigprocmask", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "gettid", CALL_ANY, 0 },
+	{ "getpid", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
+/* One tap, or one line to a switch: frames to and from it. Its pipes, memory, the end. */
+static const struct role_call line_calls[] = {
+	{ "poll", CALL_ANY, 0 },
+	{ "read", CALL_ON_GRANTS, GRANT(GRANT_CARD_BELL) },
+	{ "write", CALL_ANY, 0 },
+	{ "writev", CALL_ON_GRANTS, GRANT(GRANT_TAP) },
+	{ "readv", CALL_ON_GRANTS, GRANT(GRANT_TAP) },
+	{ "recvmsg", CALL_ON_GRANTS, GRANT(GRANT_TAP) },
+	{ "sendmsg", CALL_ON_GRANTS, GRANT(GRANT_TAP) },
+	{ "mmap", CALL_ANONYMOUS, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
 	{ "rt_sigprocmask", CALL_ANY, 0 },
 	{ "rt_sigreturn", CALL_ANY, 0 },
 	{ "restart_syscall", CALL_ANY, 0 },
@@ -408,8 +431,10 @@ static const struct role_description roles[ROLES] = {
 			  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) |
 			  GRANT(GRANT_ANSWER) | GRANT(GRANT_KERNEL) | GRANT(GRANT_INITRD) |
 			  GRANT(GRANT_SAVED) | GRANTS_OF_CARDS(GRANT_CARDS) |
-			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) | GRANTS_OF_PORTS(GRANT_PORTS) |
-			  GRANTS_OF_PORTS(GRANT_PORT_BELLS) | GRANT(GRANT_CONNECTIONS) |
+			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
+			  GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) | GRANTS_OF_PORTS(GRANT_PORTS) |
+			  GRANTS_OF_PORTS(GRANT_PORT_BELLS) |
+			  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) | GRANT(GRANT_CONNECTIONS) |
 			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_FORK_ASK) |
 			  GRANT(GRANT_FORK_KIT),
 		/* none of processes: a forked one would end with the first */
@@ -458,23 +483,36 @@ static const struct role_description roles[ROLES] = {
 	},
 	[ROLE_SUPERVISOR] = {
 		.name = "supervisor",
-		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_ANSWER) |
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_CARD_ANSWER) |
 			  GRANT(GRANT_READY) | GRANT(GRANT_END) | GRANT(GRANT_CARD) |
 			  GRANT(GRANT_CARD_BELL) | GRANT(GRANT_TAP),
 		.stdio = 1,
+		.dies_with_parent = true,
 	},
 	[ROLE_NET] = {
 		.name = "net",
-		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_ANSWER) | GRANT(GRANT_READY) |
-			  GRANT(GRANT_END) | GRANT(GRANT_CARD) | GRANT(GRANT_CARD_BELL) |
-			  GRANT(GRANT_TAP),
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_CARD_ANSWER) | GRANT(GRANT_READY) |
+			  GRANT(GRANT_END) | GRANT(GRANT_CARD) | GRANT(GRANT_CARD_BELL),
 		.stdio = 1,
 		.own_namespaces = EVERY_NAMESPACE & ~CLONE_NEWNET,
 		.empties_root = true,
 		.keeps_resolver = true,
 		.connects = true,
+		.dies_with_parent = true,
 		.signals_nobody = true,
 		.calls = net_calls,
+	},
+	[ROLE_LINE] = {
+		.name = "line",
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_CARD_ANSWER) | GRANT(GRANT_READY) |
+			  GRANT(GRANT_END) | GRANT(GRANT_CARD) | GRANT(GRANT_CARD_BELL) |
+			  GRANT(GRANT_TAP),
+		.stdio = 1,
+		.own_namespaces = EVERY_NAMESPACE,
+		.empties_root = true,
+		.dies_with_parent = true,
+		.signals_nobody = true,
+		.calls = line_calls,
 	},
 	[ROLE_FORKER] = {
 		.name = "forker",
@@ -484,6 +522,7 @@ static const struct role_description roles[ROLES] = {
 	},
 	[ROLE_RELAY] = {
 		.name = "relay",
+		.dies_with_parent = true,
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_ANSWER) | GRANT(GRANT_READY) |
 			  GRANT(GRANT_END) | GRANT(GRANT_CONNECTIONS) |
 			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_LISTENER),
@@ -513,7 +552,8 @@ static const struct role_description roles[ROLES] = {
 	},
 	[ROLE_JOINER] = {
 		.name = "joiner",
-		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_ANSWER) |
+		.dies_with_parent = true,
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_PORT_ANSWER) |
 			  GRANT(GRANT_READY) | GRANT(GRANT_END) | GRANT(GRANT_PORT) |
 			  GRANT(GRANT_PORT_BELL),
 		.stdio = 1,

@@ -10,7 +10,7 @@
  *   disk      slots, events; it opens the disks itself           all, before the disks are read
  *   keeper    memory and pipes of what lies beside disks         all; files in the folders of the
  *             disks are left
- *   supervisor  one network card's memory and events, a pipe     none: it starts net processes,
+ *   supervisor  one network card's memory and pipes              none: it starts net processes,
  *             with the user's rights, and looks at nothing that a guest can write
  *   switch    the socket where net processes join it, and   all
  *             their lines
@@ -18,8 +18,10 @@
  *             programs of the host connect                      stays its working directory
  *   balancer  the socket where machines are brought to it       all, once it has opened what
  *             says how the host's memory is
- *   net       one network card's memory and events, perhaps a    all, but the network where that is
- *             tap; it opens ports itself                         the user's
+ *   net       one network card's memory and pipes; it opens      all, but the network
+ *             ports itself
+ *   line      one network card's memory and pipes, and a tap or  all
+ *             a switch's line: a net process that opens nothing
  *   joiner    one port's memory and events (share_port.h),  none: it joins the hub and starts it
  *             a pipe   with the user's rights, and looks at nothing that a guest can write
  *   hub       the socket where joiners come, their lines,   all
@@ -45,6 +47,7 @@ enum role {
 	ROLE_KEEPER,
 	ROLE_SUPERVISOR,
 	ROLE_NET,
+	ROLE_LINE,
 	ROLE_FORKER,
 	ROLE_SWITCH,
 	ROLE_RELAY,
@@ -79,13 +82,16 @@ enum grant {
 	/* of each of NET_CARDS cards (net_card.h): the machine process has them by number */
 	GRANT_CARDS,       /* memory: struct net_card_memory */
 	GRANT_CARDS_LAST = GRANT_CARDS + 3,
-	GRANT_CARD_BELLS,  /* event: requests are in its slots */
+	GRANT_CARD_BELLS,  /* pipe: a byte or more, requests are in its slots */
 	GRANT_CARD_BELLS_LAST = GRANT_CARD_BELLS + 3,
+	GRANT_CARD_ANSWERS, /* pipe: the same of replies; this end is read */
+	GRANT_CARD_ANSWERS_LAST = GRANT_CARD_ANSWERS + 3,
 	GRANT_CARD_TAPS,   /* its tap; the broker's, to be given away */
 	GRANT_CARD_TAPS_LAST = GRANT_CARD_TAPS + 3,
 	/* the one card of who serves it */
 	GRANT_CARD,
-	GRANT_CARD_BELL,
+	GRANT_CARD_BELL,   /* this end is read */
+	GRANT_CARD_ANSWER,
 	GRANT_TAP,
 	GRANT_LAYERS,      /* socket: files that disks go on in (process/layer.h) */
 	GRANT_CODE,        /* memory for a forked machine's translated code */
@@ -100,13 +106,18 @@ enum grant {
 	GRANT_PORTS_LAST = GRANT_PORTS + 1,
 	GRANT_PORT_BELLS,  /* event: requests are in its slots */
 	GRANT_PORT_BELLS_LAST = GRANT_PORT_BELLS + 1,
+	GRANT_PORT_ANSWERS, /* event: replies are */
+	GRANT_PORT_ANSWERS_LAST = GRANT_PORT_ANSWERS + 1,
 	/* the one port of who joins it */
 	GRANT_PORT,
 	GRANT_PORT_BELL,
+	GRANT_PORT_ANSWER,
 	GRANTS,
 };
 
 enum { GRANT_FIRST_FD = 3 };
+/* In a broker: where the processes lie that serve its machine, to be killed. */
+enum { HELPERS_MOST = 12, HELPERS_FIRST_FD = 240 };
 
 #define GRANT(grant) (1ull << (grant))
 static inline int grant_fd(enum grant grant) { return GRANT_FIRST_FD + (int)grant; }
@@ -116,6 +127,7 @@ enum call_condition {
 	CALL_ANY,
 	CALL_ON_GRANTS, /* argument 0 is one of these descriptors */
 	CALL_OWN_PROCESS, /* argument 0 is this process */
+	CALL_ON_PROCESSES, /* argument 0 is the machine process, or one that serves it */
 	CALL_NO_EXECUTION, /* argument 2 has no PROT_EXEC */
 	CALL_ANONYMOUS, /* the same, and argument 3 has MAP_ANONYMOUS and is of nobody else's */
 	CALL_OWN_MEMORY, /* CALL_ANONYMOUS, and it replaces nothing of the forker's page */
@@ -128,7 +140,7 @@ enum call_condition {
 	CALL_ON_OPEN_FILE, /* argument 3 says that there is no path; else it is refused */
 	CALL_READABLE_BYTES, /* argument 1 asks how many bytes can be read */
 	CALL_BLOCKING, /* argument 1 is about whether a descriptor blocks, or execve closes it */
-	CALL_INTERNET, /* argument 0 is IPv4 or IPv6, argument 1 of streams or datagrams */
+	CALL_INTERNET, /* TCP or UDP over IPv4 or IPv6; others of these are refused, or end it */
 	CALL_LOCAL, /* argument 0 is of sockets of this host, argument 1 of streams */
 	CALL_READS_ONLY, /* argument 2 opens for reading, and makes nothing */
 	CALL_REFUSED, /* never: it fails with EACCES, and does not end the process */
@@ -146,7 +158,10 @@ struct role_call { const char *name; enum call_condition condition; uint64_t gra
 struct role_description {
 	const char *name;
 	uint64_t grants;
-	/* How many of descriptors 0, 1, 2 it keeps, from the end: 3 all, 1 standard error. */
+	/*
+	 * How many of descriptors 0, 1, 2 it keeps, from the end: 3 all, 1 standard error, which is
+	 * grants.errors.
+	 */
 	unsigned stdio;
 	/* clone() flags with which it begins, where the host permits them. */
 	int spawn_namespaces;

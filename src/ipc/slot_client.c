@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <unistd.h>
 
 static void ring_bell(int fd)
@@ -71,20 +72,38 @@ static void set_sleeps(struct slot_client *const *clients, unsigned count, uint3
 		__atomic_store_n(&clients[n]->queue->replies.sleeps, sleeps, __ATOMIC_SEQ_CST);
 }
 
+/* One whose writers are all gone is not waited for any more. */
+static void take_rings(struct slot_client *client, short events)
+{
+	uint64_t rung[SLOT_RINGS];
+	ssize_t got;
+
+	if (events & POLLIN) {
+		got = read(client->answer_fd, rung, sizeof(rung));
+		(void)got; /* nobody counts them */
+	} else if (events) {
+		client->answer_fd = -1;
+	}
+}
+
 bool slot_clients_sleep(struct slot_client *const *clients, unsigned count)
 {
+	struct pollfd events[SLOT_CLIENTS_MOST];
 	bool some = false;
-	bool slept = true;
-	uint64_t rung;
+	int rung = 0;
 
-	assert(count);
+	assert(count && count <= SLOT_CLIENTS_MOST);
 	set_sleeps(clients, count, 1);
-	for (unsigned n = 0; n < count; n++)
+	for (unsigned n = 0; n < count; n++) {
 		some |= waiting(clients[n]) != 0;
+		events[n] = (struct pollfd){ .fd = clients[n]->answer_fd, .events = POLLIN };
+	}
 	if (!some)
-		slept = read(clients[0]->answer_fd, &rung, 8) == 8 || errno == EINTR;
+		rung = poll(events, count, -1);
 	set_sleeps(clients, count, 0);
-	return slept;
+	for (unsigned n = 0; n < count && rung > 0; n++)
+		take_rings(clients[n], events[n].revents);
+	return clients[0]->answer_fd >= 0;
 }
 
 void slot_wake(struct slot_client *client) { ring_bell(client->answer_fd); }

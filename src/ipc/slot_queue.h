@@ -16,8 +16,10 @@
  *     only data.
  *  3. Who finds nothing says so in `sleeps`, looks once more, and then sleeps on its event; who
  *     adds something writes the event only when the other sleeps.
- *  4. All clients of a machine process have one answer event, and one thread that collects
- *     (slot_clients_sleep()).
+ *  4. One thread collects for all clients of a machine process (slot_clients_sleep()).
+ *  5. Nobody waits when he writes an event, and nobody else can make him: disks have two eventfds
+ *     that never block, and whose other users cannot change that; a card has two pipes, since a net
+ *     process can, and each side has its own end.
  */
 #pragma once
 
@@ -25,7 +27,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SLOTS_MAX = 128, SLOT_PAGE_BYTES = 4096 };
+enum { SLOTS_MAX = 128, SLOT_PAGE_BYTES = 4096, SLOT_CLIENTS_MOST = 8 };
+/* Of an event that is a pipe so many are taken at once; an eventfd has one. */
+enum { SLOT_RINGS = 64 };
 
 /* What kind, target, offset and bytes mean, who lays the queue out says. */
 struct slot_request {
@@ -74,7 +78,7 @@ int slot_collect(struct slot_client *client, struct slot_reply *ret);
 void slot_restart(struct slot_client *client);
 /*
  * Sleeps until one of them may have a reply, or slot_wake(). The thread that collects. False: the
- * event is gone.
+ * event of the first is gone.
  */
 bool slot_clients_sleep(struct slot_client *const *clients, unsigned count);
 void slot_wake(struct slot_client *client);

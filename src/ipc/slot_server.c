@@ -65,12 +65,12 @@ bool slot_server_may_sleep(struct slot_server *server)
 
 void slot_server_wakes(struct slot_server *server, bool rung)
 {
-	uint64_t count;
+	uint64_t counts[SLOT_RINGS];
 	ssize_t got;
 
 	__atomic_store_n(&server->queue->requests.sleeps, 0, __ATOMIC_RELAXED);
 	if (!rung)
 		return;
-	got = read(server->doorbell_fd, &count, 8);
+	got = read(server->doorbell_fd, counts, sizeof(counts));
 	(void)got; /* the doorbell is not waited for here: somebody else may have heard it */
 }

@@ -22,6 +22,7 @@ static_assert(GRANT_FIRST_FD + GRANTS <= FIRST_FREE_FD, "no number is taken befo
 
 void grants_clear(struct grants *grants)
 {
+	grants->errors = -1;
 	for (unsigned n = 0; n < GRANTS; n++)
 		grants->fd[n] = -1;
 }
@@ -148,7 +149,7 @@ static void keep_mounting(void)
 		prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN, 0, 0);
 }
 
-static void child_begin(enum role role, const struct grants *grants, int group)
+static void child_begin(enum role role, const struct grants *grants, int group, pid_t parent)
 {
 	sigset_t none;
 
@@ -157,8 +158,11 @@ static void child_begin(enum role role, const struct grants *grants, int group)
 
 	if (role_describe(role)->spawn_namespaces)
 		keep_mounting();
-	if (role_describe(role)->dies_with_parent)
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (role_describe(role)->dies_with_parent &&
+	    (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent))
+		_exit(EX_OSERR);
+	if (grants->errors >= 0 && dup2(grants->errors, STDERR_FILENO) < 0)
+		_exit(EX_OSERR);
 	/*
 	 * the terminal's keys are the broker's, and so is the wish of who stops a whole group of
 	 * processes
@@ -174,6 +178,7 @@ static void child_begin(enum role role, const struct grants *grants, int group)
 int spawn_role(enum role role, const struct grants *grants, int group, struct spawned *ret)
 {
 	int namespaces = role_describe(role)->spawn_namespaces;
+	const pid_t parent = getpid();
 
 	assert(grants->fd[GRANT_PROGRAM] >= 0);
 	ret->pid = clone_into(namespaces, &ret->pidfd);
@@ -182,6 +187,6 @@ int spawn_role(enum role role, const struct grants *grants, int group, struct sp
 	if (ret->pid < 0)
 		return -errno;
 	if (!ret->pid)
-		child_begin(role, grants, group);
+		child_begin(role, grants, group, parent);
 	return 0;
 }

@@ -9,8 +9,8 @@
 
 #include "role.h"
 
-/* Descriptors by grant; -1: there is none. */
-struct grants { int fd[GRANTS]; };
+/* Descriptors by grant; -1: there is none. errors: standard error; -1: that of who starts it. */
+struct grants { int fd[GRANTS], errors; };
 
 struct spawned { pid_t pid; int pidfd; };
 

@@ -25,8 +25,15 @@
 #include "broker_fork.h"
 #include "life.h"
 #include "terminal.h"
+#include "terminal_filter.h"
 
-enum { INPUT_BYTES = 512, RECORDS_PER_TURN = 16, RING_FULL_MS = 20, OWN_FDS = 7, HELPERS_MAX = 12 };
+enum {
+	INPUT_BYTES = 512,
+	RECORDS_PER_TURN = 16,
+	RING_FULL_MS = 20,
+	ERRORS_CHUNK_BYTES = 4096,
+	OWN_FDS = 8,
+};
 
 /* What the machine process is still to be told, in this order. */
 enum message {
@@ -43,6 +50,9 @@ enum message {
 
 struct helper { enum role role; pid_t pid; int end_fd; };
 
+/* What helpers say: bytes that are text, of which the first BROKER_ERRORS_BYTES are shown. */
+struct errors { int read_fd, write_fd; size_t shown_bytes; struct terminal_filter filter; };
+
 struct broker {
 	struct broker_end *end;
 	struct broker_memory *memory;
@@ -52,8 +62,9 @@ struct broker {
 	bool machine_exited, stuck_told;
 	bool adopted; /* the machine process is not its child */
 	struct fork fork;
-	struct helper helper[HELPERS_MAX];
-	unsigned helpers;
+	struct helper helper[HELPERS_MOST];
+	unsigned helpers, helper_ms;
+	struct errors errors;
 	struct life life;
 	unsigned unsaid; /* a set of enum message */
 	uint8_t pending[INPUT_BYTES];
@@ -488,6 +499,45 @@ static void take_signal(struct broker *b)
 		ask_to_stop(b);
 }
 
+/* Nothing of a guest's, of a lost helper's or of a file's acts on the terminal. */
+static void show_errors(struct broker *b)
+{
+	uint8_t bytes[ERRORS_CHUNK_BYTES];
+	uint8_t shown[ERRORS_CHUNK_BYTES + FILTER_TOKEN_BYTES];
+	ssize_t got = read(b->errors.read_fd, bytes, sizeof(bytes));
+	size_t count;
+
+	for (ssize_t n = 0; n < got; n++)
+		if (bytes[n] < ' ' && bytes[n] != '\n')
+			bytes[n] = '.';
+	if (!got) { /* nobody is left to say something */
+		close(b->errors.read_fd);
+		b->errors.read_fd = -1;
+	}
+	count = terminal_filter(&b->errors.filter, bytes, got > 0 ? (size_t)got : 0, shown);
+	if (b->errors.shown_bytes + count > BROKER_ERRORS_BYTES)
+		return;
+	b->errors.shown_bytes += count;
+	fwrite(shown, 1, count, stderr);
+}
+
+/* It ends in order; or is killed when its time is over. */
+static void wait_for_helper(struct broker *b, unsigned number)
+{
+	const uint64_t until_ms = now_ms() + b->helper_ms;
+	const int pidfd = HELPERS_FIRST_FD + (int)number;
+	struct pollfd fds[] = { { .fd = pidfd, .events = POLLIN },
+				{ .fd = b->errors.read_fd, .events = POLLIN } };
+
+	for (uint64_t now = now_ms(); !fds[0].revents && now < until_ms; now = now_ms()) {
+		if (poll(fds, 2, (int)(until_ms - now)) > 0 && fds[1].revents)
+			show_errors(b);
+		fds[1].fd = b->errors.read_fd;
+	}
+	if (!fds[0].revents)
+		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+}
+
 void broker_end_helpers(struct broker *b, struct broker_end *end)
 {
 	for (unsigned n = b->helpers;
@@ -499,10 +549,43 @@ void broker_end_helpers(struct broker *b, struct broker_end *end)
 			continue;
 		close(b->helper[n].end_fd);
 		b->helper[n].end_fd = -1;
+		wait_for_helper(b, n);
 		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 			;
 		helper_gone(b, &b->helper[n], status, end);
 	}
+	show_errors(b);
+}
+
+/* Of the signals by which a user stops it; -errno. */
+static int open_stops(void)
+{
+	sigset_t stops;
+
+	sigemptyset(&stops);
+	sigaddset(&stops, SIGTERM);
+	sigaddset(&stops, SIGINT);
+	sigaddset(&stops, SIGHUP);
+	return signalfd(-1, &stops, SFD_CLOEXEC);
+}
+
+bool broker_wait_helper(struct broker *b, int ready_fd, struct broker_end *end)
+{
+	struct pollfd fds[] = { { .fd = ready_fd, .events = POLLIN },
+				{ .fd = open_stops(), .events = POLLIN },
+				{ .fd = b->errors.read_fd, .events = POLLIN } };
+	uint8_t byte;
+	bool is_ready;
+
+	while (!fds[0].revents && !fds[1].revents)
+		if (poll(fds, 3, -1) > 0 && fds[2].revents)
+			show_errors(b);
+	close(fds[1].fd);
+	is_ready = fds[0].revents && read(ready_fd, &byte, 1) == 1;
+	end->outcome = fds[0].revents ? BROKER_HELPER_ENDED : BROKER_STOPPED;
+	if (!fds[0].revents)
+		b->helper_ms = 0;
+	return is_ready;
 }
 
 /* ---- the loop ---- */
@@ -530,6 +613,7 @@ static void broker_turn(struct broker *b, bool *more)
 		{ .fd = fork_pipe(&b->fork), .events = POLLIN },
 		{ .fd = b->adopted ? grant_fd(GRANT_MACHINE) : -1, .events = POLLIN },
 		{ .fd = fork_layers_socket(&b->fork), .events = POLLIN },
+		{ .fd = b->errors.read_fd, .events = POLLIN },
 	};
 	uint64_t count;
 
@@ -546,6 +630,8 @@ static void broker_turn(struct broker *b, bool *more)
 		fork_news(b, fork_hear_layers(&b->fork));
 	if (fds[5].revents)
 		b->machine_exited = true;
+	if (fds[7].revents)
+		show_errors(b);
 	control_turn(&b->control, fds + OWN_FDS, broker_grant, b);
 	*more = take_records(b);
 	say_all(b);
@@ -590,6 +676,19 @@ static int signals_take(struct broker *b)
 	return b->signals < 0 ? -errno : 0;
 }
 
+static int errors_make(struct errors *errors)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) || fcntl(ends[0], F_SETFL, O_NONBLOCK))
+		return -errno;
+	errors->read_fd = ends[0];
+	errors->write_fd = ends[1];
+	return 0;
+}
+
+int broker_errors_fd(const struct broker *b) { return b->errors.write_fd; }
+
 int broker_make_rings(int ret[3])
 {
 	ret[0] = spawn_share("umbra-rings", sizeof(struct broker_memory));
@@ -625,6 +724,7 @@ int broker_create(const struct broker_options *o, struct broker **ret)
 		return -ENOMEM;
 	b->input = o->input_fd;
 	b->machine_exited = true;
+	b->helper_ms = o->helper_ms ? o->helper_ms : BROKER_HELPER_MS;
 	console_open(&b->console, o->console, o->console_fd, o->console_limit_bytes);
 	control_init(&b->control, o->control_fd, o->description);
 	fork_init(&b->fork, &b->control, o->forks, o->has_disks);
@@ -634,6 +734,8 @@ int broker_create(const struct broker_options *o, struct broker **ret)
 		error = broker_make_rings(rings);
 	if (!error)
 		error = rings_take(b, rings);
+	if (!error)
+		error = errors_make(&b->errors);
 	if (!error)
 		error = signals_take(b);
 	if (error)
@@ -704,8 +806,10 @@ void broker_open_occupied(struct broker *b)
 
 int broker_add_helper(struct broker *b, enum role role, const struct spawned *helper, int end_fd)
 {
-	if (b->helpers == HELPERS_MAX)
+	if (b->helpers == HELPERS_MOST)
 		return -ENOSPC;
+	if (dup3(helper->pidfd, HELPERS_FIRST_FD + (int)b->helpers, O_CLOEXEC) < 0)
+		return -errno;
 	b->helper[b->helpers++] =
 		(struct helper){ .role = role, .pid = helper->pid, .end_fd = end_fd };
 	return 0;

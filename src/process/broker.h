@@ -19,6 +19,8 @@
 
 struct broker;
 
+enum { BROKER_HELPER_MS = 60000, BROKER_ERRORS_BYTES = 64 << 10 };
+
 struct broker_options {
 	enum console_kind console;
 	int console_fd;           /* of CONSOLE_FILE */
@@ -26,6 +28,7 @@ struct broker_options {
 	int input_fd;             /* -1: none */
 	int control_fd;           /* a socket that listens (control/machine_control.h); -1: none */
 	const char *description;  /* one line for who asks there */
+	unsigned helper_ms;       /* how long a helper may take to end; 0: as BROKER_HELPER_MS */
 	bool forks;               /* there is a forker at grant_fd(GRANT_FORK_ASK) and FORK_KIT */
 	bool has_disks;           /* there is a disk process at grant_fd(GRANT_LAYERS) */
 	bool adopts;              /* the machine runs already, with these; it is at GRANT_MACHINE */
@@ -71,11 +74,22 @@ void broker_adopt_machine(struct broker *broker, pid_t machine);
 /* Rings, the event from the machine process, the event to it; 0 or -errno. */
 int broker_make_rings(int ret[3]);
 /*
- * A process that serves the machine until end_fd is closed. It may take its time then: nothing may
- * be lost.
+ * A process that serves the machine until end_fd is closed. It may take its time then, since
+ * nothing may be lost: helper_ms, after which it is killed, by its descriptor at HELPERS_FIRST_FD
+ * and what follows, of which this takes the next.
  */
 int broker_add_helper(struct broker *broker, enum role role, const struct spawned *helper,
 		      int end_fd);
+/*
+ * Where helpers write what they have to say: text of it is shown on standard error, up to
+ * BROKER_ERRORS_BYTES. The caller closes it when they have it.
+ */
+int broker_errors_fd(const struct broker *broker);
+/*
+ * Until the helper that was added last has written a byte to ready_fd. False, with *end: it has
+ * ended, or the user does not want to wait, and all are killed that are there.
+ */
+bool broker_wait_helper(struct broker *broker, int ready_fd, struct broker_end *end);
 /* Until the machine and all helpers are gone; the terminal is then as it was. */
 void broker_serve(struct broker *broker, struct broker_end *ret);
 /* No helper may be left: they are ended first. */

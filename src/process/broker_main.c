@@ -28,7 +28,12 @@
 #include "sanitized.h"
 
 /* What the other processes are started with. */
-struct start { const struct plan *plan; struct grants grants; };
+struct start {
+	const struct plan *plan;
+	struct grants grants;
+	/* of each network card who serves it has these ends, and the machine process the others */
+	int card_bell[NET_CARDS], card_answer[NET_CARDS];
+};
 
 static int fd_if(uint64_t grants, enum grant grant)
 {
@@ -78,33 +83,48 @@ static int slots_make(struct grants *grants)
 {
 	grants->fd[GRANT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
 	grants->fd[GRANT_DOORBELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	grants->fd[GRANT_ANSWER] = eventfd(0, EFD_CLOEXEC);
+	grants->fd[GRANT_ANSWER] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (grants->fd[GRANT_SLOTS] < 0)
 		return grants->fd[GRANT_SLOTS];
 	return grants->fd[GRANT_DOORBELL] < 0 || grants->fd[GRANT_ANSWER] < 0 ? -errno : 0;
 }
 
-/* Of each network card: memory, which says its address, and an event. */
-static int cards_make(const struct plan *plan, struct grants *grants)
+/* Two pipes whose ends are of different processes: none makes another wait (slot_queue.h, 5). */
+static int card_make_pipes(struct start *start, unsigned card)
 {
-	const off_t mac_at = offsetof(struct net_card_memory, mac);
+	int bell[2];
+	int answer[2];
 
-	for (unsigned n = 0; n < plan->nets.count; n++) {
-		int *memory = &grants->fd[GRANT_CARDS + n];
-		int *bell = &grants->fd[GRANT_CARD_BELLS + n];
-
-		*memory = spawn_share("umbra-card", sizeof(struct net_card_memory));
-		if (*memory < 0)
-			return *memory;
-		*bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (*bell < 0 || pwrite(*memory, plan->nets.card[n].mac, NET_MAC_BYTES, mac_at) !=
-					 NET_MAC_BYTES)
-			return -errno;
-	}
+	if (pipe2(bell, O_CLOEXEC | O_NONBLOCK) || pipe2(answer, O_CLOEXEC | O_NONBLOCK))
+		return -errno;
+	start->card_bell[card] = bell[0];
+	start->grants.fd[GRANT_CARD_BELLS + card] = bell[1];
+	start->grants.fd[GRANT_CARD_ANSWERS + card] = answer[0];
+	start->card_answer[card] = answer[1];
 	return 0;
 }
 
-/* Of each port: memory, which says whose end it is, and an event. */
+/* Of each network card: memory, which says its address, and its pipes. */
+static int cards_make(struct start *start)
+{
+	const off_t mac_at = offsetof(struct net_card_memory, mac);
+	const struct net_plan *nets = &start->plan->nets;
+	int error = 0;
+
+	for (unsigned n = 0; n < nets->count && !error; n++) {
+		int memory = spawn_share("umbra-card", sizeof(struct net_card_memory));
+
+		if (memory < 0)
+			return memory;
+		start->grants.fd[GRANT_CARDS + n] = memory;
+		if (pwrite(memory, nets->card[n].mac, NET_MAC_BYTES, mac_at) != NET_MAC_BYTES)
+			return -errno;
+		error = card_make_pipes(start, n);
+	}
+	return error;
+}
+
+/* Of each port: memory, which says whose end it is, and two events. */
 static int ports_make(const struct plan *plan, struct grants *g)
 {
 	struct { uint32_t side, reserved; uint64_t epoch; } head = { 0 };
@@ -114,13 +134,15 @@ static int ports_make(const struct plan *plan, struct grants *g)
 	for (unsigned n = 0; n < plan->shares.count; n++) {
 		int *memory = &g->fd[GRANT_PORTS + n];
 		int *bell = &g->fd[GRANT_PORT_BELLS + n];
+		int *answer = &g->fd[GRANT_PORT_ANSWERS + n];
 
 		head.side = plan->shares.port[n].join.side;
 		*memory = spawn_share("umbra-port", sizeof(struct share_memory));
 		if (*memory < 0)
 			return *memory;
 		*bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (*bell < 0 ||
+		*answer = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (*bell < 0 || *answer < 0 ||
 		    getrandom(&head.epoch, sizeof(head.epoch), 0) != sizeof(head.epoch) ||
 		    pwrite(*memory, &head, sizeof(head), 0) != sizeof(head))
 			return -errno;
@@ -167,7 +189,6 @@ static int helper_start(struct broker *broker, enum role role, const struct star
 	int ready[2];
 	int ending[2];
 	int error;
-	char byte;
 
 	if (pipe2(ready, O_CLOEXEC) || pipe2(ending, O_CLOEXEC))
 		return -errno;
@@ -178,12 +199,14 @@ static int helper_start(struct broker *broker, enum role role, const struct star
 	close(ending[0]);
 	if (error)
 		return error;
-	close(helper.pidfd);
 	error = broker_add_helper(broker, role, &helper, ending[1]);
-	if (!error && read(ready[0], &byte, 1) != 1) {
-		grants_leave(&start->grants); /* one that waits for the end of a pipe */
+	close(helper.pidfd);
+	if (!error && !broker_wait_helper(broker, ready[0], end)) {
+		/* one that waits for the end of a pipe */
+		grants_leave(&start->grants);
 		broker_end_helpers(broker, end);
-		end->outcome = BROKER_HELPER_ENDED;
+		if (end->outcome == BROKER_STOPPED)
+			end->helper_status = 0;
 		error = -ECHILD;
 	}
 	close(ready[0]);
@@ -239,9 +262,12 @@ static int supervisors_start(struct broker *broker, const struct start *start,
 		plan->nets.mine = n;
 		one.grants = start->grants;
 		one.grants.fd[GRANT_CARD] = start->grants.fd[GRANT_CARDS + n];
-		one.grants.fd[GRANT_CARD_BELL] = start->grants.fd[GRANT_CARD_BELLS + n];
+		one.grants.fd[GRANT_CARD_BELL] = start->card_bell[n];
+		one.grants.fd[GRANT_CARD_ANSWER] = start->card_answer[n];
 		one.grants.fd[GRANT_TAP] = start->grants.fd[GRANT_CARD_TAPS + n];
 		error = helper_start(broker, ROLE_SUPERVISOR, &one, end);
+		close(start->card_bell[n]);
+		close(start->card_answer[n]);
 	}
 	free(plan);
 	return error;
@@ -278,6 +304,7 @@ static int joiners_start(struct broker *broker, const struct start *start, struc
 		one.grants = start->grants;
 		one.grants.fd[GRANT_PORT] = start->grants.fd[GRANT_PORTS + n];
 		one.grants.fd[GRANT_PORT_BELL] = start->grants.fd[GRANT_PORT_BELLS + n];
+		one.grants.fd[GRANT_PORT_ANSWER] = start->grants.fd[GRANT_PORT_ANSWERS + n];
 		error = helper_start(broker, ROLE_JOINER, &one, end);
 	}
 	free(plan);
@@ -401,7 +428,7 @@ static int processes_start(struct broker *broker, struct start *start, struct br
 	if (!error)
 		error = disk_start(broker, start, end);
 	if (!error)
-		error = cards_make(start->plan, &start->grants);
+		error = cards_make(start);
 	if (!error)
 		error = supervisors_start(broker, start, end);
 	if (!error)
@@ -434,8 +461,11 @@ int broker_main(void)
 	error = grants_take(here, &start.grants);
 	if (!error)
 		error = broker_create(&options, &broker);
-	if (!error)
+	if (!error) {
+		start.grants.errors = broker_errors_fd(broker);
 		error = processes_start(broker, &start, &end);
+		close(start.grants.errors);
+	}
 	if (error && error != -ECHILD)
 		return complain(EXIT_FAULT, strerror(-error), "starting the machine process",
 				"see umbra doctor");

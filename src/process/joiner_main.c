@@ -44,7 +44,7 @@ static void tell_machine(struct joiner *j)
 	ssize_t written;
 
 	__atomic_store_n(j->generation, ++j->count, __ATOMIC_RELEASE);
-	written = write(grant_fd(GRANT_ANSWER), &(uint64_t){ 1 }, 8);
+	written = write(grant_fd(GRANT_PORT_ANSWER), &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
 
@@ -131,7 +131,7 @@ static int reach_hub(const struct joiner *j)
 static int ask_to_join(const struct joiner *j, int line)
 {
 	const int fds[] = { grant_fd(GRANT_PORT), grant_fd(GRANT_PORT_BELL),
-			    grant_fd(GRANT_ANSWER) };
+			    grant_fd(GRANT_PORT_ANSWER) };
 	struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_JOIN,
 					.join = j->choice->join };
 	int none[WIRE_FDS];

@@ -4,7 +4,8 @@
  *
  * Threads: the processors' (vm/lifecycle.c), one that listens to the broker, and one that saves the
  * machine, or has it stand still to be forked, when asked to. After lockdown() the process holds
- * two event descriptors, with disks two more, and memory, nothing else.
+ * two event descriptors, with a bus two more, an end of two pipes for each network card, and
+ * memory, nothing else.
  *
  * In what is forked (ipc/forker.h) it is the saver that goes on, in go_on_forked(): it takes what
  * the new broker has given, brings the other threads back to where they began, gives up what it
@@ -364,6 +365,7 @@ static bool take_cards(uint64_t here, struct machine_options *o)
 		card->memory = grant_map((enum grant)(GRANT_CARDS + n), NULL,
 					 sizeof(*card->memory));
 		card->doorbell_fd = grant_fd((enum grant)(GRANT_CARD_BELLS + n));
+		card->answer_fd = grant_fd((enum grant)(GRANT_CARD_ANSWERS + n));
 		if (!card->memory)
 			return false;
 	}
@@ -390,6 +392,7 @@ static bool take_ports(uint64_t here, struct machine_options *o)
 		port->memory = grant_map((enum grant)(GRANT_PORTS + n), NULL,
 					 sizeof(*port->memory));
 		port->doorbell_fd = grant_fd((enum grant)(GRANT_PORT_BELLS + n));
+		port->answer_fd = grant_fd((enum grant)(GRANT_PORT_ANSWERS + n));
 		if (!port->memory)
 			return false;
 	}

@@ -13,6 +13,7 @@ int process_main(const char *name)
 		[ROLE_KEEPER] = keeper_main,
 		[ROLE_SUPERVISOR] = supervisor_main,
 		[ROLE_NET] = net_main,
+		[ROLE_LINE] = line_main,
 		[ROLE_SWITCH] = switch_main,
 		[ROLE_RELAY] = relay_main,
 		[ROLE_JOINER] = joiner_main,

@@ -24,6 +24,7 @@ int disk_main(void);
 int keeper_main(void);
 int supervisor_main(void);
 int net_main(void);
+int line_main(void);
 int balancer_main(void);
 int switch_main(void);
 int relay_main(void);

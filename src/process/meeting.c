@@ -7,6 +7,7 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "ipc/spawn.h"
@@ -51,9 +52,30 @@ static int listen_at(const char *path)
 	return error;
 }
 
-static int start_locked(const char *path, enum role role, int program_fd)
+/*
+ * It is nobody's child who would have to look after it: it outlives the machine, and whoever would
+ * read what it says. 0 or -errno.
+ */
+static int spawn_alone(enum role role, struct grants *grants)
 {
 	struct spawned one;
+	int status = 0;
+	pid_t between;
+
+	grants->errors = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	between = grants->errors < 0 ? -1 : fork();
+	if (!between)
+		_exit(-spawn_role(role, grants, -1, &one));
+	if (between > 0)
+		waitpid(between, &status, 0);
+	close(grants->errors);
+	if (between < 0)
+		return -EAGAIN;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -ECHILD;
+}
+
+static int start_locked(const char *path, enum role role, int program_fd)
+{
 	struct grants grants;
 	int error;
 
@@ -65,10 +87,8 @@ static int start_locked(const char *path, enum role role, int program_fd)
 	grants.fd[GRANT_CONTROL] = listen_at(path);
 	if (grants.fd[GRANT_CONTROL] < 0)
 		return grants.fd[GRANT_CONTROL];
-	error = spawn_role(role, &grants, -1, &one);
+	error = spawn_alone(role, &grants);
 	close(grants.fd[GRANT_CONTROL]);
-	if (!error)
-		close(one.pidfd);
 	return error;
 }
 

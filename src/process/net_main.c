@@ -1,7 +1,7 @@
 /*
  * The net process's main: what one network card is connected to. It opens what it needs as the
  * user, gives up its rights, and serves until the machine is gone. Where it ends before that its
- * supervisor starts another.
+ * supervisor starts another. One of a tap or a switch has the role of a line: it needs no socket.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,6 +24,7 @@
 enum { MOST_MEMORY_BYTES = 256 << 20 };
 
 struct process {
+	enum role role;
 	const struct net_choice *choice;
 	struct net_port port;
 	struct user_net *user;
@@ -94,23 +95,23 @@ static int limit_memory(void)
 }
 
 /* The last that needs rights is there. A supervisor's first process tells that it can serve. */
-static int give_up_rights(void)
+static int give_up_rights(enum role role)
 {
 	int error = SANITIZED ? 0 : limit_memory();
 
 	if (!error)
-		error = lockdown_before_threads(ROLE_NET, NULL);
+		error = lockdown_before_threads(role, NULL);
 	if (!error && role_grants_here() & GRANT(GRANT_READY)) {
 		if (write(grant_fd(GRANT_READY), "", 1) != 1)
 			error = -errno;
 		close(grant_fd(GRANT_READY));
 	}
-	return error ? error : lockdown(ROLE_NET);
+	return error ? error : lockdown(role);
 }
 
 static int serve(struct process *process)
 {
-	int error = give_up_rights();
+	int error = give_up_rights(process->role);
 
 	if (error)
 		return complain(EXIT_FAULT, strerror(-error), "the network", "see umbra doctor");
@@ -126,12 +127,13 @@ static int serve(struct process *process)
 	return error ? EXIT_FAULT : 0;
 }
 
-int net_main(void)
+static int card_main(enum role role)
 {
 	const struct plan *plan = plan_of_process();
 	struct net_card_memory *memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE,
 					      MAP_SHARED, grant_fd(GRANT_CARD), 0);
-	struct process process = { .choice = plan ? &plan->nets.card[plan->nets.mine] : NULL };
+	struct process process = { .role = role,
+				   .choice = plan ? &plan->nets.card[plan->nets.mine] : NULL };
 	int code;
 
 	/* libslirp takes a socket's number 0 for none */
@@ -141,7 +143,11 @@ int net_main(void)
 	if (!plan || memory == MAP_FAILED)
 		return complain(EXIT_USAGE, "it has no plan", "the net process",
 				"use umbra run: it starts the processes of a machine");
-	net_port_init(&process.port, memory, grant_fd(GRANT_CARD_BELL), grant_fd(GRANT_ANSWER));
+	net_port_init(&process.port, memory, grant_fd(GRANT_CARD_BELL),
+		      grant_fd(GRANT_CARD_ANSWER));
 	code = open_network(&process);
 	return code ? code : serve(&process);
 }
+
+int net_main(void) { return card_main(ROLE_NET); }
+int line_main(void) { return card_main(ROLE_LINE); }

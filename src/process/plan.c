@@ -42,7 +42,7 @@ static void plan_reduce(struct plan *p, enum role role)
 		memset(&p->machine, 0, sizeof(p->machine));
 	if (role != ROLE_RELAY)
 		memset(&p->relay, 0, sizeof(p->relay));
-	if (role != ROLE_SUPERVISOR && role != ROLE_NET)
+	if (role != ROLE_SUPERVISOR && role != ROLE_NET && role != ROLE_LINE)
 		memset(&p->nets, 0, sizeof(p->nets));
 	if (role != ROLE_JOINER)
 		memset(&p->shares, 0, sizeof(p->shares));

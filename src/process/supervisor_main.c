@@ -7,11 +7,14 @@
  *  1. Each net process has a number, `generation` (ipc/net_card.h): it is another one from the
  *     moment at which its predecessor is seen to be gone, so that the link is down at once.
  *  2. One that ends again soon is started again later, and later each time.
+ *  3. One that does not end when the machine is gone is killed.
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,7 +27,7 @@
 #include "plan.h"
 #include "report.h"
 
-enum { FIRST_DELAY_MS = 20, MOST_DELAY_MS = 5000, LONG_LIFE_S = 10 };
+enum { FIRST_DELAY_MS = 20, MOST_DELAY_MS = 5000, LONG_LIFE_S = 10, END_MS = 1000 };
 
 struct supervisor {
 	const struct plan *plan;
@@ -39,7 +42,7 @@ static void tell_machine(struct supervisor *supervisor)
 	ssize_t written;
 
 	__atomic_store_n(supervisor->generation, ++supervisor->count, __ATOMIC_RELEASE);
-	written = write(grant_fd(GRANT_ANSWER), &(uint64_t){ 1 }, 8);
+	written = write(grant_fd(GRANT_CARD_ANSWER), &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
 
@@ -59,17 +62,18 @@ static int join_switch(const struct supervisor *supervisor, const struct net_cho
 static int start(const struct supervisor *supervisor, struct spawned *ret)
 {
 	const struct net_choice *choice = &supervisor->plan->nets.card[supervisor->plan->nets.mine];
+	const enum role role = choice->kind == NET_USER ? ROLE_NET : ROLE_LINE;
 	struct grants grants = supervisor->grants;
 	int error;
 
-	grants.fd[GRANT_PLAN] = plan_seal(supervisor->plan, ROLE_NET);
+	grants.fd[GRANT_PLAN] = plan_seal(supervisor->plan, role);
 	if (grants.fd[GRANT_PLAN] < 0)
 		return grants.fd[GRANT_PLAN];
 	if (choice->kind == NET_SWITCH)
 		grants.fd[GRANT_TAP] = join_switch(supervisor, choice);
 	error = choice->kind == NET_SWITCH && grants.fd[GRANT_TAP] < 0
 			? grants.fd[GRANT_TAP]
-			: spawn_role(ROLE_NET, &grants, -1, ret);
+			: spawn_role(role, &grants, -1, ret);
 	if (choice->kind == NET_SWITCH && grants.fd[GRANT_TAP] >= 0)
 		close(grants.fd[GRANT_TAP]);
 	close(grants.fd[GRANT_PLAN]);
@@ -87,12 +91,23 @@ static bool wait_ms(int pidfd, int timeout_ms)
 	return polls[0].revents;
 }
 
+/* What is asked to end by the same pipe as this process. */
+static void end_by_force(const struct spawned *net)
+{
+	struct pollfd polls = { .fd = net->pidfd, .events = POLLIN };
+
+	if (poll(&polls, 1, END_MS) != 1)
+		syscall(SYS_pidfd_send_signal, net->pidfd, SIGKILL, NULL, 0);
+}
+
 /* How it ended; *ret_machine_gone: in order, because of that. */
 static int wait_for_end(const struct spawned *net, bool *ret_machine_gone)
 {
 	int status = 0;
 
 	*ret_machine_gone = wait_ms(net->pidfd, -1);
+	if (*ret_machine_gone)
+		end_by_force(net);
 	while (waitpid(net->pid, &status, 0) < 0 && errno == EINTR)
 		;
 	close(net->pidfd);

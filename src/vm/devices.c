@@ -159,7 +159,7 @@ static int make_cards(struct devices *devices)
 		*client = (struct slot_client){ .queue = &options->card[n].memory->queue,
 						.slots = NET_SLOTS,
 						.doorbell_fd = options->card[n].doorbell_fd,
-						.answer_fd = options->disks.answer_fd };
+						.answer_fd = options->card[n].answer_fd };
 		devices->network[n] = network_create(devices->bus, n, options->card[n].memory,
 						     client);
 		if (!devices->network[n])
@@ -200,7 +200,7 @@ static int make_ports(struct devices *devices)
 		*client = (struct slot_client){ .queue = &memory->queue,
 						.slots = SHARE_SLOTS,
 						.doorbell_fd = options->port[n].doorbell_fd,
-						.answer_fd = options->disks.answer_fd };
+						.answer_fd = options->port[n].answer_fd };
 		devices->share[n] = share_create(devices->bus, n, memory, client);
 		if (!devices->share[n])
 			return -ENOMEM;

@@ -36,11 +36,11 @@ struct machine_disks { struct block_memory *memory; int doorbell_fd, answer_fd; 
 
 /* Connections of its programs (ipc/connection_slots.h), with the answer event of the disks'. */
 struct machine_connections { struct connection_memory *memory; int doorbell_fd; };
-/* A network card (ipc/net_card.h), with the same. */
-struct machine_card { struct net_card_memory *memory; int doorbell_fd; };
+/* A network card (ipc/net_card.h). */
+struct machine_card { struct net_card_memory *memory; int doorbell_fd, answer_fd; };
 
 /* A port (ipc/share_port.h), the same way. */
-struct machine_port { struct share_memory *memory; int doorbell_fd; };
+struct machine_port { struct share_memory *memory; int doorbell_fd, answer_fd; };
 
 enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };
 /*

@@ -111,6 +111,12 @@ def serves():
     machine = Running("serve", "-p", "127.0.0.1:%d:80" % tcp, "-p", "127.0.0.1:%d:53/udp" % udp, "--statistics")
     want = machine.expect("SUM")[4:36]
     machine.expect("SERVES")
+    for _ in range(600): # it says so before it listens
+        try:
+            get(tcp)
+            break
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.1)
     for _ in range(3):
         if md5(get(tcp)) != want:
             bad("other bytes came from the guest")

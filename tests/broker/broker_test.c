@@ -166,6 +166,34 @@ static int helper_dies(const struct helper_ends *h)
 	return raise(SIGKILL);
 }
 
+/* It hears of the end, and goes on. */
+static int helper_stays(const struct helper_ends *h)
+{
+	if (write(h->ready_fd, "", 1) != 1)
+		return 1;
+	for (;;)
+		pause();
+}
+
+static int helper_is_never_ready(const struct helper_ends *h)
+{
+	(void)h;
+	while (!kill(getppid(), SIGTERM))
+		pause();
+	return 1;
+}
+
+/* More than is shown, with what acts on a terminal. */
+static int helper_shouts(const struct helper_ends *h)
+{
+	static const char text[] = "\x1b]0;title\a\x1b[31m\x9b\r\t\xc3\xa4rger\n";
+
+	for (size_t n = 0; n < 4 * BROKER_ERRORS_BYTES / sizeof(text); n++)
+		if (write(STDERR_FILENO, text, sizeof(text) - 1) != sizeof(text) - 1)
+			return 1;
+	return helper_waits(h);
+}
+
 static int sleeps(struct client *c)
 {
 	(void)c;
@@ -218,6 +246,7 @@ static int many_records(void)
 }
 
 static int (*helper)(const struct helper_ends *);
+static int errors_fd = -1;
 
 /* The broker locks itself down: in a process of its own. */
 static int outcome_of(int (*machine)(struct client *))
@@ -228,12 +257,15 @@ static int outcome_of(int (*machine)(struct client *))
 	if (!child) {
 		struct harness h = { .machine = machine,
 				     .helper = helper,
+				     .helper_ms = helper == helper_stays ? 200 : 0,
 				     .console_fd = memfd_create("console", 0),
 				     .control_fd = -1,
 				     .description = "" };
 		static struct broker_end end;
 		char console_byte;
 
+		if (errors_fd >= 0)
+			dup2(errors_fd, STDERR_FILENO);
 		if (harness_run(&h, &end) || memchr(end.text, 0, sizeof(end.text)) == NULL)
 			_exit(99);
 		if (helper)
@@ -265,6 +297,31 @@ static void expect(const char *what, int (*machine)(struct client *), int want)
 	failures += got != want;
 }
 
+/* What was shown of a helper that shouts. */
+static void expect_text(void)
+{
+	static char text[2 * BROKER_ERRORS_BYTES];
+	ssize_t got;
+	bool has_control = false;
+
+	errors_fd = memfd_create("errors", 0);
+	helper = helper_shouts;
+	expect("a helper that shouts", ends, BROKER_ENDED * 10 + 7);
+	got = pread(errors_fd, text, sizeof(text), 0);
+	for (ssize_t n = 0; n < got; n++)
+		has_control |= text[n] == '\x9b' ||
+			       (text[n] != '\n' && text[n] >= 0 && text[n] < ' ');
+	printf("%s what it says is shown as text, and not all of it\n",
+	       got > 0 && got <= BROKER_ERRORS_BYTES && !has_control &&
+			       memmem(text, (size_t)got, "]0;title", 8) &&
+			       memmem(text, (size_t)got, "\xc3\xa4rger", 6)
+		       ? "ok  "
+		       : "FAIL");
+	failures += got <= 0 || got > BROKER_ERRORS_BYTES || has_control;
+	close(errors_fd);
+	errors_fd = -1;
+}
+
 int main(void)
 {
 	bool bad = many_records();
@@ -291,6 +348,11 @@ int main(void)
 	helper = helper_waits;
 	expect("a helper that ends after the machine", ends, BROKER_ENDED * 10 + 7);
 	expect("a helper of a machine that dies", is_killed, BROKER_MACHINE_DIED * 10 + 7);
+	helper = helper_stays;
+	expect("a helper that does not end", ends, BROKER_ENDED * 10 + 5);
+	helper = helper_is_never_ready;
+	expect("SIGTERM while a helper begins", sleeps, BROKER_STOPPED * 10 + 5);
+	expect_text();
 	helper = helper_refuses;
 	expect("a helper that is never ready", sleeps, BROKER_HELPER_ENDED * 10 + 9);
 	helper = helper_dies;

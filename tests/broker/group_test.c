@@ -77,10 +77,23 @@ static struct group_place place_of(const char *membership)
 	return place;
 }
 
+static pid_t process_that_was(void)
+{
+	const pid_t child = fork();
+
+	if (!child)
+		_exit(0);
+	waitpid(child, NULL, 0);
+	return child;
+}
+
 static void looks_like_the_hosts(void)
 {
 	struct group_place place;
 	char inner[PATH_BYTES];
+	char left[PATH_BYTES];
+	char made[PATH_BYTES];
+	const pid_t gone = process_that_was();
 	int members;
 
 	if (!mkdtemp(top))
@@ -101,7 +114,11 @@ static void looks_like_the_hosts(void)
 	make_folder(inner);
 	put(inner, "memory.max", "");
 	put(inner, "cgroup.procs", "");
-	make_folder("/umbra-machine-1");
+	snprintf(left, sizeof(left), "/umbra-machine-%d", gone);
+	snprintf(made, sizeof(made), "/umbra-machine-%d", (int)getppid());
+	put(inner, "memory.swap.max", "");
+	make_folder(left);
+	make_folder(made);
 	make_folder("/of-somebody-else");
 	place = place_of("0::/\n");
 	expect("one that was delegated is", !group_look(&place));
@@ -110,7 +127,9 @@ static void looks_like_the_hosts(void)
 	expect("which has the limit", has(inner, "memory.max", "67108864"));
 	expect("and is entered by its members", has(inner, "cgroup.procs", "0"));
 	expect("the controller is passed on", has("", "cgroup.subtree_control", "+memory"));
-	expect("what an earlier one left is gone", has("/umbra-machine-1", ".", NULL));
+	expect("what an earlier one left is gone", has(left, ".", NULL));
+	expect("not what somebody else is about to enter", has(made, ".", ""));
+	expect("swap has it, too", has(inner, "memory.swap.max", "67108864"));
 	expect("and nothing else", has("/of-somebody-else", ".", ""));
 	close(members);
 }

@@ -31,6 +31,7 @@ struct helper_ends { int ready_fd, end_fd; };
 struct harness {
 	int (*machine)(struct client *client);
 	int (*helper)(const struct helper_ends *ends); /* NULL: none */
+	unsigned helper_ms;                            /* as broker_options has it */
 	int console_fd, control_fd;                    /* -1: none */
 	const char *description;
 };
@@ -77,7 +78,6 @@ static int harness_helper(const struct harness *h, struct broker *b, struct brok
 {
 	int ready[2], ending[2];
 	struct spawned helper;
-	char byte;
 
 	if (pipe(ready) || pipe(ending))
 		exit(2);
@@ -85,15 +85,16 @@ static int harness_helper(const struct harness *h, struct broker *b, struct brok
 	if (!helper.pid) {
 		close(ready[0]);
 		close(ending[1]);
+		dup2(broker_errors_fd(b), STDERR_FILENO);
 		_exit(h->helper(&(struct helper_ends){ ready[1], ending[0] }));
 	}
 	close(ready[1]);
 	close(ending[0]);
 	broker_add_helper(b, ROLE_DISK, &helper, ending[1]);
-	if (read(ready[0], &byte, 1) == 1)
+	close(helper.pidfd);
+	if (broker_wait_helper(b, ready[0], end))
 		return 0;
 	broker_end_helpers(b, end);
-	end->outcome = BROKER_HELPER_ENDED;
 	return -ECHILD;
 }
 
@@ -103,6 +104,7 @@ static int harness_run(const struct harness *h, struct broker_end *end)
 	struct broker_options o = { .console = h->console_fd < 0 ? CONSOLE_NONE : CONSOLE_FILE,
 				    .console_fd = grant_fd(GRANT_CONSOLE),
 				    .console_limit_bytes = CONSOLE_FILE_BYTES,
+				    .helper_ms = h->helper_ms,
 				    .input_fd = -1,
 				    .control_fd = -1,
 				    .description = h->description };

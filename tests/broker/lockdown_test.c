@@ -36,8 +36,8 @@
 enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096, OWN_PID = -77 };
 
 static const unsigned most_calls[ROLES] = {
-	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 26, [ROLE_DISK] = 31, [ROLE_KEEPER] = 20,
-	[ROLE_NET] = 36,     [ROLE_FORKER] = 32, [ROLE_SWITCH] = 15,
+	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 31, [ROLE_KEEPER] = 20,
+	[ROLE_NET] = 33,     [ROLE_FORKER] = 33, [ROLE_SWITCH] = 15, [ROLE_LINE] = 18,
 	[ROLE_RELAY] = 18,   [ROLE_HUB] = 20,    [ROLE_BALANCER] = 17,
 };
 static int failures;
@@ -174,7 +174,7 @@ static void conditions_of_all(enum role role)
 	       &(struct attempt){ SYS_mmap,
 				  { 0, PAGE, PROT_READ, MAP_PRIVATE, grant_fd(GRANT_PLAN) } });
 	if (role == ROLE_KEEPER || role == ROLE_SWITCH || role == ROLE_RELAY ||
-	    role == ROLE_BALANCER)
+	    role == ROLE_BALANCER || role == ROLE_LINE)
 		return;
 	denied(role, "executable memory, by mprotect",
 	       &(struct attempt){ SYS_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC } });
@@ -195,6 +195,7 @@ static void conditions(void)
 	conditions_of_all(ROLE_KEEPER);
 	conditions_of_all(ROLE_NET);
 	conditions_of_all(ROLE_SWITCH);
+	conditions_of_all(ROLE_LINE);
 	conditions_of_all(ROLE_RELAY);
 	allowed(ROLE_RELAY, "a local socket",
 		&(struct attempt){ SYS_socket, { AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0 } });
@@ -219,6 +220,22 @@ static void conditions(void)
 	denied(ROLE_NET, "a local socket",
 	       &(struct attempt){ SYS_socket, { AF_UNIX, SOCK_STREAM, 0 } });
 	denied(ROLE_NET, "a raw socket", &(struct attempt){ SYS_socket, { AF_INET, SOCK_RAW, 0 } });
+	denied(ROLE_NET, "a stream of another protocol",
+	       &(struct attempt){ SYS_socket, { AF_INET, SOCK_STREAM, 132 /* SCTP */ } });
+	denied(ROLE_NET, "one of many ways",
+	       &(struct attempt){ SYS_socket, { AF_INET6, SOCK_STREAM, 262 /* MPTCP */ } });
+	denied(ROLE_NET, "datagrams of another protocol",
+	       &(struct attempt){ SYS_socket, { AF_INET, SOCK_DGRAM, 136 /* UDPLITE */ } });
+	allowed(ROLE_NET, "a ping, which is refused",
+		&(struct attempt){ SYS_socket, { AF_INET, SOCK_DGRAM, 1 } });
+	allowed(ROLE_NET, "a raw ping, too",
+		&(struct attempt){ SYS_socket, { AF_INET, SOCK_RAW, 1 } });
+	denied(ROLE_LINE, "a frame of another descriptor",
+	       &(struct attempt){ SYS_sendmsg, { grant_fd(GRANT_END), data, 0 } });
+	denied(ROLE_LINE, "a read of its answers",
+	       &(struct attempt){ SYS_read, { grant_fd(GRANT_CARD_ANSWER), data, 8 } });
+	denied(ROLE_LINE, "a change of how a descriptor blocks",
+	       &(struct attempt){ SYS_fcntl, { grant_fd(GRANT_TAP), F_SETFL, 0 } });
 	denied(ROLE_NET, "a socket to the kernel",
 	       &(struct attempt){ SYS_socket, { AF_NETLINK, SOCK_RAW, 0 } });
 	denied(ROLE_NET, "a name for a socket", &(struct attempt){ SYS_bind, { 0, data, 16 } });
@@ -266,6 +283,8 @@ static void conditions(void)
 	       &(struct attempt){ SYS_ioctl, { 0, TIOCSTI, data } });
 	denied(ROLE_BROKER, "another descriptor's terminal",
 	       &(struct attempt){ SYS_ioctl, { 1, TCGETS, data } });
+	allowed(ROLE_BROKER, "a signal to a helper of its",
+		&(struct attempt){ SYS_pidfd_send_signal, { HELPERS_FIRST_FD, 0, 0, 0 } });
 	denied(ROLE_BROKER, "a signal to what is not its machine",
 	       &(struct attempt){ SYS_pidfd_send_signal, { grant_fd(GRANT_END), 0, 0, 0 } });
 	allowed(ROLE_BROKER, "a signal to its machine",

@@ -177,7 +177,7 @@ static int fake_message(struct fake *f, const void *payload, size_t bytes)
 	return bus_message(f->bus, VMBUS_CONNECTION, VMBUS_MESSAGE_TYPE, payload, bytes);
 }
 
-static void fake_contact(struct fake *f)
+static __attribute__((unused)) void fake_contact(struct fake *f)
 {
 	const struct vmbus_contact contact = { .head.kind = VMBUS_INITIATE_CONTACT,
 					       .version = VMBUS_5_3,
@@ -189,7 +189,7 @@ static void fake_contact(struct fake *f)
 }
 
 /* A GPADL over the rings of a channel, of the channel's number; open. */
-static void fake_open(struct fake *f, uint32_t relid)
+static __attribute__((unused)) void fake_open(struct fake *f, uint32_t relid)
 {
 	struct {
 		struct vmbus_gpadl_header h;

@@ -469,12 +469,16 @@ static int take_reply(struct network *network, const struct slot_reply *reply)
 	return 0;
 }
 
+/* As many as there are slots: one that answers without end holds up nobody else. */
 static void take_replies(struct network *network)
 {
 	struct slot_reply reply;
 	int got;
 
-	while (!network->cut_off && (got = slot_collect(network->client, &reply))) {
+	for (unsigned n = 0; n < NET_SLOTS && !network->cut_off; n++) {
+		got = slot_collect(network->client, &reply);
+		if (!got)
+			return;
 		if (got > 0)
 			got = take_reply(network, &reply);
 		if (got >= 0)
@@ -551,6 +555,9 @@ struct network *network_create(struct bus *bus, unsigned number, struct net_card
 						 .gpadl_gone = gpadl_gone,
 						 .room = room,
 						 .context = network };
+	/* until a server begins none is free */
+	for (unsigned n = 0; n < NET_SLOTS; n++)
+		network->slot[n] = SLOT_SERVERS;
 	forget(network);
 	network->channel = bus_offer(bus, &network->service);
 	if (network->channel)

@@ -3,18 +3,20 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "net/port.h"
 #include "switch.h"
 
-enum { BUFFER_BYTES = 4 << 20 };
+enum { BUFFER_BYTES = 4 << 20, JOIN_S = 5 };
 
 int line_open(const char *path, const uint8_t mac[NET_MAC_BYTES])
 {
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
 	struct switch_hello hello = { .magic = SWITCH_MAGIC, .version = SWITCH_VERSION };
+	const struct timeval most = { .tv_sec = JOIN_S };
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	int error;
 
@@ -23,6 +25,8 @@ int line_open(const char *path, const uint8_t mac[NET_MAC_BYTES])
 	memcpy(hello.mac, mac, NET_MAC_BYTES);
 	strncpy(at.sun_path, path, sizeof(at.sun_path) - 1);
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){ BUFFER_BYTES }, sizeof(int));
+	/* a switch that lets nobody in costs no more than that */
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof(most));
 	if (!connect(fd, (const struct sockaddr *)&at, sizeof(at)) &&
 	    send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello))
 		return fd;

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""The processes that serve a machine, seen from outside: none has the terminal, none waits on an event that another can fill, no card has
+anything in common with another, and all end with the machine, also one that does not listen, and with a broker that is killed.
+usage: helpers.py UMBRA GUEST"""
+import os, pty, re, signal, subprocess, sys, tempfile, time
+
+umbra, guest = sys.argv[1:3]
+NONBLOCK = 0o4000
+failed = 0
+
+
+def expect(what, good, detail=""):
+    global failed
+    print("ok  " if good else "FAIL", what, "" if good else detail)
+    failed += not good
+
+
+def read(pid, name):
+    with open("/proc/%d/%s" % (pid, name), "rb") as f:
+        return f.read().decode(errors="replace")
+
+
+def role_of(pid):
+    try:
+        return read(pid, "cmdline").replace("\0", " ").strip().rpartition("--role=")[2]
+    except OSError:
+        return "gone"
+
+
+def children(pid):
+    return [int(p) for p in read(pid, "task/%d/children" % pid).split()]
+
+
+def descriptors(pid):
+    return {int(n): os.readlink("/proc/%d/fd/%s" % (pid, n)) for n in os.listdir("/proc/%d/fd" % pid)}
+
+
+def flags(pid, fd):
+    return int(re.search(r"flags:\s*(\d+)", read(pid, "fdinfo/%d" % fd)).group(1), 8)
+
+
+def state(pid):
+    try:
+        return read(pid, "stat").rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
+
+
+def wait_for(condition):
+    for _ in range(3000):
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def all_of(pid):
+    return [pid] + [c for child in children(pid) for c in all_of(child)]
+
+
+def switch_at(where): # it is nobody's child
+    inodes = {line.split()[6] for line in read(os.getpid(), "net/unix").splitlines() if where in line}
+    return [int(p) for p in os.listdir("/proc") if p.isdigit() and state(int(p)) not in ("gone", "Z") and role_of(int(p)) == "switch" and
+            any(t == "socket:[%s]" % n for n in inodes for t in descriptors(int(p)).values())]
+
+
+def start(where):
+    disk = os.path.join(where, "disk.raw")
+    with open(disk, "wb") as f:
+        f.truncate(1 << 20)
+    ours, theirs = pty.openpty()
+    broker = subprocess.Popen([umbra, "run", "--name", "helpers", "--kernel", guest, "--console", "none", "--disk", disk + ",format=raw",
+                               "--net", "user", "--net", "user", "--net", "switch=helpers"], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    here = wait_for(lambda: subprocess.run([umbra, "info", "helpers"], capture_output=True).returncode == 0)
+    expect("a machine with a disk and three cards begins", here and wait_for(lambda: len(all_of(broker.pid)) == 11), all_of(broker.pid))
+    return broker, ours, {pid: role_of(pid) for pid in all_of(broker.pid) + switch_at(where)}
+
+
+def of_role(roles, role):
+    return [pid for pid in roles if roles[pid] == role]
+
+
+def look(roles):
+    helpers = [pid for pid in roles if roles[pid] not in ("broker", "machine")]
+    held = {pid: descriptors(pid) for pid in roles}
+    expect("its processes", sorted(roles.values()) == sorted(["broker", "machine", "disk", "keeper", "line", "relay", "switch"] + ["net"] * 2 + ["supervisor"] * 3), roles)
+    for pid in helpers:
+        expect("%s: no terminal" % roles[pid], not [f for f in held[pid].values() if "/dev/pts" in f or "/dev/tty" in f], held[pid])
+    for pid in of_role(roles, "disk") + of_role(roles, "net") + of_role(roles, "line"):
+        events = [fd for fd, what in held[pid].items() if what == "anon_inode:[eventfd]"]
+        expect("%s: its events do not block" % roles[pid], all(flags(pid, fd) & NONBLOCK for fd in events), events)
+    machine = of_role(roles, "machine")[0]
+    expect("the machine process: of cards it has pipes, that do not block",
+           len([fd for fd, what in held[machine].items() if what.startswith("pipe:") and flags(machine, fd) & NONBLOCK]) == 6, held[machine])
+    cards = of_role(roles, "net") + of_role(roles, "line")
+    common = {pid: {what for fd, what in held[pid].items() if fd > 2 and what.startswith(("pipe:", "anon_inode:[eventfd]"))} for pid in cards}
+    expect("no two cards have an event in common", all(not common[a] & common[b] for a in cards for b in cards if a != b), common)
+    expect("nor an end of what the machine process has",
+           not [pid for pid in cards for fd, what in held[pid].items() for other, same in held[machine].items()
+                if what == same and what.startswith("pipe:") and flags(pid, fd) & 3 == flags(machine, other) & 3])
+    own = os.readlink("/proc/self/ns/net")
+    line = of_role(roles, "line")[0]
+    if os.readlink("/proc/%d/ns/user" % line) != os.readlink("/proc/self/ns/user"): # a host that permits it
+        expect("who serves a switch's line has a network of its own", os.readlink("/proc/%d/ns/net" % line) != own)
+    switch = of_role(roles, "switch")[0]
+    expect("the switch says nothing to anybody", held[switch].get(2) == "/dev/null", held[switch])
+    os.kill(switch, signal.SIGKILL)
+    expect("a switch that ends is no zombie of whoever started it", wait_for(lambda: state(switch) in ("gone", "Z")) and
+           wait_for(lambda: not [c for pid in roles if state(pid) not in ("gone", "Z") for c in children(pid) if state(c) == "Z"]))
+
+
+with tempfile.TemporaryDirectory() as where:
+    os.environ["XDG_RUNTIME_DIR"] = where
+    broker, terminal, roles = start(where)
+    look(roles)
+    rest = [pid for pid in roles if roles[pid] != "switch"]
+    for pid in of_role(roles, "net"): # one that does not hear of the end
+        os.kill(pid, signal.SIGSTOP)
+    subprocess.run([umbra, "stop", "helpers"], timeout=60, capture_output=True)
+    expect("stop ends it, also when net processes do not listen", broker.wait(60) == 0, broker.returncode)
+    expect("and nothing is left", wait_for(lambda: all(state(pid) == "gone" for pid in rest)), {roles[p]: state(p) for p in rest})
+    os.close(terminal)
+    broker, terminal, roles = start(where)
+    rest = [pid for pid in roles if roles[pid] != "switch"]
+    for pid in of_role(roles, "net"):
+        os.kill(pid, signal.SIGSTOP)
+    os.kill(broker.pid, signal.SIGKILL)
+    broker.wait(60)
+    # who adopts them may not look after them
+    expect("a broker that is killed takes all with it", wait_for(lambda: all(state(pid) in ("gone", "Z") for pid in rest)), {roles[p]: state(p) for p in rest})
+    os.close(terminal)
+sys.exit(failed != 0)

@@ -1,0 +1,123 @@
+/*
+ * A network card whose server is not there yet, or is lost: what is saved before one has begun is
+ * loaded before one has begun, and one that answers without end does not hold up the thread that
+ * collects for all devices.
+ */
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "device/netvsp/network.h"
+#include "fake_guest.h"
+#include "ipc/net_card.h"
+#include "lib/archive.h"
+
+enum { SAVED_BYTES = 1 << 16, MOST_S = 60, TURNS = 100 };
+
+struct card {
+	struct fake fake;
+	struct net_card_memory *memory;
+	struct slot_client client;
+	struct network *network;
+	bool stopped;
+};
+
+static int failures;
+
+static void expect(const char *what, bool good)
+{
+	printf("%s %s\n", good ? "ok  " : "FAIL", what);
+	fflush(stdout);
+	failures += !good;
+}
+
+static void card_create(struct card *card)
+{
+	fake_create(&card->fake, 1);
+	card->memory = mmap(NULL, sizeof(*card->memory), PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	card->client = (struct slot_client){ .queue = &card->memory->queue,
+					     .slots = NET_SLOTS,
+					     .doorbell_fd = eventfd(0, EFD_NONBLOCK),
+					     .answer_fd = eventfd(0, EFD_NONBLOCK) };
+	card->network = network_create(card->fake.bus, 0, card->memory, &card->client);
+	card->stopped = false;
+}
+
+static void card_destroy(struct card *card)
+{
+	network_destroy(card->network);
+	munmap(card->memory, sizeof(*card->memory));
+	close(card->client.doorbell_fd);
+	close(card->client.answer_fd);
+	fake_destroy(&card->fake);
+}
+
+static void saved_before_it_begins(void)
+{
+	static uint8_t saved[SAVED_BYTES];
+	static struct card parent, child;
+	struct archive archive = archive_save_to(saved, sizeof(saved));
+	size_t bytes;
+
+	card_create(&parent);
+	card_create(&child);
+	network_archive(&archive, parent.network);
+	bytes = archive.used;
+	expect("a card without a server is saved", !archive.error);
+	archive = archive_load_from(saved, bytes);
+	network_archive(&archive, child.network);
+	expect("and loaded into one without", !archive.error && archive_check_end(&archive));
+	card_destroy(&parent);
+	card_destroy(&child);
+}
+
+/* Of slot 0, that it was empty: whatever the card does with that, the next is there. */
+static void *answer_without_end(void *context)
+{
+	struct card *card = context;
+	uint32_t written = 0;
+
+	while (!__atomic_load_n(&card->stopped, __ATOMIC_RELAXED))
+		if (written - __atomic_load_n(&card->client.collected, __ATOMIC_RELAXED) <
+		    NET_SLOTS / 2)
+			__atomic_store_n(&card->memory->queue.replies.written, ++written,
+					 __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void answered_without_end(void)
+{
+	static struct card card;
+	pthread_t server;
+	uint32_t most = 0;
+
+	card_create(&card);
+	card.memory->generation = card.memory->serving = 1;
+	network_collect(card.network);
+	if (pthread_create(&server, NULL, answer_without_end, &card))
+		exit(1);
+	alarm(MOST_S);
+	for (unsigned n = 0; n < TURNS || !most; n++) {
+		const uint32_t before = card.client.collected;
+
+		network_collect(card.network);
+		if (card.client.collected - before > most)
+			most = card.client.collected - before;
+	}
+	alarm(0);
+	__atomic_store_n(&card.stopped, true, __ATOMIC_RELAXED);
+	pthread_join(server, NULL);
+	expect("of a server that answers without end a turn takes no more than there are slots",
+	       most && most <= NET_SLOTS);
+	card_destroy(&card);
+}
+
+int main(void)
+{
+	saved_before_it_begins();
+	answered_without_end();
+	return failures != 0;
+}
