@@ -513,7 +513,8 @@ static int parse(struct fork_command *f, int argc, char **argv)
 		{ "name", 1, 0, 'N' },	       { "count", 1, 0, 'n' },
 		{ "keep-parent", 0, 0, 'k' },  { "suspend-parent", 0, 0, 's' },
 		{ "end-parent", 0, 0, 'e' },   { "console", 1, 0, 'c' },
-		{ "json", 0, 0, 'j' },	       { "help", 0, 0, 'h' },
+		{ "disks", 1, 0, 'd' },	       { "json", 0, 0, 'j' },
+		{ "help", 0, 0, 'h' },
 		{ 0 },
 	};
 	char *end = NULL;

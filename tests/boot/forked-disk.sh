@@ -20,7 +20,7 @@ names="one" layers="top"
 for ((n = 1; n <= forks; n++)); do
 	timeout 60 "$umbra" fork one --name "two$n" -n 2 --console "$work/two$n.log" >/dev/null || fail "fork $n"
 	sleep 0.$((RANDOM % 5))
-	timeout 60 "$umbra" fork "two$n-1" --name "three$n" --console "$work/three$n.log" >/dev/null || fail "fork $n of a child"
+	timeout 60 "$umbra" fork "two$n-1" --name "three$n" --console "$work/three$n.log" --disks "$work" >/dev/null || fail "fork $n of a child"
 	names+=" two$n-1 two$n-2 three$n"
 done
 "$umbra" info one --json | grep -q "top.one.*vhdx" || fail "info does not say where it goes on"
