@@ -13,12 +13,6 @@ enum { DONE = 0x80, DEBUG = 1, GENERAL = 13, PAGE_FAULT = 14, ALIGNMENT = 17 };
 		"_end:");                                                                   \
 	extern const uint8_t name[], name##_end[];
 
-static void put(unsigned at, const uint8_t *code, const uint8_t *end)
-{
-	while (code < end)
-		((volatile uint8_t *)AT)[at++] = *code++;
-}
-
 /* ---- alignment ---- */
 
 #define LONG_CODE 0x33
@@ -37,11 +31,9 @@ CODE(system_call, "syscall; movl $0x40001001, %esi; movl (%rsi), %eax; movl $2, 
 static void run_long(const char *name, const uint8_t *code, const uint8_t *end, int64_t vector,
 		     uint64_t rax)
 {
-	put(0, code, end);
-	check_equal(name, (uint64_t)try_user((void (*)(void))AT, STACK_TOP, LONG_CODE),
-		    (uint64_t)vector);
-	if (vector == DONE)
-		check_equal("its result", last.rax, rax);
+	static const struct user_place place = { AT, STACK_TOP, LONG_CODE };
+
+	check_user_code(&place, name, code, end, vector, rax);
 }
 
 #define RUN_LONG(name, vector, rax) run_long(#name, name, name##_end, vector, rax)
@@ -223,8 +215,7 @@ static void counters(void)
 
 void test_main(void)
 {
-	map_page(AT, (uint64_t)new_page(), PAGE_P | PAGE_W | PAGE_U);
-	map_page(AT + PAGE_BYTES, (uint64_t)new_page(), PAGE_P | PAGE_W | PAGE_U);
+	map_user_pages(AT, 2);
 	alignment();
 	masks();
 	ports();

@@ -235,3 +235,43 @@ unsigned start_processors(void)
 		pause();
 	return (unsigned)total;
 }
+
+/* ---- code of users, numbers ---- */
+
+void map_user_pages(uint64_t gva, unsigned pages)
+{
+	for (unsigned n = 0; n < pages; n++)
+		map_page(gva + n * PAGE_BYTES, (uint64_t)new_page(), PAGE_P | PAGE_W | PAGE_U);
+}
+
+void put_code(uint64_t gva, const uint8_t *code, const uint8_t *end)
+{
+	while (code < end)
+		*(volatile uint8_t *)gva++ = *code++;
+}
+
+bool check_user_code(const struct user_place *place, const char *name, const uint8_t *code,
+		     const uint8_t *end, int64_t vector, uint64_t rax)
+{
+	put_code(place->gva, code, end);
+	check_equal(name,
+		    (uint64_t)try_user((void (*)(void))place->gva, place->stack, place->selector),
+		    (uint64_t)vector);
+	if (vector != USER_DONE)
+		return false;
+	check_equal("its result", last.rax, rax);
+	return true;
+}
+
+uint64_t next_number(const char **text, uint64_t otherwise)
+{
+	uint64_t value = 0;
+
+	while (**text == ' ')
+		(*text)++;
+	if (**text < '0' || **text > '9')
+		return otherwise;
+	while (**text >= '0' && **text <= '9')
+		value = value * 10 + (uint64_t)(*(*text)++ - '0');
+	return value;
+}

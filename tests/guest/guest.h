@@ -49,6 +49,19 @@ extern uint64_t try_flags;
 uint64_t *map_page(uint64_t gva, uint64_t gpa, uint64_t flags);
 /* A fresh zeroed page of guest memory. */
 void *new_page(void);
+/* So many fresh ones from gva on, which a user may write. */
+void map_user_pages(uint64_t gva, unsigned pages);
+void put_code(uint64_t gva, const uint8_t *code, const uint8_t *end);
+/*
+ * Code that ends with INT 80H, as a user at gva with this stack and code selector: which vector it
+ * must raise, and RAX if it is that one. Whether it must be.
+ */
+struct user_place { uint64_t gva, stack, selector; };
+enum { USER_DONE = 0x80 };
+bool check_user_code(const struct user_place *place, const char *name, const uint8_t *code,
+		     const uint8_t *end, int64_t vector, uint64_t rax);
+/* The next number of a text, for instance of the command line; `otherwise` if there is none. */
+uint64_t next_number(const char **text, uint64_t otherwise);
 void set_gate(unsigned vector, void *handler, unsigned ist, unsigned dpl);
 /* This vector's handler runs on a stack of its own (IST 1) from now on. */
 void use_trap_stack(unsigned vector);

@@ -47,20 +47,12 @@ __asm__("sysenter_entry: add $1, %eax; sysexitl");
 extern const uint8_t sysenter_entry[];
 extern uint8_t stubs[];
 
-static void put(unsigned at, const uint8_t *code, const uint8_t *end)
-{
-	while (code < end)
-		((volatile uint8_t *)AT)[at++] = *code++;
-}
-
 static void run(const char *name, const uint8_t *code, const uint8_t *end, int64_t vector,
 		uint64_t rax)
 {
-	put(0, code, end);
-	check_equal(name, (uint64_t)try_user((void (*)(void))AT, AT + 8192, USER_CODE_32),
-		    (uint64_t)vector);
-	if (vector == DONE)
-		check_equal("its result", last.rax, rax);
+	static const struct user_place place = { AT, AT + 2 * PAGE_BYTES, USER_CODE_32 };
+
+	check_user_code(&place, name, code, end, vector, rax);
 }
 
 #define RUN(name, vector, rax) run(#name, code_##name, code_##name##_end, vector, rax)
@@ -107,7 +99,7 @@ static void fast_system_call(void)
 	wrmsr(0x174, 8); /* user: 0x18 and 0x20, as SYSEXIT to 32 bits has them */
 	wrmsr(0x175, (uint64_t)new_page() + PAGE_BYTES);
 	wrmsr(0x176, (uint64_t)sysenter_entry);
-	put(0x800, code_after_sysexit, code_after_sysexit_end);
+	put_code(AT + 0x800, code_after_sysexit, code_after_sysexit_end);
 	if (is_amd()) {
 		RUN(sysenter, UNDEFINED, 0);
 		return;
@@ -120,10 +112,7 @@ static void fast_system_call(void)
 
 void test_main(void)
 {
-	uint64_t code = (uint64_t)new_page(), stack = (uint64_t)new_page();
-
-	map_page(AT, code, PAGE_P | PAGE_W | PAGE_U);
-	map_page(AT + PAGE_BYTES, stack, PAGE_P | PAGE_W | PAGE_U);
+	map_user_pages(AT, 2);
 	set_gate(OVERFLOW, stubs + 16 * OVERFLOW, 0, 3); /* INTO asks for the right to use it */
 	decimal();
 	others();

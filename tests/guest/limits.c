@@ -54,21 +54,12 @@ CODE(32, conditions, "movl $0x13b, %eax; movl %eax, %ss; xorl %eax, %eax;" /* ev
      "1: jo 2f; jle 1f; int3; 1: jp 2f; ja 1f; int3; 1: movl $3, %ecx; 1: incl %eax; loop 1b;"
      "jecxz 1f; int3; 1: jmp 3f; 2: int3; 3: nop")
 
-static void put(unsigned at, const uint8_t *code, const uint8_t *end)
-{
-	while (code < end)
-		((volatile uint8_t *)AT)[at++] = *code++;
-}
-
 static void run(const char *name, const uint8_t *code, const uint8_t *end, int64_t vector,
 		uint64_t rax)
 {
-	put(0, code, end);
-	check_equal(name, (uint64_t)try_user((void (*)(void))AT, STACK_TOP, USER_CODE_32),
-		    (uint64_t)vector);
-	if (vector == DONE)
-		check_equal("its result", last.rax, rax);
-	else
+	static const struct user_place place = { AT, STACK_TOP, USER_CODE_32 };
+
+	if (!check_user_code(&place, name, code, end, vector, rax))
 		check_equal("its error code", last.code, 0);
 }
 
@@ -183,8 +174,7 @@ static void sixteen_bits(void)
 
 void test_main(void)
 {
-	map_page(AT, (uint64_t)new_page(), PAGE_P | PAGE_W | PAGE_U);
-	map_page(AT + PAGE_BYTES, (uint64_t)new_page(), PAGE_P | PAGE_W | PAGE_U);
+	map_user_pages(AT, 2);
 	make_segments();
 	segments();
 	jumps();

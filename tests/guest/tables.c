@@ -497,19 +497,6 @@ static void make_roots(void)
 	note_changes(0, GLOBALS, true);
 }
 
-static uint64_t next_number(const char **text, uint64_t otherwise)
-{
-	uint64_t v = 0;
-
-	while (**text == ' ')
-		(*text)++;
-	if (**text < '0' || **text > '9')
-		return otherwise;
-	while (**text >= '0' && **text <= '9')
-		v = v * 10 + (uint64_t)(*(*text)++ - '0');
-	return v;
-}
-
 void test_main(void)
 {
 	uint32_t b = 0, c = 0, d;

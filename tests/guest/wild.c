@@ -23,20 +23,6 @@ static void set_msr(void *msr) { wrmsr((uint32_t)(uint64_t)msr, rnd()); }
 
 extern uint64_t boot_information;
 
-/* The next number of the command line; `otherwise` if there is none. */
-static uint64_t next_number(const char **text, uint64_t otherwise)
-{
-	uint64_t v = 0;
-
-	while (**text == ' ')
-		(*text)++;
-	if (**text < '0' || **text > '9')
-		return otherwise;
-	while (**text >= '0' && **text <= '9')
-		v = v * 10 + (uint64_t)(*(*text)++ - '0');
-	return v;
-}
-
 /* ---- random programs ---- */
 
 #define PROGRAM_AT 0x40000000ull /* two pages, at the end of which nothing is mapped */
