@@ -4,6 +4,7 @@
 #include <assert.h>
 
 #include "lib/archive.h"
+#include "lib/check.h"
 #include "lib/speculation.h"
 
 enum {
@@ -19,6 +20,18 @@ enum {
 	ENTRY_MASKED = 1 << 16, ENTRY_INTERRUPT = 0xfff
 };
 enum { ENTRY_READ_ONLY = ENTRY_STATUS | ENTRY_REMOTE_IRR, ENTRY_DESTINATION_SHIFT = 56 };
+
+/* Remote IRR of an entry that is no level's would never be taken back. */
+static bool is_entry(uint64_t entry) { return !(entry & ENTRY_REMOTE_IRR) || entry & ENTRY_LEVEL; }
+
+void check_ioapic(const struct ioapic *ioapic)
+{
+	assert(ioapic->raise);
+	assert(!(ioapic->lines >> IOAPIC_LINES));
+	assert(!(ioapic->select & ~(uint32_t)SELECT_BITS) && !(ioapic->id & ~(uint32_t)ID_BITS));
+	for (unsigned n = 0; n < IOAPIC_LINES; n++)
+		assert(is_entry(ioapic->entry[n]));
+}
 
 void ioapic_init(struct ioapic *ioapic,
 		 void (*raise)(void *context, uint32_t low, uint32_t destination), void *context)
@@ -54,6 +67,7 @@ void ioapic_set_line(struct ioapic *ioapic, unsigned line, bool asserted)
 	ioapic->lines = asserted ? ioapic->lines | 1u << line : ioapic->lines & ~(1u << line);
 	if (asserted && !before)
 		deliver(ioapic, line);
+	CHECK(check_ioapic(ioapic));
 }
 
 void ioapic_end_of_interrupt(struct ioapic *ioapic, uint8_t vector)
@@ -123,6 +137,7 @@ void ioapic_write(struct ioapic *ioapic, uint32_t offset, uint32_t value)
 		ioapic->id = value & ID_BITS;
 	else if (offset == OFFSET_WINDOW && reg >= REG_ENTRIES && reg < REG_END)
 		write_entry(ioapic, entry_of(reg), reg & 1, value);
+	CHECK(check_ioapic(ioapic));
 }
 
 /*
@@ -135,6 +150,8 @@ void ioapic_archive(struct archive *archive, struct ioapic *ioapic)
 
 	archive_u32(archive, &select_and_id);
 	archive_u64s(archive, ioapic->entry, IOAPIC_LINES);
+	for (unsigned n = 0; n < IOAPIC_LINES; n++)
+		archive_check(archive, is_entry(ioapic->entry[n]));
 	archive_check(archive, !(select_and_id & ~(uint32_t)(SELECT_BITS | ID_BITS)));
 	ioapic->select = select_and_id & SELECT_BITS;
 	ioapic->id = select_and_id & ID_BITS;

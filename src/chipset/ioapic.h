@@ -32,6 +32,8 @@ uint32_t ioapic_read(const struct ioapic *ioapic, uint32_t offset);
 void ioapic_write(struct ioapic *ioapic, uint32_t offset, uint32_t value);
 bool ioapic_line(const struct ioapic *ioapic, unsigned line);
 void ioapic_set_line(struct ioapic *ioapic, unsigned line, bool asserted);
+/* The invariants above. Under the machine's lock. */
+void check_ioapic(const struct ioapic *ioapic);
 /* A local APIC has ended an interrupt that a level had requested. */
 void ioapic_end_of_interrupt(struct ioapic *ioapic, uint8_t vector);
 /* As bytes and back (lib/archive.h); the lines are their devices' to say. */

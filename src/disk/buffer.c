@@ -1,12 +1,14 @@
 /* See buffer.h. Parts go to the host in vectors of at most SLICE_IOVS pieces. */
 #include "buffer.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum { SLICE_IOVS = 64 };
 
 struct disk_buffer buffer_of(const struct iovec *iov, int count)
 {
+	assert(count >= 0 && (iov || !count));
 	return (struct disk_buffer){ .iov = iov, .count = count, .end = iov_bytes(iov, count) };
 }
 
@@ -52,6 +54,7 @@ void buffer_zero(const struct disk_buffer *buffer, uint64_t bytes)
 {
 	struct disk_buffer rest = *buffer;
 
+	assert(buffer->from <= buffer->end && bytes <= buffer->end - buffer->from);
 	while (bytes) {
 		struct iovec slice[SLICE_IOVS];
 		uint64_t sliced;

@@ -533,6 +533,7 @@ static void add_to_block(struct digest_stream *stream, const uint8_t *data, uint
 
 void digest_stream_add(struct digest_stream *stream, const uint8_t *data, uint64_t bytes)
 {
+	assert(!stream || bytes <= stream->table->head.size_bytes - stream->at);
 	while (stream && bytes) {
 		uint64_t block = stream->table->head.block_bytes;
 		uint64_t left = block - stream->at % block;

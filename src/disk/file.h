@@ -69,6 +69,7 @@ static inline int file_failed(const struct disk_file *file)
 static inline int file_readv(const struct disk_file *file, uint64_t offset, const struct iovec *iov,
 			     int count)
 {
+	assert(iov && count > 0);
 	return file->ops->readv(file->context, offset, iov, count);
 }
 
@@ -77,6 +78,7 @@ static inline int file_writev(struct disk_file *file, uint64_t offset, const str
 {
 	int failed = file_failed(file);
 
+	assert(iov && count > 0);
 	return failed ? failed : file->ops->writev(file->context, offset, iov, count);
 }
 

@@ -5,6 +5,7 @@
  *
  * Replaced whole: a new file, synced, renamed over the old one, the directory synced.
  */
+#include <assert.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <stdlib.h>
@@ -142,6 +143,7 @@ int side_read(const struct disk_side_keeper *keeper, const char *path, struct gu
 		free(side.bytes);
 		return -ENOENT;
 	}
+	assert(bytes >= sizeof(struct side_item) && at <= side.count && bytes <= side.count - at);
 	*ret_bytes = bytes - sizeof(struct side_item);
 	memmove(side.bytes, side.bytes + at + sizeof(struct side_item), *ret_bytes);
 	*ret = side.bytes;

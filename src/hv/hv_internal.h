@@ -213,6 +213,8 @@ void hv_set_timer(struct hv_cpu *cpu, unsigned n, bool count, uint64_t value);
 bool hv_is_timer(const struct hv_cpu *cpu, const struct hv_timer *timer);
 
 /* work.c; with the lock */
+/* The invariants at the top of work.c. */
+void check_work(const struct hv_partition *partition);
 enum hv_status work_check(struct hv_partition *partition, const struct work_parameters *parameters);
 struct work_request *work_find(struct hv_partition *partition, uint64_t id);
 struct work_request *work_submit(struct hv_partition *partition, uint64_t id,
@@ -228,6 +230,8 @@ enum hv_status work_piece(struct hv_partition *partition, const struct work_para
 			  uint64_t at, size_t bytes, uint64_t *result);
 
 /* extension.c, packet_ring.c */
+/* The invariants at the top of packet_ring.c, of ring n. With the lock. */
+void check_packet_ring(const struct hv_partition *partition, unsigned n);
 enum {
 	UMBRA_VERSION_1_0 = 0x10000, UMBRA_VERSION_1_1 = 0x10001, UMBRA_NEWEST = UMBRA_VERSION_1_1,
 	UMBRA_OLDEST = UMBRA_VERSION_1_0

@@ -19,30 +19,13 @@ static void check_cpu(const struct hv_cpu *cpu)
 		assert(hv_is_timer(cpu, &cpu->timer[n]));
 }
 
-static void check_ring_of(const struct hv_partition *partition, unsigned n)
-{
-	const struct hv_ring *ring = &partition->ring[n];
-	uint32_t under_way = 0;
-
-	for (unsigned k = 0; k < WORK_REQUESTS; k++)
-		under_way += partition->work[k].state != WORK_FREE &&
-			     partition->work[k].delivery == DELIVER_RING &&
-			     partition->work[k].target == n;
-	assert(ring->in_flight == under_way && (ring->registered || !under_way));
-	assert(!ring->registered || ring->in_flight <= ring->entries);
-}
-
 void check_partition(const struct hv_partition *partition)
 {
 	for (uint32_t n = 0; n < partition->host->cpus; n++)
 		check_cpu(&partition->cpu[n]);
 	for (unsigned n = 0; n < RINGS; n++)
-		check_ring_of(partition, n);
-	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		for (unsigned other = 0; other < n && partition->work[n].state != WORK_FREE;
-		     other++)
-			assert(partition->work[other].state == WORK_FREE ||
-			       partition->work[other].id != partition->work[n].id);
+		check_packet_ring(partition, n);
+	check_work(partition);
 }
 
 struct hv_partition *hv_partition_create(const struct hv_host *host)

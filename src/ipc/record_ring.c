@@ -40,6 +40,12 @@ static void copy_out(const struct ring_memory *memory, uint32_t at, void *to, ui
 	memcpy((uint8_t *)to + first, memory->data, bytes - first);
 }
 
+void check_ring_end(const struct ring_end *end)
+{
+	assert(end->memory && !((uintptr_t)end->memory % _Alignof(struct ring_memory)));
+	assert(!(end->at & 7)); /* records are padded to 8 */
+}
+
 int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes)
 {
 	struct ring_memory *memory = end->memory;
@@ -47,7 +53,8 @@ int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t byt
 	uint32_t used = end->at - __atomic_load_n(&memory->tail, __ATOMIC_ACQUIRE);
 	const uint64_t one = 1;
 
-	assert((data || !bytes) && !(end->at & 7) && end->wake_fd >= 0);
+	check_ring_end(end);
+	assert((data || !bytes) && end->wake_fd >= 0);
 	if (bytes > RING_RECORD_MAX_BYTES)
 		return -EMSGSIZE;
 	if (used > RING_BYTES)
@@ -84,7 +91,8 @@ int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret
 	uint32_t used = __atomic_load_n(&memory->head, __ATOMIC_ACQUIRE) - end->at;
 	struct record record;
 
-	assert(data && !(end->at & 7));
+	check_ring_end(end);
+	assert(data);
 	if (!used)
 		return 0;
 	if (used > RING_BYTES || used < sizeof(record))

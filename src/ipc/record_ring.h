@@ -31,6 +31,8 @@ struct ring_end { struct ring_memory *memory; uint32_t at; int wake_fd; };
 
 /* 0; -EAGAIN: no room now; -EMSGSIZE; -EBADMSG: the other side's index is rubbish. */
 int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes);
+/* Invariant 1, of this side's own index: what the other side wrote is never asserted. */
+void check_ring_end(const struct ring_end *end);
 /* Until half of the ring is free. */
 void ring_wait(struct ring_end *end);
 /*

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "ipc/role.h"
+#include "lib/check.h"
 
 /* Of one that is only read, too, where it is recorded that a rule was passed over. */
 bool keeper_has_side_file(const struct disk_plan *plan, uint32_t disk)
@@ -25,13 +26,22 @@ bool keeper_is_needed(const struct disk_plan *plan)
 	return false;
 }
 
+void check_keeper(const struct keeper_client *client)
+{
+	assert(client->memory && client->lock && client->disk < BLOCK_DISKS);
+	assert(client->side.context == client && client->side.load && client->side.store);
+	/* who has the lock asks: nobody else does meanwhile */
+	assert(pthread_mutex_trylock(client->lock) == EBUSY);
+}
+
 /* With the lock. -EPIPE: the keeper is gone. */
 static int keeper_ask(struct keeper_client *client, enum keeper_request request, uint64_t bytes)
 {
 	char byte = 0;
 
 	assert(request == KEEPER_LOAD || request == KEEPER_STORE);
-	assert(client->memory && bytes <= KEEPER_BYTES);
+	assert(bytes <= KEEPER_BYTES);
+	CHECK(check_keeper(client));
 	client->memory->request = request;
 	client->memory->disk = client->disk;
 	client->memory->bytes = bytes;

@@ -46,5 +46,7 @@ struct keeper_client {
 	struct disk_side_keeper side; /* disk_options.side_keeper */
 };
 
+/* Invariant 1, with the client's lock; what is in the memory is the other side's too. */
+void check_keeper(const struct keeper_client *client);
 void keeper_client_init(struct keeper_client *client, struct keeper_memory *memory,
 			pthread_mutex_t *lock, uint32_t disk);

@@ -15,6 +15,7 @@
  * request alone. Left out: TLS, and every option that is not named here; they are refused as the
  * protocol says.
  */
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lib/check.h"
 #include "served.h"
 
 enum { THREADS = 4, OPTION_BYTES = 65536, REQUEST_BYTES = 32 << 20, EXTENTS = 1024 };
@@ -102,6 +104,7 @@ static bool get(int fd, void *to, size_t bytes)
 
 static bool put(int fd, const void *from, size_t bytes, bool more)
 {
+	assert(from || !bytes);
 	while (bytes) {
 		ssize_t n = send(fd, from, bytes, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
 
@@ -256,7 +259,7 @@ static enum next one_option(struct connection *connection, uint32_t option, cons
 			return NEXT_END;
 		return option == OPT_GO ? NEXT_REQUESTS : NEXT_OPTION;
 	case OPT_STRUCTURED:
-		connection->structured = !bytes;
+		connection->structured |= !bytes;
 		good = answer(connection, option, bytes ? REP_INVALID : REP_ACK, NULL, 0);
 		break;
 	case OPT_LIST_META:
@@ -479,6 +482,18 @@ static int act(struct connection *connection, struct request *request)
 	return error;
 }
 
+/* The invariants above, of a request that was received and of its connection. */
+static void check_received(const struct connection *connection, const struct request *request)
+{
+	bool has_payload = request->type == CMD_READ || request->type == CMD_WRITE;
+
+	assert(connection->served && connection->fd >= 0);
+	assert(!connection->allocation || connection->structured);
+	assert(has_payload == (request->data != NULL));
+	assert(!has_payload || request->bytes <= REQUEST_BYTES);
+	assert(request->type != CMD_DISCONNECT);
+}
+
 /* The next request with its payload; false: the connection is over. Under `receive`. */
 static bool receive(struct connection *connection, struct request *request)
 {
@@ -523,6 +538,7 @@ static void *work(void *context)
 		pthread_mutex_unlock(&connection->receive);
 		if (!good)
 			break;
+		CHECK(check_received(connection, &request));
 		error = check(connection, &request);
 		if (!error && request.type == CMD_STATUS)
 			good = status(connection, &request);
@@ -542,6 +558,7 @@ void nbd_serve(struct served *served, int fd)
 	pthread_t threads[THREADS - 1];
 	unsigned started = 0;
 
+	assert(served && fd >= 0);
 	pthread_mutex_init(&connection.receive, NULL);
 	pthread_mutex_init(&connection.send, NULL);
 	if (!handshake(&connection))

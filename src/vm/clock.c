@@ -50,6 +50,7 @@ uint64_t clock_measure_tsc_hz(void)
 
 	nanosleep(&pause, NULL);
 	end = look_at_clocks();
+	assert(end.ns > begin.ns && end.tsc > begin.tsc);
 	return (uint64_t)((unsigned __int128)(end.tsc - begin.tsc) * NS_PER_S /
 			  (end.ns - begin.ns)) /
 	       TSC_HZ_STEP * TSC_HZ_STEP;

@@ -8,6 +8,7 @@
  */
 #include "machine_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -71,6 +72,7 @@ void timer_arm(struct vcpu *vcpu)
 	now_ns = clock_monotonic_ns();
 	if (vcpu->armed_ns > now_ns && vcpu->armed_ns < next)
 		return;
+	assert(next / NS_PER_S <= INT64_MAX);
 	vcpu->armed_ns = next;
 	setting.it_value.tv_sec = (time_t)(next / NS_PER_S);
 	setting.it_value.tv_nsec = (long)(next % NS_PER_S);

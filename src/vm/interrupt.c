@@ -4,6 +4,8 @@
  */
 #include "machine_internal.h"
 
+#include <assert.h>
+
 enum { ICR_LOGICAL = 1 << 11, ICR_ASSERT = 1 << 14, ICR_LEVEL = 1 << 15 };
 enum { ICR_MODE_SHIFT = 8, ICR_MODE_MASK = 7, ICR_SHORTHAND_SHIFT = 18, ICR_SHORTHAND_MASK = 3 };
 enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_RESERVED, MODE_NMI, MODE_INIT, MODE_STARTUP };
@@ -17,6 +19,7 @@ void interrupt_notify(struct vcpu *vcpu)
 
 static void deliver_init(struct vcpu *vcpu)
 {
+	assert(vcpu->cpu);
 	vcpu->activity = VCPU_WAITS_FOR_SIPI;
 	vcpu->init_pending = true;
 	vcpu->start_pending = false;

@@ -1,6 +1,7 @@
 /* A saved machine is read, in a process without rights (saved.h). Every number of it is hostile. */
 #include "saved.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -57,6 +58,7 @@ struct loader {
 
 static void refuse(struct loader *loader, int error, const char *reason)
 {
+	assert(error < 0);
 	if (loader->error)
 		return;
 	loader->error = error;

@@ -77,6 +77,7 @@ struct saver {
 
 static void put_bytes(struct saver *saver, const void *data, size_t bytes)
 {
+	assert(saver->write && (data || !bytes));
 	if (!saver->error && bytes)
 		saver->error = saver->write(saver->context, data, bytes);
 }
@@ -120,6 +121,8 @@ static void put_run(struct saver *saver, uint64_t first, uint64_t end)
 {
 	const size_t bytes = (end - first) * GUEST_PAGE_BYTES;
 
+	assert(first < end && end - first <= PAGES_PER_SECTION);
+	assert(end <= saved_frames(saver->machine));
 	memcpy(saver->buffer, saver->machine->memory.ram + first * GUEST_PAGE_BYTES, bytes);
 	put_section(saver, SECTION_PAGES, (struct piece){ .data = &first, .bytes = sizeof(first) },
 		    (struct piece){ .data = saver->buffer, .bytes = bytes });
@@ -208,6 +211,8 @@ static void end_part(struct parts *parts, uint32_t name, const struct archive *a
 	const uint8_t *begin = last ? (const uint8_t *)last->data + last->bytes : archive->data;
 	const size_t bytes = (size_t)(archive->data + archive->used - begin);
 
+	assert(begin <= archive->data + archive->used);
+	assert(parts->count < sizeof(parts->part) / sizeof(parts->part[0]));
 	parts->part[parts->count++] =
 		(struct part){ .name = name, .piece = { .data = begin, .bytes = bytes } };
 }

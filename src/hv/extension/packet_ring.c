@@ -18,6 +18,10 @@
  */
 #include "hv/hv_internal.h"
 
+#include <assert.h>
+
+#include "lib/check.h"
+
 enum {
 	REQUEST_TAIL = 0, REQUEST_HEAD = 64, COMPLETION_TAIL = 128, COMPLETION_HEAD = 192,
 	WANTS_EVENTS = 256, REQUESTS_OFFSET = GUEST_PAGE_BYTES
@@ -73,6 +77,26 @@ static void publish(struct hv_partition *partition, uint64_t gpa, uint32_t value
 		partition->host->memory_written(partition->host->context, gpa, sizeof(value));
 }
 
+void check_packet_ring(const struct hv_partition *partition, unsigned n)
+{
+	const struct hv_ring *ring = &partition->ring[n];
+	uint32_t under_way = 0;
+
+	for (unsigned k = 0; k < WORK_REQUESTS; k++)
+		under_way += partition->work[k].state != WORK_FREE &&
+			     partition->work[k].delivery == DELIVER_RING &&
+			     partition->work[k].target == n;
+	assert(ring->in_flight == under_way);
+	assert(ring->registered || (!under_way && !ring->busy));
+	if (!ring->registered)
+		return;
+	assert(ring->entries >= 2 && ring->entries <= RING_ENTRIES_MAX &&
+	       !(ring->entries & (ring->entries - 1)));
+	assert(ring->gpa % GUEST_PAGE_BYTES == 0 && ring->sint < HV_SINTS &&
+	       ring->vp_index < partition->host->cpus);
+	assert(ring->in_flight <= ring->entries);
+}
+
 /* ---- registration ---- */
 
 bool ring_is_possible(const struct hv_partition *partition, uint32_t entries, uint64_t gpa,
@@ -104,6 +128,7 @@ enum hv_status umbra_call_register_ring(struct hv_call *call)
 					  .vp_index = call->cpu->index,
 					  .sint = in.sint,
 					  .gpa = in.gpa };
+	CHECK(check_packet_ring(partition, in.ring));
 	hv_unlock(partition);
 	return status;
 }
@@ -345,6 +370,7 @@ enum hv_status ring_doorbell(struct hv_cpu *cpu, uint32_t n)
 	} while (ring->again && !ring->broken && !more);
 	ring->busy = false;
 	tell(partition, ring);
+	CHECK(check_packet_ring(partition, n));
 	hv_unlock(partition);
 	if (ring->broken)
 		return HV_INVALID_PARAMETER;

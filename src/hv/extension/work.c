@@ -23,9 +23,41 @@
 
 #include <assert.h>
 
+#include "lib/check.h"
 #include "lib/crc32c.h"
 
 enum { PIECE_BYTES = 64 << 10 };
+
+static void check_request(const struct hv_partition *partition, const struct work_request *request)
+{
+	const struct hv_ring *ring = &partition->ring[request->target % RINGS];
+
+	assert(request->id && request->sequence && request->sequence <= partition->work_sequence);
+	assert(request->delivery != DELIVER_RING || (request->target < RINGS && ring->registered));
+	assert(request->delivery != DELIVER_MESSAGE ||
+	       request->target >> 8 < partition->host->cpus);
+	assert(request->state != WORK_FINISHED || request->outcome < HV_STATUSES);
+	/* the one that runs is asked to end; others end at once */
+	assert(!request->cancel || request->state != WORK_QUEUED);
+}
+
+void check_work(const struct hv_partition *partition)
+{
+	unsigned running = 0;
+
+	for (unsigned n = 0; n < WORK_REQUESTS; n++) {
+		const struct work_request *request = &partition->work[n];
+
+		if (request->state == WORK_FREE)
+			continue;
+		check_request(partition, request);
+		running += request->state == WORK_RUNNING;
+		for (unsigned other = 0; other < n; other++)
+			assert(partition->work[other].state == WORK_FREE ||
+			       partition->work[other].id != request->id);
+	}
+	assert(running <= 1); /* there is one worker */
+}
 
 struct work_request *work_find(struct hv_partition *partition, uint64_t id)
 {
@@ -153,6 +185,7 @@ static void finish(struct hv_partition *partition, struct work_request *request,
 	request->state = WORK_FINISHED;
 	request->outcome = outcome;
 	work_deliver_waiting(partition);
+	CHECK(check_work(partition));
 }
 
 enum hv_status work_cancel(struct hv_partition *partition, uint64_t id)
