@@ -652,9 +652,9 @@ static void choose_mitigations(struct cpu_model *model, enum cpu_mitigations mit
 
 bool cpu_model_tells_immunity(const struct cpu_model *model)
 {
-	for (unsigned f = 0; f < CPU_FEATURES; f++)
-		if (cpu_feature_info[f].flags & CPU_SPECULATION &&
-		    cpu_has(&model->features, (enum cpu_feature)f))
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++)
+		if (cpu_feature_info[feature].flags & CPU_SPECULATION &&
+		    cpu_has(&model->features, (enum cpu_feature)feature))
 			return true;
 	return false;
 }

@@ -265,34 +265,34 @@ static int take_deflated(struct balloon *balloon, bool *ret_some)
 
 static void go_on(struct balloon *balloon);
 
-static int packet(void *context, const struct bus_packet *p)
+static int packet(void *context, const struct bus_packet *received)
 {
 	struct balloon *balloon = context;
 	struct head head;
 	bool some = false;
 	int error = 0;
 
-	if (p->type != PACKET_INBAND || p->payload_bytes < sizeof(head))
+	if (received->type != PACKET_INBAND || received->payload_bytes < sizeof(head))
 		return -EBADMSG;
-	memcpy(&head, p->payload, sizeof(head));
+	memcpy(&head, received->payload, sizeof(head));
 	switch (head.type) {
 	case DM_VERSION_REQUEST:
-		take_version(balloon, &head, p->payload + sizeof(head),
-			     p->payload_bytes - sizeof(head));
+		take_version(balloon, &head, received->payload + sizeof(head),
+			     received->payload_bytes - sizeof(head));
 		return 0;
 	case DM_CAPABILITIES:
-		take_capabilities(balloon, &head, p->payload + sizeof(head),
-				  p->payload_bytes - sizeof(head));
+		take_capabilities(balloon, &head, received->payload + sizeof(head),
+				  received->payload_bytes - sizeof(head));
 		return 0;
-	case DM_STATUS: take_status(balloon, p->payload, p->payload_bytes); return 0;
+	case DM_STATUS: take_status(balloon, received->payload, received->payload_bytes); return 0;
 	case DM_BALLOON_RESPONSE:
-		error = take_pages(balloon, p->payload + sizeof(head),
-				   p->payload_bytes - sizeof(head), &some);
+		error = take_pages(balloon, received->payload + sizeof(head),
+				   received->payload_bytes - sizeof(head), &some);
 		break;
 	case DM_UNBALLOON_RESPONSE: error = take_deflated(balloon, &some); break;
 	case DM_HOT_ADD_RESPONSE:
-		error = take_region(balloon, p->payload + sizeof(head),
-				    p->payload_bytes - sizeof(head), &some);
+		error = take_region(balloon, received->payload + sizeof(head),
+				    received->payload_bytes - sizeof(head), &some);
 		break;
 	default: return 0; /* of versions to come */
 	}

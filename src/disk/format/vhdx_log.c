@@ -363,7 +363,12 @@ int vhdx_commit(struct vhdx *vhdx)
 
 /* ---- replay ---- */
 
-struct log { struct vhdx *v; uint8_t *bytes; uint32_t size; uint64_t budget; };
+struct log {
+	struct vhdx *vhdx;
+	uint8_t *bytes;
+	uint32_t size;
+	uint64_t budget;
+};
 struct run { uint32_t tail, head; uint64_t head_sequence; bool any; };
 
 static void copy_ring(const struct log *log, uint32_t at, void *to, size_t bytes)
@@ -383,7 +388,7 @@ static uint8_t *entry_read(struct log *log, uint32_t at)
 	uint32_t sum;
 
 	copy_ring(log, at, &log_head, sizeof(log_head));
-	if (log_head.signature != VHDX_LOGE || !guid_equal(log_head.log, log->v->header.log) ||
+	if (log_head.signature != VHDX_LOGE || !guid_equal(log_head.log, log->vhdx->header.log) ||
 	    !log_head.bytes || log_head.bytes % VHDX_SECTOR_BYTES || log_head.bytes > log->size ||
 	    log_head.tail % VHDX_SECTOR_BYTES || log_head.tail >= log->size || !log_head.sequence ||
 	    log_head.reserved || log_head.bytes > log->budget)
@@ -511,7 +516,7 @@ static int entry_apply(struct vhdx *vhdx, const uint8_t *entry)
 
 static int run_apply(struct log *log, const struct run *run, struct disk_error *error)
 {
-	struct vhdx *vhdx = log->v;
+	struct vhdx *vhdx = log->vhdx;
 	uint8_t *head;
 	struct vhdx_log_head log_head;
 	uint32_t at;
@@ -556,7 +561,7 @@ static int run_apply(struct log *log, const struct run *run, struct disk_error *
 
 int vhdx_replay(struct vhdx *vhdx, bool *ret_replayed, struct disk_error *error)
 {
-	struct log log = { .v = vhdx,
+	struct log log = { .vhdx = vhdx,
 			   .size = vhdx->header.log_bytes,
 			   .budget = (uint64_t)vhdx->header.log_bytes * SCAN_FACTOR };
 	struct run best = { 0 };
