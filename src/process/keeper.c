@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "ipc/role.h"
-#include "lib/check.h"
 
 /* Of one that is only read, too, where it is recorded that a rule was passed over. */
 bool keeper_has_side_file(const struct disk_plan *plan, uint32_t disk)
@@ -41,7 +40,7 @@ static int keeper_ask(struct keeper_client *client, enum keeper_request request,
 
 	assert(request == KEEPER_LOAD || request == KEEPER_STORE);
 	assert(bytes <= KEEPER_BYTES);
-	CHECK(check_keeper(client));
+	check_keeper(client);
 	client->memory->request = request;
 	client->memory->disk = client->disk;
 	client->memory->bytes = bytes;

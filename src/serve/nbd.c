@@ -23,7 +23,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "lib/check.h"
 #include "served.h"
 
 enum { THREADS = 4, OPTION_BYTES = 65536, REQUEST_BYTES = 32 << 20, EXTENTS = 1024 };
@@ -538,7 +537,7 @@ static void *work(void *context)
 		pthread_mutex_unlock(&connection->receive);
 		if (!good)
 			break;
-		CHECK(check_received(connection, &request));
+		check_received(connection, &request);
 		error = check(connection, &request);
 		if (!error && request.type == CMD_STATUS)
 			good = status(connection, &request);
