@@ -5,6 +5,8 @@
 
 #include "hub_internal.h"
 
+enum { SECOND = 1000 }; /* in milliseconds, and thousandths in one */
+
 static unsigned minute_of_day(void)
 {
 	const time_t now = time(NULL);
@@ -93,12 +95,26 @@ bool hub_may_be_joined(struct hub *hub, struct port *port, int64_t now_ms)
 	       decision_of(hub, port, ACT_OPEN, now_ms)->allows;
 }
 
-/* A rate's share of the time since, at most a second's. */
+/*
+ * A rate's share of the time since, at most a second's, in thousandths: so what is asked for every
+ * millisecond is not rounded away.
+ */
 static uint64_t refill(uint64_t left, uint64_t per_s, int64_t passed_ms)
 {
-	const uint64_t more = per_s * (uint64_t)(passed_ms < 1000 ? passed_ms : 1000) / 1000;
+	const uint64_t more = per_s * (uint64_t)(passed_ms < SECOND ? passed_ms : SECOND);
 
-	return left + more < per_s ? left + more : per_s;
+	return left + more < per_s * SECOND ? left + more : per_s * SECOND;
+}
+
+/* Whether it can be taken; more than a second's share goes when all of that is there. */
+static bool has_share(uint64_t left, uint64_t per_s, uint64_t wanted)
+{
+	return !per_s || left >= wanted * SECOND || left == per_s * SECOND;
+}
+
+static uint64_t take_share(uint64_t left, uint64_t wanted)
+{
+	return left < wanted * SECOND ? 0 : left - wanted * SECOND;
 }
 
 bool hub_may_pass(struct hub *hub, struct port *from, uint32_t bytes, int64_t *wait_until_ms)
@@ -111,23 +127,16 @@ bool hub_may_pass(struct hub *hub, struct port *from, uint32_t bytes, int64_t *w
 	*wait_until_ms = decision->allows ? now_ms + 1 : decision->until_ms;
 	if (!decision->allows)
 		return false;
-	if (passed_ms > 0) {
-		bucket->bytes = refill(bucket->bytes, decision->bytes_per_s, passed_ms);
-		bucket->requests = refill(bucket->requests, decision->requests_per_s, passed_ms);
-		bucket->filled_ms = now_ms;
-	}
-	/* what is larger than a second's share goes when all of that is there */
-	if (decision->bytes_per_s && bucket->bytes < bytes &&
-	    bucket->bytes < decision->bytes_per_s) {
+	bucket->bytes = refill(bucket->bytes, decision->bytes_per_s, passed_ms);
+	bucket->requests = refill(bucket->requests, decision->requests_per_s, passed_ms);
+	bucket->filled_ms = now_ms;
+	if (!has_share(bucket->bytes, decision->bytes_per_s, bytes) ||
+	    !has_share(bucket->requests, decision->requests_per_s, 1)) {
 		from->held++;
 		return false;
 	}
-	if (decision->requests_per_s && !bucket->requests) {
-		from->held++;
-		return false;
-	}
-	bucket->bytes -= bucket->bytes < bytes ? bucket->bytes : bytes;
-	bucket->requests -= bucket->requests != 0;
+	bucket->bytes = take_share(bucket->bytes, bytes);
+	bucket->requests = take_share(bucket->requests, 1);
 	*wait_until_ms = 0;
 	return true;
 }

@@ -10,6 +10,8 @@
 
 enum { WORDS = 24, LINE_BYTES = 512, DEFAULT_LIFETIME_MS = 1000, MOST_LIFETIME_MS = 600000 };
 
+#define MOST_PER_S 1000000000000ull
+
 static const char *const act_names[RULE_ACTS] = {
 	[ACT_OFFER] = "offer", [ACT_SEE] = "see", [ACT_OPEN] = "open", [ACT_PASS] = "pass"
 };
@@ -52,14 +54,14 @@ static bool take_rate(uint64_t *ret, const char *word)
 	uint64_t value = strtoull(word, &end, 10);
 	const char *unit = *end ? strchr(units, *end) : NULL;
 
-	if (*word < '0' || *word > '9' || !value || value > 1000000000000ull)
+	if (*word < '0' || *word > '9' || !value || value > MOST_PER_S / 1000)
 		return false;
 	if (*end && (!unit || end[1]))
 		return false;
 	for (const char *at = units; unit && at <= unit; at++)
 		value *= 1000;
 	*ret = value;
-	return true;
+	return value <= MOST_PER_S;
 }
 
 static bool take_minute(uint16_t *ret, const char *word)

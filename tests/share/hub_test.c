@@ -324,6 +324,20 @@ static void nobody_there(void)
 		       reply.result < 0);
 }
 
+/* More than a second's share, of a rate that gives less than one in a millisecond. */
+static void slow_rate(void)
+{
+	unsigned came = 0;
+
+	bring_rules(web.line, "allow * offer,see,open */*\nallow * pass */* requests 20\n");
+	for (unsigned n = 0; n < 25; n++) {
+		put(&web, (uint8_t)n);
+		came += take(&store, WAIT_MS) == (uint8_t)n && is_answered(&web);
+	}
+	expect("a slow rate lets all pass in its time", came == 25);
+	bring_rules(web.line, all);
+}
+
 static void *serve(void *context)
 {
 	hub_serve(*(int *)context, getpid());
@@ -349,6 +363,7 @@ int main(void)
 	expect("two ends see each other", sees_peer(&store, true) && sees_peer(&web, true));
 	packets_pass();
 	rules_change();
+	slow_rate();
 	packets_pass();
 	leave(&web);
 	expect("one that goes is seen to", sees_peer(&store, false));
