@@ -1,5 +1,5 @@
 # A thin front: Meson builds into build/. See README.md and CONTRIBUTING.md.
-.PHONY: all demo check quick bench decode-table fuzz format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation
+.PHONY: all demo check quick bench decode-table fuzz format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation foreign-kernels foreign-selftests foreign-kvm
 all:
 	@tools/install-deps build
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
@@ -43,6 +43,13 @@ soak-speculation: all
 	@[ -f build/unmended/build.ninja ] || meson setup build/unmended -Dunmended_speculation=true >/dev/null
 	@ninja -C build/unmended umbra && ninja -C build guest-speculation
 	tests/guest/speculation.py build/umbra build/unmended/umbra
+
+# What others have built, in a folder of your own: make foreign-kernels DIR=/var/tmp/kernels (docs/foreign-kernels.md)
+foreign-kernels foreign-selftests foreign-kvm: all
+	@[ -n "$(DIR)" ] || { echo "make $@ DIR=FOLDER [ONLY=\"WORD...\"]: docs/foreign-kernels.md"; exit 64; }
+	@[ $@ != foreign-kernels ] || tools/fetch-guest
+	@case $@ in foreign-kernels) runner=kernels ;; foreign-selftests) runner=selftests-x86 ;; *) runner=kvm-unit-tests ;; esac; \
+		tests/foreign/$$runner.sh "$(DIR)" $(ONLY)
 
 format:
 	@tools/format
