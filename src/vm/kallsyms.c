@@ -101,6 +101,8 @@ static bool read_at(struct kallsyms *k, uint64_t gva, void *to, size_t bytes)
 		uint64_t gpa, left;
 		size_t n;
 
+		/* what is read again may be another, and is taken as such: invariant 1 */
+		guest_memory_begin();
 		if (!translate(k, gva + done, &gpa, &left))
 			return false;
 		n = bytes - done < left ? bytes - done : (size_t)left;
