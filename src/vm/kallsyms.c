@@ -62,6 +62,8 @@ static const char digits[] = "0\0001\0002\0003\0004\0005\0006\0007\0008\0009";
 static bool entry_at(const struct guest_memory *m, uint64_t table_gpa, unsigned index,
 		     uint64_t *ret_entry)
 {
+	/* what is read again may be another, and is taken as such: invariant 1 */
+	guest_memory_begin();
 	return !guest_memory_read(m, table_gpa + (uint64_t)index * ENTRY_BYTES, ret_entry,
 				  sizeof(*ret_entry)) &&
 	       *ret_entry & ENTRY_PRESENT;
@@ -101,8 +103,6 @@ static bool read_at(struct kallsyms *k, uint64_t gva, void *to, size_t bytes)
 		uint64_t gpa, left;
 		size_t n;
 
-		/* what is read again may be another, and is taken as such: invariant 1 */
-		guest_memory_begin();
 		if (!translate(k, gva + done, &gpa, &left))
 			return false;
 		n = bytes - done < left ? bytes - done : (size_t)left;

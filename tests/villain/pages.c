@@ -56,7 +56,7 @@ static void act_borders(void)
 
 			for (unsigned b = 0; b < before; b++)
 				at[b] = longest[b];
-			put_code(second, longest + before, LONGEST - before);
+			put_bytes(second, longest + before, LONGEST - before);
 			name[0] = (char)('0' + before / 10);
 			name[1] = (char)('0' + before % 10);
 			act("an instruction of 15 bytes,", name, seconds[n].name,
@@ -127,7 +127,7 @@ static void act_self_modifying(void)
 		/* Its middle is at the border: instructions, and what they write, are across it. */
 		uint64_t gva = CODE_GVA + PAGE_BYTES - rows[n].code[0] / 2;
 
-		put_code((uint8_t *)gva, rows[n].code + 1, rows[n].code[0]);
+		put_bytes((uint8_t *)gva, rows[n].code + 1, rows[n].code[0]);
 		act("code across pages overwrites", rows[n].name, NULL, run_at((void *)gva,
 		    &registers), ALLOW(NOTHING));
 	}

@@ -17,7 +17,7 @@ static uint64_t efer_good;
 static bool avx2;
 static uint64_t *first_table;
 
-/* R15 is the good stack while an act runs; put_code() ends the act with it. */
+/* R15 is the good stack while an act runs; put_bytes() ends the act with it. */
 void villain_enter(void *entry);
 __asm__(".text\n"
 	"villain_enter: mov %rsp, %r15\n"
@@ -113,7 +113,7 @@ struct registers registers_at(uint64_t at)
 	};
 }
 
-uint8_t *put_code(uint8_t *to, const void *code, unsigned bytes)
+uint8_t *put_bytes(uint8_t *to, const void *code, unsigned bytes)
 {
 	static const uint8_t end[END_BYTES] = { 0x4c, 0x89, 0xfc, 0xc3 }; /* mov %r15, %rsp; ret */
 
@@ -146,7 +146,7 @@ unsigned run_bytes(const void *code, unsigned bytes, const struct registers *reg
 		page = new_page();
 	for (unsigned n = 0; n < PAGE_BYTES; n++)
 		page[n] = INT3;
-	put_code(page + PAGE_BYTES / 2, code, bytes);
+	put_bytes(page + PAGE_BYTES / 2, code, bytes);
 	return run_at(page + PAGE_BYTES / 2, registers);
 }
 

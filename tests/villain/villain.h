@@ -26,10 +26,10 @@ void villain_open(void);
 /* All registers that address memory are `at`, RCX is 4. */
 struct registers registers_at(uint64_t at);
 /* Copies code to `to`, and behind it what ends an act. Returns the first byte after that. */
-uint8_t *put_code(uint8_t *to, const void *code, unsigned bytes);
-/* The outcome of what begins at `code`, which put_code() wrote. */
+uint8_t *put_bytes(uint8_t *to, const void *code, unsigned bytes);
+/* The outcome of what begins at `code`, which put_bytes() wrote. */
 unsigned run_at(const void *code, const struct registers *registers);
-/* put_code() to a page of its own, and run_at(). */
+/* put_bytes() to a page of its own, and run_at(). */
 unsigned run_bytes(const void *code, unsigned bytes, const struct registers *registers);
 /* An outcome of try_code() or try_user(). */
 unsigned outcome_of(int64_t vector);
