@@ -30,7 +30,7 @@ static const char exec_help[] =
 	"-t gives it a terminal, -T none; without either it has one when input and output are "
 	"terminals here.\n";
 
-enum { VARIABLES = 64 };
+enum { VARIABLES = 64, SIGNAL_EXIT = 128 };
 
 /* One of its outputs here. */
 struct output { int fd; bool is_filtered; struct terminal_filter filter; };
@@ -129,13 +129,18 @@ static int take_input(struct exec *exec)
 	return begin_frame(exec, AGENT_INPUT_END, NULL, 0);
 }
 
-static int take_signal(struct exec *exec)
+static int take_signal(struct exec *exec, int *ret_code)
 {
 	struct signalfd_siginfo info;
 	struct agent_size size = terminal_size();
 
 	if (read(exec->signals, &info, sizeof(info)) != sizeof(info))
 		return 0;
+	/* who takes nothing would not take a signal either: the end of the line ends it */
+	if (exec->frame_bytes) {
+		*ret_code = SIGNAL_EXIT + (int)info.ssi_signo;
+		return info.ssi_signo != SIGWINCH;
+	}
 	if (info.ssi_signo == SIGWINCH)
 		return exec->has_terminal
 			       ? begin_frame(exec, AGENT_RESIZE, &size, sizeof(size))
@@ -206,7 +211,7 @@ static int turn(struct exec *exec, int *ret_code)
 	const bool is_sending = exec->frame_bytes;
 	struct pollfd polls[] = {
 		{ .fd = exec->line.fd, .events = (short)(POLLIN | (is_sending ? POLLOUT : 0)) },
-		{ .fd = is_sending ? -1 : exec->signals, .events = POLLIN },
+		{ .fd = exec->signals, .events = POLLIN },
 		{ .fd = exec->input_ended || is_sending ? -1 : STDIN_FILENO, .events = POLLIN },
 	};
 	int got = 0;
@@ -218,7 +223,7 @@ static int turn(struct exec *exec, int *ret_code)
 	if (!got && is_sending && polls[0].revents & POLLOUT)
 		got = send_frame(exec);
 	if (!got && polls[1].revents)
-		got = take_signal(exec);
+		got = take_signal(exec, ret_code);
 	else if (!got && polls[2].revents)
 		got = take_input(exec);
 	return got;

@@ -438,10 +438,13 @@ static int allow_off_page(scmp_filter_ctx filter, int call, const struct scmp_ar
 	return error;
 }
 
-/* Of nobody else's: what is shared would be so with who is forked, too. */
+/*
+ * Of nobody else's: what is shared would be so with who is forked, too. The kernel makes a mapping
+ * of huge pages longer than it was asked for.
+ */
 static int allow_own_memory(scmp_filter_ctx filter, int call)
 {
-	const scmp_datum_t kind = MAP_ANONYMOUS | MAP_SHARED;
+	const scmp_datum_t kind = MAP_ANONYMOUS | MAP_SHARED | MAP_HUGETLB;
 	const struct scmp_arg_cmp in_place[] = {
 		SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
 		SCMP_A3(SCMP_CMP_MASKED_EQ, kind | MAP_FIXED, MAP_ANONYMOUS | MAP_FIXED),

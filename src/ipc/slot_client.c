@@ -58,8 +58,11 @@ int slot_collect(struct slot_client *client, struct slot_reply *ret)
 	return 1;
 }
 
+void slot_ignore(struct slot_client *client) { client->ignored = true; }
+
 void slot_restart(struct slot_client *client)
 {
+	client->ignored = false;
 	client->submitted = 0;
 	client->collected = 0;
 	__atomic_store_n(&client->queue->requests.written, 0, __ATOMIC_SEQ_CST);
@@ -95,7 +98,7 @@ bool slot_clients_sleep(struct slot_client *const *clients, unsigned count)
 	assert(count && count <= SLOT_CLIENTS_MOST);
 	set_sleeps(clients, count, 1);
 	for (unsigned n = 0; n < count; n++) {
-		some |= waiting(clients[n]) != 0;
+		some |= !clients[n]->ignored && waiting(clients[n]) != 0;
 		events[n] = (struct pollfd){ .fd = clients[n]->answer_fd, .events = POLLIN };
 	}
 	if (!some)

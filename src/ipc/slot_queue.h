@@ -66,6 +66,7 @@ struct slot_client {
 	unsigned slots; /* at most SLOTS_MAX */
 	int doorbell_fd, answer_fd;
 	uint32_t submitted, collected;
+	bool ignored; /* the server has failed: nobody collects what it says */
 };
 
 /* The slot is the caller's, and in no other request. The caller orders its submissions. */
@@ -74,6 +75,8 @@ void slot_submit(struct slot_client *client, const struct slot_request *request)
 void slot_kick(struct slot_client *client);
 /* 1: *ret; 0: none; -EBADMSG: the server has failed. One thread. */
 int slot_collect(struct slot_client *client, struct slot_reply *ret);
+/* What the server says wakes nobody any more, until the next slot_restart(). */
+void slot_ignore(struct slot_client *client);
 /* Both sides begin anew; the server does nothing meanwhile. */
 void slot_restart(struct slot_client *client);
 /*

@@ -43,6 +43,7 @@ struct asker {
 struct balancer {
 	int listen_fd;
 	const int *host_fds;
+	int pressure_fd; /* that wakes; -1 */
 	struct balance *balance;
 	struct balance_host host;
 	struct link link[BALANCE_GUESTS];
@@ -261,7 +262,7 @@ static unsigned links(const struct balancer *balancer)
 static void set_events(const struct balancer *balancer, struct pollfd *fds, bool hears)
 {
 	fds[0] = (struct pollfd){ .fd = balancer->listen_fd, .events = POLLIN };
-	fds[1] = (struct pollfd){ .fd = balancer->host_fds[1], .events = POLLPRI };
+	fds[1] = (struct pollfd){ .fd = balancer->pressure_fd, .events = POLLPRI };
 	for (unsigned n = 0; n < ASKERS; n++)
 		fds[OWN_FDS + n] =
 			(struct pollfd){ .fd = balancer->asker[n].fd,
@@ -316,7 +317,7 @@ static void wait_and_turn(struct balancer *balancer)
 		turn(balancer);
 }
 
-int balancer_serve(int listen_fd, const int host_fds[2])
+int balancer_serve(int listen_fd, const int host_fds[2], bool wakes)
 {
 	struct balancer *balancer = calloc(1, sizeof(*balancer));
 
@@ -324,6 +325,7 @@ int balancer_serve(int listen_fd, const int host_fds[2])
 		return -ENOMEM;
 	*balancer = (struct balancer){ .listen_fd = listen_fd,
 				       .host_fds = host_fds,
+				       .pressure_fd = wakes ? host_fds[1] : -1,
 				       .balance = balance_create() };
 	if (!balancer->balance)
 		return -ENOMEM;

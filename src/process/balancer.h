@@ -23,7 +23,12 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 enum { BALANCER_SAMPLES = 300 };
 
-/* host_fds: /proc/meminfo and /proc/pressure/memory, the latter perhaps -1. 0 or -errno. */
-int balancer_serve(int listen_fd, const int host_fds[2]);
+/*
+ * host_fds: /proc/meminfo and /proc/pressure/memory, the latter perhaps -1; wakes: it becomes ready
+ * when the host stalls, and not at all times. 0 or -errno.
+ */
+int balancer_serve(int listen_fd, const int host_fds[2], bool wakes);

@@ -125,12 +125,21 @@ static void copy_text(char *to, size_t bytes, const json_t *machine, const char 
 	snprintf(to, bytes, "%s", value ? value : "");
 }
 
+/* A number of the machine process's, which may say anything: of `most`, its broker's word. */
+static uint64_t bounded(const json_t *machine, const char *key, uint64_t most)
+{
+	const uint64_t number = number_of(machine, key);
+
+	return number < most ? number : most;
+}
+
 /* One that can have no more regions has at most what it holds. */
 static void take_machine(struct link *link, const json_t *machine)
 {
 	struct balance_guest *said = &link->said;
-	const uint64_t held = number_of(machine, "held");
-	const uint64_t assigned = number_of(machine, "assigned");
+	const uint64_t memory = number_of(machine, "memory");
+	const uint64_t held = bounded(machine, "held", memory);
+	const uint64_t assigned = bounded(machine, "assigned", memory);
 	const uint64_t inflated = held > assigned ? held - assigned : 0;
 	const uint64_t committed = number_of(machine, "committed");
 	const bool grows =
@@ -142,12 +151,12 @@ static void take_machine(struct link *link, const json_t *machine)
 			  is_text(machine, "memory-mode", "balanced")) &&
 			 !json_object_get(machine, "silent");
 	said->least = number_of(machine, "memory-min");
-	said->most = grows ? number_of(machine, "memory") : held;
+	said->most = grows ? memory : held;
 	said->weight = (unsigned)number_of(machine, "memory-weight");
 	said->buffer_percent = (unsigned)number_of(machine, "memory-buffer");
 	said->reports = number_of(machine, "reports");
 	said->assigned = assigned;
-	said->available = number_of(machine, "available");
+	said->available = bounded(machine, "available", memory);
 	said->committed = committed > inflated ? committed - inflated : 0;
 	link->given_back = number_of(machine, "given-back");
 	link->is_known = assigned;

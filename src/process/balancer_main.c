@@ -4,6 +4,7 @@
  * its rights.
  */
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,16 +15,17 @@
 #include "report.h"
 
 /*
- * Woken when somebody has waited for memory 20 ms of 2 s, where the host lets users ask for that;
- * read in any case. -1: the host does not say.
+ * Woken when somebody has waited for memory 20 ms of 2 s, where the host lets users ask for that
+ * (*ret_wakes); read in any case. -1: the host does not say.
  */
-static int open_pressure(void)
+static int open_pressure(bool *ret_wakes)
 {
 	static const char trigger[] = "some 20000 2000000";
 	static const char path[] = "/proc/pressure/memory";
 	int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 
-	if (fd >= 0 && write(fd, trigger, sizeof(trigger)) >= 0)
+	*ret_wakes = fd >= 0 && write(fd, trigger, sizeof(trigger)) >= 0;
+	if (*ret_wakes)
 		return fd;
 	if (fd >= 0)
 		close(fd);
@@ -32,7 +34,9 @@ static int open_pressure(void)
 
 int balancer_main(void)
 {
-	const int host_fds[2] = { open("/proc/meminfo", O_RDONLY | O_CLOEXEC), open_pressure() };
+	bool wakes;
+	const int host_fds[2] = { open("/proc/meminfo", O_RDONLY | O_CLOEXEC),
+				  open_pressure(&wakes) };
 	int error;
 
 	control_protocol_init();
@@ -40,7 +44,7 @@ int balancer_main(void)
 	if (!error)
 		error = lockdown(ROLE_BALANCER);
 	if (!error)
-		error = balancer_serve(grant_fd(GRANT_CONTROL), host_fds);
+		error = balancer_serve(grant_fd(GRANT_CONTROL), host_fds, wakes);
 	return error ? complain(EXIT_FAULT, strerror(-error), "the balancer", "see umbra doctor")
 		     : 0;
 }

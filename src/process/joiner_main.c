@@ -70,7 +70,7 @@ static int watch_rules(const char *path)
 static int connect_agent(const char *path)
 {
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	strncpy(at.sun_path, path, sizeof(at.sun_path) - 1);
 	if (fd >= 0 && !connect(fd, (const struct sockaddr *)&at, sizeof(at)))
@@ -179,6 +179,13 @@ static int take_changes(const struct joiner *j, int line)
 	return bring_rules(j, line, true);
 }
 
+static void close_all(const int fds[WIRE_FDS])
+{
+	for (unsigned n = 0; n < WIRE_FDS; n++)
+		if (fds[n] >= 0)
+			close(fds[n]);
+}
+
 /* The hub has lost its agent. */
 static int take_word(const struct joiner *j, int line)
 {
@@ -186,6 +193,7 @@ static int take_word(const struct joiner *j, int line)
 	int none[WIRE_FDS];
 	int got = line_receive(line, &message, none, false);
 
+	close_all(none);
 	if (got > 0)
 		got = message.kind == WIRE_AGENT ? bring_rules(j, line, false) : -EBADMSG;
 	return got;

@@ -46,12 +46,22 @@ int line_send(int line, const struct wire_message *message, const int *fds, unsi
 	return sendmsg(line, &head, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(*message) ? 0 : -errno;
 }
 
+/* The room for them is rounded up: there may be one more than WIRE_FDS. */
 static void take_fds(const struct msghdr *head, int fds[WIRE_FDS])
 {
 	const struct cmsghdr *control = CMSG_FIRSTHDR(head);
 
-	if (control && control->cmsg_type == SCM_RIGHTS)
-		memcpy(fds, CMSG_DATA(control), control->cmsg_len - CMSG_LEN(0));
+	if (!control || control->cmsg_type != SCM_RIGHTS)
+		return;
+	for (size_t n = 0; n < (control->cmsg_len - CMSG_LEN(0)) / sizeof(int); n++) {
+		int fd;
+
+		memcpy(&fd, CMSG_DATA(control) + n * sizeof(fd), sizeof(fd));
+		if (n < WIRE_FDS)
+			fds[n] = fd;
+		else
+			close(fd);
+	}
 }
 
 int line_receive(int line, struct wire_message *ret, int fds[WIRE_FDS], bool waits)

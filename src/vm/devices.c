@@ -319,6 +319,7 @@ static void devices_forked(void *self)
 	slot_restart(&devices->block);
 	/* the relay is the parent's, and what was shared with it is not here */
 	devices->connections.queue = &devices->no_queue;
+	slot_restart(&devices->connections);
 }
 
 static const struct unit_ops devices_unit = { .name = "devices",

@@ -75,6 +75,15 @@ static void ticker_tell(struct ticker *ticker)
 
 enum ticker_event { TICKER_STOPPED, TICKER_LOOKS, TICKER_TICKS };
 
+static bool is_past(const struct timespec *until)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec > until->tv_sec ||
+	       (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec);
+}
+
 static enum ticker_event ticker_wait(struct ticker *ticker, const struct timespec *until)
 {
 	enum ticker_event event = TICKER_TICKS;
@@ -83,7 +92,8 @@ static enum ticker_event ticker_wait(struct ticker *ticker, const struct timespe
 	pthread_mutex_lock(&ticker->wake);
 	while (!error && !ticker->stopped && !ticker->looks)
 		error = pthread_cond_timedwait(&ticker->changed, &ticker->wake, until);
-	if (ticker->looks)
+	/* a guest that has something to tell at all times does not stop the ticks */
+	if (ticker->looks && !is_past(until))
 		event = TICKER_LOOKS;
 	if (ticker->stopped)
 		event = TICKER_STOPPED;

@@ -7,6 +7,7 @@
  *   no page is filled ahead through an upper table that is not marked as accessed
  *   a store beside a watchpoint tells its frame as written
  *   a flush while a device is asked leaves the tables that the rest of the block looks up right
+ *   a step of eight bits wraps within them: what is looked up for several accesses stops at it
  *   what a branch keeps from the frame beside a page is not there past that branch, either: the
  *     branches of the engine are taken out of hot code, as if they were predicted wrong for good
  */
@@ -35,7 +36,9 @@ enum {
 	ENTRY_ACCESSED = 0x20,
 	RAX = 0,
 	RCX,
-	RSP = 4,
+	RDX,
+	RBX,
+	RSP,
 	RSI = 6,
 	RDI
 };
@@ -227,6 +230,54 @@ static void test_store_beside_watchpoint(void)
 	*flags = 0;
 	run(NULL);
 	expect(*flags & FRAME_WRITTEN, "a store beside a watchpoint tells of its frame");
+}
+
+/* The page in front of DATA is another frame than the one in front of DATA's. */
+static void put_apart(void)
+{
+	enum { APART = 0x1a0000 };
+
+	put64(entry_at(DATA - PAGE), APART | ENTRY_PRESENT);
+	memset(ram + APART, 0x55, PAGE);
+	memset(ram + DATA - PAGE, 0xaa, PAGE);
+	memset(ram + DATA, 0x11, PAGE);
+}
+
+/* mov rax, [rsp]; add spl, 0x7f; mov rbx, [rsp - 0x170] */
+static void test_narrow_step_of_stack(void)
+{
+	struct x86_state s;
+
+	begin();
+	put_apart();
+	PUT_CODE(CODE, 0x48, 0x8b, 0x04, 0x24, 0x48, 0x80, 0xc4, 0x7f, 0x48, 0x8b, 0x9c, 0x24, 0x90,
+		 0xfe, 0xff, 0xff, HLT);
+	for (unsigned n = 0; n < 3; n++) {
+		set_gpr(RSP, DATA + 0xf8);
+		set_rip(CODE);
+		s = run(NULL);
+	}
+	expect(s.gpr[RAX] == 0x1111111111111111 && s.gpr[RBX] == 0x5555555555555555,
+	       "SPL wraps, and what is read is at RSP");
+}
+
+/* again: mov al, [rcx - 0xf0]; add cl, 0x20 (with REX.W); dec rdx; jnz again */
+static void test_narrow_step_in_loop(void)
+{
+	struct x86_state s;
+
+	begin();
+	put_apart();
+	PUT_CODE(CODE, 0x8a, 0x81, 0x10, 0xff, 0xff, 0xff, 0x48, 0x80, 0xc1, 0x20, 0x48, 0xff, 0xca,
+		 0x75, 0xf1, HLT);
+	for (unsigned n = 0; n < 3; n++) {
+		set_gpr(RAX, 0);
+		set_gpr(RCX, DATA + 0xf0);
+		set_gpr(RDX, 62);
+		set_rip(CODE);
+		s = run(NULL);
+	}
+	expect(s.gpr[RAX] == 0x55 && !s.gpr[RDX], "CL wraps in a loop");
 }
 
 static unsigned asked;
@@ -445,6 +496,8 @@ int main(void)
 	test_straddling_return();
 	test_fill_ahead_unmarked();
 	test_store_beside_watchpoint();
+	test_narrow_step_of_stack();
+	test_narrow_step_in_loop();
 	test_flush_in_block();
 	test_past_branches();
 	engine_cpu_destroy(cpu);

@@ -285,6 +285,7 @@ static void guest_connects(void *context, struct guid endpoint, struct guid serv
 static void cut_off(struct hvsock *hvsock)
 {
 	hvsock->is_cut_off = true;
+	slot_ignore(hvsock->client);
 	for (unsigned n = 0; n < CONNECTIONS; n++) {
 		struct connection *connection = &hvsock->connection[n];
 
@@ -308,8 +309,8 @@ static int take_message(struct connection *connection)
 	    connection->message.kind == CONNECTION_OPENED ||
 	    connection->message.kind >= CONNECTION_KINDS)
 		return -EBADMSG;
-	if ((connection->message.kind == CONNECTION_DATA) !=
-	    (connection->message.bytes && connection->message.bytes <= CONNECTION_BYTES))
+	if (connection->message.bytes > CONNECTION_BYTES ||
+	    (connection->message.kind == CONNECTION_DATA) != (connection->message.bytes != 0))
 		return -EBADMSG;
 	if ((connection->message.kind == CONNECTION_CONNECT) !=
 	    (connection->state == FREE && is_of_host(connection)))

@@ -484,6 +484,7 @@ static void take_replies(struct network *network)
 		if (got >= 0)
 			continue;
 		network->cut_off = true;
+		slot_ignore(network->client);
 		network->counters.server_failed++;
 	}
 }

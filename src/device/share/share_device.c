@@ -397,17 +397,22 @@ static int take_reply(struct share *share, const struct slot_reply *reply)
 	return 0;
 }
 
+/* As many as there are slots: one that answers without end holds up nobody else. */
 static void take_replies(struct share *share)
 {
 	struct slot_reply reply;
 	int got;
 
-	while (!share->cut_off && (got = slot_collect(share->client, &reply))) {
+	for (unsigned n = 0; n < SHARE_SLOTS && !share->cut_off; n++) {
+		got = slot_collect(share->client, &reply);
+		if (!got)
+			return;
 		if (got > 0)
 			got = take_reply(share, &reply);
 		if (got >= 0)
 			continue;
 		share->cut_off = true;
+		slot_ignore(share->client);
 		share->counters.hubs_failed++;
 	}
 }

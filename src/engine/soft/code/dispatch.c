@@ -142,8 +142,13 @@ static bool take_pending(struct soft_cpu *cpu)
 	return true;
 }
 
-/* Where state.rip leads, and the mode of its block. */
-struct destination { uint64_t linear; struct page_walk found; uint32_t mode; bool is_recalled; };
+/* Where state.rip leads, the mode of its block, and the key of jumps when that was looked up. */
+struct destination {
+	uint64_t linear, key;
+	struct page_walk found;
+	uint32_t mode;
+	bool is_recalled;
+};
 
 /* Behind MOV SS Intel's processors look at no breakpoint; AMD's do. */
 static bool breakpoints_are_held(const struct soft_cpu *cpu)
@@ -163,6 +168,7 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 	to->mode = soft_mode(cpu) | (cpu->pending & alone ? BLOCK_ALONE : 0);
 	if (cpu->pending & PENDING_CHECKED && cpu->checked_rip == s->rip)
 		to->mode = (to->mode & ~(uint32_t)MODE_CHECKS) | BLOCK_CHECKED;
+	to->key = soft_jump_key(cpu, to->mode);
 	if (x86_code_bits(s) != 64 && s->rip > s->segment[X86_CS].limit) {
 		soft_fail(fault, EXC_GP, true, 0);
 		return NULL;
@@ -209,9 +215,10 @@ void *soft_dispatch(struct soft_cpu *cpu)
 			return cpu->engine->leave;
 		soft_select_view(cpu);
 		b = find_destination(cpu, &to, &fault);
-		if (b)
-			break;
-		soft_deliver_fault(cpu, &fault);
+		if (!b)
+			soft_deliver_fault(cpu, &fault);
+		else if (soft_jump_key(cpu, to.mode) == to.key)
+			break; /* else a flush has come while the block was made: it leads elsewhere */
 	}
 	if (to.mode & BLOCK_ALONE) {
 		soft_set_pending(cpu, PENDING_STEP_TRAP, cpu->pending & PENDING_STEP);

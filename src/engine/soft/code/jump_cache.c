@@ -54,6 +54,7 @@ static bool note_pages(struct soft_cpu *cpu, const struct block *b, uint64_t lin
 		       const struct page_walk *found)
 {
 	bool user = b->mode & MODE_USER;
+	const uint64_t key = soft_jump_key(cpu, b->mode);
 	uint64_t second = (linear | PAGE_OFFSET_MASK) + 1;
 	struct page_walk behind;
 	struct fault unused;
@@ -62,11 +63,13 @@ static bool note_pages(struct soft_cpu *cpu, const struct block *b, uint64_t lin
 	    (soft_walk_pages(cpu, second, ACCESS_EXEC, &behind, &unused) ||
 	     !soft_note_jump(cpu, second, user, &behind)))
 		return false;
-	if (!found)
-		return true;
-	if (!soft_note_jump(cpu, linear, user, found))
+	if (found && !soft_note_jump(cpu, linear, user, found))
 		return false;
-	remember_page(cpu, linear, b->mode, found->gpa);
+	/* noting one may forget others, and with them the other page, or the known one */
+	if (soft_jump_key(cpu, b->mode) != key)
+		return false;
+	if (found)
+		remember_page(cpu, linear, b->mode, found->gpa);
 	return true;
 }
 

@@ -74,7 +74,8 @@ static bool moves_stack(const struct x86_insn *i, int32_t *ret_by)
 {
 	bool adds = i->encoding.operation == X86_OPERATION_ADD;
 
-	if ((!adds && i->encoding.operation != X86_OPERATION_SUB) || !i->imm_bytes || !i->rex_w ||
+	if ((!adds && i->encoding.operation != X86_OPERATION_SUB) || !i->imm_bytes ||
+	    x86_insn_is(i, X86_ENC_RM8) || !i->rex_w ||
 	    !i->has_modrm || i->mod != 3 || i->rm != RSP || (int64_t)i->imm > 128 ||
 	    (int64_t)i->imm < -128)
 		return false;
