@@ -117,12 +117,16 @@ void *soft_recover_jump(struct soft_cpu *cpu, struct jump_entry *j, uint64_t sum
 {
 	struct jump_entry *from = victim(cpu, sum);
 	uint64_t host = from->host;
+	const struct block *b;
 
 	if (!cpu->engine->keeps_victims || __atomic_load_n(&from->sum, __ATOMIC_SEQ_CST) != sum)
 		return NULL;
 	from->sum = 0;
+	b = soft_block_at(cpu->engine, (const void *)host);
+	if (b->dead) /* nobody has searched the victims for it */
+		return NULL;
 	keep_victim(cpu, j);
-	set_entry(j, sum, host, soft_block_at(cpu->engine, (const void *)host));
+	set_entry(j, sum, host, b);
 	cpu->jumps.recovered++;
 	return (void *)host;
 }
@@ -177,8 +181,6 @@ void soft_forget_block(struct soft_cpu *cpu, const struct block *b)
 	if (__atomic_load_n(&j->host, __ATOMIC_SEQ_CST) ==
 	    (uint64_t)(cpu->engine->code_run + b->host_offset))
 		__atomic_store_n(&j->sum, 0, __ATOMIC_SEQ_CST);
-	forget_among(cpu->jump_victims, JUMP_VICTIMS,
-		     (uint64_t)(cpu->engine->code_run + b->host_offset), 1);
 }
 
 void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
@@ -189,24 +191,24 @@ void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
 	forget_among(cpu->jump_victims, JUMP_VICTIMS, first, end - begin);
 }
 
-/* Whether an entry that leads to the block is found in the block's mode. */
-static void check_entry(const struct soft_cpu *cpu, const struct jump_entry *j)
+/* Where an entry leads, if it is one. A victim may lead to a dead block: soft_recover_jump(). */
+static const struct block *check_entry(const struct soft_cpu *cpu, const struct jump_entry *j)
 {
-	const struct soft_engine *e = cpu->engine;
-	const struct block *b;
+	const struct block *b = j->sum ? soft_block_of(cpu->engine, j->host) : NULL;
 
-	if (!j->sum)
-		return;
-	b = soft_block_of(e, j->host);
-	assert(b);
-	if (!soft_floats(b->mode) && j->sum == b->gva + soft_jump_key(cpu, b->mode))
-		assert(!b->dead);
+	assert(b || !j->sum);
+	return b;
 }
 
 void check_jump_cache(struct soft_cpu *cpu)
 {
-	for (uint32_t n = 0; n < JUMP_CACHE_ENTRIES; n++)
-		check_entry(cpu, &cpu->jump_cache[n]);
+	for (uint32_t n = 0; n < JUMP_CACHE_ENTRIES; n++) {
+		const struct jump_entry *j = &cpu->jump_cache[n];
+		const struct block *b = check_entry(cpu, j);
+
+		if (b && !soft_floats(b->mode) && j->sum == b->gva + soft_jump_key(cpu, b->mode))
+			assert(!b->dead);
+	}
 	for (uint32_t n = 0; n < JUMP_VICTIMS; n++)
 		check_entry(cpu, &cpu->jump_victims[n]);
 }
