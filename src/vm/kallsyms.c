@@ -44,7 +44,7 @@ enum {
 	SYMBOLS_MOST = 1 << 20,
 	MARKERS_MOST = SYMBOLS_MOST / SYMBOLS_A_MARKER,
 	LAST_NAMES_BYTES = 64 << 10, /* of the names behind the last marker */
-	READS_MOST = 4 << 20,
+	READS_MOST = 1 << 20,
 	SEQUENCE_BYTES = 3, /* of a symbol, in the list by name */
 	NAMES_BYTES_MOST = SYMBOLS_A_MARKER * TEXT_BYTES,
 	FIRST_DIGIT = '0',

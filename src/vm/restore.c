@@ -76,6 +76,10 @@ static void load_machine(struct loader *loader, struct archive *archive)
 		archive_fail(archive, -ENOTSUP,
 			     "the processor of this host lacks what it has been offered");
 	loader->has_machine = true;
+	/* it is another one than the machine was made with */
+	if (!archive->error)
+		engine_set_model(loader->machine->engine, &loader->machine->model,
+			 &loader->machine->options.host);
 }
 
 static void load_pages(struct loader *loader, struct archive *archive)
