@@ -218,7 +218,7 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		if (!b)
 			soft_deliver_fault(cpu, &fault);
 		else if (soft_jump_key(cpu, to.mode) == to.key)
-			break; /* else a flush has come while the block was made: it leads elsewhere */
+			break; /* else a flush came while it was made: RIP leads elsewhere */
 	}
 	if (to.mode & BLOCK_ALONE) {
 		soft_set_pending(cpu, PENDING_STEP_TRAP, cpu->pending & PENDING_STEP);

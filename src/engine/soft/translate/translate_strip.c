@@ -77,7 +77,8 @@ static int32_t immediate_step(const struct x86_insn *i, uint8_t reg, bool *ret_k
 		*ret_known = true;
 		return i->disp;
 	}
-	if (!i->rex_w || x86_insn_is(i, X86_ENC_RM8) || !i->has_modrm || i->mod != 3 || i->rm != reg)
+	if (!i->rex_w || x86_insn_is(i, X86_ENC_RM8) || !i->has_modrm || i->mod != 3 ||
+	    i->rm != reg)
 		return 0;
 	switch (i->encoding.operation) {
 	case X86_OPERATION_INC: *ret_known = true; return 1;
