@@ -26,19 +26,12 @@ bool name_is_valid(const char *name)
 		       bytes;
 }
 
-/* The folder, open; -errno. */
-static int open_folder(char path[PATH_BYTES])
+/* Made if it is not there. Open; -errno. */
+static int open_own_folder(const char *path)
 {
-	const char *runtime = getenv("XDG_RUNTIME_DIR");
 	struct stat st;
-	int fd, n;
+	int fd;
 
-	if (runtime && *runtime == '/')
-		n = snprintf(path, PATH_BYTES, "%s/umbra", runtime);
-	else
-		n = snprintf(path, PATH_BYTES, "/tmp/umbra-%u", (unsigned)getuid());
-	if (n < 0 || n >= PATH_BYTES - NAME_MAX_BYTES - 2)
-		return -ENAMETOOLONG;
 	if (mkdir(path, 0700) && errno != EEXIST)
 		return -errno;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -49,6 +42,35 @@ static int open_folder(char path[PATH_BYTES])
 		return -EPERM; /* somebody else made it */
 	}
 	return fd;
+}
+
+/* The folder, open; -errno. */
+static int open_folder(char path[PATH_BYTES])
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	int n;
+
+	if (runtime && *runtime == '/')
+		n = snprintf(path, PATH_BYTES, "%s/umbra", runtime);
+	else
+		n = snprintf(path, PATH_BYTES, "/tmp/umbra-%u", (unsigned)getuid());
+	if (n < 0 || n >= PATH_BYTES - NAME_MAX_BYTES - 2)
+		return -ENAMETOOLONG;
+	return open_own_folder(path);
+}
+
+/* No name of a machine begins so. */
+static int hidden_path(const char *kind, const char *name, char *path, size_t bytes)
+{
+	char folder_path[PATH_BYTES];
+	int folder = name_is_valid(name) ? open_folder(folder_path) : -EINVAL;
+
+	if (folder < 0)
+		return folder;
+	close(folder);
+	return (size_t)snprintf(path, bytes, "%s/.%s-%s", folder_path, kind, name) < bytes
+		       ? 0
+		       : -ENAMETOOLONG;
 }
 
 static int address_of(const char *name, struct sockaddr_un *ret)
@@ -80,14 +102,16 @@ static int try_connect(const struct sockaddr_un *at)
 	return error;
 }
 
-/* Of a machine that is gone. */
+/* Of a machine that is gone. The folder stays as long as others listen there. */
 static void remove_names(const char *name, const char *path)
 {
-	char socket_path[PATH_BYTES];
+	char place[PATH_BYTES];
 
 	unlink(path);
-	if (!name_socket_path(name, socket_path, sizeof(socket_path)))
-		unlink(socket_path);
+	if (!name_socket_path(name, place, sizeof(place)))
+		unlink(place);
+	if (!hidden_path("sockets", name, place, sizeof(place)))
+		rmdir(place);
 }
 
 int name_connect(const char *name)
@@ -109,6 +133,18 @@ int name_connect(const char *name)
 	return fd == -ECONNREFUSED ? -ENOENT : fd;
 }
 
+/* What is no socket refuses a connection as well: it is somebody's file. */
+static int remove_dead_socket(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st))
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	return unlink(path) ? -errno : 0;
+}
+
 /* With the folder locked: two that begin at once do not take each other's socket for a dead one. */
 static int listen_locked(const struct sockaddr_un *at)
 {
@@ -119,8 +155,9 @@ static int listen_locked(const struct sockaddr_un *at)
 		close(other);
 		return -EADDRINUSE;
 	}
-	if (other == -ECONNREFUSED)
-		unlink(at->sun_path);
+	error = other == -ECONNREFUSED ? remove_dead_socket(at->sun_path) : 0;
+	if (error)
+		return error;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
@@ -144,20 +181,6 @@ int name_listen(const char *name)
 	return fd;
 }
 
-/* No name of a machine begins so. */
-static int hidden_path(const char *kind, const char *name, char *path, size_t bytes)
-{
-	char folder_path[PATH_BYTES];
-	int folder = name_is_valid(name) ? open_folder(folder_path) : -EINVAL;
-
-	if (folder < 0)
-		return folder;
-	close(folder);
-	return (size_t)snprintf(path, bytes, "%s/.%s-%s", folder_path, kind, name) < bytes
-		       ? 0
-		       : -ENAMETOOLONG;
-}
-
 int name_switch_path(const char *name, char *path, size_t bytes)
 {
 	return hidden_path("switch", name, path, bytes);
@@ -165,7 +188,28 @@ int name_switch_path(const char *name, char *path, size_t bytes)
 
 int name_socket_path(const char *name, char *path, size_t bytes)
 {
-	return hidden_path("socket", name, path, bytes);
+	static const char file[] = "/s"; /* short: a port's number follows it */
+	int error = hidden_path("sockets", name, path, bytes);
+
+	if (error || strlen(path) + sizeof(file) > bytes)
+		return error ? error : -ENAMETOOLONG;
+	memcpy(path + strlen(path), file, sizeof(file));
+	return 0;
+}
+
+int name_make_socket_place(const char *name, char *path, size_t bytes)
+{
+	char folder[PATH_BYTES];
+	int error = hidden_path("sockets", name, folder, sizeof(folder));
+	int fd = error ? error : open_own_folder(folder);
+
+	if (fd < 0)
+		return fd;
+	close(fd);
+	error = name_socket_path(name, path, bytes);
+	if (!error && unlink(path) && errno != ENOENT)
+		error = -errno;
+	return error;
 }
 
 int name_console_path(const char *name, char *path, size_t bytes)
@@ -182,14 +226,22 @@ int name_link_socket(const char *name, const char *path)
 {
 	char place[PATH_BYTES];
 	char *whole = realpath(path, NULL);
-	int error = whole ? name_socket_path(name, place, sizeof(place)) : -errno;
+	int error = whole ? name_make_socket_place(name, place, sizeof(place)) : -errno;
 
-	if (!error) {
-		unlink(place);
+	if (!error)
 		error = symlink(whole, place) ? -errno : 0;
-	}
 	free(whole);
 	return error;
+}
+
+bool name_is_port_of_another(const char *path)
+{
+	const char *end = path + strlen(path);
+	const char *digits = end;
+
+	while (digits > path && digits[-1] >= '0' && digits[-1] <= '9')
+		digits--;
+	return digits < end && digits > path && digits[-1] == '_';
 }
 
 int name_listen_at(const char *path)

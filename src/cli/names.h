@@ -21,16 +21,27 @@ int name_listen(const char *name);
 /* Where a switch of this name listens, in the same folder. 0; -EINVAL: not a name; -errno. */
 int name_switch_path(const char *name, char *path, size_t bytes);
 /*
- * The socket at which programs of the host connect to those of the machine of this name, in the
- * same folder. 0 or -errno.
+ * The socket at which programs of the host connect to those of the machine of this name, in a
+ * folder within that one which holds nothing else but who listens for this machine's guest: the
+ * guest can name all of them. 0 or -errno.
  */
 int name_socket_path(const char *name, char *path, size_t bytes);
 /* Where what a detached machine prints, and what it says itself, is; the same. */
 int name_console_path(const char *name, char *path, size_t bytes);
 int name_log_path(const char *name, char *path, size_t bytes);
+/*
+ * The same, by who has the name: the folder is there, and nothing of a machine that is gone at the
+ * place. -EPERM: the folder is not the user's own.
+ */
+int name_make_socket_place(const char *name, char *path, size_t bytes);
 /* The same place leads to a socket elsewhere. 0 or -errno. */
 int name_link_socket(const char *name, const char *path);
-/* A socket that listens there; who does not any more is replaced. -EADDRINUSE, -errno. */
+/* PATH_PORT: a guest whose socket is at PATH could connect there. */
+bool name_is_port_of_another(const char *path);
+/*
+ * A socket that listens there; one at which nobody does any more is replaced. -EADDRINUSE;
+ * -EEXIST: there is something that is no socket; -errno.
+ */
 int name_listen_at(const char *path);
 /* Where the hub listens, in the same folder. 0 or -errno. */
 int name_hub_path(char *path, size_t bytes);

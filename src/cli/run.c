@@ -646,13 +646,16 @@ static int take_socket(struct run *r)
 		return given ? complain(EXIT_USAGE, "there is no bus for it", "--socket",
 					"leave it out, or --no-bus")
 			     : 0;
+	if (given && name_is_port_of_another(given))
+		return complain(EXIT_USAGE, "another machine's guest could connect to it", given,
+				"let the path not end with _ and a number");
 	if (given)
 		error = (size_t)snprintf(path, sizeof(path), "%s%s", strchr(given, '/') ? "" : "./",
 					 given) < sizeof(path)
 				? 0
 				: -ENAMETOOLONG;
 	else
-		error = name_socket_path(r->options.name, path, sizeof(path));
+		error = name_make_socket_place(r->options.name, path, sizeof(path));
 	if (!error)
 		r->grants.fd[GRANT_LISTENER] = name_listen_at(path);
 	if (!error && r->grants.fd[GRANT_LISTENER] < 0)

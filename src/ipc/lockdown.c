@@ -305,6 +305,21 @@ int lockdown_before_threads(enum role role, const int *folders)
 	return take_capabilities(0);
 }
 
+int lockdown_in_folder(enum role role, int folder)
+{
+	const struct role_description *r = role_describe(role);
+
+	assert(r->empties_root);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || fchdir(folder))
+		return -errno;
+	close(folder);
+	enter_namespaces(r->own_namespaces);
+	if (chroot("."))
+		errno = 0; /* one layer less */
+	take_files(r, NULL);
+	return take_capabilities(0);
+}
+
 /* ---- system calls ---- */
 
 enum { OFF_PAGE_OTHERS = 3 };

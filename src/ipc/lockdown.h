@@ -15,6 +15,11 @@
  * layer, not the machine: `umbra doctor` says which. 0 or -errno.
  */
 int lockdown_before_threads(enum role role, const int *folders);
+/*
+ * The same, and instead of an empty root this folder, whose descriptor is closed: nothing in it can
+ * be opened, but who listens there can be connected to, and nobody elsewhere. 0 or -errno.
+ */
+int lockdown_in_folder(enum role role, int folder);
 /* The list of calls, for all threads of the process. 0 or -errno. */
 int lockdown(enum role role);
 

@@ -1,7 +1,7 @@
 /*
  * The relay process's main: the sockets of the host's by which its programs and the guest's talk
- * (net/relay). The folder in which it looks for who listens stays its working directory, and is the
- * only one that it can name.
+ * (net/relay). The folder in which it looks for who listens becomes its root: it can name nobody
+ * who listens elsewhere.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,12 +18,8 @@
 static int give_up_rights(const char *folder)
 {
 	int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int error = fd < 0 ? -errno : lockdown_before_threads(ROLE_RELAY, NULL);
+	int error = fd < 0 ? -errno : lockdown_in_folder(ROLE_RELAY, fd);
 
-	if (!error && fchdir(fd))
-		error = -errno;
-	if (fd >= 0)
-		close(fd);
 	if (!error && write(grant_fd(GRANT_READY), "", 1) != 1)
 		error = -errno;
 	close(grant_fd(GRANT_READY));

@@ -207,7 +207,23 @@ def is_refused():
     check("after many", [line(w) for w in waiting] == [b""] * 40)
     check("and then", guest("echo", "x").stdout == b"x\n")
 
+# A machine with a name: who listens for its guest does in a folder of its own, and not where a name that begins as its name does leads.
+def has_a_folder(names, place):
+    check("its sockets alone", os.listdir(place) == ["s"], os.listdir(place))
+    for there, port in ((os.path.join(names, ".socket-two_6000"), 6000), (os.path.join(names, "two_6001"), 6001), (os.path.join(place, "s_6002"), 6002)):
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(there)
+            listener.listen()
+            listener.settimeout(60)
+            p = subprocess.Popen([umbra, "exec", "-T", "two", "--", "vsock_peer", "connect", str(port)], env=env)
+            if there.startswith(place):
+                listener.accept()[0].close()
+            check("reaches " + there, (p.wait(60) == 0) == there.startswith(place), p.returncode)
+        os.unlink(there)
+
 def is_detached():
+    names = os.path.join(env["XDG_RUNTIME_DIR"], "umbra")
+    place = os.path.join(names, ".sockets-two")
     words = ("run", "--detach", "--name", "two", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/exec.cpio.gz", "--append", "console=ttyS0 quiet")
     r = run(*words)
     check("detached", (r.returncode, r.stdout, r.stderr) == (0, b"", b""), r)
@@ -219,10 +235,12 @@ def is_detached():
     readers = [subprocess.Popen([umbra, "console", "two"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for _ in range(2)]
     while run("exec", "-T", "two", "--", "sh", "-c", "echo said later >/dev/console").returncode and time.time() < until:
         time.sleep(0.1)
+    has_a_folder(names, place)
     check("stop", run("stop", "two").returncode == 0)
     for reader in readers:
         said = reader.communicate(timeout=60)[0]
         check("a reader of the console", b"SERVES" in said and b"said later" in said and reader.returncode == 0, said[-300:])
+    check("its folder is gone", run("info", "two").returncode == 65 and not os.path.exists(place))
 
 def loses_its_relay(machine):
     out = subprocess.run(["ps", "-eo", "pid,ppid,args"], stdout=subprocess.PIPE).stdout.decode()

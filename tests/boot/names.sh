@@ -40,6 +40,10 @@ refused 65 "no machine of that name" "$umbra" stop three
 refused 65 "no machine of that name" "$umbra" kill ../one
 refused 65 "no machine of that name" "$umbra" save three "$where/x"
 refused 64 "wrong number of arguments" "$umbra" save one
+echo kept >"$where/file"
+refused 64 "File exists" timeout 20 "$umbra" run --socket "$where/file" --kernel build/guest/vmlinuz
+[ "$(cat "$where/file")" = kept ] || fail "a file was taken for a socket that nobody listens at"
+refused 64 "another machine's guest" timeout 20 "$umbra" run --socket "$where/s_5" --kernel build/guest/vmlinuz
 refused 64 "brings these itself" "$umbra" run --restore "$where/x" --memory 512M
 refused 65 "No such file" "$umbra" run --restore "$where/x"
 refused 65 "damaged" "$umbra" run --restore build/guest/vmlinuz

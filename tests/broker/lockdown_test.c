@@ -419,6 +419,73 @@ static void one_folder(void)
 	expect("a keeper has files in its folder only", status, 0);
 }
 
+static int connect_to(const char *path)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int error;
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s", path);
+	error = connect(fd, (const struct sockaddr *)&at, sizeof(at)) ? errno : 0;
+	close(fd);
+	return error;
+}
+
+static int listen_at(const char *path)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s", path);
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&at, sizeof(at)) || listen(fd, 4))
+		printf("FAIL nobody listens at %s\n", path);
+	return fd;
+}
+
+static int connects_within(int folder, const char *beside)
+{
+	if (connect_to(beside))
+		return 99;
+	if (lockdown_in_folder(ROLE_RELAY, folder))
+		return 98;
+	if (connect_to("within") || connect_to("/within"))
+		return 1;
+	if (connect_to("../beside") != ENOENT || connect_to(beside) != ENOENT)
+		return 2;
+	if (open_a_file() || find_a_file() || make_a_file())
+		return 3;
+	return has_capabilities() ? 4 : 0;
+}
+
+/* A relay in /tmp/x/folder: who listens within, and not at /tmp/x/beside. */
+static void one_folder_to_connect_in(void)
+{
+	char name[] = "/tmp/umbra-lockdown-XXXXXX", folder[64], within[64], beside[64];
+	int fds[3], status;
+	pid_t child;
+
+	if (!mkdtemp(name))
+		exit(1);
+	snprintf(folder, sizeof(folder), "%s/folder", name);
+	snprintf(within, sizeof(within), "%s/folder/within", name);
+	snprintf(beside, sizeof(beside), "%s/beside", name);
+	mkdir(folder, 0700);
+	fds[0] = listen_at(within);
+	fds[1] = listen_at(beside);
+	fds[2] = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	child = fork();
+	if (!child)
+		_exit(connects_within(fds[2], beside));
+	waitpid(child, &status, 0);
+	for (unsigned n = 0; n < 3; n++)
+		close(fds[n]);
+	unlink(within);
+	unlink(beside);
+	rmdir(folder);
+	rmdir(name);
+	expect("a relay connects to who listens in its folder only", status, 0);
+}
+
 int main(void)
 {
 	dup2(eventfd(1, 0), grant_fd(GRANT_TO_MACHINE));
@@ -432,5 +499,7 @@ int main(void)
 			other_layers((enum role)role);
 	refused_calls();
 	one_folder();
+	if (lockdown_has_namespaces())
+		one_folder_to_connect_in();
 	return failures != 0;
 }
