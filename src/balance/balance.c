@@ -143,12 +143,25 @@ static void take_growth(struct known *known, const struct balance_guest *guest, 
 	known->rate_us = 0;
 }
 
+/*
+ * While a guest gives memory up, what it comes to occupy is that: a kernel may clear pages before
+ * it hands them over. What it needs beside is in its next report.
+ */
+static void pass_over_given(struct known *known, const struct balance_guest *guest)
+{
+	if (assigned_of(guest) <= known->target + LEAST_MOVE_MIB * MIB)
+		return;
+	known->resident_before = resident_of(guest);
+	known->resident_at_report = resident_of(guest);
+}
+
 static void estimate(struct known *known, const struct balance_guest *guest, uint64_t passed_us)
 {
 	const uint64_t assigned = assigned_of(guest);
 	uint64_t ahead;
 
 	take_report(known, guest);
+	pass_over_given(known, guest);
 	take_growth(known, guest, passed_us);
 	known->growth =
 		less(resident_of(guest), known->resident_at_report + 2 * LITTLE_MIB * MIB);

@@ -146,3 +146,8 @@ bool memory_is_adjusted(const struct machine_plan *plan)
 	return plan->least_memory_bytes && (plan->least_memory_bytes < plan->memory_bytes ||
 					    plan->start_memory_bytes < plan->memory_bytes);
 }
+
+bool memory_is_balanced(const char *text, const struct machine_plan *plan)
+{
+	return text && strchr(text, '=') && memory_is_adjusted(plan);
+}

@@ -14,3 +14,8 @@ int memory_option_take(const char *text, const char *least, uint64_t host_bytes,
 		       struct machine_plan *plan);
 /* Whether what the guest has is adjusted while it runs. */
 bool memory_is_adjusted(const struct machine_plan *plan);
+/*
+ * Whether what the guest has is adjusted to what others of the user's need, too: --memory said it
+ * by words. With --memory-min alone it follows its own guest.
+ */
+bool memory_is_balanced(const char *text, const struct machine_plan *plan);

@@ -793,7 +793,7 @@ int verb_run(int argc, char **argv)
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
 		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2",
 				"this host's processor", "see umbra doctor");
-	if (r.options.name && memory_is_adjusted(&r.plan->machine))
+	if (r.options.name && memory_is_balanced(r.options.memory, &r.plan->machine))
 		join_balancer(r.options.name);
 	r.grants.fd[GRANT_PROGRAM] = spawn_open_program();
 	r.grants.fd[GRANT_PLAN] = plan_seal(r.plan, ROLE_BROKER);
