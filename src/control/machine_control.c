@@ -1,14 +1,13 @@
 /* See machine_control.h. */
 #include "machine_control.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-enum { ERRNO_MAX = 4095 };
 
 static const struct control_verb verbs[] = {
 	{ .name = "info", .number = WISH_NOTHING },
@@ -92,13 +91,29 @@ static void drop_kits(struct control_peer *p)
 		close(p->kits[--p->kit_fds]);
 }
 
+/* Those whose files the disk process has are closed already. */
+static void close_layers(struct control *c)
+{
+	while (c->layers)
+		if (c->layer[--c->layers].file >= 0)
+			close(c->layer[c->layers].file);
+	c->layers_of = NULL;
+}
+
 static void drop_layers(struct control *c, const struct control_peer *p)
 {
-	if (c->layers_of != p)
+	if (c->layers_of == p)
+		close_layers(c);
+}
+
+/* What the machine was not told yet it is not told any more. */
+static void drop_fork(struct control *c, const struct control_peer *p)
+{
+	if (c->forker != p)
 		return;
-	while (c->layers)
-		close(c->layer[--c->layers].file);
-	c->layers_of = NULL;
+	c->forker = NULL;
+	if (c->fork_waits)
+		c->fork_waits = c->forks = false;
 }
 
 /* One that holds the machine lets it go. A save that runs is ended by control_save_ended(). */
@@ -112,8 +127,7 @@ static enum control_wish hang_up(struct control *c, struct control_peer *p)
 	drop_layers(c, p);
 	if (c->saver == p)
 		c->saver = NULL;
-	if (c->forker == p)
-		c->forker = NULL;
+	drop_fork(c, p);
 	p->watches = p->is_behind = false;
 	if (c->adviser == p) {
 		c->adviser = NULL;
@@ -445,7 +459,7 @@ static enum control_wish begin_fork(struct control *c, struct control_peer *p,
 		add_line(p, control_failure(r->id, error, NULL));
 		return WISH_NOTHING;
 	}
-	c->forks = true;
+	c->forks = c->fork_waits = true;
 	c->forker = p;
 	memcpy(p->save_id, r->id, sizeof(p->save_id));
 	return WISH_FORK;
@@ -454,8 +468,11 @@ static enum control_wish begin_fork(struct control *c, struct control_peer *p,
 unsigned control_take_kits(struct control *c, int kits[FORK_CHILDREN * KIT_FDS])
 {
 	struct control_peer *p = c->forker;
-	unsigned count = p->kit_fds / KIT_FDS;
+	unsigned count;
 
+	assert(c->fork_waits && p);
+	count = p->kit_fds / KIT_FDS;
+	c->fork_waits = false;
 	memcpy(kits, p->kits, p->kit_fds * sizeof(*kits));
 	p->kit_fds = 0;
 	return count;
@@ -494,8 +511,7 @@ enum control_wish control_fork_ended(struct control *c, int error, unsigned chil
 	c->fork_error = error;
 	c->fork_children = children;
 	c->unsettled = !is_settled;
-	c->layers = 0; /* their files are the disk process's */
-	c->layers_of = NULL;
+	close_layers(c);
 	if (is_settled)
 		answer_fork(c, error);
 	return then;
@@ -680,7 +696,7 @@ bool control_save_ended(struct control *c, int error, enum control_wish *ret)
 {
 	if (c->save != SAVE_RUNS)
 		return false;
-	if (error > 0 || error < -ERRNO_MAX) /* the machine says what it likes */
+	if (error > 0 || error < -CONTROL_ERRNO_MAX) /* the machine says what it likes */
 		error = -EIO;
 	c->save = error || !c->saver ? SAVE_NONE : SAVE_HELD;
 	*ret = !error && !c->saver ? WISH_RESUME : WISH_NOTHING;

@@ -86,7 +86,11 @@ struct control_peer {
 };
 
 /* What a disk goes on in. */
-struct control_layer { uint32_t disk; int file; char path[CONTROL_PATH_BYTES]; };
+struct control_layer {
+	uint32_t disk;
+	int file; /* -1: it was passed on */
+	char path[CONTROL_PATH_BYTES];
+};
 
 struct control {
 	int listener; /* -1: none */
@@ -104,6 +108,7 @@ struct control {
 	/* Whose save it is; NULL: of one that is gone, and nobody hears of the rest. */
 	struct control_peer *saver;
 	bool can_fork, forks;
+	bool fork_waits; /* WISH_FORK, and the kits were not taken: the asker can still go away */
 	struct control_peer *forker; /* as saver */
 	struct control_layer layer[CONTROL_LAYERS];
 	unsigned layers;
@@ -141,7 +146,7 @@ bool control_saved(struct control *control, const uint8_t *data, uint32_t bytes)
 bool control_looked(struct control *control, const struct record_registers *registers,
 		    unsigned count);
 bool control_save_ended(struct control *control, int error, enum control_wish *ret);
-/* After WISH_FORK: the kits, which are no longer the peer's; how many. */
+/* After WISH_FORK, while fork_waits: the kits, which are no longer the peer's; how many. */
 unsigned control_take_kits(struct control *control, int kits[FORK_CHILDREN * KIT_FDS]);
 /* One more is there; pidfd goes along. False: nobody takes it. */
 bool control_forked(struct control *control, unsigned child, int pid, int pidfd);

@@ -31,6 +31,7 @@ enum {
 	INPUT_BYTES = 512,
 	RECORDS_PER_TURN = 16,
 	RING_FULL_MS = 20,
+	SPARE_HELPER_MS = 3000,
 	ERRORS_CHUNK_BYTES = 4096,
 	OWN_FDS = 8,
 };
@@ -268,8 +269,7 @@ static void give_child(struct broker *b)
 	}
 	close(pidfd);
 	/* its sockets were the asker's, who is gone, and its forker ends it */
-	b->fork.wanted = b->fork.made;
-	fork_news(b, fork_next(&b->fork));
+	fork_news(b, fork_not_taken(&b->fork));
 }
 
 static void fork_news(struct broker *b, enum fork_news news)
@@ -292,6 +292,8 @@ static bool take_fork_ready(struct broker *b, const uint8_t *data, uint32_t byte
 	if (bytes != sizeof(told) || b->fork.state != FORK_STANDING)
 		return false;
 	memcpy(&told, data, sizeof(told));
+	if (told > 0 || told < -CONTROL_ERRNO_MAX)
+		return false;
 	fork_news(b, fork_stands(&b->fork, told));
 	return true;
 }
@@ -398,12 +400,16 @@ static void message_said(struct broker *b, enum message message)
 /* While it is forked a machine changes nothing, and so hears of nothing. */
 static bool may_say(const struct broker *b, enum message message)
 {
+	if (message == SAY_FORK && b->unsaid & (1u << SAY_RESUME))
+		return false; /* which is about the time before it */
 	return b->unsaid & (1u << message) &&
 	       (b->fork.state == FORK_IDLE || message == SAY_RESUME);
 }
 
 static void say_all(struct broker *b)
 {
+	if (!b->control.fork_waits) /* who asked for it may be gone */
+		b->unsaid &= ~(1u << SAY_FORK);
 	for (unsigned n = 0; n < MESSAGES; n++)
 		if (may_say(b, (enum message)n) && message_put(b, (enum message)n))
 			message_said(b, (enum message)n);
@@ -521,10 +527,16 @@ static void show_errors(struct broker *b)
 	fwrite(shown, 1, count, stderr);
 }
 
+/* Who holds nothing that could be lost does not hold up the end either. */
+static unsigned ms_to_end(const struct broker *b, enum role role)
+{
+	return is_spare(role) && b->helper_ms > SPARE_HELPER_MS ? SPARE_HELPER_MS : b->helper_ms;
+}
+
 /* It ends in order; or is killed when its time is over. */
 static void wait_for_helper(struct broker *b, unsigned number)
 {
-	const uint64_t until_ms = now_ms() + b->helper_ms;
+	const uint64_t until_ms = now_ms() + ms_to_end(b, b->helper[number].role);
 	const int pidfd = HELPERS_FIRST_FD + (int)number;
 	struct pollfd fds[] = { { .fd = pidfd, .events = POLLIN },
 				{ .fd = b->errors.read_fd, .events = POLLIN } };
@@ -648,6 +660,7 @@ void broker_serve(struct broker *b, struct broker_end *ret)
 		broker_turn(b, &more);
 	/* Before the peers hear that the machine is gone: nothing of it holds anything then. */
 	broker_end_helpers(b, ret);
+	fork_hear_settled(&b->fork);
 	fork_end(&b->fork);
 	control_end(&b->control);
 	while (take_records(b))

@@ -40,8 +40,15 @@ static enum fork_news fork_done(struct fork *f, int error)
 		kit_close(f->kit[n]);
 	f->wanted = f->made;
 	f->state = FORK_HELD;
-	f->error = error;
+	f->error = error ? error : f->settle_error;
 	return FORK_DONE;
+}
+
+enum fork_news fork_not_taken(struct fork *f)
+{
+	assert(f->made);
+	f->made--; /* its kit is closed */
+	return fork_done(f, -EPIPE);
 }
 
 enum fork_news fork_next(struct fork *f)
@@ -78,12 +85,13 @@ static void layers_ask(struct fork *f)
 
 	f->state = FORK_LAYERING;
 	for (unsigned n = 0; n < c->layers; n++) {
-		const struct control_layer *layer = &c->layer[n];
+		struct control_layer *layer = &c->layer[n];
 		int error = f->has_disks && !f->layer_error
 				    ? layer_ask(layer->disk, layer->path, layer->file)
 				    : -ENODEV;
 
 		close(layer->file);
+		layer->file = -1;
 		if (error && !f->layer_error)
 			f->layer_error = error;
 		f->asked += !error;
@@ -138,7 +146,20 @@ enum fork_news fork_hear_layers(struct fork *f)
 	}
 	/* its end ends the machine, too */
 	f->has_disks = false;
+	if (f->unsettled) {
+		f->unsettled = 1;
+		layer_is_settled(f, got);
+	}
 	return f->state == FORK_LAYERING ? fork_done(f, got) : FORK_NOTHING_NEW;
+}
+
+void fork_hear_settled(struct fork *f)
+{
+	struct layer_answer answer;
+
+	while (f->unsettled && layer_hear(&answer) > 0)
+		if (answer.news == LAYER_SETTLED)
+			layer_is_settled(f, answer.error);
 }
 
 enum fork_news fork_stands(struct fork *f, int error)

@@ -63,6 +63,10 @@ enum fork_news fork_hear(struct fork *fork);
 enum fork_news fork_ready(struct fork *fork);
 /* The disk process has said something. */
 enum fork_news fork_hear_layers(struct fork *fork);
+/* The machine is gone, and so is the disk process: what that has said of settled layers. */
+void fork_hear_settled(struct fork *fork);
 enum fork_news fork_next(struct fork *fork);
+/* Instead of fork_next(): nobody has taken the child, and so no other is made. FORK_DONE. */
+enum fork_news fork_not_taken(struct fork *fork);
 /* The machine goes on, or is gone. */
 void fork_end(struct fork *fork);

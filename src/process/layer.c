@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "control/protocol.h"
 #include "disk/queue.h"
 
 union ancillary { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; };
@@ -51,7 +52,10 @@ int layer_hear(struct layer_answer *ret)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 	if (!got)
 		return -ECONNRESET;
-	return got == sizeof(*ret) && ret->news < LAYER_NEWS && ret->error <= 0 ? 1 : -EBADMSG;
+	return got == sizeof(*ret) && ret->news < LAYER_NEWS && ret->error <= 0 &&
+			       ret->error >= -CONTROL_ERRNO_MAX
+		       ? 1
+		       : -EBADMSG;
 }
 
 /* ---- the disk process's ---- */

@@ -64,8 +64,10 @@ static int spawn_alone(enum role role, struct grants *grants)
 
 	grants->errors = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	between = grants->errors < 0 ? -1 : fork();
-	if (!between)
+	if (!between) {
+		setsid(); /* keys of this terminal are for this machine, not for what serves all */
 		_exit(-spawn_role(role, grants, -1, &one));
+	}
 	if (between > 0)
 		waitpid(between, &status, 0);
 	close(grants->errors);

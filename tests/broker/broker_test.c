@@ -175,6 +175,9 @@ static int helper_stays(const struct helper_ends *h)
 		pause();
 }
 
+/* Nothing is lost with it: it has less time than one that may still have to write. */
+static int helper_is_spare(const struct helper_ends *h) { return helper_stays(h); }
+
 static int helper_is_never_ready(const struct helper_ends *h)
 {
 	(void)h;
@@ -257,6 +260,7 @@ static int outcome_of(int (*machine)(struct client *))
 	if (!child) {
 		struct harness h = { .machine = machine,
 				     .helper = helper,
+				     .helper_is_spare = helper == helper_is_spare,
 				     .helper_ms = helper == helper_stays ? 200 : 0,
 				     .console_fd = memfd_create("console", 0),
 				     .control_fd = -1,
@@ -350,6 +354,8 @@ int main(void)
 	expect("a helper of a machine that dies", is_killed, BROKER_MACHINE_DIED * 10 + 7);
 	helper = helper_stays;
 	expect("a helper that does not end", ends, BROKER_ENDED * 10 + 5);
+	helper = helper_is_spare;
+	expect("one that serves nothing does not hold up the end", ends, BROKER_ENDED * 10 + 5);
 	helper = helper_is_never_ready;
 	expect("SIGTERM while a helper begins", sleeps, BROKER_STOPPED * 10 + 5);
 	expect_text();

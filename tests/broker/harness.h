@@ -31,9 +31,12 @@ struct helper_ends { int ready_fd, end_fd; };
 struct harness {
 	int (*machine)(struct client *client);
 	int (*helper)(const struct helper_ends *ends); /* NULL: none */
+	bool helper_is_spare;
 	unsigned helper_ms;                            /* as broker_options has it */
 	int console_fd, control_fd;                    /* -1: none */
 	const char *description;
+	/* To who plays the forker, and the disk process; 0: there is none. */
+	int fork_ask_fd, fork_kit_fd, layers_fd;
 };
 
 static void harness_signals(void)
@@ -90,7 +93,7 @@ static int harness_helper(const struct harness *h, struct broker *b, struct brok
 	}
 	close(ready[1]);
 	close(ending[0]);
-	broker_add_helper(b, ROLE_DISK, &helper, ending[1]);
+	broker_add_helper(b, h->helper_is_spare ? ROLE_RELAY : ROLE_DISK, &helper, ending[1]);
 	close(helper.pidfd);
 	if (broker_wait_helper(b, ready[0], end))
 		return 0;
@@ -107,7 +110,9 @@ static int harness_run(const struct harness *h, struct broker_end *end)
 				    .helper_ms = h->helper_ms,
 				    .input_fd = -1,
 				    .control_fd = -1,
-				    .description = h->description };
+				    .description = h->description,
+				    .forks = h->fork_kit_fd > 0,
+				    .has_disks = h->layers_fd > 0 };
 	struct broker *b;
 	struct spawned machine;
 	int error;
@@ -119,6 +124,11 @@ static int harness_run(const struct harness *h, struct broker_end *end)
 	if (h->console_fd >= 0 && dup2(h->console_fd, grant_fd(GRANT_CONSOLE)) < 0)
 		return -errno;
 	if (h->control_fd >= 0 && dup2(h->control_fd, grant_fd(GRANT_CONTROL)) < 0)
+		return -errno;
+	if (h->fork_kit_fd > 0 && (dup2(h->fork_ask_fd, grant_fd(GRANT_FORK_ASK)) < 0 ||
+				   dup2(h->fork_kit_fd, grant_fd(GRANT_FORK_KIT)) < 0))
+		return -errno;
+	if (h->layers_fd > 0 && dup2(h->layers_fd, grant_fd(GRANT_LAYERS)) < 0)
 		return -errno;
 	if (h->control_fd >= 0)
 		o.control_fd = grant_fd(GRANT_CONTROL);

@@ -1,0 +1,439 @@
+/*
+ * The broker's part of forks, with machine processes that lie and askers that go away. The test
+ * plays the forker, what it forks, and the disk process.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "control/machine_control.h"
+#include "ipc/forker.h"
+#include "process/layer.h"
+
+enum { LINE_BYTES = 1024, WAIT_MS = 60000 };
+
+static int failures;
+static struct sockaddr_un address;
+static int ask_sockets[2], kit_sockets[2], layers[2];
+
+static void expect(const char *what, bool good)
+{
+	printf("%s %s\n", good ? "ok  " : "FAIL", what);
+	fflush(stdout);
+	failures += !good;
+}
+
+/* ---- machines ---- */
+
+static int32_t told; /* what it says when it shall stand still */
+
+static int says_it_stands(struct client *c)
+{
+	static uint8_t data[RING_RECORD_MAX_BYTES];
+	uint32_t kind, bytes;
+	uint64_t count;
+
+	while (read(c->event_in, &count, 8) == 8)
+		while (ring_get(&c->from_broker, &kind, data, &bytes) > 0)
+			if (kind == RECORD_FORK)
+				ring_put(&c->to_broker, RECORD_FORK_READY, &told, sizeof(told));
+	return 1;
+}
+
+static int is_deaf[2], may_hear[2];
+
+/* There is no room for what it could be told, until the test says so. */
+static int hears_nothing_yet(struct client *c)
+{
+	char byte;
+
+	c->memory->to_machine.tail = c->memory->to_machine.head - RING_BYTES;
+	if (write(is_deaf[1], "", 1) != 1 || read(may_hear[0], &byte, 1) != 1)
+		return 1;
+	c->memory->to_machine.tail = c->memory->to_machine.head;
+	return says_it_stands(c);
+}
+
+/* ---- a broker in a process of its own ---- */
+
+/* The disk process's last word comes when the machine is gone. */
+static int settles_at_the_end(const struct helper_ends *h)
+{
+	const struct layer_answer settled = { .news = LAYER_SETTLED };
+	char byte;
+
+	if (write(h->ready_fd, "", 1) != 1 || read(h->end_fd, &byte, 1))
+		return 1;
+	return write(layers[1], &settled, sizeof(settled)) != sizeof(settled);
+}
+
+static pid_t start(int (*machine)(struct client *), int32_t stands)
+{
+	struct harness h = { .machine = machine, .console_fd = -1, .description = "" };
+	static struct broker_end end;
+	pid_t pid;
+
+	told = stands;
+	unlink(address.sun_path);
+	h.control_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	if (h.control_fd < 0 || bind(h.control_fd, (struct sockaddr *)&address, sizeof(address)) ||
+	    listen(h.control_fd, 4) || forker_make_sockets(ask_sockets, kit_sockets) ||
+	    layer_make_socket(layers))
+		exit(2);
+	pid = fork();
+	if (!pid) {
+		h.helper = settles_at_the_end;
+		h.fork_ask_fd = ask_sockets[0];
+		h.fork_kit_fd = kit_sockets[0];
+		h.layers_fd = layers[0];
+		_exit(harness_run(&h, &end) ? 99 : (int)end.outcome);
+	}
+	close(h.control_fd);
+	close(ask_sockets[0]);
+	close(kit_sockets[0]);
+	close(layers[0]);
+	expect("the forker begins", write(kit_sockets[1], "", 1) == 1);
+	return pid;
+}
+
+static void finish(const char *what, pid_t broker, enum broker_outcome outcome)
+{
+	int status = 0;
+
+	waitpid(broker, &status, 0);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != (int)outcome)
+		printf("     status %#x\n", (unsigned)status);
+	expect(what, WIFEXITED(status) && WEXITSTATUS(status) == (int)outcome);
+	close(ask_sockets[1]);
+	close(kit_sockets[1]);
+	close(layers[1]);
+}
+
+/* ---- who asks ---- */
+
+static FILE *connect_to(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)))
+		exit(2);
+	return fdopen(fd, "r");
+}
+
+static void ask_with(FILE *peer, const char *line, const int *fds, unsigned count)
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(KIT_FDS * sizeof(int))];
+	} ancillary = { .head = { .cmsg_len = CMSG_LEN(count * sizeof(int)),
+				  .cmsg_level = SOL_SOCKET,
+				  .cmsg_type = SCM_RIGHTS } };
+	struct iovec vector = { .iov_base = (void *)(uintptr_t)line, .iov_len = strlen(line) };
+	struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
+
+	if (count) {
+		message.msg_control = &ancillary;
+		message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+		memcpy(CMSG_DATA(&ancillary.head), fds, count * sizeof(int));
+	}
+	if (sendmsg(fileno(peer), &message, MSG_NOSIGNAL) < 0)
+		printf("     %s", line);
+}
+
+static bool hears(FILE *peer, const char *want)
+{
+	char line[LINE_BYTES] = "";
+	bool good = fgets(line, sizeof(line), peer) && strstr(line, want);
+
+	if (!good)
+		printf("     '%s', not '%s'\n", line, want);
+	return good;
+}
+
+static bool answers(FILE *peer, const char *verb, const char *want)
+{
+	char line[LINE_BYTES];
+
+	snprintf(line, sizeof(line), "{\"do\":\"%s\"}\n", verb);
+	ask_with(peer, line, NULL, 0);
+	return hears(peer, want);
+}
+
+/* Its own end of a pipe of which the broker has got the other: gone when nobody else has that. */
+static bool is_closed(int fd)
+{
+	struct pollfd end = { .fd = fd, .events = POLLIN };
+	bool closed = poll(&end, 1, WAIT_MS) == 1 && end.revents & POLLHUP;
+
+	close(fd);
+	return closed;
+}
+
+/* The writing end of what tells that it is ready; *held: as is_closed() takes it, of another. */
+static int bring_kit(FILE *peer, int *held)
+{
+	int fds[KIT_FDS], ready[2], holding[2];
+
+	if (pipe2(ready, O_CLOEXEC) || pipe2(holding, O_CLOEXEC))
+		exit(2);
+	for (unsigned n = 0; n < KIT_FDS; n++)
+		fds[n] = holding[1];
+	fds[KIT_READY] = ready[1];
+	fds[KIT_READY_HERE] = ready[0];
+	ask_with(peer, "{\"do\":\"kit\"}\n", fds, KIT_FDS);
+	expect("a kit", hears(peer, "\"ok\":true"));
+	close(ready[0]);
+	close(holding[1]);
+	*held = holding[0];
+	return ready[1];
+}
+
+static int bring_layer(FILE *peer)
+{
+	int file[2];
+
+	if (pipe2(file, O_CLOEXEC))
+		exit(2);
+	ask_with(peer, "{\"do\":\"layer\",\"disk\":0,\"file\":\"/layer\"}\n", &file[1], 1);
+	expect("a layer", hears(peer, "\"ok\":true"));
+	close(file[1]);
+	return file[0];
+}
+
+static void ask_fork(FILE *peer, const char *parent)
+{
+	char line[LINE_BYTES];
+
+	snprintf(line, sizeof(line), "{\"do\":\"fork\",\"parent\":\"%s\"}\n", parent);
+	ask_with(peer, line, NULL, 0);
+}
+
+static void kill_it(void)
+{
+	FILE *peer = connect_to();
+
+	expect("kill", answers(peer, "kill", "\"ok\":true"));
+	fclose(peer);
+}
+
+/* ---- the forker's and the disk process's side ---- */
+
+static bool hears_layer(void)
+{
+	struct layer_ask ask;
+
+	return read(layers[1], &ask, sizeof(ask)) == sizeof(ask);
+}
+
+static void put_layer_on(int32_t error)
+{
+	const struct layer_answer on = { .news = LAYER_ON, .error = error };
+
+	expect("the disk process is asked",
+	       hears_layer() && write(layers[1], &on, sizeof(on)) == sizeof(on));
+}
+
+/* What was forked: it says so, and that it needs its parent no more. */
+static pid_t fork_child(int ready)
+{
+	pid_t child = fork();
+
+	if (child)
+		return child;
+	if (write(kit_sockets[1], "", 1) == 1 && write(ready, "", 1) == 1)
+		pause();
+	_exit(1);
+}
+
+static void end_child(pid_t child, int ready)
+{
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	close(ready);
+}
+
+/* ---- what is tested ---- */
+
+static void lying_machines(void)
+{
+	static const int32_t lies[] = { 1, INT_MIN, -CONTROL_ERRNO_MAX - 1 };
+
+	for (unsigned n = 0; n < sizeof(lies) / sizeof(lies[0]); n++) {
+		pid_t broker = start(says_it_stands, lies[n]);
+		FILE *peer = connect_to();
+		int held;
+		int ready = bring_kit(peer, &held);
+
+		ask_fork(peer, "keep");
+		finish("a machine that cannot stand, by no error", broker, BROKER_RUBBISH);
+		fclose(peer);
+		close(held);
+		close(ready);
+	}
+}
+
+static void lying_disk(void)
+{
+	pid_t broker = start(says_it_stands, 0);
+	FILE *peer = connect_to();
+	int held;
+	int ready = bring_kit(peer, &held);
+	int file = bring_layer(peer);
+
+	ask_fork(peer, "keep");
+	put_layer_on(INT_MIN);
+	expect("what a disk process says that is no error", hears(peer, "\"errno\":74"));
+	kill_it();
+	finish("the broker is not harmed", broker, BROKER_STOPPED);
+	fclose(peer);
+	close(file);
+	close(held);
+	close(ready);
+}
+
+static void refusal(void)
+{
+	pid_t broker = start(says_it_stands, -EBUSY);
+	FILE *peer = connect_to();
+	int held;
+	int ready = bring_kit(peer, &held);
+	int file = bring_layer(peer);
+
+	ask_fork(peer, "keep");
+	expect("a machine that refuses", hears(peer, "\"errno\":16"));
+	expect("the layer's file is nobody's", is_closed(file));
+	expect("nor is the kit anybody's", is_closed(held));
+	kill_it();
+	finish("a machine that was not forked", broker, BROKER_STOPPED);
+	fclose(peer);
+	close(ready);
+}
+
+/* The number of the layer's file is another's meanwhile. */
+static void hanging_up_at_layers(void)
+{
+	pid_t broker = start(says_it_stands, 0);
+	FILE *peer = connect_to();
+	int held;
+	int ready = bring_kit(peer, &held);
+	int file = bring_layer(peer);
+	FILE *other;
+
+	ask_fork(peer, "keep");
+	expect("the disk process is asked", hears_layer());
+	other = connect_to();
+	expect("another is heard", answers(other, "info", "\"ok\":true"));
+	fclose(peer);
+	expect("who asked goes away, and the other is still heard",
+	       answers(other, "info", "\"ok\":true") && answers(other, "info", "\"ok\":true"));
+	expect("and can kill", answers(other, "kill", "\"ok\":true"));
+	finish("an asker that goes away in between", broker, BROKER_STOPPED);
+	fclose(other);
+	close(file);
+	close(held);
+	close(ready);
+}
+
+/* Before the machine could be told. */
+static void hanging_up_at_once(void)
+{
+	pid_t broker = start(hears_nothing_yet, 0);
+	FILE *peer = connect_to();
+	int held;
+	int ready = bring_kit(peer, &held);
+	FILE *other;
+	char byte;
+
+	expect("it hears nothing", read(is_deaf[0], &byte, 1) == 1);
+	ask_fork(peer, "keep");
+	other = connect_to();
+	expect("it is to be forked", answers(other, "save", "\"errno\":16"));
+	fclose(peer);
+	expect("the kit is nobody's", is_closed(held));
+	expect("it hears again", write(may_hear[1], "", 1) == 1);
+	close(ready);
+	ready = bring_kit(other, &held);
+	ask_fork(other, "keep");
+	expect("the next one may ask: its forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	kill_it();
+	finish("an asker that goes away at once", broker, BROKER_STOPPED);
+	fclose(other);
+}
+
+/* The first child is nobody's; the second is not made, and the parent is not ended. */
+static void hanging_up_at_children(void)
+{
+	pid_t broker = start(says_it_stands, 0), child;
+	FILE *peer = connect_to();
+	FILE *other = connect_to();
+	int held[2], ready[2];
+	char byte;
+
+	for (unsigned n = 0; n < 2; n++)
+		ready[n] = bring_kit(peer, &held[n]);
+	ask_fork(peer, "end");
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	fclose(peer);
+	expect("another is heard", answers(other, "info", "\"ok\":true"));
+	child = fork_child(ready[0]);
+	expect("the second kit is nobody's", is_closed(held[1]));
+	expect("the parent goes on", answers(other, "info", "\"ok\":true"));
+	expect("and can be killed", answers(other, "kill", "\"ok\":true"));
+	finish("an asker that does not take its child", broker, BROKER_STOPPED);
+	end_child(child, ready[0]);
+	fclose(other);
+	close(held[0]);
+	close(ready[1]);
+}
+
+static void settled_at_the_end(void)
+{
+	pid_t broker = start(says_it_stands, 0), child;
+	FILE *peer = connect_to();
+	int held;
+	int ready = bring_kit(peer, &held);
+	int file = bring_layer(peer);
+	char byte;
+
+	ask_fork(peer, "end");
+	put_layer_on(0);
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	child = fork_child(ready);
+	expect("the child", hears(peer, "\"child\":0"));
+	expect("its disk is settled after the parent's end", hears(peer, "\"children\":1"));
+	finish("a machine that ends when it is forked", broker, BROKER_STOPPED);
+	end_child(child, ready);
+	fclose(peer);
+	close(file);
+	close(held);
+}
+
+int main(void)
+{
+	address.sun_family = AF_UNIX;
+	snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/umbra-forks-test-%d",
+		 (int)getpid());
+	signal(SIGPIPE, SIG_IGN);
+	alarm(60);
+	if (pipe(is_deaf) || pipe(may_hear))
+		return 2;
+	lying_machines();
+	lying_disk();
+	refusal();
+	hanging_up_at_layers();
+	hanging_up_at_once();
+	hanging_up_at_children();
+	settled_at_the_end();
+	unlink(address.sun_path);
+	return failures != 0;
+}
