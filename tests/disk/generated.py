@@ -9,7 +9,7 @@ import pyvhdi
 umbra = os.path.abspath(sys.argv[1])
 random.seed(3)
 faults = cases = 0
-SECONDS, KIBIBYTES = 5, 1 << 20
+SECONDS, KIBIBYTES = 20, 1 << 20
 
 def fault(text):
     global faults
