@@ -20,7 +20,7 @@ echo '# nothing yet' >"$rules"
 run store --serve shelf
 run web --bind store/shelf
 wait_for "nothing is allowed" 'denied: web may not see store/shelf: no rule allows it'
-"$umbra" bus | grep -q 'store serves store/shelf (packet): alone' || fail "joined without a rule"
+wait_for "not joined without a rule" 'store serves store/shelf (packet): alone'
 printf 'allow store offer,pass shelf\n' >"$rules.new"; mv "$rules.new" "$rules"
 wait_for "another name" 'denied: store may not offer store/shelf'
 printf 'allow store offer,pass store/*\nallow web see,open,pass store/shelf class packet requests 10\n' >"$rules.new"; mv "$rules.new" "$rules"
