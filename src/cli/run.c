@@ -73,7 +73,7 @@ static const char run_help[] =
 	"--memory-min SIZE is min= beside --memory SIZE.\n"
 	"--no-bus leaves out the partition bus, by which a Linux guest is stopped, told the time "
 	"and has disks and networks:\n"
-	"such a machine can be saved and forked.\n"
+	"a machine without one can be saved.\n"
 	"--socket PATH is a socket of the host's: who writes CONNECT PORT there is connected to "
 	"who listens at that port of AF_VSOCK\n"
 	"in the guest, whose connections to the host (CID 2) find who listens at PATH_PORT.\n"
