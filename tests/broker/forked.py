@@ -3,19 +3,10 @@
 the other, and who loses its broker ends.   usage: forked.py UMBRA GUEST"""
 import json, os, re, signal, subprocess, sys, tempfile, time
 
+import observed
+from observed import expect, read
+
 umbra, guest = sys.argv[1:3]
-failed = 0
-
-
-def expect(what, good, detail=""):
-    global failed
-    print("ok  " if good else "FAIL", what, "" if good else detail)
-    failed += not good
-
-
-def read(pid, name):
-    with open("/proc/%d/%s" % (pid, name), "rb") as f:
-        return f.read().decode(errors="replace")
 
 
 def status(pid):
@@ -124,4 +115,4 @@ with tempfile.TemporaryDirectory() as where:
     parent = info("parent")["process"]
     machine.kill()
     expect("a broker that is killed takes its machine with it", gone(parent))
-sys.exit(failed != 0)
+sys.exit(observed.failed != 0)

@@ -4,20 +4,11 @@ anything in common with another, and all end with the machine, also one that doe
 usage: helpers.py UMBRA GUEST"""
 import os, pty, re, signal, subprocess, sys, tempfile, time
 
+import observed
+from observed import expect, read
+
 umbra, guest = sys.argv[1:3]
 NONBLOCK = 0o4000
-failed = 0
-
-
-def expect(what, good, detail=""):
-    global failed
-    print("ok  " if good else "FAIL", what, "" if good else detail)
-    failed += not good
-
-
-def read(pid, name):
-    with open("/proc/%d/%s" % (pid, name), "rb") as f:
-        return f.read().decode(errors="replace")
 
 
 def role_of(pid):
@@ -130,4 +121,4 @@ with tempfile.TemporaryDirectory() as where:
     # who adopts them may not look after them
     expect("a broker that is killed takes all with it", wait_for(lambda: all(state(pid) in ("gone", "Z") for pid in rest)), {roles[p]: state(p) for p in rest})
     os.close(terminal)
-sys.exit(failed != 0)
+sys.exit(observed.failed != 0)

@@ -4,19 +4,10 @@ at random places lies elsewhere in each, none maps anything of another but what 
 capability, and its own namespaces.   usage: separate.py UMBRA KERNEL INITRD"""
 import atexit, os, re, signal, subprocess, sys, tempfile, time
 
+import observed
+from observed import expect, read
+
 umbra, kernel, initrd = sys.argv[1:4]
-failed = 0
-
-
-def expect(what, good, detail=""):
-    global failed
-    print("ok  " if good else "FAIL", what, "" if good else detail)
-    failed += not good
-
-
-def read(pid, name):
-    with open("/proc/%d/%s" % (pid, name), "rb") as f:
-        return f.read().decode(errors="replace")
 
 
 def role_of(pid):
@@ -109,4 +100,4 @@ with tempfile.TemporaryDirectory() as where:
     expect("a machine with a raw disk is not forked", refused.returncode == 65 and "has to be VHDX" in refused.stderr, refused)
     machine.send_signal(signal.SIGINT)
     expect("it ends in order", machine.wait(10) == 0)
-sys.exit(failed != 0)
+sys.exit(observed.failed != 0)
