@@ -7,15 +7,19 @@ cd "$(dirname "$0")/../.."
 umbra=${UMBRA:-$PWD/build/umbra} forks=${1:-1}
 work=$(mktemp -d -p build); trap 'rm -rf "$work"' EXIT
 export XDG_RUNTIME_DIR=$PWD/$work
-fail() { echo "forked-disk: $*"; tail -n 3 "$work"/*.log; "$umbra" ps | tail -n +2 | while read -r n _; do "$umbra" kill "$n"; done; exit 1; }
+fail() { echo "forked-disk: $* after $SECONDS s"; tail -n 3 "$work"/*.log*; "$umbra" ps | tail -n +2 | while read -r n _; do "$umbra" kill "$n"; done; exit 1; }
 tools/fetch-guest tests/boot/disk.init build/guest/disk.cpio.gz build/guest/modules/{hv_vmbus,scsi_common,scsi_mod,scsi_transport_fc,hv_storvsc,sd_mod,hv_utils}.ko
 truncate -s 128M "$work/fs"; /sbin/mke2fs -q -t ext4 "$work/fs"
 "$umbra" disk convert "$work/fs" "$work/base.vhdx" --from raw >/dev/null || fail convert
 "$umbra" disk create "$work/top.vhdx" --parent "$work/base.vhdx" >/dev/null || fail create
 rm "$work/fs"
-timeout -s KILL 100 "$umbra" run --name one --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus 2 --append "console=ttyS0 quiet umbra.do=forked umbra.disks=1" \
+: >"$work/one.log"
+timeout -s KILL 250 "$umbra" run --name one --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus 2 --append "console=ttyS0 quiet umbra.do=forked umbra.disks=1" \
 	--disk "$work/top.vhdx" </dev/null >"$work/one.log" 2>&1 &
-for _ in $(seq 3000); do [ "$(grep -c WRITING "$work/one.log")" = 2 ] && break; sleep 0.02; done
+until [ "$(grep -c WRITING "$work/one.log")" = 2 ]; do
+	[ "$SECONDS" -lt 90 ] && kill -0 $! 2>/dev/null || fail "it does not write: $(jobs)"
+	sleep 0.05
+done
 names="one" layers="top"
 for ((n = 1; n <= forks; n++)); do
 	timeout 60 "$umbra" fork one --name "two$n" -n 2 --console "$work/two$n.log" >/dev/null || fail "fork $n"
@@ -24,7 +28,9 @@ for ((n = 1; n <= forks; n++)); do
 	names+=" two$n-1 two$n-2 three$n"
 done
 "$umbra" info one --json | grep -q "top.one.*vhdx" || fail "info does not say where it goes on"
-for name in $names; do timeout 60 "$umbra" stop "$name" || fail "stop $name"; done
+stopping=()
+for name in $names; do timeout 100 "$umbra" stop "$name" & stopping+=($!); done
+for process in "${stopping[@]}"; do wait "$process" || fail "stop"; done
 wait
 for _ in $(seq 500); do [ "$("$umbra" ps | wc -l)" = 1 ] && break; sleep 0.02; done
 [ "$("$umbra" ps | wc -l)" = 1 ] || fail "some are left"

@@ -58,10 +58,10 @@ def linux(cpus, saves, where):
             if s.returncode == 0 or p.poll() is not None:
                 break
             time.sleep(0.002)
-        if s.returncode == 0:
-            # a machine that was saved after its last line has none left to say
-            files.append((path, b"WORK DONE" in so_far()))
         time.sleep(rng.random() * (0.08 if n < saves // 2 else 0.4))
+        if s.returncode == 0:
+            # a machine that was saved after its last line has none left to say; the line may have been on its way to the file
+            files.append((path, b"WORK DONE" in so_far()))
     try:
         p.wait(timeout=60)
     except subprocess.TimeoutExpired:
