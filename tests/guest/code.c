@@ -209,8 +209,34 @@ static void from_a_straddler(void)
 	check("user code that a straddler leads to", good);
 }
 
+/*
+ * An entry of a page table that is executed: 03 C1 C3 is ADD EAX, ECX; RET, and a page at 0xc3c000
+ * that is writable and global. A walk sets the accessed bit: AND; one for a write the dirty bit:
+ * MOVSXD.
+ */
+static void used_entries(void)
+{
+	enum { AS_CODE = 0xc3c103 };
+	const uint64_t at = 0x7200000000;
+	uint64_t *entry = map_page(at, AS_CODE & ~(uint64_t)PAGE_OFFSET, PAGE_P | PAGE_W);
+	uint32_t result[3];
+
+	*entry = AS_CODE;
+	for (unsigned n = 0; n < 3; n++) {
+		if (n == 1)
+			(void)*(volatile uint8_t *)at;
+		if (n == 2)
+			*(volatile uint8_t *)at = 0;
+		__asm__ volatile("call *%1" : "=a"(result[n]) : "r"(entry), "a"(1), "c"(6));
+	}
+	check_equal("a page table's entry as code", result[0], 7);
+	check_equal("is other code when it is accessed", result[1], 0);
+	check_equal("and when it is written through", result[2], 6);
+}
+
 void test_main(void)
 {
+	used_entries();
 	code = new_page();
 	new_page();
 	map_page(AT, (uint64_t)code, PAGE_P | PAGE_W);

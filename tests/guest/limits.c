@@ -54,6 +54,20 @@ CODE(32, conditions, "movl $0x13b, %eax; movl %eax, %ss; xorl %eax, %eax;" /* ev
      "1: jo 2f; jle 1f; int3; 1: jp 2f; ja 1f; int3; 1: movl $3, %ecx; 1: incl %eax; loop 1b;"
      "jecxz 1f; int3; 1: jmp 3f; 2: int3; 3: nop")
 
+/*
+ * 0x113 is code that ends behind 0x3ff, of the same base as 0x123: the same instructions, once
+ * through each, and the second time one of them does not end in time. The stack has where to go.
+ */
+#define AT_LIMIT "0x1f8"
+CODE(32, two_limits,
+     "xorl %eax, %eax; pushl $0x23; pushl $0x400001f0; pushl $0x123; pushl $" AT_LIMIT "; "
+     "ljmp $0x113, $" AT_LIMIT "; .org two_limits + 0x1f0; int $0x80; "
+     ".org two_limits + " AT_LIMIT "; incl %eax; nop; nop; nop; nop; movl $7, %ecx; lret")
+/* Its frames are read by SS:EBP, and the last word of what it takes must be writable. */
+CODE(32, enter_over, "movl $0x13b, %eax; movl %eax, %ss; movl $0x200, %esp; movl $0x402, %ebp; "
+     "enter $0, $2")
+CODE(32, enter_below, "movl $0x133, %eax; movl %eax, %ss; movl $0x408, %esp; enter $5, $0")
+
 static void run(const char *name, const uint8_t *code, const uint8_t *end, int64_t vector,
 		uint64_t rax)
 {
@@ -73,6 +87,7 @@ static void make_segments(void)
 	gdt[0x138 / 8] = DATA(0x3ff) | WITH_BASE(AT);
 	gdt[0x140 / 8] = (DATA(0xfffff) | WITH_BASE(AT)) & ~(2ull << 40);
 	gdt[0x130 / 8] = DATA(0x3ff) | WITH_BASE(AT) | 4ull << 40;
+	gdt[0x110 / 8] = (DATA(0x3ff) | WITH_BASE(AT)) | 8ull << 40;
 	gdt[0x128 / 8] = execute_only_32;
 	gdt[0x120 / 8] = (DATA(0x1ff) | WITH_BASE(AT)) | 8ull << 40;
 }
@@ -96,6 +111,8 @@ static void segments(void)
 	RUN(inside_stack, DONE, 5);
 	RUN(over_by_pop, STACK, 0);
 	RUN(over_by_ebp, STACK, 0);
+	RUN(enter_over, STACK, 0);
+	RUN(enter_below, STACK, 0);
 	RUN(read_only, GENERAL, 0);
 	RUN(from_read_only, DONE, 1);
 	RUN(downward, DONE, 6);
@@ -117,6 +134,10 @@ static void jumps(void)
 	RUN(jump_out_if, GENERAL, 0);
 	RUN(no_jump_out, DONE, 8);
 	RUN(conditions, DONE, 3);
+	RUN(two_limits, GENERAL, 0);
+	check_equal("code that is known from a longer segment", last.rip, 0x1fd);
+	check_equal("at the second time", last.rax, 2);
+	check_equal("and not before", last.rcx, 7);
 }
 
 /* ---- 16 bits ---- */

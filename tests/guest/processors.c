@@ -9,6 +9,7 @@ enum {
 	ROUNDS = 30000,
 	FEW_ROUNDS = 500 /* more than the host may have */,
 	NMI_PAIRS = 300,
+	SHADOWED_NMIS = 20,
 	ADDS = 100000
 };
 
@@ -201,10 +202,52 @@ static void pair_of_nmis(unsigned me)
 	meet();
 }
 
+static void row_of_shadows(void)
+{
+	__asm__ volatile("mov %%ss, %%eax; .rept 200; mov %%eax, %%ss; .endr; nop" : : : "rax");
+}
+
+/*
+ * With interrupts off an NMI comes in a row of MOV SS, each in the shadow of the one before. It is
+ * taken behind them, and does not wait for anything else.
+ */
+static void nmis_in_shadows(unsigned me)
+{
+	static volatile unsigned wanted_nmis, sent;
+	const unsigned before = got_nmis;
+	unsigned late = 0;
+
+	meet();
+	for (unsigned n = 1; n <= SHADOWED_NMIS && me < 2; n++) {
+		if (me == 1) {
+			while (wanted_nmis < n)
+				pause();
+			wrmsr(0x830, 0x400);
+			sent = n;
+			continue;
+		}
+		__asm__ volatile("cli");
+		wanted_nmis = n;
+		while (sent < n)
+			row_of_shadows();
+		__asm__ volatile("cpuid" : : "a"(0) : "rbx", "rcx", "rdx", "memory");
+		late += got_nmis < before + n;
+		while (got_nmis < before + n)
+			pause();
+	}
+	if (!me) {
+		check_equal("NMIs in the shadow of MOV SS that wait for something", late, 0);
+		__asm__ volatile("sti");
+	}
+	meet();
+}
+
 static void everything(unsigned me)
 {
 	if (total > 1)
 		pair_of_nmis(me);
+	if (total > 1)
+		nmis_in_shadows(me);
 	add(me);
 	litmus(me);
 	modify_code(me);
@@ -244,7 +287,7 @@ void test_main(void)
 	everything(0);
 	while (finished < n - 1)
 		pause();
-	check_equal("two NMIs at once", got_nmis, n > 1 ? 2 * NMI_PAIRS : 0);
+	check_equal("two NMIs at once", got_nmis, n > 1 ? 2 * NMI_PAIRS + SHADOWED_NMIS : 0);
 	check_equal("locked additions", counter, (uint64_t)n * ADDS);
 	check_equal("locked additions across two pages", *(uint64_t *)((char *)split_line + 4092),
 		    n * 200ull);

@@ -258,6 +258,7 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 		cpu->thunk_chain = first->thunk_chain;
 		cpu->thunk_miss = first->thunk_miss;
 		cpu->thunk_indirect = first->thunk_indirect;
+		cpu->thunk_floating = first->thunk_floating;
 		cpu->thunk_way_out = first->thunk_way_out;
 	} else if (!e->enter) {
 		soft_make_thunks(e, cpu);

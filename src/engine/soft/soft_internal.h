@@ -166,7 +166,7 @@ struct soft_cpu {
 	uint64_t jump_key[2];
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss,
-		*thunk_indirect, *thunk_way_out;
+		*thunk_indirect, *thunk_floating, *thunk_way_out;
 	/* at a way out of hot code (code/late.c): the host's flags, as flags_word; r10, r11 */
 	uint64_t way_flags, way_rax, way_scratch[2];
 	uint64_t code_page; /* of the running block, where that floats (code/code.h) */
@@ -357,6 +357,11 @@ static inline void soft_begin_anew(struct soft_cpu *cpu)
 static inline bool soft_canonical(uint64_t gva)
 {
 	return (uint64_t)((int64_t)(gva << 16) >> 16) == gva;
+}
+
+static inline bool soft_all_canonical(uint64_t gva, size_t bytes)
+{
+	return soft_canonical(gva) && soft_canonical(gva + bytes - 1);
 }
 
 /*

@@ -137,6 +137,7 @@ void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	cpu->thunk_chain = emit_thunk(engine, &e, (void *)chain_thunk, THUNK_PLAIN);
 	cpu->thunk_miss = emit_thunk(engine, &e, (void *)miss_thunk, THUNK_PLAIN);
 	cpu->thunk_indirect = emit_thunk(engine, &e, (void *)soft_indirect_miss, THUNK_PLAIN);
+	cpu->thunk_floating = emit_thunk(engine, &e, (void *)soft_floating_miss, THUNK_PLAIN);
 	cpu->thunk_way_out = emit_thunk(engine, &e, (void *)soft_way_out, THUNK_FLAGS);
 	engine->signal = emit_thunk(engine, &e, (void *)soft_signal, THUNK_SIGNAL);
 	emit_refresh(engine, &e);

@@ -9,6 +9,7 @@
 #include <assert.h>
 
 #include "code.h"
+#include "engine/soft/insn/insn.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/translate/translate.h"
 
@@ -99,22 +100,25 @@ void soft_hide_block(struct soft_engine *e, struct block *b)
 		*link = b->next_in_hash;
 }
 
-/* The second page of an instruction that may straddle: its gpa, or 0 when it has none in RAM. */
-static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa)
+/*
+ * The second page of an instruction that may straddle: its gpa. 0: it cannot, or there is none in
+ * RAM, and *fault is what an instruction meets that does.
+ */
+static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa, struct fault *fault)
 {
 	const struct x86_state *s = &cpu->state;
 	uint64_t linear =
 		x86_code_bits(s) == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip);
 	uint64_t second;
-	struct fault fault;
 	unsigned rights;
 
 	if ((gpa & PAGE_OFFSET_MASK) <= PAGE_BYTES - X86_INSN_MAX_BYTES ||
-	    soft_walk(cpu, (linear | PAGE_OFFSET_MASK) + 1, ACCESS_EXEC, &second, &rights,
-		      &fault) ||
-	    !soft_hva(cpu->engine, second))
+	    soft_walk(cpu, (linear | PAGE_OFFSET_MASK) + 1, ACCESS_EXEC, &second, &rights, fault))
 		return 0;
-	return second;
+	if (soft_hva(cpu->engine, second))
+		return second;
+	soft_fail(fault, EXC_GP, true, 0);
+	return 0;
 }
 
 /*
@@ -177,7 +181,7 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 			      struct fault *fault)
 {
 	struct soft_engine *e = cpu->engine;
-	uint64_t second = second_page(cpu, gpa);
+	uint64_t second = second_page(cpu, gpa, fault);
 	struct block *b = block_look_up(cpu, gpa, second, mode);
 
 	if (b)

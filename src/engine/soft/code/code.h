@@ -273,6 +273,8 @@ void *soft_go_on(struct soft_cpu *cpu);
  * canonical faults.
  */
 void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from);
+/* The same of every jump out of a block that floats, at this offset in its page. */
+void *soft_floating_miss(struct soft_cpu *cpu, uint64_t offset);
 /*
  * The same behind a jump within a page, which from now on leads there itself. in_word: where flags
  * are there. link, home: addresses in code_run, of its rel32 and of where it led first.

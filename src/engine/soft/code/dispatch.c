@@ -42,12 +42,16 @@ static void take_nmi(struct soft_cpu *cpu)
 
 static void take_interrupt(struct soft_cpu *cpu)
 {
+	bool has_nmi = cpu->nmi_pending && !cpu->nmi_blocked;
 	int vector;
 
-	if (cpu->nmi_pending && !cpu->nmi_blocked && !has_interrupt_shadow(cpu)) {
+	if (has_nmi && !has_interrupt_shadow(cpu)) {
 		take_nmi(cpu);
 		return;
 	}
+	/* no flag says when: behind the instruction in the shadow the dispatcher looks again */
+	if (has_nmi)
+		soft_kick(cpu, KICK_EVENT);
 	if (!cpu->interrupt_flag || has_interrupt_shadow(cpu)) {
 		cpu->interrupt_pending = 1;
 		return;
@@ -158,6 +162,34 @@ static bool breakpoints_are_held(const struct soft_cpu *cpu)
 	return cpu->pending & PENDING_MOV_SS_SHADOW && !(model && model->vendor == CPU_AMD);
 }
 
+static bool ends_within_limit(const struct soft_cpu *cpu, const struct block *b)
+{
+	const struct x86_state *s = &cpu->state;
+
+	return x86_code_bits(s) == 64 ||
+	       s->rip + b->guest_bytes - 1 <= s->segment[X86_CS].limit;
+}
+
+/*
+ * The same code may lie in a segment with another limit, where the block was made: then one
+ * instruction after the other.
+ */
+static struct block *find_within_limit(struct soft_cpu *cpu, struct destination *to,
+				       struct fault *fault)
+{
+	struct block *b = soft_find_block(cpu, to->found.gpa, to->mode, fault);
+
+	if (!b || ends_within_limit(cpu, b))
+		return b;
+	to->mode |= BLOCK_ALONE;
+	to->key = soft_jump_key(cpu, to->mode);
+	b = soft_find_block(cpu, to->found.gpa, to->mode, fault);
+	if (!b || ends_within_limit(cpu, b))
+		return b;
+	soft_fail(fault, EXC_GP, true, 0);
+	return NULL;
+}
+
 /* NULL: *fault is to be delivered. */
 static struct block *find_destination(struct soft_cpu *cpu, struct destination *to,
 				      struct fault *fault)
@@ -184,7 +216,7 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 	if (!to->is_recalled &&
 	    soft_walk_pages(cpu, to->linear, ACCESS_EXEC, &to->found, fault))
 		return NULL;
-	return soft_find_block(cpu, to->found.gpa, to->mode, fault);
+	return find_within_limit(cpu, to, fault);
 }
 
 /*
@@ -228,7 +260,8 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		/* the block leaves through the jump cache: come back here */
 		soft_leave_mode(cpu);
 	} else {
-		soft_remember_jump(cpu, b, to.linear, to.is_recalled ? NULL : &to.found);
+		if (!(to.mode & MODE_LIMITED)) /* there the limit is looked at each time */
+			soft_remember_jump(cpu, b, to.linear, to.is_recalled ? NULL : &to.found);
 		soft_enter_mode(cpu, to.mode);
 	}
 	return cpu->engine->code_run + b->host_offset;
@@ -253,19 +286,35 @@ static bool decode_at(struct soft_cpu *cpu, uint64_t rip, struct x86_insn *ret)
 	       !x86_decode(raw, sizeof(raw), 64, ret);
 }
 
-/* Takes back what a call or return at from has done to the stack pointer; false: there is none. */
-static bool undo_stack(struct soft_cpu *cpu, uint64_t from)
+/*
+ * Takes back what the jump, call or return at from has done before it went to state.rip; false: it
+ * is none, or went on behind itself.
+ */
+static bool undo_jump(struct soft_cpu *cpu, uint64_t from)
 {
-	enum { RET_POPPING = 0xc2, RET = 0xc3, GROUP_FF = 0xff, CALL_NEAR = 2 };
+	enum { RET_POPPING = 0xc2, JCXZ = 0xe3 };
+	struct x86_state *s = &cpu->state;
 	struct x86_insn insn;
 
-	if (!decode_at(cpu, from, &insn) || insn.map)
+	if (!decode_at(cpu, from, &insn))
 		return false;
-	if (insn.opcode == RET || insn.opcode == RET_POPPING)
-		cpu->state.gpr[4] -= sizeof(uint64_t) + (insn.opcode == RET_POPPING ? insn.imm : 0);
-	else if (insn.opcode == GROUP_FF && insn.reg == CALL_NEAR)
-		cpu->state.gpr[4] += sizeof(uint64_t);
-	return true;
+	switch (insn.encoding.class) {
+	case X86_CLASS_JMP_INDIRECT: return true;
+	case X86_CLASS_CALL_INDIRECT: s->gpr[4] += sizeof(uint64_t); return true;
+	case X86_CLASS_RET:
+		s->gpr[4] -= sizeof(uint64_t) + (insn.opcode == RET_POPPING ? insn.imm : 0);
+		return true;
+	default: break;
+	}
+	if (from + insn.length + insn.imm != s->rip)
+		return false;
+	switch (insn.encoding.class) {
+	case X86_CLASS_JMP:
+	case X86_CLASS_JCC: return true;
+	case X86_CLASS_CALL: s->gpr[4] += sizeof(uint64_t); return true;
+	case X86_CLASS_LOOP: s->gpr[1] += insn.opcode != JCXZ; return true;
+	default: return false;
+	}
 }
 
 void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from)
@@ -273,17 +322,22 @@ void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from)
 	struct fault fault;
 
 	if (x86_code_bits(&cpu->state) != 64 || soft_canonical(cpu->state.rip) ||
-	    !undo_stack(cpu, from))
+	    !undo_jump(cpu, from))
 		return soft_go_on(cpu);
 	cpu->state.rip = from;
 	soft_fail(&fault, EXC_GP, true, 0);
 	return soft_raise(cpu, &fault);
 }
 
+void *soft_floating_miss(struct soft_cpu *cpu, uint64_t offset)
+{
+	return soft_indirect_miss(cpu, cpu->code_page + offset);
+}
+
 /* Whether a jump from the one may become one to the other, which begins at rip. */
 static bool may_chain(const struct block *from, const struct block *b, uint64_t rip)
 {
-	return !(b->mode & (BLOCK_ALONE | BLOCK_STRADDLES)) &&
+	return !(b->mode & (BLOCK_ALONE | BLOCK_STRADDLES | MODE_LIMITED)) &&
 	       (soft_floats(b->mode) ? !((b->gpa ^ rip) & PAGE_OFFSET_MASK) : b->gva == rip) &&
 	       from->gpa / PAGE_BYTES == b->gpa / PAGE_BYTES &&
 	       soft_key_mode(from) == soft_key_mode(b);

@@ -51,7 +51,7 @@ static void enter(const struct delivery *d, const struct target *target, uint64_
 {
 	struct soft_cpu *cpu = d->step.cpu;
 	struct x86_state *s = &cpu->state;
-	uint64_t old_base = s->segment[X86_CS].base;
+	struct x86_segment_state code = target->code;
 
 	/*
 	 * AC stays: a handler that wants SMAP's protection executes CLAC (SDM Vol. 3A 6.12.1.2,
@@ -60,13 +60,11 @@ static void enter(const struct delivery *d, const struct target *target, uint64_
 	soft_set_rflags(cpu, soft_rflags(cpu) & ~clear);
 	if (!target->is_trap)
 		cpu->interrupt_flag = 0;
-	s->segment[X86_CS] = target->code;
-	s->segment[X86_CS].selector = target->selector;
+	code.selector = target->selector;
+	insn_set_code(cpu, &code);
 	s->rip = target->offset;
 	soft_set_shadow(cpu, 0);
 	soft_select_view(cpu);
-	if (old_base != s->segment[X86_CS].base)
-		soft_flush_jumps(cpu); /* the jump cache knows offsets in the segment */
 }
 
 /* The gate's code segment. */
@@ -166,7 +164,7 @@ static int deliver_long(struct delivery *d)
 	frame[words++] = flags_to_push(d);
 	frame[words++] = s->gpr[4];
 	frame[words++] = s->segment[X86_SS].selector;
-	if (!soft_canonical(rsp - 8 * words))
+	if (!soft_all_canonical(rsp - 8 * words, 8 * words))
 		return soft_fail(d->step.fault, EXC_SS, true, d->ext);
 	s->cpl = (uint8_t)target.cpl;
 	if (soft_write(cpu, rsp - 8 * words, frame, 8 * words, target.cpl == 3 ? 0 : ACCESS_SYSTEM,

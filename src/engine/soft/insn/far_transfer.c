@@ -27,15 +27,6 @@ static void set_cpl(struct soft_cpu *cpu, unsigned cpl)
 	soft_select_view(cpu);
 }
 
-static void set_code(struct step *t, const struct x86_segment_state *code)
-{
-	uint64_t old_base = t->s->segment[X86_CS].base;
-
-	t->s->segment[X86_CS] = *code;
-	if (old_base != code->base)
-		soft_flush_jumps(t->cpu); /* the jump cache knows offsets in the segment */
-}
-
 static int bad_selector(struct step *t, unsigned vector, uint16_t selector)
 {
 	return soft_fail(t->fault, vector, true, selector & 0xfffc);
@@ -119,6 +110,8 @@ static int call_inner_long(struct step *t, const struct x86_segment_state *code,
 		return bad_selector(t, EXC_TS, s->tr.selector);
 	if (soft_read(t->cpu, s->tr.base + offset, &rsp, 8, ACCESS_SYSTEM | ACCESS_READ, t->fault))
 		return -EFAULT;
+	if (!soft_all_canonical(rsp - sizeof(frame), sizeof(frame)))
+		return soft_fail(t->fault, EXC_SS, true, 0);
 	s->cpl = (uint8_t)cpl;
 	if (soft_write(t->cpu, rsp - sizeof(frame), frame, sizeof(frame), ACCESS_SYSTEM,
 		       t->fault)) {
@@ -205,7 +198,7 @@ static int through_call_gate(struct step *t, const uint64_t gate[2], bool call)
 	if (error)
 		return error;
 	code.selector = (uint16_t)((selector & 0xfffc) | cpl);
-	set_code(t, &code);
+	insn_set_code(t->cpu, &code);
 	set_cpl(t->cpu, cpl);
 	t->next = offset;
 	return 0;
@@ -251,7 +244,7 @@ static int far_transfer(struct step *t, uint16_t selector, uint64_t offset, bool
 			return -EFAULT;
 		code.selector = selector;
 		code.base = (uint64_t)selector << 4;
-		set_code(t, &code);
+		insn_set_code(t->cpu, &code);
 		t->next = offset;
 		return 0;
 	}
@@ -268,7 +261,7 @@ static int far_transfer(struct step *t, uint16_t selector, uint64_t offset, bool
 		return insn_general_protection(t);
 	if ((call && push_return(t, bytes)) || insn_mark_accessed(t, selector, d))
 		return -EFAULT;
-	set_code(t, &code);
+	insn_set_code(t->cpu, &code);
 	t->next = offset;
 	return 0;
 }
@@ -389,7 +382,7 @@ static int return_real(struct step *t, uint64_t rip, uint16_t selector)
 
 	code.selector = selector;
 	code.base = (uint64_t)selector << 4;
-	set_code(t, &code);
+	insn_set_code(t->cpu, &code);
 	t->next = rip;
 	return 0;
 }
@@ -414,7 +407,7 @@ static int far_return(struct step *t, unsigned bytes)
 			return -EFAULT;
 		go_to_outer(t, &code, &stack, rsp + extra);
 	}
-	set_code(t, &code);
+	insn_set_code(t->cpu, &code);
 	t->next = rip;
 	return 0;
 }
@@ -458,7 +451,7 @@ static int iret_to_virtual(struct step *t, uint64_t rip, uint16_t cs, uint64_t f
 		s->segment[order[n]] = insn_virtual_segment((uint16_t)selectors[n]);
 	set_returned_flags(t, flags, 0);
 	s->gpr[4] = rsp;
-	set_code(t, &code);
+	insn_set_code(t->cpu, &code);
 	set_cpl(t->cpu, USER);
 	t->next = (uint16_t)rip;
 	return 0;
@@ -486,7 +479,7 @@ static int iret_long(struct step *t, const uint64_t frame[5])
 		return -EFAULT;
 	set_returned_flags(t, frame[2], FLAG_VM);
 	go_to_outer(t, &code, &stack, frame[3]);
-	set_code(t, &code);
+	insn_set_code(t->cpu, &code);
 	soft_select_view(t->cpu);
 	t->next = frame[0];
 	return 0;
@@ -527,7 +520,7 @@ static int iret(struct step *t, unsigned bytes)
 	set_returned_flags(t, flags, keep);
 	if (has_stack)
 		go_to_outer(t, &code, &stack, rsp);
-	set_code(t, &code);
+	insn_set_code(t->cpu, &code);
 	soft_select_view(t->cpu);
 	t->next = rip;
 	return 0;
@@ -647,7 +640,7 @@ int insn_sysenter(struct step *t)
 	soft_set_rflags(t->cpu, soft_rflags(t->cpu) & ~(uint64_t)(FLAG_VM | FLAG_IF));
 	set_flat(&code, s->sysenter_cs & 0xfffc, long_mode ? CODE_64 : CODE_32);
 	set_flat(&s->segment[X86_SS], (uint16_t)((s->sysenter_cs & 0xfffc) + 8), DATA);
-	set_code(t, &code);
+	insn_set_code(t->cpu, &code);
 	s->gpr[4] = long_mode ? s->sysenter_esp : (uint32_t)s->sysenter_esp;
 	t->next = long_mode ? s->sysenter_eip : (uint32_t)s->sysenter_eip;
 	set_cpl(t->cpu, 0);
@@ -679,7 +672,7 @@ int insn_sysexit(struct step *t)
 		return insn_general_protection(t);
 	set_flat(&code, selector | USER, wide ? CODE_64 : CODE_32);
 	set_flat(&s->segment[X86_SS], (uint16_t)((selector + STACK) | USER), DATA);
-	set_code(t, &code);
+	insn_set_code(t->cpu, &code);
 	s->gpr[4] = rsp;
 	t->next = rip;
 	set_cpl(t->cpu, USER);

@@ -80,6 +80,8 @@ void insn_set_gpr(struct step *t, unsigned reg, uint64_t value, unsigned bytes);
 /* stack.c */
 unsigned insn_stack_bytes(const struct step *t);
 unsigned insn_stack_address_bytes(const struct step *t);
+/* 0, or -EFAULT: what segmentation and alignment checking say of the stack at this offset. */
+int insn_check_stack(struct step *t, uint64_t sp, unsigned bytes, bool write);
 void insn_move_stack(struct step *t, uint64_t bytes);
 int insn_push(struct step *t, uint64_t value, unsigned bytes);
 int insn_pop(struct step *t, uint64_t *ret, unsigned bytes);
@@ -142,6 +144,8 @@ static inline struct x86_segment_state insn_virtual_segment(uint16_t selector)
 }
 /* Sets the descriptor's accessed bit in its table, where it is not set. */
 int insn_mark_accessed(struct step *t, uint16_t selector, const uint64_t descriptor[2]);
+/* Every load of CS outside of SYSCALL and its like, which have one base. */
+void insn_set_code(struct soft_cpu *cpu, const struct x86_segment_state *code);
 void soft_set_code_segment(struct x86_state *state, uint16_t selector, uint16_t attributes);
 int insn_read_descriptor(struct step *t, uint16_t selector, uint64_t ret[2], bool wide);
 struct x86_segment_state insn_unpack_descriptor(uint16_t selector, const uint64_t d[2]);

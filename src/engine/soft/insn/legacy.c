@@ -172,7 +172,8 @@ static int push_frames(struct step *t, unsigned level, uint64_t frame, unsigned 
 		uint64_t value = 0;
 
 		outer -= bytes;
-		if (soft_read(t->cpu, soft_linear_address(s, X86_SS, outer, address_bytes), &value,
+		if (insn_check_stack(t, outer & soft_address_mask(address_bytes), bytes, false) ||
+		    soft_read(t->cpu, soft_linear_address(s, X86_SS, outer, address_bytes), &value,
 			      bytes, ACCESS_READ, t->fault) ||
 		    insn_push(t, value, bytes))
 			return -EFAULT;
@@ -187,7 +188,7 @@ int insn_enter(struct step *t)
 	unsigned bytes = insn_stack_bytes(t);
 	unsigned level = t->i->imm2 % LEVELS;
 	uint64_t old = s->gpr[4];
-	uint64_t frame, unused;
+	uint64_t frame, top;
 
 	if (insn_push(t, s->gpr[5], bytes))
 		return -EFAULT;
@@ -197,9 +198,12 @@ int insn_enter(struct step *t)
 		return -EFAULT;
 	}
 	insn_move_stack(t, -(t->i->imm & 0xffff));
-	unused = soft_linear_address(s, X86_SS, s->gpr[4], insn_stack_address_bytes(t));
+	top = s->gpr[4] & soft_address_mask(insn_stack_address_bytes(t));
 	/* a last write to the new top must be possible */
-	if (soft_check_write(t->cpu, unused, bytes, 0, t->fault)) {
+	if (insn_check_stack(t, top, bytes, true) ||
+	    soft_check_write(t->cpu,
+			     soft_linear_address(s, X86_SS, top, insn_stack_address_bytes(t)),
+			     bytes, 0, t->fault)) {
 		s->gpr[4] = old;
 		return -EFAULT;
 	}

@@ -62,8 +62,10 @@ int soft_check_segment(struct soft_cpu *cpu, unsigned segment, uint64_t offset, 
 	const struct x86_segment_state *state = &s->segment[segment];
 	bool readable = !insn_is_code(state) || state->attributes & SEGMENT_WRITE_OR_READ;
 
-	if (x86_code_bits(s) == 64)
-		return 0;
+	if (x86_code_bits(s) == 64) /* of other segments the walk says it, by #GP */
+		return segment != X86_SS || soft_all_canonical(offset, bytes)
+			       ? 0
+			       : limit_fault(segment, fault);
 	if (!insn_is_real(s)) {
 		if (!(state->attributes & SEGMENT_PRESENT) || !readable ||
 		    (write && !insn_is_writable(state)))

@@ -11,6 +11,15 @@ void soft_set_code_segment(struct x86_state *s, uint16_t selector, uint16_t attr
 							 .limit = ~0u };
 }
 
+void insn_set_code(struct soft_cpu *cpu, const struct x86_segment_state *code)
+{
+	uint64_t old_base = cpu->state.segment[X86_CS].base;
+
+	cpu->state.segment[X86_CS] = *code;
+	if (old_base != code->base)
+		soft_flush_jumps(cpu); /* the jump cache knows offsets in the segment */
+}
+
 int insn_read_descriptor(struct step *t, uint16_t selector, uint64_t ret[2], bool wide)
 {
 	const struct x86_state *s = t->s;

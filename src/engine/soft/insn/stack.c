@@ -32,7 +32,7 @@ static uint64_t stack_address(const struct step *t, uint64_t sp)
 	return soft_linear_address(t->s, X86_SS, sp, insn_stack_address_bytes(t));
 }
 
-static int check_stack(struct step *t, uint64_t sp, unsigned bytes, bool write)
+int insn_check_stack(struct step *t, uint64_t sp, unsigned bytes, bool write)
 {
 	if (soft_check_segment(t->cpu, X86_SS, sp, bytes, write, t->fault))
 		return -EFAULT;
@@ -52,7 +52,7 @@ int insn_push(struct step *t, uint64_t value, unsigned bytes)
 	uint64_t mask = stack_mask(t);
 	uint64_t sp = (t->s->gpr[4] - bytes) & mask;
 
-	if (check_stack(t, sp, bytes, true) ||
+	if (insn_check_stack(t, sp, bytes, true) ||
 	    soft_write(t->cpu, stack_address(t, sp), &value, bytes, 0, t->fault))
 		return -EFAULT;
 	t->s->gpr[4] = (t->s->gpr[4] & ~mask) | sp;
@@ -65,7 +65,7 @@ int insn_pop(struct step *t, uint64_t *ret, unsigned bytes)
 	uint64_t sp = t->s->gpr[4] & mask;
 
 	*ret = 0;
-	if (check_stack(t, sp, bytes, false) ||
+	if (insn_check_stack(t, sp, bytes, false) ||
 	    soft_read(t->cpu, stack_address(t, sp), ret, bytes, ACCESS_READ, t->fault))
 		return -EFAULT;
 	t->s->gpr[4] = (t->s->gpr[4] & ~mask) | ((sp + bytes) & mask);
@@ -218,9 +218,11 @@ int insn_near_transfer(struct step *t)
 {
 	uint64_t counter = t->s->gpr[1];
 	uint64_t stack = t->s->gpr[4];
+	uint64_t behind = t->next;
 	int error = transfer(t);
 
-	if (!error && !insn_may_go_on(t))
+	/* what is not taken goes on behind itself, and faults there */
+	if (!error && t->next != behind && !insn_may_go_on(t))
 		error = insn_general_protection(t);
 	if (error) {
 		t->s->gpr[1] = counter;

@@ -353,13 +353,19 @@ static int one_byte(struct step *t)
 	}
 }
 
-/* Limits of segments and alignment: insn/limit.c. */
-static bool needs_check(struct soft_cpu *cpu, const struct x86_insn *insn)
+/* Limits of segments and alignment (insn/limit.c), for whose sake code of this mode comes here. */
+static bool is_mode_checked(struct soft_cpu *cpu, const struct x86_insn *insn)
 {
 	bool has_operand = x86_insn_has_memory(insn) || insn->encoding.immediate == X86_IMM_MOFFS;
 
 	return has_operand &&
 	       (x86_code_bits(&cpu->state) != 64 || soft_checks_alignment(&cpu->state));
+}
+
+static bool needs_check(struct soft_cpu *cpu, const struct x86_insn *insn)
+{
+	return is_mode_checked(cpu, insn) ||
+	       (x86_insn_has_memory(insn) && insn->segment == X86_SS);
 }
 
 /* Copied instructions come here for their check alone; what cannot be copied is #UD. */
@@ -369,7 +375,7 @@ static bool is_copied(struct soft_cpu *cpu, const struct x86_insn *insn)
 	bool is_data = insn->encoding.class == X86_CLASS_DATA ||
 		       insn->encoding.class == X86_CLASS_BIT_STRING;
 
-	if (!is_data || x86_insn_is_masked(insn) || !needs_check(cpu, insn))
+	if (!is_data || x86_insn_is_masked(insn) || !is_mode_checked(cpu, insn))
 		return false;
 	return !(insn->kind && soft_mode(cpu) & MODE_AVX_OFF) && soft_host_encoding(insn, &unused);
 }

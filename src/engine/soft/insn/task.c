@@ -173,7 +173,7 @@ static int load_code(struct step *t, uint32_t ext)
 		return fail(t, EXC_TS, selector, ext);
 	if (!(code.attributes & SEGMENT_PRESENT))
 		return fail(t, EXC_NP, selector, ext);
-	s->segment[X86_CS] = code;
+	insn_set_code(t->cpu, &code);
 	return insn_mark_accessed(t, selector, d);
 }
 

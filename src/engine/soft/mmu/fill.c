@@ -142,7 +142,7 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	cpu->bounce_site = NULL; /* an access that faulted on the bounce buffer leaves it behind */
 	if (x86_code_bits(&cpu->state) != 64)
 		gva = (uint32_t)gva;
-	if (!soft_canonical(gva)) {
+	if (!soft_all_canonical(gva, site->bytes)) {
 		fault = (struct fault){ .vector = site->stack ? EXC_SS : EXC_GP, .has_code = true };
 		return raise_at(cpu, site, &fault);
 	}

@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 
+#include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
 #include "mmu.h"
 
@@ -188,6 +189,21 @@ static inline enum walk_end descend(const struct soft_cpu *cpu, const struct tab
 	return WAY_FOUND;
 }
 
+/* What any write of memory leads to; the engine's lock is not held. */
+static inline void entry_written(struct soft_cpu *cpu, const struct tables *t, unsigned level,
+				 const struct page_walk *p)
+{
+	const uint8_t *at = p->at[level];
+	uint64_t table = root_table(t, cpu->state.cr3);
+
+	soft_mark_dirty(cpu->engine, at);
+	if (!(cpu->engine->frame_flags[soft_frame(cpu->engine, at)] & FRAME_CODE))
+		return;
+	if (level + 1 < t->levels)
+		table = p->entry[level + 1] & PTE_ADDRESS;
+	soft_invalidate(cpu->engine, table + ((uintptr_t)at & PAGE_OFFSET_MASK), p->entry_bytes);
+}
+
 /*
  * A in every entry of the path, and D in the leaf for writes. False: one has changed since, then
  * nothing of the path holds.
@@ -206,7 +222,7 @@ static inline bool mark_used(struct soft_cpu *cpu, const struct tables *t, unsig
 		if (!entry_set(t, p->at[level], &p->entry[level], set))
 			return false;
 		p->entry[level] |= set;
-		soft_mark_dirty(cpu->engine, p->at[level]);
+		entry_written(cpu, t, level, p);
 	}
 	return true;
 }

@@ -115,7 +115,7 @@ static void cold_chain(struct translation *t, struct cold *c)
 			emit_save_flags(e, true);
 		emit_rip(t, R11, c->target);
 		emit_store(e, R11, CPU(state.rip));
-		emit_jmp_cpu(e, offsetof(struct soft_cpu, thunk_miss));
+		translate_miss(t);
 		calm[-1] = (uint8_t)(e->out - calm);
 		emit_mov(e, RCX, R11);
 		if (!translate_same_page(t, c->target)) {

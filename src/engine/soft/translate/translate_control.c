@@ -34,6 +34,20 @@ static uint8_t *exit_by_hash(struct translation *t, bool user)
 }
 
 /*
+ * To the dispatcher, which knows no way to state.rip. Where code floats a target is known to be
+ * canonical only there; it faults where the jump is (SDM Vol. 2A JMP).
+ */
+void translate_miss(struct translation *t)
+{
+	if (soft_floats(t->mode)) {
+		emit_constant(out(t), R10, t->at->rip & PAGE_OFFSET_MASK);
+		emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_floating));
+	} else {
+		emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
+	}
+}
+
+/*
  * To a target known now, through the jump cache (it lies in another page). Flags are in flags_word.
  * A block that does not float leads to others that do, which look at RIP: a straddler of user code.
  */
@@ -48,7 +62,7 @@ void translate_exit_constant(struct translation *t, uint64_t target)
 		emit_rip(t, R11, target);
 		miss = exit_by_hash(t, t->mode & MODE_USER);
 		set_short_jump(miss, out(t)->out);
-		emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
+		translate_miss(t);
 		return;
 	}
 	emit_constant(out(t), R11, target);
@@ -72,8 +86,25 @@ void translate_exit_indirect(struct translation *t, bool user)
 	uint8_t *miss = exit_by_hash(t, user);
 
 	set_short_jump(miss, out(t)->out);
-	emit_rip(t, R10, t->at->rip);
+	if (soft_floats(t->mode)) {
+		translate_miss(t);
+		return;
+	}
+	emit_constant(out(t), R10, t->at->rip);
 	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_indirect));
+}
+
+bool translate_leaves_addresses(const struct translation *t, const struct guest_insn *g)
+{
+	if (t->code_bits != 64 || soft_floats(t->mode))
+		return false;
+	switch (g->insn.encoding.class) {
+	case X86_CLASS_JCC:
+	case X86_CLASS_JMP:
+	case X86_CLASS_CALL:
+	case X86_CLASS_LOOP: return !soft_canonical(translate_jump_target(t, g));
+	default: return false;
+	}
 }
 
 bool translate_same_page(const struct translation *t, uint64_t target)

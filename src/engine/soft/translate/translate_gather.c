@@ -21,17 +21,12 @@ static void have_bytes(struct translation *t, unsigned bytes)
 	t->have = until;
 }
 
-/* The instruction that begins in the last bytes of its page, alone. */
-static int gather_straddler(struct translation *t, struct soft_cpu *cpu, uint64_t second_gpa,
-			    struct guest_insn *g, struct fault *fault)
+/* The instruction that begins in the last bytes of its page, alone; -EFAULT: it has no second. */
+static int gather_straddler(struct translation *t, uint64_t second_gpa, struct guest_insn *g)
 {
-	unsigned more = X86_INSN_MAX_BYTES - t->have;
-
-	if (second_gpa)
-		memcpy(t->bytes + t->have, soft_hva(t->engine, second_gpa), more);
-	else if (soft_read(cpu, t->cs_base + t->rip + t->have, t->bytes + t->have, more,
-			   ACCESS_EXEC, fault))
+	if (!second_gpa)
 		return -EFAULT;
+	memcpy(t->bytes + t->have, soft_hva(t->engine, second_gpa), X86_INSN_MAX_BYTES - t->have);
 	t->mode |= BLOCK_ALONE; /* and never chained */
 	return x86_decode(t->bytes, X86_INSN_MAX_BYTES, t->code_bits, &g->insn);
 }
@@ -47,6 +42,7 @@ static bool is_beyond_limit(const struct translation *t, const struct soft_cpu *
 	return t->code_bits != 64 && t->rip + at > cpu->state.segment[X86_CS].limit;
 }
 
+/* *fault comes with that of a second page that is not there. */
 int translate_gather(struct translation *t, struct soft_cpu *cpu, uint64_t second_gpa,
 		     struct fault *fault)
 {
@@ -65,7 +61,7 @@ int translate_gather(struct translation *t, struct soft_cpu *cpu, uint64_t secon
 			break;
 		}
 		if (error == -EAGAIN)
-			error = gather_straddler(t, cpu, second_gpa, g, fault);
+			error = gather_straddler(t, second_gpa, g);
 		if (error == -EFAULT)
 			return error;
 		if (!error && !cpu_model_allows(t->engine->model, &g->insn))

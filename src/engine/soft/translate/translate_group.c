@@ -126,7 +126,8 @@ static bool join(struct translation *t, struct group *g, const struct guest_insn
 	const struct x86_insn *i = &insn->insn;
 	struct host_encoding h;
 
-	if (translate_is_fpu_off(t, i)) /* it is left to C, which ends the block */
+	/* it is left to C, which ends the block */
+	if (translate_is_fpu_off(t, i) || translate_leaves_addresses(t, insn))
 		return false;
 	if (g->base == RSP && join_stack(g, i))
 		return true;

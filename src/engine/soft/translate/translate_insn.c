@@ -166,7 +166,8 @@ void translate_insn(struct translation *t)
 {
 	const struct x86_insn *i = &t->at->insn;
 
-	if (translate_is_fpu_off(t, i) || needs_check(t, i)) {
+	if (translate_is_fpu_off(t, i) || needs_check(t, i) ||
+	    translate_leaves_addresses(t, t->at)) {
 		translate_system_exit(t);
 		return;
 	}

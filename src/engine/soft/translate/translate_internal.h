@@ -181,7 +181,13 @@ void translate_copy_lea(struct translation *t);
 void translate_copy_registers(struct translation *t);
 
 /* translate_control.c */
+void translate_miss(struct translation *t);
 void translate_exit_constant(struct translation *t, uint64_t target);
+/*
+ * A jump by displacement whose target is not canonical: C says so, where it is. Of code that floats
+ * soft_floating_miss() does.
+ */
+bool translate_leaves_addresses(const struct translation *t, const struct guest_insn *g);
 bool translate_same_page(const struct translation *t, uint64_t target);
 void translate_align_rel32(struct translation *t, unsigned opcode_bytes);
 void translate_exit_indirect(struct translation *t, bool user);
