@@ -19,7 +19,9 @@
 #include "balance_join.h"
 #include "cli.h"
 #include "fork_disks.h"
+#include "fork_nets.h"
 #include "ipc/block.h"
+#include "ipc/connection_slots.h"
 #include "ipc/forker.h"
 #include "ipc/spawn.h"
 #include "names.h"
@@ -31,7 +33,8 @@ enum { LINE_BYTES = 16384, ERRNO_MAX = 4095 };
 static const char fork_help[] =
 	"usage: umbra fork NAME [--name CHILD] [-n COUNT] "
 	"[--keep-parent|--suspend-parent|--end-parent]\n"
-	"                  [--console FILE] [--disks FOLDER] [--json]\n"
+	"                  [--console FILE] [--disks FOLDER] [--net NET]... [-p PORT]...\n"
+	"                  [--mac new|keep] [--json]\n"
 	"Makes COUNT machines (1) of the running machine NAME, all of one moment. Each has its\n"
 	"memory, processors and devices as they were then, and goes on by itself, as NAME does.\n"
 	"A child is called CHILD, several are CHILD-1, CHILD-2 and so on; without --name CHILD is\n"
@@ -39,14 +42,19 @@ static const char fork_help[] =
 	"there are several.\n"
 	"NAME goes on, stands still until umbra resume, or ends.\n"
 	"Disks that are written (VHDX) are frozen as they were then. NAME and each child go on in\n"
-	"files of their own, DISK.NAME.vhdx and DISK.CHILD.vhdx, in FOLDER or beside the disk.\n";
+	"files of their own, DISK.NAME.vhdx and DISK.CHILD.vhdx, in FOLDER or beside the disk.\n"
+	"Each child has its networks to itself: another one in user mode, another port of the\n"
+	"same switch, or NET as umbra run has it, once for each card (a tap needs that).\n"
+	"Connections and ports of the host stay NAME's; -p gives the child some. On a switch or a\n"
+	"tap the guest gets a new card with an address of its own; in user mode with --mac new.\n";
 
 struct child {
 	char name[NAME_MAX_BYTES + 1];
 	int control, console, pidfd;
 	pid_t pid, broker; /* pid: 0: it was not made */
-	int kit[KIT_FDS];
+	int kit[KIT_MOST_FDS];
 	int ask, kit_socket; /* its broker's ends */
+	struct child_nets nets;
 };
 
 struct fork_command {
@@ -56,6 +64,7 @@ struct fork_command {
 	int peer;
 	json_t *machine; /* what the parent says of itself */
 	struct fork_disks disks;
+	struct fork_nets nets;
 	struct child child[FORK_CHILDREN];
 };
 
@@ -74,15 +83,21 @@ static int child_name(const struct fork_command *f, unsigned n, char name[NAME_M
 	return bytes > NAME_MAX_BYTES ? -EINVAL : 0;
 }
 
-/* Also for a machine without a bus, which closes them. */
+/* Also for a machine without a bus, or without sockets, which closes them. */
 static int make_slots(struct child *c)
 {
+	c->kit[KIT_CONNECTIONS] =
+		spawn_share("umbra-connections", sizeof(struct connection_memory));
+	c->kit[KIT_CONNECTION_BELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->kit[KIT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
 	c->kit[KIT_DOORBELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->kit[KIT_ANSWER] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (c->kit[KIT_SLOTS] < 0)
-		return c->kit[KIT_SLOTS];
-	return c->kit[KIT_DOORBELL] < 0 || c->kit[KIT_ANSWER] < 0 ? -errno : 0;
+	if (c->kit[KIT_SLOTS] < 0 || c->kit[KIT_CONNECTIONS] < 0)
+		return -ENOMEM;
+	return c->kit[KIT_DOORBELL] < 0 || c->kit[KIT_ANSWER] < 0 ||
+			       c->kit[KIT_CONNECTION_BELL] < 0
+		       ? -errno
+		       : 0;
 }
 
 /* Its code is part of its overhead: so it has at most as much, and nobody can change that. */
@@ -145,7 +160,7 @@ static int make_child(struct fork_command *f, unsigned n)
 	if (!error)
 		error = make_kit(f, c);
 	if (!error)
-		return 0;
+		return fork_nets_of_child(&f->nets, c->name, &c->nets, c->kit);
 	return complain(error == -EADDRINUSE || error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE,
 			error == -EADDRINUSE ? "a machine of that name runs" : strerror(-error),
 			c->name, "give another --name or --console");
@@ -185,7 +200,8 @@ static int describe_child(const struct fork_command *f, const struct child *c, s
 	int error;
 
 	describe_memory(f->machine, j);
-	if (j && !fork_disks_describe_child(&f->disks, &plan->disks, j))
+	if (j && !fork_disks_describe_child(&f->disks, &plan->disks, j) &&
+	    !fork_nets_describe(&plan->nets, &plan->relay, j))
 		text = json_dumps(j, JSON_COMPACT);
 	error = text ? plan_set_text(plan->description, sizeof(plan->description), text) : -EINVAL;
 	json_decref(j);
@@ -216,11 +232,14 @@ static int become_broker(const struct fork_command *f, const struct child *c, st
 	grants.fd[GRANT_SLOTS] = c->kit[KIT_SLOTS];
 	grants.fd[GRANT_DOORBELL] = c->kit[KIT_DOORBELL];
 	grants.fd[GRANT_ANSWER] = c->kit[KIT_ANSWER];
+	grants.fd[GRANT_CONNECTIONS] = c->kit[KIT_CONNECTIONS];
+	grants.fd[GRANT_CONNECTION_BELL] = c->kit[KIT_CONNECTION_BELL];
 	grants.fd[GRANT_MACHINE] = c->pidfd;
 	grants.fd[GRANT_FORK_ASK] = c->ask;
 	grants.fd[GRANT_FORK_KIT] = c->kit_socket;
 	grants.fd[GRANT_CONTROL] = c->control;
 	grants.fd[GRANT_CONSOLE] = c->console;
+	child_nets_give(&c->nets, &grants);
 	setsid();
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
 		if (null < 0 || dup2(null, fd) < 0)
@@ -236,6 +255,7 @@ static void leave_child(struct child *c)
 	close(c->control);
 	if (c->console >= 0)
 		close(c->console);
+	child_nets_close(&c->nets);
 }
 
 /* Its disks first, then who has them. Without a broker it ends: its sockets are closed. */
@@ -246,7 +266,11 @@ static int start_broker(const struct fork_command *f, struct child *c, int progr
 			: complain(EXIT_FAULT, strerror(ENOMEM), c->name, "see umbra doctor");
 
 	if (!code)
+		code = fork_nets_listen(&f->nets, c->name, &c->nets, &plan->relay);
+	if (!code) {
+		plan->nets = c->nets.plan;
 		c->broker = fork();
+	}
 	if (!code && !c->broker)
 		_exit(complain(EXIT_FAULT, strerror(-become_broker(f, c, plan, program)), c->name,
 			       "see umbra doctor"));
@@ -263,7 +287,7 @@ static int say(int peer, const char *line, const int *files, size_t count)
 {
 	union {
 		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(KIT_FDS * sizeof(int))];
+		uint8_t bytes[CMSG_SPACE(KIT_MOST_FDS * sizeof(int))];
 	} ancillary = { .head = { .cmsg_len = CMSG_LEN(count * sizeof(int)),
 				  .cmsg_level = SOL_SOCKET,
 				  .cmsg_type = SCM_RIGHTS } };
@@ -375,6 +399,7 @@ static int send_layers(const struct fork_command *f)
 
 static int send_kits(const struct fork_command *f)
 {
+	const unsigned fds = fork_kit_fds(f->nets.options.cards);
 	char line[128];
 	int error = send_layers(f);
 
@@ -382,13 +407,13 @@ static int send_kits(const struct fork_command *f)
 		int unused;
 		json_t *answer;
 
-		error = say(f->peer, "{\"id\":1,\"do\":\"kit\"}\n", f->child[n].kit, KIT_FDS);
+		error = say(f->peer, "{\"id\":1,\"do\":\"kit\"}\n", f->child[n].kit, fds);
 		answer = error ? NULL : hear(f->peer, &unused);
 		error = error ? error : answer_error(answer);
 		json_decref(answer);
 	}
 	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"}\n", f->parent);
-	return error ? error : say(f->peer, line, f->child[f->count - 1].kit, KIT_FDS);
+	return error ? error : say(f->peer, line, f->child[f->count - 1].kit, fds);
 }
 
 /* Until all are there. */
@@ -458,7 +483,7 @@ static int fork_failed(const struct fork_command *f, int error)
 				"umbra ps lists those that do");
 	case -EOPNOTSUPP:
 		return complain(EXIT_UNUSABLE, "it cannot be forked", f->name,
-				"with network cards or sanitizers it is not");
+				"with ports, without a name or with sanitizers it is not");
 	case -EBUSY:
 		return complain(EXIT_UNUSABLE, "it is being saved or forked", f->name, "wait");
 	case -EAGAIN:
@@ -473,6 +498,9 @@ static int fork_failed(const struct fork_command *f, int error)
 static int make_all(struct fork_command *f)
 {
 	int code = fork_disks_learn(&f->disks, f->name, f->machine);
+
+	if (!code)
+		code = fork_nets_learn(&f->nets, f->name, f->count, f->machine);
 
 	for (unsigned n = 0; n < f->count && !code; n++)
 		code = make_child(f, n);
@@ -507,6 +535,17 @@ static int run(struct fork_command *f)
 	return error ? fork_failed(f, error) : code;
 }
 
+static int parse_mac_rule(struct fork_command *f, const char *word)
+{
+	if (!strcmp(word, "new"))
+		f->nets.mac = FORK_MAC_NEW;
+	else if (!strcmp(word, "keep"))
+		f->nets.mac = FORK_MAC_KEEP;
+	else
+		return complain(EXIT_USAGE, "not new or keep", word, "see umbra fork --help");
+	return 0;
+}
+
 static int parse(struct fork_command *f, int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -514,13 +553,15 @@ static int parse(struct fork_command *f, int argc, char **argv)
 		{ "keep-parent", 0, 0, 'k' },  { "suspend-parent", 0, 0, 's' },
 		{ "end-parent", 0, 0, 'e' },   { "console", 1, 0, 'c' },
 		{ "disks", 1, 0, 'd' },	       { "json", 0, 0, 'j' },
-		{ "help", 0, 0, 'h' },
+		{ "net", 1, 0, 'W' },	       { "publish", 1, 0, 'p' },
+		{ "mac", 1, 0, 'm' },	       { "help", 0, 0, 'h' },
 		{ 0 },
 	};
 	char *end = NULL;
+	int code = 0;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "n:", longs, NULL)) != -1)
+	while (!code && (option = getopt_long(argc, argv, "n:p:", longs, NULL)) != -1)
 		switch (option) {
 		case 'N': f->child_name = optarg; break;
 		case 'n': f->count = strtoul(optarg, &end, 10); break;
@@ -530,9 +571,14 @@ static int parse(struct fork_command *f, int argc, char **argv)
 		case 'c': f->console = optarg; break;
 		case 'd': f->disks.folder = optarg; break;
 		case 'j': f->json = true; break;
+		case 'W': code = net_option_add(&f->nets.options, optarg); break;
+		case 'p': code = net_option_forward(&f->nets.options, optarg); break;
+		case 'm': code = parse_mac_rule(f, optarg); break;
 		case 'h': fputs(fork_help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}
+	if (code)
+		return code;
 	if ((end && *end) || !f->count || f->count > FORK_CHILDREN)
 		return complain(EXIT_USAGE, "not a number of children from 1 to 30", "-n",
 				"fork a child, or fork again");

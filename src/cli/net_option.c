@@ -20,7 +20,7 @@ enum { LOCALLY_ADMINISTERED = 2, GROUP = 1, WORD_BYTES = 256 };
 
 /* ---- --net ---- */
 
-static bool parse_mac(const char *text, uint8_t mac[NET_MAC_BYTES])
+bool net_option_parse_mac(const char *text, uint8_t mac[NET_MAC_BYTES])
 {
 	unsigned byte[NET_MAC_BYTES];
 	int used = 0;
@@ -96,7 +96,7 @@ static int take_word(struct net_options *options, const char *word)
 
 	if (mac) {
 		options->has_mac[n] = true;
-		return parse_mac(mac, options->card[n].mac)
+		return net_option_parse_mac(mac, options->card[n].mac)
 			       ? 0
 			       : complain(EXIT_USAGE, "not an address of a network card", mac,
 					  "say for example mac=02:00:00:00:00:01");
@@ -248,11 +248,9 @@ static int give_forwards(const struct net_options *options, struct net_plan *net
 	return 0;
 }
 
-int net_option_take(struct net_options *options, const char *name, struct plan *plan,
+int net_option_take(struct net_options *options, const char *name, struct net_plan *nets,
 		    struct grants *grants)
 {
-	struct net_plan *nets = &plan->nets;
-
 	if (options->none && (options->cards || options->forwards))
 		return complain(EXIT_USAGE, "none and another network", "--net", "leave one out");
 	nets->count = net_options_count(options);

@@ -20,6 +20,7 @@
 #include "disk_cli.h"
 #include "disk_option.h"
 #include "fork_disks.h"
+#include "fork_nets.h"
 #include "ipc/spawn.h"
 #include "memory_option.h"
 #include "names.h"
@@ -639,7 +640,6 @@ static int take_socket(struct run *r)
 	struct relay_plan *relay = &r->plan->relay;
 	char path[PLAN_SOCKET_BYTES] = "";
 	const char *given = r->options.socket;
-	char *slash;
 	int error = 0;
 
 	if (!r->plan->machine.has_bus || (!given && !r->options.name))
@@ -662,13 +662,11 @@ static int take_socket(struct run *r)
 		error = r->grants.fd[GRANT_LISTENER];
 	if (!error && given && r->options.name)
 		error = name_link_socket(r->options.name, path);
-	slash = strrchr(path, '/');
-	if (!error && plan_set_text(relay->name, sizeof(relay->name), slash + 1))
-		error = -ENAMETOOLONG;
+	if (!error)
+		error = plan_set_relay(relay, path);
 	if (error)
 		return complain(EXIT_USAGE, strerror(-error), given ? given : r->options.name,
 				"say --socket PATH, where nobody listens");
-	memcpy(relay->folder, path, (size_t)(slash - path) + 1);
 	return 0;
 }
 
@@ -681,14 +679,15 @@ static const char *source_of(const struct run *r)
 	return r->options.image ? r->plan->disks.disk[0].path : r->options.kernel;
 }
 
-/* Whether there is room for it: a machine whose disks nobody knows is not forked. */
-static bool describe_disks(struct run *r, const json_t *description)
+/* Whether there is room for it: a machine whose disks and networks nobody knows is not forked. */
+static bool describe_devices(struct run *r, const json_t *description)
 {
 	json_t *whole = json_copy((json_t *)(uintptr_t)description);
 	char *text = NULL;
 	bool good;
 
-	if (!fork_disks_describe(&r->plan->disks, whole))
+	if (!fork_disks_describe(&r->plan->disks, whole) &&
+	    !fork_nets_describe(&r->plan->nets, &r->plan->relay, whole))
 		text = json_dumps(whole, JSON_COMPACT);
 	good = text &&
 	       !plan_set_text(r->plan->description, sizeof(r->plan->description), text);
@@ -722,7 +721,7 @@ static int describe(struct run *r)
 	error = text ? plan_set_text(r->plan->description, sizeof(r->plan->description), text)
 			 : -EINVAL;
 
-	r->plan->machine.forks = !error && describe_disks(r, j) && !r->plan->nets.count &&
+	r->plan->machine.forks = !error && describe_devices(r, j) &&
 				 !r->plan->shares.count;
 	json_decref(j);
 	free(text);
@@ -748,7 +747,7 @@ static int make_plan(struct run *r)
 	if (!code)
 		code = take_name(r);
 	if (!code)
-		code = net_option_take(&r->nets, r->options.name, r->plan, &r->grants);
+		code = net_option_take(&r->nets, r->options.name, &r->plan->nets, &r->grants);
 	if (!code)
 		code = take_socket(r);
 	if (!code)

@@ -39,6 +39,7 @@ void control_init(struct control *c, int listener, const char *description)
 	memset(c, 0, sizeof(*c));
 	c->listener = listener;
 	c->occupied_fd[0] = -1;
+	c->kit_fds = KIT_FDS;
 	c->description = json_loads(description, 0, NULL);
 	for (unsigned n = 0; n < CONTROL_PEERS; n++)
 		c->peer[n].fd = -1;
@@ -451,7 +452,8 @@ static enum control_wish begin_fork(struct control *c, struct control_peer *p,
 	else if (c->save || c->forks)
 		error = -EBUSY;
 	else if (!parse_parent(control_text(r, "parent"), &c->after_fork) || !p->kit_fds ||
-		 p->kit_fds % KIT_FDS || (c->layers_of && c->layers_of != p))
+		 p->kit_fds % c->kit_fds ||
+		 p->kit_fds / c->kit_fds > FORK_CHILDREN || (c->layers_of && c->layers_of != p))
 		error = -EINVAL;
 	if (error) {
 		drop_kits(p);
@@ -465,13 +467,13 @@ static enum control_wish begin_fork(struct control *c, struct control_peer *p,
 	return WISH_FORK;
 }
 
-unsigned control_take_kits(struct control *c, int kits[FORK_CHILDREN * KIT_FDS])
+unsigned control_take_kits(struct control *c, int kits[FORK_CHILDREN * KIT_MOST_FDS])
 {
 	struct control_peer *p = c->forker;
 	unsigned count;
 
 	assert(c->fork_waits && p);
-	count = p->kit_fds / KIT_FDS;
+	count = p->kit_fds / c->kit_fds;
 	c->fork_waits = false;
 	memcpy(kits, p->kits, p->kit_fds * sizeof(*kits));
 	p->kit_fds = 0;
@@ -572,11 +574,11 @@ static enum control_wish take_line(struct control *c, struct control_peer *p, si
 }
 
 /* As read(); descriptors that come along are kept for a fork, as many as it can have. */
-static ssize_t receive(struct control_peer *p)
+static ssize_t receive(const struct control *c, struct control_peer *p)
 {
 	union {
 		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(FORK_CHILDREN * KIT_FDS * sizeof(int))];
+		uint8_t bytes[CMSG_SPACE(FORK_CHILDREN * KIT_MOST_FDS * sizeof(int))];
 	} ancillary;
 	struct iovec vector = { .iov_base = p->line + p->line_used,
 				.iov_len = sizeof(p->line) - p->line_used };
@@ -594,7 +596,7 @@ static ssize_t receive(struct control_peer *p)
 		int fd;
 
 		memcpy(&fd, CMSG_DATA(head) + k * sizeof(fd), sizeof(fd));
-		if (p->kit_fds < FORK_CHILDREN * KIT_FDS)
+		if (p->kit_fds < FORK_CHILDREN * c->kit_fds)
 			p->kits[p->kit_fds++] = fd;
 		else
 			close(fd);
@@ -609,7 +611,7 @@ static enum control_wish read_line(struct control *c, struct control_peer *p)
 	char *end = memchr(p->line, '\n', p->line_used);
 
 	if (!end) {
-		ssize_t n = receive(p);
+		ssize_t n = receive(c, p);
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return WISH_NOTHING;

@@ -18,7 +18,7 @@
  *   resume   after a save, or a fork that left it standing
  *   registers
  *            "processors": where they are, once the machine has said so
- *   kit      nothing: brings descriptors for one more fork (KIT_FDS of ipc/forker.h)
+ *   kit      nothing: brings descriptors for one more fork (ipc/forker.h)
  *   layer    nothing: brings an empty file, "file", that disk number "disk" goes on in when it is
  *            forked next
  *   fork     forks it once for each kit that this connection has brought, this line's included:
@@ -77,7 +77,7 @@ struct control_peer {
 	uint8_t out[CONTROL_OUT_BYTES];
 	size_t out_at, out_used;
 	char save_id[CONTROL_ID_BYTES]; /* of the request whose save, or fork, it is */
-	int kits[FORK_CHILDREN * KIT_FDS];
+	int kits[FORK_CHILDREN * KIT_MOST_FDS];
 	unsigned kit_fds;
 	char look_id[CONTROL_ID_BYTES]; /* of the one that waits for registers */
 	bool wants_registers;
@@ -108,6 +108,7 @@ struct control {
 	/* Whose save it is; NULL: of one that is gone, and nobody hears of the rest. */
 	struct control_peer *saver;
 	bool can_fork, forks;
+	unsigned kit_fds; /* how many descriptors a kit has */
 	bool fork_waits; /* WISH_FORK, and the kits were not taken: the asker can still go away */
 	struct control_peer *forker; /* as saver */
 	struct control_layer layer[CONTROL_LAYERS];
@@ -146,8 +147,11 @@ bool control_saved(struct control *control, const uint8_t *data, uint32_t bytes)
 bool control_looked(struct control *control, const struct record_registers *registers,
 		    unsigned count);
 bool control_save_ended(struct control *control, int error, enum control_wish *ret);
-/* After WISH_FORK, while fork_waits: the kits, which are no longer the peer's; how many. */
-unsigned control_take_kits(struct control *control, int kits[FORK_CHILDREN * KIT_FDS]);
+/*
+ * After WISH_FORK, while fork_waits: the kits, of kit_fds each, which are no longer the peer's; how
+ * many.
+ */
+unsigned control_take_kits(struct control *control, int kits[FORK_CHILDREN * KIT_MOST_FDS]);
 /* One more is there; pidfd goes along. False: nobody takes it. */
 bool control_forked(struct control *control, unsigned child, int pid, int pidfd);
 /* A disk goes on in this layer: it is what info names. */

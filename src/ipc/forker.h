@@ -33,6 +33,7 @@
 #include <sys/types.h>
 
 #include "forker_abi.h"
+#include "net_card.h"
 #include "role.h"
 
 /* Where a thread can go on in a process that was forked meanwhile. */
@@ -75,10 +76,14 @@ pid_t forker_hear(void);
 /*
  * Descriptors that who asks a broker for a fork sends along, so many for each: the machine
  * process's, the machine's end of the next forker's sockets, both ends of the pipe on which it says
- * that it needs the other no more.
+ * that it needs the other no more. Then those of each network card that the machine has.
  */
 enum fork_kit {
 	KIT_RINGS, KIT_TO_BROKER, KIT_TO_MACHINE, KIT_SLOTS, KIT_DOORBELL, KIT_ANSWER, KIT_CODE,
-	KIT_ASK, KIT_KIT, KIT_READY, KIT_READY_HERE, KIT_FDS
+	KIT_CONNECTIONS, KIT_CONNECTION_BELL, KIT_ASK, KIT_KIT, KIT_READY, KIT_READY_HERE, KIT_FDS
 };
+enum fork_kit_card { KIT_CARD, KIT_CARD_BELL, KIT_CARD_ANSWER, KIT_CARD_FDS };
+enum { KIT_MOST_FDS = KIT_FDS + NET_CARDS * KIT_CARD_FDS };
+/* Of a machine with so many cards. */
+static inline unsigned fork_kit_fds(unsigned cards) { return KIT_FDS + cards * KIT_CARD_FDS; }
 enum { FORK_CHILDREN = 30 }; /* at one moment */

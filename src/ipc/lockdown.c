@@ -486,7 +486,9 @@ static int allow_grant_in_place(scmp_filter_ctx filter, int call, enum grant gra
 /* Memory of its own; or what it was given, in place of what it had there. */
 static int allow_own_mapping(scmp_filter_ctx filter, int call)
 {
-	static const enum grant data[] = { GRANT_RINGS, GRANT_SLOTS, GRANT_CODE };
+	static const enum grant data[] = { GRANT_RINGS, GRANT_SLOTS, GRANT_CODE,
+					   GRANT_CONNECTIONS, GRANT_CARDS, GRANT_CARDS + 1,
+					   GRANT_CARDS + 2, GRANT_CARDS_LAST };
 	int error = allow_own_memory(filter, call);
 
 	for (size_t n = 0; n < sizeof(data) / sizeof(data[0]) && !error; n++)

@@ -94,12 +94,12 @@ enum grant {
 	GRANT_CARD_ANSWER,
 	GRANT_TAP,
 	GRANT_LAYERS,      /* socket: files that disks go on in (process/layer.h) */
+	GRANT_CONNECTIONS, /* memory: struct connection_memory (connection_slots.h) */
+	GRANT_CONNECTION_BELL, /* event: requests are in its slots */
 	GRANT_CODE,        /* memory for a forked machine's translated code */
 	GRANT_FORK_ASK,    /* socket: a byte for each fork that the forker shall make */
 	GRANT_FORK_KIT,    /* socket: what a forked machine is given, and who it is (forker.h) */
 	GRANT_FORK_SELF,   /* the machine process, as its forker knows it */
-	GRANT_CONNECTIONS, /* memory: struct connection_memory (connection_slots.h) */
-	GRANT_CONNECTION_BELL, /* event: requests are in its slots */
 	GRANT_LISTENER,    /* the socket where programs of the host connect to the guest's */
 	/* of each of SHARE_PORTS ports (share_port.h): the machine process has them by number */
 	GRANT_PORTS,       /* memory: struct share_memory */
@@ -147,7 +147,7 @@ enum call_condition {
 	CALL_THREAD, /* argument 0 makes a thread of this process */
 	CALL_UNKNOWN, /* it fails as if the host did not know it */
 	CALL_FILE_CONTROL, /* argument 1 asks for flags or locks, or copies the descriptor */
-	CALL_OWN_MAPPING, /* CALL_OWN_MEMORY, or shared: of its rings, its slots, its code */
+	CALL_OWN_MAPPING, /* CALL_OWN_MEMORY, or shared: of its rings, slots, cards, code */
 	CALL_FORK, /* argument 0 is flags of the forker's: a fork, a forker, a thread */
 	CALL_FILTER, /* arguments 0 and 1 add a list of calls, and nobody who answers for it */
 	CALL_GS, /* argument 0 sets the base of GS */

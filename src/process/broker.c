@@ -385,7 +385,7 @@ static bool message_put(struct broker *b, enum message message)
 
 static void message_said(struct broker *b, enum message message)
 {
-	int kits[FORK_CHILDREN * KIT_FDS];
+	int kits[FORK_CHILDREN * KIT_MOST_FDS];
 	unsigned count;
 
 	b->unsaid &= ~(1u << message);
@@ -742,6 +742,7 @@ int broker_create(const struct broker_options *o, struct broker **ret)
 	control_init(&b->control, o->control_fd, o->description);
 	fork_init(&b->fork, &b->control, o->forks, o->has_disks);
 	b->control.can_fork = o->forks;
+	b->control.kit_fds = fork_kit_fds(o->cards);
 	b->adopted = o->adopts;
 	if (!o->adopts)
 		error = broker_make_rings(rings);

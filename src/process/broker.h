@@ -31,6 +31,7 @@ struct broker_options {
 	unsigned helper_ms;       /* how long a helper may take to end; 0: as BROKER_HELPER_MS */
 	bool forks;               /* there is a forker at grant_fd(GRANT_FORK_ASK) and FORK_KIT */
 	bool has_disks;           /* there is a disk process at grant_fd(GRANT_LAYERS) */
+	unsigned cards;           /* network cards of the machine */
 	bool adopts;              /* the machine runs already, with these; it is at GRANT_MACHINE */
 	int rings_fd, event_from_fd, event_to_fd;
 };

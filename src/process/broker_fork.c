@@ -13,18 +13,21 @@ void fork_init(struct fork *f, struct control *control, bool has_forker, bool ha
 			    .has_disks = has_disks };
 }
 
-static void kit_close(int kit[KIT_FDS])
+static void kit_close(int kit[KIT_MOST_FDS])
 {
-	for (unsigned n = 0; n < KIT_FDS; n++)
+	for (unsigned n = 0; n < KIT_MOST_FDS; n++)
 		if (kit[n] >= 0)
 			close(kit[n]);
-	memset(kit, -1, KIT_FDS * sizeof(*kit));
+	memset(kit, -1, KIT_MOST_FDS * sizeof(*kit));
 }
 
 void fork_begin(struct fork *f, const int *kits, unsigned count)
 {
 	assert(f->state == FORK_IDLE && count && count <= FORK_CHILDREN);
-	memcpy(f->kit, kits, count * sizeof(f->kit[0]));
+	memset(f->kit, -1, sizeof(f->kit));
+	for (unsigned n = 0; n < count; n++)
+		memcpy(f->kit[n], kits + n * f->control->kit_fds,
+		       f->control->kit_fds * sizeof(*kits));
 	f->wanted = count;
 	f->made = 0;
 	f->child = 0;
@@ -51,6 +54,23 @@ enum fork_news fork_not_taken(struct fork *f)
 	return fork_done(f, -EPIPE);
 }
 
+/* Its devices', of which a machine closes those that it has not. */
+static void give_devices(const int kit[KIT_MOST_FDS], int fd[GRANTS])
+{
+	fd[GRANT_SLOTS] = kit[KIT_SLOTS];
+	fd[GRANT_DOORBELL] = kit[KIT_DOORBELL];
+	fd[GRANT_ANSWER] = kit[KIT_ANSWER];
+	fd[GRANT_CONNECTIONS] = kit[KIT_CONNECTIONS];
+	fd[GRANT_CONNECTION_BELL] = kit[KIT_CONNECTION_BELL];
+	for (unsigned n = 0; n < NET_CARDS; n++) {
+		const int *card = kit + KIT_FDS + n * KIT_CARD_FDS;
+
+		fd[GRANT_CARDS + n] = card[KIT_CARD];
+		fd[GRANT_CARD_BELLS + n] = card[KIT_CARD_BELL];
+		fd[GRANT_CARD_ANSWERS + n] = card[KIT_CARD_ANSWER];
+	}
+}
+
 enum fork_news fork_next(struct fork *f)
 {
 	const int *kit = f->kit[f->made];
@@ -63,9 +83,7 @@ enum fork_news fork_next(struct fork *f)
 	fd[GRANT_RINGS] = kit[KIT_RINGS];
 	fd[GRANT_TO_BROKER] = kit[KIT_TO_BROKER];
 	fd[GRANT_TO_MACHINE] = kit[KIT_TO_MACHINE];
-	fd[GRANT_SLOTS] = kit[KIT_SLOTS];
-	fd[GRANT_DOORBELL] = kit[KIT_DOORBELL];
-	fd[GRANT_ANSWER] = kit[KIT_ANSWER];
+	give_devices(kit, fd);
 	fd[GRANT_CODE] = kit[KIT_CODE];
 	fd[GRANT_FORK_ASK] = kit[KIT_ASK];
 	fd[GRANT_FORK_KIT] = kit[KIT_KIT];

@@ -39,7 +39,7 @@ struct fork {
 	pid_t forker, child;
 	unsigned wanted, made;
 	int error; /* of FORK_DONE */
-	int kit[FORK_CHILDREN][KIT_FDS];
+	int kit[FORK_CHILDREN][KIT_MOST_FDS];
 };
 
 /* What a turn has come to. */
@@ -49,6 +49,7 @@ enum fork_news {
 	FORK_DONE,  /* all are, or it went wrong: fork->error */
 };
 
+/* The control says how many descriptors a kit has. */
 void fork_init(struct fork *fork, struct control *control, bool has_forker, bool has_disks);
 /* kits: of `count` forks; they are the fork's from now on. The machine is told to stand still. */
 void fork_begin(struct fork *fork, const int *kits, unsigned count);

@@ -67,6 +67,7 @@ static int broker_options_of(const struct plan *plan, uint64_t here, struct brok
 		.description = plan->description,
 		.forks = plan->machine.forks,
 		.has_disks = plan->disks.count,
+		.cards = plan->nets.count,
 		.adopts = plan->adopts,
 		.rings_fd = fd_if(here, GRANT_RINGS),
 		.event_from_fd = fd_if(here, GRANT_TO_BROKER),
@@ -273,21 +274,26 @@ static int supervisors_start(struct broker *broker, const struct start *start,
 	return error;
 }
 
-/* Whether programs of the host can connect to the guest's: who serves them. */
-static int relay_start(struct broker *broker, struct start *start, struct broker_end *end)
+static int connections_make(struct grants *g)
 {
-	struct grants *g = &start->grants;
-
-	if (!start->plan->relay.name[0])
-		return 0;
 	g->fd[GRANT_CONNECTIONS] =
 		spawn_share("umbra-connections", sizeof(struct connection_memory));
 	g->fd[GRANT_CONNECTION_BELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (g->fd[GRANT_CONNECTIONS] < 0)
 		return g->fd[GRANT_CONNECTIONS];
-	if (g->fd[GRANT_CONNECTION_BELL] < 0)
-		return -errno;
-	return helper_start(broker, ROLE_RELAY, start, end);
+	return g->fd[GRANT_CONNECTION_BELL] < 0 ? -errno : 0;
+}
+
+/* Whether programs of the host can connect to the guest's: who serves them. */
+static int relay_start(struct broker *broker, struct start *start, struct broker_end *end)
+{
+	int error = 0;
+
+	if (!start->plan->relay.name[0])
+		return 0;
+	if (!start->plan->adopts)
+		error = connections_make(&start->grants);
+	return error ? error : helper_start(broker, ROLE_RELAY, start, end);
 }
 
 /* Of each port somebody who joins it to the hub, and joins it again. */
@@ -400,6 +406,21 @@ static void grants_leave_adopted(const struct grants *grants)
 	}
 }
 
+/* Who asked for the fork has made them, with these ends for who serves them. */
+static int cards_take(struct start *start)
+{
+	const int *bell = &start->grants.fd[GRANT_CARD_BELLS];
+	const int *answer = &start->grants.fd[GRANT_CARD_ANSWERS];
+
+	for (unsigned n = 0; n < start->plan->nets.count; n++) {
+		start->card_bell[n] = fcntl(bell[n], F_DUPFD_CLOEXEC, grant_fd(GRANTS));
+		start->card_answer[n] = fcntl(answer[n], F_DUPFD_CLOEXEC, grant_fd(GRANTS));
+		if (start->card_bell[n] < 0 || start->card_answer[n] < 0)
+			return -errno;
+	}
+	return 0;
+}
+
 /* What serves it was not forked with it. */
 static int adopt(struct broker *broker, struct start *start, struct broker_end *end)
 {
@@ -409,6 +430,12 @@ static int adopt(struct broker *broker, struct start *start, struct broker_end *
 	error = keeper_start(broker, start, end);
 	if (!error)
 		error = disk_start(broker, start, end);
+	if (!error)
+		error = cards_take(start);
+	if (!error)
+		error = supervisors_start(broker, start, end);
+	if (!error)
+		error = relay_start(broker, start, end);
 	grants_leave_adopted(&start->grants);
 	if (!error)
 		broker_open_occupied(broker);

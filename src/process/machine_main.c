@@ -38,6 +38,9 @@ struct process {
 	const struct plan *plan;
 	struct broker_memory *rings;
 	struct block_memory *slots; /* NULL: the machine has no bus */
+	struct machine_connections connections;
+	struct machine_card card[NET_CARDS];
+	unsigned cards;
 	struct ring_end to_broker, from_broker;
 	struct machine *machine;
 	pthread_t listener, saver;
@@ -356,31 +359,38 @@ static bool grant_map_file(uint64_t here, enum grant grant, struct boot_file *re
 	return ret->data != MAP_FAILED;
 }
 
-/* The network cards that there are, from the first on. */
-static bool take_cards(uint64_t here, struct machine_options *o)
+static bool take_card(struct process *p, unsigned n)
 {
-	for (unsigned n = 0; n < NET_CARDS && here & GRANT(GRANT_CARDS + n); n++) {
-		struct machine_card *card = &o->card[o->cards++];
+	struct machine_card *card = &p->card[n];
 
-		card->memory = grant_map((enum grant)(GRANT_CARDS + n), NULL,
-					 sizeof(*card->memory));
-		card->doorbell_fd = grant_fd((enum grant)(GRANT_CARD_BELLS + n));
-		card->answer_fd = grant_fd((enum grant)(GRANT_CARD_ANSWERS + n));
-		if (!card->memory)
-			return false;
-	}
-	return true;
+	card->memory = grant_map((enum grant)(GRANT_CARDS + n), card->memory,
+				 sizeof(*card->memory));
+	card->doorbell_fd = grant_fd((enum grant)(GRANT_CARD_BELLS + n));
+	card->answer_fd = grant_fd((enum grant)(GRANT_CARD_ANSWERS + n));
+	return card->memory;
 }
 
-static bool take_connections(uint64_t here, struct machine_options *options)
+static bool take_connections(struct process *p)
 {
-	struct machine_connections *connections = &options->connections;
+	struct machine_connections *connections = &p->connections;
 
-	if (!(here & GRANT(GRANT_CONNECTIONS)))
-		return true;
-	connections->memory = grant_map(GRANT_CONNECTIONS, NULL, sizeof(*connections->memory));
+	connections->memory =
+		grant_map(GRANT_CONNECTIONS, connections->memory, sizeof(*connections->memory));
 	connections->doorbell_fd = grant_fd(GRANT_CONNECTION_BELL);
 	return connections->memory;
+}
+
+/* What its devices share with those who serve them: the network cards from the first on. */
+static bool take_devices(struct process *p, uint64_t here)
+{
+	if (here & GRANT(GRANT_SLOTS) && !take_slots(p))
+		return false;
+	if (here & GRANT(GRANT_CONNECTIONS) && !take_connections(p))
+		return false;
+	for (p->cards = 0; p->cards < NET_CARDS && here & GRANT(GRANT_CARDS + p->cards); p->cards++)
+		if (!take_card(p, p->cards))
+			return false;
+	return true;
 }
 
 /* The ports that there are, from the first on. */
@@ -401,16 +411,16 @@ static bool take_ports(uint64_t here, struct machine_options *o)
 
 static bool take_grants(struct process *p, uint64_t here, struct machine_options *o)
 {
-	if (!take_rings(p))
+	if (!take_rings(p) || !take_devices(p, here))
 		return false;
-	if (here & GRANT(GRANT_SLOTS)) {
-		if (!take_slots(p))
-			return false;
+	if (p->slots)
 		o->disks = (struct machine_disks){ .memory = p->slots,
 						   .doorbell_fd = grant_fd(GRANT_DOORBELL),
 						   .answer_fd = grant_fd(GRANT_ANSWER) };
-	}
-	return take_cards(here, o) && take_connections(here, o) && take_ports(here, o) &&
+	o->connections = p->connections;
+	o->cards = p->cards;
+	memcpy(o->card, p->card, sizeof(o->card));
+	return take_ports(here, o) &&
 	       grant_map_file(here, GRANT_KERNEL, &o->kernel) &&
 	       grant_map_file(here, GRANT_INITRD, &o->initrd) &&
 	       grant_map_file(here, GRANT_SAVED, &o->saved);
@@ -500,19 +510,34 @@ static void locks_make(struct process *p)
 	p->save_wanted = p->fork_wanted = false;
 }
 
+/* What a forked machine is given for its devices, of all that a kit has. */
+static uint64_t grants_of_devices(const struct process *p)
+{
+	uint64_t grants = 0;
+
+	if (p->slots)
+		grants |= GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER);
+	if (p->connections.memory)
+		grants |= GRANT(GRANT_CONNECTIONS) | GRANT(GRANT_CONNECTION_BELL);
+	for (unsigned n = 0; n < p->cards; n++)
+		grants |= GRANT(GRANT_CARDS + n) | GRANT(GRANT_CARD_BELLS + n) |
+			  GRANT(GRANT_CARD_ANSWERS + n);
+	return grants;
+}
+
 /*
  * The way of a forked machine. Who forked it stands still until the byte in GRANT_READY: from then
  * on nothing of it is looked at.
  */
 static bool go_on_forked(struct process *p)
 {
-	const uint64_t of_bus = GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER);
+	const uint64_t of_devices = grants_of_devices(p);
 	const uint8_t byte = 1;
 
 	forker_keep(GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) |
-		    GRANT(GRANT_CODE) | GRANT(GRANT_READY) | (p->slots ? of_bus : 0));
+		    GRANT(GRANT_CODE) | GRANT(GRANT_READY) | of_devices);
 	locks_make(p);
-	if (!take_rings(p) || (p->slots && !take_slots(p)) ||
+	if (!take_rings(p) || !take_devices(p, of_devices) ||
 	    machine_forked(p->machine, grant_fd(GRANT_CODE)) ||
 	    fork_place_revive(&p->listener_place) || fork_place_revive(&p->main_place) ||
 	    write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))

@@ -73,6 +73,19 @@ int plan_set_text(char *to, size_t room, const char *text)
 	return 0;
 }
 
+int plan_set_relay(struct relay_plan *relay, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	const size_t bytes = (size_t)(slash + 1 - path);
+
+	if (bytes >= sizeof(relay->folder) ||
+	    plan_set_text(relay->name, sizeof(relay->name), slash + 1))
+		return -ENAMETOOLONG;
+	memcpy(relay->folder, path, bytes);
+	relay->folder[bytes] = 0;
+	return 0;
+}
+
 static bool has_end(const char *text, size_t room) { return memchr(text, 0, room); }
 
 static bool machine_is_sound(const struct machine_plan *m)

@@ -121,5 +121,7 @@ int plan_seal(const struct plan *plan, enum role role);
 const struct plan *plan_of_process(void);
 /* Everything that a plan has to be. */
 bool plan_is_sound(const struct plan *plan);
+/* Where a relay listens: a path with a folder. 0 or -ENAMETOOLONG. */
+int plan_set_relay(struct relay_plan *relay, const char *path);
 /* A text into a plan: 0 or -ENAMETOOLONG. */
 int plan_set_text(char *to, size_t room, const char *text);

@@ -42,7 +42,6 @@ struct devices {
 	struct slot_client card[NET_CARDS];
 	struct network *network[NET_CARDS];
 	struct slot_client connections;
-	struct slot_queue no_queue; /* of who has no relay */
 	struct hvsock *hvsock; /* NULL: there is none */
 	struct slot_client port[SHARE_PORTS];
 	struct share *share[SHARE_PORTS];
@@ -317,9 +316,6 @@ static void devices_forked(void *self)
 	locks_make(devices);
 	devices->held = devices->stands = false;
 	slot_restart(&devices->block);
-	/* the relay is the parent's, and what was shared with it is not here */
-	devices->connections.queue = &devices->no_queue;
-	slot_restart(&devices->connections);
 }
 
 static const struct unit_ops devices_unit = { .name = "devices",

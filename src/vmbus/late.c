@@ -5,6 +5,8 @@
  *   not there --bus_offer_late()--> there --bus_rescind()--> rescinded --RELID_RELEASED--> not
  *   there
  *
+ * Those that are there from the beginning are only taken away to be offered again (bus_renew()).
+ *
  *  1. A place is used again only once the guest has let it go, or the connection has ended.
  *  2. What was rescinded is said as soon as the outbox has room; a guest's own messages come first.
  *  3. A service is not looked at any more once it was released; its channel's pointer to it stays,
@@ -61,21 +63,39 @@ static void say_rescind(struct bus *bus, struct bus_channel *channel)
 		bus_post(bus, &rescind, sizeof(rescind));
 }
 
+/* With the bus's lock. */
+static void take_away(struct bus *bus, struct bus_channel *channel)
+{
+	if (!channel->there || (channel->rescinded && !channel->rescind_unsaid))
+		return;
+	channel->rescinded = true;
+	say_rescind(bus, channel);
+}
+
 void bus_rescind(struct bus_channel *channel)
 {
 	struct bus *bus = channel->bus;
 
+	assert(channel->relid > BUS_CHANNELS);
 	pthread_mutex_lock(&bus->lock);
-	if (channel->there && (!channel->rescinded || channel->rescind_unsaid)) {
-		channel->rescinded = true;
-		say_rescind(bus, channel);
-	}
+	take_away(bus, channel);
+	pthread_mutex_unlock(&bus->lock);
+}
+
+void bus_renew(struct bus_channel *channel)
+{
+	struct bus *bus = channel->bus;
+
+	assert(channel->relid <= BUS_CHANNELS);
+	pthread_mutex_lock(&bus->lock);
+	if (bus->offered)
+		take_away(bus, channel);
 	pthread_mutex_unlock(&bus->lock);
 }
 
 void late_say(struct bus *bus)
 {
-	for (unsigned n = BUS_CHANNELS; n < CHANNELS; n++)
+	for (unsigned n = 0; n < CHANNELS; n++)
 		if (bus->channel[n].rescind_unsaid)
 			say_rescind(bus, &bus->channel[n]);
 }
@@ -91,9 +111,19 @@ static void release(struct bus *bus, struct bus_channel *channel)
 
 void late_release_all(struct bus *bus)
 {
+	for (unsigned n = 0; n < BUS_CHANNELS; n++)
+		bus->channel[n].rescinded = bus->channel[n].rescind_unsaid = false;
 	for (unsigned n = BUS_CHANNELS; n < CHANNELS; n++)
 		if (bus->channel[n].there)
 			release(bus, &bus->channel[n]);
+}
+
+static void renew(struct bus *bus, struct bus_channel *channel)
+{
+	channel_close(channel);
+	gpadl_drop_of_channel(bus, channel->relid);
+	channel->rescinded = channel->rescind_unsaid = false;
+	bus_post_offer(bus, channel);
 }
 
 bool late_release(struct bus *bus, uint32_t relid)
@@ -101,9 +131,12 @@ bool late_release(struct bus *bus, uint32_t relid)
 	struct bus_channel *channel = bus_find_channel(bus, relid);
 
 	/* one that was not taken away yet is still the host's to give */
-	if (!channel || relid <= BUS_CHANNELS || !channel->rescinded)
+	if (!channel || !channel->rescinded)
 		return false;
-	release(bus, channel);
+	if (relid <= BUS_CHANNELS)
+		renew(bus, channel);
+	else
+		release(bus, channel);
 	return true;
 }
 

@@ -138,6 +138,12 @@ struct bus_channel *bus_offer_late(struct bus *bus, const struct bus_service *se
 /* Takes a late channel away; released() once the guest has let it go. Again: says it again where
  * there was no room. */
 void bus_rescind(struct bus_channel *channel);
+/*
+ * Takes a channel away that was offered before the guest ran, and offers it anew once the guest has
+ * let it go: what its device says of itself has changed. Of a guest that has not asked for offers
+ * nothing: it hears of it when it does.
+ */
+void bus_renew(struct bus_channel *channel);
 /* The guest asks for a connection to a service of the host's (hv_sock). With the bus's lock. */
 struct bus_connector {
 	void (*connect)(void *context, struct guid endpoint, struct guid service);

@@ -35,7 +35,7 @@ struct bus_channel {
 	const struct bus_service *service;
 	uint32_t relid;
 	bool there; /* it was offered, or will be; atomic */
-	bool rescinded, rescind_unsaid; /* of a late one; with the bus's lock */
+	bool rescinded, rescind_unsaid; /* with the bus's lock */
 	pthread_mutex_t lock; /* of all that follows */
 	enum channel_state state;
 	bool no_room; /* a packet found none; the service is told when there is */
@@ -98,9 +98,9 @@ void check_gpadls(const struct bus *bus);
 
 /* ---- late.c; with the bus's lock ---- */
 
-/* All of them: their guest has left. */
+/* All of them: their guest has left. Nothing is taken away any more. */
 void late_release_all(struct bus *bus);
-/* The guest lets one go. False: not one that was taken away. */
+/* The guest lets one go: one that was renewed is offered. False: not one that was taken away. */
 bool late_release(struct bus *bus, uint32_t relid);
 /* What had no room in the outbox. */
 void late_say(struct bus *bus);

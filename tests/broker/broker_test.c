@@ -223,13 +223,13 @@ static int many_records(void)
 	if (!child) {
 		struct ring_end out = { .memory = m, .wake_fd = event };
 
-		alarm(60);
+		alarm(300);
 		for (uint32_t n = 0; n < RECORDS; n++)
 			while (ring_put(&out, n, data, 3000 + n * 7919 % 5000) == -EAGAIN)
 				ring_wait(&out);
 		_exit(0);
 	}
-	alarm(60);
+	alarm(300);
 	while (expected < RECORDS) {
 		int got = ring_get(&in, &kind, data, &bytes);
 

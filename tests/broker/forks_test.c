@@ -424,7 +424,7 @@ int main(void)
 	snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/umbra-forks-test-%d",
 		 (int)getpid());
 	signal(SIGPIPE, SIG_IGN);
-	alarm(60);
+	alarm(300);
 	if (pipe(is_deaf) || pipe(may_hear))
 		return 2;
 	lying_machines();

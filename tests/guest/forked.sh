@@ -11,7 +11,7 @@ export XDG_RUNTIME_DIR=$where
 name=forked
 fail() { echo "forked: $*"; for l in "$where"/*.log; do echo "$l:"; grep -v ^ok "$l" | tail -n 5; done; "$umbra" ps | tail -n +2 | while read -r n _; do "$umbra" kill "$n"; done; exit 1; }
 pause() { sleep "0.$(printf %03d $((RANDOM % 200)))"; }
-timeout -s KILL 60 "$umbra" run --name $name --kernel "$guest" --cpus "$cpus" --memory 256M --debug-exit 0xf4 </dev/null >"$where/$name.log" 2>&1 &
+timeout -s KILL 240 "$umbra" run --name $name --kernel "$guest" --cpus "$cpus" --memory 256M --debug-exit 0xf4 </dev/null >"$where/$name.log" 2>&1 &
 for ((k = 0; k < 1000; k++)); do grep -qs READY "$where/$name.log" && break; sleep 0.01; done
 for ((n = 0; n < forks; n++)); do
 	pause
@@ -21,7 +21,7 @@ for ((n = 0; n < forks; n++)); do
 done
 wait
 all=$((1 + forks * 3))
-for ((k = 0; k < 3000; k++)); do [ "$(cat "$where"/*.log* | grep -ac '^1\.\.[1-9]')" = $all ] && break; sleep 0.01; done
+for ((k = 0; k < 12000; k++)); do [ "$(cat "$where"/*.log* | grep -ac '^1\.\.[1-9]')" = $all ] && break; sleep 0.01; done
 for l in "$where"/*.log*; do
 	grep -q '^1\.\.[1-9]' "$l" && ! grep -q '^not ok' "$l" && grep -q '^CANCELLED 0x0$' "$l" || fail "$l"
 done

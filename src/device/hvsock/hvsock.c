@@ -579,13 +579,29 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 	return (size_t)used < bytes ? (size_t)used : bytes - 1;
 }
 
-/* The relay is another machine's: connections are that one's alone, and end here. */
+/* The relay is another one, which knows nothing of it. */
+static void end_unheard(struct connection *connection)
+{
+	connection->is_sending = connection->has_message = false;
+	connection->wants_offer = connection->was_refused = false;
+	end(connection);
+	connection->say_opened = connection->say_gone = false;
+	connection->said_gone = connection->heard_gone = true;
+	if (connection->state == FREE)
+		become_free(connection);
+}
+
+/* Connections are those of the machine that was forked alone, and end here. */
 static void unit_forked(void *self)
 {
 	struct hvsock *hvsock = self;
 
 	pthread_mutex_init(&hvsock->lock, NULL);
-	cut_off(hvsock);
+	hvsock->is_cut_off = false;
+	slot_restart(hvsock->client);
+	for (unsigned n = 0; n < CONNECTIONS; n++)
+		end_unheard(&hvsock->connection[n]);
+	wake(hvsock);
 }
 
 static void unit_destroy(void *self) { hvsock_destroy(self); }

@@ -408,12 +408,18 @@ static void drop_waiting(struct network *network)
 	}
 }
 
+static void follow_link(struct network *network);
+
 static void closed(void *context)
 {
 	struct network *network = context;
 
 	forget(network);
 	drop_waiting(network);
+	if (network->held) {
+		network->held = false;
+		follow_link(network);
+	}
 	kick(network);
 }
 
@@ -492,7 +498,8 @@ static void take_replies(struct network *network)
 static void follow_link(struct network *network)
 {
 	const uint32_t serving = __atomic_load_n(&network->memory->serving, __ATOMIC_ACQUIRE);
-	const bool is_up = serving == network->generation && serving && !network->cut_off;
+	const bool is_up = serving == network->generation && serving && !network->cut_off &&
+			   !network->held;
 
 	network->serving = serving;
 	network->counters.links += is_up != network->is_up;
@@ -535,6 +542,29 @@ void network_collect(struct network *network)
 
 /* ---- life ---- */
 
+/* Until a server begins no slot is free. */
+static void without_server(struct network *network)
+{
+	network->generation = network->serving = 0;
+	network->is_up = network->cut_off = network->submitted = false;
+	network->waiting = network->cut_bytes = network->send_free = 0;
+	for (unsigned n = 0; n < NET_SLOTS; n++)
+		network->slot[n] = SLOT_SERVERS;
+}
+
+void network_forked(struct network *network)
+{
+	without_server(network);
+	slot_restart(network->client);
+	if (!memcmp(network->mac, network->memory->mac, sizeof(network->mac))) {
+		network_tell_link(network);
+		return;
+	}
+	memcpy(network->mac, network->memory->mac, sizeof(network->mac));
+	network->renews = true;
+	network->held = network->version;
+}
+
 struct network *network_create(struct bus *bus, unsigned number, struct net_card_memory *memory,
 			       struct slot_client *client)
 {
@@ -556,9 +586,7 @@ struct network *network_create(struct bus *bus, unsigned number, struct net_card
 						 .gpadl_gone = gpadl_gone,
 						 .room = room,
 						 .context = network };
-	/* until a server begins none is free */
-	for (unsigned n = 0; n < NET_SLOTS; n++)
-		network->slot[n] = SLOT_SERVERS;
+	without_server(network);
 	forget(network);
 	network->channel = bus_offer(bus, &network->service);
 	if (network->channel)
@@ -604,6 +632,9 @@ void network_resume(struct network *network)
 	network_deliver(network);
 	kick(network);
 	bus_channel_unlock(network->channel);
+	if (network->renews)
+		bus_renew(network->channel);
+	network->renews = false;
 	bus_channel_run(network->channel);
 }
 
@@ -740,6 +771,7 @@ void network_archive(struct archive *archive, struct network *network)
 
 static void unit_pause(void *self) { network_pause(self); }
 static void unit_resume(void *self) { network_resume(self); }
+static void unit_forked(void *self) { network_forked(self); }
 static void unit_archive(struct archive *archive, void *self) { network_archive(archive, self); }
 static void unit_destroy(void *self) { network_destroy(self); }
 static size_t unit_statistics(const void *self, char *text, size_t bytes)
@@ -753,6 +785,7 @@ const struct unit_ops network_unit = {
 	.numbered = true,
 	.pause = unit_pause,
 	.resume = unit_resume,
+	.forked = unit_forked,
 	.destroy = unit_destroy,
 	.archive = unit_archive,
 	.statistics = unit_statistics,

@@ -21,6 +21,9 @@
  *     and some answers (`answer`). Nothing more is taken from the ring until there is room for
  *     both.
  *  5. When the pages of a buffer are taken away, or the channel is closed, it is forgotten.
+ *  6. In a machine that was forked the server is another one, and frames that were under way are
+ *     lost. Where the memory says another address the card is taken away and offered anew, and
+ *     nothing is sent or received until the guest has let the old one go.
  */
 #pragma once
 
@@ -48,6 +51,8 @@ void network_collect(struct network *network);
 /* Nothing is taken from the guest, or given to it, until network_resume(). */
 void network_pause(struct network *network);
 void network_resume(struct network *network);
+/* In a machine that was forked, while it is paused: its memory is new. */
+void network_forked(struct network *network);
 /*
  * As bytes and back, while it is paused or before anything runs. Frames that are under way are
  * lost, as a network may lose them.

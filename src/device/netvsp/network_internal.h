@@ -63,6 +63,8 @@ struct network {
 	/* the server's life: of the generations, which is known, and whether its link is up */
 	uint32_t generation, serving;
 	bool is_up, cut_off;
+	bool renews; /* it has another address, of which the guest is yet to hear */
+	bool held;   /* its link is down until the guest has let the old card go */
 
 	/* what the guest has agreed upon */
 	uint32_t version; /* 0: none */

@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+# Linux with networks is forked, and so is a child: each has its networks to itself, and its sockets. A connection under way goes on in the
+# parent, every byte of it, and ends in the children; on a switch a child has a card of its own, and all can talk to each other; what only one
+# machine can have is refused for others. forked.py UMBRA AGENT
+import atexit, os, socket, subprocess, sys, tempfile, time
+
+umbra, agent, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
+os.chdir(os.path.dirname(os.path.abspath(__file__)) + "/../..")
+subprocess.run(["tools/fetch-guest"], check=True)
+peer = "build/guest/net_peer"
+if not os.path.exists(peer) or os.path.getmtime(peer) < os.path.getmtime("tests/boot/net_peer.c"):
+    subprocess.run(["cc", "-O2", "-static", "-o", peer + ".new", "tests/boot/net_peer.c"], check=True)
+    os.rename(peer + ".new", peer)
+modules = ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "vsock", "hv_sock", "failover", "net_failover", "hv_netvsc")]
+subprocess.run(["tools/fetch-guest", "tests/boot/forked.init", "build/guest/forked.cpio.gz"] + modules + [agent, peer], check=True)
+work = tempfile.TemporaryDirectory()
+env = dict(os.environ, XDG_RUNTIME_DIR=work.name)
+
+
+def check(what, good, *more):
+    global failed
+    if not good:
+        print("forked:", what, *more)
+        failed = 1
+
+
+def run(*words):
+    return subprocess.run([umbra, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90)
+
+
+def guest(name, text):
+    return run("exec", "-T", name, "--", "sh", "-c", text).stdout.strip()
+
+
+def until(what, good, *more):
+    end = time.time() + 60
+    while time.time() < end:
+        if good():
+            return True
+        time.sleep(0.05)
+    check("waited in vain: " + what, False, *more)
+    return False
+
+
+def end_all():
+    for name in [l.split()[0] for l in run("ps").stdout.split("\n")[1:] if l]:
+        run("kill", name)
+
+
+def fork(name, child, *more):
+    forked = run("fork", name, "--name", child, "--console", os.path.join(work.name, child + ".log"), *more)
+    check("fork of " + name, forked.returncode == 0, forked.stderr)
+
+
+def mac(name, card):
+    return guest(name, "cat /sys/class/net/eth%d/address" % card)
+
+
+with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    port = s.getsockname()[1]
+host = subprocess.Popen([peer, "listen", str(port)], stdout=subprocess.DEVNULL)
+atexit.register(host.kill)
+atexit.register(end_all)
+machine = subprocess.Popen([umbra, "run", "--name", "one", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/forked.cpio.gz", "--cpus", "2", "--append",
+                            "console=ttyS0 quiet", "--net", "user,host-loopback", "--net", "switch=forked"], env=env, stdin=subprocess.DEVNULL,
+                           stdout=open(os.path.join(work.name, "one.log"), "wb"), stderr=subprocess.STDOUT)
+until("the agent answers", lambda: guest("one", "echo here") == "here")
+check("DHCP", guest("one", "join && ifconfig eth1 10.9.0.1 up && echo joined") == "joined")
+
+# a connection under way
+guest("one", "(net_peer check-give 10.0.2.2 %d 300000000 && echo WHOLE || echo CUT) >/tmp/given 2>&1 &" % port)
+until("bytes go", lambda: int(guest("one", "cat /sys/class/net/eth0/statistics/tx_bytes") or 0) > 1000000)
+fork("one", "two", "-n", "2")
+for child in "two-1", "two-2":
+    until("the link of %s is up" % child, lambda: guest(child, "cat /sys/class/net/eth0/carrier") == "1")
+    check("alone it keeps its address", mac(child, 0) == mac("one", 0))
+    until("the network of %s answers" % child, lambda: "1 packets received" in guest(child, "ping -c 1 -W 2 10.0.2.2"))
+    until("its copy of the connection ends", lambda: "CUT" in guest(child, "cat /tmp/given"), guest(child, "cat /tmp/given"))
+until("the parent's goes on to its end", lambda: "WHOLE" in guest("one", "cat /tmp/given"), guest("one", "cat /tmp/given"))
+
+# on a switch
+fork("two-1", "three", "--mac", "new")
+until("a new card in user mode", lambda: mac("three", 0) not in ("", mac("one", 0)))
+for n, name in enumerate(["two-1", "two-2", "three"], 2):
+    until("the new card of " + name, lambda: mac(name, 1) != "")
+    until("it is up", lambda: guest(name, "ifconfig eth1 10.9.0.%d up && cat /sys/class/net/eth1/carrier" % n) == "1")
+macs = [mac(name, 1) for name in ("one", "two-1", "two-2", "three")]
+check("each has an address of its own", len(set(macs)) == 4 and "" not in macs, macs)
+for n in range(1, 4):
+    until("three reaches 10.9.0.%d" % n, lambda: "1 packets received" in guest("three", "ping -c 1 -W 2 10.9.0.%d" % n))
+
+# what only one can have
+for more, why in ((["-n", "2", "-p", "0:80"], "not [ADDRESS"), (["-n", "2", "-p", "8080:80"], "only one child"), (["--mac", "keep"], "can meet"),
+                  (["--net", "user"], "as many network cards"), (["--net", "none"], "as many network cards"), (["-n", "2", "--net", "user", "--net", "tap=any"], "only one child")):
+    refused = run("fork", "one", "--name", "none", *more)
+    check("refused: %s" % more, refused.returncode in (2, 64, 65) and why in refused.stderr, refused.returncode, refused.stderr)
+fork("one", "four", "--net", "user", "--net", "user,mac=02:12:34:56:78:9a")
+until("another network, another card", lambda: mac("four", 1) == "02:12:34:56:78:9a")
+end_all()
+check("the parent ends", machine.wait(60) == 0, machine.returncode)
+sys.exit(failed)
