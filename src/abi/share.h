@@ -6,6 +6,15 @@
  *   SHARE_VERSION (the first; wants its completion)  -->
  *                          <--  its completion: a version that both have, what the channel is
  *                          <--  SHARE_PEER whenever the other end comes or goes
+ *   SHARE_LEND, whose ranges are whole pages         -->
+ *                          <--  its completion, struct share_lent: where they are in the window
+ *                               of the other end's guest, which gets SHARE_LENT
+ *   SHARE_DATA with a number of SHARE_LEND: an access has begun, to those pages
+ *                          <--  of the other end's: SHARE_DATA with it
+ *   SHARE_RELEASE, of the other end's number: an access has ended
+ *   SHARE_END, of one's own: once no access is under way, or (SHARE_NOW) at once
+ *                          <--  its completion: nobody else has the pages any more
+ *                          <--  SHARE_ENDED, to the other end
  *   SHARE_DATA (perhaps wants its completion)        -->  to the other end's guest, as SHARE_DATA
  *                          <--  its completion: it is there, or will never be
  */
@@ -24,12 +33,27 @@
 
 enum { SHARE_1_0 = 0x10000, SHARE_MESSAGE_BYTES = 3072, SHARE_DATA_MAX_BYTES = 3056 };
 
-enum share_kind { SHARE_VERSION = 1, SHARE_PEER, SHARE_DATA };
+enum share_kind {
+	SHARE_VERSION = 1,
+	SHARE_PEER,
+	SHARE_DATA,
+	SHARE_LEND,
+	SHARE_LENT,
+	SHARE_RELEASE,
+	SHARE_END,
+	SHARE_ENDED,
+};
+enum share_flag {
+	SHARE_ONCE = 1, /* of SHARE_LEND: ends when no access is under way any more */
+	SHARE_NOW = 2,	/* of SHARE_END: also while some are */
+};
 enum share_status {
 	SHARE_DONE,
 	SHARE_NO_VERSION,
 	SHARE_NO_PEER, /* nobody is there, or it went before it took the packet */
 	SHARE_REFUSED, /* by a policy */
+	SHARE_NO_PAGES, /* not whole pages of RAM, lent already, or more than there is room for */
+	SHARE_NO_LEND, /* nothing of this number is lent, or it is about to end */
 };
 enum share_side { SHARE_SERVES = 1, SHARE_BINDS };
 
@@ -37,8 +61,13 @@ struct share_head { uint32_t kind, status; };
 struct share_version { struct share_head head; uint32_t least, most; };
 struct share_version_answer {
 	struct share_head head;
-	uint32_t version, side, peer_is_there, reserved;
+	uint32_t version, side, peer_is_there, window_pages;
+	uint64_t window_gpa; /* no RAM: what the other end lends appears there */
 };
 struct share_peer { struct share_head head; uint32_t is_there, reserved; };
-/* `bytes` follow. */
-struct share_data { struct share_head head; uint32_t bytes, reserved; };
+/* `bytes` follow; lend: pages that it is about, 0: none. */
+struct share_data { struct share_head head; uint32_t bytes, lend; };
+/* Of pages, with the packet's ranges: SHARE_LEND; id: of SHARE_RELEASE, SHARE_END, SHARE_ENDED. */
+struct share_lend { struct share_head head; uint32_t id, flags; };
+/* They are `pages` pages from page `first` of the other end's window on. */
+struct share_lent { struct share_head head; uint32_t id, first, pages, reserved; };

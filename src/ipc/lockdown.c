@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "forker.h"
+#include "slot_queue.h"
 
 /* ---- Landlock ---- */
 
@@ -513,6 +514,25 @@ static int allow_filter(scmp_filter_ctx filter, int call)
 	return error;
 }
 
+/*
+ * Of a page that was there, or (old size 0) of a shared page once more; neither it nor its place is
+ * the forker's page.
+ */
+static int allow_take_place(scmp_filter_ctx filter, int call)
+{
+	static const scmp_datum_t old_bytes[] = { 0, SLOT_PAGE_BYTES };
+	int error = 0;
+
+	for (unsigned n = 0; n < 2 && !error; n++)
+		error = seccomp_rule_add(
+			filter, SCMP_ACT_ALLOW, call, 5, SCMP_A0(SCMP_CMP_NE, forker_page(), 0),
+			SCMP_A1(SCMP_CMP_EQ, old_bytes[n], 0),
+			SCMP_A2(SCMP_CMP_EQ, SLOT_PAGE_BYTES, 0),
+			SCMP_A3(SCMP_CMP_EQ, MREMAP_MAYMOVE | MREMAP_FIXED, 0),
+			SCMP_A4(SCMP_CMP_NE, forker_page(), 0));
+	return error;
+}
+
 static int allow(scmp_filter_ctx filter, const struct role_call *c)
 {
 	static const long forks[] = { FORKER_FORK_FLAGS, FORKER_SELF_FLAGS, FORKER_THREAD_FLAGS,
@@ -569,6 +589,7 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 	case CALL_FILE_CONTROL: return allow_values(filter, call, 1, control);
 	case CALL_OWN_MAPPING: return allow_own_mapping(filter, call);
 	case CALL_FORK: return allow_values(filter, call, 0, forks);
+	case CALL_TAKE_PLACE: return allow_take_place(filter, call);
 	case CALL_GS: return allow_values(filter, call, 0, gs);
 	default: return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
 	}

@@ -40,6 +40,7 @@ static const struct role_call machine_calls[] = {
 	{ "sched_yield", CALL_ANY, 0 },
 	{ "mmap", CALL_OWN_MEMORY, 0 },
 	{ "munmap", CALL_OFF_PAGE, 0 },
+	{ "mremap", CALL_TAKE_PLACE, 0 },
 	{ "madvise", CALL_GIVE_BACK, 0 },
 	{ "brk", CALL_ANY, 0 },
 	{ "exit", CALL_ANY, 0 },
@@ -414,6 +415,7 @@ static const struct role_call hub_calls[] = {
 	{ "pread64", CALL_ANY, 0 },
 	{ "newfstatat", CALL_ON_OPEN_FILE, 0 },
 	{ "close", CALL_ANY, 0 },
+	{ "dup", CALL_ANY, 0 },
 	{ "clock_gettime", CALL_ANY, 0 },
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
 	{ "mmap", CALL_NO_EXECUTION, 0 },
@@ -436,7 +438,8 @@ static const struct role_description roles[ROLES] = {
 			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
 			  GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) | GRANTS_OF_PORTS(GRANT_PORTS) |
 			  GRANTS_OF_PORTS(GRANT_PORT_BELLS) |
-			  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) | GRANT(GRANT_CONNECTIONS) |
+			  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) | GRANTS_OF_PORTS(GRANT_WINDOWS) |
+			  GRANT(GRANT_CONNECTIONS) |
 			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_FORK_ASK) |
 			  GRANT(GRANT_FORK_KIT),
 		/* none of processes: a forked one would end with the first */

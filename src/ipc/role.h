@@ -108,6 +108,9 @@ enum grant {
 	GRANT_PORT_BELLS_LAST = GRANT_PORT_BELLS + 1,
 	GRANT_PORT_ANSWERS, /* event: replies are */
 	GRANT_PORT_ANSWERS_LAST = GRANT_PORT_ANSWERS + 1,
+	/* memory that a port's peer has mapped, too: struct share_window */
+	GRANT_WINDOWS,
+	GRANT_WINDOWS_LAST = GRANT_WINDOWS + 1,
 	/* the one port of who joins it */
 	GRANT_PORT,
 	GRANT_PORT_BELL,
@@ -150,6 +153,7 @@ enum call_condition {
 	CALL_OWN_MAPPING, /* CALL_OWN_MEMORY, or shared: of its rings, slots, cards, code */
 	CALL_FORK, /* argument 0 is flags of the forker's: a fork, a forker, a thread */
 	CALL_FILTER, /* arguments 0 and 1 add a list of calls, and nobody who answers for it */
+	CALL_TAKE_PLACE, /* one page takes another's place: arguments 1 to 3 say so */
 	CALL_GS, /* argument 0 sets the base of GS */
 };
 

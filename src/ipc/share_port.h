@@ -30,12 +30,39 @@ enum {
 	SHARE_SEND_SLOTS = SHARE_SLOTS - SHARE_RECEIVE_SLOTS,
 	SHARE_SLOT_BYTES = 4096,
 	SHARE_PACKET_MAX_BYTES = 3072,
+	SHARE_WINDOW_PAGES = 256,
 };
+/* As enum share_side of abi/share.h has them; half 0 of a window is what the first has lent. */
+enum { SHARE_SIDE_SERVES = 1, SHARE_SIDE_BINDS };
 enum share_request_kind { SHARE_RECEIVE, SHARE_SEND };
 
+/*
+ * What a packet is. LENT: the pages of this number have appeared in the window. ENDED: they are
+ * gone. RELEASE: of what the other side has lent, an access has ended. ASK is answered by the hub:
+ * whether pages may be lent.
+ */
+enum share_packet_kind {
+	SHARE_PACKET_DATA,
+	SHARE_PACKET_ASK,
+	SHARE_PACKET_LENT,
+	SHARE_PACKET_ENDED,
+	SHARE_PACKET_RELEASE,
+	SHARE_PACKET_KINDS
+};
+/* id: of DATA perhaps the pages that it is about; 0: none. */
 struct share_packet {
 	uint64_t epoch, number;
-	uint32_t bytes, reserved;
+	uint32_t bytes, kind;
+	uint32_t id, first, pages, reserved;
+};
+
+/*
+ * What both machine processes of a joint have mapped: pages that the serving side has lent, and
+ * those of the other. Either may read and write all of it at any time; what is not lent is
+ * nobody's.
+ */
+struct share_window {
+	_Alignas(SLOT_PAGE_BYTES) uint8_t page[2][SHARE_WINDOW_PAGES][SLOT_PAGE_BYTES];
 };
 
 struct share_memory {
@@ -51,6 +78,8 @@ struct share_memory {
 	_Alignas(64) uint32_t serving;
 	/* Both guests have opened theirs; stays as it was while there is no hub. */
 	uint32_t peer_is_there;
+	/* The other end has the same window. */
+	uint32_t window_is_common;
 	struct slot_queue queue;
 	_Alignas(SLOT_PAGE_BYTES) uint8_t data[SHARE_SLOTS][SHARE_SLOT_BYTES];
 };

@@ -16,6 +16,7 @@ void check_guest_memory(const struct guest_memory *m)
 	assert(guest_memory_populated_bytes(m) >= m->low_bytes &&
 	       guest_memory_populated_bytes(m) <= m->ram_bytes &&
 	       guest_memory_populated_bytes(m) % GUEST_PAGE_BYTES == 0);
+	assert(m->window_bytes <= GUEST_WINDOW_PAGES * (uint64_t)GUEST_PAGE_BYTES);
 	assert(m->ram_bytes % GUEST_PAGE_BYTES == 0 && m->low_bytes % GUEST_PAGE_BYTES == 0);
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++) {
 		uint64_t gpa = m->overlay[n].gpa;

@@ -2,11 +2,16 @@
  * The guest physical address space of one machine: RAM, and pages that lie over it.
  *
  *   gpa  [0, low_bytes) and [4 GiB, 4 GiB + populated_bytes - low_bytes)      RAM
- *   hva  ram [0, ram_bytes)  then  GUEST_OVERLAYS pages of 4096 bytes
+ *        [GUEST_WINDOW_GPA, + window_bytes)                             windows
+ *   hva  ram [0, ram_bytes), GUEST_OVERLAYS pages, GUEST_WINDOW_PAGES pages
  *
  * An overlay (TLFS "GPA overlay pages") is a page of the hypervisor's that shows at a place of the
  * guest's choice, RAM or not, and hides what is there; the hidden bytes stay as they are and come
  * back when it is moved or taken away.
+ *
+ * A window is a range that is no RAM and is described to the guest by a device: there pages of
+ * another machine appear (docs/sharing.md). Who writes them there tells nobody, as with overlays,
+ * and the engine treats the frames alike.
  *
  *  1. A frame number is an offset from `ram` in pages; overlay n is frame ram_bytes / 4096 + n
  *     wherever it shows.
@@ -28,8 +33,14 @@
 
 #include "lib/speculation.h"
 
-enum { GUEST_PAGE_BYTES = 4096, GUEST_OVERLAYS = 64, GUEST_SHOWN_WORDS = 8 };
+enum {
+	GUEST_PAGE_BYTES = 4096,
+	GUEST_OVERLAYS = 64,
+	GUEST_SHOWN_WORDS = 8,
+	GUEST_WINDOW_PAGES = 512
+};
 #define GUEST_NOWHERE (~0ull)
+#define GUEST_WINDOW_GPA (1ull << 37) /* far above any RAM */
 #define GUEST_HIGH_GPA (1ull << 32) /* where RAM goes on above the devices */
 
 struct guest_overlay { uint64_t gpa; /* GUEST_NOWHERE: hidden */ bool read_only; };
@@ -38,6 +49,7 @@ struct guest_memory {
 	uint8_t *ram;
 	uint64_t ram_bytes, low_bytes; /* both multiples of a page */
 	uint64_t populated_bytes; /* atomic; between the two */
+	uint64_t window_bytes; /* 0, or what of the windows can be seen */
 	struct guest_overlay overlay[GUEST_OVERLAYS];
 	uint64_t shown[GUEST_SHOWN_WORDS]; /* bit gfn % 512: an overlay may show there */
 };
@@ -55,7 +67,22 @@ static inline uint64_t guest_memory_populated_bytes(const struct guest_memory *m
 	return __atomic_load_n(&m->populated_bytes, __ATOMIC_RELAXED);
 }
 
-/* RAM below the overlays. NULL: none. */
+/* A page of the windows, behind those of the overlays. */
+static inline uint8_t *guest_window_page(const struct guest_memory *m, unsigned n)
+{
+	return guest_overlay_page(m, GUEST_OVERLAYS) + n * (size_t)GUEST_PAGE_BYTES;
+}
+
+static inline uint8_t *guest_window_hva(const struct guest_memory *m, uint64_t gpa)
+{
+	const uint64_t offset = gpa - GUEST_WINDOW_GPA;
+
+	if (offset >= m->window_bytes)
+		return NULL;
+	return guest_window_page(m, 0) + speculation_bound(offset, m->window_bytes);
+}
+
+/* RAM below the overlays, or a window. NULL: neither. */
 static inline uint8_t *guest_ram_hva(const struct guest_memory *m, uint64_t gpa)
 {
 	uint64_t high_bytes = guest_memory_populated_bytes(m) - m->low_bytes;
@@ -65,7 +92,7 @@ static inline uint8_t *guest_ram_hva(const struct guest_memory *m, uint64_t gpa)
 		return m->ram + speculation_bound(gpa, m->low_bytes);
 	if (high_offset < high_bytes)
 		return m->ram + m->low_bytes + speculation_bound(high_offset, high_bytes);
-	return NULL;
+	return guest_window_hva(m, gpa);
 }
 
 static inline uint64_t guest_page_of(uint64_t gpa)
@@ -100,7 +127,7 @@ static inline uint8_t *guest_hva(const struct guest_memory *m, uint64_t gpa)
 /* Bytes to reserve at `ram` for this much RAM. */
 static inline uint64_t guest_memory_footprint_bytes(uint64_t ram_bytes)
 {
-	return ram_bytes + GUEST_OVERLAYS * (uint64_t)GUEST_PAGE_BYTES;
+	return ram_bytes + (GUEST_OVERLAYS + GUEST_WINDOW_PAGES) * (uint64_t)GUEST_PAGE_BYTES;
 }
 
 /* Over guest_memory_footprint_bytes(ram_bytes) zeroed bytes at ram; all of it is populated. */

@@ -581,19 +581,19 @@ static int open_stops(void)
 	return signalfd(-1, &stops, SFD_CLOEXEC);
 }
 
-bool broker_wait_helper(struct broker *b, int ready_fd, struct broker_end *end)
+bool broker_wait_helper(struct broker *b, int ready_fd, bool (*take)(int ready_fd, void *context),
+			void *context, struct broker_end *end)
 {
 	struct pollfd fds[] = { { .fd = ready_fd, .events = POLLIN },
 				{ .fd = open_stops(), .events = POLLIN },
 				{ .fd = b->errors.read_fd, .events = POLLIN } };
-	uint8_t byte;
 	bool is_ready;
 
 	while (!fds[0].revents && !fds[1].revents)
 		if (poll(fds, 3, -1) > 0 && fds[2].revents)
 			show_errors(b);
 	close(fds[1].fd);
-	is_ready = fds[0].revents && read(ready_fd, &byte, 1) == 1;
+	is_ready = fds[0].revents && take(ready_fd, context);
 	end->outcome = fds[0].revents ? BROKER_HELPER_ENDED : BROKER_STOPPED;
 	if (!fds[0].revents)
 		b->helper_ms = 0;

@@ -87,10 +87,13 @@ int broker_add_helper(struct broker *broker, enum role role, const struct spawne
  */
 int broker_errors_fd(const struct broker *broker);
 /*
- * Until the helper that was added last has written a byte to ready_fd. False, with *end: it has
- * ended, or the user does not want to wait, and all are killed that are there.
+ * Until the helper that was added last has written to ready_fd that it can serve; take() reads it,
+ * false: that is not what it says. False, with *end: it has ended, or the user does not want to
+ * wait, and all are killed that are there.
  */
-bool broker_wait_helper(struct broker *broker, int ready_fd, struct broker_end *end);
+bool broker_wait_helper(struct broker *broker, int ready_fd,
+			bool (*take)(int ready_fd, void *context), void *context,
+			struct broker_end *end);
 /* Until the machine and all helpers are gone; the terminal is then as it was. */
 void broker_serve(struct broker *broker, struct broker_end *ret);
 /* No helper may be left: they are ended first. */

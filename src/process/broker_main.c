@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "broker.h"
@@ -26,6 +27,7 @@
 #include "plan.h"
 #include "report.h"
 #include "sanitized.h"
+#include "share/hub_line.h"
 
 /* What the other processes are started with. */
 struct start {
@@ -182,16 +184,16 @@ static int role_start(enum role role, const struct plan *plan, struct grants *gr
 }
 
 /* 0 once it can serve; -ECHILD: it has ended, as *end says. */
-static int helper_start(struct broker *broker, enum role role, const struct start *start,
-			struct broker_end *end)
+static int helper_start_by(struct broker *broker, enum role role, const struct start *start,
+			   struct broker_end *end, bool (*take)(int ready_fd, void *context),
+			   int ready[2], void *context)
 {
 	struct grants grants = start->grants;
 	struct spawned helper;
-	int ready[2];
 	int ending[2];
 	int error;
 
-	if (pipe2(ready, O_CLOEXEC) || pipe2(ending, O_CLOEXEC))
+	if (pipe2(ending, O_CLOEXEC))
 		return -errno;
 	grants.fd[GRANT_READY] = ready[1];
 	grants.fd[GRANT_END] = ending[0];
@@ -202,7 +204,7 @@ static int helper_start(struct broker *broker, enum role role, const struct star
 		return error;
 	error = broker_add_helper(broker, role, &helper, ending[1]);
 	close(helper.pidfd);
-	if (!error && !broker_wait_helper(broker, ready[0], end)) {
+	if (!error && !broker_wait_helper(broker, ready[0], take, context, end)) {
 		/* one that waits for the end of a pipe */
 		grants_leave(&start->grants);
 		broker_end_helpers(broker, end);
@@ -212,6 +214,24 @@ static int helper_start(struct broker *broker, enum role role, const struct star
 	}
 	close(ready[0]);
 	return error;
+}
+
+static bool take_byte(int ready_fd, void *context)
+{
+	char byte;
+
+	(void)context;
+	return read(ready_fd, &byte, 1) == 1;
+}
+
+static int helper_start(struct broker *broker, enum role role, const struct start *start,
+			struct broker_end *end)
+{
+	int ready[2];
+
+	if (pipe2(ready, O_CLOEXEC))
+		return -errno;
+	return helper_start_by(broker, role, start, end, take_byte, ready, NULL);
 }
 
 /* Before the disk process, which asks it: it ends by itself when that has. */
@@ -296,8 +316,31 @@ static int relay_start(struct broker *broker, struct start *start, struct broker
 	return error ? error : helper_start(broker, ROLE_RELAY, start, end);
 }
 
+/* The window that the hub has chosen, to *context. */
+static bool take_window(int ready_fd, void *context)
+{
+	struct wire_message message;
+	int fds[WIRE_FDS];
+
+	if (line_receive(ready_fd, &message, fds, true) <= 0 || fds[0] < 0)
+		return false;
+	*(int *)context = fds[0];
+	return true;
+}
+
+static int joiner_start(struct broker *broker, const struct start *start, int *ret_window,
+			struct broker_end *end)
+{
+	int ready[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ready))
+		return -errno;
+	return helper_start_by(broker, ROLE_JOINER, start, end, take_window, ready,
+			       ret_window);
+}
+
 /* Of each port somebody who joins it to the hub, and joins it again. */
-static int joiners_start(struct broker *broker, const struct start *start, struct broker_end *end)
+static int joiners_start(struct broker *broker, struct start *start, struct broker_end *end)
 {
 	struct plan *plan = plan_new();
 	struct start one = { .plan = plan };
@@ -311,7 +354,7 @@ static int joiners_start(struct broker *broker, const struct start *start, struc
 		one.grants.fd[GRANT_PORT] = start->grants.fd[GRANT_PORTS + n];
 		one.grants.fd[GRANT_PORT_BELL] = start->grants.fd[GRANT_PORT_BELLS + n];
 		one.grants.fd[GRANT_PORT_ANSWER] = start->grants.fd[GRANT_PORT_ANSWERS + n];
-		error = helper_start(broker, ROLE_JOINER, &one, end);
+		error = joiner_start(broker, &one, &start->grants.fd[GRANT_WINDOWS + n], end);
 	}
 	free(plan);
 	return error;

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "ipc/share_port.h"
+#include "ipc/spawn.h"
 #include "mains.h"
 #include "meeting.h"
 #include "plan.h"
@@ -36,7 +37,9 @@ struct joiner {
 	const struct share_choice *choice;
 	uint32_t *generation;
 	uint32_t count;
+	bool joined; /* the machine process has its window */
 	int delay_ms, changes; /* inotify; -1: there is no folder for rules */
+	int window;
 };
 
 static void tell_machine(struct joiner *j)
@@ -128,22 +131,34 @@ static int reach_hub(const struct joiner *j)
 	return line ? line : line_connect(j->choice->hub);
 }
 
-static int ask_to_join(const struct joiner *j, int line)
+/* The one that is used from now on, unless one is already. */
+static void take_window(struct joiner *j, int window)
+{
+	if (window < 0)
+		return;
+	close(j->joined ? window : j->window);
+	if (!j->joined)
+		j->window = window;
+}
+
+static int ask_to_join(struct joiner *j, int line)
 {
 	const int fds[] = { grant_fd(GRANT_PORT), grant_fd(GRANT_PORT_BELL),
-			    grant_fd(GRANT_PORT_ANSWER) };
+			    grant_fd(GRANT_PORT_ANSWER), j->window };
 	struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_JOIN,
 					.join = j->choice->join };
-	int none[WIRE_FDS];
+	int windows[WIRE_FDS];
 	int error;
 
+	message.join.keeps_window = j->joined;
 	message.join.least = WIRE_VERSION_LEAST;
 	message.join.most = WIRE_VERSION;
 	error = line_send(line, &message, fds, WIRE_FDS);
 	if (!error)
-		error = line_receive(line, &message, none, true);
+		error = line_receive(line, &message, windows, true);
 	if (error < 0)
 		return error;
+	take_window(j, windows[0]);
 	if (message.kind != WIRE_JOINED)
 		return -EBADMSG;
 	return message.version ? 0 : -EPROTONOSUPPORT;
@@ -258,7 +273,6 @@ static int complain_of_hub(const struct joiner *j, int error)
 /* The exit code: not 0 where it could not begin. */
 static int keep_joined(struct joiner *j)
 {
-	const uint8_t byte = 1;
 	bool machine_is_gone = false;
 
 	for (bool is_first = true; !machine_is_gone; is_first = false) {
@@ -268,9 +282,13 @@ static int keep_joined(struct joiner *j)
 		if (line < 0 && is_first)
 			return complain_of_hub(j, line);
 		if (is_first) {
-			if (write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
+			const struct wire_message ready = { .magic = WIRE_MAGIC,
+							    .kind = WIRE_JOINED };
+
+			if (line_send(grant_fd(GRANT_READY), &ready, &j->window, 1))
 				return EXIT_FAULT;
 			close(grant_fd(GRANT_READY));
+			j->joined = true;
 		}
 		if (line >= 0) {
 			machine_is_gone = stay(j, line);
@@ -297,6 +315,9 @@ int joiner_main(void)
 				"use umbra run: it starts the processes of a machine");
 	j.choice = &plan->shares.port[plan->shares.mine];
 	j.generation = &memory->generation;
+	j.window = spawn_share("umbra-window", sizeof(struct share_window));
+	if (j.window < 0)
+		return complain(EXIT_FAULT, strerror(-j.window), "the window", "see umbra doctor");
 	j.changes = watch_rules(j.choice->rules);
 	return keep_joined(&j);
 }

@@ -401,9 +401,11 @@ static bool take_ports(uint64_t here, struct machine_options *o)
 
 		port->memory = grant_map((enum grant)(GRANT_PORTS + n), NULL,
 					 sizeof(*port->memory));
+		port->window = grant_map((enum grant)(GRANT_WINDOWS + n), NULL,
+					 sizeof(*port->window));
 		port->doorbell_fd = grant_fd((enum grant)(GRANT_PORT_BELLS + n));
 		port->answer_fd = grant_fd((enum grant)(GRANT_PORT_ANSWERS + n));
-		if (!port->memory)
+		if (!port->memory || !port->window)
 			return false;
 	}
 	return true;

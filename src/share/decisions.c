@@ -78,7 +78,7 @@ static const struct decision *decision_of(struct hub *hub, struct port *port, en
 	if (now_ms < decision->until_ms)
 		return decision;
 	question.minute = minute_of_day();
-	if (act == ACT_PASS)
+	if (act == ACT_PASS || act == ACT_LEND)
 		question.to_side = port->join.side == SHARE_SERVES ? SHARE_BINDS : SHARE_SERVES;
 	decide(hub, &question, now_ms, decision);
 	if (!before.is_known || before.allows != decision->allows ||
@@ -139,4 +139,9 @@ bool hub_may_pass(struct hub *hub, struct port *from, uint32_t bytes, int64_t *w
 	bucket->requests = take_share(bucket->requests, 1);
 	*wait_until_ms = 0;
 	return true;
+}
+
+bool hub_may_lend(struct hub *hub, struct port *port)
+{
+	return decision_of(hub, port, ACT_LEND, hub_now_ms())->allows;
 }

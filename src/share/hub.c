@@ -12,7 +12,7 @@
 #include "hub_internal.h"
 #include "hub_line.h"
 
-enum { LONELY_MS = 5000, PAUSE_MS = 10, NO_ROOM = -1 };
+enum { LONELY_MS = 5000, PAUSE_MS = 10, NO_ROOM = 1 };
 
 int64_t hub_now_ms(void)
 {
@@ -29,7 +29,8 @@ static struct port *new_port(struct hub *hub, int line)
 
 		if (port->line != HUB_NOBODY)
 			continue;
-		*port = (struct port){ .line = line, .bell = HUB_NOBODY, .answer = HUB_NOBODY };
+		*port = (struct port){ .line = line, .bell = HUB_NOBODY, .answer = HUB_NOBODY,
+				       .window = HUB_NOBODY };
 		hub->ports++;
 		return port;
 	}
@@ -97,8 +98,10 @@ static void port_leave(struct hub *hub, struct port *port)
 		munmap(port->memory, sizeof(*port->memory));
 	close_if(port->bell);
 	close_if(port->answer);
+	close_if(port->window);
 	close(port->line);
-	*port = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY, .answer = HUB_NOBODY };
+	*port = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY, .answer = HUB_NOBODY,
+			       .window = HUB_NOBODY };
 	hub->ports--;
 	hub->lonely_ms = hub_now_ms();
 	join_all(hub);
@@ -127,6 +130,33 @@ static struct share_memory *map_port(int fd)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
+/*
+ * The window that others of this instance have, or else the one that it brings; one that is mapped
+ * stays what it is. False: it is none.
+ */
+static bool take_window(struct hub *hub, struct port *port, int fds[WIRE_FDS])
+{
+	struct stat st;
+
+	for (unsigned n = 0; n < HUB_PORTS && !port->join.keeps_window; n++) {
+		const struct port *other = &hub->port[n];
+
+		if (other == port || other->window == HUB_NOBODY ||
+		    strcmp(other->join.instance, port->join.instance) != 0)
+			continue;
+		port->window = dup(other->window);
+		port->window_inode = other->window_inode;
+		return port->window >= 0;
+	}
+	if (fds[3] == HUB_NOBODY || fstat(fds[3], &st) ||
+	    st.st_size != sizeof(struct share_window))
+		return false;
+	port->window = fds[3];
+	port->window_inode = st.st_ino;
+	fds[3] = HUB_NOBODY;
+	return true;
+}
+
 /* Serves the generation that the memory has now. False: the line is of no use. */
 static bool port_join(struct hub *hub, struct port *port, const struct wire_join *join,
 		      int fds[WIRE_FDS])
@@ -140,9 +170,9 @@ static bool port_join(struct hub *hub, struct port *port, const struct wire_join
 		return false;
 	}
 	port->memory = map_port(fds[0]);
-	if (!port->memory)
-		return false;
 	port->join = *join;
+	if (!port->memory || !take_window(hub, port, fds))
+		return false;
 	port->bell = fds[1];
 	port->answer = fds[2];
 	fds[1] = fds[2] = HUB_NOBODY;
@@ -152,7 +182,7 @@ static bool port_join(struct hub *hub, struct port *port, const struct wire_join
 	port->joined_ms = hub_now_ms();
 	answer.version = WIRE_VERSION;
 	find_peer(hub, port);
-	return !line_send(port->line, &answer, NULL, 0);
+	return !line_send(port->line, &answer, &port->window, 1);
 }
 
 static void take_rules(struct hub *hub, int fd)
@@ -257,11 +287,13 @@ static void say_peer(struct port *port)
 		return;
 	if (__atomic_load_n(&port->memory->peer_is_there, __ATOMIC_RELAXED) == is_there)
 		return;
+	port->memory->window_is_common =
+		is_there && port->window_inode == port->peer->window_inode;
 	__atomic_store_n(&port->memory->peer_is_there, is_there, __ATOMIC_RELEASE);
 	port->slots.answers = true;
 }
 
-/* Into an empty slot of the other port's. 0; NO_ROOM; -EBADMSG. */
+/* Into an empty slot of the other port's. 0; NO_ROOM; -EPERM: pages may not be lent; -EBADMSG. */
 static int carry(struct hub *hub, struct port *from, unsigned slot)
 {
 	const uint8_t *data = from->memory->data[slot];
@@ -273,8 +305,10 @@ static int carry(struct hub *hub, struct port *from, unsigned slot)
 	memcpy(&packet, data, sizeof(packet));
 	/* what is checked is this copy: no compiler reads the original again */
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	if (packet.bytes > SHARE_PACKET_MAX_BYTES)
+	if (packet.bytes > SHARE_PACKET_MAX_BYTES || packet.kind >= SHARE_PACKET_KINDS)
 		return -EBADMSG;
+	if (packet.kind == SHARE_PACKET_ASK)
+		return hub_may_lend(hub, from) ? 0 : -EPERM;
 	if (!to->empty.count || !hub_may_pass(hub, from, packet.bytes, &from->wait_until_ms))
 		return NO_ROOM;
 	empty = queue_take(&to->empty);
@@ -302,7 +336,7 @@ static int push(struct hub *hub, struct port *port)
 			return 0;
 		if (error == -EBADMSG)
 			return error;
-		if (error && now - port->joined_ms < HUB_PATIENCE_MS) {
+		if (error == -ENOTCONN && now - port->joined_ms < HUB_PATIENCE_MS) {
 			port->wait_until_ms = port->joined_ms + HUB_PATIENCE_MS;
 			return 0;
 		}
@@ -426,7 +460,7 @@ int hub_serve(int listen_fd, int pid)
 	hub->lonely_ms = hub_now_ms();
 	for (unsigned n = 0; n < HUB_PORTS; n++)
 		hub->port[n] = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY,
-					      .answer = HUB_NOBODY };
+					      .answer = HUB_NOBODY, .window = HUB_NOBODY };
 	while (hub_turn(hub))
 		;
 	agent_destroy(hub->agent);

@@ -14,7 +14,7 @@
 enum {
 	HUB_PORTS = 32,
 	HUB_NOBODY = -1,
-	HUB_PATIENCE_MS = 2000,
+	HUB_PATIENCE_MS = 10000,
 	HUB_LOOK_MS = 1000,
 	HUB_LOG = 64,
 	HUB_REASON_BYTES = 96
@@ -50,12 +50,14 @@ struct decision {
 	char reason[HUB_REASON_BYTES];
 };
 
-/* Of a rule's rate: what may pass yet. */
+/* Of a rule's rate: what may pass yet, in thousandths. */
 struct bucket { int64_t filled_ms; uint64_t bytes, requests; };
 
 struct port {
 	int line; /* HUB_NOBODY: there is none; without memory it has not joined */
 	int bell, answer;
+	int window; /* and which memory it is */
+	uint64_t window_inode;
 	struct share_memory *memory;
 	struct slot_server slots;
 	struct wire_join join;
@@ -99,6 +101,9 @@ bool hub_may_be_joined(struct hub *hub, struct port *port, int64_t now_ms);
  * of what no rule lets pass that is the next look.
  */
 bool hub_may_pass(struct hub *hub, struct port *from, uint32_t bytes, int64_t *wait_until_ms);
+
+/* Whether this port's machine may lend pages to the other. */
+bool hub_may_lend(struct hub *hub, struct port *port);
 
 /* ---- hub_report.c ---- */
 

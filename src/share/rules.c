@@ -13,7 +13,8 @@ enum { WORDS = 24, LINE_BYTES = 512, DEFAULT_LIFETIME_MS = 1000, MOST_LIFETIME_M
 #define MOST_PER_S 1000000000000ull
 
 static const char *const act_names[RULE_ACTS] = {
-	[ACT_OFFER] = "offer", [ACT_SEE] = "see", [ACT_OPEN] = "open", [ACT_PASS] = "pass"
+	[ACT_OFFER] = "offer", [ACT_SEE] = "see", [ACT_OPEN] = "open", [ACT_PASS] = "pass",
+	[ACT_LEND] = "lend"
 };
 
 const char *rule_act_name(enum rule_act act) { return act_names[act]; }
@@ -218,7 +219,7 @@ static bool fits(const struct rule *rule, const struct question *question)
 		return false;
 	if (rule->class[0] && strcmp(rule->class, question->class) != 0)
 		return false;
-	if (rule->side && question->act == ACT_PASS && rule->side != question->to_side)
+	if (rule->side && question->to_side && rule->side != question->to_side)
 		return false;
 	return !fnmatch(rule->machine, question->machine, 0) &&
 	       !fnmatch(rule->instance, question->instance, 0);

@@ -3,8 +3,8 @@
  * nobody but him): one struct wire_message a packet, with descriptors.
  *
  *   joiner: WIRE_RULES {rules file}, WIRE_AGENT {socket}, as often as they change
- *           WIRE_JOIN {port's memory, its bell, its answer event}   -->
- *                                             <--  WIRE_JOINED, version 0: refused
+ *           WIRE_JOIN {port's memory, its bell, its answer event, window}   -->
+ *                                <--  WIRE_JOINED {window}, version 0: refused
  *           then the line stays until the machine is gone, or the hub
  *   umbra bus: WIRE_SHOW  -->   <--  WIRE_TEXT as often as it takes, the last without any
  */
@@ -12,7 +12,7 @@
 
 #include <stdint.h>
 
-enum { WIRE_VERSION_LEAST = 1, WIRE_VERSION = 1, WIRE_FDS = 3, WIRE_TEXT_BYTES = 4096 };
+enum { WIRE_VERSION_LEAST = 1, WIRE_VERSION = 1, WIRE_FDS = 4, WIRE_TEXT_BYTES = 4096 };
 #define WIRE_MAGIC 0x65726873u
 
 enum wire_kind { WIRE_RULES = 1, WIRE_AGENT, WIRE_JOIN, WIRE_JOINED, WIRE_SHOW, WIRE_TEXT };
@@ -21,6 +21,8 @@ enum { WIRE_MACHINE_BYTES = 65, WIRE_INSTANCE_BYTES = 132, WIRE_CLASS_BYTES = 16
 struct wire_join {
 	uint32_t least, most; /* versions of the port (ipc/share_port.h) */
 	uint32_t side;	      /* enum share_side of abi/share.h */
+	/* The window is mapped already; else another one may come back. */
+	uint32_t keeps_window;
 	char machine[WIRE_MACHINE_BYTES];
 	char instance[WIRE_INSTANCE_BYTES]; /* MACHINE/NAME of who serves */
 	char class[WIRE_CLASS_BYTES];

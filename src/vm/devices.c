@@ -19,6 +19,7 @@
 #include "device/hvsock/hvsock.h"
 #include "device/ic/utility.h"
 #include "device/netvsp/network.h"
+#include "device/share/lender.h"
 #include "device/share/share_device.h"
 #include "device/storvsp/storage.h"
 #include "ipc/block.h"
@@ -45,6 +46,7 @@ struct devices {
 	struct hvsock *hvsock; /* NULL: there is none */
 	struct slot_client port[SHARE_PORTS];
 	struct share *share[SHARE_PORTS];
+	struct lender *lender; /* of a machine with ports */
 	struct balloon_host balloon_host;
 	struct balloon *balloon;
 	struct utility_clock clock;
@@ -192,6 +194,12 @@ static int make_ports(struct devices *devices)
 {
 	const struct machine_options *options = &devices->machine->options;
 
+	if (!options->ports)
+		return 0;
+	devices->lender = lender_create(&devices->machine->memory, host_memory_written,
+					devices->machine);
+	if (!devices->lender)
+		return -ENOMEM;
 	for (unsigned n = 0; n < options->ports; n++) {
 		struct share_memory *memory = options->port[n].memory;
 		struct slot_client *client = &devices->port[n];
@@ -200,7 +208,9 @@ static int make_ports(struct devices *devices)
 						.slots = SHARE_SLOTS,
 						.doorbell_fd = options->port[n].doorbell_fd,
 						.answer_fd = options->port[n].answer_fd };
-		devices->share[n] = share_create(devices->bus, n, memory, client);
+		devices->share[n] = share_create(devices->bus, n, memory,
+						 options->port[n].window, client,
+						 devices->lender);
 		if (!devices->share[n])
 			return -ENOMEM;
 		devices->queue[devices->queues++] = client;
@@ -390,7 +400,12 @@ int machine_make_devices(struct machine *machine)
 	return error;
 }
 
-void machine_destroy_devices(struct machine *machine) { free(machine->devices); }
+void machine_destroy_devices(struct machine *machine)
+{
+	if (machine->devices)
+		lender_destroy(machine->devices->lender);
+	free(machine->devices);
+}
 
 /* ---- what users ask of the devices ---- */
 

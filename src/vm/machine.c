@@ -27,6 +27,27 @@ uint64_t machine_ceiling_bytes(const struct machine_options *options)
 	       options->overhead_bytes + PROGRAM_BYTES + options->cpus * (uint64_t)BYTES_PER_VCPU;
 }
 
+/* What the other side of each port lends appears where its guest is told. 0 or -errno. */
+static int show_windows(struct machine *machine)
+{
+	const struct machine_options *options = &machine->options;
+	const size_t bytes = SHARE_WINDOW_PAGES * (size_t)GUEST_PAGE_BYTES;
+
+	_Static_assert(SHARE_PORTS * SHARE_WINDOW_PAGES <= (int)GUEST_WINDOW_PAGES, "windows");
+	for (unsigned n = 0; n < options->ports; n++) {
+		uint8_t *place = guest_window_page(&machine->memory, n * SHARE_WINDOW_PAGES);
+		const struct machine_port *port = &options->port[n];
+		const unsigned others = port->memory->side == SHARE_SIDE_SERVES;
+
+		/* of a shared mapping the same pages once more */
+		if (mremap(port->window->page[others], 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
+			   place) == MAP_FAILED)
+			return -errno;
+		machine->memory.window_bytes += bytes;
+	}
+	return 0;
+}
+
 /* What is added later lies above 4 GiB, also where the start leaves room below the devices. */
 static int make_memory(struct machine *machine)
 {
@@ -51,7 +72,7 @@ static int make_memory(struct machine *machine)
 	guest_memory_init(&machine->memory, place, bytes,
 			  start < LOW_MEMORY_MAX ? start : LOW_MEMORY_MAX);
 	guest_memory_populate(&machine->memory, start);
-	return 0;
+	return show_windows(machine);
 }
 
 static void send_ipi(void *context, void *owner, uint32_t low, uint32_t destination)

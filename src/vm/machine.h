@@ -40,7 +40,11 @@ struct machine_connections { struct connection_memory *memory; int doorbell_fd; 
 struct machine_card { struct net_card_memory *memory; int doorbell_fd, answer_fd; };
 
 /* A port (ipc/share_port.h), the same way. */
-struct machine_port { struct share_memory *memory; int doorbell_fd, answer_fd; };
+struct machine_port {
+	struct share_memory *memory;
+	struct share_window *window;
+	int doorbell_fd, answer_fd;
+};
 
 enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };
 /*

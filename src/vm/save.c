@@ -60,7 +60,7 @@ void saved_machine_archive(struct archive *archive, struct machine *machine, uin
 
 uint64_t saved_frames(const struct machine *machine)
 {
-	return guest_memory_footprint_bytes(machine->memory.ram_bytes) / GUEST_PAGE_BYTES;
+	return machine->memory.ram_bytes / GUEST_PAGE_BYTES + GUEST_OVERLAYS;
 }
 
 /* ---- sections ---- */
@@ -159,7 +159,11 @@ static void put_pages(struct saver *saver,
 
 static size_t dirty_bytes(const struct machine *machine)
 {
-	return (saved_frames(machine) + BITS_PER_WORD - 1) / BITS_PER_WORD * sizeof(uint64_t);
+	/* as engine_take_dirty() fills it: of the windows, too */
+	const uint64_t frames =
+		guest_memory_footprint_bytes(machine->memory.ram_bytes) / GUEST_PAGE_BYTES;
+
+	return (frames + BITS_PER_WORD - 1) / BITS_PER_WORD * sizeof(uint64_t);
 }
 
 /*

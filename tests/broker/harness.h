@@ -77,6 +77,14 @@ static struct spawned harness_machine(const struct harness *h, const struct brok
 }
 
 /* 0, or -ECHILD: it has ended, as *end says. */
+static bool harness_take_byte(int ready_fd, void *context)
+{
+	char byte;
+
+	(void)context;
+	return read(ready_fd, &byte, 1) == 1;
+}
+
 static int harness_helper(const struct harness *h, struct broker *b, struct broker_end *end)
 {
 	int ready[2], ending[2];
@@ -95,7 +103,7 @@ static int harness_helper(const struct harness *h, struct broker *b, struct brok
 	close(ending[0]);
 	broker_add_helper(b, h->helper_is_spare ? ROLE_RELAY : ROLE_DISK, &helper, ending[1]);
 	close(helper.pidfd);
-	if (broker_wait_helper(b, ready[0], end))
+	if (broker_wait_helper(b, ready[0], harness_take_byte, NULL, end))
 		return 0;
 	broker_end_helpers(b, end);
 	return -ECHILD;

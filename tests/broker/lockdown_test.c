@@ -36,9 +36,9 @@
 enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096, OWN_PID = -77 };
 
 static const unsigned most_calls[ROLES] = {
-	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 31, [ROLE_KEEPER] = 20,
+	[ROLE_MACHINE] = 21, [ROLE_BROKER] = 24, [ROLE_DISK] = 31, [ROLE_KEEPER] = 20,
 	[ROLE_NET] = 33,     [ROLE_FORKER] = 33, [ROLE_SWITCH] = 15, [ROLE_LINE] = 18,
-	[ROLE_RELAY] = 18,   [ROLE_HUB] = 20,    [ROLE_BALANCER] = 17,
+	[ROLE_RELAY] = 18,   [ROLE_HUB] = 21,    [ROLE_BALANCER] = 17,
 };
 static int failures;
 
@@ -210,6 +210,12 @@ static void conditions(void)
 	       &(struct attempt){ SYS_connect, { 0, data, 16 } });
 	denied(ROLE_BALANCER, "a file",
 	       &(struct attempt){ SYS_openat, { AT_FDCWD, data, O_RDONLY } });
+	denied(ROLE_MACHINE, "two pages that take places",
+	       &(struct attempt){ SYS_mremap, { 0, PAGE, 2 * PAGE, 3, data } });
+	denied(ROLE_MACHINE, "memory that grows",
+	       &(struct attempt){ SYS_mremap, { 0, PAGE, PAGE, 1 } });
+	allowed(ROLE_MACHINE, "a page that takes a place",
+		&(struct attempt){ SYS_mremap, { 0, PAGE, PAGE, 3, 0 } });
 	denied(ROLE_SWITCH, "a connection", &(struct attempt){ SYS_connect, { 0, data, 16 } });
 	denied(ROLE_SWITCH, "a port of another socket",
 	       &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });

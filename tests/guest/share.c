@@ -6,13 +6,16 @@
 #include "abi/share.h"
 #include "vmbus.h"
 
-enum { PACKETS = 240, AHEAD = 2, LAST = 0x656e64, OFFER_PACKET = 0x2c6f3f52 };
+enum { PACKETS = 240, AHEAD = 2, LAST = 0x656e64, LENT_WORDS = 0x6c656e74, PAGES = 5,
+       OFFER_PACKET = 0x2c6f3f52 };
 
 struct message_out { struct share_data head; uint8_t bytes[SHARE_DATA_MAX_BYTES]; };
 
 static struct channel ch;
 static _Alignas(8) uint8_t got[SHARE_MESSAGE_BYTES];
+#define WINDOW_GVA 0x1000000000ull
 static bool peer_is_there;
+static uint64_t window_gpa;
 
 static void ask_version(uint32_t least, uint32_t most, struct share_version_answer *ret)
 {
@@ -26,20 +29,22 @@ static void ask_version(uint32_t least, uint32_t most, struct share_version_answ
 	check_equal("what was asked", head.transaction, ch.transaction);
 }
 
-static void put(const void *data, uint32_t bytes)
+static void put_about(uint32_t lend, const void *data, uint32_t bytes)
 {
 	static struct message_out out;
 
-	out.head = (struct share_data){ .head.kind = SHARE_DATA, .bytes = bytes };
+	out.head = (struct share_data){ .head.kind = SHARE_DATA, .bytes = bytes, .lend = lend };
 	for (uint32_t n = 0; n < bytes; n++)
 		out.bytes[n] = ((const uint8_t *)data)[n];
 	channel_put(&ch, PACKET_INBAND, &out, (uint32_t)sizeof(out.head) + bytes, NULL, 0);
 }
 
+static void put(const void *data, uint32_t bytes) { put_about(0, data, bytes); }
+
 /* The next packet of the other end's; its bytes follow the head. False: the other end is gone. */
 static bool take(struct share_data **ret, unsigned *ret_done)
 {
-	const uint64_t until = rdtsc() + 200000000000ull;
+	const uint64_t until = rdtsc() + 60000000000ull;
 
 	while (rdtsc() < until) {
 		struct share_head *head = (struct share_head *)(void *)got;
@@ -53,7 +58,7 @@ static bool take(struct share_data **ret, unsigned *ret_done)
 			peer_is_there = ((struct share_peer *)(void *)got)->is_there;
 			if (!peer_is_there)
 				return false;
-		} else {
+		} else if (head->kind == SHARE_DATA) {
 			*ret = (struct share_data *)(void *)got;
 			return true;
 		}
@@ -73,6 +78,166 @@ static void wait_for_peer(void)
 
 static uint32_t length_of(unsigned n) { return 8 + n * 1301u % (SHARE_DATA_MAX_BYTES - 8); }
 
+/* ---- pages ---- */
+
+/* The next message of this kind, completion or not; others are passed over. */
+static bool expect_message(uint32_t kind)
+{
+	const uint64_t until = rdtsc() + 60000000000ull;
+
+	while (rdtsc() < until) {
+		struct vmbus_packet packet;
+
+		const struct share_head *head = (const struct share_head *)(void *)got;
+
+		if (!channel_get(&ch, &packet, got, sizeof(got)))
+			continue;
+		if (head->kind == kind)
+			return true;
+		if (head->kind == SHARE_PEER)
+			return false;
+	}
+	return false;
+}
+
+static void ask_about(uint32_t kind, uint32_t id, uint32_t flags)
+{
+	const struct share_lend ask = { .head.kind = kind, .id = id, .flags = flags };
+
+	channel_put(&ch, PACKET_INBAND, &ask, sizeof(ask), NULL, 0);
+}
+
+/* The status that came, and *ret where it was good. */
+static uint32_t lend(void *pages, uint32_t bytes, uint32_t flags, struct share_lent *ret)
+{
+	const struct share_lend ask = { .head.kind = SHARE_LEND, .flags = flags };
+
+	channel_put(&ch, PACKET_GPA_DIRECT, &ask, sizeof(ask), pages, bytes);
+	if (!expect_message(SHARE_LEND))
+		return ~0u;
+	*ret = *(struct share_lent *)(void *)got;
+	return ret->head.status;
+}
+
+static uint64_t end_status(uint32_t id, uint32_t flags)
+{
+	ask_about(SHARE_END, id, flags);
+	return expect_message(SHARE_END) ? ((struct share_head *)(void *)got)->status : ~0ull;
+}
+
+static bool words_are(const uint64_t *page, uint64_t first)
+{
+	for (unsigned n = 0; n < 512; n++)
+		if (page[n] != first + n)
+			return false;
+	return true;
+}
+
+static void set_words(uint64_t *page, uint64_t first)
+{
+	for (unsigned n = 0; n < 512; n++)
+		page[n] = first + n;
+}
+
+/* What the other end has lent: looked at, changed, and released. */
+static void serve_pages(const struct share_data *data)
+{
+	const struct share_lent *lent = (const struct share_lent *)(const void *)(data + 1);
+	const uint32_t id = data->lend;
+	const uint32_t first = lent->first;
+	const uint64_t words = lent->reserved;
+	unsigned right = 0;
+
+	for (uint32_t n = 0; n < PAGES; n++) {
+		uint64_t *page = (uint64_t *)(uintptr_t)(WINDOW_GVA + PAGE_BYTES * n);
+
+		map_page((uintptr_t)page, window_gpa + PAGE_BYTES * (first + n), PAGE_P | PAGE_W);
+		invlpg((uintptr_t)page);
+		right += words_are(page, words + 1000 * n);
+		set_words(page, words + 1000 * n + 7);
+	}
+	check_equal("the other machine's pages in the window", right, PAGES);
+	ask_about(SHARE_RELEASE, id, 0);
+}
+
+/* After they were taken back: what is still there is nobody's, and is not theirs. */
+static void serve_after(void)
+{
+	uint64_t *page = (uint64_t *)(uintptr_t)WINDOW_GVA;
+	bool zero = true;
+
+	for (unsigned n = 0; n < 512; n++)
+		zero = zero && !page[n];
+	check("what was revoked is zeros", zero);
+	set_words(page, 666);
+}
+
+static void point_to(const struct share_lent *lent, uint64_t words)
+{
+	struct share_lent message = *lent;
+
+	message.head.kind = LENT_WORDS;
+	message.reserved = (uint32_t)words;
+	put_about(lent->id, &message, sizeof(message));
+}
+
+static void wait_for_words(const uint64_t *page, uint64_t first)
+{
+	const uint64_t until = rdtsc() + 60000000000ull;
+
+	while (!words_are(page, first) && rdtsc() < until)
+		__asm__ volatile("" : : : "memory");
+}
+
+static void wrong_lends(uint64_t *pages)
+{
+	struct share_lent lent;
+
+	check_equal("not whole pages", lend((uint8_t *)pages + 8, PAGE_BYTES, 0, &lent),
+		    SHARE_NO_PAGES);
+	check_equal("part of a page", lend(pages, PAGE_BYTES - 96, 0, &lent), SHARE_NO_PAGES);
+	check_equal("no pages", lend(pages, 0, 0, &lent), SHARE_NO_PAGES);
+	check_equal("the window itself",
+		    lend((void *)(uintptr_t)window_gpa, PAGE_BYTES, 0, &lent), SHARE_NO_PAGES);
+	check_equal("an end of nothing", end_status(12345, 0), SHARE_NO_LEND);
+	ask_about(SHARE_RELEASE, 77, 0);
+	put_about(4711, pages, 8);
+	check("data about nothing", expect_message(SHARE_DATA) &&
+					    ((struct share_head *)(void *)got)->status ==
+						    SHARE_NO_LEND);
+}
+
+static void use_pages(void)
+{
+	uint64_t *pages = new_pages(PAGES + 1);
+	struct share_lent lent, again;
+	bool good = true;
+
+	for (uint32_t n = 0; n < PAGES; n++)
+		set_words(pages + 512 * n, 5000 + 1000 * n);
+	wrong_lends(pages);
+	check_equal("pages are lent", lend(pages, PAGES * PAGE_BYTES, 0, &lent), SHARE_DONE);
+	check_equal("all of them", lent.pages, PAGES);
+	check("they are what they were", words_are(pages, 5000));
+	check_equal("not twice", lend(pages + 512, PAGE_BYTES, 0, &again), SHARE_NO_PAGES);
+	point_to(&lent, 5000);
+	for (uint32_t n = 0; n < PAGES; n++) {
+		wait_for_words(pages + 512 * n, 5007 + 1000 * n);
+		good = good && words_are(pages + 512 * n, 5007 + 1000 * n);
+	}
+	check("what the other machine has written is here", good);
+	check_equal("they come back", end_status(lent.id, 0), SHARE_DONE);
+	check("as they were left", words_are(pages, 5007));
+	check_equal("lent once more", lend(pages, PAGES * PAGE_BYTES, 0, &lent), SHARE_DONE);
+	set_words(pages, 42);
+	check_equal("and revoked", end_status(lent.id, SHARE_NOW), SHARE_DONE);
+	put_about(0, &(struct share_lent){ .head.kind = LENT_WORDS + 1 }, sizeof(lent));
+	check("the other machine has looked", expect_message(SHARE_DATA));
+	check("the other machine has looked, and answered", expect_message(SHARE_DATA));
+	check("its writing is not here", words_are(pages, 42));
+	check_equal("lent for one access", lend(pages, PAGE_BYTES, SHARE_ONCE, &lent), SHARE_DONE);
+}
+
 static void serve(void)
 {
 	struct share_data *data;
@@ -84,10 +249,16 @@ static void serve(void)
 
 		if (*word == LAST)
 			break;
+		if (*word == LENT_WORDS) {
+			serve_pages(data);
+			continue;
+		}
+		if (*word == LENT_WORDS + 1)
+			serve_after();
 		put(data + 1, data->bytes);
 		served++;
 	}
-	check_equal("packets served", served, PACKETS);
+	check_equal("packets served", served, PACKETS + 1);
 }
 
 static bool is_echo(const struct share_data *data, unsigned n)
@@ -129,6 +300,7 @@ static void use(void)
 	}
 	check_equal("echoes, each once and in order", right, PACKETS);
 	check_equal("completions", done, PACKETS);
+	use_pages();
 	put(&last, sizeof(last));
 	check("the other end goes", !take(&data, &done));
 }
@@ -149,6 +321,9 @@ void test_main(void)
 	ask_version(1, SHARE_1_0 + 9, &answer);
 	check_equal("the version", answer.version, SHARE_1_0);
 	peer_is_there = answer.peer_is_there;
+	window_gpa = answer.window_gpa;
+	check_equal("pages of the window", answer.window_pages, 256);
+	map_page(WINDOW_GVA, window_gpa, PAGE_P | PAGE_W);
 	wait_for_peer();
 	if (answer.side == SHARE_SERVES)
 		serve();

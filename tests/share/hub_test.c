@@ -2,6 +2,7 @@
  * A hub with ports that behave, and ports that lie: about versions, sizes, slots, lengths and
  * numbers. Whoever lies is left alone; the others go on.
  */
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -26,7 +27,7 @@ static char path[] = "/tmp/umbra-hub-XXXXXX/s";
 
 /* A machine's end, as its device and its joiner have it. */
 struct end {
-	int line, memory_fd, bell, answer;
+	int line, memory_fd, bell, answer, window;
 	struct share_memory *memory;
 	struct slot_client client;
 	uint64_t number;
@@ -49,13 +50,14 @@ static void bring_rules(int line, const char *text)
 	close(fd);
 }
 
-static const char all[] = "allow * offer,see,open,pass */*\n";
+static const char all[] = "allow * offer,see,open,pass,lend */*\n";
 
 static void make_end(struct end *end, uint32_t side)
 {
 	*end = (struct end){ .line = line_connect(path),
 			     .memory_fd = spawn_share("port", sizeof(struct share_memory)),
-			     .bell = eventfd(0, EFD_NONBLOCK), .answer = eventfd(0, EFD_NONBLOCK) };
+			     .bell = eventfd(0, EFD_NONBLOCK), .answer = eventfd(0, EFD_NONBLOCK),
+			     .window = spawn_share("window", sizeof(struct share_window)) };
 	end->memory = mmap(NULL, sizeof(*end->memory), PROT_READ | PROT_WRITE, MAP_SHARED,
 			   end->memory_fd, 0);
 	if (end->line < 0 || end->memory == MAP_FAILED)
@@ -81,9 +83,9 @@ static struct wire_message join_message(const char *machine, uint32_t side)
 /* The version that was agreed upon; 0; -errno: the line was closed. */
 static int join(const struct end *end, struct wire_message *message)
 {
-	const int fds[] = { end->memory_fd, end->bell, end->answer };
+	const int fds[] = { end->memory_fd, end->bell, end->answer, end->window };
 	int none[WIRE_FDS];
-	int got = line_send(end->line, message, fds, 3);
+	int got = line_send(end->line, message, fds, 4);
 
 	if (!got)
 		got = line_receive(end->line, message, none, true);
@@ -125,6 +127,7 @@ static void leave(struct end *end)
 	close(end->memory_fd);
 	close(end->bell);
 	close(end->answer);
+	close(end->window);
 	munmap(end->memory, sizeof(*end->memory));
 }
 
@@ -254,6 +257,15 @@ static void slot_beyond(struct end *end)
 			 __ATOMIC_RELEASE);
 	slot_kick(&end->client);
 }
+static void unknown_packet(struct end *end)
+{
+	const unsigned slot = SHARE_RECEIVE_SLOTS + end->sent++ % SHARE_SEND_SLOTS;
+	const struct share_packet packet = { .epoch = 1, .number = 1,
+					     .kind = SHARE_PACKET_KINDS };
+
+	memcpy(end->memory->data[slot], &packet, sizeof(packet));
+	submit(end, slot, SHARE_SEND);
+}
 static void long_packet(struct end *end)
 {
 	put_raw(end, ++end->number, SHARE_PACKET_MAX_BYTES + 1, 1);
@@ -270,6 +282,7 @@ static void liars(void)
 		{ "a slot that there is not", slot_beyond },
 		{ "a packet longer than a slot", long_packet },
 		{ "the longest packet", longest_packet },
+		{ "a packet of a kind that there is not", unknown_packet },
 	};
 
 	for (size_t n = 0; n < sizeof(acts) / sizeof(acts[0]); n++) {
@@ -324,6 +337,31 @@ static void nobody_there(void)
 		       reply.result < 0);
 }
 
+/* Whether pages may be lent, the hub says, and nobody else hears of it. */
+static int ask_to_lend(struct end *end)
+{
+	const unsigned slot = SHARE_RECEIVE_SLOTS + end->sent++ % SHARE_SEND_SLOTS;
+	const struct share_packet packet = { .epoch = 1, .number = ++end->number,
+					     .kind = SHARE_PACKET_ASK };
+	struct slot_reply reply;
+
+	memcpy(end->memory->data[slot], &packet, sizeof(packet));
+	submit(end, slot, SHARE_SEND);
+	return next_reply(end, &reply, WAIT_MS) ? reply.result : -1;
+}
+
+static void lending(void)
+{
+	expect("the window is common", store.memory->window_is_common);
+	expect("pages may be lent", ask_to_lend(&web) == 0);
+	bring_rules(web.line, "allow * offer,see,open,pass */*\n");
+	for (int n = 0; n < WAIT_MS / STEP_MS && ask_to_lend(&web) != -EPERM; n++)
+		poll(NULL, 0, STEP_MS);
+	expect("or may not, where no rule says so", ask_to_lend(&web) == -EPERM);
+	expect("of which the other end hears nothing", take(&store, 50) == -1);
+	bring_rules(web.line, all);
+}
+
 /* More than a second's share, of a rate that gives less than one in a millisecond. */
 static void slow_rate(void)
 {
@@ -363,6 +401,7 @@ int main(void)
 	expect("two ends see each other", sees_peer(&store, true) && sees_peer(&web, true));
 	packets_pass();
 	rules_change();
+	lending();
 	slow_rate();
 	packets_pass();
 	leave(&web);

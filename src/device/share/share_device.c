@@ -10,8 +10,11 @@
 
 #include "abi/share.h"
 #include "abi/vmbus_layout.h"
+#include "lend_table.h"
 #include "lib/check.h"
 
+/* of each packet that is sent, each end of a lend, and each packet that is being taken */
+enum { OWED = SHARE_SEND_SLOTS + LENDS + 1 };
 enum slot_state { SLOT_FREE, SLOT_HUBS, SLOT_WAITS, SLOT_STATES };
 
 _Static_assert((int)SHARE_MESSAGE_BYTES == (int)SHARE_PACKET_MAX_BYTES, "a packet is a message");
@@ -24,11 +27,12 @@ struct sent {
 	bool wants_completion;
 };
 
-struct owed { uint64_t transaction; struct share_head answer; };
+/* A completion, or (no transaction) another message. */
+struct owed { uint64_t transaction; bool completes; struct share_lent answer; };
 
 struct share_counters {
 	uint64_t sent, sent_bytes, received, received_bytes;
-	uint64_t refused, wrong, again, had, hubs, hubs_failed;
+	uint64_t lent, ended, refused, wrong, again, had, hubs, hubs_failed;
 };
 
 struct share {
@@ -67,7 +71,11 @@ struct share {
 
 	/* invariant 3 */
 	unsigned owed_first, owed_count;
-	struct owed owed[SHARE_SEND_SLOTS + 1];
+	struct owed owed[OWED];
+
+	struct lend_table lends;
+	uint64_t window_gpa;
+	bool window_is_common;
 
 	struct share_counters counters;
 };
@@ -84,7 +92,8 @@ void check_share(const struct share *share)
 		send_free += n >= SHARE_RECEIVE_SLOTS && share->slot[n] == SLOT_FREE;
 	}
 	assert(waiting == share->waiting && send_free == share->send_free);
-	assert(share->owed_count + (SHARE_SEND_SLOTS - send_free) <= SHARE_SEND_SLOTS + 1);
+	assert(share->owed_count <= OWED);
+	check_lends(&share->lends);
 }
 
 /* ---- to the guest ---- */
@@ -96,15 +105,32 @@ static bool tell_guest(struct share *share, uint16_t type, uint64_t transaction,
 	return bus_channel_send(share->channel, type, transaction, message, bytes) != -EAGAIN;
 }
 
+static struct owed *new_owed(struct share *share)
+{
+	struct owed *owed = &share->owed[(share->owed_first + share->owed_count) % OWED];
+
+	assert(share->owed_count < OWED);
+	share->owed_count++;
+	*owed = (struct owed){ .transaction = 0 };
+	return owed;
+}
+
 static void owe(struct share *share, uint64_t transaction, uint32_t kind, uint32_t status)
 {
-	const unsigned room = sizeof(share->owed) / sizeof(share->owed[0]);
-	struct owed *owed = &share->owed[(share->owed_first + share->owed_count) % room];
+	struct owed *owed = new_owed(share);
 
-	assert(share->owed_count < room);
-	*owed = (struct owed){ .transaction = transaction,
-			       .answer = { .kind = kind, .status = status } };
-	share->owed_count++;
+	owed->completes = true;
+	owed->transaction = transaction;
+	owed->answer.head = (struct share_head){ .kind = kind, .status = status };
+}
+
+/* The completion of a packet that may want none. */
+static void complete(struct share *share, const struct bus_packet *packet, uint32_t kind,
+		     uint32_t status)
+{
+	share->counters.refused += status != SHARE_DONE;
+	if (packet->flags & PACKET_WANTS_COMPLETION)
+		owe(share, packet->transaction, kind, status);
 }
 
 static bool deliver_owed(struct share *share)
@@ -112,11 +138,10 @@ static bool deliver_owed(struct share *share)
 	while (share->owed_count) {
 		const struct owed *owed = &share->owed[share->owed_first];
 
-		if (!tell_guest(share, PACKET_COMPLETION, owed->transaction, &owed->answer,
-				sizeof(owed->answer)))
+		if (!tell_guest(share, owed->completes ? PACKET_COMPLETION : PACKET_INBAND,
+				owed->transaction, &owed->answer, sizeof(owed->answer)))
 			return false;
-		share->owed_first =
-			(share->owed_first + 1) % (sizeof(share->owed) / sizeof(share->owed[0]));
+		share->owed_first = (share->owed_first + 1) % OWED;
 		share->owed_count--;
 	}
 	return true;
@@ -154,16 +179,36 @@ static void next_waiting(struct share *share)
 	submit(share, slot, SHARE_RECEIVE);
 }
 
+/* Of the other end's pages. False: no room. */
+static bool deliver_notice(struct share *share, const struct share_packet *packet)
+{
+	const struct share_lent message = {
+		.head.kind = packet->kind == SHARE_PACKET_LENT ? SHARE_LENT : SHARE_ENDED,
+		.id = packet->id,
+		.first = packet->first,
+		.pages = packet->pages,
+	};
+
+	return tell_guest(share, PACKET_INBAND, 0, &message, sizeof(message));
+}
+
 static void deliver_packets(struct share *share)
 {
 	while (share->waiting) {
 		const unsigned slot = share->wait[share->waiting_first];
 		const struct share_packet *packet = &share->packet[slot];
 		_Alignas(8) uint8_t copy[SHARE_MESSAGE_BYTES];
-		struct share_data head = { .head.kind = SHARE_DATA, .bytes = packet->bytes };
+		const struct share_data head = { .head.kind = SHARE_DATA, .bytes = packet->bytes,
+						 .lend = packet->id };
 
 		if (!share->version)
 			return;
+		if (packet->kind != SHARE_PACKET_DATA) {
+			if (!deliver_notice(share, packet))
+				return;
+			next_waiting(share);
+			continue;
+		}
 		memcpy(copy, &head, sizeof(head));
 		memcpy(copy + sizeof(head), share->memory->data[slot] + sizeof(*packet),
 		       packet->bytes);
@@ -192,6 +237,8 @@ static int take_version(struct share *share, const struct bus_packet *packet)
 		.head = { .kind = SHARE_VERSION, .status = SHARE_NO_VERSION },
 		.side = share->side,
 		.peer_is_there = share->peer_is_there,
+		.window_pages = SHARE_WINDOW_PAGES,
+		.window_gpa = share->window_gpa,
 	};
 	struct share_version asked;
 
@@ -208,56 +255,226 @@ static int take_version(struct share *share, const struct bus_packet *packet)
 		       : -EBADMSG;
 }
 
-static void send_data(struct share *share, const uint8_t *data, uint32_t bytes,
-		 const struct bus_packet *packet)
+/* There is a free slot. packet: the guest's, which is completed by it; NULL: none is. */
+static void send_packet(struct share *share, const struct share_packet *head, const uint8_t *data,
+			const struct bus_packet *packet)
 {
 	const unsigned slot = share->send_stack[--share->send_free];
 	uint8_t *to = share->memory->data[slot];
 
-	share->packet[slot] = (struct share_packet){ .epoch = share->epoch,
-						     .number = ++share->number_sent,
-						     .bytes = bytes };
-	share->sent[slot] =
-		(struct sent){ .transaction = packet->transaction,
-			       .wants_completion = packet->flags & PACKET_WANTS_COMPLETION };
+	share->packet[slot] = *head;
+	share->packet[slot].epoch = share->epoch;
+	share->packet[slot].number = ++share->number_sent;
+	share->sent[slot] = (struct sent){ .wants_completion = false };
+	if (packet)
+		share->sent[slot] =
+			(struct sent){ .transaction = packet->transaction,
+				       .wants_completion = packet->flags &
+							   PACKET_WANTS_COMPLETION };
 	memcpy(to, &share->packet[slot], sizeof(struct share_packet));
-	memcpy(to + sizeof(struct share_packet), data, bytes);
+	memcpy(to + sizeof(struct share_packet), data, head->bytes);
 	share->order[(share->order_first + share->ordered++) % SHARE_SEND_SLOTS] = (uint8_t)slot;
 	submit(share, slot, SHARE_SEND);
 	share->counters.sent++;
-	share->counters.sent_bytes += bytes;
+	share->counters.sent_bytes += head->bytes;
 }
 
 static int take_data(struct share *share, const struct bus_packet *packet)
 {
+	struct share_packet head;
 	struct share_data data;
+	struct lend *lend;
 
 	memcpy(&data, packet->payload, sizeof(data));
 	if (data.bytes > SHARE_DATA_MAX_BYTES ||
 	    data.bytes > packet->payload_bytes - sizeof(data))
 		return -EBADMSG;
-	if (share->peer_is_there) {
-		send_data(share, packet->payload + sizeof(data), data.bytes, packet);
+	head = (struct share_packet){ .bytes = data.bytes, .id = data.lend };
+	if (!share->peer_is_there) {
+		complete(share, packet, SHARE_DATA, SHARE_NO_PEER);
 		return 0;
 	}
-	share->counters.refused++;
-	if (packet->flags & PACKET_WANTS_COMPLETION)
-		owe(share, packet->transaction, SHARE_DATA, SHARE_NO_PEER);
+	lend = data.lend ? lend_find(&share->lends, data.lend) : NULL;
+	if (data.lend && (!lend || !lend_use(lend))) {
+		complete(share, packet, SHARE_DATA, SHARE_NO_LEND);
+		return 0;
+	}
+	send_packet(share, &head, packet->payload + sizeof(data), packet);
 	return 0;
+}
+
+/* ---- pages ---- */
+
+/* Whole pages of the packet's ranges. Their number; 0: they are not, or are too many. */
+static uint32_t count_pages(const struct bus_packet *packet)
+{
+	uint64_t pages = 0;
+
+	for (unsigned n = 0; n < packet->ranges; n++) {
+		const struct bus_range *range = &packet->range[n];
+
+		if (range->offset || range->bytes % GUEST_PAGE_BYTES)
+			return 0;
+		pages += bus_range_pages(range);
+	}
+	return pages <= SHARE_WINDOW_PAGES ? (uint32_t)pages : 0;
+}
+
+/* Room for them, before anybody is asked whether they may be lent. */
+static int take_lend(struct share *share, const struct bus_packet *packet,
+		     const struct share_lend *asked)
+{
+	const uint32_t pages = share->peer_is_there && share->window_is_common
+				       ? count_pages(packet)
+				       : 0;
+	struct lend *lend = lend_ask(&share->lends, pages);
+	uint32_t at = 0;
+
+	if (!lend) {
+		complete(share, packet, SHARE_LEND,
+			 share->peer_is_there ? SHARE_NO_PAGES : SHARE_NO_PEER);
+		return 0;
+	}
+	for (unsigned n = 0; n < packet->ranges; n++)
+		for (uint64_t page = 0; page < bus_range_pages(&packet->range[n]); page++)
+			share->lends.gfn[lend->first + at++] = packet->range[n].gfn[page];
+	lend->once = asked->flags & SHARE_ONCE;
+	send_packet(share,
+		    &(struct share_packet){ .kind = SHARE_PACKET_ASK, .id = lend->id,
+					    .first = lend->first, .pages = pages },
+		    NULL, packet);
+	return 0;
+}
+
+static void owe_lent(struct share *share, const struct sent *sent, const struct lend *lend)
+{
+	struct owed *owed = new_owed(share);
+
+	owed->completes = true;
+	owed->transaction = sent->transaction;
+	owed->answer = (struct share_lent){ .head.kind = SHARE_LEND, .id = lend->id,
+					    .first = lend->first, .pages = lend->pages };
+}
+
+/* The hub has answered: only now the pages appear at the other end, if they do. */
+static void begin_lend(struct share *share, const struct sent *sent, uint32_t id, uint32_t status)
+{
+	struct lend *lend = lend_find(&share->lends, id);
+
+	if (!lend)
+		return; /* it was ended meanwhile, and that was said */
+	if (status != SHARE_DONE || !share->is_open || !share->peer_is_there)
+		lend_end(&share->lends, lend);
+	else if (lend_begin(&share->lends, lend))
+		status = SHARE_NO_PAGES;
+	lend = lend_find(&share->lends, id);
+	share->counters.refused += !lend;
+	if (lend) {
+		share->counters.lent += lend->pages;
+		send_packet(share,
+			    &(struct share_packet){ .kind = SHARE_PACKET_LENT, .id = id,
+						    .first = lend->first, .pages = lend->pages },
+			    NULL, NULL);
+	}
+	if (!sent->wants_completion || !share->is_open)
+		return;
+	if (lend)
+		owe_lent(share, sent, lend);
+	else
+		owe(share, sent->transaction, SHARE_LEND, status ? status : SHARE_NO_PEER);
+}
+
+/* The pages are this machine's alone again; who waits for that hears of it. */
+static void end_lend(struct share *share, struct lend *lend)
+{
+	const struct lend ended = *lend;
+
+	lend_end(&share->lends, lend);
+	share->counters.ended += ended.pages;
+	if (ended.wants_completion && share->is_open)
+		owe(share, ended.transaction, SHARE_END, SHARE_DONE);
+}
+
+static void end_all(struct share *share)
+{
+	for (unsigned n = 0; n < LENDS; n++)
+		if (share->lends.lend[n].state != LEND_FREE)
+			end_lend(share, &share->lends.lend[n]);
+}
+
+static int take_end(struct share *share, const struct bus_packet *packet,
+		    const struct share_lend *asked)
+{
+	struct lend *lend = lend_find(&share->lends, asked->id);
+
+	if (!lend || lend->state != LEND_LENT) {
+		if (lend && asked->flags & SHARE_NOW && lend->state == LEND_ENDING)
+			end_lend(share, lend);
+		complete(share, packet, SHARE_END, SHARE_NO_LEND);
+		return 0;
+	}
+	lend->state = LEND_ENDING;
+	lend->transaction = packet->transaction;
+	lend->wants_completion = packet->flags & PACKET_WANTS_COMPLETION;
+	if (asked->flags & SHARE_NOW || !lend->accesses)
+		end_lend(share, lend);
+	if (share->peer_is_there)
+		send_packet(share,
+			    &(struct share_packet){ .kind = SHARE_PACKET_ENDED, .id = asked->id },
+			    NULL, NULL);
+	return 0;
+}
+
+static int take_release(struct share *share, const struct bus_packet *packet,
+			const struct share_lend *asked)
+{
+	if (!share->peer_is_there)
+		complete(share, packet, SHARE_RELEASE, SHARE_NO_PEER);
+	else
+		send_packet(share,
+			    &(struct share_packet){ .kind = SHARE_PACKET_RELEASE,
+						    .id = asked->id },
+			    NULL, packet);
+	return 0;
+}
+
+/* The other machine says so, truly or not: the count is this side's. */
+static void take_their_release(struct share *share, uint32_t id)
+{
+	struct lend *lend = lend_find(&share->lends, id);
+
+	if (lend && lend_release(lend))
+		end_lend(share, lend);
+}
+
+static int take_about_pages(struct share *share, const struct bus_packet *packet, uint32_t kind)
+{
+	struct share_lend asked;
+
+	memcpy(&asked, packet->payload, sizeof(asked));
+	switch (kind) {
+	case SHARE_LEND: return take_lend(share, packet, &asked);
+	case SHARE_RELEASE: return take_release(share, packet, &asked);
+	case SHARE_END: return take_end(share, packet, &asked);
+	default: return -EBADMSG;
+	}
 }
 
 static int dispatch(struct share *share, const struct bus_packet *packet)
 {
 	struct share_head head;
 
-	if (packet->type != PACKET_INBAND || packet->payload_bytes < sizeof(struct share_data))
+	if ((packet->type != PACKET_INBAND && packet->type != PACKET_GPA_DIRECT) ||
+	    packet->payload_bytes < sizeof(struct share_data))
 		return -EBADMSG;
 	memcpy(&head, packet->payload, sizeof(head));
 	if (head.kind == SHARE_VERSION)
 		return take_version(share, packet);
-	if (head.kind != SHARE_DATA || !share->version)
+	if (!share->version)
 		return -EBADMSG;
-	return take_data(share, packet);
+	if (head.kind == SHARE_DATA)
+		return take_data(share, packet);
+	return take_about_pages(share, packet, head.kind);
 }
 
 static void kick(struct share *share)
@@ -319,6 +536,7 @@ static void closed(void *context)
 	struct share *share = context;
 
 	share->version = 0;
+	end_all(share);
 	share->owed_count = 0;
 	for (unsigned n = SHARE_RECEIVE_SLOTS; n < SHARE_SLOTS; n++)
 		share->sent[n].wants_completion = false;
@@ -348,15 +566,21 @@ static void free_send_slot(struct share *share, unsigned slot)
 
 static void take_sent(struct share *share, unsigned slot, int32_t result)
 {
-	const struct sent *sent = &share->sent[slot];
+	const struct share_packet packet = share->packet[slot];
+	const struct sent sent = share->sent[slot];
 	uint32_t status = SHARE_DONE;
 
 	if (result)
 		status = result == -EPERM ? SHARE_REFUSED : SHARE_NO_PEER;
-	share->counters.refused += result != 0;
 	free_send_slot(share, slot);
-	if (sent->wants_completion && share->is_open)
-		owe(share, sent->transaction, SHARE_DATA, status);
+	if (packet.kind == SHARE_PACKET_ASK) {
+		begin_lend(share, &sent, packet.id, status);
+		return;
+	}
+	share->counters.refused += result != 0;
+	if (sent.wants_completion && share->is_open)
+		owe(share, sent.transaction,
+		    packet.kind == SHARE_PACKET_RELEASE ? SHARE_RELEASE : SHARE_DATA, status);
 }
 
 static void take_received(struct share *share, unsigned slot)
@@ -373,11 +597,16 @@ static void take_received(struct share *share, unsigned slot)
 	}
 	is_known = packet->number <= share->had;
 	share->counters.had += is_known;
-	if (is_known || packet->bytes > SHARE_DATA_MAX_BYTES || !share->is_open) {
+	if (!is_known)
+		share->had = packet->number;
+	if (!is_known && packet->kind == SHARE_PACKET_RELEASE)
+		take_their_release(share, packet->id);
+	if (is_known || packet->kind == SHARE_PACKET_RELEASE || packet->kind == SHARE_PACKET_ASK ||
+	    packet->kind >= SHARE_PACKET_KINDS || packet->bytes > SHARE_DATA_MAX_BYTES ||
+	    !share->is_open) {
 		submit(share, slot, SHARE_RECEIVE);
 		return;
 	}
-	share->had = packet->number;
 	share->slot[slot] = SLOT_WAITS;
 	share->wait[(share->waiting_first + share->waiting++) % SHARE_RECEIVE_SLOTS] =
 		(uint8_t)slot;
@@ -451,6 +680,9 @@ static void follow_peer(struct share *share)
 	share->peer_word = __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE);
 	/* while a hub is replaced by another, nothing is known to have changed */
 	share->peer_is_there = share->peer_word && !share->cut_off;
+	share->window_is_common = __atomic_load_n(&memory->window_is_common, __ATOMIC_RELAXED);
+	if (!share->peer_is_there)
+		end_all(share);
 }
 
 /* The thread that collects serves other queues, too: most of its turns are not for this one. */
@@ -506,7 +738,8 @@ void share_resume(struct share *share)
 }
 
 struct share *share_create(struct bus *bus, unsigned number, struct share_memory *memory,
-			   struct slot_client *client)
+			   struct share_window *window, struct slot_client *client,
+			   struct lender *lender)
 {
 	struct share *share = calloc(1, sizeof(*share));
 
@@ -515,6 +748,10 @@ struct share *share_create(struct bus *bus, unsigned number, struct share_memory
 		return NULL;
 	*share = (struct share){ .memory = memory, .client = client, .number = number,
 				 .side = memory->side, .epoch = memory->epoch };
+	share->lends.lender = lender;
+	share->lends.half = window->page[share->side != SHARE_SERVES];
+	share->window_gpa = GUEST_WINDOW_GPA +
+			    number * (uint64_t)SHARE_WINDOW_PAGES * GUEST_PAGE_BYTES;
 	share->service = (struct bus_service){
 		.type = SHARE_PACKET_TYPE, .instance = SHARE_INSTANCE(number), .opened = opened,
 		.closed = closed, .ready = ready, .packet = packet, .room = room,
@@ -537,10 +774,12 @@ size_t share_statistics(const struct share *share, char *text, size_t bytes)
 	const struct share_counters *counters = &share->counters;
 	int used = snprintf(text, bytes,
 			    "share %u: %lu sent (%lu bytes), %lu received (%lu bytes), "
-			    "%lu refused, %lu wrong, %lu sent again, %lu had before, %lu hubs, "
+			    "%lu pages lent, %lu ended, %lu refused, %lu wrong, "
+			    "%lu sent again, %lu had before, %lu hubs, "
 			    "%lu failed\n",
 			    share->number, counters->sent, counters->sent_bytes, counters->received,
-			    counters->received_bytes, counters->refused, counters->wrong,
+			    counters->received_bytes, counters->lent, counters->ended,
+			    counters->refused, counters->wrong,
 			    counters->again, counters->had, counters->hubs, counters->hubs_failed);
 
 	if (used < 0)

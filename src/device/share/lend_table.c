@@ -1,0 +1,138 @@
+/* See lend_table.h. */
+#include "lend_table.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static bool is_taken(const struct lend_table *table, uint32_t page)
+{
+	return table->taken[page / 64] >> page % 64 & 1;
+}
+
+static void mark(struct lend_table *table, const struct lend *lend, bool taken)
+{
+	for (uint32_t n = lend->first; n < lend->first + lend->pages; n++) {
+		const uint64_t bit = 1ull << n % 64;
+
+		assert(is_taken(table, n) != taken);
+		if (taken)
+			table->taken[n / 64] |= bit;
+		else
+			table->taken[n / 64] &= ~bit;
+	}
+}
+
+void check_lends(const struct lend_table *table)
+{
+	uint32_t taken = 0;
+	uint32_t pages = 0;
+
+	for (unsigned n = 0; n < LENDS; n++) {
+		const struct lend *lend = &table->lend[n];
+
+		assert(lend->state < LEND_STATES && lend->accesses <= LEND_MOST_ACCESSES);
+		if (lend->state == LEND_FREE)
+			continue;
+		assert(lend->pages && lend->pages <= SHARE_WINDOW_PAGES &&
+		       lend->first <= SHARE_WINDOW_PAGES - lend->pages);
+		pages += lend->pages;
+	}
+	for (uint32_t n = 0; n < SHARE_WINDOW_PAGES; n++)
+		taken += is_taken(table, n);
+	assert(taken == pages);
+}
+
+/* The first run that is long enough; SHARE_WINDOW_PAGES: there is none. */
+static uint32_t find_run(const struct lend_table *table, uint32_t pages)
+{
+	uint32_t length = 0;
+
+	for (uint32_t n = 0; n < SHARE_WINDOW_PAGES; n++) {
+		length = is_taken(table, n) ? 0 : length + 1;
+		if (length == pages)
+			return n + 1 - pages;
+	}
+	return SHARE_WINDOW_PAGES;
+}
+
+struct lend *lend_ask(struct lend_table *table, uint32_t pages)
+{
+	const uint32_t first = pages ? find_run(table, pages) : SHARE_WINDOW_PAGES;
+
+	for (unsigned n = 0; n < LENDS && first < SHARE_WINDOW_PAGES; n++) {
+		struct lend *lend = &table->lend[n];
+
+		if (lend->state != LEND_FREE)
+			continue;
+		/* 0 is no number, and a new one of each entry is another than its last */
+		table->last_id = table->last_id == UINT32_MAX ? 1 : table->last_id + 1;
+		*lend = (struct lend){ .state = LEND_ASKED, .id = table->last_id, .first = first,
+				       .pages = pages };
+		mark(table, lend, true);
+		return lend;
+	}
+	return NULL;
+}
+
+struct lend *lend_find(struct lend_table *table, uint32_t id)
+{
+	for (unsigned n = 0; n < LENDS; n++)
+		if (table->lend[n].state != LEND_FREE && table->lend[n].id == id)
+			return &table->lend[n];
+	return NULL;
+}
+
+static void give_back(struct lend_table *table, const struct lend *lend, uint32_t pages)
+{
+	/* a page that cannot come back would stay with the other machine: rather no machine */
+	for (uint32_t n = lend->first; n < lend->first + pages; n++)
+		if (lender_end(table->lender, table->gfn[n], table->half[n]))
+			abort();
+}
+
+static void forget(struct lend_table *table, struct lend *lend)
+{
+	mark(table, lend, false);
+	*lend = (struct lend){ .state = LEND_FREE };
+}
+
+int lend_begin(struct lend_table *table, struct lend *lend)
+{
+	assert(lend->state == LEND_ASKED);
+	for (uint32_t n = 0; n < lend->pages; n++) {
+		const uint32_t page = lend->first + n;
+		int error = lender_lend(table->lender, table->gfn[page], table->half[page]);
+
+		if (!error)
+			continue;
+		give_back(table, lend, n);
+		forget(table, lend);
+		return error;
+	}
+	lend->state = LEND_LENT;
+	return 0;
+}
+
+bool lend_use(struct lend *lend)
+{
+	if (lend->state != LEND_LENT || lend->accesses == LEND_MOST_ACCESSES)
+		return false;
+	lend->accesses++;
+	return true;
+}
+
+bool lend_release(struct lend *lend)
+{
+	if (lend->state == LEND_ASKED || !lend->accesses)
+		return false;
+	lend->accesses--;
+	return !lend->accesses && (lend->once || lend->state == LEND_ENDING);
+}
+
+void lend_end(struct lend_table *table, struct lend *lend)
+{
+	assert(lend->state != LEND_FREE);
+	if (lend->state != LEND_ASKED)
+		give_back(table, lend, lend->pages);
+	forget(table, lend);
+}

@@ -1,0 +1,39 @@
+/*
+ * Pages of a machine's RAM that others see: what stands at the page's place in this process becomes
+ * a page of a window, which the other machine's process has mapped, and back.
+ *
+ *   lend   the page's bytes are copied into the window's page, which then takes its place
+ *   end    the window's page's bytes are copied into a new private page, which takes its place; the
+ *          window's page is filled with zeros
+ *
+ * The guest physical and the host's address of the page stay what they are: nothing that the engine
+ * or a device knows of it changes, but for what was translated from it (memory_written).
+ *
+ *  1. A page is lent once: of a machine's ports one has it.
+ *  2. When lender_end() has returned, no other process has the page: what is left to it is a page
+ *     of the window, with zeros, that is nobody's.
+ *  3. What processors of this machine write into a page while it changes places may be lost: who
+ *     lends a page leaves it alone until that is answered.
+ *
+ * Lock: its own, under a channel's.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct guest_memory;
+struct lender;
+
+/* memory_written: of the machine, once a page is another one. NULL: no memory. */
+struct lender *lender_create(const struct guest_memory *memory,
+			     void (*memory_written)(void *context, uint64_t gpa, size_t bytes),
+			     void *context);
+void lender_destroy(struct lender *lender);
+/*
+ * The page of this frame, into this page of a window. 0; -EFAULT: it is not RAM; -EBUSY: it is
+ * lent; -ENOSPC: too many are; -errno of the host's: then nothing has changed.
+ */
+int lender_lend(struct lender *lender, uint64_t gfn, uint8_t *window_page);
+/* One that is lent, from the page of the window where it is. 0, or -errno: it stays lent. */
+int lender_end(struct lender *lender, uint64_t gfn, uint8_t *window_page);

@@ -1,0 +1,214 @@
+/*
+ * Pages that are lent and come back, in random order, against a model, with a peer that writes into
+ * all of the window at any time, as a hostile machine process may: what is not lent never changes,
+ * and of what has come back the window keeps nothing.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "device/share/lend_table.h"
+#include "ipc/spawn.h"
+#include "memory/memory.h"
+
+enum { RAM_PAGES = 400, STEPS = 20000, MOST_RUN = 40 };
+
+static int failures;
+static struct guest_memory memory;
+static struct share_window *window, *peers;
+static struct lend_table table;
+static unsigned told;
+
+static void expect(const char *what, bool got)
+{
+	printf("%s %s\n", got ? "ok  " : "FAIL", what);
+	failures += !got;
+}
+
+static void written(void *context, uint64_t gpa, size_t bytes)
+{
+	(void)context;
+	(void)gpa;
+	told += bytes == GUEST_PAGE_BYTES;
+}
+
+static void make(void)
+{
+	const size_t bytes = guest_memory_footprint_bytes(RAM_PAGES * GUEST_PAGE_BYTES);
+	const int fd = spawn_share("window", sizeof(*window));
+	uint8_t *ram = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			    0);
+
+	window = mmap(NULL, sizeof(*window), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	peers = mmap(NULL, sizeof(*peers), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (ram == MAP_FAILED || window == MAP_FAILED || peers == MAP_FAILED)
+		abort();
+	guest_memory_init(&memory, ram, RAM_PAGES * GUEST_PAGE_BYTES,
+			  RAM_PAGES * GUEST_PAGE_BYTES);
+	memory.window_bytes = SHARE_WINDOW_PAGES * GUEST_PAGE_BYTES;
+	table = (struct lend_table){ .lender = lender_create(&memory, written, NULL),
+				     .half = window->page[0] };
+	for (unsigned n = 0; n < RAM_PAGES; n++)
+		memset(ram + n * GUEST_PAGE_BYTES, (int)n, GUEST_PAGE_BYTES);
+}
+
+static uint8_t *page(uint64_t gfn) { return memory.ram + gfn * GUEST_PAGE_BYTES; }
+
+static struct lend *lend_run(uint64_t gfn, uint32_t pages)
+{
+	struct lend *lend = lend_ask(&table, pages);
+
+	for (uint32_t n = 0; lend && n < pages; n++)
+		table.gfn[lend->first + n] = gfn + n;
+	return lend;
+}
+
+static void both_see(void)
+{
+	struct lend *lend = lend_run(3, 2);
+	uint8_t *theirs = peers->page[0][lend->first];
+
+	expect("pages are lent", !lend_begin(&table, lend) && told == 2);
+	expect("with what was in them", theirs[0] == 3 && theirs[GUEST_PAGE_BYTES] == 4);
+	theirs[10] = 77;
+	page(4)[20] = 78;
+	expect("what one writes the other reads",
+	       page(3)[10] == 77 && theirs[GUEST_PAGE_BYTES + 20] == 78);
+	lend_end(&table, lend);
+	expect("they keep it", page(3)[10] == 77 && page(4)[20] == 78);
+	expect("the window does not", !theirs[0] && !theirs[GUEST_PAGE_BYTES + 20]);
+	memset(theirs, 0xee, 2 * GUEST_PAGE_BYTES);
+	expect("nobody else writes them any more", page(3)[0] == 3 && page(4)[0] == 4);
+	page(3)[0] = 99;
+	expect("or reads them", theirs[0] == 0xee);
+	page(3)[0] = page(3)[10] = 3;
+	page(4)[20] = 4;
+}
+
+static void refused(void)
+{
+	const uint64_t window_gfn = GUEST_WINDOW_GPA / GUEST_PAGE_BYTES;
+	struct lend *one = lend_run(10, 1);
+	struct lend *other;
+
+	lend_begin(&table, one);
+	other = lend_run(9, 3);
+	expect("a page is lent once", lend_begin(&table, other) == -EBUSY);
+	expect("and none of the others then", page(9)[0] == 9 && !peers->page[0][1][0]);
+	expect("nothing is left of it", !lend_find(&table, 3) && page(11)[0] == 11);
+	expect("no RAM", lend_begin(&table, lend_run(RAM_PAGES, 1)) == -EFAULT);
+	expect("the window is none", lend_begin(&table, lend_run(window_gfn, 1)) == -EFAULT);
+	expect("no address", lend_begin(&table, lend_run(UINT64_MAX - 1, 1)) == -EFAULT);
+	expect("no page at all", !lend_ask(&table, 0));
+	expect("more than the half", !lend_ask(&table, SHARE_WINDOW_PAGES));
+	lend_end(&table, one);
+}
+
+static void counts(void)
+{
+	struct lend *lend = lend_run(20, 1);
+
+	expect("no access to what is only asked for", !lend_use(lend) && !lend_release(lend));
+	lend_begin(&table, lend);
+	expect("no release of nothing", !lend_release(lend) && !lend->accesses);
+	lend->once = true;
+	expect("two accesses", lend_use(lend) && lend_use(lend));
+	expect("one release is not the last", !lend_release(lend));
+	expect("the second is", lend_release(lend));
+	lend->once = false;
+	for (unsigned n = 0; n < LEND_MOST_ACCESSES; n++)
+		if (!lend_use(lend))
+			abort();
+	expect("no more than may be", !lend_use(lend) && lend->accesses == LEND_MOST_ACCESSES);
+	lend->state = LEND_ENDING;
+	expect("and none once it ends", !lend_use(lend));
+	lend_end(&table, lend);
+}
+
+/* ---- at random ---- */
+
+static uint64_t state = 7;
+static uint32_t any(uint32_t below)
+{
+	state = state * 6364136223846793005ull + 1442695040888963407ull;
+	return (uint32_t)(state >> 33) % below;
+}
+
+/* What each page holds as far as this side has written it, and whether others may have. */
+static uint8_t holds[RAM_PAGES];
+static bool is_lent[RAM_PAGES];
+
+static void lend_any(void)
+{
+	const uint32_t pages = 1 + any(MOST_RUN);
+	const uint32_t gfn = any(RAM_PAGES - pages);
+	struct lend *lend = lend_run(gfn, pages);
+	bool busy = false;
+
+	for (uint32_t n = 0; n < pages; n++)
+		busy |= is_lent[gfn + n];
+	if (!lend)
+		return;
+	if ((lend_begin(&table, lend) != 0) != busy)
+		abort();
+	for (uint32_t n = 0; n < pages && !busy; n++)
+		is_lent[gfn + n] = true;
+}
+
+static void end_any(void)
+{
+	struct lend *lend = &table.lend[any(LENDS)];
+	const struct lend was = *lend;
+
+	if (was.state == LEND_FREE)
+		return;
+	lend_end(&table, lend);
+	for (uint32_t n = was.first; n < was.first + was.pages; n++) {
+		const uint64_t gfn = table.gfn[n];
+
+		is_lent[gfn] = false;
+		holds[gfn] = *page(gfn);
+		if (peers->page[0][n][0])
+			abort();
+	}
+}
+
+static void at_random(void)
+{
+	bool good = true;
+
+	for (unsigned n = 0; n < RAM_PAGES; n++)
+		holds[n] = *page(n);
+	for (unsigned step = 0; step < STEPS; step++) {
+		const uint32_t gfn = any(RAM_PAGES);
+
+		switch (any(4)) {
+		case 0: lend_any(); break;
+		case 1: end_any(); break;
+		case 2: peers->page[0][any(SHARE_WINDOW_PAGES)][0] = (uint8_t)any(256); break;
+		default:
+			*page(gfn) = holds[gfn] = (uint8_t)any(256);
+			break;
+		}
+		good = good && (is_lent[gfn] || *page(gfn) == holds[gfn]);
+		check_lends(&table);
+	}
+	expect("what is not lent is this machine's alone", good);
+	for (unsigned n = 0; n < LENDS; n++)
+		if (table.lend[n].state != LEND_FREE)
+			lend_end(&table, &table.lend[n]);
+	check_lends(&table);
+}
+
+int main(void)
+{
+	make();
+	both_see();
+	refused();
+	counts();
+	at_random();
+	lender_destroy(table.lender);
+	return failures != 0;
+}
