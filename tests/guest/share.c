@@ -44,7 +44,7 @@ static void put(const void *data, uint32_t bytes) { put_about(0, data, bytes); }
 /* The next packet of the other end's; its bytes follow the head. False: the other end is gone. */
 static bool take(struct share_data **ret, unsigned *ret_done)
 {
-	const uint64_t until = rdtsc() + 60000000000ull;
+	const uint64_t until = rdtsc() + 300000000000ull;
 
 	while (rdtsc() < until) {
 		struct share_head *head = (struct share_head *)(void *)got;
@@ -83,7 +83,7 @@ static uint32_t length_of(unsigned n) { return 8 + n * 1301u % (SHARE_DATA_MAX_B
 /* The next message of this kind, completion or not; others are passed over. */
 static bool expect_message(uint32_t kind)
 {
-	const uint64_t until = rdtsc() + 60000000000ull;
+	const uint64_t until = rdtsc() + 300000000000ull;
 
 	while (rdtsc() < until) {
 		struct vmbus_packet packet;
@@ -183,7 +183,7 @@ static void point_to(const struct share_lent *lent, uint64_t words)
 
 static void wait_for_words(const uint64_t *page, uint64_t first)
 {
-	const uint64_t until = rdtsc() + 60000000000ull;
+	const uint64_t until = rdtsc() + 300000000000ull;
 
 	while (!words_are(page, first) && rdtsc() < until)
 		__asm__ volatile("" : : : "memory");
