@@ -19,100 +19,100 @@
 
 enum { CHECK_EVERY_TIMES_ALONE = 256 };
 
-static void leave_inside(struct soft_engine *e)
+static void leave_inside(struct soft_engine *engine)
 {
-	e->inside--;
-	e->change++;
-	soft_wake_all(&e->change);
+	engine->inside--;
+	engine->change++;
+	soft_wake_all(&engine->change);
 }
 
 /* Under the lock: until nobody is alone. Gives up the place inside meanwhile. */
 static void stand_aside(struct soft_cpu *cpu)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
 	soft_stop_executing(cpu);
-	leave_inside(e);
-	while (e->owner) {
-		uint32_t seen = e->change;
+	leave_inside(engine);
+	while (engine->owner) {
+		uint32_t seen = engine->change;
 
-		soft_release(&e->lock);
-		soft_wait(&e->change, seen);
-		soft_acquire(&e->lock);
+		soft_release(&engine->lock);
+		soft_wait(&engine->change, seen);
+		soft_acquire(&engine->lock);
 	}
-	e->inside++;
+	engine->inside++;
 	soft_start_executing(cpu);
 }
 
 void soft_enter(struct soft_cpu *cpu)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
-	soft_acquire(&e->lock);
-	e->inside++;
-	if (e->owner)
+	soft_acquire(&engine->lock);
+	engine->inside++;
+	if (engine->owner)
 		stand_aside(cpu);
-	soft_release(&e->lock);
+	soft_release(&engine->lock);
 }
 
 void soft_exit(struct soft_cpu *cpu)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
 	if (cpu->pending & PENDING_ALONE)
 		soft_end_alone(cpu);
-	soft_acquire(&e->lock);
-	leave_inside(e);
-	soft_release(&e->lock);
+	soft_acquire(&engine->lock);
+	leave_inside(engine);
+	soft_release(&engine->lock);
 }
 
 /* Called from the dispatcher only: the guest state is complete there. */
 void soft_park(struct soft_cpu *cpu)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
-	soft_acquire(&e->lock);
-	if (e->owner && e->owner != cpu)
+	soft_acquire(&engine->lock);
+	if (engine->owner && engine->owner != cpu)
 		stand_aside(cpu);
-	soft_release(&e->lock);
+	soft_release(&engine->lock);
 }
 
 /* As soft_park(), and afterwards this processor is alone until soft_end_alone(). */
 void soft_begin_alone(struct soft_cpu *cpu)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
-	soft_acquire(&e->lock);
-	if (e->owner)
+	soft_acquire(&engine->lock);
+	if (engine->owner)
 		stand_aside(cpu);
-	__atomic_store_n(&e->owner, cpu, __ATOMIC_SEQ_CST);
-	for (unsigned n = 0; n < e->cpu_count; n++)
-		if (e->cpus[n] != cpu)
-			soft_kick(e->cpus[n], KICK_PARK);
+	__atomic_store_n(&engine->owner, cpu, __ATOMIC_SEQ_CST);
+	for (unsigned n = 0; n < engine->cpu_count; n++)
+		if (engine->cpus[n] != cpu)
+			soft_kick(engine->cpus[n], KICK_PARK);
 	soft_stop_executing(cpu);
-	while (e->inside > 1) {
-		uint32_t seen = e->change;
+	while (engine->inside > 1) {
+		uint32_t seen = engine->change;
 
-		soft_release(&e->lock);
-		soft_wait(&e->change, seen);
-		soft_acquire(&e->lock);
+		soft_release(&engine->lock);
+		soft_wait(&engine->change, seen);
+		soft_acquire(&engine->lock);
 	}
 	soft_start_executing(cpu);
 	cpu->pending |= PENDING_ALONE;
-	soft_release(&e->lock);
+	soft_release(&engine->lock);
 }
 
 void soft_end_alone(struct soft_cpu *cpu)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
-	soft_acquire(&e->lock);
-	assert(e->owner == cpu && e->inside == 1 && cpu->pending & PENDING_ALONE);
-	if (!(++e->times_alone % CHECK_EVERY_TIMES_ALONE))
-		CHECK(check_engine(e));
+	soft_acquire(&engine->lock);
+	assert(engine->owner == cpu && engine->inside == 1 && cpu->pending & PENDING_ALONE);
+	if (!(++engine->times_alone % CHECK_EVERY_TIMES_ALONE))
+		CHECK(check_engine(engine));
 	cpu->pending &= ~(uint32_t)PENDING_ALONE;
-	__atomic_store_n(&e->owner, NULL, __ATOMIC_SEQ_CST);
-	e->change++;
-	soft_wake_all(&e->change);
-	soft_release(&e->lock);
+	__atomic_store_n(&engine->owner, NULL, __ATOMIC_SEQ_CST);
+	engine->change++;
+	soft_wake_all(&engine->change);
+	soft_release(&engine->lock);
 }

@@ -39,19 +39,19 @@ static inline void soft_wake_all(uint32_t *word)
 	soft_futex(word, FUTEX_WAKE_PRIVATE, INT32_MAX);
 }
 
-static inline void soft_acquire(struct soft_lock *l)
+static inline void soft_acquire(struct soft_lock *lock)
 {
 	uint32_t free = 0;
 
-	if (__atomic_compare_exchange_n(&l->word, &free, 1, false, __ATOMIC_ACQUIRE,
+	if (__atomic_compare_exchange_n(&lock->word, &free, 1, false, __ATOMIC_ACQUIRE,
 					__ATOMIC_RELAXED))
 		return;
-	while (__atomic_exchange_n(&l->word, 2, __ATOMIC_ACQUIRE))
-		soft_wait(&l->word, 2);
+	while (__atomic_exchange_n(&lock->word, 2, __ATOMIC_ACQUIRE))
+		soft_wait(&lock->word, 2);
 }
 
-static inline void soft_release(struct soft_lock *l)
+static inline void soft_release(struct soft_lock *lock)
 {
-	if (__atomic_exchange_n(&l->word, 0, __ATOMIC_RELEASE) == 2)
-		soft_futex(&l->word, FUTEX_WAKE_PRIVATE, 1);
+	if (__atomic_exchange_n(&lock->word, 0, __ATOMIC_RELEASE) == 2)
+		soft_futex(&lock->word, FUTEX_WAKE_PRIVATE, 1);
 }

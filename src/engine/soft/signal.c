@@ -17,9 +17,9 @@
 #include "engine/soft/translate/emit.h"
 #include "soft_internal.h"
 
-static bool uses_stack(const struct x86_insn *i)
+static bool uses_stack(const struct x86_insn *insn)
 {
-	return x86_insn_is(i, X86_ENC_STACK) || (x86_insn_has_memory(i) && i->base == RSP);
+	return x86_insn_is(insn, X86_ENC_STACK) || (x86_insn_has_memory(insn) && insn->base == RSP);
 }
 
 /*
@@ -27,17 +27,17 @@ static bool uses_stack(const struct x86_insn *i)
  * instruction, or because the host was interrupted and cannot return to such a stack pointer (some
  * hosts cannot). True: the latter; go on where it was.
  */
-static bool is_hosts_own(struct soft_cpu *cpu, struct fault *f)
+static bool is_hosts_own(struct soft_cpu *cpu, struct fault *fault)
 {
 	struct fault unused;
-	struct x86_insn i;
+	struct x86_insn insn;
 	uint8_t raw[X86_INSN_MAX_BYTES];
 
 	if (!cpu->signal_in_block)
 		return true;
 	if (!soft_read(cpu, cpu->signal_rip, raw, sizeof(raw), ACCESS_EXEC, &unused) &&
-	    !x86_decode(raw, sizeof(raw), 64, &i) && uses_stack(&i)) {
-		f->vector = EXC_SS;
+	    !x86_decode(raw, sizeof(raw), 64, &insn) && uses_stack(&insn)) {
+		fault->vector = EXC_SS;
 		return false;
 	}
 	/* at the same place, and nothing came through C in between */
@@ -57,32 +57,32 @@ static bool may_be_hosts_own(unsigned vector)
 
 void *soft_signal(struct soft_cpu *cpu)
 {
-	struct fault f = { .vector = (uint8_t)cpu->signal_vector,
-			   .has_code =
-				   cpu->signal_vector == EXC_GP || cpu->signal_vector == EXC_SS };
+	struct fault fault = { .vector = (uint8_t)cpu->signal_vector,
+			       .has_code = cpu->signal_vector == EXC_GP ||
+					   cpu->signal_vector == EXC_SS };
 
-	if (may_be_hosts_own(f.vector) && !soft_canonical(cpu->state.gpr[RSP]) &&
-	    is_hosts_own(cpu, &f))
+	if (may_be_hosts_own(fault.vector) && !soft_canonical(cpu->state.gpr[RSP]) &&
+	    is_hosts_own(cpu, &fault))
 		return cpu->engine->refresh;
 	cpu->state.rip = cpu->signal_rip;
 	if (!cpu->signal_in_word)
 		cpu->flags_word = cpu->signal_word;
-	return soft_raise(cpu, &f);
+	return soft_raise(cpu, &fault);
 }
 
 enum { SIGNAL_STACK_BYTES = 64 << 10 };
 
 static __thread struct soft_cpu *running;
 
-static void own_fault(int number, const siginfo_t *info, const greg_t *g)
+static void own_fault(int number, const siginfo_t *info, const greg_t *registers)
 {
-	const struct soft_engine *e = running ? running->engine : NULL;
+	const struct soft_engine *engine = running ? running->engine : NULL;
 
-	if (e && e->last_words)
-		snprintf(e->last_words, e->last_words_bytes,
+	if (engine && engine->last_words)
+		snprintf(engine->last_words, engine->last_words_bytes,
 			 "signal %d at %lx (code %+ld), address %p", number,
-			 (unsigned long)g[REG_RIP], (long)(g[REG_RIP] - (greg_t)e->code_run),
-			 info->si_addr);
+			 (unsigned long)registers[REG_RIP],
+			 (long)(registers[REG_RIP] - (greg_t)engine->code_run), info->si_addr);
 	_exit(70);
 }
 
@@ -99,11 +99,11 @@ static bool is_guest_address(const siginfo_t *info)
 }
 
 /* What the fault was; 0: none that a guest can cause. */
-static unsigned vector_of(int number, const siginfo_t *info, const ucontext_t *u)
+static unsigned vector_of(int number, const siginfo_t *info, const ucontext_t *context)
 {
 	switch (number) {
 	case SIGFPE:
-		if (u->uc_mcontext.fpregs && (u->uc_mcontext.fpregs->swd & 0x80))
+		if (context->uc_mcontext.fpregs && (context->uc_mcontext.fpregs->swd & 0x80))
 			return EXC_MF;
 		return info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF ? EXC_DE + 0x100
 										  : EXC_XM;
@@ -120,40 +120,41 @@ static unsigned vector_of(int number, const siginfo_t *info, const ucontext_t *u
  */
 static void on_signal(int number, siginfo_t *info, void *context)
 {
-	ucontext_t *u = context;
-	greg_t *g = u->uc_mcontext.gregs;
+	ucontext_t *interrupted = context;
+	greg_t *registers = interrupted->uc_mcontext.gregs;
 	struct soft_cpu *cpu = running;
-	struct soft_engine *e = cpu ? cpu->engine : NULL;
-	uint64_t pc = (uint64_t)g[REG_RIP];
-	unsigned vector = vector_of(number, info, u);
-	bool odd_stack = may_be_hosts_own(vector) && !soft_canonical((uint64_t)g[REG_RSP]);
+	struct soft_engine *engine = cpu ? cpu->engine : NULL;
+	uint64_t pc = (uint64_t)registers[REG_RIP];
+	unsigned vector = vector_of(number, info, interrupted);
+	bool odd_stack = may_be_hosts_own(vector) && !soft_canonical((uint64_t)registers[REG_RSP]);
 
-	if (!e || !vector || pc - (uint64_t)e->code_run >= e->code_bytes) {
-		own_fault(number, info, g);
+	if (!engine || !vector || pc - (uint64_t)engine->code_run >= engine->code_bytes) {
+		own_fault(number, info, registers);
 		return;
 	}
-	for (unsigned n = 0; odd_stack && n < e->resume_jump_count; n++)
-		if (pc == e->resume_jumps[n])
+	for (unsigned n = 0; odd_stack && n < engine->resume_jump_count; n++)
+		if (pc == engine->resume_jumps[n])
 			pc = (uint64_t)cpu->resume;
-	if (odd_stack && pc >= (uint64_t)e->refresh && pc < (uint64_t)e->reload) {
-		cpu->resume = e->refresh;
-		g[REG_RSP] = (greg_t)cpu->host_rsp;
-		g[REG_RIP] = (greg_t)e->reload;
+	if (odd_stack && pc >= (uint64_t)engine->refresh && pc < (uint64_t)engine->reload) {
+		cpu->resume = engine->refresh;
+		registers[REG_RSP] = (greg_t)cpu->host_rsp;
+		registers[REG_RIP] = (greg_t)engine->reload;
 		return;
 	}
 	cpu->signal_in_block = soft_guest_pc(cpu, pc, &cpu->signal_rip, &cpu->signal_in_word);
 	if (!cpu->signal_in_block && !odd_stack) {
-		own_fault(number, info, g);
+		own_fault(number, info, registers);
 		return;
 	}
 	cpu->signal_vector = vector & 0xff;
 	cpu->signal_pc = pc;
-	cpu->signal_word = ((uint64_t)g[REG_EFL] & 0xff) << 8 | ((uint64_t)g[REG_EFL] >> 11 & 1);
-	g[REG_EFL] &= ~(greg_t)FLAG_DF;
-	cpu->state.gpr[RSP] = (uint64_t)g[REG_RSP];
+	cpu->signal_word = ((uint64_t)registers[REG_EFL] & 0xff) << 8 |
+			   ((uint64_t)registers[REG_EFL] >> 11 & 1);
+	registers[REG_EFL] &= ~(greg_t)FLAG_DF;
+	cpu->state.gpr[RSP] = (uint64_t)registers[REG_RSP];
 	/* the guest's may be non-canonical: the host cannot return to that */
-	g[REG_RSP] = (greg_t)cpu->host_rsp;
-	g[REG_RIP] = (greg_t)e->signal;
+	registers[REG_RSP] = (greg_t)cpu->host_rsp;
+	registers[REG_RIP] = (greg_t)engine->signal;
 }
 
 #ifndef SS_AUTODISARM

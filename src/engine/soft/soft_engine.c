@@ -33,12 +33,12 @@ void *soft_reserve(size_t bytes)
  * low 12 bits are ones, so that those of an entry say whether it is one. The control of the test of
  * speculation is built without the secret.
  */
-static int soft_make_poison(struct soft_engine *e)
+static int soft_make_poison(struct soft_engine *engine)
 {
 #ifndef UMBRA_SPECULATION_UNMENDED
-	if (getrandom(&e->poison, sizeof(e->poison), 0) != sizeof(e->poison))
+	if (getrandom(&engine->poison, sizeof(engine->poison), 0) != sizeof(engine->poison))
 		return -EAGAIN;
-	e->poison = (e->poison & ~(3ull << 62)) | 1ull << 62 | PAGE_OFFSET_MASK;
+	engine->poison = (engine->poison & ~(3ull << 62)) | 1ull << 62 | PAGE_OFFSET_MASK;
 #else
 	e->poison = PAGE_OFFSET_MASK;
 #endif
@@ -52,9 +52,9 @@ static void release(void *at, size_t bytes)
 		munmap(at, bytes);
 }
 
-static uint64_t frames_of(const struct soft_engine *e)
+static uint64_t frames_of(const struct soft_engine *engine)
 {
-	return guest_memory_footprint_bytes(e->memory->ram_bytes) / PAGE_BYTES;
+	return guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
 }
 
 struct list { void **at; size_t bytes; };
@@ -62,81 +62,87 @@ struct list { void **at; size_t bytes; };
 enum { LISTS = 14 };
 
 /* Everything beside the code whose size the budget or the guest's memory says. */
-static void get_lists(struct soft_engine *e, struct list ret[LISTS])
+static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
 {
-	const struct soft_budget *budget = &e->budget;
+	const struct soft_budget *budget = &engine->budget;
 	const struct list lists[LISTS] = {
-		{ (void **)&e->regions, CODE_REGIONS * sizeof(*e->regions) },
-		{ (void **)&e->blocks, CODE_REGIONS * budget->region_blocks * sizeof(*e->blocks) },
-		{ (void **)&e->maps, CODE_REGIONS * budget->region_maps * sizeof(*e->maps) },
-		{ (void **)&e->links, CODE_REGIONS * budget->region_links * sizeof(*e->links) },
-		{ (void **)&e->kept, CODE_REGIONS * budget->region_kept_bytes },
-		{ (void **)&e->hash, HASH_BUCKETS * sizeof(*e->hash) },
-		{ (void **)&e->history, HISTORY_ENTRIES * sizeof(*e->history) },
-		{ (void **)&e->translation, soft_translation_bytes() },
-		{ (void **)&e->scratch, 2 * LARGEST_PART_BYTES },
-		{ (void **)&e->page_blocks, frames_of(e) * sizeof(*e->page_blocks) },
-		{ (void **)&e->frame_flags, frames_of(e) },
-		{ (void **)&e->frame_writes, frames_of(e) },
-		{ (void **)&e->frame_holders, frames_of(e) },
-		{ (void **)&e->table_versions, frames_of(e) * sizeof(*e->table_versions) },
+		{ (void **)&engine->regions, CODE_REGIONS * sizeof(*engine->regions) },
+		{ (void **)&engine->blocks,
+		  CODE_REGIONS * budget->region_blocks * sizeof(*engine->blocks) },
+		{ (void **)&engine->maps,
+		  CODE_REGIONS * budget->region_maps * sizeof(*engine->maps) },
+		{ (void **)&engine->links,
+		  CODE_REGIONS * budget->region_links * sizeof(*engine->links) },
+		{ (void **)&engine->kept, CODE_REGIONS * budget->region_kept_bytes },
+		{ (void **)&engine->hash, HASH_BUCKETS * sizeof(*engine->hash) },
+		{ (void **)&engine->history, HISTORY_ENTRIES * sizeof(*engine->history) },
+		{ (void **)&engine->translation, soft_translation_bytes() },
+		{ (void **)&engine->scratch, 2 * LARGEST_PART_BYTES },
+		{ (void **)&engine->page_blocks, frames_of(engine) * sizeof(*engine->page_blocks) },
+		{ (void **)&engine->frame_flags, frames_of(engine) },
+		{ (void **)&engine->frame_writes, frames_of(engine) },
+		{ (void **)&engine->frame_holders, frames_of(engine) },
+		{ (void **)&engine->table_versions,
+		  frames_of(engine) * sizeof(*engine->table_versions) },
 	};
 
 	memcpy(ret, lists, sizeof(lists));
 }
 
-static void release_lists(struct soft_engine *e)
+static void release_lists(struct soft_engine *engine)
 {
 	struct list lists[LISTS];
 
-	get_lists(e, lists);
+	get_lists(engine, lists);
 	for (unsigned n = 0; n < LISTS; n++)
 		release(*lists[n].at, lists[n].bytes);
 }
 
 static void soft_destroy(struct engine *opaque)
 {
-	struct soft_engine *e = (struct soft_engine *)opaque;
+	struct soft_engine *engine = (struct soft_engine *)opaque;
 
-	assert(!e->cpu_count);
-	release(e->code_write, e->budget.code_bytes);
-	release(e->code_run, e->budget.code_bytes);
-	release_lists(e);
-	free(e);
+	assert(!engine->cpu_count);
+	release(engine->code_write, engine->budget.code_bytes);
+	release(engine->code_run, engine->budget.code_bytes);
+	release_lists(engine);
+	free(engine);
 }
 
 /* The code cache as two views of the same memory: one is written, the other executed. */
-static int make_code_cache(struct soft_engine *e)
+static int make_code_cache(struct soft_engine *engine)
 {
 	int fd = memfd_create("umbra-code", MFD_CLOEXEC);
 	int error = 0;
 
 	if (fd < 0)
 		return -errno;
-	e->code_bytes = e->budget.code_bytes;
-	if (ftruncate(fd, (off_t)e->code_bytes)) {
+	engine->code_bytes = engine->budget.code_bytes;
+	if (ftruncate(fd, (off_t)engine->code_bytes)) {
 		error = -errno;
 	} else {
-		e->code_write =
-			mmap(NULL, e->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		e->code_run = mmap(NULL, e->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-		if (e->code_write == MAP_FAILED || e->code_run == MAP_FAILED)
+		engine->code_write =
+			mmap(NULL, engine->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		engine->code_run =
+			mmap(NULL, engine->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+		if (engine->code_write == MAP_FAILED || engine->code_run == MAP_FAILED)
 			error = -ENOMEM;
 		else
-			madvise(e->code_write, e->code_bytes, MADV_DONTFORK);
+			madvise(engine->code_write, engine->code_bytes, MADV_DONTFORK);
 	}
 	close(fd);
 	return error;
 }
 
 /* What is used of the code, from the view that is executed. */
-static void copy_code(struct soft_engine *e)
+static void copy_code(struct soft_engine *engine)
 {
-	memcpy(e->code_write, e->code_run, CODE_THUNK_BYTES);
+	memcpy(engine->code_write, engine->code_run, CODE_THUNK_BYTES);
 	for (unsigned n = 0; n < CODE_REGIONS; n++) {
-		const struct code_region *r = &e->regions[n];
+		const struct code_region *region = &engine->regions[n];
 
-		memcpy(e->code_write + r->start, e->code_run + r->start, r->used - r->start);
+		memcpy(engine->code_write + region->start, engine->code_run + region->start,
+		       region->used - region->start);
 	}
 }
 
@@ -146,74 +152,74 @@ static void copy_code(struct soft_engine *e)
  */
 static int soft_engine_forked(struct engine *engine, int code_fd)
 {
-	struct soft_engine *e = (struct soft_engine *)engine;
+	struct soft_engine *soft = (struct soft_engine *)engine;
 	const int in_place = MAP_SHARED | MAP_FIXED;
 
-	if (mmap(e->code_write, e->code_bytes, PROT_READ | PROT_WRITE, in_place, code_fd, 0) ==
-	    MAP_FAILED)
+	if (mmap(soft->code_write, soft->code_bytes, PROT_READ | PROT_WRITE, in_place, code_fd,
+		 0) == MAP_FAILED)
 		return -errno;
-	madvise(e->code_write, e->code_bytes, MADV_DONTFORK);
-	copy_code(e);
-	if (mmap(e->code_run, e->code_bytes, PROT_READ | PROT_EXEC, in_place, code_fd, 0) ==
+	madvise(soft->code_write, soft->code_bytes, MADV_DONTFORK);
+	copy_code(soft);
+	if (mmap(soft->code_run, soft->code_bytes, PROT_READ | PROT_EXEC, in_place, code_fd, 0) ==
 	    MAP_FAILED)
 		return -errno;
 	return 0;
 }
 
-static int make_secrets(struct soft_engine *e)
+static int make_secrets(struct soft_engine *engine)
 {
-	if (getrandom(&e->secret, 8, 0) != 8 || getrandom(&e->no_key, 8, 0) != 8)
+	if (getrandom(&engine->secret, 8, 0) != 8 || getrandom(&engine->no_key, 8, 0) != 8)
 		return -EAGAIN;
-	return soft_make_poison(e);
+	return soft_make_poison(engine);
 }
 
-static int make_lists(struct soft_engine *e)
+static int make_lists(struct soft_engine *engine)
 {
 	struct list lists[LISTS];
 
-	get_lists(e, lists);
+	get_lists(engine, lists);
 	for (unsigned n = 0; n < LISTS; n++) {
 		*lists[n].at = soft_reserve(lists[n].bytes);
 		if (!*lists[n].at)
 			return -ENOMEM;
 	}
-	soft_make_regions(e);
+	soft_make_regions(engine);
 	return 0;
 }
 
 static void soft_engine_set_model(struct engine *engine, const struct cpu_model *model,
 				  const struct cpu_host *host)
 {
-	struct soft_engine *e = (struct soft_engine *)engine;
+	struct soft_engine *soft = (struct soft_engine *)engine;
 
-	e->model = model;
-	e->clears_buffers = host->leaks_buffers;
-	e->bounds_all = model && !cpu_model_tells_immunity(model);
+	soft->model = model;
+	soft->clears_buffers = host->leaks_buffers;
+	soft->bounds_all = model && !cpu_model_tells_immunity(model);
 }
 
 static struct engine *soft_create(const struct guest_memory *memory,
 				  const struct engine_options *options)
 {
-	struct soft_engine *e = calloc(1, sizeof(*e));
+	struct soft_engine *engine = calloc(1, sizeof(*engine));
 
-	if (!e)
+	if (!engine)
 		return NULL;
-	e->base.driver = &soft_engine_driver;
-	e->memory = memory;
-	e->ram = memory->ram;
+	engine->base.driver = &soft_engine_driver;
+	engine->memory = memory;
+	engine->ram = memory->ram;
 	if (CHECKS_RUN)
-		e->on_copy = soft_check_copy;
-	e->budget = budget_divide(options);
-	e->watches_tables = !(options->without & ENGINE_WITHOUT_TABLES);
-	e->fills_ahead = !(options->without & ENGINE_WITHOUT_BATCHES);
-	e->enters_in_word = !(options->without & ENGINE_WITHOUT_WORDS);
-	e->takes_shortcuts = !(options->without & ENGINE_WITHOUT_SHORTCUTS);
-	e->recalls_pages = !(options->without & ENGINE_WITHOUT_PAGES);
-	e->keeps_victims = !(options->without & ENGINE_WITHOUT_VICTIMS);
-	e->tables_left_open = options->mmu_tables_left_open;
-	if (!make_code_cache(e) && !make_secrets(e) && !make_lists(e))
-		return &e->base;
-	soft_destroy(&e->base);
+		engine->on_copy = soft_check_copy;
+	engine->budget = budget_divide(options);
+	engine->watches_tables = !(options->without & ENGINE_WITHOUT_TABLES);
+	engine->fills_ahead = !(options->without & ENGINE_WITHOUT_BATCHES);
+	engine->enters_in_word = !(options->without & ENGINE_WITHOUT_WORDS);
+	engine->takes_shortcuts = !(options->without & ENGINE_WITHOUT_SHORTCUTS);
+	engine->recalls_pages = !(options->without & ENGINE_WITHOUT_PAGES);
+	engine->keeps_victims = !(options->without & ENGINE_WITHOUT_VICTIMS);
+	engine->tables_left_open = options->mmu_tables_left_open;
+	if (!make_code_cache(engine) && !make_secrets(engine) && !make_lists(engine))
+		return &engine->base;
+	soft_destroy(&engine->base);
 	return NULL;
 }
 
@@ -230,27 +236,27 @@ static void reset_vectors(struct soft_cpu *cpu)
 static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct engine_ops *ops,
 					  void *context)
 {
-	struct soft_engine *e = (struct soft_engine *)engine;
-	struct soft_cpu *cpu = e->cpu_count < MAX_CPUS ? soft_reserve(sizeof(*cpu)) : NULL;
+	struct soft_engine *soft = (struct soft_engine *)engine;
+	struct soft_cpu *cpu = soft->cpu_count < MAX_CPUS ? soft_reserve(sizeof(*cpu)) : NULL;
 
 	if (!cpu)
 		return NULL;
 	cpu->base.driver = &soft_engine_driver;
 	cpu->self = cpu;
-	cpu->poison = e->poison;
-	cpu->engine = e;
+	cpu->poison = soft->poison;
+	cpu->engine = soft;
 	cpu->ops = ops;
 	cpu->ops_context = context;
 	reset_vectors(cpu);
-	cpu->shares_holder = e->cpu_count >= HOLDERS - 1;
-	cpu->holder = (uint8_t)(1 << (cpu->shares_holder ? HOLDERS - 1 : e->cpu_count));
+	cpu->shares_holder = soft->cpu_count >= HOLDERS - 1;
+	cpu->holder = (uint8_t)(1 << (cpu->shares_holder ? HOLDERS - 1 : soft->cpu_count));
 	soft_pass_out(cpu);
 	if (!mmu_create(cpu)) {
 		release(cpu, sizeof(*cpu));
 		return NULL;
 	}
-	if (e->cpu_count) {
-		const struct soft_cpu *first = e->cpus[0];
+	if (soft->cpu_count) {
+		const struct soft_cpu *first = soft->cpus[0];
 
 		cpu->thunk_memory = first->thunk_memory;
 		cpu->thunk_commit = first->thunk_commit;
@@ -260,10 +266,10 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 		cpu->thunk_indirect = first->thunk_indirect;
 		cpu->thunk_floating = first->thunk_floating;
 		cpu->thunk_way_out = first->thunk_way_out;
-	} else if (!e->enter) {
-		soft_make_thunks(e, cpu);
+	} else if (!soft->enter) {
+		soft_make_thunks(soft, cpu);
 	}
-	e->cpus[e->cpu_count++] = cpu;
+	soft->cpus[soft->cpu_count++] = cpu;
 	return &cpu->base;
 }
 
@@ -271,29 +277,29 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 static void soft_cpu_destroy(struct engine_cpu *opaque)
 {
 	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
-	assert(!cpu->executing && e->owner != cpu);
-	soft_acquire(&e->lock);
-	for (unsigned n = 0; n < e->cpu_count; n++)
-		if (e->cpus[n] == cpu) {
-			e->cpus[n] = e->cpus[--e->cpu_count];
+	assert(!cpu->executing && engine->owner != cpu);
+	soft_acquire(&engine->lock);
+	for (unsigned n = 0; n < engine->cpu_count; n++)
+		if (engine->cpus[n] == cpu) {
+			engine->cpus[n] = engine->cpus[--engine->cpu_count];
 			break;
 		}
-	soft_release(&e->lock);
+	soft_release(&engine->lock);
 	soft_release_thread(cpu);
 	mmu_destroy(cpu->mmu);
 	release(cpu, sizeof(*cpu));
 }
 
-void check_engine(const struct soft_engine *e)
+void check_engine(const struct soft_engine *engine)
 {
-	check_regions(e);
-	check_blocks(e);
-	check_links(e);
-	for (unsigned n = 0; n < e->cpu_count; n++) {
-		check_spaces(e->cpus[n]->mmu);
-		check_jump_cache(e->cpus[n]);
+	check_regions(engine);
+	check_blocks(engine);
+	check_links(engine);
+	for (unsigned n = 0; n < engine->cpu_count; n++) {
+		check_spaces(engine->cpus[n]->mmu);
+		check_jump_cache(engine->cpus[n]);
 	}
 }
 
@@ -358,26 +364,25 @@ static void soft_engine_stop(struct engine_cpu *opaque, enum engine_exit why)
 
 static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text, size_t bytes)
 {
-	const struct soft_cpu *c = (const struct soft_cpu *)opaque;
-	const struct soft_engine *e = c->engine;
-	size_t code_bytes = soft_code_used(e);
+	const struct soft_cpu *cpu = (const struct soft_cpu *)opaque;
+	const struct soft_engine *engine = cpu->engine;
+	size_t code_bytes = soft_code_used(engine);
 	size_t used;
-	int n = snprintf(
-		text, bytes,
-		"rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu "
-		"split locks %lu code %zu KiB\n",
-		c->state.rip, c->translations, c->fills, c->misses, c->chains, c->systems,
-		c->split_locks, code_bytes >> 10);
+	int n = snprintf(text, bytes,
+			 "rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu "
+			 "split locks %lu code %zu KiB\n",
+			 cpu->state.rip, cpu->translations, cpu->fills, cpu->misses, cpu->chains,
+			 cpu->systems, cpu->split_locks, code_bytes >> 10);
 
 	if (n < 0)
 		return 0;
 	if ((size_t)n >= bytes - 1)
 		return bytes - 1;
-	used = (size_t)n + soft_mmu_statistics(c, text + n, bytes - (size_t)n);
+	used = (size_t)n + soft_mmu_statistics(cpu, text + n, bytes - (size_t)n);
 	if (used < bytes - 1)
-		used += soft_jump_statistics(c, text + used, bytes - used);
-	if (c == e->cpus[0] && used < bytes - 1)
-		used += soft_code_statistics(e, text + used, bytes - used);
+		used += soft_jump_statistics(cpu, text + used, bytes - used);
+	if (cpu == engine->cpus[0] && used < bytes - 1)
+		used += soft_code_statistics(engine, text + used, bytes - used);
 	return used;
 }
 

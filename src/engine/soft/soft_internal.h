@@ -313,14 +313,14 @@ enum {
 	MODE_BITS = 0x3ff,
 };
 
-static inline uint8_t *soft_hva(const struct soft_engine *e, uint64_t gpa)
+static inline uint8_t *soft_hva(const struct soft_engine *engine, uint64_t gpa)
 {
-	return guest_hva(e->memory, gpa);
+	return guest_hva(engine->memory, gpa);
 }
 
-static inline uint64_t soft_frame(const struct soft_engine *e, const uint8_t *hva)
+static inline uint64_t soft_frame(const struct soft_engine *engine, const uint8_t *hva)
 {
-	return (uint64_t)(hva - e->ram) >> 12;
+	return (uint64_t)(hva - engine->ram) >> 12;
 }
 
 struct fault { uint8_t vector; bool has_code; uint32_t code; uint64_t address; };
@@ -400,7 +400,7 @@ void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memor
 uint64_t soft_engine_take_dirty(struct engine *engine, uint64_t *dirty);
 
 /* soft_engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */
-void check_engine(const struct soft_engine *e);
+void check_engine(const struct soft_engine *engine);
 /* Zeroed memory that costs nothing until it is used; NULL. */
 void *soft_reserve(size_t bytes);
 /* The processor comes to the dispatcher soon, for KICK_*. From any thread. */

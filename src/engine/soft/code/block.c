@@ -14,18 +14,18 @@
 #include "engine/soft/translate/translate.h"
 
 /* The block or part whose code holds host_pc. */
-static struct block *part_of(const struct soft_engine *e, uint64_t host_pc)
+static struct block *part_of(const struct soft_engine *engine, uint64_t host_pc)
 {
-	uint64_t offset = host_pc - (uint64_t)e->code_run;
+	uint64_t offset = host_pc - (uint64_t)engine->code_run;
 	uint32_t low = 0;
 	uint32_t high, number;
 	struct block *first, *b;
 
-	if (offset < CODE_THUNK_BYTES || offset >= e->code_bytes)
+	if (offset < CODE_THUNK_BYTES || offset >= engine->code_bytes)
 		return NULL;
-	number = soft_region_of(e, (uint32_t)offset);
-	first = &e->blocks[number * e->budget.region_blocks];
-	high = __atomic_load_n(&e->regions[number].blocks, __ATOMIC_ACQUIRE);
+	number = soft_region_of(engine, (uint32_t)offset);
+	first = &engine->blocks[number * engine->budget.region_blocks];
+	high = __atomic_load_n(&engine->regions[number].blocks, __ATOMIC_ACQUIRE);
 	while (low < high) {
 		uint32_t middle = (low + high) / 2;
 
@@ -38,35 +38,35 @@ static struct block *part_of(const struct soft_engine *e, uint64_t host_pc)
 	return b && offset < b->host_offset + b->host_bytes ? b : NULL;
 }
 
-static struct block *owner_of(const struct soft_engine *e, struct block *part)
+static struct block *owner_of(const struct soft_engine *engine, struct block *part)
 {
-	return part && part->form == BLOCK_PART ? &e->blocks[part->parent] : part;
+	return part && part->form == BLOCK_PART ? &engine->blocks[part->parent] : part;
 }
 
-struct block *soft_block_of(const struct soft_engine *e, uint64_t host_pc)
+struct block *soft_block_of(const struct soft_engine *engine, uint64_t host_pc)
 {
-	return owner_of(e, part_of(e, host_pc));
+	return owner_of(engine, part_of(engine, host_pc));
 }
 
 /* The entries, polls and stubs are no guest instruction's. */
 bool soft_guest_pc(const struct soft_cpu *cpu, uint64_t host_pc, uint64_t *ret_rip,
 		   bool *ret_in_word)
 {
-	const struct soft_engine *e = cpu->engine;
+	const struct soft_engine *engine = cpu->engine;
 	const struct block *b;
-	struct block *part = part_of(e, host_pc);
+	struct block *part = part_of(engine, host_pc);
 	const struct pc_map *map;
 	uint32_t offset, n;
 
 	if (!part)
 		return false;
-	map = &e->maps[part->map_first];
-	offset = (uint32_t)(host_pc - (uint64_t)e->code_run) - part->host_offset;
+	map = &engine->maps[part->map_first];
+	offset = (uint32_t)(host_pc - (uint64_t)engine->code_run) - part->host_offset;
 	if (offset < part->direct || offset >= part->hot_bytes)
 		return false;
 	for (n = 1; n < part->maps && map[n].host <= offset; n++)
 		;
-	b = owner_of(e, part);
+	b = owner_of(engine, part);
 	*ret_rip = soft_page_rip(cpu, b) + (b->gpa & PAGE_OFFSET_MASK) +
 		   (map[n - 1].guest & MAP_GUEST);
 	*ret_in_word = map[n - 1].guest & MAP_FLAGS_IN_WORD;
@@ -74,14 +74,14 @@ bool soft_guest_pc(const struct soft_cpu *cpu, uint64_t host_pc, uint64_t *ret_r
 }
 
 /* The block that begins at this host address; NULL for the way out of the engine. */
-struct block *soft_block_at(const struct soft_engine *e, const void *entry)
+struct block *soft_block_at(const struct soft_engine *engine, const void *entry)
 {
 	uint32_t index;
 
-	if (entry == e->leave)
+	if (entry == engine->leave)
 		return NULL;
 	memcpy(&index, (const uint8_t *)entry - 4, 4);
-	return &e->blocks[index];
+	return &engine->blocks[index];
 }
 
 static uint32_t bucket(uint64_t gpa, uint32_t mode)
@@ -90,12 +90,12 @@ static uint32_t bucket(uint64_t gpa, uint32_t mode)
 	       HASH_BUCKETS;
 }
 
-void soft_hide_block(struct soft_engine *e, struct block *b)
+void soft_hide_block(struct soft_engine *engine, struct block *b)
 {
-	uint32_t *link = &e->hash[bucket(b->gpa, soft_key_mode(b))];
+	uint32_t *link = &engine->hash[bucket(b->gpa, soft_key_mode(b))];
 
-	while (*link && &e->blocks[*link - 1] != b)
-		link = &e->blocks[*link - 1].next_in_hash;
+	while (*link && &engine->blocks[*link - 1] != b)
+		link = &engine->blocks[*link - 1].next_in_hash;
 	if (*link)
 		*link = b->next_in_hash;
 }
@@ -106,9 +106,10 @@ void soft_hide_block(struct soft_engine *e, struct block *b)
  */
 static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa, struct fault *fault)
 {
-	const struct x86_state *s = &cpu->state;
-	uint64_t linear =
-		x86_code_bits(s) == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip);
+	const struct x86_state *state = &cpu->state;
+	uint64_t linear = x86_code_bits(state) == 64
+				  ? state->rip
+				  : (uint32_t)(state->segment[X86_CS].base + state->rip);
 	uint64_t second;
 	unsigned rights;
 
@@ -128,12 +129,12 @@ static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa, struct fault *fa
 static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t second_gpa,
 				   uint32_t mode)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
 	for (uint32_t n =
-		     __atomic_load_n(&e->hash[bucket(gpa, mode)], __ATOMIC_ACQUIRE);
-	     n; n = __atomic_load_n(&e->blocks[n - 1].next_in_hash, __ATOMIC_ACQUIRE)) {
-		struct block *b = &e->blocks[n - 1];
+		     __atomic_load_n(&engine->hash[bucket(gpa, mode)], __ATOMIC_ACQUIRE);
+	     n; n = __atomic_load_n(&engine->blocks[n - 1].next_in_hash, __ATOMIC_ACQUIRE)) {
+		struct block *b = &engine->blocks[n - 1];
 
 		if (b->gpa == gpa && soft_key_mode(b) == mode &&
 		    (soft_floats(b->mode) || b->gva == cpu->state.rip) &&
@@ -143,118 +144,119 @@ static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t 
 	return NULL;
 }
 
-static void block_insert(struct soft_engine *e, struct block *b, uint64_t frame, uint32_t mode)
+static void block_insert(struct soft_engine *engine, struct block *b, uint64_t frame, uint32_t mode)
 {
-	uint32_t *head = &e->hash[bucket(b->gpa, mode)];
+	uint32_t *head = &engine->hash[bucket(b->gpa, mode)];
 
 	b->next_in_hash = *head;
-	b->next_in_page = e->page_blocks[frame];
-	e->page_blocks[frame] = (uint32_t)(b - e->blocks) + 1;
-	__atomic_store_n(head, e->page_blocks[frame], __ATOMIC_RELEASE);
-	soft_note_made(e, b);
+	b->next_in_page = engine->page_blocks[frame];
+	engine->page_blocks[frame] = (uint32_t)(b - engine->blocks) + 1;
+	__atomic_store_n(head, engine->page_blocks[frame], __ATOMIC_RELEASE);
+	soft_note_made(engine, b);
 }
 
-static void add_straddler(struct soft_engine *e, struct block *b, uint64_t second_gpa)
+static void add_straddler(struct soft_engine *engine, struct block *b, uint64_t second_gpa)
 {
 	b->second_gfn = (uint32_t)(second_gpa >> 12);
-	b->next_straddler = e->straddlers;
-	e->straddlers = (uint32_t)(b - e->blocks) + 1;
-	__atomic_fetch_or(&e->frame_flags[soft_frame(e, soft_hva(e, second_gpa))], FRAME_STRADDLED,
-			  __ATOMIC_SEQ_CST);
+	b->next_straddler = engine->straddlers;
+	engine->straddlers = (uint32_t)(b - engine->blocks) + 1;
+	__atomic_fetch_or(&engine->frame_flags[soft_frame(engine, soft_hva(engine, second_gpa))],
+			  FRAME_STRADDLED, __ATOMIC_SEQ_CST);
 }
 
 /* The lock is given up meanwhile. */
 static void wait_for_room(struct soft_cpu *cpu)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
-	soft_release(&e->lock);
+	soft_release(&engine->lock);
 	soft_begin_alone(cpu);
-	soft_pass_all(e);
-	e->counts.waits++;
+	soft_pass_all(engine);
+	engine->counts.waits++;
 	soft_end_alone(cpu);
-	soft_acquire(&e->lock);
+	soft_acquire(&engine->lock);
 }
 
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
 struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 			      struct fault *fault)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 	uint64_t second = second_page(cpu, gpa, fault);
 	struct block *b = block_look_up(cpu, gpa, second, mode);
 
 	if (b)
 		return b;
-	soft_acquire(&e->lock);
+	soft_acquire(&engine->lock);
 	while (!(b = block_look_up(cpu, gpa, second, mode))) {
-		uint8_t *hva = soft_hva(e, gpa); /* with the lock: overlays do not move */
+		uint8_t *hva = soft_hva(engine, gpa); /* with the lock: overlays do not move */
 
-		if (!hva || (second && !soft_hva(e, second))) {
+		if (!hva || (second && !soft_hva(engine, second))) {
 			*fault = (struct fault){ .vector = EXC_GP, .has_code = true };
 			break;
 		}
-		if (!soft_make_room(e)) {
+		if (!soft_make_room(engine)) {
 			wait_for_room(cpu);
 			continue;
 		}
-		if (!soft_protect_code(cpu, soft_frame(e, hva)))
+		if (!soft_protect_code(cpu, soft_frame(engine, hva)))
 			continue;
 		/* the bytes may run into the next page; whether they do is known only afterwards */
-		if (second && !soft_protect_code(cpu, soft_frame(e, soft_hva(e, second))))
+		if (second && !soft_protect_code(cpu, soft_frame(engine, soft_hva(engine, second))))
 			continue;
 		b = soft_translate(cpu, gpa, second, mode, fault);
 		if (b && b->mode & BLOCK_STRADDLES && second)
-			add_straddler(e, b, second);
+			add_straddler(engine, b, second);
 		if (b)
-			block_insert(e, b, soft_frame(e, hva), mode);
+			block_insert(engine, b, soft_frame(engine, hva), mode);
 		break;
 	}
-	soft_release(&e->lock);
+	soft_release(&engine->lock);
 	return b;
 }
 
-static void check_hash(const struct soft_engine *e)
+static void check_hash(const struct soft_engine *engine)
 {
 	for (uint32_t head = 0; head < HASH_BUCKETS; head++)
-		for (uint32_t n = e->hash[head]; n; n = e->blocks[n - 1].next_in_hash) {
-			const struct block *b = &e->blocks[n - 1];
+		for (uint32_t n = engine->hash[head]; n; n = engine->blocks[n - 1].next_in_hash) {
+			const struct block *b = &engine->blocks[n - 1];
 
 			assert(!b->dead && b->form != BLOCK_PART);
-			assert(!e->regions[soft_region_of(e, b->host_offset)].closed);
+			assert(!engine->regions[soft_region_of(engine, b->host_offset)].closed);
 			assert(bucket(b->gpa, soft_key_mode(b)) == head);
 		}
 }
 
-static bool is_in_list_of(const struct soft_engine *e, const struct block *wanted, uint64_t frame)
+static bool is_in_list_of(const struct soft_engine *engine, const struct block *wanted,
+			  uint64_t frame)
 {
-	for (uint32_t n = e->page_blocks[frame]; n; n = e->blocks[n - 1].next_in_page)
-		if (&e->blocks[n - 1] == wanted)
+	for (uint32_t n = engine->page_blocks[frame]; n; n = engine->blocks[n - 1].next_in_page)
+		if (&engine->blocks[n - 1] == wanted)
 			return true;
 	return false;
 }
 
-static void check_frame_of(const struct soft_engine *e, const struct block *b)
+static void check_frame_of(const struct soft_engine *engine, const struct block *b)
 {
 	uint64_t frame;
 
 	if (b->dead || b->form == BLOCK_PART)
 		return;
-	frame = soft_frame(e, soft_hva(e, b->gpa));
-	assert(e->frame_flags[frame] & FRAME_CODE && is_in_list_of(e, b, frame));
+	frame = soft_frame(engine, soft_hva(engine, b->gpa));
+	assert(engine->frame_flags[frame] & FRAME_CODE && is_in_list_of(engine, b, frame));
 	if (b->mode & BLOCK_STRADDLES && b->second_gfn)
-		assert(e->frame_flags[soft_frame(
-			       e, soft_hva(e, (uint64_t)b->second_gfn << 12))] &
+		assert(engine->frame_flags[soft_frame(
+			       engine, soft_hva(engine, (uint64_t)b->second_gfn << 12))] &
 		       FRAME_STRADDLED);
 }
 
-void check_blocks(const struct soft_engine *e)
+void check_blocks(const struct soft_engine *engine)
 {
-	check_hash(e);
+	check_hash(engine);
 	for (uint32_t number = 0; number < CODE_REGIONS; number++) {
-		const struct block *first = &e->blocks[number * e->budget.region_blocks];
+		const struct block *first = &engine->blocks[number * engine->budget.region_blocks];
 
-		for (uint32_t n = 0; n < e->regions[number].blocks; n++)
-			check_frame_of(e, &first[n]);
+		for (uint32_t n = 0; n < engine->regions[number].blocks; n++)
+			check_frame_of(engine, &first[n]);
 	}
 }

@@ -18,20 +18,20 @@ static const struct { const char *name; size_t offset; } counters[] = {
 	COUNTER("waits-for-room", waits),
 };
 
-size_t soft_code_statistics(const struct soft_engine *e, char *text, size_t bytes)
+size_t soft_code_statistics(const struct soft_engine *engine, char *text, size_t bytes)
 {
 	size_t used = (size_t)snprintf(text, bytes, "code: ");
 
 	for (size_t n = 0; n < sizeof(counters) / sizeof(*counters) && used < bytes; n++) {
 		const uint64_t *value =
-			(const uint64_t *)((const uint8_t *)&e->counts + counters[n].offset);
+			(const uint64_t *)((const uint8_t *)&engine->counts + counters[n].offset);
 
 		used += (size_t)snprintf(text + used, bytes - used, "%s %lu, ", counters[n].name,
 					 *value);
 	}
 	if (used < bytes)
 		used += (size_t)snprintf(text + used, bytes - used, "KiB %zu\n",
-					 soft_code_used(e) >> 10);
+					 soft_code_used(engine) >> 10);
 	return used < bytes ? used : bytes - 1;
 }
 

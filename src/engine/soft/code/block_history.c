@@ -14,9 +14,9 @@ static uint64_t hash_of(const struct block *b)
 	return (b->gpa ^ (uint64_t)soft_key_mode(b) << 48) * 0x9e3779b97f4a7c15ull;
 }
 
-static uint32_t *entry_of(struct soft_engine *e, const struct block *b)
+static uint32_t *entry_of(struct soft_engine *engine, const struct block *b)
 {
-	return &e->history[hash_of(b) >> (64 - HISTORY_BITS)];
+	return &engine->history[hash_of(b) >> (64 - HISTORY_BITS)];
 }
 
 /* Never 0: what was never written is nobody's. */
@@ -25,20 +25,20 @@ static uint32_t mark_of(const struct block *b, enum block_end why)
 	return (((uint32_t)hash_of(b) | 1u << END_BITS) & ~(uint32_t)END_MASK) | why;
 }
 
-void soft_note_made(struct soft_engine *e, const struct block *b)
+void soft_note_made(struct soft_engine *engine, const struct block *b)
 {
-	uint32_t *entry = entry_of(e, b);
+	uint32_t *entry = entry_of(engine, b);
 
 	if ((*entry ^ mark_of(b, 0)) & ~(uint32_t)END_MASK)
-		e->counts.made_first++;
+		engine->counts.made_first++;
 	else
-		e->counts.made_again[*entry & END_MASK]++;
+		engine->counts.made_again[*entry & END_MASK]++;
 	*entry = mark_of(b, END_NONE);
 }
 
-void soft_note_end(struct soft_engine *e, const struct block *b, enum block_end why)
+void soft_note_end(struct soft_engine *engine, const struct block *b, enum block_end why)
 {
-	uint32_t *entry = entry_of(e, b);
+	uint32_t *entry = entry_of(engine, b);
 
 	if (!((*entry ^ mark_of(b, 0)) & ~(uint32_t)END_MASK))
 		*entry = mark_of(b, why);

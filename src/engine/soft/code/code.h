@@ -145,9 +145,9 @@ static inline uint64_t soft_page_rip(const struct soft_cpu *cpu, const struct bl
 
 /* block.c */
 /* The block whose code holds host_pc. */
-struct block *soft_block_of(const struct soft_engine *e, uint64_t host_pc);
+struct block *soft_block_of(const struct soft_engine *engine, uint64_t host_pc);
 /* The block that begins at this host address; NULL for the way out of the engine. */
-struct block *soft_block_at(const struct soft_engine *e, const void *entry);
+struct block *soft_block_at(const struct soft_engine *engine, const void *entry);
 /* ret_in_word: MAP_FLAGS_IN_WORD is set there. False: not in a block. */
 bool soft_guest_pc(const struct soft_cpu *cpu, uint64_t host_pc, uint64_t *ret_rip,
 		   bool *ret_in_word);
@@ -155,56 +155,57 @@ bool soft_guest_pc(const struct soft_cpu *cpu, uint64_t host_pc, uint64_t *ret_r
 struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 			      struct fault *fault);
 /* Under the lock: nobody finds it any more. */
-void soft_hide_block(struct soft_engine *e, struct block *b);
+void soft_hide_block(struct soft_engine *engine, struct block *b);
 
 /* 2 and 3, while nobody else executes. */
-void check_blocks(const struct soft_engine *e);
+void check_blocks(const struct soft_engine *engine);
 
 /* region.c */
-void soft_make_regions(struct soft_engine *e);
-static inline struct code_region *soft_open_region(const struct soft_engine *e)
+void soft_make_regions(struct soft_engine *engine);
+static inline struct code_region *soft_open_region(const struct soft_engine *engine)
 {
-	return &e->regions[e->open_region];
+	return &engine->regions[engine->open_region];
 }
 /* The number of the region that the offset lies in. */
-uint32_t soft_region_of(const struct soft_engine *e, uint32_t host_offset);
+uint32_t soft_region_of(const struct soft_engine *engine, uint32_t host_offset);
 /*
  * Under the lock: until it is released the open region has room for one block or part. False: it
  * has none until everybody has come through the dispatcher.
  */
-bool soft_make_room(struct soft_engine *e);
+bool soft_make_room(struct soft_engine *engine);
 /* Under the lock, after soft_make_room(): the next description in the open region, cleared. */
-struct block *soft_next_block(struct soft_engine *e);
+struct block *soft_next_block(struct soft_engine *engine);
 /* It is made: its code ends at this offset, and its maps and kept bytes are in their lists. */
-void soft_take_block(struct soft_engine *e, const struct block *b, size_t end, unsigned kept_bytes);
+void soft_take_block(struct soft_engine *engine, const struct block *b, size_t end,
+		     unsigned kept_bytes);
 /* This processor holds no block, nor an address in one. At the top of the dispatcher. */
 void soft_pass(struct soft_cpu *cpu);
 /* It is not in engine_run(). */
 void soft_pass_out(struct soft_cpu *cpu);
 /* While one is alone: the same for everybody. */
-void soft_pass_all(struct soft_engine *e);
+void soft_pass_all(struct soft_engine *engine);
 /* Bytes of code in all regions. */
-size_t soft_code_used(const struct soft_engine *e);
+size_t soft_code_used(const struct soft_engine *engine);
 /* 1 and 6, while nobody else executes. */
-void check_regions(const struct soft_engine *e);
+void check_regions(const struct soft_engine *engine);
 
 /* block_history.c; under the lock: why blocks are made */
-void soft_note_made(struct soft_engine *e, const struct block *b);
-void soft_note_end(struct soft_engine *e, const struct block *b, enum block_end why);
+void soft_note_made(struct soft_engine *engine, const struct block *b);
+void soft_note_end(struct soft_engine *engine, const struct block *b, enum block_end why);
 
 /* block_counters.c: one line of text; its length without the NUL, cut at bytes - 1. */
-size_t soft_code_statistics(const struct soft_engine *e, char *text, size_t bytes);
+size_t soft_code_statistics(const struct soft_engine *engine, char *text, size_t bytes);
 /* The same of one processor's way to the dispatcher. */
 size_t soft_jump_statistics(const struct soft_cpu *cpu, char *text, size_t bytes);
 
 /* block_link.c; under the lock */
 /* The jump whose rel32 is at `at` in a block, and led to `home`, leads to target. */
-void soft_link(struct soft_engine *e, struct block *from, uint32_t at, uint32_t home,
+void soft_link(struct soft_engine *engine, struct block *from, uint32_t at, uint32_t home,
 	       uint32_t target);
 /* Jumps from blocks of this frame to [begin, end) of the code cache lead home again. */
-void soft_unlink(struct soft_engine *e, uint64_t frame, uint32_t begin, uint32_t end);
+void soft_unlink(struct soft_engine *engine, uint64_t frame, uint32_t begin, uint32_t end);
 /* 5, while nobody else executes. */
-void check_links(const struct soft_engine *e);
+void check_links(const struct soft_engine *engine);
 
 /* late.c */
 /* The thunk of stubs: what to go on with at the stub of this name. */
@@ -238,7 +239,7 @@ void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t li
  * The jump of this sum, if another has displaced it, is in its place j again: where it leads. NULL:
  * not so.
  */
-void *soft_recover_jump(struct soft_cpu *cpu, struct jump_entry *j, uint64_t sum);
+void *soft_recover_jump(struct soft_cpu *cpu, struct jump_entry *entry, uint64_t sum);
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b);
 /* No entry leads to [begin, end) of the code cache any more. From any thread, under the lock. */
 void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end);
@@ -247,8 +248,8 @@ void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode);
 void soft_leave_mode(struct soft_cpu *cpu);
 
 /* invalidate.c */
-void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes);
-void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes);
+void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes);
+void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t bytes);
 /*
  * One instruction of at least five bytes at a multiple of eight becomes a jump: a processor is
  * before it or behind it. Both are addresses in code_write.
@@ -260,7 +261,7 @@ void soft_replace_by_jump(uint8_t *at, const uint8_t *target);
  */
 bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame);
 /* Under the lock: the frame has lost blocks; when it has none left, it may be written again. */
-void soft_end_protection(struct soft_engine *e, uint64_t frame);
+void soft_end_protection(struct soft_engine *engine, uint64_t frame);
 
 /* dispatch.c */
 uint32_t soft_mode(struct soft_cpu *cpu);

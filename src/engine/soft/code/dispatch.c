@@ -7,8 +7,8 @@
 
 uint32_t soft_mode(struct soft_cpu *cpu)
 {
-	const struct x86_state *s = &cpu->state;
-	unsigned bits = x86_code_bits(s);
+	const struct x86_state *state = &cpu->state;
+	unsigned bits = x86_code_bits(state);
 	uint32_t mode = bits == 64 ? 0 : MODE_16_BIT;
 	bool flat = true;
 
@@ -16,13 +16,13 @@ uint32_t soft_mode(struct soft_cpu *cpu)
 		mode = MODE_32_BIT;
 	if (bits != 64)
 		for (int n = X86_ES; n <= X86_DS; n++)
-			flat &= s->segment[n].base == 0;
-	mode |= s->cpl == 3 ? MODE_USER : 0;
-	mode |= s->cr0 & (CR0_TS | CR0_EM) ? MODE_FPU_OFF : 0;
-	mode |= s->cr4 & CR4_OSXSAVE && (s->xcr0 & 6) == 6 ? 0 : MODE_AVX_OFF;
+			flat &= state->segment[n].base == 0;
+	mode |= state->cpl == 3 ? MODE_USER : 0;
+	mode |= state->cr0 & (CR0_TS | CR0_EM) ? MODE_FPU_OFF : 0;
+	mode |= state->cr4 & CR4_OSXSAVE && (state->xcr0 & 6) == 6 ? 0 : MODE_AVX_OFF;
 	mode |= flat ? 0 : MODE_NOT_FLAT;
-	mode |= bits == 64 ? 0 : soft_limited_segments(s);
-	mode |= soft_checks_alignment(s) ? MODE_ALIGNED : 0;
+	mode |= bits == 64 ? 0 : soft_limited_segments(state);
+	mode |= soft_checks_alignment(state) ? MODE_ALIGNED : 0;
 	return mode;
 }
 
@@ -72,8 +72,8 @@ static void take_interrupt(struct soft_cpu *cpu)
  */
 static void *dispatch_quickly(struct soft_cpu *cpu)
 {
-	const struct x86_state *s = &cpu->state;
-	struct jump_entry *j = soft_jump_entry(cpu, s->rip);
+	const struct x86_state *state = &cpu->state;
+	struct jump_entry *entry = soft_jump_entry(cpu, state->rip);
 	uint32_t mode;
 	uint64_t sum;
 	void *host;
@@ -81,8 +81,8 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 	if (cpu->pending | cpu->kick | (cpu->interrupt_pending & cpu->interrupt_flag))
 		return NULL;
 	mode = soft_mode(cpu);
-	sum = s->rip + soft_jump_key(cpu, mode);
-	host = j->sum == sum ? (void *)j->host : soft_recover_jump(cpu, j, sum);
+	sum = state->rip + soft_jump_key(cpu, mode);
+	host = entry->sum == sum ? (void *)entry->host : soft_recover_jump(cpu, entry, sum);
 	if (!host)
 		return NULL;
 	soft_select_view(cpu);
@@ -164,10 +164,10 @@ static bool breakpoints_are_held(const struct soft_cpu *cpu)
 
 static bool ends_within_limit(const struct soft_cpu *cpu, const struct block *b)
 {
-	const struct x86_state *s = &cpu->state;
+	const struct x86_state *state = &cpu->state;
 
-	return x86_code_bits(s) == 64 ||
-	       s->rip + b->guest_bytes - 1 <= s->segment[X86_CS].limit;
+	return x86_code_bits(state) == 64 ||
+	       state->rip + b->guest_bytes - 1 <= state->segment[X86_CS].limit;
 }
 
 /*
@@ -195,17 +195,19 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 				      struct fault *fault)
 {
 	const uint32_t alone = PENDING_SINGLE | PENDING_SHADOW | PENDING_STEP | PENDING_BREAKPOINTS;
-	const struct x86_state *s = &cpu->state;
+	const struct x86_state *state = &cpu->state;
 
 	to->mode = soft_mode(cpu) | (cpu->pending & alone ? BLOCK_ALONE : 0);
-	if (cpu->pending & PENDING_CHECKED && cpu->checked_rip == s->rip)
+	if (cpu->pending & PENDING_CHECKED && cpu->checked_rip == state->rip)
 		to->mode = (to->mode & ~(uint32_t)MODE_CHECKS) | BLOCK_CHECKED;
 	to->key = soft_jump_key(cpu, to->mode);
-	if (x86_code_bits(s) != 64 && s->rip > s->segment[X86_CS].limit) {
+	if (x86_code_bits(state) != 64 && state->rip > state->segment[X86_CS].limit) {
 		soft_fail(fault, EXC_GP, true, 0);
 		return NULL;
 	}
-	to->linear = x86_code_bits(s) == 64 ? s->rip : (uint32_t)(s->segment[X86_CS].base + s->rip);
+	to->linear = x86_code_bits(state) == 64
+			     ? state->rip
+			     : (uint32_t)(state->segment[X86_CS].base + state->rip);
 	if (cpu->pending & PENDING_BREAKPOINTS && !breakpoints_are_held(cpu) &&
 	    soft_hits_breakpoint(cpu, to->linear)) {
 		soft_fail(fault, EXC_DB, false, 0);
@@ -293,26 +295,26 @@ static bool decode_at(struct soft_cpu *cpu, uint64_t rip, struct x86_insn *ret)
 static bool undo_jump(struct soft_cpu *cpu, uint64_t from)
 {
 	enum { RET_POPPING = 0xc2, JCXZ = 0xe3 };
-	struct x86_state *s = &cpu->state;
+	struct x86_state *state = &cpu->state;
 	struct x86_insn insn;
 
 	if (!decode_at(cpu, from, &insn))
 		return false;
 	switch (insn.encoding.class) {
 	case X86_CLASS_JMP_INDIRECT: return true;
-	case X86_CLASS_CALL_INDIRECT: s->gpr[4] += sizeof(uint64_t); return true;
+	case X86_CLASS_CALL_INDIRECT: state->gpr[4] += sizeof(uint64_t); return true;
 	case X86_CLASS_RET:
-		s->gpr[4] -= sizeof(uint64_t) + (insn.opcode == RET_POPPING ? insn.imm : 0);
+		state->gpr[4] -= sizeof(uint64_t) + (insn.opcode == RET_POPPING ? insn.imm : 0);
 		return true;
 	default: break;
 	}
-	if (from + insn.length + insn.imm != s->rip)
+	if (from + insn.length + insn.imm != state->rip)
 		return false;
 	switch (insn.encoding.class) {
 	case X86_CLASS_JMP:
 	case X86_CLASS_JCC: return true;
-	case X86_CLASS_CALL: s->gpr[4] += sizeof(uint64_t); return true;
-	case X86_CLASS_LOOP: s->gpr[1] += insn.opcode != JCXZ; return true;
+	case X86_CLASS_CALL: state->gpr[4] += sizeof(uint64_t); return true;
+	case X86_CLASS_LOOP: state->gpr[1] += insn.opcode != JCXZ; return true;
 	default: return false;
 	}
 }
@@ -351,9 +353,10 @@ static uint32_t entry_in_word(const struct block *b)
 
 void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const uint8_t *link)
 {
-	struct soft_engine *e = cpu->engine;
-	struct block *from = soft_block_of(e, (uint64_t)link);
-	const struct code_region *region = &e->regions[soft_region_of(e, from->host_offset)];
+	struct soft_engine *engine = cpu->engine;
+	struct block *from = soft_block_of(engine, (uint64_t)link);
+	const struct code_region *region =
+		&engine->regions[soft_region_of(engine, from->host_offset)];
 	uint32_t before = region->times_reused;
 	uint64_t target = cpu->state.rip;
 	void *entry;
@@ -361,15 +364,16 @@ void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const 
 
 	cpu->chains++;
 	entry = soft_go_on(cpu);
-	b = soft_block_at(e, entry);
+	b = soft_block_at(engine, entry);
 	if (!b)
 		return entry;
-	soft_acquire(&e->lock);
+	soft_acquire(&engine->lock);
 	if (region->times_reused == before && !from->dead && !b->dead &&
 	    may_chain(from, b, target))
-		soft_link(e, from, (uint32_t)(link - e->code_run), (uint32_t)(home - e->code_run),
+		soft_link(engine, from, (uint32_t)(link - engine->code_run),
+			  (uint32_t)(home - engine->code_run),
 			  b->host_offset + (in_word ? entry_in_word(b) : b->direct));
-	soft_release(&e->lock);
+	soft_release(&engine->lock);
 	return entry;
 }
 

@@ -16,52 +16,53 @@ void soft_replace_by_jump(uint8_t *at, const uint8_t *target)
 }
 
 /* Its frame's list has it still: of the links to it that is where to look. */
-static void block_kill(struct soft_engine *e, struct block *b, uint64_t frame)
+static void block_kill(struct soft_engine *engine, struct block *b, uint64_t frame)
 {
-	uint8_t *entry = e->code_write + b->host_offset;
+	uint8_t *entry = engine->code_write + b->host_offset;
 	uint8_t *stubs = entry + b->stubs;
 
-	soft_hide_block(e, b);
-	soft_note_end(e, b, END_WRITTEN);
+	soft_hide_block(engine, b);
+	soft_note_end(engine, b, END_WRITTEN);
 	__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
-	for (unsigned n = 0; n < e->cpu_count && !soft_floats(b->mode); n++)
-		soft_forget_block(e->cpus[n], b);
-	soft_unlink(e, frame, b->host_offset, b->host_offset + b->hot_bytes);
+	for (unsigned n = 0; n < engine->cpu_count && !soft_floats(b->mode); n++)
+		soft_forget_block(engine->cpus[n], b);
+	soft_unlink(engine, frame, b->host_offset, b->host_offset + b->hot_bytes);
 	soft_replace_by_jump(entry, stubs + soft_stub_offset(STUB_DEAD_INDIRECT));
 	soft_replace_by_jump(entry + b->direct, stubs + soft_stub_offset(STUB_DEAD_DIRECT));
 }
 
-void soft_end_protection(struct soft_engine *e, uint64_t frame)
+void soft_end_protection(struct soft_engine *engine, uint64_t frame)
 {
-	if (!e->page_blocks[frame] && !(e->frame_flags[frame] & FRAME_STRADDLED))
-		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_CODE, __ATOMIC_SEQ_CST);
+	if (!engine->page_blocks[frame] && !(engine->frame_flags[frame] & FRAME_STRADDLED))
+		__atomic_fetch_and(&engine->frame_flags[frame], (uint8_t)~FRAME_CODE,
+				   __ATOMIC_SEQ_CST);
 }
 
 /* Guest memory was written: blocks made from these bytes are taken back. */
-void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes)
+void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t bytes)
 {
-	uint64_t frame = soft_frame(e, soft_hva(e, gpa));
+	uint64_t frame = soft_frame(engine, soft_hva(engine, gpa));
 	bool all;
 
 	/* a page that held code once and is data now */
-	all = ++e->frame_writes[frame] >= WRITES_UNTIL_DATA;
+	all = ++engine->frame_writes[frame] >= WRITES_UNTIL_DATA;
 	if (all)
-		e->frame_writes[frame] = 0;
-	for (uint32_t *link = &e->page_blocks[frame]; *link;) {
-		struct block *b = &e->blocks[*link - 1];
+		engine->frame_writes[frame] = 0;
+	for (uint32_t *link = &engine->page_blocks[frame]; *link;) {
+		struct block *b = &engine->blocks[*link - 1];
 
 		if (all || (gpa < b->gpa + b->guest_bytes && gpa + bytes > b->gpa)) {
 			if (!b->dead)
-				block_kill(e, b, frame);
+				block_kill(engine, b, frame);
 			*link = b->next_in_page;
 			b->next_in_page = UNLISTED;
 		} else {
 			link = &b->next_in_page;
 		}
 	}
-	if (e->frame_flags[frame] & FRAME_STRADDLED)
-		for (uint32_t *link = &e->straddlers; *link;) {
-			struct block *b = &e->blocks[*link - 1];
+	if (engine->frame_flags[frame] & FRAME_STRADDLED)
+		for (uint32_t *link = &engine->straddlers; *link;) {
+			struct block *b = &engine->blocks[*link - 1];
 
 			bool here = b->second_gfn == gpa >> 12;
 			uint64_t second = (uint64_t)b->second_gfn << 12;
@@ -69,23 +70,23 @@ void soft_invalidate_locked(struct soft_engine *e, uint64_t gpa, size_t bytes)
 			/* it stays in the list of its first page until that is written */
 			if (!b->dead && here &&
 			    (all || (gpa < second + 15 && gpa + bytes > second)))
-				block_kill(e, b, soft_frame(e, soft_hva(e, b->gpa)));
+				block_kill(engine, b, soft_frame(engine, soft_hva(engine, b->gpa)));
 			if (b->dead)
 				*link = b->next_straddler;
 			else
 				link = &b->next_straddler;
 		}
 	if (all)
-		__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_STRADDLED,
+		__atomic_fetch_and(&engine->frame_flags[frame], (uint8_t)~FRAME_STRADDLED,
 				   __ATOMIC_SEQ_CST);
-	soft_end_protection(e, frame);
+	soft_end_protection(engine, frame);
 }
 
-void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)
+void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes)
 {
-	soft_acquire(&e->lock);
-	soft_invalidate_locked(e, gpa, bytes);
-	soft_release(&e->lock);
+	soft_acquire(&engine->lock);
+	soft_invalidate_locked(engine, gpa, bytes);
+	soft_release(&engine->lock);
 }
 
 /*
@@ -94,19 +95,19 @@ void soft_invalidate(struct soft_engine *e, uint64_t gpa, size_t bytes)
  */
 bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
-	if (!(__atomic_fetch_or(&e->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST) &
+	if (!(__atomic_fetch_or(&engine->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST) &
 	      FRAME_WRITTEN))
 		return true;
-	soft_release(&e->lock);
+	soft_release(&engine->lock);
 	soft_begin_alone(cpu);
-	for (unsigned n = 0; n < e->cpu_count; n++)
-		soft_revoke_writes(e->cpus[n], frame);
-	__atomic_fetch_and(&e->frame_flags[frame], (uint8_t)~FRAME_WRITTEN, __ATOMIC_SEQ_CST);
-	__atomic_fetch_or(&e->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST);
+	for (unsigned n = 0; n < engine->cpu_count; n++)
+		soft_revoke_writes(engine->cpus[n], frame);
+	__atomic_fetch_and(&engine->frame_flags[frame], (uint8_t)~FRAME_WRITTEN, __ATOMIC_SEQ_CST);
+	__atomic_fetch_or(&engine->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST);
 	soft_end_alone(cpu);
-	soft_acquire(&e->lock);
+	soft_acquire(&engine->lock);
 	return false;
 }
 
@@ -114,51 +115,51 @@ bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
  * Bytes of whole pages from gpa on of which a write changes nothing that is known: RAM without an
  * overlay, written before, no code and no page tables in it; 0, or those of EIGHT pages.
  */
-static size_t plain_bytes(const struct soft_engine *e, uint64_t gpa, size_t bytes)
+static size_t plain_bytes(const struct soft_engine *engine, uint64_t gpa, size_t bytes)
 {
 	const uint64_t each = 0x0101010101010101; /* of eight bytes */
 	const uint64_t looked_at = each * (FRAME_DIRTY | FRAME_TABLE | FRAME_CODE);
 	const size_t all = EIGHT * (size_t)PAGE_BYTES;
-	const uint8_t *first = guest_ram_hva(e->memory, gpa);
+	const uint8_t *first = guest_ram_hva(engine->memory, gpa);
 	uint64_t flags;
 
 	if (bytes < all || gpa & PAGE_OFFSET_MASK || !first ||
-	    guest_ram_hva(e->memory, gpa + all - PAGE_BYTES) != first + all - PAGE_BYTES)
+	    guest_ram_hva(engine->memory, gpa + all - PAGE_BYTES) != first + all - PAGE_BYTES)
 		return 0;
 	for (unsigned n = 0; n < EIGHT; n++)
-		if (guest_may_be_overlaid(e->memory, gpa + n * (uint64_t)PAGE_BYTES))
+		if (guest_may_be_overlaid(engine->memory, gpa + n * (uint64_t)PAGE_BYTES))
 			return 0;
-	memcpy(&flags, &e->frame_flags[soft_frame(e, first)], sizeof(flags));
+	memcpy(&flags, &engine->frame_flags[soft_frame(engine, first)], sizeof(flags));
 	return (flags & looked_at) == each * FRAME_DIRTY ? all : 0;
 }
 
 /* Of one page; how many. */
-static size_t page_written(struct soft_engine *e, uint64_t gpa, size_t bytes)
+static size_t page_written(struct soft_engine *engine, uint64_t gpa, size_t bytes)
 {
 	const size_t left = PAGE_BYTES - (gpa & PAGE_OFFSET_MASK);
 	const size_t n = bytes < left ? bytes : left;
-	uint8_t *hva = soft_hva(e, gpa);
+	uint8_t *hva = soft_hva(engine, gpa);
 
 	if (hva) {
-		soft_mark_dirty(e, hva);
-		page_table_written(e, soft_frame(e, hva));
+		soft_mark_dirty(engine, hva);
+		page_table_written(engine, soft_frame(engine, hva));
 	}
-	if (hva && e->frame_flags[soft_frame(e, hva)] & FRAME_CODE)
-		soft_invalidate(e, gpa, n);
+	if (hva && engine->frame_flags[soft_frame(engine, hva)] & FRAME_CODE)
+		soft_invalidate(engine, gpa, n);
 	return n;
 }
 
 void soft_engine_memory_written(struct engine *opaque, uint64_t gpa, size_t bytes)
 {
-	struct soft_engine *e = (struct soft_engine *)opaque;
+	struct soft_engine *engine = (struct soft_engine *)opaque;
 
 	/* the write before the look: see soft_find_block() */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	while (bytes) {
-		size_t n = plain_bytes(e, gpa, bytes);
+		size_t n = plain_bytes(engine, gpa, bytes);
 
 		if (!n)
-			n = page_written(e, gpa, bytes);
+			n = page_written(engine, gpa, bytes);
 		gpa += n;
 		bytes -= n;
 	}

@@ -73,29 +73,29 @@ static bool note_pages(struct soft_cpu *cpu, const struct block *b, uint64_t lin
 	return true;
 }
 
-static void count_jump(struct soft_cpu *cpu, const struct jump_entry *j, uint64_t host)
+static void count_jump(struct soft_cpu *cpu, const struct jump_entry *entry, uint64_t host)
 {
-	if (!j->host)
+	if (!entry->host)
 		cpu->jumps.first++;
-	else if (j->host == host)
+	else if (entry->host == host)
 		cpu->jumps.stale++;
 	else
 		cpu->jumps.displaced++;
 }
 
 /* From any thread an entry may be taken back meanwhile; nobody but its processor makes one. */
-static void set_entry(struct jump_entry *j, uint64_t sum, uint64_t host, const struct block *b)
+static void set_entry(struct jump_entry *entry, uint64_t sum, uint64_t host, const struct block *b)
 {
-	j->sum = 0;
-	__atomic_store_n(&j->host, host, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&j->sum, sum, __ATOMIC_SEQ_CST);
+	entry->sum = 0;
+	__atomic_store_n(&entry->host, host, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&entry->sum, sum, __ATOMIC_SEQ_CST);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	/*
 	 * since it was found: block_kill() may have been here before; what leads to a dead block
 	 * would never end
 	 */
 	if (b->dead)
-		j->sum = 0;
+		entry->sum = 0;
 }
 
 static struct jump_entry *victim(struct soft_cpu *cpu, uint64_t sum)
@@ -104,16 +104,16 @@ static struct jump_entry *victim(struct soft_cpu *cpu, uint64_t sum)
 }
 
 /* An entry that gives way to another. */
-static void keep_victim(struct soft_cpu *cpu, const struct jump_entry *j)
+static void keep_victim(struct soft_cpu *cpu, const struct jump_entry *entry)
 {
-	uint64_t sum = __atomic_load_n(&j->sum, __ATOMIC_SEQ_CST);
+	uint64_t sum = __atomic_load_n(&entry->sum, __ATOMIC_SEQ_CST);
 
 	if (sum && cpu->engine->keeps_victims)
-		set_entry(victim(cpu, sum), sum, j->host,
-			  soft_block_at(cpu->engine, (const void *)j->host));
+		set_entry(victim(cpu, sum), sum, entry->host,
+			  soft_block_at(cpu->engine, (const void *)entry->host));
 }
 
-void *soft_recover_jump(struct soft_cpu *cpu, struct jump_entry *j, uint64_t sum)
+void *soft_recover_jump(struct soft_cpu *cpu, struct jump_entry *entry, uint64_t sum)
 {
 	struct jump_entry *from = victim(cpu, sum);
 	uint64_t host = from->host;
@@ -125,8 +125,8 @@ void *soft_recover_jump(struct soft_cpu *cpu, struct jump_entry *j, uint64_t sum
 	b = soft_block_at(cpu->engine, (const void *)host);
 	if (b->dead) /* nobody has searched the victims for it */
 		return NULL;
-	keep_victim(cpu, j);
-	set_entry(j, sum, host, b);
+	keep_victim(cpu, entry);
+	set_entry(entry, sum, host, b);
 	cpu->jumps.recovered++;
 	return (void *)host;
 }
@@ -135,14 +135,14 @@ void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t li
 			const struct page_walk *found)
 {
 	uint64_t rip = cpu->state.rip;
-	struct jump_entry *j = soft_jump_entry(cpu, rip);
+	struct jump_entry *entry = soft_jump_entry(cpu, rip);
 	uint64_t host = (uint64_t)(cpu->engine->code_run + b->host_offset);
 
-	count_jump(cpu, j, host);
-	keep_victim(cpu, j);
-	j->sum = 0;
+	count_jump(cpu, entry, host);
+	keep_victim(cpu, entry);
+	entry->sum = 0;
 	if (note_pages(cpu, b, linear, found))
-		set_entry(j, rip + soft_jump_key(cpu, b->mode), host, b);
+		set_entry(entry, rip + soft_jump_key(cpu, b->mode), host, b);
 }
 
 /*
@@ -176,11 +176,11 @@ static void forget_among(struct jump_entry *entries, uint32_t count, uint64_t fi
 
 void soft_forget_block(struct soft_cpu *cpu, const struct block *b)
 {
-	struct jump_entry *j = soft_jump_entry(cpu, b->gva);
+	struct jump_entry *entry = soft_jump_entry(cpu, b->gva);
 
-	if (__atomic_load_n(&j->host, __ATOMIC_SEQ_CST) ==
+	if (__atomic_load_n(&entry->host, __ATOMIC_SEQ_CST) ==
 	    (uint64_t)(cpu->engine->code_run + b->host_offset))
-		__atomic_store_n(&j->sum, 0, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&entry->sum, 0, __ATOMIC_SEQ_CST);
 }
 
 void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
@@ -192,21 +192,22 @@ void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
 }
 
 /* Where an entry leads, if it is one. A victim may lead to a dead block: soft_recover_jump(). */
-static const struct block *check_entry(const struct soft_cpu *cpu, const struct jump_entry *j)
+static const struct block *check_entry(const struct soft_cpu *cpu, const struct jump_entry *entry)
 {
-	const struct block *b = j->sum ? soft_block_of(cpu->engine, j->host) : NULL;
+	const struct block *b = entry->sum ? soft_block_of(cpu->engine, entry->host) : NULL;
 
-	assert(b || !j->sum);
+	assert(b || !entry->sum);
 	return b;
 }
 
 void check_jump_cache(struct soft_cpu *cpu)
 {
 	for (uint32_t n = 0; n < JUMP_CACHE_ENTRIES; n++) {
-		const struct jump_entry *j = &cpu->jump_cache[n];
-		const struct block *b = check_entry(cpu, j);
+		const struct jump_entry *entry = &cpu->jump_cache[n];
+		const struct block *b = check_entry(cpu, entry);
 
-		if (b && !soft_floats(b->mode) && j->sum == b->gva + soft_jump_key(cpu, b->mode))
+		if (b && !soft_floats(b->mode) &&
+		    entry->sum == b->gva + soft_jump_key(cpu, b->mode))
 			assert(!b->dead);
 	}
 	for (uint32_t n = 0; n < JUMP_VICTIMS; n++)

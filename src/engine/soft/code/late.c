@@ -24,11 +24,12 @@
 #include "code.h"
 #include "engine/soft/translate/translate.h"
 
-static struct way_out way_of(const struct soft_engine *e, const struct block *b, unsigned stub)
+static struct way_out way_of(const struct soft_engine *engine, const struct block *b, unsigned stub)
 {
 	struct way_out way;
 
-	memcpy(&way, e->kept + b->kept_first + b->guest_bytes + stub * sizeof(way), sizeof(way));
+	memcpy(&way, engine->kept + b->kept_first + b->guest_bytes + stub * sizeof(way),
+	       sizeof(way));
 	return way;
 }
 
@@ -50,24 +51,24 @@ static void *chain(struct soft_cpu *cpu, const struct block *b, const uint8_t *s
 /* Where the new part begins; NULL: not made, and state is as the dispatcher wants it. */
 static void *make_part(struct soft_cpu *cpu, struct block *b, unsigned stub)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 	void *part = NULL;
 
-	soft_acquire(&e->lock);
-	if (soft_make_room(e) && !b->dead)
-		part = soft_translate_part(e, b, stub);
+	soft_acquire(&engine->lock);
+	if (soft_make_room(engine) && !b->dead)
+		part = soft_translate_part(engine, b, stub);
 	if (!part)
 		soft_leave_at_stub(cpu, b, stub);
-	soft_release(&e->lock);
+	soft_release(&engine->lock);
 	return part;
 }
 
 void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name)
 {
-	const struct soft_engine *e = cpu->engine;
-	struct block *b = &e->blocks[(uint32_t)name >> STUB_BITS];
+	const struct soft_engine *engine = cpu->engine;
+	struct block *b = &engine->blocks[(uint32_t)name >> STUB_BITS];
 	unsigned stub = name & ((1 << STUB_BITS) - 1);
-	const uint8_t *host = e->code_run + b->host_offset;
+	const uint8_t *host = engine->code_run + b->host_offset;
 	struct way_out way;
 	void *part;
 
@@ -82,7 +83,7 @@ void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name)
 			cpu->state.rip = (uint32_t)cpu->state.rip;
 		return soft_dispatch(cpu);
 	}
-	way = way_of(e, b, stub);
+	way = way_of(engine, b, stub);
 	if (way.kind != WAY_LATE)
 		return chain(cpu, b, host + b->stubs + soft_stub_offset(stub), way);
 	part = make_part(cpu, b, stub);

@@ -18,38 +18,38 @@
 #define PASSED_OUT UINT64_MAX /* in soft_cpu.passed: not in engine_run() */
 
 /* What is emitted for one block or part, descriptions included, has room. */
-static bool has_room(const struct soft_engine *e, const struct code_region *r)
+static bool has_room(const struct soft_engine *engine, const struct code_region *region)
 {
-	return r->used + LARGEST_PART_BYTES <= r->start + e->budget.region_bytes &&
-	       r->blocks < e->budget.region_blocks &&
-	       r->maps + MOST_MAPS <= e->budget.region_maps &&
-	       r->kept + MOST_KEPT_BYTES <= e->budget.region_kept_bytes;
+	return region->used + LARGEST_PART_BYTES <= region->start + engine->budget.region_bytes &&
+	       region->blocks < engine->budget.region_blocks &&
+	       region->maps + MOST_MAPS <= engine->budget.region_maps &&
+	       region->kept + MOST_KEPT_BYTES <= engine->budget.region_kept_bytes;
 }
 
-void soft_make_regions(struct soft_engine *e)
+void soft_make_regions(struct soft_engine *engine)
 {
 	for (uint32_t n = 0; n < CODE_REGIONS; n++)
-		e->regions[n].start = e->regions[n].used =
-			CODE_THUNK_BYTES + n * e->budget.region_bytes;
+		engine->regions[n].start = engine->regions[n].used =
+			CODE_THUNK_BYTES + n * engine->budget.region_bytes;
 }
 
-uint32_t soft_region_of(const struct soft_engine *e, uint32_t host_offset)
+uint32_t soft_region_of(const struct soft_engine *engine, uint32_t host_offset)
 {
-	return (uint32_t)((host_offset - CODE_THUNK_BYTES) / e->budget.region_bytes);
+	return (uint32_t)((host_offset - CODE_THUNK_BYTES) / engine->budget.region_bytes);
 }
 
 static uint32_t following(uint32_t n) { return (n + 1) % CODE_REGIONS; }
 
-static bool is_empty(const struct code_region *r) { return r->used == r->start; }
+static bool is_empty(const struct code_region *region) { return region->used == region->start; }
 
 /* Whether nobody can be in it. */
-static bool is_left(const struct soft_engine *e, const struct code_region *r)
+static bool is_left(const struct soft_engine *engine, const struct code_region *region)
 {
-	if (is_empty(r))
+	if (is_empty(region))
 		return true;
-	assert(r->closed);
-	for (unsigned n = 0; n < e->cpu_count; n++)
-		if (__atomic_load_n(&e->cpus[n]->passed, __ATOMIC_SEQ_CST) < r->closed_at)
+	assert(region->closed);
+	for (unsigned n = 0; n < engine->cpu_count; n++)
+		if (__atomic_load_n(&engine->cpus[n]->passed, __ATOMIC_SEQ_CST) < region->closed_at)
 			return false;
 	return true;
 }
@@ -58,119 +58,122 @@ static bool is_left(const struct soft_engine *e, const struct code_region *r)
  * The list of a frame loses what is in this region. Of a frame that has changed its place since (an
  * overlay) the blocks are dead, and in no list.
  */
-static void drop_page(struct soft_engine *e, uint64_t frame, uint32_t number)
+static void drop_page(struct soft_engine *engine, uint64_t frame, uint32_t number)
 {
-	const struct code_region *r = &e->regions[number];
-	uint32_t *link = &e->page_blocks[frame];
+	const struct code_region *region = &engine->regions[number];
+	uint32_t *link = &engine->page_blocks[frame];
 
 	while (*link) {
-		struct block *b = &e->blocks[*link - 1];
+		struct block *b = &engine->blocks[*link - 1];
 
-		if (soft_region_of(e, b->host_offset) == number) {
+		if (soft_region_of(engine, b->host_offset) == number) {
 			*link = b->next_in_page;
 			b->next_in_page = UNLISTED;
 		} else {
 			link = &b->next_in_page;
 		}
 	}
-	soft_unlink(e, frame, (uint32_t)r->start, (uint32_t)(r->start + e->budget.region_bytes));
-	soft_end_protection(e, frame);
+	soft_unlink(engine, frame, (uint32_t)region->start,
+		    (uint32_t)(region->start + engine->budget.region_bytes));
+	soft_end_protection(engine, frame);
 }
 
-static void drop_straddlers(struct soft_engine *e, uint32_t number)
+static void drop_straddlers(struct soft_engine *engine, uint32_t number)
 {
-	uint32_t *link = &e->straddlers;
+	uint32_t *link = &engine->straddlers;
 
 	while (*link) {
-		struct block *b = &e->blocks[*link - 1];
+		struct block *b = &engine->blocks[*link - 1];
 
-		if (soft_region_of(e, b->host_offset) == number)
+		if (soft_region_of(engine, b->host_offset) == number)
 			*link = b->next_straddler;
 		else
 			link = &b->next_straddler;
 	}
 }
 
-static void drop_blocks(struct soft_engine *e, uint32_t number)
+static void drop_blocks(struct soft_engine *engine, uint32_t number)
 {
-	struct block *first = &e->blocks[number * e->budget.region_blocks];
+	struct block *first = &engine->blocks[number * engine->budget.region_blocks];
 
-	for (struct block *b = first; b < first + e->regions[number].blocks; b++) {
+	for (struct block *b = first; b < first + engine->regions[number].blocks; b++) {
 		if (b->form == BLOCK_PART)
 			continue;
 		if (!b->dead) {
-			soft_hide_block(e, b);
-			soft_note_end(e, b, END_EVICTED);
+			soft_hide_block(engine, b);
+			soft_note_end(engine, b, END_EVICTED);
 			__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
 		}
 		if (b->next_in_page != UNLISTED)
-			drop_page(e, soft_frame(e, soft_hva(e, b->gpa)), number);
+			drop_page(engine, soft_frame(engine, soft_hva(engine, b->gpa)), number);
 	}
-	drop_straddlers(e, number);
+	drop_straddlers(engine, number);
 }
 
 /* Nothing leads there any more but what was found before. */
-static void close_region(struct soft_engine *e, uint32_t number)
+static void close_region(struct soft_engine *engine, uint32_t number)
 {
-	struct code_region *r = &e->regions[number];
+	struct code_region *region = &engine->regions[number];
 
-	drop_blocks(e, number);
-	for (unsigned n = 0; n < e->cpu_count; n++)
-		soft_forget_code(e->cpus[n], (uint32_t)r->start,
-				 (uint32_t)(r->start + e->budget.region_bytes));
-	r->closed = true;
-	r->closed_at = __atomic_add_fetch(&e->pass, 1, __ATOMIC_SEQ_CST);
-	e->counts.evictions++;
-	for (unsigned n = 0; n < e->cpu_count; n++)
-		soft_kick(e->cpus[n], KICK_PASS);
+	drop_blocks(engine, number);
+	for (unsigned n = 0; n < engine->cpu_count; n++)
+		soft_forget_code(engine->cpus[n], (uint32_t)region->start,
+				 (uint32_t)(region->start + engine->budget.region_bytes));
+	region->closed = true;
+	region->closed_at = __atomic_add_fetch(&engine->pass, 1, __ATOMIC_SEQ_CST);
+	engine->counts.evictions++;
+	for (unsigned n = 0; n < engine->cpu_count; n++)
+		soft_kick(engine->cpus[n], KICK_PASS);
 }
 
-static void open_region(struct soft_engine *e, uint32_t number)
+static void open_region(struct soft_engine *engine, uint32_t number)
 {
-	struct code_region *r = &e->regions[number];
+	struct code_region *region = &engine->regions[number];
 
-	*r = (struct code_region){ .start = r->start,
-				   .used = r->start,
-				   .times_reused = r->times_reused + r->closed };
-	e->open_region = number;
+	*region = (struct code_region){ .start = region->start,
+					.used = region->start,
+					.times_reused = region->times_reused + region->closed };
+	engine->open_region = number;
 }
 
-bool soft_make_room(struct soft_engine *e)
+bool soft_make_room(struct soft_engine *engine)
 {
-	uint32_t next = following(e->open_region);
+	uint32_t next = following(engine->open_region);
 	uint32_t after = following(next);
 
-	if (has_room(e, soft_open_region(e)))
+	if (has_room(engine, soft_open_region(engine)))
 		return true;
-	if (!is_left(e, &e->regions[next]))
+	if (!is_left(engine, &engine->regions[next]))
 		return false;
-	open_region(e, next);
-	if (!is_empty(&e->regions[after]) && !e->regions[after].closed)
-		close_region(e, after);
+	open_region(engine, next);
+	if (!is_empty(&engine->regions[after]) && !engine->regions[after].closed)
+		close_region(engine, after);
 	return true;
 }
 
-struct block *soft_next_block(struct soft_engine *e)
+struct block *soft_next_block(struct soft_engine *engine)
 {
-	struct code_region *r = soft_open_region(e);
-	struct block *b = &e->blocks[e->open_region * e->budget.region_blocks + r->blocks];
+	struct code_region *region = soft_open_region(engine);
+	struct block *b = &engine->blocks[engine->open_region * engine->budget.region_blocks +
+					  region->blocks];
 
 	memset(b, 0, sizeof(*b));
 	b->next_in_page = UNLISTED;
-	b->map_first = e->open_region * e->budget.region_maps + r->maps;
-	b->kept_first = e->open_region * e->budget.region_kept_bytes + r->kept;
+	b->map_first = engine->open_region * engine->budget.region_maps + region->maps;
+	b->kept_first = engine->open_region * engine->budget.region_kept_bytes + region->kept;
 	return b;
 }
 
-void soft_take_block(struct soft_engine *e, const struct block *b, size_t end, unsigned kept_bytes)
+void soft_take_block(struct soft_engine *engine, const struct block *b, size_t end,
+		     unsigned kept_bytes)
 {
-	struct code_region *r = soft_open_region(e);
+	struct code_region *region = soft_open_region(engine);
 
-	assert(end - r->used <= LARGEST_PART_BYTES && kept_bytes <= MOST_KEPT_BYTES);
-	r->used = end;
-	r->maps += b->maps;
-	r->kept += kept_bytes;
-	__atomic_store_n(&r->blocks, r->blocks + 1, __ATOMIC_RELEASE);
+	assert(end - region->used <= LARGEST_PART_BYTES && kept_bytes <= MOST_KEPT_BYTES);
+	region->used = end;
+	region->maps += b->maps;
+	region->kept += kept_bytes;
+	__atomic_store_n(&region->blocks, region->blocks + 1, __ATOMIC_RELEASE);
 }
 
 void soft_pass(struct soft_cpu *cpu)
@@ -186,61 +189,62 @@ void soft_pass_out(struct soft_cpu *cpu)
 	__atomic_store_n(&cpu->passed, PASSED_OUT, __ATOMIC_SEQ_CST);
 }
 
-void soft_pass_all(struct soft_engine *e)
+void soft_pass_all(struct soft_engine *engine)
 {
-	for (unsigned n = 0; n < e->cpu_count; n++)
-		if (e->cpus[n]->passed != PASSED_OUT)
-			e->cpus[n]->passed = e->pass;
+	for (unsigned n = 0; n < engine->cpu_count; n++)
+		if (engine->cpus[n]->passed != PASSED_OUT)
+			engine->cpus[n]->passed = engine->pass;
 }
 
-size_t soft_code_used(const struct soft_engine *e)
+size_t soft_code_used(const struct soft_engine *engine)
 {
 	size_t used = 0;
 
 	for (uint32_t n = 0; n < CODE_REGIONS; n++)
-		used += e->regions[n].used - e->regions[n].start;
+		used += engine->regions[n].used - engine->regions[n].start;
 	return used;
 }
 
-static void check_order(const struct soft_engine *e, uint32_t number)
+static void check_order(const struct soft_engine *engine, uint32_t number)
 {
-	const struct code_region *r = &e->regions[number];
-	const struct block *b = &e->blocks[number * e->budget.region_blocks];
+	const struct code_region *region = &engine->regions[number];
+	const struct block *b = &engine->blocks[number * engine->budget.region_blocks];
 
-	assert(r->used <= r->start + e->budget.region_bytes);
-	for (uint32_t n = 0; n < r->blocks; n++) {
-		size_t end = n + 1 < r->blocks ? b[n + 1].host_offset : r->used;
+	assert(region->used <= region->start + engine->budget.region_bytes);
+	for (uint32_t n = 0; n < region->blocks; n++) {
+		size_t end = n + 1 < region->blocks ? b[n + 1].host_offset : region->used;
 
-		assert(b[n].host_offset >= r->start && b[n].host_offset + b[n].host_bytes <= end);
+		assert(b[n].host_offset >= region->start &&
+		       b[n].host_offset + b[n].host_bytes <= end);
 	}
 }
 
 /* How long ago it was opened, in regions. */
-static uint32_t age_of(const struct soft_engine *e, uint32_t number)
+static uint32_t age_of(const struct soft_engine *engine, uint32_t number)
 {
-	return (e->open_region + CODE_REGIONS - number) % CODE_REGIONS;
+	return (engine->open_region + CODE_REGIONS - number) % CODE_REGIONS;
 }
 
 /* A part is not older than its block. Where that was reused nothing leads to the part. */
-static void check_part(const struct soft_engine *e, const struct block *part)
+static void check_part(const struct soft_engine *engine, const struct block *part)
 {
-	uint32_t home = part->parent / e->budget.region_blocks;
-	uint32_t here = soft_region_of(e, part->host_offset);
+	uint32_t home = part->parent / engine->budget.region_blocks;
+	uint32_t here = soft_region_of(engine, part->host_offset);
 
-	if (e->regions[home].times_reused == part->parent_times_reused)
-		assert(age_of(e, home) >= age_of(e, here));
+	if (engine->regions[home].times_reused == part->parent_times_reused)
+		assert(age_of(engine, home) >= age_of(engine, here));
 }
 
-void check_regions(const struct soft_engine *e)
+void check_regions(const struct soft_engine *engine)
 {
 	for (uint32_t number = 0; number < CODE_REGIONS; number++) {
-		const struct block *b = &e->blocks[number * e->budget.region_blocks];
+		const struct block *b = &engine->blocks[number * engine->budget.region_blocks];
 
-		if (e->regions[number].closed)
+		if (engine->regions[number].closed)
 			continue;
-		check_order(e, number);
-		for (uint32_t n = 0; n < e->regions[number].blocks; n++)
+		check_order(engine, number);
+		for (uint32_t n = 0; n < engine->regions[number].blocks; n++)
 			if (b[n].form == BLOCK_PART)
-				check_part(e, &b[n]);
+				check_part(engine, &b[n]);
 	}
 }

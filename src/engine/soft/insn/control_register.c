@@ -9,152 +9,158 @@
 
 enum { TASK_PRIORITY_MASK = 15, DEBUG_REGISTERS = 8 };
 
-static bool uses_pae(const struct x86_state *s, uint64_t cr4)
+static bool uses_pae(const struct x86_state *state, uint64_t cr4)
 {
-	return s->cr0 & CR0_PG && cr4 & CR4_PAE && !(s->efer & EFER_LMA);
+	return state->cr0 & CR0_PG && cr4 & CR4_PAE && !(state->efer & EFER_LMA);
 }
 
-int insn_write_cr(struct step *t, unsigned cr, uint64_t v)
+int insn_write_cr(struct step *step, unsigned cr, uint64_t value)
 {
 	/* the entries of PAE are read again where one of these changes (SDM Vol. 3A 4.4.1) */
 	const uint64_t pae_bits = CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP;
-	struct soft_cpu *cpu = t->cpu;
-	struct x86_state *s = t->s;
+	struct soft_cpu *cpu = step->cpu;
+	struct x86_state *state = step->state;
 	uint64_t changed;
 
 	switch (cr) {
 	case 0:
-		if ((v & CR0_NW && !(v & CR0_CD)) || (!(v & CR0_PG) && x86_code_bits(s) == 64))
-			return insn_general_protection(t);
-		if (v >> 32 || (v & CR0_PG && !(v & CR0_PE)) ||
-		    (!(v & CR0_PG) && s->cr4 & CR4_PCIDE))
-			return insn_general_protection(t);
-		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME && !(s->cr4 & CR4_PAE))
-			return insn_general_protection(t);
-		if (v & CR0_PG && !(s->cr0 & CR0_PG) && !(s->efer & EFER_LME) && s->cr4 & CR4_PAE &&
-		    !soft_load_pae_roots(cpu, s->cr3))
-			return insn_general_protection(t);
-		if (v & CR0_PG && !(s->cr0 & CR0_PG) && s->efer & EFER_LME)
-			s->efer |= EFER_LMA;
-		if (!(v & CR0_PG))
-			s->efer &= ~(uint64_t)EFER_LMA;
-		s->cr0 = v | 0x10;
+		if ((value & CR0_NW && !(value & CR0_CD)) ||
+		    (!(value & CR0_PG) && x86_code_bits(state) == 64))
+			return insn_general_protection(step);
+		if (value >> 32 || (value & CR0_PG && !(value & CR0_PE)) ||
+		    (!(value & CR0_PG) && state->cr4 & CR4_PCIDE))
+			return insn_general_protection(step);
+		if (value & CR0_PG && !(state->cr0 & CR0_PG) && state->efer & EFER_LME &&
+		    !(state->cr4 & CR4_PAE))
+			return insn_general_protection(step);
+		if (value & CR0_PG && !(state->cr0 & CR0_PG) && !(state->efer & EFER_LME) &&
+		    state->cr4 & CR4_PAE && !soft_load_pae_roots(cpu, state->cr3))
+			return insn_general_protection(step);
+		if (value & CR0_PG && !(state->cr0 & CR0_PG) && state->efer & EFER_LME)
+			state->efer |= EFER_LMA;
+		if (!(value & CR0_PG))
+			state->efer &= ~(uint64_t)EFER_LMA;
+		state->cr0 = value | 0x10;
 		soft_change_mode(cpu, false);
 		return 0;
-	case 2: s->cr2 = v; return 0;
+	case 2: state->cr2 = value; return 0;
 	case 3:
-		if (v & ~(s->cr4 & CR4_PCIDE ? 1ull << 63 : 0) & ~0ull << X86_PHYSICAL_BITS)
-			return insn_general_protection(t);
-		if (uses_pae(s, s->cr4) && !soft_load_pae_roots(cpu, v))
-			return insn_general_protection(t);
-		s->cr3 = v & ~(1ull << 63);
-		soft_change_root(cpu, v >> 63);
+		if (value & ~(state->cr4 & CR4_PCIDE ? 1ull << 63 : 0) & ~0ull << X86_PHYSICAL_BITS)
+			return insn_general_protection(step);
+		if (uses_pae(state, state->cr4) && !soft_load_pae_roots(cpu, value))
+			return insn_general_protection(step);
+		state->cr3 = value & ~(1ull << 63);
+		soft_change_root(cpu, value >> 63);
 		return 0;
 	case 4:
-		if (v & ~(cpu->engine->model ? cpu->engine->model->cr4_valid : X86_CR4_KNOWN))
-			return insn_general_protection(t);
-		if (v & ~s->cr4 & CR4_PCIDE && (!(s->efer & EFER_LMA) || s->cr3 & PAGE_OFFSET_MASK))
-			return insn_general_protection(t);
-		if (s->efer & EFER_LMA && !(v & CR4_PAE))
-			return insn_general_protection(t);
-		if (uses_pae(s, v) && (v ^ s->cr4) & pae_bits &&
-		    !soft_load_pae_roots(cpu, s->cr3))
-			return insn_general_protection(t);
-		changed = s->cr4 ^ v;
-		s->cr4 = v;
+		if (value & ~(cpu->engine->model ? cpu->engine->model->cr4_valid : X86_CR4_KNOWN))
+			return insn_general_protection(step);
+		if (value & ~state->cr4 & CR4_PCIDE &&
+		    (!(state->efer & EFER_LMA) || state->cr3 & PAGE_OFFSET_MASK))
+			return insn_general_protection(step);
+		if (state->efer & EFER_LMA && !(value & CR4_PAE))
+			return insn_general_protection(step);
+		if (uses_pae(state, value) && (value ^ state->cr4) & pae_bits &&
+		    !soft_load_pae_roots(cpu, state->cr3))
+			return insn_general_protection(step);
+		changed = state->cr4 ^ value;
+		state->cr4 = value;
 		soft_change_mode(cpu, changed & CR4_PGE);
 		return 0;
 	case 8:
-		if (v & ~(uint64_t)TASK_PRIORITY_MASK)
-			return insn_general_protection(t);
+		if (value & ~(uint64_t)TASK_PRIORITY_MASK)
+			return insn_general_protection(step);
 		soft_outside(cpu);
-		cpu->ops->set_cr8(cpu->ops_context, v);
+		cpu->ops->set_cr8(cpu->ops_context, value);
 		soft_inside(cpu);
 		return 0;
-	default: return insn_undefined(t);
+	default: return insn_undefined(step);
 	}
 }
 
-static int read_cr(struct step *t, unsigned cr, uint64_t *ret)
+static int read_cr(struct step *step, unsigned cr, uint64_t *ret)
 {
-	const struct x86_state *s = t->s;
+	const struct x86_state *state = step->state;
 
 	switch (cr) {
-	case 0: *ret = s->cr0; return 0;
-	case 2: *ret = s->cr2; return 0;
-	case 3: *ret = s->cr3; return 0;
-	case 4: *ret = s->cr4; return 0;
+	case 0: *ret = state->cr0; return 0;
+	case 2: *ret = state->cr2; return 0;
+	case 3: *ret = state->cr3; return 0;
+	case 4: *ret = state->cr4; return 0;
 	case 8:
-		soft_outside(t->cpu);
-		*ret = t->cpu->ops->get_cr8(t->cpu->ops_context);
-		soft_inside(t->cpu);
+		soft_outside(step->cpu);
+		*ret = step->cpu->ops->get_cr8(step->cpu->ops_context);
+		soft_inside(step->cpu);
 		return 0;
-	default: return insn_undefined(t);
+	default: return insn_undefined(step);
 	}
 }
 
-int insn_mov_control(struct step *t)
+int insn_mov_control(struct step *step)
 {
-	const struct x86_insn *i = t->i;
-	struct x86_state *s = t->s;
-	unsigned bytes = x86_code_bits(s) == 64 ? 8 : 4;
+	const struct x86_insn *insn = step->insn;
+	struct x86_state *state = step->state;
+	unsigned bytes = x86_code_bits(state) == 64 ? 8 : 4;
 
-	if (i->opcode & 1 && i->reg >= DEBUG_REGISTERS)
-		return insn_undefined(t);
-	if (s->cpl)
-		return insn_general_protection(t);
-	switch (i->opcode) {
+	if (insn->opcode & 1 && insn->reg >= DEBUG_REGISTERS)
+		return insn_undefined(step);
+	if (state->cpl)
+		return insn_general_protection(step);
+	switch (insn->opcode) {
 	case 0x20: {
-		uint64_t v = 0;
+		uint64_t value = 0;
 
-		if (read_cr(t, i->reg, &v))
+		if (read_cr(step, insn->reg, &value))
 			return -EFAULT;
-		insn_set_gpr(t, i->rm, v, bytes);
+		insn_set_gpr(step, insn->rm, value, bytes);
 		return 0;
 	}
 	case 0x22:
-		return insn_write_cr(t, i->reg,
-				     bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm]);
+		return insn_write_cr(step, insn->reg,
+				     bytes == 8 ? state->gpr[insn->rm]
+						: (uint32_t)state->gpr[insn->rm]);
 	case 0x21: {
-		uint64_t v;
+		uint64_t value;
 
-		if (soft_read_dr(t->cpu, i->reg, &v, t->fault))
+		if (soft_read_dr(step->cpu, insn->reg, &value, step->fault))
 			return -EFAULT;
-		insn_set_gpr(t, i->rm, v, bytes);
+		insn_set_gpr(step, insn->rm, value, bytes);
 		return 0;
 	}
 	default:
-		return soft_write_dr(t->cpu, i->reg,
-				     bytes == 8 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm],
-				     t->fault);
+		return soft_write_dr(step->cpu, insn->reg,
+				     bytes == 8 ? state->gpr[insn->rm]
+						: (uint32_t)state->gpr[insn->rm],
+				     step->fault);
 	}
 }
 
-int insn_smsw(struct step *t)
+int insn_smsw(struct step *step)
 {
-	if (t->s->cpl && t->s->cr4 & CR4_UMIP)
-		return insn_general_protection(t);
-	return insn_put_rm(t, t->i->mod == 3 ? t->i->operand_bytes : 2, t->s->cr0);
+	if (step->state->cpl && step->state->cr4 & CR4_UMIP)
+		return insn_general_protection(step);
+	return insn_put_rm(step, step->insn->mod == 3 ? step->insn->operand_bytes : 2,
+			   step->state->cr0);
 }
 
-int insn_lmsw(struct step *t)
+int insn_lmsw(struct step *step)
 {
 	/* PE can be set, not cleared */
 	const uint64_t pe_mp_em_ts = 15;
 	const uint64_t mp_em_ts = 14;
-	uint64_t v;
+	uint64_t value;
 
-	if (t->s->cpl)
-		return insn_general_protection(t);
-	if (insn_get_rm(t, 2, &v))
+	if (step->state->cpl)
+		return insn_general_protection(step);
+	if (insn_get_rm(step, 2, &value))
 		return -EFAULT;
-	return insn_write_cr(t, 0, (t->s->cr0 & ~mp_em_ts) | (v & pe_mp_em_ts));
+	return insn_write_cr(step, 0, (step->state->cr0 & ~mp_em_ts) | (value & pe_mp_em_ts));
 }
 
-int insn_clts(struct step *t)
+int insn_clts(struct step *step)
 {
-	if (t->s->cpl)
-		return insn_general_protection(t);
-	t->s->cr0 &= ~(uint64_t)CR0_TS;
+	if (step->state->cpl)
+		return insn_general_protection(step);
+	step->state->cr0 &= ~(uint64_t)CR0_TS;
 	return 0;
 }

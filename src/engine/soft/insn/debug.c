@@ -24,37 +24,40 @@ enum {
 	CR4_DE = 8
 };
 
-static bool enabled(const struct x86_state *s, int n) { return s->dr[7] >> 2 * n & 3; }
-static unsigned type(const struct x86_state *s, int n) { return s->dr[7] >> (16 + 4 * n) & 3; }
-static unsigned length(const struct x86_state *s, int n)
+static bool enabled(const struct x86_state *state, int n) { return state->dr[7] >> 2 * n & 3; }
+static unsigned type(const struct x86_state *state, int n)
 {
-	return (const unsigned[]){ 1, 2, 8, 4 }[s->dr[7] >> (18 + 4 * n) & 3];
+	return state->dr[7] >> (16 + 4 * n) & 3;
+}
+static unsigned length(const struct x86_state *state, int n)
+{
+	return (const unsigned[]){ 1, 2, 8, 4 }[state->dr[7] >> (18 + 4 * n) & 3];
 }
 
 /* After a change of DR0..DR3 or DR7. */
 void soft_debug_changed(struct soft_cpu *cpu)
 {
-	const struct x86_state *s = &cpu->state;
+	const struct x86_state *state = &cpu->state;
 
 	cpu->pending &= ~(uint32_t)PENDING_BREAKPOINTS;
 	cpu->watchpoints = false;
 	for (int n = 0; n < 4; n++)
-		if (enabled(s, n)) {
+		if (enabled(state, n)) {
 			cpu->pending |= PENDING_BREAKPOINTS;
-			cpu->watchpoints |= type(s, n) != TYPE_EXECUTE;
+			cpu->watchpoints |= type(state, n) != TYPE_EXECUTE;
 		}
 	soft_forget(cpu);
 }
 
 static int numbered(struct soft_cpu *cpu, unsigned number, struct fault *fault)
 {
-	struct x86_state *s = &cpu->state;
+	struct x86_state *state = &cpu->state;
 
-	if ((number == 4 || number == 5) && s->cr4 & CR4_DE)
+	if ((number == 4 || number == 5) && state->cr4 & CR4_DE)
 		return soft_fail(fault, EXC_UD, false, 0);
-	if (s->dr[7] & DR7_GD) {
-		s->dr[7] &= ~(uint64_t)DR7_GD;
-		s->dr[6] |= DR6_BD;
+	if (state->dr[7] & DR7_GD) {
+		state->dr[7] &= ~(uint64_t)DR7_GD;
+		state->dr[6] |= DR6_BD;
 		return soft_fail(fault, EXC_DB, false, 0);
 	}
 	return number == 4 || number == 5 ? (int)number + 2 : (int)number;
@@ -70,25 +73,25 @@ int soft_read_dr(struct soft_cpu *cpu, unsigned number, uint64_t *ret, struct fa
 }
 
 /* Reserved bits read as they always do. */
-static uint64_t value_to_keep(unsigned number, uint64_t v)
+static uint64_t value_to_keep(unsigned number, uint64_t value)
 {
 	switch (number) {
-	case 6: return (v & 0xe00f) | 0xffff0ff0;
-	case 7: return (v & 0xffff2bff) | 0x400;
-	default: return v;
+	case 6: return (value & 0xe00f) | 0xffff0ff0;
+	case 7: return (value & 0xffff2bff) | 0x400;
+	default: return value;
 	}
 }
 
-int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t v, struct fault *fault)
+int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t value, struct fault *fault)
 {
-	struct x86_state *s = &cpu->state;
+	struct x86_state *state = &cpu->state;
 	int n = numbered(cpu, number, fault);
 
 	if (n < 0)
 		return n;
-	if (n >= 6 && v >> 32)
+	if (n >= 6 && value >> 32)
 		return soft_fail(fault, EXC_GP, true, 0);
-	s->dr[n & 7] = value_to_keep((unsigned)n, v);
+	state->dr[n & 7] = value_to_keep((unsigned)n, value);
 	if (n != 6 && (cpu->pending & PENDING_BREAKPOINTS || n == 7))
 		soft_debug_changed(cpu);
 	return 0;
@@ -98,38 +101,38 @@ int soft_write_dr(struct soft_cpu *cpu, unsigned number, uint64_t v, struct faul
  * Of the breakpoints' bits only those of this exception are set; the others in DR6 stay until they
  * are cleared by software.
  */
-static void set_dr6(struct x86_state *s, uint64_t bits)
+static void set_dr6(struct x86_state *state, uint64_t bits)
 {
-	s->dr[6] = (s->dr[6] & ~(uint64_t)DR6_BREAKPOINTS) | bits;
+	state->dr[6] = (state->dr[6] & ~(uint64_t)DR6_BREAKPOINTS) | bits;
 }
 
 /* Whether an execution breakpoint is due at linear. RF holds it back for one instruction. */
 bool soft_hits_breakpoint(struct soft_cpu *cpu, uint64_t linear)
 {
-	struct x86_state *s = &cpu->state;
+	struct x86_state *state = &cpu->state;
 	uint64_t hits = 0;
 
-	if (s->rflags & FLAG_RF) {
-		s->rflags &= ~(uint64_t)FLAG_RF;
+	if (state->rflags & FLAG_RF) {
+		state->rflags &= ~(uint64_t)FLAG_RF;
 		return false;
 	}
 	for (int n = 0; n < 4; n++)
-		if (enabled(s, n) && type(s, n) == TYPE_EXECUTE && s->dr[n] == linear)
+		if (enabled(state, n) && type(state, n) == TYPE_EXECUTE && state->dr[n] == linear)
 			hits |= 1u << n;
 	if (!hits)
 		return false;
 	/* what waits behind MOV SS comes with it: another #DB would find the first one's stack */
 	cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
-	set_dr6(s, hits | cpu->watch_hits);
+	set_dr6(state, hits | cpu->watch_hits);
 	cpu->watch_hits = 0;
 	return true;
 }
 
-static bool overlaps(const struct x86_state *s, int n, uint64_t gva, size_t bytes)
+static bool overlaps(const struct x86_state *state, int n, uint64_t gva, size_t bytes)
 {
-	uint64_t first = s->dr[n] & ~(uint64_t)(length(s, n) - 1);
+	uint64_t first = state->dr[n] & ~(uint64_t)(length(state, n) - 1);
 
-	return gva < first + length(s, n) && first < gva + bytes;
+	return gva < first + length(state, n) && first < gva + bytes;
 }
 
 /* Whether [gva, gva + bytes) is in a page that has to stay uncached. */
@@ -146,35 +149,36 @@ bool soft_is_watched_page(const struct soft_cpu *cpu, uint64_t gva)
 /* An access of the running instruction: its trap comes after it. */
 void soft_watch(struct soft_cpu *cpu, uint64_t gva, size_t bytes, bool write)
 {
-	const struct x86_state *s = &cpu->state;
+	const struct x86_state *state = &cpu->state;
 
 	for (int n = 0; n < 4; n++)
-		if (enabled(s, n) &&
-		    (type(s, n) == TYPE_ACCESS || (write && type(s, n) == TYPE_WRITE)) &&
-		    overlaps(s, n, gva, bytes))
+		if (enabled(state, n) &&
+		    (type(state, n) == TYPE_ACCESS || (write && type(state, n) == TYPE_WRITE)) &&
+		    overlaps(state, n, gva, bytes))
 			cpu->watch_hits |= (uint8_t)(1u << n);
 }
 
 void soft_watch_port(struct soft_cpu *cpu, uint16_t port, unsigned bytes)
 {
-	const struct x86_state *s = &cpu->state;
+	const struct x86_state *state = &cpu->state;
 
-	if (!cpu->watchpoints || !(s->cr4 & CR4_DE))
+	if (!cpu->watchpoints || !(state->cr4 & CR4_DE))
 		return;
 	for (int n = 0; n < 4; n++)
-		if (enabled(s, n) && type(s, n) == TYPE_IO && overlaps(s, n, port, bytes))
+		if (enabled(state, n) && type(state, n) == TYPE_IO &&
+		    overlaps(state, n, port, bytes))
 			cpu->watch_hits |= (uint8_t)(1u << n);
 }
 
 /* What is due after an instruction: the single step and the watchpoints that it met. True: #DB. */
 bool soft_debug_trap(struct soft_cpu *cpu)
 {
-	struct x86_state *s = &cpu->state;
+	struct x86_state *state = &cpu->state;
 	bool step = cpu->pending & PENDING_STEP_TRAP;
 	bool due = step || cpu->watch_hits;
 
 	if (due)
-		set_dr6(s, cpu->watch_hits | (step ? DR6_BS : 0u));
+		set_dr6(state, cpu->watch_hits | (step ? DR6_BS : 0u));
 	cpu->pending &= ~(uint32_t)PENDING_STEP_TRAP;
 	cpu->watch_hits = 0;
 	return due;

@@ -9,18 +9,18 @@
 
 uint64_t soft_rflags(const struct soft_cpu *cpu)
 {
-	uint64_t f = cpu->state.rflags & ~(uint64_t)(FLAGS_ARITHMETIC | FLAG_IF);
+	uint64_t flags = cpu->state.rflags & ~(uint64_t)(FLAGS_ARITHMETIC | FLAG_IF);
 
-	f |= (cpu->flags_word >> 8 & 0xd5) | (cpu->flags_word & 1 ? FLAG_OF : 0) | 2;
-	return f | (cpu->interrupt_flag ? FLAG_IF : 0);
+	flags |= (cpu->flags_word >> 8 & 0xd5) | (cpu->flags_word & 1 ? FLAG_OF : 0) | 2;
+	return flags | (cpu->interrupt_flag ? FLAG_IF : 0);
 }
 
-void soft_set_rflags(struct soft_cpu *cpu, uint64_t v)
+void soft_set_rflags(struct soft_cpu *cpu, uint64_t value)
 {
-	cpu->flags_word = (v & 0xd5) << 8 | (v & FLAG_OF ? 1 : 0);
-	cpu->interrupt_flag = v & FLAG_IF ? 1 : 0;
-	cpu->state.rflags = (v & 0x3f7fd7) | 2;
-	soft_set_pending(cpu, PENDING_STEP, v & FLAG_TF);
+	cpu->flags_word = (value & 0xd5) << 8 | (value & FLAG_OF ? 1 : 0);
+	cpu->interrupt_flag = value & FLAG_IF ? 1 : 0;
+	cpu->state.rflags = (value & 0x3f7fd7) | 2;
+	soft_set_pending(cpu, PENDING_STEP, value & FLAG_TF);
 }
 
 int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code)

@@ -9,27 +9,27 @@
 /* One instruction. next: where it leads; fault: what -EFAULT means. */
 struct step {
 	struct soft_cpu *cpu;
-	struct x86_state *s;
-	const struct x86_insn *i;
+	struct x86_state *state;
+	const struct x86_insn *insn;
 	uint64_t next;
 	struct fault *fault;
 };
 
 /* system.c: does one instruction, and returns the host code to go on with. */
 void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn);
-int insn_general_protection(struct step *t);
-int insn_undefined(struct step *t);
-static inline bool insn_model_has(const struct step *t, enum cpu_feature feature)
+int insn_general_protection(struct step *step);
+int insn_undefined(struct step *step);
+static inline bool insn_model_has(const struct step *step, enum cpu_feature feature)
 {
-	const struct cpu_model *model = t->cpu->engine->model;
+	const struct cpu_model *model = step->cpu->engine->model;
 
 	return !model || cpu_has(&model->features, feature);
 }
 
 /* Where the manuals of the vendors differ; with no model neither is. */
-static inline bool insn_is_vendor(const struct step *t, enum cpu_vendor vendor)
+static inline bool insn_is_vendor(const struct step *step, enum cpu_vendor vendor)
 {
-	const struct cpu_model *model = t->cpu->engine->model;
+	const struct cpu_model *model = step->cpu->engine->model;
 
 	return model && model->vendor == vendor;
 }
@@ -68,28 +68,28 @@ int soft_deliver_event(struct soft_cpu *cpu, const struct event *event, struct f
  * commit leave all as it was; those behind it belong to the new task.
  */
 enum task_reason { TASK_BY_JMP, TASK_BY_CALL, TASK_BY_IRET, TASK_BY_INTERRUPT };
-int insn_switch_task(struct step *t, uint16_t selector, enum task_reason reason, uint64_t flags,
+int insn_switch_task(struct step *step, uint16_t selector, enum task_reason reason, uint64_t flags,
 		     uint32_t ext);
 
 /* operand.c */
-uint64_t insn_address(const struct step *t);
-int insn_get_rm(struct step *t, unsigned bytes, uint64_t *ret);
-int insn_put_rm(struct step *t, unsigned bytes, uint64_t value);
-void insn_set_gpr(struct step *t, unsigned reg, uint64_t value, unsigned bytes);
+uint64_t insn_address(const struct step *step);
+int insn_get_rm(struct step *step, unsigned bytes, uint64_t *ret);
+int insn_put_rm(struct step *step, unsigned bytes, uint64_t value);
+void insn_set_gpr(struct step *step, unsigned reg, uint64_t value, unsigned bytes);
 
 /* stack.c */
-unsigned insn_stack_bytes(const struct step *t);
-unsigned insn_stack_address_bytes(const struct step *t);
+unsigned insn_stack_bytes(const struct step *step);
+unsigned insn_stack_address_bytes(const struct step *step);
 /* 0, or -EFAULT: what segmentation and alignment checking say of the stack at this offset. */
-int insn_check_stack(struct step *t, uint64_t sp, unsigned bytes, bool write);
-void insn_move_stack(struct step *t, uint64_t bytes);
-int insn_push(struct step *t, uint64_t value, unsigned bytes);
-int insn_pop(struct step *t, uint64_t *ret, unsigned bytes);
-int insn_push_pop(struct step *t);
+int insn_check_stack(struct step *step, uint64_t sp, unsigned bytes, bool write);
+void insn_move_stack(struct step *step, uint64_t bytes);
+int insn_push(struct step *step, uint64_t value, unsigned bytes);
+int insn_pop(struct step *step, uint64_t *ret, unsigned bytes);
+int insn_push_pop(struct step *step);
 /* Near jumps, calls and returns, LEAVE. */
-int insn_near_transfer(struct step *t);
+int insn_near_transfer(struct step *step);
 /* Whether code can be fetched at t->next: inside the limit, or canonical. */
-bool insn_may_go_on(const struct step *t);
+bool insn_may_go_on(const struct step *step);
 
 /* limit.c */
 /* MODE_LIMITED, MODE_FS_LIMITED, MODE_GS_LIMITED of 16- and 32-bit code. */
@@ -101,7 +101,7 @@ int soft_check_segment(struct soft_cpu *cpu, unsigned segment, uint64_t offset, 
 		       bool write, struct fault *fault);
 int soft_check_alignment(struct soft_cpu *cpu, uint64_t gva, unsigned bytes, struct fault *fault);
 /* The same of the operand in memory that modrm or an offset names. */
-int insn_check_operand(struct step *t);
+int insn_check_operand(struct step *step);
 
 /* segment.c */
 enum { /* x86_segment_state.attributes */
@@ -126,13 +126,13 @@ static inline bool insn_is_writable(const struct x86_segment_state *segment)
 	       (SEGMENT_NOT_SYSTEM | SEGMENT_WRITE_OR_READ);
 }
 /* Virtual-8086 mode; and whether segments are what they are in real mode. */
-static inline bool insn_is_virtual(const struct x86_state *s)
+static inline bool insn_is_virtual(const struct x86_state *state)
 {
-	return s->cr0 & CR0_PE && s->rflags & FLAG_VM;
+	return state->cr0 & CR0_PE && state->rflags & FLAG_VM;
 }
-static inline bool insn_is_real(const struct x86_state *s)
+static inline bool insn_is_real(const struct x86_state *state)
 {
-	return !(s->cr0 & CR0_PE) || s->rflags & FLAG_VM;
+	return !(state->cr0 & CR0_PE) || state->rflags & FLAG_VM;
 }
 /* A segment of virtual-8086 mode. */
 static inline struct x86_segment_state insn_virtual_segment(uint16_t selector)
@@ -143,86 +143,86 @@ static inline struct x86_segment_state insn_virtual_segment(uint16_t selector)
 					   .base = (uint64_t)selector << 4 };
 }
 /* Sets the descriptor's accessed bit in its table, where it is not set. */
-int insn_mark_accessed(struct step *t, uint16_t selector, const uint64_t descriptor[2]);
+int insn_mark_accessed(struct step *step, uint16_t selector, const uint64_t descriptor[2]);
 /* Every load of CS outside of SYSCALL and its like, which have one base. */
 void insn_set_code(struct soft_cpu *cpu, const struct x86_segment_state *code);
 void soft_set_code_segment(struct x86_state *state, uint16_t selector, uint16_t attributes);
-int insn_read_descriptor(struct step *t, uint16_t selector, uint64_t ret[2], bool wide);
-struct x86_segment_state insn_unpack_descriptor(uint16_t selector, const uint64_t d[2]);
-int insn_load_segment(struct step *t, unsigned which, uint16_t selector);
-int insn_descriptor_tables(struct step *t);
-int insn_system_segments(struct step *t);
-int insn_lar_lsl(struct step *t);
-int insn_fs_gs_base(struct step *t);
-int insn_swapgs(struct step *t);
-int insn_mov_from_segment(struct step *t);
-int insn_mov_to_segment(struct step *t);
-int insn_pop_segment(struct step *t, unsigned which);
+int insn_read_descriptor(struct step *step, uint16_t selector, uint64_t ret[2], bool wide);
+struct x86_segment_state insn_unpack_descriptor(uint16_t selector, const uint64_t descriptor[2]);
+int insn_load_segment(struct step *step, unsigned which, uint16_t selector);
+int insn_descriptor_tables(struct step *step);
+int insn_system_segments(struct step *step);
+int insn_lar_lsl(struct step *step);
+int insn_fs_gs_base(struct step *step);
+int insn_swapgs(struct step *step);
+int insn_mov_from_segment(struct step *step);
+int insn_mov_to_segment(struct step *step);
+int insn_pop_segment(struct step *step, unsigned which);
 
 /* far_transfer.c */
-int insn_far_direct(struct step *t, bool call);
-int insn_far_indirect(struct step *t, bool call);
-int insn_far_return(struct step *t);
-int insn_iret(struct step *t);
-int insn_syscall(struct step *t);
-int insn_sysret(struct step *t);
-int insn_sysenter(struct step *t);
-int insn_sysexit(struct step *t);
-int insn_interrupt(struct step *t);
-int insn_icebp(struct step *t);
-int insn_software_interrupt(struct step *t, uint8_t vector);
+int insn_far_direct(struct step *step, bool call);
+int insn_far_indirect(struct step *step, bool call);
+int insn_far_return(struct step *step);
+int insn_iret(struct step *step);
+int insn_syscall(struct step *step);
+int insn_sysret(struct step *step);
+int insn_sysenter(struct step *step);
+int insn_sysexit(struct step *step);
+int insn_interrupt(struct step *step);
+int insn_icebp(struct step *step);
+int insn_software_interrupt(struct step *step, uint8_t vector);
 
 /* legacy.c */
-int insn_decimal_adjust(struct step *t, bool subtract);
-int insn_ascii_adjust(struct step *t, bool subtract);
-int insn_aam(struct step *t);
-int insn_aad(struct step *t);
-int insn_salc(struct step *t);
-int insn_into(struct step *t);
-int insn_bound(struct step *t);
-int insn_arpl(struct step *t);
-int insn_load_far_pointer(struct step *t, unsigned segment);
-int insn_enter(struct step *t);
+int insn_decimal_adjust(struct step *step, bool subtract);
+int insn_ascii_adjust(struct step *step, bool subtract);
+int insn_aam(struct step *step);
+int insn_aad(struct step *step);
+int insn_salc(struct step *step);
+int insn_into(struct step *step);
+int insn_bound(struct step *step);
+int insn_arpl(struct step *step);
+int insn_load_far_pointer(struct step *step, unsigned segment);
+int insn_enter(struct step *step);
 
 /* control_register.c */
-int insn_write_cr(struct step *t, unsigned cr, uint64_t v);
-int insn_mov_control(struct step *t);
-int insn_smsw(struct step *t);
-int insn_lmsw(struct step *t);
-int insn_clts(struct step *t);
+int insn_write_cr(struct step *step, unsigned cr, uint64_t value);
+int insn_mov_control(struct step *step);
+int insn_smsw(struct step *step);
+int insn_lmsw(struct step *step);
+int insn_clts(struct step *step);
 
 /* msr.c */
-int insn_access_msr(struct step *t, bool write);
-int insn_rdtscp(struct step *t);
-int insn_rdpmc(struct step *t);
+int insn_access_msr(struct step *step, bool write);
+int insn_rdtscp(struct step *step);
+int insn_rdpmc(struct step *step);
 
 /* port_io.c */
 /* Whether the level, or the task's bitmap, allows it: 0, or -EFAULT. */
 int soft_check_port(struct soft_cpu *cpu, uint16_t port, unsigned bytes, struct fault *fault);
-int insn_port(struct step *t);
+int insn_port(struct step *step);
 
 /* xsave.c */
-int insn_save_area(struct step *t);
-int insn_xgetbv(struct step *t);
-int insn_xsetbv(struct step *t);
+int insn_save_area(struct step *step);
+int insn_xgetbv(struct step *step);
+int insn_xsetbv(struct step *step);
 
 /* x87.c */
 /* In the first bytes of an FXSAVE or XSAVE area. */
 void insn_clear_x87_pointers(uint8_t *area);
 /* FNSTENV, FNSAVE. */
-int insn_x87_environment(struct step *t);
+int insn_x87_environment(struct step *step);
 
 /* invlpg.c */
-int insn_invlpg(struct step *t);
-int insn_invpcid(struct step *t);
+int insn_invlpg(struct step *step);
+int insn_invpcid(struct step *step);
 
 /* flags.c */
-void insn_set_zero_flag(struct step *t, bool set);
+void insn_set_zero_flag(struct step *step, bool set);
 static inline unsigned insn_iopl(const struct x86_state *state) { return state->rflags >> 12 & 3; }
-int insn_push_pop_flags(struct step *t);
-int insn_set_interrupt_flag(struct step *t, bool set);
-int insn_set_alignment_check(struct step *t, bool set);
-int insn_set_direction(struct step *t, bool set);
+int insn_push_pop_flags(struct step *step);
+int insn_set_interrupt_flag(struct step *step, bool set);
+int insn_set_alignment_check(struct step *step, bool set);
+int insn_set_direction(struct step *step, bool set);
 
 /* string.c */
 int soft_string(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault);

@@ -11,9 +11,9 @@
 
 enum { AL = 0xff, LOW_NIBBLE = 0x0f };
 
-static void set_flags(struct step *t, uint64_t flags)
+static void set_flags(struct step *step, uint64_t flags)
 {
-	soft_set_rflags(t->cpu, (soft_rflags(t->cpu) & ~(uint64_t)FLAGS_ARITHMETIC) | flags);
+	soft_set_rflags(step->cpu, (soft_rflags(step->cpu) & ~(uint64_t)FLAGS_ARITHMETIC) | flags);
 }
 
 /* SF, ZF and PF of a byte. */
@@ -23,19 +23,19 @@ static uint64_t flags_of(uint8_t value)
 	       (__builtin_parity(value) ? 0 : FLAG_PF);
 }
 
-static void set_al(struct step *t, uint8_t value) { insn_set_gpr(t, 0, value, 1); }
+static void set_al(struct step *step, uint8_t value) { insn_set_gpr(step, 0, value, 1); }
 
-static void set_ax(struct step *t, uint8_t high, uint8_t low)
+static void set_ax(struct step *step, uint8_t high, uint8_t low)
 {
-	insn_set_gpr(t, 0, (uint64_t)high << 8 | low, 2);
+	insn_set_gpr(step, 0, (uint64_t)high << 8 | low, 2);
 }
 
 /* DAA, DAS */
-int insn_decimal_adjust(struct step *t, bool subtract)
+int insn_decimal_adjust(struct step *step, bool subtract)
 {
-	uint8_t old = (uint8_t)t->s->gpr[0];
+	uint8_t old = (uint8_t)step->state->gpr[0];
 	uint8_t al = old;
-	uint64_t before = soft_rflags(t->cpu);
+	uint64_t before = soft_rflags(step->cpu);
 	uint64_t after = 0;
 
 	if ((old & LOW_NIBBLE) > 9 || before & FLAG_AF) {
@@ -48,57 +48,58 @@ int insn_decimal_adjust(struct step *t, bool subtract)
 		al = subtract ? (uint8_t)(al - 0x60) : (uint8_t)(al + 0x60);
 		after |= FLAG_CF;
 	}
-	set_al(t, al);
-	set_flags(t, after | flags_of(al));
+	set_al(step, al);
+	set_flags(step, after | flags_of(al));
 	return 0;
 }
 
 /* AAA, AAS */
-int insn_ascii_adjust(struct step *t, bool subtract)
+int insn_ascii_adjust(struct step *step, bool subtract)
 {
-	uint16_t ax = (uint16_t)t->s->gpr[0];
+	uint16_t ax = (uint16_t)step->state->gpr[0];
 	uint64_t after = 0;
 
-	if ((ax & LOW_NIBBLE) > 9 || soft_rflags(t->cpu) & FLAG_AF) {
+	if ((ax & LOW_NIBBLE) > 9 || soft_rflags(step->cpu) & FLAG_AF) {
 		ax = subtract ? (uint16_t)(ax - 0x106) : (uint16_t)(ax + 0x106);
 		after = FLAG_AF | FLAG_CF;
 	}
 	ax &= 0xff0f;
-	set_ax(t, (uint8_t)(ax >> 8), (uint8_t)ax);
-	set_flags(t, after | flags_of((uint8_t)ax));
+	set_ax(step, (uint8_t)(ax >> 8), (uint8_t)ax);
+	set_flags(step, after | flags_of((uint8_t)ax));
 	return 0;
 }
 
-int insn_aam(struct step *t)
+int insn_aam(struct step *step)
 {
-	uint8_t base = (uint8_t)t->i->imm;
-	uint8_t al = (uint8_t)t->s->gpr[0];
+	uint8_t base = (uint8_t)step->insn->imm;
+	uint8_t al = (uint8_t)step->state->gpr[0];
 
 	if (!base)
-		return soft_fail(t->fault, EXC_DE, false, 0);
-	set_ax(t, al / base, al % base);
-	set_flags(t, flags_of(al % base));
+		return soft_fail(step->fault, EXC_DE, false, 0);
+	set_ax(step, al / base, al % base);
+	set_flags(step, flags_of(al % base));
 	return 0;
 }
 
-int insn_aad(struct step *t)
+int insn_aad(struct step *step)
 {
-	uint8_t al = (uint8_t)(t->s->gpr[0] + (t->s->gpr[0] >> 8 & AL) * (uint8_t)t->i->imm);
+	uint8_t al = (uint8_t)(step->state->gpr[0] +
+			       (step->state->gpr[0] >> 8 & AL) * (uint8_t)step->insn->imm);
 
-	set_ax(t, 0, al);
-	set_flags(t, flags_of(al));
+	set_ax(step, 0, al);
+	set_flags(step, flags_of(al));
 	return 0;
 }
 
-int insn_salc(struct step *t)
+int insn_salc(struct step *step)
 {
-	set_al(t, soft_rflags(t->cpu) & FLAG_CF ? 0xff : 0);
+	set_al(step, soft_rflags(step->cpu) & FLAG_CF ? 0xff : 0);
 	return 0;
 }
 
-int insn_into(struct step *t)
+int insn_into(struct step *step)
 {
-	return soft_rflags(t->cpu) & FLAG_OF ? insn_software_interrupt(t, EXC_OF) : 0;
+	return soft_rflags(step->cpu) & FLAG_OF ? insn_software_interrupt(step, EXC_OF) : 0;
 }
 
 static int64_t sign_extend(uint64_t value, unsigned bytes)
@@ -106,107 +107,110 @@ static int64_t sign_extend(uint64_t value, unsigned bytes)
 	return bytes == 2 ? (int16_t)value : (int32_t)value;
 }
 
-int insn_bound(struct step *t)
+int insn_bound(struct step *step)
 {
-	unsigned bytes = t->i->operand_bytes;
-	uint64_t gva = insn_address(t);
+	unsigned bytes = step->insn->operand_bytes;
+	uint64_t gva = insn_address(step);
 	uint64_t low = 0;
 	uint64_t high = 0;
-	int64_t index = sign_extend(t->s->gpr[t->i->reg], bytes);
+	int64_t index = sign_extend(step->state->gpr[step->insn->reg], bytes);
 
-	if (!x86_insn_has_memory(t->i))
-		return insn_undefined(t);
-	if (soft_read(t->cpu, gva, &low, bytes, ACCESS_READ, t->fault) ||
-	    soft_read(t->cpu, gva + bytes, &high, bytes, ACCESS_READ, t->fault))
+	if (!x86_insn_has_memory(step->insn))
+		return insn_undefined(step);
+	if (soft_read(step->cpu, gva, &low, bytes, ACCESS_READ, step->fault) ||
+	    soft_read(step->cpu, gva + bytes, &high, bytes, ACCESS_READ, step->fault))
 		return -EFAULT;
 	if (index < sign_extend(low, bytes) || index > sign_extend(high, bytes))
-		return soft_fail(t->fault, EXC_BR, false, 0);
+		return soft_fail(step->fault, EXC_BR, false, 0);
 	return 0;
 }
 
-int insn_arpl(struct step *t)
+int insn_arpl(struct step *step)
 {
 	uint64_t selector;
-	uint64_t least = t->s->gpr[t->i->reg] & 3;
+	uint64_t least = step->state->gpr[step->insn->reg] & 3;
 
-	if (insn_is_real(t->s))
-		return insn_undefined(t);
-	if (insn_get_rm(t, 2, &selector))
+	if (insn_is_real(step->state))
+		return insn_undefined(step);
+	if (insn_get_rm(step, 2, &selector))
 		return -EFAULT;
 	if ((selector & 3) >= least) {
-		insn_set_zero_flag(t, false);
+		insn_set_zero_flag(step, false);
 		return 0;
 	}
-	if (insn_put_rm(t, 2, (selector & ~3ull) | least))
+	if (insn_put_rm(step, 2, (selector & ~3ull) | least))
 		return -EFAULT;
-	insn_set_zero_flag(t, true);
+	insn_set_zero_flag(step, true);
 	return 0;
 }
 
 /* LDS, LES, LSS, LFS, LGS: the operand is an offset and a selector. */
-int insn_load_far_pointer(struct step *t, unsigned segment)
+int insn_load_far_pointer(struct step *step, unsigned segment)
 {
-	unsigned bytes = t->i->rex_w ? 8 : t->i->operand_bytes;
+	unsigned bytes = step->insn->rex_w ? 8 : step->insn->operand_bytes;
 	uint64_t offset = 0;
 	uint64_t selector = 0;
 
-	if (!x86_insn_has_memory(t->i))
-		return insn_undefined(t);
-	if (soft_read(t->cpu, insn_address(t), &offset, bytes, ACCESS_READ, t->fault) ||
-	    soft_read(t->cpu, insn_address(t) + bytes, &selector, 2, ACCESS_READ, t->fault))
+	if (!x86_insn_has_memory(step->insn))
+		return insn_undefined(step);
+	if (soft_read(step->cpu, insn_address(step), &offset, bytes, ACCESS_READ, step->fault) ||
+	    soft_read(step->cpu, insn_address(step) + bytes, &selector, 2, ACCESS_READ,
+		      step->fault))
 		return -EFAULT;
-	if (insn_load_segment(t, segment, (uint16_t)selector))
+	if (insn_load_segment(step, segment, (uint16_t)selector))
 		return -EFAULT;
-	insn_set_gpr(t, t->i->reg, offset, bytes);
+	insn_set_gpr(step, step->insn->reg, offset, bytes);
 	return 0;
 }
 
 /* The frame pointers of the outer procedures, and the new one (SDM Vol. 2, ENTER). */
-static int push_frames(struct step *t, unsigned level, uint64_t frame, unsigned bytes)
+static int push_frames(struct step *step, unsigned level, uint64_t frame, unsigned bytes)
 {
-	struct x86_state *s = t->s;
-	unsigned address_bytes = insn_stack_address_bytes(t);
-	uint64_t outer = s->gpr[5];
+	struct x86_state *state = step->state;
+	unsigned address_bytes = insn_stack_address_bytes(step);
+	uint64_t outer = state->gpr[5];
 
 	for (unsigned n = 1; n < level; n++) {
 		uint64_t value = 0;
 
 		outer -= bytes;
-		if (insn_check_stack(t, outer & soft_address_mask(address_bytes), bytes, false) ||
-		    soft_read(t->cpu, soft_linear_address(s, X86_SS, outer, address_bytes), &value,
-			      bytes, ACCESS_READ, t->fault) ||
-		    insn_push(t, value, bytes))
+		if (insn_check_stack(step, outer & soft_address_mask(address_bytes), bytes,
+				     false) ||
+		    soft_read(step->cpu, soft_linear_address(state, X86_SS, outer, address_bytes),
+			      &value, bytes, ACCESS_READ, step->fault) ||
+		    insn_push(step, value, bytes))
 			return -EFAULT;
 	}
-	return level ? insn_push(t, frame, bytes) : 0;
+	return level ? insn_push(step, frame, bytes) : 0;
 }
 
-int insn_enter(struct step *t)
+int insn_enter(struct step *step)
 {
 	enum { LEVELS = 32 };
-	struct x86_state *s = t->s;
-	unsigned bytes = insn_stack_bytes(t);
-	unsigned level = t->i->imm2 % LEVELS;
-	uint64_t old = s->gpr[4];
+	struct x86_state *state = step->state;
+	unsigned bytes = insn_stack_bytes(step);
+	unsigned level = step->insn->imm2 % LEVELS;
+	uint64_t old = state->gpr[4];
 	uint64_t frame, top;
 
-	if (insn_push(t, s->gpr[5], bytes))
+	if (insn_push(step, state->gpr[5], bytes))
 		return -EFAULT;
-	frame = s->gpr[4];
-	if (push_frames(t, level, frame, bytes)) {
-		s->gpr[4] = old;
+	frame = state->gpr[4];
+	if (push_frames(step, level, frame, bytes)) {
+		state->gpr[4] = old;
 		return -EFAULT;
 	}
-	insn_move_stack(t, -(t->i->imm & 0xffff));
-	top = s->gpr[4] & soft_address_mask(insn_stack_address_bytes(t));
+	insn_move_stack(step, -(step->insn->imm & 0xffff));
+	top = state->gpr[4] & soft_address_mask(insn_stack_address_bytes(step));
 	/* a last write to the new top must be possible */
-	if (insn_check_stack(t, top, bytes, true) ||
-	    soft_check_write(t->cpu,
-			     soft_linear_address(s, X86_SS, top, insn_stack_address_bytes(t)),
-			     bytes, 0, t->fault)) {
-		s->gpr[4] = old;
+	if (insn_check_stack(step, top, bytes, true) ||
+	    soft_check_write(
+		    step->cpu,
+		    soft_linear_address(state, X86_SS, top, insn_stack_address_bytes(step)), bytes,
+		    0, step->fault)) {
+		state->gpr[4] = old;
 		return -EFAULT;
 	}
-	insn_set_gpr(t, 5, frame, bytes);
+	insn_set_gpr(step, 5, frame, bytes);
 	return 0;
 }

@@ -28,15 +28,15 @@ static bool is_unlimited(const struct x86_segment_state *segment)
 		       (SEGMENT_NOT_SYSTEM | SEGMENT_PRESENT | SEGMENT_WRITE_OR_READ);
 }
 
-uint32_t soft_limited_segments(const struct x86_state *s)
+uint32_t soft_limited_segments(const struct x86_state *state)
 {
 	static const uint8_t plain[] = { X86_ES, X86_SS, X86_DS };
-	uint32_t mode = s->segment[X86_CS].limit == ~0u ? 0 : MODE_LIMITED;
+	uint32_t mode = state->segment[X86_CS].limit == ~0u ? 0 : MODE_LIMITED;
 
 	for (unsigned n = 0; n < sizeof(plain); n++)
-		mode |= is_unlimited(&s->segment[plain[n]]) ? 0 : MODE_LIMITED;
-	mode |= is_unlimited(&s->segment[X86_FS]) ? 0 : MODE_FS_LIMITED;
-	return mode | (is_unlimited(&s->segment[X86_GS]) ? 0 : MODE_GS_LIMITED);
+		mode |= is_unlimited(&state->segment[plain[n]]) ? 0 : MODE_LIMITED;
+	mode |= is_unlimited(&state->segment[X86_FS]) ? 0 : MODE_FS_LIMITED;
+	return mode | (is_unlimited(&state->segment[X86_GS]) ? 0 : MODE_GS_LIMITED);
 }
 
 static int limit_fault(unsigned segment, struct fault *fault)
@@ -58,15 +58,15 @@ static bool is_inside(const struct x86_segment_state *segment, uint64_t offset, 
 int soft_check_segment(struct soft_cpu *cpu, unsigned segment, uint64_t offset, unsigned bytes,
 		       bool write, struct fault *fault)
 {
-	const struct x86_state *s = &cpu->state;
-	const struct x86_segment_state *state = &s->segment[segment];
+	const struct x86_state *cpu_state = &cpu->state;
+	const struct x86_segment_state *state = &cpu_state->segment[segment];
 	bool readable = !insn_is_code(state) || state->attributes & SEGMENT_WRITE_OR_READ;
 
-	if (x86_code_bits(s) == 64) /* of other segments the walk says it, by #GP */
+	if (x86_code_bits(cpu_state) == 64) /* of other segments the walk says it, by #GP */
 		return segment != X86_SS || soft_all_canonical(offset, bytes)
 			       ? 0
 			       : limit_fault(segment, fault);
-	if (!insn_is_real(s)) {
+	if (!insn_is_real(cpu_state)) {
 		if (!(state->attributes & SEGMENT_PRESENT) || !readable ||
 		    (write && !insn_is_writable(state)))
 			return limit_fault(segment, fault);
@@ -74,9 +74,9 @@ int soft_check_segment(struct soft_cpu *cpu, unsigned segment, uint64_t offset, 
 	return is_inside(state, offset, bytes) ? 0 : limit_fault(segment, fault);
 }
 
-bool soft_checks_alignment(const struct x86_state *s)
+bool soft_checks_alignment(const struct x86_state *state)
 {
-	return s->cpl == 3 && s->rflags & FLAG_AC && s->cr0 & CR0_AM;
+	return state->cpl == 3 && state->rflags & FLAG_AC && state->cr0 & CR0_AM;
 }
 
 int soft_check_alignment(struct soft_cpu *cpu, uint64_t gva, unsigned bytes, struct fault *fault)
@@ -87,9 +87,9 @@ int soft_check_alignment(struct soft_cpu *cpu, uint64_t gva, unsigned bytes, str
 }
 
 /* What a segment register, a table register and their like access; 0: the table says it. */
-static unsigned operand_bytes(const struct x86_insn *i)
+static unsigned operand_bytes(const struct x86_insn *insn)
 {
-	return i->mem_bytes ? i->mem_bytes : i->operand_bytes;
+	return insn->mem_bytes ? insn->mem_bytes : insn->operand_bytes;
 }
 
 /*
@@ -97,9 +97,9 @@ static unsigned operand_bytes(const struct x86_insn *i)
  * is larger than 16 bytes, or is checked by its own #GP (aligned vectors), or is unaligned on
  * purpose.
  */
-static unsigned natural_bytes(const struct x86_insn *i)
+static unsigned natural_bytes(const struct x86_insn *insn)
 {
-	unsigned bytes = operand_bytes(i);
+	unsigned bytes = operand_bytes(insn);
 
 	if (bytes == 10) /* x87's extended real */
 		return 8;
@@ -107,40 +107,42 @@ static unsigned natural_bytes(const struct x86_insn *i)
 }
 
 /* MOV by an offset in the instruction: the table does not say which way it goes. */
-static bool is_store_by_offset(const struct x86_insn *i)
+static bool is_store_by_offset(const struct x86_insn *insn)
 {
 	enum { STORES = 2 };
 
-	return i->encoding.immediate == X86_IMM_MOFFS && i->opcode & STORES;
+	return insn->encoding.immediate == X86_IMM_MOFFS && insn->opcode & STORES;
 }
 
 /* BT and its kin with a register: bytes from the operand to the one that it reaches. */
-static uint64_t bit_distance(const struct step *t)
+static uint64_t bit_distance(const struct step *step)
 {
-	unsigned bits = 8u * t->i->operand_bytes;
-	uint64_t reg = t->s->gpr[t->i->reg];
-	int64_t index = t->i->operand_bytes == 2 ? (int16_t)reg : (int32_t)reg;
+	unsigned bits = 8u * step->insn->operand_bytes;
+	uint64_t reg = step->state->gpr[step->insn->reg];
+	int64_t index = step->insn->operand_bytes == 2 ? (int16_t)reg : (int32_t)reg;
 
-	if (t->i->operand_bytes == 8)
+	if (step->insn->operand_bytes == 8)
 		index = (int64_t)reg;
 	return (uint64_t)((index - (index & (bits - 1))) / 8);
 }
 
-int insn_check_operand(struct step *t)
+int insn_check_operand(struct step *step)
 {
-	const struct x86_insn *i = t->i;
-	uint64_t offset = soft_operand_offset(t->s, i);
-	bool write = x86_insn_is(i, X86_ENC_MEM_WRITE) || is_store_by_offset(i);
+	const struct x86_insn *insn = step->insn;
+	uint64_t offset = soft_operand_offset(step->state, insn);
+	bool write = x86_insn_is(insn, X86_ENC_MEM_WRITE) || is_store_by_offset(insn);
 
-	if (i->encoding.class == X86_CLASS_SCATTERED || x86_insn_is(i, X86_ENC_ADDRESS_ONLY) ||
-	    x86_insn_is_masked(i))
+	if (insn->encoding.class == X86_CLASS_SCATTERED ||
+	    x86_insn_is(insn, X86_ENC_ADDRESS_ONLY) || x86_insn_is_masked(insn))
 		return 0;
-	if (i->encoding.class == X86_CLASS_BIT_STRING)
-		offset += bit_distance(t);
-	if (soft_check_segment(t->cpu, i->segment, offset & soft_address_mask(i->address_bytes),
-			       operand_bytes(i), write, t->fault))
+	if (insn->encoding.class == X86_CLASS_BIT_STRING)
+		offset += bit_distance(step);
+	if (soft_check_segment(step->cpu, insn->segment,
+			       offset & soft_address_mask(insn->address_bytes), operand_bytes(insn),
+			       write, step->fault))
 		return -EFAULT;
-	return soft_check_alignment(t->cpu,
-				    soft_linear_address(t->s, i->segment, offset, i->address_bytes),
-				    natural_bytes(i), t->fault);
+	return soft_check_alignment(
+		step->cpu,
+		soft_linear_address(step->state, insn->segment, offset, insn->address_bytes),
+		natural_bytes(insn), step->fault);
 }

@@ -15,105 +15,105 @@ static uint64_t host_tsc(void)
 	return (uint64_t)high << 32 | low;
 }
 
-static uint64_t *plain_msr(struct x86_state *s, uint32_t msr)
+static uint64_t *plain_msr(struct x86_state *state, uint32_t msr)
 {
 	switch (msr) {
-	case 0x174: return &s->sysenter_cs;
-	case 0x175: return &s->sysenter_esp;
-	case 0x176: return &s->sysenter_eip;
-	case 0x277: return &s->pat;
-	case 0xc0000081: return &s->star;
-	case 0xc0000082: return &s->lstar;
-	case 0xc0000083: return &s->cstar;
-	case 0xc0000084: return &s->sfmask;
-	case 0xc0000100: return &s->segment[X86_FS].base;
-	case 0xc0000101: return &s->segment[X86_GS].base;
-	case 0xc0000102: return &s->kernel_gs_base;
-	case 0xc0000103: return &s->tsc_aux;
+	case 0x174: return &state->sysenter_cs;
+	case 0x175: return &state->sysenter_esp;
+	case 0x176: return &state->sysenter_eip;
+	case 0x277: return &state->pat;
+	case 0xc0000081: return &state->star;
+	case 0xc0000082: return &state->lstar;
+	case 0xc0000083: return &state->cstar;
+	case 0xc0000084: return &state->sfmask;
+	case 0xc0000100: return &state->segment[X86_FS].base;
+	case 0xc0000101: return &state->segment[X86_GS].base;
+	case 0xc0000102: return &state->kernel_gs_base;
+	case 0xc0000103: return &state->tsc_aux;
 	default: return NULL;
 	}
 }
 
 /* IA32_TSC_ADJUST moves with every write of the counter, and a write of it moves the counter. */
-static bool has_tsc_adjust(const struct step *t, uint32_t msr)
+static bool has_tsc_adjust(const struct step *step, uint32_t msr)
 {
-	const struct cpu_model *model = t->cpu->engine->model;
+	const struct cpu_model *model = step->cpu->engine->model;
 
 	return msr == MSR_TSC_ADJUST && (!model || cpu_has(&model->features, CPU_TSC_ADJUST));
 }
 
-static void move_tsc(struct x86_state *s, uint64_t by)
+static void move_tsc(struct x86_state *state, uint64_t by)
 {
-	s->tsc_offset += by;
-	s->tsc_adjust += by;
+	state->tsc_offset += by;
+	state->tsc_adjust += by;
 }
 
-int insn_access_msr(struct step *t, bool write)
+int insn_access_msr(struct step *step, bool write)
 {
-	struct x86_state *s = t->s;
-	uint32_t msr = (uint32_t)s->gpr[1];
-	uint64_t v = s->gpr[2] << 32 | (uint32_t)s->gpr[0];
-	uint64_t *plain = plain_msr(s, msr);
+	struct x86_state *state = step->state;
+	uint32_t msr = (uint32_t)state->gpr[1];
+	uint64_t value = state->gpr[2] << 32 | (uint32_t)state->gpr[0];
+	uint64_t *plain = plain_msr(state, msr);
 	int error;
 
-	if (s->cpl)
-		return insn_general_protection(t);
+	if (state->cpl)
+		return insn_general_protection(step);
 	if (write && plain) {
 		if (((msr & 0xfffffffe) == 0xc0000082 ||
 		     (msr >= 0xc0000100 && msr <= 0xc0000102)) &&
-		    !soft_canonical(v))
-			return insn_general_protection(t);
-		*plain = v;
+		    !soft_canonical(value))
+			return insn_general_protection(step);
+		*plain = value;
 		return 0;
 	}
 	if (write && msr == 0xc0000080) {
-		if (v &
-		    ~(t->cpu->engine->model ? t->cpu->engine->model->efer_valid : X86_EFER_KNOWN))
-			return insn_general_protection(t);
-		if (s->cr0 & CR0_PG && (v ^ s->efer) & EFER_LME)
-			return insn_general_protection(t);
-		s->efer = (v & ~(uint64_t)EFER_LMA) | (s->efer & EFER_LMA);
-		soft_change_mode(t->cpu, false);
+		if (value & ~(step->cpu->engine->model ? step->cpu->engine->model->efer_valid
+						       : X86_EFER_KNOWN))
+			return insn_general_protection(step);
+		if (state->cr0 & CR0_PG && (value ^ state->efer) & EFER_LME)
+			return insn_general_protection(step);
+		state->efer = (value & ~(uint64_t)EFER_LMA) | (state->efer & EFER_LMA);
+		soft_change_mode(step->cpu, false);
 		return 0;
 	}
 	if (write && msr == 0x10) {
-		move_tsc(s, v - (host_tsc() + s->tsc_offset));
+		move_tsc(state, value - (host_tsc() + state->tsc_offset));
 		return 0;
 	}
-	if (write && has_tsc_adjust(t, msr)) {
-		move_tsc(s, v - s->tsc_adjust);
+	if (write && has_tsc_adjust(step, msr)) {
+		move_tsc(state, value - state->tsc_adjust);
 		return 0;
 	}
 	if (!write && plain)
-		v = *plain;
+		value = *plain;
 	else if (!write && msr == 0xc0000080)
-		v = s->efer;
+		value = state->efer;
 	else if (!write && msr == 0x10)
-		v = host_tsc() + s->tsc_offset;
-	else if (!write && has_tsc_adjust(t, msr))
-		v = s->tsc_adjust;
+		value = host_tsc() + state->tsc_offset;
+	else if (!write && has_tsc_adjust(step, msr))
+		value = state->tsc_adjust;
 	else {
-		soft_outside(t->cpu);
-		error = write ? t->cpu->ops->msr_write(t->cpu->ops_context, msr, v)
-			      : t->cpu->ops->msr_read(t->cpu->ops_context, msr, &v);
-		soft_inside(t->cpu);
+		soft_outside(step->cpu);
+		error = write ? step->cpu->ops->msr_write(step->cpu->ops_context, msr, value)
+			      : step->cpu->ops->msr_read(step->cpu->ops_context, msr, &value);
+		soft_inside(step->cpu);
 		if (error)
-			return insn_general_protection(t);
+			return insn_general_protection(step);
 	}
 	if (!write) {
-		s->gpr[0] = (uint32_t)v;
-		s->gpr[2] = v >> 32;
+		state->gpr[0] = (uint32_t)value;
+		state->gpr[2] = value >> 32;
 	}
 	return 0;
 }
 
-int insn_rdtscp(struct step *t)
+int insn_rdtscp(struct step *step)
 {
-	uint64_t tsc = host_tsc() + t->s->tsc_offset;
+	uint64_t tsc = host_tsc() + step->state->tsc_offset;
 
-	t->s->gpr[0] = (uint32_t)tsc;
-	t->s->gpr[2] = tsc >> 32;
-	t->s->gpr[1] = (uint32_t)t->s->tsc_aux;
+	step->state->gpr[0] = (uint32_t)tsc;
+	step->state->gpr[2] = tsc >> 32;
+	step->state->gpr[1] = (uint32_t)step->state->tsc_aux;
 	return 0;
 }
 
@@ -121,14 +121,14 @@ int insn_rdtscp(struct step *t)
  * No model has a performance monitor. AMD's processors have four counters that no CPUID bit could
  * hide: they stand at 0 (cpu_model.c, their registers).
  */
-int insn_rdpmc(struct step *t)
+int insn_rdpmc(struct step *step)
 {
 	enum { AMD_COUNTERS = 4 };
 
-	if (t->s->cpl && !(t->s->cr4 & CR4_PCE))
-		return insn_general_protection(t);
-	if (!insn_is_vendor(t, CPU_AMD) || (uint32_t)t->s->gpr[1] >= AMD_COUNTERS)
-		return insn_general_protection(t);
-	t->s->gpr[0] = t->s->gpr[2] = 0;
+	if (step->state->cpl && !(step->state->cr4 & CR4_PCE))
+		return insn_general_protection(step);
+	if (!insn_is_vendor(step, CPU_AMD) || (uint32_t)step->state->gpr[1] >= AMD_COUNTERS)
+		return insn_general_protection(step);
+	step->state->gpr[0] = step->state->gpr[2] = 0;
 	return 0;
 }

@@ -8,126 +8,127 @@
 #include "address.h"
 #include "insn.h"
 
-unsigned insn_stack_bytes(const struct step *t)
+unsigned insn_stack_bytes(const struct step *step)
 {
-	if (x86_code_bits(t->s) != 64)
-		return t->i->operand_bytes;
-	return t->i->prefix66 ? 2 : 8;
+	if (x86_code_bits(step->state) != 64)
+		return step->insn->operand_bytes;
+	return step->insn->prefix66 ? 2 : 8;
 }
 
-unsigned insn_stack_address_bytes(const struct step *t)
+unsigned insn_stack_address_bytes(const struct step *step)
 {
-	if (x86_code_bits(t->s) == 64)
+	if (x86_code_bits(step->state) == 64)
 		return 8;
-	return t->s->segment[X86_SS].attributes & CODE_DB ? 4 : 2;
+	return step->state->segment[X86_SS].attributes & CODE_DB ? 4 : 2;
 }
 
-static uint64_t stack_mask(const struct step *t)
+static uint64_t stack_mask(const struct step *step)
 {
-	return soft_address_mask(insn_stack_address_bytes(t));
+	return soft_address_mask(insn_stack_address_bytes(step));
 }
 
-static uint64_t stack_address(const struct step *t, uint64_t sp)
+static uint64_t stack_address(const struct step *step, uint64_t sp)
 {
-	return soft_linear_address(t->s, X86_SS, sp, insn_stack_address_bytes(t));
+	return soft_linear_address(step->state, X86_SS, sp, insn_stack_address_bytes(step));
 }
 
-int insn_check_stack(struct step *t, uint64_t sp, unsigned bytes, bool write)
+int insn_check_stack(struct step *step, uint64_t sp, unsigned bytes, bool write)
 {
-	if (soft_check_segment(t->cpu, X86_SS, sp, bytes, write, t->fault))
+	if (soft_check_segment(step->cpu, X86_SS, sp, bytes, write, step->fault))
 		return -EFAULT;
-	return soft_check_alignment(t->cpu, stack_address(t, sp), bytes, t->fault);
+	return soft_check_alignment(step->cpu, stack_address(step, sp), bytes, step->fault);
 }
 
 /* SP as wide as the stack's segment has it. */
-void insn_move_stack(struct step *t, uint64_t bytes)
+void insn_move_stack(struct step *step, uint64_t bytes)
 {
-	uint64_t mask = stack_mask(t);
+	uint64_t mask = stack_mask(step);
 
-	t->s->gpr[4] = (t->s->gpr[4] & ~mask) | ((t->s->gpr[4] + bytes) & mask);
+	step->state->gpr[4] =
+		(step->state->gpr[4] & ~mask) | ((step->state->gpr[4] + bytes) & mask);
 }
 
-int insn_push(struct step *t, uint64_t value, unsigned bytes)
+int insn_push(struct step *step, uint64_t value, unsigned bytes)
 {
-	uint64_t mask = stack_mask(t);
-	uint64_t sp = (t->s->gpr[4] - bytes) & mask;
+	uint64_t mask = stack_mask(step);
+	uint64_t sp = (step->state->gpr[4] - bytes) & mask;
 
-	if (insn_check_stack(t, sp, bytes, true) ||
-	    soft_write(t->cpu, stack_address(t, sp), &value, bytes, 0, t->fault))
+	if (insn_check_stack(step, sp, bytes, true) ||
+	    soft_write(step->cpu, stack_address(step, sp), &value, bytes, 0, step->fault))
 		return -EFAULT;
-	t->s->gpr[4] = (t->s->gpr[4] & ~mask) | sp;
+	step->state->gpr[4] = (step->state->gpr[4] & ~mask) | sp;
 	return 0;
 }
 
-int insn_pop(struct step *t, uint64_t *ret, unsigned bytes)
+int insn_pop(struct step *step, uint64_t *ret, unsigned bytes)
 {
-	uint64_t mask = stack_mask(t);
-	uint64_t sp = t->s->gpr[4] & mask;
+	uint64_t mask = stack_mask(step);
+	uint64_t sp = step->state->gpr[4] & mask;
 
 	*ret = 0;
-	if (insn_check_stack(t, sp, bytes, false) ||
-	    soft_read(t->cpu, stack_address(t, sp), ret, bytes, ACCESS_READ, t->fault))
+	if (insn_check_stack(step, sp, bytes, false) ||
+	    soft_read(step->cpu, stack_address(step, sp), ret, bytes, ACCESS_READ, step->fault))
 		return -EFAULT;
-	t->s->gpr[4] = (t->s->gpr[4] & ~mask) | ((sp + bytes) & mask);
+	step->state->gpr[4] = (step->state->gpr[4] & ~mask) | ((sp + bytes) & mask);
 	return 0;
 }
 
-int insn_push_pop(struct step *t)
+int insn_push_pop(struct step *step)
 {
-	struct x86_state *s = t->s;
-	unsigned bytes = insn_stack_bytes(t);
-	uint64_t v;
-	uint64_t sp = s->gpr[4];
-	uint8_t op = t->i->opcode;
+	struct x86_state *state = step->state;
+	unsigned bytes = insn_stack_bytes(step);
+	uint64_t value;
+	uint64_t sp = state->gpr[4];
+	uint8_t op = step->insn->opcode;
 
 	switch (op) {
 	case 0x60:
 		for (int n = 0; n < 8; n++)
-			if (insn_push(t, n == 4 ? sp : s->gpr[n], bytes))
-				return s->gpr[4] = sp, -EFAULT;
+			if (insn_push(step, n == 4 ? sp : state->gpr[n], bytes))
+				return state->gpr[4] = sp, -EFAULT;
 		return 0;
 	case 0x61:
 		for (int n = 7; n >= 0; n--) {
-			if (insn_pop(t, &v, bytes))
-				return s->gpr[4] = sp, -EFAULT;
+			if (insn_pop(step, &value, bytes))
+				return state->gpr[4] = sp, -EFAULT;
 			if (n != 4)
-				insn_set_gpr(t, (unsigned)n, v, bytes);
+				insn_set_gpr(step, (unsigned)n, value, bytes);
 		}
 		return 0;
-	case 0x68: case 0x6a: return insn_push(t, t->i->imm, bytes);
+	case 0x68: case 0x6a: return insn_push(step, step->insn->imm, bytes);
 	case 0x8f:
-		if (insn_pop(t, &v, bytes))
+		if (insn_pop(step, &value, bytes))
 			return -EFAULT;
-		if (insn_put_rm(t, bytes, v))
-			return s->gpr[4] = sp, -EFAULT;
+		if (insn_put_rm(step, bytes, value))
+			return state->gpr[4] = sp, -EFAULT;
 		return 0;
 	case 0x06:
 	case 0x0e:
 	case 0x16:
-	case 0x1e: return insn_push(t, s->segment[op >> 3].selector, bytes);
+	case 0x1e: return insn_push(step, state->segment[op >> 3].selector, bytes);
 	case 0x07: case 0x17: case 0x1f:
-		if (insn_pop(t, &v, bytes))
+		if (insn_pop(step, &value, bytes))
 			return -EFAULT;
-		if (insn_load_segment(t, op >> 3, (uint16_t)v))
-			return s->gpr[4] = sp, -EFAULT;
+		if (insn_load_segment(step, op >> 3, (uint16_t)value))
+			return state->gpr[4] = sp, -EFAULT;
 		if (op == 0x17)
-			soft_set_shadow(t->cpu, PENDING_MOV_SS_SHADOW);
+			soft_set_shadow(step->cpu, PENDING_MOV_SS_SHADOW);
 		return 0;
 	default:
 		if (op < 0x58)
-			return insn_push(t, s->gpr[t->i->rm], bytes);
-		if (insn_pop(t, &v, bytes))
+			return insn_push(step, state->gpr[step->insn->rm], bytes);
+		if (insn_pop(step, &value, bytes))
 			return -EFAULT;
-		insn_set_gpr(t, t->i->rm, v, bytes);
+		insn_set_gpr(step, step->insn->rm, value, bytes);
 		return 0;
 	}
 }
 
-static uint64_t target_mask(const struct step *t)
+static uint64_t target_mask(const struct step *step)
 {
-	if (x86_code_bits(t->s) == 64)
+	if (x86_code_bits(step->state) == 64)
 		return ~0ull;
-	return t->i->operand_bytes == 2 ? 0xffff : 0xffffffff;
+	return step->insn->operand_bytes == 2 ? 0xffff : 0xffffffff;
 }
 
 /* SDM Vol. 1 B.1: the condition of the low four bits of an opcode. */
@@ -147,86 +148,87 @@ static bool holds(uint64_t flags, unsigned condition)
 }
 
 /* LOOPNE, LOOPE, LOOP, JCXZ; the counter is as wide as an address. */
-static bool loop_is_taken(struct step *t)
+static bool loop_is_taken(struct step *step)
 {
 	enum { LOOPE = 0xe1, LOOP = 0xe2, JCXZ = 0xe3 };
-	uint8_t opcode = t->i->opcode;
-	uint64_t mask = soft_address_mask(t->i->address_bytes);
-	bool zero = soft_rflags(t->cpu) & FLAG_ZF;
+	uint8_t opcode = step->insn->opcode;
+	uint64_t mask = soft_address_mask(step->insn->address_bytes);
+	bool zero = soft_rflags(step->cpu) & FLAG_ZF;
 
 	if (opcode != JCXZ)
-		insn_set_gpr(t, 1, t->s->gpr[1] - 1, t->i->address_bytes);
-	if (!(t->s->gpr[1] & mask) != (opcode == JCXZ))
+		insn_set_gpr(step, 1, step->state->gpr[1] - 1, step->insn->address_bytes);
+	if (!(step->state->gpr[1] & mask) != (opcode == JCXZ))
 		return false;
 	return opcode >= LOOP || zero == (opcode == LOOPE);
 }
 
-static int call_near(struct step *t, uint64_t target)
+static int call_near(struct step *step, uint64_t target)
 {
-	uint64_t before = t->next;
+	uint64_t before = step->next;
 
-	t->next = target;
-	return insn_push(t, before, insn_stack_bytes(t));
+	step->next = target;
+	return insn_push(step, before, insn_stack_bytes(step));
 }
 
-static int return_near(struct step *t)
+static int return_near(struct step *step)
 {
 	enum { RET_POPPING = 0xc2 };
 
-	if (insn_pop(t, &t->next, insn_stack_bytes(t)))
+	if (insn_pop(step, &step->next, insn_stack_bytes(step)))
 		return -EFAULT;
-	insn_move_stack(t, t->i->opcode == RET_POPPING ? t->i->imm : 0);
+	insn_move_stack(step, step->insn->opcode == RET_POPPING ? step->insn->imm : 0);
 	return 0;
 }
 
-static int leave_frame(struct step *t)
+static int leave_frame(struct step *step)
 {
-	struct x86_state *s = t->s;
+	struct x86_state *state = step->state;
 	uint64_t frame;
 
-	s->gpr[4] = (s->gpr[4] & ~stack_mask(t)) | (s->gpr[5] & stack_mask(t));
-	if (insn_pop(t, &frame, insn_stack_bytes(t)))
+	state->gpr[4] = (state->gpr[4] & ~stack_mask(step)) | (state->gpr[5] & stack_mask(step));
+	if (insn_pop(step, &frame, insn_stack_bytes(step)))
 		return -EFAULT;
-	insn_set_gpr(t, 5, frame, insn_stack_bytes(t));
+	insn_set_gpr(step, 5, frame, insn_stack_bytes(step));
 	return 0;
 }
 
-static int transfer(struct step *t)
+static int transfer(struct step *step)
 {
-	uint64_t target = (t->next + t->i->imm) & target_mask(t);
+	uint64_t target = (step->next + step->insn->imm) & target_mask(step);
 
-	switch (t->i->encoding.class) {
-	case X86_CLASS_CALL: return call_near(t, target);
-	case X86_CLASS_RET: return return_near(t);
-	case X86_CLASS_LEAVE: return leave_frame(t);
-	case X86_CLASS_LOOP: t->next = loop_is_taken(t) ? target : t->next; return 0;
+	switch (step->insn->encoding.class) {
+	case X86_CLASS_CALL: return call_near(step, target);
+	case X86_CLASS_RET: return return_near(step);
+	case X86_CLASS_LEAVE: return leave_frame(step);
+	case X86_CLASS_LOOP: step->next = loop_is_taken(step) ? target : step->next; return 0;
 	case X86_CLASS_JCC:
-		t->next = holds(soft_rflags(t->cpu), t->i->opcode & 15) ? target : t->next;
+		step->next = holds(soft_rflags(step->cpu), step->insn->opcode & 15) ? target
+										    : step->next;
 		return 0;
-	default: t->next = target; return 0;
+	default: step->next = target; return 0;
 	}
 }
 
-bool insn_may_go_on(const struct step *t)
+bool insn_may_go_on(const struct step *step)
 {
-	if (x86_code_bits(t->s) == 64)
-		return soft_canonical(t->next);
-	return t->next <= t->s->segment[X86_CS].limit;
+	if (x86_code_bits(step->state) == 64)
+		return soft_canonical(step->next);
+	return step->next <= step->state->segment[X86_CS].limit;
 }
 
-int insn_near_transfer(struct step *t)
+int insn_near_transfer(struct step *step)
 {
-	uint64_t counter = t->s->gpr[1];
-	uint64_t stack = t->s->gpr[4];
-	uint64_t behind = t->next;
-	int error = transfer(t);
+	uint64_t counter = step->state->gpr[1];
+	uint64_t stack = step->state->gpr[4];
+	uint64_t behind = step->next;
+	int error = transfer(step);
 
 	/* what is not taken goes on behind itself, and faults there */
-	if (!error && t->next != behind && !insn_may_go_on(t))
-		error = insn_general_protection(t);
+	if (!error && step->next != behind && !insn_may_go_on(step))
+		error = insn_general_protection(step);
 	if (error) {
-		t->s->gpr[1] = counter;
-		t->s->gpr[4] = stack;
+		step->state->gpr[1] = counter;
+		step->state->gpr[4] = stack;
 	}
 	return error;
 }

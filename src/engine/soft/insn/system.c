@@ -12,50 +12,50 @@
 #include "address.h"
 #include "insn.h"
 
-int insn_general_protection(struct step *t) { return soft_fail(t->fault, EXC_GP, true, 0); }
+int insn_general_protection(struct step *step) { return soft_fail(step->fault, EXC_GP, true, 0); }
 
-int insn_undefined(struct step *t) { return soft_fail(t->fault, EXC_UD, false, 0); }
+int insn_undefined(struct step *step) { return soft_fail(step->fault, EXC_UD, false, 0); }
 
-static int cpuid(struct step *t)
+static int cpuid(struct step *step)
 {
-	struct x86_state *s = t->s;
-	uint32_t leaf = (uint32_t)s->gpr[0];
-	uint32_t subleaf = (uint32_t)s->gpr[1];
-	uint32_t r[4];
+	struct x86_state *state = step->state;
+	uint32_t leaf = (uint32_t)state->gpr[0];
+	uint32_t subleaf = (uint32_t)state->gpr[1];
+	uint32_t registers[4];
 
-	soft_outside(t->cpu);
-	t->cpu->ops->cpuid(t->cpu->ops_context, leaf, subleaf, r);
-	soft_inside(t->cpu);
-	s->gpr[0] = r[0];
-	s->gpr[3] = r[1];
-	s->gpr[1] = r[2];
-	s->gpr[2] = r[3];
+	soft_outside(step->cpu);
+	step->cpu->ops->cpuid(step->cpu->ops_context, leaf, subleaf, registers);
+	soft_inside(step->cpu);
+	state->gpr[0] = registers[0];
+	state->gpr[3] = registers[1];
+	state->gpr[1] = registers[2];
+	state->gpr[2] = registers[3];
 	return 0;
 }
 
-static int halt(struct step *t)
+static int halt(struct step *step)
 {
-	if (t->s->cpl)
-		return insn_general_protection(t);
-	if (t->cpu->pending & PENDING_STEP_TRAP) /* the trap behind it ends the halt at once */
+	if (step->state->cpl)
+		return insn_general_protection(step);
+	if (step->cpu->pending & PENDING_STEP_TRAP) /* the trap behind it ends the halt at once */
 		return 0;
-	soft_stop(t->cpu, ENGINE_EXIT_HALT);
+	soft_stop(step->cpu, ENGINE_EXIT_HALT);
 	return 0;
 }
 
 /* A processor that waits for one that has no host processor now: let it have this one. */
-static int pause_processor(struct step *t)
+static int pause_processor(struct step *step)
 {
 	enum { PAUSES_UNTIL_YIELD = 32 };
 
-	if (!(++t->cpu->pauses % PAUSES_UNTIL_YIELD))
+	if (!(++step->cpu->pauses % PAUSES_UNTIL_YIELD))
 		soft_yield();
 	return 0;
 }
 
-static int hypercall(struct step *t)
+static int hypercall(struct step *step)
 {
-	struct soft_cpu *cpu = t->cpu;
+	struct soft_cpu *cpu = step->cpu;
 	const struct engine_call_registers registers = {
 		.gpr = cpu->state.gpr,
 		.protected_mode = cpu->state.cr0 & CR0_PE,
@@ -63,65 +63,66 @@ static int hypercall(struct step *t)
 	};
 	enum engine_call call;
 
-	if (t->s->cpl)
-		return insn_undefined(t);
+	if (step->state->cpl)
+		return insn_undefined(step);
 	soft_outside(cpu);
 	call = cpu->ops->hypercall(cpu->ops_context, &registers);
 	soft_inside(cpu);
 	if (call == ENGINE_CALL_AGAIN)
-		t->next = t->s->rip;
-	return call == ENGINE_CALL_UNDEFINED ? insn_undefined(t) : 0;
+		step->next = step->state->rip;
+	return call == ENGINE_CALL_UNDEFINED ? insn_undefined(step) : 0;
 }
 
-static int moffs(struct step *t)
+static int moffs(struct step *step)
 {
-	unsigned bytes = t->i->opcode & 1 ? t->i->operand_bytes : 1;
-	uint64_t a = insn_address(t);
-	uint64_t v = 0;
+	unsigned bytes = step->insn->opcode & 1 ? step->insn->operand_bytes : 1;
+	uint64_t a = insn_address(step);
+	uint64_t value = 0;
 
-	if (t->i->opcode & 2)
-		return soft_write(t->cpu, a, &t->s->gpr[0], bytes, 0, t->fault);
-	if (soft_read(t->cpu, a, &v, bytes, ACCESS_READ, t->fault))
+	if (step->insn->opcode & 2)
+		return soft_write(step->cpu, a, &step->state->gpr[0], bytes, 0, step->fault);
+	if (soft_read(step->cpu, a, &value, bytes, ACCESS_READ, step->fault))
 		return -EFAULT;
-	insn_set_gpr(t, 0, v, bytes);
+	insn_set_gpr(step, 0, value, bytes);
 	return 0;
 }
 
-static int xlat(struct step *t)
+static int xlat(struct step *step)
 {
-	uint64_t offset = t->s->gpr[3] + (uint8_t)t->s->gpr[0];
-	uint64_t gva = soft_linear_address(t->s, t->i->segment, offset, t->i->address_bytes);
-	uint64_t v = 0;
+	uint64_t offset = step->state->gpr[3] + (uint8_t)step->state->gpr[0];
+	uint64_t gva = soft_linear_address(step->state, step->insn->segment, offset,
+					   step->insn->address_bytes);
+	uint64_t value = 0;
 
-	if (soft_read(t->cpu, gva, &v, 1, ACCESS_READ, t->fault))
+	if (soft_read(step->cpu, gva, &value, 1, ACCESS_READ, step->fault))
 		return -EFAULT;
-	insn_set_gpr(t, 0, v, 1);
+	insn_set_gpr(step, 0, value, 1);
 	return 0;
 }
 
 /* FF: INC and DEC are always translated. */
-static int group_ff(struct step *t)
+static int group_ff(struct step *step)
 {
 	enum { CALL_NEAR = 2, CALL_FAR = 3, JMP_NEAR = 4, JMP_FAR = 5, PUSH = 6 };
-	unsigned bytes = insn_stack_bytes(t);
+	unsigned bytes = insn_stack_bytes(step);
 	uint64_t next;
-	uint64_t v;
+	uint64_t value;
 
-	if (t->i->reg == CALL_FAR || t->i->reg == JMP_FAR)
-		return insn_far_indirect(t, t->i->reg == CALL_FAR);
-	if (insn_get_rm(t, bytes, &v))
+	if (step->insn->reg == CALL_FAR || step->insn->reg == JMP_FAR)
+		return insn_far_indirect(step, step->insn->reg == CALL_FAR);
+	if (insn_get_rm(step, bytes, &value))
 		return -EFAULT;
-	if (t->i->reg == PUSH)
-		return insn_push(t, v, bytes);
-	next = t->next;
-	t->next = v;
-	if (!insn_may_go_on(t))
-		return insn_general_protection(t);
-	return t->i->reg == CALL_NEAR ? insn_push(t, next, bytes) : 0;
+	if (step->insn->reg == PUSH)
+		return insn_push(step, value, bytes);
+	next = step->next;
+	step->next = value;
+	if (!insn_may_go_on(step))
+		return insn_general_protection(step);
+	return step->insn->reg == CALL_NEAR ? insn_push(step, next, bytes) : 0;
 }
 
 /* 0F 01 with a register operand: the whole ModRM byte is the opcode. */
-static int group_0f01_registers(struct step *t)
+static int group_0f01_registers(struct step *step)
 {
 	enum {
 		VMCALL = 0xc1,
@@ -134,37 +135,37 @@ static int group_0f01_registers(struct step *t)
 		RDTSCP = 0xf9
 	};
 
-	switch (0xc0 | (t->i->reg & 7) << 3 | (t->i->rm & 7)) {
-	case VMCALL: case VMMCALL: return hypercall(t);
-	case CLAC: return insn_set_alignment_check(t, false);
-	case STAC: return insn_set_alignment_check(t, true);
-	case XGETBV: return insn_xgetbv(t);
-	case XSETBV: return insn_xsetbv(t);
-	case SWAPGS: return insn_swapgs(t);
-	case RDTSCP: return insn_rdtscp(t);
-	default: return insn_undefined(t);
+	switch (0xc0 | (step->insn->reg & 7) << 3 | (step->insn->rm & 7)) {
+	case VMCALL: case VMMCALL: return hypercall(step);
+	case CLAC: return insn_set_alignment_check(step, false);
+	case STAC: return insn_set_alignment_check(step, true);
+	case XGETBV: return insn_xgetbv(step);
+	case XSETBV: return insn_xsetbv(step);
+	case SWAPGS: return insn_swapgs(step);
+	case RDTSCP: return insn_rdtscp(step);
+	default: return insn_undefined(step);
 	}
 }
 
-static int group_0f01(struct step *t)
+static int group_0f01(struct step *step)
 {
 	enum { SGDT, SIDT, LGDT, LIDT, SMSW, LMSW = 6, INVLPG = 7 };
 
-	if (t->i->reg == SMSW)
-		return insn_smsw(t);
-	if (t->i->reg == LMSW)
-		return insn_lmsw(t);
-	if (t->i->mod == 3)
-		return group_0f01_registers(t);
-	switch (t->i->reg) {
-	case SGDT: case SIDT: case LGDT: case LIDT: return insn_descriptor_tables(t);
-	case INVLPG: return insn_invlpg(t);
-	default: return insn_undefined(t);
+	if (step->insn->reg == SMSW)
+		return insn_smsw(step);
+	if (step->insn->reg == LMSW)
+		return insn_lmsw(step);
+	if (step->insn->mod == 3)
+		return group_0f01_registers(step);
+	switch (step->insn->reg) {
+	case SGDT: case SIDT: case LGDT: case LIDT: return insn_descriptor_tables(step);
+	case INVLPG: return insn_invlpg(step);
+	default: return insn_undefined(step);
 	}
 }
 
 /* Opcodes behind 0F. */
-static int two_bytes(struct step *t)
+static int two_bytes(struct step *step)
 {
 	enum {
 		GROUP_00 = 0x00,
@@ -197,41 +198,44 @@ static int two_bytes(struct step *t)
 		GROUP_C7 = 0xc7,
 		XSAVEC = 4,
 	};
-	struct x86_state *s = t->s;
+	struct x86_state *state = step->state;
 
-	switch (t->i->opcode) {
-	case GROUP_00: return insn_system_segments(t);
-	case GROUP_01: return group_0f01(t);
-	case LAR: case LSL: return insn_lar_lsl(t);
-	case SYSCALL: return insn_syscall(t);
-	case SYSRET: return insn_sysret(t);
-	case SYSENTER: return insn_sysenter(t);
-	case SYSEXIT: return insn_sysexit(t);
-	case LSS: return insn_load_far_pointer(t, X86_SS);
-	case LFS: return insn_load_far_pointer(t, X86_FS);
-	case LGS: return insn_load_far_pointer(t, X86_GS);
-	case CLTS: return insn_clts(t);
-	case INVD: case WBINVD: return s->cpl ? insn_general_protection(t) : 0;
+	switch (step->insn->opcode) {
+	case GROUP_00: return insn_system_segments(step);
+	case GROUP_01: return group_0f01(step);
+	case LAR: case LSL: return insn_lar_lsl(step);
+	case SYSCALL: return insn_syscall(step);
+	case SYSRET: return insn_sysret(step);
+	case SYSENTER: return insn_sysenter(step);
+	case SYSEXIT: return insn_sysexit(step);
+	case LSS: return insn_load_far_pointer(step, X86_SS);
+	case LFS: return insn_load_far_pointer(step, X86_FS);
+	case LGS: return insn_load_far_pointer(step, X86_GS);
+	case CLTS: return insn_clts(step);
+	case INVD: case WBINVD: return state->cpl ? insn_general_protection(step) : 0;
 	case MOV_FROM_CR:
 	case MOV_FROM_DR:
 	case MOV_TO_CR:
-	case MOV_TO_DR: return insn_mov_control(t);
-	case WRMSR: return insn_access_msr(t, true);
-	case RDMSR: return insn_access_msr(t, false);
-	case RDPMC: return insn_rdpmc(t);
-	case CPUID: return cpuid(t);
-	case PUSH_FS: return insn_push(t, s->segment[X86_FS].selector, insn_stack_bytes(t));
-	case PUSH_GS: return insn_push(t, s->segment[X86_GS].selector, insn_stack_bytes(t));
-	case POP_FS: return insn_pop_segment(t, X86_FS);
-	case POP_GS: return insn_pop_segment(t, X86_GS);
-	case GROUP_AE: return t->i->mod == 3 ? insn_fs_gs_base(t) : insn_save_area(t);
-	case GROUP_C7: return t->i->reg == XSAVEC ? insn_save_area(t) : insn_undefined(t);
-	default: return insn_undefined(t);
+	case MOV_TO_DR: return insn_mov_control(step);
+	case WRMSR: return insn_access_msr(step, true);
+	case RDMSR: return insn_access_msr(step, false);
+	case RDPMC: return insn_rdpmc(step);
+	case CPUID: return cpuid(step);
+	case PUSH_FS:
+		return insn_push(step, state->segment[X86_FS].selector, insn_stack_bytes(step));
+	case PUSH_GS:
+		return insn_push(step, state->segment[X86_GS].selector, insn_stack_bytes(step));
+	case POP_FS: return insn_pop_segment(step, X86_FS);
+	case POP_GS: return insn_pop_segment(step, X86_GS);
+	case GROUP_AE: return step->insn->mod == 3 ? insn_fs_gs_base(step) : insn_save_area(step);
+	case GROUP_C7:
+		return step->insn->reg == XSAVEC ? insn_save_area(step) : insn_undefined(step);
+	default: return insn_undefined(step);
 	}
 }
 
 /* Encodings of 16- and 32-bit code, and ENTER. */
-static int legacy(struct step *t)
+static int legacy(struct step *step)
 {
 	enum {
 		DAA = 0x27,
@@ -249,26 +253,26 @@ static int legacy(struct step *t)
 		SALC = 0xd6,
 	};
 
-	if (t->i->opcode == ENTER)
-		return insn_enter(t);
-	if (x86_code_bits(t->s) == 64)
-		return insn_undefined(t);
-	switch (t->i->opcode) {
-	case DAA: case DAS: return insn_decimal_adjust(t, t->i->opcode == DAS);
-	case AAA: case AAS: return insn_ascii_adjust(t, t->i->opcode == AAS);
-	case BOUND: return insn_bound(t);
-	case ARPL: return insn_arpl(t);
-	case LES: return insn_load_far_pointer(t, X86_ES);
-	case LDS: return insn_load_far_pointer(t, X86_DS);
-	case INTO: return insn_into(t);
-	case AAM: return insn_aam(t);
-	case AAD: return insn_aad(t);
-	case SALC: return insn_salc(t);
-	default: return insn_undefined(t);
+	if (step->insn->opcode == ENTER)
+		return insn_enter(step);
+	if (x86_code_bits(step->state) == 64)
+		return insn_undefined(step);
+	switch (step->insn->opcode) {
+	case DAA: case DAS: return insn_decimal_adjust(step, step->insn->opcode == DAS);
+	case AAA: case AAS: return insn_ascii_adjust(step, step->insn->opcode == AAS);
+	case BOUND: return insn_bound(step);
+	case ARPL: return insn_arpl(step);
+	case LES: return insn_load_far_pointer(step, X86_ES);
+	case LDS: return insn_load_far_pointer(step, X86_DS);
+	case INTO: return insn_into(step);
+	case AAM: return insn_aam(step);
+	case AAD: return insn_aad(step);
+	case SALC: return insn_salc(step);
+	default: return insn_undefined(step);
 	}
 }
 
-static int one_byte(struct step *t)
+static int one_byte(struct step *step)
 {
 	enum {
 		PUSH_ES = 0x06,
@@ -315,7 +319,7 @@ static int one_byte(struct step *t)
 		GROUP_FF = 0xff,
 	};
 
-	switch (t->i->opcode) {
+	switch (step->insn->opcode) {
 	case PUSH_ES:
 	case POP_ES:
 	case PUSH_CS:
@@ -328,28 +332,29 @@ static int one_byte(struct step *t)
 	case POPA:
 	case PUSH_WORD:
 	case PUSH_BYTE:
-	case POP_MEMORY: return insn_push_pop(t);
-	case MOV_FROM_SEGMENT: return insn_mov_from_segment(t);
-	case MOV_TO_SEGMENT: return insn_mov_to_segment(t);
-	case PAUSE: return pause_processor(t);
-	case PUSHF: case POPF: return insn_push_pop_flags(t);
-	case MOV_OFFSET ... MOV_OFFSET_LAST: return moffs(t);
-	case CALL_FAR: case JMP_FAR: return insn_far_direct(t, t->i->opcode == CALL_FAR);
-	case RETF: case RETF_POPPING: return insn_far_return(t);
-	case INT3: return insn_software_interrupt(t, EXC_BP);
-	case INT: return insn_interrupt(t);
-	case INT1: return insn_icebp(t);
-	case IRET: return insn_iret(t);
-	case XLAT: return xlat(t);
-	case IN_IMMEDIATE ... OUT_IMMEDIATE_LAST: case IN_DX ... OUT_DX_LAST: return insn_port(t);
-	case HLT: return halt(t);
-	case CLI: return insn_set_interrupt_flag(t, false);
-	case STI: return insn_set_interrupt_flag(t, true);
-	case CLD: return insn_set_direction(t, false);
-	case STD: return insn_set_direction(t, true);
-	case X87_D9: case X87_DD: return insn_x87_environment(t);
-	case GROUP_FF: return group_ff(t);
-	default: return legacy(t);
+	case POP_MEMORY: return insn_push_pop(step);
+	case MOV_FROM_SEGMENT: return insn_mov_from_segment(step);
+	case MOV_TO_SEGMENT: return insn_mov_to_segment(step);
+	case PAUSE: return pause_processor(step);
+	case PUSHF: case POPF: return insn_push_pop_flags(step);
+	case MOV_OFFSET ... MOV_OFFSET_LAST: return moffs(step);
+	case CALL_FAR: case JMP_FAR: return insn_far_direct(step, step->insn->opcode == CALL_FAR);
+	case RETF: case RETF_POPPING: return insn_far_return(step);
+	case INT3: return insn_software_interrupt(step, EXC_BP);
+	case INT: return insn_interrupt(step);
+	case INT1: return insn_icebp(step);
+	case IRET: return insn_iret(step);
+	case XLAT: return xlat(step);
+	case IN_IMMEDIATE ... OUT_IMMEDIATE_LAST:
+	case IN_DX ... OUT_DX_LAST: return insn_port(step);
+	case HLT: return halt(step);
+	case CLI: return insn_set_interrupt_flag(step, false);
+	case STI: return insn_set_interrupt_flag(step, true);
+	case CLD: return insn_set_direction(step, false);
+	case STD: return insn_set_direction(step, true);
+	case X87_D9: case X87_DD: return insn_x87_environment(step);
+	case GROUP_FF: return group_ff(step);
+	default: return legacy(step);
 	}
 }
 
@@ -405,30 +410,30 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 {
 	enum { INVPCID = 0x82 };
 	struct fault fault = { 0 };
-	struct step t = { .cpu = cpu,
-			  .s = &cpu->state,
-			  .i = insn,
-			  .next = cpu->state.rip + insn->length,
-			  .fault = &fault };
+	struct step step = { .cpu = cpu,
+			     .state = &cpu->state,
+			     .insn = insn,
+			     .next = cpu->state.rip + insn->length,
+			     .fault = &fault };
 	int error;
 
 	cpu->systems++;
 	if (x86_code_bits(&cpu->state) != 64)
-		t.next = (uint32_t)t.next;
+		step.next = (uint32_t)step.next;
 	if (cpu->state.cr0 & (CR0_TS | CR0_EM) && x86_insn_is(insn, X86_ENC_FPU)) {
 		bool x87 = !insn->kind && insn->map == 0;
 
 		error = x87 || !(cpu->state.cr0 & CR0_EM) ? soft_fail(&fault, EXC_NM, false, 0)
-							  : insn_undefined(&t);
-	} else if (needs_check(cpu, insn) && insn_check_operand(&t)) {
+							  : insn_undefined(&step);
+	} else if (needs_check(cpu, insn) && insn_check_operand(&step)) {
 		error = -EFAULT;
 	} else if (is_copied(cpu, insn)) {
 		return execute_checked(cpu);
 	} else if (is_near_transfer(insn)) {
-		error = insn_near_transfer(&t);
+		error = insn_near_transfer(&step);
 	} else if (insn->encoding.class == X86_CLASS_SCATTERED || x86_insn_is_masked(insn)) {
 		error = insn->kind && soft_mode(cpu) & MODE_AVX_OFF
-				? insn_undefined(&t)
+				? insn_undefined(&step)
 				: soft_scattered(cpu, insn, &fault);
 	} else if (insn->encoding.class == X86_CLASS_STRING) {
 		error = soft_string(cpu, insn, &fault);
@@ -436,16 +441,16 @@ void *soft_system(struct soft_cpu *cpu, const struct x86_insn *insn)
 		if (error == -EAGAIN)
 			return soft_dispatch(cpu);
 	} else if (!insn->kind && insn->map == 0) {
-		error = one_byte(&t);
+		error = one_byte(&step);
 	} else if (!insn->kind && insn->map == 1) {
-		error = two_bytes(&t);
+		error = two_bytes(&step);
 	} else if (!insn->kind && insn->map == 2 && insn->opcode == INVPCID) {
-		error = insn_invpcid(&t);
+		error = insn_invpcid(&step);
 	} else {
-		error = insn_undefined(&t);
+		error = insn_undefined(&step);
 	}
 	if (error)
 		return soft_raise(cpu, &fault);
-	cpu->state.rip = t.next;
+	cpu->state.rip = step.next;
 	return soft_go_on(cpu);
 }

@@ -19,41 +19,42 @@ static uint8_t *byte_of(struct soft_cpu *cpu, unsigned reg, unsigned byte)
 
 static uint64_t get(struct soft_cpu *cpu, unsigned reg, unsigned element, unsigned bytes)
 {
-	uint64_t v = 0;
+	uint64_t value = 0;
 
-	memcpy(&v, byte_of(cpu, reg, element * bytes), bytes);
-	return v;
+	memcpy(&value, byte_of(cpu, reg, element * bytes), bytes);
+	return value;
 }
 
-static void put(struct soft_cpu *cpu, unsigned reg, unsigned element, unsigned bytes, uint64_t v)
+static void put(struct soft_cpu *cpu, unsigned reg, unsigned element, unsigned bytes,
+		uint64_t value)
 {
-	memcpy(byte_of(cpu, reg, element * bytes), &v, bytes);
+	memcpy(byte_of(cpu, reg, element * bytes), &value, bytes);
 }
 
-static uint64_t element_address(struct soft_cpu *cpu, const struct x86_insn *i, unsigned element,
+static uint64_t element_address(struct soft_cpu *cpu, const struct x86_insn *insn, unsigned element,
 				unsigned index_bytes)
 {
-	const struct x86_state *s = &cpu->state;
-	uint64_t index = get(cpu, i->index, element, index_bytes);
+	const struct x86_state *state = &cpu->state;
+	uint64_t index = get(cpu, insn->index, element, index_bytes);
 	uint64_t a = index_bytes == 4 ? (uint64_t)(int64_t)(int32_t)index : index;
 
-	a = (a << i->scale_log2) + (uint64_t)(int64_t)i->disp;
-	if (i->base < 16)
-		a += s->gpr[i->base];
-	return soft_linear_address(s, i->segment, a, i->address_bytes);
+	a = (a << insn->scale_log2) + (uint64_t)(int64_t)insn->disp;
+	if (insn->base < 16)
+		a += state->gpr[insn->base];
+	return soft_linear_address(state, insn->segment, a, insn->address_bytes);
 }
 
-static int gather(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
+static int gather(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault)
 {
-	unsigned bytes = i->rex_w ? 8 : 4;
-	unsigned index_bytes = i->opcode & 1 ? 8 : 4;
-	unsigned whole = i->kind == X86_KIND_VEX256 ? 32 : 16;
+	unsigned bytes = insn->rex_w ? 8 : 4;
+	unsigned index_bytes = insn->opcode & 1 ? 8 : 4;
+	unsigned whole = insn->kind == X86_KIND_VEX256 ? 32 : 16;
 	unsigned count = whole / (bytes > index_bytes ? bytes : index_bytes);
-	unsigned dest = i->reg;
-	unsigned mask = i->vvvv;
+	unsigned dest = insn->reg;
+	unsigned mask = insn->vvvv;
 
 	/* no index: the form without SIB */
-	if (i->index >= 16 || dest == mask || dest == i->index || mask == i->index)
+	if (insn->index >= 16 || dest == mask || dest == insn->index || mask == insn->index)
 		return soft_fail(fault, EXC_UD, false, 0);
 	for (unsigned n = 0; n < count; n++) { /* every mask element to all ones or zero */
 		uint64_t m = get(cpu, mask, n, bytes);
@@ -64,7 +65,7 @@ static int gather(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *
 		uint64_t value = 0;
 		uint64_t m = get(cpu, mask, n, bytes);
 
-		if (m && soft_read(cpu, element_address(cpu, i, n, index_bytes), &value, bytes,
+		if (m && soft_read(cpu, element_address(cpu, insn, n, index_bytes), &value, bytes,
 				   ACCESS_READ, fault))
 			return -EFAULT;
 		if (m)
@@ -78,17 +79,20 @@ static int gather(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *
 	return 0;
 }
 
-static int mask_move(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
+static int mask_move(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault)
 {
-	const struct x86_state *s = &cpu->state;
-	bool wide = i->pp == 1 || i->kind;
-	uint8_t *data = wide ? byte_of(cpu, i->reg, 0) : cpu->save_area + 32 + 16 * (i->reg & 7);
-	uint8_t *mask = wide ? byte_of(cpu, i->rm, 0) : cpu->save_area + 32 + 16 * (i->rm & 7);
+	const struct x86_state *state = &cpu->state;
+	bool wide = insn->pp == 1 || insn->kind;
+	uint8_t *data =
+		wide ? byte_of(cpu, insn->reg, 0) : cpu->save_area + 32 + 16 * (insn->reg & 7);
+	uint8_t *mask =
+		wide ? byte_of(cpu, insn->rm, 0) : cpu->save_area + 32 + 16 * (insn->rm & 7);
 
-	if (i->kind && (i->vvvv || i->kind == X86_KIND_VEX256))
+	if (insn->kind && (insn->vvvv || insn->kind == X86_KIND_VEX256))
 		return soft_fail(fault, EXC_UD, false, 0);
 	for (unsigned n = 0; n < (wide ? 16u : 8u); n++) {
-		uint64_t at = soft_linear_address(s, i->segment, s->gpr[7] + n, i->address_bytes);
+		uint64_t at = soft_linear_address(state, insn->segment, state->gpr[7] + n,
+						  insn->address_bytes);
 
 		if (mask[n] & 0x80 && soft_write(cpu, at, &data[n], 1, 0, fault))
 			return -EFAULT;
@@ -100,14 +104,14 @@ static int mask_move(struct soft_cpu *cpu, const struct x86_insn *i, struct faul
  * VMASKMOVPS and its kin. Nothing has changed where an element faults. A page of which an element
  * was accessed gets its entry, so that the next one is the host's own instruction.
  */
-static int masked_move(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
+static int masked_move(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault)
 {
 	enum { STORES = 2, PACKED_INTEGERS = 0x8c, DOUBLE = 1 };
-	bool integers = (i->opcode & 0xfd) == PACKED_INTEGERS;
-	bool store = i->opcode & STORES;
-	unsigned bytes = (integers ? i->rex_w : i->opcode & DOUBLE) ? 8 : 4;
-	unsigned count = (i->kind == X86_KIND_VEX256 ? 32u : 16u) / bytes;
-	uint64_t offset = soft_operand_offset(&cpu->state, i);
+	bool integers = (insn->opcode & 0xfd) == PACKED_INTEGERS;
+	bool store = insn->opcode & STORES;
+	unsigned bytes = (integers ? insn->rex_w : insn->opcode & DOUBLE) ? 8 : 4;
+	unsigned count = (insn->kind == X86_KIND_VEX256 ? 32u : 16u) / bytes;
+	uint64_t offset = soft_operand_offset(&cpu->state, insn);
 	uint64_t value[8] = { 0 };
 	uint64_t used = 0;
 	bool any = false;
@@ -115,37 +119,38 @@ static int masked_move(struct soft_cpu *cpu, const struct x86_insn *i, struct fa
 	uint8_t *hva;
 
 	for (unsigned n = 0; n < count; n++) {
-		uint64_t at = soft_linear_address(&cpu->state, i->segment, offset + n * bytes,
-						  i->address_bytes);
+		uint64_t at = soft_linear_address(&cpu->state, insn->segment, offset + n * bytes,
+						  insn->address_bytes);
 
-		if (!(get(cpu, i->vvvv, n, bytes) >> (8 * bytes - 1)))
+		if (!(get(cpu, insn->vvvv, n, bytes) >> (8 * bytes - 1)))
 			continue;
 		used = at;
 		any = true;
-		if (soft_check_segment(cpu, i->segment,
-				       (offset + n * bytes) & soft_address_mask(i->address_bytes),
+		if (soft_check_segment(cpu, insn->segment,
+				       (offset + n * bytes) &
+					       soft_address_mask(insn->address_bytes),
 				       bytes, store, fault) ||
 		    (store ? soft_check_write(cpu, at, bytes, 0, fault)
 			   : soft_read(cpu, at, &value[n], bytes, ACCESS_READ, fault)))
 			return -EFAULT;
 	}
 	for (unsigned n = 0; n < count && store; n++) {
-		uint64_t at = soft_linear_address(&cpu->state, i->segment, offset + n * bytes,
-						  i->address_bytes);
+		uint64_t at = soft_linear_address(&cpu->state, insn->segment, offset + n * bytes,
+						  insn->address_bytes);
 
-		value[n] = get(cpu, i->reg, n, bytes);
-		if (get(cpu, i->vvvv, n, bytes) >> (8 * bytes - 1) &&
+		value[n] = get(cpu, insn->reg, n, bytes);
+		if (get(cpu, insn->vvvv, n, bytes) >> (8 * bytes - 1) &&
 		    soft_write(cpu, at, &value[n], bytes, 0, fault))
 			return -EFAULT;
 	}
 	for (unsigned n = 0; n < 32 / bytes && !store; n++)
-		put(cpu, i->reg, n, bytes, value[n]);
+		put(cpu, insn->reg, n, bytes, value[n]);
 	if (any)
 		(void)soft_fill(cpu, used, store ? ACCESS_WRITE : ACCESS_READ, &hva, &gpa, fault);
 	return 0;
 }
 
-int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *i, struct fault *fault)
+int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault)
 {
 	int error;
 
@@ -153,12 +158,12 @@ int soft_scattered(struct soft_cpu *cpu, const struct x86_insn *i, struct fault 
 	memset(cpu->save_area + 512, 0, 64);
 	__asm__ volatile("xsave64 (%0)" : : "r"(cpu->save_area), "a"(7), "d"(0) : "memory");
 	*(uint64_t *)(void *)(cpu->save_area + 512) |= 7;
-	if (x86_insn_is_masked(i))
-		error = masked_move(cpu, i, fault);
-	else if (i->encoding.attributes & X86_ENC_VSIB)
-		error = gather(cpu, i, fault);
+	if (x86_insn_is_masked(insn))
+		error = masked_move(cpu, insn, fault);
+	else if (insn->encoding.attributes & X86_ENC_VSIB)
+		error = gather(cpu, insn, fault);
 	else
-		error = mask_move(cpu, i, fault);
+		error = mask_move(cpu, insn, fault);
 	__asm__ volatile("xrstor64 (%0)" : : "r"(cpu->save_area), "a"(7), "d"(0) : "memory");
 	return error;
 }

@@ -43,23 +43,23 @@ static void save_state(uint8_t *to, bool wide)
 		__asm__ volatile("data16 fnsave (%0)" : : "r"(to) : "memory");
 }
 
-int insn_x87_environment(struct step *t)
+int insn_x87_environment(struct step *step)
 {
 	enum { FNSAVE = 0xdd };
-	bool wide = t->i->operand_bytes != 2;
-	bool save = t->i->opcode == FNSAVE;
+	bool wide = step->insn->operand_bytes != 2;
+	bool save = step->insn->opcode == FNSAVE;
 	size_t bytes = wide ? WIDE_BYTES : NARROW_BYTES;
 	size_t pointers = wide ? WIDE_POINTERS_AT : NARROW_POINTERS_AT;
 	size_t all = save ? bytes + REGISTERS_BYTES : bytes;
-	uint8_t *image = t->cpu->save_area;
-	uint64_t gva = insn_address(t);
+	uint8_t *image = step->cpu->save_area;
+	uint64_t gva = insn_address(step);
 
-	if (soft_check_write(t->cpu, gva, all, 0, t->fault)) /* before it changes anything */
+	if (soft_check_write(step->cpu, gva, all, 0, step->fault)) /* before it changes anything */
 		return -EFAULT;
 	if (save)
 		save_state(image, wide);
 	else
 		store_environment(image, wide);
 	memset(image + pointers, 0, bytes - pointers);
-	return soft_write(t->cpu, gva, image, all, 0, t->fault);
+	return soft_write(step->cpu, gva, image, all, 0, step->fault);
 }

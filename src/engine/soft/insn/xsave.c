@@ -50,14 +50,14 @@ static bool mxcsr_is_good(const uint8_t *area)
 }
 
 /* SDM Vol. 1 13.8: what XRSTOR refuses. MXCSR counts only where it is loaded. */
-static bool is_restorable(const struct x86_state *s, uint8_t *area, uint64_t mask)
+static bool is_restorable(const struct x86_state *state, uint8_t *area, uint64_t mask)
 {
 	const uint64_t *header = header_of(area);
 	bool compacted = header[1] & COMPACTED;
 	bool mxcsr;
-	uint64_t there = compacted ? header[1] & ~COMPACTED : s->xcr0;
+	uint64_t there = compacted ? header[1] & ~COMPACTED : state->xcr0;
 
-	if (there & ~s->xcr0 || header[0] & ~there || header[2] || (!compacted && header[1]))
+	if (there & ~state->xcr0 || header[0] & ~there || header[2] || (!compacted && header[1]))
 		return false;
 	for (unsigned n = 3; compacted && n < HEADER_WORDS; n++)
 		if (header[n])
@@ -162,18 +162,18 @@ static void save_optimized(struct soft_cpu *cpu, uint8_t *area, uint64_t mask, b
 		       (legacy ? HIGH_YMM_AT : AREA_BYTES) - YMM_AT);
 }
 
-static int save(struct step *t, unsigned operation, uint64_t mask)
+static int save(struct step *step, unsigned operation, uint64_t mask)
 {
-	struct soft_cpu *cpu = t->cpu;
+	struct soft_cpu *cpu = step->cpu;
 	size_t bytes = area_bytes(operation, mask);
-	uint64_t gva = insn_address(t);
+	uint64_t gva = insn_address(step);
 	uint8_t *area = cpu->save_area;
-	bool wide = t->i->rex_w;
-	bool legacy = x86_code_bits(t->s) != 64;
+	bool wide = step->insn->rex_w;
+	bool legacy = x86_code_bits(step->state) != 64;
 
 	/* what is not saved stays; where it cannot be written, that is the fault */
-	if (soft_check_write(cpu, gva, bytes, 0, t->fault) ||
-	    soft_read(cpu, gva, area, bytes, ACCESS_READ, t->fault))
+	if (soft_check_write(cpu, gva, bytes, 0, step->fault) ||
+	    soft_read(cpu, gva, area, bytes, ACCESS_READ, step->fault))
 		return -EFAULT;
 	if (legacy)
 		memcpy(cpu->other_area, area, AREA_BYTES);
@@ -190,7 +190,7 @@ static int save(struct step *t, unsigned operation, uint64_t mask)
 		insn_clear_x87_pointers(area);
 	if (legacy)
 		keep_high_registers(area, cpu->other_area, bytes == AREA_BYTES);
-	return soft_write(cpu, gva, area, bytes, 0, t->fault);
+	return soft_write(cpu, gva, area, bytes, 0, step->fault);
 }
 
 /*
@@ -217,81 +217,82 @@ static void add_high_registers(struct soft_cpu *cpu, uint8_t *area, uint64_t mas
 	keep_high_registers(area, cpu->other_area, true);
 }
 
-static int restore(struct step *t, unsigned operation, uint64_t mask)
+static int restore(struct step *step, unsigned operation, uint64_t mask)
 {
-	struct soft_cpu *cpu = t->cpu;
-	uint64_t gva = insn_address(t);
+	struct soft_cpu *cpu = step->cpu;
+	uint64_t gva = insn_address(step);
 	uint64_t *header = header_of(cpu->save_area);
 	uint8_t *area = cpu->save_area;
-	bool legacy = x86_code_bits(t->s) != 64;
+	bool legacy = x86_code_bits(step->state) != 64;
 
 	if (operation == FXRSTOR) {
-		if (soft_read(cpu, gva, area, FX_BYTES, ACCESS_READ, t->fault))
+		if (soft_read(cpu, gva, area, FX_BYTES, ACCESS_READ, step->fault))
 			return -EFAULT;
 		if (!mxcsr_is_good(area))
-			return insn_general_protection(t);
+			return insn_general_protection(step);
 		if (legacy) {
 			host_fxsave(cpu->other_area, true);
 			keep_high_registers(area, cpu->other_area, false);
 		}
-		host_fxrstor(area, t->i->rex_w);
+		host_fxrstor(area, step->insn->rex_w);
 		return 0;
 	}
-	if (soft_read(cpu, gva, area, YMM_AT, ACCESS_READ, t->fault))
+	if (soft_read(cpu, gva, area, YMM_AT, ACCESS_READ, step->fault))
 		return -EFAULT;
-	if (!is_restorable(t->s, area, mask))
-		return insn_general_protection(t);
-	if (mask & header[0] & AVX &&
-	    soft_read(cpu, gva + YMM_AT, area + YMM_AT, AREA_BYTES - YMM_AT, ACCESS_READ, t->fault))
+	if (!is_restorable(step->state, area, mask))
+		return insn_general_protection(step);
+	if (mask & header[0] & AVX && soft_read(cpu, gva + YMM_AT, area + YMM_AT,
+						AREA_BYTES - YMM_AT, ACCESS_READ, step->fault))
 		return -EFAULT;
 	/* ignored by the standard form, perhaps not by every host */
 	memset(header + 3, 0, (HEADER_WORDS - 3) * sizeof(*header));
 	if (legacy)
 		add_high_registers(cpu, area, mask);
-	host_xrstor(area, mask, t->i->rex_w);
+	host_xrstor(area, mask, step->insn->rex_w);
 	return 0;
 }
 
-int insn_save_area(struct step *t)
+int insn_save_area(struct step *step)
 {
 	enum { GROUP_C7 = 0xc7, FX_ALIGNMENT = 16, X_ALIGNMENT = 64 };
-	unsigned operation = t->i->opcode == GROUP_C7 ? XSAVEC : t->i->reg;
+	unsigned operation = step->insn->opcode == GROUP_C7 ? XSAVEC : step->insn->reg;
 	bool fx = operation == FXSAVE || operation == FXRSTOR;
-	uint64_t mask = (t->s->gpr[2] << 32 | (uint32_t)t->s->gpr[0]) & t->s->xcr0;
+	uint64_t mask =
+		(step->state->gpr[2] << 32 | (uint32_t)step->state->gpr[0]) & step->state->xcr0;
 
-	if (!fx && !(t->s->cr4 & CR4_OSXSAVE))
-		return insn_undefined(t);
-	if (insn_address(t) & ((fx ? FX_ALIGNMENT : X_ALIGNMENT) - 1))
-		return insn_general_protection(t);
-	return operation == FXRSTOR || operation == XRSTOR ? restore(t, operation, mask)
-							   : save(t, operation, mask);
+	if (!fx && !(step->state->cr4 & CR4_OSXSAVE))
+		return insn_undefined(step);
+	if (insn_address(step) & ((fx ? FX_ALIGNMENT : X_ALIGNMENT) - 1))
+		return insn_general_protection(step);
+	return operation == FXRSTOR || operation == XRSTOR ? restore(step, operation, mask)
+							   : save(step, operation, mask);
 }
 
-int insn_xgetbv(struct step *t)
+int insn_xgetbv(struct step *step)
 {
-	struct x86_state *s = t->s;
+	struct x86_state *state = step->state;
 
-	if (!(s->cr4 & CR4_OSXSAVE))
-		return insn_undefined(t);
+	if (!(state->cr4 & CR4_OSXSAVE))
+		return insn_undefined(step);
 	/* 0: XCR0; 1: what of it is in use, and all may be */
-	if ((uint32_t)s->gpr[1] > (insn_model_has(t, CPU_XGETBV1) ? 1 : 0))
-		return insn_general_protection(t);
-	s->gpr[0] = (uint32_t)s->xcr0;
-	s->gpr[2] = 0;
+	if ((uint32_t)state->gpr[1] > (insn_model_has(step, CPU_XGETBV1) ? 1 : 0))
+		return insn_general_protection(step);
+	state->gpr[0] = (uint32_t)state->xcr0;
+	state->gpr[2] = 0;
 	return 0;
 }
 
-int insn_xsetbv(struct step *t)
+int insn_xsetbv(struct step *step)
 {
-	struct x86_state *s = t->s;
-	uint64_t xcr0 = s->gpr[2] << 32 | (uint32_t)s->gpr[0];
+	struct x86_state *state = step->state;
+	uint64_t xcr0 = state->gpr[2] << 32 | (uint32_t)state->gpr[0];
 
-	if (!(s->cr4 & CR4_OSXSAVE))
-		return insn_undefined(t);
-	if (s->cpl || (uint32_t)s->gpr[1] || !(xcr0 & X87) ||
-	    xcr0 & ~(uint64_t)(insn_model_has(t, CPU_AVX) ? X87 | SSE | AVX : X87 | SSE) ||
+	if (!(state->cr4 & CR4_OSXSAVE))
+		return insn_undefined(step);
+	if (state->cpl || (uint32_t)state->gpr[1] || !(xcr0 & X87) ||
+	    xcr0 & ~(uint64_t)(insn_model_has(step, CPU_AVX) ? X87 | SSE | AVX : X87 | SSE) ||
 	    (xcr0 & (SSE | AVX)) == AVX)
-		return insn_general_protection(t);
-	s->xcr0 = xcr0;
+		return insn_general_protection(step);
+	state->xcr0 = xcr0;
 	return 0;
 }

@@ -115,20 +115,20 @@ static uint8_t *look_up(const struct soft_cpu *cpu, uint64_t gva, unsigned acces
 /* What nobody has accessed yet is cached for what is to come; the system's own as the kernel's. */
 static int fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, struct fault *fault)
 {
-	struct x86_state *s = &cpu->state;
-	const uint64_t flags = s->rflags;
-	const uint8_t cpl = s->cpl;
+	struct x86_state *state = &cpu->state;
+	const uint64_t flags = state->rflags;
+	const uint8_t cpl = state->cpl;
 	uint64_t gpa;
 	uint8_t *hva;
 	int error;
 
 	if (access & ACCESS_SYSTEM) {
-		s->cpl = 0;
-		s->rflags &= ~(uint64_t)FLAG_AC;
+		state->cpl = 0;
+		state->rflags &= ~(uint64_t)FLAG_AC;
 	}
 	error = soft_fill(cpu, gva, access & (ACCESS_READ | ACCESS_WRITE), &hva, &gpa, fault);
-	s->cpl = cpl;
-	s->rflags = flags;
+	state->cpl = cpl;
+	state->rflags = flags;
 	return error;
 }
 

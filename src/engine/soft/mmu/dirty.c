@@ -21,8 +21,8 @@ enum { MARKS_IN_WORD = 8 };
 
 uint64_t soft_engine_take_dirty(struct engine *opaque, uint64_t *dirty)
 {
-	struct soft_engine *e = (struct soft_engine *)opaque;
-	uint64_t frames = guest_memory_footprint_bytes(e->memory->ram_bytes) / PAGE_BYTES;
+	struct soft_engine *engine = (struct soft_engine *)opaque;
+	uint64_t frames = guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
 	uint64_t count = 0;
 	const uint64_t marks = 0x0101010101010101ull * FRAME_DIRTY;
 
@@ -30,18 +30,19 @@ uint64_t soft_engine_take_dirty(struct engine *opaque, uint64_t *dirty)
 		uint64_t word;
 
 		if (n % MARKS_IN_WORD == 0 && n + MARKS_IN_WORD <= frames) {
-			memcpy(&word, e->frame_flags + n, sizeof(word));
+			memcpy(&word, engine->frame_flags + n, sizeof(word));
 			if (!(word & marks)) {
 				n += MARKS_IN_WORD - 1;
 				continue;
 			}
 		}
-		if (!(e->frame_flags[n] & FRAME_DIRTY))
+		if (!(engine->frame_flags[n] & FRAME_DIRTY))
 			continue;
-		__atomic_fetch_and(&e->frame_flags[n], (uint8_t)~FRAME_DIRTY, __ATOMIC_SEQ_CST);
+		__atomic_fetch_and(&engine->frame_flags[n], (uint8_t)~FRAME_DIRTY,
+				   __ATOMIC_SEQ_CST);
 		dirty[n / 64] |= 1ull << n % 64;
 		count++;
 	}
-	soft_forget_everywhere(e);
+	soft_forget_everywhere(engine);
 	return count;
 }

@@ -24,7 +24,7 @@ static bool open_for_writes(struct soft_cpu *cpu, uint64_t frame)
 int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva,
 	      uint64_t *ret_gpa, struct fault *fault)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 	bool write = access & ACCESS_WRITE;
 	unsigned view = soft_view(&cpu->state);
 	struct page_walk found;
@@ -36,14 +36,14 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 	if (soft_walk_pages(cpu, gva, access, &found, fault))
 		return -EFAULT;
 	*ret_gpa = found.gpa;
-	*ret_hva = hva = soft_hva(e, found.gpa);
+	*ret_hva = hva = soft_hva(engine, found.gpa);
 	if (!hva)
 		return 0;
-	frame = soft_frame(e, hva);
-	if (write && e->frame_flags[frame] & FRAME_READ_ONLY)
+	frame = soft_frame(engine, hva);
+	if (write && engine->frame_flags[frame] & FRAME_READ_ONLY)
 		return soft_fail(fault, EXC_GP, true, 0);
 	if (write) {
-		soft_mark_dirty(e, hva);
+		soft_mark_dirty(engine, hva);
 		page_table_hold(cpu, frame);
 	}
 	if (access & (ACCESS_EXEC | ACCESS_SYSTEM))

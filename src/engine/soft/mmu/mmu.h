@@ -130,12 +130,12 @@ void soft_stop_executing(struct soft_cpu *cpu);
 void soft_start_executing(struct soft_cpu *cpu);
 void soft_take_flushes(struct soft_cpu *cpu);
 /* Every processor forgets everything; as engine_flush(). */
-void soft_forget_everywhere(struct soft_engine *e);
+void soft_forget_everywhere(struct soft_engine *engine);
 
 /* dirty.c */
-static inline void soft_mark_dirty(struct soft_engine *e, const uint8_t *hva)
+static inline void soft_mark_dirty(struct soft_engine *engine, const uint8_t *hva)
 {
-	uint8_t *flags = &e->frame_flags[soft_frame(e, hva)];
+	uint8_t *flags = &engine->frame_flags[soft_frame(engine, hva)];
 
 	if (!(*flags & FRAME_DIRTY))
 		__atomic_fetch_or(flags, FRAME_DIRTY, __ATOMIC_SEQ_CST);

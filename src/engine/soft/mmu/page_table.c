@@ -3,64 +3,65 @@
 
 #include "mmu.h"
 
-static bool is_overlay(const struct soft_engine *e, uint64_t frame)
+static bool is_overlay(const struct soft_engine *engine, uint64_t frame)
 {
-	return frame >= e->memory->ram_bytes / PAGE_BYTES;
+	return frame >= engine->memory->ram_bytes / PAGE_BYTES;
 }
 
 /* Spaces that have nothing stale, as far as they know, look again. */
-static void tell_spaces(struct soft_engine *e)
+static void tell_spaces(struct soft_engine *engine)
 {
-	__atomic_fetch_add(&e->table_changes, 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&engine->table_changes, 1, __ATOMIC_SEQ_CST);
 }
 
-uint32_t page_table_note(struct soft_engine *e, uint64_t frame)
+uint32_t page_table_note(struct soft_engine *engine, uint64_t frame)
 {
-	if (!(__atomic_load_n(&e->frame_flags[frame], __ATOMIC_RELAXED) & FRAME_TABLE))
-		__atomic_fetch_or(&e->frame_flags[frame], FRAME_TABLE, __ATOMIC_SEQ_CST);
-	return __atomic_load_n(&e->table_versions[frame], __ATOMIC_SEQ_CST);
+	if (!(__atomic_load_n(&engine->frame_flags[frame], __ATOMIC_RELAXED) & FRAME_TABLE))
+		__atomic_fetch_or(&engine->frame_flags[frame], FRAME_TABLE, __ATOMIC_SEQ_CST);
+	return __atomic_load_n(&engine->table_versions[frame], __ATOMIC_SEQ_CST);
 }
 
-bool page_table_has_changed(const struct soft_engine *e, uint64_t frame, uint32_t version)
+bool page_table_has_changed(const struct soft_engine *engine, uint64_t frame, uint32_t version)
 {
-	return __atomic_load_n(&e->table_versions[frame], __ATOMIC_SEQ_CST) != version ||
-	       __atomic_load_n(&e->frame_holders[frame], __ATOMIC_SEQ_CST) || is_overlay(e, frame);
+	return __atomic_load_n(&engine->table_versions[frame], __ATOMIC_SEQ_CST) != version ||
+	       __atomic_load_n(&engine->frame_holders[frame], __ATOMIC_SEQ_CST) ||
+	       is_overlay(engine, frame);
 }
 
-void page_table_written(struct soft_engine *e, uint64_t frame)
+void page_table_written(struct soft_engine *engine, uint64_t frame)
 {
-	if (!(__atomic_load_n(&e->frame_flags[frame], __ATOMIC_SEQ_CST) & FRAME_TABLE))
+	if (!(__atomic_load_n(&engine->frame_flags[frame], __ATOMIC_SEQ_CST) & FRAME_TABLE))
 		return;
-	__atomic_fetch_add(&e->table_versions[frame], 1, __ATOMIC_SEQ_CST);
-	tell_spaces(e);
+	__atomic_fetch_add(&engine->table_versions[frame], 1, __ATOMIC_SEQ_CST);
+	tell_spaces(engine);
 }
 
 void page_table_hold(struct soft_cpu *cpu, uint64_t frame)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
-	if (__atomic_load_n(&e->frame_holders[frame], __ATOMIC_RELAXED) & cpu->holder)
+	if (__atomic_load_n(&engine->frame_holders[frame], __ATOMIC_RELAXED) & cpu->holder)
 		return;
-	__atomic_fetch_or(&e->frame_holders[frame], cpu->holder, __ATOMIC_SEQ_CST);
-	if (!(__atomic_load_n(&e->frame_flags[frame], __ATOMIC_SEQ_CST) & FRAME_TABLE))
+	__atomic_fetch_or(&engine->frame_holders[frame], cpu->holder, __ATOMIC_SEQ_CST);
+	if (!(__atomic_load_n(&engine->frame_flags[frame], __ATOMIC_SEQ_CST) & FRAME_TABLE))
 		return;
 	cpu->count.tables_opened++;
-	tell_spaces(e);
+	tell_spaces(engine);
 }
 
 bool page_table_is_held_here(const struct soft_cpu *cpu, uint64_t frame)
 {
-	const struct soft_engine *e = cpu->engine;
+	const struct soft_engine *engine = cpu->engine;
 
 	return !cpu->shares_holder &&
-	       __atomic_load_n(&e->frame_holders[frame], __ATOMIC_SEQ_CST) == cpu->holder;
+	       __atomic_load_n(&engine->frame_holders[frame], __ATOMIC_SEQ_CST) == cpu->holder;
 }
 
 void page_table_let_go(struct soft_cpu *cpu, uint64_t frame)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 
-	__atomic_fetch_add(&e->table_versions[frame], 1, __ATOMIC_SEQ_CST);
-	__atomic_fetch_and(&e->frame_holders[frame], (uint8_t)~cpu->holder, __ATOMIC_SEQ_CST);
-	tell_spaces(e);
+	__atomic_fetch_add(&engine->table_versions[frame], 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_and(&engine->frame_holders[frame], (uint8_t)~cpu->holder, __ATOMIC_SEQ_CST);
+	tell_spaces(engine);
 }

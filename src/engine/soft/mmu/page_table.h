@@ -24,11 +24,11 @@
 enum { HOLDERS = 8 };
 
 /* Walks of this frame count from now on: its version. */
-uint32_t page_table_note(struct soft_engine *e, uint64_t frame);
+uint32_t page_table_note(struct soft_engine *engine, uint64_t frame);
 /* Whether it has been written, or may be, since it had this version. */
-bool page_table_has_changed(const struct soft_engine *e, uint64_t frame, uint32_t version);
+bool page_table_has_changed(const struct soft_engine *engine, uint64_t frame, uint32_t version);
 /* Behind a write of this frame in C. */
-void page_table_written(struct soft_engine *e, uint64_t frame);
+void page_table_written(struct soft_engine *engine, uint64_t frame);
 /* Before a write entry to this frame, or a write by host address. */
 void page_table_hold(struct soft_cpu *cpu, uint64_t frame);
 /* Whether this processor is the only one that may have write entries to it. */

@@ -35,10 +35,10 @@ void soft_start_executing(struct soft_cpu *cpu)
 		soft_take_flushes(cpu);
 }
 
-static void flush_range(struct soft_cpu *cpu, struct engine_gva_range r)
+static void flush_range(struct soft_cpu *cpu, struct engine_gva_range range)
 {
-	for (uint32_t n = 0; n < r.pages; n++)
-		soft_flush_page_everywhere(cpu, r.gva + (uint64_t)n * PAGE_BYTES);
+	for (uint32_t n = 0; n < range.pages; n++)
+		soft_flush_page_everywhere(cpu, range.gva + (uint64_t)n * PAGE_BYTES);
 }
 
 void soft_take_flushes(struct soft_cpu *cpu)
@@ -103,24 +103,24 @@ static void wait_for(struct soft_cpu *cpu, uint32_t posted)
 			soft_yield();
 }
 
-static void shoot_down(struct soft_engine *e, uint64_t targets, const struct shootdown *what)
+static void shoot_down(struct soft_engine *engine, uint64_t targets, const struct shootdown *what)
 {
 	uint32_t posted[MAX_CPUS];
 	uint64_t waits = 0;
 
-	for (unsigned n = 0; n < e->cpu_count; n++) {
+	for (unsigned n = 0; n < engine->cpu_count; n++) {
 		if (!(targets >> n & 1))
 			continue;
-		posted[n] = post(e->cpus[n], what);
-		if (is_through(e->cpus[n], posted[n]))
+		posted[n] = post(engine->cpus[n], what);
+		if (is_through(engine->cpus[n], posted[n]))
 			continue;
-		soft_kick(e->cpus[n], KICK_FLUSH);
+		soft_kick(engine->cpus[n], KICK_FLUSH);
 		waits |= 1ull << n;
 	}
 	for (; waits; waits &= waits - 1) {
 		unsigned n = (unsigned)__builtin_ctzll(waits);
 
-		wait_for(e->cpus[n], posted[n]);
+		wait_for(engine->cpus[n], posted[n]);
 	}
 }
 
@@ -139,32 +139,32 @@ void soft_engine_flush(struct engine *opaque, uint64_t targets,
 	shoot_down((struct soft_engine *)opaque, targets, &what);
 }
 
-void soft_forget_everywhere(struct soft_engine *e)
+void soft_forget_everywhere(struct soft_engine *engine)
 {
-	shoot_down(e, ~0ull, &(struct shootdown){ .global = true, .forget = true });
+	shoot_down(engine, ~0ull, &(struct shootdown){ .global = true, .forget = true });
 }
 
-void soft_engine_place_overlay(struct engine *opaque, struct guest_memory *m, unsigned n,
+void soft_engine_place_overlay(struct engine *opaque, struct guest_memory *memory, unsigned n,
 			       uint64_t gpa, bool read_only)
 {
-	struct soft_engine *e = (struct soft_engine *)opaque;
-	uint8_t *flags = &e->frame_flags[soft_frame(e, guest_overlay_page(m, n))];
-	uint64_t places[2] = { m->overlay[n].gpa, gpa };
+	struct soft_engine *engine = (struct soft_engine *)opaque;
+	uint8_t *flags = &engine->frame_flags[soft_frame(engine, guest_overlay_page(memory, n))];
+	uint64_t places[2] = { memory->overlay[n].gpa, gpa };
 
 	/*
 	 * under the lock nobody translates: what is taken back here was made from the old bytes,
 	 * what is made later from the new
 	 */
-	soft_acquire(&e->lock);
+	soft_acquire(&engine->lock);
 	for (unsigned i = 0; i < 2; i++)
-		if (places[i] != GUEST_NOWHERE && soft_hva(e, places[i]))
-			soft_invalidate_locked(e, places[i] & ~(uint64_t)PAGE_OFFSET_MASK,
+		if (places[i] != GUEST_NOWHERE && soft_hva(engine, places[i]))
+			soft_invalidate_locked(engine, places[i] & ~(uint64_t)PAGE_OFFSET_MASK,
 					      PAGE_BYTES);
 	if (read_only)
 		__atomic_fetch_or(flags, FRAME_READ_ONLY, __ATOMIC_SEQ_CST);
 	else
 		__atomic_fetch_and(flags, (uint8_t)~FRAME_READ_ONLY, __ATOMIC_SEQ_CST);
-	guest_overlay_place(m, n, gpa, read_only);
-	soft_release(&e->lock);
-	soft_forget_everywhere(e);
+	guest_overlay_place(memory, n, gpa, read_only);
+	soft_release(&engine->lock);
+	soft_forget_everywhere(engine);
 }

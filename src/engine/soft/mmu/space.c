@@ -27,14 +27,14 @@ static uint64_t *write_entry(struct mmu *mmu, const struct shadow *shadow, unsig
 }
 
 /* Where an entry that is not 0 leads for this address. */
-static const uint8_t *entry_hva(const struct soft_engine *e, uint64_t entry, uint64_t gva)
+static const uint8_t *entry_hva(const struct soft_engine *engine, uint64_t entry, uint64_t gva)
 {
-	return (const uint8_t *)((entry ^ e->poison) + gva);
+	return (const uint8_t *)((entry ^ engine->poison) + gva);
 }
 
-static uint64_t entry_frame(const struct soft_engine *e, uint64_t entry, uint64_t gva)
+static uint64_t entry_frame(const struct soft_engine *engine, uint64_t entry, uint64_t gva)
 {
-	return soft_frame(e, entry_hva(e, entry, gva));
+	return soft_frame(engine, entry_hva(engine, entry, gva));
 }
 
 /* Pages of one word. */
@@ -112,15 +112,15 @@ static bool is_way_of(const struct mmu *mmu, const struct shadow *shadow,
 /* False: the tables have changed meanwhile. */
 static bool take_way(struct mmu *mmu, struct shadow *shadow, const struct page_walk *found)
 {
-	struct soft_engine *e = engine_of(mmu);
+	struct soft_engine *engine = engine_of(mmu);
 
 	drop_pages(mmu, shadow);
 	shadow->levels = (uint8_t)(found->levels - found->level);
 	for (unsigned n = 0; n < shadow->levels; n++) {
-		uint64_t frame = soft_frame(e, found->at[found->level + n]);
+		uint64_t frame = soft_frame(engine, found->at[found->level + n]);
 
 		shadow->frames[n] = (uint32_t)frame;
-		shadow->versions[n] = page_table_note(e, frame);
+		shadow->versions[n] = page_table_note(engine, frame);
 	}
 	mmu->spaces[shadow->space].has_changes |= is_stale(mmu, shadow);
 	return soft_walk_holds(found);
@@ -277,11 +277,11 @@ static void note_writer(struct mmu *mmu, uint64_t frame, uint32_t place)
 void space_insert(struct mmu *mmu, unsigned view, uint64_t gva, uint8_t *at, bool writable,
 		  const struct page_walk *found)
 {
-	struct soft_engine *e = engine_of(mmu);
+	struct soft_engine *engine = engine_of(mmu);
 	struct address_space *space = space_of_view(mmu, view);
 	struct shadow *shadow = prepare(mmu, view, space, gva, found);
 	uint64_t base = gva & ~(uint64_t)PAGE_OFFSET_MASK;
-	uint64_t value = ((uint64_t)at - base) ^ e->poison;
+	uint64_t value = ((uint64_t)at - base) ^ engine->poison;
 	unsigned page = shadow_page(gva);
 
 	assert(view < VIEWS);
@@ -293,7 +293,7 @@ void space_insert(struct mmu *mmu, unsigned view, uint64_t gva, uint8_t *at, boo
 	if (writable) {
 		shadow_set(shadow->written, page);
 		*write_entry(mmu, shadow, page) = value;
-		note_writer(mmu, soft_frame(e, at), writers_place(&mmu->pool, shadow, page));
+		note_writer(mmu, soft_frame(engine, at), writers_place(&mmu->pool, shadow, page));
 	} else if (shadow_has(shadow->written, page)) {
 		/* it may have led elsewhere */
 		*write_entry(mmu, shadow, page) = 0;
@@ -486,11 +486,11 @@ static void close_tables(struct mmu *mmu, const struct address_space *space)
 
 void space_sync(struct mmu *mmu, struct address_space *space)
 {
-	struct soft_engine *e = engine_of(mmu);
-	uint64_t changes = __atomic_load_n(&e->table_changes, __ATOMIC_SEQ_CST);
+	struct soft_engine *engine = engine_of(mmu);
+	uint64_t changes = __atomic_load_n(&engine->table_changes, __ATOMIC_SEQ_CST);
 
 	mmu->cpu->count.syncs++;
-	if (!e->watches_tables) {
+	if (!engine->watches_tables) {
 		space_drop_locals(mmu, space);
 		return;
 	}
@@ -507,26 +507,26 @@ void space_sync(struct mmu *mmu, struct address_space *space)
 
 static void check_entry(struct mmu *mmu, const struct shadow *shadow, unsigned page)
 {
-	const struct soft_engine *e = engine_of(mmu);
+	const struct soft_engine *engine = engine_of(mmu);
 	uint64_t read = *read_entry(mmu, shadow, page);
 	uint64_t write = shadow_has(shadow->written, page) ? *write_entry(mmu, shadow, page) : 0;
 	uint64_t offset =
-		(uint64_t)(entry_hva(e, read, shadow_gva(shadow, page)) - e->ram);
+		(uint64_t)(entry_hva(engine, read, shadow_gva(shadow, page)) - engine->ram);
 
 	assert(read && !(offset % PAGE_BYTES) && offset / PAGE_BYTES < mmu->frames);
 	if (write) {
-		uint8_t flags = e->frame_flags[offset / PAGE_BYTES];
+		uint8_t flags = engine->frame_flags[offset / PAGE_BYTES];
 
 		assert(write == read);
 		assert(flags & FRAME_WRITTEN && !(flags & FRAME_CODE));
-		assert(e->frame_holders[offset / PAGE_BYTES] & mmu->cpu->holder);
+		assert(engine->frame_holders[offset / PAGE_BYTES] & mmu->cpu->holder);
 	}
 }
 
 /* Invariant 4: what may be used is what the guest's tables say now. */
 static void check_against_tables(struct mmu *mmu, const struct shadow *shadow, unsigned page)
 {
-	const struct soft_engine *e = engine_of(mmu);
+	const struct soft_engine *engine = engine_of(mmu);
 	const struct address_space *space = &mmu->spaces[shadow->space];
 	uint64_t gva = shadow_gva(shadow, page);
 	struct page_walk now;
@@ -537,8 +537,8 @@ static void check_against_tables(struct mmu *mmu, const struct shadow *shadow, u
 	assert(shadow->view != VIEW_CODE || now.rights & RIGHT_EXEC);
 	if (shadow->view == VIEW_CODE)
 		return;
-	assert(entry_hva(e, *read_entry(mmu, shadow, page), gva) ==
-	       soft_hva(e, now.gpa & ~(uint64_t)PAGE_OFFSET_MASK));
+	assert(entry_hva(engine, *read_entry(mmu, shadow, page), gva) ==
+	       soft_hva(engine, now.gpa & ~(uint64_t)PAGE_OFFSET_MASK));
 	if (shadow_has(shadow->written, page))
 		assert(now.rights & RIGHT_DIRTY && (now.rights & RIGHT_WRITE ||
 						    (shadow->view != VIEW_USER &&

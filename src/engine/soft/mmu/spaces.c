@@ -23,16 +23,16 @@ static bool make_space(struct mmu *mmu, unsigned number)
 
 struct mmu *mmu_create(struct soft_cpu *cpu)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 	struct mmu *mmu = soft_reserve(sizeof(*mmu));
 
 	if (!mmu)
 		return NULL;
 	mmu->cpu = cpu;
-	mmu->frames = guest_memory_footprint_bytes(e->memory->ram_bytes) / PAGE_BYTES;
-	mmu->spaces_most = e->budget.spaces;
+	mmu->frames = guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
+	mmu->spaces_most = engine->budget.spaces;
 	mmu->writers = soft_reserve(mmu->frames * sizeof(*mmu->writers));
-	if (!mmu->writers || !table_store_create(&mmu->tables, &e->budget) ||
+	if (!mmu->writers || !table_store_create(&mmu->tables, &engine->budget) ||
 	    !shadow_pool_create(&mmu->pool) || !make_space(mmu, 0) || !make_space(mmu, 1)) {
 		mmu_destroy(mmu);
 		return NULL;

@@ -7,22 +7,22 @@
 
 enum { PCID_MASK = 0xfff };
 
-static uint64_t root_of(const struct x86_state *s)
+static uint64_t root_of(const struct x86_state *state)
 {
-	return s->cr4 & CR4_PCIDE ? s->cr3 & ~(uint64_t)PCID_MASK : s->cr3;
+	return state->cr4 & CR4_PCIDE ? state->cr3 & ~(uint64_t)PCID_MASK : state->cr3;
 }
 
-static uint16_t pcid_of(const struct x86_state *s)
+static uint16_t pcid_of(const struct x86_state *state)
 {
-	return s->cr4 & CR4_PCIDE ? s->cr3 & PCID_MASK : 0;
+	return state->cr4 & CR4_PCIDE ? state->cr3 & PCID_MASK : 0;
 }
 
-static struct space_mode mode_of(const struct x86_state *s)
+static struct space_mode mode_of(const struct x86_state *state)
 {
 	return (struct space_mode){
-		.cr0 = (uint32_t)s->cr0 & (CR0_PG | CR0_WP),
-		.cr4 = (uint32_t)s->cr4 & (CR4_PSE | CR4_PAE | CR4_SMEP | CR4_SMAP | CR4_PCIDE),
-		.efer = (uint32_t)s->efer & (EFER_LMA | EFER_NXE),
+		.cr0 = (uint32_t)state->cr0 & (CR0_PG | CR0_WP),
+		.cr4 = (uint32_t)state->cr4 & (CR4_PSE | CR4_PAE | CR4_SMEP | CR4_SMAP | CR4_PCIDE),
+		.efer = (uint32_t)state->efer & (EFER_LMA | EFER_NXE),
 	};
 }
 
@@ -54,9 +54,9 @@ void soft_forget(struct soft_cpu *cpu)
 }
 
 /* Under PAE four entries are those of CR3, which the tables do not have any more. */
-static bool has_own_roots(const struct x86_state *s)
+static bool has_own_roots(const struct x86_state *state)
 {
-	return s->cr0 & CR0_PG && s->cr4 & CR4_PAE && !(s->efer & EFER_LMA);
+	return state->cr0 & CR0_PG && state->cr4 & CR4_PAE && !(state->efer & EFER_LMA);
 }
 
 void soft_change_mode(struct soft_cpu *cpu, bool global_pages)
@@ -103,11 +103,11 @@ void check_root(const struct soft_cpu *cpu)
 	assert(cpu->mmu->current->pcid == pcid_of(&cpu->state));
 }
 
-unsigned soft_view(const struct x86_state *s)
+unsigned soft_view(const struct x86_state *state)
 {
-	if (s->cpl == 3)
+	if (state->cpl == 3)
 		return VIEW_USER;
-	return s->cr4 & CR4_SMAP && !(s->rflags & FLAG_AC) ? VIEW_KERNEL : VIEW_KERNEL_AC;
+	return state->cr4 & CR4_SMAP && !(state->rflags & FLAG_AC) ? VIEW_KERNEL : VIEW_KERNEL_AC;
 }
 
 /*

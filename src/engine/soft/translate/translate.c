@@ -29,25 +29,25 @@
 size_t soft_translation_bytes(void) { return sizeof(struct translation); }
 
 /* state.rip is that of the block. One length, and a first instruction of at least five bytes. */
-static void emit_set_page(struct translation *t)
+static void emit_set_page(struct translation *translation)
 {
-	struct emitter *e = out(t);
+	struct emitter *emitter = out(translation);
 
-	emit_load(e, R11, CPU(state.rip));
-	emit_prefixes(e, OP64(0), false, R11, NO_REG, R11);
-	emit8(e, 0x8d);
-	emit8(e, 0x80 | (R11 & 7) << 3 | (R11 & 7));
-	emit32(e, -(uint32_t)(t->rip & PAGE_OFFSET_MASK));
-	emit_store(e, R11, CPU(code_page));
-	assert(e->out == t->base + FLOATING_ENTRY_BYTES);
+	emit_load(emitter, R11, CPU(state.rip));
+	emit_prefixes(emitter, OP64(0), false, R11, NO_REG, R11);
+	emit8(emitter, 0x8d);
+	emit8(emitter, 0x80 | (R11 & 7) << 3 | (R11 & 7));
+	emit32(emitter, -(uint32_t)(translation->rip & PAGE_OFFSET_MASK));
+	emit_store(emitter, R11, CPU(code_page));
+	assert(emitter->out == translation->base + FLOATING_ENTRY_BYTES);
 }
 
 /* Whether the instruction's translation changes the host's flags, so that it saves them first. */
-static bool saves_flags(const struct translation *t, const struct guest_insn *g)
+static bool saves_flags(const struct translation *translation, const struct guest_insn *guest_insn)
 {
-	const struct x86_insn *i = &g->insn;
+	const struct x86_insn *insn = &guest_insn->insn;
 
-	switch (i->encoding.class) {
+	switch (insn->encoding.class) {
 	case X86_CLASS_PUSH:
 	case X86_CLASS_PUSH_IMMEDIATE:
 	case X86_CLASS_PUSH_RM:
@@ -58,8 +58,10 @@ static bool saves_flags(const struct translation *t, const struct guest_insn *g)
 	case X86_CLASS_JMP_INDIRECT:
 	case X86_CLASS_RET:
 	case X86_CLASS_STRING: return true;
-	case X86_CLASS_JMP: return !translate_same_page(t, translate_jump_target(t, g));
-	default: return x86_insn_has_memory(i) && !x86_insn_is(i, X86_ENC_ADDRESS_ONLY);
+	case X86_CLASS_JMP:
+		return !translate_same_page(translation,
+					    translate_jump_target(translation, guest_insn));
+	default: return x86_insn_has_memory(insn) && !x86_insn_is(insn, X86_ENC_ADDRESS_ONLY);
 	}
 }
 
@@ -67,14 +69,14 @@ static bool saves_flags(const struct translation *t, const struct guest_insn *g)
  * Whether the first thing that happens to flags which come in is that they are saved: they may as
  * well be in flags_word from the begin on.
  */
-static bool begins_in_word(const struct translation *t)
+static bool begins_in_word(const struct translation *translation)
 {
-	if (!t->engine->enters_in_word || t->mode & BLOCK_ALONE)
+	if (!translation->engine->enters_in_word || translation->mode & BLOCK_ALONE)
 		return false;
-	for (unsigned n = 0; n < t->count && t->insns[n].live_in; n++) {
-		if (saves_flags(t, &t->insns[n]))
+	for (unsigned n = 0; n < translation->count && translation->insns[n].live_in; n++) {
+		if (saves_flags(translation, &translation->insns[n]))
 			return true;
-		if (t->insns[n].needs_flags)
+		if (translation->insns[n].needs_flags)
 			return false;
 	}
 	return false;
@@ -84,281 +86,296 @@ static bool begins_in_word(const struct translation *t)
  * Of a block that begins with the flags in flags_word, where the indirect entry has them, the
  * direct one saves them.
  */
-static void emit_entries(struct translation *t)
+static void emit_entries(struct translation *translation)
 {
-	struct emitter *e = out(t);
-	bool in_word = begins_in_word(t);
+	struct emitter *emitter = out(translation);
+	bool in_word = begins_in_word(translation);
 	uint8_t *over = NULL;
 	bool pads;
 
-	while (((uintptr_t)e->out + 4) & 15)
-		emit8(e, 0xcc);
-	emit32(e, (uint32_t)(t->block - t->engine->blocks)); /* block_at() */
-	t->base = e->out;
-	if (soft_floats(t->mode))
-		emit_set_page(t);
+	while (((uintptr_t)emitter->out + 4) & 15)
+		emit8(emitter, 0xcc);
+	emit32(emitter,
+	       (uint32_t)(translation->block - translation->engine->blocks)); /* block_at() */
+	translation->base = emitter->out;
+	if (soft_floats(translation->mode))
+		emit_set_page(translation);
 	if (in_word)
-		over = emit_jmp(e);
-	else if (t->insns[0].live_in)
-		emit_restore_flags(e);
-	pads = t->insns[0].live_in || soft_floats(t->mode);
-	emit_nop(e, pads ? -(unsigned)(uintptr_t)e->out & 7 : 8);
-	t->block->direct = (uint8_t)(e->out - t->base);
-	emit_nop(e, 5); /* soft_replace_by_jump() */
+		over = emit_jmp(emitter);
+	else if (translation->insns[0].live_in)
+		emit_restore_flags(emitter);
+	pads = translation->insns[0].live_in || soft_floats(translation->mode);
+	emit_nop(emitter, pads ? -(unsigned)(uintptr_t)emitter->out & 7 : 8);
+	translation->block->direct = (uint8_t)(emitter->out - translation->base);
+	emit_nop(emitter, 5); /* soft_replace_by_jump() */
 	if (!in_word)
 		return;
-	emit_save_flags(e, true);
-	set_jump(over, e->out);
-	t->host_flags = false;
-	t->word_flags = true;
+	emit_save_flags(emitter, true);
+	set_jump(over, emitter->out);
+	translation->host_flags = false;
+	translation->word_flags = true;
 }
 
-static void emit_insns(struct translation *t)
+static void emit_insns(struct translation *translation)
 {
 	struct cold *group = NULL;
 	unsigned group_end = 0;
 
-	for (unsigned n = 0; n < t->count && !t->ended; n++) {
-		t->at = &t->insns[n];
+	for (unsigned n = 0; n < translation->count && !translation->ended; n++) {
+		translation->at = &translation->insns[n];
 		if (!group) {
-			struct group g = translate_find_group(t, n);
+			struct group found = translate_find_group(translation, n);
 
-			group_end = n + g.insns;
-			group = g.insns ? translate_open_group(t, &g) : NULL;
+			group_end = n + found.insns;
+			group = found.insns ? translate_open_group(translation, &found) : NULL;
 		}
-		translate_add_map(t, t->at, false);
-		t->flags_set = false;
-		translate_insn(t);
-		translate_follow_flags(t);
+		translate_add_map(translation, translation->at, false);
+		translation->flags_set = false;
+		translate_insn(translation);
+		translate_follow_flags(translation);
 		if (group && n + 1 == group_end) {
-			translate_close_group(t, group);
+			translate_close_group(translation, group);
 			group = NULL;
 		}
 	}
 	/* a group in whose middle a block ended would lead its parts past their lookups */
-	assert(!group && !t->grouped && !t->stack_bytes);
-	if (!t->ended && t->next_straddles) {
-		translate_save_flags(t);
-		translate_exit_constant(t, translate_after_insn(t));
-	} else if (!t->ended) {
-		translate_exit_direct(t, translate_after_insn(t));
+	assert(!group && !translation->grouped && !translation->stack_bytes);
+	if (!translation->ended && translation->next_straddles) {
+		translate_save_flags(translation);
+		translate_exit_constant(translation, translate_after_insn(translation));
+	} else if (!translation->ended) {
+		translate_exit_direct(translation, translate_after_insn(translation));
 	}
 }
 
 /* Instructions that follow each other within a page, or one that leaves it. */
-static void check_translation(const struct translation *t)
+static void check_translation(const struct translation *translation)
 {
-	const struct guest_insn *last = &t->insns[t->count - 1];
-	uint64_t rip = t->block->gva;
+	const struct guest_insn *last = &translation->insns[translation->count - 1];
+	uint64_t rip = translation->block->gva;
 
-	assert(t->count && t->count <= (t->mode & BLOCK_ALONE ? 1 : MAX_INSNS));
-	for (unsigned n = 0; n < t->count; n++) {
-		const struct guest_insn *g = &t->insns[n];
+	assert(translation->count &&
+	       translation->count <= (translation->mode & BLOCK_ALONE ? 1 : MAX_INSNS));
+	for (unsigned n = 0; n < translation->count; n++) {
+		const struct guest_insn *guest_insn = &translation->insns[n];
 
-		assert(g->rip == rip && (t->cs_base + rip) / PAGE_BYTES == t->page);
-		assert(n + 1 == t->count || !x86_insn_is(&g->insn, X86_ENC_ENDS_BLOCK));
-		rip = (rip + g->insn.length) & t->rip_mask;
+		assert(guest_insn->rip == rip &&
+		       (translation->cs_base + rip) / PAGE_BYTES == translation->page);
+		assert(n + 1 == translation->count ||
+		       !x86_insn_is(&guest_insn->insn, X86_ENC_ENDS_BLOCK));
+		rip = (rip + guest_insn->insn.length) & translation->rip_mask;
 	}
-	assert(t->mode & BLOCK_ALONE ||
-	       (t->cs_base + last->rip + last->insn.length - 1) / PAGE_BYTES == t->page);
-	assert(t->block->hot_bytes <= t->block->stubs && t->block->stubs < t->block->host_bytes);
+	assert(translation->mode & BLOCK_ALONE ||
+	       (translation->cs_base + last->rip + last->insn.length - 1) / PAGE_BYTES ==
+		       translation->page);
+	assert(translation->block->hot_bytes <= translation->block->stubs &&
+	       translation->block->stubs < translation->block->host_bytes);
 }
 
 /* At t->e.out, the same each time. */
-static void emit_block(struct translation *t)
+static void emit_block(struct translation *translation)
 {
-	struct block *b = t->block;
+	struct block *b = translation->block;
 
-	translate_find_live_flags(t);
-	emit_entries(t);
+	translate_find_live_flags(translation);
+	emit_entries(translation);
 	/* where it is going to be, for jumps to itself */
-	b->host_offset = (uint32_t)(t->base - t->engine->code_write);
-	emit_insns(t);
-	if (t->mode & BLOCK_ALONE)
-		translate_cold_parts(t, 0);
-	b->hot_bytes = (uint16_t)(out(t)->out - t->base);
-	translate_ways(t);
-	b->host_bytes = (uint16_t)(out(t)->out - t->base);
+	b->host_offset = (uint32_t)(translation->base - translation->engine->code_write);
+	emit_insns(translation);
+	if (translation->mode & BLOCK_ALONE)
+		translate_cold_parts(translation, 0);
+	b->hot_bytes = (uint16_t)(out(translation)->out - translation->base);
+	translate_ways(translation);
+	b->host_bytes = (uint16_t)(out(translation)->out - translation->base);
 }
 
-static void begin(struct translation *t, struct soft_engine *e, uint32_t mode, uint64_t rip)
+static void begin(struct translation *translation, struct soft_engine *engine, uint32_t mode,
+		  uint64_t rip)
 {
-	memset(t, 0, offsetof(struct translation, insns));
-	t->count = t->cold_count = t->have = t->map_count = t->way_count = 0;
-	t->r10_end = NULL;
-	t->ended = t->next_straddles = t->word_flags = t->is_again = t->grouped = t->has_strip =
-		t->in_strip = false;
-	t->stack_bytes = 0;
-	t->host_flags = true;
-	t->engine = e;
-	t->mode = mode;
-	t->code_bits = 64;
+	memset(translation, 0, offsetof(struct translation, insns));
+	translation->count = translation->cold_count = translation->have = translation->map_count =
+		translation->way_count = 0;
+	translation->r10_end = NULL;
+	translation->ended = translation->next_straddles = translation->word_flags =
+		translation->is_again = translation->grouped = translation->has_strip =
+			translation->in_strip = false;
+	translation->stack_bytes = 0;
+	translation->host_flags = true;
+	translation->engine = engine;
+	translation->mode = mode;
+	translation->code_bits = 64;
 	if (mode & (MODE_32_BIT | MODE_16_BIT))
-		t->code_bits = mode & MODE_32_BIT ? 32 : 16;
-	t->flat = !(mode & MODE_NOT_FLAT);
-	t->rip = rip;
-	t->rip_mask = t->code_bits == 64 ? ~0ull : 0xffffffffu;
+		translation->code_bits = mode & MODE_32_BIT ? 32 : 16;
+	translation->flat = !(mode & MODE_NOT_FLAT);
+	translation->rip = rip;
+	translation->rip_mask = translation->code_bits == 64 ? ~0ull : 0xffffffffu;
 }
 
 /* The maps, and what the block is made again from. */
-static void keep(struct translation *t, struct block *b)
+static void keep(struct translation *translation, struct block *b)
 {
-	struct soft_engine *e = t->engine;
-	uint8_t *kept = e->kept + b->kept_first;
+	struct soft_engine *engine = translation->engine;
+	uint8_t *kept = engine->kept + b->kept_first;
 
-	memcpy(e->maps + b->map_first, t->maps, t->map_count * sizeof(*t->maps));
-	b->maps = (uint16_t)t->map_count;
-	memcpy(kept, t->bytes, b->guest_bytes);
-	for (unsigned n = 0; n < t->way_count; n++)
-		memcpy(kept + b->guest_bytes + n * sizeof(struct way_out), &t->ways[n].out,
-		       sizeof(struct way_out));
-	soft_take_block(e, b, (size_t)(out(t)->out - e->code_write),
-			(unsigned)(b->guest_bytes + t->way_count * sizeof(struct way_out)));
+	memcpy(engine->maps + b->map_first, translation->maps,
+	       translation->map_count * sizeof(*translation->maps));
+	b->maps = (uint16_t)translation->map_count;
+	memcpy(kept, translation->bytes, b->guest_bytes);
+	for (unsigned n = 0; n < translation->way_count; n++)
+		memcpy(kept + b->guest_bytes + n * sizeof(struct way_out),
+		       &translation->ways[n].out, sizeof(struct way_out));
+	soft_take_block(
+		engine, b, (size_t)(out(translation)->out - engine->code_write),
+		(unsigned)(b->guest_bytes + translation->way_count * sizeof(struct way_out)));
 }
 
 struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint64_t second_gpa, uint32_t mode,
 			     struct fault *fault)
 {
-	struct soft_engine *e = cpu->engine;
-	struct translation *t = e->translation;
+	struct soft_engine *engine = cpu->engine;
+	struct translation *translation = engine->translation;
 	const struct guest_insn *last;
 	struct block *b;
 
-	begin(t, e, mode, cpu->state.rip);
-	t->cs_base = t->code_bits == 64 ? 0 : cpu->state.segment[X86_CS].base;
-	t->page = (t->cs_base + t->rip) >> 12;
-	t->source = soft_hva(e, gpa);
-	t->source_bytes = PAGE_BYTES - (gpa & PAGE_OFFSET_MASK);
-	if (translate_gather(t, cpu, second_gpa, fault))
+	begin(translation, engine, mode, cpu->state.rip);
+	translation->cs_base = translation->code_bits == 64 ? 0 : cpu->state.segment[X86_CS].base;
+	translation->page = (translation->cs_base + translation->rip) >> 12;
+	translation->source = soft_hva(engine, gpa);
+	translation->source_bytes = PAGE_BYTES - (gpa & PAGE_OFFSET_MASK);
+	if (translate_gather(translation, cpu, second_gpa, fault))
 		return NULL;
-	b = t->block = soft_next_block(e);
-	last = &t->insns[t->count - 1];
-	b->gva = t->rip;
+	b = translation->block = soft_next_block(engine);
+	last = &translation->insns[translation->count - 1];
+	b->gva = translation->rip;
 	b->gpa = gpa;
 	b->mode = (uint16_t)mode;
-	b->form = t->next_straddles ? BLOCK_BEFORE_STRADDLER : BLOCK_WHOLE;
-	b->insns = (uint8_t)t->count;
-	b->guest_bytes = (uint16_t)(last->rip + last->insn.length - t->rip);
+	b->form = translation->next_straddles ? BLOCK_BEFORE_STRADDLER : BLOCK_WHOLE;
+	b->insns = (uint8_t)translation->count;
+	b->guest_bytes = (uint16_t)(last->rip + last->insn.length - translation->rip);
 	if ((gpa & PAGE_OFFSET_MASK) + b->guest_bytes > PAGE_BYTES)
 		b->mode |= BLOCK_STRADDLES;
-	out(t)->out = e->code_write + soft_open_region(e)->used;
-	emit_block(t);
-	CHECK(check_translation(t));
-	keep(t, b);
+	out(translation)->out = engine->code_write + soft_open_region(engine)->used;
+	emit_block(translation);
+	CHECK(check_translation(translation));
+	keep(translation, b);
 	cpu->translations++;
 	return b;
 }
 
 /* Its cold parts know where they are when the hot code is where the block is. */
-static void move_cold(struct translation *t, ptrdiff_t by)
+static void move_cold(struct translation *translation, ptrdiff_t by)
 {
-	for (unsigned n = 0; n < t->cold_count; n++) {
-		struct cold *c = &t->cold[n];
+	for (unsigned n = 0; n < translation->cold_count; n++) {
+		struct cold *cold = &translation->cold[n];
 
-		for (unsigned k = 0; k < sizeof(c->from) / sizeof(*c->from); k++)
-			c->from[k] = c->from[k] ? c->from[k] + by : NULL;
-		c->crossing = c->crossing ? c->crossing + by : NULL;
-		c->lookup = c->lookup ? c->lookup + by : NULL;
-		c->back = c->back ? c->back + by : NULL;
-		c->after = c->after ? c->after + by : NULL;
+		for (unsigned k = 0; k < sizeof(cold->from) / sizeof(*cold->from); k++)
+			cold->from[k] = cold->from[k] ? cold->from[k] + by : NULL;
+		cold->crossing = cold->crossing ? cold->crossing + by : NULL;
+		cold->lookup = cold->lookup ? cold->lookup + by : NULL;
+		cold->back = cold->back ? cold->back + by : NULL;
+		cold->after = cold->after ? cold->after + by : NULL;
 	}
 }
 
 /* Invariant 7 of code.h: the hot code, but for links. */
-static void check_again(const struct translation *t, const struct block *b,
+static void check_again(const struct translation *translation, const struct block *b,
 			const struct block *again)
 {
-	const uint8_t *code = t->engine->code_write + b->host_offset;
-	const uint8_t *made = t->base;
+	const uint8_t *code = translation->engine->code_write + b->host_offset;
+	const uint8_t *made = translation->base;
 	unsigned different = 0;
 
 	for (unsigned n = 0; n < again->hot_bytes; n++)
 		different += code[n] != made[n];
 	/* entries of a dead block, and the jumps that lead somewhere */
-	assert(different <= 10 + 4u * t->way_count + 4 * t->cold_count);
+	assert(different <= 10 + 4u * translation->way_count + 4 * translation->cold_count);
 }
 
-static void translate_again(struct soft_engine *e, const struct block *b)
+static void translate_again(struct soft_engine *engine, const struct block *b)
 {
-	struct translation *t = e->translation;
-	uint8_t *entry = e->scratch + CACHE_LINE_BYTES + b->host_offset % CACHE_LINE_BYTES;
+	struct translation *translation = engine->translation;
+	uint8_t *entry = engine->scratch + CACHE_LINE_BYTES + b->host_offset % CACHE_LINE_BYTES;
 	struct block again = *b;
 
-	begin(t, e, soft_key_mode(b), b->gva);
-	t->is_again = true;
-	t->block = &again;
+	begin(translation, engine, soft_key_mode(b), b->gva);
+	translation->is_again = true;
+	translation->block = &again;
 	/* of CS only the part within a page says anything */
-	t->cs_base = (b->gpa - b->gva) & PAGE_OFFSET_MASK;
-	t->page = (t->cs_base + t->rip) >> 12;
-	t->source = e->kept + b->kept_first;
-	translate_gather_again(t, b);
-	out(t)->out = entry - sizeof(uint32_t);
-	emit_block(t);
-	assert(t->base == entry && again.host_bytes == b->host_bytes && again.stubs == b->stubs &&
-	       again.direct == b->direct);
-	CHECK(check_again(t, b, &again));
-	move_cold(t, e->code_write + b->host_offset - entry);
+	translation->cs_base = (b->gpa - b->gva) & PAGE_OFFSET_MASK;
+	translation->page = (translation->cs_base + translation->rip) >> 12;
+	translation->source = engine->kept + b->kept_first;
+	translate_gather_again(translation, b);
+	out(translation)->out = entry - sizeof(uint32_t);
+	emit_block(translation);
+	assert(translation->base == entry && again.host_bytes == b->host_bytes &&
+	       again.stubs == b->stubs && again.direct == b->direct);
+	CHECK(check_again(translation, b, &again));
+	move_cold(translation, engine->code_write + b->host_offset - entry);
 }
 
 /* The part's code, description and maps; NULL: what did not fit is not there. */
-static void emit_part(struct translation *t, struct block *b, struct cold *c)
+static void emit_part(struct translation *translation, struct block *b, struct cold *cold)
 {
-	struct soft_engine *e = t->engine;
-	struct block *part = soft_next_block(e);
-	unsigned cold_count = t->cold_count;
+	struct soft_engine *engine = translation->engine;
+	struct block *part = soft_next_block(engine);
+	unsigned cold_count = translation->cold_count;
 
-	t->is_again = false;
-	t->block = b;
-	t->map_count = 0;
-	t->base = out(t)->out = e->code_write + soft_open_region(e)->used;
+	translation->is_again = false;
+	translation->block = b;
+	translation->map_count = 0;
+	translation->base = out(translation)->out =
+		engine->code_write + soft_open_region(engine)->used;
 	part->form = BLOCK_PART;
-	part->parent = (uint32_t)(b - e->blocks);
-	part->parent_times_reused = e->regions[soft_region_of(e, b->host_offset)].times_reused;
-	part->host_offset = (uint32_t)(t->base - e->code_write);
-	translate_cold_part(t, c);
-	translate_cold_parts(t, cold_count);
-	part->hot_bytes = part->host_bytes = (uint16_t)(out(t)->out - t->base);
-	part->maps = (uint16_t)t->map_count;
-	memcpy(e->maps + part->map_first, t->maps, t->map_count * sizeof(*t->maps));
-	soft_take_block(e, part, (size_t)(out(t)->out - e->code_write), 0);
-	e->counts.parts++;
+	part->parent = (uint32_t)(b - engine->blocks);
+	part->parent_times_reused =
+		engine->regions[soft_region_of(engine, b->host_offset)].times_reused;
+	part->host_offset = (uint32_t)(translation->base - engine->code_write);
+	translate_cold_part(translation, cold);
+	translate_cold_parts(translation, cold_count);
+	part->hot_bytes = part->host_bytes = (uint16_t)(out(translation)->out - translation->base);
+	part->maps = (uint16_t)translation->map_count;
+	memcpy(engine->maps + part->map_first, translation->maps,
+	       translation->map_count * sizeof(*translation->maps));
+	soft_take_block(engine, part, (size_t)(out(translation)->out - engine->code_write), 0);
+	engine->counts.parts++;
 }
 
-void *soft_translate_part(struct soft_engine *e, struct block *b, unsigned stub)
+void *soft_translate_part(struct soft_engine *engine, struct block *b, unsigned stub)
 {
-	struct translation *t = e->translation;
-	uint8_t *first = e->code_write + b->host_offset + b->stubs;
+	struct translation *translation = engine->translation;
+	uint8_t *first = engine->code_write + b->host_offset + b->stubs;
 	uint8_t *begin;
-	struct cold *c;
+	struct cold *cold;
 	unsigned index;
 
-	translate_again(e, b);
-	index = t->ways[stub].cold;
-	c = &t->cold[index];
-	begin = e->code_write + soft_open_region(e)->used;
-	emit_part(t, b, c);
-	for (unsigned n = STUBS_OF_ENTRIES; n < t->way_count; n++)
-		if (t->ways[n].cold == index)
+	translate_again(engine, b);
+	index = translation->ways[stub].cold;
+	cold = &translation->cold[index];
+	begin = engine->code_write + soft_open_region(engine)->used;
+	emit_part(translation, b, cold);
+	for (unsigned n = STUBS_OF_ENTRIES; n < translation->way_count; n++)
+		if (translation->ways[n].cold == index)
 			soft_replace_by_jump(first + soft_stub_offset(n),
-					     t->ways[n].crossing ? begin : c->slow);
-	return e->code_run + ((t->ways[stub].crossing ? begin : c->slow) - e->code_write);
+					     translation->ways[n].crossing ? begin : cold->slow);
+	return engine->code_run +
+	       ((translation->ways[stub].crossing ? begin : cold->slow) - engine->code_write);
 }
 
 void soft_leave_at_stub(struct soft_cpu *cpu, const struct block *b, unsigned stub)
 {
-	struct translation *t = cpu->engine->translation;
+	struct translation *translation = cpu->engine->translation;
 	/* from where it was made to where it is executed */
 	uint64_t moved = soft_page_rip(cpu, b) + (b->gpa & PAGE_OFFSET_MASK) - b->gva;
-	const struct cold *c;
+	const struct cold *cold;
 
 	translate_again(cpu->engine, b);
-	c = &t->cold[t->ways[stub].cold];
-	if (c->kind == COLD_POLL) {
-		cpu->state.rip = moved + c->target;
-		if (!c->flags_in_word)
+	cold = &translation->cold[translation->ways[stub].cold];
+	if (cold->kind == COLD_POLL) {
+		cpu->state.rip = moved + cold->target;
+		if (!cold->flags_in_word)
 			cpu->flags_word = cpu->way_flags;
 		return;
 	}
-	cpu->state.rip = moved + t->insns[c->insn].rip;
+	cpu->state.rip = moved + translation->insns[cold->insn].rip;
 	cpu->pending |= PENDING_SINGLE;
 }

@@ -17,7 +17,7 @@ struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint64_t second
  * Under the lock, with room in the open region: the cold part that this stub of the block stands
  * for. Where to go on: what its other stubs lead to as well from now on.
  */
-void *soft_translate_part(struct soft_engine *e, struct block *b, unsigned stub);
+void *soft_translate_part(struct soft_engine *engine, struct block *b, unsigned stub);
 /*
  * Under the lock: what the dispatcher wants when there is to be no such part. The instruction has
  * not begun, and is to be the next one, in a block of its own; or it was a jump that was taken.

@@ -2,115 +2,122 @@
 #include "engine/soft/insn/address.h"
 #include "translate_internal.h"
 
-struct cold *translate_new_cold(struct translation *t, int kind)
+struct cold *translate_new_cold(struct translation *translation, int kind)
 {
-	struct cold *c = &t->cold[t->cold_count++];
+	struct cold *cold = &translation->cold[translation->cold_count++];
 
-	memset(c, 0, sizeof(*c));
-	c->kind = kind;
-	c->insn = (uint16_t)(t->at - t->insns);
-	c->flags_in_word = t->word_flags;
-	return c;
+	memset(cold, 0, sizeof(*cold));
+	cold->kind = kind;
+	cold->insn = (uint16_t)(translation->at - translation->insns);
+	cold->flags_in_word = translation->word_flags;
+	return cold;
 }
 
-void translate_save_flags(struct translation *t)
+void translate_save_flags(struct translation *translation)
 {
-	if (!t->word_flags)
-		emit_save_flags(out(t), true);
-	t->word_flags = true;
+	if (!translation->word_flags)
+		emit_save_flags(out(translation), true);
+	translation->word_flags = true;
 }
 
 /*
  * Before code of ours that changes the host's flags; r10 is free. They come back when somebody
  * needs them, not before.
  */
-void translate_leave_flags(struct translation *t)
+void translate_leave_flags(struct translation *translation)
 {
-	if (!t->at->live_in || t->grouped)
+	if (!translation->at->live_in || translation->grouped)
 		return;
-	translate_save_flags(t);
-	t->host_flags = false;
+	translate_save_flags(translation);
+	translation->host_flags = false;
 }
 
 /* Before the guest's instruction itself. */
-void translate_want_flags(struct translation *t)
+void translate_want_flags(struct translation *translation)
 {
-	if (t->at->needs_flags && !t->host_flags) {
-		emit_restore_flags(out(t));
-		t->host_flags = true;
+	if (translation->at->needs_flags && !translation->host_flags) {
+		emit_restore_flags(out(translation));
+		translation->host_flags = true;
 	}
 }
 
-void translate_end_access(struct translation *t, struct cold *c)
+void translate_end_access(struct translation *translation, struct cold *cold)
 {
-	c->after = out(t)->out;
-	c->keeps_result = t->at->insn.encoding.flags_written;
-	c->restores = t->host_flags && t->at->live_in;
-	c->flags_in_word = t->word_flags && !t->host_flags && !t->at->insn.encoding.flags_written;
+	cold->after = out(translation)->out;
+	cold->keeps_result = translation->at->insn.encoding.flags_written;
+	cold->restores = translation->host_flags && translation->at->live_in;
+	cold->flags_in_word = translation->word_flags && !translation->host_flags &&
+			      !translation->at->insn.encoding.flags_written;
 }
 
 /* ---- addresses ---- */
 
-static bool needs_segment_base(const struct translation *t, const struct x86_insn *i)
+static bool needs_segment_base(const struct translation *translation, const struct x86_insn *insn)
 {
-	if (i->segment == X86_FS || i->segment == X86_GS)
+	if (insn->segment == X86_FS || insn->segment == X86_GS)
 		return true;
-	return t->code_bits != 64 && !t->flat;
+	return translation->code_bits != 64 && !translation->flat;
 }
 
-bool translate_simple_address(const struct translation *t, const struct x86_insn *i, unsigned bytes)
+bool translate_simple_address(const struct translation *translation, const struct x86_insn *insn,
+			      unsigned bytes)
 {
-	return t->code_bits == 64 && i->address_bytes == 8 && i->base < 16 && !displaced(i->base) &&
-	       i->index == X86_NO_REGISTER && !needs_segment_base(t, i) &&
-	       (int64_t)i->disp + bytes < INT32_MAX && i->disp > INT32_MIN + 1;
+	return translation->code_bits == 64 && insn->address_bytes == 8 && insn->base < 16 &&
+	       !displaced(insn->base) && insn->index == X86_NO_REGISTER &&
+	       !needs_segment_base(translation, insn) && (int64_t)insn->disp + bytes < INT32_MAX &&
+	       insn->disp > INT32_MIN + 1;
 }
 
 /* Base and index in their own registers: a lookup leaves r10, and r11 takes the base's place. */
-bool translate_indexed_address(const struct translation *t, const struct x86_insn *i,
+bool translate_indexed_address(const struct translation *translation, const struct x86_insn *insn,
 			       unsigned bytes)
 {
-	return t->code_bits == 64 && i->address_bytes == 8 && i->index < 16 &&
-	       !displaced(i->index) && (i->base == X86_NO_REGISTER || i->base < 16) &&
-	       !(i->base < 16 && displaced(i->base)) && !needs_segment_base(t, i) &&
-	       (int64_t)i->disp + bytes < INT32_MAX;
+	return translation->code_bits == 64 && insn->address_bytes == 8 && insn->index < 16 &&
+	       !displaced(insn->index) && (insn->base == X86_NO_REGISTER || insn->base < 16) &&
+	       !(insn->base < 16 && displaced(insn->base)) &&
+	       !needs_segment_base(translation, insn) && (int64_t)insn->disp + bytes < INT32_MAX;
 }
 
 /* A constant address, as far as it lies within its page, which is known. */
-static bool is_within_page(const struct translation *t, const struct x86_insn *i, unsigned bytes)
+static bool is_within_page(const struct translation *translation, const struct x86_insn *insn,
+			   unsigned bytes)
 {
-	uint64_t at = translate_after_insn(t) + (uint64_t)(int64_t)i->disp;
+	uint64_t at = translate_after_insn(translation) + (uint64_t)(int64_t)insn->disp;
 
-	return i->base == X86_RIP && i->address_bytes == 8 && !needs_segment_base(t, i) &&
+	return insn->base == X86_RIP && insn->address_bytes == 8 &&
+	       !needs_segment_base(translation, insn) &&
 	       (at & PAGE_OFFSET_MASK) + bytes <= PAGE_BYTES;
 }
 
 /* Of a jump or call by displacement. */
-uint64_t translate_jump_target(const struct translation *t, const struct guest_insn *g)
+uint64_t translate_jump_target(const struct translation *translation,
+			       const struct guest_insn *guest_insn)
 {
-	return (g->rip + g->insn.length + g->insn.imm) & t->rip_mask;
+	return (guest_insn->rip + guest_insn->insn.length + guest_insn->insn.imm) &
+	       translation->rip_mask;
 }
 
-uint64_t translate_after_insn(const struct translation *t)
+uint64_t translate_after_insn(const struct translation *translation)
 {
-	return (t->at->rip + t->at->insn.length) & t->rip_mask;
+	return (translation->at->rip + translation->at->insn.length) & translation->rip_mask;
 }
 
-void emit_rip(struct translation *t, uint8_t reg, uint64_t value)
+void emit_rip(struct translation *translation, uint8_t reg, uint64_t value)
 {
-	int64_t left = (int64_t)(value - (t->rip & ~(uint64_t)PAGE_OFFSET_MASK));
+	int64_t left = (int64_t)(value - (translation->rip & ~(uint64_t)PAGE_OFFSET_MASK));
 
-	if (!soft_floats(t->mode)) {
-		emit_constant(out(t), reg, value);
+	if (!soft_floats(translation->mode)) {
+		emit_constant(out(translation), reg, value);
 		return;
 	}
-	emit_load(out(t), reg, CPU(code_page));
+	emit_load(out(translation), reg, CPU(code_page));
 	while (left) {
 		int32_t step = (int32_t)left;
 
 		/* two GiB and a page away at most */
 		if (left != step)
 			step = left < 0 ? INT32_MIN : INT32_MAX;
-		emit_lea(out(t), reg, mem(reg, step));
+		emit_lea(out(translation), reg, mem(reg, step));
 		left -= step;
 	}
 }
@@ -119,62 +126,65 @@ void emit_rip(struct translation *t, uint8_t reg, uint64_t value)
  * reg = so many bytes of the effective address, without the segment base. Uses r11 for a displaced
  * index.
  */
-void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg, unsigned bytes)
+void emit_address(struct translation *translation, const struct x86_insn *insn, uint8_t reg,
+		  unsigned bytes)
 {
-	struct host_mem m = {
-		.base = i->base, .index = i->index, .scale_log2 = i->scale_log2, .disp = i->disp
-	};
+	struct host_mem address = { .base = insn->base,
+				    .index = insn->index,
+				    .scale_log2 = insn->scale_log2,
+				    .disp = insn->disp };
 	struct host_op lea = bytes == 8 ? OP64(0x8d) : OP32(0x8d);
 
-	if (i->base == X86_RIP) {
-		uint64_t value = translate_after_insn(t) + (uint64_t)(int64_t)i->disp;
+	if (insn->base == X86_RIP) {
+		uint64_t value = translate_after_insn(translation) + (uint64_t)(int64_t)insn->disp;
 
-		if (bytes != 8 && !soft_floats(t->mode))
+		if (bytes != 8 && !soft_floats(translation->mode))
 			value = (uint32_t)value;
-		emit_rip(t, reg, value);
-		if (bytes != 8 && soft_floats(t->mode))
-			emit_rr(out(t), OP32(0x89), reg, reg);
+		emit_rip(translation, reg, value);
+		if (bytes != 8 && soft_floats(translation->mode))
+			emit_rr(out(translation), OP32(0x89), reg, reg);
 		return;
 	}
-	if (i->base < 16 && displaced(i->base)) {
-		emit_load(out(t), R10, slot(i->base));
-		m.base = R10;
+	if (insn->base < 16 && displaced(insn->base)) {
+		emit_load(out(translation), R10, slot(insn->base));
+		address.base = R10;
 	}
-	if (i->index < 16 && displaced(i->index)) {
-		emit_load(out(t), R11, slot(i->index));
-		m.index = R11;
+	if (insn->index < 16 && displaced(insn->index)) {
+		emit_load(out(translation), R11, slot(insn->index));
+		address.index = R11;
 	}
-	if (m.base == NO_REG && m.index == NO_REG) {
-		uint64_t value = (uint64_t)(int64_t)i->disp;
+	if (address.base == NO_REG && address.index == NO_REG) {
+		uint64_t value = (uint64_t)(int64_t)insn->disp;
 
-		value &= soft_address_mask(i->address_bytes);
-		emit_constant(out(t), reg, value & soft_address_mask(bytes));
+		value &= soft_address_mask(insn->address_bytes);
+		emit_constant(out(translation), reg, value & soft_address_mask(bytes));
 		return;
 	}
-	emit_rm(out(t), lea, reg, m);
-	if (i->address_bytes == 2)
-		emit_rr(out(t), (struct host_op){ .map = 1, .opcode = 0xb7 }, reg, reg);
+	emit_rm(out(translation), lea, reg, address);
+	if (insn->address_bytes == 2)
+		emit_rr(out(translation), (struct host_op){ .map = 1, .opcode = 0xb7 }, reg, reg);
 }
 
 /* r10, the effective address, becomes the linear one. Uses r11. */
-void emit_segment_base(struct translation *t, const struct x86_insn *i)
+void emit_segment_base(struct translation *translation, const struct x86_insn *insn)
 {
 	size_t base = offsetof(struct soft_cpu, state.segment) +
-		      i->segment * sizeof(struct x86_segment_state) +
+		      insn->segment * sizeof(struct x86_segment_state) +
 		      offsetof(struct x86_segment_state, base);
 
-	if (!needs_segment_base(t, i))
+	if (!needs_segment_base(translation, insn))
 		return;
-	emit_load(out(t), R11, cpu_mem(base));
-	emit_rm(out(t), t->code_bits == 64 ? OP64(0x8d) : OP32(0x8d), R10,
+	emit_load(out(translation), R11, cpu_mem(base));
+	emit_rm(out(translation), translation->code_bits == 64 ? OP64(0x8d) : OP32(0x8d), R10,
 		(struct host_mem){ .base = R10, .index = R11 });
 }
 
-enum address_place emit_linear(struct translation *t, const struct x86_insn *i, unsigned bytes)
+enum address_place emit_linear(struct translation *translation, const struct x86_insn *insn,
+			       unsigned bytes)
 {
-	emit_address(t, i, R10, i->address_bytes);
-	emit_segment_base(t, i);
-	return is_within_page(t, i, bytes) ? IN_R10_WITHIN_PAGE : IN_R10;
+	emit_address(translation, insn, R10, insn->address_bytes);
+	emit_segment_base(translation, insn);
+	return is_within_page(translation, insn, bytes) ? IN_R10_WITHIN_PAGE : IN_R10;
 }
 
 /*
@@ -182,9 +192,9 @@ enum address_place emit_linear(struct translation *t, const struct x86_insn *i, 
  * every processor of the host; it is done with this machine's other processors standing still
  * instead (soft_memory()).
  */
-static unsigned access_unit_bytes(const struct x86_insn *i, bool write)
+static unsigned access_unit_bytes(const struct x86_insn *insn, bool write)
 {
-	return write && x86_insn_is_locked(i) ? CACHE_LINE_BYTES : PAGE_BYTES;
+	return write && x86_insn_is_locked(insn) ? CACHE_LINE_BYTES : PAGE_BYTES;
 }
 
 /*
@@ -192,25 +202,25 @@ static unsigned access_unit_bytes(const struct x86_insn *i, bool write)
  * either. What is read of the frame beside can be told; of a wide access that is much of it. Others
  * are bounded where the guest is told of no immunity (docs/speculation.md).
  */
-static bool is_bounded(const struct translation *t, const struct cold *c)
+static bool is_bounded(const struct translation *translation, const struct cold *cold)
 {
 	enum { NARROW_BYTES = 8 };
 
-	return (c->read && c->bytes > NARROW_BYTES) || t->engine->bounds_all;
+	return (cold->read && cold->bytes > NARROW_BYTES) || translation->engine->bounds_all;
 }
 
 /* The entry of the page of an address. */
-void emit_entry_to(struct translation *t, uint8_t to, uint8_t address, bool write)
+void emit_entry_to(struct translation *translation, uint8_t to, uint8_t address, bool write)
 {
 	static const struct host_op bextr = {
-		.kind = X86_KIND_VEX128, .map = 2, .opcode = 0xf7, .w = true
+		.kind = X86_KIND_VEX128, .map = 2, .opcode = 0xf7, .rex_w = true
 	};
 	uint8_t table = write ? R14 : R15;
 	struct host_op op = bextr;
 
 	op.vvvv = table;
-	emit_rr(out(t), op, to, address);
-	emit_load(out(t), to,
+	emit_rr(out(translation), op, to, address);
+	emit_load(out(translation), to,
 		  (struct host_mem){ .base = table,
 				     .index = to,
 				     .scale_log2 = 3,
@@ -218,47 +228,50 @@ void emit_entry_to(struct translation *t, uint8_t to, uint8_t address, bool writ
 }
 
 /* In r11. */
-void emit_entry(struct translation *t, uint8_t address, bool write)
+void emit_entry(struct translation *translation, uint8_t address, bool write)
 {
-	emit_entry_to(t, R11, address, write);
+	emit_entry_to(translation, R11, address, write);
 }
 
-static void branch_if_absent(struct translation *t, struct cold *c)
+static void branch_if_absent(struct translation *translation, struct cold *cold)
 {
-	emit_rr(out(t), OP32(0xf6), 0, R11);
-	emit8(out(t), 1);
-	c->from[1] = emit_jcc(out(t), CC_Z);
+	emit_rr(out(translation), OP32(0xf6), 0, R11);
+	emit8(out(translation), 1);
+	cold->from[1] = emit_jcc(out(translation), CC_Z);
 }
 
-void emit_cmov(struct emitter *e, uint8_t cc, uint8_t to, uint8_t from)
+void emit_cmov(struct emitter *emitter, uint8_t cc, uint8_t to, uint8_t from)
 {
-	const struct host_op cmov = { .map = 1, .opcode = 0x40 | cc, .w = true };
+	const struct host_op cmov = { .map = 1, .opcode = 0x40 | cc, .rex_w = true };
 
-	emit_rr(e, cmov, to, from);
+	emit_rr(emitter, cmov, to, from);
 }
 
-void emit_drop_entry(struct translation *t, uint8_t cc) { emit_cmov(out(t), cc, R11, R15); }
+void emit_drop_entry(struct translation *translation, uint8_t cc)
+{
+	emit_cmov(out(translation), cc, R11, R15);
+}
 
 /*
  * Whether the entry in r11 is one, and the access, whose last byte is at r10, within a page, in one
  * branch: the low 12 bits of an entry are ones, those of none zeros. May jump for one that begins
  * with the page; so does r10 & mask.
  */
-static void branch_once(struct translation *t, struct cold *c, uint32_t mask)
+static void branch_once(struct translation *translation, struct cold *cold, uint32_t mask)
 {
-	if (is_bounded(t, c)) {
-		emit_rr(out(t), OP32(0xf7), 0, R10);
-		emit32(out(t), mask);
-		emit_drop_entry(t, CC_Z);
-		branch_if_absent(t, c);
+	if (is_bounded(translation, cold)) {
+		emit_rr(out(translation), OP32(0xf7), 0, R10);
+		emit32(out(translation), mask);
+		emit_drop_entry(translation, CC_Z);
+		branch_if_absent(translation, cold);
 	} else {
-		emit_rr(out(t), OP32(0x21), R11, R10);
-		emit_rr(out(t), OP32(0xf7), 0, R10);
-		emit32(out(t), mask);
-		c->from[1] = emit_jcc(out(t), CC_Z);
+		emit_rr(out(translation), OP32(0x21), R11, R10);
+		emit_rr(out(translation), OP32(0xf7), 0, R10);
+		emit32(out(translation), mask);
+		cold->from[1] = emit_jcc(out(translation), CC_Z);
 	}
-	c->one_branch = true;
-	c->lookup = out(t)->out;
+	cold->one_branch = true;
+	cold->lookup = out(translation)->out;
 }
 
 /*
@@ -266,51 +279,52 @@ static void branch_once(struct translation *t, struct cold *c, uint32_t mask)
  * restored by the caller between the returned cold's `back` and its access. Uses r10 where that
  * does not hold the address.
  */
-struct cold *emit_lookup(struct translation *t, struct host_mem ea, enum address_place place,
-			 unsigned bytes, bool read, bool write)
+struct cold *emit_lookup(struct translation *translation, struct host_mem ea,
+			 enum address_place place, unsigned bytes, bool read, bool write)
 {
-	struct emitter *e = out(t);
+	struct emitter *emitter = out(translation);
 	struct host_mem last = ea;
-	struct cold *c;
+	struct cold *cold;
 	unsigned span = 1;
-	unsigned unit = access_unit_bytes(&t->at->insn, write);
+	unsigned unit = access_unit_bytes(&translation->at->insn, write);
 	uint32_t mask;
 
-	if (t->grouped)
-		return &t->no_cold;
-	c = translate_new_cold(t, COLD_MEMORY);
+	if (translation->grouped)
+		return &translation->no_cold;
+	cold = translate_new_cold(translation, COLD_MEMORY);
 	while (span < bytes)
 		span *= 2;
 	mask = (unit - 1) & ~(span - 1);
-	c->ea = ea;
-	c->ea_in_r10 = place != IN_REGISTERS;
-	c->bytes = (uint16_t)bytes;
-	c->unit_bytes = (uint16_t)unit;
-	c->read = read;
-	c->write = write;
+	cold->ea = ea;
+	cold->ea_in_r10 = place != IN_REGISTERS;
+	cold->bytes = (uint16_t)bytes;
+	cold->unit_bytes = (uint16_t)unit;
+	cold->read = read;
+	cold->write = write;
 	last.disp += (int32_t)bytes - 1;
 	if (place == IN_REGISTERS) {
-		emit_lea(e, R10, last);
-		emit_entry(t, R10, write);
+		emit_lea(emitter, R10, last);
+		emit_entry(translation, R10, write);
 		if (bytes > 1)
-			branch_once(t, c, mask);
+			branch_once(translation, cold, mask);
 		else
-			branch_if_absent(t, c);
+			branch_if_absent(translation, cold);
 	} else if (bytes > 1 && (place == IN_R10 || unit < PAGE_BYTES)) {
-		emit_lea(e, R11, last);
-		emit_rr(e, OP32(0xf7), 0, R11);
-		emit32(e, mask);
-		c->crossing = emit_jcc(e, CC_Z);
-		if (is_bounded(t, c))
-			emit_cmov(e, CC_Z, R10, R11); /* of its last byte on, all in one page */
-		c->lookup = e->out;
-		emit_entry(t, R11, write);
-		branch_if_absent(t, c);
+		emit_lea(emitter, R11, last);
+		emit_rr(emitter, OP32(0xf7), 0, R11);
+		emit32(emitter, mask);
+		cold->crossing = emit_jcc(emitter, CC_Z);
+		if (is_bounded(translation, cold))
+			emit_cmov(emitter, CC_Z, R10,
+				  R11); /* of its last byte on, all in one page */
+		cold->lookup = emitter->out;
+		emit_entry(translation, R11, write);
+		branch_if_absent(translation, cold);
 	} else {
-		emit_entry(t, R10, write);
-		branch_if_absent(t, c);
+		emit_entry(translation, R10, write);
+		branch_if_absent(translation, cold);
 	}
-	emit_unpoison(e, R11);
-	c->back = e->out;
-	return c;
+	emit_unpoison(emitter, R11);
+	cold->back = emitter->out;
+	return cold;
 }

@@ -10,7 +10,7 @@ static struct host_mem jump_key(bool user)
 }
 
 /* To the address in r11; returns the jump of a miss. soft_jump_index() is what it computes. */
-static uint8_t *exit_by_hash(struct translation *t, bool user)
+static uint8_t *exit_by_hash(struct translation *translation, bool user)
 {
 	const size_t cache = offsetof(struct soft_cpu, jump_cache);
 	struct host_mem entry = {
@@ -18,18 +18,18 @@ static uint8_t *exit_by_hash(struct translation *t, bool user)
 	};
 	uint8_t *miss;
 
-	emit_store(out(t), R11, CPU(state.rip));
-	emit_rr(out(t), OP32(0x69), R10, R11); /* imul */
-	emit32(out(t), JUMP_HASH_FACTOR);
-	emit_rr(out(t), OP32(0xc1), 5, R10); /* shr */
-	emit8(out(t), 32 - JUMP_CACHE_BITS);
-	emit_rr(out(t), OP32(0xc1), 4, R10); /* shl */
-	emit8(out(t), 4);
-	emit_rm(out(t), OP64(0x03), R11, jump_key(user));
-	emit_rm(out(t), OP64(0x3b), R11, entry);
-	miss = emit_short_jcc(out(t), CC_NZ);
+	emit_store(out(translation), R11, CPU(state.rip));
+	emit_rr(out(translation), OP32(0x69), R10, R11); /* imul */
+	emit32(out(translation), JUMP_HASH_FACTOR);
+	emit_rr(out(translation), OP32(0xc1), 5, R10); /* shr */
+	emit8(out(translation), 32 - JUMP_CACHE_BITS);
+	emit_rr(out(translation), OP32(0xc1), 4, R10); /* shl */
+	emit8(out(translation), 4);
+	emit_rm(out(translation), OP64(0x03), R11, jump_key(user));
+	emit_rm(out(translation), OP64(0x3b), R11, entry);
+	miss = emit_short_jcc(out(translation), CC_NZ);
 	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
-	emit_rm(out(t), OP32(0xff), 4, entry);
+	emit_rm(out(translation), OP32(0xff), 4, entry);
 	return miss;
 }
 
@@ -37,13 +37,13 @@ static uint8_t *exit_by_hash(struct translation *t, bool user)
  * To the dispatcher, which knows no way to state.rip. Where code floats a target is known to be
  * canonical only there; it faults where the jump is (SDM Vol. 2A JMP).
  */
-void translate_miss(struct translation *t)
+void translate_miss(struct translation *translation)
 {
-	if (soft_floats(t->mode)) {
-		emit_constant(out(t), R10, t->at->rip & PAGE_OFFSET_MASK);
-		emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_floating));
+	if (soft_floats(translation->mode)) {
+		emit_constant(out(translation), R10, translation->at->rip & PAGE_OFFSET_MASK);
+		emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_floating));
 	} else {
-		emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
+		emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_miss));
 	}
 }
 
@@ -51,202 +51,214 @@ void translate_miss(struct translation *t)
  * To a target known now, through the jump cache (it lies in another page). Flags are in flags_word.
  * A block that does not float leads to others that do, which look at RIP: a straddler of user code.
  */
-void translate_exit_constant(struct translation *t, uint64_t target)
+void translate_exit_constant(struct translation *translation, uint64_t target)
 {
 	size_t entry = offsetof(struct soft_cpu, jump_cache) +
 		       soft_jump_index(target) * sizeof(struct jump_entry);
-	bool target_floats = soft_floats(soft_jump_mode(t->mode));
+	bool target_floats = soft_floats(soft_jump_mode(translation->mode));
 	uint8_t *miss;
 
-	if (soft_floats(t->mode)) {
-		emit_rip(t, R11, target);
-		miss = exit_by_hash(t, t->mode & MODE_USER);
-		set_short_jump(miss, out(t)->out);
-		translate_miss(t);
+	if (soft_floats(translation->mode)) {
+		emit_rip(translation, R11, target);
+		miss = exit_by_hash(translation, translation->mode & MODE_USER);
+		set_short_jump(miss, out(translation)->out);
+		translate_miss(translation);
 		return;
 	}
-	emit_constant(out(t), R11, target);
+	emit_constant(out(translation), R11, target);
 	if (target_floats)
-		emit_store(out(t), R11, CPU(state.rip));
-	emit_rm(out(t), OP64(0x03), R11, jump_key(t->mode & MODE_USER));
-	emit_rm(out(t), OP64(0x3b), R11, cpu_mem(entry + offsetof(struct jump_entry, sum)));
-	miss = emit_short_jcc(out(t), CC_NZ);
-	emit_jmp_cpu(out(t), entry + offsetof(struct jump_entry, host));
-	set_short_jump(miss, out(t)->out);
+		emit_store(out(translation), R11, CPU(state.rip));
+	emit_rm(out(translation), OP64(0x03), R11, jump_key(translation->mode & MODE_USER));
+	emit_rm(out(translation), OP64(0x3b), R11,
+		cpu_mem(entry + offsetof(struct jump_entry, sum)));
+	miss = emit_short_jcc(out(translation), CC_NZ);
+	emit_jmp_cpu(out(translation), entry + offsetof(struct jump_entry, host));
+	set_short_jump(miss, out(translation)->out);
 	if (!target_floats) {
-		emit_constant(out(t), R11, target);
-		emit_store(out(t), R11, CPU(state.rip));
+		emit_constant(out(translation), R11, target);
+		emit_store(out(translation), R11, CPU(state.rip));
 	}
-	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_miss));
+	emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_miss));
 }
 
 /* To the address in r11, at that level. Flags are in flags_word. */
-void translate_exit_indirect(struct translation *t, bool user)
+void translate_exit_indirect(struct translation *translation, bool user)
 {
-	uint8_t *miss = exit_by_hash(t, user);
+	uint8_t *miss = exit_by_hash(translation, user);
 
-	set_short_jump(miss, out(t)->out);
-	if (soft_floats(t->mode)) {
-		translate_miss(t);
+	set_short_jump(miss, out(translation)->out);
+	if (soft_floats(translation->mode)) {
+		translate_miss(translation);
 		return;
 	}
-	emit_constant(out(t), R10, t->at->rip);
-	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_indirect));
+	emit_constant(out(translation), R10, translation->at->rip);
+	emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_indirect));
 }
 
-bool translate_leaves_addresses(const struct translation *t, const struct guest_insn *g)
+bool translate_leaves_addresses(const struct translation *translation,
+				const struct guest_insn *guest_insn)
 {
-	if (t->code_bits != 64 || soft_floats(t->mode))
+	if (translation->code_bits != 64 || soft_floats(translation->mode))
 		return false;
-	switch (g->insn.encoding.class) {
+	switch (guest_insn->insn.encoding.class) {
 	case X86_CLASS_JCC:
 	case X86_CLASS_JMP:
 	case X86_CLASS_CALL:
-	case X86_CLASS_LOOP: return !soft_canonical(translate_jump_target(t, g));
+	case X86_CLASS_LOOP: return !soft_canonical(translate_jump_target(translation, guest_insn));
 	default: return false;
 	}
 }
 
-bool translate_same_page(const struct translation *t, uint64_t target)
+bool translate_same_page(const struct translation *translation, uint64_t target)
 {
-	return (t->cs_base + target) >> 12 == t->page && !(t->mode & BLOCK_ALONE);
+	return (translation->cs_base + target) >> 12 == translation->page &&
+	       !(translation->mode & BLOCK_ALONE);
 }
 
 /* The jump that follows is longer by prefixes that mean nothing, so that its rel32 is aligned. */
-void translate_align_rel32(struct translation *t, unsigned opcode_bytes)
+void translate_align_rel32(struct translation *translation, unsigned opcode_bytes)
 {
 	enum { CS_SEGMENT = 0x2e };
 
-	while (((uintptr_t)out(t)->out + opcode_bytes) & 3)
-		emit8(out(t), CS_SEGMENT);
+	while (((uintptr_t)out(translation)->out + opcode_bytes) & 3)
+		emit8(out(translation), CS_SEGMENT);
 }
 
 /*
  * A jump to the block's own begin, where no flag is looked at: the poll may change the flags and
  * stands in the loop itself.
  */
-bool translate_is_plain_loop(const struct translation *t, uint64_t target)
+bool translate_is_plain_loop(const struct translation *translation, uint64_t target)
 {
-	return target == t->insns[0].rip && !t->insns[0].live_in && translate_same_page(t, target);
+	return target == translation->insns[0].rip && !translation->insns[0].live_in &&
+	       translate_same_page(translation, target);
 }
 
-void translate_loop_back(struct translation *t)
+void translate_loop_back(struct translation *translation)
 {
-	struct cold *c = translate_new_cold(t, COLD_POLL);
+	struct cold *cold = translate_new_cold(translation, COLD_POLL);
 
-	c->target = t->insns[0].rip;
-	emit_rm(out(t), OP32(0x83), 7, CPU(kick));
-	emit8(out(t), 0);
-	set_jump(emit_jcc(out(t), CC_Z),
-		 t->engine->code_write + t->block->host_offset + t->block->direct);
-	translate_align_rel32(t, 1);
-	c->from[0] = emit_jmp(out(t));
+	cold->target = translation->insns[0].rip;
+	emit_rm(out(translation), OP32(0x83), 7, CPU(kick));
+	emit8(out(translation), 0);
+	set_jump(emit_jcc(out(translation), CC_Z), translation->engine->code_write +
+							   translation->block->host_offset +
+							   translation->block->direct);
+	translate_align_rel32(translation, 1);
+	cold->from[0] = emit_jmp(out(translation));
 }
 
 /* A jump that becomes one to the target's block, if that is in this page. */
-void translate_jump_out(struct translation *t, uint64_t target)
+void translate_jump_out(struct translation *translation, uint64_t target)
 {
-	bool polls = target <= t->at->rip || !translate_same_page(t, target);
-	struct cold *c = translate_new_cold(t, polls ? COLD_POLL : COLD_CHAIN);
+	bool polls = target <= translation->at->rip || !translate_same_page(translation, target);
+	struct cold *cold = translate_new_cold(translation, polls ? COLD_POLL : COLD_CHAIN);
 
-	c->target = target;
-	translate_align_rel32(t, 1);
-	c->from[0] = emit_jmp(out(t));
+	cold->target = target;
+	translate_align_rel32(translation, 1);
+	cold->from[0] = emit_jmp(out(translation));
 }
 
 /* An unconditional exit to a known target. */
-void translate_exit_direct(struct translation *t, uint64_t target)
+void translate_exit_direct(struct translation *translation, uint64_t target)
 {
-	t->ended = true;
-	if (translate_is_plain_loop(t, target)) {
-		translate_loop_back(t);
+	translation->ended = true;
+	if (translate_is_plain_loop(translation, target)) {
+		translate_loop_back(translation);
 		return;
 	}
-	if (!translate_same_page(t, target)) {
-		translate_save_flags(t);
-		translate_exit_constant(t, target);
+	if (!translate_same_page(translation, target)) {
+		translate_save_flags(translation);
+		translate_exit_constant(translation, target);
 		return;
 	}
-	translate_jump_out(t, target);
+	translate_jump_out(translation, target);
 }
 
-void translate_side_exit(struct translation *t, uint8_t cc, uint64_t target)
+void translate_side_exit(struct translation *translation, uint8_t cc, uint64_t target)
 {
-	struct cold *c;
+	struct cold *cold;
 
-	if (translate_is_plain_loop(t, target)) {
-		uint8_t *on = emit_jcc(out(t), cc ^ 1);
-		bool in_strips = !t->grouped && !t->has_strip && translate_strip(t, cc);
+	if (translate_is_plain_loop(translation, target)) {
+		uint8_t *on = emit_jcc(out(translation), cc ^ 1);
+		bool in_strips = !translation->grouped && !translation->has_strip &&
+				 translate_strip(translation, cc);
 
-		t->has_strip |= in_strips;
+		translation->has_strip |= in_strips;
 		if (!in_strips)
-			translate_loop_back(t);
-		set_jump(on, out(t)->out);
+			translate_loop_back(translation);
+		set_jump(on, out(translation)->out);
 		return;
 	}
-	c = translate_new_cold(
-		t, target > t->at->rip && translate_same_page(t, target) ? COLD_CHAIN : COLD_POLL);
-	c->target = target;
-	translate_align_rel32(t, 2);
-	c->from[0] = emit_jcc(out(t), cc);
+	cold = translate_new_cold(translation,
+				  target > translation->at->rip &&
+						  translate_same_page(translation, target)
+					  ? COLD_CHAIN
+					  : COLD_POLL);
+	cold->target = target;
+	translate_align_rel32(translation, 2);
+	cold->from[0] = emit_jcc(out(translation), cc);
 }
 
 /* C looks at what stands here. */
-void translate_align_data(struct translation *t)
+void translate_align_data(struct translation *translation)
 {
-	while ((uintptr_t)out(t)->out & 7)
-		emit8(out(t), 0xcc);
+	while ((uintptr_t)out(translation)->out & 7)
+		emit8(out(translation), 0xcc);
 }
 
-static void emit_system(struct translation *t)
+static void emit_system(struct translation *translation)
 {
 	uint8_t *site;
 
-	emit_rip(t, R11, t->at->rip);
-	emit_store(out(t), R11, CPU(state.rip));
-	site = emit_lea_rip(out(t), R11);
-	emit_jmp_cpu(out(t), offsetof(struct soft_cpu, thunk_system));
-	translate_align_data(t);
-	set_jump(site, out(t)->out);
-	memcpy(out(t)->out, &t->at->insn, sizeof(t->at->insn));
-	out(t)->out += sizeof(t->at->insn);
+	emit_rip(translation, R11, translation->at->rip);
+	emit_store(out(translation), R11, CPU(state.rip));
+	site = emit_lea_rip(out(translation), R11);
+	emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_system));
+	translate_align_data(translation);
+	set_jump(site, out(translation)->out);
+	memcpy(out(translation)->out, &translation->at->insn, sizeof(translation->at->insn));
+	out(translation)->out += sizeof(translation->at->insn);
 }
 
-void translate_system_exit(struct translation *t)
+void translate_system_exit(struct translation *translation)
 {
-	translate_save_flags(t);
-	emit_system(t);
-	t->ended = true;
+	translate_save_flags(translation);
+	emit_system(translation);
+	translation->ended = true;
 }
 
 /* The case that inlined code leaves to C; the flags are in flags_word or dead. */
-void translate_leave_for_system(struct translation *t) { emit_system(t); }
+void translate_leave_for_system(struct translation *translation) { emit_system(translation); }
 
-void translate_or_else(struct translation *t, struct cold *c, uint8_t cc)
+void translate_or_else(struct translation *translation, struct cold *cold, uint8_t cc)
 {
-	c->from[c->from_count++] = emit_jcc(out(t), cc);
+	cold->from[cold->from_count++] = emit_jcc(out(translation), cc);
 }
 
 /* ---- stack and control ---- */
 
-static struct cold *push_lookup(struct translation *t)
+static struct cold *push_lookup(struct translation *translation)
 {
-	translate_leave_flags(t);
-	return emit_lookup(t, mem(RSP, -8), IN_REGISTERS, 8, false, true);
+	translate_leave_flags(translation);
+	return emit_lookup(translation, mem(RSP, -8), IN_REGISTERS, 8, false, true);
 }
 
 /* The stack's word at an offset from the guest's RSP, with the delta in r11. */
-static struct host_mem stack_word(const struct translation *t, int32_t offset)
+static struct host_mem stack_word(const struct translation *translation, int32_t offset)
 {
-	return (struct host_mem){ .base = RSP, .index = R11, .disp = t->stack_bytes + offset };
+	return (struct host_mem){ .base = RSP,
+				  .index = R11,
+				  .disp = translation->stack_bytes + offset };
 }
 
 /* Whether the next instruction is of the same group and moves RSP, too, without looking at it. */
-static bool stack_goes_on(const struct translation *t)
+static bool stack_goes_on(const struct translation *translation)
 {
-	const struct x86_insn *next = &t->at[1].insn;
+	const struct x86_insn *next = &translation->at[1].insn;
 
-	if (!t->grouped || t->group_base != RSP || t->at - t->insns >= t->group_last)
+	if (!translation->grouped || translation->group_base != RSP ||
+	    translation->at - translation->insns >= translation->group_last)
 		return false;
 	switch (next->encoding.class) {
 	case X86_CLASS_PUSH:
@@ -262,162 +274,163 @@ static bool stack_goes_on(const struct translation *t)
  * RSP goes by so many bytes; in a run of such instructions with one lookup, none of which can
  * fault, at their end.
  */
-static void move_stack(struct translation *t, int32_t bytes)
+static void move_stack(struct translation *translation, int32_t bytes)
 {
-	t->stack_bytes += bytes;
-	if (stack_goes_on(t))
+	translation->stack_bytes += bytes;
+	if (stack_goes_on(translation))
 		return;
-	emit_lea(out(t), RSP, mem(RSP, t->stack_bytes));
-	t->stack_bytes = 0;
+	emit_lea(out(translation), RSP, mem(RSP, translation->stack_bytes));
+	translation->stack_bytes = 0;
 }
 
-void translate_push_register(struct translation *t, uint8_t reg)
+void translate_push_register(struct translation *translation, uint8_t reg)
 {
-	struct cold *c = push_lookup(t);
+	struct cold *cold = push_lookup(translation);
 
 	if (displaced(reg))
-		emit_load(out(t), R10, slot(reg));
-	emit_store(out(t), displaced(reg) ? R10 : reg, stack_word(t, -8));
-	translate_end_access(t, c);
-	move_stack(t, -8);
+		emit_load(out(translation), R10, slot(reg));
+	emit_store(out(translation), displaced(reg) ? R10 : reg, stack_word(translation, -8));
+	translate_end_access(translation, cold);
+	move_stack(translation, -8);
 }
 
-void translate_push_constant(struct translation *t, uint64_t value)
+void translate_push_constant(struct translation *translation, uint64_t value)
 {
-	struct cold *c = push_lookup(t);
+	struct cold *cold = push_lookup(translation);
 
 	if (value == (uint64_t)(int32_t)value) {
-		emit_rm(out(t), OP64(0xc7), 0, stack_word(t, -8));
-		emit32(out(t), (uint32_t)value);
+		emit_rm(out(translation), OP64(0xc7), 0, stack_word(translation, -8));
+		emit32(out(translation), (uint32_t)value);
 	} else {
-		emit_constant(out(t), R10, value);
-		emit_store(out(t), R10, stack_word(t, -8));
+		emit_constant(out(translation), R10, value);
+		emit_store(out(translation), R10, stack_word(translation, -8));
 	}
-	translate_end_access(t, c);
-	move_stack(t, -8);
+	translate_end_access(translation, cold);
+	move_stack(translation, -8);
 }
 
 /* The address behind a call. */
-void translate_push_return(struct translation *t)
+void translate_push_return(struct translation *translation)
 {
-	struct cold *c;
+	struct cold *cold;
 
-	if (!soft_floats(t->mode)) {
-		translate_push_constant(t, translate_after_insn(t));
+	if (!soft_floats(translation->mode)) {
+		translate_push_constant(translation, translate_after_insn(translation));
 		return;
 	}
-	c = push_lookup(t);
-	emit_rip(t, R10, translate_after_insn(t));
-	emit_store(out(t), R10, stack_word(t, -8));
-	translate_end_access(t, c);
-	move_stack(t, -8);
+	cold = push_lookup(translation);
+	emit_rip(translation, R10, translate_after_insn(translation));
+	emit_store(out(translation), R10, stack_word(translation, -8));
+	translate_end_access(translation, cold);
+	move_stack(translation, -8);
 }
 
-void translate_pop_register(struct translation *t, uint8_t reg)
+void translate_pop_register(struct translation *translation, uint8_t reg)
 {
-	struct cold *c;
+	struct cold *cold;
 	uint8_t to = displaced(reg) || reg == RSP ? R10 : reg;
 
-	translate_leave_flags(t);
-	c = emit_lookup(t, mem(RSP, 0), IN_REGISTERS, 8, true, false);
-	emit_load(out(t), to, stack_word(t, 0));
-	translate_end_access(t, c);
-	move_stack(t, 8);
+	translate_leave_flags(translation);
+	cold = emit_lookup(translation, mem(RSP, 0), IN_REGISTERS, 8, true, false);
+	emit_load(out(translation), to, stack_word(translation, 0));
+	translate_end_access(translation, cold);
+	move_stack(translation, 8);
 	if (reg == RSP)
-		emit_mov(out(t), RSP, R10);
+		emit_mov(out(translation), RSP, R10);
 	else if (to == R10)
-		emit_store(out(t), R10, slot(reg));
+		emit_store(out(translation), R10, slot(reg));
 }
 
-void translate_leave_frame(struct translation *t)
+void translate_leave_frame(struct translation *translation)
 {
-	struct cold *c;
+	struct cold *cold;
 
-	translate_leave_flags(t);
-	c = emit_lookup(t, mem(RBP, 0), IN_REGISTERS, 8, true, false);
-	emit_load(out(t), R10, (struct host_mem){ .base = RBP, .index = R11 });
-	translate_end_access(t, c);
-	emit_lea(out(t), RSP, mem(RBP, 8));
-	emit_mov(out(t), RBP, R10);
+	translate_leave_flags(translation);
+	cold = emit_lookup(translation, mem(RBP, 0), IN_REGISTERS, 8, true, false);
+	emit_load(out(translation), R10, (struct host_mem){ .base = RBP, .index = R11 });
+	translate_end_access(translation, cold);
+	emit_lea(out(translation), RSP, mem(RBP, 8));
+	emit_mov(out(translation), RBP, R10);
 }
 
-void translate_return_near(struct translation *t, unsigned extra)
+void translate_return_near(struct translation *translation, unsigned extra)
 {
-	struct cold *c;
+	struct cold *cold;
 
-	translate_leave_flags(t);
-	c = emit_lookup(t, mem(RSP, 0), IN_REGISTERS, 8, true, false);
-	translate_save_flags(t);
-	emit_load(out(t), R11, stack_word(t, 0));
-	translate_end_access(t, c);
-	move_stack(t, (int32_t)(8 + extra));
-	translate_exit_indirect(t, t->mode & MODE_USER);
-	t->ended = true;
+	translate_leave_flags(translation);
+	cold = emit_lookup(translation, mem(RSP, 0), IN_REGISTERS, 8, true, false);
+	translate_save_flags(translation);
+	emit_load(out(translation), R11, stack_word(translation, 0));
+	translate_end_access(translation, cold);
+	move_stack(translation, (int32_t)(8 + extra));
+	translate_exit_indirect(translation, translation->mode & MODE_USER);
+	translation->ended = true;
 }
 
 /* r/m of a jump, call or push into r11. */
-static void load_target(struct translation *t)
+static void load_target(struct translation *translation)
 {
-	const struct x86_insn *i = &t->at->insn;
-	bool simple = x86_insn_has_memory(i) && translate_simple_address(t, i, 8);
+	const struct x86_insn *insn = &translation->at->insn;
+	bool simple = x86_insn_has_memory(insn) && translate_simple_address(translation, insn, 8);
 	enum address_place place;
-	struct cold *c;
+	struct cold *cold;
 
-	translate_leave_flags(t);
-	if (!x86_insn_has_memory(i)) {
-		if (displaced(i->rm))
-			emit_load(out(t), R11, slot(i->rm));
+	translate_leave_flags(translation);
+	if (!x86_insn_has_memory(insn)) {
+		if (displaced(insn->rm))
+			emit_load(out(translation), R11, slot(insn->rm));
 		else
-			emit_mov(out(t), R11, i->rm);
+			emit_mov(out(translation), R11, insn->rm);
 		return;
 	}
-	place = simple ? IN_REGISTERS : emit_linear(t, i, 8);
-	c = emit_lookup(t, simple ? mem(i->base, i->disp) : mem(R10, 0), place, 8, true, false);
-	emit_load(out(t), R11,
-		  (struct host_mem){ .base = simple ? i->base : R10,
+	place = simple ? IN_REGISTERS : emit_linear(translation, insn, 8);
+	cold = emit_lookup(translation, simple ? mem(insn->base, insn->disp) : mem(R10, 0), place,
+			   8, true, false);
+	emit_load(out(translation), R11,
+		  (struct host_mem){ .base = simple ? insn->base : R10,
 				     .index = R11,
-				     .disp = simple ? i->disp : 0 });
-	translate_end_access(t, c);
+				     .disp = simple ? insn->disp : 0 });
+	translate_end_access(translation, cold);
 }
 
 /* Jump, call and push by register or memory; false: not in 64-bit code, or with prefixes. */
-bool translate_indirect(struct translation *t)
+bool translate_indirect(struct translation *translation)
 {
-	const struct x86_insn *i = &t->at->insn;
-	struct cold *c;
+	const struct x86_insn *insn = &translation->at->insn;
+	struct cold *cold;
 
-	if (t->code_bits != 64 || i->prefix66 || i->address_bytes != 8)
+	if (translation->code_bits != 64 || insn->prefix66 || insn->address_bytes != 8)
 		return false;
-	load_target(t);
-	if (i->encoding.class == X86_CLASS_PUSH_RM) {
-		emit_mov(out(t), R10, R11);
+	load_target(translation);
+	if (insn->encoding.class == X86_CLASS_PUSH_RM) {
+		emit_mov(out(translation), R10, R11);
 		/*
 		 * the slow path of the push must find the value again: r10 is kept across it unless
 		 * it holds the address
 		 */
-		emit_store(out(t), R10, CPU(temp[2]));
-		c = push_lookup(t);
-		emit_load(out(t), R10, CPU(temp[2]));
-		emit_store(out(t), R10, pushed);
-		translate_end_access(t, c);
-		emit_lea(out(t), RSP, mem(RSP, -8));
+		emit_store(out(translation), R10, CPU(temp[2]));
+		cold = push_lookup(translation);
+		emit_load(out(translation), R10, CPU(temp[2]));
+		emit_store(out(translation), R10, pushed);
+		translate_end_access(translation, cold);
+		emit_lea(out(translation), RSP, mem(RSP, -8));
 		return true;
 	}
-	if (i->encoding.class == X86_CLASS_CALL_INDIRECT) {
-		emit_store(out(t), R11, CPU(temp[2]));
-		translate_push_return(t);
-		emit_load(out(t), R11, CPU(temp[2]));
+	if (insn->encoding.class == X86_CLASS_CALL_INDIRECT) {
+		emit_store(out(translation), R11, CPU(temp[2]));
+		translate_push_return(translation);
+		emit_load(out(translation), R11, CPU(temp[2]));
 	}
-	translate_exit_indirect(t, t->mode & MODE_USER);
-	t->ended = true;
+	translate_exit_indirect(translation, translation->mode & MODE_USER);
+	translation->ended = true;
 	return true;
 }
 
-void translate_counted_jump(struct translation *t)
+void translate_counted_jump(struct translation *translation)
 {
-	const struct x86_insn *i = &t->at->insn;
-	uint64_t target = (translate_after_insn(t) + i->imm) & t->rip_mask;
-	bool wide = i->address_bytes == 8;
+	const struct x86_insn *insn = &translation->at->insn;
+	uint64_t target = (translate_after_insn(translation) + insn->imm) & translation->rip_mask;
+	bool wide = insn->address_bytes == 8;
 	uint8_t *short_jump;
 	uint8_t *skip = NULL;
 
@@ -425,35 +438,35 @@ void translate_counted_jump(struct translation *t)
 	 * JRCXZ: the host's own, over a jump; the LOOPs count with LEA and test by JRCXZ, so that
 	 * flags stay.
 	 */
-	if (i->opcode != 0xe3)
-		emit_rm(out(t), wide ? OP64(0x8d) : OP32(0x8d), RCX, mem(RCX, -1));
-	if (i->opcode == 0xe0 || i->opcode == 0xe1)
-		skip = emit_jcc(out(t), i->opcode == 0xe0 ? CC_Z : CC_NZ);
+	if (insn->opcode != 0xe3)
+		emit_rm(out(translation), wide ? OP64(0x8d) : OP32(0x8d), RCX, mem(RCX, -1));
+	if (insn->opcode == 0xe0 || insn->opcode == 0xe1)
+		skip = emit_jcc(out(translation), insn->opcode == 0xe0 ? CC_Z : CC_NZ);
 	if (!wide)
-		emit8(out(t), 0x67);
-	emit8(out(t), 0xe3);
-	emit8(out(t), 0);
-	short_jump = out(t)->out;
-	if (i->opcode == 0xe3) {
-		emit8(out(t), 0xeb);
-		emit8(out(t), 0);
-		uint8_t *over = out(t)->out;
+		emit8(out(translation), 0x67);
+	emit8(out(translation), 0xe3);
+	emit8(out(translation), 0);
+	short_jump = out(translation)->out;
+	if (insn->opcode == 0xe3) {
+		emit8(out(translation), 0xeb);
+		emit8(out(translation), 0);
+		uint8_t *over = out(translation)->out;
 
-		short_jump[-1] = (uint8_t)(out(t)->out - short_jump);
-		struct cold *c = translate_new_cold(t, COLD_POLL);
+		short_jump[-1] = (uint8_t)(out(translation)->out - short_jump);
+		struct cold *cold = translate_new_cold(translation, COLD_POLL);
 
-		c->target = target;
-		translate_align_rel32(t, 1);
-		c->from[0] = emit_jmp(out(t));
-		over[-1] = (uint8_t)(out(t)->out - over);
+		cold->target = target;
+		translate_align_rel32(translation, 1);
+		cold->from[0] = emit_jmp(out(translation));
+		over[-1] = (uint8_t)(out(translation)->out - over);
 		return;
 	}
-	struct cold *c = translate_new_cold(t, COLD_POLL);
+	struct cold *cold = translate_new_cold(translation, COLD_POLL);
 
-	c->target = target;
-	translate_align_rel32(t, 1);
-	c->from[0] = emit_jmp(out(t));
-	short_jump[-1] = (uint8_t)(out(t)->out - short_jump);
+	cold->target = target;
+	translate_align_rel32(translation, 1);
+	cold->from[0] = emit_jmp(out(translation));
+	short_jump[-1] = (uint8_t)(out(translation)->out - short_jump);
 	if (skip)
-		set_jump(skip, out(t)->out);
+		set_jump(skip, out(translation)->out);
 }

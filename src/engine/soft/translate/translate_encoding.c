@@ -23,50 +23,51 @@ enum {
 };
 
 /* Instructions that have other opcodes in 64-bit code; false: there is none. */
-static bool rewrite_opcode(struct host_encoding *h)
+static bool rewrite_opcode(struct host_encoding *encoding)
 {
-	if (h->op.map)
+	if (encoding->op.map)
 		return false;
-	if (h->op.opcode >= OPCODE_INC_DEC_FIRST && h->op.opcode <= OPCODE_INC_DEC_LAST) {
-		h->reg = h->op.opcode >= OPCODE_DEC_FIRST;
-		h->op.opcode = OPCODE_GROUP_5;
-		h->has_modrm = true;
-		h->opcode_gpr = false;
+	if (encoding->op.opcode >= OPCODE_INC_DEC_FIRST &&
+	    encoding->op.opcode <= OPCODE_INC_DEC_LAST) {
+		encoding->reg = encoding->op.opcode >= OPCODE_DEC_FIRST;
+		encoding->op.opcode = OPCODE_GROUP_5;
+		encoding->has_modrm = true;
+		encoding->opcode_gpr = false;
 		return true;
 	}
-	if (h->op.opcode != OPCODE_GROUP_1_ALIAS)
+	if (encoding->op.opcode != OPCODE_GROUP_1_ALIAS)
 		return false;
-	h->op.opcode = OPCODE_GROUP_1;
+	encoding->op.opcode = OPCODE_GROUP_1;
 	return true;
 }
 
 /* By what the canonical encoding has, not by what the guest's prefixes meant. */
-static unsigned immediate_bytes(const struct host_encoding *h, unsigned kind)
+static unsigned immediate_bytes(const struct host_encoding *encoding, unsigned kind)
 {
 	switch (kind) {
 	case X86_IMM_8: return 1;
-	case X86_IMM_Z: return h->operand_bytes == 2 ? 2 : 4;
-	case X86_IMM_V: return h->operand_bytes;
+	case X86_IMM_Z: return encoding->operand_bytes == 2 ? 2 : 4;
+	case X86_IMM_V: return encoding->operand_bytes;
 	case X86_IMM_NONE: return 0;
 	default: assert(false); return 0; /* no class that is copied has another */
 	}
 }
 
-static unsigned memory_bytes(const struct host_encoding *h, const struct x86_insn *insn)
+static unsigned memory_bytes(const struct host_encoding *encoding, const struct x86_insn *insn)
 {
 	if (!x86_insn_has_memory(insn))
 		return 0;
 	if (insn->encoding.class == X86_CLASS_BIT_STRING)
-		return h->operand_bytes;
-	if (h->op.w)
+		return encoding->operand_bytes;
+	if (encoding->op.rex_w)
 		return insn->encoding.mem_bytes[1];
-	return insn->encoding.mem_bytes[h->op.extra66 ? 2 : 0];
+	return insn->encoding.mem_bytes[encoding->op.extra66 ? 2 : 0];
 }
 
-static void check_host_encoding(const struct x86_insn *insn, const struct host_encoding *h)
+static void check_host_encoding(const struct x86_insn *insn, const struct host_encoding *encoding)
 {
-	assert(h->immediate_bytes == insn->imm_bytes);
-	assert(!x86_insn_has_memory(insn) || h->memory_bytes);
+	assert(encoding->immediate_bytes == insn->imm_bytes);
+	assert(!x86_insn_has_memory(insn) || encoding->memory_bytes);
 	assert(insn->encoding.class == X86_CLASS_DATA ||
 	       insn->encoding.class == X86_CLASS_BIT_STRING);
 }
@@ -83,7 +84,7 @@ bool soft_host_encoding(const struct x86_insn *insn, struct host_encoding *ret)
 			.pp = insn->pp,
 			.opcode = insn->opcode,
 			.vvvv = insn->vvvv,
-			.w = insn->rex_w,
+			.rex_w = insn->rex_w,
 			.lock = insn->lock,
 			.extra66 = !insn->kind && insn->pp >= 2 && insn->canonical66 },
 		.reg = insn->reg,
@@ -95,7 +96,7 @@ bool soft_host_encoding(const struct x86_insn *insn, struct host_encoding *ret)
 	if (x86_insn_is(insn, X86_ENC_NOT_64) && !rewrite_opcode(ret))
 		return false;
 	narrow_bytes = !insn->kind && (ret->op.pp == 1 || ret->op.extra66) ? 2 : 4;
-	ret->operand_bytes = ret->op.w ? 8 : narrow_bytes;
+	ret->operand_bytes = ret->op.rex_w ? 8 : narrow_bytes;
 	ret->immediate_bytes = (uint8_t)immediate_bytes(ret, insn->encoding.immediate);
 	ret->memory_bytes = (uint8_t)memory_bytes(ret, insn);
 	if (ret->immediate_bytes != insn->imm_bytes ||

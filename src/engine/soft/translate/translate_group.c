@@ -10,242 +10,253 @@ enum { GROUP_BYTES = 256, GROUP_REACH = 4096 };
  * Instructions that are copied as they are, and whose only general registers are those of their
  * operands.
  */
-static bool is_plain(const struct x86_insn *i) { return x86_insn_is(i, X86_ENC_PLAIN) && !i->lock; }
+static bool is_plain(const struct x86_insn *insn)
+{
+	return x86_insn_is(insn, X86_ENC_PLAIN) && !insn->lock;
+}
 
 /*
  * Whether the operand is this register, or a byte of it: without REX, 4 to 7 may be the second
  * bytes of 0 to 3.
  */
-static bool is_register(const struct x86_insn *i, uint8_t operand, uint8_t reg)
+static bool is_register(const struct x86_insn *insn, uint8_t operand, uint8_t reg)
 {
-	return operand == reg || (!i->rex && (operand & 3) == reg);
+	return operand == reg || (!insn->rex && (operand & 3) == reg);
 }
 
 /* Whether an operand with these attributes is written; one with neither may be. */
-static bool may_write(const struct x86_insn *i, uint32_t read, uint32_t write)
+static bool may_write(const struct x86_insn *insn, uint32_t read, uint32_t write)
 {
-	return x86_insn_is(i, write) || !x86_insn_is(i, read);
+	return x86_insn_is(insn, write) || !x86_insn_is(insn, read);
 }
 
 /* Whether the instruction changes this register. */
-bool translate_changes(const struct x86_insn *i, uint8_t reg)
+bool translate_changes(const struct x86_insn *insn, uint8_t reg)
 {
-	bool rm_is_register = (x86_insn_is(i, X86_ENC_RM_GPR) && i->mod == 3) ||
-			      x86_insn_is(i, X86_ENC_OPCODE_GPR);
+	bool rm_is_register = (x86_insn_is(insn, X86_ENC_RM_GPR) && insn->mod == 3) ||
+			      x86_insn_is(insn, X86_ENC_OPCODE_GPR);
 
-	if (x86_insn_is(i, X86_ENC_ACCUMULATOR) && reg == RAX)
-		return x86_insn_is(i, X86_ENC_ACCUMULATOR_WRITE);
-	if (x86_insn_is(i, X86_ENC_REG_GPR) && is_register(i, i->reg, reg) &&
-	    may_write(i, X86_ENC_REG_READ, X86_ENC_REG_WRITE))
+	if (x86_insn_is(insn, X86_ENC_ACCUMULATOR) && reg == RAX)
+		return x86_insn_is(insn, X86_ENC_ACCUMULATOR_WRITE);
+	if (x86_insn_is(insn, X86_ENC_REG_GPR) && is_register(insn, insn->reg, reg) &&
+	    may_write(insn, X86_ENC_REG_READ, X86_ENC_REG_WRITE))
 		return true;
-	if (rm_is_register && is_register(i, i->rm, reg) &&
-	    may_write(i, X86_ENC_RM_READ, X86_ENC_RM_WRITE))
+	if (rm_is_register && is_register(insn, insn->rm, reg) &&
+	    may_write(insn, X86_ENC_RM_READ, X86_ENC_RM_WRITE))
 		return true;
-	return x86_insn_is(i, X86_ENC_VVVV_GPR) && i->vvvv == reg &&
-	       may_write(i, X86_ENC_VVVV_READ, X86_ENC_VVVV_WRITE);
+	return x86_insn_is(insn, X86_ENC_VVVV_GPR) && insn->vvvv == reg &&
+	       may_write(insn, X86_ENC_VVVV_READ, X86_ENC_VVVV_WRITE);
 }
 
-static unsigned displaced_operands(const struct x86_insn *i)
+static unsigned displaced_operands(const struct x86_insn *insn)
 {
-	struct renaming r;
+	struct renaming renaming;
 
-	translate_collect(i, &r, true);
-	return r.count;
+	translate_collect(insn, &renaming, true);
+	return renaming.count;
 }
 
-static bool note_access(struct group *g, int32_t at, unsigned bytes, bool read, bool write)
+static bool note_access(struct group *group, int32_t at, unsigned bytes, bool read, bool write)
 {
-	int32_t low = at < g->low || !g->accesses ? at : g->low;
-	int32_t high =
-		at + (int32_t)bytes > g->high || !g->accesses ? at + (int32_t)bytes : g->high;
+	int32_t low = at < group->low || !group->accesses ? at : group->low;
+	int32_t high = at + (int32_t)bytes > group->high || !group->accesses ? at + (int32_t)bytes
+									     : group->high;
 
 	if (high - low > GROUP_BYTES)
 		return false;
-	g->low = low;
-	g->high = high;
-	g->read |= read;
-	g->write |= write;
-	g->accesses++;
+	group->low = low;
+	group->high = high;
+	group->read |= read;
+	group->write |= write;
+	group->accesses++;
 	return true;
 }
 
 /* ADD and SUB of a constant to the stack pointer. */
-static bool moves_stack(const struct x86_insn *i, int32_t *ret_by)
+static bool moves_stack(const struct x86_insn *insn, int32_t *ret_by)
 {
-	bool adds = i->encoding.operation == X86_OPERATION_ADD;
+	bool adds = insn->encoding.operation == X86_OPERATION_ADD;
 
-	if ((!adds && i->encoding.operation != X86_OPERATION_SUB) || !i->imm_bytes ||
-	    x86_insn_is(i, X86_ENC_RM8) || !i->rex_w ||
-	    !i->has_modrm || i->mod != 3 || i->rm != RSP || (int64_t)i->imm > 128 ||
-	    (int64_t)i->imm < -128)
+	if ((!adds && insn->encoding.operation != X86_OPERATION_SUB) || !insn->imm_bytes ||
+	    x86_insn_is(insn, X86_ENC_RM8) || !insn->rex_w ||
+	    !insn->has_modrm || insn->mod != 3 || insn->rm != RSP || (int64_t)insn->imm > 128 ||
+	    (int64_t)insn->imm < -128)
 		return false;
-	*ret_by = adds ? (int32_t)i->imm : -(int32_t)i->imm;
+	*ret_by = adds ? (int32_t)insn->imm : -(int32_t)insn->imm;
 	return true;
 }
 
-static bool join_stack(struct group *g, const struct x86_insn *i)
+static bool join_stack(struct group *group, const struct x86_insn *insn)
 {
 	int32_t by;
 
-	if (i->prefix66)
+	if (insn->prefix66)
 		return false;
-	switch (i->encoding.class) {
+	switch (insn->encoding.class) {
 	case X86_CLASS_PUSH:
 	case X86_CLASS_PUSH_IMMEDIATE:
 	case X86_CLASS_CALL:
-		if (!note_access(g, g->offset - 8, 8, false, true))
+		if (!note_access(group, group->offset - 8, 8, false, true))
 			return false;
-		g->offset -= 8;
-		g->closed = i->encoding.class == X86_CLASS_CALL;
+		group->offset -= 8;
+		group->closed = insn->encoding.class == X86_CLASS_CALL;
 		return true;
 	case X86_CLASS_POP:
 	case X86_CLASS_RET:
-		if (i->imm || (i->encoding.class == X86_CLASS_POP && i->rm == RSP) ||
-		    !note_access(g, g->offset, 8, true, false))
+		if (insn->imm || (insn->encoding.class == X86_CLASS_POP && insn->rm == RSP) ||
+		    !note_access(group, group->offset, 8, true, false))
 			return false;
-		g->offset += 8;
-		g->closed = i->encoding.class == X86_CLASS_RET;
+		group->offset += 8;
+		group->closed = insn->encoding.class == X86_CLASS_RET;
 		return true;
 	default:
-		if (!moves_stack(i, &by))
+		if (!moves_stack(insn, &by))
 			return false;
-		g->offset += by;
+		group->offset += by;
 		return true;
 	}
 }
 
 /* LEA changes one register and reads no other that is not where it should be. */
-static bool joins_lea(const struct group *g, const struct x86_insn *i)
+static bool joins_lea(const struct group *group, const struct x86_insn *insn)
 {
-	return i->reg != g->base && (i->base >= 16 || !displaced(i->base)) &&
-	       (i->index >= 16 || !displaced(i->index));
+	return insn->reg != group->base && (insn->base >= 16 || !displaced(insn->base)) &&
+	       (insn->index >= 16 || !displaced(insn->index));
 }
 
-static bool join(struct translation *t, struct group *g, const struct guest_insn *insn)
+static bool join(struct translation *translation, struct group *group,
+		 const struct guest_insn *insn)
 {
-	const struct x86_insn *i = &insn->insn;
-	struct host_encoding h;
+	const struct x86_insn *decoded = &insn->insn;
+	struct host_encoding encoding;
 
 	/* it is left to C, which ends the block */
-	if (translate_is_fpu_off(t, i) || translate_leaves_addresses(t, insn))
+	if (translate_is_fpu_off(translation, decoded) ||
+	    translate_leaves_addresses(translation, insn))
 		return false;
-	if (g->base == RSP && join_stack(g, i))
+	if (group->base == RSP && join_stack(group, decoded))
 		return true;
-	if (i->encoding.class == X86_CLASS_JCC) /* a side exit needs nothing of ours, a loop does */
-		return !translate_is_plain_loop(t, translate_jump_target(t, insn));
-	if (i->encoding.class == X86_CLASS_LEA)
-		return joins_lea(g, i);
-	if (!is_plain(i) || displaced_operands(i) > 1)
+	if (decoded->encoding.class ==
+	    X86_CLASS_JCC) /* a side exit needs nothing of ours, a loop does */
+		return !translate_is_plain_loop(translation,
+						translate_jump_target(translation, insn));
+	if (decoded->encoding.class == X86_CLASS_LEA)
+		return joins_lea(group, decoded);
+	if (!is_plain(decoded) || displaced_operands(decoded) > 1)
 		return false;
-	if (!x86_insn_has_memory(i))
-		return !translate_changes(i, g->base);
-	if (i->base != g->base || !soft_host_encoding(i, &h) ||
-	    !translate_simple_address(t, i, h.memory_bytes) || i->disp > GROUP_REACH ||
-	    i->disp < -GROUP_REACH)
+	if (!x86_insn_has_memory(decoded))
+		return !translate_changes(decoded, group->base);
+	if (decoded->base != group->base || !soft_host_encoding(decoded, &encoding) ||
+	    !translate_simple_address(translation, decoded, encoding.memory_bytes) ||
+	    decoded->disp > GROUP_REACH || decoded->disp < -GROUP_REACH)
 		return false;
-	if (!note_access(g, g->offset + i->disp, h.memory_bytes, x86_insn_is(i, X86_ENC_MEM_READ),
-			 x86_insn_is(i, X86_ENC_MEM_WRITE)))
+	if (!note_access(group, group->offset + decoded->disp, encoding.memory_bytes,
+			 x86_insn_is(decoded, X86_ENC_MEM_READ),
+			 x86_insn_is(decoded, X86_ENC_MEM_WRITE)))
 		return false;
-	g->closed = translate_changes(i, g->base);
+	group->closed = translate_changes(decoded, group->base);
 	return true;
 }
 
-static uint8_t group_base(const struct translation *t, const struct x86_insn *i)
+static uint8_t group_base(const struct translation *translation, const struct x86_insn *insn)
 {
-	switch (i->encoding.class) {
+	switch (insn->encoding.class) {
 	case X86_CLASS_PUSH:
 	case X86_CLASS_PUSH_IMMEDIATE:
-	case X86_CLASS_POP: return i->prefix66 ? NO_REG : RSP;
+	case X86_CLASS_POP: return insn->prefix66 ? NO_REG : RSP;
 	default: break;
 	}
-	if (!x86_insn_has_memory(i) || i->base >= 16 || displaced(i->base) || !is_plain(i) ||
-	    (t->mode & MODE_AVX_OFF && i->kind))
+	if (!x86_insn_has_memory(insn) || insn->base >= 16 || displaced(insn->base) ||
+	    !is_plain(insn) || (translation->mode & MODE_AVX_OFF && insn->kind))
 		return NO_REG;
-	return i->base;
+	return insn->base;
 }
 
 /* The group that begins with instruction n; one of fewer than two accesses is none. */
-struct group translate_find_group(struct translation *t, unsigned n)
+struct group translate_find_group(struct translation *translation, unsigned n)
 {
-	struct group g = { .base = group_base(t, &t->insns[n].insn) };
+	struct group group = { .base = group_base(translation, &translation->insns[n].insn) };
 	struct group good = { 0 };
 
-	if (g.base == NO_REG || t->code_bits != 64 || t->mode & (BLOCK_ALONE | MODE_ALIGNED) ||
-	    t->cold_count + 3 * MAX_INSNS > MAX_COLD)
+	if (group.base == NO_REG || translation->code_bits != 64 ||
+	    translation->mode & (BLOCK_ALONE | MODE_ALIGNED) ||
+	    translation->cold_count + 3 * MAX_INSNS > MAX_COLD)
 		return good;
-	while (n + g.insns < t->count && !g.closed) {
-		unsigned before = g.accesses;
+	while (n + group.insns < translation->count && !group.closed) {
+		unsigned before = group.accesses;
 
-		if (!join(t, &g, &t->insns[n + g.insns]))
+		if (!join(translation, &group, &translation->insns[n + group.insns]))
 			break;
-		g.insns++;
-		if (g.accesses != before)
-			good = g; /* what follows the last access gains nothing */
+		group.insns++;
+		if (group.accesses != before)
+			good = group; /* what follows the last access gains nothing */
 	}
 	return good.accesses >= 2 ? good : (struct group){ 0 };
 }
 
 /* One lookup for all; what fails it is done one by one in the cold part. */
-struct cold *translate_open_group(struct translation *t, const struct group *g)
+struct cold *translate_open_group(struct translation *translation, const struct group *group)
 {
-	struct cold *c, *lookup;
+	struct cold *cold, *lookup;
 
-	translate_leave_flags(t);
-	lookup = emit_lookup(t, mem(g->base, g->low), IN_REGISTERS, (unsigned)(g->high - g->low),
-			     g->read, g->write);
-	c = lookup;
-	c->kind = COLD_GROUP;
-	c->insns = (uint16_t)g->insns;
-	c->host_flags = t->host_flags;
-	c->word_flags = t->word_flags;
-	t->grouped = true;
-	t->group_base = g->base;
-	t->group_last = (int)(t->at - t->insns) + (int)g->insns - 1;
-	return c;
+	translate_leave_flags(translation);
+	lookup = emit_lookup(translation, mem(group->base, group->low), IN_REGISTERS,
+			     (unsigned)(group->high - group->low), group->read, group->write);
+	cold = lookup;
+	cold->kind = COLD_GROUP;
+	cold->insns = (uint16_t)group->insns;
+	cold->host_flags = translation->host_flags;
+	cold->word_flags = translation->word_flags;
+	translation->grouped = true;
+	translation->group_base = group->base;
+	translation->group_last =
+		(int)(translation->at - translation->insns) + (int)group->insns - 1;
+	return cold;
 }
 
-void translate_close_group(struct translation *t, struct cold *c)
+void translate_close_group(struct translation *translation, struct cold *cold)
 {
-	t->grouped = false;
-	c->after = out(t)->out;
-	c->end_host_flags = t->host_flags;
-	c->end_word_flags = t->word_flags;
+	translation->grouped = false;
+	cold->after = out(translation)->out;
+	cold->end_host_flags = translation->host_flags;
+	cold->end_word_flags = translation->word_flags;
 }
 
 /* Where the flags are behind the instruction. */
-void translate_follow_flags(struct translation *t)
+void translate_follow_flags(struct translation *translation)
 {
-	struct guest_insn *g = t->at;
+	struct guest_insn *guest_insn = translation->at;
 
-	if (!t->flags_set && (g->insn.encoding.flags_written || !g->live_in)) {
-		t->host_flags = true;
-		t->word_flags = false;
+	if (!translation->flags_set &&
+	    (guest_insn->insn.encoding.flags_written || !guest_insn->live_in)) {
+		translation->host_flags = true;
+		translation->word_flags = false;
 	}
-	if (t->word_flags && !t->host_flags && !t->flags_set)
-		t->maps[t->map_count - 1].guest |= MAP_FLAGS_IN_WORD;
+	if (translation->word_flags && !translation->host_flags && !translation->flags_set)
+		translation->maps[translation->map_count - 1].guest |= MAP_FLAGS_IN_WORD;
 }
 
-void translate_cold_group(struct translation *t, struct cold *c)
+void translate_cold_group(struct translation *translation, struct cold *cold)
 {
-	const struct cold g = *c;
+	const struct cold whole = *cold;
 
-	assert(!t->grouped && !t->stack_bytes);
-	translate_sort_out_one(t, c);
-	t->host_flags = g.host_flags;
-	t->word_flags = g.word_flags;
-	t->ended = false;
-	for (unsigned n = g.insn; n < g.insn + g.insns && !t->ended; n++) {
-		t->at = &t->insns[n];
-		translate_add_map(t, t->at, false);
-		t->flags_set = false;
-		translate_insn(t);
-		translate_follow_flags(t);
+	assert(!translation->grouped && !translation->stack_bytes);
+	translate_sort_out_one(translation, cold);
+	translation->host_flags = whole.host_flags;
+	translation->word_flags = whole.word_flags;
+	translation->ended = false;
+	for (unsigned n = whole.insn; n < whole.insn + whole.insns && !translation->ended; n++) {
+		translation->at = &translation->insns[n];
+		translate_add_map(translation, translation->at, false);
+		translation->flags_set = false;
+		translate_insn(translation);
+		translate_follow_flags(translation);
 	}
-	if (t->ended)
+	if (translation->ended)
 		return;
-	if (g.end_word_flags && !t->word_flags)
-		emit_save_flags(out(t), true);
-	if (g.end_host_flags && !t->host_flags)
-		emit_restore_flags(out(t));
-	set_jump(emit_jmp(out(t)), g.after);
+	if (whole.end_word_flags && !translation->word_flags)
+		emit_save_flags(out(translation), true);
+	if (whole.end_host_flags && !translation->host_flags)
+		emit_restore_flags(out(translation));
+	set_jump(emit_jmp(out(translation)), whole.after);
 }

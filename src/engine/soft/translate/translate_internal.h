@@ -71,7 +71,7 @@ struct way {
 };
 
 struct translation {
-	struct emitter e;
+	struct emitter emitter;
 	struct soft_engine *engine;
 	uint64_t rip; /* of the first */
 	uint32_t mode;
@@ -117,7 +117,7 @@ static inline struct host_mem slot(uint8_t reg)
 {
 	return cpu_mem(offsetof(struct soft_cpu, state.gpr) + 8u * reg);
 }
-static inline struct emitter *out(struct translation *t) { return &t->e; }
+static inline struct emitter *out(struct translation *translation) { return &translation->emitter; }
 
 struct renaming {
 	uint8_t guest[4], host[4], use[4];
@@ -144,125 +144,131 @@ static const struct host_mem pushed = { .base = RSP, .index = R11, .disp = -8 };
 static const struct host_mem popped = { .base = RSP, .index = R11 };
 
 /* translate_access.c */
-struct cold *translate_new_cold(struct translation *t, int kind);
-void translate_save_flags(struct translation *t);
-void translate_leave_flags(struct translation *t);
-void translate_want_flags(struct translation *t);
-void translate_end_access(struct translation *t, struct cold *c);
-bool translate_simple_address(const struct translation *t, const struct x86_insn *i,
+struct cold *translate_new_cold(struct translation *translation, int kind);
+void translate_save_flags(struct translation *translation);
+void translate_leave_flags(struct translation *translation);
+void translate_want_flags(struct translation *translation);
+void translate_end_access(struct translation *translation, struct cold *cold);
+bool translate_simple_address(const struct translation *translation, const struct x86_insn *insn,
 			      unsigned bytes);
-bool translate_indexed_address(const struct translation *t, const struct x86_insn *i,
+bool translate_indexed_address(const struct translation *translation, const struct x86_insn *insn,
 			       unsigned bytes);
-uint64_t translate_jump_target(const struct translation *t, const struct guest_insn *g);
-uint64_t translate_after_insn(const struct translation *t);
+uint64_t translate_jump_target(const struct translation *translation,
+			       const struct guest_insn *guest_insn);
+uint64_t translate_after_insn(const struct translation *translation);
 /* reg = an address that is known relative to the block's: of one that floats, from code_page. */
-void emit_rip(struct translation *t, uint8_t reg, uint64_t value);
-void emit_address(struct translation *t, const struct x86_insn *i, uint8_t reg, unsigned bytes);
-void emit_segment_base(struct translation *t, const struct x86_insn *i);
-enum address_place emit_linear(struct translation *t, const struct x86_insn *i, unsigned bytes);
-void emit_entry_to(struct translation *t, uint8_t to, uint8_t address, bool write);
-void emit_entry(struct translation *t, uint8_t address, bool write);
+void emit_rip(struct translation *translation, uint8_t reg, uint64_t value);
+void emit_address(struct translation *translation, const struct x86_insn *insn, uint8_t reg,
+		  unsigned bytes);
+void emit_segment_base(struct translation *translation, const struct x86_insn *insn);
+enum address_place emit_linear(struct translation *translation, const struct x86_insn *insn,
+			       unsigned bytes);
+void emit_entry_to(struct translation *translation, uint8_t to, uint8_t address, bool write);
+void emit_entry(struct translation *translation, uint8_t address, bool write);
 /* to = from where cc holds: what no branch predicts. */
-void emit_cmov(struct emitter *e, uint8_t cc, uint8_t to, uint8_t from);
+void emit_cmov(struct emitter *emitter, uint8_t cc, uint8_t to, uint8_t from);
 /*
  * Where cc holds the entry in r11 is none: afterwards neither its lowest bit is set, nor does it
  * lead to an address that anybody knows, who does not know the poison.
  */
-void emit_drop_entry(struct translation *t, uint8_t cc);
-struct cold *emit_lookup(struct translation *t, struct host_mem ea, enum address_place place,
-			 unsigned bytes, bool read, bool write);
+void emit_drop_entry(struct translation *translation, uint8_t cc);
+struct cold *emit_lookup(struct translation *translation, struct host_mem ea,
+			 enum address_place place, unsigned bytes, bool read, bool write);
 
 /* translate_copy.c */
-void translate_collect(const struct x86_insn *i, struct renaming *r, bool needs_rex);
-void translate_copied(struct translation *t, const uint8_t *start, unsigned looked_up_bytes);
-void translate_copy_at(struct translation *t, struct host_mem access);
-void translate_copy_memory(struct translation *t);
-void translate_copy_lea(struct translation *t);
-void translate_copy_registers(struct translation *t);
+void translate_collect(const struct x86_insn *insn, struct renaming *renaming, bool needs_rex);
+void translate_copied(struct translation *translation, const uint8_t *start,
+		      unsigned looked_up_bytes);
+void translate_copy_at(struct translation *translation, struct host_mem access);
+void translate_copy_memory(struct translation *translation);
+void translate_copy_lea(struct translation *translation);
+void translate_copy_registers(struct translation *translation);
 
 /* translate_control.c */
-void translate_miss(struct translation *t);
-void translate_exit_constant(struct translation *t, uint64_t target);
+void translate_miss(struct translation *translation);
+void translate_exit_constant(struct translation *translation, uint64_t target);
 /*
  * A jump by displacement whose target is not canonical: C says so, where it is. Of code that floats
  * soft_floating_miss() does.
  */
-bool translate_leaves_addresses(const struct translation *t, const struct guest_insn *g);
-bool translate_same_page(const struct translation *t, uint64_t target);
-void translate_align_rel32(struct translation *t, unsigned opcode_bytes);
-void translate_exit_indirect(struct translation *t, bool user);
-void translate_exit_direct(struct translation *t, uint64_t target);
-void translate_loop_back(struct translation *t);
-bool translate_is_plain_loop(const struct translation *t, uint64_t target);
-void translate_jump_out(struct translation *t, uint64_t target);
-void translate_side_exit(struct translation *t, uint8_t cc, uint64_t target);
-void translate_align_data(struct translation *t);
-void translate_system_exit(struct translation *t);
-void translate_leave_for_system(struct translation *t);
-void translate_or_else(struct translation *t, struct cold *c, uint8_t cc);
-void translate_push_register(struct translation *t, uint8_t reg);
-void translate_push_return(struct translation *t);
-void translate_push_constant(struct translation *t, uint64_t value);
-void translate_pop_register(struct translation *t, uint8_t reg);
-void translate_leave_frame(struct translation *t);
-void translate_return_near(struct translation *t, unsigned extra);
-bool translate_indirect(struct translation *t);
-void translate_counted_jump(struct translation *t);
+bool translate_leaves_addresses(const struct translation *translation,
+				const struct guest_insn *guest_insn);
+bool translate_same_page(const struct translation *translation, uint64_t target);
+void translate_align_rel32(struct translation *translation, unsigned opcode_bytes);
+void translate_exit_indirect(struct translation *translation, bool user);
+void translate_exit_direct(struct translation *translation, uint64_t target);
+void translate_loop_back(struct translation *translation);
+bool translate_is_plain_loop(const struct translation *translation, uint64_t target);
+void translate_jump_out(struct translation *translation, uint64_t target);
+void translate_side_exit(struct translation *translation, uint8_t cc, uint64_t target);
+void translate_align_data(struct translation *translation);
+void translate_system_exit(struct translation *translation);
+void translate_leave_for_system(struct translation *translation);
+void translate_or_else(struct translation *translation, struct cold *cold, uint8_t cc);
+void translate_push_register(struct translation *translation, uint8_t reg);
+void translate_push_return(struct translation *translation);
+void translate_push_constant(struct translation *translation, uint64_t value);
+void translate_pop_register(struct translation *translation, uint8_t reg);
+void translate_leave_frame(struct translation *translation);
+void translate_return_near(struct translation *translation, unsigned extra);
+bool translate_indirect(struct translation *translation);
+void translate_counted_jump(struct translation *translation);
 
 /* translate_inline.c */
-bool translate_inline_string(struct translation *t);
-bool translate_inline_cli(struct translation *t);
-bool translate_inline_sti(struct translation *t);
-bool translate_inline_smap(struct translation *t, bool set);
-bool translate_inline_swapgs(struct translation *t);
-bool translate_inline_read_segment(struct translation *t);
-bool translate_inline_pushf(struct translation *t);
-bool translate_inline_popf(struct translation *t);
+bool translate_inline_string(struct translation *translation);
+bool translate_inline_cli(struct translation *translation);
+bool translate_inline_sti(struct translation *translation);
+bool translate_inline_smap(struct translation *translation, bool set);
+bool translate_inline_swapgs(struct translation *translation);
+bool translate_inline_read_segment(struct translation *translation);
+bool translate_inline_pushf(struct translation *translation);
+bool translate_inline_popf(struct translation *translation);
 
-void translate_flags_to_r10(struct translation *t);
-void translate_flags_from_r10(struct translation *t);
+void translate_flags_to_r10(struct translation *translation);
+void translate_flags_from_r10(struct translation *translation);
 
 /* translate_register.c */
-void translate_read_time(struct translation *t);
-void translate_read_time_and_processor(struct translation *t);
-void translate_set_direction(struct translation *t);
-bool translate_fs_gs_base(struct translation *t);
-bool translate_read_control(struct translation *t);
+void translate_read_time(struct translation *translation);
+void translate_read_time_and_processor(struct translation *translation);
+void translate_set_direction(struct translation *translation);
+bool translate_fs_gs_base(struct translation *translation);
+bool translate_read_control(struct translation *translation);
 
 /* translate_level.c */
-bool translate_syscall(struct translation *t);
-bool translate_sysret(struct translation *t);
+bool translate_syscall(struct translation *translation);
+bool translate_sysret(struct translation *translation);
 
 /* translate_strip.c */
-bool translate_strip(struct translation *t, uint8_t cc);
+bool translate_strip(struct translation *translation, uint8_t cc);
 
 /* translate_insn.c */
-bool translate_is_fpu_off(const struct translation *t, const struct x86_insn *i);
-void translate_insn(struct translation *t);
+bool translate_is_fpu_off(const struct translation *translation, const struct x86_insn *insn);
+void translate_insn(struct translation *translation);
 
 /* translate_cold.c */
-void translate_sort_out_one(struct translation *t, const struct cold *c);
+void translate_sort_out_one(struct translation *translation, const struct cold *cold);
 /* Cold parts from this one on, with those that come up on the way; c->slow is set. */
-void translate_cold_parts(struct translation *t, unsigned from);
-void translate_cold_part(struct translation *t, struct cold *c);
-void translate_add_map(struct translation *t, const struct guest_insn *g, bool in_word);
+void translate_cold_parts(struct translation *translation, unsigned from);
+void translate_cold_part(struct translation *translation, struct cold *cold);
+void translate_add_map(struct translation *translation, const struct guest_insn *guest_insn,
+		       bool in_word);
 
 /* translate_ways.c: behind the hot code: polls, stubs */
-void translate_ways(struct translation *t);
+void translate_ways(struct translation *translation);
 
 /* translate_gather.c */
 /* From t->source; 0, or a fault when not even the first can be read. */
-int translate_gather(struct translation *t, struct soft_cpu *cpu, uint64_t second_gpa,
+int translate_gather(struct translation *translation, struct soft_cpu *cpu, uint64_t second_gpa,
 		     struct fault *fault);
 /* What was gathered once, from the bytes that were kept. */
-void translate_gather_again(struct translation *t, const struct block *b);
-void translate_find_live_flags(struct translation *t);
+void translate_gather_again(struct translation *translation, const struct block *b);
+void translate_find_live_flags(struct translation *translation);
 
 /* translate_group.c */
-bool translate_changes(const struct x86_insn *i, uint8_t reg);
-struct group translate_find_group(struct translation *t, unsigned n);
-struct cold *translate_open_group(struct translation *t, const struct group *g);
-void translate_close_group(struct translation *t, struct cold *c);
-void translate_follow_flags(struct translation *t);
+bool translate_changes(const struct x86_insn *insn, uint8_t reg);
+struct group translate_find_group(struct translation *translation, unsigned n);
+struct cold *translate_open_group(struct translation *translation, const struct group *group);
+void translate_close_group(struct translation *translation, struct cold *cold);
+void translate_follow_flags(struct translation *translation);
 /* The group's instructions one by one, with a lookup each. */
-void translate_cold_group(struct translation *t, struct cold *c);
+void translate_cold_group(struct translation *translation, struct cold *cold);
