@@ -70,100 +70,100 @@ struct fork_command {
 
 /* ---- what a child is given ---- */
 
-static int child_name(const struct fork_command *f, unsigned n, char name[NAME_MAX_BYTES + 1])
+static int child_name(const struct fork_command *command, unsigned n, char name[NAME_MAX_BYTES + 1])
 {
-	const char *base = f->child_name ? f->child_name : f->name;
-	const char *fork = f->child_name ? "" : "-fork";
+	const char *base = command->child_name ? command->child_name : command->name;
+	const char *fork = command->child_name ? "" : "-fork";
 	char number[16] = "";
 	int bytes;
 
-	if (f->count > 1)
+	if (command->count > 1)
 		snprintf(number, sizeof(number), "-%u", n + 1);
 	bytes = snprintf(name, NAME_MAX_BYTES + 1, "%s%s%s", base, fork, number);
 	return bytes > NAME_MAX_BYTES ? -EINVAL : 0;
 }
 
 /* Also for a machine without a bus, or without sockets, which closes them. */
-static int make_slots(struct child *c)
+static int make_slots(struct child *child)
 {
-	c->kit[KIT_CONNECTIONS] =
+	child->kit[KIT_CONNECTIONS] =
 		spawn_share("umbra-connections", sizeof(struct connection_memory));
-	c->kit[KIT_CONNECTION_BELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	c->kit[KIT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
-	c->kit[KIT_DOORBELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	c->kit[KIT_ANSWER] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (c->kit[KIT_SLOTS] < 0 || c->kit[KIT_CONNECTIONS] < 0)
+	child->kit[KIT_CONNECTION_BELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	child->kit[KIT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
+	child->kit[KIT_DOORBELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	child->kit[KIT_ANSWER] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (child->kit[KIT_SLOTS] < 0 || child->kit[KIT_CONNECTIONS] < 0)
 		return -ENOMEM;
-	return c->kit[KIT_DOORBELL] < 0 || c->kit[KIT_ANSWER] < 0 ||
-			       c->kit[KIT_CONNECTION_BELL] < 0
+	return child->kit[KIT_DOORBELL] < 0 || child->kit[KIT_ANSWER] < 0 ||
+			       child->kit[KIT_CONNECTION_BELL] < 0
 		       ? -errno
 		       : 0;
 }
 
 /* Its code is part of its overhead: so it has at most as much, and nobody can change that. */
-static int make_code_memory(const struct fork_command *f)
+static int make_code_memory(const struct fork_command *command)
 {
-	json_int_t bytes = json_integer_value(json_object_get(f->machine, "overhead"));
+	json_int_t bytes = json_integer_value(json_object_get(command->machine, "overhead"));
 
 	return bytes > 0 ? spawn_share("umbra-code", (size_t)bytes) : -EPROTO;
 }
 
-static int make_kit(const struct fork_command *f, struct child *c)
+static int make_kit(const struct fork_command *command, struct child *child)
 {
 	int ask[2];
 	int kit[2];
 	int ready[2];
-	int error = broker_make_rings(&c->kit[KIT_RINGS]);
+	int error = broker_make_rings(&child->kit[KIT_RINGS]);
 
 	if (!error)
-		error = make_slots(c);
+		error = make_slots(child);
 	if (!error)
 		error = forker_make_sockets(ask, kit);
 	if (error)
 		return error;
 	if (pipe2(ready, O_CLOEXEC))
 		return -errno;
-	c->ask = ask[0];
-	c->kit_socket = kit[0];
-	c->kit[KIT_ASK] = ask[1];
-	c->kit[KIT_KIT] = kit[1];
-	c->kit[KIT_READY] = ready[1];
-	c->kit[KIT_READY_HERE] = ready[0];
-	c->kit[KIT_CODE] = make_code_memory(f);
-	return c->kit[KIT_CODE] < 0 ? c->kit[KIT_CODE] : 0;
+	child->ask = ask[0];
+	child->kit_socket = kit[0];
+	child->kit[KIT_ASK] = ask[1];
+	child->kit[KIT_KIT] = kit[1];
+	child->kit[KIT_READY] = ready[1];
+	child->kit[KIT_READY_HERE] = ready[0];
+	child->kit[KIT_CODE] = make_code_memory(command);
+	return child->kit[KIT_CODE] < 0 ? child->kit[KIT_CODE] : 0;
 }
 
-static int open_console(const struct fork_command *f, unsigned n, struct child *c)
+static int open_console(const struct fork_command *command, unsigned n, struct child *child)
 {
 	char path[PLAN_PATH_BYTES];
 
-	c->console = -1;
-	if (!f->console)
+	child->console = -1;
+	if (!command->console)
 		return 0;
-	if (f->count > 1)
-		snprintf(path, sizeof(path), "%s-%u", f->console, n + 1);
+	if (command->count > 1)
+		snprintf(path, sizeof(path), "%s-%u", command->console, n + 1);
 	else
-		snprintf(path, sizeof(path), "%s", f->console);
-	c->console = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	return c->console < 0 ? -errno : 0;
+		snprintf(path, sizeof(path), "%s", command->console);
+	child->console = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	return child->console < 0 ? -errno : 0;
 }
 
-static int make_child(struct fork_command *f, unsigned n)
+static int make_child(struct fork_command *command, unsigned n)
 {
-	struct child *c = &f->child[n];
-	int error = child_name(f, n, c->name);
+	struct child *child = &command->child[n];
+	int error = child_name(command, n, child->name);
 
 	if (!error) {
-		c->control = name_listen(c->name);
-		error = c->control < 0 ? c->control : open_console(f, n, c);
+		child->control = name_listen(child->name);
+		error = child->control < 0 ? child->control : open_console(command, n, child);
 	}
 	if (!error)
-		error = make_kit(f, c);
+		error = make_kit(command, child);
 	if (!error)
-		return fork_nets_of_child(&f->nets, c->name, &c->nets, c->kit);
+		return fork_nets_of_child(&command->nets, child->name, &child->nets, child->kit);
 	return complain(error == -EADDRINUSE || error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE,
 			error == -EADDRINUSE ? "a machine of that name runs" : strerror(-error),
-			c->name, "give another --name or --console");
+			child->name, "give another --name or --console");
 }
 
 /* ---- its broker ---- */
@@ -188,58 +188,60 @@ static bool is_adjusted(const json_t *machine)
 	       (json_integer_value(least) < most || json_integer_value(start) < most);
 }
 
-static int describe_child(const struct fork_command *f, const struct child *c, struct plan *plan)
+static int describe_child(const struct fork_command *command, const struct child *child,
+			  struct plan *plan)
 {
-	json_t *j = json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:I, s:s}", "name", c->name, "pid",
-			      (int)getpid(), "cpus", json_object_get(f->machine, "cpus"), "memory",
-			      json_object_get(f->machine, "memory"), "overhead",
-			      json_object_get(f->machine, "overhead"), "from",
-			      json_object_get(f->machine, "from"), "started",
-			      (json_int_t)time(NULL), "parent", f->name);
+	json_t *json =
+		json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:I, s:s}", "name", child->name, "pid",
+			  (int)getpid(), "cpus", json_object_get(command->machine, "cpus"),
+			  "memory", json_object_get(command->machine, "memory"), "overhead",
+			  json_object_get(command->machine, "overhead"), "from",
+			  json_object_get(command->machine, "from"), "started",
+			  (json_int_t)time(NULL), "parent", command->name);
 	char *text = NULL;
 	int error;
 
-	describe_memory(f->machine, j);
-	if (j && !fork_disks_describe_child(&f->disks, &plan->disks, j) &&
-	    !fork_nets_describe(&plan->nets, &plan->relay, j))
-		text = json_dumps(j, JSON_COMPACT);
+	describe_memory(command->machine, json);
+	if (json && !fork_disks_describe_child(&command->disks, &plan->disks, json) &&
+	    !fork_nets_describe(&plan->nets, &plan->relay, json))
+		text = json_dumps(json, JSON_COMPACT);
 	error = text ? plan_set_text(plan->description, sizeof(plan->description), text) : -EINVAL;
-	json_decref(j);
+	json_decref(json);
 	free(text);
 	return error;
 }
 
 /* In a process of its own. */
-static int become_broker(const struct fork_command *f, const struct child *c, struct plan *plan,
-			 int program)
+static int become_broker(const struct fork_command *command, const struct child *child,
+			 struct plan *plan, int program)
 {
 	struct grants grants;
-	int error = describe_child(f, c, plan);
+	int error = describe_child(command, child, plan);
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (error)
 		return error;
 	plan->adopts = true;
-	plan->machine_pid = c->pid;
+	plan->machine_pid = child->pid;
 	plan->machine.forks = true;
-	plan->console = c->console < 0 ? CONSOLE_NONE : CONSOLE_FILE;
+	plan->console = child->console < 0 ? CONSOLE_NONE : CONSOLE_FILE;
 	grants_clear(&grants);
 	grants.fd[GRANT_PROGRAM] = program;
 	grants.fd[GRANT_PLAN] = plan_seal(plan, ROLE_BROKER);
-	grants.fd[GRANT_RINGS] = c->kit[KIT_RINGS];
-	grants.fd[GRANT_TO_BROKER] = c->kit[KIT_TO_BROKER];
-	grants.fd[GRANT_TO_MACHINE] = c->kit[KIT_TO_MACHINE];
-	grants.fd[GRANT_SLOTS] = c->kit[KIT_SLOTS];
-	grants.fd[GRANT_DOORBELL] = c->kit[KIT_DOORBELL];
-	grants.fd[GRANT_ANSWER] = c->kit[KIT_ANSWER];
-	grants.fd[GRANT_CONNECTIONS] = c->kit[KIT_CONNECTIONS];
-	grants.fd[GRANT_CONNECTION_BELL] = c->kit[KIT_CONNECTION_BELL];
-	grants.fd[GRANT_MACHINE] = c->pidfd;
-	grants.fd[GRANT_FORK_ASK] = c->ask;
-	grants.fd[GRANT_FORK_KIT] = c->kit_socket;
-	grants.fd[GRANT_CONTROL] = c->control;
-	grants.fd[GRANT_CONSOLE] = c->console;
-	child_nets_give(&c->nets, &grants);
+	grants.fd[GRANT_RINGS] = child->kit[KIT_RINGS];
+	grants.fd[GRANT_TO_BROKER] = child->kit[KIT_TO_BROKER];
+	grants.fd[GRANT_TO_MACHINE] = child->kit[KIT_TO_MACHINE];
+	grants.fd[GRANT_SLOTS] = child->kit[KIT_SLOTS];
+	grants.fd[GRANT_DOORBELL] = child->kit[KIT_DOORBELL];
+	grants.fd[GRANT_ANSWER] = child->kit[KIT_ANSWER];
+	grants.fd[GRANT_CONNECTIONS] = child->kit[KIT_CONNECTIONS];
+	grants.fd[GRANT_CONNECTION_BELL] = child->kit[KIT_CONNECTION_BELL];
+	grants.fd[GRANT_MACHINE] = child->pidfd;
+	grants.fd[GRANT_FORK_ASK] = child->ask;
+	grants.fd[GRANT_FORK_KIT] = child->kit_socket;
+	grants.fd[GRANT_CONTROL] = child->control;
+	grants.fd[GRANT_CONSOLE] = child->console;
+	child_nets_give(&child->nets, &grants);
 	setsid();
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
 		if (null < 0 || dup2(null, fd) < 0)
@@ -247,36 +249,37 @@ static int become_broker(const struct fork_command *f, const struct child *c, st
 	return spawn_become(ROLE_BROKER, &grants);
 }
 
-static void leave_child(struct child *c)
+static void leave_child(struct child *child)
 {
-	close(c->pidfd);
-	close(c->ask);
-	close(c->kit_socket);
-	close(c->control);
-	if (c->console >= 0)
-		close(c->console);
-	child_nets_close(&c->nets);
+	close(child->pidfd);
+	close(child->ask);
+	close(child->kit_socket);
+	close(child->control);
+	if (child->console >= 0)
+		close(child->console);
+	child_nets_close(&child->nets);
 }
 
 /* Its disks first, then who has them. Without a broker it ends: its sockets are closed. */
-static int start_broker(const struct fork_command *f, struct child *c, int program)
+static int start_broker(const struct fork_command *command, struct child *child, int program)
 {
 	struct plan *plan = plan_new();
-	int code = plan ? fork_disks_of_child(&f->disks, c->name, &plan->disks)
-			: complain(EXIT_FAULT, strerror(ENOMEM), c->name, "see umbra doctor");
+	int code = plan ? fork_disks_of_child(&command->disks, child->name, &plan->disks)
+			: complain(EXIT_FAULT, strerror(ENOMEM), child->name, "see umbra doctor");
 
 	if (!code)
-		code = fork_nets_listen(&f->nets, c->name, &c->nets, &plan->relay);
+		code = fork_nets_listen(&command->nets, child->name, &child->nets, &plan->relay);
 	if (!code) {
-		plan->nets = c->nets.plan;
-		c->broker = fork();
+		plan->nets = child->nets.plan;
+		child->broker = fork();
 	}
-	if (!code && !c->broker)
-		_exit(complain(EXIT_FAULT, strerror(-become_broker(f, c, plan, program)), c->name,
-			       "see umbra doctor"));
-	if (!code && is_adjusted(f->machine)) /* without a balancer it follows its own guest */
-		balance_join(c->name);
-	leave_child(c);
+	if (!code && !child->broker)
+		_exit(complain(EXIT_FAULT, strerror(-become_broker(command, child, plan, program)),
+			       child->name, "see umbra doctor"));
+	if (!code &&
+	    is_adjusted(command->machine)) /* without a balancer it follows its own guest */
+		balance_join(child->name);
+	leave_child(child);
 	free(plan);
 	return code;
 }
@@ -312,7 +315,7 @@ static json_t *hear(int peer, int *ret_fd)
 		uint8_t bytes[CMSG_SPACE(sizeof(int))];
 	} ancillary;
 	char *end;
-	json_t *j;
+	json_t *json;
 
 	*ret_fd = -1;
 	while (!(end = memchr(line, '\n', used))) {
@@ -329,10 +332,10 @@ static json_t *hear(int peer, int *ret_fd)
 			memcpy(ret_fd, CMSG_DATA(&ancillary.head), sizeof(*ret_fd));
 		used += (size_t)n;
 	}
-	j = json_loadb(line, (size_t)(end - line), JSON_REJECT_DUPLICATES, NULL);
+	json = json_loadb(line, (size_t)(end - line), JSON_REJECT_DUPLICATES, NULL);
 	used -= (size_t)(end + 1 - line);
 	memmove(line, end + 1, used);
-	return j;
+	return json;
 }
 
 /* 0, or what was answered; -ECONNRESET: nothing was. */
@@ -346,29 +349,29 @@ static int answer_error(const json_t *answer)
 }
 
 /* NULL: it is gone. */
-static json_t *ask_machine(const struct fork_command *f)
+static json_t *ask_machine(const struct fork_command *command)
 {
 	int unused;
-	int error = say(f->peer, "{\"id\":1,\"do\":\"info\"}\n", NULL, 0);
-	json_t *answer = error ? NULL : hear(f->peer, &unused);
+	int error = say(command->peer, "{\"id\":1,\"do\":\"info\"}\n", NULL, 0);
+	json_t *answer = error ? NULL : hear(command->peer, &unused);
 	json_t *machine = json_incref(json_object_get(answer, "machine"));
 
 	json_decref(answer);
 	return machine;
 }
 
-static int learn_machine(struct fork_command *f)
+static int learn_machine(struct fork_command *command)
 {
-	f->peer = name_connect(f->name);
-	if (f->peer < 0)
-		return f->peer;
-	f->machine = ask_machine(f);
-	return json_is_object(f->machine) ? 0 : -ECONNRESET;
+	command->peer = name_connect(command->name);
+	if (command->peer < 0)
+		return command->peer;
+	command->machine = ask_machine(command);
+	return json_is_object(command->machine) ? 0 : -ECONNRESET;
 }
 
-static int send_layer(const struct fork_command *f, unsigned n)
+static int send_layer(const struct fork_command *command, unsigned n)
 {
-	const struct fork_disk *disk = &f->disks.disk[n];
+	const struct fork_disk *disk = &command->disks.disk[n];
 	json_t *question = json_pack("{s:i, s:s, s:i, s:s}", "id", 1, "do", "layer", "disk", (int)n,
 				     "file", disk->layer);
 	char *text = json_dumps(question, JSON_COMPACT);
@@ -378,8 +381,8 @@ static int send_layer(const struct fork_command *f, unsigned n)
 	int error;
 
 	snprintf(line, sizeof(line), "%s\n", text ?: "");
-	error = say(f->peer, line, &disk->layer_file, 1);
-	answer = error ? NULL : hear(f->peer, &unused);
+	error = say(command->peer, line, &disk->layer_file, 1);
+	answer = error ? NULL : hear(command->peer, &unused);
 	error = error ? error : answer_error(answer);
 	json_decref(answer);
 	json_decref(question);
@@ -387,49 +390,52 @@ static int send_layer(const struct fork_command *f, unsigned n)
 	return error;
 }
 
-static int send_layers(const struct fork_command *f)
+static int send_layers(const struct fork_command *command)
 {
 	int error = 0;
 
-	for (unsigned n = 0; n < f->disks.count && !error; n++)
-		if (!f->disks.disk[n].choice.read_only)
-			error = send_layer(f, n);
+	for (unsigned n = 0; n < command->disks.count && !error; n++)
+		if (!command->disks.disk[n].choice.read_only)
+			error = send_layer(command, n);
 	return error;
 }
 
-static int send_kits(const struct fork_command *f)
+static int send_kits(const struct fork_command *command)
 {
-	const unsigned fds = fork_kit_fds(f->nets.options.cards);
+	const unsigned fds = fork_kit_fds(command->nets.options.cards);
 	char line[128];
-	int error = send_layers(f);
+	int error = send_layers(command);
 
-	for (unsigned n = 0; n + 1 < f->count && !error; n++) {
+	for (unsigned n = 0; n + 1 < command->count && !error; n++) {
 		int unused;
 		json_t *answer;
 
-		error = say(f->peer, "{\"id\":1,\"do\":\"kit\"}\n", f->child[n].kit, fds);
-		answer = error ? NULL : hear(f->peer, &unused);
+		error = say(command->peer, "{\"id\":1,\"do\":\"kit\"}\n", command->child[n].kit,
+			    fds);
+		answer = error ? NULL : hear(command->peer, &unused);
 		error = error ? error : answer_error(answer);
 		json_decref(answer);
 	}
-	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"}\n", f->parent);
-	return error ? error : say(f->peer, line, f->child[f->count - 1].kit, fds);
+	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"}\n",
+		 command->parent);
+	return error ? error
+		     : say(command->peer, line, command->child[command->count - 1].kit, fds);
 }
 
 /* Until all are there. */
-static int take_children(struct fork_command *f, unsigned *made)
+static int take_children(struct fork_command *command, unsigned *made)
 {
 	int error = 1;
 
 	while (error > 0) {
 		int fd;
-		json_t *answer = hear(f->peer, &fd);
+		json_t *answer = hear(command->peer, &fd);
 
-		if (json_object_get(answer, "child") && fd >= 0 && *made < f->count) {
-			struct child *c = &f->child[(*made)++];
+		if (json_object_get(answer, "child") && fd >= 0 && *made < command->count) {
+			struct child *child = &command->child[(*made)++];
 
-			c->pid = (pid_t)json_integer_value(json_object_get(answer, "pid"));
-			c->pidfd = fd;
+			child->pid = (pid_t)json_integer_value(json_object_get(answer, "pid"));
+			child->pidfd = fd;
 		} else {
 			error = answer_error(answer);
 		}
@@ -439,16 +445,16 @@ static int take_children(struct fork_command *f, unsigned *made)
 }
 
 /* Those that were made, also when some were not. */
-static int start_brokers(struct fork_command *f, unsigned made)
+static int start_brokers(struct fork_command *command, unsigned made)
 {
 	int program = spawn_open_program();
-	int code = made ? fork_disks_freeze(&f->disks) : 0;
+	int code = made ? fork_disks_freeze(&command->disks) : 0;
 
 	for (unsigned n = 0; n < made; n++) {
 		if (code)
-			leave_child(&f->child[n]);
+			leave_child(&command->child[n]);
 		else
-			code = start_broker(f, &f->child[n], program);
+			code = start_broker(command, &command->child[n], program);
 	}
 	close(program);
 	return code;
@@ -456,97 +462,100 @@ static int start_brokers(struct fork_command *f, unsigned made)
 
 /* ---- the verb ---- */
 
-static void print_children(const struct fork_command *f, unsigned made)
+static void print_children(const struct fork_command *command, unsigned made)
 {
 	json_t *all = json_array();
 
 	for (unsigned n = 0; n < made; n++)
-		if (f->json)
-			json_array_append_new(all, json_pack("{s:s, s:i, s:i}", "name",
-							     f->child[n].name, "pid",
-							     (int)f->child[n].broker, "process",
-							     (int)f->child[n].pid));
+		if (command->json)
+			json_array_append_new(
+				all, json_pack("{s:s, s:i, s:i}", "name", command->child[n].name,
+					       "pid", (int)command->child[n].broker, "process",
+					       (int)command->child[n].pid));
 		else
-			puts(f->child[n].name);
-	if (f->json) {
+			puts(command->child[n].name);
+	if (command->json) {
 		json_dumpf(all, stdout, JSON_INDENT(2));
 		puts("");
 	}
 	json_decref(all);
 }
 
-static int fork_failed(const struct fork_command *f, int error)
+static int fork_failed(const struct fork_command *command, int error)
 {
 	switch (error) {
 	case -ENOENT:
-		return complain(EXIT_UNUSABLE, "no machine of that name runs", f->name,
+		return complain(EXIT_UNUSABLE, "no machine of that name runs", command->name,
 				"umbra ps lists those that do");
 	case -EOPNOTSUPP:
-		return complain(EXIT_UNUSABLE, "it cannot be forked", f->name,
+		return complain(EXIT_UNUSABLE, "it cannot be forked", command->name,
 				"with ports, without a name or with sanitizers it is not");
 	case -EBUSY:
-		return complain(EXIT_UNUSABLE, "it is being saved or forked", f->name, "wait");
+		return complain(EXIT_UNUSABLE, "it is being saved or forked", command->name,
+				"wait");
 	case -EAGAIN:
-		return complain(EXIT_UNUSABLE, "the host has no room for another process", f->name,
-				"end some, or raise its limits");
+		return complain(EXIT_UNUSABLE, "the host has no room for another process",
+				command->name, "end some, or raise its limits");
 	case -ECONNRESET:
-		return complain(EXIT_UNUSABLE, "the machine went away", f->name, "see umbra ps");
-	default: return complain(EXIT_UNUSABLE, strerror(-error), f->name, "see umbra ps");
+		return complain(EXIT_UNUSABLE, "the machine went away", command->name,
+				"see umbra ps");
+	default: return complain(EXIT_UNUSABLE, strerror(-error), command->name, "see umbra ps");
 	}
 }
 
-static int make_all(struct fork_command *f)
+static int make_all(struct fork_command *command)
 {
-	int code = fork_disks_learn(&f->disks, f->name, f->machine);
+	int code = fork_disks_learn(&command->disks, command->name, command->machine);
 
 	if (!code)
-		code = fork_nets_learn(&f->nets, f->name, f->count, f->machine);
+		code = fork_nets_learn(&command->nets, command->name, command->count,
+				       command->machine);
 
-	for (unsigned n = 0; n < f->count && !code; n++)
-		code = make_child(f, n);
-	return code ? code : fork_disks_make_layers(&f->disks, f->name);
+	for (unsigned n = 0; n < command->count && !code; n++)
+		code = make_child(command, n);
+	return code ? code : fork_disks_make_layers(&command->disks, command->name);
 }
 
-static void drop_layers(struct fork_command *f)
+static void drop_layers(struct fork_command *command)
 {
-	json_t *now = f->machine ? ask_machine(f) : NULL;
+	json_t *now = command->machine ? ask_machine(command) : NULL;
 
-	fork_disks_drop_layers(&f->disks, now);
+	fork_disks_drop_layers(&command->disks, now);
 	json_decref(now);
 }
 
-static int run(struct fork_command *f)
+static int run(struct fork_command *command)
 {
 	unsigned made = 0;
-	int error = learn_machine(f);
-	int code = error ? 0 : make_all(f);
+	int error = learn_machine(command);
+	int code = error ? 0 : make_all(command);
 
 	if (!error && !code)
-		error = send_kits(f);
+		error = send_kits(command);
 	if (!error && !code)
-		error = take_children(f, &made);
+		error = take_children(command, &made);
 	if (!error || made)
-		code = code ? code : start_brokers(f, made);
+		code = code ? code : start_brokers(command, made);
 	if (error || code)
-		drop_layers(f);
+		drop_layers(command);
 	if (!code)
-		print_children(f, made);
-	json_decref(f->machine);
-	return error ? fork_failed(f, error) : code;
+		print_children(command, made);
+	json_decref(command->machine);
+	return error ? fork_failed(command, error) : code;
 }
 
-static int parse_mac_rule(struct fork_command *f, const char *word)
+static int parse_mac_rule(struct fork_command *command, const char *word)
 {
 	if (!strcmp(word, "new"))
-		f->nets.mac = FORK_MAC_NEW;
+		command->nets.mac = FORK_MAC_NEW;
 	else if (!strcmp(word, "keep"))
-		f->nets.mac = FORK_MAC_KEEP;
+		command->nets.mac = FORK_MAC_KEEP;
 	else
 		return complain(EXIT_USAGE, "not new or keep", word, "see umbra fork --help");
 	return 0;
 }
 
-static int parse(struct fork_command *f, int argc, char **argv)
+static int parse(struct fork_command *command, int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{ "name", 1, 0, 'N' },	       { "count", 1, 0, 'n' },
@@ -563,44 +572,44 @@ static int parse(struct fork_command *f, int argc, char **argv)
 
 	while (!code && (option = getopt_long(argc, argv, "n:p:", longs, NULL)) != -1)
 		switch (option) {
-		case 'N': f->child_name = optarg; break;
-		case 'n': f->count = strtoul(optarg, &end, 10); break;
-		case 'k': f->parent = "keep"; break;
-		case 's': f->parent = "suspend"; break;
-		case 'e': f->parent = "end"; break;
-		case 'c': f->console = optarg; break;
-		case 'd': f->disks.folder = optarg; break;
-		case 'j': f->json = true; break;
-		case 'W': code = net_option_add(&f->nets.options, optarg); break;
-		case 'p': code = net_option_forward(&f->nets.options, optarg); break;
-		case 'm': code = parse_mac_rule(f, optarg); break;
+		case 'N': command->child_name = optarg; break;
+		case 'n': command->count = strtoul(optarg, &end, 10); break;
+		case 'k': command->parent = "keep"; break;
+		case 's': command->parent = "suspend"; break;
+		case 'e': command->parent = "end"; break;
+		case 'c': command->console = optarg; break;
+		case 'd': command->disks.folder = optarg; break;
+		case 'j': command->json = true; break;
+		case 'W': code = net_option_add(&command->nets.options, optarg); break;
+		case 'p': code = net_option_forward(&command->nets.options, optarg); break;
+		case 'm': code = parse_mac_rule(command, optarg); break;
 		case 'h': fputs(fork_help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}
 	if (code)
 		return code;
-	if ((end && *end) || !f->count || f->count > FORK_CHILDREN)
+	if ((end && *end) || !command->count || command->count > FORK_CHILDREN)
 		return complain(EXIT_USAGE, "not a number of children from 1 to 30", "-n",
 				"fork a child, or fork again");
 	if (argc - optind != 1)
 		return complain(EXIT_USAGE, "wrong number of arguments", argv[0],
 				"see umbra fork --help");
-	f->name = argv[optind];
+	command->name = argv[optind];
 	return 0;
 }
 
 int verb_fork(int argc, char **argv)
 {
-	struct fork_command *f = calloc(1, sizeof(*f));
+	struct fork_command *command = calloc(1, sizeof(*command));
 	int code;
 
-	if (!f)
+	if (!command)
 		return complain(EXIT_FAULT, strerror(ENOMEM), "fork", "see umbra doctor");
-	f->count = 1;
-	f->parent = "keep";
-	code = parse(f, argc, argv);
+	command->count = 1;
+	command->parent = "keep";
+	code = parse(command, argc, argv);
 	if (!code)
-		code = run(f);
-	free(f);
+		code = run(command);
+	free(command);
 	return code;
 }

@@ -257,7 +257,7 @@ int image_verb_tag(struct image_arguments *arguments)
 int image_verb_packages(struct image_arguments *arguments)
 {
 	struct disk *disk;
-	json_t *content, *p;
+	json_t *content, *package;
 	json_t *all = json_array();
 	size_t n;
 	int code = image_cli_open(arguments, ACTION_INSPECT, &disk);
@@ -269,17 +269,17 @@ int image_verb_packages(struct image_arguments *arguments)
 	error = image_load_content(disk, &content);
 	if (error)
 		return disk_access_close(disk, image_failed_content(arguments->disk.file, error));
-	json_array_foreach(json_object_get(content, "packages"), n, p)
+	json_array_foreach(json_object_get(content, "packages"), n, package)
 	{
-		const char *name = json_string_value(json_object_get(p, "name"));
-		const char *version = json_string_value(json_object_get(p, "version"));
+		const char *name = json_string_value(json_object_get(package, "name"));
+		const char *version = json_string_value(json_object_get(package, "version"));
 
 		if (!name || !version ||
 		    (arguments->count > 1 && fnmatch(arguments->values[1], name, 0)))
 			continue;
 		found++;
 		if (arguments->disk.json) {
-			json_array_append(all, p);
+			json_array_append(all, package);
 			continue;
 		}
 		print_safely(name);

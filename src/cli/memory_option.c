@@ -41,12 +41,14 @@ static bool parse_between(const char *text, const char *end_text, unsigned long 
 	       *ret <= high;
 }
 
-static bool take_word(struct words *w, const char *word)
+static bool take_word(struct words *words, const char *word)
 {
 	const struct {
 		const char *prefix;
 		uint64_t *size;
-	} sizes[] = { { "start=", &w->start }, { "min=", &w->least }, { "max=", &w->most } };
+	} sizes[] = { { "start=", &words->start },
+		      { "min=", &words->least },
+		      { "max=", &words->most } };
 	const char *value;
 
 	for (unsigned n = 0; n < sizeof(sizes) / sizeof(sizes[0]); n++) {
@@ -57,12 +59,12 @@ static bool take_word(struct words *w, const char *word)
 	value = after(word, "buffer=");
 	if (value)
 		return parse_between(value, "%", LEAST_BUFFER_PERCENT, MOST_BUFFER_PERCENT,
-				     &w->buffer_percent);
+				     &words->buffer_percent);
 	value = after(word, "weight=");
-	return value && parse_between(value, "", 1, MOST_WEIGHT, &w->weight);
+	return value && parse_between(value, "", 1, MOST_WEIGHT, &words->weight);
 }
 
-static int parse_words(const char *text, struct words *w)
+static int parse_words(const char *text, struct words *words)
 {
 	char copy[TEXT_BYTES];
 	char *rest = copy;
@@ -71,7 +73,7 @@ static int parse_words(const char *text, struct words *w)
 	if (plan_set_text(copy, sizeof(copy), text))
 		return complain(EXIT_USAGE, "too long", "--memory", "see umbra run --help");
 	while ((word = strsep(&rest, ",")))
-		if (!take_word(w, word))
+		if (!take_word(words, word))
 			return complain(EXIT_USAGE, "not about memory, or not in its bounds", word,
 					"say for example --memory "
 					"start=512M,min=256M,max=4G,buffer=20%,weight=5000");
@@ -79,30 +81,31 @@ static int parse_words(const char *text, struct words *w)
 }
 
 /* What was not said. */
-static void complete(struct words *w)
+static void complete(struct words *words)
 {
 	const uint64_t default_bytes = 512 << 20;
 
-	if (!w->start)
-		w->start =
-			w->most && (!w->least || w->most < default_bytes) ? w->most : default_bytes;
-	if (w->start < w->least)
-		w->start = w->least;
-	if (w->most && w->start > w->most)
-		w->start = w->most;
-	if (!w->most)
-		w->most = w->start;
-	if (!w->least)
-		w->least = w->start;
+	if (!words->start)
+		words->start = words->most && (!words->least || words->most < default_bytes)
+				       ? words->most
+				       : default_bytes;
+	if (words->start < words->least)
+		words->start = words->least;
+	if (words->most && words->start > words->most)
+		words->start = words->most;
+	if (!words->most)
+		words->most = words->start;
+	if (!words->least)
+		words->least = words->start;
 }
 
-static int check(const struct words *w, const char *text)
+static int check(const struct words *words, const char *text)
 {
-	if (w->least > w->start || w->start > w->most)
+	if (words->least > words->start || words->start > words->most)
 		return complain(EXIT_USAGE, "min, start and max are not in this order", text,
 				"say for example --memory start=512M,min=256M,max=4G");
-	if (w->start < w->most &&
-	    (w->start % MACHINE_REGION_BYTES || w->most % MACHINE_REGION_BYTES))
+	if (words->start < words->most &&
+	    (words->start % MACHINE_REGION_BYTES || words->most % MACHINE_REGION_BYTES))
 		return complain(EXIT_USAGE, "memory is added in pieces of 128M", text,
 				"let start and max be whole multiples of 128M");
 	return 0;
@@ -111,34 +114,35 @@ static int check(const struct words *w, const char *text)
 int memory_option_take(const char *text, const char *least, uint64_t host_bytes,
 		       struct machine_plan *plan)
 {
-	struct words w = { .buffer_percent = MACHINE_DEFAULT_BUFFER_PERCENT,
-			   .weight = DEFAULT_WEIGHT };
+	struct words words = { .buffer_percent = MACHINE_DEFAULT_BUFFER_PERCENT,
+			       .weight = DEFAULT_WEIGHT };
 	int code = 0;
 
 	if (text && strchr(text, '='))
-		code = parse_words(text, &w);
-	else if (!parse_memory(text ? text : "512M", &w.most))
-		w.most = UINT64_MAX;
+		code = parse_words(text, &words);
+	else if (!parse_memory(text ? text : "512M", &words.most))
+		words.most = UINT64_MAX;
 	if (code)
 		return code;
-	if (least && w.least)
+	if (least && words.least)
 		return complain(EXIT_USAGE, "said twice", "--memory-min",
 				"leave it out, or min= of --memory");
-	if (least && (!parse_memory(least, &w.least) || w.least > (w.most ? w.most : w.start)))
+	if (least && (!parse_memory(least, &words.least) ||
+		      words.least > (words.most ? words.most : words.start)))
 		return complain(EXIT_USAGE, "not a memory size from 64M to --memory", least,
 				"say for example --memory 2G --memory-min 512M");
 	if (text && !strchr(text, '='))
-		w.start = w.most;
-	complete(&w);
-	if (w.most > host_bytes)
+		words.start = words.most;
+	complete(&words);
+	if (words.most > host_bytes)
 		return complain(EXIT_USAGE, "not a memory size from 64M to what the host has",
 				text ? text : "512M", "say for example --memory 512M");
-	plan->memory_bytes = w.most;
-	plan->start_memory_bytes = w.start;
-	plan->least_memory_bytes = w.least;
-	plan->memory_buffer_percent = (uint32_t)w.buffer_percent;
-	plan->memory_weight = (uint32_t)w.weight;
-	return check(&w, text ? text : "512M");
+	plan->memory_bytes = words.most;
+	plan->start_memory_bytes = words.start;
+	plan->least_memory_bytes = words.least;
+	plan->memory_buffer_percent = (uint32_t)words.buffer_percent;
+	plan->memory_weight = (uint32_t)words.weight;
+	return check(&words, text ? text : "512M");
 }
 
 bool memory_is_adjusted(const struct machine_plan *plan)

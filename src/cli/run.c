@@ -159,61 +159,62 @@ static void print_help(void)
 
 /* ---- options ---- */
 
-static int take_option(struct run *r, int option, const char *value)
+static int take_option(struct run *run, int option, const char *value)
 {
-	struct run_options *o = &r->options;
+	struct run_options *options = &run->options;
 
 	switch (option) {
-	case 'D': return disk_option_add(&r->plan->disks, value);
-	case OPTION_PARENTS: return disk_option_add_parents(&r->plan->disks, value);
-	case 'o': return disk_option_set_override(&r->plan->disks, value);
-	case 'M': o->memory_min = value; return 0;
-	case 'k': o->kernel = value; return 0;
-	case 'i': o->initrd = value; return 0;
-	case 'a': o->append = value; return 0;
-	case 'm': o->memory = value; return 0;
-	case 'c': o->cpus = value; return 0;
-	case 'C': o->console = value; return 0;
-	case 'd': o->debug_exit = value; return 0;
-	case 's': o->statistics = true; return 0;
-	case 't': o->test_device = true; return 0;
-	case 'H': o->hv = value; return 0;
-	case 'n': o->name = value; return 0;
-	case 'r': o->restore = value; return 0;
-	case OPTION_SERVE: return share_option_serve(&r->plan->shares, value);
-	case OPTION_BIND: return share_option_bind(&r->plan->shares, value);
-	case 'N': return net_option_add(&r->nets, value);
-	case 'P': return net_option_forward(&r->nets, value);
-	case OPTION_CPU_MODEL: o->cpu_model = value; return 0;
-	case OPTION_MITIGATIONS: o->mitigations = value; return 0;
-	case OPTION_HOST_MASK: o->host_mask = value; return 0;
-	case OPTION_OVERHEAD: o->overhead = value; return 0;
-	case OPTION_DEBUG_MMU: o->debug_mmu = value; return 0;
-	case OPTION_DETACH: o->detach = true; return 0;
-	case OPTION_SOCKET: o->socket = value; return 0;
-	case OPTION_NO_BUS: o->no_bus = true; return 0;
-	case OPTION_DEBUG_CODE: o->debug_code = value; return 0;
-	case OPTION_TIME_LIMIT: o->time_limit = value; return 0;
+	case 'D': return disk_option_add(&run->plan->disks, value);
+	case OPTION_PARENTS: return disk_option_add_parents(&run->plan->disks, value);
+	case 'o': return disk_option_set_override(&run->plan->disks, value);
+	case 'M': options->memory_min = value; return 0;
+	case 'k': options->kernel = value; return 0;
+	case 'i': options->initrd = value; return 0;
+	case 'a': options->append = value; return 0;
+	case 'm': options->memory = value; return 0;
+	case 'c': options->cpus = value; return 0;
+	case 'C': options->console = value; return 0;
+	case 'd': options->debug_exit = value; return 0;
+	case 's': options->statistics = true; return 0;
+	case 't': options->test_device = true; return 0;
+	case 'H': options->hv = value; return 0;
+	case 'n': options->name = value; return 0;
+	case 'r': options->restore = value; return 0;
+	case OPTION_SERVE: return share_option_serve(&run->plan->shares, value);
+	case OPTION_BIND: return share_option_bind(&run->plan->shares, value);
+	case 'N': return net_option_add(&run->nets, value);
+	case 'P': return net_option_forward(&run->nets, value);
+	case OPTION_CPU_MODEL: options->cpu_model = value; return 0;
+	case OPTION_MITIGATIONS: options->mitigations = value; return 0;
+	case OPTION_HOST_MASK: options->host_mask = value; return 0;
+	case OPTION_OVERHEAD: options->overhead = value; return 0;
+	case OPTION_DEBUG_MMU: options->debug_mmu = value; return 0;
+	case OPTION_DETACH: options->detach = true; return 0;
+	case OPTION_SOCKET: options->socket = value; return 0;
+	case OPTION_NO_BUS: options->no_bus = true; return 0;
+	case OPTION_DEBUG_CODE: options->debug_code = value; return 0;
+	case OPTION_TIME_LIMIT: options->time_limit = value; return 0;
 	default: return EXIT_USAGE;
 	}
 }
 
-static int check_options(const struct run_options *o, unsigned disks)
+static int check_options(const struct run_options *options, unsigned disks)
 {
-	bool is_described = o->kernel || o->initrd || o->append || o->memory || o->cpus ||
-			    o->debug_exit || o->test_device || o->hv || disks || o->memory_min ||
-			    o->cpu_model || o->mitigations || o->no_bus;
+	bool is_described = options->kernel || options->initrd || options->append ||
+			    options->memory || options->cpus || options->debug_exit ||
+			    options->test_device || options->hv || disks || options->memory_min ||
+			    options->cpu_model || options->mitigations || options->no_bus;
 
-	if (o->image && !o->restore && (o->kernel || o->initrd))
-		return complain(EXIT_USAGE, "an image brings its kernel itself", o->image,
+	if (options->image && !options->restore && (options->kernel || options->initrd))
+		return complain(EXIT_USAGE, "an image brings its kernel itself", options->image,
 				"leave out --kernel and --initrd, or give the image with --disk");
-	if (o->restore && is_described)
+	if (options->restore && is_described)
 		return complain(
 			EXIT_USAGE, "a saved machine brings these itself", "--restore",
 			"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, "
 			"--test-device, --hv, --cpu-model,"
 			" --mitigations, --memory-min, --no-bus and --disk");
-	if (!o->kernel && !o->restore && !o->image)
+	if (!options->kernel && !options->restore && !options->image)
 		return complain(
 			EXIT_USAGE, "no kernel given", "run",
 			"name one with --kernel FILE, a disk that has one, "
@@ -221,7 +222,7 @@ static int check_options(const struct run_options *o, unsigned disks)
 	return 0;
 }
 
-static int parse_run(struct run *r, int argc, char **argv)
+static int parse_run(struct run *run, int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{ "kernel", 1, 0, 'k' },
@@ -265,18 +266,18 @@ static int parse_run(struct run *r, int argc, char **argv)
 			print_help();
 			exit(0);
 		}
-		code = take_option(r, option == 'p' ? 'P' : option, optarg);
+		code = take_option(run, option == 'p' ? 'P' : option, optarg);
 	}
 	if (!code && optind < argc) {
-		r->options.image = argv[optind++];
-		code = disk_option_add_first(&r->plan->disks, r->options.image);
+		run->options.image = argv[optind++];
+		code = disk_option_add_first(&run->plan->disks, run->options.image);
 	}
 	if (code)
 		return code;
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind],
 				"see umbra run --help");
-	return check_options(&r->options, r->plan->disks.count);
+	return check_options(&run->options, run->plan->disks.count);
 }
 
 /* ---- what the processes are given ---- */
@@ -291,30 +292,31 @@ static int open_file(const char *path, int *ret)
 	return fstat(*ret, &st) || !S_ISREG(st.st_mode) || !st.st_size ? -EINVAL : 0;
 }
 
-static int take_file(struct run *r, enum grant grant, const char *path, const char *remedy)
+static int take_file(struct run *run, enum grant grant, const char *path, const char *remedy)
 {
-	int error = path ? open_file(path, &r->grants.fd[grant]) : 0;
+	int error = path ? open_file(path, &run->grants.fd[grant]) : 0;
 
 	return error ? complain(EXIT_UNUSABLE, strerror(-error), path, remedy) : 0;
 }
 
-static int take_memory(struct run *r, enum grant grant, const char *name, const void *data,
+static int take_memory(struct run *run, enum grant grant, const char *name, const void *data,
 		       size_t bytes)
 {
 	if (!bytes)
 		return 0;
-	r->grants.fd[grant] = spawn_seal(name, data, bytes);
-	return r->grants.fd[grant] < 0 ? complain(EXIT_FAULT, strerror(-r->grants.fd[grant]), name,
-						  "see umbra doctor")
-				       : 0;
+	run->grants.fd[grant] = spawn_seal(name, data, bytes);
+	return run->grants.fd[grant] < 0 ? complain(EXIT_FAULT, strerror(-run->grants.fd[grant]),
+						    name, "see umbra doctor")
+					 : 0;
 }
 
-static int take_command_line(struct run *r, const char *before, const char *text)
+static int take_command_line(struct run *run, const char *before, const char *text)
 {
-	struct machine_plan *m = &r->plan->machine;
-	int length = snprintf(m->command_line, sizeof(m->command_line), "%s%s", before, text);
+	struct machine_plan *machine = &run->plan->machine;
+	int length = snprintf(machine->command_line, sizeof(machine->command_line), "%s%s", before,
+			      text);
 
-	if (length < 0 || (size_t)length >= sizeof(m->command_line))
+	if (length < 0 || (size_t)length >= sizeof(machine->command_line))
 		return complain(EXIT_USAGE, "too long a command line", "--append",
 				"shorten --append");
 	return 0;
@@ -343,43 +345,45 @@ static int find_boot(const struct disk_choice *choice, const struct disk_search 
 }
 
 /* Kernel, initial file system and where the root is, from the disk itself. */
-static int take_image(struct run *r)
+static int take_image(struct run *run)
 {
-	const char *append = r->options.append ? r->options.append : "console=ttyS0";
+	const char *append = run->options.append ? run->options.append : "console=ttyS0";
 	struct image_boot boot = { 0 };
 	struct disk_search search;
 	char root[64];
 	int code;
 
-	disk_search_of_place(&r->plan->disks.place, &search);
-	code = find_boot(&r->plan->disks.disk[0], &search, &boot);
+	disk_search_of_place(&run->plan->disks.place, &search);
+	code = find_boot(&run->plan->disks.disk[0], &search, &boot);
 	if (!code) {
 		snprintf(root, sizeof(root), "root=UUID=%s ", boot.root_uuid);
-		code = take_command_line(r, root, append);
+		code = take_command_line(run, root, append);
 	}
 	if (!code)
-		code = take_memory(r, GRANT_KERNEL, "kernel", boot.kernel, boot.kernel_bytes);
+		code = take_memory(run, GRANT_KERNEL, "kernel", boot.kernel, boot.kernel_bytes);
 	if (!code)
-		code = take_memory(r, GRANT_INITRD, "initrd", boot.initrd, boot.initrd_bytes);
+		code = take_memory(run, GRANT_INITRD, "initrd", boot.initrd, boot.initrd_bytes);
 	image_free_boot(&boot);
 	return code;
 }
 
-static int take_kernel(struct run *r)
+static int take_kernel(struct run *run)
 {
-	const struct run_options *o = &r->options;
-	int code = take_command_line(r, "", o->append ? o->append : "console=ttyS0");
+	const struct run_options *options = &run->options;
+	int code = take_command_line(run, "", options->append ? options->append : "console=ttyS0");
 
 	if (!code)
-		code = take_file(r, GRANT_KERNEL, o->kernel, "name a readable kernel image");
-	return code ? code : take_file(r, GRANT_INITRD, o->initrd, "name a readable initrd");
+		code = take_file(run, GRANT_KERNEL, options->kernel,
+				 "name a readable kernel image");
+	return code ? code
+		    : take_file(run, GRANT_INITRD, options->initrd, "name a readable initrd");
 }
 
-static int take_sizes(struct machine_plan *m, const struct run_options *o)
+static int take_sizes(struct machine_plan *machine, const struct run_options *options)
 {
-	const char *cpu_text = o->cpus ? o->cpus : "1";
+	const char *cpu_text = options->cpus ? options->cpus : "1";
 	uint64_t most = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_BYTES;
-	int code = memory_option_take(o->memory, o->memory_min, most, m);
+	int code = memory_option_take(options->memory, options->memory_min, most, machine);
 	unsigned long cpus;
 
 	if (code)
@@ -387,18 +391,18 @@ static int take_sizes(struct machine_plan *m, const struct run_options *o)
 	if (!parse_number(cpu_text, 1, MACHINE_MAX_CPUS, &cpus))
 		return complain(EXIT_USAGE, "not a number of processors from 1 to 16", cpu_text,
 				"say for example --cpus 4");
-	m->cpus = (uint32_t)cpus;
+	machine->cpus = (uint32_t)cpus;
 	return 0;
 }
 
 /* Of a saved machine, too: it is this host's affair. */
-static int take_overhead(struct machine_plan *m, const struct run_options *o)
+static int take_overhead(struct machine_plan *machine, const struct run_options *options)
 {
-	m->overhead_bytes = MACHINE_DEFAULT_OVERHEAD_BYTES;
-	if (o->overhead && (!parse_size(o->overhead, &m->overhead_bytes) ||
-			    m->overhead_bytes < MACHINE_LEAST_OVERHEAD_BYTES ||
-			    m->overhead_bytes > MACHINE_MOST_OVERHEAD_BYTES))
-		return complain(EXIT_USAGE, "not a size from 64M to 2G", o->overhead,
+	machine->overhead_bytes = MACHINE_DEFAULT_OVERHEAD_BYTES;
+	if (options->overhead && (!parse_size(options->overhead, &machine->overhead_bytes) ||
+				  machine->overhead_bytes < MACHINE_LEAST_OVERHEAD_BYTES ||
+				  machine->overhead_bytes > MACHINE_MOST_OVERHEAD_BYTES))
+		return complain(EXIT_USAGE, "not a size from 64M to 2G", options->overhead,
 				"say for example --overhead 256M");
 	return 0;
 }
@@ -406,20 +410,20 @@ static int take_overhead(struct machine_plan *m, const struct run_options *o)
 struct left_out { const char *word; unsigned bit; };
 
 /* What the text of --debug-mmu or --debug-code leaves out, by commas, and open=N. */
-static int leave_out(struct machine_plan *m, const char *text, const struct left_out *rows,
+static int leave_out(struct machine_plan *machine, const char *text, const struct left_out *rows,
 		     const char *remedy)
 {
 	while (text && *text) {
 		size_t bytes = strcspn(text, ",");
-		uint32_t before = m->without;
+		uint32_t before = machine->without;
 
 		for (const struct left_out *row = rows; row->word; row++)
 			if (bytes == strlen(row->word) && !memcmp(text, row->word, bytes))
-				m->without |= row->bit;
+				machine->without |= row->bit;
 		if (rows->bit == MACHINE_WITHOUT_SPACES && !strncmp(text, "open=", strlen("open=")))
-			m->mmu_tables_left_open =
+			machine->mmu_tables_left_open =
 				(uint32_t)strtoul(text + strlen("open="), NULL, 10);
-		else if (m->without == before)
+		else if (machine->without == before)
 			return complain(EXIT_USAGE, "leaves out nothing, or something twice", text,
 					remedy);
 		text += bytes;
@@ -428,7 +432,7 @@ static int leave_out(struct machine_plan *m, const char *text, const struct left
 	return 0;
 }
 
-static int take_left_out(struct machine_plan *m, const struct run_options *o)
+static int take_left_out(struct machine_plan *machine, const struct run_options *options)
 {
 	static const struct left_out mmu[] = { { "spaces", MACHINE_WITHOUT_SPACES },
 					       { "tables", MACHINE_WITHOUT_TABLES },
@@ -439,56 +443,59 @@ static int take_left_out(struct machine_plan *m, const struct run_options *o)
 						{ "pages", MACHINE_WITHOUT_PAGES },
 						{ "victims", MACHINE_WITHOUT_VICTIMS },
 						{ NULL, 0 } };
-	int error = leave_out(m, o->debug_mmu, mmu, "say spaces, tables, batches, or open=N");
+	int error = leave_out(machine, options->debug_mmu, mmu,
+			      "say spaces, tables, batches, or open=N");
 
 	if (error)
 		return error;
-	return leave_out(m, o->debug_code, code, "say words, shortcuts, pages, victims");
+	return leave_out(machine, options->debug_code, code,
+			 "say words, shortcuts, pages, victims");
 }
 
-static int take_model(struct machine_plan *m, const struct run_options *o)
+static int take_model(struct machine_plan *machine, const struct run_options *options)
 {
-	struct machine_options found = { .cpus = m->cpus };
+	struct machine_options found = { .cpus = machine->cpus };
 	enum cpu_mitigations mitigations = CPU_MITIGATIONS_TRUE;
 	char reason[128];
 
-	if (o->mitigations && !strcmp(o->mitigations, "guest"))
+	if (options->mitigations && !strcmp(options->mitigations, "guest"))
 		mitigations = CPU_MITIGATIONS_GUEST;
-	else if (o->mitigations && !strcmp(o->mitigations, "off"))
+	else if (options->mitigations && !strcmp(options->mitigations, "off"))
 		mitigations = CPU_MITIGATIONS_OFF;
-	else if (o->mitigations)
-		return complain(EXIT_USAGE, "not a choice of mitigations", o->mitigations,
+	else if (options->mitigations)
+		return complain(EXIT_USAGE, "not a choice of mitigations", options->mitigations,
 				"say guest or off, or leave it out");
-	if (machine_choose_model(&found, o->cpu_model, mitigations, o->host_mask, reason,
-				 sizeof(reason)))
+	if (machine_choose_model(&found, options->cpu_model, mitigations, options->host_mask,
+				 reason, sizeof(reason)))
 		return complain(EXIT_NO_ENGINE, reason,
-				o->cpu_model ? o->cpu_model : "the default processor model",
+				options->cpu_model ? options->cpu_model
+						   : "the default processor model",
 				"see umbra doctor");
-	m->model = found.model;
-	m->host = found.host;
+	machine->model = found.model;
+	machine->host = found.host;
 	return 0;
 }
 
-static int take_host(struct machine_plan *m, const struct run_options *o)
+static int take_host(struct machine_plan *machine, const struct run_options *options)
 {
 	struct machine_options found = { 0 };
 	char reason[128];
 
-	if (machine_find_host(&found, o->host_mask, reason, sizeof(reason)))
+	if (machine_find_host(&found, options->host_mask, reason, sizeof(reason)))
 		return complain(EXIT_USAGE, reason, "--host-mask", "see umbra doctor");
-	m->host = found.host;
+	machine->host = found.host;
 	return 0;
 }
 
-static int take_time_limit(struct run *r)
+static int take_time_limit(struct run *run)
 {
-	const char *text = r->options.time_limit;
+	const char *text = run->options.time_limit;
 	unsigned long seconds = 0;
 
 	if (text && !parse_number(text, 1, UINT32_MAX, &seconds))
 		return complain(EXIT_USAGE, "not a number of seconds", text,
 				"say for example --time-limit 60");
-	r->plan->machine.time_limit_s = (uint32_t)seconds;
+	run->plan->machine.time_limit_s = (uint32_t)seconds;
 	return 0;
 }
 
@@ -501,16 +508,16 @@ static bool is_linux(int kernel)
 	       boot_is_linux((struct boot_file){ .data = head, .bytes = sizeof(head) });
 }
 
-static int take_bus(struct run *r)
+static int take_bus(struct run *run)
 {
-	const struct run_options *o = &r->options;
-	struct machine_plan *m = &r->plan->machine;
-	const bool is_needed = r->plan->disks.count || r->plan->nets.count ||
-			       r->plan->shares.count || o->memory_min ||
-			       memory_is_adjusted(m);
-	const bool is_possible = machine_hv_has_bus(m->hv_features);
+	const struct run_options *options = &run->options;
+	struct machine_plan *machine = &run->plan->machine;
+	const bool is_needed = run->plan->disks.count || run->plan->nets.count ||
+			       run->plan->shares.count || options->memory_min ||
+			       memory_is_adjusted(machine);
+	const bool is_possible = machine_hv_has_bus(machine->hv_features);
 
-	if (is_needed && o->no_bus)
+	if (is_needed && options->no_bus)
 		return complain(EXIT_USAGE,
 				"disks, networks and memory that is adjusted need the bus",
 				"--no-bus", "leave it out");
@@ -520,37 +527,38 @@ static int take_bus(struct run *r)
 			"disks, networks and memory that is adjusted need "
 			"the features synic, messages and events",
 			"--hv", "leave them in");
-	m->has_bus = is_needed ||
-		     (is_possible && !o->no_bus && is_linux(r->grants.fd[GRANT_KERNEL]));
+	machine->has_bus = is_needed || (is_possible && !options->no_bus &&
+					 is_linux(run->grants.fd[GRANT_KERNEL]));
 	return 0;
 }
 
-static int take_new(struct run *r)
+static int take_new(struct run *run)
 {
-	const struct run_options *o = &r->options;
-	struct machine_plan *m = &r->plan->machine;
+	const struct run_options *options = &run->options;
+	struct machine_plan *machine = &run->plan->machine;
 	unsigned long port = 0;
 	char bad[32];
-	int code = take_sizes(m, o);
+	int code = take_sizes(machine, options);
 
 	if (!code)
-		code = take_model(m, o);
+		code = take_model(machine, options);
 	if (code)
 		return code;
-	if (o->debug_exit && !parse_number(o->debug_exit, 1, UINT16_MAX, &port))
-		return complain(EXIT_USAGE, "not an I/O port", o->debug_exit,
+	if (options->debug_exit && !parse_number(options->debug_exit, 1, UINT16_MAX, &port))
+		return complain(EXIT_USAGE, "not an I/O port", options->debug_exit,
 				"say for example --debug-exit 0xf4");
-	m->debug_exit = (uint16_t)port;
-	m->test_device = o->test_device;
-	if (!machine_parse_hv(o->hv ? o->hv : "default", &m->hv_features, bad, sizeof(bad)))
+	machine->debug_exit = (uint16_t)port;
+	machine->test_device = options->test_device;
+	if (!machine_parse_hv(options->hv ? options->hv : "default", &machine->hv_features, bad,
+			      sizeof(bad)))
 		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad,
 				"see umbra run --help");
-	code = o->image ? take_image(r) : take_kernel(r);
-	return code ? code : take_bus(r);
+	code = options->image ? take_image(run) : take_kernel(run);
+	return code ? code : take_bus(run);
 }
 
 /* Its head, for umbra info; what is wrong with it the machine process says. */
-static void read_saved(struct machine_plan *m, int fd)
+static void read_saved(struct machine_plan *machine, int fd)
 {
 	struct stat st;
 	struct boot_file saved;
@@ -562,47 +570,48 @@ static void read_saved(struct machine_plan *m, int fd)
 	saved.data = mmap(NULL, saved.bytes, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (saved.data == MAP_FAILED)
 		return;
-	if (!machine_read_saved(&saved, &m->memory_bytes, &cpus) && cpus <= MACHINE_MAX_CPUS)
-		m->cpus = cpus;
+	if (!machine_read_saved(&saved, &machine->memory_bytes, &cpus) && cpus <= MACHINE_MAX_CPUS)
+		machine->cpus = cpus;
 	munmap((void *)(uintptr_t)saved.data, saved.bytes);
 }
 
-static int take_saved(struct run *r)
+static int take_saved(struct run *run)
 {
-	int code = take_file(r, GRANT_SAVED, r->options.restore,
+	int code = take_file(run, GRANT_SAVED, run->options.restore,
 			     "name a file that umbra save has written");
 
-	r->plan->restores = true;
+	run->plan->restores = true;
 	if (!code)
-		code = take_host(&r->plan->machine, &r->options);
+		code = take_host(&run->plan->machine, &run->options);
 	if (!code)
-		read_saved(&r->plan->machine, r->grants.fd[GRANT_SAVED]);
+		read_saved(&run->plan->machine, run->grants.fd[GRANT_SAVED]);
 	return code;
 }
 
-static int take_console(struct run *r)
+static int take_console(struct run *run)
 {
 	static const char *const names[CONSOLE_KINDS] = {
 		[CONSOLE_STDIO] = "stdio", [CONSOLE_RAW] = "raw", [CONSOLE_NONE] = "none"
 	};
-	const char *name = r->options.console;
-	int *fd = &r->grants.fd[GRANT_CONSOLE];
+	const char *name = run->options.console;
+	int *fd = &run->grants.fd[GRANT_CONSOLE];
 
 	/* one that is detached has no terminal */
-	if (r->options.detach && (!strcmp(name, "stdio") || !strcmp(name, "raw"))) {
-		if (name_console_path(r->options.name, r->own_console, sizeof(r->own_console)))
-			return complain(EXIT_USAGE, "not a name", r->options.name,
+	if (run->options.detach && (!strcmp(name, "stdio") || !strcmp(name, "raw"))) {
+		if (name_console_path(run->options.name, run->own_console,
+				      sizeof(run->own_console)))
+			return complain(EXIT_USAGE, "not a name", run->options.name,
 					"see umbra run --help");
-		name = r->own_console;
+		name = run->own_console;
 	}
 
 	for (unsigned n = 0; n < CONSOLE_KINDS; n++)
 		if (names[n] && !strcmp(name, names[n])) {
-			r->plan->console = (enum console_kind)n;
+			run->plan->console = (enum console_kind)n;
 			return 0;
 		}
-	r->plan->console = CONSOLE_FILE;
-	r->console_path = name;
+	run->plan->console = CONSOLE_FILE;
+	run->console_path = name;
 	*fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 	if (*fd < 0 && errno == EACCES) /* a pipe, or what may only be written */
 		*fd = open(name, O_WRONLY | O_CLOEXEC);
@@ -611,10 +620,10 @@ static int take_console(struct run *r)
 		       : 0;
 }
 
-static int take_name(struct run *r)
+static int take_name(struct run *run)
 {
-	const char *name = r->options.name;
-	int *fd = &r->grants.fd[GRANT_CONTROL];
+	const char *name = run->options.name;
+	int *fd = &run->grants.fd[GRANT_CONTROL];
 
 	if (!name)
 		return 0;
@@ -635,14 +644,14 @@ static int take_name(struct run *r)
 }
 
 /* A machine with a name has a socket for its programs without being asked for one. */
-static int take_socket(struct run *r)
+static int take_socket(struct run *run)
 {
-	struct relay_plan *relay = &r->plan->relay;
+	struct relay_plan *relay = &run->plan->relay;
 	char path[PLAN_SOCKET_BYTES] = "";
-	const char *given = r->options.socket;
+	const char *given = run->options.socket;
 	int error = 0;
 
-	if (!r->plan->machine.has_bus || (!given && !r->options.name))
+	if (!run->plan->machine.has_bus || (!given && !run->options.name))
 		return given ? complain(EXIT_USAGE, "there is no bus for it", "--socket",
 					"leave it out, or --no-bus")
 			     : 0;
@@ -655,108 +664,107 @@ static int take_socket(struct run *r)
 				? 0
 				: -ENAMETOOLONG;
 	else
-		error = name_make_socket_place(r->options.name, path, sizeof(path));
+		error = name_make_socket_place(run->options.name, path, sizeof(path));
 	if (!error)
-		r->grants.fd[GRANT_LISTENER] = name_listen_at(path);
-	if (!error && r->grants.fd[GRANT_LISTENER] < 0)
-		error = r->grants.fd[GRANT_LISTENER];
-	if (!error && given && r->options.name)
-		error = name_link_socket(r->options.name, path);
+		run->grants.fd[GRANT_LISTENER] = name_listen_at(path);
+	if (!error && run->grants.fd[GRANT_LISTENER] < 0)
+		error = run->grants.fd[GRANT_LISTENER];
+	if (!error && given && run->options.name)
+		error = name_link_socket(run->options.name, path);
 	if (!error)
 		error = plan_set_relay(relay, path);
 	if (error)
-		return complain(EXIT_USAGE, strerror(-error), given ? given : r->options.name,
+		return complain(EXIT_USAGE, strerror(-error), given ? given : run->options.name,
 				"say --socket PATH, where nobody listens");
 	return 0;
 }
 
 /* ---- the plan ---- */
 
-static const char *source_of(const struct run *r)
+static const char *source_of(const struct run *run)
 {
-	if (r->options.restore)
-		return r->options.restore;
-	return r->options.image ? r->plan->disks.disk[0].path : r->options.kernel;
+	if (run->options.restore)
+		return run->options.restore;
+	return run->options.image ? run->plan->disks.disk[0].path : run->options.kernel;
 }
 
 /* Whether there is room for it: a machine whose disks and networks nobody knows is not forked. */
-static bool describe_devices(struct run *r, const json_t *description)
+static bool describe_devices(struct run *run, const json_t *description)
 {
 	json_t *whole = json_copy((json_t *)(uintptr_t)description);
 	char *text = NULL;
 	bool good;
 
-	if (!fork_disks_describe(&r->plan->disks, whole) &&
-	    !fork_nets_describe(&r->plan->nets, &r->plan->relay, whole))
+	if (!fork_disks_describe(&run->plan->disks, whole) &&
+	    !fork_nets_describe(&run->plan->nets, &run->plan->relay, whole))
 		text = json_dumps(whole, JSON_COMPACT);
 	good = text &&
-	       !plan_set_text(r->plan->description, sizeof(r->plan->description), text);
+	       !plan_set_text(run->plan->description, sizeof(run->plan->description), text);
 	json_decref(whole);
 	free(text);
 	return good;
 }
 
 /* What umbra info prints. */
-static int describe(struct run *r)
+static int describe(struct run *run)
 {
-	const struct machine_plan *m = &r->plan->machine;
-	json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:i, s:i}", "name",
-			      r->options.name,
-			      "pid", (int)getpid(), "cpus", (json_int_t)m->cpus, "memory",
-			      (json_int_t)m->memory_bytes, "overhead",
-			      (json_int_t)m->overhead_bytes, "from", source_of(r), "started",
-			      (json_int_t)time(NULL), "memory-start",
-			      (json_int_t)m->start_memory_bytes, "memory-min",
-			      (json_int_t)m->least_memory_bytes, "memory-buffer",
-			      (int)m->memory_buffer_percent, "memory-weight",
-			      (int)m->memory_weight);
-	char *console = r->console_path ? realpath(r->console_path, NULL) : NULL;
+	const struct machine_plan *machine = &run->plan->machine;
+	json_t *json = json_pack(
+		"{s:s, s:i, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:i, s:i}", "name",
+		run->options.name, "pid", (int)getpid(), "cpus", (json_int_t)machine->cpus,
+		"memory", (json_int_t)machine->memory_bytes, "overhead",
+		(json_int_t)machine->overhead_bytes, "from", source_of(run), "started",
+		(json_int_t)time(NULL), "memory-start", (json_int_t)machine->start_memory_bytes,
+		"memory-min", (json_int_t)machine->least_memory_bytes, "memory-buffer",
+		(int)machine->memory_buffer_percent, "memory-weight", (int)machine->memory_weight);
+	char *console = run->console_path ? realpath(run->console_path, NULL) : NULL;
 	char *text;
 	int error;
 
 	if (console)
-		json_object_set_new(j, "console", json_string(console));
+		json_object_set_new(json, "console", json_string(console));
 	free(console);
-	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-	error = text ? plan_set_text(r->plan->description, sizeof(r->plan->description), text)
+	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	error = text ? plan_set_text(run->plan->description, sizeof(run->plan->description), text)
 			 : -EINVAL;
 
-	r->plan->machine.forks = !error && describe_devices(r, j) &&
-				 !r->plan->shares.count;
-	json_decref(j);
+	run->plan->machine.forks =
+		!error && describe_devices(run, json) && !run->plan->shares.count;
+	json_decref(json);
 	free(text);
 	return error;
 }
 
-static int make_plan(struct run *r)
+static int make_plan(struct run *run)
 {
 	int code;
 
-	disk_option_take_places(&r->plan->disks.place);
-	r->plan->nets.count = net_options_count(&r->nets);
-	r->plan->machine.statistics = r->options.statistics;
-	code = r->options.restore ? take_saved(r) : take_new(r);
+	disk_option_take_places(&run->plan->disks.place);
+	run->plan->nets.count = net_options_count(&run->nets);
+	run->plan->machine.statistics = run->options.statistics;
+	code = run->options.restore ? take_saved(run) : take_new(run);
 	if (!code)
-		code = take_time_limit(r);
+		code = take_time_limit(run);
 	if (!code)
-		code = take_overhead(&r->plan->machine, &r->options);
+		code = take_overhead(&run->plan->machine, &run->options);
 	if (!code)
-		code = take_left_out(&r->plan->machine, &r->options);
+		code = take_left_out(&run->plan->machine, &run->options);
 	if (!code)
-		code = take_console(r);
+		code = take_console(run);
 	if (!code)
-		code = take_name(r);
+		code = take_name(run);
 	if (!code)
-		code = net_option_take(&r->nets, r->options.name, &r->plan->nets, &r->grants);
+		code = net_option_take(&run->nets, run->options.name, &run->plan->nets,
+				       &run->grants);
 	if (!code)
-		code = take_socket(r);
+		code = take_socket(run);
 	if (!code)
-		code = share_option_take(&r->plan->shares, r->options.name);
+		code = share_option_take(&run->plan->shares, run->options.name);
 	if (code)
 		return code;
-	if (plan_set_text(r->plan->source, sizeof(r->plan->source), source_of(r)) ||
-	    (r->options.name && describe(r)))
-		return complain(EXIT_USAGE, "too long a path, or not UTF-8", source_of(r),
+	if (plan_set_text(run->plan->source, sizeof(run->plan->source), source_of(run)) ||
+	    (run->options.name && describe(run)))
+		return complain(EXIT_USAGE, "too long a path, or not UTF-8", source_of(run),
 				"name another one");
 	return 0;
 }
@@ -772,34 +780,34 @@ static void join_balancer(const char *name)
 
 int verb_run(int argc, char **argv)
 {
-	struct run r = { .options = { .console = "stdio" }, .plan = plan_new() };
-	int code = r.plan ? parse_run(&r, argc, argv)
+	struct run run = { .options = { .console = "stdio" }, .plan = plan_new() };
+	int code = run.plan ? parse_run(&run, argc, argv)
 			  : complain(EXIT_FAULT, strerror(ENOMEM), "run", "see umbra doctor");
 	int error;
 
-	grants_clear(&r.grants);
-	if (!code && r.options.detach) {
-		if (!r.options.name)
+	grants_clear(&run.grants);
+	if (!code && run.options.detach) {
+		if (!run.options.name)
 			return complain(EXIT_USAGE, "it needs a name", "--detach",
 					"add --name NAME");
-		if (!detach_begin(r.options.name, &r.detach, &code))
+		if (!detach_begin(run.options.name, &run.detach, &code))
 			return code;
 	}
 	if (!code)
-		code = make_plan(&r);
+		code = make_plan(&run);
 	if (code)
 		return code;
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
 		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2",
 				"this host's processor", "see umbra doctor");
-	if (r.options.name && memory_is_balanced(r.options.memory, &r.plan->machine))
-		join_balancer(r.options.name);
-	r.grants.fd[GRANT_PROGRAM] = spawn_open_program();
-	r.grants.fd[GRANT_PLAN] = plan_seal(r.plan, ROLE_BROKER);
-	if (r.options.detach)
-		code = detach_finish(&r.detach);
+	if (run.options.name && memory_is_balanced(run.options.memory, &run.plan->machine))
+		join_balancer(run.options.name);
+	run.grants.fd[GRANT_PROGRAM] = spawn_open_program();
+	run.grants.fd[GRANT_PLAN] = plan_seal(run.plan, ROLE_BROKER);
+	if (run.options.detach)
+		code = detach_finish(&run.detach);
 	if (code)
 		return code;
-	error = spawn_become(ROLE_BROKER, &r.grants); /* goes on in broker_main() */
+	error = spawn_become(ROLE_BROKER, &run.grants); /* goes on in broker_main() */
 	return complain(EXIT_FAULT, strerror(-error), "starting the broker", "see umbra doctor");
 }

@@ -142,28 +142,28 @@ static json_t *describe(const char *name)
 
 /* ---- ps, info ---- */
 
-static void print_row(const char *name, const json_t *j)
+static void print_row(const char *name, const json_t *json)
 {
-	long long pid = json_integer_value(json_object_get(j, "pid"));
-	long long cpus = json_integer_value(json_object_get(j, "cpus"));
-	long long mebibytes = json_integer_value(json_object_get(j, "memory")) >> 20;
+	long long pid = json_integer_value(json_object_get(json, "pid"));
+	long long cpus = json_integer_value(json_object_get(json, "cpus"));
+	long long mebibytes = json_integer_value(json_object_get(json, "memory")) >> 20;
 
 	printf("%-20s %8lld %5lld %7lld MiB  %s\n", name, pid, cpus, mebibytes,
-	       json_string_value(json_object_get(j, "from")));
+	       json_string_value(json_object_get(json, "from")));
 }
 
 static void found(void *context, const char *name)
 {
-	json_t *j = describe(name);
+	json_t *json = describe(name);
 
-	if (j)
-		json_array_append_new(context, j);
+	if (json)
+		json_array_append_new(context, json);
 }
 
 static int verb_ps(const struct arguments *a)
 {
 	json_t *all = json_array();
-	json_t *j;
+	json_t *json;
 	int error = name_list(found, all);
 	size_t n;
 
@@ -181,8 +181,8 @@ static int verb_ps(const struct arguments *a)
 		tree_print(all);
 	} else {
 		printf("%-20s %8s %5s %11s  %s\n", "NAME", "PID", "CPUS", "MEMORY", "FROM");
-		json_array_foreach(all, n, j)
-			print_row(json_string_value(json_object_get(j, "name")), j);
+		json_array_foreach(all, n, json)
+			print_row(json_string_value(json_object_get(json, "name")), json);
 	}
 	json_decref(all);
 	return 0;
@@ -312,23 +312,23 @@ static int info_code(const struct arguments *a)
 
 static int verb_info(const struct arguments *a)
 {
-	json_t *j = a->mmu || a->code ? NULL : describe_with_registers(a->name);
+	json_t *json = a->mmu || a->code ? NULL : describe_with_registers(a->name);
 	int code = 0;
 
 	if (a->mmu)
 		return info_mmu(a);
 	if (a->code)
 		return info_code(a);
-	if (!j)
+	if (!json)
 		return no_machine(a->name, -ENOENT);
 	if (a->json) {
-		json_dumpf(j, stdout, JSON_INDENT(2));
+		json_dumpf(json, stdout, JSON_INDENT(2));
 		puts("");
 	} else {
-		print_description(j);
-		code = registers_print(json_object_get(j, "processors"), a->symbols);
+		print_description(json);
+		code = registers_print(json_object_get(json, "processors"), a->symbols);
 	}
-	json_decref(j);
+	json_decref(json);
 	return code;
 }
 
@@ -385,35 +385,36 @@ static void on_signal(int number)
 	_exit(128 + number);
 }
 
-static int target_open(struct target *t, const char *path)
+static int target_open(struct target *target, const char *path)
 {
 	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
 	const char *slash = strrchr(path, '/');
 	int fd;
 
-	t->path = path;
-	snprintf(t->folder, sizeof(t->folder), "%.*s", slash ? (int)(slash - path + 1) : 2,
-		 slash ? path : "./");
-	if (snprintf(t->partial, sizeof(t->partial), "%s.XXXXXX", path) >= (int)sizeof(t->partial))
+	target->path = path;
+	snprintf(target->folder, sizeof(target->folder), "%.*s",
+		 slash ? (int)(slash - path + 1) : 2, slash ? path : "./");
+	if (snprintf(target->partial, sizeof(target->partial), "%s.XXXXXX", path) >=
+	    (int)sizeof(target->partial))
 		return -ENAMETOOLONG;
 	for (unsigned n = 0; n < 3; n++)
 		signal(numbers[n], on_signal);
-	fd = mkstemp(t->partial); /* mode 0600: it holds whatever the guest's memory held */
-	partial_file = fd < 0 ? NULL : t->partial;
-	t->file = fd < 0 ? NULL : fdopen(fd, "w");
-	return t->file ? 0 : -errno;
+	fd = mkstemp(target->partial); /* mode 0600: it holds whatever the guest's memory held */
+	partial_file = fd < 0 ? NULL : target->partial;
+	target->file = fd < 0 ? NULL : fdopen(fd, "w");
+	return target->file ? 0 : -errno;
 }
 
 /* 0 once the file is there for good. */
-static int target_finish(struct target *t, bool replace)
+static int target_finish(struct target *target, bool replace)
 {
-	int folder = open(t->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int folder = open(target->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int error = folder < 0 ? -errno : 0;
 
-	if (!error && (fflush(t->file) || fsync(fileno(t->file))))
+	if (!error && (fflush(target->file) || fsync(fileno(target->file))))
 		error = -errno;
-	if (!error &&
-	    renameat2(AT_FDCWD, t->partial, AT_FDCWD, t->path, replace ? 0 : RENAME_NOREPLACE))
+	if (!error && renameat2(AT_FDCWD, target->partial, AT_FDCWD, target->path,
+				replace ? 0 : RENAME_NOREPLACE))
 		error = -errno;
 	if (!error)
 		partial_file = NULL;
@@ -421,16 +422,16 @@ static int target_finish(struct target *t, bool replace)
 		error = -errno;
 	if (folder >= 0)
 		close(folder);
-	fclose(t->file);
-	t->file = NULL;
+	fclose(target->file);
+	target->file = NULL;
 	return error;
 }
 
-static void target_drop(struct target *t)
+static void target_drop(struct target *target)
 {
-	if (t->file)
-		fclose(t->file);
-	unlink(t->partial);
+	if (target->file)
+		fclose(target->file);
+	unlink(target->partial);
 }
 
 static int copy(FILE *peer, FILE *to, size_t bytes)
@@ -454,10 +455,10 @@ static int copy(FILE *peer, FILE *to, size_t bytes)
  */
 static uint64_t most_bytes(FILE *peer)
 {
-	json_t *j = ask_description(peer);
-	json_int_t memory = json_integer_value(json_object_get(j, "memory"));
+	json_t *json = ask_description(peer);
+	json_int_t memory = json_integer_value(json_object_get(json, "memory"));
 
-	json_decref(j);
+	json_decref(json);
 	return memory <= 0 ? 0 : (uint64_t)memory * MEMORY_TIMES + OTHER_BYTES;
 }
 
@@ -519,26 +520,26 @@ static const char *save_remedy(int error)
 
 static int verb_save(const struct arguments *a)
 {
-	struct target t = { 0 };
+	struct target target = { 0 };
 	int error;
 	FILE *peer = talk_to(a->name, &error);
 
 	if (!peer)
 		return no_machine(a->name, error);
-	error = !a->replace && !access(a->file, F_OK) ? -EEXIST : target_open(&t, a->file);
+	error = !a->replace && !access(a->file, F_OK) ? -EEXIST : target_open(&target, a->file);
 	if (!error)
-		error = receive(peer, t.file);
+		error = receive(peer, target.file);
 	if (!error && !a->stop)
 		error = ask(peer, "resume") ? hear_end(peer) : -ECONNRESET;
 	if (!error)
-		error = target_finish(&t, a->replace);
+		error = target_finish(&target, a->replace);
 	if (!error && a->stop && ask(peer, "stop")) /* only now that nothing can be lost */
 		hear_out(peer);
 	fclose(peer);
 	if (!error)
 		return 0;
-	if (t.partial[0])
-		target_drop(&t);
+	if (target.partial[0])
+		target_drop(&target);
 	return complain(EXIT_UNUSABLE,
 			error == -ECONNRESET ? "the machine went away" : strerror(-error), a->file,
 			save_remedy(error));
@@ -655,10 +656,10 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 					       { "reserve", 1, 0, 'R' },
 					       { "code", 0, 0, 'c' },
 					       { "help", 0, 0, 'h' },    { 0 } };
-	int c;
+	int option;
 
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
-		switch (c) {
+	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		switch (option) {
 		case 'j': a->json = true; break;
 		case 's': a->stop = true; break;
 		case 't': a->tree = true; break;

@@ -33,144 +33,144 @@ static const struct control_verb verbs[] = {
 	{ 0 },
 };
 
-void control_init(struct control *c, int listener, const char *description)
+void control_init(struct control *control, int listener, const char *description)
 {
 	control_protocol_init();
-	memset(c, 0, sizeof(*c));
-	c->listener = listener;
-	c->occupied_fd[0] = -1;
-	c->kit_fds = KIT_FDS;
-	c->description = json_loads(description, 0, NULL);
+	memset(control, 0, sizeof(*control));
+	control->listener = listener;
+	control->occupied_fd[0] = -1;
+	control->kit_fds = KIT_FDS;
+	control->description = json_loads(description, 0, NULL);
 	for (unsigned n = 0; n < CONTROL_PEERS; n++)
-		c->peer[n].fd = -1;
+		control->peer[n].fd = -1;
 }
 
-static bool has_output(const struct control_peer *p) { return p->out_at < p->out_used; }
-static bool has_line(const struct control_peer *p)
+static bool has_output(const struct control_peer *peer) { return peer->out_at < peer->out_used; }
+static bool has_line(const struct control_peer *peer)
 {
-	return p->fd >= 0 && !has_output(p) && memchr(p->line, '\n', p->line_used);
+	return peer->fd >= 0 && !has_output(peer) && memchr(peer->line, '\n', peer->line_used);
 }
 
-bool control_is_full(const struct control *c)
+bool control_is_full(const struct control *control)
 {
-	return c->saver && sizeof(c->saver->out) - c->saver->out_used <
+	return control->saver && sizeof(control->saver->out) - control->saver->out_used <
 				   RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES;
 }
 
-bool control_has_line(const struct control *c)
+bool control_has_line(const struct control *control)
 {
 	for (unsigned n = 0; n < CONTROL_PEERS; n++)
-		if (has_line(&c->peer[n]))
+		if (has_line(&control->peer[n]))
 			return true;
 	return false;
 }
 
-static struct control_peer *free_peer(struct control *c)
+static struct control_peer *free_peer(struct control *control)
 {
 	for (unsigned n = 0; n < CONTROL_PEERS; n++)
-		if (c->peer[n].fd < 0)
-			return &c->peer[n];
+		if (control->peer[n].fd < 0)
+			return &control->peer[n];
 	return NULL;
 }
 
-void control_events(const struct control *c, struct pollfd fds[CONTROL_FDS])
+void control_events(const struct control *control, struct pollfd fds[CONTROL_FDS])
 {
 	bool room = false;
 
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
-		room |= c->peer[n].fd < 0;
-		fds[1 + n] =
-			(struct pollfd){ .fd = c->peer[n].fd,
-					 .events = has_output(&c->peer[n]) ? POLLOUT : POLLIN };
+		room |= control->peer[n].fd < 0;
+		fds[1 + n] = (struct pollfd){ .fd = control->peer[n].fd,
+					      .events = has_output(&control->peer[n]) ? POLLOUT
+										      : POLLIN };
 	}
-	fds[0] = (struct pollfd){ .fd = room ? c->listener : -1, .events = POLLIN };
+	fds[0] = (struct pollfd){ .fd = room ? control->listener : -1, .events = POLLIN };
 }
 
-static void drop_kits(struct control_peer *p)
+static void drop_kits(struct control_peer *peer)
 {
-	while (p->kit_fds)
-		close(p->kits[--p->kit_fds]);
+	while (peer->kit_fds)
+		close(peer->kits[--peer->kit_fds]);
 }
 
 /* Those whose files the disk process has are closed already. */
-static void close_layers(struct control *c)
+static void close_layers(struct control *control)
 {
-	while (c->layers)
-		if (c->layer[--c->layers].file >= 0)
-			close(c->layer[c->layers].file);
-	c->layers_of = NULL;
+	while (control->layers)
+		if (control->layer[--control->layers].file >= 0)
+			close(control->layer[control->layers].file);
+	control->layers_of = NULL;
 }
 
-static void drop_layers(struct control *c, const struct control_peer *p)
+static void drop_layers(struct control *control, const struct control_peer *peer)
 {
-	if (c->layers_of == p)
-		close_layers(c);
+	if (control->layers_of == peer)
+		close_layers(control);
 }
 
 /* What the machine was not told yet it is not told any more. */
-static void drop_fork(struct control *c, const struct control_peer *p)
+static void drop_fork(struct control *control, const struct control_peer *peer)
 {
-	if (c->forker != p)
+	if (control->forker != peer)
 		return;
-	c->forker = NULL;
-	if (c->fork_waits)
-		c->fork_waits = c->forks = false;
+	control->forker = NULL;
+	if (control->fork_waits)
+		control->fork_waits = control->forks = false;
 }
 
 /* One that holds the machine lets it go. A save that runs is ended by control_save_ended(). */
-static enum control_wish hang_up(struct control *c, struct control_peer *p)
+static enum control_wish hang_up(struct control *control, struct control_peer *peer)
 {
-	bool held = c->saver == p && c->save == SAVE_HELD;
+	bool held = control->saver == peer && control->save == SAVE_HELD;
 
-	close(p->fd);
-	p->fd = -1;
-	drop_kits(p);
-	drop_layers(c, p);
-	if (c->saver == p)
-		c->saver = NULL;
-	drop_fork(c, p);
-	p->watches = p->is_behind = false;
-	if (c->adviser == p) {
-		c->adviser = NULL;
-		c->advice_bytes = 0;
+	close(peer->fd);
+	peer->fd = -1;
+	drop_kits(peer);
+	drop_layers(control, peer);
+	if (control->saver == peer)
+		control->saver = NULL;
+	drop_fork(control, peer);
+	peer->watches = peer->is_behind = false;
+	if (control->adviser == peer) {
+		control->adviser = NULL;
+		control->advice_bytes = 0;
 		return WISH_ADVICE;
 	}
 	if (!held)
 		return WISH_NOTHING;
-	c->save = SAVE_NONE;
+	control->save = SAVE_NONE;
 	return WISH_RESUME;
 }
 
-static void add(struct control_peer *p, const void *data, size_t bytes)
+static void add(struct control_peer *peer, const void *data, size_t bytes)
 {
-	if (bytes > sizeof(p->out) - p->out_used)
+	if (bytes > sizeof(peer->out) - peer->out_used)
 		return;
-	memcpy(p->out + p->out_used, data, bytes);
-	p->out_used += bytes;
+	memcpy(peer->out + peer->out_used, data, bytes);
+	peer->out_used += bytes;
 }
 
 /* Released. */
-static void add_line(struct control_peer *p, char *line)
+static void add_line(struct control_peer *peer, char *line)
 {
 	if (line)
-		add(p, line, strlen(line));
+		add(peer, line, strlen(line));
 	free(line);
 }
 
-static const char *guest_word(const struct record_state *s)
+static const char *guest_word(const struct record_state *state)
 {
-	if (s->flags & STATE_ANSWERS)
+	if (state->flags & STATE_ANSWERS)
 		return "answers";
-	return s->flags & STATE_SILENT ? "silent" : "unknown";
+	return state->flags & STATE_SILENT ? "silent" : "unknown";
 }
 
-static const char *memory_word(const struct record_state *s)
+static const char *memory_word(const struct record_state *state)
 {
-	if (!(s->flags & STATE_MEMORY_DRIVER))
+	if (!(state->flags & STATE_MEMORY_DRIVER))
 		return "no driver";
-	if (!(s->flags & STATE_AUTOMATIC))
+	if (!(state->flags & STATE_AUTOMATIC))
 		return "set";
-	return s->flags & STATE_ADVISED ? "balanced" : "automatic";
+	return state->flags & STATE_ADVISED ? "balanced" : "automatic";
 }
 
 /* What it says is shown as it says it, also numbers beyond what JSON's readers take. */
@@ -180,51 +180,51 @@ static json_t *number(uint64_t value)
 }
 
 /* Why it does not get more than it has. */
-static void add_growth(json_t *machine, const struct record_state *s)
+static void add_growth(json_t *machine, const struct record_state *state)
 {
-	const char *word = s->flags & STATE_GROWS ? "can" : "cannot";
+	const char *word = state->flags & STATE_GROWS ? "can" : "cannot";
 
-	if (s->unused_regions)
+	if (state->unused_regions)
 		word = "not put on line";
-	else if (s->refused_regions)
+	else if (state->refused_regions)
 		word = "refused";
-	if (s->flags & STATE_MEMORY_DRIVER)
+	if (state->flags & STATE_MEMORY_DRIVER)
 		json_object_set_new(machine, "growth", json_string(word));
-	if (s->flags & STATE_MEMORY_SILENT)
+	if (state->flags & STATE_MEMORY_SILENT)
 		json_object_set_new(machine, "silent", json_true());
 }
 
-static json_t *describe(const struct control *c)
+static json_t *describe(const struct control *control)
 {
-	json_t *machine =
-		json_is_object(c->description) ? json_copy(c->description) : json_object();
-	const struct record_state *s = &c->state;
+	json_t *machine = json_is_object(control->description) ? json_copy(control->description)
+							       : json_object();
+	const struct record_state *state = &control->state;
 
-	json_object_set_new(machine, "process", json_integer(c->process));
-	if (c->suspended)
+	json_object_set_new(machine, "process", json_integer(control->process));
+	if (control->suspended)
 		json_object_set_new(machine, "suspended", json_true());
-	if (!c->has_state)
+	if (!control->has_state)
 		return machine;
-	json_object_set_new(machine, "guest", json_string(guest_word(s)));
-	json_object_set_new(machine, "memory-mode", json_string(memory_word(s)));
-	json_object_set_new(machine, "held", number(s->held_bytes));
-	json_object_set_new(machine, "assigned", number(s->assigned_bytes));
-	json_object_set_new(machine, "target", number(s->target_bytes));
-	json_object_set_new(machine, "given-back", number(s->given_back_bytes));
-	add_growth(machine, s);
-	json_object_set_new(machine, "reports", number(s->reports));
-	if (!(s->flags & STATE_MEMORY_STATUS))
+	json_object_set_new(machine, "guest", json_string(guest_word(state)));
+	json_object_set_new(machine, "memory-mode", json_string(memory_word(state)));
+	json_object_set_new(machine, "held", number(state->held_bytes));
+	json_object_set_new(machine, "assigned", number(state->assigned_bytes));
+	json_object_set_new(machine, "target", number(state->target_bytes));
+	json_object_set_new(machine, "given-back", number(state->given_back_bytes));
+	add_growth(machine, state);
+	json_object_set_new(machine, "reports", number(state->reports));
+	if (!(state->flags & STATE_MEMORY_STATUS))
 		return machine;
-	json_object_set_new(machine, "available", number(s->available_bytes));
-	json_object_set_new(machine, "committed", number(s->committed_bytes));
+	json_object_set_new(machine, "available", number(state->available_bytes));
+	json_object_set_new(machine, "committed", number(state->committed_bytes));
 	return machine;
 }
 
 /* ---- who watches ---- */
 
 /* A line with descriptors. False: it cannot be sent now, or the peer is gone. */
-static bool send_with(const struct control_peer *p, const char *line, size_t bytes, const int *fds,
-		      unsigned count)
+static bool send_with(const struct control_peer *peer, const char *line, size_t bytes,
+		      const int *fds, unsigned count)
 {
 	union {
 		struct cmsghdr head;
@@ -239,93 +239,93 @@ static bool send_with(const struct control_peer *p, const char *line, size_t byt
 					.msg_controllen = CMSG_SPACE(count * sizeof(int)) };
 
 	memcpy(CMSG_DATA(&ancillary.head), fds, count * sizeof(int));
-	return sendmsg(p->fd, &message, MSG_NOSIGNAL) == (ssize_t)bytes;
+	return sendmsg(peer->fd, &message, MSG_NOSIGNAL) == (ssize_t)bytes;
 }
 
-static char *watched_line(const struct control *c, const struct control_peer *p)
+static char *watched_line(const struct control *control, const struct control_peer *peer)
 {
-	return control_success(p->watch_id, json_pack("{s:o}", "machine", describe(c)));
+	return control_success(peer->watch_id, json_pack("{s:o}", "machine", describe(control)));
 }
 
 /* Now, or when what it was sent before has gone out. */
-static void tell_watcher(const struct control *c, struct control_peer *p)
+static void tell_watcher(const struct control *control, struct control_peer *peer)
 {
-	p->is_behind = has_output(p);
-	if (!p->is_behind)
-		add_line(p, watched_line(c, p));
+	peer->is_behind = has_output(peer);
+	if (!peer->is_behind)
+		add_line(peer, watched_line(control, peer));
 }
 
-static enum control_wish begin_watch(const struct control *c, struct control_peer *p,
-				     const struct control_request *r)
+static enum control_wish begin_watch(const struct control *control, struct control_peer *peer,
+				     const struct control_request *request)
 {
 	char *line;
 
-	memcpy(p->watch_id, r->id, sizeof(p->watch_id));
-	p->watches = true;
-	line = watched_line(c, p);
-	if (line && c->occupied_fd[0] >= 0 &&
-	    send_with(p, line, strlen(line), c->occupied_fd, CONTROL_OCCUPIED_FDS))
+	memcpy(peer->watch_id, request->id, sizeof(peer->watch_id));
+	peer->watches = true;
+	line = watched_line(control, peer);
+	if (line && control->occupied_fd[0] >= 0 &&
+	    send_with(peer, line, strlen(line), control->occupied_fd, CONTROL_OCCUPIED_FDS))
 		free(line);
 	else
-		add_line(p, line);
+		add_line(peer, line);
 	return WISH_NOTHING;
 }
 
-void control_set_state(struct control *c, const struct record_state *s)
+void control_set_state(struct control *control, const struct record_state *state)
 {
-	c->state = *s;
-	c->has_state = true;
+	control->state = *state;
+	control->has_state = true;
 	for (unsigned n = 0; n < CONTROL_PEERS; n++)
-		if (c->peer[n].fd >= 0 && c->peer[n].watches)
-			tell_watcher(c, &c->peer[n]);
+		if (control->peer[n].fd >= 0 && control->peer[n].watches)
+			tell_watcher(control, &control->peer[n]);
 }
 
-static enum control_wish begin_save(struct control *c, struct control_peer *p,
-				    const struct control_request *r)
+static enum control_wish begin_save(struct control *control, struct control_peer *peer,
+				    const struct control_request *request)
 {
-	if (c->save || c->forks) {
-		add_line(p, control_failure(r->id, -EBUSY, NULL));
+	if (control->save || control->forks) {
+		add_line(peer, control_failure(request->id, -EBUSY, NULL));
 		return WISH_NOTHING;
 	}
-	c->save = SAVE_RUNS;
-	c->saver = p;
-	memcpy(p->save_id, r->id, sizeof(p->save_id));
+	control->save = SAVE_RUNS;
+	control->saver = peer;
+	memcpy(peer->save_id, request->id, sizeof(peer->save_id));
 	return WISH_SAVE;
 }
 
-static enum control_wish end_save(struct control *c, struct control_peer *p,
-				  const struct control_request *r)
+static enum control_wish end_save(struct control *control, struct control_peer *peer,
+				  const struct control_request *request)
 {
-	if (c->suspended) {
-		c->suspended = false;
-		c->forks = c->unsettled;
-		add_line(p, control_success(r->id, NULL));
+	if (control->suspended) {
+		control->suspended = false;
+		control->forks = control->unsettled;
+		add_line(peer, control_success(request->id, NULL));
 		return WISH_RESUME;
 	}
-	if (c->save != SAVE_HELD || c->saver != p) {
-		add_line(p, control_failure(r->id, -EINVAL,
-					    "it does not stand still for this connection"));
+	if (control->save != SAVE_HELD || control->saver != peer) {
+		add_line(peer, control_failure(request->id, -EINVAL,
+					       "it does not stand still for this connection"));
 		return WISH_NOTHING;
 	}
-	c->save = SAVE_NONE;
-	c->saver = NULL;
-	add_line(p, control_success(r->id, NULL));
+	control->save = SAVE_NONE;
+	control->saver = NULL;
+	add_line(peer, control_success(request->id, NULL));
 	return WISH_RESUME;
 }
 
 /* One question at a time for a peer; those of others are answered by the same. */
-static enum control_wish begin_look(struct control *c, struct control_peer *p,
-				    const struct control_request *r)
+static enum control_wish begin_look(struct control *control, struct control_peer *peer,
+				    const struct control_request *request)
 {
-	if (p->wants_registers) {
-		add_line(p, control_failure(r->id, -EBUSY, NULL));
+	if (peer->wants_registers) {
+		add_line(peer, control_failure(request->id, -EBUSY, NULL));
 		return WISH_NOTHING;
 	}
-	p->wants_registers = true;
-	memcpy(p->look_id, r->id, sizeof(p->look_id));
-	if (c->looks)
+	peer->wants_registers = true;
+	memcpy(peer->look_id, request->id, sizeof(peer->look_id));
+	if (control->looks)
 		return WISH_NOTHING;
-	c->looks = 1;
+	control->looks = 1;
 	return WISH_LOOK;
 }
 
@@ -346,7 +346,7 @@ static bool is_symbol(const char *text)
 				  "0123456789_.$+")];
 }
 
-static json_t *describe_registers(const struct record_registers *r)
+static json_t *describe_registers(const struct record_registers *registers)
 {
 	static const char *const gprs[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
 					      "rsi", "rdi", "r8",  "r9",  "r10", "r11",
@@ -354,44 +354,46 @@ static json_t *describe_registers(const struct record_registers *r)
 	static const char *const states[] = { "runs", "halted", "waits for its start" };
 	json_t *object = json_object();
 
-	json_object_set_new(object, "state",
-			    json_string(states[r->state < REGISTERS_STATES ? r->state : 0]));
-	set_hexadecimal(object, "rip", r->rip);
-	set_hexadecimal(object, "rflags", r->rflags);
+	json_object_set_new(
+		object, "state",
+		json_string(states[registers->state < REGISTERS_STATES ? registers->state : 0]));
+	set_hexadecimal(object, "rip", registers->rip);
+	set_hexadecimal(object, "rflags", registers->rflags);
 	for (unsigned n = 0; n < 16; n++)
-		set_hexadecimal(object, gprs[n], r->gpr[n]);
-	set_hexadecimal(object, "cs", r->cs);
-	set_hexadecimal(object, "ss", r->ss);
-	set_hexadecimal(object, "cr0", r->cr0);
-	set_hexadecimal(object, "cr2", r->cr2);
-	set_hexadecimal(object, "cr3", r->cr3);
-	set_hexadecimal(object, "cr4", r->cr4);
-	set_hexadecimal(object, "efer", r->efer);
-	set_hexadecimal(object, "lstar", r->lstar);
-	json_object_set_new(object, "last-exception", json_integer(r->fault_vector));
-	if (is_symbol(r->symbol))
-		json_object_set_new(object, "symbol", json_string(r->symbol));
+		set_hexadecimal(object, gprs[n], registers->gpr[n]);
+	set_hexadecimal(object, "cs", registers->cs);
+	set_hexadecimal(object, "ss", registers->ss);
+	set_hexadecimal(object, "cr0", registers->cr0);
+	set_hexadecimal(object, "cr2", registers->cr2);
+	set_hexadecimal(object, "cr3", registers->cr3);
+	set_hexadecimal(object, "cr4", registers->cr4);
+	set_hexadecimal(object, "efer", registers->efer);
+	set_hexadecimal(object, "lstar", registers->lstar);
+	json_object_set_new(object, "last-exception", json_integer(registers->fault_vector));
+	if (is_symbol(registers->symbol))
+		json_object_set_new(object, "symbol", json_string(registers->symbol));
 	return object;
 }
 
-bool control_looked(struct control *c, const struct record_registers *registers, unsigned count)
+bool control_looked(struct control *control, const struct record_registers *registers,
+		    unsigned count)
 {
 	json_t *processors;
 	json_t *answer;
 
-	if (!c->looks)
+	if (!control->looks)
 		return false;
 	processors = json_array();
-	c->looks = 0;
+	control->looks = 0;
 	for (unsigned n = 0; n < count; n++)
 		json_array_append_new(processors, describe_registers(&registers[n]));
-	answer = json_pack("{s:o, s:s}", "processors", processors, "counters", c->counters);
+	answer = json_pack("{s:o, s:s}", "processors", processors, "counters", control->counters);
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
-		struct control_peer *p = &c->peer[n];
+		struct control_peer *peer = &control->peer[n];
 
-		if (p->fd >= 0 && p->wants_registers)
-			add_line(p, control_success(p->look_id, json_copy(answer)));
-		p->wants_registers = false;
+		if (peer->fd >= 0 && peer->wants_registers)
+			add_line(peer, control_success(peer->look_id, json_copy(answer)));
+		peer->wants_registers = false;
 	}
 	json_decref(answer);
 	return true;
@@ -413,180 +415,183 @@ static bool parse_parent(const char *word, enum control_wish *ret)
 }
 
 /* The file has come last. */
-static int take_layer(struct control *c, struct control_peer *p, const struct control_request *r)
+static int take_layer(struct control *control, struct control_peer *peer,
+		      const struct control_request *request)
 {
-	const char *path = control_text(r, "file");
-	struct control_layer *layer = &c->layer[c->layers];
+	const char *path = control_text(request, "file");
+	struct control_layer *layer = &control->layer[control->layers];
 	size_t bytes = strlen(path) + 1;
 
-	if (c->forks || (c->layers_of && c->layers_of != p))
+	if (control->forks || (control->layers_of && control->layers_of != peer))
 		return -EBUSY;
-	if (!p->kit_fds || c->layers == CONTROL_LAYERS || bytes > sizeof(layer->path) ||
-	    control_number(r, "disk") >= CONTROL_LAYERS)
+	if (!peer->kit_fds || control->layers == CONTROL_LAYERS || bytes > sizeof(layer->path) ||
+	    control_number(request, "disk") >= CONTROL_LAYERS)
 		return -EINVAL;
-	layer->disk = (uint32_t)control_number(r, "disk");
-	layer->file = p->kits[--p->kit_fds];
+	layer->disk = (uint32_t)control_number(request, "disk");
+	layer->file = peer->kits[--peer->kit_fds];
 	memcpy(layer->path, path, bytes);
-	c->layers_of = p;
-	c->layers++;
+	control->layers_of = peer;
+	control->layers++;
 	return 0;
 }
 
-void control_layer_is_on(struct control *c, unsigned n)
+void control_layer_is_on(struct control *control, unsigned n)
 {
-	const struct control_layer *layer = &c->layer[n];
-	json_t *disk = json_array_get(json_object_get(c->description, "disks"), layer->disk);
+	const struct control_layer *layer = &control->layer[n];
+	json_t *disk = json_array_get(json_object_get(control->description, "disks"), layer->disk);
 
 	if (!json_is_object(disk))
 		return;
 	json_object_set_new(disk, "file", json_string(layer->path));
 }
 
-static enum control_wish begin_fork(struct control *c, struct control_peer *p,
-				    const struct control_request *r)
+static enum control_wish begin_fork(struct control *control, struct control_peer *peer,
+				    const struct control_request *request)
 {
 	int error = 0;
 
-	if (!c->can_fork)
+	if (!control->can_fork)
 		error = -EOPNOTSUPP;
-	else if (c->save || c->forks)
+	else if (control->save || control->forks)
 		error = -EBUSY;
-	else if (!parse_parent(control_text(r, "parent"), &c->after_fork) || !p->kit_fds ||
-		 p->kit_fds % c->kit_fds ||
-		 p->kit_fds / c->kit_fds > FORK_CHILDREN || (c->layers_of && c->layers_of != p))
+	else if (!parse_parent(control_text(request, "parent"), &control->after_fork) ||
+		 !peer->kit_fds || peer->kit_fds % control->kit_fds ||
+		 peer->kit_fds / control->kit_fds > FORK_CHILDREN ||
+		 (control->layers_of && control->layers_of != peer))
 		error = -EINVAL;
 	if (error) {
-		drop_kits(p);
-		drop_layers(c, p);
-		add_line(p, control_failure(r->id, error, NULL));
+		drop_kits(peer);
+		drop_layers(control, peer);
+		add_line(peer, control_failure(request->id, error, NULL));
 		return WISH_NOTHING;
 	}
-	c->forks = c->fork_waits = true;
-	c->forker = p;
-	memcpy(p->save_id, r->id, sizeof(p->save_id));
+	control->forks = control->fork_waits = true;
+	control->forker = peer;
+	memcpy(peer->save_id, request->id, sizeof(peer->save_id));
 	return WISH_FORK;
 }
 
-unsigned control_take_kits(struct control *c, int kits[FORK_CHILDREN * KIT_MOST_FDS])
+unsigned control_take_kits(struct control *control, int kits[FORK_CHILDREN * KIT_MOST_FDS])
 {
-	struct control_peer *p = c->forker;
+	struct control_peer *peer = control->forker;
 	unsigned count;
 
-	assert(c->fork_waits && p);
-	count = p->kit_fds / c->kit_fds;
-	c->fork_waits = false;
-	memcpy(kits, p->kits, p->kit_fds * sizeof(*kits));
-	p->kit_fds = 0;
+	assert(control->fork_waits && peer);
+	count = peer->kit_fds / control->kit_fds;
+	control->fork_waits = false;
+	memcpy(kits, peer->kits, peer->kit_fds * sizeof(*kits));
+	peer->kit_fds = 0;
 	return count;
 }
 
-bool control_forked(struct control *c, unsigned child, int pid, int pidfd)
+bool control_forked(struct control *control, unsigned child, int pid, int pidfd)
 {
 	char line[CONTROL_HEAD_BYTES + 64];
 	int bytes;
 
-	if (!c->forker || has_output(c->forker))
+	if (!control->forker || has_output(control->forker))
 		return false;
 	bytes = snprintf(line, sizeof(line), "{\"id\":%s,\"child\":%u,\"pid\":%d}\n",
-			 c->forker->save_id, child, pid);
-	return send_with(c->forker, line, (size_t)bytes, &pidfd, 1);
+			 control->forker->save_id, child, pid);
+	return send_with(control->forker, line, (size_t)bytes, &pidfd, 1);
 }
 
-static void answer_fork(struct control *c, int error)
+static void answer_fork(struct control *control, int error)
 {
-	c->forks = c->suspended;
-	if (!c->forker)
+	control->forks = control->suspended;
+	if (!control->forker)
 		return;
-	add_line(c->forker, error ? control_failure(c->forker->save_id, error, NULL)
-				  : control_success(c->forker->save_id,
+	add_line(control->forker, error ? control_failure(control->forker->save_id, error, NULL)
+				  : control_success(control->forker->save_id,
 						    json_pack("{s:i}", "children",
-							      (int)c->fork_children)));
-	c->forker = NULL;
+							      (int)control->fork_children)));
+	control->forker = NULL;
 }
 
-enum control_wish control_fork_ended(struct control *c, int error, unsigned children,
+enum control_wish control_fork_ended(struct control *control, int error, unsigned children,
 				     bool is_settled)
 {
-	enum control_wish then = error && !children ? WISH_RESUME : c->after_fork;
+	enum control_wish then = error && !children ? WISH_RESUME : control->after_fork;
 
-	c->suspended = then == WISH_NOTHING;
-	c->fork_error = error;
-	c->fork_children = children;
-	c->unsettled = !is_settled;
-	close_layers(c);
+	control->suspended = then == WISH_NOTHING;
+	control->fork_error = error;
+	control->fork_children = children;
+	control->unsettled = !is_settled;
+	close_layers(control);
 	if (is_settled)
-		answer_fork(c, error);
+		answer_fork(control, error);
 	return then;
 }
 
-void control_settled(struct control *c, int error)
+void control_settled(struct control *control, int error)
 {
-	if (!c->unsettled)
+	if (!control->unsettled)
 		return;
-	c->unsettled = false;
-	answer_fork(c, c->fork_error ? c->fork_error : error);
+	control->unsettled = false;
+	answer_fork(control, control->fork_error ? control->fork_error : error);
 }
 
-static enum control_wish take_request(struct control *c, struct control_peer *p,
-				      const struct control_request *r)
+static enum control_wish take_request(struct control *control, struct control_peer *peer,
+				      const struct control_request *request)
 {
-	enum control_wish wish = (enum control_wish)r->verb->number;
+	enum control_wish wish = (enum control_wish)request->verb->number;
 
 	switch (wish) {
-	case WISH_SAVE: return begin_save(c, p, r);
-	case WISH_RESUME: return end_save(c, p, r);
-	case WISH_LOOK: return begin_look(c, p, r);
-	case WISH_FORK: return begin_fork(c, p, r);
-	case WISH_WATCH: return begin_watch(c, p, r);
+	case WISH_SAVE: return begin_save(control, peer, request);
+	case WISH_RESUME: return end_save(control, peer, request);
+	case WISH_LOOK: return begin_look(control, peer, request);
+	case WISH_FORK: return begin_fork(control, peer, request);
+	case WISH_WATCH: return begin_watch(control, peer, request);
 	case WISH_NOTHING:
-		add_line(p, control_success(r->id, json_pack("{s:o}", "machine", describe(c))));
+		add_line(peer, control_success(request->id,
+					       json_pack("{s:o}", "machine", describe(control))));
 		return wish;
 	case WISH_LAYER: {
-		int error = take_layer(c, p, r);
+		int error = take_layer(control, peer, request);
 
-		add_line(p, error ? control_failure(r->id, error, NULL)
-				  : control_success(r->id, NULL));
+		add_line(peer, error ? control_failure(request->id, error, NULL)
+				  : control_success(request->id, NULL));
 		return WISH_NOTHING;
 	}
-	case WISH_MEMORY: c->memory_bytes = control_number(r, "bytes"); break;
+	case WISH_MEMORY: control->memory_bytes = control_number(request, "bytes"); break;
 	case WISH_ADVICE:
-		c->advice_bytes = control_number(r, "bytes");
-		c->adviser = p;
+		control->advice_bytes = control_number(request, "bytes");
+		control->adviser = peer;
 		break;
 	default: break;
 	}
-	add_line(p, control_success(r->id, NULL));
+	add_line(peer, control_success(request->id, NULL));
 	return wish;
 }
 
-static enum control_wish take_line(struct control *c, struct control_peer *p, size_t bytes)
+static enum control_wish take_line(struct control *control, struct control_peer *peer, size_t bytes)
 {
 	struct control_request request;
 	const char *reason;
 	enum control_wish wish = WISH_NOTHING;
 
-	if (control_parse(p->line, bytes, verbs, &request, &reason))
-		add_line(p, control_failure(request.id, -EINVAL, reason));
+	if (control_parse(peer->line, bytes, verbs, &request, &reason))
+		add_line(peer, control_failure(request.id, -EINVAL, reason));
 	else
-		wish = take_request(c, p, &request);
+		wish = take_request(control, peer, &request);
 	control_request_free(&request);
 	return wish;
 }
 
 /* As read(); descriptors that come along are kept for a fork, as many as it can have. */
-static ssize_t receive(const struct control *c, struct control_peer *p)
+static ssize_t receive(const struct control *control, struct control_peer *peer)
 {
 	union {
 		struct cmsghdr head;
 		uint8_t bytes[CMSG_SPACE(FORK_CHILDREN * KIT_MOST_FDS * sizeof(int))];
 	} ancillary;
-	struct iovec vector = { .iov_base = p->line + p->line_used,
-				.iov_len = sizeof(p->line) - p->line_used };
+	struct iovec vector = { .iov_base = peer->line + peer->line_used,
+				.iov_len = sizeof(peer->line) - peer->line_used };
 	struct msghdr message = { .msg_iov = &vector,
 				  .msg_iovlen = 1,
 				  .msg_control = &ancillary,
 				  .msg_controllen = sizeof(ancillary) };
-	ssize_t n = recvmsg(p->fd, &message, MSG_CMSG_CLOEXEC);
+	ssize_t n = recvmsg(peer->fd, &message, MSG_CMSG_CLOEXEC);
 	const struct cmsghdr *head = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
 	size_t count = 0;
 
@@ -596,8 +601,8 @@ static ssize_t receive(const struct control *c, struct control_peer *p)
 		int fd;
 
 		memcpy(&fd, CMSG_DATA(head) + k * sizeof(fd), sizeof(fd));
-		if (p->kit_fds < FORK_CHILDREN * c->kit_fds)
-			p->kits[p->kit_fds++] = fd;
+		if (peer->kit_fds < FORK_CHILDREN * control->kit_fds)
+			peer->kits[peer->kit_fds++] = fd;
 		else
 			close(fd);
 	}
@@ -605,110 +610,113 @@ static ssize_t receive(const struct control *c, struct control_peer *p)
 }
 
 /* One line at a time: the next is looked at when its answer is out. */
-static enum control_wish read_line(struct control *c, struct control_peer *p)
+static enum control_wish read_line(struct control *control, struct control_peer *peer)
 {
 	enum control_wish wish;
-	char *end = memchr(p->line, '\n', p->line_used);
+	char *end = memchr(peer->line, '\n', peer->line_used);
 
 	if (!end) {
-		ssize_t n = receive(c, p);
+		ssize_t n = receive(control, peer);
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return WISH_NOTHING;
 		if (n <= 0)
-			return hang_up(c, p);
-		p->line_used += (size_t)n;
-		end = memchr(p->line, '\n', p->line_used);
+			return hang_up(control, peer);
+		peer->line_used += (size_t)n;
+		end = memchr(peer->line, '\n', peer->line_used);
 	}
 	if (!end)
-		return p->line_used == sizeof(p->line) ? hang_up(c, p) : WISH_NOTHING;
-	wish = take_line(c, p, (size_t)(end - p->line));
-	p->line_used -= (size_t)(end + 1 - p->line);
-	memmove(p->line, end + 1, p->line_used);
+		return peer->line_used == sizeof(peer->line) ? hang_up(control, peer)
+							     : WISH_NOTHING;
+	wish = take_line(control, peer, (size_t)(end - peer->line));
+	peer->line_used -= (size_t)(end + 1 - peer->line);
+	memmove(peer->line, end + 1, peer->line_used);
 	return wish;
 }
 
-static enum control_wish write_out(struct control *c, struct control_peer *p)
+static enum control_wish write_out(struct control *control, struct control_peer *peer)
 {
-	ssize_t n = write(p->fd, p->out + p->out_at, p->out_used - p->out_at);
+	ssize_t n = write(peer->fd, peer->out + peer->out_at, peer->out_used - peer->out_at);
 
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? WISH_NOTHING : hang_up(c, p);
-	p->out_at += (size_t)n;
-	if (p->out_at == p->out_used)
-		p->out_at = p->out_used = 0;
-	if (p->is_behind && !has_output(p))
-		tell_watcher(c, p);
+		return errno == EAGAIN || errno == EINTR ? WISH_NOTHING : hang_up(control, peer);
+	peer->out_at += (size_t)n;
+	if (peer->out_at == peer->out_used)
+		peer->out_at = peer->out_used = 0;
+	if (peer->is_behind && !has_output(peer))
+		tell_watcher(control, peer);
 	return WISH_NOTHING;
 }
 
-static void accept_peer(struct control *c)
+static void accept_peer(struct control *control)
 {
-	struct control_peer *p = free_peer(c);
+	struct control_peer *peer = free_peer(control);
 
-	if (!p)
+	if (!peer)
 		return;
-	p->fd = accept4(c->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	p->line_used = p->out_at = p->out_used = 0;
-	p->wants_registers = p->watches = p->is_behind = false;
-	p->kit_fds = 0;
+	peer->fd = accept4(control->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	peer->line_used = peer->out_at = peer->out_used = 0;
+	peer->wants_registers = peer->watches = peer->is_behind = false;
+	peer->kit_fds = 0;
 }
 
-void control_turn(struct control *c, const struct pollfd fds[CONTROL_FDS],
+void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 		  void (*wish)(void *context, enum control_wish wish), void *context)
 {
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
-		struct control_peer *p = &c->peer[n];
+		struct control_peer *peer = &control->peer[n];
 
-		if (p->fd >= 0 && (fds[1 + n].revents || has_line(p)))
-			wish(context, has_output(p) ? write_out(c, p) : read_line(c, p));
+		if (peer->fd >= 0 && (fds[1 + n].revents || has_line(peer)))
+			wish(context, has_output(peer) ? write_out(control, peer)
+						       : read_line(control, peer));
 	}
 	if (fds[0].revents)
-		accept_peer(c);
+		accept_peer(control);
 }
 
-void control_end(struct control *c)
+void control_end(struct control *control)
 {
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
-		struct control_peer *p = &c->peer[n];
+		struct control_peer *peer = &control->peer[n];
 
-		if (p->fd >= 0 && has_output(p))
-			write_out(c, p);
-		if (p->fd >= 0)
-			hang_up(c, p);
+		if (peer->fd >= 0 && has_output(peer))
+			write_out(control, peer);
+		if (peer->fd >= 0)
+			hang_up(control, peer);
 	}
 }
 
-bool control_saved(struct control *c, const uint8_t *data, uint32_t bytes)
+bool control_saved(struct control *control, const uint8_t *data, uint32_t bytes)
 {
 	char head[CONTROL_HEAD_BYTES];
 	int used;
 
-	if (c->save != SAVE_RUNS)
+	if (control->save != SAVE_RUNS)
 		return false;
-	if (!c->saver)
+	if (!control->saver)
 		return true;
-	used = snprintf(head, sizeof(head), "{\"id\":%s,\"data\":%u}\n", c->saver->save_id, bytes);
-	add(c->saver, head, (size_t)used);
-	add(c->saver, data, bytes);
+	used = snprintf(head, sizeof(head), "{\"id\":%s,\"data\":%u}\n", control->saver->save_id,
+			bytes);
+	add(control->saver, head, (size_t)used);
+	add(control->saver, data, bytes);
 	return true;
 }
 
-bool control_save_ended(struct control *c, int error, enum control_wish *ret)
+bool control_save_ended(struct control *control, int error, enum control_wish *ret)
 {
-	if (c->save != SAVE_RUNS)
+	if (control->save != SAVE_RUNS)
 		return false;
 	if (error > 0 || error < -CONTROL_ERRNO_MAX) /* the machine says what it likes */
 		error = -EIO;
-	c->save = error || !c->saver ? SAVE_NONE : SAVE_HELD;
-	*ret = !error && !c->saver ? WISH_RESUME : WISH_NOTHING;
-	if (!c->saver)
+	control->save = error || !control->saver ? SAVE_NONE : SAVE_HELD;
+	*ret = !error && !control->saver ? WISH_RESUME : WISH_NOTHING;
+	if (!control->saver)
 		return true;
 	if (!error) {
-		add_line(c->saver, control_success(c->saver->save_id, NULL));
+		add_line(control->saver, control_success(control->saver->save_id, NULL));
 		return true;
 	}
-	add_line(c->saver, control_failure(c->saver->save_id, error, NULL));
-	c->saver = NULL;
+	add_line(control->saver, control_failure(control->saver->save_id, error, NULL));
+	control->saver = NULL;
 	return true;
 }

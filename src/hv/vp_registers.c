@@ -197,16 +197,16 @@ enum hv_status hv_call_set_registers(struct hv_call *call)
 /* An APIC id is the VP index here. */
 enum hv_status hv_call_vp_index(struct hv_call *call)
 {
-	struct { uint64_t partition; uint8_t vtl, reserved[7]; } h;
+	struct { uint64_t partition; uint8_t vtl, reserved[7]; } header;
 
-	memcpy(&h, call->input, sizeof(h));
-	if (h.partition != OWN_PARTITION)
+	memcpy(&header, call->input, sizeof(header));
+	if (header.partition != OWN_PARTITION)
 		return HV_INVALID_PARTITION_ID;
 	for (uint32_t i = 0; call->reps_done < call->rep_count && !hv_call_must_yield(call);
 	     i++, call->reps_done++) {
 		uint32_t id;
 
-		memcpy(&id, call->input + sizeof(h) + 4 * (size_t)i, 4);
+		memcpy(&id, call->input + sizeof(header) + 4 * (size_t)i, 4);
 		if (id >= call->cpu->partition->host->cpus)
 			return HV_INVALID_PARAMETER;
 		memcpy(call->output + 4 * (size_t)i, &id, 4);

@@ -296,28 +296,28 @@ static void choose_root(const struct role_description *role)
 
 int lockdown_before_threads(enum role role, const int *folders)
 {
-	const struct role_description *r = role_describe(role);
+	const struct role_description *description = role_describe(role);
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return -errno;
-	if (enter_namespaces(r->own_namespaces))
-		choose_root(r);
-	take_files(r, folders);
+	if (enter_namespaces(description->own_namespaces))
+		choose_root(description);
+	take_files(description, folders);
 	return take_capabilities(0);
 }
 
 int lockdown_in_folder(enum role role, int folder)
 {
-	const struct role_description *r = role_describe(role);
+	const struct role_description *description = role_describe(role);
 
-	assert(r->empties_root);
+	assert(description->empties_root);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || fchdir(folder))
 		return -errno;
 	close(folder);
-	enter_namespaces(r->own_namespaces);
+	enter_namespaces(description->own_namespaces);
 	if (chroot("."))
 		errno = 0; /* one layer less */
-	take_files(r, NULL);
+	take_files(description, NULL);
 	return take_capabilities(0);
 }
 
@@ -358,8 +358,8 @@ static int allow_processes(scmp_filter_ctx filter, int call)
 {
 	int error = allow_grants(filter, call, GRANT(GRANT_MACHINE));
 
-	for (scmp_datum_t n = 0; n < HELPERS_MOST && !error; n++)
-		error = rule(filter, call, SCMP_A0(SCMP_CMP_EQ, HELPERS_FIRST_FD + n, 0));
+	for (scmp_datum_t value = 0; value < HELPERS_MOST && !error; value++)
+		error = rule(filter, call, SCMP_A0(SCMP_CMP_EQ, HELPERS_FIRST_FD + value, 0));
 	return error;
 }
 
@@ -533,7 +533,7 @@ static int allow_take_place(scmp_filter_ctx filter, int call)
 	return error;
 }
 
-static int allow(scmp_filter_ctx filter, const struct role_call *c)
+static int allow(scmp_filter_ctx filter, const struct role_call *entry)
 {
 	static const long forks[] = { FORKER_FORK_FLAGS, FORKER_SELF_FLAGS, FORKER_THREAD_FLAGS,
 				      -1 };
@@ -547,11 +547,11 @@ static int allow(scmp_filter_ctx filter, const struct role_call *c)
 	static const long blocking[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD, -1 };
 	static const long enter[] = { 0, 1 /* IORING_ENTER_GETEVENTS */, 2 /* SQ_WAKEUP */,
 				      3, 9 /* GETEVENTS, EXT_ARG */,     -1 };
-	int call = seccomp_syscall_resolve_name(c->name);
+	int call = seccomp_syscall_resolve_name(entry->name);
 
 	assert(call != __NR_SCMP_ERROR);
-	switch (c->condition) {
-	case CALL_ON_GRANTS: return allow_grants(filter, call, c->grants);
+	switch (entry->condition) {
+	case CALL_ON_GRANTS: return allow_grants(filter, call, entry->grants);
 	case CALL_OWN_PROCESS:
 		return rule(filter, call, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
 	case CALL_ON_PROCESSES: return allow_processes(filter, call);
@@ -653,28 +653,28 @@ static uint32_t capabilities_for_opening(void)
 int lockdown_for_opening(enum role role, const struct lockdown_file *files, unsigned count,
 			 int *ret_root)
 {
-	const struct role_description *r = role_describe(role);
+	const struct role_description *description = role_describe(role);
 	int error;
 
-	assert(r->opening_calls);
+	assert(description->opening_calls);
 	*ret_root = -1;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return -errno;
-	if (enter_namespaces(namespaces_for_opening(r)) && r->empties_root)
+	if (enter_namespaces(namespaces_for_opening(description)) && description->empties_root)
 		*ret_root = make_root();
-	take_other_files(r, files, count);
+	take_other_files(description, files, count);
 	error = take_capabilities(capabilities_for_opening());
-	return error ? error : load_calls(r->opening_calls, SCMP_ACT_ERRNO(EPERM));
+	return error ? error : load_calls(description->opening_calls, SCMP_ACT_ERRNO(EPERM));
 }
 
 int lockdown_after_opening(enum role role, int root)
 {
-	const struct role_description *r = role_describe(role);
+	const struct role_description *description = role_describe(role);
 
-	enter_namespaces(r->own_namespaces);
+	enter_namespaces(description->own_namespaces);
 	if (root >= 0)
 		enter_root(root);
-	take_files(r, NULL);
+	take_files(description, NULL);
 	return take_capabilities(0);
 }
 

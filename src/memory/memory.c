@@ -9,102 +9,108 @@
 
 enum { LONG_BYTES = 1 << 20 };
 
-void check_guest_memory(const struct guest_memory *m)
+void check_guest_memory(const struct guest_memory *memory)
 {
-	assert(m->ram && m->low_bytes && m->low_bytes <= m->ram_bytes &&
-	       m->low_bytes <= GUEST_HIGH_GPA);
-	assert(guest_memory_populated_bytes(m) >= m->low_bytes &&
-	       guest_memory_populated_bytes(m) <= m->ram_bytes &&
-	       guest_memory_populated_bytes(m) % GUEST_PAGE_BYTES == 0);
-	assert(m->window_bytes <= GUEST_WINDOW_PAGES * (uint64_t)GUEST_PAGE_BYTES);
-	assert(m->ram_bytes % GUEST_PAGE_BYTES == 0 && m->low_bytes % GUEST_PAGE_BYTES == 0);
+	assert(memory->ram && memory->low_bytes && memory->low_bytes <= memory->ram_bytes &&
+	       memory->low_bytes <= GUEST_HIGH_GPA);
+	assert(guest_memory_populated_bytes(memory) >= memory->low_bytes &&
+	       guest_memory_populated_bytes(memory) <= memory->ram_bytes &&
+	       guest_memory_populated_bytes(memory) % GUEST_PAGE_BYTES == 0);
+	assert(memory->window_bytes <= GUEST_WINDOW_PAGES * (uint64_t)GUEST_PAGE_BYTES);
+	assert(memory->ram_bytes % GUEST_PAGE_BYTES == 0 &&
+	       memory->low_bytes % GUEST_PAGE_BYTES == 0);
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++) {
-		uint64_t gpa = m->overlay[n].gpa;
+		uint64_t gpa = memory->overlay[n].gpa;
 
 		assert(gpa == GUEST_NOWHERE || gpa % GUEST_PAGE_BYTES == 0);
-		assert(gpa == GUEST_NOWHERE || guest_may_be_overlaid(m, gpa));
+		assert(gpa == GUEST_NOWHERE || guest_may_be_overlaid(memory, gpa));
 	}
 }
 
-void guest_memory_init(struct guest_memory *m, void *ram, uint64_t ram_bytes, uint64_t low_bytes)
+void guest_memory_init(struct guest_memory *memory, void *ram, uint64_t ram_bytes,
+		       uint64_t low_bytes)
 {
-	*m = (struct guest_memory){ .ram = ram, .ram_bytes = ram_bytes, .low_bytes = low_bytes,
-				    .populated_bytes = ram_bytes };
+	*memory = (struct guest_memory){ .ram = ram,
+					 .ram_bytes = ram_bytes,
+					 .low_bytes = low_bytes,
+					 .populated_bytes = ram_bytes };
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
-		m->overlay[n].gpa = GUEST_NOWHERE;
-	check_guest_memory(m);
+		memory->overlay[n].gpa = GUEST_NOWHERE;
+	check_guest_memory(memory);
 }
 
-void guest_memory_populate(struct guest_memory *m, uint64_t bytes)
+void guest_memory_populate(struct guest_memory *memory, uint64_t bytes)
 {
-	assert(bytes >= m->low_bytes && bytes <= m->ram_bytes && bytes % GUEST_PAGE_BYTES == 0);
-	__atomic_store_n(&m->populated_bytes, bytes, __ATOMIC_RELEASE);
+	assert(bytes >= memory->low_bytes && bytes <= memory->ram_bytes &&
+	       bytes % GUEST_PAGE_BYTES == 0);
+	__atomic_store_n(&memory->populated_bytes, bytes, __ATOMIC_RELEASE);
 }
 
-int guest_overlay_at(const struct guest_memory *m, uint64_t gpa)
+int guest_overlay_at(const struct guest_memory *memory, uint64_t gpa)
 {
 	uint64_t page = guest_page_of(gpa);
 
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
-		if (__atomic_load_n(&m->overlay[n].gpa, __ATOMIC_ACQUIRE) == page)
+		if (__atomic_load_n(&memory->overlay[n].gpa, __ATOMIC_ACQUIRE) == page)
 			return (int)n;
 	return -1;
 }
 
-void guest_overlay_place(struct guest_memory *m, unsigned n, uint64_t gpa, bool read_only)
+void guest_overlay_place(struct guest_memory *memory, unsigned n, uint64_t gpa, bool read_only)
 {
 	uint64_t page = gpa == GUEST_NOWHERE ? gpa : guest_page_of(gpa);
 	uint64_t shown[GUEST_SHOWN_WORDS] = { 0 };
 
 	assert(n < GUEST_OVERLAYS);
 	if (gpa != GUEST_NOWHERE)
-		__atomic_fetch_or(&m->shown[guest_shown_word(gpa)], guest_shown_bit(gpa),
+		__atomic_fetch_or(&memory->shown[guest_shown_word(gpa)], guest_shown_bit(gpa),
 				  __ATOMIC_SEQ_CST);
-	m->overlay[n].read_only = read_only;
-	__atomic_store_n(&m->overlay[n].gpa, page, __ATOMIC_SEQ_CST);
+	memory->overlay[n].read_only = read_only;
+	__atomic_store_n(&memory->overlay[n].gpa, page, __ATOMIC_SEQ_CST);
 	for (unsigned i = 0; i < GUEST_OVERLAYS; i++) {
-		uint64_t at = m->overlay[i].gpa;
+		uint64_t at = memory->overlay[i].gpa;
 
 		if (at != GUEST_NOWHERE)
 			shown[guest_shown_word(at)] |= guest_shown_bit(at);
 	}
 	for (unsigned i = 0; i < GUEST_SHOWN_WORDS; i++)
-		__atomic_store_n(&m->shown[i], shown[i], __ATOMIC_SEQ_CST);
-	CHECK(check_guest_memory(m));
+		__atomic_store_n(&memory->shown[i], shown[i], __ATOMIC_SEQ_CST);
+	CHECK(check_guest_memory(memory));
 }
 
-static bool is_read_only_at(const struct guest_memory *m, unsigned n, uint64_t gpa, uint64_t bytes)
+static bool is_read_only_at(const struct guest_memory *memory, unsigned n, uint64_t gpa,
+			    uint64_t bytes)
 {
-	const struct guest_overlay *overlay = &m->overlay[n];
+	const struct guest_overlay *overlay = &memory->overlay[n];
 
 	return overlay->read_only && overlay->gpa != GUEST_NOWHERE &&
 	       overlay->gpa - guest_page_of(gpa) < bytes;
 }
 
 /* A range too long to go through page by page: in one piece of RAM, or nowhere. */
-static int probe_long(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write)
+static int probe_long(const struct guest_memory *memory, uint64_t gpa, uint64_t bytes, bool write)
 {
-	const uint8_t *first = guest_ram_hva(m, gpa);
-	const uint8_t *last = guest_ram_hva(m, gpa + bytes - 1);
+	const uint8_t *first = guest_ram_hva(memory, gpa);
+	const uint8_t *last = guest_ram_hva(memory, gpa + bytes - 1);
 
 	if (!first || !last || (uint64_t)(last - first) != bytes - 1)
 		return -EFAULT;
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
-		if (write && is_read_only_at(m, n, gpa, bytes))
+		if (write && is_read_only_at(memory, n, gpa, bytes))
 			return -EROFS;
 	return 0;
 }
 
-static int probe_page(const struct guest_memory *m, uint64_t page, bool write)
+static int probe_page(const struct guest_memory *memory, uint64_t page, bool write)
 {
-	int n = guest_may_be_overlaid(m, page) ? guest_overlay_at(m, page) : -1;
+	int n = guest_may_be_overlaid(memory, page) ? guest_overlay_at(memory, page) : -1;
 
 	if (n < 0)
-		return guest_ram_hva(m, page) ? 0 : -EFAULT;
-	return write && m->overlay[n].read_only ? -EROFS : 0;
+		return guest_ram_hva(memory, page) ? 0 : -EFAULT;
+	return write && memory->overlay[n].read_only ? -EROFS : 0;
 }
 
-int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write)
+int guest_memory_probe(const struct guest_memory *memory, uint64_t gpa, uint64_t bytes, bool write)
 {
 	uint64_t last;
 	int error = 0;
@@ -114,10 +120,10 @@ int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t byte
 	if (bytes - 1 > UINT64_MAX - gpa)
 		return -EFAULT;
 	if (bytes > LONG_BYTES)
-		return probe_long(m, gpa, bytes, write);
+		return probe_long(memory, gpa, bytes, write);
 	last = guest_page_of(gpa + bytes - 1);
 	for (uint64_t page = guest_page_of(gpa); !error; page += GUEST_PAGE_BYTES) {
-		error = probe_page(m, page, write);
+		error = probe_page(memory, page, write);
 		if (page == last)
 			break;
 	}
@@ -153,13 +159,13 @@ static void change_what_was_read(uint64_t gpa, uint8_t *to, size_t bytes)
 }
 #endif
 
-int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size_t bytes)
+int guest_memory_read(const struct guest_memory *memory, uint64_t gpa, void *to, size_t bytes)
 {
 	for (size_t done = 0; done < bytes;) {
 		uint64_t at = gpa + done;
 		size_t left = GUEST_PAGE_BYTES - at % GUEST_PAGE_BYTES;
 		size_t n = bytes - done < left ? bytes - done : left;
-		const uint8_t *hva = at < gpa ? NULL : guest_hva(m, at);
+		const uint8_t *hva = at < gpa ? NULL : guest_hva(memory, at);
 
 		if (!hva)
 			return -EFAULT;
@@ -170,14 +176,14 @@ int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size
 	return 0;
 }
 
-static uint32_t *word_at(const struct guest_memory *m, uint64_t gpa)
+static uint32_t *word_at(const struct guest_memory *memory, uint64_t gpa)
 {
-	return gpa & 3 ? NULL : (uint32_t *)(void *)guest_hva(m, gpa);
+	return gpa & 3 ? NULL : (uint32_t *)(void *)guest_hva(memory, gpa);
 }
 
-int guest_memory_load(const struct guest_memory *m, uint64_t gpa, uint32_t *ret)
+int guest_memory_load(const struct guest_memory *memory, uint64_t gpa, uint32_t *ret)
 {
-	const uint32_t *word = word_at(m, gpa);
+	const uint32_t *word = word_at(memory, gpa);
 
 	if (!word)
 		return -EFAULT;
@@ -186,10 +192,10 @@ int guest_memory_load(const struct guest_memory *m, uint64_t gpa, uint32_t *ret)
 	return 0;
 }
 
-int guest_memory_store(const struct guest_memory *m, uint64_t gpa, uint32_t value)
+int guest_memory_store(const struct guest_memory *memory, uint64_t gpa, uint32_t value)
 {
-	int error = guest_memory_probe(m, gpa, sizeof(value), true);
-	uint32_t *word = error ? NULL : word_at(m, gpa);
+	int error = guest_memory_probe(memory, gpa, sizeof(value), true);
+	uint32_t *word = error ? NULL : word_at(memory, gpa);
 
 	if (!word)
 		return error ? error : -EFAULT;
@@ -197,14 +203,15 @@ int guest_memory_store(const struct guest_memory *m, uint64_t gpa, uint32_t valu
 	return 0;
 }
 
-int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *from, size_t bytes)
+int guest_memory_write(const struct guest_memory *memory, uint64_t gpa, const void *from,
+		       size_t bytes)
 {
-	int error = guest_memory_probe(m, gpa, bytes, true);
+	int error = guest_memory_probe(memory, gpa, bytes, true);
 
 	for (size_t done = 0; done < bytes && !error;) {
 		size_t left = GUEST_PAGE_BYTES - (gpa + done) % GUEST_PAGE_BYTES;
 		size_t n = bytes - done < left ? bytes - done : left;
-		uint8_t *hva = guest_hva(m, gpa + done);
+		uint8_t *hva = guest_hva(memory, gpa + done);
 
 		if (!hva) /* an overlay went away since the probe */
 			return -EFAULT;

@@ -54,45 +54,45 @@ struct guest_memory {
 	uint64_t shown[GUEST_SHOWN_WORDS]; /* bit gfn % 512: an overlay may show there */
 };
 
-static inline uint8_t *guest_overlay_page(const struct guest_memory *m, unsigned n)
+static inline uint8_t *guest_overlay_page(const struct guest_memory *memory, unsigned n)
 {
-	return m->ram + m->ram_bytes + n * (size_t)GUEST_PAGE_BYTES;
+	return memory->ram + memory->ram_bytes + n * (size_t)GUEST_PAGE_BYTES;
 }
 
 /* The overlay that shows at this page, or -1. */
-int guest_overlay_at(const struct guest_memory *m, uint64_t gpa);
+int guest_overlay_at(const struct guest_memory *memory, uint64_t gpa);
 
-static inline uint64_t guest_memory_populated_bytes(const struct guest_memory *m)
+static inline uint64_t guest_memory_populated_bytes(const struct guest_memory *memory)
 {
-	return __atomic_load_n(&m->populated_bytes, __ATOMIC_RELAXED);
+	return __atomic_load_n(&memory->populated_bytes, __ATOMIC_RELAXED);
 }
 
 /* A page of the windows, behind those of the overlays. */
-static inline uint8_t *guest_window_page(const struct guest_memory *m, unsigned n)
+static inline uint8_t *guest_window_page(const struct guest_memory *memory, unsigned n)
 {
-	return guest_overlay_page(m, GUEST_OVERLAYS) + n * (size_t)GUEST_PAGE_BYTES;
+	return guest_overlay_page(memory, GUEST_OVERLAYS) + n * (size_t)GUEST_PAGE_BYTES;
 }
 
-static inline uint8_t *guest_window_hva(const struct guest_memory *m, uint64_t gpa)
+static inline uint8_t *guest_window_hva(const struct guest_memory *memory, uint64_t gpa)
 {
 	const uint64_t offset = gpa - GUEST_WINDOW_GPA;
 
-	if (offset >= m->window_bytes)
+	if (offset >= memory->window_bytes)
 		return NULL;
-	return guest_window_page(m, 0) + speculation_bound(offset, m->window_bytes);
+	return guest_window_page(memory, 0) + speculation_bound(offset, memory->window_bytes);
 }
 
 /* RAM below the overlays, or a window. NULL: neither. */
-static inline uint8_t *guest_ram_hva(const struct guest_memory *m, uint64_t gpa)
+static inline uint8_t *guest_ram_hva(const struct guest_memory *memory, uint64_t gpa)
 {
-	uint64_t high_bytes = guest_memory_populated_bytes(m) - m->low_bytes;
+	uint64_t high_bytes = guest_memory_populated_bytes(memory) - memory->low_bytes;
 	uint64_t high_offset = gpa - GUEST_HIGH_GPA;
 
-	if (gpa < m->low_bytes)
-		return m->ram + speculation_bound(gpa, m->low_bytes);
+	if (gpa < memory->low_bytes)
+		return memory->ram + speculation_bound(gpa, memory->low_bytes);
 	if (high_offset < high_bytes)
-		return m->ram + m->low_bytes + speculation_bound(high_offset, high_bytes);
-	return guest_window_hva(m, gpa);
+		return memory->ram + memory->low_bytes + speculation_bound(high_offset, high_bytes);
+	return guest_window_hva(memory, gpa);
 }
 
 static inline uint64_t guest_page_of(uint64_t gpa)
@@ -107,21 +107,21 @@ static inline unsigned guest_shown_word(uint64_t gpa)
 }
 static inline uint64_t guest_shown_bit(uint64_t gpa) { return 1ull << gpa / GUEST_PAGE_BYTES % 64; }
 
-static inline bool guest_may_be_overlaid(const struct guest_memory *m, uint64_t gpa)
+static inline bool guest_may_be_overlaid(const struct guest_memory *memory, uint64_t gpa)
 {
-	const uint64_t *word = &m->shown[guest_shown_word(gpa)];
+	const uint64_t *word = &memory->shown[guest_shown_word(gpa)];
 
 	return (__atomic_load_n(word, __ATOMIC_RELAXED) & guest_shown_bit(gpa)) != 0;
 }
 
 /* Where the byte at gpa lies, up to the end of its page. NULL: neither RAM nor an overlay. */
-static inline uint8_t *guest_hva(const struct guest_memory *m, uint64_t gpa)
+static inline uint8_t *guest_hva(const struct guest_memory *memory, uint64_t gpa)
 {
-	int n = guest_may_be_overlaid(m, gpa) ? guest_overlay_at(m, gpa) : -1;
+	int n = guest_may_be_overlaid(memory, gpa) ? guest_overlay_at(memory, gpa) : -1;
 
 	if (n < 0)
-		return guest_ram_hva(m, gpa);
-	return guest_overlay_page(m, (unsigned)n) + gpa % GUEST_PAGE_BYTES;
+		return guest_ram_hva(memory, gpa);
+	return guest_overlay_page(memory, (unsigned)n) + gpa % GUEST_PAGE_BYTES;
 }
 
 /* Bytes to reserve at `ram` for this much RAM. */
@@ -131,38 +131,40 @@ static inline uint64_t guest_memory_footprint_bytes(uint64_t ram_bytes)
 }
 
 /* Over guest_memory_footprint_bytes(ram_bytes) zeroed bytes at ram; all of it is populated. */
-void guest_memory_init(struct guest_memory *m, void *ram, uint64_t ram_bytes, uint64_t low_bytes);
+void guest_memory_init(struct guest_memory *memory, void *ram, uint64_t ram_bytes,
+		       uint64_t low_bytes);
 /*
  * How much of it is the guest's RAM, from low_bytes to ram_bytes, in pages: less only before
  * anything runs, more also then.
  */
-void guest_memory_populate(struct guest_memory *m, uint64_t bytes);
+void guest_memory_populate(struct guest_memory *memory, uint64_t bytes);
 /*
  * Overlay n shows at the page of gpa from now on; GUEST_NOWHERE hides it. Under the owner's lock.
  */
-void guest_overlay_place(struct guest_memory *m, unsigned n, uint64_t gpa, bool read_only);
+void guest_overlay_place(struct guest_memory *memory, unsigned n, uint64_t gpa, bool read_only);
 /*
  * Copies; 0, or -EFAULT when a byte of it is nowhere (then *to is undefined). Lengths up to any
  * size, no address wraps.
  */
-int guest_memory_read(const struct guest_memory *m, uint64_t gpa, void *to, size_t bytes);
+int guest_memory_read(const struct guest_memory *memory, uint64_t gpa, void *to, size_t bytes);
 /* Also -EROFS. Nothing is written unless all can be. The caller tells the engine. */
-int guest_memory_write(const struct guest_memory *m, uint64_t gpa, const void *from, size_t bytes);
+int guest_memory_write(const struct guest_memory *memory, uint64_t gpa, const void *from,
+		       size_t bytes);
 /*
  * Aligned 32-bit load with acquire semantics, aligned 32-bit store with release semantics. 0;
  * -EFAULT: no memory, or not aligned; -EROFS.
  */
-int guest_memory_load(const struct guest_memory *m, uint64_t gpa, uint32_t *ret);
-int guest_memory_store(const struct guest_memory *m, uint64_t gpa, uint32_t value);
+int guest_memory_load(const struct guest_memory *memory, uint64_t gpa, uint32_t *ret);
+int guest_memory_store(const struct guest_memory *memory, uint64_t gpa, uint32_t value);
 /*
  * 0, -EFAULT or -EROFS, as guest_memory_write() would; of more than 1 MiB also -EFAULT where it is
  * not in one piece of RAM. In bounded time.
  */
-int guest_memory_probe(const struct guest_memory *m, uint64_t gpa, uint64_t bytes, bool write);
+int guest_memory_probe(const struct guest_memory *memory, uint64_t gpa, uint64_t bytes, bool write);
 /*
  * Invariants 1 to 3: the sizes, and that `shown` has every place of an overlay. Under the owner's
  * lock.
  */
-void check_guest_memory(const struct guest_memory *m);
+void check_guest_memory(const struct guest_memory *memory);
 /* A new call of the guest begins on this thread (4). */
 void guest_memory_begin(void);

@@ -77,10 +77,10 @@ struct broker {
 
 static uint64_t now_ms(void)
 {
-	struct timespec t;
+	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 static void broker_say(struct broker *b, enum message message) { b->unsaid |= 1u << message; }
@@ -219,12 +219,12 @@ static bool take_shutting_down(struct broker *b, const uint8_t *data, uint32_t b
 /* Numbers, of whatever size: they are shown to who asks, and nothing depends on them. */
 static bool take_state(struct broker *b, const uint8_t *data, uint32_t bytes)
 {
-	struct record_state s;
+	struct record_state state;
 
-	if (bytes != sizeof(s))
+	if (bytes != sizeof(state))
 		return false;
-	memcpy(&s, data, sizeof(s));
-	control_set_state(&b->control, &s);
+	memcpy(&state, data, sizeof(state));
+	control_set_state(&b->control, &state);
 	return true;
 }
 
@@ -727,24 +727,25 @@ static int rings_take(struct broker *b, const int fd[3])
 	return 0;
 }
 
-int broker_create(const struct broker_options *o, struct broker **ret)
+int broker_create(const struct broker_options *options, struct broker **ret)
 {
 	struct broker *b = calloc(1, sizeof(*b));
-	int rings[3] = { o->rings_fd, o->event_from_fd, o->event_to_fd };
+	int rings[3] = { options->rings_fd, options->event_from_fd, options->event_to_fd };
 	int error = 0;
 
 	if (!b)
 		return -ENOMEM;
-	b->input = o->input_fd;
+	b->input = options->input_fd;
 	b->machine_exited = true;
-	b->helper_ms = o->helper_ms ? o->helper_ms : BROKER_HELPER_MS;
-	console_open(&b->console, o->console, o->console_fd, o->console_limit_bytes);
-	control_init(&b->control, o->control_fd, o->description);
-	fork_init(&b->fork, &b->control, o->forks, o->has_disks);
-	b->control.can_fork = o->forks;
-	b->control.kit_fds = fork_kit_fds(o->cards);
-	b->adopted = o->adopts;
-	if (!o->adopts)
+	b->helper_ms = options->helper_ms ? options->helper_ms : BROKER_HELPER_MS;
+	console_open(&b->console, options->console, options->console_fd,
+		     options->console_limit_bytes);
+	control_init(&b->control, options->control_fd, options->description);
+	fork_init(&b->fork, &b->control, options->forks, options->has_disks);
+	b->control.can_fork = options->forks;
+	b->control.kit_fds = fork_kit_fds(options->cards);
+	b->adopted = options->adopts;
+	if (!options->adopts)
 		error = broker_make_rings(rings);
 	if (!error)
 		error = rings_take(b, rings);
@@ -759,11 +760,11 @@ int broker_create(const struct broker_options *o, struct broker **ret)
 	return error;
 }
 
-void broker_give(const struct broker *b, struct grants *g)
+void broker_give(const struct broker *b, struct grants *grants)
 {
-	g->fd[GRANT_RINGS] = b->rings_fd;
-	g->fd[GRANT_TO_BROKER] = b->event_from;
-	g->fd[GRANT_TO_MACHINE] = b->event_to;
+	grants->fd[GRANT_RINGS] = b->rings_fd;
+	grants->fd[GRANT_TO_BROKER] = b->event_from;
+	grants->fd[GRANT_TO_MACHINE] = b->event_to;
 }
 
 int broker_set_machine(struct broker *b, const struct spawned *machine)

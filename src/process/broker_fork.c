@@ -6,11 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
-void fork_init(struct fork *f, struct control *control, bool has_forker, bool has_disks)
+void fork_init(struct fork *forking, struct control *control, bool has_forker, bool has_disks)
 {
-	*f = (struct fork){ .control = control,
-			    .has_forker = has_forker,
-			    .has_disks = has_disks };
+	*forking = (struct fork){ .control = control,
+				  .has_forker = has_forker,
+				  .has_disks = has_disks };
 }
 
 static void kit_close(int kit[KIT_MOST_FDS])
@@ -21,37 +21,37 @@ static void kit_close(int kit[KIT_MOST_FDS])
 	memset(kit, -1, KIT_MOST_FDS * sizeof(*kit));
 }
 
-void fork_begin(struct fork *f, const int *kits, unsigned count)
+void fork_begin(struct fork *forking, const int *kits, unsigned count)
 {
-	assert(f->state == FORK_IDLE && count && count <= FORK_CHILDREN);
-	memset(f->kit, -1, sizeof(f->kit));
+	assert(forking->state == FORK_IDLE && count && count <= FORK_CHILDREN);
+	memset(forking->kit, -1, sizeof(forking->kit));
 	for (unsigned n = 0; n < count; n++)
-		memcpy(f->kit[n], kits + n * f->control->kit_fds,
-		       f->control->kit_fds * sizeof(*kits));
-	f->wanted = count;
-	f->made = 0;
-	f->child = 0;
-	f->asked = f->answered = f->unsettled = 0;
-	f->layer_error = f->settle_error = 0;
-	f->state = FORK_STANDING;
+		memcpy(forking->kit[n], kits + n * forking->control->kit_fds,
+		       forking->control->kit_fds * sizeof(*kits));
+	forking->wanted = count;
+	forking->made = 0;
+	forking->child = 0;
+	forking->asked = forking->answered = forking->unsettled = 0;
+	forking->layer_error = forking->settle_error = 0;
+	forking->state = FORK_STANDING;
 }
 
 /* Nothing more is forked; the machine stands, until it is told to go on. */
-static enum fork_news fork_done(struct fork *f, int error)
+static enum fork_news fork_done(struct fork *forking, int error)
 {
-	for (unsigned n = f->made; n < f->wanted; n++)
-		kit_close(f->kit[n]);
-	f->wanted = f->made;
-	f->state = FORK_HELD;
-	f->error = error ? error : f->settle_error;
+	for (unsigned n = forking->made; n < forking->wanted; n++)
+		kit_close(forking->kit[n]);
+	forking->wanted = forking->made;
+	forking->state = FORK_HELD;
+	forking->error = error ? error : forking->settle_error;
 	return FORK_DONE;
 }
 
-enum fork_news fork_not_taken(struct fork *f)
+enum fork_news fork_not_taken(struct fork *forking)
 {
-	assert(f->made);
-	f->made--; /* its kit is closed */
-	return fork_done(f, -EPIPE);
+	assert(forking->made);
+	forking->made--; /* its kit is closed */
+	return fork_done(forking, -EPIPE);
 }
 
 /* Its devices', of which a machine closes those that it has not. */
@@ -71,14 +71,14 @@ static void give_devices(const int kit[KIT_MOST_FDS], int fd[GRANTS])
 	}
 }
 
-enum fork_news fork_next(struct fork *f)
+enum fork_news fork_next(struct fork *forking)
 {
-	const int *kit = f->kit[f->made];
+	const int *kit = forking->kit[forking->made];
 	int fd[GRANTS];
 	int failed;
 
-	if (f->made == f->wanted)
-		return fork_done(f, 0);
+	if (forking->made == forking->wanted)
+		return fork_done(forking, 0);
 	memset(fd, -1, sizeof(fd));
 	fd[GRANT_RINGS] = kit[KIT_RINGS];
 	fd[GRANT_TO_BROKER] = kit[KIT_TO_BROKER];
@@ -90,66 +90,66 @@ enum fork_news fork_next(struct fork *f)
 	fd[GRANT_READY] = kit[KIT_READY];
 	failed = forker_ask(fd);
 	if (failed)
-		return fork_done(f, failed);
-	f->state = FORK_ASKED;
+		return fork_done(forking, failed);
+	forking->state = FORK_ASKED;
 	return FORK_NOTHING_NEW;
 }
 
 /* ---- layers ---- */
 
-static void layers_ask(struct fork *f)
+static void layers_ask(struct fork *forking)
 {
-	struct control *c = f->control;
+	struct control *control = forking->control;
 
-	f->state = FORK_LAYERING;
-	for (unsigned n = 0; n < c->layers; n++) {
-		struct control_layer *layer = &c->layer[n];
-		int error = f->has_disks && !f->layer_error
+	forking->state = FORK_LAYERING;
+	for (unsigned n = 0; n < control->layers; n++) {
+		struct control_layer *layer = &control->layer[n];
+		int error = forking->has_disks && !forking->layer_error
 				    ? layer_ask(layer->disk, layer->path, layer->file)
 				    : -ENODEV;
 
 		close(layer->file);
 		layer->file = -1;
-		if (error && !f->layer_error)
-			f->layer_error = error;
-		f->asked += !error;
+		if (error && !forking->layer_error)
+			forking->layer_error = error;
+		forking->asked += !error;
 	}
 }
 
 /* All that were asked for are on, or not: then there is no child, and a disk has one file more. */
-static enum fork_news layers_answered(struct fork *f)
+static enum fork_news layers_answered(struct fork *forking)
 {
-	if (f->answered < f->asked)
+	if (forking->answered < forking->asked)
 		return FORK_NOTHING_NEW;
-	return f->layer_error ? fork_done(f, f->layer_error) : fork_next(f);
+	return forking->layer_error ? fork_done(forking, forking->layer_error) : fork_next(forking);
 }
 
-static enum fork_news layer_is_on(struct fork *f, int error)
+static enum fork_news layer_is_on(struct fork *forking, int error)
 {
-	if (f->state != FORK_LAYERING || f->answered == f->asked)
+	if (forking->state != FORK_LAYERING || forking->answered == forking->asked)
 		return FORK_NOTHING_NEW;
 	if (error) {
-		f->layer_error = error;
+		forking->layer_error = error;
 	} else {
-		control_layer_is_on(f->control, f->answered);
-		f->unsettled++;
+		control_layer_is_on(forking->control, forking->answered);
+		forking->unsettled++;
 	}
-	f->answered++;
-	return layers_answered(f);
+	forking->answered++;
+	return layers_answered(forking);
 }
 
-static void layer_is_settled(struct fork *f, int error)
+static void layer_is_settled(struct fork *forking, int error)
 {
-	if (!f->unsettled)
+	if (!forking->unsettled)
 		return;
-	f->unsettled--;
+	forking->unsettled--;
 	if (error)
-		f->settle_error = error;
-	if (!f->unsettled)
-		control_settled(f->control, f->settle_error);
+		forking->settle_error = error;
+	if (!forking->unsettled)
+		control_settled(forking->control, forking->settle_error);
 }
 
-enum fork_news fork_hear_layers(struct fork *f)
+enum fork_news fork_hear_layers(struct fork *forking)
 {
 	struct layer_answer answer;
 	int got = layer_hear(&answer);
@@ -157,93 +157,94 @@ enum fork_news fork_hear_layers(struct fork *f)
 	if (!got)
 		return FORK_NOTHING_NEW;
 	if (got > 0 && answer.news == LAYER_ON)
-		return layer_is_on(f, answer.error);
+		return layer_is_on(forking, answer.error);
 	if (got > 0) {
-		layer_is_settled(f, answer.error);
+		layer_is_settled(forking, answer.error);
 		return FORK_NOTHING_NEW;
 	}
 	/* its end ends the machine, too */
-	f->has_disks = false;
-	if (f->unsettled) {
-		f->unsettled = 1;
-		layer_is_settled(f, got);
+	forking->has_disks = false;
+	if (forking->unsettled) {
+		forking->unsettled = 1;
+		layer_is_settled(forking, got);
 	}
-	return f->state == FORK_LAYERING ? fork_done(f, got) : FORK_NOTHING_NEW;
+	return forking->state == FORK_LAYERING ? fork_done(forking, got) : FORK_NOTHING_NEW;
 }
 
-void fork_hear_settled(struct fork *f)
+void fork_hear_settled(struct fork *forking)
 {
 	struct layer_answer answer;
 
-	while (f->unsettled && layer_hear(&answer) > 0)
+	while (forking->unsettled && layer_hear(&answer) > 0)
 		if (answer.news == LAYER_SETTLED)
-			layer_is_settled(f, answer.error);
+			layer_is_settled(forking, answer.error);
 }
 
-enum fork_news fork_stands(struct fork *f, int error)
+enum fork_news fork_stands(struct fork *forking, int error)
 {
-	assert(f->state == FORK_STANDING);
+	assert(forking->state == FORK_STANDING);
 	if (error)
-		return fork_done(f, error);
-	layers_ask(f);
-	return layers_answered(f);
+		return fork_done(forking, error);
+	layers_ask(forking);
+	return layers_answered(forking);
 }
 
-int fork_socket(const struct fork *f)
+int fork_socket(const struct fork *forking)
 {
-	return f->has_forker ? grant_fd(GRANT_FORK_KIT) : -1;
+	return forking->has_forker ? grant_fd(GRANT_FORK_KIT) : -1;
 }
 
-int fork_layers_socket(const struct fork *f)
+int fork_layers_socket(const struct fork *forking)
 {
-	return f->has_disks ? grant_fd(GRANT_LAYERS) : -1;
+	return forking->has_disks ? grant_fd(GRANT_LAYERS) : -1;
 }
 
-int fork_pipe(const struct fork *f)
+int fork_pipe(const struct fork *forking)
 {
-	return f->state == FORK_COPYING ? f->kit[f->made][KIT_READY_HERE] : -1;
+	return forking->state == FORK_COPYING ? forking->kit[forking->made][KIT_READY_HERE] : -1;
 }
 
-enum fork_news fork_hear(struct fork *f)
+enum fork_news fork_hear(struct fork *forking)
 {
 	pid_t who = forker_hear();
 
 	if (who == -EAGAIN)
 		return FORK_NOTHING_NEW;
 	if (who < 0) {
-		f->has_forker = false;
-		return f->state == FORK_ASKED ? fork_done(f, -ECHILD) : FORK_NOTHING_NEW;
+		forking->has_forker = false;
+		return forking->state == FORK_ASKED ? fork_done(forking, -ECHILD)
+						    : FORK_NOTHING_NEW;
 	}
-	if (!f->forker) {
-		f->forker = who;
+	if (!forking->forker) {
+		forking->forker = who;
 		return FORK_NOTHING_NEW;
 	}
-	if (f->state != FORK_ASKED)
+	if (forking->state != FORK_ASKED)
 		return FORK_NOTHING_NEW;
-	if (who == f->forker)
-		return fork_done(f, -EAGAIN);
-	f->child = who;
-	f->state = FORK_COPYING;
+	if (who == forking->forker)
+		return fork_done(forking, -EAGAIN);
+	forking->child = who;
+	forking->state = FORK_COPYING;
 	/* what only it holds from now on: its end closes the pipe */
-	close(f->kit[f->made][KIT_READY]);
-	f->kit[f->made][KIT_READY] = -1;
+	close(forking->kit[forking->made][KIT_READY]);
+	forking->kit[forking->made][KIT_READY] = -1;
 	return FORK_NOTHING_NEW;
 }
 
-enum fork_news fork_ready(struct fork *f)
+enum fork_news fork_ready(struct fork *forking)
 {
 	uint8_t byte;
 
-	assert(f->state == FORK_COPYING);
-	if (read(fork_pipe(f), &byte, 1) != 1)
-		return fork_done(f, -ECHILD);
-	kit_close(f->kit[f->made++]);
+	assert(forking->state == FORK_COPYING);
+	if (read(fork_pipe(forking), &byte, 1) != 1)
+		return fork_done(forking, -ECHILD);
+	kit_close(forking->kit[forking->made++]);
 	return FORK_CHILD;
 }
 
-void fork_end(struct fork *f)
+void fork_end(struct fork *forking)
 {
-	if (f->state != FORK_IDLE)
-		fork_done(f, 0);
-	f->state = FORK_IDLE;
+	if (forking->state != FORK_IDLE)
+		fork_done(forking, 0);
+	forking->state = FORK_IDLE;
 }

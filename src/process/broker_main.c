@@ -128,16 +128,16 @@ static int cards_make(struct start *start)
 }
 
 /* Of each port: memory, which says whose end it is, and two events. */
-static int ports_make(const struct plan *plan, struct grants *g)
+static int ports_make(const struct plan *plan, struct grants *grants)
 {
 	struct { uint32_t side, reserved; uint64_t epoch; } head = { 0 };
 
 	_Static_assert(offsetof(struct share_memory, epoch) == sizeof(head) - sizeof(head.epoch),
 		       "the head of a port's memory");
 	for (unsigned n = 0; n < plan->shares.count; n++) {
-		int *memory = &g->fd[GRANT_PORTS + n];
-		int *bell = &g->fd[GRANT_PORT_BELLS + n];
-		int *answer = &g->fd[GRANT_PORT_ANSWERS + n];
+		int *memory = &grants->fd[GRANT_PORTS + n];
+		int *bell = &grants->fd[GRANT_PORT_BELLS + n];
+		int *answer = &grants->fd[GRANT_PORT_ANSWERS + n];
 
 		head.side = plan->shares.port[n].join.side;
 		*memory = spawn_share("umbra-port", sizeof(struct share_memory));
@@ -294,14 +294,14 @@ static int supervisors_start(struct broker *broker, const struct start *start,
 	return error;
 }
 
-static int connections_make(struct grants *g)
+static int connections_make(struct grants *grants)
 {
-	g->fd[GRANT_CONNECTIONS] =
+	grants->fd[GRANT_CONNECTIONS] =
 		spawn_share("umbra-connections", sizeof(struct connection_memory));
-	g->fd[GRANT_CONNECTION_BELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (g->fd[GRANT_CONNECTIONS] < 0)
-		return g->fd[GRANT_CONNECTIONS];
-	return g->fd[GRANT_CONNECTION_BELL] < 0 ? -errno : 0;
+	grants->fd[GRANT_CONNECTION_BELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (grants->fd[GRANT_CONNECTIONS] < 0)
+		return grants->fd[GRANT_CONNECTIONS];
+	return grants->fd[GRANT_CONNECTION_BELL] < 0 ? -errno : 0;
 }
 
 /* Whether programs of the host can connect to the guest's: who serves them. */

@@ -42,11 +42,11 @@ struct joiner {
 	int window;
 };
 
-static void tell_machine(struct joiner *j)
+static void tell_machine(struct joiner *joiner)
 {
 	ssize_t written;
 
-	__atomic_store_n(j->generation, ++j->count, __ATOMIC_RELEASE);
+	__atomic_store_n(joiner->generation, ++joiner->count, __ATOMIC_RELEASE);
 	written = write(grant_fd(GRANT_PORT_ANSWER), &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
@@ -104,11 +104,11 @@ static int bring_agent(int line, const struct rules *rules)
 	return error;
 }
 
-static int bring_rules(const struct joiner *j, int line, bool with_rules)
+static int bring_rules(const struct joiner *joiner, int line, bool with_rules)
 {
 	static struct rules rules;
 	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_RULES };
-	int file = open(j->choice->rules, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int file = open(joiner->choice->rules, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	int error = with_rules ? line_send(line, &message, &file, file >= 0) : 0;
 
 	if (!error && !read_rules(file, &rules))
@@ -121,36 +121,36 @@ static int bring_rules(const struct joiner *j, int line, bool with_rules)
 /* ---- joining ---- */
 
 /* A line to the hub, which is started where there is none. -errno. */
-static int reach_hub(const struct joiner *j)
+static int reach_hub(const struct joiner *joiner)
 {
-	int line = line_connect(j->choice->hub);
+	int line = line_connect(joiner->choice->hub);
 
 	if (line != -ENOENT && line != -ECONNREFUSED)
 		return line;
-	line = meeting_start(j->choice->hub, ROLE_HUB, grant_fd(GRANT_PROGRAM));
-	return line ? line : line_connect(j->choice->hub);
+	line = meeting_start(joiner->choice->hub, ROLE_HUB, grant_fd(GRANT_PROGRAM));
+	return line ? line : line_connect(joiner->choice->hub);
 }
 
 /* The one that is used from now on, unless one is already. */
-static void take_window(struct joiner *j, int window)
+static void take_window(struct joiner *joiner, int window)
 {
 	if (window < 0)
 		return;
-	close(j->joined ? window : j->window);
-	if (!j->joined)
-		j->window = window;
+	close(joiner->joined ? window : joiner->window);
+	if (!joiner->joined)
+		joiner->window = window;
 }
 
-static int ask_to_join(struct joiner *j, int line)
+static int ask_to_join(struct joiner *joiner, int line)
 {
 	const int fds[] = { grant_fd(GRANT_PORT), grant_fd(GRANT_PORT_BELL),
-			    grant_fd(GRANT_PORT_ANSWER), j->window };
+			    grant_fd(GRANT_PORT_ANSWER), joiner->window };
 	struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_JOIN,
-					.join = j->choice->join };
+					.join = joiner->choice->join };
 	int windows[WIRE_FDS];
 	int error;
 
-	message.join.keeps_window = j->joined;
+	message.join.keeps_window = joiner->joined;
 	message.join.least = WIRE_VERSION_LEAST;
 	message.join.most = WIRE_VERSION;
 	error = line_send(line, &message, fds, WIRE_FDS);
@@ -158,24 +158,24 @@ static int ask_to_join(struct joiner *j, int line)
 		error = line_receive(line, &message, windows, true);
 	if (error < 0)
 		return error;
-	take_window(j, windows[0]);
+	take_window(joiner, windows[0]);
 	if (message.kind != WIRE_JOINED)
 		return -EBADMSG;
 	return message.version ? 0 : -EPROTONOSUPPORT;
 }
 
 /* The line, once the hub has the port; -errno. */
-static int join(struct joiner *j)
+static int join(struct joiner *joiner)
 {
-	int line = reach_hub(j);
+	int line = reach_hub(joiner);
 	int error;
 
 	if (line < 0)
 		return line;
-	error = bring_rules(j, line, true);
+	error = bring_rules(joiner, line, true);
 	if (!error) {
-		tell_machine(j);
-		error = ask_to_join(j, line);
+		tell_machine(joiner);
+		error = ask_to_join(joiner, line);
 	}
 	if (!error)
 		return line;
@@ -185,13 +185,13 @@ static int join(struct joiner *j)
 
 /* ---- its life ---- */
 
-static int take_changes(const struct joiner *j, int line)
+static int take_changes(const struct joiner *joiner, int line)
 {
 	_Alignas(struct inotify_event) char events[TELLING_BYTES];
 
-	while (read(j->changes, events, sizeof(events)) > 0)
+	while (read(joiner->changes, events, sizeof(events)) > 0)
 		;
-	return bring_rules(j, line, true);
+	return bring_rules(joiner, line, true);
 }
 
 static void close_all(const int fds[WIRE_FDS])
@@ -202,7 +202,7 @@ static void close_all(const int fds[WIRE_FDS])
 }
 
 /* The hub has lost its agent. */
-static int take_word(const struct joiner *j, int line)
+static int take_word(const struct joiner *joiner, int line)
 {
 	struct wire_message message;
 	int none[WIRE_FDS];
@@ -210,28 +210,28 @@ static int take_word(const struct joiner *j, int line)
 
 	close_all(none);
 	if (got > 0)
-		got = message.kind == WIRE_AGENT ? bring_rules(j, line, false) : -EBADMSG;
+		got = message.kind == WIRE_AGENT ? bring_rules(joiner, line, false) : -EBADMSG;
 	return got;
 }
 
 /* Until the machine is gone (true), or the hub. */
-static bool stay(const struct joiner *j, int line)
+static bool stay(const struct joiner *joiner, int line)
 {
 	int error = 0;
 
 	while (!error) {
 		struct pollfd polls[] = { { .fd = grant_fd(GRANT_END), .events = POLLIN },
 					  { .fd = line, .events = POLLIN },
-					  { .fd = j->changes, .events = POLLIN } };
+					  { .fd = joiner->changes, .events = POLLIN } };
 
 		if (poll(polls, 3, -1) < 0)
 			continue;
 		if (polls[0].revents)
 			return true;
 		if (polls[1].revents)
-			error = take_word(j, line);
+			error = take_word(joiner, line);
 		if (!error && polls[2].revents)
-			error = take_changes(j, line);
+			error = take_changes(joiner, line);
 	}
 	return false;
 }
@@ -254,58 +254,58 @@ static time_t now_s(void)
 	return now.tv_sec;
 }
 
-static void choose_delay(struct joiner *j, time_t lived_s)
+static void choose_delay(struct joiner *joiner, time_t lived_s)
 {
 	if (lived_s >= LONG_LIFE_S)
-		j->delay_ms = FIRST_DELAY_MS;
-	else if (j->delay_ms < MOST_DELAY_MS)
-		j->delay_ms *= 2;
+		joiner->delay_ms = FIRST_DELAY_MS;
+	else if (joiner->delay_ms < MOST_DELAY_MS)
+		joiner->delay_ms *= 2;
 }
 
-static int complain_of_hub(const struct joiner *j, int error)
+static int complain_of_hub(const struct joiner *joiner, int error)
 {
 	if (error == -EPROTONOSUPPORT)
 		return complain(EXIT_UNUSABLE, "the hub that runs is of another version",
-				j->choice->join.instance, "end the machines that use it");
+				joiner->choice->join.instance, "end the machines that use it");
 	return complain(EXIT_FAULT, strerror(-error), "joining the hub", "see umbra doctor");
 }
 
 /* The exit code: not 0 where it could not begin. */
-static int keep_joined(struct joiner *j)
+static int keep_joined(struct joiner *joiner)
 {
 	bool machine_is_gone = false;
 
 	for (bool is_first = true; !machine_is_gone; is_first = false) {
 		const time_t begun_s = now_s();
-		int line = join(j);
+		int line = join(joiner);
 
 		if (line < 0 && is_first)
-			return complain_of_hub(j, line);
+			return complain_of_hub(joiner, line);
 		if (is_first) {
 			const struct wire_message ready = { .magic = WIRE_MAGIC,
 							    .kind = WIRE_JOINED };
 
-			if (line_send(grant_fd(GRANT_READY), &ready, &j->window, 1))
+			if (line_send(grant_fd(GRANT_READY), &ready, &joiner->window, 1))
 				return EXIT_FAULT;
 			close(grant_fd(GRANT_READY));
-			j->joined = true;
+			joiner->joined = true;
 		}
 		if (line >= 0) {
-			machine_is_gone = stay(j, line);
+			machine_is_gone = stay(joiner, line);
 			close(line);
 		}
 		if (machine_is_gone)
 			break;
-		tell_machine(j);
-		machine_is_gone = wait_ms(j->delay_ms);
-		choose_delay(j, now_s() - begun_s);
+		tell_machine(joiner);
+		machine_is_gone = wait_ms(joiner->delay_ms);
+		choose_delay(joiner, now_s() - begun_s);
 	}
 	return 0;
 }
 
 int joiner_main(void)
 {
-	struct joiner j = { .delay_ms = FIRST_DELAY_MS };
+	struct joiner joiner = { .delay_ms = FIRST_DELAY_MS };
 	struct share_memory *memory = mmap(NULL, SLOT_PAGE_BYTES, PROT_READ | PROT_WRITE,
 					   MAP_SHARED, grant_fd(GRANT_PORT), 0);
 	const struct plan *plan = plan_of_process();
@@ -313,11 +313,12 @@ int joiner_main(void)
 	if (!plan || !plan->shares.count || memory == MAP_FAILED)
 		return complain(EXIT_USAGE, "it has no plan", "the joiner",
 				"use umbra run: it starts the processes of a machine");
-	j.choice = &plan->shares.port[plan->shares.mine];
-	j.generation = &memory->generation;
-	j.window = spawn_share("umbra-window", sizeof(struct share_window));
-	if (j.window < 0)
-		return complain(EXIT_FAULT, strerror(-j.window), "the window", "see umbra doctor");
-	j.changes = watch_rules(j.choice->rules);
-	return keep_joined(&j);
+	joiner.choice = &plan->shares.port[plan->shares.mine];
+	joiner.generation = &memory->generation;
+	joiner.window = spawn_share("umbra-window", sizeof(struct share_window));
+	if (joiner.window < 0)
+		return complain(EXIT_FAULT, strerror(-joiner.window), "the window",
+				"see umbra doctor");
+	joiner.changes = watch_rules(joiner.choice->rules);
+	return keep_joined(&joiner);
 }

@@ -92,60 +92,60 @@ static int settle(struct disk *child)
 	return error ? error : disk_settle(child);
 }
 
-static struct disk **find_child(struct layers *l)
+static struct disk **find_child(struct layers *layers)
 {
-	for (unsigned n = 0; n < l->count; n++)
-		if (l->child[n])
-			return &l->child[n];
+	for (unsigned n = 0; n < layers->count; n++)
+		if (layers->child[n])
+			return &layers->child[n];
 	return NULL;
 }
 
 static void *settle_when_asked(void *context)
 {
-	struct layers *l = context;
+	struct layers *layers = context;
 
-	pthread_mutex_lock(&l->lock);
-	l->has_begun = true;
-	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_lock(&layers->lock);
+	layers->has_begun = true;
+	pthread_cond_broadcast(&layers->changed);
 	for (;;) {
 		struct disk **child;
 		int error;
 
-		while (!(child = find_child(l)) && !l->stop)
-			pthread_cond_wait(&l->changed, &l->lock);
+		while (!(child = find_child(layers)) && !layers->stop)
+			pthread_cond_wait(&layers->changed, &layers->lock);
 		if (!child)
 			break;
-		pthread_mutex_unlock(&l->lock);
+		pthread_mutex_unlock(&layers->lock);
 		error = settle(*child);
-		pthread_mutex_lock(&l->lock);
+		pthread_mutex_lock(&layers->lock);
 		*child = NULL;
 		answer(LAYER_SETTLED, error);
 	}
-	pthread_mutex_unlock(&l->lock);
+	pthread_mutex_unlock(&layers->lock);
 	return NULL;
 }
 
 struct layers *layers_begin(struct disk **disks, struct disk_queue **queues, unsigned count)
 {
-	struct layers *l = calloc(1, sizeof(*l));
+	struct layers *layers = calloc(1, sizeof(*layers));
 
-	if (!l)
+	if (!layers)
 		return NULL;
-	l->disks = disks;
-	l->queues = queues;
-	l->count = count;
-	pthread_mutex_init(&l->lock, NULL);
-	pthread_cond_init(&l->changed, NULL);
-	if (pthread_create(&l->settler, NULL, settle_when_asked, l)) {
-		free(l);
+	layers->disks = disks;
+	layers->queues = queues;
+	layers->count = count;
+	pthread_mutex_init(&layers->lock, NULL);
+	pthread_cond_init(&layers->changed, NULL);
+	if (pthread_create(&layers->settler, NULL, settle_when_asked, layers)) {
+		free(layers);
 		return NULL;
 	}
 	/* its first system calls are not those of its work */
-	pthread_mutex_lock(&l->lock);
-	while (!l->has_begun)
-		pthread_cond_wait(&l->changed, &l->lock);
-	pthread_mutex_unlock(&l->lock);
-	return l;
+	pthread_mutex_lock(&layers->lock);
+	while (!layers->has_begun)
+		pthread_cond_wait(&layers->changed, &layers->lock);
+	pthread_mutex_unlock(&layers->lock);
+	return layers;
 }
 
 /* Of one message: its file; -EAGAIN: there is none; -EBADMSG. */
@@ -172,36 +172,36 @@ static int take_ask(struct layer_ask *ask)
 	return -EBADMSG;
 }
 
-static int put_on(struct layers *l, const struct layer_ask *ask, int file)
+static int put_on(struct layers *layers, const struct layer_ask *ask, int file)
 {
 	struct disk_error why;
 	struct disk *child;
 	int error = 0;
 
-	pthread_mutex_lock(&l->lock);
-	if (ask->disk >= l->count)
+	pthread_mutex_lock(&layers->lock);
+	if (ask->disk >= layers->count)
 		error = -EINVAL;
-	else if (l->child[ask->disk])
+	else if (layers->child[ask->disk])
 		error = -EBUSY;
-	pthread_mutex_unlock(&l->lock);
+	pthread_mutex_unlock(&layers->lock);
 	if (error) {
 		close(file);
 		return error;
 	}
-	disk_queue_drain(l->queues[ask->disk]);
-	error = disk_snapshot_into(l->disks[ask->disk], file, ask->path, &child, &why);
+	disk_queue_drain(layers->queues[ask->disk]);
+	error = disk_snapshot_into(layers->disks[ask->disk], file, ask->path, &child, &why);
 	if (error)
 		return error;
-	l->disks[ask->disk] = child;
-	disk_queue_move(l->queues[ask->disk], child);
-	pthread_mutex_lock(&l->lock);
-	l->child[ask->disk] = child;
-	pthread_cond_broadcast(&l->changed);
-	pthread_mutex_unlock(&l->lock);
+	layers->disks[ask->disk] = child;
+	disk_queue_move(layers->queues[ask->disk], child);
+	pthread_mutex_lock(&layers->lock);
+	layers->child[ask->disk] = child;
+	pthread_cond_broadcast(&layers->changed);
+	pthread_mutex_unlock(&layers->lock);
 	return 0;
 }
 
-int layers_take(struct layers *l)
+int layers_take(struct layers *layers)
 {
 	struct layer_ask ask;
 	int file = take_ask(&ask);
@@ -210,18 +210,18 @@ int layers_take(struct layers *l)
 		return 0;
 	if (file < 0)
 		return file;
-	answer(LAYER_ON, put_on(l, &ask, file));
+	answer(LAYER_ON, put_on(layers, &ask, file));
 	return 0;
 }
 
-void layers_end(struct layers *l)
+void layers_end(struct layers *layers)
 {
-	pthread_mutex_lock(&l->lock);
-	l->stop = true;
-	pthread_cond_broadcast(&l->changed);
-	pthread_mutex_unlock(&l->lock);
-	pthread_join(l->settler, NULL);
-	pthread_cond_destroy(&l->changed);
-	pthread_mutex_destroy(&l->lock);
-	free(l);
+	pthread_mutex_lock(&layers->lock);
+	layers->stop = true;
+	pthread_cond_broadcast(&layers->changed);
+	pthread_mutex_unlock(&layers->lock);
+	pthread_join(layers->settler, NULL);
+	pthread_cond_destroy(&layers->changed);
+	pthread_mutex_destroy(&layers->lock);
+	free(layers);
 }

@@ -56,12 +56,12 @@ struct process {
 	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
 };
 
-static void tell(struct process *p, uint32_t kind, const void *data, size_t bytes)
+static void tell(struct process *process, uint32_t kind, const void *data, size_t bytes)
 {
-	pthread_mutex_lock(&p->ring);
-	while (ring_put(&p->to_broker, kind, data, (uint32_t)bytes) == -EAGAIN)
-		ring_wait(&p->to_broker);
-	pthread_mutex_unlock(&p->ring);
+	pthread_mutex_lock(&process->ring);
+	while (ring_put(&process->to_broker, kind, data, (uint32_t)bytes) == -EAGAIN)
+		ring_wait(&process->to_broker);
+	pthread_mutex_unlock(&process->ring);
 }
 
 static void console(void *context, const uint8_t *data, size_t bytes)
@@ -86,12 +86,12 @@ static int put_saved(void *context, const void *data, size_t bytes)
 }
 
 /* Of the broker's wishes what takes its time, for the saver: one at a time. */
-static void want(struct process *p, bool *which)
+static void want(struct process *process, bool *which)
 {
-	pthread_mutex_lock(&p->saving);
+	pthread_mutex_lock(&process->saving);
 	*which = true;
-	pthread_cond_signal(&p->save_ready);
-	pthread_mutex_unlock(&p->saving);
+	pthread_cond_signal(&process->save_ready);
+	pthread_mutex_unlock(&process->saving);
 }
 
 static bool take_wish(bool *which)
@@ -103,121 +103,122 @@ static bool take_wish(bool *which)
 }
 
 /* False: a save is wanted; true: a fork. */
-static bool wait_for_wish(struct process *p)
+static bool wait_for_wish(struct process *process)
 {
 	bool fork;
 
-	pthread_mutex_lock(&p->saving);
-	while (!p->save_wanted && !p->fork_wanted)
-		pthread_cond_wait(&p->save_ready, &p->saving);
-	fork = take_wish(&p->fork_wanted);
+	pthread_mutex_lock(&process->saving);
+	while (!process->save_wanted && !process->fork_wanted)
+		pthread_cond_wait(&process->save_ready, &process->saving);
+	fork = take_wish(&process->fork_wanted);
 	if (!fork)
-		take_wish(&p->save_wanted);
-	pthread_mutex_unlock(&p->saving);
+		take_wish(&process->save_wanted);
+	pthread_mutex_unlock(&process->saving);
 	return fork;
 }
 
-static void save(struct process *p)
+static void save(struct process *process)
 {
-	int32_t error = machine_save(p->machine, put_saved, p);
+	int32_t error = machine_save(process->machine, put_saved, process);
 
-	tell(p, RECORD_SAVE_ENDED, &error, sizeof(error));
+	tell(process, RECORD_SAVE_ENDED, &error, sizeof(error));
 }
 
-static void process_go_on_forked(struct process *p);
+static void process_go_on_forked(struct process *process);
 
 /*
  * The broker lets the machine go on with RECORD_RESUME, also when nothing came of it. Here nothing
  * is done any more when the process is forked.
  */
-static void stand_still_for_fork(struct process *p)
+static void stand_still_for_fork(struct process *process)
 {
-	int32_t error = machine_fork_begin(p->machine);
+	int32_t error = machine_fork_begin(process->machine);
 
-	tell(p, RECORD_FORK_READY, &error, sizeof(error));
+	tell(process, RECORD_FORK_READY, &error, sizeof(error));
 }
 
 static void *save_when_wanted(void *context)
 {
-	struct process *p = context;
+	struct process *process = context;
 
-	pthread_barrier_wait(&p->listening);
-	if (fork_place_take(&p->saver_place))
-		process_go_on_forked(p);
+	pthread_barrier_wait(&process->listening);
+	if (fork_place_take(&process->saver_place))
+		process_go_on_forked(process);
 	for (;;) {
-		if (wait_for_wish(p))
-			stand_still_for_fork(p);
+		if (wait_for_wish(process))
+			stand_still_for_fork(process);
 		else
-			save(p);
+			save(process);
 	}
 	return NULL;
 }
 
-static void set_memory(struct process *p, const uint8_t *data, uint32_t bytes)
+static void set_memory(struct process *process, const uint8_t *data, uint32_t bytes)
 {
 	uint64_t wanted;
 
 	if (bytes != sizeof(wanted))
 		return;
 	memcpy(&wanted, data, sizeof(wanted));
-	machine_set_memory(p->machine, wanted);
+	machine_set_memory(process->machine, wanted);
 }
 
-static void advise_memory(struct process *p, const uint8_t *data, uint32_t bytes)
+static void advise_memory(struct process *process, const uint8_t *data, uint32_t bytes)
 {
 	uint64_t advised;
 
 	if (bytes != sizeof(advised))
 		return;
 	memcpy(&advised, data, sizeof(advised));
-	machine_advise_memory(p->machine, advised);
+	machine_advise_memory(process->machine, advised);
 }
 
-static uint64_t state_flags(const struct machine_state *s)
+static uint64_t state_flags(const struct machine_state *state)
 {
 	uint64_t flags = 0;
 
-	if (s->health == MACHINE_HEALTH_GOOD)
+	if (state->health == MACHINE_HEALTH_GOOD)
 		flags |= STATE_ANSWERS;
-	if (s->health == MACHINE_HEALTH_LOST)
+	if (state->health == MACHINE_HEALTH_LOST)
 		flags |= STATE_SILENT;
-	if (s->has_memory_driver)
+	if (state->has_memory_driver)
 		flags |= STATE_MEMORY_DRIVER;
-	if (s->has_memory_status)
+	if (state->has_memory_status)
 		flags |= STATE_MEMORY_STATUS;
-	if (s->automatic)
+	if (state->automatic)
 		flags |= STATE_AUTOMATIC;
-	if (s->is_advised)
+	if (state->is_advised)
 		flags |= STATE_ADVISED;
-	if (s->can_grow)
+	if (state->can_grow)
 		flags |= STATE_GROWS;
-	if (s->is_silent)
+	if (state->is_silent)
 		flags |= STATE_MEMORY_SILENT;
 	return flags;
 }
 
-static void state(void *context, const struct machine_state *s)
+static void state(void *context, const struct machine_state *machine_state)
 {
-	const struct record_state r = {
-		.flags = state_flags(s),
-		.held_bytes = s->held_bytes, .assigned_bytes = s->assigned_bytes,
-		.target_bytes = s->target_bytes,
-		.available_bytes = s->available_bytes,
-		.committed_bytes = s->committed_bytes,
-		.reports = s->reports,
-		.given_back_bytes = s->given_back_bytes,
-		.refused_regions = s->refused_regions,
-		.unused_regions = s->unused_regions,
+	const struct record_state record = {
+		.flags = state_flags(machine_state),
+		.held_bytes = machine_state->held_bytes,
+		.assigned_bytes = machine_state->assigned_bytes,
+		.target_bytes = machine_state->target_bytes,
+		.available_bytes = machine_state->available_bytes,
+		.committed_bytes = machine_state->committed_bytes,
+		.reports = machine_state->reports,
+		.given_back_bytes = machine_state->given_back_bytes,
+		.refused_regions = machine_state->refused_regions,
+		.unused_regions = machine_state->unused_regions,
 	};
 
-	tell(context, RECORD_STATE, &r, sizeof(r));
+	tell(context, RECORD_STATE, &record, sizeof(record));
 }
 
-static void shut_down(struct process *p)
+static void shut_down(struct process *process)
 {
-	int32_t asked = machine_shut_down(p->machine);
+	int32_t asked = machine_shut_down(process->machine);
 
-	tell(p, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	tell(process, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
 }
 
 _Static_assert((int)MACHINE_MAX_CPUS <= REGISTERS_MOST, "all in one record");
@@ -226,17 +227,17 @@ _Static_assert((int)MACHINE_CPU_HALTED == REGISTERS_HALTED &&
 	       "as it is told");
 _Static_assert((int)MACHINE_SYMBOL_BYTES == REGISTERS_SYMBOL_BYTES, "as it is told");
 
-static void look(struct process *p)
+static void look(struct process *process)
 {
 	struct machine_registers registers[MACHINE_MAX_CPUS];
 	struct record_registers records[MACHINE_MAX_CPUS];
 	char counters[RING_RECORD_MAX_BYTES];
 	unsigned cpus;
 
-	machine_statistics(p->machine, counters, sizeof(counters));
-	tell(p, RECORD_COUNTERS, counters, strlen(counters));
+	machine_statistics(process->machine, counters, sizeof(counters));
+	tell(process, RECORD_COUNTERS, counters, strlen(counters));
 	/* of who does not answer: what it said before */
-	machine_look(p->machine, registers, &cpus);
+	machine_look(process->machine, registers, &cpus);
 	for (unsigned n = 0; n < cpus; n++) {
 		const struct machine_registers *from = &registers[n];
 
@@ -249,54 +250,54 @@ static void look(struct process *p)
 		memcpy(records[n].gpr, from->gpr, sizeof(records[n].gpr));
 		memcpy(records[n].symbol, from->symbol, sizeof(records[n].symbol));
 	}
-	tell(p, RECORD_REGISTERS, records, cpus * sizeof(records[0]));
+	tell(process, RECORD_REGISTERS, records, cpus * sizeof(records[0]));
 }
 
 static void *listen_to_broker(void *context)
 {
-	struct process *p = context;
+	struct process *process = context;
 	uint8_t data[RING_RECORD_MAX_BYTES];
 	uint32_t kind, bytes;
 	uint64_t count;
 
-	pthread_barrier_wait(&p->listening);
-	fork_place_take(&p->listener_place);
+	pthread_barrier_wait(&process->listening);
+	fork_place_take(&process->listener_place);
 	while (read(grant_fd(GRANT_TO_MACHINE), &count, 8) == 8)
-		while (ring_get(&p->from_broker, &kind, data, &bytes) > 0)
+		while (ring_get(&process->from_broker, &kind, data, &bytes) > 0)
 			if (kind == RECORD_INPUT)
-				machine_input(p->machine, data, bytes);
+				machine_input(process->machine, data, bytes);
 			else if (kind == RECORD_STOP)
-				machine_stop(p->machine);
+				machine_stop(process->machine);
 			else if (kind == RECORD_SAVE)
-				want(p, &p->save_wanted);
+				want(process, &process->save_wanted);
 			else if (kind == RECORD_FORK)
-				want(p, &p->fork_wanted);
+				want(process, &process->fork_wanted);
 			else if (kind == RECORD_RESUME)
-				machine_resume(p->machine);
+				machine_resume(process->machine);
 			else if (kind == RECORD_ADVICE)
-				advise_memory(p, data, bytes);
+				advise_memory(process, data, bytes);
 			else if (kind == RECORD_MEMORY)
-				set_memory(p, data, bytes);
+				set_memory(process, data, bytes);
 			else if (kind == RECORD_SHUT_DOWN)
-				shut_down(p);
+				shut_down(process);
 			else if (kind == RECORD_LOOK)
-				look(p);
+				look(process);
 	return NULL;
 }
 
-static void tell_end(struct process *p, enum machine_end end)
+static void tell_end(struct process *process, enum machine_end end)
 {
-	const char *text = machine_crash_text(p->machine);
+	const char *text = machine_crash_text(process->machine);
 	uint8_t data[8 + WORDS_BYTES];
-	int32_t codes[2] = { end, machine_debug_exit_code(p->machine) };
+	int32_t codes[2] = { end, machine_debug_exit_code(process->machine) };
 	size_t bytes = text ? strnlen(text, WORDS_BYTES) : 0;
 
 	memcpy(data, codes, 8);
 	memcpy(data + 8, text ? text : "", bytes);
-	tell(p, RECORD_ENDED, data, 8 + bytes);
+	tell(process, RECORD_ENDED, data, 8 + bytes);
 }
 
-static void tell_refusal(struct process *p, int error, const char *reason)
+static void tell_refusal(struct process *process, int error, const char *reason)
 {
 	uint8_t data[4 + WORDS_BYTES];
 	int32_t code = error;
@@ -304,7 +305,7 @@ static void tell_refusal(struct process *p, int error, const char *reason)
 
 	memcpy(data, &code, 4);
 	memcpy(data + 4, reason, bytes);
-	tell(p, RECORD_REFUSED, data, 4 + bytes);
+	tell(process, RECORD_REFUSED, data, 4 + bytes);
 }
 
 /* ---- what it was given ---- */
@@ -324,21 +325,21 @@ static void *grant_map(enum grant grant, void *place, size_t bytes)
 	return at;
 }
 
-static bool take_rings(struct process *p)
+static bool take_rings(struct process *process)
 {
-	p->rings = grant_map(GRANT_RINGS, p->rings, sizeof(*p->rings));
-	if (!p->rings)
+	process->rings = grant_map(GRANT_RINGS, process->rings, sizeof(*process->rings));
+	if (!process->rings)
 		return false;
-	p->to_broker = (struct ring_end){ .memory = &p->rings->to_broker,
-					  .wake_fd = grant_fd(GRANT_TO_BROKER) };
-	p->from_broker = (struct ring_end){ .memory = &p->rings->to_machine };
+	process->to_broker = (struct ring_end){ .memory = &process->rings->to_broker,
+						.wake_fd = grant_fd(GRANT_TO_BROKER) };
+	process->from_broker = (struct ring_end){ .memory = &process->rings->to_machine };
 	return true;
 }
 
-static bool take_slots(struct process *p)
+static bool take_slots(struct process *process)
 {
-	p->slots = grant_map(GRANT_SLOTS, p->slots, sizeof(*p->slots));
-	return p->slots;
+	process->slots = grant_map(GRANT_SLOTS, process->slots, sizeof(*process->slots));
+	return process->slots;
 }
 
 /*
@@ -359,9 +360,9 @@ static bool grant_map_file(uint64_t here, enum grant grant, struct boot_file *re
 	return ret->data != MAP_FAILED;
 }
 
-static bool take_card(struct process *p, unsigned n)
+static bool take_card(struct process *process, unsigned n)
 {
-	struct machine_card *card = &p->card[n];
+	struct machine_card *card = &process->card[n];
 
 	card->memory = grant_map((enum grant)(GRANT_CARDS + n), card->memory,
 				 sizeof(*card->memory));
@@ -370,9 +371,9 @@ static bool take_card(struct process *p, unsigned n)
 	return card->memory;
 }
 
-static bool take_connections(struct process *p)
+static bool take_connections(struct process *process)
 {
-	struct machine_connections *connections = &p->connections;
+	struct machine_connections *connections = &process->connections;
 
 	connections->memory =
 		grant_map(GRANT_CONNECTIONS, connections->memory, sizeof(*connections->memory));
@@ -381,23 +382,25 @@ static bool take_connections(struct process *p)
 }
 
 /* What its devices share with those who serve them: the network cards from the first on. */
-static bool take_devices(struct process *p, uint64_t here)
+static bool take_devices(struct process *process, uint64_t here)
 {
-	if (here & GRANT(GRANT_SLOTS) && !take_slots(p))
+	if (here & GRANT(GRANT_SLOTS) && !take_slots(process))
 		return false;
-	if (here & GRANT(GRANT_CONNECTIONS) && !take_connections(p))
+	if (here & GRANT(GRANT_CONNECTIONS) && !take_connections(process))
 		return false;
-	for (p->cards = 0; p->cards < NET_CARDS && here & GRANT(GRANT_CARDS + p->cards); p->cards++)
-		if (!take_card(p, p->cards))
+	for (process->cards = 0;
+	     process->cards < NET_CARDS && here & GRANT(GRANT_CARDS + process->cards);
+	     process->cards++)
+		if (!take_card(process, process->cards))
 			return false;
 	return true;
 }
 
 /* The ports that there are, from the first on. */
-static bool take_ports(uint64_t here, struct machine_options *o)
+static bool take_ports(uint64_t here, struct machine_options *options)
 {
 	for (unsigned n = 0; n < SHARE_PORTS && here & GRANT(GRANT_PORTS + n); n++) {
-		struct machine_port *port = &o->port[o->ports++];
+		struct machine_port *port = &options->port[options->ports++];
 
 		port->memory = grant_map((enum grant)(GRANT_PORTS + n), NULL,
 					 sizeof(*port->memory));
@@ -411,49 +414,49 @@ static bool take_ports(uint64_t here, struct machine_options *o)
 	return true;
 }
 
-static bool take_grants(struct process *p, uint64_t here, struct machine_options *o)
+static bool take_grants(struct process *process, uint64_t here, struct machine_options *options)
 {
-	if (!take_rings(p) || !take_devices(p, here))
+	if (!take_rings(process) || !take_devices(process, here))
 		return false;
-	if (p->slots)
-		o->disks = (struct machine_disks){ .memory = p->slots,
-						   .doorbell_fd = grant_fd(GRANT_DOORBELL),
-						   .answer_fd = grant_fd(GRANT_ANSWER) };
-	o->connections = p->connections;
-	o->cards = p->cards;
-	memcpy(o->card, p->card, sizeof(o->card));
-	return take_ports(here, o) &&
-	       grant_map_file(here, GRANT_KERNEL, &o->kernel) &&
-	       grant_map_file(here, GRANT_INITRD, &o->initrd) &&
-	       grant_map_file(here, GRANT_SAVED, &o->saved);
+	if (process->slots)
+		options->disks = (struct machine_disks){ .memory = process->slots,
+							 .doorbell_fd = grant_fd(GRANT_DOORBELL),
+							 .answer_fd = grant_fd(GRANT_ANSWER) };
+	options->connections = process->connections;
+	options->cards = process->cards;
+	memcpy(options->card, process->card, sizeof(options->card));
+	return take_ports(here, options) &&
+	       grant_map_file(here, GRANT_KERNEL, &options->kernel) &&
+	       grant_map_file(here, GRANT_INITRD, &options->initrd) &&
+	       grant_map_file(here, GRANT_SAVED, &options->saved);
 }
 
-static void take_plan(struct process *p, struct machine_options *o)
+static void take_plan(struct process *process, struct machine_options *options)
 {
-	const struct machine_plan *plan = &p->plan->machine;
+	const struct machine_plan *plan = &process->plan->machine;
 
-	o->memory_bytes = plan->memory_bytes;
-	o->start_bytes = plan->start_memory_bytes;
-	o->least_memory_bytes = plan->least_memory_bytes;
-	o->memory_buffer_percent = plan->memory_buffer_percent;
-	o->overhead_bytes = plan->overhead_bytes;
-	o->hv_features = plan->hv_features;
-	o->cpus = plan->cpus;
-	o->debug_exit = plan->debug_exit;
-	o->time_limit_s = plan->time_limit_s;
-	o->without = plan->without;
-	o->mmu_tables_left_open = plan->mmu_tables_left_open;
-	o->test_device = plan->test_device;
-	o->model = plan->model;
-	o->host = plan->host;
-	o->command_line = plan->command_line;
-	o->console = console;
-	o->state = state;
-	o->stuck = stuck;
-	o->context = p;
-	assertion_describe_in(p->rings->last_words, sizeof(p->rings->last_words));
-	o->last_words = p->rings->last_words;
-	o->last_words_bytes = sizeof(p->rings->last_words);
+	options->memory_bytes = plan->memory_bytes;
+	options->start_bytes = plan->start_memory_bytes;
+	options->least_memory_bytes = plan->least_memory_bytes;
+	options->memory_buffer_percent = plan->memory_buffer_percent;
+	options->overhead_bytes = plan->overhead_bytes;
+	options->hv_features = plan->hv_features;
+	options->cpus = plan->cpus;
+	options->debug_exit = plan->debug_exit;
+	options->time_limit_s = plan->time_limit_s;
+	options->without = plan->without;
+	options->mmu_tables_left_open = plan->mmu_tables_left_open;
+	options->test_device = plan->test_device;
+	options->model = plan->model;
+	options->host = plan->host;
+	options->command_line = plan->command_line;
+	options->console = console;
+	options->state = state;
+	options->stuck = stuck;
+	options->context = process;
+	assertion_describe_in(process->rings->last_words, sizeof(process->rings->last_words));
+	options->last_words = process->rings->last_words;
+	options->last_words_bytes = sizeof(process->rings->last_words);
 }
 
 /* ---- its limits ---- */
@@ -487,41 +490,41 @@ static int limit_memory(const struct machine_options *options)
 /* ---- forks ---- */
 
 /* Of a machine that its broker may have forked, while there is one thread. 0 or -errno. */
-static int prepare_forks(struct process *p)
+static int prepare_forks(struct process *process)
 {
 	struct sock_fprog forkers_calls;
 	int error;
 
-	if (SANITIZED || !p->plan->machine.forks)
+	if (SANITIZED || !process->plan->machine.forks)
 		return 0;
-	error = lockdown_compile(ROLE_MACHINE, &p->calls);
+	error = lockdown_compile(ROLE_MACHINE, &process->calls);
 	if (!error)
 		error = lockdown_compile(ROLE_FORKER, &forkers_calls);
 	if (error)
 		return error;
 	prctl(PR_SET_TIMERSLACK, FORKED_TIMER_SLACK_NS); /* for who cannot say so later */
-	forker_set_place(&p->saver_place);
+	forker_set_place(&process->saver_place);
 	return forker_start(&forkers_calls);
 }
 
-static void locks_make(struct process *p)
+static void locks_make(struct process *process)
 {
-	pthread_mutex_init(&p->ring, NULL);
-	pthread_mutex_init(&p->saving, NULL);
-	pthread_cond_init(&p->save_ready, NULL);
-	p->save_wanted = p->fork_wanted = false;
+	pthread_mutex_init(&process->ring, NULL);
+	pthread_mutex_init(&process->saving, NULL);
+	pthread_cond_init(&process->save_ready, NULL);
+	process->save_wanted = process->fork_wanted = false;
 }
 
 /* What a forked machine is given for its devices, of all that a kit has. */
-static uint64_t grants_of_devices(const struct process *p)
+static uint64_t grants_of_devices(const struct process *process)
 {
 	uint64_t grants = 0;
 
-	if (p->slots)
+	if (process->slots)
 		grants |= GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER);
-	if (p->connections.memory)
+	if (process->connections.memory)
 		grants |= GRANT(GRANT_CONNECTIONS) | GRANT(GRANT_CONNECTION_BELL);
-	for (unsigned n = 0; n < p->cards; n++)
+	for (unsigned n = 0; n < process->cards; n++)
 		grants |= GRANT(GRANT_CARDS + n) | GRANT(GRANT_CARD_BELLS + n) |
 			  GRANT(GRANT_CARD_ANSWERS + n);
 	return grants;
@@ -531,38 +534,39 @@ static uint64_t grants_of_devices(const struct process *p)
  * The way of a forked machine. Who forked it stands still until the byte in GRANT_READY: from then
  * on nothing of it is looked at.
  */
-static bool go_on_forked(struct process *p)
+static bool go_on_forked(struct process *process)
 {
-	const uint64_t of_devices = grants_of_devices(p);
+	const uint64_t of_devices = grants_of_devices(process);
 	const uint8_t byte = 1;
 
 	forker_keep(GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) |
 		    GRANT(GRANT_CODE) | GRANT(GRANT_READY) | of_devices);
-	locks_make(p);
-	if (!take_rings(p) || !take_devices(p, of_devices) ||
-	    machine_forked(p->machine, grant_fd(GRANT_CODE)) ||
-	    fork_place_revive(&p->listener_place) || fork_place_revive(&p->main_place) ||
+	locks_make(process);
+	if (!take_rings(process) || !take_devices(process, of_devices) ||
+	    machine_forked(process->machine, grant_fd(GRANT_CODE)) ||
+	    fork_place_revive(&process->listener_place) ||
+	    fork_place_revive(&process->main_place) ||
 	    write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
 		return false;
 	close(grant_fd(GRANT_CODE));
 	close(grant_fd(GRANT_READY));
-	if (lockdown_load(&p->calls))
+	if (lockdown_load(&process->calls))
 		return false;
-	tell(p, RECORD_STARTED, NULL, 0);
-	machine_fork_go(p->machine);
+	tell(process, RECORD_STARTED, NULL, 0);
+	machine_fork_go(process->machine);
 	return true;
 }
 
-static void process_go_on_forked(struct process *p)
+static void process_go_on_forked(struct process *process)
 {
-	if (!go_on_forked(p))
+	if (!go_on_forked(process))
 		_exit(EXIT_FAULT);
 }
 
 /* ---- its life ---- */
 
 /* With the threads beside its own, which wait. False: the broker was told why not. */
-static bool process_make_machine(struct process *p, const struct machine_options *options)
+static bool process_make_machine(struct process *process, const struct machine_options *options)
 {
 	const char *reason = "the host refused to take its rights";
 	int error = limit_memory(options);
@@ -570,74 +574,75 @@ static bool process_make_machine(struct process *p, const struct machine_options
 	if (!error)
 		error = lockdown_before_threads(ROLE_MACHINE, NULL);
 	if (!error)
-		error = prepare_forks(p);
+		error = prepare_forks(process);
 	if (!error)
-		p->machine = machine_create(options, &error, &reason);
-	if (!p->machine || pthread_create(&p->listener, NULL, listen_to_broker, p) ||
-	    pthread_create(&p->saver, NULL, save_when_wanted, p)) {
-		tell_refusal(p, error, reason);
+		process->machine = machine_create(options, &error, &reason);
+	if (!process->machine ||
+	    pthread_create(&process->listener, NULL, listen_to_broker, process) ||
+	    pthread_create(&process->saver, NULL, save_when_wanted, process)) {
+		tell_refusal(process, error, reason);
 		return false;
 	}
 	return true;
 }
 
-static void process_tell_end(struct process *p, enum machine_end end)
+static void process_tell_end(struct process *process, enum machine_end end)
 {
 	char text[WORDS_BYTES];
 	int error;
 
-	if (p->plan->machine.statistics) {
-		machine_statistics(p->machine, text, sizeof(text));
-		tell(p, RECORD_STATISTICS, text, strlen(text));
+	if (process->plan->machine.statistics) {
+		machine_statistics(process->machine, text, sizeof(text));
+		tell(process, RECORD_STATISTICS, text, strlen(text));
 	}
 	if (end == MACHINE_REFUSED) {
-		const char *reason = machine_refusal(p->machine, &error);
+		const char *reason = machine_refusal(process->machine, &error);
 
-		tell_refusal(p, error, reason);
+		tell_refusal(process, error, reason);
 	} else {
-		tell_end(p, end);
+		tell_end(process, end);
 	}
 }
 
 /* False: it was not given what it needs. */
-static bool process_begin(struct process *p, struct machine_options *options)
+static bool process_begin(struct process *process, struct machine_options *options)
 {
 	struct tm unused;
 	time_t now = 0;
 
-	*p = (struct process){ .ring = PTHREAD_MUTEX_INITIALIZER,
-			       .saving = PTHREAD_MUTEX_INITIALIZER,
-			       .save_ready = PTHREAD_COND_INITIALIZER };
-	pthread_barrier_init(&p->listening, NULL, LISTENERS + 1);
-	p->plan = plan_of_process();
-	if (!p->plan || !take_grants(p, role_grants_here(), options))
+	*process = (struct process){ .ring = PTHREAD_MUTEX_INITIALIZER,
+				     .saving = PTHREAD_MUTEX_INITIALIZER,
+				     .save_ready = PTHREAD_COND_INITIALIZER };
+	pthread_barrier_init(&process->listening, NULL, LISTENERS + 1);
+	process->plan = plan_of_process();
+	if (!process->plan || !take_grants(process, role_grants_here(), options))
 		return false;
-	take_plan(p, options);
+	take_plan(process, options);
 	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
 	return true;
 }
 
 int machine_main(void)
 {
-	struct process p;
+	struct process process;
 	struct machine_options options = { 0 };
 	int error;
 
-	if (!process_begin(&p, &options))
+	if (!process_begin(&process, &options))
 		return EXIT_FAULT;
-	if (!process_make_machine(&p, &options))
+	if (!process_make_machine(&process, &options))
 		return 0;
-	error = machine_start_threads(p.machine);
-	pthread_barrier_wait(&p.listening);
+	error = machine_start_threads(process.machine);
+	pthread_barrier_wait(&process.listening);
 	if (!error)
 		error = lockdown(ROLE_MACHINE);
 	if (error) {
-		tell_end(&p, MACHINE_FAILED);
+		tell_end(&process, MACHINE_FAILED);
 		return 0; /* the threads end with the process */
 	}
-	tell(&p, RECORD_STARTED, NULL, 0);
-	if (!fork_place_take(&p.main_place))
-		machine_go(p.machine);
-	process_tell_end(&p, machine_wait(p.machine));
+	tell(&process, RECORD_STARTED, NULL, 0);
+	if (!fork_place_take(&process.main_place))
+		machine_go(process.machine);
+	process_tell_end(&process, machine_wait(process.machine));
 	return 0;
 }

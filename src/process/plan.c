@@ -17,46 +17,46 @@ enum { PLAN_MAGIC = 0x4e414c50 };
 
 struct plan *plan_new(void)
 {
-	struct plan *p = calloc(1, sizeof(*p));
+	struct plan *plan = calloc(1, sizeof(*plan));
 
-	if (!p)
+	if (!plan)
 		return NULL;
-	p->magic = PLAN_MAGIC;
-	p->bytes = sizeof(*p);
-	return p;
+	plan->magic = PLAN_MAGIC;
+	plan->bytes = sizeof(*plan);
+	return plan;
 }
 
 /*
  * A machine process learns neither names of files nor of itself, the others nothing of the
  * machine; of disks and networks know those who serve them.
  */
-static void plan_reduce(struct plan *p, enum role role)
+static void plan_reduce(struct plan *plan, enum role role)
 {
 	if (role == ROLE_BROKER)
 		return;
-	memset(p->source, 0, sizeof(p->source));
-	memset(p->description, 0, sizeof(p->description));
+	memset(plan->source, 0, sizeof(plan->source));
+	memset(plan->description, 0, sizeof(plan->description));
 	if (role != ROLE_DISK && role != ROLE_KEEPER)
-		memset(&p->disks, 0, sizeof(p->disks));
+		memset(&plan->disks, 0, sizeof(plan->disks));
 	if (role != ROLE_MACHINE)
-		memset(&p->machine, 0, sizeof(p->machine));
+		memset(&plan->machine, 0, sizeof(plan->machine));
 	if (role != ROLE_RELAY)
-		memset(&p->relay, 0, sizeof(p->relay));
+		memset(&plan->relay, 0, sizeof(plan->relay));
 	if (role != ROLE_SUPERVISOR && role != ROLE_NET && role != ROLE_LINE)
-		memset(&p->nets, 0, sizeof(p->nets));
+		memset(&plan->nets, 0, sizeof(plan->nets));
 	if (role != ROLE_JOINER)
-		memset(&p->shares, 0, sizeof(p->shares));
+		memset(&plan->shares, 0, sizeof(plan->shares));
 }
 
-int plan_seal(const struct plan *p, enum role role)
+int plan_seal(const struct plan *plan, enum role role)
 {
 	struct plan *copy = malloc(sizeof(*copy));
 	int fd;
 
-	assert(plan_is_sound(p));
+	assert(plan_is_sound(plan));
 	if (!copy)
 		return -ENOMEM;
-	memcpy(copy, p, sizeof(*copy));
+	memcpy(copy, plan, sizeof(*copy));
 	plan_reduce(copy, role);
 	fd = spawn_seal("umbra-plan", copy, sizeof(*copy));
 	free(copy);
@@ -88,21 +88,22 @@ int plan_set_relay(struct relay_plan *relay, const char *path)
 
 static bool has_end(const char *text, size_t room) { return memchr(text, 0, room); }
 
-static bool machine_is_sound(const struct machine_plan *m)
+static bool machine_is_sound(const struct machine_plan *machine)
 {
-	return m->cpus <= MACHINE_MAX_CPUS && m->start_memory_bytes <= m->memory_bytes &&
-	       m->least_memory_bytes <= m->memory_bytes &&
-	       has_end(m->command_line, sizeof(m->command_line));
+	return machine->cpus <= MACHINE_MAX_CPUS &&
+	       machine->start_memory_bytes <= machine->memory_bytes &&
+	       machine->least_memory_bytes <= machine->memory_bytes &&
+	       has_end(machine->command_line, sizeof(machine->command_line));
 }
 
-static bool disks_are_sound(const struct disk_plan *d)
+static bool disks_are_sound(const struct disk_plan *disk)
 {
-	const struct disk_place *place = &d->place;
+	const struct disk_place *place = &disk->place;
 
-	if (d->count > BLOCK_DISKS || place->parent_count > PLAN_PARENTS)
+	if (disk->count > BLOCK_DISKS || place->parent_count > PLAN_PARENTS)
 		return false;
-	for (uint32_t n = 0; n < d->count; n++)
-		if (!has_end(d->disk[n].path, sizeof(d->disk[n].path)))
+	for (uint32_t n = 0; n < disk->count; n++)
+		if (!has_end(disk->disk[n].path, sizeof(disk->disk[n].path)))
 			return false;
 	for (uint32_t n = 0; n < place->parent_count; n++)
 		if (!has_end(place->parent[n], sizeof(place->parent[n])))
@@ -143,27 +144,28 @@ static bool shares_are_sound(const struct share_plan *shares)
 	return true;
 }
 
-bool plan_is_sound(const struct plan *p)
+bool plan_is_sound(const struct plan *plan)
 {
-	return p->magic == PLAN_MAGIC && p->bytes == sizeof(*p) && p->console < CONSOLE_KINDS &&
-	       machine_is_sound(&p->machine) && disks_are_sound(&p->disks) &&
-	       nets_are_sound(&p->nets) && shares_are_sound(&p->shares) &&
-	       has_end(p->relay.folder, sizeof(p->relay.folder)) &&
-	       has_end(p->relay.name, sizeof(p->relay.name)) &&
-	       has_end(p->source, sizeof(p->source)) &&
-	       has_end(p->description, sizeof(p->description));
+	return plan->magic == PLAN_MAGIC && plan->bytes == sizeof(*plan) &&
+	       plan->console < CONSOLE_KINDS && machine_is_sound(&plan->machine) &&
+	       disks_are_sound(&plan->disks) && nets_are_sound(&plan->nets) &&
+	       shares_are_sound(&plan->shares) &&
+	       has_end(plan->relay.folder, sizeof(plan->relay.folder)) &&
+	       has_end(plan->relay.name, sizeof(plan->relay.name)) &&
+	       has_end(plan->source, sizeof(plan->source)) &&
+	       has_end(plan->description, sizeof(plan->description));
 }
 
 const struct plan *plan_of_process(void)
 {
 	const int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
 	int fd = grant_fd(GRANT_PLAN);
-	const struct plan *p;
+	const struct plan *plan;
 	struct stat st;
 
-	if (fcntl(fd, F_GET_SEALS) != seals || fstat(fd, &st) || st.st_size != sizeof(*p))
+	if (fcntl(fd, F_GET_SEALS) != seals || fstat(fd, &st) || st.st_size != sizeof(*plan))
 		return NULL;
-	p = mmap(NULL, sizeof(*p), PROT_READ, MAP_PRIVATE, fd, 0);
+	plan = mmap(NULL, sizeof(*plan), PROT_READ, MAP_PRIVATE, fd, 0);
 	close(fd);
-	return p != MAP_FAILED && plan_is_sound(p) ? p : NULL;
+	return plan != MAP_FAILED && plan_is_sound(plan) ? plan : NULL;
 }

@@ -66,17 +66,17 @@ static void hv_host_yield(void *context)
 
 static void place_overlay(void *context, unsigned overlay, uint64_t gpa, bool read_only)
 {
-	struct machine *m = context;
+	struct machine *machine = context;
 
-	engine_place_overlay(m->engine, &m->memory, overlay, gpa, read_only);
+	engine_place_overlay(machine->engine, &machine->memory, overlay, gpa, read_only);
 }
 
 static void raise_vector(void *context, uint32_t vp_index, uint8_t vector)
 {
-	struct vcpu *p = vcpu_of(context, vp_index);
+	struct vcpu *vcpu = vcpu_of(context, vp_index);
 
-	apic_raise(&p->apic, vector, false);
-	interrupt_notify(p);
+	apic_raise(&vcpu->apic, vector, false);
+	interrupt_notify(vcpu);
 }
 
 static void set_auto_eoi(void *context, uint32_t vp_index, uint8_t vector, bool on)
@@ -107,19 +107,19 @@ static int apic_register_read(void *context, uint32_t vp_index, enum hv_apic_reg
 static int apic_register_write(void *context, uint32_t vp_index, enum hv_apic_register reg,
 			       uint64_t value)
 {
-	struct vcpu *p = vcpu_of(context, vp_index);
+	struct vcpu *vcpu = vcpu_of(context, vp_index);
 	uint64_t now = clock_monotonic_ns();
 
 	switch (reg) {
-	case HV_APIC_EOI: return apic_write(&p->apic, X2_EOI, 0, now);
+	case HV_APIC_EOI: return apic_write(&vcpu->apic, X2_EOI, 0, now);
 	case HV_APIC_TPR:
 		if (value >> 8)
 			return -EINVAL;
-		return apic_write(&p->apic, X2_TPR, value, now);
+		return apic_write(&vcpu->apic, X2_TPR, value, now);
 	default:
-		if (!apic_is_x2(&p->apic))
-			apic_write(&p->apic, X_ICR_HIGH, value >> 32, now);
-		return apic_write(&p->apic, X2_ICR, value, now);
+		if (!apic_is_x2(&vcpu->apic))
+			apic_write(&vcpu->apic, X_ICR_HIGH, value >> 32, now);
+		return apic_write(&vcpu->apic, X2_ICR, value, now);
 	}
 }
 
@@ -130,12 +130,12 @@ static bool is_waiting(void *context, uint32_t vp_index)
 
 static void idle(void *context, uint32_t vp_index)
 {
-	struct vcpu *p = vcpu_of(context, vp_index);
+	struct vcpu *vcpu = vcpu_of(context, vp_index);
 
-	if (apic_has_interrupt(&p->apic))
+	if (apic_has_interrupt(&vcpu->apic))
 		return;
-	p->idle = true;
-	engine_stop(p->cpu, ENGINE_EXIT_KICK);
+	vcpu->idle = true;
+	engine_stop(vcpu->cpu, ENGINE_EXIT_KICK);
 }
 
 static void crashed(void *context, const char *text, size_t bytes, const uint64_t parameters[5])
@@ -145,19 +145,34 @@ static void crashed(void *context, const char *text, size_t bytes, const uint64_
 
 static void reset(void *context) { machine_finish(context, MACHINE_RESET); }
 
-void machine_connect_hv(struct machine *m, uint64_t tsc_hz)
+void machine_connect_hv(struct machine *machine, uint64_t tsc_hz)
 {
-	m->hv_host = (struct hv_host){
-		.get_state = get_state, .set_general = set_general, .xmm = xmm, .flush = flush,
+	machine->hv_host = (struct hv_host){
+		.get_state = get_state,
+		.set_general = set_general,
+		.xmm = xmm,
+		.flush = flush,
 		.memory_written = memory_written,
-		.discard = discard, .now_100ns = machine_now_100ns,
-		.runtime_100ns = runtime_100ns, .yield = hv_host_yield,
-		.place_overlay = place_overlay, .raise = raise_vector, .set_auto_eoi = set_auto_eoi,
-		.apic_read = apic_register_read, .apic_write = apic_register_write,
-		.is_waiting = is_waiting, .idle = idle, .crashed = crashed,
-		.reset = reset, .context = m, .lock = &m->lock, .memory = &m->memory,
-		.tsc_hz = tsc_hz, .apic_hz = APIC_TIMER_HZ,
-		.features = m->options.hv_features, .cpus = m->options.cpus,
+		.discard = discard,
+		.now_100ns = machine_now_100ns,
+		.runtime_100ns = runtime_100ns,
+		.yield = hv_host_yield,
+		.place_overlay = place_overlay,
+		.raise = raise_vector,
+		.set_auto_eoi = set_auto_eoi,
+		.apic_read = apic_register_read,
+		.apic_write = apic_register_write,
+		.is_waiting = is_waiting,
+		.idle = idle,
+		.crashed = crashed,
+		.reset = reset,
+		.context = machine,
+		.lock = &machine->lock,
+		.memory = &machine->memory,
+		.tsc_hz = tsc_hz,
+		.apic_hz = APIC_TIMER_HZ,
+		.features = machine->options.hv_features,
+		.cpus = machine->options.cpus,
 	};
 }
 
@@ -168,13 +183,13 @@ bool machine_hv_has_bus(uint64_t features)
 	return (features & needs) == needs;
 }
 
-unsigned machine_hv_acpi_parts(const struct machine *m)
+unsigned machine_hv_acpi_parts(const struct machine *machine)
 {
-	uint64_t f = m->options.hv_features;
+	uint64_t features = machine->options.hv_features;
 
 	/* a driver waits for who never answers */
-	return (m->devices ? ACPI_VMBUS : 0) |
-	       (f >> HV_UMBRA & 1 ? ACPI_INFORMATION_PAGE : 0);
+	return (machine->devices ? ACPI_VMBUS : 0) |
+	       (features >> HV_UMBRA & 1 ? ACPI_INFORMATION_PAGE : 0);
 }
 
 bool machine_parse_hv(const char *text, uint64_t *ret_features, char *ret_bad, size_t bad_bytes)

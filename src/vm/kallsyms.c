@@ -59,18 +59,18 @@ static const char digits[] = "0\0001\0002\0003\0004\0005\0006\0007\0008\0009";
 
 /* ---- reading at addresses of the window ---- */
 
-static bool entry_at(const struct guest_memory *m, uint64_t table_gpa, unsigned index,
+static bool entry_at(const struct guest_memory *memory, uint64_t table_gpa, unsigned index,
 		     uint64_t *ret_entry)
 {
 	/* what is read again may be another, and is taken as such: invariant 1 */
 	guest_memory_begin();
-	return !guest_memory_read(m, table_gpa + (uint64_t)index * ENTRY_BYTES, ret_entry,
+	return !guest_memory_read(memory, table_gpa + (uint64_t)index * ENTRY_BYTES, ret_entry,
 				  sizeof(*ret_entry)) &&
 	       *ret_entry & ENTRY_PRESENT;
 }
 
 /* The guest's memory at an address of the window, and how much of it goes on there. */
-static bool translate(const struct kallsyms *k, uint64_t gva, uint64_t *ret_gpa,
+static bool translate(const struct kallsyms *kallsyms, uint64_t gva, uint64_t *ret_gpa,
 		      uint64_t *ret_bytes)
 {
 	uint64_t offset = gva - WINDOW;
@@ -78,8 +78,8 @@ static bool translate(const struct kallsyms *k, uint64_t gva, uint64_t *ret_gpa,
 	uint64_t entry;
 
 	*ret_bytes = large_left;
-	if (offset >= WINDOW_BYTES ||
-	    !entry_at(k->memory, k->directory_gpa, (unsigned)(offset / LARGE_BYTES), &entry))
+	if (offset >= WINDOW_BYTES || !entry_at(kallsyms->memory, kallsyms->directory_gpa,
+						(unsigned)(offset / LARGE_BYTES), &entry))
 		return false;
 	if (entry & ENTRY_LARGE) {
 		*ret_gpa = (entry & ADDRESS_MASK & ~(uint64_t)(LARGE_BYTES - 1)) +
@@ -87,50 +87,50 @@ static bool translate(const struct kallsyms *k, uint64_t gva, uint64_t *ret_gpa,
 		return true;
 	}
 	*ret_bytes = PAGE_BYTES - offset % PAGE_BYTES;
-	if (!entry_at(k->memory, entry & ADDRESS_MASK,
+	if (!entry_at(kallsyms->memory, entry & ADDRESS_MASK,
 		      (unsigned)(offset % LARGE_BYTES / PAGE_BYTES), &entry))
 		return false;
 	*ret_gpa = (entry & ADDRESS_MASK) + offset % PAGE_BYTES;
 	return true;
 }
 
-static bool read_at(struct kallsyms *k, uint64_t gva, void *to, size_t bytes)
+static bool read_at(struct kallsyms *kallsyms, uint64_t gva, void *to, size_t bytes)
 {
-	if (!k->reads_left)
+	if (!kallsyms->reads_left)
 		return false;
-	k->reads_left--;
+	kallsyms->reads_left--;
 	for (size_t done = 0; done < bytes;) {
 		uint64_t gpa, left;
 		size_t n;
 
-		if (!translate(k, gva + done, &gpa, &left))
+		if (!translate(kallsyms, gva + done, &gpa, &left))
 			return false;
 		n = bytes - done < left ? bytes - done : (size_t)left;
-		if (guest_memory_read(k->memory, gpa, (uint8_t *)to + done, n))
+		if (guest_memory_read(kallsyms->memory, gpa, (uint8_t *)to + done, n))
 			return false;
 		done += n;
 	}
 	return true;
 }
 
-static bool read_u32(struct kallsyms *k, uint64_t gva, uint32_t *ret)
+static bool read_u32(struct kallsyms *kallsyms, uint64_t gva, uint32_t *ret)
 {
-	return read_at(k, gva, ret, sizeof(*ret));
+	return read_at(kallsyms, gva, ret, sizeof(*ret));
 }
 
 static uint64_t align_8(uint64_t n) { return (n + 7) & ~7ull; }
 
 /* The tables map the window with this root: of a kernel's, or of its user's beside that. */
-static bool find_window(struct kallsyms *k, uint64_t cr3)
+static bool find_window(struct kallsyms *kallsyms, uint64_t cr3)
 {
 	uint64_t roots[2] = { cr3 & ADDRESS_MASK, cr3 & ADDRESS_MASK & ~(uint64_t)KPTI_USER_BIT };
 	uint64_t entry;
 
 	for (unsigned n = 0; n < 2; n++)
-		if (entry_at(k->memory, roots[n], TABLE_ENTRIES - 1, &entry) &&
-		    entry_at(k->memory, entry & ADDRESS_MASK, DIRECTORY_INDEX, &entry) &&
+		if (entry_at(kallsyms->memory, roots[n], TABLE_ENTRIES - 1, &entry) &&
+		    entry_at(kallsyms->memory, entry & ADDRESS_MASK, DIRECTORY_INDEX, &entry) &&
 		    !(entry & ENTRY_LARGE)) {
-			k->directory_gpa = entry & ADDRESS_MASK;
+			kallsyms->directory_gpa = entry & ADDRESS_MASK;
 			return true;
 		}
 	return false;
@@ -142,12 +142,13 @@ static bool find_window(struct kallsyms *k, uint64_t cr3)
  * If the digits of a token table are at gva: where the text of token 0 ends, and the earliest place
  * where it may begin, since nothing need separate it from what is in front.
  */
-static bool find_token_0(struct kallsyms *k, uint64_t gva, uint64_t *ret_begin, uint64_t *ret_end)
+static bool find_token_0(struct kallsyms *kallsyms, uint64_t gva, uint64_t *ret_begin,
+			 uint64_t *ret_end)
 {
 	char before[KALLSYMS_TOKEN_BYTES];
 	size_t at = sizeof(before);
 
-	if (!read_at(k, gva - sizeof(before), before, sizeof(before)))
+	if (!read_at(kallsyms, gva - sizeof(before), before, sizeof(before)))
 		return false;
 	for (unsigned n = 0; n < FIRST_DIGIT; n++) {
 		if (at < 2 || before[--at])
@@ -161,34 +162,34 @@ static bool find_token_0(struct kallsyms *k, uint64_t gva, uint64_t *ret_begin, 
 }
 
 /* The texts at gva, if the index behind them says the same; *ret_end: behind that. */
-static bool take_tokens(struct kallsyms *k, uint64_t gva, uint64_t *ret_end)
+static bool take_tokens(struct kallsyms *kallsyms, uint64_t gva, uint64_t *ret_end)
 {
 	uint16_t index[KALLSYMS_TOKENS];
 	size_t at = 0;
 
-	if (gva % 8 || !read_at(k, gva, k->token_text, sizeof(k->token_text)))
+	if (gva % 8 || !read_at(kallsyms, gva, kallsyms->token_text, sizeof(kallsyms->token_text)))
 		return false;
-	k->token_text[sizeof(k->token_text) - 1] = 0;
+	kallsyms->token_text[sizeof(kallsyms->token_text) - 1] = 0;
 	for (unsigned n = 0; n < KALLSYMS_TOKENS; n++) {
-		k->token[n] = (uint16_t)at;
-		at += strlen(k->token_text + at) + 1;
-		if (at >= sizeof(k->token_text))
+		kallsyms->token[n] = (uint16_t)at;
+		at += strlen(kallsyms->token_text + at) + 1;
+		if (at >= sizeof(kallsyms->token_text))
 			return false;
 	}
 	*ret_end = align_8(gva + at) + sizeof(index);
-	return read_at(k, align_8(gva + at), index, sizeof(index)) &&
-	       !memcmp(index, k->token, sizeof(index));
+	return read_at(kallsyms, align_8(gva + at), index, sizeof(index)) &&
+	       !memcmp(index, kallsyms->token, sizeof(index));
 }
 
 /* ---- names ---- */
 
 /* The length of the name at gva in tokens, and where they begin. */
-static bool name_length(struct kallsyms *k, uint64_t gva, unsigned *ret_tokens,
+static bool name_length(struct kallsyms *kallsyms, uint64_t gva, unsigned *ret_tokens,
 			uint64_t *ret_first)
 {
 	uint8_t length[2];
 
-	if (!read_at(k, gva, length, sizeof(length)))
+	if (!read_at(kallsyms, gva, length, sizeof(length)))
 		return false;
 	*ret_tokens = length[0] & 0x80 ? (length[0] & 0x7fu) | (unsigned)length[1] << 7 : length[0];
 	*ret_first = gva + 1 + (length[0] >> 7);
@@ -196,12 +197,12 @@ static bool name_length(struct kallsyms *k, uint64_t gva, unsigned *ret_tokens,
 }
 
 /* Behind so many names; 0: they are none. */
-static uint64_t skip_names(struct kallsyms *k, uint64_t gva, unsigned names)
+static uint64_t skip_names(struct kallsyms *kallsyms, uint64_t gva, unsigned names)
 {
 	unsigned tokens;
 
 	while (names--) {
-		if (!name_length(k, gva, &tokens, &gva))
+		if (!name_length(kallsyms, gva, &tokens, &gva))
 			return 0;
 		gva += tokens;
 	}
@@ -209,26 +210,27 @@ static uint64_t skip_names(struct kallsyms *k, uint64_t gva, unsigned names)
 }
 
 /* Without the type. */
-static void take_name(struct kallsyms *k, uint64_t gva, char text[TEXT_BYTES])
+static void take_name(struct kallsyms *kallsyms, uint64_t gva, char text[TEXT_BYTES])
 {
 	uint8_t token[TEXT_BYTES];
 	size_t bytes = 0;
 	unsigned tokens;
 
 	text[0] = 0;
-	if (!name_length(k, gva, &tokens, &gva))
+	if (!name_length(kallsyms, gva, &tokens, &gva))
 		return;
 	if (tokens > sizeof(token))
 		tokens = sizeof(token);
-	if (!read_at(k, gva, token, tokens))
+	if (!read_at(kallsyms, gva, token, tokens))
 		return;
 	for (unsigned n = 0; n < tokens; n++) {
-		size_t begin = speculation_bound(k->token[token[n]], sizeof(k->token_text));
-		size_t length = strlen(k->token_text + begin);
+		size_t begin =
+			speculation_bound(kallsyms->token[token[n]], sizeof(kallsyms->token_text));
+		size_t length = strlen(kallsyms->token_text + begin);
 
 		if (length > TEXT_BYTES - 1 - bytes)
 			length = TEXT_BYTES - 1 - bytes;
-		memcpy(text + bytes, k->token_text + begin, length);
+		memcpy(text + bytes, kallsyms->token_text + begin, length);
 		bytes += length;
 	}
 	text[bytes] = 0;
@@ -239,76 +241,76 @@ static void take_name(struct kallsyms *k, uint64_t gva, char text[TEXT_BYTES])
 /* ---- markers, count ---- */
 
 /* How many there are in front of this address; *ret_last: what the last one says. */
-static uint32_t find_markers(struct kallsyms *k, uint64_t end, uint32_t *ret_last)
+static uint32_t find_markers(struct kallsyms *kallsyms, uint64_t end, uint32_t *ret_last)
 {
 	uint64_t at = end - sizeof(uint32_t);
 	uint32_t count = 1;
 	uint32_t value, before;
 
-	if (!read_u32(k, at, &value))
+	if (!read_u32(kallsyms, at, &value))
 		return 0;
 	if (!value) { /* what aligns the table */
 		at -= sizeof(uint32_t);
-		if (!read_u32(k, at, &value))
+		if (!read_u32(kallsyms, at, &value))
 			return 0;
 	}
 	*ret_last = value;
 	for (; value; value = before, count++) {
 		at -= sizeof(uint32_t);
-		if (count == MARKERS_MOST || !read_u32(k, at, &before) || before >= value)
+		if (count == MARKERS_MOST || !read_u32(kallsyms, at, &before) || before >= value)
 			return 0;
 	}
-	k->markers = at;
+	kallsyms->markers = at;
 	return count;
 }
 
 /* The names end with the markers, and the first marker but one is where the names say. */
-static bool names_are_at(struct kallsyms *k, uint64_t names, uint32_t markers, uint32_t last,
+static bool names_are_at(struct kallsyms *kallsyms, uint64_t names, uint32_t markers, uint32_t last,
 			 uint32_t count)
 {
 	uint32_t second = 0;
-	uint64_t end = skip_names(k, names + last, count - (markers - 1) * SYMBOLS_A_MARKER);
+	uint64_t end = skip_names(kallsyms, names + last, count - (markers - 1) * SYMBOLS_A_MARKER);
 
-	if (!end || align_8(end) != k->markers)
+	if (!end || align_8(end) != kallsyms->markers)
 		return false;
-	return markers < 2 || (read_u32(k, k->markers + sizeof(second), &second) &&
-			       skip_names(k, names, SYMBOLS_A_MARKER) == names + second);
+	return markers < 2 || (read_u32(kallsyms, kallsyms->markers + sizeof(second), &second) &&
+			       skip_names(kallsyms, names, SYMBOLS_A_MARKER) == names + second);
 }
 
 /* The count stands in front of the names. */
-static bool find_names(struct kallsyms *k, uint32_t markers, uint32_t last)
+static bool find_names(struct kallsyms *kallsyms, uint32_t markers, uint32_t last)
 {
-	uint64_t at = (k->markers - last) & ~7ull;
+	uint64_t at = (kallsyms->markers - last) & ~7ull;
 
 	for (uint64_t gone = 0; gone < LAST_NAMES_BYTES; gone += 8) {
 		uint32_t count = 0;
 
-		if (!read_u32(k, at - gone - 8, &count))
+		if (!read_u32(kallsyms, at - gone - 8, &count))
 			return false;
 		if (count <= (markers - 1) * SYMBOLS_A_MARKER || count > markers * SYMBOLS_A_MARKER)
 			continue;
-		if (names_are_at(k, at - gone, markers, last, count)) {
-			k->names = at - gone;
-			k->count = count;
+		if (names_are_at(kallsyms, at - gone, markers, last, count)) {
+			kallsyms->names = at - gone;
+			kallsyms->count = count;
 			return true;
 		}
 	}
 	return false;
 }
 
-static bool find_names_before(struct kallsyms *k, uint64_t end)
+static bool find_names_before(struct kallsyms *kallsyms, uint64_t end)
 {
 	uint32_t last;
-	uint32_t markers = find_markers(k, end, &last);
+	uint32_t markers = find_markers(kallsyms, end, &last);
 
-	return markers && find_names(k, markers, last);
+	return markers && find_names(kallsyms, markers, last);
 }
 
 /*
  * The same with the list by name between markers and token table: its length says how many symbols
  * there are, and that where the markers begin, with 0 and the length of the first 256 names.
  */
-static bool find_names_before_list(struct kallsyms *k, uint64_t tokens)
+static bool find_names_before_list(struct kallsyms *kallsyms, uint64_t tokens)
 {
 	for (uint64_t list = 8; list < (uint64_t)SYMBOLS_MOST * SEQUENCE_BYTES; list += 8) {
 		uint32_t markers = (uint32_t)(list / SEQUENCE_BYTES + SYMBOLS_A_MARKER - 1) /
@@ -317,13 +319,13 @@ static bool find_names_before_list(struct kallsyms *k, uint64_t tokens)
 		uint32_t first[2] = { 0 };
 		uint32_t last;
 
-		if (!read_at(k, at, first, sizeof(first)))
+		if (!read_at(kallsyms, at, first, sizeof(first)))
 			return false;
 		if (first[0] || !first[1] || first[1] > NAMES_BYTES_MOST)
 			continue;
-		k->markers = at;
-		if (read_u32(k, at + (uint64_t)(markers - 1) * sizeof(last), &last) &&
-		    find_names(k, markers, last))
+		kallsyms->markers = at;
+		if (read_u32(kallsyms, at + (uint64_t)(markers - 1) * sizeof(last), &last) &&
+		    find_names(kallsyms, markers, last))
 			return true;
 	}
 	return false;
@@ -331,78 +333,82 @@ static bool find_names_before_list(struct kallsyms *k, uint64_t tokens)
 
 /* ---- addresses ---- */
 
-static bool address_of(struct kallsyms *k, uint32_t n, uint64_t *ret)
+static bool address_of(struct kallsyms *kallsyms, uint32_t n, uint64_t *ret)
 {
 	int32_t offset;
 
-	if (!read_at(k, k->offsets + (uint64_t)n * sizeof(offset), &offset, sizeof(offset)))
+	if (!read_at(kallsyms, kallsyms->offsets + (uint64_t)n * sizeof(offset), &offset,
+		     sizeof(offset)))
 		return false;
-	if (k->from_base)
-		*ret = offset < 0 ? k->base - 1 - (uint64_t)(int64_t)offset : (uint64_t)offset;
+	if (kallsyms->from_base)
+		*ret = offset < 0 ? kallsyms->base - 1 - (uint64_t)(int64_t)offset
+				  : (uint64_t)offset;
 	else
-		*ret = k->base + (uint32_t)offset;
+		*ret = kallsyms->base + (uint32_t)offset;
 	return true;
 }
 
 /* They ascend, and some are in the window. */
-static bool addresses_are_good(struct kallsyms *k)
+static bool addresses_are_good(struct kallsyms *kallsyms)
 {
 	uint64_t before = 0;
 	uint64_t address = 0;
 
 	for (unsigned n = 0; n <= SAMPLES; n++) {
-		uint32_t symbol = (uint32_t)((uint64_t)(k->count - 1) * n / SAMPLES);
+		uint32_t symbol = (uint32_t)((uint64_t)(kallsyms->count - 1) * n / SAMPLES);
 
-		if (!address_of(k, symbol, &address) || address < before)
+		if (!address_of(kallsyms, symbol, &address) || address < before)
 			return false;
 		before = address;
 	}
 	return address - WINDOW < WINDOW_BYTES;
 }
 
-static bool take_addresses(struct kallsyms *k, uint64_t offsets, uint64_t base_at)
+static bool take_addresses(struct kallsyms *kallsyms, uint64_t offsets, uint64_t base_at)
 {
-	k->offsets = offsets;
-	if (!read_at(k, base_at, &k->base, sizeof(k->base)) || k->base - WINDOW >= WINDOW_BYTES)
+	kallsyms->offsets = offsets;
+	if (!read_at(kallsyms, base_at, &kallsyms->base, sizeof(kallsyms->base)) ||
+	    kallsyms->base - WINDOW >= WINDOW_BYTES)
 		return false;
-	k->from_base = true;
-	if (addresses_are_good(k))
+	kallsyms->from_base = true;
+	if (addresses_are_good(kallsyms))
 		return true;
-	k->from_base = false;
-	return addresses_are_good(k);
+	kallsyms->from_base = false;
+	return addresses_are_good(kallsyms);
 }
 
-static bool find_addresses(struct kallsyms *k, uint64_t behind_tokens)
+static bool find_addresses(struct kallsyms *kallsyms, uint64_t behind_tokens)
 {
-	uint64_t bytes = align_8((uint64_t)k->count * sizeof(int32_t));
-	uint64_t base_before = k->names - 16;
+	uint64_t bytes = align_8((uint64_t)kallsyms->count * sizeof(int32_t));
+	uint64_t base_before = kallsyms->names - 16;
 
-	return take_addresses(k, behind_tokens, behind_tokens + bytes) ||
-	       take_addresses(k, base_before - bytes, base_before);
+	return take_addresses(kallsyms, behind_tokens, behind_tokens + bytes) ||
+	       take_addresses(kallsyms, base_before - bytes, base_before);
 }
 
 /* ---- */
 
-static bool take_all(struct kallsyms *k, uint64_t digits_gva)
+static bool take_all(struct kallsyms *kallsyms, uint64_t digits_gva)
 {
 	uint64_t begin, end, behind;
 
-	if (!find_token_0(k, digits_gva, &begin, &end))
+	if (!find_token_0(kallsyms, digits_gva, &begin, &end))
 		return false;
 	for (begin = align_8(begin); begin < end; begin += 8)
-		if (take_tokens(k, begin, &behind))
-			return (find_names_before(k, begin) || find_names_before_list(k, begin)) &&
-			       find_addresses(k, behind);
+		if (take_tokens(kallsyms, begin, &behind))
+			return (find_names_before(kallsyms, begin) ||
+				find_names_before_list(kallsyms, begin)) &&
+			       find_addresses(kallsyms, behind);
 	return false;
 }
 
-static bool look_in(struct kallsyms *k, uint64_t gva, const uint8_t *chunk, size_t bytes)
+static bool look_in(struct kallsyms *kallsyms, uint64_t gva, const uint8_t *chunk, size_t bytes)
 {
 	const uint8_t *end = chunk + bytes;
 	const uint8_t *at = chunk;
 
 	while ((at = memmem(at, (size_t)(end - at), digits, sizeof(digits)))) {
-		if (take_all(k, gva + (uint64_t)(at - chunk)))
+		if (take_all(kallsyms, gva + (uint64_t)(at - chunk)))
 			return true;
 		at++;
 	}
@@ -410,32 +416,33 @@ static bool look_in(struct kallsyms *k, uint64_t gva, const uint8_t *chunk, size
 }
 
 /* As many pages as there are, up to a chunk and the page behind it. */
-static size_t read_chunk(struct kallsyms *k, uint64_t gva, uint8_t *to)
+static size_t read_chunk(struct kallsyms *kallsyms, uint64_t gva, uint8_t *to)
 {
 	size_t bytes = 0;
 
-	while (bytes < CHUNK_BYTES + PAGE_BYTES && read_at(k, gva + bytes, to + bytes, PAGE_BYTES))
+	while (bytes < CHUNK_BYTES + PAGE_BYTES &&
+	       read_at(kallsyms, gva + bytes, to + bytes, PAGE_BYTES))
 		bytes += PAGE_BYTES;
 	return bytes;
 }
 
-bool kallsyms_find(struct kallsyms *k, const struct guest_memory *memory, uint64_t cr3)
+bool kallsyms_find(struct kallsyms *kallsyms, const struct guest_memory *memory, uint64_t cr3)
 {
 	uint8_t chunk[CHUNK_BYTES + PAGE_BYTES];
 
-	memset(k, 0, sizeof(*k));
-	k->memory = memory;
-	k->reads_left = READS_MOST;
-	if (!find_window(k, cr3))
+	memset(kallsyms, 0, sizeof(*kallsyms));
+	kallsyms->memory = memory;
+	kallsyms->reads_left = READS_MOST;
+	if (!find_window(kallsyms, cr3))
 		return false;
-	for (uint64_t at = WINDOW; at - WINDOW < WINDOW_BYTES && k->reads_left;) {
+	for (uint64_t at = WINDOW; at - WINDOW < WINDOW_BYTES && kallsyms->reads_left;) {
 		uint64_t gpa, left;
 
-		if (!translate(k, at, &gpa, &left)) {
+		if (!translate(kallsyms, at, &gpa, &left)) {
 			at += left;
 			continue;
 		}
-		if (look_in(k, at, chunk, read_chunk(k, at, chunk)))
+		if (look_in(kallsyms, at, chunk, read_chunk(kallsyms, at, chunk)))
 			return true;
 		at += CHUNK_BYTES;
 	}
@@ -452,17 +459,17 @@ static bool is_name(const char *text)
 }
 
 /* The last symbol at or below the address. */
-static uint32_t search(struct kallsyms *k, uint64_t gva)
+static uint32_t search(struct kallsyms *kallsyms, uint64_t gva)
 {
 	uint32_t low = 0;
-	uint32_t high = k->count;
+	uint32_t high = kallsyms->count;
 
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
 		uint64_t address;
 
-		if (!address_of(k, middle, &address))
-			return k->count;
+		if (!address_of(kallsyms, middle, &address))
+			return kallsyms->count;
 		if (address <= gva)
 			low = middle + 1;
 		else
@@ -471,21 +478,23 @@ static uint32_t search(struct kallsyms *k, uint64_t gva)
 	return low - 1;
 }
 
-void kallsyms_name(struct kallsyms *k, uint64_t gva, char ret[KALLSYMS_NAME_BYTES])
+void kallsyms_name(struct kallsyms *kallsyms, uint64_t gva, char ret[KALLSYMS_NAME_BYTES])
 {
-	uint32_t n = search(k, gva);
+	uint32_t n = search(kallsyms, gva);
 	char text[TEXT_BYTES];
 	uint64_t begin, at;
 	uint32_t marker;
 
 	ret[0] = 0;
-	if (n >= k->count || !address_of(k, n, &begin) || gva - begin >= FAR_BYTES ||
-	    !read_u32(k, k->markers + (uint64_t)(n / SYMBOLS_A_MARKER) * sizeof(marker), &marker))
+	if (n >= kallsyms->count || !address_of(kallsyms, n, &begin) || gva - begin >= FAR_BYTES ||
+	    !read_u32(kallsyms,
+		      kallsyms->markers + (uint64_t)(n / SYMBOLS_A_MARKER) * sizeof(marker),
+		      &marker))
 		return;
-	at = skip_names(k, k->names + marker, n % SYMBOLS_A_MARKER);
+	at = skip_names(kallsyms, kallsyms->names + marker, n % SYMBOLS_A_MARKER);
 	if (!at)
 		return;
-	take_name(k, at, text);
+	take_name(kallsyms, at, text);
 	if (is_name(text))
 		snprintf(ret, KALLSYMS_NAME_BYTES, "%.*s+%#lx",
 			 KALLSYMS_NAME_BYTES - (int)sizeof("+0x12345"), text, gva - begin);

@@ -95,9 +95,9 @@ static void answer_u64(struct balloon *balloon, uint16_t type, uint32_t transact
 	const struct {
 		struct head head;
 		uint64_t value;
-	} m = { { type, sizeof(m), transaction }, value };
+	} message = { { type, sizeof(message), transaction }, value };
 
-	balloon_send(balloon, &m, sizeof(m));
+	balloon_send(balloon, &message, sizeof(message));
 }
 
 static void take_version(struct balloon *balloon, const struct head *head, const uint8_t *data,
@@ -315,11 +315,11 @@ static void ask_to_inflate(struct balloon *balloon, uint64_t pages)
 	const struct {
 		struct head head;
 		uint32_t pages, reserved;
-	} m = { { DM_BALLOON, sizeof(m), ++balloon->transaction },
-		(uint32_t)(pages < REQUEST_PAGES_MAX ? pages : REQUEST_PAGES_MAX),
-		0 };
+	} message = { { DM_BALLOON, sizeof(message), ++balloon->transaction },
+		      (uint32_t)(pages < REQUEST_PAGES_MAX ? pages : REQUEST_PAGES_MAX),
+		      0 };
 
-	ask(balloon, ASKED_TO_INFLATE, &m, sizeof(m));
+	ask(balloon, ASKED_TO_INFLATE, &message, sizeof(message));
 }
 
 static void ask_to_deflate(struct balloon *balloon, uint64_t pages)
@@ -354,12 +354,12 @@ static void ask_to_add(struct balloon *balloon)
 	const struct {
 		struct head head;
 		uint64_t range;
-	} m = { { DM_HOT_ADD, sizeof(m), ++balloon->transaction },
-		gfn | balloon->pages.region << RANGE_START_BITS };
+	} message = { { DM_HOT_ADD, sizeof(message), ++balloon->transaction },
+		      gfn | balloon->pages.region << RANGE_START_BITS };
 
 	populate_to(balloon, balloon->pages.held + balloon->pages.region);
 	balloon->available_before = balloon->available;
-	ask(balloon, ASKED_TO_ADD, &m, sizeof(m));
+	ask(balloon, ASKED_TO_ADD, &message, sizeof(message));
 }
 
 static bool can_add(const struct balloon *balloon)

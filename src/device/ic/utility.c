@@ -146,17 +146,22 @@ static bool is_offered(const struct version *list, unsigned count, struct versio
  */
 static void negotiated(struct utility *utility, const uint8_t *data, size_t bytes)
 {
-	struct { uint16_t frameworks, messages; uint32_t reserved; struct version version[2]; } n;
+	struct {
+		uint16_t frameworks, messages;
+		uint32_t reserved;
+		struct version version[2];
+	} negotiate;
 
-	if (bytes < sizeof(n) || utility->ready)
+	if (bytes < sizeof(negotiate) || utility->ready)
 		return;
-	memcpy(&n, data, sizeof(n));
-	if (n.frameworks != 1 || n.messages != 1 ||
-	    !is_offered(frameworks, VERSIONS, n.version[0]) ||
-	    !is_offered(kinds[utility->kind].versions, kinds[utility->kind].count, n.version[1]))
+	memcpy(&negotiate, data, sizeof(negotiate));
+	if (negotiate.frameworks != 1 || negotiate.messages != 1 ||
+	    !is_offered(frameworks, VERSIONS, negotiate.version[0]) ||
+	    !is_offered(kinds[utility->kind].versions, kinds[utility->kind].count,
+			negotiate.version[1]))
 		return;
-	utility->framework = n.version[0];
-	utility->message = n.version[1];
+	utility->framework = negotiate.version[0];
+	utility->message = negotiate.version[1];
 	utility->ready = true;
 	if (utility->kind == UTILITY_TIME)
 		send_time(utility, TIME_SYNC);

@@ -347,21 +347,21 @@ static int read_l1(struct disk *disk, const struct head *head, uint64_t file_byt
 static int backing_format(struct disk *disk, const struct head *head, char name[32])
 {
 	uint64_t at = be32toh(head->version) == 2 ? 72 : be32toh(head->head_bytes);
-	struct { uint32_t type, bytes; } e;
+	struct { uint32_t type, bytes; } extension;
 
 	name[0] = 0;
 	for (unsigned n = 0; n < 64 && at < qcow2_of(disk)->cluster_bytes; n++) {
-		int error = file_read(&disk->file, at, &e, sizeof(e));
+		int error = file_read(&disk->file, at, &extension, sizeof(extension));
 
-		if (error || !e.type)
+		if (error || !extension.type)
 			return error;
-		if (be32toh(e.type) == EXTENSION_FORMAT) {
-			if (be32toh(e.bytes) > 31)
+		if (be32toh(extension.type) == EXTENSION_FORMAT) {
+			if (be32toh(extension.bytes) > 31)
 				return -EBADMSG;
 			memset(name, 0, 32);
-			return file_read(&disk->file, at + 8, name, be32toh(e.bytes));
+			return file_read(&disk->file, at + 8, name, be32toh(extension.bytes));
 		}
-		at += 8 + ((uint64_t)be32toh(e.bytes) + 7) / 8 * 8;
+		at += 8 + ((uint64_t)be32toh(extension.bytes) + 7) / 8 * 8;
 	}
 	return 0;
 }
