@@ -14,10 +14,10 @@ enum { RANDOM_BYTES = 1 << 16, DEFAULT_ROUNDS = 60, CODE_BITS = 64, NS_PER_S = 1
 
 static uint64_t now_ns(void)
 {
-	struct timespec t;
+	struct timespec now;
 
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
 /* Nanoseconds an instruction; bytes that are none are stepped over one by one. */

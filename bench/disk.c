@@ -18,10 +18,10 @@ static uint8_t page[SECTOR];
 
 static double now(void)
 {
-	struct timespec t;
+	struct timespec time;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
 static const char *path(const char *name)
@@ -34,104 +34,104 @@ static const char *path(const char *name)
 	return text[turn];
 }
 
-static void must(int error, const struct disk_error *e)
+static void must(int error, const struct disk_error *reason)
 {
 	if (error) {
-		fprintf(stderr, "disk-bench: %s (%d)\n", e ? e->text : "failed", error);
+		fprintf(stderr, "disk-bench: %s (%d)\n", reason ? reason->text : "failed", error);
 		exit(1);
 	}
 }
 
 static struct disk *open_one(const char *name, enum disk_format format, bool write)
 {
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 
-	must(disk_open(path(name), &(struct disk_options){ .format = format, .write = write }, &d,
-		       &e),
-	     &e);
-	return d;
+	must(disk_open(path(name), &(struct disk_options){ .format = format, .write = write },
+		       &disk, &error),
+	     &error);
+	return disk;
 }
 
 static void create(const char *name, enum disk_format format, uint64_t bytes, const char *parent)
 {
 	struct disk_create what = { .format = format, .size_bytes = bytes, .parent = parent };
-	struct disk_error e;
+	struct disk_error error;
 
 	unlink(path(name));
-	must(disk_create(path(name), &what, &e), &e);
+	must(disk_create(path(name), &what, &error), &error);
 }
 
 static uint64_t written_bytes(void)
 {
 	unsigned long bytes = 0;
 	char line[80];
-	FILE *f = fopen("/proc/self/io", "r");
+	FILE *file = fopen("/proc/self/io", "r");
 
-	while (f && fgets(line, sizeof(line), f))
+	while (file && fgets(line, sizeof(line), file))
 		sscanf(line, "wchar: %lu", &bytes);
-	if (f)
-		fclose(f);
+	if (file)
+		fclose(file);
 	return bytes;
 }
 
 static void allocation(void)
 {
 	enum { BLOCKS = 8192, EVERY = 32 };
-	struct disk *d;
+	struct disk *disk;
 	uint64_t syncs;
-	double t;
+	double start;
 
 	create("alloc.vhdx", DISK_VHDX, (uint64_t)BLOCKS * (2 << 20), NULL);
-	d = open_one("alloc.vhdx", DISK_VHDX, true);
-	must(disk_write(d, 0, page, SECTOR), NULL);
-	syncs = vhdx_of(d)->syncs;
-	t = now();
+	disk = open_one("alloc.vhdx", DISK_VHDX, true);
+	must(disk_write(disk, 0, page, SECTOR), NULL);
+	syncs = vhdx_of(disk)->syncs;
+	start = now();
 	for (uint64_t n = 1; n < BLOCKS; n++)
-		must(disk_write(d, n * (2 << 20), page, SECTOR), NULL);
-	printf("alloc-syncs-before-flush %lu\n", vhdx_of(d)->syncs - syncs);
-	must(disk_flush(d), NULL);
-	printf("alloc-blocks-per-second %.0f\n", BLOCKS / (now() - t));
-	printf("alloc-syncs-with-flush %lu\n", vhdx_of(d)->syncs - syncs);
-	disk_close(d);
+		must(disk_write(disk, n * (2 << 20), page, SECTOR), NULL);
+	printf("alloc-syncs-before-flush %lu\n", vhdx_of(disk)->syncs - syncs);
+	must(disk_flush(disk), NULL);
+	printf("alloc-blocks-per-second %.0f\n", BLOCKS / (now() - start));
+	printf("alloc-syncs-with-flush %lu\n", vhdx_of(disk)->syncs - syncs);
+	disk_close(disk);
 }
 
-static double reads_per_second(struct disk *d, uint64_t span)
+static double reads_per_second(struct disk *disk, uint64_t span)
 {
 	uint64_t state = 88172645463325252ull;
-	double t = now();
+	double start = now();
 
 	for (unsigned n = 0; n < RANDOM_READS; n++) {
 		state ^= state << 13;
 		state ^= state >> 7;
 		state ^= state << 17;
-		must(disk_read(d, state % (span / SECTOR) * SECTOR, page, SECTOR), NULL);
+		must(disk_read(disk, state % (span / SECTOR) * SECTOR, page, SECTOR), NULL);
 	}
-	return RANDOM_READS / (now() - t);
+	return RANDOM_READS / (now() - start);
 }
 
-static double writes_per_second(struct disk *d, uint64_t span)
+static double writes_per_second(struct disk *disk, uint64_t span)
 {
 	uint64_t state = 88172645463325252ull;
-	double t = now();
+	double start = now();
 
 	for (unsigned n = 0; n < RANDOM_READS; n++) {
 		state ^= state << 13;
 		state ^= state >> 7;
 		state ^= state << 17;
-		must(disk_write(d, state % (span / SECTOR) * SECTOR, page, SECTOR), NULL);
+		must(disk_write(disk, state % (span / SECTOR) * SECTOR, page, SECTOR), NULL);
 	}
-	return RANDOM_READS / (now() - t);
+	return RANDOM_READS / (now() - start);
 }
 
-static void fill(struct disk *d, uint64_t bytes)
+static void fill(struct disk *disk, uint64_t bytes)
 {
 	uint8_t *data = malloc(1 << 20);
 
 	memset(data, 7, 1 << 20);
 	for (uint64_t at = 0; at < bytes; at += 1 << 20)
-		must(disk_write(d, at, data, 1 << 20), NULL);
-	must(disk_flush(d), NULL);
+		must(disk_write(disk, at, data, 1 << 20), NULL);
+	must(disk_flush(disk), NULL);
 	free(data);
 }
 
@@ -142,23 +142,23 @@ static void steady(void)
 
 	create("steady.vhdx", DISK_VHDX, bytes, NULL);
 	create("steady.raw", DISK_RAW, bytes, NULL);
-	struct disk *d[2] = { open_one("steady.raw", DISK_RAW, true),
-			      open_one("steady.vhdx", DISK_VHDX, true) };
+	struct disk *disk[2] = { open_one("steady.raw", DISK_RAW, true),
+				 open_one("steady.vhdx", DISK_VHDX, true) };
 
 	for (int n = 0; n < 2; n++)
-		fill(d[n], bytes);
+		fill(disk[n], bytes);
 	for (int k = 0; k < 5; k++)
 		for (int n = 0; n < 2; n++) {
-			double r = reads_per_second(d[n], bytes),
-			       w = writes_per_second(d[n], bytes);
+			double reads = reads_per_second(disk[n], bytes),
+			       writes = writes_per_second(disk[n], bytes);
 
-			best[n][0] = r > best[n][0] ? r : best[n][0];
-			best[n][1] = w > best[n][1] ? w : best[n][1];
+			best[n][0] = reads > best[n][0] ? reads : best[n][0];
+			best[n][1] = writes > best[n][1] ? writes : best[n][1];
 		}
 	printf("steady-read-against-raw %.3f\nsteady-overwrite-against-raw %.3f\n",
 	       best[1][0] / best[0][0], best[1][1] / best[0][1]);
-	disk_close(d[0]);
-	disk_close(d[1]);
+	disk_close(disk[0]);
+	disk_close(disk[1]);
 }
 
 /* ---- queues ---- */
@@ -172,47 +172,49 @@ struct stream {
 	unsigned left;
 };
 
-static void next_request(struct disk_request *r, int error)
+static void next_request(struct disk_request *request, int error)
 {
-	struct stream *s = r->context;
+	struct stream *stream = request->context;
 
 	must(error, NULL);
-	if (!s->left)
+	if (!stream->left)
 		return;
-	s->left--;
-	s->state ^= s->state << 13;
-	s->state ^= s->state >> 7;
-	s->state ^= s->state << 17;
-	r->offset = s->state % (s->span / SECTOR) * SECTOR;
-	disk_queue_submit(s->queue, r);
+	stream->left--;
+	stream->state ^= stream->state << 13;
+	stream->state ^= stream->state >> 7;
+	stream->state ^= stream->state << 17;
+	request->offset = stream->state % (stream->span / SECTOR) * SECTOR;
+	disk_queue_submit(stream->queue, request);
 }
 
-static double queued_per_second(struct disk *d, uint64_t span, enum disk_request_kind kind,
+static double queued_per_second(struct disk *disk, uint64_t span, enum disk_request_kind kind,
 				bool no_ring)
 {
-	struct stream s = { .state = 88172645463325252ull, .span = span, .left = QUEUE_REQUESTS };
+	struct stream stream = { .state = 88172645463325252ull,
+				 .span = span,
+				 .left = QUEUE_REQUESTS };
 	uint8_t *memory = aligned_alloc(SECTOR, QUEUE_DEPTH * SECTOR);
-	double t = now();
+	double start = now();
 
 	memset(memory, 3, QUEUE_DEPTH * SECTOR);
 	must(disk_queue_open(
-		     d,
+		     disk,
 		     &(struct disk_queue_options){ .depth = QUEUE_DEPTH + 1, .no_ring = no_ring },
-		     &s.queue),
+		     &stream.queue),
 	     NULL);
 	for (unsigned n = 0; n < QUEUE_DEPTH; n++) {
-		s.iov[n] = (struct iovec){ memory + n * SECTOR, SECTOR };
-		s.request[n] = (struct disk_request){ .kind = kind,
-						      .iov = &s.iov[n],
-						      .count = 1,
-						      .done = next_request,
-						      .context = &s };
-		next_request(&s.request[n], 0);
+		stream.iov[n] = (struct iovec){ memory + n * SECTOR, SECTOR };
+		stream.request[n] = (struct disk_request){ .kind = kind,
+							   .iov = &stream.iov[n],
+							   .count = 1,
+							   .done = next_request,
+							   .context = &stream };
+		next_request(&stream.request[n], 0);
 	}
-	disk_queue_drain(s.queue);
-	disk_queue_close(s.queue);
+	disk_queue_drain(stream.queue);
+	disk_queue_close(stream.queue);
 	free(memory);
-	return QUEUE_REQUESTS / (now() - t);
+	return QUEUE_REQUESTS / (now() - start);
 }
 
 /* The same engine (ring, depth 32) below a raw file and a VHDX file. */
@@ -220,24 +222,24 @@ static void queues(void)
 {
 	const uint64_t bytes = 256 << 20;
 	double best[2][2] = { { 0 } }, threads = 0;
-	struct disk *d[2] = { open_one("steady.raw", DISK_RAW, true),
-			      open_one("steady.vhdx", DISK_VHDX, true) };
+	struct disk *disk[2] = { open_one("steady.raw", DISK_RAW, true),
+				 open_one("steady.vhdx", DISK_VHDX, true) };
 
 	for (int k = 0; k < 5; k++)
 		for (int n = 0; n < 2; n++)
 			for (int write = 0; write < 2; write++) {
-				double r = queued_per_second(d[n], bytes,
-							     write ? DISK_WRITE : DISK_READ, false);
+				double reads = queued_per_second(
+					disk[n], bytes, write ? DISK_WRITE : DISK_READ, false);
 
-				best[n][write] = r > best[n][write] ? r : best[n][write];
+				best[n][write] = reads > best[n][write] ? reads : best[n][write];
 			}
-	threads = queued_per_second(d[1], bytes, DISK_READ, true);
+	threads = queued_per_second(disk[1], bytes, DISK_READ, true);
 	printf("queue-read-against-raw %.3f\nqueue-overwrite-against-raw %.3f\n",
 	       best[1][0] / best[0][0], best[1][1] / best[0][1]);
 	printf("queue-reads-per-second %.0f\nqueue-reads-per-second-without-ring %.0f\n",
 	       best[1][0], threads);
-	disk_close(d[0]);
-	disk_close(d[1]);
+	disk_close(disk[0]);
+	disk_close(disk[1]);
 }
 
 static int order(const void *a, const void *b)
@@ -261,27 +263,28 @@ static void seal(void)
 					    .size_bytes = bytes,
 					    .no_digests = k & 1 };
 		uint64_t state = 88172645463325252ull;
-		struct disk_error e;
-		struct disk *d;
-		double t, end;
+		struct disk_error error;
+		struct disk *disk;
+		double start, end;
 
 		unlink(path("seal.vhdx"));
-		must(disk_create(path("seal.vhdx"), &what, &e), &e);
-		d = open_one("seal.vhdx", DISK_VHDX, true);
-		fill(d, bytes);
-		disk_close(d);
-		d = open_one("seal.vhdx", DISK_VHDX, true);
-		t = now();
+		must(disk_create(path("seal.vhdx"), &what, &error), &error);
+		disk = open_one("seal.vhdx", DISK_VHDX, true);
+		fill(disk, bytes);
+		disk_close(disk);
+		disk = open_one("seal.vhdx", DISK_VHDX, true);
+		start = now();
 		for (unsigned n = 0; n < WRITES; n++) {
 			state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-			must(disk_write(d, state % (bytes / SECTOR) * SECTOR, page, SECTOR), NULL);
+			must(disk_write(disk, state % (bytes / SECTOR) * SECTOR, page, SECTOR),
+			     NULL);
 			if (n % FLUSH_EVERY == 0)
-				must(disk_flush(d), NULL);
+				must(disk_flush(disk), NULL);
 		}
-		must(disk_flush(d), NULL);
+		must(disk_flush(disk), NULL);
 		end = now();
-		must(disk_close(d), NULL);
-		seconds[k & 1][k / 2] = now() - t;
+		must(disk_close(disk), NULL);
+		seconds[k & 1][k / 2] = now() - start;
 		closing[k & 1][k / 2] = now() - end;
 	}
 	for (int n = 0; n < 2; n++) {
@@ -300,12 +303,12 @@ static void chains(void)
 	static const unsigned depths[] = { 1, 64, 512 };
 	double rate[3] = { 0 }, open_ms[3] = { 1e9, 1e9, 1e9 };
 	char name[32], parent[300];
-	struct disk *d;
+	struct disk *disk;
 
 	create("chain-0.vhdx", DISK_VHDX, bytes, NULL);
-	d = open_one("chain-0.vhdx", DISK_VHDX, true);
-	fill(d, bytes);
-	disk_close(d);
+	disk = open_one("chain-0.vhdx", DISK_VHDX, true);
+	fill(disk, bytes);
+	disk_close(disk);
 	for (unsigned n = 1; n <= 512; n++) {
 		snprintf(name, sizeof(name), "chain-%u.vhdx", n - 1);
 		snprintf(parent, sizeof(parent), "%s", path(name));
@@ -314,15 +317,15 @@ static void chains(void)
 	}
 	for (int k = 0; k < 5; k++)
 		for (int n = 0; n < 3; n++) {
-			double t = now(), r;
+			double start = now(), result;
 
 			snprintf(name, sizeof(name), "chain-%u.vhdx", depths[n]);
-			d = open_one(name, DISK_VHDX, false);
-			t = (now() - t) * 1000;
-			open_ms[n] = t < open_ms[n] ? t : open_ms[n];
-			r = reads_per_second(d, bytes);
-			rate[n] = r > rate[n] ? r : rate[n];
-			disk_close(d);
+			disk = open_one(name, DISK_VHDX, false);
+			start = (now() - start) * 1000;
+			open_ms[n] = start < open_ms[n] ? start : open_ms[n];
+			result = reads_per_second(disk, bytes);
+			rate[n] = result > rate[n] ? result : rate[n];
+			disk_close(disk);
 		}
 	printf("chain-64-read-against-1 %.3f\nchain-512-read-against-1 %.3f\nchain-64-open-ms "
 	       "%.2f\nchain-512-open-ms %.2f\n",
@@ -332,19 +335,19 @@ static void chains(void)
 static void first_writes(void)
 {
 	enum { WRITES = 2000 };
-	struct disk *d;
+	struct disk *disk;
 	uint64_t before;
 
 	create("first.vhdx", DISK_VHDX, 0, path("chain-0.vhdx"));
-	d = open_one("first.vhdx", DISK_VHDX, true);
-	must(disk_write(d, 0, page, SECTOR), NULL);
+	disk = open_one("first.vhdx", DISK_VHDX, true);
+	must(disk_write(disk, 0, page, SECTOR), NULL);
 	before = written_bytes();
 	for (uint64_t n = 1; n <= WRITES; n++)
-		must(disk_write(d, n * (128 << 10), page, SECTOR), NULL);
-	must(disk_flush(d), NULL);
+		must(disk_write(disk, n * (128 << 10), page, SECTOR), NULL);
+	must(disk_flush(disk), NULL);
 	printf("child-first-write-bytes-per-byte %.3f\n",
 	       (double)(written_bytes() - before) / WRITES / SECTOR);
-	disk_close(d);
+	disk_close(disk);
 }
 
 static void empty(void)
@@ -352,11 +355,11 @@ static void empty(void)
 	double best = 1e9;
 
 	for (int k = 0; k < 5; k++) {
-		double t = now();
+		double start = now();
 
 		create("empty.vhdx", DISK_VHDX, 64ull << 30, NULL);
-		t = now() - t;
-		best = t < best ? t : best;
+		start = now() - start;
+		best = start < best ? start : best;
 	}
 	printf("create-64G-ms %.2f\n", best * 1000);
 }

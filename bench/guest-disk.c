@@ -22,10 +22,10 @@ struct kind { const char *name; unsigned bytes, depth; int write, random, flush;
 
 static double now(void)
 {
-	struct timespec t;
+	struct timespec time;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
 static uint64_t state = 88172645463325252ull;
@@ -37,7 +37,7 @@ static uint64_t rnd(void)
 	return state ^= state << 17;
 }
 
-static void measure(int fd, uint64_t size, const struct kind *k, double seconds)
+static void measure(int fd, uint64_t size, const struct kind *kind, double seconds)
 {
 	static struct iocb requests[DEPTH_MAX];
 	static uint8_t *data;
@@ -53,36 +53,38 @@ static void measure(int fd, uint64_t size, const struct kind *k, double seconds)
 		exit(1);
 	if (syscall(SYS_io_setup, DEPTH_MAX, &context))
 		exit(1);
-	for (unsigned n = 0; n < k->depth; n++)
+	for (unsigned n = 0; n < kind->depth; n++)
 		events[n].obj = (uint64_t)&requests[n];
-	for (long ready = k->depth; now() < end;) {
+	for (long ready = kind->depth; now() < end;) {
 		for (long n = 0; n < ready; n++) {
 			one = (struct iocb *)events[n].obj;
 			*one = (struct iocb){
-				.aio_lio_opcode = k->write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
+				.aio_lio_opcode = kind->write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
 				.aio_fildes = (uint32_t)fd,
-				.aio_nbytes = k->bytes,
+				.aio_nbytes = kind->bytes,
 				.aio_buf = (uint64_t)(data + 262144 * (one - requests)),
 				.aio_offset =
-					(int64_t)(k->random ? rnd() % (size / k->bytes) * k->bytes
-							    : at)
+					(int64_t)(kind->random ? rnd() % (size / kind->bytes) *
+									 kind->bytes
+							       : at)
 			};
-			at = at + 2 * k->bytes > size ? 0 : at + k->bytes;
+			at = at + 2 * kind->bytes > size ? 0 : at + kind->bytes;
 			if (syscall(SYS_io_submit, context, 1, &one) != 1)
 				exit(1);
 		}
 		ready = syscall(SYS_io_getevents, context, 1, DEPTH_MAX, events, NULL);
 		for (long n = 0; n < ready; n++)
-			if (events[n].res != k->bytes)
+			if (events[n].res != kind->bytes)
 				exit(1);
-		if (k->flush && fdatasync(fd))
+		if (kind->flush && fdatasync(fd))
 			exit(1);
 		done += (uint64_t)ready;
 	}
 	seconds = now() - begin;
 	syscall(SYS_io_destroy, context);
-	printf("R %s %.0f %.1f %.1f\n", k->name, (double)done / seconds,
-	       (double)done * k->bytes / seconds / 1e6, seconds * 1e6 * k->depth / (double)done);
+	printf("R %s %.0f %.1f %.1f\n", kind->name, (double)done / seconds,
+	       (double)done * kind->bytes / seconds / 1e6,
+	       seconds * 1e6 * kind->depth / (double)done);
 	fflush(stdout);
 }
 

@@ -39,11 +39,11 @@ static void report(const char *name, uint64_t value, const char *unit)
 }
 
 /* a * b / c, where the quotient fits. */
-static uint64_t muldiv(uint64_t a, uint64_t b, uint64_t c)
+static uint64_t muldiv(uint64_t a, uint64_t b, uint64_t divisor)
 {
 	uint64_t high;
 
-	__asm__("mulq %2\n\tdivq %3" : "+a"(a), "=&d"(high) : "r"(b), "r"(c) : "cc");
+	__asm__("mulq %2\n\tdivq %3" : "+a"(a), "=&d"(high) : "r"(b), "r"(divisor) : "cc");
 	return a;
 }
 
@@ -53,11 +53,11 @@ static uint64_t best_ps(void (*pass)(unsigned loops), unsigned loops)
 
 	for (unsigned n = 0; n < RUNS; n++) {
 		uint64_t t0 = rdtsc();
-		uint64_t t;
+		uint64_t elapsed;
 
 		pass(loops);
-		t = rdtsc() - t0;
-		best = t < best ? t : best;
+		elapsed = rdtsc() - t0;
+		best = elapsed < best ? elapsed : best;
 	}
 	return muldiv(best, 1000000000000ull, tsc_hz) / loops;
 }
@@ -163,12 +163,12 @@ static void ring_of_64(unsigned n)
 {
 	while (n--) {
 		for (uint32_t k = 0; k < 64; k++) {
-			struct umbra_request *q = umbra_ring_request(&ring, k);
+			struct umbra_request *request = umbra_ring_request(&ring, k);
 
-			q->id = k;
-			q->code = UMBRA_CALL_NULL;
-			q->flags = 0;
-			q->reserved = 0;
+			request->id = k;
+			request->code = UMBRA_CALL_NULL;
+			request->flags = 0;
+			request->reserved = 0;
 		}
 		umbra_ring_put(&ring, 64);
 		umbra_ring_doorbell(&hv, &ring);
@@ -190,11 +190,11 @@ static uint64_t samples[SAMPLES];
 static volatile uint32_t sampled;
 static uint64_t due;
 
-static bool on_timer(struct frame *f)
+static bool on_timer(struct frame *frame)
 {
 	uint64_t now = rdmsr(MSR_TIME);
 
-	if (f->vector != VECTOR)
+	if (frame->vector != VECTOR)
 		return false;
 	if (sampled < SAMPLES)
 		samples[sampled] = now - due;
@@ -209,10 +209,10 @@ static void percentiles(const char *name, unsigned count)
 {
 	for (unsigned n = 1; n < count; n++)
 		for (unsigned k = n; k && samples[k] < samples[k - 1]; k--) {
-			uint64_t t = samples[k];
+			uint64_t swapped = samples[k];
 
 			samples[k] = samples[k - 1];
-			samples[k - 1] = t;
+			samples[k - 1] = swapped;
 		}
 	print(name);
 	report("-p50", samples[count / 2], " 100ns\n");

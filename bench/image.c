@@ -18,10 +18,10 @@ enum { FILES = 2000, PACKAGES = 400, KINDS = 500, QUERIES = 2000 };
 
 static double now_us(void)
 {
-	struct timespec t;
+	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
 }
 
 static int order(const void *a, const void *b)
@@ -90,21 +90,21 @@ static json_t *make_files(unsigned kind)
 static void make_file(const char *path, unsigned n)
 {
 	const struct disk_create what = { .format = DISK_VHDX, .size_bytes = 1ull << 30 };
-	const struct disk_options o = { .format = DISK_VHDX, .write = true };
+	const struct disk_options options = { .format = DISK_VHDX, .write = true };
 	json_t *about = make_about(n);
 	json_t *content = make_content(n);
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 
 	json_object_set_new(about, "policy",
 			    json_pack("{s:s, s:[s], s:[s], s:[s]}", "not-after", "2999-01-01",
 				      "hosts", "*", "minimum-patches", "openssl>=3.0.0",
 				      "require-tags", n % 10 ? "web" : "db"));
 	unlink(path);
-	if (disk_create(path, &what, &e) || disk_open(path, &o, &d, &e) ||
-	    image_save_about(d, about) || image_save_content(d, content) ||
-	    image_add_history(d, "bench", "made", NULL) || disk_close(d)) {
-		fprintf(stderr, "image-bench: %s\n", e.text);
+	if (disk_create(path, &what, &error) || disk_open(path, &options, &disk, &error) ||
+	    image_save_about(disk, about) || image_save_content(disk, content) ||
+	    image_add_history(disk, "bench", "made", NULL) || disk_close(disk)) {
+		fprintf(stderr, "image-bench: %s\n", error.text);
 		exit(1);
 	}
 	json_decref(about);
@@ -132,8 +132,8 @@ static void measure_files(const char *directory, bool cold, double *us)
 	begin = now_us();
 	for (unsigned n = 0; n < FILES; n++) {
 		char path[PATH_MAX];
-		struct disk_error e;
-		struct disk *d;
+		struct disk_error error;
+		struct disk *disk;
 		json_t *about;
 
 		if (cold) /* as indexing does */
@@ -144,13 +144,13 @@ static void measure_files(const char *directory, bool cold, double *us)
 		snprintf(path, sizeof(path), "%s/i%u.vhdx", directory, n);
 		us[n] = now_us();
 		if (disk_open(path,
-			      &(struct disk_options){ .format = DISK_VHDX, .items_only = true }, &d,
-			      &e) ||
-		    image_load_about(d, &about))
+			      &(struct disk_options){ .format = DISK_VHDX, .items_only = true },
+			      &disk, &error) ||
+		    image_load_about(disk, &about))
 			exit(1);
 		us[n] = now_us() - us[n];
 		json_decref(about);
-		disk_close(d);
+		disk_close(disk);
 	}
 	if (cold)
 		printf("%-44s %.0f images a second, all in all\n",
@@ -163,23 +163,23 @@ static void measure_files(const char *directory, bool cold, double *us)
 /* Of an image that is open: what each decision and each row of a list costs. */
 static void measure_open(const char *directory, double *us)
 {
-	struct disk_error e;
+	struct disk_error error;
 	char path[PATH_MAX];
-	struct disk *d;
+	struct disk *disk;
 
 	snprintf(path, sizeof(path), "%s/i1.vhdx", directory);
-	if (disk_open(path, &(struct disk_options){ .format = DISK_VHDX }, &d, &e))
+	if (disk_open(path, &(struct disk_options){ .format = DISK_VHDX }, &disk, &error))
 		exit(1);
 	for (unsigned n = 0; n < FILES; n++) {
 		json_t *about;
 
 		us[n] = now_us();
-		if (image_load_about(d, &about))
+		if (image_load_about(disk, &about))
 			exit(1);
 		us[n] = now_us() - us[n];
 		json_decref(about);
 	}
-	disk_close(d);
+	disk_close(disk);
 	report("read what an open image says", us, FILES);
 }
 
@@ -188,22 +188,22 @@ static void measure_policy(const char *directory, double *us)
 	const struct image_policies none = { .user = NULL };
 
 	for (unsigned n = 0; n < FILES; n++) {
-		struct image_refusal r;
-		struct disk_error e;
+		struct image_refusal refusal;
+		struct disk_error error;
 		char path[PATH_MAX];
-		struct disk *d;
+		struct disk *disk;
 		bool overridden;
 
 		snprintf(path, sizeof(path), "%s/i%u.vhdx", directory, n);
-		if (disk_open(path, &(struct disk_options){ .format = DISK_VHDX }, &d, &e))
+		if (disk_open(path, &(struct disk_options){ .format = DISK_VHDX }, &disk, &error))
 			exit(1);
 		us[n] = now_us();
-		if (image_admit(d, ACTION_READ, &none, NULL, &overridden, &r)) {
-			fprintf(stderr, "image-bench: refused: %s\n", r.text);
+		if (image_admit(disk, ACTION_READ, &none, NULL, &overridden, &refusal)) {
+			fprintf(stderr, "image-bench: refused: %s\n", refusal.text);
 			exit(1);
 		}
 		us[n] = now_us() - us[n];
-		disk_close(d);
+		disk_close(disk);
 	}
 	report("decide a policy of four rules, 400 packages", us, FILES);
 }
@@ -213,13 +213,13 @@ static void measure_policy(const char *directory, double *us)
 static struct catalog *make_catalog(const char *directory, unsigned images)
 {
 	json_t *contents[KINDS], *files[KINDS];
-	struct catalog *c;
+	struct catalog *catalog;
 	char path[PATH_MAX];
 	double begin;
 
 	snprintf(path, sizeof(path), "%s/catalog.db", directory);
 	unlink(path);
-	if (catalog_open(path, &c) || catalog_begin(c))
+	if (catalog_open(path, &catalog) || catalog_begin(catalog))
 		exit(1);
 	for (unsigned k = 0; k < KINDS; k++) {
 		contents[k] = make_content(k);
@@ -228,24 +228,24 @@ static struct catalog *make_catalog(const char *directory, unsigned images)
 	begin = now_us();
 	for (unsigned n = 0; n < images; n++) {
 		json_t *about = make_about(n);
-		struct catalog_entry e = { .identity = path,
-					   .about = about,
-					   .content = contents[n % KINDS],
-					   .files = files[n % KINDS] };
+		struct catalog_entry entry = { .identity = path,
+					       .about = about,
+					       .content = contents[n % KINDS],
+					       .files = files[n % KINDS] };
 
 		snprintf(path, sizeof(path), "/shelf/%u/image%u.vhdx", n / 1000, n);
-		e.path = path;
-		if (catalog_put(c, &e))
+		entry.path = path;
+		if (catalog_put(catalog, &entry))
 			exit(1);
 		json_decref(about);
 	}
-	if (catalog_end(c))
+	if (catalog_end(catalog))
 		exit(1);
 	printf("%-44s %u images, %.1f s\n", "catalog made", images, (now_us() - begin) / 1e6);
-	return c;
+	return catalog;
 }
 
-static void measure_queries(struct catalog *c, double *us)
+static void measure_queries(struct catalog *catalog, double *us)
 {
 	static const char *const queries[] = {
 		"os:debian pkg:\"openssl<3.0.15\" file:/etc/nginx/* tag:web not:expired",
@@ -259,13 +259,13 @@ static void measure_queries(struct catalog *c, double *us)
 	};
 	double *all = us;
 
-	for (unsigned q = 0; q < 8; q++) {
+	for (unsigned query = 0; query < 8; query++) {
 		for (unsigned n = 0; n < QUERIES / 8; n++) {
 			struct catalog_found found;
 			char why[256];
 
 			*all = now_us();
-			if (catalog_search(c, queries[q], 50, &found, why)) {
+			if (catalog_search(catalog, queries[query], 50, &found, why)) {
 				fprintf(stderr, "image-bench: %s\n", why);
 				exit(1);
 			}
@@ -273,7 +273,7 @@ static void measure_queries(struct catalog *c, double *us)
 			all++;
 			if (!n)
 				printf("  %8.0f us, %6lu found: %s\n", all[-1], found.count,
-				       queries[q]);
+				       queries[query]);
 			json_decref(found.rows);
 			free(found.explain);
 		}
@@ -285,7 +285,7 @@ int main(int argc, char **argv)
 {
 	unsigned images = argc > 2 ? (unsigned)atoi(argv[2]) : 100000;
 	double *us = calloc(FILES + QUERIES, sizeof(*us));
-	struct catalog *c;
+	struct catalog *catalog;
 
 	if (argc < 2 || sodium_init() < 0) {
 		fprintf(stderr, "usage: image-bench DIRECTORY [IMAGES]\n");
@@ -303,9 +303,9 @@ int main(int argc, char **argv)
 	}
 	measure_open(argv[1], us);
 	measure_policy(argv[1], us);
-	c = make_catalog(argv[1], images);
-	measure_queries(c, us);
-	catalog_close(c);
+	catalog = make_catalog(argv[1], images);
+	measure_queries(catalog, us);
+	catalog_close(catalog);
 	free(us);
 	return 0;
 }

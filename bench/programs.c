@@ -16,10 +16,10 @@ enum { MEASURES = 400, MEASURES_LEAST = 5, MEASURES_MOST_NS = 250000000 };
 
 static uint64_t now_ns(void)
 {
-	struct timespec t;
+	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 static uint32_t seed;
@@ -154,10 +154,10 @@ static uint64_t run_lz(void)
 enum { SORT_COUNT = 4000 };
 static uint32_t unsorted[SORT_COUNT], sorted[SORT_COUNT];
 
-static int compare(const void *x, const void *y)
+static int compare(const void *left, const void *right)
 {
-	uint32_t a = *(const uint32_t *)x;
-	uint32_t b = *(const uint32_t *)y;
+	uint32_t a = *(const uint32_t *)left;
+	uint32_t b = *(const uint32_t *)right;
 
 	return a < b ? -1 : a > b;
 }

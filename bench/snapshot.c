@@ -28,10 +28,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static double now_us(void)
 {
-	struct timespec t;
+	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
 }
 
 static void __attribute__((noreturn)) fail(const char *what)
@@ -91,7 +91,8 @@ static void one_request(int fd, uint64_t *state)
 		uint16_t flags, type;
 		uint64_t cookie, offset;
 		uint32_t bytes;
-	} __attribute__((packed)) r = { htobe32(0x25609513), 0, 0, 1, 0, htobe32(BLOCK_BYTES) };
+	} __attribute__((packed))
+	request = { htobe32(0x25609513), 0, 0, 1, 0, htobe32(BLOCK_BYTES) };
 	struct { uint32_t magic, error; uint64_t cookie; } __attribute__((packed)) answer;
 	static uint8_t data[BLOCK_BYTES];
 	bool write;
@@ -100,9 +101,9 @@ static void one_request(int fd, uint64_t *state)
 	*state ^= *state >> 7;
 	*state ^= *state << 17;
 	write = *state >> 40 & 1;
-	r.type = htobe16(write);
-	r.offset = htobe64(*state % (SPAN / BLOCK_BYTES) * BLOCK_BYTES);
-	all(fd, &r, sizeof(r), true);
+	request.type = htobe16(write);
+	request.offset = htobe64(*state % (SPAN / BLOCK_BYTES) * BLOCK_BYTES);
+	all(fd, &request, sizeof(request), true);
 	if (write)
 		all(fd, data, sizeof(data), true);
 	all(fd, &answer, sizeof(answer), false);
@@ -157,16 +158,16 @@ static double snapshot(FILE *from, const char *directory, unsigned n)
 
 	dprintf(control_end[0], "{\"do\":\"snapshot\",\"file\":\"%s/c%u.vhdx\"}\n", directory, n);
 	while (fgets(line, sizeof(line), from)) {
-		json_t *j = json_loads(line, 0, NULL);
-		json_t *value = json_object_get(j, "done");
+		json_t *json = json_loads(line, 0, NULL);
+		json_t *value = json_object_get(json, "done");
 
 		snprintf(whole, sizeof(whole), "%s", line);
 		if (value && !us)
 			us = now_us() - begin;
-		if (json_object_get(j, "ok") && !json_is_true(json_object_get(j, "ok")))
+		if (json_object_get(json, "ok") && !json_is_true(json_object_get(json, "ok")))
 			fail(whole);
-		value = json_object_get(j, "ok");
-		json_decref(j);
+		value = json_object_get(json, "ok");
+		json_decref(json);
 		if (value)
 			return us;
 	}
@@ -190,17 +191,18 @@ static void report(const char *what, double *us, unsigned count)
 static void prepare(const char *directory)
 {
 	char path[PATH_MAX];
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 
 	snprintf(path, sizeof(path), "%s/base.vhdx", directory);
 	unlink(path);
 	if (disk_create(path,
 			&(struct disk_create){ .format = DISK_VHDX, .size_bytes = DISK_BYTES },
-			&e) ||
-	    disk_open(path, &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
-		fail(e.text);
-	served_init(&served, d, false);
+			&error) ||
+	    disk_open(path, &(struct disk_options){ .format = DISK_VHDX, .write = true }, &disk,
+		      &error))
+		fail(error.text);
+	served_init(&served, disk, false);
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, client_end) ||
 	    socketpair(AF_UNIX, SOCK_STREAM, 0, control_end))
 		fail("no sockets");

@@ -258,25 +258,26 @@ static bool is_gpr(const ZydisDecodedOperand *op)
 static const unsigned reads = ZYDIS_OPERAND_ACTION_MASK_READ;
 static const unsigned writes = ZYDIS_OPERAND_ACTION_MASK_WRITE;
 
-static void take_memory(struct x86_encoding *e, const ZydisDecodedInstruction *insn,
+static void take_memory(struct x86_encoding *encoding, const ZydisDecodedInstruction *insn,
 			const ZydisDecodedOperand *op, int width)
 {
 	bool line = insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSH ||
 		    insn->mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT;
 
-	e->mem_bytes[width] = op->size / 8 > 255 ? 255 : (uint8_t)(op->size / 8);
+	encoding->mem_bytes[width] = op->size / 8 > 255 ? 255 : (uint8_t)(op->size / 8);
 	if (line)
-		e->mem_bytes[width] =
+		encoding->mem_bytes[width] =
 			1; /* it flushes the line of one byte, and faults for that alone */
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
-		e->attributes |= X86_ENC_ADDRESS_ONLY;
+		encoding->attributes |= X86_ENC_ADDRESS_ONLY;
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
-		e->attributes |= X86_ENC_VSIB;
-	e->attributes |= (op->actions & reads ? X86_ENC_MEM_READ : 0) |
-			 (op->actions & writes ? X86_ENC_MEM_WRITE : 0);
+		encoding->attributes |= X86_ENC_VSIB;
+	encoding->attributes |= (op->actions & reads ? X86_ENC_MEM_READ : 0) |
+				(op->actions & writes ? X86_ENC_MEM_WRITE : 0);
 }
 
-static void take_operand(struct x86_encoding *e, const ZydisDecodedOperand *op, bool may_not_write)
+static void take_operand(struct x86_encoding *encoding, const ZydisDecodedOperand *op,
+			 bool may_not_write)
 {
 	bool byte = op->size == 8;
 	bool conditional = may_not_write || op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE;
@@ -285,24 +286,26 @@ static void take_operand(struct x86_encoding *e, const ZydisDecodedOperand *op, 
 
 	switch (op->encoding) {
 	case ZYDIS_OPERAND_ENCODING_MODRM_REG:
-		e->attributes |= X86_ENC_REG_GPR | (byte ? X86_ENC_REG8 : 0) |
-				 (read ? X86_ENC_REG_READ : 0) | (write ? X86_ENC_REG_WRITE : 0);
+		encoding->attributes |= X86_ENC_REG_GPR | (byte ? X86_ENC_REG8 : 0) |
+					(read ? X86_ENC_REG_READ : 0) |
+					(write ? X86_ENC_REG_WRITE : 0);
 		break;
 	case ZYDIS_OPERAND_ENCODING_MODRM_RM:
 	case ZYDIS_OPERAND_ENCODING_OPCODE:
-		e->attributes |= (byte ? X86_ENC_RM8 : 0) | (read ? X86_ENC_RM_READ : 0) |
-				 (write ? X86_ENC_RM_WRITE : 0) |
-				 (op->encoding == ZYDIS_OPERAND_ENCODING_OPCODE ? X86_ENC_OPCODE_GPR
-										: X86_ENC_RM_GPR);
+		encoding->attributes |=
+			(byte ? X86_ENC_RM8 : 0) | (read ? X86_ENC_RM_READ : 0) |
+			(write ? X86_ENC_RM_WRITE : 0) |
+			(op->encoding == ZYDIS_OPERAND_ENCODING_OPCODE ? X86_ENC_OPCODE_GPR
+								       : X86_ENC_RM_GPR);
 		break;
 	case ZYDIS_OPERAND_ENCODING_NDSNDD:
-		e->attributes |= X86_ENC_VVVV_GPR | (read ? X86_ENC_VVVV_READ : 0) |
-				 (write ? X86_ENC_VVVV_WRITE : 0);
+		encoding->attributes |= X86_ENC_VVVV_GPR | (read ? X86_ENC_VVVV_READ : 0) |
+					(write ? X86_ENC_VVVV_WRITE : 0);
 		break;
 	default:
 		if (op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
 		    ZydisRegisterGetId(op->reg.value) == 0)
-			e->attributes |=
+			encoding->attributes |=
 				X86_ENC_ACCUMULATOR | (write ? X86_ENC_ACCUMULATOR_WRITE : 0);
 	}
 }
@@ -470,7 +473,7 @@ static bool is_fpu(const ZydisDecodedInstruction *insn)
 	return false;
 }
 
-static void take_flags(struct x86_encoding *e, const ZydisDecodedInstruction *insn,
+static void take_flags(struct x86_encoding *encoding, const ZydisDecodedInstruction *insn,
 		       const ZydisDecodedOperand *ops)
 {
 	bool by_cl = false;
@@ -490,13 +493,13 @@ static void take_flags(struct x86_encoding *e, const ZydisDecodedInstruction *in
 			       ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_FLAGS &&
 			       ops[i].actions & ZYDIS_OPERAND_ACTION_CONDWRITE;
 	}
-	e->flags_read |= flag_mask(insn->cpu_flags->tested);
+	encoding->flags_read |= flag_mask(insn->cpu_flags->tested);
 	/* what saves them, or a stack that they are saved on, is no operand */
 	if (insn->meta.category == ZYDIS_CATEGORY_SYSCALL ||
 	    insn->meta.category == ZYDIS_CATEGORY_INTERRUPT)
-		e->flags_read |= X86_ALL_FLAGS;
-	e->flags_written |= flag_mask(insn->cpu_flags->modified | insn->cpu_flags->set_0 |
-				      insn->cpu_flags->set_1 | insn->cpu_flags->undefined);
+		encoding->flags_read |= X86_ALL_FLAGS;
+	encoding->flags_written |= flag_mask(insn->cpu_flags->modified | insn->cpu_flags->set_0 |
+					     insn->cpu_flags->set_1 | insn->cpu_flags->undefined);
 	kept = flag_mask(insn->cpu_flags->undefined);
 	for (size_t i = 0; i < COUNT(always_written); i++)
 		if (always_written[i].mnemonic == insn->mnemonic)
@@ -504,10 +507,10 @@ static void take_flags(struct x86_encoding *e, const ZydisDecodedInstruction *in
 	if (shifts && !immediate && !by_cl)
 		kept &= (uint8_t)~X86_OF; /* by one: the manuals define it */
 	if (by_cl || conditional || is_one_of(insn->mnemonic, all_undefined, COUNT(all_undefined)))
-		kept = e->flags_written;
-	e->flags_kept |= kept;
+		kept = encoding->flags_written;
+	encoding->flags_kept |= kept;
 	if (shifts && immediate)
-		e->attributes |= X86_ENC_COUNTED | (ops[0].size == 8 ? X86_ENC_RM8 : 0);
+		encoding->attributes |= X86_ENC_COUNTED | (ops[0].size == 8 ? X86_ENC_RM8 : 0);
 }
 
 static uint8_t immediate_kind(const ZydisDecodedInstruction *insn)
@@ -529,61 +532,62 @@ static uint8_t immediate_kind(const ZydisDecodedInstruction *insn)
 
 /* ---- encodings ---- */
 
-static size_t put_vex(ZyanU8 *b, const struct place *p, int w, int vvvv)
+static size_t put_vex(ZyanU8 *b, const struct place *place, int wide, int vvvv)
 {
 	b[0] = 0xc4;
-	b[1] = (ZyanU8)(0xe0 | p->map);
-	b[2] = (ZyanU8)(w << 7 | (~vvvv & 15) << 3 | (p->kind == X86_KIND_VEX256) << 2 | p->pp);
+	b[1] = (ZyanU8)(0xe0 | place->map);
+	b[2] = (ZyanU8)(wide << 7 | (~vvvv & 15) << 3 | (place->kind == X86_KIND_VEX256) << 2 |
+			place->pp);
 	return 3;
 }
 
-static size_t put_legacy(ZyanU8 *b, const struct place *p, int rex, bool extra66)
+static size_t put_legacy(ZyanU8 *b, const struct place *place, int rex, bool extra66)
 {
 	static const ZyanU8 pp_byte[4] = { 0, 0x66, 0xf3, 0xf2 };
 	size_t n = 0;
 
 	if (extra66)
 		b[n++] = 0x66;
-	if (p->pp)
-		b[n++] = pp_byte[p->pp];
+	if (place->pp)
+		b[n++] = pp_byte[place->pp];
 	if (rex)
 		b[n++] = (ZyanU8)rex;
-	if (p->map)
+	if (place->map)
 		b[n++] = 0x0f;
-	if (p->map > 1)
-		b[n++] = p->map == 2 ? 0x38 : 0x3a;
+	if (place->map > 1)
+		b[n++] = place->map == 2 ? 0x38 : 0x3a;
 	return n;
 }
 
-static bool decode(const struct place *p, ZyanU8 *b, size_t n, int modrm,
+static bool decode(const struct place *place, ZyanU8 *b, size_t n, int modrm,
 		   ZydisDecodedInstruction *insn, ZydisDecodedOperand *ops)
 {
-	b[n++] = (ZyanU8)p->opcode;
+	b[n++] = (ZyanU8)place->opcode;
 	b[n++] = (ZyanU8)modrm;
 	b[n] = (modrm & 0xc7) == 4 ? 0x38 : 0x20; /* SIB: VSIB forms need distinct registers */
-	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(p->not_64 ? &decoder_32 : &decoder_64, b, 15,
+	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(place->not_64 ? &decoder_32 : &decoder_64, b, 15,
 						   insn, ops)) &&
 	       is_offered(insn);
 }
 
-static bool decode_legacy(const struct place *p, int modrm, bool extra66,
+static bool decode_legacy(const struct place *place, int modrm, bool extra66,
 			  ZydisDecodedInstruction *insn, ZydisDecodedOperand *ops)
 {
 	ZyanU8 b[32] = { 0 };
 
-	return decode(p, b, put_legacy(b, p, 0, extra66), modrm, insn, ops);
+	return decode(place, b, put_legacy(b, place, 0, extra66), modrm, insn, ops);
 }
 
 /* Does 66 say something else than that an operand has 16 bits? */
-static bool fixed_66(const struct place *p, int modrm)
+static bool fixed_66(const struct place *place, int modrm)
 {
 	ZydisDecodedInstruction with, without;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT], other[ZYDIS_MAX_OPERAND_COUNT];
-	struct place none = *p;
+	struct place none = *place;
 	ZyanU8 b[32] = { 0 };
 	size_t n;
 
-	if (p->pp < 2) {
+	if (place->pp < 2) {
 		none.pp = 0;
 		if (!decode_legacy(&none, modrm, true, &with, ops))
 			return true;
@@ -594,9 +598,9 @@ static bool fixed_66(const struct place *p, int modrm)
 		if (!decode_legacy(&none, modrm, false, &without, other))
 			return false;
 	} else {
-		n = put_legacy(b, p, 0, true);
-		if (!decode(p, b, n, modrm, &with, ops) ||
-		    !decode_legacy(p, modrm, false, &without, other))
+		n = put_legacy(b, place, 0, true);
+		if (!decode(place, b, n, modrm, &with, ops) ||
+		    !decode_legacy(place, modrm, false, &without, other))
 			return true;
 	}
 	for (int i = 0; i < with.operand_count_visible; i++)
@@ -605,60 +609,60 @@ static bool fixed_66(const struct place *p, int modrm)
 	return with.mnemonic == without.mnemonic && with.raw.imm[0].size == without.raw.imm[0].size;
 }
 
-static bool exists_in_64(const struct place *p, int modrm, bool extra66,
+static bool exists_in_64(const struct place *place, int modrm, bool extra66,
 			 const ZydisDecodedInstruction *insn)
 {
 	ZydisDecodedInstruction other;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-	struct place long_mode = *p;
+	struct place long_mode = *place;
 
 	long_mode.not_64 = false;
-	return (p->opcode & 0xf0) != 0x40 &&
+	return (place->opcode & 0xf0) != 0x40 &&
 	       decode_legacy(&long_mode, modrm, extra66, &other, ops) &&
 	       other.mnemonic == insn->mnemonic;
 }
 
-static void take(struct x86_encoding *e, const ZydisDecodedInstruction *insn,
+static void take(struct x86_encoding *encoding, const ZydisDecodedInstruction *insn,
 		 const ZydisDecodedOperand *ops, int width)
 {
 	bool may_not_write = insn->mnemonic == ZYDIS_MNEMONIC_BSF ||
 			     insn->mnemonic == ZYDIS_MNEMONIC_BSR; /* of zero */
 
-	e->attributes |=
+	encoding->attributes |=
 		X86_ENC_VALID | (insn->attributes & ZYDIS_ATTRIB_HAS_MODRM ? X86_ENC_MODRM : 0);
 	if (insn->attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK)
-		e->attributes |= X86_ENC_LOCKABLE;
+		encoding->attributes |= X86_ENC_LOCKABLE;
 	if (insn->attributes & ZYDIS_ATTRIB_HAS_MODRM &&
 	    !has_operand(insn, ops, ZYDIS_OPERAND_ENCODING_MODRM_REG))
-		e->attributes |= X86_ENC_GROUP;
+		encoding->attributes |= X86_ENC_GROUP;
 	if (has_operand(insn, ops, ZYDIS_OPERAND_ENCODING_NDSNDD))
-		e->attributes |= X86_ENC_VVVV;
+		encoding->attributes |= X86_ENC_VVVV;
 	if (has_operand(insn, ops, ZYDIS_OPERAND_ENCODING_IS4))
-		e->attributes |= X86_ENC_IS4;
-	if (width == 0 || !e->immediate || immediate_kind(insn) == X86_IMM_V)
-		e->immediate = immediate_kind(insn);
-	e->class = class_of(insn, ops);
-	e->operation = operation_of(insn);
-	take_flags(e, insn, ops);
+		encoding->attributes |= X86_ENC_IS4;
+	if (width == 0 || !encoding->immediate || immediate_kind(insn) == X86_IMM_V)
+		encoding->immediate = immediate_kind(insn);
+	encoding->class = class_of(insn, ops);
+	encoding->operation = operation_of(insn);
+	take_flags(encoding, insn, ops);
 	for (int i = 0; i < insn->operand_count; i++) {
 		if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
 		    ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
-			take_memory(e, insn, &ops[i], width);
+			take_memory(encoding, insn, &ops[i], width);
 		if (is_gpr(&ops[i]))
-			take_operand(e, &ops[i], may_not_write);
+			take_operand(encoding, &ops[i], may_not_write);
 		if (is_on_stack(&ops[i]))
-			e->attributes |= X86_ENC_STACK;
+			encoding->attributes |= X86_ENC_STACK;
 	}
-	if (e->class == X86_CLASS_DATA && !writes_hidden_gpr(insn, ops) &&
-	    !(e->attributes & X86_ENC_VVVV_WRITE) &&
+	if (encoding->class == X86_CLASS_DATA && !writes_hidden_gpr(insn, ops) &&
+	    !(encoding->attributes & X86_ENC_VVVV_WRITE) &&
 	    insn->meta.category != ZYDIS_CATEGORY_X87_ALU &&
 	    insn->meta.category != ZYDIS_CATEGORY_FCMOV &&
 	    !is_one_of(insn->mnemonic, not_plain, COUNT(not_plain)))
-		e->attributes |= X86_ENC_PLAIN;
+		encoding->attributes |= X86_ENC_PLAIN;
 	if (ends_block(insn, ops))
-		e->attributes |= X86_ENC_ENDS_BLOCK;
+		encoding->attributes |= X86_ENC_ENDS_BLOCK;
 	if (is_fpu(insn))
-		e->attributes |= X86_ENC_FPU;
+		encoding->attributes |= X86_ENC_FPU;
 }
 
 /* Does VEX.W widen an operand in 64-bit code, and say nothing in other code? */
@@ -681,10 +685,11 @@ static bool wide_in_64_only(const ZyanU8 *b, const ZydisDecodedInstruction *insn
  * One encoding in one width (0 plain, 1 REX.W or VEX.W, 2 with 66): merges what Zydis says into *e;
  * false: not offered.
  */
-static bool ask(struct x86_encoding *e, const struct place *p, int modrm, int width)
+static bool ask(struct x86_encoding *encoding, const struct place *place, int modrm, int width)
 {
-	bool exchange = !p->kind && !p->map && p->opcode == 0x90;
-	int rex = exchange && !p->not_64 ? 0x41 : 0; /* 90 is XCHG with R8, or with RAX itself */
+	bool exchange = !place->kind && !place->map && place->opcode == 0x90;
+	int rex =
+		exchange && !place->not_64 ? 0x41 : 0; /* 90 is XCHG with R8, or with RAX itself */
 
 	if (width == 1)
 		rex = 0x48;
@@ -692,21 +697,22 @@ static bool ask(struct x86_encoding *e, const struct place *p, int modrm, int wi
 		ZydisDecodedInstruction insn;
 		ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 		ZyanU8 b[32] = { 0 };
-		size_t n = p->kind ? put_vex(b, p, width == 1, vvvv)
-				   : put_legacy(b, p, rex, width == 2);
+		size_t n = place->kind ? put_vex(b, place, width == 1, vvvv)
+				   : put_legacy(b, place, rex, width == 2);
 
-		if ((p->kind && width == 2) || (!p->kind && vvvv) || (p->not_64 && width == 1))
+		if ((place->kind && width == 2) || (!place->kind && vvvv) ||
+		    (place->not_64 && width == 1))
 			continue;
-		if (exchange && p->pp == 2)
+		if (exchange && place->pp == 2)
 			b[width ==
 			  2] = 0x3e; /* instead of F3, which processors ignore before XCHG and Zydis does not */
-		if (!decode(p, b, n, modrm, &insn, ops))
+		if (!decode(place, b, n, modrm, &insn, ops))
 			continue;
-		take(e, &insn, ops, width);
-		if (p->not_64 && !exists_in_64(p, modrm, width == 2, &insn))
-			e->attributes |= X86_ENC_NOT_64;
-		if (p->kind && width == 1 && wide_in_64_only(b, &insn, ops))
-			e->attributes |= X86_ENC_W_64;
+		take(encoding, &insn, ops, width);
+		if (place->not_64 && !exists_in_64(place, modrm, width == 2, &insn))
+			encoding->attributes |= X86_ENC_NOT_64;
+		if (place->kind && width == 1 && wide_in_64_only(b, &insn, ops))
+			encoding->attributes |= X86_ENC_W_64;
 		return true;
 	}
 	return false;
@@ -715,55 +721,58 @@ static bool ask(struct x86_encoding *e, const struct place *p, int modrm, int wi
 /*
  * The immediate of a 66 row is that of the row without: its 2 bytes may be X86_IMM_Z or X86_IMM_16.
  */
-static void take_immediate_of_plain_row(struct x86_encoding *e, const struct place *p, int modrm)
+static void take_immediate_of_plain_row(struct x86_encoding *encoding, const struct place *place,
+					int modrm)
 {
 	ZydisDecodedInstruction insn;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-	struct place none = *p;
+	struct place none = *place;
 
 	none.pp = 0;
-	if (!p->kind && p->pp == 1 && e->immediate == X86_IMM_16 &&
+	if (!place->kind && place->pp == 1 && encoding->immediate == X86_IMM_16 &&
 	    decode_legacy(&none, modrm, false, &insn, ops))
-		e->immediate = immediate_kind(&insn);
-	if (!p->kind && p->pp == 1 && e->immediate == X86_IMM_RELZ)
-		e->immediate = X86_IMM_RELZ;
+		encoding->immediate = immediate_kind(&insn);
+	if (!place->kind && place->pp == 1 && encoding->immediate == X86_IMM_RELZ)
+		encoding->immediate = X86_IMM_RELZ;
 }
 
-static struct x86_encoding variant(const struct place *p, int v)
+static struct x86_encoding variant(const struct place *place, int value)
 {
-	int reg = v / 9;
-	int form = v % 9;
+	int reg = value / 9;
+	int form = value % 9;
 	int modrm = reg << 3 | (form ? REGISTER_FORM | (form - 1) : 0);
-	struct x86_encoding e = { 0 };
+	struct x86_encoding encoding = { 0 };
 	struct x86_encoding with_sib = { 0 };
 
-	if (p->not_64 && form && (p->opcode == 0x62 || p->opcode == 0xc4 || p->opcode == 0xc5))
-		return e; /* EVEX, VEX */
-	for (int width = 0; width < (p->pp >= 2 ? 3 : 2); width++)
-		e.widths |= (ZyanU8)(ask(&e, p, modrm, width) << width);
-	take_immediate_of_plain_row(&e, p, modrm);
-	if (!p->kind && !p->map && p->opcode == 0x90 && p->pp == 2)
-		e.class = X86_CLASS_PAUSE; /* without REX.B: see x86_decode() */
-	if (!p->kind && e.widths && fixed_66(p, modrm))
-		e.attributes |= X86_ENC_FIXED_66;
-	if (!e.widths && p->kind && !form) { /* gathers exist only with a SIB byte */
+	if (place->not_64 && form &&
+	    (place->opcode == 0x62 || place->opcode == 0xc4 || place->opcode == 0xc5))
+		return encoding; /* EVEX, VEX */
+	for (int width = 0; width < (place->pp >= 2 ? 3 : 2); width++)
+		encoding.widths |= (ZyanU8)(ask(&encoding, place, modrm, width) << width);
+	take_immediate_of_plain_row(&encoding, place, modrm);
+	if (!place->kind && !place->map && place->opcode == 0x90 && place->pp == 2)
+		encoding.class = X86_CLASS_PAUSE; /* without REX.B: see x86_decode() */
+	if (!place->kind && encoding.widths && fixed_66(place, modrm))
+		encoding.attributes |= X86_ENC_FIXED_66;
+	if (!encoding.widths && place->kind && !form) { /* gathers exist only with a SIB byte */
 		for (int width = 0; width < 2; width++)
-			with_sib.widths |= (ZyanU8)(ask(&with_sib, p, modrm | 4, width) << width);
+			with_sib.widths |=
+				(ZyanU8)(ask(&with_sib, place, modrm | 4, width) << width);
 		return with_sib;
 	}
-	return e.widths & 3 ? e : (struct x86_encoding){ 0 };
+	return encoding.widths & 3 ? encoding : (struct x86_encoding){ 0 };
 }
 
 /* ---- the table ---- */
 
-static uint16_t intern(const struct x86_encoding *e)
+static uint16_t intern(const struct x86_encoding *encoding)
 {
 	for (size_t i = 0; i < encoding_count; i++)
-		if (!memcmp(&encodings[i], e, sizeof(*e)))
+		if (!memcmp(&encodings[i], encoding, sizeof(*encoding)))
 			return (uint16_t)i;
 	if (encoding_count == MAX_ENCODINGS)
 		exit(1);
-	encodings[encoding_count] = *e;
+	encodings[encoding_count] = *encoding;
 	return (uint16_t)encoding_count++;
 }
 
@@ -779,18 +788,18 @@ static unsigned intern_run(const uint16_t *run, size_t count)
 	return (unsigned)(variant_count - count);
 }
 
-static unsigned row(const struct place *p)
+static unsigned row(const struct place *place)
 {
 	uint16_t all[VARIANTS], folded[FOLDED];
 	bool same = true;
 	bool rm_matters = false;
 
-	for (int v = 0; v < VARIANTS; v++) {
-		struct x86_encoding e = variant(p, v);
+	for (int value = 0; value < VARIANTS; value++) {
+		struct x86_encoding encoding = variant(place, value);
 
-		all[v] = intern(&e);
-		same &= all[v] == all[0];
-		rm_matters |= v % 9 > 1 && all[v] != all[v - v % 9 + 1];
+		all[value] = intern(&encoding);
+		same &= all[value] == all[0];
+		rm_matters |= value % 9 > 1 && all[value] != all[value - value % 9 + 1];
 	}
 	if (same)
 		return (unsigned)all[0] << 2 | X86_ROW_SINGLE;
@@ -801,14 +810,14 @@ static unsigned row(const struct place *p)
 }
 
 /* Numbers of one map, 24 a line; false: all are 0 and nothing was printed. */
-static bool print_rows(const char *index, struct place p)
+static bool print_rows(const char *index, struct place place)
 {
 	unsigned rows[256];
 	unsigned used = 0;
 
-	for (p.opcode = 0; p.opcode < 256; p.opcode++) {
-		rows[p.opcode] = row(&p);
-		used |= rows[p.opcode];
+	for (place.opcode = 0; place.opcode < 256; place.opcode++) {
+		rows[place.opcode] = row(&place);
+		used |= rows[place.opcode];
 	}
 	if (!used)
 		return false;
@@ -819,11 +828,13 @@ static bool print_rows(const char *index, struct place p)
 	return true;
 }
 
-static void print_encoding(const struct x86_encoding *e)
+static void print_encoding(const struct x86_encoding *encoding)
 {
-	printf("\t{ 0x%x, { %d, %d, %d }, %d, %d, %d, 0x%x, 0x%x, 0x%x, %d },\n", e->attributes,
-	       e->mem_bytes[0], e->mem_bytes[1], e->mem_bytes[2], e->immediate, e->class, e->widths,
-	       e->flags_read, e->flags_written, e->flags_kept, e->operation);
+	printf("\t{ 0x%x, { %d, %d, %d }, %d, %d, %d, 0x%x, 0x%x, 0x%x, %d },\n",
+	       encoding->attributes, encoding->mem_bytes[0], encoding->mem_bytes[1],
+	       encoding->mem_bytes[2], encoding->immediate, encoding->class, encoding->widths,
+	       encoding->flags_read, encoding->flags_written, encoding->flags_kept,
+	       encoding->operation);
 }
 
 int main(void)

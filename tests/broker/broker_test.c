@@ -17,70 +17,76 @@
 
 static int failures;
 
-static void put(struct client *c, uint32_t kind, const void *data, uint32_t bytes)
+static void put(struct client *client, uint32_t kind, const void *data, uint32_t bytes)
 {
-	while (ring_put(&c->to_broker, kind, data, bytes) == -11)
-		ring_wait(&c->to_broker);
+	while (ring_put(&client->to_broker, kind, data, bytes) == -11)
+		ring_wait(&client->to_broker);
 }
 
-static int ends(struct client *c)
+static int ends(struct client *client)
 {
 	int32_t code[2] = { 3, 5 };
 
-	put(c, RECORD_CONSOLE, "hello\n", 6);
-	put(c, RECORD_ENDED, code, 8);
+	put(client, RECORD_CONSOLE, "hello\n", 6);
+	put(client, RECORD_ENDED, code, 8);
 	return 0;
 }
 
-static int floods(struct client *c)
+static int floods(struct client *client)
 {
 	static char text[RING_RECORD_MAX_BYTES];
 	int32_t code[2] = { 0, 0 };
 
 	for (int n = 0; n < 2000; n++)
-		put(c, RECORD_CONSOLE, text, sizeof(text));
-	put(c, RECORD_ENDED, code, 8);
+		put(client, RECORD_CONSOLE, text, sizeof(text));
+	put(client, RECORD_ENDED, code, 8);
 	return 0;
 }
 
-static int exits(struct client *c) { (void)c; return 0; }
-static int is_killed(struct client *c) { (void)c; return raise(SIGKILL); }
-static int crashes(struct client *c)
+static int exits(struct client *client) { (void)client; return 0; }
+static int is_killed(struct client *client) { (void)client; return raise(SIGKILL); }
+static int crashes(struct client *client)
 {
-	memset(c->memory->last_words, 'x', sizeof(c->memory->last_words)); /* without an end */
+	memset(client->memory->last_words, 'x',
+	       sizeof(client->memory->last_words)); /* without an end */
 	return raise(SIGSEGV);
 }
 
-static int rubbish_head(struct client *c)
+static int rubbish_head(struct client *client)
 {
 	const uint64_t one = 1;
 
-	c->memory->to_broker.head = 0x7fffffff;
-	if (write(c->event_out, &one, 8) == 8)
+	client->memory->to_broker.head = 0x7fffffff;
+	if (write(client->event_out, &one, 8) == 8)
 		pause();
 	return 0;
 }
 
-static int rubbish_length(struct client *c)
+static int rubbish_length(struct client *client)
 {
-	uint32_t *word = (uint32_t *)(void *)c->memory->to_broker.data;
+	uint32_t *word = (uint32_t *)(void *)client->memory->to_broker.data;
 	const uint64_t one = 1;
 
 	word[0] = RECORD_CONSOLE;
 	word[1] = 0xfffffff8;
-	c->memory->to_broker.head = 16;
-	if (write(c->event_out, &one, 8) == 8)
+	client->memory->to_broker.head = 16;
+	if (write(client->event_out, &one, 8) == 8)
 		pause();
 	return 0;
 }
 
-static int rubbish_kind(struct client *c) { put(c, 77, "x", 1); pause(); return 0; }
-static int short_end(struct client *c) { put(c, RECORD_ENDED, "x", 1); pause(); return 0; }
-static int ends_twice(struct client *c) { ends(c); ends(c); pause(); return 0; }
-
-static int is_stopped(struct client *c)
+static int rubbish_kind(struct client *client) { put(client, 77, "x", 1); pause(); return 0; }
+static int short_end(struct client *client)
 {
-	(void)c;
+	put(client, RECORD_ENDED, "x", 1);
+	pause();
+	return 0;
+}
+static int ends_twice(struct client *client) { ends(client); ends(client); pause(); return 0; }
+
+static int is_stopped(struct client *client)
+{
+	(void)client;
 	signal(SIGTERM, SIG_IGN);
 	kill(getppid(), SIGTERM);
 	while (pause()) /* hears nothing */
@@ -89,7 +95,7 @@ static int is_stopped(struct client *c)
 }
 
 /* Asked to power off: says that its guest was asked, and ends a while later, in order. */
-static int powers_off(struct client *c)
+static int powers_off(struct client *client)
 {
 	uint8_t data[RING_RECORD_MAX_BYTES];
 	uint32_t kind = 0;
@@ -98,108 +104,113 @@ static int powers_off(struct client *c)
 	int32_t asked = 1;
 
 	kill(getppid(), SIGTERM);
-	while (kind != RECORD_SHUT_DOWN && read(c->event_in, &count, 8) == 8)
-		ring_get(&c->from_broker, &kind, data, &bytes);
-	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	while (kind != RECORD_SHUT_DOWN && read(client->event_in, &count, 8) == 8)
+		ring_get(&client->from_broker, &kind, data, &bytes);
+	put(client, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
 	usleep(900000); /* longer than one that says nothing has */
-	return ends(c);
+	return ends(client);
 }
 
 /* Its guest was asked, but who stopped it does not want to wait. */
-static int is_stopped_twice(struct client *c)
+static int is_stopped_twice(struct client *client)
 {
 	int32_t asked = 1;
 
 	kill(getppid(), SIGTERM);
 	usleep(100000);
-	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	put(client, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
 	usleep(100000);
 	kill(getppid(), SIGTERM);
 	pause();
 	return 0;
 }
 
-static int asks_unasked(struct client *c)
+static int asks_unasked(struct client *client)
 {
 	int32_t asked = 1;
 
-	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	put(client, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
 	pause();
 	return 0;
 }
 
-static int asks_again(struct client *c)
+static int asks_again(struct client *client)
 {
 	int32_t asked = 1;
 
 	kill(getppid(), SIGTERM);
 	usleep(100000);
-	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
-	put(c, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	put(client, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
+	put(client, RECORD_SHUTTING_DOWN, &asked, sizeof(asked));
 	pause();
 	return 0;
 }
 
-static int short_state(struct client *c) { put(c, RECORD_STATE, "12345678", 8); pause(); return 0; }
+static int short_state(struct client *client)
+{
+	put(client, RECORD_STATE, "12345678", 8);
+	pause();
+	return 0;
+}
 
 /* ---- helpers ---- */
 
-static int helper_waits(const struct helper_ends *h)
+static int helper_waits(const struct helper_ends *ends)
 {
 	char byte;
 
-	if (write(h->ready_fd, "", 1) != 1)
+	if (write(ends->ready_fd, "", 1) != 1)
 		return 1;
-	return read(h->end_fd, &byte, 1) ? 2 : 7; /* the machine is gone: 7 */
+	return read(ends->end_fd, &byte, 1) ? 2 : 7; /* the machine is gone: 7 */
 }
 
-static int helper_refuses(const struct helper_ends *h)
+static int helper_refuses(const struct helper_ends *ends)
 {
-	(void)h;
+	(void)ends;
 	return 9;
 }
 
-static int helper_dies(const struct helper_ends *h)
+static int helper_dies(const struct helper_ends *ends)
 {
-	if (write(h->ready_fd, "", 1) == 1)
+	if (write(ends->ready_fd, "", 1) == 1)
 		usleep(100000);
 	return raise(SIGKILL);
 }
 
 /* It hears of the end, and goes on. */
-static int helper_stays(const struct helper_ends *h)
+static int helper_stays(const struct helper_ends *ends)
 {
-	if (write(h->ready_fd, "", 1) != 1)
+	if (write(ends->ready_fd, "", 1) != 1)
 		return 1;
 	for (;;)
 		pause();
 }
 
 /* Nothing is lost with it: it has less time than one that may still have to write. */
-static int helper_is_spare(const struct helper_ends *h) { return helper_stays(h); }
+static int helper_is_spare(const struct helper_ends *ends) { return helper_stays(ends); }
 
-static int helper_is_never_ready(const struct helper_ends *h)
+static int helper_is_never_ready(const struct helper_ends *ends)
 {
-	(void)h;
+	(void)ends;
 	while (!kill(getppid(), SIGTERM))
 		pause();
 	return 1;
 }
 
 /* More than is shown, with what acts on a terminal. */
-static int helper_shouts(const struct helper_ends *h)
+static int helper_shouts(const struct helper_ends *ends)
 {
 	static const char text[] = "\x1b]0;title\a\x1b[31m\x9b\r\t\xc3\xa4rger\n";
 
 	for (size_t n = 0; n < 4 * BROKER_ERRORS_BYTES / sizeof(text); n++)
 		if (write(STDERR_FILENO, text, sizeof(text) - 1) != sizeof(text) - 1)
 			return 1;
-	return helper_waits(h);
+	return helper_waits(ends);
 }
 
-static int sleeps(struct client *c)
+static int sleeps(struct client *client)
 {
-	(void)c;
+	(void)client;
 	return pause();
 }
 
@@ -210,18 +221,19 @@ static int sleeps(struct client *c)
 static int many_records(void)
 {
 	enum { RECORDS = 1000000 };
-	static struct ring_memory *m;
+	static struct ring_memory *memory;
 	static uint8_t data[RING_RECORD_MAX_BYTES];
 	struct ring_end in = { 0 };
 	uint32_t kind, bytes, expected = 0, random = 1;
 	pid_t child;
 	int event = eventfd(0, EFD_NONBLOCK), status;
 
-	m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	in.memory = m;
+	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
+	in.memory = memory;
 	child = fork();
 	if (!child) {
-		struct ring_end out = { .memory = m, .wake_fd = event };
+		struct ring_end out = { .memory = memory, .wake_fd = event };
 
 		alarm(300);
 		for (uint32_t n = 0; n < RECORDS; n++)
@@ -244,7 +256,7 @@ static int many_records(void)
 		kill(child, SIGKILL);
 	waitpid(child, &status, 0);
 	close(event);
-	munmap(m, sizeof(*m));
+	munmap(memory, sizeof(*memory));
 	return expected == RECORDS && !status ? 0 : 1;
 }
 
@@ -258,19 +270,19 @@ static int outcome_of(int (*machine)(struct client *))
 	pid_t child = fork();
 
 	if (!child) {
-		struct harness h = { .machine = machine,
-				     .helper = helper,
-				     .helper_is_spare = helper == helper_is_spare,
-				     .helper_ms = helper == helper_stays ? 200 : 0,
-				     .console_fd = memfd_create("console", 0),
-				     .control_fd = -1,
-				     .description = "" };
+		struct harness harness = { .machine = machine,
+					   .helper = helper,
+					   .helper_is_spare = helper == helper_is_spare,
+					   .helper_ms = helper == helper_stays ? 200 : 0,
+					   .console_fd = memfd_create("console", 0),
+					   .control_fd = -1,
+					   .description = "" };
 		static struct broker_end end;
 		char console_byte;
 
 		if (errors_fd >= 0)
 			dup2(errors_fd, STDERR_FILENO);
-		if (harness_run(&h, &end) || memchr(end.text, 0, sizeof(end.text)) == NULL)
+		if (harness_run(&harness, &end) || memchr(end.text, 0, sizeof(end.text)) == NULL)
 			_exit(99);
 		if (helper)
 			_exit((int)end.outcome * 10 +
@@ -280,11 +292,11 @@ static int outcome_of(int (*machine)(struct client *))
 		      (end.code == 3 ? 2 : 0));
 	}
 	for (int n = 0; n < 1000; n++) {
-		struct timespec t = { 0, 10000000 };
+		struct timespec now = { 0, 10000000 };
 
 		if (waitpid(child, &status, WNOHANG) == child)
 			return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-		nanosleep(&t, NULL);
+		nanosleep(&now, NULL);
 	}
 	kill(child, SIGKILL);
 	waitpid(child, &status, 0);

@@ -32,136 +32,141 @@ static void expect(const char *what, bool good)
 
 /* ---- machines ---- */
 
-static void put(struct client *c, uint32_t kind, const void *data, uint32_t bytes)
+static void put(struct client *client, uint32_t kind, const void *data, uint32_t bytes)
 {
-	while (ring_put(&c->to_broker, kind, data, bytes) == -EAGAIN)
-		ring_wait(&c->to_broker);
+	while (ring_put(&client->to_broker, kind, data, bytes) == -EAGAIN)
+		ring_wait(&client->to_broker);
 }
 
-static void say(struct client *c, const char *text)
+static void say(struct client *client, const char *text)
 {
-	put(c, RECORD_CONSOLE, text, (uint32_t)strlen(text));
+	put(client, RECORD_CONSOLE, text, (uint32_t)strlen(text));
 }
 
-static void be_saved(struct client *c, int error)
+static void be_saved(struct client *client, int error)
 {
 	static uint8_t data[RECORD_BYTES];
 	int32_t end = error;
 
-	say(c, "save ");
+	say(client, "save ");
 	for (unsigned n = 0; n < RECORDS; n++) {
 		memset(data, (int)n, sizeof(data));
-		put(c, RECORD_SAVED, data, sizeof(data));
+		put(client, RECORD_SAVED, data, sizeof(data));
 	}
-	put(c, RECORD_SAVE_ENDED, &end, sizeof(end));
+	put(client, RECORD_SAVE_ENDED, &end, sizeof(end));
 }
 
 /* What it was told, and a state that answers. */
-static void say_memory(struct client *c, const uint8_t *data, uint32_t bytes)
+static void say_memory(struct client *client, const uint8_t *data, uint32_t bytes)
 {
-	struct record_state s = { .flags =
-					  STATE_ANSWERS | STATE_MEMORY_DRIVER | STATE_MEMORY_STATUS,
-				  .assigned_bytes = UINT64_MAX,
-				  .target_bytes = 2,
-				  .available_bytes = 3,
-				  .committed_bytes = 4 };
+	struct record_state state = { .flags = STATE_ANSWERS | STATE_MEMORY_DRIVER |
+					       STATE_MEMORY_STATUS,
+				      .assigned_bytes = UINT64_MAX,
+				      .target_bytes = 2,
+				      .available_bytes = 3,
+				      .committed_bytes = 4 };
 	char text[32] = "not a number ";
 
-	if (bytes == sizeof(s.target_bytes)) {
-		memcpy(&s.target_bytes, data, sizeof(s.target_bytes));
-		snprintf(text, sizeof(text), "memory %lu ", s.target_bytes);
+	if (bytes == sizeof(state.target_bytes)) {
+		memcpy(&state.target_bytes, data, sizeof(state.target_bytes));
+		snprintf(text, sizeof(text), "memory %lu ", state.target_bytes);
 	}
-	put(c, RECORD_STATE, &s, sizeof(s));
-	say(c, text);
+	put(client, RECORD_STATE, &state, sizeof(state));
+	say(client, text);
 }
 
-static void say_advice(struct client *c, const uint8_t *data, uint32_t bytes)
+static void say_advice(struct client *client, const uint8_t *data, uint32_t bytes)
 {
 	uint64_t advised = 0;
 	char text[32];
 
 	memcpy(&advised, data, bytes == sizeof(advised) ? bytes : 0);
 	snprintf(text, sizeof(text), "advise %lu ", advised);
-	say(c, text);
+	say(client, text);
 }
 
-static void say_registers(struct client *c)
+static void say_registers(struct client *client)
 {
 	const struct record_registers registers[2] = {
 		{ .rip = UINT64_MAX, .gpr[15] = 0xf, .state = REGISTERS_HALTED },
 		{ .rip = 0x1234, .state = 99, .fault_vector = 14 },
 	};
 
-	put(c, RECORD_REGISTERS, registers, sizeof(registers));
+	put(client, RECORD_REGISTERS, registers, sizeof(registers));
 }
 
-static int serve(struct client *c, int error)
+static int serve(struct client *client, int error)
 {
 	static uint8_t data[RING_RECORD_MAX_BYTES];
 	const int32_t ended[2] = { 1, 0 };
 	uint32_t kind, bytes;
 	uint64_t count;
 
-	while (read(c->event_in, &count, 8) == 8)
-		while (ring_get(&c->from_broker, &kind, data, &bytes) > 0)
+	while (read(client->event_in, &count, 8) == 8)
+		while (ring_get(&client->from_broker, &kind, data, &bytes) > 0)
 			switch (kind) {
-			case RECORD_SAVE: be_saved(c, error); break;
-			case RECORD_RESUME: say(c, "resume "); break;
-			case RECORD_MEMORY: say_memory(c, data, bytes); break;
-			case RECORD_ADVICE: say_advice(c, data, bytes); break;
-			case RECORD_LOOK: say_registers(c); break;
-			case RECORD_STOP: put(c, RECORD_ENDED, ended, sizeof(ended)); return 0;
+			case RECORD_SAVE: be_saved(client, error); break;
+			case RECORD_RESUME: say(client, "resume "); break;
+			case RECORD_MEMORY: say_memory(client, data, bytes); break;
+			case RECORD_ADVICE: say_advice(client, data, bytes); break;
+			case RECORD_LOOK: say_registers(client); break;
+			case RECORD_STOP: put(client, RECORD_ENDED, ended, sizeof(ended)); return 0;
 			default: break;
 			}
 	return 1;
 }
 
-static int good_machine(struct client *c) { return serve(c, 0); }
-static int machine_that_cannot(struct client *c) { return serve(c, -ECANCELED); }
-static int deaf_machine(struct client *c) { (void)c; pause(); return 0; }
+static int good_machine(struct client *client) { return serve(client, 0); }
+static int machine_that_cannot(struct client *client) { return serve(client, -ECANCELED); }
+static int deaf_machine(struct client *client) { (void)client; pause(); return 0; }
 
-static int unasked_data(struct client *c) { put(c, RECORD_SAVED, "x", 1); pause(); return 0; }
-static int unasked_end(struct client *c)
+static int unasked_data(struct client *client)
 {
-	put(c, RECORD_SAVE_ENDED, "\0\0\0\0", 4);
+	put(client, RECORD_SAVED, "x", 1);
+	pause();
+	return 0;
+}
+static int unasked_end(struct client *client)
+{
+	put(client, RECORD_SAVE_ENDED, "\0\0\0\0", 4);
 	pause();
 	return 0;
 }
 
-static int short_end(struct client *c)
+static int short_end(struct client *client)
 {
 	uint64_t count;
 
-	if (read(c->event_in, &count, 8) == 8)
-		put(c, RECORD_SAVE_ENDED, "x", 1);
+	if (read(client->event_in, &count, 8) == 8)
+		put(client, RECORD_SAVE_ENDED, "x", 1);
 	pause();
 	return 0;
 }
 
-static int unasked_registers(struct client *c)
+static int unasked_registers(struct client *client)
 {
-	say_registers(c);
+	say_registers(client);
 	pause();
 	return 0;
 }
 
-static int half_registers(struct client *c)
-{
-	uint64_t count;
-
-	if (read(c->event_in, &count, 8) == 8)
-		put(c, RECORD_REGISTERS, "half", 4);
-	pause();
-	return 0;
-}
-
-static int dies_in_a_save(struct client *c)
+static int half_registers(struct client *client)
 {
 	uint64_t count;
 
-	if (read(c->event_in, &count, 8) == 8)
+	if (read(client->event_in, &count, 8) == 8)
+		put(client, RECORD_REGISTERS, "half", 4);
+	pause();
+	return 0;
+}
+
+static int dies_in_a_save(struct client *client)
+{
+	uint64_t count;
+
+	if (read(client->event_in, &count, 8) == 8)
 		for (unsigned n = 0; n < 3; n++)
-			put(c, RECORD_SAVED, "xyz", 3);
+			put(client, RECORD_SAVED, "xyz", 3);
 	return raise(SIGSEGV);
 }
 
@@ -172,20 +177,20 @@ struct running { pid_t pid; int report; };
 static struct running start(int (*machine)(struct client *))
 {
 	int pipes[2], listener;
-	struct running r;
+	struct running running;
 
 	unlink(address.sun_path);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) ||
 	    listen(listener, 4) || pipe(pipes))
 		exit(2);
-	r.pid = fork();
-	r.report = pipes[0];
-	if (!r.pid) {
-		struct harness h = { .machine = machine,
-				     .console_fd = memfd_create("console", 0),
-				     .control_fd = listener,
-				     .description = "{\"is\":\"what it is\"}" };
+	running.pid = fork();
+	running.report = pipes[0];
+	if (!running.pid) {
+		struct harness harness = { .machine = machine,
+					   .console_fd = memfd_create("console", 0),
+					   .control_fd = listener,
+					   .description = "{\"is\":\"what it is\"}" };
 		static struct broker_end end;
 		char text[TEXT_BYTES + 32];
 		char said[TEXT_BYTES] = "";
@@ -193,7 +198,7 @@ static struct running start(int (*machine)(struct client *))
 
 		signal(SIGPIPE, SIG_IGN);
 		close(pipes[0]);
-		if (harness_run(&h, &end))
+		if (harness_run(&harness, &end))
 			_exit(99);
 		n = (int)pread(grant_fd(GRANT_CONSOLE), said, sizeof(said) - 1, 0);
 		n = snprintf(text, sizeof(text), "%d %s", (int)end.outcome, said);
@@ -201,22 +206,22 @@ static struct running start(int (*machine)(struct client *))
 	}
 	close(pipes[1]);
 	close(listener);
-	return r;
+	return running;
 }
 
 /* Its outcome and what the machine said, to be equal to `want`. */
-static void finish(const char *what, struct running r, enum broker_outcome outcome,
+static void finish(const char *what, struct running running, enum broker_outcome outcome,
 		   const char *want)
 {
-	struct pollfd ready = { .fd = r.report, .events = POLLIN };
+	struct pollfd ready = { .fd = running.report, .events = POLLIN };
 	char text[TEXT_BYTES + 32] = "";
 	char wanted[TEXT_BYTES + 32];
-	ssize_t n = poll(&ready, 1, 20000) > 0 ? read(r.report, text, sizeof(text) - 1) : 0;
+	ssize_t n = poll(&ready, 1, 20000) > 0 ? read(running.report, text, sizeof(text) - 1) : 0;
 
 	if (n <= 0)
-		kill(r.pid, SIGKILL);
-	waitpid(r.pid, NULL, 0);
-	close(r.report);
+		kill(running.pid, SIGKILL);
+	waitpid(running.pid, NULL, 0);
+	close(running.report);
 	snprintf(wanted, sizeof(wanted), "%d %s", (int)outcome, want);
 	if (strcmp(text, wanted))
 		printf("     '%s', not '%s'\n", text, wanted);
@@ -322,7 +327,7 @@ static void stop(void)
 
 static void proper(void)
 {
-	struct running r = start(good_machine);
+	struct running running = start(good_machine);
 	FILE *peer = connect_to();
 
 	expect("info", answers(peer, "info", "ok what it is"));
@@ -331,16 +336,17 @@ static void proper(void)
 	expect("it goes on", answers(peer, "resume", "ok"));
 	expect("a second save", takes_save(peer, "ok"));
 	expect("stop in it", answers(peer, "stop", "ok"));
-	finish("a machine that is saved twice and stopped", r, BROKER_ENDED, "save resume save ");
+	finish("a machine that is saved twice and stopped", running, BROKER_ENDED,
+	       "save resume save ");
 	expect("the connection has ended", fgetc(peer) == EOF);
 	fclose(peer);
-	r = start(machine_that_cannot);
+	running = start(machine_that_cannot);
 	peer = connect_to();
 	expect("a save that fails", takes_save(peer, "error -125"));
 	expect("there is nothing to go on", answers(peer, "resume", "error -22"));
 	expect("stop", answers(peer, "stop", "ok"));
 	fclose(peer);
-	finish("a machine that cannot be saved", r, BROKER_ENDED, "save ");
+	finish("a machine that cannot be saved", running, BROKER_ENDED, "save ");
 }
 
 /* Numbers of the machine are shown as they are, and no larger than JSON takes them. */
@@ -365,7 +371,7 @@ static bool has_state(FILE *peer)
 
 static void memory(void)
 {
-	struct running r = start(good_machine);
+	struct running running = start(good_machine);
 	FILE *peer = connect_to();
 	bool there = false;
 
@@ -376,14 +382,14 @@ static void memory(void)
 	expect("info has what the machine says of its memory", there);
 	fclose(peer);
 	stop();
-	finish("a machine that is told how much memory to have", r, BROKER_ENDED,
+	finish("a machine that is told how much memory to have", running, BROKER_ENDED,
 	       "memory 123456789 memory 0 ");
 }
 
 /* What is said comes again; what a peer has advised goes with it. */
 static void watched(void)
 {
-	struct running r = start(good_machine);
+	struct running running = start(good_machine);
 	FILE *watcher = connect_to();
 	FILE *peer = connect_to();
 	char line[CONTROL_REQUEST_BYTES];
@@ -402,7 +408,7 @@ static void watched(void)
 	fclose(peer);
 	fclose(watcher);
 	stop();
-	finish("a machine that is advised, and then is not", r, BROKER_ENDED,
+	finish("a machine that is advised, and then is not", running, BROKER_ENDED,
 	       "advise 77 memory 5 advise 0 ");
 }
 
@@ -426,7 +432,7 @@ static bool has_registers(FILE *peer)
 
 static void registers(void)
 {
-	struct running r = start(good_machine);
+	struct running running = start(good_machine);
 	FILE *peer = connect_to();
 	FILE *other = connect_to();
 
@@ -436,12 +442,12 @@ static void registers(void)
 	expect("registers, also of a machine that another has asked", has_registers(peer));
 	fclose(peer);
 	stop();
-	finish("a machine that is asked for registers", r, BROKER_ENDED, "");
+	finish("a machine that is asked for registers", running, BROKER_ENDED, "");
 }
 
 static void nonsense(void)
 {
-	struct running r = start(good_machine);
+	struct running running = start(good_machine);
 	FILE *peer = connect_to();
 	char line[2000];
 
@@ -481,12 +487,12 @@ static void nonsense(void)
 	expect("NULs", answers(peer, "", "error -22"));
 	fclose(peer);
 	stop();
-	finish("it did not matter", r, BROKER_ENDED, "");
+	finish("it did not matter", running, BROKER_ENDED, "");
 }
 
 static void hanging_up(void)
 {
-	struct running r = start(good_machine);
+	struct running running = start(good_machine);
 	FILE *peer = connect_to();
 
 	expect("a save", takes_save(peer, "ok"));
@@ -503,14 +509,14 @@ static void hanging_up(void)
 	       takes_save(peer, "ok") && answers(peer, "resume", "ok"));
 	fclose(peer);
 	stop();
-	finish("a peer that hangs up lets the machine go on", r, BROKER_ENDED,
+	finish("a peer that hangs up lets the machine go on", running, BROKER_ENDED,
 	       "save resume save resume save resume save resume ");
 }
 
 /* As many as there is room for are heard at the same time; the next one when one of them leaves. */
 static void many_peers(void)
 {
-	struct running r = start(good_machine);
+	struct running running = start(good_machine);
 	FILE *peers[CONTROL_PEERS], *late, *other;
 	struct pollfd ready = { .events = POLLIN };
 	bool good = true;
@@ -532,7 +538,7 @@ static void many_peers(void)
 	expect("it goes on", answers(peers[0], "resume", "ok"));
 	other = peers[1];
 	expect("another's save", takes_save(other, "ok") && answers(other, "stop", "ok"));
-	finish("a machine with several peers", r, BROKER_ENDED, "save resume save ");
+	finish("a machine with several peers", running, BROKER_ENDED, "save resume save ");
 	for (int n = 0; n < CONTROL_PEERS; n++)
 		if (n != 2)
 			fclose(peers[n]);
@@ -542,25 +548,25 @@ static void many_peers(void)
 /* What a peer does not take stops nothing but its save. */
 static void not_reading(void)
 {
-	struct running r = start(good_machine);
+	struct running running = start(good_machine);
 	FILE *peer = connect_to(), *other;
 
 	ask(peer, "save");
 	usleep(200000);
-	kill(r.pid, SIGTERM);
-	finish("SIGTERM while a peer does not read", r, BROKER_STOPPED, "save ");
+	kill(running.pid, SIGTERM);
+	finish("SIGTERM while a peer does not read", running, BROKER_STOPPED, "save ");
 	fclose(peer);
-	r = start(good_machine);
+	running = start(good_machine);
 	peer = connect_to();
 	ask(peer, "save");
 	usleep(200000);
 	other = connect_to();
 	expect("another is heard meanwhile", answers(other, "info", "ok what it is"));
 	expect("and can kill", answers(other, "kill", "ok"));
-	finish("killed while a peer does not read", r, BROKER_STOPPED, "save ");
+	finish("killed while a peer does not read", running, BROKER_STOPPED, "save ");
 	fclose(peer);
 	fclose(other);
-	r = start(deaf_machine);
+	running = start(deaf_machine);
 	peer = connect_to();
 	ask(peer, "save");
 	fclose(peer);
@@ -568,31 +574,31 @@ static void not_reading(void)
 	expect("a machine that does not answer: busy", answers(peer, "save", "error -16"));
 	expect("kill", answers(peer, "kill", "ok"));
 	fclose(peer);
-	finish("killed", r, BROKER_STOPPED, "");
+	finish("killed", running, BROKER_STOPPED, "");
 }
 
 static void lying_machines(void)
 {
-	struct running r;
+	struct running running;
 	FILE *peer;
 
 	finish("data of a save that nobody asked for", start(unasked_data), BROKER_RUBBISH, "");
 	finish("registers that nobody asked for", start(unasked_registers), BROKER_RUBBISH, "");
-	r = start(half_registers);
+	running = start(half_registers);
 	peer = connect_to();
 	ask(peer, "registers");
-	finish("half a processor's registers", r, BROKER_RUBBISH, "");
+	finish("half a processor's registers", running, BROKER_RUBBISH, "");
 	fclose(peer);
 	finish("the end of one", start(unasked_end), BROKER_RUBBISH, "");
-	r = start(short_end);
+	running = start(short_end);
 	peer = connect_to();
 	ask(peer, "save");
-	finish("an end that is too short", r, BROKER_RUBBISH, "");
+	finish("an end that is too short", running, BROKER_RUBBISH, "");
 	fclose(peer);
-	r = start(dies_in_a_save);
+	running = start(dies_in_a_save);
 	peer = connect_to();
 	ask(peer, "save");
-	finish("a machine that dies in a save", r, BROKER_MACHINE_DIED, "");
+	finish("a machine that dies in a save", running, BROKER_MACHINE_DIED, "");
 	while (fgetc(peer) != EOF)
 		;
 	expect("its peer is told by the end", true);

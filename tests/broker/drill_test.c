@@ -207,28 +207,29 @@ static const struct call_act call_acts[] = {
 
 enum { CALL_ACTS = sizeof(call_acts) / sizeof(call_acts[0]) };
 
-static long value_of(long v)
+static long value_of(long value)
 {
 	static const struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/tmp/x" };
 
-	switch (v) {
+	switch (value) {
 	case OUTSIDER: return order.outsider;
 	case SELF: return getpid();
 	case SECRET_PATH: return (long)order.secret;
 	case TEXT: return (long)text;
 	case RANDOM_FD: return grant_fd(GRANT_ANSWER);
 	case SOCKET_ADDRESS: return (long)&address;
-	default: return v;
+	default: return value;
 	}
 }
 
 static bool act_by_call(const struct call_act *a)
 {
-	long v[6];
+	long values[6];
 
 	for (unsigned n = 0; n < 6; n++)
-		v[n] = value_of(a->arguments[n]);
-	return syscall(a->number, v[0], v[1], v[2], v[3], v[4], v[5]) >= 0;
+		values[n] = value_of(a->arguments[n]);
+	return syscall(a->number, values[0], values[1], values[2], values[3], values[4],
+		       values[5]) >= 0;
 }
 
 /* ---- acts of other kinds ---- */
@@ -283,8 +284,8 @@ static bool act_parent(void)
 
 static bool act_ring_socket(void)
 {
-	struct io_uring_params p = { 0 };
-	long ring = syscall(SYS_io_uring_setup, 4, &p);
+	struct io_uring_params parameters = { 0 };
+	long ring = syscall(SYS_io_uring_setup, 4, &parameters);
 
 	return ring >= 0;
 }

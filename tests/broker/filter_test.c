@@ -22,11 +22,11 @@ static void expect(const char *what, bool good)
 
 static size_t filter_all(const uint8_t *in, size_t bytes, size_t piece, uint8_t *out)
 {
-	struct terminal_filter f = { 0 };
+	struct terminal_filter filter = { 0 };
 	size_t put = 0;
 
 	for (size_t n = 0; n < bytes; n += piece)
-		put += terminal_filter(&f, in + n, bytes - n < piece ? bytes - n : piece,
+		put += terminal_filter(&filter, in + n, bytes - n < piece ? bytes - n : piece,
 				       out + put);
 	return put;
 }
@@ -102,7 +102,7 @@ static void listed(void)
 
 /* ---- a second parser ---- */
 
-static size_t skip_text(const uint8_t *s, size_t left)
+static size_t skip_text(const uint8_t *text, size_t left)
 {
 	static const struct {
 		uint8_t low, high, second_low, second_high;
@@ -119,34 +119,36 @@ static size_t skip_text(const uint8_t *s, size_t left)
 		{ .low = 0xf4, .high = 0xf4, .second_low = 0x80, .second_high = 0x8f, .bytes = 4 },
 	};
 
-	if ((s[0] >= 0x20 && s[0] < 0x7f) || (s[0] >= 7 && s[0] <= 10) || s[0] == '\r')
+	if ((text[0] >= 0x20 && text[0] < 0x7f) || (text[0] >= 7 && text[0] <= 10) ||
+	    text[0] == '\r')
 		return 1;
 	for (size_t n = 0; n < sizeof(forms) / sizeof(forms[0]); n++) {
-		if (s[0] < forms[n].low || s[0] > forms[n].high || left < forms[n].bytes)
+		if (text[0] < forms[n].low || text[0] > forms[n].high || left < forms[n].bytes)
 			continue;
-		if (s[1] < forms[n].second_low || s[1] > forms[n].second_high)
+		if (text[1] < forms[n].second_low || text[1] > forms[n].second_high)
 			return 0;
 		for (size_t k = 2; k < forms[n].bytes; k++)
-			if ((s[k] & 0xc0) != 0x80)
+			if ((text[k] & 0xc0) != 0x80)
 				return 0;
 		return forms[n].bytes;
 	}
 	return 0;
 }
 
-static size_t skip_control(const uint8_t *s, size_t left)
+static size_t skip_control(const uint8_t *text, size_t left)
 {
 	size_t at = 2;
-	bool is_private = left > 2 && s[2] == '?';
+	bool is_private = left > 2 && text[2] == '?';
 
 	at += is_private;
-	while (at < left && s[at] && strchr("0123456789;:", s[at]))
+	while (at < left && text[at] && strchr("0123456789;:", text[at]))
 		at++;
-	if (at >= left || !s[at] || !strchr(is_private ? "hl" : "ABCDEFGHJKLMPSTXdfhlmrsu@", s[at]))
+	if (at >= left || !text[at] ||
+	    !strchr(is_private ? "hl" : "ABCDEFGHJKLMPSTXdfhlmrsu@", text[at]))
 		return 0;
-	if (is_private || s[at] == 'h' || s[at] == 'l')
+	if (is_private || text[at] == 'h' || text[at] == 'l')
 		for (size_t k = is_private ? 3 : 2; k < at;) {
-			unsigned long mode = strtoul((const char *)s + k, NULL, 10);
+			unsigned long mode = strtoul((const char *)text + k, NULL, 10);
 			const unsigned long good[] = { 1, 6, 7, 12, 25, 47, 1047, 1048, 1049 };
 			bool is_good = !is_private && mode == 4;
 
@@ -154,26 +156,28 @@ static size_t skip_control(const uint8_t *s, size_t left)
 				is_good |= mode == good[n];
 			if (!is_good)
 				return 0;
-			k += strcspn((const char *)s + k, ";:hl") + 1;
+			k += strcspn((const char *)text + k, ";:hl") + 1;
 		}
 	return at + 1;
 }
 
-static size_t skip_token(const uint8_t *s, size_t left)
+static size_t skip_token(const uint8_t *text, size_t left)
 {
-	if (s[0] != 0x1b)
-		return skip_text(s, left);
-	if (left > 1 && s[1] == '[')
-		return skip_control(s, left);
-	if (left > 1 && s[1] && strchr("78DEM=>", s[1]))
+	if (text[0] != 0x1b)
+		return skip_text(text, left);
+	if (left > 1 && text[1] == '[')
+		return skip_control(text, left);
+	if (left > 1 && text[1] && strchr("78DEM=>", text[1]))
 		return 2;
-	return left > 2 && (s[1] == '(' || s[1] == ')') && (s[2] == 'B' || s[2] == '0') ? 3 : 0;
+	return left > 2 && (text[1] == '(' || text[1] == ')') && (text[2] == 'B' || text[2] == '0')
+		       ? 3
+		       : 0;
 }
 
-static bool is_clean(const uint8_t *s, size_t bytes)
+static bool is_clean(const uint8_t *text, size_t bytes)
 {
 	for (size_t at = 0; at < bytes;) {
-		size_t n = skip_token(s + at, bytes - at);
+		size_t n = skip_token(text + at, bytes - at);
 
 		if (!n)
 			return false;

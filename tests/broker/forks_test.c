@@ -37,68 +37,70 @@ static void expect(const char *what, bool good)
 
 static int32_t told; /* what it says when it shall stand still */
 
-static int says_it_stands(struct client *c)
+static int says_it_stands(struct client *client)
 {
 	static uint8_t data[RING_RECORD_MAX_BYTES];
 	uint32_t kind, bytes;
 	uint64_t count;
 
-	while (read(c->event_in, &count, 8) == 8)
-		while (ring_get(&c->from_broker, &kind, data, &bytes) > 0)
+	while (read(client->event_in, &count, 8) == 8)
+		while (ring_get(&client->from_broker, &kind, data, &bytes) > 0)
 			if (kind == RECORD_FORK)
-				ring_put(&c->to_broker, RECORD_FORK_READY, &told, sizeof(told));
+				ring_put(&client->to_broker, RECORD_FORK_READY, &told,
+					 sizeof(told));
 	return 1;
 }
 
 static int is_deaf[2], may_hear[2];
 
 /* There is no room for what it could be told, until the test says so. */
-static int hears_nothing_yet(struct client *c)
+static int hears_nothing_yet(struct client *client)
 {
 	char byte;
 
-	c->memory->to_machine.tail = c->memory->to_machine.head - RING_BYTES;
+	client->memory->to_machine.tail = client->memory->to_machine.head - RING_BYTES;
 	if (write(is_deaf[1], "", 1) != 1 || read(may_hear[0], &byte, 1) != 1)
 		return 1;
-	c->memory->to_machine.tail = c->memory->to_machine.head;
-	return says_it_stands(c);
+	client->memory->to_machine.tail = client->memory->to_machine.head;
+	return says_it_stands(client);
 }
 
 /* ---- a broker in a process of its own ---- */
 
 /* The disk process's last word comes when the machine is gone. */
-static int settles_at_the_end(const struct helper_ends *h)
+static int settles_at_the_end(const struct helper_ends *ends)
 {
 	const struct layer_answer settled = { .news = LAYER_SETTLED };
 	char byte;
 
-	if (write(h->ready_fd, "", 1) != 1 || read(h->end_fd, &byte, 1))
+	if (write(ends->ready_fd, "", 1) != 1 || read(ends->end_fd, &byte, 1))
 		return 1;
 	return write(layers[1], &settled, sizeof(settled)) != sizeof(settled);
 }
 
 static pid_t start(int (*machine)(struct client *), int32_t stands)
 {
-	struct harness h = { .machine = machine, .console_fd = -1, .description = "" };
+	struct harness harness = { .machine = machine, .console_fd = -1, .description = "" };
 	static struct broker_end end;
 	pid_t pid;
 
 	told = stands;
 	unlink(address.sun_path);
-	h.control_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-	if (h.control_fd < 0 || bind(h.control_fd, (struct sockaddr *)&address, sizeof(address)) ||
-	    listen(h.control_fd, 4) || forker_make_sockets(ask_sockets, kit_sockets) ||
+	harness.control_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	if (harness.control_fd < 0 ||
+	    bind(harness.control_fd, (struct sockaddr *)&address, sizeof(address)) ||
+	    listen(harness.control_fd, 4) || forker_make_sockets(ask_sockets, kit_sockets) ||
 	    layer_make_socket(layers))
 		exit(2);
 	pid = fork();
 	if (!pid) {
-		h.helper = settles_at_the_end;
-		h.fork_ask_fd = ask_sockets[0];
-		h.fork_kit_fd = kit_sockets[0];
-		h.layers_fd = layers[0];
-		_exit(harness_run(&h, &end) ? 99 : (int)end.outcome);
+		harness.helper = settles_at_the_end;
+		harness.fork_ask_fd = ask_sockets[0];
+		harness.fork_kit_fd = kit_sockets[0];
+		harness.layers_fd = layers[0];
+		_exit(harness_run(&harness, &end) ? 99 : (int)end.outcome);
 	}
-	close(h.control_fd);
+	close(harness.control_fd);
 	close(ask_sockets[0]);
 	close(kit_sockets[0]);
 	close(layers[0]);

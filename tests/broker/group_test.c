@@ -35,28 +35,28 @@ static char top[] = "group-XXXXXX";
 static void put(const char *folder, const char *name, const char *text)
 {
 	char path[PATH_BYTES];
-	FILE *f;
+	FILE *file;
 
 	snprintf(path, sizeof(path), "%s%s/%s", top, folder, name);
-	f = fopen(path, "w");
-	if (!f || fputs(text, f) < 0)
+	file = fopen(path, "w");
+	if (!file || fputs(text, file) < 0)
 		exit(EXIT_FAILURE);
-	fclose(f);
+	fclose(file);
 }
 
 static bool has(const char *folder, const char *name, const char *text)
 {
 	char path[PATH_BYTES];
 	char got[PATH_BYTES] = "";
-	FILE *f;
+	FILE *file;
 
 	snprintf(path, sizeof(path), "%s%s/%s", top, folder, name);
-	f = fopen(path, "r");
-	if (!f)
+	file = fopen(path, "r");
+	if (!file)
 		return !text;
-	if (!fgets(got, sizeof(got), f))
+	if (!fgets(got, sizeof(got), file))
 		got[0] = 0;
-	fclose(f);
+	fclose(file);
 	return text && !strcmp(got, text);
 }
 

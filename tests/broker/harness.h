@@ -49,15 +49,15 @@ static void harness_signals(void)
 
 static struct spawned harness_fork(void)
 {
-	struct spawned s = { .pid = fork() };
+	struct spawned spawned = { .pid = fork() };
 
-	if (!s.pid)
+	if (!spawned.pid)
 		harness_signals();
-	s.pidfd = s.pid > 0 ? (int)syscall(SYS_pidfd_open, s.pid, 0) : -1;
-	return s;
+	spawned.pidfd = spawned.pid > 0 ? (int)syscall(SYS_pidfd_open, spawned.pid, 0) : -1;
+	return spawned;
 }
 
-static struct spawned harness_machine(const struct harness *h, const struct broker *b)
+static struct spawned harness_machine(const struct harness *harness, const struct broker *b)
 {
 	struct spawned machine = harness_fork();
 	struct grants grants;
@@ -73,7 +73,7 @@ static struct spawned harness_machine(const struct harness *h, const struct brok
 	client.from_broker = (struct ring_end){ .memory = &client.memory->to_machine };
 	client.event_in = grants.fd[GRANT_TO_MACHINE];
 	client.event_out = grants.fd[GRANT_TO_BROKER];
-	_exit(h->machine(&client));
+	_exit(harness->machine(&client));
 }
 
 /* 0, or -ECHILD: it has ended, as *end says. */
@@ -85,7 +85,7 @@ static bool harness_take_byte(int ready_fd, void *context)
 	return read(ready_fd, &byte, 1) == 1;
 }
 
-static int harness_helper(const struct harness *h, struct broker *b, struct broker_end *end)
+static int harness_helper(const struct harness *harness, struct broker *b, struct broker_end *end)
 {
 	int ready[2], ending[2];
 	struct spawned helper;
@@ -97,11 +97,11 @@ static int harness_helper(const struct harness *h, struct broker *b, struct brok
 		close(ready[0]);
 		close(ending[1]);
 		dup2(broker_errors_fd(b), STDERR_FILENO);
-		_exit(h->helper(&(struct helper_ends){ ready[1], ending[0] }));
+		_exit(harness->helper(&(struct helper_ends){ ready[1], ending[0] }));
 	}
 	close(ready[1]);
 	close(ending[0]);
-	broker_add_helper(b, h->helper_is_spare ? ROLE_RELAY : ROLE_DISK, &helper, ending[1]);
+	broker_add_helper(b, harness->helper_is_spare ? ROLE_RELAY : ROLE_DISK, &helper, ending[1]);
 	close(helper.pidfd);
 	if (broker_wait_helper(b, ready[0], harness_take_byte, NULL, end))
 		return 0;
@@ -110,17 +110,18 @@ static int harness_helper(const struct harness *h, struct broker *b, struct brok
 }
 
 /* In a process of its own: it is locked down. */
-static int harness_run(const struct harness *h, struct broker_end *end)
+static int harness_run(const struct harness *harness, struct broker_end *end)
 {
-	struct broker_options o = { .console = h->console_fd < 0 ? CONSOLE_NONE : CONSOLE_FILE,
-				    .console_fd = grant_fd(GRANT_CONSOLE),
-				    .console_limit_bytes = CONSOLE_FILE_BYTES,
-				    .helper_ms = h->helper_ms,
-				    .input_fd = -1,
-				    .control_fd = -1,
-				    .description = h->description,
-				    .forks = h->fork_kit_fd > 0,
-				    .has_disks = h->layers_fd > 0 };
+	struct broker_options options = { .console = harness->console_fd < 0 ? CONSOLE_NONE
+									     : CONSOLE_FILE,
+					  .console_fd = grant_fd(GRANT_CONSOLE),
+					  .console_limit_bytes = CONSOLE_FILE_BYTES,
+					  .helper_ms = harness->helper_ms,
+					  .input_fd = -1,
+					  .control_fd = -1,
+					  .description = harness->description,
+					  .forks = harness->fork_kit_fd > 0,
+					  .has_disks = harness->layers_fd > 0 };
 	struct broker *b;
 	struct spawned machine;
 	int error;
@@ -129,23 +130,23 @@ static int harness_run(const struct harness *h, struct broker_end *end)
 		if (fcntl(grant_fd((enum grant)n), F_GETFD) < 0 &&
 		    dup2(2, grant_fd((enum grant)n)) < 0)
 			return -errno;
-	if (h->console_fd >= 0 && dup2(h->console_fd, grant_fd(GRANT_CONSOLE)) < 0)
+	if (harness->console_fd >= 0 && dup2(harness->console_fd, grant_fd(GRANT_CONSOLE)) < 0)
 		return -errno;
-	if (h->control_fd >= 0 && dup2(h->control_fd, grant_fd(GRANT_CONTROL)) < 0)
+	if (harness->control_fd >= 0 && dup2(harness->control_fd, grant_fd(GRANT_CONTROL)) < 0)
 		return -errno;
-	if (h->fork_kit_fd > 0 && (dup2(h->fork_ask_fd, grant_fd(GRANT_FORK_ASK)) < 0 ||
-				   dup2(h->fork_kit_fd, grant_fd(GRANT_FORK_KIT)) < 0))
+	if (harness->fork_kit_fd > 0 && (dup2(harness->fork_ask_fd, grant_fd(GRANT_FORK_ASK)) < 0 ||
+					 dup2(harness->fork_kit_fd, grant_fd(GRANT_FORK_KIT)) < 0))
 		return -errno;
-	if (h->layers_fd > 0 && dup2(h->layers_fd, grant_fd(GRANT_LAYERS)) < 0)
+	if (harness->layers_fd > 0 && dup2(harness->layers_fd, grant_fd(GRANT_LAYERS)) < 0)
 		return -errno;
-	if (h->control_fd >= 0)
-		o.control_fd = grant_fd(GRANT_CONTROL);
-	error = broker_create(&o, &b);
-	if (!error && h->helper)
-		error = harness_helper(h, b, end);
+	if (harness->control_fd >= 0)
+		options.control_fd = grant_fd(GRANT_CONTROL);
+	error = broker_create(&options, &b);
+	if (!error && harness->helper)
+		error = harness_helper(harness, b, end);
 	if (error)
 		return error == -ECHILD ? 0 : error;
-	machine = harness_machine(h, b);
+	machine = harness_machine(harness, b);
 	error = broker_set_machine(b, &machine);
 	if (!error)
 		error = lockdown_before_threads(ROLE_BROKER, NULL);

@@ -60,16 +60,17 @@ static void lock(enum role role)
 /* 0: the call returned; SIGSYS: it ended the process. */
 static int try(enum role role, const struct attempt *a)
 {
-	long v[6];
+	long values[6];
 	int status;
 	pid_t child = fork();
 
 	if (!child) {
 		alarm(2);
 		for (unsigned n = 0; n < 6; n++)
-			v[n] = a->arguments[n] == OWN_PID ? getpid() : a->arguments[n];
+			values[n] = a->arguments[n] == OWN_PID ? getpid() : a->arguments[n];
 		lock(role);
-		syscall(a->number, v[0], v[1], v[2], v[3], v[4], v[5]);
+		syscall(a->number, values[0], values[1], values[2], values[3], values[4],
+			values[5]);
 		syscall(SYS_exit_group, 0);
 	}
 	waitpid(child, &status, 0);
@@ -82,9 +83,9 @@ static int try(enum role role, const struct attempt *a)
 
 static const struct role_call *find_call(enum role role, long number)
 {
-	for (const struct role_call *c = role_describe(role)->calls; c->name; c++)
-		if (seccomp_syscall_resolve_name(c->name) == number)
-			return c;
+	for (const struct role_call *call = role_describe(role)->calls; call->name; call++)
+		if (seccomp_syscall_resolve_name(call->name) == number)
+			return call;
 	return NULL;
 }
 

@@ -62,29 +62,29 @@ static void name_in(char *ret, const char *folder, const char *name)
 	snprintf(ret, PATH_BYTES, "%.60s/%.40s", folder, name);
 }
 
-static void make_tree(struct tree *t)
+static void make_tree(struct tree *tree)
 {
-	strcpy(t->folder, "/tmp/umbra-opening-XXXXXX");
-	if (!mkdtemp(t->folder))
+	strcpy(tree->folder, "/tmp/umbra-opening-XXXXXX");
+	if (!mkdtemp(tree->folder))
 		exit(EXIT_FAILURE);
-	name_in(t->place, t->folder, "place");
-	mkdir(t->place, 0700);
-	name_in(t->disk, t->folder, "disk");
-	name_in(t->other, t->folder, "other");
-	name_in(t->parent, t->place, "parent");
-	strcpy(t->elsewhere, "/etc/passwd");
-	make_file(t->disk);
-	make_file(t->other);
-	make_file(t->parent);
+	name_in(tree->place, tree->folder, "place");
+	mkdir(tree->place, 0700);
+	name_in(tree->disk, tree->folder, "disk");
+	name_in(tree->other, tree->folder, "other");
+	name_in(tree->parent, tree->place, "parent");
+	strcpy(tree->elsewhere, "/etc/passwd");
+	make_file(tree->disk);
+	make_file(tree->other);
+	make_file(tree->parent);
 }
 
-static void remove_tree(const struct tree *t)
+static void remove_tree(const struct tree *tree)
 {
-	unlink(t->disk);
-	unlink(t->other);
-	unlink(t->parent);
-	rmdir(t->place);
-	rmdir(t->folder);
+	unlink(tree->disk);
+	unlink(tree->other);
+	unlink(tree->parent);
+	rmdir(tree->place);
+	rmdir(tree->folder);
 }
 
 static bool can_open(const char *path, int flags)
@@ -99,21 +99,21 @@ static bool can_open(const char *path, int flags)
 static bool is_refused(long got) { return got < 0 && (errno == EPERM || errno == EACCES); }
 
 /* Each that is not as it should be says so, by its number. */
-static int look_at_files(const struct tree *t)
+static int look_at_files(const struct tree *tree)
 {
 	char fresh[PATH_BYTES];
 
-	name_in(fresh, t->place, "fresh");
-	if (!can_open(t->disk, O_RDWR) || !can_open(t->parent, O_RDONLY) ||
-	    !can_open(t->place, O_RDONLY | O_DIRECTORY))
+	name_in(fresh, tree->place, "fresh");
+	if (!can_open(tree->disk, O_RDWR) || !can_open(tree->parent, O_RDONLY) ||
+	    !can_open(tree->place, O_RDONLY | O_DIRECTORY))
 		return 1;
 	if (!lockdown_landlock_version())
 		return 0; /* there the list of calls holds alone */
-	if (can_open(t->parent, O_RDWR) || can_open(fresh, O_RDWR | O_CREAT))
+	if (can_open(tree->parent, O_RDWR) || can_open(fresh, O_RDWR | O_CREAT))
 		return 2;
-	if (can_open(t->other, O_RDONLY) || can_open(t->elsewhere, O_RDONLY))
+	if (can_open(tree->other, O_RDONLY) || can_open(tree->elsewhere, O_RDONLY))
 		return 3;
-	return rename(t->parent, fresh) && unlink(t->disk) ? 0 : 4;
+	return rename(tree->parent, fresh) && unlink(tree->disk) ? 0 : 4;
 }
 
 static int look_at_calls(void)
@@ -139,24 +139,24 @@ static int look_at_calls(void)
 	return 0;
 }
 
-static int look_afterwards(const struct tree *t, int root)
+static int look_afterwards(const struct tree *tree, int root)
 {
 	if (lockdown_after_opening(ROLE_DISK, root))
 		return 20;
-	if (lockdown_landlock_version() && can_open(t->disk, O_RDONLY))
+	if (lockdown_landlock_version() && can_open(tree->disk, O_RDONLY))
 		return 21;
 	if (lockdown_has_namespaces() && root < 0)
 		return 22;
-	if (root >= 0 && (!access(t->disk, F_OK) || !access("/etc", F_OK)))
+	if (root >= 0 && (!access(tree->disk, F_OK) || !access("/etc", F_OK)))
 		return 23;
 	return lockdown(ROLE_DISK) ? 24 : 0;
 }
 
-static int be_opener(const struct tree *t)
+static int be_opener(const struct tree *tree)
 {
 	const struct lockdown_file files[] = {
-		{ .fd = open(t->disk, O_PATH), .access = LOCKDOWN_WRITE },
-		{ .fd = open(t->place, O_PATH), .access = LOCKDOWN_READ_BENEATH },
+		{ .fd = open(tree->disk, O_PATH), .access = LOCKDOWN_WRITE },
+		{ .fd = open(tree->place, O_PATH), .access = LOCKDOWN_READ_BENEATH },
 	};
 	int root = -1;
 	int wrong;
@@ -165,27 +165,27 @@ static int be_opener(const struct tree *t)
 		return 99;
 	close(files[0].fd);
 	close(files[1].fd);
-	wrong = look_at_files(t);
+	wrong = look_at_files(tree);
 	if (!wrong)
 		wrong = look_at_calls();
-	return wrong ? wrong : look_afterwards(t, root);
+	return wrong ? wrong : look_afterwards(tree, root);
 }
 
 static void what_is_left(void)
 {
-	struct tree t;
+	struct tree tree;
 	char text[64];
 	int status = 0;
 	pid_t child;
 
-	make_tree(&t);
+	make_tree(&tree);
 	child = fork();
 	if (!child)
-		_exit(be_opener(&t));
+		_exit(be_opener(&tree));
 	waitpid(child, &status, 0);
 	snprintf(text, sizeof(text), "what is left while disks are opened (status %x)", status);
 	expect(text, !status);
-	remove_tree(&t);
+	remove_tree(&tree);
 }
 
 /* What it may do at the end it may do before: the second list comes on top of the first. */
@@ -193,13 +193,13 @@ static void lists_agree(void)
 {
 	const struct role_description *role = role_describe(ROLE_DISK);
 
-	for (const struct role_call *c = role->calls; c->name; c++) {
-		const struct role_call *o = role->opening_calls;
+	for (const struct role_call *call = role->calls; call->name; call++) {
+		const struct role_call *other = role->opening_calls;
 
-		while (o->name && strcmp(o->name, c->name))
-			o++;
-		if (!o->name) {
-			printf("FAIL %s is not left while disks are opened\n", c->name);
+		while (other->name && strcmp(other->name, call->name))
+			other++;
+		if (!other->name) {
+			printf("FAIL %s is not left while disks are opened\n", call->name);
 			failures++;
 		}
 	}
@@ -247,18 +247,18 @@ static void real_one(void)
 {
 	struct grants grants;
 	struct spawned disk;
-	struct tree t;
+	struct tree tree;
 	int ready[2];
 	int ending[2];
 	int status = 0;
 	char byte;
 
-	make_tree(&t);
+	make_tree(&tree);
 	grants_clear(&grants);
 	if (pipe2(ready, O_CLOEXEC) || pipe2(ending, O_CLOEXEC))
 		exit(EXIT_FAILURE);
 	grants.fd[GRANT_PROGRAM] = spawn_open_program();
-	grants.fd[GRANT_PLAN] = plan_of(t.disk);
+	grants.fd[GRANT_PLAN] = plan_of(tree.disk);
 	grants.fd[GRANT_SLOTS] = spawn_share("slots", sizeof(struct block_memory));
 	grants.fd[GRANT_DOORBELL] = eventfd(0, EFD_NONBLOCK);
 	grants.fd[GRANT_ANSWER] = eventfd(0, 0);
@@ -273,7 +273,7 @@ static void real_one(void)
 	close(ending[1]);
 	waitpid(disk.pid, &status, 0);
 	expect("and ends in order", !status);
-	remove_tree(&t);
+	remove_tree(&tree);
 }
 
 int main(int argc, char **argv)

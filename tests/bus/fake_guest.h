@@ -55,16 +55,16 @@ struct fake {
 
 static bool fake_post(void *context, uint32_t vp, const void *payload, size_t bytes)
 {
-	struct fake *f = context;
+	struct fake *fake = context;
 
 	if (vp >= FAKE_CPUS || bytes < 8 || bytes > 240)
 		abort();
-	if (f->full)
+	if (fake->full)
 		return false;
-	memcpy(&f->last_kind, payload, 4);
+	memcpy(&fake->last_kind, payload, 4);
 	if (bytes >= 20)
-		memcpy(&f->last_status, (const uint8_t *)payload + 16, 4);
-	__atomic_fetch_add(&f->posted, 1, __ATOMIC_SEQ_CST);
+		memcpy(&fake->last_status, (const uint8_t *)payload + 16, 4);
+	__atomic_fetch_add(&fake->posted, 1, __ATOMIC_SEQ_CST);
 	return true;
 }
 
@@ -77,18 +77,18 @@ static void fake_signal(void *context, uint32_t vp, unsigned flag)
 
 static void fake_written(void *context, uint64_t gpa, size_t bytes)
 {
-	struct fake *f = context;
+	struct fake *fake = context;
 
-	if (guest_memory_probe(&f->memory, gpa, bytes, true))
+	if (guest_memory_probe(&fake->memory, gpa, bytes, true))
 		abort();
 }
 
 static void fake_defer(void *context)
 {
-	struct fake *f = context;
+	struct fake *fake = context;
 
-	__atomic_fetch_add(&f->deferred, 1, __ATOMIC_SEQ_CST);
-	slot_wake(&f->client);
+	__atomic_fetch_add(&fake->deferred, 1, __ATOMIC_SEQ_CST);
+	slot_wake(&fake->client);
 }
 
 static uint64_t fake_now(void *context)
@@ -98,104 +98,104 @@ static uint64_t fake_now(void *context)
 
 static void fake_discard(void *context, uint64_t gpa, uint64_t bytes)
 {
-	struct fake *f = context;
+	struct fake *fake = context;
 
-	const uint8_t *first = guest_ram_hva(&f->memory, gpa);
-	const uint8_t *last = guest_ram_hva(&f->memory, gpa + bytes - 1);
+	const uint8_t *first = guest_ram_hva(&fake->memory, gpa);
+	const uint8_t *last = guest_ram_hva(&fake->memory, gpa + bytes - 1);
 
 	if (!first || !last || (uint64_t)(last - first) != bytes - 1 || gpa % GUEST_PAGE_BYTES ||
 	    bytes % GUEST_PAGE_BYTES)
 		abort();
-	memset(guest_ram_hva(&f->memory, gpa), 0, bytes);
+	memset(guest_ram_hva(&fake->memory, gpa), 0, bytes);
 }
 
 static void fake_changed(void *context) { (void)context; }
 
 static void fake_populate(void *context, uint64_t bytes)
 {
-	struct fake *f = context;
+	struct fake *fake = context;
 
-	if (bytes <= guest_memory_populated_bytes(&f->memory))
+	if (bytes <= guest_memory_populated_bytes(&fake->memory))
 		abort();
-	guest_memory_populate(&f->memory, bytes);
+	guest_memory_populate(&fake->memory, bytes);
 }
 
 /* The memory is exactly as long as it says. */
-static void fake_create(struct fake *f, uint64_t slice_tsc)
+static void fake_create(struct fake *fake, uint64_t slice_tsc)
 {
 	uint8_t *ram = calloc(1, guest_memory_footprint_bytes(FAKE_MOST_BYTES));
 
-	memset(f, 0, sizeof(*f));
-	guest_memory_init(&f->memory, ram, FAKE_MOST_BYTES, FAKE_LOW_BYTES);
-	guest_memory_populate(&f->memory, FAKE_RAM_BYTES);
-	pthread_mutex_init(&f->lock, NULL);
-	f->host = (struct bus_host){
+	memset(fake, 0, sizeof(*fake));
+	guest_memory_init(&fake->memory, ram, FAKE_MOST_BYTES, FAKE_LOW_BYTES);
+	guest_memory_populate(&fake->memory, FAKE_RAM_BYTES);
+	pthread_mutex_init(&fake->lock, NULL);
+	fake->host = (struct bus_host){
 		.post = fake_post, .signal = fake_signal, .memory_written = fake_written,
-		.defer = fake_defer, .context = f, .lock = &f->lock, .memory = &f->memory,
+		.defer = fake_defer, .context = fake, .lock = &fake->lock, .memory = &fake->memory,
 		.cpus = FAKE_CPUS, .slice_tsc = slice_tsc,
 	};
-	f->disks = mmap(NULL, sizeof(struct block_memory), PROT_READ | PROT_WRITE,
-			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	f->client = (struct slot_client){ .queue = &f->disks->queue,
-					  .slots = BLOCK_SLOTS,
-					  .doorbell_fd = eventfd(0, EFD_NONBLOCK),
-					  .answer_fd = eventfd(0, 0) };
-	f->disks->disks = 2;
+	fake->disks = mmap(NULL, sizeof(struct block_memory), PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	fake->client = (struct slot_client){ .queue = &fake->disks->queue,
+					     .slots = BLOCK_SLOTS,
+					     .doorbell_fd = eventfd(0, EFD_NONBLOCK),
+					     .answer_fd = eventfd(0, 0) };
+	fake->disks->disks = 2;
 	for (unsigned n = 0; n < 2; n++)
-		f->disks->disk[n] = (struct block_disk){
+		fake->disks->disk[n] = (struct block_disk){
 			FAKE_SECTORS * 512, 512, GUEST_PAGE_BYTES, { (uint8_t)n }, n == 1
 		};
-	f->bus = bus_create(&f->host);
-	f->storage = storage_create(f->bus, f->disks, &f->client);
-	f->clock = (struct utility_clock){ fake_now, fake_now, f };
-	f->balloon_host = (struct balloon_host){
+	fake->bus = bus_create(&fake->host);
+	fake->storage = storage_create(fake->bus, fake->disks, &fake->client);
+	fake->clock = (struct utility_clock){ fake_now, fake_now, fake };
+	fake->balloon_host = (struct balloon_host){
 		.discard = fake_discard, .populate = fake_populate, .changed = fake_changed,
-		.context = f,
-		.memory = &f->memory, .least_bytes = 1 << 18, .region_bytes = FAKE_REGION_BYTES,
+		.context = fake,
+		.memory = &fake->memory, .least_bytes = 1 << 18, .region_bytes = FAKE_REGION_BYTES,
 		.buffer_percent = 20,
 	};
-	f->balloon = balloon_create(f->bus, &f->balloon_host);
+	fake->balloon = balloon_create(fake->bus, &fake->balloon_host);
 	for (unsigned n = 0; n < UTILITY_KINDS; n++)
-		f->utility[n] = utility_create(f->bus, (enum utility_kind)n, &f->clock);
+		fake->utility[n] = utility_create(fake->bus, (enum utility_kind)n, &fake->clock);
 }
 
-static void fake_destroy(struct fake *f)
+static void fake_destroy(struct fake *fake)
 {
-	bus_destroy(f->bus);
-	storage_destroy(f->storage);
-	balloon_destroy(f->balloon);
+	bus_destroy(fake->bus);
+	storage_destroy(fake->storage);
+	balloon_destroy(fake->balloon);
 	for (unsigned n = 0; n < UTILITY_KINDS; n++)
-		utility_destroy(f->utility[n]);
-	munmap(f->disks, sizeof(struct block_memory));
-	close(f->client.doorbell_fd);
-	close(f->client.answer_fd);
-	free(f->memory.ram);
+		utility_destroy(fake->utility[n]);
+	munmap(fake->disks, sizeof(struct block_memory));
+	close(fake->client.doorbell_fd);
+	close(fake->client.answer_fd);
+	free(fake->memory.ram);
 }
 
-static int fake_message(struct fake *f, const void *payload, size_t bytes)
+static int fake_message(struct fake *fake, const void *payload, size_t bytes)
 {
-	return bus_message(f->bus, VMBUS_CONNECTION, VMBUS_MESSAGE_TYPE, payload, bytes);
+	return bus_message(fake->bus, VMBUS_CONNECTION, VMBUS_MESSAGE_TYPE, payload, bytes);
 }
 
-static __attribute__((unused)) void fake_contact(struct fake *f)
+static __attribute__((unused)) void fake_contact(struct fake *fake)
 {
 	const struct vmbus_contact contact = { .head.kind = VMBUS_INITIATE_CONTACT,
 					       .version = VMBUS_5_3,
 					       .interrupt_page = VMBUS_SINT };
 	const struct vmbus_head offers = { .kind = VMBUS_REQUEST_OFFERS };
 
-	fake_message(f, &contact, sizeof(contact));
-	fake_message(f, &offers, sizeof(offers));
+	fake_message(fake, &contact, sizeof(contact));
+	fake_message(fake, &offers, sizeof(offers));
 }
 
 /* A GPADL over the rings of a channel, of the channel's number; open. */
-static __attribute__((unused)) void fake_open(struct fake *f, uint32_t relid)
+static __attribute__((unused)) void fake_open(struct fake *fake, uint32_t relid)
 {
 	struct {
-		struct vmbus_gpadl_header h;
+		struct vmbus_gpadl_header header;
 		uint64_t gfn[2 * FAKE_RING_PAGES];
 	} __attribute__((packed))
-	gpadl = { .h = { .head = { VMBUS_GPADL_HEADER, 0 },
+	gpadl = { .header = { .head = { VMBUS_GPADL_HEADER, 0 },
 			 .relid = relid,
 			 .gpadl = relid,
 			 .range_bytes = 8 + 16 * FAKE_RING_PAGES,
@@ -208,16 +208,17 @@ static __attribute__((unused)) void fake_open(struct fake *f, uint32_t relid)
 
 	for (unsigned n = 0; n < 2 * FAKE_RING_PAGES; n++)
 		gpadl.gfn[n] = (FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE) / GUEST_PAGE_BYTES + n;
-	fake_message(f, &gpadl, sizeof(gpadl));
-	fake_message(f, &open, sizeof(open));
+	fake_message(fake, &gpadl, sizeof(gpadl));
+	fake_message(fake, &open, sizeof(open));
 }
 
 /*
  * A packet as a driver lays it out, with its footer, into `to`; its length. pages: of data at the
  * gfns that follow each other.
  */
-static inline uint32_t fake_packet(uint8_t *to, uint64_t transaction, const struct vstor_packet *p,
-				   uint64_t first_gfn, uint32_t offset, uint32_t bytes)
+static inline uint32_t fake_packet(uint8_t *to, uint64_t transaction,
+				   const struct vstor_packet *packet, uint64_t first_gfn,
+				   uint32_t offset, uint32_t bytes)
 {
 	const uint32_t pages =
 		bytes ? (offset + bytes + (GUEST_PAGE_BYTES - 1)) / GUEST_PAGE_BYTES : 0;
@@ -225,7 +226,7 @@ static inline uint32_t fake_packet(uint8_t *to, uint64_t transaction, const stru
 	const uint32_t range[4] = { 0, 1, bytes, offset };
 	const struct vmbus_packet head = { bytes ? PACKET_GPA_DIRECT : PACKET_INBAND,
 					   (uint16_t)(head_bytes / 8),
-					   (uint16_t)((head_bytes + sizeof(*p)) / 8),
+					   (uint16_t)((head_bytes + sizeof(*packet)) / 8),
 					   PACKET_WANTS_COMPLETION, transaction };
 
 	memcpy(to, &head, sizeof(head));
@@ -233,7 +234,7 @@ static inline uint32_t fake_packet(uint8_t *to, uint64_t transaction, const stru
 		memcpy(to + 16, range, sizeof(range));
 	for (uint32_t n = 0; n < pages; n++)
 		memcpy(to + 32 + 8 * (size_t)n, &(uint64_t){ first_gfn + n }, 8);
-	memcpy(to + head_bytes, p, sizeof(*p));
-	memset(to + head_bytes + sizeof(*p), 0, 8);
-	return head_bytes + (uint32_t)sizeof(*p) + 8;
+	memcpy(to + head_bytes, packet, sizeof(*packet));
+	memset(to + head_bytes + sizeof(*packet), 0, 8);
+	return head_bytes + (uint32_t)sizeof(*packet) + 8;
 }

@@ -127,15 +127,15 @@ static void live_agree_on_utility(struct live *live, unsigned kind)
 static void live_create(struct live *live, unsigned n)
 {
 	struct {
-		struct vmbus_gpadl_header h;
+		struct vmbus_gpadl_header header;
 		uint64_t gfn[3];
 	} __attribute__((packed)) incomplete = {
-		.h = { .head = { VMBUS_GPADL_HEADER, 0 },
-		       .relid = 1,
-		       .gpadl = 77,
-		       .range_bytes = 8 + 8 * 5,
-		       .ranges = 1,
-		       .bytes = 5 * GUEST_PAGE_BYTES },
+		.header = { .head = { VMBUS_GPADL_HEADER, 0 },
+			    .relid = 1,
+			    .gpadl = 77,
+			    .range_bytes = 8 + 8 * 5,
+			    .ranges = 1,
+			    .bytes = 5 * GUEST_PAGE_BYTES },
 		.gfn = { 1, 2, 3 },
 	};
 

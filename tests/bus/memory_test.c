@@ -30,13 +30,13 @@ static void check(const char *name, bool good)
 
 static void say(uint16_t type, unsigned words, const uint64_t *word)
 {
-	struct { uint16_t type, bytes; uint32_t transaction; uint64_t word[WORDS]; } m = {
+	struct { uint16_t type, bytes; uint32_t transaction; uint64_t word[WORDS]; } message = {
 		.type = type, .bytes = (uint16_t)(8 + 8 * words)
 	};
 
 	if (words)
-		memcpy(m.word, word, words * sizeof(*word));
-	live_put_inband(&guest, LIVE_BALLOON, &m, m.bytes);
+		memcpy(message.word, word, words * sizeof(*word));
+	live_put_inband(&guest, LIVE_BALLOON, &message, message.bytes);
 }
 
 static void say_one(uint16_t type, uint64_t word) { say(type, 1, &word); }
@@ -68,10 +68,10 @@ static uint16_t asked_since(uint32_t before)
 
 static struct balloon_status status(void)
 {
-	struct balloon_status s;
+	struct balloon_status current;
 
-	balloon_status(guest.fake.balloon, &s);
-	return s;
+	balloon_status(guest.fake.balloon, &current);
+	return current;
 }
 
 /* With a driver that can do all of it, and a target of `pages`. What it is asked for. */
@@ -99,10 +99,10 @@ static bool is_untouched(uint64_t gfn)
 
 static bool has(uint64_t held, uint64_t assigned)
 {
-	struct balloon_status s = status();
+	struct balloon_status current = status();
 
-	return s.held_bytes == held * GUEST_PAGE_BYTES &&
-	       s.assigned_bytes == assigned * GUEST_PAGE_BYTES;
+	return current.held_bytes == held * GUEST_PAGE_BYTES &&
+	       current.assigned_bytes == assigned * GUEST_PAGE_BYTES;
 }
 
 /* ---- the balloon ---- */

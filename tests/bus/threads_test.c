@@ -18,7 +18,7 @@ enum {
 	RING_DATA_BYTES = (FAKE_RING_PAGES - 1) * GUEST_PAGE_BYTES
 };
 
-static struct fake f;
+static struct fake fake;
 static uint32_t seed = 1;
 static uint32_t written, taken;
 static uint64_t transaction;
@@ -34,8 +34,8 @@ static uint32_t rnd(void)
 
 static uint32_t *word(uint32_t ring_page, uint32_t at)
 {
-	return (uint32_t *)(void *)(f.memory.ram + FAKE_RINGS_GPA + ring_page * GUEST_PAGE_BYTES +
-				    at);
+	return (uint32_t *)(void *)(fake.memory.ram + FAKE_RINGS_GPA +
+				    ring_page * GUEST_PAGE_BYTES + at);
 }
 static void fail(const char *what)
 {
@@ -43,19 +43,20 @@ static void fail(const char *what)
 	exit(1);
 }
 
-static void put(const struct vstor_packet *p, uint64_t gpa, uint32_t bytes)
+static void put(const struct vstor_packet *request, uint64_t gpa, uint32_t bytes)
 {
 	uint8_t packet[512];
-	uint32_t length = fake_packet(packet, ++transaction, p, gpa / GUEST_PAGE_BYTES,
+	uint32_t length = fake_packet(packet, ++transaction, request, gpa / GUEST_PAGE_BYTES,
 				      (uint32_t)(gpa % GUEST_PAGE_BYTES), bytes);
 
 	for (uint32_t n = 0; n < length; n++)
-		f.memory.ram[FAKE_RINGS_GPA + GUEST_PAGE_BYTES + (written + n) % RING_DATA_BYTES] =
+		fake.memory
+			.ram[FAKE_RINGS_GPA + GUEST_PAGE_BYTES + (written + n) % RING_DATA_BYTES] =
 			packet[n];
 	written = (written + length) % RING_DATA_BYTES;
 	__atomic_store_n(word(0, RING_WRITE_INDEX), written, __ATOMIC_SEQ_CST);
 	if (!__atomic_load_n(word(0, RING_INTERRUPT_MASK), __ATOMIC_SEQ_CST))
-		bus_event(f.bus, VMBUS_CONNECTION_CHANNEL + 1, 0);
+		bus_event(fake.bus, VMBUS_CONNECTION_CHANNEL + 1, 0);
 }
 
 static uint64_t get(struct vstor_packet *ret)
@@ -72,8 +73,9 @@ static uint64_t get(struct vstor_packet *ret)
 			usleep(100);
 	}
 	for (uint32_t n = 0; n < sizeof(packet); n++)
-		packet[n] = f.memory.ram[FAKE_RINGS_GPA + (FAKE_RING_PAGES + 1) * GUEST_PAGE_BYTES +
-					 (taken + n) % RING_DATA_BYTES];
+		packet[n] =
+			fake.memory.ram[FAKE_RINGS_GPA + (FAKE_RING_PAGES + 1) * GUEST_PAGE_BYTES +
+					(taken + n) % RING_DATA_BYTES];
 	memcpy(&head, packet, sizeof(head));
 	memcpy(ret, packet + 16, sizeof(*ret));
 	taken = (taken + 8u * head.units + 8) % RING_DATA_BYTES;
@@ -83,10 +85,10 @@ static uint64_t get(struct vstor_packet *ret)
 
 static void talk(uint32_t operation, uint16_t version)
 {
-	struct vstor_packet p = { .operation = operation, .body.version.version = version };
+	struct vstor_packet packet = { .operation = operation, .body.version.version = version };
 
-	put(&p, 0, 0);
-	if (get(&p) != transaction || p.status)
+	put(&packet, 0, 0);
+	if (get(&packet) != transaction || packet.status)
 		fail("the first words");
 }
 
@@ -97,8 +99,8 @@ static void open_channel(void)
 		__atomic_store_n(word(FAKE_RING_PAGES, 4 * n), 0, __ATOMIC_RELAXED);
 	}
 	written = taken = 0;
-	fake_contact(&f);
-	fake_open(&f, 1);
+	fake_contact(&fake);
+	fake_open(&fake, 1);
 	talk(VSTOR_BEGIN, 0);
 	talk(VSTOR_QUERY_VERSION, VSTOR_6_2);
 	talk(VSTOR_END, 0);
@@ -106,25 +108,25 @@ static void open_channel(void)
 
 static void put_transfer(unsigned area, bool write)
 {
-	struct vstor_packet p = { .operation = VSTOR_EXECUTE,
-				  .flags = 1,
-				  .body.srb = { .bytes = 0x34,
-						.cdb_bytes = 16,
-						.data_bytes = AREA_BYTES,
-						.direction = write ? SRB_DIRECTION_WRITE
-								   : SRB_DIRECTION_READ } };
+	struct vstor_packet packet = { .operation = VSTOR_EXECUTE,
+				       .flags = 1,
+				       .body.srb = { .bytes = 0x34,
+						     .cdb_bytes = 16,
+						     .data_bytes = AREA_BYTES,
+						     .direction = write ? SRB_DIRECTION_WRITE
+									: SRB_DIRECTION_READ } };
 
-	p.body.srb.cdb_or_sense[0] = write ? 0x8a : 0x88;
-	p.body.srb.cdb_or_sense[1] = write && area % 8 == 0 ? 8 : 0;
-	p.body.srb.cdb_or_sense[8] = (uint8_t)(area * AREA_SECTORS >> 8);
-	p.body.srb.cdb_or_sense[9] = (uint8_t)(area * AREA_SECTORS);
-	p.body.srb.cdb_or_sense[13] = AREA_SECTORS;
-	put(&p, DATA_GPA + area * (AREA_BYTES + 24), AREA_BYTES);
+	packet.body.srb.cdb_or_sense[0] = write ? 0x8a : 0x88;
+	packet.body.srb.cdb_or_sense[1] = write && area % 8 == 0 ? 8 : 0;
+	packet.body.srb.cdb_or_sense[8] = (uint8_t)(area * AREA_SECTORS >> 8);
+	packet.body.srb.cdb_or_sense[9] = (uint8_t)(area * AREA_SECTORS);
+	packet.body.srb.cdb_or_sense[13] = AREA_SECTORS;
+	put(&packet, DATA_GPA + area * (AREA_BYTES + 24), AREA_BYTES);
 }
 
 static uint8_t *data_of(unsigned area)
 {
-	return f.memory.ram + DATA_GPA + area * (AREA_BYTES + 24);
+	return fake.memory.ram + DATA_GPA + area * (AREA_BYTES + 24);
 }
 
 /* All areas at once, each read or written; then their answers, in whatever order. */
@@ -140,11 +142,11 @@ static void round_of_requests(void)
 		put_transfer(n, writes[n]);
 	}
 	for (unsigned n = 0; n < AREAS; n++) {
-		struct vstor_packet p;
-		uint64_t area = get(&p) - first;
+		struct vstor_packet packet;
+		uint64_t area = get(&packet) - first;
 
-		if (area >= AREAS || p.body.srb.srb_status != SRB_SUCCESS ||
-		    p.body.srb.data_bytes != AREA_BYTES)
+		if (area >= AREAS || packet.body.srb.srb_status != SRB_SUCCESS ||
+		    packet.body.srb.data_bytes != AREA_BYTES)
 			fail("an answer");
 		for (unsigned k = 0; k < AREA_BYTES; k++)
 			if (data_of((unsigned)area)[k] != want[area])
@@ -160,8 +162,8 @@ static void close_and_open(void)
 
 	for (unsigned n = 0; n < AREAS; n++)
 		put_transfer(n, false);
-	fake_message(&f, &close, sizeof(close));
-	fake_message(&f, &teardown, sizeof(teardown));
+	fake_message(&fake, &close, sizeof(close));
+	fake_message(&fake, &teardown, sizeof(teardown));
 	for (unsigned n = 0; n < AREAS; n++)
 		memset(data_of(n), 0x66, AREA_BYTES);
 	usleep(2000);
@@ -175,25 +177,25 @@ static void close_and_open(void)
 static void *devices(void *unused)
 {
 	while (!__atomic_load_n(&stop, __ATOMIC_SEQ_CST)) {
-		if (storage_collect(f.storage) < 0)
+		if (storage_collect(fake.storage) < 0)
 			fail("collecting");
-		bus_run(f.bus);
-		slot_clients_sleep(&(struct slot_client *){ &f.client }, 1);
+		bus_run(fake.bus);
+		slot_clients_sleep(&(struct slot_client *){ &fake.client }, 1);
 	}
 	return unused;
 }
 
 static void *other_processor(void *unused)
 {
-	struct vmbus_modify m = { { VMBUS_MODIFY_CHANNEL, 0 }, 1, 0 };
+	struct vmbus_modify modify = { { VMBUS_MODIFY_CHANNEL, 0 }, 1, 0 };
 
 	while (!__atomic_load_n(&stop, __ATOMIC_SEQ_CST)) {
-		bus_event(f.bus, VMBUS_CONNECTION_CHANNEL + 1, 0);
-		m.vp_index ^= 1;
-		fake_message(&f, &m, sizeof(m));
-		pthread_mutex_lock(&f.lock);
-		bus_messages_taken(f.bus);
-		pthread_mutex_unlock(&f.lock);
+		bus_event(fake.bus, VMBUS_CONNECTION_CHANNEL + 1, 0);
+		modify.vp_index ^= 1;
+		fake_message(&fake, &modify, sizeof(modify));
+		pthread_mutex_lock(&fake.lock);
+		bus_messages_taken(fake.bus);
+		pthread_mutex_unlock(&fake.lock);
 		usleep(50);
 	}
 	return unused;
@@ -232,13 +234,13 @@ int main(int argc, char **argv)
 	if (disk_ring_create(&queue, &rings[0]) || disk_ring_create(&queue, &rings[1]))
 		fail("a ring");
 	disks[1] = disks[0];
-	fake_create(&f, 100000);
-	service = (struct block_service){ .layers_fd = -1, .memory = f.disks,
+	fake_create(&fake, 100000);
+	service = (struct block_service){ .layers_fd = -1, .memory = fake.disks,
 					  .disks = disks,
 					  .rings = rings,
 					  .count = 2,
-					  .doorbell_fd = f.client.doorbell_fd,
-					  .answer_fd = f.client.answer_fd,
+					  .doorbell_fd = fake.client.doorbell_fd,
+					  .answer_fd = fake.client.answer_fd,
 					  .end_fd = end[0] };
 	pthread_create(&threads[0], NULL, disk_process, &service);
 	pthread_create(&threads[1], NULL, devices, NULL);
@@ -250,7 +252,7 @@ int main(int argc, char **argv)
 			close_and_open();
 	}
 	__atomic_store_n(&stop, true, __ATOMIC_SEQ_CST);
-	slot_wake(&f.client);
+	slot_wake(&fake.client);
 	pthread_join(threads[1], NULL);
 	pthread_join(threads[2], NULL);
 	close(end[1]);
@@ -258,7 +260,7 @@ int main(int argc, char **argv)
 	if (disk_close(disks[0]))
 		fail("closing");
 	unlink(path);
-	fake_destroy(&f);
+	fake_destroy(&fake);
 	printf("%u rounds of %u requests\n", rounds, AREAS);
 	return 0;
 }

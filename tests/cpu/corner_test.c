@@ -58,14 +58,14 @@ static void expect(bool holds, const char *what)
 	failures += !holds;
 }
 
-static void put64(uint64_t gpa, uint64_t v) { memcpy(ram + gpa, &v, 8); }
+static void put64(uint64_t gpa, uint64_t value) { memcpy(ram + gpa, &value, 8); }
 
 static uint64_t get64(uint64_t gpa)
 {
-	uint64_t v;
+	uint64_t value;
 
-	memcpy(&v, ram + gpa, 8);
-	return v;
+	memcpy(&value, ram + gpa, 8);
+	return value;
 }
 
 static uint64_t entry_at(uint64_t gva) { return PAGE_TABLE + gva / PAGE * 8; }
@@ -84,22 +84,22 @@ static void make_tables(void)
 static void begin(void)
 {
 	struct engine_state state = { .nmi_pending = false };
-	struct x86_state *s = &state.x86;
+	struct x86_state *sector = &state.x86;
 
 	make_tables();
-	s->cr0 = CR0_PE | CR0_PG | 0x30;
-	s->cr3 = TABLES;
-	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
-	s->xcr0 = 7;
-	s->efer = EFER_LME | EFER_LMA;
-	s->segment[X86_CS] =
+	sector->cr0 = CR0_PE | CR0_PG | 0x30;
+	sector->cr3 = TABLES;
+	sector->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
+	sector->xcr0 = 7;
+	sector->efer = EFER_LME | EFER_LMA;
+	sector->segment[X86_CS] =
 		(struct x86_segment_state){ .selector = 8, .attributes = 0xa09b, .limit = ~0u };
-	s->segment[X86_SS] =
+	sector->segment[X86_SS] =
 		(struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
-	s->dr[7] = 0x400;
-	s->rip = CODE;
-	s->rflags = 2;
-	s->gpr[RSP] = STACK;
+	sector->dr[7] = 0x400;
+	sector->rip = CODE;
+	sector->rflags = 2;
+	sector->gpr[RSP] = STACK;
 	engine_set(cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
 }
 
@@ -192,23 +192,23 @@ static void test_straddling_return(void)
 static void test_fill_ahead_unmarked(void)
 {
 	const struct fault fault = { .vector = EXC_PF, .address = DATA };
-	struct soft_cpu *c = soft();
+	struct soft_cpu *cpu = soft();
 
 	for (unsigned marked = 0; marked < 2; marked++) {
 		begin();
-		c->state.cpl = 3;
-		soft_forget(c);
+		cpu->state.cpl = 3;
+		soft_forget(cpu);
 		for (unsigned n = 0; n < 2; n++)
 			put64(entry_at(DATA + n * PAGE),
 			      (DATA + n * PAGE) | ENTRY_PRESENT | ENTRY_ACCESSED);
 		for (unsigned level = 0; level < 3; level++)
 			put64(TABLES + level * PAGE,
 			      get64(TABLES + level * PAGE) | (marked ? ENTRY_ACCESSED : 0));
-		soft_note_fault(c, &fault);
-		soft_fill_after_fault(c);
-		expect(space_has(c->mmu, VIEW_USER, DATA + PAGE, false) == marked,
+		soft_note_fault(cpu, &fault);
+		soft_fill_after_fault(cpu);
+		expect(space_has(cpu->mmu, VIEW_USER, DATA + PAGE, false) == marked,
 		       marked ? "a page is filled ahead" : "no page ahead by an unmarked table");
-		c->state.cpl = 0;
+		cpu->state.cpl = 0;
 	}
 }
 
@@ -246,7 +246,7 @@ static void put_apart(void)
 /* mov rax, [rsp]; add spl, 0x7f; mov rbx, [rsp - 0x170] */
 static void test_narrow_step_of_stack(void)
 {
-	struct x86_state s;
+	struct x86_state state;
 
 	begin();
 	put_apart();
@@ -255,16 +255,16 @@ static void test_narrow_step_of_stack(void)
 	for (unsigned n = 0; n < 3; n++) {
 		set_gpr(RSP, DATA + 0xf8);
 		set_rip(CODE);
-		s = run(NULL);
+		state = run(NULL);
 	}
-	expect(s.gpr[RAX] == 0x1111111111111111 && s.gpr[RBX] == 0x5555555555555555,
+	expect(state.gpr[RAX] == 0x1111111111111111 && state.gpr[RBX] == 0x5555555555555555,
 	       "SPL wraps, and what is read is at RSP");
 }
 
 /* again: mov al, [rcx - 0xf0]; add cl, 0x20 (with REX.W); dec rdx; jnz again */
 static void test_narrow_step_in_loop(void)
 {
-	struct x86_state s;
+	struct x86_state state;
 
 	begin();
 	put_apart();
@@ -275,9 +275,9 @@ static void test_narrow_step_in_loop(void)
 		set_gpr(RCX, DATA + 0xf0);
 		set_gpr(RDX, 62);
 		set_rip(CODE);
-		s = run(NULL);
+		state = run(NULL);
 	}
-	expect(s.gpr[RAX] == 0x55 && !s.gpr[RDX], "CL wraps in a loop");
+	expect(state.gpr[RAX] == 0x55 && !state.gpr[RDX], "CL wraps in a loop");
 }
 
 static unsigned asked;
@@ -286,17 +286,17 @@ static bool tables_are_right;
 /* The guest's other spaces are there, so that what is forgotten comes back as another one. */
 static void flush_meanwhile(void *context, uint64_t gpa, void *to, size_t bytes)
 {
-	struct soft_cpu *c = soft();
+	struct soft_cpu *cpu = soft();
 
 	(void)context;
 	(void)gpa;
 	memset(to, 0, bytes);
 	if (!asked++) {
-		soft_forget_everywhere(c->engine);
+		soft_forget_everywhere(cpu->engine);
 		return;
 	}
-	tables_are_right = c->read_table == c->view_read[soft_view(&c->state)] &&
-			   c->write_table == c->view_write[soft_view(&c->state)];
+	tables_are_right = cpu->read_table == cpu->view_read[soft_view(&cpu->state)] &&
+			   cpu->write_table == cpu->view_write[soft_view(&cpu->state)];
 }
 
 /* mov eax, [rdi] of a device, twice; hlt */
@@ -372,12 +372,12 @@ static const struct past_branch past_branches[] = {
 	  .is_strip = true },
 };
 
-static void set_pair(const struct past_branch *p, uint64_t rsi, uint64_t count)
+static void set_pair(const struct past_branch *branch, uint64_t rsi, uint64_t count)
 {
 	begin();
 	put64(entry_at(PAIR), FIRST_FRAME | ENTRY_PRESENT);
 	put64(entry_at(PAIR + PAGE), SECOND_FRAME | ENTRY_PRESENT);
-	soft()->engine->bounds_all = p->bounds_all;
+	soft()->engine->bounds_all = branch->bounds_all;
 	set_gpr(RSI, rsi);
 	set_gpr(RDI, TO);
 	set_gpr(RCX, count);
@@ -385,16 +385,16 @@ static void set_pair(const struct past_branch *p, uint64_t rsi, uint64_t count)
 
 static const struct block *block_at(uint64_t gpa)
 {
-	const struct soft_engine *e = soft()->engine;
-	uint32_t n = e->page_blocks[gpa / PAGE];
+	const struct soft_engine *engine = soft()->engine;
+	uint32_t n = engine->page_blocks[gpa / PAGE];
 
-	while (n && e->blocks[n - 1].gpa != gpa)
-		n = e->blocks[n - 1].next_in_page;
-	return n ? &e->blocks[n - 1] : NULL;
+	while (n && engine->blocks[n - 1].gpa != gpa)
+		n = engine->blocks[n - 1].next_in_page;
+	return n ? &engine->blocks[n - 1] : NULL;
 }
 
 /* JZ, JNZ, JA of hot code become nothing; of a strip the one behind its counter, R10, is taken. */
-static bool take_branches_out(const struct past_branch *p)
+static bool take_branches_out(const struct past_branch *branch)
 {
 	enum { TWO_BYTES = 0x0f, JZ = 0x84, JNZ = 0x85, JA = 0x87, NOP = 0x90, JMP = 0xe9 };
 	static const uint8_t dec_r10[] = { 0x41, 0xff, 0xca };
@@ -408,9 +408,9 @@ static bool take_branches_out(const struct past_branch *p)
 
 		behind_counter |= !memcmp(at, dec_r10, sizeof(dec_r10));
 		if (at[0] != TWO_BYTES || (at[1] != JZ && at[1] != JNZ && at[1] != JA) ||
-		    (p->is_strip && (!behind_counter || at[1] != JNZ)))
+		    (branch->is_strip && (!behind_counter || at[1] != JNZ)))
 			continue;
-		if (p->is_strip) {
+		if (branch->is_strip) {
 			at[0] = NOP;
 			at[1] = JMP;
 			return true;
@@ -457,22 +457,23 @@ static void test_past_branches(void)
 	memset(ram + SECOND_FRAME, 0, PAGE);
 	memset(ram + TO, 0, PAGE);
 	for (unsigned n = 0; n < sizeof(past_branches) / sizeof(*past_branches); n++) {
-		const struct past_branch *p = &past_branches[n];
+		const struct past_branch *branch = &past_branches[n];
 		char what[80];
 		bool is_out;
 
-		put_code(CODE, p->code, p->bytes);
+		put_code(CODE, branch->code, branch->bytes);
 		/* both pages are cached, and the loop is worth a strip */
-		set_pair(p, PAIR, p->is_strip ? PRIMING : p->count);
+		set_pair(branch, PAIR, branch->is_strip ? PRIMING : branch->count);
 		run(NULL);
-		set_pair(p, PAIR + PAGE, p->is_strip ? PRIMING : p->count);
+		set_pair(branch, PAIR + PAGE, branch->is_strip ? PRIMING : branch->count);
 		run(NULL);
-		is_out = take_branches_out(p);
-		set_pair(p, PAIR + PAGE - p->before_end, p->count);
+		is_out = take_branches_out(branch);
+		set_pair(branch, PAIR + PAGE - branch->before_end, branch->count);
 		fill(PAIR, ACCESS_READ);
 		fill(PAIR + PAGE, ACCESS_READ);
 		fill(TO, ACCESS_WRITE);
-		snprintf(what, sizeof(what), "%s past a branch reaches no frame beside", p->what);
+		snprintf(what, sizeof(what), "%s past a branch reaches no frame beside",
+			 branch->what);
 		expect(is_out && !leaks(), what);
 	}
 }

@@ -119,8 +119,8 @@ static void write_table(FILE *to)
 {
 	fprintf(to, "# hot code: guest instructions, host instructions, host bytes "
 		    "(density_test --write)\n");
-	for (const struct sample *s = samples; s < samples_end; s++)
-		print_row(to, s);
+	for (const struct sample *sample = samples; sample < samples_end; sample++)
+		print_row(to, sample);
 }
 
 static int compare_table(const char *path)
@@ -174,10 +174,10 @@ static int list_samples(const char *name)
 {
 	struct emission_block block;
 
-	for (const struct sample *s = samples; s < samples_end; s++)
-		if (!name || !strcmp(name, s->name)) {
-			make_block(s, &block);
-			list_block(s->name, s->code, &block);
+	for (const struct sample *sample = samples; sample < samples_end; sample++)
+		if (!name || !strcmp(name, sample->name)) {
+			make_block(sample, &block);
+			list_block(sample->name, sample->code, &block);
 		}
 	return 0;
 }

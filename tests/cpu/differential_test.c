@@ -71,15 +71,15 @@ static const int greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_R
 
 static void on_start(int number, siginfo_t *info, void *context)
 {
-	ucontext_t *u = context;
-	uint8_t *area = (uint8_t *)u->uc_mcontext.fpregs;
+	ucontext_t *interrupted = context;
+	uint8_t *area = (uint8_t *)interrupted->uc_mcontext.fpregs;
 
 	(void)number;
 	(void)info;
 	for (int n = 0; n < 16; n++)
-		u->uc_mcontext.gregs[greg[n]] = (greg_t)in[n];
-	u->uc_mcontext.gregs[REG_EFL] = (greg_t)(0x202 | in_flags);
-	u->uc_mcontext.gregs[REG_RIP] = (greg_t)(BASE + CODE);
+		interrupted->uc_mcontext.gregs[greg[n]] = (greg_t)in[n];
+	interrupted->uc_mcontext.gregs[REG_EFL] = (greg_t)(0x202 | in_flags);
+	interrupted->uc_mcontext.gregs[REG_RIP] = (greg_t)(BASE + CODE);
 	memcpy(area, in_vector, 464); /* the rest up to 512 is the kernel's */
 	*(uint64_t *)(void *)(area + FX_BYTES) |= 7;
 	memcpy(area + YMM_AT, in_vector + YMM_AT, 256);
@@ -88,8 +88,8 @@ static void on_start(int number, siginfo_t *info, void *context)
 
 static void on_end(int number, siginfo_t *info, void *context)
 {
-	ucontext_t *u = context;
-	uint8_t *area = (uint8_t *)u->uc_mcontext.fpregs;
+	ucontext_t *interrupted = context;
+	uint8_t *area = (uint8_t *)interrupted->uc_mcontext.fpregs;
 
 	if (!is_native) {
 		of_engine[number].sa_sigaction(number, info, context);
@@ -97,9 +97,9 @@ static void on_end(int number, siginfo_t *info, void *context)
 	}
 	is_native = 0;
 	for (int n = 0; n < 16; n++)
-		native.gpr[n] = (uint64_t)u->uc_mcontext.gregs[greg[n]];
-	native.flags = (uint64_t)u->uc_mcontext.gregs[REG_EFL] & FLAGS_ARITHMETIC;
-	native.rip = (uint64_t)u->uc_mcontext.gregs[REG_RIP];
+		native.gpr[n] = (uint64_t)interrupted->uc_mcontext.gregs[greg[n]];
+	native.flags = (uint64_t)interrupted->uc_mcontext.gregs[REG_EFL] & FLAGS_ARITHMETIC;
+	native.rip = (uint64_t)interrupted->uc_mcontext.gregs[REG_RIP];
 	native.fault = number != SIGTRAP;
 	memcpy(native.vector, area, FX_BYTES);
 	if (*(uint64_t *)(void *)(area + FX_BYTES) & 4)
@@ -158,56 +158,59 @@ static unsigned set_register(uint8_t *to, unsigned reg, uint64_t value)
 	return 10;
 }
 
-static void make_unit(struct unit *u)
+static void make_unit(struct unit *unit)
 {
 	static const uint8_t likely[] = { 0x66, 0xf2, 0xf3, 0x48, 0x0f, 0x41,
 					  0x4f, 0xc4, 0xc5, 0x4c, 0x45, 0xf0 };
 	uint8_t code[16];
-	struct x86_insn i;
+	struct x86_insn insn;
 
 	do {
 		for (int n = 0; n < 16; n++)
 			code[n] = (uint8_t)(rnd() >> 20);
 		for (int n = 0; n < 3 && rnd() % 3; n++)
 			code[n] = likely[rnd() % sizeof(likely)];
-	} while (x86_decode(code, 15, 64, &i) || !eligible(&i));
-	u->length = 0;
-	u->off = false;
+	} while (x86_decode(code, 15, 64, &insn) || !eligible(&insn));
+	unit->length = 0;
+	unit->off = false;
 	/* the index register to all zeroes or all ones */
-	if (i.encoding.attributes & X86_ENC_VSIB) {
-		const uint8_t compare[5] = { 0xc4, (uint8_t)(i.index < 8 ? 0xe1 : 0x41),
-					     (uint8_t)(0x7d & ~((i.index & 15) << 3)),
+	if (insn.encoding.attributes & X86_ENC_VSIB) {
+		const uint8_t compare[5] = { 0xc4, (uint8_t)(insn.index < 8 ? 0xe1 : 0x41),
+					     (uint8_t)(0x7d & ~((insn.index & 15) << 3)),
 					     (uint8_t)(rnd() % 2 ? 0xef : 0x76),
-					     (uint8_t)(0xc0 | (i.index & 7) << 3 | (i.index & 7)) };
+					     (uint8_t)(0xc0 | (insn.index & 7) << 3 |
+						       (insn.index & 7)) };
 
-		memcpy(u->bytes, compare, 5);
-		u->length = 5;
-		u->length += (uint8_t)set_register(
-			u->bytes + 5, i.base, BASE + DATA + GUEST_PAGE_BYTES - (uint64_t)i.disp);
-	} else if (i.encoding.class == X86_CLASS_SCATTERED) { /* at RDI */
-		u->length += (uint8_t)set_register(
-			u->bytes, 7, BASE + DATA + GUEST_PAGE_BYTES + rnd() % 64 - 32);
-	} else if (i.has_modrm && i.mod != 3) {
+		memcpy(unit->bytes, compare, 5);
+		unit->length = 5;
+		unit->length +=
+			(uint8_t)set_register(unit->bytes + 5, insn.base,
+					      BASE + DATA + GUEST_PAGE_BYTES - (uint64_t)insn.disp);
+	} else if (insn.encoding.class == X86_CLASS_SCATTERED) { /* at RDI */
+		unit->length += (uint8_t)set_register(
+			unit->bytes, 7, BASE + DATA + GUEST_PAGE_BYTES + rnd() % 64 - 32);
+	} else if (insn.has_modrm && insn.mod != 3) {
 		uint64_t at = BASE + DATA + GUEST_PAGE_BYTES + rnd() % 512 - 256;
 
-		if (i.index < 16)
-			u->length +=
-				(uint8_t)set_register(u->bytes + u->length, i.index,
+		if (insn.index < 16)
+			unit->length +=
+				(uint8_t)set_register(unit->bytes + unit->length, insn.index,
 						      rnd() % 64 & (rnd() % 2 ? ~15ull : ~0ull));
 		if (rnd() % 8) {
-			at = (at & ~63ull) - (uint64_t)i.disp;
+			at = (at & ~63ull) - (uint64_t)insn.disp;
 			at += rnd() % 8 ? 0 : 32;
 		}
-		u->length += (uint8_t)set_register(u->bytes + u->length, i.base, at);
-		if (i.encoding.class == X86_CLASS_BIT_STRING && i.reg != i.base && i.reg != i.index)
-			u->length +=
-				(uint8_t)set_register(u->bytes + u->length, i.reg, rnd() % 4000);
-	} else if (x86_insn_is(&i, X86_ENC_STACK)) {
-		u->length += (uint8_t)set_register(u->bytes, 4,
-						   BASE + DATA + GUEST_PAGE_BYTES + rnd() % 64 * 8);
+		unit->length += (uint8_t)set_register(unit->bytes + unit->length, insn.base, at);
+		if (insn.encoding.class == X86_CLASS_BIT_STRING && insn.reg != insn.base &&
+		    insn.reg != insn.index)
+			unit->length += (uint8_t)set_register(unit->bytes + unit->length, insn.reg,
+							      rnd() % 4000);
+	} else if (x86_insn_is(&insn, X86_ENC_STACK)) {
+		unit->length += (uint8_t)set_register(
+			unit->bytes, 4, BASE + DATA + GUEST_PAGE_BYTES + rnd() % 64 * 8);
 	}
-	memcpy(u->bytes + u->length, code, i.length);
-	u->length = (uint8_t)(u->length + i.length);
+	memcpy(unit->bytes + unit->length, code, insn.length);
+	unit->length = (uint8_t)(unit->length + insn.length);
 }
 
 static void random_vector(void)
@@ -223,10 +226,10 @@ static void random_vector(void)
 		in_vector[4] = (uint8_t)(0xff << rnd() % 8);
 		*(uint16_t *)(void *)(in_vector + 2) = (uint16_t)(rnd() % 8 << 11);
 		for (int n = 0; n < 8; n++) {
-			long double v =
+			long double value =
 				(long double)numbers[rnd() % 10] * (long double)(rnd() % 1000);
 
-			memcpy(in_vector + 32 + 16 * n, &v, 10);
+			memcpy(in_vector + 32 + 16 * n, &value, 10);
 		}
 	}
 	for (int n = 160 / 8; n < (160 + 256) / 8; n++)
@@ -234,9 +237,9 @@ static void random_vector(void)
 	for (int n = YMM_AT / 8; n < (YMM_AT + 256) / 8; n++)
 		words[n] = rnd();
 	for (int n = 0; n < 16; n++) {
-		double v = numbers[rnd() % 10];
+		double value = numbers[rnd() % 10];
 
-		memcpy(in_vector + 160 + 8 * (rnd() % 32), &v, 8);
+		memcpy(in_vector + 160 + 8 * (rnd() % 32), &value, 8);
 	}
 }
 
@@ -369,29 +372,29 @@ static void report(const char *first)
 
 static void make_guest(void)
 {
-	uint64_t *t = (uint64_t *)(void *)(ram + TABLES);
-	struct engine *e;
-	struct x86_state *s = &state.x86;
+	uint64_t *table = (uint64_t *)(void *)(ram + TABLES);
+	struct engine *created;
+	struct x86_state *x86 = &state.x86;
 
 	if (mmap(ram, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE | PROT_EXEC,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		exit(70);
-	t[0] = (TABLES + GUEST_PAGE_BYTES) | 3;
-	t[512] = (TABLES + 0x2000) | 3;
+	table[0] = (TABLES + GUEST_PAGE_BYTES) | 3;
+	table[512] = (TABLES + 0x2000) | 3;
 	for (unsigned n = 0; n < RAM_BYTES >> 21; n++)
-		t[1024 + (BASE >> 21) + n] = (TABLES + 0x3000 + GUEST_PAGE_BYTES * n) | 3;
+		table[1024 + (BASE >> 21) + n] = (TABLES + 0x3000 + GUEST_PAGE_BYTES * n) | 3;
 	for (unsigned n = 0; n < RAM_BYTES >> 12; n++)
-		t[1536 + n] = (uint64_t)n << 12 | 3;
+		table[1536 + n] = (uint64_t)n << 12 | 3;
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	e = engine_create(&memory, &engine_options);
-	engine = e;
-	cpu = engine_cpu_create(e, &ops, NULL);
-	s->cr0 = CR0_PE | CR0_PG | 0x30;
-	s->cr3 = TABLES;
-	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
-	s->xcr0 = 7;
-	s->efer = EFER_LME | EFER_LMA;
-	s->segment[X86_CS].attributes = 0xa09b;
+	created = engine_create(&memory, &engine_options);
+	engine = created;
+	cpu = engine_cpu_create(created, &ops, NULL);
+	x86->cr0 = CR0_PE | CR0_PG | 0x30;
+	x86->cr3 = TABLES;
+	x86->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
+	x86->xcr0 = 7;
+	x86->efer = EFER_LME | EFER_LMA;
+	x86->segment[X86_CS].attributes = 0xa09b;
 	engine_set(cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
 }
 

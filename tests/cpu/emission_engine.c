@@ -94,26 +94,26 @@ static uint16_t code_attributes(unsigned code_bits)
 
 void emission_set_mode(unsigned code_bits, bool flat)
 {
-	struct x86_state *s = &cpu->state;
+	struct x86_state *state = &cpu->state;
 
-	memset(s, 0, sizeof(*s));
-	s->cr0 = CR0_PE | CR0_PG;
-	s->cr3 = TABLES_AT;
-	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
-	s->xcr0 = 7;
-	s->efer = EFER_LMA | EFER_LME;
+	memset(state, 0, sizeof(*state));
+	state->cr0 = CR0_PE | CR0_PG;
+	state->cr3 = TABLES_AT;
+	state->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
+	state->xcr0 = 7;
+	state->efer = EFER_LMA | EFER_LME;
 	for (unsigned n = 0; n < X86_SEGMENTS; n++)
-		s->segment[n] =
+		state->segment[n] =
 			(struct x86_segment_state){ .attributes = DATA_SEGMENT,
 						    .limit = ~0u,
 						    .base = flat || n == X86_CS ? 0
 										: STARTS_HIGHER };
-	s->segment[X86_CS].attributes = code_attributes(code_bits);
+	state->segment[X86_CS].attributes = code_attributes(code_bits);
 }
 
 unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emission *ret)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 	uint8_t *code = memory.ram + CODE_AT;
 	struct fault fault;
 	uint32_t mode = soft_mode(cpu);
@@ -124,8 +124,8 @@ unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emissio
 	memcpy(code, bytes, count);
 	code[count] = HLT;
 	cpu->state.rip = CODE_AT;
-	e->regions[0] = (struct code_region){ 0 };
-	soft_make_regions(e);
+	engine->regions[0] = (struct code_region){ 0 };
+	soft_make_regions(engine);
 	copies = 0;
 	made = soft_translate(cpu, CODE_AT, 0, mode, &fault);
 	if (!made)
@@ -136,7 +136,7 @@ unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emissio
 
 bool emission_block(const uint8_t *bytes, unsigned count, bool user, struct emission_block *ret)
 {
-	struct soft_engine *e = cpu->engine;
+	struct soft_engine *engine = cpu->engine;
 	struct emission unused;
 	const struct block *b;
 
@@ -146,12 +146,12 @@ bool emission_block(const uint8_t *bytes, unsigned count, bool user, struct emis
 	b = made;
 	if (!b)
 		return false;
-	ret->host = e->code_write + b->host_offset;
+	ret->host = engine->code_write + b->host_offset;
 	ret->host_bytes = b->hot_bytes;
 	ret->guest_bytes = b->guest_bytes;
 	ret->marks = 0;
 	for (unsigned n = 0; n < b->maps && n < EMISSION_MARKS; n++, ret->marks++) {
-		const struct pc_map *map = &e->maps[b->map_first + n];
+		const struct pc_map *map = &engine->maps[b->map_first + n];
 
 		ret->mark[n].host = map->host;
 		ret->mark[n].guest = map->guest & MAP_GUEST;

@@ -44,17 +44,17 @@ struct pair {
 	ZydisDecodedOperand guest_ops[ZYDIS_MAX_OPERAND_COUNT], host_ops[ZYDIS_MAX_OPERAND_COUNT];
 };
 
-static void fail(const struct pair *p, const char *why)
+static void fail(const struct pair *pair, const char *why)
 {
 	if (failures++ >= 20)
 		return;
-	printf("%s: %u-bit", why, p->code_bits);
+	printf("%s: %u-bit", why, pair->code_bits);
 	for (unsigned n = 0; n < X86_INSN_MAX_BYTES; n++)
-		printf(" %02x", p->guest_bytes[n]);
+		printf(" %02x", pair->guest_bytes[n]);
 	printf(" became");
-	for (unsigned n = 0; n < p->copy->bytes; n++)
-		printf(" %02x", p->copy->host[n]);
-	printf(", %u bytes looked up\n", p->copy->looked_up_bytes);
+	for (unsigned n = 0; n < pair->copy->bytes; n++)
+		printf(" %02x", pair->copy->host[n]);
+	printf(", %u bytes looked up\n", pair->copy->looked_up_bytes);
 }
 
 static bool is_displaced(unsigned reg)
@@ -85,7 +85,7 @@ static bool is_high_byte(ZydisRegister reg)
 }
 
 /* May this register of the host stand for that of the guest? */
-static bool stands_for(const struct pair *p, ZydisRegister guest, ZydisRegister host)
+static bool stands_for(const struct pair *pair, ZydisRegister guest, ZydisRegister host)
 {
 	unsigned guest_number = gpr_of(guest);
 	unsigned host_number = gpr_of(host);
@@ -96,12 +96,12 @@ static bool stands_for(const struct pair *p, ZydisRegister guest, ZydisRegister 
 		return guest == host;
 	if (host_number == R14 || host_number == R15)
 		return false;
-	if (p->guest.meta.category == ZYDIS_CATEGORY_BITBYTE && p->copy->looked_up_bytes &&
+	if (pair->guest.meta.category == ZYDIS_CATEGORY_BITBYTE && pair->copy->looked_up_bytes &&
 	    host_number == R11)
 		return true; /* the bit's number within the operand */
 	if (is_displaced(guest_number))
 		return host_number == R10 || host_number == R11 || lent;
-	if (is_high_byte(guest) && p->copy->looked_up_bytes)
+	if (is_high_byte(guest) && pair->copy->looked_up_bytes)
 		return host_number == R10 || host_number == R11 || lent || guest == host;
 	return guest == host;
 }
@@ -151,7 +151,7 @@ static bool is_slot_of(const ZydisDecodedOperand *host, unsigned guest_register)
  * Where the lookup has left the address: r10; r10 or the guest's base with the delta in r11; r11 in
  * place of the base, with the guest's index.
  */
-static bool is_looked_up_address(const struct pair *p, const ZydisDecodedOperand *guest,
+static bool is_looked_up_address(const struct pair *pair, const ZydisDecodedOperand *guest,
 				 const ZydisDecodedOperand *host)
 {
 	int64_t disp = host->mem.disp.has_displacement ? host->mem.disp.value : 0;
@@ -163,7 +163,7 @@ static bool is_looked_up_address(const struct pair *p, const ZydisDecodedOperand
 		return disp == 0;
 	if (host->mem.base == ZYDIS_REGISTER_R10)
 		return host->mem.index == ZYDIS_REGISTER_R11 && host->mem.scale == 1 && disp == 0;
-	if (p->code_bits != 64 || disp != guest_disp)
+	if (pair->code_bits != 64 || disp != guest_disp)
 		return false;
 	if (host->mem.base == ZYDIS_REGISTER_R11)
 		return host->mem.index != ZYDIS_REGISTER_NONE &&
@@ -174,138 +174,138 @@ static bool is_looked_up_address(const struct pair *p, const ZydisDecodedOperand
 	       host->mem.base == guest->mem.base && guest->mem.index == ZYDIS_REGISTER_NONE;
 }
 
-static bool is_line_flush(const struct pair *p)
+static bool is_line_flush(const struct pair *pair)
 {
-	return p->host.mnemonic == ZYDIS_MNEMONIC_CLFLUSH ||
-	       p->host.mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT;
+	return pair->host.mnemonic == ZYDIS_MNEMONIC_CLFLUSH ||
+	       pair->host.mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT;
 }
 
-static void check_memory(const struct pair *p, const ZydisDecodedOperand *guest,
+static void check_memory(const struct pair *pair, const ZydisDecodedOperand *guest,
 			 const ZydisDecodedOperand *host)
 {
-	unsigned bytes = is_line_flush(p) ? 1 : host->size / 8;
+	unsigned bytes = is_line_flush(pair) ? 1 : host->size / 8;
 
 	if (host->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM ||
 	    guest->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
-		fail(p, "memory that modrm does not name");
-	else if (!is_looked_up_address(p, guest, host))
-		fail(p, "an address that was not looked up");
-	else if (bytes > p->copy->looked_up_bytes)
-		fail(p, "reaches beyond what was looked up");
-	else if (guest->size != host->size || p->copy->looked_up_bytes != bytes)
-		fail(p, "reaches another number of bytes");
-	else if (host->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE && !p->copy->writable)
-		fail(p, "writes what was looked up for reading");
+		fail(pair, "memory that modrm does not name");
+	else if (!is_looked_up_address(pair, guest, host))
+		fail(pair, "an address that was not looked up");
+	else if (bytes > pair->copy->looked_up_bytes)
+		fail(pair, "reaches beyond what was looked up");
+	else if (guest->size != host->size || pair->copy->looked_up_bytes != bytes)
+		fail(pair, "reaches another number of bytes");
+	else if (host->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE && !pair->copy->writable)
+		fail(pair, "writes what was looked up for reading");
 }
 
-static void check_operand(const struct pair *p, const ZydisDecodedOperand *guest,
+static void check_operand(const struct pair *pair, const ZydisDecodedOperand *guest,
 			  const ZydisDecodedOperand *host)
 {
 	if (host->type == ZYDIS_OPERAND_TYPE_MEMORY && guest->type == ZYDIS_OPERAND_TYPE_REGISTER) {
 		if (!is_displaced(gpr_of(guest->reg.value)) ||
 		    !is_slot_of(host, gpr_of(guest->reg.value)) || host->size != guest->size)
-			fail(p, "memory in place of a register");
+			fail(pair, "memory in place of a register");
 		return;
 	}
 	if (host->type != guest->type || host->size != guest->size) {
-		fail(p, "another operand, or of another size");
+		fail(pair, "another operand, or of another size");
 		return;
 	}
 	if (host->type == ZYDIS_OPERAND_TYPE_MEMORY)
-		check_memory(p, guest, host);
+		check_memory(pair, guest, host);
 	else if (host->type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
 		 host->imm.value.u != guest->imm.value.u)
-		fail(p, "another immediate");
+		fail(pair, "another immediate");
 	else if (host->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		 !stands_for(p, guest->reg.value, host->reg.value))
-		fail(p, "another register");
+		 !stands_for(pair, guest->reg.value, host->reg.value))
+		fail(pair, "another register");
 }
 
 /* What an instruction touches without naming it. */
-static void check_hidden_operands(const struct pair *p)
+static void check_hidden_operands(const struct pair *pair)
 {
-	for (unsigned n = p->host.operand_count_visible; n < p->host.operand_count; n++) {
-		const ZydisDecodedOperand *op = &p->host_ops[n];
+	for (unsigned n = pair->host.operand_count_visible; n < pair->host.operand_count; n++) {
+		const ZydisDecodedOperand *op = &pair->host_ops[n];
 		unsigned reg =
 			op->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(op->reg.value) : NONE;
 
 		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
-			fail(p, "hidden memory");
+			fail(pair, "hidden memory");
 		else if (reg != NONE && (is_displaced(reg) || reg == 4))
-			fail(p, "a hidden register of ours");
+			fail(pair, "a hidden register of ours");
 	}
 }
 
-static void check_prefixes(const struct pair *p)
+static void check_prefixes(const struct pair *pair)
 {
-	bool guest_lock = p->guest.attributes & ZYDIS_ATTRIB_HAS_LOCK;
-	bool host_lock = p->host.attributes & ZYDIS_ATTRIB_HAS_LOCK;
+	bool guest_lock = pair->guest.attributes & ZYDIS_ATTRIB_HAS_LOCK;
+	bool host_lock = pair->host.attributes & ZYDIS_ATTRIB_HAS_LOCK;
 
 	if (guest_lock != host_lock)
-		fail(p, "another LOCK");
-	if (p->host.address_width != 64)
-		fail(p, "an address of 32 bits");
+		fail(pair, "another LOCK");
+	if (pair->host.address_width != 64)
+		fail(pair, "an address of 32 bits");
 }
 
 /* The engine's own validator must agree, and refuse what is spoilt. */
-static void check_validator(const struct pair *p)
+static void check_validator(const struct pair *pair)
 {
-	if (p->copy->error)
-		fail(p, p->copy->error);
-	if (p->copy->accepts_fewer_bytes)
-		fail(p, "the validator takes fewer bytes");
-	if (p->copy->accepts_read_only)
-		fail(p, "the validator takes a write to what is read");
-	if (p->copy->accepts_other_immediate)
-		fail(p, "the validator takes another immediate");
+	if (pair->copy->error)
+		fail(pair, pair->copy->error);
+	if (pair->copy->accepts_fewer_bytes)
+		fail(pair, "the validator takes fewer bytes");
+	if (pair->copy->accepts_read_only)
+		fail(pair, "the validator takes a write to what is read");
+	if (pair->copy->accepts_other_immediate)
+		fail(pair, "the validator takes another immediate");
 }
 
-static void swap_operands(struct pair *p)
+static void swap_operands(struct pair *pair)
 {
-	ZydisDecodedOperand first = p->guest_ops[0];
+	ZydisDecodedOperand first = pair->guest_ops[0];
 
-	p->guest_ops[0] = p->guest_ops[1];
-	p->guest_ops[1] = first;
+	pair->guest_ops[0] = pair->guest_ops[1];
+	pair->guest_ops[1] = first;
 }
 
-static void check_copy(struct pair *p)
+static void check_copy(struct pair *pair)
 {
 	bool guest_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(
-		&guest_decoders[p->code_bits == 64 ? 2 : p->code_bits == 32], p->guest_bytes,
-		X86_INSN_MAX_BYTES, &p->guest, p->guest_ops));
+		&guest_decoders[pair->code_bits == 64 ? 2 : pair->code_bits == 32],
+		pair->guest_bytes, X86_INSN_MAX_BYTES, &pair->guest, pair->guest_ops));
 
-	p->host_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&host_decoder, p->copy->host,
-							    p->copy->bytes, &p->host, p->host_ops));
+	pair->host_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(
+		&host_decoder, pair->copy->host, pair->copy->bytes, &pair->host, pair->host_ops));
 
-	if (!guest_known && !p->host_known) {
+	if (!guest_known && !pair->host_known) {
 		unknown++; /* #UD for both */
 		return;
 	}
-	if (!p->host_known || p->host.length != p->copy->bytes) {
-		fail(p, "not one instruction");
+	if (!pair->host_known || pair->host.length != pair->copy->bytes) {
+		fail(pair, "not one instruction");
 		return;
 	}
-	if (is_forbidden(&p->host))
-		fail(p, "not a data instruction");
+	if (is_forbidden(&pair->host))
+		fail(pair, "not a data instruction");
 	if (!guest_known) {
-		fail(p, "an instruction where the guest has none");
+		fail(pair, "an instruction where the guest has none");
 		return;
 	}
-	if (p->guest.mnemonic != p->host.mnemonic ||
-	    p->guest.operand_count_visible != p->host.operand_count_visible) {
-		fail(p, "another instruction");
+	if (pair->guest.mnemonic != pair->host.mnemonic ||
+	    pair->guest.operand_count_visible != pair->host.operand_count_visible) {
+		fail(pair, "another instruction");
 		return;
 	}
-	if (p->host.mnemonic == ZYDIS_MNEMONIC_TEST &&
-	    p->host_ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-	    p->guest_ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	    !is_slot_of(&p->host_ops[0], gpr_of(p->guest_ops[0].reg.value)))
-		swap_operands(p); /* its sides do not matter */
-	for (unsigned n = 0; n < p->host.operand_count_visible; n++)
-		check_operand(p, &p->guest_ops[n], &p->host_ops[n]);
-	check_hidden_operands(p);
-	check_prefixes(p);
-	check_validator(p);
+	if (pair->host.mnemonic == ZYDIS_MNEMONIC_TEST &&
+	    pair->host_ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+	    pair->guest_ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    !is_slot_of(&pair->host_ops[0], gpr_of(pair->guest_ops[0].reg.value)))
+		swap_operands(pair); /* its sides do not matter */
+	for (unsigned n = 0; n < pair->host.operand_count_visible; n++)
+		check_operand(pair, &pair->guest_ops[n], &pair->host_ops[n]);
+	check_hidden_operands(pair);
+	check_prefixes(pair);
+	check_validator(pair);
 }
 
 /* ---- executing it between guard pages ---- */
@@ -323,13 +323,13 @@ static const int greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_R
 
 static void on_start(int number, siginfo_t *info, void *context)
 {
-	ucontext_t *u = context;
+	ucontext_t *interrupted = context;
 
 	(void)number;
 	(void)info;
 	for (int n = 0; n < 16; n++)
-		u->uc_mcontext.gregs[greg[n]] = registers[n];
-	u->uc_mcontext.gregs[REG_RIP] = (greg_t)code;
+		interrupted->uc_mcontext.gregs[greg[n]] = registers[n];
+	interrupted->uc_mcontext.gregs[REG_RIP] = (greg_t)code;
 }
 
 static void on_end(int number, siginfo_t *info, void *context)
@@ -362,10 +362,10 @@ static void prepare_execution(void)
 }
 
 /* Registers as the lookup leaves them: with the operand's first byte at `at`. */
-static void set_registers(const struct pair *p, uint8_t *at)
+static void set_registers(const struct pair *pair, uint8_t *at)
 {
-	for (unsigned n = 0; n < p->host.operand_count_visible; n++) {
-		const ZydisDecodedOperand *op = &p->host_ops[n];
+	for (unsigned n = 0; n < pair->host.operand_count_visible; n++) {
+		const ZydisDecodedOperand *op = &pair->host_ops[n];
 		int64_t disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
 
 		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
@@ -378,11 +378,11 @@ static void set_registers(const struct pair *p, uint8_t *at)
 	}
 }
 
-static void execute_at(const struct pair *p, uint8_t *at)
+static void execute_at(const struct pair *pair, uint8_t *at)
 {
 	memset(registers, 0, sizeof(registers));
 	registers[4] = (greg_t)(data + PAGE / 2);
-	set_registers(p, at);
+	set_registers(pair, at);
 	fault_signal = 0;
 	if (!sigsetjmp(back, 1)) {
 		raise(SIGUSR1);
@@ -390,17 +390,17 @@ static void execute_at(const struct pair *p, uint8_t *at)
 	}
 	if (fault_address && fault_address >= data - PAGE && fault_address < data + 2 * PAGE) {
 		beyond++;
-		fail(p, "touches what is beyond its operand");
+		fail(pair, "touches what is beyond its operand");
 	}
 }
 
-static bool is_new(const struct pair *p)
+static bool is_new(const struct pair *pair)
 {
-	uint64_t hash = 0xcbf29ce484222325ull ^ p->copy->looked_up_bytes;
+	uint64_t hash = 0xcbf29ce484222325ull ^ pair->copy->looked_up_bytes;
 	size_t slot;
 
-	for (unsigned n = 0; n < p->copy->bytes; n++)
-		hash = (hash ^ p->copy->host[n]) * 0x100000001b3ull;
+	for (unsigned n = 0; n < pair->copy->bytes; n++)
+		hash = (hash ^ pair->copy->host[n]) * 0x100000001b3ull;
 	hash |= 1;
 	for (slot = (size_t)(hash >> 20) % DISTINCT_SLOTS; distinct[slot];
 	     slot = (slot + 1) % DISTINCT_SLOTS)
@@ -410,14 +410,14 @@ static bool is_new(const struct pair *p)
 	return true;
 }
 
-static void execute(const struct pair *p)
+static void execute(const struct pair *pair)
 {
-	if (!p->copy->looked_up_bytes || !is_new(p))
+	if (!pair->copy->looked_up_bytes || !is_new(pair))
 		return;
-	memcpy(code, p->copy->host, p->copy->bytes);
-	code[p->copy->bytes] = 0xcc;
-	execute_at(p, data + PAGE - p->copy->looked_up_bytes);
-	execute_at(p, data);
+	memcpy(code, pair->copy->host, pair->copy->bytes);
+	code[pair->copy->bytes] = 0xcc;
+	execute_at(pair, data + PAGE - pair->copy->looked_up_bytes);
+	execute_at(pair, data);
 	executed++;
 }
 
@@ -425,7 +425,7 @@ static void execute(const struct pair *p)
 
 static void try_encoding(unsigned code_bits, const uint8_t *bytes)
 {
-	struct pair p = { .guest_bytes = bytes, .code_bits = code_bits };
+	struct pair pair = { .guest_bytes = bytes, .code_bits = code_bits };
 	struct x86_insn insn;
 	struct emission copy;
 	unsigned long before = failures;
@@ -434,16 +434,16 @@ static void try_encoding(unsigned code_bits, const uint8_t *bytes)
 	if (x86_decode(bytes, X86_INSN_MAX_BYTES, code_bits, &insn) ||
 	    (insn.encoding.class != X86_CLASS_DATA && insn.encoding.class != X86_CLASS_BIT_STRING))
 		return;
-	p.copy = &copy;
+	pair.copy = &copy;
 	if (emission_translate(bytes, insn.length, &copy) != 1) {
 		copy.bytes = 0;
-		fail(&p, "not one copy");
+		fail(&pair, "not one copy");
 		return;
 	}
 	copied++;
-	check_copy(&p);
-	if (failures == before && p.host_known)
-		execute(&p);
+	check_copy(&pair);
+	if (failures == before && pair.host_known)
+		execute(&pair);
 }
 
 /*
@@ -509,10 +509,10 @@ static void try_legacy_prefixes(unsigned code_bits, unsigned map, unsigned opcod
 
 	for (unsigned a = 0; a < sizeof(prefixes); a++)
 		for (unsigned b = 0; b < sizeof(prefixes); b++)
-			for (unsigned r = 0; r < (code_bits == 64 ? sizeof(rexes) : 1); r++)
+			for (unsigned rex = 0; rex < (code_bits == 64 ? sizeof(rexes) : 1); rex++)
 				if ((a || !b) && (!a || a != b))
 					try_legacy(code_bits, map, prefixes[a], prefixes[b],
-						   rexes[r], opcode);
+						   rexes[rex], opcode);
 }
 
 /* vector: L, W, pp and vvvv; extension: R, X, B. */
@@ -543,12 +543,12 @@ static void try_vex_prefixes(unsigned code_bits, unsigned map, unsigned opcode)
 	static const uint8_t prefixes[] = { 0, 0x67, 0x64 };
 	const unsigned vectors = 256; /* L, W, pp, vvvv */
 
-	for (unsigned v = 0; v < vectors; v++)
+	for (unsigned value = 0; value < vectors; value++)
 		for (unsigned x = 0; x < sizeof(extensions); x++)
-			for (unsigned p = 0; p < sizeof(prefixes); p++)
+			for (unsigned prefix = 0; prefix < sizeof(prefixes); prefix++)
 				if (code_bits == 64 || extensions[x] >= 6)
-					try_vex(code_bits, map, opcode, v, extensions[x],
-						prefixes[p]);
+					try_vex(code_bits, map, opcode, value, extensions[x],
+						prefixes[prefix]);
 }
 
 static void try_mode(unsigned code_bits)

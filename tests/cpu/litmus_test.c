@@ -19,14 +19,14 @@ static unsigned long allowed, forbidden[3];
 
 static void meet(void)
 {
-	uint32_t g = __atomic_load_n(&generation, __ATOMIC_SEQ_CST);
+	uint32_t before = __atomic_load_n(&generation, __ATOMIC_SEQ_CST);
 
 	if (__atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST) == 2) {
 		__atomic_store_n(&arrived, 0, __ATOMIC_SEQ_CST);
-		__atomic_store_n(&generation, g + 1, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&generation, before + 1, __ATOMIC_SEQ_CST);
 		return;
 	}
-	for (unsigned n = 1; __atomic_load_n(&generation, __ATOMIC_SEQ_CST) == g; n++)
+	for (unsigned n = 1; __atomic_load_n(&generation, __ATOMIC_SEQ_CST) == before; n++)
 		if (n % 1000 == 0)
 			sched_yield();
 }

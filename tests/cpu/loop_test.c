@@ -40,7 +40,7 @@ static uint32_t next_random(uint32_t below)
 	return (uint32_t)((seed >> 33) % below);
 }
 
-static void put64(uint64_t gpa, uint64_t v) { memcpy(ram + gpa, &v, 8); }
+static void put64(uint64_t gpa, uint64_t value) { memcpy(ram + gpa, &value, 8); }
 
 /* No two that follow each other do so in the host: what reaches over an end is seen. */
 static uint64_t guest_page(unsigned n) { return GUEST_DATA + n * 5 % DATA_PAGES * PAGE; }
@@ -63,24 +63,24 @@ static void make_tables(void)
 
 static struct engine *make_engine(struct engine_cpu **ret_cpu)
 {
-	struct engine *e;
+	struct engine *engine;
 	struct engine_state state = { .nmi_pending = false };
-	struct x86_state *s = &state.x86;
+	struct x86_state *x86 = &state.x86;
 
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	e = engine_create(&memory, &engine_options);
-	*ret_cpu = engine_cpu_create(e, &ops, NULL);
-	s->cr0 = CR0_PE | CR0_PG | 0x30;
-	s->cr3 = TABLES;
-	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
-	s->xcr0 = 7;
-	s->efer = EFER_LME | EFER_LMA;
-	s->segment[X86_CS] =
+	engine = engine_create(&memory, &engine_options);
+	*ret_cpu = engine_cpu_create(engine, &ops, NULL);
+	x86->cr0 = CR0_PE | CR0_PG | 0x30;
+	x86->cr3 = TABLES;
+	x86->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
+	x86->xcr0 = 7;
+	x86->efer = EFER_LME | EFER_LMA;
+	x86->segment[X86_CS] =
 		(struct x86_segment_state){ .selector = 8, .attributes = 0xa09b, .limit = ~0u };
-	s->segment[X86_SS] =
+	x86->segment[X86_SS] =
 		(struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
 	engine_set(*ret_cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
-	return e;
+	return engine;
 }
 
 /* ---- making a loop */
@@ -271,30 +271,30 @@ static void natively(const uint64_t *gpr, struct outcome *ret)
 	take_data(ret->data, false);
 }
 
-static bool in_engine(struct engine *e, struct engine_cpu *cpu, const uint64_t *gpr,
+static bool in_engine(struct engine *engine, struct engine_cpu *cpu, const uint64_t *gpr,
 		      struct outcome *ret)
 {
 	/* pxor xmm0, xmm0; pcmpeqd xmm1, xmm1; jmp over what is between */
 	static const uint8_t prologue[] = { 0x66, 0x0f, 0xef, 0xc0, 0x66, 0x0f, 0x76, 0xc9 };
 	struct engine_state state;
-	struct x86_state *s = &state.x86;
+	struct x86_state *x86 = &state.x86;
 	uint64_t at = CODE - sizeof(prologue);
 	bool halted;
 
 	memcpy(ram + at, prologue, sizeof(prologue));
 	memcpy(ram + CODE, code, length);
 	ram[CODE + length] = 0xf4;
-	engine_memory_written(e, at, sizeof(prologue));
-	engine_memory_written(e, CODE, PAGE);
+	engine_memory_written(engine, at, sizeof(prologue));
+	engine_memory_written(engine, CODE, PAGE);
 	engine_get(cpu, ENGINE_GENERAL, &state);
-	memcpy(s->gpr, gpr, sizeof(s->gpr));
-	s->gpr[RSP] = BASE + STACK;
-	s->rip = BASE + at;
-	s->rflags = 2;
+	memcpy(x86->gpr, gpr, sizeof(x86->gpr));
+	x86->gpr[RSP] = BASE + STACK;
+	x86->rip = BASE + at;
+	x86->rflags = 2;
 	engine_set(cpu, ENGINE_GENERAL, &state);
 	halted = engine_run(cpu) == ENGINE_EXIT_HALT;
 	engine_get(cpu, ENGINE_GENERAL, &state);
-	memcpy(ret->gpr, s->gpr, sizeof(ret->gpr));
+	memcpy(ret->gpr, x86->gpr, sizeof(ret->gpr));
 	take_data(ret->data, true);
 	return halted;
 }
@@ -341,7 +341,7 @@ int main(int argc, char **argv)
 	static struct outcome want, got;
 	unsigned cases = argc > 1 ? (unsigned)atoi(argv[1]) : 1000;
 	struct engine_cpu *cpu;
-	struct engine *e;
+	struct engine *engine;
 	int failures = 0;
 
 	seed = argc > 2 ? (uint64_t)atoll(argv[2]) : 1;
@@ -349,7 +349,7 @@ int main(int argc, char **argv)
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		return 70;
 	make_tables();
-	e = make_engine(&cpu);
+	engine = make_engine(&cpu);
 	if (engine_prepare_thread(cpu))
 		return 70;
 	for (unsigned n = 0; n < cases && failures < 5; n++) {
@@ -361,13 +361,13 @@ int main(int argc, char **argv)
 		fill_data(with, false);
 		natively(gpr, &want);
 		fill_data(with, true);
-		if (in_engine(e, cpu, gpr, &got) && is_equal(&want, &got))
+		if (in_engine(engine, cpu, gpr, &got) && is_equal(&want, &got))
 			continue;
 		print_case(n, &want, &got);
 		failures++;
 	}
 	printf("loop_test: %u loops, %d differences\n", cases, failures);
 	engine_cpu_destroy(cpu);
-	engine_destroy(e);
+	engine_destroy(engine);
 	return failures != 0;
 }

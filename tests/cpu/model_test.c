@@ -66,142 +66,153 @@ static struct cpu_host everything(enum cpu_vendor vendor)
 	struct cpu_host host = { .vendor = vendor,
 				 .signature = vendor == CPU_AMD ? 0xa10f11 : 0xc06f2 };
 
-	for (unsigned f = 0; f < CPU_FEATURES; f++)
-		cpu_add(&host.features, (enum cpu_feature)f);
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++)
+		cpu_add(&host.features, (enum cpu_feature)feature);
 	return host;
 }
 
 /* ---- a model with itself ---- */
 
 /* As software asks: not beyond the last leaf. */
-static uint32_t bits_of(const struct cpu_model *m, uint32_t leaf, uint32_t subleaf, unsigned reg)
+static uint32_t bits_of(const struct cpu_model *model, uint32_t leaf, uint32_t subleaf,
+			unsigned reg)
 {
-	uint32_t r[4];
+	uint32_t registers[4];
 
-	cpu_model_leaf(m, leaf & 0x80000000, 0, 0, 0, 7, r);
-	if (leaf > r[0])
+	cpu_model_leaf(model, leaf & 0x80000000, 0, 0, 0, 7, registers);
+	if (leaf > registers[0])
 		return 0;
 
-	cpu_model_leaf(m, leaf, subleaf, 0, 0, 7, r);
-	return r[reg];
+	cpu_model_leaf(model, leaf, subleaf, 0, 0, 7, registers);
+	return registers[reg];
 }
 
-static bool reads(const struct cpu_model *m, uint32_t msr, uint64_t *ret)
+static bool reads(const struct cpu_model *model, uint32_t msr, uint64_t *ret)
 {
 	uint64_t stored[CPU_MODEL_REGISTERS];
 
-	cpu_model_reset(m, stored);
-	return !cpu_model_read(m, stored, msr, ret);
+	cpu_model_reset(model, stored);
+	return !cpu_model_read(model, stored, msr, ret);
 }
 
-static bool writes(const struct cpu_model *m, uint32_t msr, uint64_t value)
+static bool writes(const struct cpu_model *model, uint32_t msr, uint64_t value)
 {
 	uint64_t stored[CPU_MODEL_REGISTERS];
 
-	cpu_model_reset(m, stored);
-	return !cpu_model_write(m, stored, msr, value);
+	cpu_model_reset(model, stored);
+	return !cpu_model_write(model, stored, msr, value);
 }
 
-static void check_features(const struct cpu_model *m, const char *which)
+static void check_features(const struct cpu_model *model, const char *which)
 {
 	for (unsigned n = 0; n < CPU_FEATURES; n++) {
-		enum cpu_feature f = (enum cpu_feature)n;
-		const struct cpu_feature_info *info = &cpu_feature_info[f];
+		enum cpu_feature feature = (enum cpu_feature)n;
+		const struct cpu_feature_info *info = &cpu_feature_info[feature];
 		uint64_t capabilities = 0;
 		bool bit;
 
 		if (info->leaf == CPU_LEAF_ARCH_CAPABILITIES) {
-			reads(m, info->leaf, &capabilities);
+			reads(model, info->leaf, &capabilities);
 			bit = capabilities >> (32 * info->reg + info->bit) & 1;
 		} else {
-			bit = bits_of(m, info->leaf, info->subleaf, info->reg) >> info->bit & 1;
+			bit = bits_of(model, info->leaf, info->subleaf, info->reg) >> info->bit & 1;
 		}
-		check(bit == cpu_has(&m->features, f), info->name, which);
-		check(!cpu_has(&m->features, f) ||
-			      cpu_feature_missing(&m->features, f) == CPU_FEATURES,
+		check(bit == cpu_has(&model->features, feature), info->name, which);
+		check(!cpu_has(&model->features, feature) ||
+			      cpu_feature_missing(&model->features, feature) == CPU_FEATURES,
 		      "a feature without what it needs", which);
-		check(!cpu_has(&m->features, f) ||
+		check(!cpu_has(&model->features, feature) ||
 			      !(info->flags &
-				(m->vendor == CPU_AMD ? CPU_INTEL_ONLY : CPU_AMD_ONLY)),
+				(model->vendor == CPU_AMD ? CPU_INTEL_ONLY : CPU_AMD_ONLY)),
 		      "a feature of the other vendor", which);
 	}
 }
 
-static void check_registers(const struct cpu_model *m, const char *which)
+static void check_registers(const struct cpu_model *model, const char *which)
 {
-	bool intel = m->vendor == CPU_INTEL;
+	bool intel = model->vendor == CPU_INTEL;
 	uint64_t value;
 
-	check(reads(m, 0x1a0, &value) == intel, "MISC_ENABLE is Intel's", which);
+	check(reads(model, 0x1a0, &value) == intel, "MISC_ENABLE is Intel's", which);
 	check(!intel || value & 1, "fast strings", which);
-	check(reads(m, 0x48, &value) == cpu_has(&m->features, CPU_SPEC_CTRL), "SPEC_CTRL", which);
-	check(writes(m, 0x49, 1) == cpu_has(&m->features, CPU_SPEC_CTRL) && !reads(m, 0x49, &value),
+	check(reads(model, 0x48, &value) == cpu_has(&model->features, CPU_SPEC_CTRL), "SPEC_CTRL",
+	      which);
+	check(writes(model, 0x49, 1) == cpu_has(&model->features, CPU_SPEC_CTRL) &&
+		      !reads(model, 0x49, &value),
 	      "PRED_CMD", which);
-	check(reads(m, 0x10a, &value) == cpu_has(&m->features, CPU_ARCH_CAPABILITIES),
+	check(reads(model, 0x10a, &value) == cpu_has(&model->features, CPU_ARCH_CAPABILITIES),
 	      "ARCH_CAPABILITIES", which);
-	check(!writes(m, 0x10a, 0), "ARCH_CAPABILITIES cannot be written", which);
-	check(reads(m, 0x8b, &value) && value, "a microcode revision", which);
-	check(reads(m, 0xc0010015, &value) == !intel && (intel || value >> 24 & 1), "HWCR", which);
-	check(reads(m, 0xc0011029, &value) == !intel && (intel || value & 2), "DE_CFG", which);
-	check(!reads(m, 0x12345678, &value) && !writes(m, 0x12345678, 0),
+	check(!writes(model, 0x10a, 0), "ARCH_CAPABILITIES cannot be written", which);
+	check(reads(model, 0x8b, &value) && value, "a microcode revision", which);
+	check(reads(model, 0xc0010015, &value) == !intel && (intel || value >> 24 & 1), "HWCR",
+	      which);
+	check(reads(model, 0xc0011029, &value) == !intel && (intel || value & 2), "DE_CFG", which);
+	check(!reads(model, 0x12345678, &value) && !writes(model, 0x12345678, 0),
 	      "a register that is not there", which);
 }
 
-static void check_leaves(const struct cpu_model *m, unsigned cpus, const char *which)
+static void check_leaves(const struct cpu_model *model, unsigned cpus, const char *which)
 {
-	bool amd = m->vendor == CPU_AMD;
-	bool avx = cpu_has(&m->features, CPU_AVX);
-	bool xsave = cpu_has(&m->features, CPU_XSAVE);
+	bool amd = model->vendor == CPU_AMD;
+	bool avx = cpu_has(&model->features, CPU_AVX);
+	bool xsave = cpu_has(&model->features, CPU_XSAVE);
 	uint32_t xcr0 = avx ? 7 : 3;
 	uint32_t area_bytes = avx ? 832 : 576;
-	uint32_t r[4];
+	uint32_t registers[4];
 
-	cpu_model_leaf(m, 0, 0, 0, 0, 7, r);
-	check(!memcmp(&r[1], amd ? "AuthcAMDenti" : "GenuntelineI", 12) && r[0] == 0xd,
+	cpu_model_leaf(model, 0, 0, 0, 0, 7, registers);
+	check(!memcmp(&registers[1], amd ? "AuthcAMDenti" : "GenuntelineI", 12) &&
+		      registers[0] == 0xd,
 	      "the vendor", which);
-	check((bits_of(m, 1, 0, 1) >> 16 & 0xff) == cpus, "the number of processors", which);
-	check((bits_of(m, 1, 0, 3) >> 28 & 1) == (cpus > 1), "HT where there are several", which);
-	check(bits_of(m, 0xb, 1, 1) == cpus && 1u << bits_of(m, 0xb, 1, 0) >= cpus, "topology",
+	check((bits_of(model, 1, 0, 1) >> 16 & 0xff) == cpus, "the number of processors", which);
+	check((bits_of(model, 1, 0, 3) >> 28 & 1) == (cpus > 1), "HT where there are several",
 	      which);
-	check(bits_of(m, 0xd, 0, 0) == (xsave ? xcr0 : 0), "XCR0's bits", which);
-	check(bits_of(m, 0xd, 0, 2) == (xsave ? area_bytes : 0), "the size of the XSAVE area",
+	check(bits_of(model, 0xb, 1, 1) == cpus && 1u << bits_of(model, 0xb, 1, 0) >= cpus,
+	      "topology", which);
+	check(bits_of(model, 0xd, 0, 0) == (xsave ? xcr0 : 0), "XCR0's bits", which);
+	check(bits_of(model, 0xd, 0, 2) == (xsave ? area_bytes : 0), "the size of the XSAVE area",
 	      which);
-	check(bits_of(m, 0xd, 2, 0) == (xsave && avx ? 256u : 0u), "the size of AVX's part", which);
-	check(!(bits_of(m, 0xd, 1, 0) >> 1 & 1) || bits_of(m, 0xd, 1, 1) == bits_of(m, 0xd, 0, 2),
+	check(bits_of(model, 0xd, 2, 0) == (xsave && avx ? 256u : 0u), "the size of AVX's part",
+	      which);
+	check(!(bits_of(model, 0xd, 1, 0) >> 1 & 1) ||
+		      bits_of(model, 0xd, 1, 1) == bits_of(model, 0xd, 0, 2),
 	      "the compacted size", which);
-	check(!amd || (bits_of(m, 0x80000008, 0, 2) & 0xff) == cpus - 1,
+	check(!amd || (bits_of(model, 0x80000008, 0, 2) & 0xff) == cpus - 1,
 	      "AMD's number of processors", which);
-	check(amd == (bits_of(m, 0x80000000, 0, 0) == 0x80000021), "the last leaf", which);
-	check(!(m->cr4_valid >> 17 & 1) == !cpu_has(&m->features, CPU_PCID), "CR4.PCIDE", which);
-	check(!(m->cr4_valid >> 18 & 1) == !xsave, "CR4.OSXSAVE", which);
-	check(!(m->efer_valid >> 21 & 1) == !cpu_has(&m->features, CPU_AUTOIBRS), "EFER.AIBRSE",
+	check(amd == (bits_of(model, 0x80000000, 0, 0) == 0x80000021), "the last leaf", which);
+	check(!(model->cr4_valid >> 17 & 1) == !cpu_has(&model->features, CPU_PCID), "CR4.PCIDE",
 	      which);
+	check(!(model->cr4_valid >> 18 & 1) == !xsave, "CR4.OSXSAVE", which);
+	check(!(model->efer_valid >> 21 & 1) == !cpu_has(&model->features, CPU_AUTOIBRS),
+	      "EFER.AIBRSE", which);
 	for (uint32_t apic = 0; apic < cpus; apic++) {
-		cpu_model_leaf(m, 1, 0, apic, 1 << 18, 7, r);
-		check(r[1] >> 24 == apic && r[2] >> 27 & 1, "the APIC id and OSXSAVE", which);
-		cpu_model_leaf(m, 0xb, 0, apic, 0, 7, r);
-		check(r[3] == apic, "the APIC id in leaf 0xb", which);
+		cpu_model_leaf(model, 1, 0, apic, 1 << 18, 7, registers);
+		check(registers[1] >> 24 == apic && registers[2] >> 27 & 1,
+		      "the APIC id and OSXSAVE", which);
+		cpu_model_leaf(model, 0xb, 0, apic, 0, 7, registers);
+		check(registers[3] == apic, "the APIC id in leaf 0xb", which);
 	}
 }
 
-static void check_archive(const struct cpu_model *m, const char *which)
+static void check_archive(const struct cpu_model *model, const char *which)
 {
 	static uint8_t bytes[2][MODEL_BYTES];
-	struct cpu_model copy = *m;
+	struct cpu_model copy = *model;
 	struct cpu_model loaded = { 0 };
 	struct archive a = archive_save_to(bytes[0], sizeof(bytes[0]));
 	struct archive b;
-	struct archive c = archive_save_to(bytes[1], sizeof(bytes[1]));
+	struct archive archive = archive_save_to(bytes[1], sizeof(bytes[1]));
 
 	cpu_model_archive(&a, &copy);
 	b = archive_load_from(bytes[0], a.used);
 	cpu_model_archive(&b, &loaded);
 	check(!b.error && archive_check_end(&b), "it loads", which);
-	cpu_model_archive(&c, &loaded);
-	check(c.used == a.used && !memcmp(bytes[0], bytes[1], a.used), "and is the same", which);
+	cpu_model_archive(&archive, &loaded);
+	check(archive.used == a.used && !memcmp(bytes[0], bytes[1], a.used), "and is the same",
+	      which);
 	for (uint32_t n = 0; n < 0x30; n++)
 		for (unsigned k = 0; k < 4; k++)
-			check(bits_of(m, n, 0, k) == bits_of(&loaded, n, 0, k),
+			check(bits_of(model, n, 0, k) == bits_of(&loaded, n, 0, k),
 			      "with the same leaves", which);
 }
 
@@ -209,10 +220,10 @@ static void check_archive(const struct cpu_model *m, const char *which)
  * A number of bits is made wrong in what was saved: refused, or a model that agrees with itself as
  * far as the engine goes by it.
  */
-static void check_lies(const struct cpu_model *m)
+static void check_lies(const struct cpu_model *model)
 {
 	static uint8_t bytes[MODEL_BYTES];
-	struct cpu_model copy = *m;
+	struct cpu_model copy = *model;
 	struct archive a = archive_save_to(bytes, sizeof(bytes));
 
 	cpu_model_archive(&a, &copy);
@@ -227,9 +238,10 @@ static void check_lies(const struct cpu_model *m)
 		cpu_model_archive(&b, &loaded);
 		for (uint32_t leaf = 0; !b.error && leaf < 0x40; leaf++)
 			bits_of(&loaded, leaf | (leaf & 1) << 31, leaf & 3, 0);
-		for (unsigned f = 0; !b.error && f < CPU_FEATURES; f++)
-			check(!cpu_has(&loaded.features, (enum cpu_feature)f) ||
-				      cpu_feature_missing(&loaded.features, (enum cpu_feature)f) ==
+		for (unsigned feature = 0; !b.error && feature < CPU_FEATURES; feature++)
+			check(!cpu_has(&loaded.features, (enum cpu_feature)feature) ||
+				      cpu_feature_missing(&loaded.features,
+							  (enum cpu_feature)feature) ==
 					      CPU_FEATURES,
 			      "a feature without what it needs", "a lie");
 		bytes[at] = before;
@@ -239,23 +251,24 @@ static void check_lies(const struct cpu_model *m)
 static bool check_model(const char *text, enum cpu_mitigations mitigations, unsigned cpus,
 			const struct cpu_host *host)
 {
-	struct cpu_model m;
+	struct cpu_model model;
 	char reason[128] = "";
-	int error = cpu_model_resolve(&m, text, mitigations, cpus, host, reason, sizeof(reason));
+	int error =
+		cpu_model_resolve(&model, text, mitigations, cpus, host, reason, sizeof(reason));
 
 	check(!error == !reason[0] && !strchr(reason, '\n'), "one line where it is refused", text);
 	if (error)
 		return false;
-	check(cpu_model_lacks(&m, host) == CPU_FEATURES, "the host can run what it was given",
+	check(cpu_model_lacks(&model, host) == CPU_FEATURES, "the host can run what it was given",
 	      text);
 	/* by this the engine finds what it bounds */
 	check(strchr(text, ',') ||
-		      cpu_model_tells_immunity(&m) == (mitigations != CPU_MITIGATIONS_GUEST),
+		      cpu_model_tells_immunity(&model) == (mitigations != CPU_MITIGATIONS_GUEST),
 	      "it tells of an immunity unless the guest defends itself", text);
-	check_features(&m, text);
-	check_registers(&m, text);
-	check_leaves(&m, cpus, text);
-	check_archive(&m, text);
+	check_features(&model, text);
+	check_registers(&model, text);
+	check_leaves(&model, cpus, text);
+	check_archive(&model, text);
 	return true;
 }
 
@@ -267,16 +280,17 @@ static void every_model(void)
 	const char *name, *summary;
 	char text[96];
 
-	for (unsigned h = 0; h < 4; h++)
+	for (unsigned host = 0; host < 4; host++)
 		for (unsigned n = 0; (name = cpu_model_name(n, &summary)); n++) {
 			for (unsigned k = 0; k < 3 * 4; k++)
 				check(check_model(name, (enum cpu_mitigations)(k % 3),
-						  counts[k / 3], &hosts[h]),
+						  counts[k / 3], &hosts[host]),
 				      "it runs on every host", name);
-			for (unsigned f = 0; f < 2 * CPU_FEATURES; f++) {
-				snprintf(text, sizeof(text), "%s,%c%s", name, f & 1 ? '+' : '-',
-					 cpu_feature_info[f / 2].name);
-				check_model(text, CPU_MITIGATIONS_TRUE, 2, &hosts[h]);
+			for (unsigned feature = 0; feature < 2 * CPU_FEATURES; feature++) {
+				snprintf(text, sizeof(text), "%s,%c%s", name,
+					 feature & 1 ? '+' : '-',
+					 cpu_feature_info[feature / 2].name);
+				check_model(text, CPU_MITIGATIONS_TRUE, 2, &hosts[host]);
 			}
 		}
 }
@@ -316,14 +330,14 @@ static void what_is_refused(void)
 static uint32_t sum_of(const char *text)
 {
 	struct cpu_host host = everything(CPU_AMD);
-	struct cpu_model m;
+	struct cpu_model model;
 	char reason[128];
 	uint32_t sum = 0;
 
-	cpu_model_resolve(&m, text, CPU_MITIGATIONS_TRUE, 4, &host, reason, sizeof(reason));
-	for (unsigned n = 0; n < m.leaf_count; n++)
+	cpu_model_resolve(&model, text, CPU_MITIGATIONS_TRUE, 4, &host, reason, sizeof(reason));
+	for (unsigned n = 0; n < model.leaf_count; n++)
 		for (unsigned k = 0; k < 4; k++)
-			sum = (sum << 5 | sum >> 27) ^ m.leaf[n].value[k] ^ m.leaf[n].leaf;
+			sum = (sum << 5 | sum >> 27) ^ model.leaf[n].value[k] ^ model.leaf[n].leaf;
 	return sum;
 }
 
@@ -455,15 +469,15 @@ static void every_instruction(void)
 int main(void)
 {
 	struct cpu_host host = everything(CPU_AMD);
-	struct cpu_model m;
+	struct cpu_model model;
 	char reason[128];
 
 	srand(1);
 	every_model();
 	what_is_refused();
 	what_was_released();
-	cpu_model_resolve(&m, NULL, CPU_MITIGATIONS_TRUE, 2, &host, reason, sizeof(reason));
-	check_lies(&m);
+	cpu_model_resolve(&model, NULL, CPU_MITIGATIONS_TRUE, 2, &host, reason, sizeof(reason));
+	check_lies(&model);
 	every_instruction();
 	printf("%u checks, %u instructions, %u failures\n", checks, instructions, failures);
 	return failures != 0;

@@ -5,65 +5,65 @@
 
 #include "engine/engine.h"
 
-static uint64_t port_read(void *c, uint16_t p, unsigned b)
+static uint64_t port_read(void *context, uint16_t port, unsigned b)
 {
-	(void)c;
-	(void)p;
+	(void)context;
+	(void)port;
 	(void)b;
 	return 0;
 }
-static void port_write(void *c, uint16_t p, unsigned b, uint64_t v)
+static void port_write(void *context, uint16_t port, unsigned b, uint64_t value)
 {
-	(void)c;
-	(void)p;
+	(void)context;
+	(void)port;
 	(void)b;
-	(void)v;
+	(void)value;
 }
-static void mmio_read(void *c, uint64_t g, void *t, size_t b)
+static void mmio_read(void *context, uint64_t gpa, void *target, size_t b)
 {
-	(void)c;
-	(void)g;
-	memset(t, 0, b);
+	(void)context;
+	(void)gpa;
+	memset(target, 0, b);
 }
-static void mmio_write(void *c, uint64_t g, const void *t, size_t b)
+static void mmio_write(void *context, uint64_t gpa, const void *target, size_t b)
 {
-	(void)c;
-	(void)g;
-	(void)t;
+	(void)context;
+	(void)gpa;
+	(void)target;
 	(void)b;
 }
-static int msr_read(void *c, uint32_t m, uint64_t *v)
+static int msr_read(void *context, uint32_t m, uint64_t *value)
 {
-	(void)c;
+	(void)context;
 	(void)m;
-	*v = 0;
+	*value = 0;
 	return 0;
 }
-static int msr_write(void *c, uint32_t m, uint64_t v)
+static int msr_write(void *context, uint32_t m, uint64_t value)
 {
-	(void)c;
+	(void)context;
 	(void)m;
-	(void)v;
+	(void)value;
 	return 0;
 }
-static void cpuid(void *c, uint32_t l, uint32_t s, uint32_t r[4])
+static void cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 {
-	(void)c;
-	(void)l;
-	(void)s;
-	memset(r, 0, 16);
+	(void)context;
+	(void)leaf;
+	(void)subleaf;
+	memset(registers, 0, 16);
 }
-static int interrupt(void *c) { (void)c; return -1; }
-static void set_cr8(void *c, uint8_t v)
+static int interrupt(void *context) { (void)context; return -1; }
+static void set_cr8(void *context, uint8_t value)
 {
-	(void)c;
-	(void)v;
+	(void)context;
+	(void)value;
 }
-static uint8_t get_cr8(void *c) { (void)c; return 0; }
-static enum engine_call hypercall(void *c, const struct engine_call_registers *r)
+static uint8_t get_cr8(void *context) { (void)context; return 0; }
+static enum engine_call hypercall(void *context, const struct engine_call_registers *registers)
 {
-	(void)c;
-	(void)r;
+	(void)context;
+	(void)registers;
 	return ENGINE_CALL_UNDEFINED;
 }
 static const struct engine_options engine_options = { .overhead_bytes =

@@ -32,7 +32,7 @@ extern const struct program programs[], programs_end[];
 static uint8_t *const ram = (uint8_t *)BASE;
 static struct guest_memory memory;
 
-static void put64(uint64_t gpa, uint64_t v) { memcpy(ram + gpa, &v, 8); }
+static void put64(uint64_t gpa, uint64_t value) { memcpy(ram + gpa, &value, 8); }
 
 /* An identity map of the RAM at BASE, and a #DB handler that returns. */
 static void make_tables(void)
@@ -53,26 +53,26 @@ static void make_tables(void)
 
 static struct engine *make_engine(struct engine_cpu **ret_cpu)
 {
-	struct engine *e;
+	struct engine *engine;
 	struct engine_state state = { .nmi_pending = false };
-	struct x86_state *s = &state.x86;
+	struct x86_state *x86 = &state.x86;
 
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	e = engine_create(&memory, &engine_options);
-	*ret_cpu = engine_cpu_create(e, &ops, NULL);
-	s->cr0 = CR0_PE | CR0_PG | 0x30;
-	s->cr3 = TABLES;
-	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
-	s->xcr0 = 7;
-	s->efer = EFER_LME | EFER_LMA;
-	s->segment[X86_CS] =
+	engine = engine_create(&memory, &engine_options);
+	*ret_cpu = engine_cpu_create(engine, &ops, NULL);
+	x86->cr0 = CR0_PE | CR0_PG | 0x30;
+	x86->cr3 = TABLES;
+	x86->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
+	x86->xcr0 = 7;
+	x86->efer = EFER_LME | EFER_LMA;
+	x86->segment[X86_CS] =
 		(struct x86_segment_state){ .selector = 8, .attributes = 0xa09b, .limit = ~0u };
-	s->segment[X86_SS] =
+	x86->segment[X86_SS] =
 		(struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
-	s->gdtr = (struct x86_table){ BASE + GDT, 23 };
-	s->idtr = (struct x86_table){ BASE + IDT, (GUEST_PAGE_BYTES - 1) };
+	x86->gdtr = (struct x86_table){ BASE + GDT, 23 };
+	x86->idtr = (struct x86_table){ BASE + IDT, (GUEST_PAGE_BYTES - 1) };
 	engine_set(*ret_cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
-	return e;
+	return engine;
 }
 
 /*
@@ -82,25 +82,25 @@ static struct engine *make_engine(struct engine_cpu **ret_cpu)
 static const uint8_t end_of_program[] = { 0x9c, 0x48, 0x81, 0x24, 0x24, 0xff,
 					  0xfe, 0xff, 0xff, 0x9d, 0xf4 };
 
-static uint64_t in_engine(struct engine *e, struct engine_cpu *cpu, bool step)
+static uint64_t in_engine(struct engine *engine, struct engine_cpu *cpu, bool step)
 {
 	struct engine_state state;
-	struct x86_state *s = &state.x86;
+	struct x86_state *x86 = &state.x86;
 	bool halted;
 
 	memset(ram + DATA, 0, DATA_BYTES);
-	engine_memory_written(e, CODE, GUEST_PAGE_BYTES);
+	engine_memory_written(engine, CODE, GUEST_PAGE_BYTES);
 	put64(STACK, BASE + CODE - 16);
 	memcpy(ram + CODE - 16, end_of_program, sizeof(end_of_program));
 	engine_get(cpu, ENGINE_GENERAL, &state);
-	s->gpr[4] = BASE + STACK;
-	s->gpr[7] = BASE + DATA;
-	s->rip = BASE + CODE;
-	s->rflags = 2 | (step ? FLAG_TF : 0);
+	x86->gpr[4] = BASE + STACK;
+	x86->gpr[7] = BASE + DATA;
+	x86->rip = BASE + CODE;
+	x86->rflags = 2 | (step ? FLAG_TF : 0);
 	engine_set(cpu, ENGINE_GENERAL, &state);
 	halted = engine_run(cpu) == ENGINE_EXIT_HALT;
 	engine_get(cpu, ENGINE_GENERAL, &state);
-	return halted ? s->gpr[0] : ~s->gpr[0];
+	return halted ? x86->gpr[0] : ~x86->gpr[0];
 }
 
 static uint64_t natively(void)
@@ -127,12 +127,12 @@ static int check(const char *name, const char *how, uint64_t got, uint64_t want)
  * A fault of the guest's while its stack pointer, a number, lies inside the engine's signal stack:
  * the kernel may not write below it, as it does for a signal that comes while a handler runs.
  */
-static int check_signal_stack(struct engine *e, struct engine_cpu *cpu)
+static int check_signal_stack(struct engine *engine, struct engine_cpu *cpu)
 {
 	enum { MIDDLE = 16 << 10, PATTERN = 0x5a };
 	static const uint8_t divide[] = { 0x31, 0xc9, 0xf7, 0xf1 }; /* xor ecx, ecx; div ecx */
 	struct engine_state state;
-	struct x86_state *s = &state.x86;
+	struct x86_state *x86 = &state.x86;
 	uint8_t *bottom;
 	stack_t stack;
 
@@ -141,11 +141,11 @@ static int check_signal_stack(struct engine *e, struct engine_cpu *cpu)
 	bottom = stack.ss_sp;
 	memset(bottom, PATTERN, MIDDLE);
 	memcpy(ram + CODE, divide, sizeof(divide));
-	engine_memory_written(e, CODE, GUEST_PAGE_BYTES);
+	engine_memory_written(engine, CODE, GUEST_PAGE_BYTES);
 	engine_get(cpu, ENGINE_GENERAL, &state);
-	s->gpr[4] = (uint64_t)(bottom + MIDDLE);
-	s->rip = BASE + CODE;
-	s->rflags = 2;
+	x86->gpr[4] = (uint64_t)(bottom + MIDDLE);
+	x86->rip = BASE + CODE;
+	x86->rflags = 2;
 	engine_set(cpu, ENGINE_GENERAL, &state);
 	if (engine_run(cpu) != ENGINE_EXIT_SHUTDOWN) /* no handler in the IDT */
 		return check("a fault on the signal stack", "its exit", 0, 1);
@@ -160,24 +160,24 @@ static int check_signal_stack(struct engine *e, struct engine_cpu *cpu)
  * A locked operand across a cache line is not left to the host's processor: it would stop all the
  * others for it.
  */
-static int check_split_locks(struct engine *e, struct engine_cpu *cpu)
+static int check_split_locks(struct engine *engine, struct engine_cpu *cpu)
 {
 	enum { TIMES = 7 };
 	/* mov ecx, TIMES; 1: lock inc dword [rdi]; xchg [rdi + 64], eax; dec ecx; jnz 1b; hlt */
 	static const uint8_t code[] = { 0xb9, TIMES, 0,    0,    0,    0xf0, 0xff, 0x07,
 					0x87, 0x47,  0x40, 0xff, 0xc9, 0x75, 0xf6, 0xf4 };
 	struct engine_state state;
-	struct x86_state *s = &state.x86;
+	struct x86_state *x86 = &state.x86;
 	char text[400];
 	uint32_t sum;
 
 	memcpy(ram + CODE, code, sizeof(code));
 	memset(ram + DATA, 0, DATA_BYTES);
-	engine_memory_written(e, CODE, GUEST_PAGE_BYTES);
+	engine_memory_written(engine, CODE, GUEST_PAGE_BYTES);
 	engine_get(cpu, ENGINE_GENERAL, &state);
-	s->gpr[7] = BASE + DATA + 62;
-	s->rip = BASE + CODE;
-	s->rflags = 2;
+	x86->gpr[7] = BASE + DATA + 62;
+	x86->rip = BASE + CODE;
+	x86->rflags = 2;
 	engine_set(cpu, ENGINE_GENERAL, &state);
 	if (engine_run(cpu) != ENGINE_EXIT_HALT)
 		return check("split locks", "their exit", 0, 1);
@@ -190,30 +190,31 @@ static int check_split_locks(struct engine *e, struct engine_cpu *cpu)
 int main(void)
 {
 	struct engine_cpu *cpu;
-	struct engine *e;
+	struct engine *engine;
 	int failures = 0, count = 0;
 
 	if (mmap(ram, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE | PROT_EXEC,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		return 70;
 	make_tables();
-	e = make_engine(&cpu);
+	engine = make_engine(&cpu);
 	if (engine_prepare_thread(cpu))
 		return 70;
-	for (const struct program *p = programs; p < programs_end; p++, count++) {
-		memcpy(ram + CODE, p->code, (size_t)(p->end - p->code));
+	for (const struct program *program = programs; program < programs_end; program++, count++) {
+		memcpy(ram + CODE, program->code, (size_t)(program->end - program->code));
 		memset(ram + DATA, 0, DATA_BYTES);
-		failures += check(p->name, "natively", natively(), p->result);
-		failures += check(p->name, "in the engine", in_engine(e, cpu, false), p->result);
-		failures += check(p->name, "in the engine, once more", in_engine(e, cpu, false),
-				  p->result);
-		failures += check(p->name, "in the engine, step by step", in_engine(e, cpu, true),
-				  p->result);
+		failures += check(program->name, "natively", natively(), program->result);
+		failures += check(program->name, "in the engine", in_engine(engine, cpu, false),
+				  program->result);
+		failures += check(program->name, "in the engine, once more",
+				  in_engine(engine, cpu, false), program->result);
+		failures += check(program->name, "in the engine, step by step",
+				  in_engine(engine, cpu, true), program->result);
 	}
-	failures += check_split_locks(e, cpu);
-	failures += check_signal_stack(e, cpu);
+	failures += check_split_locks(engine, cpu);
+	failures += check_signal_stack(engine, cpu);
 	printf("program_test: %d programs, %d differences\n", count, failures);
 	engine_cpu_destroy(cpu);
-	engine_destroy(e);
+	engine_destroy(engine);
 	return failures != 0;
 }

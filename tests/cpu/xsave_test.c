@@ -99,10 +99,10 @@ static void clear_pointers(struct outcome *outcome)
 	memset(outcome->state + POINTERS_AT, 0, POINTERS_BYTES);
 }
 
-static void run_native(const struct operation *o, uint64_t mask)
+static void run_native(const struct operation *operation, uint64_t mask)
 {
-	memcpy(ram + CODE, o->code, o->length);
-	ram[CODE + o->length] = RET;
+	memcpy(ram + CODE, operation->code, operation->length);
+	ram[CODE + operation->length] = RET;
 	memcpy(ram + AREA, area, AREA_BYTES);
 	native.fault = sigsetjmp(back, 1);
 	if (!native.fault) {
@@ -123,21 +123,21 @@ static void run_native(const struct operation *o, uint64_t mask)
 	clear_pointers(&native);
 }
 
-static void run_engine(const struct operation *o, uint64_t mask)
+static void run_engine(const struct operation *operation, uint64_t mask)
 {
 	struct engine_state state;
-	struct x86_state *s = &state.x86;
+	struct x86_state *x86 = &state.x86;
 
 	engine_get(cpu, ENGINE_GENERAL, &state);
-	memcpy(ram + CODE, o->code, o->length);
-	ram[CODE + o->length] = HLT;
+	memcpy(ram + CODE, operation->code, operation->length);
+	ram[CODE + operation->length] = HLT;
 	memcpy(ram + AREA, area, AREA_BYTES);
 	engine_memory_written(engine, CODE, GUEST_PAGE_BYTES);
-	s->gpr[0] = (uint32_t)mask;
-	s->gpr[2] = mask >> 32;
-	s->gpr[7] = BASE + AREA;
-	s->rip = BASE + CODE;
-	s->rflags = 2;
+	x86->gpr[0] = (uint32_t)mask;
+	x86->gpr[2] = mask >> 32;
+	x86->gpr[7] = BASE + AREA;
+	x86->rip = BASE + CODE;
+	x86->rflags = 2;
 	memcpy(state.vector, before, STATE_BYTES);
 	if (engine_set(cpu, ENGINE_GENERAL | ENGINE_VECTOR, &state))
 		exit(70);
@@ -193,8 +193,8 @@ static const char *difference(void)
 										 : NULL;
 }
 
-static unsigned try_case(const struct operation *o, unsigned mask, unsigned in_use, unsigned stored,
-			 bool compacted)
+static unsigned try_case(const struct operation *operation, unsigned mask, unsigned in_use,
+			 unsigned stored, bool compacted)
 {
 	uint64_t asked = mask | (rnd() & ~(host_xcr0 | 7));
 	const char *what;
@@ -203,13 +203,13 @@ static unsigned try_case(const struct operation *o, unsigned mask, unsigned in_u
 	memset(&engines, 0, sizeof(engines));
 	random_state(before, in_use);
 	random_area(stored, compacted);
-	run_native(o, asked);
-	run_engine(o, asked);
+	run_native(operation, asked);
+	run_engine(operation, asked);
 	what = difference();
 	if (what)
-		printf("%s, mask %x, in use %x, header %lx %lx, MXCSR %x: differs in %s\n", o->name,
-		       mask, in_use, words(area)[HEADER_WORD], words(area)[HEADER_WORD + 1],
-		       (uint32_t)words(area)[MXCSR_WORD], what);
+		printf("%s, mask %x, in use %x, header %lx %lx, MXCSR %x: differs in %s\n",
+		       operation->name, mask, in_use, words(area)[HEADER_WORD],
+		       words(area)[HEADER_WORD + 1], (uint32_t)words(area)[MXCSR_WORD], what);
 	return what != NULL;
 }
 
@@ -218,7 +218,7 @@ static void make_guest(void)
 	const size_t bytes = guest_memory_footprint_bytes(RAM_BYTES);
 	uint64_t *tables = words(ram + TABLES);
 	struct engine_state state = { .nmi_pending = false };
-	struct x86_state *s = &state.x86;
+	struct x86_state *x86 = &state.x86;
 
 	if (mmap(ram, bytes, PROT_READ | PROT_WRITE | PROT_EXEC,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
@@ -230,12 +230,12 @@ static void make_guest(void)
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
 	engine = engine_create(&memory, &engine_options);
 	cpu = engine_cpu_create(engine, &ops, NULL);
-	s->cr0 = CR0_PE | CR0_PG | 0x30;
-	s->cr3 = TABLES;
-	s->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
-	s->xcr0 = 7;
-	s->efer = EFER_LME | EFER_LMA;
-	s->segment[X86_CS].attributes = 0xa09b;
+	x86->cr0 = CR0_PE | CR0_PG | 0x30;
+	x86->cr3 = TABLES;
+	x86->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
+	x86->xcr0 = 7;
+	x86->efer = EFER_LME | EFER_LMA;
+	x86->segment[X86_CS].attributes = 0xa09b;
 	engine_set(cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
 }
 

@@ -37,17 +37,18 @@ static inline const char *chain_path(const char *name)
 	return text[turn];
 }
 
-static inline void chain_give_up(const char *what, const struct disk_error *e)
+static inline void chain_give_up(const char *what, const struct disk_error *error)
 {
-	fprintf(stderr, "chain: %s: %s\n", what, e->text);
+	fprintf(stderr, "chain: %s: %s\n", what, error->text);
 	exit(1);
 }
 
-static inline int chain_open(const char *name, bool write, struct disk **ret, struct disk_error *e)
+static inline int chain_open(const char *name, bool write, struct disk **ret,
+			     struct disk_error *error)
 {
-	*e = (struct disk_error){ "" };
+	*error = (struct disk_error){ "" };
 	return disk_open(chain_path(name),
-			 &(struct disk_options){ .format = DISK_VHDX, .write = write }, ret, e);
+			 &(struct disk_options){ .format = DISK_VHDX, .write = write }, ret, error);
 }
 
 static inline void chain_shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -63,7 +64,7 @@ static inline void chain_shell(const char *format, ...)
 		exit(1);
 }
 
-static inline void chain_change(struct disk *d, unsigned k)
+static inline void chain_change(struct disk *disk, unsigned k)
 {
 	uint64_t at = chain_random() % (CHAIN_BYTES / 512) * 512;
 	uint64_t bytes = (chain_random() % 3 ? chain_random() % 16 + 1 : 2048) * 512;
@@ -76,7 +77,7 @@ static inline void chain_change(struct disk *d, unsigned k)
 	}
 	if (k == 5)
 		memset(chain_model + at, 0, bytes);
-	if (k == 5 ? disk_zero(d, at, bytes) : disk_write(d, at, chain_model + at, bytes))
+	if (k == 5 ? disk_zero(disk, at, bytes) : disk_write(disk, at, chain_model + at, bytes))
 		chain_give_up("writing", &(struct disk_error){ "failed" });
 }
 
@@ -85,8 +86,8 @@ static inline void chain_change(struct disk *d, unsigned k)
 static inline void chain_make(const char *where)
 {
 	static const char *const links[CHAIN_LINKS] = { "base.vhdx", "middle.vhdx", "top.vhdx" };
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 
 	snprintf(chain_directory, sizeof(chain_directory), "%s/chain-XXXXXX", where);
 	if (!mkdtemp(chain_directory) || mkdir(chain_path("kept"), 0700))
@@ -97,29 +98,29 @@ static inline void chain_make(const char *where)
 					    .block_bytes = 1 << 20,
 					    .parent = n ? chain_path(links[n - 1]) : NULL };
 
-		if (disk_create(chain_path(links[n]), &what, &e) ||
-		    chain_open(links[n], true, &d, &e))
-			chain_give_up("making", &e);
+		if (disk_create(chain_path(links[n]), &what, &error) ||
+		    chain_open(links[n], true, &disk, &error))
+			chain_give_up("making", &error);
 		for (unsigned k = 0; k < 6; k++)
-			chain_change(d, k);
+			chain_change(disk, k);
 		/* two blocks of zeros between others: compaction has something to do */
 		if (n == CHAIN_LINKS - 1)
 			for (unsigned block = 1; block < 5; block++) {
 				uint8_t *at = chain_model + ((uint64_t)block << 20);
 
 				memset(at, block < 3 ? 0 : (int)block, 1 << 20);
-				if (disk_write(d, (uint64_t)block << 20, at, 1 << 20))
-					chain_give_up("writing", &e);
+				if (disk_write(disk, (uint64_t)block << 20, at, 1 << 20))
+					chain_give_up("writing", &error);
 			}
-		if (disk_close(d))
-			chain_give_up("closing", &e);
+		if (disk_close(disk))
+			chain_give_up("closing", &error);
 	}
 	if (disk_create(chain_path("other.vhdx"),
 			&(struct disk_create){ .format = DISK_VHDX,
 					       .size_bytes = CHAIN_BYTES,
 					       .block_bytes = 1 << 20 },
-			&e))
-		chain_give_up("making", &e);
+			&error))
+		chain_give_up("making", &error);
 	chain_shell("cd %s && cp -p --sparse=always *.vhdx kept/", chain_directory);
 }
 
@@ -141,20 +142,20 @@ static inline int chain_count(void *context, uint64_t offset, uint64_t bytes)
 /* Opened for writing where it may be, so that a log is replayed. */
 static inline bool chain_reads(const char *name, char *why, size_t bytes)
 {
-	struct disk_error e;
-	struct disk *d;
-	int error = chain_open(name, true, &d, &e);
+	struct disk_error reason;
+	struct disk *disk;
+	int error = chain_open(name, true, &disk, &reason);
 
 	if (error == -EROFS)
-		error = chain_open(name, false, &d, &e);
+		error = chain_open(name, false, &disk, &reason);
 	if (error) {
-		snprintf(why, bytes, "%s", e.text);
+		snprintf(why, bytes, "%s", reason.text);
 		return false;
 	}
-	error = disk_read(d, 0, chain_seen, CHAIN_BYTES);
+	error = disk_read(disk, 0, chain_seen, CHAIN_BYTES);
 	snprintf(why, bytes, "%s: %s", name, error ? strerror(-error) : "reads something else");
 	/* digests say nothing, or the truth */
-	for (struct disk *at = d; at && !error; at = disk_parent(at)) {
+	for (struct disk *at = disk; at && !error; at = disk_parent(at)) {
 		unsigned found = 0;
 		int verified = disk_verify(at, chain_count, &found);
 
@@ -164,75 +165,75 @@ static inline bool chain_reads(const char *name, char *why, size_t bytes)
 			snprintf(why, bytes, "%s: its digests are wrong (%u, %d)", disk_path(at),
 				 found, verified);
 	}
-	if (disk_close(d) && !error)
+	if (disk_close(disk) && !error)
 		error = -EIO;
 	return !error && !memcmp(chain_seen, chain_model, CHAIN_BYTES);
 }
 
 /* ---- operations: 0, or what failed ---- */
 
-static inline int chain_with_top(int (*act)(struct disk *d, struct disk_error *e))
+static inline int chain_with_top(int (*act)(struct disk *disk, struct disk_error *error))
 {
-	struct disk_error e;
-	struct disk *d;
-	int error = chain_open("top.vhdx", true, &d, &e);
+	struct disk_error reason;
+	struct disk *disk;
+	int error = chain_open("top.vhdx", true, &disk, &reason);
 	int closed;
 
 	if (error)
 		return error;
-	error = act(d, &e);
-	closed = disk_close(d);
+	error = act(disk, &reason);
+	closed = disk_close(disk);
 	return error ? error : closed;
 }
 
-static inline int chain_do_commit(struct disk *d, struct disk_error *e)
+static inline int chain_do_commit(struct disk *disk, struct disk_error *error)
 {
-	return disk_commit(d, NULL, e);
+	return disk_commit(disk, NULL, error);
 }
-static inline int chain_do_stream(struct disk *d, struct disk_error *e)
+static inline int chain_do_stream(struct disk *disk, struct disk_error *error)
 {
-	(void)e;
-	return disk_stream(d, NULL);
+	(void)error;
+	return disk_stream(disk, NULL);
 }
-static inline int chain_do_compact(struct disk *d, struct disk_error *e)
+static inline int chain_do_compact(struct disk *disk, struct disk_error *error)
 {
-	(void)e;
-	return disk_compact(d, NULL);
+	(void)error;
+	return disk_compact(disk, NULL);
 }
-static inline int chain_do_rebase(struct disk *d, struct disk_error *e)
+static inline int chain_do_rebase(struct disk *disk, struct disk_error *error)
 {
-	return disk_rebase(d, chain_path("other.vhdx"), DISK_VHDX, NULL, e);
+	return disk_rebase(disk, chain_path("other.vhdx"), DISK_VHDX, NULL, error);
 }
-static inline int chain_do_repair(struct disk *d, struct disk_error *e)
+static inline int chain_do_repair(struct disk *disk, struct disk_error *error)
 {
-	return disk_repair_link(d, e);
+	return disk_repair_link(disk, error);
 }
-static inline int chain_do_freeze(struct disk *d, struct disk_error *e)
+static inline int chain_do_freeze(struct disk *disk, struct disk_error *error)
 {
-	return disk_freeze(d, "a test", e);
+	return disk_freeze(disk, "a test", error);
 }
-static inline int chain_do_resize(struct disk *d, struct disk_error *e)
+static inline int chain_do_resize(struct disk *disk, struct disk_error *error)
 {
-	(void)e;
-	return disk_resize(d,
-			   disk_size_bytes(d) == CHAIN_BYTES ? CHAIN_BYTES * 2 : CHAIN_BYTES);
+	(void)error;
+	return disk_resize(disk,
+			   disk_size_bytes(disk) == CHAIN_BYTES ? CHAIN_BYTES * 2 : CHAIN_BYTES);
 }
 
 /* The child takes over the disk that it is made on. */
 static inline int chain_snapshot(void)
 {
-	struct disk_error e;
-	struct disk *d, *child;
-	int error = chain_open("top.vhdx", true, &d, &e), closed;
+	struct disk_error reason;
+	struct disk *disk, *child;
+	int error = chain_open("top.vhdx", true, &disk, &reason), closed;
 
 	unlink(chain_path("child.vhdx"));
 	if (error)
 		return error;
-	error = disk_write(d, 0, chain_model, CHAIN_PART_BYTES);
+	error = disk_write(disk, 0, chain_model, CHAIN_PART_BYTES);
 	if (!error)
-		error = disk_snapshot(d, chain_path("child.vhdx"), &child, &e);
+		error = disk_snapshot(disk, chain_path("child.vhdx"), &child, &reason);
 	if (error) {
-		disk_close(d);
+		disk_close(disk);
 		return error;
 	}
 	error = disk_write(child, CHAIN_PART_BYTES, chain_model + CHAIN_PART_BYTES,

@@ -148,27 +148,27 @@ static void reset(void)
 
 static void apply(const struct act *a, uint64_t from, uint64_t to)
 {
-	struct image *i = &now[a->file];
+	struct image *image = &now[a->file];
 
-	i->there = true;
+	image->there = true;
 	if (a->kind != SYNC && a->offset + to > FILE_BYTES)
 		abort();
 	switch (a->kind) {
 	case WRITE:
-		memcpy(i->bytes + a->offset + from, a->data + from, to - from);
-		if (a->offset + to > i->length)
-			i->length = a->offset + to;
-		if (a->offset + to > i->used)
-			i->used = a->offset + to;
+		memcpy(image->bytes + a->offset + from, a->data + from, to - from);
+		if (a->offset + to > image->length)
+			image->length = a->offset + to;
+		if (a->offset + to > image->used)
+			image->used = a->offset + to;
 		break;
 	case TRUNCATE:
-		if (a->bytes < i->used) {
-			memset(i->bytes + a->bytes, 0, i->used - a->bytes);
-			i->used = a->bytes;
+		if (a->bytes < image->used) {
+			memset(image->bytes + a->bytes, 0, image->used - a->bytes);
+			image->used = a->bytes;
 		}
-		i->length = a->bytes;
+		image->length = a->bytes;
 		break;
-	case DISCARD: memset(i->bytes + a->offset + from, 0, to - from); break;
+	case DISCARD: memset(image->bytes + a->offset + from, 0, to - from); break;
 	case SYNC: break;
 	}
 }
@@ -220,10 +220,10 @@ static void in_part(unsigned file, unsigned from, unsigned cut)
 	}
 	for (unsigned k = count; k > 1 && chain_random() % 2; k--) {
 		unsigned other = (unsigned)(chain_random() % k);
-		unsigned t = order[k - 1];
+		unsigned swapped = order[k - 1];
 
 		order[k - 1] = order[other];
-		order[other] = t;
+		order[other] = swapped;
 	}
 	for (unsigned k = 0; k < count; k++) {
 		const struct act *a = &acts[order[k]];
@@ -340,7 +340,7 @@ int main(int argc, char **argv)
 		uint64_t before = faults;
 
 		forget = n % 2 + 1;
-		for (unsigned t = 0; t < 4 && faults == before; t++)
+		for (unsigned attempt = 0; attempt < 4 && faults == before; attempt++)
 			run((unsigned[]){ 0, 2, 3 }[n / 2], 120);
 		missed += faults == before;
 		if (faults == before)

@@ -57,44 +57,44 @@ static uint64_t rnd(void)
 	return state;
 }
 
-static void may_be(struct memory_file *f, uint64_t sector, uint8_t value, uint32_t done)
+static void may_be(struct memory_file *file, uint64_t sector, uint8_t value, uint32_t done)
 {
-	struct history *h = &history[sector];
+	struct history *states = &history[sector];
 
-	if (h->count == VALUES)
+	if (states->count == VALUES)
 		abort();
-	h->act[h->count] = (uint32_t)memory_acts(f);
-	h->done[h->count] = done;
-	h->value[h->count++] = value;
+	states->act[states->count] = (uint32_t)memory_acts(file);
+	states->done[states->count] = done;
+	states->value[states->count++] = value;
 }
 
 static void is_done(uint64_t first, uint64_t count)
 {
 	clock_now++;
-	for (uint64_t s = first; s < first + count; s++)
-		history[s].done[history[s].count - 1] = clock_now;
+	for (uint64_t sector = first; sector < first + count; sector++)
+		history[sector].done[history[sector].count - 1] = clock_now;
 }
 
-static void note_flush(struct memory_file *f, uint32_t asked)
+static void note_flush(struct memory_file *file, uint32_t asked)
 {
-	flush[flushes++] = (struct flush){ asked, memory_acts(f) };
+	flush[flushes++] = (struct flush){ asked, memory_acts(file) };
 }
 
-static struct disk *open_at(struct memory_file *f)
+static struct disk *open_at(struct memory_file *file)
 {
-	struct disk_error e;
-	struct disk *d = NULL;
+	struct disk_error error;
+	struct disk *disk = NULL;
 
-	if (disk_open_file(memory_disk_file(f), child_path, &options, &d, &e))
-		fprintf(stderr, "crash_test: does not open: %s\n", e.text);
-	return d;
+	if (disk_open_file(memory_disk_file(file), child_path, &options, &disk, &error))
+		fprintf(stderr, "crash_test: does not open: %s\n", error.text);
+	return disk;
 }
 
 static bool room_for(uint64_t first, uint64_t count)
 {
-	for (uint64_t s = first; s < first + count; s++)
-		if (history[s].count >= VALUES - 1 ||
-		    history[s].done[history[s].count - 1] == NOT_DONE)
+	for (uint64_t sector = first; sector < first + count; sector++)
+		if (history[sector].count >= VALUES - 1 ||
+		    history[sector].done[history[sector].count - 1] == NOT_DONE)
 			return false;
 	return true;
 }
@@ -112,7 +112,7 @@ static void choose(uint64_t *first, uint64_t *count)
 		*count = SECTORS - *first;
 }
 
-static void one_act(struct memory_file *f, struct disk *d, unsigned n)
+static void one_act(struct memory_file *file, struct disk *disk, unsigned n)
 {
 	static uint8_t buffer[DISK_BYTES];
 	uint8_t value = (uint8_t)(n + 1);
@@ -125,17 +125,17 @@ static void one_act(struct memory_file *f, struct disk *d, unsigned n)
 	switch (rnd() % 6) {
 	case 0:
 	case 1:
-		if (disk_flush(d))
+		if (disk_flush(disk))
 			abort();
-		note_flush(f, asked);
+		note_flush(file, asked);
 		return;
 	case 2: value = 0; /* fall through */
 	default:
-		for (uint64_t s = first; s < first + count; s++)
-			may_be(f, s, value, NOT_DONE);
+		for (uint64_t sector = first; sector < first + count; sector++)
+			may_be(file, sector, value, NOT_DONE);
 		memset(buffer, value, count * 512);
-		if (value ? disk_write(d, first * 512, buffer, count * 512)
-			  : disk_zero(d, first * 512, count * 512))
+		if (value ? disk_write(disk, first * 512, buffer, count * 512)
+			  : disk_zero(disk, first * 512, count * 512))
 			abort();
 		is_done(first, count);
 	}
@@ -153,64 +153,65 @@ struct slot {
 	uint8_t bytes[LONGEST * 512];
 };
 
-static void slot_done(struct disk_request *r, int error)
+static void slot_done(struct disk_request *request, int error)
 {
-	struct slot *s = r->context;
+	struct slot *slot = request->context;
 
 	if (error)
 		abort();
-	if (r->kind == DISK_FLUSH)
-		note_flush(s->file, s->asked);
+	if (request->kind == DISK_FLUSH)
+		note_flush(slot->file, slot->asked);
 	else
-		is_done(s->first, s->count);
-	s->busy = false;
+		is_done(slot->first, slot->count);
+	slot->busy = false;
 }
 
-static void submit(struct disk_queue *q, struct slot *s, struct memory_file *f, unsigned n)
+static void submit(struct disk_queue *queue, struct slot *slot, struct memory_file *file,
+		   unsigned n)
 {
 	uint8_t value = (uint8_t)(n + 1);
 
-	choose(&s->first, &s->count);
-	if (!room_for(s->first, s->count))
+	choose(&slot->first, &slot->count);
+	if (!room_for(slot->first, slot->count))
 		return;
-	s->file = f;
-	s->asked = clock_now;
-	s->request = (struct disk_request){ .kind = DISK_WRITE,
-					    .offset = s->first * 512,
-					    .iov = &s->iov,
-					    .count = 1,
-					    .done = slot_done,
-					    .context = s };
+	slot->file = file;
+	slot->asked = clock_now;
+	slot->request = (struct disk_request){ .kind = DISK_WRITE,
+					       .offset = slot->first * 512,
+					       .iov = &slot->iov,
+					       .count = 1,
+					       .done = slot_done,
+					       .context = slot };
 	switch (rnd() % 6) {
-	case 0: s->request.kind = DISK_FLUSH; break;
+	case 0: slot->request.kind = DISK_FLUSH; break;
 	case 1:
-		s->request.kind = DISK_ZERO;
-		s->request.bytes = s->count * 512;
+		slot->request.kind = DISK_ZERO;
+		slot->request.bytes = slot->count * 512;
 		value = 0; /* fall through */
 	default:
-		for (uint64_t k = s->first; k < s->first + s->count; k++)
-			may_be(f, k, value, NOT_DONE);
-		memset(s->bytes, value, s->count * 512);
-		s->iov = (struct iovec){ s->bytes, s->count * 512 };
+		for (uint64_t k = slot->first; k < slot->first + slot->count; k++)
+			may_be(file, k, value, NOT_DONE);
+		memset(slot->bytes, value, slot->count * 512);
+		slot->iov = (struct iovec){ slot->bytes, slot->count * 512 };
 	}
-	s->busy = true;
-	if (disk_queue_submit(q, &s->request))
+	slot->busy = true;
+	if (disk_queue_submit(queue, &slot->request))
 		abort();
 }
 
-static void work_by_queues(struct memory_file *f, struct disk *d)
+static void work_by_queues(struct memory_file *file, struct disk *disk)
 {
 	static struct slot slots[SLOTS];
 	struct disk_queue *queue[QUEUES];
 
 	for (unsigned n = 0; n < QUEUES; n++)
-		if (disk_queue_open(d, &(struct disk_queue_options){ .threads = 2 }, &queue[n]))
+		if (disk_queue_open(disk, &(struct disk_queue_options){ .threads = 2 }, &queue[n]))
 			abort();
 	for (unsigned n = 0; n < 2 * WORK; n++) {
 		unsigned at = (unsigned)(rnd() % SLOTS);
 
 		if (!slots[at].busy)
-			submit(queue[at % QUEUES], &slots[at], f, n % 190);
+			submit(queue[at % QUEUES], &slots[at], file, n % 190);
 		if (rnd() % 3 == 0)
 			disk_queue_poll(queue[rnd() % QUEUES]);
 		if (rnd() % 16 == 0)
@@ -222,62 +223,63 @@ static void work_by_queues(struct memory_file *f, struct disk *d)
 
 static struct memory_file *make(bool fixed)
 {
-	struct memory_file *f = memory_new();
-	struct disk_file file = memory_disk_file(f);
+	struct memory_file *medium = memory_new();
+	struct disk_file file = memory_disk_file(medium);
 	const struct disk_create what = { .format = options.format,
 					  .size_bytes = DISK_BYTES,
 					  .block_bytes = 1 << 20,
 					  .fixed = fixed };
 	const char *path = parent_path[options.format == DISK_VHD];
-	struct disk_error e;
+	struct disk_error error;
 	struct disk *parent = NULL;
 
 	if (differencing &&
-	    disk_open(path, &(struct disk_options){ .format = options.format }, &parent, &e))
+	    disk_open(path, &(struct disk_options){ .format = options.format }, &parent, &error))
 		abort();
-	if (options.format == DISK_VHD ? vhd_create(&file, child_path, &what, parent, &e)
-				       : vhdx_create(&file, child_path, &what, parent, &e)) {
-		fprintf(stderr, "crash_test: %s\n", e.text);
+	if (options.format == DISK_VHD ? vhd_create(&file, child_path, &what, parent, &error)
+				       : vhdx_create(&file, child_path, &what, parent, &error)) {
+		fprintf(stderr, "crash_test: %s\n", error.text);
 		exit(1);
 	}
 	if (parent)
 		disk_close(parent);
-	return f;
+	return medium;
 }
 
 /* The workload; *ret_begin: the file before it. */
 static struct memory_file *record(unsigned kind, struct memory_file **ret_begin)
 {
 	bool queues = kind >= KINDS;
-	struct memory_file *f;
-	struct disk *d;
+	struct memory_file *file;
+	struct disk *disk;
 	struct disk_info info;
 	uint32_t asked;
 
 	kind %= KINDS;
 	differencing = kind == 2 || kind == 4;
 	options.format = kind < 3 ? DISK_VHDX : DISK_VHD;
-	f = make(kind == 1);
+	file = make(kind == 1);
 	memset(history, 0, SECTORS * sizeof(*history));
 	clock_now = 0;
-	for (uint64_t s = 0; s < SECTORS; s++)
-		may_be(f, s, differencing ? (uint8_t)(200 + s / SECTORS_OF_A_BYTE) : 0, 0);
+	for (uint64_t sector = 0; sector < SECTORS; sector++)
+		may_be(file, sector, differencing ? (uint8_t)(200 + sector / SECTORS_OF_A_BYTE) : 0,
+		       0);
 	flushes = 0;
-	*ret_begin = memory_copy(f);
-	f->recording = true;
-	d = open_at(f);
-	disk_info(d, &info);
+	*ret_begin = memory_copy(file);
+	file->recording = true;
+	disk = open_at(file);
+	disk_info(disk, &info);
 	first_id = info.data_id;
-	note_flush(f, 0);
+	note_flush(file, 0);
 	if (queues)
-		work_by_queues(f, d);
+		work_by_queues(file, disk);
 	for (unsigned n = 0; n < WORK && !queues; n++)
-		one_act(f, d, n);
+		one_act(file, disk, n);
 	asked = clock_now;
-	if (disk_close(d))
+	if (disk_close(disk))
 		abort();
-	note_flush(f, asked);
-	return f;
+	note_flush(file, asked);
+	return file;
 }
 
 /* ---- after the cut ---- */
@@ -285,13 +287,13 @@ static struct memory_file *record(unsigned kind, struct memory_file **ret_begin)
 /* covered: when the latest flush that had returned was asked for. */
 static bool was_possible(uint64_t sector, uint8_t value, size_t cut, uint32_t covered)
 {
-	const struct history *h = &history[sector];
-	unsigned n = h->count - 1;
+	const struct history *states = &history[sector];
+	unsigned n = states->count - 1;
 
-	while (n && h->done[n] > covered)
+	while (n && states->done[n] > covered)
 		n--;
-	for (; n < h->count; n++)
-		if (h->value[n] == value && h->act[n] <= cut)
+	for (; n < states->count; n++)
+		if (states->value[n] == value && states->act[n] <= cut)
 			return true;
 	return false;
 }
@@ -304,10 +306,10 @@ static int wrong_digest(void *context, uint64_t offset, uint64_t bytes)
 	return -EILSEQ;
 }
 
-static void verify(struct memory_file *f, size_t cut)
+static void verify(struct memory_file *file, size_t cut)
 {
 	static uint8_t buffer[DISK_BYTES];
-	struct disk *d = open_at(f);
+	struct disk *disk = open_at(file);
 	struct disk_info info;
 	uint32_t covered = 0;
 	bool changed = false;
@@ -317,72 +319,73 @@ static void verify(struct memory_file *f, size_t cut)
 	for (unsigned n = 0; n < flushes; n++)
 		if (flush[n].returned <= cut && flush[n].asked > covered)
 			covered = flush[n].asked;
-	if (!d) {
+	if (!disk) {
 		faults++;
 		return;
 	}
-	disk_info(d, &info);
-	if (disk_read(d, 0, buffer, DISK_BYTES))
+	disk_info(disk, &info);
+	if (disk_read(disk, 0, buffer, DISK_BYTES))
 		bad = true;
-	for (uint64_t s = 0; s < SECTORS && !bad; s++) {
-		const uint8_t *at = buffer + s * 512;
+	for (uint64_t sector = 0; sector < SECTORS && !bad; sector++) {
+		const uint8_t *at = buffer + sector * 512;
 
-		bad = memcmp(at, at + 1, 511) || !was_possible(s, *at, cut, covered);
+		bad = memcmp(at, at + 1, 511) || !was_possible(sector, *at, cut, covered);
 		if (bad)
-			fprintf(stderr, "crash_test: act %zu: sector %lu has %u\n", cut, s, *at);
-		changed |= *at != history[s].value[0];
+			fprintf(stderr, "crash_test: act %zu: sector %lu has %u\n", cut, sector,
+				*at);
+		changed |= *at != history[sector].value[0];
 	}
 	if (changed && options.format == DISK_VHDX && guid_equal(info.data_id, first_id)) {
 		fprintf(stderr, "crash_test: act %zu: data changed, the identifier did not\n", cut);
 		bad = true;
 	}
-	if (options.format == DISK_VHDX && disk_verify(d, wrong_digest, NULL) == -EILSEQ) {
+	if (options.format == DISK_VHDX && disk_verify(disk, wrong_digest, NULL) == -EILSEQ) {
 		fprintf(stderr, "crash_test: act %zu: a digest is wrong\n", cut);
 		bad = true;
 	}
 	faults += bad;
-	if (disk_close(d))
+	if (disk_close(disk))
 		faults++;
 }
 
 /* Acts [0, stable) whole, then of [stable, cut) some, in some order. */
-static void cut_at(const struct memory_file *begin, const struct memory_file *f,
+static void cut_at(const struct memory_file *begin, const struct memory_file *file,
 		   struct memory_file **stable, size_t *stable_count, size_t cut)
 {
 	size_t last = cut;
 	size_t order[64];
 	size_t n = 0;
-	struct memory_file *s;
+	struct memory_file *settled;
 
-	while (last && f->acts[last - 1].kind != MEMORY_FLUSH)
+	while (last && file->acts[last - 1].kind != MEMORY_FLUSH)
 		last--;
 	if (!*stable) {
 		*stable = memory_copy(begin);
 		*stable_count = 0;
 	}
 	for (; *stable_count < last; ++*stable_count)
-		memory_do(*stable, &f->acts[*stable_count], 0, f->acts[*stable_count].bytes);
-	s = memory_copy(*stable);
+		memory_do(*stable, &file->acts[*stable_count], 0, file->acts[*stable_count].bytes);
+	settled = memory_copy(*stable);
 	for (size_t k = last, sizes = rnd() % 2 ? cut : rnd() % 3; k < cut; k++) {
-		bool size = f->acts[k].kind == MEMORY_TRUNCATE;
+		bool size = file->acts[k].kind == MEMORY_TRUNCATE;
 
 		if (size && !sizes)
 			continue; /* changes of the size are the file system's, in order, but as late as it likes */
 		sizes -= size;
 		if (size || cut - k > 64)
-			memory_do(s, &f->acts[k], 0, f->acts[k].bytes);
+			memory_do(settled, &file->acts[k], 0, file->acts[k].bytes);
 		else
 			order[n++] = k;
 	}
 	for (size_t k = n; k > 1 && rnd() % 2; k--) { /* half of the states in another order */
 		size_t other = rnd() % k;
-		size_t t = order[k - 1];
+		size_t swapped = order[k - 1];
 
 		order[k - 1] = order[other];
-		order[other] = t;
+		order[other] = swapped;
 	}
 	for (size_t k = 0; k < n; k++) {
-		const struct memory_act *a = &f->acts[order[k]];
+		const struct memory_act *a = &file->acts[order[k]];
 		uint64_t pieces = a->bytes / 512;
 
 		switch (rnd() % 4) {
@@ -391,29 +394,30 @@ static void cut_at(const struct memory_file *begin, const struct memory_file *f,
 			if (pieces > 1) {
 				uint64_t at = rnd() % pieces * 512;
 
-				rnd() % 2 ? memory_do(s, a, 0, at) : memory_do(s, a, at, a->bytes);
+				rnd() % 2 ? memory_do(settled, a, 0, at)
+					  : memory_do(settled, a, at, a->bytes);
 				break;
 			} /* fall through */
-		default: memory_do(s, a, 0, a->bytes);
+		default: memory_do(settled, a, 0, a->bytes);
 		}
 	}
-	verify(s, cut);
-	memory_free(s);
+	verify(settled, cut);
+	memory_free(settled);
 }
 
 static void run(unsigned kind, uint64_t want)
 {
 	struct memory_file *begin;
 	struct memory_file *stable = NULL;
-	struct memory_file *f = record(kind, &begin);
+	struct memory_file *file = record(kind, &begin);
 	size_t stable_count = 0;
-	uint64_t each = want / (f->count + 1) + 1;
+	uint64_t each = want / (file->count + 1) + 1;
 	uint64_t until = states + want;
 
-	for (size_t cut = 0; cut <= f->count && states < until; cut++)
+	for (size_t cut = 0; cut <= file->count && states < until; cut++)
 		for (uint64_t n = 0; n < each && states < until; n++)
-			cut_at(begin, f, &stable, &stable_count, cut);
-	memory_free(f);
+			cut_at(begin, file, &stable, &stable_count, cut);
+	memory_free(file);
 	memory_free(begin);
 	if (stable)
 		memory_free(stable);
@@ -424,17 +428,17 @@ static uint64_t faults_without_syncs(unsigned kind, unsigned which)
 {
 	struct memory_file *begin;
 	struct memory_file *stable = NULL;
-	struct memory_file *f = record(kind, &begin);
+	struct memory_file *file = record(kind, &begin);
 	size_t stable_count = 0;
 	size_t syncs = 0;
 	uint64_t before = faults;
 
-	for (size_t n = 0; n < f->count; n++)
-		if (f->acts[n].kind == MEMORY_FLUSH && syncs++ % 2 == which)
-			f->acts[n] = (struct memory_act){ MEMORY_DISCARD, 0, 0, NULL };
+	for (size_t n = 0; n < file->count; n++)
+		if (file->acts[n].kind == MEMORY_FLUSH && syncs++ % 2 == which)
+			file->acts[n] = (struct memory_act){ MEMORY_DISCARD, 0, 0, NULL };
 	for (unsigned n = 0; n < 1500 && faults == before; n++)
-		cut_at(begin, f, &stable, &stable_count, f->count * (n / 3 + 1) / 501);
-	memory_free(f);
+		cut_at(begin, file, &stable, &stable_count, file->count * (n / 3 + 1) / 501);
+	memory_free(file);
 	memory_free(begin);
 	memory_free(stable);
 	return faults - before;
@@ -447,18 +451,18 @@ static void make_parent(enum disk_format format)
 					  .size_bytes = DISK_BYTES,
 					  .block_bytes = 1 << 20 };
 	char *path = parent_path[format == DISK_VHD];
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 
 	options.format = format;
 	snprintf(path, sizeof(*parent_path), "build/crash-%d.%s", getpid(),
 		 disk_format_name(format));
 	snprintf(child_path, sizeof(child_path), "build/crash-child-%d", getpid());
-	for (uint64_t s = 0; s < SECTORS; s++)
-		memset(buffer + 512 * s, (int)(200 + s / SECTORS_OF_A_BYTE), 512);
-	if (disk_create(path, &what, &e) || disk_open(path, &options, &d, &e) ||
-	    disk_write(d, 0, buffer, DISK_BYTES) || disk_close(d)) {
-		fprintf(stderr, "crash_test: %s\n", e.text);
+	for (uint64_t sector = 0; sector < SECTORS; sector++)
+		memset(buffer + 512 * sector, (int)(200 + sector / SECTORS_OF_A_BYTE), 512);
+	if (disk_create(path, &what, &error) || disk_open(path, &options, &disk, &error) ||
+	    disk_write(disk, 0, buffer, DISK_BYTES) || disk_close(disk)) {
+		fprintf(stderr, "crash_test: %s\n", error.text);
 		exit(1);
 	}
 }

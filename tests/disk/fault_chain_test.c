@@ -13,13 +13,14 @@
 
 static uint64_t runs, faults;
 
-static int do_export(struct disk *d, struct disk_error *e)
+static int do_export(struct disk *disk, struct disk_error *error)
 {
 	unlink(chain_path("delta.vhdx"));
-	return disk_export_changes(d, chain_path("base.vhdx"), chain_path("delta.vhdx"), NULL, e);
+	return disk_export_changes(disk, chain_path("base.vhdx"), chain_path("delta.vhdx"), NULL,
+				   error);
 }
 
-static int do_copy(struct disk *d, struct disk_error *e)
+static int do_copy(struct disk *disk, struct disk_error *reason)
 {
 	struct disk *to;
 	int error, closed;
@@ -29,12 +30,12 @@ static int do_copy(struct disk *d, struct disk_error *e)
 			    &(struct disk_create){ .format = DISK_VHDX,
 						   .size_bytes = CHAIN_BYTES,
 						   .block_bytes = 1 << 20 },
-			    e);
+			    reason);
 	if (!error)
-		error = chain_open("copy.vhdx", true, &to, e);
+		error = chain_open("copy.vhdx", true, &to, reason);
 	if (error)
 		return error;
-	error = disk_copy(d, to, NULL, e);
+	error = disk_copy(disk, to, NULL, reason);
 	closed = disk_close(to);
 	return error ? error : closed;
 }

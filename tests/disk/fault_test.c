@@ -49,13 +49,13 @@ static void flushed(void) { memcpy(may, now, sizeof(may)); }
 /* One that failed may have been done to some of its sectors. */
 static void written(uint64_t first, uint64_t count, uint8_t value, bool done)
 {
-	for (uint64_t s = first; s < first + count; s++) {
-		may[s] |= 1ull << value;
-		now[s] = done ? 1ull << value : now[s] | 1ull << value;
+	for (uint64_t sector = first; sector < first + count; sector++) {
+		may[sector] |= 1ull << value;
+		now[sector] = done ? 1ull << value : now[sector] | 1ull << value;
 	}
 }
 
-static void one_act(struct disk *d, unsigned n)
+static void one_act(struct disk *disk, unsigned n)
 {
 	static uint8_t buffer[DISK_BYTES];
 	static const struct guid item =
@@ -74,115 +74,117 @@ static void one_act(struct disk *d, unsigned n)
 	switch (rnd() % 7) {
 	case 0:
 	case 1:
-		if (!disk_flush(d))
+		if (!disk_flush(disk))
 			flushed();
 		return;
 	case 2:
-		done = !disk_zero(d, first * 512, count * 512);
+		done = !disk_zero(disk, first * 512, count * 512);
 		written(first, count, 0, done);
 		return;
 	case 3:
-		if (d->driver->write_item)
-			disk_write_item(d, item, DISK_ITEM_OF_FILE, buffer, ITEM_BYTES + n);
+		if (disk->driver->write_item)
+			disk_write_item(disk, item, DISK_ITEM_OF_FILE, buffer, ITEM_BYTES + n);
 		return;
-	case 4: disk_read(d, first * 512, buffer, count * 512); return;
+	case 4: disk_read(disk, first * 512, buffer, count * 512); return;
 	default:
 		memset(buffer, value, count * 512);
-		done = !disk_write(d, first * 512, buffer, count * 512);
+		done = !disk_write(disk, first * 512, buffer, count * 512);
 		written(first, count, value, done);
 	}
 }
 
-static int open_file(struct memory_file *f, unsigned kind, struct disk **ret, struct disk_error *e)
+static int open_file(struct memory_file *file, unsigned kind, struct disk **ret,
+		     struct disk_error *error)
 {
-	return disk_open_file(memory_disk_file(f), child_path,
+	return disk_open_file(memory_disk_file(file), child_path,
 			      &(struct disk_options){ .format = kinds[kind].format, .write = true },
-			      ret, e);
+			      ret, error);
 }
 
-static int make(struct memory_file *f, unsigned kind)
+static int make(struct memory_file *medium, unsigned kind)
 {
-	struct disk_file file = memory_disk_file(f);
+	struct disk_file file = memory_disk_file(medium);
 	const struct disk_create what = { .format = kinds[kind].format,
 					  .size_bytes = DISK_BYTES,
 					  .block_bytes = 1 << 20,
 					  .fixed = kinds[kind].fixed };
-	struct disk_error e;
+	struct disk_error reason;
 	struct disk *parent = NULL;
 	int error;
 
 	if (what.format == DISK_RAW)
 		return file_truncate(&file, DISK_BYTES);
-	error = kinds[kind].child
-			? disk_open(parent_path[what.format == DISK_VHD],
-				    &(struct disk_options){ .format = what.format }, &parent, &e)
-			: 0;
+	error = kinds[kind].child ? disk_open(parent_path[what.format == DISK_VHD],
+					      &(struct disk_options){ .format = what.format },
+					      &parent, &reason)
+				  : 0;
 
 	if (!error)
-		error = what.format == DISK_VHD ? vhd_create(&file, child_path, &what, parent, &e)
-						: vhdx_create(&file, child_path, &what, parent, &e);
+		error = what.format == DISK_VHD
+				? vhd_create(&file, child_path, &what, parent, &reason)
+				: vhdx_create(&file, child_path, &what, parent, &reason);
 	if (parent)
 		disk_close(parent);
 	return error;
 }
 
-static void work(struct memory_file *f, unsigned kind)
+static void work(struct memory_file *file, unsigned kind)
 {
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 
 	state = 88172645463325252ull + kind;
-	if (open_file(f, kind, &d, &e))
+	if (open_file(file, kind, &disk, &error))
 		return;
 	for (unsigned n = 0; n < WORK; n++)
-		one_act(d, n);
-	if (!disk_close(d))
+		one_act(disk, n);
+	if (!disk_close(disk))
 		flushed();
 }
 
 static struct guid identifier(const struct memory_file *good, unsigned kind)
 {
-	struct memory_file *f = memory_copy(good);
+	struct memory_file *file = memory_copy(good);
 	struct disk_info info = { 0 };
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 
-	if (!open_file(f, kind, &d, &e)) {
-		disk_info(d, &info);
-		disk_close(d);
+	if (!open_file(file, kind, &disk, &error)) {
+		disk_info(disk, &info);
+		disk_close(disk);
 	}
-	memory_free(f);
+	memory_free(file);
 	return info.data_id;
 }
 
-static void verify(struct memory_file *f, unsigned kind, struct guid first_id, const char *what,
+static void verify(struct memory_file *file, unsigned kind, struct guid first_id, const char *what,
 		   long n)
 {
 	static uint8_t buffer[DISK_BYTES];
 	struct disk_info info;
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 	bool bad = false;
 	bool changed = false;
 
 	runs++;
-	if (open_file(f, kind, &d, &e)) {
+	if (open_file(file, kind, &disk, &error)) {
 		fprintf(stderr, "fault_test: %s %ld of kind %u: does not open: %s\n", what, n, kind,
-			e.text);
+			error.text);
 		faults++;
 		return;
 	}
-	disk_info(d, &info);
-	bad = disk_read(d, 0, buffer, DISK_BYTES);
-	for (unsigned s = 0; s < SECTORS && !bad; s++) {
-		const uint8_t *at = buffer + s * 512;
+	disk_info(disk, &info);
+	bad = disk_read(disk, 0, buffer, DISK_BYTES);
+	for (unsigned sector = 0; sector < SECTORS && !bad; sector++) {
+		const uint8_t *at = buffer + sector * 512;
 
-		bad = memcmp(at, at + 1, 511) || *at > PARENT_VALUE || !(may[s] >> *at & 1);
+		bad = memcmp(at, at + 1, 511) || *at > PARENT_VALUE || !(may[sector] >> *at & 1);
 		if (bad)
 			fprintf(stderr,
 				"fault_test: %s %ld of kind %u: sector %u has %u, not one of %lx\n",
-				what, n, kind, s, *at, may[s]);
-		changed |= *at != before[s];
+				what, n, kind, sector, *at, may[sector]);
+		changed |= *at != before[sector];
 	}
 	if (changed && kinds[kind].format == DISK_VHDX && guid_equal(info.data_id, first_id)) {
 		fprintf(stderr,
@@ -190,7 +192,7 @@ static void verify(struct memory_file *f, unsigned kind, struct guid first_id, c
 			what, n, kind);
 		bad = true;
 	}
-	if (disk_close(d)) {
+	if (disk_close(disk)) {
 		fprintf(stderr, "fault_test: %s %ld of kind %u: does not close\n", what, n, kind);
 		bad = true;
 	}
@@ -200,8 +202,8 @@ static void verify(struct memory_file *f, unsigned kind, struct guid first_id, c
 static struct memory_file *begin(const struct memory_file *good, unsigned kind)
 {
 	memset(before, kinds[kind].child ? PARENT_VALUE : 0, sizeof(before));
-	for (unsigned s = 0; s < SECTORS; s++)
-		now[s] = 1ull << before[s];
+	for (unsigned sector = 0; sector < SECTORS; sector++)
+		now[sector] = 1ull << before[sector];
 	flushed();
 	return memory_copy(good);
 }
@@ -220,20 +222,20 @@ static void io_faults(const struct memory_file *good, unsigned kind, unsigned ho
 	const struct guid id = identifier(good, kind);
 
 	for (long n = 0;; n += step) {
-		struct memory_file *f = begin(good, kind);
+		struct memory_file *file = begin(good, kind);
 		bool over;
 
-		memory_lose(f);
-		f->fail_after = n;
-		f->fail_reads = how & 1;
-		f->fail_always = how & 2;
-		f->fail_with = how & 4 ? -ENOSPC : -EIO;
-		work(f, kind);
-		over = !f->fail_always && f->fail_after >= 0;
-		over |= f->fail_always && f->fail_after > 0;
-		f->fail_after = -1;
-		verify(f, kind, id, how & 2 ? "everything from act" : "act", n);
-		memory_free(f);
+		memory_lose(file);
+		file->fail_after = n;
+		file->fail_reads = how & 1;
+		file->fail_always = how & 2;
+		file->fail_with = how & 4 ? -ENOSPC : -EIO;
+		work(file, kind);
+		over = !file->fail_always && file->fail_after >= 0;
+		over |= file->fail_always && file->fail_after > 0;
+		file->fail_after = -1;
+		verify(file, kind, id, how & 2 ? "everything from act" : "act", n);
+		memory_free(file);
 		if (over)
 			break;
 	}
@@ -244,17 +246,17 @@ static void allocation_faults(const struct memory_file *good, unsigned kind, lon
 	const struct guid id = identifier(good, kind);
 
 	for (long n = 0;; n += step) {
-		struct memory_file *f = begin(good, kind);
+		struct memory_file *file = begin(good, kind);
 		bool over;
 
 		allocations_left = n;
 		counting = true;
-		work(f, kind);
+		work(file, kind);
 		counting = false;
 		over = allocations_left >= 0;
 		allocations_left = -1;
-		verify(f, kind, id, "allocation", n);
-		memory_free(f);
+		verify(file, kind, id, "allocation", n);
+		memory_free(file);
 		if (over)
 			break;
 	}
@@ -264,21 +266,21 @@ static void allocation_faults(const struct memory_file *good, unsigned kind, lon
 static void making(unsigned kind)
 {
 	for (long n = 0;; n++) {
-		struct memory_file *f = memory_new();
+		struct memory_file *file = memory_new();
 		bool over;
 
-		f->fail_after = n;
-		make(f, kind);
-		over = f->fail_after >= 0;
-		memory_free(f);
-		f = memory_new();
+		file->fail_after = n;
+		make(file, kind);
+		over = file->fail_after >= 0;
+		memory_free(file);
+		file = memory_new();
 		allocations_left = n;
 		counting = true;
-		make(f, kind);
+		make(file, kind);
 		counting = false;
 		over &= allocations_left >= 0;
 		allocations_left = -1;
-		memory_free(f);
+		memory_free(file);
 		runs += 2;
 		if (over)
 			break;
@@ -292,17 +294,18 @@ static void make_parent(enum disk_format format)
 					  .size_bytes = DISK_BYTES,
 					  .block_bytes = 1 << 20 };
 	char *path = parent_path[format == DISK_VHD];
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 
 	snprintf(path, sizeof(*parent_path), "build/fault-%d.%s", getpid(),
 		 disk_format_name(format));
 	snprintf(child_path, sizeof(child_path), "build/fault-child-%d", getpid());
 	memset(buffer, PARENT_VALUE, sizeof(buffer));
-	if (disk_create(path, &what, &e) ||
-	    disk_open(path, &(struct disk_options){ .format = format, .write = true }, &d, &e) ||
-	    disk_write(d, 0, buffer, DISK_BYTES) || disk_close(d)) {
-		fprintf(stderr, "fault_test: %s\n", e.text);
+	if (disk_create(path, &what, &error) ||
+	    disk_open(path, &(struct disk_options){ .format = format, .write = true }, &disk,
+		      &error) ||
+	    disk_write(disk, 0, buffer, DISK_BYTES) || disk_close(disk)) {
+		fprintf(stderr, "fault_test: %s\n", error.text);
 		exit(1);
 	}
 }

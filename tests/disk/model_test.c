@@ -43,12 +43,13 @@ static void fail(const char *what, int error)
 
 static void open_top(void)
 {
-	struct disk_error e = { "" };
-	int error = disk_open(name(depth),
-			      &(struct disk_options){ .format = format, .write = true }, &disk, &e);
+	struct disk_error reason = { "" };
+	int error =
+		disk_open(name(depth), &(struct disk_options){ .format = format, .write = true },
+			  &disk, &reason);
 
 	if (error) {
-		fprintf(stderr, "model_test: %s\n", e.text);
+		fprintf(stderr, "model_test: %s\n", reason.text);
 		exit(1);
 	}
 }
@@ -82,9 +83,9 @@ static void write_some(uint64_t offset, uint64_t bytes)
 	int error;
 
 	for (uint64_t n = 0; n < bytes; n += 8) {
-		uint64_t v = rnd();
+		uint64_t value = rnd();
 
-		memcpy(buffer + n, &v, 8);
+		memcpy(buffer + n, &value, 8);
 	}
 	memcpy(model[depth] + offset, buffer, bytes);
 	error = disk_writev(disk, offset, iov, 3);
@@ -129,25 +130,25 @@ static void make_child(void)
 {
 	char parent[64];
 	struct disk_create what = { .format = format, .parent_format = format };
-	struct disk_error e;
+	struct disk_error error;
 
 	close_top();
 	snprintf(parent, sizeof(parent), "%s", name(depth));
 	what.parent = parent;
 	memcpy(model[depth + 1], model[depth], MAX_BYTES);
 	depth++;
-	if (disk_create(name(depth), &what, &e))
-		fprintf(stderr, "model_test: %s\n", e.text), errors++;
+	if (disk_create(name(depth), &what, &error))
+		fprintf(stderr, "model_test: %s\n", error.text), errors++;
 	open_top();
 }
 
 static void commit(void)
 {
-	struct disk_error e = { "" };
-	int error = disk_commit(disk, NULL, &e);
+	struct disk_error reason = { "" };
+	int error = disk_commit(disk, NULL, &reason);
 
 	if (error)
-		fprintf(stderr, "model_test: commit: %s (%d)\n", e.text, error), errors++;
+		fprintf(stderr, "model_test: commit: %s (%d)\n", reason.text, error), errors++;
 	memcpy(model[depth - 1], model[depth], MAX_BYTES);
 	close_top();
 	if (rnd() % 2)
@@ -210,13 +211,13 @@ static void chain(unsigned long operations, uint32_t block, uint32_t sector, boo
 				    .block_bytes = block,
 				    .logical_sector_bytes = sector,
 				    .fixed = fixed };
-	struct disk_error e;
+	struct disk_error error;
 
 	memset(model, 0, sizeof(model));
 	depth = 0;
 	what.size_bytes = size = (rnd() % 2048 + 1024) * UNIT_BYTES;
-	if (disk_create(name(0), &what, &e)) {
-		fprintf(stderr, "model_test: %s\n", e.text);
+	if (disk_create(name(0), &what, &error)) {
+		fprintf(stderr, "model_test: %s\n", error.text);
 		errors++;
 	}
 	open_top();

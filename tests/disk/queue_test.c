@@ -35,12 +35,12 @@ struct worker {
 	bool taken[SLOTS]; /* a part of the disk that a request is at */
 };
 
-static uint64_t rnd(struct worker *w)
+static uint64_t rnd(struct worker *worker)
 {
-	w->random ^= w->random << 13;
-	w->random ^= w->random >> 7;
-	w->random ^= w->random << 17;
-	return w->random;
+	worker->random ^= worker->random << 13;
+	worker->random ^= worker->random >> 7;
+	worker->random ^= worker->random << 17;
+	return worker->random;
 }
 
 static void fault(const char *what, uint64_t offset, int error)
@@ -49,102 +49,106 @@ static void fault(const char *what, uint64_t offset, int error)
 	__atomic_add_fetch(&faults, 1, __ATOMIC_RELAXED);
 }
 
-static void done(struct disk_request *r, int error)
+static void done(struct disk_request *request, int error)
 {
-	struct slot *s = r->context;
-	struct worker *w = s->worker;
+	struct slot *slot = request->context;
+	struct worker *worker = slot->worker;
 
 	if (error)
-		fault("an error", r->offset, error);
-	else if (r->kind == DISK_READ &&
-		 memcmp(s->memory, s->want,
-			s->request.iov[0].iov_len + (r->count > 1 ? r->iov[1].iov_len : 0)))
-		fault("another content", r->offset, 0);
-	if (r->kind != DISK_FLUSH)
-		w->taken[(r->offset - w->n * (uint64_t)PART) / MAX] = false;
-	s->busy = false;
+		fault("an error", request->offset, error);
+	else if (request->kind == DISK_READ &&
+		 memcmp(slot->memory, slot->want,
+			slot->request.iov[0].iov_len +
+				(request->count > 1 ? request->iov[1].iov_len : 0)))
+		fault("another content", request->offset, 0);
+	if (request->kind != DISK_FLUSH)
+		worker->taken[(request->offset - worker->n * (uint64_t)PART) / MAX] = false;
+	slot->busy = false;
 }
 
-static void begin(struct worker *w, struct slot *s)
+static void begin(struct worker *worker, struct slot *sector)
 {
-	uint64_t place = rnd(w) % SLOTS;
-	uint64_t bytes = (rnd(w) % (MAX / UNIT) + 1) * UNIT;
-	uint64_t in = (MAX - bytes) / UNIT ? rnd(w) % ((MAX - bytes) / UNIT + 1) * UNIT : 0;
-	uint64_t offset = w->n * (uint64_t)PART + place * MAX + in;
-	struct disk_request *r = &s->request;
+	uint64_t place = rnd(worker) % SLOTS;
+	uint64_t bytes = (rnd(worker) % (MAX / UNIT) + 1) * UNIT;
+	uint64_t in = (MAX - bytes) / UNIT ? rnd(worker) % ((MAX - bytes) / UNIT + 1) * UNIT : 0;
+	uint64_t offset = worker->n * (uint64_t)PART + place * MAX + in;
+	struct disk_request *request = &sector->request;
 
-	if (w->taken[place])
+	if (worker->taken[place])
 		return;
-	*r = (struct disk_request){ .kind = (enum disk_request_kind)(rnd(w) % 16),
-				    .offset = offset,
-				    .bytes = bytes,
-				    .iov = s->iov,
-				    .count = bytes > UNIT ? 2 : 1,
-				    .done = done,
-				    .context = s };
-	if (r->kind > DISK_FLUSH) /* mostly reads and writes */
-		r->kind = r->kind & 1 ? DISK_READ : DISK_WRITE;
-	s->iov[0] = (struct iovec){ s->memory, r->count > 1 ? UNIT : bytes };
-	s->iov[1] = (struct iovec){ s->memory + UNIT, bytes - UNIT };
-	if (r->kind == DISK_READ)
-		memcpy(s->want, model + offset, bytes);
-	if (r->kind == DISK_ZERO)
+	*request = (struct disk_request){ .kind = (enum disk_request_kind)(rnd(worker) % 16),
+					  .offset = offset,
+					  .bytes = bytes,
+					  .iov = sector->iov,
+					  .count = bytes > UNIT ? 2 : 1,
+					  .done = done,
+					  .context = sector };
+	if (request->kind > DISK_FLUSH) /* mostly reads and writes */
+		request->kind = request->kind & 1 ? DISK_READ : DISK_WRITE;
+	sector->iov[0] = (struct iovec){ sector->memory, request->count > 1 ? UNIT : bytes };
+	sector->iov[1] = (struct iovec){ sector->memory + UNIT, bytes - UNIT };
+	if (request->kind == DISK_READ)
+		memcpy(sector->want, model + offset, bytes);
+	if (request->kind == DISK_ZERO)
 		memset(model + offset, 0, bytes);
-	if (r->kind == DISK_WRITE) {
-		memset(s->memory, (int)rnd(w) | 1, bytes);
-		memcpy(model + offset, s->memory, bytes);
+	if (request->kind == DISK_WRITE) {
+		memset(sector->memory, (int)rnd(worker) | 1, bytes);
+		memcpy(model + offset, sector->memory, bytes);
 	}
-	w->taken[place] |= r->kind != DISK_FLUSH;
-	s->busy = true;
-	if (disk_queue_submit(w->queue, r))
+	worker->taken[place] |= request->kind != DISK_FLUSH;
+	sector->busy = true;
+	if (disk_queue_submit(worker->queue, request))
 		fault("not taken", offset, 0);
 }
 
 static void *work(void *context)
 {
-	struct worker *w = context;
-	const struct disk_queue_options o = { .depth = DEPTH, .threads = 2, .no_ring = no_ring };
+	struct worker *worker = context;
+	const struct disk_queue_options options = { .depth = DEPTH,
+						    .threads = 2,
+						    .no_ring = no_ring };
 
-	if (disk_queue_open(w->disk, &o, &w->queue)) {
+	if (disk_queue_open(worker->disk, &options, &worker->queue)) {
 		fault("no queue", 0, 0);
 		return NULL;
 	}
 	for (unsigned n = 0; n < DEPTH; n++) {
-		w->slot[n].worker = w;
-		w->slot[n].memory = aligned_alloc(UNIT, MAX);
-		w->slot[n].want = malloc(MAX);
+		worker->slot[n].worker = worker;
+		worker->slot[n].memory = aligned_alloc(UNIT, MAX);
+		worker->slot[n].want = malloc(MAX);
 	}
 	for (unsigned long n = 0; n < requests; n++) {
-		struct slot *s = &w->slot[rnd(w) % DEPTH];
+		struct slot *slot = &worker->slot[rnd(worker) % DEPTH];
 
-		if (!s->busy)
-			begin(w, s);
-		if (rnd(w) % 4 == 0 && !disk_queue_poll(w->queue))
-			poll(&(struct pollfd){ .fd = disk_queue_fd(w->queue), .events = POLLIN }, 1,
-			     1);
+		if (!slot->busy)
+			begin(worker, slot);
+		if (rnd(worker) % 4 == 0 && !disk_queue_poll(worker->queue))
+			poll(&(struct pollfd){ .fd = disk_queue_fd(worker->queue),
+					       .events = POLLIN },
+			     1, 1);
 	}
-	disk_queue_close(w->queue);
+	disk_queue_close(worker->queue);
 	for (unsigned n = 0; n < DEPTH; n++) {
-		free(w->slot[n].memory);
-		free(w->slot[n].want);
+		free(worker->slot[n].memory);
+		free(worker->slot[n].want);
 	}
 	return NULL;
 }
 
-static void must(int error, const struct disk_error *e)
+static void must(int error, const struct disk_error *reason)
 {
 	if (error) {
-		fprintf(stderr, "queue_test: %s\n", e->text);
+		fprintf(stderr, "queue_test: %s\n", reason->text);
 		exit(1);
 	}
 }
 
-static void compare(struct disk *d)
+static void compare(struct disk *disk)
 {
 	uint8_t *all = malloc(PART);
 
 	for (unsigned n = 0; n < QUEUES; n++)
-		if (disk_read(d, n * (uint64_t)PART, all, PART) ||
+		if (disk_read(disk, n * (uint64_t)PART, all, PART) ||
 		    memcmp(all, model + n * (uint64_t)PART, PART))
 			fault("the disk is another", n * (uint64_t)PART, 0);
 	free(all);
@@ -156,40 +160,40 @@ static void one(enum disk_format format, bool child, bool direct, uint64_t seed)
 	struct disk_create what = { .format = format,
 				    .size_bytes = (uint64_t)QUEUES * PART,
 				    .block_bytes = format == DISK_RAW ? 0 : 1 << 20 };
-	struct disk_options o = { .format = format, .write = true, .direct = direct };
+	struct disk_options options = { .format = format, .write = true, .direct = direct };
 	char path[64], parent[64], side[80];
 	pthread_t thread[QUEUES];
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 
 	snprintf(path, sizeof(path), "build/queue-%d.%s", getpid(), disk_format_name(format));
 	snprintf(parent, sizeof(parent), "build/queue-parent-%d.%s", getpid(),
 		 disk_format_name(format));
 	memset(model, 0, (size_t)QUEUES * PART);
 	if (child) {
-		must(disk_create(parent, &what, &e), &e);
-		must(disk_open(parent, &o, &d, &e), &e);
+		must(disk_create(parent, &what, &error), &error);
+		must(disk_open(parent, &options, &disk, &error), &error);
 		memset(model, 5, PART);
-		disk_write(d, 0, model, PART);
-		disk_close(d);
+		disk_write(disk, 0, model, PART);
+		disk_close(disk);
 		what.parent = parent;
 		what.parent_format = format;
 	}
-	must(disk_create(path, &what, &e), &e);
-	must(disk_open(path, &o, &d, &e), &e);
+	must(disk_create(path, &what, &error), &error);
+	must(disk_open(path, &options, &disk, &error), &error);
 	for (unsigned n = 0; n < QUEUES; n++) {
-		worker[n] = (struct worker){ .disk = d,
+		worker[n] = (struct worker){ .disk = disk,
 					     .n = n,
 					     .random = seed * 0x9e3779b97f4a7c15ull + n + 1 };
 		pthread_create(&thread[n], NULL, work, &worker[n]);
 	}
 	for (unsigned n = 0; n < QUEUES; n++)
 		pthread_join(thread[n], NULL);
-	compare(d);
-	must(disk_close(d), &(struct disk_error){ "close" });
-	must(disk_open(path, &o, &d, &e), &e);
-	compare(d);
-	disk_close(d);
+	compare(disk);
+	must(disk_close(disk), &(struct disk_error){ "close" });
+	must(disk_open(path, &options, &disk, &error), &error);
+	compare(disk);
+	disk_close(disk);
 	unlink(path);
 	unlink(parent);
 	for (int n = 0; n < 2; n++) {

@@ -50,20 +50,20 @@ static int count(void *context, uint64_t offset, uint64_t bytes)
 static struct disk *open_or_die(const char *path, enum disk_format format, bool write)
 {
 	struct disk_error error;
-	struct disk *d;
+	struct disk *disk;
 
-	if (disk_open(path, &(struct disk_options){ .format = format, .write = write }, &d,
+	if (disk_open(path, &(struct disk_options){ .format = format, .write = write }, &disk,
 		      &error)) {
 		printf("seal_test: %s\n", error.text);
 		exit(1);
 	}
-	return d;
+	return disk;
 }
 
 static void make(const char *path, enum disk_format format, const char *child)
 {
 	struct disk_error error;
-	struct disk *d;
+	struct disk *disk;
 
 	remove(path);
 	remove(child);
@@ -76,11 +76,11 @@ static void make(const char *path, enum disk_format format, const char *child)
 	for (size_t n = 0; n < DISK_BYTES; n++)
 		content[n] = (uint8_t)random_below(256);
 	memset(content + 3 * BLOCK_BYTES, 0, BLOCK_BYTES);
-	d = open_or_die(path, format, true);
-	must(!disk_write(d, 0, content, 3 * BLOCK_BYTES) &&
-		     !disk_write(d, 4 * BLOCK_BYTES, content + 4 * BLOCK_BYTES, 4 * BLOCK_BYTES),
+	disk = open_or_die(path, format, true);
+	must(!disk_write(disk, 0, content, 3 * BLOCK_BYTES) &&
+		     !disk_write(disk, 4 * BLOCK_BYTES, content + 4 * BLOCK_BYTES, 4 * BLOCK_BYTES),
 	     "writing");
-	must(!disk_close(d), "closing");
+	must(!disk_close(disk), "closing");
 	if (disk_create(child,
 			&(struct disk_create){
 				.format = DISK_VHDX, .parent = path, .parent_format = format },
@@ -109,7 +109,7 @@ static void mutate(const char *path, const char *child, enum disk_format format)
 	uint8_t bytes[PART_BYTES], before[PART_BYTES];
 	size_t at = random_below(DISK_BYTES - sizeof(bytes));
 	size_t n = 1;
-	struct disk *d;
+	struct disk *disk;
 	unsigned found = 0;
 	off_t place;
 	int fd = open(path, O_RDWR);
@@ -130,19 +130,19 @@ static void mutate(const char *path, const char *child, enum disk_format format)
 			bytes[n] ^= (uint8_t)(1 + random_below(255));
 	}
 	must(pwrite(fd, bytes, n, place) == (ssize_t)n, "changing");
-	d = open_or_die(child, DISK_VHDX, false);
-	must(!disk_verify_link(d, count, &found) && found == 1,
+	disk = open_or_die(child, DISK_VHDX, false);
+	must(!disk_verify_link(disk, count, &found) && found == 1,
 	     "a changed parent was not seen by its child");
-	error = disk_read(d, at & ~511ul, seen, 512);
+	error = disk_read(disk, at & ~511ul, seen, 512);
 	must(error == -ESTALE, "a changed block was read through the child");
-	error = disk_read(d, 3 * BLOCK_BYTES, seen, 512);
+	error = disk_read(disk, 3 * BLOCK_BYTES, seen, 512);
 	must(at / (2 * BLOCK_BYTES) == 1 || !error, "a block that is the same was not read");
-	disk_close(d);
+	disk_close(disk);
 	if (format == DISK_VHDX) {
-		d = open_or_die(path, format, false);
-		must(!disk_verify(d, count, &found) && found == 2,
+		disk = open_or_die(path, format, false);
+		must(!disk_verify(disk, count, &found) && found == 2,
 		     "a change was not seen in the file itself");
-		disk_close(d);
+		disk_close(disk);
 	}
 	must(pwrite(fd, before, n, place) == (ssize_t)n, "changing back");
 	close(fd);
@@ -150,42 +150,43 @@ static void mutate(const char *path, const char *child, enum disk_format format)
 
 static void cycle(const char *path, const char *child, enum disk_format format)
 {
-	struct disk *d = open_or_die(path, format, true);
+	struct disk *disk = open_or_die(path, format, true);
 	uint64_t note = random_below(1000);
 	unsigned found = 0;
 
 	if (random_below(2))
-		must(!disk_write_item(d, TEST_ITEM, DISK_ITEM_OF_FILE, &note, sizeof(note)),
+		must(!disk_write_item(disk, TEST_ITEM, DISK_ITEM_OF_FILE, &note, sizeof(note)),
 		     "annotating");
-	must(!disk_flush(d) && !disk_close(d), "closing");
-	d = open_or_die(child, DISK_VHDX, random_below(2));
-	must(!disk_verify_link(d, count, &found) && !found, "a change was reported where none was");
-	must(!disk_read(d, 0, seen, DISK_BYTES) && !memcmp(seen, content, DISK_BYTES),
+	must(!disk_flush(disk) && !disk_close(disk), "closing");
+	disk = open_or_die(child, DISK_VHDX, random_below(2));
+	must(!disk_verify_link(disk, count, &found) && !found,
+	     "a change was reported where none was");
+	must(!disk_read(disk, 0, seen, DISK_BYTES) && !memcmp(seen, content, DISK_BYTES),
 	     "the child reads something else");
-	disk_close(d);
+	disk_close(disk);
 	if (format == DISK_VHDX) {
-		d = open_or_die(path, format, false);
-		must(!disk_verify(d, count, &found) && !found, "a file's own digests are wrong");
-		disk_close(d);
+		disk = open_or_die(path, format, false);
+		must(!disk_verify(disk, count, &found) && !found, "a file's own digests are wrong");
+		disk_close(disk);
 	}
 }
 
 /* A file that is written by the rules has digests that are right. */
 static void rewrite(const char *path)
 {
-	struct disk *d = open_or_die(path, DISK_VHDX, true);
+	struct disk *disk = open_or_die(path, DISK_VHDX, true);
 	unsigned found = 0;
 	size_t at = random_below(DISK_BYTES / 512 - 64) * 512;
 	size_t bytes = 512 * (1 + random_below(64));
 
 	if (random_below(4))
-		must(!disk_write(d, at, seen, bytes), "writing");
+		must(!disk_write(disk, at, seen, bytes), "writing");
 	else
-		must(!disk_zero(d, at, bytes), "zeroing");
-	must(!disk_close(d), "closing");
-	d = open_or_die(path, DISK_VHDX, false);
-	must(!disk_verify(d, count, &found) && !found, "digests were not brought up to date");
-	disk_close(d);
+		must(!disk_zero(disk, at, bytes), "zeroing");
+	must(!disk_close(disk), "closing");
+	disk = open_or_die(path, DISK_VHDX, false);
+	must(!disk_verify(disk, count, &found) && !found, "digests were not brought up to date");
+	disk_close(disk);
 }
 
 int main(int argc, char **argv)

@@ -8,12 +8,12 @@
 
 struct act { uint8_t kind, flags; uint16_t count; uint32_t a; uint64_t b; };
 struct play {
-	struct fake f;
+	struct fake fake;
 	uint32_t served, answered, written[FAKE_CHANNELS];
 	uint64_t busy, transaction;
 };
 
-static void message(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
+static void message(struct play *play, const struct act *a, const uint8_t *rest, size_t bytes)
 {
 	static const uint32_t kinds[] = { VMBUS_REQUEST_OFFERS, VMBUS_OPEN,
 					  VMBUS_CLOSE,          VMBUS_GPADL_HEADER,
@@ -51,30 +51,31 @@ static void message(struct play *p, const struct act *a, const uint8_t *rest, si
 		payload[4] = VMBUS_SINT;
 		length = 40;
 	}
-	bus_message(p->f.bus, a->flags & 8 ? (uint32_t)a->b : VMBUS_CONNECTION,
+	bus_message(play->fake.bus, a->flags & 8 ? (uint32_t)a->b : VMBUS_CONNECTION,
 		    a->flags & 4 ? a->count : VMBUS_MESSAGE_TYPE, (uint8_t *)payload, length);
 }
 
-static uint32_t *word(struct play *p, uint64_t gpa)
+static uint32_t *word(struct play *play, uint64_t gpa)
 {
-	return (uint32_t *)(void *)(p->f.memory.ram + gpa);
+	return (uint32_t *)(void *)(play->fake.memory.ram + gpa);
 }
 
 /* Into a channel's ring as a driver would, whatever is mapped there now. */
-static void put(struct play *p, unsigned channel, const uint8_t *packet, uint32_t bytes)
+static void put(struct play *play, unsigned channel, const uint8_t *packet, uint32_t bytes)
 {
 	const uint32_t ring_bytes = (FAKE_RING_PAGES - 1) * GUEST_PAGE_BYTES;
 	const uint32_t ring = FAKE_RINGS_GPA + channel * FAKE_STRIDE;
 
 	for (uint32_t n = 0; n < bytes; n++)
-		p->f.memory.ram[ring + GUEST_PAGE_BYTES + (p->written[channel] + n) % ring_bytes] =
+		play->fake.memory
+			.ram[ring + GUEST_PAGE_BYTES + (play->written[channel] + n) % ring_bytes] =
 			packet[n];
-	p->written[channel] = (p->written[channel] + bytes) % ring_bytes;
-	*word(p, ring + RING_WRITE_INDEX) = p->written[channel];
+	play->written[channel] = (play->written[channel] + bytes) % ring_bytes;
+	*word(play, ring + RING_WRITE_INDEX) = play->written[channel];
 }
 
 /* An in-band packet of a channel of the utilities' or the memory's. */
-static void put_inband(struct play *p, unsigned channel, const void *payload, uint32_t bytes)
+static void put_inband(struct play *play, unsigned channel, const void *payload, uint32_t bytes)
 {
 	uint8_t packet[2200] = { 0 };
 	const struct vmbus_packet head = { .type = PACKET_INBAND,
@@ -83,63 +84,65 @@ static void put_inband(struct play *p, unsigned channel, const void *payload, ui
 
 	memcpy(packet, &head, sizeof(head));
 	memcpy(packet + 16, payload, bytes);
-	put(p, channel, packet, 8u * head.units + 8);
-	bus_event(p->f.bus, VMBUS_CONNECTION_CHANNEL + 1 + channel, 0);
-	bus_run(p->f.bus);
+	put(play, channel, packet, 8u * head.units + 8);
+	bus_event(play->fake.bus, VMBUS_CONNECTION_CHANNEL + 1 + channel, 0);
+	bus_run(play->fake.bus);
 }
 
 /* What a driver of the memory's says, or nearly that. */
-static void say_memory(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
+static void say_memory(struct play *play, const struct act *a, const uint8_t *rest, size_t bytes)
 {
 	static const uint16_t types[] = { 1, 3, 5, 7, 7, 11, 9, 11 };
 	struct {
 		uint16_t type, bytes;
 		uint32_t transaction;
 		uint64_t word[32];
-	} m = { .type = a->flags & 128 ? a->count : types[a->a % 8] };
+	} message = { .type = a->flags & 128 ? a->count : types[a->a % 8] };
 
-	memcpy(m.word, rest, bytes < sizeof(m.word) ? bytes : sizeof(m.word));
-	if (m.type == 1 && a->flags & 1)
-		m.word[0] = a->flags & 2 ? 0x20000 : 3;
-	if (m.type == 3 && a->flags & 1)
-		m.word[0] |= 1;
-	if (m.type == 3 && a->flags & 4)
-		m.word[0] = 3 | 7 << 2;
-	if (m.type == 11 && a->flags & 1)
-		m.word[0] = (a->count % 20) | (uint64_t)(a->flags & 2) << 31;
-	if (m.type == 5 && a->flags & 1) {
-		m.word[0] = a->count;
-		m.word[1] = a->a & 511;
+	memcpy(message.word, rest, bytes < sizeof(message.word) ? bytes : sizeof(message.word));
+	if (message.type == 1 && a->flags & 1)
+		message.word[0] = a->flags & 2 ? 0x20000 : 3;
+	if (message.type == 3 && a->flags & 1)
+		message.word[0] |= 1;
+	if (message.type == 3 && a->flags & 4)
+		message.word[0] = 3 | 7 << 2;
+	if (message.type == 11 && a->flags & 1)
+		message.word[0] = (a->count % 20) | (uint64_t)(a->flags & 2) << 31;
+	if (message.type == 5 && a->flags & 1) {
+		message.word[0] = a->count;
+		message.word[1] = a->a & 511;
 	}
-	if (m.type == 7 && a->flags & 1) {
-		m.word[0] = (uint64_t)((a->flags >> 2 & 15) << 1 | (a->flags >> 6 & 1)) << 32;
+	if (message.type == 7 && a->flags & 1) {
+		message.word[0] = (uint64_t)((a->flags >> 2 & 15) << 1 | (a->flags >> 6 & 1)) << 32;
 		for (unsigned n = 1; n < 16; n++)
-			m.word[n] = (n * 16 + (m.word[n] & (a->flags & 2 ? 255 : 7)) +
-				     (n < 12 ? 0 : (1 << 20) - 192)) |
-				    (m.word[n] >> 8 & 7) << 40;
+			message.word[n] = (n * 16 + (message.word[n] & (a->flags & 2 ? 255 : 7)) +
+					   (n < 12 ? 0 : (1 << 20) - 192)) |
+					  (message.word[n] >> 8 & 7) << 40;
 	}
-	put_inband(p, 1, &m, a->flags & 64 ? 8 + a->count % 250u : (uint32_t)sizeof(m));
+	put_inband(play, 1, &message,
+		   a->flags & 64 ? 8 + a->count % 250u : (uint32_t)sizeof(message));
 }
 
-static void say_utility(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
+static void say_utility(struct play *play, const struct act *a, const uint8_t *rest, size_t bytes)
 {
-	uint8_t m[128] = { 0 };
+	uint8_t message[128] = { 0 };
 	const uint16_t versions[10] = { 1, 1, 0, 0, 3, 0, a->flags & 4 ? 3 : 4, 0, 0, 0 };
 
-	memcpy(m, rest, bytes < sizeof(m) ? bytes : sizeof(m));
+	memcpy(message, rest, bytes < sizeof(message) ? bytes : sizeof(message));
 	if (a->flags & 1) {
-		m[12] = (uint8_t)(a->count & 7);
-		m[13] = 0;
-		m[25] = 7;
+		message[12] = (uint8_t)(a->count & 7);
+		message[13] = 0;
+		message[25] = 7;
 	}
 	if (a->flags & 2) { /* an answer to what was offered */
-		m[12] = 0;
-		memcpy(m + 28, versions, sizeof(versions));
+		message[12] = 0;
+		memcpy(message + 28, versions, sizeof(versions));
 	}
-	put_inband(p, 2 + a->a % 3, m, a->flags & 64 ? a->count % 128u : (uint32_t)sizeof(m));
+	put_inband(play, 2 + a->a % 3, message,
+		   a->flags & 64 ? a->count % 128u : (uint32_t)sizeof(message));
 }
 
-static void command(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
+static void command(struct play *play, const struct act *a, const uint8_t *rest, size_t bytes)
 {
 	static const uint8_t codes[] = {
 		0x00, 0x08, 0x0a, 0x12, 0x1a, 0x25, 0x28, 0x2a, 0x35, 0x41,
@@ -151,7 +154,7 @@ static void command(struct play *p, const struct act *a, const uint8_t *rest, si
 				    (uint8_t)(a->b & 16),
 				    [14] = (uint8_t)(a->a & 17),
 				    [19] = (uint8_t)a->count };
-	struct vstor_packet v = {
+	struct vstor_packet request = {
 		.operation = VSTOR_EXECUTE,
 		.flags = 1,
 		.body.srb = { .bytes = 0x34, .cdb_bytes = 16, .data_bytes = a->count }
@@ -159,32 +162,32 @@ static void command(struct play *p, const struct act *a, const uint8_t *rest, si
 	uint8_t packet[1024];
 	uint32_t range_bytes;
 
-	memcpy(v.body.srb.cdb_or_sense, rest, bytes < 16 ? bytes : 16);
+	memcpy(request.body.srb.cdb_or_sense, rest, bytes < 16 ? bytes : 16);
 	if (!(a->flags & 1))
-		v.body.srb.cdb_or_sense[0] = codes[a->a % sizeof(codes)];
+		request.body.srb.cdb_or_sense[0] = codes[a->a % sizeof(codes)];
 	if (a->flags & 2) { /* a place on the disk, and a length that fits */
-		memset(v.body.srb.cdb_or_sense + 2, 0, 6);
-		memset(v.body.srb.cdb_or_sense + 10, 0, 3);
-		v.body.srb.cdb_or_sense[1] &= 31;
-		v.body.srb.cdb_or_sense[8] &= 31;
-		v.body.srb.cdb_or_sense[9] = 0;
-		v.body.srb.cdb_or_sense[13] &= 15;
+		memset(request.body.srb.cdb_or_sense + 2, 0, 6);
+		memset(request.body.srb.cdb_or_sense + 10, 0, 3);
+		request.body.srb.cdb_or_sense[1] &= 31;
+		request.body.srb.cdb_or_sense[8] &= 31;
+		request.body.srb.cdb_or_sense[9] = 0;
+		request.body.srb.cdb_or_sense[13] &= 15;
 		/* what UNMAP may take, or WRITE SAME zeros */
-		guest_memory_write(&p->f.memory, (a->b % 300) * GUEST_PAGE_BYTES, list,
+		guest_memory_write(&play->fake.memory, (a->b % 300) * GUEST_PAGE_BYTES, list,
 				   sizeof(list));
 	}
-	v.body.srb.lun = a->flags & 128 ? 0 : a->flags >> 3 & 3;
+	request.body.srb.lun = a->flags & 128 ? 0 : a->flags >> 3 & 3;
 	if (a->flags & 4)
-		v.operation = a->a % 15;
+		request.operation = a->a % 15;
 	range_bytes = a->flags & 2 ? 16384 + a->count % 16384u : a->count % (40u << 10);
 	if (a->flags & 64)
 		range_bytes = 0;
-	put(p, 0, packet,
-	    fake_packet(packet, ++p->transaction, &v, a->b % 300,
+	put(play, 0, packet,
+	    fake_packet(packet, ++play->transaction, &request, a->b % 300,
 			a->flags & 32 ? a->a & (GUEST_PAGE_BYTES - 1) : 0, range_bytes));
 }
 
-static void raw_packet(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
+static void raw_packet(struct play *play, const struct act *a, const uint8_t *rest, size_t bytes)
 {
 	uint8_t packet[4500] = { 0 };
 	const struct vmbus_packet head = { .type = (uint16_t)a->a,
@@ -197,114 +200,118 @@ static void raw_packet(struct play *p, const struct act *a, const uint8_t *rest,
 	memcpy(packet, &head, sizeof(head));
 	memcpy(packet + 16, rest, bytes < 4000 ? bytes : 4000);
 	length = a->flags & 1 ? 8u * head.units + 8u : a->count % 4400u & ~7u;
-	put(p, a->flags >> 1 & 3, packet, length < sizeof(packet) ? length : 4496);
+	put(play, a->flags >> 1 & 3, packet, length < sizeof(packet) ? length : 4496);
 }
 
 /* The disk process: what comes has to be right, whatever the guest did. */
-static void serve(struct play *p, const struct act *a)
+static void serve(struct play *play, const struct act *a)
 {
-	struct block_memory *m = p->f.disks;
-	struct slot_queue *q = &m->queue;
+	struct block_memory *memory = play->fake.disks;
+	struct slot_queue *queue = &memory->queue;
 
-	for (unsigned n = 0; n < (a->flags & 31u) && p->served != q->requests.written; n++) {
-		struct slot_request r = q->requests.entry[p->served++ % SLOTS_MAX];
+	for (unsigned n = 0; n < (a->flags & 31u) && play->served != queue->requests.written; n++) {
+		struct slot_request request = queue->requests.entry[play->served++ % SLOTS_MAX];
 
-		if (r.slot >= BLOCK_SLOTS || p->busy >> r.slot & 1 || r.target >= 2 ||
-		    r.kind >= BLOCK_KINDS ||
-		    (r.kind <= BLOCK_WRITE && r.bytes > BLOCK_SLOT_BYTES) ||
-		    r.offset > FAKE_SECTORS * 512 || r.bytes > FAKE_SECTORS * 512 - r.offset ||
-		    (r.target == 1 && r.kind != BLOCK_READ && r.kind != BLOCK_FLUSH))
+		if (request.slot >= BLOCK_SLOTS || play->busy >> request.slot & 1 ||
+		    request.target >= 2 || request.kind >= BLOCK_KINDS ||
+		    (request.kind <= BLOCK_WRITE && request.bytes > BLOCK_SLOT_BYTES) ||
+		    request.offset > FAKE_SECTORS * 512 ||
+		    request.bytes > FAKE_SECTORS * 512 - request.offset ||
+		    (request.target == 1 && request.kind != BLOCK_READ &&
+		     request.kind != BLOCK_FLUSH))
 			abort();
-		p->busy |= 1ull << r.slot;
-		if (r.kind == BLOCK_READ)
-			memset(m->data[r.slot], (int)a->a, r.bytes);
-		q->replies.entry[p->answered++ % SLOTS_MAX] =
-			(struct slot_reply){ r.slot, a->flags & 64    ? -EIO
+		play->busy |= 1ull << request.slot;
+		if (request.kind == BLOCK_READ)
+			memset(memory->data[request.slot], (int)a->a, request.bytes);
+		queue->replies.entry[play->answered++ % SLOTS_MAX] =
+			(struct slot_reply){ request.slot, a->flags & 64    ? -EIO
 						      : a->flags & 128 ? -ENOSPC
 								       : 0 };
-		q->replies.written = p->answered;
-		p->busy &= ~(1ull << r.slot);
+		queue->replies.written = play->answered;
+		play->busy &= ~(1ull << request.slot);
 	}
-	if (storage_collect(p->f.storage) < 0)
+	if (storage_collect(play->fake.storage) < 0)
 		abort();
 }
 
-static void open_all(struct play *p, bool contact)
+static void open_all(struct play *play, bool contact)
 {
 	if (contact)
-		fake_contact(&p->f);
+		fake_contact(&play->fake);
 	for (uint32_t n = 0; n < FAKE_CHANNELS; n++) {
-		p->written[n] = 0;
-		memset(p->f.memory.ram + FAKE_RINGS_GPA + n * FAKE_STRIDE, 0, GUEST_PAGE_BYTES);
-		memset(p->f.memory.ram + FAKE_RINGS_GPA + n * FAKE_STRIDE +
+		play->written[n] = 0;
+		memset(play->fake.memory.ram + FAKE_RINGS_GPA + n * FAKE_STRIDE, 0,
+		       GUEST_PAGE_BYTES);
+		memset(play->fake.memory.ram + FAKE_RINGS_GPA + n * FAKE_STRIDE +
 			       FAKE_RING_PAGES * GUEST_PAGE_BYTES,
 		       0, GUEST_PAGE_BYTES);
-		fake_open(&p->f, n + 1);
+		fake_open(&play->fake, n + 1);
 	}
 }
 
-static void check_memory(struct play *p)
+static void check_memory(struct play *play)
 {
-	struct balloon_status s;
+	struct balloon_status status;
 
-	balloon_status(p->f.balloon, &s);
-	if (s.held_bytes > guest_memory_populated_bytes(&p->f.memory) ||
-	    s.assigned_bytes > s.held_bytes || s.target_bytes > FAKE_MOST_BYTES)
+	balloon_status(play->fake.balloon, &status);
+	if (status.held_bytes > guest_memory_populated_bytes(&play->fake.memory) ||
+	    status.assigned_bytes > status.held_bytes || status.target_bytes > FAKE_MOST_BYTES)
 		abort();
 }
 
-static void act(struct play *p, const struct act *a, const uint8_t *rest, size_t bytes)
+static void act(struct play *play, const struct act *a, const uint8_t *rest, size_t bytes)
 {
-	struct fake *f = &p->f;
+	struct fake *fake = &play->fake;
 
 	switch (a->kind % 15) {
-	case 0: case 1: message(p, a, rest, bytes); break;
+	case 0: case 1: message(play, a, rest, bytes); break;
 	case 2:
-		bus_event(f->bus,
+		bus_event(fake->bus,
 			  a->flags & 1 ? (uint32_t)a->b
 				       : VMBUS_CONNECTION_CHANNEL + 1u + (a->flags >> 2 & 7),
 			  a->flags & 2 ? a->count : 0);
 		break;
 	case 3:
-		guest_memory_write(&f->memory, a->b % FAKE_RAM_BYTES, rest,
+		guest_memory_write(&fake->memory, a->b % FAKE_RAM_BYTES, rest,
 				   bytes < 256 ? bytes : 256);
 		break;
 	case 4: /* a word of a control page */
-		*word(p, FAKE_RINGS_GPA + (a->flags & 1 ? FAKE_RING_PAGES * GUEST_PAGE_BYTES : 0) +
-				 (a->count & 12)) = a->flags & 2 ? a->a & 0x2ff8 : a->a;
+		*word(play, FAKE_RINGS_GPA +
+				    (a->flags & 1 ? FAKE_RING_PAGES * GUEST_PAGE_BYTES : 0) +
+				    (a->count & 12)) = a->flags & 2 ? a->a & 0x2ff8 : a->a;
 		break;
-	case 5: raw_packet(p, a, rest, bytes); break;
-	case 6: open_all(p, a->flags & 1); break;
-	case 7: serve(p, a); break;
+	case 5: raw_packet(play, a, rest, bytes); break;
+	case 6: open_all(play, a->flags & 1); break;
+	case 7: serve(play, a); break;
 	case 8:
-		f->full = a->flags & 1;
-		pthread_mutex_lock(&f->lock);
-		bus_messages_taken(f->bus);
-		pthread_mutex_unlock(&f->lock);
-		bus_run(f->bus);
+		fake->full = a->flags & 1;
+		pthread_mutex_lock(&fake->lock);
+		bus_messages_taken(fake->bus);
+		pthread_mutex_unlock(&fake->lock);
+		bus_run(fake->bus);
 		break;
-	case 9: say_memory(p, a, rest, bytes); break;
-	case 10: say_utility(p, a, rest, bytes); break;
+	case 9: say_memory(play, a, rest, bytes); break;
+	case 10: say_utility(play, a, rest, bytes); break;
 	case 11:
 		if (a->flags & 1)
-			balloon_set_target(f->balloon, a->flags & 2   ? 0
+			balloon_set_target(fake->balloon, a->flags & 2   ? 0
 						       : a->flags & 8 ? UINT64_MAX
 								      : (uint64_t)a->count << 8);
 		if (a->flags & 4)
-			utility_shut_down(f->utility[UTILITY_SHUTDOWN]);
+			utility_shut_down(fake->utility[UTILITY_SHUTDOWN]);
 		for (unsigned n = 0; n < UTILITY_KINDS; n++) {
-			utility_tick(f->utility[n]);
-			utility_health(f->utility[n]);
+			utility_tick(fake->utility[n]);
+			utility_health(fake->utility[n]);
 		}
-		balloon_tick(f->balloon);
-		check_memory(p);
+		balloon_tick(fake->balloon);
+		check_memory(play);
 		break;
-	default: command(p, a, rest, bytes); break;
+	default: command(play, a, rest, bytes); break;
 	}
 }
 
 /* The first words of the storage's and the memory's protocols. */
-static void begin(struct play *p)
+static void begin(struct play *play)
 {
 	struct vstor_packet words[] = { { .operation = VSTOR_BEGIN },
 					{ .operation = VSTOR_QUERY_VERSION,
@@ -318,30 +325,30 @@ static void begin(struct play *p)
 	} able = { 3, sizeof(able), 1, { 1 } };
 	uint8_t packet[128];
 
-	open_all(p, true);
-	put_inband(p, 1, &able, sizeof(able));
+	open_all(play, true);
+	put_inband(play, 1, &able, sizeof(able));
 	for (unsigned n = 0; n < 4; n++)
-		put(p, 0, packet, fake_packet(packet, ++p->transaction, &words[n], 0, 0, 0));
-	bus_event(p->f.bus, VMBUS_CONNECTION_CHANNEL + 1, 0);
+		put(play, 0, packet, fake_packet(packet, ++play->transaction, &words[n], 0, 0, 0));
+	bus_event(play->fake.bus, VMBUS_CONNECTION_CHANNEL + 1, 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-	struct play p = { 0 };
+	struct play play = { 0 };
 	char text[1024];
 
-	fake_create(&p.f, bytes & 1 ? 1000 : 100000000);
-	begin(&p);
+	fake_create(&play.fake, bytes & 1 ? 1000 : 100000000);
+	begin(&play);
 	for (; bytes >= sizeof(struct act);
 	     data += sizeof(struct act), bytes -= sizeof(struct act)) {
 		struct act a;
 
 		memcpy(&a, data, sizeof(a));
-		act(&p, &a, data + sizeof(a), bytes - sizeof(a));
+		act(&play, &a, data + sizeof(a), bytes - sizeof(a));
 	}
-	bus_statistics(p.f.bus, text, sizeof(text));
-	storage_statistics(p.f.storage, text, sizeof(text));
-	fake_destroy(&p.f);
+	bus_statistics(play.fake.bus, text, sizeof(text));
+	storage_statistics(play.fake.storage, text, sizeof(text));
+	fake_destroy(&play.fake);
 	return 0;
 }
 

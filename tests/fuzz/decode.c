@@ -16,21 +16,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		for (size_t at = 0; at < bytes && at < 64; at++) {
 			size_t left = bytes - at < 15 ? bytes - at : 15;
 			uint8_t *exact = malloc(left);
-			struct x86_insn i, shorter;
+			struct x86_insn insn, shorter;
 
 			memcpy(exact, data + at, left);
-			if (!x86_decode(exact, left, modes[m], &i)) {
-				if (!i.length || i.length > left)
+			if (!x86_decode(exact, left, modes[m], &insn)) {
+				if (!insn.length || insn.length > left)
 					abort();
 				/*
 				 * the same with exactly its bytes, and never a different answer
 				 * with fewer
 				 */
-				if (x86_decode(exact, i.length, modes[m], &shorter) ||
-				    shorter.length != i.length)
+				if (x86_decode(exact, insn.length, modes[m], &shorter) ||
+				    shorter.length != insn.length)
 					abort();
-				if (i.length > 1 &&
-				    !x86_decode(exact, i.length - 1u, modes[m], &shorter))
+				if (insn.length > 1 &&
+				    !x86_decode(exact, insn.length - 1u, modes[m], &shorter))
 					abort();
 			}
 			free(exact);
@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	return 0;
 }
 
-size_t fuzz_seed(unsigned n, uint8_t *d)
+size_t fuzz_seed(unsigned n, uint8_t *data)
 {
 	static const uint8_t starts[8][8] = { { 0x66, 0xf2, 0xf3, 0x48, 0x0f, 0x38 },
 					      { 0xc4, 0xe2, 0x79 },
@@ -50,7 +50,7 @@ size_t fuzz_seed(unsigned n, uint8_t *d)
 					      { 0xd9, 0xc0 } };
 
 	for (unsigned k = 0; k < 64; k++)
-		d[k] = (uint8_t)(k * 37 + n * 101);
-	memcpy(d + n % 8, starts[n % 8], 8);
+		data[k] = (uint8_t)(k * 37 + n * 101);
+	memcpy(data + n % 8, starts[n % 8], 8);
 	return 64;
 }

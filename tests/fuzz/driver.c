@@ -44,12 +44,14 @@ static void mutate(uint8_t *data, size_t *bytes)
 	for (unsigned n = (unsigned)(rnd() % 8) + 1; n-- && *bytes;) {
 		size_t at = rnd() % *bytes;
 		size_t width = (size_t)1 << rnd() % 4;
-		uint64_t v = values[rnd() % (sizeof(values) / sizeof(values[0]))];
+		uint64_t value = values[rnd() % (sizeof(values) / sizeof(values[0]))];
 
 		switch (rnd() % 5) {
 		case 0: data[at] ^= (uint8_t)(1u << rnd() % 8); break;
 		case 1: data[at] = (uint8_t)rnd(); break;
-		case 2: memcpy(data + at, &v, at + width <= *bytes ? width : *bytes - at); break;
+		case 2:
+			memcpy(data + at, &value, at + width <= *bytes ? width : *bytes - at);
+			break;
 		case 3: data[at] = (uint8_t)(data[at] + rnd() % 33 - 16); break;
 		default:
 			if (rnd() % 8 == 0)
@@ -65,9 +67,9 @@ int main(int argc, char **argv)
 	size_t bytes;
 
 	if (argc > 1 && argv[1][0] == '@') {
-		FILE *f = fopen(argv[1] + 1, "rb");
+		FILE *file = fopen(argv[1] + 1, "rb");
 
-		bytes = f ? fread(data, 1, sizeof(data), f) : 0;
+		bytes = file ? fread(data, 1, sizeof(data), file) : 0;
 		return LLVMFuzzerTestOneInput(data, bytes);
 	}
 	state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
@@ -75,10 +77,10 @@ int main(int argc, char **argv)
 		bytes = fuzz_seed((unsigned)(rnd() % 64), data);
 		mutate(data, &bytes);
 		if (getenv("FUZZ_KEEP")) {
-			FILE *f = fopen("fuzz-crash.bin", "wb");
+			FILE *file = fopen("fuzz-crash.bin", "wb");
 
-			fwrite(data, 1, bytes, f);
-			fclose(f);
+			fwrite(data, 1, bytes, file);
+			fclose(file);
 		}
 		LLVMFuzzerTestOneInput(data, bytes);
 	}

@@ -66,16 +66,16 @@ static void make(void)
 }
 
 /* One's complement of the sum of the other bytes, at `at` of the structure. */
-static void seal(struct memory_file *f, uint64_t offset, size_t bytes, size_t at)
+static void seal(struct memory_file *file, uint64_t offset, size_t bytes, size_t at)
 {
 	uint8_t block[1024];
 	uint32_t sum = 0;
 
-	memory_readv(f, offset, &(struct iovec){ block, bytes }, 1);
+	memory_readv(file, offset, &(struct iovec){ block, bytes }, 1);
 	for (size_t n = 0; n < bytes; n++)
 		sum += n < at || n >= at + 4 ? block[n] : 0;
 	sum = htobe32(~sum);
-	memory_put(f, offset + at, (const uint8_t *)&sum, 4);
+	memory_put(file, offset + at, (const uint8_t *)&sum, 4);
 }
 
 static void nothing(void *context, const char *line)
@@ -84,27 +84,28 @@ static void nothing(void *context, const char *line)
 	(void)line;
 }
 
-static void use(struct disk *d, bool write)
+static void use(struct disk *disk, bool write)
 {
 	static uint8_t buffer[1 << 16];
 	struct disk_info info;
 	struct disk_range range = { .bytes = 0 };
-	uint64_t size = disk_size_bytes(d);
+	uint64_t size = disk_size_bytes(disk);
 
-	disk_info(d, &info);
+	disk_info(disk, &info);
 	if (size < 1ull << 32)
-		disk_check(d, nothing, NULL);
+		disk_check(disk, nothing, NULL);
 	for (uint64_t at = 0, tries = 0; at < size && tries < 64; at += range.bytes, tries++)
-		if (disk_range(d, at, size - at < 1 << 24 ? size - at : 1 << 24, &range))
+		if (disk_range(disk, at, size - at < 1 << 24 ? size - at : 1 << 24, &range))
 			break;
-	disk_read(d, 0, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
-	disk_read(d, size / 1024 * 512, buffer, size < 2 * sizeof(buffer) ? 512 : sizeof(buffer));
-	disk_read(d, size - 512, buffer, 512);
+	disk_read(disk, 0, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
+	disk_read(disk, size / 1024 * 512, buffer,
+		  size < 2 * sizeof(buffer) ? 512 : sizeof(buffer));
+	disk_read(disk, size - 512, buffer, 512);
 	if (write) {
-		disk_write(d, 0, buffer, 512);
-		disk_write(d, size / 1024 * 512, buffer, 512);
-		disk_zero(d, 0, size < 1 << 20 ? size : 1 << 20);
-		disk_flush(d);
+		disk_write(disk, 0, buffer, 512);
+		disk_write(disk, size / 1024 * 512, buffer, 512);
+		disk_zero(disk, 0, size < 1 << 20 ? size : 1 << 20);
+		disk_flush(disk);
 	}
 }
 
@@ -112,36 +113,36 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	unsigned kind = bytes ? data[0] % KINDS : 0;
 	bool write = bytes && data[0] & 128 && kinds[kind].format == DISK_VHD;
-	struct memory_file *f;
-	struct disk_error e;
-	struct disk *d;
+	struct memory_file *file;
+	struct disk_error error;
+	struct disk *disk;
 
 	if (!good[0])
 		make();
-	f = memory_copy(good[kind]);
+	file = memory_copy(good[kind]);
 	for (size_t at = 1; at + sizeof(struct change) <= bytes; at += sizeof(struct change)) {
-		struct change c;
+		struct change change;
 
-		memcpy(&c, data + at, sizeof(c));
-		memory_put(f, c.offset % f->bytes, c.value,
-			   c.offset % f->bytes + sizeof(c.value) < f->bytes
-				   ? c.bytes % (sizeof(c.value) + 1)
+		memcpy(&change, data + at, sizeof(change));
+		memory_put(file, change.offset % file->bytes, change.value,
+			   change.offset % file->bytes + sizeof(change.value) < file->bytes
+				   ? change.bytes % (sizeof(change.value) + 1)
 				   : 0);
 	}
 	if (kinds[kind].format == DISK_VHD) {
-		seal(f, 0, 512, offsetof(struct vhd_footer, checksum));
-		seal(f, 512, 1024, offsetof(struct vhd_header, checksum));
-		seal(f, f->bytes - 512, 512, offsetof(struct vhd_footer, checksum));
+		seal(file, 0, 512, offsetof(struct vhd_footer, checksum));
+		seal(file, 512, 1024, offsetof(struct vhd_header, checksum));
+		seal(file, file->bytes - 512, 512, offsetof(struct vhd_footer, checksum));
 	}
-	if (!disk_open_file(memory_disk_file(f), "fuzz-nowhere/disk",
+	if (!disk_open_file(memory_disk_file(file), "fuzz-nowhere/disk",
 			    &(struct disk_options){ .format = kinds[kind].format,
 						    .write = write,
 						    .without_parents = !write },
-			    &d, &e)) {
-		use(d, write);
-		disk_close(d);
+			    &disk, &error)) {
+		use(disk, write);
+		disk_close(disk);
 	}
-	memory_free(f);
+	memory_free(file);
 	return 0;
 }
 
@@ -158,17 +159,19 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	random ^= random << 17;
 	data[0] = (uint8_t)(random >> 3);
 	for (unsigned k = 0; k < n % 5 + 1; k++, used += sizeof(struct change)) {
-		struct change c = { 0 };
+		struct change change = { 0 };
 
 		random ^= random << 13;
 		random ^= random >> 7;
 		random ^= random << 17;
-		c.offset = places[random % 18] +
-			   (uint32_t)(random >> 20 & (random >> 60 & 1 ? FAR_MASK : NEAR_MASK));
-		c.bytes = (uint8_t)(random >> 40 & 7) + 1;
+		change.offset =
+			places[random % 18] +
+			(uint32_t)(random >> 20 & (random >> 60 & 1 ? FAR_MASK : NEAR_MASK));
+		change.bytes = (uint8_t)(random >> 40 & 7) + 1;
 		for (unsigned i = 0; i < 8; i++)
-			c.value[i] = (uint8_t)(random >> (5 * i) & (random >> 61 & 1 ? 0xff : 7));
-		memcpy(data + used, &c, sizeof(c));
+			change.value[i] =
+				(uint8_t)(random >> (5 * i) & (random >> 61 & 1 ? 0xff : 7));
+		memcpy(data + used, &change, sizeof(change));
 	}
 	return used;
 }

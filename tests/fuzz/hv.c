@@ -39,7 +39,7 @@ static uint64_t place(const struct act *a, bool output)
 	return from + (a->flags & 0x80 ? a->count % GUEST_PAGE_BYTES : 0);
 }
 
-static void call(struct fake *f, const struct act *a, const uint8_t *rest, size_t bytes)
+static void call(struct fake *fake, const struct act *a, const uint8_t *rest, size_t bytes)
 {
 	static const uint16_t codes[] = { 2,      3,      8,      0xb,    0x13,   0x14,
 					  0x15,   0x50,   0x51,   0x5c,   0x5d,   0x9a,
@@ -49,7 +49,7 @@ static void call(struct fake *f, const struct act *a, const uint8_t *rest, size_
 		a->flags & 1 ? a->code : codes[a->code % (sizeof(codes) / sizeof(codes[0]))];
 	uint64_t input = place(a, false);
 	uint64_t output = place(a, true);
-	struct x86_state *s = &f->state[a->cpu & 3];
+	struct x86_state *state = &fake->state[a->cpu & 3];
 	bool long_mode = !(a->flags & 32);
 
 	control |= a->flags & 2 ? 1 << 16 : 0;
@@ -58,39 +58,40 @@ static void call(struct fake *f, const struct act *a, const uint8_t *rest, size_
 	control |= a->flags & 8 ? (uint64_t)(a->code >> 8 & 15) << 17 : 0;
 	control |= a->flags & 16 ? a->a & 0xf000f000f8000000 : 0;
 	if (bytes > 112)
-		memcpy(f->xmm[a->cpu & 3], rest, 112);
+		memcpy(fake->xmm[a->cpu & 3], rest, 112);
 	if (a->flags & 2) {
 		input = a->a;
 		output = a->b;
 	}
-	s->gpr[1] = control;
-	s->gpr[2] = input;
-	s->gpr[8] = output;
+	state->gpr[1] = control;
+	state->gpr[2] = input;
+	state->gpr[8] = output;
 	if (!long_mode) {
-		s->gpr[2] = control >> 32;
-		s->gpr[0] = (uint32_t)control;
-		s->gpr[3] = input >> 32;
-		s->gpr[1] = (uint32_t)input;
-		s->gpr[7] = output >> 32;
-		s->gpr[6] = (uint32_t)output;
+		state->gpr[2] = control >> 32;
+		state->gpr[0] = (uint32_t)control;
+		state->gpr[3] = input >> 32;
+		state->gpr[1] = (uint32_t)input;
+		state->gpr[7] = output >> 32;
+		state->gpr[6] = (uint32_t)output;
 	}
 	for (enum engine_call again = ENGINE_CALL_AGAIN; again == ENGINE_CALL_AGAIN;) {
-		again = fake_hypercall(f, a->cpu & 3, long_mode);
-		if (again == ENGINE_CALL_DONE && !is_documented(s->gpr[0]))
+		again = fake_hypercall(fake, a->cpu & 3, long_mode);
+		if (again == ENGINE_CALL_DONE && !is_documented(state->gpr[0]))
 			abort();
 	}
 }
 
-static void act(struct fake *f, const struct act *a, const uint8_t *rest, size_t bytes)
+static void act(struct fake *fake, const struct act *a, const uint8_t *rest, size_t bytes)
 {
-	struct hv_cpu *cpu = hv_partition_cpu(f->partition, a->cpu & 3);
-	uint64_t v;
+	struct hv_cpu *cpu = hv_partition_cpu(fake->partition, a->cpu & 3);
+	uint64_t value;
 	bool timers;
 
 	switch (a->kind % 8) {
 	case 0: hv_msr_write(cpu, 0x40000000 + a->code % 0x120, a->a, &timers); break;
 	case 1:
-		hv_msr_read(cpu, a->flags & 1 ? (uint32_t)a->a : 0x40000000u + a->code % 0x120, &v);
+		hv_msr_read(cpu, a->flags & 1 ? (uint32_t)a->a : 0x40000000u + a->code % 0x120,
+			    &value);
 		break;
 	case 2: /* what an overlay register takes */
 		hv_msr_write(cpu,
@@ -99,27 +100,27 @@ static void act(struct fake *f, const struct act *a, const uint8_t *rest, size_t
 			     place(a, false) | 1, &timers);
 		break;
 	case 3:
-		guest_memory_write(&f->memory, place(a, false), rest, bytes < 256 ? bytes : 256);
+		guest_memory_write(&fake->memory, place(a, false), rest, bytes < 256 ? bytes : 256);
 		break;
-	case 4: hv_work_step(f->partition); break;
+	case 4: hv_work_step(fake->partition); break;
 	case 5:
-		pthread_mutex_lock(&f->lock);
-		f->now += a->a & 0xffffff;
+		pthread_mutex_lock(&fake->lock);
+		fake->now += a->a & 0xffffff;
 		hv_run_timers(cpu);
-		pthread_mutex_unlock(&f->lock);
+		pthread_mutex_unlock(&fake->lock);
 		break;
-	default: call(f, a, rest, bytes);
+	default: call(fake, a, rest, bytes);
 	}
 }
 
 /* Whatever a guest does to its partition, it can be saved and gone on with. */
-static void must_load(struct fake *f, uint64_t features)
+static void must_load(struct fake *fake, uint64_t features)
 {
 	static uint8_t saved[SAVED_BYTES];
 	struct archive a = archive_save_to(saved, sizeof(saved));
 	struct fake other;
 
-	hv_archive(&a, f->partition);
+	hv_archive(&a, fake->partition);
 	if (a.error)
 		abort();
 	a = archive_load_from(saved, a.used);
@@ -133,28 +134,28 @@ static void must_load(struct fake *f, uint64_t features)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-	struct fake f;
+	struct fake fake;
 	bool timers;
 	uint64_t features =
 		bytes && data[0] & 1 ? ~0ull >> (64 - HV_FEATURES) : hv_default_features();
 
-	fake_init(&f, features);
-	hv_msr_write(hv_partition_cpu(f.partition, 0), 0x40000000, 0x8100, &timers);
-	hv_msr_write(hv_partition_cpu(f.partition, 0), 0x40000001, 0x5001, &timers);
+	fake_init(&fake, features);
+	hv_msr_write(hv_partition_cpu(fake.partition, 0), 0x40000000, 0x8100, &timers);
+	hv_msr_write(hv_partition_cpu(fake.partition, 0), 0x40000001, 0x5001, &timers);
 	if (bytes && data[0] & 2)
-		fake_call(&f, 0, 0xc000 | 1 << 16, 0xffffffff, 0);
+		fake_call(&fake, 0, 0xc000 | 1 << 16, 0xffffffff, 0);
 	for (size_t at = 1; at + sizeof(struct act) <= bytes;) {
 		struct act a;
 
 		memcpy(&a, data + at, sizeof(a));
 		at += sizeof(a);
-		act(&f, &a, data + at, bytes - at);
+		act(&fake, &a, data + at, bytes - at);
 		if ((a.kind % 8) == 3)
 			at += bytes - at < 64 ? bytes - at : 64;
 	}
-	must_load(&f, features);
-	hv_work_cancel_all(f.partition);
-	fake_destroy(&f);
+	must_load(&fake, features);
+	hv_work_cancel_all(fake.partition);
+	fake_destroy(&fake);
 	return 0;
 }
 

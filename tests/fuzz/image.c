@@ -26,21 +26,21 @@ static struct catalog *catalog;
 static void fill(const char *directory, const char *name, const char *text)
 {
 	char path[200];
-	FILE *f;
+	FILE *file;
 
 	snprintf(path, sizeof(path), "%s/%s", directory, name);
-	f = fopen(path, "w");
-	if (!f)
+	file = fopen(path, "w");
+	if (!file)
 		abort();
-	fputs(text, f);
-	fclose(f);
+	fputs(text, file);
+	fclose(file);
 }
 
 static struct memory_file *make_disk(void)
 {
 	static uint8_t all[4 << 20];
 	char directory[] = "/tmp/umbra-fuzz-XXXXXX", command[500], path[200];
-	struct memory_file *f = memory_new();
+	struct memory_file *file = memory_new();
 	FILE *from;
 
 	if (!mkdtemp(directory))
@@ -69,16 +69,16 @@ static struct memory_file *make_disk(void)
 	if (!from || fread(all, 1, sizeof(all), from) != sizeof(all))
 		abort();
 	fclose(from);
-	memory_put(f, 0, all, sizeof(all));
+	memory_put(file, 0, all, sizeof(all));
 	snprintf(command, sizeof(command), "rm -r %s", directory);
-	return system(command) ? NULL : f;
+	return system(command) ? NULL : file;
 }
 
-static void look_for_kernels(struct scan_volume *v)
+static void look_for_kernels(struct scan_volume *volume)
 {
 	struct scan_boot boot;
 
-	if (!scan_ext_boot(v, &boot))
+	if (!scan_ext_boot(volume, &boot))
 		return;
 	if (strlen(boot.uuid) != 36 || !memchr(boot.version, 0, sizeof(boot.version)) ||
 	    (boot.initrd && !boot.kernel))
@@ -87,31 +87,31 @@ static void look_for_kernels(struct scan_volume *v)
 	free(boot.initrd);
 }
 
-static void scan(struct disk *d)
+static void scan(struct disk *disk)
 {
-	json_t *partitions = scan_partitions(d);
-	json_t *p;
+	json_t *partitions = scan_partitions(disk);
+	json_t *package;
 	size_t n;
 
-	json_array_foreach(partitions, n, p)
+	json_array_foreach(partitions, n, package)
 	{
 		json_t *about = json_object();
 		json_t *content = json_pack("{s:[], s:{}, s:[]}", "packages", "files", "kernels");
-		const struct scan_options o = { .files = true, .digests = true };
-		struct scan_volume v = {
-			.disk = d,
-			.offset = (uint64_t)json_integer_value(json_object_get(p, "start")),
-			.options = &o,
+		const struct scan_options options = { .files = true, .digests = true };
+		struct scan_volume volume = {
+			.disk = disk,
+			.offset = (uint64_t)json_integer_value(json_object_get(package, "start")),
+			.options = &options,
 			.about = about,
 			.content = content,
-			.bytes = (uint64_t)json_integer_value(json_object_get(p, "bytes"))
+			.bytes = (uint64_t)json_integer_value(json_object_get(package, "bytes"))
 		};
 		char label[64];
-		const char *kind = scan_recognise(&v, label);
+		const char *kind = scan_recognise(&volume, label);
 
 		if (kind && !strcmp(kind, "ext")) {
-			scan_ext(&v);
-			look_for_kernels(&v);
+			scan_ext(&volume);
+			look_for_kernels(&volume);
 		}
 		json_decref(about);
 		json_decref(content);
@@ -121,56 +121,57 @@ static void scan(struct disk *d)
 
 static void try_disk(const uint8_t *data, size_t bytes)
 {
-	struct memory_file *f = memory_copy(good);
-	struct disk_error e;
-	struct disk *d;
+	struct memory_file *file = memory_copy(good);
+	struct disk_error error;
+	struct disk *disk;
 
 	for (size_t at = 0; at + sizeof(struct change) <= bytes; at += sizeof(struct change)) {
-		struct change c;
+		struct change change;
 
-		memcpy(&c, data + at, sizeof(c));
-		memory_put(f, c.offset % (4 << 20), c.value, c.bytes % (sizeof(c.value) + 1));
+		memcpy(&change, data + at, sizeof(change));
+		memory_put(file, change.offset % (4 << 20), change.value,
+			   change.bytes % (sizeof(change.value) + 1));
 	}
-	if (!disk_open_file(memory_disk_file(f), "fuzz",
-			    &(struct disk_options){ .format = DISK_RAW }, &d, &e)) {
-		scan(d);
-		disk_close(d);
+	if (!disk_open_file(memory_disk_file(file), "fuzz",
+			    &(struct disk_options){ .format = DISK_RAW }, &disk, &error)) {
+		scan(disk);
+		disk_close(disk);
 	}
-	memory_free(f);
+	memory_free(file);
 }
 
 /* ---- sections ---- */
 
-static void use_sections(struct disk *d)
+static void use_sections(struct disk *disk)
 {
 	const struct image_policies none = { .user = NULL };
-	struct image_refusal r;
-	json_t *j = NULL;
+	struct image_refusal refusal;
+	json_t *json = NULL;
 	const char *what;
 	char key[65];
 	size_t wrong;
 	bool overridden;
 	uint8_t *bytes = NULL;
 
-	if (!image_load_about(d, &j)) {
-		image_get(j, "os.id");
-		image_save_about(d, j);
+	if (!image_load_about(disk, &json)) {
+		image_get(json, "os.id");
+		image_save_about(disk, json);
 	}
-	json_decref(j);
-	if (!image_load_content(d, &j))
-		json_decref(j);
-	if (!image_load_files(d, &j))
-		json_decref(j);
-	if (!image_load_history(d, &j)) {
-		image_verify_history(j, &wrong);
-		json_decref(j);
+	json_decref(json);
+	if (!image_load_content(disk, &json))
+		json_decref(json);
+	if (!image_load_files(disk, &json))
+		json_decref(json);
+	if (!image_load_history(disk, &json)) {
+		image_verify_history(json, &wrong);
+		json_decref(json);
 	}
-	image_verify(d, true, key, &what);
+	image_verify(disk, true, key, &what);
 	for (int action = ACTION_READ; action <= ACTION_ANNOTATE; action++)
-		image_admit(d, (enum image_action)action, &none, action & 1 ? "reason" : NULL,
-			    &overridden, &r);
-	image_add_history(d, "fuzz", "fuzzed", NULL);
-	if (!image_fetch(d, "x", &bytes, &wrong))
+		image_admit(disk, (enum image_action)action, &none, action & 1 ? "reason" : NULL,
+			    &overridden, &refusal);
+	image_add_history(disk, "fuzz", "fuzzed", NULL);
+	if (!image_fetch(disk, "x", &bytes, &wrong))
 		free(bytes);
 }
 
@@ -178,23 +179,24 @@ static void try_sections(const uint8_t *data, size_t bytes)
 {
 	const struct guid items[] = { ITEM_ABOUT, ITEM_CONTENT, ITEM_HISTORY, ITEM_SIGNATURE,
 				      ITEM_FILES };
-	struct memory_file *f = memory_new();
-	struct disk_file file = memory_disk_file(f);
+	struct memory_file *medium = memory_new();
+	struct disk_file file = memory_disk_file(medium);
 	const struct disk_create what = { .format = DISK_VHDX,
 					  .size_bytes = 4 << 20,
 					  .block_bytes = 1 << 20 };
-	struct disk_error e;
-	struct disk *d;
+	struct disk_error error;
+	struct disk *disk;
 
-	if (vhdx_create(&file, "fuzz", &what, NULL, &e) ||
+	if (vhdx_create(&file, "fuzz", &what, NULL, &error) ||
 	    disk_open_file(file, "fuzz",
-			   &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e))
+			   &(struct disk_options){ .format = DISK_VHDX, .write = true }, &disk,
+			   &error))
 		abort();
-	disk_write_item(d, items[bytes ? data[0] % 5 : 0], DISK_ITEM_OF_FILE,
+	disk_write_item(disk, items[bytes ? data[0] % 5 : 0], DISK_ITEM_OF_FILE,
 			bytes ? data + 1 : data, bytes ? bytes - 1 : 0);
-	use_sections(d);
-	disk_close(d);
-	memory_free(f);
+	use_sections(disk);
+	disk_close(disk);
+	memory_free(medium);
 }
 
 static void try_assignment(const char *text)
@@ -220,7 +222,7 @@ static void make_rpm_base(void)
 	};
 	uint8_t header[8 + 5 * 16 + 24] = { 0 };
 	sqlite3_int64 bytes;
-	sqlite3_stmt *s;
+	sqlite3_stmt *statement;
 	sqlite3 *db;
 
 	for (unsigned n = 0; n < 5; n++)
@@ -237,14 +239,14 @@ static void make_rpm_base(void)
 	if (sqlite3_open(":memory:", &db) ||
 	    sqlite3_exec(db, "CREATE TABLE Packages(hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)",
 			 NULL, NULL, NULL) ||
-	    sqlite3_prepare_v2(db, "INSERT INTO Packages(blob) VALUES(?)", -1, &s, NULL))
+	    sqlite3_prepare_v2(db, "INSERT INTO Packages(blob) VALUES(?)", -1, &statement, NULL))
 		abort();
 	for (unsigned n = 0; n < 40; n++) {
-		sqlite3_bind_blob(s, 1, header, sizeof(header), SQLITE_STATIC);
-		sqlite3_step(s);
-		sqlite3_reset(s);
+		sqlite3_bind_blob(statement, 1, header, sizeof(header), SQLITE_STATIC);
+		sqlite3_step(statement);
+		sqlite3_reset(statement);
 	}
-	sqlite3_finalize(s);
+	sqlite3_finalize(statement);
 	rpm_base = sqlite3_serialize(db, "main", &bytes, 0);
 	rpm_bytes = (size_t)bytes;
 	sqlite3_close(db);
@@ -260,11 +262,11 @@ static void try_rpm(const uint8_t *data, size_t bytes)
 	file = malloc(rpm_bytes);
 	memcpy(file, rpm_base, rpm_bytes);
 	for (size_t at = 0; at + sizeof(struct change) <= bytes; at += sizeof(struct change)) {
-		struct change c;
+		struct change change;
 
-		memcpy(&c, data + at, sizeof(c));
-		for (unsigned n = 0; n < c.bytes % (sizeof(c.value) + 1); n++)
-			file[(c.offset + n) % rpm_bytes] = c.value[n];
+		memcpy(&change, data + at, sizeof(change));
+		for (unsigned n = 0; n < change.bytes % (sizeof(change.value) + 1); n++)
+			file[(change.offset + n) % rpm_bytes] = change.value[n];
 	}
 	scan_rpm(all, file, rpm_bytes);
 	if (!bytes && json_array_size(all) != 40)
@@ -380,22 +382,22 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	if (n % 16 == 1)
 		return seed_text(3, "policy.require-tags=[\"a\"]", data);
 	if (n % 4 == 1) {
-		const char *s = sections[rnd() % 5];
+		const char *text = sections[rnd() % 5];
 
 		data[0] = 4;
-		data[1] = (uint8_t)s[0];
-		memcpy(data + 2, s + 1, strlen(s + 1));
-		return 2 + strlen(s + 1);
+		data[1] = (uint8_t)text[0];
+		memcpy(data + 2, text + 1, strlen(text + 1));
+		return 2 + strlen(text + 1);
 	}
 	data[0] = rnd() % 3 ? 5 : 8;
 	for (unsigned k = 0; k < rnd() % 6 + 1; k++, used += sizeof(struct change)) {
-		struct change c = { .offset = places[rnd() % 10] +
-					      (uint32_t)(rnd() % (rnd() % 2 ? 0x100 : 0x4000)),
-				    .bytes = (uint8_t)(rnd() % 8 + 1) };
+		struct change change = { .offset = places[rnd() % 10] +
+						   (uint32_t)(rnd() % (rnd() % 2 ? 0x100 : 0x4000)),
+					 .bytes = (uint8_t)(rnd() % 8 + 1) };
 
-		for (unsigned i = 0; i < sizeof(c.value); i++)
-			c.value[i] = (uint8_t)(rnd() & (rnd() % 2 ? 0xff : 7));
-		memcpy(data + used, &c, sizeof(c));
+		for (unsigned i = 0; i < sizeof(change.value); i++)
+			change.value[i] = (uint8_t)(rnd() & (rnd() % 2 ? 0xff : 7));
+		memcpy(data + used, &change, sizeof(change));
 	}
 	return used;
 }

@@ -24,28 +24,29 @@ static void make(void)
 	const struct disk_create what = { .format = DISK_VHDX,
 					  .size_bytes = 8 << 20,
 					  .block_bytes = 1 << 20 };
-	struct memory_file *f = memory_new();
-	struct disk_file file = memory_disk_file(f);
-	struct disk_error e;
+	struct memory_file *medium = memory_new();
+	struct disk_file file = memory_disk_file(medium);
+	struct disk_error error;
 
-	if (vhdx_create(&file, "fuzz.vhdx", &what, NULL, &e))
+	if (vhdx_create(&file, "fuzz.vhdx", &what, NULL, &error))
 		abort();
-	good = f;
+	good = medium;
 }
 
 /* The chain stays as it is: a snapshot would be a file. */
-static int refuse(struct disk *d, const char *what, struct disk_error *e)
+static int refuse(struct disk *disk, const char *what, struct disk_error *error)
 {
-	snprintf(e->text, sizeof(e->text), "%s of %s is not allowed", what, disk_path(d));
+	snprintf(error->text, sizeof(error->text), "%s of %s is not allowed", what,
+		 disk_path(disk));
 	return -EPERM;
 }
 
 static void *serve_peer(void *context)
 {
-	struct session *s = context;
+	struct session *session = context;
 
-	(s->control ? control_serve : nbd_serve)(&s->served, s->fd);
-	shutdown(s->fd, SHUT_RDWR);
+	(session->control ? control_serve : nbd_serve)(&session->served, session->fd);
+	shutdown(session->fd, SHUT_RDWR);
 	return NULL;
 }
 
@@ -58,25 +59,26 @@ static void fault(void *context, const char *line)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-	struct session s = { .control = bytes && data[0] % 8 == 7 };
-	struct memory_file *f;
-	struct disk_error e;
-	struct disk *d;
+	struct session session = { .control = bytes && data[0] % 8 == 7 };
+	struct memory_file *file;
+	struct disk_error error;
+	struct disk *disk;
 	static uint8_t answer[65536];
 	pthread_t thread;
 	int ends[2];
 
 	if (!good)
 		make();
-	f = memory_copy(good);
-	if (disk_open_file(memory_disk_file(f), "fuzz.vhdx",
-			   &(struct disk_options){ .format = DISK_VHDX, .write = true }, &d, &e) ||
+	file = memory_copy(good);
+	if (disk_open_file(memory_disk_file(file), "fuzz.vhdx",
+			   &(struct disk_options){ .format = DISK_VHDX, .write = true }, &disk,
+			   &error) ||
 	    socketpair(AF_UNIX, SOCK_STREAM, 0, ends) ||
-	    served_init(&s.served, d, bytes && data[0] & 64))
+	    served_init(&session.served, disk, bytes && data[0] & 64))
 		abort();
-	s.served.admit = refuse;
-	s.fd = ends[1];
-	if (pthread_create(&thread, NULL, serve_peer, &s))
+	session.served.admit = refuse;
+	session.fd = ends[1];
+	if (pthread_create(&thread, NULL, serve_peer, &session))
 		abort();
 	for (size_t at = 1; at < bytes;) {
 		ssize_t n = send(ends[0], data + at, bytes - at, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -93,10 +95,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	pthread_join(thread, NULL);
 	close(ends[0]);
 	close(ends[1]);
-	disk_check(d, fault, NULL);
-	if (served_end(&s.served))
+	disk_check(disk, fault, NULL);
+	if (served_end(&session.served))
 		abort();
-	memory_free(f);
+	memory_free(file);
 	return 0;
 }
 
@@ -124,9 +126,9 @@ static size_t put_option(uint8_t *to, size_t at, uint32_t option, const void *da
 		uint64_t magic;
 		uint32_t option, bytes;
 	} __attribute__((packed))
-	o = { htobe64(0x49484156454f5054), htobe32(option), htobe32(bytes) };
+	message = { htobe64(0x49484156454f5054), htobe32(option), htobe32(bytes) };
 
-	return put(to, put(to, at, &o, sizeof(o)), data, bytes);
+	return put(to, put(to, at, &message, sizeof(message)), data, bytes);
 }
 
 static size_t put_request(uint8_t *to, size_t at)
@@ -139,12 +141,13 @@ static size_t put_request(uint8_t *to, size_t at)
 		uint64_t cookie, offset;
 		uint32_t bytes;
 	} __attribute__((packed))
-	r = { htobe32(0x25609513),         htobe16(rnd() % 16),        htobe16(rnd() % 8), rnd(),
-	      htobe64(offsets[rnd() % 6]), htobe32(lengths[rnd() % 7]) };
+	request = { htobe32(0x25609513),         htobe16(rnd() % 16),
+		    htobe16(rnd() % 8),          rnd(),
+		    htobe64(offsets[rnd() % 6]), htobe32(lengths[rnd() % 7]) };
 
-	at = put(to, at, &r, sizeof(r));
-	if (be16toh(r.type) == 1 && be32toh(r.bytes) <= BLOCK_BYTES)
-		at += be32toh(r.bytes);
+	at = put(to, at, &request, sizeof(request));
+	if (be16toh(request.type) == 1 && be32toh(request.bytes) <= BLOCK_BYTES)
+		at += be32toh(request.bytes);
 	return at;
 }
 

@@ -36,16 +36,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
-	uint32_t *w = (uint32_t *)(void *)data;
+	uint32_t *words = (uint32_t *)(void *)data;
 	size_t at = 2;
 
-	w[0] = n % 4 ? n * 1024 : 0xfffffff0;
+	words[0] = n % 4 ? n * 1024 : 0xfffffff0;
 	memset(data + 8, 0, SEED_BYTES);
 	for (unsigned k = 0; k < 1 + n % 9; k++) {
-		w[at] = 1 + k;
-		w[at + 1] = n * k % 60;
-		at += 2 + ((w[at + 1] + 7) / 8) * 2;
+		words[at] = 1 + k;
+		words[at + 1] = n * k % 60;
+		at += 2 + ((words[at + 1] + 7) / 8) * 2;
 	}
-	w[1] = w[0] + (uint32_t)(at - 2) * 4;
+	words[1] = words[0] + (uint32_t)(at - 2) * 4;
 	return at * 4;
 }

@@ -46,82 +46,82 @@ static const struct apic_host apic_host = { .send = nothing, .end_of_level = end
 static const struct chipset_host chipset_host = { raise_nothing, print_nothing, end_nothing,
 						  end_nothing,   some_time,     NULL };
 
-static void set(struct fake *f, unsigned cpu, uint32_t msr, uint64_t value)
+static void set(struct fake *fake, unsigned cpu, uint32_t msr, uint64_t value)
 {
 	bool timers;
 
-	hv_msr_write(hv_partition_cpu(f->partition, cpu), msr, value, &timers);
+	hv_msr_write(hv_partition_cpu(fake->partition, cpu), msr, value, &timers);
 }
 
-static uint64_t call(struct fake *f, unsigned cpu, uint64_t control, uint64_t input,
+static uint64_t call(struct fake *fake, unsigned cpu, uint64_t control, uint64_t input,
 		     uint64_t output)
 {
-	struct x86_state *s = &f->state[cpu];
+	struct x86_state *state = &fake->state[cpu];
 
-	s->gpr[1] = control;
-	s->gpr[2] = input;
-	s->gpr[8] = output;
-	while (fake_hypercall(f, cpu, true) == ENGINE_CALL_AGAIN)
+	state->gpr[1] = control;
+	state->gpr[2] = input;
+	state->gpr[8] = output;
+	while (fake_hypercall(fake, cpu, true) == ENGINE_CALL_AGAIN)
 		;
-	return s->gpr[0];
+	return state->gpr[0];
 }
 
-static void input(struct fake *f, const uint64_t *words, unsigned count)
+static void input(struct fake *fake, const uint64_t *words, unsigned count)
 {
-	guest_memory_write(&f->memory, INPUT_GPA, words, 8 * count);
+	guest_memory_write(&fake->memory, INPUT_GPA, words, 8 * count);
 }
 
 /* Rings with work under way, packets, messages that wait for room, timers, pages everywhere. */
-static void live(struct fake *f, unsigned n)
+static void live(struct fake *fake, unsigned n)
 {
-	set(f, 0, 0x40000000, 1);
-	set(f, 0, 0x40000001, HYPERCALL_GPA | 1);
-	set(f, 0, 0x40000021, n & 1 ? 0x9001 : 0);
-	call(f, 0, 0xc000 | 1 << 16, n & 2 ? 0xffffffff : 0x10000ull << 32 | 0x10000, 0);
+	set(fake, 0, 0x40000000, 1);
+	set(fake, 0, 0x40000001, HYPERCALL_GPA | 1);
+	set(fake, 0, 0x40000021, n & 1 ? 0x9001 : 0);
+	call(fake, 0, 0xc000 | 1 << 16, n & 2 ? 0xffffffff : 0x10000ull << 32 | 0x10000, 0);
 	for (unsigned cpu = 0; cpu < 1 + n % FAKE_CPUS; cpu++) {
-		set(f, cpu, 0x40000073, 0xa001 + GUEST_PAGE_BYTES * cpu);
-		set(f, cpu, 0x40000082, 0x30001 + GUEST_PAGE_BYTES * cpu);
-		set(f, cpu, 0x40000083, 0x38001 + GUEST_PAGE_BYTES * cpu);
-		set(f, cpu, 0x40000080, 1);
-		set(f, cpu, 0x40000095, 0x51);
-		set(f, cpu, 0x400000b0, n & 4 ? 1 << 12 | 8 | 0x50 << 4 : 5 << 16 | 3);
-		set(f, cpu, 0x400000b1, 1000 + n);
+		set(fake, cpu, 0x40000073, 0xa001 + GUEST_PAGE_BYTES * cpu);
+		set(fake, cpu, 0x40000082, 0x30001 + GUEST_PAGE_BYTES * cpu);
+		set(fake, cpu, 0x40000083, 0x38001 + GUEST_PAGE_BYTES * cpu);
+		set(fake, cpu, 0x40000080, 1);
+		set(fake, cpu, 0x40000095, 0x51);
+		set(fake, cpu, 0x400000b0, n & 4 ? 1 << 12 | 8 | 0x50 << 4 : 5 << 16 | 3);
+		set(fake, cpu, 0x400000b1, 1000 + n);
 	}
-	input(f, (uint64_t[]){ 1 | 16ull << 32, RING_GPA, 5 }, 3);
-	call(f, 0, 0xc010, INPUT_GPA, 0);
+	input(fake, (uint64_t[]){ 1 | 16ull << 32, RING_GPA, 5 }, 3);
+	call(fake, 0, 0xc010, INPUT_GPA, 0);
 	for (unsigned k = 0; k < n % 30; k++) {
-		input(f, (uint64_t[]){ 0x554d01, 1 | 48ull << 32, 100 + k, 0, 0, 0, 0, 5 }, 8);
-		call(f, 0, 0x5c, INPUT_GPA, 0);
+		input(fake, (uint64_t[]){ 0x554d01, 1 | 48ull << 32, 100 + k, 0, 0, 0, 0, 5 }, 8);
+		call(fake, 0, 0x5c, INPUT_GPA, 0);
 		if (k & 1)
-			hv_work_step(f->partition);
+			hv_work_step(fake->partition);
 	}
 	for (uint64_t k = 0; k < n % 8; k++) {
 		const uint64_t request[8] = { 500 + k, 0xc001, 5, 0, GUEST_PAGE_BYTES };
 
-		guest_memory_write(&f->memory, RING_GPA + GUEST_PAGE_BYTES + 64 * k, request,
+		guest_memory_write(&fake->memory, RING_GPA + GUEST_PAGE_BYTES + 64 * k, request,
 				   sizeof(request));
 	}
-	guest_memory_write(&f->memory, RING_GPA, &(uint32_t){ n % 8 }, 4);
-	call(f, 0, 0xc012 | 1 << 16, 1, 0);
+	guest_memory_write(&fake->memory, RING_GPA, &(uint32_t){ n % 8 }, 4);
+	call(fake, 0, 0xc012 | 1 << 16, 1, 0);
 }
 
-static void use(struct fake *f)
+static void use(struct fake *fake)
 {
-	uint64_t v;
+	uint64_t value;
 
-	hv_restored(f->partition);
+	hv_restored(fake->partition);
 	for (unsigned cpu = 0; cpu < FAKE_CPUS; cpu++) {
 		for (uint32_t msr = 0x40000000; msr < 0x40000120; msr++)
-			hv_msr_read(hv_partition_cpu(f->partition, cpu), msr, &v);
-		hv_run_timers(hv_partition_cpu(f->partition, cpu));
-		set(f, cpu, 0x40000084, 0);
+			hv_msr_read(hv_partition_cpu(fake->partition, cpu), msr, &value);
+		hv_run_timers(hv_partition_cpu(fake->partition, cpu));
+		set(fake, cpu, 0x40000084, 0);
 	}
 	for (uint64_t ring = 0; ring < 8; ring++)
-		call(f, 1, 0xc012 | 1 << 16, ring, 0);
+		call(fake, 1, 0xc012 | 1 << 16, ring, 0);
 	for (uint64_t ring = 0; ring < 8; ring++)
-		call(f, 1, 0xc011 | 1 << 16, ring, 0);
-	call(f, 0, 0xc001, INPUT_GPA, INPUT_GPA + 64);
-	while (hv_work_step(f->partition))
+		call(fake, 1, 0xc011 | 1 << 16, ring, 0);
+	call(fake, 0, 0xc001, INPUT_GPA, INPUT_GPA + 64);
+	while (hv_work_step(fake->partition))
 		;
 }
 
@@ -134,77 +134,78 @@ union part {
 	struct x86_state state;
 };
 
-static void begin(enum kind kind, union part *p)
+static void begin(enum kind kind, union part *part)
 {
 	switch (kind) {
-	case KIND_HV: fake_init(&p->fake, hv_default_features()); break;
-	case KIND_APIC: apic_reset(&p->apic, &apic_host, NULL, 1, false); break;
-	case KIND_CHIPSET: chipset_init(&p->chipset, &chipset_host); break;
-	default: memset(&p->state, 0, sizeof(p->state)); p->state.xcr0 = 1; break;
+	case KIND_HV: fake_init(&part->fake, hv_default_features()); break;
+	case KIND_APIC: apic_reset(&part->apic, &apic_host, NULL, 1, false); break;
+	case KIND_CHIPSET: chipset_init(&part->chipset, &chipset_host); break;
+	default: memset(&part->state, 0, sizeof(part->state)); part->state.xcr0 = 1; break;
 	}
 }
 
-static void archive(enum kind kind, union part *p, struct archive *a)
+static void archive(enum kind kind, union part *part, struct archive *a)
 {
 	switch (kind) {
-	case KIND_HV: hv_archive(a, p->fake.partition); break;
-	case KIND_APIC: apic_archive(a, &p->apic, NOW_NS); break;
-	case KIND_CHIPSET: chipset_archive(a, &p->chipset); break;
-	default: x86_state_archive(a, &p->state); break;
+	case KIND_HV: hv_archive(a, part->fake.partition); break;
+	case KIND_APIC: apic_archive(a, &part->apic, NOW_NS); break;
+	case KIND_CHIPSET: chipset_archive(a, &part->chipset); break;
+	default: x86_state_archive(a, &part->state); break;
 	}
 }
 
-static void use_part(enum kind kind, union part *p)
+static void use_part(enum kind kind, union part *part)
 {
-	uint64_t v;
+	uint64_t value;
 
 	switch (kind) {
-	case KIND_HV: use(&p->fake); break;
+	case KIND_HV: use(&part->fake); break;
 	case KIND_APIC:
 		for (uint32_t reg = 0; reg < 0x40; reg++)
-			apic_read(&p->apic, reg, NOW_NS, &v);
-		apic_run_timer(&p->apic, NOW_NS * 2);
-		while (apic_take(&p->apic) >= 0)
-			apic_write(&p->apic, 0x0b, 0, NOW_NS);
+			apic_read(&part->apic, reg, NOW_NS, &value);
+		apic_run_timer(&part->apic, NOW_NS * 2);
+		while (apic_take(&part->apic) >= 0)
+			apic_write(&part->apic, 0x0b, 0, NOW_NS);
 		break;
 	case KIND_CHIPSET:
 		for (unsigned port = 0; port < 0x500; port++)
-			chipset_port_read(&p->chipset, (uint16_t)port, 1);
+			chipset_port_read(&part->chipset, (uint16_t)port, 1);
 		for (unsigned n = 0; n < 2 * UART_FIFO_BYTES; n++)
-			chipset_input(&p->chipset, 'x'), chipset_port_read(&p->chipset, 0x3f8, 1);
-		chipset_ioapic_read(&p->chipset, 0x10);
+			chipset_input(&part->chipset, 'x'),
+				chipset_port_read(&part->chipset, 0x3f8, 1);
+		chipset_ioapic_read(&part->chipset, 0x10);
 		break;
 	default: break;
 	}
 }
 
-static void end(enum kind kind, union part *p)
+static void end(enum kind kind, union part *part)
 {
 	if (kind == KIND_HV)
-		fake_destroy(&p->fake);
+		fake_destroy(&part->fake);
 }
 
-static size_t save(enum kind kind, union part *p, uint8_t *to)
+static size_t save(enum kind kind, union part *part, uint8_t *to)
 {
 	struct archive a = archive_save_to(to, FUZZ_MAX_BYTES);
 
-	archive(kind, p, &a);
+	archive(kind, part, &a);
 	if (a.error)
 		abort();
 	return a.used;
 }
 
 /* Whether it loads; and if it does, what it is when it is saved at once. */
-static bool load(enum kind kind, const uint8_t *data, size_t bytes, union part *p, uint8_t *again,
-		 size_t *ret_bytes)
+static bool load(enum kind kind, const uint8_t *data, size_t bytes, union part *part,
+		 uint8_t *again, size_t *ret_bytes)
 {
 	struct archive a = archive_load_from(data, bytes);
 
-	begin(kind, p);
-	archive(kind, p, &a);
+	begin(kind, part);
+	archive(kind, part, &a);
 	archive_check_end(&a);
 	if (!a.error)
-		*ret_bytes = save(kind, p, again);
+		*ret_bytes = save(kind, part, again);
 	return !a.error;
 }
 

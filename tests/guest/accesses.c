@@ -90,15 +90,15 @@ static void alignment(void)
 
 static bool has_avx2(void)
 {
-	uint32_t a = 1, b, c = 0, d;
+	uint32_t eax = 1, ebx, ecx = 0, edx;
 
-	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-	if (!(c >> 28 & 1))
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+	if (!(ecx >> 28 & 1))
 		return false;
-	a = 7;
-	c = 0;
-	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-	return b >> 5 & 1;
+	eax = 7;
+	ecx = 0;
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+	return ebx >> 5 & 1;
 }
 
 static uint32_t mask[8] __attribute__((aligned(32)));
@@ -200,11 +200,11 @@ CODE(counter_of_user, "xorl %ecx, %ecx; rdpmc; movl $1, %eax")
 
 static void counters(void)
 {
-	uint32_t a = 0, b, c, d;
+	uint32_t eax = 0, ebx, ecx, edx;
 	int64_t there;
 
-	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
-	there = c == 0x444d4163 ? -1 : GENERAL; /* "cAMD" */
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx));
+	there = ecx == 0x444d4163 ? -1 : GENERAL; /* "cAMD" */
 	check_equal("RDPMC", (uint64_t)try_code(read_counter, (void *)0), (uint64_t)there);
 	check_equal("of a counter that is not there", (uint64_t)try_code(read_counter, (void *)99),
 		    GENERAL);

@@ -40,23 +40,28 @@ static volatile bool nested; /* the next NMI's handler sends two more */
 
 static volatile uint32_t *at(uint32_t offset) { return (volatile uint32_t *)(PAGE + offset); }
 static bool is_x2(void) { return rdmsr(MSR_BASE) & BASE_X2; }
-static uint64_t cr8(void) { uint64_t v; __asm__ volatile("mov %%cr8, %0" : "=r"(v)); return v; }
-static void set_cr8(uint64_t v) { __asm__ volatile("mov %0, %%cr8" : : "r"(v)); }
+static uint64_t cr8(void)
+{
+	uint64_t value;
+	__asm__ volatile("mov %%cr8, %0" : "=r"(value));
+	return value;
+}
+static void set_cr8(uint64_t value) { __asm__ volatile("mov %0, %%cr8" : : "r"(value)); }
 static void open_window(void) { __asm__ volatile("sti; nop; nop; cli" : : : "memory"); }
 
-static bool on_interrupt(struct frame *f)
+static bool on_interrupt(struct frame *frame)
 {
-	if (f->vector < 32 && f->vector != NMI)
+	if (frame->vector < 32 && frame->vector != NMI)
 		return false;
-	got[f->vector]++;
-	if (f->vector == NMI && nested) {
+	got[frame->vector]++;
+	if (frame->vector == NMI && nested) {
 		nested = false;
 		wrmsr(X2_ICR, ICR_NMI);
 		wrmsr(X2_ICR, ICR_NMI);
 		check_equal("no NMI within the handler of one", got[NMI], 1);
-	} else if (f->vector != NMI && is_x2()) {
+	} else if (frame->vector != NMI && is_x2()) {
 		wrmsr(X2_EOI, 0);
-	} else if (f->vector != NMI) {
+	} else if (frame->vector != NMI) {
 		*at(PAGE_EOI) = 0;
 	}
 	return true;
@@ -64,10 +69,10 @@ static bool on_interrupt(struct frame *f)
 
 static uint32_t cpuid_edx(uint32_t leaf)
 {
-	uint32_t r[4];
+	uint32_t registers[4];
 
-	cpuid(leaf, r);
-	return r[3];
+	cpuid(leaf, registers);
+	return registers[3];
 }
 
 /* ---- modes ---- */

@@ -19,21 +19,21 @@ static void copy(void *to, const void *from, uint32_t bytes)
 static bool answers(void)
 {
 	static const uint8_t ready[16];
-	struct vstor_packet p = {
+	struct vstor_packet packet = {
 		.operation = VSTOR_EXECUTE,
 		.flags = 1,
 		.body.srb = { .bytes = 0x34, .cdb_bytes = 6, .direction = SRB_DIRECTION_NONE }
 	};
 	struct vmbus_packet head;
 
-	copy(p.body.srb.cdb_or_sense, ready, 16);
-	channel_put(&ch, PACKET_INBAND, &p, sizeof(p), NULL, 0);
+	copy(packet.body.srb.cdb_or_sense, ready, 16);
+	channel_put(&ch, PACKET_INBAND, &packet, sizeof(packet), NULL, 0);
 	for (uint64_t until = rdtsc() + 60000000;
 	     *ring_word(ch.receive, RING_WRITE_INDEX) == ch.read;)
 		if (rdtsc() > until)
 			return false;
-	return channel_get(&ch, &head, &p, sizeof(p)) && p.body.srb.srb_status == SRB_SUCCESS &&
-	       head.transaction == ch.transaction;
+	return channel_get(&ch, &head, &packet, sizeof(packet)) &&
+	       packet.body.srb.srb_status == SRB_SUCCESS && head.transaction == ch.transaction;
 }
 
 uint64_t after(void) { return answers() ? ANSWERED : BROKEN; }
@@ -51,34 +51,34 @@ uint64_t answer_outcome(const void *answer, bool good)
 	return good ? MADE : REFUSED;
 }
 
-uint64_t gpadl_outcome(const struct vmbus_gpadl_header *h, uint32_t gfns)
+uint64_t gpadl_outcome(const struct vmbus_gpadl_header *header, uint32_t gfns)
 {
 	struct {
-		struct vmbus_gpadl_header h;
+		struct vmbus_gpadl_header header;
 		uint64_t gfn[20];
-	} __attribute__((packed)) m = { .h = *h };
-	const struct vmbus_gpadl_created *r;
+	} __attribute__((packed)) message = { .header = *header };
+	const struct vmbus_gpadl_created *created;
 
 	for (uint32_t n = 0; n < gfns; n++)
-		m.gfn[n] = gpa(scratch) / PAGE_BYTES + n;
-	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m.h) + 8 * gfns);
-	r = bus_expect(VMBUS_GPADL_CREATED);
-	return answer_outcome(r, r && !r->status);
+		message.gfn[n] = gpa(scratch) / PAGE_BYTES + n;
+	bus_post_on(VMBUS_CONNECTION, &message, sizeof(message.header) + 8 * gfns);
+	created = bus_expect(VMBUS_GPADL_CREATED);
+	return answer_outcome(created, created && !created->status);
 }
 
 uint64_t open_outcome(uint32_t relid, uint32_t gpadl, uint32_t vp_index, uint32_t host_ring_page)
 {
-	const struct vmbus_open o = { .head.kind = VMBUS_OPEN,
-				      .relid = relid,
-				      .open_id = 3,
-				      .gpadl = gpadl,
-				      .vp_index = vp_index,
-				      .host_ring_page = host_ring_page };
-	const struct vmbus_open_result *r;
+	const struct vmbus_open request = { .head.kind = VMBUS_OPEN,
+					    .relid = relid,
+					    .open_id = 3,
+					    .gpadl = gpadl,
+					    .vp_index = vp_index,
+					    .host_ring_page = host_ring_page };
+	const struct vmbus_open_result *result;
 
-	bus_post_on(VMBUS_CONNECTION, &o, sizeof(o));
-	r = bus_expect(VMBUS_OPEN_RESULT);
-	return answer_outcome(r, r && !r->status);
+	bus_post_on(VMBUS_CONNECTION, &request, sizeof(request));
+	result = bus_expect(VMBUS_OPEN_RESULT);
+	return answer_outcome(result, result && !result->status);
 }
 
 void closed_with_gpadl(uint32_t pages)
@@ -105,20 +105,20 @@ uint64_t packet_outcome(uint16_t type, uint16_t data_units, uint16_t units, uint
 uint64_t ranges_outcome(const void *ranges, uint32_t bytes)
 {
 	static _Alignas(8) uint8_t packet[1024];
-	const struct vstor_packet p = {
+	const struct vstor_packet request = {
 		.operation = VSTOR_EXECUTE,
 		.flags = 1,
 		.body.srb = { .bytes = 0x34, .cdb_bytes = 6, .direction = SRB_DIRECTION_NONE }
 	};
 	const struct vmbus_packet head = { .type = PACKET_GPA_DIRECT,
 					   .data_units = (uint16_t)((16 + bytes) / 8),
-					   .units = (uint16_t)((16 + bytes + sizeof(p)) / 8),
+					   .units = (uint16_t)((16 + bytes + sizeof(request)) / 8),
 					   .flags = PACKET_WANTS_COMPLETION,
 					   .transaction = 5 };
 
 	copy(packet, &head, sizeof(head));
 	copy(packet + 16, ranges, bytes);
-	copy(packet + 16 + bytes, &p, sizeof(p));
+	copy(packet + 16 + bytes, &request, sizeof(request));
 	channel_put_raw(&ch, packet, 8u * head.units + 8);
 	return after();
 }
@@ -126,29 +126,30 @@ uint64_t ranges_outcome(const void *ranges, uint32_t bytes)
 uint64_t read_into(const uint64_t *gfns, uint32_t count, uint32_t offset, uint32_t bytes)
 {
 	static _Alignas(8) uint8_t packet[1024];
-	struct vstor_packet p = { .operation = VSTOR_EXECUTE,
-				  .flags = 1,
-				  .body.srb = { .bytes = 0x34,
-						.cdb_bytes = 16,
-						.direction = SRB_DIRECTION_READ,
-						.data_bytes = bytes } };
+	struct vstor_packet request = { .operation = VSTOR_EXECUTE,
+					.flags = 1,
+					.body.srb = { .bytes = 0x34,
+						      .cdb_bytes = 16,
+						      .direction = SRB_DIRECTION_READ,
+						      .data_bytes = bytes } };
 	const uint16_t data = (uint16_t)(4 + count);
 	const struct vmbus_packet head = { .type = PACKET_GPA_DIRECT,
 					   .data_units = data,
-					   .units = (uint16_t)(data + sizeof(p) / 8),
+					   .units = (uint16_t)(data + sizeof(request) / 8),
 					   .flags = PACKET_WANTS_COMPLETION,
 					   .transaction = ++ch.transaction };
 	const uint32_t range[4] = { 0, 1, bytes, offset };
 	struct vmbus_packet back;
 
-	p.body.srb.cdb_or_sense[0] = 0x88;
-	p.body.srb.cdb_or_sense[13] = (uint8_t)(bytes / 512);
+	request.body.srb.cdb_or_sense[0] = 0x88;
+	request.body.srb.cdb_or_sense[13] = (uint8_t)(bytes / 512);
 	copy(packet, &head, sizeof(head));
 	copy(packet + 16, range, sizeof(range));
 	copy(packet + 32, gfns, 8 * count);
-	copy(packet + 8 * data, &p, sizeof(p));
+	copy(packet + 8 * data, &request, sizeof(request));
 	channel_put_raw(&ch, packet, 8u * head.units + 8);
-	return channel_get(&ch, &back, &p, sizeof(p)) ? p.body.srb.srb_status : BROKEN;
+	return channel_get(&ch, &back, &request, sizeof(request)) ? request.body.srb.srb_status
+								  : BROKEN;
 }
 
 /*
@@ -157,27 +158,27 @@ uint64_t read_into(const uint64_t *gfns, uint32_t count, uint32_t offset, uint32
  */
 static bool version_is_answered(void)
 {
-	uint64_t m[2] = { 1 | 16 << 16 | 7ull << 32, 0x20000 };
+	uint64_t message[2] = { 1 | 16 << 16 | 7ull << 32, 0x20000 };
 	struct vmbus_packet head;
 
-	channel_put(&ch, PACKET_INBAND, m, sizeof(m), NULL, 0);
+	channel_put(&ch, PACKET_INBAND, message, sizeof(message), NULL, 0);
 	for (uint64_t until = rdtsc() + 100000000;
 	     *ring_word(ch.receive, RING_WRITE_INDEX) == ch.read;)
 		if (rdtsc() > until)
 			return false;
-	return channel_get(&ch, &head, m, sizeof(m)) && (m[0] & 0xffff) == 2 && m[0] >> 32 == 7 &&
-	       m[1] == 1;
+	return channel_get(&ch, &head, message, sizeof(message)) && (message[0] & 0xffff) == 2 &&
+	       message[0] >> 32 == 7 && message[1] == 1;
 }
 
 uint64_t memory_outcome(uint16_t type, const uint64_t *words, uint32_t count)
 {
-	uint64_t m[40] = { type | (uint64_t)(8 + 8 * count) << 16 };
+	uint64_t message[40] = { type | (uint64_t)(8 + 8 * count) << 16 };
 
 	if (!bus_contact(VMBUS_5_3) || bus_offers(OFFER_MEMORY, &offered) != BUS_OFFERS ||
 	    channel_open(&ch, &offered, 77) || !version_is_answered())
 		return REFUSED;
-	copy(m + 1, words, 8 * count);
-	channel_put(&ch, PACKET_INBAND, m, 8 + 8 * count, NULL, 0);
+	copy(message + 1, words, 8 * count);
+	channel_put(&ch, PACKET_INBAND, message, 8 + 8 * count, NULL, 0);
 	return version_is_answered() ? ANSWERED : BROKEN;
 }
 

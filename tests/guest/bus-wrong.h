@@ -19,7 +19,7 @@ uint64_t answer_outcome(const void *answer, bool good);
 /* QUIET when the host says nothing to this message, else ANSWERED. */
 uint64_t after_message(const void *payload, uint32_t bytes);
 /* REFUSED or MADE, by the status in the answer to this GPADL_HEADER or OPEN. */
-uint64_t gpadl_outcome(const struct vmbus_gpadl_header *h, uint32_t gfns);
+uint64_t gpadl_outcome(const struct vmbus_gpadl_header *header, uint32_t gfns);
 uint64_t open_outcome(uint32_t relid, uint32_t gpadl, uint32_t vp_index, uint32_t host_ring_page);
 /* A channel that is closed, with a GPADL 5 of `pages` pages on it. */
 void closed_with_gpadl(uint32_t pages);

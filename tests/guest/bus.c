@@ -26,24 +26,24 @@ static void offers(void)
 {
 	const struct vmbus_head ask = { .kind = VMBUS_REQUEST_OFFERS },
 				bye = { .kind = VMBUS_UNLOAD };
-	struct vmbus_offer o, again;
+	struct vmbus_offer offer, again;
 
 	check("contact", bus_contact(VMBUS_5_3));
-	check_equal("offers", bus_offers(OFFER_STORAGE, &o), BUS_OFFERS);
-	check_equal("its interface", *(const uint64_t *)(const void *)o.type.byte,
+	check_equal("offers", bus_offers(OFFER_STORAGE, &offer), BUS_OFFERS);
+	check_equal("its interface", *(const uint64_t *)(const void *)offer.type.byte,
 		    0x4d2904a1ba6163d9);
-	check_equal("its interrupt is its own", o.dedicated_interrupt, 1);
-	check_equal("no monitor", o.has_monitor, 0);
+	check_equal("its interrupt is its own", offer.dedicated_interrupt, 1);
+	check_equal("no monitor", offer.has_monitor, 0);
 	bus_post_on(VMBUS_CONNECTION, &ask, sizeof(ask));
 	check("offers come once", bus_is_quiet());
 	check("contact again", bus_contact(VMBUS_4_0));
 	check_equal("and offers again", bus_offers(OFFER_STORAGE, &again), BUS_OFFERS);
-	check_equal("of the same relative id", again.relid, o.relid);
-	check_equal("a GPADL of one message", bus_gpadl(1, o.relid, new_pages(3), 3), 0);
-	check_equal("a GPADL of many", bus_gpadl(2, o.relid, new_pages(300), 300), 0);
-	bus_teardown(2, o.relid);
-	bus_teardown(1, o.relid);
-	check_equal("a number used once more", bus_gpadl(1, o.relid, new_pages(1), 1), 0);
+	check_equal("of the same relative id", again.relid, offer.relid);
+	check_equal("a GPADL of one message", bus_gpadl(1, offer.relid, new_pages(3), 3), 0);
+	check_equal("a GPADL of many", bus_gpadl(2, offer.relid, new_pages(300), 300), 0);
+	bus_teardown(2, offer.relid);
+	bus_teardown(1, offer.relid);
+	check_equal("a number used once more", bus_gpadl(1, offer.relid, new_pages(1), 1), 0);
 	bus_post_on(VMBUS_CONNECTION, &bye, sizeof(bye));
 	check("unload", bus_expect(VMBUS_UNLOAD_RESPONSE) != NULL);
 	bus_post_on(VMBUS_CONNECTION, &ask, sizeof(ask));
@@ -109,11 +109,11 @@ static bool is_zero(const uint8_t *at, uint32_t bytes)
 
 static uint64_t big_endian(const uint8_t *at, unsigned bytes)
 {
-	uint64_t v = 0;
+	uint64_t value = 0;
 
 	while (bytes--)
-		v = v << 8 | *at++;
-	return v;
+		value = value << 8 | *at++;
+	return value;
 }
 
 static void what_it_is(void)
@@ -232,16 +232,16 @@ static void clearing(void)
 
 static void put_read(uint32_t sector, void *to)
 {
-	struct vstor_packet p = { .operation = VSTOR_EXECUTE,
-				  .flags = 1,
-				  .body.srb = { .bytes = 0x34,
-						.lun = 1,
-						.cdb_bytes = 16,
-						.direction = SRB_DIRECTION_READ,
-						.data_bytes = 512 } };
+	struct vstor_packet packet = { .operation = VSTOR_EXECUTE,
+				       .flags = 1,
+				       .body.srb = { .bytes = 0x34,
+						     .lun = 1,
+						     .cdb_bytes = 16,
+						     .direction = SRB_DIRECTION_READ,
+						     .data_bytes = 512 } };
 
-	cdb_16(p.body.srb.cdb_or_sense, 0x88, sector, 1);
-	channel_put(&ch, PACKET_GPA_DIRECT, &p, sizeof(p), to, 512);
+	cdb_16(packet.body.srb.cdb_or_sense, 0x88, sector, 1);
+	channel_put(&ch, PACKET_GPA_DIRECT, &packet, sizeof(packet), to, 512);
 }
 
 /* Many at once, in whatever order they end; each once, with its own data. */
@@ -251,16 +251,16 @@ static void many(unsigned count, const char *what)
 	uint64_t first = ch.transaction + 1;
 	unsigned good = 0;
 	struct vmbus_packet head;
-	struct vstor_packet p;
+	struct vstor_packet packet;
 
 	for (unsigned n = 0; n < count; n++)
 		seen[n] = false;
 	for (unsigned n = 0; n < count; n++)
 		put_read(3 * n, data + 512 * n);
-	for (unsigned n = 0; n < count && channel_get(&ch, &head, &p, sizeof(p)); n++) {
+	for (unsigned n = 0; n < count && channel_get(&ch, &head, &packet, sizeof(packet)); n++) {
 		uint64_t k = head.transaction - first;
 
-		good += k < count && !seen[k] && p.body.srb.srb_status == SRB_SUCCESS &&
+		good += k < count && !seen[k] && packet.body.srb.srb_status == SRB_SUCCESS &&
 			*(uint32_t *)(void *)(data + 512 * k) == 3 * k;
 		if (k < count)
 			seen[k] = true;
@@ -296,16 +296,16 @@ static void interrupts(void)
 
 static void modify(void)
 {
-	const struct vmbus_modify m = { { VMBUS_MODIFY_CHANNEL, 0 }, ch.relid, 0 },
+	const struct vmbus_modify request = { { VMBUS_MODIFY_CHANNEL, 0 }, ch.relid, 0 },
 				  nobody = { { VMBUS_MODIFY_CHANNEL, 0 }, ch.relid, 5 };
-	const struct vmbus_modify_response *r;
+	const struct vmbus_modify_response *response;
 
-	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m));
-	r = bus_expect(VMBUS_MODIFY_CHANNEL_RESPONSE);
-	check_equal("another processor for its interrupts", r ? r->status : ~0u, 0);
+	bus_post_on(VMBUS_CONNECTION, &request, sizeof(request));
+	response = bus_expect(VMBUS_MODIFY_CHANNEL_RESPONSE);
+	check_equal("another processor for its interrupts", response ? response->status : ~0u, 0);
 	bus_post_on(VMBUS_CONNECTION, &nobody, sizeof(nobody));
-	r = bus_expect(VMBUS_MODIFY_CHANNEL_RESPONSE);
-	check("one that is not there", r && r->status);
+	response = bus_expect(VMBUS_MODIFY_CHANNEL_RESPONSE);
+	check("one that is not there", response && response->status);
 }
 
 /* Closed while requests are under way: the memory that they were for is left alone. */

@@ -59,13 +59,13 @@ static void straddling(void)
 static unsigned steps;
 static uint64_t first_step, last_step;
 
-static bool count_steps(struct frame *f)
+static bool count_steps(struct frame *frame)
 {
-	if (f->vector != 1)
+	if (frame->vector != 1)
 		return false;
 	if (!steps++)
-		first_step = f->rip;
-	last_step = f->rip;
+		first_step = frame->rip;
+	last_step = frame->rip;
 	return true;
 }
 
@@ -100,13 +100,13 @@ static void single_step(void)
 
 static unsigned hits;
 static uint64_t hit_rip;
-static bool count_hits(struct frame *f)
+static bool count_hits(struct frame *frame)
 {
-	if (f->vector != 1)
+	if (frame->vector != 1)
 		return false;
 	hits++;
-	hit_rip = f->rip;
-	f->rflags |= 0x10000; /* RF: past it */
+	hit_rip = frame->rip;
+	frame->rflags |= 0x10000; /* RF: past it */
 	return true;
 }
 

@@ -6,26 +6,27 @@
 
 static void leaves(void)
 {
-	uint32_t r[4];
+	uint32_t registers[4];
 
-	cpuid(1, r);
-	check("CPUID.1: a hypervisor is present", r[2] >> 31);
-	cpuid(0x40000000, r);
-	check("the vendor leaf",
-	      r[0] == 0x40000006 && r[1] == 0x7263694d && r[2] == 0x666f736f && r[3] == 0x76482074);
-	cpuid(0x40000001, r);
-	check_equal("the interface is Hv#1", r[0], 0x31237648);
-	cpuid(0x40000003, r);
-	check("hypercalls and VP index are granted", (r[0] & 0x60) == 0x60);
-	check("neither partition ids nor CPU management", !(r[1] & (1 << 1 | 1 << 12)));
-	cpuid(0x40000004, r);
-	check("auto-EOI is not recommended", r[0] >> 9 & 1);
-	cpuid(0x40000005, r);
-	check("the number of processors", r[0] >= 1 && r[0] <= 16);
-	cpuid(0x40000100, r);
-	check("the leaf of the extension", r[0] == 0x40000102 && r[1] == 0x72626d55);
-	cpuid(0x40000007, r);
-	check("the leaf after the last is not ours", r[0] != 0x31237648);
+	cpuid(1, registers);
+	check("CPUID.1: a hypervisor is present", registers[2] >> 31);
+	cpuid(0x40000000, registers);
+	check("the vendor leaf", registers[0] == 0x40000006 && registers[1] == 0x7263694d &&
+					 registers[2] == 0x666f736f && registers[3] == 0x76482074);
+	cpuid(0x40000001, registers);
+	check_equal("the interface is Hv#1", registers[0], 0x31237648);
+	cpuid(0x40000003, registers);
+	check("hypercalls and VP index are granted", (registers[0] & 0x60) == 0x60);
+	check("neither partition ids nor CPU management", !(registers[1] & (1 << 1 | 1 << 12)));
+	cpuid(0x40000004, registers);
+	check("auto-EOI is not recommended", registers[0] >> 9 & 1);
+	cpuid(0x40000005, registers);
+	check("the number of processors", registers[0] >= 1 && registers[0] <= 16);
+	cpuid(0x40000100, registers);
+	check("the leaf of the extension",
+	      registers[0] == 0x40000102 && registers[1] == 0x72626d55);
+	cpuid(0x40000007, registers);
+	check("the leaf after the last is not ours", registers[0] != 0x31237648);
 }
 
 static void information_page(void)
@@ -121,14 +122,14 @@ static bool is_one_offset(const volatile uint64_t *page)
 static void reference_page(void)
 {
 	volatile uint64_t *page = new_page();
-	uint64_t tsc, t, now;
+	uint64_t tsc, expected, now;
 
 	wrmsr(MSR_REFERENCE, gpa(page) | 1);
 	check("the page is valid", (uint32_t)page[0]);
 	tsc = rdtsc();
 	now = rdmsr(MSR_TIME);
-	t = (uint64_t)(((unsigned __int128)tsc * page[1]) >> 64) + page[2];
-	check("its time is that of the register", now >= t && now - t < 100000);
+	expected = (uint64_t)(((unsigned __int128)tsc * page[1]) >> 64) + page[2];
+	check("its time is that of the register", now >= expected && now - expected < 100000);
 	check("it never runs behind the register, nor before it", is_one_clock(page));
 	check("its offset is that of the register", is_one_offset(page));
 	check_equal("it cannot be written", outcome_of_store(page), TRAP(13));

@@ -17,14 +17,14 @@ static volatile uint64_t wrong_sums, wrong_loops;
 
 static void meet(void)
 {
-	unsigned g = generation;
+	unsigned before = generation;
 
 	if (__atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST) == total) {
 		arrived = 0;
-		__atomic_store_n(&generation, g + 1, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&generation, before + 1, __ATOMIC_SEQ_CST);
 		return;
 	}
-	while (__atomic_load_n(&generation, __ATOMIC_SEQ_CST) == g)
+	while (__atomic_load_n(&generation, __ATOMIC_SEQ_CST) == before)
 		pause();
 }
 

@@ -120,11 +120,11 @@ static void page_faults(void)
 	check_equal("and nothing was written", *(uint32_t *)(page + 4092), 0);
 }
 
-static bool step_over(struct frame *f)
+static bool step_over(struct frame *frame)
 {
-	if (f->vector != 14)
+	if (frame->vector != 14)
 		return false;
-	f->rip += 3;
+	frame->rip += 3;
 	return true;
 }
 
@@ -149,9 +149,9 @@ static void precise(void)
  */
 static uint64_t flags_in_handler;
 
-static bool note_flags(struct frame *f)
+static bool note_flags(struct frame *frame)
 {
-	if (f->vector != 3)
+	if (frame->vector != 3)
 		return false;
 	__asm__ volatile("pushf; pop %0" : "=r"(flags_in_handler));
 	return true;
@@ -209,28 +209,28 @@ struct string_case { uint64_t from, to; unsigned opcode; };
 /* The string instruction with this opcode, eight elements. */
 static void string_instruction(void *argument)
 {
-	const struct string_case *c = argument;
+	const struct string_case *one = argument;
 
-	switch (c->opcode) {
+	switch (one->opcode) {
 	case 0xa4:
 		__asm__ volatile("cld; rep movsb"
 				 :
-				 : "S"(c->from), "D"(c->to), "c"(8ull)
+				 : "S"(one->from), "D"(one->to), "c"(8ull)
 				 : "memory");
 		break;
 	case 0xa6:
 		__asm__ volatile("cld; repe cmpsb"
 				 :
-				 : "S"(c->from), "D"(c->to), "c"(8ull)
+				 : "S"(one->from), "D"(one->to), "c"(8ull)
 				 : "memory", "cc");
 		break;
 	case 0xaa:
-		__asm__ volatile("cld; rep stosb" : : "D"(c->to), "c"(8ull), "a"(0) : "memory");
+		__asm__ volatile("cld; rep stosb" : : "D"(one->to), "c"(8ull), "a"(0) : "memory");
 		break;
 	default:
 		__asm__ volatile("cld; repe scasb"
 				 :
-				 : "D"(c->to), "c"(8ull), "a"(0)
+				 : "D"(one->to), "c"(8ull), "a"(0)
 				 : "memory", "cc");
 		break;
 	}
@@ -249,14 +249,14 @@ static void string_addresses(void)
 		for (unsigned bit = 47; bit < 64; bit++)
 			for (unsigned destination = opcodes[n] >= 0xaa; destination < 2;
 			     destination++) {
-				struct string_case c = { (uint64_t)string_from, (uint64_t)string_to,
-							 opcodes[n] };
+				struct string_case one = { (uint64_t)string_from,
+							   (uint64_t)string_to, opcodes[n] };
 
-				try_code(string_instruction, &c); /* what can be cached is */
-				*(destination ? &c.to : &c.from) ^= 1ull << bit;
-				wrong += try_code(string_instruction, &c) != 13 ||
-					 last.rdi != c.to || last.rcx != 8;
-				wrong += opcodes[n] < 0xaa && last.rsi != c.from;
+				try_code(string_instruction, &one); /* what can be cached is */
+				*(destination ? &one.to : &one.from) ^= 1ull << bit;
+				wrong += try_code(string_instruction, &one) != 13 ||
+					 last.rdi != one.to || last.rcx != 8;
+				wrong += opcodes[n] < 0xaa && last.rsi != one.from;
 			}
 	check_equal("strings at addresses that are not canonical", wrong, 0);
 }

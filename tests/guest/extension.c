@@ -10,17 +10,17 @@ static uint64_t *in, *out;
 
 static void versions(void)
 {
-	struct umbra u = hv;
+	struct umbra umbra = hv;
 
-	umbra_agree(&u, ~0u, 0);
-	check_equal("the newest of both", u.version, UMBRA_1_1);
-	umbra_agree(&u, UMBRA_1_0, UMBRA_1_0);
-	check_equal("an older guest", u.version, UMBRA_1_0);
-	check_equal("has no rings", umbra_call(&u, umbra_fast(UMBRA_CALL_DOORBELL), 0, 0),
+	umbra_agree(&umbra, ~0u, 0);
+	check_equal("the newest of both", umbra.version, UMBRA_1_1);
+	umbra_agree(&umbra, UMBRA_1_0, UMBRA_1_0);
+	check_equal("an older guest", umbra.version, UMBRA_1_0);
+	check_equal("has no rings", umbra_call(&umbra, umbra_fast(UMBRA_CALL_DOORBELL), 0, 0),
 		    UMBRA_UNAVAILABLE);
-	check_equal("a guest too old", umbra_agree(&u, 0xffff, 0), UMBRA_UNAVAILABLE);
-	check_equal("a guest too new", umbra_agree(&u, ~0u, 0x20000), UMBRA_UNAVAILABLE);
-	check_equal("a range upside down", umbra_agree(&u, UMBRA_1_0, UMBRA_1_1),
+	check_equal("a guest too old", umbra_agree(&umbra, 0xffff, 0), UMBRA_UNAVAILABLE);
+	check_equal("a guest too new", umbra_agree(&umbra, ~0u, 0x20000), UMBRA_UNAVAILABLE);
+	check_equal("a range upside down", umbra_agree(&umbra, UMBRA_1_0, UMBRA_1_1),
 		    UMBRA_BAD_PARAMETER);
 	umbra_agree(&hv, ~0u, UMBRA_1_0);
 }
@@ -42,16 +42,16 @@ static uint64_t loop(unsigned operation, const void *at, uint64_t bytes, const v
 	return umbra_call_until_done(&hv, UMBRA_CALL_WORK, gpa(in), gpa(out));
 }
 
-static uint32_t crc32c(const uint8_t *p, size_t bytes)
+static uint32_t crc32c(const uint8_t *data, size_t bytes)
 {
-	uint32_t c = ~0u;
+	uint32_t crc = ~0u;
 
 	while (bytes--) {
-		c ^= *p++;
+		crc ^= *data++;
 		for (int k = 0; k < 8; k++)
-			c = c >> 1 ^ (c & 1 ? 0x82f63b78 : 0);
+			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
 	}
-	return ~c;
+	return ~crc;
 }
 
 static void operations(void)

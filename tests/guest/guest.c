@@ -5,7 +5,7 @@ extern char stubs[], try_resume[], trampoline[], trampoline_end[];
 extern volatile uint32_t cpu_count;
 void guest_main(void);
 void guest_other(unsigned index);
-void guest_trap(struct frame *f);
+void guest_trap(struct frame *frame);
 
 struct frame last;
 uint64_t last_cr2;
@@ -48,14 +48,14 @@ void print(const char *text)
 		outb(0x3f8, (uint8_t)*text++);
 }
 
-void print_number(uint64_t v)
+void print_number(uint64_t value)
 {
 	char digits[19] = "0x";
 	char *at = digits + 2;
 
 	for (int shift = 60; shift >= 0; shift -= 4)
-		if (v >> shift || shift == 0)
-			*at++ = "0123456789abcdef"[v >> shift & 15];
+		if (value >> shift || shift == 0)
+			*at++ = "0123456789abcdef"[value >> shift & 15];
 	*at = 0;
 	print(digits);
 }
@@ -141,8 +141,8 @@ static void load_tables(unsigned index)
 
 void guest_main(void)
 {
-	for (unsigned v = 0; v < 256; v++)
-		set_gate(v, stubs + 16 * v, 0, v == 3 || v == 0x80 ? 3 : 0);
+	for (unsigned value = 0; value < 256; value++)
+		set_gate(value, stubs + 16 * value, 0, value == 3 || value == 0x80 ? 3 : 0);
 	load_tables(0);
 	test_main();
 	finish();
@@ -158,27 +158,27 @@ void guest_other(unsigned index)
 		__asm__ volatile("hlt");
 }
 
-void guest_trap(struct frame *f)
+void guest_trap(struct frame *frame)
 {
 	__asm__ volatile("mov %%cr2, %0" : "=r"(last_cr2));
-	last = *f;
-	if (on_trap && on_trap(f))
+	last = *frame;
+	if (on_trap && on_trap(frame))
 		return;
 	if (!try_stack) {
 		check_begin(false);
 		print("unexpected trap ");
-		print_number(f->vector);
+		print_number(frame->vector);
 		print(" at ");
-		print_number(f->rip);
+		print_number(frame->rip);
 		print("\n");
 		finish();
 	}
-	f->rax = f->vector;
-	f->rip = (uint64_t)try_resume;
-	f->cs = 8;
-	f->ss = 0x10;
-	f->rsp = try_stack - 128;
-	f->rflags = 2;
+	frame->rax = frame->vector;
+	frame->rip = (uint64_t)try_resume;
+	frame->cs = 8;
+	frame->ss = 0x10;
+	frame->rsp = try_stack - 128;
+	frame->rflags = 2;
 }
 
 void *new_page(void)
@@ -220,10 +220,10 @@ static void wait(uint64_t cycles)
 unsigned start_processors(void)
 {
 	uint64_t total = 1;
-	uint32_t a = 1, b, c, d;
+	uint32_t eax = 1, ebx, ecx, edx;
 
-	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
-	total = b >> 16 & 0xff;
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx));
+	total = ebx >> 16 & 0xff;
 	wrmsr(0x1b, rdmsr(0x1b) | 0xc00);
 	wrmsr(0x80f, 0x1ff);
 	for (char *from = trampoline, *to = (char *)0x8000; from < trampoline_end;)

@@ -73,9 +73,9 @@ enum { PAGE_BYTES = 4096, PAGE_OFFSET = PAGE_BYTES - 1 };
 enum { PAGE_P = 1, PAGE_W = 2, PAGE_U = 4, PAGE_A = 0x20, PAGE_D = 0x40, PAGE_G = 0x100 };
 #define PAGE_NX (1ull << 63)
 
-static inline void outb(uint16_t port, uint8_t v)
+static inline void outb(uint16_t port, uint8_t value)
 {
-	__asm__ volatile("outb %0, %1" : : "a"(v), "d"(port));
+	__asm__ volatile("outb %0, %1" : : "a"(value), "d"(port));
 }
 static inline uint64_t rdmsr(uint32_t msr)
 {
@@ -84,48 +84,48 @@ static inline uint64_t rdmsr(uint32_t msr)
 	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
 	return (uint64_t)high << 32 | low;
 }
-static inline void wrmsr(uint32_t msr, uint64_t v)
+static inline void wrmsr(uint32_t msr, uint64_t value)
 {
 	__asm__ volatile("wrmsr"
 			 :
-			 : "a"((uint32_t)v), "d"((uint32_t)(v >> 32)), "c"(msr)
+			 : "a"((uint32_t)value), "d"((uint32_t)(value >> 32)), "c"(msr)
 			 : "memory");
 }
 static inline void invlpg(uint64_t gva) { __asm__ volatile("invlpg (%0)" : : "r"(gva) : "memory"); }
 static inline uint64_t read_cr0(void)
 {
-	uint64_t v;
-	__asm__ volatile("mov %%cr0, %0" : "=r"(v));
-	return v;
+	uint64_t value;
+	__asm__ volatile("mov %%cr0, %0" : "=r"(value));
+	return value;
 }
 static inline uint64_t read_cr3(void)
 {
-	uint64_t v;
-	__asm__ volatile("mov %%cr3, %0" : "=r"(v));
-	return v;
+	uint64_t value;
+	__asm__ volatile("mov %%cr3, %0" : "=r"(value));
+	return value;
 }
 static inline uint64_t read_cr4(void)
 {
-	uint64_t v;
-	__asm__ volatile("mov %%cr4, %0" : "=r"(v));
-	return v;
+	uint64_t value;
+	__asm__ volatile("mov %%cr4, %0" : "=r"(value));
+	return value;
 }
-static inline void write_cr0(uint64_t v)
+static inline void write_cr0(uint64_t value)
 {
-	__asm__ volatile("mov %0, %%cr0" : : "r"(v) : "memory");
+	__asm__ volatile("mov %0, %%cr0" : : "r"(value) : "memory");
 }
-static inline void write_cr3(uint64_t v)
+static inline void write_cr3(uint64_t value)
 {
-	__asm__ volatile("mov %0, %%cr3" : : "r"(v) : "memory");
+	__asm__ volatile("mov %0, %%cr3" : : "r"(value) : "memory");
 }
-static inline void write_cr4(uint64_t v)
+static inline void write_cr4(uint64_t value)
 {
-	__asm__ volatile("mov %0, %%cr4" : : "r"(v) : "memory");
+	__asm__ volatile("mov %0, %%cr4" : : "r"(value) : "memory");
 }
 static inline uint64_t rdtsc(void)
 {
-	uint32_t l, h;
-	__asm__ volatile("rdtsc" : "=a"(l), "=d"(h));
-	return (uint64_t)h << 32 | l;
+	uint32_t low, high;
+	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (uint64_t)high << 32 | low;
 }
 static inline void pause(void) { __asm__ volatile("pause"); }

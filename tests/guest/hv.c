@@ -68,11 +68,11 @@ uint64_t outcome_of_store(volatile void *at)
 	return outcome(try_code(do_store, (void *)(uintptr_t)at), 0);
 }
 
-static bool on_interrupt(struct frame *f)
+static bool on_interrupt(struct frame *frame)
 {
-	if (f->vector < 32)
+	if (frame->vector < 32)
 		return false;
-	taken[f->vector]++;
+	taken[frame->vector]++;
 	wrmsr(0x80b, 0);
 	return true;
 }

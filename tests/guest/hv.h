@@ -49,7 +49,7 @@ static inline bool hv_is_umbra(void) { return hv.newest != 0; }
  * on.
  */
 void check_act(const char *name, uint64_t got, uint64_t want);
-static inline uint64_t gpa(const volatile void *p) { return (uint64_t)p; }
+static inline uint64_t gpa(const volatile void *pointer) { return (uint64_t)pointer; }
 /* The vector that reading or writing raises, or -1. */
 int64_t try_rdmsr(uint32_t msr);
 int64_t try_wrmsr(uint32_t msr, uint64_t value);
@@ -59,10 +59,11 @@ int64_t try_wrmsr(uint32_t msr, uint64_t value);
  */
 void count_interrupts(void);
 extern volatile uint32_t taken[256];
-static inline void cpuid(uint32_t leaf, uint32_t r[4])
+static inline void cpuid(uint32_t leaf, uint32_t registers[4])
 {
 	__asm__ volatile("cpuid"
-			 : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+			 : "=a"(registers[0]), "=b"(registers[1]), "=c"(registers[2]),
+			   "=d"(registers[3])
 			 : "a"(leaf), "c"(0));
 }
 static inline void sti(void) { __asm__ volatile("sti; nop" : : : "memory"); }

@@ -5,14 +5,14 @@
 
 static void conventions(void)
 {
-	uint64_t *in = input_page(), *out = output_page(), r[14] = { 0 };
+	uint64_t *in = input_page(), *out = output_page(), registers[14] = { 0 };
 
 	check_equal("fast, no output", umbra_call(&hv, umbra_fast(UMBRA_CALL_NULL), 0, 0), 0);
 	check_equal("memory, no output", umbra_call(&hv, UMBRA_CALL_NULL, gpa(in), 0), 0);
 	check_equal("memory, output", umbra_call(&hv, 0x8001, 0, gpa(out)), 0);
 	check_equal("its value", out[0], 0x103);
-	check_equal("fast, output", umbra_call_xmm(&hv, umbra_fast(0x8001), r), 0);
-	check_equal("in the first register", r[0], 0x103);
+	check_equal("fast, output", umbra_call_xmm(&hv, umbra_fast(0x8001), registers), 0);
+	check_equal("in the first register", registers[0], 0x103);
 	in[0] = ~0ull;
 	in[1] = 0xfffffffe;
 	((uint32_t *)in)[4] = 0x90003;  /* VP index */
@@ -20,11 +20,11 @@ static void conventions(void)
 	check_equal("rep, memory", umbra_call(&hv, umbra_rep(0x50, 2), gpa(in), gpa(out)),
 		    2ull << 32);
 	check("its values", out[0] == 0 && out[2] == OS_ID);
-	r[0] = in[0], r[1] = in[1], r[2] = in[2];
-	check_equal("rep, XMM", umbra_call_xmm(&hv, umbra_fast(0) | umbra_rep(0x50, 2), r),
+	registers[0] = in[0], registers[1] = in[1], registers[2] = in[2];
+	check_equal("rep, XMM", umbra_call_xmm(&hv, umbra_fast(0) | umbra_rep(0x50, 2), registers),
 		    2ull << 32);
 	check("its values, after the input rounded up",
-	      r[4] == 0 && r[6] == OS_ID && r[2] == in[2]);
+	      registers[4] == 0 && registers[6] == OS_ID && registers[2] == in[2]);
 	out[0] = out[2] = 9;
 	check_equal("rep from the second element",
 		    umbra_call(&hv, umbra_rep(0x50, 2) | 1ull << 48, gpa(in), gpa(out)),
@@ -43,9 +43,9 @@ static void conventions(void)
 	check_equal("a variable header and elements",
 		    umbra_call(&hv, umbra_with_header(umbra_rep(0x14, 3), 8), gpa(in), 0),
 		    3ull << 32);
-	r[0] = 0, r[1] = 0, r[2] = 0, r[3] = 1, r[4] = 1;
+	registers[0] = 0, registers[1] = 0, registers[2] = 0, registers[3] = 1, registers[4] = 1;
 	check_equal("a variable header, XMM",
-		    umbra_call_xmm(&hv, umbra_with_header(umbra_fast(0x13), 8), r), 0);
+		    umbra_call_xmm(&hv, umbra_with_header(umbra_fast(0x13), 8), registers), 0);
 }
 
 static void own_registers(void)
@@ -105,9 +105,9 @@ static void restart(void)
  * The interrupt handler changes the list under a call's feet: what is read later counts, and is
  * checked.
  */
-static bool spoil(struct frame *f)
+static bool spoil(struct frame *frame)
 {
-	if (f->vector != 0x41)
+	if (frame->vector != 0x41)
 		return false;
 	if (!taken[0x41]++)
 		for (unsigned n = 0; n < 400; n++)

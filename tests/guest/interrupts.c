@@ -5,15 +5,15 @@ static volatile unsigned taken[256];
 static volatile uint64_t taken_rip;
 static unsigned order[8], ordered;
 
-static bool count(struct frame *f)
+static bool count(struct frame *frame)
 {
-	if (f->vector < 32 && f->vector != 2)
+	if (frame->vector < 32 && frame->vector != 2)
 		return false;
-	taken[f->vector]++;
-	taken_rip = f->rip;
+	taken[frame->vector]++;
+	taken_rip = frame->rip;
 	if (ordered < 8)
-		order[ordered++] = (unsigned)f->vector;
-	if (f->vector != 2)
+		order[ordered++] = (unsigned)frame->vector;
+	if (frame->vector != 2)
 		wrmsr(0x80b, 0);
 	return true;
 }

@@ -45,13 +45,13 @@ static uint32_t read_reg(uint32_t reg)
 static void set_line(uint8_t value) { outb(LINE_PORT, value); }
 static void open_window(void) { __asm__ volatile("sti; nop; nop; cli" : : : "memory"); }
 
-static bool on_interrupt(struct frame *f)
+static bool on_interrupt(struct frame *frame)
 {
-	if (f->vector < 32)
+	if (frame->vector < 32)
 		return false;
 	got++;
-	got_vector = (unsigned)f->vector;
-	if (f->vector >= BASE && f->vector < BASE + 16)
+	got_vector = (unsigned)frame->vector;
+	if (frame->vector >= BASE && frame->vector < BASE + 16)
 		return true;
 	if (got == 1 && read_reg(REG_ENTRY) & LEVEL)
 		check("a level: remote IRR until the end of the interrupt",

@@ -102,7 +102,7 @@ TRY(read_base, "rdfsbase %%rax")
 
 static void bases(void)
 {
-	uint64_t v, w;
+	uint64_t value, other;
 	uint64_t fs = rdmsr(0xc0000100);
 
 	write_cr4(read_cr4() & ~(uint64_t)FSGSBASE);
@@ -110,11 +110,11 @@ static void bases(void)
 	write_cr4(read_cr4() | FSGSBASE);
 	__asm__ volatile("wrfsbase %2; stc; rdfsbase %0; mov %0, %%r10; wrfsbase %%r10d;"
 			 "setc %b1; rdfsbase %%r10; mov %%r10, %0"
-			 : "=&r"(v), "=&a"(w)
+			 : "=&r"(value), "=&a"(other)
 			 : "r"(0xffff812345678000)
 			 : "r10");
-	check_equal("a base of 32 bits", v, 0x45678000);
-	check_equal("no flag changes", w & 0xff, 1);
+	check_equal("a base of 32 bits", value, 0x45678000);
+	check_equal("no flag changes", other & 0xff, 1);
 	check_equal("a base that is not canonical", (uint64_t)try_code(write_bad_base, NULL), 13);
 	check_equal("in r10", (uint64_t)try_code(write_bad_base_r10, NULL), 13);
 	wrmsr(0xc0000100, fs);
@@ -139,7 +139,7 @@ static void direction(void)
 static void time_and_control(void)
 {
 	uint32_t low, high, processor;
-	uint64_t before, after, v, w;
+	uint64_t before, after, value, other;
 	uint8_t carry;
 
 	wrmsr(TSC_AUX, 0x12345);
@@ -153,12 +153,12 @@ static void time_and_control(void)
 	check_equal("its flags", carry, 1);
 	__asm__ volatile("mov %0, %%cr2" : : "r"(0xffff800012345678));
 	__asm__ volatile("mov %%cr2, %%r10; mov %%r10, %0; mov %%cr2, %1"
-			 : "=r"(v), "=r"(w)
+			 : "=r"(value), "=r"(other)
 			 :
 			 : "r10");
-	check("CR2, in r10 as well", v == 0xffff800012345678 && w == v);
-	__asm__ volatile("mov %%cr0, %0; smsw %1" : "=r"(v), "=r"(w));
-	check_equal("CR0", v & 0xffff, w & 0xffff);
+	check("CR2, in r10 as well", value == 0xffff800012345678 && other == value);
+	__asm__ volatile("mov %%cr0, %0; smsw %1" : "=r"(value), "=r"(other));
+	check_equal("CR0", value & 0xffff, other & 0xffff);
 }
 
 void test_main(void)

@@ -8,30 +8,31 @@
 enum { EAX, EBX, ECX, EDX };
 enum { UD = 6, GP = 13 };
 
-static void leaf(uint32_t number, uint32_t subleaf, uint32_t r[4])
+static void leaf(uint32_t number, uint32_t subleaf, uint32_t registers[4])
 {
 	__asm__ volatile("cpuid"
-			 : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+			 : "=a"(registers[0]), "=b"(registers[1]), "=c"(registers[2]),
+			   "=d"(registers[3])
 			 : "a"(number), "c"(subleaf));
 }
 
 static bool shown(uint32_t number, uint32_t subleaf, unsigned reg, unsigned bit)
 {
-	uint32_t r[4];
+	uint32_t registers[4];
 
-	leaf(number & 0x80000000, 0, r);
-	if (number > r[0])
+	leaf(number & 0x80000000, 0, registers);
+	if (number > registers[0])
 		return false;
-	leaf(number, subleaf, r);
-	return r[reg] >> bit & 1;
+	leaf(number, subleaf, registers);
+	return registers[reg] >> bit & 1;
 }
 
 static bool is_amd(void)
 {
-	uint32_t r[4];
+	uint32_t registers[4];
 
-	leaf(0, 0, r);
-	return r[EBX] == 0x68747541;
+	leaf(0, 0, registers);
+	return registers[EBX] == 0x68747541;
 }
 
 /* ---- instructions ---- */
@@ -151,10 +152,13 @@ static const struct instruction instructions[] = {
 static void check_instructions(void)
 {
 	for (unsigned n = 0; n < sizeof(instructions) / sizeof(instructions[0]); n++) {
-		const struct instruction *i = &instructions[n];
+		const struct instruction *instruction = &instructions[n];
 
-		check_equal(i->name, (uint64_t)try_code(i->run, area),
-			    shown(i->leaf, i->subleaf, i->reg, i->bit) ? ~0ull : UD);
+		check_equal(instruction->name, (uint64_t)try_code(instruction->run, area),
+			    shown(instruction->leaf, instruction->subleaf, instruction->reg,
+				  instruction->bit)
+				    ? ~0ull
+				    : UD);
 	}
 }
 
@@ -286,34 +290,35 @@ static void check_control_bits(void)
 
 static void check_leaves(void)
 {
-	uint32_t r[4], first[4];
+	uint32_t registers[4], first[4];
 	bool avx = shown(1, 0, ECX, 28);
 	unsigned wrong = 0;
 
-	leaf(7, 0, r);
-	check("FSRM only with ERMS", !(r[EDX] >> 4 & 1) || r[EBX] >> 9 & 1);
-	leaf(0xd, 0, r);
+	leaf(7, 0, registers);
+	check("FSRM only with ERMS", !(registers[EDX] >> 4 & 1) || registers[EBX] >> 9 & 1);
+	leaf(0xd, 0, registers);
 	if (shown(1, 0, ECX, 26)) {
-		check_equal("XCR0's bits", r[EAX], avx ? 7 : 3);
-		check_equal("the area of all of them", r[ECX], avx ? 832 : 576);
+		check_equal("XCR0's bits", registers[EAX], avx ? 7 : 3);
+		check_equal("the area of all of them", registers[ECX], avx ? 832 : 576);
 	}
-	leaf(0xb, 1, r);
+	leaf(0xb, 1, registers);
 	leaf(1, 0, first);
-	check_equal("processors by leaf 1 and by leaf 0xb", first[EBX] >> 16 & 0xff, r[EBX]);
-	check_equal("HT where there are several", first[EDX] >> 28 & 1, r[EBX] > 1);
-	check_equal("the APIC ids", first[EBX] >> 24, r[EDX]);
-	leaf(0x80000008, 0, r);
-	check_equal("address bits", r[EAX] & 0xffff, 48 << 8 | 40);
+	check_equal("processors by leaf 1 and by leaf 0xb", first[EBX] >> 16 & 0xff,
+		    registers[EBX]);
+	check_equal("HT where there are several", first[EDX] >> 28 & 1, registers[EBX] > 1);
+	check_equal("the APIC ids", first[EBX] >> 24, registers[EDX]);
+	leaf(0x80000008, 0, registers);
+	check_equal("address bits", registers[EAX] & 0xffff, 48 << 8 | 40);
 	if (is_amd())
-		check_equal("processors by leaf 0x80000008", (r[ECX] & 0xff) + 1,
+		check_equal("processors by leaf 0x80000008", (registers[ECX] & 0xff) + 1,
 			    first[EBX] >> 16 & 0xff);
 	check_equal("OSXSAVE follows CR4", first[ECX] >> 27 & 1, read_cr4() >> 18 & 1);
 	/* twice the same, for every leaf that there may be */
 	for (uint32_t n = 0; n < 0x60; n++) {
 		leaf((n < 0x30 ? 0 : 0x80000000 - 0x30) + n, 0, first);
-		leaf((n < 0x30 ? 0 : 0x80000000 - 0x30) + n, 0, r);
+		leaf((n < 0x30 ? 0 : 0x80000000 - 0x30) + n, 0, registers);
 		for (unsigned k = 0; k < 4; k++)
-			wrong += r[k] != first[k];
+			wrong += registers[k] != first[k];
 	}
 	check_equal("a leaf says the same twice", wrong, 0);
 }
@@ -323,10 +328,10 @@ static void cost_of_cpuid(void)
 	uint64_t least = ~0ull;
 
 	for (int n = 0; n < 2000; n++) {
-		uint32_t r[4];
+		uint32_t registers[4];
 		uint64_t begin = rdtsc();
 
-		leaf(1, 0, r);
+		leaf(1, 0, registers);
 		begin = rdtsc() - begin;
 		least = begin < least ? begin : least;
 	}

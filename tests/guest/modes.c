@@ -257,18 +257,19 @@ static void read_gs(void *a) { __asm__ volatile("mov %%gs:0, %%rax" : : : "rax")
 static void bases(void)
 {
 	static uint64_t one = 0x111, two = 0x222;
-	uint64_t v, w;
+	uint64_t value, other;
 
 	wrmsr(0xc0000101, (uint64_t)&one);
 	wrmsr(0xc0000102, (uint64_t)&two);
-	__asm__ volatile("mov %%gs:0, %0; swapgs; mov %%gs:0, %1; swapgs" : "=r"(v), "=r"(w));
-	check_equal("GS base", v, 0x111);
-	check_equal("SWAPGS", w, 0x222);
+	__asm__ volatile("mov %%gs:0, %0; swapgs; mov %%gs:0, %1; swapgs"
+			 : "=r"(value), "=r"(other));
+	check_equal("GS base", value, 0x111);
+	check_equal("SWAPGS", other, 0x222);
 	write_cr4(read_cr4() | 0x10000);
-	__asm__ volatile("wrgsbase %1; mov %%gs:0, %0" : "=r"(v) : "r"(&two));
-	check_equal("WRGSBASE", v, 0x222);
-	__asm__ volatile("rdgsbase %0" : "=r"(v));
-	check_equal("RDGSBASE", v, (uint64_t)&two);
+	__asm__ volatile("wrgsbase %1; mov %%gs:0, %0" : "=r"(value) : "r"(&two));
+	check_equal("WRGSBASE", value, 0x222);
+	__asm__ volatile("rdgsbase %0" : "=r"(value));
+	check_equal("RDGSBASE", value, (uint64_t)&two);
 	__asm__ volatile("wrgsbase %0" : : "r"(0x7000000000));
 	check_equal("a fault through GS", (uint64_t)try_code(read_gs, NULL), 14);
 	check_equal("its CR2 has the base", last_cr2, 0x7000000000);
@@ -362,7 +363,7 @@ static void x87_pointers(void)
 
 static void vector_state(void)
 {
-	uint64_t v = 0x0123456789abcdef, w;
+	uint64_t value = 0x0123456789abcdef, other;
 	bool same = true;
 
 	check_equal("#UD of AVX without OSXSAVE", (uint64_t)try_code(avx, NULL), 6);
@@ -370,15 +371,15 @@ static void vector_state(void)
 	__asm__ volatile("xsetbv" : : "c"(0), "a"(7), "d"(0));
 	__asm__ volatile("vmovq %0, %%xmm3; vpbroadcastq %%xmm3, %%ymm3; fninit; fld1; fldpi"
 			 :
-			 : "r"(v));
+			 : "r"(value));
 	__asm__ volatile("xsave %0" : "+m"(area) : "a"(7), "d"(0) : "memory");
-	check_equal("XSAVE: XMM3", *(uint64_t *)(area + 160 + 48), v);
-	check_equal("XSAVE: upper YMM3", *(uint64_t *)(area + 576 + 48), v);
+	check_equal("XSAVE: XMM3", *(uint64_t *)(area + 160 + 48), value);
+	check_equal("XSAVE: upper YMM3", *(uint64_t *)(area + 576 + 48), value);
 	check_equal("XSAVE: XSTATE_BV", area[512], 7);
 	__asm__ volatile("vzeroall; fninit; xrstor %1; vmovq %%xmm3, %0"
-			 : "=r"(w)
+			 : "=r"(other)
 			 : "m"(area), "a"(7), "d"(0));
-	check_equal("XRSTOR", w, v);
+	check_equal("XRSTOR", other, value);
 	__asm__ volatile("xsave %0" : "+m"(again) : "a"(7), "d"(0) : "memory");
 	for (int n = 0; n < 832; n++)
 		same &= area[n] == again[n] ||

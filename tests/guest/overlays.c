@@ -8,20 +8,21 @@ static volatile uint64_t *a, *b;
 
 static void hypercall_page(void)
 {
-	struct umbra u;
+	struct umbra umbra;
 
-	umbra_find(&u);
+	umbra_find(&umbra);
 	a[0] = 0x1111;
 	b[0] = 0x2222;
-	check("enabled", umbra_enable(&u, OS_ID, gpa(a), (void *)(uintptr_t)a));
+	check("enabled", umbra_enable(&umbra, OS_ID, gpa(a), (void *)(uintptr_t)a));
 	check("RAM is hidden", a[0] != 0x1111);
-	check_equal("a call works there", umbra_call(&u, umbra_fast(0xbfff), 0, 0), UMBRA_BAD_CALL);
+	check_equal("a call works there", umbra_call(&umbra, umbra_fast(0xbfff), 0, 0),
+		    UMBRA_BAD_CALL);
 	check_equal("it cannot be written", outcome_of_store(a), TRAP(13));
 	wrmsr(MSR_HYPERCALL, gpa(b) | 1);
 	check_equal("moved: RAM comes back", a[0], 0x1111);
 	check("and is hidden elsewhere", b[0] != 0x2222);
-	u.page = (uint8_t *)(uintptr_t)b;
-	check_equal("a call works at the new place", umbra_call(&u, umbra_fast(0xbfff), 0, 0),
+	umbra.page = (uint8_t *)(uintptr_t)b;
+	check_equal("a call works at the new place", umbra_call(&umbra, umbra_fast(0xbfff), 0, 0),
 		    UMBRA_BAD_CALL);
 	check_equal("the old place can be written", outcome_of_store(a), 0);
 	wrmsr(MSR_OS_ID, 0);
@@ -29,7 +30,7 @@ static void hypercall_page(void)
 	check_equal("and the register says so", rdmsr(MSR_HYPERCALL) & 1, 0);
 }
 
-static void no_call(void *u) { umbra_call(u, umbra_fast(0xbfff), 0, 0); }
+static void no_call(void *context) { umbra_call(context, umbra_fast(0xbfff), 0, 0); }
 
 static void contents_kept(void)
 {
@@ -114,17 +115,17 @@ static void tables(void)
 
 void test_main(void)
 {
-	struct umbra u;
+	struct umbra umbra;
 
 	a = new_page();
 	b = new_page();
 	hypercall_page();
-	umbra_find(&u);
-	umbra_enable(&u, OS_ID, gpa(a), (void *)(uintptr_t)a);
+	umbra_find(&umbra);
+	umbra_enable(&umbra, OS_ID, gpa(a), (void *)(uintptr_t)a);
 	wrmsr(MSR_HYPERCALL, 0);
 	((volatile uint8_t *)a)[0] = 0x0f, ((volatile uint8_t *)a)[1] = 0x01,
 			   ((volatile uint8_t *)a)[2] = 0xc1;
-	check_equal("the instruction without a page", try_code(no_call, &u) == 6 ? TRAP(6) : 0,
+	check_equal("the instruction without a page", try_code(no_call, &umbra) == 6 ? TRAP(6) : 0,
 		    TRAP(6));
 	contents_kept();
 	beyond_ram();

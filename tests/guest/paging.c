@@ -143,11 +143,11 @@ static void set_pcide(void *a) { (void)a; write_cr4(read_cr4() | 0x20000); }
 
 static void pcid(void)
 {
-	uint32_t a = 1, b, c = 0, d;
+	uint32_t eax = 1, ebx, ecx = 0, edx;
 	uint64_t root = read_cr3(), *one = new_page(), *two = new_page(), *entry;
 
-	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-	if (!(c >> 17 & 1)) {
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+	if (!(ecx >> 17 & 1)) {
 		check_equal("PCIDE without PCID", (uint64_t)try_code(set_pcide, NULL), 13);
 		return;
 	}

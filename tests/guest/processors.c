@@ -16,7 +16,7 @@ enum {
 static volatile uint32_t awake, finished, total;
 static volatile uint64_t counter;
 static volatile uint32_t x __attribute__((aligned(64))), y __attribute__((aligned(64)));
-static volatile uint32_t r[4] __attribute__((aligned(64)));
+static volatile uint32_t seen[4] __attribute__((aligned(64)));
 static volatile uint32_t arrived __attribute__((aligned(64))),
 	generation __attribute__((aligned(64)));
 static volatile unsigned got_ipi[17], got_nmis;
@@ -25,14 +25,14 @@ static uint64_t split_line[1024] __attribute__((aligned(PAGE_BYTES)));
 /* All processors meet here. */
 static void meet(void)
 {
-	uint32_t g = generation;
+	uint32_t before = generation;
 
 	if (__atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST) == total) {
 		arrived = 0;
-		__atomic_store_n(&generation, g + 1, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&generation, before + 1, __ATOMIC_SEQ_CST);
 		return;
 	}
-	while (__atomic_load_n(&generation, __ATOMIC_SEQ_CST) == g)
+	while (__atomic_load_n(&generation, __ATOMIC_SEQ_CST) == before)
 		pause();
 }
 
@@ -61,14 +61,14 @@ static void litmus(unsigned me)
 		if (me == 0) {
 			x = 1;
 			fence(fences);
-			r[0] = y;
+			seen[0] = y;
 		} else if (me == 1) {
 			y = 1;
 			fence(fences);
-			r[1] = x;
+			seen[1] = x;
 		}
 		meet();
-		if (!me && fences && !r[0] && !r[1])
+		if (!me && fences && !seen[0] && !seen[1])
 			forbidden[0]++;
 		if (!me)
 			x = y = 0;
@@ -77,12 +77,12 @@ static void litmus(unsigned me)
 			x = 1;
 			y = 1;
 		} else if (me == 1) {
-			r[0] = y;
+			seen[0] = y;
 			__asm__ volatile("" : : : "memory");
-			r[1] = x;
+			seen[1] = x;
 		}
 		meet();
-		if (!me && r[0] && !r[1])
+		if (!me && seen[0] && !seen[1])
 			forbidden[1]++;
 		if (total < 4)
 			continue;
@@ -95,16 +95,16 @@ static void litmus(unsigned me)
 		} else if (me == 1) {
 			y = 1;
 		} else if (me == 2) {
-			r[0] = x;
+			seen[0] = x;
 			__asm__ volatile("" : : : "memory");
-			r[1] = y;
+			seen[1] = y;
 		} else if (me == 3) {
-			r[2] = y;
+			seen[2] = y;
 			__asm__ volatile("" : : : "memory");
-			r[3] = x;
+			seen[3] = x;
 		}
 		meet();
-		if (!me && r[0] && !r[1] && r[2] && !r[3])
+		if (!me && seen[0] && !seen[1] && seen[2] && !seen[3])
 			forbidden[2]++;
 	}
 }
@@ -146,13 +146,13 @@ static void modify_code(unsigned me)
 	}
 }
 
-static bool on_ipi(struct frame *f)
+static bool on_ipi(struct frame *frame)
 {
-	if (f->vector == 0x40) {
+	if (frame->vector == 0x40) {
 		got_ipi[apic_id()]++;
 		invlpg(0x8000000000);
 		wrmsr(0x80b, 0);
-	} else if (f->vector == 2) {
+	} else if (frame->vector == 2) {
 		got_nmis++;
 	} else {
 		return false;

@@ -45,9 +45,9 @@ static uint64_t flush(unsigned me, unsigned how, uint64_t targets)
 	}
 }
 
-static bool on_vector(struct frame *f)
+static bool on_vector(struct frame *frame)
 {
-	if (f->vector != VECTOR)
+	if (frame->vector != VECTOR)
 		return false;
 	got[apic_id()]++;
 	wrmsr(0x80b, 0);

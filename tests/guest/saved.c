@@ -110,13 +110,13 @@ static bool through_ring(void)
 		unsigned n = umbra_ring_done(&ring);
 
 		for (unsigned k = 0; k < n; k++) {
-			const struct umbra_completion *c = umbra_ring_completion(&ring, k);
-			uint64_t bit = 1ull << (c->id - first);
+			const struct umbra_completion *completion = umbra_ring_completion(&ring, k);
+			uint64_t bit = 1ull << (completion->id - first);
 
-			if (c->id - first >= ENTRIES || seen & bit)
+			if (completion->id - first >= ENTRIES || seen & bit)
 				return false;
 			seen |= bit;
-			count(c->status);
+			count(completion->status);
 		}
 		umbra_ring_take(&ring, n);
 		completions += n;
@@ -133,10 +133,11 @@ static bool in_background(void)
 	if (id && !umbra_ring_done(&background))
 		return true;
 	if (id) {
-		const struct umbra_completion *c = umbra_ring_completion(&background, 0);
+		const struct umbra_completion *completion = umbra_ring_completion(&background, 0);
 
-		good = c->id == id && (c->status || c->output[0] == whole);
-		count(c->status);
+		good = completion->id == id &&
+		       (completion->status || completion->output[0] == whole);
+		count(completion->status);
 		umbra_ring_take(&background, 1);
 	}
 	id = next_id++;
@@ -208,28 +209,30 @@ static uint64_t *spot(unsigned n) /* of two kinds across two pages */
 	return (uint64_t *)(void *)(spots + (size_t)n * SPOT_BYTES + offsets[n % KINDS]);
 }
 
-static void write_spot(unsigned n, uint64_t v)
+static void write_spot(unsigned n, uint64_t value)
 {
 	uint64_t *at = spot(n);
 	uint64_t count = 8;
 	void *to = at;
-	const void *from = &v;
+	const void *from = &value;
 
 	switch (n % KINDS) {
-	case 0: *(volatile uint64_t *)at = v; break;
-	case 1: __asm__ volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(v) : "memory"); break;
-	case 2: __atomic_fetch_add(at, v - *at, __ATOMIC_SEQ_CST); break;
+	case 0: *(volatile uint64_t *)at = value; break;
+	case 1:
+		__asm__ volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+		break;
+	case 2: __atomic_fetch_add(at, value - *at, __ATOMIC_SEQ_CST); break;
 	case 3:
 		__asm__ volatile("mov %%rsp, %%rcx; mov %0, %%rsp; push %1; mov %%rcx, %%rsp"
 				 :
-				 : "r"(at + 1), "r"(v)
+				 : "r"(at + 1), "r"(value)
 				 : "rcx", "memory");
 		break;
-	case 4: *(volatile uint64_t *)at = v; break;
+	case 4: *(volatile uint64_t *)at = value; break;
 	case KIND_FXSAVE:
 		__asm__ volatile("movq %1, %%xmm0; fxsave -%c2(%0)"
 				 :
-				 : "r"(at), "r"(v), "i"(XMM0_OFFSET)
+				 : "r"(at), "r"(value), "i"(XMM0_OFFSET)
 				 : "memory");
 		break;
 	default:

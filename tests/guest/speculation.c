@@ -176,44 +176,44 @@ static int read_byte(const struct attack *a, const uint8_t *address)
 	static unsigned score[VALUES];
 	int best = -1;
 
-	for (int v = 0; v < VALUES; v++)
-		score[v] = 0;
+	for (int value = 0; value < VALUES; value++)
+		score[value] = 0;
 	for (int round = 0; round < ROUNDS; round++) {
-		for (int v = 0; v < VALUES; v++)
-			flush(probe + v * STRIDE);
+		for (int value = 0; value < VALUES; value++)
+			flush(probe + value * STRIDE);
 		fence();
 		attack(a, address);
 		for (int n = 0; n < VALUES; n++) {
-			int v = (n * 167 + 13) & (VALUES - 1);
+			int value = (n * 167 + 13) & (VALUES - 1);
 
-			if (time_of(probe + v * STRIDE) < limit)
-				score[v]++;
+			if (time_of(probe + value * STRIDE) < limit)
+				score[value]++;
 		}
 	}
-	for (int v = 1; v < VALUES; v++) /* 0 is the harmless one */
-		if (score[v] > 3 && (best < 0 || score[v] > score[best]))
-			best = v;
+	for (int value = 1; value < VALUES; value++) /* 0 is the harmless one */
+		if (score[value] > 3 && (best < 0 || score[value] > score[best]))
+			best = value;
 	return best;
 }
 
 static uint8_t console_byte(void)
 {
-	uint8_t v;
+	uint8_t value;
 
 	do
-		__asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"((uint16_t)0x3fd));
-	while (!(v & 1));
-	__asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"((uint16_t)0x3f8));
-	return v;
+		__asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"((uint16_t)0x3fd));
+	while (!(value & 1));
+	__asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"((uint16_t)0x3f8));
+	return value;
 }
 
 static uint64_t console_number(void)
 {
-	uint64_t v = 0;
+	uint64_t value = 0;
 
-	for (uint8_t c; (c = console_byte()) != '\n';)
-		v = v * 16 + (uint64_t)(c <= '9' ? c - '0' : c - 'a' + 10);
-	return v;
+	for (uint8_t digit; (digit = console_byte()) != '\n';)
+		value = value * 16 + (uint64_t)(digit <= '9' ? digit - '0' : digit - 'a' + 10);
+	return value;
 }
 
 static const struct attack *console_attack(void)
@@ -246,13 +246,13 @@ void test_main(void)
 		try_code(a->gadget == gadget_store ? clear : touch, (void *)at);
 		print("read");
 		for (unsigned n = 0; n < a->bytes; n++) {
-			int v = read_byte(a, (const uint8_t *)at + n);
+			int value = read_byte(a, (const uint8_t *)at + n);
 
 			print(" ");
-			if (v < 0)
+			if (value < 0)
 				print("-");
 			else
-				print_number((uint64_t)v);
+				print_number((uint64_t)value);
 		}
 		print("\n");
 	}

@@ -95,10 +95,10 @@ static void watchpoints(void)
 
 static bool is_amd(void)
 {
-	uint32_t a = 0, b, c, d;
+	uint32_t eax = 0, ebx, ecx, edx;
 
-	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
-	return c == 0x444d4163; /* "cAMD" */
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx));
+	return ecx == 0x444d4163; /* "cAMD" */
 }
 
 /*

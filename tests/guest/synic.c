@@ -47,12 +47,12 @@ static bool wait_for(unsigned vector)
 	return taken[vector];
 }
 
-static bool without_eoi(struct frame *f)
+static bool without_eoi(struct frame *frame)
 {
-	if (f->vector < 32)
+	if (frame->vector < 32)
 		return false;
-	taken[f->vector]++;
-	if (f->vector == OWN_VECTOR)
+	taken[frame->vector]++;
+	if (frame->vector == OWN_VECTOR)
 		own[apic_id()].interrupts++;
 	if (!no_eoi)
 		wrmsr(0x80b, 0);
@@ -231,7 +231,7 @@ static void queued_replies(void)
 void test_other(unsigned me)
 {
 	volatile uint8_t *page = new_page();
-	volatile struct message *m = (volatile struct message *)(page + 256 * 4);
+	volatile struct message *message = (volatile struct message *)(page + 256 * 4);
 	uint64_t last = 0;
 
 	wrmsr(0x1b, rdmsr(0x1b) | 0xc00);
@@ -243,15 +243,15 @@ void test_other(unsigned me)
 	wrmsr(MSR_TIMER0 + 2, ENABLE | PERIODIC | 4 << 16);
 	while (own[me].messages < OWN_MESSAGES) {
 		__asm__ volatile("sti; hlt; cli");
-		if (!m->type)
+		if (!message->type)
 			continue;
-		own[me].wrong +=
-			m->type != 0x80000010 || m->timer != 1 || m->now < m->due || m->due <= last;
+		own[me].wrong += message->type != 0x80000010 || message->timer != 1 ||
+				 message->now < message->due || message->due <= last;
 		own[me].messages++;
-		last = m->due;
-		m->type = 0;
+		last = message->due;
+		message->type = 0;
 		__asm__ volatile("mfence" : : : "memory");
-		if (m->flags & 1)
+		if (message->flags & 1)
 			wrmsr(MSR_EOM, 0);
 	}
 	wrmsr(MSR_TIMER0 + 2, 0);

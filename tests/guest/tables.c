@@ -499,7 +499,7 @@ static void make_roots(void)
 
 void test_main(void)
 {
-	uint32_t b = 0, c = 0, d;
+	uint32_t ebx = 0, ecx = 0, edx;
 	uint32_t leaf = 1;
 	uint32_t information = *(uint32_t *)(boot_information + 16);
 	const char *text = (const char *)(uint64_t)information;
@@ -507,12 +507,12 @@ void test_main(void)
 
 	state = (next_number(&text, 1) + 1) * 0x9e3779b97f4a7c15ull;
 	events = next_number(&text, 200000);
-	__asm__ volatile("cpuid" : "+a"(leaf), "+b"(b), "+c"(c), "=d"(d));
-	has_pcid = c >> 17 & 1;
-	leaf = 7, c = 0;
-	__asm__ volatile("cpuid" : "+a"(leaf), "+b"(b), "+c"(c), "=d"(d));
-	has_smap = b >> 20 & 1;
-	has_pcid &= b >> 10 & 1;
+	__asm__ volatile("cpuid" : "+a"(leaf), "+b"(ebx), "+c"(ecx), "=d"(edx));
+	has_pcid = ecx >> 17 & 1;
+	leaf = 7, ecx = 0;
+	__asm__ volatile("cpuid" : "+a"(leaf), "+b"(ebx), "+c"(ecx), "=d"(edx));
+	has_smap = ebx >> 20 & 1;
+	has_pcid &= ebx >> 10 & 1;
 	make_frames();
 	make_roots();
 	count = start_processors();

@@ -53,22 +53,22 @@ unsigned bus_offers(uint32_t type, struct vmbus_offer *ret);
 uint32_t bus_gpadl(uint32_t id, uint32_t relid, const void *first, uint32_t pages);
 void bus_teardown(uint32_t id, uint32_t relid);
 /* Opens with fresh rings; the status that came. */
-uint32_t channel_open(struct channel *c, const struct vmbus_offer *offer, uint32_t gpadl);
-void channel_close(struct channel *c);
+uint32_t channel_open(struct channel *channel, const struct vmbus_offer *offer, uint32_t gpadl);
+void channel_close(struct channel *channel);
 /*
  * Contact, offers, opens the storage channel and speaks its first words; ends the test where that
  * fails.
  */
-void storage_open(struct channel *c);
+void storage_open(struct channel *channel);
 /* Puts a packet into the ring: head, ranges (where bytes is not 0: of `data`), payload. Signals. */
-void channel_put(struct channel *c, uint16_t type, const void *payload, uint32_t payload_bytes,
-		 const void *data, uint32_t bytes);
-void channel_put_raw(struct channel *c, const void *packet, uint32_t bytes);
-uint64_t channel_signal(const struct channel *c);
+void channel_put(struct channel *channel, uint16_t type, const void *payload,
+		 uint32_t payload_bytes, const void *data, uint32_t bytes);
+void channel_put_raw(struct channel *channel, const void *packet, uint32_t bytes);
+uint64_t channel_signal(const struct channel *channel);
 /* The payload of the next packet, within a second, else false. */
-bool channel_get(struct channel *c, struct vmbus_packet *ret, void *payload, uint32_t room);
+bool channel_get(struct channel *channel, struct vmbus_packet *ret, void *payload, uint32_t room);
 /* One command; the SRB that came back (in *ret). False: nothing came. */
-bool storage_command(struct channel *c, uint8_t lun, const void *cdb, uint8_t cdb_bytes,
+bool storage_command(struct channel *channel, uint8_t lun, const void *cdb, uint8_t cdb_bytes,
 		     uint8_t direction, void *data, uint32_t bytes, struct vstor_srb *ret);
 static inline volatile uint32_t *ring_word(uint8_t *ring, uint32_t word)
 {

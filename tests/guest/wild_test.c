@@ -93,16 +93,16 @@ static void console(void *context, const uint8_t *data, size_t bytes)
 }
 
 /* In a copy: a machine's whole life. Standard error is looked at by the one it is a copy of. */
-static void be_machine(const struct options *o, unsigned long seed)
+static void be_machine(const struct options *given, unsigned long seed)
 {
 	static char line[128], last_words[SAID_BYTES];
 	struct machine_options options = {
 		.memory_bytes = MEMORY_BYTES,
 		.cpus = 1,
-		.kernel = o->guest,
+		.kernel = given->guest,
 		.command_line = line,
-		.model = o->model,
-		.host = o->host,
+		.model = given->model,
+		.host = given->host,
 		.overhead_bytes = MACHINE_LEAST_OVERHEAD_BYTES,
 		.debug_exit = DEBUG_EXIT_PORT,
 		.console = console,
@@ -116,7 +116,7 @@ static void be_machine(const struct options *o, unsigned long seed)
 	pthread_t watch;
 	int error;
 
-	snprintf(line, sizeof(line), "%lu %lu %lu", seed, o->programs, o->rounds);
+	snprintf(line, sizeof(line), "%lu %lu %lu", seed, given->programs, given->rounds);
 	machine_parse_hv("default", &options.hv_features, bad, sizeof(bad));
 	machine = machine_create(&options, &error, &reason);
 	if (!machine || machine_start_threads(machine) ||
@@ -136,7 +136,7 @@ static bool has_ended_well(int status)
 }
 
 /* False, and said why: the machine ended as no machine may, or somebody said something. */
-static bool run_one(const struct options *o, unsigned long seed, unsigned long ends[])
+static bool run_one(const struct options *options, unsigned long seed, unsigned long ends[])
 {
 	int said = memfd_create("said", MFD_CLOEXEC);
 	char text[SAID_BYTES] = "";
@@ -146,7 +146,7 @@ static bool run_one(const struct options *o, unsigned long seed, unsigned long e
 	if (!copy) {
 		alarm(MOST_SECONDS);
 		if (dup2(said, STDERR_FILENO) == STDERR_FILENO)
-			be_machine(o, seed);
+			be_machine(options, seed);
 		_exit(ENDED + MACHINE_FAILED);
 	}
 	if (copy < 0 || waitpid(copy, &status, 0) != copy) {
@@ -160,8 +160,8 @@ static bool run_one(const struct options *o, unsigned long seed, unsigned long e
 		ends[WEXITSTATUS(status) - ENDED]++;
 		return true;
 	}
-	printf("wild: seed %lu (%lu programs, %lu rounds): status %x\n%s\n", seed, o->programs,
-	       o->rounds, (unsigned)status, text);
+	printf("wild: seed %lu (%lu programs, %lu rounds): status %x\n%s\n", seed,
+	       options->programs, options->rounds, (unsigned)status, text);
 	fflush(stdout);
 	return false;
 }
@@ -179,7 +179,7 @@ static bool read_guest(const char *path, struct boot_file *ret)
 	return ret->data != MAP_FAILED;
 }
 
-static bool choose_model(struct options *o)
+static bool choose_model(struct options *options)
 {
 	struct machine_options machine = { .cpus = 1 };
 	char reason[256];
@@ -189,8 +189,8 @@ static bool choose_model(struct options *o)
 		printf("wild: %s\n", reason);
 		return false;
 	}
-	o->model = machine.model;
-	o->host = machine.host;
+	options->model = machine.model;
+	options->host = machine.host;
 	return true;
 }
 
@@ -206,22 +206,22 @@ int main(int argc, char **argv)
 	unsigned long bad = 0;
 	unsigned long count;
 	unsigned long first;
-	struct options o = { 0 };
+	struct options options = { 0 };
 	int at = one ? 3 : 4;
 
-	if (argc < 3 || !read_guest(argv[1], &o.guest) || !choose_model(&o)) {
+	if (argc < 3 || !read_guest(argv[1], &options.guest) || !choose_model(&options)) {
 		fprintf(stderr, "usage: wild_test GUEST COUNT SLICE [PROGRAMS ROUNDS]\n");
 		return EXIT_FAILURE;
 	}
-	o.programs = number(argv, argc, at, PROGRAMS);
-	o.rounds = number(argv, argc, at + 1, ROUNDS);
+	options.programs = number(argv, argc, at, PROGRAMS);
+	options.rounds = number(argv, argc, at + 1, ROUNDS);
 	__wrap_clock_measure_tsc_hz();
 	if (one)
-		be_machine(&o, strtoul(argv[2] + 1, NULL, 0));
+		be_machine(&options, strtoul(argv[2] + 1, NULL, 0));
 	count = number(argv, argc, 2, 1);
 	first = count * number(argv, argc, 3, 1);
 	for (unsigned long n = 0; n < count; n++)
-		bad += !run_one(&o, first + n, ends);
+		bad += !run_one(&options, first + n, ends);
 	printf("%lu guests from seed %lu, %lu bad; ended by themselves %lu, crashed %lu, "
 	       "reset %lu, powered off %lu, told to stop %lu\n",
 	       count, first, bad, ends[MACHINE_DEBUG_EXIT], ends[MACHINE_CRASHED],

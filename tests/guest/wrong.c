@@ -8,12 +8,12 @@ extern const struct wrong_act *const __start_acts[], *const __stop_acts[];
 
 static bool still_well(void)
 {
-	struct umbra u;
+	struct umbra umbra;
 
 	if (!hv_is_umbra())
 		return true;
 	return umbra_call(&hv, umbra_fast(UMBRA_CALL_NULL), 0, 0) == 0 &&
-	       umbra_find_by_page(&u, (void *)UMBRA_INFO_GPA);
+	       umbra_find_by_page(&umbra, (void *)UMBRA_INFO_GPA);
 }
 
 void test_main(void)

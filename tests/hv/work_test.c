@@ -18,7 +18,7 @@ enum {
 	IDS = 100000
 };
 
-static struct fake f;
+static struct fake fake;
 static unsigned long rounds;
 static uint8_t outcome[THREADS][IDS]; /* how many each id had */
 static unsigned long ends[THREADS][2], errors;
@@ -41,7 +41,7 @@ static uint64_t id_of(unsigned me, uint64_t n) { return (uint64_t)(me + 1) << 32
 
 static struct umbra_ring ring_of(unsigned me)
 {
-	return (struct umbra_ring){ .base = f.memory.ram + RING_GPA + me * RING_STRIDE,
+	return (struct umbra_ring){ .base = fake.memory.ram + RING_GPA + me * RING_STRIDE,
 				    .number = me,
 				    .entries = ENTRIES };
 }
@@ -51,41 +51,42 @@ static void open_ring(unsigned me)
 	const uint32_t in[6] = { me, ENTRIES, RING_GPA + me * RING_STRIDE, 0, 0, 0 };
 	uint64_t gpa = GUEST_PAGE_BYTES * (me + 1);
 
-	guest_memory_write(&f.memory, gpa, in, sizeof(in));
-	if (fake_call(&f, me, UMBRA_CALL_REGISTER_RING, gpa, 0))
+	guest_memory_write(&fake.memory, gpa, in, sizeof(in));
+	if (fake_call(&fake, me, UMBRA_CALL_REGISTER_RING, gpa, 0))
 		fail("no ring", me);
 }
 
-static unsigned take(unsigned me, struct umbra_ring *r)
+static unsigned take(unsigned me, struct umbra_ring *ring)
 {
-	unsigned n = __atomic_load_n((uint32_t *)(void *)(r->base + UMBRA_RING_COMPLETION_TAIL),
+	unsigned n = __atomic_load_n((uint32_t *)(void *)(ring->base + UMBRA_RING_COMPLETION_TAIL),
 				     __ATOMIC_ACQUIRE) -
-		     r->completion_head;
+		     ring->completion_head;
 
 	for (unsigned k = 0; k < n; k++) {
-		struct umbra_completion c = *umbra_ring_completion(r, k);
-		uint64_t at = (uint32_t)c.id - 1;
+		struct umbra_completion completion = *umbra_ring_completion(ring, k);
+		uint64_t at = (uint32_t)completion.id - 1;
 
-		if (c.id >> 32 != me + 1 || at >= IDS || ++outcome[me][at] != 1)
-			fail("a completion of nobody's, or a second one", c.id);
-		if (c.status && c.status != UMBRA_CANCELLED)
-			fail("an outcome that nobody asked for", c.status);
-		ends[me][c.status == UMBRA_CANCELLED]++;
+		if (completion.id >> 32 != me + 1 || at >= IDS || ++outcome[me][at] != 1)
+			fail("a completion of nobody's, or a second one", completion.id);
+		if (completion.status && completion.status != UMBRA_CANCELLED)
+			fail("an outcome that nobody asked for", completion.status);
+		ends[me][completion.status == UMBRA_CANCELLED]++;
 	}
-	r->completion_head += n;
-	__atomic_store_n((uint32_t *)(void *)(r->base + UMBRA_RING_COMPLETION_HEAD),
-			 r->completion_head, __ATOMIC_RELEASE);
+	ring->completion_head += n;
+	__atomic_store_n((uint32_t *)(void *)(ring->base + UMBRA_RING_COMPLETION_HEAD),
+			 ring->completion_head, __ATOMIC_RELEASE);
 	return n;
 }
 
-static void put(unsigned me, struct umbra_ring *r, uint64_t n, uint64_t pages)
+static void put(unsigned me, struct umbra_ring *ring, uint64_t n, uint64_t pages)
 {
-	*umbra_ring_request(r, 0) = (struct umbra_request){ .id = id_of(me, n),
-							    .code = UMBRA_CALL_WORK,
-							    .input = { UMBRA_CHECKSUM, WORK_GPA,
-								       pages * GUEST_PAGE_BYTES } };
-	r->request_tail++;
-	__atomic_store_n((uint32_t *)(void *)r->base, r->request_tail, __ATOMIC_RELEASE);
+	*umbra_ring_request(ring, 0) =
+		(struct umbra_request){ .id = id_of(me, n),
+					.code = UMBRA_CALL_WORK,
+					.input = { UMBRA_CHECKSUM, WORK_GPA,
+						   pages * GUEST_PAGE_BYTES } };
+	ring->request_tail++;
+	__atomic_store_n((uint32_t *)(void *)ring->base, ring->request_tail, __ATOMIC_RELEASE);
 }
 
 /* Begins, rings, cancels something, takes what there is. */
@@ -95,28 +96,29 @@ static void *processor(void *argument)
 	uint64_t state = 0x9e3779b97f4a7c15ull * (me + 1);
 	uint64_t begun = 0;
 	uint64_t ended = 0;
-	struct umbra_ring r = ring_of(me);
+	struct umbra_ring ring = ring_of(me);
 
 	open_ring(me);
 	while (begun < rounds && !errors) {
 		/* as many as the ring takes: it must not finish more than it has room to say */
 		while (begun < rounds &&
-		       r.request_tail - *umbra_ring_word(&r, UMBRA_RING_REQUEST_HEAD) < ENTRIES &&
+		       ring.request_tail - *umbra_ring_word(&ring, UMBRA_RING_REQUEST_HEAD) <
+			       ENTRIES &&
 		       random_of(&state) % 4)
-			put(me, &r, begun++, random_of(&state) % 64 + 1);
-		if (fake_call(&f, me, umbra_fast(UMBRA_CALL_DOORBELL), me, 0) & 0xff & ~0x79ull)
-			fail("the doorbell", f.state[me].gpr[0]);
+			put(me, &ring, begun++, random_of(&state) % 64 + 1);
+		if (fake_call(&fake, me, umbra_fast(UMBRA_CALL_DOORBELL), me, 0) & 0xff & ~0x79ull)
+			fail("the doorbell", fake.state[me].gpr[0]);
 		if (random_of(&state) % 3 == 0)
-			fake_call(&f, me, umbra_fast(UMBRA_CALL_CANCEL),
+			fake_call(&fake, me, umbra_fast(UMBRA_CALL_CANCEL),
 				  id_of(random_of(&state) % THREADS,
 					begun - 1 - random_of(&state) % 4),
 				  0);
 		if (random_of(&state) % 8 == 0)
-			ended += take(me, &r);
+			ended += take(me, &ring);
 	}
 	for (unsigned long tries = 0; ended < begun && !errors; tries++) {
-		fake_call(&f, me, umbra_fast(UMBRA_CALL_DOORBELL), me, 0);
-		ended += take(me, &r);
+		fake_call(&fake, me, umbra_fast(UMBRA_CALL_DOORBELL), me, 0);
+		ended += take(me, &ring);
 		if (tries > 100000000)
 			fail("lost completions", begun - ended);
 	}
@@ -126,7 +128,7 @@ static void *processor(void *argument)
 static void *worker(void *argument)
 {
 	(void)argument;
-	hv_work_run(f.partition);
+	hv_work_run(fake.partition);
 	return NULL;
 }
 
@@ -138,9 +140,9 @@ static void *holder(void *unused)
 {
 	(void)unused;
 	for (; !__atomic_load_n(&ended, __ATOMIC_RELAXED); holds++) {
-		hv_work_hold(f.partition);
-		f.memory.ram[WORK_GPA]++;
-		hv_work_go_on(f.partition);
+		hv_work_hold(fake.partition);
+		fake.memory.ram[WORK_GPA]++;
+		hv_work_go_on(fake.partition);
 		sched_yield();
 	}
 	return NULL;
@@ -148,19 +150,19 @@ static void *holder(void *unused)
 
 int main(int argc, char **argv)
 {
-	pthread_t threads[THREADS], w, h;
+	pthread_t threads[THREADS], worker_thread, holder_thread;
 	unsigned long done = 0;
 	unsigned long cancelled = 0;
 	bool timers;
 
 	rounds = argc > 1 ? strtoul(argv[1], NULL, 0) : 20000;
 	rounds = rounds < IDS ? rounds : IDS;
-	fake_init(&f, hv_default_features());
-	hv_msr_write(hv_partition_cpu(f.partition, 0), 0x40000000, 1, &timers);
-	hv_msr_write(hv_partition_cpu(f.partition, 0), 0x40000001, 0x7001, &timers);
-	fake_call(&f, 0, umbra_fast(UMBRA_CALL_VERSION), 0xffffffff, 0);
-	pthread_create(&w, NULL, worker, NULL);
-	pthread_create(&h, NULL, holder, NULL);
+	fake_init(&fake, hv_default_features());
+	hv_msr_write(hv_partition_cpu(fake.partition, 0), 0x40000000, 1, &timers);
+	hv_msr_write(hv_partition_cpu(fake.partition, 0), 0x40000001, 0x7001, &timers);
+	fake_call(&fake, 0, umbra_fast(UMBRA_CALL_VERSION), 0xffffffff, 0);
+	pthread_create(&worker_thread, NULL, worker, NULL);
+	pthread_create(&holder_thread, NULL, holder, NULL);
 	for (unsigned n = 0; n < THREADS; n++)
 		pthread_create(&threads[n], NULL, processor, (void *)(uintptr_t)n);
 	for (unsigned n = 0; n < THREADS; n++)
@@ -170,14 +172,14 @@ int main(int argc, char **argv)
 		cancelled += ends[n][1];
 	}
 	__atomic_store_n(&ended, true, __ATOMIC_RELAXED);
-	pthread_join(h, NULL);
-	hv_work_hold(f.partition); /* its end comes to one that is held as well */
-	hv_work_stop(f.partition);
-	pthread_join(w, NULL);
+	pthread_join(holder_thread, NULL);
+	hv_work_hold(fake.partition); /* its end comes to one that is held as well */
+	hv_work_stop(fake.partition);
+	pthread_join(worker_thread, NULL);
 	printf("work_test: %lu done, %lu cancelled, %lu holds, %lu errors\n", done, cancelled,
 	       holds, errors);
 	if (done + cancelled != THREADS * rounds || !done || !cancelled || !holds)
 		errors++;
-	fake_destroy(&f);
+	fake_destroy(&fake);
 	return errors ? 1 : 0;
 }

@@ -64,7 +64,7 @@ static void against_dpkg(unsigned count)
 
 int main(void)
 {
-	struct version_term t;
+	struct version_term term;
 
 	check("1.0", "<", "1.1");
 	check("1.0~rc1", "<", "1.0");
@@ -77,9 +77,9 @@ int main(void)
 	check("0009", "=", "9");
 	check("1.2.3-4+deb12u1", ">", "1.2.3-4");
 	against_dpkg(400);
-	if (!version_parse("openssl<=3.0", &t) || !version_matches(&t, "3.0") ||
-	    version_matches(&t, "3.1") || version_parse("<3", &t) || version_parse("a<", &t) ||
-	    version_parse("a<>3", &t)) {
+	if (!version_parse("openssl<=3.0", &term) || !version_matches(&term, "3.0") ||
+	    version_matches(&term, "3.1") || version_parse("<3", &term) ||
+	    version_parse("a<", &term) || version_parse("a<>3", &term)) {
 		printf("version_test: terms are wrong\n");
 		faults++;
 	}

@@ -49,10 +49,10 @@ static bool send_frame(int fd, const uint8_t *to, uint8_t from, uint32_t bytes, 
 /* The mark of the next frame; -1: none comes; -2: the line is cut. */
 static int take_frame(int fd, int timeout_ms)
 {
-	struct pollfd p = { .fd = fd, .events = POLLIN };
+	struct pollfd waiting = { .fd = fd, .events = POLLIN };
 	ssize_t got;
 
-	if (poll(&p, 1, timeout_ms) <= 0)
+	if (poll(&waiting, 1, timeout_ms) <= 0)
 		return -1;
 	got = recv(fd, &wire, sizeof(wire), 0);
 	return got <= (ssize_t)sizeof(wire.frame) + NET_HEAD_BYTES ? -2 : wire.data[NET_HEAD_BYTES];

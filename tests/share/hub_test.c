@@ -192,14 +192,14 @@ static bool sees_peer(const struct end *end, bool wanted)
 
 static bool line_is_closed(int line)
 {
-	struct pollfd p = { .fd = line, .events = POLLIN };
+	struct pollfd waiting = { .fd = line, .events = POLLIN };
 	struct wire_message message;
 	int none[WIRE_FDS];
 
 	for (int n = 0; n < 4; n++) {
 		int got;
 
-		if (poll(&p, 1, WAIT_MS) <= 0)
+		if (poll(&waiting, 1, WAIT_MS) <= 0)
 			return false;
 		got = line_receive(line, &message, none, false);
 		if (got < 0)

@@ -376,14 +376,15 @@ static void act_prefix_orders(void)
 
 	registers.rcx = 0;
 	for (unsigned order = 0; order < 256; order++) {
-		unsigned a = order & 3;
-		unsigned b = order >> 2 & 3;
-		unsigned c = order >> 4 & 3;
-		unsigned d = order >> 6;
-		const uint8_t code[] = { prefixes[a], prefixes[b], prefixes[c], prefixes[d], 0xa5 };
+		unsigned first = order & 3;
+		unsigned second = order >> 2 & 3;
+		unsigned third = order >> 4 & 3;
+		unsigned fourth = order >> 6;
+		const uint8_t code[] = { prefixes[first], prefixes[second], prefixes[third],
+					 prefixes[fourth], 0xa5 };
 		char name[] = "0123";
 
-		if ((1u << a | 1u << b | 1u << c | 1u << d) != 15)
+		if ((1u << first | 1u << second | 1u << third | 1u << fourth) != 15)
 			continue;
 		for (unsigned n = 0; n < 4; n++)
 			name[n] = (char)('a' + (order >> 2 * n & 3));

@@ -141,17 +141,17 @@ void act_in_places(const struct place *places, unsigned count)
 {
 	const unsigned kinds = sizeof(instructions) / sizeof(instructions[0]);
 
-	for (unsigned p = 0; p < count; p++)
+	for (unsigned place = 0; place < count; place++)
 		for (unsigned n = 0; n < kinds; n++) {
 			const struct instruction *instruction = &instructions[n];
-			struct registers registers = registers_at(places[p].gva);
+			struct registers registers = registers_at(places[place].gva);
 			unsigned outcome;
 
 			if (instruction->access & ON_STACK)
-				registers.rsp = places[p].gva;
+				registers.rsp = places[place].gva;
 			outcome = run_bytes(instruction->code + 1, instruction->code[0],
 					    &registers);
-			act(instruction->name, NULL, places[p].name, outcome,
-			    allowed_in(instruction, &places[p]));
+			act(instruction->name, NULL, places[place].name, outcome,
+			    allowed_in(instruction, &places[place]));
 		}
 }

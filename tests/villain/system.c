@@ -84,20 +84,20 @@ CODE(load_local, "lldt %cx")
 CODE(inspect, "lar %ecx, %eax; lsl %ecx, %eax; verr %cx; verw %cx")
 
 /* An IRET or RETF finds gates and system segments where code should be. */
-static uint64_t allowed_of(const struct descriptor *d, unsigned use)
+static uint64_t allowed_of(const struct descriptor *descriptor, unsigned use)
 {
 	enum { FAR_RETURN = 2, INTERRUPT_RETURN, DS, FS, STACK, TASK, LOCAL };
-	bool system = !(d->low >> 44 & 1);
-	unsigned type = d->low >> 40 & 15;
+	bool system = !(descriptor->low >> 44 & 1);
+	unsigned type = descriptor->low >> 40 & 15;
 
 	if (use < FAR_RETURN)
-		return d->far;
+		return descriptor->far;
 	if (use <= INTERRUPT_RETURN)
-		return system ? REFUSED : d->far;
+		return system ? REFUSED : descriptor->far;
 	if (use <= FS)
-		return d->data;
+		return descriptor->data;
 	if (use == STACK)
-		return d->stack;
+		return descriptor->stack;
 	if (use == LOCAL && system && type == 2)
 		return ALLOW(NOTHING);
 	return use == TASK || use == LOCAL ? REFUSED : ALLOW(NOTHING);
@@ -345,12 +345,12 @@ static void cpuid_leaves(void *first)
 
 	for (uint32_t leaf = 0; leaf < LEAVES; leaf++)
 		for (uint32_t sub = 0; sub < SUBLEAVES; sub++) {
-			uint32_t a = (uint32_t)(uint64_t)first + leaf;
-			uint32_t b;
-			uint32_t c = sub < 64 ? sub : 0u - sub;
-			uint32_t d;
+			uint32_t eax = (uint32_t)(uint64_t)first + leaf;
+			uint32_t ebx;
+			uint32_t ecx = sub < 64 ? sub : 0u - sub;
+			uint32_t edx;
 
-			__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+			__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
 		}
 }
 

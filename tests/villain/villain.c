@@ -32,24 +32,24 @@ __asm__(".text\n"
 static bool avx2_enable(void)
 {
 	uint32_t max = 0;
-	uint32_t b = 0;
-	uint32_t c = 0;
-	uint32_t d = 0;
+	uint32_t ebx = 0;
+	uint32_t ecx = 0;
+	uint32_t edx = 0;
 
-	__asm__ volatile("cpuid" : "+a"(max), "=b"(b), "+c"(c), "=d"(d));
+	__asm__ volatile("cpuid" : "+a"(max), "=b"(ebx), "+c"(ecx), "=d"(edx));
 	if (max < 7)
 		return false;
 	max = 1;
-	c = 0;
-	__asm__ volatile("cpuid" : "+a"(max), "=b"(b), "+c"(c), "=d"(d));
-	if (!(c >> 26 & 1) || !(c >> 28 & 1))
+	ecx = 0;
+	__asm__ volatile("cpuid" : "+a"(max), "=b"(ebx), "+c"(ecx), "=d"(edx));
+	if (!(ecx >> 26 & 1) || !(ecx >> 28 & 1))
 		return false;
 	write_cr4(read_cr4() | CR4_OSXSAVE);
 	__asm__ volatile("xsetbv" : : "a"(XCR0_AVX), "d"(0), "c"(0));
 	max = 7;
-	c = 0;
-	__asm__ volatile("cpuid" : "+a"(max), "=b"(b), "+c"(c), "=d"(d));
-	return b >> 5 & 1;
+	ecx = 0;
+	__asm__ volatile("cpuid" : "+a"(max), "=b"(ebx), "+c"(ecx), "=d"(edx));
+	return ebx >> 5 & 1;
 }
 
 bool has_avx2(void) { return avx2; }

@@ -47,10 +47,10 @@ static void put(const void *from, size_t bytes)
 	memcpy(ram + at, from, bytes);
 	at += bytes;
 }
-static void put16(uint16_t v) { put(&v, sizeof(v)); }
-static void put32(uint32_t v) { put(&v, sizeof(v)); }
-static void put64(uint64_t v) { put(&v, sizeof(v)); }
-static void put_at(uint64_t gpa, uint64_t v) { memcpy(ram + gpa, &v, sizeof(v)); }
+static void put16(uint16_t value) { put(&value, sizeof(value)); }
+static void put32(uint32_t value) { put(&value, sizeof(value)); }
+static void put64(uint64_t value) { put(&value, sizeof(value)); }
+static void put_at(uint64_t gpa, uint64_t value) { memcpy(ram + gpa, &value, sizeof(value)); }
 static void align(void) { at = (at + 7) & ~7ull; }
 
 /* The window's tables: two entries of 2 MiB each. */
@@ -159,11 +159,12 @@ static void expect(bool holds, const char *what, enum form form)
 	failures += !holds;
 }
 
-static void expect_name(struct kallsyms *k, uint64_t offset, const char *want, enum form form)
+static void expect_name(struct kallsyms *kallsyms, uint64_t offset, const char *want,
+			enum form form)
 {
 	char got[KALLSYMS_NAME_BYTES];
 
-	kallsyms_name(k, KERNEL + offset, got);
+	kallsyms_name(kallsyms, KERNEL + offset, got);
 	if (strcmp(got, want))
 		printf("FAIL form %d: %#lx is %s, not %s\n", (int)form, offset, got, want);
 	failures += strcmp(got, want) != 0;
@@ -171,20 +172,20 @@ static void expect_name(struct kallsyms *k, uint64_t offset, const char *want, e
 
 static void test_form(enum form form)
 {
-	static struct kallsyms k;
+	static struct kallsyms kallsyms;
 	char text[KALLSYMS_NAME_BYTES];
 
 	make_kernel(form);
-	expect(kallsyms_find(&k, &memory, ROOT), "no symbols found", form);
-	expect_name(&k, TEXT, "sys_0000+0", form);
-	expect_name(&k, TEXT + STEP + 7, "sys_0001+0x7", form);
-	expect_name(&k, TEXT + 256 * STEP, "sys_0256+0", form);
-	expect_name(&k, TEXT + 998 * STEP + 1, "sys_0998+0x1", form);
-	expect_name(&k, TEXT - 1, "", form);
-	expect_name(&k, TEXT + 999 * STEP + (2 << 20), "", form);
-	kallsyms_name(&k, KERNEL + TEXT + 99 * STEP, text);
+	expect(kallsyms_find(&kallsyms, &memory, ROOT), "no symbols found", form);
+	expect_name(&kallsyms, TEXT, "sys_0000+0", form);
+	expect_name(&kallsyms, TEXT + STEP + 7, "sys_0001+0x7", form);
+	expect_name(&kallsyms, TEXT + 256 * STEP, "sys_0256+0", form);
+	expect_name(&kallsyms, TEXT + 998 * STEP + 1, "sys_0998+0x1", form);
+	expect_name(&kallsyms, TEXT - 1, "", form);
+	expect_name(&kallsyms, TEXT + 999 * STEP + (2 << 20), "", form);
+	kallsyms_name(&kallsyms, KERNEL + TEXT + 99 * STEP, text);
 	expect(!strncmp(text, "sys_0099xxx", 11) && strchr(text, '+'), "a long name is cut", form);
-	expect(!kallsyms_find(&k, &memory, DIRECTORY), "symbols without their tables", form);
+	expect(!kallsyms_find(&kallsyms, &memory, DIRECTORY), "symbols without their tables", form);
 }
 
 static bool is_decent(const char *text)
@@ -198,7 +199,7 @@ static bool is_decent(const char *text)
 /* Bytes of the tables, and of the page tables, are others. */
 static void test_damaged(unsigned cases)
 {
-	static struct kallsyms k;
+	static struct kallsyms kallsyms;
 
 	for (unsigned n = 0; n < cases; n++) {
 		enum form form = (enum form)(n % FORMS);
@@ -211,10 +212,10 @@ static void test_damaged(unsigned cases)
 				(uint8_t)next_random(256);
 		if (!next_random(8))
 			ram[ROOT + next_random(4 * GUEST_PAGE_BYTES)] = (uint8_t)next_random(256);
-		if (!kallsyms_find(&k, &memory, ROOT))
+		if (!kallsyms_find(&kallsyms, &memory, ROOT))
 			continue;
 		for (unsigned names = 0; names < 16; names++) {
-			kallsyms_name(&k, KERNEL + TEXT + next_random(SYMBOLS * STEP), text);
+			kallsyms_name(&kallsyms, KERNEL + TEXT + next_random(SYMBOLS * STEP), text);
 			expect(strlen(text) < sizeof(text) && is_decent(text),
 			       "what is no name", form);
 		}

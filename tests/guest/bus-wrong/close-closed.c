@@ -3,8 +3,8 @@
 
 WRONG_ACT("closing a channel twice", QUIET)
 {
-	const struct vmbus_relid m = { { VMBUS_CLOSE, 0 }, ch.relid };
+	const struct vmbus_relid message = { { VMBUS_CLOSE, 0 }, ch.relid };
 
 	channel_close(&ch);
-	return after_message(&m, sizeof(m));
+	return after_message(&message, sizeof(message));
 }

@@ -3,7 +3,7 @@
 
 WRONG_ACT("a connection where nobody connects", QUIET)
 {
-	const struct vmbus_tl_connect m = { .head.kind = VMBUS_TL_CONNECT };
+	const struct vmbus_tl_connect connect = { .head.kind = VMBUS_TL_CONNECT };
 
-	return after_message(&m, sizeof(m));
+	return after_message(&connect, sizeof(connect));
 }

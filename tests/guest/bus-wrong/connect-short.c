@@ -3,7 +3,7 @@
 
 WRONG_ACT("a connection asked for in a message that is too short", QUIET)
 {
-	const struct vmbus_relid m = { { VMBUS_TL_CONNECT, 0 }, 0 };
+	const struct vmbus_relid message = { { VMBUS_TL_CONNECT, 0 }, 0 };
 
-	return after_message(&m, sizeof(m));
+	return after_message(&message, sizeof(message));
 }

@@ -3,13 +3,13 @@
 
 WRONG_ACT("messages for a processor that is not there", REFUSED)
 {
-	const struct vmbus_contact c = { .head.kind = VMBUS_INITIATE_CONTACT,
-					 .version = VMBUS_5_3,
-					 .vp_index = 200,
-					 .interrupt_page = VMBUS_SINT };
-	const struct vmbus_version_response *r;
+	const struct vmbus_contact contact = { .head.kind = VMBUS_INITIATE_CONTACT,
+					       .version = VMBUS_5_3,
+					       .vp_index = 200,
+					       .interrupt_page = VMBUS_SINT };
+	const struct vmbus_version_response *response;
 
-	bus_post_on(VMBUS_CONNECTION, &c, sizeof(c));
-	r = bus_expect(VMBUS_VERSION_RESPONSE);
-	return answer_outcome(r, r && r->supported);
+	bus_post_on(VMBUS_CONNECTION, &contact, sizeof(contact));
+	response = bus_expect(VMBUS_VERSION_RESPONSE);
+	return answer_outcome(response, response && response->supported);
 }

@@ -4,9 +4,9 @@
 WRONG_ACT("more pages for what was not begun", QUIET)
 {
 	struct {
-		struct vmbus_gpadl_body h;
+		struct vmbus_gpadl_body header;
 		uint64_t gfn;
-	} m = { { { VMBUS_GPADL_BODY, 0 }, 0, 99 }, 1 };
+	} message = { { { VMBUS_GPADL_BODY, 0 }, 0, 99 }, 1 };
 
-	return after_message(&m, sizeof(m));
+	return after_message(&message, sizeof(message));
 }

@@ -3,12 +3,12 @@
 
 WRONG_ACT("more pages than are allowed", REFUSED)
 {
-	const struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
-					      .relid = ch.relid,
-					      .gpadl = 5,
-					      .range_bytes = 0,
-					      .ranges = 1,
-					      .bytes = 0xfffff000 };
+	const struct vmbus_gpadl_header header = { .head = { VMBUS_GPADL_HEADER, 0 },
+						   .relid = ch.relid,
+						   .gpadl = 5,
+						   .range_bytes = 0,
+						   .ranges = 1,
+						   .bytes = 0xfffff000 };
 
-	return gpadl_outcome(&h, 1);
+	return gpadl_outcome(&header, 1);
 }

@@ -3,17 +3,17 @@
 
 WRONG_ACT("more lists than are allowed", REFUSED)
 {
-	struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
-					.relid = ch.relid,
-					.gpadl = 1000,
-					.range_bytes = 16,
-					.ranges = 1,
-					.bytes = PAGE_BYTES };
+	struct vmbus_gpadl_header header = { .head = { VMBUS_GPADL_HEADER, 0 },
+					     .relid = ch.relid,
+					     .gpadl = 1000,
+					     .range_bytes = 16,
+					     .ranges = 1,
+					     .bytes = PAGE_BYTES };
 	uint64_t got = MADE;
 
-	while (got == MADE && h.gpadl < 2000) {
-		h.gpadl++;
-		got = gpadl_outcome(&h, 1);
+	while (got == MADE && header.gpadl < 2000) {
+		header.gpadl++;
+		got = gpadl_outcome(&header, 1);
 	}
-	return h.gpadl < 2000 ? got : MADE;
+	return header.gpadl < 2000 ? got : MADE;
 }

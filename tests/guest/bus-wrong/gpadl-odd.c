@@ -3,12 +3,12 @@
 
 WRONG_ACT("half a page", REFUSED)
 {
-	const struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
-					      .relid = ch.relid,
-					      .gpadl = 5,
-					      .range_bytes = 16,
-					      .ranges = 1,
-					      .bytes = 2048 };
+	const struct vmbus_gpadl_header header = { .head = { VMBUS_GPADL_HEADER, 0 },
+						   .relid = ch.relid,
+						   .gpadl = 5,
+						   .range_bytes = 16,
+						   .ranges = 1,
+						   .bytes = 2048 };
 
-	return gpadl_outcome(&h, 1);
+	return gpadl_outcome(&header, 1);
 }

@@ -3,12 +3,12 @@
 
 WRONG_ACT("pages in two ranges", REFUSED)
 {
-	const struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
-					      .relid = ch.relid,
-					      .gpadl = 5,
-					      .range_bytes = 2 * 16,
-					      .ranges = 2,
-					      .bytes = PAGE_BYTES };
+	const struct vmbus_gpadl_header header = { .head = { VMBUS_GPADL_HEADER, 0 },
+						   .relid = ch.relid,
+						   .gpadl = 5,
+						   .range_bytes = 2 * 16,
+						   .ranges = 2,
+						   .bytes = PAGE_BYTES };
 
-	return gpadl_outcome(&h, 1);
+	return gpadl_outcome(&header, 1);
 }

@@ -3,12 +3,12 @@
 
 WRONG_ACT("pages for a channel that is not there", REFUSED)
 {
-	const struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
-					      .relid = 9,
-					      .gpadl = 5,
-					      .range_bytes = 16,
-					      .ranges = 1,
-					      .bytes = PAGE_BYTES };
+	const struct vmbus_gpadl_header header = { .head = { VMBUS_GPADL_HEADER, 0 },
+						   .relid = 9,
+						   .gpadl = 5,
+						   .range_bytes = 16,
+						   .ranges = 1,
+						   .bytes = PAGE_BYTES };
 
-	return gpadl_outcome(&h, 1);
+	return gpadl_outcome(&header, 1);
 }

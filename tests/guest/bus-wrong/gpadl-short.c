@@ -3,7 +3,7 @@
 
 WRONG_ACT("a list of pages that is too short", QUIET)
 {
-	const struct vmbus_gpadl_teardown m = { { VMBUS_GPADL_HEADER, 0 }, ch.relid, 5 };
+	const struct vmbus_gpadl_teardown teardown = { { VMBUS_GPADL_HEADER, 0 }, ch.relid, 5 };
 
-	return after_message(&m, sizeof(m));
+	return after_message(&teardown, sizeof(teardown));
 }

@@ -3,12 +3,12 @@
 
 WRONG_ACT("pages under a number that is used", REFUSED)
 {
-	const struct vmbus_gpadl_header h = { .head = { VMBUS_GPADL_HEADER, 0 },
-					      .relid = ch.relid,
-					      .gpadl = ch.gpadl,
-					      .range_bytes = 16,
-					      .ranges = 1,
-					      .bytes = PAGE_BYTES };
+	const struct vmbus_gpadl_header header = { .head = { VMBUS_GPADL_HEADER, 0 },
+						   .relid = ch.relid,
+						   .gpadl = ch.gpadl,
+						   .range_bytes = 16,
+						   .ranges = 1,
+						   .bytes = PAGE_BYTES };
 
-	return gpadl_outcome(&h, 1);
+	return gpadl_outcome(&header, 1);
 }

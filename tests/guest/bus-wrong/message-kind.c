@@ -3,7 +3,7 @@
 
 WRONG_ACT("a message of a kind that is not there", QUIET)
 {
-	const struct vmbus_head m = { 77, 0 };
+	const struct vmbus_head message = { 77, 0 };
 
-	return after_message(&m, sizeof(m));
+	return after_message(&message, sizeof(message));
 }

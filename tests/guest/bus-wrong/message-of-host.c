@@ -3,7 +3,7 @@
 
 WRONG_ACT("a message that only hosts send", QUIET)
 {
-	const struct vmbus_version_response m = { .head.kind = VMBUS_VERSION_RESPONSE };
+	const struct vmbus_version_response response = { .head.kind = VMBUS_VERSION_RESPONSE };
 
-	return after_message(&m, sizeof(m));
+	return after_message(&response, sizeof(response));
 }

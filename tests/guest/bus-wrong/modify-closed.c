@@ -3,11 +3,11 @@
 
 WRONG_ACT("another processor for a closed channel", 1)
 {
-	const struct vmbus_modify m = { { VMBUS_MODIFY_CHANNEL, 0 }, ch.relid, 0 };
-	const struct vmbus_modify_response *r;
+	const struct vmbus_modify modify = { { VMBUS_MODIFY_CHANNEL, 0 }, ch.relid, 0 };
+	const struct vmbus_modify_response *response;
 
 	channel_close(&ch);
-	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m));
-	r = bus_expect(VMBUS_MODIFY_CHANNEL_RESPONSE);
-	return r && r->status;
+	bus_post_on(VMBUS_CONNECTION, &modify, sizeof(modify));
+	response = bus_expect(VMBUS_MODIFY_CHANNEL_RESPONSE);
+	return response && response->status;
 }

@@ -3,7 +3,7 @@
 
 WRONG_ACT("asking for offers twice", QUIET)
 {
-	const struct vmbus_head m = { VMBUS_REQUEST_OFFERS, 0 };
+	const struct vmbus_head message = { VMBUS_REQUEST_OFFERS, 0 };
 
-	return after_message(&m, sizeof(m));
+	return after_message(&message, sizeof(message));
 }

@@ -3,7 +3,7 @@
 
 WRONG_ACT("a channel let go that was not taken away", ANSWERED)
 {
-	const struct vmbus_relid m = { { VMBUS_RELID_RELEASED, 0 }, ch.relid };
+	const struct vmbus_relid message = { { VMBUS_RELID_RELEASED, 0 }, ch.relid };
 
-	return after_message(&m, sizeof(m)) == QUIET ? after() : BROKEN;
+	return after_message(&message, sizeof(message)) == QUIET ? after() : BROKEN;
 }

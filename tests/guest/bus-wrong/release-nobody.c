@@ -3,7 +3,7 @@
 
 WRONG_ACT("a channel let go that is not there", QUIET)
 {
-	const struct vmbus_relid m = { { VMBUS_RELID_RELEASED, 0 }, 77 };
+	const struct vmbus_relid message = { { VMBUS_RELID_RELEASED, 0 }, 77 };
 
-	return after_message(&m, sizeof(m));
+	return after_message(&message, sizeof(message));
 }

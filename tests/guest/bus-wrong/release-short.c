@@ -3,7 +3,7 @@
 
 WRONG_ACT("a channel let go in a message that is too short", QUIET)
 {
-	const struct vmbus_head m = { VMBUS_RELID_RELEASED, 0 };
+	const struct vmbus_head message = { VMBUS_RELID_RELEASED, 0 };
 
-	return after_message(&m, sizeof(m));
+	return after_message(&message, sizeof(message));
 }

@@ -3,20 +3,20 @@
 
 WRONG_ACT("rings that are one page, eight times", BROKEN)
 {
-	struct { struct vmbus_gpadl_header h; uint64_t gfn[8];
-	} __attribute__((packed)) m = { .h = { .head = { VMBUS_GPADL_HEADER, 0 },
-					       .relid = ch.relid,
-					       .gpadl = 5,
-					       .range_bytes = 8 + 8 * 8,
-					       .ranges = 1,
-					       .bytes = 8 * PAGE_BYTES } };
+	struct { struct vmbus_gpadl_header header; uint64_t gfn[8];
+	} __attribute__((packed)) message = { .header = { .head = { VMBUS_GPADL_HEADER, 0 },
+							  .relid = ch.relid,
+							  .gpadl = 5,
+							  .range_bytes = 8 + 8 * 8,
+							  .ranges = 1,
+							  .bytes = 8 * PAGE_BYTES } };
 
 	channel_close(&ch);
 	for (unsigned n = 0; n < 8; n++)
-		m.gfn[n] = gpa(scratch) / PAGE_BYTES;
+		message.gfn[n] = gpa(scratch) / PAGE_BYTES;
 	for (unsigned n = 0; n < 1024; n++)
 		((uint32_t *)(void *)scratch)[n] = 64;
-	bus_post_on(VMBUS_CONNECTION, &m, sizeof(m));
+	bus_post_on(VMBUS_CONNECTION, &message, sizeof(message));
 	bus_expect(VMBUS_GPADL_CREATED);
 	if (open_outcome(ch.relid, 5, 0, 4) != MADE)
 		return REFUSED;
