@@ -1,5 +1,5 @@
 /*
- * umbra disk check, repair-link, freeze: whether a file, and the chain below it, are what they
+ * umbra disk check, repair-link, freeze, replay: whether a file, and the chain below it, are what they
  * should be.
  */
 #include <errno.h>
@@ -42,6 +42,8 @@ static void finding(struct findings *findings, const char *file, json_t *more, c
 	}
 	json_decref(more);
 }
+
+enum { CHECK_TRIES = 50 };
 
 struct fault_place { struct findings *findings; const char *path; };
 
@@ -217,6 +219,7 @@ static int check_chain(struct findings *findings, const struct arguments *argume
 	struct stale *stale = calloc(chain_links(disk), sizeof(*stale));
 	unsigned faults = 0;
 	unsigned found = 0;
+	struct disk_info info;
 	int code;
 
 	for (struct disk *at = disk; at && stale; at = arguments->chain ? disk_parent(at) : NULL) {
@@ -227,9 +230,11 @@ static int check_chain(struct findings *findings, const struct arguments *argume
 			stale[found++] =
 				(struct stale){ strdup(disk_path(at)), disk_format_of(at) };
 	}
+	disk_info(disk, &info);
 	if (!faults)
-		finding(findings, arguments->file, NULL, "no fault%s",
-			disk_parent(disk) ? ", and its parents are what it was made on" : "");
+		finding(findings, arguments->file, NULL, "no fault%s%s",
+			disk_parent(disk) ? ", and its parents are what it was made on" : "",
+			info.in_use ? "; in use: as last flushed, without its content" : "");
 	code = disk_access_close(disk, faults || !stale ? EXIT_UNUSABLE : 0);
 	for (unsigned n = 0; n < found; n++) {
 		if (!faults && stale[n].path && arguments->digests)
@@ -243,13 +248,60 @@ static int check_chain(struct findings *findings, const struct arguments *argume
 	return code;
 }
 
+static int open_to_check(const struct arguments *arguments, struct disk **ret)
+{
+	return disk_cli_open_with(arguments, arguments->file, arguments->format,
+				  IMAGE_ACTION(ACTION_INSPECT),
+				  (struct disk_options){ .accept_changed = arguments->chain,
+							 .beside_writer = !arguments->rebuild },
+				  ret);
+}
+
+static int check_and_say(const struct arguments *arguments, struct disk *disk)
+{
+	struct findings findings = { .as_json = arguments->json, .all = json_array() };
+	int code = check_chain(&findings, arguments, disk);
+
+	if (arguments->json)
+		print_json(json_pack("{s:b, s:O}", "sound", !code, "findings", findings.all));
+	json_decref(findings.all);
+	return code;
+}
+
+static unsigned count_faults(struct disk *disk)
+{
+	struct findings findings = { .as_json = true, .all = json_array() };
+	struct fault_place place = { &findings, disk_path(disk) };
+	unsigned faults = (unsigned)disk_check(disk, format_fault, &place);
+
+	json_decref(findings.all);
+	return faults;
+}
+
+/* A disk that somebody writes: a fault counts when nothing was changed while it was found. */
+static int settle_in_use(const struct arguments *arguments, struct disk **disk)
+{
+	int code = 0;
+
+	for (int n = 0; n < CHECK_TRIES && !code; n++) {
+		if (!count_faults(*disk) || !disk_has_moved(*disk))
+			return 0;
+		code = disk_access_close(*disk, 0);
+		if (!code)
+			code = open_to_check(arguments, disk);
+	}
+	if (code)
+		return code;
+	return disk_access_close(*disk,
+				 complain(EXIT_UNUSABLE, "is being changed all the time",
+					  arguments->file, "check it when less is written"));
+}
+
 int verb_disk_check(struct arguments *arguments)
 {
-	struct findings findings = { .as_json = arguments->json };
+	struct disk_info info;
 	struct disk *disk;
-	int code = disk_cli_open_with(
-		arguments, arguments->file, arguments->format, IMAGE_ACTION(ACTION_INSPECT),
-		(struct disk_options){ .accept_changed = arguments->chain }, &disk);
+	int code = open_to_check(arguments, &disk);
 
 	if (code)
 		return code;
@@ -257,12 +309,12 @@ int verb_disk_check(struct arguments *arguments)
 		code = disk_access_close(disk, 0);
 		return code ? code : rebuild(arguments);
 	}
-	findings.all = json_array();
-	code = check_chain(&findings, arguments, disk);
-	if (arguments->json)
-		print_json(json_pack("{s:b, s:O}", "sound", !code, "findings", findings.all));
-	json_decref(findings.all);
-	return code;
+	disk_info(disk, &info);
+	if (info.in_use) {
+		code = settle_in_use(arguments, &disk);
+		arguments->quick = true; /* its digests are made when it is closed */
+	}
+	return code ? code : check_and_say(arguments, disk);
 }
 
 /* ---- repair-link ---- */
@@ -286,6 +338,33 @@ int verb_disk_repair_link(struct arguments *arguments)
 		disk_access_note(disk, "link repaired",
 				 json_pack("{s:s}", "reason", arguments->reason));
 	return disk_access_close(disk, error ? disk_access_refused(error, &failure) : 0);
+}
+
+/* ---- replay ---- */
+
+int verb_disk_replay(struct arguments *arguments)
+{
+	struct disk_info info;
+	struct disk *disk;
+	int code = disk_cli_open(arguments, arguments->file, arguments->format, ACTION_INSPECT,
+				 &disk);
+
+	if (code)
+		return code;
+	disk_info(disk, &info);
+	code = disk_access_close(disk, 0);
+	if (code || !info.has_log) {
+		if (!code)
+			printf("%s: has no log to replay\n", arguments->file);
+		return code;
+	}
+	code = disk_cli_open_with(arguments, arguments->file, arguments->format,
+				  IMAGE_ACTION(ACTION_WRITE),
+				  (struct disk_options){ .write = true }, &disk);
+	code = code ? code : disk_access_close(disk, 0);
+	if (!code)
+		printf("%s: its log is replayed\n", arguments->file);
+	return code;
 }
 
 /* ---- freeze ---- */

@@ -73,6 +73,7 @@ int cli_user_file(const char *variable, const char *otherwise, const char *name,
 int verb_disk_check(struct arguments *arguments);
 int verb_disk_repair_link(struct arguments *arguments);
 int verb_disk_freeze(struct arguments *arguments);
+int verb_disk_replay(struct arguments *arguments);
 int verb_disk_commit(struct arguments *arguments);
 int verb_disk_stream(struct arguments *arguments);
 int verb_disk_compact(struct arguments *arguments);

@@ -31,7 +31,7 @@ static const char help[] =
 	"       umbra disk serve FILE --socket PATH [--read-only]    "
 	"then: umbra disk snapshot CHILD|commit|stream|resize --size S --socket PATH\n"
 	"       umbra disk repair-link CHILD --reason TEXT    "
-	"umbra disk freeze FILE [--reason TEXT | --undo]\n"
+	"umbra disk freeze FILE [--reason TEXT | --undo]    umbra disk replay FILE\n"
 	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; the last two can only be read. "
 	"check compares the content with the file's\n"
 	"digests (--quick: does not), with --chain also with what each parent held when its child "
@@ -245,6 +245,10 @@ static json_t *info_json(const struct disk *disk)
 			 "allocated", (json_int_t)info.allocated_bytes, "logical-sector-size",
 			 (int)info.logical_sector_bytes, "physical-sector-size",
 			 (int)info.physical_sector_bytes);
+	if (json && info.in_use)
+		json_object_set_new(json, "in-use", json_string("yes: as it was last flushed"));
+	if (json && info.has_log)
+		json_object_set_new(json, "log", json_string("not replayed in the file"));
 	if (!json || (info.format != DISK_VHDX && info.format != DISK_VHD))
 		return json;
 	json_object_set_new(json, "type", json_string(disk_type_name(&info)));
@@ -285,8 +289,9 @@ static void print_plain(const json_t *json)
 static int verb_info(struct arguments *arguments)
 {
 	struct disk *disk;
-	int code =
-		disk_cli_open(arguments, arguments->file, arguments->format, ACTION_INSPECT, &disk);
+	int code = disk_cli_open_with(arguments, arguments->file, arguments->format,
+				      IMAGE_ACTION(ACTION_INSPECT),
+				      (struct disk_options){ .beside_writer = true }, &disk);
 	json_t *all;
 
 	if (code)
@@ -666,6 +671,7 @@ int verb_disk(int argc, char **argv)
 		{ "export-changes", verb_disk_export_changes },
 		{ "repair-link", verb_disk_repair_link },
 		{ "freeze", verb_disk_freeze },
+		{ "replay", verb_disk_replay },
 		{ "serve", verb_disk_serve },
 	};
 	struct arguments arguments = { 0 };

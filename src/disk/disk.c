@@ -5,12 +5,14 @@
  * for reading and stays open: what was verified is what is read.
  */
 #include "digest.h"
+#include "file_overlay.h"
 #include "search.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 int disk_fail(struct disk_error *error, int code, const char *path, const char *format, ...)
@@ -29,6 +31,8 @@ int disk_fail(struct disk_error *error, int code, const char *path, const char *
 			*character = '?';
 	return code;
 }
+
+enum { BESIDE_TRIES = 100 };
 
 static const char *const format_names[DISK_FORMATS] = { [DISK_VHDX] = "vhdx",
 							[DISK_RAW] = "raw",
@@ -144,9 +148,12 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	disk->write = given->write;
 	disk->format_id = given->format;
 	disk->items_only = given->items_only;
+	disk->in_use = given->beside_writer;
+	if (disk->in_use)
+		file_stamp_take(&file, &disk->opened);
 	disk->side_keeper = given->side_keeper;
 	if (!given->search)
-		result = search_begin(given, &options.search);
+		result = search_begin(&options.search);
 	else
 		result = 0;
 	if (result)
@@ -177,26 +184,42 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	return 0;
 }
 
-int disk_open(const char *path, const struct disk_options *options, struct disk **ret,
-	      struct disk_error *error)
+static int open_once(const char *path, const struct disk_options *options, struct disk **ret,
+		     struct disk_error *error)
 {
+	struct disk_options given = *options;
 	struct disk_file file;
-	enum disk_format looks;
 	int result;
 
 	if (!open_format[options->format])
 		return disk_fail(error, -ENOTSUP, path, "%s cannot be opened",
 				 disk_format_name(options->format));
-	result = options->write && (options->without_parents || options->items_only)
+	result = options->write && (options->without_parents || options->items_only ||
+				    options->beside_writer)
 			 ? -EINVAL
 			 : disk_file_open(path, options->write, options->direct, &file);
+	given.beside_writer = result == -EBUSY && options->beside_writer;
+	if (given.beside_writer)
+		result = disk_file_open_beside(path, &file);
 	if (result == -EBUSY)
 		return disk_fail(error, result, path, "in use by somebody else");
 	if (result == -EROFS) /* of the host: the file is not frozen */
 		return disk_fail(error, -EACCES, path, "%s", strerror(EROFS));
 	if (result)
 		return disk_fail(error, result, path, "%s", strerror(-result));
-	result = disk_open_file(file, path, options, ret, error);
+	return disk_open_file(file, path, &given, ret, error);
+}
+
+int disk_open(const char *path, const struct disk_options *options, struct disk **ret,
+	      struct disk_error *error)
+{
+	enum disk_format looks;
+	int result = open_once(path, options, ret, error);
+
+	for (int n = 0; n < BESIDE_TRIES && result == -EAGAIN; n++) { /* it was being changed */
+		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+		result = open_once(path, options, ret, error);
+	}
 	if (result == -EBADMSG && disk_looks_like(path, &looks) && looks != options->format)
 		return disk_fail(error, -EMEDIUMTYPE, path, "not a %s file, but it looks like %s",
 				 disk_format_name(options->format), disk_format_name(looks));
@@ -297,14 +320,23 @@ int disk_check(struct disk *disk, void (*report)(void *, const char *), void *co
 
 void disk_info(const struct disk *disk, struct disk_info *ret)
 {
-	int fd = disk->file.ops->descriptor
-			 ? disk->file.ops->descriptor(disk->file.context, 0, NULL, 0)
-			 : -1;
+	const struct disk_file *file = file_overlay_below(&disk->file);
+	int fd = file->ops->descriptor ? file->ops->descriptor(file->context, 0, NULL, 0) : -1;
 	struct stat st;
 
 	disk->driver->info(disk, ret);
+	ret->in_use = disk->in_use;
 	ret->file_bytes = (uint64_t)file_size(&disk->file);
 	ret->allocated_bytes = fd < 0 || fstat(fd, &st) ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+bool disk_has_moved(const struct disk *disk)
+{
+	struct file_stamp now;
+
+	file_stamp_take(&disk->file, &now);
+	return now.file_bytes != disk->opened.file_bytes || now.mtime_ns != disk->opened.mtime_ns ||
+	       now.ctime_ns != disk->opened.ctime_ns;
 }
 
 /* ---- beside the data ---- */

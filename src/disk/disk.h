@@ -58,6 +58,9 @@ struct disk_options {
 	/* past the host's cache, where offsets, lengths and memory are multiples of 4096 bytes */
 	bool direct;
 	bool thaw; /* opens for writing though frozen: for disk_thaw() */
+	/* Also while somebody else writes it, as it was last flushed: for what is said about it,
+	 * not for its data. Not with write */
+	bool beside_writer;
 	/* by disk_snapshot(): it goes on as it was made, and is durable with its first flush */
 	bool just_made;
 	const struct disk_side_keeper *side_keeper; /* of this file alone; NULL: none */
@@ -87,6 +90,8 @@ struct disk_info {
 	 * identifiers say */
 	bool is_linked;
 	uint64_t blocks, blocks_present;
+	bool has_log; /* was not closed; what its log says is replayed in memory */
+	bool in_use;  /* by somebody who writes it */
 };
 
 struct disk_create {
@@ -103,6 +108,9 @@ struct disk_create {
 	bool in_use;
 	bool resolved; /* its path and its parent's are absolute, and lead through no links */
 };
+
+/* Of one that is in use: whether it was changed since it was opened. */
+bool disk_has_moved(const struct disk *disk);
 
 /* What an error of a request means. */
 const char *disk_strerror(int error);

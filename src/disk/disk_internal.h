@@ -50,6 +50,8 @@ struct disk {
 	struct disk_file file;
 	const struct disk_side_keeper *side_keeper; /* NULL: none */
 	bool write, items_only;
+	bool in_use; /* somebody else writes it, and it was opened beside him */
+	struct file_stamp opened; /* of one in use */
 	uint64_t size_bytes;
 	uint32_t sector_bytes;
 	enum disk_format format_id;

@@ -319,7 +319,7 @@ static const struct disk_file_ops os_ops = {
 	.descriptor = os_descriptor,
 };
 
-static int os_finish(int fd, int direct, bool write, struct disk_file *ret)
+static int os_finish(int fd, int direct, enum file_lock lock, struct disk_file *ret)
 {
 	struct os_file *file = fd < 0 ? NULL : malloc(sizeof(*file));
 	int error = file ? 0 : -ENOMEM;
@@ -329,7 +329,7 @@ static int os_finish(int fd, int direct, bool write, struct disk_file *ret)
 	if (file)
 		*file = (struct os_file){ .fd = fd, .direct = direct, .directory = -1 };
 	if (!error)
-		error = os_lock(file, write ? FILE_ALONE : FILE_SHARED);
+		error = os_lock(file, lock);
 	*ret = (struct disk_file){ .ops = &os_ops,
 				   .context = file,
 				   .sync = PTHREAD_MUTEX_INITIALIZER };
@@ -356,20 +356,25 @@ int disk_file_open(const char *path, bool write, bool direct, struct disk_file *
 		snprintf(same, sizeof(same), "/proc/self/fd/%d", fd);
 		past = open(same, flags | O_DIRECT);
 	}
-	return os_finish(fd, past, write, ret);
+	return os_finish(fd, past, write ? FILE_ALONE : FILE_SHARED, ret);
+}
+
+int disk_file_open_beside(const char *path, struct disk_file *ret)
+{
+	return os_finish(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), -1, FILE_UNLOCKED, ret);
 }
 
 int disk_file_adopt(int fd, struct disk_file *ret)
 {
 	assert(fd >= 0);
-	return os_finish(fd, -1, true, ret);
+	return os_finish(fd, -1, FILE_ALONE, ret);
 }
 
 /* A name that a power cut takes away was never there. */
 int disk_file_create(const char *path, bool later, struct disk_file *ret)
 {
-	int error =
-		os_finish(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), -1, true, ret);
+	int error = os_finish(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), -1,
+			      FILE_ALONE, ret);
 	struct os_file *file = error ? NULL : ret->context;
 	char *copy = error ? NULL : strdup(path);
 

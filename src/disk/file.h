@@ -51,6 +51,8 @@ struct disk_file {
 /* -EBUSY: locked; a reader shares with readers, a writer with nobody. The lock goes with the
  * process. */
 int disk_file_open(const char *path, bool write, bool direct, struct disk_file *ret);
+/* For reading beside a writer, who does not know of it. */
+int disk_file_open_beside(const char *path, struct disk_file *ret);
 /* Its name is durable, or with `later` becomes so with the first flush. -EEXIST: it is never
  * written over. */
 int disk_file_create(const char *path, bool later, struct disk_file *ret);

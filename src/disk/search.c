@@ -25,8 +25,6 @@ struct placed { char *path; struct guid data_id[2]; };
 struct parent_search {
 	struct file_name open[SEARCH_DEPTH_MAX + 1]; /* each a parent of the one before it */
 	unsigned depth, opens;
-	/* the top is opened for writing, so that a log that was left in a parent may be replayed */
-	bool replay;
 	struct failure *failures;
 	size_t failure_count;
 	struct placed *placed;
@@ -62,12 +60,11 @@ static bool file_name_equal(struct file_name one, struct file_name other)
 
 /* ---- one search ---- */
 
-int search_begin(const struct disk_options *options, struct parent_search **ret)
+int search_begin(struct parent_search **ret)
 {
 	*ret = calloc(1, sizeof(**ret));
 	if (!*ret)
 		return -ENOMEM;
-	(*ret)->replay = options->write;
 	return 0;
 }
 
@@ -154,19 +151,6 @@ static bool ends_search(int result)
 	return result == -EMFILE || result == -ENFILE || result == -ENOMEM || result == -ELOOP;
 }
 
-/* Opened for writing once, and not changed. */
-static int replay_log(const char *path, const struct disk_options *options,
-		      struct disk_error *error)
-{
-	struct disk_options writing = *options;
-	struct disk *disk;
-	int result;
-
-	writing.write = writing.thaw = true;
-	result = disk_open(path, &writing, &disk, error);
-	return result ? result : disk_close(disk);
-}
-
 static int open_candidate(const char *path, enum disk_format format,
 			  const struct disk_options *options, struct disk **ret,
 			  struct disk_error *error)
@@ -179,8 +163,6 @@ static int open_candidate(const char *path, enum disk_format format,
 		.accept_changed = options->accept_changed,
 		.search = options->search,
 	};
-	struct disk_error ignored;
-	int result;
 
 	if (access(path, F_OK))
 		return disk_fail(error, -errno, path, "%s", strerror(errno));
@@ -190,11 +172,7 @@ static int open_candidate(const char *path, enum disk_format format,
 		return disk_fail(error, -ELOOP, path,
 				 "more than %d files were opened to find its parents",
 				 SEARCH_OPENS_MAX);
-	result = disk_open(path, &parent, ret, error);
-	if (result == -EUCLEAN && options->search->replay &&
-	    !replay_log(path, &parent, &ignored)) /* a commit into it was cut off */
-		result = disk_open(path, &parent, ret, error);
-	return result;
+	return disk_open(path, &parent, ret, error);
 }
 
 static void remember_failure(struct parent_search *search, struct file_name file,

@@ -31,7 +31,7 @@ struct parent_query {
 };
 
 /* For the file that everything else is opened for. -ENOMEM. */
-int search_begin(const struct disk_options *options, struct parent_search **ret);
+int search_begin(struct parent_search **ret);
 void search_end(struct parent_search *search);
 /* Before and after a file is opened, whose ancestors are looked for meanwhile. -ELOOP. */
 int search_enter(struct parent_search *search, const char *path, struct disk_error *error);

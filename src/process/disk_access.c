@@ -85,8 +85,9 @@ static const char *error_remedy(int error)
 		return "allow more open files with ulimit -n, or shorten the chain with stream";
 	case -ELOOP:
 		return "restore one of its parents from a copy, or shorten the chain with stream";
+	case -EAGAIN:
 	case -EBUSY: return "try again when it is free";
-	case -EUCLEAN: return "open it for writing once";
+	case -EUCLEAN: return "replay it with umbra disk replay";
 	case -ENOENT: return "name a file that is there, or the place of its parent with --parents";
 	case -EEXIST: return "name a new file";
 	case -EIO: return "look at the host's storage; what was not flushed before is lost";
@@ -211,6 +212,7 @@ int disk_access_open(const struct disk_search *search, const char *path, enum di
 	options.accept_changed = more.accept_changed;
 	options.thaw = more.thaw;
 	options.direct = more.direct;
+	options.beside_writer = more.beside_writer;
 	options.side_keeper = more.side_keeper;
 	error = image_open(path, &options, actions, &opener, ret, &refusal, &why);
 	if (error && refusal.rule[0])

@@ -277,6 +277,37 @@ for option, both in (('-r', True), (None, False)):
     ends(65, 'write', 'shared.raw', '--format', 'raw', '--from', 'four', says='in use')
     p.communicate(b'quit\n')
 
+# what is said of a disk that somebody writes is as it was last flushed
+ends(0, 'create', 'busy.vhdx', '--size', '512M')
+ends(0, 'create', 'busy.vhd', '--size', '512M', '--format', 'vhd')
+for form in ('vhdx', 'vhd'):
+    name = 'busy.' + form
+    p = held(umbra, 'disk', 'serve', name, '--format', form, '--socket', 'socket', until=lambda: os.path.exists('socket'))
+    commands = [word for n in range(250) for word in ('-c', 'write -q -P %d %dM 64k' % (n + 1, n * 2), '-c', 'flush')]
+    writer = subprocess.Popen(['qemu-io', '-f', 'raw', *commands, 'nbd+unix:///?socket=socket'], stdout=subprocess.DEVNULL)
+    looks = 0
+    while writer.poll() is None or looks < 3:
+        ends(0, 'info', name, '--format', form, says='in-use', seconds=60)
+        ends(0, 'check', name, '--format', form, says='in use', seconds=60)
+        looks += 1
+    ends(65, 'read', name, '--format', form, '--length', '512', says='in use')
+    p.terminate()
+    p.wait()
+    for left in ('socket', 'socket.control'):
+        if os.path.exists(left):
+            os.remove(left)
+    ends(0, 'check', name, '--format', form, says_not='in use')
+qemu('qemu-img', 'create', '-q', '-f', 'vhdx', 'running.vhdx', '64M')
+p = held('qemu-io', '-f', 'vhdx', 'running.vhdx', until=lambda: locks('running.vhdx'))
+ends(0, 'info', 'running.vhdx', says='in-use')
+ends(0, 'check', 'running.vhdx', says='in use')
+p.communicate(b'write 5M 64k\nquit\n')
+qemu('qemu-img', 'create', '-q', '-f', 'qcow2', 'running.qcow2', '64M')
+p = held('qemu-io', '-f', 'qcow2', 'running.qcow2', until=lambda: locks('running.qcow2'))
+ends(0, 'info', 'running.qcow2', '--format', 'qcow2', says='in-use')
+ends(0, 'check', 'running.qcow2', '--format', 'qcow2', says='in use')
+p.communicate(b'quit\n')
+
 # ---- 9 and 10. messages, and traps ----
 
 qemu('qemu-img', 'create', '-q', '-f', 'qcow2', 'a.qcow2', '8M')

@@ -135,7 +135,7 @@ def right():
     many.write('many.vhdx')
     if run('create', 'heir.vhdx', '--parent', 'many.vhdx').returncode != 65 or os.path.exists('heir.vhdx'):
         fault('a child inherits more items than it can have')
-    # a log that was not replayed: the newest run of entries counts, and only for who may write
+    # a log that was not replayed: the newest run of entries counts; who only reads replays it in memory
     v, want = plain()
     v.log_id = uuid.uuid4()
     bat = bytearray(4096)
@@ -152,9 +152,21 @@ def right():
     v.log = junk + bytes(8192) + bytes(8192) + good + torn
     v.length = end
     v.write('log.vhdx')
-    refused('a log, for who only reads', 'log.vhdx', verbs=[('read',)])
-    run('write', 'log.vhdx', '--from', '/dev/null')
-    reads('a log that was replayed', want[:5 * MIB] + c + want[6 * MIB:], 'log.vhdx')
+    before = open('log.vhdx', 'rb').read()
+    want = want[:5 * MIB] + c + want[6 * MIB:]
+    reads('a log, for who only reads', want, 'log.vhdx', foreign=False)
+    run('create', 'onlog.vhdx', '--parent', 'log.vhdx')
+    run('write', 'onlog.vhdx', '--offset', '0', '--from', '/dev/null')
+    reads('a child of one with a log', want, 'onlog.vhdx', foreign=False)
+    os.chmod('log.vhdx', 0o444)
+    if run('check', 'log.vhdx').returncode or b'not replayed' not in run('info', 'log.vhdx').stdout:
+        fault('a file with a log is not checked as it is')
+    os.chmod('log.vhdx', 0o644)
+    if open('log.vhdx', 'rb').read() != before:
+        fault('who only reads has changed a file with a log')
+    if b'is replayed' not in run('replay', 'log.vhdx').stdout or b'no log' not in run('replay', 'log.vhdx').stdout:
+        fault('a log is not replayed when that is asked for')
+    reads('a log that was replayed', want, 'log.vhdx')
     # as large as the format allows, in bounded memory: the table of a whole 64 TiB disk is 256 MiB
     v = Vhdx(size=64 << 40, block=32 * MIB)
     p = run('info', v.write('large.vhdx'))
@@ -212,7 +224,7 @@ def wrong_logs():
             flushed, last, offset = lie.pop('flushed', end), lie.pop('last', end), lie.pop('offset', 3 * MIB)
             v.log = log_entry(v.log_id, 5, lie.pop('tail', 0), [(offset, bytes(4096))], flushed=flushed, last=last, **lie)
         return change
-    replays = [('write', '--from', '/dev/null')]
+    replays = [('write', '--from', '/dev/null'), ('read',), ('replay',)]
     wrong('a log that knows a longer file', with_log(flushed=1 << 40, last=1 << 40), verbs=replays)
     wrong('a log that makes the file endless', with_log(last=1 << 62), verbs=replays)
     # entries that are not valid are as if they were not there: the file is what it is without them

@@ -49,6 +49,7 @@ struct vhdx {
 	bool fixed, has_parent;
 	struct guid disk_id, parent_id, parent_id2;
 	int parent_format; /* enum disk_format */
+	bool replayed; /* its log, when it was opened: of a reader in memory */
 	/* The first bytes of the metadata table and of the values behind it, where most writers put
 	 * all small items: as they were when the file was opened, and until `changed`. */
 	uint8_t table_near[VHDX_SECTOR_BYTES], values_near[VHDX_SECTOR_BYTES];
@@ -113,6 +114,8 @@ int vhdx_read_value(struct vhdx *vhdx, const struct vhdx_item *item, void *to);
 /* vhdx_log.c. Replay: on a file whose header names a log; true in *ret_replayed: what was read
  * before holds no more. */
 int vhdx_replay(struct vhdx *vhdx, bool *ret_replayed, struct disk_error *error);
+/* Of the headers and the log: while it is the same, no writer beside us has changed a table. */
+int vhdx_log_sum(const struct vhdx *vhdx, const struct disk_file *file, uint32_t *ret);
 /* Before the first change since opening; data: of what a guest sees. */
 int vhdx_begin(struct vhdx *vhdx, bool data);
 int vhdx_write_header(struct vhdx *vhdx);

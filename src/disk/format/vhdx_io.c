@@ -362,6 +362,7 @@ static void vhdx_info(const struct disk *disk, struct disk_info *ret)
 		.disk_id = vhdx->disk_id,
 		.parent_data_id = vhdx->parent_id,
 		.blocks = vhdx->blocks,
+		.has_log = vhdx->replayed && !disk->write,
 	};
 	if (disk->parent)
 		ret->is_linked = vhdx->parent_format != DISK_VHDX ||

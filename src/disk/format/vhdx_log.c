@@ -7,6 +7,8 @@
  * the commit before wrote in place, so that its entries are not needed any more when they are
  * written over: an entry never has to be kept for longer than one commit.
  *
+ * Who only reads replays into memory (file_overlay.h); the file stays as it is.
+ *
  * A commit that does not fit the ring is made in parts. Sectors are independent of each other, so
  * that a part alone is sound.
  */
@@ -17,6 +19,7 @@
 
 #include "lib/check.h"
 #include "lib/crc32c.h"
+#include "disk/file_overlay.h"
 
 enum {
 	HEAD_BYTES = 64,
@@ -371,6 +374,27 @@ struct log {
 };
 struct run { uint32_t tail, head; uint64_t head_sequence; bool any; };
 
+int vhdx_log_sum(const struct vhdx *vhdx, const struct disk_file *file, uint32_t *ret)
+{
+	enum { PART = 65536 };
+	uint8_t *part = malloc(PART);
+	uint32_t sum = 0;
+	int error = part ? 0 : -ENOMEM;
+
+	for (int n = 0; n < 2 && !error; n++) {
+		error = file_read(file, VHDX_HEADER_OFFSET(n), part,
+				  VHDX_SECTOR_BYTES);
+		sum = error ? sum : crc32c(sum, part, VHDX_SECTOR_BYTES);
+	}
+	for (uint32_t at = 0; at < vhdx->header.log_bytes && !error; at += PART) {
+		error = file_read(file, vhdx->header.log_offset + at, part, PART);
+		sum = error ? sum : crc32c(sum, part, PART);
+	}
+	free(part);
+	*ret = sum;
+	return error;
+}
+
 static void copy_ring(const struct log *log, uint32_t at, void *to, size_t bytes)
 {
 	size_t first = log->size - at < bytes ? log->size - at : bytes;
@@ -559,6 +583,21 @@ static int run_apply(struct log *log, const struct run *run, struct disk_error *
 		      : 0;
 }
 
+/* In the file, or for who only reads in memory. */
+static int replay_run(struct log *log, const struct run *run, struct disk_error *error)
+{
+	struct disk *disk = log->vhdx->disk;
+	int result = disk->write ? 0 : file_overlay_begin(&disk->file);
+
+	if (result)
+		return disk_fail(error, result, disk->path, "no memory for what its log says");
+	result = run_apply(log, run, error);
+	if (result == -EFBIG)
+		return disk_fail(error, -EUCLEAN, disk->path,
+				 "its log says more than is replayed in memory");
+	return result;
+}
+
 int vhdx_replay(struct vhdx *vhdx, bool *ret_replayed, struct disk_error *error)
 {
 	struct log log = { .vhdx = vhdx,
@@ -584,18 +623,13 @@ int vhdx_replay(struct vhdx *vhdx, bool *ret_replayed, struct disk_error *error)
 	if (result)
 		disk_fail(error, result, vhdx->disk->path, "reading the log: %s",
 			  strerror(-result));
-	else if (best.any && !vhdx->disk->write)
-		result = disk_fail(
-			error, -EUCLEAN, vhdx->disk->path,
-			"was not closed, and its log can only be replayed when it is opened for "
-			"writing");
 	else if (best.any)
-		result = run_apply(&log, &best, error);
+		result = replay_run(&log, &best, error);
+	*ret_replayed = best.any;
 	if (!result && vhdx->disk->write) {
 		vhdx->header.file_write = guid_new();
 		vhdx->header.log = (struct guid){ 0 };
 		result = write_both(vhdx);
-		*ret_replayed = best.any;
 		if (result)
 			disk_fail(error, result, vhdx->disk->path, "writing the headers: %s",
 				  strerror(-result));

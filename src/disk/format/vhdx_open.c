@@ -386,13 +386,10 @@ static void vhdx_release(struct vhdx *vhdx)
 	free(vhdx);
 }
 
-static int read_all(struct vhdx *vhdx, const struct disk_options *options, struct disk_error *error)
+static int read_start(struct vhdx *vhdx, struct disk_error *error)
 {
 	uint64_t identifier = 0;
 	int64_t bytes = file_size(&vhdx->disk->file);
-	uint8_t *map;
-	bool replayed = false;
-	int result;
 
 	if (bytes < 0)
 		return disk_fail(error, (int)bytes, vhdx->disk->path, "not a regular file");
@@ -401,12 +398,19 @@ static int read_all(struct vhdx *vhdx, const struct disk_options *options, struc
 		return disk_fail(error, -EBADMSG, vhdx->disk->path, "not a VHDX file");
 	if (vhdx->file_bytes > 2 * VHDX_MAX_BYTES)
 		return disk_fail(error, -ENOTSUP, vhdx->disk->path, "the file is too long");
-	result = read_headers(vhdx, error);
-	if (!result && !options->just_made)
-		result = vhdx_replay(vhdx, &replayed, error);
+	return read_headers(vhdx, error);
+}
+
+/* What stands behind the headers; the log is replayed. */
+static int read_tables(struct vhdx *vhdx, const struct disk_options *options,
+		       struct disk_error *error)
+{
+	uint8_t *map;
+	int result = options->just_made ? 0 : vhdx_replay(vhdx, &vhdx->replayed, error);
+
 	if (result)
 		return result;
-	if (replayed)
+	if (vhdx->replayed)
 		vhdx->file_bytes = (uint64_t)file_size(&vhdx->disk->file);
 	map = calloc(1, vhdx->file_bytes / VHDX_MIB / 8 + 2);
 	if (!map)
@@ -421,6 +425,38 @@ static int read_all(struct vhdx *vhdx, const struct disk_options *options, struc
 	if (!result && !options->items_only)
 		result = read_bat(vhdx, map, error);
 	free(map);
+	return result;
+}
+
+/*
+ * Beside a writer: every change of a table is in the log before it is in its place, so that tables
+ * that were read while the log stayed the same are those of one moment. -EAGAIN: it did not.
+ */
+static int read_beside(struct vhdx *vhdx, const struct disk_options *options,
+		       struct disk_error *error)
+{
+	struct disk_file file = vhdx->disk->file; /* without what is replayed */
+	uint32_t before, after;
+	int result = vhdx_log_sum(vhdx, &file, &before);
+	int read = result ? result : read_tables(vhdx, options, error);
+
+	if (!result)
+		result = vhdx_log_sum(vhdx, &file, &after);
+	if (result)
+		return host_error(vhdx, error, result);
+	if (before != after)
+		return disk_fail(error, -EAGAIN, vhdx->disk->path,
+				 "is in use, and changed while it was read");
+	return read;
+}
+
+static int read_all(struct vhdx *vhdx, const struct disk_options *options, struct disk_error *error)
+{
+	int result = read_start(vhdx, error);
+
+	if (!result)
+		result = vhdx->disk->in_use ? read_beside(vhdx, options, error)
+					    : read_tables(vhdx, options, error);
 	if (!result && vhdx->has_parent && !options->without_parents)
 		result = vhdx_find_parent(vhdx, options, error);
 	return result;
