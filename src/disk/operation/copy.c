@@ -1,10 +1,14 @@
 /*
- * The content of a disk into a new one of any format: read in order by the caller, written by a
- * queue beside it. What is zero is not written. Digests of the new disk are made on the way, of the
- * bytes that go to it, so that they are not read back for it.
+ * The content of a disk into a new one of any format: read ahead by a queue, so that what has to be
+ * unpacked is by several threads; taken in order by the caller; written by a queue beside it. What
+ * is zero is not written. Digests of the new disk are made on the way, of the bytes that go to it,
+ * so that they are not read back for it.
  *
- *   source -> chunk, read and digested in order -> its parts that are not zero -> the target's
+ *   source -> its queue -> chunk, in order: digested -> its parts that are not zero -> the target's
  *   queue -> chunk free
+ *
+ * Chunks are used round and round: `taken` to `asked` - 1 are being read, or are and wait for their
+ * turn; those before are being written, or free.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,20 +16,32 @@
 #include "disk/digest.h"
 #include "disk/queue.h"
 
-enum { CHUNKS = 8, PIECE_BYTES = 64 << 10, PARTS = 16, ALIGNMENT = 4096 };
+enum { CHUNKS = 16, PIECE_BYTES = 64 << 10, PARTS = 16, ALIGNMENT = 4096 };
 #define CHUNK_BYTES (1u << 20)
 _Static_assert(PARTS * PIECE_BYTES == CHUNK_BYTES, "every piece may be a part of its own");
 
 struct copy;
 struct part { struct disk_request request; struct iovec iov; struct chunk *chunk; };
-struct chunk { struct copy *copy; uint8_t *bytes; unsigned under_way; struct part part[PARTS]; };
+struct chunk {
+	struct copy *copy;
+	uint8_t *memory;
+	uint64_t offset, bytes; /* of the disk: more than its memory has room for only of zeros */
+	bool is_zero, is_read;
+	int error; /* of its reading */
+	struct disk_request read;
+	struct iovec iov;
+	unsigned under_way; /* parts that are being written */
+	struct part part[PARTS];
+};
 
 struct copy {
 	struct disk *from, *to;
-	struct disk_queue *queue;
+	struct disk_queue *source, *target;
 	struct digest_stream *digests; /* NULL: the target keeps none */
 	struct disk_error *why;
 	struct chunk chunk[CHUNKS];
+	uint64_t asked, taken; /* chunks */
+	uint64_t asked_bytes;
 	int error;
 };
 
@@ -43,7 +59,7 @@ static void part_submit(struct chunk *chunk, unsigned n, uint64_t offset, size_t
 	struct part *part = &chunk->part[n];
 
 	part->chunk = chunk;
-	part->iov = (struct iovec){ chunk->bytes + from, bytes };
+	part->iov = (struct iovec){ chunk->memory + from, bytes };
 	part->request = (struct disk_request){ .kind = DISK_WRITE,
 					       .offset = offset + from,
 					       .iov = &part->iov,
@@ -51,107 +67,181 @@ static void part_submit(struct chunk *chunk, unsigned n, uint64_t offset, size_t
 					       .done = part_done,
 					       .context = part };
 	chunk->under_way++;
-	disk_queue_submit(chunk->copy->queue, &part->request);
+	disk_queue_submit(chunk->copy->target, &part->request);
 }
 
 /* Pieces that are not zero, together where they follow each other. */
-static void write_chunk(struct chunk *chunk, uint64_t offset, size_t bytes)
+static void write_chunk(struct chunk *chunk)
 {
 	unsigned parts = 0;
 
-	for (size_t at = 0, end; at < bytes; at = end) {
-		size_t piece = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
+	for (size_t at = 0, end; at < chunk->bytes; at = end) {
+		size_t piece = chunk->bytes - at < PIECE_BYTES ? chunk->bytes - at : PIECE_BYTES;
 
 		end = at + piece;
-		if (is_zero(chunk->bytes + at, piece))
+		if (is_zero(chunk->memory + at, piece))
 			continue;
-		while (end < bytes &&
-		       !is_zero(chunk->bytes + end,
-				bytes - end < PIECE_BYTES ? bytes - end : PIECE_BYTES))
-			end += bytes - end < PIECE_BYTES ? bytes - end : PIECE_BYTES;
-		part_submit(chunk, parts++, offset, at, end - at);
+		while (end < chunk->bytes) {
+			piece = chunk->bytes - end < PIECE_BYTES ? chunk->bytes - end : PIECE_BYTES;
+			if (is_zero(chunk->memory + end, piece))
+				break;
+			end += piece;
+		}
+		part_submit(chunk, parts++, chunk->offset, at, end - at);
 	}
-	disk_queue_kick(chunk->copy->queue);
+	disk_queue_kick(chunk->copy->target);
 }
 
-static struct chunk *free_chunk(struct copy *copy)
+static void read_done(struct disk_request *request, int error)
 {
-	for (;;) {
-		for (unsigned n = 0; n < CHUNKS; n++)
-			if (!copy->chunk[n].under_way)
-				return &copy->chunk[n];
-		disk_queue_wait(copy->queue);
+	struct chunk *chunk = request->context;
+
+	chunk->error = error;
+	chunk->is_read = true;
+}
+
+static void read_submit(struct chunk *chunk)
+{
+	chunk->iov = (struct iovec){ chunk->memory, chunk->bytes };
+	chunk->read = (struct disk_request){ .kind = DISK_READ,
+					     .offset = chunk->offset,
+					     .iov = &chunk->iov,
+					     .count = 1,
+					     .done = read_done,
+					     .context = chunk };
+	disk_queue_submit(chunk->copy->source, &chunk->read);
+	disk_queue_kick(chunk->copy->source);
+}
+
+/* The next chunk: zeros as far as they go, or what there is room for. */
+static void ask_for(struct copy *copy, struct chunk *chunk)
+{
+	uint64_t left = copy->from->size_bytes - copy->asked_bytes;
+	uint64_t most = left < CHUNK_BYTES ? left : CHUNK_BYTES;
+	struct disk_range range = { .bytes = 0 };
+
+	*chunk = (struct chunk){ .copy = copy,
+				 .memory = chunk->memory,
+				 .offset = copy->asked_bytes,
+				 .bytes = most };
+	/* how far data goes does not matter, and is dear to know */
+	if (!disk_range(copy->from, chunk->offset, most, &range) &&
+	    range.kind == DISK_RANGE_ZERO && range.bytes == most &&
+	    !disk_range(copy->from, chunk->offset, left, &range)) {
+		chunk->bytes = range.bytes;
+		chunk->is_zero = chunk->is_read = true;
+	} else {
+		read_submit(chunk);
+	}
+	copy->asked_bytes += chunk->bytes;
+	copy->asked++;
+}
+
+static void read_ahead(struct copy *copy)
+{
+	while (copy->asked - copy->taken < CHUNKS && copy->asked_bytes < copy->from->size_bytes) {
+		struct chunk *chunk = &copy->chunk[copy->asked % CHUNKS];
+
+		if (chunk->under_way && copy->asked > copy->taken)
+			disk_queue_poll(copy->target);
+		if (chunk->under_way && copy->asked > copy->taken)
+			return; /* there is something else to do meanwhile */
+		while (chunk->under_way)
+			disk_queue_wait(copy->target);
+		ask_for(copy, chunk);
 	}
 }
 
-static int copy_range(struct copy *copy, uint64_t at, uint64_t *bytes)
+/* Where in a chunk it is that cannot be read. */
+static uint64_t find_fault(const struct chunk *chunk)
 {
-	struct chunk *chunk;
-	struct disk_range range;
-	int error = disk_range(copy->from, at, *bytes, &range);
+	struct disk *from = chunk->copy->from;
+	uint64_t at = 0;
 
-	if (error)
-		return disk_fail(copy->why, error, copy->from->path, "at offset %lu: %s", at,
-				 disk_strerror(error));
-	*bytes = range.bytes;
-	if (range.kind == DISK_RANGE_ZERO) {
-		digest_stream_add(copy->digests, NULL, *bytes);
-		return 0;
-	}
-	*bytes = *bytes < CHUNK_BYTES ? *bytes : CHUNK_BYTES;
-	chunk = free_chunk(copy);
-	error = disk_read(copy->from, at, chunk->bytes, *bytes);
-	if (error)
-		return disk_fail(copy->why, error, copy->from->path, "at offset %lu: %s", at,
-				 disk_strerror(error));
-	digest_stream_add(copy->digests, chunk->bytes, *bytes);
-	write_chunk(chunk, at, *bytes);
+	while (at < chunk->bytes && !disk_read(from, chunk->offset + at, chunk->memory + at,
+					       from->sector_bytes))
+		at += from->sector_bytes;
+	return chunk->offset + at;
+}
+
+static int take_next(struct copy *copy)
+{
+	struct chunk *chunk = &copy->chunk[copy->taken % CHUNKS];
+
+	assert(copy->taken < copy->asked);
+	while (!chunk->is_read)
+		disk_queue_wait(copy->source);
+	copy->taken++;
+	if (chunk->error)
+		return disk_fail(copy->why, chunk->error, copy->from->path, "at offset %lu: %s",
+				 find_fault(chunk), disk_strerror(chunk->error));
+	digest_stream_add(copy->digests, chunk->is_zero ? NULL : chunk->memory, chunk->bytes);
+	if (!chunk->is_zero)
+		write_chunk(chunk);
 	return copy->error;
 }
 
 static int copy_begin(struct copy *copy)
 {
 	uint8_t *memory = aligned_alloc(ALIGNMENT, CHUNKS * (size_t)CHUNK_BYTES);
-	int error =
-		memory ? disk_queue_open(copy->to,
-					 &(struct disk_queue_options){ .depth = CHUNKS * PARTS },
-					 &copy->queue)
-		       : -ENOMEM;
+	int error = memory ? 0 : -ENOMEM;
 
-	if (!error)
-		error = digest_stream_begin(copy->to, &copy->digests);
 	for (unsigned n = 0; n < CHUNKS; n++)
-		copy->chunk[n] =
-			(struct chunk){ .copy = copy,
-					.bytes = memory ? memory + n * (size_t)CHUNK_BYTES : NULL };
-	return error;
+		copy->chunk[n].memory = memory ? memory + n * (size_t)CHUNK_BYTES : NULL;
+	if (!error)
+		error = disk_queue_open(
+			copy->to, &(struct disk_queue_options){ .depth = CHUNKS * PARTS },
+			&copy->target);
+	if (!error)
+		error = disk_queue_open(copy->from, &(struct disk_queue_options){ .depth = CHUNKS },
+					&copy->source);
+	return error ? error : digest_stream_begin(copy->to, &copy->digests);
+}
+
+static int copy_all(struct copy *copy, const struct disk_job *job)
+{
+	uint64_t all = copy->from->size_bytes;
+	int result = 0;
+
+	for (uint64_t done = 0; done < all && !result;) {
+		result = job_step(job, done, all);
+		if (result)
+			break;
+		read_ahead(copy);
+		done += copy->chunk[copy->taken % CHUNKS].bytes;
+		result = take_next(copy);
+	}
+	return result;
+}
+
+static void copy_end(struct copy *copy)
+{
+	if (copy->source)
+		disk_queue_close(copy->source);
+	if (copy->target)
+		disk_queue_close(copy->target);
 }
 
 int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job,
 	      struct disk_error *error)
 {
 	struct copy copy = { .from = from, .to = to, .why = error };
-	int result = 0;
+	int result;
 
 	*error = (struct disk_error){ "" };
 	if (!to->write || to->size_bytes != from->size_bytes)
 		return disk_fail(error, -EINVAL, to->path,
 				 "cannot be written, or has another size");
 	result = copy_begin(&copy);
-	for (uint64_t at = 0, n; at < from->size_bytes && !result; at += n) {
-		n = from->size_bytes - at;
-		result = job_step(job, at, from->size_bytes);
-		if (!result)
-			result = copy_range(&copy, at, &n);
-	}
-	if (copy.queue)
-		disk_queue_close(copy.queue);
+	if (!result)
+		result = copy_all(&copy, job);
+	copy_end(&copy);
 	if (!result)
 		result = copy.error;
 	if (!result)
 		result = digest_stream_end(copy.digests, to);
 	digest_stream_free(copy.digests);
-	free(copy.chunk[0].bytes);
+	free(copy.chunk[0].memory);
 	return result && !error->text[0]
 		       ? disk_fail(error, result, to->path, "%s", disk_strerror(result))
 		       : result;
