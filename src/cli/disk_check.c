@@ -1,6 +1,6 @@
 /*
- * umbra disk check, repair-link, freeze, replay: whether a file, and the chain below it, are what they
- * should be.
+ * umbra disk check, repair-link, replay, freeze: whether a file, and the chain below it, are what
+ * they should be.
  */
 #include <errno.h>
 #include <libgen.h>
