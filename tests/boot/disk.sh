@@ -87,12 +87,12 @@ for ((n = 1; n <= ${1:-3}; n++)); do
 	"$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" --disk "$work/marks.vhdx" \
 		</dev/null >"$work/marks" 2>/dev/null &
 	broker=$!
-	for _ in $(seq 1500); do [ "$(grep -c '^MARK' "$work/marks")" -ge $((n * 3)) ] && break; sleep 0.02; done
+	for _ in $(seq 6000); do [ "$(grep -c '^MARK' "$work/marks")" -ge $((n * 3)) ] && break; sleep 0.02; done
 	sleep 0.0$((RANDOM % 100))
 	children=$(pgrep -P $broker)
 	kill -KILL $(echo $broker $children | cut -d' ' -f$((n % 3 + 1)))
 	wait $broker 2>/dev/null
-	for _ in $(seq 200); do ps -o pid= -p "${children//$'\n'/,}" >/dev/null || break; sleep 0.02; done
+	for _ in $(seq 3000); do ps -o pid= -p "${children//$'\n'/,}" >/dev/null || break; sleep 0.02; done
 	guest again 1 --disk "$work/marks.vhdx"
 	must "$umbra" disk check "$work/marks.vhdx" --chain
 	tr -d '\r' <"$work/marks" | sed -n 's/^MARK \([0-9a-f]*\)  .mnt\/\(m[0-9]*\)$/SUM \1  .\/\2/p' >"$work/want"
@@ -145,7 +145,7 @@ guest sum 1 --disk "$work/flat.raw,format=raw" --disk "$work/policy.vhdx" --over
 : >"$work/marks"
 "$umbra" run --name "disk-$$" --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
 	--disk "$work/flat.raw,format=raw" </dev/null >"$work/marks" 2>/dev/null &
-for _ in $(seq 1500); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
+for _ in $(seq 6000); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
 "$umbra" save "disk-$$" "$work/saved" 2>"$work/err" && bad "a machine with disks was saved"
 grep -q 'a machine with a bus cannot be saved' "$work/err" || bad "what save says: $(cat "$work/err")"
 "$umbra" info --json "disk-$$" >"$work/info"
@@ -156,7 +156,7 @@ wait %1 || bad "stopped, it ended with $?"
 : >"$work/marks"
 setsid "$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
 	--disk "$work/flat.raw,format=raw" </dev/null >"$work/marks" 2>"$work/err" &
-for _ in $(seq 1500); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
+for _ in $(seq 6000); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
 kill -TERM -- -$!
 wait $! || bad "its group stopped, it ended with $?: $(cat "$work/err")"
 tr -d '\r' <"$work/marks" | grep -q '^STOPPED' || bad "a guest whose group was stopped was not asked to power off"

@@ -32,7 +32,7 @@ stopping=()
 for name in $names; do timeout 100 "$umbra" stop "$name" & stopping+=($!); done
 for process in "${stopping[@]}"; do wait "$process" || fail "stop"; done
 wait
-for _ in $(seq 500); do [ "$("$umbra" ps | wc -l)" = 1 ] && break; sleep 0.02; done
+for _ in $(seq 3000); do [ "$("$umbra" ps | wc -l)" = 1 ] && break; sleep 0.02; done
 [ "$("$umbra" ps | wc -l)" = 1 ] || fail "some are left"
 declare -A log=([one]=one.log)
 for ((n = 1; n <= forks; n++)); do log[two$n-1]=two$n.log-1; log[two$n-2]=two$n.log-2; log[three$n]=three$n.log; done
@@ -55,7 +55,7 @@ done
 # a disk that cannot be frozen: nothing is forked, nothing is left behind
 truncate -s 8M "$work/raw"
 timeout -s KILL 60 "$umbra" run --name raw --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 umbra.do=none" --disk "$work/raw,format=raw" </dev/null >"$work/raw.log" 2>&1 &
-for _ in $(seq 500); do "$umbra" info raw >/dev/null 2>&1 && break; sleep 0.02; done
+for _ in $(seq 3000); do "$umbra" info raw >/dev/null 2>&1 && break; sleep 0.02; done
 "$umbra" fork raw 2>"$work/out" && fail "a raw disk was forked"
 grep -q 'has to be VHDX' "$work/out" || fail "a raw disk: $(cat "$work/out")"
 "$umbra" kill raw; wait

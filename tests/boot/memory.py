@@ -73,13 +73,13 @@ class Guest:
         self.process.stdin.write(b"end\n")
         self.process.stdin.flush()
         self.hear("MEMORY DONE")
-        check("it ends in order", self.process.wait(timeout=30) == 0)
+        check("it ends in order", self.process.wait(timeout=120) == 0)
 
 def told():
     """As it is told."""
     g = Guest("--memory", "512M", "--memory-min", "512M")
     s = g.wait("the driver is there", lambda s: s["memory-mode"] == "set" and s["assigned"] == 512 * MIB)
-    for _ in range(100):
+    for _ in range(600):
         i = json.loads(subprocess.run([umbra, "info", "--json", g.name], capture_output=True, text=True).stdout)
         if i.get("guest") == "answers":
             break

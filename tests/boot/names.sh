@@ -15,7 +15,7 @@ refused() { # CODE TEXT COMMAND...
 begin() { # NAME
 	rm -f "$where/$1.log" # what an earlier one said
 	"$umbra" run --no-bus --name "$1" --kernel build/guest/vmlinuz --initrd build/guest/spin.cpio.gz --append "console=ttyS0 halt=1" </dev/null >"$where/$1.log" 2>&1 &
-	for ((k = 0; k < 500; k++)); do grep -q READY "$where/$1.log" 2>/dev/null && return; sleep 0.02; done
+	for ((k = 0; k < 3000; k++)); do grep -q READY "$where/$1.log" 2>/dev/null && return; sleep 0.02; done
 	fail "$1 does not run"
 }
 tools/fetch-guest tests/boot/spin.init build/guest/spin.cpio.gz
@@ -98,7 +98,7 @@ peer.recv(64)
 while True:
     peer.sendall(b'{"id":1,"data":8192}\n' + bytes(8192))
 LIAR
-for ((k = 0; k < 200; k++)); do [ -S "$where/umbra/liar" ] && break; sleep 0.02; done
+for ((k = 0; k < 3000; k++)); do [ -S "$where/umbra/liar" ] && break; sleep 0.02; done
 sleep 0.1
 refused 65 "File too large" timeout 60 "$umbra" save liar "$where/lies"
 [ -z "$(ls "$where" | grep lies)" ] || fail "a file of lies was left"

@@ -79,7 +79,7 @@ def md5(data):
     return hashlib.md5(data).hexdigest()
 
 def get(port, path="/file"):
-    with urllib.request.urlopen("http://127.0.0.1:%d%s" % (port, path), timeout=20) as r:
+    with urllib.request.urlopen("http://127.0.0.1:%d%s" % (port, path), timeout=60) as r:
         return r.read()
 
 for n in 1, 2, 3:
@@ -197,7 +197,7 @@ def switches():
 def refuses():
     def refused(code, text, *options):
         p = subprocess.run([umbra, "run", "--kernel", "build/guest/vmlinuz", *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE, timeout=30)
+                           stderr=subprocess.PIPE, timeout=60)
         said = p.stderr.decode()
         if p.returncode != code or said.count("\n") != 1 or text not in said:
             bad(options, "ended with", p.returncode, said)

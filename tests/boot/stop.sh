@@ -12,8 +12,8 @@ ends() { # NAME SECONDS APPEND
 	sleep "$2"
 	start=$(date +%s%N)
 	kill -TERM $pid
-	for ((k = 0; k < 300; k++)); do kill -0 $pid 2>/dev/null || break; sleep 0.01; done
-	if kill -0 $pid 2>/dev/null; then echo "stop: $1: still running after three seconds"; kill -KILL $pid; failed=1; fi
+	for ((k = 0; k < 6000; k++)); do kill -0 $pid 2>/dev/null || break; sleep 0.01; done
+	if kill -0 $pid 2>/dev/null; then echo "stop: $1: still running after a minute"; kill -KILL $pid; failed=1; fi
 	wait $pid; [ $? = 0 ] || { echo "stop: $1: did not end with 0"; failed=1; }
 }
 ends boot 0.2 ""

@@ -29,7 +29,7 @@ def is_there(pid):
 
 
 def gone(pid):
-    for _ in range(500):
+    for _ in range(6000):
         if not is_there(pid):
             return True
         time.sleep(0.01)
@@ -37,7 +37,7 @@ def gone(pid):
 
 
 def ask(*arguments):
-    return json.loads(subprocess.run([umbra, *arguments, "--json"], check=True, capture_output=True, timeout=20).stdout)
+    return json.loads(subprocess.run([umbra, *arguments, "--json"], check=True, capture_output=True, timeout=60).stdout)
 
 
 def fork(name, *arguments):
@@ -57,7 +57,7 @@ def sharers(process): # of its memory: its forker
 def start():
     machine = subprocess.Popen([umbra, "run", "--name", "parent", "--kernel", guest, "--cpus", "2", "--memory", "256M", "--console", "none"],
                                stdin=subprocess.DEVNULL)
-    for _ in range(500):
+    for _ in range(6000):
         if subprocess.run([umbra, "info", "parent"], capture_output=True).returncode == 0 and "process" in info("parent"):
             break
         time.sleep(0.01)
@@ -84,33 +84,33 @@ with tempfile.TemporaryDirectory() as where:
     expect("one forker", len(forkers) == 1, forkers)
     expect("which has one thread and three descriptors", all(status(f)["Threads"].strip() == "1" and len(descriptors(f)) == 3 for f in forkers))
     grandchild = fork("child-1", "--name", "grandchild")[0]
-    tree = {m["name"]: m for m in json.loads(subprocess.run([umbra, "ps", "--tree", "--json"], check=True, capture_output=True, timeout=20).stdout)}
+    tree = {m["name"]: m for m in json.loads(subprocess.run([umbra, "ps", "--tree", "--json"], check=True, capture_output=True, timeout=60).stdout)}
     expect("ps --tree: lineage", [tree[n].get("parent") for n in ["parent", "child-1", "child-2", "grandchild"]] == [None, "parent", "parent", "child-1"], tree)
     expect("ps --tree: a child has less of its own than it shares", all(0 < tree[n]["unique"] < tree[n]["shared"] for n in ["child-1", "grandchild"]),
            [(tree[n]["unique"], tree[n]["shared"]) for n in tree])
-    text = subprocess.run([umbra, "ps", "--tree"], check=True, capture_output=True, text=True, timeout=20).stdout.splitlines()
+    text = subprocess.run([umbra, "ps", "--tree"], check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
     expect("ps --tree: a child stands below its parent", [len(l) - len(l.lstrip()) for l in text] == [0, 0, 2, 4, 2], text)
     # each ends without the others
     os.kill(parent, signal.SIGKILL)
-    expect("the parent is killed, and its broker says so", machine.wait(10) == 70)
+    expect("the parent is killed, and its broker says so", machine.wait(60) == 70)
     expect("its children live on", is_there(child) and is_there(children[1]["process"]) and is_there(grandchild["process"]))
     os.kill(children[0]["pid"], signal.SIGKILL)
     expect("a broker is killed, and its machine ends", gone(child))
     expect("and its forker", all(gone(f) for f in forkers))
     expect("the others live on", is_there(children[1]["process"]) and is_there(grandchild["process"]))
     again = fork("grandchild", "--name", "again")[0]
-    subprocess.run([umbra, "kill", "grandchild"], check=True, timeout=20)
+    subprocess.run([umbra, "kill", "grandchild"], check=True, timeout=60)
     expect("one is ended by its broker", gone(grandchild["process"]) and gone(grandchild["pid"]))
     left = sharers(again["process"])
     os.kill(again["process"], signal.SIGKILL)
     expect("one is killed, and its broker and its forker end", gone(again["pid"]) and all(gone(f) for f in left))
-    subprocess.run([umbra, "kill", "child-2"], check=True, timeout=20)
+    subprocess.run([umbra, "kill", "child-2"], check=True, timeout=60)
     expect("no machine is left", ask("ps") == [])
     machine = start()
     forkers = sharers(info("parent")["process"])
     os.kill(forkers[0], signal.SIGKILL)
     time.sleep(0.1)
-    expect("without a forker nothing is forked", subprocess.run([umbra, "fork", "parent"], capture_output=True, timeout=20).returncode == 65)
+    expect("without a forker nothing is forked", subprocess.run([umbra, "fork", "parent"], capture_output=True, timeout=60).returncode == 65)
     expect("and the machine lives on", is_there(info("parent")["process"]))
     parent = info("parent")["process"]
     machine.kill()

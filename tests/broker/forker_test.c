@@ -24,7 +24,7 @@
 #include "ipc/lockdown.h"
 #include "ipc/spawn.h"
 
-enum { WAIT_MS = 3000, PAGE = 4096 };
+enum { WAIT_MS = 30000, PAGE = 4096 };
 
 static int failures;
 

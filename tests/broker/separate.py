@@ -99,5 +99,5 @@ with tempfile.TemporaryDirectory() as where:
     refused = subprocess.run([umbra, "fork", "separate"], capture_output=True, text=True, env={**os.environ, "XDG_RUNTIME_DIR": where})
     expect("a machine with a raw disk is not forked", refused.returncode == 65 and "has to be VHDX" in refused.stderr, refused)
     machine.send_signal(signal.SIGINT)
-    expect("it ends in order", machine.wait(10) == 0)
+    expect("it ends in order", machine.wait(60) == 0)
 sys.exit(observed.failed != 0)

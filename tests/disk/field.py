@@ -248,7 +248,7 @@ ends(65, 'info', 'split-s001.vmdk', '--format', 'vmdk', says='piece')
 def held(*arguments, until):
     p = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     time.sleep(0.1)
-    for _ in range(100):
+    for _ in range(1200):
         if until():
             return p
         time.sleep(0.05)

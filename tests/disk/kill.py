@@ -45,7 +45,7 @@ def one(number, directory):
     run('create', top, '--size', str(SIZE), '--block-size', '1M')
     may = {}            # of a sector: values that it may have; another one is zero
     server = subprocess.Popen([umbra, 'disk', 'serve', top, '--socket', 's'], stderr=subprocess.DEVNULL)
-    for _ in range(200):
+    for _ in range(3000):
         if os.path.exists('s.control'):
             break
         time.sleep(0.02)

@@ -8,7 +8,7 @@ failed=0 server=
 must() { timeout -s KILL 100 "$@" >out.log 2>&1 || { echo "serve: failed ($?): $*"; tail -3 out.log; failed=1; }; }
 start() {
 	"$umbra" disk serve "$1" --socket s "${@:2}" 2>serve.log & server=$!
-	for _ in $(seq 100); do [ -S s.control ] && break; sleep 0.05; done
+	for _ in $(seq 1200); do [ -S s.control ] && break; sleep 0.05; done
 }
 end() { kill -TERM $server; wait $server || { echo "serve: the server ended with $?"; cat serve.log; failed=1; }; server=; }
 uri='nbd+unix:///?socket=s'

@@ -52,7 +52,7 @@ def run(umbra, bomb, overhead):
         time.sleep(0.05)
     os.kill(p.pid, signal.SIGTERM)
     try:
-        code = p.wait(3)
+        code = p.wait(60)
     except subprocess.TimeoutExpired:
         os.killpg(p.pid, signal.SIGKILL)
         return f"{bomb}: still running", most

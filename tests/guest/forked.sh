@@ -12,7 +12,7 @@ name=forked
 fail() { echo "forked: $*"; for l in "$where"/*.log; do echo "$l:"; grep -v ^ok "$l" | tail -n 5; done; "$umbra" ps | tail -n +2 | while read -r n _; do "$umbra" kill "$n"; done; exit 1; }
 pause() { sleep "0.$(printf %03d $((RANDOM % 200)))"; }
 timeout -s KILL 240 "$umbra" run --name $name --kernel "$guest" --cpus "$cpus" --memory 256M --debug-exit 0xf4 </dev/null >"$where/$name.log" 2>&1 &
-for ((k = 0; k < 1000; k++)); do grep -qs READY "$where/$name.log" && break; sleep 0.01; done
+for ((k = 0; k < 6000; k++)); do grep -qs READY "$where/$name.log" && break; sleep 0.01; done
 for ((n = 0; n < forks; n++)); do
 	pause
 	"$umbra" fork $name --name "child$n" -n 2 --console "$where/child$n.log" >/dev/null || fail "fork $n"

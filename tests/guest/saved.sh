@@ -22,7 +22,7 @@ mkfifo "$where/keys"; exec 3<>"$where/keys"
 round() {
 	rm -f "$where"/*.saved "$where"/*.log
 	timeout -s KILL 100 "$umbra" run --name "$name" --kernel "$guest" --cpus "$cpus" --memory 256M --debug-exit 0xf4 <&3 >"$where/parent.log" 2>&1 &
-	for ((k = 0; k < 1000; k++)); do grep -q READY "$where/parent.log" && break; sleep 0.01; done
+	for ((k = 0; k < 6000; k++)); do grep -q READY "$where/parent.log" && break; sleep 0.01; done
 	for ((n = 0; n < saves; n++)); do
 		pause
 		"$umbra" save "$name" "$where/$n.saved" || fail "save $n"
@@ -42,7 +42,7 @@ for ((r = 0; r < 10 && cancelled == 0; r++)); do round; done
 [ $cancelled -gt 0 ] || fail "no request was under way in any of $((10 * saves)) machines"
 # a child of a child, from a file that is used a second time
 timeout -s KILL 100 "$umbra" run --name "$name-child" --restore "$where/0.saved" <&3 >"$where/again.log" 2>&1 &
-for ((k = 0; k < 300; k++)); do "$umbra" info "$name-child" >/dev/null 2>&1 && break; sleep 0.01; done
+for ((k = 0; k < 6000; k++)); do "$umbra" info "$name-child" >/dev/null 2>&1 && break; sleep 0.01; done
 "$umbra" save --stop "$name-child" "$where/child.saved" || fail "save of a restored machine"
 wait %1 && status=0 || status=$?
 [ $status = 0 ] || fail "a machine that was stopped by its save ended with $status"

@@ -13,7 +13,7 @@ pids=
 trap 'kill $pids 2>/dev/null; wait; rm -rf "$where"' EXIT
 fail() { echo "sharing: $*"; cat "$rules"; "$umbra" bus; for l in "$where"/*.log; do echo "$l:"; grep -v '^ok' "$l" | tail -n 5; done; exit 1; }
 # wait_for WHAT PATTERN: until umbra bus says so
-wait_for() { for ((k = 0; k < 1000; k++)); do "$umbra" bus | grep -q "$2" && return; sleep 0.02; done; fail "$1"; }
+wait_for() { for ((k = 0; k < 3000; k++)); do "$umbra" bus | grep -q "$2" && return; sleep 0.02; done; fail "$1"; }
 run() { timeout -s KILL 250 "$umbra" run --name "$1" --kernel "$guest" --memory 64M --debug-exit 0xf4 --statistics "$2" "$3" </dev/null >"$where/$1.log" 2>&1 & pids="$pids $!"; }
 
 echo '# nothing yet' >"$rules"
@@ -28,7 +28,7 @@ wait_for "what the rules allow" 'store serves store/shelf (packet): open with we
 hub() { "$umbra" bus --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])'; }
 moved() { "$umbra" bus --json | python3 -c 'import json, sys; print(sum(p["packets"] for p in json.load(sys.stdin)["ports"]))'; }
 for n in 1 2; do
-	for ((k = 0; k < 1000; k++)); do [ "$(moved)" -gt 5 ] && break; sleep 0.02; done
+	for ((k = 0; k < 3000; k++)); do [ "$(moved)" -gt 5 ] && break; sleep 0.02; done
 	killed=$(hub); kill -KILL "$killed"
 	wait_for "another hub" 'store serves store/shelf (packet): open with web'
 	[ "$(hub)" != "$killed" ] || fail "the same hub"

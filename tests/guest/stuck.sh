@@ -12,7 +12,7 @@ for cpus in 1 3; do
 	name=stuck-$$-$cpus
 	: >"$guests/stuck.said" # what the one before said
 	"$umbra" run --name $name --kernel "$guests/guest-halted" --cpus $cpus --console none </dev/null >"$guests/stuck.said" 2>&1 &
-	for _ in $(seq 100); do
+	for _ in $(seq 600); do
 		! grep -q stuck "$guests/stuck.said" || break
 		sleep 0.1
 	done

@@ -33,7 +33,7 @@ grep -q base.vhdx out.log || bad "the search does not find it"
 # served: fio verifies behind the file system's end, while the chain changes
 must "$umbra" disk create top.vhdx --parent base.vhdx
 "$umbra" disk serve top.vhdx --socket s 2>serve.log & server=$!
-for _ in $(seq 100); do [ -S s.control ] && break; sleep 0.05; done
+for _ in $(seq 1200); do [ -S s.control ] && break; sleep 0.05; done
 fio --name=w --ioengine=nbd --uri='nbd+unix:///?socket=s' --rw=randwrite --bs=4k --iodepth=16 --offset=1920M --size=64M --verify=crc32c --do_verify=1 \
 	--verify_backlog=512 --time_based --runtime=4 --output=fio.log & client=$!
 sleep 1

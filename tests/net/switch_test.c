@@ -10,7 +10,7 @@
 
 #include "net/switch/switch.h"
 
-enum { FRAME_BYTES = 200, WAIT_MS = 2000, QUIET_MS = 60 };
+enum { FRAME_BYTES = 200, WAIT_MS = 20000, QUIET_MS = 60 };
 
 static int failures;
 static char path[] = "/tmp/umbra-switch-XXXXXX/s";
