@@ -24,7 +24,7 @@
 #include "ipc/lockdown.h"
 #include "ipc/spawn.h"
 
-enum { WAIT_MS = 30000, PAGE = 4096 };
+enum { WAIT_MS = 60000, LOST_MS = 3000, PAGE = 4096 };
 
 static int failures;
 
@@ -147,11 +147,11 @@ static pid_t start(void (*lost)(void))
 	return child;
 }
 
-static pid_t hear(void)
+static pid_t hear(int timeout_ms)
 {
 	struct pollfd fd = { .fd = FORKER_KIT_FD, .events = POLLIN };
 
-	return poll(&fd, 1, WAIT_MS) == 1 ? forker_hear() : -ETIMEDOUT;
+	return poll(&fd, 1, timeout_ms) == 1 ? forker_hear() : -ETIMEDOUT;
 }
 
 static void ask(int next_ask[2], int next_kit[2])
@@ -209,9 +209,9 @@ static void a_sound_one(const struct attempt *a)
 
 	attempt = a;
 	child = start(sound);
-	forker = hear();
+	forker = hear(WAIT_MS);
 	ask(next_ask, next_kit);
-	forked = hear();
+	forked = hear(WAIT_MS);
 	expect("the forker says who it is", forker > 0 && forker != child);
 	expect("and what it has forked who that is", forked > 0 && forked != forker);
 	expect("which goes on at its place with its kit", read(ready[0], &byte, 1) == 1);
@@ -228,12 +228,12 @@ static void a_lost_one(const char *what, void (*lost)(void))
 	pid_t child = start(lost);
 	int next_ask[2];
 	int next_kit[2];
-	pid_t forker = hear();
+	pid_t forker = hear(WAIT_MS);
 	pid_t forked;
 	char byte;
 
 	ask(next_ask, next_kit);
-	forked = hear();
+	forked = hear(LOST_MS);
 	/* the forker itself: it could not */
 	expect(what, forker > 0 && (forked < 0 || forked == forker || ends_by(forked)));
 	fcntl(ready[0], F_SETFL, O_NONBLOCK);
@@ -257,7 +257,7 @@ static void one_without_data(void)
 	pid_t child = start(data_is_gone);
 	uint64_t count;
 
-	if (hear() < 0 || read(is_lost, &count, sizeof(count)) != sizeof(count))
+	if (hear(WAIT_MS) < 0 || read(is_lost, &count, sizeof(count)) != sizeof(count))
 		exit(1);
 	/* as when the broker is killed by force */
 	close(FORKER_ASK_FD);

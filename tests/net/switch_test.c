@@ -58,6 +58,18 @@ static int take_frame(int fd, int timeout_ms)
 	return got <= (ssize_t)sizeof(wire.frame) + NET_HEAD_BYTES ? -2 : wire.data[NET_HEAD_BYTES];
 }
 
+/* Returns when the switch knows the port `number` behind `fd`, and `one`'s, which is 1. */
+static void wait_until_joined(int one, int fd, uint8_t number)
+{
+	for (unsigned n = 0; n < WAIT_MS / QUIET_MS; n++) {
+		send_frame(one, mac(number), 1, FRAME_BYTES, 99);
+		if (take_frame(fd, QUIET_MS) == 99)
+			break;
+	}
+	while (take_frame(fd, QUIET_MS) == 99)
+		;
+}
+
 static void *serve(void *listen_fd)
 {
 	switch_serve(*(int *)listen_fd);
@@ -174,7 +186,7 @@ static void stalls(int one, int two)
 	int deaf = join(60);
 	bool others = true;
 
-	usleep(50000);
+	wait_until_joined(one, deaf, 60);
 	for (unsigned n = 0; n < 40; n++) {
 		send_frame(one, mac(60), 1, 60000, 31);
 		others &= send_frame(two, mac(1), 2, FRAME_BYTES, 32) &&
@@ -199,14 +211,15 @@ int main(void)
 	int three = join(3);
 	int many[2 * SWITCH_PORTS];
 
-	usleep(50000);
+	wait_until_joined(one, two, 2);
+	wait_until_joined(one, three, 3);
 	passes(one, two, three);
 	refuses();
 	floods(one, two);
 	stalls(one, two);
 	close(three);
 	three = join(3);
-	usleep(50000);
+	wait_until_joined(one, three, 3);
 	send_frame(one, mac(3), 1, FRAME_BYTES, 41);
 	expect("who comes again is found", take_frame(three, WAIT_MS) == 41);
 	for (unsigned n = 0; n < 2 * SWITCH_PORTS; n++)
