@@ -5,6 +5,7 @@
  *   host   EXEC, then INPUT, INPUT_END, SIGNAL, RESIZE     agent  OUTPUT, ERRORS, then EXITED
  *          PUT, then DATA, DATA_END                               DONE
  *          GET                                                    FILE, DATA, DATA_END
+ *          TWIN                                                   DONE
  *   instead of any answer: FAILED
  */
 #pragma once
@@ -23,6 +24,7 @@ enum agent_kind {
 	AGENT_GET,        /* path with its NUL */
 	AGENT_DATA,       /* bytes */
 	AGENT_DATA_END,
+	AGENT_TWIN,       /* struct agent_twin, hostname, machine-id, each with its NUL; "": none */
 	AGENT_OUTPUT = 64, /* bytes of standard output, or of the terminal */
 	AGENT_ERRORS,     /* bytes of standard error */
 	AGENT_EXITED,     /* u32: an exit code, or 128 and the signal's number */
@@ -33,8 +35,10 @@ enum agent_kind {
 
 struct agent_frame { uint32_t kind, bytes; };
 struct agent_size { uint16_t rows, columns; };
-enum { AGENT_TERMINAL = 1 };
+enum { AGENT_TERMINAL = 1, AGENT_RANDOM_BYTES = 32 };
 struct agent_exec { uint32_t flags, arguments; struct agent_size size; };
 /* mode: permissions. */
 struct agent_file { uint32_t mode, reserved; uint64_t bytes; };
+/* Of a machine that was forked: random numbers for its kernel. */
+struct agent_twin { uint8_t random[AGENT_RANDOM_BYTES]; };
 _Static_assert(sizeof(struct agent_exec) == 12 && sizeof(struct agent_file) == 16, "frames");

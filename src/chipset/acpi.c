@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "dsdt.hex"
+#include "generation.hex"
 #include "information.hex"
 #include "vmbus.hex"
 
@@ -56,15 +57,15 @@ static void fadt(uint8_t *table, uint64_t dsdt_gpa, uint64_t facs_gpa)
 	header(table, "FACP", BYTES, 6);
 	put(table + 36, facs_gpa, 4);
 	put(table + 40, dsdt_gpa, 4);
-	put(table + 46, 9, 2); /* SCI */
+	put(table + 46, SCI_GSI, 2);
 	put(table + 56, PM_BASE, 4);
 	put(table + 64, PM_BASE + 4, 4);
 	put(table + 76, PM_BASE + 8, 4);
-	put(table + 80, PM_BASE + 0xc, 4);
+	put(table + 80, PM_GPE, 4);
 	table[88] = 4;
 	table[89] = 2;
 	table[91] = 4;
-	table[92] = 4;
+	table[92] = PM_GPE_BYTES;
 	put(table + 96, 0xffff, 2);
 	put(table + 98, 0xffff, 2);
 	table[108] = 0x32;
@@ -77,7 +78,7 @@ static void fadt(uint8_t *table, uint64_t dsdt_gpa, uint64_t facs_gpa)
 	io_address(table + 148, 32, PM_BASE, 2);
 	io_address(table + 172, 16, PM_BASE + 4, 2);
 	io_address(table + 208, 32, PM_BASE + 8, 3);
-	io_address(table + 220, 32, PM_BASE + 0xc, 1);
+	io_address(table + 220, 8 * PM_GPE_BYTES, PM_GPE, 1);
 	seal(table, BYTES);
 }
 
@@ -121,7 +122,7 @@ void acpi_write_tables(uint8_t *area, unsigned cpus, unsigned parts)
 {
 	enum {
 		XSDT = 0x40, FADT = 0x100, FACS = 0x240, MADT = 0x300, DSDT = 0x1000,
-		VMBUS = 0x2000, INFORMATION = 0x3000
+		VMBUS = 0x2000, INFORMATION = 0x3000, GENERATION = 0x4000
 	};
 	size_t xsdt_bytes = 36 + 16;
 
@@ -133,13 +134,14 @@ void acpi_write_tables(uint8_t *area, unsigned cpus, unsigned parts)
 	put(area + 24, ACPI_AREA_GPA + XSDT, 8);
 	area[8] = (uint8_t)-sum(area, 20);
 	area[32] = (uint8_t)-sum(area, 36);
-	header(area + XSDT, "XSDT", 36 + 16 + 16, 1);
+	header(area + XSDT, "XSDT", 36 + 16 + 24, 1);
 	put(area + XSDT + 36, ACPI_AREA_GPA + FADT, 8);
 	put(area + XSDT + 44, ACPI_AREA_GPA + MADT, 8);
 	if (parts & ACPI_VMBUS)
 		add(area, aml_vmbus, sizeof(aml_vmbus), VMBUS, &xsdt_bytes);
 	if (parts & ACPI_INFORMATION_PAGE)
 		add(area, aml_information, sizeof(aml_information), INFORMATION, &xsdt_bytes);
+	add(area, aml_generation, sizeof(aml_generation), GENERATION, &xsdt_bytes);
 	put(area + XSDT + 4, xsdt_bytes, 4);
 	seal(area + XSDT, xsdt_bytes);
 	fadt(area + FADT, ACPI_AREA_GPA + DSDT, ACPI_AREA_GPA + FACS);

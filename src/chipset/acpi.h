@@ -5,7 +5,9 @@
 
 enum {
 	ACPI_AREA_GPA = 0xe0000, ACPI_AREA_BYTES = 0x10000, PM_BASE = 0x400,
-	PM_RESET_PORT = PM_BASE + 0x33, IOAPIC_GPA = 0xfec00000
+	PM_GPE = PM_BASE + 0xc, PM_GPE_BYTES = 4, PM_RESET_PORT = PM_BASE + 0x33, SCI_GSI = 9,
+	IOAPIC_GPA = 0xfec00000,
+	GENERATION_GPA = 0xf0000 /* a page that no guest uses for anything else */
 };
 
 /* What is only there where a part of the Hyper-V interface is. */

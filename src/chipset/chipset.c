@@ -10,12 +10,13 @@
 #include "lib/archive.h"
 #include "acpi.h"
 
-enum { UART = 0x3f8, UART_GSI = 4, UART_NOTHING = 1 };
+enum { UART = 0x3f8, UART_GSI = 4, UART_NOTHING = 1, GPE_GENERATION = 1, FIRST_VERSION = 1 };
 
 void chipset_init(struct chipset *chipset, const struct chipset_host *host)
 {
 	memset(chipset, 0, sizeof(*chipset));
 	chipset->host = host;
+	chipset->has_generation = true;
 	ioapic_init(&chipset->ioapic, host->raise, host->context);
 }
 
@@ -159,6 +160,46 @@ static uint8_t rtc_read(const struct chipset *chipset)
 	}
 }
 
+/* ---- general purpose events (ACPI 4.8.4.1) ---- */
+
+static bool sci_is_asserted(const struct chipset *chipset)
+{
+	return chipset->gpe_status & chipset->gpe_enable;
+}
+
+static void gpe_update(struct chipset *chipset)
+{
+	chipset_set_line(chipset, SCI_GSI, sci_is_asserted(chipset));
+}
+
+void chipset_generation_changed(struct chipset *chipset)
+{
+	chipset->gpe_status |= GPE_GENERATION;
+	gpe_update(chipset);
+}
+
+static uint64_t gpe_read(const struct chipset *chipset, unsigned at, unsigned bytes)
+{
+	const uint64_t registers = (uint64_t)chipset->gpe_enable << 16 | chipset->gpe_status;
+
+	return registers >> 8 * at & (bytes == 8 ? ~0ull : (1ull << 8 * bytes) - 1);
+}
+
+/* Status bits are cleared by writing them. */
+static void gpe_write(struct chipset *chipset, unsigned at, unsigned bytes, uint64_t value)
+{
+	for (; bytes && at < PM_GPE_BYTES; at++, bytes--, value >>= 8) {
+		const uint16_t byte = (uint16_t)((value & 0xff) << 8 * (at & 1));
+		const uint16_t others = (uint16_t)(0xff00 >> 8 * (at & 1));
+
+		if (at < PM_GPE_BYTES / 2)
+			chipset->gpe_status &= (uint16_t)~byte;
+		else
+			chipset->gpe_enable = (uint16_t)((chipset->gpe_enable & others) | byte);
+	}
+	gpe_update(chipset);
+}
+
 /* ---- ports ---- */
 
 static uint64_t ticks(const struct chipset *chipset, uint64_t hz)
@@ -171,6 +212,8 @@ uint64_t chipset_port_read(struct chipset *chipset, uint16_t port, unsigned byte
 {
 	if (port >= UART && port < UART + 8)
 		return uart_read(chipset, port - UART);
+	if (port >= PM_GPE && port < PM_GPE + PM_GPE_BYTES)
+		return gpe_read(chipset, port - PM_GPE, bytes);
 	switch (port) {
 	case 0x40:
 	case 0x41:
@@ -182,16 +225,18 @@ uint64_t chipset_port_read(struct chipset *chipset, uint16_t port, unsigned byte
 	case PM_BASE + 2: return chipset->pm_enable;
 	case PM_BASE + 4: return chipset->pm_control | 1;
 	case PM_BASE + 8: return (uint32_t)ticks(chipset, 3579545);
-	case PM_BASE + 0xc: return 0;
 	default: return bytes == 8 ? ~0ull : (1ull << 8 * bytes) - 1;
 	}
 }
 
 void chipset_port_write(struct chipset *chipset, uint16_t port, unsigned bytes, uint64_t value)
 {
-	(void)bytes;
 	if (port >= UART && port < UART + 8) {
 		uart_write(chipset, port - UART, (uint8_t)value);
+		return;
+	}
+	if (port >= PM_GPE && port < PM_GPE + PM_GPE_BYTES) {
+		gpe_write(chipset, port - PM_GPE, bytes, value);
 		return;
 	}
 	switch (port) {
@@ -246,6 +291,20 @@ static void uart_archive(struct archive *archive, struct chipset *chipset)
 		chipset->ioapic.lines = line ? 1u << UART_GSI : 0;
 }
 
+/* Since version 2: one that is older has no tables of it. */
+static void gpe_archive(struct archive *archive, struct chipset *chipset)
+{
+	if (archive->loading && archive->version == FIRST_VERSION) {
+		chipset->has_generation = false;
+		return;
+	}
+	archive_u16(archive, &chipset->gpe_status);
+	archive_u16(archive, &chipset->gpe_enable);
+	archive_bool(archive, &chipset->has_generation);
+	if (archive->loading && sci_is_asserted(chipset))
+		chipset->ioapic.lines |= 1u << SCI_GSI;
+}
+
 void chipset_archive(struct archive *archive, struct chipset *chipset)
 {
 	uart_archive(archive, chipset);
@@ -255,6 +314,7 @@ void chipset_archive(struct archive *archive, struct chipset *chipset)
 	archive_u16(archive, &chipset->pm_enable);
 	archive_u16(archive, &chipset->pm_control);
 	archive_check(archive, chipset->rtc_index < 0x80);
+	gpe_archive(archive, chipset);
 }
 
 /* ---- the unit ---- */

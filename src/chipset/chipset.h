@@ -38,6 +38,8 @@ struct chipset {
 	struct pit pit;
 	uint8_t rtc_index;
 	uint16_t pm_enable, pm_control;
+	uint16_t gpe_status, gpe_enable; /* a level on the SCI while they have a bit in common */
+	bool has_generation; /* the guest's tables have the generation id */
 };
 
 void chipset_init(struct chipset *chipset, const struct chipset_host *host);
@@ -49,6 +51,8 @@ void chipset_ioapic_write(struct chipset *chipset, uint32_t offset, uint32_t val
 void chipset_set_line(struct chipset *chipset, unsigned gsi, bool asserted);
 /* A local APIC has ended an interrupt that a level had requested. */
 void chipset_end_of_interrupt(struct chipset *chipset, uint8_t vector);
+/* The guest is to look at its generation id: general purpose event 0. */
+void chipset_generation_changed(struct chipset *chipset);
 /* Console input for the guest; false when its FIFO is full. */
 bool chipset_input(struct chipset *chipset, uint8_t byte);
 /* The unit: a struct chipset. */

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "cli.h"
 #include "fork_disks.h"
 #include "fork_nets.h"
+#include "fork_renew.h"
 #include "ipc/block.h"
 #include "ipc/connection_slots.h"
 #include "ipc/forker.h"
@@ -34,13 +36,17 @@ static const char fork_help[] =
 	"usage: umbra fork NAME [--name CHILD] [-n COUNT] "
 	"[--keep-parent|--suspend-parent|--end-parent]\n"
 	"                  [--console FILE] [--disks FOLDER] [--net NET]... [-p PORT]...\n"
-	"                  [--mac new|keep] [--json]\n"
+	"                  [--mac new|keep] [--renew WHAT] [--with-secrets] [--json]\n"
 	"Makes COUNT machines (1) of the running machine NAME, all of one moment. Each has its\n"
 	"memory, processors and devices as they were then, and goes on by itself, as NAME does.\n"
 	"A child is called CHILD, several are CHILD-1, CHILD-2 and so on; without --name CHILD is\n"
 	"NAME-fork. Children have no console but a FILE, to which -1, -2 and so on is added when\n"
 	"there are several.\n"
-	"NAME goes on, stands still until umbra resume, or ends.\n"
+	"NAME goes on, stands still until umbra resume, or ends. When it was started with\n"
+	"--secrets this needs --with-secrets: a child has all that is in its memory and on disks.\n"
+	"--renew has the agent in each child's guest renew WHAT before this returns: random (its\n"
+	"kernel's random numbers), hostname (as the child's name), machine-id, all; by commas. A\n"
+	"child whose agent does not is ended.\n"
 	"Disks that are written (VHDX) are frozen as they were then. NAME and each child go on in\n"
 	"files of their own, DISK.NAME.vhdx and DISK.CHILD.vhdx, in FOLDER or beside the disk.\n"
 	"Each child has its networks to itself: another one in user mode, another port of the\n"
@@ -60,11 +66,12 @@ struct child {
 struct fork_command {
 	const char *name, *child_name, *console, *parent;
 	unsigned long count;
-	bool json;
+	bool json, with_secrets;
 	int peer;
 	json_t *machine; /* what the parent says of itself */
 	struct fork_disks disks;
 	struct fork_nets nets;
+	struct fork_renew renew;
 	struct child child[FORK_CHILDREN];
 };
 
@@ -202,6 +209,8 @@ static int describe_child(const struct fork_command *command, const struct child
 	int error;
 
 	describe_memory(command->machine, json);
+	if (json_is_true(json_object_get(command->machine, "secrets")))
+		json_object_set_new(json, "secrets", json_true());
 	if (json && !fork_disks_describe_child(&command->disks, &plan->disks, json) &&
 	    !fork_nets_describe(&plan->nets, &plan->relay, json))
 		text = json_dumps(json, JSON_COMPACT);
@@ -403,7 +412,7 @@ static int send_layers(const struct fork_command *command)
 static int send_kits(const struct fork_command *command)
 {
 	const unsigned fds = fork_kit_fds(command->nets.options.cards);
-	char line[128];
+	char line[192];
 	int error = send_layers(command);
 
 	for (unsigned n = 0; n + 1 < command->count && !error; n++) {
@@ -416,8 +425,8 @@ static int send_kits(const struct fork_command *command)
 		error = error ? error : answer_error(answer);
 		json_decref(answer);
 	}
-	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"}\n",
-		 command->parent);
+	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"%s}\n",
+		 command->parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "");
 	return error ? error
 		     : say(command->peer, line, command->child[command->count - 1].kit, fds);
 }
@@ -460,6 +469,22 @@ static int start_brokers(struct fork_command *command, unsigned made)
 	return code;
 }
 
+/* Nobody shall take one for a machine of its own that is not. */
+static int renew_children(const struct fork_command *command, unsigned made)
+{
+	int code = 0;
+
+	for (unsigned n = 0; n < made; n++) {
+		const struct child *child = &command->child[n];
+		int failed = fork_renew(&command->renew, child->name);
+
+		if (failed)
+			kill(child->broker, SIGKILL); /* which its machine ends with */
+		code = code ? code : failed;
+	}
+	return code;
+}
+
 /* ---- the verb ---- */
 
 static void print_children(const struct fork_command *command, unsigned made)
@@ -490,6 +515,9 @@ static int fork_failed(const struct fork_command *command, int error)
 	case -EOPNOTSUPP:
 		return complain(EXIT_UNUSABLE, "it cannot be forked", command->name,
 				"with ports, without a name or with sanitizers it is not");
+	case -EPERM:
+		return complain(EXIT_UNUSABLE, "it holds secrets, which a child has as well",
+				command->name, "say --with-secrets if that is meant");
 	case -EBUSY:
 		return complain(EXIT_UNUSABLE, "it is being saved or forked", command->name,
 				"wait");
@@ -538,6 +566,8 @@ static int run(struct fork_command *command)
 		code = code ? code : start_brokers(command, made);
 	if (error || code)
 		drop_layers(command);
+	if (!error && !code)
+		code = renew_children(command, made);
 	if (!code)
 		print_children(command, made);
 	json_decref(command->machine);
@@ -563,7 +593,8 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		{ "end-parent", 0, 0, 'e' },   { "console", 1, 0, 'c' },
 		{ "disks", 1, 0, 'd' },	       { "json", 0, 0, 'j' },
 		{ "net", 1, 0, 'W' },	       { "publish", 1, 0, 'p' },
-		{ "mac", 1, 0, 'm' },	       { "help", 0, 0, 'h' },
+		{ "mac", 1, 0, 'm' },	       { "with-secrets", 0, 0, 'S' },
+		{ "renew", 1, 0, 'R' },	       { "help", 0, 0, 'h' },
 		{ 0 },
 	};
 	char *end = NULL;
@@ -580,6 +611,8 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		case 'c': command->console = optarg; break;
 		case 'd': command->disks.folder = optarg; break;
 		case 'j': command->json = true; break;
+		case 'S': command->with_secrets = true; break;
+		case 'R': code = fork_renew_parse(&command->renew, optarg); break;
 		case 'W': code = net_option_add(&command->nets.options, optarg); break;
 		case 'p': code = net_option_forward(&command->nets.options, optarg); break;
 		case 'm': code = parse_mac_rule(command, optarg); break;
@@ -589,7 +622,7 @@ static int parse(struct fork_command *command, int argc, char **argv)
 	if (code)
 		return code;
 	if ((end && *end) || !command->count || command->count > FORK_CHILDREN)
-		return complain(EXIT_USAGE, "not a number of children from 1 to 30", "-n",
+		return complain(EXIT_USAGE, "not a number of children from 1 to 128", "-n",
 				"fork a child, or fork again");
 	if (argc - optind != 1)
 		return complain(EXIT_USAGE, "wrong number of arguments", argv[0],
@@ -608,8 +641,10 @@ int verb_fork(int argc, char **argv)
 	command->count = 1;
 	command->parent = "keep";
 	code = parse(command, argc, argv);
-	if (!code)
+	if (!code) {
+		spawn_raise_descriptors(2 * FORK_FDS); /* both sides' */
 		code = run(command);
+	}
 	free(command);
 	return code;
 }

@@ -92,6 +92,7 @@ static const char run_help[] =
 	"--serve NAME has the machine be one end of a channel to another machine of yours, --bind\n"
 	"MACHINE/NAME the other, where your rules allow it (docs/sharing.md, umbra bus).\n"
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
+	"--secrets says that the machine holds secrets: umbra fork refuses unless told.\n"
 	"--restore FILE goes on from where umbra save left a machine, with its memory, "
 	"processors and features.\n"
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n"
@@ -116,7 +117,8 @@ enum {
 	OPTION_BIND,
 	OPTION_NO_BUS,
 	OPTION_SOCKET,
-	OPTION_DETACH
+	OPTION_DETACH,
+	OPTION_SECRETS
 };
 
 struct run_options {
@@ -124,7 +126,7 @@ struct run_options {
 		*restore, *memory_min, *image, *socket;
 	const char *cpu_model, *mitigations, *host_mask, *overhead, *time_limit;
 	const char *debug_mmu, *debug_code;
-	bool statistics, test_device, no_bus, detach;
+	bool statistics, test_device, no_bus, detach, secrets;
 };
 
 struct run {
@@ -192,6 +194,7 @@ static int take_option(struct run *run, int option, const char *value)
 	case OPTION_DETACH: options->detach = true; return 0;
 	case OPTION_SOCKET: options->socket = value; return 0;
 	case OPTION_NO_BUS: options->no_bus = true; return 0;
+	case OPTION_SECRETS: options->secrets = true; return 0;
 	case OPTION_DEBUG_CODE: options->debug_code = value; return 0;
 	case OPTION_TIME_LIMIT: options->time_limit = value; return 0;
 	default: return EXIT_USAGE;
@@ -245,6 +248,7 @@ static int parse_run(struct run *run, int argc, char **argv)
 		{ "detach", 0, 0, OPTION_DETACH },
 		{ "socket", 1, 0, OPTION_SOCKET },
 		{ "no-bus", 0, 0, OPTION_NO_BUS },
+		{ "secrets", 0, 0, OPTION_SECRETS },
 		{ "overhead", 1, 0, OPTION_OVERHEAD },
 		{ "debug-mmu", 1, 0, OPTION_DEBUG_MMU },
 		{ "serve", 1, 0, OPTION_SERVE },
@@ -724,6 +728,8 @@ static int describe(struct run *run)
 	if (console)
 		json_object_set_new(json, "console", json_string(console));
 	free(console);
+	if (run->options.secrets)
+		json_object_set_new(json, "secrets", json_true());
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	error = text ? plan_set_text(run->plan->description, sizeof(run->plan->description), text)
 			 : -EINVAL;

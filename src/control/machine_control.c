@@ -29,7 +29,7 @@ static const struct control_verb verbs[] = {
 	  .member = { { "disk", CONTROL_NUMBER, true }, { "file", CONTROL_TEXT, true } } },
 	{ .name = "fork",
 	  .number = WISH_FORK,
-	  .member = { { "parent", CONTROL_TEXT, false } } },
+	  .member = { { "parent", CONTROL_TEXT, false }, { "secrets", CONTROL_TEXT, false } } },
 	{ 0 },
 };
 
@@ -445,6 +445,15 @@ void control_layer_is_on(struct control *control, unsigned n)
 	json_object_set_new(disk, "file", json_string(layer->path));
 }
 
+/* Who asks knows that a child has them as well. */
+static bool may_copy_secrets(const struct control *control, const struct control_request *request)
+{
+	const char *word = control_text(request, "secrets");
+
+	return !json_is_true(json_object_get(control->description, "secrets")) ||
+	       (word && !strcmp(word, "copied"));
+}
+
 static enum control_wish begin_fork(struct control *control, struct control_peer *peer,
 				    const struct control_request *request)
 {
@@ -452,6 +461,8 @@ static enum control_wish begin_fork(struct control *control, struct control_peer
 
 	if (!control->can_fork)
 		error = -EOPNOTSUPP;
+	else if (!may_copy_secrets(control, request))
+		error = -EPERM;
 	else if (control->save || control->forks)
 		error = -EBUSY;
 	else if (!parse_parent(control_text(request, "parent"), &control->after_fork) ||

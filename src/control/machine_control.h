@@ -23,7 +23,8 @@
  *            forked next
  *   fork     forks it once for each kit that this connection has brought, this line's included:
  *            {"child":N,"pid":P} for each, with its descriptor; then success. "parent": what it
- *            does then: keep (goes on), suspend (stands until resume), end
+ *            does then: keep (goes on), suspend (stands until resume), end. Of a machine that
+ *            holds secrets "secrets" has to be "copied"
  *
  *  1. Once there is no room for one more record for the peer that saves, what the machine has said
  *     goes out before more of it is taken.

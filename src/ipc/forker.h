@@ -86,4 +86,8 @@ enum fork_kit_card { KIT_CARD, KIT_CARD_BELL, KIT_CARD_ANSWER, KIT_CARD_FDS };
 enum { KIT_MOST_FDS = KIT_FDS + NET_CARDS * KIT_CARD_FDS };
 /* Of a machine with so many cards. */
 static inline unsigned fork_kit_fds(unsigned cards) { return KIT_FDS + cards * KIT_CARD_FDS; }
-enum { FORK_CHILDREN = 30 }; /* at one moment */
+/*
+ * At one moment: as many as who asks reads of before his socket is full, and as descriptors that a
+ * broker may have where the host permits 4096.
+ */
+enum { FORK_CHILDREN = 128, FORK_FDS = FORK_CHILDREN * KIT_MOST_FDS + 512 };

@@ -100,4 +100,5 @@ struct record_registers {
 struct broker_memory {
 	struct ring_memory to_broker, to_machine;
 	char last_words[256];
+	uint8_t generation[16]; /* drawn by who makes it: the guest's generation id */
 };

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sysexits.h>
@@ -25,6 +26,16 @@ void grants_clear(struct grants *grants)
 	grants->errors = -1;
 	for (unsigned n = 0; n < GRANTS; n++)
 		grants->fd[n] = -1;
+}
+
+void spawn_raise_descriptors(unsigned count)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= count)
+		return;
+	limit.rlim_cur = limit.rlim_max < count ? limit.rlim_max : count;
+	setrlimit(RLIMIT_NOFILE, &limit); /* what it does not permit is missed where it is needed */
 }
 
 int spawn_open_program(void)

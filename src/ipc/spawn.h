@@ -17,6 +17,8 @@ struct spawned { pid_t pid; int pidfd; };
 void grants_clear(struct grants *grants);
 /* This program, to be started anew; -errno. */
 int spawn_open_program(void);
+/* This process may have so many descriptors, or as many as the host permits it. */
+void spawn_raise_descriptors(unsigned count);
 /* Sealed memory with a copy of this; -errno. */
 int spawn_seal(const char *name, const void *data, size_t bytes);
 /* Memory of zeros that roles share, which nobody can make shorter; -errno. */

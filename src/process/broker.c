@@ -10,11 +10,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -313,12 +315,14 @@ static void fork_heard(struct broker *b)
 
 static void fork_turn(struct broker *b, bool socket, bool pipe)
 {
+	const bool was_making = fork_is_making(&b->fork);
+
 	if (socket)
 		fork_heard(b);
-	if (!pipe || fork_pipe(&b->fork) < 0)
-		return;
-	fork_news(b, fork_ready(&b->fork));
-	take_ends(b);
+	if (pipe && fork_pipe(&b->fork) >= 0)
+		fork_news(b, fork_ready(&b->fork));
+	if (was_making && !fork_is_making(&b->fork))
+		take_ends(b); /* what nobody has waited for meanwhile */
 }
 
 static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, uint32_t bytes)
@@ -483,7 +487,7 @@ static void take_end_of(struct broker *b, pid_t pid, int status)
  */
 static void take_ends(struct broker *b)
 {
-	pid_t pid = fork_pipe(&b->fork) < 0 ? -1 : b->machine;
+	pid_t pid = fork_is_making(&b->fork) ? b->machine : -1;
 	int status;
 	pid_t ended;
 
@@ -704,9 +708,15 @@ int broker_errors_fd(const struct broker *b) { return b->errors.write_fd; }
 
 int broker_make_rings(int ret[3])
 {
+	const off_t generation_at = offsetof(struct broker_memory, generation);
+	uint8_t generation[sizeof(((struct broker_memory *)NULL)->generation)];
+
 	ret[0] = spawn_share("umbra-rings", sizeof(struct broker_memory));
 	if (ret[0] < 0)
 		return ret[0];
+	if (getrandom(generation, sizeof(generation), 0) != sizeof(generation) ||
+	    pwrite(ret[0], generation, sizeof(generation), generation_at) != sizeof(generation))
+		return -errno;
 	ret[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ret[2] = eventfd(0, EFD_CLOEXEC);
 	return ret[1] < 0 || ret[2] < 0 ? -errno : 0;

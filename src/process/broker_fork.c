@@ -189,6 +189,11 @@ enum fork_news fork_stands(struct fork *forking, int error)
 	return layers_answered(forking);
 }
 
+bool fork_is_making(const struct fork *forking)
+{
+	return forking->state == FORK_ASKED || forking->state == FORK_COPYING;
+}
+
 int fork_socket(const struct fork *forking)
 {
 	return forking->has_forker ? grant_fd(GRANT_FORK_KIT) : -1;

@@ -7,7 +7,7 @@
  *
  *  1. While it is not idle the machine is told nothing but to go on: what it holds is copied.
  *  2. Who was forked is known by the kernel's word (forker_hear()), and is not waited for
- *     meanwhile, so that its number is its own.
+ *     meanwhile, so that its number is its own: it may have ended before this process hears of it.
  *  3. The first who speaks is the forker.
  *  4. Disks have their layers on (layer.h) before the first child is made, so that all that it is
  *     forked with is beneath them. They are settled while the machine goes on.
@@ -55,6 +55,8 @@ void fork_init(struct fork *fork, struct control *control, bool has_forker, bool
 void fork_begin(struct fork *fork, const int *kits, unsigned count);
 /* It stands still, or cannot: error. */
 enum fork_news fork_stands(struct fork *fork, int error);
+/* Somebody is being forked, perhaps already there. */
+bool fork_is_making(const struct fork *fork);
 /* What to poll for; -1: nothing. */
 int fork_socket(const struct fork *fork);
 int fork_pipe(const struct fork *fork);

@@ -426,9 +426,13 @@ static int machine_start(struct broker *broker, struct start *start)
 	return error ? error : broker_set_machine(broker, &machine);
 }
 
+/* After the other processes are there, which have no use for more descriptors. */
 static int broker_lock_down(void)
 {
-	int error = lockdown_before_threads(ROLE_BROKER, NULL);
+	int error;
+
+	spawn_raise_descriptors(FORK_FDS);
+	error = lockdown_before_threads(ROLE_BROKER, NULL);
 
 	return error ? error : lockdown(ROLE_BROKER);
 }

@@ -225,6 +225,8 @@ _Static_assert((int)MACHINE_MAX_CPUS <= REGISTERS_MOST, "all in one record");
 _Static_assert((int)MACHINE_CPU_HALTED == REGISTERS_HALTED &&
 		       (int)MACHINE_CPU_WAITS == REGISTERS_WAITS,
 	       "as it is told");
+_Static_assert(sizeof(((struct broker_memory *)NULL)->generation) == MACHINE_GENERATION_BYTES,
+	       "as it is given");
 _Static_assert((int)MACHINE_SYMBOL_BYTES == REGISTERS_SYMBOL_BYTES, "as it is told");
 
 static void look(struct process *process)
@@ -450,6 +452,7 @@ static void take_plan(struct process *process, struct machine_options *options)
 	options->model = plan->model;
 	options->host = plan->host;
 	options->command_line = plan->command_line;
+	options->generation = process->rings->generation;
 	options->console = console;
 	options->state = state;
 	options->stuck = stuck;

@@ -200,6 +200,8 @@ void machine_go(struct machine *machine)
 {
 	assert(life_of(machine) == LIFE_CREATED || machine_has_ended(machine));
 	machine->refusal = machine_load(machine, &machine->refusal_text);
+	if (!machine->refusal && machine->options.saved.bytes)
+		generation_change(machine);
 	pthread_mutex_lock(&machine->lock);
 	if (machine->refusal)
 		machine_finish(machine, MACHINE_REFUSED);

@@ -206,6 +206,8 @@ int machine_load(struct machine *machine, const char **ret_reason)
 	if (!error)
 		acpi_write_tables(machine->memory.ram + ACPI_AREA_GPA, machine->options.cpus,
 				  machine_hv_acpi_parts(machine));
+	if (!error)
+		generation_begin(machine);
 	unmap_file(&machine->options.kernel);
 	unmap_file(&machine->options.initrd);
 	return error;

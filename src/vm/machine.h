@@ -89,6 +89,7 @@ enum {
 
 /* What memory is added in, while a machine runs. */
 enum { MACHINE_REGION_BYTES = 128 << 20, MACHINE_DEFAULT_BUFFER_PERCENT = 20 };
+enum { MACHINE_GENERATION_BYTES = 16 };
 
 struct machine_options {
 	uint64_t memory_bytes; /* at most */
@@ -105,6 +106,11 @@ struct machine_options {
 	 */
 	struct boot_file saved;
 	const char *command_line;
+	/*
+	 * MACHINE_GENERATION_BYTES that no other machine has (generation.c), also at the same place
+	 * in one that was forked; NULL: there are none
+	 */
+	const uint8_t *generation;
 	struct cpu_model model; /* machine_resolve_model(); of a saved machine what it says */
 	struct cpu_host host;
 	uint64_t hv_features; /* hv_parse_features() */

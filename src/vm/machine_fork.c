@@ -78,6 +78,7 @@ void machine_fork_go(struct machine *machine)
 	while (machine->standing < machine->options.cpus)
 		pthread_cond_wait(&machine->changed, &machine->lock);
 	pthread_mutex_unlock(&machine->lock);
+	generation_change(machine);
 	units_release(&machine->units);
 	machine_resume(machine);
 }

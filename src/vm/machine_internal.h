@@ -128,6 +128,16 @@ struct machine {
  */
 int machine_load(struct machine *machine, const char **ret_reason);
 
+/* ---- generation.c ---- */
+
+/* Of a machine that boots. */
+void generation_begin(struct machine *machine);
+/*
+ * Of one that was forked or restored, before its guest goes on and while its processors have their
+ * threads. Not under the lock.
+ */
+void generation_change(struct machine *machine);
+
 /* ---- lifecycle.c ---- */
 
 bool machine_has_begun(const struct machine *machine);

@@ -30,11 +30,14 @@ enum {
 	SECTION_PAGES = UNIT_SECTION('P', 'A', 'G', 'E'),
 	SECTION_END = UNIT_SECTION('E', 'N', 'D', ' '),
 	SECTION_CPU = UNIT_SECTION('C', 'P', 'U', ' '),
+	SECTION_CHIPSET = UNIT_SECTION('C', 'H', 'I', 'P'),
 	SECTION_VERSION = 1,
 	/* with processor models, and their registers in the processors' parts */
 	SECTION_MACHINE_VERSION = 2,
 	/* with TSC_ADJUST, the entries of PAE paging, and the xAPIC's identifier */
 	SECTION_CPU_VERSION = 2,
+	/* the generation id, and its event */
+	SECTION_CHIPSET_VERSION = 2,
 };
 
 static inline uint32_t saved_section_version(uint32_t name)
@@ -42,6 +45,7 @@ static inline uint32_t saved_section_version(uint32_t name)
 	switch (name) {
 	case SECTION_MACHINE: return SECTION_MACHINE_VERSION;
 	case SECTION_CPU: return SECTION_CPU_VERSION;
+	case SECTION_CHIPSET: return SECTION_CHIPSET_VERSION;
 	default: return SECTION_VERSION;
 	}
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # Linux with networks is forked, and so is a child: each has its networks to itself, and its sockets. A connection under way goes on in the
 # parent, every byte of it, and ends in the children; on a switch a child has a card of its own, and all can talk to each other; what only one
-# machine can have is refused for others. forked.py UMBRA AGENT
+# machine can have is refused for others; the agent renews what is asked for, and who has none is ended. forked.py UMBRA AGENT
 import atexit, os, socket, subprocess, sys, tempfile, time
 
 umbra, agent, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
@@ -71,13 +71,19 @@ check("DHCP", guest("one", "join && ifconfig eth1 10.9.0.1 up && echo joined") =
 # a connection under way
 guest("one", "(net_peer check-give 10.0.2.2 %d 300000000 && echo WHOLE || echo CUT) >/tmp/given 2>&1 &" % port)
 until("bytes go", lambda: int(guest("one", "cat /sys/class/net/eth0/statistics/tx_bytes") or 0) > 1000000)
-fork("one", "two", "-n", "2")
+fork("one", "two", "-n", "2", "--renew", "all")
 for child in "two-1", "two-2":
     until("the link of %s is up" % child, lambda: guest(child, "cat /sys/class/net/eth0/carrier") == "1")
     check("alone it keeps its address", mac(child, 0) == mac("one", 0))
     until("the network of %s answers" % child, lambda: "1 packets received" in guest(child, "ping -c 1 -W 2 10.0.2.2"))
     until("its copy of the connection ends", lambda: "CUT" in guest(child, "cat /tmp/given"), guest(child, "cat /tmp/given"))
 until("the parent's goes on to its end", lambda: "WHOLE" in guest("one", "cat /tmp/given"), guest("one", "cat /tmp/given"))
+
+# what the agent has renewed, in a kernel without a driver for the generation id
+for what in "hostname", "cat /etc/machine-id", "cat /proc/sys/kernel/random/uuid":
+    said = [guest(name, what) for name in ("one", "two-1", "two-2")]
+    check("none as another: " + what, len(set(said)) == 3 and "" not in said[1:], said)
+check("called as the machine is", guest("two-1", "hostname") == "two-1")
 
 # on a switch
 fork("two-1", "three", "--mac", "new")
@@ -97,6 +103,10 @@ for more, why in ((["-n", "2", "-p", "0:80"], "not [ADDRESS"), (["-n", "2", "-p"
     check("refused: %s" % more, refused.returncode in (2, 64, 65) and why in refused.stderr, refused.returncode, refused.stderr)
 fork("one", "four", "--net", "user", "--net", "user,mac=02:12:34:56:78:9a")
 until("another network, another card", lambda: mac("four", 1) == "02:12:34:56:78:9a")
+guest("four", "kill $(pidof umbra-agent)")
+none = run("fork", "four", "--name", "five", "--net", "user", "--net", "user", "--renew", "random")
+check("without an agent", none.returncode == 65, none.returncode, none.stderr)
+until("it is ended", lambda: "five" not in run("ps").stdout)
 end_all()
 check("the parent ends", machine.wait(60) == 0, machine.returncode)
 sys.exit(failed)

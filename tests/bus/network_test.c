@@ -1,7 +1,8 @@
 /*
  * A network card whose server is not there yet, or is lost: what is saved before one has begun is
  * loaded before one has begun, and one that answers without end does not hold up the thread that
- * collects for all devices.
+ * collects for all devices. A card that was forked with another address is taken away and offered
+ * anew, once.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -14,7 +15,7 @@
 #include "ipc/net_card.h"
 #include "lib/archive.h"
 
-enum { SAVED_BYTES = 1 << 16, MOST_S = 60, TURNS = 100 };
+enum { SAVED_BYTES = 1 << 16, MOST_S = 60, TURNS = 100, CARD_RELID = FAKE_CHANNELS + 1 };
 
 struct card {
 	struct fake fake;
@@ -115,8 +116,59 @@ static void answered_without_end(void)
 	card_destroy(&card);
 }
 
+static void fork_card(struct card *card)
+{
+	network_pause(card->network);
+	network_forked(card->network);
+	network_resume(card->network);
+}
+
+static bool releases(struct card *card, uint32_t relid)
+{
+	const struct vmbus_relid released = { .head.kind = VMBUS_RELID_RELEASED, .relid = relid };
+	const uint32_t before = card->fake.posted;
+
+	fake_message(&card->fake, &released, sizeof(released));
+	return card->fake.posted != before;
+}
+
+static void forked_with_another_address(void)
+{
+	static struct card card;
+	uint32_t before;
+
+	card_create(&card);
+	card.memory->mac[0] = 2;
+	fork_card(&card);
+	expect("of a guest that has not asked for offers nothing is taken away",
+	       !card.fake.posted);
+	fake_contact(&card.fake);
+	fake_open(&card.fake, CARD_RELID);
+	before = card.fake.posted;
+	fork_card(&card);
+	expect("a card with its address stays", card.fake.posted == before);
+	expect("and is not let go of", !releases(&card, CARD_RELID));
+	card.memory->mac[0] = 4;
+	fork_card(&card);
+	expect("one with another is taken away", card.fake.last_kind == VMBUS_RESCIND);
+	expect("others are not let go of", !releases(&card, 1));
+	expect("it is offered when it was", releases(&card, CARD_RELID) &&
+						    card.fake.last_kind == VMBUS_OFFER);
+	expect("once", !releases(&card, CARD_RELID));
+	fake_open(&card.fake, CARD_RELID);
+	expect("and can be opened again",
+	       card.fake.last_kind == VMBUS_OPEN_RESULT && !card.fake.last_status);
+	card.memory->mac[0] = 6;
+	fork_card(&card);
+	fake_contact(&card.fake);
+	expect("who connects anew has no card to let go of", !releases(&card, CARD_RELID));
+	check_bus(card.fake.bus);
+	card_destroy(&card);
+}
+
 int main(void)
 {
+	forked_with_another_address();
 	saved_before_it_begins();
 	answered_without_end();
 	return failures != 0;

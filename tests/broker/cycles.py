@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Machines are made, forked, forked again and ended, each time in another way: by umbra kill, or by the death of the machine process, its broker, or
+who asks for the fork. In the end there is no process, no mount, no descriptor and no file more than before.   usage: cycles.py UMBRA GUEST CYCLES [SEED]"""
+import ctypes, json, os, random, signal, subprocess, sys, tempfile, time
+
+umbra, guest, cycles = sys.argv[1], sys.argv[2], int(sys.argv[3])
+chance = random.Random(int(sys.argv[4]) if len(sys.argv) > 4 else 1)
+PR_SET_CHILD_SUBREAPER, CHILDREN = 36, 3
+
+
+def ask(*arguments):
+    done = subprocess.run([umbra, *arguments, "--json"], capture_output=True, timeout=100)
+    return json.loads(done.stdout) if done.returncode == 0 else []
+
+
+def until(what, good):
+    end = time.time() + 60
+    while not good():
+        if time.time() > end:
+            sys.exit("cycles: %s; left are %s" % (what, [read(p) for p in left()]))
+        reap()
+        time.sleep(0.01)
+
+
+def read(pid):
+    try:
+        return open("/proc/%s/cmdline" % pid).read().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def reap(): # what has lost its parent comes to this process
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def left():
+    reap()
+    return open("/proc/self/task/%d/children" % os.getpid()).read().split()
+
+
+def counts():
+    return {"processes": len(left()), "descriptors": len(os.listdir("/proc/self/fd")), "mounts": len(open("/proc/self/mountinfo").readlines())}
+
+
+def kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def cycle():
+    subprocess.Popen([umbra, "run", "--name", "parent", "--kernel", guest, "--memory", "64M", "--console", "none"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                     stderr=subprocess.DEVNULL)
+    until("no machine runs", lambda: "process" in (ask("info", "parent") or {}))
+    asker = subprocess.Popen([umbra, "fork", "parent", "--name", "child", "-n", str(CHILDREN)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if chance.randrange(4) == 0: # in the middle of it
+        time.sleep(chance.random() * 0.05)
+        asker.kill()
+    asker.wait()
+    machines = ask("ps")
+    if any(m["name"] == "child-1" for m in machines) and chance.randrange(2):
+        ask("fork", "child-1", "--name", "grandchild")
+        machines = ask("ps")
+    chance.shuffle(machines)
+    for machine in machines:
+        about = ask("info", machine["name"])
+        how = chance.randrange(3)
+        if how == 0 and about:
+            kill(about["process"])
+        elif how == 1 and about:
+            kill(about["pid"])
+        else:
+            subprocess.run([umbra, "kill", machine["name"]], stderr=subprocess.DEVNULL, timeout=100)
+    until("a machine goes on", lambda: not ask("ps"))
+    until("a process goes on", lambda: not left())
+
+
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+with tempfile.TemporaryDirectory() as where:
+    os.environ["XDG_RUNTIME_DIR"] = where
+    cycle()
+    before, files = counts(), sum(len(f) for _, _, f in os.walk(where))
+    for n in range(cycles):
+        cycle()
+    if counts() != before:
+        sys.exit("cycles: before %s, after %d cycles %s" % (before, cycles, counts()))
+    if sum(len(f) for _, _, f in os.walk(where)) > files + CHILDREN + 2: # sockets that nobody has looked at yet
+        sys.exit("cycles: files are left: %s" % [f for _, _, f in os.walk(where)])
