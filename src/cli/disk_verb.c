@@ -21,7 +21,8 @@ static const char help[] =
 	"umbra disk check FILE [--chain] [--quick | --digests | --rebuild] [--json]\n"
 	"       umbra disk read FILE --offset N --length N > DATA        "
 	"umbra disk write FILE --offset N [--from DATA]\n"
-	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed]\n"
+	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed] "
+	"[--no-sync]\n"
 	"       umbra disk compare FILE OTHER [--format F] [--other-format F] [--json]\n"
 	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    "
 	"umbra disk commit CHILD\n"
@@ -39,7 +40,8 @@ static const char help[] =
 	"makes digests that are missing, --rebuild takes the content as right.\n"
 	"A parent is looked for where its child says, and must lie under the child's directory or "
 	"a --parents PLACE (may be repeated).\n"
-	"--direct goes past the host's cache, for what is aligned to 4096 bytes. "
+	"--direct goes past the host's cache, for what is aligned to 4096 bytes; with --no-sync "
+	"convert does not wait until the target is on the host's disk. "
 	"A SIZE is a number with K, M, G or T after it. Ends 0; 64\n"
 	"usage; 65 unusable file, or a parent that has changed; "
 	"78 a parent that is not allowed, or a policy (umbra image --help; --override\n"
@@ -80,6 +82,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 		{ "read-only", 0, 0, 'R' },
 		{ "override", 1, 0, 'V' },
 		{ "direct", 0, 0, 'D' },
+		{ "no-sync", 0, 0, 'N' },
 		{ "help", 0, 0, 'h' },
 		{ 0 },
 	};
@@ -122,6 +125,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 		case 'R': arguments->read_only = true; break;
 		case 'V': arguments->override = optarg; break;
 		case 'D': arguments->direct = true; break;
+		case 'N': arguments->no_sync = true; break;
 		case 'G': arguments->parent_format = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		default: return EXIT_USAGE;
@@ -466,7 +470,10 @@ static int convert_into(const struct arguments *arguments, struct disk *from, co
 	struct disk *to;
 	/* past the cache: it is written once, and has to reach the host's disk anyway */
 	int code = disk_cli_open_with(arguments, path, arguments->to, IMAGE_ACTION(ACTION_WRITE),
-				      (struct disk_options){ .write = true, .direct = true }, &to);
+				      (struct disk_options){ .write = true,
+							     .direct = !arguments->no_sync,
+							     .no_sync = arguments->no_sync },
+				      &to);
 	int error;
 
 	if (code)

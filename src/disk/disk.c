@@ -207,6 +207,7 @@ static int open_once(const char *path, const struct disk_options *options, struc
 		return disk_fail(error, -EACCES, path, "%s", strerror(EROFS));
 	if (result)
 		return disk_fail(error, result, path, "%s", strerror(-result));
+	file.no_sync = options->no_sync;
 	return disk_open_file(file, path, &given, ret, error);
 }
 

@@ -57,6 +57,8 @@ struct disk_options {
 	struct disk *parent;
 	/* past the host's cache, where offsets, lengths and memory are multiples of 4096 bytes */
 	bool direct;
+	/* flushes make nothing durable: for files that are made anew when the power goes away */
+	bool no_sync;
 	bool thaw; /* opens for writing though frozen: for disk_thaw() */
 	/* Also while somebody else writes it, as it was last flushed: for what is said about it,
 	 * not for its data. Not with write */

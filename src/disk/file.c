@@ -201,7 +201,7 @@ int file_flush(struct disk_file *file)
 	if (!error && file->done <= seen) {
 		uint64_t own = __atomic_add_fetch(&file->begun, 1, __ATOMIC_SEQ_CST);
 
-		error = file->ops->flush(file->context);
+		error = file->no_sync ? 0 : file->ops->flush(file->context);
 		if (error)
 			file_fail(file, error);
 		else

@@ -43,6 +43,7 @@ struct disk_file_ops {
 struct disk_file {
 	const struct disk_file_ops *ops;
 	void *context;
+	bool no_sync;         /* a flush is nothing */
 	int failed;           /* 0, or -errno of the flush that failed; atomic */
 	pthread_mutex_t sync; /* guards done */
 	uint64_t begun, done; /* flushes; begun: atomic */

@@ -212,6 +212,7 @@ int disk_access_open(const struct disk_search *search, const char *path, enum di
 	options.accept_changed = more.accept_changed;
 	options.thaw = more.thaw;
 	options.direct = more.direct;
+	options.no_sync = more.no_sync;
 	options.beside_writer = more.beside_writer;
 	options.side_keeper = more.side_keeper;
 	error = image_open(path, &options, actions, &opener, ret, &refusal, &why);

@@ -161,6 +161,22 @@ for o in monolithicSparse monolithicFlat twoGbMaxExtentSparse twoGbMaxExtentFlat
 	rm -f i*.vmdk; must qemu-img convert -f raw -O vmdk -o subformat=$o source.raw i.vmdk
 	imports vmdk i.vmdk
 done
+# a delta, and one over it; a parent that has changed
+rm -f i*.vmdk; must qemu-img convert -f raw -O vmdk source.raw i.vmdk
+p=i.vmdk
+for n in 1 2; do
+	must qemu-img create -q -f vmdk -b $p -F vmdk delta$n.vmdk
+	must qemu-io -f vmdk -c "write -P $n $((n * 20))M 3M" delta$n.vmdk
+	must qemu-io -f raw -c "write -P $n $((n * 20))M 3M" source.raw
+	p=delta$n.vmdk
+done
+imports vmdk delta2.vmdk
+must "$umbra" disk convert delta2.vmdk quick.vhdx --from vmdk --no-sync
+must "$umbra" disk compare quick.vhdx source.raw --other-format raw
+must qemu-io -f vmdk -c 'write -P 7 1M 64k' i.vmdk
+code 65 "$umbra" disk info delta2.vmdk --format vmdk
+grep -q CID out.log || { echo "foreign: a delta's refusal does not say why"; failed=1; }
+mv i.vmdk elsewhere; code 65 "$umbra" disk info delta1.vmdk --format vmdk
 # a child of ours over each of them
 must qemu-img convert -f raw -O qcow2 source.raw i.qcow2
 must "$umbra" disk create over.vhdx --parent i.qcow2 --parent-format qcow2

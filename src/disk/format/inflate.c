@@ -1,9 +1,17 @@
-/* See inflate.h: zlib and zstd, bounded by the room that there is. */
+/*
+ * See inflate.h: zlib and zstd, bounded by the room that there is. libdeflate, where it was there
+ * when this was built, takes what is whole; what it refuses is zlib's, which also takes a stream
+ * that has more than there is room for.
+ */
 #include "inflate.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <zlib.h>
 #include <zstd.h>
+#if DISK_LIBDEFLATE
+#include <libdeflate.h>
+#endif
 
 static int by_zlib(int window_bits, const uint8_t *packed, size_t packed_bytes, uint8_t *to,
 		   size_t bytes)
@@ -19,6 +27,26 @@ static int by_zlib(int window_bits, const uint8_t *packed, size_t packed_bytes, 
 	inflateEnd(&stream);
 	return stream.avail_out ? -EBADMSG : 0;
 }
+
+#if DISK_LIBDEFLATE
+static bool by_libdeflate(enum compression compression, const uint8_t *packed, size_t packed_bytes,
+			  uint8_t *to, size_t bytes)
+{
+	struct libdeflate_decompressor *unpacker = libdeflate_alloc_decompressor();
+	enum libdeflate_result result = LIBDEFLATE_BAD_DATA;
+	size_t taken;
+	size_t given = 0;
+
+	if (unpacker && compression == COMPRESSION_DEFLATE)
+		result = libdeflate_deflate_decompress_ex(unpacker, packed, packed_bytes, to, bytes,
+							  &taken, &given);
+	else if (unpacker)
+		result = libdeflate_zlib_decompress_ex(unpacker, packed, packed_bytes, to, bytes,
+						       &taken, &given);
+	libdeflate_free_decompressor(unpacker);
+	return result == LIBDEFLATE_SUCCESS && given == bytes;
+}
+#endif
 
 static int by_zstd(const uint8_t *packed, size_t packed_bytes, uint8_t *to, size_t bytes)
 {
@@ -43,6 +71,10 @@ int inflate_bytes(enum compression compression, const uint8_t *packed, size_t pa
 {
 	if (compression == COMPRESSION_ZSTD)
 		return by_zstd(packed, packed_bytes, to, bytes);
+#if DISK_LIBDEFLATE
+	if (by_libdeflate(compression, packed, packed_bytes, to, bytes))
+		return 0;
+#endif
 	return by_zlib(compression == COMPRESSION_DEFLATE ? -12 : 15, packed, packed_bytes, to,
 		       bytes);
 }

@@ -7,7 +7,8 @@
  *   nothing, 1: zeros; grains may be compressed (zlib)
  *
  * Extents lie in the directory of the descriptor: by their plain name, ./NAME, or an absolute name
- * there. Left out: writing, deltas (files with a parent), ESX's own sparse formats.
+ * there. A delta's parent is found by the name that it gives (parentFileNameHint), and is the one
+ * whose content identifier (CID) the delta names. Left out: writing, ESX's own sparse formats.
  */
 #include <ctype.h>
 #include <endian.h>
@@ -15,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "disk/disk_internal.h"
+#include "disk/search.h"
 #include "inflate.h"
 
 enum {
@@ -24,9 +25,9 @@ enum {
 	DESCRIPTOR_BYTES = 1 << 20,
 	ENTRIES = 512,
 	GRAIN_MAX = 2048,
-	GRAIN_ZERO = 1,
-	NO_PARENT_BYTES = 8
+	GRAIN_ZERO = 1
 };
+#define NO_PARENT 0xffffffffu
 #define GRAINS_MAX (64ull << 20) /* of all extents: what their tables need of memory */
 #define MAGIC 0x564d444bu /* KDMV */
 enum { FLAG_ZERO_GRAIN = 1 << 2, FLAG_COMPRESSED = 1 << 16 };
@@ -50,9 +51,15 @@ struct extent {
 	uint64_t grains;
 };
 
-struct vmdk { struct extent *extent; unsigned count; uint64_t grains; };
+struct vmdk {
+	struct extent *extent;
+	unsigned count;
+	uint64_t grains;
+	uint32_t content_id, parent_content_id;
+	char *parent_name; /* NULL: it has none */
+};
 
-enum kind { ZERO, DATA, COMPRESSED };
+enum kind { SILENT, ZERO, DATA, COMPRESSED };
 struct run {
 	enum kind kind;
 	const struct extent *extent;
@@ -98,7 +105,9 @@ static struct run run_find(const struct disk *disk, uint64_t offset, uint64_t by
 			run.bytes = run.extent->grain_bytes - run.in_grain;
 		run.at = (uint64_t)run.extent->table[grain] * SECTOR;
 		run.kind = run.extent->compressed ? COMPRESSED : DATA;
-		if (!run.at || (run.extent->table[grain] == GRAIN_ZERO && run.extent->zero_grains))
+		if (!run.at)
+			run.kind = disk->is_child ? SILENT : ZERO;
+		else if (run.extent->table[grain] == GRAIN_ZERO && run.extent->zero_grains)
 			run.kind = ZERO;
 		if (run.kind == DATA)
 			run.at += run.in_grain;
@@ -144,9 +153,14 @@ static int read_compressed(const struct run *run, const struct disk_buffer *buff
 
 static struct disk_range range_of(const struct run *run)
 {
-	return (struct disk_range){ .kind = run->kind == ZERO ? DISK_RANGE_ZERO
-							      : DISK_RANGE_PRESENT,
-				    .bytes = run->bytes };
+	static const enum disk_range_kind kinds[] = {
+		[SILENT] = DISK_RANGE_ABSENT,
+		[ZERO] = DISK_RANGE_ZERO,
+		[DATA] = DISK_RANGE_PRESENT,
+		[COMPRESSED] = DISK_RANGE_PRESENT,
+	};
+
+	return (struct disk_range){ .kind = kinds[run->kind], .bytes = run->bytes };
 }
 
 static int vmdk_read(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer,
@@ -206,7 +220,9 @@ static void vmdk_info(const struct disk *disk, struct disk_info *ret)
 	*ret = (struct disk_info){ .format = DISK_VMDK,
 				   .size_bytes = disk->size_bytes,
 				   .logical_sector_bytes = SECTOR,
-				   .physical_sector_bytes = SECTOR };
+				   .physical_sector_bytes = SECTOR,
+				   .has_parent = disk->is_child,
+				   .is_linked = disk->parent };
 }
 
 static void vmdk_release(struct vmdk *vmdk)
@@ -217,6 +233,7 @@ static void vmdk_release(struct vmdk *vmdk)
 			file_close(&vmdk->extent[n].file);
 	}
 	free(vmdk->extent);
+	free(vmdk->parent_name);
 	free(vmdk);
 }
 
@@ -416,6 +433,32 @@ static int add_extent(struct disk *disk, uint64_t sectors, const char *type, con
 	return result;
 }
 
+static const char *value_of(const char *line, const char *key)
+{
+	size_t length = strlen(key);
+
+	if (strncasecmp(line, key, length))
+		return NULL;
+	line += length + strspn(line + length, " \t");
+	return *line == '=' ? line + 1 + strspn(line + 1, " \t\"") : NULL;
+}
+
+/* Whether a line says who this is, or who its parent. */
+static bool read_link(struct vmdk *vmdk, const char *line)
+{
+	const char *own = value_of(line, "CID");
+	const char *parent = value_of(line, "parentCID");
+	const char *name = value_of(line, "parentFileNameHint");
+
+	if (own)
+		vmdk->content_id = (uint32_t)strtoul(own, NULL, 16);
+	if (parent)
+		vmdk->parent_content_id = (uint32_t)strtoul(parent, NULL, 16);
+	if (name && !vmdk->parent_name)
+		vmdk->parent_name = strndup(name, strcspn(name, "\""));
+	return own || parent || name;
+}
+
 /* The lines that matter. */
 static int read_line(struct disk *disk, char *line, bool embedded, struct disk_error *error)
 {
@@ -426,15 +469,8 @@ static int read_line(struct disk *disk, char *line, bool embedded, struct disk_e
 
 	while (isspace((unsigned char)*line))
 		line++;
-	if (!strncasecmp(line, "parentCID", 9)) {
-		const char *value = strchr(line, '=');
-
-		value = value ? value + 1 + strspn(value + 1, " \t") : "";
-		return strncasecmp(value, "ffffffff", NO_PARENT_BYTES)
-			       ? disk_fail(error, -ENOTSUP, disk->path,
-					   "has a parent: only whole disks are read")
-			       : 0;
-	}
+	if (read_link(vmdk_of(disk), line))
+		return 0;
 	if (embedded || (strncasecmp(line, "RW ", 3) && strncasecmp(line, "RDONLY ", 7)))
 		return 0;
 	if (sscanf(line, "%15s %llu %19s \"%255[^\"]\" %llu", access, &sectors, type, name,
@@ -505,12 +541,51 @@ static int open_all(struct disk *disk, struct disk_error *error)
 	return result;
 }
 
+static int check_parent(struct disk *child, struct disk *parent, struct disk_error *error)
+{
+	const struct vmdk *vmdk = vmdk_of(child);
+
+	if (parent->format_id != DISK_VMDK)
+		return disk_fail(error, -ESTALE, child->path, "its parent %s is no VMDK file",
+				 parent->path);
+	if (parent->size_bytes > child->size_bytes)
+		return disk_fail(error, -ENOTSUP, child->path, "is smaller than its parent %s",
+				 parent->path);
+	if (vmdk_of(parent)->content_id == vmdk->parent_content_id)
+		return 0;
+	return disk_fail(error, -ESTALE, child->path,
+			 "its parent %s has changed since (CID %08x, not %08x)", parent->path,
+			 vmdk_of(parent)->content_id, vmdk->parent_content_id);
+}
+
+static int open_parent(struct disk *disk, const struct disk_options *options,
+		       struct disk_error *error)
+{
+	const char *name = vmdk_of(disk)->parent_name;
+	struct parent_query query = { .format = DISK_VMDK, .name = name, .check = check_parent };
+	int result = -ENOMEM;
+
+	disk->is_child = true;
+	if (!name || !*name)
+		return unsound(disk, error, "does not name its parent");
+	if (options->without_parents)
+		return 0;
+	query.path[0] = parent_host_path(disk->path, name, *name != '/');
+	if (query.path[0])
+		result = search_parent(disk, &query, options, error);
+	else
+		disk_fail(error, result, disk->path, "no memory");
+	free(query.path[0]);
+	return result;
+}
+
 int vmdk_open(struct disk *disk, const struct disk_options *options, struct disk_error *error)
 {
 	struct vmdk *vmdk = calloc(1, sizeof(*vmdk));
 	int result;
 
-	(void)options;
+	if (vmdk)
+		vmdk->parent_content_id = NO_PARENT;
 	if (vmdk)
 		vmdk->extent = calloc(1, sizeof(*vmdk->extent));
 	if (!vmdk || !vmdk->extent || disk->write) {
@@ -526,6 +601,8 @@ int vmdk_open(struct disk *disk, const struct disk_options *options, struct disk
 	result = open_all(disk, error);
 	if (!result && !disk->size_bytes)
 		result = unsound(disk, error, "has no extents");
+	if (!result && vmdk->parent_content_id != NO_PARENT)
+		result = open_parent(disk, options, error);
 	if (result) {
 		vmdk_release(vmdk);
 		return result;
