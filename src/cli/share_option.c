@@ -10,12 +10,12 @@
 #include "disk_cli.h"
 #include "names.h"
 
-static const char *const classes[] = { "packet" };
+static const char *const classes[] = { "packet", "disk" };
 
 static int complain_of_port(const char *what, const char *text)
 {
 	return complain(EXIT_USAGE, what, text,
-			"say --serve NAME[=packet], or --bind MACHINE/NAME[=packet]");
+			"say --serve NAME[=disk], or --bind MACHINE/NAME[=disk]");
 }
 
 /* Before `=`, and the class, "packet" where none is said. */

@@ -34,6 +34,7 @@ enum {
 };
 /* As enum share_side of abi/share.h has them; half 0 of a window is what the first has lent. */
 enum { SHARE_SIDE_SERVES = 1, SHARE_SIDE_BINDS };
+enum share_class { SHARE_CLASS_PACKET, SHARE_CLASS_DISK, SHARE_CLASSES };
 enum share_request_kind { SHARE_RECEIVE, SHARE_SEND };
 
 /*
@@ -66,17 +67,18 @@ struct share_window {
 };
 
 struct share_memory {
-	/* written before the machine process exists: enum share_side of abi/share.h, and what
-	 * tells this life of the machine from any other */
-	uint32_t side, reserved;
+	/* written before the machine process exists: enum share_side of abi/share.h, enum
+	 * share_class, and what tells this life of the machine from any other */
+	uint32_t side, class;
 	uint64_t epoch;
 	/* 1; the joiner's, the machine process's, the hub's */
 	_Alignas(64) uint32_t generation;
 	_Alignas(64) uint32_t accepted;
-	/* The guest has opened its channel. */
+	/* The guest has opened its channel, for so-and-so-many-th time; 0: it has not. */
 	uint32_t is_open;
 	_Alignas(64) uint32_t serving;
-	/* Both guests have opened theirs; stays as it was while there is no hub. */
+	/* Both guests have opened theirs: another number each time that the other one has, not 0.
+	 * Stays as it was while there is no hub. */
 	uint32_t peer_is_there;
 	/* The other end has the same window. */
 	uint32_t window_is_common;

@@ -27,6 +27,10 @@ void slot_kick(struct slot_client *client)
 {
 	struct slot_requests *requests = &client->queue->requests;
 
+	if (client->kicked) {
+		client->kicked(client->context);
+		return;
+	}
 	/* with the other side's: it says that it sleeps, then looks for requests */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&requests->sleeps, __ATOMIC_RELAXED) &&

@@ -67,6 +67,9 @@ struct slot_client {
 	int doorbell_fd, answer_fd;
 	uint32_t submitted, collected;
 	bool ignored; /* the server has failed: nobody collects what it says */
+	/* The server is in this process: told instead of the doorbell. NULL: it is not. */
+	void (*kicked)(void *context);
+	void *context;
 };
 
 /* The slot is the caller's, and in no other request. The caller orders its submissions. */

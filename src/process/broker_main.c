@@ -127,10 +127,16 @@ static int cards_make(struct start *start)
 	return error;
 }
 
+/* What the machine process needs to know of it. */
+static uint32_t class_of(const struct wire_join *join)
+{
+	return strcmp(join->class, "disk") ? SHARE_CLASS_PACKET : SHARE_CLASS_DISK;
+}
+
 /* Of each port: memory, which says whose end it is, and two events. */
 static int ports_make(const struct plan *plan, struct grants *grants)
 {
-	struct { uint32_t side, reserved; uint64_t epoch; } head = { 0 };
+	struct { uint32_t side, class; uint64_t epoch; } head = { 0 };
 
 	_Static_assert(offsetof(struct share_memory, epoch) == sizeof(head) - sizeof(head.epoch),
 		       "the head of a port's memory");
@@ -140,6 +146,7 @@ static int ports_make(const struct plan *plan, struct grants *grants)
 		int *answer = &grants->fd[GRANT_PORT_ANSWERS + n];
 
 		head.side = plan->shares.port[n].join.side;
+		head.class = class_of(&plan->shares.port[n].join);
 		*memory = spawn_share("umbra-port", sizeof(struct share_memory));
 		if (*memory < 0)
 			return *memory;

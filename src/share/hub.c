@@ -278,9 +278,25 @@ static bool is_open(const struct port *port)
 	return port->begun && __atomic_load_n(&port->memory->is_open, __ATOMIC_ACQUIRE);
 }
 
+/*
+ * Another number each time that this port's guest opens its channel, also in another life of its
+ * machine, and the same to each hub; 0: it has not.
+ */
+static uint32_t opening_of(const struct port *port)
+{
+	const uint32_t times =
+		port->begun ? __atomic_load_n(&port->memory->is_open, __ATOMIC_ACQUIRE) : 0;
+	const uint64_t epoch = port->memory->epoch;
+	const uint32_t number = (uint32_t)(epoch ^ epoch >> 32) + times;
+
+	if (!times)
+		return 0;
+	return number ? number : 1;
+}
+
 static void say_peer(struct port *port)
 {
-	const uint32_t is_there = port->peer && is_open(port) && is_open(port->peer);
+	const uint32_t is_there = is_open(port) && port->peer ? opening_of(port->peer) : 0;
 
 	/* what the hub before this one has said stays true until its peer could have joined, too */
 	if (!is_there && !port->was_joined && hub_now_ms() - port->joined_ms < HUB_PATIENCE_MS)

@@ -19,6 +19,7 @@
 #include "device/hvsock/hvsock.h"
 #include "device/ic/utility.h"
 #include "device/netvsp/network.h"
+#include "device/share/disk_proxy.h"
 #include "device/share/lender.h"
 #include "device/share/share_device.h"
 #include "device/storvsp/storage.h"
@@ -46,6 +47,7 @@ struct devices {
 	struct hvsock *hvsock; /* NULL: there is none */
 	struct slot_client port[SHARE_PORTS];
 	struct share *share[SHARE_PORTS];
+	struct disk_proxy *proxy[SHARE_PORTS]; /* NULL: that port has a struct share */
 	struct lender *lender; /* of a machine with ports */
 	struct balloon_host balloon_host;
 	struct balloon *balloon;
@@ -190,6 +192,27 @@ static int make_hvsock(struct devices *devices)
 	return 0;
 }
 
+/* What the port is to this machine's guest; false: no memory. */
+static bool make_port(struct devices *devices, unsigned n, struct share_memory *memory,
+		      struct slot_client *client)
+{
+	struct share_window *window = devices->machine->options.port[n].window;
+	struct unit_list *units = &devices->machine->units;
+
+	if (memory->class == SHARE_CLASS_DISK && memory->side == SHARE_SIDE_BINDS) {
+		devices->proxy[n] = disk_proxy_create(devices->bus, n, memory, window, client,
+						       &devices->block);
+		if (devices->proxy[n])
+			unit_add(units, &disk_proxy_unit, devices->proxy[n], n);
+		return devices->proxy[n];
+	}
+	devices->share[n] =
+		share_create(devices->bus, n, memory, window, client, devices->lender);
+	if (devices->share[n])
+		unit_add(units, &share_unit, devices->share[n], n);
+	return devices->share[n];
+}
+
 static int make_ports(struct devices *devices)
 {
 	const struct machine_options *options = &devices->machine->options;
@@ -208,13 +231,9 @@ static int make_ports(struct devices *devices)
 						.slots = SHARE_SLOTS,
 						.doorbell_fd = options->port[n].doorbell_fd,
 						.answer_fd = options->port[n].answer_fd };
-		devices->share[n] = share_create(devices->bus, n, memory,
-						 options->port[n].window, client,
-						 devices->lender);
-		if (!devices->share[n])
-			return -ENOMEM;
 		devices->queue[devices->queues++] = client;
-		unit_add(&devices->machine->units, &share_unit, devices->share[n], n);
+		if (!make_port(devices, n, memory, client))
+			return -ENOMEM;
 	}
 	return 0;
 }
@@ -280,6 +299,15 @@ void devices_let_go(struct devices *devices)
 	pthread_mutex_unlock(&devices->lock);
 }
 
+static void collect_ports(struct devices *devices)
+{
+	for (unsigned n = 0; n < devices->machine->options.ports; n++)
+		if (devices->proxy[n])
+			disk_proxy_collect(devices->proxy[n]);
+		else
+			share_collect(devices->share[n]);
+}
+
 static void devices_run(void *self)
 {
 	struct devices *devices = self;
@@ -294,8 +322,7 @@ static void devices_run(void *self)
 			network_collect(devices->network[n]);
 		if (devices->hvsock)
 			hvsock_collect(devices->hvsock);
-		for (unsigned n = 0; n < machine->options.ports; n++)
-			share_collect(devices->share[n]);
+		collect_ports(devices);
 		bus_run(devices->bus);
 		if (!failed)
 			failed = !slot_clients_sleep(devices->queue, devices->queues);

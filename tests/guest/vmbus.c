@@ -304,7 +304,7 @@ static uint32_t talk(struct channel *channel, struct vstor_packet *packet)
 	return packet->status;
 }
 
-void storage_open(struct channel *channel)
+void storage_open_last(struct channel *channel, unsigned offers)
 {
 	struct vstor_packet begin = { .operation = VSTOR_BEGIN };
 	struct vstor_packet version = { .operation = VSTOR_QUERY_VERSION,
@@ -316,7 +316,7 @@ void storage_open(struct channel *channel)
 	struct { const char *what; uint64_t wrong;
 	} steps[] = {
 		{ "contact", !bus_contact(VMBUS_5_3) },
-		{ "the offers", bus_offers(OFFER_STORAGE, &offer) != BUS_OFFERS },
+		{ "the offers", bus_offers(OFFER_STORAGE, &offer) != offers },
 		{ "a channel", channel_open(channel, &offer, 0xe1e10) },
 		{ "its first word", talk(channel, &begin) },
 		{ "its version", talk(channel, &version) },
@@ -330,6 +330,8 @@ void storage_open(struct channel *channel)
 			finish();
 		}
 }
+
+void storage_open(struct channel *channel) { storage_open_last(channel, BUS_OFFERS); }
 
 bool storage_command(struct channel *channel, uint8_t lun, const void *cdb, uint8_t cdb_bytes,
 		     uint8_t direction, void *data, uint32_t bytes, struct vstor_srb *ret)

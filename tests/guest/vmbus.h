@@ -60,6 +60,8 @@ void channel_close(struct channel *channel);
  * fails.
  */
 void storage_open(struct channel *channel);
+/* The same of the last controller among so many offers: a served disk's. */
+void storage_open_last(struct channel *channel, unsigned offers);
 /* Puts a packet into the ring: head, ranges (where bytes is not 0: of `data`), payload. Signals. */
 void channel_put(struct channel *channel, uint16_t type, const void *payload,
 		 uint32_t payload_bytes, const void *data, uint32_t bytes);

@@ -183,7 +183,7 @@ static bool is_answered(struct end *end)
 static bool sees_peer(const struct end *end, bool wanted)
 {
 	for (int waited = 0; waited < WAIT_MS; waited += STEP_MS) {
-		if (__atomic_load_n(&end->memory->peer_is_there, __ATOMIC_ACQUIRE) == wanted)
+		if (!__atomic_load_n(&end->memory->peer_is_there, __ATOMIC_ACQUIRE) == !wanted)
 			return true;
 		poll(NULL, 0, STEP_MS);
 	}

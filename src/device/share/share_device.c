@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "abi/share.h"
+#include "abi/share_disk.h"
 #include "abi/vmbus_layout.h"
 #include "lend_table.h"
 #include "lib/check.h"
@@ -46,10 +47,11 @@ struct share {
 
 	/* the hub's life */
 	uint32_t generation, serving, peer_word;
-	bool cut_off, peer_is_there;
+	bool cut_off, peer_is_there; /* peer_word: another each time that the other end opens */
 
 	/* the guest's */
-	bool is_open, told_peer;
+	bool is_open;
+	uint32_t openings, told_word; /* what it was told of peer_word; 0: that nobody is there */
 	uint32_t version; /* 0: none */
 
 	/* this side's numbers, and what has come of the other side's (invariant 4) */
@@ -147,16 +149,24 @@ static bool deliver_owed(struct share *share)
 	return true;
 }
 
+/* 0: nobody is there. */
+static uint32_t word_of_peer(const struct share *share)
+{
+	return share->peer_is_there ? share->peer_word : 0;
+}
+
+/* One that has gone and come again since is both. */
 static bool deliver_peer(struct share *share)
 {
-	const struct share_peer message = { .head.kind = SHARE_PEER,
-					    .is_there = share->peer_is_there };
+	while (share->version && share->told_word != word_of_peer(share)) {
+		const uint32_t next = share->told_word ? 0 : word_of_peer(share);
+		const struct share_peer message = { .head.kind = SHARE_PEER,
+						    .is_there = next != 0 };
 
-	if (!share->version || share->told_peer == share->peer_is_there)
-		return true;
-	if (!tell_guest(share, PACKET_INBAND, 0, &message, sizeof(message)))
-		return false;
-	share->told_peer = share->peer_is_there;
+		if (!tell_guest(share, PACKET_INBAND, 0, &message, sizeof(message)))
+			return false;
+		share->told_word = next;
+	}
 	return true;
 }
 
@@ -248,7 +258,7 @@ static int take_version(struct share *share, const struct bus_packet *packet)
 		share->version = SHARE_1_0;
 		answer.head.status = SHARE_DONE;
 		answer.version = SHARE_1_0;
-		share->told_peer = share->peer_is_there;
+		share->told_word = word_of_peer(share);
 	}
 	return tell_guest(share, PACKET_COMPLETION, packet->transaction, &answer, sizeof(answer))
 		       ? 0
@@ -516,7 +526,8 @@ static void say_open(struct share *share, bool is_open)
 	ssize_t written;
 
 	share->is_open = is_open;
-	__atomic_store_n(&share->memory->is_open, is_open, __ATOMIC_RELEASE);
+	share->openings += is_open;
+	__atomic_store_n(&share->memory->is_open, is_open ? share->openings : 0, __ATOMIC_RELEASE);
 	written = write(share->client->doorbell_fd, &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
@@ -675,9 +686,12 @@ static void begin_anew(struct share *share, uint32_t generation)
 static void follow_peer(struct share *share)
 {
 	struct share_memory *memory = share->memory;
+	const uint32_t word = __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE);
 
 	share->serving = __atomic_load_n(&memory->serving, __ATOMIC_ACQUIRE);
-	share->peer_word = __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE);
+	if (word != share->peer_word)
+		end_all(share);
+	share->peer_word = word;
 	/* while a hub is replaced by another, nothing is known to have changed */
 	share->peer_is_there = share->peer_word && !share->cut_off;
 	share->window_is_common = __atomic_load_n(&memory->window_is_common, __ATOMIC_RELAXED);
@@ -737,6 +751,9 @@ void share_resume(struct share *share)
 	bus_channel_run(share->channel);
 }
 
+static const struct guid packet_type = SHARE_PACKET_TYPE;
+static const struct guid disk_type = SHARE_DISK_TYPE;
+
 struct share *share_create(struct bus *bus, unsigned number, struct share_memory *memory,
 			   struct share_window *window, struct slot_client *client,
 			   struct lender *lender)
@@ -753,7 +770,8 @@ struct share *share_create(struct bus *bus, unsigned number, struct share_memory
 	share->window_gpa = GUEST_WINDOW_GPA +
 			    number * (uint64_t)SHARE_WINDOW_PAGES * GUEST_PAGE_BYTES;
 	share->service = (struct bus_service){
-		.type = SHARE_PACKET_TYPE, .instance = SHARE_INSTANCE(number), .opened = opened,
+		.type = memory->class == SHARE_CLASS_DISK ? disk_type : packet_type,
+		.instance = SHARE_INSTANCE(number), .opened = opened,
 		.closed = closed, .ready = ready, .packet = packet, .room = room,
 		.context = share,
 	};

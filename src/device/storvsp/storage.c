@@ -27,6 +27,8 @@ enum request_state {
 	REQUEST_FREE, REQUEST_UNDER_WAY, REQUEST_WAITS, REQUEST_ORPHAN, REQUEST_STATES
 };
 
+/* the last byte of the instances of served disks' controllers */
+enum { SERVED_FIRST = 0x10 };
 enum { GFNS = BLOCK_SLOT_BYTES / GUEST_PAGE_BYTES + 1 };
 
 struct request {
@@ -51,6 +53,9 @@ struct storage {
 	unsigned disks;
 	uint32_t version; /* 0: not agreed upon */
 	bool begun, submitted, paused;
+	/* Nobody knows its disk yet: what is asked of it first waits, and nothing more is taken. */
+	bool awaited;
+	struct request *held;
 	pthread_cond_t drained; /* nothing is under way; with the channel's lock */
 	unsigned free, waiting; /* of the requests */
 	uint64_t commands, bytes_read, bytes_written, flushes, failed;
@@ -72,7 +77,7 @@ void check_storage(const struct storage *storage)
 		assert(storage->request[n].state < REQUEST_STATES);
 		in_state[storage->request[n].state]++;
 	}
-	assert(storage->free == in_state[REQUEST_FREE] &&
+	assert(storage->free + BLOCK_SLOTS - storage->client->slots == in_state[REQUEST_FREE] &&
 	       storage->waiting == in_state[REQUEST_WAITS]);
 	assert(!storage->begun || storage->version);
 }
@@ -379,7 +384,12 @@ static void dispatch(struct storage *storage, struct request *request)
 		storage->begun = storage->version != 0;
 		answer(storage, request, storage->begun ? 0 : VSTOR_INVALID_STATE);
 		break;
-	case VSTOR_EXECUTE: execute_srb(storage, request); break;
+	case VSTOR_EXECUTE:
+		if (storage->awaited)
+			storage->held = request;
+		else
+			execute_srb(storage, request);
+		break;
 	/* nothing is kept that a reset would have to undo; what is under way ends by itself */
 	case VSTOR_RESET_LUN:
 	case VSTOR_RESET_ADAPTER:
@@ -402,7 +412,7 @@ static bool ready(void *context)
 {
 	const struct storage *storage = context;
 
-	return storage->free > 0 && !storage->paused;
+	return storage->free > 0 && !storage->paused && !storage->held;
 }
 
 static int packet(void *context, const struct bus_packet *received)
@@ -443,6 +453,9 @@ static void closed(void *context)
 {
 	struct storage *storage = context;
 
+	if (storage->held)
+		request_release(storage, storage->held);
+	storage->held = NULL;
 	for (unsigned n = 0; n < BLOCK_SLOTS; n++) {
 		if (storage->request[n].state == REQUEST_UNDER_WAY)
 			storage->request[n].state = REQUEST_ORPHAN;
@@ -506,23 +519,23 @@ static void describe(const struct block_disk *from, struct scsi_disk *to)
 	memcpy(to->id, from->id, sizeof(to->id));
 }
 
-struct storage *storage_create(struct bus *bus, struct block_memory *memory,
-			       struct slot_client *client)
+static struct storage *create(struct bus *bus, struct guid instance, struct block_memory *memory,
+			      struct slot_client *client)
 {
 	struct storage *storage = calloc(1, sizeof(*storage));
 
 	if (!storage)
 		return NULL;
 	pthread_cond_init(&storage->drained, NULL);
-	assert(client->slots == BLOCK_SLOTS);
+	assert(client->slots && client->slots <= BLOCK_SLOTS);
 	storage->memory = memory;
 	storage->client = client;
-	storage->free = BLOCK_SLOTS;
+	storage->free = client->slots;
 	storage->disks = memory->disks;
 	for (unsigned n = 0; n < storage->disks; n++)
 		describe(&memory->disk[n], &storage->disk[n]);
 	storage->service = (struct bus_service){ .type = STORAGE_TYPE,
-						 .instance = STORAGE_INSTANCE,
+						 .instance = instance,
 						 .opened = opened,
 						 .closed = closed,
 						 .ready = ready,
@@ -534,6 +547,43 @@ struct storage *storage_create(struct bus *bus, struct block_memory *memory,
 		return storage;
 	free(storage);
 	return NULL;
+}
+
+struct storage *storage_create(struct bus *bus, struct block_memory *memory,
+			       struct slot_client *client)
+{
+	return create(bus, (struct guid)STORAGE_INSTANCE, memory, client);
+}
+
+struct storage *storage_create_served(struct bus *bus, unsigned number,
+				      struct block_memory *memory, struct slot_client *client)
+{
+	struct guid instance = STORAGE_INSTANCE;
+	struct storage *storage;
+
+	instance.byte[sizeof(instance.byte) - 1] = (uint8_t)(SERVED_FIRST + number);
+	storage = create(bus, instance, memory, client);
+	if (storage)
+		storage->awaited = true;
+	return storage;
+}
+
+void storage_arrive(struct storage *storage, const struct block_disk *disk)
+{
+	bus_channel_lock(storage->channel);
+	assert(storage->awaited && !storage->disks);
+	describe(disk, &storage->disk[0]);
+	storage->disks = 1;
+	storage->awaited = false;
+	guest_memory_begin();
+	if (storage->held) {
+		execute_srb(storage, storage->held);
+		storage->held = NULL;
+		kick(storage);
+	}
+	CHECK(check_storage(storage));
+	bus_channel_unlock(storage->channel);
+	bus_channel_run(storage->channel);
 }
 
 void storage_destroy(struct storage *storage) { free(storage); }
@@ -622,7 +672,8 @@ static void waiting_archive(struct archive *archive, struct storage *storage)
 
 void storage_archive(struct archive *archive, struct storage *storage)
 {
-	assert(is_drained(storage) && (!archive->loading || storage->free == BLOCK_SLOTS));
+	assert(is_drained(storage));
+	assert(!archive->loading || storage->free == storage->client->slots);
 	disks_archive(archive, storage);
 	archive_u32(archive, &storage->version);
 	archive_bool(archive, &storage->begun);

@@ -1,6 +1,7 @@
 /*
  * A SCSI controller on a channel of the bus: each disk of the machine is a logical unit of target
- * 0. Data passes through the slots of the slot queue (ipc/block.h).
+ * 0. Data passes through the slots of the slot queue (ipc/block.h). A disk that another machine
+ * serves has a controller of its own (device/share/disk_proxy.h).
  *
  *   EXECUTE_SRB -> scsi.c -> answered at once, or a block request in the slot -> its reply -> data
  *   into the guest -> COMPLETE
@@ -32,6 +33,13 @@ extern const struct unit_ops storage_unit;
  */
 struct storage *storage_create(struct bus *bus, struct block_memory *memory,
 			       struct slot_client *client);
+/*
+ * The number-th with a single disk, of which nothing is known yet: what its guest asks of it waits
+ * until storage_arrive() has said what it is, once.
+ */
+struct storage *storage_create_served(struct bus *bus, unsigned number,
+				      struct block_memory *memory, struct slot_client *client);
+void storage_arrive(struct storage *storage, const struct block_disk *disk);
 void storage_destroy(struct storage *storage);
 /*
  * Whatever has been answered, and what could not be taken before; on the thread that collects.

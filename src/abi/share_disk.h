@@ -1,0 +1,60 @@
+/*
+ * What a machine that serves a disk is asked (docs/sharing.md): bytes of SHARE_DATA on a channel of
+ * the class `disk`, little-endian. Who asks is Umbra (device/share/disk_proxy.h), which shows the
+ * disk to its own guest; who serves is a guest.
+ *
+ *   proxy                          server
+ *   SHARE_DISK_HELLO          -->
+ *                             <--  SHARE_DISK_WELCOME: a version that both have, what the disk is;
+ *                                  version 0: none
+ *   SHARE_DISK_REQUEST        -->  data of a write are in the window from page `first` on
+ *                             <--  SHARE_DISK_DONE: those of a read are there
+ *
+ *  1. Requests have numbers, each another, and a request that was not answered is asked again with
+ *     its own after the next hello: whoever serves goes on with the same `session`, and answers
+ *     what it has done already without doing it again. Numbers below `oldest` are not asked again,
+ *     and none is SHARE_DISK_SPAN or more above it.
+ *  2. Each hello begins another `round`. A server has finished, or left, what it was asked in
+ *     earlier rounds when it answers a hello, and passes over requests of another round than the
+ *     last.
+ *  3. A write is durable once a later flush is answered.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "guid_layout.h"
+
+/* The class of such a channel, as an offer's type has it. */
+#define SHARE_DISK_TYPE \
+	GUID(0x2c6f3f53, 0x7d0e, 0x4a0b, 0x9b, 0x5c, 0x55, 0x4d, 0x42, 0x52, 0x41, 0x02)
+
+enum {
+	SHARE_DISK_1_0 = 0x10000,
+	SHARE_DISK_SPAN = 64,
+	SHARE_DISK_REQUESTS = 4,       /* at once */
+	SHARE_DISK_MAX_BYTES = 262144, /* of a read or write */
+};
+
+enum share_disk_kind {
+	SHARE_DISK_HELLO = 1,
+	SHARE_DISK_WELCOME,
+	SHARE_DISK_REQUEST,
+	SHARE_DISK_DONE
+};
+enum share_disk_act { SHARE_DISK_READ, SHARE_DISK_WRITE, SHARE_DISK_ZERO, SHARE_DISK_FLUSH };
+enum share_disk_status { SHARE_DISK_GOOD, SHARE_DISK_FAILED, SHARE_DISK_NO_SPACE };
+enum share_disk_flag { SHARE_DISK_READ_ONLY = 1 };
+
+struct share_disk_hello { uint32_t kind, least, most, round; uint64_t session; };
+struct share_disk_welcome {
+	uint32_t kind, version, round, flags;
+	uint64_t size_bytes;
+	uint32_t sector_bytes, physical_bytes;
+	uint8_t id[16]; /* of this disk, and of no other */
+};
+struct share_disk_request {
+	uint32_t kind, round, act, first;
+	uint64_t number, oldest, offset, bytes;
+};
+struct share_disk_done { uint32_t kind, status; uint64_t number; };

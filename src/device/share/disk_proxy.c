@@ -1,0 +1,580 @@
+/* See disk_proxy.h. */
+#include "disk_proxy.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "abi/share.h"
+#include "abi/share_disk.h"
+#include "device/storvsp/storage.h"
+#include "lib/check.h"
+
+enum {
+	SLOTS = SHARE_DISK_REQUESTS,
+	SLOT_PAGES = BLOCK_SLOT_BYTES / SLOT_PAGE_BYTES,
+	ASK_AGAIN_MS = 1000,
+	SECTOR_LEAST_BYTES = 512,
+};
+_Static_assert((int)SHARE_DISK_MAX_BYTES == (int)BLOCK_SLOT_BYTES, "a request fills a slot");
+_Static_assert((int)SHARE_DISK_READ == (int)BLOCK_READ && (int)SHARE_DISK_FLUSH == (int)BLOCK_FLUSH,
+	       "a request says what the controller says");
+_Static_assert(SLOTS * SLOT_PAGES <= (int)SHARE_WINDOW_PAGES, "the half of a window has them");
+
+/* Refused: the hub is asked again later. */
+enum server_state { NOBODY, ASKING, REFUSED, GREETING, SERVING };
+
+struct pending {
+	bool is_there, is_sent;
+	uint64_t number;
+	struct slot_request request;
+};
+
+struct proxy_counters {
+	uint64_t requests, answered, again, rounds, strangers, wrong, refused, hubs, hubs_failed;
+};
+
+struct disk_proxy {
+	pthread_mutex_t lock;
+	unsigned number;
+
+	/* the controller's side */
+	struct storage *storage;
+	struct slot_client disk_client;
+	struct slot_server disk_server;
+	struct block_memory *block;
+	size_t block_bytes;
+	struct pending pending[SLOTS];
+	uint64_t last_number;
+	bool answers, arrived;
+
+	/* the hub's side */
+	struct share_memory *memory;
+	struct slot_client *client, *wakes;
+	uint32_t generation;
+	uint32_t peer_word; /* another each time that the server opens its channel; 0: nobody */
+	bool cut_off, peer_is_there, submitted;
+	uint64_t epoch, number_sent;
+	bool is_hubs[SHARE_SLOTS];
+	unsigned send_free;
+	uint8_t send_stack[SHARE_SEND_SLOTS];
+	struct share_packet sent[SHARE_SLOTS];
+
+	/* the server's */
+	enum server_state state;
+	int64_t ask_again_ms;
+	uint32_t round;
+	bool is_known;
+	struct share_disk_welcome disk; /* as the first server said */
+
+	struct proxy_counters counters;
+};
+
+void check_disk_proxy(const struct disk_proxy *proxy)
+{
+	unsigned send_free = 0;
+
+	for (unsigned n = 0; n < SLOTS; n++) {
+		assert(proxy->pending[n].is_there == proxy->disk_server.busy[n]);
+		assert(!proxy->pending[n].is_there ||
+		       proxy->pending[n].number <= proxy->last_number);
+	}
+	for (unsigned n = SHARE_RECEIVE_SLOTS; n < SHARE_SLOTS; n++)
+		send_free += !proxy->is_hubs[n];
+	assert(send_free == proxy->send_free);
+	assert(proxy->state != SERVING || proxy->is_known);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000ll + now.tv_nsec / 1000000;
+}
+
+/* ---- to the hub ---- */
+
+static void submit(struct disk_proxy *proxy, unsigned slot, enum share_request_kind kind)
+{
+	proxy->is_hubs[slot] = true;
+	slot_submit(proxy->client, &(struct slot_request){ .slot = (uint16_t)slot,
+							   .kind = (uint16_t)kind });
+	proxy->submitted = true;
+}
+
+/* False: no slot is free. */
+static bool send_packet(struct disk_proxy *proxy, enum share_packet_kind kind, const void *message,
+			uint32_t bytes)
+{
+	unsigned slot;
+	uint8_t *to;
+
+	if (!proxy->send_free)
+		return false;
+	slot = proxy->send_stack[--proxy->send_free];
+	to = proxy->memory->data[slot];
+	proxy->sent[slot] = (struct share_packet){ .epoch = proxy->epoch,
+						   .number = ++proxy->number_sent,
+						   .bytes = bytes,
+						   .kind = kind };
+	memcpy(to, &proxy->sent[slot], sizeof(struct share_packet));
+	if (bytes)
+		memcpy(to + sizeof(struct share_packet), message, bytes);
+	submit(proxy, slot, SHARE_SEND);
+	return true;
+}
+
+static void ring(const struct disk_proxy *proxy)
+{
+	ssize_t written = write(proxy->client->doorbell_fd, &(uint64_t){ 1 }, 8);
+
+	(void)written; /* a counter that is full wakes, too */
+}
+
+/* ---- to the server ---- */
+
+/* The smallest number that is not answered; the next one where all are. */
+static uint64_t oldest_number(const struct disk_proxy *proxy)
+{
+	uint64_t oldest = proxy->last_number + 1;
+
+	for (unsigned n = 0; n < SLOTS; n++)
+		if (proxy->pending[n].is_there && proxy->pending[n].number < oldest)
+			oldest = proxy->pending[n].number;
+	return oldest;
+}
+
+static void send_request(struct disk_proxy *proxy, unsigned slot, uint64_t oldest)
+{
+	struct pending *pending = &proxy->pending[slot];
+	const struct share_disk_request message = { .kind = SHARE_DISK_REQUEST,
+						    .round = proxy->round,
+						    .act = pending->request.kind,
+						    .first = slot * SLOT_PAGES,
+						    .number = pending->number,
+						    .oldest = oldest,
+						    .offset = pending->request.offset,
+						    .bytes = pending->request.bytes };
+
+	pending->is_sent = send_packet(proxy, SHARE_PACKET_DATA, &message, sizeof(message));
+}
+
+/* What is pending and was not sent in this round, where its number is not too far ahead. */
+static void send_requests(struct disk_proxy *proxy)
+{
+	const uint64_t oldest = oldest_number(proxy);
+
+	for (unsigned n = 0; n < SLOTS && proxy->state == SERVING; n++)
+		if (proxy->pending[n].is_there && !proxy->pending[n].is_sent &&
+		    proxy->pending[n].number - oldest < SHARE_DISK_SPAN)
+			send_request(proxy, n, oldest);
+}
+
+static void greet(struct disk_proxy *proxy)
+{
+	const struct share_disk_hello message = { .kind = SHARE_DISK_HELLO,
+						  .least = SHARE_DISK_1_0,
+						  .most = SHARE_DISK_1_0,
+						  .round = ++proxy->round,
+						  .session = proxy->epoch };
+
+	proxy->state = GREETING;
+	proxy->counters.rounds++;
+	send_packet(proxy, SHARE_PACKET_DATA, &message, sizeof(message));
+}
+
+/* Begins with whoever is there now: what was not answered is asked again. */
+static void begin_with_server(struct disk_proxy *proxy)
+{
+	for (unsigned n = 0; n < SLOTS; n++) {
+		proxy->counters.again += proxy->pending[n].is_there && proxy->pending[n].is_sent;
+		proxy->pending[n].is_sent = false;
+	}
+	proxy->state = NOBODY;
+	if (proxy->peer_is_there && send_packet(proxy, SHARE_PACKET_ASK, NULL, 0))
+		proxy->state = ASKING;
+}
+
+/* ---- from the controller ---- */
+
+static void take_requests(struct disk_proxy *proxy)
+{
+	struct slot_request request;
+	int got;
+
+	while ((got = slot_take(&proxy->disk_server, &request)) > 0) {
+		proxy->pending[request.slot] = (struct pending){ .is_there = true,
+								 .number = ++proxy->last_number,
+								 .request = request };
+		proxy->counters.requests++;
+	}
+	assert(!got);
+	send_requests(proxy);
+}
+
+static void kick(struct disk_proxy *proxy)
+{
+	if (proxy->submitted)
+		slot_kick(proxy->client);
+	proxy->submitted = false;
+}
+
+/* With the lock of the controller's channel, on any thread. */
+static void disk_kicked(void *context)
+{
+	struct disk_proxy *proxy = context;
+
+	pthread_mutex_lock(&proxy->lock);
+	take_requests(proxy);
+	kick(proxy);
+	CHECK(check_disk_proxy(proxy));
+	pthread_mutex_unlock(&proxy->lock);
+}
+
+/* ---- from the server ---- */
+
+static bool is_power_of_2(uint32_t value) { return value && !(value & (value - 1)); }
+
+static bool is_disk(const struct share_disk_welcome *said)
+{
+	return is_power_of_2(said->sector_bytes) && is_power_of_2(said->physical_bytes) &&
+	       said->sector_bytes >= SECTOR_LEAST_BYTES && said->sector_bytes <= SLOT_PAGE_BYTES &&
+	       said->physical_bytes >= said->sector_bytes &&
+	       said->physical_bytes <= SLOT_PAGE_BYTES && said->size_bytes &&
+	       said->size_bytes <= INT64_MAX && said->size_bytes % said->sector_bytes == 0;
+}
+
+static bool is_same_disk(const struct share_disk_welcome *a, const struct share_disk_welcome *b)
+{
+	return a->size_bytes == b->size_bytes && a->sector_bytes == b->sector_bytes &&
+	       a->physical_bytes == b->physical_bytes && a->flags == b->flags &&
+	       !memcmp(a->id, b->id, sizeof(a->id));
+}
+
+static void take_welcome(struct disk_proxy *proxy, const uint8_t *bytes)
+{
+	struct share_disk_welcome said;
+
+	memcpy(&said, bytes, sizeof(said));
+	if (proxy->state != GREETING || said.round != proxy->round)
+		return;
+	if (said.version != SHARE_DISK_1_0 || !is_disk(&said) ||
+	    (proxy->is_known && !is_same_disk(&proxy->disk, &said))) {
+		proxy->counters.strangers++;
+		proxy->state = NOBODY;
+		return;
+	}
+	proxy->arrived = !proxy->is_known;
+	proxy->is_known = true;
+	proxy->disk = said;
+	proxy->state = SERVING;
+}
+
+static int error_of(uint32_t status)
+{
+	switch (status) {
+	case SHARE_DISK_GOOD: return 0;
+	case SHARE_DISK_NO_SPACE: return -ENOSPC;
+	default: return -EIO;
+	}
+}
+
+static void take_done(struct disk_proxy *proxy, const uint8_t *bytes)
+{
+	struct share_disk_done said;
+
+	memcpy(&said, bytes, sizeof(said));
+	for (unsigned n = 0; n < SLOTS; n++) {
+		struct pending *pending = &proxy->pending[n];
+
+		if (!pending->is_there || pending->number != said.number)
+			continue;
+		pending->is_there = false;
+		proxy->answers = true;
+		proxy->counters.answered++;
+		slot_answer(&proxy->disk_server, n, error_of(said.status));
+		return;
+	}
+}
+
+static void take_message(struct disk_proxy *proxy, const uint8_t *bytes, uint32_t count)
+{
+	uint32_t kind = 0;
+
+	if (count >= sizeof(kind))
+		memcpy(&kind, bytes, sizeof(kind));
+	if (kind == SHARE_DISK_WELCOME && count == sizeof(struct share_disk_welcome))
+		take_welcome(proxy, bytes);
+	else if (kind == SHARE_DISK_DONE && count == sizeof(struct share_disk_done))
+		take_done(proxy, bytes);
+	else
+		proxy->counters.wrong++;
+}
+
+/* ---- from the hub ---- */
+
+static void take_received(struct disk_proxy *proxy, unsigned slot)
+{
+	_Alignas(8) uint8_t copy[sizeof(struct share_packet) + sizeof(struct share_disk_welcome)];
+	struct share_packet packet;
+
+	memcpy(copy, proxy->memory->data[slot], sizeof(copy));
+	/* what is checked is this copy: no compiler reads the original again */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	memcpy(&packet, copy, sizeof(packet));
+	submit(proxy, slot, SHARE_RECEIVE);
+	if (packet.kind != SHARE_PACKET_DATA)
+		return;
+	if (packet.bytes > sizeof(copy) - sizeof(packet))
+		proxy->counters.wrong++;
+	else
+		take_message(proxy, copy + sizeof(packet), packet.bytes);
+}
+
+static void take_sent(struct disk_proxy *proxy, unsigned slot, int32_t result)
+{
+	proxy->is_hubs[slot] = false;
+	proxy->send_stack[proxy->send_free++] = (uint8_t)slot;
+	if (proxy->sent[slot].kind == SHARE_PACKET_ASK && proxy->state == ASKING) {
+		if (!result) {
+			greet(proxy);
+			return;
+		}
+		proxy->counters.refused++;
+		proxy->state = REFUSED;
+		proxy->ask_again_ms = now_ms() + ASK_AGAIN_MS;
+	} else if (result && proxy->state >= GREETING) {
+		begin_with_server(proxy);
+	}
+}
+
+/* 0 or -EBADMSG. */
+static int take_reply(struct disk_proxy *proxy, const struct slot_reply *reply)
+{
+	if (!proxy->is_hubs[reply->slot])
+		return -EBADMSG;
+	if (reply->slot >= SHARE_RECEIVE_SLOTS)
+		take_sent(proxy, reply->slot, reply->result);
+	else if (reply->result > 0)
+		take_received(proxy, reply->slot);
+	else
+		submit(proxy, reply->slot, SHARE_RECEIVE);
+	return 0;
+}
+
+/* As many as there are slots: one that answers without end holds up nobody else. */
+static void take_replies(struct disk_proxy *proxy)
+{
+	struct slot_reply reply;
+	int got;
+
+	for (unsigned n = 0; n < SHARE_SLOTS && !proxy->cut_off; n++) {
+		got = slot_collect(proxy->client, &reply);
+		if (!got)
+			return;
+		if (got > 0)
+			got = take_reply(proxy, &reply);
+		if (got >= 0)
+			continue;
+		proxy->cut_off = true;
+		slot_ignore(proxy->client);
+		proxy->counters.hubs_failed++;
+	}
+}
+
+/*
+ * Another hub than before. What the last one has brought is taken; what it was given is forgotten:
+ * numbers of requests, not of packets, say here what is asked again.
+ */
+static void begin_with_hub(struct disk_proxy *proxy, uint32_t generation)
+{
+	if (proxy->generation)
+		take_replies(proxy);
+	proxy->generation = generation;
+	proxy->cut_off = false;
+	proxy->counters.hubs++;
+	slot_restart(proxy->client);
+	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS; n++)
+		submit(proxy, n, SHARE_RECEIVE);
+	proxy->send_free = 0;
+	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;) {
+		proxy->is_hubs[n] = false;
+		proxy->send_stack[proxy->send_free++] = (uint8_t)n;
+	}
+	begin_with_server(proxy);
+	proxy->submitted = false;
+	__atomic_store_n(&proxy->memory->is_open, 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&proxy->memory->accepted, generation, __ATOMIC_RELEASE);
+	ring(proxy);
+}
+
+static void follow_peer(struct disk_proxy *proxy)
+{
+	const struct share_memory *memory = proxy->memory;
+	const uint32_t word = __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE);
+	const bool is_there = word && !proxy->cut_off &&
+			      __atomic_load_n(&memory->window_is_common, __ATOMIC_RELAXED);
+	const bool asks_again = proxy->state == REFUSED && now_ms() >= proxy->ask_again_ms;
+
+	if (is_there == proxy->peer_is_there && word == proxy->peer_word && !asks_again)
+		return;
+	proxy->peer_is_there = is_there;
+	proxy->peer_word = word;
+	begin_with_server(proxy);
+}
+
+/* What the controller is told, outside of the lock. */
+static void tell_controller(struct disk_proxy *proxy, bool arrived, bool answers)
+{
+	const struct share_disk_welcome *disk = &proxy->disk;
+	struct block_disk is = { .size_bytes = disk->size_bytes,
+				 .sector_bytes = disk->sector_bytes,
+				 .physical_bytes = disk->physical_bytes,
+				 .read_only = disk->flags & SHARE_DISK_READ_ONLY };
+
+	memcpy(is.id, disk->id, sizeof(is.id));
+	if (arrived)
+		storage_arrive(proxy->storage, &is);
+	/* its answers are this process's own, one to each request */
+	if (answers && storage_collect(proxy->storage) < 0)
+		abort();
+}
+
+void disk_proxy_collect(struct disk_proxy *proxy)
+{
+	const uint32_t generation = __atomic_load_n(&proxy->memory->generation, __ATOMIC_ACQUIRE);
+	bool arrived;
+	bool answers;
+
+	pthread_mutex_lock(&proxy->lock);
+	if (generation != proxy->generation)
+		begin_with_hub(proxy, generation);
+	if (generation) {
+		take_replies(proxy);
+		follow_peer(proxy);
+	}
+	send_requests(proxy);
+	kick(proxy);
+	arrived = proxy->arrived;
+	answers = proxy->answers;
+	proxy->arrived = proxy->answers = false;
+	CHECK(check_disk_proxy(proxy));
+	pthread_mutex_unlock(&proxy->lock);
+	tell_controller(proxy, arrived, answers);
+}
+
+/* ---- life ---- */
+
+/* The controller's slots are pages of the window: of a shared mapping the same pages once more. */
+static struct block_memory *make_slots(uint8_t *half, size_t *ret_bytes)
+{
+	const size_t slots_bytes = SLOTS * (size_t)BLOCK_SLOT_BYTES;
+	const size_t bytes = offsetof(struct block_memory, data) + slots_bytes;
+	struct block_memory *block =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (block == MAP_FAILED)
+		return NULL;
+	*ret_bytes = bytes;
+	if (mremap(half, 0, slots_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, block->data) != MAP_FAILED)
+		return block;
+	munmap(block, bytes);
+	return NULL;
+}
+
+static bool make_controller(struct disk_proxy *proxy, struct bus *bus, uint8_t *half)
+{
+	proxy->block = make_slots(half, &proxy->block_bytes);
+	if (!proxy->block)
+		return false;
+	proxy->disk_client = (struct slot_client){ .queue = &proxy->block->queue, .slots = SLOTS,
+						   .kicked = disk_kicked, .context = proxy };
+	proxy->disk_server = (struct slot_server){ .queue = &proxy->block->queue, .slots = SLOTS };
+	proxy->storage = storage_create_served(bus, proxy->number, proxy->block,
+					       &proxy->disk_client);
+	return proxy->storage;
+}
+
+struct disk_proxy *disk_proxy_create(struct bus *bus, unsigned number, struct share_memory *memory,
+				     struct share_window *window, struct slot_client *client,
+				     struct slot_client *wakes)
+{
+	struct disk_proxy *proxy = calloc(1, sizeof(*proxy));
+
+	assert(client->slots == SHARE_SLOTS);
+	if (!proxy)
+		return NULL;
+	*proxy = (struct disk_proxy){ .number = number, .memory = memory, .client = client,
+				      .wakes = wakes, .epoch = memory->epoch };
+	pthread_mutex_init(&proxy->lock, NULL);
+	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;)
+		proxy->send_stack[proxy->send_free++] = (uint8_t)n;
+	if (make_controller(proxy, bus, window->page[1][0]))
+		return proxy;
+	disk_proxy_destroy(proxy);
+	return NULL;
+}
+
+void disk_proxy_destroy(struct disk_proxy *proxy)
+{
+	if (proxy->storage)
+		storage_destroy(proxy->storage);
+	if (proxy->block)
+		munmap(proxy->block, proxy->block_bytes);
+	free(proxy);
+}
+
+size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t bytes)
+{
+	const struct proxy_counters *counters = &proxy->counters;
+	int used = snprintf(text, bytes,
+			    "served disk %u: %lu requests, %lu answered, %lu asked again, "
+			    "%lu rounds, %lu strangers, %lu wrong, %lu refused, %lu hubs, "
+			    "%lu failed\n",
+			    proxy->number, counters->requests, counters->answered, counters->again,
+			    counters->rounds, counters->strangers, counters->wrong,
+			    counters->refused, counters->hubs, counters->hubs_failed);
+
+	if (used < 0)
+		return 0;
+	return (size_t)used < bytes ? (size_t)used : bytes - 1;
+}
+
+static void unit_destroy(void *self) { disk_proxy_destroy(self); }
+/* A refusal may have been taken back, of which nobody tells. */
+static void unit_tick(void *self, unsigned seconds)
+{
+	struct disk_proxy *proxy = self;
+	bool is_refused;
+
+	(void)seconds;
+	pthread_mutex_lock(&proxy->lock);
+	is_refused = proxy->state == REFUSED;
+	pthread_mutex_unlock(&proxy->lock);
+	if (is_refused)
+		slot_wake(proxy->wakes);
+}
+
+/* With its controller's. */
+static size_t unit_statistics(const void *self, char *text, size_t bytes)
+{
+	const struct disk_proxy *proxy = self;
+	const size_t used = disk_proxy_statistics(proxy, text, bytes);
+
+	return used + storage_statistics(proxy->storage, text + used, bytes - used);
+}
+
+const struct unit_ops disk_proxy_unit = {
+	.name = "disk-proxy",
+	.tick = unit_tick,
+	.destroy = unit_destroy,
+	.statistics = unit_statistics,
+};

@@ -1,0 +1,48 @@
+/*
+ * The proxy of a disk that another machine serves (abi/share_disk.h): on one side a storage
+ * controller of this machine's bus (device/storvsp), whose slots lie in this side's half of the
+ * window, on the other a port (ipc/share_port.h) of the class `disk` that binds.
+ *
+ *   guest -> storvsp -> slot = pages of the window -> proxy -> SHARE_DISK_REQUEST -> hub -> server
+ *
+ * The server's guest reads and writes the slots where they are: data is copied once, between them
+ * and this guest's pages, and goes through no ring and no hub.
+ *
+ * Lock: its own, taken under the controller's channel, and never the other way round.
+ *
+ *  1. A request of the guest's is pending from when its slot is taken until it is answered,
+ *     whatever becomes of hub and server meanwhile; it is answered once. The guest notices a pause.
+ *  2. Nothing is sent before the hub has said that this side's pages may be lent, and the server
+ *     what its disk is. A server whose disk is another than the first is as good as none.
+ *  3. Hub and server are hostile: what they say is copied, then checked; an answer to what is not
+ *     pending does nothing. Of this machine they reach the window, and nothing else.
+ *
+ * Left out: pages of the guest's own in the window instead of copies, which cost more
+ * (docs/sharing.md); a machine that has such a disk is not saved or forked.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "ipc/share_port.h"
+#include "lib/unit.h"
+#include "vmbus/vmbus.h"
+
+struct disk_proxy;
+
+/* The units: a struct disk_proxy, with its controller. */
+extern const struct unit_ops disk_proxy_unit;
+
+/*
+ * The number-th port's, on a bus that does not run yet; before rights are given up. wakes: with
+ * slot_wake() whoever collects. NULL: no memory, or no channel.
+ */
+struct disk_proxy *disk_proxy_create(struct bus *bus, unsigned number, struct share_memory *memory,
+				     struct share_window *window, struct slot_client *client,
+				     struct slot_client *wakes);
+void disk_proxy_destroy(struct disk_proxy *proxy);
+/* Whatever has come from the hub, and its comings and goings; on the thread that collects. */
+void disk_proxy_collect(struct disk_proxy *proxy);
+/* Invariant 1. With its lock, or while nothing runs. */
+void check_disk_proxy(const struct disk_proxy *proxy);
+size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t bytes);

@@ -1,0 +1,328 @@
+/*
+ * A disk that one machine serves to another (abi/share_disk.h). Who is offered the channel serves
+ * 4 MiB of its memory, writes down what it has done, and now and then closes its channel with a
+ * request done and not answered; the other uses the disk as any controller's. Nothing is lost, and
+ * nothing is done twice. sharing-disk.sh runs the two.
+ */
+#include "abi/share.h"
+#include "abi/share_disk.h"
+#include "vmbus.h"
+
+enum {
+	DISK_BYTES = 4 << 20,
+	SECTOR = 512,
+	ROUNDS = 60,
+	AT_ONCE = 6,
+	NUMBERS = 4096,
+	LOSES_EVERY = 37,
+	OFFER_DISK = 0x2c6f3f53,
+	READ_16 = 0x88,
+	WRITE_16 = 0x8a,
+	LAST_SECTOR = DISK_BYTES / SECTOR - 1,
+	LONGEST_BYTES = SHARE_DISK_MAX_BYTES,
+};
+#define WINDOW_GVA 0x1000000000ull
+#define PATIENCE_TSC 300000000000ull
+#define GOOD_END 0x646f6f67u
+
+static struct channel ch;
+
+/* ---- who serves ---- */
+
+struct message_out { struct share_data head; uint8_t bytes[128]; };
+
+static struct vmbus_offer offer;
+static uint8_t *disk;
+static uint64_t session;
+static uint32_t round;
+static unsigned lost, welcomes, again;
+static uint8_t times[NUMBERS], statuses[NUMBERS];
+static uint64_t most_number, executed;
+static bool ends;
+
+static void put(const void *bytes, uint32_t count)
+{
+	static struct message_out out;
+
+	out.head = (struct share_data){ .head.kind = SHARE_DATA, .bytes = count };
+	for (uint32_t n = 0; n < count; n++)
+		out.bytes[n] = ((const uint8_t *)bytes)[n];
+	channel_put(&ch, PACKET_INBAND, &out, (uint32_t)sizeof(out.head) + count, NULL, 0);
+}
+
+static void open_channel(void)
+{
+	const struct share_version ask = { .head.kind = SHARE_VERSION, .least = SHARE_1_0,
+					   .most = SHARE_1_0 };
+	static bool is_mapped;
+	struct share_version_answer answer;
+	struct vmbus_packet head;
+
+	if (channel_open(&ch, &offer, 0xe1e10)) {
+		check("the channel opens", false);
+		finish();
+	}
+	channel_put(&ch, PACKET_INBAND, &ask, sizeof(ask), NULL, 0);
+	while (!channel_get(&ch, &head, &answer, sizeof(answer)))
+		;
+	for (uint32_t n = 0; n < answer.window_pages && !is_mapped; n++)
+		map_page(WINDOW_GVA + PAGE_BYTES * n, answer.window_gpa + PAGE_BYTES * n,
+			 PAGE_P | PAGE_W);
+	is_mapped = true;
+	round = 0;
+}
+
+static void welcome(const struct share_disk_hello *hello)
+{
+	const struct share_disk_welcome said = { .kind = SHARE_DISK_WELCOME,
+						 .version = SHARE_DISK_1_0,
+						 .round = hello->round,
+						 .size_bytes = DISK_BYTES,
+						 .sector_bytes = SECTOR,
+						 .physical_bytes = SECTOR,
+						 .id = "a served disk" };
+
+	if (session && session != hello->session)
+		check("one proxy", false);
+	session = hello->session;
+	round = hello->round;
+	welcomes++;
+	put(&said, sizeof(said));
+}
+
+static uint32_t execute(const struct share_disk_request *asked)
+{
+	uint64_t *window =
+		(uint64_t *)(uintptr_t)(WINDOW_GVA + PAGE_BYTES * (uint64_t)asked->first);
+	uint64_t *at = (uint64_t *)(uintptr_t)(disk + asked->offset);
+
+	if (asked->offset > DISK_BYTES || asked->bytes > DISK_BYTES - asked->offset)
+		return SHARE_DISK_FAILED;
+	for (uint64_t n = 0; n < asked->bytes / sizeof(*at); n++)
+		if (asked->act == SHARE_DISK_READ)
+			window[n] = at[n];
+		else if (asked->act == SHARE_DISK_WRITE)
+			at[n] = window[n];
+		else if (asked->act == SHARE_DISK_ZERO)
+			at[n] = 0;
+	ends |= asked->act == SHARE_DISK_WRITE && asked->offset == (uint64_t)LAST_SECTOR * SECTOR &&
+		*(uint32_t *)(void *)at == GOOD_END;
+	return SHARE_DISK_GOOD;
+}
+
+/* False: it was done, and the answer is lost with the channel. */
+static bool take_request(const struct share_disk_request *asked)
+{
+	struct share_disk_done done = { .kind = SHARE_DISK_DONE, .number = asked->number };
+
+	if (asked->round != round || asked->number >= NUMBERS)
+		return true;
+	if (times[asked->number]) {
+		again++;
+	} else {
+		times[asked->number]++;
+		executed++;
+		statuses[asked->number] = (uint8_t)execute(asked);
+		if (asked->number > most_number)
+			most_number = asked->number;
+		if (executed % LOSES_EVERY == 0 && !ends) {
+			lost++;
+			return false;
+		}
+	}
+	done.status = statuses[asked->number];
+	put(&done, sizeof(done));
+	return true;
+}
+
+static bool take_message(const struct share_data *data)
+{
+	const void *bytes = data + 1;
+
+	if (*(const uint32_t *)bytes == SHARE_DISK_HELLO)
+		welcome(bytes);
+	else if (*(const uint32_t *)bytes == SHARE_DISK_REQUEST)
+		return take_request(bytes);
+	return true;
+}
+
+static void serve(void)
+{
+	static _Alignas(8) uint8_t got[SHARE_MESSAGE_BYTES];
+	uint64_t until = rdtsc() + PATIENCE_TSC;
+	bool peer_has_gone = false;
+	unsigned once = 0;
+
+	disk = new_pages(DISK_BYTES / PAGE_BYTES);
+	open_channel();
+	while (rdtsc() < until && !(ends && peer_has_gone)) {
+		const struct share_head *head = (const struct share_head *)(const void *)got;
+		struct vmbus_packet packet;
+
+		if (!channel_get(&ch, &packet, got, sizeof(got)))
+			continue;
+		until = rdtsc() + PATIENCE_TSC;
+		if (head->kind == SHARE_PEER)
+			peer_has_gone = !((const struct share_peer *)(const void *)got)->is_there;
+		if (head->kind != SHARE_DATA || packet.type == PACKET_COMPLETION ||
+		    take_message((const struct share_data *)(const void *)got))
+			continue;
+		channel_close(&ch);
+		open_channel();
+	}
+	for (uint64_t n = 1; n <= most_number; n++)
+		once += times[n] == 1;
+	check("the last has come", ends);
+	check_equal("each request was done once", once, most_number);
+	check("some answers were lost", lost > 2);
+	check("and asked for again", again >= lost);
+	check_equal("with a hello for each", welcomes >= lost + 1, 1);
+}
+
+/* ---- who uses it ---- */
+
+static uint8_t *data;
+static uint8_t *back;
+
+static void cdb_16(uint8_t *cdb, uint8_t operation, uint64_t sector, uint32_t sectors)
+{
+	for (unsigned n = 0; n < 16; n++)
+		cdb[n] = 0;
+	cdb[0] = operation;
+	for (unsigned n = 0; n < 8; n++)
+		cdb[9 - n] = (uint8_t)(sector >> 8 * n);
+	for (unsigned n = 0; n < 4; n++)
+		cdb[13 - n] = (uint8_t)(sectors >> 8 * n);
+}
+
+static void put_cdb(const uint8_t cdb[16], uint8_t direction, void *at, uint32_t bytes)
+{
+	struct vstor_packet packet = { .operation = VSTOR_EXECUTE,
+				  .flags = 1,
+				  .body.srb = { .bytes = 0x34,
+						.cdb_bytes = 16,
+						.direction = direction,
+						.data_bytes = bytes } };
+
+	for (unsigned n = 0; n < 16; n++)
+		packet.body.srb.cdb_or_sense[n] = cdb[n];
+	channel_put(&ch, bytes ? PACKET_GPA_DIRECT : PACKET_INBAND, &packet, sizeof(packet), at,
+		    bytes);
+}
+
+static void put_command(uint8_t operation, uint64_t sector, void *at, uint32_t bytes)
+{
+	uint8_t cdb[16];
+
+	cdb_16(cdb, operation, sector, bytes / SECTOR);
+	put_cdb(cdb, operation == READ_16 ? SRB_DIRECTION_READ : SRB_DIRECTION_WRITE, at, bytes);
+}
+
+/* How many of so many commands were good. */
+static unsigned take_good(unsigned count)
+{
+	const uint64_t until = rdtsc() + PATIENCE_TSC;
+	unsigned good = 0;
+
+	while (count && rdtsc() < until) {
+		struct vmbus_packet head;
+		struct vstor_packet packet;
+
+		if (!channel_get(&ch, &head, &packet, sizeof(packet)))
+			continue;
+		good += packet.body.srb.srb_status == SRB_SUCCESS;
+		count--;
+	}
+	return good;
+}
+
+static uint32_t length_of(unsigned n)
+{
+	return SECTOR * (1 + n * 7919u % (LONGEST_BYTES / SECTOR));
+}
+
+/* Places that do not overlap within one time of AT_ONCE. */
+static uint64_t place_of(unsigned time, unsigned n)
+{
+	return (uint64_t)(n * (DISK_BYTES / AT_ONCE) / SECTOR + time * 131u % 512);
+}
+
+static void fill(unsigned time)
+{
+	for (uint64_t n = 0; n < AT_ONCE * LONGEST_BYTES / sizeof(uint64_t); n++)
+		((uint64_t *)(void *)data)[n] = n * 2654435761u + time;
+}
+
+static bool is_same(const void *one, const void *other, uint32_t bytes)
+{
+	const uint64_t *a = one;
+	const uint64_t *b = other;
+
+	for (uint32_t n = 0; n < bytes / sizeof(uint64_t); n++)
+		if (a[n] != b[n])
+			return false;
+	return true;
+}
+
+static unsigned write_and_read(unsigned time)
+{
+	unsigned good = 0;
+
+	fill(time);
+	for (unsigned n = 0; n < AT_ONCE; n++)
+		put_command(WRITE_16, place_of(time, n), data + n * LONGEST_BYTES,
+			    length_of(time + n));
+	good += take_good(AT_ONCE);
+	for (unsigned n = 0; n < AT_ONCE; n++)
+		put_command(READ_16, place_of(time, n), back + n * LONGEST_BYTES,
+			    length_of(time + n));
+	good += take_good(AT_ONCE);
+	for (unsigned n = 0; n < AT_ONCE; n++)
+		good += is_same(data + n * LONGEST_BYTES, back + n * LONGEST_BYTES,
+				length_of(time + n));
+	return good;
+}
+
+static void use(void)
+{
+	static const uint8_t is_ready[16] = { 0 };
+	static const uint8_t capacity[16] = { 0x9e, 0x10, [13] = 32 };
+	static const uint8_t flush[16] = { 0x91 };
+	unsigned good = 0;
+
+	data = new_pages(AT_ONCE * LONGEST_BYTES / PAGE_BYTES);
+	back = new_pages(AT_ONCE * LONGEST_BYTES / PAGE_BYTES);
+	put_cdb(is_ready, SRB_DIRECTION_NONE, data, 0);
+	check_equal("it waits for who serves, and is there", take_good(1), 1);
+	put_cdb(capacity, SRB_DIRECTION_READ, back, 32);
+	check_equal("its size", take_good(1), 1);
+	check_equal("is the server's", (uint64_t)back[5] << 16 | back[6] << 8 | back[7],
+		    LAST_SECTOR);
+	for (unsigned time = 0; time < ROUNDS; time++)
+		good += write_and_read(time);
+	check_equal("what was written is read", good, ROUNDS * AT_ONCE * 3);
+	put_cdb(flush, SRB_DIRECTION_NONE, data, 0);
+	check_equal("a flush", take_good(1), 1);
+	*(uint32_t *)(void *)data = GOOD_END;
+	put_command(WRITE_16, LAST_SECTOR, data, SECTOR);
+	check_equal("the last", take_good(1), 1);
+}
+
+void test_main(void)
+{
+	static const struct vmbus_head bye = { .kind = VMBUS_UNLOAD };
+
+	hv_open();
+	bus_prepare();
+	check("contact", bus_contact(VMBUS_5_3));
+	check_equal("offers", bus_offers(OFFER_DISK, &offer), BUS_OFFERS + 1);
+	if (*(const uint32_t *)(const void *)offer.type.byte == OFFER_DISK) {
+		serve();
+	} else {
+		bus_post_on(VMBUS_CONNECTION, &bye, sizeof(bye));
+		check("unload", bus_expect(VMBUS_UNLOAD_RESPONSE) != NULL);
+		storage_open_last(&ch, BUS_OFFERS + 1);
+		use();
+	}
+	finish();
+}
