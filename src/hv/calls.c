@@ -290,11 +290,25 @@ static enum hv_status heat_range(const struct hv_partition *partition, uint64_t 
 		       : HV_SUCCESS;
 }
 
+/* What no device has of a piece. */
+static void discard_cold(struct hv_partition *partition, uint64_t gpa, size_t bytes)
+{
+	const struct hv_host *host = partition->host;
+	const bool some_are_held = host->holds && host->holds(host->context, gpa, bytes);
+	const size_t step = some_are_held ? GUEST_PAGE_BYTES : bytes;
+	struct work_parameters parameters = { .operation = WORK_DISCARD, .gpa = gpa };
+	uint64_t none;
+
+	for (size_t done = 0; done < bytes; done += step)
+		if (!some_are_held || !host->holds(host->context, gpa + done, step))
+			work_piece(partition, &parameters, done, step, &none);
+}
+
 enum hv_status hv_call_heat_hint(struct hv_call *call)
 {
 	struct hv_partition *partition = call->cpu->partition;
 	struct { uint8_t type, reserved[7]; } head;
-	uint64_t entry, gpa, bytes, none;
+	uint64_t entry, gpa, bytes;
 
 	memcpy(&head, call->input, sizeof(head));
 	if (head.type != HEAT_COLD_DISCARD)
@@ -302,16 +316,12 @@ enum hv_status hv_call_heat_hint(struct hv_call *call)
 	for (const uint8_t *at = call->input + sizeof(head);
 	     call->reps_done < call->rep_count && !hv_call_must_yield(call);
 	     at += 8, call->reps_done++) {
-		struct work_parameters parameters = { .operation = WORK_DISCARD };
-
 		memcpy(&entry, at, 8);
 		if (heat_range(partition, entry, &gpa, &bytes))
 			return HV_INVALID_PARAMETER;
-		parameters.gpa = gpa;
-		parameters.bytes = bytes;
 		for (uint64_t done = 0; done < bytes; done += LARGE_BYTES)
-			work_piece(partition, &parameters, done,
-				   bytes - done < LARGE_BYTES ? bytes - done : LARGE_BYTES, &none);
+			discard_cold(partition, gpa + done,
+				     bytes - done < LARGE_BYTES ? bytes - done : LARGE_BYTES);
 	}
 	return HV_SUCCESS;
 }

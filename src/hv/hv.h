@@ -46,8 +46,10 @@ struct hv_host {
 	void (*flush)(void *context, uint64_t targets, const struct engine_gva_range *ranges,
 		      unsigned count, bool global);
 	void (*memory_written)(void *context, uint64_t gpa, size_t bytes);
-	/* whole pages of RAM read as zero afterwards */
+	/* whole pages of RAM read as zero afterwards; -errno: they are as they were */
 	int (*discard)(void *context, uint8_t *hva, size_t bytes);
+	/* whether a device has some of these pages; NULL: none ever has */
+	bool (*holds)(void *context, uint64_t gpa, uint64_t bytes);
 	uint64_t (*now_100ns)(void *context);
 	uint64_t (*runtime_100ns)(void *context, uint32_t vp_index);
 	void (*yield)(void *context);

@@ -112,12 +112,28 @@ static uint64_t utc_100ns(void *context)
 	       (uint64_t)now.tv_nsec / 100;
 }
 
-/* What was translated from these pages goes, too. */
+bool devices_hold_pages(const struct devices *devices, uint64_t gpa, uint64_t bytes)
+{
+	const uint64_t gfn = gpa / GUEST_PAGE_BYTES;
+	const uint64_t pages = bytes / GUEST_PAGE_BYTES;
+
+	return bus_holds_pages(devices->bus, gfn, pages) ||
+	       (devices->lender && lender_holds_pages(devices->lender, gfn, pages));
+}
+
+/*
+ * All of them, or (where a device has some) one by one all others. What was translated from these
+ * pages goes, too.
+ */
 static void discard_pages(void *context, uint64_t gpa, uint64_t bytes)
 {
 	struct machine *machine = context;
+	const bool some_are_held = devices_hold_pages(machine->devices, gpa, bytes);
+	const uint64_t step = some_are_held ? GUEST_PAGE_BYTES : bytes;
 
-	madvise(guest_ram_hva(&machine->memory, gpa), bytes, MADV_DONTNEED);
+	for (uint64_t done = 0; done < bytes; done += step)
+		if (!some_are_held || !devices_hold_pages(machine->devices, gpa + done, step))
+			madvise(guest_ram_hva(&machine->memory, gpa + done), step, MADV_DONTNEED);
 	engine_memory_written(machine->engine, gpa, bytes);
 }
 

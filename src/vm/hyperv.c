@@ -46,9 +46,23 @@ static void memory_written(void *context, uint64_t gpa, size_t bytes)
 	engine_memory_written(((struct machine *)context)->engine, gpa, bytes);
 }
 
+static bool holds(void *context, uint64_t gpa, uint64_t bytes)
+{
+	const struct machine *machine = context;
+
+	return machine->devices && devices_hold_pages(machine->devices, gpa, bytes);
+}
+
+/* -EBUSY: a device has some of it. */
 static int discard(void *context, uint8_t *hva, size_t bytes)
 {
-	(void)context;
+	const struct machine *machine = context;
+	const uint64_t offset = (uint64_t)(hva - machine->memory.ram);
+	const uint64_t low_bytes = machine->memory.low_bytes;
+	const uint64_t gpa = offset < low_bytes ? offset : GUEST_HIGH_GPA + offset - low_bytes;
+
+	if (holds(context, gpa, bytes))
+		return -EBUSY;
 	return madvise(hva, bytes, MADV_DONTNEED) ? -errno : 0;
 }
 
@@ -154,6 +168,7 @@ void machine_connect_hv(struct machine *machine, uint64_t tsc_hz)
 		.flush = flush,
 		.memory_written = memory_written,
 		.discard = discard,
+		.holds = holds,
 		.now_100ns = machine_now_100ns,
 		.runtime_100ns = runtime_100ns,
 		.yield = hv_host_yield,

@@ -200,6 +200,8 @@ void devices_let_go(struct devices *devices);
 int machine_make_test_device(struct machine *machine);
 /* What the guest's drivers say. Without the lock. */
 void devices_state(const struct devices *devices, struct machine_state *ret);
+/* Whether a channel or another machine has one of these pages: they are not given back. */
+bool devices_hold_pages(const struct devices *devices, uint64_t gpa, uint64_t bytes);
 
 /* ---- ticker.c ---- */
 

@@ -308,6 +308,7 @@ int bus_message(struct bus *bus, uint32_t connection, uint32_t type, const uint8
 static void locks_make(struct bus *bus)
 {
 	pthread_mutex_init(&bus->lock, NULL);
+	pthread_mutex_init(&bus->pages_lock, NULL);
 	for (unsigned n = 0; n < CHANNELS; n++)
 		pthread_mutex_init(&bus->channel[n].lock, NULL);
 }

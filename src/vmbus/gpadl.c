@@ -83,13 +83,34 @@ const uint64_t *bus_channel_gpadl(struct bus_channel *channel, uint32_t id, uint
 	return NULL;
 }
 
+static bool names_any(const struct gpadl *gpadl, uint64_t gfn, uint64_t pages)
+{
+	for (uint32_t n = 0; n < gpadl->have; n++)
+		if (gpadl->gfn[n] - gfn < pages)
+			return true;
+	return false;
+}
+
+bool bus_holds_pages(struct bus *bus, uint64_t gfn, uint64_t pages)
+{
+	bool holds = false;
+
+	pthread_mutex_lock(&bus->pages_lock);
+	for (unsigned n = 0; n < GPADLS && !holds; n++)
+		holds = bus->gpadl[n].used && names_any(&bus->gpadl[n], gfn, pages);
+	pthread_mutex_unlock(&bus->pages_lock);
+	return holds;
+}
+
 static void gpadl_drop(struct bus *bus, struct gpadl *gpadl)
 {
 	assert(gpadl->used && bus->gpadl_pages >= gpadl->pages);
 	leave_channel(bus, gpadl);
+	pthread_mutex_lock(&bus->pages_lock);
 	munmap(gpadl->gfn, list_bytes(gpadl));
 	bus->gpadl_pages -= gpadl->pages;
 	*gpadl = (struct gpadl){ .used = false };
+	pthread_mutex_unlock(&bus->pages_lock);
 }
 
 void gpadl_drop_all(struct bus *bus)
@@ -139,8 +160,10 @@ static void gpadl_append(struct bus *bus, struct gpadl *gpadl, const uint8_t *fr
 	uint32_t wanted = gpadl->pages - gpadl->have;
 
 	count = count < wanted ? count : wanted;
+	pthread_mutex_lock(&bus->pages_lock);
 	memcpy(gpadl->gfn + gpadl->have, from, count * GFN_BYTES);
 	gpadl->have += count;
+	pthread_mutex_unlock(&bus->pages_lock);
 	gpadl->complete = gpadl->have == gpadl->pages;
 	if (gpadl->complete) {
 		gpadl_completed(bus, gpadl);
@@ -152,6 +175,7 @@ static void gpadl_append(struct bus *bus, struct gpadl *gpadl, const uint8_t *fr
 struct gpadl *gpadl_make(struct bus *bus, uint32_t id, uint32_t relid, uint64_t pages)
 {
 	struct gpadl *gpadl = NULL;
+	struct gpadl made;
 
 	if (!pages || pages > GPADL_PAGES_MAX - bus->gpadl_pages)
 		return NULL;
@@ -161,13 +185,14 @@ struct gpadl *gpadl_make(struct bus *bus, uint32_t id, uint32_t relid, uint64_t 
 		gpadl = bus->gpadl[n].used ? NULL : &bus->gpadl[n];
 	if (!gpadl)
 		return NULL;
-	*gpadl = (struct gpadl){ .used = true, .id = id, .relid = relid, .pages = (uint32_t)pages };
-	gpadl->gfn = mmap(NULL, list_bytes(gpadl), PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (gpadl->gfn == MAP_FAILED) {
-		*gpadl = (struct gpadl){ .used = false };
+	made = (struct gpadl){ .used = true, .id = id, .relid = relid, .pages = (uint32_t)pages };
+	made.gfn = mmap(NULL, list_bytes(&made), PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (made.gfn == MAP_FAILED)
 		return NULL;
-	}
+	pthread_mutex_lock(&bus->pages_lock);
+	*gpadl = made;
+	pthread_mutex_unlock(&bus->pages_lock);
 	bus->gpadl_pages += gpadl->pages;
 	return gpadl;
 }

@@ -8,7 +8,8 @@
  *
  * Locks, in this order: the bus's own (connection, GPADLs, which channel is open), a channel's (its
  * rings, and the service behind it), host->lock (messages that wait, interrupts). Functions here
- * are called without any of them unless they say so.
+ * are called without any of them unless they say so. Last of all, of pages that GPADLs name: a lock
+ * under which nothing else is taken.
  *
  *  1. A channel's rings are fixed when it is opened: page numbers are copied, sizes checked.
  *     Afterwards the guest can change only the words of the control pages, which are read once and
@@ -162,6 +163,12 @@ int bus_event(struct bus *bus, uint32_t connection, uint16_t flag);
 void bus_messages_taken(struct bus *bus);
 /* Serves every channel that was deferred. */
 void bus_run(struct bus *bus);
+
+/*
+ * Whether a GPADL names one of these pages: what a device may use is not given back to the host.
+ * Any thread, with whatever locks.
+ */
+bool bus_holds_pages(struct bus *bus, uint64_t gfn, uint64_t pages);
 
 void bus_channel_lock(struct bus_channel *channel);
 void bus_channel_unlock(struct bus_channel *channel);

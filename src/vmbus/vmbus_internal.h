@@ -56,6 +56,8 @@ struct bus {
 	uint32_t version;     /* 0: not connected */
 	bool offered;
 	struct gpadl gpadl[GPADLS];
+	/* The lists change under both; who holds either can read them. */
+	pthread_mutex_t pages_lock;
 	uint32_t gpadl_pages;
 	unsigned channels;
 	unsigned late; /* where the next late channel is looked for */

@@ -308,6 +308,32 @@ static void modify(void)
 	check("one that is not there", response && response->status);
 }
 
+static bool report_cold(const void *first, unsigned pages)
+{
+	static _Alignas(16) uint64_t input[2];
+
+	input[0] = 2; /* cold, to be discarded */
+	input[1] = gpa(first) | (pages - 1);
+	return umbra_call(&hv, umbra_rep(0x8003, 1), gpa(input), 0) == 1ull << 32;
+}
+
+/* A page that a list names is not given back, whoever says that it may be. */
+static void held_pages(void)
+{
+	uint8_t *pages = new_pages(3);
+
+	for (unsigned n = 0; n < 3; n++)
+		pages[n * PAGE_BYTES] = 0x5a;
+	check_equal("a list of the second of three pages",
+		    bus_gpadl(0xe1e20, ch.relid, pages + PAGE_BYTES, 1), 0);
+	check("all three are reported", report_cold(pages, 3));
+	check("two are given back", !pages[0] && !pages[2 * PAGE_BYTES]);
+	check_equal("not the one in between", pages[PAGE_BYTES], 0x5a);
+	bus_teardown(0xe1e20, ch.relid);
+	check("reported once more", report_cold(pages, 3));
+	check_equal("without its list it is", pages[PAGE_BYTES], 0);
+}
+
 /* Closed while requests are under way: the memory that they were for is left alone. */
 static void closed(void)
 {
@@ -340,6 +366,7 @@ void test_main(void)
 	what_it_is();
 	reads_and_writes();
 	clearing();
+	held_pages();
 	many(16, "sixteen at once");
 	many(60, "sixty");
 	many(190,

@@ -207,6 +207,15 @@ static void wrong_lends(uint64_t *pages)
 						    SHARE_NO_LEND);
 }
 
+static bool report_cold(const void *first, unsigned count)
+{
+	static _Alignas(16) uint64_t input[2];
+
+	input[0] = 2; /* cold, to be discarded */
+	input[1] = gpa(first) | (count - 1);
+	return umbra_call(&hv, umbra_rep(0x8003, 1), gpa(input), 0) == 1ull << 32;
+}
+
 static void use_pages(void)
 {
 	uint64_t *pages = new_pages(PAGES + 1);
@@ -219,6 +228,8 @@ static void use_pages(void)
 	check_equal("pages are lent", lend(pages, PAGES * PAGE_BYTES, 0, &lent), SHARE_DONE);
 	check_equal("all of them", lent.pages, PAGES);
 	check("they are what they were", words_are(pages, 5000));
+	check("they are reported", report_cold(pages, PAGES));
+	check("and not given back", words_are(pages, 5000) && words_are(pages + 512, 6000));
 	check_equal("not twice", lend(pages + 512, PAGE_BYTES, 0, &again), SHARE_NO_PAGES);
 	point_to(&lent, 5000);
 	for (uint32_t n = 0; n < PAGES; n++) {

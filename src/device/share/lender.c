@@ -39,6 +39,17 @@ struct lender *lender_create(const struct guest_memory *memory,
 
 void lender_destroy(struct lender *lender) { free(lender); }
 
+bool lender_holds_pages(struct lender *lender, uint64_t gfn, uint64_t pages)
+{
+	bool holds = false;
+
+	pthread_mutex_lock(&lender->lock);
+	for (unsigned n = 0; n < MOST_PAGES && !holds; n++)
+		holds = lender->gfn[n] != NO_FRAME && lender->gfn[n] - gfn < pages;
+	pthread_mutex_unlock(&lender->lock);
+	return holds;
+}
+
 /* Where the page lies; NULL: it is not RAM, or something lies over it. */
 static uint8_t *find_page(const struct lender *lender, uint64_t gfn)
 {

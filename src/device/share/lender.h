@@ -19,6 +19,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,8 @@ struct lender;
 struct lender *lender_create(const struct guest_memory *memory,
 			     void (*memory_written)(void *context, uint64_t gpa, size_t bytes),
 			     void *context);
+/* Whether one of these pages is lent. Any thread. */
+bool lender_holds_pages(struct lender *lender, uint64_t gfn, uint64_t pages);
 void lender_destroy(struct lender *lender);
 /*
  * The page of this frame, into this page of a window. 0; -EFAULT: it is not RAM; -EBUSY: it is
