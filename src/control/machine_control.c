@@ -33,16 +33,25 @@ static const struct control_verb verbs[] = {
 	{ 0 },
 };
 
+/* Its buffers are not touched: most peers never come, and a child of a fork shall be small. */
+static void peer_begin(struct control_peer *peer, int fd)
+{
+	peer->fd = fd;
+	peer->line_used = peer->out_at = peer->out_used = 0;
+	peer->wants_registers = peer->watches = peer->is_behind = false;
+	peer->kit_fds = 0;
+}
+
 void control_init(struct control *control, int listener, const char *description)
 {
 	control_protocol_init();
-	memset(control, 0, sizeof(*control));
+	memset(control, 0, offsetof(struct control, peer));
 	control->listener = listener;
 	control->occupied_fd[0] = -1;
 	control->kit_fds = KIT_FDS;
 	control->description = json_loads(description, 0, NULL);
 	for (unsigned n = 0; n < CONTROL_PEERS; n++)
-		control->peer[n].fd = -1;
+		peer_begin(&control->peer[n], -1);
 }
 
 static bool has_output(const struct control_peer *peer) { return peer->out_at < peer->out_used; }
@@ -665,10 +674,7 @@ static void accept_peer(struct control *control)
 
 	if (!peer)
 		return;
-	peer->fd = accept4(control->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	peer->line_used = peer->out_at = peer->out_used = 0;
-	peer->wants_registers = peer->watches = peer->is_behind = false;
-	peer->kit_fds = 0;
+	peer_begin(peer, accept4(control->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
 void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
