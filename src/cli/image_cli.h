@@ -14,7 +14,7 @@ enum { IMAGE_VALUES = 256, IMAGE_KEPT_BYTES = 31 << 20 };
 
 struct image_arguments {
 	struct arguments disk;
-	const char *values[IMAGE_VALUES], *key, *catalog, *limit;
+	const char *values[IMAGE_VALUES], *key, *catalog, *limit, *size, *agent;
 	unsigned count;
 	bool digests, packages_only, explain;
 };
@@ -23,6 +23,7 @@ int image_cli_open(const struct image_arguments *arguments, enum image_action ac
 		   struct disk **ret);
 int image_failed(const char *path, int error);
 int image_failed_content(const char *path, int error);
+int image_verb_build(struct image_arguments *arguments);
 int image_verb_scan(struct image_arguments *arguments);
 int image_verb_get(struct image_arguments *arguments);
 int image_verb_set(struct image_arguments *arguments);

@@ -10,7 +10,8 @@
 #include "image_cli.h"
 
 static const char help[] =
-	"usage: umbra image scan FILE [--digests | --packages-only]\n"
+	"usage: umbra image build FOLDER|TAR IMAGE [--size SIZE] [--agent FILE|none]\n"
+	"       umbra image scan FILE [--digests | --packages-only]\n"
 	"       umbra image get FILE [KEY]    umbra image set FILE KEY=VALUE... | --from JSON    "
 	"umbra image tag FILE [TAG | -TAG]...\n"
 	"       umbra image packages FILE [PATTERN]    umbra image files FILE [PATTERN]    "
@@ -23,7 +24,10 @@ static const char help[] =
 	"umbra image drop FILE NAME\n"
 	"       umbra image index DIRECTORY... [--catalog C]    "
 	"umbra image search QUERY [--explain] [--limit N] [--catalog C]\n"
-	"All take --format raw, vhd, qcow2 or vmdk (vhdx when nothing is said); "
+	"build makes a disk that boots (umbra run IMAGE) of a root file system that has a kernel "
+	"in its /boot, with umbra-agent in it\n"
+	"(umbra exec, umbra cp); 8G, of which the image holds what is used.\n"
+	"All others take --format raw, vhd, qcow2 or vmdk (vhdx when nothing is said); "
 	"other formats keep what they say in FILE.umbra. All that\n"
 	"print take --json.\n"
 	"KEY is title, compatible, expires, rights, patches, network, tags, configuration, "
@@ -44,6 +48,7 @@ static int parse(int argc, char **argv, struct image_arguments *arguments)
 		{ "limit", 1, 0, 'l' },   { "json", 0, 0, 'j' },
 		{ "explain", 0, 0, 'e' }, { "format", 1, 0, 'F' },
 		{ "parents", 1, 0, 'P' }, { "override", 1, 0, 'V' },
+		{ "size", 1, 0, 's' },    { "agent", 1, 0, 'a' },
 		{ "help", 0, 0, 'h' },    { 0 },
 	};
 	int option;
@@ -57,6 +62,8 @@ static int parse(int argc, char **argv, struct image_arguments *arguments)
 			       argv[optind][1] != '-' && arguments->count < IMAGE_VALUES)
 				arguments->values[arguments->count++] = argv[optind++];
 			break;
+		case 's': arguments->size = optarg; break;
+		case 'a': arguments->agent = optarg; break;
 		case 'd': arguments->digests = true; break;
 		case 'p': arguments->packages_only = true; break;
 		case 'f': arguments->disk.from = optarg; break;
@@ -140,6 +147,7 @@ int verb_image(int argc, char **argv)
 		const char *name;
 		int (*verb)(struct image_arguments *arguments);
 	} verbs[] = {
+		{ .name = "build", .verb = image_verb_build },
 		{ .name = "scan", .verb = image_verb_scan },
 		{ .name = "get", .verb = image_verb_get },
 		{ .name = "set", .verb = image_verb_set },

@@ -112,6 +112,8 @@ static void remove_names(const char *name, const char *path)
 		unlink(place);
 	if (!hidden_path("sockets", name, place, sizeof(place)))
 		rmdir(place);
+	if (!name_seed_path(name, place, sizeof(place)))
+		unlink(place);
 }
 
 int name_connect(const char *name)
@@ -220,6 +222,11 @@ int name_console_path(const char *name, char *path, size_t bytes)
 int name_log_path(const char *name, char *path, size_t bytes)
 {
 	return hidden_path("log", name, path, bytes);
+}
+
+int name_seed_path(const char *name, char *path, size_t bytes)
+{
+	return hidden_path("seed", name, path, bytes);
 }
 
 int name_link_socket(const char *name, const char *path)

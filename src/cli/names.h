@@ -29,6 +29,8 @@ int name_socket_path(const char *name, char *path, size_t bytes);
 /* Where what a detached machine prints, and what it says itself, is; the same. */
 int name_console_path(const char *name, char *path, size_t bytes);
 int name_log_path(const char *name, char *path, size_t bytes);
+/* Where the seed of its cloud-init is; the same. */
+int name_seed_path(const char *name, char *path, size_t bytes);
 /*
  * The same, by who has the name: the folder is there, and nothing of a machine that is gone at the
  * place. -EPERM: the folder is not the user's own.

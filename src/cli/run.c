@@ -25,6 +25,7 @@
 #include "memory_option.h"
 #include "names.h"
 #include "net_option.h"
+#include "seed_option.h"
 #include "share_option.h"
 #include "process/plan.h"
 #include "vm/machine.h"
@@ -41,6 +42,8 @@ static const char run_help[] =
 	"[--mitigations guest|off] [--name NAME]\n"
 	"                 [--memory-min SIZE] [--overhead SIZE] [--no-bus] [--socket PATH] "
 	"[--detach] "
+	"[--user-data FILE] [--ssh-key FILE]...\n"
+	"                 "
 	"[--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... "
 	"[--override REASON]\n"
 	"                 "
@@ -83,8 +86,14 @@ static const char run_help[] =
 	"prints, umbra stop ends it.\n"
 	"--console FILE keeps what the guest printed last in FILE: at most 64 MiB, "
 	"of which the newer half stays when it is full.\n"
-	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk), "
-	"the first /dev/sda; --parents as with umbra disk.\n"
+	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk); "
+	"--parents as with umbra disk.\n"
+	"A guest's kernel may find two disks in either order, so name them by what they are: "
+	"/dev/disk/by-uuid, or by-id, whose\n"
+	"name is the same each time; the root that IMAGE boots from is named so.\n"
+	"--user-data FILE is for cloud-init in the guest (NoCloud), --ssh-key FILE a public key "
+	"whose owner may log in; cloud-init also\n"
+	"installs umbra-agent, and both need a name.\n"
 	"--net user is a network without rights: "
 	"the guest is 10.0.2.15 by DHCP and reaches what you reach, but not the host's loopback\n"
 	"(with host-loopback it does, at 10.0.2.2); -p has a port of the host's lead to one of the "
@@ -120,7 +129,9 @@ enum {
 	OPTION_NO_BUS,
 	OPTION_SOCKET,
 	OPTION_DETACH,
-	OPTION_SECRETS
+	OPTION_SECRETS,
+	OPTION_USER_DATA,
+	OPTION_SSH_KEY
 };
 
 struct run_options {
@@ -136,6 +147,7 @@ struct run {
 	struct plan *plan;
 	struct grants grants;
 	struct net_options nets;
+	struct seed_options seed;
 	const char *console_path; /* NULL: no file */
 	char own_console[PLAN_SOCKET_BYTES];
 	struct detach detach;
@@ -184,6 +196,8 @@ static int take_option(struct run *run, int option, const char *value)
 	case 'H': options->hv = value; return 0;
 	case 'n': options->name = value; return 0;
 	case 'r': options->restore = value; return 0;
+	case OPTION_USER_DATA: run->seed.user_data = value; return 0;
+	case OPTION_SSH_KEY: return seed_option_add_key(&run->seed, value);
 	case OPTION_SERVE: return share_option_serve(&run->plan->shares, value);
 	case OPTION_BIND: return share_option_bind(&run->plan->shares, value);
 	case 'N': return net_option_add(&run->nets, value);
@@ -203,7 +217,7 @@ static int take_option(struct run *run, int option, const char *value)
 	}
 }
 
-static int check_options(const struct run_options *options, unsigned disks)
+static int check_options(const struct run_options *options, bool disks)
 {
 	bool is_described = options->kernel || options->initrd || options->append ||
 			    options->memory || options->cpus || options->debug_exit ||
@@ -249,6 +263,8 @@ static int parse_run(struct run *run, int argc, char **argv)
 		{ "memory-min", 1, 0, 'M' },
 		{ "detach", 0, 0, OPTION_DETACH },
 		{ "socket", 1, 0, OPTION_SOCKET },
+		{ "user-data", 1, 0, OPTION_USER_DATA },
+		{ "ssh-key", 1, 0, OPTION_SSH_KEY },
 		{ "no-bus", 0, 0, OPTION_NO_BUS },
 		{ "secrets", 0, 0, OPTION_SECRETS },
 		{ "overhead", 1, 0, OPTION_OVERHEAD },
@@ -283,7 +299,8 @@ static int parse_run(struct run *run, int argc, char **argv)
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind],
 				"see umbra run --help");
-	return check_options(&run->options, run->plan->disks.count);
+	return check_options(&run->options,
+			     run->plan->disks.count || seed_is_wanted(&run->seed));
 }
 
 /* ---- what the processes are given ---- */
@@ -328,8 +345,9 @@ static int take_command_line(struct run *run, const char *before, const char *te
 	return 0;
 }
 
+/* may_lack: it need not have one. */
 static int find_boot(const struct disk_choice *choice, const struct disk_search *search,
-		     struct image_boot *ret)
+		     bool may_lack, struct image_boot *ret)
 {
 	const unsigned actions = IMAGE_ACTION(choice->read_only ? ACTION_READ : ACTION_WRITE) |
 				 IMAGE_ACTION(ACTION_ATTACH);
@@ -342,12 +360,35 @@ static int find_boot(const struct disk_choice *choice, const struct disk_search 
 	if (code)
 		return code;
 	error = image_find_boot(disk, ret);
+	if (error && may_lack)
+		return disk_access_close(disk, 0);
 	if (error == -ENOENT)
 		code = complain(EXIT_UNUSABLE, "no kernel in a root file system of the ext family",
 				choice->path, "name one with --kernel, and --initrd");
 	else if (error)
 		code = disk_access_failed(choice->path, error);
 	return disk_access_close(disk, code);
+}
+
+/* The kernel takes the first that it finds, which may be either. */
+static int must_be_alone(const struct run *run, const struct disk_search *search,
+			 const struct image_boot *boot)
+{
+	const struct disk_plan *disks = &run->plan->disks;
+	const unsigned count = disks->count - seed_is_wanted(&run->seed); /* which is the last */
+	int code = 0;
+
+	for (unsigned n = 1; n < count && !code; n++) {
+		struct image_boot other = { 0 };
+
+		code = find_boot(&disks->disk[n], search, true, &other);
+		if (!code && !strcmp(other.root_uuid, boot->root_uuid))
+			code = complain(EXIT_UNUSABLE, "a copy of the disk that boots",
+					disks->disk[n].path,
+					"give its file system another identifier (tune2fs -U)");
+		image_free_boot(&other);
+	}
+	return code;
 }
 
 /* Kernel, initial file system and where the root is, from the disk itself. */
@@ -360,7 +401,9 @@ static int take_image(struct run *run)
 	int code;
 
 	disk_search_of_place(&run->plan->disks.place, &search);
-	code = find_boot(&run->plan->disks.disk[0], &search, &boot);
+	code = find_boot(&run->plan->disks.disk[0], &search, false, &boot);
+	if (!code)
+		code = must_be_alone(run, &search, &boot);
 	if (!code) {
 		snprintf(root, sizeof(root), "root=UUID=%s ", boot.root_uuid);
 		code = take_command_line(run, root, append);
@@ -750,7 +793,9 @@ static int make_plan(struct run *run)
 	disk_option_take_places(&run->plan->disks.place);
 	run->plan->nets.count = net_options_count(&run->nets);
 	run->plan->machine.statistics = run->options.statistics;
-	code = run->options.restore ? take_saved(run) : take_new(run);
+	code = seed_option_plan(&run->seed, run->options.name, &run->plan->disks);
+	if (!code)
+		code = run->options.restore ? take_saved(run) : take_new(run);
 	if (!code)
 		code = take_time_limit(run);
 	if (!code)
@@ -761,6 +806,8 @@ static int make_plan(struct run *run)
 		code = take_console(run);
 	if (!code)
 		code = take_name(run);
+	if (!code)
+		code = seed_option_write(&run->seed, run->options.name);
 	if (!code)
 		code = net_option_take(&run->nets, run->options.name, &run->plan->nets,
 				       &run->grants);
