@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "disk_cli.h"
+#include "fork_snapshot.h"
 
 static const char help[] =
 	"usage: umbra disk create FILE --size S [--format F] [--block-size B] "
@@ -31,6 +32,7 @@ static const char help[] =
 	"       umbra disk export-changes FILE TARGET --since ANCESTOR\n"
 	"       umbra disk serve FILE --socket PATH [--read-only]    "
 	"then: umbra disk snapshot CHILD|commit|stream|resize --size S --socket PATH\n"
+	"       umbra disk snapshot --machine NAME\n"
 	"       umbra disk repair-link CHILD --reason TEXT    "
 	"umbra disk freeze FILE [--reason TEXT | --undo]    umbra disk replay FILE\n"
 	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; the last two can only be read. "
@@ -38,6 +40,8 @@ static const char help[] =
 	"digests (--quick: does not), with --chain also with what each parent held when its child "
 	"was made, and writes nothing; --digests\n"
 	"makes digests that are missing, --rebuild takes the content as right.\n"
+	"--machine NAME keeps the disks of a running machine, whose guest has its file systems "
+	"stand still meanwhile (hv_vss_daemon).\n"
 	"A parent is looked for where its child says, and must lie under the child's directory or "
 	"a --parents PLACE (may be repeated).\n"
 	"--direct goes past the host's cache, for what is aligned to 4096 bytes; with --no-sync "
@@ -58,6 +62,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 {
 	static const struct option longs[] = {
 		{ "size", 1, 0, 's' },
+		{ "machine", 1, 0, 'm' },
 		{ "block-size", 1, 0, 'b' },
 		{ "sector-size", 1, 0, 'S' },
 		{ "parent", 1, 0, 'p' },
@@ -101,6 +106,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 		case 'l':
 			good = arguments->has_length = parse_size(optarg, &arguments->length);
 			break;
+		case 'm': arguments->machine = optarg; break;
 		case 'p': arguments->parent = optarg; break;
 		case 'P':
 			if (arguments->place_count == PLACES)
@@ -140,7 +146,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 	if (optind < argc)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind],
 				"see umbra disk --help");
-	return arguments->file || arguments->socket
+	return arguments->file || arguments->socket || arguments->machine
 		       ? 0
 		       : complain(EXIT_USAGE, "no file given", "disk", "see umbra disk --help");
 }
@@ -630,6 +636,11 @@ static int verb_snapshot(struct arguments *arguments)
 
 	if (error)
 		return error;
+	if (arguments->machine && arguments->file)
+		return complain(EXIT_USAGE, "of a machine all its disks are kept", arguments->file,
+				"leave it out");
+	if (arguments->machine)
+		return fork_snapshot(arguments->machine, NULL);
 	if (!arguments->other)
 		return complain(EXIT_USAGE, "no child given", arguments->file,
 				"say umbra disk snapshot FILE CHILD");
@@ -691,6 +702,9 @@ int verb_disk(int argc, char **argv)
 	for (size_t n = 0; argc >= 2 && n < sizeof(verbs) / sizeof(verbs[0]); n++)
 		if (!strcmp(argv[1], verbs[n].name)) {
 			code = parse(argc - 1, argv + 1, &arguments);
+			if (!code && arguments.machine && strcmp(argv[1], "snapshot"))
+				code = complain(EXIT_USAGE, "not of a running machine", argv[1],
+						"leave --machine out");
 			if (!code && arguments.socket && strcmp(argv[1], "serve"))
 				return ask_server(&arguments, argv[1]);
 			return code ? code : verbs[n].verb(&arguments);

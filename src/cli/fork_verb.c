@@ -22,6 +22,7 @@
 #include "fork_disks.h"
 #include "fork_nets.h"
 #include "fork_renew.h"
+#include "fork_snapshot.h"
 #include "ipc/block.h"
 #include "ipc/connection_slots.h"
 #include "ipc/forker.h"
@@ -409,10 +410,22 @@ static int send_layers(const struct fork_command *command)
 	return error;
 }
 
-static int send_kits(const struct fork_command *command)
+/* The last kit comes with the line that asks; a snapshot has none. */
+static int send_fork(const struct fork_command *command)
 {
 	const unsigned fds = fork_kit_fds(command->nets.options.cards);
 	char line[192];
+
+	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"%s}\n",
+		 command->parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "");
+	if (!command->count)
+		return say(command->peer, line, NULL, 0);
+	return say(command->peer, line, command->child[command->count - 1].kit, fds);
+}
+
+static int send_kits(const struct fork_command *command)
+{
+	const unsigned fds = fork_kit_fds(command->nets.options.cards);
 	int error = send_layers(command);
 
 	for (unsigned n = 0; n + 1 < command->count && !error; n++) {
@@ -425,10 +438,7 @@ static int send_kits(const struct fork_command *command)
 		error = error ? error : answer_error(answer);
 		json_decref(answer);
 	}
-	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"%s}\n",
-		 command->parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "");
-	return error ? error
-		     : say(command->peer, line, command->child[command->count - 1].kit, fds);
+	return error ? error : send_fork(command);
 }
 
 /* Until all are there. */
@@ -485,7 +495,7 @@ static int renew_children(const struct fork_command *command, unsigned made)
 	return code;
 }
 
-/* ---- the verb ---- */
+/* ---- a fork ---- */
 
 static void print_children(const struct fork_command *command, unsigned made)
 {
@@ -584,6 +594,90 @@ static int parse_mac_rule(struct fork_command *command, const char *word)
 		return complain(EXIT_USAGE, "not new or keep", word, "see umbra fork --help");
 	return 0;
 }
+
+/* ---- a snapshot: a fork without a child ---- */
+
+static int ask(const struct fork_command *command, const char *line)
+{
+	int unused;
+	int error = say(command->peer, line, NULL, 0);
+	json_t *answer = error ? NULL : hear(command->peer, &unused);
+
+	error = error ? error : answer_error(answer);
+	json_decref(answer);
+	return error;
+}
+
+/* Where it is not, its disks are as after a power cut. */
+static bool freeze_guest(const struct fork_command *command)
+{
+	int error = ask(command, "{\"id\":1,\"do\":\"freeze\"}\n");
+	const bool is_alone = error == -ENOTCONN || error == -EIO;
+
+	if (error)
+		complain(0, is_alone ? "no hv_vss_daemon freezes it" : strerror(-error),
+			 command->name,
+			 "its disks are kept as they were at one moment, not frozen");
+	return !error;
+}
+
+static int switch_disks(struct fork_command *command)
+{
+	unsigned made = 0;
+	bool is_frozen = freeze_guest(command);
+	int error = send_kits(command);
+
+	if (!error)
+		error = take_children(command, &made);
+	if (is_frozen && !error)
+		error = ask(command, "{\"id\":1,\"do\":\"thaw\"}\n");
+	return error;
+}
+
+static void print_layers(const struct fork_command *command)
+{
+	for (unsigned n = 0; n < command->disks.count; n++)
+		if (!command->disks.disk[n].choice.read_only)
+			printf("%s is kept, and goes on in %s\n",
+			       command->disks.disk[n].choice.path, command->disks.disk[n].layer);
+}
+
+static int snapshot(struct fork_command *command)
+{
+	int error = learn_machine(command);
+	int code = error ? 0 : make_all(command);
+
+	if (!error && !code && !fork_disks_are_written(&command->disks))
+		code = complain(EXIT_UNUSABLE, "it has no disk that is written", command->name,
+				"there is nothing to keep");
+	if (!error && !code)
+		error = switch_disks(command);
+	if (!error && !code)
+		code = fork_disks_freeze(&command->disks);
+	if (error || code)
+		drop_layers(command);
+	else
+		print_layers(command);
+	json_decref(command->machine);
+	return error ? fork_failed(command, error) : code;
+}
+
+int fork_snapshot(const char *machine, const char *folder)
+{
+	struct fork_command *command = calloc(1, sizeof(*command));
+	int code;
+
+	if (!command)
+		return complain(EXIT_FAULT, strerror(ENOMEM), machine, "see umbra doctor");
+	command->name = machine;
+	command->parent = "keep";
+	command->disks.folder = folder;
+	code = snapshot(command);
+	free(command);
+	return code;
+}
+
+/* ---- the verb ---- */
 
 static int parse(struct fork_command *command, int argc, char **argv)
 {

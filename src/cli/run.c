@@ -42,7 +42,7 @@ static const char run_help[] =
 	"[--mitigations guest|off] [--name NAME]\n"
 	"                 [--memory-min SIZE] [--overhead SIZE] [--no-bus] [--socket PATH] "
 	"[--detach] "
-	"[--user-data FILE] [--ssh-key FILE]...\n"
+	"[--user-data FILE] [--ssh-key FILE]... [--kvp KEY=VALUE]...\n"
 	"                 "
 	"[--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... "
 	"[--override REASON]\n"
@@ -94,6 +94,8 @@ static const char run_help[] =
 	"--user-data FILE is for cloud-init in the guest (NoCloud), --ssh-key FILE a public key "
 	"whose owner may log in; cloud-init also\n"
 	"installs umbra-agent, and both need a name.\n"
+	"--kvp KEY=VALUE gives a guest that runs hv_kvp_daemon a value, in its pool 0; what it "
+	"says of itself umbra info shows.\n"
 	"--net user is a network without rights: "
 	"the guest is 10.0.2.15 by DHCP and reaches what you reach, but not the host's loopback\n"
 	"(with host-loopback it does, at 10.0.2.2); -p has a port of the host's lead to one of the "
@@ -131,6 +133,7 @@ enum {
 	OPTION_DETACH,
 	OPTION_SECRETS,
 	OPTION_USER_DATA,
+	OPTION_KVP,
 	OPTION_SSH_KEY
 };
 
@@ -175,6 +178,26 @@ static void print_help(void)
 
 /* ---- options ---- */
 
+/* As the guest's daemon stores them: printable, and not longer than it takes. */
+static int take_key(struct machine_plan *machine, const char *text)
+{
+	enum { KEY_BYTES = 255, VALUE_BYTES = 1023 };
+	const size_t used = strlen(machine->given_keys);
+	const size_t room = sizeof(machine->given_keys) - used;
+	const char *middle = strchr(text, '=');
+	const char *bad = text;
+
+	while (*bad >= ' ' && *bad < 0x7f)
+		bad++;
+	if (*bad || !middle || middle == text || middle - text > KEY_BYTES ||
+	    strlen(middle + 1) > VALUE_BYTES)
+		return complain(EXIT_USAGE, "not KEY=VALUE in printable ASCII", text,
+				"say for example --kvp role=web");
+	if ((size_t)snprintf(machine->given_keys + used, room, "%s\n", text) >= room)
+		return complain(EXIT_USAGE, "more than 8 KiB of keys", text, "leave some out");
+	return 0;
+}
+
 static int take_option(struct run *run, int option, const char *value)
 {
 	struct run_options *options = &run->options;
@@ -196,6 +219,7 @@ static int take_option(struct run *run, int option, const char *value)
 	case 'H': options->hv = value; return 0;
 	case 'n': options->name = value; return 0;
 	case 'r': options->restore = value; return 0;
+	case OPTION_KVP: return take_key(&run->plan->machine, value);
 	case OPTION_USER_DATA: run->seed.user_data = value; return 0;
 	case OPTION_SSH_KEY: return seed_option_add_key(&run->seed, value);
 	case OPTION_SERVE: return share_option_serve(&run->plan->shares, value);
@@ -264,6 +288,7 @@ static int parse_run(struct run *run, int argc, char **argv)
 		{ "detach", 0, 0, OPTION_DETACH },
 		{ "socket", 1, 0, OPTION_SOCKET },
 		{ "user-data", 1, 0, OPTION_USER_DATA },
+		{ "kvp", 1, 0, OPTION_KVP },
 		{ "ssh-key", 1, 0, OPTION_SSH_KEY },
 		{ "no-bus", 0, 0, OPTION_NO_BUS },
 		{ "secrets", 0, 0, OPTION_SECRETS },

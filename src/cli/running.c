@@ -205,6 +205,17 @@ static json_t *describe_with_registers(const char *name)
 	return machine;
 }
 
+/* What the guest says of itself. */
+static void print_keys(json_t *keys)
+{
+	json_t *value;
+	const char *key;
+
+	json_object_foreach(keys, key, value)
+		if (json_string_length(value))
+			printf("guest %s: %s\n", key, json_string_value(value));
+}
+
 static void print_description(json_t *machine)
 {
 	json_t *value;
@@ -213,7 +224,9 @@ static void print_description(json_t *machine)
 	json_object_foreach(machine, key, value) {
 		char *text = json_dumps(value, JSON_ENCODE_ANY);
 
-		if (!json_is_array(value))
+		if (json_is_object(value))
+			print_keys(value);
+		else if (!json_is_array(value))
 			printf("%-10s %s\n", key,
 			       json_is_string(value) ? json_string_value(value) : text);
 		free(text);

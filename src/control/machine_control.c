@@ -27,6 +27,8 @@ static const struct control_verb verbs[] = {
 	{ .name = "layer",
 	  .number = WISH_LAYER,
 	  .member = { { "disk", CONTROL_NUMBER, true }, { "file", CONTROL_TEXT, true } } },
+	{ .name = "freeze", .number = WISH_FREEZE },
+	{ .name = "thaw", .number = WISH_THAW },
 	{ .name = "fork",
 	  .number = WISH_FORK,
 	  .member = { { "parent", CONTROL_TEXT, false }, { "secrets", CONTROL_TEXT, false } } },
@@ -126,6 +128,19 @@ static void drop_fork(struct control *control, const struct control_peer *peer)
 		control->fork_waits = control->forks = false;
 }
 
+/* A thaw that is asked for already is enough. */
+static void drop_freeze(struct control *control, const struct control_peer *peer)
+{
+	if (control->freezer != peer)
+		return;
+	control->freezer = NULL;
+	if (!control->is_frozen)
+		return;
+	control->is_frozen = false;
+	control->thaw_is_due = true;
+	control->freezes++;
+}
+
 /* One that holds the machine lets it go. A save that runs is ended by control_save_ended(). */
 static enum control_wish hang_up(struct control *control, struct control_peer *peer)
 {
@@ -139,6 +154,7 @@ static enum control_wish hang_up(struct control *control, struct control_peer *p
 		control->saver = NULL;
 	drop_fork(control, peer);
 	peer->watches = peer->is_behind = false;
+	drop_freeze(control, peer);
 	if (control->adviser == peer) {
 		control->adviser = NULL;
 		control->advice_bytes = 0;
@@ -203,6 +219,25 @@ static void add_growth(json_t *machine, const struct record_state *state)
 		json_object_set_new(machine, "silent", json_true());
 }
 
+void control_set_keys(struct control *control, const char *text)
+{
+	json_decref(control->keys);
+	control->keys = json_object();
+	while (*text) {
+		size_t bytes = strcspn(text, "\n");
+		const char *middle = memchr(text, '=', bytes);
+		char *key = middle ? strndup(text, (size_t)(middle - text)) : NULL;
+
+		if (key)
+			json_object_set_new(control->keys, key,
+					    json_stringn(middle + 1,
+							 bytes - (size_t)(middle + 1 - text)));
+		free(key);
+		text += bytes;
+		text += *text == '\n';
+	}
+}
+
 static json_t *describe(const struct control *control)
 {
 	json_t *machine = json_is_object(control->description) ? json_copy(control->description)
@@ -212,6 +247,8 @@ static json_t *describe(const struct control *control)
 	json_object_set_new(machine, "process", json_integer(control->process));
 	if (control->suspended)
 		json_object_set_new(machine, "suspended", json_true());
+	if (control->keys && json_object_size(control->keys))
+		json_object_set(machine, "keys", control->keys);
 	if (!control->has_state)
 		return machine;
 	json_object_set_new(machine, "guest", json_string(guest_word(state)));
@@ -336,6 +373,49 @@ static enum control_wish begin_look(struct control *control, struct control_peer
 		return WISH_NOTHING;
 	control->looks = 1;
 	return WISH_LOOK;
+}
+
+/* ---- a guest that stands still ---- */
+
+/*
+ * One peer at a time has the guest frozen. One that is gone has asked for a thaw by that, whose
+ * answer is for nobody.
+ */
+static enum control_wish begin_freeze(struct control *control, struct control_peer *peer,
+				      const struct control_request *request, enum control_wish wish)
+{
+	const bool is_mine = control->freezer == peer;
+
+	if (control->freezes || control->forks ||
+	    (wish == WISH_FREEZE ? (bool)control->freezer : !is_mine)) {
+		add_line(peer, control_failure(request->id, -EBUSY, NULL));
+		return WISH_NOTHING;
+	}
+	control->freezer = peer;
+	control->freezes = 1;
+	control->is_frozen = wish == WISH_FREEZE;
+	memcpy(control->freeze_id, request->id, sizeof(control->freeze_id));
+	return wish;
+}
+
+bool control_frozen(struct control *control, int error)
+{
+	struct control_peer *peer = control->freezer;
+
+	if (!control->freezes)
+		return false;
+	if (error > 0 || error < -CONTROL_ERRNO_MAX) /* the machine says what it likes */
+		error = -EIO;
+	control->freezes--;
+	if (!peer)
+		return true;
+	add_line(peer, error ? control_failure(control->freeze_id, error, NULL)
+			  : control_success(control->freeze_id, NULL));
+	if (!error && control->is_frozen)
+		return true;
+	control->freezer = NULL;
+	control->is_frozen = false;
+	return true;
 }
 
 /* Beyond what JSON's readers take: as text. */
@@ -470,12 +550,12 @@ static enum control_wish begin_fork(struct control *control, struct control_peer
 
 	if (!control->can_fork)
 		error = -EOPNOTSUPP;
-	else if (!may_copy_secrets(control, request))
+	else if (peer->kit_fds && !may_copy_secrets(control, request))
 		error = -EPERM;
 	else if (control->save || control->forks)
 		error = -EBUSY;
 	else if (!parse_parent(control_text(request, "parent"), &control->after_fork) ||
-		 !peer->kit_fds || peer->kit_fds % control->kit_fds ||
+		 (!peer->kit_fds && !control->layers) || peer->kit_fds % control->kit_fds ||
 		 peer->kit_fds / control->kit_fds > FORK_CHILDREN ||
 		 (control->layers_of && control->layers_of != peer))
 		error = -EINVAL;
@@ -562,6 +642,7 @@ static enum control_wish take_request(struct control *control, struct control_pe
 	case WISH_LOOK: return begin_look(control, peer, request);
 	case WISH_FORK: return begin_fork(control, peer, request);
 	case WISH_WATCH: return begin_watch(control, peer, request);
+	case WISH_FREEZE: case WISH_THAW: return begin_freeze(control, peer, request, wish);
 	case WISH_NOTHING:
 		add_line(peer, control_success(request->id,
 					       json_pack("{s:o}", "machine", describe(control))));
@@ -687,6 +768,9 @@ void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 			wish(context, has_output(peer) ? write_out(control, peer)
 						       : read_line(control, peer));
 	}
+	if (control->thaw_is_due)
+		wish(context, WISH_THAW);
+	control->thaw_is_due = false;
 	if (fds[0].revents)
 		accept_peer(control);
 }

@@ -24,7 +24,11 @@
  *   fork     forks it once for each kit that this connection has brought, this line's included:
  *            {"child":N,"pid":P} for each, with its descriptor; then success. "parent": what it
  *            does then: keep (goes on), suspend (stands until resume), end. Of a machine that
- *            holds secrets "secrets" has to be "copied"
+ *            holds secrets "secrets" has to be "copied". With layers and without a kit its disks
+ *            go on in the layers, and that is all
+ *   freeze   has the guest's file systems stand still, until thaw, or until the peer is gone;
+ *            answered once they do
+ *   thaw
  *
  *  1. Once there is no room for one more record for the peer that saves, what the machine has said
  *     goes out before more of it is taken.
@@ -68,6 +72,8 @@ enum control_wish {
 	WISH_WATCH,
 	WISH_KIT,
 	WISH_LAYER,
+	WISH_FREEZE,
+	WISH_THAW,
 	WISH_FORK
 };
 
@@ -99,6 +105,11 @@ struct control {
 	int process; /* the machine process's id */
 	struct record_state state;
 	bool has_state;
+	json_t *keys; /* what the guest's daemons say; NULL: nothing */
+	struct control_peer *freezer; /* who has it frozen, or thawed; NULL: nobody, or is gone */
+	char freeze_id[CONTROL_ID_BYTES];
+	unsigned freezes; /* answers of the machine's that are to come */
+	bool is_frozen, thaw_is_due; /* due: who had it frozen is gone */
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
 	uint64_t advice_bytes; /* of the last WISH_ADVICE */
 	struct control_peer *adviser;
@@ -127,6 +138,10 @@ struct control {
 void control_init(struct control *control, int listener, const char *description);
 /* What the machine says of itself. */
 void control_set_state(struct control *control, const struct record_state *state);
+/* Lines KEY=VALUE, printable. */
+void control_set_keys(struct control *control, const char *text);
+/* What became of WISH_FREEZE or WISH_THAW. False: nobody has asked. */
+bool control_frozen(struct control *control, int error);
 /* There is no room for another record. */
 bool control_is_full(const struct control *control);
 /* Somebody has said something that has not been looked at; control_turn() need not wait. */

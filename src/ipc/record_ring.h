@@ -57,6 +57,8 @@ enum {
 	RECORD_COUNTERS,
 	RECORD_REGISTERS, /* struct record_registers, one for each processor */
 	RECORD_FORK_READY, /* i32: 0, and the machine stands still; or -errno, and it runs */
+	RECORD_KEYS, /* text: what the guest says of itself, a line KEY=VALUE each */
+	RECORD_FROZEN, /* i32: 0 or -errno, of the last RECORD_FREEZE or RECORD_THAW */
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */
 	RECORD_STOP,
@@ -68,6 +70,8 @@ enum {
 	/* u64: how many it shall have as long as nothing is set; 0: what it asks for */
 	RECORD_ADVICE,
 	RECORD_FORK, /* nothing follows until it was forked, then RECORD_RESUME */
+	RECORD_FREEZE, /* the guest's file systems are to stand still, until RECORD_THAW */
+	RECORD_THAW,
 };
 
 enum {

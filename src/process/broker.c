@@ -47,6 +47,8 @@ enum message {
 	SAY_ADVICE,
 	SAY_RESUME,
 	SAY_LOOK,
+	SAY_FREEZE,
+	SAY_THAW,
 	SAY_FORK,
 	MESSAGES
 };
@@ -146,6 +148,8 @@ static void broker_grant(void *context, enum control_wish wish)
 	case WISH_MEMORY: broker_say(b, SAY_MEMORY); break;
 	case WISH_ADVICE: broker_say(b, SAY_ADVICE); break;
 	case WISH_LOOK: broker_say(b, SAY_LOOK); break;
+	case WISH_FREEZE: broker_say(b, SAY_FREEZE); break;
+	case WISH_THAW: broker_say(b, SAY_THAW); break;
 	case WISH_FORK: broker_say(b, SAY_FORK); break;
 	default: break;
 	}
@@ -239,6 +243,25 @@ static bool take_registers(struct broker *b, const uint8_t *data, uint32_t bytes
 		return false;
 	memcpy(registers, data, bytes);
 	return control_looked(&b->control, registers, bytes / sizeof(registers[0]));
+}
+
+static bool take_frozen(struct broker *b, const uint8_t *data, uint32_t bytes)
+{
+	int32_t error;
+
+	if (bytes != sizeof(error))
+		return false;
+	memcpy(&error, data, sizeof(error));
+	return control_frozen(&b->control, error);
+}
+
+static bool take_keys(struct broker *b, const uint8_t *data, uint32_t bytes)
+{
+	char text[RING_RECORD_MAX_BYTES + 1];
+
+	take_text(text, data, bytes);
+	control_set_keys(&b->control, text);
+	return true;
 }
 
 /* Once. The machine goes on standing: somebody may want to look at it. */
@@ -338,6 +361,8 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_SHUTTING_DOWN: return take_shutting_down(b, data, bytes);
 	case RECORD_COUNTERS: take_text(b->control.counters, data, bytes); return true;
 	case RECORD_REGISTERS: return take_registers(b, data, bytes);
+	case RECORD_KEYS: return take_keys(b, data, bytes);
+	case RECORD_FROZEN: return take_frozen(b, data, bytes);
 	case RECORD_STUCK: return take_stuck(b, data, bytes);
 	case RECORD_FORK_READY: return take_fork_ready(b, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
@@ -376,6 +401,7 @@ static bool message_put(struct broker *b, enum message message)
 		[SAY_SHUT_DOWN] = RECORD_SHUT_DOWN, [SAY_MEMORY] = RECORD_MEMORY,
 		[SAY_RESUME] = RECORD_RESUME,       [SAY_LOOK] = RECORD_LOOK,
 		[SAY_FORK] = RECORD_FORK,          [SAY_ADVICE] = RECORD_ADVICE,
+		[SAY_FREEZE] = RECORD_FREEZE,      [SAY_THAW] = RECORD_THAW,
 	};
 	const uint64_t *data = NULL;
 

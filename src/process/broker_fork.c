@@ -23,7 +23,7 @@ static void kit_close(int kit[KIT_MOST_FDS])
 
 void fork_begin(struct fork *forking, const int *kits, unsigned count)
 {
-	assert(forking->state == FORK_IDLE && count && count <= FORK_CHILDREN);
+	assert(forking->state == FORK_IDLE && count <= FORK_CHILDREN);
 	memset(forking->kit, -1, sizeof(forking->kit));
 	for (unsigned n = 0; n < count; n++)
 		memcpy(forking->kit[n], kits + n * forking->control->kit_fds,

@@ -53,6 +53,7 @@ struct process {
 	pthread_mutex_t saving; /* of the next two */
 	pthread_cond_t save_ready;
 	bool save_wanted, fork_wanted;
+	uint64_t told_keys; /* machine_state.key_changes of what the broker knows */
 	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
 };
 
@@ -196,8 +197,17 @@ static uint64_t state_flags(const struct machine_state *state)
 	return flags;
 }
 
+static void tell_keys(struct process *process)
+{
+	char text[MACHINE_KEYS_BYTES];
+
+	machine_read_keys(process->machine, text);
+	tell(process, RECORD_KEYS, text, strlen(text));
+}
+
 static void state(void *context, const struct machine_state *machine_state)
 {
+	struct process *process = context;
 	const struct record_state record = {
 		.flags = state_flags(machine_state),
 		.held_bytes = machine_state->held_bytes,
@@ -211,7 +221,26 @@ static void state(void *context, const struct machine_state *machine_state)
 		.unused_regions = machine_state->unused_regions,
 	};
 
+	if (machine_state->key_changes != process->told_keys)
+		tell_keys(process);
+	process->told_keys = machine_state->key_changes;
 	tell(context, RECORD_STATE, &record, sizeof(record));
+}
+
+static void frozen(void *context, int error)
+{
+	int32_t told = error;
+
+	tell(context, RECORD_FROZEN, &told, sizeof(told));
+}
+
+/* Who is not asked has answered. */
+static void freeze(struct process *process, bool freeze)
+{
+	int error = machine_freeze(process->machine, freeze);
+
+	if (error)
+		frozen(process, error);
 }
 
 static void shut_down(struct process *process)
@@ -282,6 +311,8 @@ static void *listen_to_broker(void *context)
 				set_memory(process, data, bytes);
 			else if (kind == RECORD_SHUT_DOWN)
 				shut_down(process);
+			else if (kind == RECORD_FREEZE || kind == RECORD_THAW)
+				freeze(process, kind == RECORD_FREEZE);
 			else if (kind == RECORD_LOOK)
 				look(process);
 	return NULL;
@@ -456,6 +487,8 @@ static void take_plan(struct process *process, struct machine_options *options)
 	options->console = console;
 	options->state = state;
 	options->stuck = stuck;
+	options->frozen = frozen;
+	options->given_keys = plan->given_keys;
 	options->context = process;
 	assertion_describe_in(process->rings->last_words, sizeof(process->rings->last_words));
 	options->last_words = process->rings->last_words;
@@ -516,6 +549,7 @@ static void locks_make(struct process *process)
 	pthread_mutex_init(&process->saving, NULL);
 	pthread_cond_init(&process->save_ready, NULL);
 	process->save_wanted = process->fork_wanted = false;
+	process->told_keys = 0;
 }
 
 /* What a forked machine is given for its devices, of all that a kit has. */

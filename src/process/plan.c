@@ -88,12 +88,28 @@ int plan_set_relay(struct relay_plan *relay, const char *path)
 
 static bool has_end(const char *text, size_t room) { return memchr(text, 0, room); }
 
+/* Lines, each with its end, a key and a value. */
+static bool keys_are_sound(const char *text)
+{
+	while (*text) {
+		const char *end = strchr(text, '\n');
+		const char *middle = strchr(text, '=');
+
+		if (!end || !middle || middle > end || middle == text)
+			return false;
+		text = end + 1;
+	}
+	return true;
+}
+
 static bool machine_is_sound(const struct machine_plan *machine)
 {
 	return machine->cpus <= MACHINE_MAX_CPUS &&
 	       machine->start_memory_bytes <= machine->memory_bytes &&
 	       machine->least_memory_bytes <= machine->memory_bytes &&
-	       has_end(machine->command_line, sizeof(machine->command_line));
+	       has_end(machine->command_line, sizeof(machine->command_line)) &&
+	       has_end(machine->given_keys, sizeof(machine->given_keys)) &&
+	       keys_are_sound(machine->given_keys);
 }
 
 static bool disks_are_sound(const struct disk_plan *disk)

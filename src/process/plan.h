@@ -27,6 +27,7 @@ enum {
 	PLAN_FORWARDS = 32,
 	PLAN_NET_NAME_BYTES = 72,
 	PLAN_SOCKET_BYTES = 108,
+	PLAN_KEYS_BYTES = 8192,
 };
 
 struct machine_plan {
@@ -40,6 +41,7 @@ struct machine_plan {
 	struct cpu_model model;
 	struct cpu_host host;
 	char command_line[PLAN_LINE_BYTES];
+	char given_keys[PLAN_KEYS_BYTES]; /* for the guest, a line KEY=VALUE each */
 };
 
 struct disk_choice {

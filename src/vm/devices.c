@@ -17,6 +17,8 @@
 #include "abi/vmbus_layout.h"
 #include "device/dynamic_memory/balloon.h"
 #include "device/hvsock/hvsock.h"
+#include "device/ic/backup.h"
+#include "device/ic/keys.h"
 #include "device/ic/utility.h"
 #include "device/netvsp/network.h"
 #include "device/share/disk_proxy.h"
@@ -53,6 +55,10 @@ struct devices {
 	struct balloon *balloon;
 	struct utility_clock clock;
 	struct utility *utility[UTILITY_KINDS];
+	struct keys_host keys_host;
+	struct keys *keys;
+	struct backup_host backup_host;
+	struct backup *backup;
 	bool stopped, held; /* atomic, changed under the lock; held: its thread is to stand still */
 	bool stands;        /* it does; with the lock */
 	pthread_mutex_t lock;
@@ -145,7 +151,15 @@ static void populate(void *context, uint64_t bytes)
 	guest_memory_populate(&machine->memory, bytes);
 }
 
-static void balloon_changed(void *context) { ticker_look(context); }
+static void device_changed(void *context) { ticker_look(context); }
+
+static void backup_answered(void *context, int error)
+{
+	struct machine *machine = context;
+
+	if (machine->options.frozen)
+		machine->options.frozen(machine->options.context, error);
+}
 
 /* ---- the devices ---- */
 
@@ -166,6 +180,18 @@ static void *make_utility(struct devices *devices, unsigned number)
 {
 	return devices->utility[number] =
 		       utility_create(devices->bus, (enum utility_kind)number, &devices->clock);
+}
+
+static void *make_keys(struct devices *devices, unsigned number)
+{
+	(void)number;
+	return devices->keys = keys_create(devices->bus, &devices->keys_host);
+}
+
+static void *make_backup(struct devices *devices, unsigned number)
+{
+	(void)number;
+	return devices->backup = backup_create(devices->bus, &devices->backup_host);
 }
 
 static int make_cards(struct devices *devices)
@@ -264,6 +290,8 @@ static const struct row {
 	{ .unit = &utility_unit, .make = make_utility, .number = UTILITY_SHUTDOWN },
 	{ .unit = &utility_unit, .make = make_utility, .number = UTILITY_HEARTBEAT },
 	{ .unit = &utility_unit, .make = make_utility, .number = UTILITY_TIME },
+	{ .unit = &keys_unit, .make = make_keys },
+	{ .unit = &backup_unit, .make = make_backup },
 };
 
 static int make_rows(struct devices *devices)
@@ -397,7 +425,7 @@ static void connect_hosts(struct devices *devices)
 	devices->balloon_host = (struct balloon_host){
 		.discard = discard_pages,
 		.populate = populate,
-		.changed = balloon_changed,
+		.changed = device_changed,
 		.context = machine,
 		.memory = &machine->memory,
 		.region_bytes = MACHINE_REGION_BYTES,
@@ -408,6 +436,12 @@ static void connect_hosts(struct devices *devices)
 	devices->clock = (struct utility_clock){ .reference_100ns = machine_now_100ns,
 						 .utc_100ns = utc_100ns,
 						 .context = machine };
+	devices->keys_host = (struct keys_host){ .changed = device_changed,
+						 .context = machine,
+						 .given = options->given_keys ? options->given_keys
+									      : "" };
+	devices->backup_host = (struct backup_host){ .answered = backup_answered,
+						     .context = machine };
 	machine->hv_host.message = devices_message;
 	machine->hv_host.event = devices_event;
 	machine->hv_host.messages_taken = partition_messages_taken;
@@ -473,6 +507,19 @@ void devices_state(const struct devices *devices, struct machine_state *ret)
 	ret->given_back_bytes = memory.counters.inflated * GUEST_PAGE_BYTES;
 	ret->refused_regions = memory.counters.refused;
 	ret->unused_regions = memory.counters.unused;
+	ret->key_changes = keys_changes(devices->keys);
+}
+
+_Static_assert((int)MACHINE_KEYS_BYTES == KEYS_TEXT_BYTES, "as it is told");
+
+void machine_read_keys(struct machine *machine, char ret[MACHINE_KEYS_BYTES])
+{
+	keys_read(machine->devices->keys, ret);
+}
+
+int machine_freeze(struct machine *machine, bool freeze)
+{
+	return machine->devices ? backup_ask(machine->devices->backup, freeze) : -ENOTCONN;
 }
 
 bool machine_shut_down(struct machine *machine)

@@ -58,7 +58,11 @@ struct machine_state {
 	uint64_t held_bytes, assigned_bytes, target_bytes, available_bytes, committed_bytes;
 	/* since it began */
 	uint64_t reports, given_back_bytes, refused_regions, unused_regions;
+	uint64_t key_changes; /* how often machine_read_keys() became another text */
 };
+
+/* What the guest's daemons say of it, a line KEY=VALUE each; and what it is given. */
+enum { MACHINE_KEYS_BYTES = 4096 };
 
 /* What a machine process may use beside its guest's memory (docs/isolation.md). */
 #define MACHINE_LEAST_OVERHEAD_BYTES (64ull << 20)
@@ -143,6 +147,9 @@ struct machine_options {
 	 * the lock.
 	 */
 	void (*state)(void *context, const struct machine_state *state);
+	/* Of machine_freeze(): once, without the lock. NULL. */
+	void (*frozen)(void *context, int error);
+	const char *given_keys; /* NULL: none */
 	/* Called under the machine's lock, once: the guest can never go on, and where it stands. */
 	void (*stuck)(void *context, const char *text);
 	/* where the engine says what happened before it gives up on a fault of its own */
@@ -211,6 +218,13 @@ enum machine_end machine_wait(struct machine *machine);
  * loaded then is the whole of the serial port.
  */
 size_t machine_input(struct machine *machine, const uint8_t *data, size_t bytes);
+/* Of a machine with a bus. */
+void machine_read_keys(struct machine *machine, char ret[MACHINE_KEYS_BYTES]);
+/*
+ * The guest's file systems are to stand still, or to go on: 0, and options.frozen() says how it
+ * ended; -ENOTCONN: nobody in the guest listens; -EBUSY; -EALREADY.
+ */
+int machine_freeze(struct machine *machine, bool freeze);
 /*
  * Asks the guest to power off, which takes its time: false when no driver of its listens. From any
  * thread.

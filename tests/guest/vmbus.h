@@ -40,7 +40,7 @@ bool bus_is_quiet(void);
 bool bus_contact(uint32_t version);
 /* What is offered: storage, and what UTILITIES names. */
 enum {
-	BUS_OFFERS = 5,
+	BUS_OFFERS = 7,
 	OFFER_STORAGE = 0xba6163d9,
 	OFFER_SHUTDOWN = 0x0e0b6031,
 	OFFER_HEARTBEAT = 0x57164f39,

@@ -2,10 +2,8 @@
  * What a guest's integration drivers (hv_utils) talk to, a channel each: a shutdown that is asked
  * for, a heartbeat, and the time of day.
  *
- *   opened -> the host offers versions -> the guest takes one -> ready: requests go to the guest,
- *   answers come back
- *
- * Lock: the channel's. Messages: framework 3.0 or 1.0; shutdown and heartbeat 3.0 or 1.0, time 4.0.
+ * How a channel begins is in ic_frame.h. Lock: the channel's. Messages: framework 3.0 or 1.0;
+ * shutdown and heartbeat 3.0 or 1.0, time 4.0.
  */
 #pragma once
 
