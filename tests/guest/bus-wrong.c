@@ -182,6 +182,106 @@ uint64_t memory_outcome(uint16_t type, const uint64_t *words, uint32_t count)
 	return version_is_answered() ? ANSWERED : BROKEN;
 }
 
+/* ---- components of integration ---- */
+
+/* The pipe's words, then a head (src/device/ic/ic_frame.c). */
+struct component_head {
+	uint32_t pipe_flags, pipe_bytes;
+	uint16_t framework[2], type, message[2], bytes;
+	uint32_t status;
+	uint8_t transaction, flags;
+	uint16_t reserved;
+} __attribute__((packed));
+enum { COMPONENT_BYTES = 8192, COMPONENT_ANSWERS = 5, COMPONENT_ASKS = 3 };
+/* For one that says nothing; and for one that is to speak, however busy the host is. */
+enum { COMPONENT_SHORT_WAIT = 60000000 };
+#define COMPONENT_LONG_WAIT 100000000000ull
+
+static _Alignas(8) uint8_t heard[COMPONENT_BYTES], said[COMPONENT_BYTES];
+
+static bool component_hear(uint64_t wait)
+{
+	struct vmbus_packet head;
+
+	for (uint64_t until = rdtsc() + wait;
+	     *ring_word(ch.receive, RING_WRITE_INDEX) == ch.read;)
+		if (rdtsc() > until)
+			return false;
+	return channel_get(&ch, &head, heard, sizeof(heard));
+}
+
+static void component_must(const char *what, bool good)
+{
+	if (good)
+		return;
+	check(what, false);
+	finish();
+}
+
+void component_open(uint32_t offer)
+{
+	component_must("contact", bus_contact(VMBUS_5_3));
+	component_must("the offers", bus_offers(offer, &offered) == BUS_OFFERS);
+	component_must("a channel", !channel_open(&ch, &offered, 77));
+	component_must("versions", component_hear(COMPONENT_LONG_WAIT));
+}
+
+void component_answer(const struct component_answer *answer, const void *data, uint32_t bytes)
+{
+	struct component_head head;
+
+	copy(&head, heard, sizeof(head));
+	head.type = answer->type;
+	head.bytes = (uint16_t)bytes;
+	head.status = answer->status;
+	head.transaction = (uint8_t)(head.transaction + answer->other_number);
+	head.flags = answer->is_question ? COMPONENT_ASKS : COMPONENT_ANSWERS;
+	copy(said, &head, sizeof(head));
+	copy(said + sizeof(head), data, bytes);
+	channel_put(&ch, PACKET_INBAND, said, (uint32_t)sizeof(head) + bytes, NULL, 0);
+}
+
+void component_agree(void)
+{
+	static const uint16_t versions[8] = { 1, 1, 0, 0, 3, 0, 4, 0 };
+
+	component_answer(&(struct component_answer){ .type = 0 }, versions, sizeof(versions));
+	component_must("a question", component_hear(COMPONENT_LONG_WAIT));
+}
+
+/* Of a channel that is broken nothing is taken any more. */
+static bool component_takes(void)
+{
+	const struct component_answer nothing = { .type = 99 };
+
+	component_answer(&nothing, NULL, 0);
+	for (uint64_t until = rdtsc() + COMPONENT_SHORT_WAIT;
+	     *ring_word(ch.send, RING_READ_INDEX) != ch.written;)
+		if (rdtsc() > until)
+			return false;
+	return true;
+}
+
+uint64_t component_outcome(void)
+{
+	if (component_hear(COMPONENT_SHORT_WAIT))
+		return ANSWERED;
+	return component_takes() ? QUIET : BROKEN;
+}
+
+uint64_t component_questions(const void *data, uint32_t bytes)
+{
+	const struct component_answer answer = { .type = 2 };
+	uint64_t questions = 1;
+
+	component_agree();
+	do {
+		component_answer(&answer, data, bytes);
+		questions++;
+	} while (component_hear(COMPONENT_SHORT_WAIT) && questions < 1000);
+	return questions - 1;
+}
+
 uint64_t command_outcome(const uint8_t *cdb, uint8_t cdb_bytes, uint8_t direction, uint32_t bytes)
 {
 	struct vstor_srb srb;

@@ -39,3 +39,22 @@ uint64_t command_outcome(const uint8_t *cdb, uint8_t cdb_bytes, uint8_t directio
  * a question about its version.
  */
 uint64_t memory_outcome(uint16_t type, const uint64_t *words, uint32_t count);
+
+/*
+ * The channel of keys and values, or another component's, on which the host has offered versions.
+ * An answer of it: a head as the host's, with these things changed.
+ */
+struct component_answer {
+	uint16_t type;         /* 2: of keys; 0: of versions */
+	uint8_t other_number;  /* added to the number of what is answered */
+	bool is_question;
+	uint32_t status;
+};
+void component_open(uint32_t offer);
+/* Versions 3.0 and 4.0 are taken. */
+void component_agree(void);
+void component_answer(const struct component_answer *answer, const void *data, uint32_t bytes);
+/* The next question of the host's is there: ANSWERED; it says nothing: QUIET; or BROKEN. */
+uint64_t component_outcome(void);
+/* How many questions it asks, when each is answered so. */
+uint64_t component_questions(const void *data, uint32_t bytes);

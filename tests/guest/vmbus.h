@@ -45,7 +45,9 @@ enum {
 	OFFER_SHUTDOWN = 0x0e0b6031,
 	OFFER_HEARTBEAT = 0x57164f39,
 	OFFER_TIME = 0x9527e630,
-	OFFER_MEMORY = 0x525074dc
+	OFFER_MEMORY = 0x525074dc,
+	OFFER_KEYS = 0xa9a0f4e7,
+	OFFER_BACKUP = 0x35fa2e29
 };
 /* Asks for offers; the number of them, in *ret the one whose interface begins so. */
 unsigned bus_offers(uint32_t type, struct vmbus_offer *ret);

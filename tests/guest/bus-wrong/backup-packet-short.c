@@ -1,0 +1,11 @@
+/* Wrong: a packet without a head on a backup's channel. */
+#include "../bus-wrong.h"
+
+WRONG_ACT("a packet without a head on a backup's channel", BROKEN)
+{
+	const uint64_t words[3] = { 1 };
+
+	component_open(OFFER_BACKUP);
+	channel_put(&ch, PACKET_INBAND, words, sizeof(words), NULL, 0);
+	return component_outcome();
+}
