@@ -3,7 +3,7 @@
 all:
 	@tools/install-deps build
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
-	@ninja -C build umbra
+	@ninja -C build umbra src/agent/umbra-agent src/builder/umbra-builder
 
 demo:
 	@tools/install-deps build demo
