@@ -219,20 +219,46 @@ static void add_growth(json_t *machine, const struct record_state *state)
 		json_object_set_new(machine, "silent", json_true());
 }
 
+/*
+ * So many, and so much text, that a line with all of them is never longer than who hears it has
+ * room for: the machine process says what it likes.
+ */
+enum { KEYS_MOST = 64, KEYS_MOST_BYTES = 4096 };
+
+/* Nothing that takes two characters in JSON. */
+static json_t *plain_text(const char *text, size_t bytes)
+{
+	char plain[KEYS_MOST_BYTES];
+
+	for (size_t n = 0; n < bytes; n++)
+		plain[n] = text[n] == '"' || text[n] == '\\' ? '\'' : text[n];
+	return json_stringn(plain, bytes);
+}
+
+static void add_key(json_t *keys, const char *line, size_t bytes)
+{
+	const char *middle = memchr(line, '=', bytes);
+	const size_t key_bytes = middle ? (size_t)(middle - line) : 0;
+	json_t *key = plain_text(line, key_bytes);
+
+	if (key_bytes)
+		json_object_set_new(keys, json_string_value(key),
+				    plain_text(middle + 1, bytes - key_bytes - 1));
+	json_decref(key);
+}
+
 void control_set_keys(struct control *control, const char *text)
 {
+	const char *begin = text;
+
 	json_decref(control->keys);
 	control->keys = json_object();
-	while (*text) {
-		size_t bytes = strcspn(text, "\n");
-		const char *middle = memchr(text, '=', bytes);
-		char *key = middle ? strndup(text, (size_t)(middle - text)) : NULL;
+	for (unsigned n = 0; n < KEYS_MOST && *text; n++) {
+		const size_t bytes = strcspn(text, "\n");
 
-		if (key)
-			json_object_set_new(control->keys, key,
-					    json_stringn(middle + 1,
-							 bytes - (size_t)(middle + 1 - text)));
-		free(key);
+		if ((size_t)(text - begin) + bytes >= KEYS_MOST_BYTES)
+			return;
+		add_key(control->keys, text, bytes);
 		text += bytes;
 		text += *text == '\n';
 	}
