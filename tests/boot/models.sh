@@ -1,10 +1,12 @@
 #!/bin/sh
 # Linux boots and works on every model and on masked hosts, sees what it is told, and complains of no register: models.sh [ROW].
+# $KERNEL is another kernel than the tests' own, and $LOGS where what it prints is left (tests/foreign/kernels.sh).
 set -eu
 cd "$(dirname "$0")/../.."
 umbra=${UMBRA:-build/umbra}
 guest=$(dirname "$umbra")/guest
-mkdir -p "$guest"
+kernel=${KERNEL:-build/guest/vmlinuz} logs=${LOGS:-$guest}
+mkdir -p "$guest" "$logs"
 haswell=-sha_ni,-adx,-rdseed,-clflushopt,-xsavec,-xgetbv1
 failed=0
 
@@ -13,9 +15,9 @@ row() {
 	name=$1 cpus=$2 flags=$3
 	shift 3
 	[ -z "${only:-}" ] || [ "$only" = "$name" ] || return 0
-	log=$guest/models-$name.log
+	log=$logs/models-$name.log
 	status=0
-	timeout -s KILL 95 "$umbra" run --time-limit 90 --kernel build/guest/vmlinuz --initrd build/guest/work.cpio.gz --memory 512M --cpus "$cpus" "$@" \
+	timeout -s KILL 95 "$umbra" run --time-limit 90 --kernel "$kernel" --initrd build/guest/work.cpio.gz --memory 512M --cpus "$cpus" "$@" \
 		--append "console=ttyS0 loglevel=8" </dev/null >"$log" 2>&1 || status=$?
 	bad=
 	[ "$status" = 0 ] && grep -q "^WORK DONE" "$log" && grep -q "^THIRTYTWO 3257f041" "$log" || bad="ended with $status"

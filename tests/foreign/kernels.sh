@@ -1,7 +1,7 @@
 #!/bin/bash
 # kernels.sh DIRECTORY [MODEL...]: kernels as others built them, on each processor model: Debian's 6.1 and 6.12, cloud and generic, memtest86+ and
-# Xen's hypervisor, through apt into DIRECTORY. Prints for each how it went; logs are in DIRECTORY/logs. docs/foreign-kernels.md says what is
-# expected.
+# Xen's hypervisor, through apt into DIRECTORY. The model "masks" is each row of tests/boot/models.sh on each of the four Linux kernels. Prints for
+# each how it went; logs are in DIRECTORY/logs. docs/foreign-kernels.md says what is expected.
 set -eu
 cd "$(dirname "$0")/../.."
 umbra=$(realpath "${UMBRA:-build/umbra}")
@@ -9,7 +9,7 @@ umbra=$(realpath "${UMBRA:-build/umbra}")
 mkdir -p "$1/logs"
 directory=$(cd "$1" && pwd)
 shift
-[ $# -gt 0 ] || set -- umbra-amd umbra-intel host
+[ $# -gt 0 ] || set -- umbra-amd umbra-intel host masks
 failed=0
 
 package() { # PACKAGE FILE: the file in it, unpacked; downloaded once
@@ -59,6 +59,13 @@ xen() { # MODEL HYPERVISOR KERNEL: the kernel would be its first guest's; it wan
 	report xen "$1" $good "$(grep -c '^(XEN)' "$log") lines, up to its timer"
 }
 
+masks() { # NAME KERNEL: models and what hosts lack
+	local good=1 said
+
+	said=$(UMBRA=$umbra KERNEL=$2 LOGS=$directory/logs/$1 tests/boot/models.sh) || good=0
+	report "$1" masks $good "$(grep -c '^row [a-z]' tests/boot/models.sh) rows${said:+: $said}"
+}
+
 tools/fetch-guest tests/boot/work.init build/guest/work.cpio.gz tests/boot/thirty-two.S
 hypervisor=$directory/xen
 gzip -dc "$(package xen-hypervisor-4.17-amd64 'xen-*.gz')" >"$hypervisor"
@@ -67,6 +74,13 @@ cloud=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/{
 new_generic=$(newest '^linux-image-6\.12.*deb12-amd64-unsigned$')
 new_cloud=$(newest '^linux-image-6\.12.*deb12-cloud-amd64-unsigned$')
 for model in "$@"; do
+	if [ "$model" = masks ]; then
+		masks 6.1-cloud "$(package "$cloud" 'vmlinuz-*')"
+		masks 6.1-generic "$(package "$generic" 'vmlinuz-*')"
+		masks 6.12-cloud "$(package "$new_cloud" 'vmlinuz-*')"
+		masks 6.12-generic "$(package "$new_generic" 'vmlinuz-*')"
+		continue
+	fi
 	linux 6.1-cloud "$model" "$(package "$cloud" 'vmlinuz-*')"
 	linux 6.1-generic "$model" "$(package "$generic" 'vmlinuz-*')"
 	linux 6.12-cloud "$model" "$(package "$new_cloud" 'vmlinuz-*')"

@@ -8,6 +8,11 @@
 #include "insn.h"
 
 enum { TASK_PRIORITY_MASK = 15, DEBUG_REGISTERS = 8 };
+#define CR0_ET 0x10u
+#define CR0_NE 0x20u
+#define CR0_KNOWN                                                                                \
+	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
+	 CR0_PG)
 
 static bool uses_pae(const struct x86_state *state, uint64_t cr4)
 {
@@ -24,6 +29,8 @@ int insn_write_cr(struct step *step, unsigned cr, uint64_t value)
 
 	switch (cr) {
 	case 0:
+		if (!(value >> 32))
+			value &= CR0_KNOWN; /* the reserved ones below cannot be set */
 		if ((value & CR0_NW && !(value & CR0_CD)) ||
 		    (!(value & CR0_PG) && x86_code_bits(state) == 64))
 			return insn_general_protection(step);
@@ -40,7 +47,7 @@ int insn_write_cr(struct step *step, unsigned cr, uint64_t value)
 			state->efer |= EFER_LMA;
 		if (!(value & CR0_PG))
 			state->efer &= ~(uint64_t)EFER_LMA;
-		state->cr0 = value | 0x10;
+		state->cr0 = value | CR0_ET;
 		soft_change_mode(cpu, false);
 		return 0;
 	case 2: state->cr2 = value; return 0;
@@ -96,13 +103,19 @@ static int read_cr(struct step *step, unsigned cr, uint64_t *ret)
 	}
 }
 
+static bool is_control_register(unsigned number)
+{
+	return number == 0 || number == 8 || (number >= 2 && number <= 4);
+}
+
+/* That there is no such register is found before the level is looked at (SDM Vol. 3A table 6-2). */
 int insn_mov_control(struct step *step)
 {
 	const struct x86_insn *insn = step->insn;
 	struct x86_state *state = step->state;
 	unsigned bytes = x86_code_bits(state) == 64 ? 8 : 4;
 
-	if (insn->opcode & 1 && insn->reg >= DEBUG_REGISTERS)
+	if (insn->opcode & 1 ? insn->reg >= DEBUG_REGISTERS : !is_control_register(insn->reg))
 		return insn_undefined(step);
 	if (state->cpl)
 		return insn_general_protection(step);

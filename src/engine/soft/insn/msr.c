@@ -34,6 +34,31 @@ static uint64_t *plain_msr(struct x86_state *state, uint32_t msr)
 	}
 }
 
+/* Eight memory types: 0, 1, 4 to 7 (SDM Vol. 3A 12.12.2). */
+static bool is_memory_types(uint64_t value)
+{
+	enum { TYPES = 8 };
+
+	for (unsigned n = 0; n < TYPES; n++, value >>= 8)
+		if ((value & 0xff) >= TYPES || (value & 0xff) == 2 || (value & 0xff) == 3)
+			return false;
+	return true;
+}
+
+/* Whether one of plain_msr() takes it. */
+static bool may_be_written(uint32_t msr, uint64_t value)
+{
+	switch (msr) {
+	case 0x175:
+	case 0x176:
+	case 0xc0000082:
+	case 0xc0000083:
+	case 0xc0000100 ... 0xc0000102: return soft_canonical(value);
+	case 0x277: return is_memory_types(value);
+	default: return true;
+	}
+}
+
 /* IA32_TSC_ADJUST moves with every write of the counter, and a write of it moves the counter. */
 static bool has_tsc_adjust(const struct step *step, uint32_t msr)
 {
@@ -59,9 +84,7 @@ int insn_access_msr(struct step *step, bool write)
 	if (state->cpl)
 		return insn_general_protection(step);
 	if (write && plain) {
-		if (((msr & 0xfffffffe) == 0xc0000082 ||
-		     (msr >= 0xc0000100 && msr <= 0xc0000102)) &&
-		    !soft_canonical(value))
+		if (!may_be_written(msr, value))
 			return insn_general_protection(step);
 		*plain = value;
 		return 0;
