@@ -466,7 +466,8 @@ static json_t *describe_registers(const struct record_registers *registers)
 	static const char *const gprs[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
 					      "rsi", "rdi", "r8",  "r9",  "r10", "r11",
 					      "r12", "r13", "r14", "r15" };
-	static const char *const states[] = { "runs", "halted", "waits for its start" };
+	static const char *const states[] = { "runs", "halted", "waits for its start",
+					      "asleep" };
 	json_t *object = json_object();
 
 	json_object_set_new(

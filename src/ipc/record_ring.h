@@ -90,7 +90,7 @@ struct record_state {
 };
 
 enum { REGISTERS_MOST = 16 /* processors */, REGISTERS_SYMBOL_BYTES = 56 };
-enum { REGISTERS_RUNS, REGISTERS_HALTED, REGISTERS_WAITS, REGISTERS_STATES };
+enum { REGISTERS_RUNS, REGISTERS_HALTED, REGISTERS_WAITS, REGISTERS_ASLEEP, REGISTERS_STATES };
 struct record_registers {
 	uint64_t gpr[16], rip, rflags, cr0, cr2, cr3, cr4, efer, lstar;
 	uint32_t cs, ss, state, fault_vector;

@@ -252,7 +252,8 @@ static void shut_down(struct process *process)
 
 _Static_assert((int)MACHINE_MAX_CPUS <= REGISTERS_MOST, "all in one record");
 _Static_assert((int)MACHINE_CPU_HALTED == REGISTERS_HALTED &&
-		       (int)MACHINE_CPU_WAITS == REGISTERS_WAITS,
+		       (int)MACHINE_CPU_WAITS == REGISTERS_WAITS &&
+		       (int)MACHINE_CPU_ASLEEP == REGISTERS_ASLEEP,
 	       "as it is told");
 _Static_assert(sizeof(((struct broker_memory *)NULL)->generation) == MACHINE_GENERATION_BYTES,
 	       "as it is given");

@@ -21,6 +21,17 @@ void look_ask(struct vcpu *vcpu)
 	pthread_cond_signal(&vcpu->wake);
 }
 
+/* On its own thread. */
+static enum machine_cpu_state state_of(struct vcpu *vcpu, uint64_t rflags)
+{
+	if (vcpu->activity != VCPU_RUNNING)
+		return MACHINE_CPU_WAITS;
+	if (!vcpu->halted && !vcpu->idle)
+		return MACHINE_CPU_RUNS;
+	return rflags & FLAG_IF && timer_run(vcpu) == UINT64_MAX ? MACHINE_CPU_ASLEEP
+								 : MACHINE_CPU_HALTED;
+}
+
 static void take_registers(struct vcpu *vcpu)
 {
 	struct machine_registers *registers = &vcpu->registers;
@@ -38,11 +49,9 @@ static void take_registers(struct vcpu *vcpu)
 		.lstar = state.x86.lstar,
 		.cs = state.x86.segment[X86_CS].selector,
 		.ss = state.x86.segment[X86_SS].selector,
-		.state = vcpu->activity == VCPU_RUNNING ? MACHINE_CPU_RUNS : MACHINE_CPU_WAITS,
+		.state = state_of(vcpu, state.x86.rflags),
 		.fault_vector = state.fault_vector,
 	};
-	if (vcpu->activity == VCPU_RUNNING && (vcpu->halted || vcpu->idle))
-		registers->state = MACHINE_CPU_HALTED;
 	memcpy(registers->gpr, state.x86.gpr, sizeof(registers->gpr));
 }
 

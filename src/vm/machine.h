@@ -69,9 +69,17 @@ enum { MACHINE_KEYS_BYTES = 4096 };
 #define MACHINE_DEFAULT_OVERHEAD_BYTES (384ull << 20)
 #define MACHINE_MOST_OVERHEAD_BYTES (2048ull << 20)
 
-/* WAITS: for the interrupt that starts it. */
+/*
+ * WAITS: for the interrupt that starts it. ASLEEP: halted with interrupts enabled, and no timer is
+ * set: only a device or another processor wakes it.
+ */
 enum { MACHINE_SYMBOL_BYTES = 56 };
-enum machine_cpu_state { MACHINE_CPU_RUNS, MACHINE_CPU_HALTED, MACHINE_CPU_WAITS };
+enum machine_cpu_state {
+	MACHINE_CPU_RUNS,
+	MACHINE_CPU_HALTED,
+	MACHINE_CPU_WAITS,
+	MACHINE_CPU_ASLEEP
+};
 /* Where a processor is. */
 struct machine_registers {
 	uint64_t gpr[16], rip, rflags, cr0, cr2, cr3, cr4, efer, lstar;

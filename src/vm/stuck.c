@@ -158,7 +158,8 @@ static void end_for_time(struct vcpu *vcpu)
 
 	if (vcpu != most_telling(machine))
 		return;
-	snprintf(reason, sizeof(reason), "not done after %u s", machine->options.time_limit_s);
+	snprintf(reason, sizeof(reason), "not done after %u s%s", machine->options.time_limit_s,
+		 vcpu->registers.state == MACHINE_CPU_ASLEEP ? ", asleep without a timer" : "");
 	stuck_describe(vcpu, reason, true, machine->crash_text, sizeof(machine->crash_text));
 	machine_finish(machine, MACHINE_OUT_OF_TIME);
 }

@@ -124,7 +124,9 @@ static void what_it_is(void)
 		mode[16] = { 0x1a, 0, 0x3f, 0, 64 }, mode_10[16] = { 0x5a, 0, 8, [8] = 64 },
 		pages[16] = { 0x12, 1, 0, 0, 255 }, serial[16] = { 0x12, 1, 0x80, 0, 255 },
 		id[16] = { 0x12, 1, 0x83, 0, 255 }, limits[16] = { 0x12, 1, 0xb0, 0, 255 },
-		thin[16] = { 0x12, 1, 0xb2, 0, 255 }, none[16] = { 0x12, 1, 0x42, 0, 255 },
+		thin[16] = { 0x12, 1, 0xb2, 0, 255 }, subpage[16] = { 0x5a, 0, 8, 5, [8] = 64 },
+		every_subpage[16] = { 0x5a, 0, 0x3f, 0xff, [8] = 64 },
+		streams[16] = { 0x5a, 8, 0x0a, 5, [7] = 2 }, none[16] = { 0x12, 1, 0x42, 0, 255 },
 		unknown[16] = { 0xff };
 
 	check_equal("TEST UNIT READY", command(0, ready, SRB_DIRECTION_NONE, NULL, 0), GOOD(0));
@@ -144,6 +146,12 @@ static void what_it_is(void)
 	check_equal("and has a cache", data[6] & 4, 4);
 	check_equal("MODE SENSE (10)", command(1, mode_10, SRB_DIRECTION_READ, data, 64), GOOD(28));
 	check_equal("cannot be written", data[3] & 0x80, 0x80);
+	check_equal("all subpages", command(1, every_subpage, SRB_DIRECTION_READ, data, 64),
+		    GOOD(28));
+	check_equal("a subpage of caching", command(0, subpage, SRB_DIRECTION_READ, data, 64),
+		    SENSE(5));
+	check_equal("what Linux asks of streams",
+		    command(0, streams, SRB_DIRECTION_READ, data, 512), SENSE(5));
 	check_equal("its vital pages", command(0, pages, SRB_DIRECTION_READ, data, 255), GOOD(10));
 	check_equal("serial number", command(0, serial, SRB_DIRECTION_READ, data, 255), GOOD(36));
 	check_equal("identification", command(0, id, SRB_DIRECTION_READ, data, 255), GOOD(16));

@@ -1,5 +1,6 @@
 #!/bin/sh
-# A machine that can never go on says so in one line, and where it stands: a triple fault, and processors halted for good.
+# A machine that can never go on says so in one line, and where it stands: a triple fault, and processors halted for good. One that sleeps without
+# a timer is said to sleep, by info and when its time is over.
 set -eu
 cd "$(dirname "$0")/../.."
 umbra=${UMBRA:-build/umbra}
@@ -25,3 +26,12 @@ for cpus in 1 3; do
 		{ cat "$guests/stuck.said"; exit 1; }
 	[ "$(grep -c stuck "$guests/stuck.said")" = 1 ] || { echo "it says so more than once"; exit 1; }
 done
+
+said=$(timeout -s KILL 40 "$umbra" run --name "asleep-$$" --time-limit 12 --kernel "$guests/guest-asleep" --console none 2>&1 </dev/null) && status=0 || status=$?
+echo "$said" | grep -q 'not done after 12 s, asleep without a timer: processor 0 at RIP 0x.*; its console ended with: good night$' || { echo "$status: $said"; exit 1; }
+"$umbra" run --name "asleep-$$" --kernel "$guests/guest-asleep" </dev/null >"$guests/stuck.said" 2>&1 &
+for _ in $(seq 600); do ! grep -q 'good night' "$guests/stuck.said" || break; sleep 0.1; done
+for _ in $(seq 600); do "$umbra" info "asleep-$$" >"$guests/stuck.info" && ! grep -q '^processor 0  asleep, rip' "$guests/stuck.info" || break; sleep 0.1; done
+"$umbra" kill "asleep-$$"
+wait
+grep -q '^processor 0  asleep, rip' "$guests/stuck.info" || { echo "umbra info does not say that it sleeps"; cat "$guests/stuck.info"; exit 1; }

@@ -6,12 +6,12 @@
 
 #include <string.h>
 
-#define SENSE_UNKNOWN_COMMAND ((struct scsi_sense){ 5, 0x20, 0 })
-#define SENSE_OUT_OF_RANGE ((struct scsi_sense){ 5, 0x21, 0 })
+#define SENSE_UNKNOWN_COMMAND ((struct scsi_sense){ SCSI_ILLEGAL_REQUEST, 0x20, 0 })
+#define SENSE_OUT_OF_RANGE ((struct scsi_sense){ SCSI_ILLEGAL_REQUEST, 0x21, 0 })
 #define SENSE_WRITE_PROTECTED ((struct scsi_sense){ 7, 0x27, 0 })
 
 enum {
-	MODE_CACHING = 8, MODE_ALL = 0x3f, MODE_WRITE_PROTECTED = 0x80,
+	MODE_CACHING = 8, MODE_ALL = 0x3f, MODE_ALL_SUBPAGES = 0xff, MODE_WRITE_PROTECTED = 0x80,
 	MODE_FORCE_UNIT_ACCESS = 0x10, CACHE_IS_WRITTEN_BACK = 4
 };
 /* "Msft" is what drivers of this channel look for before they clear ranges by WRITE SAME. */
@@ -330,16 +330,22 @@ static void report_luns(const struct request *request)
 	reply(request, 8 + 8 * count, big_endian(request->cdb + 6, 4));
 }
 
-/* Caching is the only mode page. Page control 1, what can be changed: nothing. */
+/*
+ * Caching is the only mode page, and has no subpages; Linux from 6.10 on asks for one of the
+ * control page (hints for streams) and takes the refusal. Page control 1, what can be changed:
+ * nothing.
+ */
 static void mode_sense(const struct request *request, unsigned head_bytes, uint64_t room)
 {
 	unsigned page = request->cdb[2] & 0x3f;
+	bool has_subpage = request->cdb[3] && request->cdb[3] != MODE_ALL_SUBPAGES;
 	unsigned at = head_bytes;
 	uint8_t *to = request->command->reply;
 	uint8_t parameters = (uint8_t)((request->disk->read_only ? MODE_WRITE_PROTECTED : 0) |
 				       MODE_FORCE_UNIT_ACCESS);
 
-	if ((page != MODE_CACHING && page != MODE_ALL) || request->cdb[2] >> 6 == 3) {
+	if ((page != MODE_CACHING && page != MODE_ALL) || has_subpage ||
+	    request->cdb[2] >> 6 == 3) {
 		fail(request, SCSI_SENSE_INVALID_FIELD);
 		return;
 	}

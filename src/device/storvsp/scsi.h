@@ -31,6 +31,7 @@ enum scsi_act {
 	SCSI_FINISHED, SCSI_REPLY, SCSI_READ, SCSI_WRITE, SCSI_FLUSH, SCSI_UNMAP, SCSI_WRITE_SAME
 };
 
+enum { SCSI_ILLEGAL_REQUEST = 5 };
 struct scsi_sense { uint8_t key, code, qualifier; }; /* key 0: none */
 
 struct scsi_command {
@@ -57,8 +58,8 @@ int scsi_unmap_list(const struct scsi_disk *disk, const uint8_t *list, size_t by
 /* Fixed format. */
 void scsi_sense_bytes(struct scsi_sense sense, uint8_t ret[SCSI_SENSE_BYTES]);
 
-#define SCSI_SENSE_INVALID_FIELD ((struct scsi_sense){ 5, 0x24, 0 })
-#define SCSI_SENSE_INVALID_LIST ((struct scsi_sense){ 5, 0x26, 0 })
+#define SCSI_SENSE_INVALID_FIELD ((struct scsi_sense){ SCSI_ILLEGAL_REQUEST, 0x24, 0 })
+#define SCSI_SENSE_INVALID_LIST ((struct scsi_sense){ SCSI_ILLEGAL_REQUEST, 0x26, 0 })
 #define SCSI_SENSE_READ_ERROR ((struct scsi_sense){ 3, 0x11, 0 })
 #define SCSI_SENSE_WRITE_ERROR ((struct scsi_sense){ 3, 0x0c, 0 })
 #define SCSI_SENSE_NO_SPACE ((struct scsi_sense){ 7, 0x27, 7 })

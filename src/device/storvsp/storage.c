@@ -58,7 +58,7 @@ struct storage {
 	struct request *held;
 	pthread_cond_t drained; /* nothing is under way; with the channel's lock */
 	unsigned free, waiting; /* of the requests */
-	uint64_t commands, bytes_read, bytes_written, flushes, failed;
+	uint64_t commands, bytes_read, bytes_written, flushes, refused, failed;
 	struct request request[BLOCK_SLOTS];
 };
 
@@ -138,7 +138,11 @@ static void complete_with_sense(struct storage *storage, struct request *request
 	struct vstor_srb *srb = &request->packet.body.srb;
 	uint8_t bytes[SCSI_SENSE_BYTES];
 
-	storage->failed++;
+	/* what it asks for is not there, which tells its driver so; or the disk did not do it */
+	if (sense.key == SCSI_ILLEGAL_REQUEST)
+		storage->refused++;
+	else
+		storage->failed++;
 	scsi_sense_bytes(sense, bytes);
 	memset(srb->cdb_or_sense, 0, sizeof(srb->cdb_or_sense));
 	memcpy(srb->cdb_or_sense, bytes, sizeof(bytes));
@@ -592,9 +596,10 @@ size_t storage_statistics(const struct storage *storage, char *text, size_t byte
 {
 	int used = snprintf(
 		text, bytes,
-		"storage: %lu commands, %lu bytes read, %lu written, %lu flushes, %lu failed\n",
+		"storage: %lu commands, %lu bytes read, %lu written, %lu flushes, %lu refused, "
+		"%lu failed\n",
 		storage->commands, storage->bytes_read, storage->bytes_written, storage->flushes,
-		storage->failed);
+		storage->refused, storage->failed);
 
 	if (used < 0)
 		return 0;
