@@ -112,6 +112,15 @@ static int connect_or_start(void)
 	return error;
 }
 
+/* Whatever the balancer says there, it can only advise (control/machine_control.h). */
+static int narrow(int machine)
+{
+	static const char line[] = "{\"id\":0,\"do\":\"narrow\"}\n";
+
+	/* not answered before the machine is there; what the balancer says comes after it */
+	return send(machine, line, sizeof(line) - 1, MSG_NOSIGNAL) == sizeof(line) - 1 ? 0 : -errno;
+}
+
 /* 0 once it has it. */
 static int bring(int balancer, int machine)
 {
@@ -143,7 +152,10 @@ int balance_join(const char *name)
 {
 	int machine = name_connect(name);
 	int balancer = machine < 0 ? machine : connect_or_start();
-	int error = balancer < 0 ? balancer : bring(balancer, machine);
+	int error = balancer < 0 ? balancer : narrow(machine);
+
+	if (!error)
+		error = bring(balancer, machine);
 
 	if (machine >= 0)
 		close(machine);

@@ -20,6 +20,7 @@ static const struct control_verb verbs[] = {
 	  .number = WISH_MEMORY,
 	  .member = { { "bytes", CONTROL_NUMBER, true } } },
 	{ .name = "watch", .number = WISH_WATCH },
+	{ .name = "narrow", .number = WISH_NARROW },
 	{ .name = "advise",
 	  .number = WISH_ADVICE,
 	  .member = { { "bytes", CONTROL_NUMBER, true } } },
@@ -40,7 +41,7 @@ static void peer_begin(struct control_peer *peer, int fd)
 {
 	peer->fd = fd;
 	peer->line_used = peer->out_at = peer->out_used = 0;
-	peer->wants_registers = peer->watches = peer->is_behind = false;
+	peer->wants_registers = peer->watches = peer->is_behind = peer->is_narrow = false;
 	peer->kit_fds = 0;
 }
 
@@ -658,12 +659,33 @@ void control_settled(struct control *control, int error)
 	answer_fork(control, control->fork_error ? control->fork_error : error);
 }
 
+static bool may_ask(const struct control_peer *peer, enum control_wish wish)
+{
+	return !peer->is_narrow || wish == WISH_NOTHING || wish == WISH_WATCH ||
+	       wish == WISH_ADVICE || wish == WISH_NARROW;
+}
+
+static enum control_wish begin_narrow(struct control_peer *peer,
+				      const struct control_request *request)
+{
+	drop_kits(peer);
+	peer->is_narrow = true;
+	add_line(peer, control_success(request->id, NULL));
+	return WISH_NOTHING;
+}
+
 static enum control_wish take_request(struct control *control, struct control_peer *peer,
 				      const struct control_request *request)
 {
 	enum control_wish wish = (enum control_wish)request->verb->number;
 
+	if (!may_ask(peer, wish)) {
+		add_line(peer,
+			 control_failure(request->id, -EPERM, "this connection may only advise"));
+		return WISH_NOTHING;
+	}
 	switch (wish) {
+	case WISH_NARROW: return begin_narrow(peer, request);
 	case WISH_SAVE: return begin_save(control, peer, request);
 	case WISH_RESUME: return end_save(control, peer, request);
 	case WISH_LOOK: return begin_look(control, peer, request);
@@ -729,7 +751,7 @@ static ssize_t receive(const struct control *control, struct control_peer *peer)
 		int fd;
 
 		memcpy(&fd, CMSG_DATA(head) + k * sizeof(fd), sizeof(fd));
-		if (peer->kit_fds < FORK_CHILDREN * control->kit_fds)
+		if (!peer->is_narrow && peer->kit_fds < FORK_CHILDREN * control->kit_fds)
 			peer->kits[peer->kit_fds++] = fd;
 		else
 			close(fd);

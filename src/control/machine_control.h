@@ -12,6 +12,8 @@
  *            any (/proc/PID/statm, smaps_rollup)
  *   advise   how many bytes the guest shall have as long as nothing is set, until the peer that
  *            says so is gone; 0: what it asks for
+ *   narrow   from now on this connection may only watch, advise, and ask for info: for who is not
+ *            trusted with more. Nothing widens it again
  *   save     {"data":N} and N bytes, as often as needed; then success: everything was said, and the
  *            machine stands still until resume or
  *            stop, or until the peer is gone; or a failure: it runs
@@ -70,6 +72,7 @@ enum control_wish {
 	WISH_LOOK,
 	WISH_ADVICE,
 	WISH_WATCH,
+	WISH_NARROW,
 	WISH_KIT,
 	WISH_LAYER,
 	WISH_FREEZE,
@@ -90,6 +93,7 @@ struct control_peer {
 	bool wants_registers;
 	char watch_id[CONTROL_ID_BYTES];
 	bool watches, is_behind; /* is_behind: something new was said while it did not read */
+	bool is_narrow; /* it may advise, and hear */
 };
 
 /* What a disk goes on in. */

@@ -412,6 +412,35 @@ static void watched(void)
 	       "advise 77 memory 5 advise 0 ");
 }
 
+/* Who was narrowed advises and hears, and nothing else, whatever he asks. */
+static void narrowed(void)
+{
+	static const char *const refused[] = { "stop", "kill", "save", "resume", "registers", "kit",
+					       "fork", "memory 5",
+					       "{\"id\":3,\"do\":\"layer\",\"disk\":0,"
+					       "\"file\":\"/x\"}\n" };
+	struct running r = start(good_machine);
+	FILE *peer = connect_to();
+	char line[CONTROL_REQUEST_BYTES];
+
+	expect("narrow", answers(peer, "narrow", "ok"));
+	for (unsigned n = 0; n < sizeof(refused) / sizeof(refused[0]); n++)
+		expect(refused[n], answers(peer, refused[n], "error -1"));
+	expect("it advises", answers(peer, "{\"id\":4,\"do\":\"advise\",\"bytes\":77}\n", "ok"));
+	ask(peer, "watch");
+	expect("it hears", fgets(line, sizeof(line), peer) && strstr(line, "\"machine\""));
+	expect("it stays narrow",
+	       answers(peer, "narrow", "ok") && answers(peer, "kill", "error -1"));
+	fclose(peer);
+	usleep(200000);
+	peer = connect_to();
+	ask(peer, "info");
+	expect("the next one is heard", fgets(line, sizeof(line), peer));
+	fclose(peer);
+	stop();
+	finish("a machine with a narrow peer", r, BROKER_ENDED, "advise 77 advise 0 ");
+}
+
 /* Whether the answer has both processors, with what the machine says of them. */
 static bool has_registers(FILE *peer)
 {
@@ -615,6 +644,7 @@ int main(void)
 	proper();
 	memory();
 	watched();
+	narrowed();
 	registers();
 	nonsense();
 	hanging_up();
