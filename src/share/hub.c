@@ -422,6 +422,21 @@ static void serve_ports(struct hub *hub)
 		}
 }
 
+/* One joiner after the other is asked for an agent while the rules name one, and none is there. */
+static void want_agent(struct hub *hub)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_AGENT };
+
+	if (!hub->rules.agent[0] || agent_is_there(hub->agent))
+		return;
+	for (unsigned n = 0; n < HUB_PORTS; n++) {
+		struct port *port = &hub->port[hub->asked++ % HUB_PORTS];
+
+		if (port->memory && !line_send(port->line, &message, NULL, 0))
+			return;
+	}
+}
+
 static void look_again(struct hub *hub)
 {
 	const int64_t now = hub_now_ms();
@@ -429,6 +444,7 @@ static void look_again(struct hub *hub)
 	if (now - hub->looked_ms < HUB_LOOK_MS)
 		return;
 	hub->looked_ms = now;
+	want_agent(hub);
 	join_all(hub);
 }
 

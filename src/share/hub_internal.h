@@ -82,7 +82,7 @@ struct log_line {
 struct hub {
 	int listen_fd, pid;
 	int64_t lonely_ms, looked_ms;
-	unsigned ports;
+	unsigned ports, asked; /* asked: for an agent, the last time */
 	struct port port[HUB_PORTS];
 	struct rules rules;
 	struct agent *agent;

@@ -6,6 +6,7 @@
  *           WIRE_JOIN {port's memory, its bell, its answer event, window}   -->
  *                                <--  WIRE_JOINED {window}, version 0: refused
  *           then the line stays until the machine is gone, or the hub
+ *                                             <--  WIRE_AGENT: there is no agent any more
  *   umbra bus: WIRE_SHOW  -->   <--  WIRE_TEXT as often as it takes, the last without any
  */
 #pragma once

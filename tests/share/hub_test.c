@@ -376,6 +376,70 @@ static void slow_rate(void)
 	bring_rules(web.line, all);
 }
 
+/* Another agent, and the end that is asked for it; NULL: nobody is. */
+static struct end *wait_for_wish(void)
+{
+	struct pollfd lines[] = { { .fd = store.line, .events = POLLIN },
+				  { .fd = web.line, .events = POLLIN } };
+	struct wire_message message;
+	int none[WIRE_FDS];
+
+	if (poll(lines, 2, WAIT_MS) <= 0)
+		return NULL;
+	if (line_receive(lines[0].revents ? store.line : web.line, &message, none, true) <= 0 ||
+	    message.kind != WIRE_AGENT)
+		return NULL;
+	return lines[0].revents ? &store : &web;
+}
+
+static void *allow_all(void *context)
+{
+	const int fd = *(int *)context;
+	char line[512];
+	char answer[64];
+	unsigned long number;
+	ssize_t got;
+
+	while ((got = recv(fd, line, sizeof(line) - 1, 0)) > 0) {
+		line[got] = 0;
+		if (sscanf(line, "ask %lu", &number) != 1 ||
+		    snprintf(answer, sizeof(answer), "%lu allow\n", number) < 0 ||
+		    send(fd, answer, strlen(answer), MSG_NOSIGNAL) < 0)
+			break;
+	}
+	return NULL;
+}
+
+/* What is asked does not answer once: another one is wanted, and asked from then on. */
+static void agents(void)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_AGENT };
+	struct end *asked;
+	pthread_t thread;
+	int silent[2];
+	int good[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, silent) ||
+	    socketpair(AF_UNIX, SOCK_STREAM, 0, good))
+		abort();
+	line_send(web.line, &message, &silent[0], 1);
+	bring_rules(web.line, "ask * offer,see,open,pass */*\nagent /nowhere 100\n");
+	expect("an agent that is silent allows nothing", sees_peer(&store, false));
+	asked = wait_for_wish();
+	expect("another one is asked for", asked);
+	expect("again while there is none", wait_for_wish());
+	pthread_create(&thread, NULL, allow_all, &good[1]);
+	line_send(asked ? asked->line : web.line, &message, &good[0], 1);
+	close(good[0]);
+	expect("and is asked", sees_peer(&store, true));
+	bring_rules(web.line, all);
+	shutdown(good[1], SHUT_RDWR);
+	pthread_join(thread, NULL);
+	close(good[1]);
+	close(silent[0]);
+	close(silent[1]);
+}
+
 static void *serve(void *context)
 {
 	hub_serve(*(int *)context, getpid());
@@ -403,6 +467,8 @@ int main(void)
 	rules_change();
 	lending();
 	slow_rate();
+	packets_pass();
+	agents();
 	packets_pass();
 	leave(&web);
 	expect("one that goes is seen to", sees_peer(&store, false));
