@@ -1,7 +1,7 @@
 /*
  * Connections between programs of the guest and of the host: a slot queue (slot_queue.h) between
  * the machine process, which has the channels (device/hvsock), and the relay process, which has
- * the sockets (process/relay_main.c).
+ * the sockets (net/relay).
  *
  * Connection n has two slots: n for what comes from the host, CONNECTIONS + n for what goes to it.
  * The machine process submits the first one empty (CONNECTION_TAKE), and its reply brings a
@@ -19,6 +19,11 @@
  *     what a connection keeps is two slots.
  *  2. A connection is free again when both have said GONE and the first slot has come back empty.
  *  3. A message's head is copied before it is checked; its data may change at any time.
+ *  4. A relay that ends is replaced by another, while the machine runs
+ *     (process/supervisor_main.c). `generation` counts them. When the machine process sees another
+ *     one every connection is at its end, without a word; it takes all slots back, empties both
+ *     rings and says so in `accepted`; only then the new relay takes the first request. Both words
+ *     are hints of a hostile peer: they are compared, and nothing else.
  */
 #pragma once
 
@@ -50,6 +55,9 @@ struct connection_slot {
 };
 
 struct connection_memory {
+	/* the supervisor's, the machine process's */
+	_Alignas(64) uint32_t generation;
+	_Alignas(64) uint32_t accepted;
 	struct slot_queue queue;
 	_Alignas(SLOT_PAGE_BYTES) struct connection_slot slot[CONNECTION_SLOTS];
 };

@@ -493,7 +493,9 @@ static const struct role_description roles[ROLES] = {
 		.name = "supervisor",
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_CARD_ANSWER) |
 			  GRANT(GRANT_READY) | GRANT(GRANT_END) | GRANT(GRANT_CARD) |
-			  GRANT(GRANT_CARD_BELL) | GRANT(GRANT_TAP),
+			  GRANT(GRANT_CARD_BELL) | GRANT(GRANT_TAP) | GRANT(GRANT_ANSWER) |
+			  GRANT(GRANT_CONNECTIONS) | GRANT(GRANT_CONNECTION_BELL) |
+			  GRANT(GRANT_LISTENER),
 		.stdio = 1,
 		.dies_with_parent = true,
 	},

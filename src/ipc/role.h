@@ -10,8 +10,9 @@
  *   disk      slots, events; it opens the disks itself           all, before the disks are read
  *   keeper    memory and pipes of what lies beside disks         all; files in the folders of the
  *             disks are left
- *   supervisor  one network card's memory and pipes              none: it starts net processes,
- *             with the user's rights, and looks at nothing that a guest can write
+ *   supervisor  one network card's memory and pipes, or what     none: it starts net processes or
+ *             a relay is given, with the user's rights, and      the relay
+ *             looks at nothing that a guest can write
  *   switch    the socket where net processes join it, and   all
  *             their lines
  *   relay     connections' memory and events, the socket where  all; the folder of that socket

@@ -475,10 +475,10 @@ static void read_input(struct broker *b)
 
 /* ---- processes ---- */
 
-/* Without it the machine goes on, and what serves it: who supervises or joins does not serve. */
+/* When it ends the machine goes on: another one stands by (standby.h). */
 static bool is_spare(enum role role)
 {
-	return role == ROLE_SUPERVISOR || role == ROLE_RELAY || role == ROLE_JOINER;
+	return role == ROLE_SUPERVISOR || role == ROLE_JOINER;
 }
 
 static void helper_gone(struct broker *b, struct helper *helper, int status, struct broker_end *end)
@@ -490,7 +490,9 @@ static void helper_gone(struct broker *b, struct helper *helper, int status, str
 		end->helper = helper->role;
 		end->helper_status = status;
 	}
-	close(helper->end_fd);
+	if (helper->end_fd >= 0)
+		close(helper->end_fd);
+	helper->end_fd = -1;
 }
 
 static void take_end_of(struct broker *b, pid_t pid, int status)
@@ -587,10 +589,11 @@ void broker_end_helpers(struct broker *b, struct broker_end *end)
 		pid_t pid = b->helper[n].pid;
 		int status = 0;
 
+		if (b->helper[n].end_fd >= 0)
+			close(b->helper[n].end_fd); /* also of one that goes on in its place */
+		b->helper[n].end_fd = -1;
 		if (!pid)
 			continue;
-		close(b->helper[n].end_fd);
-		b->helper[n].end_fd = -1;
 		wait_for_helper(b, n);
 		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 			;

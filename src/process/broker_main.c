@@ -284,8 +284,10 @@ static int supervisors_start(struct broker *broker, const struct start *start,
 	struct start one = { .plan = plan };
 	int error = plan ? 0 : -ENOMEM;
 
-	if (plan)
+	if (plan) {
 		*plan = *start->plan;
+		memset(&plan->relay, 0, sizeof(plan->relay));
+	}
 	for (unsigned n = 0; n < start->plan->nets.count && !error; n++) {
 		plan->nets.mine = n;
 		one.grants = start->grants;
@@ -293,6 +295,9 @@ static int supervisors_start(struct broker *broker, const struct start *start,
 		one.grants.fd[GRANT_CARD_BELL] = start->card_bell[n];
 		one.grants.fd[GRANT_CARD_ANSWER] = start->card_answer[n];
 		one.grants.fd[GRANT_TAP] = start->grants.fd[GRANT_CARD_TAPS + n];
+		/* a relay's */
+		one.grants.fd[GRANT_ANSWER] = one.grants.fd[GRANT_LISTENER] = -1;
+		one.grants.fd[GRANT_CONNECTIONS] = one.grants.fd[GRANT_CONNECTION_BELL] = -1;
 		error = helper_start(broker, ROLE_SUPERVISOR, &one, end);
 		close(start->card_bell[n]);
 		close(start->card_answer[n]);
@@ -311,7 +316,10 @@ static int connections_make(struct grants *grants)
 	return grants->fd[GRANT_CONNECTION_BELL] < 0 ? -errno : 0;
 }
 
-/* Whether programs of the host can connect to the guest's: who serves them. */
+/*
+ * Whether programs of the host can connect to the guest's: somebody who starts who serves them, and
+ * starts it again.
+ */
 static int relay_start(struct broker *broker, struct start *start, struct broker_end *end)
 {
 	int error = 0;
@@ -320,7 +328,7 @@ static int relay_start(struct broker *broker, struct start *start, struct broker
 		return 0;
 	if (!start->plan->adopts)
 		error = connections_make(&start->grants);
-	return error ? error : helper_start(broker, ROLE_RELAY, start, end);
+	return error ? error : helper_start(broker, ROLE_SUPERVISOR, start, end);
 }
 
 /* The window that the hub has chosen, to *context. */

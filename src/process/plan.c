@@ -40,7 +40,7 @@ static void plan_reduce(struct plan *plan, enum role role)
 		memset(&plan->disks, 0, sizeof(plan->disks));
 	if (role != ROLE_MACHINE)
 		memset(&plan->machine, 0, sizeof(plan->machine));
-	if (role != ROLE_RELAY)
+	if (role != ROLE_SUPERVISOR && role != ROLE_RELAY)
 		memset(&plan->relay, 0, sizeof(plan->relay));
 	if (role != ROLE_SUPERVISOR && role != ROLE_NET && role != ROLE_LINE)
 		memset(&plan->nets, 0, sizeof(plan->nets));

@@ -15,14 +15,26 @@
 #include "plan.h"
 #include "report.h"
 
+/* A supervisor's first process tells that it can serve. */
+static int tell_ready(void)
+{
+	int error = 0;
+
+	if (!(role_grants_here() & GRANT(GRANT_READY)))
+		return 0;
+	if (write(grant_fd(GRANT_READY), "", 1) != 1)
+		error = -errno;
+	close(grant_fd(GRANT_READY));
+	return error;
+}
+
 static int give_up_rights(const char *folder)
 {
 	int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int error = fd < 0 ? -errno : lockdown_in_folder(ROLE_RELAY, fd);
 
-	if (!error && write(grant_fd(GRANT_READY), "", 1) != 1)
-		error = -errno;
-	close(grant_fd(GRANT_READY));
+	if (!error)
+		error = tell_ready();
 	return error ? error : lockdown(ROLE_RELAY);
 }
 

@@ -1,17 +1,20 @@
 /*
- * The supervisor's main: starts the net process of one network card, and another one when that has
- * ended while the machine goes on. It keeps the user's rights, which a net process needs to begin;
- * so it maps nothing that a guest or a net process can write, but for one word that it only writes,
- * and reads nothing.
+ * The supervisor's main: starts the net process of one network card, or the relay of a machine, and
+ * another one when that has ended while the machine goes on. It keeps the user's rights, which
+ * these need to begin; so of what a guest or they can write it maps one word, which it counts up,
+ * and reads nothing else.
  *
- *  1. Each net process has a number, `generation` (ipc/net_card.h): it is another one from the
- *     moment at which its predecessor is seen to be gone, so that the link is down at once.
+ *  1. Each of them has a number, `generation` (ipc/net_card.h, connection_slots.h): it is another
+ *     one from the moment at which its predecessor is seen to be gone, so that the link is down,
+ *     and connections are at their end, at once.
  *  2. One that ends again soon is started again later, and later each time.
  *  3. One that does not end when the machine is gone is killed.
+ *  4. When the supervisor ends, another one goes on (standby.h): what served ends with it.
  */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -19,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/connection_slots.h"
 #include "ipc/net_card.h"
 #include "ipc/spawn.h"
 #include "mains.h"
@@ -26,23 +30,27 @@
 #include "net/switch/switch.h"
 #include "plan.h"
 #include "report.h"
+#include "standby.h"
 
 enum { FIRST_DELAY_MS = 20, MOST_DELAY_MS = 5000, LONG_LIFE_S = 10, END_MS = 1000 };
 
 struct supervisor {
 	const struct plan *plan;
 	struct grants grants; /* as it was given them: numbers of others are used again */
+	enum role role;       /* of who is started */
+	int answer_fd;
 	uint32_t *generation;
-	uint32_t count;
 	int delay_ms;
+	struct standby standby;
 };
 
-static void tell_machine(struct supervisor *supervisor)
+/* Whatever number stands there, the next one is another. */
+static void tell_machine(const struct supervisor *supervisor)
 {
 	ssize_t written;
 
-	__atomic_store_n(supervisor->generation, ++supervisor->count, __ATOMIC_RELEASE);
-	written = write(grant_fd(GRANT_CARD_ANSWER), &(uint64_t){ 1 }, 8);
+	__atomic_fetch_add(supervisor->generation, 1, __ATOMIC_ACQ_REL);
+	written = write(supervisor->answer_fd, &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
 
@@ -57,60 +65,76 @@ static int join_switch(const struct supervisor *supervisor, const struct net_cho
 	return line ? line : line_open(choice->path, choice->mac);
 }
 
-/* ---- a net process ---- */
+/* ---- who serves ---- */
+
+static int start_line(const struct supervisor *supervisor, struct grants *grants,
+		      struct spawned *ret)
+{
+	const struct net_choice *choice = &supervisor->plan->nets.card[supervisor->plan->nets.mine];
+	int error;
+
+	if (choice->kind != NET_SWITCH)
+		return spawn_role(ROLE_LINE, grants, -1, ret);
+	grants->fd[GRANT_TAP] = join_switch(supervisor, choice);
+	if (grants->fd[GRANT_TAP] < 0)
+		return grants->fd[GRANT_TAP];
+	error = spawn_role(ROLE_LINE, grants, -1, ret);
+	close(grants->fd[GRANT_TAP]);
+	return error;
+}
 
 static int start(const struct supervisor *supervisor, struct spawned *ret)
 {
-	const struct net_choice *choice = &supervisor->plan->nets.card[supervisor->plan->nets.mine];
-	const enum role role = choice->kind == NET_USER ? ROLE_NET : ROLE_LINE;
 	struct grants grants = supervisor->grants;
 	int error;
 
-	grants.fd[GRANT_PLAN] = plan_seal(supervisor->plan, role);
+	grants.fd[GRANT_PLAN] = plan_seal(supervisor->plan, supervisor->role);
 	if (grants.fd[GRANT_PLAN] < 0)
 		return grants.fd[GRANT_PLAN];
-	if (choice->kind == NET_SWITCH)
-		grants.fd[GRANT_TAP] = join_switch(supervisor, choice);
-	error = choice->kind == NET_SWITCH && grants.fd[GRANT_TAP] < 0
-			? grants.fd[GRANT_TAP]
-			: spawn_role(role, &grants, -1, ret);
-	if (choice->kind == NET_SWITCH && grants.fd[GRANT_TAP] >= 0)
-		close(grants.fd[GRANT_TAP]);
+	error = supervisor->role == ROLE_LINE ? start_line(supervisor, &grants, ret)
+					      : spawn_role(supervisor->role, &grants, -1, ret);
 	close(grants.fd[GRANT_PLAN]);
 	return error;
 }
 
 /* True: the machine is gone. */
-static bool wait_ms(int pidfd, int timeout_ms)
+static bool wait_ms(struct supervisor *supervisor, int pidfd, int timeout_ms)
 {
-	struct pollfd polls[] = { { .fd = grant_fd(GRANT_END), .events = POLLIN },
-				  { .fd = pidfd, .events = POLLIN } };
+	for (;;) {
+		struct pollfd polls[] = { { .fd = grant_fd(GRANT_END), .events = POLLIN },
+					  { .fd = pidfd, .events = POLLIN },
+					  { .fd = supervisor->standby.pidfd, .events = POLLIN } };
+		const int count = poll(polls, 3, timeout_ms);
 
-	while (poll(polls, 2, timeout_ms) < 0 && errno == EINTR)
-		;
-	return polls[0].revents;
+		if (count < 0)
+			continue;
+		if (!count || polls[0].revents || polls[1].revents)
+			return polls[0].revents;
+		standby_keep(&supervisor->standby);
+	}
 }
 
 /* What is asked to end by the same pipe as this process. */
-static void end_by_force(const struct spawned *net)
+static void end_by_force(const struct spawned *server)
 {
-	struct pollfd polls = { .fd = net->pidfd, .events = POLLIN };
+	struct pollfd polls = { .fd = server->pidfd, .events = POLLIN };
 
 	if (poll(&polls, 1, END_MS) != 1)
-		syscall(SYS_pidfd_send_signal, net->pidfd, SIGKILL, NULL, 0);
+		syscall(SYS_pidfd_send_signal, server->pidfd, SIGKILL, NULL, 0);
 }
 
 /* How it ended; *ret_machine_gone: in order, because of that. */
-static int wait_for_end(const struct spawned *net, bool *ret_machine_gone)
+static int wait_for_end(struct supervisor *supervisor, const struct spawned *server,
+			bool *ret_machine_gone)
 {
 	int status = 0;
 
-	*ret_machine_gone = wait_ms(net->pidfd, -1);
+	*ret_machine_gone = wait_ms(supervisor, server->pidfd, -1);
 	if (*ret_machine_gone)
-		end_by_force(net);
-	while (waitpid(net->pid, &status, 0) < 0 && errno == EINTR)
+		end_by_force(server);
+	while (waitpid(server->pid, &status, 0) < 0 && errno == EINTR)
 		;
-	close(net->pidfd);
+	close(server->pidfd);
 	return status;
 }
 
@@ -130,37 +154,45 @@ static time_t now_s(void)
 	return now.tv_sec;
 }
 
+/* It has told that it serves. */
+static void forget_ready(struct supervisor *supervisor)
+{
+	if (supervisor->grants.fd[GRANT_READY] < 0)
+		return;
+	close(grant_fd(GRANT_READY));
+	supervisor->grants.fd[GRANT_READY] = -1;
+}
+
 /* One after the other. The exit code: the first one's, where it could not begin. */
 static int supervise(struct supervisor *supervisor)
 {
-	bool machine_is_gone = false;
+	bool is_first = supervisor->grants.fd[GRANT_READY] >= 0;
 
 	tell_machine(supervisor);
-	for (bool is_first = true; !machine_is_gone; is_first = false) {
+	for (;; is_first = false) {
 		const time_t begun_s = now_s();
-		struct spawned net;
-		int error = start(supervisor, &net);
+		bool machine_is_gone = false;
+		struct spawned server;
+		int error = start(supervisor, &server);
 		int status = 0;
 
-		if (is_first) {
-			close(grant_fd(GRANT_READY));
-			supervisor->grants.fd[GRANT_READY] = -1;
-		}
+		forget_ready(supervisor);
 		if (error && is_first)
-			return complain(EXIT_FAULT, strerror(-error), "starting the net process",
+			return complain(EXIT_FAULT, strerror(-error), "starting who serves it",
 					"see umbra doctor");
+		standby_keep(&supervisor->standby);
 		if (!error)
-			status = wait_for_end(&net, &machine_is_gone);
+			status = wait_for_end(supervisor, &server, &machine_is_gone);
 		if (is_first && WIFEXITED(status) && WEXITSTATUS(status) &&
 		    WEXITSTATUS(status) != EXIT_FAULT)
 			return WEXITSTATUS(status);
 		if (machine_is_gone)
-			break;
+			return 0;
 		tell_machine(supervisor);
 		choose_delay(supervisor, now_s() - begun_s);
-		machine_is_gone = wait_ms(-1, supervisor->delay_ms);
+		if (wait_ms(supervisor, -1, supervisor->delay_ms))
+			return 0;
 	}
-	return 0;
 }
 
 static void take_grants(struct grants *ret)
@@ -173,19 +205,47 @@ static void take_grants(struct grants *ret)
 			ret->fd[n] = grant_fd((enum grant)n);
 }
 
+/* The word that counts who serves; MAP_FAILED. */
+static void *map_generation(const struct supervisor *supervisor)
+{
+	const bool is_relay = supervisor->role == ROLE_RELAY;
+	uint8_t *memory = mmap(NULL, SLOT_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+			       grant_fd(is_relay ? GRANT_CONNECTIONS : GRANT_CARD), 0);
+
+	if (memory == MAP_FAILED)
+		return memory;
+	return memory + (is_relay ? offsetof(struct connection_memory, generation)
+				  : offsetof(struct net_card_memory, generation));
+}
+
+static enum role choose_role(const struct supervisor *supervisor)
+{
+	const struct net_plan *nets = &supervisor->plan->nets;
+
+	if (supervisor->grants.fd[GRANT_CONNECTIONS] >= 0)
+		return ROLE_RELAY;
+	return nets->card[nets->mine].kind == NET_USER ? ROLE_NET : ROLE_LINE;
+}
+
 int supervisor_main(void)
 {
 	struct supervisor supervisor = { .delay_ms = FIRST_DELAY_MS };
-	struct net_card_memory *memory = mmap(NULL, SLOT_PAGE_BYTES, PROT_READ | PROT_WRITE,
-					      MAP_SHARED, grant_fd(GRANT_CARD), 0);
-	const struct plan *plan;
 
 	take_grants(&supervisor.grants);
-	plan = plan_of_process();
-	supervisor.plan = plan;
-	if (!plan || memory == MAP_FAILED)
+	supervisor.plan = plan_of_process();
+	supervisor.generation = MAP_FAILED;
+	if (supervisor.plan) {
+		supervisor.role = choose_role(&supervisor);
+		supervisor.generation = map_generation(&supervisor);
+	}
+	if (supervisor.generation == MAP_FAILED)
 		return complain(EXIT_USAGE, "it has no plan", "the supervisor",
 				"use umbra run: it starts the processes of a machine");
-	supervisor.generation = &memory->generation;
+	supervisor.answer_fd =
+		grant_fd(supervisor.role == ROLE_RELAY ? GRANT_ANSWER : GRANT_CARD_ANSWER);
+	supervisor.standby = (struct standby){ .role = ROLE_SUPERVISOR,
+					       .plan = supervisor.plan,
+					       .grants = &supervisor.grants,
+					       .pidfd = -1 };
 	return supervise(&supervisor);
 }

@@ -242,13 +242,34 @@ def is_detached():
         check("a reader of the console", b"SERVES" in said and b"said later" in said and reader.returncode == 0, said[-300:])
     check("its folder is gone", run("info", "two").returncode == 65 and not os.path.exists(place))
 
+# A relay that ends costs the connections that there are, and nothing else; as does who has started it.
 def loses_its_relay(machine):
-    out = subprocess.run(["ps", "-eo", "pid,ppid,args"], stdout=subprocess.PIPE).stdout.decode()
-    relay = [int(l.split()[0]) for l in out.split("\n")[1:] if l.endswith("--role=relay") and int(l.split()[1]) == machine.pid]
-    check("one relay", len(relay) == 1, relay)
-    os.kill(relay[0], signal.SIGKILL)
-    r = guest("true")
-    check("without its relay", r.returncode == 65 and b"relay" in r.stderr, r)
+    def serving():
+        rows = [l.split(None, 2) for l in subprocess.run(["ps", "-eo", "pid,ppid,args"], stdout=subprocess.PIPE).stdout.decode().split("\n")[1:] if l]
+        starters = {r[0] for r in rows if r[1] == str(machine.pid) and r[2].endswith("--role=supervisor")}
+        return [(int(r[0]), int(r[1])) for r in rows if r[2].endswith("--role=relay") and r[1] in starters]
+    def lose(pid):
+        p = subprocess.Popen([umbra, "exec", "-T", "one", "--", "sh", "-c", "echo here; cat"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        check("here", p.stdout.readline() == b"here\n")
+        os.kill(pid, signal.SIGKILL)
+        check("what was connected is at its end", p.wait(60) != 0, p.returncode)
+        r, until = guest("true"), time.time() + 60
+        while r.returncode and time.time() < until:
+            r = guest("true")
+        check("it is reached again", r.returncode == 0, r)
+        until = time.time() + 60
+        while b"cat" in guest("ps").stdout and time.time() < until:
+            time.sleep(0.1)
+        check("the guest's program has ended", time.time() < until)
+    for _ in range(3):
+        relays = serving()
+        check("one relay", len(relays) == 1, relays)
+        lose(relays[0][0])
+    lose(serving()[0][1])
+    for _ in range(80): # as many as there can be at a time, twice: none is lost for good
+        if guest("true").returncode:
+            check("exec, after other relays", False)
+            break
 
 machine = start()
 for part in executes, has_terminal, copies, connects, is_refused:

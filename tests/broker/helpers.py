@@ -2,57 +2,17 @@
 """The processes that serve a machine, seen from outside: none has the terminal, none waits on an event that another can fill, no card has
 anything in common with another, and all end with the machine, also one that does not listen, and with a broker that is killed.
 usage: helpers.py UMBRA GUEST"""
-import os, pty, re, signal, subprocess, sys, tempfile, time
+import os, pty, re, signal, subprocess, sys, tempfile
 
 import observed
-from observed import expect, read
+from observed import all_of, children, descriptors, expect, is_there, meeting, read, role_of, state, wait_for
 
 umbra, guest = sys.argv[1:3]
 NONBLOCK = 0o4000
 
 
-def role_of(pid):
-    try:
-        return read(pid, "cmdline").replace("\0", " ").strip().rpartition("--role=")[2]
-    except OSError:
-        return "gone"
-
-
-def children(pid):
-    return [int(p) for p in read(pid, "task/%d/children" % pid).split()]
-
-
-def descriptors(pid):
-    return {int(n): os.readlink("/proc/%d/fd/%s" % (pid, n)) for n in os.listdir("/proc/%d/fd" % pid)}
-
-
 def flags(pid, fd):
     return int(re.search(r"flags:\s*(\d+)", read(pid, "fdinfo/%d" % fd)).group(1), 8)
-
-
-def state(pid):
-    try:
-        return read(pid, "stat").rpartition(")")[2].split()[0]
-    except OSError:
-        return "gone"
-
-
-def wait_for(condition):
-    for _ in range(3000):
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def all_of(pid):
-    return [pid] + [c for child in children(pid) for c in all_of(child)]
-
-
-def switch_at(where): # it is nobody's child
-    inodes = {line.split()[6] for line in read(os.getpid(), "net/unix").splitlines() if where in line}
-    return [int(p) for p in os.listdir("/proc") if p.isdigit() and state(int(p)) not in ("gone", "Z") and role_of(int(p)) == "switch" and
-            any(t == "socket:[%s]" % n for n in inodes for t in descriptors(int(p)).values())]
 
 
 def start(where):
@@ -64,8 +24,8 @@ def start(where):
                                "--net", "user", "--net", "user", "--net", "switch=helpers"], stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     here = wait_for(lambda: subprocess.run([umbra, "info", "helpers"], capture_output=True).returncode == 0)
-    expect("a machine with a disk and three cards begins", here and wait_for(lambda: len(all_of(broker.pid)) == 11), all_of(broker.pid))
-    return broker, ours, {pid: role_of(pid) for pid in all_of(broker.pid) + switch_at(where)}
+    expect("a machine with a disk and three cards begins", here and wait_for(lambda: len(all_of(broker.pid)) == 16), all_of(broker.pid))
+    return broker, ours, {pid: role_of(pid) for pid in all_of(broker.pid) + meeting(where, "switch")}
 
 
 def of_role(roles, role):
@@ -75,7 +35,7 @@ def of_role(roles, role):
 def look(roles):
     helpers = [pid for pid in roles if roles[pid] not in ("broker", "machine")]
     held = {pid: descriptors(pid) for pid in roles}
-    expect("its processes", sorted(roles.values()) == sorted(["broker", "machine", "disk", "keeper", "line", "relay", "switch"] + ["net"] * 2 + ["supervisor"] * 3), roles)
+    expect("its processes", sorted(roles.values()) == sorted(["broker", "machine", "disk", "keeper", "line", "relay", "switch"] + ["net"] * 2 + ["supervisor"] * 8), roles)
     for pid in helpers:
         expect("%s: no terminal" % roles[pid], not [f for f in held[pid].values() if "/dev/pts" in f or "/dev/tty" in f], held[pid])
     for pid in of_role(roles, "disk") + of_role(roles, "net") + of_role(roles, "line"):
@@ -97,8 +57,8 @@ def look(roles):
     switch = of_role(roles, "switch")[0]
     expect("the switch says nothing to anybody", held[switch].get(2) == "/dev/null", held[switch])
     os.kill(switch, signal.SIGKILL)
-    expect("a switch that ends is no zombie of whoever started it", wait_for(lambda: state(switch) in ("gone", "Z")) and
-           wait_for(lambda: not [c for pid in roles if state(pid) not in ("gone", "Z") for c in children(pid) if state(c) == "Z"]))
+    expect("a switch that ends is no zombie of whoever started it", wait_for(lambda: not is_there(switch)) and
+           wait_for(lambda: not [c for pid in roles if is_there(pid) for c in children(pid) if state(c) == "Z"]))
 
 
 with tempfile.TemporaryDirectory() as where:
@@ -119,6 +79,6 @@ with tempfile.TemporaryDirectory() as where:
     os.kill(broker.pid, signal.SIGKILL)
     broker.wait(60)
     # who adopts them may not look after them
-    expect("a broker that is killed takes all with it", wait_for(lambda: all(state(pid) in ("gone", "Z") for pid in rest)), {roles[p]: state(p) for p in rest})
+    expect("a broker that is killed takes all with it", wait_for(lambda: not any(is_there(pid) for pid in rest)), {roles[p]: state(p) for p in rest})
     os.close(terminal)
 sys.exit(observed.failed != 0)

@@ -5,21 +5,13 @@ capability, and its own namespaces.   usage: separate.py UMBRA KERNEL INITRD"""
 import atexit, os, re, signal, subprocess, sys, tempfile, time
 
 import observed
-from observed import expect, read
+from observed import all_of, expect, read, role_of
 
 umbra, kernel, initrd = sys.argv[1:4]
 
 
-def role_of(pid):
-    return read(pid, "cmdline").replace("\0", " ").strip().rpartition("--role=")[2]
-
-
 def is_forker(pid):
     return role_of(pid) == "machine" and len(os.listdir("/proc/%d/task" % pid)) == 1
-
-
-def children(pid):
-    return [int(p) for p in read(pid, "task/%d/children" % pid).split() if not is_forker(int(p))]
 
 
 def namespaces(pid):
@@ -60,7 +52,7 @@ def start(where):
 with tempfile.TemporaryDirectory() as where:
     machine = start(where)
     atexit.register(machine.kill)
-    roles = {role_of(pid): Process(pid) for pid in [machine.pid] + children(machine.pid)}
+    roles = {role_of(pid): Process(pid) for pid in all_of(machine.pid) if role_of(pid) != "supervisor" and not is_forker(pid)}
     expect("broker, machine, disk process, keeper and relay", sorted(roles) == ["broker", "disk", "keeper", "machine", "relay"], roles.keys())
     for name, p in roles.items():
         expect("%s: an empty environment" % name, p.environment == "")

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "abi/hvsock_layout.h"
 #include "abi/vmbus_layout.h"
@@ -40,9 +41,10 @@ struct hvsock {
 	struct slot_client *client;
 	struct bus_connector connector;
 	pthread_mutex_t lock; /* of what follows, and of submissions */
+	uint32_t generation;
 	struct connection connection[CONNECTIONS];
 	bool has_work, is_cut_off;
-	uint64_t begun, refused, to_guest_bytes, to_host_bytes;
+	uint64_t begun, refused, to_guest_bytes, to_host_bytes, relays;
 	/* of the thread that collects */
 	struct { struct hvsock_pipe head; uint8_t data[CONNECTION_BYTES]; } packet;
 };
@@ -282,17 +284,52 @@ static void guest_connects(void *context, struct guid endpoint, struct guid serv
 
 /* ---- from the relay, on the thread that collects; with the lock ---- */
 
+/* Nothing more is said to who had the other side, or heard from there. */
+static void break_off(struct connection *connection)
+{
+	end(connection);
+	connection->is_sending = connection->has_message = false;
+	if (connection->state == FREE)
+		return;
+	connection->say_opened = connection->say_gone = false;
+	connection->wants_offer = connection->was_refused = false;
+	connection->said_gone = connection->heard_gone = true;
+}
+
 static void cut_off(struct hvsock *hvsock)
 {
 	hvsock->is_cut_off = true;
 	slot_ignore(hvsock->client);
-	for (unsigned n = 0; n < CONNECTIONS; n++) {
-		struct connection *connection = &hvsock->connection[n];
+	for (unsigned n = 0; n < CONNECTIONS; n++)
+		break_off(&hvsock->connection[n]);
+	hvsock->has_work = true;
+}
 
-		end(connection);
-		connection->is_sending = connection->has_message = false;
-		connection->heard_gone = true;
-	}
+/* Another relay than before: it begins with what is free. */
+static void begin_anew(struct hvsock *hvsock, uint32_t generation)
+{
+	ssize_t written;
+
+	cut_off(hvsock);
+	hvsock->generation = generation;
+	hvsock->is_cut_off = false;
+	hvsock->relays++;
+	slot_restart(hvsock->client);
+	for (unsigned n = 0; n < CONNECTIONS; n++)
+		if (hvsock->connection[n].state == FREE)
+			take_next(&hvsock->connection[n]);
+	__atomic_store_n(&hvsock->memory->accepted, generation, __ATOMIC_RELEASE);
+	written = write(hvsock->client->doorbell_fd, &(uint64_t){ 1 }, 8);
+	(void)written; /* a counter that is full wakes, too */
+}
+
+static void look_for_relay(struct hvsock *hvsock)
+{
+	const uint32_t generation =
+		__atomic_load_n(&hvsock->memory->generation, __ATOMIC_ACQUIRE);
+
+	if (generation != hvsock->generation)
+		begin_anew(hvsock, generation);
 }
 
 /* 0 or -EBADMSG. */
@@ -493,6 +530,7 @@ void hvsock_collect(struct hvsock *hvsock)
 	bool has_work;
 
 	pthread_mutex_lock(&hvsock->lock);
+	look_for_relay(hvsock);
 	take_replies(hvsock);
 	has_work = hvsock->has_work;
 	hvsock->has_work = false;
@@ -530,12 +568,12 @@ struct hvsock *hvsock_create(struct bus *bus, struct connection_memory *memory,
 	hvsock->bus = bus;
 	hvsock->memory = memory;
 	hvsock->client = client;
+	hvsock->is_cut_off = true; /* until there is a relay */
 	hvsock->connector = (struct bus_connector){ .connect = guest_connects, .context = hvsock };
 	pthread_mutex_init(&hvsock->lock, NULL);
 	for (unsigned n = 0; n < CONNECTIONS; n++) {
 		hvsock->connection[n] = (struct connection){ .hvsock = hvsock, .number = n };
 		make_service(&hvsock->connection[n]);
-		take_next(&hvsock->connection[n]);
 	}
 	bus_set_connector(bus, &hvsock->connector);
 	return hvsock;
@@ -570,25 +608,14 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 	const struct hvsock *hvsock = self;
 	int used = snprintf(text, bytes,
 			    "sockets: %lu connections, %lu refused, %lu bytes to the guest, "
-			    "%lu from it%s\n",
+			    "%lu from it, %lu relays%s\n",
 			    hvsock->begun, hvsock->refused, hvsock->to_guest_bytes,
-			    hvsock->to_host_bytes, hvsock->is_cut_off ? ", relay cut off" : "");
+			    hvsock->to_host_bytes, hvsock->relays,
+			    hvsock->is_cut_off ? ", relay cut off" : "");
 
 	if (used < 0)
 		return 0;
 	return (size_t)used < bytes ? (size_t)used : bytes - 1;
-}
-
-/* The relay is another one, which knows nothing of it. */
-static void end_unheard(struct connection *connection)
-{
-	connection->is_sending = connection->has_message = false;
-	connection->wants_offer = connection->was_refused = false;
-	end(connection);
-	connection->say_opened = connection->say_gone = false;
-	connection->said_gone = connection->heard_gone = true;
-	if (connection->state == FREE)
-		become_free(connection);
 }
 
 /* Connections are those of the machine that was forked alone, and end here. */
@@ -597,10 +624,8 @@ static void unit_forked(void *self)
 	struct hvsock *hvsock = self;
 
 	pthread_mutex_init(&hvsock->lock, NULL);
-	hvsock->is_cut_off = false;
-	slot_restart(hvsock->client);
-	for (unsigned n = 0; n < CONNECTIONS; n++)
-		end_unheard(&hvsock->connection[n]);
+	cut_off(hvsock);
+	hvsock->generation = 0; /* whoever serves it is another */
 	wake(hvsock);
 }
 

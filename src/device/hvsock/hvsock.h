@@ -11,6 +11,8 @@
  *  2. An offer that the guest does not open within OFFER_SECONDS is taken away.
  *  3. What a guest can make of it are CONNECTIONS - CONNECTIONS_OF_HOST connections; more are
  *     refused.
+ *  4. When the relay is another one, every connection that there is ends; one whose channel the
+ *     guest has not let go yet is free when it has.
  *
  * Locks: the device's own lies behind a channel's. Offers and rescinds need the bus's, so they are
  * made on the thread that collects.
@@ -31,7 +33,8 @@ struct hvsock *hvsock_create(struct bus *bus, struct connection_memory *memory,
 void hvsock_destroy(struct hvsock *hvsock);
 /*
  * Whatever has come from the relay, and what the guest's side has left to do, on the thread that
- * collects. A relay that breaks the protocol is cut off: every connection ends.
+ * collects. A relay that breaks the protocol is cut off, until there is another: every connection
+ * ends.
  */
 void hvsock_collect(struct hvsock *hvsock);
 /* With no lock of the device's. */

@@ -32,6 +32,8 @@ struct line {
 
 struct relay {
 	const struct relay_options *options;
+	uint32_t generation;
+	bool has_begun;
 	struct slot_server slots;
 	struct line line[CONNECTIONS];
 };
@@ -350,18 +352,35 @@ static void serve_line(struct relay *relay, struct line *line, short events)
 	advance(relay, line);
 }
 
+/* The machine process knows that it is another one: what lies in the rings is for this one. */
+static bool has_begun(struct relay *relay)
+{
+	const struct connection_memory *memory = relay->options->memory;
+
+	relay->has_begun |=
+		__atomic_load_n(&memory->accepted, __ATOMIC_ACQUIRE) == relay->generation;
+	return relay->has_begun;
+}
+
+/* The doorbell is rung once it may. */
+static bool may_sleep(struct relay *relay)
+{
+	return slot_server_may_sleep(&relay->slots) || !relay->has_begun;
+}
+
 static int turn(struct relay *relay)
 {
 	struct pollfd fds[POLL_FDS];
 	int error;
 
 	poll_choose(relay, fds);
-	if (poll(fds, POLL_FDS, slot_server_may_sleep(&relay->slots) ? -1 : 0) < 0 &&
-	    errno != EINTR)
+	if (poll(fds, POLL_FDS, may_sleep(relay) ? -1 : 0) < 0 && errno != EINTR)
 		return -errno;
 	slot_server_wakes(&relay->slots, fds[1].revents != 0);
 	if (fds[0].revents)
 		return 0;
+	if (!has_begun(relay))
+		return 1;
 	error = take_requests(relay);
 	if (error)
 		return error;
@@ -376,6 +395,8 @@ static int turn(struct relay *relay)
 int relay_serve(const struct relay_options *options)
 {
 	struct relay relay = { .options = options,
+			       .generation = __atomic_load_n(&options->memory->generation,
+							     __ATOMIC_ACQUIRE),
 			       .slots = { .queue = &options->memory->queue,
 					  .slots = CONNECTION_SLOTS,
 					  .doorbell_fd = options->doorbell_fd,

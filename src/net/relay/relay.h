@@ -27,5 +27,8 @@ struct relay_options {
 	const char *name;
 };
 
-/* Until the machine is gone: 0; or -EBADMSG: it says what cannot be. */
+/*
+ * Serves the generation that the memory has now, until the machine is gone: 0; or -EBADMSG: it says
+ * what cannot be.
+ */
 int relay_serve(const struct relay_options *options);
