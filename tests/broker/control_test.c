@@ -419,7 +419,7 @@ static void narrowed(void)
 					       "fork", "memory 5",
 					       "{\"id\":3,\"do\":\"layer\",\"disk\":0,"
 					       "\"file\":\"/x\"}\n" };
-	struct running r = start(good_machine);
+	struct running narrow = start(good_machine);
 	FILE *peer = connect_to();
 	char line[CONTROL_REQUEST_BYTES];
 
@@ -438,7 +438,7 @@ static void narrowed(void)
 	expect("the next one is heard", fgets(line, sizeof(line), peer));
 	fclose(peer);
 	stop();
-	finish("a machine with a narrow peer", r, BROKER_ENDED, "advise 77 advise 0 ");
+	finish("a machine with a narrow peer", narrow, BROKER_ENDED, "advise 77 advise 0 ");
 }
 
 /* Whether the answer has both processors, with what the machine says of them. */

@@ -101,7 +101,8 @@ static int harness_helper(const struct harness *harness, struct broker *b, struc
 	}
 	close(ready[1]);
 	close(ending[0]);
-	broker_add_helper(b, harness->helper_is_spare ? ROLE_SUPERVISOR : ROLE_DISK, &helper, ending[1]);
+	broker_add_helper(b, harness->helper_is_spare ? ROLE_SUPERVISOR : ROLE_DISK, &helper,
+			  ending[1]);
 	close(helper.pidfd);
 	if (broker_wait_helper(b, ready[0], harness_take_byte, NULL, end))
 		return 0;

@@ -24,7 +24,7 @@ def start(where):
                                "--net", "user", "--net", "user", "--net", "switch=helpers"], stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     here = wait_for(lambda: subprocess.run([umbra, "info", "helpers"], capture_output=True).returncode == 0)
-    expect("a machine with a disk and three cards begins", here and wait_for(lambda: len(all_of(broker.pid)) == 16), all_of(broker.pid))
+    expect("a machine with a disk and three cards begins", here and wait_for(lambda: len(all_of(broker.pid)) == 17), all_of(broker.pid))
     return broker, ours, {pid: role_of(pid) for pid in all_of(broker.pid) + meeting(where, "switch")}
 
 
@@ -35,7 +35,7 @@ def of_role(roles, role):
 def look(roles):
     helpers = [pid for pid in roles if roles[pid] not in ("broker", "machine")]
     held = {pid: descriptors(pid) for pid in roles}
-    expect("its processes", sorted(roles.values()) == sorted(["broker", "machine", "disk", "keeper", "line", "relay", "switch"] + ["net"] * 2 + ["supervisor"] * 8), roles)
+    expect("its processes", sorted(roles.values()) == sorted(["broker", "machine", "machine", "disk", "keeper", "line", "relay", "switch"] + ["net"] * 2 + ["supervisor"] * 8), roles)
     for pid in helpers:
         expect("%s: no terminal" % roles[pid], not [f for f in held[pid].values() if "/dev/pts" in f or "/dev/tty" in f], held[pid])
     for pid in of_role(roles, "disk") + of_role(roles, "net") + of_role(roles, "line"):
