@@ -1,4 +1,5 @@
 /* See balancer_internal.h. What a machine says, and what the host's kernel says of its process. */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@ ssize_t receive_with(int socket_fd, void *data, size_t bytes, int *fds, unsigned
 	const struct cmsghdr *head = got < 0 ? NULL : CMSG_FIRSTHDR(&message);
 	size_t brought = 0;
 
+	assert(count <= OCCUPIED_FDS); /* the room for them */
 	if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS)
 		brought = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 	for (size_t n = 0; n < brought; n++) {
@@ -89,6 +91,7 @@ void link_open(struct link *link, int fd)
 {
 	static const char watch[] = "{\"id\":1,\"do\":\"watch\"}\n";
 
+	assert(fd >= 0);
 	link_clear(link);
 	link->fd = fd;
 	if (send(fd, watch, sizeof(watch) - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
@@ -179,6 +182,7 @@ bool link_hear(struct link *link)
 				   sizeof(link->line) - link->line_used, fds, OCCUPIED_FDS);
 	char *end;
 
+	assert(link->line_used < sizeof(link->line));
 	for (unsigned n = 0; n < OCCUPIED_FDS; n++) {
 		if (fds[n] < 0)
 			continue;
@@ -242,6 +246,7 @@ void link_advise(struct link *link, uint64_t bytes)
 	int length =
 		snprintf(line, sizeof(line), "{\"id\":2,\"do\":\"advise\",\"bytes\":%lu}\n", bytes);
 
+	assert(length > 0 && (size_t)length < sizeof(line));
 	if (send(link->fd, line, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL) == length)
 		link->advised_bytes = bytes;
 }

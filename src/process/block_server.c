@@ -46,6 +46,7 @@ static bool take(struct server *server, const struct slot_request *request)
 	struct slot *slot = &server->slot[request->slot];
 	bool has_data = request->kind == BLOCK_READ || request->kind == BLOCK_WRITE;
 
+	assert(request->slot < BLOCK_SLOTS); /* slot_queue_take() has looked */
 	if (request->target >= server->service->count || request->kind >= BLOCK_KINDS ||
 	    (has_data && request->bytes > BLOCK_SLOT_BYTES))
 		return false;

@@ -87,7 +87,11 @@ static uint64_t now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static void broker_say(struct broker *b, enum message message) { b->unsaid |= 1u << message; }
+static void broker_say(struct broker *b, enum message message)
+{
+	assert(message < MESSAGES);
+	b->unsaid |= 1u << message;
+}
 
 /* ---- its life ---- */
 
@@ -163,6 +167,7 @@ static void broker_grant(void *context, enum control_wish wish)
  */
 static void take_text(char *to, const uint8_t *from, uint32_t bytes)
 {
+	assert(bytes <= RING_RECORD_MAX_BYTES);
 	for (uint32_t n = 0; n < bytes; n++)
 		to[n] = from[n] == '\n' || (from[n] >= ' ' && from[n] < 0x7f) ? (char)from[n] : '.';
 	to[bytes] = 0;
@@ -405,6 +410,7 @@ static bool message_put(struct broker *b, enum message message)
 	};
 	const uint64_t *data = NULL;
 
+	assert(kinds[message]);
 	if (message == SAY_MEMORY)
 		data = &b->control.memory_bytes;
 	if (message == SAY_ADVICE)
@@ -424,6 +430,7 @@ static void message_said(struct broker *b, enum message message)
 	if (message != SAY_FORK)
 		return;
 	count = control_take_kits(&b->control, kits);
+	assert(count <= FORK_CHILDREN * KIT_MOST_FDS);
 	fork_begin(&b->fork, kits, count);
 }
 
@@ -438,6 +445,7 @@ static bool may_say(const struct broker *b, enum message message)
 
 static void say_all(struct broker *b)
 {
+	assert(b->pending_used <= INPUT_BYTES && !(b->unsaid >> MESSAGES));
 	if (!b->control.fork_waits) /* who asked for it may be gone */
 		b->unsaid &= ~(1u << SAY_FORK);
 	for (unsigned n = 0; n < MESSAGES; n++)

@@ -98,6 +98,7 @@ static int card_make_pipes(struct start *start, unsigned card)
 	int bell[2];
 	int answer[2];
 
+	assert(card < NET_CARDS);
 	if (pipe2(bell, O_CLOEXEC | O_NONBLOCK) || pipe2(answer, O_CLOEXEC | O_NONBLOCK))
 		return -errno;
 	start->card_bell[card] = bell[0];

@@ -3,6 +3,7 @@
  * policies allow, gives up the rest, serves them, and closes them when the machine is gone. What is
  * in the files is hostile from their first byte on.
  */
+#include <assert.h>
 #include <errno.h>
 #include <jansson.h>
 #include <pthread.h>
@@ -66,6 +67,7 @@ static int open_one(struct process *process, const struct disk_choice *choice)
 				    actions, options, disk);
 
 	free(path);
+	assert(process->count < BLOCK_DISKS && (code || *disk));
 	if (code)
 		return code;
 	if (!choice->read_only)

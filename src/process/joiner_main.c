@@ -10,6 +10,7 @@
  *  2. A hub that ends again soon is joined again later, and later each time.
  *  3. Rules that cannot be read are none: then nothing is allowed.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -150,6 +151,7 @@ static int ask_to_join(struct joiner *joiner, int line)
 	int windows[WIRE_FDS];
 	int error;
 
+	assert(joiner->window >= 0);
 	message.join.keeps_window = joiner->joined;
 	message.join.least = WIRE_VERSION_LEAST;
 	message.join.most = WIRE_VERSION;
@@ -260,6 +262,7 @@ static void choose_delay(struct joiner *joiner, time_t lived_s)
 		joiner->delay_ms = FIRST_DELAY_MS;
 	else if (joiner->delay_ms < MOST_DELAY_MS)
 		joiner->delay_ms *= 2;
+	assert(joiner->delay_ms >= FIRST_DELAY_MS && joiner->delay_ms < 2 * MOST_DELAY_MS);
 }
 
 static int complain_of_hub(const struct joiner *joiner, int error)

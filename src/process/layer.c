@@ -38,6 +38,7 @@ int layer_ask(uint32_t disk, const char *path, int file)
 				  .msg_controllen = sizeof(ancillary) };
 	int error = plan_set_text(ask.path, sizeof(ask.path), path);
 
+	assert(file >= 0);
 	if (error)
 		return error;
 	memcpy(CMSG_DATA(&ancillary.head), &file, sizeof(file));
@@ -76,6 +77,7 @@ static void answer(enum layer_news news, int error)
 	const struct layer_answer a = { .news = news, .error = error };
 	ssize_t written = write(grant_fd(GRANT_LAYERS), &a, sizeof(a));
 
+	assert(news < LAYER_NEWS && error <= 0);
 	(void)written; /* a broker that is gone ends this process */
 }
 
@@ -86,6 +88,7 @@ static int settle(struct disk *child)
 	const char *name = strrchr(disk_path(child), '/');
 	int error;
 
+	assert(disk_parent(child));
 	snprintf(reason, sizeof(reason), "its machine was forked, and goes on in %s",
 		 name ? name + 1 : disk_path(child));
 	error = disk_freeze_in_file(disk_parent(child), reason);
@@ -129,6 +132,7 @@ struct layers *layers_begin(struct disk **disks, struct disk_queue **queues, uns
 {
 	struct layers *layers = calloc(1, sizeof(*layers));
 
+	assert(count <= BLOCK_DISKS);
 	if (!layers)
 		return NULL;
 	layers->disks = disks;

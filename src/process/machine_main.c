@@ -11,6 +11,7 @@
  * the new broker has given, brings the other threads back to where they began, gives up what it
  * needed for that, and is the saver again.
  */
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -59,6 +60,7 @@ struct process {
 
 static void tell(struct process *process, uint32_t kind, const void *data, size_t bytes)
 {
+	assert(bytes <= RING_RECORD_MAX_BYTES);
 	pthread_mutex_lock(&process->ring);
 	while (ring_put(&process->to_broker, kind, data, (uint32_t)bytes) == -EAGAIN)
 		ring_wait(&process->to_broker);
@@ -270,6 +272,7 @@ static void look(struct process *process)
 	tell(process, RECORD_COUNTERS, counters, strlen(counters));
 	/* of who does not answer: what it said before */
 	machine_look(process->machine, registers, &cpus);
+	assert(cpus && cpus <= MACHINE_MAX_CPUS);
 	for (unsigned n = 0; n < cpus; n++) {
 		const struct machine_registers *from = &registers[n];
 

@@ -1,6 +1,7 @@
 /* See meeting.h. */
 #include "meeting.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -81,6 +82,7 @@ static int start_locked(const char *path, enum role role, int program_fd)
 	struct grants grants;
 	int error;
 
+	assert(program_fd >= 0);
 	if (somebody_listens(path))
 		return 0;
 	unlink(path);

@@ -11,6 +11,7 @@
  *  3. One that does not end when the machine is gone is killed.
  *  4. When the supervisor ends, another one goes on (standby.h): what served ends with it.
  */
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -144,6 +145,8 @@ static void choose_delay(struct supervisor *supervisor, time_t lived_s)
 		supervisor->delay_ms = FIRST_DELAY_MS;
 	else if (supervisor->delay_ms < MOST_DELAY_MS)
 		supervisor->delay_ms *= 2;
+	assert(supervisor->delay_ms >= FIRST_DELAY_MS &&
+	       supervisor->delay_ms < 2 * MOST_DELAY_MS);
 }
 
 static time_t now_s(void)

@@ -1,4 +1,5 @@
 /* What the Hyper-V interface asks of the machine (hv.h says what is called under the lock). */
+#include <assert.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
@@ -10,7 +11,10 @@
 
 static struct vcpu *vcpu_of(void *context, uint32_t vp_index)
 {
-	return &((struct machine *)context)->vcpus[speculation_bound(vp_index, MACHINE_MAX_CPUS)];
+	struct machine *machine = context;
+
+	assert(vp_index < machine->options.cpus); /* the interface has looked */
+	return &machine->vcpus[speculation_bound(vp_index, MACHINE_MAX_CPUS)];
 }
 
 static void get_state(void *context, uint32_t vp_index, struct x86_state *ret)

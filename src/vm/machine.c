@@ -34,6 +34,7 @@ static int show_windows(struct machine *machine)
 	const size_t bytes = SHARE_WINDOW_PAGES * (size_t)GUEST_PAGE_BYTES;
 
 	_Static_assert(SHARE_PORTS * SHARE_WINDOW_PAGES <= (int)GUEST_WINDOW_PAGES, "windows");
+	assert(options->ports <= SHARE_PORTS);
 	for (unsigned n = 0; n < options->ports; n++) {
 		uint8_t *place = guest_window_page(&machine->memory, n * SHARE_WINDOW_PAGES);
 		const struct machine_port *port = &options->port[n];
@@ -57,6 +58,7 @@ static int make_memory(struct machine *machine)
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	uint8_t *place = mmap(NULL, footprint + 3 * LARGE_PAGE_BYTES, PROT_NONE, flags, -1, 0);
 
+	assert(bytes && start <= bytes);
 	if (place == MAP_FAILED)
 		return -ENOMEM;
 	/*
@@ -103,6 +105,7 @@ static int make_engine(struct machine *machine)
 		.mmu_tables_left_open = machine->options.mmu_tables_left_open,
 	};
 
+	assert(!machine->engine && machine->options.cpus <= MACHINE_MAX_CPUS);
 	machine->engine = engine_create(&machine->memory, &options);
 	if (!machine->engine)
 		return -ENOMEM;

@@ -2,6 +2,7 @@
  * Model-specific registers that are the machine's, not the engine's: APIC, MTRRs, and those whose
  * value is the model's.
  */
+#include <assert.h>
 #include <errno.h>
 
 #include "machine_internal.h"
@@ -30,6 +31,7 @@ static uint64_t *mtrr_of(struct vcpu *vcpu, uint32_t msr)
 {
 	const uint64_t count = sizeof(vcpu->mtrr) / sizeof(vcpu->mtrr[0]);
 
+	assert(is_mtrr(msr));
 	return &vcpu->mtrr[speculation_bound(msr - MSR_MTRR_FIRST, count)];
 }
 

@@ -1,4 +1,5 @@
 /* Which processor a machine's guest sees, by the names that a user gives (x86/cpu_model.h). */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -83,6 +84,7 @@ __attribute__((format(printf, 2, 3))) static void text_add(struct text *text, co
 	va_list arguments;
 	int bytes;
 
+	assert(text->left); /* for the NUL */
 	va_start(arguments, format);
 	bytes = vsnprintf(text->at, text->left, format, arguments);
 	va_end(arguments);

@@ -13,6 +13,7 @@
  */
 #include "machine_internal.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ enum { SPIN_SAMPLES = 10, SPIN_BYTES = 256, SPIN_CHANGES = 1 };
 
 void stuck_console_byte(struct machine *machine, uint8_t byte)
 {
+	assert(machine->line_used <= CONSOLE_LINE_BYTES);
 	if (byte == '\n') {
 		if (machine->line_used) {
 			memcpy(machine->last_line, machine->line, machine->line_used);
@@ -144,6 +146,7 @@ static void look_for_spin(struct vcpu *vcpu)
 /* The first processor that executes something; the boot processor when none does. */
 static const struct vcpu *most_telling(const struct machine *machine)
 {
+	assert(machine->options.cpus);
 	for (unsigned n = 0; n < machine->options.cpus; n++)
 		if (machine->vcpus[n].activity == VCPU_RUNNING && !machine->vcpus[n].halted &&
 		    !machine->vcpus[n].idle)

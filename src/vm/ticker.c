@@ -5,6 +5,7 @@
  */
 #include "machine_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,6 +171,7 @@ int machine_make_ticker(struct machine *machine)
 {
 	struct ticker *ticker;
 
+	assert(!machine->ticker);
 	ticker = calloc(1, sizeof(*ticker));
 	if (!ticker)
 		return -ENOMEM;

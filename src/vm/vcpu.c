@@ -218,6 +218,7 @@ static int on_interrupt(void *context)
 	if (vector < 0 && has_external_interrupt(vcpu))
 		vector = test_device_take_interrupt(vcpu->machine->test_device);
 	pthread_mutex_unlock(&vcpu->machine->lock);
+	assert(vector <= UINT8_MAX);
 	return vector;
 }
 
@@ -361,12 +362,14 @@ static void stand_still(struct vcpu *vcpu)
 	if (!machine_is_still(machine))
 		return;
 	vcpu->runtime_100ns = vcpu_runtime_100ns(vcpu);
+	assert(machine->standing < machine->options.cpus);
 	machine->standing++;
 	pthread_cond_signal(&machine->changed);
 	while (machine_is_still(machine)) {
 		look_take(vcpu);
 		pthread_cond_wait(&vcpu->wake, &machine->lock);
 	}
+	assert(machine->standing);
 	machine->standing--;
 }
 
