@@ -18,7 +18,7 @@ narrow='entry_from_vm86 test_syscall_vdso unwind_vdso test_FCMOV test_FCOMI test
 if [ ! -d "$source" ]; then
 	(cd "$directory" && apt-get download -qq -o APT::Sandbox::User=root linux-source-6.1)
 	dpkg-deb --fsys-tarfile "$directory"/linux-source-6.1_*.deb | tar -xO ./usr/src/linux-source-6.1.tar.xz |
-		tar -xJ -C "$directory" linux-source-6.1/tools/testing/selftests linux-source-6.1/tools/include
+		tar -xJ -C "$directory" linux-source-6.1/tools/testing/selftests linux-source-6.1/tools/include linux-source-6.1/arch/x86/include
 fi
 
 build() { # BITS NAME [MORE-SOURCES]
@@ -47,7 +47,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 cd /bin
 for program in *_32 *_64; do
-	timeout 30 ./$program >/tmp/said 2>&1
+	timeout 120 ./$program >/tmp/said 2>&1
 	status=$?
 	sed "s/^/$program: /" /tmp/said
 	echo "RESULT $program $status"
@@ -55,7 +55,7 @@ done
 poweroff -f
 INIT
 tools/fetch-guest "$directory/selftests/init" "$directory/selftests/image.gz" "$directory"/selftests/bin/*
-timeout -s KILL 605 "$umbra" run --time-limit 600 --kernel build/guest/vmlinuz --initrd "$directory/selftests/image.gz" --memory 1G --cpus 2 --cpu-model "$model" \
+timeout -s KILL 1205 "$umbra" run --time-limit 1200 --kernel build/guest/vmlinuz --initrd "$directory/selftests/image.gz" --memory 1G --cpus 2 --cpu-model "$model" \
 	--append "console=ttyS0 quiet" </dev/null 2>&1 | tr -d '\r' >"$directory/selftests.log"
 grep -a '^RESULT' "$directory/selftests.log" | while read -r _ name status; do
 	case $status in
