@@ -17,7 +17,7 @@ struct arguments {
 		*parent_format, *since, *socket, *override, *machine;
 	uint64_t size, block, sector, offset, length;
 	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, digests,
-		read_only, direct, no_sync;
+		read_only, direct, no_sync, azure;
 	const char *places[PLACES + 1];
 	unsigned place_count;
 };

@@ -24,6 +24,7 @@ static const char help[] =
 	"umbra disk write FILE --offset N [--from DATA]\n"
 	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed] "
 	"[--no-sync]\n"
+	"       umbra disk convert SOURCE TARGET --azure [--from F]\n"
 	"       umbra disk compare FILE OTHER [--format F] [--other-format F] [--json]\n"
 	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    "
 	"umbra disk commit CHILD\n"
@@ -45,7 +46,8 @@ static const char help[] =
 	"A parent is looked for where its child says, and must lie under the child's directory or "
 	"a --parents PLACE (may be repeated).\n"
 	"--direct goes past the host's cache, for what is aligned to 4096 bytes; with --no-sync "
-	"convert does not wait until the target is on the host's disk. "
+	"convert does not wait until the target is on the host's disk. --azure makes what Azure "
+	"takes: a fixed vhd of whole MiB. "
 	"A SIZE is a number with K, M, G or T after it. Ends 0; 64\n"
 	"usage; 65 unusable file, or a parent that has changed; "
 	"78 a parent that is not allowed, or a policy (umbra image --help; --override\n"
@@ -88,6 +90,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 		{ "override", 1, 0, 'V' },
 		{ "direct", 0, 0, 'D' },
 		{ "no-sync", 0, 0, 'N' },
+		{ "azure", 0, 0, 'A' },
 		{ "help", 0, 0, 'h' },
 		{ 0 },
 	};
@@ -132,6 +135,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 		case 'V': arguments->override = optarg; break;
 		case 'D': arguments->direct = true; break;
 		case 'N': arguments->no_sync = true; break;
+		case 'A': arguments->azure = true; break;
 		case 'G': arguments->parent_format = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		default: return EXIT_USAGE;
@@ -498,6 +502,31 @@ static int convert_into(const struct arguments *arguments, struct disk *from, co
 	return disk_access_close(to, code);
 }
 
+/* What Azure takes: a fixed VHD whose disk is a whole number of MiB of 512-byte sectors. */
+static int choose_azure(struct arguments *arguments)
+{
+	if (arguments->block || (arguments->to && strcmp(arguments->to, "vhd")))
+		return complain(EXIT_USAGE, "--azure is a fixed vhd", "convert",
+				"leave --to and --block-size out");
+	arguments->to = "vhd";
+	arguments->fixed = true;
+	return 0;
+}
+
+static int check_azure(const struct arguments *arguments, const struct disk *from)
+{
+	enum { LARGEST_GIB = 4095, SMALL_SECTOR_BYTES = 512 };
+	uint64_t bytes = disk_size_bytes(from);
+
+	if (bytes & (COPY_BYTES - 1))
+		return complain(EXIT_UNUSABLE, "is no whole number of MiB, as Azure asks",
+				arguments->file, "make it larger with umbra disk resize");
+	if (bytes > (uint64_t)LARGEST_GIB << 30 || disk_sector_bytes(from) != SMALL_SECTOR_BYTES)
+		return complain(EXIT_UNUSABLE, "is larger than 4095 GiB, or has larger sectors",
+				arguments->file, "Azure takes no such disk");
+	return 0;
+}
+
 static int verb_convert(struct arguments *arguments)
 {
 	struct disk_create what = { .fixed = arguments->fixed,
@@ -510,6 +539,8 @@ static int verb_convert(struct arguments *arguments)
 					       "see umbra disk --help");
 	int error;
 
+	if (!code && arguments->azure)
+		code = choose_azure(arguments);
 	if (!code)
 		code = disk_parse_format(arguments->to, &what.format);
 	if (!code)
@@ -517,6 +548,10 @@ static int verb_convert(struct arguments *arguments)
 				     &from);
 	if (code)
 		return code;
+	code = arguments->azure ? check_azure(arguments, from) : 0;
+	if (code)
+		return disk_access_close(from, code);
+	what.fixed = arguments->fixed;
 	what.size_bytes = disk_size_bytes(from);
 	what.logical_sector_bytes = disk_sector_bytes(from);
 	code = making_begin(arguments->other, &unfinished);

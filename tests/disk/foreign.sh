@@ -137,6 +137,17 @@ for o in subformat=dynamic subformat=fixed; do
 	cmp -s -n 5242880 noise <("$umbra" disk read q.vhd --format vhd --offset 20M) || { echo "foreign: vhd $o"; failed=1; }
 	rm -f q.vhd q.raw
 done
+# ---- what Azure takes: fixed, whole MiB ----
+must qemu-img create -q -f raw whole.raw 7M
+must qemu-io -f raw -c 'write -P 6 2M 1M' whole.raw
+must "$umbra" disk convert whole.raw whole.vhd --from raw --azure
+same "$(stat -c %s whole.vhd)" $((7 * 1048576 + 512)) "a fixed VHD of 7 MiB"
+same "$("$umbra" disk info whole.vhd --format vhd | awk '$1 == "type" { print $2 }')" fixed "the kind of a VHD for Azure"
+must qemu-img compare -f vpc -F raw whole.vhd whole.raw
+must qemu-img create -q -f raw odd.raw 7340544
+code 65 "$umbra" disk convert odd.raw odd.vhd --from raw --azure
+code 64 "$umbra" disk convert whole.raw odd.vhd --from raw --to vhdx --azure
+[ ! -e odd.vhd ] || { echo "foreign: a disk that Azure does not take was made"; failed=1; }
 # ---- qcow2 and VMDK are read ----
 must qemu-img create -q -f raw source.raw 100M
 for n in 1 9 33 77; do must qemu-io -f raw -c "write -P $n ${n}M 1100k" source.raw; done
