@@ -282,7 +282,8 @@ static void send_packet(struct share *share, const struct share_packet *head, co
 				       .wants_completion = packet->flags &
 							   PACKET_WANTS_COMPLETION };
 	memcpy(to, &share->packet[slot], sizeof(struct share_packet));
-	memcpy(to + sizeof(struct share_packet), data, head->bytes);
+	if (head->bytes)
+		memcpy(to + sizeof(struct share_packet), data, head->bytes);
 	share->order[(share->order_first + share->ordered++) % SHARE_SEND_SLOTS] = (uint8_t)slot;
 	submit(share, slot, SHARE_SEND);
 	share->counters.sent++;
