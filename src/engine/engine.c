@@ -113,6 +113,8 @@ void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes)
 	engine->driver->memory_written(engine, gpa, bytes);
 }
 
+void engine_trim(struct engine *engine) { engine->driver->trim(engine); }
+
 void engine_flush(struct engine *engine, uint64_t targets, const struct engine_gva_range *ranges,
 		  unsigned count, bool global)
 {

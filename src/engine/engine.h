@@ -170,6 +170,12 @@ size_t engine_statistics(const struct engine_cpu *cpu, char *text, size_t bytes)
 /* Guest memory [gpa, gpa + bytes) was written by somebody who is no processor. From any thread. */
 void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
 
+/*
+ * The machine is idle: what it has not executed for long goes back to the host, as often as it is
+ * worth the trouble of making again what is still needed. From a thread that is no processor.
+ */
+void engine_trim(struct engine *engine);
+
 /* Pages of 4 KiB: [gva, gva + 4096 * pages). */
 struct engine_gva_range { uint64_t gva; uint32_t pages; };
 /*

@@ -26,6 +26,7 @@ struct engine_driver {
 	bool (*has_nmi)(const struct engine_cpu *cpu);
 	size_t (*statistics)(const struct engine_cpu *cpu, char *text, size_t bytes);
 	void (*memory_written)(struct engine *engine, uint64_t gpa, size_t bytes);
+	void (*trim)(struct engine *engine);
 	void (*flush)(struct engine *engine, uint64_t targets,
 		      const struct engine_gva_range *ranges, unsigned count, bool global);
 	void (*place_overlay)(struct engine *engine, struct guest_memory *memory, unsigned overlay,

@@ -540,6 +540,8 @@ static int allow(scmp_filter_ctx filter, const struct role_call *entry)
 	static const long gs[] = { ARCH_SET_GS, -1 };
 	static const long give_back[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
 					  MADV_DONTFORK, -1 };
+	static const long empty[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
+				      MADV_DONTFORK, MADV_REMOVE, -1 };
 	static const long locks[] = { F_OFD_GETLK, F_OFD_SETLK, -1 };
 	static const long control[] = { F_OFD_GETLK,     F_OFD_SETLK, F_SETLK, F_GETLK, F_GETFD,
 					F_DUPFD_CLOEXEC, F_SETFD,     F_GETFL, -1 };
@@ -567,6 +569,7 @@ static int allow(scmp_filter_ctx filter, const struct role_call *entry)
 	case CALL_FILTER: return allow_filter(filter, call);
 	case CALL_WAIT_OR_WAKE: return allow_futex(filter, call);
 	case CALL_GIVE_BACK: return allow_values(filter, call, 2, give_back);
+	case CALL_EMPTY: return allow_values(filter, call, 2, empty);
 	case CALL_TERMINAL: return allow_terminal(filter, call);
 	case CALL_LOCKS: return allow_values(filter, call, 1, locks);
 	case CALL_ON_OPEN_FILE: return allow_on_open_file(filter, call);

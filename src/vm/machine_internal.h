@@ -115,6 +115,7 @@ struct machine {
 	char last_line[CONSOLE_LINE_BYTES + 1]; /* the last that was not empty */
 	size_t line_used;
 	bool stuck_told, time_is_up;
+	unsigned idle_looks; /* how often in a row all processors waited (idle.c) */
 	size_t console_used;
 	struct vcpu vcpus[MACHINE_MAX_CPUS];
 };
@@ -217,6 +218,11 @@ void ticker_look(struct machine *machine);
 
 int machine_msr_read(struct vcpu *vcpu, uint32_t msr, uint64_t *ret_value);
 int machine_msr_write(struct vcpu *vcpu, uint32_t msr, uint64_t value);
+
+/* ---- idle.c ---- */
+
+/* Every second, not under the lock. */
+void idle_tick(struct machine *machine);
 
 /* ---- stuck.c; under the lock ---- */
 

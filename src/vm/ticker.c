@@ -108,6 +108,7 @@ static void ticker_tick(struct ticker *ticker, unsigned seconds)
 {
 	units_tick(&ticker->machine->units, seconds);
 	stuck_tick(ticker->machine, seconds);
+	idle_tick(ticker->machine);
 }
 
 static void ticker_set_next(struct timespec *ret)

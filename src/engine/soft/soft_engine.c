@@ -411,6 +411,7 @@ const struct engine_driver soft_engine_driver = {
 	.has_nmi = soft_engine_has_nmi,
 	.statistics = soft_engine_statistics,
 	.memory_written = soft_engine_memory_written,
+	.trim = soft_engine_trim,
 	.flush = soft_engine_flush,
 	.place_overlay = soft_engine_place_overlay,
 	.take_dirty = soft_engine_take_dirty,

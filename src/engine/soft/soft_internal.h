@@ -238,6 +238,8 @@ struct soft_engine {
 	size_t code_bytes;
 	struct code_region *regions;
 	uint32_t open_region;
+	size_t needed_code_bytes; /* of an idle machine, since it was trimmed; 0: not known yet */
+	bool was_trimmed;
 	uint64_t pass; /* how many regions have been closed */
 	struct block *blocks;
 	uint32_t *hash, *page_blocks, straddlers;
@@ -393,6 +395,7 @@ void soft_engine_get(const struct engine_cpu *cpu, unsigned groups, struct engin
 int soft_engine_set(struct engine_cpu *cpu, unsigned groups, const struct engine_state *from);
 void *soft_engine_call_xmm(struct engine_cpu *cpu, unsigned n);
 void soft_engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
+void soft_engine_trim(struct engine *engine);
 void soft_engine_flush(struct engine *engine, uint64_t targets,
 		       const struct engine_gva_range *ranges, unsigned count, bool global);
 void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay,

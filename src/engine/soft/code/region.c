@@ -10,12 +10,19 @@
  * not. The cold are evicted by age: a block that is still wanted is made anew, for some
  * microseconds, and is young then. No list is kept of what is used, since that would cost the
  * translated code something at each entry.
+ *
+ * An idle machine closes all but a new region, and gives the host the pages of those that everybody
+ * has left: what it still needs is made anew there.
  */
 #include <assert.h>
+#include <sys/mman.h>
 
 #include "code.h"
 
 #define PASSED_OUT UINT64_MAX /* in soft_cpu.passed: not in engine_run() */
+
+/* What is not worth being made again: twice what an idle machine needs, and so much. */
+enum { TRIM_FACTOR = 2, TRIM_LEAST_BYTES = 1 << 20 };
 
 /* What is emitted for one block or part, descriptions included, has room. */
 static bool has_room(const struct soft_engine *engine, const struct code_region *region)
@@ -149,6 +156,80 @@ bool soft_make_room(struct soft_engine *engine)
 	if (!is_empty(&engine->regions[after]) && !engine->regions[after].closed)
 		close_region(engine, after);
 	return true;
+}
+
+/* ---- giving back ---- */
+
+/* Whole pages of it are zeros from now on. */
+static void give_back(void *at, size_t bytes, int advice)
+{
+	const uintptr_t begin = ((uintptr_t)at + PAGE_BYTES - 1) & ~(uintptr_t)PAGE_OFFSET_MASK;
+	const uintptr_t end = ((uintptr_t)at + bytes) & ~(uintptr_t)PAGE_OFFSET_MASK;
+
+	if (begin < end)
+		madvise((void *)begin, end - begin, advice);
+}
+
+/* One that everybody has left. */
+static void give_back_region(struct soft_engine *engine, uint32_t number)
+{
+	const struct soft_budget *budget = &engine->budget;
+	struct code_region *region = &engine->regions[number];
+	const uint32_t blocks = budget->region_blocks;
+	const uint32_t maps = budget->region_maps;
+	const uint32_t links = budget->region_links;
+	const uint32_t kept = budget->region_kept_bytes;
+
+	give_back(engine->code_write + region->start, budget->region_bytes, MADV_REMOVE);
+	give_back(&engine->blocks[number * blocks], blocks * sizeof(*engine->blocks),
+		  MADV_DONTNEED);
+	give_back(&engine->maps[number * maps], maps * sizeof(*engine->maps), MADV_DONTNEED);
+	give_back(&engine->links[number * links], links * sizeof(*engine->links), MADV_DONTNEED);
+	give_back(&engine->kept[number * kept], kept, MADV_DONTNEED);
+	*region = (struct code_region){ .start = region->start,
+					.used = region->start,
+					.times_reused = region->times_reused + 1 };
+}
+
+static void give_back_left(struct soft_engine *engine)
+{
+	for (uint32_t n = 0; n < CODE_REGIONS; n++)
+		if (engine->regions[n].closed && is_left(engine, &engine->regions[n]))
+			give_back_region(engine, n);
+}
+
+/* There is a new region then, and it is all that there is. */
+static void close_all(struct soft_engine *engine)
+{
+	const uint32_t next = following(engine->open_region);
+
+	if (!is_empty(&engine->regions[next]))
+		return; /* somebody may still be in it: another time */
+	open_region(engine, next);
+	for (uint32_t n = 0; n < CODE_REGIONS; n++)
+		if (!is_empty(&engine->regions[n]) && !engine->regions[n].closed)
+			close_region(engine, n);
+	/* no block is left to be found */
+	give_back(engine->hash, HASH_BUCKETS * sizeof(*engine->hash), MADV_DONTNEED);
+	engine->was_trimmed = true;
+	engine->needed_code_bytes = 0;
+}
+
+void soft_engine_trim(struct engine *opaque)
+{
+	struct soft_engine *engine = (struct soft_engine *)opaque;
+	size_t used;
+
+	soft_acquire(&engine->lock);
+	give_back_left(engine);
+	used = soft_code_used(engine);
+	if (engine->was_trimmed && !engine->needed_code_bytes)
+		engine->needed_code_bytes = used;
+	if (used > TRIM_FACTOR * engine->needed_code_bytes + TRIM_LEAST_BYTES) {
+		close_all(engine);
+		give_back_left(engine);
+	}
+	soft_release(&engine->lock);
 }
 
 struct block *soft_next_block(struct soft_engine *engine)
