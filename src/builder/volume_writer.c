@@ -20,7 +20,8 @@ static int error_of(errcode_t error)
 {
 	switch (error) {
 	case 0: return 0;
-	case EXT2_ET_BLOCK_ALLOC_FAIL: case EXT2_ET_INODE_ALLOC_FAIL: return -ENOSPC;
+	case EXT2_ET_BLOCK_ALLOC_FAIL: case EXT2_ET_INODE_ALLOC_FAIL: case EXT2_ET_EA_NO_SPACE:
+		return -ENOSPC;
 	case EXT2_ET_NO_MEMORY: return -ENOMEM;
 	case EXT2_ET_FILE_NOT_FOUND: return -ENOENT;
 	case EXT2_ET_NO_DIRECTORY: return -ENOTDIR;
@@ -459,7 +460,7 @@ int volume_add_attribute(struct volume_writer *writer, const char *path, const c
 		return error;
 	error = error_of(ext2fs_xattrs_read(handle));
 	if (!error)
-		ext2fs_xattr_set(handle, name, value, bytes);
+		error = error_of(ext2fs_xattr_set(handle, name, value, bytes));
 	ext2fs_xattrs_close(&handle);
 	return error;
 }

@@ -47,7 +47,7 @@ int volume_add_file(struct volume_writer *writer, const char *path, const struct
 /* The same of a text. */
 int volume_add_text(struct volume_writer *writer, const char *path, unsigned mode,
 		    const char *text);
-/* An extended attribute of what is there; one that cannot be kept is left out. */
+/* An extended attribute of what is there. -ENOSPC: the file has no room for it. */
 int volume_add_attribute(struct volume_writer *writer, const char *path, const char *name,
 			 const void *value, size_t bytes);
 bool volume_has(struct volume_writer *writer, const char *path);

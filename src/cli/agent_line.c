@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -55,6 +57,7 @@ static bool hear_greeting(int fd)
 
 int agent_connect(const char *machine, struct agent_line *ret)
 {
+	const struct timeval limit = { .tv_sec = AGENT_HEAR_SECONDS };
 	char text[GREETING_BYTES];
 	int bytes = snprintf(text, sizeof(text), "CONNECT %u\n", AGENT_PORT);
 
@@ -62,6 +65,8 @@ int agent_connect(const char *machine, struct agent_line *ret)
 	ret->fd = socket_connect(machine);
 	if (ret->fd < 0)
 		return ret->fd;
+	/* frames are received without waiting: this is for the greeting */
+	setsockopt(ret->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	if (send(ret->fd, text, (size_t)bytes, MSG_NOSIGNAL) == bytes && hear_greeting(ret->fd))
 		return 0;
 	close(ret->fd);
@@ -131,22 +136,49 @@ int agent_next(struct agent_line *line, struct agent_said *ret)
 	return 1;
 }
 
-int agent_hear(struct agent_line *line, struct agent_said *ret)
+static long long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* 0; -ETIMEDOUT; -errno. end_ms: of now_ms(); negative: for ever. */
+static int wait_until(const struct agent_line *line, long long end_ms)
 {
 	struct pollfd there = { .fd = line->fd, .events = POLLIN };
+	const long long left_ms = end_ms < 0 ? -1 : end_ms - now_ms();
+
+	if (end_ms >= 0 && left_ms <= 0)
+		return -ETIMEDOUT;
+	return poll(&there, 1, (int)left_ms) < 0 && errno != EINTR ? -errno : 0;
+}
+
+static int hear_until(struct agent_line *line, struct agent_said *ret, long long end_ms)
+{
 	int got = agent_next(line, ret);
 
 	while (!got) {
-		int error;
+		int error = wait_until(line, end_ms);
 
-		if (poll(&there, 1, -1) < 0 && errno != EINTR)
-			return -errno;
-		error = agent_receive(line);
+		if (!error)
+			error = agent_receive(line);
 		if (error)
 			return error;
 		got = agent_next(line, ret);
 	}
 	return got;
+}
+
+int agent_hear(struct agent_line *line, struct agent_said *ret)
+{
+	return hear_until(line, ret, -1);
+}
+
+int agent_hear_soon(struct agent_line *line, struct agent_said *ret)
+{
+	return hear_until(line, ret, now_ms() + AGENT_HEAR_SECONDS * 1000);
 }
 
 int agent_failure(const struct agent_said *said)

@@ -10,6 +10,8 @@
 
 #include "abi/agent_layout.h"
 
+enum { AGENT_HEAR_SECONDS = 60 };
+
 /* What has come and was not looked at yet. */
 struct agent_line {
 	int fd;
@@ -34,6 +36,8 @@ int agent_receive(struct agent_line *line);
 int agent_next(struct agent_line *line, struct agent_said *ret);
 /* Waits for one. 1 or -errno. */
 int agent_hear(struct agent_line *line, struct agent_said *ret);
+/* As long as AGENT_HEAR_SECONDS, however it comes. 1; -ETIMEDOUT; -errno. */
+int agent_hear_soon(struct agent_line *line, struct agent_said *ret);
 /* Of FAILED: -errno. */
 int agent_failure(const struct agent_said *said);
 /* One line about why nothing came of it. Returns the exit code. */

@@ -86,15 +86,30 @@ static int copy_in(struct agent_line *line, int file, const char *from, const ch
 
 /* ---- out of it; 0 or -errno ---- */
 
+static int write_all(int file, const uint8_t *data, size_t bytes)
+{
+	while (bytes) {
+		const ssize_t put = write(file, data, bytes);
+
+		if (put < 0 && errno != EINTR)
+			return -errno;
+		data += put < 0 ? 0 : put;
+		bytes -= put < 0 ? 0 : (size_t)put;
+	}
+	return 0;
+}
+
 static int hear_data(struct agent_line *line, struct agent_said *said, int file, uint64_t left)
 {
+	int error;
 	int got;
 
 	while ((got = agent_hear(line, said)) > 0 && said->kind == AGENT_DATA) {
 		if (said->bytes > left)
 			return -EPROTO;
-		if (write(file, said->data, said->bytes) != (ssize_t)said->bytes)
-			return -errno;
+		error = write_all(file, said->data, said->bytes);
+		if (error)
+			return error;
 		left -= said->bytes;
 	}
 	if (got < 0)

@@ -78,7 +78,7 @@ static int say_twin(const struct fork_renew *renew, const char *child, struct ag
 static int hear_done(struct agent_line *line)
 {
 	struct agent_said said = { .data = NULL };
-	int error = agent_hear(line, &said);
+	int error = agent_hear_soon(line, &said);
 
 	if (error < 0)
 		return error;

@@ -580,8 +580,8 @@ static enum control_wish begin_fork(struct control *control, struct control_peer
 		error = -EOPNOTSUPP;
 	else if (peer->kit_fds && !may_copy_secrets(control, request))
 		error = -EPERM;
-	else if (control->save || control->forks)
-		error = -EBUSY;
+	else if (control->save || control->forks || control->freezes)
+		error = -EBUSY; /* a freeze's answer is not the child's to give */
 	else if (!parse_parent(control_text(request, "parent"), &control->after_fork) ||
 		 (!peer->kit_fds && !control->layers) || peer->kit_fds % control->kit_fds ||
 		 peer->kit_fds / control->kit_fds > FORK_CHILDREN ||
@@ -665,10 +665,11 @@ static bool may_ask(const struct control_peer *peer, enum control_wish wish)
 	       wish == WISH_ADVICE || wish == WISH_NARROW;
 }
 
-static enum control_wish begin_narrow(struct control_peer *peer,
+static enum control_wish begin_narrow(struct control *control, struct control_peer *peer,
 				      const struct control_request *request)
 {
 	drop_kits(peer);
+	drop_layers(control, peer);
 	peer->is_narrow = true;
 	add_line(peer, control_success(request->id, NULL));
 	return WISH_NOTHING;
@@ -685,7 +686,7 @@ static enum control_wish take_request(struct control *control, struct control_pe
 		return WISH_NOTHING;
 	}
 	switch (wish) {
-	case WISH_NARROW: return begin_narrow(peer, request);
+	case WISH_NARROW: return begin_narrow(control, peer, request);
 	case WISH_SAVE: return begin_save(control, peer, request);
 	case WISH_RESUME: return end_save(control, peer, request);
 	case WISH_LOOK: return begin_look(control, peer, request);

@@ -24,8 +24,8 @@ def check(what, good, *more):
         failed = 1
 
 
-def run(*words):
-    return subprocess.run([umbra, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90)
+def run(*words, timeout=90):
+    return subprocess.run([umbra, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
 
 
 def guest(name, text):
@@ -107,6 +107,16 @@ guest("four", "kill $(pidof umbra-agent)")
 none = run("fork", "four", "--name", "five", "--net", "user", "--net", "user", "--renew", "random")
 check("without an agent", none.returncode == 65, none.returncode, none.stderr)
 until("it is ended", lambda: "five" not in run("ps").stdout)
+
+# one that takes the connection and then says nothing; who asked it to stop hears no end of that
+asked = subprocess.Popen([umbra, "exec", "-T", "three", "--", "sh", "-c", "kill -STOP $(pidof umbra-agent); echo MUTE >/dev/console"], env=env,
+                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+until("the agent stands still", lambda: b"MUTE" in open(os.path.join(work.name, "three.log"), "rb").read())
+mute = run("fork", "three", "--name", "six", "--renew", "random", timeout=300)
+check("an agent that says nothing", mute.returncode == 65 and "timed out" in mute.stderr, mute.returncode, mute.stderr)
+until("it is ended", lambda: "six" not in run("ps").stdout)
+asked.kill()
+asked.wait()
 end_all()
 check("the parent ends", machine.wait(60) == 0, machine.returncode)
 sys.exit(failed)

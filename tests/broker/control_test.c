@@ -18,7 +18,7 @@
 #include "harness.h"
 #include "control/machine_control.h"
 
-enum { RECORDS = 200, RECORD_BYTES = 5000, TEXT_BYTES = 256 };
+enum { RECORDS = 200, RECORD_BYTES = 5000, TEXT_BYTES = 256, SAID_WAIT_MS = 60000 };
 
 static int failures;
 static struct sockaddr_un address;
@@ -172,7 +172,7 @@ static int dies_in_a_save(struct client *client)
 
 /* ---- a broker in a process of its own ---- */
 
-struct running { pid_t pid; int report; };
+struct running { pid_t pid; int report, console; };
 
 static struct running start(int (*machine)(struct client *))
 {
@@ -184,11 +184,12 @@ static struct running start(int (*machine)(struct client *))
 	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) ||
 	    listen(listener, 4) || pipe(pipes))
 		exit(2);
+	running.console = memfd_create("console", 0);
 	running.pid = fork();
 	running.report = pipes[0];
 	if (!running.pid) {
 		struct harness harness = { .machine = machine,
-					   .console_fd = memfd_create("console", 0),
+					   .console_fd = running.console,
 					   .control_fd = listener,
 					   .description = "{\"is\":\"what it is\"}" };
 		static struct broker_end end;
@@ -209,6 +210,19 @@ static struct running start(int (*machine)(struct client *))
 	return running;
 }
 
+/* The machine has come so far; not whether it says more. */
+static bool has_said(struct running running, const char *want)
+{
+	char said[TEXT_BYTES] = "";
+
+	for (unsigned n = 0; n < SAID_WAIT_MS && strcmp(said, want); n++) {
+		usleep(1000);
+		if (pread(running.console, said, sizeof(said) - 1, 0) < 0)
+			return false;
+	}
+	return !strcmp(said, want);
+}
+
 /* Its outcome and what the machine said, to be equal to `want`. */
 static void finish(const char *what, struct running running, enum broker_outcome outcome,
 		   const char *want)
@@ -222,6 +236,7 @@ static void finish(const char *what, struct running running, enum broker_outcome
 		kill(running.pid, SIGKILL);
 	waitpid(running.pid, NULL, 0);
 	close(running.report);
+	close(running.console);
 	snprintf(wanted, sizeof(wanted), "%d %s", (int)outcome, want);
 	if (strcmp(text, wanted))
 		printf("     '%s', not '%s'\n", text, wanted);
@@ -401,7 +416,7 @@ static void watched(void)
 	expect("a watcher hears of it unasked", fgets(line, sizeof(line), watcher) &&
 							strstr(line, "\"assigned\""));
 	fclose(peer);
-	usleep(200000);
+	expect("its advice goes with it", has_said(running, "advise 77 memory 5 advise 0 "));
 	peer = connect_to();
 	ask(peer, "info");
 	expect("another one is heard", fgets(line, sizeof(line), peer));
@@ -432,7 +447,7 @@ static void narrowed(void)
 	expect("it stays narrow",
 	       answers(peer, "narrow", "ok") && answers(peer, "kill", "error -1"));
 	fclose(peer);
-	usleep(200000);
+	expect("its advice goes with it", has_said(narrow, "advise 77 advise 0 "));
 	peer = connect_to();
 	ask(peer, "info");
 	expect("the next one is heard", fgets(line, sizeof(line), peer));

@@ -303,6 +303,49 @@ static void lying_disk(void)
 	close(ready);
 }
 
+/* Its answer would come from the child, whose broker has not asked. */
+static void while_it_freezes(void)
+{
+	pid_t broker = start(says_it_stands, 0);
+	FILE *freezer = connect_to();
+	FILE *peer = connect_to();
+	int held;
+	int ready = bring_kit(peer, &held);
+
+	ask_with(freezer, "{\"do\":\"freeze\"}\n", NULL, 0);
+	expect("a freeze that is not answered yet", answers(freezer, "info", "\"ok\":true"));
+	ask_fork(peer, "keep");
+	expect("no fork meanwhile", hears(peer, "\"errno\":16"));
+	expect("the kit is nobody's", is_closed(held));
+	kill_it();
+	finish("a fork while the guest freezes", broker, BROKER_STOPPED);
+	fclose(freezer);
+	fclose(peer);
+	close(ready);
+}
+
+/* Who may only advise holds nothing back from others. */
+static void narrowing(void)
+{
+	pid_t broker = start(says_it_stands, 0);
+	FILE *peer = connect_to();
+	FILE *other = connect_to();
+	int held;
+	int ready = bring_kit(peer, &held);
+	int file = bring_layer(peer);
+
+	expect("narrow", answers(peer, "narrow", "\"ok\":true"));
+	expect("the layer's file is nobody's", is_closed(file));
+	expect("nor is the kit anybody's", is_closed(held));
+	file = bring_layer(other);
+	kill_it();
+	finish("one that was narrowed with a layer", broker, BROKER_STOPPED);
+	fclose(peer);
+	fclose(other);
+	close(file);
+	close(ready);
+}
+
 static void refusal(void)
 {
 	pid_t broker = start(says_it_stands, -EBUSY);
@@ -432,6 +475,8 @@ int main(void)
 	lying_machines();
 	lying_disk();
 	refusal();
+	while_it_freezes();
+	narrowing();
 	hanging_up_at_layers();
 	hanging_up_at_once();
 	hanging_up_at_children();

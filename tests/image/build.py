@@ -137,6 +137,8 @@ def is_refused():
     refused("too long", path("bad-long.tar"), path("bad.vhdx"), "--size", "16M")
     Tar("bad-full.tar").add("a", data=bytes(os.urandom(1 << 20) * 20)).end()
     refused("does not fit", path("bad-full.tar"), path("bad.vhdx"), "--size", "16M")
+    Tar("bad-attribute.tar").add("a", data=b"x", pax_headers={"SCHILY.xattr.user.word": "x" * 8000}).end()
+    refused("does not fit", path("bad-attribute.tar"), path("bad.vhdx"), "--size", "16M")
     Tar("bad-kernel.tar").add("sbin/init", data=b"x").end()
     refused("vmlinuz", path("bad-kernel.tar"), path("bad.vhdx"), "--size", "16M")
     open(path("bad-none.tar"), "wb").write(os.urandom(5000))

@@ -209,6 +209,9 @@ static void unit_archive(struct archive *archive, void *self)
 	}
 }
 
+/* Who asked has the other machine answer. */
+static void unit_forked(void *self) { ((struct backup *)self)->told = true; }
+
 static void unit_destroy(void *self) { backup_destroy(self); }
 
 static void unit_tick(void *self, unsigned seconds)
@@ -219,5 +222,5 @@ static void unit_tick(void *self, unsigned seconds)
 
 const struct unit_ops backup_unit = {
 	.name = "backup", .section = UNIT_SECTION('V', 'S', 'S', ' '),
-	.destroy = unit_destroy, .archive = unit_archive, .tick = unit_tick,
+	.destroy = unit_destroy, .archive = unit_archive, .tick = unit_tick, .forked = unit_forked,
 };

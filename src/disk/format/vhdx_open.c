@@ -430,7 +430,9 @@ static int read_tables(struct vhdx *vhdx, const struct disk_options *options,
 
 /*
  * Beside a writer: every change of a table is in the log before it is in its place, so that tables
- * that were read while the log stayed the same are those of one moment. -EAGAIN: it did not.
+ * that were read while the log stayed the same are those of one moment. The headers said where the
+ * log is; they are read again in that time, since a writer may have begun before it. -EAGAIN: the
+ * log did not stay the same.
  */
 static int read_beside(struct vhdx *vhdx, const struct disk_options *options,
 		       struct disk_error *error)
@@ -438,8 +440,10 @@ static int read_beside(struct vhdx *vhdx, const struct disk_options *options,
 	struct disk_file file = vhdx->disk->file; /* without what is replayed */
 	uint32_t before, after;
 	int result = vhdx_log_sum(vhdx, &file, &before);
-	int read = result ? result : read_tables(vhdx, options, error);
+	int read = result ? result : read_start(vhdx, error);
 
+	if (!read)
+		read = read_tables(vhdx, options, error);
 	if (!result)
 		result = vhdx_log_sum(vhdx, &file, &after);
 	if (result)
