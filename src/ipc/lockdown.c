@@ -516,12 +516,15 @@ static int allow_filter(scmp_filter_ctx filter, int call)
 
 /*
  * Of a page that was there, or (old size 0) of a shared page once more; neither it nor its place is
- * the forker's page.
+ * the forker's page. Or a page moves away to where nothing is, and its place stays what it is.
  */
 static int allow_take_place(scmp_filter_ctx filter, int call)
 {
 	static const scmp_datum_t old_bytes[] = { 0, SLOT_PAGE_BYTES };
-	int error = 0;
+	int error = seccomp_rule_add(
+		filter, SCMP_ACT_ALLOW, call, 4, SCMP_A0(SCMP_CMP_NE, forker_page(), 0),
+		SCMP_A1(SCMP_CMP_EQ, SLOT_PAGE_BYTES, 0), SCMP_A2(SCMP_CMP_EQ, SLOT_PAGE_BYTES, 0),
+		SCMP_A3(SCMP_CMP_EQ, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0));
 
 	for (unsigned n = 0; n < 2 && !error; n++)
 		error = seccomp_rule_add(

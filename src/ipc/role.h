@@ -155,7 +155,7 @@ enum call_condition {
 	CALL_OWN_MAPPING, /* CALL_OWN_MEMORY, or shared: of its rings, slots, cards, code */
 	CALL_FORK, /* argument 0 is flags of the forker's: a fork, a forker, a thread */
 	CALL_FILTER, /* arguments 0 and 1 add a list of calls, and nobody who answers for it */
-	CALL_TAKE_PLACE, /* one page takes another's place: arguments 1 to 3 say so */
+	CALL_TAKE_PLACE, /* a page takes another's place, or leaves its own: arguments 1 to 3 */
 	CALL_GS, /* argument 0 sets the base of GS */
 };
 

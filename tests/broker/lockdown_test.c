@@ -222,6 +222,14 @@ static void conditions(void)
 	       &(struct attempt){ SYS_mremap, { 0, PAGE, PAGE, 1 } });
 	allowed(ROLE_MACHINE, "a page that takes a place",
 		&(struct attempt){ SYS_mremap, { 0, PAGE, PAGE, 3, 0 } });
+	allowed(ROLE_MACHINE, "a page that leaves its place",
+		&(struct attempt){ SYS_mremap, { 0, PAGE, PAGE, 5, 0 } });
+	denied(ROLE_MACHINE, "two pages that leave theirs",
+	       &(struct attempt){ SYS_mremap, { 0, 2 * PAGE, 2 * PAGE, 5, 0 } });
+	denied(ROLE_MACHINE, "a page that leaves for the place of another",
+	       &(struct attempt){ SYS_mremap, { 0, PAGE, PAGE, 7, data } });
+	denied(ROLE_MACHINE, "the forker's page, which leaves",
+	       &(struct attempt){ SYS_mremap, { (long)forker_page(), PAGE, PAGE, 5, 0 } });
 	denied(ROLE_SWITCH, "a connection", &(struct attempt){ SYS_connect, { 0, data, 16 } });
 	denied(ROLE_SWITCH, "a port of another socket",
 	       &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });

@@ -84,7 +84,7 @@ struct lend *lend_find(struct lend_table *table, uint32_t id)
 
 static void give_back(struct lend_table *table, const struct lend *lend, uint32_t pages)
 {
-	/* a page that cannot come back would stay with the other machine: rather no machine */
+	/* it has what it needs (lender.h, 4); else the page would stay with the other machine */
 	for (uint32_t n = lend->first; n < lend->first + pages; n++)
 		if (lender_end(table->lender, table->gfn[n], table->half[n]))
 			abort();

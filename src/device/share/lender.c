@@ -13,12 +13,15 @@
 enum { MOST_PAGES = GUEST_WINDOW_PAGES, PAGE_BYTES = GUEST_PAGE_BYTES };
 #define NO_FRAME (~0ull)
 
+/* A page that is lent, and where it is meanwhile. */
+struct held { uint64_t gfn; /* NO_FRAME: none */ uint8_t *hva; };
+
 struct lender {
 	const struct guest_memory *memory;
 	void (*memory_written)(void *context, uint64_t gpa, size_t bytes);
 	void *context;
 	pthread_mutex_t lock;
-	uint64_t gfn[MOST_PAGES]; /* NO_FRAME: free */
+	struct held held[MOST_PAGES];
 };
 
 struct lender *lender_create(const struct guest_memory *memory,
@@ -33,11 +36,17 @@ struct lender *lender_create(const struct guest_memory *memory,
 				   .context = context };
 	pthread_mutex_init(&lender->lock, NULL);
 	for (unsigned n = 0; n < MOST_PAGES; n++)
-		lender->gfn[n] = NO_FRAME;
+		lender->held[n].gfn = NO_FRAME;
 	return lender;
 }
 
-void lender_destroy(struct lender *lender) { free(lender); }
+void lender_destroy(struct lender *lender)
+{
+	for (unsigned n = 0; n < MOST_PAGES; n++)
+		if (lender->held[n].gfn != NO_FRAME)
+			munmap(lender->held[n].hva, PAGE_BYTES);
+	free(lender);
+}
 
 bool lender_holds_pages(struct lender *lender, uint64_t gfn, uint64_t pages)
 {
@@ -45,7 +54,7 @@ bool lender_holds_pages(struct lender *lender, uint64_t gfn, uint64_t pages)
 
 	pthread_mutex_lock(&lender->lock);
 	for (unsigned n = 0; n < MOST_PAGES && !holds; n++)
-		holds = lender->gfn[n] != NO_FRAME && lender->gfn[n] - gfn < pages;
+		holds = lender->held[n].gfn != NO_FRAME && lender->held[n].gfn - gfn < pages;
 	pthread_mutex_unlock(&lender->lock);
 	return holds;
 }
@@ -61,11 +70,11 @@ static uint8_t *find_page(const struct lender *lender, uint64_t gfn)
 	return guest_ram_hva(lender->memory, gpa);
 }
 
-static uint64_t *find_entry(struct lender *lender, uint64_t gfn)
+static struct held *find_held(struct lender *lender, uint64_t gfn)
 {
 	for (unsigned n = 0; n < MOST_PAGES; n++)
-		if (lender->gfn[n] == gfn)
-			return &lender->gfn[n];
+		if (lender->held[n].gfn == gfn)
+			return &lender->held[n];
 	return NULL;
 }
 
@@ -77,26 +86,48 @@ static int take_place(uint8_t *page, size_t old_bytes, uint8_t *place)
 	return at == MAP_FAILED ? -errno : 0;
 }
 
+/*
+ * The page elsewhere, and zeros in its place. It is written first: a mapping that no page was
+ * written of forgets where it came from, and would not be one with its neighbours again.
+ */
+static uint8_t *move_away(uint8_t *page)
+{
+	__atomic_fetch_or(page, 0, __ATOMIC_RELAXED);
+	return mremap(page, PAGE_BYTES, PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+}
+
+/* By its bytes: that needs no other mapping. */
+static void put_back(uint8_t *held, uint8_t *page, uint8_t *window_page)
+{
+	memcpy(page, held, PAGE_BYTES);
+	munmap(held, PAGE_BYTES);
+	memset(window_page, 0, PAGE_BYTES);
+}
+
 static int lend(struct lender *lender, uint64_t gfn, uint8_t *window_page)
 {
 	uint8_t *page = find_page(lender, gfn);
-	uint64_t *entry;
+	struct held *held;
+	uint8_t *moved;
 	int error;
 
 	if (!page)
 		return -EFAULT;
-	if (find_entry(lender, gfn))
+	if (find_held(lender, gfn))
 		return -EBUSY;
-	entry = find_entry(lender, NO_FRAME);
-	if (!entry)
+	held = find_held(lender, NO_FRAME);
+	if (!held)
 		return -ENOSPC;
-	memcpy(window_page, page, PAGE_BYTES);
+	moved = move_away(page);
+	if (moved == MAP_FAILED)
+		return -errno;
+	memcpy(window_page, moved, PAGE_BYTES);
 	error = take_place(window_page, 0, page);
 	if (error) {
-		memset(window_page, 0, PAGE_BYTES);
+		put_back(moved, page, window_page);
 		return error;
 	}
-	*entry = gfn;
+	*held = (struct held){ .gfn = gfn, .hva = moved };
 	return 0;
 }
 
@@ -114,23 +145,17 @@ int lender_lend(struct lender *lender, uint64_t gfn, uint8_t *window_page)
 
 static int end(struct lender *lender, uint64_t gfn, uint8_t *window_page)
 {
-	uint64_t *entry = find_entry(lender, gfn);
+	struct held *held = find_held(lender, gfn);
 	uint8_t *place = guest_ram_hva(lender->memory, gfn * PAGE_BYTES);
-	uint8_t *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int error;
 
-	assert(entry && place);
-	if (page == MAP_FAILED)
-		return -errno;
-	memcpy(page, window_page, PAGE_BYTES);
-	error = take_place(page, PAGE_BYTES, place);
-	if (error) {
-		munmap(page, PAGE_BYTES);
+	assert(held && place);
+	memcpy(held->hva, window_page, PAGE_BYTES);
+	error = take_place(held->hva, PAGE_BYTES, place);
+	if (error)
 		return error;
-	}
 	memset(window_page, 0, PAGE_BYTES);
-	*entry = NO_FRAME;
+	*held = (struct held){ .gfn = NO_FRAME };
 	return 0;
 }
 

@@ -2,9 +2,10 @@
  * Pages of a machine's RAM that others see: what stands at the page's place in this process becomes
  * a page of a window, which the other machine's process has mapped, and back.
  *
- *   lend   the page's bytes are copied into the window's page, which then takes its place
- *   end    the window's page's bytes are copied into a new private page, which takes its place; the
- *          window's page is filled with zeros
+ *   lend   the page moves away, with its mapping; its bytes are copied into the window's page,
+ *          which takes its place
+ *   end    the window's page's bytes are copied into the page that moved away, which takes its
+ *          place again; the window's page is filled with zeros
  *
  * The guest physical and the host's address of the page stay what they are: nothing that the engine
  * or a device knows of it changes, but for what was translated from it (memory_written).
@@ -12,8 +13,12 @@
  *  1. A page is lent once: of a machine's ports one has it.
  *  2. When lender_end() has returned, no other process has the page: what is left to it is a page
  *     of the window, with zeros, that is nobody's.
- *  3. What processors of this machine write into a page while it changes places may be lost: who
+ *  3. What processors of this machine write into a page while it changes places may be lost, and
+ *     what they read may be zeros (between the two steps of `lend`; of no other page's bytes): who
  *     lends a page leaves it alone until that is answered.
+ *  4. A page that has come back is a part of the mapping that it was of: however many different
+ *     pages were lent, only those that are cost mappings, of which a process may have so many. What
+ *     `end` needs, it has: no memory, and no mapping more.
  *
  * Lock: its own, under a channel's.
  */
