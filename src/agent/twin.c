@@ -19,18 +19,20 @@ enum { BITS_PER_BYTE = 8 };
 /* Into the kernel's pool, and from there at once into what it draws random numbers from. */
 static int add_random(const struct agent_twin *twin)
 {
-	struct { struct rand_pool_info head; uint8_t bytes[AGENT_RANDOM_BYTES]; } pool;
+	_Alignas(struct rand_pool_info) uint8_t bytes[sizeof(struct rand_pool_info) +
+						      AGENT_RANDOM_BYTES];
+	struct rand_pool_info *pool = (struct rand_pool_info *)bytes;
 	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 	int error = 0;
 
 	if (fd < 0)
 		return errno;
-	pool.head.entropy_count = AGENT_RANDOM_BYTES * BITS_PER_BYTE;
-	pool.head.buf_size = AGENT_RANDOM_BYTES;
-	memcpy(pool.head.buf, twin->random, AGENT_RANDOM_BYTES);
-	if (ioctl(fd, RNDADDENTROPY, &pool) || ioctl(fd, RNDRESEEDCRNG))
+	pool->entropy_count = AGENT_RANDOM_BYTES * BITS_PER_BYTE;
+	pool->buf_size = AGENT_RANDOM_BYTES;
+	memcpy(pool->buf, twin->random, AGENT_RANDOM_BYTES);
+	if (ioctl(fd, RNDADDENTROPY, pool) || ioctl(fd, RNDRESEEDCRNG))
 		error = errno;
-	explicit_bzero(&pool, sizeof(pool));
+	explicit_bzero(bytes, sizeof(bytes));
 	close(fd);
 	return error;
 }
