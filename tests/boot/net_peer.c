@@ -7,6 +7,7 @@
  *   net_peer give HOST PORT BYTES    the other way, as the rest
  *   net_peer ask HOST PORT COUNT     one byte there and back, COUNT times
  *   net_peer udp HOST PORT           a datagram there and back: "UDP"
+ *   net_peer check-give-until HOST PORT FILE   until there is such a file, at a pace
  *
  * take and give with "check-" before them look at every byte: words are numbered.
  */
@@ -23,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CHUNK_BYTES = 1 << 18, LINE_BYTES = 64 };
+enum { CHUNK_BYTES = 1 << 18, LINE_BYTES = 64, PACE_US = 20000 };
 static _Alignas(8) uint8_t chunk[CHUNK_BYTES];
 
 static void fail(const char *what)
@@ -55,22 +56,39 @@ static void fill(uint64_t at, size_t bytes)
 		((uint64_t *)(void *)chunk)[n] = (at / 8 + n) * 0x9e3779b97f4a7c15;
 }
 
+static void give_chunk(int fd, uint64_t at, size_t count, bool is_checked)
+{
+	if (is_checked)
+		fill(at, count);
+	for (size_t done = 0; done < count;) {
+		ssize_t sent = send(fd, chunk + done, count - done, MSG_NOSIGNAL);
+
+		if (sent <= 0)
+			fail("send");
+		done += (size_t)sent;
+	}
+}
+
 static void give(int fd, uint64_t bytes, bool is_checked)
 {
 	for (uint64_t at = 0; at < bytes;) {
 		size_t count = bytes - at < CHUNK_BYTES ? (size_t)(bytes - at) : CHUNK_BYTES;
 
-		if (is_checked)
-			fill(at, count);
-		for (size_t done = 0; done < count;) {
-			ssize_t sent = send(fd, chunk + done, count - done, MSG_NOSIGNAL);
-
-			if (sent <= 0)
-				fail("send");
-			done += (size_t)sent;
-		}
+		give_chunk(fd, at, count, is_checked);
 		at += count;
 	}
+}
+
+/* At a pace at which it takes little of the host. How many. */
+static uint64_t give_until(int fd, const char *file)
+{
+	uint64_t at;
+
+	for (at = 0; access(file, F_OK); at += CHUNK_BYTES) {
+		give_chunk(fd, at, CHUNK_BYTES, true);
+		usleep(PACE_US);
+	}
+	return at;
 }
 
 /* To the end; how many. */
@@ -216,7 +234,10 @@ static void be_client(const char *what, const char *host, const char *port, cons
 	else if (!strcmp(kind, "ask"))
 		ask(fd, count);
 	else {
-		give(fd, count, is_checked);
+		if (!strcmp(kind, "give-until"))
+			count = give_until(fd, number);
+		else
+			give(fd, count, is_checked);
 		shutdown(fd, SHUT_WR);
 		if (recv(fd, &there, sizeof(there), MSG_WAITALL) != sizeof(there))
 			fail("the sum");
