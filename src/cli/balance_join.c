@@ -139,27 +139,39 @@ static int bring(int balancer, int machine)
 					.msg_control = &ancillary,
 					.msg_controllen = sizeof(ancillary) };
 	char answer[256] = "";
+	ssize_t got;
 
 	memcpy(CMSG_DATA(&ancillary.head), &machine, sizeof(machine));
 	setsockopt(balancer, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	if (sendmsg(balancer, &message, MSG_NOSIGNAL) < 0 ||
-	    recv(balancer, answer, sizeof(answer) - 1, 0) <= 0)
+	if (sendmsg(balancer, &message, MSG_NOSIGNAL) < 0)
 		return -errno;
+	got = recv(balancer, answer, sizeof(answer) - 1, 0);
+	if (got <= 0)
+		return got ? -errno : -EPIPE;
 	return strstr(answer, "\"ok\":true") ? 0 : -ENOSPC;
 }
 
+static int bring_to_one(int machine)
+{
+	const int balancer = connect_or_start();
+	const int error = balancer < 0 ? balancer : bring(balancer, machine);
+
+	if (balancer >= 0)
+		close(balancer);
+	return error;
+}
+
+/* One that ends just then has taken the connection, and nothing else: the next has the machine. */
 int balance_join(const char *name)
 {
 	int machine = name_connect(name);
-	int balancer = machine < 0 ? machine : connect_or_start();
-	int error = balancer < 0 ? balancer : narrow(machine);
+	int error = machine < 0 ? machine : narrow(machine);
 
 	if (!error)
-		error = bring(balancer, machine);
-
+		error = bring_to_one(machine);
+	if (error == -EPIPE || error == -ECONNRESET)
+		error = bring_to_one(machine);
 	if (machine >= 0)
 		close(machine);
-	if (balancer >= 0)
-		close(balancer);
 	return error;
 }

@@ -167,7 +167,7 @@ static int ask_to_join(struct joiner *joiner, int line)
 }
 
 /* The line, once the hub has the port; -errno. */
-static int join(struct joiner *joiner)
+static int join_once(struct joiner *joiner)
 {
 	int line = reach_hub(joiner);
 	int error;
@@ -183,6 +183,14 @@ static int join(struct joiner *joiner)
 		return line;
 	close(line);
 	return error;
+}
+
+/* A hub that ends just then has taken the line and nothing else: the next has the port. */
+static int join(struct joiner *joiner)
+{
+	const int line = join_once(joiner);
+
+	return line == -EPIPE || line == -ECONNRESET ? join_once(joiner) : line;
 }
 
 /* ---- its life ---- */

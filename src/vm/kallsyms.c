@@ -19,7 +19,7 @@
  *   1. Every byte comes from guest_memory_read(), by a walk of the two levels that map the window;
  *      what it says may change at any time and be anything.
  *   2. Every loop has a bound that does not come from the guest, and all of them together read so
- *      often and no more (struct kallsyms, reads_left).
+ *      often, and so many bytes, and no more (struct kallsyms: reads_left, bytes_left).
  */
 #include "kallsyms.h"
 
@@ -45,6 +45,7 @@ enum {
 	MARKERS_MOST = SYMBOLS_MOST / SYMBOLS_A_MARKER,
 	LAST_NAMES_BYTES = 64 << 10, /* of the names behind the last marker */
 	READS_MOST = 1 << 20,
+	READ_BYTES_MOST = 256 << 20,
 	SEQUENCE_BYTES = 3, /* of a symbol, in the list by name */
 	NAMES_BYTES_MOST = SYMBOLS_A_MARKER * TEXT_BYTES,
 	FIRST_DIGIT = '0',
@@ -96,9 +97,10 @@ static bool translate(const struct kallsyms *kallsyms, uint64_t gva, uint64_t *r
 
 static bool read_at(struct kallsyms *kallsyms, uint64_t gva, void *to, size_t bytes)
 {
-	if (!kallsyms->reads_left)
+	if (!kallsyms->reads_left || kallsyms->bytes_left < bytes)
 		return false;
 	kallsyms->reads_left--;
+	kallsyms->bytes_left -= (uint32_t)bytes;
 	for (size_t done = 0; done < bytes;) {
 		uint64_t gpa, left;
 		size_t n;
@@ -433,9 +435,11 @@ bool kallsyms_find(struct kallsyms *kallsyms, const struct guest_memory *memory,
 	memset(kallsyms, 0, sizeof(*kallsyms));
 	kallsyms->memory = memory;
 	kallsyms->reads_left = READS_MOST;
+	kallsyms->bytes_left = READ_BYTES_MOST;
 	if (!find_window(kallsyms, cr3))
 		return false;
-	for (uint64_t at = WINDOW; at - WINDOW < WINDOW_BYTES && kallsyms->reads_left;) {
+	for (uint64_t at = WINDOW; at - WINDOW < WINDOW_BYTES && kallsyms->reads_left &&
+				   kallsyms->bytes_left >= PAGE_BYTES;) {
 		uint64_t gpa, left;
 
 		if (!translate(kallsyms, at, &gpa, &left)) {

@@ -17,7 +17,7 @@ struct kallsyms {
 	const struct guest_memory *memory;
 	uint64_t directory_gpa; /* of the 512 entries of 2 MiB each that map the window */
 	uint64_t names, markers, offsets, base;
-	uint32_t count, reads_left;
+	uint32_t count, reads_left, bytes_left;
 	bool from_base; /* offsets below 0 count from the base down */
 	uint16_t token[KALLSYMS_TOKENS]; /* begins in token_text */
 	char token_text[KALLSYMS_TOKEN_BYTES];

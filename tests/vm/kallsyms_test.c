@@ -188,6 +188,25 @@ static void test_form(enum form form)
 	expect(!kallsyms_find(&kallsyms, &memory, DIRECTORY), "symbols without their tables", form);
 }
 
+/* A guest with the whole window mapped, over and over to one page: it is not all read. */
+static void test_large_window(void)
+{
+	static struct kallsyms kallsyms;
+	const unsigned first = KERNEL >> 21 & 511;
+
+	make_kernel(FORM_NEW);
+	for (unsigned n = 0; n < 512; n++)
+		put_at(DIRECTORY + n * 8, (2ull << 20) | LARGE);
+	put_at(DIRECTORY + 510 * 8, SMALL_PAGES | PRESENT);
+	put_at(DIRECTORY + 511 * 8, (IMAGE + (2ull << 20)) | LARGE);
+	expect(!kallsyms_find(&kallsyms, &memory, ROOT), "symbols behind 1 GiB", FORM_NEW);
+	for (unsigned n = 0; n < 512; n++)
+		put_at(DIRECTORY + n * 8, 0);
+	put_at(DIRECTORY + (first - 1) * 8, (2ull << 20) | LARGE);
+	make_page_tables();
+	expect(kallsyms_find(&kallsyms, &memory, ROOT), "no symbols behind 2 MiB", FORM_NEW);
+}
+
 static bool is_decent(const char *text)
 {
 	for (; *text; text++)
@@ -234,6 +253,7 @@ int main(int argc, char **argv)
 	make_page_tables();
 	for (unsigned form = 0; form < FORMS; form++)
 		test_form((enum form)form);
+	test_large_window();
 	test_damaged(cases);
 	printf("kallsyms_test: %u damaged kernels, %d failures\n", cases, failures);
 	free(ram);
