@@ -352,6 +352,14 @@ static void collect_ports(struct devices *devices)
 			share_collect(devices->share[n]);
 }
 
+/* One after the other: a guest calls them eth0, eth1 as they come. */
+static void renew_cards(struct devices *devices)
+{
+	for (unsigned n = 0; n < devices->machine->options.cards; n++)
+		if (!network_renew(devices->network[n]))
+			return;
+}
+
 static void devices_run(void *self)
 {
 	struct devices *devices = self;
@@ -368,6 +376,7 @@ static void devices_run(void *self)
 			hvsock_collect(devices->hvsock);
 		collect_ports(devices);
 		bus_run(devices->bus);
+		renew_cards(devices);
 		if (!failed)
 			failed = !slot_clients_sleep(devices->queue, devices->queues);
 	}

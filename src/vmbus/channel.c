@@ -234,7 +234,8 @@ int bus_event(struct bus *bus, uint32_t connection, uint16_t flag)
 	 * whoever has the channel may be about to leave it, or copying megabytes: a processor does
 	 * not wait for that
 	 */
-	if (channel->service->elsewhere || pthread_mutex_trylock(&channel->lock)) {
+	if (__atomic_load_n(&channel->service->elsewhere, __ATOMIC_RELAXED) ||
+	    pthread_mutex_trylock(&channel->lock)) {
 		channel_defer(channel);
 		return 0;
 	}

@@ -121,6 +121,7 @@ static void fork_card(struct card *card)
 	network_pause(card->network);
 	network_forked(card->network);
 	network_resume(card->network);
+	network_renew(card->network);
 }
 
 static bool releases(struct card *card, uint32_t relid)

@@ -394,7 +394,13 @@ static void room(void *context)
 	kick(network);
 }
 
-static void opened(void *context) { forget(context); }
+static void opened(void *context)
+{
+	struct network *network = context;
+
+	forget(network);
+	network->taken = false;
+}
 
 /* What waits for the guest is for nobody. */
 static void drop_waiting(struct network *network)
@@ -416,6 +422,7 @@ static void closed(void *context)
 
 	forget(network);
 	drop_waiting(network);
+	network->taken = false;
 	if (network->held) {
 		network->held = false;
 		follow_link(network);
@@ -563,6 +570,33 @@ void network_forked(struct network *network)
 	memcpy(network->mac, network->memory->mac, sizeof(network->mac));
 	network->renews = true;
 	network->held = network->version;
+	/* so that who renews it learns of what the guest gives back */
+	__atomic_store_n(&network->service.elsewhere, true, __ATOMIC_RELAXED);
+}
+
+/* A guest that loses a card waits for ever for what it could not give back of it (hv_netvsc). */
+static bool is_given_back(const struct network *network)
+{
+	return network->sections_free == network->sections && !network->answers && !network->owed;
+}
+
+bool network_renew(struct network *network)
+{
+	bool is_due;
+
+	if (!network->renews)
+		return true;
+	bus_channel_lock(network->channel);
+	is_due = !network->paused && is_given_back(network);
+	if (is_due) {
+		network->renews = false;
+		network->taken = network->held;
+		__atomic_store_n(&network->service.elsewhere, false, __ATOMIC_RELAXED);
+	}
+	bus_channel_unlock(network->channel);
+	if (is_due)
+		bus_renew(network->channel);
+	return is_due;
 }
 
 struct network *network_create(struct bus *bus, unsigned number, struct net_card_memory *memory,
@@ -632,9 +666,6 @@ void network_resume(struct network *network)
 	network_deliver(network);
 	kick(network);
 	bus_channel_unlock(network->channel);
-	if (network->renews)
-		bus_renew(network->channel);
-	network->renews = false;
 	bus_channel_run(network->channel);
 }
 

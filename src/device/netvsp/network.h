@@ -48,6 +48,12 @@ void network_destroy(struct network *network);
  * server that breaks the protocol is cut off: the link is down until there is another.
  */
 void network_collect(struct network *network);
+/*
+ * After each bus_run(), on the same thread: a card that was forked with another address is taken
+ * away as soon as the guest has given back all that it was given, and offered anew. A guest that
+ * keeps something keeps the old card, whose link is down. False: not yet.
+ */
+bool network_renew(struct network *network);
 /* Nothing is taken from the guest, or given to it, until network_resume(). */
 void network_pause(struct network *network);
 void network_resume(struct network *network);

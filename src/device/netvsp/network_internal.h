@@ -65,6 +65,7 @@ struct network {
 	bool is_up, cut_off;
 	bool renews; /* it has another address, of which the guest is yet to hear */
 	bool held;   /* its link is down until the guest has let the old card go */
+	bool taken;  /* the old one is taken away: nothing is delivered there any more */
 
 	/* what the guest has agreed upon */
 	uint32_t version; /* 0: none */

@@ -297,10 +297,10 @@ static bool deliver_frames(struct network *network)
 
 void network_deliver(struct network *network)
 {
-	if (network->paused || !network->sections)
+	if (network->paused || network->taken || !network->sections)
 		return;
 	while (network->answers && deliver_answer(network))
 		;
-	while (!network->answers && network->waiting && deliver_frames(network))
+	while (!network->renews && !network->answers && network->waiting && deliver_frames(network))
 		;
 }
