@@ -130,34 +130,20 @@ static struct share_memory *map_port(int fd)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
-/* A port whose window this one may have, too: the rules let both be joined. NULL: there is none. */
-static const struct port *find_window(struct hub *hub, struct port *port)
-{
-	const int64_t now = hub_now_ms();
-
-	if (port->join.keeps_window || !hub_may_be_joined(hub, port, now))
-		return NULL;
-	for (unsigned n = 0; n < HUB_PORTS; n++) {
-		struct port *other = &hub->port[n];
-
-		if (other != port && other->window != HUB_NOBODY &&
-		    !strcmp(other->join.instance, port->join.instance) &&
-		    hub_may_be_joined(hub, other, now))
-			return other;
-	}
-	return NULL;
-}
-
 /*
- * The window that another of this instance has, or else the one that it brings; one that is mapped
+ * The window that others of this instance have, or else the one that it brings; one that is mapped
  * stays what it is. False: it is none.
  */
 static bool take_window(struct hub *hub, struct port *port, int fds[WIRE_FDS])
 {
-	const struct port *other = find_window(hub, port);
 	struct stat st;
 
-	if (other) {
+	for (unsigned n = 0; n < HUB_PORTS && !port->join.keeps_window; n++) {
+		const struct port *other = &hub->port[n];
+
+		if (other == port || other->window == HUB_NOBODY ||
+		    strcmp(other->join.instance, port->join.instance) != 0)
+			continue;
 		port->window = dup(other->window);
 		port->window_inode = other->window_inode;
 		return port->window >= 0;

@@ -12,8 +12,7 @@
  *     port's own (slot_queue.h). A port that breaks the protocol is left by itself: its line is
  *     closed, its peer sees nobody there, nobody else notices.
  *  2. What may be, the rules say, each time anew when they change: ports that may not be joined any
- *     more are parted at once. No packet passes that no rule lets pass. A port gets the window of
- *     another only while both may be joined; it keeps the one that it has.
+ *     more are parted at once. No packet passes that no rule lets pass.
  *  3. A packet is in the receiver's slot before its sender is answered.
  *  4. A packet waits for its receiver's room, and for its turn where a rule says how many there may
  *     be, and nothing else waits for it. Where nobody is there it waits PATIENCE_MS from when the

@@ -11,7 +11,6 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -33,7 +32,6 @@ struct end {
 	struct slot_client client;
 	uint64_t number;
 	unsigned sent;
-	bool window_is_own;
 };
 
 static void expect(const char *what, bool got)
@@ -82,20 +80,8 @@ static struct wire_message join_message(const char *machine, uint32_t side)
 	return message;
 }
 
-/* The hub's answer has one: that which it brought, or another's. */
-static void note_window(struct end *end, int window)
-{
-	struct stat brought;
-	struct stat got;
-
-	if (fstat(end->window, &brought) || fstat(window, &got))
-		abort();
-	end->window_is_own = brought.st_ino == got.st_ino;
-	close(window);
-}
-
 /* The version that was agreed upon; 0; -errno: the line was closed. */
-static int join(struct end *end, struct wire_message *message)
+static int join(const struct end *end, struct wire_message *message)
 {
 	const int fds[] = { end->memory_fd, end->bell, end->answer, end->window };
 	int none[WIRE_FDS];
@@ -103,11 +89,7 @@ static int join(struct end *end, struct wire_message *message)
 
 	if (!got)
 		got = line_receive(end->line, message, none, true);
-	if (got < 0)
-		return got;
-	if (none[0] >= 0)
-		note_window(end, none[0]);
-	return (int)message->version;
+	return got < 0 ? got : (int)message->version;
 }
 
 static void submit(struct end *end, unsigned slot, unsigned kind)
@@ -380,32 +362,6 @@ static void lending(void)
 	bring_rules(web.line, all);
 }
 
-/* `store` has its window; one that binds it gets that while rules let it in, and no other. */
-static void windows(void)
-{
-	static const char nobody[] = "allow store offer store/shelf\n";
-	struct wire_message message = join_message("web", SHARE_BINDS);
-
-	make_end(&web, SHARE_BINDS);
-	bring_rules(web.line, nobody);
-	if (join(&web, &message) != WIRE_VERSION)
-		abort();
-	begin(&web);
-	expect("whom no rule lets in gets no window of others", web.window_is_own);
-	bring_rules(web.line, all);
-	expect("it is joined when one does", sees_peer(&store, true) && sees_peer(&web, true));
-	expect("and the window is not common", !store.memory->window_is_common);
-	packets_pass();
-	leave(&web);
-	if (!sees_peer(&store, false))
-		abort();
-	connect_end(&web, "web", SHARE_BINDS);
-	expect("whom a rule lets in has one with the other",
-	       !web.window_is_own && sees_peer(&store, true) && store.memory->window_is_common);
-	leave(&web);
-	expect("until it goes", sees_peer(&store, false));
-}
-
 /* More than a second's share, of a rate that gives less than one in a millisecond. */
 static void slow_rate(void)
 {
@@ -517,7 +473,6 @@ int main(void)
 	leave(&web);
 	expect("one that goes is seen to", sees_peer(&store, false));
 	nobody_there();
-	windows();
 	wrong_joins();
 	liars();
 	connect_end(&web, "web", SHARE_BINDS);
