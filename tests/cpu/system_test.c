@@ -771,7 +771,7 @@ static void place(const struct op *op, const struct x86_state *now)
 
 /* ---- both ---- */
 
-static bool differs(const char *name, uint64_t got, uint64_t want)
+static unsigned differs(const char *name, uint64_t got, uint64_t want)
 {
 	if (got != want)
 		printf(" %s %lx, model %lx;", name, got, want);
@@ -782,7 +782,7 @@ static bool differs(const char *name, uint64_t got, uint64_t want)
 
 static bool states_differ(const struct x86_state *got, const struct x86_state *want)
 {
-	bool bad = false;
+	unsigned bad = 0;
 
 	for (unsigned n = 0; n < 16; n++)
 		bad |= differs("register", got->gpr[n], want->gpr[n]);
@@ -793,7 +793,8 @@ static bool states_differ(const struct x86_state *got, const struct x86_state *w
 	bad |= DIFFERS(lstar) | DIFFERS(cstar) | DIFFERS(sfmask) | DIFFERS(kernel_gs_base);
 	bad |= DIFFERS(pat) | DIFFERS(tsc_aux) | DIFFERS(sysenter_cs) | DIFFERS(sysenter_esp);
 	bad |= DIFFERS(sysenter_eip) | DIFFERS(segment[X86_FS].base);
-	return bad | DIFFERS(segment[X86_GS].base);
+	bad |= DIFFERS(segment[X86_GS].base);
+	return bad;
 }
 
 /* Whether it is as the model says; *ret_fault: whether the instruction faulted. */
