@@ -56,7 +56,7 @@ def sharers(process): # of its memory: its forker
 
 def start():
     machine = subprocess.Popen([umbra, "run", "--name", "parent", "--kernel", guest, "--cpus", "2", "--memory", "256M", "--console", "none"],
-                               stdin=subprocess.DEVNULL)
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(6000):
         if subprocess.run([umbra, "info", "parent"], capture_output=True).returncode == 0 and "process" in info("parent"):
             break
