@@ -18,7 +18,8 @@
  *     lends a page leaves it alone until that is answered.
  *  4. A page that has come back is a part of the mapping that it was of: however many different
  *     pages were lent, only those that are cost mappings, of which a process may have so many. What
- *     `end` needs, it has: no memory, and no mapping more.
+ *     `end` needs it has, no memory and no mapping more, unless something else has filled that
+ *     limit meanwhile: then the process ends rather than leave the page with the peer.
  *
  * Lock: its own, under a channel's.
  */
