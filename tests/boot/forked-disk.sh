@@ -5,8 +5,8 @@
 set -u
 cd "$(dirname "$0")/../.."
 umbra=${UMBRA:-$PWD/build/umbra} forks=${1:-1}
-work=$(mktemp -d -p build); trap 'rm -rf "$work"' EXIT
-export XDG_RUNTIME_DIR=$PWD/$work
+work=$(mktemp -d -p build) where=$(mktemp -d); trap 'rm -rf "$work" "$where"' EXIT
+export XDG_RUNTIME_DIR=$where # a short path wherever the tree stands: sockets have names of at most 107 bytes
 fail() { echo "forked-disk: $* after $SECONDS s"; tail -n 3 "$work"/*.log*; "$umbra" ps | tail -n +2 | while read -r n _; do "$umbra" kill "$n"; done; exit 1; }
 tools/fetch-guest tests/boot/disk.init build/guest/disk.cpio.gz build/guest/modules/{hv_vmbus,scsi_common,scsi_mod,scsi_transport_fc,hv_storvsc,sd_mod,hv_utils}.ko
 truncate -s 128M "$work/fs"; /sbin/mke2fs -q -t ext4 "$work/fs"
