@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/resource.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -83,6 +84,15 @@ int spawn_share(const char *name, size_t bytes)
 		return fd;
 	close(fd);
 	return -EPERM;
+}
+
+bool spawn_is_share(int fd, size_t bytes)
+{
+	const int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+
+	return seals >= 0 && seals & F_SEAL_SHRINK && !fstat(fd, &st) &&
+	       st.st_size == (off_t)bytes;
 }
 
 /* ---- in the process that becomes the role ---- */

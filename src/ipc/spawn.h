@@ -23,6 +23,8 @@ void spawn_raise_descriptors(unsigned count);
 int spawn_seal(const char *name, const void *data, size_t bytes);
 /* Memory of zeros that roles share, which nobody can make shorter; -errno. */
 int spawn_share(const char *name, size_t bytes);
+/* Whether it is such memory: who maps it cannot lose any of it. */
+bool spawn_is_share(int fd, size_t bytes);
 /*
  * A new process in the role; group: it enters this one first (group.h), -1: none. 0 or -errno.
  */

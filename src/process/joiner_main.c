@@ -132,14 +132,21 @@ static int reach_hub(const struct joiner *joiner)
 	return line ? line : line_connect(joiner->choice->hub);
 }
 
-/* The one that is used from now on, unless one is already. */
-static void take_window(struct joiner *joiner, int window)
+/*
+ * The one that is used from now on, unless one is already. -EBADMSG: a machine that had it mapped
+ * could lose it at any time.
+ */
+static int take_window(struct joiner *joiner, int window)
 {
 	if (window < 0)
-		return;
-	close(joiner->joined ? window : joiner->window);
-	if (!joiner->joined)
-		joiner->window = window;
+		return 0;
+	if (joiner->joined || !spawn_is_share(window, sizeof(struct share_window))) {
+		close(window);
+		return joiner->joined ? 0 : -EBADMSG;
+	}
+	close(joiner->window);
+	joiner->window = window;
+	return 0;
 }
 
 static int ask_to_join(struct joiner *joiner, int line)
@@ -160,7 +167,9 @@ static int ask_to_join(struct joiner *joiner, int line)
 		error = line_receive(line, &message, windows, true);
 	if (error < 0)
 		return error;
-	take_window(joiner, windows[0]);
+	error = take_window(joiner, windows[0]);
+	if (error)
+		return error;
 	if (message.kind != WIRE_JOINED)
 		return -EBADMSG;
 	return message.version ? 0 : -EPROTONOSUPPORT;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "device/share/lend_table.h"
 #include "ipc/spawn.h"
@@ -253,8 +254,27 @@ static void one_by_one(void)
 	table.lender = others;
 }
 
+/* What a hub sends for a window: only what nobody can shorten is one. */
+static void kinds_of_memory(void)
+{
+	const int good = spawn_share("window", sizeof(*window));
+	const int brief = spawn_share("window", sizeof(*window) / 2);
+	const int open_end = memfd_create("window", MFD_ALLOW_SEALING);
+
+	if (ftruncate(open_end, sizeof(*window)))
+		abort();
+	expect("a window is one", spawn_is_share(good, sizeof(*window)));
+	expect("one that is too short is none", !spawn_is_share(brief, sizeof(*window)));
+	expect("nor one that may become so", !spawn_is_share(open_end, sizeof(*window)));
+	expect("nor nothing", !spawn_is_share(-1, sizeof(*window)));
+	close(good);
+	close(brief);
+	close(open_end);
+}
+
 int main(void)
 {
+	kinds_of_memory();
 	make();
 	both_see();
 	refused();
