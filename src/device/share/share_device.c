@@ -202,6 +202,14 @@ static bool deliver_notice(struct share *share, const struct share_packet *packe
 	return tell_guest(share, PACKET_INBAND, 0, &message, sizeof(message));
 }
 
+/* What another process says of pages lies in its half of the window. */
+static bool notice_is_sound(const struct share_packet *packet)
+{
+	return packet->kind != SHARE_PACKET_LENT ||
+	       (packet->pages && packet->pages <= SHARE_WINDOW_PAGES &&
+		packet->first <= SHARE_WINDOW_PAGES - packet->pages);
+}
+
 static void deliver_packets(struct share *share)
 {
 	while (share->waiting) {
@@ -372,8 +380,11 @@ static void begin_lend(struct share *share, const struct sent *sent, uint32_t id
 {
 	struct lend *lend = lend_find(&share->lends, id);
 
-	if (!lend)
-		return; /* it was ended meanwhile, and that was said */
+	if (!lend) { /* the other end has gone meanwhile */
+		if (sent->wants_completion && share->is_open)
+			owe(share, sent->transaction, SHARE_LEND, SHARE_NO_PEER);
+		return;
+	}
 	if (status != SHARE_DONE || !share->is_open || !share->peer_is_there)
 		lend_end(&share->lends, lend);
 	else if (lend_begin(&share->lends, lend))
@@ -615,7 +626,7 @@ static void take_received(struct share *share, unsigned slot)
 		take_their_release(share, packet->id);
 	if (is_known || packet->kind == SHARE_PACKET_RELEASE || packet->kind == SHARE_PACKET_ASK ||
 	    packet->kind >= SHARE_PACKET_KINDS || packet->bytes > SHARE_DATA_MAX_BYTES ||
-	    !share->is_open) {
+	    !notice_is_sound(packet) || !share->is_open) {
 		submit(share, slot, SHARE_RECEIVE);
 		return;
 	}

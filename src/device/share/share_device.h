@@ -15,7 +15,7 @@
  *  4. Of the other side's numbers only those that are greater than `had` are delivered, as long as
  *     its epoch stays (ipc/share_port.h 2).
  *  5. A hub that breaks the protocol is cut off until there is another; the other machine's bytes
- *     are data, and are only copied.
+ *     are data, and are only copied. What it says to have lent lies in its half of the window.
  *
  *  6. What this side has lent (lend_table.h) ends when the other end goes, or this one closes: the
  *     pages are then this machine's alone. Nothing is lent before the hub has been asked.
