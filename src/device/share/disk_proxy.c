@@ -53,7 +53,7 @@ struct disk_proxy {
 	size_t block_bytes;
 	struct pending pending[SLOTS];
 	uint64_t last_number;
-	bool answers, arrived;
+	bool answers, arrived, told_served; /* told_served: the controller, at last */
 
 	/* the hub's side */
 	struct share_memory *memory;
@@ -70,6 +70,7 @@ struct disk_proxy {
 	/* the server's */
 	enum server_state state;
 	int64_t ask_again_ms;
+	bool is_asked, asks_anew; /* of ASK: it is with the hub; it is time for the next */
 	uint32_t round;
 	bool is_known;
 	struct share_disk_welcome disk; /* as the first server said */
@@ -191,6 +192,20 @@ static void greet(struct disk_proxy *proxy)
 	send_packet(proxy, SHARE_PACKET_DATA, &message, sizeof(message));
 }
 
+static bool ask_hub(struct disk_proxy *proxy)
+{
+	proxy->is_asked = send_packet(proxy, SHARE_PACKET_ASK, NULL, 0);
+	return proxy->is_asked;
+}
+
+/* A permission that was taken away is one of which nobody tells: the answer begins anew. */
+static void ask_whether_still(struct disk_proxy *proxy)
+{
+	if (proxy->asks_anew && proxy->state == SERVING && !proxy->is_asked)
+		ask_hub(proxy);
+	proxy->asks_anew = false;
+}
+
 /* Begins with whoever is there now: what was not answered is asked again. */
 static void begin_with_server(struct disk_proxy *proxy)
 {
@@ -199,7 +214,7 @@ static void begin_with_server(struct disk_proxy *proxy)
 		proxy->pending[n].is_sent = false;
 	}
 	proxy->state = NOBODY;
-	if (proxy->peer_is_there && send_packet(proxy, SHARE_PACKET_ASK, NULL, 0))
+	if (proxy->peer_is_there && ask_hub(proxy))
 		proxy->state = ASKING;
 }
 
@@ -343,6 +358,8 @@ static void take_sent(struct disk_proxy *proxy, unsigned slot, int32_t result)
 {
 	proxy->is_hubs[slot] = false;
 	proxy->send_stack[proxy->send_free++] = (uint8_t)slot;
+	if (proxy->sent[slot].kind == SHARE_PACKET_ASK)
+		proxy->is_asked = false;
 	if (proxy->sent[slot].kind == SHARE_PACKET_ASK && proxy->state == ASKING) {
 		if (!result) {
 			greet(proxy);
@@ -432,7 +449,7 @@ static void follow_peer(struct disk_proxy *proxy)
 }
 
 /* What the controller is told, outside of the lock. */
-static void tell_controller(struct disk_proxy *proxy, bool arrived, bool answers)
+static void tell_controller(struct disk_proxy *proxy, bool arrived, bool answers, bool is_served)
 {
 	const struct share_disk_welcome *disk = &proxy->disk;
 	struct block_disk is = { .size_bytes = disk->size_bytes,
@@ -441,6 +458,9 @@ static void tell_controller(struct disk_proxy *proxy, bool arrived, bool answers
 				 .read_only = disk->flags & SHARE_DISK_READ_ONLY };
 
 	memcpy(is.id, disk->id, sizeof(is.id));
+	if (arrived || is_served != proxy->told_served)
+		storage_serve(proxy->storage, is_served);
+	proxy->told_served = is_served;
 	if (arrived)
 		storage_arrive(proxy->storage, &is);
 	/* its answers are this process's own, one to each request */
@@ -453,6 +473,7 @@ void disk_proxy_collect(struct disk_proxy *proxy)
 	const uint32_t generation = __atomic_load_n(&proxy->memory->generation, __ATOMIC_ACQUIRE);
 	bool arrived;
 	bool answers;
+	bool is_served;
 
 	pthread_mutex_lock(&proxy->lock);
 	if (generation != proxy->generation)
@@ -460,15 +481,17 @@ void disk_proxy_collect(struct disk_proxy *proxy)
 	if (generation) {
 		take_replies(proxy);
 		follow_peer(proxy);
+		ask_whether_still(proxy);
 	}
 	send_requests(proxy);
 	kick(proxy);
 	arrived = proxy->arrived;
 	answers = proxy->answers;
+	is_served = proxy->state == SERVING;
 	proxy->arrived = proxy->answers = false;
 	CHECK(check_disk_proxy(proxy));
 	pthread_mutex_unlock(&proxy->lock);
-	tell_controller(proxy, arrived, answers);
+	tell_controller(proxy, arrived, answers, is_served);
 }
 
 /* ---- life ---- */
@@ -549,17 +572,18 @@ size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t 
 }
 
 static void unit_destroy(void *self) { disk_proxy_destroy(self); }
-/* A refusal may have been taken back, of which nobody tells. */
+/* A refusal may have been taken back, or a permission, of which nobody tells. */
 static void unit_tick(void *self, unsigned seconds)
 {
 	struct disk_proxy *proxy = self;
-	bool is_refused;
+	bool asks;
 
 	(void)seconds;
 	pthread_mutex_lock(&proxy->lock);
-	is_refused = proxy->state == REFUSED;
+	proxy->asks_anew = proxy->state == SERVING;
+	asks = proxy->asks_anew || proxy->state == REFUSED;
 	pthread_mutex_unlock(&proxy->lock);
-	if (is_refused)
+	if (asks)
 		slot_wake(proxy->wakes);
 }
 

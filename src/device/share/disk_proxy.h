@@ -13,7 +13,9 @@
  *  1. A request of the guest's is pending from when its slot is taken until it is answered,
  *     whatever becomes of hub and server meanwhile; it is answered once. The guest notices a pause.
  *  2. Nothing is sent before the hub has said that this side's pages may be lent, and the server
- *     what its disk is. A server whose disk is another than the first is as good as none.
+ *     what its disk is; the hub is asked again each second. A server whose disk is another than
+ *     the first is as good as none. While there is none, no data of the guest's come into the
+ *     window (storage_serve()).
  *  3. Hub and server are hostile: what they say is copied, then checked; an answer to what is not
  *     pending does nothing. Of this machine they reach the window, and nothing else.
  *

@@ -53,8 +53,11 @@ struct storage {
 	unsigned disks;
 	uint32_t version; /* 0: not agreed upon */
 	bool begun, submitted, paused;
-	/* Nobody knows its disk yet: what is asked of it first waits, and nothing more is taken. */
-	bool awaited;
+	/*
+	 * Nobody knows its disk yet; whoever serves it is away. What is asked of it then waits, its
+	 * data in the guest's memory, and nothing more is taken.
+	 */
+	bool awaited, away;
 	struct request *held;
 	pthread_cond_t drained; /* nothing is under way; with the channel's lock */
 	unsigned free, waiting; /* of the requests */
@@ -389,7 +392,7 @@ static void dispatch(struct storage *storage, struct request *request)
 		answer(storage, request, storage->begun ? 0 : VSTOR_INVALID_STATE);
 		break;
 	case VSTOR_EXECUTE:
-		if (storage->awaited)
+		if (storage->awaited || storage->away)
 			storage->held = request;
 		else
 			execute_srb(storage, request);
@@ -572,6 +575,19 @@ struct storage *storage_create_served(struct bus *bus, unsigned number,
 	return storage;
 }
 
+/* What was held, if that may go now. */
+static void go_on(struct storage *storage)
+{
+	struct request *held = storage->held;
+
+	if (!held || storage->awaited || storage->away)
+		return;
+	guest_memory_begin();
+	storage->held = NULL;
+	execute_srb(storage, held);
+	kick(storage);
+}
+
 void storage_arrive(struct storage *storage, const struct block_disk *disk)
 {
 	bus_channel_lock(storage->channel);
@@ -579,12 +595,17 @@ void storage_arrive(struct storage *storage, const struct block_disk *disk)
 	describe(disk, &storage->disk[0]);
 	storage->disks = 1;
 	storage->awaited = false;
-	guest_memory_begin();
-	if (storage->held) {
-		execute_srb(storage, storage->held);
-		storage->held = NULL;
-		kick(storage);
-	}
+	go_on(storage);
+	CHECK(check_storage(storage));
+	bus_channel_unlock(storage->channel);
+	bus_channel_run(storage->channel);
+}
+
+void storage_serve(struct storage *storage, bool is_served)
+{
+	bus_channel_lock(storage->channel);
+	storage->away = !is_served;
+	go_on(storage);
 	CHECK(check_storage(storage));
 	bus_channel_unlock(storage->channel);
 	bus_channel_run(storage->channel);

@@ -40,6 +40,11 @@ struct storage *storage_create(struct bus *bus, struct block_memory *memory,
 struct storage *storage_create_served(struct bus *bus, unsigned number,
 				      struct block_memory *memory, struct slot_client *client);
 void storage_arrive(struct storage *storage, const struct block_disk *disk);
+/*
+ * Whether somebody serves that disk now. While nobody does, no command is executed and no data
+ * leave the guest's memory; what is under way stays so. Its channel's lock may not be held.
+ */
+void storage_serve(struct storage *storage, bool is_served);
 void storage_destroy(struct storage *storage);
 /*
  * Whatever has been answered, and what could not be taken before; on the thread that collects.
