@@ -291,7 +291,7 @@ void test_main(void)
 	wrmsr(MSR_TIMER0 + 1, 0);
 	total = start_processors();
 	while (total > 1 && !spinning)
-		pause();
+		cpu_relax();
 	time_loop("flush-nobody", flush_nobody, 2000);
 	time_loop("flush-one-remote-page", flush_one, 2000);
 	stop = 1;

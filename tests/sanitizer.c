@@ -7,5 +7,6 @@ const char *__asan_default_options(void);
 
 const char *__asan_default_options(void)
 {
-	return "detect_leaks=0:detect_stack_use_after_return=0:use_madv_dontdump=0:handle_segv=0:handle_sigbus=0:handle_sigill=0:handle_sigfpe=0:use_sigaltstack=0";
+	return "detect_leaks=0:detect_stack_use_after_return=0:use_madv_dontdump=0:handle_segv=0:"
+	       "handle_sigbus=0:handle_sigill=0:handle_sigfpe=0:use_sigaltstack=0";
 }

@@ -704,8 +704,8 @@ static bool ask(struct x86_encoding *encoding, const struct place *place, int mo
 		    (place->not_64 && width == 1))
 			continue;
 		if (exchange && place->pp == 2)
-			b[width ==
-			  2] = 0x3e; /* instead of F3, which processors ignore before XCHG and Zydis does not */
+			/* instead of F3, which processors ignore before XCHG and Zydis does not */
+			b[width == 2] = 0x3e;
 		if (!decode(place, b, n, modrm, &insn, ops))
 			continue;
 		take(encoding, &insn, ops, width);

@@ -509,7 +509,8 @@ static void nonsense(void)
 	       answers(peer, "{\"id\":[1],\"do\":\"stop\"}\n", "error -22"));
 	expect("an id that is long",
 	       answers(peer,
-		       "{\"id\":\"0123456789012345678901234567890123456789012345678901234567890123456789\","
+		       "{\"id\":\"01234567890123456789012345678901234"
+		       "56789012345678901234567890123456789\","
 		       "\"do\":\"stop\"}\n",
 		       "error -22"));
 	expect("no verb", answers(peer, "{\"id\":1}\n", "error -22"));

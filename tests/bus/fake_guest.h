@@ -142,9 +142,11 @@ static void fake_create(struct fake *fake, uint64_t slice_tsc)
 					     .answer_fd = eventfd(0, 0) };
 	fake->disks->disks = 2;
 	for (unsigned n = 0; n < 2; n++)
-		fake->disks->disk[n] = (struct block_disk){
-			FAKE_SECTORS * 512, 512, GUEST_PAGE_BYTES, { (uint8_t)n }, n == 1
-		};
+		fake->disks->disk[n] = (struct block_disk){ .size_bytes = FAKE_SECTORS * 512,
+							    .sector_bytes = 512,
+							    .physical_bytes = GUEST_PAGE_BYTES,
+							    .id = { (uint8_t)n },
+							    .read_only = n == 1 };
 	fake->bus = bus_create(&fake->host);
 	fake->storage = storage_create(fake->bus, fake->disks, &fake->client);
 	fake->clock = (struct utility_clock){ fake_now, fake_now, fake };
@@ -224,10 +226,13 @@ static inline uint32_t fake_packet(uint8_t *to, uint64_t transaction,
 		bytes ? (offset + bytes + (GUEST_PAGE_BYTES - 1)) / GUEST_PAGE_BYTES : 0;
 	const uint32_t head_bytes = bytes ? 32 + 8 * pages : 16;
 	const uint32_t range[4] = { 0, 1, bytes, offset };
-	const struct vmbus_packet head = { bytes ? PACKET_GPA_DIRECT : PACKET_INBAND,
-					   (uint16_t)(head_bytes / 8),
-					   (uint16_t)((head_bytes + sizeof(*packet)) / 8),
-					   PACKET_WANTS_COMPLETION, transaction };
+	const struct vmbus_packet head = {
+		.type = bytes ? PACKET_GPA_DIRECT : PACKET_INBAND,
+		.data_units = (uint16_t)(head_bytes / 8),
+		.units = (uint16_t)((head_bytes + sizeof(*packet)) / 8),
+		.flags = PACKET_WANTS_COMPLETION,
+		.transaction = transaction,
+	};
 
 	memcpy(to, &head, sizeof(head));
 	if (bytes)

@@ -91,7 +91,11 @@ static void live_agree_on_memory(struct live *live)
 		uint16_t type, bytes;
 		uint32_t transaction, reserved, count;
 		uint64_t range;
-	} pages = { 7, 24, 4, 0, 1 << 1, 0xa0 | 16ull << 40 };
+	} pages = { .type = 7,
+		    .bytes = 24,
+		    .transaction = 4,
+		    .count = 1 << 1,
+		    .range = 0xa0 | 16ull << 40 };
 
 	for (size_t n = 0; n < sizeof(messages) / sizeof(messages[0]); n++)
 		live_put_inband(live, LIVE_BALLOON, &messages[n], sizeof(messages[n]));

@@ -1,4 +1,7 @@
 /* The half of emission_test that is inside the engine: it translates without executing. */
+#include <assert.h>
+#include <sys/mman.h>
+
 #include "engine/soft/code/code.h"
 #include "engine/soft/translate/translate_internal.h"
 #include "emission.h"
@@ -12,9 +15,6 @@ enum {
 	DATA_SEGMENT = 0xc093,
 	STARTS_HIGHER = 0x1000
 };
-
-extern void *mmap(void *, size_t, int, int, int, long);
-extern void abort(void) __attribute__((noreturn));
 
 static struct guest_memory memory;
 static struct soft_cpu *cpu;
@@ -72,16 +72,15 @@ static void make_tables(uint8_t *ram)
 
 void emission_begin(void)
 {
-	enum { READ_WRITE = 3, PRIVATE_ANONYMOUS = 0x22 };
-	uint8_t *ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), READ_WRITE,
-			    PRIVATE_ANONYMOUS, -1, 0);
+	uint8_t *ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
+	assert(ram != MAP_FAILED);
 	make_tables(ram);
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
 	cpu = (struct soft_cpu *)engine_cpu_create(engine_create(&memory, &engine_options), &ops,
 						   NULL);
-	if (!cpu)
-		abort();
+	assert(cpu);
 	cpu->engine->on_copy = on_copy;
 }
 

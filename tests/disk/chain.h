@@ -81,8 +81,10 @@ static inline void chain_change(struct disk *disk, unsigned k)
 		chain_give_up("writing", &(struct disk_error){ "failed" });
 }
 
-/* base, middle, top, and another file as large; kept once more in kept/, with their times, so that what a child knows of its parent's
- * file still holds. */
+/*
+ * base, middle, top, and another file as large; kept once more in kept/, with their times, so that
+ * what a child knows of its parent's file still holds.
+ */
 static inline void chain_make(const char *where)
 {
 	static const char *const links[CHAIN_LINKS] = { "base.vhdx", "middle.vhdx", "top.vhdx" };

@@ -298,14 +298,15 @@ static void look(unsigned k, unsigned cut)
 
 static void record(unsigned k)
 {
+	static const char *const names[] = { "base.vhdx", "middle.vhdx", "top.vhdx", "other.vhdx" };
+
 	for (unsigned n = 0; n < act_count; n++)
 		free(acts[n].data);
 	act_count = file_count = 0;
 	memset(file_of, 0, sizeof(file_of));
 	chain_again();
 	for (unsigned n = 0; n < 4; n++)
-		number_of((const char *const[]){ "base.vhdx", "middle.vhdx", "top.vhdx",
-						 "other.vhdx" }[n]);
+		number_of(names[n]);
 	recording = true;
 	if (operations[k].act())
 		wrong(k, 0, "fails by itself");

@@ -370,7 +370,7 @@ static void cut_at(const struct memory_file *begin, const struct memory_file *fi
 		bool size = file->acts[k].kind == MEMORY_TRUNCATE;
 
 		if (size && !sizes)
-			continue; /* changes of the size are the file system's, in order, but as late as it likes */
+			continue; /* the file system's, in order, but as late as it likes */
 		sizes -= size;
 		if (size || cut - k > 64)
 			memory_do(settled, &file->acts[k], 0, file->acts[k].bytes);

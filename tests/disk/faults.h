@@ -25,20 +25,46 @@ static bool counting;
 
 static inline bool is_fault(long *left) { return counting && *left >= 0 && (*left)-- == 0; }
 
-#define WRAP(type, name, parameters, arguments, left, refused)          \
-	type __real_##name parameters;                                  \
-	type __wrap_##name parameters;                                  \
-	type __wrap_##name parameters                                   \
-	{                                                               \
-		return is_fault(&(left)) ? refused : __real_##name arguments; \
-	}
+static inline int refused_access(void)
+{
+	errno = access_error;
+	return -1;
+}
 
-WRAP(void *, malloc, (size_t bytes), (bytes), allocations_left, NULL)
-WRAP(void *, calloc, (size_t count, size_t bytes), (count, bytes), allocations_left, NULL)
-WRAP(void *, realloc, (void *at, size_t bytes), (at, bytes), allocations_left, NULL)
-WRAP(char *, strdup, (const char *text), (text), allocations_left, NULL)
-WRAP(ssize_t, preadv64, (int fd, const struct iovec *iov, int count, off_t at),
-     (fd, iov, count, at), accesses_left, (errno = access_error, -1))
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes)
+{
+	return is_fault(&allocations_left) ? NULL : __real_malloc(bytes);
+}
+
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+	return is_fault(&allocations_left) ? NULL : __real_calloc(count, bytes);
+}
+
+void *__real_realloc(void *at, size_t bytes);
+void *__wrap_realloc(void *at, size_t bytes);
+void *__wrap_realloc(void *at, size_t bytes)
+{
+	return is_fault(&allocations_left) ? NULL : __real_realloc(at, bytes);
+}
+
+char *__real_strdup(const char *text);
+char *__wrap_strdup(const char *text);
+char *__wrap_strdup(const char *text)
+{
+	return is_fault(&allocations_left) ? NULL : __real_strdup(text);
+}
+
+ssize_t __real_preadv64(int fd, const struct iovec *iov, int count, off_t at);
+ssize_t __wrap_preadv64(int fd, const struct iovec *iov, int count, off_t at);
+ssize_t __wrap_preadv64(int fd, const struct iovec *iov, int count, off_t at)
+{
+	return is_fault(&accesses_left) ? refused_access() : __real_preadv64(fd, iov, count, at);
+}
 
 /* What was there before each write that is not synced, the last first. */
 struct unsynced {
@@ -131,25 +157,45 @@ ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int count, off_t at)
 	return __real_pwritev64(fd, iov, count, at);
 }
 
-#define WRAP_SYNC(name)                                \
-	int __real_##name(int fd);                     \
-	int __wrap_##name(int fd);                     \
-	int __wrap_##name(int fd)                      \
-	{                                              \
-		bool fails = is_fault(&accesses_left); \
-						       \
-		unsynced_end(fd, fails);               \
-		if (!fails)                            \
-			return __real_##name(fd);      \
-		errno = access_error;                  \
-		return -1;                             \
-	}
+static inline int synced(int fd, int (*sync_file)(int fd))
+{
+	bool fails = is_fault(&accesses_left);
 
-WRAP_SYNC(fdatasync)
-WRAP_SYNC(fsync)
-WRAP(int, ftruncate64, (int fd, off_t bytes), (fd, bytes), accesses_left,
-     (errno = access_error, -1))
-WRAP(int, open64, (const char *path, int flags, mode_t mode), (path, flags, mode), accesses_left,
-     (errno = access_error, -1))
-WRAP(int, rename, (const char *from, const char *to), (from, to), accesses_left,
-     (errno = access_error, -1))
+	unsynced_end(fd, fails);
+	return fails ? refused_access() : sync_file(fd);
+}
+
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+int __wrap_fdatasync(int fd)
+{
+	return synced(fd, __real_fdatasync);
+}
+
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+int __wrap_fsync(int fd)
+{
+	return synced(fd, __real_fsync);
+}
+
+int __real_ftruncate64(int fd, off_t bytes);
+int __wrap_ftruncate64(int fd, off_t bytes);
+int __wrap_ftruncate64(int fd, off_t bytes)
+{
+	return is_fault(&accesses_left) ? refused_access() : __real_ftruncate64(fd, bytes);
+}
+
+int __real_open64(const char *path, int flags, mode_t mode);
+int __wrap_open64(const char *path, int flags, mode_t mode);
+int __wrap_open64(const char *path, int flags, mode_t mode)
+{
+	return is_fault(&accesses_left) ? refused_access() : __real_open64(path, flags, mode);
+}
+
+int __real_rename(const char *from, const char *to);
+int __wrap_rename(const char *from, const char *to);
+int __wrap_rename(const char *from, const char *to)
+{
+	return is_fault(&accesses_left) ? refused_access() : __real_rename(from, to);
+}

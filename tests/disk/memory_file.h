@@ -37,8 +37,11 @@ struct memory_file {
 	long fail_after;
 	int fail_with; /* 0: -EIO */
 	bool fail_reads, fail_always;
-	/* A flush that fails loses what was written since the last one that did not, as Linux may: page by page. Lengths and holes are
-	 * the file system's own, and stay. NULL: nothing is lost. */
+	/*
+	 * A flush that fails loses what was written since the last one that did not, as Linux may:
+	 * page by page. Lengths and holes are the file system's own, and stay. NULL: nothing is
+	 * lost.
+	 */
 	struct memory_page **synced;
 	uint64_t acts_done;
 	pthread_mutex_t lock; /* a disk's threads come beside each other */

@@ -203,6 +203,20 @@ static void raw_packet(struct play *play, const struct act *a, const uint8_t *re
 	put(play, a->flags >> 1 & 3, packet, length < sizeof(packet) ? length : 4496);
 }
 
+static int32_t result_of(const struct act *a)
+{
+	if (a->flags & 64)
+		return -EIO;
+	return a->flags & 128 ? -ENOSPC : 0;
+}
+
+static uint64_t target_of(const struct act *a)
+{
+	if (a->flags & 2)
+		return 0;
+	return a->flags & 8 ? UINT64_MAX : (uint64_t)a->count << 8;
+}
+
 /* The disk process: what comes has to be right, whatever the guest did. */
 static void serve(struct play *play, const struct act *a)
 {
@@ -224,9 +238,7 @@ static void serve(struct play *play, const struct act *a)
 		if (request.kind == BLOCK_READ)
 			memset(memory->data[request.slot], (int)a->a, request.bytes);
 		queue->replies.entry[play->answered++ % SLOTS_MAX] =
-			(struct slot_reply){ request.slot, a->flags & 64    ? -EIO
-						      : a->flags & 128 ? -ENOSPC
-								       : 0 };
+			(struct slot_reply){ request.slot, result_of(a) };
 		queue->replies.written = play->answered;
 		play->busy &= ~(1ull << request.slot);
 	}
@@ -294,9 +306,7 @@ static void act(struct play *play, const struct act *a, const uint8_t *rest, siz
 	case 10: say_utility(play, a, rest, bytes); break;
 	case 11:
 		if (a->flags & 1)
-			balloon_set_target(fake->balloon, a->flags & 2   ? 0
-						       : a->flags & 8 ? UINT64_MAX
-								      : (uint64_t)a->count << 8);
+			balloon_set_target(fake->balloon, target_of(a));
 		if (a->flags & 4)
 			utility_shut_down(fake->utility[UTILITY_SHUTDOWN]);
 		for (unsigned n = 0; n < UTILITY_KINDS; n++) {

@@ -43,8 +43,11 @@ static void end_no_level(void *context, uint8_t vector)
 }
 
 static const struct apic_host apic_host = { .send = nothing, .end_of_level = end_no_level };
-static const struct chipset_host chipset_host = { raise_nothing, print_nothing, end_nothing,
-						  end_nothing,   some_time,     NULL };
+static const struct chipset_host chipset_host = { .raise = raise_nothing,
+						  .console = print_nothing,
+						  .power_off = end_nothing,
+						  .reset = end_nothing,
+						  .now_100ns = some_time };
 
 static void set(struct fake *fake, unsigned cpu, uint32_t msr, uint64_t value)
 {

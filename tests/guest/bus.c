@@ -288,14 +288,14 @@ static void interrupts(void)
 	before = taken[BUS_VECTOR];
 	storage_command(&ch, 0, ready, 16, SRB_DIRECTION_NONE, NULL, 0, &srb);
 	for (uint64_t until = rdtsc() + 1000000000; taken[BUS_VECTOR] == before && rdtsc() < until;)
-		pause(); /* where another thread of the host's has answered */
+		cpu_relax(); /* where another thread of the host's has answered */
 	check_equal("an interrupt says that an answer is there", taken[BUS_VECTOR] - before, 1);
 	check("of this channel", bus_take_event(ch.relid));
 	*ring_word(ch.receive, RING_INTERRUPT_MASK) = 1;
 	before = taken[BUS_VECTOR];
 	storage_command(&ch, 0, ready, 16, SRB_DIRECTION_NONE, NULL, 0, &srb);
 	for (uint64_t until = rdtsc() + 10000000; rdtsc() < until;)
-		pause();
+		cpu_relax();
 	check("none does while they are masked",
 	      taken[BUS_VECTOR] == before && !bus_take_event(ch.relid));
 	*ring_word(ch.receive, RING_INTERRUPT_MASK) = 0;

@@ -25,7 +25,7 @@ static void meet(void)
 		return;
 	}
 	while (__atomic_load_n(&generation, __ATOMIC_SEQ_CST) == before)
-		pause();
+		cpu_relax();
 }
 
 /* add eax, n; mov [rsp - 64], eax; jmp to the next piece, or ret */
@@ -123,7 +123,7 @@ void test_other(unsigned index)
 	wrmsr(0x1b, rdmsr(0x1b) | 0xc00);
 	__atomic_add_fetch(&awake, 1, __ATOMIC_SEQ_CST);
 	while (!total)
-		pause();
+		cpu_relax();
 	everything(apic_id());
 	__atomic_add_fetch(&finished, 1, __ATOMIC_SEQ_CST);
 }
@@ -138,11 +138,11 @@ void test_main(void)
 	}
 	n = start_processors();
 	while (awake < n - 1)
-		pause();
+		cpu_relax();
 	total = n;
 	everything(0);
 	while (finished < n - 1)
-		pause();
+		cpu_relax();
 	check_equal("sums of code that was evicted, made again and changed", wrong_sums, 0);
 	check_equal("turns of a loop whose code was evicted", wrong_loops, 0);
 }

@@ -202,7 +202,8 @@ static void odd_pages(void)
 	check("pages where no memory is", true);
 }
 
-static uint8_t string_from[64], string_to[64];
+static uint8_t string_from[64];
+static uint8_t string_to[64];
 
 struct string_case { uint64_t from, to; unsigned opcode; };
 

@@ -254,7 +254,7 @@ static void asynchronous(void)
 	check_equal("the event's flag is the ring's number", siefp[256 * 6], 1);
 	siefp[256 * 6] = 0;
 	while (!(done = take_all()))
-		pause();
+		cpu_relax();
 	check_equal("one completion", done, 1);
 	umbra_ring_want_events(&ring, false);
 }
@@ -271,7 +271,7 @@ static void cancel_race(void)
 			     (n & 31) * 65536 + PAGE_BYTES);
 		umbra_ring_doorbell(&hv, &ring);
 		for (unsigned k = 0; k < (n * 37) % 400; k++)
-			pause();
+			cpu_relax();
 		umbra_call(&hv, umbra_fast(UMBRA_CALL_CANCEL), n - n % 3, 0);
 		ended += take_all();
 		while (begun - ended > 40)

@@ -1,3 +1,7 @@
+/*
+ * What every guest begins with and shares: its processors come here out of start.S, exceptions are
+ * handed to whoever asked for them, checks are counted and said, and pages are mapped.
+ */
 #include "guest.h"
 
 extern uint64_t page_tables[], gdt[], try_stack;
@@ -209,12 +213,12 @@ uint64_t *map_page(uint64_t gva, uint64_t gpa, uint64_t flags)
 
 unsigned apic_id(void) { return (unsigned)rdmsr(0x802); }
 
-static void wait(uint64_t cycles)
+static void wait_cycles(uint64_t cycles)
 {
 	uint64_t end = rdtsc() + cycles;
 
 	while (rdtsc() < end)
-		pause();
+		cpu_relax();
 }
 
 unsigned start_processors(void)
@@ -229,10 +233,10 @@ unsigned start_processors(void)
 	for (char *from = trampoline, *to = (char *)0x8000; from < trampoline_end;)
 		*to++ = *from++;
 	wrmsr(0x830, 0xc4500);
-	wait(1000000);
+	wait_cycles(1000000);
 	wrmsr(0x830, 0xc4608);
 	while (cpu_count < total)
-		pause();
+		cpu_relax();
 	return (unsigned)total;
 }
 

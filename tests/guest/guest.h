@@ -128,4 +128,4 @@ static inline uint64_t rdtsc(void)
 	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
 	return (uint64_t)high << 32 | low;
 }
-static inline void pause(void) { __asm__ volatile("pause"); }
+static inline void cpu_relax(void) { __asm__ volatile("pause"); }

@@ -24,7 +24,7 @@ static void cli(void) { __asm__ volatile("cli"); }
 static void wait_for(unsigned vector, unsigned times)
 {
 	for (uint64_t end = rdtsc() + 8000000000ull; taken[vector] < times && rdtsc() < end;)
-		pause();
+		cpu_relax();
 }
 
 static void self_interrupts(void)

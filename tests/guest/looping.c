@@ -23,5 +23,5 @@ void test_main(void)
 	work();
 	print("the last line\n");
 	for (;;)
-		pause();
+		cpu_relax();
 }

@@ -275,7 +275,8 @@ static void bases(void)
 	check_equal("its CR2 has the base", last_cr2, 0x7000000000);
 }
 
-static uint8_t area[1024] __attribute__((aligned(64))), again[1024] __attribute__((aligned(64)));
+static uint8_t area[1024] __attribute__((aligned(64)));
+static uint8_t again[1024] __attribute__((aligned(64)));
 
 static void bad_header(void *a)
 {

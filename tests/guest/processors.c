@@ -33,7 +33,7 @@ static void meet(void)
 		return;
 	}
 	while (__atomic_load_n(&generation, __ATOMIC_SEQ_CST) == before)
-		pause();
+		cpu_relax();
 }
 
 static uint32_t forbidden[4];
@@ -179,7 +179,7 @@ static void shoot_down(unsigned me)
 			wrmsr(0x830, 0xc4040);
 			for (unsigned k = 1; k < total; k++)
 				while (got_ipi[k] == before[k])
-					pause();
+					cpu_relax();
 		}
 		meet();
 		if (*(volatile uint64_t *)0x8000000000 != *now)
@@ -197,7 +197,7 @@ static void pair_of_nmis(unsigned me)
 			wrmsr(0x830, 0x400);
 		}
 		for (uint64_t end = rdtsc() + 2000000000ull; got_nmis < 2 * n && rdtsc() < end;)
-			pause();
+			cpu_relax();
 	}
 	meet();
 }
@@ -221,7 +221,7 @@ static void nmis_in_shadows(unsigned me)
 	for (unsigned n = 1; n <= SHADOWED_NMIS && me < 2; n++) {
 		if (me == 1) {
 			while (wanted_nmis < n)
-				pause();
+				cpu_relax();
 			wrmsr(0x830, 0x400);
 			sent = n;
 			continue;
@@ -233,7 +233,7 @@ static void nmis_in_shadows(unsigned me)
 		__asm__ volatile("cpuid" : : "a"(0) : "rbx", "rcx", "rdx", "memory");
 		late += got_nmis < before + n;
 		while (got_nmis < before + n)
-			pause();
+			cpu_relax();
 	}
 	if (!me) {
 		check_equal("NMIs in the shadow of MOV SS that wait for something", late, 0);
@@ -261,7 +261,7 @@ void test_other(unsigned index)
 	(void)index;
 	__atomic_add_fetch(&awake, 1, __ATOMIC_SEQ_CST);
 	while (!total)
-		pause();
+		cpu_relax();
 	__asm__ volatile("sti");
 	everything(apic_id());
 	__atomic_add_fetch(&finished, 1, __ATOMIC_SEQ_CST);
@@ -281,12 +281,12 @@ void test_main(void)
 	shared_code = (uint32_t (*)(void))code;
 	n = start_processors();
 	while (awake < n - 1)
-		pause();
+		cpu_relax();
 	check("all processors run", true);
 	total = n;
 	everything(0);
 	while (finished < n - 1)
-		pause();
+		cpu_relax();
 	check_equal("two NMIs at once", got_nmis, n > 1 ? 2 * NMI_PAIRS + SHADOWED_NMIS : 0);
 	check_equal("locked additions", counter, (uint64_t)n * ADDS);
 	check_equal("locked additions across two pages", *(uint64_t *)((char *)split_line + 4092),

@@ -61,7 +61,7 @@ void test_other(unsigned me)
 	__atomic_add_fetch(&ready, 1, __ATOMIC_SEQ_CST);
 	sti();
 	while (phase == 0)
-		pause();
+		cpu_relax();
 	for (; phase == 1; reads[me]++) {
 		uint64_t before = epoch;
 
@@ -88,12 +88,12 @@ static void exact(unsigned how, const char *name)
 		bad |= flush(0, how, ~0ull);
 		epoch = next;
 		for (int k = 0; k < 20; k++)
-			pause();
+			cpu_relax();
 	}
 	check(name, !bad && !stale);
 }
 
-static void send(void)
+static void send_interrupts(void)
 {
 	uint64_t *in = inputs[0], all = 0;
 	unsigned n;
@@ -106,18 +106,18 @@ static void send(void)
 	in[3] = ~1ull;
 	for (n = 1; n < total; n++)
 		while (!got[n])
-			pause();
+			cpu_relax();
 	check_equal("and by a sparse set", umbra_call(&hv, umbra_with_header(0x15, 8), gpa(in), 0),
 		    0);
 	for (n = 1; n < total; n++)
 		while (got[n] < 2)
-			pause();
+			cpu_relax();
 	in[1] = 1;
 	sti();
 	check_equal("to all", umbra_call(&hv, 0x15, gpa(in), 0), 0);
 	for (n = 0; n < total; n++)
 		while (got[n] < (n ? 3 : 1))
-			pause();
+			cpu_relax();
 	cli();
 	for (n = 0; n < total; n++)
 		all += got[n];
@@ -148,7 +148,7 @@ void test_main(void)
 	write_cr4(read_cr4() | 0x80);
 	total = start_processors();
 	while (ready < total - 1)
-		pause();
+		cpu_relax();
 	phase = 1;
 	for (unsigned how = 0; how < 7; how++)
 		exact(how, names[how]);
@@ -162,5 +162,5 @@ void test_main(void)
 		flush(0, n % 7, ~0ull);
 	phase = 3;
 	check("all flush each other", true);
-	send();
+	send_interrupts();
 }

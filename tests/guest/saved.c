@@ -55,7 +55,7 @@ static void others_go_on(const uint64_t before[OTHERS_MAX])
 {
 	for (unsigned n = 1; n < total; n++)
 		while (progress[n][0] == before[n])
-			pause(); /* one that stays behind is a test that does not end */
+			cpu_relax(); /* one that stays behind is a test that does not end */
 }
 
 /* ---- calls ---- */
@@ -178,7 +178,7 @@ static bool packets(void)
 	}
 	for (uint64_t id = first; id < next_id; id++) { /* in the order in which they were sent */
 		while (!slot->type)
-			pause();
+			cpu_relax();
 		if (slot->id != id)
 			return false;
 		count(slot->status);

@@ -35,8 +35,12 @@ static void begin(void)
 #define SET_TF "pushfq; orq $0x100, (%%rsp); popfq; "
 #define CLEAR_TF "pushfq; andq $~0x100, (%%rsp); popfq; "
 
-extern const uint8_t behind_icebp[], behind_nop[], behind_halt[], at_breakpoint[], behind_store[],
-	behind_mov_ss[];
+extern const uint8_t behind_icebp[];
+extern const uint8_t behind_nop[];
+extern const uint8_t behind_halt[];
+extern const uint8_t at_breakpoint[];
+extern const uint8_t behind_store[];
+extern const uint8_t behind_mov_ss[];
 extern const uint8_t at_both[];
 extern const uint8_t behind_both[];
 

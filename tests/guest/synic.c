@@ -37,7 +37,7 @@ static void wait_us(unsigned us)
 	uint64_t end = rdmsr(MSR_TIME) + 10 * us;
 	sti();
 	while (rdmsr(MSR_TIME) < end)
-		pause();
+		cpu_relax();
 	cli();
 }
 static bool wait_for(unsigned vector)

@@ -428,7 +428,7 @@ static void take_turns(unsigned cpu)
 
 	while (left--) {
 		while (__atomic_exchange_n(&turn_lock, 1, __ATOMIC_ACQUIRE))
-			pause();
+			cpu_relax();
 		for (unsigned n = 0; n < 1 + rnd(4); n++)
 			step(cpu);
 		__atomic_store_n(&turn_lock, 0, __ATOMIC_RELEASE);
@@ -439,10 +439,10 @@ void test_other(unsigned index)
 {
 	__atomic_fetch_add(&others_ready, 1, __ATOMIC_SEQ_CST);
 	while (!go)
-		pause();
+		cpu_relax();
 	if (index < CPUS) {
 		while (__atomic_exchange_n(&turn_lock, 1, __ATOMIC_ACQUIRE))
-			pause();
+			cpu_relax();
 		begin_on(index);
 		__atomic_store_n(&turn_lock, 0, __ATOMIC_RELEASE);
 		take_turns(index);
@@ -517,12 +517,12 @@ void test_main(void)
 	make_roots();
 	count = start_processors();
 	while (others_ready < count - 1)
-		pause();
+		cpu_relax();
 	begin_on(0);
 	go = 1;
 	take_turns(0);
 	while (others_done < count - 1)
-		pause();
+		cpu_relax();
 	print("# accesses ");
 	print_number(accesses);
 	print(", of one answer only ");

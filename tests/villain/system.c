@@ -450,7 +450,7 @@ static void nmi_send(void *unused)
 	(void)unused;
 	wrmsr(MSR_ICR, ICR_NMI);
 	for (unsigned n = 0; n < 1000 && nmis < NMIS; n++)
-		pause();
+		cpu_relax();
 }
 
 static void act_nmis(void)
