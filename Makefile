@@ -1,5 +1,5 @@
 # A thin front: Meson builds into build/. See README.md and CONTRIBUTING.md.
-.PHONY: all demo check quick bench decode-table fuzz format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation foreign-kernels foreign-selftests foreign-kvm
+.PHONY: all demo check quick bench decode-table emission-whole fuzz format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation foreign-kernels foreign-selftests foreign-kvm
 all:
 	@tools/install-deps build
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
@@ -33,6 +33,12 @@ export TIME SEED
 soak soak-cpu soak-wild soak-disk soak-saved: all
 	@meson test -C build --suite $@ --num-processes 1
 
+# Every copy of every encoding, mode and prefix, looked at and executed (tests/cpu/emission_test.c): about half an hour. In pieces, each
+# says where the next begins: make emission-whole TIME=500 FIRST=8
+emission-whole: all
+	@ninja -C build tests/cpu/emission_test
+	@tests/cpu/emission-whole.sh build/tests/cpu/emission_test $(or $(FIRST),0)
+
 # The same for the fuzz targets: make fuzz TIME=600 SEED=7
 fuzz:
 	@tools/check --build sanitized
@@ -58,3 +64,4 @@ format:
 decode-table: build/build.ninja
 	@ninja -C build tests/cpu/gen-decode-table
 	build/tests/cpu/gen-decode-table >build/decode_table.c && mv build/decode_table.c src/x86/decode_table.c
+	meson test -C build decode table emission

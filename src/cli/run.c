@@ -114,6 +114,8 @@ static const char run_help[] =
 	"--debug-mmu spaces,tables,batches,open=N leaves such parts of shadow paging out, "
 	"--debug-code\n"
 	"words,shortcuts,pages,victims such parts of translated code: docs/engine.md.\n"
+	"--debug-copies looks at every instruction again that a guest's was translated to; one "
+	"that is wrong ends the machine.\n"
 	"--test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
 
 /* Options without a letter. */
@@ -124,6 +126,7 @@ enum {
 	OPTION_OVERHEAD,
 	OPTION_DEBUG_MMU,
 	OPTION_DEBUG_CODE,
+	OPTION_DEBUG_COPIES,
 	OPTION_TIME_LIMIT,
 	OPTION_PARENTS,
 	OPTION_SERVE,
@@ -142,7 +145,7 @@ struct run_options {
 		*restore, *memory_min, *image, *socket;
 	const char *cpu_model, *mitigations, *host_mask, *overhead, *time_limit;
 	const char *debug_mmu, *debug_code;
-	bool statistics, test_device, no_bus, detach, secrets;
+	bool statistics, test_device, no_bus, detach, secrets, debug_copies;
 };
 
 struct run {
@@ -236,6 +239,7 @@ static int take_option(struct run *run, int option, const char *value)
 	case OPTION_NO_BUS: options->no_bus = true; return 0;
 	case OPTION_SECRETS: options->secrets = true; return 0;
 	case OPTION_DEBUG_CODE: options->debug_code = value; return 0;
+	case OPTION_DEBUG_COPIES: options->debug_copies = true; return 0;
 	case OPTION_TIME_LIMIT: options->time_limit = value; return 0;
 	default: return EXIT_USAGE;
 	}
@@ -297,6 +301,7 @@ static int parse_run(struct run *run, int argc, char **argv)
 		{ "serve", 1, 0, OPTION_SERVE },
 		{ "bind", 1, 0, OPTION_BIND },
 		{ "debug-code", 1, 0, OPTION_DEBUG_CODE },
+		{ "debug-copies", 0, 0, OPTION_DEBUG_COPIES },
 		{ "net", 1, 0, 'N' },
 		{ "publish", 1, 0, 'P' },
 		{ "cpu-model", 1, 0, OPTION_CPU_MODEL },
@@ -522,6 +527,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 
 	if (error)
 		return error;
+	machine->without |= options->debug_copies ? MACHINE_WITHOUT_TRUST : 0;
 	return leave_out(machine, options->debug_code, code,
 			 "say words, shortcuts, pages, victims");
 }

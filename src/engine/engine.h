@@ -86,6 +86,8 @@ enum engine_without {
 	ENGINE_WITHOUT_SHORTCUTS = 16,
 	ENGINE_WITHOUT_PAGES = 32, /* each jump that is not known walks the page tables */
 	ENGINE_WITHOUT_VICTIMS = 64, /* a jump that another displaced is not known any more */
+	/* each copy of a guest's instruction is looked at again; one that is wrong ends it */
+	ENGINE_WITHOUT_TRUST = 128,
 };
 struct engine_options {
 	uint64_t overhead_bytes;

@@ -10,7 +10,9 @@
  * Then it is executed, its operand at the end of a page, and at the begin of one, with nothing
  * accessible beyond.
  *
- * usage: emission_test [SLICES [SEED]]: one of so many slices of all encodings (1: all)
+ * usage: emission_test [SLICES [SEED [FORMS]]]: one of so many slices of all encodings (1: all),
+ * and random ones of that seed. FORMS: a file of the forms that were executed before, which those
+ * of this run are added to, so that slices are counted together.
  */
 #include <Zydis/Zydis.h>
 #include <setjmp.h>
@@ -25,13 +27,24 @@
 #include "emission.h"
 
 enum { PAGE = 4096, RAX = 0, R10 = 10, R11 = 11, R14 = 14, R15 = 15, NONE = 0xff };
-enum { DISTINCT_SLOTS = 1 << 24 };
+enum { DISTINCT_SLOTS = 1 << 25, MOST_DISTINCT = DISTINCT_SLOTS / 4 * 3, RANDOM = 3000000 };
+enum { MODES = 3, MODE_MASK = (1 << MODES) - 1 };
 
 static unsigned slices = 1;
 static unsigned slice;
-static unsigned long encodings, copied, executed, beyond, failures, unknown;
-static ZydisDecoder host_decoder, guest_decoders[3];
+static uint64_t seed;
+static unsigned long encodings, copied, executed, known, beyond, failures, unknown;
+static unsigned long executed_of[MODES]; /* forms that code of 16, 32, 64 bits was copied to */
+static ZydisDecoder host_decoder, guest_decoders[MODES];
+/*
+ * Forms that were executed: a hash of bytes and reach, and in its lowest bits which modes had it.
+ */
 static uint64_t *distinct;
+
+static unsigned mode_of(unsigned code_bits)
+{
+	return code_bits == 64 ? 2 : code_bits == 32;
+}
 
 /* ---- one copy against what the guest wrote ---- */
 
@@ -271,7 +284,7 @@ static void swap_operands(struct pair *pair)
 static void check_copy(struct pair *pair)
 {
 	bool guest_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(
-		&guest_decoders[pair->code_bits == 64 ? 2 : pair->code_bits == 32],
+		&guest_decoders[mode_of(pair->code_bits)],
 		pair->guest_bytes, X86_INSN_MAX_BYTES, &pair->guest, pair->guest_ops));
 
 	pair->host_known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(
@@ -394,20 +407,69 @@ static void execute_at(const struct pair *pair, uint8_t *at)
 	}
 }
 
+/* Where this hash is, or a free place for it. */
+static uint64_t *slot_of(uint64_t hash)
+{
+	size_t slot = (size_t)(hash >> 20) % DISTINCT_SLOTS;
+
+	while (distinct[slot] && (distinct[slot] ^ hash) & ~(uint64_t)MODE_MASK)
+		slot = (slot + 1) % DISTINCT_SLOTS;
+	return &distinct[slot];
+}
+
+static void remember(uint64_t *slot, uint64_t hash_and_modes)
+{
+	known += !*slot;
+	if (known > MOST_DISTINCT) {
+		printf("emission_test: more forms than there is room for\n");
+		exit(EXIT_FAILURE);
+	}
+	*slot |= hash_and_modes;
+}
+
 static bool is_new(const struct pair *pair)
 {
 	uint64_t hash = 0xcbf29ce484222325ull ^ pair->copy->looked_up_bytes;
-	size_t slot;
+	uint64_t mode = 1u << mode_of(pair->code_bits);
+	uint64_t *slot;
+	bool is_new;
 
 	for (unsigned n = 0; n < pair->copy->bytes; n++)
 		hash = (hash ^ pair->copy->host[n]) * 0x100000001b3ull;
-	hash |= 1;
-	for (slot = (size_t)(hash >> 20) % DISTINCT_SLOTS; distinct[slot];
-	     slot = (slot + 1) % DISTINCT_SLOTS)
-		if (distinct[slot] == hash)
-			return false;
-	distinct[slot] = hash;
-	return true;
+	hash &= ~(uint64_t)MODE_MASK;
+	slot = slot_of(hash);
+	is_new = !*slot;
+	executed_of[mode_of(pair->code_bits)] += !(*slot & mode);
+	remember(slot, hash | mode);
+	return is_new;
+}
+
+static void read_forms(const char *path)
+{
+	FILE *forms = fopen(path, "rb");
+	uint64_t form;
+
+	if (!forms)
+		return; /* the first slice */
+	while (fread(&form, sizeof(form), 1, forms) == 1) {
+		remember(slot_of(form), form);
+		for (unsigned mode = 0; mode < MODES; mode++)
+			executed_of[mode] += form >> mode & 1;
+	}
+	fclose(forms);
+}
+
+static bool write_forms(const char *path)
+{
+	FILE *forms = fopen(path, "wb");
+	bool good = forms;
+
+	for (size_t slot = 0; good && slot < DISTINCT_SLOTS; slot++)
+		good = !distinct[slot] ||
+		       fwrite(&distinct[slot], sizeof(distinct[slot]), 1, forms) == 1;
+	if (forms && fclose(forms))
+		good = false;
+	return good;
 }
 
 static void execute(const struct pair *pair)
@@ -447,28 +509,34 @@ static void try_encoding(unsigned code_bits, const uint8_t *bytes)
 }
 
 /*
- * A few of each kind: base, SIB, displacement only, displacements of both sizes; and all registers.
+ * A few of each kind: base, SIB without and with an index, without a base, displacement only,
+ * displacements of both sizes; and all registers.
  */
-static const uint8_t modrm_forms[] = { 0x01, 0x04, 0x05, 0x06, 0x42, 0x44, 0x86, 0x87,
-				       0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7 };
+struct form { uint8_t modrm, next; };
+static const struct form forms[] = {
+	{ 0x01, 0x21 }, { 0x04, 0x21 }, { 0x04, 0x88 }, { 0x04, 0x25 }, { 0x05, 0x21 },
+	{ 0x06, 0x21 }, { 0x42, 0x21 }, { 0x44, 0x21 }, { 0x44, 0xd3 }, { 0x86, 0x21 },
+	{ 0x84, 0x7a }, { 0x87, 0x21 }, { 0xc0, 0x21 }, { 0xc1, 0x21 }, { 0xc2, 0x21 },
+	{ 0xc3, 0x21 }, { 0xc4, 0x21 }, { 0xc5, 0x21 }, { 0xc6, 0x21 }, { 0xc7, 0x21 },
+};
+enum { FORMS = sizeof(forms) / sizeof(forms[0]), REGISTERS = 8 };
 
-static bool is_of_slice(uint64_t number)
+/* Of what has this number, the first form of this slice; every slices'th behind it is, too. */
+static unsigned first_form(uint64_t number)
 {
-	return (number * 0x9e3779b97f4a7c15ull >> 40) % slices == slice;
+	return (unsigned)(((number * 0x9e3779b97f4a7c15ull >> 40) + slice) % slices);
 }
 
 /* Opcode, modrm, and something behind them that is no small number. */
 static void finish_encoding(unsigned code_bits, uint8_t *bytes, unsigned at, unsigned opcode,
 			    unsigned form)
 {
-	static const uint8_t rest[] = {
-		0x21, 0x12, 0xf3, 0x34, 0x0f, 0x05, 0x99, 0x07, 0x66, 0x03
-	};
-	unsigned modrm = modrm_forms[form % sizeof(modrm_forms)] | (form / sizeof(modrm_forms) & 7)
-									   << 3;
+	static const uint8_t rest[] = { 0x12, 0xf3, 0x34, 0x0f, 0x05, 0x99, 0x07, 0x66, 0x03 };
 
 	bytes[at++] = (uint8_t)opcode;
-	bytes[at++] = (uint8_t)modrm;
+	bytes[at++] = (uint8_t)(forms[form % FORMS].modrm | (form / FORMS & 7) << 3);
+	if (at < X86_INSN_MAX_BYTES)
+		bytes[at++] = forms[form % FORMS].next;
 	for (unsigned n = 0; at < X86_INSN_MAX_BYTES && n < sizeof(rest); n++)
 		bytes[at++] = rest[n];
 	try_encoding(code_bits, bytes);
@@ -477,17 +545,13 @@ static void finish_encoding(unsigned code_bits, uint8_t *bytes, unsigned at, uns
 static void try_legacy(unsigned code_bits, unsigned map, unsigned first, unsigned second,
 		       unsigned rex, unsigned opcode)
 {
-	for (unsigned form = 0; form < sizeof(modrm_forms) * 8; form++) {
+	uint64_t number = ((((uint64_t)opcode * 256 + rex) * 256 + second) * 256 + first) * 256 +
+			  map * 4 + code_bits / 32;
+
+	for (unsigned form = first_form(number); form < FORMS * REGISTERS; form += slices) {
 		uint8_t bytes[X86_INSN_MAX_BYTES] = { 0 };
-		uint64_t number =
-			(((((uint64_t)form * 256 + opcode) * 256 + rex) * 256 + second) * 256 +
-			 first) *
-				256 +
-			map * 4 + code_bits / 32;
 		unsigned at = 0;
 
-		if (!is_of_slice(number))
-			continue;
 		if (first)
 			bytes[at++] = (uint8_t)first;
 		if (second)
@@ -504,7 +568,8 @@ static void try_legacy(unsigned code_bits, unsigned map, unsigned first, unsigne
 
 static void try_legacy_prefixes(unsigned code_bits, unsigned map, unsigned opcode)
 {
-	static const uint8_t prefixes[] = { 0, 0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x64, 0x36 };
+	static const uint8_t prefixes[] = { 0,	  0x66, 0x67, 0xf2, 0xf3, 0xf0,
+					    0x64, 0x36, 0x26, 0x2e, 0x3e, 0x65 };
 	static const uint8_t rexes[] = { 0, 0x40, 0x41, 0x44, 0x48, 0x4f };
 
 	for (unsigned a = 0; a < sizeof(prefixes); a++)
@@ -519,15 +584,13 @@ static void try_legacy_prefixes(unsigned code_bits, unsigned map, unsigned opcod
 static void try_vex(unsigned code_bits, unsigned map, unsigned opcode, unsigned vector,
 		    unsigned extension, unsigned prefix)
 {
-	for (unsigned form = 0; form < sizeof(modrm_forms) * 8; form++) {
+	uint64_t number = ((((uint64_t)opcode * 256 + vector) * 256 + extension) * 256 + prefix) *
+				  256 + map * 4 + code_bits / 32;
+
+	for (unsigned form = first_form(number); form < FORMS * REGISTERS; form += slices) {
 		uint8_t bytes[X86_INSN_MAX_BYTES] = { 0 };
-		uint64_t number =
-			((((uint64_t)form * 256 + opcode) * 256 + vector) * 256 + extension) * 256 +
-			prefix + map * 4 + code_bits / 32;
 		unsigned at = 0;
 
-		if (!is_of_slice(number))
-			continue;
 		if (prefix)
 			bytes[at++] = (uint8_t)prefix;
 		bytes[at++] = 0xc4;
@@ -541,14 +604,32 @@ static void try_vex_prefixes(unsigned code_bits, unsigned map, unsigned opcode)
 {
 	static const uint8_t extensions[] = { 7, 6, 3, 0 };
 	static const uint8_t prefixes[] = { 0, 0x67, 0x64 };
-	const unsigned vectors = 256; /* L, W, pp, vvvv */
+	enum { VECTORS = 256, VVVV = 0x78 }; /* W, vvvv, L, pp */
 
-	for (unsigned value = 0; value < vectors; value++)
+	for (unsigned value = 0; value < VECTORS; value++)
 		for (unsigned x = 0; x < sizeof(extensions); x++)
 			for (unsigned prefix = 0; prefix < sizeof(prefixes); prefix++)
-				if (code_bits == 64 || extensions[x] >= 6)
+				if ((code_bits == 64 || extensions[x] >= 6) &&
+				    (!prefix || (value & VVVV) == VVVV || !(value & VVVV)))
 					try_vex(code_bits, map, opcode, value, extensions[x],
 						prefixes[prefix]);
+}
+
+/* The short form: R, vvvv, L, pp. */
+static void try_short_vex(unsigned code_bits, unsigned opcode)
+{
+	enum { MAP_OF_THEIR_OWN = 8, VECTORS = 256 };
+
+	for (unsigned vector = code_bits == 64 ? 0 : 0xc0; vector < VECTORS; vector++) {
+		uint64_t number = ((uint64_t)opcode * 256 + vector) * 256 + MAP_OF_THEIR_OWN * 4 +
+				  code_bits / 32;
+
+		for (unsigned form = first_form(number); form < FORMS * REGISTERS; form += slices) {
+			uint8_t bytes[X86_INSN_MAX_BYTES] = { 0xc5, (uint8_t)vector };
+
+			finish_encoding(code_bits, bytes, 2, opcode, form);
+		}
+	}
 }
 
 static void try_mode(unsigned code_bits)
@@ -560,27 +641,96 @@ static void try_mode(unsigned code_bits)
 				try_legacy_prefixes(code_bits, map, opcode);
 			for (unsigned map = 1; map < 4; map++)
 				try_vex_prefixes(code_bits, map, opcode);
+			try_short_vex(code_bits, opcode);
 		}
+	}
+}
+
+static uint64_t rnd(void)
+{
+	static uint64_t state;
+
+	state = state ? state : (seed + 1) * 0x9e3779b97f4a7c15ull;
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+/* Up to six prefixes, REX or a begin of VEX, a map, and what follows: all by chance. */
+static void try_random(unsigned code_bits)
+{
+	static const uint8_t prefixes[] = { 0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x26, 0x2e, 0x36,
+					    0x3e, 0x64, 0x65, 0x40, 0x48, 0x4c, 0x4f, 0x66 };
+	uint8_t bytes[X86_INSN_MAX_BYTES];
+	unsigned at = 0;
+
+	for (unsigned n = rnd() % 7; n; n--)
+		bytes[at++] = prefixes[rnd() % sizeof(prefixes)];
+	switch (rnd() % 4) {
+	case 0: bytes[at++] = 0x0f; break;
+	case 1:
+		bytes[at++] = 0x0f;
+		bytes[at++] = rnd() % 2 ? 0x38 : 0x3a;
+		break;
+	case 2: bytes[at++] = rnd() % 2 ? 0xc4 : 0xc5; break;
+	default: break;
+	}
+	while (at < sizeof(bytes))
+		bytes[at++] = (uint8_t)rnd();
+	try_encoding(code_bits, bytes);
+}
+
+static void try_random_mode(unsigned code_bits, bool flat)
+{
+	emission_set_mode(code_bits, flat);
+	for (unsigned n = 0; n < RANDOM / slices; n++)
+		try_random(code_bits);
+}
+
+static void make_decoders(void)
+{
+	ZydisDecoderInit(&host_decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderInit(&guest_decoders[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+	ZydisDecoderInit(&guest_decoders[1], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+	guest_decoders[2] = host_decoder;
+}
+
+static void try_all(void)
+{
+	static const unsigned modes[] = { 64, 32, 16 };
+
+	for (unsigned n = 0; n < MODES; n++) {
+		try_mode(modes[n]);
+		try_random_mode(modes[n], true);
+		try_random_mode(modes[n], false);
 	}
 }
 
 int main(int argc, char **argv)
 {
+	const char *path = argc > 3 ? argv[3] : NULL;
+
 	slices = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 0) : 1;
-	slice = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 0) % slices : 0;
+	seed = argc > 2 ? strtoul(argv[2], NULL, 0) : 0;
+	slice = (unsigned)(seed % slices);
 	distinct = calloc(DISTINCT_SLOTS, sizeof(*distinct));
-	ZydisDecoderInit(&host_decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-	ZydisDecoderInit(&guest_decoders[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
-	ZydisDecoderInit(&guest_decoders[1], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
-	guest_decoders[2] = host_decoder;
+	if (!distinct)
+		return EXIT_FAILURE;
+	make_decoders();
 	emission_begin();
 	prepare_execution();
-	try_mode(64);
-	try_mode(32);
-	try_mode(16);
+	if (path)
+		read_forms(path);
+	try_all();
+	if (path && !write_forms(path)) {
+		perror(path);
+		return EXIT_FAILURE;
+	}
 	printf("emission_test: slice %u of %u: %lu encodings, %lu copies (%lu of instructions "
-	       "that Zydis does not know), %lu failures; "
-	       "%lu distinct ones executed, %lu beyond\n",
-	       slice, slices, encodings, copied, unknown, failures, executed, beyond);
+	       "that Zydis does not know), %lu failures; %lu new forms executed, %lu beyond; "
+	       "known %lu distinct, of 16-bit code %lu, 32-bit %lu, 64-bit %lu\n",
+	       slice, slices, encodings, copied, unknown, failures, executed, beyond, known,
+	       executed_of[0], executed_of[1], executed_of[2]);
 	return failures || !copied || !executed;
 }

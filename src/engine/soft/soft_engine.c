@@ -207,8 +207,9 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	engine->base.driver = &soft_engine_driver;
 	engine->memory = memory;
 	engine->ram = memory->ram;
-	if (CHECKS_RUN)
+	if (CHECKS_RUN || options->without & ENGINE_WITHOUT_TRUST)
 		engine->on_copy = soft_check_copy;
+	engine->on_copy_context = engine;
 	engine->budget = budget_divide(options);
 	engine->watches_tables = !(options->without & ENGINE_WITHOUT_TABLES);
 	engine->fills_ahead = !(options->without & ENGINE_WITHOUT_BATCHES);

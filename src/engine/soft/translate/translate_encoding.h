@@ -36,8 +36,11 @@ struct emitted_copy {
 
 /* What is wrong with a copy, in words; or NULL. */
 const char *soft_copy_error(const struct emitted_copy *copy);
-/* The same as an assertion: soft_engine.on_copy of builds with checks. */
-void soft_check_copy(void *context, const struct emitted_copy *copy);
+/*
+ * What soft_engine.on_copy is in builds with checks and with ENGINE_WITHOUT_TRUST; context: the
+ * engine. One that is wrong ends the process with 70, and the engine's last words say why.
+ */
+void soft_check_copy(void *engine, const struct emitted_copy *copy);
 
 /*
  * Copies of data instructions only. False: there is none, or what the decoder read has other
