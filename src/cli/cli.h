@@ -18,6 +18,7 @@ int verb_fork(int argc, char **argv);
 int verb_exec(int argc, char **argv);
 int verb_copy(int argc, char **argv);
 int verb_console(int argc, char **argv);
-/* running.c: ps, info, stop, kill, save. */
+int verb_save(int argc, char **argv);
+/* running.c: ps, info, stop, kill, memory, resume. */
 bool is_running_verb(const char *name);
 int verb_running(int argc, char **argv);

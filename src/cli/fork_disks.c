@@ -13,9 +13,10 @@
 
 #include "cli.h"
 #include "disk_option.h"
+#include "say.h"
 #include "process/disk_access.h"
 
-enum { NAMES_MAX = 10000 };
+enum { NAMES_MAX = 10000, LAYER_LINE_BYTES = 16384 };
 static const char suffix[] = ".vhdx";
 
 /* ---- what is said of them ---- */
@@ -151,7 +152,7 @@ int fork_disks_learn(struct fork_disks *disks, const char *machine, const json_t
 					machine, "see umbra info");
 		if (!disk->choice.read_only && disk->choice.format != DISK_VHDX)
 			return complain(EXIT_UNUSABLE,
-					"a disk that is written has to be VHDX for a fork",
+					"a disk that is written has to be VHDX for that",
 					disk->choice.path, "make one with umbra disk convert");
 		add_folder_of(&disks->place, disk->choice.path);
 	}
@@ -242,6 +243,30 @@ int fork_disks_make_layers(struct fork_disks *disks, const char *machine)
 		if (!disks->disk[n].choice.read_only)
 			code = make_layer(disks, &disks->disk[n], machine);
 	return code;
+}
+
+int fork_disks_send_layer(const struct fork_disks *disks, unsigned n, int peer)
+{
+	const struct fork_disk *disk = &disks->disk[n];
+	json_t *question = json_pack("{s:i, s:s, s:i, s:s}", "id", 1, "do", "layer", "disk", (int)n,
+				     "file", disk->layer);
+	char *text = json_dumps(question, JSON_COMPACT);
+	char line[LAYER_LINE_BYTES];
+	int error = text ? 0 : -EINVAL;
+
+	snprintf(line, sizeof(line), "%s\n", text ?: "");
+	if (!error)
+		error = say_line(peer, line, &disk->layer_file, 1);
+	json_decref(question);
+	free(text);
+	return error;
+}
+
+void fork_disks_remove_layers(const struct fork_disks *disks)
+{
+	for (unsigned n = 0; n < disks->count; n++)
+		if (disks->disk[n].layer_file >= 0)
+			unlink(disks->disk[n].layer);
 }
 
 void fork_disks_drop_layers(struct fork_disks *disks, const json_t *info)

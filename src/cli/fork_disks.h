@@ -41,6 +41,10 @@ int fork_disks_learn(struct fork_disks *disks, const char *machine, const json_t
 bool fork_disks_are_written(const struct fork_disks *disks);
 /* A layer for each disk that is written, yet empty. 0 or the exit code. */
 int fork_disks_make_layers(struct fork_disks *disks, const char *machine);
+/* To the broker at its control socket, which answers. 0 or -errno. */
+int fork_disks_send_layer(const struct fork_disks *disks, unsigned n, int peer);
+/* Of a machine that is gone, and has not gone on in them: removes all. */
+void fork_disks_remove_layers(const struct fork_disks *disks);
 /* Of a machine that says `info` now: removes what it does not go on in. */
 void fork_disks_drop_layers(struct fork_disks *disks, const json_t *info);
 /* What is beneath the layers: whether children may be made on it, and that nobody writes it. */

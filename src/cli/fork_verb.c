@@ -28,6 +28,7 @@
 #include "ipc/forker.h"
 #include "ipc/spawn.h"
 #include "names.h"
+#include "say.h"
 #include "process/broker.h"
 #include "process/plan.h"
 
@@ -296,25 +297,6 @@ static int start_broker(const struct fork_command *command, struct child *child,
 
 /* ---- what is said ---- */
 
-static int say(int peer, const char *line, const int *files, size_t count)
-{
-	union {
-		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(KIT_MOST_FDS * sizeof(int))];
-	} ancillary = { .head = { .cmsg_len = CMSG_LEN(count * sizeof(int)),
-				  .cmsg_level = SOL_SOCKET,
-				  .cmsg_type = SCM_RIGHTS } };
-	struct iovec vector = { .iov_base = (void *)(uintptr_t)line, .iov_len = strlen(line) };
-	struct msghdr message = { .msg_iov = &vector,
-				  .msg_iovlen = 1,
-				  .msg_control = count ? &ancillary : NULL,
-				  .msg_controllen = count ? CMSG_SPACE(count * sizeof(int)) : 0 };
-
-	if (count)
-		memcpy(CMSG_DATA(&ancillary.head), files, count * sizeof(*files));
-	return sendmsg(peer, &message, MSG_NOSIGNAL) == (ssize_t)vector.iov_len ? 0 : -ECONNRESET;
-}
-
 /* A line, and the descriptor that came with it (-1); NULL: nobody is there. */
 static json_t *hear(int peer, int *ret_fd)
 {
@@ -362,7 +344,7 @@ static int answer_error(const json_t *answer)
 static json_t *ask_machine(const struct fork_command *command)
 {
 	int unused;
-	int error = say(command->peer, "{\"id\":1,\"do\":\"info\"}\n", NULL, 0);
+	int error = say_line(command->peer, "{\"id\":1,\"do\":\"info\"}\n", NULL, 0);
 	json_t *answer = error ? NULL : hear(command->peer, &unused);
 	json_t *machine = json_incref(json_object_get(answer, "machine"));
 
@@ -381,22 +363,12 @@ static int learn_machine(struct fork_command *command)
 
 static int send_layer(const struct fork_command *command, unsigned n)
 {
-	const struct fork_disk *disk = &command->disks.disk[n];
-	json_t *question = json_pack("{s:i, s:s, s:i, s:s}", "id", 1, "do", "layer", "disk", (int)n,
-				     "file", disk->layer);
-	char *text = json_dumps(question, JSON_COMPACT);
-	char line[LINE_BYTES];
-	json_t *answer;
+	int error = fork_disks_send_layer(&command->disks, n, command->peer);
 	int unused;
-	int error;
+	json_t *answer = error ? NULL : hear(command->peer, &unused);
 
-	snprintf(line, sizeof(line), "%s\n", text ?: "");
-	error = say(command->peer, line, &disk->layer_file, 1);
-	answer = error ? NULL : hear(command->peer, &unused);
 	error = error ? error : answer_error(answer);
 	json_decref(answer);
-	json_decref(question);
-	free(text);
 	return error;
 }
 
@@ -419,8 +391,8 @@ static int send_fork(const struct fork_command *command)
 	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"%s}\n",
 		 command->parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "");
 	if (!command->count)
-		return say(command->peer, line, NULL, 0);
-	return say(command->peer, line, command->child[command->count - 1].kit, fds);
+		return say_line(command->peer, line, NULL, 0);
+	return say_line(command->peer, line, command->child[command->count - 1].kit, fds);
 }
 
 static int send_kits(const struct fork_command *command)
@@ -432,8 +404,8 @@ static int send_kits(const struct fork_command *command)
 		int unused;
 		json_t *answer;
 
-		error = say(command->peer, "{\"id\":1,\"do\":\"kit\"}\n", command->child[n].kit,
-			    fds);
+		error = say_line(command->peer, "{\"id\":1,\"do\":\"kit\"}\n",
+				 command->child[n].kit, fds);
 		answer = error ? NULL : hear(command->peer, &unused);
 		error = error ? error : answer_error(answer);
 		json_decref(answer);
@@ -600,7 +572,7 @@ static int parse_mac_rule(struct fork_command *command, const char *word)
 static int ask(const struct fork_command *command, const char *line)
 {
 	int unused;
-	int error = say(command->peer, line, NULL, 0);
+	int error = say_line(command->peer, line, NULL, 0);
 	json_t *answer = error ? NULL : hear(command->peer, &unused);
 
 	error = error ? error : answer_error(answer);

@@ -34,6 +34,8 @@ int main(int argc, char **argv)
 		return verb_image(argc - 1, argv + 1);
 	if (argc >= 2 && is_running_verb(argv[1]))
 		return verb_running(argc - 1, argv + 1);
+	if (argc >= 2 && !strcmp(argv[1], "save"))
+		return verb_save(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "fork"))
 		return verb_fork(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "exec"))

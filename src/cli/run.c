@@ -25,6 +25,7 @@
 #include "memory_option.h"
 #include "names.h"
 #include "net_option.h"
+#include "saved_host.h"
 #include "seed_option.h"
 #include "share_option.h"
 #include "process/plan.h"
@@ -53,7 +54,8 @@ static const char run_help[] =
 	"                 [--bind MACHINE/NAME[=packet|=disk]]...\n"
 	"       umbra run [the same, without --kernel and --initrd] "
 	"IMAGE[,format=FORMAT][,readonly][,direct]\n"
-	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME]\n"
+	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME] "
+	"[--net ...]... [-p ...]...\n"
 	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console. "
 	"IMAGE is a disk, the first, that brings both in\n"
 	"/boot of its root file system; --append then comes after root=.\n"
@@ -77,8 +79,7 @@ static const char run_help[] =
 	"(docs/memory.md).\n"
 	"--memory-min SIZE is min= beside --memory SIZE.\n"
 	"--no-bus leaves out the partition bus, by which a Linux guest is stopped, told the time "
-	"and has disks and networks:\n"
-	"a machine without one can be saved.\n"
+	"and has disks and networks.\n"
 	"--socket PATH is a socket of the host's: who writes CONNECT PORT there is connected to "
 	"who listens at that port of AF_VSOCK\n"
 	"in the guest, whose connections to the host (CID 2) find who listens at PATH_PORT.\n"
@@ -107,7 +108,9 @@ static const char run_help[] =
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
 	"--secrets says that the machine holds secrets: umbra fork refuses unless told.\n"
 	"--restore FILE goes on from where umbra save left a machine, with its memory, "
-	"processors and features.\n"
+	"processors and features,\n"
+	"with its disks as they were, in files of its own, and in networks like those that it had, "
+	"or in those of --net.\n"
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n"
 	"--time-limit SECONDS: a guest that is not done then is ended with 124, and where "
 	"it was is said.\n"
@@ -637,34 +640,42 @@ static int take_new(struct run *run)
 	return code ? code : take_bus(run);
 }
 
-/* Its head, for umbra info; what is wrong with it the machine process says. */
-static void read_saved(struct machine_plan *machine, int fd)
+/* Its head; what is wrong with it the machine process says. */
+static void read_saved(struct machine_plan *machine, unsigned *ret_cards, int fd)
 {
-	struct stat st;
-	struct boot_file saved;
-	unsigned cpus;
+	uint8_t head[MACHINE_SAVED_HEAD_BYTES];
+	const struct boot_file file = { .data = head, .bytes = sizeof(head) };
+	struct machine_saved saved;
 
-	if (fstat(fd, &st))
+	if (pread(fd, head, sizeof(head), 0) != sizeof(head) ||
+	    machine_read_saved(&file, &saved) || saved.cpus > MACHINE_MAX_CPUS)
 		return;
-	saved.bytes = (size_t)st.st_size;
-	saved.data = mmap(NULL, saved.bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (saved.data == MAP_FAILED)
-		return;
-	if (!machine_read_saved(&saved, &machine->memory_bytes, &cpus) && cpus <= MACHINE_MAX_CPUS)
-		machine->cpus = cpus;
-	munmap((void *)(uintptr_t)saved.data, saved.bytes);
+	machine->memory_bytes = machine->least_memory_bytes = saved.memory_bytes;
+	machine->start_memory_bytes = saved.start_bytes;
+	machine->cpus = saved.cpus;
+	machine->has_bus = saved.has_bus;
+	*ret_cards = saved.cards;
 }
 
+/* What it had of the host is made anew: its machine process finds the rest wanting. */
 static int take_saved(struct run *run)
 {
+	struct plan *plan = run->plan;
+	unsigned cards = 0;
 	int code = take_file(run, GRANT_SAVED, run->options.restore,
 			     "name a file that umbra save has written");
 
-	run->plan->restores = true;
+	plan->restores = true;
 	if (!code)
-		code = take_host(&run->plan->machine, &run->options);
+		code = take_host(&plan->machine, &run->options);
 	if (!code)
-		read_saved(&run->plan->machine, run->grants.fd[GRANT_SAVED]);
+		read_saved(&plan->machine, &cards, run->grants.fd[GRANT_SAVED]);
+	if (!code && plan->machine.has_bus)
+		code = saved_host_take(run->options.restore, run->grants.fd[GRANT_SAVED],
+				       run->options.name, &run->nets, plan);
+	if (!code && plan->nets.count != cards)
+		code = complain(EXIT_USAGE, "it was saved with another number of network cards",
+				run->options.restore, "say --net once for each of them");
 	return code;
 }
 

@@ -1,6 +1,6 @@
 /*
- * umbra ps, info, stop, kill, save: what is asked of a machine that runs, on its control socket
- * (src/control/protocol.h).
+ * umbra ps, info, stop, kill, memory, resume: what is asked of a machine that runs, on its control
+ * socket (src/control/protocol.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,15 +18,11 @@
 #include "names.h"
 #include "tree.h"
 #include "register_text.h"
+#include "talk.h"
 
 enum {
-	PATH_BYTES = 1 << 12,
 	LINE_BYTES = 1 << 15,
-	ERRNO_MAX = 4095,
-	BUSY_PAUSE_MS = 20,
-	BUSY_TRIES = 500,
-	MEMORY_TIMES = 5,
-	OTHER_BYTES = 64 << 20
+	ERRNO_MAX = 4095
 };
 
 static const char running_help[] =
@@ -37,7 +33,6 @@ static const char running_help[] =
 	"       umbra resume NAME\n"
 	"       umbra memory NAME [--set SIZE|auto] [--json]\n"
 	"       umbra memory [--json|--live|--svg FILE|--reserve SIZE|auto]\n"
-	"       umbra save [--stop] [--replace] NAME FILE\n"
 	"About machines that were given a name with umbra run --name NAME.\n"
 	"info says what it is and where its processors are, in a Linux kernel also in which\n"
 	"function; elsewhere with --symbols, a System.map or what /proc/kallsyms of the\n"
@@ -50,90 +45,18 @@ static const char running_help[] =
 	"with a bus.\n"
 	"Without a name it is about all machines whose memory is adjusted: what each has, needs\n"
 	"and occupies, and why it was moved last; --live goes on showing it, --svg draws the last\n"
-	"five minutes, --reserve says how much of the host's memory guests never get.\n"
-	"save writes the whole machine to FILE, from which umbra run --restore FILE goes on. The\n"
-	"machine runs meanwhile, but for some milliseconds at the end, and goes on; "
-	"with --stop it\n"
-	"ends, once FILE is safely on disk. "
-	"FILE must not be there yet, unless --replace is given.\n";
+	"five minutes, --reserve says how much of the host's memory guests never get.\n";
 
 struct arguments {
-	bool json, stop, replace, tree, mmu, code, live;
-	const char *name, *file, *set, *symbols, *svg, *reserve;
+	bool json, tree, mmu, code, live;
+	const char *name, *set, *symbols, *svg, *reserve;
 };
-
-/* ---- talking ---- */
-
-static int no_machine(const char *name, int error)
-{
-	if (error == -ENOENT)
-		return complain(EXIT_UNUSABLE, "no machine of that name runs", name,
-				"umbra ps lists those that do");
-	return complain(EXIT_UNUSABLE, strerror(-error), name, "see umbra ps");
-}
-
-/* One request at a time on a connection: they need no other id. */
-static bool ask(FILE *peer, const char *verb)
-{
-	return fprintf(peer, "{\"id\":1,\"do\":\"%s\"}\n", verb) > 0 && !fflush(peer);
-}
-
-/* A line that was answered, to be released; NULL: the machine is gone, or said what is none. */
-static json_t *hear(FILE *peer)
-{
-	char line[LINE_BYTES];
-
-	return fgets(line, LINE_BYTES, peer) ? json_loads(line, JSON_REJECT_DUPLICATES, NULL)
-					     : NULL;
-}
-
-/* 0, or the error that was answered; -ECONNRESET: none was. */
-static int hear_end(FILE *peer)
-{
-	json_t *answer = hear(peer);
-	json_int_t number = json_integer_value(json_object_get(answer, "errno"));
-	int error = -ECONNRESET;
-
-	if (json_is_true(json_object_get(answer, "ok")))
-		error = 0;
-	else if (number > 0 && number <= ERRNO_MAX)
-		error = -(int)number;
-	json_decref(answer);
-	return error;
-}
-
-/* Nothing more comes. */
-static void hear_out(FILE *peer)
-{
-	for (json_t *line = hear(peer); line; line = hear(peer))
-		json_decref(line);
-}
-
-static FILE *talk_to(const char *name, int *ret_error)
-{
-	int fd = name_connect(name);
-	FILE *peer = fd < 0 ? NULL : fdopen(fd, "r+");
-
-	*ret_error = fd < 0 ? fd : 0;
-	return peer;
-}
-
-/* What the machine says of itself, to be released; NULL: it is gone. */
-static json_t *ask_description(FILE *peer)
-{
-	json_t *answer = ask(peer, "info") ? hear(peer) : NULL;
-	json_t *machine = json_object_get(answer, "machine");
-
-	json_incref(machine);
-	json_decref(answer);
-	return json_is_object(machine) ? machine : NULL;
-}
 
 static json_t *describe(const char *name)
 {
 	int error;
 	FILE *peer = talk_to(name, &error);
-	json_t *machine = peer ? ask_description(peer) : NULL;
+	json_t *machine = peer ? talk_describe(peer) : NULL;
 
 	if (peer)
 		fclose(peer);
@@ -193,8 +116,8 @@ static json_t *describe_with_registers(const char *name)
 {
 	int error;
 	FILE *peer = talk_to(name, &error);
-	json_t *machine = peer ? ask_description(peer) : NULL;
-	json_t *answer = machine && ask(peer, "registers") ? hear(peer) : NULL;
+	json_t *machine = peer ? talk_describe(peer) : NULL;
+	json_t *answer = machine && talk_ask(peer, "registers") ? talk_hear(peer) : NULL;
 	json_t *processors = json_object_get(answer, "processors");
 
 	if (json_is_array(processors))
@@ -256,7 +179,7 @@ static json_t *ask_counters(const char *name, const char *begin)
 {
 	int error;
 	FILE *peer = talk_to(name, &error);
-	json_t *answer = peer && ask(peer, "registers") ? hear(peer) : NULL;
+	json_t *answer = peer && talk_ask(peer, "registers") ? talk_hear(peer) : NULL;
 	const char *told = json_string_value(json_object_get(answer, "counters"));
 	char *text = told ? strdup(told) : NULL;
 	json_t *found = text ? json_array() : NULL;
@@ -297,7 +220,7 @@ static int info_mmu(const struct arguments *a)
 	json_t *processors = ask_counters(a->name, "mmu: ");
 
 	if (!processors)
-		return no_machine(a->name, -ENOENT);
+		return talk_failed(a->name, -ENOENT);
 	print_counters("processor", processors, a->json);
 	json_decref(processors);
 	return 0;
@@ -311,7 +234,7 @@ static int info_code(const struct arguments *a)
 
 	if (!jumps) {
 		json_decref(cache);
-		return no_machine(a->name, -ENOENT);
+		return talk_failed(a->name, -ENOENT);
 	}
 	if (a->json)
 		json_array_extend(cache, jumps);
@@ -333,7 +256,7 @@ static int verb_info(const struct arguments *a)
 	if (a->code)
 		return info_code(a);
 	if (!json)
-		return no_machine(a->name, -ENOENT);
+		return talk_failed(a->name, -ENOENT);
 	if (a->json) {
 		json_dumpf(json, stdout, JSON_INDENT(2));
 		puts("");
@@ -355,10 +278,10 @@ static int end(const struct arguments *a, const char *how)
 	bool heard;
 
 	if (!peer)
-		return no_machine(a->name, error);
-	heard = ask(peer, how) && !hear_end(peer);
+		return talk_failed(a->name, error);
+	heard = talk_ask(peer, how) && !talk_hear_end(peer);
 	if (heard)
-		hear_out(peer);
+		talk_hear_out(peer);
 	fclose(peer);
 	return heard ? 0 : complain(EXIT_UNUSABLE, "it did not answer", a->name, "see umbra ps");
 }
@@ -369,194 +292,17 @@ static int verb_resume(const struct arguments *a)
 	FILE *peer = talk_to(a->name, &error);
 
 	if (!peer)
-		return no_machine(a->name, error);
-	error = ask(peer, "resume") ? hear_end(peer) : -ECONNRESET;
+		return talk_failed(a->name, error);
+	error = talk_ask(peer, "resume") ? talk_hear_end(peer) : -ECONNRESET;
 	fclose(peer);
 	if (error == -EINVAL)
 		return complain(EXIT_UNUSABLE, "it does not stand still", a->name,
 				"umbra fork --suspend-parent leaves it so");
-	return error ? no_machine(a->name, error) : 0;
+	return error ? talk_failed(a->name, error) : 0;
 }
 
 static int verb_stop(const struct arguments *a) { return end(a, "stop"); }
 static int verb_kill(const struct arguments *a) { return end(a, "kill"); }
-
-/* ---- save ---- */
-
-/*
- * Into a file beside the one that is asked for, which takes its name when everything is in it and
- * on disk.
- */
-struct target { const char *path; char partial[PATH_BYTES], folder[PATH_BYTES]; FILE *file; };
-
-static const char *partial_file; /* the handler of a signal has to find it */
-
-static void on_signal(int number)
-{
-	if (partial_file)
-		unlink(partial_file);
-	_exit(128 + number);
-}
-
-static int target_open(struct target *target, const char *path)
-{
-	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
-	const char *slash = strrchr(path, '/');
-	int fd;
-
-	target->path = path;
-	snprintf(target->folder, sizeof(target->folder), "%.*s",
-		 slash ? (int)(slash - path + 1) : 2, slash ? path : "./");
-	if (snprintf(target->partial, sizeof(target->partial), "%s.XXXXXX", path) >=
-	    (int)sizeof(target->partial))
-		return -ENAMETOOLONG;
-	for (unsigned n = 0; n < 3; n++)
-		signal(numbers[n], on_signal);
-	fd = mkstemp(target->partial); /* mode 0600: it holds whatever the guest's memory held */
-	partial_file = fd < 0 ? NULL : target->partial;
-	target->file = fd < 0 ? NULL : fdopen(fd, "w");
-	return target->file ? 0 : -errno;
-}
-
-/* 0 once the file is there for good. */
-static int target_finish(struct target *target, bool replace)
-{
-	int folder = open(target->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int error = folder < 0 ? -errno : 0;
-
-	if (!error && (fflush(target->file) || fsync(fileno(target->file))))
-		error = -errno;
-	if (!error && renameat2(AT_FDCWD, target->partial, AT_FDCWD, target->path,
-				replace ? 0 : RENAME_NOREPLACE))
-		error = -errno;
-	if (!error)
-		partial_file = NULL;
-	if (!error && fsync(folder))
-		error = -errno;
-	if (folder >= 0)
-		close(folder);
-	fclose(target->file);
-	target->file = NULL;
-	return error;
-}
-
-static void target_drop(struct target *target)
-{
-	if (target->file)
-		fclose(target->file);
-	unlink(target->partial);
-}
-
-static int copy(FILE *peer, FILE *to, size_t bytes)
-{
-	char data[8192];
-
-	for (size_t n; bytes; bytes -= n) {
-		n = bytes < sizeof(data) ? bytes : sizeof(data);
-		if (fread(data, 1, n, peer) != n)
-			return -ECONNRESET;
-		if (fwrite(data, 1, n, to) != n)
-			return -errno;
-	}
-	return 0;
-}
-
-/*
- * The machine process is taken for lost: what it says may not fill the disk. Every page once, then
- * what was written meanwhile, which at least halves each time, then the rest: at most four times
- * the memory. 0: it does not say what it has.
- */
-static uint64_t most_bytes(FILE *peer)
-{
-	json_t *json = ask_description(peer);
-	json_int_t memory = json_integer_value(json_object_get(json, "memory"));
-
-	json_decref(json);
-	return memory <= 0 ? 0 : (uint64_t)memory * MEMORY_TIMES + OTHER_BYTES;
-}
-
-/*
- * One line of a save. 1: more follows; 0: the machine stands still, and everything is in the file.
- */
-static int receive_piece(FILE *peer, FILE *to, uint64_t *left)
-{
-	json_t *line = hear(peer);
-	json_t *bytes = json_object_get(line, "data");
-	json_int_t number = json_integer_value(json_object_get(line, "errno"));
-	json_int_t count = json_integer_value(bytes);
-	bool is_end = json_is_true(json_object_get(line, "ok"));
-	bool is_there = line;
-	bool has_data = json_is_integer(bytes) && count >= 0;
-
-	json_decref(line);
-	if (is_end || !is_there)
-		return is_end ? 0 : -ECONNRESET;
-	if (!has_data)
-		return number > 0 && number <= ERRNO_MAX ? -(int)number : -EPROTO;
-	if ((uint64_t)count > *left)
-		return -EFBIG;
-	*left -= (uint64_t)count;
-	return copy(peer, to, (size_t)count) ?: 1;
-}
-
-/* While another save is under way, also one whose peer is gone, this waits. */
-static int receive(FILE *peer, FILE *to)
-{
-	const struct timespec pause = { 0, BUSY_PAUSE_MS * 1000000 };
-	uint64_t left = most_bytes(peer);
-	unsigned busy = 0;
-	int got = 1;
-
-	if (!left || !ask(peer, "save"))
-		return -ECONNRESET;
-	while (got > 0) {
-		got = receive_piece(peer, to, &left);
-		if (got != -EBUSY || busy++ == BUSY_TRIES)
-			continue;
-		nanosleep(&pause, NULL);
-		got = ask(peer, "save") ? 1 : -ECONNRESET;
-	}
-	return got;
-}
-
-static const char *save_remedy(int error)
-{
-	switch (error) {
-	case -EEXIST: return "say --replace, or name another file";
-	case -ECANCELED: case -ECONNRESET: return "it ended meanwhile";
-	case -EOPNOTSUPP:
-		return "a machine with a bus cannot be saved yet; run it with --no-bus";
-	case -EBUSY: return "it is being saved already: wait";
-	default: return "name a file where it can be written";
-	}
-}
-
-static int verb_save(const struct arguments *a)
-{
-	struct target target = { 0 };
-	int error;
-	FILE *peer = talk_to(a->name, &error);
-
-	if (!peer)
-		return no_machine(a->name, error);
-	error = !a->replace && !access(a->file, F_OK) ? -EEXIST : target_open(&target, a->file);
-	if (!error)
-		error = receive(peer, target.file);
-	if (!error && !a->stop)
-		error = ask(peer, "resume") ? hear_end(peer) : -ECONNRESET;
-	if (!error)
-		error = target_finish(&target, a->replace);
-	if (!error && a->stop && ask(peer, "stop")) /* only now that nothing can be lost */
-		hear_out(peer);
-	fclose(peer);
-	if (!error)
-		return 0;
-	if (target.partial[0])
-		target_drop(&target);
-	return complain(EXIT_UNUSABLE,
-			error == -ECONNRESET ? "the machine went away" : strerror(-error), a->file,
-			save_remedy(error));
-}
 
 /* ---- memory ---- */
 
@@ -571,13 +317,13 @@ static int set_memory(const struct arguments *a)
 				"say for example --set 512M, or --set auto");
 	peer = talk_to(a->name, &error);
 	if (!peer)
-		return no_machine(a->name, error);
+		return talk_failed(a->name, error);
 	if (bytes > INT64_MAX)
 		bytes = INT64_MAX;
 	fprintf(peer, "{\"id\":1,\"do\":\"memory\",\"bytes\":%lu}\n", bytes);
-	error = fflush(peer) ? -ECONNRESET : hear_end(peer);
+	error = fflush(peer) ? -ECONNRESET : talk_hear_end(peer);
 	fclose(peer);
-	return error ? no_machine(a->name, error) : 0;
+	return error ? talk_failed(a->name, error) : 0;
 }
 
 static void print_memory(const json_t *memory)
@@ -630,7 +376,7 @@ static int verb_memory(const struct arguments *a)
 	} else if (a->live || a->svg || a->reserve) {
 		code = complain(EXIT_USAGE, "only of all machines", a->name, "leave the name out");
 	} else if (!machine) {
-		code = no_machine(a->name, -ENOENT);
+		code = talk_failed(a->name, -ENOENT);
 	} else if (!json_object_get(memory, "assigned")) {
 		code = complain(EXIT_UNUSABLE, "its memory is not adjusted", a->name,
 				"run it without --no-bus, and ask again a second later");
@@ -655,15 +401,14 @@ static const struct {
 	int operands, least_operands;
 } verbs[] = {
 	{ "ps", verb_ps, 0, 0 },     { "info", verb_info, 1, 1 }, { "stop", verb_stop, 1, 1 },
-	{ "kill", verb_kill, 1, 1 }, { "save", verb_save, 2, 2 }, { "memory", verb_memory, 1, 0 },
+	{ "kill", verb_kill, 1, 1 }, { "memory", verb_memory, 1, 0 },
 	{ "resume", verb_resume, 1, 1 },
 };
 
 static int parse(int argc, char **argv, int operands, int least_operands, struct arguments *a)
 {
 	static const struct option longs[] = { { "json", 0, 0, 'j' },    { "tree", 0, 0, 't' },
-					       { "stop", 0, 0, 's' },
-					       { "replace", 0, 0, 'r' }, { "set", 1, 0, 'S' },
+					       { "set", 1, 0, 'S' },
 					       { "symbols", 1, 0, 'y' }, { "mmu", 0, 0, 'm' },
 					       { "live", 0, 0, 'l' },    { "svg", 1, 0, 'v' },
 					       { "reserve", 1, 0, 'R' },
@@ -674,7 +419,6 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		switch (option) {
 		case 'j': a->json = true; break;
-		case 's': a->stop = true; break;
 		case 't': a->tree = true; break;
 		case 'S': a->set = optarg; break;
 		case 'y': a->symbols = optarg; break;
@@ -683,7 +427,6 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 		case 'v': a->svg = optarg; break;
 		case 'R': a->reserve = optarg; break;
 		case 'c': a->code = true; break;
-		case 'r': a->replace = true; break;
 		case 'h': fputs(running_help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}
@@ -691,7 +434,6 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 		return complain(EXIT_USAGE, "wrong number of arguments", argv[0],
 				"see umbra ps --help");
 	a->name = optind < argc ? argv[optind] : NULL;
-	a->file = operands > 1 ? argv[optind + 1] : NULL;
 	return 0;
 }
 

@@ -115,7 +115,7 @@ static void close_layers(struct control *control)
 
 static void drop_layers(struct control *control, const struct control_peer *peer)
 {
-	if (control->layers_of == peer)
+	if (control->layers_of == peer && control->save != SAVE_LAYERS)
 		close_layers(control);
 }
 
@@ -539,7 +539,8 @@ static int take_layer(struct control *control, struct control_peer *peer,
 	struct control_layer *layer = &control->layer[control->layers];
 	size_t bytes = strlen(path) + 1;
 
-	if (control->forks || (control->layers_of && control->layers_of != peer))
+	if (control->forks || control->save == SAVE_LAYERS ||
+	    (control->layers_of && control->layers_of != peer))
 		return -EBUSY;
 	if (!peer->kit_fds || control->layers == CONTROL_LAYERS || bytes > sizeof(layer->path) ||
 	    control_number(request, "disk") >= CONTROL_LAYERS)
@@ -853,21 +854,44 @@ bool control_saved(struct control *control, const uint8_t *data, uint32_t bytes)
 	return true;
 }
 
+/* What the broker does now. */
+static enum control_wish end_of_save(struct control *control, int error)
+{
+	struct control_peer *peer = control->saver;
+
+	control->save = error || !peer ? SAVE_NONE : SAVE_HELD;
+	if (!peer)
+		return error ? WISH_NOTHING : WISH_RESUME;
+	add_line(peer, error ? control_failure(peer->save_id, error, NULL)
+			     : control_success(peer->save_id, NULL));
+	if (error)
+		control->saver = NULL;
+	return WISH_NOTHING;
+}
+
 bool control_save_ended(struct control *control, int error, enum control_wish *ret)
 {
+	const bool has_layers = control->layers && control->layers_of == control->saver;
+
 	if (control->save != SAVE_RUNS)
 		return false;
 	if (error > 0 || error < -CONTROL_ERRNO_MAX) /* the machine says what it likes */
 		error = -EIO;
-	control->save = error || !control->saver ? SAVE_NONE : SAVE_HELD;
-	*ret = !error && !control->saver ? WISH_RESUME : WISH_NOTHING;
-	if (!control->saver)
-		return true;
-	if (!error) {
-		add_line(control->saver, control_success(control->saver->save_id, NULL));
+	if (!error && control->saver && has_layers) {
+		control->save = SAVE_LAYERS;
+		*ret = WISH_LAYER;
 		return true;
 	}
-	add_line(control->saver, control_failure(control->saver->save_id, error, NULL));
-	control->saver = NULL;
+	*ret = end_of_save(control, error);
 	return true;
+}
+
+enum control_wish control_save_layered(struct control *control, int error)
+{
+	assert(control->save == SAVE_LAYERS);
+	close_layers(control);
+	if (!error)
+		return end_of_save(control, 0);
+	end_of_save(control, error);
+	return WISH_RESUME; /* it stands */
 }

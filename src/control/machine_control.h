@@ -60,7 +60,7 @@ enum {
 };
 enum { CONTROL_PEERS = 5 /* one watches */, CONTROL_FDS = 1 + CONTROL_PEERS };
 enum { CONTROL_OCCUPIED_FDS = 2 };
-enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_HELD };
+enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_LAYERS, SAVE_HELD };
 /* What the broker has to do about a line. */
 enum control_wish {
 	WISH_NOTHING,
@@ -74,7 +74,7 @@ enum control_wish {
 	WISH_WATCH,
 	WISH_NARROW,
 	WISH_KIT,
-	WISH_LAYER,
+	WISH_LAYER, /* the layers that have come are to be put on: the machine stands still */
 	WISH_FREEZE,
 	WISH_THAW,
 	WISH_FORK
@@ -167,6 +167,8 @@ bool control_saved(struct control *control, const uint8_t *data, uint32_t bytes)
 bool control_looked(struct control *control, const struct record_registers *registers,
 		    unsigned count);
 bool control_save_ended(struct control *control, int error, enum control_wish *ret);
+/* After WISH_LAYER: its disks go on in them, and what is beneath is for good; or error. */
+enum control_wish control_save_layered(struct control *control, int error);
 /*
  * After WISH_FORK, while fork_waits: the kits, of kit_fds each, which are no longer the peer's; how
  * many.

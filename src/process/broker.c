@@ -197,6 +197,8 @@ static bool take_end(struct broker *b, enum broker_outcome outcome, const uint8_
 	return true;
 }
 
+static void layers_begin_of_save(struct broker *b);
+
 static bool take_save_end(struct broker *b, const uint8_t *data, uint32_t bytes)
 {
 	enum control_wish wish = WISH_NOTHING;
@@ -207,7 +209,10 @@ static bool take_save_end(struct broker *b, const uint8_t *data, uint32_t bytes)
 	memcpy(&error, data, sizeof(error));
 	if (!control_save_ended(&b->control, error, &wish))
 		return false;
-	broker_grant(b, wish);
+	if (wish == WISH_LAYER)
+		layers_begin_of_save(b);
+	else
+		broker_grant(b, wish);
 	return true;
 }
 
@@ -308,11 +313,29 @@ static void fork_news(struct broker *b, enum fork_news news)
 
 	if (news == FORK_CHILD)
 		give_child(b);
-	if (news != FORK_DONE)
+	if (news != FORK_DONE || b->control.save == SAVE_LAYERS)
 		return;
 	then = control_fork_ended(&b->control, b->fork.error, b->fork.made, !b->fork.unsettled);
 	if (then != WISH_NOTHING)
 		broker_grant(b, then);
+}
+
+/* It stands still already, and is not forked: what it has written until now stays beneath. */
+static void layers_begin_of_save(struct broker *b)
+{
+	fork_begin(&b->fork, NULL, 0);
+	fork_news(b, fork_stands(&b->fork, 0));
+}
+
+/* A save is over once what is beneath is for good: only then its disks are what the file says. */
+static void save_turn(struct broker *b)
+{
+	if (b->control.save != SAVE_LAYERS || b->fork.state != FORK_HELD || b->fork.unsettled)
+		return;
+	broker_grant(b, control_save_layered(&b->control, b->fork.settle_error
+								  ? b->fork.settle_error
+								  : b->fork.error));
+	fork_end(&b->fork);
 }
 
 static bool take_fork_ready(struct broker *b, const uint8_t *data, uint32_t bytes)
@@ -687,6 +710,7 @@ static void broker_turn(struct broker *b, bool *more)
 		show_errors(b);
 	control_turn(&b->control, fds + OWN_FDS, broker_grant, b);
 	*more = take_records(b);
+	save_turn(b);
 	say_all(b);
 	life_turn(b);
 }

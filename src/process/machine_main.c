@@ -31,6 +31,7 @@
 #include "mains.h"
 #include "plan.h"
 #include "sanitized.h"
+#include "vm/saved_file.h"
 #include "vm/machine.h"
 
 enum { EXIT_FAULT = 70, WORDS_BYTES = 4096, LISTENERS = 2, FORKED_TIMER_SLACK_NS = 1 };
@@ -380,18 +381,22 @@ static bool take_slots(struct process *process)
 }
 
 /*
- * A file that the machine begins with. The user's own: one that is made shorter meanwhile ends the
- * process.
+ * A file that the machine begins with, or what of it is the machine's. The user's own: one that is
+ * made shorter meanwhile ends the process.
  */
 static bool grant_map_file(uint64_t here, enum grant grant, struct boot_file *ret)
 {
+	struct saved_file file = { .machine_bytes = 0 };
 	struct stat st;
 
 	if (!(here & GRANT(grant)))
 		return true;
 	if (fstat(grant_fd(grant), &st))
 		return false;
-	ret->bytes = (size_t)st.st_size;
+	file.machine_bytes = (uint64_t)st.st_size;
+	if (grant == GRANT_SAVED && saved_file_look(grant_fd(grant), &file))
+		return false;
+	ret->bytes = file.machine_bytes;
 	ret->data = mmap(NULL, ret->bytes, PROT_READ, MAP_PRIVATE, grant_fd(grant), 0);
 	close(grant_fd(grant));
 	return ret->data != MAP_FAILED;

@@ -360,12 +360,22 @@ static void renew_cards(struct devices *devices)
 			return;
 }
 
+/* What a machine that was restored finds: other networks, and nobody whom sockets lead to. */
+static void go_on_restored(struct devices *devices)
+{
+	bus_go_on(devices->bus);
+	for (unsigned n = 0; n < devices->machine->options.cards; n++)
+		network_go_on(devices->network[n]);
+}
+
 static void devices_run(void *self)
 {
 	struct devices *devices = self;
 	struct machine *machine = devices->machine;
 	bool failed = false;
 
+	if (machine->options.saved.bytes && !machine->is_forked)
+		go_on_restored(devices);
 	while (!failed && !__atomic_load_n(&devices->stopped, __ATOMIC_ACQUIRE)) {
 		if (__atomic_load_n(&devices->held, __ATOMIC_ACQUIRE))
 			stand_while_held(devices);

@@ -13,6 +13,11 @@
 enum { LARGE_PAGE_BYTES = 2 << 20 };
 #define LOW_MEMORY_MAX 0xc0000000ull
 
+uint64_t machine_start_bytes(const struct machine_options *options)
+{
+	return options->start_bytes ? options->start_bytes : options->memory_bytes;
+}
+
 uint64_t machine_ceiling_bytes(const struct machine_options *options)
 {
 	enum { PROGRAM_BYTES = 24 << 20, BYTES_PER_VCPU = 12 << 20, BYTES_PER_PAGE = 12 };
@@ -53,7 +58,7 @@ static int show_windows(struct machine *machine)
 static int make_memory(struct machine *machine)
 {
 	uint64_t bytes = machine->options.memory_bytes;
-	uint64_t start = machine->options.start_bytes ? machine->options.start_bytes : bytes;
+	uint64_t start = machine_start_bytes(&machine->options);
 	uint64_t footprint = guest_memory_footprint_bytes(bytes);
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	uint8_t *place = mmap(NULL, footprint + 3 * LARGE_PAGE_BYTES, PROT_NONE, flags, -1, 0);
@@ -232,19 +237,27 @@ static int make_saved(struct machine *machine, const char **ret_reason)
 	machine->options.cpus = head.cpus;
 	machine->options.hv_features = head.features;
 	machine->options.debug_exit = head.debug_exit;
+	if (head.has_bus != !!machine->options.disks.memory ||
+	    head.cards != machine->options.cards) {
+		*ret_reason = "it has other devices than this machine was given";
+		return -ENOTSUP;
+	}
+	machine->options.start_bytes = head.start_bytes;
 	*ret_reason = no_memory;
 	return make_parts(machine, head.tsc_hz);
 }
 
-int machine_read_saved(const struct boot_file *saved, uint64_t *ret_memory_bytes,
-		       unsigned *ret_cpus)
+int machine_read_saved(const struct boot_file *saved, struct machine_saved *ret)
 {
 	struct saved_head head = { 0 };
 	const char *reason;
 	int error = saved_read_head(saved, &head, &reason);
 
-	*ret_memory_bytes = head.memory_bytes;
-	*ret_cpus = head.cpus;
+	*ret = (struct machine_saved){ .memory_bytes = head.memory_bytes,
+				       .start_bytes = head.start_bytes,
+				       .cpus = head.cpus,
+				       .cards = head.cards,
+				       .has_bus = head.has_bus };
 	return error;
 }
 

@@ -197,8 +197,15 @@ bool machine_hv_has_bus(uint64_t features);
 /* The name of feature n; NULL after the last. */
 const char *machine_hv_feature(unsigned n);
 /* What a saved machine's head says; -errno when it cannot be one that runs here. */
-int machine_read_saved(const struct boot_file *saved, uint64_t *ret_memory_bytes,
-		       unsigned *ret_cpus);
+enum { MACHINE_SAVED_HEAD_BYTES = 128 };
+struct machine_saved {
+	uint64_t memory_bytes, start_bytes; /* start: 0 without a bus */
+	unsigned cpus, cards;
+	bool has_bus;
+};
+int machine_read_saved(const struct boot_file *saved, struct machine_saved *ret);
+/* What the guest has of its memory when it begins. */
+uint64_t machine_start_bytes(const struct machine_options *options);
 /*
  * What the machine uses at most of private memory: the guest's, the engine's budget, and what every
  * machine needs.
@@ -258,7 +265,7 @@ void machine_stop(struct machine *machine);
  * Writes the machine in pieces, the last of them while it stands still; so it does afterwards,
  * until machine_resume(). 0; -ECANCELED when the machine ended first, or what write returned: then
  * the machine runs. docs/saved-state.md. From a thread that is none of the machine's, one at a
- * time. -EOPNOTSUPP: it has disks or the test device.
+ * time. -EOPNOTSUPP: it has ports or the test device.
  */
 int machine_save(struct machine *machine,
 		 int (*write)(void *context, const void *data, size_t bytes), void *context);

@@ -31,6 +31,11 @@ int saved_read_head(const struct boot_file *file, struct saved_head *ret, const 
 			     "does not know");
 	if (!archive.error && ret->memory_bytes > host_bytes)
 		archive_fail(&archive, -ENOTSUP, "it has more memory than this host");
+	if (!archive.error && ret->has_bus)
+		archive_check(&archive, ret->cards <= NET_CARDS &&
+						ret->start_bytes >= MEMORY_MIN_BYTES &&
+						ret->start_bytes <= ret->memory_bytes &&
+						ret->start_bytes % GUEST_PAGE_BYTES == 0);
 	*ret_reason = archive.reason ? archive.reason : damaged;
 	return archive.error;
 }

@@ -10,8 +10,9 @@
 #include "lib/crc32c.h"
 
 enum {
-	FORMAT_VERSION = 1, PAGES_PER_SECTION = 256, BUFFER_BYTES = 2 << 20, PASSES_MAX = 8,
-	FEW_PAGES = 256
+	/* 1: without a bus */
+	FORMAT_VERSION_FIRST = 1, FORMAT_VERSION_BUS = 2,
+	PAGES_PER_SECTION = 256, PARTS_BYTES = 2 << 20, PASSES_MAX = 8, FEW_PAGES = 256
 };
 enum { CRC_COVERED_BYTES = SAVED_HEAD_BYTES - 4, BITS_PER_WORD = 64 };
 
@@ -20,7 +21,7 @@ enum { CRC_COVERED_BYTES = SAVED_HEAD_BYTES - 4, BITS_PER_WORD = 64 };
 void saved_head_archive(struct archive *archive, struct saved_head *head)
 {
 	char magic[8] = { 'U', 'M', 'B', 'R', 'A', 'S', 'A', 'V' };
-	uint32_t format = FORMAT_VERSION;
+	uint32_t format = head->has_bus ? FORMAT_VERSION_BUS : FORMAT_VERSION_FIRST;
 	uint32_t bytes = SAVED_HEAD_BYTES;
 	uint32_t crc;
 
@@ -28,7 +29,7 @@ void saved_head_archive(struct archive *archive, struct saved_head *head)
 	archive_bytes(archive, magic, sizeof(magic));
 	archive_check(archive, !memcmp(magic, "UMBRASAV", sizeof(magic)));
 	archive_u32(archive, &format);
-	if (!archive->error && format != FORMAT_VERSION)
+	if (!archive->error && format != FORMAT_VERSION_FIRST && format != FORMAT_VERSION_BUS)
 		archive_fail(archive, -ENOTSUP, "it is of a version that this Umbra does not know");
 	archive_u32(archive, &bytes);
 	archive_u64(archive, &head->memory_bytes);
@@ -36,6 +37,11 @@ void saved_head_archive(struct archive *archive, struct saved_head *head)
 	archive_u64(archive, &head->tsc_hz);
 	archive_u32(archive, &head->cpus);
 	archive_u16(archive, &head->debug_exit);
+	head->has_bus = format == FORMAT_VERSION_BUS;
+	if (head->has_bus) {
+		archive_u16(archive, &head->cards);
+		archive_u64(archive, &head->start_bytes);
+	}
 	if (archive->error)
 		return;
 	if (!archive->loading)
@@ -126,6 +132,15 @@ static void put_run(struct saver *saver, uint64_t first, uint64_t end)
 	memcpy(saver->buffer, saver->machine->memory.ram + first * GUEST_PAGE_BYTES, bytes);
 	put_section(saver, SECTION_PAGES, (struct piece){ .data = &first, .bytes = sizeof(first) },
 		    (struct piece){ .data = saver->buffer, .bytes = bytes });
+}
+
+/* Of the units' parts, the largest of which says something of each page in a bit. */
+static size_t buffer_bytes(const struct machine *machine)
+{
+	const uint64_t frames = machine->memory.ram_bytes / GUEST_PAGE_BYTES;
+
+	return (PARTS_BYTES + frames / 8 + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES *
+	       GUEST_PAGE_BYTES;
 }
 
 static bool is_dirty(const struct saver *saver, uint64_t frame)
@@ -229,7 +244,7 @@ static int archive_parts(struct saver *saver, struct parts *parts)
 	struct machine *machine = saver->machine;
 	uint64_t tsc = clock_tsc();
 	uint64_t now_100ns = clock_reference_100ns(machine, tsc);
-	struct archive archive = archive_save_to(saver->buffer, BUFFER_BYTES);
+	struct archive archive = archive_save_to(saver->buffer, buffer_bytes(machine));
 
 	saved_machine_archive(&archive, machine, &now_100ns, &tsc);
 	end_part(parts, SECTION_MACHINE, &archive);
@@ -278,6 +293,8 @@ static void save(struct saver *saver)
 		.memory_bytes = machine->options.memory_bytes,
 		.features = machine->options.hv_features, .tsc_hz = machine->clock.tsc_hz,
 		.cpus = machine->options.cpus, .debug_exit = machine->options.debug_exit,
+		.has_bus = machine->devices, .cards = (uint16_t)machine->options.cards,
+		.start_bytes = machine_start_bytes(&machine->options),
 	};
 	struct archive archive = archive_save_to(saver->buffer, SAVED_HEAD_BYTES);
 
@@ -304,18 +321,18 @@ int machine_save(struct machine *machine,
 	struct saver saver = { .machine = machine, .write = write, .context = context };
 
 	assert(write);
-	if (machine->devices || machine->test_device)
-		return -EOPNOTSUPP; /* what its disks hold would have to be saved with it */
+	if (machine->options.ports || machine->test_device)
+		return -EOPNOTSUPP; /* what another machine has of it would have to be saved, too */
 	/*
 	 * not malloc(): in a second thread it may change protections, and who calls has lost the
 	 * right to
 	 */
-	saver.buffer = mmap(NULL, BUFFER_BYTES + dirty_bytes(machine), PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	saver.buffer = mmap(NULL, buffer_bytes(machine) + dirty_bytes(machine),
+			    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (saver.buffer == MAP_FAILED)
 		return -ENOMEM;
-	saver.dirty = (uint64_t *)(void *)(saver.buffer + BUFFER_BYTES);
+	saver.dirty = (uint64_t *)(void *)(saver.buffer + buffer_bytes(machine));
 	save(&saver);
-	munmap(saver.buffer, BUFFER_BYTES + dirty_bytes(machine));
+	munmap(saver.buffer, buffer_bytes(machine) + dirty_bytes(machine));
 	return saver.error;
 }

@@ -6,6 +6,7 @@
  *   sections    { name, version, bytes, crc } payload, zeros up to a multiple of 8
  *               MACH, then in any order PAGE (any number) and one for each unit that has an
  *               archive; END is the last
+ *   host part   of whoever has asked for it (vm/saved_file.h): not looked at here
  *
  *  1. Memory is written while the machine runs, pages that change again, until few do. What is
  *     left, and everything that is not memory, is written while it stands still. Of a page the last
@@ -24,7 +25,11 @@
 
 struct archive;
 
-enum { SAVED_HEAD_BYTES = 128, SAVED_SECTION_HEAD_BYTES = 24, SAVED_ALIGNMENT = 8 };
+enum {
+	SAVED_HEAD_BYTES = MACHINE_SAVED_HEAD_BYTES,
+	SAVED_SECTION_HEAD_BYTES = 24,
+	SAVED_ALIGNMENT = 8
+};
 enum {
 	SECTION_MACHINE = UNIT_SECTION('M', 'A', 'C', 'H'),
 	SECTION_PAGES = UNIT_SECTION('P', 'A', 'G', 'E'),
@@ -58,7 +63,16 @@ static inline bool saved_section_is_known(uint32_t name, uint32_t version)
 	return version >= oldest && version <= saved_section_version(name);
 }
 
-struct saved_head { uint64_t memory_bytes, features, tsc_hz; uint32_t cpus; uint16_t debug_exit; };
+struct saved_head {
+	uint64_t memory_bytes, features, tsc_hz;
+	uint32_t cpus;
+	uint16_t debug_exit;
+	/* of version 2: there is a bus, with so many network cards on it, and what the guest had of
+	 * its memory when it began */
+	bool has_bus;
+	uint16_t cards;
+	uint64_t start_bytes;
+};
 
 struct saved_section { uint32_t name, version; uint64_t bytes; uint32_t crc, head_crc; };
 _Static_assert(sizeof(struct saved_section) == SAVED_SECTION_HEAD_BYTES, "as in the file");

@@ -6,6 +6,8 @@
  *  2. What is loaded passes the checks that the guest's own messages pass, and is a bus of which
  *     check_bus() holds.
  *  3. Counters are not saved: they are the host's.
+ *  4. Of late channels only is saved that they are there: what they lead to stays behind. Where the
+ *     bus goes on they are taken away, and the guest sees its connections end.
  */
 #include "vmbus_internal.h"
 
@@ -120,6 +122,10 @@ static void channel_archive(struct archive *archive, struct bus *bus, struct bus
 
 	archive_bytes(archive, &type, sizeof(type));
 	archive_u8(archive, &state);
+	archive_bool(archive, &channel->rescinded);
+	archive_bool(archive, &channel->rescind_unsaid);
+	archive_check(archive, channel->rescinded || !channel->rescind_unsaid);
+	archive_check(archive, bus->offered || !channel->rescinded);
 	if (!archive_check(archive, !memcmp(&type, &channel->service->type, sizeof(type)) &&
 					    state < CHANNEL_STATES))
 		return;
@@ -141,12 +147,37 @@ static void channel_archive(struct archive *archive, struct bus *bus, struct bus
 		channel_move(channel, CHANNEL_BROKEN);
 }
 
+/* Their relids, in order. */
+static void late_archive(struct archive *archive, struct bus *bus)
+{
+	uint32_t count = 0;
+	uint32_t before = BUS_CHANNELS;
+
+	for (unsigned n = BUS_CHANNELS; n < CHANNELS; n++)
+		count += bus->channel[n].there;
+	archive_u32(archive, &count);
+	archive_check(archive, count <= BUS_LATE_CHANNELS && (bus->offered || !count));
+	for (uint32_t n = 0; n < count && !archive->error; n++) {
+		uint32_t relid = before + 1;
+
+		while (!archive->loading && !bus->channel[relid - 1].there)
+			relid++;
+		archive_u32(archive, &relid);
+		if (!archive_check(archive, relid > before && relid <= CHANNELS))
+			return;
+		if (archive->loading)
+			late_restore(bus, relid);
+		before = relid;
+	}
+}
+
 void bus_archive(struct archive *archive, struct bus *bus)
 {
 	uint32_t channels = bus->channels;
 
 	assert(!archive->loading || (!bus->version && !bus->gpadl_pages));
 	connection_archive(archive, bus);
+	late_archive(archive, bus);
 	gpadls_archive(archive, bus);
 	archive_u32(archive, &channels);
 	archive_check(archive, channels == bus->channels && (bus->version || !bus->gpadl_pages));

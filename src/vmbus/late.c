@@ -140,6 +140,38 @@ bool late_release(struct bus *bus, uint32_t relid)
 	return true;
 }
 
+/* ---- after a restore ---- */
+
+/* What stood behind it stayed with the bus that was saved; whatever the guest puts in is lost. */
+static void nobody(void *context) { (void)context; }
+static int nobody_takes(void *context, const struct bus_packet *packet)
+{
+	(void)context;
+	(void)packet;
+	return 0;
+}
+
+static const struct bus_service gone = {
+	.opened = nobody, .closed = nobody, .packet = nobody_takes, .released = nobody
+};
+
+void late_restore(struct bus *bus, uint32_t relid)
+{
+	struct bus_channel *channel = &bus->channel[relid - 1];
+
+	assert(relid > BUS_CHANNELS && relid <= CHANNELS && !channel->there);
+	channel->service = &gone;
+	channel->rescinded = channel->rescind_unsaid = true;
+	channel->there = true;
+}
+
+void bus_go_on(struct bus *bus)
+{
+	pthread_mutex_lock(&bus->lock);
+	late_say(bus);
+	pthread_mutex_unlock(&bus->lock);
+}
+
 /* ---- the guest asks ---- */
 
 void bus_set_connector(struct bus *bus, const struct bus_connector *connector)

@@ -215,6 +215,8 @@ int bus_range_write(struct bus_channel *channel, const struct bus_range *range, 
  */
 void bus_archive(struct archive *archive, struct bus *bus);
 void bus_restored(struct bus *bus);
+/* Of one that was restored, once its guest may run: says which late channels are gone. */
+void bus_go_on(struct bus *bus);
 /*
  * Every invariant of the bus, its connection, GPADLs, channels and rings. Under no lock, while
  * nothing of it runs.

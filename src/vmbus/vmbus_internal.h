@@ -104,6 +104,8 @@ void check_gpadls(const struct bus *bus);
 void late_release_all(struct bus *bus);
 /* The guest lets one go: one that was renewed is offered. False: not one that was taken away. */
 bool late_release(struct bus *bus, uint32_t relid);
+/* One that was there when the bus was saved: it is taken away once there is room to say so. */
+void late_restore(struct bus *bus, uint32_t relid);
 /* What had no room in the outbox. */
 void late_say(struct bus *bus);
 /* False: nobody is asked. */

@@ -3,6 +3,7 @@
 Then files that lie: damaged, cut, of unknown versions, and with values changed under right checksums. A machine made from such a file may
 be refused (65), crash (75), or run; umbra itself never fails (70, a signal), and says one line."""
 import os, random, re, struct, subprocess, sys, tempfile, time
+from saved_sections import HEAD, SECTION, changed_value, crc32c, seal, seal_head, sections
 
 umbra, mutations = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 60
 seed = int(sys.argv[3]) if len(sys.argv) > 3 else 1
@@ -15,19 +16,6 @@ def fail(what):
     global failures
     failures += 1
     print("saved:", what)
-
-TABLE = []
-for n in range(256):
-    c = n
-    for _ in range(8):
-        c = c >> 1 ^ (0x82f63b78 if c & 1 else 0)
-    TABLE.append(c)
-
-def crc32c(data):
-    c = 0xffffffff
-    for b in data:
-        c = c >> 8 ^ TABLE[(c ^ b) & 255]
-    return c ^ 0xffffffff
 
 # ---- Linux ----
 
@@ -87,26 +75,6 @@ def linux(cpus, saves, where):
 
 # ---- files that lie ----
 
-HEAD, SECTION = 128, struct.Struct("<4sIQII")
-
-def sections(data):
-    at, found = HEAD, []
-    while at < len(data):
-        name, version, size, crc, head_crc = SECTION.unpack_from(data, at)
-        found.append((at, name.decode(), size))
-        at += SECTION.size + (size + 7 & ~7)
-    return found
-
-def seal(data, at):
-    """Makes the checksums of the section at `at` right."""
-    name, version, size, _, _ = SECTION.unpack_from(data, at)
-    crc = crc32c(data[at + SECTION.size:at + SECTION.size + size])
-    head = struct.pack("<4sIQI", name, version, size, crc)
-    data[at:at + SECTION.size] = head + struct.pack("<I", crc32c(head))
-
-def seal_head(data):
-    data[HEAD - 4:HEAD] = struct.pack("<I", crc32c(data[:HEAD - 4]))
-
 def outcome(data, where, what, want, seconds=1):
     """How a machine that is made from `data` ends, when it may run for so long before it is told to end."""
     path = os.path.join(where, "lie")
@@ -155,7 +123,8 @@ def lies(path, where):
     refused(good[:end], where, "no end", "damaged")
     refused(good[:len(good) // 2], where, "half of it", "damaged")
     refused(good + b"\0" * 8, where, "more than all of it", "damaged")
-    refused(changed(8, u32(2)), where, "a newer format", unknown)
+    refused(changed(8, u32(3)), where, "a newer format", unknown)
+    refused(changed(8, u32(2)), where, "a bus without its start", "damaged")
     refused(changed(16, struct.pack("<Q", 1 << 60)), where, "too much memory", "more memory")
     refused(changed(16, struct.pack("<Q", 12345678)), where, "half a page of memory", "damaged")
     refused(changed(24, struct.pack("<Q", 1 << 63)), where, "an unknown feature", unknown)
@@ -193,12 +162,7 @@ def lies(path, where):
     for n in range(mutations):
         data = bytearray(good)
         at, size, name = rng.choice(small)
-        for _ in range(rng.randrange(1, 4)):
-            where_in = at + SECTION.size + rng.randrange(size)
-            width = rng.choice([1, 1, 2, 4, 8])
-            value = rng.choice([0, 1, 0xff, rng.getrandbits(64), 1 << rng.randrange(64), (1 << 64) - 1]) & ((1 << 8 * width) - 1)
-            new = value.to_bytes(width, "little")[:at + SECTION.size + size - where_in]
-            data[where_in:where_in + len(new)] = new
+        changed_value(rng, data, at, size)
         seal(data, at)
         outcome(bytes(data), where, "mutation %d of %s" % (n, name), [0, 65, 75])
 

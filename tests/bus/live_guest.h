@@ -127,6 +127,25 @@ static void live_agree_on_utility(struct live *live, unsigned kind)
 	utility_tick(live->fake.utility[kind]);
 }
 
+/* A connection to a program of the host's: what stands behind it is no part of what is saved. */
+static void live_nothing(void *context) { (void)context; }
+static int live_take_nothing(void *context, const struct bus_packet *packet)
+{
+	(void)context;
+	(void)packet;
+	return 0;
+}
+
+static void live_offer_late(struct live *live)
+{
+	static const struct bus_service service = { .opened = live_nothing,
+						    .closed = live_nothing,
+						    .packet = live_take_nothing,
+						    .released = live_nothing };
+
+	bus_offer_late(live->fake.bus, &service);
+}
+
 /* `n` says how far it got. */
 static void live_create(struct live *live, unsigned n)
 {
@@ -151,6 +170,8 @@ static void live_create(struct live *live, unsigned n)
 	for (uint32_t relid = 1; relid <= 1 + n % FAKE_CHANNELS; relid++)
 		fake_open(&live->fake, relid);
 	fake_message(&live->fake, &incomplete, sizeof(incomplete));
+	for (unsigned k = 0; k < n % 4; k++)
+		live_offer_late(live);
 	live_agree_on_storage(live);
 	if (n % 5 >= 1)
 		live_agree_on_memory(live);
@@ -205,6 +226,7 @@ static void live_use(struct live *live)
 	struct balloon_status status;
 
 	bus_restored(live->fake.bus);
+	bus_go_on(live->fake.bus);
 	live->fake.full = false;
 	pthread_mutex_lock(&live->fake.lock);
 	bus_messages_taken(live->fake.bus);

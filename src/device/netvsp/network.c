@@ -559,10 +559,9 @@ static void without_server(struct network *network)
 		network->slot[n] = SLOT_SERVERS;
 }
 
-void network_forked(struct network *network)
+/* The address is the one that it has been given now: where that is another, so is the card. */
+static void take_address(struct network *network)
 {
-	without_server(network);
-	slot_restart(network->client);
 	if (!memcmp(network->mac, network->memory->mac, sizeof(network->mac))) {
 		network_tell_link(network);
 		return;
@@ -572,6 +571,22 @@ void network_forked(struct network *network)
 	network->held = network->version;
 	/* so that who renews it learns of what the guest gives back */
 	__atomic_store_n(&network->service.elsewhere, true, __ATOMIC_RELAXED);
+}
+
+void network_forked(struct network *network)
+{
+	without_server(network);
+	slot_restart(network->client);
+	take_address(network);
+}
+
+void network_go_on(struct network *network)
+{
+	bus_channel_lock(network->channel);
+	guest_memory_begin();
+	take_address(network);
+	CHECK(check_network(network));
+	bus_channel_unlock(network->channel);
 }
 
 /* A guest that loses a card waits for ever for what it could not give back of it (hv_netvsc). */
@@ -761,21 +776,22 @@ static void offloads_archive(struct archive *archive, struct network_offloads *o
 	archive_bool(archive, &offloads->coalesces_ipv6);
 }
 
-static void mac_archive(struct archive *archive, struct network *network)
+/* As the guest knows it: what it has been given now is taken by network_go_on(). */
+static void card_archive(struct archive *archive, struct network *network)
 {
-	uint8_t mac[NET_MAC_BYTES];
-
-	memcpy(mac, network->mac, sizeof(mac));
-	archive_bytes(archive, mac, sizeof(mac));
-	if (archive->loading && !archive->error && memcmp(mac, network->mac, sizeof(mac)))
-		archive_fail(archive, -ENOTSUP, "its network card has another address");
+	archive_bytes(archive, network->mac, sizeof(network->mac));
+	archive_bool(archive, &network->renews);
+	archive_bool(archive, &network->held);
+	archive_bool(archive, &network->taken);
+	if (archive->loading && !archive->error)
+		network->service.elsewhere = network->renews;
 }
 
 void network_archive(struct archive *archive, struct network *network)
 {
 	struct network_buffer receive = network->receive;
 
-	mac_archive(archive, network);
+	card_archive(archive, network);
 	archive_u32(archive, &network->version);
 	archive_u32(archive, &network->mtu);
 	archive_u32(archive, &network->filter);

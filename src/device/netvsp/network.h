@@ -59,6 +59,9 @@ void network_pause(struct network *network);
 void network_resume(struct network *network);
 /* In a machine that was forked, while it is paused: its memory is new. */
 void network_forked(struct network *network);
+/* In a machine that was restored, once its guest may run, on the thread that collects: the link is
+ * down until it is served, and a card that has another address now is renewed. */
+void network_go_on(struct network *network);
 /*
  * As bytes and back, while it is paused or before anything runs. Frames that are under way are
  * lost, as a network may lose them.

@@ -1,0 +1,188 @@
+/* See saved_host.h. */
+#include "saved_host.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli.h"
+#include "process/disk_access.h"
+#include "vm/saved_file.h"
+
+/* ---- what a disk is known by ---- */
+
+static int open_disk(const struct disk_place *place, const struct disk_choice *choice,
+		     struct disk **ret)
+{
+	const struct disk_options options = { .write = false };
+	struct disk_search search;
+
+	disk_search_of_place(place, &search);
+	return disk_access_open(&search, choice->path, choice->format, IMAGE_ACTION(ACTION_READ),
+				options, ret);
+}
+
+static json_t *identity_of(const struct disk_info *info, const char *path)
+{
+	char text[GUID_TEXT_BYTES] = "";
+	struct stat st;
+
+	if (!guid_is_zero(info->data_id)) {
+		guid_print(info->data_id, text);
+		return json_pack("{s:s, s:I}", "data", text, "bytes",
+				 (json_int_t)info->size_bytes);
+	}
+	if (stat(path, &st))
+		return NULL;
+	return json_pack("{s:I, s:I, s:I}", "bytes", (json_int_t)st.st_size, "seconds",
+			 (json_int_t)st.st_mtim.tv_sec, "nanoseconds",
+			 (json_int_t)st.st_mtim.tv_nsec);
+}
+
+/* NULL with *ret_code where it cannot be found out. */
+static json_t *identify(const struct disk_place *place, const struct disk_choice *choice,
+			int *ret_code)
+{
+	struct disk_info info;
+	struct disk *disk;
+	json_t *identity = NULL;
+
+	*ret_code = open_disk(place, choice, &disk);
+	if (*ret_code)
+		return NULL;
+	disk_info(disk, &info);
+	identity = identity_of(&info, choice->path);
+	*ret_code = disk_access_close(disk, 0);
+	if (!identity && !*ret_code)
+		*ret_code = complain(EXIT_UNUSABLE, strerror(errno), choice->path,
+				     "name it where it is");
+	return identity;
+}
+
+/* ---- written ---- */
+
+static json_t *describe_disk(const struct fork_disks *disks, const struct fork_disk *disk,
+			     int *ret_code)
+{
+	const struct disk_choice *choice = &disk->choice;
+	json_t *identity = identify(&disks->place, choice, ret_code);
+
+	if (!identity)
+		return NULL;
+	return json_pack("{s:s, s:s, s:s, s:b, s:b, s:o}", "file", choice->path, "stem", disk->stem,
+			 "format", disk_format_name(choice->format), "read-only",
+			 choice->read_only, "direct", choice->direct, "identity", identity);
+}
+
+int saved_host_text(const struct fork_disks *disks, const json_t *info, char **ret)
+{
+	static const char *const kept[] = { "cards", "sockets", "parents", "secrets", "memory-min",
+					    "memory-buffer", "memory-weight" };
+	json_t *host = json_object();
+	json_t *all = json_array();
+	int code = 0;
+
+	*ret = NULL;
+	for (unsigned n = 0; n < disks->count && !code; n++)
+		json_array_append_new(all, describe_disk(disks, &disks->disk[n], &code));
+	json_object_set_new(host, "disks", all);
+	for (size_t n = 0; n < sizeof(kept) / sizeof(kept[0]); n++)
+		json_object_set(host, kept[n], json_object_get(info, kept[n]));
+	if (!code)
+		*ret = json_dumps(host, JSON_COMPACT);
+	json_decref(host);
+	if (!code && (!*ret || strlen(*ret) > SAVED_HOST_BYTES))
+		code = complain(EXIT_UNUSABLE, "too much to be said of its disks", "save",
+				"see umbra info");
+	return code;
+}
+
+/* ---- read ---- */
+
+static int check_disk(const struct fork_disks *disks, unsigned n, const json_t *about)
+{
+	const struct disk_choice *choice = &disks->disk[n].choice;
+	json_t *saved = json_object_get(about, "identity");
+	json_t *now;
+	bool same;
+	int code;
+
+	now = identify(&disks->place, choice, &code);
+	if (code)
+		return code;
+	same = json_equal(saved, now);
+	json_decref(now);
+	return same ? 0
+		    : complain(EXIT_UNUSABLE, "it is not what it was when the machine was saved",
+			       choice->path, "put back the file that it was");
+}
+
+static int take_disks(const json_t *host, const char *file, const char *name, struct plan *plan)
+{
+	struct fork_disks *disks = calloc(1, sizeof(*disks));
+	int code = disks ? fork_disks_learn(disks, file, host)
+			 : complain(EXIT_FAULT, strerror(ENOMEM), file, "see umbra doctor");
+
+	for (unsigned n = 0; !code && n < disks->count; n++)
+		code = check_disk(disks, n, json_array_get(json_object_get(host, "disks"), n));
+	if (!code)
+		code = fork_disks_of_child(disks, name ? name : "restored", &plan->disks);
+	free(disks);
+	return code;
+}
+
+static int take_nets(const json_t *host, const char *file, struct net_options *options,
+		     struct plan *plan)
+{
+	struct fork_nets nets = { .options = *options };
+	int code = fork_nets_learn(&nets, file, 1, host);
+
+	*options = nets.options;
+	plan->nets.count = net_options_count(options);
+	return code;
+}
+
+static void take_memory(const json_t *host, struct machine_plan *machine)
+{
+	const json_int_t least = json_integer_value(json_object_get(host, "memory-min"));
+	const json_int_t buffer = json_integer_value(json_object_get(host, "memory-buffer"));
+	const json_int_t weight = json_integer_value(json_object_get(host, "memory-weight"));
+
+	if (least > 0 && (uint64_t)least <= machine->memory_bytes)
+		machine->least_memory_bytes = (uint64_t)least;
+	if (buffer > 0 && buffer <= UINT32_MAX)
+		machine->memory_buffer_percent = (uint32_t)buffer;
+	if (weight > 0 && weight <= UINT32_MAX)
+		machine->memory_weight = (uint32_t)weight;
+}
+
+static int damaged(const char *file, int error)
+{
+	return complain(EXIT_UNUSABLE,
+			error == -ENOTSUP ? "what it says of disks is of a version that this Umbra "
+					    "does not know"
+					  : "it is damaged, or no saved machine",
+			file, "name a file that umbra save has written");
+}
+
+int saved_host_take(const char *file, int fd, const char *name, struct net_options *options,
+		    struct plan *plan)
+{
+	char *text;
+	int error = saved_file_read_host(fd, &text);
+	json_t *host = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
+	const bool is_bad = error || (text && !json_is_object(host));
+	int code;
+
+	free(text);
+	if (is_bad || !host)
+		return is_bad ? damaged(file, error) : 0;
+	take_memory(host, &plan->machine);
+	code = take_nets(host, file, options, plan);
+	if (!code)
+		code = take_disks(host, file, name, plan);
+	json_decref(host);
+	return code;
+}

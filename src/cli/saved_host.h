@@ -1,0 +1,30 @@
+/*
+ * The host part of a saved machine (vm/saved_file.h): its disks and networks as they were, and
+ * how a machine that is restored gets them again.
+ *
+ *  1. A disk that was written is frozen beneath the moment of the save: a restored machine goes on
+ *     in a file of its own that is made on it. One that was read is the same file.
+ *  2. A disk is known by its data: the identifier that a VHDX file has of it, the length and the
+ *     time of any other. One that is not as it was is refused, never used.
+ *  3. Networks are as those of a child of umbra fork.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "fork_disks.h"
+#include "fork_nets.h"
+#include "process/plan.h"
+
+/*
+ * What `info` says of a machine with these disks, which stand still: JSON text, to be freed. 0 or
+ * the exit code.
+ */
+int saved_host_text(const struct fork_disks *disks, const json_t *info, char **ret);
+/*
+ * The host part of a file into the plan of a machine that is called `name` (NULL: it has no name):
+ * its disks are checked, and files of its own made; its networks are `options`, or where those name
+ * none the saved ones. 0 or the exit code.
+ */
+int saved_host_take(const char *file, int fd, const char *name, struct net_options *options,
+		    struct plan *plan);

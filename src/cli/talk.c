@@ -1,0 +1,70 @@
+/* See talk.h. */
+#include "talk.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "cli.h"
+#include "names.h"
+
+enum { LINE_BYTES = 1 << 15, ERRNO_MAX = 4095 };
+
+int talk_failed(const char *name, int error)
+{
+	if (error == -ENOENT)
+		return complain(EXIT_UNUSABLE, "no machine of that name runs", name,
+				"umbra ps lists those that do");
+	return complain(EXIT_UNUSABLE, strerror(-error), name, "see umbra ps");
+}
+
+bool talk_ask(FILE *peer, const char *verb)
+{
+	return fprintf(peer, "{\"id\":1,\"do\":\"%s\"}\n", verb) > 0 && !fflush(peer);
+}
+
+json_t *talk_hear(FILE *peer)
+{
+	char line[LINE_BYTES];
+
+	return fgets(line, LINE_BYTES, peer) ? json_loads(line, JSON_REJECT_DUPLICATES, NULL)
+					     : NULL;
+}
+
+int talk_hear_end(FILE *peer)
+{
+	json_t *answer = talk_hear(peer);
+	json_int_t number = json_integer_value(json_object_get(answer, "errno"));
+	int error = -ECONNRESET;
+
+	if (json_is_true(json_object_get(answer, "ok")))
+		error = 0;
+	else if (number > 0 && number <= ERRNO_MAX)
+		error = -(int)number;
+	json_decref(answer);
+	return error;
+}
+
+void talk_hear_out(FILE *peer)
+{
+	for (json_t *line = talk_hear(peer); line; line = talk_hear(peer))
+		json_decref(line);
+}
+
+FILE *talk_to(const char *name, int *ret_error)
+{
+	int fd = name_connect(name);
+	FILE *peer = fd < 0 ? NULL : fdopen(fd, "r+");
+
+	*ret_error = fd < 0 ? fd : 0;
+	return peer;
+}
+
+json_t *talk_describe(FILE *peer)
+{
+	json_t *answer = talk_ask(peer, "info") ? talk_hear(peer) : NULL;
+	json_t *machine = json_object_get(answer, "machine");
+
+	json_incref(machine);
+	json_decref(answer);
+	return json_is_object(machine) ? machine : NULL;
+}

@@ -1,0 +1,77 @@
+#!/bin/bash
+# saved-disk.sh [SAVES]: Linux that writes and reads again what it wrote is saved in the middle of it, with its disk and a network card, and goes on;
+# each file is restored, more than once, and one of those is saved and restored again. All go on with disks of their own: what a guest says of its
+# files another program finds in its chain. What a file stands on is frozen, and a file whose disk is another one is refused. No process is left.
+set -u
+cd "$(dirname "$0")/../.."
+umbra=${UMBRA:-$PWD/build/umbra} saves=${1:-1}
+work=$(mktemp -d -p build) where=$(mktemp -d); trap 'rm -rf "$work" "$where"' EXIT
+export XDG_RUNTIME_DIR=$where # a short path wherever the tree stands: sockets have names of at most 107 bytes
+fail() { echo "saved-disk: $* after $SECONDS s"; tail -n 3 "$work"/*.log*; "$umbra" ps | tail -n +2 | while read -r n _; do "$umbra" kill "$n"; done; exit 1; }
+tools/fetch-guest tests/boot/disk.init build/guest/disk.cpio.gz build/guest/modules/{hv_vmbus,scsi_common,scsi_mod,scsi_transport_fc,hv_storvsc,sd_mod,hv_utils}.ko
+truncate -s 128M "$work/fs"; /sbin/mke2fs -q -t ext4 "$work/fs"
+"$umbra" disk convert "$work/fs" "$work/base.vhdx" --from raw >/dev/null || fail convert
+"$umbra" disk create "$work/top.vhdx" --parent "$work/base.vhdx" >/dev/null || fail create
+rm "$work/fs"
+truncate -s 4M "$work/read"
+names="one"
+: >"$work/one.log"
+timeout -s KILL 250 "$umbra" run --name one --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus 2 --append "console=ttyS0 quiet umbra.do=forked umbra.disks=1" \
+	--disk "$work/top.vhdx" --disk "$work/read,format=raw,readonly" --net user </dev/null >"$work/one.log" 2>&1 &
+until [ "$(grep -c WRITING "$work/one.log")" = 2 ]; do
+	[ "$SECONDS" -lt 90 ] && kill -0 $! 2>/dev/null || fail "it does not write: $(jobs)"
+	sleep 0.05
+done
+restore() { # FILE NAME
+	timeout -s KILL 200 "$umbra" run --restore "$1" --name "$2" </dev/null >"$work/$2.log" 2>&1 &
+	names+=" $2"
+	for _ in $(seq 3000); do "$umbra" info "$2" >/dev/null 2>&1 && return; sleep 0.02; done
+	fail "restore of $2"
+}
+for ((n = 1; n <= saves; n++)); do
+	timeout 100 "$umbra" save one "$work/saved$n" 2>"$work/out" || fail "save $n: $(cat "$work/out")"
+	sleep 0.$((RANDOM % 5))
+	restore "$work/saved$n" "two$n"
+	timeout 100 "$umbra" save --stop "two$n" "$work/again$n" 2>"$work/out" || fail "save of two$n: $(cat "$work/out")"
+	names=${names% *}
+	restore "$work/again$n" "three$n"
+	restore "$work/saved$n" "four$n"
+done
+"$umbra" info one --json | grep -q "top.one.*vhdx" || fail "info does not say where it goes on"
+stopping=()
+for name in $names; do timeout 100 "$umbra" stop "$name" & stopping+=($!); done
+for process in "${stopping[@]}"; do wait "$process" || fail "stop"; done
+wait
+for _ in $(seq 3000); do [ "$("$umbra" ps | wc -l)" = 1 ] && break; sleep 0.02; done
+[ "$("$umbra" ps | wc -l)" = 1 ] || fail "some are left"
+for name in $names; do
+	tr -d '\r' <"$work/$name.log" >"$work/said"
+	grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || fail "$name did not end well"
+	top=$(ls -v "$work"/*."$name".vhdx "$work"/*."$name".*.vhdx 2>/dev/null | tail -n 1)
+	"$umbra" disk check "$top" --chain >"$work/out" 2>&1 || fail "$name: $(cat "$work/out")"
+	"$umbra" disk convert "$top" "$work/flat" --to raw >/dev/null && /sbin/e2fsck -fn "$work/flat" >"$work/out" 2>&1 || fail "e2fsck of $name: $(cat "$work/out")"
+	rm -rf "$work/tree"; mkdir "$work/tree"; /sbin/debugfs -R "rdump / $work/tree" "$work/flat" >/dev/null 2>&1
+	(cd "$work/tree" && find . -type f ! -path './lost*' | sort | xargs md5sum | sed 's/^/SUM /') >"$work/found"
+	[ -s "$work/found" ] && grep '^SUM' "$work/said" | cmp - "$work/found" || fail "another program finds other files on the disk of $name"
+	rm "$work/flat"
+done
+# what a file stands on is nobody's to write
+"$umbra" run --kernel build/guest/vmlinuz --disk "$work/top.vhdx" </dev/null >"$work/out" 2>&1
+[ $? = 65 ] && grep -q 'is frozen' "$work/out" || fail "a frozen disk: $(cat "$work/out")"
+refused() { # WHAT TEXT
+	timeout 60 "$umbra" run --restore "$work/saved1" --name five </dev/null >"$work/out" 2>&1
+	[ $? = 65 ] && grep -q "$2" "$work/out" || fail "$1: $(cat "$work/out")"
+}
+before=$(ls "$work"/*.vhdx | wc -l)
+touch "$work/read"; refused "another file that is read" 'is not what it was when the machine was saved'
+mv "$work/top.vhdx" "$work/away"; refused "a disk that is gone" 'No such file'
+cp "$work/base.vhdx" "$work/top.vhdx"; refused "another disk in its place" 'is not what it was when the machine was saved'
+[ "$(ls "$work"/*.vhdx | wc -l)" = "$before" ] || fail "a refused restore leaves a disk behind"
+# a disk that cannot be frozen: nothing is saved, nothing is left behind
+truncate -s 8M "$work/raw"
+timeout -s KILL 60 "$umbra" run --name raw --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 umbra.do=none" --disk "$work/raw,format=raw" </dev/null >"$work/raw.log" 2>&1 &
+for _ in $(seq 3000); do "$umbra" info raw >/dev/null 2>&1 && break; sleep 0.02; done
+"$umbra" save raw "$work/none" 2>"$work/out" && fail "a machine with a raw disk was saved"
+grep -q 'has to be VHDX' "$work/out" && [ ! -e "$work/none" ] || fail "a raw disk: $(cat "$work/out")"
+"$umbra" kill raw; wait
+exit 0
