@@ -3,6 +3,8 @@
 
 #include <assert.h>
 
+#include "lib/check.h"
+
 enum { MASTER, SLAVE, CHIP_LINES = 8, CASCADE_LINE = 2 };
 enum { COMMAND_PORT = 0x20, SLAVE_DISTANCE = 0x80, DATA = 1 };
 enum { MASTER_VECTORS = 8, SLAVE_VECTORS = 0x70 };
@@ -30,6 +32,15 @@ static unsigned next_line(const struct pic_chip *chip)
 	return line < first(chip->service) ? line : CHIP_LINES;
 }
 
+void check_pic(const struct pic *pic)
+{
+	bool asks = next_line(&pic->chip[SLAVE]) < CHIP_LINES;
+
+	assert(asks == ((pic->chip[MASTER].request & bit_of(CASCADE_LINE)) != 0));
+	for (unsigned n = 0; n < PIC_CHIPS; n++)
+		assert(pic->chip[n].init_step <= 4 && !(pic->chip[n].vector_base & ~VECTOR_BITS));
+}
+
 /* The slave's output is a line of the master. */
 static void cascade(struct pic *pic)
 {
@@ -39,6 +50,7 @@ static void cascade(struct pic *pic)
 		master->request |= bit_of(CASCADE_LINE);
 	else
 		master->request &= (uint8_t)~bit_of(CASCADE_LINE);
+	CHECK(check_pic(pic));
 }
 
 void pic_set_line(struct pic *pic, unsigned line, bool high)

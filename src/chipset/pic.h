@@ -6,6 +6,7 @@
  *  1. Lines are edges: a line that rises is requested until it is taken, also where it has fallen
  *     since.
  *  2. Of requests that are not masked the lowest line is next, unless one as low is in service.
+ *  3. Line 2 of the first is requested while the second has an interrupt, and only then.
  *
  * Left out: levels, rotating priorities, special masks, polling.
  */
@@ -33,3 +34,5 @@ int pic_take(struct pic *pic);
 /* False: the port is another device's. */
 bool pic_read(const struct pic *pic, uint16_t port, uint8_t *ret_value);
 bool pic_write(struct pic *pic, uint16_t port, uint8_t value);
+/* Invariant 3, and what writes can leave. Under the machine's lock. */
+void check_pic(const struct pic *pic);

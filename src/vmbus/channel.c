@@ -32,6 +32,7 @@ void check_channel(const struct bus_channel *channel)
 	check_ring(&channel->out);
 	assert(channel->out.gfn == channel->in.gfn + channel->host_ring_page);
 	assert(channel->vp_index < channel->bus->host->cpus);
+	assert(__atomic_load_n(&channel->there, __ATOMIC_RELAXED));
 }
 
 void channel_move(struct bus_channel *channel, enum channel_state to)

@@ -40,10 +40,12 @@ void check_connection(const struct bus *bus)
 	assert(bus->version || !bus->offered);
 	assert(bus->channels <= BUS_CHANNELS && bus->vp_index < bus->host->cpus);
 	assert(bus->outbox_used <= OUTBOX_MESSAGES && bus->outbox_first < OUTBOX_MESSAGES);
-	if (bus->version)
-		return;
-	for (unsigned n = 0; n < bus->channels; n++)
-		assert(bus->channel[n].state == CHANNEL_CLOSED);
+	for (unsigned n = 0; n < CHANNELS; n++) {
+		const struct bus_channel *channel = &bus->channel[n];
+
+		assert(bus->version || channel->state == CHANNEL_CLOSED);
+		assert(!channel->rescind_unsaid || channel->rescinded); /* late.c */
+	}
 }
 
 void check_bus(const struct bus *bus)

@@ -187,7 +187,7 @@ static void live_create(struct live *live, unsigned n)
 
 static void live_destroy(struct live *live) { fake_destroy(&live->fake); }
 
-static void live_archive(struct live *live, enum live_part part, struct archive *archive)
+static inline void live_archive(struct live *live, enum live_part part, struct archive *archive)
 {
 	switch (part) {
 	case PART_BUS: bus_archive(archive, live->fake.bus); break;
@@ -198,7 +198,7 @@ static void live_archive(struct live *live, enum live_part part, struct archive 
 }
 
 /* The bytes of a part; aborts where they do not fit. */
-static size_t live_save(struct live *live, enum live_part part, uint8_t *to, size_t bytes)
+static inline size_t live_save(struct live *live, enum live_part part, uint8_t *to, size_t bytes)
 {
 	struct archive archive = archive_save_to(to, bytes);
 
@@ -209,7 +209,8 @@ static size_t live_save(struct live *live, enum live_part part, uint8_t *to, siz
 }
 
 /* Into a part that is new. 0 or -errno. */
-static int live_load(struct live *live, enum live_part part, const uint8_t *from, size_t bytes)
+static inline int live_load(struct live *live, enum live_part part, const uint8_t *from,
+			    size_t bytes)
 {
 	struct archive archive = archive_load_from(from, bytes);
 
@@ -221,7 +222,7 @@ static int live_load(struct live *live, enum live_part part, const uint8_t *from
 }
 
 /* As a machine goes on with it: everything that a guest or the clock can cause. */
-static void live_use(struct live *live)
+static inline void live_use(struct live *live)
 {
 	struct balloon_status status;
 

@@ -43,11 +43,12 @@ void check_vhd(const struct disk *disk)
 		if (vhd->table[n] == VHD_UNUSED)
 			assert(!bitmap->bits && !bitmap->is_new);
 		else
-			assert(offset + vhd->bitmap_bytes + vhd->block_bytes <= vhd->end);
+			assert(offset + vhd_place_bytes(disk, n) <= vhd->end);
 		if (bitmap->is_new) /* the file's table does not name it yet */
 			assert(vhd->table_dirty[n / 128 / 8] >> (n / 128 & 7) & 1);
 	}
 	assert(!any || vhd->any_dirty);
+	assert(vhd_overlap(disk) != 1); /* 2 */
 }
 
 /* Of data that the table has a block for. */

@@ -45,6 +45,21 @@ static inline uint64_t vhd_block_offset(const struct vhd *vhd, uint32_t block)
 	return (uint64_t)vhd->table[block] * VHD_SECTOR;
 }
 
+/*
+ * How much of a block has to be in the file, with its bitmap: of the last one as much as the disk
+ * has of it.
+ */
+static inline uint64_t vhd_place_bytes(const struct disk *disk, uint32_t block)
+{
+	const struct vhd *vhd = vhd_of(disk);
+	uint64_t left = disk->size_bytes - (uint64_t)block * vhd->block_bytes;
+
+	return vhd->bitmap_bytes + (left < vhd->block_bytes ? left : vhd->block_bytes);
+}
+
+/* vhd_open.c: 1 when two blocks of the table lie over each other, 0, or -ENOMEM. */
+int vhd_overlap(const struct disk *disk);
+
 /* vhd.c */
 extern const struct disk_driver vhd_driver;
 void vhd_release(struct vhd *vhd);

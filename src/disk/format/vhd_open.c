@@ -98,53 +98,62 @@ static int by_begin(const void *one, const void *other)
 	return (a->begin > b->begin) - (a->begin < b->begin);
 }
 
-/* Of the last block only what the disk has of it has to be there. */
-static uint64_t place_bytes(const struct disk *disk, uint32_t block)
+static struct vhd_place place_of(const struct disk *disk, uint32_t block)
+{
+	uint64_t begin = vhd_block_offset(vhd_of(disk), block);
+
+	return (struct vhd_place){ .begin = begin, .end = begin + vhd_place_bytes(disk, block) };
+}
+
+int vhd_overlap(const struct disk *disk)
 {
 	const struct vhd *vhd = vhd_of(disk);
-	uint64_t left = disk->size_bytes - (uint64_t)block * vhd->block_bytes;
+	struct vhd_place *places = malloc((vhd->entries + 1ull) * sizeof(*places));
+	uint32_t count = 0;
+	int result = 0;
 
-	return vhd->bitmap_bytes + (left < vhd->block_bytes ? left : vhd->block_bytes);
+	if (!places)
+		return -ENOMEM;
+	for (uint32_t n = 0; n < vhd->entries; n++)
+		if (vhd->table[n] != VHD_UNUSED)
+			places[count++] = place_of(disk, n);
+	qsort(places, count, sizeof(*places), by_begin);
+	for (uint32_t n = 1; n < count && !result; n++)
+		result = places[n].begin < places[n - 1].end;
+	free(places);
+	return result;
 }
 
 /* Each block in the file, not over another one, the tables or the footer. */
 static int check_table(struct disk *disk, uint64_t first, uint64_t bytes, struct disk_error *error)
 {
 	struct vhd *vhd = vhd_of(disk);
-	struct vhd_place *places = malloc((vhd->entries + 1ull) * sizeof(*places));
-	uint32_t count = 0;
-	int result = 0;
+	int result;
 
-	if (!places)
-		return disk_fail(error, -ENOMEM, disk->path, "no memory");
-	for (uint32_t n = 0; n < vhd->entries && !result; n++) {
-		struct vhd_place place = { .begin = vhd_block_offset(vhd, n),
-					   .end = vhd_block_offset(vhd, n) + place_bytes(disk, n) };
+	for (uint32_t n = 0; n < vhd->entries; n++) {
+		struct vhd_place place = place_of(disk, n);
 
 		if (vhd->table[n] == VHD_UNUSED)
 			continue;
 		if (place.begin < first)
-			result = disk_fail(error, -EBADMSG, disk->path,
-					   "entry %u of its table (%#x) is not possible", n,
-					   vhd->table[n]);
-		else if (place.end > bytes)
-			result = disk_fail(
+			return disk_fail(error, -EBADMSG, disk->path,
+					 "entry %u of its table (%#x) is not possible", n,
+					 vhd->table[n]);
+		if (place.end > bytes)
+			return disk_fail(
 				error, -EBADMSG, disk->path,
 				"is cut off: the data of offset %lu ends at %lu of a file of %lu "
 				"bytes",
 				(uint64_t)n * vhd->block_bytes, place.end, bytes);
-		else if (place.end > vhd->end)
-			result = disk_fail(error, -EBADMSG, disk->path,
-					   "entry %u of its table (%#x) lies over the footer", n,
-					   vhd->table[n]);
-		places[count++] = place;
+		if (place.end > vhd->end)
+			return disk_fail(error, -EBADMSG, disk->path,
+					 "entry %u of its table (%#x) lies over the footer", n,
+					 vhd->table[n]);
 	}
-	qsort(places, count, sizeof(*places), by_begin);
-	for (uint32_t n = 1; n < count && !result; n++)
-		if (places[n].begin < places[n - 1].end)
-			result = unsound(disk, error, "two blocks lie over each other");
-	free(places);
-	return result;
+	result = vhd_overlap(disk);
+	if (result < 0)
+		return disk_fail(error, result, disk->path, "no memory");
+	return result ? unsound(disk, error, "two blocks lie over each other") : 0;
 }
 
 /* In memory to the end of its last sector; `all`: how many entries the file has. */
