@@ -132,8 +132,8 @@ static const struct role_call broker_calls[] = {
 
 /*
  * Its open disks (reads, writes, a ring that can do nothing else, syncs, space, locks), memory
- * without execution, its events, the end. It opens nothing: what lies beside a disk the keeper has,
- * and new files come from the broker.
+ * without execution, its events, the end. It has opened them before (disk_opening_calls), and opens
+ * nothing now: what lies beside a disk the keeper has, and new files come from the broker.
  */
 static const struct role_call disk_calls[] = {
 	{ "recvmsg", CALL_ON_GRANTS, GRANT(GRANT_LAYERS) },

@@ -18,7 +18,11 @@ struct archive {
 	bool loading;
 	uint8_t *data; /* of a load never written */
 	size_t used, bytes;
-	uint32_t version; /* of the section that is loaded; 0 where it is written */
+	/*
+	 * of the section that is loaded; 0 where it is written, and where a test loads a part by
+	 * itself: so ask for the older ones, `version == 1`, never for the newer ones
+	 */
+	uint32_t version;
 	/*
 	 * 0; -EBADMSG: not what a save writes; -ENOBUFS: a save has no room; or what archive_fail()
 	 * was given

@@ -36,7 +36,7 @@ enum {
 	SECTION_END = UNIT_SECTION('E', 'N', 'D', ' '),
 	SECTION_CPU = UNIT_SECTION('C', 'P', 'U', ' '),
 	SECTION_CHIPSET = UNIT_SECTION('C', 'H', 'I', 'P'),
-	SECTION_VERSION = 1,
+	SECTION_VERSION = 1, /* of every section but these */
 	/* with processor models, and their registers in the processors' parts */
 	SECTION_MACHINE_VERSION = 2,
 	/* with TSC_ADJUST, the entries of PAE paging, and the xAPIC's identifier */

@@ -10,7 +10,9 @@
  * engine_ops are called on the processor's own thread; each takes the machine's lock where it
  * touches more than the processor.
  *
- *  1. The task priority is one value: apic.tpr, whose upper half is CR8; the engine asks for it
+ *  1. Every processor has its thread from the beginning. All but the first sleep there until INIT
+ *     and SIPI (interrupt.c notes them, take_init_and_startup() obeys them).
+ *  2. The task priority is one value: apic.tpr, whose upper half is CR8; the engine asks for it
  *     (get_cr8, set_cr8).
  */
 #include "machine_internal.h"

@@ -2,8 +2,9 @@
  * Models as data, and how one becomes the CPUID leaves of a machine.
  *
  * A released model never changes: a correction is the next version, and both stay. What a model is
- * made of has its reasons in docs/cpu-models.md. Left out on purpose: nested virtualization,
- * performance counters, machine checks, sensors, power states.
+ * made of has its reasons in docs/cpu-models.md. The hypervisor's leaves, from 0x40000000 on, are
+ * those of hv/feature.c. Left out on purpose: nested virtualization, performance counters, machine
+ * checks, sensors, power states.
  */
 #include "cpu_model.h"
 

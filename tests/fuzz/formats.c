@@ -14,17 +14,19 @@
 
 struct change { uint32_t offset; uint8_t bytes, value[11]; };
 
-static const struct { enum disk_format format; const char *name, *options;
+/* The command makes the file d of the raw disk s. */
+#define CONVERT "qemu-img convert -f raw s d -O "
+static const struct { enum disk_format format; const char *command;
 } kinds[] = {
-	{ DISK_VHD, "vpc", "-o subformat=dynamic" },
-	{ DISK_VHD, "vpc", "-o subformat=fixed" },
-	{ DISK_QCOW2, "qcow2", "" },
-	{ DISK_QCOW2, "qcow2", "-c" },
-	{ DISK_QCOW2, "qcow2", "-o extended_l2=on" },
-	{ DISK_QCOW2, "qcow2", "-c -o compression_type=zstd" },
-	{ DISK_VMDK, "vmdk", "-o subformat=monolithicSparse" },
-	{ DISK_VMDK, "vmdk", "-o subformat=streamOptimized" },
-	{ DISK_VMDK, "vmdk", "-o subformat=monolithicFlat" },
+	{ DISK_VHD, CONVERT "vpc -o subformat=dynamic" },
+	{ DISK_VHD, CONVERT "vpc -o subformat=fixed" },
+	{ DISK_QCOW2, CONVERT "qcow2" },
+	{ DISK_QCOW2, CONVERT "qcow2 -c" },
+	{ DISK_QCOW2, CONVERT "qcow2 -o extended_l2=on" },
+	{ DISK_QCOW2, CONVERT "qcow2 -c -o compression_type=zstd" },
+	{ DISK_VMDK, CONVERT "vmdk -o subformat=monolithicSparse" },
+	{ DISK_VMDK, CONVERT "vmdk -o subformat=streamOptimized" },
+	{ DISK_VMDK, CONVERT "vmdk -o subformat=monolithicFlat" },
 };
 enum { KINDS = sizeof(kinds) / sizeof(kinds[0]), MAX = 4 << 20 };
 enum { FAR_MASK = 0xfff, NEAR_MASK = 0x1f };
@@ -49,8 +51,7 @@ static void make(void)
 		size_t bytes;
 
 		snprintf(command, sizeof(command),
-			 "cd %s && rm -f d && qemu-img convert -f raw -O %s %s s d", directory,
-			 kinds[n].name, kinds[n].options);
+			 "cd %s && rm -f d && %s", directory, kinds[n].command);
 		snprintf(path, sizeof(path), "%s/d", directory);
 		from = system(command) ? NULL : fopen(path, "r");
 		if (!from)

@@ -77,6 +77,13 @@ static inline void outb(uint16_t port, uint8_t value)
 {
 	__asm__ volatile("outb %0, %1" : : "a"(value), "d"(port));
 }
+static inline uint8_t inb(uint16_t port)
+{
+	uint8_t value;
+
+	__asm__ volatile("inb %1, %0" : "=a"(value) : "d"(port));
+	return value;
+}
 static inline uint64_t rdmsr(uint32_t msr)
 {
 	uint32_t low, high;

@@ -413,14 +413,11 @@ enum { ROUNDS_LEAST = 3 };
 /* Somebody has said that it is enough. */
 static bool is_told_to_end(void)
 {
-	uint8_t status;
-
 #ifdef ROUNDS /* who is forked has nobody to tell it (guest-forked) */
 	if (rounds >= ROUNDS)
 		return true;
 #endif
-	__asm__ volatile("inb %1, %0" : "=a"(status) : "d"((uint16_t)0x3fd));
-	return status & 1;
+	return inb(0x3fd) & 1;
 }
 
 void test_main(void)

@@ -198,13 +198,9 @@ static int read_byte(const struct attack *a, const uint8_t *address)
 
 static uint8_t console_byte(void)
 {
-	uint8_t value;
-
-	do
-		__asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"((uint16_t)0x3fd));
-	while (!(value & 1));
-	__asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"((uint16_t)0x3f8));
-	return value;
+	while (!(inb(0x3fd) & 1))
+		;
+	return inb(0x3f8);
 }
 
 static uint64_t console_number(void)

@@ -15,14 +15,6 @@ static struct sample before, first;
 static volatile bool woken;
 static bool has_random;
 
-static uint8_t inb(uint16_t port)
-{
-	uint8_t value;
-
-	__asm__ volatile("inb %1, %0" : "=a"(value) : "d"(port));
-	return value;
-}
-
 static bool has_rdrand(void)
 {
 	uint32_t eax = FEATURES;
