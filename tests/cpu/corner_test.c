@@ -10,6 +10,9 @@
  *   a step of eight bits wraps within them: what is looked up for several accesses stops at it
  *   what a branch keeps from the frame beside a page is not there past that branch, either: the
  *     branches of the engine are taken out of hot code, as if they were predicted wrong for good
+ *   past the branch of a lookup that found nothing no address of the host's that the guest names is
+ *     read, written or jumped to; an engine without the secret in its entries is the control, which
+ *     reads and writes there. So far the outcome is no processor's.
  */
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
@@ -478,6 +481,211 @@ static void test_past_branches(void)
 	}
 }
 
+/* ---- past the branch of a lookup that found nothing ---- */
+
+enum { UNMENDED = 0xfff /* the poison of an engine without the secret */ };
+static uint8_t hosts_own[2 * PAGE] __attribute__((aligned(PAGE)));
+static uint8_t *const victim = hosts_own + PAGE / 2;
+
+/* At RSI, RDI or RSP; RAX is what was read. has_control: without the mend it gets there. */
+struct gadget {
+	const char *what;
+	uint8_t code[16];
+	unsigned bytes;
+	uint64_t rcx;
+	bool by_rsi, by_rdi, by_rsp, has_control;
+};
+
+static const struct gadget gadgets[] = {
+	{ .what = "load of a byte", /* movzx eax, byte [rsi] */
+	  .code = { 0x0f, 0xb6, 0x06, HLT },
+	  .bytes = 4,
+	  .by_rsi = true,
+	  .has_control = true },
+	{ .what = "load", /* mov rax, [rsi] */
+	  .code = { 0x48, 0x8b, 0x06, HLT },
+	  .bytes = 4,
+	  .by_rsi = true,
+	  .has_control = true },
+	{ .what = "load by a displaced register", /* mov r10, rsi; mov eax, [r10 + rcx] */
+	  .code = { 0x49, 0x89, 0xf2, 0x41, 0x8b, 0x04, 0x0a, HLT },
+	  .bytes = 8,
+	  .by_rsi = true,
+	  .has_control = true },
+	{ .what = "store", /* mov [rsi], al */
+	  .code = { 0x88, 0x06, HLT },
+	  .bytes = 3,
+	  .by_rsi = true,
+	  .has_control = true },
+	{ .what = "locked addition", /* lock inc dword [rsi] */
+	  .code = { 0xf0, 0xff, 0x06, HLT },
+	  .bytes = 4,
+	  .by_rsi = true,
+	  .has_control = true },
+	{ .what = "string load", /* movsb; movzx eax, byte [rdi - 1] */
+	  .code = { 0xa4, 0x0f, 0xb6, 0x47, 0xff, HLT },
+	  .bytes = 6,
+	  .by_rsi = true,
+	  .has_control = true },
+	{ .what = "string store", /* stosb */
+	  .code = { 0xaa, HLT },
+	  .bytes = 2,
+	  .by_rdi = true,
+	  .has_control = true },
+	{ .what = "repeated string store", /* rep stosb */
+	  .code = { 0xf3, 0xaa, HLT },
+	  .bytes = 3,
+	  .rcx = 4,
+	  .by_rdi = true,
+	  .has_control = true },
+	{ .what = "pop", /* pop rax */
+	  .code = { 0x58, HLT },
+	  .bytes = 2,
+	  .by_rsp = true,
+	  .has_control = true },
+	{ .what = "push", /* push rax */
+	  .code = { 0x50, HLT },
+	  .bytes = 2,
+	  .by_rsp = true,
+	  .has_control = true },
+	/* what keeps these from it is the jump cache: the control is one that leads there */
+	{ .what = "indirect jump", /* jmp rsi */
+	  .code = { 0xff, 0xe6 },
+	  .bytes = 2,
+	  .by_rsi = true },
+	{ .what = "indirect call", /* call rsi */
+	  .code = { 0xff, 0xd6 },
+	  .bytes = 2,
+	  .by_rsi = true },
+	{ .what = "return", /* push rsi; ret */
+	  .code = { 0x56, 0xc3 },
+	  .bytes = 2,
+	  .by_rsi = true },
+};
+
+static void set_gadget(const struct gadget *gadget, uint64_t at)
+{
+	begin();
+	set_gpr(RAX, 0x11);
+	set_gpr(RCX, gadget->rcx);
+	set_gpr(RSI, gadget->by_rsi ? at : DATA);
+	set_gpr(RDI, gadget->by_rdi ? at : TO);
+	set_gpr(RSP, gadget->by_rsp ? at : STACK);
+}
+
+/* Where `reached` is, code that tells that it was. */
+static void put_victim(bool is_code)
+{
+	/* mov edi, LEAKED; mov eax, exit_group; syscall */
+	static const uint8_t reached[] = { 0xbf, LEAKED, 0,    0,    0,	 0xb8,
+					   231,	 0,	 0,    0, 0x0f, 0x05 };
+
+	memset(hosts_own, SECRET, sizeof(hosts_own));
+	if (!is_code)
+		return;
+	memcpy(victim, reached, sizeof(reached));
+	if (mprotect(hosts_own, sizeof(hosts_own), PROT_READ | PROT_WRITE | PROT_EXEC))
+		expect(false, "code that tells of itself");
+}
+
+static bool victim_is_as_before(void)
+{
+	for (unsigned n = 0; n < sizeof(hosts_own); n++)
+		if (hosts_own[n] != SECRET)
+			return false;
+	return true;
+}
+
+static bool make_engine(bool is_control)
+{
+	engine = engine_create(&memory, &engine_options);
+	if (!engine)
+		return false;
+	if (is_control)
+		((struct soft_engine *)engine)->poison = UNMENDED;
+	cpu = engine_cpu_create(engine, &ops, NULL);
+	return cpu && !engine_prepare_thread(cpu);
+}
+
+/* The short JNZ in front of the jump by the jump cache: as if the entry were that of the target. */
+static bool take_comparison_out(void)
+{
+	enum { JNZ_SHORT = 0x75, GROUP_5 = 0xff, NOP = 0x90, PREFIXES = 3 };
+	const struct block *b = block_at(CODE);
+	uint8_t *hot = b ? soft()->engine->code_write + b->host_offset : NULL;
+	bool is_out = false;
+
+	for (unsigned n = 0; b && n + 2 + PREFIXES <= b->hot_bytes; n++)
+		if (hot[n] == JNZ_SHORT && memchr(hot + n + 2, GROUP_5, PREFIXES)) {
+			memset(hot + n, NOP, 2);
+			is_out = true;
+		}
+	return is_out;
+}
+
+/* What is exited with in a process of its own. */
+static int try_gadget(const struct gadget *gadget, bool is_control)
+{
+	enum { BROKEN = 2 };
+	const struct past_branch any = { .what = gadget->what };
+	uint64_t at = (uint64_t)victim - (gadget->has_control ? UNMENDED : 0);
+	struct x86_state after;
+
+	put_victim(!gadget->has_control);
+	if (!make_engine(is_control))
+		return BROKEN;
+	begin();
+	put_code(CODE, gadget->code, gadget->bytes);
+	/* translated, with what it needs in the tables and in the jump cache */
+	put_code(DATA, (const uint8_t[]){ HLT }, 1);
+	set_gadget(gadget, gadget->has_control ? DATA + 8 : DATA);
+	run(NULL);
+	if (gadget->has_control ? !take_branches_out(&any) : !take_comparison_out())
+		return BROKEN;
+	set_gadget(gadget, at);
+	if (is_control && !gadget->has_control)
+		soft()->jump_cache[soft_jump_index(at)].host = (uint64_t)victim;
+	fill(TO, ACCESS_READ);
+	fill(TO, ACCESS_WRITE);
+	fill(STACK - PAGE, ACCESS_READ);
+	fill(STACK - PAGE, ACCESS_WRITE);
+	after = run(NULL);
+	return (uint8_t)after.gpr[RAX] == SECRET ||
+			       (gadget->has_control && !victim_is_as_before())
+		       ? LEAKED
+		       : 0;
+}
+
+/* A signal or the engine's own end is none that leaked; in the control it would be none, too. */
+static bool gadget_leaks(const struct gadget *gadget, bool is_control)
+{
+	int status = 0;
+	pid_t child = fork();
+
+	if (!child)
+		_exit(try_gadget(gadget, is_control));
+	if (child < 0 || waitpid(child, &status, 0) != child)
+		expect(false, "a process of its own");
+	if (WIFEXITED(status) && WEXITSTATUS(status) > LEAKED && WEXITSTATUS(status) != 70)
+		expect(false, gadget->what);
+	return WIFEXITED(status) && WEXITSTATUS(status) == LEAKED;
+}
+
+static void test_gadgets(void)
+{
+	for (unsigned n = 0; n < sizeof(gadgets) / sizeof(*gadgets); n++) {
+		const struct gadget *gadget = &gadgets[n];
+		char what[80];
+
+		snprintf(what, sizeof(what), "%s past a lookup that found nothing", gadget->what);
+		expect(!gadget_leaks(gadget, false), what);
+		snprintf(what, sizeof(what), "%s gets there %s", gadget->what,
+			 gadget->has_control ? "without the secret"
+					     : "where the jump cache leads there");
+		expect(gadget_leaks(gadget, true), what);
+	}
+}
+
 int main(void)
 {
 	static struct engine_ops with_device;
@@ -501,6 +709,7 @@ int main(void)
 	test_narrow_step_in_loop();
 	test_flush_in_block();
 	test_past_branches();
+	test_gadgets();
 	engine_cpu_destroy(cpu);
 	engine_destroy(engine);
 	return failures != 0;

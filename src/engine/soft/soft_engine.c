@@ -28,20 +28,25 @@ void *soft_reserve(size_t bytes)
 	return at == MAP_FAILED ? NULL : at;
 }
 
+#ifdef UMBRA_SPECULATION_UNMENDED
+enum { IS_MENDED = false };
+#else
+enum { IS_MENDED = true };
+#endif
+
 /*
  * Never canonical: what is not cached has no canonical address for a guest that does not guess. The
  * low 12 bits are ones, so that those of an entry say whether it is one. The control of the test of
- * speculation is built without the secret.
+ * speculation is built without the secret: there it is the address itself, and 0xfff.
  */
 static int soft_make_poison(struct soft_engine *engine)
 {
-#ifndef UMBRA_SPECULATION_UNMENDED
-	if (getrandom(&engine->poison, sizeof(engine->poison), 0) != sizeof(engine->poison))
+	uint64_t secret;
+
+	if (getrandom(&secret, sizeof(secret), 0) != sizeof(secret))
 		return -EAGAIN;
-	engine->poison = (engine->poison & ~(3ull << 62)) | 1ull << 62 | PAGE_OFFSET_MASK;
-#else
-	e->poison = PAGE_OFFSET_MASK;
-#endif
+	secret = (secret & ~(3ull << 62)) | 1ull << 62;
+	engine->poison = (IS_MENDED ? secret : 0) | PAGE_OFFSET_MASK;
 	return 0;
 }
 
