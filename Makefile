@@ -11,7 +11,7 @@ demo:
 	@tools/demo
 
 check:
-	@tools/install-deps build demo test
+	@tools/install-deps build daemon demo test
 	@tools/fetch-guest
 	@tools/check
 

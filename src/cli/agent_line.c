@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "cli.h"
-#include "names.h"
+#include "control/names.h"
 
 enum { GREETING_BYTES = 64, MOST_ERRNO = 4095 };
 

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "ipc/spawn.h"
-#include "names.h"
+#include "control/names.h"
 
 enum { PATH_BYTES = sizeof(((struct sockaddr_un *)NULL)->sun_path), ANSWER_S = 5, BACKLOG = 16 };
 

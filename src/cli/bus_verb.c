@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "cli.h"
-#include "names.h"
+#include "control/names.h"
 #include "share/hub_line.h"
 
 enum { REPORT_BYTES = 1 << 20, SOCKET_BYTES = 108 };

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "cli.h"
-#include "names.h"
+#include "control/names.h"
 #include "process/terminal_filter.h"
 
 static const char console_help[] =

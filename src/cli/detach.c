@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "cli.h"
-#include "names.h"
+#include "control/names.h"
 
 enum { LOG_PATH_BYTES = 256, PIECE_BYTES = 4096 };
 

@@ -77,7 +77,10 @@ static double seconds_since(const struct timespec *when)
 
 void progress_begin(struct progress *progress, uint64_t all)
 {
-	*progress = (struct progress){ .all = all, .on = isatty(STDERR_FILENO) };
+	*progress = (struct progress){ .all = all,
+				       .on = isatty(STDERR_FILENO),
+				       .is_for_program = getenv("UMBRA_PROGRESS") };
+	progress->on |= progress->is_for_program;
 	clock_gettime(CLOCK_MONOTONIC, &progress->begin);
 }
 
@@ -90,6 +93,10 @@ void progress_show(struct progress *progress, uint64_t done)
 	    (done < progress->all && done - progress->shown < progress->all / 200 + 1))
 		return;
 	progress->shown = done;
+	if (progress->is_for_program) {
+		fprintf(stderr, "{\"done\":%lu,\"all\":%lu}\n", done, progress->all);
+		return;
+	}
 	fprintf(stderr, "\r%5.1f %%  ", 100.0 * (double)done / (double)progress->all);
 	if (!progress->plain)
 		fprintf(stderr, "%6.0f MiB/s  ", rate / 1048576);
@@ -100,7 +107,7 @@ void progress_show(struct progress *progress, uint64_t done)
 
 void progress_end(struct progress *progress)
 {
-	if (progress->on && progress->shown)
+	if (progress->on && progress->shown && !progress->is_for_program)
 		fputc('\n', stderr);
 	progress->shown = 0;
 }

@@ -57,12 +57,16 @@ void print_json(json_t *json);
 /* Text that a file told us: control characters as ?. */
 void print_safely(const char *text);
 
-/* On a terminal: how much, how fast, how long still. */
+/*
+ * On a terminal: how much, how fast, how long still. For a program that sets UMBRA_PROGRESS: lines
+ * {"done":N,"all":N} on standard error.
+ */
 struct progress {
 	uint64_t all, shown;
 	struct timespec begin;
-	bool on, plain;
-}; /* plain: steps that are no bytes */
+	bool on, plain; /* plain: steps that are no bytes */
+	bool is_for_program;
+};
 void progress_begin(struct progress *progress, uint64_t all);
 void progress_show(struct progress *progress, uint64_t done);
 void progress_end(struct progress *progress);

@@ -10,7 +10,7 @@
 
 #include "cli.h"
 #include "ipc/net_card.h"
-#include "names.h"
+#include "control/names.h"
 
 enum { MAC_TEXT_BYTES = 18 };
 

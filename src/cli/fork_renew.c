@@ -9,7 +9,7 @@
 
 #include "agent_line.h"
 #include "cli.h"
-#include "names.h"
+#include "control/names.h"
 #include "process/plan.h"
 
 enum { WORDS_BYTES = 64, ID_BYTES = 16, ID_TEXT_BYTES = 2 * ID_BYTES + 1 };

@@ -27,7 +27,7 @@
 #include "ipc/connection_slots.h"
 #include "ipc/forker.h"
 #include "ipc/spawn.h"
-#include "names.h"
+#include "control/names.h"
 #include "say.h"
 #include "process/broker.h"
 #include "process/plan.h"

@@ -55,6 +55,11 @@ static int parse(int argc, char **argv, struct image_arguments *arguments)
 
 	while ((option = getopt_long(argc, argv, "+", longs, NULL)) != -1 ||
 	       (optind < argc && arguments->count < IMAGE_VALUES)) {
+		if (option == -1 && !strcmp(argv[optind - 1], "--")) {
+			while (optind < argc && arguments->count < IMAGE_VALUES)
+				arguments->values[arguments->count++] = argv[optind++];
+			break;
+		}
 		switch (option) {
 		case -1: /* words may begin with a dash: tags that go */
 			arguments->values[arguments->count++] = argv[optind++];

@@ -54,7 +54,7 @@ int main(int argc, char **argv)
 	}
 	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
 		printf("usage: umbra run --kernel FILE ... "
-		       "| umbra ps, info, stop, kill, memory, save, resume ... "
+		       "| umbra ps, info, stop, kill, pause, resume, memory, save ... "
 		       "| umbra exec, cp, console ... | umbra fork ... | umbra bus ... "
 		       "| umbra disk VERB ... "
 		       "| umbra image VERB ... | umbra doctor\n"
@@ -65,6 +65,6 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra",
-			"use run, ps, info, stop, kill, save, exec, cp, console, fork, bus, disk, "
-			"image or doctor");
+			"use run, ps, info, stop, kill, pause, save, exec, cp, console, fork, bus, "
+			"disk, image or doctor");
 }

@@ -13,7 +13,7 @@
 #include <xxhash.h>
 
 #include "cli.h"
-#include "names.h"
+#include "control/names.h"
 #include "net/tap/tap.h"
 
 enum { LOCALLY_ADMINISTERED = 2, GROUP = 1, WORD_BYTES = 256 };

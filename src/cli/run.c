@@ -23,7 +23,7 @@
 #include "fork_nets.h"
 #include "ipc/spawn.h"
 #include "memory_option.h"
-#include "names.h"
+#include "control/names.h"
 #include "net_option.h"
 #include "saved_host.h"
 #include "seed_option.h"

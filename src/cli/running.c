@@ -1,5 +1,5 @@
 /*
- * umbra ps, info, stop, kill, memory, resume: what is asked of a machine that runs, on its control
+ * umbra ps, info, stop, kill, pause, resume, memory: what is asked of a machine that runs, on its control
  * socket (src/control/protocol.h).
  */
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 #include "cli.h"
 #include "memory_all.h"
-#include "names.h"
+#include "control/names.h"
 #include "tree.h"
 #include "register_text.h"
 #include "talk.h"
@@ -30,6 +30,7 @@ static const char running_help[] =
 	"       umbra info [--json] [--symbols FILE] [--mmu|--code] NAME\n"
 	"       umbra stop NAME\n"
 	"       umbra kill NAME\n"
+	"       umbra pause NAME\n"
 	"       umbra resume NAME\n"
 	"       umbra memory NAME [--set SIZE|auto] [--json]\n"
 	"       umbra memory [--json|--live|--svg FILE|--reserve SIZE|auto]\n"
@@ -40,7 +41,8 @@ static const char running_help[] =
 	"stop asks the guest to power off where it has the drivers for that, and ends the machine\n"
 	"half a minute later; stopped twice, at once.\n"
 	"ps --tree shows who was forked from whom, and the memory of each that is its own.\n"
-	"resume lets it go on after umbra fork --suspend-parent.\n"
+	"pause has it stand still, resume lets it go on; also after umbra fork "
+	"--suspend-parent.\n"
 	"memory says what the guest has and needs, or sets what it shall have, of a machine "
 	"with a bus.\n"
 	"Without a name it is about all machines whose memory is adjusted: what each has, needs\n"
@@ -286,6 +288,23 @@ static int end(const struct arguments *a, const char *how)
 	return heard ? 0 : complain(EXIT_UNUSABLE, "it did not answer", a->name, "see umbra ps");
 }
 
+static int verb_pause(const struct arguments *a)
+{
+	int error;
+	FILE *peer = talk_to(a->name, &error);
+
+	if (!peer)
+		return talk_failed(a->name, error);
+	error = talk_ask(peer, "pause") ? talk_hear_end(peer) : -ECONNRESET;
+	fclose(peer);
+	if (error == -EBUSY)
+		return complain(EXIT_UNUSABLE, "it stands still, or is being saved or forked",
+				a->name, "umbra resume lets it go on");
+	if (error == -EOPNOTSUPP)
+		return complain(EXIT_UNUSABLE, "it cannot be paused", a->name, "see umbra ps");
+	return error ? talk_failed(a->name, error) : 0;
+}
+
 static int verb_resume(const struct arguments *a)
 {
 	int error;
@@ -297,7 +316,7 @@ static int verb_resume(const struct arguments *a)
 	fclose(peer);
 	if (error == -EINVAL)
 		return complain(EXIT_UNUSABLE, "it does not stand still", a->name,
-				"umbra fork --suspend-parent leaves it so");
+				"umbra pause has it do so");
 	return error ? talk_failed(a->name, error) : 0;
 }
 
@@ -402,7 +421,7 @@ static const struct {
 } verbs[] = {
 	{ "ps", verb_ps, 0, 0 },     { "info", verb_info, 1, 1 }, { "stop", verb_stop, 1, 1 },
 	{ "kill", verb_kill, 1, 1 }, { "memory", verb_memory, 1, 0 },
-	{ "resume", verb_resume, 1, 1 },
+	{ "pause", verb_pause, 1, 1 },   { "resume", verb_resume, 1, 1 },
 };
 
 static int parse(int argc, char **argv, int operands, int least_operands, struct arguments *a)

@@ -9,7 +9,7 @@
 
 #include "cli.h"
 #include "helper_program.h"
-#include "names.h"
+#include "control/names.h"
 
 enum { KEY_BYTES = 16 << 10, WORDS_BEFORE_KEYS = 5 };
 

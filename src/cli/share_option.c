@@ -8,7 +8,7 @@
 #include "abi/share.h"
 #include "cli.h"
 #include "disk_cli.h"
-#include "names.h"
+#include "control/names.h"
 
 static const char *const classes[] = { "packet", "disk" };
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "cli.h"
-#include "names.h"
+#include "control/names.h"
 
 enum { LINE_BYTES = 1 << 15, ERRNO_MAX = 4095 };
 

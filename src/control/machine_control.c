@@ -14,6 +14,7 @@ static const struct control_verb verbs[] = {
 	{ .name = "stop", .number = WISH_STOP },
 	{ .name = "kill", .number = WISH_KILL },
 	{ .name = "save", .number = WISH_SAVE },
+	{ .name = "pause", .number = WISH_PAUSE },
 	{ .name = "resume", .number = WISH_RESUME },
 	{ .name = "registers", .number = WISH_LOOK },
 	{ .name = "memory",
@@ -344,13 +345,18 @@ static enum control_wish begin_watch(const struct control *control, struct contr
 	return WISH_NOTHING;
 }
 
+static void tell_watchers(struct control *control)
+{
+	for (unsigned n = 0; n < CONTROL_PEERS; n++)
+		if (control->peer[n].fd >= 0 && control->peer[n].watches)
+			tell_watcher(control, &control->peer[n]);
+}
+
 void control_set_state(struct control *control, const struct record_state *state)
 {
 	control->state = *state;
 	control->has_state = true;
-	for (unsigned n = 0; n < CONTROL_PEERS; n++)
-		if (control->peer[n].fd >= 0 && control->peer[n].watches)
-			tell_watcher(control, &control->peer[n]);
+	tell_watchers(control);
 }
 
 static enum control_wish begin_save(struct control *control, struct control_peer *peer,
@@ -373,6 +379,7 @@ static enum control_wish end_save(struct control *control, struct control_peer *
 		control->suspended = false;
 		control->forks = control->unsettled;
 		add_line(peer, control_success(request->id, NULL));
+		tell_watchers(control);
 		return WISH_RESUME;
 	}
 	if (control->save != SAVE_HELD || control->saver != peer) {
@@ -600,6 +607,27 @@ static enum control_wish begin_fork(struct control *control, struct control_peer
 	return WISH_FORK;
 }
 
+/* A fork without children that leaves the machine standing. */
+static enum control_wish begin_pause(struct control *control, struct control_peer *peer,
+				     const struct control_request *request)
+{
+	int error = 0;
+
+	if (!control->can_fork)
+		error = -EOPNOTSUPP;
+	else if (control->save || control->forks || peer->kit_fds || control->layers_of)
+		error = -EBUSY;
+	if (error) {
+		add_line(peer, control_failure(request->id, error, NULL));
+		return WISH_NOTHING;
+	}
+	control->after_fork = WISH_NOTHING;
+	control->forks = control->fork_waits = true;
+	control->forker = peer;
+	memcpy(peer->save_id, request->id, sizeof(peer->save_id));
+	return WISH_FORK;
+}
+
 unsigned control_take_kits(struct control *control, int kits[FORK_CHILDREN * KIT_MOST_FDS])
 {
 	struct control_peer *peer = control->forker;
@@ -643,6 +671,8 @@ enum control_wish control_fork_ended(struct control *control, int error, unsigne
 	enum control_wish then = error && !children ? WISH_RESUME : control->after_fork;
 
 	control->suspended = then == WISH_NOTHING;
+	if (control->suspended)
+		tell_watchers(control);
 	control->fork_error = error;
 	control->fork_children = children;
 	control->unsettled = !is_settled;
@@ -692,6 +722,7 @@ static enum control_wish take_request(struct control *control, struct control_pe
 	case WISH_RESUME: return end_save(control, peer, request);
 	case WISH_LOOK: return begin_look(control, peer, request);
 	case WISH_FORK: return begin_fork(control, peer, request);
+	case WISH_PAUSE: return begin_pause(control, peer, request);
 	case WISH_WATCH: return begin_watch(control, peer, request);
 	case WISH_FREEZE: case WISH_THAW: return begin_freeze(control, peer, request, wish);
 	case WISH_NOTHING:

@@ -17,7 +17,8 @@
  *   save     {"data":N} and N bytes, as often as needed; then success: everything was said, and the
  *            machine stands still until resume or
  *            stop, or until the peer is gone; or a failure: it runs
- *   resume   after a save, or a fork that left it standing
+ *   pause    it stands still until resume, and stays so when the peer is gone
+ *   resume   after a save, a pause, or a fork that left it standing
  *   registers
  *            "processors": where they are, once the machine has said so
  *   kit      nothing: brings descriptors for one more fork (ipc/forker.h)
@@ -58,7 +59,7 @@ enum {
 	CONTROL_OUT_BYTES =
 		(CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES) + 16384,
 };
-enum { CONTROL_PEERS = 5 /* one watches */, CONTROL_FDS = 1 + CONTROL_PEERS };
+enum { CONTROL_PEERS = 6 /* two watch */, CONTROL_FDS = 1 + CONTROL_PEERS };
 enum { CONTROL_OCCUPIED_FDS = 2 };
 enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_LAYERS, SAVE_HELD };
 /* What the broker has to do about a line. */
@@ -77,7 +78,8 @@ enum control_wish {
 	WISH_LAYER, /* the layers that have come are to be put on: the machine stands still */
 	WISH_FREEZE,
 	WISH_THAW,
-	WISH_FORK
+	WISH_FORK,
+	WISH_PAUSE
 };
 
 struct control_peer {

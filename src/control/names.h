@@ -54,5 +54,16 @@ int name_hub_path(char *path, size_t bytes);
 int name_balancer_path(char *path, size_t bytes);
 /* A connection; -ENOENT: no such machine. */
 int name_connect(const char *name);
+/*
+ * The same for who must not wait: the socket does not block. -EAGAIN: too many wait there already.
+ */
+int name_connect_now(const char *name);
+/*
+ * Where the user's daemon listens, in the same folder. The folder, open, to be locked while it
+ * begins to listen; -errno.
+ */
+int name_daemon_path(char *path, size_t bytes);
+/* The folder itself. 0 or -errno. */
+int name_folder(char *path, size_t bytes);
 /* Calls for every name that has a socket, in order. 0 or -errno. */
 int name_list(void (*found)(void *context, const char *name), void *context);

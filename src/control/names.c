@@ -88,9 +88,9 @@ static int address_of(const char *name, struct sockaddr_un *ret)
 	return -ENAMETOOLONG;
 }
 
-static int try_connect(const struct sockaddr_un *at)
+static int try_connect(const struct sockaddr_un *at, int flags)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 	int error;
 
 	if (fd < 0)
@@ -116,7 +116,7 @@ static void remove_names(const char *name, const char *path)
 		unlink(place);
 }
 
-int name_connect(const char *name)
+static int connect_to(const char *name, int flags)
 {
 	struct sockaddr_un at;
 	int folder = name_is_valid(name) ? address_of(name, &at) : -ENOENT;
@@ -124,16 +124,19 @@ int name_connect(const char *name)
 
 	if (folder < 0)
 		return folder;
-	fd = try_connect(&at);
+	fd = try_connect(&at, flags);
 	if (fd == -ECONNREFUSED &&
 	    !flock(folder, LOCK_EX)) { /* unless it is just beginning to listen */
-		fd = try_connect(&at);
+		fd = try_connect(&at, flags);
 		if (fd == -ECONNREFUSED)
 			remove_names(name, at.sun_path);
 	}
 	close(folder);
 	return fd == -ECONNREFUSED ? -ENOENT : fd;
 }
+
+int name_connect(const char *name) { return connect_to(name, 0); }
+int name_connect_now(const char *name) { return connect_to(name, SOCK_NONBLOCK); }
 
 /* What is no socket refuses a connection as well: it is somebody's file. */
 static int remove_dead_socket(const char *path)
@@ -150,7 +153,7 @@ static int remove_dead_socket(const char *path)
 /* With the folder locked: two that begin at once do not take each other's socket for a dead one. */
 static int listen_locked(const struct sockaddr_un *at)
 {
-	int other = try_connect(at);
+	int other = try_connect(at, 0);
 	int fd, error;
 
 	if (other >= 0) {
@@ -272,17 +275,38 @@ int name_hub_path(char *path, size_t bytes)
 	return (size_t)snprintf(path, bytes, "%s/.hub", folder_path) < bytes ? 0 : -ENAMETOOLONG;
 }
 
-int name_balancer_path(char *path, size_t bytes)
+/* The folder, open. */
+static int path_in_folder(const char *file, char *path, size_t bytes)
 {
 	char folder_path[PATH_BYTES];
 	int folder = open_folder(folder_path);
 
 	if (folder < 0)
 		return folder;
-	if ((size_t)snprintf(path, bytes, "%s/.balancer", folder_path) < bytes)
+	if ((size_t)snprintf(path, bytes, "%s/%s", folder_path, file) < bytes)
 		return folder;
 	close(folder);
 	return -ENAMETOOLONG;
+}
+
+int name_balancer_path(char *path, size_t bytes)
+{
+	return path_in_folder(".balancer", path, bytes);
+}
+
+int name_daemon_path(char *path, size_t bytes)
+{
+	return path_in_folder(".daemon", path, bytes);
+}
+
+int name_folder(char *path, size_t bytes)
+{
+	int folder = path_in_folder("", path, bytes);
+
+	if (folder < 0)
+		return folder;
+	close(folder);
+	return 0;
 }
 
 int name_list(void (*found)(void *context, const char *name), void *context)

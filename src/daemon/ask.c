@@ -1,0 +1,81 @@
+/* See ask.h. */
+#include "ask.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "control/names.h"
+
+enum { ANSWER_BYTES = 1 << 16 };
+
+struct question {
+	struct ask ask;
+	struct loop_source source;
+	struct loop_timer timer;
+	size_t used;
+	char text[ANSWER_BYTES];
+};
+
+static void question_end(struct question *question, json_t *answer)
+{
+	loop_remove(question->ask.loop, &question->source);
+	loop_unset(question->ask.loop, &question->timer);
+	close(question->source.fd);
+	question->ask.answered(question->ask.context, answer);
+	json_decref(answer);
+	free(question);
+}
+
+static void question_late(void *context) { question_end(context, NULL); }
+
+static void question_ready(void *context, uint32_t events)
+{
+	struct question *question = context;
+	ssize_t got = recv(question->source.fd, question->text + question->used,
+			   sizeof(question->text) - question->used, 0);
+	const char *end;
+
+	(void)events;
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (got <= 0) {
+		question_end(question, NULL);
+		return;
+	}
+	question->used += (size_t)got;
+	end = memchr(question->text, '\n', question->used);
+	if (end)
+		question_end(question, json_loadb(question->text, (size_t)(end - question->text),
+						  JSON_REJECT_DUPLICATES, NULL));
+	else if (question->used == sizeof(question->text))
+		question_end(question, NULL);
+}
+
+int ask_machine(const struct ask *ask)
+{
+	int fd = name_connect_now(ask->machine);
+	struct question *question = fd < 0 ? NULL : malloc(sizeof(*question));
+	size_t bytes = strlen(ask->line);
+
+	if (fd < 0)
+		return fd;
+	if (!question || send(fd, ask->line, bytes, MSG_NOSIGNAL) != (ssize_t)bytes) {
+		free(question);
+		close(fd);
+		return -ECONNRESET;
+	}
+	question->ask = *ask;
+	question->used = 0;
+	question->source = (struct loop_source){ fd, question_ready, question };
+	question->timer = (struct loop_timer){ .due = question_late, .context = question };
+	if (loop_add(ask->loop, &question->source, EPOLLIN)) {
+		free(question);
+		close(fd);
+		return -ENOMEM;
+	}
+	loop_set(ask->loop, &question->timer, ask->deadline_ms);
+	return 0;
+}

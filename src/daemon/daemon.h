@@ -1,0 +1,43 @@
+/* What there is of the daemon, and the handlers of the table. */
+#pragma once
+
+#include "api.h"
+#include "events.h"
+#include "loop.h"
+#include "machines.h"
+#include "operations.h"
+#include "replay.h"
+#include "store/store.h"
+
+struct daemon {
+	struct loop loop;
+	struct store *store;
+	struct events events;
+	struct machines machines;
+	struct operations operations;
+	struct replay replay;
+	const char *program; /* the command, to be executed */
+	uint64_t calls, failures; /* answered, and of them those that were refused */
+};
+
+/* 202 with a new operation of the call's; words: NULL: it is done when its machine has ended. */
+void call_begin(struct api_call *call, char *const *words);
+
+/* machine_calls.c */
+void call_machines(struct api_call *call);
+void call_machine(struct api_call *call);
+void call_specify(struct api_call *call);
+void call_forget(struct api_call *call);
+void call_start(struct api_call *call);
+void call_end(struct api_call *call);
+void call_stand(struct api_call *call);
+void call_registers(struct api_call *call);
+void call_set_memory(struct api_call *call);
+/* program_call.c */
+void call_program(struct api_call *call);
+/* daemon_calls.c */
+void call_version(struct api_call *call);
+void call_document(struct api_call *call);
+void call_operations(struct api_call *call);
+void call_operation(struct api_call *call);
+void call_cancel(struct api_call *call);

@@ -1,0 +1,105 @@
+/* See events.h. */
+#include "events.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+enum { RETRY_MS = 500, UNTIDY = 1000 };
+
+int64_t events_wall_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void events_retry(void *context);
+
+void events_open(struct events *events, struct loop *loop, struct store *store)
+{
+	*events = (struct events){ .loop = loop, .store = store, .waiting = json_array() };
+	events->retry = (struct loop_timer){ .due = events_retry, .context = events };
+}
+
+void events_close(struct events *events)
+{
+	loop_unset(events->loop, &events->retry);
+	json_decref(events->waiting);
+}
+
+/* How many of those that wait the store has taken. */
+static size_t append_waiting(struct events *events)
+{
+	size_t taken = 0;
+
+	while (taken < json_array_size(events->waiting)) {
+		json_t *text = json_array_get(events->waiting, taken);
+
+		if (store_append(events->store, json_string_value(text), &events->last))
+			break;
+		taken++;
+	}
+	for (size_t n = 0; n < taken; n++)
+		json_array_remove(events->waiting, 0);
+	return taken;
+}
+
+static void cut_journal(struct events *events, size_t more)
+{
+	events->untidy += (unsigned)more;
+	if (events->untidy >= UNTIDY && !store_forget(events->store, EVENTS_KEPT))
+		events->untidy = 0;
+}
+
+static void pass_on(struct events *events)
+{
+	size_t taken = append_waiting(events);
+	struct events_reader *next;
+
+	if (json_array_size(events->waiting))
+		loop_set(events->loop, &events->retry, RETRY_MS);
+	if (!taken)
+		return;
+	cut_journal(events, taken);
+	for (struct events_reader *reader = events->readers; reader; reader = next) {
+		next = reader->next;
+		reader->news(reader->context);
+	}
+}
+
+static void events_retry(void *context) { pass_on(context); }
+
+void events_tell(struct events *events, const char *kind, const char *subject, json_t *more)
+{
+	json_t *event = json_pack("{s:s, s:s, s:I}", "kind", kind, "subject", subject, "at",
+				  (json_int_t)events_wall_ms());
+	char *text;
+
+	if (more)
+		json_object_update_missing(event, more);
+	json_decref(more);
+	text = json_dumps(event, JSON_COMPACT);
+	json_decref(event);
+	if (text && json_array_size(events->waiting) < EVENTS_WAITING)
+		json_array_append_new(events->waiting, json_string(text));
+	else
+		events->lost++;
+	free(text);
+	pass_on(events);
+}
+
+void events_add_reader(struct events *events, struct events_reader *reader)
+{
+	reader->next = events->readers;
+	events->readers = reader;
+}
+
+void events_remove_reader(struct events *events, struct events_reader *reader)
+{
+	for (struct events_reader **at = &events->readers; *at; at = &(*at)->next)
+		if (*at == reader) {
+			*at = reader->next;
+			return;
+		}
+}

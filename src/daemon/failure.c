@@ -1,0 +1,72 @@
+/* See failure.h. */
+#include "failure.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/protocol.h"
+
+json_t *failure_json(int code, const char *reason, const char *remedy)
+{
+	return json_pack("{s:i, s:s, s:s, s:s}", "code", code, "error", control_code_name(code),
+			 "reason", reason, "remedy", remedy);
+}
+
+unsigned failure_status(int code)
+{
+	switch (code) {
+	case FAILURE_USAGE: return 400;
+	case FAILURE_UNUSABLE: return 409;
+	case FAILURE_NO_ENGINE: return 501;
+	case FAILURE_GUEST_CRASHED: return 502;
+	case FAILURE_POLICY: return 403;
+	default: return 500;
+	}
+}
+
+/* Whoever wrote it: text that JSON can hold. */
+static void make_printable(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || (unsigned char)*text >= 0x7f)
+			*text = '?';
+}
+
+static char *last_line(char *text)
+{
+	size_t bytes = strlen(text);
+	char *begin;
+
+	while (bytes && text[bytes - 1] == '\n')
+		text[--bytes] = 0;
+	begin = strrchr(text, '\n');
+	return begin ? begin + 1 : text;
+}
+
+/* umbra: WHERE: WHAT; REMEDY (process/report.h) */
+json_t *failure_of_job(const struct job_result *result)
+{
+	static const char begin[] = "umbra: ";
+	int code = result->code;
+	char *text = strdup(result->errors);
+	char *reason = text ? last_line(text) : NULL;
+	char *remedy = reason ? strrchr(reason, ';') : NULL;
+	json_t *failure;
+
+	if (!strcmp(control_code_name(code), "fault"))
+		code = FAILURE_FAULT;
+	if (!reason || !*reason) {
+		free(text);
+		return failure_json(code, "the command said nothing", "see umbra doctor");
+	}
+	if (!strncmp(reason, begin, strlen(begin)))
+		reason += strlen(begin);
+	if (remedy)
+		*remedy++ = 0;
+	make_printable(reason);
+	if (remedy)
+		make_printable(remedy);
+	failure = failure_json(code, reason, remedy ? remedy + strspn(remedy, " ") : "");
+	free(text);
+	return failure;
+}

@@ -1,0 +1,275 @@
+/* See front.h. */
+#include "front_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "failure.h"
+
+enum { CONNECTION_BYTES = 16384, BEAT_MS = 15000, SWALLOWED_BYTES = 64 << 20 };
+
+/* ---- those who wait ---- */
+
+void request_suspend(struct request *request)
+{
+	request->is_suspended = true;
+	MHD_suspend_connection(request->connection);
+}
+
+void request_resume(struct request *request)
+{
+	if (!request->is_suspended)
+		return;
+	request->is_suspended = false;
+	MHD_resume_connection(request->connection);
+	request->front->is_due = true;
+}
+
+static void call_answered(void *context) { request_resume(context); }
+
+/* ---- answers ---- */
+
+static enum MHD_Result queue_text(struct request *request, unsigned status, char *text,
+				  const char *type)
+{
+	struct MHD_Response *response =
+		MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+	const char *id = json_string_value(json_object_get(request->call->answer, "id"));
+	char place[sizeof("/v1/operations/") + OPERATION_ID_BYTES];
+	enum MHD_Result queued;
+
+	if (!response) {
+		free(text);
+		return MHD_NO;
+	}
+	MHD_add_response_header(response, "Content-Type", type);
+	MHD_add_response_header(response, "Cache-Control", "no-store");
+	MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+	if (status == 202 && id) {
+		snprintf(place, sizeof(place), "/v1/operations/%s", id);
+		MHD_add_response_header(response, "Location", place);
+	}
+	queued = MHD_queue_response(request->connection, status, response);
+	MHD_destroy_response(response);
+	return queued;
+}
+
+enum MHD_Result request_reply(struct request *request)
+{
+	struct api_call *call = request->call;
+	struct daemon *daemon = request->front->daemon;
+	char *text;
+
+	daemon->calls++;
+	daemon->failures += call->status >= 400;
+	if (request->key[0] && call->operation)
+		replay_keep(&daemon->replay, request->key, call);
+	request->key[0] = 0;
+	if (call->text) {
+		text = call->text;
+		call->text = NULL;
+		return queue_text(request, call->status, text, "text/plain; charset=utf-8");
+	}
+	text = json_dumps(call->answer, JSON_COMPACT | JSON_ENCODE_ANY);
+	return text ? queue_text(request, call->status, text, "application/json") : MHD_NO;
+}
+
+/* ---- a request ---- */
+
+static bool keep_body(struct request *request, const char *data, size_t bytes)
+{
+	char *grown;
+
+	if (request->is_too_large || bytes > FRONT_BODY_BYTES - request->body_used) {
+		request->is_too_large = true;
+		request->body_used += bytes;
+		return request->body_used < SWALLOWED_BYTES;
+	}
+	grown = realloc(request->body, request->body_used + bytes);
+	if (!grown)
+		return false;
+	request->body = grown;
+	memcpy(grown + request->body_used, data, bytes);
+	request->body_used += bytes;
+	return true;
+}
+
+static struct request *request_new(struct front *front, struct MHD_Connection *connection,
+				   const char *method, const char *path)
+{
+	struct request *request = calloc(1, sizeof(*request));
+
+	if (!request)
+		return NULL;
+	request->path = strdup(path);
+	snprintf(request->method, sizeof(request->method), "%s", method);
+	request->front = front;
+	request->connection = connection;
+	request->next = front->requests;
+	front->requests = request;
+	return request;
+}
+
+/* It may have been answered at once, when it is what its key was answered before. */
+static void run_call(struct request *request)
+{
+	struct api_call *call = request->call;
+	struct replay *replay = &request->front->daemon->replay;
+
+	if (call->status)
+		return;
+	if (request->key[0] && replay_begin(replay, request->key, call) != REPLAY_NEW) {
+		request->key[0] = 0;
+		return;
+	}
+	call_run(call);
+}
+
+static enum MHD_Result begin_answer(struct request *request)
+{
+	struct api_call *call = request_refusal(request);
+
+	request->call = call ? call : request_call(request);
+	call = request->call;
+	if (!call)
+		return MHD_NO;
+	free(request->body);
+	request->body = NULL;
+	if (!call->status && call->operation->kind == API_EVENTS)
+		return event_stream_begin(request);
+	if (!call->status && call->operation->kind == API_SOCKET)
+		return socket_upgrade(request);
+	run_call(request);
+	if (call->status)
+		return request_reply(request);
+	call->answered = call_answered;
+	call->context = request;
+	request_suspend(request);
+	return MHD_YES;
+}
+
+static enum MHD_Result take_request(void *context, struct MHD_Connection *connection,
+				    const char *url, const char *method, const char *version,
+				    const char *data, size_t *bytes, void **state)
+{
+	struct request *request = *state;
+
+	(void)version;
+	if (!request) {
+		*state = request_new(context, connection, method, url);
+		return *state ? MHD_YES : MHD_NO;
+	}
+	if (*bytes) {
+		bool goes_on = keep_body(request, data, *bytes);
+
+		*bytes = 0;
+		return goes_on ? MHD_YES : MHD_NO;
+	}
+	if (!request->call && request->path)
+		return begin_answer(request);
+	return request->call && request->call->status ? request_reply(request) : MHD_NO;
+}
+
+static void end_request(void *context, struct MHD_Connection *connection, void **state,
+			enum MHD_RequestTerminationCode why)
+{
+	struct front *front = context;
+	struct request *request = *state;
+	struct request **at = &front->requests;
+
+	(void)connection;
+	(void)why;
+	if (!request)
+		return;
+	while (*at != request)
+		at = &(*at)->next;
+	*at = request->next;
+	if (request->events)
+		event_stream_end(request->events);
+	if (request->call) {
+		request->call->is_gone = true;
+		call_release(request->call);
+	}
+	free(request->body);
+	free(request->path);
+	free(request);
+	*state = NULL;
+}
+
+/* ---- the whole ---- */
+
+static void front_ready(void *context, uint32_t events)
+{
+	struct front *front = context;
+
+	(void)events;
+	front->is_due = true;
+}
+
+static void front_beat(void *context)
+{
+	struct front *front = context;
+
+	for (struct request *request = front->requests; request; request = request->next)
+		if (request->events)
+			event_stream_beat(request->events);
+	loop_set(&front->daemon->loop, &front->beat, BEAT_MS);
+}
+
+static struct MHD_Daemon *start_http(struct front *front, int listener,
+				     const struct front_tls *tls)
+{
+	struct MHD_OptionItem secret[] = {
+		{ MHD_OPTION_HTTPS_MEM_CERT, 0, tls ? (void *)(uintptr_t)tls->certificate : NULL },
+		{ MHD_OPTION_HTTPS_MEM_KEY, 0, tls ? (void *)(uintptr_t)tls->key : NULL },
+		{ MHD_OPTION_END, 0, NULL },
+	};
+	const unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE;
+
+	return MHD_start_daemon(flags | (tls ? MHD_USE_TLS : 0), 0, NULL, NULL, take_request, front,
+				MHD_OPTION_LISTEN_SOCKET, (MHD_socket)listener,
+				MHD_OPTION_NOTIFY_COMPLETED, end_request, front,
+				MHD_OPTION_CONNECTION_LIMIT, (unsigned)FRONT_CONNECTIONS,
+				MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)FRONT_IDLE_S,
+				MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+				MHD_OPTION_ARRAY, tls ? secret : secret + 2, MHD_OPTION_END);
+}
+
+int front_open(struct front *front, struct daemon *daemon, int listener,
+	       const struct front_tls *tls)
+{
+	const union MHD_DaemonInfo *info;
+
+	*front = (struct front){ .daemon = daemon, .token = tls ? tls->token : NULL };
+	front->http = start_http(front, listener, tls);
+	if (!front->http)
+		return -EINVAL;
+	info = MHD_get_daemon_info(front->http, MHD_DAEMON_INFO_EPOLL_FD);
+	front->source = (struct loop_source){ info->listen_fd, front_ready, front };
+	front->beat = (struct loop_timer){ .due = front_beat, .context = front };
+	loop_set(&daemon->loop, &front->beat, BEAT_MS);
+	return loop_add(&daemon->loop, &front->source, EPOLLIN);
+}
+
+void front_close(struct front *front)
+{
+	front->http_ends = true;
+	loop_unset(&front->daemon->loop, &front->beat);
+	loop_remove(&front->daemon->loop, &front->source);
+	for (struct request *request = front->requests; request; request = request->next)
+		request_resume(request);
+	MHD_stop_daemon(front->http);
+}
+
+int64_t front_turn(struct front *front)
+{
+	MHD_UNSIGNED_LONG_LONG wait_ms;
+
+	front->is_due = false;
+	MHD_run(front->http);
+	if (front->is_due)
+		return 0;
+	return MHD_get_timeout(front->http, &wait_ms) == MHD_YES ? (int64_t)wait_ms : -1;
+}

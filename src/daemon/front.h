@@ -1,0 +1,48 @@
+/*
+ * HTTP/1.1 in front of the API, by libmicrohttpd in the daemon's loop: on a Unix socket, where only
+ * the owner is heard (SO_PEERCRED), and, when it is asked for, on a TCP port with TLS, where only
+ * who brings the token is.
+ *
+ *  1. A request is read whole before anything is done; of a body FRONT_BODY_BYTES at most.
+ *  2. Who waits for an answer costs a suspended connection and nothing else.
+ *  3. A request from a page of another origin (Origin, Sec-Fetch-Site) is refused, and so is a body
+ *     that is not declared as JSON, which a page could send without being asked.
+ *  4. FRONT_CONNECTIONS at a time, FRONT_IDLE_S each without a byte; more wait to be accepted.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "daemon.h"
+
+struct MHD_Daemon;
+struct request;
+
+enum {
+	FRONT_BODY_BYTES = 1 << 20,
+	FRONT_CONNECTIONS = 1100,
+	FRONT_IDLE_S = 30,
+	FRONT_STREAMS = 128 /* events and WebSockets, together */
+};
+
+/* What a TCP port needs; all texts, PEM and the token, are the caller's. */
+struct front_tls { const char *certificate, *key, *token; };
+
+struct front {
+	struct daemon *daemon;
+	struct MHD_Daemon *http;
+	struct loop_source source;
+	struct loop_timer beat; /* streams that have nothing to say show that they live */
+	struct request *requests;
+	const char *token; /* NULL: who connects is asked for by the kernel */
+	bool http_ends; /* streams come to their end */
+	bool is_due; /* libmicrohttpd has something to do */
+	unsigned streams;
+};
+
+/* listener: bound and listening, the front's from now on. tls: NULL: a Unix socket. 0 or -errno. */
+int front_open(struct front *front, struct daemon *daemon, int listener,
+	       const struct front_tls *tls);
+void front_close(struct front *front);
+/* Before each turn of the loop: does what is due, and says how long the loop may wait (or -1). */
+int64_t front_turn(struct front *front);

@@ -1,0 +1,145 @@
+/* From a request for a WebSocket to the process behind it (process_stream.h). */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "failure.h"
+#include "front_internal.h"
+#include "process_stream.h"
+#include "websocket.h"
+
+/* From the upgrade to the end of the socket; the request may be gone before. */
+struct upgrade {
+	struct front *front;
+	struct api_call *call;
+	struct MHD_UpgradeResponseHandle *handle;
+};
+
+static const char *header(const struct request *request, const char *name)
+{
+	return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
+}
+
+static bool has_word(const char *words, const char *word)
+{
+	size_t bytes = strlen(word);
+
+	while (words && *words) {
+		words += strspn(words, ", \t");
+		if (!strncasecmp(words, word, bytes) && strchr(", \t", words[bytes]))
+			return true;
+		words += strcspn(words, ",");
+	}
+	return false;
+}
+
+static void socket_ended(void *context)
+{
+	struct upgrade *upgrade = context;
+
+	upgrade->front->streams--;
+	MHD_upgrade_action(upgrade->handle, MHD_UPGRADE_ACTION_CLOSE);
+	upgrade->front->is_due = true;
+	call_release(upgrade->call);
+	free(upgrade);
+}
+
+static int start(struct upgrade *upgrade, int fd, const void *begin, size_t bytes)
+{
+	struct api_call *call = upgrade->call;
+	char **words = api_words(call->daemon->program, call->operation, call->arguments);
+	const struct process_stream_plan plan = {
+		.loop = &call->daemon->loop,
+		.socket = fd,
+		.begin = begin,
+		.begin_bytes = bytes,
+		.program = call->daemon->program,
+		.arguments = words,
+		.has_terminal = call_flag(call, "terminal"),
+		.rows = (unsigned)call_number(call, "rows", 0),
+		.columns = (unsigned)call_number(call, "columns", 0),
+		.ended = socket_ended,
+		.context = upgrade,
+	};
+	int error = words ? process_stream_start(&plan) : -ENOMEM;
+
+	api_free_words(words);
+	return error;
+}
+
+static void upgraded(void *context, struct MHD_Connection *connection, void *state,
+		     const char *begin, size_t bytes, MHD_socket fd,
+		     struct MHD_UpgradeResponseHandle *handle)
+{
+	struct upgrade *upgrade = context;
+
+	(void)connection;
+	(void)state;
+	upgrade->handle = handle;
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	if (start(upgrade, fd, begin, bytes))
+		socket_ended(upgrade);
+}
+
+/* NULL, or what it lacks. */
+static const char *not_a_websocket(const struct request *request, char accept[])
+{
+	const char *version = header(request, "Sec-WebSocket-Version");
+	const char *key = header(request, "Sec-WebSocket-Key");
+
+	if (!has_word(header(request, "Upgrade"), "websocket") ||
+	    !has_word(header(request, "Connection"), "upgrade"))
+		return "it is a WebSocket, and asked for as something else";
+	if (!version || strcmp(version, "13"))
+		return "another version of WebSockets than 13";
+	return key && websocket_accept(key, accept) ? NULL : "no key of a WebSocket";
+}
+
+static enum MHD_Result queue(struct request *request, const char *accept)
+{
+	struct upgrade *upgrade = calloc(1, sizeof(*upgrade));
+	struct MHD_Response *response =
+		upgrade ? MHD_create_response_for_upgrade(upgraded, upgrade) : NULL;
+	enum MHD_Result queued;
+
+	if (!response) {
+		free(upgrade);
+		return MHD_NO;
+	}
+	upgrade->front = request->front;
+	upgrade->call = request->call;
+	call_hold(upgrade->call);
+	request->front->streams++;
+	request->front->daemon->calls++;
+	MHD_add_response_header(response, "Upgrade", "websocket");
+	MHD_add_response_header(response, "Sec-WebSocket-Accept", accept);
+	queued = MHD_queue_response(request->connection, MHD_HTTP_SWITCHING_PROTOCOLS, response);
+	MHD_destroy_response(response);
+	return queued;
+}
+
+enum MHD_Result socket_upgrade(struct request *request)
+{
+	char accept[WEBSOCKET_ACCEPT_BYTES];
+	const char *wrong = not_a_websocket(request, accept);
+	const char *name = call_text(request->call, "machine");
+	const struct known_machine *machine =
+		machines_find(&request->front->daemon->machines, name);
+
+	if (wrong)
+		call_fail(request->call, 426, FAILURE_USAGE, wrong, "see umbra-api(7)");
+	else if (!machine)
+		call_fail(request->call, 404, FAILURE_UNUSABLE, "no machine of that name is known",
+			  "GET /v1/machines lists those that are");
+	else if (!machine->description)
+		call_fail(request->call, 409, FAILURE_UNUSABLE, "it does not run",
+			  "start it first");
+	else if (request->front->streams == FRONT_STREAMS)
+		call_fail(request->call, 429, FAILURE_UNUSABLE, "too many streams are open",
+			  "close one");
+	else
+		return queue(request, accept);
+	return request_reply(request);
+}

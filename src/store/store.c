@@ -1,0 +1,70 @@
+/* See store.h. */
+#include "store.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+struct store { const struct store_driver *driver; void *self; };
+
+int store_open(const char *where, struct store **ret)
+{
+	struct store *store = calloc(1, sizeof(*store));
+	int error;
+
+	if (!store)
+		return -ENOMEM;
+	store->driver = &store_sqlite;
+	error = store->driver->open(where, &store->self);
+	if (error) {
+		free(store);
+		return error;
+	}
+	*ret = store;
+	return 0;
+}
+
+void store_close(struct store *store)
+{
+	if (!store)
+		return;
+	store->driver->close(store->self);
+	free(store);
+}
+
+int store_put(struct store *store, const char *kind, const char *key, const char *text)
+{
+	assert(kind && key && text);
+	return store->driver->put(store->self, kind, key, text);
+}
+
+int store_get(struct store *store, const char *kind, const char *key, char **ret_text)
+{
+	return store->driver->get(store->self, kind, key, ret_text);
+}
+
+int store_drop(struct store *store, const char *kind, const char *key)
+{
+	return store->driver->drop(store->self, kind, key);
+}
+
+int store_each(struct store *store, const char *kind, store_taker *take, void *context)
+{
+	return store->driver->each(store->self, kind, take, context);
+}
+
+int store_append(struct store *store, const char *text, uint64_t *ret_sequence)
+{
+	return store->driver->append(store->self, text, ret_sequence);
+}
+
+int store_since(struct store *store, uint64_t sequence, unsigned most, store_event_taker *take,
+		void *context)
+{
+	return store->driver->since(store->self, sequence, most, take, context);
+}
+
+int store_forget(struct store *store, uint64_t keep)
+{
+	return store->driver->forget(store->self, keep);
+}

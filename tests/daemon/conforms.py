@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""Every operation of the daemon's OpenAPI document is driven as the document says, and every answer is checked against it; machines that were
+started without the daemon, a daemon that is started anew, keys of idempotency, operations, events. usage: conforms.py UMBRA UMBRAD GUEST"""
+import json, os, sys
+
+import jsonschema
+
+from umbrad import Daemon
+
+umbra, program, guest = sys.argv[1:4]
+guest = os.path.abspath(guest)
+failed, driven = 0, set()
+daemon = Daemon(umbra, program).start()
+document = daemon.ask("GET", "/openapi.json")[1]
+
+
+def check(what, good, *more):
+    global failed
+    if not good:
+        print("conforms:", what, *more)
+        failed = 1
+
+
+def find(operation):
+    for path, methods in document["paths"].items():
+        for method, row in methods.items():
+            if row["operationId"] == operation:
+                return path, method, row
+    raise SystemExit("conforms: no operation %s" % operation)
+
+
+def valid(value, schema):
+    schema = dict(schema, components=document["components"])
+    try:
+        jsonschema.Draft202012Validator(schema).validate(value)
+        return None
+    except jsonschema.ValidationError as error:
+        return error.message
+
+
+def call(of, body=None, headers={}, **arguments):
+    """Does it, with what stands in the path filled in, and looks at its answer."""
+    path, method, row = find(of)
+    driven.add(of)
+    query = []
+    for parameter in row["parameters"]:
+        name = parameter.get("name")
+        if name in arguments:
+            wrong = valid(arguments[name], parameter["schema"])
+            check(of, not wrong, name, wrong)
+        if parameter.get("in") == "path":
+            path = path.replace("{%s}" % name, str(arguments[name]))
+        elif parameter.get("in") == "query" and name in arguments:
+            value = arguments[name]
+            query += ["%s=%s" % (name, str(v).lower() if isinstance(v, bool) else v) for v in (value if isinstance(value, list) else [value])]
+    if body is not None:
+        wrong = valid(body, row["requestBody"]["content"]["application/json"]["schema"])
+        check(of, not wrong, body, wrong)
+    answer = daemon.ask(method.upper(), path + ("?" + "&".join(query) if query else ""), body, **headers)
+    described = row["responses"].get(str(answer[0]), row["responses"]["default"])
+    check(of, answer[0] < 400 and str(answer[0]) in row["responses"] or answer[0] >= 400, "a status that the document does not have", answer[0])
+    wrong = valid(answer[1], described["content"]["application/json"]["schema"])
+    check(of, not wrong, answer, wrong)
+    return answer
+
+
+def refused(status, error, of, *rest, **arguments):
+    answer = call(of, *rest, **arguments)
+    check(of, answer[0] == status and answer[1].get("error") == error, "was not refused with %d %s:" % (status, error), answer[:2])
+
+
+check("the document", document["openapi"] == "3.1.0" and document["paths"], document)
+call("getDocument")
+check("version", call("getVersion")[1]["api"] == "1")
+
+# a machine of the daemon's: described, started, forked, saved, restored
+check("none", call("listMachines")[1] == [])
+what = {"name": "one", "kernel": guest, "no-bus": True, "cpus": 1, "memory": "64M"}
+check("described", call("createMachine", what)[0] == 201)
+refused(409, "unusable", "createMachine", what)
+check("stopped", call("getMachine", machine="one")[1]["state"] == "stopped")
+check("started", daemon.done(call("startMachine", machine="one"))["state"] == "done")
+check("runs", call("getMachine", machine="one")[1]["state"] == "running")
+refused(409, "unusable", "startMachine", machine="one")
+refused(409, "unusable", "forgetMachine", machine="one")
+check("registers", len(call("getRegisters", machine="one")[1]["processors"]) == 1)
+check("paused", call("pauseMachine", machine="one")[0] == 200)
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/one")[1]["state"] == "paused")
+refused(409, "unusable", "pauseMachine", machine="one")
+check("resumed", call("resumeMachine", machine="one")[0] == 200)
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/one")[1]["state"] == "running")
+fork = daemon.done(call("forkMachine", {"name": "child"}, machine="one"))
+check("forked", fork["state"] == "done" and fork["result"], fork)
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/child")[0] == 200)
+check("saved", daemon.done(call("saveMachine", {"file": daemon.path("saved")}, machine="one"))["state"] == "done")
+again = daemon.done(call("saveMachine", {"file": daemon.path("saved")}, machine="one"))
+check("saved twice", again["state"] == "failed" and again["error"]["error"] == "unusable" and "exists" in again["error"]["reason"], again)
+check("restored", daemon.done(call("restoreMachine", {"name": "back", "file": daemon.path("saved")}))["state"] == "done")
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/back")[0] == 200)
+check("all of them", [row["name"] for row in call("listMachines")[1]] == ["back", "child", "one"])
+check("killed", daemon.done(call("killMachine", machine="child"))["state"] == "done")
+refused(404, "unusable", "killMachine", machine="child")
+
+# one that was started without it, by a user; the command says the same of it
+check("run", daemon.run("run", "--detach", "--name", "other", "--kernel", guest, "--memory", "64M").returncode == 0)
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/other")[0] == 200)
+rows = {row["name"]: row for row in json.loads(daemon.run("ps", "--json").stdout)}
+seen = call("getMachine", machine="other")[1]
+check("ps --json", all(seen.get(key) == rows["other"][key] for key in ("pid", "cpus", "memory", "from", "started", "process")), seen, rows["other"])
+check("memory", call("setMachineMemory", {"bytes": 0}, machine="other")[0] == 200)
+call("getMachineMemory", machine="other")
+check("all memory", call("getMemory")[0] in (200, 409))
+check("reserve", call("setReserve", {"size": "auto"})[0] in (200, 409))
+check("bus", call("getBus")[0] in (200, 409))
+refused(409, "unusable", "runProgram", {"command": ["true"]}, machine="other")  # it has no agent
+refused(404, "unusable", "runProgram", {"command": ["true"]}, machine="nobody")
+
+# disks and images
+os.mkdir(daemon.path("images"))
+disk = daemon.path("images/disk.vhdx")
+check("disk", call("createDisk", {"file": disk, "size": "64M"})[0] == 201)
+refused(409, "unusable", "createDisk", {"file": disk, "size": "64M"})
+same = json.loads(daemon.run("disk", "info", "--json", disk).stdout)
+check("disk info", call("getDisk", file=disk)[1] == same, same)
+check("sound", call("checkDisk", file=disk, chain=True)[1]["sound"] is True)
+with open(daemon.path("full.raw"), "wb") as f:
+    f.write(os.urandom(8 << 20))
+converted = daemon.done(call("convertDisk", {"source": daemon.path("full.raw"), "from": "raw", "target": daemon.path("full.vhdx")}))
+check("converted", converted["state"] == "done" and converted.get("all") == 8 << 20 and converted["done"] > 0, converted)
+refused(409, "unusable", "getDisk", file=daemon.path("nothing"))
+indexed = daemon.done(call("indexImages", {"folders": [daemon.path("images")], "catalog": daemon.path("catalog")}))
+check("indexed", indexed["state"] == "done", indexed)
+found = call("searchImages", query="not:expired", limit=5, catalog=daemon.path("catalog"))
+check("found", found[1].get("count") == 1, found[:2])
+call("getImage", file=disk)
+
+# operations
+operations = call("listOperations")[1]
+check("operations", operations and call("getOperation", operation=operations[0]["id"])[1] == operations[0])
+refused(404, "unusable", "getOperation", operation="none")
+refused(409, "unusable", "cancelOperation", operation=operations[0]["id"])
+
+# keys: done once, answered alike, and nothing else
+first = call("createMachine", dict(what, name="keyed"), {"Idempotency_Key": "k1"})
+check("keyed", first[0] == 201 and call("createMachine", dict(what, name="keyed"), {"Idempotency_Key": "k1"})[:2] == first[:2])
+refused(422, "usage", "createMachine", dict(what, name="other-keyed"), {"Idempotency_Key": "k1"})
+check("a key that is none", daemon.ask("POST", "/v1/machines", dict(what, name="x"), Idempotency_Key="a b")[0] == 400)
+
+# a daemon that is started anew knows all of it, and has missed no end
+before = call("listMachines")[1]
+operations = call("listOperations")[1]
+if daemon.stop():
+    check("its end", False, daemon.log())
+daemon.run("kill", "back")
+daemon.start()
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/one")[1]["state"] == "running")
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/other")[1].get("state") == "running")
+now = call("listMachines")[1]
+check("found again", [row["name"] for row in now] == [row["name"] for row in before if row["name"] != "back"], now)
+check("operations are kept", [o["id"] for o in call("listOperations")[1]] == [o["id"] for o in operations])
+check("the key is kept", call("createMachine", dict(what, name="keyed"), {"Idempotency_Key": "k1"})[:2] == first[:2])
+check("stopped", daemon.done(call("stopMachine", machine="other"))["state"] == "done")
+check("forgotten", call("forgetMachine", machine="keyed")[0] == 200)
+
+# events: all, in order, each as the document says, each end once
+schema = document["components"]["schemas"]["Event"]
+connection = __import__("umbrad").Connection(daemon.socket)
+connection.request("GET", "/v1/events?after=0")
+stream = connection.getresponse()
+driven.add("watchEvents")
+events, number = [], 0
+while True:
+    line = stream.readline().decode().rstrip("\n")
+    if line.startswith("id: "):
+        check("a number", int(line[4:]) == number + 1, line, number)
+        number = int(line[4:])
+    elif line.startswith("data: "):
+        events.append(json.loads(line[6:]))
+        wrong = valid(events[-1], schema)
+        check("an event", not wrong, events[-1], wrong)
+        if events[-1]["kind"] == "forgotten":
+            break
+connection.close()
+for name, kinds in {"child": ["started", "ended"], "back": ["started", "ended"], "other": ["started", "ended"], "keyed": ["described", "forgotten"]}.items():
+    seen = [event["kind"] for event in events if event["subject"] == name and event["kind"] != "changed"]
+    check("the events of " + name, seen == kinds, seen)
+
+# what is wrong with a request, each with its status
+for status, method, path, body in (
+        (404, "GET", "/v2/machines", None), (405, "PUT", "/v1/machines", {}), (400, "POST", "/v1/machines", {}),
+        (400, "POST", "/v1/machines", dict(what, name="../x")), (400, "POST", "/v1/machines", dict(what, name="y", kernel="relative")),
+        (400, "POST", "/v1/machines", dict(what, name="y", cpus=17)), (400, "POST", "/v1/machines", dict(what, name="y", more=1)),
+        (400, "POST", "/v1/machines", b'{"name":"y","name":"z"}'), (400, "POST", "/v1/machines", b"[1]"), (400, "POST", "/v1/machines", b"\xff{"),
+        (400, "POST", "/v1/machines", {"name": "y"}), (400, "GET", "/v1/disks/info?file=/x&file=/y", None), (400, "GET", "/v1/events?after=x", None),
+        (400, "GET", "/v1/disks/info?file=relative", None), (400, "POST", "/v1/machines/one/pause", {"machine": "other"})):
+    answer = daemon.ask(method, path, body)
+    check("%s %s" % (method, path), answer[0] == status and answer[1].get("error") == "usage", body, answer[:2])
+check("a body of another type", daemon.ask("POST", "/v1/machines", {"name": "y"}, Content_Type="text/plain")[0] == 400)
+streams = {"watchConsole", "attachProgram"}  # streams.py
+every = {row["operationId"] for methods in document["paths"].values() for row in methods.values()}
+check("not driven:", every - driven - streams == set(), every - driven - streams)
+daemon.close()
+check("something was said:", daemon.log() == "", daemon.log())
+sys.exit(failed)
