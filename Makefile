@@ -26,6 +26,7 @@ bench: all
 	@bench/hypercall
 	@bench/disk
 	@bench/storage
+	@ninja -C build umbrad guest-spin && bench/api
 	@d=$$(mktemp -d -p build) && build/bench/image-bench $$d 100000; rm -rf $$d
 
 # For as long as you want, each of a suite's tests: make soak-cpu TIME=600 SEED=7 (seconds; the first seed)

@@ -48,15 +48,15 @@ const struct api_operation *api_find(const char *method, const char *path, json_
 	json_t *arguments = json_object();
 
 	*ret_allowed = NULL;
-	for (const struct api_operation *o = api_operations; o->method; o++) {
+	for (const struct api_operation *row = api_operations; row->method; row++) {
 		json_object_clear(arguments);
-		if (!match_path(o->path, path, arguments))
+		if (!match_path(row->path, path, arguments))
 			continue;
-		*ret_allowed = o->method;
-		if (strcmp(o->method, method))
+		*ret_allowed = row->method;
+		if (strcmp(row->method, method))
 			continue;
 		*ret_arguments = arguments;
-		return o;
+		return row;
 	}
 	json_decref(arguments);
 	return NULL;

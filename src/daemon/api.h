@@ -75,7 +75,7 @@ struct api_call {
 	/* The answer, and who waits for it. */
 	unsigned status;
 	json_t *answer;
-	char *text; /* of API_PLAIN */
+	char *text; /* of API_PLAIN; of others JSON that stands for the answer */
 	void (*answered)(void *context);
 	void *context;
 	bool is_gone; /* nobody waits for it any more */

@@ -33,6 +33,8 @@ void call_end(struct api_call *call);
 void call_stand(struct api_call *call);
 void call_registers(struct api_call *call);
 void call_set_memory(struct api_call *call);
+/* metrics.c */
+void call_metrics(struct api_call *call);
 /* program_call.c */
 void call_program(struct api_call *call);
 /* daemon_calls.c */

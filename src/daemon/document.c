@@ -167,17 +167,17 @@ static json_t *paths(void)
 {
 	json_t *all = json_object();
 
-	for (const struct api_operation *o = api_operations; o->method; o++) {
-		json_t *path = json_object_get(all, o->path);
+	for (const struct api_operation *row = api_operations; row->method; row++) {
+		json_t *path = json_object_get(all, row->path);
 		char method[8] = "";
 
 		if (!path) {
 			path = json_object();
-			json_object_set_new(all, o->path, path);
+			json_object_set_new(all, row->path, path);
 		}
-		for (size_t n = 0; o->method[n] && n < sizeof(method) - 1; n++)
-			method[n] = (char)(o->method[n] | 0x20);
-		json_object_set_new(path, method, operation_json(o));
+		for (size_t n = 0; row->method[n] && n < sizeof(method) - 1; n++)
+			method[n] = (char)(row->method[n] | 0x20);
+		json_object_set_new(path, method, operation_json(row));
 	}
 	return all;
 }

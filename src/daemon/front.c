@@ -70,7 +70,10 @@ enum MHD_Result request_reply(struct request *request)
 	if (call->text) {
 		text = call->text;
 		call->text = NULL;
-		return queue_text(request, call->status, text, "text/plain; charset=utf-8");
+		return queue_text(request, call->status, text,
+				  call->operation->kind == API_PLAIN
+					  ? "text/plain; version=0.0.4; charset=utf-8"
+					  : "application/json");
 	}
 	text = json_dumps(call->answer, JSON_COMPACT | JSON_ENCODE_ANY);
 	return text ? queue_text(request, call->status, text, "application/json") : MHD_NO;

@@ -55,6 +55,7 @@ static void machine_free(struct known_machine *machine)
 {
 	json_decref(machine->specification);
 	json_decref(machine->description);
+	free(machine->text);
 	free((char *)(uintptr_t)machine->name);
 	free(machine);
 }
@@ -87,6 +88,24 @@ json_t *known_machine_json(const struct known_machine *machine)
 	if (machine->specification)
 		json_object_set(object, "specification", machine->specification);
 	return object;
+}
+
+const char *known_machine_text(struct known_machine *machine)
+{
+	json_t *object;
+
+	if (machine->text)
+		return machine->text;
+	object = known_machine_json(machine);
+	machine->text = json_dumps(object, JSON_COMPACT);
+	json_decref(object);
+	return machine->text;
+}
+
+static void has_changed(struct known_machine *machine)
+{
+	free(machine->text);
+	machine->text = NULL;
 }
 
 static void tell_gone(const struct machines *machines, const char *name)
@@ -144,6 +163,7 @@ static void take_description(struct machines *machines, struct known_machine *ma
 	json_t *old = machine->description;
 
 	machine->description = json_incref(description);
+	has_changed(machine);
 	if (!old)
 		tell_start(machines, machine);
 	else if (!same(old, description, "suspended") || !same(old, description, "guest") ||
@@ -185,6 +205,7 @@ static void watch_close(struct machine_watch *watch)
 	loop_remove(watch->machines->loop, &watch->source);
 	close(watch->source.fd);
 	watch->machine->watch = NULL;
+	has_changed(watch->machine);
 	free(watch);
 }
 
@@ -193,13 +214,16 @@ static void machine_gone(struct machine_watch *watch)
 	struct machines *machines = watch->machines;
 	struct known_machine *machine = watch->machine;
 	char name[NAME_MAX_BYTES + 1] = "";
-	bool ran = machine->description;
+	/* one that listened still, but not any more when it was asked, ran before, too */
+	bool ran = machine->description || json_object_get(machines->before, machine->name);
 
 	memcpy(name, machine->name, strnlen(machine->name, NAME_MAX_BYTES));
 	watch_close(watch);
 	json_decref(machine->description);
 	machine->description = NULL;
+	has_changed(machine);
 	if (ran) {
+		json_object_del(machines->before, name);
 		store_drop(machines->store, "running", name);
 		events_tell(machines->events, "ended", name, NULL);
 	}
@@ -244,6 +268,7 @@ static int watch_open(struct machines *machines, struct known_machine *machine, 
 		return -ECONNRESET;
 	}
 	machine->watch = watch;
+	has_changed(machine);
 	return 0;
 }
 
@@ -392,6 +417,7 @@ int machines_specify(struct machines *machines, const char *name, json_t *specif
 	if (!error) {
 		json_decref(machine->specification);
 		machine->specification = json_incref(specification);
+		has_changed(machine);
 		events_tell(machines->events, "described", name, NULL);
 	} else if (machine) {
 		forget_if_nothing(machines, machine);
@@ -409,6 +435,7 @@ int machines_drop_specification(struct machines *machines, const char *name)
 	events_tell(machines->events, "forgotten", name, NULL);
 	json_decref(machine->specification);
 	machine->specification = NULL;
+	has_changed(machine);
 	forget_if_nothing(machines, machine);
 	return 0;
 }

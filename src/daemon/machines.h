@@ -26,6 +26,7 @@ struct known_machine {
 	json_t *specification; /* NULL: it was started without the daemon */
 	json_t *description;   /* NULL: it does not run */
 	struct machine_watch *watch; /* NULL: there is nothing at its place */
+	char *text; /* known_machine_json() as text; NULL: it is to be made anew */
 	struct known_machine *next;
 };
 
@@ -48,6 +49,8 @@ void machines_close(struct machines *machines);
 struct known_machine *machines_find(const struct machines *machines, const char *name);
 /* What is said of it: its broker's words and "state"; a new reference. */
 json_t *known_machine_json(const struct known_machine *machine);
+/* The same as text, good until something of the machine changes; NULL: no memory. */
+const char *known_machine_text(struct known_machine *machine);
 /* A specification is kept for as long as it is not dropped. 0, or the store's error. */
 int machines_specify(struct machines *machines, const char *name, json_t *specification);
 int machines_drop_specification(struct machines *machines, const char *name);

@@ -238,21 +238,23 @@ static void put_input(struct process_stream *stream)
 
 /* ---- from the client ---- */
 
-static void set_size(struct process_stream *stream, unsigned rows, unsigned columns)
+static void set_size(int terminal, unsigned rows, unsigned columns)
 {
 	const struct winsize size = { .ws_row = (unsigned short)rows,
 				      .ws_col = (unsigned short)columns };
 
-	if (stream->plan.has_terminal && rows && columns && rows <= 1000 && columns <= 1000)
-		ioctl(stream->outlet[OUTPUT].watched.source.fd, TIOCSWINSZ, &size);
+	if (rows && columns && rows <= 1000 && columns <= 1000)
+		ioctl(terminal, TIOCSWINSZ, &size);
 }
 
 static void take_size(struct process_stream *stream, const uint8_t *data, size_t bytes)
 {
 	json_t *size = json_loadb((const char *)data, bytes, JSON_REJECT_DUPLICATES, NULL);
 
-	set_size(stream, (unsigned)json_integer_value(json_object_get(size, "rows")),
-		 (unsigned)json_integer_value(json_object_get(size, "columns")));
+	if (stream->plan.has_terminal)
+		set_size(stream->outlet[OUTPUT].watched.source.fd,
+			 (unsigned)json_integer_value(json_object_get(size, "rows")),
+			 (unsigned)json_integer_value(json_object_get(size, "columns")));
 	json_decref(size);
 }
 
@@ -452,6 +454,8 @@ static int start(struct process_stream *stream, struct ends *ends)
 	int error = plan->has_terminal ? open_terminal(ends, terminal) : open_pipes(ends);
 	int process;
 
+	if (!error && plan->has_terminal) /* before anybody asks for it */
+		set_size(ends->own[1], plan->rows, plan->columns);
 	if (!error)
 		error = spawn(plan, ends, terminal, &stream->pid);
 	if (error)
@@ -483,7 +487,6 @@ int process_stream_start(const struct process_stream_plan *plan)
 		free(stream);
 		return error;
 	}
-	set_size(stream, plan->rows, plan->columns);
 	memcpy(stream->in, plan->begin, plan->begin_bytes);
 	stream->in_used = plan->begin_bytes;
 	take_frames(stream);

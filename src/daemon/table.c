@@ -274,6 +274,9 @@ const struct api_operation api_operations[] = {
 	/* ---- the daemon ---- */
 	{ .method = "GET", .path = "/v1/version", .id = "getVersion", .group = "daemon",
 	  .about = "Of the daemon, and of the API", .answer = "Version", .run = call_version },
+	{ .method = "GET", .path = "/metrics", .id = "getMetrics", .group = "daemon",
+	  .about = "Counters of the daemon and of all machines, for Prometheus",
+	  .kind = API_PLAIN, .answer = "Text", .run = call_metrics },
 	{ .method = "GET", .path = "/openapi.json", .id = "getDocument", .group = "daemon",
 	  .about = "This document", .answer = "Object", .run = call_document },
 	{ 0 },
@@ -281,6 +284,7 @@ const struct api_operation api_operations[] = {
 
 const struct api_schema api_schemas[] = {
 	{ "Any", "{}" },
+	{ "Text", "{\"type\":\"string\"}" },
 	{ "Object", "{\"type\":\"object\"}" },
 	{ "Empty", "{\"type\":\"object\",\"maxProperties\":0}" },
 	{ "Version", "{\"type\":\"object\",\"required\":[\"version\",\"api\"],\"properties\":{"

@@ -111,7 +111,7 @@ for verb, body in (("pause", None), ("save", {"file": daemon.path("saved")}), ("
     os.kill(pid, 9)
     answer = connection.getresponse()
     said = json.loads(answer.read())
-    check(verb + " of one that dies", answer.status in (200, 202, 409, 504) and ("error" in said) == (answer.status >= 400), answer.status, said)
+    check(verb + " of one that dies", answer.status in (200, 202, 404, 409, 504) and ("error" in said) == (answer.status >= 400), answer.status, said)
     if answer.status == 202:
         done = daemon.until(lambda: (lambda o: o if o["state"] != "running" else None)(daemon.ask("GET", answer.headers["Location"])[1]))
         check(verb, done["state"] in ("done", "failed"), done)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every operation of the daemon's OpenAPI document is driven as the document says, and every answer is checked against it; machines that were
 started without the daemon, a daemon that is started anew, keys of idempotency, operations, events. usage: conforms.py UMBRA UMBRAD GUEST"""
-import json, os, sys
+import json, os, re, sys
 
 import jsonschema
 
@@ -59,7 +59,7 @@ def call(of, body=None, headers={}, **arguments):
     answer = daemon.ask(method.upper(), path + ("?" + "&".join(query) if query else ""), body, **headers)
     described = row["responses"].get(str(answer[0]), row["responses"]["default"])
     check(of, answer[0] < 400 and str(answer[0]) in row["responses"] or answer[0] >= 400, "a status that the document does not have", answer[0])
-    wrong = valid(answer[1], described["content"]["application/json"]["schema"])
+    wrong = valid(answer[1], next(iter(described["content"].values()))["schema"])
     check(of, not wrong, answer, wrong)
     return answer
 
@@ -115,6 +115,19 @@ check("bus", call("getBus")[0] in (200, 409))
 refused(409, "unusable", "runProgram", {"command": ["true"]}, machine="other")  # it has no agent
 refused(404, "unusable", "runProgram", {"command": ["true"]}, machine="nobody")
 
+# metrics: each sample after its HELP and TYPE, of every machine that runs
+text, typed = call("getMetrics")[1], {}
+for row in text.splitlines():
+    words = row.split()
+    if row.startswith("# TYPE"):
+        check("a type once", words[2] not in typed and words[3] in ("counter", "gauge"), row)
+        typed[words[2]] = words[3]
+    elif not row.startswith("#"):
+        name = re.fullmatch(r'([a-z_]+)(?:\{machine="[A-Za-z0-9._-]+"(?:,processor="[0-9]+")?\})? [0-9]+', row)
+        check("a sample", name and name.group(1) in typed and name.group(1).endswith("_total") == (typed[name.group(1)] == "counter"), row)
+for sample in ('umbra_machine_running{machine="one"} 1', 'umbra_mmu_syncs_total{machine="other",processor="0"} ', "umbra_daemon_requests_total "):
+    check("it has", sample in text, sample, text[:2000])
+
 # disks and images
 os.mkdir(daemon.path("images"))
 disk = daemon.path("images/disk.vhdx")
@@ -155,6 +168,7 @@ daemon.run("kill", "back")
 daemon.start()
 daemon.until(lambda: daemon.ask("GET", "/v1/machines/one")[1]["state"] == "running")
 daemon.until(lambda: daemon.ask("GET", "/v1/machines/other")[1].get("state") == "running")
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/back")[0] == 404)
 now = call("listMachines")[1]
 check("found again", [row["name"] for row in now] == [row["name"] for row in before if row["name"] != "back"], now)
 check("operations are kept", [o["id"] for o in call("listOperations")[1]] == [o["id"] for o in operations])

@@ -1,0 +1,241 @@
+/*
+ * /metrics: Prometheus text (exposition format 0.0.4) about the daemon and every machine that runs.
+ * Machines are asked for their counters all at once; one that does not answer in METRICS_MS is
+ * there with what it said last of itself, and without them.
+ *
+ *  1. All samples of a metric stand together, after its HELP and TYPE.
+ *  2. Names and labels that come of a machine's words hold letters, digits and '_' alone.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ask.h"
+#include "counters.h"
+#include "daemon.h"
+
+enum { METRICS_MS = 2000, NAME_BYTES = 128, LABEL_BYTES = 192, FAMILIES = 512 };
+
+/* Of one /metrics. */
+struct gather {
+	struct api_call *call;
+	json_t *families; /* by name: {"type", "help", "samples": [text]} */
+	unsigned asked;
+	bool is_asking;
+};
+
+struct asked_machine { struct gather *gather; char name[LABEL_BYTES]; };
+
+static json_t *samples_of(struct gather *gather, const char *name, const char *type,
+			  const char *about)
+{
+	json_t *family = json_object_get(gather->families, name);
+
+	if (family || json_object_size(gather->families) >= FAMILIES)
+		return json_object_get(family, "samples");
+	family = json_pack("{s:s, s:s, s:[]}", "type", type, "help", about, "samples");
+	json_object_set_new(gather->families, name, family);
+	return json_object_get(family, "samples");
+}
+
+/* labels: with their braces, or "". */
+static void add_sample(struct gather *gather, const char *name, const char *type,
+		       const char *about, const char *labels, json_int_t value)
+{
+	json_t *samples = samples_of(gather, name, type, about);
+	char *text = NULL;
+
+	if (samples && asprintf(&text, "%s%s %lld\n", name, labels, value) >= 0)
+		json_array_append_new(samples, json_string(text));
+	free(text);
+}
+
+/* umbra_GROUP_NAME */
+static void metric_name(char name[NAME_BYTES], const char *group, const char *counter,
+			const char *end)
+{
+	snprintf(name, NAME_BYTES, "umbra_%s_%s%s", group, counter, end);
+	for (char *at = name; *at; at++)
+		*at = isalnum((unsigned char)*at) ? (char)tolower((unsigned char)*at) : '_';
+}
+
+/* ---- the counters of a machine ---- */
+
+static void add_group(struct gather *gather, const char *machine, const char *group,
+		      unsigned processor, const json_t *counters)
+{
+	char labels[LABEL_BYTES * 2];
+	char name[NAME_BYTES];
+	const char *counter;
+	json_t *value;
+
+	snprintf(labels, sizeof(labels), "{machine=\"%s\",processor=\"%u\"}", machine, processor);
+	json_object_foreach((json_t *)(uintptr_t)counters, counter, value) {
+		bool is_size = !strcmp(counter, "KiB");
+
+		metric_name(name, group, is_size ? "kibibytes" : counter, is_size ? "" : "_total");
+		add_sample(gather, name, is_size ? "gauge" : "counter",
+			   "What the engine counts (docs/engine.md)", labels,
+			   json_integer_value(value));
+	}
+}
+
+static void add_counters(struct gather *gather, const char *machine, json_t *groups)
+{
+	const char *group;
+	json_t *list;
+	const json_t *counters;
+	size_t n;
+
+	json_object_foreach(groups, group, list)
+		json_array_foreach(list, n, counters)
+			add_group(gather, machine, group, (unsigned)n, counters);
+}
+
+/* ---- what is known without asking ---- */
+
+static void add_machine(struct gather *gather, const struct known_machine *machine)
+{
+	static const struct { const char *key, *name, *about; } rows[] = {
+		{ "cpus", "umbra_machine_processors", "Virtual processors" },
+		{ "memory", "umbra_machine_memory_bytes", "What it began with" },
+		{ "assigned", "umbra_machine_memory_assigned_bytes", "What is not in its balloon" },
+		{ "target", "umbra_machine_memory_target_bytes", "What it shall have" },
+		{ "available", "umbra_machine_memory_available_bytes", "What the guest has free" },
+		{ "committed", "umbra_machine_memory_committed_bytes", "What it has promised" },
+		{ "started", "umbra_machine_start_time_seconds", "Since 1970" },
+	};
+	bool is_paused = json_is_true(json_object_get(machine->description, "suspended"));
+	char labels[LABEL_BYTES];
+
+	snprintf(labels, sizeof(labels), "{machine=\"%s\"}", machine->name);
+	add_sample(gather, "umbra_machine_running", "gauge", "It runs, and is not paused", labels,
+		   machine->description && !is_paused);
+	for (size_t n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+		const json_t *value = json_object_get(machine->description, rows[n].key);
+
+		if (value)
+			add_sample(gather, rows[n].name, "gauge", rows[n].about, labels,
+				   json_integer_value(value));
+	}
+}
+
+static void add_daemon(struct gather *gather)
+{
+	const struct daemon *daemon = gather->call->daemon;
+	json_int_t running = 0;
+
+	for (const struct operation *operation = daemon->operations.first; operation;
+	     operation = operation->next)
+		running += operation->job || operation->awaits_end;
+	add_sample(gather, "umbra_daemon_requests_total", "counter", "Requests that were answered",
+		   "", (json_int_t)daemon->calls);
+	add_sample(gather, "umbra_daemon_refusals_total", "counter", "Of them, with a failure", "",
+		   (json_int_t)daemon->failures);
+	add_sample(gather, "umbra_daemon_operations", "gauge", "Operations that are under way", "",
+		   running);
+	add_sample(gather, "umbra_daemon_event_number", "gauge", "The number of the last event", "",
+		   (json_int_t)daemon->events.last);
+	add_sample(gather, "umbra_daemon_events_lost_total", "counter",
+		   "Events that the store did not take", "", (json_int_t)daemon->events.lost);
+}
+
+/* ---- the whole ---- */
+
+static char *text_of(json_t *families)
+{
+	char *text = NULL;
+	size_t bytes;
+	FILE *out = open_memstream(&text, &bytes);
+	const char *name;
+	json_t *family;
+	const json_t *sample;
+	size_t n;
+
+	if (!out)
+		return NULL;
+	json_object_foreach(families, name, family) {
+		fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name,
+			json_string_value(json_object_get(family, "help")), name,
+			json_string_value(json_object_get(family, "type")));
+		json_array_foreach(json_object_get(family, "samples"), n, sample)
+			fputs(json_string_value(sample), out);
+	}
+	fclose(out);
+	return text;
+}
+
+static void answer_when_all(struct gather *gather)
+{
+	struct api_call *call = gather->call;
+
+	if (gather->asked || gather->is_asking)
+		return;
+	call->text = text_of(gather->families);
+	call_answer(call, 200, NULL);
+	json_decref(gather->families);
+	free(gather);
+	call_release(call);
+}
+
+static void heard(void *context, json_t *answer)
+{
+	struct asked_machine *asked = context;
+	struct gather *gather = asked->gather;
+	const char *text = json_string_value(json_object_get(answer, "counters"));
+	json_t *groups = counters_json(text ? text : "");
+
+	add_counters(gather, asked->name, groups);
+	json_decref(groups);
+	free(asked);
+	gather->asked--;
+	answer_when_all(gather);
+}
+
+static void ask_counters(struct gather *gather, const struct known_machine *machine)
+{
+	struct asked_machine *asked = calloc(1, sizeof(*asked));
+	const struct ask ask = { .loop = &gather->call->daemon->loop,
+				 .machine = machine->name,
+				 .line = "{\"id\":1,\"do\":\"registers\"}\n",
+				 .deadline_ms = METRICS_MS,
+				 .answered = heard,
+				 .context = asked };
+
+	if (!asked)
+		return;
+	asked->gather = gather;
+	snprintf(asked->name, sizeof(asked->name), "%s", machine->name);
+	if (ask_machine(&ask))
+		free(asked);
+	else
+		gather->asked++;
+}
+
+void call_metrics(struct api_call *call)
+{
+	struct gather *gather = calloc(1, sizeof(*gather));
+
+	if (!gather) {
+		call_fail_errno(call, -ENOMEM, "ask again");
+		return;
+	}
+	call_hold(call);
+	gather->call = call;
+	gather->families = json_object();
+	gather->is_asking = true;
+	add_daemon(gather);
+	for (struct known_machine *machine = call->daemon->machines.first, *next; machine;
+	     machine = next) {
+		next = machine->next;
+		add_machine(gather, machine);
+		/* one that stands still answers nothing */
+		if (machine->description &&
+		    !json_object_get(machine->description, "suspended"))
+			ask_counters(gather, machine);
+	}
+	gather->is_asking = false;
+	answer_when_all(gather);
+}
