@@ -1,5 +1,6 @@
 # A thin front: Meson builds into build/. See README.md and CONTRIBUTING.md.
-.PHONY: all demo check quick bench decode-table emission-whole fuzz format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation foreign-kernels foreign-selftests foreign-kvm
+PARTS ?= umbra daemon agent
+.PHONY: all install deb demo check quick bench decode-table emission-whole fuzz format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation foreign-kernels foreign-selftests foreign-kvm
 all:
 	@tools/install-deps build
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
@@ -14,6 +15,17 @@ check:
 	@tools/install-deps build daemon demo test
 	@tools/fetch-guest
 	@tools/check
+
+# Under DESTDIR and PREFIX (/usr): make install DESTDIR=/tmp/x PARTS="umbra daemon agent"
+install: all
+	@tools/install-deps daemon
+	@ninja -C build umbrad src/agent/umbra-agent
+	@tools/install build $(PARTS)
+
+# Debian packages in build/deb/packages.
+deb:
+	@tools/install-deps build daemon package
+	@tools/deb
 
 # What takes less than 90 seconds.
 quick: all

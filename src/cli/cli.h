@@ -19,6 +19,5 @@ int verb_exec(int argc, char **argv);
 int verb_copy(int argc, char **argv);
 int verb_console(int argc, char **argv);
 int verb_save(int argc, char **argv);
-/* running.c: ps, info, stop, kill, memory, resume. */
-bool is_running_verb(const char *name);
+/* running.c: ps, info, stop, kill, pause, resume, memory. */
 int verb_running(int argc, char **argv);

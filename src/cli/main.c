@@ -5,7 +5,10 @@
 
 #include "cli.h"
 #include "process/mains.h"
+#include "verbs.h"
 #include "version.h"
+
+enum { REMEDY_BYTES = 512 };
 
 #ifdef __SANITIZE_ADDRESS__
 /*
@@ -20,51 +23,37 @@ const char *__asan_default_options(void)
 }
 #endif
 
+static int no_such_verb(const char *name)
+{
+	char remedy[REMEDY_BYTES];
+	char *names = verbs_names();
+
+	snprintf(remedy, sizeof(remedy), "use one of %s", names ? names : "umbra --help");
+	free(names);
+	return complain(EXIT_USAGE, "no such verb", name, remedy);
+}
+
 int main(int argc, char **argv)
 {
 	static const char role[] = "--role=";
+	const struct verb *verb;
 
 	if (argc == 2 && !strncmp(argv[1], role, strlen(role)))
 		return process_main(argv[1] + strlen(role));
-	if (argc >= 2 && !strcmp(argv[1], "run"))
-		return verb_run(argc - 1, argv + 1);
-	if (argc >= 2 && !strcmp(argv[1], "disk"))
-		return verb_disk(argc - 1, argv + 1);
-	if (argc >= 2 && !strcmp(argv[1], "image"))
-		return verb_image(argc - 1, argv + 1);
-	if (argc >= 2 && is_running_verb(argv[1]))
-		return verb_running(argc - 1, argv + 1);
-	if (argc >= 2 && !strcmp(argv[1], "save"))
-		return verb_save(argc - 1, argv + 1);
-	if (argc >= 2 && !strcmp(argv[1], "fork"))
-		return verb_fork(argc - 1, argv + 1);
-	if (argc >= 2 && !strcmp(argv[1], "exec"))
-		return verb_exec(argc - 1, argv + 1);
-	if (argc >= 2 && !strcmp(argv[1], "console"))
-		return verb_console(argc - 1, argv + 1);
-	if (argc >= 2 && !strcmp(argv[1], "cp"))
-		return verb_copy(argc - 1, argv + 1);
-	if (argc >= 2 && !strcmp(argv[1], "bus"))
-		return verb_bus(argc - 1, argv + 1);
-	if (argc >= 2 && !strcmp(argv[1], "doctor"))
-		return verb_doctor(argc - 1, argv + 1);
+	if (argc >= 2 && (verb = verb_find(argv[1])))
+		return verb->run(argc - 1, argv + 1);
 	if (argc >= 2 && !strcmp(argv[1], "--version")) {
 		printf("umbra %s, commit %s\n", UMBRA_VERSION, umbra_commit);
 		return 0;
 	}
-	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
-		printf("usage: umbra run --kernel FILE ... "
-		       "| umbra ps, info, stop, kill, pause, resume, memory, save ... "
-		       "| umbra exec, cp, console ... | umbra fork ... | umbra bus ... "
-		       "| umbra disk VERB ... "
-		       "| umbra image VERB ... | umbra doctor\n"
-		       "See umbra run --help, umbra ps --help, umbra exec --help, "
-		       "umbra fork --help, "
-		       "umbra disk --help, "
-		       "umbra image --help.\n");
+	if (argc >= 2 && !strcmp(argv[1], "--verbs")) { /* for tools/completion */
+		verbs_print();
 		return 0;
 	}
-	return complain(EXIT_USAGE, "no such verb", argc >= 2 ? argv[1] : "umbra",
-			"use run, ps, info, stop, kill, pause, save, exec, cp, console, fork, bus, "
-			"disk, image or doctor");
+	if (argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
+		printf("usage: umbra VERB ...; umbra VERB --help says more\n");
+		verbs_print_help();
+		return 0;
+	}
+	return no_such_verb(argc >= 2 ? argv[1] : "umbra");
 }

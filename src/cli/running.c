@@ -456,14 +456,6 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 	return 0;
 }
 
-bool is_running_verb(const char *name)
-{
-	for (size_t n = 0; n < sizeof(verbs) / sizeof(verbs[0]); n++)
-		if (!strcmp(verbs[n].name, name))
-			return true;
-	return false;
-}
-
 int verb_running(int argc, char **argv)
 {
 	struct arguments a = { 0 };

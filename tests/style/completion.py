@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Completions of every shell name every verb and its options; bash can read and run its own. Every verb stands in umbra(1) or has a page, and
+every one answers --help. usage: completion.py UMBRA"""
+import os, subprocess, sys
+
+umbra, failed = sys.argv[1], 0
+
+
+def check(what, good, *more):
+    global failed
+    if not good:
+        print("completion:", what, *more)
+        failed = 1
+
+
+def output(*words):
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+verbs = [line.split("\t")[0] for line in output(umbra, "--verbs").stdout.splitlines()]
+check("verbs", len(verbs) > 15 and "run" in verbs, verbs)
+manual = open("man/umbra.1").read().replace("\\-", "-")
+said = {shell: output("tools/completion", umbra, shell).stdout for shell in ("bash", "zsh", "fish")}
+for verb in verbs:
+    check(verb + " --help", output(umbra, verb, "--help").returncode == 0)
+    check(verb + " has no manual", "umbra " + verb in manual or os.path.exists("man/umbra-%s.1" % verb))
+    for shell, text in said.items():
+        check("%s does not know %s" % (shell, verb), verb in text.split() or "'%s:" % verb in text or "\t%s)" % verb in text)
+for shell, text in said.items():
+    check(shell + " knows options", "time-limit" in text and "suspend-parent" in text)
+run = subprocess.run(["bash", "-c", said["bash"] + """
+COMP_WORDS=(umbra disk re); COMP_CWORD=2; _umbra; echo ${COMPREPLY[@]}
+COMP_WORDS=(umbra ru); COMP_CWORD=1; _umbra; echo ${COMPREPLY[@]}
+COMP_WORDS=(umbra save --re); COMP_CWORD=2; _umbra; echo ${COMPREPLY[@]}
+"""], capture_output=True, text=True)
+lines = run.stdout.splitlines()
+check("bash", len(lines) == 3 and "resize" in lines[0] and lines[1] == "run" and "--replace" in lines[2], run)
+sys.exit(failed)
