@@ -28,7 +28,7 @@ static const struct known_machine *running_machine(struct api_call *call)
 	const struct known_machine *machine =
 		machines_find(&call->daemon->machines, call_text(call, "machine"));
 
-	if (machine && machine->description)
+	if (machine && known_machine_runs(machine))
 		return machine;
 	if (machine)
 		fail_not_running(call);
@@ -133,7 +133,7 @@ void call_start(struct api_call *call)
 
 	if (!machine)
 		fail_unknown(call);
-	else if (machine->watch)
+	else if (known_machine_runs(machine))
 		call_fail(call, 409, FAILURE_UNUSABLE, "it runs already", "stop it first");
 	else
 		start(call, machine->specification);
@@ -148,7 +148,7 @@ void call_forget(struct api_call *call)
 
 	if (!machine) {
 		fail_unknown(call);
-	} else if (machine->watch) {
+	} else if (known_machine_runs(machine)) {
 		call_fail(call, 409, FAILURE_UNUSABLE, "it runs", "stop it first");
 	} else {
 		error = machines_drop_specification(machines, name);

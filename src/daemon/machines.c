@@ -72,6 +72,8 @@ static void forget_if_nothing(struct machines *machines, struct known_machine *m
 	machine_free(machine);
 }
 
+bool known_machine_runs(const struct known_machine *machine) { return machine->watch; }
+
 json_t *known_machine_json(const struct known_machine *machine)
 {
 	json_t *object = machine->description ? json_copy(machine->description) : json_object();

@@ -6,14 +6,16 @@
  * watched, and is then watched itself: what it says of itself is what it said last, and the end of
  * the connection is its end. The machine knows nothing of the daemon, which may come and go.
  *
- *  1. A machine with a description (from its broker) runs; one without has a specification, or is
- *     about to be asked, or is forgotten.
+ *  1. A machine whose socket takes a connection runs, and may be asked anything from then on: its
+ *     broker hears it once it can. Its description comes with its first answer. One that does not
+ *     run has a specification, or is forgotten.
  *  2. What ran when the daemon ended and does not when it is back is told as an end, once
  *     (documents "running").
  */
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "events.h"
 #include "loop.h"
@@ -24,7 +26,7 @@ struct machine_watch;
 struct known_machine {
 	const char *name;
 	json_t *specification; /* NULL: it was started without the daemon */
-	json_t *description;   /* NULL: it does not run */
+	json_t *description;   /* NULL: it does not run, or has said nothing yet */
 	struct machine_watch *watch; /* NULL: there is nothing at its place */
 	char *text; /* known_machine_json() as text; NULL: it is to be made anew */
 	struct known_machine *next;
@@ -47,6 +49,8 @@ int machines_open(struct machines *machines, struct loop *loop, struct store *st
 		  struct events *events);
 void machines_close(struct machines *machines);
 struct known_machine *machines_find(const struct machines *machines, const char *name);
+/* It is at its place and hears what it is asked; it may not have said yet what it is. */
+bool known_machine_runs(const struct known_machine *machine);
 /* What is said of it: its broker's words and "state"; a new reference. */
 json_t *known_machine_json(const struct known_machine *machine);
 /* The same as text, good until something of the machine changes; NULL: no memory. */

@@ -61,7 +61,7 @@ void call_program(struct api_call *call)
 	if (!machine) {
 		call_fail(call, 404, FAILURE_UNUSABLE, "no machine of that name is known",
 			  "GET /v1/machines lists those that are");
-	} else if (!machine->description) {
+	} else if (!known_machine_runs(machine)) {
 		call_fail(call, 409, FAILURE_UNUSABLE, "it does not run", "start it first");
 	} else {
 		error = words ? job_start(&call->daemon->loop, &plan, NULL) : -ENOMEM;

@@ -133,7 +133,7 @@ enum MHD_Result socket_upgrade(struct request *request)
 	else if (!machine)
 		call_fail(request->call, 404, FAILURE_UNUSABLE, "no machine of that name is known",
 			  "GET /v1/machines lists those that are");
-	else if (!machine->description)
+	else if (!known_machine_runs(machine))
 		call_fail(request->call, 409, FAILURE_UNUSABLE, "it does not run",
 			  "start it first");
 	else if (request->front->streams == FRONT_STREAMS)

@@ -146,6 +146,8 @@ static int own_socket(const char *path)
 		return folder;
 	path = path ? path : standard;
 	fd = flock(folder, LOCK_EX) ? -errno : name_listen_at(path);
+	if (fd >= 0)
+		listen(fd, SOMAXCONN); /* clients that do not wait are refused when it is full */
 	close(folder);
 	return fd;
 }

@@ -19,8 +19,8 @@ enum { STORE_VERSION = 1 };
 enum statement { PUT, GET, DROP, EACH, APPEND, SINCE, FORGET, STATEMENTS };
 
 static const char *const statement_texts[STATEMENTS] = {
-	[PUT] = "INSERT INTO document (kind, key, text) VALUES (?1, ?2, ?3)"
-		" ON CONFLICT (kind, key) DO UPDATE SET text = excluded.text",
+	[PUT] = ("INSERT INTO document (kind, key, text) VALUES (?1, ?2, ?3)"
+		" ON CONFLICT (kind, key) DO UPDATE SET text = excluded.text"),
 	[GET] = "SELECT text FROM document WHERE kind = ?1 AND key = ?2",
 	[DROP] = "DELETE FROM document WHERE kind = ?1 AND key = ?2",
 	[EACH] = "SELECT key, text FROM document WHERE kind = ?1 ORDER BY key",
