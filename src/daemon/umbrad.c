@@ -26,7 +26,7 @@
 #include "failure.h"
 #include "front.h"
 
-enum { PLACE_BYTES = 4096, FIRST_PASSED = 3 };
+enum { PLACE_BYTES = 4096, FIRST_PASSED = 3, LISTEN_TRIES = 20, LISTEN_AGAIN_US = 100000 };
 
 static const char help[] =
 	"usage: umbrad [--store FILE] [--socket PATH] [--umbra PROGRAM]\n"
@@ -152,6 +152,21 @@ static int own_socket(const char *path)
 	return fd;
 }
 
+/*
+ * The socket of a daemon that was killed may stay a little longer than it does: a command that it
+ * was just starting has it until the kernel closes what is not passed on.
+ */
+static int own_socket_soon(const char *path)
+{
+	int fd = own_socket(path);
+
+	for (unsigned n = 1; n < LISTEN_TRIES && fd == -EADDRINUSE; n++) {
+		usleep(LISTEN_AGAIN_US);
+		fd = own_socket(path);
+	}
+	return fd;
+}
+
 static int open_socket(struct whole *whole, const struct options *options)
 {
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
@@ -160,7 +175,7 @@ static int open_socket(struct whole *whole, const struct options *options)
 	int fd = passed_socket();
 
 	if (fd < 0) {
-		fd = own_socket(options->socket);
+		fd = own_socket_soon(options->socket);
 		whole->has_own_socket = fd >= 0;
 	}
 	umask(mask);
