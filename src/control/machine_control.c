@@ -613,7 +613,7 @@ static enum control_wish begin_pause(struct control *control, struct control_pee
 {
 	int error = 0;
 
-	if (!control->can_fork)
+	if (!control->can_stand)
 		error = -EOPNOTSUPP;
 	else if (control->save || control->forks || peer->kit_fds || control->layers_of)
 		error = -EBUSY;

@@ -125,7 +125,7 @@ struct control {
 	enum control_save save;
 	/* Whose save it is; NULL: of one that is gone, and nobody hears of the rest. */
 	struct control_peer *saver;
-	bool can_fork, forks;
+	bool can_fork, can_stand, forks;
 	unsigned kit_fds; /* how many descriptors a kit has */
 	bool fork_waits; /* WISH_FORK, and the kits were not taken: the asker can still go away */
 	struct control_peer *forker; /* as saver */

@@ -26,6 +26,7 @@
 #include "control/machine_control.h"
 #include "broker_fork.h"
 #include "life.h"
+#include "sanitized.h"
 #include "terminal.h"
 #include "terminal_filter.h"
 
@@ -813,7 +814,8 @@ int broker_create(const struct broker_options *options, struct broker **ret)
 		     options->console_limit_bytes);
 	control_init(&b->control, options->control_fd, options->description);
 	fork_init(&b->fork, &b->control, options->forks, options->has_disks);
-	b->control.can_fork = options->forks;
+	b->control.can_stand = options->forks;
+	b->control.can_fork = options->forks && !SANITIZED; /* which has no forker */
 	b->control.kit_fds = fork_kit_fds(options->cards);
 	b->adopted = options->adopts;
 	if (!options->adopts)
