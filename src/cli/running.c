@@ -1,6 +1,6 @@
 /*
- * umbra ps, info, stop, kill, pause, resume, memory: what is asked of a machine that runs, on its control
- * socket (src/control/protocol.h).
+ * umbra ps, info, stop, kill, pause, resume, memory: what is asked of a machine that runs, on its
+ * control socket (src/control/protocol.h).
  */
 #include <errno.h>
 #include <fcntl.h>
