@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "forker.h"
+#include "port_window.h"
 #include "slot_queue.h"
 
 /* ---- Landlock ---- */
@@ -472,13 +473,12 @@ static int allow_own_memory(scmp_filter_ctx filter, int call)
 	return error ? error : allow_off_page(filter, call, in_place, 2);
 }
 
-static int allow_grant_in_place(scmp_filter_ctx filter, int call, enum grant grant,
-				struct scmp_arg_cmp protection)
+static int allow_in_place(scmp_filter_ctx filter, int call, int fd, struct scmp_arg_cmp protection)
 {
 	const struct scmp_arg_cmp in_place[] = {
 		protection,
 		SCMP_A3(SCMP_CMP_EQ, MAP_SHARED | MAP_FIXED, 0),
-		SCMP_A4(SCMP_CMP_EQ, (scmp_datum_t)grant_fd(grant), 0),
+		SCMP_A4(SCMP_CMP_EQ, (scmp_datum_t)fd, 0),
 	};
 
 	return allow_off_page(filter, call, in_place, OFF_PAGE_OTHERS);
@@ -493,12 +493,21 @@ static int allow_own_mapping(scmp_filter_ctx filter, int call)
 	int error = allow_own_memory(filter, call);
 
 	for (size_t n = 0; n < sizeof(data) / sizeof(data[0]) && !error; n++)
-		error = allow_grant_in_place(filter, call, data[n],
-					     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		error = allow_in_place(filter, call, grant_fd(data[n]),
+				       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (!error)
-		error = allow_grant_in_place(filter, call, GRANT_CODE,
-					     SCMP_A2(SCMP_CMP_EQ, PROT_READ | PROT_EXEC, 0));
+		error = allow_in_place(filter, call, grant_fd(GRANT_CODE),
+				       SCMP_A2(SCMP_CMP_EQ, PROT_READ | PROT_EXEC, 0));
 	return error;
+}
+
+static int allow_own_or_window(scmp_filter_ctx filter, int call)
+{
+	int error = allow_own_memory(filter, call);
+
+	return error ? error
+		     : allow_in_place(filter, call, WINDOW_RECEIVED_FD,
+				      SCMP_A2(SCMP_CMP_EQ, PROT_READ | PROT_WRITE, 0));
 }
 
 /* A list of calls more, and nobody who is asked about calls. */
@@ -543,6 +552,7 @@ static int allow(scmp_filter_ctx filter, const struct role_call *entry)
 	static const long gs[] = { ARCH_SET_GS, -1 };
 	static const long give_back[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
 					  MADV_DONTFORK, -1 };
+	static const long received[] = { WINDOW_RECEIVED_FD, -1 };
 	static const long empty[] = { MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
 				      MADV_DONTFORK, MADV_REMOVE, -1 };
 	static const long locks[] = { F_OFD_GETLK, F_OFD_SETLK, -1 };
@@ -568,6 +578,8 @@ static int allow(scmp_filter_ctx filter, const struct role_call *entry)
 					SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS | MAP_SHARED,
 						MAP_ANONYMOUS));
 	case CALL_OWN_MEMORY: return allow_own_memory(filter, call);
+	case CALL_OWN_OR_WINDOW: return allow_own_or_window(filter, call);
+	case CALL_RECEIVED: return allow_values(filter, call, 0, received);
 	case CALL_OFF_PAGE: return allow_off_page(filter, call, NULL, 0);
 	case CALL_FILTER: return allow_filter(filter, call);
 	case CALL_WAIT_OR_WAKE: return allow_futex(filter, call);

@@ -19,7 +19,8 @@ enum {
 
 /*
  * Sleeping and waking, guest timers, its events, memory without execution, clocks where the host
- * has no vDSO, the end. None opens, connects, names a process, or makes one.
+ * has no vDSO, windows that its ports' joiners send, the end. None opens, connects, names a
+ * process, or makes one.
  */
 static const struct role_call machine_calls[] = {
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
@@ -38,9 +39,11 @@ static const struct role_call machine_calls[] = {
 	{ "rt_sigprocmask", CALL_ANY, 0 },
 	{ "restart_syscall", CALL_ANY, 0 },
 	{ "sched_yield", CALL_ANY, 0 },
-	{ "mmap", CALL_OWN_MEMORY, 0 },
+	{ "mmap", CALL_OWN_OR_WINDOW, 0 },
 	{ "munmap", CALL_OFF_PAGE, 0 },
 	{ "mremap", CALL_TAKE_PLACE, 0 },
+	{ "recvmsg", CALL_ON_GRANTS, GRANTS_OF_PORTS(GRANT_WINDOW_LINES) },
+	{ "close", CALL_RECEIVED, 0 },
 	{ "madvise", CALL_EMPTY, 0 },
 	{ "brk", CALL_ANY, 0 },
 	{ "exit", CALL_ANY, 0 },
@@ -438,7 +441,8 @@ static const struct role_description roles[ROLES] = {
 			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
 			  GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) | GRANTS_OF_PORTS(GRANT_PORTS) |
 			  GRANTS_OF_PORTS(GRANT_PORT_BELLS) |
-			  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) | GRANTS_OF_PORTS(GRANT_WINDOWS) |
+			  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) |
+			  GRANTS_OF_PORTS(GRANT_WINDOW_LINES) |
 			  GRANT(GRANT_CONNECTIONS) |
 			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_FORK_ASK) |
 			  GRANT(GRANT_FORK_KIT),
@@ -565,7 +569,7 @@ static const struct role_description roles[ROLES] = {
 		.dies_with_parent = true,
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_PROGRAM) | GRANT(GRANT_PORT_ANSWER) |
 			  GRANT(GRANT_READY) | GRANT(GRANT_END) | GRANT(GRANT_PORT) |
-			  GRANT(GRANT_PORT_BELL),
+			  GRANT(GRANT_PORT_BELL) | GRANT(GRANT_WINDOW_LINE),
 		.stdio = 1,
 	},
 	[ROLE_HUB] = {

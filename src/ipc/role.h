@@ -109,13 +109,13 @@ enum grant {
 	GRANT_PORT_BELLS_LAST = GRANT_PORT_BELLS + 1,
 	GRANT_PORT_ANSWERS, /* event: replies are */
 	GRANT_PORT_ANSWERS_LAST = GRANT_PORT_ANSWERS + 1,
-	/* memory that a port's peer has mapped, too: struct share_window */
-	GRANT_WINDOWS,
-	GRANT_WINDOWS_LAST = GRANT_WINDOWS + 1,
+	GRANT_WINDOW_LINES, /* socket: windows come from the joiner (port_window.h) */
+	GRANT_WINDOW_LINES_LAST = GRANT_WINDOW_LINES + 1,
 	/* the one port of who joins it */
 	GRANT_PORT,
 	GRANT_PORT_BELL,
 	GRANT_PORT_ANSWER,
+	GRANT_WINDOW_LINE, /* the joiner's end */
 	GRANTS,
 };
 
@@ -135,6 +135,8 @@ enum call_condition {
 	CALL_NO_EXECUTION, /* argument 2 has no PROT_EXEC */
 	CALL_ANONYMOUS, /* the same, and argument 3 has MAP_ANONYMOUS and is of nobody else's */
 	CALL_OWN_MEMORY, /* CALL_ANONYMOUS, and it replaces nothing of the forker's page */
+	CALL_OWN_OR_WINDOW, /* CALL_OWN_MEMORY, or a window that has come, without PROT_EXEC */
+	CALL_RECEIVED, /* argument 0 is the descriptor that has come (port_window.h) */
 	CALL_OFF_PAGE, /* arguments 0 and 1 are no place in the forker's page */
 	CALL_WAIT_OR_WAKE, /* argument 1 only waits or wakes, without priority inheritance */
 	CALL_GIVE_BACK, /* argument 2 gives memory back, sizes its pages, or keeps it from a fork */

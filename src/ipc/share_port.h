@@ -58,9 +58,9 @@ struct share_packet {
 };
 
 /*
- * What both machine processes of a joint have mapped: pages that the serving side has lent, and
- * those of the other. Either may read and write all of it at any time; what is not lent is
- * nobody's.
+ * What both machine processes of a joint have mapped while one may lend to the other
+ * (port_window.h): pages that the serving side has lent, and those of the other. Either may read
+ * and write all of it at any time; what is not lent is nobody's.
  */
 struct share_window {
 	_Alignas(SLOT_PAGE_BYTES) uint8_t page[2][SHARE_WINDOW_PAGES][SLOT_PAGE_BYTES];
@@ -73,15 +73,16 @@ struct share_memory {
 	uint64_t epoch;
 	/* 1; the joiner's, the machine process's, the hub's */
 	_Alignas(64) uint32_t generation;
+	/* the joiner's: the window that the machine shall have, another number each time */
+	uint32_t window_wanted;
 	_Alignas(64) uint32_t accepted;
+	uint32_t window_accepted;
 	/* The guest has opened its channel, for so-and-so-many-th time; 0: it has not. */
 	uint32_t is_open;
 	_Alignas(64) uint32_t serving;
 	/* Both guests have opened theirs: another number each time that the other one has, not 0.
 	 * Stays as it was while there is no hub. */
 	uint32_t peer_is_there;
-	/* The other end has the same window. */
-	uint32_t window_is_common;
 	struct slot_queue queue;
 	_Alignas(SLOT_PAGE_BYTES) uint8_t data[SHARE_SLOTS][SHARE_SLOT_BYTES];
 };

@@ -30,6 +30,16 @@ void grants_clear(struct grants *grants)
 		grants->fd[n] = -1;
 }
 
+void grants_of_process(struct grants *ret)
+{
+	const uint64_t here = role_grants_here();
+
+	grants_clear(ret);
+	for (unsigned n = 0; n < GRANTS; n++)
+		if (here & GRANT(n))
+			ret->fd[n] = grant_fd((enum grant)n);
+}
+
 void spawn_raise_descriptors(unsigned count)
 {
 	struct rlimit limit;

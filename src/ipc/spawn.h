@@ -15,6 +15,8 @@ struct grants { int fd[GRANTS], errors; };
 struct spawned { pid_t pid; int pidfd; };
 
 void grants_clear(struct grants *grants);
+/* Those of this process, at their numbers; before it opens anything. */
+void grants_of_process(struct grants *ret);
 /* This program, to be started anew; -errno. */
 int spawn_open_program(void);
 /* This process may have so many descriptors, or as many as the host permits it. */

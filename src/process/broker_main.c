@@ -332,27 +332,20 @@ static int relay_start(struct broker *broker, struct start *start, struct broker
 	return error ? error : helper_start(broker, ROLE_SUPERVISOR, start, end);
 }
 
-/* The window that the hub has chosen, to *context. */
-static bool take_window(int ready_fd, void *context)
-{
-	struct wire_message message;
-	int fds[WIRE_FDS];
-
-	if (line_receive(ready_fd, &message, fds, true) <= 0 || fds[0] < 0)
-		return false;
-	*(int *)context = fds[0];
-	return true;
-}
-
-static int joiner_start(struct broker *broker, const struct start *start, int *ret_window,
+/* *ret_line: the machine process's end of what its windows come by. */
+static int joiner_start(struct broker *broker, struct start *start, int *ret_line,
 			struct broker_end *end)
 {
-	int ready[2];
+	int line[2];
+	int error;
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ready))
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line))
 		return -errno;
-	return helper_start_by(broker, ROLE_JOINER, start, end, take_window, ready,
-			       ret_window);
+	start->grants.fd[GRANT_WINDOW_LINE] = line[0];
+	error = helper_start(broker, ROLE_JOINER, start, end);
+	close(line[0]);
+	*ret_line = line[1];
+	return error;
 }
 
 /* Of each port somebody who joins it to the hub, and joins it again. */
@@ -370,7 +363,7 @@ static int joiners_start(struct broker *broker, struct start *start, struct brok
 		one.grants.fd[GRANT_PORT] = start->grants.fd[GRANT_PORTS + n];
 		one.grants.fd[GRANT_PORT_BELL] = start->grants.fd[GRANT_PORT_BELLS + n];
 		one.grants.fd[GRANT_PORT_ANSWER] = start->grants.fd[GRANT_PORT_ANSWERS + n];
-		error = joiner_start(broker, &one, &start->grants.fd[GRANT_WINDOWS + n], end);
+		error = joiner_start(broker, &one, &start->grants.fd[GRANT_WINDOW_LINES + n], end);
 	}
 	free(plan);
 	return error;

@@ -2,13 +2,21 @@
  * The joiner's main: joins one port of a machine to the user's hub, which it starts where there is
  * none, and joins it again when that has ended while the machine goes on. It keeps the user's
  * rights, which the hub has not: so it brings the hub the user's rules whenever they change, and a
- * connection to his agent. It maps nothing that a guest or the hub can write, but for one word that
- * it only writes.
+ * connection to his agent. It maps nothing that a guest or the hub can write, but for two words
+ * that it only writes.
+ *
+ *   hub -- WIRE_WINDOW {window} -> joiner -- line of the machine's -> machine (ipc/port_window.h)
+ *
+ * It makes windows, for the hub to give them to two machines, and takes all bytes out of those that
+ * the hub has taken from them: the hub itself may do neither.
  *
  *  1. Each joining has a number, `generation` (ipc/share_port.h): it is another one before the hub
  *     is told of the port.
  *  2. A hub that ends again soon is joined again later, and later each time.
  *  3. Rules that cannot be read are none: then nothing is allowed.
+ *  4. When it ends another one goes on (standby.h). A machine whose joiner is another one than
+ *     before has no window but its own: it is told so first.
+ *  5. A hub that does not answer ends it: who goes on sees whether the machine is there still.
  */
 #include <assert.h>
 #include <errno.h>
@@ -19,10 +27,12 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/port_window.h"
 #include "ipc/share_port.h"
 #include "ipc/spawn.h"
 #include "mains.h"
@@ -31,25 +41,38 @@
 #include "report.h"
 #include "share/hub_line.h"
 #include "share/rules.h"
+#include "standby.h"
 
-enum { FIRST_DELAY_MS = 20, MOST_DELAY_MS = 5000, LONG_LIFE_S = 10, TELLING_BYTES = 4096 };
+enum {
+	FIRST_DELAY_MS = 20,
+	MOST_DELAY_MS = 5000,
+	LONG_LIFE_S = 10,
+	JOINING_MOST_S = 30,
+	TELLING_BYTES = 4096
+};
 
 struct joiner {
 	const struct share_choice *choice;
-	uint32_t *generation;
-	uint32_t count;
-	bool joined; /* the machine process has its window */
+	uint32_t *generation, *window_wanted;
+	uint32_t count, window_number;
 	int delay_ms, changes; /* inotify; -1: there is no folder for rules */
-	int window;
+	/* what the machine has; and had before, until the hub has ended it. -1: none */
+	int window, old_window;
+	struct grants grants;
+	struct standby standby;
 };
+
+static void wake_machine(void)
+{
+	ssize_t written = write(grant_fd(GRANT_PORT_ANSWER), &(uint64_t){ 1 }, 8);
+
+	(void)written; /* a counter that is full wakes, too */
+}
 
 static void tell_machine(struct joiner *joiner)
 {
-	ssize_t written;
-
 	__atomic_store_n(joiner->generation, ++joiner->count, __ATOMIC_RELEASE);
-	written = write(grant_fd(GRANT_PORT_ANSWER), &(uint64_t){ 1 }, 8);
-	(void)written; /* a counter that is full wakes, too */
+	wake_machine();
 }
 
 /* ---- rules and agent ---- */
@@ -119,6 +142,87 @@ static int bring_rules(const struct joiner *joiner, int line, bool with_rules)
 	return error;
 }
 
+static void close_all(const int fds[WIRE_FDS])
+{
+	for (unsigned n = 0; n < WIRE_FDS; n++)
+		if (fds[n] >= 0)
+			close(fds[n]);
+}
+
+/* ---- windows ---- */
+
+/* Whoever has it mapped has nothing; what is no window is left alone: its size is sealed. */
+static void end_window(int window)
+{
+	if (window < 0)
+		return;
+	if (ftruncate(window, 0))
+		errno = 0;
+	close(window);
+}
+
+/* The machine's: window -1: one of its own. A machine that does not read loses what is sent. */
+static void give_window(struct joiner *joiner, int window, uint32_t number)
+{
+	const struct window_word word = { .number = number };
+	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
+		.bytes = { 0 }
+	};
+	struct iovec part = { .iov_base = (void *)(uintptr_t)&word, .iov_len = sizeof(word) };
+	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
+	ssize_t sent;
+
+	if (window >= 0) {
+		head.msg_control = &control;
+		head.msg_controllen = sizeof(control);
+		control.head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
+						 .cmsg_type = SCM_RIGHTS,
+						 .cmsg_len = CMSG_LEN(sizeof(int)) };
+		memcpy(CMSG_DATA(&control.head), &window, sizeof(window));
+	}
+	sent = sendmsg(grant_fd(GRANT_WINDOW_LINE), &head, MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void)sent;
+	joiner->window_number = number;
+	__atomic_store_n(joiner->window_wanted, number, __ATOMIC_RELEASE);
+	wake_machine();
+}
+
+/* What the hub sends is checked for being one, and kept for the next hub. */
+static int take_window(struct joiner *joiner, int window, uint32_t number)
+{
+	struct stat st;
+
+	if (window >= 0 && (fcntl(window, F_GET_SEALS) < 0 || fstat(window, &st) ||
+			    st.st_size != sizeof(struct share_window))) {
+		close(window);
+		return -EBADMSG;
+	}
+	if (joiner->window >= 0) {
+		end_window(joiner->old_window);
+		joiner->old_window = joiner->window;
+	}
+	joiner->window = window;
+	give_window(joiner, window, number);
+	return 0;
+}
+
+/* Not one that nobody can make shorter: it is ended so. */
+static int bring_window(int line)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_WINDOW };
+	int window = memfd_create("umbra-window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int error;
+
+	if (window < 0)
+		return 0;
+	error = ftruncate(window, sizeof(struct share_window)) ||
+				fcntl(window, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_GROW)
+			? 0
+			: line_send(line, &message, &window, 1);
+	close(window);
+	return error;
+}
+
 /* ---- joining ---- */
 
 /* A line to the hub, which is started where there is none. -errno. */
@@ -132,44 +236,25 @@ static int reach_hub(const struct joiner *joiner)
 	return line ? line : line_connect(joiner->choice->hub);
 }
 
-/*
- * The one that is used from now on, unless one is already. -EBADMSG: a machine that had it mapped
- * could lose it at any time.
- */
-static int take_window(struct joiner *joiner, int window)
-{
-	if (window < 0)
-		return 0;
-	if (joiner->joined || !spawn_is_share(window, sizeof(struct share_window))) {
-		close(window);
-		return joiner->joined ? 0 : -EBADMSG;
-	}
-	close(joiner->window);
-	joiner->window = window;
-	return 0;
-}
-
 static int ask_to_join(struct joiner *joiner, int line)
 {
 	const int fds[] = { grant_fd(GRANT_PORT), grant_fd(GRANT_PORT_BELL),
 			    grant_fd(GRANT_PORT_ANSWER), joiner->window };
+	const unsigned count = joiner->window < 0 ? WIRE_FDS - 1 : WIRE_FDS;
 	struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_JOIN,
 					.join = joiner->choice->join };
-	int windows[WIRE_FDS];
+	int none[WIRE_FDS];
 	int error;
 
-	assert(joiner->window >= 0);
-	message.join.keeps_window = joiner->joined;
+	message.join.window_number = joiner->window_number;
 	message.join.least = WIRE_VERSION_LEAST;
 	message.join.most = WIRE_VERSION;
-	error = line_send(line, &message, fds, WIRE_FDS);
+	error = line_send(line, &message, fds, count);
 	if (!error)
-		error = line_receive(line, &message, windows, true);
+		error = line_receive(line, &message, none, true);
 	if (error < 0)
 		return error;
-	error = take_window(joiner, windows[0]);
-	if (error)
-		return error;
+	close_all(none);
 	if (message.kind != WIRE_JOINED)
 		return -EBADMSG;
 	return message.version ? 0 : -EPROTONOSUPPORT;
@@ -197,9 +282,14 @@ static int join_once(struct joiner *joiner)
 /* A hub that ends just then has taken the line and nothing else: the next has the port. */
 static int join(struct joiner *joiner)
 {
-	const int line = join_once(joiner);
+	int line;
 
-	return line == -EPIPE || line == -ECONNRESET ? join_once(joiner) : line;
+	alarm(JOINING_MOST_S);
+	line = join_once(joiner);
+	if (line == -EPIPE || line == -ECONNRESET)
+		line = join_once(joiner);
+	alarm(0);
+	return line;
 }
 
 /* ---- its life ---- */
@@ -213,38 +303,48 @@ static int take_changes(const struct joiner *joiner, int line)
 	return bring_rules(joiner, line, true);
 }
 
-static void close_all(const int fds[WIRE_FDS])
+/* fds: what has come with it; -1: taken. 0, or -errno: the hub is of no use. */
+static int take_message(struct joiner *joiner, int line, const struct wire_message *message,
+			int fds[WIRE_FDS])
 {
-	for (unsigned n = 0; n < WIRE_FDS; n++)
-		if (fds[n] >= 0)
-			close(fds[n]);
+	const int first = fds[0];
+
+	switch (message->kind) {
+	case WIRE_AGENT: return bring_rules(joiner, line, false); /* it has lost its agent */
+	case WIRE_WANT: return bring_window(line);
+	case WIRE_WINDOW: fds[0] = -1; return take_window(joiner, first, message->number);
+	case WIRE_END: fds[0] = -1; end_window(first); return 0;
+	default: return -EBADMSG;
+	}
 }
 
-/* The hub has lost its agent. */
-static int take_word(const struct joiner *joiner, int line)
+static int take_word(struct joiner *joiner, int line)
 {
 	struct wire_message message;
-	int none[WIRE_FDS];
-	int got = line_receive(line, &message, none, false);
+	int fds[WIRE_FDS];
+	int got = line_receive(line, &message, fds, false);
 
-	close_all(none);
 	if (got > 0)
-		got = message.kind == WIRE_AGENT ? bring_rules(joiner, line, false) : -EBADMSG;
+		got = take_message(joiner, line, &message, fds);
+	close_all(fds);
 	return got;
 }
 
 /* Until the machine is gone (true), or the hub. */
-static bool stay(const struct joiner *joiner, int line)
+static bool stay(struct joiner *joiner, int line)
 {
 	int error = 0;
 
 	while (!error) {
 		struct pollfd polls[] = { { .fd = grant_fd(GRANT_END), .events = POLLIN },
 					  { .fd = line, .events = POLLIN },
-					  { .fd = joiner->changes, .events = POLLIN } };
+					  { .fd = joiner->changes, .events = POLLIN },
+					  { .fd = joiner->standby.pidfd, .events = POLLIN } };
 
-		if (poll(polls, 3, -1) < 0)
+		if (poll(polls, 4, -1) < 0)
 			continue;
+		if (polls[3].revents)
+			standby_keep(&joiner->standby);
 		if (polls[0].revents)
 			return true;
 		if (polls[1].revents)
@@ -290,26 +390,33 @@ static int complain_of_hub(const struct joiner *joiner, int error)
 	return complain(EXIT_FAULT, strerror(-error), "joining the hub", "see umbra doctor");
 }
 
+/* It has told that it serves. */
+static bool tell_ready(struct joiner *joiner)
+{
+	if (joiner->grants.fd[GRANT_READY] < 0)
+		return true;
+	if (write(grant_fd(GRANT_READY), "1", 1) != 1)
+		return false;
+	close(grant_fd(GRANT_READY));
+	joiner->grants.fd[GRANT_READY] = -1;
+	return true;
+}
+
 /* The exit code: not 0 where it could not begin. */
 static int keep_joined(struct joiner *joiner)
 {
 	bool machine_is_gone = false;
 
-	for (bool is_first = true; !machine_is_gone; is_first = false) {
+	for (bool is_first = joiner->grants.fd[GRANT_READY] >= 0; !machine_is_gone;
+	     is_first = false) {
 		const time_t begun_s = now_s();
 		int line = join(joiner);
 
 		if (line < 0 && is_first)
 			return complain_of_hub(joiner, line);
-		if (is_first) {
-			const struct wire_message ready = { .magic = WIRE_MAGIC,
-							    .kind = WIRE_JOINED };
-
-			if (line_send(grant_fd(GRANT_READY), &ready, &joiner->window, 1))
-				return EXIT_FAULT;
-			close(grant_fd(GRANT_READY));
-			joiner->joined = true;
-		}
+		if (!tell_ready(joiner))
+			return EXIT_FAULT;
+		standby_keep(&joiner->standby);
 		if (line >= 0) {
 			machine_is_gone = stay(joiner, line);
 			close(line);
@@ -318,6 +425,9 @@ static int keep_joined(struct joiner *joiner)
 			break;
 		tell_machine(joiner);
 		machine_is_gone = wait_ms(joiner->delay_ms);
+		/* which the hub that is gone may not have come to */
+		end_window(joiner->old_window);
+		joiner->old_window = -1;
 		choose_delay(joiner, now_s() - begun_s);
 	}
 	return 0;
@@ -325,20 +435,23 @@ static int keep_joined(struct joiner *joiner)
 
 int joiner_main(void)
 {
-	struct joiner joiner = { .delay_ms = FIRST_DELAY_MS };
+	struct joiner joiner = { .delay_ms = FIRST_DELAY_MS, .window = -1, .old_window = -1 };
 	struct share_memory *memory = mmap(NULL, SLOT_PAGE_BYTES, PROT_READ | PROT_WRITE,
 					   MAP_SHARED, grant_fd(GRANT_PORT), 0);
 	const struct plan *plan = plan_of_process();
 
+	grants_of_process(&joiner.grants);
+	joiner.standby = (struct standby){ .role = ROLE_JOINER, .plan = plan,
+					   .grants = &joiner.grants, .pidfd = -1 };
 	if (!plan || !plan->shares.count || memory == MAP_FAILED)
 		return complain(EXIT_USAGE, "it has no plan", "the joiner",
 				"use umbra run: it starts the processes of a machine");
 	joiner.choice = &plan->shares.port[plan->shares.mine];
 	joiner.generation = &memory->generation;
-	joiner.window = spawn_share("umbra-window", sizeof(struct share_window));
-	if (joiner.window < 0)
-		return complain(EXIT_FAULT, strerror(-joiner.window), "the window",
-				"see umbra doctor");
+	joiner.window_wanted = &memory->window_wanted;
+	/* what another joiner has said before, if there was one, is said anew */
+	joiner.count = __atomic_load_n(joiner.generation, __ATOMIC_RELAXED);
+	give_window(&joiner, -1, __atomic_load_n(joiner.window_wanted, __ATOMIC_RELAXED) + 1);
 	joiner.changes = watch_rules(joiner.choice->rules);
 	return keep_joined(&joiner);
 }

@@ -27,6 +27,7 @@
 #include "assertion.h"
 #include "ipc/forker.h"
 #include "ipc/lockdown.h"
+#include "ipc/port_window.h"
 #include "ipc/record_ring.h"
 #include "mains.h"
 #include "plan.h"
@@ -42,6 +43,8 @@ struct process {
 	struct block_memory *slots; /* NULL: the machine has no bus */
 	struct machine_connections connections;
 	struct machine_card card[NET_CARDS];
+	struct port_window window[SHARE_PORTS];
+	unsigned ports;
 	unsigned cards;
 	struct ring_end to_broker, from_broker;
 	struct machine *machine;
@@ -439,18 +442,19 @@ static bool take_devices(struct process *process, uint64_t here)
 }
 
 /* The ports that there are, from the first on. */
-static bool take_ports(uint64_t here, struct machine_options *options)
+static bool take_ports(struct process *process, uint64_t here, struct machine_options *options)
 {
 	for (unsigned n = 0; n < SHARE_PORTS && here & GRANT(GRANT_PORTS + n); n++) {
 		struct machine_port *port = &options->port[options->ports++];
 
 		port->memory = grant_map((enum grant)(GRANT_PORTS + n), NULL,
 					 sizeof(*port->memory));
-		port->window = grant_map((enum grant)(GRANT_WINDOWS + n), NULL,
-					 sizeof(*port->window));
+		port->window = &process->window[process->ports++];
 		port->doorbell_fd = grant_fd((enum grant)(GRANT_PORT_BELLS + n));
 		port->answer_fd = grant_fd((enum grant)(GRANT_PORT_ANSWERS + n));
-		if (!port->memory || !port->window)
+		if (!port->memory ||
+		    !port_window_make(port->window,
+				      grant_fd((enum grant)(GRANT_WINDOW_LINES + n))))
 			return false;
 	}
 	return true;
@@ -467,7 +471,7 @@ static bool take_grants(struct process *process, uint64_t here, struct machine_o
 	options->connections = process->connections;
 	options->cards = process->cards;
 	memcpy(options->card, process->card, sizeof(options->card));
-	return take_ports(here, options) &&
+	return take_ports(process, here, options) &&
 	       grant_map_file(here, GRANT_KERNEL, &options->kernel) &&
 	       grant_map_file(here, GRANT_INITRD, &options->initrd) &&
 	       grant_map_file(here, GRANT_SAVED, &options->saved);
@@ -680,6 +684,7 @@ int machine_main(void)
 		return 0;
 	error = machine_start_threads(process.machine);
 	pthread_barrier_wait(&process.listening);
+	port_windows_guard(process.window, process.ports);
 	if (!error)
 		error = lockdown(ROLE_MACHINE);
 	if (error) {

@@ -9,7 +9,8 @@
  *     and connections are at their end, at once.
  *  2. One that ends again soon is started again later, and later each time.
  *  3. One that does not end when the machine is gone is killed.
- *  4. When the supervisor ends, another one goes on (standby.h): what served ends with it.
+ *  4. When the supervisor ends, another one goes on (standby.h): what served ends with it. So does
+ *     one that has waited for a switch that does not answer, and saw nothing of the machine's end.
  */
 #include <assert.h>
 #include <errno.h>
@@ -33,7 +34,13 @@
 #include "report.h"
 #include "standby.h"
 
-enum { FIRST_DELAY_MS = 20, MOST_DELAY_MS = 5000, LONG_LIFE_S = 10, END_MS = 1000 };
+enum {
+	FIRST_DELAY_MS = 20,
+	MOST_DELAY_MS = 5000,
+	LONG_LIFE_S = 10,
+	END_MS = 1000,
+	STARTING_MOST_S = 30
+};
 
 struct supervisor {
 	const struct plan *plan;
@@ -92,9 +99,11 @@ static int start(const struct supervisor *supervisor, struct spawned *ret)
 	grants.fd[GRANT_PLAN] = plan_seal(supervisor->plan, supervisor->role);
 	if (grants.fd[GRANT_PLAN] < 0)
 		return grants.fd[GRANT_PLAN];
+	alarm(STARTING_MOST_S);
 	error = supervisor->role == ROLE_LINE ? start_line(supervisor, &grants, ret)
 					      : spawn_role(supervisor->role, &grants, -1, ret);
 	close(grants.fd[GRANT_PLAN]);
+	alarm(0);
 	return error;
 }
 
@@ -198,16 +207,6 @@ static int supervise(struct supervisor *supervisor)
 	}
 }
 
-static void take_grants(struct grants *ret)
-{
-	const uint64_t here = role_grants_here();
-
-	grants_clear(ret);
-	for (unsigned n = 0; n < GRANTS; n++)
-		if (here & GRANT(n))
-			ret->fd[n] = grant_fd((enum grant)n);
-}
-
 /* The word that counts who serves; MAP_FAILED. */
 static void *map_generation(const struct supervisor *supervisor)
 {
@@ -234,7 +233,7 @@ int supervisor_main(void)
 {
 	struct supervisor supervisor = { .delay_ms = FIRST_DELAY_MS };
 
-	take_grants(&supervisor.grants);
+	grants_of_process(&supervisor.grants);
 	supervisor.plan = plan_of_process();
 	supervisor.generation = MAP_FAILED;
 	if (supervisor.plan) {

@@ -12,7 +12,7 @@
 #include "hub_internal.h"
 #include "hub_line.h"
 
-enum { LONELY_MS = 5000, PAUSE_MS = 10, NO_ROOM = 1 };
+enum { LONELY_MS = 5000 };
 
 int64_t hub_now_ms(void)
 {
@@ -29,8 +29,7 @@ static struct port *new_port(struct hub *hub, int line)
 
 		if (port->line != HUB_NOBODY)
 			continue;
-		*port = (struct port){ .line = line, .bell = HUB_NOBODY, .answer = HUB_NOBODY,
-				       .window = HUB_NOBODY };
+		*port = (struct port){ .line = line, .bell = HUB_NOBODY, .answer = HUB_NOBODY };
 		hub->ports++;
 		return port;
 	}
@@ -51,6 +50,7 @@ static void part(struct port *port)
 {
 	if (!port->peer)
 		return;
+	window_take(port->window);
 	port->peer->peer = NULL;
 	port->peer = NULL;
 }
@@ -93,15 +93,14 @@ static void close_if(int fd)
 
 static void port_leave(struct hub *hub, struct port *port)
 {
+	window_leave(port);
 	part(port);
 	if (port->memory)
 		munmap(port->memory, sizeof(*port->memory));
 	close_if(port->bell);
 	close_if(port->answer);
-	close_if(port->window);
 	close(port->line);
-	*port = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY, .answer = HUB_NOBODY,
-			       .window = HUB_NOBODY };
+	*port = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY, .answer = HUB_NOBODY };
 	hub->ports--;
 	hub->lonely_ms = hub_now_ms();
 	join_all(hub);
@@ -130,33 +129,6 @@ static struct share_memory *map_port(int fd)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
-/*
- * The window that others of this instance have, or else the one that it brings; one that is mapped
- * stays what it is. False: it is none.
- */
-static bool take_window(struct hub *hub, struct port *port, int fds[WIRE_FDS])
-{
-	struct stat st;
-
-	for (unsigned n = 0; n < HUB_PORTS && !port->join.keeps_window; n++) {
-		const struct port *other = &hub->port[n];
-
-		if (other == port || other->window == HUB_NOBODY ||
-		    strcmp(other->join.instance, port->join.instance) != 0)
-			continue;
-		port->window = dup(other->window);
-		port->window_inode = other->window_inode;
-		return port->window >= 0;
-	}
-	if (fds[3] == HUB_NOBODY || fstat(fds[3], &st) ||
-	    st.st_size != sizeof(struct share_window))
-		return false;
-	port->window = fds[3];
-	port->window_inode = st.st_ino;
-	fds[3] = HUB_NOBODY;
-	return true;
-}
-
 /* Serves the generation that the memory has now. False: the line is of no use. */
 static bool port_join(struct hub *hub, struct port *port, const struct wire_join *join,
 		      int fds[WIRE_FDS])
@@ -171,7 +143,8 @@ static bool port_join(struct hub *hub, struct port *port, const struct wire_join
 	}
 	port->memory = map_port(fds[0]);
 	port->join = *join;
-	if (!port->memory || !take_window(hub, port, fds))
+	port->window_number = join->window_number;
+	if (!port->memory || !window_join(hub, port, fds[3]))
 		return false;
 	port->bell = fds[1];
 	port->answer = fds[2];
@@ -182,7 +155,7 @@ static bool port_join(struct hub *hub, struct port *port, const struct wire_join
 	port->joined_ms = hub_now_ms();
 	answer.version = WIRE_VERSION;
 	find_peer(hub, port);
-	return !line_send(port->line, &answer, &port->window, 1);
+	return !line_send(port->line, &answer, NULL, 0);
 }
 
 static void take_rules(struct hub *hub, int fd)
@@ -213,6 +186,10 @@ static bool take_message(struct hub *hub, struct port *port, const struct wire_m
 		join_all(hub);
 		return true;
 	case WIRE_JOIN: return port_join(hub, port, &message->join, fds);
+	case WIRE_WINDOW:
+		if (window_bring(port, fds[0]))
+			fds[0] = HUB_NOBODY;
+		return true;
 	case WIRE_SHOW: return hub_show(hub, port->line);
 	default: return false;
 	}
@@ -303,13 +280,14 @@ static void say_peer(struct port *port)
 		return;
 	if (__atomic_load_n(&port->memory->peer_is_there, __ATOMIC_RELAXED) == is_there)
 		return;
-	port->memory->window_is_common =
-		is_there && port->window_inode == port->peer->window_inode;
 	__atomic_store_n(&port->memory->peer_is_there, is_there, __ATOMIC_RELEASE);
 	port->slots.answers = true;
 }
 
-/* Into an empty slot of the other port's. 0; NO_ROOM; -EPERM: pages may not be lent; -EBADMSG. */
+/*
+ * Into an empty slot of the other port's. 0; HUB_NO_ROOM; of pages that may not be lent -EPERM, or
+ * -ENOTCONN; -EBADMSG.
+ */
 static int carry(struct hub *hub, struct port *from, unsigned slot)
 {
 	const uint8_t *data = from->memory->data[slot];
@@ -324,9 +302,9 @@ static int carry(struct hub *hub, struct port *from, unsigned slot)
 	if (packet.bytes > SHARE_PACKET_MAX_BYTES || packet.kind >= SHARE_PACKET_KINDS)
 		return -EBADMSG;
 	if (packet.kind == SHARE_PACKET_ASK)
-		return hub_may_lend(hub, from) ? 0 : -EPERM;
+		return hub_may_lend(hub, from) ? window_ask(hub, from) : -EPERM;
 	if (!to->empty.count || !hub_may_pass(hub, from, packet.bytes, &from->wait_until_ms))
-		return NO_ROOM;
+		return HUB_NO_ROOM;
 	empty = queue_take(&to->empty);
 	into = to->memory->data[empty];
 	packet.reserved = 0;
@@ -348,7 +326,7 @@ static int push(struct hub *hub, struct port *port)
 		const bool is_joined = port->peer && is_open(port->peer);
 		int error = is_joined ? carry(hub, port, slot) : -ENOTCONN;
 
-		if (error == NO_ROOM)
+		if (error == HUB_NO_ROOM)
 			return 0;
 		if (error == -EBADMSG)
 			return error;
@@ -412,9 +390,13 @@ static bool may_sleep(struct hub *hub)
 
 static void serve_ports(struct hub *hub)
 {
+	windows_look(hub);
 	for (unsigned n = 0; n < HUB_PORTS; n++)
 		if (hub->port[n].memory)
 			serve_port(hub, &hub->port[n]);
+	for (unsigned n = 0; n < HUB_PORTS; n++)
+		if (hub->port[n].memory && hub->port[n].is_deaf)
+			port_leave(hub, &hub->port[n]);
 	for (unsigned n = 0; n < HUB_PORTS; n++)
 		if (hub->port[n].memory) {
 			say_peer(&hub->port[n]);
@@ -492,7 +474,9 @@ int hub_serve(int listen_fd, int pid)
 	hub->lonely_ms = hub_now_ms();
 	for (unsigned n = 0; n < HUB_PORTS; n++)
 		hub->port[n] = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY,
-					      .answer = HUB_NOBODY, .window = HUB_NOBODY };
+					      .answer = HUB_NOBODY };
+	for (unsigned n = 0; n < HUB_WINDOWS; n++)
+		hub->window[n].fd = HUB_NOBODY;
 	while (hub_turn(hub))
 		;
 	agent_destroy(hub->agent);

@@ -13,6 +13,8 @@
 
 enum {
 	HUB_PORTS = 32,
+	HUB_WINDOWS = 2 * HUB_PORTS,
+	HUB_NO_ROOM = 1,
 	HUB_NOBODY = -1,
 	HUB_PATIENCE_MS = 10000,
 	HUB_LOOK_MS = 1000,
@@ -53,11 +55,33 @@ struct decision {
 /* Of a rule's rate: what may pass yet, in thousandths. */
 struct bucket { int64_t filled_ms; uint64_t bytes, requests; };
 
+/* hub_window.c */
+enum window_state {
+	WINDOW_NONE,
+	WINDOW_ASKED,
+	WINDOW_GIVEN,
+	WINDOW_COMMON,
+	WINDOW_KEPT,
+	WINDOW_TAKEN,
+	WINDOW_ENDED
+};
+/* port: who has it, the first first. */
+struct window {
+	enum window_state state;
+	bool was_left;
+	int fd;
+	uint64_t inode;
+	int64_t until_ms;
+	struct port *port[2];
+};
+
 struct port {
 	int line; /* HUB_NOBODY: there is none; without memory it has not joined */
 	int bell, answer;
-	int window; /* and which memory it is */
-	uint64_t window_inode;
+	struct window *window;
+	uint32_t window_number; /* what its joiner was told last */
+	int64_t asked_ms; /* since when its guest waits for one; 0: it does not */
+	bool is_deaf; /* its joiner does not read */
 	struct share_memory *memory;
 	struct slot_server slots;
 	struct wire_join join;
@@ -84,6 +108,7 @@ struct hub {
 	int64_t lonely_ms, looked_ms;
 	unsigned ports, asked; /* asked: for an agent, the last time */
 	struct port port[HUB_PORTS];
+	struct window window[HUB_WINDOWS];
 	struct rules rules;
 	struct agent *agent;
 	uint64_t joints, broken, rules_read, decisions, denied;
@@ -104,6 +129,24 @@ bool hub_may_pass(struct hub *hub, struct port *from, uint32_t bytes, int64_t *w
 
 /* Whether this port's machine may lend pages to the other. */
 bool hub_may_lend(struct hub *hub, struct port *port);
+
+/* ---- hub_window.c ---- */
+
+/*
+ * A port that may lend wants to: 0, its machine and the other one have a window; HUB_NO_ROOM: not
+ * yet, *from says when to ask again; -ENOTCONN: one of them does not come to it.
+ */
+int window_ask(struct hub *hub, struct port *from);
+/* What the joiner of a port has brought, which is the hub's then. False: none was wanted. */
+bool window_bring(struct port *port, int fd);
+/* The one that a port has from the hub before; HUB_NOBODY: none. False: there are too many. */
+bool window_join(struct hub *hub, struct port *port, int fd);
+/* From those who have it; NULL: from nobody. */
+void window_take(struct window *window);
+/* The port goes. */
+void window_leave(struct port *port);
+/* What has come of all of them, and what time it is. */
+void windows_look(struct hub *hub);
 
 /* ---- hub_report.c ---- */
 

@@ -3,27 +3,40 @@
  * nobody but him): one struct wire_message a packet, with descriptors.
  *
  *   joiner: WIRE_RULES {rules file}, WIRE_AGENT {socket}, as often as they change
- *           WIRE_JOIN {port's memory, its bell, its answer event, window}   -->
- *                                <--  WIRE_JOINED {window}, version 0: refused
+ *           WIRE_JOIN {port's memory, its bell, its answer event; the window that its machine has}
+ *                                <--  WIRE_JOINED, version 0: refused
  *           then the line stays until the machine is gone, or the hub
  *                                             <--  WIRE_AGENT: there is no agent any more
+ *                                             <--  WIRE_WANT: a window is wanted
+ *           WIRE_WINDOW {one that nobody has yet}   -->
+ *                                             <--  WIRE_WINDOW {window}, number; without: none
+ *                                             <--  WIRE_END {window}: it shall have no byte left
  *   umbra bus: WIRE_SHOW  -->   <--  WIRE_TEXT as often as it takes, the last without any
  */
 #pragma once
 
 #include <stdint.h>
 
-enum { WIRE_VERSION_LEAST = 1, WIRE_VERSION = 1, WIRE_FDS = 4, WIRE_TEXT_BYTES = 4096 };
+enum { WIRE_VERSION_LEAST = 2, WIRE_VERSION = 2, WIRE_FDS = 4, WIRE_TEXT_BYTES = 4096 };
 #define WIRE_MAGIC 0x65726873u
 
-enum wire_kind { WIRE_RULES = 1, WIRE_AGENT, WIRE_JOIN, WIRE_JOINED, WIRE_SHOW, WIRE_TEXT };
+enum wire_kind {
+	WIRE_RULES = 1,
+	WIRE_AGENT,
+	WIRE_JOIN,
+	WIRE_JOINED,
+	WIRE_SHOW,
+	WIRE_TEXT,
+	WIRE_WANT,
+	WIRE_WINDOW,
+	WIRE_END
+};
 enum { WIRE_MACHINE_BYTES = 65, WIRE_INSTANCE_BYTES = 132, WIRE_CLASS_BYTES = 16 };
 
 struct wire_join {
 	uint32_t least, most; /* versions of the port (ipc/share_port.h) */
 	uint32_t side;	      /* enum share_side of abi/share.h */
-	/* The window is mapped already; else another one may come back. */
-	uint32_t keeps_window;
+	uint32_t window_number; /* share_memory.window_wanted */
 	char machine[WIRE_MACHINE_BYTES];
 	char instance[WIRE_INSTANCE_BYTES]; /* MACHINE/NAME of who serves */
 	char class[WIRE_CLASS_BYTES];
@@ -33,6 +46,7 @@ struct wire_message {
 	union {
 		struct wire_join join;
 		uint32_t version;
+		uint32_t number; /* of a window (share_memory.window_wanted) */
 		char text[WIRE_TEXT_BYTES];
 	};
 };

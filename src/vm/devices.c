@@ -238,12 +238,12 @@ static int make_hvsock(struct devices *devices)
 static bool make_port(struct devices *devices, unsigned n, struct share_memory *memory,
 		      struct slot_client *client)
 {
-	struct share_window *window = devices->machine->options.port[n].window;
+	struct port_window *window = devices->machine->options.port[n].window;
 	struct unit_list *units = &devices->machine->units;
 
 	if (memory->class == SHARE_CLASS_DISK && memory->side == SHARE_SIDE_BINDS) {
 		devices->proxy[n] = disk_proxy_create(devices->bus, n, memory, window, client,
-						       &devices->block);
+						       &devices->block, devices->lender);
 		if (devices->proxy[n])
 			unit_add(units, &disk_proxy_unit, devices->proxy[n], n);
 		return devices->proxy[n];

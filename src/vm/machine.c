@@ -45,10 +45,8 @@ static int show_windows(struct machine *machine)
 		const struct machine_port *port = &options->port[n];
 		const unsigned others = port->memory->side == SHARE_SIDE_SERVES;
 
-		/* of a shared mapping the same pages once more */
-		if (mremap(port->window->page[others], 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
-			   place) == MAP_FAILED)
-			return -errno;
+		if (!port_window_show(port->window, others, place, bytes, false))
+			return -ENOMEM;
 		machine->memory.window_bytes += bytes;
 	}
 	return 0;

@@ -8,6 +8,7 @@
 #include "boot/linux.h"
 #include "ipc/connection_slots.h"
 #include "ipc/net_card.h"
+#include "ipc/port_window.h"
 #include "ipc/share_port.h"
 #include "x86/state.h"
 #include "x86/cpu_model.h"
@@ -42,7 +43,7 @@ struct machine_card { struct net_card_memory *memory; int doorbell_fd, answer_fd
 /* A port (ipc/share_port.h), the same way. */
 struct machine_port {
 	struct share_memory *memory;
-	struct share_window *window;
+	struct port_window *window;
 	int doorbell_fd, answer_fd;
 };
 

@@ -8,7 +8,7 @@ from observed import all_of, expect, is_there, role_of, wait_for
 
 umbra, guest = sys.argv[1:3]
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) # who has lost its parent is this process's child: so all of them are found
-GOES_ON = ["net", "line", "relay", "supervisor", "switch", "hub"]
+GOES_ON = ["net", "line", "relay", "supervisor", "switch", "hub", "joiner"]
 
 
 def here():
@@ -26,7 +26,7 @@ def start(where):
         f.truncate(1 << 20)
     broker = subprocess.Popen([umbra, "run", "--name", "deaths", "--kernel", guest, "--console", "none", "--disk", disk + ",format=raw",
                                "--net", "user", "--net", "switch=deaths", "--serve", "shelf"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    want = collections.Counter(broker=1, machine=1, disk=1, keeper=1, supervisor=6, net=1, line=1, relay=1, joiner=1, switch=1, hub=1)
+    want = collections.Counter(broker=1, machine=1, disk=1, keeper=1, supervisor=6, net=1, line=1, relay=1, joiner=2, switch=1, hub=1)
     expect("a machine with one of each begins", wait_for(lambda: roles() == want), roles())
     expect("and its broker answers", wait_for(answers))
     return broker, want

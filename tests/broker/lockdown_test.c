@@ -29,6 +29,7 @@
 
 #include "ipc/forker.h"
 #include "ipc/lockdown.h"
+#include "ipc/port_window.h"
 
 /*
  * uretprobe and uprobe: recent kernels let them past any filter; outside a probe they do nothing.
@@ -36,7 +37,7 @@
 enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096, OWN_PID = -77 };
 
 static const unsigned most_calls[ROLES] = {
-	[ROLE_MACHINE] = 21, [ROLE_BROKER] = 24, [ROLE_DISK] = 31, [ROLE_KEEPER] = 20,
+	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 31, [ROLE_KEEPER] = 20,
 	[ROLE_NET] = 33,     [ROLE_FORKER] = 33, [ROLE_SWITCH] = 15, [ROLE_LINE] = 18,
 	[ROLE_RELAY] = 18,   [ROLE_HUB] = 21,    [ROLE_BALANCER] = 17,
 };
@@ -190,6 +191,35 @@ static void conditions_of_all(enum role role)
 		&(struct attempt){ SYS_madvise, { 0, PAGE, MADV_DONTNEED } });
 }
 
+/* What a port's joiner sends, and nothing else that comes with it. */
+static void windows(void)
+{
+	const long place = (long)mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const long data = PROT_READ | PROT_WRITE;
+	const long in_place = MAP_SHARED | MAP_FIXED;
+	const long fd = WINDOW_RECEIVED_FD;
+
+	allowed(ROLE_MACHINE, "a window that has come",
+		&(struct attempt){ SYS_mmap, { place, PAGE, data, in_place, fd } });
+	allowed(ROLE_MACHINE, "its descriptor closed",
+		&(struct attempt){ SYS_close, { fd } });
+	allowed(ROLE_MACHINE, "a word at the line of its windows",
+		&(struct attempt){ SYS_recvmsg, { grant_fd(GRANT_WINDOW_LINES_LAST), 0, 0 } });
+	denied(ROLE_MACHINE, "a word elsewhere",
+	       &(struct attempt){ SYS_recvmsg, { grant_fd(GRANT_PORT_BELLS), 0, 0 } });
+	denied(ROLE_MACHINE, "another descriptor closed",
+	       &(struct attempt){ SYS_close, { grant_fd(GRANT_TO_MACHINE) } });
+	denied(ROLE_MACHINE, "a window of another descriptor",
+	       &(struct attempt){ SYS_mmap, { place, PAGE, data, in_place, fd + 1 } });
+	denied(ROLE_MACHINE, "a window where it likes",
+	       &(struct attempt){ SYS_mmap, { 0, PAGE, data, MAP_SHARED, fd } });
+	denied(ROLE_MACHINE, "a window that can be executed",
+	       &(struct attempt){ SYS_mmap,
+				  { place, PAGE, data | PROT_EXEC, in_place, fd } });
+	denied(ROLE_MACHINE, "a window in the forker's place",
+	       &(struct attempt){ SYS_mmap, { (long)forker_page(), PAGE, data, in_place, fd } });
+}
+
 static void conditions(void)
 {
 	static char byte[8];
@@ -277,6 +307,7 @@ static void conditions(void)
 	       &(struct attempt){ SYS_write, { grant_fd(GRANT_TO_MACHINE), data, 8 } });
 	denied(ROLE_MACHINE, "write to standard error",
 	       &(struct attempt){ SYS_write, { 2, data, 0 } });
+	windows();
 	denied(ROLE_MACHINE, "a process", &(struct attempt){ SYS_clone, { FORKER_FORK_FLAGS } });
 	denied(ROLE_MACHINE, "a thread", &(struct attempt){ SYS_clone, { FORKER_THREAD_FLAGS } });
 	denied(ROLE_MACHINE, "memory that is inherited again",

@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -27,12 +28,18 @@ static char path[] = "/tmp/umbra-hub-XXXXXX/s";
 
 /* A machine's end, as its device and its joiner have it. */
 struct end {
-	int line, memory_fd, bell, answer, window;
+	int line, memory_fd, bell, answer;
+	int window; /* which its machine has; -1: none of others' */
+	bool is_deaf; /* its machine does not say that it has another one */
+	uint64_t ended; /* which window was to be ended, the last */
+	unsigned agents; /* how often another one was asked for */
 	struct share_memory *memory;
 	struct slot_client client;
 	uint64_t number;
 	unsigned sent;
 };
+
+static struct end store, web;
 
 static void expect(const char *what, bool got)
 {
@@ -57,7 +64,7 @@ static void make_end(struct end *end, uint32_t side)
 	*end = (struct end){ .line = line_connect(path),
 			     .memory_fd = spawn_share("port", sizeof(struct share_memory)),
 			     .bell = eventfd(0, EFD_NONBLOCK), .answer = eventfd(0, EFD_NONBLOCK),
-			     .window = spawn_share("window", sizeof(struct share_window)) };
+			     .window = -1 };
 	end->memory = mmap(NULL, sizeof(*end->memory), PROT_READ | PROT_WRITE, MAP_SHARED,
 			   end->memory_fd, 0);
 	if (end->line < 0 || end->memory == MAP_FAILED)
@@ -85,7 +92,7 @@ static int join(const struct end *end, struct wire_message *message)
 {
 	const int fds[] = { end->memory_fd, end->bell, end->answer, end->window };
 	int none[WIRE_FDS];
-	int got = line_send(end->line, message, fds, 4);
+	int got = line_send(end->line, message, fds, end->window < 0 ? 3 : 4);
 
 	if (!got)
 		got = line_receive(end->line, message, none, true);
@@ -127,8 +134,10 @@ static void leave(struct end *end)
 	close(end->memory_fd);
 	close(end->bell);
 	close(end->answer);
-	close(end->window);
+	if (end->window >= 0)
+		close(end->window);
 	munmap(end->memory, sizeof(*end->memory));
+	end->line = -1;
 }
 
 static void put_raw(struct end *end, uint64_t number, uint32_t bytes, uint8_t mark)
@@ -144,6 +153,59 @@ static void put_raw(struct end *end, uint64_t number, uint32_t bytes, uint8_t ma
 
 static void put(struct end *end, uint8_t mark) { put_raw(end, ++end->number, 100, mark); }
 
+/* ---- windows, as a joiner and its machine have them ---- */
+
+static uint64_t inode_of(int fd)
+{
+	struct stat st;
+
+	return fd < 0 || fstat(fd, &st) ? 0 : st.st_ino;
+}
+
+static void bring_window(int line)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_WINDOW };
+	int window = memfd_create("window", MFD_ALLOW_SEALING);
+
+	if (ftruncate(window, sizeof(struct share_window)) ||
+	    line_send(line, &message, &window, 1))
+		abort();
+	close(window);
+}
+
+static void take_window(struct end *end, int window, uint32_t number)
+{
+	if (end->window >= 0)
+		close(end->window);
+	end->window = window;
+	if (end->is_deaf)
+		return;
+	__atomic_store_n(&end->memory->window_accepted, number, __ATOMIC_RELEASE);
+	if (write(end->bell, &(uint64_t){ 1 }, 8) != 8)
+		abort();
+}
+
+/* What the hub has said to its joiner. */
+static void hear(struct end *end)
+{
+	struct wire_message message;
+	int fds[WIRE_FDS];
+
+	while (line_receive(end->line, &message, fds, false) > 0)
+		switch (message.kind) {
+		case WIRE_WANT: bring_window(end->line); break;
+		case WIRE_WINDOW: take_window(end, fds[0], message.number); break;
+		case WIRE_AGENT: end->agents++; break;
+		case WIRE_END:
+			end->ended = inode_of(fds[0]);
+			if (ftruncate(fds[0], 0))
+				abort();
+			close(fds[0]);
+			break;
+		default: abort();
+		}
+}
+
 /* The next reply; false: none came. */
 static bool next_reply(struct end *end, struct slot_reply *ret, int timeout_ms)
 {
@@ -151,8 +213,13 @@ static bool next_reply(struct end *end, struct slot_reply *ret, int timeout_ms)
 
 	end->memory->queue.replies.sleeps = 1;
 	for (int waited = 0; !(got = slot_collect(&end->client, ret)) && waited < timeout_ms;
-	     waited += STEP_MS)
+	     waited += STEP_MS) {
+		hear(&store);
+		hear(&web);
+		if (end != &store && end != &web)
+			hear(end);
 		poll(NULL, 0, STEP_MS);
+	}
 	return got > 0;
 }
 
@@ -209,8 +276,6 @@ static bool line_is_closed(int line)
 }
 
 /* ---- what has to work ---- */
-
-static struct end store, web;
 
 static void packets_pass(void)
 {
@@ -350,16 +415,74 @@ static int ask_to_lend(struct end *end)
 	return next_reply(end, &reply, WAIT_MS) ? reply.result : -1;
 }
 
+static const char none_lends[] = "allow * offer,see,open,pass */*\n";
+
+/* Both have the same one, or none. */
+static bool have_window(bool wanted)
+{
+	for (int waited = 0; waited < WAIT_MS; waited += STEP_MS) {
+		hear(&store);
+		hear(&web);
+		if (wanted == (store.window >= 0) && wanted == (web.window >= 0))
+			return inode_of(store.window) == inode_of(web.window);
+		poll(NULL, 0, STEP_MS);
+	}
+	return false;
+}
+
+static bool is_ended(uint64_t window)
+{
+	for (int waited = 0; waited < WAIT_MS; waited += STEP_MS) {
+		hear(&store);
+		hear(&web);
+		if (store.ended == window || web.ended == window)
+			return true;
+		poll(NULL, 0, STEP_MS);
+	}
+	return false;
+}
+
 static void lending(void)
 {
-	expect("the window is common", store.memory->window_is_common);
+	uint64_t window;
+	uint64_t next;
+
+	hear(&store);
+	hear(&web);
+	expect("nobody has a window who has not asked to lend", store.window < 0 && web.window < 0);
+	bring_rules(web.line, none_lends);
+	expect("none may, where no rule says so", ask_to_lend(&web) == -EPERM);
+	expect("and none has one", have_window(false));
+	bring_rules(web.line, all);
 	expect("pages may be lent", ask_to_lend(&web) == 0);
-	bring_rules(web.line, "allow * offer,see,open,pass */*\n");
-	for (int n = 0; n < WAIT_MS / STEP_MS && ask_to_lend(&web) != -EPERM; n++)
-		poll(NULL, 0, STEP_MS);
-	expect("or may not, where no rule says so", ask_to_lend(&web) == -EPERM);
+	expect("then both have one", have_window(true));
+	window = inode_of(web.window);
+	expect("and keep it", ask_to_lend(&store) == 0 && inode_of(web.window) == window);
+	bring_rules(web.line, none_lends);
+	expect("it is taken from both with the rule", have_window(false));
+	expect("and ended", is_ended(window));
 	expect("of which the other end hears nothing", take(&store, 50) == -1);
 	bring_rules(web.line, all);
+	expect("another rule", ask_to_lend(&web) == 0 && have_window(true));
+	next = inode_of(store.window);
+	expect("makes another one", next && next != window);
+	web.is_deaf = true;
+	bring_rules(web.line, "allow store offer,pass store/shelf\n");
+	expect("who is parted has none", have_window(false));
+	expect("who does not say so loses it, too", is_ended(next));
+	web.is_deaf = false;
+	bring_rules(web.line, all);
+	expect("and is joined again", sees_peer(&store, true) && sees_peer(&web, true));
+}
+
+/* A machine that never says that it has the window has the other one wait, and no more. */
+static void deaf_machine(void)
+{
+	web.is_deaf = true;
+	expect("who waits for one that does not come to it is told",
+	       ask_to_lend(&store) == -ENOTCONN);
+	web.is_deaf = false;
+	expect("and has nothing", have_window(false));
 }
 
 /* More than a second's share, of a rate that gives less than one in a millisecond. */
@@ -379,17 +502,15 @@ static void slow_rate(void)
 /* Another agent, and the end that is asked for it; NULL: nobody is. */
 static struct end *wait_for_wish(void)
 {
-	struct pollfd lines[] = { { .fd = store.line, .events = POLLIN },
-				  { .fd = web.line, .events = POLLIN } };
-	struct wire_message message;
-	int none[WIRE_FDS];
-
-	if (poll(lines, 2, WAIT_MS) <= 0)
-		return NULL;
-	if (line_receive(lines[0].revents ? store.line : web.line, &message, none, true) <= 0 ||
-	    message.kind != WIRE_AGENT)
-		return NULL;
-	return lines[0].revents ? &store : &web;
+	store.agents = web.agents = 0;
+	for (int waited = 0; waited < WAIT_MS; waited += STEP_MS) {
+		hear(&store);
+		hear(&web);
+		if (store.agents || web.agents)
+			return store.agents ? &store : &web;
+		poll(NULL, 0, STEP_MS);
+	}
+	return NULL;
 }
 
 static void *allow_all(void *context)
@@ -466,6 +587,7 @@ int main(void)
 	packets_pass();
 	rules_change();
 	lending();
+	deaf_machine();
 	slow_rate();
 	packets_pass();
 	agents();

@@ -15,6 +15,7 @@
 #include "abi/share.h"
 #include "abi/share_disk.h"
 #include "device/storvsp/storage.h"
+#include "lender.h"
 #include "lib/check.h"
 
 enum {
@@ -57,6 +58,8 @@ struct disk_proxy {
 
 	/* the hub's side */
 	struct share_memory *memory;
+	struct port_window *window;
+	struct lender *lender;
 	struct slot_client *client, *wakes;
 	uint32_t generation;
 	uint32_t peer_word; /* another each time that the server opens its channel; 0: nobody */
@@ -361,7 +364,7 @@ static void take_sent(struct disk_proxy *proxy, unsigned slot, int32_t result)
 	if (proxy->sent[slot].kind == SHARE_PACKET_ASK)
 		proxy->is_asked = false;
 	if (proxy->sent[slot].kind == SHARE_PACKET_ASK && proxy->state == ASKING) {
-		if (!result) {
+		if (!result && proxy->window->is_shared) {
 			greet(proxy);
 			return;
 		}
@@ -433,12 +436,42 @@ static void begin_with_hub(struct disk_proxy *proxy, uint32_t generation)
 	ring(proxy);
 }
 
+/* Of a window that was taken away: what a server answers from now on it may not have seen. */
+static void number_anew(struct disk_proxy *proxy)
+{
+	for (unsigned n = 0; n < SLOTS; n++)
+		if (proxy->pending[n].is_there)
+			proxy->pending[n].number = ++proxy->last_number;
+	begin_with_server(proxy);
+}
+
+/* No guest's thread writes into the slots meanwhile: its controller's channel is held. */
+static void follow_window(struct disk_proxy *proxy)
+{
+	const uint64_t gpa = GUEST_WINDOW_GPA + proxy->number * (uint64_t)WINDOW_HALF_BYTES;
+	bool was_shared;
+
+	if (!port_window_is_wanted(proxy->window, proxy->memory))
+		return;
+	storage_hold(proxy->storage, true);
+	pthread_mutex_lock(&proxy->lock);
+	was_shared = proxy->window->is_shared;
+	if (port_window_exchange(proxy->window, proxy->memory)) {
+		lender_tell_change(proxy->lender, gpa, WINDOW_HALF_BYTES);
+		if (was_shared)
+			number_anew(proxy);
+		port_window_accept(proxy->window, proxy->memory);
+		ring(proxy);
+	}
+	pthread_mutex_unlock(&proxy->lock);
+	storage_hold(proxy->storage, false);
+}
+
 static void follow_peer(struct disk_proxy *proxy)
 {
 	const struct share_memory *memory = proxy->memory;
 	const uint32_t word = __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE);
-	const bool is_there = word && !proxy->cut_off &&
-			      __atomic_load_n(&memory->window_is_common, __ATOMIC_RELAXED);
+	const bool is_there = word && !proxy->cut_off;
 	const bool asks_again = proxy->state == REFUSED && now_ms() >= proxy->ask_again_ms;
 
 	if (is_there == proxy->peer_is_there && word == proxy->peer_word && !asks_again)
@@ -475,6 +508,7 @@ void disk_proxy_collect(struct disk_proxy *proxy)
 	bool answers;
 	bool is_served;
 
+	follow_window(proxy);
 	pthread_mutex_lock(&proxy->lock);
 	if (generation != proxy->generation)
 		begin_with_hub(proxy, generation);
@@ -496,8 +530,8 @@ void disk_proxy_collect(struct disk_proxy *proxy)
 
 /* ---- life ---- */
 
-/* The controller's slots are pages of the window: of a shared mapping the same pages once more. */
-static struct block_memory *make_slots(uint8_t *half, size_t *ret_bytes)
+/* The controller's slots are pages of this side's half of the window, wherever that is. */
+static struct block_memory *make_slots(struct port_window *window, size_t *ret_bytes)
 {
 	const size_t slots_bytes = SLOTS * (size_t)BLOCK_SLOT_BYTES;
 	const size_t bytes = offsetof(struct block_memory, data) + slots_bytes;
@@ -507,15 +541,15 @@ static struct block_memory *make_slots(uint8_t *half, size_t *ret_bytes)
 	if (block == MAP_FAILED)
 		return NULL;
 	*ret_bytes = bytes;
-	if (mremap(half, 0, slots_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, block->data) != MAP_FAILED)
+	if (port_window_show(window, 1, (uint8_t *)block->data, slots_bytes, true))
 		return block;
 	munmap(block, bytes);
 	return NULL;
 }
 
-static bool make_controller(struct disk_proxy *proxy, struct bus *bus, uint8_t *half)
+static bool make_controller(struct disk_proxy *proxy, struct bus *bus)
 {
-	proxy->block = make_slots(half, &proxy->block_bytes);
+	proxy->block = make_slots(proxy->window, &proxy->block_bytes);
 	if (!proxy->block)
 		return false;
 	proxy->disk_client = (struct slot_client){ .queue = &proxy->block->queue, .slots = SLOTS,
@@ -527,8 +561,8 @@ static bool make_controller(struct disk_proxy *proxy, struct bus *bus, uint8_t *
 }
 
 struct disk_proxy *disk_proxy_create(struct bus *bus, unsigned number, struct share_memory *memory,
-				     struct share_window *window, struct slot_client *client,
-				     struct slot_client *wakes)
+				     struct port_window *window, struct slot_client *client,
+				     struct slot_client *wakes, struct lender *lender)
 {
 	struct disk_proxy *proxy = calloc(1, sizeof(*proxy));
 
@@ -536,11 +570,12 @@ struct disk_proxy *disk_proxy_create(struct bus *bus, unsigned number, struct sh
 	if (!proxy)
 		return NULL;
 	*proxy = (struct disk_proxy){ .number = number, .memory = memory, .client = client,
-				      .wakes = wakes, .epoch = memory->epoch };
+				      .wakes = wakes, .epoch = memory->epoch, .window = window,
+				      .lender = lender };
 	pthread_mutex_init(&proxy->lock, NULL);
 	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;)
 		proxy->send_stack[proxy->send_free++] = (uint8_t)n;
-	if (make_controller(proxy, bus, window->page[1][0]))
+	if (make_controller(proxy, bus))
 		return proxy;
 	disk_proxy_destroy(proxy);
 	return NULL;

@@ -16,6 +16,8 @@
  *     what its disk is; the hub is asked again each second. A server whose disk is another than
  *     the first is as good as none. While there is none, no data of the guest's come into the
  *     window (storage_serve()).
+ *     The slots are this machine's own memory unless the window is shared. When it is taken away
+ *     what is pending gets other numbers: a server may have answered what it no longer saw.
  *  3. Hub and server are hostile: what they say is copied, then checked; an answer to what is not
  *     pending does nothing. Of this machine they reach the window, and nothing else.
  *
@@ -26,22 +28,25 @@
 
 #include <stdint.h>
 
+#include "ipc/port_window.h"
 #include "ipc/share_port.h"
 #include "lib/unit.h"
 #include "vmbus/vmbus.h"
 
 struct disk_proxy;
+struct lender;
 
 /* The units: a struct disk_proxy, with its controller. */
 extern const struct unit_ops disk_proxy_unit;
 
 /*
  * The number-th port's, on a bus that does not run yet; before rights are given up. wakes: with
- * slot_wake() whoever collects. NULL: no memory, or no channel.
+ * slot_wake() whoever collects; lender: is told of other memory in the window. NULL: no memory, or
+ * no channel.
  */
 struct disk_proxy *disk_proxy_create(struct bus *bus, unsigned number, struct share_memory *memory,
-				     struct share_window *window, struct slot_client *client,
-				     struct slot_client *wakes);
+				     struct port_window *window, struct slot_client *client,
+				     struct slot_client *wakes, struct lender *lender);
 void disk_proxy_destroy(struct disk_proxy *proxy);
 /* Whatever has come from the hub, and its comings and goings; on the thread that collects. */
 void disk_proxy_collect(struct disk_proxy *proxy);

@@ -40,6 +40,11 @@ struct lender *lender_create(const struct guest_memory *memory,
 	return lender;
 }
 
+void lender_tell_change(struct lender *lender, uint64_t gpa, size_t bytes)
+{
+	lender->memory_written(lender->context, gpa, bytes);
+}
+
 void lender_destroy(struct lender *lender)
 {
 	for (unsigned n = 0; n < MOST_PAGES; n++)

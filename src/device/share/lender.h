@@ -38,6 +38,8 @@ struct lender *lender_create(const struct guest_memory *memory,
 			     void *context);
 /* Whether one of these pages is lent. Any thread. */
 bool lender_holds_pages(struct lender *lender, uint64_t gfn, uint64_t pages);
+/* Other memory lies here, which is no RAM, than before. */
+void lender_tell_change(struct lender *lender, uint64_t gpa, size_t bytes);
 void lender_destroy(struct lender *lender);
 /*
  * The page of this frame, into this page of a window. 0; -EFAULT: it is not RAM; -EBUSY: it is

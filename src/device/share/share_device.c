@@ -76,8 +76,8 @@ struct share {
 	struct owed owed[OWED];
 
 	struct lend_table lends;
+	struct port_window *window;
 	uint64_t window_gpa;
-	bool window_is_common;
 
 	struct share_counters counters;
 };
@@ -343,9 +343,7 @@ static uint32_t count_pages(const struct bus_packet *packet)
 static int take_lend(struct share *share, const struct bus_packet *packet,
 		     const struct share_lend *asked)
 {
-	const uint32_t pages = share->peer_is_there && share->window_is_common
-				       ? count_pages(packet)
-				       : 0;
+	const uint32_t pages = share->peer_is_there ? count_pages(packet) : 0;
 	struct lend *lend = lend_ask(&share->lends, pages);
 	uint32_t at = 0;
 
@@ -385,10 +383,14 @@ static void begin_lend(struct share *share, const struct sent *sent, uint32_t id
 			owe(share, sent->transaction, SHARE_LEND, SHARE_NO_PEER);
 		return;
 	}
-	if (status != SHARE_DONE || !share->is_open || !share->peer_is_there)
+	if (status != SHARE_DONE || !share->is_open || !share->peer_is_there) {
 		lend_end(&share->lends, lend);
-	else if (lend_begin(&share->lends, lend))
+	} else if (!share->window->is_shared) {
+		lend_end(&share->lends, lend);
 		status = SHARE_NO_PAGES;
+	} else if (lend_begin(&share->lends, lend)) {
+		status = SHARE_NO_PAGES;
+	}
 	lend = lend_find(&share->lends, id);
 	share->counters.refused += !lend;
 	if (lend) {
@@ -499,6 +501,13 @@ static int dispatch(struct share *share, const struct bus_packet *packet)
 	return take_about_pages(share, packet, head.kind);
 }
 
+static void ring(const struct share *share)
+{
+	ssize_t written = write(share->client->doorbell_fd, &(uint64_t){ 1 }, 8);
+
+	(void)written; /* a counter that is full wakes, too */
+}
+
 static void kick(struct share *share)
 {
 	if (share->submitted)
@@ -535,13 +544,10 @@ static void room(void *context)
 
 static void say_open(struct share *share, bool is_open)
 {
-	ssize_t written;
-
 	share->is_open = is_open;
 	share->openings += is_open;
 	__atomic_store_n(&share->memory->is_open, is_open ? share->openings : 0, __ATOMIC_RELEASE);
-	written = write(share->client->doorbell_fd, &(uint64_t){ 1 }, 8);
-	(void)written; /* a counter that is full wakes, too */
+	ring(share);
 }
 
 static void opened(void *context)
@@ -672,8 +678,6 @@ static void take_replies(struct share *share)
 /* Another hub than before: what the old one has brought was taken; the rest begins anew. */
 static void begin_anew(struct share *share, uint32_t generation)
 {
-	ssize_t written;
-
 	if (share->generation)
 		take_replies(share);
 	share->generation = generation;
@@ -691,8 +695,7 @@ static void begin_anew(struct share *share, uint32_t generation)
 	}
 	share->submitted = false;
 	__atomic_store_n(&share->memory->accepted, generation, __ATOMIC_RELEASE);
-	written = write(share->client->doorbell_fd, &(uint64_t){ 1 }, 8);
-	(void)written; /* a counter that is full wakes, too */
+	ring(share);
 }
 
 static void follow_peer(struct share *share)
@@ -706,9 +709,35 @@ static void follow_peer(struct share *share)
 	share->peer_word = word;
 	/* while a hub is replaced by another, nothing is known to have changed */
 	share->peer_is_there = share->peer_word && !share->cut_off;
-	share->window_is_common = __atomic_load_n(&memory->window_is_common, __ATOMIC_RELAXED);
 	if (!share->peer_is_there)
 		end_all(share);
+}
+
+/*
+ * Another window, or none: what was lent in the old one is this machine's alone before, which the
+ * other end hears of as of any other end.
+ */
+static void follow_window(struct share *share)
+{
+	if (!port_window_is_wanted(share->window, share->memory))
+		return;
+	for (unsigned n = 0; n < LENDS; n++) {
+		const struct lend lend = share->lends.lend[n];
+
+		if (lend.state != LEND_LENT && lend.state != LEND_ENDING)
+			continue;
+		end_lend(share, &share->lends.lend[n]);
+		if (share->peer_is_there && share->send_free)
+			send_packet(share,
+				    &(struct share_packet){ .kind = SHARE_PACKET_ENDED,
+							    .id = lend.id },
+				    NULL, NULL);
+	}
+	if (!port_window_exchange(share->window, share->memory))
+		return;
+	lender_tell_change(share->lends.lender, share->window_gpa, WINDOW_HALF_BYTES);
+	port_window_accept(share->window, share->memory);
+	ring(share);
 }
 
 /* The thread that collects serves other queues, too: most of its turns are not for this one. */
@@ -716,7 +745,8 @@ static bool has_news(const struct share *share)
 {
 	const struct share_memory *memory = share->memory;
 
-	return share->generation != __atomic_load_n(&memory->generation, __ATOMIC_ACQUIRE) ||
+	return port_window_is_wanted(share->window, memory) ||
+	       share->generation != __atomic_load_n(&memory->generation, __ATOMIC_ACQUIRE) ||
 	       share->serving != __atomic_load_n(&memory->serving, __ATOMIC_ACQUIRE) ||
 	       share->peer_word != __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE) ||
 	       share->client->collected !=
@@ -733,6 +763,7 @@ void share_collect(struct share *share)
 	guest_memory_begin();
 	if (generation != share->generation)
 		begin_anew(share, generation);
+	follow_window(share);
 	if (generation)
 		take_replies(share);
 	follow_peer(share);
@@ -767,7 +798,7 @@ static const struct guid packet_type = SHARE_PACKET_TYPE;
 static const struct guid disk_type = SHARE_DISK_TYPE;
 
 struct share *share_create(struct bus *bus, unsigned number, struct share_memory *memory,
-			   struct share_window *window, struct slot_client *client,
+			   struct port_window *window, struct slot_client *client,
 			   struct lender *lender)
 {
 	struct share *share = calloc(1, sizeof(*share));
@@ -778,7 +809,8 @@ struct share *share_create(struct bus *bus, unsigned number, struct share_memory
 	*share = (struct share){ .memory = memory, .client = client, .number = number,
 				 .side = memory->side, .epoch = memory->epoch };
 	share->lends.lender = lender;
-	share->lends.half = window->page[share->side != SHARE_SERVES];
+	share->window = window;
+	share->lends.half = window->memory->page[share->side != SHARE_SERVES];
 	share->window_gpa = GUEST_WINDOW_GPA +
 			    number * (uint64_t)SHARE_WINDOW_PAGES * GUEST_PAGE_BYTES;
 	share->service = (struct bus_service){

@@ -17,14 +17,16 @@
  *  5. A hub that breaks the protocol is cut off until there is another; the other machine's bytes
  *     are data, and are only copied. What it says to have lent lies in its half of the window.
  *
- *  6. What this side has lent (lend_table.h) ends when the other end goes, or this one closes: the
- *     pages are then this machine's alone. Nothing is lent before the hub has been asked.
+ *  6. What this side has lent (lend_table.h) ends when the other end goes, this one closes, or the
+ *     window is exchanged: the pages are then this machine's alone. Nothing is lent before the hub
+ *     has been asked, and unless the window is shared.
  *
  * Left out: pages that may only be read; saving a machine that has such a channel
  * (machine_save() refuses).
  */
 #pragma once
 
+#include "ipc/port_window.h"
 #include "ipc/share_port.h"
 #include "vmbus/vmbus.h"
 
@@ -36,10 +38,10 @@ extern const struct unit_ops share_unit;
 
 /*
  * The number-th port's channel, on a bus that does not run yet; the hub is at the client's queue,
- * which is memory's; the peer has the same window. NULL: no memory, or no channel.
+ * which is memory's. NULL: no memory, or no channel.
  */
 struct share *share_create(struct bus *bus, unsigned number, struct share_memory *memory,
-			   struct share_window *window, struct slot_client *client,
+			   struct port_window *window, struct slot_client *client,
 			   struct lender *lender);
 void share_destroy(struct share *share);
 /* Whatever has come from the hub, and its comings and goings; on the thread that collects. */

@@ -611,6 +611,14 @@ void storage_serve(struct storage *storage, bool is_served)
 	bus_channel_run(storage->channel);
 }
 
+void storage_hold(struct storage *storage, bool holds)
+{
+	if (holds)
+		bus_channel_lock(storage->channel);
+	else
+		bus_channel_unlock(storage->channel);
+}
+
 void storage_destroy(struct storage *storage) { free(storage); }
 
 size_t storage_statistics(const struct storage *storage, char *text, size_t bytes)

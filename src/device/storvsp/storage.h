@@ -45,6 +45,11 @@ void storage_arrive(struct storage *storage, const struct block_disk *disk);
  * leave the guest's memory; what is under way stays so. Its channel's lock may not be held.
  */
 void storage_serve(struct storage *storage, bool is_served);
+/*
+ * Between true and false nothing is written into slots, on no thread. Its channel's lock may not be
+ * held.
+ */
+void storage_hold(struct storage *storage, bool holds);
 void storage_destroy(struct storage *storage);
 /*
  * Whatever has been answered, and what could not be taken before; on the thread that collects.

@@ -1,0 +1,169 @@
+/* See port_window.h. */
+#include "port_window.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { DATA = PROT_READ | PROT_WRITE, OWN = MAP_PRIVATE | MAP_ANONYMOUS };
+
+/* ---- places ---- */
+
+static bool map_own(const struct window_place *place)
+{
+	return mmap(place->at, place->bytes, DATA, OWN | MAP_FIXED, -1, 0) != MAP_FAILED;
+}
+
+static bool map_received(const struct window_place *place)
+{
+	return mmap(place->at, place->bytes, DATA, MAP_SHARED | MAP_FIXED, WINDOW_RECEIVED_FD,
+		    (off_t)place->offset) != MAP_FAILED;
+}
+
+bool port_window_make(struct port_window *window, int line)
+{
+	const size_t bytes = sizeof(struct share_window);
+	void *at = mmap(NULL, bytes, DATA, OWN, -1, 0);
+
+	if (at == MAP_FAILED)
+		return false;
+	*window = (struct port_window){ .memory = at, .line = line, .places = 1 };
+	window->place[0] = (struct window_place){ .at = at, .bytes = bytes };
+	return true;
+}
+
+bool port_window_show(struct port_window *window, unsigned half, uint8_t *at, size_t bytes,
+		      bool is_kept)
+{
+	struct window_place *place = &window->place[window->places];
+
+	assert(!window->is_shared && window->places < WINDOW_PLACES);
+	assert(half < 2 && bytes <= WINDOW_HALF_BYTES);
+	*place = (struct window_place){ .at = at, .offset = half * (size_t)WINDOW_HALF_BYTES,
+					.bytes = bytes, .is_kept = is_kept };
+	window->places++;
+	return map_own(place);
+}
+
+/* ---- exchanging it ---- */
+
+bool port_window_is_wanted(const struct port_window *window, const struct share_memory *memory)
+{
+	return __atomic_load_n(&memory->window_wanted, __ATOMIC_ACQUIRE) != window->number;
+}
+
+/* 1: a window has come; 0: none, which is the word; -EAGAIN: nothing has. */
+static int receive(int line, struct window_word *ret)
+{
+	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
+		.bytes = { 0 }
+	};
+	struct iovec part = { .iov_base = ret, .iov_len = sizeof(*ret) };
+	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+			       .msg_controllen = sizeof(control) };
+	int fd = -1;
+
+	if (recvmsg(line, &head, MSG_DONTWAIT) != sizeof(*ret))
+		return -EAGAIN;
+	if (!CMSG_FIRSTHDR(&head))
+		return 0;
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&head)), sizeof(fd));
+	assert(fd == WINDOW_RECEIVED_FD);
+	return 1;
+}
+
+/*
+ * Place 0 first, where what others keep waits meanwhile: it is as large, and has nothing of its own
+ * now. False: the host has no room for what it had.
+ */
+static bool map_all(struct port_window *window, bool (*map)(const struct window_place *place))
+{
+	bool done = map(&window->place[0]);
+
+	for (unsigned n = 1; n < window->places && done; n++) {
+		const struct window_place *place = &window->place[n];
+		uint8_t *meanwhile = window->place[0].at + place->offset;
+
+		if (place->is_kept)
+			memcpy(meanwhile, place->at, place->bytes);
+		done = map(place);
+		if (place->is_kept && done && map == map_own)
+			memcpy(place->at, meanwhile, place->bytes);
+	}
+	return done;
+}
+
+bool port_window_exchange(struct port_window *window, const struct share_memory *memory)
+{
+	const uint32_t wanted = __atomic_load_n(&memory->window_wanted, __ATOMIC_ACQUIRE);
+	struct window_word word;
+	int got;
+
+	/* one that has been taken away again already is passed over */
+	while ((got = receive(window->line, &word)) >= 0 && word.number != wanted)
+		if (got)
+			close(WINDOW_RECEIVED_FD);
+	if (got < 0)
+		return false;
+	if (got || window->is_shared)
+		if (!map_all(window, got ? map_received : map_own))
+			abort(); /* half of it would be another's */
+	if (got)
+		close(WINDOW_RECEIVED_FD);
+	window->is_shared = got;
+	window->number = wanted;
+	return true;
+}
+
+void port_window_accept(const struct port_window *window, struct share_memory *memory)
+{
+	__atomic_store_n(&memory->window_accepted, window->number, __ATOMIC_RELEASE);
+}
+
+/* ---- what has been taken away before it was exchanged ---- */
+
+/* A handler has nothing else to look at. */
+static struct {
+	const struct port_window *window;
+	unsigned count;
+	struct sigaction otherwise;
+} guarded;
+
+static const struct window_place *find_place(const uint8_t *at)
+{
+	for (unsigned n = 0; n < guarded.count; n++)
+		for (unsigned k = 0; k < guarded.window[n].places; k++) {
+			const struct window_place *place = &guarded.window[n].place[k];
+
+			if ((size_t)(at - place->at) < place->bytes)
+				return place;
+		}
+	return NULL;
+}
+
+static void on_lost_page(int number, siginfo_t *info, void *context)
+{
+	const struct window_place *place = find_place(info->si_addr);
+
+	if (place && info->si_code > 0 && map_own(place))
+		return;
+	guarded.otherwise.sa_sigaction(number, info, context);
+}
+
+void port_windows_guard(const struct port_window *windows, unsigned count)
+{
+	struct sigaction action;
+
+	if (!count || sigaction(SIGBUS, NULL, &action) || !(action.sa_flags & SA_SIGINFO))
+		return;
+	guarded.window = windows;
+	guarded.count = count;
+	guarded.otherwise = action;
+	action.sa_sigaction = on_lost_page;
+	sigaction(SIGBUS, &action, NULL);
+}

@@ -1,0 +1,67 @@
+/*
+ * The window of a port (share_port.h), where it is mapped in the machine process: memory that it
+ * shares with one other machine's process while rules let either of the two lend pages, and memory
+ * of its own all the rest of the time.
+ *
+ *   place 0       all of it: this side's half is what it lends from
+ *   further ones  a half of it: what the guest sees of the other side's; slots of a disk
+ *
+ * The joiner says that the window is to be another one (share_memory.window_wanted), and sends it
+ * by a line of its own, a descriptor or none. It is exchanged in every place at once as far as this
+ * process's threads can tell, and then said to be (window_accepted).
+ *
+ *  1. A window is one pair's: no other machine ever has it, and none of the two has it again.
+ *  2. Bytes of places that are kept are the same afterwards; in all others they are zeros.
+ *  3. After it has been taken away the window has no bytes (process/joiner_main.c): a process that
+ *     kept it has nothing. Who still looks then, because it has not come to exchanging it, sees
+ *     memory of its own (port_windows_guard()); its pages that are lent are lost with the window.
+ *
+ * Lock: the caller's, which keeps others from what is kept.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "share_port.h"
+
+/* A descriptor that comes is the lowest number that is free: nothing else is let through. */
+enum {
+	WINDOW_RECEIVED_FD = 0,
+	WINDOW_PLACES = 3,
+	WINDOW_HALF_BYTES = sizeof(struct share_window) / 2
+};
+
+/* What the joiner sends with a window's descriptor, or without any. */
+struct window_word { uint32_t number; };
+
+struct window_place { uint8_t *at; size_t offset, bytes; bool is_kept; };
+
+struct port_window {
+	struct share_window *memory; /* place 0's */
+	int line;
+	uint32_t number;
+	bool is_shared;
+	unsigned places;
+	struct window_place place[WINDOW_PLACES];
+};
+
+/* Not shared with anybody; the joiner is at the line. False: no memory. */
+bool port_window_make(struct port_window *window, int line);
+/*
+ * One more place where bytes of half 0 or 1 from its start are, over what is mapped there; is_kept:
+ * they stay when the window is exchanged. False: no memory.
+ */
+bool port_window_show(struct port_window *window, unsigned half, uint8_t *at, size_t bytes,
+		      bool is_kept);
+/* Whether it is to be another one. */
+bool port_window_is_wanted(const struct port_window *window, const struct share_memory *memory);
+/*
+ * Nothing of it is lent. True: it is another one now, which the caller says with
+ * port_window_accept() once nothing of the old one is left with it.
+ */
+bool port_window_exchange(struct port_window *window, const struct share_memory *memory);
+void port_window_accept(const struct port_window *window, struct share_memory *memory);
+/* The process's ports', once all places are known and the engine has its handlers: invariant 3. */
+void port_windows_guard(const struct port_window *windows, unsigned count);

@@ -1,0 +1,287 @@
+/*
+ * The memory windows of joints (ipc/port_window.h): who has one, from when, and until when.
+ *
+ *   asked   a guest that may lend wants to: its joiner is asked for a new window
+ *   given   both joiners have it for their machines
+ *   common  both machines have it
+ *   kept    of a port that has joined this hub with one from the hub before: until its peer comes
+ *   taken   both joiners were told, or could be; until both machines have said that it is gone
+ *   ended   a joiner is asked to leave no byte of it, until that is so
+ *
+ *  1. A window is common only while the rules let one of its two ports lend to the other, and both
+ *     be joined; it is asked for only then.
+ *  2. No port has it that was not joined with the other when it was given; who has not said within
+ *     HUB_PATIENCE_MS that it has another one keeps nothing but a mapping of no bytes.
+ */
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hub_internal.h"
+#include "hub_line.h"
+
+static void set_state(struct window *window, enum window_state state, int64_t within_ms)
+{
+	window->state = state;
+	window->until_ms = hub_now_ms() + within_ms;
+}
+
+static bool is_over(const struct window *window) { return hub_now_ms() > window->until_ms; }
+
+static struct window *new_window(struct hub *hub)
+{
+	for (unsigned n = 0; n < HUB_WINDOWS; n++)
+		if (hub->window[n].state == WINDOW_NONE)
+			return &hub->window[n];
+	return NULL;
+}
+
+static void enter(struct window *window, struct port *port)
+{
+	window->port[window->port[0] != NULL] = port;
+	port->window = window;
+}
+
+static void detach(struct window *window)
+{
+	for (unsigned n = 0; n < 2; n++) {
+		if (window->port[n])
+			window->port[n]->window = NULL;
+		window->port[n] = NULL;
+	}
+}
+
+static void window_free(struct window *window)
+{
+	detach(window);
+	if (window->fd != HUB_NOBODY)
+		close(window->fd);
+	*window = (struct window){ .fd = HUB_NOBODY };
+}
+
+/* Its joiner; one that does not read is left. */
+static void tell(struct port *port, enum wire_kind kind, int fd)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = kind,
+					      .number = port->window_number };
+
+	if (line_send(port->line, &message, &fd, fd != HUB_NOBODY))
+		port->is_deaf = true;
+}
+
+static void tell_both(struct window *window, int fd)
+{
+	for (unsigned n = 0; n < 2; n++)
+		if (window->port[n]) {
+			window->port[n]->window_number++;
+			tell(window->port[n], WIRE_WINDOW, fd);
+		}
+}
+
+static bool have_accepted(const struct window *window)
+{
+	for (unsigned n = 0; n < 2; n++) {
+		const struct port *port = window->port[n];
+
+		if (port && __atomic_load_n(&port->memory->window_accepted, __ATOMIC_ACQUIRE) !=
+				    port->window_number)
+			return false;
+	}
+	return true;
+}
+
+/* ---- a joint's ---- */
+
+int window_ask(struct hub *hub, struct port *from)
+{
+	const int64_t now = hub_now_ms();
+
+	if (!from->asked_ms)
+		from->asked_ms = now;
+	if (!from->window && !from->peer->window && now - from->asked_ms <= HUB_PATIENCE_MS) {
+		struct window *window = new_window(hub);
+
+		if (window) {
+			enter(window, from);
+			enter(window, from->peer);
+			set_state(window, WINDOW_ASKED, HUB_PATIENCE_MS);
+			tell(from, WIRE_WANT, HUB_NOBODY);
+		}
+	}
+	if (from->window && from->window->state == WINDOW_COMMON) {
+		from->asked_ms = 0;
+		return 0;
+	}
+	from->wait_until_ms = from->asked_ms + HUB_PATIENCE_MS + 1;
+	if (now - from->asked_ms <= HUB_PATIENCE_MS)
+		return HUB_NO_ROOM;
+	from->asked_ms = 0;
+	return -ENOTCONN;
+}
+
+static bool is_window(int fd, uint64_t *ret_inode)
+{
+	struct stat st;
+
+	if (fd == HUB_NOBODY || fstat(fd, &st) || st.st_size != sizeof(struct share_window))
+		return false;
+	*ret_inode = st.st_ino;
+	return true;
+}
+
+bool window_bring(struct port *port, int fd)
+{
+	struct window *window = port->window;
+
+	if (!window || window->state != WINDOW_ASKED || !is_window(fd, &window->inode))
+		return false;
+	window->fd = fd;
+	tell_both(window, fd);
+	set_state(window, WINDOW_GIVEN, HUB_PATIENCE_MS);
+	return true;
+}
+
+/* Of a port's that comes from another hub: that which its peer has brought, or a new one. */
+static struct window *find_kept(struct hub *hub, uint64_t inode)
+{
+	for (unsigned n = 0; n < HUB_WINDOWS; n++) {
+		struct window *window = &hub->window[n];
+
+		if (window->state == WINDOW_KEPT && window->inode == inode && !window->port[1])
+			return window;
+	}
+	return NULL;
+}
+
+bool window_join(struct hub *hub, struct port *port, int fd)
+{
+	struct window *window;
+	uint64_t inode;
+
+	if (!is_window(fd, &inode))
+		return true; /* it has none, or it has ended */
+	window = find_kept(hub, inode);
+	if (!window) {
+		window = new_window(hub);
+		if (!window)
+			return false;
+		window->fd = dup(fd);
+		window->inode = inode;
+		if (window->fd < 0)
+			return false;
+		set_state(window, WINDOW_KEPT, HUB_PATIENCE_MS);
+	}
+	enter(window, port);
+	return true;
+}
+
+void window_take(struct window *window)
+{
+	if (!window || window->state == WINDOW_TAKEN)
+		return;
+	if (window->state == WINDOW_ASKED) {
+		window_free(window);
+		return;
+	}
+	tell_both(window, HUB_NOBODY);
+	set_state(window, WINDOW_TAKEN, HUB_PATIENCE_MS);
+}
+
+void window_leave(struct port *port)
+{
+	struct window *window = port->window;
+
+	if (!window)
+		return;
+	window->port[window->port[1] == port] = NULL;
+	port->window = NULL;
+	window->was_left = true; /* whether its machine has it still, nobody says */
+	window_take(window);
+}
+
+/* ---- their time ---- */
+
+static bool may_stay(struct hub *hub, struct window *window)
+{
+	return hub_may_lend(hub, window->port[0]) || hub_may_lend(hub, window->port[1]);
+}
+
+static bool is_pair(const struct window *window)
+{
+	return window->port[0] && window->port[1] && window->port[0]->peer == window->port[1];
+}
+
+static void look_at_kept(struct hub *hub, struct window *window)
+{
+	bool may = !is_over(window);
+
+	for (unsigned n = 0; n < 2; n++) {
+		struct port *port = window->port[n];
+
+		if (port)
+			may &= hub_may_be_joined(hub, port, hub_now_ms()) &&
+			       (!port->peer || !window->port[1] || is_pair(window));
+	}
+	if (!may)
+		window_take(window);
+	else if (is_pair(window))
+		set_state(window, WINDOW_COMMON, 0);
+}
+
+/* Nobody's any more: asked again each second, until it has no bytes. */
+static void look_at_ended(struct hub *hub, struct window *window)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_END };
+	uint64_t inode;
+
+	if (!is_window(window->fd, &inode)) {
+		window_free(window);
+		return;
+	}
+	if (!is_over(window))
+		return;
+	set_state(window, WINDOW_ENDED, HUB_LOOK_MS);
+	for (unsigned n = 0; n < HUB_PORTS; n++)
+		if (hub->port[n].memory)
+			line_send(hub->port[n].line, &message, &window->fd, 1);
+}
+
+static void end(struct hub *hub, struct window *window)
+{
+	detach(window);
+	set_state(window, WINDOW_ENDED, -1);
+	look_at_ended(hub, window);
+}
+
+static void look(struct hub *hub, struct window *window)
+{
+	switch (window->state) {
+	case WINDOW_ASKED:
+		if (is_over(window))
+			window_take(window);
+		break;
+	case WINDOW_GIVEN:
+		if (is_over(window))
+			window_take(window);
+		else if (have_accepted(window))
+			set_state(window, WINDOW_COMMON, 0);
+		break;
+	case WINDOW_COMMON:
+		if (!may_stay(hub, window))
+			window_take(window);
+		break;
+	case WINDOW_KEPT: look_at_kept(hub, window); break;
+	case WINDOW_TAKEN:
+		if (is_over(window) || (!window->was_left && have_accepted(window)))
+			end(hub, window);
+		break;
+	case WINDOW_ENDED: look_at_ended(hub, window); break;
+	default: break;
+	}
+}
+
+void windows_look(struct hub *hub)
+{
+	for (unsigned n = 0; n < HUB_WINDOWS; n++)
+		look(hub, &hub->window[n]);
+}

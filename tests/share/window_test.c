@@ -1,0 +1,188 @@
+/*
+ * A port's window as a machine process has it: exchanged for one that two share and for its own
+ * again, with what is kept; and what is left of one that was taken away before it was exchanged.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ipc/port_window.h"
+
+enum { PAGE = SLOT_PAGE_BYTES, SLOTS_BYTES = 16 * PAGE };
+
+static int failures;
+
+static void expect(const char *what, bool got)
+{
+	printf("%s %s\n", got ? "ok  " : "FAIL", what);
+	failures += !got;
+}
+
+/* A machine's, with a joiner's end of its line. */
+struct end {
+	struct port_window window;
+	struct share_memory *memory;
+	int line;
+	uint8_t *seen, *slots;
+};
+
+static void *own(size_t bytes)
+{
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (at == MAP_FAILED)
+		abort();
+	return at;
+}
+
+static void make_end(struct end *end, unsigned half)
+{
+	int line[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, line))
+		abort();
+	*end = (struct end){ .memory = own(sizeof(*end->memory)), .line = line[0],
+			     .seen = own(WINDOW_HALF_BYTES), .slots = own(SLOTS_BYTES) };
+	if (!port_window_make(&end->window, line[1]) ||
+	    !port_window_show(&end->window, !half, end->seen, WINDOW_HALF_BYTES, false) ||
+	    !port_window_show(&end->window, half, end->slots, SLOTS_BYTES, true))
+		abort();
+}
+
+/* As the joiner does; fd -1: none. */
+static void give(struct end *end, int fd)
+{
+	const struct window_word word = { .number = end->memory->window_wanted + 1 };
+	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
+		.head = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
+			  .cmsg_len = CMSG_LEN(sizeof(int)) },
+	};
+	struct iovec part = { .iov_base = (void *)(uintptr_t)&word, .iov_len = sizeof(word) };
+	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		head.msg_control = &control;
+		head.msg_controllen = sizeof(control);
+		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+	}
+	if (sendmsg(end->line, &head, 0) != sizeof(word))
+		abort();
+	end->memory->window_wanted = word.number;
+}
+
+static int new_window(void)
+{
+	const int made = memfd_create("window", 0);
+	const int fd = fcntl(made, F_DUPFD, 20); /* the lowest is for what comes */
+
+	if (fd < 0 || ftruncate(fd, sizeof(struct share_window)))
+		abort();
+	close(made);
+	return fd;
+}
+
+static bool exchange(struct end *end)
+{
+	if (!port_window_exchange(&end->window, end->memory))
+		return false;
+	port_window_accept(&end->window, end->memory);
+	return end->memory->window_accepted == end->memory->window_wanted;
+}
+
+static void two_share(struct end *one, struct end *other, int fd)
+{
+	strcpy((char *)one->slots, "kept");
+	one->seen[PAGE] = 1;
+	give(one, fd);
+	expect("another one is wanted", port_window_is_wanted(&one->window, one->memory));
+	expect("and nothing is before that", !other->window.is_shared && !other->seen[0]);
+	give(other, fd);
+	expect("both have it", exchange(one) && exchange(other) && one->window.is_shared);
+	expect("what is kept is there, and the other sees it",
+	       !strcmp((char *)one->slots, "kept") && !strcmp((char *)other->seen, "kept"));
+	expect("and nothing else of before", !one->seen[PAGE]);
+	other->window.memory->page[1][3][5] = 9;
+	expect("what one lends the other sees", one->seen[3 * PAGE + 5] == 9);
+}
+
+static void taken_away(struct end *one, struct end *other, int fd)
+{
+	give(one, -1);
+	expect("it is taken from one", exchange(one) && !one->window.is_shared);
+	expect("who keeps what it had", !strcmp((char *)one->slots, "kept"));
+	strcpy((char *)other->seen, "lies");
+	memset(other->window.memory, 0xee, sizeof(struct share_window));
+	expect("that the other does not reach", !strcmp((char *)one->slots, "kept"));
+	expect("of whose nothing is seen", !one->seen[3 * PAGE + 5] && !one->seen[PAGE]);
+	if (ftruncate(fd, 0))
+		abort();
+	expect("which loses no byte with the window", one->slots[0] == 'k' && !one->seen[0]);
+}
+
+/* The other one has not come to it yet. */
+static int look_at_lost(struct end *other, bool is_guarded)
+{
+	int status = 0;
+	pid_t child = fork();
+
+	if (!child) {
+		struct sigaction action = { .sa_flags = SA_SIGINFO };
+
+		signal(SIGBUS, SIG_DFL);
+		if (is_guarded && !sigaction(SIGBUS, &action, NULL))
+			port_windows_guard(&other->window, 1);
+		_exit(*(volatile uint8_t *)&other->seen[PAGE] |
+		      *(volatile uint8_t *)&other->window.memory->page[1][0][0]);
+	}
+	waitpid(child, &status, 0);
+	return status;
+}
+
+static int first_byte(int fd)
+{
+	uint8_t byte;
+
+	return pread(fd, &byte, 1, 0) == 1 ? byte : -1;
+}
+
+static void many_words(struct end *end)
+{
+	int first = new_window();
+	int second = new_window();
+
+	give(end, first);
+	give(end, -1);
+	give(end, second);
+	end->window.memory->page[0][0][0] = 4;
+	expect("what came meanwhile is passed over", exchange(end) && end->window.is_shared);
+	end->window.memory->page[0][0][0] = 5;
+	expect("the last is it", first_byte(second) == 5);
+	expect("one that was taken away before it was had is not", !first_byte(first));
+	give(end, -1);
+	expect("its own again", exchange(end) && !end->window.is_shared);
+	expect("nothing has come", !port_window_exchange(&end->window, end->memory));
+}
+
+int main(void)
+{
+	struct end one;
+	struct end other;
+	int fd;
+
+	make_end(&one, 0);
+	make_end(&other, 1);
+	fd = new_window();
+	close(WINDOW_RECEIVED_FD);
+	two_share(&one, &other, fd);
+	taken_away(&one, &other, fd);
+	expect("who looks at it ends without a guard", WTERMSIG(look_at_lost(&other, false)));
+	expect("and with one sees nothing", look_at_lost(&other, true) == 0);
+	many_words(&one);
+	return failures != 0;
+}
