@@ -159,7 +159,6 @@ static const struct role_call disk_calls[] = {
 	{ "munmap", CALL_ANY, 0 },
 	{ "mremap", CALL_ANY, 0 },
 	{ "madvise", CALL_GIVE_BACK, 0 },
-	{ "mprotect", CALL_NO_EXECUTION, 0 },
 	{ "brk", CALL_ANY, 0 },
 	{ "getrandom", CALL_ANY, 0 },
 	{ "uname", CALL_ANY, 0 },

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <jansson.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,6 +207,7 @@ int disk_main(void)
 	if (!plan)
 		return complain(EXIT_USAGE, "it has no plan", "the disk process",
 				"use umbra run: it starts the processes of a machine");
+	mallopt(M_ARENA_MAX, 1); /* more of them grow by mprotect(), which it does without */
 	process.memory = mmap(NULL, sizeof(*process.memory), PROT_READ | PROT_WRITE, MAP_SHARED,
 			      grant_fd(GRANT_SLOTS), 0);
 	close(grant_fd(GRANT_SLOTS));
