@@ -37,13 +37,19 @@ static const uint8_t *mac(uint8_t number)
 
 static int join(uint8_t number) { return line_open(path, mac(number)); }
 
-static bool send_frame(int fd, const uint8_t *to, uint8_t from, uint32_t bytes, uint8_t mark)
+static bool send_with(int flags, int fd, const uint8_t *to, uint8_t from, uint32_t bytes,
+		      uint8_t mark)
 {
 	memset(&wire, mark, sizeof(wire.frame) + bytes);
 	wire.frame = (struct net_frame){ .bytes = bytes };
 	memcpy(wire.data, to, NET_MAC_BYTES);
 	memcpy(wire.data + NET_MAC_BYTES, mac(from), NET_MAC_BYTES);
-	return send(fd, &wire, sizeof(wire.frame) + bytes, MSG_NOSIGNAL) > 0;
+	return send(fd, &wire, sizeof(wire.frame) + bytes, MSG_NOSIGNAL | flags) > 0;
+}
+
+static bool send_frame(int fd, const uint8_t *to, uint8_t from, uint32_t bytes, uint8_t mark)
+{
+	return send_with(0, fd, to, from, bytes, mark);
 }
 
 /* The mark of the next frame; -1: none comes; -2: the line is cut. */
@@ -202,6 +208,37 @@ static void stalls(int one, int two)
 	close(deaf);
 }
 
+/*
+ * Two that send to a third more than it takes, one of them without end: the other has its share,
+ * however many frames the first has in its line.
+ */
+static void shares(int one, int two)
+{
+	enum { FRAMES = 2000, LONG_BYTES = 8000 };
+	int busy = join(61);
+	unsigned of_one = 0;
+	unsigned of_two = 0;
+	unsigned sent = 0;
+
+	wait_until_joined(one, busy, 61);
+	for (unsigned n = 0; n < FRAMES; n++) {
+		int mark;
+
+		while (send_with(MSG_DONTWAIT, one, mac(61), 1, LONG_BYTES, 41))
+			;
+		sent += send_with(MSG_DONTWAIT, two, mac(61), 2, LONG_BYTES, 42);
+		mark = take_frame(busy, WAIT_MS);
+		of_one += mark == 41;
+		of_two += mark == 42;
+	}
+	printf("# %u frames of one, %u of %u of the other\n", of_one, of_two, sent);
+	expect("who sends without end has no more than its share", of_two >= FRAMES / 3);
+	expect("and gets through, too", of_one >= FRAMES / 10);
+	close(busy);
+	send_frame(one, mac(2), 1, FRAME_BYTES, 43);
+	expect("both go on", take_frame(two, WAIT_MS) == 43);
+}
+
 int main(void)
 {
 	pthread_t thread;
@@ -217,6 +254,7 @@ int main(void)
 	refuses();
 	floods(one, two);
 	stalls(one, two);
+	shares(one, two);
 	close(three);
 	three = join(3);
 	wait_until_joined(one, three, 3);

@@ -12,7 +12,9 @@
 enum {
 	FLOOD_PER_S = 2000,
 	STALL_MS = 100,
+	MOMENT_MS = 2, /* which nobody is charged for */
 	LONELY_MS = 5000,
+	SECOND_MS = 1000,
 	TURN_FRAMES = 16,
 	GROUP = 1,
 	NOBODY = -1,
@@ -29,9 +31,12 @@ struct port {
 	uint8_t mac[NET_MAC_BYTES];
 	int64_t flood_ms; /* when its second began */
 	unsigned flooded;
-	/* what the port at `to` has not taken yet */
+	/* for how long it has waited for others in this second */
+	int64_t stall_ms, stalled_ms;
+	/* what the port at `to` has not taken yet, and when its turn is */
 	int to;
 	int64_t since_ms;
+	uint64_t turn;
 	size_t bytes;
 	struct message message;
 };
@@ -40,6 +45,7 @@ struct hub {
 	int listen_fd;
 	int64_t lonely_ms;
 	unsigned ports;
+	uint64_t turns;
 	struct port port[SWITCH_PORTS];
 };
 
@@ -111,6 +117,34 @@ static bool port_join(struct hub *hub, struct port *port, size_t bytes)
 
 /* ---- frames ---- */
 
+/* It has waited so long in this second that it does not any more. */
+static bool has_stalled(struct port *from)
+{
+	const int64_t now = now_ms();
+
+	if (now - from->stall_ms >= SECOND_MS) {
+		from->stall_ms = now;
+		from->stalled_ms = 0;
+	}
+	return from->stalled_ms >= STALL_MS;
+}
+
+static void charge(struct port *from)
+{
+	const int64_t waited_ms = now_ms() - from->since_ms;
+
+	if (waited_ms > MOMENT_MS)
+		from->stalled_ms += waited_ms;
+}
+
+static bool is_waited_for(const struct hub *hub, int to)
+{
+	for (unsigned n = 0; n < SWITCH_PORTS; n++)
+		if (hub->port[n].to == to)
+			return true;
+	return false;
+}
+
 /* False: it has to wait. */
 static bool give(struct port *to, const struct message *message, size_t bytes)
 {
@@ -124,7 +158,7 @@ static bool may_flood(struct port *port)
 {
 	const int64_t now = now_ms();
 
-	if (now - port->flood_ms >= 1000) {
+	if (now - port->flood_ms >= SECOND_MS) {
 		port->flood_ms = now;
 		port->flooded = 0;
 	}
@@ -156,45 +190,85 @@ static bool pass_on(struct hub *hub, struct port *from, size_t bytes)
 		return true;
 	}
 	to = find_port(hub, from->message.data);
-	if (!to || to == from || give(to, &from->message, bytes))
+	if (!to || to == from)
+		return true;
+	/* behind who waits already, be there room or not */
+	if (!is_waited_for(hub, (int)(to - hub->port)) && give(to, &from->message, bytes))
+		return true;
+	if (has_stalled(from))
 		return true;
 	from->to = (int)(to - hub->port);
 	from->bytes = bytes;
 	from->since_ms = now_ms();
+	from->turn = ++hub->turns;
 	return true;
 }
 
-static void take_messages(struct hub *hub, struct port *port)
+/* False: there is none, or nothing more may be taken. */
+static bool take_message(struct hub *hub, struct port *port)
 {
-	for (unsigned n = 0; n < TURN_FRAMES && port->to == NOBODY; n++) {
-		ssize_t got = recv(port->fd, &port->message, sizeof(port->message), MSG_DONTWAIT);
-		bool is_sound;
+	bool is_sound = false;
+	ssize_t got;
 
-		if (got < 0 && (errno == EAGAIN || errno == EINTR))
-			return;
-		if (got <= 0)
-			is_sound = false;
-		else if (!port->has_joined)
-			is_sound = port_join(hub, port, (size_t)got);
-		else
-			is_sound = pass_on(hub, port, (size_t)got);
-		if (!is_sound) {
-			port_close(hub, port);
-			return;
-		}
-	}
+	if (port->fd == NOBODY || port->to != NOBODY)
+		return false;
+	got = recv(port->fd, &port->message, sizeof(port->message), MSG_DONTWAIT);
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return false;
+	if (got > 0 && !port->has_joined)
+		is_sound = port_join(hub, port, (size_t)got);
+	else if (got > 0)
+		is_sound = pass_on(hub, port, (size_t)got);
+	if (!is_sound)
+		port_close(hub, port);
+	return is_sound;
 }
 
-/* Again what waits, or no more. */
-static void push(struct hub *hub, struct port *port)
+/* One of each port, and again. */
+static void take_messages(struct hub *hub, bool has_some[SWITCH_PORTS])
+{
+	for (unsigned round = 0; round < TURN_FRAMES; round++)
+		for (unsigned n = 0; n < SWITCH_PORTS; n++)
+			if (has_some[n])
+				has_some[n] = take_message(hub, &hub->port[n]);
+}
+
+/* Again what waits, or no more. False: it waits. */
+static bool push(struct hub *hub, struct port *port)
 {
 	struct port *to = &hub->port[port->to];
 
-	if (give(to, &port->message, port->bytes)) {
-		port->to = NOBODY;
-	} else if (now_ms() - port->since_ms >= STALL_MS) {
-		port->to = NOBODY;
+	if (!give(to, &port->message, port->bytes)) {
+		if (now_ms() - port->since_ms < STALL_MS)
+			return false;
 		to->is_slow = true;
+	}
+	charge(port);
+	port->to = NOBODY;
+	return true;
+}
+
+/* Of those who wait for this port the one whose turn is first; NULL: none. */
+static struct port *first_waiting(struct hub *hub, int to)
+{
+	struct port *first = NULL;
+
+	for (unsigned n = 0; n < SWITCH_PORTS; n++) {
+		struct port *port = &hub->port[n];
+
+		if (port->to == to && (!first || port->turn < first->turn))
+			first = port;
+	}
+	return first;
+}
+
+static void push_all(struct hub *hub)
+{
+	for (int to = 0; to < SWITCH_PORTS; to++) {
+		struct port *first;
+
+		while ((first = first_waiting(hub, to)) && push(hub, first))
+			;
 	}
 }
 
@@ -203,6 +277,7 @@ static void push(struct hub *hub, struct port *port)
 static bool hub_turn(struct hub *hub)
 {
 	struct pollfd polls[SWITCH_PORTS + 1] = { { .fd = hub->listen_fd, .events = POLLIN } };
+	bool has_some[SWITCH_PORTS];
 	bool waits = false;
 
 	for (unsigned n = 0; n < SWITCH_PORTS; n++) {
@@ -216,15 +291,11 @@ static bool hub_turn(struct hub *hub)
 		waits |= port->to != NOBODY;
 	}
 	poll(polls, SWITCH_PORTS + 1, waits ? STALL_MS : LONELY_MS);
-	for (unsigned n = 0; n < SWITCH_PORTS; n++) {
-		struct port *port = &hub->port[n];
-
-		if (port->to != NOBODY)
-			push(hub, port);
-		if (port->fd != NOBODY && port->fd == polls[n + 1].fd &&
-		    polls[n + 1].revents & (POLLIN | POLLHUP | POLLERR))
-			take_messages(hub, port);
-	}
+	push_all(hub);
+	for (unsigned n = 0; n < SWITCH_PORTS; n++)
+		has_some[n] = hub->port[n].fd != NOBODY && hub->port[n].fd == polls[n + 1].fd &&
+			      polls[n + 1].revents & (POLLIN | POLLHUP | POLLERR);
+	take_messages(hub, has_some);
 	if (polls[0].revents)
 		accept_port(hub);
 	return hub->ports || now_ms() - hub->lonely_ms < LONELY_MS;
