@@ -23,6 +23,7 @@ int insn_write_cr(struct step *step, unsigned cr, uint64_t value)
 {
 	/* the entries of PAE are read again where one of these changes (SDM Vol. 3A 4.4.1) */
 	const uint64_t pae_bits = CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP;
+	const uint64_t pae_bits_0 = CR0_CD | CR0_NW | CR0_PG;
 	struct soft_cpu *cpu = step->cpu;
 	struct x86_state *state = step->state;
 	uint64_t changed;
@@ -40,8 +41,9 @@ int insn_write_cr(struct step *step, unsigned cr, uint64_t value)
 		if (value & CR0_PG && !(state->cr0 & CR0_PG) && state->efer & EFER_LME &&
 		    !(state->cr4 & CR4_PAE))
 			return insn_general_protection(step);
-		if (value & CR0_PG && !(state->cr0 & CR0_PG) && !(state->efer & EFER_LME) &&
-		    state->cr4 & CR4_PAE && !soft_load_pae_roots(cpu, state->cr3))
+		if (value & CR0_PG && (value ^ state->cr0) & pae_bits_0 &&
+		    !(state->efer & EFER_LME) && state->cr4 & CR4_PAE &&
+		    !soft_load_pae_roots(cpu, state->cr3))
 			return insn_general_protection(step);
 		if (value & CR0_PG && !(state->cr0 & CR0_PG) && state->efer & EFER_LME)
 			state->efer |= EFER_LMA;

@@ -32,8 +32,13 @@ struct target {
 	bool is_trap;
 };
 
-/* The stack that the frame goes to; nothing is in it before it is committed. */
-struct stack { uint64_t base, mask, pointer; unsigned access; };
+/* The stack that the frame goes to; nothing is in it before it is committed. `code`: of #SS. */
+struct stack {
+	struct x86_segment_state segment;
+	uint64_t mask, pointer;
+	unsigned access;
+	uint32_t code;
+};
 
 static uint64_t flags_to_push(const struct delivery *delivery)
 {
@@ -193,8 +198,11 @@ static int stack_push(struct delivery *delivery, struct stack *stack, uint64_t v
 		      unsigned bytes)
 {
 	uint64_t pointer = (stack->pointer - bytes) & stack->mask;
+	bool is_usable = insn_is_real(delivery->step.state) || insn_is_writable(&stack->segment);
 
-	if (soft_write(delivery->step.cpu, (uint32_t)(stack->base + pointer), &value, bytes,
+	if (!is_usable || !soft_segment_holds(&stack->segment, pointer, bytes))
+		return soft_fail(delivery->step.fault, EXC_SS, true, stack->code);
+	if (soft_write(delivery->step.cpu, (uint32_t)(stack->segment.base + pointer), &value, bytes,
 		       stack->access, delivery->step.fault))
 		return -EFAULT;
 	stack->pointer = pointer;
@@ -202,18 +210,20 @@ static int stack_push(struct delivery *delivery, struct stack *stack, uint64_t v
 }
 
 static struct stack stack_in(const struct x86_segment_state *segment, uint64_t pointer,
-			     unsigned cpl)
+			     unsigned cpl, uint32_t code)
 {
 	uint64_t mask = segment->attributes & CODE_DB ? 0xffffffff : 0xffff;
 
-	return (struct stack){ segment->base, mask, pointer & mask, cpl == 3 ? 0 : ACCESS_SYSTEM };
+	return (struct stack){ .segment = *segment,
+			       .mask = mask,
+			       .pointer = pointer & mask,
+			       .access = cpl == 3 ? 0 : ACCESS_SYSTEM,
+			       .code = code };
 }
 
-/* The stack of an inner level, from the TSS (SDM Vol. 3A 6.12.1, 7.2.1). */
-static int read_inner_stack(struct delivery *delivery, unsigned cpl, struct x86_segment_state *ret,
-			    uint64_t *ret_pointer)
+int insn_inner_stack(struct step *step, unsigned cpl, uint32_t ext, struct x86_segment_state *ret,
+		     uint64_t *ret_pointer)
 {
-	struct step *step = &delivery->step;
 	bool wide = step->state->tr.attributes & 8;
 	unsigned bytes = wide ? 4 : 2;
 	unsigned offset = wide ? TSS_RSP0 + 8 * cpl : TSS16_SP0 + 4 * cpl;
@@ -224,15 +234,15 @@ static int read_inner_stack(struct delivery *delivery, unsigned cpl, struct x86_
 	*ret_pointer = 0;
 	if (offset + 2 * bytes - 1 > step->state->tr.limit)
 		return soft_fail(step->fault, EXC_TS, true,
-				 (step->state->tr.selector & 0xfffcu) | delivery->ext);
+				 (step->state->tr.selector & 0xfffcu) | ext);
 	if (soft_read(step->cpu, step->state->tr.base + offset, ret_pointer, bytes,
 		      ACCESS_SYSTEM | ACCESS_READ, step->fault) ||
 	    soft_read(step->cpu, step->state->tr.base + offset + bytes, &selector, 2,
 		      ACCESS_SYSTEM | ACCESS_READ, step->fault))
 		return -EFAULT;
-	code = (selector & 0xfffc) | delivery->ext;
+	code = (selector & 0xfffc) | ext;
 	if (!(selector & 0xfffc))
-		return soft_fail(step->fault, EXC_TS, true, delivery->ext);
+		return soft_fail(step->fault, EXC_TS, true, ext);
 	if (insn_read_descriptor(step, (uint16_t)selector, descriptor, false))
 		return step->fault->vector == EXC_GP ? soft_fail(step->fault, EXC_TS, true, code)
 						  : -EFAULT;
@@ -279,9 +289,13 @@ static int through_gate(struct delivery *delivery, uint64_t gate)
 	if (find_target(delivery, &target))
 		return -EFAULT;
 	if (target.cpl < state->cpl &&
-	    read_inner_stack(delivery, target.cpl, &stack_segment, &pointer))
+	    insn_inner_stack(&delivery->step, target.cpl, delivery->ext, &stack_segment, &pointer))
 		return -EFAULT;
-	stack = stack_in(&stack_segment, pointer, target.cpl);
+	if (target.offset > target.code.limit)
+		return soft_fail(delivery->step.fault, EXC_GP, true, delivery->ext);
+	stack = stack_in(&stack_segment, pointer, target.cpl,
+			 (target.cpl < state->cpl ? stack_segment.selector & 0xfffcu : 0) |
+				 delivery->ext);
 	state->cpl = (uint8_t)target.cpl;
 	if (push_protected_frame(delivery, &stack, target.cpl < old_cpl, wide ? 4 : 2)) {
 		state->cpl = old_cpl;
@@ -303,7 +317,6 @@ static int through_task_gate(struct delivery *delivery, uint64_t gate)
 {
 	struct step *step = &delivery->step;
 
-	step->state->rip = delivery->event->return_rip;
 	if (insn_switch_task(step, (uint16_t)(gate >> 16), TASK_BY_INTERRUPT,
 			     flags_to_push(delivery), delivery->ext))
 		return -EFAULT;
@@ -333,7 +346,7 @@ static int deliver_protected(struct delivery *delivery)
 static int deliver_real(struct delivery *delivery)
 {
 	struct x86_state *state = delivery->step.state;
-	struct stack stack = stack_in(&state->segment[X86_SS], state->gpr[4], 0);
+	struct stack stack = stack_in(&state->segment[X86_SS], state->gpr[4], 0, 0);
 	struct target target = { .code = state->segment[X86_CS] };
 	uint64_t entry = 0;
 	uint32_t at = delivery->event->vector * REAL_ENTRY_BYTES;

@@ -19,7 +19,7 @@ enum {
 	TSS_BUSY = 2,
 	SYSTEM_TYPE = 0x1f
 };
-enum { TSS_RSP0 = 4, TSS16_SP0 = 2 };
+enum { TSS_RSP0 = 4 };
 
 static void set_cpl(struct soft_cpu *cpu, unsigned cpl)
 {
@@ -133,20 +133,12 @@ static int call_inner_protected(struct step *step, unsigned cpl, unsigned bytes,
 {
 	struct x86_state *state = step->state;
 	struct x86_state before = *state;
-	bool wide = state->tr.attributes & 8;
-	unsigned field = wide ? 4 : 2;
-	unsigned offset = wide ? TSS_RSP0 + 8 * cpl : TSS16_SP0 + 4 * cpl;
-	uint64_t pointer = 0;
-	uint64_t selector = 0;
+	struct x86_segment_state stack;
+	uint64_t pointer;
 	uint64_t words[31] = { 0 };
 	int error;
 
-	if (offset + 2 * field - 1 > state->tr.limit)
-		return bad_selector(step, EXC_TS, state->tr.selector);
-	if (soft_read(step->cpu, state->tr.base + offset, &pointer, field,
-		      ACCESS_SYSTEM | ACCESS_READ, step->fault) ||
-	    soft_read(step->cpu, state->tr.base + offset + field, &selector, 2,
-		      ACCESS_SYSTEM | ACCESS_READ, step->fault))
+	if (insn_inner_stack(step, cpl, 0, &stack, &pointer))
 		return -EFAULT;
 	for (unsigned n = 0; n < parameters; n++)
 		if (insn_pop(step, &words[n], bytes)) {
@@ -154,17 +146,18 @@ static int call_inner_protected(struct step *step, unsigned cpl, unsigned bytes,
 			return -EFAULT;
 		}
 	state->cpl = (uint8_t)cpl;
-	error = insn_load_segment(step, X86_SS, (uint16_t)selector);
+	state->segment[X86_SS] = stack;
 	state->gpr[4] = pointer;
-	if (!error)
-		error = insn_push(step, before.segment[X86_SS].selector, bytes) ||
-			insn_push(step, before.gpr[4], bytes);
+	error = insn_push(step, before.segment[X86_SS].selector, bytes) ||
+		insn_push(step, before.gpr[4], bytes);
 	for (unsigned n = parameters; n-- > 0 && !error;)
 		error = insn_push(step, words[n], bytes);
 	if (!error)
 		error = push_return(step, bytes);
 	if (error) {
 		*state = before;
+		if (step->fault->vector == EXC_SS)
+			step->fault->code = stack.selector & 0xfffc;
 		return -EFAULT;
 	}
 	return 0;
@@ -228,7 +221,6 @@ static int to_system(struct step *step, uint16_t selector, uint64_t descriptor[2
 		return bad_selector(step, EXC_NP, selector);
 	if (is_gate)
 		return through_call_gate(step, descriptor, call);
-	step->state->rip = step->next;
 	if (insn_switch_task(step, type == TASK_GATE ? (uint16_t)(descriptor[0] >> 16) : selector,
 			     call ? TASK_BY_CALL : TASK_BY_JMP, soft_rflags(step->cpu), 0))
 		return -EFAULT;
@@ -543,7 +535,6 @@ static int return_from_task(struct step *step)
 	if (soft_read(step->cpu, step->state->tr.base, &link, 2, ACCESS_SYSTEM | ACCESS_READ,
 		      step->fault))
 		return -EFAULT;
-	step->state->rip = step->next;
 	if (insn_switch_task(step, (uint16_t)link, TASK_BY_IRET, soft_rflags(step->cpu), 0))
 		return -EFAULT;
 	step->next = step->state->rip;

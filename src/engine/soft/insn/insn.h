@@ -61,11 +61,15 @@ struct event {
 	uint64_t return_rip;
 };
 int soft_deliver_event(struct soft_cpu *cpu, const struct event *event, struct fault *fault);
+/* The stack of an inner level in protected mode, from the TSS (SDM Vol. 3A 6.12.1, 7.2.1). */
+int insn_inner_stack(struct step *step, unsigned cpl, uint32_t ext, struct x86_segment_state *ret,
+		     uint64_t *ret_pointer);
 
 /*
- * task.c: leaves the task for that of the TSS that selector names (SDM Vol. 3A 7.3). rip is where
- * the old one goes on, flags what is saved of it; ext goes into error codes. Faults up to the
- * commit leave all as it was; those behind it belong to the new task.
+ * task.c: leaves the task for that of the TSS that selector names (SDM Vol. 3A 7.3). step->next is
+ * where the old one goes on, flags what is saved of it, state->rip then where the new one does; ext
+ * goes into error codes. Faults up to the commit leave all as it was; those behind it belong to the
+ * new task.
  */
 enum task_reason { TASK_BY_JMP, TASK_BY_CALL, TASK_BY_IRET, TASK_BY_INTERRUPT };
 int insn_switch_task(struct step *step, uint16_t selector, enum task_reason reason, uint64_t flags,
@@ -102,6 +106,8 @@ int soft_check_segment(struct soft_cpu *cpu, unsigned segment, uint64_t offset, 
 int soft_check_alignment(struct soft_cpu *cpu, uint64_t gva, unsigned bytes, struct fault *fault);
 /* The same of the operand in memory that modrm or an offset names. */
 int insn_check_operand(struct step *step);
+/* Whether so many bytes at an offset are within a segment's limit, whatever else it is. */
+bool soft_segment_holds(const struct x86_segment_state *segment, uint64_t offset, unsigned bytes);
 
 /* segment.c */
 enum { /* x86_segment_state.attributes */

@@ -44,7 +44,7 @@ static int limit_fault(unsigned segment, struct fault *fault)
 	return soft_fail(fault, segment == X86_SS ? EXC_SS : EXC_GP, true, 0);
 }
 
-static bool is_inside(const struct x86_segment_state *segment, uint64_t offset, unsigned bytes)
+bool soft_segment_holds(const struct x86_segment_state *segment, uint64_t offset, unsigned bytes)
 {
 	const uint16_t data_down = SEGMENT_NOT_SYSTEM | EXPANDS_DOWN;
 	uint64_t last = offset + bytes - 1;
@@ -71,7 +71,7 @@ int soft_check_segment(struct soft_cpu *cpu, unsigned segment, uint64_t offset, 
 		    (write && !insn_is_writable(state)))
 			return limit_fault(segment, fault);
 	}
-	return is_inside(state, offset, bytes) ? 0 : limit_fault(segment, fault);
+	return soft_segment_holds(state, offset, bytes) ? 0 : limit_fault(segment, fault);
 }
 
 bool soft_checks_alignment(const struct x86_state *state)
@@ -86,9 +86,37 @@ int soft_check_alignment(struct soft_cpu *cpu, uint64_t gva, unsigned bytes, str
 	return soft_fail(fault, EXC_AC, true, 0);
 }
 
-/* What a segment register, a table register and their like access; 0: the table says it. */
-static unsigned operand_bytes(const struct x86_insn *insn)
+enum { EXTENDED_BYTES = 10, TABLE_REGISTER_BYTES = 6 };
+
+/* SGDT, SIDT, LGDT, LIDT. */
+static bool is_table_register(const struct x86_insn *insn)
 {
+	return !insn->kind && insn->map == 1 && insn->opcode == 1 && insn->reg < 4;
+}
+
+/* A pointer with a selector: LES and its kin, far jumps and calls. */
+static bool is_far_pointer(const struct x86_insn *insn)
+{
+	if (insn->kind || insn->map > 1)
+		return false;
+	if (insn->map)
+		return insn->opcode == 0xb2 || insn->opcode == 0xb4 || insn->opcode == 0xb5;
+	return insn->opcode == 0xc4 || insn->opcode == 0xc5 ||
+	       (insn->opcode == 0xff && (insn->reg == 3 || insn->reg == 5));
+}
+
+/* MOV of AL by an offset; the table does not say the width of such a MOV. */
+static bool is_byte_by_offset(const struct x86_insn *insn)
+{
+	return insn->encoding.immediate == X86_IMM_MOFFS && !(insn->opcode & 1);
+}
+
+static unsigned operand_bytes(const struct x86_state *state, const struct x86_insn *insn)
+{
+	if (is_byte_by_offset(insn))
+		return 1;
+	if (is_table_register(insn) && x86_code_bits(state) != 64)
+		return TABLE_REGISTER_BYTES;
 	return insn->mem_bytes ? insn->mem_bytes : insn->operand_bytes;
 }
 
@@ -97,11 +125,16 @@ static unsigned operand_bytes(const struct x86_insn *insn)
  * is larger than 16 bytes, or is checked by its own #GP (aligned vectors), or is unaligned on
  * purpose.
  */
-static unsigned natural_bytes(const struct x86_insn *insn)
+static unsigned natural_bytes(const struct x86_state *state, const struct x86_insn *insn)
 {
-	unsigned bytes = operand_bytes(insn);
+	enum { BOUND = 0x62 };
+	unsigned bytes = operand_bytes(state, insn);
 
-	if (bytes == 10) /* x87's extended real */
+	if (is_table_register(insn))
+		return 4;
+	if (is_far_pointer(insn) || (!insn->kind && !insn->map && insn->opcode == BOUND))
+		return insn->operand_bytes; /* of two parts */
+	if (bytes == EXTENDED_BYTES) /* x87's extended real */
 		return 8;
 	return bytes > 8 || bytes & (bytes - 1) ? 1 : bytes;
 }
@@ -138,11 +171,11 @@ int insn_check_operand(struct step *step)
 	if (insn->encoding.class == X86_CLASS_BIT_STRING)
 		offset += bit_distance(step);
 	if (soft_check_segment(step->cpu, insn->segment,
-			       offset & soft_address_mask(insn->address_bytes), operand_bytes(insn),
-			       write, step->fault))
+			       offset & soft_address_mask(insn->address_bytes),
+			       operand_bytes(step->state, insn), write, step->fault))
 		return -EFAULT;
 	return soft_check_alignment(
 		step->cpu,
 		soft_linear_address(step->state, insn->segment, offset, insn->address_bytes),
-		natural_bytes(insn), step->fault);
+		natural_bytes(step->state, insn), step->fault);
 }

@@ -94,7 +94,10 @@ static int xlat(struct step *step)
 					   step->insn->address_bytes);
 	uint64_t value = 0;
 
-	if (soft_read(step->cpu, gva, &value, 1, ACCESS_READ, step->fault))
+	if (soft_check_segment(step->cpu, step->insn->segment,
+			       offset & soft_address_mask(step->insn->address_bytes), 1, false,
+			       step->fault) ||
+	    soft_read(step->cpu, gva, &value, 1, ACCESS_READ, step->fault))
 		return -EFAULT;
 	insn_set_gpr(step, 0, value, 1);
 	return 0;

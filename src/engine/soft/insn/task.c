@@ -104,7 +104,7 @@ static int save_task(struct step *step, uint64_t flags)
 	uint8_t image[TSS32_BYTES] = { 0 };
 	unsigned end = layout->segments_at + layout->segments * layout->segment_step;
 
-	put(image, layout->first, state->rip, layout->field);
+	put(image, layout->first, step->next, layout->field);
 	put(image, layout->first + layout->field, flags, layout->field);
 	for (unsigned n = 0; n < REGISTERS; n++)
 		put(image, layout->first + (2 + n) * layout->field, state->gpr[n], layout->field);
@@ -231,6 +231,19 @@ static int leave_task(struct step *step, struct x86_segment_state *task, enum ta
 	return set_busy(step, task->selector, true);
 }
 
+/*
+ * PAE: a new value brings its four entries (SDM Vol. 3A 4.4.1). False: they are bad, and CR3 stays.
+ */
+static bool load_root(struct soft_cpu *cpu, uint64_t root)
+{
+	struct x86_state *state = &cpu->state;
+
+	if (state->cr4 & CR4_PAE && root != state->cr3 && !soft_load_pae_roots(cpu, root))
+		return false;
+	state->cr3 = root;
+	return true;
+}
+
 int insn_switch_task(struct step *step, uint16_t selector, enum task_reason reason, uint64_t flags,
 		     uint32_t ext)
 {
@@ -239,6 +252,7 @@ int insn_switch_task(struct step *step, uint16_t selector, enum task_reason reas
 	struct x86_segment_state task;
 	const struct layout *layout;
 	uint8_t image[TSS32_BYTES];
+	bool has_root = true;
 
 	if (find_task(step, selector, reason, ext, &task))
 		return -EFAULT;
@@ -250,7 +264,7 @@ int insn_switch_task(struct step *step, uint16_t selector, enum task_reason reas
 	state->tr = task;
 	state->cr0 |= CR0_TS;
 	if (layout == &layout_32 && state->cr0 & CR0_PG)
-		state->cr3 = get(image, TSS32_CR3, 4);
+		has_root = load_root(cpu, get(image, TSS32_CR3, 4));
 	load_registers(step, layout, image, reason == TASK_BY_CALL || reason == TASK_BY_INTERRUPT);
 	state->dr[7] &= ~0x155ull; /* the local enable bits */
 	soft_debug_changed(cpu); /* flushes, as the new CR3 asks */
@@ -258,6 +272,8 @@ int insn_switch_task(struct step *step, uint16_t selector, enum task_reason reas
 	if (load_segments(step, ext))
 		return -EFAULT;
 	soft_select_view(cpu);
+	if (!has_root) /* the new task hears of it */
+		return insn_general_protection(step);
 	if (layout == &layout_32 && image[TSS32_TRAP] & 1) {
 		state->dr[6] |= DR6_BT;
 		return soft_fail(step->fault, EXC_DB, false, 0);

@@ -31,17 +31,36 @@ static void put(struct soft_cpu *cpu, unsigned reg, unsigned element, unsigned b
 	memcpy(byte_of(cpu, reg, element * bytes), &value, bytes);
 }
 
-static uint64_t element_address(struct soft_cpu *cpu, const struct x86_insn *insn, unsigned element,
-				unsigned index_bytes)
+/* An element's address, at an offset in the instruction's segment, if it may be accessed. */
+static int find_element(struct soft_cpu *cpu, const struct x86_insn *insn, uint64_t offset,
+			unsigned bytes, bool write, uint64_t *ret, struct fault *fault)
 {
-	const struct x86_state *state = &cpu->state;
+	*ret = soft_linear_address(&cpu->state, insn->segment, offset, insn->address_bytes);
+	return soft_check_segment(cpu, insn->segment,
+				  offset & soft_address_mask(insn->address_bytes), bytes, write,
+				  fault);
+}
+
+static uint64_t element_offset(struct soft_cpu *cpu, const struct x86_insn *insn, unsigned element,
+			       unsigned index_bytes)
+{
 	uint64_t index = get(cpu, insn->index, element, index_bytes);
 	uint64_t a = index_bytes == 4 ? (uint64_t)(int64_t)(int32_t)index : index;
 
 	a = (a << insn->scale_log2) + (uint64_t)(int64_t)insn->disp;
-	if (insn->base < 16)
-		a += state->gpr[insn->base];
-	return soft_linear_address(state, insn->segment, a, insn->address_bytes);
+	return insn->base < 16 ? a + cpu->state.gpr[insn->base] : a;
+}
+
+static int read_element(struct soft_cpu *cpu, const struct x86_insn *insn, uint64_t offset,
+			unsigned bytes, uint64_t *ret, struct fault *fault)
+{
+	uint64_t at;
+
+	*ret = 0;
+	if (find_element(cpu, insn, offset, bytes, false, &at, fault) ||
+	    soft_check_alignment(cpu, at, bytes, fault))
+		return -EFAULT;
+	return soft_read(cpu, at, ret, bytes, ACCESS_READ, fault);
 }
 
 static int gather(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault)
@@ -65,8 +84,8 @@ static int gather(struct soft_cpu *cpu, const struct x86_insn *insn, struct faul
 		uint64_t value = 0;
 		uint64_t m = get(cpu, mask, n, bytes);
 
-		if (m && soft_read(cpu, element_address(cpu, insn, n, index_bytes), &value, bytes,
-				   ACCESS_READ, fault))
+		if (m && read_element(cpu, insn, element_offset(cpu, insn, n, index_bytes), bytes,
+				      &value, fault))
 			return -EFAULT;
 		if (m)
 			put(cpu, dest, n, bytes, value);
@@ -81,7 +100,6 @@ static int gather(struct soft_cpu *cpu, const struct x86_insn *insn, struct faul
 
 static int mask_move(struct soft_cpu *cpu, const struct x86_insn *insn, struct fault *fault)
 {
-	const struct x86_state *state = &cpu->state;
 	bool wide = insn->pp == 1 || insn->kind;
 	uint8_t *data =
 		wide ? byte_of(cpu, insn->reg, 0) : cpu->save_area + 32 + 16 * (insn->reg & 7);
@@ -91,10 +109,12 @@ static int mask_move(struct soft_cpu *cpu, const struct x86_insn *insn, struct f
 	if (insn->kind && (insn->vvvv || insn->kind == X86_KIND_VEX256))
 		return soft_fail(fault, EXC_UD, false, 0);
 	for (unsigned n = 0; n < (wide ? 16u : 8u); n++) {
-		uint64_t at = soft_linear_address(state, insn->segment, state->gpr[7] + n,
-						  insn->address_bytes);
+		uint64_t at;
 
-		if (mask[n] & 0x80 && soft_write(cpu, at, &data[n], 1, 0, fault))
+		if (!(mask[n] & 0x80))
+			continue;
+		if (find_element(cpu, insn, cpu->state.gpr[7] + n, 1, true, &at, fault) ||
+		    soft_write(cpu, at, &data[n], 1, 0, fault))
 			return -EFAULT;
 	}
 	return 0;
@@ -119,19 +139,16 @@ static int masked_move(struct soft_cpu *cpu, const struct x86_insn *insn, struct
 	uint8_t *hva;
 
 	for (unsigned n = 0; n < count; n++) {
-		uint64_t at = soft_linear_address(&cpu->state, insn->segment, offset + n * bytes,
-						  insn->address_bytes);
+		uint64_t at;
 
 		if (!(get(cpu, insn->vvvv, n, bytes) >> (8 * bytes - 1)))
 			continue;
+		if (find_element(cpu, insn, offset + n * bytes, bytes, store, &at, fault))
+			return -EFAULT;
 		used = at;
 		any = true;
-		if (soft_check_segment(cpu, insn->segment,
-				       (offset + n * bytes) &
-					       soft_address_mask(insn->address_bytes),
-				       bytes, store, fault) ||
-		    (store ? soft_check_write(cpu, at, bytes, 0, fault)
-			   : soft_read(cpu, at, &value[n], bytes, ACCESS_READ, fault)))
+		if (store ? soft_check_write(cpu, at, bytes, 0, fault)
+			  : soft_read(cpu, at, &value[n], bytes, ACCESS_READ, fault))
 			return -EFAULT;
 	}
 	for (unsigned n = 0; n < count && store; n++) {
