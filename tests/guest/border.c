@@ -70,6 +70,34 @@ static void jumps_across(void)
 	}
 }
 
+/* A call by a register, and by memory: nothing is pushed before it faults. */
+static void call_across(const char *name, const uint8_t *code, unsigned bytes, uint64_t selector)
+{
+	enum { CALL_BYTES = 10, UNTOUCHED = 0x5151 };
+	volatile uint64_t *stack = (volatile uint64_t *)(ALIAS + STACK_AT);
+
+	put(ALIAS + JUMP_AT, code, bytes);
+	stack[-1] = UNTOUCHED;
+	stack[0] = BORDER;
+	check_equal(name,
+		    (uint64_t)try_user((void (*)(void))(LAST + JUMP_AT), LAST + STACK_AT, selector),
+		    GENERAL);
+	check_equal("where it is", last.rip, LAST + JUMP_AT + CALL_BYTES);
+	check_equal("its stack is as before", last.rsp, LAST + STACK_AT);
+	check_equal("also below it", stack[-1], UNTOUCHED);
+}
+
+static void calls_across(uint64_t selector)
+{
+	static const uint8_t by_register[] = { 0x48, 0xb8, 0, 0, 0, 0, 0, 0x80, 0, 0, 0xff, 0xd0 };
+	static const uint8_t by_memory[] = {
+		0x48, 0xb8, 0, 0, 0, 0, 0, 0x80, 0, 0, 0xff, 0x14, 0x24
+	};
+
+	call_across("CALL by a register", by_register, sizeof(by_register), selector);
+	call_across("CALL by memory", by_memory, sizeof(by_memory), selector);
+}
+
 /* One that is not taken, and then nothing more: the end of the page. */
 static void falls_off(uint64_t selector)
 {
@@ -132,6 +160,8 @@ void test_main(void)
 	use_trap_stack(STACK);
 	use_trap_stack(GENERAL);
 	jumps_across();
+	calls_across(USER_CODE);
+	calls_across(KERNEL_CODE);
 	falls_off(USER_CODE);
 	falls_off(KERNEL_CODE);
 	for (unsigned n = 0; n < sizeof(accesses) / sizeof(*accesses); n++) {

@@ -302,7 +302,6 @@ static bool undo_jump(struct soft_cpu *cpu, uint64_t from)
 		return false;
 	switch (insn.encoding.class) {
 	case X86_CLASS_JMP_INDIRECT: return true;
-	case X86_CLASS_CALL_INDIRECT: state->gpr[4] += sizeof(uint64_t); return true;
 	case X86_CLASS_RET:
 		state->gpr[4] -= sizeof(uint64_t) + (insn.opcode == RET_POPPING ? insn.imm : 0);
 		return true;

@@ -393,6 +393,26 @@ static void load_target(struct translation *translation)
 	translate_end_access(translation, cold);
 }
 
+/*
+ * A call whose target is not canonical faults before it pushes anything, so C does it. Of user code
+ * also what leads to the upper half.
+ */
+static void leave_odd_target(struct translation *translation)
+{
+	enum { INC = 0, TEST = 0, SHR = 5, CANONICAL_BITS = 47, UPPER_BITS = 0x1fffe };
+	struct cold *cold = translate_new_cold(translation, COLD_SYSTEM);
+
+	emit_mov(out(translation), R10, R11);
+	emit_rr(out(translation), OP64(0xc1), SHR, R10);
+	emit8(out(translation), CANONICAL_BITS);
+	if (!(translation->mode & MODE_USER)) { /* none, or all of 17 bits */
+		emit_rr(out(translation), OP32(0xff), INC, R10);
+		emit_rr(out(translation), OP32(0xf7), TEST, R10);
+		emit32(out(translation), UPPER_BITS);
+	}
+	translate_or_else(translation, cold, CC_NZ);
+}
+
 /* Jump, call and push by register or memory; false: not in 64-bit code, or with prefixes. */
 bool translate_indirect(struct translation *translation)
 {
@@ -417,6 +437,7 @@ bool translate_indirect(struct translation *translation)
 		return true;
 	}
 	if (insn->encoding.class == X86_CLASS_CALL_INDIRECT) {
+		leave_odd_target(translation);
 		emit_store(out(translation), R11, CPU(temp[2]));
 		translate_push_return(translation);
 		emit_load(out(translation), R11, CPU(temp[2]));
