@@ -116,7 +116,7 @@ static const char run_help[] =
 	"it was is said.\n"
 	"--debug-mmu spaces,tables,batches,open=N leaves such parts of shadow paging out, "
 	"--debug-code\n"
-	"words,shortcuts,pages,victims such parts of translated code: docs/engine.md.\n"
+	"words,shortcuts,pages,victims,flags such parts of translated code: docs/engine.md.\n"
 	"--debug-copies looks at every instruction again that a guest's was translated to; one "
 	"that is wrong ends the machine.\n"
 	"--test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
@@ -524,6 +524,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 						{ "shortcuts", MACHINE_WITHOUT_SHORTCUTS },
 						{ "pages", MACHINE_WITHOUT_PAGES },
 						{ "victims", MACHINE_WITHOUT_VICTIMS },
+						{ "flags", MACHINE_WITHOUT_DEAD_FLAGS },
 						{ NULL, 0 } };
 	int error = leave_out(machine, options->debug_mmu, mmu,
 			      "say spaces, tables, batches, or open=N");
@@ -532,7 +533,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 		return error;
 	machine->without |= options->debug_copies ? MACHINE_WITHOUT_TRUST : 0;
 	return leave_out(machine, options->debug_code, code,
-			 "say words, shortcuts, pages, victims");
+			 "say words, shortcuts, pages, victims, flags");
 }
 
 static int take_model(struct machine_plan *machine, const struct run_options *options)

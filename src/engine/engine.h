@@ -88,6 +88,7 @@ enum engine_without {
 	ENGINE_WITHOUT_VICTIMS = 64, /* a jump that another displaced is not known any more */
 	/* each copy of a guest's instruction is looked at again; one that is wrong ends it */
 	ENGINE_WITHOUT_TRUST = 128,
+	ENGINE_WITHOUT_DEAD_FLAGS = 256, /* a fault finds all flags, whoever overwrites them */
 };
 struct engine_options {
 	uint64_t overhead_bytes;

@@ -97,7 +97,8 @@ _Static_assert((int)MACHINE_WITHOUT_SPACES == (int)ENGINE_WITHOUT_SPACES &&
 		       (int)MACHINE_WITHOUT_SHORTCUTS == (int)ENGINE_WITHOUT_SHORTCUTS &&
 		       (int)MACHINE_WITHOUT_PAGES == (int)ENGINE_WITHOUT_PAGES &&
 		       (int)MACHINE_WITHOUT_VICTIMS == (int)ENGINE_WITHOUT_VICTIMS &&
-		       (int)MACHINE_WITHOUT_TRUST == (int)ENGINE_WITHOUT_TRUST,
+		       (int)MACHINE_WITHOUT_TRUST == (int)ENGINE_WITHOUT_TRUST &&
+		       (int)MACHINE_WITHOUT_DEAD_FLAGS == (int)ENGINE_WITHOUT_DEAD_FLAGS,
 	       "the same bits");
 
 static int make_engine(struct machine *machine)

@@ -222,6 +222,7 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	engine->takes_shortcuts = !(options->without & ENGINE_WITHOUT_SHORTCUTS);
 	engine->recalls_pages = !(options->without & ENGINE_WITHOUT_PAGES);
 	engine->keeps_victims = !(options->without & ENGINE_WITHOUT_VICTIMS);
+	engine->drops_dead_flags = !(options->without & ENGINE_WITHOUT_DEAD_FLAGS);
 	engine->tables_left_open = options->mmu_tables_left_open;
 	if (!make_code_cache(engine) && !make_secrets(engine) && !make_lists(engine))
 		return &engine->base;

@@ -261,6 +261,7 @@ struct soft_engine {
 	bool takes_shortcuts; /* of 64-bit code: events, IRET */
 	bool recalls_pages;   /* struct known_page */
 	bool keeps_victims;   /* soft_cpu.jump_victims */
+	bool drops_dead_flags; /* translate_find_live_flags() */
 	uint32_t tables_left_open; /* of a space */
 	/* since it holds code: at WRITES_UNTIL_DATA its code is given up */
 	uint8_t *frame_writes;

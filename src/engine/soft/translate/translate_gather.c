@@ -128,6 +128,8 @@ void translate_find_live_flags(struct translation *translation)
 				encoding->flags_read || (encoding->flags_written && live);
 			live |= encoding->flags_read;
 		}
+		if (!translation->engine->drops_dead_flags)
+			live = X86_ALL_FLAGS;
 		guest_insn->live_in = live;
 	}
 }
