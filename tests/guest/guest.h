@@ -1,12 +1,10 @@
 /*
- * What bare-metal test guests share: console, checks, traps, pages, processors. One line per check
- * on the serial port: TAP.
+ * What bare-metal test guests share: traps, pages, processors. Of 64 bits; 32/guest.h has those of
+ * 32.
  */
 #pragma once
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "report.h"
 
 struct frame {
 	uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, vector,
@@ -17,19 +15,6 @@ struct frame {
 void test_main(void);
 /* Runs on every other processor that start_processors() woke. */
 void test_other(unsigned index);
-
-void print(const char *text);
-/* Hexadecimal. */
-void print_number(uint64_t value);
-/* Decimal. */
-void print_count(unsigned count);
-/* One line of TAP: "ok N - name" or "not ok N - name". */
-void check(const char *name, bool good);
-void check_equal(const char *name, uint64_t got, uint64_t want);
-/* The beginning of such a line, whose name the caller prints. */
-void check_begin(bool good);
-/* Prints the plan and ends the machine; the exit code says whether every check was good. */
-void finish(void) __attribute__((noreturn));
 
 /* The last trap that try_code() or try_user() met, or that a handler returned from. */
 extern struct frame last;
@@ -60,8 +45,6 @@ struct user_place { uint64_t gva, stack, selector; };
 enum { USER_DONE = 0x80 };
 bool check_user_code(const struct user_place *place, const char *name, const uint8_t *code,
 		     const uint8_t *end, int64_t vector, uint64_t rax);
-/* The next number of a text, for instance of the command line; `otherwise` if there is none. */
-uint64_t next_number(const char **text, uint64_t otherwise);
 void set_gate(unsigned vector, void *handler, unsigned ist, unsigned dpl);
 /* This vector's handler runs on a stack of its own (IST 1) from now on. */
 void use_trap_stack(unsigned vector);
@@ -73,17 +56,6 @@ enum { PAGE_BYTES = 4096, PAGE_OFFSET = PAGE_BYTES - 1 };
 enum { PAGE_P = 1, PAGE_W = 2, PAGE_U = 4, PAGE_A = 0x20, PAGE_D = 0x40, PAGE_G = 0x100 };
 #define PAGE_NX (1ull << 63)
 
-static inline void outb(uint16_t port, uint8_t value)
-{
-	__asm__ volatile("outb %0, %1" : : "a"(value), "d"(port));
-}
-static inline uint8_t inb(uint16_t port)
-{
-	uint8_t value;
-
-	__asm__ volatile("inb %1, %0" : "=a"(value) : "d"(port));
-	return value;
-}
 static inline uint64_t rdmsr(uint32_t msr)
 {
 	uint32_t low, high;

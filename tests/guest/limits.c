@@ -5,7 +5,7 @@
 
 #define AT 0x40000000ull /* below 4 GiB: code, a stack, and then nothing */
 #define STACK_TOP (AT + 2 * PAGE_BYTES)
-enum { USER_CODE_32 = 0x23, DONE = 0x80, STACK = 12, GENERAL = 13 };
+enum { USER_CODE_32 = 0x23, DONE = 0x80, STACK = 12, GENERAL = 13, CR4_OSXSAVE = 0x40000 };
 /* Of a descriptor: user data that is written and read, its limit in bytes. */
 #define DATA(limit) (0x0040f30000000000ull | ((limit)&0xffff) | ((uint64_t)(limit) >> 16) << 48)
 #define WITH_BASE(base) (((base)&0xffffff) << 16 | ((base) >> 24 & 0xff) << 56)
@@ -26,6 +26,11 @@ CODE(32, over_by_index, DS(0x13b) "movl $0x100, %ecx; movl (,%ecx,4), %eax")
 CODE(32, over_written, DS(0x13b) "addl $1, 0x3fe")
 CODE(32, over_by_bit, DS(0x13b) "movl $0x2000, %ecx; btl %ecx, 0")
 CODE(32, over_by_offset, DS(0x13b) ".byte 0xa1, 0xfd, 3, 0, 0")
+CODE(32, byte_by_offset, DS(0x13b) "movb $9, 0x3ff; xorl %eax, %eax; .byte 0xa0, 0xff, 3, 0, 0")
+CODE(32, over_by_table, DS(0x13b) "movl $0x3ff, %ebx; movb $1, %al; xlat")
+CODE(32, inside_by_table, DS(0x13b) "movb $8, 0x3ff; movl $0x3fe, %ebx; xorl %eax, %eax; "
+	"incl %eax; xlat")
+CODE(32, table_register, DS(0x13b) "sgdt 0x3fa; xorl %eax, %eax")
 CODE(32, over_by_string, "movl $0x13b, %eax; movl %eax, %es; movl $0x3f8, %edi; "
      "movl $4, %ecx; rep stosl")
 CODE(32, over_by_fs, "movl $0x13b, %eax; movl %eax, %fs; movl %fs:0x3fd, %eax")
@@ -53,6 +58,16 @@ CODE(32, conditions, "movl $0x13b, %eax; movl %eax, %ss; xorl %eax, %eax;" /* ev
      "movl $-1, %ecx; cmpl $1, %ecx; jl 1f; int3; 1: jg 2f; jb 2f; jae 1f; int3; 1: js 1f; int3;"
      "1: jo 2f; jle 1f; int3; 1: jp 2f; ja 1f; int3; 1: movl $3, %ecx; 1: incl %eax; loop 1b;"
      "jecxz 1f; int3; 1: jmp 3f; 2: int3; 3: nop")
+/* Four elements, of which the second one is where ECX says; and eight bytes from 0x3fc on. */
+#define GATHER                                                                              \
+	"vmovd %ecx, %xmm1; vpslldq $4, %xmm1, %xmm1; vpcmpeqd %xmm2, %xmm2, %xmm2; "       \
+	"vpxor %xmm0, %xmm0, %xmm0; vpgatherdd %xmm2, (,%xmm1,4), %xmm0; vpextrd $1, %xmm0, %eax"
+CODE(32, gather, DS(0x13b) "movl $0x4321, 0x3fc; movl $0xff, %ecx; " GATHER)
+CODE(32, over_by_gather, DS(0x13b) "movl $0x100, %ecx; " GATHER)
+CODE(32, over_by_mask, DS(0x13b) "pcmpeqd %xmm0, %xmm0; movl $0x3f8, %edi; "
+     "maskmovdqu %xmm0, %xmm0")
+CODE(32, inside_by_mask, DS(0x13b) "pcmpeqd %xmm0, %xmm0; psrldq $8, %xmm0; movl $0x3f8, %edi; "
+     "maskmovdqu %xmm0, %xmm0; movl 0x3fc, %eax; incl %eax")
 
 /*
  * 0x113 is code that ends behind 0x3ff, of the same base as 0x123: the same instructions, once
@@ -101,6 +116,10 @@ static void segments(void)
 	RUN(over_written, GENERAL, 0);
 	RUN(over_by_bit, GENERAL, 0);
 	RUN(over_by_offset, GENERAL, 0);
+	RUN(byte_by_offset, DONE, 9);
+	RUN(over_by_table, GENERAL, 0);
+	RUN(inside_by_table, DONE, 8);
+	RUN(table_register, DONE, 0);
 	RUN(over_by_string, GENERAL, 0);
 	check_equal("a string stops at the element", last.rcx, 2);
 	RUN(over_by_fs, GENERAL, 0);
@@ -122,6 +141,18 @@ static void segments(void)
 	RUN(to_code_by_register, GENERAL, 0);
 	RUN(null, GENERAL, 0);
 	RUN(execute_only, GENERAL, 0);
+}
+
+static void vectors(void)
+{
+	uint32_t mask;
+
+	RUN(gather, DONE, 0x4321);
+	RUN(over_by_gather, GENERAL, 0);
+	__asm__ volatile("movmskps %%xmm2, %0" : "=r"(mask));
+	check_equal("a gather stops at the element", mask, 0xe);
+	RUN(inside_by_mask, DONE, 0);
+	RUN(over_by_mask, GENERAL, 0);
 }
 
 static void jumps(void)
@@ -198,6 +229,9 @@ void test_main(void)
 	map_user_pages(AT, 2);
 	make_segments();
 	segments();
+	write_cr4(read_cr4() | CR4_OSXSAVE);
+	__asm__ volatile("xsetbv" : : "c"(0), "a"(7), "d"(0));
+	vectors();
 	jumps();
 	sixteen_bits();
 }
