@@ -301,7 +301,7 @@ static void begin(void)
 		json_t *content = json_pack("{s:[{s:s, s:s}]}", "packages", "name", packages[n][0],
 					    "version", packages[n][1]),
 		       *files = json_pack("{s:[i]}", "/etc/nginx/a", 1);
-		char path[20];
+		char path[32];
 
 		snprintf(path, sizeof(path), "/shelf/%d.vhdx", n);
 		if (catalog_put(catalog, &(struct catalog_entry){ .path = path,
