@@ -314,10 +314,13 @@ static void record(unsigned k)
 	load_kept();
 }
 
-static void run(unsigned k, uint64_t want)
+/* until_fault: no more than it takes to find one. */
+static void run(unsigned k, uint64_t want, bool until_fault)
 {
+	uint64_t before = faults;
+
 	record(k);
-	for (uint64_t n = 0; n < want; n++) {
+	for (uint64_t n = 0; n < want && !(until_fault && faults > before); n++) {
 		unsigned cut = (unsigned)(n * act_count / (want > 1 ? want - 1 : 1));
 
 		make_state(cut < act_count ? cut : act_count);
@@ -342,7 +345,7 @@ int main(int argc, char **argv)
 
 		forget = n % 2 + 1;
 		for (unsigned attempt = 0; attempt < 4 && faults == before; attempt++)
-			run((unsigned[]){ 0, 2, 3 }[n / 2], 120);
+			run((unsigned[]){ 0, 2, 3 }[n / 2], 120, true);
 		missed += faults == before;
 		if (faults == before)
 			printf("crash_chain_test: %s, without syncs from number %u on: not "
@@ -350,7 +353,7 @@ int main(int argc, char **argv)
 			       operations[(unsigned[]){ 0, 2, 3 }[n / 2]].name, forget);
 	}
 	for (unsigned k = 0; !control && k < OPERATIONS; k++)
-		run(k, want / OPERATIONS + 1);
+		run(k, want / OPERATIONS + 1, false);
 	chain_end();
 	if (control)
 		printf("crash_chain_test: %lu of 6 records without syncs were not noticed\n",
