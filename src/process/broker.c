@@ -1,7 +1,7 @@
 /*
- * One thread, one poll. Input that the machine does not take stays in `pending`; output goes to the
- * console before more is taken from the ring, so that a flooding guest waits for the terminal, and
- * signals are looked at between two records.
+ * One thread, one poll. Input that the machine does not take stays in `pending`; nothing is taken
+ * from the ring while the console has no room for it, so that a flooding guest waits for the
+ * terminal, and nothing else waits for that: not signals, not who asks, not the end.
  */
 #include "broker.h"
 
@@ -36,7 +36,8 @@ enum {
 	RING_FULL_MS = 20,
 	SPARE_HELPER_MS = 3000,
 	ERRORS_CHUNK_BYTES = 4096,
-	OWN_FDS = 8,
+	SHOWN_PIECE_BYTES = 512,
+	OWN_FDS = 9,
 };
 
 /* What the machine process is still to be told, in this order. */
@@ -399,6 +400,15 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	}
 }
 
+/* A machine that is to end does not wait for who reads its console. */
+static bool may_take(const struct broker *b)
+{
+	const bool goes_on = !b->machine_exited && b->life.state < LIFE_STOPPING;
+
+	return !control_is_full(&b->control) &&
+	       (!goes_on || console_has_room(&b->console, RING_RECORD_MAX_BYTES));
+}
+
 /* True: there may be more. */
 static bool take_records(struct broker *b)
 {
@@ -407,9 +417,7 @@ static bool take_records(struct broker *b)
 	uint32_t bytes;
 
 	for (int n = 0; n < RECORDS_PER_TURN; n++) {
-		int got = control_is_full(&b->control)
-				  ? 0
-				  : ring_get(&b->from_machine, &kind, data, &bytes);
+		int got = may_take(b) ? ring_get(&b->from_machine, &kind, data, &bytes) : 0;
 
 		if (!got)
 			return false;
@@ -569,6 +577,18 @@ static void take_signal(struct broker *b)
 		ask_to_stop(b);
 }
 
+/* As far as whoever reads it takes it now: one that does not holds up nobody. */
+static void show_text(const uint8_t *text, size_t bytes)
+{
+	struct pollfd ready = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	for (size_t n; bytes && poll(&ready, 1, 0) > 0; text += n, bytes -= n) {
+		n = bytes < SHOWN_PIECE_BYTES ? bytes : SHOWN_PIECE_BYTES;
+		if (write(STDERR_FILENO, text, n) != (ssize_t)n)
+			return;
+	}
+}
+
 /* Nothing of a guest's, of a lost helper's or of a file's acts on the terminal. */
 static void show_errors(struct broker *b)
 {
@@ -588,7 +608,7 @@ static void show_errors(struct broker *b)
 	if (b->errors.shown_bytes + count > BROKER_ERRORS_BYTES)
 		return;
 	b->errors.shown_bytes += count;
-	fwrite(shown, 1, count, stderr);
+	show_text(shown, count);
 }
 
 /* Who holds nothing that could be lost does not hold up the end either. */
@@ -673,7 +693,7 @@ static int wait_ms(const struct broker *b, bool more)
 
 	if (more || control_has_line(&b->control))
 		return 0;
-	if (b->pending_used || b->unsaid)
+	if (b->pending_used || b->unsaid || !may_take(b))
 		return RING_FULL_MS;
 	if (!b->life.deadline_ms)
 		return -1;
@@ -691,6 +711,7 @@ static void broker_turn(struct broker *b, bool *more)
 		{ .fd = b->adopted ? grant_fd(GRANT_MACHINE) : -1, .events = POLLIN },
 		{ .fd = fork_layers_socket(&b->fork), .events = POLLIN },
 		{ .fd = b->errors.read_fd, .events = POLLIN },
+		{ .fd = console_waits_for(&b->console), .events = POLLOUT },
 	};
 	uint64_t count;
 
@@ -709,6 +730,7 @@ static void broker_turn(struct broker *b, bool *more)
 		b->machine_exited = true;
 	if (fds[7].revents)
 		show_errors(b);
+	console_push(&b->console);
 	control_turn(&b->control, fds + OWN_FDS, broker_grant, b);
 	*more = take_records(b);
 	save_turn(b);
@@ -731,6 +753,7 @@ void broker_serve(struct broker *b, struct broker_end *ret)
 	control_end(&b->control);
 	while (take_records(b))
 		; /* what it said before it ended: at most what the ring held */
+	console_finish(&b->console);
 	if (b->life.state < LIFE_ENDED)
 		take_text(ret->text, (const uint8_t *)b->memory->last_words,
 			  strnlen(b->memory->last_words, sizeof(b->memory->last_words)));

@@ -4,7 +4,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { PIECE_BYTES = 512, COPY_BYTES = 65536 };
@@ -14,7 +18,9 @@ void console_open(struct console *console, enum console_kind kind, int fd, uint6
 	struct stat st;
 
 	assert(kind < CONSOLE_KINDS);
-	*console = (struct console){ .fd = -1, .limit_bytes = limit_bytes };
+	memset(console, 0, offsetof(struct console, held)); /* all but what costs memory */
+	console->fd = -1;
+	console->limit_bytes = limit_bytes;
 	if (kind == CONSOLE_STDIO || kind == CONSOLE_RAW)
 		console->fd = STDOUT_FILENO;
 	console->filters = kind == CONSOLE_STDIO && isatty(STDOUT_FILENO);
@@ -67,25 +73,105 @@ static void file_write(struct console *console, const uint8_t *data, size_t byte
 
 /* ---- a stream ---- */
 
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static bool has_stopped(const struct console *console)
+{
+	return console->waits_ms && now_ms() - console->waits_ms >= CONSOLE_PATIENCE_MS;
+}
+
+static void hold(struct console *console, const uint8_t *data, size_t bytes)
+{
+	const size_t room = CONSOLE_HELD_BYTES - console->held_bytes;
+	const size_t kept = bytes < room ? bytes : room;
+
+	for (size_t n = 0; n < kept; n++)
+		console->held[(console->held_first + console->held_bytes++) % CONSOLE_HELD_BYTES] =
+			data[n];
+	console->lost_bytes += bytes - kept;
+}
+
+static void say_lost(struct console *console)
+{
+	char text[64];
+	int bytes = snprintf(text, sizeof(text), "\r\n[umbra: %lu bytes were not read]\r\n",
+			     console->lost_bytes);
+
+	console->lost_bytes = 0;
+	hold(console, (const uint8_t *)text, (size_t)bytes);
+}
+
 /*
- * In pieces that a pipe takes whole once poll says so: a terminal that does not read stops here,
- * not in write().
+ * A piece that a pipe takes whole once poll says so: a terminal that does not read stops here, not
+ * in write(). False: none was taken.
  */
+static bool push_piece(struct console *console, int timeout_ms)
+{
+	struct pollfd ready = { .fd = console->fd, .events = POLLOUT };
+	const size_t to_end = CONSOLE_HELD_BYTES - console->held_first;
+	size_t bytes = console->held_bytes < to_end ? console->held_bytes : to_end;
+	ssize_t n;
+
+	if (bytes > PIECE_BYTES)
+		bytes = PIECE_BYTES;
+	if (poll(&ready, 1, timeout_ms) <= 0)
+		return false;
+	n = write(console->fd, console->held + console->held_first, bytes);
+	if (n < 0 && errno != EINTR && errno != EAGAIN) {
+		console->fd = -1; /* nobody reads any more: the guest runs on */
+		console->held_bytes = 0;
+	}
+	if (n <= 0)
+		return false;
+	console->held_first = (console->held_first + (size_t)n) % CONSOLE_HELD_BYTES;
+	console->held_bytes -= (size_t)n;
+	console->waits_ms = 0;
+	return true;
+}
+
+void console_push(struct console *console)
+{
+	while (console->held_bytes && push_piece(console, 0))
+		;
+	if (console->held_bytes && !console->waits_ms)
+		console->waits_ms = now_ms();
+	if (!console->held_bytes && console->lost_bytes) {
+		say_lost(console);
+		console_push(console);
+	}
+}
+
+bool console_has_room(const struct console *console, size_t bytes)
+{
+	/* the filter makes no more of it than this */
+	const size_t most = bytes + FILTER_TOKEN_BYTES;
+
+	return console->fd < 0 || console->is_file || has_stopped(console) ||
+	       console->held_bytes + most <= CONSOLE_HELD_BYTES;
+}
+
+int console_waits_for(const struct console *console)
+{
+	return console->held_bytes ? console->fd : -1;
+}
+
+void console_finish(struct console *console)
+{
+	while (console->held_bytes && !has_stopped(console) &&
+	       push_piece(console, CONSOLE_PATIENCE_MS))
+		;
+}
+
 static void stream_write(struct console *console, const uint8_t *data, size_t bytes)
 {
-	while (bytes && console->fd >= 0) {
-		struct pollfd ready = { .fd = console->fd, .events = POLLOUT };
-		ssize_t n = -1;
-
-		if (poll(&ready, 1, -1) >= 0)
-			n = write(console->fd, data, bytes < PIECE_BYTES ? bytes : PIECE_BYTES);
-		if (n < 0 && errno != EINTR && errno != EAGAIN)
-			console->fd = -1; /* nobody reads any more: the guest runs on */
-		if (n > 0) {
-			data += n;
-			bytes -= (size_t)n;
-		}
-	}
+	hold(console, data, bytes);
+	console_push(console);
 }
 
 static void stream_filter(struct console *console, const uint8_t *data, size_t bytes)
