@@ -1,9 +1,11 @@
 /*
- * What a guest can make its monitor spend: the command line names the bomb, which goes off again
+ * What a guest can make its monitor spend, from its kernel and from an unprivileged program (user-
+ * tables, user-code): tables, code, descriptions of it, timers, lists of pages, channels, requests
+ * and messages of the partition bus. The command line names the bomb, which goes off again
  * and again until the machine is ended from outside. tests/guest/bombs.py looks at the machine
  * process meanwhile. Every bomb prints READY once it has gone off once.
  */
-#include "guest.h"
+#include "vmbus.h"
 
 enum { PAGE_PS = 0x80, ENTRIES = 512, USER_CODE = 0x33 };
 #define TWO_MIB (1ull << 21)
@@ -196,12 +198,143 @@ static void bomb_timers(void)
 	}
 }
 
+/* The shortest blocks by an unprivileged program, which writes them and never comes back. */
+__asm__("user_code: mov $0x40001000, %rdi\n"
+	"mov $0x3ff000, %ecx\n"
+	"mov $0xc3, %al\n"
+	"rep stosb\n"
+	"mov $0x40001000, %rdi\n"
+	"mov $0x3ff000, %ecx\n"
+	"1: call *%rdi\n"
+	"inc %rdi\n"
+	"loop 1b\n"
+	"jmp user_code\n"
+	"user_code_end:\n");
+extern uint8_t user_code[], user_code_end[];
+
+static void bomb_user_code(void)
+{
+	enum { USER_AT = 0x40000000 };
+	uint8_t *area = code_area(CODE_AREA_BYTES);
+	uint8_t *stack = new_page();
+
+	for (unsigned n = 0; n < (unsigned)(user_code_end - user_code); n++)
+		area[n] = user_code[n];
+	for (unsigned at = 0; at < CODE_AREA_BYTES; at += PAGE_BYTES)
+		map_page(USER_AT + at, (uint64_t)area + at, PAGE_P | PAGE_W | PAGE_U);
+	map_page(USER_AT - PAGE_BYTES, (uint64_t)stack, PAGE_P | PAGE_W | PAGE_U);
+	ready();
+	try_user((void (*)(void))USER_AT, USER_AT, USER_CODE);
+}
+
+/* ---- the partition bus ---- */
+
+enum { FIRST_GPADL = 0x1000, MOST_GPADLS = 512, GPADL_PAGES = 400, REQUESTS = 100 };
+
+static void need(const char *what, bool is_there)
+{
+	if (is_there)
+		return;
+	print(what);
+	print(" is missing\n");
+	finish();
+}
+
+static struct vmbus_offer bus_begin(uint32_t type)
+{
+	struct vmbus_offer offer = { 0 };
+
+	hv_open();
+	bus_prepare();
+	need("the bus", bus_contact(VMBUS_5_3));
+	bus_offers(type, &offer);
+	need("an offer", offer.relid);
+	return offer;
+}
+
+/* Lists of pages until the host wants no more; and again. */
+static void bomb_gpadls(void)
+{
+	const struct vmbus_offer offer = bus_begin(OFFER_HEARTBEAT);
+	const uint8_t *pages = code_area(GPADL_PAGES * PAGE_BYTES);
+
+	for (;;) {
+		uint32_t made = 0;
+
+		while (made < MOST_GPADLS &&
+		       !bus_gpadl(FIRST_GPADL + made, offer.relid, pages, GPADL_PAGES))
+			made++;
+		need("a limit", made < MOST_GPADLS);
+		ready();
+		while (made)
+			bus_teardown(FIRST_GPADL + --made, offer.relid);
+	}
+}
+
+/* A channel that is opened, is left with what it was told, and closed; and again. */
+static void bomb_channels(void)
+{
+	static const uint8_t nothing[64];
+	const struct vmbus_offer offer = bus_begin(OFFER_HEARTBEAT);
+	struct channel channel;
+
+	for (;;) {
+		need("a channel", !channel_open(&channel, &offer, FIRST_GPADL));
+		for (unsigned n = 0; n < 32; n++)
+			channel_put(&channel, PACKET_INBAND, nothing, sizeof(nothing), NULL, 0);
+		channel_close(&channel);
+		ready();
+	}
+}
+
+/* Requests of which no answer is ever taken; on a new channel again. */
+static void bomb_requests(void)
+{
+	const struct vmbus_packet request = { .type = PACKET_INBAND,
+					      .data_units = 2,
+					      .units = 10,
+					      .flags = PACKET_WANTS_COMPLETION,
+					      .transaction = 1 };
+	const struct vmbus_offer offer = bus_begin(OFFER_STORAGE);
+	static _Alignas(8) uint8_t packet[88];
+	struct channel channel;
+
+	for (unsigned n = 0; n < sizeof(request); n++)
+		packet[n] = ((const uint8_t *)&request)[n];
+	packet[16] = VSTOR_BEGIN;
+	packet[20] = 1;
+	for (;;) {
+		need("a channel", !channel_open(&channel, &offer, FIRST_GPADL));
+		for (unsigned n = 0; n < REQUESTS; n++) {
+			channel_put_raw(&channel, packet, sizeof(packet));
+			channel_signal(&channel);
+		}
+		channel_close(&channel);
+		ready();
+	}
+}
+
+/* Messages each of which has an answer, and none is taken. */
+static void bomb_messages(void)
+{
+	const struct vmbus_head head = { VMBUS_REQUEST_OFFERS, 0 };
+
+	bus_begin(OFFER_HEARTBEAT);
+	for (;;) {
+		bus_post_on(VMBUS_CONNECTION, &head, sizeof(head));
+		ready();
+	}
+}
+
 static const struct { const char *name; void (*act)(void);
 } bombs[] = {
 	{ "read-tables", bomb_read_tables }, { "write-tables", bomb_write_tables },
 	{ "user-tables", bomb_user_tables }, { "misses", bomb_misses },
 	{ "invlpg", bomb_invlpg },           { "short-code", bomb_short_code },
 	{ "long-code", bomb_long_code },     { "timers", bomb_timers },
+	{ "user-code", bomb_user_code },     { "gpadls", bomb_gpadls },
+	{ "channels", bomb_channels },       { "requests", bomb_requests },
+	{ "messages", bomb_messages },
 };
 
 static bool same(const char *a, const char *b)
