@@ -21,3 +21,5 @@ int verb_console(int argc, char **argv);
 int verb_save(int argc, char **argv);
 /* running.c: ps, info, stop, kill, pause, resume, memory. */
 int verb_running(int argc, char **argv);
+int verb_top(int argc, char **argv);
+int verb_mcp(int argc, char **argv);

@@ -33,6 +33,20 @@ static uint64_t distance_of(const struct symbols *symbols, const json_t *process
 	return linked && entry ? entry - linked : 0;
 }
 
+bool registers_function(const json_t *processor, const struct symbols *symbols, char *name,
+			size_t bytes)
+{
+	uint64_t rip = number_of(processor, "rip");
+	uint64_t offset;
+	const char *found = json_string_value(json_object_get(processor, "symbol"));
+
+	if (symbols)
+		found = symbols_name(symbols, rip - distance_of(symbols, processor), &offset);
+	if (found)
+		snprintf(name, bytes, "%.*s", (int)strcspn(found, "+"), found);
+	return found;
+}
+
 static void print_place(unsigned n, const json_t *processor, const struct symbols *symbols)
 {
 	uint64_t rip = number_of(processor, "rip");

@@ -16,6 +16,7 @@
 #include "cli.h"
 #include "memory_all.h"
 #include "control/names.h"
+#include "hot.h"
 #include "tree.h"
 #include "register_text.h"
 #include "talk.h"
@@ -27,7 +28,7 @@ enum {
 
 static const char running_help[] =
 	"usage: umbra ps [--tree] [--json]\n"
-	"       umbra info [--json] [--symbols FILE] [--mmu|--code] NAME\n"
+	"       umbra info [--json] [--symbols FILE] [--mmu|--code|--hot[=SECONDS]] NAME\n"
 	"       umbra stop NAME\n"
 	"       umbra kill NAME\n"
 	"       umbra pause NAME\n"
@@ -37,7 +38,8 @@ static const char running_help[] =
 	"About machines that were given a name with umbra run --name NAME.\n"
 	"info says what it is and where its processors are, in a Linux kernel also in which\n"
 	"function; elsewhere with --symbols, a System.map or what /proc/kallsyms of the\n"
-	"guest says.\n"
+	"guest says. With --hot: in which functions they were most often, of as many looks as fit\n"
+	"into SECONDS (1).\n"
 	"stop asks the guest to power off where it has the drivers for that, and ends the machine\n"
 	"half a minute later; stopped twice, at once.\n"
 	"ps --tree shows who was forked from whom, and the memory of each that is its own.\n"
@@ -50,8 +52,8 @@ static const char running_help[] =
 	"five minutes, --reserve says how much of the host's memory guests never get.\n";
 
 struct arguments {
-	bool json, tree, mmu, code, live;
-	const char *name, *set, *symbols, *svg, *reserve;
+	bool json, tree, mmu, code, live, hot;
+	const char *name, *set, *symbols, *svg, *reserve, *hot_seconds;
 };
 
 static json_t *describe(const char *name)
@@ -248,15 +250,26 @@ static int info_code(const struct arguments *a)
 	return 0;
 }
 
+static int info_hot(const struct arguments *a)
+{
+	const struct hot_wanted wanted = {
+		.name = a->name, .symbols = a->symbols, .seconds = a->hot_seconds, .json = a->json
+	};
+
+	return hot_show(&wanted);
+}
+
 static int verb_info(const struct arguments *a)
 {
-	json_t *json = a->mmu || a->code ? NULL : describe_with_registers(a->name);
+	json_t *json = a->mmu || a->code || a->hot ? NULL : describe_with_registers(a->name);
 	int code = 0;
 
 	if (a->mmu)
 		return info_mmu(a);
 	if (a->code)
 		return info_code(a);
+	if (a->hot)
+		return info_hot(a);
 	if (!json)
 		return talk_failed(a->name, -ENOENT);
 	if (a->json) {
@@ -431,7 +444,7 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 					       { "symbols", 1, 0, 'y' }, { "mmu", 0, 0, 'm' },
 					       { "live", 0, 0, 'l' },    { "svg", 1, 0, 'v' },
 					       { "reserve", 1, 0, 'R' },
-					       { "code", 0, 0, 'c' },
+					       { "code", 0, 0, 'c' },    { "hot", 2, 0, 'H' },
 					       { "help", 0, 0, 'h' },    { 0 } };
 	int option;
 
@@ -446,6 +459,10 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 		case 'v': a->svg = optarg; break;
 		case 'R': a->reserve = optarg; break;
 		case 'c': a->code = true; break;
+		case 'H':
+			a->hot = true;
+			a->hot_seconds = optarg;
+			break;
 		case 'h': fputs(running_help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}

@@ -10,6 +10,7 @@
 static const struct verb verbs[] = {
 	{ .name = "run", .run = verb_run, .operand = OPERAND_FILE, .about = "boots a machine" },
 	{ .name = "ps", .run = verb_running, .about = "lists machines that have a name" },
+	{ .name = "top", .run = verb_top, .about = "shows what machines use of the host" },
 	{ .name = "info",
 	  .run = verb_running,
 	  .operand = OPERAND_MACHINE,
@@ -71,6 +72,7 @@ static const struct verb verbs[] = {
 	  .words = "build scan get set tag packages files export history policy key sign verify "
 		   "keep fetch drop index search",
 	  .about = "says what images are, and finds them" },
+	{ .name = "mcp", .run = verb_mcp, .about = "offers machines as tools to agents" },
 	{ .name = "doctor", .run = verb_doctor, .about = "says what this host offers" },
 };
 enum { VERBS = sizeof(verbs) / sizeof(verbs[0]) };
