@@ -1,5 +1,5 @@
 # A thin front: Meson builds into build/. See README.md and CONTRIBUTING.md.
-PARTS ?= umbra daemon agent
+PARTS ?= umbra daemon agent client
 .PHONY: all install deb demo check quick bench decode-table emission-whole fuzz format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation foreign-kernels foreign-selftests foreign-kvm
 all:
 	@tools/install-deps build
@@ -16,10 +16,10 @@ check:
 	@tools/fetch-guest
 	@tools/check
 
-# Under DESTDIR and PREFIX (/usr): make install DESTDIR=/tmp/x PARTS="umbra daemon agent"
+# Under DESTDIR and PREFIX (/usr): make install DESTDIR=/tmp/x PARTS="umbra daemon agent client"
 install: all
 	@tools/install-deps daemon
-	@ninja -C build umbrad src/agent/umbra-agent
+	@ninja -C build umbrad src/agent/umbra-agent src/client/libumbra-client.a
 	@tools/install build $(PARTS)
 
 # Debian packages in build/deb/packages.
