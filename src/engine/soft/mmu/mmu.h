@@ -43,7 +43,7 @@ bool soft_look_up(const struct soft_cpu *cpu, uint64_t cr3, uint64_t gva, struct
  */
 bool soft_look_beside(const struct soft_cpu *cpu, const struct page_walk *found, uint64_t gva,
 		      struct page_walk *ret);
-/* Whether the entries are still there; A and D may be others. */
+/* Whether the entries are still there; A and D may be set since, and not cleared. */
 bool soft_walk_holds(const struct page_walk *walk);
 
 /*

@@ -24,8 +24,13 @@ uint32_t page_table_note(struct soft_engine *engine, uint64_t frame)
 bool page_table_has_changed(const struct soft_engine *engine, uint64_t frame, uint32_t version)
 {
 	return __atomic_load_n(&engine->table_versions[frame], __ATOMIC_SEQ_CST) != version ||
-	       __atomic_load_n(&engine->frame_holders[frame], __ATOMIC_SEQ_CST) ||
-	       is_overlay(engine, frame);
+	       !page_table_is_watched(engine, frame);
+}
+
+bool page_table_is_watched(const struct soft_engine *engine, uint64_t frame)
+{
+	return !__atomic_load_n(&engine->frame_holders[frame], __ATOMIC_SEQ_CST) &&
+	       !is_overlay(engine, frame);
 }
 
 void page_table_written(struct soft_engine *engine, uint64_t frame)

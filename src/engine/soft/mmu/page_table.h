@@ -13,6 +13,8 @@
  *      sets FRAME_TABLE, then takes the version, then reads the entry. One of them sees the other.
  *   3. A processor's bit is taken away by that processor only, where it holds no host address of
  *      guest memory: in a flush.
+ *      What stands in a frame that nobody holds is what was written last, and a later writer holds
+ *      it first: so one entry may be compared instead (has_same_entry() in space.c).
  *   4. Frames of overlays have no version: the machine writes them and tells nobody.
  *
  * With more than HOLDERS processors the last bit stands for all the others, and stays.
@@ -27,6 +29,15 @@ enum { HOLDERS = 8 };
 uint32_t page_table_note(struct soft_engine *engine, uint64_t frame);
 /* Whether it has been written, or may be, since it had this version. */
 bool page_table_has_changed(const struct soft_engine *engine, uint64_t frame, uint32_t version);
+/* Whether nobody can write it unseen just now: then what stands in it is what a walk finds. */
+bool page_table_is_watched(const struct soft_engine *engine, uint64_t frame);
+/* An entry of 4 or 8 bytes. */
+static inline uint64_t page_table_entry(const uint8_t *at, unsigned bytes)
+{
+	if (bytes == sizeof(uint32_t))
+		return __atomic_load_n((const uint32_t *)(const void *)at, __ATOMIC_SEQ_CST);
+	return __atomic_load_n((const uint64_t *)(const void *)at, __ATOMIC_SEQ_CST);
+}
 /* Behind a write of this frame in C. */
 void page_table_written(struct soft_engine *engine, uint64_t frame);
 /* Before a write entry to this frame, or a write by host address. */

@@ -9,11 +9,14 @@
  *   written  ... that has a write entry
  *   frames   page tables on the way to these pages, from the last level on, with the version that
  *            each had (page_table.h); of global pages none
+ *   entries  ... and, where all these pages came through one entry of the table (any but a last
+ *            level's of small pages), that entry, and where it is in its table
  *
  *   1. `written` is a part of `cached`, and no page is both in one of global pages and in one of
  *      others.
- *   2. A shadow page all of whose frames are unchanged has only entries that a walk would find now.
- *      One with a changed frame is stale: it goes when the guest flushes, and not before it must.
+ *   2. A shadow page all of whose frames are unchanged has only entries that a walk would find now;
+ *      of a frame with an entry, that one is what must be unchanged, to the bit. One with a change
+ *      is stale: it goes when the guest flushes, and not before it must.
  *
  * Nobody but its processor uses a pool.
  */
@@ -22,7 +25,7 @@
 #include "engine/soft/soft_internal.h"
 
 enum { VIEW_CODE = VIEWS, SHADOW_SHIFT = 21, SHADOW_PAGES = 512, SHADOW_WORDS = SHADOW_PAGES / 64 };
-enum { SHADOW_LEVELS = 4 };
+enum { SHADOW_LEVELS = 4, SHADOW_NO_ENTRY = 0xffff };
 /* SHADOWS_MOST * SHADOW_PAGES fit a slot of writers.h. */
 enum { SHADOWS_MOST = 8192, SHADOW_BUCKETS = 16384 };
 
@@ -33,7 +36,10 @@ struct shadow {
 	uint8_t space, view, levels;
 	bool global;
 	bool large; /* some page was a part of a larger one */
+	uint8_t entry_bytes;
 	uint32_t frames[SHADOW_LEVELS], versions[SHADOW_LEVELS];
+	uint64_t entries[SHADOW_LEVELS];
+	uint16_t places[SHADOW_LEVELS]; /* of the entries, in bytes; SHADOW_NO_ENTRY */
 };
 
 struct shadow_pool {

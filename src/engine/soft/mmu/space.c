@@ -89,23 +89,49 @@ void space_forget_jumps(struct mmu *mmu, struct address_space *space)
 
 /* ---- which page tables a shadow page came through ---- */
 
+/* Of a table that has been written: whether it was elsewhere than at the one entry that counts. */
+static bool has_same_entry(const struct mmu *mmu, const struct shadow *shadow, unsigned n)
+{
+	const uint8_t *table = engine_of(mmu)->ram + (uint64_t)shadow->frames[n] * PAGE_BYTES;
+
+	if (shadow->places[n] == SHADOW_NO_ENTRY ||
+	    !page_table_is_watched(engine_of(mmu), shadow->frames[n]))
+		return false;
+	return page_table_entry(table + shadow->places[n], shadow->entry_bytes) ==
+	       shadow->entries[n];
+}
+
 static bool is_stale(const struct mmu *mmu, const struct shadow *shadow)
 {
 	for (unsigned n = 0; n < shadow->levels; n++)
-		if (page_table_has_changed(engine_of(mmu), shadow->frames[n], shadow->versions[n]))
+		if (page_table_has_changed(engine_of(mmu), shadow->frames[n],
+					   shadow->versions[n]) &&
+		    !has_same_entry(mmu, shadow, n))
 			return true;
 	return false;
 }
 
-static bool is_way_of(const struct mmu *mmu, const struct shadow *shadow,
-		      const struct page_walk *found)
+/*
+ * A way of the same tables through other entries is another one, but for a D that a write has set
+ * since: it is taken over, so that the guest's taking it away is seen.
+ */
+static bool is_way_of(const struct mmu *mmu, struct shadow *shadow, const struct page_walk *found)
 {
+	const uint64_t dirty = 0x40;
+
 	if (shadow->levels != found->levels - found->level)
 		return false;
-	for (unsigned n = 0; n < shadow->levels; n++)
-		if (shadow->frames[n] !=
-		    soft_frame(engine_of(mmu), found->at[found->level + n]))
+	for (unsigned n = 0; n < shadow->levels; n++) {
+		uint64_t entry = found->entry[found->level + n];
+
+		if (shadow->frames[n] != soft_frame(engine_of(mmu), found->at[found->level + n]))
 			return false;
+		if (shadow->places[n] == SHADOW_NO_ENTRY)
+			continue;
+		if ((shadow->entries[n] | (entry & dirty)) != entry)
+			return false;
+		shadow->entries[n] = entry;
+	}
 	return true;
 }
 
@@ -116,11 +142,16 @@ static bool take_way(struct mmu *mmu, struct shadow *shadow, const struct page_w
 
 	drop_pages(mmu, shadow);
 	shadow->levels = (uint8_t)(found->levels - found->level);
+	shadow->entry_bytes = (uint8_t)found->entry_bytes;
 	for (unsigned n = 0; n < shadow->levels; n++) {
-		uint64_t frame = soft_frame(engine, found->at[found->level + n]);
+		const uint8_t *at = found->at[found->level + n];
+		uint64_t frame = soft_frame(engine, at);
 
 		shadow->frames[n] = (uint32_t)frame;
 		shadow->versions[n] = page_table_note(engine, frame);
+		shadow->entries[n] = found->entry[found->level + n];
+		shadow->places[n] = found->level + n ? (uint16_t)((uintptr_t)at & PAGE_OFFSET_MASK)
+						     : SHADOW_NO_ENTRY;
 	}
 	mmu->spaces[shadow->space].has_changes |= is_stale(mmu, shadow);
 	return soft_walk_holds(found);

@@ -381,10 +381,14 @@ bool soft_walk_holds(const struct page_walk *page_walk)
 	const struct tables kind = { .levels = page_walk->entry_bytes == 4 ? LEVELS_32
 									   : LEVELS_LONG };
 
-	for (unsigned level = page_walk->level; level < page_walk->levels; level++)
-		if ((entry_read(&kind, page_walk->at[level]) ^ page_walk->entry[level]) &
-		    ~(PTE_A | PTE_D))
+	for (unsigned level = page_walk->level; level < page_walk->levels; level++) {
+		uint64_t was = page_walk->entry[level];
+		uint64_t now = entry_read(&kind, page_walk->at[level]);
+
+		if ((now & ~(PTE_A | PTE_D)) != (was & ~(PTE_A | PTE_D)) ||
+		    was & ~now & (PTE_A | PTE_D))
 			return false;
+	}
 	return true;
 }
 
