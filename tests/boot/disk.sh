@@ -84,7 +84,7 @@ grep -q '^DISK lun0 131072 0 4096' "$work/said" || bad "lun0 of large sectors: $
 for ((n = 1; n <= ${1:-3}; n++)); do
 	must "$umbra" disk create "$work/marks.vhdx" --parent "$work/base.vhdx"
 	: >"$work/marks"
-	"$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" --disk "$work/marks.vhdx" \
+	"$umbra" run --time-limit 120 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" --disk "$work/marks.vhdx" \
 		</dev/null >"$work/marks" 2>/dev/null &
 	broker=$!
 	for _ in $(seq 6000); do [ "$(grep -c '^MARK' "$work/marks")" -ge $((n * 3)) ] && break; sleep 0.02; done
@@ -110,7 +110,7 @@ truncate -s 64M "$work/p1" "$work/p2"; must /sbin/mke2fs -q -t ext4 -d "$work/bo
 truncate -s 130M "$work/parts.raw"; must /sbin/sgdisk -n 1:2048:133119 -n 2:133120:264191 "$work/parts.raw"
 dd if="$work/p1" of="$work/parts.raw" bs=1M seek=1 conv=notrunc,sparse status=none; dd if="$work/p2" of="$work/parts.raw" bs=1M seek=65 conv=notrunc,sparse status=none
 must "$umbra" disk convert "$work/parts.raw" "$work/parts.vhdx" --from raw
-timeout -s KILL 60 "$umbra" run --append "console=ttyS0 quiet umbra.do=root umbra.disks=2" --disk "$work/other.raw,format=raw,readonly" "$work/parts.vhdx" </dev/null 2>&1 | tr -d '\r' >"$work/said"
+timeout -s KILL 60 "$umbra" run --time-limit 55 --append "console=ttyS0 quiet umbra.do=root umbra.disks=2" --disk "$work/other.raw,format=raw,readonly" "$work/parts.vhdx" </dev/null 2>&1 | tr -d '\r' >"$work/said"
 grep -q '^ROOT ID=umbra 6.1' "$work/said" && grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || { bad "an image that boots itself"; tail -3 "$work/said"; }
 
 # what is refused
@@ -143,7 +143,7 @@ must "$umbra" image set "$work/policy.vhdx" 'rights={"attach":["somebody-else"]}
 guest sum 1 --disk "$work/flat.raw,format=raw" --disk "$work/policy.vhdx" --override "a test"
 "$umbra" image history "$work/policy.vhdx" | grep -q 'a test' || bad "the history does not say why a policy was passed over"
 : >"$work/marks"
-"$umbra" run --name "disk-$$" --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
+"$umbra" run --name "disk-$$" --time-limit 120 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
 	--disk "$work/flat.raw,format=raw" </dev/null >"$work/marks" 2>/dev/null &
 for _ in $(seq 6000); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
 "$umbra" save "disk-$$" "$work/saved" 2>"$work/err" && bad "a machine with disks was saved"
@@ -154,7 +154,7 @@ tr -d '\r' <"$work/marks" | grep -q '^STOPPED' || bad "the guest was not asked t
 wait %1 || bad "stopped, it ended with $?"
 # who stops a whole group of processes stops it in order, too
 : >"$work/marks"
-setsid "$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
+setsid "$umbra" run --time-limit 120 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
 	--disk "$work/flat.raw,format=raw" </dev/null >"$work/marks" 2>"$work/err" &
 for _ in $(seq 6000); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
 kill -TERM -- -$!

@@ -14,7 +14,7 @@ truncate -s 128M "$work/fs"; /sbin/mke2fs -q -t ext4 "$work/fs"
 "$umbra" disk create "$work/top.vhdx" --parent "$work/base.vhdx" >/dev/null || fail create
 rm "$work/fs"
 : >"$work/one.log"
-timeout -s KILL 250 "$umbra" run --name one --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus 2 --append "console=ttyS0 quiet umbra.do=forked umbra.disks=1" \
+timeout -s KILL 250 "$umbra" run --name one --time-limit 240 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus 2 --append "console=ttyS0 quiet umbra.do=forked umbra.disks=1" \
 	--disk "$work/top.vhdx" </dev/null >"$work/one.log" 2>&1 &
 until [ "$(grep -c WRITING "$work/one.log")" = 2 ]; do
 	[ "$SECONDS" -lt 90 ] && kill -0 $! 2>/dev/null || fail "it does not write: $(jobs)"
@@ -54,7 +54,7 @@ done
 [ $? = 65 ] && grep -q 'is frozen.*goes on in top.one.vhdx' "$work/out" || fail "a frozen disk: $(cat "$work/out")"
 # a disk that cannot be frozen: nothing is forked, nothing is left behind
 truncate -s 8M "$work/raw"
-timeout -s KILL 60 "$umbra" run --name raw --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 umbra.do=none" --disk "$work/raw,format=raw" </dev/null >"$work/raw.log" 2>&1 &
+timeout -s KILL 60 "$umbra" run --name raw --time-limit 55 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 umbra.do=none" --disk "$work/raw,format=raw" </dev/null >"$work/raw.log" 2>&1 &
 for _ in $(seq 3000); do "$umbra" info raw >/dev/null 2>&1 && break; sleep 0.02; done
 "$umbra" fork raw 2>"$work/out" && fail "a raw disk was forked"
 grep -q 'has to be VHDX' "$work/out" || fail "a raw disk: $(cat "$work/out")"

@@ -16,7 +16,7 @@ rm "$work/fs"
 truncate -s 4M "$work/read"
 names="one"
 : >"$work/one.log"
-timeout -s KILL 250 "$umbra" run --name one --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus 2 --append "console=ttyS0 quiet umbra.do=forked umbra.disks=1" \
+timeout -s KILL 250 "$umbra" run --name one --time-limit 240 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus 2 --append "console=ttyS0 quiet umbra.do=forked umbra.disks=1" \
 	--disk "$work/top.vhdx" --disk "$work/read,format=raw,readonly" --net user </dev/null >"$work/one.log" 2>&1 &
 until [ "$(grep -c WRITING "$work/one.log")" = 2 ]; do
 	[ "$SECONDS" -lt 90 ] && kill -0 $! 2>/dev/null || fail "it does not write: $(jobs)"
@@ -69,7 +69,7 @@ cp "$work/base.vhdx" "$work/top.vhdx"; refused "another disk in its place" 'is n
 [ "$(ls "$work"/*.vhdx | wc -l)" = "$before" ] || fail "a refused restore leaves a disk behind"
 # a disk that cannot be frozen: nothing is saved, nothing is left behind
 truncate -s 8M "$work/raw"
-timeout -s KILL 60 "$umbra" run --name raw --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 umbra.do=none" --disk "$work/raw,format=raw" </dev/null >"$work/raw.log" 2>&1 &
+timeout -s KILL 60 "$umbra" run --name raw --time-limit 55 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 umbra.do=none" --disk "$work/raw,format=raw" </dev/null >"$work/raw.log" 2>&1 &
 for _ in $(seq 3000); do "$umbra" info raw >/dev/null 2>&1 && break; sleep 0.02; done
 "$umbra" save raw "$work/none" 2>"$work/out" && fail "a machine with a raw disk was saved"
 grep -q 'has to be VHDX' "$work/out" && [ ! -e "$work/none" ] || fail "a raw disk: $(cat "$work/out")"

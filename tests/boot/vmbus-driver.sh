@@ -19,7 +19,7 @@ tools/fetch-guest build/guest/vmbus.init build/guest/vmbus.cpio.gz build/guest/m
 begin() { # LOG OPTION...
 	log=$1 status=0
 	shift
-	timeout -s KILL 60 "${UMBRA:-build/umbra}" run --kernel build/guest/vmlinuz --initrd build/guest/vmbus.cpio.gz --memory 512M --cpus 4 \
+	timeout -s KILL 60 "${UMBRA:-build/umbra}" run --time-limit 55 --kernel build/guest/vmlinuz --initrd build/guest/vmbus.cpio.gz --memory 512M --cpus 4 \
 		--append "console=ttyS0" --statistics "$@" </dev/null >"$log" 2>&1 || status=$?
 	[ "$status" = 0 ] || { echo "vmbus-driver: $*: ended with $status"; exit 1; }
 }
