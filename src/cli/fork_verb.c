@@ -222,6 +222,14 @@ static int describe_child(const struct fork_command *command, const struct child
 	return error;
 }
 
+/* What its group's limit is made of: as its parent's. */
+static void describe_limits(const json_t *parent, struct machine_plan *ret)
+{
+	ret->cpus = (unsigned)json_integer_value(json_object_get(parent, "cpus"));
+	ret->memory_bytes = (uint64_t)json_integer_value(json_object_get(parent, "memory"));
+	ret->overhead_bytes = (uint64_t)json_integer_value(json_object_get(parent, "overhead"));
+}
+
 /* In a process of its own. */
 static int become_broker(const struct fork_command *command, const struct child *child,
 			 struct plan *plan, int program)
@@ -235,6 +243,7 @@ static int become_broker(const struct fork_command *command, const struct child 
 	plan->adopts = true;
 	plan->machine_pid = child->pid;
 	plan->machine.forks = true;
+	describe_limits(command->machine, &plan->machine);
 	plan->console = child->console < 0 ? CONSOLE_NONE : CONSOLE_FILE;
 	grants_clear(&grants);
 	grants.fd[GRANT_PROGRAM] = program;

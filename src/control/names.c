@@ -309,6 +309,23 @@ int name_folder(char *path, size_t bytes)
 	return 0;
 }
 
+/*
+ * The place of sockets of a machine that is gone, which others have held since: with the folder
+ * locked, and a machine listens at its name before it makes the place.
+ */
+static void remove_place(const char *name, int folder)
+{
+	static const char kind[] = ".sockets-";
+	const size_t skipped = sizeof(kind) - 1;
+	char place[PATH_BYTES];
+
+	if (strncmp(name, kind, skipped) != 0 || !faccessat(folder, name + skipped, F_OK, 0))
+		return;
+	if (!name_socket_path(name + skipped, place, sizeof(place)))
+		unlink(place);
+	unlinkat(folder, name, AT_REMOVEDIR);
+}
+
 int name_list(void (*found)(void *context, const char *name), void *context)
 {
 	char path[PATH_BYTES];
@@ -318,10 +335,14 @@ int name_list(void (*found)(void *context, const char *name), void *context)
 
 	if (folder < 0)
 		return folder;
-	close(folder);
 	count = scandir(path, &entries, NULL, alphasort);
-	if (count < 0)
+	if (count < 0 || flock(folder, LOCK_EX)) {
+		close(folder);
 		return -errno;
+	}
+	for (int n = 0; n < count; n++)
+		remove_place(entries[n]->d_name, folder);
+	close(folder); /* and not locked any more: who is found is asked */
 	for (int n = 0; n < count; n++) {
 		if (name_is_valid(entries[n]->d_name))
 			found(context, entries[n]->d_name);

@@ -218,6 +218,14 @@ int group_make(const struct group_place *place, uint64_t most_bytes)
 	return result;
 }
 
+int group_take_in(int members, int pid)
+{
+	char text[NAME_BYTES];
+	const int bytes = snprintf(text, sizeof(text), "%d", pid);
+
+	return write(members, text, (size_t)bytes) == bytes ? 0 : -errno;
+}
+
 /* Whether this process, or the group of processes that it leads, is alone in it. */
 static bool is_alone(int own)
 {

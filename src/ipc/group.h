@@ -27,5 +27,7 @@ int group_place_find(struct group_place *ret);
  * controller of memory; -EACCES: not delegated; -EBUSY: others are in it; or another -errno.
  */
 int group_make(const struct group_place *place, uint64_t most_bytes);
+/* Another process becomes one, by what group_make() gave. 0 or -errno. */
+int group_take_in(int members, int pid);
 /* 0, or what group_make() would say; changes nothing. */
 int group_look(const struct group_place *place);

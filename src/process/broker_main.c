@@ -389,13 +389,13 @@ static uint64_t machine_most_bytes(const struct plan *plan)
 	       machine->cpus * (uint64_t)BYTES_PER_VCPU;
 }
 
-/* -1: the host has delegated none, or the machine's forks would share its limit. */
+/* -1: the host has delegated none. */
 static int machine_group(const struct plan *plan)
 {
 	struct group_place place;
 
 	/* shadow memory is far beyond any limit */
-	if (SANITIZED || plan->machine.forks || group_place_find(&place))
+	if (SANITIZED || group_place_find(&place))
 		return -1;
 	return group_make(&place, machine_most_bytes(plan));
 }
@@ -477,13 +477,31 @@ static int cards_take(struct start *start)
 	return 0;
 }
 
+/*
+ * Until now it is in the group of the machine that it was forked of; what it shares with that is
+ * counted there. 0 or -errno: where there is a group it is not to run without its limit.
+ */
+static int group_of_forked(const struct plan *plan)
+{
+	const int group = machine_group(plan);
+	int error;
+
+	if (group < 0)
+		return 0;
+	error = group_take_in(group, plan->machine_pid);
+	close(group);
+	return error;
+}
+
 /* What serves it was not forked with it. */
 static int adopt(struct broker *broker, struct start *start, struct broker_end *end)
 {
 	int error;
 
 	broker_adopt_machine(broker, start->plan->machine_pid);
-	error = keeper_start(broker, start, end);
+	error = group_of_forked(start->plan);
+	if (!error)
+		error = keeper_start(broker, start, end);
 	if (!error)
 		error = disk_start(broker, start, end);
 	if (!error)

@@ -58,6 +58,19 @@ def kill_each(role, broker, want):
     expect("%s: the machine goes on" % role, answers() and broker.poll() is None)
 
 
+def hub_dies_while_it_is_joined(broker, want): # as soon as there is another, whatever has come to it until then
+    killed = set()
+    for _ in range(6):
+        wait_for(lambda: [pid for pid, its in here().items() if its == "hub" and pid not in killed])
+        for pid in [pid for pid, its in here().items() if its == "hub"]:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+    expect("a hub that is killed while a port joins it: there is another", wait_for(lambda: roles() == want), here())
+    shown = lambda: subprocess.run([umbra, "bus"], capture_output=True, text=True).stdout
+    expect("which has the port", wait_for(lambda: "deaths serves deaths/shelf" in shown()) and broker.poll() is None, shown())
+    reap(broker)
+
+
 def ends_without(role, where):
     broker, _ = start(where)
     for pid in [pid for pid, its in here().items() if its == role]:
@@ -73,6 +86,7 @@ with tempfile.TemporaryDirectory() as where:
     broker, want = start(where)
     for role in GOES_ON:
         kill_each(role, broker, want)
+    hub_dies_while_it_is_joined(broker, want)
     subprocess.run([umbra, "stop", "deaths"], timeout=60, capture_output=True)
     expect("stop ends it after all that", broker.wait(60) == 0, broker.returncode)
     expect("with all who went on", wait_for(lambda: not set(roles()) - {"switch", "hub"}), here())

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A machine and what was forked of it, seen from outside: the same rights, no descriptor and no shared memory in common, each ends without
 the other, and who loses its broker ends.   usage: forked.py UMBRA GUEST"""
-import json, os, re, signal, subprocess, sys, tempfile, time
+import atexit, json, os, re, signal, subprocess, sys, tempfile, time
 
 import observed
 from observed import expect, read
@@ -48,15 +48,26 @@ def info(name):
     return ask("info", name)
 
 
-def sharers(process): # of its memory: its forker
-    size = read(process, "statm").split()[0]
-    return [int(p) for p in os.listdir("/proc") if p.isdigit() and int(p) != process and is_there(int(p)) and
-            read(int(p), "cmdline") == read(process, "cmdline") and read(int(p), "maps") == read(process, "maps")] if size else []
+def shares(pid, process):
+    try:
+        return pid != process and is_there(pid) and read(pid, "cmdline") == read(process, "cmdline") and read(pid, "maps") == read(process, "maps")
+    except OSError: # it has ended meanwhile
+        return False
+
+
+def sharers(process): # of its memory: its forker. Both may change what they have mapped while they are looked at
+    for _ in range(6000):
+        found = [int(p) for p in os.listdir("/proc") if p.isdigit() and shares(int(p), process)]
+        if found:
+            return found
+        time.sleep(0.01)
+    return []
 
 
 def start():
     machine = subprocess.Popen([umbra, "run", "--name", "parent", "--kernel", guest, "--cpus", "2", "--memory", "256M", "--console", "none"],
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    atexit.register(machine.kill) # a test that fails leaves nobody who holds its output
     for _ in range(6000):
         if subprocess.run([umbra, "info", "parent"], capture_output=True).returncode == 0 and "process" in info("parent"):
             break
@@ -71,6 +82,10 @@ with tempfile.TemporaryDirectory() as where:
     parent = info("parent")["process"]
     children = fork("parent", "--name", "child", "-n", "2")
     child = children[0]["process"]
+    expect("as its parent: all limits", read(child, "limits") == read(parent, "limits"), (read(child, "limits"), read(parent, "limits")))
+    memory = [l.split()[3] for l in read(child, "limits").splitlines() if l.startswith("Max data size")]
+    expect("one is of memory", memory and memory[0].isdigit(), memory)
+    expect("as its parent: its groups", read(child, "cgroup") == read(parent, "cgroup") or "umbra-machine" in read(child, "cgroup"))
     for key in ["NoNewPrivs", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "Seccomp", "Uid", "Gid", "Threads"]:
         expect("as its parent: %s" % key, status(child)[key] == status(parent)[key], (status(child)[key], status(parent)[key]))
     expect("it has the parent's list of calls behind others", int(status(child)["Seccomp_filters"]) > int(status(parent)["Seccomp_filters"]))

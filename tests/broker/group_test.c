@@ -126,6 +126,10 @@ static void looks_like_the_hosts(void)
 	expect("it gives a group", members >= 0 && write(members, "0", 1) == 1);
 	expect("which has the limit", has(inner, "memory.max", "67108864"));
 	expect("and is entered by its members", has(inner, "cgroup.procs", "0"));
+	expect("or by who takes another in", !ftruncate(members, 0) &&
+						     lseek(members, 0, SEEK_SET) == 0 &&
+						     !group_take_in(members, 4711) &&
+						     has(inner, "cgroup.procs", "4711"));
 	expect("the controller is passed on", has("", "cgroup.subtree_control", "+memory"));
 	expect("what an earlier one left is gone", has(left, ".", NULL));
 	expect("not what somebody else is about to enter", has(made, ".", ""));

@@ -71,6 +71,10 @@ with tempfile.TemporaryDirectory() as where:
         os.close(reader)
     expect("all that was started ends with each of %d" % times, not wrong, wrong)
     expect("umbra ps names none", subprocess.run([umbra, "ps", "--json"], capture_output=True, timeout=60).stdout.strip() == b"[]")
+    held = os.path.join(where, "umbra", ".sockets-held") # of a machine whose name is gone; who held the place has left it since
+    os.mkdir(held)
+    subprocess.run([umbra, "ps"], capture_output=True, timeout=60)
+    expect("nor of one whose name went first", not os.path.exists(held))
     left = [name for name in os.listdir(os.path.join(where, "umbra")) if "killed" in name and not name.startswith(".switch")]
     expect("and leaves nothing of them", not left, left)
     for pid in all_of(os.getpid())[1:]:
