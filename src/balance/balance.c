@@ -342,6 +342,7 @@ static void raise_target(struct known *known, uint64_t now_us, uint64_t *room)
 {
 	const uint64_t by = least_of(known->ideal - known->target, *room);
 
+	assert(known->ideal > known->target);
 	if (by < most_of(known->target / RAISE_SHARE, LEAST_MOVE_MIB * MIB) &&
 	    (known->target >= known->now || !by))
 		return;

@@ -100,31 +100,40 @@ static void identity_map(uint8_t *ram)
 	}
 }
 
-static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *state)
+void boot_state_init(struct x86_state *state, uint64_t entry, const struct x86_segment_state *code,
+		     const struct x86_segment_state *data)
 {
-	const uint64_t gdt[4] = { 0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff };
-	const struct x86_segment_state data = { .selector = 0x18,
-						.attributes = 0xc093,
-						.limit = ~0u };
-
-	memcpy(ram + GDT_GPA, gdt, sizeof(gdt));
+	assert(code->selector && data->selector && code->selector != data->selector);
 	memset(state, 0, sizeof(*state));
 	for (int n = 0; n < X86_SEGMENTS; n++)
-		state->segment[n] = data;
-	state->segment[X86_CS] =
-		(struct x86_segment_state){ .selector = 0x10, .attributes = 0xa09b, .limit = ~0u };
-	state->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0x67 };
-	state->gdtr = (struct x86_table){ GDT_GPA, 31 };
-	state->cr0 = CR0_PE | CR0_PG | 0x30;
-	state->cr3 = TABLES_GPA;
-	state->cr4 = CR4_PAE;
-	state->efer = EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE;
+		state->segment[n] = n == X86_CS ? *code : *data;
+	state->tr = (struct x86_segment_state){ .attributes = 0x8b };
 	state->xcr0 = 1;
 	state->pat = 0x0007040600070406;
 	state->dr[6] = 0xffff0ff0;
 	state->dr[7] = 0x400;
 	state->rflags = 2;
 	state->rip = entry;
+}
+
+static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *state)
+{
+	const uint64_t gdt[4] = { 0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff };
+	const struct x86_segment_state code = { .selector = 0x10,
+						.attributes = 0xa09b,
+						.limit = ~0u };
+	const struct x86_segment_state data = { .selector = 0x18,
+						.attributes = 0xc093,
+						.limit = ~0u };
+
+	memcpy(ram + GDT_GPA, gdt, sizeof(gdt));
+	boot_state_init(state, entry, &code, &data);
+	state->tr.limit = 0x67;
+	state->gdtr = (struct x86_table){ GDT_GPA, 31 };
+	state->cr0 = CR0_PE | CR0_PG | 0x30;
+	state->cr3 = TABLES_GPA;
+	state->cr4 = CR4_PAE;
+	state->efer = EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE;
 	state->gpr[6] = ZERO_PAGE_GPA;
 }
 
@@ -136,6 +145,7 @@ int boot_linux(const struct guest_memory *memory, struct boot_file kernel, struc
 	uint64_t initrd_gpa = 0;
 	int error = parse(kernel, &header, reason);
 
+	assert(command_line && (initrd.data || !initrd.bytes));
 	if (error)
 		return error;
 	if (header.address + header.init_size > memory->low_bytes)

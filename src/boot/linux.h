@@ -11,6 +11,7 @@
 #include "memory/memory.h"
 
 struct x86_state;
+struct x86_segment_state;
 
 struct boot_file { const uint8_t *data; size_t bytes; };
 
@@ -21,6 +22,12 @@ enum { BOOT_LINUX_HEAD_BYTES = 0x280 };
 bool boot_is_linux(struct boot_file kernel);
 /* Returns error, with the phrase for the user in *ret_reason. */
 int boot_refuse(const char **ret_reason, const char *reason, int error);
+/*
+ * What every kernel finds in the processor's registers: flat segments, a busy task. Control
+ * registers, GDT and the task's limit are its protocol's.
+ */
+void boot_state_init(struct x86_state *state, uint64_t entry, const struct x86_segment_state *code,
+		     const struct x86_segment_state *data);
 /*
  * Fills memory and *ret_state so that the first instruction is the kernel's 64-bit entry. Returns 0
  * or -errno with *ret_reason a phrase for the user: -ENOEXEC not a usable kernel, -ENOMEM it does

@@ -11,6 +11,7 @@
  */
 #include "multiboot.h"
 
+#include <assert.h>
 #include <elf.h>
 #include <errno.h>
 #include <string.h>
@@ -87,58 +88,95 @@ static int load(const struct guest_memory *memory, struct boot_file file,
 	return 0;
 }
 
-static bool headers_fit(struct boot_file file, uint64_t offset, unsigned count,
-			unsigned entry_bytes, size_t known_bytes)
+/* Of either class: where the headers of its segments are, and what one of them says. */
+struct program {
+	uint64_t headers_at, entry;
+	unsigned count, header_bytes;
+	/* The size that this knows; a file may have larger ones. */
+	size_t known_bytes;
+	/* False: nothing to be loaded. */
+	bool (*read)(const uint8_t *header, struct segment *ret);
+};
+
+static bool read_segment32(const uint8_t *header, struct segment *ret)
 {
-	return count <= MAX_SEGMENTS && entry_bytes >= known_bytes && offset <= file.bytes &&
-	       (uint64_t)count * entry_bytes <= file.bytes - offset;
+	Elf32_Phdr segment;
+
+	memcpy(&segment, header, sizeof(segment));
+	*ret = (struct segment){ .offset = segment.p_offset,
+				 .gpa = segment.p_paddr,
+				 .file_bytes = segment.p_filesz,
+				 .memory_bytes = segment.p_memsz };
+	return segment.p_type == PT_LOAD;
 }
 
-static int load_elf32(const struct guest_memory *memory, struct boot_file file, uint64_t *entry,
-		      uint64_t *end, const char **reason)
+static bool read_segment64(const uint8_t *header, struct segment *ret)
+{
+	Elf64_Phdr segment;
+
+	memcpy(&segment, header, sizeof(segment));
+	*ret = (struct segment){ .offset = segment.p_offset,
+				 .gpa = segment.p_paddr,
+				 .file_bytes = segment.p_filesz,
+				 .memory_bytes = segment.p_memsz };
+	return segment.p_type == PT_LOAD;
+}
+
+/* False: it is for another processor. */
+static bool read_program32(struct boot_file file, struct program *ret)
 {
 	Elf32_Ehdr elf;
-	int error = 0;
 
 	memcpy(&elf, file.data, sizeof(elf));
-	if (elf.e_machine != EM_386 ||
-	    !headers_fit(file, elf.e_phoff, elf.e_phnum, elf.e_phentsize, sizeof(Elf32_Phdr)))
-		return boot_refuse(reason, "its program headers lie outside the file", -ENOEXEC);
-	for (unsigned n = 0; n < elf.e_phnum && !error; n++) {
-		Elf32_Phdr segment;
-
-		memcpy(&segment, file.data + elf.e_phoff + n * elf.e_phentsize, sizeof(segment));
-		if (segment.p_type == PT_LOAD)
-			error = load(memory, file,
-				     &(struct segment){ segment.p_offset, segment.p_paddr,
-							segment.p_filesz, segment.p_memsz },
-				     end, reason);
-	}
-	*entry = elf.e_entry;
-	return error;
+	*ret = (struct program){ .headers_at = elf.e_phoff,
+				 .entry = elf.e_entry,
+				 .count = elf.e_phnum,
+				 .header_bytes = elf.e_phentsize,
+				 .known_bytes = sizeof(Elf32_Phdr),
+				 .read = read_segment32 };
+	return elf.e_machine == EM_386;
 }
 
-static int load_elf64(const struct guest_memory *memory, struct boot_file file, uint64_t *entry,
-		      uint64_t *end, const char **reason)
+static bool read_program64(struct boot_file file, struct program *ret)
 {
 	Elf64_Ehdr elf;
-	int error = 0;
 
 	memcpy(&elf, file.data, sizeof(elf));
-	if (elf.e_machine != EM_X86_64 ||
-	    !headers_fit(file, elf.e_phoff, elf.e_phnum, elf.e_phentsize, sizeof(Elf64_Phdr)))
-		return boot_refuse(reason, "its program headers lie outside the file", -ENOEXEC);
-	for (unsigned n = 0; n < elf.e_phnum && !error; n++) {
-		Elf64_Phdr segment;
+	*ret = (struct program){ .headers_at = elf.e_phoff,
+				 .entry = elf.e_entry,
+				 .count = elf.e_phnum,
+				 .header_bytes = elf.e_phentsize,
+				 .known_bytes = sizeof(Elf64_Phdr),
+				 .read = read_segment64 };
+	return elf.e_machine == EM_X86_64;
+}
 
-		memcpy(&segment, file.data + elf.e_phoff + n * elf.e_phentsize, sizeof(segment));
-		if (segment.p_type == PT_LOAD)
-			error = load(memory, file,
-				     &(struct segment){ segment.p_offset, segment.p_paddr,
-							segment.p_filesz, segment.p_memsz },
-				     end, reason);
+static bool headers_fit(struct boot_file file, const struct program *program)
+{
+	return program->count <= MAX_SEGMENTS && program->header_bytes >= program->known_bytes &&
+	       program->headers_at <= file.bytes &&
+	       (uint64_t)program->count * program->header_bytes <= file.bytes - program->headers_at;
+}
+
+static int load_elf(const struct guest_memory *memory, struct boot_file file, uint64_t *entry,
+		    uint64_t *end, const char **reason)
+{
+	struct program program;
+	bool is_known = file.data[EI_CLASS] == ELFCLASS32 ? read_program32(file, &program)
+							  : read_program64(file, &program);
+	int error = 0;
+
+	if (!is_known || !headers_fit(file, &program))
+		return boot_refuse(reason, "its program headers lie outside the file", -ENOEXEC);
+	for (unsigned n = 0; n < program.count && !error; n++) {
+		const uint8_t *header =
+			file.data + program.headers_at + n * (uint64_t)program.header_bytes;
+		struct segment segment;
+
+		if (program.read(header, &segment))
+			error = load(memory, file, &segment, end, reason);
 	}
-	*entry = elf.e_entry;
+	*entry = program.entry;
 	return error;
 }
 
@@ -150,8 +188,7 @@ static int load_image(const struct guest_memory *memory, struct boot_file file, 
 				   -ENOEXEC);
 	if (file.bytes < sizeof(Elf64_Ehdr) || memcmp(file.data, ELFMAG, SELFMAG))
 		return boot_refuse(reason, "it is not an ELF file", -ENOEXEC);
-	return file.data[EI_CLASS] == ELFCLASS32 ? load_elf32(memory, file, entry, end, reason)
-						 : load_elf64(memory, file, entry, end, reason);
+	return load_elf(memory, file, entry, end, reason);
 }
 
 static void put32(uint8_t *at, uint32_t value) { memcpy(at, &value, 4); }
@@ -197,25 +234,18 @@ static void information(const struct guest_memory *memory, uint64_t module_gpa,
 static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *state)
 {
 	const uint64_t gdt[3] = { 0, 0x00cf9b000000ffff, 0x00cf93000000ffff };
+	const struct x86_segment_state code = { .selector = 8,
+						.attributes = 0xc09b,
+						.limit = ~0u };
 	const struct x86_segment_state data = { .selector = 0x10,
 						.attributes = 0xc093,
 						.limit = ~0u };
 
 	memcpy(ram + GDT_GPA, gdt, sizeof(gdt));
-	memset(state, 0, sizeof(*state));
-	for (int n = 0; n < X86_SEGMENTS; n++)
-		state->segment[n] = data;
-	state->segment[X86_CS] =
-		(struct x86_segment_state){ .selector = 8, .attributes = 0xc09b, .limit = ~0u };
-	state->tr = (struct x86_segment_state){ .attributes = 0x8b, .limit = 0xffff };
+	boot_state_init(state, entry, &code, &data);
+	state->tr.limit = 0xffff;
 	state->gdtr = (struct x86_table){ GDT_GPA, sizeof(gdt) - 1 };
 	state->cr0 = CR0_PE | 0x10;
-	state->xcr0 = 1;
-	state->pat = 0x0007040600070406;
-	state->dr[6] = 0xffff0ff0;
-	state->dr[7] = 0x400;
-	state->rflags = 2;
-	state->rip = entry;
 	state->gpr[0] = LOADER_MAGIC;
 	state->gpr[3] = INFO_GPA;
 }
@@ -230,6 +260,7 @@ int boot_multiboot(const struct guest_memory *memory, struct boot_file image,
 		(memory->low_bytes - module.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
 	int error;
 
+	assert(boot_is_multiboot(image) && (module.data || !module.bytes));
 	if (strlen(command_line) >= COMMAND_MAX)
 		return boot_refuse(reason, "the command line is longer than it takes", -E2BIG);
 	error = load_image(memory, image, &entry, &end, reason);

@@ -1,6 +1,7 @@
 /* See volume_writer.h. */
 #include "volume_writer.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <ext2fs/ext2fs.h>
 #include <stdlib.h>
@@ -35,6 +36,7 @@ int volume_writer_open(const char *path, struct volume_writer **ret)
 	struct volume_writer *writer = calloc(1, sizeof(*writer));
 	int error;
 
+	assert(path);
 	if (!writer)
 		return -ENOMEM;
 	writer->piece = malloc(PIECE_BYTES);

@@ -1,6 +1,7 @@
 /* See archive.h. */
 #include "archive.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ struct archive archive_load_from(const void *data, size_t bytes)
 
 void archive_bytes(struct archive *archive, void *value, size_t bytes)
 {
+	assert(archive->used <= archive->bytes && (value || !bytes));
 	if (archive->error)
 		return;
 	if (bytes > archive->bytes - archive->used) {
@@ -58,6 +60,7 @@ void archive_bool(struct archive *archive, bool *value)
 
 void archive_fail(struct archive *archive, int error, const char *reason)
 {
+	assert(error < 0);
 	if (!archive->error) {
 		archive->error = error;
 		archive->reason = reason;

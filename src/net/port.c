@@ -9,6 +9,7 @@
 void net_port_init(struct net_port *port, struct net_card_memory *memory, int doorbell_fd,
 		   int answer_fd)
 {
+	assert(memory && doorbell_fd >= 0 && answer_fd >= 0);
 	*port = (struct net_port){
 		.memory = memory,
 		.generation = __atomic_load_n(&memory->generation, __ATOMIC_ACQUIRE),

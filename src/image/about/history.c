@@ -3,6 +3,7 @@
  * the entry before it, so that none can be changed or taken out without the later ones showing it;
  * the signature covers the last.
  */
+#include <assert.h>
 #include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -64,6 +65,7 @@ int image_add_history(struct disk *disk, const char *by, const char *event, json
 	const char *previous;
 	int error = image_load_history(disk, &history);
 
+	assert(by && event);
 	if (error) {
 		json_decref(more);
 		return error;

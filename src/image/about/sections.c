@@ -2,6 +2,7 @@
  * */
 #include "image/image_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -30,6 +31,7 @@ int image_load_json(struct disk *disk, struct guid id, size_t most, json_t **ret
 	size_t count;
 	int error = disk_read_item(disk, id, &bytes, &count);
 
+	assert(most);
 	*ret = NULL;
 	if (error)
 		return error;
@@ -364,6 +366,7 @@ int image_keep(struct disk *disk, const char *name, const void *bytes, size_t co
 	json_t *kept;
 	int error = kept_id(name, &id);
 
+	assert(bytes || !count);
 	if (!error)
 		error = image_load_kept(disk, &kept);
 	if (error)

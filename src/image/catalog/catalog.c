@@ -16,6 +16,7 @@
  *    (catalog_index.c).
  * 3. A content stays when its last image goes: it comes back often, and costs only room.
  */
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -85,6 +86,7 @@ static const char *const sql[STATEMENTS] = {
 
 sqlite3_stmt *catalog_statement(struct catalog *catalog, enum statement which)
 {
+	assert(which < STATEMENTS && catalog->of[which]);
 	sqlite3_reset(catalog->of[which]);
 	sqlite3_clear_bindings(catalog->of[which]);
 	return catalog->of[which];

@@ -1,5 +1,6 @@
 /* What an image says about itself as a row, terms and texts of the catalog; all of them change
  * together. */
+#include <assert.h>
 #include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -304,6 +305,7 @@ int catalog_put(struct catalog *catalog, const struct catalog_entry *entry)
 	sqlite3_stmt *statement = catalog_statement(catalog, S_IMAGE_BY_PATH);
 	int64_t image;
 
+	assert(entry->path && entry->identity);
 	sqlite3_bind_text(statement, 1, entry->path, -1, SQLITE_STATIC);
 	image = catalog_number(catalog, statement);
 	return image < 0 ? (int)image : catalog_put_row(catalog, image, entry);

@@ -5,6 +5,7 @@
  *
  * The data base is not trusted more than any other file: a row that is not sound is -EBADMSG.
  */
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -30,6 +31,7 @@ uint64_t set_count(const struct set *set)
 {
 	uint64_t count = 0;
 
+	assert(set->words);
 	for (uint64_t n = 0; n < set->limit / 64 + 1; n++)
 		count += (uint64_t)__builtin_popcountll(set->words[n]);
 	return count;

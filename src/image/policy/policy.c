@@ -18,6 +18,7 @@
  * can write a file can change its own terms; what must hold against its owner is for the system's
  * policy, with require-signature.
  */
+#include <assert.h>
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -508,6 +509,7 @@ int image_admit(struct disk *disk, enum image_action action, const struct image_
 	json_t *user, *system;
 	bool allowed = true;
 
+	assert(disk && files && action <= ACTION_INSPECT);
 	*ret_overridden = false;
 	if (action == ACTION_INSPECT)
 		return 0;

@@ -1,5 +1,6 @@
 /* Partition tables (GPT, UEFI 2.10 section 5; MBR with its chain of logical partitions) and what
  * volumes begin with. */
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -36,6 +37,7 @@ int volume_read(const struct scan_volume *volume, uint64_t at, void *to, size_t 
 	uint8_t *buffer;
 	int error;
 
+	assert((to || !bytes) && sector && !(sector & (sector - 1)));
 	if (at > volume->bytes || bytes > volume->bytes - at) {
 		uint64_t there = at < volume->bytes ? volume->bytes - at : 0;
 

@@ -1,6 +1,7 @@
 /* See sandbox.h. */
 #include "sandbox.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -72,6 +73,7 @@ static void child(const struct sandbox *sandbox, int pipe)
 
 int sandbox_write(int pipe, const void *data, unsigned long bytes)
 {
+	assert(data || !bytes);
 	for (unsigned long done = 0; done < bytes;) {
 		ssize_t n = write(pipe, (const char *)data + done, bytes - done);
 
@@ -89,6 +91,7 @@ int sandbox_run(const struct sandbox *sandbox)
 	int ends[2], status, error;
 	pid_t pid;
 
+	assert(sandbox->work && sandbox->take);
 	if (pipe(ends))
 		return -errno;
 	pid = fork();
