@@ -93,7 +93,7 @@ CODE_OF(disable, "cli; int $0x80")
 CODE_OF(enable, "sti; nop; cli; int $0x80")
 CODE_OF(push_flags, "pushfw; popw %ax; int $0x80")
 CODE_OF(pop_flags, "pushw $0x0cd7; popfw; pushfw; popw %ax; int $0x80")
-CODE_OF(pop_wide_flags, "pushl $0x60cd7; popfl; pushfl; popl %eax; int $0x80")
+CODE_OF(pop_wide_flags, "pushl $0x40cd7; popfl; pushfl; popl %eax; int $0x80")
 CODE_OF(interrupt, "int $0x61")
 CODE_OF(interrupt_return,
 	"pushw $0x0cd7; pushw $0x1000; pushw $0x20; iretw; .org interrupt_return + 0x20; pushfw; "
