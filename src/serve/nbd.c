@@ -400,7 +400,7 @@ static bool status(struct connection *connection, const struct request *request)
 	pthread_rwlock_rdlock(&connection->served->lock);
 	while (!error && done < request->bytes) {
 		uint64_t n = request->bytes - done;
-		uint32_t state;
+		uint32_t state = 0;
 
 		error = range_state(connection->served->top, request->offset + done, &n, &state);
 		if (error)
