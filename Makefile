@@ -4,7 +4,7 @@ PARTS ?= umbra daemon agent client
 all:
 	@tools/install-deps build
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
-	@ninja -C build umbra src/agent/umbra-agent src/builder/umbra-builder
+	@ninja -C build umbra src/agent/umbra-agent src/builder/umbra-builder src/wire/umbra-wire
 
 demo:
 	@tools/install-deps build demo

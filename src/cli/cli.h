@@ -18,6 +18,8 @@ int verb_fork(int argc, char **argv);
 int verb_exec(int argc, char **argv);
 int verb_copy(int argc, char **argv);
 int verb_console(int argc, char **argv);
+/* listen_verb.c */
+int verb_listen(int argc, char **argv);
 int verb_save(int argc, char **argv);
 /* running.c: ps, info, stop, kill, pause, resume, memory. */
 int verb_running(int argc, char **argv);

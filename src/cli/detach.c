@@ -15,10 +15,10 @@
 
 enum { LOG_PATH_BYTES = 256, PIECE_BYTES = 4096 };
 
-/* Its broker answers once every process of it is there, and locked down. */
+/* Once every process of it is there, and locked down, and what it begins with is loaded. */
 static bool machine_answers(const char *name)
 {
-	static const char question[] = "{\"id\":1,\"do\":\"info\"}\n";
+	static const char question[] = "{\"id\":1,\"do\":\"registers\"}\n";
 	int fd = name_connect(name);
 	bool answers = fd >= 0 &&
 		       send(fd, question, strlen(question), MSG_NOSIGNAL) > 0;

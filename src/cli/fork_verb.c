@@ -19,6 +19,7 @@
 
 #include "balance_join.h"
 #include "cli.h"
+#include "fork_away.h"
 #include "fork_disks.h"
 #include "fork_nets.h"
 #include "fork_renew.h"
@@ -39,6 +40,8 @@ static const char fork_help[] =
 	"[--keep-parent|--suspend-parent|--end-parent]\n"
 	"                  [--console FILE] [--disks FOLDER] [--net NET]... [-p PORT]...\n"
 	"                  [--mac new|keep] [--renew WHAT] [--with-secrets] [--json]\n"
+	"       umbra fork NAME --to HOST:PORT --key FILE [--name CHILD] [--limit RATE]\n"
+	"                  [--wait SECONDS] [--keep-parent|--end-parent] [--disks FOLDER]\n"
 	"Makes COUNT machines (1) of the running machine NAME, all of one moment. Each has its\n"
 	"memory, processors and devices as they were then, and goes on by itself, as NAME does.\n"
 	"A child is called CHILD, several are CHILD-1, CHILD-2 and so on; without --name CHILD is\n"
@@ -54,7 +57,11 @@ static const char fork_help[] =
 	"Each child has its networks to itself: another one in user mode, another port of the\n"
 	"same switch, or NET as umbra run has it, once for each card (a tap needs that).\n"
 	"Connections and ports of the host stay NAME's; -p gives the child some. On a switch or a\n"
-	"tap the guest gets a new card with an address of its own; in user mode with --mac new.\n";
+	"tap the guest gets a new card with an address of its own; in user mode with --mac new.\n"
+	"--to sends CHILD (NAME) to where umbra listen waits for it, which has the same key, and\n"
+	"where its disks are reached by the same names; at most RATE bytes a second. It runs\n"
+	"there once all of it is there. A connection that is lost is made again, for SECONDS\n"
+	"(60).\n";
 
 struct child {
 	char name[NAME_MAX_BYTES + 1];
@@ -74,6 +81,7 @@ struct fork_command {
 	struct fork_disks disks;
 	struct fork_nets nets;
 	struct fork_renew renew;
+	struct fork_away away;
 	struct child child[FORK_CHILDREN];
 };
 
@@ -660,6 +668,65 @@ int fork_snapshot(const char *machine, const char *folder)
 
 /* ---- the verb ---- */
 
+static int parse_limit(struct fork_command *command, const char *text)
+{
+	return parse_size(text, &command->away.bytes_per_s) && command->away.bytes_per_s
+		       ? 0
+		       : complain(EXIT_USAGE, "not a number of bytes a second", text,
+				  "say for example --limit 20M");
+}
+
+static int parse_wait(struct fork_command *command, const char *text)
+{
+	char *end;
+	const unsigned long seconds = strtoul(text, &end, 10);
+
+	command->away.wait_s = (unsigned)seconds;
+	return end != text && !*end && seconds <= INT32_MAX
+		       ? 0
+		       : complain(EXIT_USAGE, "not a number of seconds", text,
+				  "say for example --wait 60");
+}
+
+/* What a child at another place cannot have from here. */
+static int check_away(const struct fork_command *command)
+{
+	const struct fork_away *away = &command->away;
+	const bool is_of_here = command->count != 1 || command->console || command->json ||
+				command->nets.options.cards || command->nets.options.none ||
+				command->nets.options.forwards || command->nets.mac ||
+				command->renew.random || command->renew.hostname ||
+				command->renew.machine_id || !strcmp(command->parent, "suspend");
+
+	if (away->to && is_of_here)
+		return complain(EXIT_USAGE, "a child at another place has none of these", "--to",
+				"leave out -n, --suspend-parent, --console, --net, -p, --mac, "
+				"--renew and --json");
+	if (!away->to && (away->key || away->bytes_per_s))
+		return complain(EXIT_USAGE, "the child stays here", "--key, --limit",
+				"say --to HOST:PORT");
+	return 0;
+}
+
+static int run_away(struct fork_command *command)
+{
+	json_t *machine;
+	bool has_secrets;
+
+	command->peer = name_connect(command->name);
+	machine = command->peer < 0 ? NULL : ask_machine(command);
+	has_secrets = json_is_true(json_object_get(machine, "secrets"));
+	json_decref(machine);
+	if (!machine)
+		return fork_failed(command, command->peer < 0 ? command->peer : -ECONNRESET);
+	close(command->peer);
+	if (has_secrets && !command->with_secrets)
+		return fork_failed(command, -EPERM);
+	return fork_away(&command->away, command->name,
+			 command->child_name ? command->child_name : command->name,
+			 command->disks.folder, !strcmp(command->parent, "end"));
+}
+
 static int parse(struct fork_command *command, int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -669,7 +736,9 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		{ "disks", 1, 0, 'd' },	       { "json", 0, 0, 'j' },
 		{ "net", 1, 0, 'W' },	       { "publish", 1, 0, 'p' },
 		{ "mac", 1, 0, 'm' },	       { "with-secrets", 0, 0, 'S' },
-		{ "renew", 1, 0, 'R' },	       { "help", 0, 0, 'h' },
+		{ "renew", 1, 0, 'R' },	       { "to", 1, 0, 't' },
+		{ "key", 1, 0, 'K' },	       { "limit", 1, 0, 'l' },
+		{ "wait", 1, 0, 'w' },	       { "help", 0, 0, 'h' },
 		{ 0 },
 	};
 	char *end = NULL;
@@ -691,6 +760,10 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		case 'W': code = net_option_add(&command->nets.options, optarg); break;
 		case 'p': code = net_option_forward(&command->nets.options, optarg); break;
 		case 'm': code = parse_mac_rule(command, optarg); break;
+		case 't': command->away.to = optarg; break;
+		case 'K': command->away.key = optarg; break;
+		case 'l': code = parse_limit(command, optarg); break;
+		case 'w': code = parse_wait(command, optarg); break;
 		case 'h': fputs(fork_help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}
@@ -703,7 +776,7 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		return complain(EXIT_USAGE, "wrong number of arguments", argv[0],
 				"see umbra fork --help");
 	command->name = argv[optind];
-	return 0;
+	return check_away(command);
 }
 
 int verb_fork(int argc, char **argv)
@@ -715,8 +788,11 @@ int verb_fork(int argc, char **argv)
 		return complain(EXIT_FAULT, strerror(ENOMEM), "fork", "see umbra doctor");
 	command->count = 1;
 	command->parent = "keep";
+	command->away.wait_s = FORK_AWAY_WAIT_S;
 	code = parse(command, argc, argv);
-	if (!code) {
+	if (!code && command->away.to) {
+		code = run_away(command);
+	} else if (!code) {
 		spawn_raise_descriptors(2 * FORK_FDS); /* both sides' */
 		code = run(command);
 	}

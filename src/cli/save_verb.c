@@ -25,6 +25,7 @@
 #include "cli.h"
 #include "fork_disks.h"
 #include "vm/saved_file.h"
+#include "save_machine.h"
 #include "saved_host.h"
 #include "talk.h"
 #include "vm/machine.h"
@@ -49,8 +50,7 @@ static const char save_help[] =
 	"goes on in files of its own, DISK.NAME.vhdx, in FOLDER or beside the disk.\n";
 
 struct save {
-	bool stop, replace;
-	const char *name, *file;
+	const struct save_request *request;
 	FILE *peer;
 	json_t *machine; /* what it says of itself */
 	struct fork_disks disks;
@@ -269,7 +269,7 @@ static int add_host_part(struct save *save, struct target *target)
 			error = write_host_part(target->file, text);
 	}
 	free(text);
-	return error ? complain(EXIT_UNUSABLE, strerror(-error), save->file,
+	return error ? complain(EXIT_UNUSABLE, strerror(-error), save->request->file,
 				"name a file where it can be written")
 		     : code;
 }
@@ -285,10 +285,19 @@ static void stop_machine(struct save *save)
 	fork_disks_remove_layers(&save->disks);
 }
 
+/* It stands still no longer than the file needs, but where it is to end. */
+static int let_go(struct save *save)
+{
+	if (save->request->stop)
+		return 0;
+	return talk_ask(save->peer, "resume") ? talk_hear_end(save->peer) : -ECONNRESET;
+}
+
 /* 0 or -errno; *ret_code: the exit code, when it was said already. */
 static int write_file(struct save *save, struct target *target, int *ret_code)
 {
-	int error = target_open(target, save->file);
+	const struct save_request *request = save->request;
+	int error = target_open(target, request->file);
 
 	if (!error)
 		error = send_layers(save);
@@ -296,27 +305,30 @@ static int write_file(struct save *save, struct target *target, int *ret_code)
 		error = receive(save->peer, save->machine, target->file);
 	if (!error)
 		*ret_code = add_host_part(save, target);
-	if (!error && !*ret_code && !save->stop)
-		error = talk_ask(save->peer, "resume") ? talk_hear_end(save->peer) : -ECONNRESET;
 	if (!error && !*ret_code)
-		error = target_finish(target, save->replace);
-	if (!error && !*ret_code && save->stop) /* only now that nothing can be lost */
+		error = let_go(save);
+	if (!error && !*ret_code)
+		error = target_finish(target, request->replace);
+	if (!error && !*ret_code && request->deliver)
+		*ret_code = request->deliver(request->context);
+	if (!error && !*ret_code && request->stop) /* only now that nothing can be lost */
 		stop_machine(save);
 	return error;
 }
 
-static int save_machine(struct save *save)
+static int save_all(struct save *save)
 {
+	const struct save_request *request = save->request;
 	struct target target = { 0 };
 	int code = 0;
 	int error;
 
-	if (!save->replace && !access(save->file, F_OK))
-		return complain(EXIT_UNUSABLE, strerror(EEXIST), save->file,
+	if (!request->replace && !access(request->file, F_OK))
+		return complain(EXIT_UNUSABLE, strerror(EEXIST), request->file,
 				save_remedy(-EEXIST));
-	code = fork_disks_learn(&save->disks, save->name, save->machine);
+	code = fork_disks_learn(&save->disks, request->name, save->machine);
 	if (!code)
-		code = fork_disks_make_layers(&save->disks, save->name);
+		code = fork_disks_make_layers(&save->disks, request->name);
 	error = code ? 0 : write_file(save, &target, &code);
 	if (!error && !code)
 		return 0;
@@ -327,10 +339,33 @@ static int save_machine(struct save *save)
 		return code;
 	return complain(EXIT_UNUSABLE,
 			error == -ECONNRESET ? "the machine went away" : strerror(-error),
-			save->file, save_remedy(error));
+			request->file, save_remedy(error));
 }
 
-static int parse(struct save *save, int argc, char **argv)
+int save_machine(const struct save_request *request)
+{
+	struct save *save = calloc(1, sizeof(*save));
+	int error = 0;
+	int code = 0;
+
+	if (!save)
+		return complain(EXIT_FAULT, strerror(ENOMEM), "save", "see umbra doctor");
+	save->request = request;
+	save->disks.folder = request->folder;
+	save->peer = talk_to(request->name, &error);
+	if (!save->peer)
+		code = talk_failed(request->name, error);
+	if (!code) {
+		save->machine = talk_describe(save->peer);
+		code = save->machine ? save_all(save) : talk_failed(request->name, -ECONNRESET);
+		json_decref(save->machine);
+		fclose(save->peer);
+	}
+	free(save);
+	return code;
+}
+
+static int parse(struct save_request *request, int argc, char **argv)
 {
 	static const struct option longs[] = { { "stop", 0, 0, 's' },
 					       { "replace", 0, 0, 'r' },
@@ -341,37 +376,24 @@ static int parse(struct save *save, int argc, char **argv)
 
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		switch (option) {
-		case 's': save->stop = true; break;
-		case 'r': save->replace = true; break;
-		case 'd': save->disks.folder = optarg; break;
+		case 's': request->stop = true; break;
+		case 'r': request->replace = true; break;
+		case 'd': request->folder = optarg; break;
 		case 'h': fputs(save_help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}
 	if (argc - optind != 2)
 		return complain(EXIT_USAGE, "wrong number of arguments", argv[0],
 				"see umbra save --help");
-	save->name = argv[optind];
-	save->file = argv[optind + 1];
+	request->name = argv[optind];
+	request->file = argv[optind + 1];
 	return 0;
 }
 
 int verb_save(int argc, char **argv)
 {
-	struct save *save = calloc(1, sizeof(*save));
-	int code = save ? parse(save, argc, argv)
-			: complain(EXIT_FAULT, strerror(ENOMEM), "save", "see umbra doctor");
-	int error = 0;
+	struct save_request request = { .name = NULL };
+	int code = parse(&request, argc, argv);
 
-	if (!code)
-		save->peer = talk_to(save->name, &error);
-	if (!code && !save->peer)
-		code = talk_failed(save->name, error);
-	if (!code) {
-		save->machine = talk_describe(save->peer);
-		code = save->machine ? save_machine(save) : talk_failed(save->name, -ECONNRESET);
-		json_decref(save->machine);
-		fclose(save->peer);
-	}
-	free(save);
-	return code;
+	return code ? code : save_machine(&request);
 }

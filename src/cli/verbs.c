@@ -43,6 +43,7 @@ static const struct verb verbs[] = {
 	  .run = verb_fork,
 	  .operand = OPERAND_MACHINE,
 	  .about = "makes machines of one that runs" },
+	{ .name = "listen", .run = verb_listen, .about = "takes machines that another host sends" },
 	{ .name = "exec",
 	  .run = verb_exec,
 	  .operand = OPERAND_MACHINE,

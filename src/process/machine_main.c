@@ -272,10 +272,11 @@ static void look(struct process *process)
 	char counters[RING_RECORD_MAX_BYTES];
 	unsigned cpus;
 
+	/* of who does not answer: what it said before; of a machine that never ran nothing */
+	if (machine_look(process->machine, registers, &cpus) == -ECANCELED)
+		return;
 	machine_statistics(process->machine, counters, sizeof(counters));
 	tell(process, RECORD_COUNTERS, counters, strlen(counters));
-	/* of who does not answer: what it said before */
-	machine_look(process->machine, registers, &cpus);
 	assert(cpus && cpus <= MACHINE_MAX_CPUS);
 	for (unsigned n = 0; n < cpus; n++) {
 		const struct machine_registers *from = &registers[n];

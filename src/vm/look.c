@@ -97,8 +97,10 @@ int machine_look(struct machine *machine, struct machine_registers ret[MACHINE_M
 		 unsigned *ret_cpus)
 {
 	struct timespec until;
-	int error = 0;
+	int error = machine_wait_for_begin(machine);
 
+	if (error)
+		return error;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += 1;
 	pthread_mutex_lock(&machine->lock);

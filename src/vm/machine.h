@@ -257,7 +257,8 @@ void machine_set_memory(struct machine *machine, uint64_t bytes);
 void machine_advise_memory(struct machine *machine, uint64_t bytes);
 /*
  * Where the processors are. 0; -EAGAIN: not all have said so within a second, and of the others it
- * is what they said before. From one thread at a time that is no processor's.
+ * is what they said before; -ECANCELED: it has ended before it began, which
+ * this waits for. From one thread at a time that is no processor's.
  */
 int machine_look(struct machine *machine, struct machine_registers ret[MACHINE_MAX_CPUS],
 		 unsigned *ret_cpus);

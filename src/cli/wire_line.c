@@ -1,0 +1,178 @@
+/* See wire_line.h. */
+#include "wire_line.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "helper_program.h"
+
+/* umbra-wire's descriptors and its exit codes; ours lie above them while it is started */
+enum { FIRST_FD = 3, FDS = 3, ABOVE_FD = 10, EXIT_OTHER_KEY = 2, DIGITS = 2 * WIRE_KEY_BYTES };
+
+/* ---- the key ---- */
+
+static bool parse_key(const char *text, uint8_t ret[WIRE_KEY_BYTES])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	if (strspn(text, digits) != DIGITS || (text[DIGITS] && text[DIGITS] != '\n'))
+		return false;
+	for (unsigned n = 0; n < WIRE_KEY_BYTES; n++)
+		ret[n] = (uint8_t)((strchr(digits, text[2 * n]) - digits) << 4 |
+				   (strchr(digits, text[2 * n + 1]) - digits));
+	return true;
+}
+
+int wire_key_read(const char *path, uint8_t ret[WIRE_KEY_BYTES])
+{
+	char text[DIGITS + 2] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	bool is_read;
+
+	if (fd < 0)
+		return complain(EXIT_USAGE, strerror(errno), path,
+				"umbra listen --make-key FILE makes one, for both sides");
+	is_read = !fstat(fd, &st) && read(fd, text, DIGITS + 1) >= DIGITS;
+	close(fd);
+	if (is_read && st.st_mode & (S_IRWXG | S_IRWXO))
+		return complain(EXIT_USAGE, "others can read this key", path, "chmod 600 it");
+	return is_read && parse_key(text, ret)
+		       ? 0
+		       : complain(EXIT_USAGE, "not a key of 64 hexadecimal digits", path,
+				  "umbra listen --make-key FILE makes one");
+}
+
+int wire_key_make(const char *path)
+{
+	uint8_t key[WIRE_KEY_BYTES];
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+
+	if (!file)
+		return complain(EXIT_USAGE, strerror(errno), path, "name a new file");
+	if (getrandom(key, sizeof(key), 0) == sizeof(key))
+		for (unsigned n = 0; n < WIRE_KEY_BYTES; n++)
+			fprintf(file, "%02x", key[n]);
+	fputs("\n", file);
+	return fclose(file) ? complain(EXIT_UNUSABLE, strerror(errno), path, "name a new file") : 0;
+}
+
+/* ---- the line ---- */
+
+static int start(const int fds[FDS], bool accepts, pid_t *ret)
+{
+	static char *const nothing[] = { NULL };
+	const char *words[] = { "umbra-wire", accepts ? "accept" : "connect", NULL };
+	posix_spawn_file_actions_t actions;
+	char path[PATH_MAX];
+	int error = helper_program_find("umbra-wire", path, sizeof(path));
+
+	if (error)
+		return error;
+	posix_spawn_file_actions_init(&actions);
+	for (int n = 0; n < FDS; n++)
+		posix_spawn_file_actions_adddup2(&actions, fds[n], FIRST_FD + n);
+	error = posix_spawn(ret, path, &actions, NULL, (char *const *)(uintptr_t)words, nothing);
+	posix_spawn_file_actions_destroy(&actions);
+	return -error;
+}
+
+static int above(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, ABOVE_FD); }
+
+/* A pipe that holds the key: in no argument, and in no file but its own. */
+static int give_key(const uint8_t key[WIRE_KEY_BYTES])
+{
+	int ends[2];
+	int fd = -1;
+
+	if (pipe2(ends, O_CLOEXEC))
+		return -errno;
+	if (write(ends[1], key, WIRE_KEY_BYTES) == WIRE_KEY_BYTES)
+		fd = above(ends[0]);
+	close(ends[0]);
+	close(ends[1]);
+	return fd;
+}
+
+static int end_of(struct wire_line *line)
+{
+	int status = 0;
+
+	while (waitpid(line->process, &status, 0) < 0 && errno == EINTR)
+		;
+	close(line->socket);
+	return WIFEXITED(status) && WEXITSTATUS(status) == EXIT_OTHER_KEY ? -EACCES : -ECONNRESET;
+}
+
+int wire_line_open(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
+		   struct wire_line *ret)
+{
+	int pair[2] = { -1, -1 };
+	int error = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ? -errno : 0;
+	const int fds[FDS] = { above(connection), error ? -1 : above(pair[1]), give_key(key) };
+	uint8_t byte;
+
+	close(connection);
+	if (!error && (fds[0] < 0 || fds[1] < 0 || fds[2] < 0))
+		error = -EMFILE;
+	if (!error)
+		error = start(fds, accepts, &ret->process);
+	for (unsigned n = 0; n < FDS; n++)
+		if (fds[n] >= 0)
+			close(fds[n]);
+	if (pair[1] >= 0)
+		close(pair[1]);
+	ret->socket = pair[0];
+	if (error) {
+		close(pair[0]);
+		return error;
+	}
+	return wire_line_receive(ret, &byte, 1) ? 0 : end_of(ret);
+}
+
+bool wire_line_send(const struct wire_line *line, const void *from, size_t bytes)
+{
+	const uint8_t *at = from;
+
+	while (bytes) {
+		ssize_t n = send(line->socket, at, bytes, MSG_NOSIGNAL);
+
+		if (n <= 0 && errno != EINTR)
+			return false;
+		at += n > 0 ? n : 0;
+		bytes -= n > 0 ? (size_t)n : 0;
+	}
+	return true;
+}
+
+bool wire_line_receive(const struct wire_line *line, void *to, size_t bytes)
+{
+	uint8_t *at = to;
+
+	while (bytes) {
+		ssize_t n = recv(line->socket, at, bytes, 0);
+
+		if (n <= 0 && (!n || errno != EINTR))
+			return false;
+		at += n > 0 ? n : 0;
+		bytes -= n > 0 ? (size_t)n : 0;
+	}
+	return true;
+}
+
+void wire_line_close(struct wire_line *line)
+{
+	shutdown(line->socket, SHUT_RDWR);
+	end_of(line);
+}

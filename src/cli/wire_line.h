@@ -1,0 +1,26 @@
+/* A connection to another host's Umbra, which umbra-wire keeps secret and whole (src/wire). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { WIRE_KEY_BYTES = 32 };
+
+struct wire_line { int socket; pid_t process; };
+
+/* A key that both sides have: a file of 64 hexadecimal digits, nobody else's to read. */
+int wire_key_read(const char *path, uint8_t ret[WIRE_KEY_BYTES]);
+/* Makes one, where there is no file yet. Both: 0 or the exit code. */
+int wire_key_make(const char *path);
+/*
+ * On a connection, which is closed here in any case. 0; -EACCES: the other side has another key;
+ * -ECONNRESET: it is gone; -ENOENT: umbra-wire is not there; -errno.
+ */
+int wire_line_open(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
+		   struct wire_line *ret);
+/* All of it, or false: the connection is lost. */
+bool wire_line_send(const struct wire_line *line, const void *from, size_t bytes);
+bool wire_line_receive(const struct wire_line *line, void *to, size_t bytes);
+void wire_line_close(struct wire_line *line);

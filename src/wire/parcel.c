@@ -1,0 +1,114 @@
+/* See parcel.h. */
+#include "parcel.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "lib/crc32c.h"
+
+enum { PARCEL_VERSION = 1, ERRNO_MAX = 4095 };
+static const char magic[8] = { 'U', 'M', 'B', 'R', 'A', 'W', 'I', 'R' };
+
+struct head_on_wire {
+	char magic[sizeof(magic)];
+	uint32_t version, zero;
+	uint8_t id[PARCEL_ID_BYTES];
+	uint64_t bytes;
+	char name[72];
+};
+_Static_assert(sizeof(struct head_on_wire) == PARCEL_HEAD_BYTES, "as it is sent");
+_Static_assert(sizeof(struct parcel_piece) == PARCEL_PIECE_HEAD_BYTES, "as it is sent");
+
+struct answer_on_wire {
+	int32_t error;
+	uint32_t zero;
+	uint64_t have;
+	char text[PARCEL_TEXT_BYTES];
+};
+_Static_assert(sizeof(struct answer_on_wire) == PARCEL_ANSWER_BYTES, "as it is sent");
+
+uint32_t parcel_checksum(uint32_t crc, const void *data, size_t bytes)
+{
+	return crc32c(crc, data, bytes);
+}
+
+void parcel_put_head(const struct parcel_head *head, uint8_t to[PARCEL_HEAD_BYTES])
+{
+	struct head_on_wire wire = { .version = PARCEL_VERSION, .bytes = head->bytes };
+
+	memcpy(wire.magic, magic, sizeof(magic));
+	memcpy(wire.id, head->id, sizeof(wire.id));
+	memcpy(wire.name, head->name, strnlen(head->name, sizeof(head->name) - 1));
+	memcpy(to, &wire, sizeof(wire));
+}
+
+/* A letter or digit, then those, '.', '_' and '-': nothing that a path or a terminal minds. */
+static bool is_name(const char *name)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				      "0123456789._-";
+	const size_t bytes = strlen(name);
+
+	return bytes && strspn(name, allowed) == bytes && !strchr("._-", name[0]);
+}
+
+int parcel_take_head(const uint8_t from[PARCEL_HEAD_BYTES], struct parcel_head *ret)
+{
+	struct head_on_wire wire;
+
+	memcpy(&wire, from, sizeof(wire));
+	*ret = (struct parcel_head){ .bytes = wire.bytes };
+	if (memcmp(wire.magic, magic, sizeof(magic)) != 0)
+		return -EBADMSG;
+	if (wire.version != PARCEL_VERSION)
+		return -ENOTSUP;
+	if (wire.zero || !wire.bytes || wire.bytes > INT64_MAX ||
+	    !memchr(wire.name, 0, sizeof(ret->name)) || !is_name(wire.name))
+		return -EBADMSG;
+	memcpy(ret->id, wire.id, sizeof(ret->id));
+	memcpy(ret->name, wire.name, sizeof(ret->name));
+	return 0;
+}
+
+void parcel_put_piece(const struct parcel_piece *piece, uint8_t to[PARCEL_PIECE_HEAD_BYTES])
+{
+	assert(piece->bytes <= PARCEL_PIECE_BYTES);
+	memcpy(to, piece, sizeof(*piece));
+}
+
+int parcel_take_piece(const uint8_t from[PARCEL_PIECE_HEAD_BYTES], uint64_t have, uint64_t bytes,
+		      struct parcel_piece *ret)
+{
+	assert(have <= bytes);
+	memcpy(ret, from, sizeof(*ret));
+	if (ret->at != have || ret->bytes > PARCEL_PIECE_BYTES || ret->bytes > bytes - have)
+		return -EBADMSG;
+	/* the last has none, and only that */
+	return !ret->bytes == (have == bytes) ? 0 : -EBADMSG;
+}
+
+void parcel_put_answer(const struct parcel_answer *answer, uint8_t to[PARCEL_ANSWER_BYTES])
+{
+	struct answer_on_wire wire = { .error = answer->error, .have = answer->have };
+
+	assert(answer->error <= 0);
+	memcpy(wire.text, answer->text, strnlen(answer->text, sizeof(wire.text) - 1));
+	memcpy(to, &wire, sizeof(wire));
+}
+
+int parcel_take_answer(const uint8_t from[PARCEL_ANSWER_BYTES], uint64_t bytes,
+		       struct parcel_answer *ret)
+{
+	struct answer_on_wire wire;
+
+	memcpy(&wire, from, sizeof(wire));
+	*ret = (struct parcel_answer){ .error = wire.error, .have = wire.have };
+	if (wire.zero || wire.error > 0 || wire.error < -ERRNO_MAX || wire.have > bytes ||
+	    !memchr(wire.text, 0, sizeof(wire.text)))
+		return -EBADMSG;
+	for (size_t n = 0; wire.text[n]; n++)
+		ret->text[n] = wire.text[n] >= ' ' && wire.text[n] < 0x7f ? wire.text[n] : '.';
+	return 0;
+}

@@ -1,0 +1,250 @@
+/*
+ * umbra-wire: one connection to another host's Umbra, by TLS 1.3 with a key that both have. What is
+ * said on it comes and goes by a socket here, in the clear; it is not looked at.
+ *
+ *   umbra-wire accept|connect      descriptors: 3 the connection, 4 the socket here, 5 the key
+ *
+ * On the socket comes one byte first, once the other side has shown that it has the key.
+ *
+ *  1. Before a byte of the other side's is read the process has given up its rights: it opens
+ *     nothing, connects nowhere and makes no process. It has these descriptors alone.
+ *  2. Who has not shown within HANDSHAKE_MS that he has the key is left.
+ *  3. The end of a connection that was not said is no end, but a loss (EXIT_LOST).
+ *
+ * GnuTLS is in this program alone: no process of a machine's loads it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <gnutls/gnutls.h>
+#include <poll.h>
+#include <seccomp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { CONNECTION_FD = 3, PLAIN_FD = 4, KEY_FD = 5, KEY_BYTES = 32 };
+enum { EXIT_LOST = 3, EXIT_KEY = 2, EXIT_HERE = 1, HANDSHAKE_MS = 20000, CHUNK_BYTES = 16384 };
+/* Keys are exchanged anew each time: who gets the key later reads nothing of what was said. */
+static const char priority[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK";
+static const char who[] = "umbra";
+
+struct wire {
+	gnutls_session_t session;
+	bool is_server;
+	uint8_t key[KEY_BYTES];
+};
+
+/* ---- rights ---- */
+
+static int give_up_rights(void)
+{
+	static const char *const kept[] = {
+		"read", "write", "readv", "writev", "recvfrom", "recvmsg", "sendto", "sendmsg",
+		"poll", "ppoll", "select", "pselect6", "close", "shutdown", "getrandom",
+		"clock_gettime", "gettimeofday", "time", "getpid", "getrusage", "futex", "brk",
+		"munmap", "madvise", "rt_sigreturn", "exit", "exit_group",
+	};
+	const struct rlimit nothing = { 0, 0 };
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int error = filter ? 0 : -ENOMEM;
+
+	for (size_t n = 0; n < sizeof(kept) / sizeof(kept[0]) && !error; n++)
+		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW,
+					 seccomp_syscall_resolve_name(kept[n]), 0);
+	/* memory, but none that could be executed */
+	if (!error)
+		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2,
+					 SCMP_A2(SCMP_CMP_MASKED_EQ, 4, 0),
+					 SCMP_A4(SCMP_CMP_MASKED_EQ, 0xffffffff, 0xffffffff));
+	if (!error && (setrlimit(RLIMIT_NPROC, &nothing) || setrlimit(RLIMIT_CORE, &nothing) ||
+		       prctl(PR_SET_DUMPABLE, 0) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)))
+		error = -errno;
+	if (!error)
+		error = seccomp_load(filter);
+	seccomp_release(filter);
+	return error;
+}
+
+/* ---- the key ---- */
+
+static int give_key(gnutls_session_t session, const char *name, gnutls_datum_t *ret)
+{
+	const struct wire *wire = gnutls_session_get_ptr(session);
+
+	(void)name; /* who has the key is who may come */
+	ret->data = gnutls_malloc(KEY_BYTES);
+	if (!ret->data)
+		return GNUTLS_E_MEMORY_ERROR;
+	memcpy(ret->data, wire->key, KEY_BYTES);
+	ret->size = KEY_BYTES;
+	return 0;
+}
+
+static int set_key(struct wire *wire)
+{
+	const gnutls_datum_t key = { .data = wire->key, .size = KEY_BYTES };
+	gnutls_psk_server_credentials_t server;
+	gnutls_psk_client_credentials_t client;
+	int error;
+
+	if (wire->is_server) {
+		error = gnutls_psk_allocate_server_credentials(&server);
+		if (error)
+			return error;
+		gnutls_psk_set_server_credentials_function(server, give_key);
+		return gnutls_credentials_set(wire->session, GNUTLS_CRD_PSK, server);
+	}
+	error = gnutls_psk_allocate_client_credentials(&client);
+	if (!error)
+		error = gnutls_psk_set_client_credentials(client, who, &key, GNUTLS_PSK_KEY_RAW);
+	return error ? error : gnutls_credentials_set(wire->session, GNUTLS_CRD_PSK, client);
+}
+
+static int begin(struct wire *wire)
+{
+	const unsigned flags = wire->is_server ? GNUTLS_SERVER : GNUTLS_CLIENT;
+	int error = gnutls_init(&wire->session, flags | GNUTLS_NO_TICKETS | GNUTLS_NO_SIGNAL);
+
+	if (error)
+		return error;
+	gnutls_session_set_ptr(wire->session, wire);
+	error = gnutls_priority_set_direct(wire->session, priority, NULL);
+	if (!error)
+		error = set_key(wire);
+	gnutls_transport_set_int(wire->session, CONNECTION_FD);
+	gnutls_handshake_set_timeout(wire->session, HANDSHAKE_MS);
+	return error;
+}
+
+static int shake_hands(struct wire *wire)
+{
+	int error;
+
+	do
+		error = gnutls_handshake(wire->session);
+	while (error && !gnutls_error_is_fatal(error));
+	if (error) /* so that it hears of another key */
+		gnutls_alert_send_appropriate(wire->session, error);
+	return error;
+}
+
+/* ---- what is said ---- */
+
+static bool write_all(const uint8_t *from, size_t bytes)
+{
+	while (bytes) {
+		ssize_t n = write(PLAIN_FD, from, bytes);
+
+		if (n <= 0)
+			return false;
+		from += n;
+		bytes -= (size_t)n;
+	}
+	return true;
+}
+
+/* 1: it goes on; 0: the other side has said that no more comes; or the exit code, negative. */
+static int from_connection(struct wire *wire)
+{
+	uint8_t bytes[CHUNK_BYTES];
+	ssize_t n = gnutls_record_recv(wire->session, bytes, sizeof(bytes));
+
+	if (n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED)
+		return 1;
+	if (!n)
+		return 0;
+	if (n < 0)
+		return -EXIT_LOST;
+	return write_all(bytes, (size_t)n) ? 1 : -EXIT_HERE;
+}
+
+static int to_connection(struct wire *wire)
+{
+	uint8_t bytes[CHUNK_BYTES];
+	ssize_t count = read(PLAIN_FD, bytes, sizeof(bytes));
+	ssize_t done = 0;
+
+	if (count <= 0)
+		return 0;
+	while (done < count) {
+		ssize_t n = gnutls_record_send(wire->session, bytes + done, (size_t)(count - done));
+
+		if (n < 0 && n != GNUTLS_E_AGAIN && n != GNUTLS_E_INTERRUPTED)
+			return -EXIT_LOST;
+		done += n > 0 ? n : 0;
+	}
+	return 1;
+}
+
+/* Each side is told of the other's end, and may go on. */
+static int hear_here(struct wire *wire)
+{
+	int here = to_connection(wire);
+
+	if (!here)
+		gnutls_bye(wire->session, GNUTLS_SHUT_WR);
+	return here;
+}
+
+static int hear_there(struct wire *wire)
+{
+	int there = from_connection(wire);
+
+	if (!there)
+		shutdown(PLAIN_FD, SHUT_WR);
+	return there;
+}
+
+static int relay(struct wire *wire)
+{
+	int here = 1;
+	int there = 1;
+
+	while ((here > 0 || there > 0) && here >= 0 && there >= 0) {
+		struct pollfd fds[] = { { .fd = there ? CONNECTION_FD : -1, .events = POLLIN },
+					{ .fd = here ? PLAIN_FD : -1, .events = POLLIN } };
+		const bool waits = there && gnutls_record_check_pending(wire->session) != 0;
+
+		if (poll(fds, 2, waits ? 0 : -1) < 0)
+			return EXIT_HERE;
+		if (fds[1].revents)
+			here = hear_here(wire);
+		if (waits || fds[0].revents)
+			there = hear_there(wire);
+	}
+	return here < 0 ? -here : -there;
+}
+
+static bool is_loss(int error)
+{
+	return error == GNUTLS_E_PREMATURE_TERMINATION || error == GNUTLS_E_PULL_ERROR ||
+	       error == GNUTLS_E_PUSH_ERROR || error == GNUTLS_E_TIMEDOUT;
+}
+
+int main(int argc, char **argv)
+{
+	static struct wire wire;
+	int error;
+
+	if (argc != 2 || (strcmp(argv[1], "accept") != 0 && strcmp(argv[1], "connect") != 0)) {
+		fputs("umbra-wire: it is started by umbra fork --to and umbra listen\n", stderr);
+		return EXIT_HERE;
+	}
+	wire.is_server = !strcmp(argv[1], "accept");
+	if (read(KEY_FD, wire.key, KEY_BYTES) != KEY_BYTES)
+		return EXIT_HERE;
+	close(KEY_FD);
+	if (begin(&wire) || give_up_rights())
+		return EXIT_HERE;
+	error = shake_hands(&wire);
+	if (is_loss(error))
+		return EXIT_LOST;
+	if (error)
+		return EXIT_KEY;
+	return write_all((const uint8_t *)"Y", 1) ? relay(&wire) : EXIT_HERE;
+}

@@ -1,0 +1,96 @@
+/*
+ * What two hosts say to each other when a machine goes from one to the other: the first byte says
+ * which of the messages it is.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuzz.h"
+#include "wire/parcel.h"
+
+enum { KINDS = 3, TOTAL = 1 << 20 };
+
+static void take_pieces(const uint8_t *data, size_t bytes)
+{
+	uint64_t have = 0;
+
+	for (; bytes >= PARCEL_PIECE_HEAD_BYTES; bytes -= PARCEL_PIECE_HEAD_BYTES) {
+		struct parcel_piece piece;
+
+		if (parcel_take_piece(data, have, TOTAL, &piece))
+			return;
+		if (piece.at != have || piece.bytes > TOTAL - have ||
+		    piece.bytes > PARCEL_PIECE_BYTES)
+			abort();
+		have += piece.bytes;
+		data += PARCEL_PIECE_HEAD_BYTES;
+	}
+}
+
+static void take_head(const uint8_t *data)
+{
+	uint8_t again[PARCEL_HEAD_BYTES];
+	struct parcel_head head;
+
+	if (parcel_take_head(data, &head))
+		return;
+	if (!head.bytes || !head.name[0] || strchr(head.name, '/') || head.name[0] == '.')
+		abort();
+	parcel_put_head(&head, again);
+	if (parcel_take_head(again, &head))
+		abort();
+}
+
+static void take_answer(const uint8_t *data)
+{
+	struct parcel_answer answer;
+
+	if (parcel_take_answer(data, TOTAL, &answer))
+		return;
+	if (answer.have > TOTAL || answer.error > 0)
+		abort();
+	for (size_t n = 0; answer.text[n]; n++)
+		if (answer.text[n] < ' ' || answer.text[n] >= 0x7f)
+			abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+	uint8_t *exact = malloc(bytes);
+
+	if (!bytes || !exact) {
+		free(exact);
+		return 0;
+	}
+	memcpy(exact, data + 1, bytes - 1);
+	if (data[0] % KINDS == 0)
+		take_pieces(exact, bytes - 1);
+	else if (data[0] % KINDS == 1 && bytes - 1 >= PARCEL_HEAD_BYTES)
+		take_head(exact);
+	else if (data[0] % KINDS == 2 && bytes - 1 >= PARCEL_ANSWER_BYTES)
+		take_answer(exact);
+	free(exact);
+	return 0;
+}
+
+size_t fuzz_seed(unsigned n, uint8_t *data)
+{
+	const struct parcel_head head = { .id = "0123456789abcde",
+					  .bytes = TOTAL,
+					  .name = "one-2" };
+	const struct parcel_answer answer = { .error = -5, .have = 1000, .text = "it is so" };
+	struct parcel_piece piece = { .bytes = 1000 };
+
+	data[0] = (uint8_t)(n % KINDS);
+	if (n % KINDS == 1)
+		parcel_put_head(&head, data + 1);
+	if (n % KINDS == 2)
+		parcel_put_answer(&answer, data + 1);
+	if (n % KINDS == 1)
+		return 1 + PARCEL_HEAD_BYTES;
+	if (n % KINDS == 2)
+		return 1 + PARCEL_ANSWER_BYTES;
+	for (unsigned k = 0; k < 4; k++, piece.at += piece.bytes)
+		parcel_put_piece(&piece, data + 1 + k * PARCEL_PIECE_HEAD_BYTES);
+	return 1 + 4 * PARCEL_PIECE_HEAD_BYTES;
+}
