@@ -25,22 +25,27 @@
 #include "daemon.h"
 #include "failure.h"
 #include "front.h"
+#include "secure_port.h"
 
 enum { PLACE_BYTES = 4096, FIRST_PASSED = 3, LISTEN_TRIES = 20, LISTEN_AGAIN_US = 100000 };
 
 static const char help[] =
 	"usage: umbrad [--store FILE] [--socket PATH] [--umbra PROGRAM]\n"
+	"              [--listen ADDRESS:PORT --certificate FILE --key FILE --token FILE]\n"
 	"The daemon of one user's machines: HTTP on a Unix socket (umbra-api(7)), which\n"
 	"is .daemon in the folder of the machines' names unless PATH is given or systemd passes\n"
 	"one. What it keeps is in FILE, $XDG_STATE_HOME/umbra/umbrad.sqlite (~/.local/state).\n"
+	"--listen has it heard at a TCP port as well, by TLS with that certificate and key (PEM),\n"
+	"by who sends the token, which is the first line of its FILE, as Authorization: Bearer.\n"
 	"PROGRAM is the command that it executes: umbra beside it, or in /usr/bin.\n"
 	"It ends at SIGTERM; machines run on, and are found again.\n";
 
-struct options { const char *store, *socket, *program; };
+struct options { const char *store, *socket, *program; struct secure_options secure; };
 
 struct whole {
 	struct daemon daemon;
-	struct front front;
+	struct front front, remote;
+	struct secure_port secure;
 	struct loop_source signals;
 	char store_path[PLACE_BYTES], socket_path[PLACE_BYTES], program[PLACE_BYTES];
 	bool has_own_socket;
@@ -54,9 +59,12 @@ static int complain(int code, const char *what, const char *where, const char *r
 
 static int parse(int argc, char **argv, struct options *options)
 {
-	static const struct option longs[] = { { "store", 1, 0, 's' },  { "socket", 1, 0, 'S' },
-					       { "umbra", 1, 0, 'u' },  { "help", 0, 0, 'h' },
-					       { "version", 0, 0, 'v' }, { 0 } };
+	static const struct option longs[] = {
+		{ "store", 1, 0, 's' },       { "socket", 1, 0, 'S' }, { "umbra", 1, 0, 'u' },
+		{ "listen", 1, 0, 'l' },      { "key", 1, 0, 'k' },    { "token", 1, 0, 't' },
+		{ "certificate", 1, 0, 'c' }, { "help", 0, 0, 'h' },   { "version", 0, 0, 'v' },
+		{ 0 },
+	};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -64,6 +72,10 @@ static int parse(int argc, char **argv, struct options *options)
 		case 's': options->store = optarg; break;
 		case 'S': options->socket = optarg; break;
 		case 'u': options->program = optarg; break;
+		case 'l': options->secure.listen = optarg; break;
+		case 'c': options->secure.certificate = optarg; break;
+		case 'k': options->secure.key = optarg; break;
+		case 't': options->secure.token = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		case 'v': puts("umbrad " UMBRA_VERSION); exit(0);
 		default: return FAILURE_USAGE;
@@ -282,6 +294,41 @@ static const char *store_remedy(int error)
 	}
 }
 
+static const char *secure_remedy(int error)
+{
+	switch (error) {
+	case -EINVAL: return "say --certificate, --key and --token, each a file";
+	case -EPERM: return "chmod 600: only its owner may read it";
+	case -EKEYREJECTED: return "a token has 32 to 500 letters, as openssl rand -hex 32 says";
+	case -EADDRNOTAVAIL: return "say an address by number, and a port: 127.0.0.1:8443";
+	default: return "see umbrad --help";
+	}
+}
+
+static int open_secure(struct whole *whole, const struct options *options)
+{
+	const char *where;
+	int error = secure_port_open(&options->secure, &whole->secure, &where);
+
+	if (error)
+		return complain(FAILURE_UNUSABLE, strerror(-error), where, secure_remedy(error));
+	return 0;
+}
+
+/* The exit code. Both doors lead to the same table. */
+static int open_fronts(struct whole *whole, const struct options *options, int listener)
+{
+	int error = front_open(&whole->front, &whole->daemon, listener, NULL);
+
+	if (error)
+		return complain(FAILURE_FAULT, strerror(-error), "the daemon", "see umbrad --help");
+	if (whole->secure.listener < 0 ||
+	    !front_open(&whole->remote, &whole->daemon, whole->secure.listener, &whole->secure.tls))
+		return 0;
+	return complain(FAILURE_UNUSABLE, "no certificate, or not the key's",
+			options->secure.certificate, "name files of PEM that belong together");
+}
+
 static int begin(struct whole *whole, const struct options *options)
 {
 	int listener;
@@ -297,6 +344,9 @@ static int begin(struct whole *whole, const struct options *options)
 	if (error)
 		return complain(FAILURE_UNUSABLE, strerror(-error), whole->store_path,
 				store_remedy(error));
+	error = open_secure(whole, options);
+	if (error)
+		return error;
 	listener = open_socket(whole, options);
 	if (listener < 0)
 		return complain(FAILURE_UNUSABLE, strerror(-listener), "the socket",
@@ -307,16 +357,28 @@ static int begin(struct whole *whole, const struct options *options)
 		error = open_signals(whole);
 	if (!error)
 		error = open_parts(&whole->daemon);
-	if (!error)
-		error = front_open(&whole->front, &whole->daemon, listener, NULL);
-	return error ? complain(FAILURE_FAULT, strerror(-error), "the daemon", "see umbrad --help")
-		     : 0;
+	if (error)
+		return complain(FAILURE_FAULT, strerror(-error), "the daemon", "see umbrad --help");
+	return open_fronts(whole, options, listener);
+}
+
+/* The sooner of both; -1: never. */
+static int64_t turn_fronts(struct whole *whole)
+{
+	int64_t wait_ms = front_turn(&whole->front);
+	int64_t remote_ms = whole->remote.http ? front_turn(&whole->remote) : -1;
+
+	if (whole->front.is_due) /* by what the other one was asked */
+		return 0;
+	if (wait_ms < 0 || (remote_ms >= 0 && remote_ms < wait_ms))
+		return remote_ms;
+	return wait_ms;
 }
 
 static void serve(struct whole *whole)
 {
 	while (!whole->daemon.loop.ends)
-		loop_turn(&whole->daemon.loop, front_turn(&whole->front));
+		loop_turn(&whole->daemon.loop, turn_fronts(whole));
 }
 
 int main(int argc, char **argv)
@@ -338,6 +400,9 @@ int main(int argc, char **argv)
 	if (whole.has_own_socket)
 		unlink(whole.socket_path);
 	front_close(&whole.front);
+	if (whole.remote.http)
+		front_close(&whole.remote);
+	secure_port_close(&whole.secure);
 	close_parts(&whole.daemon);
 	return 0;
 }
