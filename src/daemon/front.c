@@ -9,6 +9,7 @@
 #include "failure.h"
 
 enum { CONNECTION_BYTES = 16384, BEAT_MS = 15000, SWALLOWED_BYTES = 64 << 20 };
+enum { CLOSING_MS = 10 };
 
 /* ---- those who wait ---- */
 
@@ -266,13 +267,27 @@ void front_close(struct front *front)
 	MHD_stop_daemon(front->http);
 }
 
+/*
+ * It closes a WebSocket that goes by TLS in several runs, once its bytes are gone, and does not say
+ * that it needs another one.
+ */
+static int64_t closing_wait(struct front *front, int64_t wait_ms)
+{
+	if (!front->closing)
+		return wait_ms;
+	front->closing--;
+	return wait_ms < 0 || wait_ms > CLOSING_MS ? CLOSING_MS : wait_ms;
+}
+
 int64_t front_turn(struct front *front)
 {
 	MHD_UNSIGNED_LONG_LONG wait_ms;
+	bool is_waited;
 
 	front->is_due = false;
 	MHD_run(front->http);
 	if (front->is_due)
 		return 0;
-	return MHD_get_timeout(front->http, &wait_ms) == MHD_YES ? (int64_t)wait_ms : -1;
+	is_waited = MHD_get_timeout(front->http, &wait_ms) == MHD_YES;
+	return closing_wait(front, is_waited ? (int64_t)wait_ms : -1);
 }

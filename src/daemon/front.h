@@ -37,6 +37,7 @@ struct front {
 	const char *token; /* NULL: who connects is asked for by the kernel */
 	bool http_ends; /* streams come to their end */
 	bool is_due; /* libmicrohttpd has something to do */
+	unsigned closing; /* turns that it may need yet, to close what was a WebSocket by TLS */
 	unsigned streams;
 };
 

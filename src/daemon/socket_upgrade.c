@@ -17,6 +17,8 @@ struct upgrade {
 	struct MHD_UpgradeResponseHandle *handle;
 };
 
+enum { CLOSING_TURNS = 200 };
+
 static const char *header(const struct request *request, const char *name)
 {
 	return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
@@ -42,6 +44,7 @@ static void socket_ended(void *context)
 	upgrade->front->streams--;
 	MHD_upgrade_action(upgrade->handle, MHD_UPGRADE_ACTION_CLOSE);
 	upgrade->front->is_due = true;
+	upgrade->front->closing = upgrade->front->token ? CLOSING_TURNS : 0;
 	call_release(upgrade->call);
 	free(upgrade);
 }
