@@ -10,6 +10,8 @@
  *   a step of eight bits wraps within them: what is looked up for several accesses stops at it
  *   what a branch keeps from the frame beside a page is not there past that branch, either: the
  *     branches of the engine are taken out of hot code, as if they were predicted wrong for good
+ *   a guest's address that is not canonical is #GP, whether the host tells its address (57 bits) or
+ *     not (48); any other address is a fault of the engine's, which ends it
  *   past the branch of a lookup that found nothing no address of the host's that the guest names is
  *     read, written or jumped to; an engine without the secret in its entries is the control, which
  *     reads and writes there. So far the outcome is no processor's.
@@ -20,6 +22,7 @@
 #include "engine/soft/mmu/space.h"
 #include "no_devices.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -481,6 +484,59 @@ static void test_past_branches(void)
 	}
 }
 
+/* ---- what a host says of an address that is not canonical ---- */
+
+static void *told_address;
+static struct sigaction of_engine;
+
+/* What the kernel of another host would have told. */
+static void tell(int number, siginfo_t *info, void *context)
+{
+	info->si_addr = told_address;
+	of_engine.sa_sigaction(number, info, context);
+}
+
+/* mov rax, [rsi], not canonical; what a process of its own ends with. */
+static int run_not_canonical(void *address)
+{
+	enum { RAN_ON = 3 };
+	struct sigaction action;
+	enum engine_exit why;
+	int status = -1;
+	pid_t child;
+
+	begin();
+	PUT_CODE(CODE, 0x48, 0x8b, 0x06, HLT);
+	set_gpr(RSI, DATA);
+	run(NULL); /* translated: code is not made in a copy of a process */
+	child = fork();
+	if (child)
+		return child < 0 || waitpid(child, &status, 0) != child ? -1 : status;
+	told_address = address;
+	sigaction(SIGSEGV, NULL, &of_engine);
+	action = of_engine;
+	action.sa_sigaction = tell;
+	sigaction(SIGSEGV, &action, NULL);
+	set_rip(CODE);
+	set_gpr(RSI, DATA | 1ull << 60);
+	run(&why);
+	_exit(why == ENGINE_EXIT_SHUTDOWN ? 0 : RAN_ON);
+}
+
+static void test_told_addresses(void)
+{
+	enum { OWN_FAULT = 70 };
+	const uint64_t of_57_bits = 1ull << 60;
+	int status = run_not_canonical((void *)(uintptr_t)of_57_bits);
+
+	expect(!status, "an address that is not canonical, told by a host of 57 bits, is #GP");
+	status = run_not_canonical(NULL);
+	expect(!status, "the same, not told by one of 48");
+	status = run_not_canonical(ram);
+	expect(WIFEXITED(status) && WEXITSTATUS(status) == OWN_FAULT,
+	       "any other address is a fault of the engine's");
+}
+
 /* ---- past the branch of a lookup that found nothing ---- */
 
 enum { UNMENDED = 0xfff /* the poison of an engine without the secret */ };
@@ -708,6 +764,7 @@ int main(void)
 	test_narrow_step_of_stack();
 	test_narrow_step_in_loop();
 	test_flush_in_block();
+	test_told_addresses();
 	test_past_branches();
 	test_gadgets();
 	engine_cpu_destroy(cpu);
