@@ -185,11 +185,11 @@ static int make_child(struct fork_command *command, unsigned n)
 
 /* ---- its broker ---- */
 
-/* What the balancer asks of a machine's description. */
+/* What the balancer, and a save, ask of a machine's description. */
 static void describe_memory(const json_t *parent, json_t *child)
 {
 	static const char *const keys[] = { "memory-start", "memory-min", "memory-buffer",
-					    "memory-weight" };
+					    "memory-weight", "bus" };
 
 	for (size_t n = 0; n < sizeof(keys) / sizeof(keys[0]); n++)
 		json_object_set(child, keys[n], json_object_get(parent, keys[n]));

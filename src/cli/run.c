@@ -802,13 +802,14 @@ static int describe(struct run *run)
 {
 	const struct machine_plan *machine = &run->plan->machine;
 	json_t *json = json_pack(
-		"{s:s, s:i, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:i, s:i}", "name",
+		"{s:s, s:i, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:i, s:i, s:b}", "name",
 		run->options.name, "pid", (int)getpid(), "cpus", (json_int_t)machine->cpus,
 		"memory", (json_int_t)machine->memory_bytes, "overhead",
 		(json_int_t)machine->overhead_bytes, "from", source_of(run), "started",
 		(json_int_t)time(NULL), "memory-start", (json_int_t)machine->start_memory_bytes,
 		"memory-min", (json_int_t)machine->least_memory_bytes, "memory-buffer",
-		(int)machine->memory_buffer_percent, "memory-weight", (int)machine->memory_weight);
+		(int)machine->memory_buffer_percent, "memory-weight", (int)machine->memory_weight,
+		"bus", machine->has_bus);
 	char *console = run->console_path ? realpath(run->console_path, NULL) : NULL;
 	char *text;
 	int error;

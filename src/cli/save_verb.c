@@ -230,7 +230,11 @@ static void drop_layers(struct save *save)
 	json_decref(now);
 }
 
-static bool has_bus(const char *path)
+/*
+ * Whether the machine that the file says of has a bus is what its broker says: the file is a
+ * machine process's, which may be lost, and a restore believes it. 0 or the exit code.
+ */
+static int check_head(const char *path, bool has_bus)
 {
 	uint8_t head[MACHINE_SAVED_HEAD_BYTES];
 	const struct boot_file file = { .data = head, .bytes = sizeof(head) };
@@ -240,7 +244,10 @@ static bool has_bus(const char *path)
 
 	if (from)
 		fclose(from);
-	return is_read && !machine_read_saved(&file, &saved) && saved.has_bus;
+	if (is_read && !machine_read_saved(&file, &saved) && saved.has_bus == has_bus)
+		return 0;
+	return complain(EXIT_UNUSABLE, "what its machine process says is not this machine", path,
+			"do not trust it: end it with umbra kill");
 }
 
 static int write_host_part(FILE *to, const char *text)
@@ -257,11 +264,12 @@ static int write_host_part(FILE *to, const char *text)
 /* What the machine has said is there: the host's side of it comes behind. 0 or the exit code. */
 static int add_host_part(struct save *save, struct target *target)
 {
+	const bool has_bus = json_is_true(json_object_get(save->machine, "bus"));
 	char *text = NULL;
-	int code = 0;
 	int error = fflush(target->file) ? -errno : 0;
+	int code = error ? 0 : check_head(target->partial, has_bus);
 
-	if (!error && has_bus(target->partial)) {
+	if (!error && !code && has_bus) {
 		code = fork_disks_freeze(&save->disks);
 		if (!code)
 			code = saved_host_text(&save->disks, save->machine, &text);
@@ -276,13 +284,40 @@ static int add_host_part(struct save *save, struct target *target)
 
 /* ---- the verb ---- */
 
-/* It stands still: asked twice it does not wait for its guest. */
-static void stop_machine(struct save *save)
+/* Nobody listens in its place: it has not only closed the line, and goes on. */
+static bool is_gone(const char *name)
 {
-	if (talk_ask(save->peer, "stop") && !talk_hear_end(save->peer) &&
-	    talk_ask(save->peer, "stop"))
+	const struct timespec pause = { 0, BUSY_PAUSE_MS * 1000000 };
+	int error = 0;
+
+	for (unsigned n = 0; n < BUSY_TRIES && !error; n++) {
+		FILE *peer = talk_to(name, &error);
+
+		if (!peer)
+			break;
+		fclose(peer);
+		nanosleep(&pause, NULL);
+	}
+	return error == -ENOENT || error == -ECONNREFUSED;
+}
+
+/*
+ * It stands still: asked twice it does not wait for its guest. Its layers are needed for as long as
+ * it may go on. 0 or the exit code.
+ */
+static int stop_machine(struct save *save)
+{
+	const char *name = save->request->name;
+	bool is_told = talk_ask(save->peer, "stop") && !talk_hear_end(save->peer) &&
+		       talk_ask(save->peer, "stop");
+
+	if (is_told)
 		talk_hear_out(save->peer);
+	if (!is_told || !is_gone(name))
+		return complain(EXIT_UNUSABLE, "it is saved, but has not ended", name,
+				"end it with umbra kill: it writes into files of its own");
 	fork_disks_remove_layers(&save->disks);
+	return 0;
 }
 
 /* It stands still no longer than the file needs, but where it is to end. */
@@ -312,7 +347,7 @@ static int write_file(struct save *save, struct target *target, int *ret_code)
 	if (!error && !*ret_code && request->deliver)
 		*ret_code = request->deliver(request->context);
 	if (!error && !*ret_code && request->stop) /* only now that nothing can be lost */
-		stop_machine(save);
+		*ret_code = stop_machine(save);
 	return error;
 }
 
@@ -350,6 +385,7 @@ int save_machine(const struct save_request *request)
 
 	if (!save)
 		return complain(EXIT_FAULT, strerror(ENOMEM), "save", "see umbra doctor");
+	signal(SIGPIPE, SIG_IGN); /* a machine that goes away: then what is left is put in order */
 	save->request = request;
 	save->disks.folder = request->folder;
 	save->peer = talk_to(request->name, &error);

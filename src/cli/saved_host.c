@@ -5,11 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cli.h"
 #include "process/disk_access.h"
 #include "vm/saved_file.h"
+
+enum { NS_PER_S = 1000000000 };
 
 /* ---- what a disk is known by ---- */
 
@@ -24,40 +25,71 @@ static int open_disk(const struct disk_place *place, const struct disk_choice *c
 				options, ret);
 }
 
-static json_t *identity_of(const struct disk_info *info, const char *path)
+static int add_file(void *files, uint64_t bytes, uint64_t mtime_ns)
 {
-	char text[GUID_TEXT_BYTES] = "";
-	struct stat st;
+	json_t *file = json_pack("{s:I, s:I, s:I}", "bytes", (json_int_t)bytes, "seconds",
+				 (json_int_t)(mtime_ns / NS_PER_S), "nanoseconds",
+				 (json_int_t)(mtime_ns % NS_PER_S));
 
-	if (!guid_is_zero(info->data_id)) {
-		guid_print(info->data_id, text);
-		return json_pack("{s:s, s:I}", "data", text, "bytes",
-				 (json_int_t)info->size_bytes);
+	return json_array_append_new(files, file) ? -ENOMEM : 0;
+}
+
+/* Of one of the chain; NULL: no memory. */
+static json_t *identify_alone(const struct disk *disk, const struct guid *data_id)
+{
+	char text[GUID_TEXT_BYTES];
+	json_t *files = json_array();
+	json_t *identity = NULL;
+
+	if (!guid_is_zero(*data_id)) {
+		guid_print(*data_id, text);
+		identity = json_pack("{s:s, s:I}", "data", text, "bytes",
+				     (json_int_t)disk_size_bytes(disk));
+	} else if (!disk_each_file(disk, add_file, files)) {
+		identity = json_incref(json_array_get(files, 0));
+		json_array_remove(files, 0);
+		if (json_array_size(files))
+			json_object_set(identity, "further", files);
 	}
-	if (stat(path, &st))
-		return NULL;
-	return json_pack("{s:I, s:I, s:I}", "bytes", (json_int_t)st.st_size, "seconds",
-			 (json_int_t)st.st_mtim.tv_sec, "nanoseconds",
-			 (json_int_t)st.st_mtim.tv_nsec);
+	json_decref(files);
+	return identity;
+}
+
+/* A parent's data identifier is in its child, which is compared when it is opened. */
+static json_t *identity_of(struct disk *disk)
+{
+	struct disk_info info;
+	json_t *beneath = json_array();
+	json_t *identity;
+
+	disk_info(disk, &info);
+	identity = identify_alone(disk, &info.data_id);
+	for (disk = disk_parent(disk); disk; disk = disk_parent(disk)) {
+		disk_info(disk, &info);
+		if (guid_is_zero(info.data_id))
+			json_array_append_new(beneath, identify_alone(disk, &info.data_id));
+	}
+	if (json_array_size(beneath))
+		json_object_set(identity, "beneath", beneath);
+	json_decref(beneath);
+	return identity;
 }
 
 /* NULL with *ret_code where it cannot be found out. */
 static json_t *identify(const struct disk_place *place, const struct disk_choice *choice,
 			int *ret_code)
 {
-	struct disk_info info;
 	struct disk *disk;
-	json_t *identity = NULL;
+	json_t *identity;
 
 	*ret_code = open_disk(place, choice, &disk);
 	if (*ret_code)
 		return NULL;
-	disk_info(disk, &info);
-	identity = identity_of(&info, choice->path);
+	identity = identity_of(disk);
 	*ret_code = disk_access_close(disk, 0);
 	if (!identity && !*ret_code)
-		*ret_code = complain(EXIT_UNUSABLE, strerror(errno), choice->path,
-				     "name it where it is");
+		*ret_code = complain(EXIT_FAULT, strerror(ENOMEM), choice->path,
+				     "see umbra doctor");
 	return identity;
 }
 

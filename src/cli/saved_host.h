@@ -4,8 +4,9 @@
  *
  *  1. A disk that was written is frozen beneath the moment of the save: a restored machine goes on
  *     in a file of its own that is made on it. One that was read is the same file.
- *  2. A disk is known by its data: the identifier that a VHDX file has of it, the length and the
- *     time of any other. One that is not as it was is refused, never used.
+ *  2. A disk is known by its data: the identifier that a VHDX file has of it, the lengths and the
+ *     times of all files of any other, and of those in its chain. One that is not as it was is
+ *     refused, never used.
  *  3. Networks are as those of a child of umbra fork.
  */
 #pragma once

@@ -331,6 +331,18 @@ void disk_info(const struct disk *disk, struct disk_info *ret)
 	ret->allocated_bytes = fd < 0 || fstat(fd, &st) ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
+int disk_each_file(const struct disk *disk, disk_file_report *report, void *context)
+{
+	struct file_stamp stamp;
+	int result;
+
+	file_stamp_take(&disk->file, &stamp);
+	result = report(context, stamp.file_bytes, stamp.mtime_ns);
+	if (!result && disk->driver->further_files)
+		result = disk->driver->further_files(disk, report, context);
+	return result;
+}
+
 bool disk_has_moved(const struct disk *disk)
 {
 	struct file_stamp now;

@@ -148,6 +148,12 @@ int disk_range(struct disk *disk, uint64_t offset, uint64_t bytes, struct disk_r
  * each. The number of faults. */
 int disk_check(struct disk *disk, void (*report)(void *context, const char *line), void *context);
 void disk_info(const struct disk *disk, struct disk_info *ret);
+/*
+ * Each file that the disk's own data lies in, the one that it was opened by first, as the host says
+ * of it; none of its parents'. What `report` returns, when that is not 0, ends it and is returned.
+ */
+typedef int disk_file_report(void *context, uint64_t bytes, uint64_t mtime_ns);
+int disk_each_file(const struct disk *disk, disk_file_report *report, void *context);
 uint64_t disk_size_bytes(const struct disk *disk);
 enum disk_format disk_format_of(const struct disk *disk);
 uint32_t disk_sector_bytes(const struct disk *disk);

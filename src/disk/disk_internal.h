@@ -31,6 +31,8 @@ struct disk_driver {
 	int (*check)(struct disk *disk, void (*report)(void *context, const char *line),
 		     void *context);
 	void (*info)(const struct disk *disk, struct disk_info *ret);
+	/* disk_each_file(), but for disk->file; NULL: there are none */
+	int (*further_files)(const struct disk *disk, disk_file_report *report, void *context);
 	int (*close)(struct disk *disk);
 	/* NULL where the format has no place for them: then a side file has */
 	int (*read_item)(struct disk *disk, struct guid id, uint8_t **ret, size_t *ret_bytes);

@@ -243,11 +243,27 @@ static int vmdk_close(struct disk *disk)
 	return 0;
 }
 
+static int vmdk_further_files(const struct disk *disk, disk_file_report *report, void *context)
+{
+	const struct vmdk *vmdk = vmdk_of(disk);
+	struct file_stamp stamp;
+	int result = 0;
+
+	for (unsigned n = 0; n < vmdk->count && !result; n++) {
+		if (!vmdk->extent[n].own_file)
+			continue;
+		file_stamp_take(&vmdk->extent[n].file, &stamp);
+		result = report(context, stamp.file_bytes, stamp.mtime_ns);
+	}
+	return result;
+}
+
 static const struct disk_driver driver = {
 	.read = vmdk_read,
 	.range = vmdk_range,
 	.check = vmdk_check,
 	.info = vmdk_info,
+	.further_files = vmdk_further_files,
 	.close = vmdk_close,
 };
 
