@@ -120,6 +120,11 @@ bool port_window_exchange(struct port_window *window, const struct share_memory 
 	return true;
 }
 
+bool port_window_take_lost(struct port_window *window)
+{
+	return __atomic_exchange_n(&window->is_lost, false, __ATOMIC_ACQ_REL);
+}
+
 void port_window_accept(const struct port_window *window, struct share_memory *memory)
 {
 	__atomic_store_n(&memory->window_accepted, window->number, __ATOMIC_RELEASE);
@@ -129,17 +134,18 @@ void port_window_accept(const struct port_window *window, struct share_memory *m
 
 /* A handler has nothing else to look at. */
 static struct {
-	const struct port_window *window;
+	struct port_window *window;
 	unsigned count;
 	struct sigaction otherwise;
 } guarded;
 
-static const struct window_place *find_place(const uint8_t *at)
+static const struct window_place *find_place(const uint8_t *at, struct port_window **ret_window)
 {
 	for (unsigned n = 0; n < guarded.count; n++)
 		for (unsigned k = 0; k < guarded.window[n].places; k++) {
 			const struct window_place *place = &guarded.window[n].place[k];
 
+			*ret_window = &guarded.window[n];
 			if ((size_t)(at - place->at) < place->bytes)
 				return place;
 		}
@@ -148,14 +154,18 @@ static const struct window_place *find_place(const uint8_t *at)
 
 static void on_lost_page(int number, siginfo_t *info, void *context)
 {
-	const struct window_place *place = find_place(info->si_addr);
+	struct port_window *window;
+	const struct window_place *place = find_place(info->si_addr, &window);
 
-	if (place && info->si_code > 0 && map_own(place))
+	if (place && info->si_code > 0 && map_own(place)) {
+		if (place->is_kept)
+			__atomic_store_n(&window->is_lost, true, __ATOMIC_RELEASE);
 		return;
+	}
 	guarded.otherwise.sa_sigaction(number, info, context);
 }
 
-void port_windows_guard(const struct port_window *windows, unsigned count)
+void port_windows_guard(struct port_window *windows, unsigned count)
 {
 	struct sigaction action;
 

@@ -15,6 +15,8 @@
  *  3. After it has been taken away the window has no bytes (process/joiner_main.c): a process that
  *     kept it has nothing. Who still looks then, because it has not come to exchanging it, sees
  *     memory of its own (port_windows_guard()); its pages that are lent are lost with the window.
+ *  4. What is kept and was taken away with the window is zeros, and port_window_take_lost() says
+ *     that some of it was: it may not be used as if it was what stood there.
  *
  * Lock: the caller's, which keeps others from what is kept.
  */
@@ -42,7 +44,7 @@ struct port_window {
 	struct share_window *memory; /* place 0's */
 	int line;
 	uint32_t number;
-	bool is_shared;
+	bool is_shared, is_lost; /* is_lost: of what is kept; a handler's, atomic */
 	unsigned places;
 	struct window_place place[WINDOW_PLACES];
 };
@@ -62,6 +64,8 @@ bool port_window_is_wanted(const struct port_window *window, const struct share_
  * port_window_accept() once nothing of the old one is left with it.
  */
 bool port_window_exchange(struct port_window *window, const struct share_memory *memory);
+/* Whether anything of what is kept has been lost since this was asked last: invariant 4. */
+bool port_window_take_lost(struct port_window *window);
 void port_window_accept(const struct port_window *window, struct share_memory *memory);
 /* The process's ports', once all places are known and the engine has its handlers: invariant 3. */
-void port_windows_guard(const struct port_window *windows, unsigned count);
+void port_windows_guard(struct port_window *windows, unsigned count);

@@ -16,7 +16,8 @@
  *  3. Rules that cannot be read are none: then nothing is allowed.
  *  4. When it ends another one goes on (standby.h). A machine whose joiner is another one than
  *     before has no window but its own: it is told so first.
- *  5. A hub that does not answer ends it: who goes on sees whether the machine is there still.
+ *  5. A window that was taken is ended by the hub, or after OLD_WINDOW_MS where that is gone.
+ *  6. A hub that does not answer ends it: who goes on sees whether the machine is there still.
  */
 #include <assert.h>
 #include <errno.h>
@@ -48,7 +49,8 @@ enum {
 	MOST_DELAY_MS = 5000,
 	LONG_LIFE_S = 10,
 	JOINING_MOST_S = 30,
-	TELLING_BYTES = 4096
+	TELLING_BYTES = 4096,
+	OLD_WINDOW_MS = 10000 /* as long as a hub waits for a machine to let go of a window */
 };
 
 struct joiner {
@@ -56,8 +58,9 @@ struct joiner {
 	uint32_t *generation, *window_wanted;
 	uint32_t count, window_number;
 	int delay_ms, changes; /* inotify; -1: there is no folder for rules */
-	/* what the machine has; and had before, until the hub has ended it. -1: none */
+	/* what the machine has; and had before, until the hub should have ended it. -1: none */
 	int window, old_window;
+	int64_t old_until_ms;
 	struct grants grants;
 	struct standby standby;
 };
@@ -151,6 +154,14 @@ static void close_all(const int fds[WIRE_FDS])
 
 /* ---- windows ---- */
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 /* Whoever has it mapped has nothing; what is no window is left alone: its size is sealed. */
 static void end_window(int window)
 {
@@ -187,6 +198,28 @@ static void give_window(struct joiner *joiner, int window, uint32_t number)
 	wake_machine();
 }
 
+/*
+ * Which a hub that is gone may not have come to: but neither this machine nor the other one loses
+ * what it has there yet before it has had the time to let go of it.
+ */
+static void end_old_window(struct joiner *joiner)
+{
+	if (joiner->old_window < 0 || now_ms() < joiner->old_until_ms)
+		return;
+	end_window(joiner->old_window);
+	joiner->old_window = -1;
+}
+
+/* How long nothing has to be done by itself; -1: for ever. */
+static int rest_ms(const struct joiner *joiner)
+{
+	const int64_t left = joiner->old_until_ms - now_ms();
+
+	if (joiner->old_window < 0)
+		return -1;
+	return left > 0 ? (int)left : 0;
+}
+
 /* What the hub sends is checked for being one, and kept for the next hub. */
 static int take_window(struct joiner *joiner, int window, uint32_t number)
 {
@@ -200,6 +233,7 @@ static int take_window(struct joiner *joiner, int window, uint32_t number)
 	if (joiner->window >= 0) {
 		end_window(joiner->old_window);
 		joiner->old_window = joiner->window;
+		joiner->old_until_ms = now_ms() + OLD_WINDOW_MS;
 	}
 	joiner->window = window;
 	give_window(joiner, window, number);
@@ -341,8 +375,9 @@ static bool stay(struct joiner *joiner, int line)
 					  { .fd = joiner->changes, .events = POLLIN },
 					  { .fd = joiner->standby.pidfd, .events = POLLIN } };
 
-		if (poll(polls, 4, -1) < 0)
+		if (poll(polls, 4, rest_ms(joiner)) < 0)
 			continue;
+		end_old_window(joiner);
 		if (polls[3].revents)
 			standby_keep(&joiner->standby);
 		if (polls[0].revents)
@@ -425,9 +460,7 @@ static int keep_joined(struct joiner *joiner)
 			break;
 		tell_machine(joiner);
 		machine_is_gone = wait_ms(joiner->delay_ms);
-		/* which the hub that is gone may not have come to */
-		end_window(joiner->old_window);
-		joiner->old_window = -1;
+		end_old_window(joiner);
 		choose_delay(joiner, now_s() - begun_s);
 	}
 	return 0;

@@ -51,6 +51,7 @@ static void part(struct port *port)
 	if (!port->peer)
 		return;
 	window_take(port->window);
+	port->asked_ms = port->peer->asked_ms = 0;
 	port->peer->peer = NULL;
 	port->peer = NULL;
 }
@@ -155,7 +156,10 @@ static bool port_join(struct hub *hub, struct port *port, const struct wire_join
 	port->joined_ms = hub_now_ms();
 	answer.version = WIRE_VERSION;
 	find_peer(hub, port);
-	return !line_send(port->line, &answer, NULL, 0);
+	if (line_send(port->line, &answer, NULL, 0))
+		return false;
+	window_joined(port);
+	return true;
 }
 
 static void take_rules(struct hub *hub, int fd)
@@ -302,7 +306,7 @@ static int carry(struct hub *hub, struct port *from, unsigned slot)
 	if (packet.bytes > SHARE_PACKET_MAX_BYTES || packet.kind >= SHARE_PACKET_KINDS)
 		return -EBADMSG;
 	if (packet.kind == SHARE_PACKET_ASK)
-		return hub_may_lend(hub, from) ? window_ask(hub, from) : -EPERM;
+		return window_ask(hub, from);
 	if (!to->empty.count || !hub_may_pass(hub, from, packet.bytes, &from->wait_until_ms))
 		return HUB_NO_ROOM;
 	empty = queue_take(&to->empty);

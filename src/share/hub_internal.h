@@ -82,6 +82,7 @@ struct port {
 	uint32_t window_number; /* what its joiner was told last */
 	int64_t asked_ms; /* since when its guest waits for one; 0: it does not */
 	bool is_deaf; /* its joiner does not read */
+	bool has_lost; /* it has joined with a window that it may not keep, and is not told yet */
 	struct share_memory *memory;
 	struct slot_server slots;
 	struct wire_join join;
@@ -133,14 +134,16 @@ bool hub_may_lend(struct hub *hub, struct port *port);
 /* ---- hub_window.c ---- */
 
 /*
- * A port that may lend wants to: 0, its machine and the other one have a window; HUB_NO_ROOM: not
- * yet, *from says when to ask again; -ENOTCONN: one of them does not come to it.
+ * A port wants to lend: 0, its machine and the other one have a window; HUB_NO_ROOM: not yet, *from
+ * says when to ask again; -EPERM: it may not; -ENOTCONN: one of them does not come to it.
  */
 int window_ask(struct hub *hub, struct port *from);
 /* What the joiner of a port has brought, which is the hub's then. False: none was wanted. */
 bool window_bring(struct port *port, int fd);
 /* The one that a port has from the hub before; HUB_NOBODY: none. False: there are too many. */
 bool window_join(struct hub *hub, struct port *port, int fd);
+/* Once its joiner has heard that it has joined: whether it has lost that one. */
+void window_joined(struct port *port);
 /* From those who have it; NULL: from nobody. */
 void window_take(struct window *window);
 /* The port goes. */

@@ -10,7 +10,8 @@
  *
  *  1. A window is common only while the rules let one of its two ports lend to the other, and both
  *     be joined; it is asked for only then.
- *  2. No port has it that was not joined with the other when it was given; who has not said within
+ *  2. A port that joins with one that is taken, or has ended, is told at once that it has none.
+ *  3. No port has it that was not joined with the other when it was given; who has not said within
  *     HUB_PATIENCE_MS that it has another one keeps nothing but a mapping of no bytes.
  */
 #include <errno.h>
@@ -96,6 +97,10 @@ int window_ask(struct hub *hub, struct port *from)
 {
 	const int64_t now = hub_now_ms();
 
+	if (!hub_may_lend(hub, from)) {
+		from->asked_ms = 0;
+		return -EPERM;
+	}
 	if (!from->asked_ms)
 		from->asked_ms = now;
 	if (!from->window && !from->peer->window && now - from->asked_ms <= HUB_PATIENCE_MS) {
@@ -141,13 +146,13 @@ bool window_bring(struct port *port, int fd)
 	return true;
 }
 
-/* Of a port's that comes from another hub: that which its peer has brought, or a new one. */
-static struct window *find_kept(struct hub *hub, uint64_t inode)
+static struct window *find_window(struct hub *hub, uint64_t inode)
 {
 	for (unsigned n = 0; n < HUB_WINDOWS; n++) {
 		struct window *window = &hub->window[n];
 
-		if (window->state == WINDOW_KEPT && window->inode == inode && !window->port[1])
+		if (window->state != WINDOW_NONE && window->state != WINDOW_ASKED &&
+		    window->inode == inode)
 			return window;
 	}
 	return NULL;
@@ -158,9 +163,14 @@ bool window_join(struct hub *hub, struct port *port, int fd)
 	struct window *window;
 	uint64_t inode;
 
-	if (!is_window(fd, &inode))
-		return true; /* it has none, or it has ended */
-	window = find_kept(hub, inode);
+	if (fd == HUB_NOBODY)
+		return true;
+	port->has_lost = !is_window(fd, &inode); /* it has ended */
+	window = port->has_lost ? NULL : find_window(hub, inode);
+	/* one that its peer has brought it may keep; what is another's, or will end, it may not */
+	port->has_lost |= window && (window->state != WINDOW_KEPT || window->port[1]);
+	if (port->has_lost)
+		return true;
 	if (!window) {
 		window = new_window(hub);
 		if (!window)
@@ -173,6 +183,15 @@ bool window_join(struct hub *hub, struct port *port, int fd)
 	}
 	enter(window, port);
 	return true;
+}
+
+void window_joined(struct port *port)
+{
+	if (!port->has_lost)
+		return;
+	port->has_lost = false;
+	port->window_number++;
+	tell(port, WIRE_WINDOW, HUB_NOBODY);
 }
 
 void window_take(struct window *window)

@@ -475,6 +475,36 @@ static void lending(void)
 	expect("and is joined again", sees_peer(&store, true) && sees_peer(&web, true));
 }
 
+/* Says with which it comes again, while the hub has it taken from it. */
+static void comes_with_lost(void)
+{
+	struct wire_message message = join_message("again", SHARE_BINDS);
+	struct end again;
+	uint64_t window;
+	int kept;
+
+	expect("two have one again", ask_to_lend(&web) == 0 && have_window(true));
+	kept = dup(web.window);
+	window = inode_of(kept);
+	web.is_deaf = true;
+	bring_rules(web.line, none_lends);
+	expect("it is taken", have_window(false));
+	web.is_deaf = false;
+	make_end(&again, SHARE_BINDS);
+	again.window = kept;
+	message.join.window_number = 7;
+	expect("another life of its joiner joins with it", join(&again, &message) == WIRE_VERSION);
+	for (int waited = 0; waited < WAIT_MS && again.window >= 0; waited += STEP_MS) {
+		hear(&again);
+		poll(NULL, 0, STEP_MS);
+	}
+	expect("and is told that it has none, before it is ended",
+	       again.window < 0 && !again.ended && again.memory->window_accepted == 8);
+	leave(&again);
+	expect("as it is", is_ended(window));
+	bring_rules(web.line, all);
+}
+
 /* A machine that never says that it has the window has the other one wait, and no more. */
 static void deaf_machine(void)
 {
@@ -587,6 +617,7 @@ int main(void)
 	packets_pass();
 	rules_change();
 	lending();
+	comes_with_lost();
 	deaf_machine();
 	slow_rate();
 	packets_pass();

@@ -169,6 +169,36 @@ static void many_words(struct end *end)
 	expect("nothing has come", !port_window_exchange(&end->window, end->memory));
 }
 
+/* Slots of a machine that had not come to exchanging it when the window had its end. */
+static int lose_slots(struct end *end, int fd)
+{
+	int status = 0;
+	pid_t child = fork();
+
+	if (!child) {
+		struct sigaction action = { .sa_flags = SA_SIGINFO };
+		bool is_kept;
+
+		signal(SIGBUS, SIG_DFL);
+		if (sigaction(SIGBUS, &action, NULL))
+			_exit(8);
+		port_windows_guard(&end->window, 1);
+		end->slots[PAGE] = 0xab;
+		give(end, fd);
+		give(end, -1);
+		give(end, fd);
+		is_kept = exchange(end) && end->slots[PAGE] == 0xab &&
+			  !port_window_take_lost(&end->window);
+		give(end, -1);
+		if (ftruncate(fd, 0))
+			abort();
+		_exit(!(is_kept && exchange(end) && port_window_take_lost(&end->window) &&
+			!port_window_take_lost(&end->window)));
+	}
+	waitpid(child, &status, 0);
+	return status;
+}
+
 int main(void)
 {
 	struct end one;
@@ -183,6 +213,7 @@ int main(void)
 	taken_away(&one, &other, fd);
 	expect("who looks at it ends without a guard", WTERMSIG(look_at_lost(&other, false)));
 	expect("and with one sees nothing", look_at_lost(&other, true) == 0);
+	expect("what is lost of slots is said to be, once", lose_slots(&one, new_window()) == 0);
 	many_words(&one);
 	return failures != 0;
 }

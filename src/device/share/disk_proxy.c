@@ -223,7 +223,7 @@ static void begin_with_server(struct disk_proxy *proxy)
 
 /* ---- from the controller ---- */
 
-static void take_requests(struct disk_proxy *proxy)
+static void take_waiting(struct disk_proxy *proxy)
 {
 	struct slot_request request;
 	int got;
@@ -235,6 +235,11 @@ static void take_requests(struct disk_proxy *proxy)
 		proxy->counters.requests++;
 	}
 	assert(!got);
+}
+
+static void take_requests(struct disk_proxy *proxy)
+{
+	take_waiting(proxy);
 	send_requests(proxy);
 }
 
@@ -305,20 +310,33 @@ static int error_of(uint32_t status)
 	}
 }
 
+static void answer(struct disk_proxy *proxy, unsigned slot, int result)
+{
+	proxy->pending[slot].is_there = false;
+	proxy->answers = true;
+	proxy->counters.answered++;
+	slot_answer(&proxy->disk_server, slot, result);
+}
+
+/* Its bytes are not what the server has left there: the window is gone. */
+static bool is_slot_lost(const struct disk_proxy *proxy, unsigned slot)
+{
+	/* the look brings the handler, where it has not been */
+	(void)*(const volatile uint8_t *)proxy->block->data[slot];
+	return __atomic_load_n(&proxy->window->is_lost, __ATOMIC_ACQUIRE);
+}
+
 static void take_done(struct disk_proxy *proxy, const uint8_t *bytes)
 {
 	struct share_disk_done said;
 
 	memcpy(&said, bytes, sizeof(said));
 	for (unsigned n = 0; n < SLOTS; n++) {
-		struct pending *pending = &proxy->pending[n];
+		const struct pending *pending = &proxy->pending[n];
 
 		if (!pending->is_there || pending->number != said.number)
 			continue;
-		pending->is_there = false;
-		proxy->answers = true;
-		proxy->counters.answered++;
-		slot_answer(&proxy->disk_server, n, error_of(said.status));
+		answer(proxy, n, is_slot_lost(proxy, n) ? -EIO : error_of(said.status));
 		return;
 	}
 }
@@ -445,6 +463,15 @@ static void number_anew(struct disk_proxy *proxy)
 	begin_with_server(proxy);
 }
 
+/* Nobody knows whose bytes are gone: what the guest hears is that none of it may be there. */
+static void fail_pending(struct disk_proxy *proxy)
+{
+	take_waiting(proxy);
+	for (unsigned n = 0; n < SLOTS; n++)
+		if (proxy->pending[n].is_there)
+			answer(proxy, n, -EIO);
+}
+
 /* No guest's thread writes into the slots meanwhile: its controller's channel is held. */
 static void follow_window(struct disk_proxy *proxy)
 {
@@ -458,6 +485,8 @@ static void follow_window(struct disk_proxy *proxy)
 	was_shared = proxy->window->is_shared;
 	if (port_window_exchange(proxy->window, proxy->memory)) {
 		lender_tell_change(proxy->lender, gpa, WINDOW_HALF_BYTES);
+		if (port_window_take_lost(proxy->window))
+			fail_pending(proxy);
 		if (was_shared)
 			number_anew(proxy);
 		port_window_accept(proxy->window, proxy->memory);

@@ -17,7 +17,9 @@
  *     the first is as good as none. While there is none, no data of the guest's come into the
  *     window (storage_serve()).
  *     The slots are this machine's own memory unless the window is shared. When it is taken away
- *     what is pending gets other numbers: a server may have answered what it no longer saw.
+ *     what is pending gets other numbers: a server may have answered what it no longer saw. So a
+ *     request whose answer was on its way then is done again, with the same bytes. Where the window
+ *     was gone before the slots were out of it their bytes are, too: what is pending fails (-EIO).
  *  3. Hub and server are hostile: what they say is copied, then checked; an answer to what is not
  *     pending does nothing. Of this machine they reach the window, and nothing else.
  *
