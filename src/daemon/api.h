@@ -79,6 +79,8 @@ struct api_call {
 	void (*answered)(void *context);
 	void *context;
 	bool is_gone; /* nobody waits for it any more */
+	bool is_under_way; /* counted in the daemon's */
+	char *key; /* of idempotency: its answer is to be kept; NULL: none */
 	unsigned references;
 	void *own; /* the handler's */
 };

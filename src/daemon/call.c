@@ -17,6 +17,7 @@ void call_release(struct api_call *call)
 	json_decref(call->arguments);
 	json_decref(call->answer);
 	free(call->text);
+	free(call->key);
 	free(call);
 }
 
@@ -25,6 +26,11 @@ void call_answer(struct api_call *call, unsigned status, json_t *answer)
 	assert(!call->status);
 	call->status = status;
 	call->answer = answer ? answer : json_object();
+	if (call->is_under_way)
+		call->daemon->under_way--;
+	call->is_under_way = false;
+	if (call->key) /* also when nobody waits for it: he will ask again */
+		replay_keep(&call->daemon->replay, call);
 	if (!call->is_gone && call->answered)
 		call->answered(call->context);
 }
@@ -74,6 +80,9 @@ static void command_ended(void *context, const struct job_result *result)
 
 	if (result->is_cut) {
 		call_fail(call, 0, FAILURE_UNUSABLE, "too long an answer", "ask for less");
+	} else if (result->code <= 1 && call->operation->answer && !answer) {
+		call_fail(call, 0, FAILURE_FAULT, "the command's answer is no JSON",
+			  "ask the command itself");
 	} else if (result->code > 1 && !(unsound && answer)) {
 		json_t *failure = failure_of_job(result);
 		json_int_t code = json_integer_value(json_object_get(failure, "code"));
@@ -103,7 +112,7 @@ static void run_command(struct api_call *call)
 		call_hold(call);
 }
 
-void call_begin(struct api_call *call, char *const *words)
+struct operation *call_begin(struct api_call *call, char *const *words)
 {
 	const struct operation_plan plan = { .kind = call->operation->id,
 					     .machine = call_text(call, "machine"),
@@ -113,10 +122,14 @@ void call_begin(struct api_call *call, char *const *words)
 	struct operation *operation;
 	int error = operation_begin(&call->daemon->operations, &plan, &operation);
 
-	if (error)
+	if (error == -EAGAIN)
+		call_fail(call, 429, FAILURE_UNUSABLE, "too many operations run",
+			  "wait until one has ended");
+	else if (error)
 		call_fail_errno(call, error, "it was not begun");
-	else
+	else if (words)
 		call_answer(call, 202, json_incref(operation->object));
+	return error ? NULL : operation;
 }
 
 static void begin_command(struct api_call *call)
@@ -132,6 +145,13 @@ static void begin_command(struct api_call *call)
 
 void call_run(struct api_call *call)
 {
+	if (call->daemon->under_way == DAEMON_CALLS) {
+		call_fail(call, 429, FAILURE_UNUSABLE, "too many requests are under way",
+			  "ask again later");
+		return;
+	}
+	call->daemon->under_way++;
+	call->is_under_way = true;
 	switch (call->operation->kind) {
 	case API_COMMAND: run_command(call); break;
 	case API_BEGINS: begin_command(call); break;

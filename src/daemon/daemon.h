@@ -9,6 +9,8 @@
 #include "replay.h"
 #include "store/store.h"
 
+enum { DAEMON_CALLS = 256 };
+
 struct daemon {
 	struct loop loop;
 	struct store *store;
@@ -17,11 +19,15 @@ struct daemon {
 	struct operations operations;
 	struct replay replay;
 	const char *program; /* the command, to be executed */
+	unsigned under_way; /* calls that wait for a command or a machine: DAEMON_CALLS at most */
 	uint64_t calls, failures; /* answered, and of them those that were refused */
 };
 
-/* 202 with a new operation of the call's; words: NULL: it is done when its machine has ended. */
-void call_begin(struct api_call *call, char *const *words);
+/*
+ * 202 with a new operation of the call's. words: NULL: it is done when its machine has ended, and
+ * the call is not answered yet. NULL: the call has failed.
+ */
+struct operation *call_begin(struct api_call *call, char *const *words);
 
 /* machine_calls.c */
 void call_machines(struct api_call *call);

@@ -65,9 +65,6 @@ enum MHD_Result request_reply(struct request *request)
 
 	daemon->calls++;
 	daemon->failures += call->status >= 400;
-	if (request->key[0] && call->operation)
-		replay_keep(&daemon->replay, request->key, call);
-	request->key[0] = 0;
 	if (call->text) {
 		text = call->text;
 		call->text = NULL;
@@ -82,12 +79,33 @@ enum MHD_Result request_reply(struct request *request)
 
 /* ---- a request ---- */
 
+static void drop_body(struct request *request)
+{
+	request->front->bodies_bytes -= request->kept_bytes;
+	request->kept_bytes = 0;
+	free(request->body);
+	request->body = NULL;
+}
+
+/* Whether it is to be kept, as what came before of it was. */
+static bool has_room(struct request *request, size_t bytes)
+{
+	if (request->call || request->is_too_large || request->is_one_too_many)
+		return false;
+	if (bytes > FRONT_BODY_BYTES - request->body_used)
+		request->is_too_large = true;
+	else if (bytes > FRONT_BODIES_BYTES - request->front->bodies_bytes)
+		request->is_one_too_many = true;
+	return !request->is_too_large && !request->is_one_too_many;
+}
+
+/* What is refused is swallowed: its sender would not hear why while he sends. */
 static bool keep_body(struct request *request, const char *data, size_t bytes)
 {
 	char *grown;
 
-	if (request->is_too_large || bytes > FRONT_BODY_BYTES - request->body_used) {
-		request->is_too_large = true;
+	if (!has_room(request, bytes)) {
+		drop_body(request);
 		request->body_used += bytes;
 		return request->body_used < SWALLOWED_BYTES;
 	}
@@ -97,6 +115,8 @@ static bool keep_body(struct request *request, const char *data, size_t bytes)
 	request->body = grown;
 	memcpy(grown + request->body_used, data, bytes);
 	request->body_used += bytes;
+	request->kept_bytes += bytes;
+	request->front->bodies_bytes += bytes;
 	return true;
 }
 
@@ -124,23 +144,41 @@ static void run_call(struct request *request)
 
 	if (call->status)
 		return;
-	if (request->key[0] && replay_begin(replay, request->key, call) != REPLAY_NEW) {
-		request->key[0] = 0;
-		return;
+	if (request->key[0]) {
+		call->key = strdup(request->key);
+		if (!call->key) {
+			call_fail_errno(call, -ENOMEM, "ask again");
+			return;
+		}
+		if (replay_begin(replay, call) != REPLAY_NEW)
+			return;
 	}
 	call_run(call);
 }
 
+/*
+ * When its head has come. Another user is answered at once, which ends his connection; others hear
+ * it when they have sent what they send.
+ */
+static enum MHD_Result begin_request(struct request *request)
+{
+	if (!request->path)
+		return MHD_NO;
+	request->call = request_refusal(request);
+	if (request->call && !request->front->token && !request_is_of_owner(request))
+		return request_reply(request);
+	return MHD_YES;
+}
+
 static enum MHD_Result begin_answer(struct request *request)
 {
-	struct api_call *call = request_refusal(request);
+	struct api_call *call = request_body_refusal(request);
 
 	request->call = call ? call : request_call(request);
 	call = request->call;
+	drop_body(request);
 	if (!call)
 		return MHD_NO;
-	free(request->body);
-	request->body = NULL;
 	if (!call->status && call->operation->kind == API_EVENTS)
 		return event_stream_begin(request);
 	if (!call->status && call->operation->kind == API_SOCKET)
@@ -162,8 +200,9 @@ static enum MHD_Result take_request(void *context, struct MHD_Connection *connec
 
 	(void)version;
 	if (!request) {
-		*state = request_new(context, connection, method, url);
-		return *state ? MHD_YES : MHD_NO;
+		request = request_new(context, connection, method, url);
+		*state = request;
+		return request ? begin_request(request) : MHD_NO;
 	}
 	if (*bytes) {
 		bool goes_on = keep_body(request, data, *bytes);
@@ -171,7 +210,7 @@ static enum MHD_Result take_request(void *context, struct MHD_Connection *connec
 		*bytes = 0;
 		return goes_on ? MHD_YES : MHD_NO;
 	}
-	if (!request->call && request->path)
+	if (!request->call)
 		return begin_answer(request);
 	return request->call && request->call->status ? request_reply(request) : MHD_NO;
 }
@@ -192,14 +231,32 @@ static void end_request(void *context, struct MHD_Connection *connection, void *
 	*at = request->next;
 	if (request->events)
 		event_stream_end(request->events);
+	if (request->upgrade)
+		socket_upgrade_drop(request->upgrade);
 	if (request->call) {
 		request->call->is_gone = true;
 		call_release(request->call);
 	}
-	free(request->body);
+	drop_body(request);
 	free(request->path);
 	free(request);
 	*state = NULL;
+}
+
+/*
+ * A zero byte would end a text unseen, and make another of it: it becomes a byte that no UTF-8 has,
+ * so that what is asked is refused.
+ */
+static size_t unescape(void *context, struct MHD_Connection *connection, char *text)
+{
+	size_t bytes = MHD_http_unescape(text);
+	char *zero;
+
+	(void)context;
+	(void)connection;
+	while ((zero = memchr(text, 0, bytes)))
+		*zero = (char)0xff;
+	return bytes;
 }
 
 /* ---- the whole ---- */
@@ -234,6 +291,7 @@ static struct MHD_Daemon *start_http(struct front *front, int listener,
 
 	return MHD_start_daemon(flags | (tls ? MHD_USE_TLS : 0), 0, NULL, NULL, take_request, front,
 				MHD_OPTION_LISTEN_SOCKET, (MHD_socket)listener,
+				MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
 				MHD_OPTION_NOTIFY_COMPLETED, end_request, front,
 				MHD_OPTION_CONNECTION_LIMIT, (unsigned)FRONT_CONNECTIONS,
 				MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)FRONT_IDLE_S,

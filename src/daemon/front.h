@@ -7,6 +7,7 @@
  *  2. Who waits for an answer costs a suspended connection and nothing else.
  *  3. A request from a page of another origin (Origin, Sec-Fetch-Site) is refused, and so is a body
  *     that is not declared as JSON, which a page could send without being asked.
+ *     Who is not heard is told so before his body comes, or without keeping it.
  *  4. FRONT_CONNECTIONS at a time, FRONT_IDLE_S each without a byte; more wait to be accepted.
  */
 #pragma once
@@ -20,6 +21,7 @@ struct request;
 
 enum {
 	FRONT_BODY_BYTES = 1 << 20,
+	FRONT_BODIES_BYTES = 32 << 20, /* of all bodies that are being read */
 	FRONT_CONNECTIONS = 1100,
 	FRONT_IDLE_S = 30,
 	FRONT_STREAMS = 128 /* events and WebSockets, together */
@@ -39,6 +41,7 @@ struct front {
 	bool is_due; /* libmicrohttpd has something to do */
 	unsigned closing; /* turns that it may need yet, to close what was a WebSocket by TLS */
 	unsigned streams;
+	size_t bodies_bytes;
 };
 
 /* listener: bound and listening, the front's from now on. tls: NULL: a Unix socket. 0 or -errno. */

@@ -10,12 +10,14 @@ struct request {
 	struct MHD_Connection *connection;
 	char *path;
 	char method[8];
-	struct api_call *call; /* NULL: it was not read whole */
+	struct api_call *call; /* NULL: it was not read whole, and may be heard */
 	char *body;
 	size_t body_used;
-	bool is_suspended, is_too_large;
+	size_t kept_bytes; /* of it in the front's bodies_bytes */
+	bool is_suspended, is_too_large, is_one_too_many;
 	char key[REPLAY_KEY_BYTES + 2]; /* of idempotency; "": none */
 	struct event_stream *events;
+	struct upgrade *upgrade; /* until the socket is a stream's */
 	struct request *next;
 };
 
@@ -23,8 +25,11 @@ void request_suspend(struct request *request);
 void request_resume(struct request *request);
 /* An answer of the call's, queued. */
 enum MHD_Result request_reply(struct request *request);
-/* NULL, or why it is not heard: a call that has failed. */
+/* By its head; NULL, or why it is not heard: a call that has failed. */
 struct api_call *request_refusal(struct request *request);
+/* By its body. */
+struct api_call *request_body_refusal(struct request *request);
+bool request_is_of_owner(const struct request *request);
 struct api_call *request_call(struct request *request);
 
 /* event_stream.c: the answer of API_EVENTS. */
@@ -35,3 +40,5 @@ void event_stream_beat(struct event_stream *stream);
 
 /* socket_upgrade.c: the answer of API_SOCKET. */
 enum MHD_Result socket_upgrade(struct request *request);
+/* Of a connection that ended before it was one. */
+void socket_upgrade_drop(struct upgrade *upgrade);

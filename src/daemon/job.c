@@ -15,6 +15,8 @@
 
 enum { PIECE_BYTES = 1 << 16 };
 enum { OUTPUT, ERRORS, PIPES };
+/* What a pipe holds is read in as many; what is written meanwhile by others is not waited for. */
+enum { LAST_PIECES = 64 };
 
 struct pipe_end { struct job *job; struct loop_source source; };
 
@@ -78,9 +80,11 @@ static void keep_output(struct job *job, const char *data, size_t bytes)
 	size_t room = job->output_room;
 	char *grown;
 
-	if (bytes > JOB_OUTPUT_BYTES - job->output_used) {
-		job->is_cut = true;
+	if (job->is_cut) /* or there would be a hole */
 		return;
+	if (bytes > JOB_OUTPUT_BYTES - job->output_used) {
+		bytes = JOB_OUTPUT_BYTES - job->output_used;
+		job->is_cut = true;
 	}
 	while (room < job->output_used + bytes + 1)
 		room = room ? room * 2 : PIECE_BYTES / 16;
@@ -184,8 +188,9 @@ static void process_ready(void *context, uint32_t events)
 	job->code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	job->has_exited = true;
 	for (unsigned n = 0; n < PIPES; n++)
-		while (take_piece(&job->end[n]))
-			;
+		for (unsigned piece = 0; piece < LAST_PIECES; piece++)
+			if (!take_piece(&job->end[n]))
+				break;
 	take_error_file(job);
 	finish(job);
 }

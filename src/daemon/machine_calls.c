@@ -3,8 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ask.h"
+#include "control/names.h"
 #include "counters.h"
 #include "daemon.h"
 #include "failure.h"
@@ -254,29 +256,97 @@ void call_set_memory(struct api_call *call)
 
 /* ---- ends ---- */
 
-/* It is done when the machine is gone: nothing is left to do when it has heard. */
-static void heard_end(void *context, json_t *answer)
+/* Who has asked a machine to end; the operation may be forgotten before it answers. */
+struct end { struct operations *operations; char id[OPERATION_ID_BYTES]; char *machine; };
+
+static struct end *end_new(struct operations *operations, const struct operation *operation)
 {
-	(void)context;
-	(void)answer;
+	struct end *end = calloc(1, sizeof(*end));
+
+	if (!end)
+		return NULL;
+	end->operations = operations;
+	snprintf(end->id, sizeof(end->id), "%s", operation->id);
+	end->machine = strdup(json_string_value(json_object_get(operation->object, "machine")));
+	if (end->machine)
+		return end;
+	free(end);
+	return NULL;
 }
 
+static void end_free(struct end *end)
+{
+	free(end->machine);
+	free(end);
+}
+
+/* Of no answer of one that is gone nothing is said: that it has ended is heard elsewhere. */
+static json_t *failure_to_end(const struct end *end, const json_t *answer)
+{
+	const char *reason = json_string_value(json_object_get(answer, "reason"));
+	json_int_t code = json_integer_value(json_object_get(answer, "code"));
+	int fd;
+
+	if (json_is_true(json_object_get(answer, "ok")))
+		return NULL;
+	if (answer)
+		return failure_json(code ? (int)code : FAILURE_FAULT, reason ?: "it said no",
+				    "look at what it is doing");
+	fd = name_connect_now(end->machine);
+	if (fd < 0)
+		return NULL;
+	close(fd);
+	return failure_json(FAILURE_UNUSABLE, "it did not answer", "look whether it runs");
+}
+
+/* It is done when the machine is gone; what it answers can only be that it will not go. */
+static void heard_end(void *context, json_t *answer)
+{
+	struct end *end = context;
+	struct operation *operation = operation_find(end->operations, end->id);
+	json_t *failure = operation ? failure_to_end(end, answer) : NULL;
+
+	if (failure)
+		operation_fail(operation, failure);
+	end_free(end);
+}
+
+static int ask_to_end(struct api_call *call, const struct operation *operation)
+{
+	struct end *end = end_new(&call->daemon->operations, operation);
+	char line[LINE_BYTES];
+	struct ask ask = { .loop = &call->daemon->loop,
+			   .line = line,
+			   .deadline_ms = ANSWER_MS,
+			   .answered = heard_end,
+			   .context = end };
+	int error;
+
+	if (!end)
+		return -ENOMEM;
+	ask.machine = end->machine;
+	verb_line(call, line);
+	error = ask_machine(&ask);
+	if (error)
+		end_free(end);
+	return error;
+}
+
+/* It is kept before the machine is asked: one that cannot be is not asked for. */
 void call_end(struct api_call *call)
 {
-	const struct known_machine *machine = running_machine(call);
-	char line[LINE_BYTES];
-	const struct ask ask = { .loop = &call->daemon->loop,
-				 .machine = machine ? machine->name : "",
-				 .line = line,
-				 .deadline_ms = ANSWER_MS,
-				 .answered = heard_end };
+	struct operation *operation;
 
-	if (!machine)
+	if (!running_machine(call))
 		return;
-	verb_line(call, line);
-	if (ask_machine(&ask))
-		call_fail(call, 504, FAILURE_UNUSABLE, "it does not take a question",
-			  "ask again later");
-	else
-		call_begin(call, NULL);
+	operation = call_begin(call, NULL);
+	if (!operation)
+		return;
+	if (!ask_to_end(call, operation)) {
+		call_answer(call, 202, json_incref(operation->object));
+		return;
+	}
+	operation_fail(operation, failure_json(FAILURE_UNUSABLE, "it does not take a question",
+					       "ask again later"));
+	call_fail(call, 504, FAILURE_UNUSABLE, "it does not take a question", "ask again later");
 }

@@ -35,13 +35,11 @@ static bool is_running(const struct operation *operation)
 	return !strcmp(state_of(operation), "running");
 }
 
-/* The oldest that have ended. */
-static void drop_old(struct operations *operations)
+/* The oldest that has ended; false: none has. */
+static bool drop_oldest(struct operations *operations)
 {
 	struct operation **oldest = NULL;
 
-	if (operations->count < OPERATIONS_KEPT)
-		return;
 	for (struct operation **at = &operations->first; *at; at = &(*at)->next)
 		if (!is_running(*at))
 			oldest = at;
@@ -53,12 +51,32 @@ static void drop_old(struct operations *operations)
 		store_drop(operations->store, "operation", operation->id);
 		operation_free(operation);
 	}
+	return oldest;
+}
+
+static void drop_old(struct operations *operations)
+{
+	while (operations->count >= OPERATIONS_KEPT && drop_oldest(operations))
+		;
+}
+
+static unsigned count_running(const struct operations *operations)
+{
+	unsigned count = 0;
+
+	for (const struct operation *operation = operations->first; operation;
+	     operation = operation->next)
+		count += is_running(operation);
+	return count;
 }
 
 static void tell(const struct operation *operation)
 {
+	json_t *shown = json_copy(operation->object);
+
+	json_object_del(shown, "result"); /* who wants it asks for it: the journal is for news */
 	events_tell(operation->operations->events, "operation", operation->id,
-		    json_pack("{s:O}", "operation", operation->object));
+		    json_pack("{s:o}", "operation", shown));
 }
 
 /* result or error: released; NULL: none. */
@@ -88,6 +106,17 @@ static void job_progress(void *context, unsigned long long done, unsigned long l
 	tell(operation);
 }
 
+/* Of a command that is done. */
+static void end_done(struct operation *operation, const struct job_result *result)
+{
+	bool is_kept = result->output_bytes <= OPERATION_RESULT_BYTES;
+
+	if (!is_kept)
+		json_object_set_new(operation->object, "cut", json_true());
+	operation_end(operation, "done", is_kept ? json_loads(result->output, 0, NULL) : NULL,
+		      NULL);
+}
+
 static void job_ended(void *context, const struct job_result *result)
 {
 	struct operation *operation = context;
@@ -97,7 +126,7 @@ static void job_ended(void *context, const struct job_result *result)
 	else if (result->code)
 		operation_end(operation, "failed", NULL, failure_of_job(result));
 	else
-		operation_end(operation, "done", json_loads(result->output, 0, NULL), NULL);
+		end_done(operation, result);
 }
 
 static int start_job(struct operation *operation, const struct operation_plan *plan)
@@ -151,6 +180,8 @@ int operation_begin(struct operations *operations, const struct operation_plan *
 	struct operation *operation;
 	int error;
 
+	if (count_running(operations) >= OPERATIONS_RUNNING)
+		return -EAGAIN;
 	drop_old(operations);
 	/* by time, so that the store has them in order; unique also over the daemon's end */
 	snprintf(id, sizeof(id), "%012llx-%x-%x", (unsigned long long)now, (unsigned)getpid(),
@@ -194,6 +225,14 @@ int operation_cancel(struct operation *operation)
 	return 0;
 }
 
+void operation_fail(struct operation *operation, json_t *error)
+{
+	if (is_running(operation))
+		operation_end(operation, "failed", NULL, error);
+	else
+		json_decref(error);
+}
+
 void operations_machine_ended(struct operations *operations, const char *name)
 {
 	for (struct operation *operation = operations->first; operation;
@@ -230,6 +269,7 @@ int operations_open(struct operations *operations, struct loop *loop, struct sto
 			operation_end(operation, "failed", NULL,
 				      failure_json(FAILURE_FAULT, "the daemon ended meanwhile",
 						   "look whether it was done, and begin again"));
+	drop_old(operations);
 	return error;
 }
 

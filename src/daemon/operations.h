@@ -8,6 +8,8 @@
  *  1. It is in the store before anybody hears its id.
  *  2. One that ran when the daemon ended has failed: nobody has heard how it ended. (What it does
  *     goes on: the process is not the daemon's.)
+ *  3. OPERATIONS_RUNNING at a time; a result of more than OPERATION_RESULT_BYTES is not kept.
+ *  4. Events say an operation's state, not its result.
  */
 #pragma once
 
@@ -18,7 +20,8 @@
 #include "loop.h"
 #include "store/store.h"
 
-enum { OPERATIONS_KEPT = 500, OPERATION_ID_BYTES = 40 };
+enum { OPERATIONS_KEPT = 500, OPERATIONS_RUNNING = 128, OPERATION_ID_BYTES = 40 };
+enum { OPERATION_RESULT_BYTES = 64 << 10 };
 
 struct operation {
 	char id[OPERATION_ID_BYTES];
@@ -49,11 +52,13 @@ struct operation_plan {
 int operations_open(struct operations *operations, struct loop *loop, struct store *store,
 		    struct events *events);
 void operations_close(struct operations *operations);
-/* 0, or -errno, and nothing was begun. */
+/* 0, or -errno, and nothing was begun; -EAGAIN: OPERATIONS_RUNNING run. */
 int operation_begin(struct operations *operations, const struct operation_plan *plan,
 		    struct operation **ret);
 struct operation *operation_find(const struct operations *operations, const char *id);
 /* -ESRCH: it has ended, -EOPNOTSUPP: it cannot be. */
 int operation_cancel(struct operation *operation);
+/* It has failed, unless it has ended. error: as failure_json(), released. */
+void operation_fail(struct operation *operation, json_t *error);
 /* Those that awaited it are done. */
 void operations_machine_ended(struct operations *operations, const char *name);

@@ -20,6 +20,8 @@
 enum { PIECE_BYTES = 16384, TERMINAL_BYTES = 64, IN_BYTES = WEBSOCKET_FRAME_BYTES + 64 };
 enum channel { CHANNEL_INPUT, CHANNEL_OUTPUT, CHANNEL_ERRORS, CHANNEL_END, CHANNEL_SIZE };
 enum { OUTPUT, ERRORS, OUTPUTS };
+/* What a pipe holds is read in as many; what is written meanwhile by others is not waited for. */
+enum { LAST_PIECES = 64 };
 
 struct watched { struct loop_source source; uint32_t wanted; bool is_there; };
 
@@ -70,9 +72,11 @@ static void watched_close(struct process_stream *stream, struct watched *watched
 static void want_all(struct process_stream *stream)
 {
 	size_t waits = stream->out_used - stream->out_at;
-	uint32_t reads = stream->pending_used || stream->closes ? 0 : EPOLLIN;
+	bool reads = !stream->pending_used && waits < STREAM_BYTES;
+	/* also of one of whom nothing is read is heard that he goes away */
+	uint32_t heard = reads ? EPOLLRDHUP | EPOLLIN : EPOLLRDHUP;
 
-	want(stream, &stream->socket, reads | (waits ? EPOLLOUT : 0));
+	want(stream, &stream->socket, (stream->closes ? 0 : heard) | (waits ? EPOLLOUT : 0));
 	want(stream, &stream->input, stream->pending_used ? EPOLLOUT : 0);
 	for (unsigned n = 0; n < OUTPUTS; n++)
 		want(stream, &stream->outlet[n].watched, waits < STREAM_BYTES ? EPOLLIN : 0);
@@ -107,8 +111,11 @@ static void stream_end(struct process_stream *stream)
 
 static bool add_out(struct process_stream *stream, const void *data, size_t bytes)
 {
-	if (stream->out_at == stream->out_used)
-		stream->out_at = stream->out_used = 0;
+	if (stream->out_used + bytes > stream->out_room && stream->out_at) {
+		stream->out_used -= stream->out_at;
+		memmove(stream->out, stream->out + stream->out_at, stream->out_used);
+		stream->out_at = 0;
+	}
 	if (stream->out_used + bytes > stream->out_room) {
 		size_t room = (stream->out_used + bytes) * 2;
 		uint8_t *grown = realloc(stream->out, room);
@@ -118,7 +125,8 @@ static bool add_out(struct process_stream *stream, const void *data, size_t byte
 		stream->out = grown;
 		stream->out_room = room;
 	}
-	memcpy(stream->out + stream->out_used, data, bytes);
+	if (bytes)
+		memcpy(stream->out + stream->out_used, data, bytes);
 	stream->out_used += bytes;
 	return true;
 }
@@ -159,9 +167,12 @@ static void say_end(struct process_stream *stream)
 /* False: the stream is no more. */
 static bool write_out(struct process_stream *stream)
 {
-	ssize_t put = send(stream->socket.source.fd, stream->out + stream->out_at,
-			   stream->out_used - stream->out_at, MSG_NOSIGNAL);
+	size_t waits = stream->out_used - stream->out_at;
+	ssize_t put = 0;
 
+	if (waits)
+		put = send(stream->socket.source.fd, stream->out + stream->out_at, waits,
+			   MSG_NOSIGNAL);
 	if (put > 0)
 		stream->out_at += (size_t)put;
 	if (put < 0 && errno != EAGAIN && errno != EINTR) {
@@ -173,6 +184,16 @@ static bool write_out(struct process_stream *stream)
 		return false;
 	}
 	return true;
+}
+
+/*
+ * After whatever may have made something to write, or closed the stream: without it one that closes
+ * with nothing to write would wait for ever. The stream may be no more then.
+ */
+static void settle(struct process_stream *stream)
+{
+	if (write_out(stream))
+		want_all(stream);
 }
 
 /* ---- of the process ---- */
@@ -198,7 +219,7 @@ static void outlet_ready(void *context, uint32_t events)
 
 	(void)events;
 	take_output(outlet);
-	want_all(outlet->stream);
+	settle(outlet->stream);
 }
 
 static void process_ready(void *context, uint32_t events)
@@ -213,23 +234,25 @@ static void process_ready(void *context, uint32_t events)
 	stream->code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	watched_close(stream, &stream->process);
 	for (unsigned n = 0; n < OUTPUTS; n++)
-		while (take_output(&stream->outlet[n]))
-			;
+		for (unsigned piece = 0; piece < LAST_PIECES; piece++)
+			if (!take_output(&stream->outlet[n]))
+				break;
 	say_end(stream);
-	if (write_out(stream))
-		want_all(stream);
+	settle(stream);
 }
 
+/* Of a process that takes no more input it is thrown away. */
 static void put_input(struct process_stream *stream)
 {
-	ssize_t put = -1;
+	bool is_open = stream->input.source.fd >= 0;
+	ssize_t put = 0;
 
-	if (stream->input.source.fd >= 0 && stream->pending_used)
+	if (is_open && stream->pending_used)
 		put = write(stream->input.source.fd, stream->pending + stream->pending_at,
 			    stream->pending_used - stream->pending_at);
 	if (put > 0)
 		stream->pending_at += (size_t)put;
-	if (stream->pending_at == stream->pending_used ||
+	if (!is_open || stream->pending_at == stream->pending_used ||
 	    (put < 0 && errno != EAGAIN && errno != EINTR))
 		stream->pending_at = stream->pending_used = 0;
 	if (stream->input_ends && !stream->pending_used)
@@ -324,7 +347,7 @@ static void input_ready(void *context, uint32_t events)
 	(void)events;
 	put_input(stream);
 	take_frames(stream);
-	want_all(stream);
+	settle(stream);
 }
 
 /* False: the client is gone. */
@@ -346,17 +369,15 @@ static void socket_ready(void *context, uint32_t events)
 {
 	struct process_stream *stream = context;
 
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !stream->closes && !stream->pending_used &&
-	    !read_in(stream)) {
+	if (events & (EPOLLHUP | EPOLLERR) || (events & EPOLLRDHUP && !stream->closes)) {
 		stream_end(stream);
 		return;
 	}
-	if (events & (EPOLLHUP | EPOLLERR) && stream->closes) {
+	if (events & EPOLLIN && !stream->closes && !stream->pending_used && !read_in(stream)) {
 		stream_end(stream);
 		return;
 	}
-	if (write_out(stream))
-		want_all(stream);
+	settle(stream);
 }
 
 /* ---- its start ---- */
@@ -490,6 +511,6 @@ int process_stream_start(const struct process_stream_plan *plan)
 	memcpy(stream->in, plan->begin, plan->begin_bytes);
 	stream->in_used = plan->begin_bytes;
 	take_frames(stream);
-	want_all(stream);
+	settle(stream);
 	return 0;
 }

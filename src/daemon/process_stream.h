@@ -27,9 +27,12 @@ struct process_stream_plan {
 	char *const *arguments;
 	bool has_terminal;
 	unsigned rows, columns; /* 0: not said */
-	void (*ended)(void *context); /* once, after which the stream is no more */
+	void (*ended)(void *context); /* after it the stream is no more */
 	void *context;
 };
 
-/* 0 or -errno: `ended` is not called then, and the socket is the caller's. */
+/*
+ * 0: `ended` is called once, at once if the first frames end it. -errno: it is not called, and the
+ * socket is the caller's.
+ */
 int process_stream_start(const struct process_stream_plan *plan);

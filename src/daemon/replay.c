@@ -2,6 +2,7 @@
 #include "replay.h"
 
 #include <errno.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,8 +10,6 @@
 #include "failure.h"
 
 enum { HOUR_MS = 3600 * 1000, TIDY_AFTER = 500 };
-
-struct tidy { struct replay *replay; int64_t before; json_t *keys; size_t left; };
 
 void replay_open(struct replay *replay, struct store *store)
 {
@@ -31,107 +30,119 @@ static bool is_key(const char *key)
 	return true;
 }
 
-/* What the key stands for. */
+/* What the key stands for: a digest, which has one size whatever is asked. NULL: no memory. */
 static json_t *request_of(const struct api_call *call)
 {
-	return json_pack("{s:s, s:O}", "operation", call->operation->id, "arguments",
-			 call->arguments);
+	unsigned char digest[crypto_generichash_BYTES];
+	char hex[2 * sizeof(digest) + 1];
+	json_t *request = json_pack("{s:s, s:O}", "operation", call->operation->id, "arguments",
+				    call->arguments);
+	char *text = request ? json_dumps(request, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+
+	json_decref(request);
+	if (!text)
+		return NULL;
+	crypto_generichash(digest, sizeof(digest), (const unsigned char *)text, strlen(text), NULL,
+			   0);
+	free(text);
+	return json_string(sodium_bin2hex(hex, sizeof(hex), digest, sizeof(digest)));
 }
 
-static void answer_again(struct api_call *call, const json_t *kept)
+static void answer_again(struct api_call *call, const json_t *request, const json_t *kept)
 {
-	json_t *request = request_of(call);
+	unsigned status = (unsigned)json_integer_value(json_object_get(kept, "status"));
+	json_t *answer = json_object_get(kept, "answer");
 
-	if (json_equal(request, json_object_get(kept, "request")))
-		call_answer(call,
-			    (unsigned)json_integer_value(json_object_get(kept, "status")) ?: 500,
-			    json_deep_copy(json_object_get(kept, "answer")));
-	else
+	if (!json_equal(request, json_object_get(kept, "request")))
 		call_fail(call, 422, FAILURE_USAGE, "the key stands for another request",
 			  "take a new key for a new request");
-	json_decref(request);
+	else if (answer)
+		call_answer(call, status ?: 500, json_deep_copy(answer));
+	else
+		call_fail(call, 409, FAILURE_UNUSABLE,
+			  "it was done, and its answer was too long to be kept",
+			  "take a new key to do it again");
 }
 
-enum replay_news replay_begin(struct replay *replay, const char *key, struct api_call *call)
+static enum replay_news refuse(struct api_call *call, unsigned status, int code,
+			       const char *reason, const char *remedy)
+{
+	call_fail(call, status, code, reason, remedy);
+	return REPLAY_REFUSED;
+}
+
+/* The key is looked for in what was kept. */
+static enum replay_news look_up(struct replay *replay, const char *key, struct api_call *call)
 {
 	char *text = NULL;
-	json_t *kept;
-	int error;
+	json_t *request = request_of(call);
+	int error = request ? store_get(replay->store, "key", key, &text) : -ENOMEM;
+	json_t *kept = text ? json_loads(text, 0, NULL) : NULL;
+	enum replay_news news = REPLAY_NEW;
 
-	if (!is_key(key)) {
-		call_fail(call, 0, FAILURE_USAGE, "not an idempotency key",
-			  "it has 1 to 128 visible ASCII characters");
-		return REPLAY_REFUSED;
-	}
-	if (json_object_get(replay->under_way, key)) {
-		call_fail(call, 409, FAILURE_UNUSABLE, "a request with this key is under way",
-			  "ask again when it is answered");
-		return REPLAY_REFUSED;
-	}
-	error = store_get(replay->store, "key", key, &text);
+	free(text);
 	if (error && error != -ENOENT) {
 		call_fail_errno(call, error, "the store could not be asked for the key");
-		return REPLAY_REFUSED;
+		news = REPLAY_REFUSED;
+	} else if (kept) {
+		answer_again(call, request, kept);
+		news = REPLAY_ANSWERED;
+	} else {
+		/* from before it is run: what runs it may add to its arguments */
+		json_object_set(replay->under_way, key, request);
 	}
-	kept = text ? json_loads(text, 0, NULL) : NULL;
-	free(text);
-	if (kept) {
-		answer_again(call, kept);
-		json_decref(kept);
-		return REPLAY_ANSWERED;
-	}
-	json_object_set_new(replay->under_way, key, json_true());
-	return REPLAY_NEW;
-}
-
-static bool find_old(void *context, const char *key, const char *text)
-{
-	struct tidy *tidy = context;
-	json_t *kept = json_loads(text, 0, NULL);
-
-	if (json_integer_value(json_object_get(kept, "at")) < tidy->before)
-		json_array_append_new(tidy->keys, json_string(key));
-	else
-		tidy->left++;
 	json_decref(kept);
-	return true;
+	json_decref(request);
+	return news;
 }
 
-/* Older ones first; when too many are left, younger ones, too. */
-static void drop_old(struct replay *replay)
+enum replay_news replay_begin(struct replay *replay, struct api_call *call)
 {
-	int64_t age_ms = (int64_t)REPLAY_HOURS * HOUR_MS;
-	struct tidy tidy = { .replay = replay };
-	const json_t *key;
-	size_t n;
+	char *key = call->key;
+	enum replay_news news;
 
-	do {
-		json_decref(tidy.keys);
-		tidy.keys = json_array();
-		tidy.left = 0;
-		tidy.before = events_wall_ms() - age_ms;
-		if (store_each(replay->store, "key", find_old, &tidy))
-			break;
-		age_ms /= 2;
-	} while (tidy.left > REPLAY_KEPT && age_ms);
-	json_array_foreach(tidy.keys, n, key)
-		store_drop(replay->store, "key", json_string_value(key));
-	json_decref(tidy.keys);
+	call->key = NULL; /* it is not this call's answer that is kept, unless it is new */
+	if (!is_key(key))
+		news = refuse(call, 0, FAILURE_USAGE, "not an idempotency key",
+			      "it has 1 to 128 visible ASCII characters");
+	else if (json_object_get(replay->under_way, key))
+		news = refuse(call, 409, FAILURE_UNUSABLE,
+			      "a request with this key is under way",
+			      "ask again when it is answered");
+	else
+		news = look_up(replay, key, call);
+	if (news == REPLAY_NEW)
+		call->key = key;
+	else
+		free(key);
+	return news;
 }
 
-void replay_keep(struct replay *replay, const char *key, const struct api_call *call)
+static json_t *kept_of(const struct api_call *call, const json_t *request)
 {
-	json_t *kept = json_pack("{s:o, s:I, s:i, s:O}", "request", request_of(call), "at",
-				 (json_int_t)events_wall_ms(), "status", (int)call->status,
-				 "answer", call->answer);
+	json_t *kept = json_pack("{s:O, s:I, s:i}", "request", request, "at",
+				 (json_int_t)events_wall_ms(), "status", (int)call->status);
+
+	/* the size alone: what is too long for it is not written */
+	if (kept && json_dumpb(call->answer, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY) <=
+			    REPLAY_ANSWER_BYTES)
+		json_object_set(kept, "answer", call->answer);
+	return kept;
+}
+
+void replay_keep(struct replay *replay, const struct api_call *call)
+{
+	json_t *kept = kept_of(call, json_object_get(replay->under_way, call->key));
 	char *text = kept ? json_dumps(kept, JSON_COMPACT) : NULL;
 
-	json_object_del(replay->under_way, key);
+	json_object_del(replay->under_way, call->key);
 	/* what did not happen for want of something may be tried again */
-	if (text && call->status < 500)
-		store_put(replay->store, "key", key, text);
+	if (text && call->status < 500 && call->status != 429)
+		store_put(replay->store, "key", call->key, text);
 	free(text);
 	json_decref(kept);
 	if (++replay->puts % TIDY_AFTER == 0)
-		drop_old(replay);
+		store_trim(replay->store, "key",
+			   events_wall_ms() - (int64_t)REPLAY_HOURS * HOUR_MS, REPLAY_KEPT,
+			   REPLAY_BYTES);
 }

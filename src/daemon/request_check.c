@@ -41,7 +41,7 @@ static const char *header(const struct request *request, const char *name)
 
 /* ---- who asks ---- */
 
-static bool is_owner(const struct request *request)
+bool request_is_of_owner(const struct request *request)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
@@ -83,7 +83,7 @@ static bool is_same_site(const struct request *request)
 
 struct api_call *request_refusal(struct request *request)
 {
-	if (!request->front->token && !is_owner(request))
+	if (!request->front->token && !request_is_of_owner(request))
 		return refuse(request, 403, FAILURE_POLICY, "the daemon is another user's",
 			      "ask as the user whose daemon it is");
 	if (!is_same_site(request))
@@ -92,6 +92,14 @@ struct api_call *request_refusal(struct request *request)
 	if (request->front->token && !has_token(request))
 		return refuse(request, 401, FAILURE_POLICY, "no token, or another one",
 			      "send Authorization: Bearer TOKEN");
+	return NULL;
+}
+
+struct api_call *request_body_refusal(struct request *request)
+{
+	if (request->is_one_too_many)
+		return refuse(request, 429, FAILURE_UNUSABLE, "too much is being sent",
+			      "ask again later");
 	if (request->is_too_large)
 		return refuse(request, 413, FAILURE_USAGE, "too large a body",
 			      "send at most 1 MiB");
@@ -100,9 +108,12 @@ struct api_call *request_refusal(struct request *request)
 
 /* ---- what it asks ---- */
 
-struct query { struct request *request; const struct api_operation *operation; json_t *arguments; };
+struct query { const struct api_operation *operation; json_t *arguments; bool is_unsound; };
 
-/* A member of a list may come several times. */
+/*
+ * A member of a list may come several times. What is no text of JSON's is null, and refused by its
+ * type: left out, it would make another request of it.
+ */
 static enum MHD_Result take_query(void *context, enum MHD_ValueKind kind, const char *name,
 				  const char *text)
 {
@@ -112,20 +123,22 @@ static enum MHD_Result take_query(void *context, enum MHD_ValueKind kind, const 
 	json_t *list;
 
 	(void)kind;
+	value = value ? value : json_null();
 	if (member && (member->type == API_TEXTS || member->type == API_PATHS)) {
 		list = json_object_get(query->arguments, name);
 		if (!list) {
 			list = json_array();
-			json_object_set_new(query->arguments, name, list);
+			query->is_unsound |= json_object_set_new(query->arguments, name, list) != 0;
 		}
-		json_array_append_new(list, value);
+		query->is_unsound |= json_array_append_new(list, value) != 0;
 		return MHD_YES;
 	}
 	if (json_object_get(query->arguments, name)) {
 		json_decref(value);
 		value = json_null(); /* twice, or of the path: it is refused by its type */
 	}
-	json_object_set_new(query->arguments, name, value ? value : json_null());
+	/* a name that is not UTF-8 cannot be set, and is of no member */
+	query->is_unsound |= json_object_set_new(query->arguments, name, value) != 0;
 	return MHD_YES;
 }
 
@@ -151,7 +164,8 @@ static const char *take_body(const struct request *request, const struct api_ope
 
 		if (member && member->place != API_IN_BODY)
 			wrong = "a member of the path or the query in the body";
-		json_object_set(arguments, name, value);
+		if (json_object_set(arguments, name, value))
+			wrong = "a body that cannot be kept";
 	}
 	json_decref(body);
 	return wrong;
@@ -168,12 +182,15 @@ static void take_key(struct request *request, const struct api_operation *operat
 
 static void take_arguments(struct request *request, struct api_call *call)
 {
-	struct query query = { request, call->operation, call->arguments };
+	struct query query = { .operation = call->operation, .arguments = call->arguments };
 	char reason[REASON_BYTES];
-	const char *wrong;
+	const char *wrong = NULL;
 
 	MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, take_query, &query);
-	wrong = take_body(request, call->operation, call->arguments);
+	if (query.is_unsound)
+		wrong = "a query that is not UTF-8";
+	if (!wrong)
+		wrong = take_body(request, call->operation, call->arguments);
 	if (!wrong)
 		wrong = api_check(call->operation, call->arguments, reason, sizeof(reason));
 	if (wrong)

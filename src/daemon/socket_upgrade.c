@@ -77,13 +77,22 @@ static void upgraded(void *context, struct MHD_Connection *connection, void *sta
 		     struct MHD_UpgradeResponseHandle *handle)
 {
 	struct upgrade *upgrade = context;
+	struct request *request = state;
 
 	(void)connection;
-	(void)state;
+	if (request)
+		request->upgrade = NULL;
 	upgrade->handle = handle;
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	if (start(upgrade, fd, begin, bytes))
 		socket_ended(upgrade);
+}
+
+void socket_upgrade_drop(struct upgrade *upgrade)
+{
+	upgrade->front->streams--;
+	call_release(upgrade->call);
+	free(upgrade);
 }
 
 /* NULL, or what it lacks. */
@@ -114,6 +123,7 @@ static enum MHD_Result queue(struct request *request, const char *accept)
 	upgrade->front = request->front;
 	upgrade->call = request->call;
 	call_hold(upgrade->call);
+	request->upgrade = upgrade;
 	request->front->streams++;
 	request->front->daemon->calls++;
 	MHD_add_response_header(response, "Upgrade", "websocket");

@@ -330,6 +330,7 @@ const struct api_schema api_schemas[] = {
 	  "\"begun\":{\"type\":\"integer\",\"description\":\"Milliseconds since 1970\"},"
 	  "\"ended\":{\"type\":\"integer\"},\"done\":{\"type\":\"integer\"},"
 	  "\"all\":{\"type\":\"integer\"},\"result\":{},"
+	  "\"cut\":{\"const\":true,\"description\":\"The result was too long to be kept\"},"
 	  "\"error\":{\"$ref\":\"#/components/schemas/Failure\"}},"
 	  "\"additionalProperties\":false}" },
 	{ "Operations",

@@ -6,6 +6,7 @@
  * Its way: options; the store; the socket, of systemd's or its own; then one loop until SIGTERM.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <libgen.h>
 #include <signal.h>
@@ -144,7 +145,10 @@ static int passed_socket(void)
 	const char *pid = getenv("LISTEN_PID");
 	const char *count = getenv("LISTEN_FDS");
 
-	return pid && count && atol(pid) == getpid() && atol(count) == 1 ? FIRST_PASSED : -1;
+	if (!pid || !count || atol(pid) != getpid() || atol(count) != 1)
+		return -1;
+	fcntl(FIRST_PASSED, F_SETFD, FD_CLOEXEC); /* or every command would have it, too */
+	return FIRST_PASSED;
 }
 
 /* One who begins at the same time does not take our socket for a dead one: the folder is locked. */

@@ -10,13 +10,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sqlite3.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { STORE_VERSION = 1 };
 
-enum statement { PUT, GET, DROP, EACH, APPEND, SINCE, FORGET, STATEMENTS };
+enum statement { PUT, GET, DROP, EACH, TRIM, APPEND, SINCE, FORGET, STATEMENTS };
 
 static const char *const statement_texts[STATEMENTS] = {
 	[PUT] = ("INSERT INTO document (kind, key, text) VALUES (?1, ?2, ?3)"
@@ -24,6 +26,13 @@ static const char *const statement_texts[STATEMENTS] = {
 	[GET] = "SELECT text FROM document WHERE kind = ?1 AND key = ?2",
 	[DROP] = "DELETE FROM document WHERE kind = ?1 AND key = ?2",
 	[EACH] = "SELECT key, text FROM document WHERE kind = ?1 ORDER BY key",
+	/* what is no JSON is the oldest */
+	[TRIM] = ("DELETE FROM document WHERE kind = ?1 AND key IN (SELECT key FROM"
+		" (SELECT key, at, ROW_NUMBER() OVER young AS place, SUM(bytes) OVER young AS bytes"
+		" FROM (SELECT key, length(CAST(text AS BLOB)) AS bytes, CASE WHEN json_valid(text)"
+		" THEN COALESCE(json_extract(text, '$.at'), 0) ELSE 0 END AS at"
+		" FROM document WHERE kind = ?1) WINDOW young AS (ORDER BY at DESC, key"
+		" ROWS UNBOUNDED PRECEDING)) WHERE at < ?2 OR place > ?3 OR bytes > ?4)"),
 	[APPEND] = "INSERT INTO event (text) VALUES (?1)",
 	[SINCE] = "SELECT sequence, text FROM event WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
 	[FORGET] = "DELETE FROM event WHERE sequence <= (SELECT MAX(sequence) FROM event) - ?1",
@@ -86,20 +95,42 @@ static int check_version(sqlite3 *base)
 	return version ? 0 : error_of(sqlite3_exec(base, "PRAGMA user_version = 1", 0, 0, 0));
 }
 
-/* Even by one who fell upon a file that others made: only its owner may read what is in it. */
-static int make_private(const char *path)
+/* Only its owner may read it, also if it was there before, and others made it. */
+static int make_private(const char *path, int more_flags)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | more_flags, 0600);
+	struct stat status;
+	int error = 0;
 
 	if (fd < 0)
 		return -errno;
+	if (fstat(fd, &status) || ((status.st_mode & 077) && fchmod(fd, 0600)))
+		error = -errno;
 	close(fd);
-	return 0;
+	return error;
+}
+
+/* And what SQLite lays beside it, which begins as the file was. */
+static int make_all_private(const char *path)
+{
+	static const char *const more[] = { "-wal", "-shm" };
+	int error = make_private(path, O_CREAT);
+
+	for (unsigned n = 0; !error && n < sizeof(more) / sizeof(more[0]); n++) {
+		char *beside;
+
+		if (asprintf(&beside, "%s%s", path, more[n]) < 0)
+			return -ENOMEM;
+		error = make_private(beside, 0);
+		error = error == -ENOENT ? 0 : error;
+		free(beside);
+	}
+	return error;
 }
 
 static int prepare(struct sqlite_store *store, const char *path)
 {
-	int error = make_private(path);
+	int error = make_all_private(path);
 
 	if (!error)
 		error = error_of(sqlite3_open_v2(path, &store->base, SQLITE_OPEN_READWRITE, NULL));
@@ -197,6 +228,17 @@ static int sqlite_store_each(void *self, const char *kind, store_taker *take, vo
 	return error_of(code);
 }
 
+static int sqlite_store_trim(void *self, const char *kind, int64_t before, uint64_t keep,
+			     uint64_t keep_bytes)
+{
+	sqlite3_stmt *statement = bind_texts(self, TRIM, &kind, 1);
+
+	sqlite3_bind_int64(statement, 2, before);
+	sqlite3_bind_int64(statement, 3, (sqlite3_int64)keep);
+	sqlite3_bind_int64(statement, 4, (sqlite3_int64)keep_bytes);
+	return run(statement);
+}
+
 static int sqlite_store_append(void *self, const char *text, uint64_t *ret_sequence)
 {
 	struct sqlite_store *store = self;
@@ -239,6 +281,7 @@ const struct store_driver store_sqlite = {
 	.get = sqlite_store_get,
 	.drop = sqlite_store_drop,
 	.each = sqlite_store_each,
+	.trim = sqlite_store_trim,
 	.append = sqlite_store_append,
 	.since = sqlite_store_since,
 	.forget = sqlite_store_forget,

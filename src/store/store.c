@@ -53,6 +53,12 @@ int store_each(struct store *store, const char *kind, store_taker *take, void *c
 	return store->driver->each(store->self, kind, take, context);
 }
 
+int store_trim(struct store *store, const char *kind, int64_t before, uint64_t keep,
+	       uint64_t keep_bytes)
+{
+	return store->driver->trim(store->self, kind, before, keep, keep_bytes);
+}
+
 int store_append(struct store *store, const char *text, uint64_t *ret_sequence)
 {
 	return store->driver->append(store->self, text, ret_sequence);

@@ -8,6 +8,7 @@
  *  1. What store_put() or store_append() has returned 0 for is found after a crash of the process.
  *     (After a crash of the host the last seconds may be missing, and nothing else.)
  *  2. Nothing waits for longer than STORE_WAIT_MS for somebody else's lock.
+ *  3. A text of a kind that is trimmed is a JSON object whose "at" says when it was made.
  *
  * Errors: -EBUSY locked by another process, -ENOSPC no room, -EBADMSG not a store or damaged,
  * -EROFS, -EACCES, -ENOENT no such document, -EIO everything else.
@@ -33,6 +34,8 @@ struct store_driver {
 	int (*get)(void *self, const char *kind, const char *key, char **ret_text);
 	int (*drop)(void *self, const char *kind, const char *key);
 	int (*each)(void *self, const char *kind, store_taker *take, void *context);
+	int (*trim)(void *self, const char *kind, int64_t before, uint64_t keep,
+		    uint64_t keep_bytes);
 	int (*append)(void *self, const char *text, uint64_t *ret_sequence);
 	int (*since)(void *self, uint64_t sequence, unsigned most, store_event_taker *take,
 		     void *context);
@@ -52,6 +55,12 @@ int store_get(struct store *store, const char *kind, const char *key, char **ret
 int store_drop(struct store *store, const char *kind, const char *key);
 /* All documents of a kind, by key. Nothing may be put or dropped meanwhile. */
 int store_each(struct store *store, const char *kind, store_taker *take, void *context);
+/*
+ * Of the kind's documents only the youngest `keep` stay, as many of them as are within `keep_bytes`
+ * together, and none whose "at" is less than `before`.
+ */
+int store_trim(struct store *store, const char *kind, int64_t before, uint64_t keep,
+	       uint64_t keep_bytes);
 int store_append(struct store *store, const char *text, uint64_t *ret_sequence);
 /* Events after this number, `most` at most. */
 int store_since(struct store *store, uint64_t sequence, unsigned most, store_event_taker *take,

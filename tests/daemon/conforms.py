@@ -163,6 +163,13 @@ refused(409, "unusable", "cancelOperation", operation=operations[0]["id"])
 first = call("createMachine", dict(what, name="keyed"), {"Idempotency_Key": "k1"})
 check("keyed", first[0] == 201 and call("createMachine", dict(what, name="keyed"), {"Idempotency_Key": "k1"})[:2] == first[:2])
 refused(422, "usage", "createMachine", dict(what, name="other-keyed"), {"Idempotency_Key": "k1"})
+starts = dict(what, name="begun", start=True)
+first_start = call("createMachine", starts, {"Idempotency_Key": "k2"})
+check("keyed, and started", first_start[0] == 202 and call("createMachine", starts, {"Idempotency_Key": "k2"})[:2] == first_start[:2])
+check("it started", daemon.done(first_start)["state"] == "done" and daemon.done(call("killMachine", machine="begun"))["state"] == "done")
+check("it is forgotten", call("forgetMachine", machine="begun")[0] == 200)
+check("a bad request", daemon.ask("POST", "/v1/machines", {"name": "y", "more": 1}, Idempotency_Key="k1")[0] == 400)  # and the key stays
+check("the key stays", call("createMachine", dict(what, name="keyed"), {"Idempotency_Key": "k1"})[:2] == first[:2])
 check("a key that is none", daemon.ask("POST", "/v1/machines", dict(what, name="x"), Idempotency_Key="a b")[0] == 400)
 
 # a daemon that is started anew knows all of it, and has missed no end
@@ -198,7 +205,7 @@ while True:
         events.append(json.loads(line[6:]))
         wrong = valid(events[-1], schema)
         check("an event", not wrong, events[-1], wrong)
-        if events[-1]["kind"] == "forgotten":
+        if events[-1]["kind"] == "forgotten" and events[-1]["subject"] == "keyed":
             break
 connection.close()
 for name, kinds in {"child": ["started", "ended"], "back": ["started", "ended"], "other": ["started", "ended"], "keyed": ["described", "forgotten"]}.items():

@@ -91,6 +91,40 @@ daemon.until(lambda: not os.path.exists("/proc/%d" % pid))
 stream = attach("sh", "-c", "head%20-c%203000000%20/dev/zero|tr%20%27\\000%27%20x")
 check("much", len(until_end(stream)[1]) == 3000000)
 
+# a text that is no UTF-8, or has a zero byte, is not left out: it would be another program
+for words in ("command=rm&command=-r&command=%FFdir&command=x", "command=rm&command=a%00b", "command=cat&%FF=1", "command=cat&terminal"):
+    check(words, Socket(daemon, "/v1/machines/one/exec?" + words).status == 400)
+check("a path with a zero byte", Socket(daemon, "/v1/machines/one%00x/exec?command=cat").status != 101)
+
+
+# clients that are gone in whatever their stream waits for, each more often than there are streams
+def gone(what, words, data=b""):
+    for n in range(140):
+        path = "/v1/machines/one/exec?" + "&".join("command=" + word for word in words)
+        # the last ones may not be noticed yet
+        stream = daemon.until(lambda: (lambda s: s if s.status == 101 else s.close())(Socket(daemon, path, data)))
+        if not data:
+            stream.send(b"\0" + b"x" * 60000)
+            stream.send(b"\0" + b"x" * 60000)
+        stream.close()
+    check(what, daemon.until(lambda: attach("true").status == 101))
+
+
+gone("a bad frame with the upgrade", ("cat",), b"\x82\x01\0")
+gone("a process that does not read", ("sleep", "100"))
+for n in range(10):  # its end comes at once, with nobody else's help
+    check("the end of a bad frame", ends(Socket(daemon, "/v1/machines/one/exec?command=cat", b"\x82\x01\0")))
+# pings of one who does not read their answers are not all held
+stream = attach("sleep", "100")
+stream.socket.settimeout(2)
+try:
+    for n in range(4000):
+        stream.socket.sendall((b"\x89\xfd\1\2\3\4" + b"x" * 125) * 64)
+except OSError:
+    pass
+check("pings are not held", n < 3999)
+stream.close()
+
 # frames
 stream = attach("cat")
 stream.send(b"hello", code=9)

@@ -95,12 +95,13 @@ class Daemon:
 
 class Socket:
     """A WebSocket."""
-    def __init__(self, daemon, path):
+    def __init__(self, daemon, path, first=b""):
+        """first: bytes that go with the request."""
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(60)
         self.socket.connect(daemon.socket)
         self.socket.sendall(("GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                             "Sec-WebSocket-Key: %s\r\n\r\n" % (path, base64.b64encode(b"0123456789abcdef").decode())).encode())
+                             "Sec-WebSocket-Key: %s\r\n\r\n" % (path, base64.b64encode(b"0123456789abcdef").decode())).encode() + first)
         self.data = b""
         while b"\r\n\r\n" not in self.data:
             got = self.socket.recv(4096)
