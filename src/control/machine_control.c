@@ -393,6 +393,22 @@ static enum control_wish end_save(struct control *control, struct control_peer *
 	return WISH_RESUME;
 }
 
+/*
+ * What the machine answers stands behind the bytes of a save that nobody takes: whoever asks for
+ * registers goes without them, and the answer, when it comes, is for whoever asks later.
+ */
+static void refuse_lookers(struct control *control)
+{
+	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
+		struct control_peer *peer = &control->peer[n];
+
+		if (peer->fd >= 0 && peer->wants_registers)
+			add_line(peer, control_failure(peer->look_id, -EBUSY,
+						       "a save is under way"));
+		peer->wants_registers = false;
+	}
+}
+
 /* One question at a time for a peer; those of others are answered by the same. */
 static enum control_wish begin_look(struct control *control, struct control_peer *peer,
 				    const struct control_request *request)
@@ -853,6 +869,8 @@ void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 	if (control->thaw_is_due)
 		wish(context, WISH_THAW);
 	control->thaw_is_due = false;
+	if (control->looks && control_is_full(control))
+		refuse_lookers(control);
 	if (fds[0].revents)
 		accept_peer(control);
 }

@@ -607,6 +607,7 @@ static void not_reading(void)
 	usleep(200000);
 	other = connect_to();
 	expect("another is heard meanwhile", answers(other, "info", "ok what it is"));
+	expect("registers are not waited for", answers(other, "registers", "error -16"));
 	expect("and can kill", answers(other, "kill", "ok"));
 	finish("killed while a peer does not read", running, BROKER_STOPPED, "save ");
 	fclose(peer);
