@@ -308,10 +308,8 @@ static bool is_gone(const char *name)
 static int stop_machine(struct save *save)
 {
 	const char *name = save->request->name;
-	bool is_told;
-
-	signal(SIGPIPE, SIG_IGN); /* the second time it may be gone */
-	is_told = talk_ask(save->peer, "stop") && !talk_hear_end(save->peer);
+	bool is_told = talk_ask(save->peer, "stop") && !talk_hear_end(save->peer);
+	/* the second time it may be gone */
 	if (is_told && talk_ask(save->peer, "stop"))
 		talk_hear_out(save->peer);
 	if (!is_told || !is_gone(name))

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "net/switch/switch.h"
@@ -239,6 +240,39 @@ static void shares(int one, int two)
 	expect("both go on", take_frame(two, WAIT_MS) == 43);
 }
 
+/*
+ * One that takes a frame now and then: who sends to it waits for it for a part of each second,
+ * and then what it does not take is lost.
+ */
+static void trickles(int one, int two)
+{
+	enum { TIMES = 1500, AT_ONCE = 8 };
+	const struct timespec pause = { .tv_nsec = 300000 };
+	int slow = join(62);
+	int from = join(63); /* which has waited for nobody yet */
+	unsigned sent = 0;
+	unsigned came = 0;
+
+	wait_until_joined(one, slow, 62);
+	wait_until_joined(one, from, 63);
+	for (unsigned n = 0; n < TIMES; n++) {
+		for (unsigned k = 0; k < AT_ONCE; k++)
+			sent += send_with(MSG_DONTWAIT, from, mac(62), 63, FRAME_BYTES, 51);
+		nanosleep(&pause, NULL);
+		came += take_frame(slow, WAIT_MS) == 51;
+		/* to nobody: the switch looks again before the line is nearly empty */
+		send_with(MSG_DONTWAIT, two, mac(99), 2, FRAME_BYTES, 53);
+	}
+	while (take_frame(slow, QUIET_MS) == 51)
+		came++;
+	printf("# %u of %u frames came\n", came, sent);
+	expect("one that takes little has nobody wait all the time", came < sent);
+	close(slow);
+	send_frame(from, mac(2), 63, FRAME_BYTES, 52);
+	expect("nor others", take_frame(two, WAIT_MS) == 52);
+	close(from);
+}
+
 int main(void)
 {
 	pthread_t thread;
@@ -255,6 +289,7 @@ int main(void)
 	floods(one, two);
 	stalls(one, two);
 	shares(one, two);
+	trickles(one, two);
 	close(three);
 	three = join(3);
 	wait_until_joined(one, three, 3);

@@ -12,9 +12,13 @@
 enum {
 	FLOOD_PER_S = 2000,
 	STALL_MS = 100,
-	MOMENT_MS = 2, /* which nobody is charged for */
+	/* what nobody is charged for: who takes 60 MB or 10,000 frames a second does not stall */
+	FREE_US = 100,
+	FREE_NS_PER_BYTE = 16,
 	LONELY_MS = 5000,
 	SECOND_MS = 1000,
+	US_PER_MS = 1000,
+	NS_PER_US = 1000,
 	TURN_FRAMES = 16,
 	GROUP = 1,
 	NOBODY = -1,
@@ -31,11 +35,11 @@ struct port {
 	uint8_t mac[NET_MAC_BYTES];
 	int64_t flood_ms; /* when its second began */
 	unsigned flooded;
-	/* for how long it has waited for others in this second */
-	int64_t stall_ms, stalled_ms;
+	/* for how long it has waited for others in this second, which began at stall_ms */
+	int64_t stall_ms, stalled_us;
 	/* what the port at `to` has not taken yet, and when its turn is */
 	int to;
-	int64_t since_ms;
+	int64_t since_us;
 	uint64_t turn;
 	size_t bytes;
 	struct message message;
@@ -49,13 +53,15 @@ struct hub {
 	struct port port[SWITCH_PORTS];
 };
 
-static int64_t now_ms(void)
+static int64_t now_us(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / NS_PER_US;
 }
+
+static int64_t now_ms(void) { return now_us() / US_PER_MS; }
 
 /* ---- ports ---- */
 
@@ -124,17 +130,18 @@ static bool has_stalled(struct port *from)
 
 	if (now - from->stall_ms >= SECOND_MS) {
 		from->stall_ms = now;
-		from->stalled_ms = 0;
+		from->stalled_us = 0;
 	}
-	return from->stalled_ms >= STALL_MS;
+	return from->stalled_us >= STALL_MS * US_PER_MS;
 }
 
 static void charge(struct port *from)
 {
-	const int64_t waited_ms = now_ms() - from->since_ms;
+	const int64_t free_us = FREE_US + (int64_t)from->bytes * FREE_NS_PER_BYTE / NS_PER_US;
+	const int64_t waited_us = now_us() - from->since_us;
 
-	if (waited_ms > MOMENT_MS)
-		from->stalled_ms += waited_ms;
+	if (waited_us > free_us)
+		from->stalled_us += waited_us - free_us;
 }
 
 static bool is_waited_for(const struct hub *hub, int to)
@@ -199,7 +206,7 @@ static bool pass_on(struct hub *hub, struct port *from, size_t bytes)
 		return true;
 	from->to = (int)(to - hub->port);
 	from->bytes = bytes;
-	from->since_ms = now_ms();
+	from->since_us = now_us();
 	from->turn = ++hub->turns;
 	return true;
 }
@@ -239,7 +246,7 @@ static bool push(struct hub *hub, struct port *port)
 	struct port *to = &hub->port[port->to];
 
 	if (!give(to, &port->message, port->bytes)) {
-		if (now_ms() - port->since_ms < STALL_MS)
+		if (now_us() - port->since_us < STALL_MS * US_PER_MS)
 			return false;
 		to->is_slow = true;
 	}

@@ -9,8 +9,9 @@
  *  2. Frames for many go to all other ports, FLOOD_PER_S of them from each port.
  *  3. A frame whose port does not take it waits, and nothing more is taken from where it came;
  *     after STALL_MS it is lost, and so are others for that port until it takes one again. A port
- *     waits for others STALL_MS of each second: what they do not take then is lost at once. So of
- *     each port one frame is kept, beside what the kernel keeps of its line.
+ *     waits for others STALL_MS of each second, beside what a frame needs (FREE_US and
+ *     FREE_NS_PER_BYTE): what they do not take then is lost at once. So of each port one frame is
+ *     kept, beside what the kernel keeps of its line.
  *  4. Frames are taken of each port in turn, and who waits for a port has its turn in the order in
  *     which it came: who sends without end has no more of a line than each of those who also do.
  *  5. A port that says anything else is closed. Nobody else notices.
