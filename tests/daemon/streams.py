@@ -91,6 +91,11 @@ daemon.until(lambda: not os.path.exists("/proc/%d" % pid))
 stream = attach("sh", "-c", "head%20-c%203000000%20/dev/zero|tr%20%27\\000%27%20x")
 check("much", len(until_end(stream)[1]) == 3000000)
 
+# what is too long is cut once: what came before is all there
+numbers = "".join("%d\n" % n for n in range(1, 1500001))
+cut = daemon.ask("POST", "/v1/machines/one/exec", {"command": ["sh", "-c", "seq 1 1500000"]})[1]
+check("a long output", cut.get("cut") is True and len(cut["output"]) == 8 << 20 and numbers.startswith(cut["output"]), len(cut.get("output", "")))
+
 # a text that is no UTF-8, or has a zero byte, is not left out: it would be another program
 for words in ("command=rm&command=-r&command=%FFdir&command=x", "command=rm&command=a%00b", "command=cat&%FF=1", "command=cat&terminal"):
     check(words, Socket(daemon, "/v1/machines/one/exec?" + words).status == 400)
