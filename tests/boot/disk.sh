@@ -146,8 +146,8 @@ guest sum 1 --disk "$work/flat.raw,format=raw" --disk "$work/policy.vhdx" --over
 "$umbra" run --name "disk-$$" --time-limit 120 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 quiet umbra.do=marks" \
 	--disk "$work/flat.raw,format=raw" </dev/null >"$work/marks" 2>/dev/null &
 for _ in $(seq 6000); do grep -q '^MARK' "$work/marks" && break; sleep 0.02; done
-"$umbra" save "disk-$$" "$work/saved" 2>"$work/err" && bad "a machine with disks was saved"
-grep -q 'a machine with a bus cannot be saved' "$work/err" || bad "what save says: $(cat "$work/err")"
+"$umbra" save "disk-$$" "$work/saved" 2>"$work/err" && bad "a machine that writes a raw disk was saved"
+grep -q 'flat.raw: a disk that is written has to be VHDX' "$work/err" || bad "what save says: $(cat "$work/err")"
 "$umbra" info --json "disk-$$" >"$work/info"
 must "$umbra" stop "disk-$$"
 tr -d '\r' <"$work/marks" | grep -q '^STOPPED' || bad "the guest was not asked to power off"

@@ -74,7 +74,8 @@ until("bytes go", lambda: int(guest("one", "cat /sys/class/net/eth0/statistics/t
 fork("one", "two", "-n", "2", "--renew", "all")
 for child in "two-1", "two-2":
     until("the link of %s is up" % child, lambda: guest(child, "cat /sys/class/net/eth0/carrier") == "1")
-    check("alone it keeps its address", mac(child, 0) == mac("one", 0))
+    address, alone = mac("one", 0), mac(child, 0)
+    check("alone it keeps its address", alone == address, alone, address)
     until("the network of %s answers" % child, lambda: "1 packets received" in guest(child, "ping -c 1 -W 2 10.0.2.2"))
     until("its copy of the connection ends", lambda: "CUT" in guest(child, "cat /tmp/given"), guest(child, "cat /tmp/given"))
 guest("one", "touch /tmp/enough")

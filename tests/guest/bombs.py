@@ -53,10 +53,14 @@ def spent(pid):
 def run(umbra, bomb, overhead, disk):
     p = subprocess.Popen([umbra, "run", "--kernel", GUEST, "--memory", f"{MEMORY_MIB}M", "--overhead", f"{overhead}M",
                           "--append", bomb, "--console", "raw"] + (["--disk", disk] if bomb in ON_BUS else []), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT, process_group=0)
-    if not select.select([p.stdout], [], [], LONGEST_START)[0] or b"READY" not in p.stdout.readline():
-        os.killpg(p.pid, signal.SIGKILL)
-        return f"{bomb}: did not go off: {p.stdout.read()[-300:]}", 0
+                         stderr=subprocess.STDOUT, process_group=0, bufsize=0)
+    said = b""
+    while b"READY" not in said: # what it says before: perhaps that a processor spins, since a bomb does
+        more = p.stdout.readline() if select.select([p.stdout], [], [], LONGEST_START)[0] else b""
+        if not more:
+            os.killpg(p.pid, signal.SIGKILL)
+            return f"{bomb}: did not go off: {said + p.stdout.read()[-300:]}, ended with {p.wait()}", 0
+        said += more
     pid, most, end, is_done = machine_process(p.pid), 0.0, time.monotonic() + LONGEST, False
     while not is_done and time.monotonic() < end:
         try:
