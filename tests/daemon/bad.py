@@ -123,14 +123,6 @@ for place in places[:128]:
 check("all of them end", all(daemon.done(place)["state"] == "cancelled" for place in places[:128]))
 cut = daemon.done(daemon.ask("POST", "/v1/disks/convert", {"source": "/long", "target": "/y"}))
 check("a long result", cut["state"] == "done" and cut.get("cut") is True and "result" not in cut, str(cut)[:200])
-# one who asked with a key and has gone gets the answer when he asks again
-key = {"Content-Type": "application/json", "Idempotency-Key": "gone"}
-connection = Connection(daemon.socket)
-connection.request("POST", "/v1/disks", json.dumps({"file": "/1", "size": "1M"}), key)
-daemon.until(lambda: daemon.ask("POST", "/v1/disks", {"file": "/1", "size": "1M"}, Idempotency_Key="gone")[0] == 409)
-connection.close()
-check("a key of one who has gone", daemon.until(lambda: (lambda a: a if a[0] != 409 else None)(
-    daemon.ask("POST", "/v1/disks", {"file": "/1", "size": "1M"}, Idempotency_Key="gone")))[0] in (201, 500))
 # one that runs when the daemon ends has failed
 operation = daemon.ask("POST", "/v1/disks/convert", {"source": "/5", "target": "/y"})
 daemon.stop(9)
