@@ -8,7 +8,7 @@ mkdir -p "$where/config/umbra"
 rules=$where/config/umbra/share.rules
 pids=
 trap 'kill $pids 2>/dev/null; wait; rm -rf "$where"' EXIT
-fail() { echo "$test: $*"; cat "$rules"; "$umbra" bus; for l in "$where"/*.log; do echo "$l:"; grep -v '^ok' "$l" | tail -n 8; done; exit 1; }
+fail() { echo "$test: $*"; cat "$rules"; "$umbra" bus; for l in "$where"/*.log; do echo "$l:"; grep -v '^ok' "$l" | tail -n 40; done; exit 1; }
 # wait_for WHAT PATTERN: until umbra bus says so
 wait_for() { for ((k = 0; k < 3000; k++)); do "$umbra" bus | grep -q "$2" && return; sleep 0.02; done; fail "$1"; }
 # run NAME OPTION VALUE
