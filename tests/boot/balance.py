@@ -38,7 +38,7 @@ def wait(what, condition):
 class Guest:
     def __init__(self, name, words):
         self.name = name
-        self.process = subprocess.Popen([umbra, "run", "--name", name, "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--memory", words,
+        self.process = subprocess.Popen([umbra, "run", "--name", name, "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--memory", words,
                                          "--append", "console=ttyS0 quiet memhp_default_state=online"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         atexit.register(self.process.kill) # the machine ends with its broker
 

@@ -31,7 +31,7 @@ def guest(*words, **more):
     return run("exec", "-T", "one", "--", *words, **more)
 
 def start():
-    p = subprocess.Popen([umbra, "run", "--name", "one", "--socket", path("s"), "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/exec.cpio.gz", "--cpus", "2",
+    p = subprocess.Popen([umbra, "run", "--name", "one", "--socket", path("s"), "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/exec.cpio.gz", "--cpus", "2",
                           "--append", "console=ttyS0 quiet", "--statistics"], env=env, stdin=subprocess.DEVNULL, stdout=open(path("console"), "wb"), stderr=subprocess.STDOUT)
     atexit.register(p.kill)
     until = time.time() + 60
@@ -224,7 +224,7 @@ def has_a_folder(names, place):
 def is_detached():
     names = os.path.join(env["XDG_RUNTIME_DIR"], "umbra")
     place = os.path.join(names, ".sockets-two")
-    words = ("run", "--detach", "--name", "two", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/exec.cpio.gz", "--append", "console=ttyS0 quiet")
+    words = ("run", "--detach", "--name", "two", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/exec.cpio.gz", "--append", "console=ttyS0 quiet")
     r = run(*words)
     check("detached", (r.returncode, r.stdout, r.stderr) == (0, b"", b""), r)
     r = run(*words)

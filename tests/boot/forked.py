@@ -62,7 +62,7 @@ with socket.socket() as s:
 host = subprocess.Popen([peer, "listen", str(port)], stdout=subprocess.DEVNULL)
 atexit.register(host.kill)
 atexit.register(end_all)
-machine = subprocess.Popen([umbra, "run", "--name", "one", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/forked.cpio.gz", "--cpus", "2", "--append",
+machine = subprocess.Popen([umbra, "run", "--name", "one", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/forked.cpio.gz", "--cpus", "2", "--append",
                             "console=ttyS0 quiet", "--net", "user,host-loopback", "--net", "switch=forked"], env=env, stdin=subprocess.DEVNULL,
                            stdout=open(os.path.join(work.name, "one.log"), "wb"), stderr=subprocess.STDOUT)
 until("the agent answers", lambda: guest("one", "echo here") == "here")

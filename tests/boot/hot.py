@@ -47,7 +47,7 @@ def most(name):
 subprocess.run(["tools/fetch-guest", "tests/boot/spin.init", "build/guest/spin.cpio.gz"], check=True)
 try:
     for name, word in MACHINES.items():
-        said = run("run", "--detach", "--no-bus", "--name", name, "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/spin.cpio.gz", "--memory", "128M",
+        said = run("run", "--detach", "--no-bus", "--name", name, "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/spin.cpio.gz", "--memory", "128M",
                    "--console", console(name), "--append", "console=ttyS0 " + word)
         check("run", said.returncode == 0, said)
     for name in MACHINES:

@@ -90,7 +90,7 @@ try:
     # machines
     check("none runs", json.loads(good("list_machines")) == [])
     check("nobody", tool("exec", machine="one", command=["true"])[1] is True)
-    said = subprocess.run([umbra, "run", "--detach", "--name", "one", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/mcp.cpio.gz", "--memory", "256M",
+    said = subprocess.run([umbra, "run", "--detach", "--name", "one", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/mcp.cpio.gz", "--memory", "256M",
                            "--append", "console=ttyS0 quiet"], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     check("run", said.returncode == 0, said)
     check("one runs", [row["name"] for row in json.loads(good("list_machines"))] == ["one"])

@@ -18,7 +18,7 @@ def check(what, good):
 class Guest:
     def __init__(self, *options):
         self.name = "memory-%d" % os.getpid()
-        self.process = subprocess.Popen([umbra, "run", "--name", self.name, "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--cpus", "2",
+        self.process = subprocess.Popen([umbra, "run", "--name", self.name, "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--cpus", "2",
                                          "--append", "console=ttyS0 quiet memhp_default_state=online", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.hear("READY")
 
@@ -160,7 +160,7 @@ def more():
 
 def without():
     """Without a bus."""
-    p = subprocess.Popen([umbra, "run", "--name", "memory-none-%d" % os.getpid(), "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--no-bus"],
+    p = subprocess.Popen([umbra, "run", "--name", "memory-none-%d" % os.getpid(), "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--no-bus"],
                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while b"READY" not in p.stdout.readline():
         pass

@@ -34,7 +34,7 @@ def linux(cpus, saves, where):
     files = []
     said_in = os.path.join(where, "linux-%d-said" % cpus)
     output = open(said_in, "wb")
-    p = subprocess.Popen([umbra, "run", "--no-bus", "--name", name, "--cpus", str(cpus), "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/work.cpio.gz",
+    p = subprocess.Popen([umbra, "run", "--no-bus", "--name", name, "--cpus", str(cpus), "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/work.cpio.gz",
                           "--append", "console=ttyS0"], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     output.close()
 

@@ -70,7 +70,7 @@ def is_kept(told):
     wait_for("the guest goes on", lambda: count() > after)
 
 run("disk", "create", path("data.vhdx"), "--size", "32M")
-r = run("run", "--detach", "--name", "one", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/services.cpio.gz", "--append", "console=ttyS0 quiet",
+r = run("run", "--detach", "--name", "one", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/services.cpio.gz", "--append", "console=ttyS0 quiet",
         "--kvp", "role=web", "--kvp", "note=a=b c", "--disk", path("data.vhdx"))
 check("run", r.returncode == 0, r)
 has_keys()

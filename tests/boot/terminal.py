@@ -11,7 +11,7 @@ import termios
 import time
 
 subprocess.run(["tools/fetch-guest", "tools/demo.init", "build/guest/demo.cpio.gz"], check=True)
-COMMAND = [os.environ.get("UMBRA", "build/umbra"), "run", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/demo.cpio.gz", "--append",
+COMMAND = [os.environ.get("UMBRA", "build/umbra"), "run", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/demo.cpio.gz", "--append",
            "console=ttyS0 quiet umbra.shell"]
 
 
