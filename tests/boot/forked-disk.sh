@@ -5,21 +5,12 @@
 set -u
 cd "$(dirname "$0")/../.."
 umbra=${UMBRA:-$PWD/build/umbra} forks=${1:-1}
-work=$(mktemp -d -p build) where=$(mktemp -d); trap 'rm -rf "$work" "$where"' EXIT
-export XDG_RUNTIME_DIR=$where # a short path wherever the tree stands: sockets have names of at most 107 bytes
-fail() { echo "forked-disk: $* after $SECONDS s"; tail -n 3 "$work"/*.log*; "$umbra" ps | tail -n +2 | while read -r n _; do "$umbra" kill "$n"; done; exit 1; }
-tools/fetch-guest tests/boot/disk.init build/guest/disk.cpio.gz build/guest/modules/{hv_vmbus,scsi_common,scsi_mod,scsi_transport_fc,hv_storvsc,sd_mod,hv_utils}.ko
-truncate -s 128M "$work/fs"; /sbin/mke2fs -q -t ext4 "$work/fs"
-"$umbra" disk convert "$work/fs" "$work/base.vhdx" --from raw >/dev/null || fail convert
-"$umbra" disk create "$work/top.vhdx" --parent "$work/base.vhdx" >/dev/null || fail create
-rm "$work/fs"
+test=forked-disk
+. tests/boot/disk-chain.sh
 : >"$work/one.log"
 timeout -s KILL 250 "$umbra" run --name one --time-limit 240 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus 2 --append "console=ttyS0 quiet umbra.do=forked umbra.disks=1" \
 	--disk "$work/top.vhdx" </dev/null >"$work/one.log" 2>&1 &
-until [ "$(grep -c WRITING "$work/one.log")" = 2 ]; do
-	[ "$SECONDS" -lt 90 ] && kill -0 $! 2>/dev/null || fail "it does not write: $(jobs)"
-	sleep 0.05
-done
+wait_for_writing
 names="one" layers="top"
 for ((n = 1; n <= forks; n++)); do
 	timeout 60 "$umbra" fork one --name "two$n" -n 2 --console "$work/two$n.log" >/dev/null || fail "fork $n"

@@ -2,58 +2,15 @@
 # Linux with networks is forked, and so is a child: each has its networks to itself, and its sockets. A connection under way goes on in the
 # parent, every byte of it, and ends in the children; on a switch a child has a card of its own, and all can talk to each other; what only one
 # machine can have is refused for others; the agent renews what is asked for, and who has none is ended. forked.py UMBRA AGENT
-import atexit, os, socket, subprocess, sys, tempfile, time
+import atexit, os, socket, subprocess, sys
 
-umbra, agent, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
-os.chdir(os.path.dirname(os.path.abspath(__file__)) + "/../..")
-subprocess.run(["tools/fetch-guest"], check=True)
-peer = "build/guest/net_peer"
-if not os.path.exists(peer) or os.path.getmtime(peer) < os.path.getmtime("tests/boot/net_peer.c"):
-    subprocess.run(["cc", "-O2", "-static", "-o", peer + ".new", "tests/boot/net_peer.c"], check=True)
-    os.rename(peer + ".new", peer)
-modules = ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "vsock", "hv_sock", "failover", "net_failover", "hv_netvsc")]
-subprocess.run(["tools/fetch-guest", "tests/boot/forked.init", "build/guest/forked.cpio.gz"] + modules + [agent, peer], check=True)
-work = tempfile.TemporaryDirectory()
-env = dict(os.environ, XDG_RUNTIME_DIR=work.name)
-
-
-def check(what, good, *more):
-    global failed
-    if not good:
-        print("forked:", what, *more)
-        failed = 1
-
-
-def run(*words, timeout=90):
-    return subprocess.run([umbra, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
-
-
-def guest(name, text):
-    return run("exec", "-T", name, "--", "sh", "-c", text).stdout.strip()
-
-
-def until(what, good, *more):
-    end = time.time() + 60
-    while time.time() < end:
-        if good():
-            return True
-        time.sleep(0.05)
-    check("waited in vain: " + what, False, *more)
-    return False
-
-
-def end_all():
-    for name in [l.split()[0] for l in run("ps").stdout.split("\n")[1:] if l]:
-        run("kill", name)
+import net_machine
+from net_machine import check, end_all, env, guest, mac, peer, run, umbra, until, work
 
 
 def fork(name, child, *more):
     forked = run("fork", name, "--name", child, "--console", os.path.join(work.name, child + ".log"), *more)
     check("fork of " + name, forked.returncode == 0, forked.stderr)
-
-
-def mac(name, card):
-    return guest(name, "cat /sys/class/net/eth%d/address" % card)
 
 
 with socket.socket() as s:
@@ -121,4 +78,4 @@ asked.kill()
 asked.wait()
 end_all()
 check("the parent ends", machine.wait(60) == 0, machine.returncode)
-sys.exit(failed)
+sys.exit(net_machine.failed)

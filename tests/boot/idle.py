@@ -23,7 +23,7 @@ def beside_kib(pid): # the guest's memory is the largest mapping, and whole
 with tempfile.TemporaryDirectory() as where:
     os.environ["XDG_RUNTIME_DIR"] = where
     console = os.path.join(where, "console")
-    machine = subprocess.Popen([umbra, "run", "--name", "idle", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/spin.cpio.gz", "--memory", "512M",
+    machine = subprocess.Popen([umbra, "run", "--name", "idle", "--time-limit", "240", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/spin.cpio.gz", "--memory", "512M",
                                 "--append", "console=ttyS0 halt=1", "--console", console], stdin=subprocess.DEVNULL)
     until = time.time() + 100
     while time.time() < until and not (os.path.exists(console) and b"READY" in open(console, "rb").read()):

@@ -14,7 +14,7 @@ refused() { # CODE TEXT COMMAND...
 }
 begin() { # NAME
 	rm -f "$where/$1.log" # what an earlier one said
-	"$umbra" run --no-bus --name "$1" --kernel build/guest/vmlinuz --initrd build/guest/spin.cpio.gz --append "console=ttyS0 halt=1" </dev/null >"$where/$1.log" 2>&1 &
+	"$umbra" run --no-bus --time-limit 240 --name "$1" --kernel build/guest/vmlinuz --initrd build/guest/spin.cpio.gz --append "console=ttyS0 halt=1" </dev/null >"$where/$1.log" 2>&1 &
 	for ((k = 0; k < 3000; k++)); do grep -q READY "$where/$1.log" 2>/dev/null && return; sleep 0.02; done
 	fail "$1 does not run"
 }

@@ -2,50 +2,11 @@
 # Linux with networks, sockets and a program that the host runs in it is saved and goes on; each machine that is restored has its networks to itself:
 # a connection under way goes on in the machine that was saved, every byte of it, and ends in the others, and so does what the host has run. On a
 # switch each has a card of its own. What does not fit is refused. saved-net.py UMBRA AGENT
-import atexit, os, random, socket, subprocess, sys, tempfile, time
+import atexit, os, random, socket, subprocess, sys
+
+import net_machine
+from net_machine import check, end_all, env, guest, mac, peer, run, umbra, until, work
 from saved_sections import changed_value, seal, sections
-
-umbra, agent, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
-os.chdir(os.path.dirname(os.path.abspath(__file__)) + "/../..")
-subprocess.run(["tools/fetch-guest"], check=True)
-peer = "build/guest/net_peer"
-if not os.path.exists(peer) or os.path.getmtime(peer) < os.path.getmtime("tests/boot/net_peer.c"):
-    subprocess.run(["cc", "-O2", "-static", "-o", peer + ".new", "tests/boot/net_peer.c"], check=True)
-    os.rename(peer + ".new", peer)
-modules = ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "vsock", "hv_sock", "failover", "net_failover", "hv_netvsc")]
-subprocess.run(["tools/fetch-guest", "tests/boot/forked.init", "build/guest/forked.cpio.gz"] + modules + [agent, peer], check=True)
-work = tempfile.TemporaryDirectory()
-env = dict(os.environ, XDG_RUNTIME_DIR=work.name)
-
-
-def check(what, good, *more):
-    global failed
-    if not good:
-        print("saved-net:", what, *more)
-        failed = 1
-
-
-def run(*words, timeout=90):
-    return subprocess.run([umbra, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
-
-
-def guest(name, text):
-    return run("exec", "-T", name, "--", "sh", "-c", text).stdout.strip()
-
-
-def until(what, good, *more):
-    end = time.time() + 60
-    while time.time() < end:
-        if good():
-            return True
-        time.sleep(0.05)
-    check("waited in vain: " + what, False, *more)
-    return False
-
-
-def end_all():
-    for name in [l.split()[0] for l in run("ps").stdout.split("\n")[1:] if l]:
-        run("kill", name)
 
 
 def save(name, *more):
@@ -60,10 +21,6 @@ def restore(path, name, *more):
                                stdout=open(os.path.join(work.name, name + ".log"), "wb"), stderr=subprocess.STDOUT)
     until("the agent of %s answers" % name, lambda: guest(name, "echo here") == "here", open(os.path.join(work.name, name + ".log")).read())
     return process
-
-
-def mac(name, card):
-    return guest(name, "cat /sys/class/net/eth%d/address" % card)
 
 
 with socket.socket() as s:
@@ -149,4 +106,4 @@ for at in range(1, 34, 3):
     check("a bit of its end is another: %d" % at, *lie(data, 60, 64, 65))
 end_all()
 check("the first ends", machine.wait(60) == 0, machine.returncode)
-sys.exit(failed)
+sys.exit(net_machine.failed)

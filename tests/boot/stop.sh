@@ -7,7 +7,7 @@ failed=0
 umbra=${UMBRA:-build/umbra}
 tools/fetch-guest tests/boot/spin.init build/guest/spin.cpio.gz
 ends() { # NAME SECONDS APPEND
-	"$umbra" run --kernel build/guest/vmlinuz --initrd build/guest/spin.cpio.gz --append "console=ttyS0 $3" </dev/null >build/guest/stop.log 2>&1 &
+	"$umbra" run --time-limit 240 --kernel build/guest/vmlinuz --initrd build/guest/spin.cpio.gz --append "console=ttyS0 $3" </dev/null >build/guest/stop.log 2>&1 &
 	local pid=$! start
 	sleep "$2"
 	start=$(date +%s%N)

@@ -112,24 +112,7 @@ gdtr16:	.word gdt_end - gdt - 1
 trampoline_end:
 
 	.code64
-	.altmacro
-	.macro stub vector
-	.balign 16
-	.if \vector == 8 || (\vector >= 10 && \vector <= 14) || \vector == 17
-	.else
-	pushq $0
-	.endif
-	pushq $\vector
-	jmp common
-	.endm
-	.globl stubs
-	.balign 16
-stubs:
-	.set v, 0
-	.rept 256
-	stub %v
-	.set v, v + 1
-	.endr
+#include "stubs.inc"
 common:
 	pushq %r15; pushq %r14; pushq %r13; pushq %r12; pushq %r11; pushq %r10; pushq %r9; pushq %r8
 	pushq %rbp; pushq %rdi; pushq %rsi; pushq %rdx; pushq %rcx; pushq %rbx; pushq %rax

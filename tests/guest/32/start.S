@@ -47,24 +47,7 @@ load_data:
 	movl %eax, %ss
 	ret
 
-	.altmacro
-	.macro stub vector
-	.balign 16
-	.if \vector == 8 || (\vector >= 10 && \vector <= 14) || \vector == 17
-	.else
-	pushl $0
-	.endif
-	pushl $\vector
-	jmp common
-	.endm
-	.globl stubs
-	.balign 16
-stubs:
-	.set v, 0
-	.rept 256
-	stub %v
-	.set v, v + 1
-	.endr
+#include "../stubs.inc"
 common:
 	pushal
 	pushl %ds
