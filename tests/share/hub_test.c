@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,15 +14,40 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "abi/share.h"
 #include "ipc/share_port.h"
 #include "ipc/spawn.h"
 #include "share/hub.h"
+#include "share/hub_internal.h"
 #include "share/hub_line.h"
 
 enum { WAIT_MS = 20000, STEP_MS = 5 };
+
+/*
+ * How far the hub's clock is before the host's: what waits for HUB_PATIENCE_MS is brought to its
+ * end by patience_ends(), and seen to when the hub looks next.
+ */
+static atomic_long clock_ahead_s;
+
+int __real_clock_gettime(clockid_t clock, struct timespec *ret);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ret);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ret)
+{
+	int failed = __real_clock_gettime(clock, ret);
+
+	if (!failed && clock == CLOCK_MONOTONIC)
+		ret->tv_sec += atomic_load(&clock_ahead_s);
+	return failed;
+}
+
+static void patience_ends(void)
+{
+	atomic_fetch_add(&clock_ahead_s, HUB_PATIENCE_MS / 1000 + 1);
+}
 
 static int failures;
 static char path[] = "/tmp/umbra-hub-XXXXXX/s";
@@ -403,16 +429,27 @@ static void nobody_there(void)
 }
 
 /* Whether pages may be lent, the hub says, and nobody else hears of it. */
-static int ask_to_lend(struct end *end)
+static void say_ask(struct end *end)
 {
 	const unsigned slot = SHARE_RECEIVE_SLOTS + end->sent++ % SHARE_SEND_SLOTS;
 	const struct share_packet packet = { .epoch = 1, .number = ++end->number,
 					     .kind = SHARE_PACKET_ASK };
-	struct slot_reply reply;
 
 	memcpy(end->memory->data[slot], &packet, sizeof(packet));
 	submit(end, slot, SHARE_SEND);
+}
+
+static int hear_answer(struct end *end)
+{
+	struct slot_reply reply;
+
 	return next_reply(end, &reply, WAIT_MS) ? reply.result : -1;
+}
+
+static int ask_to_lend(struct end *end)
+{
+	say_ask(end);
+	return hear_answer(end);
 }
 
 static const char none_lends[] = "allow * offer,see,open,pass */*\n";
@@ -469,6 +506,7 @@ static void lending(void)
 	web.is_deaf = true;
 	bring_rules(web.line, "allow store offer,pass store/shelf\n");
 	expect("who is parted has none", have_window(false));
+	patience_ends();
 	expect("who does not say so loses it, too", is_ended(next));
 	web.is_deaf = false;
 	bring_rules(web.line, all);
@@ -501,6 +539,7 @@ static void comes_with_lost(void)
 	expect("and is told that it has none, before it is ended",
 	       again.window < 0 && !again.ended && again.memory->window_accepted == 8);
 	leave(&again);
+	patience_ends();
 	expect("as it is", is_ended(window));
 	bring_rules(web.line, all);
 }
@@ -509,8 +548,11 @@ static void comes_with_lost(void)
 static void deaf_machine(void)
 {
 	web.is_deaf = true;
+	say_ask(&store);
+	expect("both are given one", have_window(true));
+	patience_ends();
 	expect("who waits for one that does not come to it is told",
-	       ask_to_lend(&store) == -ENOTCONN);
+	       hear_answer(&store) == -ENOTCONN);
 	web.is_deaf = false;
 	expect("and has nothing", have_window(false));
 }
