@@ -486,7 +486,7 @@ static const struct role_description roles[ROLES] = {
 	[ROLE_KEEPER] = {
 		.name = "keeper",
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_READY) | GRANT(GRANT_SIDE) |
-			  GRANT(GRANT_ASK_IN) | GRANT(GRANT_TOLD_OUT),
+			  GRANT(GRANT_ASK_IN) | GRANT(GRANT_TOLD_OUT) | GRANT(GRANT_END),
 		.stdio = 1,
 		.own_namespaces = EVERY_NAMESPACE,
 		.signals_nobody = true,

@@ -666,23 +666,48 @@ static int open_stops(void)
 	return signalfd(-1, &stops, SFD_CLOEXEC);
 }
 
+/* Of what peers ask then; what only a machine can answer it is told once it is there. */
+static void hear_peers(struct broker *b, struct pollfd *polls)
+{
+	control_turn(&b->control, polls, broker_grant, b);
+	control_events(&b->control, polls);
+}
+
+/* False: the user does not want to wait. */
+static bool wait_until_ready(struct broker *b, int ready_fd)
+{
+	struct pollfd fds[3 + CONTROL_FDS] = { { .fd = ready_fd, .events = POLLIN },
+					       { .fd = open_stops(), .events = POLLIN },
+					       { .events = POLLIN } };
+
+	control_events(&b->control, fds + 3);
+	while (!fds[0].revents && !fds[1].revents && b->life.state == LIFE_STARTING) {
+		fds[2].fd = b->errors.read_fd;
+		if (poll(fds, 3 + CONTROL_FDS, control_has_line(&b->control) ? 0 : -1) < 0)
+			continue;
+		if (fds[2].revents)
+			show_errors(b);
+		hear_peers(b, fds + 3);
+	}
+	close(fds[1].fd);
+	return !fds[1].revents && b->life.state == LIFE_STARTING;
+}
+
 bool broker_wait_helper(struct broker *b, int ready_fd, bool (*take)(int ready_fd, void *context),
 			void *context, struct broker_end *end)
 {
-	struct pollfd fds[] = { { .fd = ready_fd, .events = POLLIN },
-				{ .fd = open_stops(), .events = POLLIN },
-				{ .fd = b->errors.read_fd, .events = POLLIN } };
-	bool is_ready;
+	bool is_wanted;
 
-	while (!fds[0].revents && !fds[1].revents)
-		if (poll(fds, 3, -1) > 0 && fds[2].revents)
-			show_errors(b);
-	close(fds[1].fd);
-	is_ready = fds[0].revents && take(ready_fd, context);
-	end->outcome = fds[0].revents ? BROKER_HELPER_ENDED : BROKER_STOPPED;
-	if (!fds[0].revents)
-		b->helper_ms = 0;
-	return is_ready;
+	assert(b->helpers);
+	b->end = end;
+	is_wanted = wait_until_ready(b, ready_fd);
+	if (is_wanted && take(ready_fd, context))
+		return true;
+	end->outcome = is_wanted ? BROKER_HELPER_ENDED : BROKER_STOPPED;
+	if (!is_wanted) /* it has not begun: the others end in order */
+		syscall(SYS_pidfd_send_signal, HELPERS_FIRST_FD + (int)b->helpers - 1, SIGKILL,
+			NULL, 0);
+	return false;
 }
 
 /* ---- the loop ---- */
@@ -930,6 +955,7 @@ void broker_destroy(struct broker *b)
 {
 	for (unsigned n = 0; n < b->helpers; n++)
 		assert(!b->helper[n].pid);
+	control_end(&b->control); /* of one that has served no machine */
 	munmap(b->memory, sizeof(*b->memory));
 	free(b);
 }

@@ -88,8 +88,9 @@ int broker_add_helper(struct broker *broker, enum role role, const struct spawne
 int broker_errors_fd(const struct broker *broker);
 /*
  * Until the helper that was added last has written to ready_fd that it can serve; take() reads it,
- * false: that is not what it says. False, with *end: it has ended, or the user does not want to
- * wait, and all are killed that are there.
+ * false: that is not what it says. Who asks at the control socket is answered meanwhile. False,
+ * with *end: it has ended, or the user does not want to wait, by a signal or at that socket: then
+ * it is killed, and broker_end_helpers() ends those before it in order.
  */
 bool broker_wait_helper(struct broker *broker, int ready_fd,
 			bool (*take)(int ready_fd, void *context), void *context,

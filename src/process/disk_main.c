@@ -22,6 +22,7 @@
 #include "ipc/lockdown.h"
 #include "keeper.h"
 #include "mains.h"
+#include "reaper.h"
 #include "report.h"
 
 struct process {
@@ -202,11 +203,15 @@ int disk_main(void)
 	const struct plan *plan = plan_of_process();
 	struct process process = { .plan = plan ? &plan->disks : NULL,
 				   .keeper_lock = PTHREAD_MUTEX_INITIALIZER };
+	int error;
 	int code;
 
 	if (!plan)
 		return complain(EXIT_USAGE, "it has no plan", "the disk process",
 				"use umbra run: it starts the processes of a machine");
+	error = reaper_make(grant_fd(GRANT_END), REAPER_MS);
+	if (error)
+		return complain(EXIT_FAULT, strerror(-error), "disks", "see umbra doctor");
 	mallopt(M_ARENA_MAX, 1); /* more of them grow by mprotect(), which it does without */
 	process.memory = mmap(NULL, sizeof(*process.memory), PROT_READ | PROT_WRITE, MAP_SHARED,
 			      grant_fd(GRANT_SLOTS), 0);

@@ -13,6 +13,7 @@
 #include "ipc/lockdown.h"
 #include "keeper.h"
 #include "mains.h"
+#include "reaper.h"
 #include "report.h"
 
 static int keeper_reply_file(struct keeper_memory *memory, const char *path)
@@ -88,8 +89,11 @@ int keeper_main(void)
 	if (!plan || memory == MAP_FAILED)
 		return complain(EXIT_USAGE, "it has no plan", "the keeper",
 				"use umbra run: it starts the processes of a machine");
+	error = reaper_make(grant_fd(GRANT_END), REAPER_MS);
+	close(grant_fd(GRANT_END));
 	open_folders(&plan->disks, folders);
-	error = lockdown_before_threads(ROLE_KEEPER, folders);
+	if (!error)
+		error = lockdown_before_threads(ROLE_KEEPER, folders);
 	if (!error)
 		error = lockdown(ROLE_KEEPER);
 	if (error)

@@ -174,7 +174,8 @@ static int dies_in_a_save(struct client *client)
 
 struct running { pid_t pid; int report, console; };
 
-static struct running start(int (*machine)(struct client *))
+static struct running start_with(int (*machine)(struct client *),
+				 int (*helper)(const struct helper_ends *))
 {
 	int pipes[2], listener;
 	struct running running;
@@ -189,6 +190,7 @@ static struct running start(int (*machine)(struct client *))
 	running.report = pipes[0];
 	if (!running.pid) {
 		struct harness harness = { .machine = machine,
+					   .helper = helper,
 					   .console_fd = running.console,
 					   .control_fd = listener,
 					   .description = "{\"is\":\"what it is\"}" };
@@ -209,6 +211,8 @@ static struct running start(int (*machine)(struct client *))
 	close(listener);
 	return running;
 }
+
+static struct running start(int (*machine)(struct client *)) { return start_with(machine, NULL); }
 
 /* The machine has come so far; not whether it says more. */
 static bool has_said(struct running running, const char *want)
@@ -651,6 +655,34 @@ static void lying_machines(void)
 	fclose(peer);
 }
 
+/* As a disk process whose files do not come to an end of being opened. */
+static int helper_is_never_ready(const struct helper_ends *ends)
+{
+	(void)ends;
+	for (;;)
+		pause();
+	return 1;
+}
+
+static void before_it_begins(void)
+{
+	static const struct { const char *question, *what; } ends[] = {
+		{ "stop", "stop ends a machine whose disks are still being opened" },
+		{ "kill", "and so does kill" },
+	};
+
+	for (unsigned n = 0; n < 2; n++) {
+		struct running running = start_with(deaf_machine, helper_is_never_ready);
+		FILE *peer = connect_to();
+
+		expect("info before a machine begins", answers(peer, "info", "ok what it is"));
+		expect("who asks for its end is answered", answers(peer, ends[n].question, "ok"));
+		finish(ends[n].what, running, BROKER_STOPPED, "");
+		expect("the connection has ended", fgetc(peer) == EOF);
+		fclose(peer);
+	}
+}
+
 int main(void)
 {
 	address.sun_family = AF_UNIX;
@@ -668,6 +700,7 @@ int main(void)
 	many_peers();
 	not_reading();
 	lying_machines();
+	before_it_begins();
 	unlink(address.sun_path);
 	return failures != 0;
 }

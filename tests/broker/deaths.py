@@ -26,7 +26,7 @@ def start(where):
         f.truncate(1 << 20)
     broker = subprocess.Popen([umbra, "run", "--name", "deaths", "--kernel", guest, "--console", "none", "--disk", disk + ",format=raw",
                                "--net", "user", "--net", "switch=deaths", "--serve", "shelf"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    want = collections.Counter(broker=1, machine=1, disk=1, keeper=1, supervisor=6, net=1, line=1, relay=1, joiner=2, switch=1, hub=1)
+    want = collections.Counter(broker=1, machine=1, disk=2, keeper=2, supervisor=6, net=1, line=1, relay=1, joiner=2, switch=1, hub=1)
     expect("a machine with one of each begins", wait_for(lambda: roles() == want), roles())
     expect("and its broker answers", wait_for(answers))
     return broker, want

@@ -107,6 +107,7 @@ static int harness_helper(const struct harness *harness, struct broker *b, struc
 	if (broker_wait_helper(b, ready[0], harness_take_byte, NULL, end))
 		return 0;
 	broker_end_helpers(b, end);
+	broker_destroy(b);
 	return -ECHILD;
 }
 

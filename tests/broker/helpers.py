@@ -24,7 +24,7 @@ def start(where):
                                "--net", "user", "--net", "user", "--net", "switch=helpers"], stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     here = wait_for(lambda: subprocess.run([umbra, "info", "helpers"], capture_output=True).returncode == 0)
-    expect("a machine with a disk and three cards begins", here and wait_for(lambda: len(all_of(broker.pid)) == 17), all_of(broker.pid))
+    expect("a machine with a disk and three cards begins", here and wait_for(lambda: len(all_of(broker.pid)) == 19), all_of(broker.pid))
     return broker, ours, {pid: role_of(pid) for pid in all_of(broker.pid) + meeting(where, "switch")}
 
 
@@ -35,12 +35,16 @@ def of_role(roles, role):
 def look(roles):
     helpers = [pid for pid in roles if roles[pid] not in ("broker", "machine")]
     held = {pid: descriptors(pid) for pid in roles}
-    expect("its processes", sorted(roles.values()) == sorted(["broker", "machine", "machine", "disk", "keeper", "line", "relay", "switch"] + ["net"] * 2 + ["supervisor"] * 8), roles)
+    expect("its processes", sorted(roles.values()) == sorted(["broker", "machine", "machine", "disk", "disk", "keeper", "keeper", "line", "relay", "switch"] + ["net"] * 2 + ["supervisor"] * 8), roles)
     for pid in helpers:
         expect("%s: no terminal" % roles[pid], not [f for f in held[pid].values() if "/dev/pts" in f or "/dev/tty" in f], held[pid])
     for pid in of_role(roles, "disk") + of_role(roles, "net") + of_role(roles, "line"):
         events = [fd for fd, what in held[pid].items() if what == "anon_inode:[eventfd]"]
         expect("%s: its events do not block" % roles[pid], all(flags(pid, fd) & NONBLOCK for fd in events), events)
+    for role in "disk", "keeper":
+        reapers = [pid for pid in of_role(roles, role) if not children(pid)]
+        expect("the %s process has one that ends it when it does not by itself" % role,
+               len(reapers) == 1 and wait_for(lambda: len(descriptors(reapers[0])) == 2), [held[pid] for pid in reapers])
     machine = of_role(roles, "machine")[0]
     expect("the machine process: of cards it has pipes, that do not block",
            len([fd for fd, what in held[machine].items() if what.startswith("pipe:") and flags(machine, fd) & NONBLOCK]) == 6, held[machine])

@@ -29,6 +29,14 @@ def children(pid):
         return []
 
 
+def is_reaper(pid): # it has no program of its own: its name is its parent's
+    try:
+        parent = int(read(pid, "stat").rpartition(")")[2].split()[1])
+    except OSError:
+        return False
+    return role_of(pid) in ("disk", "keeper") and role_of(parent) == role_of(pid)
+
+
 def all_of(pid):
     return [pid] + [c for child in children(pid) for c in all_of(child)]
 

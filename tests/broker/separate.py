@@ -5,7 +5,7 @@ capability, and its own namespaces.   usage: separate.py UMBRA KERNEL INITRD"""
 import atexit, os, re, signal, subprocess, sys, tempfile, time
 
 import observed
-from observed import all_of, expect, read, role_of
+from observed import all_of, expect, is_reaper, read, role_of
 
 umbra, kernel, initrd = sys.argv[1:4]
 
@@ -52,7 +52,7 @@ def start(where):
 with tempfile.TemporaryDirectory() as where:
     machine = start(where)
     atexit.register(machine.kill)
-    roles = {role_of(pid): Process(pid) for pid in all_of(machine.pid) if role_of(pid) != "supervisor" and not is_forker(pid)}
+    roles = {role_of(pid): Process(pid) for pid in all_of(machine.pid) if role_of(pid) != "supervisor" and not is_forker(pid) and not is_reaper(pid)}
     expect("broker, machine, disk process, keeper and relay", sorted(roles) == ["broker", "disk", "keeper", "machine", "relay"], roles.keys())
     for name, p in roles.items():
         expect("%s: an empty environment" % name, p.environment == "")
