@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { PAGE_BYTES = SLOT_PAGE_BYTES };
 enum { DATA = PROT_READ | PROT_WRITE, OWN = MAP_PRIVATE | MAP_ANONYMOUS };
 
 /* ---- places ---- */
@@ -136,6 +137,8 @@ void port_window_accept(const struct port_window *window, struct share_memory *m
 static struct {
 	struct port_window *window;
 	unsigned count;
+	uint8_t *ram;
+	size_t ram_bytes;
 	struct sigaction otherwise;
 } guarded;
 
@@ -152,20 +155,31 @@ static const struct window_place *find_place(const uint8_t *at, struct port_wind
 	return NULL;
 }
 
-static void on_lost_page(int number, siginfo_t *info, void *context)
+/* False: it is not one of these, or the host has no room. */
+static bool replace_lost(const uint8_t *at)
 {
 	struct port_window *window;
-	const struct window_place *place = find_place(info->si_addr, &window);
+	const struct window_place *place = find_place(at, &window);
+	const size_t offset = (size_t)(at - guarded.ram);
+	const struct window_place lent = { .at = guarded.ram + offset / PAGE_BYTES * PAGE_BYTES,
+					   .bytes = PAGE_BYTES };
 
-	if (place && info->si_code > 0 && map_own(place)) {
-		if (place->is_kept)
-			__atomic_store_n(&window->is_lost, true, __ATOMIC_RELEASE);
-		return;
-	}
-	guarded.otherwise.sa_sigaction(number, info, context);
+	if (!place)
+		return offset < guarded.ram_bytes && map_own(&lent);
+	if (!map_own(place))
+		return false;
+	if (place->is_kept)
+		__atomic_store_n(&window->is_lost, true, __ATOMIC_RELEASE);
+	return true;
 }
 
-void port_windows_guard(struct port_window *windows, unsigned count)
+static void on_lost_page(int number, siginfo_t *info, void *context)
+{
+	if (info->si_code != BUS_ADRERR || !replace_lost(info->si_addr))
+		guarded.otherwise.sa_sigaction(number, info, context);
+}
+
+void port_windows_guard(struct port_window *windows, unsigned count, uint8_t *ram, size_t ram_bytes)
 {
 	struct sigaction action;
 
@@ -173,6 +187,8 @@ void port_windows_guard(struct port_window *windows, unsigned count)
 		return;
 	guarded.window = windows;
 	guarded.count = count;
+	guarded.ram = ram;
+	guarded.ram_bytes = ram_bytes;
 	guarded.otherwise = action;
 	action.sa_sigaction = on_lost_page;
 	sigaction(SIGBUS, &action, NULL);

@@ -14,7 +14,8 @@
  *  2. Bytes of places that are kept are the same afterwards; in all others they are zeros.
  *  3. After it has been taken away the window has no bytes (process/joiner_main.c): a process that
  *     kept it has nothing. Who still looks then, because it has not come to exchanging it, sees
- *     memory of its own (port_windows_guard()); its pages that are lent are lost with the window.
+ *     memory of its own (port_windows_guard()); what stood in its pages that are lent is lost with
+ *     the window: they are pages of zeros, and its own, from then on.
  *  4. What is kept and was taken away with the window is zeros, and port_window_take_lost() says
  *     that some of it was: it may not be used as if it was what stood there.
  *
@@ -67,5 +68,9 @@ bool port_window_exchange(struct port_window *window, const struct share_memory 
 /* Whether anything of what is kept has been lost since this was asked last: invariant 4. */
 bool port_window_take_lost(struct port_window *window);
 void port_window_accept(const struct port_window *window, struct share_memory *memory);
-/* The process's ports', once all places are known and the engine has its handlers: invariant 3. */
-void port_windows_guard(struct port_window *windows, unsigned count);
+/*
+ * The process's ports', once all places are known and the engine has its handlers: invariant 3.
+ * ram: where pages that are lent lie in this process, of which nothing else is a file's.
+ */
+void port_windows_guard(struct port_window *windows, unsigned count, uint8_t *ram,
+			size_t ram_bytes);

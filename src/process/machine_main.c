@@ -673,6 +673,14 @@ static bool process_begin(struct process *process, struct machine_options *optio
 	return true;
 }
 
+static void guard_windows(struct process *process)
+{
+	size_t ram_bytes;
+	uint8_t *ram = machine_ram(process->machine, &ram_bytes);
+
+	port_windows_guard(process->window, process->ports, ram, ram_bytes);
+}
+
 int machine_main(void)
 {
 	struct process process;
@@ -685,7 +693,7 @@ int machine_main(void)
 		return 0;
 	error = machine_start_threads(process.machine);
 	pthread_barrier_wait(&process.listening);
-	port_windows_guard(process.window, process.ports);
+	guard_windows(&process);
 	if (!error)
 		error = lockdown(ROLE_MACHINE);
 	if (error) {

@@ -32,6 +32,12 @@ uint64_t machine_ceiling_bytes(const struct machine_options *options)
 	       options->overhead_bytes + PROGRAM_BYTES + options->cpus * (uint64_t)BYTES_PER_VCPU;
 }
 
+uint8_t *machine_ram(const struct machine *machine, size_t *ret_bytes)
+{
+	*ret_bytes = machine->memory.ram_bytes;
+	return machine->memory.ram;
+}
+
 /* What the other side of each port lends appears where its guest is told. 0 or -errno. */
 static int show_windows(struct machine *machine)
 {

@@ -217,6 +217,8 @@ uint64_t machine_ceiling_bytes(const struct machine_options *options);
 struct machine *machine_create(const struct machine_options *options, int *ret_error,
 			       const char **ret_reason);
 void machine_destroy(struct machine *machine);
+/* Where pages lie that it can lend to others. */
+uint8_t *machine_ram(const struct machine *machine, size_t *ret_bytes);
 /*
  * A machine runs by these three, once each and in this order, on one thread.
  *

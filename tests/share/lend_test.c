@@ -4,13 +4,16 @@
  * and of what has come back the window keeps nothing.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "device/share/lend_table.h"
+#include "ipc/port_window.h"
 #include "ipc/spawn.h"
 #include "memory/memory.h"
 
@@ -272,6 +275,56 @@ static void kinds_of_memory(void)
 	close(open_end);
 }
 
+/*
+ * As a machine that was stopped for so long that its window was ended meanwhile; with a guard it
+ * has its pages, of zeros, and goes on with them.
+ */
+static int use_lost_page(const struct lend *lend, int fd, bool is_guarded)
+{
+	struct port_window port = { .memory = window, .places = 1,
+				    .place[0] = { .at = (uint8_t *)window,
+						  .bytes = sizeof(*window) } };
+	struct sigaction action = { .sa_flags = SA_SIGINFO };
+	int status = 0;
+	pid_t child = fork();
+
+	if (child) {
+		waitpid(child, &status, 0);
+		return status;
+	}
+	signal(SIGBUS, SIG_DFL);
+	if (is_guarded && !sigaction(SIGBUS, &action, NULL))
+		port_windows_guard(&port, 1, memory.ram, memory.ram_bytes);
+	if (ftruncate(fd, 0))
+		_exit(2);
+	if (page(3)[5] || page(4)[GUEST_PAGE_BYTES - 1])
+		_exit(3);
+	page(3)[5] = 1;
+	lend_end(&table, (struct lend *)(uintptr_t)lend);
+	page(4)[5] = 2;
+	_exit(page(3)[0] || page(4)[5] != 2 || page(5)[0] != 5 || page(2)[0] != 2);
+}
+
+static void lost(void)
+{
+	const int fd = memfd_create("window", 0);
+	struct lend *lend;
+
+	if (ftruncate(fd, sizeof(*window)) ||
+	    mmap(window, sizeof(*window), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
+		    MAP_FAILED)
+		abort();
+	for (unsigned n = 2; n < 6; n++)
+		memset(page(n), (int)n, GUEST_PAGE_BYTES);
+	lend = lend_run(3, 2);
+	expect("pages are lent in another window", !lend_begin(&table, lend) && page(3)[0] == 3);
+	expect("one that is lost ends who has no guard",
+	       WTERMSIG(use_lost_page(lend, fd, false)) == SIGBUS);
+	if (ftruncate(fd, sizeof(*window)))
+		abort();
+	expect("and who has one goes on", use_lost_page(lend, fd, true) == 0);
+}
+
 int main(void)
 {
 	kinds_of_memory();
@@ -281,6 +334,7 @@ int main(void)
 	counts();
 	at_random();
 	one_by_one();
+	lost();
 	lender_destroy(table.lender);
 	return failures != 0;
 }

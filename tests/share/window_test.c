@@ -136,7 +136,7 @@ static int look_at_lost(struct end *other, bool is_guarded)
 
 		signal(SIGBUS, SIG_DFL);
 		if (is_guarded && !sigaction(SIGBUS, &action, NULL))
-			port_windows_guard(&other->window, 1);
+			port_windows_guard(&other->window, 1, NULL, 0);
 		_exit(*(volatile uint8_t *)&other->seen[PAGE] |
 		      *(volatile uint8_t *)&other->window.memory->page[1][0][0]);
 	}
@@ -182,7 +182,7 @@ static int lose_slots(struct end *end, int fd)
 		signal(SIGBUS, SIG_DFL);
 		if (sigaction(SIGBUS, &action, NULL))
 			_exit(8);
-		port_windows_guard(&end->window, 1);
+		port_windows_guard(&end->window, 1, NULL, 0);
 		end->slots[PAGE] = 0xab;
 		give(end, fd);
 		give(end, -1);
