@@ -31,7 +31,13 @@
 #define SHARE_INSTANCE(number) \
 	GUID(0x8b1d4e07, 0x3a92, 0x4c1e, 0x8f, 0x20, 0x55, 0x4d, 0x42, 0x52, 0x41, 0x10 + (number))
 
-enum { SHARE_1_0 = 0x10000, SHARE_MESSAGE_BYTES = 3072, SHARE_DATA_MAX_BYTES = 3056 };
+/* 1.1: behind the window there is a page with a struct share_window_word. */
+enum {
+	SHARE_1_0 = 0x10000,
+	SHARE_1_1 = 0x10001,
+	SHARE_MESSAGE_BYTES = 3072,
+	SHARE_DATA_MAX_BYTES = 3056
+};
 
 enum share_kind {
 	SHARE_VERSION = 1,
@@ -64,6 +70,12 @@ struct share_version_answer {
 	uint32_t version, side, peer_is_there, window_pages;
 	uint64_t window_gpa; /* no RAM: what the other end lends appears there */
 };
+/*
+ * Which window it is: 0, none of anybody else's; else another number for each, which is never had
+ * again. It is 0 before the pages change: what a guest has read between two looks that found the
+ * same number stood in that window, and what it has written then went there.
+ */
+struct share_window_word { uint64_t number; };
 struct share_peer { struct share_head head; uint32_t is_there, reserved; };
 /* `bytes` follow; lend: pages that it is about, 0: none. */
 struct share_data { struct share_head head; uint32_t bytes, lend; };

@@ -99,6 +99,12 @@ static bool map_all(struct port_window *window, bool (*map)(const struct window_
 	return done;
 }
 
+static void set_word(const struct port_window *window, uint64_t number)
+{
+	if (window->word)
+		__atomic_store_n(window->word, number, __ATOMIC_SEQ_CST);
+}
+
 bool port_window_exchange(struct port_window *window, const struct share_memory *memory)
 {
 	const uint32_t wanted = __atomic_load_n(&memory->window_wanted, __ATOMIC_ACQUIRE);
@@ -111,6 +117,7 @@ bool port_window_exchange(struct port_window *window, const struct share_memory 
 			close(WINDOW_RECEIVED_FD);
 	if (got < 0)
 		return false;
+	set_word(window, 0);
 	if (got || window->is_shared)
 		if (!map_all(window, got ? map_received : map_own))
 			abort(); /* half of it would be another's */
@@ -118,6 +125,7 @@ bool port_window_exchange(struct port_window *window, const struct share_memory 
 		close(WINDOW_RECEIVED_FD);
 	window->is_shared = got;
 	window->number = wanted;
+	set_word(window, got ? wanted : 0);
 	return true;
 }
 
@@ -155,6 +163,12 @@ static const struct window_place *find_place(const uint8_t *at, struct port_wind
 	return NULL;
 }
 
+static bool lose(const struct port_window *window, const struct window_place *place)
+{
+	set_word(window, 0);
+	return map_own(place);
+}
+
 /* False: it is not one of these, or the host has no room. */
 static bool replace_lost(const uint8_t *at)
 {
@@ -166,7 +180,7 @@ static bool replace_lost(const uint8_t *at)
 
 	if (!place)
 		return offset < guarded.ram_bytes && map_own(&lent);
-	if (!map_own(place))
+	if (!lose(window, place))
 		return false;
 	if (place->is_kept)
 		__atomic_store_n(&window->is_lost, true, __ATOMIC_RELEASE);

@@ -16,6 +16,7 @@
  *     kept it has nothing. Who still looks then, because it has not come to exchanging it, sees
  *     memory of its own (port_windows_guard()); what stood in its pages that are lent is lost with
  *     the window: they are pages of zeros, and its own, from then on.
+ *     The guest's word for the window (abi/share.h) is 0 before any of it changes.
  *  4. What is kept and was taken away with the window is zeros, and port_window_take_lost() says
  *     that some of it was: it may not be used as if it was what stood there.
  *
@@ -43,6 +44,7 @@ struct window_place { uint8_t *at; size_t offset, bytes; bool is_kept; };
 
 struct port_window {
 	struct share_window *memory; /* place 0's */
+	uint64_t *word; /* the guest's, a handler's, atomic; NULL: it has none */
 	int line;
 	uint32_t number;
 	bool is_shared, is_lost; /* is_lost: of what is kept; a handler's, atomic */

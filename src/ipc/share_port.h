@@ -31,6 +31,7 @@ enum {
 	SHARE_SLOT_BYTES = 4096,
 	SHARE_PACKET_MAX_BYTES = 3072,
 	SHARE_WINDOW_PAGES = 256,
+	SHARE_SHOWN_PAGES = SHARE_WINDOW_PAGES + 1, /* to a guest: and the window's word */
 };
 /* As enum share_side of abi/share.h has them; half 0 of a window is what the first has lent. */
 enum { SHARE_SIDE_SERVES = 1, SHARE_SIDE_BINDS };
@@ -80,9 +81,11 @@ struct share_memory {
 	/* The guest has opened its channel, for so-and-so-many-th time; 0: it has not. */
 	uint32_t is_open;
 	_Alignas(64) uint32_t serving;
-	/* Both guests have opened theirs: another number each time that the other one has, not 0.
-	 * Stays as it was while there is no hub. */
+	/* Both guests have opened theirs: another number each time that the other one has, or that
+	 * the two were parted, not 0. Stays as it was while there is no hub. */
 	uint32_t peer_is_there;
+	/* the hub's, for the next one: how often this port was parted from another */
+	uint32_t partings;
 	struct slot_queue queue;
 	_Alignas(SLOT_PAGE_BYTES) uint8_t data[SHARE_SLOTS][SHARE_SLOT_BYTES];
 };

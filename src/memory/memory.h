@@ -37,7 +37,7 @@ enum {
 	GUEST_PAGE_BYTES = 4096,
 	GUEST_OVERLAYS = 64,
 	GUEST_SHOWN_WORDS = 8,
-	GUEST_WINDOW_PAGES = 512
+	GUEST_WINDOW_PAGES = 514
 };
 #define GUEST_NOWHERE (~0ull)
 #define GUEST_WINDOW_GPA (1ull << 37) /* far above any RAM */

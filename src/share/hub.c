@@ -46,11 +46,19 @@ static bool fit_together(const struct port *port, const struct port *other)
 	       !strcmp(port->join.class, other->join.class);
 }
 
+/* What was on its way is lost: both ends hear of it, also when they are joined again at once. */
+static void count_parting(const struct port *port)
+{
+	__atomic_fetch_add(&port->memory->partings, 1, __ATOMIC_RELAXED);
+}
+
 static void part(struct port *port)
 {
 	if (!port->peer)
 		return;
 	window_take(port->window);
+	count_parting(port);
+	count_parting(port->peer);
 	port->asked_ms = port->peer->asked_ms = 0;
 	port->peer->peer = NULL;
 	port->peer = NULL;
@@ -222,6 +230,17 @@ static void accept_line(struct hub *hub)
 
 /* ---- packets ---- */
 
+/*
+ * Of a word beside the queue: who does not sleep looks for replies alone before he does, and would
+ * not find it (slot_clients_sleep()).
+ */
+static void wake_device(const struct port *port)
+{
+	ssize_t written = write(port->answer, &(uint64_t){ 1 }, 8);
+
+	(void)written; /* a counter that is full wakes, too */
+}
+
 /* The port's device has taken this hub for its own. */
 static bool has_begun(struct port *port)
 {
@@ -231,7 +250,7 @@ static bool has_begun(struct port *port)
 		return false;
 	port->begun = true;
 	__atomic_store_n(&port->memory->serving, port->generation, __ATOMIC_RELEASE);
-	port->slots.answers = true;
+	wake_device(port);
 	return true;
 }
 
@@ -261,14 +280,15 @@ static bool is_open(const struct port *port)
 
 /*
  * Another number each time that this port's guest opens its channel, also in another life of its
- * machine, and the same to each hub; 0: it has not.
+ * machine, and each time that `other` was parted from it, and the same to each hub; 0: it has not.
  */
-static uint32_t opening_of(const struct port *port)
+static uint32_t opening_of(const struct port *port, const struct port *other)
 {
 	const uint32_t times =
 		port->begun ? __atomic_load_n(&port->memory->is_open, __ATOMIC_ACQUIRE) : 0;
+	const uint32_t partings = __atomic_load_n(&other->memory->partings, __ATOMIC_RELAXED);
 	const uint64_t epoch = port->memory->epoch;
-	const uint32_t number = (uint32_t)(epoch ^ epoch >> 32) + times;
+	const uint32_t number = (uint32_t)(epoch ^ epoch >> 32) + times + partings;
 
 	if (!times)
 		return 0;
@@ -277,7 +297,7 @@ static uint32_t opening_of(const struct port *port)
 
 static void say_peer(struct port *port)
 {
-	const uint32_t is_there = is_open(port) && port->peer ? opening_of(port->peer) : 0;
+	const uint32_t is_there = is_open(port) && port->peer ? opening_of(port->peer, port) : 0;
 
 	/* what the hub before this one has said stays true until its peer could have joined, too */
 	if (!is_there && !port->was_joined && hub_now_ms() - port->joined_ms < HUB_PATIENCE_MS)
@@ -285,7 +305,7 @@ static void say_peer(struct port *port)
 	if (__atomic_load_n(&port->memory->peer_is_there, __ATOMIC_RELAXED) == is_there)
 		return;
 	__atomic_store_n(&port->memory->peer_is_there, is_there, __ATOMIC_RELEASE);
-	port->slots.answers = true;
+	wake_device(port);
 }
 
 /*

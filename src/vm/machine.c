@@ -44,16 +44,17 @@ static int show_windows(struct machine *machine)
 	const struct machine_options *options = &machine->options;
 	const size_t bytes = SHARE_WINDOW_PAGES * (size_t)GUEST_PAGE_BYTES;
 
-	_Static_assert(SHARE_PORTS * SHARE_WINDOW_PAGES <= (int)GUEST_WINDOW_PAGES, "windows");
+	_Static_assert(SHARE_PORTS * SHARE_SHOWN_PAGES <= (int)GUEST_WINDOW_PAGES, "windows");
 	assert(options->ports <= SHARE_PORTS);
 	for (unsigned n = 0; n < options->ports; n++) {
-		uint8_t *place = guest_window_page(&machine->memory, n * SHARE_WINDOW_PAGES);
+		uint8_t *place = guest_window_page(&machine->memory, n * SHARE_SHOWN_PAGES);
 		const struct machine_port *port = &options->port[n];
 		const unsigned others = port->memory->side == SHARE_SIDE_SERVES;
 
 		if (!port_window_show(port->window, others, place, bytes, false))
 			return -ENOMEM;
-		machine->memory.window_bytes += bytes;
+		port->window->word = (uint64_t *)(void *)(place + bytes);
+		machine->memory.window_bytes += bytes + GUEST_PAGE_BYTES;
 	}
 	return 0;
 }

@@ -2,7 +2,8 @@
  * A disk that one machine serves to another (abi/share_disk.h). Who is offered the channel serves
  * 4 MiB of its memory, writes down what it has done, and now and then closes its channel with a
  * request done and not answered; the other uses the disk as any controller's. Nothing is lost, and
- * nothing is done twice. sharing-disk.sh runs the two.
+ * nothing is done twice, also when the window is taken away meanwhile: but that a read is done
+ * again whose bytes went with it. sharing-disk.sh runs the two.
  */
 #include "abi/share.h"
 #include "abi/share_disk.h"
@@ -20,6 +21,7 @@ enum {
 	WRITE_16 = 0x8a,
 	LAST_SECTOR = DISK_BYTES / SECTOR - 1,
 	LONGEST_BYTES = SHARE_DISK_MAX_BYTES,
+	WINDOW_PAGES = 256,
 };
 #define WINDOW_GVA 0x1000000000ull
 #define PATIENCE_TSC 300000000000ull
@@ -33,10 +35,13 @@ struct message_out { struct share_data head; uint8_t bytes[128]; };
 
 static struct vmbus_offer offer;
 static uint8_t *disk;
+static uint8_t *copy; /* of what a request has in the window */
 static uint64_t session;
 static uint32_t round;
-static unsigned lost, welcomes, again;
+static uint64_t window_number; /* of the round */
+static unsigned lost, welcomes, again, left;
 static uint8_t times[NUMBERS], statuses[NUMBERS];
+static uint64_t windows[NUMBERS];
 static uint64_t most_number, executed;
 static bool ends;
 
@@ -52,8 +57,8 @@ static void put(const void *bytes, uint32_t count)
 
 static void open_channel(void)
 {
-	const struct share_version ask = { .head.kind = SHARE_VERSION, .least = SHARE_1_0,
-					   .most = SHARE_1_0 };
+	const struct share_version ask = { .head.kind = SHARE_VERSION, .least = SHARE_1_1,
+					   .most = SHARE_1_1 };
 	static bool is_mapped;
 	struct share_version_answer answer;
 	struct vmbus_packet head;
@@ -65,17 +70,27 @@ static void open_channel(void)
 	channel_put(&ch, PACKET_INBAND, &ask, sizeof(ask), NULL, 0);
 	while (!channel_get(&ch, &head, &answer, sizeof(answer)))
 		;
-	for (uint32_t n = 0; n < answer.window_pages && !is_mapped; n++)
+	for (uint32_t n = 0; n <= answer.window_pages && !is_mapped; n++)
 		map_page(WINDOW_GVA + PAGE_BYTES * n, answer.window_gpa + PAGE_BYTES * n,
 			 PAGE_P | PAGE_W);
 	is_mapped = true;
 	round = 0;
 }
 
+static uint64_t word(void)
+{
+	const uintptr_t at = WINDOW_GVA + PAGE_BYTES * (uint64_t)WINDOW_PAGES;
+
+	return ((const volatile struct share_window_word *)at)->number;
+}
+
+/* What is in the window now is this round's. */
+static bool is_rounds(void) { return window_number && word() == window_number; }
+
 static void welcome(const struct share_disk_hello *hello)
 {
 	const struct share_disk_welcome said = { .kind = SHARE_DISK_WELCOME,
-						 .version = SHARE_DISK_1_0,
+						 .version = SHARE_DISK_1_1,
 						 .round = hello->round,
 						 .size_bytes = DISK_BYTES,
 						 .sector_bytes = SECTOR,
@@ -86,43 +101,66 @@ static void welcome(const struct share_disk_hello *hello)
 		check("one proxy", false);
 	session = hello->session;
 	round = hello->round;
+	window_number = word();
 	welcomes++;
 	put(&said, sizeof(said));
 }
 
-static uint32_t execute(const struct share_disk_request *asked)
+static void move(void *to, const void *from, uint64_t bytes)
 {
-	uint64_t *window =
-		(uint64_t *)(uintptr_t)(WINDOW_GVA + PAGE_BYTES * (uint64_t)asked->first);
-	uint64_t *at = (uint64_t *)(uintptr_t)(disk + asked->offset);
+	for (uint64_t n = 0; n < bytes / sizeof(uint64_t); n++)
+		((uint64_t *)to)[n] = ((const uint64_t *)from)[n];
+}
 
-	if (asked->offset > DISK_BYTES || asked->bytes > DISK_BYTES - asked->offset)
-		return SHARE_DISK_FAILED;
-	for (uint64_t n = 0; n < asked->bytes / sizeof(*at); n++)
-		if (asked->act == SHARE_DISK_READ)
-			window[n] = at[n];
-		else if (asked->act == SHARE_DISK_WRITE)
-			at[n] = window[n];
-		else if (asked->act == SHARE_DISK_ZERO)
-			at[n] = 0;
+/* False: its bytes are not there, or went nowhere: it is not done. */
+static bool execute(const struct share_disk_request *asked)
+{
+	static const uint8_t zeros[LONGEST_BYTES];
+	uint8_t *window = (uint8_t *)(uintptr_t)(WINDOW_GVA + PAGE_BYTES * (uint64_t)asked->first);
+	uint8_t *at = disk + asked->offset;
+
+	statuses[asked->number] = SHARE_DISK_FAILED;
+	if (asked->offset > DISK_BYTES || asked->bytes > DISK_BYTES - asked->offset ||
+	    asked->bytes > LONGEST_BYTES)
+		return true;
+	if (asked->act == SHARE_DISK_READ)
+		move(window, at, asked->bytes);
+	else if (asked->act == SHARE_DISK_WRITE)
+		move(copy, window, asked->bytes);
+	if (asked->act <= SHARE_DISK_WRITE && !is_rounds())
+		return false;
+	if (asked->act == SHARE_DISK_WRITE)
+		move(at, copy, asked->bytes);
+	else if (asked->act == SHARE_DISK_ZERO)
+		move(at, zeros, asked->bytes);
 	ends |= asked->act == SHARE_DISK_WRITE && asked->offset == (uint64_t)LAST_SECTOR * SECTOR &&
 		*(uint32_t *)(void *)at == GOOD_END;
-	return SHARE_DISK_GOOD;
+	statuses[asked->number] = SHARE_DISK_GOOD;
+	windows[asked->number] = window_number;
+	return true;
+}
+
+static bool is_there_still(const struct share_disk_request *asked)
+{
+	return asked->act != SHARE_DISK_READ || windows[asked->number] == window_number;
 }
 
 /* False: it was done, and the answer is lost with the channel. */
 static bool take_request(const struct share_disk_request *asked)
 {
 	struct share_disk_done done = { .kind = SHARE_DISK_DONE, .number = asked->number };
+	const bool is_known = asked->number < NUMBERS && times[asked->number];
 
 	if (asked->round != round || asked->number >= NUMBERS)
 		return true;
-	if (times[asked->number]) {
-		again++;
-	} else {
+	again += is_known;
+	if (!(is_known && is_there_still(asked)) && !execute(asked)) {
+		left++;
+		return true;
+	}
+	if (!is_known) {
 		times[asked->number]++;
 		executed++;
-		statuses[asked->number] = (uint8_t)execute(asked);
 		if (asked->number > most_number)
 			most_number = asked->number;
 		if (executed % LOSES_EVERY == 0 && !ends) {
@@ -154,6 +192,7 @@ static void serve(void)
 	unsigned once = 0;
 
 	disk = new_pages(DISK_BYTES / PAGE_BYTES);
+	copy = new_pages(LONGEST_BYTES / PAGE_BYTES);
 	open_channel();
 	while (rdtsc() < until && !(ends && peer_has_gone)) {
 		const struct share_head *head = (const struct share_head *)(const void *)got;

@@ -14,6 +14,8 @@ struct message_out { struct share_data head; uint8_t bytes[SHARE_DATA_MAX_BYTES]
 static struct channel ch;
 static _Alignas(8) uint8_t got[SHARE_MESSAGE_BYTES];
 #define WINDOW_GVA 0x1000000000ull
+#define WORD_GVA 0x1100000000ull
+#define WINDOW_PAGES 256
 static bool peer_is_there;
 static uint64_t window_gpa;
 
@@ -157,6 +159,8 @@ static void serve_pages(const struct share_data *data)
 		set_words(page, words + 1000 * n + 7);
 	}
 	check_equal("the other machine's pages in the window", right, PAGES);
+	map_page(WORD_GVA, window_gpa + PAGE_BYTES * WINDOW_PAGES, PAGE_P | PAGE_W);
+	check("which has a number", *(volatile uint64_t *)(uintptr_t)WORD_GVA);
 	ask_about(SHARE_RELEASE, id, 0);
 }
 
@@ -327,13 +331,15 @@ void test_main(void)
 	bus_offers(OFFER_PACKET, &offer);
 	check_equal("the class", *(const uint32_t *)(const void *)offer.type.byte, OFFER_PACKET);
 	check_equal("opened", channel_open(&ch, &offer, 0xe1e10), 0);
-	ask_version(SHARE_1_0 + 1, SHARE_1_0 + 9, &answer);
+	ask_version(SHARE_1_1 + 1, SHARE_1_1 + 9, &answer);
 	check_equal("no version that both have", answer.head.status, SHARE_NO_VERSION);
-	ask_version(1, SHARE_1_0 + 9, &answer);
-	check_equal("the version", answer.version, SHARE_1_0);
+	ask_version(1, SHARE_1_0, &answer);
+	check_equal("an older version", answer.version, SHARE_1_0);
+	ask_version(1, SHARE_1_1 + 9, &answer);
+	check_equal("the version", answer.version, SHARE_1_1);
 	peer_is_there = answer.peer_is_there;
 	window_gpa = answer.window_gpa;
-	check_equal("pages of the window", answer.window_pages, 256);
+	check_equal("pages of the window", answer.window_pages, WINDOW_PAGES);
 	map_page(WINDOW_GVA, window_gpa, PAGE_P | PAGE_W);
 	wait_for_peer();
 	if (answer.side == SHARE_SERVES)

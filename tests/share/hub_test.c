@@ -316,12 +316,36 @@ static void packets_pass(void)
 	expect("and back", take(&web, WAIT_MS) == 77 && is_answered(&store));
 }
 
+/* Who does not sleep, and looks for replies alone before it will, is woken all the same. */
+static bool is_woken(const struct end *end)
+{
+	struct pollfd answer = { .fd = end->answer, .events = POLLIN };
+
+	return poll(&answer, 1, WAIT_MS) > 0;
+}
+
+static void be_awake(struct end *end)
+{
+	uint64_t rung;
+
+	if (read(end->answer, &rung, sizeof(rung)) < 0 && errno != EAGAIN)
+		abort();
+	__atomic_store_n(&end->memory->queue.replies.sleeps, 0, __ATOMIC_SEQ_CST);
+}
+
 static void rules_change(void)
 {
+	const uint32_t word = store.memory->peer_is_there;
+
+	be_awake(&store);
 	bring_rules(web.line, "allow store offer,pass store/shelf\n");
 	expect("who may not open it any more is parted", sees_peer(&store, false));
+	expect("which wakes who does not sleep", is_woken(&store));
+	be_awake(&store);
 	bring_rules(web.line, all);
 	expect("and joined when it may", sees_peer(&store, true) && sees_peer(&web, true));
+	expect("which wakes who does not sleep, too", is_woken(&store));
+	expect("that the two were parted can be seen", store.memory->peer_is_there != word);
 	bring_rules(web.line, "allow * offer,see,open */*\nallow store pass *\n");
 	put(&web, 5);
 	expect("what no rule lets pass waits", take(&store, 100) == -1);

@@ -30,6 +30,7 @@ struct end {
 	struct share_memory *memory;
 	int line;
 	uint8_t *seen, *slots;
+	uint64_t word;
 };
 
 static void *own(size_t bytes)
@@ -53,6 +54,7 @@ static void make_end(struct end *end, unsigned half)
 	    !port_window_show(&end->window, !half, end->seen, WINDOW_HALF_BYTES, false) ||
 	    !port_window_show(&end->window, half, end->slots, SLOTS_BYTES, true))
 		abort();
+	end->window.word = &end->word;
 }
 
 /* As the joiner does; fd -1: none. */
@@ -103,7 +105,9 @@ static void two_share(struct end *one, struct end *other, int fd)
 	expect("another one is wanted", port_window_is_wanted(&one->window, one->memory));
 	expect("and nothing is before that", !other->window.is_shared && !other->seen[0]);
 	give(other, fd);
+	expect("its guest has none so far", !one->word && !other->word);
 	expect("both have it", exchange(one) && exchange(other) && one->window.is_shared);
+	expect("and a number for it", one->word && other->word);
 	expect("what is kept is there, and the other sees it",
 	       !strcmp((char *)one->slots, "kept") && !strcmp((char *)other->seen, "kept"));
 	expect("and nothing else of before", !one->seen[PAGE]);
@@ -114,7 +118,7 @@ static void two_share(struct end *one, struct end *other, int fd)
 static void taken_away(struct end *one, struct end *other, int fd)
 {
 	give(one, -1);
-	expect("it is taken from one", exchange(one) && !one->window.is_shared);
+	expect("it is taken from one", exchange(one) && !one->window.is_shared && !one->word);
 	expect("who keeps what it had", !strcmp((char *)one->slots, "kept"));
 	strcpy((char *)other->seen, "lies");
 	memset(other->window.memory, 0xee, sizeof(struct share_window));
@@ -137,8 +141,9 @@ static int look_at_lost(struct end *other, bool is_guarded)
 		signal(SIGBUS, SIG_DFL);
 		if (is_guarded && !sigaction(SIGBUS, &action, NULL))
 			port_windows_guard(&other->window, 1, NULL, 0);
-		_exit(*(volatile uint8_t *)&other->seen[PAGE] |
-		      *(volatile uint8_t *)&other->window.memory->page[1][0][0]);
+		status = *(volatile uint8_t *)&other->seen[PAGE];
+		status |= *(volatile uint8_t *)&other->window.memory->page[1][0][0];
+		_exit(status || *(volatile uint64_t *)&other->word);
 	}
 	waitpid(child, &status, 0);
 	return status;

@@ -21,7 +21,7 @@
 enum {
 	SLOTS = SHARE_DISK_REQUESTS,
 	SLOT_PAGES = BLOCK_SLOT_BYTES / SLOT_PAGE_BYTES,
-	ASK_AGAIN_MS = 1000,
+	AGAIN_MS = 1000,
 	SECTOR_LEAST_BYTES = 512,
 };
 _Static_assert((int)SHARE_DISK_MAX_BYTES == (int)BLOCK_SLOT_BYTES, "a request fills a slot");
@@ -29,8 +29,8 @@ _Static_assert((int)SHARE_DISK_READ == (int)BLOCK_READ && (int)SHARE_DISK_FLUSH 
 	       "a request says what the controller says");
 _Static_assert(SLOTS * SLOT_PAGES <= (int)SHARE_WINDOW_PAGES, "the half of a window has them");
 
-/* Refused: the hub is asked again later. */
-enum server_state { NOBODY, ASKING, REFUSED, GREETING, SERVING };
+/* Refused: the hub is asked again later. Stranger: not before another one comes. */
+enum server_state { NOBODY, STRANGER, ASKING, REFUSED, GREETING, SERVING };
 
 struct pending {
 	bool is_there, is_sent;
@@ -39,7 +39,8 @@ struct pending {
 };
 
 struct proxy_counters {
-	uint64_t requests, answered, again, rounds, strangers, wrong, refused, hubs, hubs_failed;
+	uint64_t requests, answered, again, late, rounds, strangers, wrong, refused, hubs;
+	uint64_t hubs_failed;
 };
 
 struct disk_proxy {
@@ -72,7 +73,7 @@ struct disk_proxy {
 
 	/* the server's */
 	enum server_state state;
-	int64_t ask_again_ms;
+	int64_t again_ms; /* refused, or greeting: invariant 4 */
 	bool is_asked, asks_anew; /* of ASK: it is with the hub; it is time for the next */
 	uint32_t round;
 	bool is_known;
@@ -185,14 +186,21 @@ static void send_requests(struct disk_proxy *proxy)
 static void greet(struct disk_proxy *proxy)
 {
 	const struct share_disk_hello message = { .kind = SHARE_DISK_HELLO,
-						  .least = SHARE_DISK_1_0,
-						  .most = SHARE_DISK_1_0,
-						  .round = ++proxy->round,
+						  .least = SHARE_DISK_1_1,
+						  .most = SHARE_DISK_1_1,
+						  .round = proxy->round,
 						  .session = proxy->epoch };
 
-	proxy->state = GREETING;
-	proxy->counters.rounds++;
+	proxy->again_ms = now_ms() + AGAIN_MS;
 	send_packet(proxy, SHARE_PACKET_DATA, &message, sizeof(message));
+}
+
+static void begin_round(struct disk_proxy *proxy)
+{
+	proxy->state = GREETING;
+	proxy->round++;
+	proxy->counters.rounds++;
+	greet(proxy);
 }
 
 static bool ask_hub(struct disk_proxy *proxy)
@@ -217,8 +225,9 @@ static void begin_with_server(struct disk_proxy *proxy)
 		proxy->pending[n].is_sent = false;
 	}
 	proxy->state = NOBODY;
-	if (proxy->peer_is_there && ask_hub(proxy))
-		proxy->state = ASKING;
+	proxy->again_ms = now_ms() + AGAIN_MS;
+	if (proxy->peer_is_there)
+		proxy->state = ask_hub(proxy) ? ASKING : REFUSED;
 }
 
 /* ---- from the controller ---- */
@@ -289,10 +298,10 @@ static void take_welcome(struct disk_proxy *proxy, const uint8_t *bytes)
 	memcpy(&said, bytes, sizeof(said));
 	if (proxy->state != GREETING || said.round != proxy->round)
 		return;
-	if (said.version != SHARE_DISK_1_0 || !is_disk(&said) ||
+	if (said.version != SHARE_DISK_1_1 || !is_disk(&said) ||
 	    (proxy->is_known && !is_same_disk(&proxy->disk, &said))) {
 		proxy->counters.strangers++;
-		proxy->state = NOBODY;
+		proxy->state = STRANGER;
 		return;
 	}
 	proxy->arrived = !proxy->is_known;
@@ -331,6 +340,10 @@ static void take_done(struct disk_proxy *proxy, const uint8_t *bytes)
 	struct share_disk_done said;
 
 	memcpy(&said, bytes, sizeof(said));
+	if (proxy->state != SERVING) { /* invariant 3: of a round that is over */
+		proxy->counters.late++;
+		return;
+	}
 	for (unsigned n = 0; n < SLOTS; n++) {
 		const struct pending *pending = &proxy->pending[n];
 
@@ -383,12 +396,12 @@ static void take_sent(struct disk_proxy *proxy, unsigned slot, int32_t result)
 		proxy->is_asked = false;
 	if (proxy->sent[slot].kind == SHARE_PACKET_ASK && proxy->state == ASKING) {
 		if (!result && proxy->window->is_shared) {
-			greet(proxy);
+			begin_round(proxy);
 			return;
 		}
 		proxy->counters.refused++;
 		proxy->state = REFUSED;
-		proxy->ask_again_ms = now_ms() + ASK_AGAIN_MS;
+		proxy->again_ms = now_ms() + AGAIN_MS;
 	} else if (result && proxy->state >= GREETING) {
 		begin_with_server(proxy);
 	}
@@ -454,15 +467,6 @@ static void begin_with_hub(struct disk_proxy *proxy, uint32_t generation)
 	ring(proxy);
 }
 
-/* Of a window that was taken away: what a server answers from now on it may not have seen. */
-static void number_anew(struct disk_proxy *proxy)
-{
-	for (unsigned n = 0; n < SLOTS; n++)
-		if (proxy->pending[n].is_there)
-			proxy->pending[n].number = ++proxy->last_number;
-	begin_with_server(proxy);
-}
-
 /* Nobody knows whose bytes are gone: what the guest hears is that none of it may be there. */
 static void fail_pending(struct disk_proxy *proxy)
 {
@@ -475,7 +479,8 @@ static void fail_pending(struct disk_proxy *proxy)
 /* No guest's thread writes into the slots meanwhile: its controller's channel is held. */
 static void follow_window(struct disk_proxy *proxy)
 {
-	const uint64_t gpa = GUEST_WINDOW_GPA + proxy->number * (uint64_t)WINDOW_HALF_BYTES;
+	const uint64_t gpa = GUEST_WINDOW_GPA +
+			     proxy->number * (uint64_t)SHARE_SHOWN_PAGES * GUEST_PAGE_BYTES;
 	bool was_shared;
 
 	if (!port_window_is_wanted(proxy->window, proxy->memory))
@@ -488,7 +493,7 @@ static void follow_window(struct disk_proxy *proxy)
 		if (port_window_take_lost(proxy->window))
 			fail_pending(proxy);
 		if (was_shared)
-			number_anew(proxy);
+			begin_with_server(proxy);
 		port_window_accept(proxy->window, proxy->memory);
 		ring(proxy);
 	}
@@ -501,13 +506,18 @@ static void follow_peer(struct disk_proxy *proxy)
 	const struct share_memory *memory = proxy->memory;
 	const uint32_t word = __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE);
 	const bool is_there = word && !proxy->cut_off;
-	const bool asks_again = proxy->state == REFUSED && now_ms() >= proxy->ask_again_ms;
 
-	if (is_there == proxy->peer_is_there && word == proxy->peer_word && !asks_again)
+	if (is_there != proxy->peer_is_there || word != proxy->peer_word) {
+		proxy->peer_is_there = is_there;
+		proxy->peer_word = word;
+		begin_with_server(proxy);
+	} else if (now_ms() < proxy->again_ms) {
 		return;
-	proxy->peer_is_there = is_there;
-	proxy->peer_word = word;
-	begin_with_server(proxy);
+	} else if (proxy->state == REFUSED) {
+		begin_with_server(proxy);
+	} else if (proxy->state == GREETING) {
+		greet(proxy);
+	}
 }
 
 /* What the controller is told, outside of the lock. */
@@ -623,11 +633,12 @@ size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t 
 {
 	const struct proxy_counters *counters = &proxy->counters;
 	int used = snprintf(text, bytes,
-			    "served disk %u: %lu requests, %lu answered, %lu asked again, "
-			    "%lu rounds, %lu strangers, %lu wrong, %lu refused, %lu hubs, "
+			    "served disk %u: %lu requests, %lu answered, "
+			    "%lu asked again, %lu late, %lu rounds, %lu strangers, "
+			    "%lu wrong, %lu refused, %lu hubs, "
 			    "%lu failed\n",
 			    proxy->number, counters->requests, counters->answered, counters->again,
-			    counters->rounds, counters->strangers, counters->wrong,
+			    counters->late, counters->rounds, counters->strangers, counters->wrong,
 			    counters->refused, counters->hubs, counters->hubs_failed);
 
 	if (used < 0)
@@ -636,7 +647,7 @@ size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t 
 }
 
 static void unit_destroy(void *self) { disk_proxy_destroy(self); }
-/* A refusal may have been taken back, or a permission, of which nobody tells. */
+/* A refusal may have been taken back, or a permission, of which nobody tells: invariant 4. */
 static void unit_tick(void *self, unsigned seconds)
 {
 	struct disk_proxy *proxy = self;
@@ -645,7 +656,7 @@ static void unit_tick(void *self, unsigned seconds)
 	(void)seconds;
 	pthread_mutex_lock(&proxy->lock);
 	proxy->asks_anew = proxy->state == SERVING;
-	asks = proxy->asks_anew || proxy->state == REFUSED;
+	asks = proxy->state >= REFUSED;
 	pthread_mutex_unlock(&proxy->lock);
 	if (asks)
 		slot_wake(proxy->wakes);

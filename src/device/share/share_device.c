@@ -262,10 +262,10 @@ static int take_version(struct share *share, const struct bus_packet *packet)
 
 	memcpy(&asked, packet->payload, sizeof(asked));
 	share->version = 0;
-	if (asked.least <= SHARE_1_0 && asked.most >= SHARE_1_0) {
-		share->version = SHARE_1_0;
+	if (asked.least <= SHARE_1_1 && asked.most >= SHARE_1_0) {
+		share->version = asked.most < SHARE_1_1 ? SHARE_1_0 : SHARE_1_1;
 		answer.head.status = SHARE_DONE;
-		answer.version = SHARE_1_0;
+		answer.version = share->version;
 		share->told_word = word_of_peer(share);
 	}
 	return tell_guest(share, PACKET_COMPLETION, packet->transaction, &answer, sizeof(answer))
@@ -812,7 +812,7 @@ struct share *share_create(struct bus *bus, unsigned number, struct share_memory
 	share->window = window;
 	share->lends.half = window->memory->page[share->side != SHARE_SERVES];
 	share->window_gpa = GUEST_WINDOW_GPA +
-			    number * (uint64_t)SHARE_WINDOW_PAGES * GUEST_PAGE_BYTES;
+			    number * (uint64_t)SHARE_SHOWN_PAGES * GUEST_PAGE_BYTES;
 	share->service = (struct bus_service){
 		.type = memory->class == SHARE_CLASS_DISK ? disk_type : packet_type,
 		.instance = SHARE_INSTANCE(number), .opened = opened,
