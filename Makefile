@@ -14,6 +14,7 @@ demo:
 check:
 	@tools/install-deps build daemon demo test
 	@tools/fetch-guest
+	@tools/fetch-axe
 	@tools/check
 
 # Under DESTDIR and PREFIX (/usr): make install DESTDIR=/tmp/x PARTS="umbra daemon agent client"

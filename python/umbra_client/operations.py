@@ -88,6 +88,14 @@ class Operations:
         """Channels between machines, and what was decided about them."""
         return self._call("GET", "/v1/bus", {}, {"of": of}, None)
 
+    def get_memory_history(self):
+        """The last five minutes of them, a sample a second, in MiB."""
+        return self._call("GET", "/v1/memory/history", {}, {}, None)
+
+    def get_usage(self, shares=None):
+        """What each machine that runs uses of the host, and what it counts."""
+        return self._call("GET", "/v1/usage", {}, {"shares": shares}, None)
+
     def get_disk(self, file, format=None, chain=None, parents=None):
         """What a disk is."""
         return self._call("GET", "/v1/disks/info", {}, {"file": file, "format": format, "chain": chain, "parents": parents}, None)
@@ -135,6 +143,14 @@ class Operations:
     def get_version(self):
         """Of the daemon, and of the API."""
         return self._call("GET", "/v1/version", {}, {}, None)
+
+    def open_page(self, end=None, idempotency_key=None):
+        """An address of the web page, at a port of this host, that is good once."""
+        return self._call("POST", "/v1/page", {}, {}, {"end": end}, idempotency_key)
+
+    def enter_page(self, ticket, idempotency_key=None):
+        """What a browser is let in with, for the ticket of its address."""
+        return self._call("POST", "/v1/session", {}, {}, {"ticket": ticket}, idempotency_key)
 
     def get_metrics(self):
         """Counters of the daemon and of all machines, for Prometheus."""

@@ -25,3 +25,5 @@ int verb_save(int argc, char **argv);
 int verb_running(int argc, char **argv);
 int verb_top(int argc, char **argv);
 int verb_mcp(int argc, char **argv);
+/* page_verb.c */
+int verb_page(int argc, char **argv);

@@ -135,6 +135,18 @@ static int show_live(void)
 	return code;
 }
 
+static int show_history(void)
+{
+	json_t *answer = ask("{\"id\":1,\"do\":\"history\"}");
+
+	if (!answer)
+		return nobody();
+	json_dumpf(json_object_get(answer, "samples"), stdout, JSON_COMPACT);
+	puts("");
+	json_decref(answer);
+	return 0;
+}
+
 static int write_svg(const char *path)
 {
 	json_t *answer = ask("{\"id\":1,\"do\":\"history\"}");
@@ -178,5 +190,7 @@ int memory_all(const struct memory_all *wanted)
 		return set_reserve(wanted->reserve);
 	if (wanted->svg)
 		return write_svg(wanted->svg);
+	if (wanted->history)
+		return show_history();
 	return wanted->live ? show_live() : show_once(wanted->json);
 }

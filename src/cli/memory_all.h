@@ -7,7 +7,7 @@
 #include <stdbool.h>
 
 struct memory_all {
-	bool json, live;
+	bool json, live, history;
 	const char *svg, *reserve; /* a file; a size; NULL */
 };
 

@@ -34,7 +34,7 @@ static const char running_help[] =
 	"       umbra pause NAME\n"
 	"       umbra resume NAME\n"
 	"       umbra memory NAME [--set SIZE|auto] [--json]\n"
-	"       umbra memory [--json|--live|--svg FILE|--reserve SIZE|auto]\n"
+	"       umbra memory [--json|--live|--history|--svg FILE|--reserve SIZE|auto]\n"
 	"About machines that were given a name with umbra run --name NAME.\n"
 	"info says what it is and where its processors are, in a Linux kernel also in which\n"
 	"function; elsewhere with --symbols, a System.map or what /proc/kallsyms of the\n"
@@ -49,10 +49,11 @@ static const char running_help[] =
 	"with a bus.\n"
 	"Without a name it is about all machines whose memory is adjusted: what each has, needs\n"
 	"and occupies, and why it was moved last; --live goes on showing it, --svg draws the last\n"
-	"five minutes, --reserve says how much of the host's memory guests never get.\n";
+	"five minutes, --history says them as JSON, --reserve says how much of the host's memory\n"
+	"guests never get.\n";
 
 struct arguments {
-	bool json, tree, mmu, code, live, hot;
+	bool json, tree, mmu, code, live, history, hot;
 	const char *name, *set, *symbols, *svg, *reserve, *hot_seconds;
 };
 
@@ -389,7 +390,11 @@ static json_t *memory_of(const json_t *machine)
 static int show_all(const struct arguments *a)
 {
 	const struct memory_all wanted = {
-		.json = a->json, .live = a->live, .svg = a->svg, .reserve = a->reserve
+		.json = a->json,
+		.live = a->live,
+		.history = a->history,
+		.svg = a->svg,
+		.reserve = a->reserve
 	};
 
 	if (a->set)
@@ -405,7 +410,7 @@ static int verb_memory(const struct arguments *a)
 
 	if (!a->name) {
 		code = show_all(a);
-	} else if (a->live || a->svg || a->reserve) {
+	} else if (a->live || a->history || a->svg || a->reserve) {
 		code = complain(EXIT_USAGE, "only of all machines", a->name, "leave the name out");
 	} else if (!machine) {
 		code = talk_failed(a->name, -ENOENT);
@@ -444,6 +449,7 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 					       { "symbols", 1, 0, 'y' }, { "mmu", 0, 0, 'm' },
 					       { "live", 0, 0, 'l' },    { "svg", 1, 0, 'v' },
 					       { "reserve", 1, 0, 'R' },
+					       { "history", 0, 0, 'i' },
 					       { "code", 0, 0, 'c' },    { "hot", 2, 0, 'H' },
 					       { "help", 0, 0, 'h' },    { 0 } };
 	int option;
@@ -456,6 +462,7 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 		case 'y': a->symbols = optarg; break;
 		case 'm': a->mmu = true; break;
 		case 'l': a->live = true; break;
+		case 'i': a->history = true; break;
 		case 'v': a->svg = optarg; break;
 		case 'R': a->reserve = optarg; break;
 		case 'c': a->code = true; break;

@@ -73,6 +73,7 @@ static const struct verb verbs[] = {
 	  .words = "build scan get set tag packages files export history policy key sign verify "
 		   "keep fetch drop index search",
 	  .about = "says what images are, and finds them" },
+	{ .name = "page", .run = verb_page, .about = "says where a browser finds the page" },
 	{ .name = "mcp", .run = verb_mcp, .about = "offers machines as tools to agents" },
 	{ .name = "doctor", .run = verb_doctor, .about = "says what this host offers" },
 };

@@ -577,6 +577,38 @@ int umbra_get_bus(struct umbra_client *client, const struct umbra_get_bus *argum
 	return client_call(client, &operation, arguments, ret);
 }
 
+int umbra_get_memory_history(struct umbra_client *client, struct umbra_answer *ret)
+{
+	static const struct client_operation operation = {
+		.method = "GET",
+		.path = "/v1/memory/history",
+		.members = NULL,
+	};
+
+	return client_call(client, &operation, NULL, ret);
+}
+
+static const struct client_member get_usage_members[] = {
+	{ .name = "shares",
+	  .kind = CLIENT_FLAG,
+	  .place = CLIENT_IN_QUERY,
+	  .is_needed = false,
+	  .offset = offsetof(struct umbra_get_usage, shares) },
+	{ 0 },
+};
+
+int umbra_get_usage(struct umbra_client *client, const struct umbra_get_usage *arguments,
+		struct umbra_answer *ret)
+{
+	static const struct client_operation operation = {
+		.method = "GET",
+		.path = "/v1/usage",
+		.members = get_usage_members,
+	};
+
+	return client_call(client, &operation, arguments, ret);
+}
+
 static const struct client_member get_disk_members[] = {
 	{ .name = "file",
 	  .kind = CLIENT_TEXT,
@@ -891,6 +923,48 @@ int umbra_get_version(struct umbra_client *client, struct umbra_answer *ret)
 	};
 
 	return client_call(client, &operation, NULL, ret);
+}
+
+static const struct client_member open_page_members[] = {
+	{ .name = "end",
+	  .kind = CLIENT_FLAG,
+	  .place = CLIENT_IN_BODY,
+	  .is_needed = false,
+	  .offset = offsetof(struct umbra_open_page, end) },
+	{ 0 },
+};
+
+int umbra_open_page(struct umbra_client *client, const struct umbra_open_page *arguments,
+		struct umbra_answer *ret)
+{
+	static const struct client_operation operation = {
+		.method = "POST",
+		.path = "/v1/page",
+		.members = open_page_members,
+	};
+
+	return client_call(client, &operation, arguments, ret);
+}
+
+static const struct client_member enter_page_members[] = {
+	{ .name = "ticket",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_BODY,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_enter_page, ticket) },
+	{ 0 },
+};
+
+int umbra_enter_page(struct umbra_client *client, const struct umbra_enter_page *arguments,
+		struct umbra_answer *ret)
+{
+	static const struct client_operation operation = {
+		.method = "POST",
+		.path = "/v1/session",
+		.members = enter_page_members,
+	};
+
+	return client_call(client, &operation, arguments, ret);
 }
 
 int umbra_get_metrics(struct umbra_client *client, struct umbra_answer *ret)

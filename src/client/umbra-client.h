@@ -208,6 +208,16 @@ struct umbra_get_bus {
 int umbra_get_bus(struct umbra_client *client, const struct umbra_get_bus *arguments,
 		struct umbra_answer *ret);
 
+/* The last five minutes of them, a sample a second, in MiB. */
+int umbra_get_memory_history(struct umbra_client *client, struct umbra_answer *ret);
+
+struct umbra_get_usage {
+	bool shares; /* Also which of its memory is its alone */
+};
+/* What each machine that runs uses of the host, and what it counts. */
+int umbra_get_usage(struct umbra_client *client, const struct umbra_get_usage *arguments,
+		struct umbra_answer *ret);
+
 struct umbra_get_disk {
 	const char *file; /* The disk, needed */
 	const char *format; /* Of the file; vhdx unless it is said */
@@ -297,6 +307,20 @@ int umbra_cancel_operation(struct umbra_client *client,
 
 /* Of the daemon, and of the API. */
 int umbra_get_version(struct umbra_client *client, struct umbra_answer *ret);
+
+struct umbra_open_page {
+	bool end; /* Browsers that were let in before are not any more */
+};
+/* An address of the web page, at a port of this host, that is good once. */
+int umbra_open_page(struct umbra_client *client, const struct umbra_open_page *arguments,
+		struct umbra_answer *ret);
+
+struct umbra_enter_page {
+	const char *ticket; /* Of the address's fragment, needed */
+};
+/* What a browser is let in with, for the ticket of its address. */
+int umbra_enter_page(struct umbra_client *client, const struct umbra_enter_page *arguments,
+		struct umbra_answer *ret);
 
 /* Counters of the daemon and of all machines, for Prometheus. */
 int umbra_get_metrics(struct umbra_client *client, struct umbra_answer *ret);

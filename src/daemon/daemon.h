@@ -7,9 +7,12 @@
 #include "machines.h"
 #include "operations.h"
 #include "replay.h"
+#include "sessions.h"
 #include "store/store.h"
 
 enum { DAEMON_CALLS = 256 };
+
+struct page_port;
 
 struct daemon {
 	struct loop loop;
@@ -18,6 +21,8 @@ struct daemon {
 	struct machines machines;
 	struct operations operations;
 	struct replay replay;
+	struct sessions sessions; /* of the page's port */
+	struct page_port *page;
 	const char *program; /* the command, to be executed */
 	unsigned under_way; /* calls that wait for a command or a machine: DAEMON_CALLS at most */
 	uint64_t calls, failures; /* answered, and of them those that were refused */
@@ -39,6 +44,11 @@ void call_end(struct api_call *call);
 void call_stand(struct api_call *call);
 void call_registers(struct api_call *call);
 void call_set_memory(struct api_call *call);
+/* page_port.c */
+void call_page(struct api_call *call);
+void call_session(struct api_call *call);
+/* usage.c */
+void call_usage(struct api_call *call);
 /* metrics.c */
 void call_metrics(struct api_call *call);
 /* program_call.c */

@@ -45,9 +45,7 @@ static enum MHD_Result queue_text(struct request *request, unsigned status, char
 		free(text);
 		return MHD_NO;
 	}
-	MHD_add_response_header(response, "Content-Type", type);
-	MHD_add_response_header(response, "Cache-Control", "no-store");
-	MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+	page_headers(response, type);
 	if (status == 202 && id) {
 		snprintf(place, sizeof(place), "/v1/operations/%s", id);
 		MHD_add_response_header(response, "Location", place);
@@ -164,8 +162,9 @@ static enum MHD_Result begin_request(struct request *request)
 {
 	if (!request->path)
 		return MHD_NO;
+	request->file = page_of(request);
 	request->call = request_refusal(request);
-	if (request->call && !request->front->token && !request_is_of_owner(request))
+	if (request->call && front_is_owners(request->front) && !request_is_of_owner(request))
 		return request_reply(request);
 	return MHD_YES;
 }
@@ -174,6 +173,8 @@ static enum MHD_Result begin_answer(struct request *request)
 {
 	struct api_call *call = request_body_refusal(request);
 
+	if (!call && request->file)
+		return page_reply(request, request->file);
 	request->call = call ? call : request_call(request);
 	call = request->call;
 	drop_body(request);
@@ -280,8 +281,11 @@ static void front_beat(void *context)
 }
 
 static struct MHD_Daemon *start_http(struct front *front, int listener,
-				     const struct front_tls *tls)
+				     const struct front_door *door)
 {
+	const struct front_door *tls = door && door->certificate ? door : NULL;
+	const unsigned connections =
+		front->sessions ? FRONT_PAGE_CONNECTIONS : FRONT_CONNECTIONS;
 	struct MHD_OptionItem secret[] = {
 		{ MHD_OPTION_HTTPS_MEM_CERT, 0, tls ? (void *)(uintptr_t)tls->certificate : NULL },
 		{ MHD_OPTION_HTTPS_MEM_KEY, 0, tls ? (void *)(uintptr_t)tls->key : NULL },
@@ -293,19 +297,21 @@ static struct MHD_Daemon *start_http(struct front *front, int listener,
 				MHD_OPTION_LISTEN_SOCKET, (MHD_socket)listener,
 				MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
 				MHD_OPTION_NOTIFY_COMPLETED, end_request, front,
-				MHD_OPTION_CONNECTION_LIMIT, (unsigned)FRONT_CONNECTIONS,
+				MHD_OPTION_CONNECTION_LIMIT, connections,
 				MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)FRONT_IDLE_S,
 				MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
 				MHD_OPTION_ARRAY, tls ? secret : secret + 2, MHD_OPTION_END);
 }
 
 int front_open(struct front *front, struct daemon *daemon, int listener,
-	       const struct front_tls *tls)
+	       const struct front_door *door)
 {
 	const union MHD_DaemonInfo *info;
 
-	*front = (struct front){ .daemon = daemon, .token = tls ? tls->token : NULL };
-	front->http = start_http(front, listener, tls);
+	*front = (struct front){ .daemon = daemon,
+				 .token = door ? door->token : NULL,
+				 .sessions = door ? door->sessions : NULL };
+	front->http = start_http(front, listener, door);
 	if (!front->http)
 		return -EINVAL;
 	info = MHD_get_daemon_info(front->http, MHD_DAEMON_INFO_EPOLL_FD);

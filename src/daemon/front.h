@@ -1,7 +1,8 @@
 /*
  * HTTP/1.1 in front of the API, by libmicrohttpd in the daemon's loop: on a Unix socket, where only
  * the owner is heard (SO_PEERCRED), and, when it is asked for, on a TCP port with TLS, where only
- * who brings the token is.
+ * who brings the token is, and on a port of the loopback address, where only who brings a session
+ * is (page_port.h). The files of the page (page/page.h) are given to everybody who may connect.
  *
  *  1. A request is read whole before anything is done; of a body FRONT_BODY_BYTES at most.
  *  2. Who waits for an answer costs a suspended connection and nothing else.
@@ -17,6 +18,7 @@
 #include "daemon.h"
 
 struct MHD_Daemon;
+struct sessions;
 struct request;
 
 enum {
@@ -24,11 +26,16 @@ enum {
 	FRONT_BODIES_BYTES = 32 << 20, /* of all bodies that are being read */
 	FRONT_CONNECTIONS = 1100,
 	FRONT_IDLE_S = 30,
-	FRONT_STREAMS = 128 /* events and WebSockets, together */
+	FRONT_STREAMS = 128, /* events and WebSockets, together */
+	FRONT_PAGE_CONNECTIONS = 64, /* where others of this host may connect, too */
+	FRONT_HOST_BYTES = 32
 };
 
-/* What a TCP port needs; all texts, PEM and the token, are the caller's. */
-struct front_tls { const char *certificate, *key, *token; };
+/*
+ * Whom a TCP port hears; all texts, PEM and the token, are the caller's. By TLS: certificate, key,
+ * token; otherwise sessions.
+ */
+struct front_door { const char *certificate, *key, *token; struct sessions *sessions; };
 
 struct front {
 	struct daemon *daemon;
@@ -36,7 +43,9 @@ struct front {
 	struct loop_source source;
 	struct loop_timer beat; /* streams that have nothing to say show that they live */
 	struct request *requests;
-	const char *token; /* NULL: who connects is asked for by the kernel */
+	const char *token;
+	struct sessions *sessions; /* without a token or this the kernel says who connects */
+	char host[FRONT_HOST_BYTES]; /* of sessions: what Host has to be */
 	bool http_ends; /* streams come to their end */
 	bool is_due; /* libmicrohttpd has something to do */
 	unsigned closing; /* turns that it may need yet, to close what was a WebSocket by TLS */
@@ -44,9 +53,11 @@ struct front {
 	size_t bodies_bytes;
 };
 
-/* listener: bound and listening, the front's from now on. tls: NULL: a Unix socket. 0 or -errno. */
+/*
+ * listener: bound and listening, the front's from now on. door: NULL: a Unix socket. 0 or -errno.
+ */
 int front_open(struct front *front, struct daemon *daemon, int listener,
-	       const struct front_tls *tls);
+	       const struct front_door *door);
 void front_close(struct front *front);
 /* Before each turn of the loop: does what is due, and says how long the loop may wait (or -1). */
 int64_t front_turn(struct front *front);

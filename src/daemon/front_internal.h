@@ -5,6 +5,8 @@
 
 #include "front.h"
 
+struct page_file;
+
 struct request {
 	struct front *front;
 	struct MHD_Connection *connection;
@@ -14,6 +16,7 @@ struct request {
 	char *body;
 	size_t body_used;
 	size_t kept_bytes; /* of it in the front's bodies_bytes */
+	const struct page_file *file; /* that it asks for; NULL: the API */
 	bool is_suspended, is_too_large, is_one_too_many;
 	char key[REPLAY_KEY_BYTES + 2]; /* of idempotency; "": none */
 	struct event_stream *events;
@@ -29,6 +32,8 @@ enum MHD_Result request_reply(struct request *request);
 struct api_call *request_refusal(struct request *request);
 /* By its body. */
 struct api_call *request_body_refusal(struct request *request);
+/* Nobody else can connect to where the front listens, but the kernel has to say so. */
+bool front_is_owners(const struct front *front);
 bool request_is_of_owner(const struct request *request);
 struct api_call *request_call(struct request *request);
 
@@ -42,3 +47,9 @@ void event_stream_beat(struct event_stream *stream);
 enum MHD_Result socket_upgrade(struct request *request);
 /* Of a connection that ended before it was one. */
 void socket_upgrade_drop(struct upgrade *upgrade);
+
+/* page_reply.c: NULL: it asks for none of the page's files. */
+const struct page_file *page_of(const struct request *request);
+enum MHD_Result page_reply(struct request *request, const struct page_file *file);
+/* Of every answer: what it is, and what a browser may do with it. */
+void page_headers(struct MHD_Response *response, const char *type);

@@ -12,9 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ask.h"
+#include "ask_all.h"
 #include "counters.h"
 #include "daemon.h"
+#include "usage.h"
 
 enum { METRICS_MS = 2000, NAME_BYTES = 128, LABEL_BYTES = 192, FAMILIES = 512 };
 
@@ -22,11 +23,7 @@ enum { METRICS_MS = 2000, NAME_BYTES = 128, LABEL_BYTES = 192, FAMILIES = 512 };
 struct gather {
 	struct api_call *call;
 	json_t *families; /* by name: {"type", "help", "samples": [text]} */
-	unsigned asked;
-	bool is_asking;
 };
-
-struct asked_machine { struct gather *gather; char name[LABEL_BYTES]; };
 
 static json_t *samples_of(struct gather *gather, const char *name, const char *type,
 			  const char *about)
@@ -52,6 +49,20 @@ static void add_sample(struct gather *gather, const char *name, const char *type
 	free(text);
 }
 
+/* What a group's lines are one each of. */
+static const char *label_of(const char *group)
+{
+	static const struct { const char *group, *label; } rows[] = {
+		{ "disk", "controller" },
+		{ "net", "card" },
+	};
+
+	for (size_t n = 0; n < sizeof(rows) / sizeof(rows[0]); n++)
+		if (!strcmp(rows[n].group, group))
+			return rows[n].label;
+	return "processor";
+}
+
 /* umbra_GROUP_NAME */
 static void metric_name(char name[NAME_BYTES], const char *group, const char *counter,
 			const char *end)
@@ -64,14 +75,15 @@ static void metric_name(char name[NAME_BYTES], const char *group, const char *co
 /* ---- the counters of a machine ---- */
 
 static void add_group(struct gather *gather, const char *machine, const char *group,
-		      unsigned processor, const json_t *counters)
+		      unsigned number, const json_t *counters)
 {
 	char labels[LABEL_BYTES * 2];
 	char name[NAME_BYTES];
 	const char *counter;
 	json_t *value;
 
-	snprintf(labels, sizeof(labels), "{machine=\"%s\",processor=\"%u\"}", machine, processor);
+	snprintf(labels, sizeof(labels), "{machine=\"%s\",%s=\"%u\"}", machine, label_of(group),
+		 number);
 	json_object_foreach((json_t *)(uintptr_t)counters, counter, value) {
 		bool is_size = !strcmp(counter, "KiB");
 
@@ -122,6 +134,32 @@ static void add_machine(struct gather *gather, const struct known_machine *machi
 	}
 }
 
+/* What the host says of its processes. */
+static void add_usage(struct gather *gather, const struct known_machine *machine)
+{
+	static const struct { const char *key, *name, *type, *about; } rows[] = {
+		{ "processor-ms", "umbra_machine_processor_milliseconds_total", "counter",
+		  "Time of the host's processors that it has had" },
+		{ "waited-ms", "umbra_machine_steal_milliseconds_total", "counter",
+		  "Time that it could have run and did not, of all of its threads" },
+		{ "occupied", "umbra_machine_memory_occupied_bytes", "gauge",
+		  "What its processes have of the host's memory, shared or not" },
+	};
+	char labels[LABEL_BYTES];
+	json_t *figures = json_object();
+
+	snprintf(labels, sizeof(labels), "{machine=\"%s\"}", machine->name);
+	usage_measure(figures, machine->description, false);
+	for (size_t n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+		const json_t *value = json_object_get(figures, rows[n].key);
+
+		if (value)
+			add_sample(gather, rows[n].name, rows[n].type, rows[n].about, labels,
+				   json_integer_value(value));
+	}
+	json_decref(figures);
+}
+
 static void add_daemon(struct gather *gather)
 {
 	const struct daemon *daemon = gather->call->daemon;
@@ -167,12 +205,21 @@ static char *text_of(json_t *families)
 	return text;
 }
 
-static void answer_when_all(struct gather *gather)
+static void heard(void *context, const char *name, json_t *answer)
 {
+	struct gather *gather = context;
+	const char *text = json_string_value(json_object_get(answer, "counters"));
+	json_t *groups = counters_json(text ? text : "");
+
+	add_counters(gather, name, groups);
+	json_decref(groups);
+}
+
+static void done(void *context)
+{
+	struct gather *gather = context;
 	struct api_call *call = gather->call;
 
-	if (gather->asked || gather->is_asking)
-		return;
 	call->text = text_of(gather->families);
 	call_answer(call, 200, NULL);
 	json_decref(gather->families);
@@ -180,43 +227,15 @@ static void answer_when_all(struct gather *gather)
 	call_release(call);
 }
 
-static void heard(void *context, json_t *answer)
-{
-	struct asked_machine *asked = context;
-	struct gather *gather = asked->gather;
-	const char *text = json_string_value(json_object_get(answer, "counters"));
-	json_t *groups = counters_json(text ? text : "");
-
-	add_counters(gather, asked->name, groups);
-	json_decref(groups);
-	free(asked);
-	gather->asked--;
-	answer_when_all(gather);
-}
-
-static void ask_counters(struct gather *gather, const struct known_machine *machine)
-{
-	struct asked_machine *asked = calloc(1, sizeof(*asked));
-	const struct ask ask = { .loop = &gather->call->daemon->loop,
-				 .machine = machine->name,
-				 .line = "{\"id\":1,\"do\":\"registers\"}\n",
-				 .deadline_ms = METRICS_MS,
-				 .answered = heard,
-				 .context = asked };
-
-	if (!asked)
-		return;
-	asked->gather = gather;
-	snprintf(asked->name, sizeof(asked->name), "%s", machine->name);
-	if (ask_machine(&ask))
-		free(asked);
-	else
-		gather->asked++;
-}
-
 void call_metrics(struct api_call *call)
 {
 	struct gather *gather = calloc(1, sizeof(*gather));
+	struct ask_all ask = { .daemon = call->daemon,
+			       .line = "{\"id\":1,\"do\":\"registers\"}\n",
+			       .deadline_ms = METRICS_MS,
+			       .heard = heard,
+			       .done = done,
+			       .context = gather };
 
 	if (!gather) {
 		call_fail_errno(call, -ENOMEM, "ask again");
@@ -225,17 +244,12 @@ void call_metrics(struct api_call *call)
 	call_hold(call);
 	gather->call = call;
 	gather->families = json_object();
-	gather->is_asking = true;
 	add_daemon(gather);
-	for (struct known_machine *machine = call->daemon->machines.first, *next; machine;
-	     machine = next) {
-		next = machine->next;
+	for (const struct known_machine *machine = call->daemon->machines.first; machine;
+	     machine = machine->next) {
 		add_machine(gather, machine);
-		/* one that stands still answers nothing */
-		if (machine->description &&
-		    !json_object_get(machine->description, "suspended"))
-			ask_counters(gather, machine);
+		if (machine->description)
+			add_usage(gather, machine);
 	}
-	gather->is_asking = false;
-	answer_when_all(gather);
+	ask_all(&ask);
 }

@@ -11,6 +11,8 @@
 #include "front_internal.h"
 
 enum { REASON_BYTES = 256, TOKEN_BYTES = 512 };
+static const char bearer_scheme[] = "Bearer ";
+static const char bearer_word[] = "umbra.bearer.";
 
 static struct api_call *call_new(struct request *request)
 {
@@ -52,20 +54,77 @@ bool request_is_of_owner(const struct request *request)
 	       peer.uid == getuid();
 }
 
+bool front_is_owners(const struct front *front) { return !front->token && !front->sessions; }
+
+/* A browser can give a WebSocket no header but a list of words: there it is hexadecimal. */
+static bool take_word(const char *words, char ret[TOKEN_BYTES])
+{
+	const char *at = words ? strstr(words, bearer_word) : NULL;
+	size_t digits;
+	size_t bytes;
+
+	if (!at)
+		return false;
+	at += strlen(bearer_word);
+	digits = strspn(at, "0123456789abcdef");
+	if (sodium_hex2bin((unsigned char *)ret, TOKEN_BYTES - 1, at, digits, NULL, &bytes, NULL))
+		return false;
+	ret[bytes] = 0;
+	return true;
+}
+
+/* The token or the session that it brings. */
+static bool take_bearer(const struct request *request, char ret[TOKEN_BYTES])
+{
+	const char *given = header(request, "Authorization");
+
+	memset(ret, 0, TOKEN_BYTES);
+	if (!given)
+		return take_word(header(request, "Sec-WebSocket-Protocol"), ret);
+	if (strncasecmp(given, bearer_scheme, strlen(bearer_scheme)))
+		return false;
+	given += strlen(bearer_scheme);
+	snprintf(ret, TOKEN_BYTES, "%s", given);
+	return strlen(given) < TOKEN_BYTES;
+}
+
 /* In a time that does not say how much of it is right. */
 static bool has_token(const struct request *request)
 {
-	static const char scheme[] = "Bearer ";
-	const char *given = header(request, "Authorization");
-	char wanted_bytes[TOKEN_BYTES] = "";
-	char given_bytes[TOKEN_BYTES] = "";
+	char wanted[TOKEN_BYTES] = "";
+	char given[TOKEN_BYTES];
 
-	if (!given || strncasecmp(given, scheme, strlen(scheme)))
-		return false;
-	snprintf(wanted_bytes, sizeof(wanted_bytes), "%s", request->front->token);
-	snprintf(given_bytes, sizeof(given_bytes), "%s", given + strlen(scheme));
-	return strlen(given) - strlen(scheme) < TOKEN_BYTES &&
-	       !sodium_memcmp(wanted_bytes, given_bytes, TOKEN_BYTES);
+	snprintf(wanted, sizeof(wanted), "%s", request->front->token);
+	return take_bearer(request, given) && !sodium_memcmp(wanted, given, TOKEN_BYTES);
+}
+
+static bool has_session(const struct request *request)
+{
+	char given[TOKEN_BYTES];
+
+	return take_bearer(request, given) &&
+	       sessions_knows(request->front->sessions, loop_now_ms(), given);
+}
+
+/* What has to be asked before one can bring anything. */
+static bool is_for_everybody(const struct request *request)
+{
+	return request->file ||
+	       (request->front->sessions && !strcmp(request->path, "/v1/session"));
+}
+
+static bool is_let_in(const struct request *request)
+{
+	if (request->front->token)
+		return has_token(request);
+	return !request->front->sessions || has_session(request);
+}
+
+static bool is_own_host(const struct request *request)
+{
+	const char *host = header(request, "Host");
+
+	return !request->front->sessions || (host && !strcmp(host, request->front->host));
 }
 
 /* A page of ours has our host in its origin; who is no page says none. */
@@ -83,13 +142,16 @@ static bool is_same_site(const struct request *request)
 
 struct api_call *request_refusal(struct request *request)
 {
-	if (!request->front->token && !request_is_of_owner(request))
+	if (front_is_owners(request->front) && !request_is_of_owner(request))
 		return refuse(request, 403, FAILURE_POLICY, "the daemon is another user's",
 			      "ask as the user whose daemon it is");
+	if (!is_own_host(request))
+		return refuse(request, 403, FAILURE_POLICY, "another name than the page's",
+			      "take the address that umbra page says");
 	if (!is_same_site(request))
 		return refuse(request, 403, FAILURE_POLICY, "a page of another site asks",
 			      "open the page that the daemon serves");
-	if (request->front->token && !has_token(request))
+	if (!is_for_everybody(request) && !is_let_in(request))
 		return refuse(request, 401, FAILURE_POLICY, "no token, or another one",
 			      "send Authorization: Bearer TOKEN");
 	return NULL;

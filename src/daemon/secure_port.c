@@ -137,7 +137,9 @@ static int read_all(const struct secure_options *options, struct secure_port *po
 	}
 	if (!error)
 		error = check_token(token);
-	port->tls = (struct front_tls){ certificate, key, token };
+	port->tls = (struct front_door){
+		.certificate = certificate, .key = key, .token = token
+	};
 	return error;
 }
 

@@ -7,7 +7,7 @@ struct secure_options { const char *listen, *certificate, *key, *token; };
 
 struct secure_port {
 	int listener; /* -1: none was asked for */
-	struct front_tls tls; /* all texts are the port's */
+	struct front_door tls; /* all texts are the port's */
 };
 
 /*

@@ -18,6 +18,8 @@ struct upgrade {
 };
 
 enum { CLOSING_TURNS = 200 };
+/* What a browser offers beside its session, and needs to be given back. */
+static const char protocol[] = "umbra.stream";
 
 static const char *header(const struct request *request, const char *name)
 {
@@ -128,6 +130,8 @@ static enum MHD_Result queue(struct request *request, const char *accept)
 	request->front->daemon->calls++;
 	MHD_add_response_header(response, "Upgrade", "websocket");
 	MHD_add_response_header(response, "Sec-WebSocket-Accept", accept);
+	if (has_word(header(request, "Sec-WebSocket-Protocol"), protocol))
+		MHD_add_response_header(response, "Sec-WebSocket-Protocol", protocol);
 	queued = MHD_queue_response(request->connection, MHD_HTTP_SWITCHING_PROTOCOLS, response);
 	MHD_destroy_response(response);
 	return queued;

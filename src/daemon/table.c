@@ -219,6 +219,14 @@ const struct api_operation api_operations[] = {
 	  .about = "Channels between machines, and what was decided about them",
 	  .members = MEMBERS(QUERY("of", API_NAME, "", "One machine's alone")),
 	  .kind = API_COMMAND, .command = COMMAND("bus", "--json"), .answer = "Any" },
+	{ .method = "GET", .path = "/v1/memory/history", .id = "getMemoryHistory",
+	  .group = "memory", .about = "The last five minutes of them, a sample a second, in MiB",
+	  .kind = API_COMMAND, .command = COMMAND("memory", "--history"), .answer = "Any" },
+	{ .method = "GET", .path = "/v1/usage", .id = "getUsage", .group = "machines",
+	  .about = "What each machine that runs uses of the host, and what it counts",
+	  .members = MEMBERS(QUERY("shares", API_FLAG, NULL,
+				   "Also which of its memory is its alone")),
+	  .answer = "Usage", .run = call_usage },
 	/* ---- disks ---- */
 	{ .method = "GET", .path = "/v1/disks/info", .id = "getDisk", .group = "disks",
 	  .about = "What a disk is", .members = disk_info_members, .kind = API_COMMAND,
@@ -274,6 +282,15 @@ const struct api_operation api_operations[] = {
 	/* ---- the daemon ---- */
 	{ .method = "GET", .path = "/v1/version", .id = "getVersion", .group = "daemon",
 	  .about = "Of the daemon, and of the API", .answer = "Version", .run = call_version },
+	{ .method = "POST", .path = "/v1/page", .id = "openPage", .group = "daemon",
+	  .about = "An address of the web page, at a port of this host, that is good once",
+	  .members = MEMBERS(MEMBER("end", API_FLAG, NULL,
+				    "Browsers that were let in before are not any more")),
+	  .status = 201, .answer = "Page", .run = call_page },
+	{ .method = "POST", .path = "/v1/session", .id = "enterPage", .group = "daemon",
+	  .about = "What a browser is let in with, for the ticket of its address",
+	  .members = MEMBERS(NEEDED("ticket", API_TEXT, NULL, "Of the address's fragment")),
+	  .status = 201, .answer = "Session", .run = call_session },
 	{ .method = "GET", .path = "/metrics", .id = "getMetrics", .group = "daemon",
 	  .about = "Counters of the daemon and of all machines, for Prometheus",
 	  .kind = API_PLAIN, .answer = "Text", .run = call_metrics },
@@ -315,6 +332,20 @@ const struct api_schema api_schemas[] = {
 	  "\"processors\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}},"
 	  "\"counters\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"array\","
 	  "\"items\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}}}}}}" },
+	{ "Usage",
+	  "{\"type\":\"object\",\"description\":\"By the machine's name\","
+	  "\"additionalProperties\":{\"type\":\"object\",\"properties\":{"
+	  "\"processor-ms\":{\"type\":\"integer\",\"description\":\"That it has had\"},"
+	  "\"waited-ms\":{\"type\":\"integer\",\"description\":\"That it could have run\"},"
+	  "\"occupied\":{\"type\":\"integer\",\"description\":\"Bytes\"},"
+	  "\"unique\":{\"type\":\"integer\"},\"shared\":{\"type\":\"integer\"},"
+	  "\"counters\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"array\","
+	  "\"items\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}}}}},"
+	  "\"additionalProperties\":false}}" },
+	{ "Page", "{\"type\":\"object\",\"required\":[\"address\"],\"properties\":{"
+		  "\"address\":{\"type\":\"string\"}},\"additionalProperties\":false}" },
+	{ "Session", "{\"type\":\"object\",\"required\":[\"session\"],\"properties\":{"
+		     "\"session\":{\"type\":\"string\"}},\"additionalProperties\":false}" },
 	{ "Ran", "{\"type\":\"object\",\"required\":[\"code\",\"output\",\"errors\",\"cut\"],"
 		 "\"properties\":{\"code\":{\"type\":\"integer\"},"
 		 "\"output\":{\"type\":\"string\"},\"errors\":{\"type\":\"string\"},"

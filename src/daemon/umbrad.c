@@ -26,6 +26,7 @@
 #include "daemon.h"
 #include "failure.h"
 #include "front.h"
+#include "page_port.h"
 #include "secure_port.h"
 
 enum { PLACE_BYTES = 4096, FIRST_PASSED = 3, LISTEN_TRIES = 20, LISTEN_AGAIN_US = 100000 };
@@ -47,6 +48,7 @@ struct whole {
 	struct daemon daemon;
 	struct front front, remote;
 	struct secure_port secure;
+	struct page_port page;
 	struct loop_source signals;
 	char store_path[PLACE_BYTES], socket_path[PLACE_BYTES], program[PLACE_BYTES];
 	bool has_own_socket;
@@ -342,6 +344,7 @@ static int begin(struct whole *whole, const struct options *options)
 		return complain(FAILURE_UNUSABLE, strerror(-error), whole->program,
 				"name the command with --umbra");
 	whole->daemon.program = whole->program;
+	page_port_init(&whole->page, &whole->daemon);
 	error = store_place(options, whole->store_path);
 	if (!error)
 		error = store_open(whole->store_path, &whole->daemon.store);
@@ -366,16 +369,25 @@ static int begin(struct whole *whole, const struct options *options)
 	return open_fronts(whole, options, listener);
 }
 
-/* The sooner of both; -1: never. */
+/* -1: never. */
+static int64_t sooner(int64_t one_ms, int64_t other_ms)
+{
+	if (one_ms < 0 || (other_ms >= 0 && other_ms < one_ms))
+		return other_ms;
+	return one_ms;
+}
+
+/* The soonest of all; -1: never. The page's may be there only since the turn of another one. */
 static int64_t turn_fronts(struct whole *whole)
 {
 	int64_t wait_ms = front_turn(&whole->front);
-	int64_t remote_ms = whole->remote.http ? front_turn(&whole->remote) : -1;
 
-	if (whole->front.is_due) /* by what the other one was asked */
+	if (whole->remote.http)
+		wait_ms = sooner(wait_ms, front_turn(&whole->remote));
+	if (whole->page.number)
+		wait_ms = sooner(wait_ms, front_turn(&whole->page.front));
+	if (whole->front.is_due || whole->remote.is_due) /* by what a later one was asked */
 		return 0;
-	if (wait_ms < 0 || (remote_ms >= 0 && remote_ms < wait_ms))
-		return remote_ms;
 	return wait_ms;
 }
 
@@ -406,6 +418,7 @@ int main(int argc, char **argv)
 	front_close(&whole.front);
 	if (whole.remote.http)
 		front_close(&whole.remote);
+	page_port_close(&whole.page);
 	secure_port_close(&whole.secure);
 	close_parts(&whole.daemon);
 	return 0;

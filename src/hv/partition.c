@@ -67,7 +67,7 @@ size_t hv_statistics(const struct hv_partition *partition, char *text, size_t by
 {
 	int n = snprintf(
 		text, bytes,
-		"hypercalls %lu, yields %lu, refused registers %lu, refused calls by status:",
+		"hv: hypercalls %lu, yields %lu, refused-registers %lu\nrefused calls by status:",
 		partition->calls, partition->yields, partition->bad_msrs);
 	size_t used = n < 0 ? 0 : (size_t)n;
 

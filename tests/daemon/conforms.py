@@ -117,6 +117,13 @@ check("memory", call("setMachineMemory", {"bytes": 0}, machine="other")[0] == 20
 call("getMachineMemory", machine="other")
 check("all memory", call("getMemory")[0] in (200, 409))
 check("reserve", call("setReserve", {"size": "auto"})[0] in (200, 409))
+check("their history", call("getMemoryHistory")[0] in (200, 409))
+usage = call("getUsage", shares=True)[1]
+check("usage", usage["one"]["processor-ms"] > 0 and usage["one"]["unique"] > 0 and usage["one"]["counters"]["engine"][0]["translations"] > 0 and usage["other"]["occupied"] > 0, usage)
+check("the page", "#ticket=" in call("openPage", {})[1]["address"])
+ticket = call("openPage", {"end": True})[1]["address"].split("=")[1]
+check("a session", len(call("enterPage", {"ticket": ticket})[1]["session"]) == 64)
+refused(401, "policy", "enterPage", {"ticket": ticket})
 check("bus", call("getBus")[0] in (200, 409))
 refused(409, "unusable", "runProgram", {"command": ["true"]}, machine="other")  # it has no agent
 refused(404, "unusable", "runProgram", {"command": ["true"]}, machine="nobody")
@@ -129,9 +136,10 @@ for row in text.splitlines():
         check("a type once", words[2] not in typed and words[3] in ("counter", "gauge"), row)
         typed[words[2]] = words[3]
     elif not row.startswith("#"):
-        name = re.fullmatch(r'([a-z_]+)(?:\{machine="[A-Za-z0-9._-]+"(?:,processor="[0-9]+")?\})? [0-9]+', row)
+        name = re.fullmatch(r'([a-z_]+)(?:\{machine="[A-Za-z0-9._-]+"(?:,(?:processor|controller|card)="[0-9]+")?\})? [0-9]+', row)
         check("a sample", name and name.group(1) in typed and name.group(1).endswith("_total") == (typed[name.group(1)] == "counter"), row)
-for sample in ('umbra_machine_running{machine="one"} 1', 'umbra_mmu_syncs_total{machine="other",processor="0"} ', "umbra_daemon_requests_total "):
+for sample in ('umbra_machine_running{machine="one"} 1', 'umbra_mmu_syncs_total{machine="other",processor="0"} ', "umbra_daemon_requests_total ",
+               'umbra_machine_steal_milliseconds_total{machine="one"} ', 'umbra_machine_processor_milliseconds_total{machine="other"} ', 'umbra_engine_translations_total{machine="one",processor="0"} '):
     check("it has", sample in text, sample, text[:2000])
 
 # disks and images

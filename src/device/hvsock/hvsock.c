@@ -607,11 +607,11 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 {
 	const struct hvsock *hvsock = self;
 	int used = snprintf(text, bytes,
-			    "sockets: %lu connections, %lu refused, %lu bytes to the guest, "
-			    "%lu from it, %lu relays%s\n",
+			    "sockets: connections %lu, refused %lu, to-guest-bytes %lu, "
+			    "from-guest-bytes %lu, relays %lu, cut-off %d\n",
 			    hvsock->begun, hvsock->refused, hvsock->to_guest_bytes,
 			    hvsock->to_host_bytes, hvsock->relays,
-			    hvsock->is_cut_off ? ", relay cut off" : "");
+			    hvsock->is_cut_off);
 
 	if (used < 0)
 		return 0;

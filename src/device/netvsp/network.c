@@ -651,10 +651,10 @@ size_t network_statistics(const struct network *network, char *text, size_t byte
 	const struct network_counters *counters = &network->counters;
 	int used =
 		snprintf(text, bytes,
-			 "network %u: %lu frames sent (%lu bytes), %lu received (%lu bytes), %lu "
-			 "and %lu dropped, %lu wrong, %lu waits for a buffer, link changed %lu "
-			 "times, %lu servers failed\n",
-			 network->number, counters->sent, counters->sent_bytes, counters->received,
+			 "net: sent-frames %lu, sent-bytes %lu, received-frames %lu, "
+			 "received-bytes %lu, send-dropped %lu, receive-dropped %lu, wrong %lu, "
+			 "waits-for-a-buffer %lu, link-changes %lu, servers-failed %lu\n",
+			 counters->sent, counters->sent_bytes, counters->received,
 			 counters->received_bytes, counters->send_dropped,
 			 counters->receive_dropped, counters->send_bad, counters->receive_no_buffer,
 			 counters->links, counters->server_failed);

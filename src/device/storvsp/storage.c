@@ -625,8 +625,8 @@ size_t storage_statistics(const struct storage *storage, char *text, size_t byte
 {
 	int used = snprintf(
 		text, bytes,
-		"storage: %lu commands, %lu bytes read, %lu written, %lu flushes, %lu refused, "
-		"%lu failed\n",
+		"disk: commands %lu, read-bytes %lu, written-bytes %lu, flushes %lu, refused %lu, "
+		"failed %lu\n",
 		storage->commands, storage->bytes_read, storage->bytes_written, storage->flushes,
 		storage->refused, storage->failed);
 

@@ -376,8 +376,8 @@ static size_t soft_engine_statistics(const struct engine_cpu *opaque, char *text
 	size_t code_bytes = soft_code_used(engine);
 	size_t used;
 	int n = snprintf(text, bytes,
-			 "rip %lx translations %lu fills %lu dispatches %lu chains %lu system %lu "
-			 "split locks %lu code %zu KiB\n",
+			 "rip %lx\nengine: translations %lu, fills %lu, dispatches %lu, "
+			 "chains %lu, system %lu, split locks %lu, KiB %zu\n",
 			 cpu->state.rip, cpu->translations, cpu->fills, cpu->misses, cpu->chains,
 			 cpu->systems, cpu->split_locks, code_bytes >> 10);
 
