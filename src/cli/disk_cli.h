@@ -14,7 +14,7 @@ enum { SECTOR_MAX_BYTES = 4096 }; /* of a disk */
 
 struct arguments {
 	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason,
-		*parent_format, *since, *socket, *override, *machine;
+		*parent_format, *since, *socket, *override, *machine, *compress;
 	uint64_t size, block, sector, offset, length;
 	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, digests,
 		read_only, direct, no_sync, azure;

@@ -25,6 +25,9 @@ static const char help[] =
 	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed] "
 	"[--no-sync]\n"
 	"       umbra disk convert SOURCE TARGET --azure [--from F]\n"
+	"       umbra disk convert SOURCE TARGET --to qcow2 [--compress zlib|zstd] [--parent P "
+	"--parent-format F] [--block-size B]\n"
+	"       umbra disk convert SOURCE TARGET --to vmdk\n"
 	"       umbra disk compare FILE OTHER [--format F] [--other-format F] [--json]\n"
 	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    "
 	"umbra disk commit CHILD\n"
@@ -36,7 +39,9 @@ static const char help[] =
 	"       umbra disk snapshot --machine NAME\n"
 	"       umbra disk repair-link CHILD --reason TEXT    "
 	"umbra disk freeze FILE [--reason TEXT | --undo]    umbra disk replay FILE\n"
-	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; the last two can only be read. "
+	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; files of the last two are "
+	"written once, by convert, and then only read: of qcow2\n"
+	"with --parent what differs from that file, of vmdk stream-optimised ones. "
 	"check compares the content with the file's\n"
 	"digests (--quick: does not), with --chain also with what each parent held when its child "
 	"was made, and writes nothing; --digests\n"
@@ -91,6 +96,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 		{ "direct", 0, 0, 'D' },
 		{ "no-sync", 0, 0, 'N' },
 		{ "azure", 0, 0, 'A' },
+		{ "compress", 1, 0, 'C' },
 		{ "help", 0, 0, 'h' },
 		{ 0 },
 	};
@@ -136,6 +142,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 		case 'D': arguments->direct = true; break;
 		case 'N': arguments->no_sync = true; break;
 		case 'A': arguments->azure = true; break;
+		case 'C': arguments->compress = optarg; break;
 		case 'G': arguments->parent_format = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		default: return EXIT_USAGE;
@@ -502,6 +509,93 @@ static int convert_into(const struct arguments *arguments, struct disk *from, co
 	return disk_access_close(to, code);
 }
 
+static int convert_anew(const struct arguments *arguments, struct disk *from, const char *path,
+			const struct disk_create *what)
+{
+	struct disk_error why;
+	int error = disk_create(path, what, &why);
+
+	return error ? making_refused(arguments->other, error, &why)
+		     : convert_into(arguments, from, path);
+}
+
+/* What is said of the disk goes with it. */
+static int carry_along(const struct arguments *arguments, struct disk *from, const char *path)
+{
+	struct disk *to;
+	int code = disk_cli_open_with(arguments, path, arguments->to, IMAGE_ACTION(ACTION_INSPECT),
+				      (struct disk_options){ .write = false }, &to);
+	int error;
+
+	if (code)
+		return code;
+	error = image_carry(from, to);
+	if (error)
+		code = disk_access_failed(arguments->other, error);
+	else
+		disk_access_note(
+			to, "converted",
+			json_pack("{s:s%}", "from", arguments->file, strlen(arguments->file)));
+	return disk_access_close(to, code);
+}
+
+/* Of a format whose files are written once. */
+static int convert_once(const struct arguments *arguments, struct disk *from, const char *path,
+			const struct disk_create *given)
+{
+	struct disk_create what = *given;
+	struct disk_search search;
+	struct disk_error why;
+	struct progress progress;
+	int error;
+
+	disk_cli_search(arguments, &search);
+	what.parents = search.parents[0] ? search.parents : NULL;
+	what.name = arguments->other;
+	what.no_sync = arguments->no_sync;
+	progress_begin(&progress, disk_size_bytes(from));
+	error = disk_convert(from, path, &what,
+			     &(struct disk_job){ .step = step, .context = &progress }, &why);
+	progress_end(&progress);
+	return error ? making_refused(arguments->other, error, &why)
+		     : carry_along(arguments, from, path);
+}
+
+static int choose_packing(const struct arguments *arguments, struct disk_create *what)
+{
+	static const char *const names[] = { [DISK_PACKED_ZLIB] = "zlib",
+					     [DISK_PACKED_ZSTD] = "zstd" };
+
+	if (!arguments->compress)
+		return 0;
+	if (what->format != DISK_QCOW2)
+		return complain(EXIT_USAGE, "only qcow2 is compressed when that is asked for",
+				"--compress", "say --to qcow2; a vmdk always is, by zlib");
+	for (size_t n = DISK_PACKED_ZLIB; n < sizeof(names) / sizeof(names[0]); n++)
+		if (!strcmp(arguments->compress, names[n])) {
+			what->packing = (enum disk_packing)n;
+			return 0;
+		}
+	return complain(EXIT_USAGE, "not a compression", arguments->compress, "say zlib or zstd");
+}
+
+/* A new child of a disk that is there: what both have the same is not written. */
+static int choose_parent(const struct arguments *arguments, struct disk_create *what)
+{
+	int code;
+
+	if (!arguments->parent)
+		return 0;
+	if (what->format != DISK_QCOW2)
+		return complain(EXIT_USAGE, "only a qcow2 file is written with a parent",
+				arguments->parent,
+				"say --to qcow2, or make a child with umbra disk create");
+	what->parent = arguments->parent;
+	code = disk_parse_format(arguments->parent_format, &what->parent_format);
+	return code ? code
+		    : disk_cli_may_fork(arguments, arguments->parent, arguments->parent_format);
+}
+
 /* What Azure takes: a fixed VHD whose disk is a whole number of MiB of 512-byte sectors. */
 static int choose_azure(struct arguments *arguments)
 {
@@ -533,16 +627,18 @@ static int verb_convert(struct arguments *arguments)
 				    .block_bytes = (uint32_t)arguments->block };
 	const char *unfinished;
 	struct disk *from;
-	struct disk_error why;
 	int code = arguments->other ? 0
 				    : complain(EXIT_USAGE, "no target given", arguments->file,
 					       "see umbra disk --help");
-	int error;
 
 	if (!code && arguments->azure)
 		code = choose_azure(arguments);
 	if (!code)
 		code = disk_parse_format(arguments->to, &what.format);
+	if (!code)
+		code = choose_packing(arguments, &what);
+	if (!code)
+		code = choose_parent(arguments, &what);
 	if (!code)
 		code = disk_cli_open(arguments, arguments->file, arguments->from, ACTION_EXPORT,
 				     &from);
@@ -557,9 +653,9 @@ static int verb_convert(struct arguments *arguments)
 	code = making_begin(arguments->other, &unfinished);
 	if (code)
 		return disk_access_close(from, code);
-	error = disk_create(unfinished, &what, &why);
-	code = error ? making_refused(arguments->other, error, &why)
-		     : convert_into(arguments, from, unfinished);
+	code = disk_is_written_once(what.format)
+		       ? convert_once(arguments, from, unfinished, &what)
+		       : convert_anew(arguments, from, unfinished, &what);
 	code = making_end(arguments->other, code);
 	return disk_access_close(from, code);
 }

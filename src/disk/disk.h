@@ -96,6 +96,7 @@ struct disk_info {
 	bool in_use;  /* by somebody who writes it */
 };
 
+enum disk_packing { DISK_UNPACKED, DISK_PACKED_ZLIB, DISK_PACKED_ZSTD };
 struct disk_create {
 	enum disk_format format;
 	uint64_t size_bytes;
@@ -109,6 +110,10 @@ struct disk_create {
 	 * is as if it was open */
 	bool in_use;
 	bool resolved; /* its path and its parent's are absolute, and lead through no links */
+	/* of disk_convert() to qcow2; block_bytes is then the cluster: 4 KiB to 2 MiB, 0: 64 KiB */
+	enum disk_packing packing;
+	bool no_sync; /* of disk_convert(): does not wait until it is on the host's disk */
+	const char *name; /* of disk_convert(): what it is going to be called; NULL: as its path */
 };
 
 /* Of one that is in use: whether it was changed since it was opened. */
@@ -218,6 +223,15 @@ int disk_commit(struct disk *disk, const struct disk_job *job, struct disk_error
  * *error says which of them failed. */
 int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job,
 	      struct disk_error *error);
+/* Of formats whose files are written once: by disk_convert() alone. */
+bool disk_is_written_once(enum disk_format format);
+/*
+ * All of a disk into a new file of such a format: qcow2, of what->packing, and with what->parent
+ * only what differs from that; VMDK, stream-optimised. Durable, and no such file before it is
+ * whole. A child knows its parent's content afterwards, as every child does.
+ */
+int disk_convert(struct disk *from, const char *path, const struct disk_create *what,
+		 const struct disk_job *job, struct disk_error *error);
 /* A child takes in what its parents hold, and stands alone. Others may use the disk meanwhile. */
 int disk_stream(struct disk *disk, const struct disk_job *job);
 /* Another parent; the child reads the same afterwards. Not while others use the disk. */

@@ -97,6 +97,19 @@ int vhd_create(struct disk_file *file, const char *path, const struct disk_creat
 	       struct disk *parent, struct disk_error *error);
 int vhdx_create(struct disk_file *file, const char *path, const struct disk_create *what,
 		struct disk *parent, struct disk_error *error);
+/*
+ * What disk_convert() writes into an empty file. `parent`: open, and NULL where there is none.
+ * *error says which of the two failed.
+ */
+struct disk_conversion {
+	struct disk *from, *parent;
+	struct disk_file *file;
+	const char *path;
+	const struct disk_create *what;
+	const struct disk_job *job;
+};
+int qcow2_write_file(const struct disk_conversion *conversion, struct disk_error *error);
+int vmdk_write_file(const struct disk_conversion *conversion, struct disk_error *error);
 /* parent.c: UTF-16 as UTF-8; NULL where it is none. To be freed. */
 char *parent_utf8(const uint8_t *from, size_t bytes, bool big_endian);
 /* UTF-8 as UTF-16; its length in bytes, -EILSEQ where it is none, -ENAMETOOLONG. */
@@ -104,6 +117,8 @@ int parent_utf16(const char *text, uint8_t *to, size_t room, bool big_endian);
 /* Backslashes to slashes, without \\?\ and a drive; relative paths from the child's directory. To
  * be freed. */
 char *parent_host_path(const char *child_path, const char *path, bool relative);
+/* How to reach `to` from the directory `from`, both resolved: begins with "./". To be freed. */
+char *parent_relative_path(const char *from, const char *to);
 /* Of the data, as the format has one; zero: it has none. */
 struct guid disk_data_id(const struct disk *disk);
 /* snapshot.c: what was written is durable, and nothing is written any more; others may read beside

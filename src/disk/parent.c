@@ -120,3 +120,28 @@ char *parent_host_path(const char *child_path, const char *path, bool relative)
 	free(child);
 	return result;
 }
+
+char *parent_relative_path(const char *from, const char *to)
+{
+	size_t common = 0;
+	char *path = strdup(".");
+	char *next;
+
+	for (size_t n = 0; from[n] == to[n] || (!from[n] && to[n] == '/'); n++) {
+		if (to[n] == '/')
+			common = n;
+		if (!from[n] || !to[n])
+			break;
+	}
+	for (const char *character = from + common;
+	     path && (character = strchr(character, '/')) && character[1]; character++) {
+		if (asprintf(&next, "%s/..", path) < 0)
+			next = NULL;
+		free(path);
+		path = next;
+	}
+	if (!path || asprintf(&next, "%s%s", path, to + common) < 0)
+		next = NULL;
+	free(path);
+	return next;
+}

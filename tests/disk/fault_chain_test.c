@@ -40,6 +40,32 @@ static int do_copy(struct disk *disk, struct disk_error *reason)
 	return error ? error : closed;
 }
 
+/* With a parent beside it, whose content it then knows. */
+static int do_write_out(struct disk *disk, enum disk_format format, const char *name,
+			struct disk_error *reason)
+{
+	struct disk_create what = { .format = format, .packing = DISK_PACKED_ZSTD };
+
+	if (format == DISK_QCOW2) {
+		what.parent = chain_path("base.vhdx");
+		what.parent_format = DISK_VHDX;
+	}
+	unlink(chain_path(name));
+	return disk_convert(disk, chain_path(name), &what, NULL, reason);
+}
+
+static int do_qcow2(struct disk *disk, struct disk_error *reason)
+{
+	return do_write_out(disk, DISK_QCOW2, "out.qcow2", reason);
+}
+
+static int do_vmdk(struct disk *disk, struct disk_error *reason)
+{
+	return do_write_out(disk, DISK_VMDK, "out.vmdk", reason);
+}
+
+static int qcow2(void) { return chain_with_top(do_qcow2); }
+static int vmdk(void) { return chain_with_top(do_vmdk); }
 static int export(void) { return chain_with_top(do_export); }
 static int copy(void) { return chain_with_top(do_copy); }
 
@@ -53,6 +79,8 @@ static const struct { const char *name, *result; int (*act)(void);
 	{ "repair-link", NULL, chain_repair },
 	{ "export", "delta.vhdx", export },
 	{ "copy", "copy.vhdx", copy },
+	{ "convert to qcow2", NULL, qcow2 },
+	{ "convert to vmdk", NULL, vmdk },
 	{ "resize", NULL, chain_resize },
 	{ "freeze", NULL, chain_freeze },
 };

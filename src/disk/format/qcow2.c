@@ -17,34 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "abi/qcow2.h"
 #include "disk/search.h"
 #include "inflate.h"
 
-enum { SECTOR = 512, CACHED = 16, NAME_BYTES = 1023, SUBCLUSTERS = 32 };
-enum {
-	FEATURE_CORRUPT = 2,
-	FEATURE_EXTERNAL = 4,
-	FEATURE_COMPRESSION = 8,
-	FEATURE_SUBCLUSTERS = 16,
-	FEATURES = 31
-};
-#define EXTENSION_FORMAT 0xe2792acau
+enum { CACHED = 16, SUBCLUSTERS = 32 };
 #define MAX_BYTES (64ull << 40)
-#define OFFSET_BITS 0x00fffffffffffe00ull
-#define L2_COMPRESSED (1ull << 62)
-
-struct head {
-	uint32_t magic, version;
-	uint64_t backing_offset;
-	uint32_t backing_bytes, cluster_bits;
-	uint64_t size_bytes;
-	uint32_t crypt, l1_entries;
-	uint64_t l1_offset, refcounts;
-	uint32_t refcount_clusters, snapshots;
-	uint64_t snapshots_offset, incompatible, compatible, autoclear;
-	uint32_t refcount_order, head_bytes;
-	uint8_t compression;
-} __attribute__((packed));
 
 struct cached { uint64_t offset, used; uint64_t *entries; };
 
@@ -119,7 +97,7 @@ static int run_find(struct disk *disk, uint64_t offset, uint64_t bytes, struct r
 	struct qcow2 *qcow2 = qcow2_of(disk);
 	uint64_t cluster = offset >> qcow2->cluster_bits;
 	uint64_t in = offset & (qcow2->cluster_bytes - 1);
-	uint64_t l2 = be64toh(qcow2->l1[cluster / qcow2->l2_entries]) & OFFSET_BITS;
+	uint64_t l2 = be64toh(qcow2->l1[cluster / qcow2->l2_entries]) & QCOW2_OFFSET_BITS;
 	uint64_t entry;
 	uint64_t bitmap = 0;
 	const uint64_t *table;
@@ -142,23 +120,23 @@ static int run_find(struct disk *disk, uint64_t offset, uint64_t bytes, struct r
 		pthread_mutex_unlock(&qcow2->lock);
 		if (!table)
 			return error;
-		if (entry & L2_COMPRESSED) {
+		if (entry & QCOW2_COMPRESSED) {
 			unsigned bits = 62 - (qcow2->cluster_bits - 8);
 
 			ret->kind = COMPRESSED;
 			ret->at = entry & ((1ull << bits) - 1);
-			ret->packed_bytes =
-				(uint32_t)((((entry & (L2_COMPRESSED - 1)) >> bits) + 1) * SECTOR -
-					   (ret->at & (SECTOR - 1)));
+			ret->packed_bytes = (uint32_t)((((entry & (QCOW2_COMPRESSED - 1)) >> bits) +
+							1) * QCOW2_SECTOR_BYTES -
+						       (ret->at & (QCOW2_SECTOR_BYTES - 1)));
 		} else {
-			ret->at = (entry & OFFSET_BITS) + in;
-			ret->kind = entry & OFFSET_BITS ? DATA : SILENT;
+			ret->at = (entry & QCOW2_OFFSET_BITS) + in;
+			ret->kind = entry & QCOW2_OFFSET_BITS ? DATA : SILENT;
 			if (qcow2->entry_words == 1 && entry & 1)
 				ret->kind = ZERO;
 			if (qcow2->entry_words == 2)
 				find_subclusters(qcow2, in, bitmap, ret);
-			if ((entry & OFFSET_BITS & (qcow2->cluster_bytes - 1)) ||
-			    (ret->kind == DATA && !(entry & OFFSET_BITS)))
+			if ((entry & QCOW2_OFFSET_BITS & (qcow2->cluster_bytes - 1)) ||
+			    (ret->kind == DATA && !(entry & QCOW2_OFFSET_BITS)))
 				return -EBADMSG;
 		}
 	}
@@ -254,7 +232,7 @@ static void qcow2_info(const struct disk *disk, struct disk_info *ret)
 {
 	*ret = (struct disk_info){ .format = DISK_QCOW2,
 				   .size_bytes = disk->size_bytes,
-				   .logical_sector_bytes = SECTOR,
+				   .logical_sector_bytes = QCOW2_SECTOR_BYTES,
 				   .physical_sector_bytes = PHYSICAL_SECTOR_BYTES,
 				   .block_bytes = qcow2_of(disk)->cluster_bytes,
 				   .has_parent = disk->is_child,
@@ -286,12 +264,12 @@ static const struct disk_driver driver = {
 
 /* ---- opening ---- */
 
-static int check_head(struct disk *disk, struct head *head, struct disk_error *error)
+static int check_head(struct disk *disk, struct qcow2_head *head, struct disk_error *error)
 {
 	struct qcow2 *qcow2 = qcow2_of(disk);
 	uint32_t version = be32toh(head->version);
 
-	if (be32toh(head->magic) != 0x514649fb)
+	if (be32toh(head->magic) != QCOW2_MAGIC)
 		return disk_fail(error, -EBADMSG, disk->path, "not a qcow2 file");
 	if (version != 2 && version != 3)
 		return disk_fail(error, -ENOTSUP, disk->path, "qcow2 version %u", version);
@@ -303,20 +281,22 @@ static int check_head(struct disk *disk, struct head *head, struct disk_error *e
 	    disk->size_bytes > MAX_BYTES)
 		return disk_fail(error, -EBADMSG, disk->path,
 				 "its cluster size or its size is not possible");
-	disk->size_bytes = disk->size_bytes / SECTOR * SECTOR;
+	disk->size_bytes = disk->size_bytes / QCOW2_SECTOR_BYTES * QCOW2_SECTOR_BYTES;
 	head->incompatible = be64toh(head->incompatible);
-	if (head->incompatible & FEATURE_CORRUPT)
+	if (head->incompatible & QCOW2_FEATURE_CORRUPT)
 		return disk_fail(error, -EBADMSG, disk->path, "is marked as corrupt");
-	if (be32toh(head->crypt) || head->incompatible & (FEATURE_EXTERNAL | ~(uint64_t)FEATURES))
+	if (be32toh(head->crypt) ||
+	    head->incompatible & (QCOW2_FEATURE_EXTERNAL | ~(uint64_t)QCOW2_FEATURES))
 		return disk_fail(error, -ENOTSUP, disk->path,
 				 "is encrypted, has an external data file, "
 				 "or needs a feature that is not known here");
-	if (head->incompatible & FEATURE_COMPRESSION && head->compression > 1)
+	if (head->incompatible & QCOW2_FEATURE_COMPRESSION && head->compression > 1)
 		return disk_fail(error, -ENOTSUP, disk->path, "compression %u", head->compression);
-	qcow2->compression = head->incompatible & FEATURE_COMPRESSION && head->compression == 1
-				     ? COMPRESSION_ZSTD
-				     : COMPRESSION_DEFLATE;
-	qcow2->entry_words = head->incompatible & FEATURE_SUBCLUSTERS ? 2 : 1;
+	qcow2->compression =
+		head->incompatible & QCOW2_FEATURE_COMPRESSION && head->compression == 1
+			? COMPRESSION_ZSTD
+			: COMPRESSION_DEFLATE;
+	qcow2->entry_words = head->incompatible & QCOW2_FEATURE_SUBCLUSTERS ? 2 : 1;
 	if (qcow2->entry_words == 2 && qcow2->cluster_bits < 14)
 		return disk_fail(error, -EBADMSG, disk->path,
 				 "its clusters are too small for subclusters");
@@ -325,7 +305,7 @@ static int check_head(struct disk *disk, struct head *head, struct disk_error *e
 	return 0;
 }
 
-static int read_l1(struct disk *disk, const struct head *head, uint64_t file_bytes,
+static int read_l1(struct disk *disk, const struct qcow2_head *head, uint64_t file_bytes,
 		   struct disk_error *error)
 {
 	struct qcow2 *qcow2 = qcow2_of(disk);
@@ -344,7 +324,7 @@ static int read_l1(struct disk *disk, const struct head *head, uint64_t file_byt
 }
 
 /* "raw", "qcow2", "vpc", ...; empty where nothing is said. */
-static int backing_format(struct disk *disk, const struct head *head, char name[32])
+static int backing_format(struct disk *disk, const struct qcow2_head *head, char name[32])
 {
 	uint64_t at = be32toh(head->version) == 2 ? 72 : be32toh(head->head_bytes);
 	struct { uint32_t type, bytes; } extension;
@@ -355,7 +335,7 @@ static int backing_format(struct disk *disk, const struct head *head, char name[
 
 		if (error || !extension.type)
 			return error;
-		if (be32toh(extension.type) == EXTENSION_FORMAT) {
+		if (be32toh(extension.type) == QCOW2_EXTENSION_FORMAT) {
 			if (be32toh(extension.bytes) > 31)
 				return -EBADMSG;
 			memset(name, 0, 32);
@@ -375,15 +355,15 @@ static int qcow2_check_backing(struct disk *child, struct disk *backing, struct 
 	return 0;
 }
 
-static int open_backing(struct disk *disk, const struct head *head,
+static int open_backing(struct disk *disk, const struct qcow2_head *head,
 			const struct disk_options *options, struct disk_error *error)
 {
 	uint32_t bytes = be32toh(head->backing_bytes);
-	char name[NAME_BYTES + 1] = "";
+	char name[QCOW2_NAME_BYTES + 1] = "";
 	char format_name[32], *child;
 	char *path = NULL;
 	struct parent_query query = { .check = qcow2_check_backing };
-	int result = !bytes || bytes > NAME_BYTES
+	int result = !bytes || bytes > QCOW2_NAME_BYTES
 			     ? -EBADMSG
 			     : file_read(&disk->file, be64toh(head->backing_offset) & INT64_MAX,
 					 name, bytes);
@@ -418,7 +398,7 @@ int qcow2_open(struct disk *disk, const struct disk_options *options, struct dis
 {
 	struct qcow2 *qcow2 = calloc(1, sizeof(*qcow2));
 	int64_t bytes = file_size(&disk->file);
-	struct head head;
+	struct qcow2_head head;
 	int result = qcow2 ? 0 : -ENOMEM;
 
 	if (!result && bytes < 0)
@@ -436,7 +416,7 @@ int qcow2_open(struct disk *disk, const struct disk_options *options, struct dis
 	}
 	pthread_mutex_init(&qcow2->lock, NULL);
 	disk->format = qcow2;
-	disk->sector_bytes = SECTOR;
+	disk->sector_bytes = QCOW2_SECTOR_BYTES;
 	qcow2->file_bytes = (uint64_t)bytes;
 	result = check_head(disk, &head, error);
 	if (!result)

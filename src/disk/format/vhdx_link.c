@@ -68,32 +68,6 @@ static char *with_backslashes(char *path)
 	return path;
 }
 
-/* How to reach `to` from the directory `from`, both resolved. */
-static char *relative_path(const char *from, const char *to)
-{
-	size_t common = 0;
-	char *path = strdup(".");
-	char *next;
-
-	for (size_t n = 0; from[n] == to[n] || (!from[n] && to[n] == '/'); n++) {
-		if (to[n] == '/')
-			common = n;
-		if (!from[n] || !to[n])
-			break;
-	}
-	for (const char *character = from + common;
-	     path && (character = strchr(character, '/')) && character[1]; character++) {
-		if (asprintf(&next, "%s/..", path) < 0)
-			next = NULL;
-		free(path);
-		path = next;
-	}
-	if (!path || asprintf(&next, "%s%s", path, to + common) < 0)
-		next = NULL;
-	free(path);
-	return next;
-}
-
 static int put_id(struct locator *locator, const char *key, struct guid id)
 {
 	char text[GUID_TEXT_BYTES], value[GUID_TEXT_BYTES + 2];
@@ -119,7 +93,7 @@ int vhdx_make_locator(const char *child_path, const char *parent_path, bool reso
 	char *copy = strdup(child_path);
 	char *directory = copy ? resolve(dirname(copy), resolved) : NULL;
 	char *parent = resolve(parent_path, resolved);
-	char *relative = directory && parent ? relative_path(directory, parent) : NULL;
+	char *relative = directory && parent ? parent_relative_path(directory, parent) : NULL;
 	struct locator locator = { .bytes = calloc(1, LOCATOR_BYTES), .used = LOCATOR_TEXT };
 	int error = relative && locator.bytes ? 0 : -ENOMEM;
 

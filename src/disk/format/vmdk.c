@@ -16,31 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "abi/vmdk.h"
 #include "disk/search.h"
 #include "inflate.h"
 
-enum {
-	SECTOR = 512,
-	EXTENTS_MAX = 65536,
-	DESCRIPTOR_BYTES = 1 << 20,
-	ENTRIES = 512,
-	GRAIN_MAX = 2048,
-	GRAIN_ZERO = 1
-};
-#define NO_PARENT 0xffffffffu
+enum { EXTENTS_MAX = 65536, DESCRIPTOR_BYTES = 1 << 20, GRAIN_MAX = 2048, GRAIN_ZERO = 1 };
 #define GRAINS_MAX (64ull << 20) /* of all extents: what their tables need of memory */
-#define MAGIC 0x564d444bu /* KDMV */
-enum { FLAG_ZERO_GRAIN = 1 << 2, FLAG_COMPRESSED = 1 << 16 };
 #define MAX_BYTES (64ull << 40)
-
-struct head {
-	uint32_t magic, version, flags;
-	uint64_t capacity, grain, descriptor, descriptor_sectors;
-	uint32_t entries;
-	uint64_t second_directory, directory, overhead;
-	uint8_t unclean, end_of_line[4];
-	uint16_t compression;
-} __attribute__((packed));
 
 struct extent {
 	uint64_t start, bytes, offset; /* on the disk, and where it begins in its file */
@@ -103,7 +85,7 @@ static struct run run_find(const struct disk *disk, uint64_t offset, uint64_t by
 		run.grain_start = in - run.in_grain;
 		if (run.bytes > run.extent->grain_bytes - run.in_grain)
 			run.bytes = run.extent->grain_bytes - run.in_grain;
-		run.at = (uint64_t)run.extent->table[grain] * SECTOR;
+		run.at = (uint64_t)run.extent->table[grain] * VMDK_SECTOR_BYTES;
 		run.kind = run.extent->compressed ? COMPRESSED : DATA;
 		if (!run.at)
 			run.kind = disk->is_child ? SILENT : ZERO;
@@ -121,7 +103,7 @@ static struct run run_find(const struct disk *disk, uint64_t offset, uint64_t by
 static int read_compressed(const struct run *run, const struct disk_buffer *buffer)
 {
 	const struct extent *extent = run->extent;
-	struct { uint64_t sector; uint32_t bytes; } __attribute__((packed)) mark;
+	struct vmdk_mark mark;
 	uint64_t whole;
 	uint8_t *packed, *grain;
 	uint32_t bytes;
@@ -130,7 +112,7 @@ static int read_compressed(const struct run *run, const struct disk_buffer *buff
 			    : file_read(&extent->file, run->at, &mark, sizeof(mark));
 
 	bytes = le32toh(mark.bytes);
-	if (error || !bytes || bytes > 2 * extent->grain_bytes + SECTOR)
+	if (error || !bytes || bytes > 2 * extent->grain_bytes + VMDK_SECTOR_BYTES)
 		return error ? error : -EBADMSG;
 	if (run->at + sizeof(mark) + bytes > extent->file_bytes)
 		return -ENODATA;
@@ -187,7 +169,7 @@ static int vmdk_range(struct disk *disk, uint64_t offset, uint64_t bytes, struct
 /* The packed length of one that is compressed is looked at when it is read. */
 static bool grain_is_there(const struct extent *extent, uint64_t grain)
 {
-	uint64_t at = (uint64_t)extent->table[grain] * SECTOR;
+	uint64_t at = (uint64_t)extent->table[grain] * VMDK_SECTOR_BYTES;
 	uint64_t left = extent->bytes - grain * extent->grain_bytes;
 
 	if (!at || (extent->table[grain] == GRAIN_ZERO && extent->zero_grains))
@@ -219,8 +201,8 @@ static void vmdk_info(const struct disk *disk, struct disk_info *ret)
 {
 	*ret = (struct disk_info){ .format = DISK_VMDK,
 				   .size_bytes = disk->size_bytes,
-				   .logical_sector_bytes = SECTOR,
-				   .physical_sector_bytes = SECTOR,
+				   .logical_sector_bytes = VMDK_SECTOR_BYTES,
+				   .physical_sector_bytes = VMDK_SECTOR_BYTES,
 				   .has_parent = disk->is_child,
 				   .is_linked = disk->parent };
 }
@@ -280,20 +262,21 @@ static int read_table(const struct extent *extent, uint64_t at, uint32_t *to, ui
 static int read_tables(struct disk *disk, struct extent *extent, uint64_t directory_at,
 		       uint64_t grains, struct disk_error *error)
 {
-	uint64_t tables = (grains + ENTRIES - 1) / ENTRIES;
+	uint64_t tables = (grains + VMDK_ENTRIES - 1) / VMDK_ENTRIES;
 	uint32_t *directory = malloc(tables * 4);
 	int result = 0;
 
 	extent->grains = grains;
-	extent->table = calloc(tables * ENTRIES, 4);
+	extent->table = calloc(tables * VMDK_ENTRIES, 4);
 	if (!directory || !extent->table)
 		result = -ENOMEM;
 	if (!result)
 		result = read_table(extent, directory_at, directory, tables);
 	for (uint64_t n = 0; n < tables && !result; n++)
 		if (le32toh(directory[n]))
-			result = read_table(extent, (uint64_t)le32toh(directory[n]) * SECTOR,
-					    extent->table + n * ENTRIES, ENTRIES);
+			result = read_table(extent,
+					    (uint64_t)le32toh(directory[n]) * VMDK_SECTOR_BYTES,
+					    extent->table + n * VMDK_ENTRIES, VMDK_ENTRIES);
 	for (uint64_t n = 0; n < grains && !result; n++)
 		extent->table[n] = le32toh(extent->table[n]);
 	free(directory);
@@ -303,14 +286,14 @@ static int read_tables(struct disk *disk, struct extent *extent, uint64_t direct
 }
 
 /* Fills what the file says; the disk's size comes from capacity. */
-static int open_sparse(struct disk *disk, struct extent *extent, struct head *head,
+static int open_sparse(struct disk *disk, struct extent *extent, struct vmdk_head *head,
 		       struct disk_error *error)
 {
 	int64_t bytes = file_size(&extent->file);
 	uint64_t grains;
 
-	if (bytes < SECTOR || file_read(&extent->file, 0, head, sizeof(*head)) ||
-	    le32toh(head->magic) != MAGIC)
+	if (bytes < VMDK_SECTOR_BYTES || file_read(&extent->file, 0, head, sizeof(*head)) ||
+	    le32toh(head->magic) != VMDK_MAGIC)
 		return unsound(disk, error, "a sparse extent is not one");
 	extent->file_bytes = (uint64_t)bytes;
 	/* written in one pass: the header is once more at the end */
@@ -318,26 +301,30 @@ static int open_sparse(struct disk *disk, struct extent *extent, struct head *he
 		uint64_t descriptor = head->descriptor;
 		uint64_t sectors = head->descriptor_sectors;
 
-		if (bytes < 4 * SECTOR ||
-		    file_read(&extent->file, extent->file_bytes / SECTOR * SECTOR - 2 * SECTOR,
+		if (bytes < 4 * VMDK_SECTOR_BYTES ||
+		    file_read(&extent->file,
+			      extent->file_bytes / VMDK_SECTOR_BYTES * VMDK_SECTOR_BYTES -
+				      2 * VMDK_SECTOR_BYTES,
 			      head, sizeof(*head)) ||
-		    le32toh(head->magic) != MAGIC)
+		    le32toh(head->magic) != VMDK_MAGIC)
 			return unsound(disk, error, "has no footer");
 		head->descriptor = descriptor;
 		head->descriptor_sectors = sectors;
 	}
 	extent->sparse = true;
-	extent->compressed = le32toh(head->flags) & FLAG_COMPRESSED;
-	extent->zero_grains = le32toh(head->flags) & FLAG_ZERO_GRAIN;
-	extent->bytes =
-		le64toh(head->capacity) > MAX_BYTES / SECTOR ? 0 : le64toh(head->capacity) * SECTOR;
-	extent->grain_bytes = le64toh(head->grain) > GRAIN_MAX ? 0 : le64toh(head->grain) * SECTOR;
+	extent->compressed = le32toh(head->flags) & VMDK_COMPRESSED;
+	extent->zero_grains = le32toh(head->flags) & VMDK_ZERO_GRAINS;
+	extent->bytes = le64toh(head->capacity) > MAX_BYTES / VMDK_SECTOR_BYTES
+				? 0
+				: le64toh(head->capacity) * VMDK_SECTOR_BYTES;
+	extent->grain_bytes =
+		le64toh(head->grain) > GRAIN_MAX ? 0 : le64toh(head->grain) * VMDK_SECTOR_BYTES;
 	if (le32toh(head->version) < 1 || le32toh(head->version) > 3 ||
-	    le32toh(head->entries) != ENTRIES ||
+	    le32toh(head->entries) != VMDK_ENTRIES ||
 	    (extent->compressed && le16toh(head->compression) != 1))
 		return disk_fail(error, -ENOTSUP, disk->path,
 				 "a sparse extent of a kind that is not known here");
-	if (!extent->bytes || extent->grain_bytes < SECTOR ||
+	if (!extent->bytes || extent->grain_bytes < VMDK_SECTOR_BYTES ||
 	    (extent->grain_bytes & (extent->grain_bytes - 1)))
 		return unsound(disk, error, "its size, or that of its grains, is not possible");
 	grains = (extent->bytes + extent->grain_bytes - 1) / extent->grain_bytes;
@@ -345,10 +332,11 @@ static int open_sparse(struct disk *disk, struct extent *extent, struct head *he
 	if (vmdk_of(disk)->grains > GRAINS_MAX)
 		return disk_fail(error, -ENOTSUP, disk->path, "has more than %llu grains",
 				 GRAINS_MAX);
-	if (le64toh(head->directory) > extent->file_bytes / SECTOR ||
-	    grains / ENTRIES * 4 > extent->file_bytes)
+	if (le64toh(head->directory) > extent->file_bytes / VMDK_SECTOR_BYTES ||
+	    grains / VMDK_ENTRIES * 4 > extent->file_bytes)
 		return unsound(disk, error, "its directory is not in the file");
-	return read_tables(disk, extent, le64toh(head->directory) * SECTOR, grains, error);
+	return read_tables(disk, extent, le64toh(head->directory) * VMDK_SECTOR_BYTES, grains,
+			   error);
 }
 
 /* The plain name of a file in this directory; NULL: it is none. */
@@ -412,12 +400,12 @@ static int add_extent(struct disk *disk, uint64_t sectors, const char *type, con
 	/* the second: ESX's name for it */
 	bool flat = !strcasecmp(type, "FLAT") || !strcasecmp(type, "VMFS");
 	struct extent *extent;
-	struct head head;
+	struct vmdk_head head;
 	int64_t bytes;
 	int result = 0;
 
 	if (vmdk->count == EXTENTS_MAX || !sectors ||
-	    sectors > (MAX_BYTES - disk->size_bytes) / SECTOR)
+	    sectors > (MAX_BYTES - disk->size_bytes) / VMDK_SECTOR_BYTES)
 		return unsound(disk, error, "too many extents, or one of an impossible size");
 	extent = realloc(vmdk->extent, (vmdk->count + 1) * sizeof(*extent));
 	if (!extent)
@@ -430,21 +418,22 @@ static int add_extent(struct disk *disk, uint64_t sectors, const char *type, con
 	vmdk->count += !result;
 	if (!result && !strcasecmp(type, "SPARSE")) {
 		result = open_sparse(disk, extent, &head, error);
-		if (!result && extent->bytes < sectors * SECTOR)
+		if (!result && extent->bytes < sectors * VMDK_SECTOR_BYTES)
 			result = unsound(disk, error, "an extent is shorter than is said of it");
 	} else if (!result && !extent->zero) {
 		bytes = file_size(&extent->file);
 		extent->file_bytes = bytes < 0 ? 0 : (uint64_t)bytes;
-		extent->offset = offset <= MAX_BYTES / SECTOR ? offset * SECTOR : 0;
+		extent->offset =
+			offset <= MAX_BYTES / VMDK_SECTOR_BYTES ? offset * VMDK_SECTOR_BYTES : 0;
 		if (!flat)
 			result = disk_fail(error, -ENOTSUP, disk->path,
 					   "an extent of the kind %.20s", type);
-		else if (offset > MAX_BYTES / SECTOR || bytes < 0 ||
+		else if (offset > MAX_BYTES / VMDK_SECTOR_BYTES || bytes < 0 ||
 			 extent->offset > (uint64_t)bytes ||
-			 sectors * SECTOR > (uint64_t)bytes - extent->offset)
+			 sectors * VMDK_SECTOR_BYTES > (uint64_t)bytes - extent->offset)
 			result = unsound(disk, error, "an extent is shorter than is said of it");
 	}
-	extent->bytes = sectors * SECTOR;
+	extent->bytes = sectors * VMDK_SECTOR_BYTES;
 	disk->size_bytes += extent->bytes;
 	return result;
 }
@@ -532,7 +521,7 @@ static int open_all(struct disk *disk, struct disk_error *error)
 	struct vmdk *vmdk = vmdk_of(disk);
 	int64_t bytes = file_size(&disk->file);
 	uint32_t magic = 0;
-	struct head head;
+	struct vmdk_head head;
 	int result;
 
 	if (bytes < 0)
@@ -540,20 +529,21 @@ static int open_all(struct disk *disk, struct disk_error *error)
 	result = file_read(&disk->file, 0, &magic, sizeof(magic));
 	if (result)
 		return disk_fail(error, result, disk->path, "%s", disk_strerror(result));
-	if (le32toh(magic) != MAGIC)
+	if (le32toh(magic) != VMDK_MAGIC)
 		return read_descriptor(disk, 0, (uint64_t)bytes, false, error);
 	vmdk->extent[0].file = disk->file;
 	vmdk->count = 1;
 	result = open_sparse(disk, &vmdk->extent[0], &head, error);
 	disk->size_bytes = vmdk->extent[0].bytes;
-	if (!result && (le64toh(head.descriptor) > (uint64_t)bytes / SECTOR ||
-			le64toh(head.descriptor_sectors) > DESCRIPTOR_BYTES / SECTOR))
+	if (!result && (le64toh(head.descriptor) > (uint64_t)bytes / VMDK_SECTOR_BYTES ||
+			le64toh(head.descriptor_sectors) > DESCRIPTOR_BYTES / VMDK_SECTOR_BYTES))
 		result = unsound(disk, error, "its descriptor is not in the file");
 	if (!result && !head.descriptor)
 		result = is_piece(disk, error);
 	if (!result)
-		result = read_descriptor(disk, le64toh(head.descriptor) * SECTOR,
-					 le64toh(head.descriptor_sectors) * SECTOR, true, error);
+		result = read_descriptor(disk, le64toh(head.descriptor) * VMDK_SECTOR_BYTES,
+					 le64toh(head.descriptor_sectors) * VMDK_SECTOR_BYTES, true,
+					 error);
 	return result;
 }
 
@@ -601,7 +591,7 @@ int vmdk_open(struct disk *disk, const struct disk_options *options, struct disk
 	int result;
 
 	if (vmdk)
-		vmdk->parent_content_id = NO_PARENT;
+		vmdk->parent_content_id = VMDK_NO_PARENT;
 	if (vmdk)
 		vmdk->extent = calloc(1, sizeof(*vmdk->extent));
 	if (!vmdk || !vmdk->extent || disk->write) {
@@ -613,11 +603,11 @@ int vmdk_open(struct disk *disk, const struct disk_options *options, struct disk
 		return result;
 	}
 	disk->format = vmdk;
-	disk->sector_bytes = SECTOR;
+	disk->sector_bytes = VMDK_SECTOR_BYTES;
 	result = open_all(disk, error);
 	if (!result && !disk->size_bytes)
 		result = unsound(disk, error, "has no extents");
-	if (!result && vmdk->parent_content_id != NO_PARENT)
+	if (!result && vmdk->parent_content_id != VMDK_NO_PARENT)
 		result = open_parent(disk, options, error);
 	if (result) {
 		vmdk_release(vmdk);

@@ -1,0 +1,88 @@
+/*
+ * A disk into a new file of a format whose files are written once, from their beginning to their
+ * end: what comes in between is no disk. The parent of a new child is open while it is written, and
+ * what it held is noted beside the child.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "disk/digest.h"
+#include "disk/disk_internal.h"
+
+static int (*const write_format[DISK_FORMATS])(const struct disk_conversion *conversion,
+					       struct disk_error *error) = {
+	[DISK_QCOW2] = qcow2_write_file,
+	[DISK_VMDK] = vmdk_write_file,
+};
+
+bool disk_is_written_once(enum disk_format format) { return write_format[format]; }
+
+static int open_parent(const struct disk_create *what, struct disk **ret, struct disk_error *error)
+{
+	const struct disk_options options = { .format = what->parent_format,
+					      .parents = what->parents };
+
+	*ret = NULL;
+	if (!what->parent)
+		return 0;
+	if (what->format != DISK_QCOW2)
+		return disk_fail(error, -EINVAL, what->parent,
+				 "a %s file is written without a parent",
+				 disk_format_name(what->format));
+	return disk_open(what->parent, &options, ret, error);
+}
+
+/* What the parent held, so that a change of it is seen. */
+static int note_parent(const char *path, const struct disk_create *what, struct disk_error *error)
+{
+	const struct disk_options options = { .format = what->format, .parents = what->parents };
+	struct disk *child;
+	int result = disk_open(path, &options, &child, error);
+
+	if (result)
+		return result;
+	result = link_make(child, LINK_KEPT_OR_COMPUTED);
+	if (result)
+		disk_fail(error, result, path, "what its parent holds cannot be noted: %s",
+			  disk_strerror(result));
+	disk_close(child);
+	return result;
+}
+
+static int write_file(struct disk_conversion *conversion, struct disk_error *error)
+{
+	struct disk_file file;
+	int result = disk_file_create(conversion->path, true, &file);
+
+	if (result)
+		return disk_fail(error, result, conversion->path, "%s", strerror(-result));
+	file.no_sync = conversion->what->no_sync;
+	conversion->file = &file;
+	result = write_format[conversion->what->format](conversion, error);
+	if (result && !error->text[0])
+		disk_fail(error, result, conversion->path, "%s", disk_strerror(result));
+	file_close(&file);
+	if (result)
+		unlink(conversion->path);
+	return result;
+}
+
+int disk_convert(struct disk *from, const char *path, const struct disk_create *what,
+		 const struct disk_job *job, struct disk_error *error)
+{
+	struct disk_conversion conversion = {
+		.from = from, .path = path, .what = what, .job = job
+	};
+	int result;
+
+	assert(disk_is_written_once(what->format));
+	*error = (struct disk_error){ "" };
+	result = open_parent(what, &conversion.parent, error);
+	if (!result)
+		result = write_file(&conversion, error);
+	if (!result && conversion.parent)
+		result = note_parent(path, what, error);
+	if (conversion.parent)
+		disk_close(conversion.parent);
+	return result;
+}

@@ -1,0 +1,176 @@
+#!/usr/bin/python3
+"""qcow2 and VMDK files that convert writes: QEMU's programs check them, compare them and read them as ours do; children on a backing
+file; what is refused, and what is left of one that was cut off. usage: written.py UMBRA"""
+import json, os, random, shutil, signal, subprocess, sys, tempfile, time
+
+umbra = os.path.abspath(sys.argv[1])
+work = tempfile.mkdtemp()
+os.chdir(work)
+failures = cases = 0
+MIB = 1 << 20
+random.seed(18)
+
+def fault(text):
+    global failures
+    failures += 1
+    print('written:', text)
+
+def run(*arguments, code=0, says=None):
+    global cases
+    cases += 1
+    p = subprocess.run(arguments, capture_output=True, timeout=100)
+    text = (p.stdout + p.stderr).decode(errors='replace')
+    if p.returncode != code:
+        fault('%s: ended with %d, not %d: %s' % (' '.join(arguments), p.returncode, code, text.strip()[-300:]))
+    if says and says not in text:
+        fault('%s: does not say "%s": %s' % (' '.join(arguments), says, text.strip()[-300:]))
+    return text
+
+def disk(*arguments, **more):
+    return run(umbra, 'disk', *arguments, **more)
+
+def pieces(name, size, parts):
+    """A raw file with these (offset, bytes) in it."""
+    with open(name, 'wb') as f:
+        f.truncate(size)
+        for at, data in parts:
+            f.seek(at)
+            f.write(data)
+
+def text(bytes):
+    return (b'%d a line that packs well\n' % random.getrandbits(30)) * (bytes // 24)
+
+sources = {
+    'empty.raw': (3 * MIB, []),
+    'noise.raw': (MIB + 5 * 512, [(0, random.randbytes(MIB + 5 * 512))]),
+    'text.raw': (8 * MIB, [(0, text(3 * MIB)), (5 * MIB + 512, text(100000))]),
+    'mixed.raw': (70 * MIB + 512, [(n * 300000 // 512 * 512, random.randbytes(70000) if n % 3 else text(90000)) for n in range(40)]
+                  + [(70 * MIB, random.randbytes(512))]),
+}
+for name, what in sources.items():
+    pieces(name, *what)
+ways = {
+    'plain.qcow2': ('qcow2', ['--to', 'qcow2']),
+    'zlib.qcow2': ('qcow2', ['--to', 'qcow2', '--compress', 'zlib']),
+    'zstd.qcow2': ('qcow2', ['--to', 'qcow2', '--compress', 'zstd']),
+    'small.qcow2': ('qcow2', ['--to', 'qcow2', '--compress', 'zstd', '--block-size', '4K']),
+    'large.qcow2': ('qcow2', ['--to', 'qcow2', '--compress', 'zlib', '--block-size', '2M']),
+    'stream.vmdk': ('vmdk', ['--to', 'vmdk']),
+}
+for source in sources:
+    for target, (form, options) in ways.items():
+        disk('convert', source, target, '--from', 'raw', *options, *(['--no-sync'] if form == 'qcow2' else []))
+        run('qemu-img', 'check', '-q', '-f', form, target)
+        run('qemu-img', 'compare', '-q', '-f', 'raw', '-F', form, source, target)
+        disk('compare', source, target, '--format', 'raw', '--other-format', form)
+        disk('check', target, '--format', form, says='no fault')
+        os.remove(target)
+disk('convert', 'mixed.raw', 'z.qcow2', '--from', 'raw', '--to', 'qcow2', '--compress', 'zstd')
+told = json.loads(run('qemu-img', 'info', '--output=json', 'z.qcow2'))
+if told['virtual-size'] != 70 * MIB + 512 or told['format-specific']['data']['compression-type'] != 'zstd' or \
+        told['format-specific']['data']['compat'] != '1.1' or told['format-specific']['data']['corrupt']:
+    fault('qemu-img info of a qcow2: %s' % told)
+if os.stat('z.qcow2').st_size > 6 * MIB:
+    fault('a packed file has %d bytes' % os.stat('z.qcow2').st_size)
+disk('convert', 'text.raw', 'a "name".vmdk', '--from', 'raw', '--to', 'vmdk')
+told = json.loads(run('qemu-img', 'info', '--output=json', 'a "name".vmdk'))
+if told['virtual-size'] != 8 * MIB or told['format-specific']['data']['create-type'] != 'streamOptimized':
+    fault('qemu-img info of a vmdk: %s' % told)
+# and once more from what was written: as good a source as any other
+disk('convert', 'z.qcow2', 'again.vmdk', '--from', 'qcow2', '--to', 'vmdk')
+disk('compare', 'again.vmdk', 'mixed.raw', '--format', 'vmdk', '--other-format', 'raw')
+
+# ---- children ----
+
+base = bytearray(6 * MIB)
+base[MIB:2 * MIB] = random.randbytes(MIB)
+base[4 * MIB:5 * MIB] = random.randbytes(MIB)
+changed = base[:] + bytes(MIB)
+changed[MIB + 4096:MIB + 8192] = bytes(4096)
+changed[4 * MIB:4 * MIB + 256 * 1024] = bytes(256 * 1024)
+changed[6 * MIB + 512:6 * MIB + 1024] = b'\x55' * 512
+os.mkdir('sub')
+open('sub/base.raw', 'wb').write(base)
+open('sub/changed.raw', 'wb').write(changed)
+for name, form in (('raw', 'raw'), ('qcow2', 'qcow2'), ('vhd', 'vpc'), ('vhdx', 'vhdx')):
+    parent = 'sub/base.' + name
+    if name != 'raw':
+        run('qemu-img', 'convert', '-f', 'raw', '-O', form, *(['-o', 'force_size=on'] if form == 'vpc' else []), 'sub/base.raw', parent)
+    child = 'sub/child-%s.qcow2' % name
+    disk('convert', 'sub/changed.raw', child, '--from', 'raw', '--to', 'qcow2', '--compress', 'zlib', '--parent', parent, '--parent-format', name)
+    run('qemu-img', 'check', '-q', '-f', 'qcow2', child)
+    run('qemu-img', 'compare', '-q', '-f', 'raw', '-F', 'qcow2', 'sub/changed.raw', child)
+    disk('compare', 'sub/changed.raw', child, '--format', 'raw', '--other-format', 'qcow2')
+    told = json.loads(run('qemu-img', 'info', '--output=json', child))
+    if told.get('backing-filename') != './base.' + name or told.get('backing-filename-format') != form:
+        fault('the backing file of %s: %s' % (child, told))
+    if os.stat(child).st_size > MIB:
+        fault('%s has what its parent has: %d bytes' % (child, os.stat(child).st_size))
+    disk('check', child, '--format', 'qcow2', '--chain', says='no fault')
+# it knows what its parent held
+os.rename('sub', 'moved')
+disk('compare', 'moved/changed.raw', 'moved/child-raw.qcow2', '--format', 'raw', '--other-format', 'qcow2')
+with open('moved/base.raw', 'r+b') as f:
+    f.seek(4 * MIB + 512 * 1024)
+    f.write(b'somebody wrote here')
+disk('convert', 'moved/child-raw.qcow2', 'never.raw', '--from', 'qcow2', '--to', 'raw', code=65, says='parent')
+disk('check', 'moved/child-raw.qcow2', '--format', 'qcow2', '--chain', code=65, says='which reads them')
+if os.path.exists('never.raw'):
+    fault('what its parent does not hold any more was converted')
+
+# ---- what is refused ----
+
+before = sorted(os.listdir('.'))
+for arguments, code, says in (
+        (['text.raw', 'x', '--to', 'qcow2', '--compress', 'lz4'], 64, 'zstd'),
+        (['text.raw', 'x', '--to', 'vhdx', '--compress', 'zstd'], 64, 'qcow2'),
+        (['text.raw', 'x', '--to', 'vmdk', '--parent', 'moved/base.raw'], 64, 'qcow2'),
+        (['text.raw', 'x', '--to', 'qcow2', '--block-size', '1K'], 64, '4 KiB'),
+        (['text.raw', 'z.qcow2', '--to', 'qcow2'], 65, 'exists'),
+        (['text.raw', 'x', '--to', 'qcow2', '--parent', 'moved/none.raw', '--parent-format', 'raw'], 65, 'none.raw'),
+        (['text.raw', 'x', '--to', 'qcow2', '--parent', 'moved/base.vhd', '--parent-format', 'vhd'], 78, '--parents')):
+    if says == '--parents': # its directory is not the child's, nor below it
+        os.mkdir('leaf')
+        arguments[1] = 'leaf/x'
+    disk('convert', *arguments, '--from', 'raw', code=code, says=says)
+    if says == '--parents':
+        os.rmdir('leaf')
+shutil.copy('z.qcow2', 'cut.qcow2')
+os.truncate('cut.qcow2', os.stat('cut.qcow2').st_size // 2)
+for form in ('qcow2', 'vmdk'):
+    disk('convert', 'cut.qcow2', 'x', '--from', 'qcow2', '--to', form, code=65, says='at offset')
+os.remove('cut.qcow2')
+left = sorted(os.listdir('.'))
+if left != before:
+    fault('refused, and left behind: %s' % sorted(set(left) - set(before)))
+
+# ---- one that is cut off ----
+
+pieces('large.raw', 96 * MIB, [(0, text(96 * MIB))])
+cut = 0
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+    for form in ('qcow2', 'vmdk'):
+        cases += 1
+        p = subprocess.Popen([umbra, 'disk', 'convert', 'large.raw', 'target', '--from', 'raw', '--to', form], stderr=subprocess.DEVNULL)
+        while p.poll() is None and not any(n.startswith('.target.unfinished') for n in os.listdir('.')):
+            time.sleep(0.002)
+        p.send_signal(number)
+        p.wait()
+        cut += p.returncode != 0
+        left = [n for n in os.listdir('.') if 'unfinished' in n]
+        if p.returncode and os.path.exists('target'):
+            fault('a convert to %s that signal %d ended has left its target' % (form, number))
+        if left and number != signal.SIGKILL:
+            fault('a convert to %s that signal %d ended has left %s' % (form, number, left))
+        for name in left + ['target']:
+            if name in left: # seen to be none, whoever looks at it
+                disk('info', name, '--format', form, code=65)
+            if os.path.exists(name):
+                os.remove(name)
+if cut < 2:
+    fault('%d of 8 converts were cut off' % cut)
+
+os.chdir('/')
+shutil.rmtree(work)
+print('written: %d cases, %d faults' % (cases, failures))
+sys.exit(failures != 0)
