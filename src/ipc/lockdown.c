@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -560,6 +561,8 @@ static int allow(scmp_filter_ctx filter, const struct role_call *entry)
 					F_DUPFD_CLOEXEC, F_SETFD,     F_GETFL, -1 };
 	static const long readable[] = { FIONREAD, FIONBIO, -1 };
 	static const long blocking[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD, -1 };
+	static const long pages[] = { UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_WAKE, UFFDIO_UNREGISTER,
+				      -1 };
 	static const long enter[] = { 0, 1 /* IORING_ENTER_GETEVENTS */, 2 /* SQ_WAKEUP */,
 				      3, 9 /* GETEVENTS, EXT_ARG */,     -1 };
 	int call = seccomp_syscall_resolve_name(entry->name);
@@ -608,6 +611,7 @@ static int allow(scmp_filter_ctx filter, const struct role_call *entry)
 	case CALL_OWN_MAPPING: return allow_own_mapping(filter, call);
 	case CALL_FORK: return allow_values(filter, call, 0, forks);
 	case CALL_TAKE_PLACE: return allow_take_place(filter, call);
+	case CALL_PAGES: return allow_values(filter, call, 1, pages);
 	case CALL_GS: return allow_values(filter, call, 0, gs);
 	default: return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
 	}

@@ -26,7 +26,7 @@ static const struct role_call machine_calls[] = {
 	{ "futex", CALL_WAIT_OR_WAKE, 0 },
 	{ "read", CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) | GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) |
-		  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) },
+		  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) | GRANT(GRANT_PAGER) },
 	{ "poll", CALL_ANY, 0 },
 	{ "write", CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
@@ -430,6 +430,30 @@ static const struct role_call hub_calls[] = {
 	{ 0 },
 };
 
+/*
+ * The file that it was given, at any place of it; what the kernel says of pages that are missed,
+ * and what brings them; memory without execution, the end.
+ */
+static const struct role_call pager_calls[] = {
+	{ "poll", CALL_ANY, 0 },
+	{ "recvmsg", CALL_ON_GRANTS, GRANT(GRANT_PAGER) },
+	{ "read", CALL_ANY, 0 },
+	{ "pread64", CALL_ON_GRANTS, GRANT(GRANT_SAVED) },
+	{ "newfstatat", CALL_ON_OPEN_FILE, 0 },
+	{ "write", CALL_ANY, 0 },
+	{ "ioctl", CALL_PAGES, 0 },
+	{ "mmap", CALL_ANONYMOUS, 0 },
+	{ "mremap", CALL_ANY, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
 static const struct role_description roles[ROLES] = {
 	[ROLE_MACHINE] = {
 		.name = "machine",
@@ -444,7 +468,7 @@ static const struct role_description roles[ROLES] = {
 			  GRANTS_OF_PORTS(GRANT_WINDOW_LINES) |
 			  GRANT(GRANT_CONNECTIONS) |
 			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_FORK_ASK) |
-			  GRANT(GRANT_FORK_KIT),
+			  GRANT(GRANT_FORK_KIT) | GRANT(GRANT_PAGER),
 		/* none of processes: a forked one would end with the first */
 		.spawn_namespaces = EVERY_NAMESPACE,
 		.own_namespaces = CLONE_NEWUSER | CLONE_NEWNS,
@@ -562,6 +586,17 @@ static const struct role_description roles[ROLES] = {
 		.empties_root = true,
 		.signals_nobody = true,
 		.calls = balancer_calls,
+	},
+	[ROLE_PAGER] = {
+		.name = "pager",
+		.dies_with_parent = true,
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_END) | GRANT(GRANT_SAVED) |
+			  GRANT(GRANT_PAGER),
+		.stdio = 1,
+		.own_namespaces = EVERY_NAMESPACE,
+		.empties_root = true,
+		.signals_nobody = true,
+		.calls = pager_calls,
 	},
 	[ROLE_JOINER] = {
 		.name = "joiner",

@@ -27,6 +27,8 @@
  *             a pipe   with the user's rights, and looks at nothing that a guest can write
  *   hub       the socket where joiners come, their lines,   all
  *             and memory and events of ports
+ *   pager     a saved machine's file, a line by which its     all, before the file is read
+ *             machine process says where its pages go
  *   forker    two sockets of the broker's (forker.h)             the machine process's, whose
  *             memory it shares
  *
@@ -55,6 +57,7 @@ enum role {
 	ROLE_JOINER,
 	ROLE_HUB,
 	ROLE_BALANCER,
+	ROLE_PAGER,
 	ROLES
 };
 
@@ -116,6 +119,7 @@ enum grant {
 	GRANT_PORT_BELL,
 	GRANT_PORT_ANSWER,
 	GRANT_WINDOW_LINE, /* the joiner's end */
+	GRANT_PAGER,       /* socket: a machine process and its pager (vm/demand.h), an end each */
 	GRANTS,
 };
 
@@ -159,6 +163,7 @@ enum call_condition {
 	CALL_FILTER, /* arguments 0 and 1 add a list of calls, and nobody who answers for it */
 	CALL_TAKE_PLACE, /* a page takes another's place, or leaves its own: arguments 1 to 3 */
 	CALL_GS, /* argument 0 sets the base of GS */
+	CALL_PAGES, /* argument 1 brings pages that are missed, or is done with that */
 };
 
 struct role_call { const char *name; enum call_condition condition; uint64_t grants; };

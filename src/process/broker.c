@@ -544,7 +544,8 @@ static void take_end_of(struct broker *b, pid_t pid, int status)
 	for (unsigned n = 0; n < b->helpers; n++)
 		if (b->helper[n].pid == pid) {
 			helper_gone(b, &b->helper[n], status, b->end);
-			if (!b->machine_exited && !is_spare(b->helper[n].role))
+			if (!b->machine_exited && !is_spare(b->helper[n].role) &&
+			    (status || b->helper[n].role != ROLE_PAGER))
 				broker_kill(b, BROKER_HELPER_ENDED);
 		}
 }

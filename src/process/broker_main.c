@@ -417,6 +417,35 @@ static int forker_sockets(struct grants *grants)
 		       : 0;
 }
 
+/*
+ * Of a machine that goes on from a file: who brings its pages. Nobody waits for it: it has given up
+ * its rights before it does anything, and the machine process waits for its word.
+ */
+static int pager_start(struct broker *broker, struct start *start)
+{
+	struct grants grants = start->grants;
+	struct spawned pager;
+	int ending[2];
+	int line[2];
+	int error;
+
+	if (!start->plan->restores)
+		return 0;
+	if (pipe2(ending, O_CLOEXEC) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line))
+		return -errno;
+	grants.fd[GRANT_END] = ending[0];
+	grants.fd[GRANT_PAGER] = line[0];
+	start->grants.fd[GRANT_PAGER] = line[1];
+	error = role_start(ROLE_PAGER, start->plan, &grants, -1, &pager);
+	close(ending[0]);
+	close(line[0]);
+	if (error)
+		return error;
+	error = broker_add_helper(broker, ROLE_PAGER, &pager, ending[1]);
+	close(pager.pidfd);
+	return error;
+}
+
 static int machine_start(struct broker *broker, struct start *start)
 {
 	struct grants grants;
@@ -538,6 +567,8 @@ static int processes_start(struct broker *broker, struct start *start, struct br
 		error = ports_make(start->plan, &start->grants);
 	if (!error)
 		error = joiners_start(broker, start, end);
+	if (!error)
+		error = pager_start(broker, start);
 	if (!error)
 		error = machine_start(broker, start);
 	grants_leave(&start->grants);

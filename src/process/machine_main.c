@@ -470,6 +470,8 @@ static bool take_grants(struct process *process, uint64_t here, struct machine_o
 							 .doorbell_fd = grant_fd(GRANT_DOORBELL),
 							 .answer_fd = grant_fd(GRANT_ANSWER) };
 	options->connections = process->connections;
+	options->has_pager = here & GRANT(GRANT_PAGER);
+	options->pager_fd = grant_fd(GRANT_PAGER);
 	options->cards = process->cards;
 	memcpy(options->card, process->card, sizeof(options->card));
 	return take_ports(process, here, options) &&

@@ -19,6 +19,7 @@ int process_main(const char *name)
 		[ROLE_JOINER] = joiner_main,
 		[ROLE_HUB] = hub_main,
 		[ROLE_BALANCER] = balancer_main,
+		[ROLE_PAGER] = pager_main,
 	};
 	enum role role;
 

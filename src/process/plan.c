@@ -28,13 +28,14 @@ struct plan *plan_new(void)
 
 /*
  * A machine process learns neither names of files nor of itself, the others nothing of the
- * machine; of disks and networks know those who serve them.
+ * machine; of disks and networks know those who serve them, and the pager how its file is called.
  */
 static void plan_reduce(struct plan *plan, enum role role)
 {
 	if (role == ROLE_BROKER)
 		return;
-	memset(plan->source, 0, sizeof(plan->source));
+	if (role != ROLE_PAGER)
+		memset(plan->source, 0, sizeof(plan->source));
 	memset(plan->description, 0, sizeof(plan->description));
 	if (role != ROLE_DISK && role != ROLE_KEEPER)
 		memset(&plan->disks, 0, sizeof(plan->disks));

@@ -250,7 +250,10 @@ static int make_saved(struct machine *machine, const char **ret_reason)
 	}
 	machine->options.start_bytes = head.start_bytes;
 	*ret_reason = no_memory;
-	return make_parts(machine, head.tsc_hz);
+	error = make_parts(machine, head.tsc_hz);
+	if (!error)
+		demand_begin(machine);
+	return error;
 }
 
 int machine_read_saved(const struct boot_file *saved, struct machine_saved *ret)

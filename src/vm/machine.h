@@ -120,6 +120,9 @@ struct machine_options {
 	 * debug_exit
 	 */
 	struct boot_file saved;
+	/* by which who brings its pages while it runs is told of them (demand.h) */
+	bool has_pager;
+	int pager_fd;
 	const char *command_line;
 	/*
 	 * MACHINE_GENERATION_BYTES that no other machine has (generation.c), also at the same place

@@ -24,6 +24,8 @@ int machine_fork_begin(struct machine *machine)
 	int error = machine_wait_for_begin(machine);
 
 	if (!error)
+		error = demand_wait_whole(machine);
+	if (!error)
 		error = machine_pause(machine);
 	if (error)
 		return error;

@@ -29,6 +29,7 @@
 #include "engine/engine.h"
 #include "hv/hv.h"
 #include "lib/speculation.h"
+#include "demand.h"
 #include "unit_list.h"
 #include "x86/apic.h"
 #include "x86/cpu_model.h"
@@ -117,6 +118,7 @@ struct machine {
 	bool stuck_told, time_is_up;
 	unsigned idle_looks; /* how often in a row all processors waited (idle.c) */
 	size_t console_used;
+	struct demand demand;
 	struct vcpu vcpus[MACHINE_MAX_CPUS];
 };
 

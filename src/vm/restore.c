@@ -9,6 +9,7 @@
 
 #include "lib/archive.h"
 #include "lib/crc32c.h"
+#include "saved_pages.h"
 
 enum { MEMORY_MIN_BYTES = 1 << 20, TSC_HZ_MIN = 1000000, TSC_TOLERANCE_PPM = 200 };
 
@@ -55,6 +56,7 @@ struct loader {
 	struct machine *machine;
 	const uint8_t *at;
 	size_t left;
+	bool on_demand; /* RAM is brought by somebody else */
 	uint64_t sections, now_100ns, tsc;
 	bool has_machine, ended;
 	int error;
@@ -95,11 +97,15 @@ static void load_pages(struct loader *loader, struct archive *archive)
 				 ? 0
 				 : (archive->bytes - sizeof(first)) / GUEST_PAGE_BYTES;
 	uint64_t frames = saved_frames(machine);
+	const uint64_t ram_frames = machine->memory.ram_bytes / GUEST_PAGE_BYTES;
 
 	archive_u64(archive, &first);
-	if (archive_check(archive, pages && first < frames && pages <= frames - first))
-		archive_bytes(archive, machine->memory.ram + first * GUEST_PAGE_BYTES,
-			      pages * GUEST_PAGE_BYTES);
+	if (!archive_check(archive, pages && first < frames && pages <= frames - first))
+		return;
+	for (; loader->on_demand && pages && first < ram_frames; first++, pages--)
+		archive->used += GUEST_PAGE_BYTES;
+	archive_bytes(archive, machine->memory.ram + first * GUEST_PAGE_BYTES,
+		      pages * GUEST_PAGE_BYTES);
 }
 
 static bool has_all_units(const struct machine *machine)
@@ -112,11 +118,17 @@ static bool has_all_units(const struct machine *machine)
 
 static void load_end(struct loader *loader, struct archive *archive)
 {
-	uint64_t sections = 0;
+	struct saved_end end = { 0 };
 
-	archive_u64(archive, &sections);
-	archive_check(archive, sections == loader->sections && loader->has_machine &&
-				       has_all_units(loader->machine));
+	archive_u64(archive, &end.sections);
+	if (archive->version > 1) {
+		archive_u64(archive, &end.sections_before);
+		archive_u64(archive, &end.parts_at);
+		archive_u64(archive, &end.index_at);
+		archive_u64(archive, &end.zero);
+	}
+	archive_check(archive, end.sections == loader->sections && !end.zero &&
+				       loader->has_machine && has_all_units(loader->machine));
 	loader->ended = true;
 }
 
@@ -161,6 +173,8 @@ static void load_section(struct loader *loader, const struct saved_section *head
 		load_pages(loader, &archive);
 	} else if (head->name == SECTION_END) {
 		load_end(loader, &archive);
+	} else if (head->name == SECTION_INDEX) {
+		archive.used = archive.bytes; /* saved_pages.h has use for it */
 	} else if (!load_unit(loader, head->name, &archive)) {
 		refuse(loader, -ENOTSUP, "it has a part that this Umbra does not know");
 		return;
@@ -223,14 +237,35 @@ static void begin_time(struct loader *loader)
 	}
 }
 
+/* Where somebody else brings RAM: behind the pages that were written while it ran. */
+static void begin_at_parts(struct loader *loader)
+{
+	const struct boot_file *file = &loader->machine->options.saved;
+	struct saved_tail tail;
+
+	if (!demand_is_served(loader->machine))
+		return;
+	if (file->bytes < SAVED_HEAD_BYTES + SAVED_TAIL_BYTES ||
+	    saved_tail_take(file->data + file->bytes - SAVED_TAIL_BYTES, file->bytes, &tail)) {
+		refuse(loader, -EBADMSG, NULL);
+		return;
+	}
+	loader->on_demand = true;
+	loader->at = file->data + tail.parts_at;
+	loader->left = file->bytes - tail.parts_at;
+	loader->sections = tail.sections_before;
+}
+
 int restore_machine(struct machine *machine, const char **ret_reason)
 {
 	const struct boot_file *file = &machine->options.saved;
 	struct loader loader = { .machine = machine,
 				 .at = file->data + SAVED_HEAD_BYTES,
 				 .left = file->bytes - SAVED_HEAD_BYTES };
-	bool more = true;
+	bool more;
 
+	begin_at_parts(&loader);
+	more = !loader.error;
 	pthread_mutex_lock(&machine->lock);
 	while (more)
 		more = load_next(&loader);

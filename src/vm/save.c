@@ -8,12 +8,15 @@
 
 #include "lib/archive.h"
 #include "lib/crc32c.h"
+#include "saved_pages.h"
 
 enum {
 	/* 1: without a bus */
 	FORMAT_VERSION_FIRST = 1, FORMAT_VERSION_BUS = 2,
-	PAGES_PER_SECTION = 256, PARTS_BYTES = 2 << 20, PASSES_MAX = 8, FEW_PAGES = 256
+	PAGES_PER_SECTION = 16, PARTS_BYTES = 2 << 20, PASSES_MAX = 8, FEW_PAGES = 256
 };
+/* A block of the index is one section, and what is taken of memory at once. */
+enum { INDEX_BLOCK_ENTRIES = 4095 };
 enum { CRC_COVERED_BYTES = SAVED_HEAD_BYTES - 4, BITS_PER_WORD = 64 };
 
 /* ---- both directions ---- */
@@ -71,13 +74,22 @@ uint64_t saved_frames(const struct machine *machine)
 
 /* ---- sections ---- */
 
+struct index_block {
+	struct index_block *next;
+	uint64_t entries;
+	struct saved_entry entry[INDEX_BLOCK_ENTRIES];
+};
+
 struct saver {
 	struct machine *machine;
 	int (*write)(void *context, const void *data, size_t bytes);
 	void *context;
 	uint8_t *buffer;
 	uint64_t *dirty; /* a bit for each frame */
-	uint64_t sections;
+	uint64_t sections, at; /* that were written; bytes that were */
+	struct saved_end end;
+	struct index_block *index, *last;
+	bool has_no_index; /* there was no memory for it */
 	int error;
 };
 
@@ -86,6 +98,7 @@ static void put_bytes(struct saver *saver, const void *data, size_t bytes)
 	assert(saver->write && (data || !bytes));
 	if (!saver->error && bytes)
 		saver->error = saver->write(saver->context, data, bytes);
+	saver->at += bytes;
 }
 
 struct piece { const void *data; size_t bytes; };
@@ -119,6 +132,49 @@ static bool is_zero(const uint8_t *page)
 	return true;
 }
 
+/* The last block, or another one behind it; NULL: no memory. */
+static struct index_block *index_room(struct saver *saver)
+{
+	struct index_block *block = saver->last;
+
+	if (block && block->entries < INDEX_BLOCK_ENTRIES)
+		return block;
+	block = mmap(NULL, sizeof(*block), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		     0);
+	if (block == MAP_FAILED)
+		return NULL;
+	if (saver->last)
+		saver->last->next = block;
+	else
+		saver->index = block;
+	saver->last = block;
+	return block;
+}
+
+/* Where the section lies that is written next. Without memory the file has no index. */
+static void note_run(struct saver *saver, uint64_t first, uint64_t pages)
+{
+	struct index_block *block = saver->has_no_index ? NULL : index_room(saver);
+
+	if (!block || first > UINT32_MAX) {
+		saver->has_no_index = true;
+		return;
+	}
+	block->entry[block->entries++] = (struct saved_entry){ .at = saver->at,
+							       .first = (uint32_t)first,
+							       .pages = (uint32_t)pages };
+}
+
+static void index_free(struct saver *saver)
+{
+	while (saver->index) {
+		struct index_block *block = saver->index;
+
+		saver->index = block->next;
+		munmap(block, sizeof(*block));
+	}
+}
+
 /*
  * Up to PAGES_PER_SECTION pages, copied first: where the guest runs they may change, and the
  * checksum would be wrong.
@@ -130,6 +186,7 @@ static void put_run(struct saver *saver, uint64_t first, uint64_t end)
 	assert(first < end && end - first <= PAGES_PER_SECTION);
 	assert(end <= saved_frames(saver->machine));
 	memcpy(saver->buffer, saver->machine->memory.ram + first * GUEST_PAGE_BYTES, bytes);
+	note_run(saver, first, end - first);
 	put_section(saver, SECTION_PAGES, (struct piece){ .data = &first, .bytes = sizeof(first) },
 		    (struct piece){ .data = saver->buffer, .bytes = bytes });
 }
@@ -261,6 +318,24 @@ static int archive_parts(struct saver *saver, struct parts *parts)
 	return archive.error;
 }
 
+/* The index, and where it is. */
+static void put_end(struct saver *saver)
+{
+	const struct piece none = { .data = NULL };
+
+	if (!saver->has_no_index && saver->index)
+		saver->end.index_at = saver->at;
+	for (struct index_block *block = saver->index; block && saver->end.index_at;
+	     block = block->next)
+		put_section(saver, SECTION_INDEX,
+			    (struct piece){ .data = block->entry,
+					    .bytes = block->entries * sizeof(block->entry[0]) },
+			    none);
+	saver->end.sections = saver->sections;
+	put_section(saver, SECTION_END,
+		    (struct piece){ .data = &saver->end, .bytes = sizeof(saver->end) }, none);
+}
+
 static void put_parts(struct saver *saver)
 {
 	const struct piece none = { .data = NULL };
@@ -269,12 +344,12 @@ static void put_parts(struct saver *saver)
 	pthread_mutex_lock(&saver->machine->lock);
 	saver->error = archive_parts(saver, &parts);
 	pthread_mutex_unlock(&saver->machine->lock);
+	saver->end.sections_before = saver->sections;
+	saver->end.parts_at = saver->at;
 	for (unsigned n = 0; n < parts.count; n++)
 		put_section(saver, parts.part[n].name, parts.part[n].piece, none);
 	put_rest(saver);
-	put_section(saver, SECTION_END,
-		    (struct piece){ .data = &saver->sections, .bytes = sizeof(saver->sections) },
-		    none);
+	put_end(saver);
 }
 
 /* ---- the whole ---- */
@@ -299,6 +374,8 @@ static void save(struct saver *saver)
 	struct archive archive = archive_save_to(saver->buffer, SAVED_HEAD_BYTES);
 
 	saver->error = machine_wait_for_begin(machine);
+	if (!saver->error)
+		saver->error = demand_wait_whole(machine);
 	if (saver->error)
 		return;
 	saved_head_archive(&archive, &head);
@@ -333,6 +410,7 @@ int machine_save(struct machine *machine,
 		return -ENOMEM;
 	saver.dirty = (uint64_t *)(void *)(saver.buffer + buffer_bytes(machine));
 	save(&saver);
+	index_free(&saver);
 	munmap(saver.buffer, buffer_bytes(machine) + dirty_bytes(machine));
 	return saver.error;
 }

@@ -5,7 +5,9 @@
  *   head        128 bytes: what has to be known to make a machine that can take the rest
  *   sections    { name, version, bytes, crc } payload, zeros up to a multiple of 8
  *               MACH, then in any order PAGE (any number) and one for each unit that has an
- *               archive; END is the last
+ *               archive; END is the last; before it INDX says where each PAGE lies, so that
+ *               pages can be read one by one, by somebody else, while the machine runs
+ *               (saved_pages.h, process/pager_main.c)
  *   host part   of whoever has asked for it (vm/saved_file.h): not looked at here
  *
  *  1. Memory is written while the machine runs, pages that change again, until few do. What is
@@ -33,6 +35,7 @@ enum {
 enum {
 	SECTION_MACHINE = UNIT_SECTION('M', 'A', 'C', 'H'),
 	SECTION_PAGES = UNIT_SECTION('P', 'A', 'G', 'E'),
+	SECTION_INDEX = UNIT_SECTION('I', 'N', 'D', 'X'),
 	SECTION_END = UNIT_SECTION('E', 'N', 'D', ' '),
 	SECTION_CPU = UNIT_SECTION('C', 'P', 'U', ' '),
 	SECTION_CHIPSET = UNIT_SECTION('C', 'H', 'I', 'P'),
@@ -43,6 +46,8 @@ enum {
 	SECTION_CPU_VERSION = 2,
 	/* the generation id, and its event */
 	SECTION_CHIPSET_VERSION = 2,
+	/* where the parts and the index begin */
+	SECTION_END_VERSION = 2,
 };
 
 static inline uint32_t saved_section_version(uint32_t name)
@@ -51,6 +56,7 @@ static inline uint32_t saved_section_version(uint32_t name)
 	case SECTION_MACHINE: return SECTION_MACHINE_VERSION;
 	case SECTION_CPU: return SECTION_CPU_VERSION;
 	case SECTION_CHIPSET: return SECTION_CHIPSET_VERSION;
+	case SECTION_END: return SECTION_END_VERSION;
 	default: return SECTION_VERSION;
 	}
 }
@@ -76,6 +82,9 @@ struct saved_head {
 
 struct saved_section { uint32_t name, version; uint64_t bytes; uint32_t crc, head_crc; };
 _Static_assert(sizeof(struct saved_section) == SAVED_SECTION_HEAD_BYTES, "as in the file");
+
+/* END's payload; of version 1 the first number alone. index_at 0: there is no index. */
+struct saved_end { uint64_t sections, sections_before, parts_at, index_at, zero; };
 
 /* ---- save.c ---- */
 

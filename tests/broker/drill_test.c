@@ -377,6 +377,7 @@ static enum grant order_grant(enum role role)
 	case ROLE_SWITCH:
 	case ROLE_HUB:
 	case ROLE_BALANCER: return GRANT_CONTROL;
+	case ROLE_PAGER: return GRANT_SAVED;
 	default: return GRANT_SLOTS;
 	}
 }
@@ -513,7 +514,8 @@ static void make_grants(void)
 	grants.fd[GRANT_PLAN] = spawn_seal("plan", text, sizeof(text));
 	grants.fd[GRANT_RINGS] = spawn_share("rings", PAGE);
 	grants.fd[GRANT_SLOTS] = grants.fd[GRANT_CARD] = grants.fd[GRANT_SIDE] =
-		grants.fd[GRANT_CONNECTIONS] = grants.fd[GRANT_CONTROL] = grants.fd[GRANT_RINGS];
+		grants.fd[GRANT_CONNECTIONS] = grants.fd[GRANT_CONTROL] =
+			grants.fd[GRANT_SAVED] = grants.fd[GRANT_RINGS];
 	grants.fd[GRANT_ANSWER] = eventfd(0, 0);
 	grants.fd[GRANT_TO_BROKER] = eventfd(0, 0);
 }

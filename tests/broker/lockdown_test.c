@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -40,6 +41,7 @@ static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
 	[ROLE_NET] = 33,     [ROLE_FORKER] = 33, [ROLE_SWITCH] = 15, [ROLE_LINE] = 18,
 	[ROLE_RELAY] = 18,   [ROLE_HUB] = 21,    [ROLE_BALANCER] = 17,
+	[ROLE_PAGER] = 16,
 };
 static int failures;
 
@@ -176,7 +178,7 @@ static void conditions_of_all(enum role role)
 	       &(struct attempt){ SYS_mmap,
 				  { 0, PAGE, PROT_READ, MAP_PRIVATE, grant_fd(GRANT_PLAN) } });
 	if (role == ROLE_KEEPER || role == ROLE_SWITCH || role == ROLE_RELAY ||
-	    role == ROLE_BALANCER || role == ROLE_LINE)
+	    role == ROLE_BALANCER || role == ROLE_LINE || role == ROLE_PAGER)
 		return;
 	denied(role, "executable memory, by mprotect",
 	       &(struct attempt){ SYS_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC } });
@@ -246,6 +248,20 @@ static void conditions(void)
 	       &(struct attempt){ SYS_connect, { 0, data, 16 } });
 	denied(ROLE_BALANCER, "a file",
 	       &(struct attempt){ SYS_openat, { AT_FDCWD, data, O_RDONLY } });
+	conditions_of_all(ROLE_PAGER);
+	allowed(ROLE_PAGER, "pages that are missed",
+		&(struct attempt){ SYS_ioctl, { 0, UFFDIO_COPY, data } });
+	denied(ROLE_PAGER, "memory watched, too",
+	       &(struct attempt){ SYS_ioctl, { 0, UFFDIO_REGISTER, data } });
+	denied(ROLE_PAGER, "pages that are moved",
+	       &(struct attempt){ SYS_ioctl, { 0, 0xc028aa05 /* UFFDIO_MOVE */, data } });
+	denied(ROLE_PAGER, "another file",
+	       &(struct attempt){ SYS_pread64, { grant_fd(GRANT_PLAN), data, 8, 0 } });
+	denied(ROLE_PAGER, "a file", &(struct attempt){ SYS_openat, { AT_FDCWD, data, O_RDONLY } });
+	allowed(ROLE_MACHINE, "a word of its pager's",
+		&(struct attempt){ SYS_read, { grant_fd(GRANT_PAGER), data, 0 } });
+	denied(ROLE_MACHINE, "pages that are missed",
+	       &(struct attempt){ SYS_ioctl, { 0, UFFDIO_COPY, data } });
 	denied(ROLE_MACHINE, "two pages that take places",
 	       &(struct attempt){ SYS_mremap, { 0, PAGE, 2 * PAGE, 3, data } });
 	denied(ROLE_MACHINE, "memory that grows",

@@ -1,0 +1,402 @@
+/*
+ * The pager process's main: brings the memory of a machine that was saved while that runs already
+ * (vm/demand.h). It has the file, and the kernel's descriptor of the pages that are missed.
+ *
+ * owner: of each frame of RAM, 1 + the number of the entry that has it (vm/saved_pages.h); 0: it is
+ * there, or is zeros. What is missed comes first, with its whole entry, and the next ones behind
+ * it; while nobody waits, the rest.
+ *
+ *  1. It has given up its rights before it reads a byte of the file or of the machine process.
+ *  2. What an entry holds is compared with its checksum before any of it is put into memory. A page
+ *     that cannot be had ends this process with a code, and so the machine: it is never zeros.
+ *  3. A page is put where nothing is, never over what the machine has. What the machine gives back
+ *     meanwhile is zeros from then on.
+ *  4. When all is there nothing is registered any more, and the process ends in order.
+ *
+ * It is one thread, and holds no lock.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "ipc/lockdown.h"
+#include "mains.h"
+#include "plan.h"
+#include "report.h"
+#include "vm/demand.h"
+#include "vm/saved_pages.h"
+
+enum {
+	EVENTS_MOST = 64,       /* read at once */
+	WAITING_MOST = 1024,    /* frames that are waited for */
+	LARGE_FRAMES = 512,     /* what the host maps at once, where it may */
+	EMPTY_RANGES_MOST = 1024,
+	ZEROS_AT_ONCE = 16,
+};
+#define MEMORY_MOST_BYTES (1ull << 44)
+
+struct pager {
+	const char *source; /* the file, for messages */
+	struct saved_pages pages;
+	int faults; /* the kernel's */
+	struct demand_hello machine;
+	uint64_t frames, left; /* of RAM; those of them that have an owner */
+	uint32_t *owner;
+	uint32_t cursor; /* the entry that comes next while nobody waits */
+	uint64_t waiting[WAITING_MOST];
+	unsigned waiters;
+};
+
+/* ---- ends ---- */
+
+static _Noreturn void give_up(const struct pager *pager, int error)
+{
+	switch (error) {
+	case -EBADMSG:
+		_exit(complain(EXIT_UNUSABLE, "its memory is damaged", pager->source,
+			       "save the machine again"));
+	case -EIO:
+		_exit(complain(EXIT_UNUSABLE, "its memory cannot be read to the end",
+			       pager->source, "leave the file alone while its machine begins"));
+	case -ENOMEM:
+		_exit(complain(EXIT_UNUSABLE, "the host has not enough memory for it",
+			       pager->source, "end something, or give the machine less"));
+	case -ESRCH: /* the machine has ended */
+		_exit(0);
+	default:
+		_exit(complain(EXIT_UNUSABLE, strerror(-error), pager->source, "see umbra doctor"));
+	}
+}
+
+static uint64_t hva_of(const struct pager *pager, uint64_t frame)
+{
+	return pager->machine.hva + frame * SAVED_PAGE_BYTES;
+}
+
+/* ---- what the kernel says ---- */
+
+static void disown(struct pager *pager, uint64_t frame)
+{
+	pager->left -= pager->owner[frame] != 0;
+	pager->owner[frame] = 0;
+}
+
+static void take_removal(struct pager *pager, uint64_t start, uint64_t end)
+{
+	const uint64_t hva = pager->machine.hva;
+	const uint64_t limit = hva_of(pager, pager->frames);
+
+	start = start > hva ? start : hva;
+	end = end < limit ? end : limit;
+	for (; start < end; start += SAVED_PAGE_BYTES)
+		disown(pager, (start - hva) / SAVED_PAGE_BYTES);
+}
+
+static void wake(const struct pager *pager, uint64_t frame, uint64_t frames)
+{
+	struct uffdio_range range = { .start = hva_of(pager, frame),
+				      .len = frames * SAVED_PAGE_BYTES };
+
+	ioctl(pager->faults, UFFDIO_WAKE, &range);
+}
+
+static void take_fault(struct pager *pager, uint64_t hva)
+{
+	const uint64_t frame = (hva - pager->machine.hva) / SAVED_PAGE_BYTES;
+
+	if (hva < pager->machine.hva || frame >= pager->frames)
+		return;
+	if (pager->waiters < WAITING_MOST)
+		pager->waiting[pager->waiters++] = frame;
+	else
+		wake(pager, frame, 1); /* it comes again */
+}
+
+static void take_events(struct pager *pager)
+{
+	struct uffd_msg events[EVENTS_MOST];
+	ssize_t got;
+
+	do {
+		got = read(pager->faults, events, sizeof(events));
+		for (ssize_t n = 0; n < got / (ssize_t)sizeof(events[0]); n++)
+			if (events[n].event == UFFD_EVENT_PAGEFAULT)
+				take_fault(pager, events[n].arg.pagefault.address);
+			else if (events[n].event == UFFD_EVENT_REMOVE)
+				take_removal(pager, events[n].arg.remove.start,
+					     events[n].arg.remove.end);
+	} while (got == (ssize_t)sizeof(events));
+}
+
+/* ---- pages ---- */
+
+/*
+ * After the kernel has not done all of it: how many frames are there now. What the machine is
+ * about to give back has to be heard first.
+ */
+static uint64_t done_of(struct pager *pager, uint64_t frame, int64_t done_bytes)
+{
+	const int error = errno;
+
+	if (done_bytes > 0)
+		return (uint64_t)done_bytes / SAVED_PAGE_BYTES;
+	switch (error) {
+	case EAGAIN: take_events(pager); return 0;
+	case ENOENT: return 1; /* not registered: it was unmapped, or is the kernel's own again */
+	case EEXIST: wake(pager, frame, 1); return 1;
+	default: give_up(pager, -error);
+	}
+}
+
+/* How many of these frames are done. */
+static uint64_t put_pages(struct pager *pager, uint64_t frame, const uint8_t *from, uint64_t frames)
+{
+	struct uffdio_copy copy = { .dst = hva_of(pager, frame),
+				    .src = (uintptr_t)from,
+				    .len = frames * SAVED_PAGE_BYTES };
+
+	return ioctl(pager->faults, UFFDIO_COPY, &copy) ? done_of(pager, frame, copy.copy) : frames;
+}
+
+static uint64_t put_zeros(struct pager *pager, uint64_t frame, uint64_t frames)
+{
+	struct uffdio_zeropage zeros = { .range = { .start = hva_of(pager, frame),
+						    .len = frames * SAVED_PAGE_BYTES } };
+
+	return ioctl(pager->faults, UFFDIO_ZEROPAGE, &zeros)
+		       ? done_of(pager, frame, zeros.zeropage)
+		       : frames;
+}
+
+/* How many frames from this one on are this entry's; of no more than `most`. */
+static uint64_t run_of(const struct pager *pager, uint64_t frame, uint32_t owner, uint64_t most)
+{
+	uint64_t run = 0;
+
+	while (run < most && frame + run < pager->frames && pager->owner[frame + run] == owner)
+		run++;
+	return run;
+}
+
+/* What is still this entry's; the machine may take frames away from it meanwhile. */
+static void bring_entry(struct pager *pager, uint32_t number)
+{
+	const struct saved_entry *entry = &pager->pages.entry[number];
+	const uint64_t end = (uint64_t)entry->first + entry->pages;
+	const uint8_t *from = NULL;
+	const int error = saved_pages_read(&pager->pages, number, &from);
+
+	if (error)
+		give_up(pager, error);
+	for (uint64_t frame = entry->first; frame < end && frame < pager->frames;) {
+		const uint64_t run = run_of(pager, frame, number + 1, end - frame);
+		uint64_t done;
+
+		if (!run) {
+			frame++;
+			continue;
+		}
+		done = put_pages(pager, frame, from + (frame - entry->first) * SAVED_PAGE_BYTES,
+				 run);
+		for (; done; done--)
+			disown(pager, frame++);
+	}
+}
+
+static bool has_frames(const struct pager *pager, uint32_t number)
+{
+	const struct saved_entry *entry = &pager->pages.entry[number];
+
+	for (uint64_t frame = entry->first;
+	     frame < (uint64_t)entry->first + entry->pages && frame < pager->frames; frame++)
+		if (pager->owner[frame] == number + 1)
+			return true;
+	return false;
+}
+
+static void bring(struct pager *pager, uint64_t frame)
+{
+	const uint32_t owner = pager->owner[frame];
+
+	if (!owner) {
+		while (!put_zeros(pager, frame, run_of(pager, frame, 0, ZEROS_AT_ONCE)))
+			;
+		return;
+	}
+	bring_entry(pager, owner - 1);
+	pager->cursor = owner % pager->pages.entries;
+}
+
+static void bring_next(struct pager *pager)
+{
+	if (has_frames(pager, pager->cursor))
+		bring_entry(pager, pager->cursor);
+	pager->cursor = (pager->cursor + 1) % pager->pages.entries;
+}
+
+/* ---- what there is ---- */
+
+static bool is_empty(const struct pager *pager, uint64_t frame)
+{
+	return run_of(pager, frame, 0, LARGE_FRAMES) == LARGE_FRAMES;
+}
+
+static void leave(const struct pager *pager, uint64_t frame, uint64_t frames)
+{
+	struct uffdio_range range = { .start = hva_of(pager, frame),
+				      .len = frames * SAVED_PAGE_BYTES };
+
+	ioctl(pager->faults, UFFDIO_UNREGISTER, &range);
+}
+
+/* Where the file has nothing the kernel gives zeros by itself, in large pages. */
+static void leave_empty_ranges(const struct pager *pager)
+{
+	uint64_t begin = 0;
+
+	for (unsigned ranges = 0; begin + LARGE_FRAMES <= pager->frames;) {
+		uint64_t end = begin;
+
+		while (end + LARGE_FRAMES <= pager->frames && is_empty(pager, end))
+			end += LARGE_FRAMES;
+		if (end > begin && ranges++ < EMPTY_RANGES_MOST)
+			leave(pager, begin, end - begin);
+		begin = end + LARGE_FRAMES;
+	}
+}
+
+/* Its entries are of RAM, or of the pages behind it, which the machine process has itself. */
+static int check_entries(const struct pager *pager)
+{
+	const uint64_t limit = pager->frames + SAVED_OTHER_PAGES;
+
+	for (uint32_t n = 0; n < pager->pages.entries; n++) {
+		const struct saved_entry *entry = &pager->pages.entry[n];
+
+		if ((uint64_t)entry->first + entry->pages > limit)
+			return -EBADMSG;
+	}
+	return 0;
+}
+
+/* Of a frame that two entries have the later counts. */
+static int find_owners(struct pager *pager)
+{
+	pager->owner = mmap(NULL, pager->frames * sizeof(*pager->owner), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (pager->owner == MAP_FAILED)
+		return -ENOMEM;
+	for (uint32_t n = 0; n < pager->pages.entries; n++) {
+		const struct saved_entry *entry = &pager->pages.entry[n];
+		const uint64_t end = (uint64_t)entry->first + entry->pages;
+
+		for (uint64_t frame = entry->first; frame < end && frame < pager->frames; frame++) {
+			pager->left += !pager->owner[frame];
+			pager->owner[frame] = n + 1;
+		}
+	}
+	return 0;
+}
+
+/* ---- its life ---- */
+
+/* 0; -ESRCH: the machine is gone, or reads all of the file itself. */
+static int hear_machine(struct pager *pager)
+{
+	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
+		.bytes = { 0 }
+	};
+	struct demand_hello *hello = &pager->machine;
+	struct iovec part = { .iov_base = hello, .iov_len = sizeof(*hello) };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+				  .msg_controllen = sizeof(control) };
+
+	if (recvmsg(grant_fd(GRANT_PAGER), &message, MSG_CMSG_CLOEXEC) != sizeof(*hello) ||
+	    !CMSG_FIRSTHDR(&message) || !hello->bytes)
+		return -ESRCH;
+	if (hello->bytes > MEMORY_MOST_BYTES || hello->bytes % SAVED_PAGE_BYTES ||
+	    hello->hva % SAVED_PAGE_BYTES)
+		return -EPROTO;
+	memcpy(&pager->faults, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(pager->faults));
+	pager->frames = hello->bytes / SAVED_PAGE_BYTES;
+	return 0;
+}
+
+static int say(char word)
+{
+	return write(grant_fd(GRANT_PAGER), &word, 1) == 1 ? 0 : -ESRCH;
+}
+
+/* Until somebody waits, or the machine has ended. */
+static void wait_for_faults(const struct pager *pager, int timeout_ms)
+{
+	struct pollfd fds[] = { { .fd = pager->faults, .events = POLLIN },
+				{ .fd = grant_fd(GRANT_END), .events = POLLIN } };
+
+	if (poll(fds, 2, timeout_ms) > 0 && fds[1].revents)
+		give_up(pager, -ESRCH);
+}
+
+static void serve(struct pager *pager)
+{
+	leave_empty_ranges(pager);
+	while (pager->left || pager->waiters) {
+		while (pager->waiters)
+			bring(pager, pager->waiting[--pager->waiters]);
+		wait_for_faults(pager, 0);
+		take_events(pager);
+		if (!pager->waiters && pager->left)
+			bring_next(pager);
+	}
+	leave(pager, 0, pager->frames);
+}
+
+static int begin(struct pager *pager)
+{
+	int error = lockdown_before_threads(ROLE_PAGER, NULL);
+
+	if (!error)
+		error = lockdown(ROLE_PAGER);
+	if (!error)
+		error = hear_machine(pager);
+	return error;
+}
+
+int pager_main(void)
+{
+	static struct pager pager;
+	const struct plan *plan = plan_of_process();
+	int error;
+
+	if (!plan)
+		return complain(EXIT_USAGE, "it has no plan", "the pager",
+				"use umbra run: it starts the processes of a machine");
+	pager.source = plan->source;
+	error = begin(&pager);
+	if (error)
+		give_up(&pager, error);
+	error = saved_pages_open(grant_fd(GRANT_SAVED), &pager.pages);
+	if (!error)
+		error = check_entries(&pager);
+	/* one without an index, or that is damaged so far, its machine process reads by itself */
+	if (error == -ENOENT || error == -EBADMSG || error == -ENOTSUP) {
+		leave(&pager, 0, pager.frames);
+		return 0;
+	}
+	if (!error)
+		error = say(DEMAND_SERVES);
+	if (!error)
+		error = find_owners(&pager);
+	if (error)
+		give_up(&pager, error);
+	serve(&pager);
+	say(DEMAND_WHOLE);
+	return 0;
+}

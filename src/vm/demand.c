@@ -1,0 +1,98 @@
+/* See demand.h. */
+#include "demand.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "machine_internal.h"
+
+/* Newer than the headers of some hosts. */
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+
+/* -errno: the host has it not, or does not permit it. */
+static int register_memory(const struct demand_hello *hello)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE };
+	struct uffdio_register range = { .range = { .start = hello->hva, .len = hello->bytes },
+					 .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &range)) {
+		const int error = -errno;
+
+		close(fd);
+		return error;
+	}
+	return fd;
+}
+
+/* fd < 0: without one. */
+static bool say(int line, const struct demand_hello *hello, int fd)
+{
+	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
+		.head = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+			  .cmsg_type = SCM_RIGHTS }
+	};
+	struct iovec part = { .iov_base = (void *)(uintptr_t)hello, .iov_len = sizeof(*hello) };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control);
+	}
+	return sendmsg(line, &message, MSG_NOSIGNAL) == sizeof(*hello);
+}
+
+void demand_begin(struct machine *machine)
+{
+	struct demand_hello hello = { .hva = (uintptr_t)machine->memory.ram,
+				      .bytes = machine->memory.ram_bytes };
+
+	if (!machine->options.has_pager)
+		return;
+	/* nothing is there but what comes */
+	madvise(machine->memory.ram, hello.bytes, MADV_DONTNEED);
+	machine->demand.pages_fd = register_memory(&hello);
+	if (machine->demand.pages_fd < 0)
+		hello = (struct demand_hello){ 0 };
+	machine->demand.is_asked = say(machine->options.pager_fd, &hello, machine->demand.pages_fd);
+}
+
+/* The next word of the pager's. */
+static bool hear(const struct machine *machine, char word)
+{
+	char heard = 0;
+
+	return read(machine->options.pager_fd, &heard, 1) == 1 && heard == word;
+}
+
+bool demand_is_served(struct machine *machine)
+{
+	struct demand *demand = &machine->demand;
+
+	demand->is_on = demand->is_asked && demand->pages_fd >= 0 && hear(machine, DEMAND_SERVES);
+	demand->is_whole = !demand->is_on;
+	return demand->is_on;
+}
+
+int demand_wait_whole(struct machine *machine)
+{
+	struct demand *demand = &machine->demand;
+
+	if (!demand->is_on || demand->is_whole)
+		return 0;
+	demand->is_whole = hear(machine, DEMAND_WHOLE);
+	return demand->is_whole ? 0 : -EIO;
+}

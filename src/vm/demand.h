@@ -1,0 +1,45 @@
+/*
+ * Memory of a saved machine that comes while it runs: a page is there once somebody has touched it,
+ * or once its turn has come. Who brings it is the pager, another process, which has the file
+ * (process/pager_main.c); the kernel tells it of each page that is missed (userfaultfd).
+ *
+ *   machine process                                    pager
+ *   RAM is registered, before lock-down
+ *   struct demand_hello, the descriptor        -->
+ *                                              <--     DEMAND_SERVES; or nothing is registered any
+ *   reads all but RAM, runs                            more, and the line ends: then the machine
+ *                                                      reads all of the file itself
+ *   a page is missed ................................> is brought
+ *                                              <--     DEMAND_WHOLE: all of it is there
+ *
+ *  1. The machine process keeps the descriptor, and has no call for it: while it lives a pager that
+ *     has died leaves pages missing, so that who touches one waits, and is never given zeros. The
+ *     broker then ends the machine.
+ *  2. The kernel itself does not touch RAM in a machine process's name: faults of programs alone
+ *     are asked for, which every user may.
+ *  3. Memory that the machine gives back while it is not all there is told to the pager, too: it is
+ *     zeros from then on.
+ *  4. A machine is saved or forked when all of it is there.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct machine;
+
+struct demand_hello { uint64_t hva, bytes; /* of RAM; 0: nothing comes on demand */ };
+
+enum { DEMAND_SERVES = 'S', DEMAND_WHOLE = 'W' };
+
+struct demand {
+	bool is_asked, is_on, is_whole;
+	int pages_fd; /* the kernel's, as invariant 1 says */
+};
+
+/* With options.pager_fd, before lock-down, on untouched RAM. Failing, it is off. */
+void demand_begin(struct machine *machine);
+/* Once, before anything of RAM is touched: whether somebody brings it. */
+bool demand_is_served(struct machine *machine);
+/* Until all of it is there: 0; -EIO: nobody brings it any more. From one thread at a time. */
+int demand_wait_whole(struct machine *machine);

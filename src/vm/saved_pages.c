@@ -1,0 +1,184 @@
+/* See saved_pages.h. */
+#include "saved_pages.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/crc32c.h"
+#include "saved.h"
+#include "saved_file.h"
+
+enum {
+	PAGE_HEAD_BYTES = SAVED_SECTION_HEAD_BYTES + 8, /* with the first frame */
+	BUFFER_BYTES = PAGE_HEAD_BYTES + SAVED_ENTRY_PAGES * GUEST_PAGE_BYTES,
+	ENTRIES_MOST = 1 << 27,
+};
+_Static_assert(SAVED_TAIL_BYTES == SAVED_SECTION_HEAD_BYTES + sizeof(struct saved_end), "END");
+_Static_assert(sizeof(struct saved_entry) == 16, "as in the file");
+_Static_assert((int)SAVED_PAGE_BYTES == (int)GUEST_PAGE_BYTES &&
+		       (int)SAVED_OTHER_PAGES == (int)GUEST_OVERLAYS,
+	       "as memory has them");
+
+/* What says to be a section of this name and version is one. */
+static bool is_head(const struct saved_section *head, uint32_t name, uint32_t version)
+{
+	return head->name == name && head->version == version &&
+	       head->head_crc == crc32c(0, head, offsetof(struct saved_section, head_crc));
+}
+
+int saved_tail_take(const uint8_t *bytes, uint64_t machine_bytes, struct saved_tail *ret)
+{
+	struct saved_section head;
+	struct saved_end end;
+
+	memcpy(&head, bytes, sizeof(head));
+	memcpy(&end, bytes + sizeof(head), sizeof(end));
+	if (!is_head(&head, SECTION_END, SECTION_END_VERSION) || head.bytes != sizeof(end) ||
+	    head.crc != crc32c(0, &end, sizeof(end)) || !end.index_at)
+		return -ENOENT;
+	if (end.parts_at < SAVED_HEAD_BYTES || end.parts_at > end.index_at ||
+	    end.index_at > machine_bytes - SAVED_TAIL_BYTES ||
+	    end.sections_before > end.sections)
+		return -EBADMSG;
+	*ret = (struct saved_tail){ .parts_at = end.parts_at,
+				    .index_at = end.index_at,
+				    .sections_before = end.sections_before };
+	return 0;
+}
+
+/* All of it: 0, -EIO or -errno. */
+static int read_at(int fd, void *to, size_t bytes, uint64_t at)
+{
+	uint8_t *place = to;
+
+	while (bytes) {
+		ssize_t got = pread(fd, place, bytes, (off_t)at);
+
+		if (got <= 0)
+			return got ? -errno : -EIO;
+		place += got;
+		at += (uint64_t)got;
+		bytes -= (size_t)got;
+	}
+	return 0;
+}
+
+uint64_t saved_entry_bytes(const struct saved_entry *entry)
+{
+	return PAGE_HEAD_BYTES + (uint64_t)entry->pages * GUEST_PAGE_BYTES;
+}
+
+static bool is_entry(const struct saved_pages *pages, const struct saved_entry *entry,
+		     uint64_t after)
+{
+	return entry->pages && entry->pages <= SAVED_ENTRY_PAGES && entry->at >= after &&
+	       entry->at < pages->tail.index_at &&
+	       saved_entry_bytes(entry) <= pages->tail.index_at - entry->at;
+}
+
+/* The order of the file, and that each is a section's place: what they say comes with them. */
+static int check_entries(const struct saved_pages *pages)
+{
+	uint64_t after = SAVED_HEAD_BYTES;
+
+	for (uint32_t n = 0; n < pages->entries; n++) {
+		if (!is_entry(pages, &pages->entry[n], after))
+			return -EBADMSG;
+		after = pages->entry[n].at + saved_entry_bytes(&pages->entry[n]);
+	}
+	return 0;
+}
+
+/* One INDX section; *at: behind it. */
+static int read_block(struct saved_pages *pages, uint64_t *at, uint64_t end)
+{
+	struct saved_section head;
+	int error = end - *at < sizeof(head) ? -EBADMSG
+					     : read_at(pages->fd, &head, sizeof(head), *at);
+	const struct saved_entry *from = &pages->entry[pages->entries];
+
+	if (error)
+		return error;
+	*at += sizeof(head);
+	if (!is_head(&head, SECTION_INDEX, SECTION_VERSION) || !head.bytes ||
+	    head.bytes % sizeof(*from) || head.bytes > end - *at)
+		return -EBADMSG;
+	error = read_at(pages->fd, &pages->entry[pages->entries], head.bytes, *at);
+	if (!error && crc32c(0, from, head.bytes) != head.crc)
+		error = -EBADMSG;
+	*at += head.bytes;
+	pages->entries += (uint32_t)(head.bytes / sizeof(*from));
+	return error;
+}
+
+static int read_index(struct saved_pages *pages)
+{
+	const uint64_t end = pages->machine_bytes - SAVED_TAIL_BYTES;
+	uint64_t at = pages->tail.index_at;
+	int error = 0;
+
+	/* as many as there can be, with heads between them */
+	if ((end - at) / sizeof(*pages->entry) > ENTRIES_MOST)
+		return -EBADMSG;
+	pages->entry = malloc(end - at + 1);
+	pages->buffer = malloc(BUFFER_BYTES);
+	if (!pages->entry || !pages->buffer)
+		return -ENOMEM;
+	while (at < end && !error)
+		error = read_block(pages, &at, end);
+	return error ? error : check_entries(pages);
+}
+
+int saved_pages_open(int fd, struct saved_pages *ret)
+{
+	uint8_t bytes[SAVED_TAIL_BYTES];
+	struct saved_file file;
+	int error = saved_file_look(fd, &file);
+
+	*ret = (struct saved_pages){ .fd = fd, .machine_bytes = file.machine_bytes };
+	if (error)
+		return error;
+	if (file.machine_bytes < SAVED_HEAD_BYTES + SAVED_TAIL_BYTES)
+		return -ENOENT;
+	error = read_at(fd, bytes, sizeof(bytes), file.machine_bytes - SAVED_TAIL_BYTES);
+	if (!error)
+		error = saved_tail_take(bytes, file.machine_bytes, &ret->tail);
+	if (!error)
+		error = read_index(ret);
+	if (error)
+		saved_pages_close(ret);
+	return error;
+}
+
+void saved_pages_close(struct saved_pages *pages)
+{
+	free(pages->entry);
+	free(pages->buffer);
+	pages->entry = NULL;
+	pages->buffer = NULL;
+}
+
+int saved_pages_read(const struct saved_pages *pages, uint32_t number, const uint8_t **ret)
+{
+	const struct saved_entry *entry = &pages->entry[number];
+	const uint64_t bytes = saved_entry_bytes(entry);
+	struct saved_section head;
+	uint64_t first;
+	int error;
+
+	assert(number < pages->entries && bytes <= BUFFER_BYTES);
+	error = read_at(pages->fd, pages->buffer, bytes, entry->at);
+	if (error)
+		return error;
+	memcpy(&head, pages->buffer, sizeof(head));
+	memcpy(&first, pages->buffer + sizeof(head), sizeof(first));
+	if (!is_head(&head, SECTION_PAGES, SECTION_VERSION) || first != entry->first ||
+	    head.bytes != bytes - sizeof(head) ||
+	    head.crc != crc32c(0, pages->buffer + sizeof(head), head.bytes))
+		return -EBADMSG;
+	*ret = pages->buffer + PAGE_HEAD_BYTES;
+	return 0;
+}

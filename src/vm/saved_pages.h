@@ -1,0 +1,58 @@
+/*
+ * The pages of a saved machine, to be read one by one while it runs already (saved.h).
+ *
+ *   head, PAGE ..., | MACH, parts of units, PAGE ..., | INDX ... END
+ *                   parts                              index          both told by END
+ *
+ * INDX has an entry for each PAGE section, in the order of the file: where it lies, which frames it
+ * has. Of a frame that two of them have the later counts.
+ *
+ *  1. All of it is hostile: offsets and numbers are checked against the file and the machine's
+ *     memory before they are used, and a section against its checksums each time that it is read.
+ *  2. A file without an index (older ones) is no error: -ENOENT, its machine reads all of it.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	SAVED_PAGE_BYTES = 4096,
+	SAVED_OTHER_PAGES = 64, /* behind RAM: the overlays */
+	SAVED_ENTRY_PAGES = 256, /* most pages of a section */
+	SAVED_TAIL_BYTES = 24 + 40, /* of END: its head and its payload */
+};
+
+/* What END says. */
+struct saved_tail {
+	uint64_t parts_at, index_at; /* from the file's begin */
+	uint64_t sections_before;    /* those before parts_at */
+};
+
+/* A PAGE section. */
+struct saved_entry { uint64_t at; uint32_t first, pages; };
+
+struct saved_pages {
+	int fd;
+	uint64_t machine_bytes;
+	struct saved_tail tail;
+	struct saved_entry *entry;
+	uint32_t entries;
+	uint8_t *buffer;
+};
+
+/*
+ * Of the last SAVED_TAIL_BYTES of the machine's part of a file, which has machine_bytes. 0;
+ * -ENOENT: it has no index; -EBADMSG.
+ */
+int saved_tail_take(const uint8_t *bytes, uint64_t machine_bytes, struct saved_tail *ret);
+/* Of a file. 0; -ENOENT: it has no index; -EBADMSG; -errno. */
+int saved_pages_open(int fd, struct saved_pages *ret);
+void saved_pages_close(struct saved_pages *pages);
+/* How long it is in the file. */
+uint64_t saved_entry_bytes(const struct saved_entry *entry);
+/*
+ * The pages of an entry, which are right until the next call. 0; -EBADMSG: they are not what its
+ * checksums say; -EIO; -errno.
+ */
+int saved_pages_read(const struct saved_pages *pages, uint32_t number, const uint8_t **ret);

@@ -1,0 +1,73 @@
+/*
+ * A guest whose memory comes while it runs (demand.py): every page says which it is, and each third
+ * how often it was written. They are looked at in an order in which no page is its neighbour's
+ * neighbour, again and again, until a key says that it is enough. On all processors, each a page of
+ * its own.
+ */
+#include "guest.h"
+
+enum { PAGES = 12288, STEP = 7919, WORDS = PAGE_BYTES / 8, EMPTY = 8, WRITTEN = 3, OTHERS = 16 };
+
+static uint64_t *const memory = (uint64_t *)0x4000000;
+static volatile uint64_t wrong[OTHERS];
+static unsigned total;
+
+static uint64_t name_of(uint64_t page) { return (page + 1) * 0x9e3779b97f4a7c15; }
+
+static uint64_t *words_of(uint64_t page) { return &memory[page * WORDS]; }
+
+static void fill(void)
+{
+	for (uint64_t page = 0; page < PAGES; page++)
+		if (page % EMPTY) {
+			words_of(page)[0] = name_of(page);
+			words_of(page)[WORDS - 1] = ~name_of(page);
+		}
+}
+
+static bool is_right(uint64_t page, uint64_t round)
+{
+	const uint64_t *words = words_of(page);
+	const uint64_t name = page % EMPTY ? name_of(page) : 0;
+
+	return words[0] == name && words[WORDS - 1] == (page % EMPTY ? ~name : 0) &&
+	       (page % EMPTY && !(page % WRITTEN) ? words[1] == round : !words[1]);
+}
+
+/* Those of one processor. */
+static void look(unsigned me, uint64_t round)
+{
+	for (uint64_t n = me; n < PAGES; n += total) {
+		const uint64_t page = n * STEP % PAGES;
+
+		wrong[me] += !is_right(page, round);
+		if (page % EMPTY && !(page % WRITTEN))
+			words_of(page)[1] = round + 1;
+	}
+}
+
+static bool is_told_to_end(void) { return inb(0x3fd) & 1; }
+
+void test_other(unsigned me)
+{
+	while (!__atomic_load_n(&total, __ATOMIC_ACQUIRE))
+		cpu_relax();
+	for (uint64_t round = 0;; round++)
+		look(me, round);
+}
+
+void test_main(void)
+{
+	uint64_t all = 0;
+
+	fill();
+	__atomic_store_n(&total, start_processors(), __ATOMIC_RELEASE);
+	print("READY\n");
+	for (uint64_t round = 0; !is_told_to_end() || !round; round++) {
+		look(0, round);
+		print("ROUND\n");
+	}
+	for (unsigned n = 0; n < total; n++)
+		all += wrong[n];
+	check_equal("pages that are not what they were", all, 0);
+}

@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""demand.py UMBRA GUEST: a machine goes on from a file while its memory still comes: every page is looked at by its guest. With a pager that is stopped and goes on
+at any moment; that is killed; whose file is damaged, or made shorter meanwhile; forked and saved before all is there; from files without an index, as older
+ones are, and with one that lies. No page is ever zeros instead of what it was."""
+import atexit, os, re, shutil, signal, struct, subprocess, sys, tempfile, time
+
+umbra, guest, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
+work = tempfile.TemporaryDirectory()
+env = dict(os.environ, XDG_RUNTIME_DIR=work.name)
+HEAD, SECTION = 128, struct.Struct("<4sIQII")
+TABLE = []
+for n in range(256):
+    for _ in range(8):
+        n = n >> 1 ^ (0x82f63b78 if n & 1 else 0)
+    TABLE.append(n)
+
+
+def check(what, good, *more):
+    global failed
+    if not good:
+        print("demand:", what, *more)
+        failed = 1
+    return good
+
+
+def path(name):
+    return os.path.join(work.name, name)
+
+
+def run(*words):
+    return subprocess.run([umbra, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
+
+
+def said(name):
+    try:
+        with open(path(name + ".log"), errors="replace") as f:
+            return f.read()
+    except OSError:
+        return ""
+
+
+def until(what, good):
+    end = time.time() + 100
+    while time.time() < end:
+        if good():
+            return True
+        time.sleep(0.005)
+    return check("waited in vain: " + what, False)
+
+
+class Machine:
+    def __init__(self, name, *words):
+        self.name = name
+        with open(path(name + ".log"), "wb") as log:
+            self.process = subprocess.Popen([umbra, "run", "--name", name, *words], env=env, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+        atexit.register(self.process.kill)
+
+    def helper(self, role):
+        """Its process of this role; None."""
+        for entry in os.listdir("/proc"):
+            try:
+                with open("/proc/%s/stat" % entry) as f:
+                    parent = int(f.read().rsplit(")", 1)[1].split()[1])
+                with open("/proc/%s/cmdline" % entry, "rb") as f:
+                    if parent == self.process.pid and f.read().split(b"\0")[1:2] == [b"--role=" + role]:
+                        return int(entry)
+            except (OSError, ValueError):
+                pass
+        return None
+
+    def pager(self):
+        until("a pager of " + self.name, lambda: self.helper(b"pager") or self.process.poll() is not None)
+        return self.helper(b"pager")
+
+    def says(self, text):
+        return until("%s says %s" % (self.name, text), lambda: text in said(self.name) or self.process.poll() is not None)
+
+    def ends_well(self):
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        code = self.process.wait(100)
+        check("%s ends well" % self.name, code == 1 and re.search(r"^1\.\.[1-9]", said(self.name), re.M) and not re.search(r"^not ok", said(self.name), re.M),
+              code, said(self.name)[-300:])
+
+    def ends_badly(self, code, text):
+        got = self.process.wait(100)
+        check("%s ends with %d and %s" % (self.name, code, text), got == code and text in said(self.name), got, said(self.name)[-300:])
+
+
+def signal_to(pid, number):
+    try:
+        os.kill(pid, number)
+        return True
+    except (ProcessLookupError, TypeError):
+        return False
+
+
+def has_read_parts(machine):
+    """Its machine process has read all but memory: the file is mapped no more."""
+    try:
+        with open("/proc/%d/maps" % machine.helper(b"machine")) as f:
+            return ".saved" not in f.read()
+    except (OSError, TypeError):
+        return False
+
+
+def stopped_early(name, file):
+    """A machine that has begun, and its pager, stopped with pages to bring left. Where it is done already: None."""
+    machine = Machine(name, "--restore", file)
+    pager = machine.pager()
+    while signal_to(pager, signal.SIGSTOP):
+        if until("it is stopped", lambda: not os.path.exists("/proc/%d" % pager) or state_of(pager) in "TZX") and has_read_parts(machine):
+            break
+        signal_to(pager, signal.SIGCONT)
+        time.sleep(0.001)
+    return machine, pager if os.path.exists("/proc/%d" % pager) and state_of(pager) == "T" else None
+
+
+def state_of(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "X"
+
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc = crc >> 8 ^ TABLE[(crc ^ byte) & 255]
+    return crc ^ 0xffffffff
+
+
+def sections(data):
+    at = HEAD
+    while at < len(data):
+        name, version, size, _, _ = SECTION.unpack_from(data, at)
+        yield at, name.decode(), size
+        at += SECTION.size + (size + 7 & ~7)
+
+
+def section(name, version, payload):
+    head = struct.pack("<4sIQI", name.encode(), version, len(payload), crc32c(payload))
+    return head + struct.pack("<I", crc32c(head)) + payload + b"\0" * (-len(payload) % 8)
+
+
+def write(name, data):
+    with open(path(name), "wb") as f:
+        f.write(data)
+    return path(name)
+
+
+# ---- a machine, and a file of it ----
+
+first = Machine("first", "--kernel", guest, "--cpus", "2", "--memory", "128M", "--debug-exit", "0xf4")
+first.says("ROUND")
+file = path("good.saved")
+check("it is saved", run("save", "first", file).returncode == 0)
+first.ends_well()
+with open(file, "rb") as f:
+    good = f.read()
+parts = list(sections(good))
+index = [(at, size) for at, name, size in parts if name == "INDX"]
+owner = {}
+for at, name, size in parts:
+    if name == "PAGE":
+        first = struct.unpack_from("<Q", good, at + SECTION.size)[0]
+        owner.update((frame, at) for frame in range(first, first + size // 4096) if frame < 32768)
+pages = sorted(set(owner.values()))  # those that count
+check("it has an index", index and parts[-1][1] == "END " and parts[-1][2] == 40, parts[-3:])
+
+whole = Machine("whole", "--restore", file)
+whole.says("ROUND")
+whole.ends_well()
+
+# ---- a pager that is stopped and goes on ----
+
+stepped = Machine("stepped", "--restore", file)
+pager = stepped.pager()
+steps = 0
+while signal_to(pager, signal.SIGSTOP):
+    time.sleep(0.002)
+    signal_to(pager, signal.SIGCONT)
+    steps += 1
+    time.sleep(0.001)
+    if state_of(pager) in "ZX":
+        break
+stepped.says("ROUND")
+stepped.ends_well()
+
+# ---- one that is forked, and saved, before all is there ----
+
+machine, pager = stopped_early("early", file)
+forking = subprocess.Popen([umbra, "fork", "early", "--name", "child"], env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+signal_to(pager, signal.SIGCONT)
+check("it is forked", forking.wait(100) == 0, forking.stderr.read())
+check("it is saved again", run("save", "early", path("again.saved")).returncode == 0)
+machine.ends_well()
+run("kill", "child")
+again = Machine("again", "--restore", path("again.saved"))
+again.says("ROUND")
+again.ends_well()
+
+# ---- what goes wrong: the machine ends, and says why ----
+
+machine, pager = stopped_early("killed", file)
+if check("its pager is there", pager):
+    os.kill(pager, signal.SIGKILL)
+    machine.ends_badly(70, "the pager process")
+short = path("short.saved")
+shutil.copy(file, short)
+machine, pager = stopped_early("short", short)
+if check("its pager is there", pager):
+    os.truncate(short, 1 << 20)
+    os.kill(pager, signal.SIGCONT)
+    machine.ends_badly(65, "cannot be read to the end")
+for name, at in ("begin", pages[0] + 40), ("middle", pages[len(pages) // 2] + 100), ("number", pages[5] + SECTION.size):
+    data = bytearray(good)
+    data[at] ^= 1
+    Machine(name, "--restore", write(name + ".saved", data)).ends_badly(65, "is damaged")
+
+# ---- other files ----
+
+end = parts[-1][0]
+count = struct.unpack_from("<Q", good, end + SECTION.size)[0] - len(index)
+older = Machine("older", "--restore", write("older.saved", good[:index[0][0]] + section("END ", 1, struct.pack("<Q", count))))
+older.says("ROUND")
+older.ends_well()
+
+
+def with_index(change):
+    """The file with another index, whose checksums are right."""
+    at, size = index[0]
+    entries = bytearray(good[at + SECTION.size:at + SECTION.size + size])
+    change(entries)
+    data = section("INDX", 1, bytes(entries))
+    return good[:at] + data + good[at + len(data):]
+
+
+lies = {
+    "beyond": lambda e: struct.pack_into("<Q", e, 0, 1 << 40),
+    "nothing": lambda e: struct.pack_into("<I", e, 12, 0),
+    "many": lambda e: struct.pack_into("<I", e, 12, 1 << 30),
+    "backwards": lambda e: struct.pack_into("<Q", e, 16, 128),
+    "elsewhere": lambda e: struct.pack_into("<I", e, 8, 1 << 31),
+}
+for name, lie in lies.items():  # it is not believed, and memory read whole
+    machine = Machine(name, "--restore", write(name + ".saved", with_index(lie)))
+    machine.says("ROUND")
+    machine.ends_well()
+lie = with_index(lambda e: struct.pack_into("<I", e, 8, 2))
+Machine("another", "--restore", write("another.saved", lie)).ends_badly(65, "damaged")
+payload = struct.unpack_from("<5Q", good, end + SECTION.size)
+for name, numbers in ("parts", (payload[0], payload[1], 1 << 50, *payload[3:])), ("before", (payload[0], 1 << 50, *payload[2:])):
+    machine = Machine(name, "--restore", write(name + ".saved", good[:end] + section("END ", 2, struct.pack("<5Q", *numbers))))
+    machine.says("ROUND")
+    machine.ends_well()
+sys.exit(failed)
