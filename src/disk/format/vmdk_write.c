@@ -172,7 +172,8 @@ static int write_begin(struct writer *writer)
 		text, DESCRIPTOR_SECTORS * VMDK_SECTOR_BYTES,
 		"# Disk DescriptorFile\nversion=1\nCID=%08x\nparentCID=%08x\n"
 		"createType=\"streamOptimized\"\n\n# Extent description\n"
-		"RW %lu SPARSE \"%.255s\"\n\n# The Disk Data Base\n#DDB\n\nddb.virtualHWVersion = \"4\"\n"
+		"RW %lu SPARSE \"%.255s\"\n\n# The Disk Data Base\n#DDB\n\n"
+		"ddb.virtualHWVersion = \"4\"\n"
 		"ddb.geometry.cylinders = \"%lu\"\nddb.geometry.heads = \"%d\"\n"
 		"ddb.geometry.sectors = \"%d\"\nddb.adapterType = \"lsilogic\"\n",
 		content_id & 0x7fffffff, VMDK_NO_PARENT, sectors, name,
