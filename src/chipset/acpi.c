@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "display.hex"
 #include "dsdt.hex"
 #include "generation.hex"
 #include "information.hex"
@@ -122,7 +123,8 @@ void acpi_write_tables(uint8_t *area, unsigned cpus, unsigned parts)
 {
 	enum {
 		XSDT = 0x40, FADT = 0x100, FACS = 0x240, MADT = 0x300, DSDT = 0x1000,
-		VMBUS = 0x2000, INFORMATION = 0x3000, GENERATION = 0x4000
+		VMBUS = 0x2000, INFORMATION = 0x3000, GENERATION = 0x4000,
+		DISPLAY = 0x5000
 	};
 	size_t xsdt_bytes = 36 + 16;
 
@@ -134,7 +136,7 @@ void acpi_write_tables(uint8_t *area, unsigned cpus, unsigned parts)
 	put(area + 24, ACPI_AREA_GPA + XSDT, 8);
 	area[8] = (uint8_t)-sum(area, 20);
 	area[32] = (uint8_t)-sum(area, 36);
-	header(area + XSDT, "XSDT", 36 + 16 + 24, 1);
+	header(area + XSDT, "XSDT", 36 + 16 + 32, 1);
 	put(area + XSDT + 36, ACPI_AREA_GPA + FADT, 8);
 	put(area + XSDT + 44, ACPI_AREA_GPA + MADT, 8);
 	if (parts & ACPI_VMBUS)
@@ -142,6 +144,8 @@ void acpi_write_tables(uint8_t *area, unsigned cpus, unsigned parts)
 	if (parts & ACPI_INFORMATION_PAGE)
 		add(area, aml_information, sizeof(aml_information), INFORMATION, &xsdt_bytes);
 	add(area, aml_generation, sizeof(aml_generation), GENERATION, &xsdt_bytes);
+	if (parts & ACPI_DISPLAY)
+		add(area, aml_display, sizeof(aml_display), DISPLAY, &xsdt_bytes);
 	put(area + XSDT + 4, xsdt_bytes, 4);
 	seal(area + XSDT, xsdt_bytes);
 	fadt(area + FADT, ACPI_AREA_GPA + DSDT, ACPI_AREA_GPA + FACS);

@@ -11,7 +11,7 @@ enum {
 };
 
 /* What is only there where a part of the Hyper-V interface is. */
-enum { ACPI_VMBUS = 1, ACPI_INFORMATION_PAGE = 2 };
+enum { ACPI_VMBUS = 1, ACPI_INFORMATION_PAGE = 2, ACPI_DISPLAY = 4 };
 
 /* area: ACPI_AREA_BYTES of guest memory at ACPI_AREA_GPA. The RSDP is at its start. */
 void acpi_write_tables(uint8_t *area, unsigned cpus, unsigned parts);

@@ -14,8 +14,11 @@ enum { UART = 0x3f8, UART_GSI = 4, UART_NOTHING = 1, GPE_GENERATION = 1, FIRST_V
 
 void chipset_init(struct chipset *chipset, const struct chipset_host *host)
 {
+	const bool has_display = chipset->pci_display.is_there;
+
 	memset(chipset, 0, sizeof(*chipset));
 	chipset->host = host;
+	pci_display_init(&chipset->pci_display, has_display);
 	chipset->has_generation = true;
 	ioapic_init(&chipset->ioapic, host->raise, host->context);
 }
@@ -225,6 +228,11 @@ uint64_t chipset_port_read(struct chipset *chipset, uint16_t port, unsigned byte
 	case PM_BASE + 2: return chipset->pm_enable;
 	case PM_BASE + 4: return chipset->pm_control | 1;
 	case PM_BASE + 8: return (uint32_t)ticks(chipset, 3579545);
+	case PCI_ADDRESS_PORT:
+	case PCI_DATA_PORT:
+	case PCI_DATA_PORT + 1:
+	case PCI_DATA_PORT + 2:
+	case PCI_DATA_PORT + 3: return pci_display_read(&chipset->pci_display, port, bytes);
 	default: return bytes == 8 ? ~0ull : (1ull << 8 * bytes) - 1;
 	}
 }
@@ -251,6 +259,13 @@ void chipset_port_write(struct chipset *chipset, uint16_t port, unsigned bytes, 
 		chipset->pm_control = (uint16_t)value & ~0x2000;
 		if (value & 0x2000)
 			chipset->host->power_off(chipset->host->context);
+		return;
+	case PCI_ADDRESS_PORT:
+	case PCI_DATA_PORT:
+	case PCI_DATA_PORT + 1:
+	case PCI_DATA_PORT + 2:
+	case PCI_DATA_PORT + 3:
+		pci_display_write(&chipset->pci_display, port, bytes, value);
 		return;
 	case PM_RESET_PORT:
 	case 0xcf9: chipset->host->reset(chipset->host->context); return;
@@ -315,6 +330,8 @@ void chipset_archive(struct archive *archive, struct chipset *chipset)
 	archive_u16(archive, &chipset->pm_control);
 	archive_check(archive, chipset->rtc_index < 0x80);
 	gpe_archive(archive, chipset);
+	if (chipset->pci_display.is_there)
+		pci_display_archive(archive, &chipset->pci_display);
 }
 
 /* ---- the unit ---- */

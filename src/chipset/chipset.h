@@ -10,6 +10,7 @@
 
 #include "lib/unit.h"
 #include "ioapic.h"
+#include "pci_display.h"
 #include "pit.h"
 
 struct archive;
@@ -40,8 +41,10 @@ struct chipset {
 	uint16_t pm_enable, pm_control;
 	uint16_t gpe_status, gpe_enable; /* a level on the SCI while they have a bit in common */
 	bool has_generation; /* the guest's tables have the generation id */
+	struct pci_display pci_display;
 };
 
+/* Of zeros, but for whether there is a display (pci_display.h). */
 void chipset_init(struct chipset *chipset, const struct chipset_host *host);
 uint64_t chipset_port_read(struct chipset *chipset, uint16_t port, unsigned bytes);
 void chipset_port_write(struct chipset *chipset, uint16_t port, unsigned bytes, uint64_t value);

@@ -16,13 +16,18 @@
 
 #include "cli.h"
 #include "control/names.h"
+#include "keyboard_line.h"
 #include "process/terminal_filter.h"
 
 static const char console_help[] =
 	"usage: umbra console [--once] NAME\n"
+	"       umbra console --keyboard NAME [TEXT]\n"
 	"Prints the last 64 KiB of the console of a machine that was run with --detach, or with "
 	"--name and --console FILE,\n"
-	"and what comes, until the machine ends or Ctrl-C; --once: only what is there.\n";
+	"and what comes, until the machine ends or Ctrl-C; --once: only what is there.\n"
+	"--keyboard types TEXT, or what comes here until Ctrl-], as on a US keyboard: for a guest "
+	"with the driver hyperv_keyboard,\n"
+	"whose screen umbra screenshot shows.\n";
 
 enum { LAST_BYTES = 64 << 10, PIECE_BYTES = 8192, PAUSE_MS = 200, ANSWER_BYTES = 16384 };
 
@@ -116,19 +121,24 @@ static int follow(const char *name, bool once)
 int verb_console(int argc, char **argv)
 {
 	static const struct option longs[] = { { "once", 0, 0, 'o' },
+					       { "keyboard", 0, 0, 'k' },
 					       { "help", 0, 0, 'h' },
 					       { 0 } };
 	bool once = false;
+	bool types = false;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		switch (option) {
 		case 'o': once = true; break;
+		case 'k': types = true; break;
 		case 'h': fputs(console_help, stdout); return 0;
 		default: return EXIT_USAGE;
 		}
-	if (argc - optind != 1)
+	if (argc - optind < 1 || argc - optind > 1 + types)
 		return complain(EXIT_USAGE, "wrong number of arguments", "console",
 				"see umbra console --help");
+	if (types)
+		return keyboard_line(argv[optind], argv[optind + 1]);
 	return follow(argv[optind], once);
 }

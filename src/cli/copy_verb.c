@@ -14,13 +14,16 @@
 
 #include "agent_line.h"
 #include "cli.h"
+#include "service_copy.h"
 
 static const char copy_help[] =
-	"usage: umbra cp FILE NAME:PATH\n"
+	"usage: umbra cp [--service] FILE NAME:PATH\n"
 	"       umbra cp NAME:PATH FILE\n"
 	"Copies a file, with its permissions, into the machine NAME or out of it. A folder as the "
 	"target: under the file's own name there.\n"
-	"It needs umbra-agent in the guest. Folders: tar -c DIR | umbra exec -T NAME -- tar -x.\n";
+	"It needs umbra-agent in the guest; with --service hv_fcopy_daemon instead, which stock "
+	"guests have: into the machine alone,\n"
+	"without permissions. Folders: tar -c DIR | umbra exec -T NAME -- tar -x.\n";
 
 enum { PATH_BYTES = 4096, PERMISSIONS = 0777 };
 
@@ -203,17 +206,20 @@ static int copy(const char *machine, char *from, char *from_path, char *to, char
 
 int verb_copy(int argc, char **argv)
 {
-	static const struct option longs[] = { { "help", 0, 0, 'h' }, { 0 } };
+	static const struct option longs[] = { { "help", 0, 0, 'h' },
+					       { "service", 0, 0, 's' },
+					       { 0 } };
 	char *from_path;
 	char *to_path;
+	bool by_service = false;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
-		if (option != 'h')
-			return EXIT_USAGE;
-		fputs(copy_help, stdout);
-		return 0;
-	}
+	while ((option = getopt_long(argc, argv, "h", longs, NULL)) != -1)
+		switch (option) {
+		case 's': by_service = true; break;
+		case 'h': fputs(copy_help, stdout); return 0;
+		default: return EXIT_USAGE;
+		}
 	if (argc - optind != 2)
 		return complain(EXIT_USAGE, "wrong number of arguments", "cp",
 				"see umbra cp --help");
@@ -222,6 +228,10 @@ int verb_copy(int argc, char **argv)
 	if (!from_path == !to_path)
 		return complain(EXIT_USAGE, "one of both is in a machine", argv[optind],
 				"say umbra cp FILE NAME:PATH, or NAME:PATH FILE");
+	if (by_service)
+		return from_path ? complain(EXIT_USAGE, "the service copies into machines alone",
+					    argv[optind], "leave out --service")
+				 : service_copy(argv[optind + 1], argv[optind], to_path);
 	return copy(from_path ? argv[optind] : argv[optind + 1], argv[optind], from_path,
 		    argv[optind + 1], to_path);
 }

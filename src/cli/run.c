@@ -41,7 +41,8 @@ static const char run_help[] =
 	"                 [--time-limit SECONDS]\n"
 	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] "
 	"[--mitigations guest|off] [--name NAME]\n"
-	"                 [--memory-min SIZE] [--overhead SIZE] [--no-bus] [--socket PATH] "
+	"                 [--memory-min SIZE] [--overhead SIZE] [--no-bus] [--display] [--socket "
+	"PATH] "
 	"[--detach] "
 	"[--user-data FILE] [--ssh-key FILE]... [--kvp KEY=VALUE]...\n"
 	"                 "
@@ -80,6 +81,8 @@ static const char run_help[] =
 	"--memory-min SIZE is min= beside --memory SIZE.\n"
 	"--no-bus leaves out the partition bus, by which a Linux guest is stopped, told the time "
 	"and has disks and networks.\n"
+	"--display gives it a screen, which umbra screenshot shows, for a guest with the driver "
+	"hyperv_fb.\n"
 	"--socket PATH is a socket of the host's: who writes CONNECT PORT there is connected to "
 	"who listens at that port of AF_VSOCK\n"
 	"in the guest, whose connections to the host (CID 2) find who listens at PATH_PORT.\n"
@@ -135,6 +138,7 @@ enum {
 	OPTION_SERVE,
 	OPTION_BIND,
 	OPTION_NO_BUS,
+	OPTION_DISPLAY,
 	OPTION_SOCKET,
 	OPTION_DETACH,
 	OPTION_SECRETS,
@@ -148,7 +152,7 @@ struct run_options {
 		*restore, *memory_min, *image, *socket;
 	const char *cpu_model, *mitigations, *host_mask, *overhead, *time_limit;
 	const char *debug_mmu, *debug_code;
-	bool statistics, test_device, no_bus, detach, secrets, debug_copies;
+	bool statistics, test_device, display, no_bus, detach, secrets, debug_copies;
 };
 
 struct run {
@@ -240,6 +244,7 @@ static int take_option(struct run *run, int option, const char *value)
 	case OPTION_DETACH: options->detach = true; return 0;
 	case OPTION_SOCKET: options->socket = value; return 0;
 	case OPTION_NO_BUS: options->no_bus = true; return 0;
+	case OPTION_DISPLAY: options->display = true; return 0;
 	case OPTION_SECRETS: options->secrets = true; return 0;
 	case OPTION_DEBUG_CODE: options->debug_code = value; return 0;
 	case OPTION_DEBUG_COPIES: options->debug_copies = true; return 0;
@@ -253,7 +258,8 @@ static int check_options(const struct run_options *options, bool disks)
 	bool is_described = options->kernel || options->initrd || options->append ||
 			    options->memory || options->cpus || options->debug_exit ||
 			    options->test_device || options->hv || disks || options->memory_min ||
-			    options->cpu_model || options->mitigations || options->no_bus;
+			    options->cpu_model || options->mitigations || options->no_bus ||
+			    options->display;
 
 	if (options->image && !options->restore && (options->kernel || options->initrd))
 		return complain(EXIT_USAGE, "an image brings its kernel itself", options->image,
@@ -263,7 +269,7 @@ static int check_options(const struct run_options *options, bool disks)
 			EXIT_USAGE, "a saved machine brings these itself", "--restore",
 			"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, "
 			"--test-device, --hv, --cpu-model,"
-			" --mitigations, --memory-min, --no-bus and --disk");
+			" --mitigations, --memory-min, --no-bus, --display and --disk");
 	if (!options->kernel && !options->restore && !options->image)
 		return complain(
 			EXIT_USAGE, "no kernel given", "run",
@@ -298,6 +304,7 @@ static int parse_run(struct run *run, int argc, char **argv)
 		{ "kvp", 1, 0, OPTION_KVP },
 		{ "ssh-key", 1, 0, OPTION_SSH_KEY },
 		{ "no-bus", 0, 0, OPTION_NO_BUS },
+		{ "display", 0, 0, OPTION_DISPLAY },
 		{ "secrets", 0, 0, OPTION_SECRETS },
 		{ "overhead", 1, 0, OPTION_OVERHEAD },
 		{ "debug-mmu", 1, 0, OPTION_DEBUG_MMU },
@@ -598,17 +605,17 @@ static int take_bus(struct run *run)
 	struct machine_plan *machine = &run->plan->machine;
 	const bool is_needed = run->plan->disks.count || run->plan->nets.count ||
 			       run->plan->shares.count || options->memory_min ||
-			       memory_is_adjusted(machine);
+			       options->display || memory_is_adjusted(machine);
 	const bool is_possible = machine_hv_has_bus(machine->hv_features);
 
 	if (is_needed && options->no_bus)
 		return complain(EXIT_USAGE,
-				"disks, networks and memory that is adjusted need the bus",
+				"disks, networks, a screen and adjusted memory need the bus",
 				"--no-bus", "leave it out");
 	if (is_needed && !is_possible)
 		return complain(
 			EXIT_USAGE,
-			"disks, networks and memory that is adjusted need "
+			"disks, networks, a screen and adjusted memory need "
 			"the features synic, messages and events",
 			"--hv", "leave them in");
 	machine->has_bus = is_needed || (is_possible && !options->no_bus &&
@@ -633,6 +640,7 @@ static int take_new(struct run *run)
 				"say for example --debug-exit 0xf4");
 	machine->debug_exit = (uint16_t)port;
 	machine->test_device = options->test_device;
+	machine->display = options->display;
 	if (!machine_parse_hv(options->hv ? options->hv : "default", &machine->hv_features, bad,
 			      sizeof(bad)))
 		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad,

@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "ask_data.h"
+
 static const struct control_verb verbs[] = {
 	{ .name = "info", .number = WISH_NOTHING },
 	{ .name = "stop", .number = WISH_STOP },
@@ -34,6 +36,20 @@ static const struct control_verb verbs[] = {
 	{ .name = "fork",
 	  .number = WISH_FORK,
 	  .member = { { "parent", CONTROL_TEXT, false }, { "secrets", CONTROL_TEXT, false } } },
+	{ .name = "type", .number = WISH_TYPE, .member = { { "codes", CONTROL_TEXT, true } } },
+	{ .name = "screenshot", .number = WISH_SHOW },
+	{ .name = "copy",
+	  .number = WISH_COPY,
+	  .member = { { "folder", CONTROL_TEXT, true },
+		      { "name", CONTROL_TEXT, true },
+		      { "bytes", CONTROL_NUMBER, true },
+		      { "replaces", CONTROL_NUMBER, false } } },
+	{ .name = "piece",
+	  .number = WISH_COPY_PIECE,
+	  .member = { { "data", CONTROL_TEXT, true } } },
+	{ .name = "finish",
+	  .number = WISH_COPY_END,
+	  .member = { { "incomplete", CONTROL_NUMBER, false } } },
 	{ 0 },
 };
 
@@ -64,10 +80,15 @@ static bool has_line(const struct control_peer *peer)
 	return peer->fd >= 0 && !has_output(peer) && memchr(peer->line, '\n', peer->line_used);
 }
 
+static bool peer_is_full(const struct control_peer *peer)
+{
+	return peer && sizeof(peer->out) - peer->out_used <
+			       RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES;
+}
+
 bool control_is_full(const struct control *control)
 {
-	return control->saver && sizeof(control->saver->out) - control->saver->out_used <
-				   RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES;
+	return peer_is_full(control->saver) || peer_is_full(control->ask.peer);
 }
 
 bool control_has_line(const struct control *control)
@@ -156,6 +177,10 @@ static enum control_wish hang_up(struct control *control, struct control_peer *p
 		control->saver = NULL;
 	drop_fork(control, peer);
 	peer->watches = peer->is_behind = false;
+	if (control->ask.peer == peer)
+		control->ask.peer = NULL;
+	if (control->copier == peer)
+		control->copier = NULL;
 	drop_freeze(control, peer);
 	if (control->adviser == peer) {
 		control->adviser = NULL;
@@ -468,6 +493,115 @@ bool control_frozen(struct control *control, int error)
 	return true;
 }
 
+/* ---- what is asked of the machine, one thing at a time ---- */
+
+static int ask_data(struct control_ask *ask, const struct control_request *request)
+{
+	switch ((enum control_wish)request->verb->number) {
+	case WISH_TYPE:
+		ask->kind = RECORD_TYPE;
+		return ask_data_codes(control_text(request, "codes"), ask->data, sizeof(ask->data));
+	case WISH_COPY:
+		ask->kind = RECORD_COPY_BEGIN;
+		return ask_data_file(control_text(request, "folder"), control_text(request, "name"),
+				     control_number(request, "bytes"),
+				     control_number(request, "replaces"), ask->data,
+				     sizeof(ask->data));
+	case WISH_COPY_PIECE:
+		ask->kind = RECORD_COPY_PIECE;
+		return ask_data_base64(control_text(request, "data"), ask->data, sizeof(ask->data));
+	case WISH_COPY_END:
+		ask->kind = RECORD_COPY_END;
+		ask->data[0] = !control_number(request, "incomplete");
+		return 1;
+	default: ask->kind = RECORD_SHOW; return 0;
+	}
+}
+
+/* A file's pieces come from who has begun it. */
+static int may_copy(const struct control *control, const struct control_peer *peer,
+		    enum control_wish wish)
+{
+	if (wish == WISH_COPY)
+		return control->copier ? -EBUSY : 0;
+	if (wish == WISH_COPY_PIECE || wish == WISH_COPY_END)
+		return control->copier == peer ? 0 : -EINVAL;
+	return 0;
+}
+
+static enum control_wish begin_ask(struct control *control, struct control_peer *peer,
+				   const struct control_request *request, enum control_wish wish)
+{
+	struct control_ask *ask = &control->ask;
+	int bytes = ask->runs || control->forks ? -EBUSY : may_copy(control, peer, wish);
+
+	if (!bytes)
+		bytes = ask_data(ask, request);
+	if (bytes < 0) {
+		add_line(peer, control_failure(request->id, bytes, NULL));
+		return WISH_NOTHING;
+	}
+	ask->runs = true;
+	ask->peer = peer;
+	ask->bytes = (uint32_t)bytes;
+	memcpy(ask->id, request->id, sizeof(ask->id));
+	if (wish == WISH_COPY)
+		control->copier = peer;
+	if (wish == WISH_COPY_END)
+		control->copier = NULL;
+	return WISH_ASK;
+}
+
+static void add_data(struct control_peer *peer, const char *id, const uint8_t *data, uint32_t bytes)
+{
+	char head[CONTROL_HEAD_BYTES];
+	int used = snprintf(head, sizeof(head), "{\"id\":%s,\"data\":%u}\n", id, bytes);
+
+	add(peer, head, (size_t)used);
+	add(peer, data, bytes);
+}
+
+bool control_shown(struct control *control, const uint8_t *data, uint32_t bytes)
+{
+	const struct control_ask *ask = &control->ask;
+
+	if (!ask->runs || ask->kind != RECORD_SHOW)
+		return false;
+	if (ask->peer)
+		add_data(ask->peer, ask->id, data, bytes);
+	return true;
+}
+
+static json_t *picture_of(const struct record_done *done)
+{
+	return json_pack("{s:I, s:I}", "width", (json_int_t)done->width, "height",
+			 (json_int_t)done->height);
+}
+
+bool control_asked(struct control *control, const struct record_done *done)
+{
+	struct control_ask *ask = &control->ask;
+	int error = done->error;
+
+	if (!ask->runs)
+		return false;
+	ask->runs = false;
+	if (error > 0 || error < -CONTROL_ERRNO_MAX) /* the machine says what it likes */
+		error = -EIO;
+	if (error && ask->kind >= RECORD_COPY_BEGIN && control->copier == ask->peer)
+		control->copier = NULL;
+	if (!ask->peer)
+		return true;
+	if (error)
+		add_line(ask->peer, control_failure(ask->id, error, NULL));
+	else if (ask->kind == RECORD_SHOW)
+		add_line(ask->peer, control_success(ask->id, picture_of(done)));
+	else
+		add_line(ask->peer, control_success(ask->id, NULL));
+	ask->peer = NULL;
+	return true;
+}
+
 /* Beyond what JSON's readers take: as text. */
 static void set_hexadecimal(json_t *object, const char *name, uint64_t value)
 {
@@ -604,8 +738,8 @@ static enum control_wish begin_fork(struct control *control, struct control_peer
 		error = -EOPNOTSUPP;
 	else if (peer->kit_fds && !may_copy_secrets(control, request))
 		error = -EPERM;
-	else if (control->save || control->forks || control->freezes)
-		error = -EBUSY; /* a freeze's answer is not the child's to give */
+	else if (control->save || control->forks || control->freezes || control->ask.runs)
+		error = -EBUSY; /* an answer that is to come is not the child's to give */
 	else if (!parse_parent(control_text(request, "parent"), &control->after_fork) ||
 		 (!peer->kit_fds && !control->layers) || peer->kit_fds % control->kit_fds ||
 		 peer->kit_fds / control->kit_fds > FORK_CHILDREN ||
@@ -631,7 +765,8 @@ static enum control_wish begin_pause(struct control *control, struct control_pee
 
 	if (!control->can_stand)
 		error = -EOPNOTSUPP;
-	else if (control->save || control->forks || peer->kit_fds || control->layers_of)
+	else if (control->save || control->forks || control->ask.runs || peer->kit_fds ||
+		 control->layers_of)
 		error = -EBUSY;
 	if (error) {
 		add_line(peer, control_failure(request->id, error, NULL));
@@ -741,6 +876,8 @@ static enum control_wish take_request(struct control *control, struct control_pe
 	case WISH_PAUSE: return begin_pause(control, peer, request);
 	case WISH_WATCH: return begin_watch(control, peer, request);
 	case WISH_FREEZE: case WISH_THAW: return begin_freeze(control, peer, request, wish);
+	case WISH_TYPE: case WISH_SHOW: case WISH_COPY: case WISH_COPY_PIECE: case WISH_COPY_END:
+		return begin_ask(control, peer, request, wish);
 	case WISH_NOTHING:
 		add_line(peer, control_success(request->id,
 					       json_pack("{s:o}", "machine", describe(control))));
@@ -889,17 +1026,10 @@ void control_end(struct control *control)
 
 bool control_saved(struct control *control, const uint8_t *data, uint32_t bytes)
 {
-	char head[CONTROL_HEAD_BYTES];
-	int used;
-
 	if (control->save != SAVE_RUNS)
 		return false;
-	if (!control->saver)
-		return true;
-	used = snprintf(head, sizeof(head), "{\"id\":%s,\"data\":%u}\n", control->saver->save_id,
-			bytes);
-	add(control->saver, head, (size_t)used);
-	add(control->saver, data, bytes);
+	if (control->saver)
+		add_data(control->saver, control->saver->save_id, data, bytes);
 	return true;
 }
 

@@ -32,6 +32,13 @@
  *   freeze   has the guest's file systems stand still, until thaw, or until the peer is gone;
  *            answered once they do
  *   thaw
+ *   type     "codes": keys pressed and let go, as scan codes of set 1 in hexadecimal
+ *   screenshot
+ *            {"data":N} and N bytes, a row of the guest's screen, 3 bytes for a pixel, as often as
+ *            there are rows; then success with "width" and "height"
+ *   copy     begins a file in the guest, of "bytes" bytes, "name" in "folder" (a daemon of the
+ *            guest's makes it); piece: "data" of it, in base64; finish: it is complete, or
+ *            with "incomplete" 1 given up. It is so, too, a while after the peer is gone
  *
  *  1. Once there is no room for one more record for the peer that saves, what the machine has said
  *     goes out before more of it is taken.
@@ -79,7 +86,13 @@ enum control_wish {
 	WISH_FREEZE,
 	WISH_THAW,
 	WISH_FORK,
-	WISH_PAUSE
+	WISH_PAUSE,
+	WISH_TYPE,
+	WISH_SHOW,
+	WISH_COPY,
+	WISH_COPY_PIECE,
+	WISH_COPY_END,
+	WISH_ASK /* the machine is to be told what `ask` has */
 };
 
 struct control_peer {
@@ -103,6 +116,15 @@ struct control_layer {
 	uint32_t disk;
 	int file; /* -1: it was passed on */
 	char path[CONTROL_PATH_BYTES];
+};
+
+/* What one peer at a time asks of the machine (RECORD_DONE in ipc/record_ring.h). */
+struct control_ask {
+	bool runs;
+	struct control_peer *peer; /* NULL: who asked is gone */
+	char id[CONTROL_ID_BYTES];
+	uint32_t kind, bytes;
+	uint8_t data[RING_RECORD_MAX_BYTES];
 };
 
 struct control {
@@ -137,6 +159,8 @@ struct control {
 	unsigned fork_children;
 	enum control_wish after_fork; /* of the parent: resume, nothing, or stop */
 	bool suspended;
+	struct control_peer *copier; /* whose file is on its way; NULL: nobody's */
+	struct control_ask ask;
 	struct control_peer peer[CONTROL_PEERS];
 };
 
@@ -148,6 +172,9 @@ void control_set_state(struct control *control, const struct record_state *state
 void control_set_keys(struct control *control, const char *text);
 /* What became of WISH_FREEZE or WISH_THAW. False: nobody has asked. */
 bool control_frozen(struct control *control, int error);
+/* Of what was asked: a row of the screen; its end. False: nobody has asked for it. */
+bool control_shown(struct control *control, const uint8_t *data, uint32_t bytes);
+bool control_asked(struct control *control, const struct record_done *done);
 /* There is no room for another record. */
 bool control_is_full(const struct control *control);
 /* Somebody has said something that has not been looked at; control_turn() need not wait. */

@@ -26,7 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CONTROL_REQUEST_BYTES = 16384, CONTROL_ID_BYTES = 144, CONTROL_MEMBERS = 3 };
+enum { CONTROL_REQUEST_BYTES = 16384, CONTROL_ID_BYTES = 144, CONTROL_MEMBERS = 5 };
 enum { CONTROL_ERRNO_MAX = 4095 };
 
 enum control_type { CONTROL_TEXT, CONTROL_NUMBER };

@@ -59,6 +59,8 @@ enum {
 	RECORD_FORK_READY, /* i32: 0, and the machine stands still; or -errno, and it runs */
 	RECORD_KEYS, /* text: what the guest says of itself, a line KEY=VALUE each */
 	RECORD_FROZEN, /* i32: 0 or -errno, of the last RECORD_FREEZE or RECORD_THAW */
+	RECORD_SHOWN, /* after RECORD_SHOW: a row of the screen, 3 bytes for a pixel */
+	RECORD_DONE, /* struct record_done, of the last RECORD_TYPE, RECORD_SHOW or RECORD_COPY_* */
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */
 	RECORD_STOP,
@@ -72,7 +74,17 @@ enum {
 	RECORD_FORK, /* nothing follows until it was forked, then RECORD_RESUME */
 	RECORD_FREEZE, /* the guest's file systems are to stand still, until RECORD_THAW */
 	RECORD_THAW,
+	/* One of these at a time: RECORD_DONE ends it. */
+	RECORD_TYPE, /* scan codes of set 1 */
+	RECORD_SHOW,
+	RECORD_COPY_BEGIN, /* struct record_copy, then folder and name, each with its NUL */
+	RECORD_COPY_PIECE, /* bytes */
+	RECORD_COPY_END, /* u8: it is complete, or given up */
 };
+
+/* width and height: after RECORD_SHOW. */
+struct record_done { int32_t error; uint32_t width, height; };
+struct record_copy { uint64_t bytes, replaces; };
 
 enum {
 	STATE_ANSWERS = 1,

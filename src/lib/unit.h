@@ -32,6 +32,7 @@ struct unit_ops {
 	const char *name;
 	uint32_t section; /* its name in a saved machine: UNIT_SECTION(); 0 without archive() */
 	bool numbered;    /* there are several: in a saved machine their number comes first */
+	bool later;       /* a saved machine may be from before there was such a unit */
 	/* As it is when the machine is switched on. */
 	void (*reset)(void *self);
 	void (*run)(void *self);

@@ -52,6 +52,7 @@ enum message {
 	SAY_FREEZE,
 	SAY_THAW,
 	SAY_FORK,
+	SAY_ASK,
 	MESSAGES
 };
 
@@ -157,6 +158,7 @@ static void broker_grant(void *context, enum control_wish wish)
 	case WISH_FREEZE: broker_say(b, SAY_FREEZE); break;
 	case WISH_THAW: broker_say(b, SAY_THAW); break;
 	case WISH_FORK: broker_say(b, SAY_FORK); break;
+	case WISH_ASK: broker_say(b, SAY_ASK); break;
 	default: break;
 	}
 }
@@ -265,6 +267,16 @@ static bool take_frozen(struct broker *b, const uint8_t *data, uint32_t bytes)
 		return false;
 	memcpy(&error, data, sizeof(error));
 	return control_frozen(&b->control, error);
+}
+
+static bool take_done(struct broker *b, const uint8_t *data, uint32_t bytes)
+{
+	struct record_done done;
+
+	if (bytes != sizeof(done))
+		return false;
+	memcpy(&done, data, sizeof(done));
+	return control_asked(&b->control, &done);
 }
 
 static bool take_keys(struct broker *b, const uint8_t *data, uint32_t bytes)
@@ -393,6 +405,8 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_REGISTERS: return take_registers(b, data, bytes);
 	case RECORD_KEYS: return take_keys(b, data, bytes);
 	case RECORD_FROZEN: return take_frozen(b, data, bytes);
+	case RECORD_SHOWN: return control_shown(&b->control, data, bytes);
+	case RECORD_DONE: return take_done(b, data, bytes);
 	case RECORD_STUCK: return take_stuck(b, data, bytes);
 	case RECORD_FORK_READY: return take_fork_ready(b, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
@@ -442,6 +456,9 @@ static bool message_put(struct broker *b, enum message message)
 	};
 	const uint64_t *data = NULL;
 
+	if (message == SAY_ASK)
+		return !ring_put(&b->to_machine, b->control.ask.kind, b->control.ask.data,
+				 b->control.ask.bytes);
 	assert(kinds[message]);
 	if (message == SAY_MEMORY)
 		data = &b->control.memory_bytes;

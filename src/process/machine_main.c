@@ -55,9 +55,9 @@ struct process {
 	/* A thread's first system calls are not in the list: it must be through them before
 	 * lock-down. */
 	pthread_barrier_t listening;
-	pthread_mutex_t saving; /* of the next two */
+	pthread_mutex_t saving; /* of the next four */
 	pthread_cond_t save_ready;
-	bool save_wanted, fork_wanted;
+	bool save_wanted, fork_wanted, show_wanted;
 	uint64_t told_keys; /* machine_state.key_changes of what the broker knows */
 	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
 };
@@ -109,19 +109,43 @@ static bool take_wish(bool *which)
 	return wanted;
 }
 
-/* False: a save is wanted; true: a fork. */
-static bool wait_for_wish(struct process *process)
+enum wish { WISH_OF_FORK, WISH_OF_SAVE, WISH_OF_SHOW };
+
+static enum wish wait_for_wish(struct process *process)
 {
-	bool fork;
+	enum wish wish = WISH_OF_SHOW;
 
 	pthread_mutex_lock(&process->saving);
-	while (!process->save_wanted && !process->fork_wanted)
+	while (!process->save_wanted && !process->fork_wanted && !process->show_wanted)
 		pthread_cond_wait(&process->save_ready, &process->saving);
-	fork = take_wish(&process->fork_wanted);
-	if (!fork)
-		take_wish(&process->save_wanted);
+	if (take_wish(&process->fork_wanted))
+		wish = WISH_OF_FORK;
+	else if (take_wish(&process->save_wanted))
+		wish = WISH_OF_SAVE;
+	else
+		take_wish(&process->show_wanted);
 	pthread_mutex_unlock(&process->saving);
-	return fork;
+	return wish;
+}
+
+static void tell_done(struct process *process, const struct record_done *done)
+{
+	tell(process, RECORD_DONE, done, sizeof(*done));
+}
+
+_Static_assert((int)MACHINE_ROW_BYTES <= (int)RING_RECORD_MAX_BYTES, "a row in a record");
+
+static void put_row(void *context, const uint8_t *pixels, size_t bytes)
+{
+	tell(context, RECORD_SHOWN, pixels, bytes);
+}
+
+static void show(struct process *process)
+{
+	struct record_done done = { .error = 0 };
+
+	done.error = machine_show(process->machine, put_row, process, &done.width, &done.height);
+	tell_done(process, &done);
 }
 
 static void save(struct process *process)
@@ -152,10 +176,11 @@ static void *save_when_wanted(void *context)
 	if (fork_place_take(&process->saver_place))
 		process_go_on_forked(process);
 	for (;;) {
-		if (wait_for_wish(process))
-			stand_still_for_fork(process);
-		else
-			save(process);
+		switch (wait_for_wish(process)) {
+		case WISH_OF_FORK: stand_still_for_fork(process); break;
+		case WISH_OF_SAVE: save(process); break;
+		case WISH_OF_SHOW: show(process); break;
+		}
 	}
 	return NULL;
 }
@@ -249,6 +274,46 @@ static void freeze(struct process *process, bool freeze)
 		frozen(process, error);
 }
 
+static void copied(void *context, int error)
+{
+	tell_done(context, &(struct record_done){ .error = error });
+}
+
+/* Who is not asked has answered. */
+static int copy_begin(struct process *process, uint8_t *data, uint32_t bytes)
+{
+	struct record_copy head;
+	const char *folder = (const char *)data + sizeof(head);
+	const char *name;
+
+	if (bytes < sizeof(head) + 2 || data[bytes - 1])
+		return -EINVAL;
+	memcpy(&head, data, sizeof(head));
+	name = folder + strlen(folder) + 1;
+	if (name >= (const char *)data + bytes)
+		return -EINVAL;
+	return machine_copy_begin(process->machine, folder, name, head.bytes, head.replaces);
+}
+
+static void copy(struct process *process, uint32_t kind, uint8_t *data, uint32_t bytes)
+{
+	int error;
+
+	if (kind == RECORD_COPY_BEGIN)
+		error = copy_begin(process, data, bytes);
+	else if (kind == RECORD_COPY_PIECE)
+		error = machine_copy_piece(process->machine, data, bytes);
+	else
+		error = machine_copy_end(process->machine, bytes && data[0]);
+	if (error)
+		copied(process, error);
+}
+
+static void type(struct process *process, const uint8_t *data, uint32_t bytes)
+{
+	copied(process, machine_type(process->machine, data, bytes));
+}
+
 static void shut_down(struct process *process)
 {
 	int32_t asked = machine_shut_down(process->machine);
@@ -324,6 +389,12 @@ static void *listen_to_broker(void *context)
 				freeze(process, kind == RECORD_FREEZE);
 			else if (kind == RECORD_LOOK)
 				look(process);
+			else if (kind == RECORD_TYPE)
+				type(process, data, bytes);
+			else if (kind == RECORD_SHOW)
+				want(process, &process->show_wanted);
+			else if (kind >= RECORD_COPY_BEGIN && kind <= RECORD_COPY_END)
+				copy(process, kind, data, bytes);
 	return NULL;
 }
 
@@ -504,6 +575,8 @@ static void take_plan(struct process *process, struct machine_options *options)
 	options->state = state;
 	options->stuck = stuck;
 	options->frozen = frozen;
+	options->copied = copied;
+	options->display = plan->display;
 	options->given_keys = plan->given_keys;
 	options->context = process;
 	assertion_describe_in(process->rings->last_words, sizeof(process->rings->last_words));

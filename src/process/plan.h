@@ -36,7 +36,7 @@ struct machine_plan {
 	uint32_t cpus, time_limit_s;
 	uint32_t without, mmu_tables_left_open; /* engine.h */
 	uint16_t debug_exit;
-	bool has_bus, statistics, test_device;
+	bool has_bus, statistics, test_device, display;
 	bool forks; /* its broker may have it forked */
 	struct cpu_model model;
 	struct cpu_host host;

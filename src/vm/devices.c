@@ -15,9 +15,12 @@
 #include <sys/mman.h>
 
 #include "abi/vmbus_layout.h"
+#include "device/display/keyboard.h"
+#include "device/display/video.h"
 #include "device/dynamic_memory/balloon.h"
 #include "device/hvsock/hvsock.h"
 #include "device/ic/backup.h"
+#include "device/ic/file_copy.h"
 #include "device/ic/keys.h"
 #include "device/ic/utility.h"
 #include "device/netvsp/network.h"
@@ -59,6 +62,10 @@ struct devices {
 	struct keys *keys;
 	struct backup_host backup_host;
 	struct backup *backup;
+	struct keyboard *keyboard;
+	struct file_copy_host file_copy_host;
+	struct file_copy *file_copy;
+	struct video *video; /* NULL: there is none */
 	bool stopped, held; /* atomic, changed under the lock; held: its thread is to stand still */
 	bool stands;        /* it does; with the lock */
 	pthread_mutex_t lock;
@@ -161,6 +168,14 @@ static void backup_answered(void *context, int error)
 		machine->options.frozen(machine->options.context, error);
 }
 
+static void file_answered(void *context, int error)
+{
+	struct machine *machine = context;
+
+	if (machine->options.copied)
+		machine->options.copied(machine->options.context, error);
+}
+
 /* ---- the devices ---- */
 
 static void *make_storage(struct devices *devices, unsigned number)
@@ -192,6 +207,29 @@ static void *make_backup(struct devices *devices, unsigned number)
 {
 	(void)number;
 	return devices->backup = backup_create(devices->bus, &devices->backup_host);
+}
+
+static void *make_keyboard(struct devices *devices, unsigned number)
+{
+	(void)number;
+	return devices->keyboard = keyboard_create(devices->bus);
+}
+
+static void *make_file_copy(struct devices *devices, unsigned number)
+{
+	(void)number;
+	return devices->file_copy = file_copy_create(devices->bus, &devices->file_copy_host);
+}
+
+static int make_video(struct devices *devices)
+{
+	if (!devices->machine->options.display)
+		return 0;
+	devices->video = video_create(devices->bus, &devices->machine->memory);
+	if (!devices->video)
+		return -ENOMEM;
+	unit_add(&devices->machine->units, &video_unit, devices->video, 0);
+	return 0;
 }
 
 static int make_cards(struct devices *devices)
@@ -294,16 +332,32 @@ static const struct row {
 	{ .unit = &backup_unit, .make = make_backup },
 };
 
-static int make_rows(struct devices *devices)
+/*
+ * Behind cards and ports: a machine that was saved before there were these knows the others by
+ * their places.
+ */
+static const struct row later_rows[] = {
+	{ .unit = &keyboard_unit, .make = make_keyboard },
+	{ .unit = &file_copy_unit, .make = make_file_copy },
+};
+
+static int make_rows(struct devices *devices, const struct row *from, size_t count)
 {
-	for (size_t n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
-		void *self = rows[n].make(devices, rows[n].number);
+	for (size_t n = 0; n < count; n++) {
+		void *self = from[n].make(devices, from[n].number);
 
 		if (!self)
 			return -ENOMEM;
-		unit_add(&devices->machine->units, rows[n].unit, self, rows[n].number);
+		unit_add(&devices->machine->units, from[n].unit, self, from[n].number);
 	}
 	return 0;
+}
+
+static int make_later(struct devices *devices)
+{
+	int error = make_rows(devices, later_rows, sizeof(later_rows) / sizeof(later_rows[0]));
+
+	return error ? error : make_video(devices);
 }
 
 /* ---- their thread ---- */
@@ -461,6 +515,8 @@ static void connect_hosts(struct devices *devices)
 									      : "" };
 	devices->backup_host = (struct backup_host){ .answered = backup_answered,
 						     .context = machine };
+	devices->file_copy_host = (struct file_copy_host){ .answered = file_answered,
+							   .context = machine };
 	machine->hv_host.message = devices_message;
 	machine->hv_host.event = devices_event;
 	machine->hv_host.messages_taken = partition_messages_taken;
@@ -485,13 +541,15 @@ int machine_make_devices(struct machine *machine)
 	if (!devices->bus)
 		return -ENOMEM;
 	unit_add(&machine->units, &bus_unit, devices->bus, 0);
-	error = make_rows(devices);
+	error = make_rows(devices, rows, sizeof(rows) / sizeof(rows[0]));
 	if (!error)
 		error = make_cards(devices);
 	if (!error)
 		error = make_hvsock(devices);
 	if (!error)
 		error = make_ports(devices);
+	if (!error)
+		error = make_later(devices);
 	unit_add(&machine->units, &devices_unit, devices, 0);
 	return error;
 }
@@ -539,6 +597,61 @@ void machine_read_keys(struct machine *machine, char ret[MACHINE_KEYS_BYTES])
 int machine_freeze(struct machine *machine, bool freeze)
 {
 	return machine->devices ? backup_ask(machine->devices->backup, freeze) : -ENOTCONN;
+}
+
+/* What is loaded before the guest begins is the whole of its devices. */
+static bool is_there(struct machine *machine)
+{
+	return machine->devices && !machine_wait_for_begin(machine);
+}
+
+int machine_type(struct machine *machine, const uint8_t *codes, size_t bytes)
+{
+	return is_there(machine) ? keyboard_type(machine->devices->keyboard, codes, bytes)
+				 : -ENOTCONN;
+}
+
+int machine_copy_begin(struct machine *machine, const char *folder, const char *name,
+		       uint64_t bytes, bool replaces)
+{
+	return is_there(machine) ? file_copy_begin(machine->devices->file_copy, folder, name,
+						   bytes, replaces)
+				 : -ENOTCONN;
+}
+
+int machine_copy_piece(struct machine *machine, const uint8_t *data, size_t bytes)
+{
+	return is_there(machine) ? file_copy_piece(machine->devices->file_copy, data, bytes)
+				 : -ENOTCONN;
+}
+
+int machine_copy_end(struct machine *machine, bool is_complete)
+{
+	return is_there(machine) ? file_copy_end(machine->devices->file_copy, is_complete)
+				 : -ENOTCONN;
+}
+
+_Static_assert((int)MACHINE_ROW_BYTES == (int)VIDEO_ROW_BYTES, "as it is told");
+
+int machine_show(struct machine *machine,
+		 void (*row)(void *context, const uint8_t *pixels, size_t bytes), void *context,
+		 uint32_t *ret_width, uint32_t *ret_height)
+{
+	struct video *video = is_there(machine) ? machine->devices->video : NULL;
+	struct video_picture picture;
+	uint8_t pixels[VIDEO_ROW_BYTES];
+	int error = video ? video_look(video, &picture) : -ENODEV;
+
+	if (error)
+		return error;
+	for (uint32_t y = 0; y < picture.height && !error; y++) {
+		error = video_row(video, &picture, y, pixels);
+		if (!error)
+			row(context, pixels, 3 * (size_t)picture.width);
+	}
+	*ret_width = picture.width;
+	*ret_height = picture.height;
+	return error;
 }
 
 bool machine_shut_down(struct machine *machine)

@@ -208,6 +208,7 @@ unsigned machine_hv_acpi_parts(const struct machine *machine)
 
 	/* a driver waits for who never answers */
 	return (machine->devices ? ACPI_VMBUS : 0) |
+	       (machine->devices && machine->options.display ? ACPI_DISPLAY : 0) |
 	       (features >> HV_UMBRA & 1 ? ACPI_INFORMATION_PAGE : 0);
 }
 

@@ -249,6 +249,7 @@ static int make_saved(struct machine *machine, const char **ret_reason)
 		return -ENOTSUP;
 	}
 	machine->options.start_bytes = head.start_bytes;
+	machine->options.display = head.display;
 	*ret_reason = no_memory;
 	error = make_parts(machine, head.tsc_hz);
 	if (!error)

@@ -152,6 +152,7 @@ struct machine_options {
 	/* MACHINE_WITHOUT_*, as enum engine_without; engine.h */
 	unsigned without, mmu_tables_left_open;
 	bool test_device; /* chipset/test_device.h */
+	bool display; /* a screen, where there is a bus; of a saved machine what it says */
 	unsigned time_limit_s; /* while it runs; 0: none */
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
 	/* Called under the machine's lock with what the guest prints. */
@@ -163,6 +164,8 @@ struct machine_options {
 	void (*state)(void *context, const struct machine_state *state);
 	/* Of machine_freeze(): once, without the lock. NULL. */
 	void (*frozen)(void *context, int error);
+	/* Likewise of each machine_copy_*(). */
+	void (*copied)(void *context, int error);
 	const char *given_keys; /* NULL: none */
 	/* Called under the machine's lock, once: the guest can never go on, and where it stands. */
 	void (*stuck)(void *context, const char *text);
@@ -248,6 +251,27 @@ void machine_read_keys(struct machine *machine, char ret[MACHINE_KEYS_BYTES]);
  * ended; -ENOTCONN: nobody in the guest listens; -EBUSY; -EALREADY.
  */
 int machine_freeze(struct machine *machine, bool freeze);
+/*
+ * Keys that are pressed and let go, as scan codes of set 1. 0; -ENOTCONN: nobody in the guest
+ * listens; -EAGAIN: too many wait; -EINVAL.
+ */
+int machine_type(struct machine *machine, const uint8_t *codes, size_t bytes);
+/*
+ * A file into the guest (device/ic/file_copy.h): 0, and options.copied() says how it ended; or
+ * -errno.
+ */
+int machine_copy_begin(struct machine *machine, const char *folder, const char *name,
+		       uint64_t bytes, bool replaces);
+int machine_copy_piece(struct machine *machine, const uint8_t *data, size_t bytes);
+int machine_copy_end(struct machine *machine, bool is_complete);
+/*
+ * What is on the guest's screen, row by row, 3 bytes for a pixel. 0; -ENODEV: it has none;
+ * -ENOTCONN: no driver of the guest's uses it; -EFAULT: its picture is not in its memory.
+ */
+enum { MACHINE_ROW_BYTES = 3 * 2048 };
+int machine_show(struct machine *machine,
+		 void (*row)(void *context, const uint8_t *pixels, size_t bytes), void *context,
+		 uint32_t *ret_width, uint32_t *ret_height);
 /*
  * Asks the guest to power off, which takes its time: false when no driver of its listens. From any
  * thread.

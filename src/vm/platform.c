@@ -34,6 +34,7 @@ void machine_connect_chipset(struct machine *machine)
 		.power_off = platform_power_off,
 		.reset = platform_reset, .now_100ns = machine_now_100ns, .context = machine,
 	};
+	machine->chipset.pci_display.is_there = machine->options.display;
 	chipset_init(&machine->chipset, &machine->chipset_host);
 	unit_add(&machine->units, &chipset_unit, &machine->chipset, 0);
 }

@@ -110,9 +110,12 @@ static void load_pages(struct loader *loader, struct archive *archive)
 
 static bool has_all_units(const struct machine *machine)
 {
-	for (unsigned n = 0; n < machine->units.count; n++)
-		if (machine->units.unit[n].ops->archive && !machine->units.unit[n].loaded)
+	for (unsigned n = 0; n < machine->units.count; n++) {
+		const struct unit *unit = &machine->units.unit[n];
+
+		if (unit->ops->archive && !unit->ops->later && !unit->loaded)
 			return false;
+	}
 	return true;
 }
 

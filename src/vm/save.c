@@ -44,6 +44,7 @@ void saved_head_archive(struct archive *archive, struct saved_head *head)
 	if (head->has_bus) {
 		archive_u16(archive, &head->cards);
 		archive_u64(archive, &head->start_bytes);
+		archive_bool(archive, &head->display);
 	}
 	if (archive->error)
 		return;
@@ -370,6 +371,7 @@ static void save(struct saver *saver)
 		.cpus = machine->options.cpus, .debug_exit = machine->options.debug_exit,
 		.has_bus = machine->devices, .cards = (uint16_t)machine->options.cards,
 		.start_bytes = machine_start_bytes(&machine->options),
+		.display = machine->options.display,
 	};
 	struct archive archive = archive_save_to(saver->buffer, SAVED_HEAD_BYTES);
 

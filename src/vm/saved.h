@@ -78,6 +78,7 @@ struct saved_head {
 	bool has_bus;
 	uint16_t cards;
 	uint64_t start_bytes;
+	bool display; /* likewise; where it was left out there is none */
 };
 
 struct saved_section { uint32_t name, version; uint64_t bytes; uint32_t crc, head_crc; };

@@ -5,6 +5,8 @@
  *  1. Whatever a service keeps for its channel is in the service's own archive.
  *  2. What is loaded passes the checks that the guest's own messages pass, and is a bus of which
  *     check_bus() holds.
+ *     One that was saved before there were the last channels has the others alone: its guest hears
+ *     of these when it asks for offers again.
  *  3. Counters are not saved: they are the host's.
  *  4. Of late channels only is saved that they are there: what they lead to stays behind. Where the
  *     bus goes on they are taken away, and the guest sees its connections end.
@@ -180,8 +182,8 @@ void bus_archive(struct archive *archive, struct bus *bus)
 	late_archive(archive, bus);
 	gpadls_archive(archive, bus);
 	archive_u32(archive, &channels);
-	archive_check(archive, channels == bus->channels && (bus->version || !bus->gpadl_pages));
-	for (unsigned n = 0; n < bus->channels && !archive->error; n++)
+	archive_check(archive, channels <= bus->channels && (bus->version || !bus->gpadl_pages));
+	for (unsigned n = 0; n < channels && !archive->error; n++)
 		channel_archive(archive, bus, &bus->channel[n]);
 }
 

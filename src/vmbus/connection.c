@@ -146,6 +146,7 @@ void bus_post_offer(struct bus *bus, const struct bus_channel *channel)
 		.type = channel->service->type,
 		.instance = channel->service->instance,
 		.flags = channel->service->offer_flags,
+		.mmio_mib = channel->service->offer_mmio_mib,
 		.relid = channel->relid,
 		.monitor_id = NO_MONITOR,
 		.dedicated_interrupt = 1,

@@ -117,7 +117,7 @@ struct bus_service {
 	/* Its packets are always left to bus_run(): they take long. */
 	bool elsewhere;
 	/* What its offer says beside (abi/vmbus_layout.h). */
-	uint16_t offer_flags;
+	uint16_t offer_flags, offer_mmio_mib;
 	uint8_t user_data[BUS_USER_BYTES];
 	void *context;
 };

@@ -219,11 +219,35 @@ static void component_must(const char *what, bool good)
 	finish();
 }
 
-void component_open(uint32_t offer)
+uint8_t *const device_answer = heard;
+
+void device_open(uint32_t offer)
 {
 	component_must("contact", bus_contact(VMBUS_5_3));
 	component_must("the offers", bus_offers(offer, &offered) == BUS_OFFERS);
 	component_must("a channel", !channel_open(&ch, &offered, 77));
+}
+
+uint64_t device_outcome(const void *payload, uint32_t bytes)
+{
+	channel_put(&ch, PACKET_INBAND, payload, bytes, NULL, 0);
+	if (component_hear(wanted == ANSWERED ? COMPONENT_LONG_WAIT : COMPONENT_SHORT_WAIT))
+		return ANSWERED;
+	return *ring_word(ch.send, RING_READ_INDEX) == ch.written ? QUIET : BROKEN;
+}
+
+uint64_t video_outcome(uint32_t kind, const void *body, uint32_t bytes)
+{
+	const uint32_t head[4] = { 1, 8 + bytes, kind, 8 + bytes };
+
+	copy(said, head, sizeof(head));
+	copy(said + sizeof(head), body, bytes);
+	return device_outcome(said, (uint32_t)sizeof(head) + bytes);
+}
+
+void component_open(uint32_t offer)
+{
+	device_open(offer);
 	component_must("versions", component_hear(COMPONENT_LONG_WAIT));
 }
 

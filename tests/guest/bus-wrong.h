@@ -50,6 +50,15 @@ struct component_answer {
 	bool is_question;
 	uint32_t status;
 };
+/*
+ * Another device's channel, and what comes of a packet on it: ANSWERED, QUIET or BROKEN. Of the
+ * screen's: a message of this kind.
+ */
+void device_open(uint32_t offer);
+uint64_t device_outcome(const void *payload, uint32_t bytes);
+uint64_t video_outcome(uint32_t kind, const void *body, uint32_t bytes);
+/* What it has said is in here. */
+extern uint8_t *const device_answer;
 void component_open(uint32_t offer);
 /* Versions 3.0 and 4.0 are taken. */
 void component_agree(void);

@@ -118,14 +118,14 @@ unsigned bus_offers(uint32_t type, struct vmbus_offer *ret)
 
 	bus_post_on(VMBUS_CONNECTION, &ask, sizeof(ask));
 	for (const struct message *message; (message = bus_receive());) {
+		const struct vmbus_offer *offer = (const void *)message->payload;
 		uint32_t kind;
 
 		copy(&kind, message->payload, sizeof(kind));
 		if (kind != VMBUS_OFFER)
 			break;
-		count++;
-		if (((const struct vmbus_offer *)(const void *)message->payload)->type.byte[0] ==
-		    (type & 255))
+		count += offer->type.byte[0] != (OFFER_VIDEO & 255);
+		if (offer->type.byte[0] == (type & 255))
 			copy(ret, message->payload, sizeof(*ret));
 	}
 	return count;

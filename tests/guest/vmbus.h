@@ -38,16 +38,19 @@ const void *bus_expect(uint32_t kind);
 bool bus_is_quiet(void);
 /* INITIATE_CONTACT; whether the host supports it. */
 bool bus_contact(uint32_t version);
-/* What is offered: storage, and what UTILITIES names. */
+/* What is offered; a screen is not counted, which only some machines have. */
 enum {
-	BUS_OFFERS = 7,
+	BUS_OFFERS = 9,
 	OFFER_STORAGE = 0xba6163d9,
 	OFFER_SHUTDOWN = 0x0e0b6031,
 	OFFER_HEARTBEAT = 0x57164f39,
 	OFFER_TIME = 0x9527e630,
 	OFFER_MEMORY = 0x525074dc,
 	OFFER_KEYS = 0xa9a0f4e7,
-	OFFER_BACKUP = 0x35fa2e29
+	OFFER_BACKUP = 0x35fa2e29,
+	OFFER_KEYBOARD = 0xf912ad6d,
+	OFFER_FILE_COPY = 0x34d14be3,
+	OFFER_VIDEO = 0xda0a7802
 };
 /* Asks for offers; the number of them, in *ret the one whose interface begins so. */
 unsigned bus_offers(uint32_t type, struct vmbus_offer *ret);

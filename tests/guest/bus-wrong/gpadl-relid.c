@@ -4,7 +4,7 @@
 WRONG_ACT("pages for a channel that is not there", REFUSED)
 {
 	const struct vmbus_gpadl_header header = { .head = { VMBUS_GPADL_HEADER, 0 },
-						   .relid = 9,
+						   .relid = 16,
 						   .gpadl = 5,
 						   .range_bytes = 16,
 						   .ranges = 1,

@@ -1,0 +1,72 @@
+/* See ask_data.h. */
+#include "ask_data.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "ipc/record_ring.h"
+
+static int digit_of(const char *digits, char letter)
+{
+	const char *at = letter ? strchr(digits, letter) : NULL;
+
+	return at ? (int)(at - digits) : -EINVAL;
+}
+
+int ask_data_codes(const char *text, uint8_t *to, size_t room)
+{
+	static const char digits[] = "0123456789abcdef";
+	const size_t bytes = strlen(text) / 2;
+
+	if (strlen(text) % 2 || !bytes || bytes > room)
+		return -EINVAL;
+	for (size_t n = 0; n < bytes; n++) {
+		const int high = digit_of(digits, text[2 * n]);
+		const int low = digit_of(digits, text[2 * n + 1]);
+
+		if (high < 0 || low < 0)
+			return -EINVAL;
+		to[n] = (uint8_t)(high << 4 | low);
+	}
+	return (int)bytes;
+}
+
+int ask_data_base64(const char *text, uint8_t *to, size_t room)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const size_t letters = strcspn(text, "=");
+	const size_t padding = strlen(text) - letters;
+	const size_t bytes = letters * 6 / 8;
+	uint32_t bits = 0;
+
+	if (strlen(text) % 4 || !bytes || bytes > room || padding > 2 ||
+	    strspn(text + letters, "=") != padding)
+		return -EINVAL;
+	for (size_t n = 0, at = 0; n < letters; n++) {
+		const int digit = digit_of(digits, text[n]);
+
+		if (digit < 0)
+			return -EINVAL;
+		bits = bits << 6 | (uint32_t)digit;
+		if (n % 4)
+			to[at++] = (uint8_t)(bits >> (6 - 2 * (n % 4)));
+	}
+	return (int)bytes;
+}
+
+int ask_data_file(const char *folder, const char *name, uint64_t bytes, uint64_t replaces,
+		  uint8_t *to, size_t room)
+{
+	const struct record_copy head = { .bytes = bytes, .replaces = replaces };
+	const size_t folder_bytes = strlen(folder) + 1;
+	const size_t name_bytes = strlen(name) + 1;
+
+	if (!*folder || !*name || strchr(name, '/') ||
+	    sizeof(head) + folder_bytes + name_bytes > room)
+		return -EINVAL;
+	memcpy(to, &head, sizeof(head));
+	memcpy(to + sizeof(head), folder, folder_bytes);
+	memcpy(to + sizeof(head) + folder_bytes, name, name_bytes);
+	return (int)(sizeof(head) + folder_bytes + name_bytes);
+}
