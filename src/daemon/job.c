@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,8 @@
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "child.h"
 
 enum { PIECE_BYTES = 1 << 16 };
 enum { OUTPUT, ERRORS, PIPES };
@@ -185,7 +186,7 @@ static void process_ready(void *context, uint32_t events)
 	(void)events;
 	if (waitpid(job->pid, &status, WNOHANG) != job->pid)
 		return;
-	job->code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	job->code = child_exit_code(status);
 	job->has_exited = true;
 	for (unsigned n = 0; n < PIPES; n++)
 		for (unsigned piece = 0; piece < LAST_PIECES; piece++)
@@ -241,26 +242,14 @@ static int pipes_open(struct pipes *pipes, const struct job_plan *plan)
 	return pipes->input[0] < 0 ? -errno : 0;
 }
 
-/* In a process group of its own: a signal from the daemon's terminal is not for it. */
 static int spawn(const struct job_plan *plan, const struct pipes *pipes, pid_t *ret)
 {
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none;
-	int error;
+	const struct child_plan child = { .program = plan->program,
+					  .arguments = plan->arguments,
+					  .fd = { pipes->input[0], pipes->output[1],
+						  pipes->errors[1] } };
 
-	sigemptyset(&none);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, pipes->input[0], STDIN_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, pipes->output[1], STDOUT_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, pipes->errors[1], STDERR_FILENO);
-	posix_spawnattr_init(&attributes);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
-	posix_spawnattr_setsigmask(&attributes, &none);
-	error = posix_spawn(ret, plan->program, &actions, &attributes, plan->arguments, environ);
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&actions);
-	return -error;
+	return child_spawn(&child, ret);
 }
 
 static int watch(struct job *job, struct loop_source *source, int *fd, uint32_t events)

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "child.h"
 #include "websocket.h"
 
 enum { PIECE_BYTES = 16384, TERMINAL_BYTES = 64, IN_BYTES = WEBSOCKET_FRAME_BYTES + 64 };
@@ -231,7 +231,7 @@ static void process_ready(void *context, uint32_t events)
 	if (waitpid(stream->pid, &status, WNOHANG) != stream->pid)
 		return;
 	stream->has_exited = true;
-	stream->code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	stream->code = child_exit_code(status);
 	watched_close(stream, &stream->process);
 	for (unsigned n = 0; n < OUTPUTS; n++)
 		for (unsigned piece = 0; piece < LAST_PIECES; piece++)
@@ -424,25 +424,14 @@ static int open_terminal(struct ends *ends, char name[TERMINAL_BYTES])
 static int spawn(const struct process_stream_plan *plan, const struct ends *ends,
 		 const char *terminal, pid_t *ret)
 {
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none;
-	int error;
+	const struct child_plan child = { .program = plan->program,
+					  .arguments = plan->arguments,
+					  .is_session = true,
+					  .terminal = plan->has_terminal ? terminal : NULL,
+					  .fd = { ends->child[0], ends->child[1],
+						  ends->child[2] } };
 
-	sigemptyset(&none);
-	posix_spawn_file_actions_init(&actions);
-	for (int n = 0; n < 3; n++) /* in a session of its own the first becomes its terminal */
-		if (plan->has_terminal)
-			posix_spawn_file_actions_addopen(&actions, n, terminal, O_RDWR, 0);
-		else
-			posix_spawn_file_actions_adddup2(&actions, ends->child[n], n);
-	posix_spawnattr_init(&attributes);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
-	posix_spawnattr_setsigmask(&attributes, &none);
-	error = posix_spawn(ret, plan->program, &actions, &attributes, plan->arguments, environ);
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&actions);
-	return -error;
+	return child_spawn(&child, ret);
 }
 
 static void watch(struct watched *watched, int *fd, void (*ready)(void *, uint32_t), void *context)

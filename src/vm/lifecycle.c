@@ -177,6 +177,16 @@ void machine_resume(struct machine *machine)
 
 /* ---- a whole life ---- */
 
+int machine_meet_processors(struct machine *machine)
+{
+	int error = 0;
+
+	pthread_barrier_wait(&machine->prepared);
+	for (unsigned n = 0; n < machine->options.cpus && !error; n++)
+		error = machine->vcpus[n].error;
+	return error;
+}
+
 /* Those of the processors wait for the begin (vcpu_thread()), the others for units_release(). */
 int machine_start_threads(struct machine *machine)
 {
@@ -188,12 +198,7 @@ int machine_start_threads(struct machine *machine)
 
 		error = thread_start(&vcpu->thread, vcpu_thread, vcpu);
 	}
-	if (error)
-		return error;
-	pthread_barrier_wait(&machine->prepared);
-	for (unsigned n = 0; n < machine->options.cpus && !error; n++)
-		error = machine->vcpus[n].error;
-	return error;
+	return error ? error : machine_meet_processors(machine);
 }
 
 void machine_go(struct machine *machine)

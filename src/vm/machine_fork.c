@@ -53,12 +53,7 @@ static int processors_revive(struct machine *machine)
 		vcpu_forked(&machine->vcpus[n]);
 		error = thread_revive(&machine->vcpus[n].thread);
 	}
-	if (error)
-		return error;
-	pthread_barrier_wait(&machine->prepared);
-	for (unsigned n = 0; n < machine->options.cpus && !error; n++)
-		error = machine->vcpus[n].error;
-	return error;
+	return error ? error : machine_meet_processors(machine);
 }
 
 int machine_forked(struct machine *machine, int code_fd)

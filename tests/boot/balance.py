@@ -3,19 +3,11 @@
 without the balancer each follows its own guest again."""
 import atexit, json, os, re, signal, subprocess, sys, tempfile, time, xml.dom.minidom
 
-umbra = os.path.abspath(sys.argv[1])
-os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
-subprocess.run(["tools/fetch-guest", "tests/boot/memory.init", "build/guest/memory.cpio.gz"] +
-               ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "hv_balloon")], check=True)
+import memory_guest
+from memory_guest import MIB, check, umbra
+
 folder = tempfile.TemporaryDirectory()
 os.environ["XDG_RUNTIME_DIR"] = folder.name # a balancer of its own
-failures = 0
-MIB = 1 << 20
-
-def check(what, good):
-    global failures
-    failures += not good
-    print(("ok   " if good else "FAIL ") + what, flush=True)
 
 def memory(*arguments):
     return subprocess.run([umbra, "memory", *arguments], capture_output=True, text=True, timeout=60)
@@ -35,33 +27,10 @@ def wait(what, condition):
     check("%s: %s" % (what, machines), False)
     return machines
 
-class Guest:
+class Guest(memory_guest.Guest):
     def __init__(self, name, words):
-        self.name = name
-        self.process = subprocess.Popen([umbra, "run", "--name", name, "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--memory", words,
-                                         "--append", "console=ttyS0 quiet memhp_default_state=online"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        super().__init__(name, "--memory", words)
         atexit.register(self.process.kill) # the machine ends with its broker
-
-    def hear(self, want):
-        for line in self.process.stdout:
-            line = line.decode(errors="replace").strip()
-            if "BAD" in line:
-                check(line, False)
-            if want in line:
-                return line
-        check("the guest says " + want, False)
-        sys.exit(1)
-
-    def do(self, what, n=0):
-        self.process.stdin.write(b"%s %d\n" % (what.encode(), n))
-        self.process.stdin.flush()
-        self.hear("DID " + what)
-
-    def end(self):
-        self.process.stdin.write(b"end\n")
-        self.process.stdin.flush()
-        self.hear("MEMORY DONE")
-        check("it ends in order", self.process.wait(timeout=60) == 0)
 
 def balancers():
     return [int(p) for p in subprocess.run(["pgrep", "-f", "^/proc/self/fd/.*--role=balancer|role=balancer"], capture_output=True, text=True).stdout.split()]
@@ -124,4 +93,4 @@ check("without a balancer each follows its own guest", mode == "automatic")
 check("and there is nothing to tell of all", memory().returncode == 65)
 one.end()
 two.end()
-sys.exit(1 if failures else 0)
+sys.exit(1 if memory_guest.failures else 0)

@@ -14,3 +14,31 @@ wait_for_writing() {
 		sleep 0.05
 	done
 }
+# asks all of $names to power off; no process of theirs is left
+stop_all() {
+	stopping=()
+	for name in $names; do timeout 100 "$umbra" stop "$name" & stopping+=($!); done
+	for process in "${stopping[@]}"; do wait "$process" || fail "stop"; done
+	wait
+	for _ in $(seq 3000); do [ "$("$umbra" ps | wc -l)" = 1 ] && break; sleep 0.02; done
+	[ "$("$umbra" ps | wc -l)" = 1 ] || fail "some are left"
+}
+# look_at NAME LOG: it ended well, and what it says of its files another program finds in its chain
+look_at() {
+	local top
+	tr -d '\r' <"$2" >"$work/said"
+	grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || fail "$1 did not end well"
+	top=$(ls -v "$work"/*."$1".vhdx "$work"/*."$1".*.vhdx 2>/dev/null | tail -n 1)
+	"$umbra" disk check "$top" --chain >"$work/out" 2>&1 || fail "$1: $(cat "$work/out")"
+	"$umbra" disk convert "$top" "$work/flat" --to raw >/dev/null && /sbin/e2fsck -fn "$work/flat" >"$work/out" 2>&1 || fail "e2fsck of $1: $(cat "$work/out")"
+	rm -rf "$work/tree"; mkdir "$work/tree"; /sbin/debugfs -R "rdump / $work/tree" "$work/flat" >/dev/null 2>&1
+	(cd "$work/tree" && find . -type f ! -path './lost*' | sort | xargs md5sum | sed 's/^/SUM /') >"$work/found"
+	[ -s "$work/found" ] && grep '^SUM' "$work/said" | cmp - "$work/found" || fail "another program finds other files on the disk of $1"
+	rm "$work/flat"
+}
+# a machine called raw with a disk that nobody can freeze
+begin_raw() {
+	truncate -s 8M "$work/raw"
+	timeout -s KILL 60 "$umbra" run --name raw --time-limit 55 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 umbra.do=none" --disk "$work/raw,format=raw" </dev/null >"$work/raw.log" 2>&1 &
+	for _ in $(seq 3000); do "$umbra" info raw >/dev/null 2>&1 && break; sleep 0.02; done
+}

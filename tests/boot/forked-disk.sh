@@ -11,7 +11,7 @@ test=forked-disk
 timeout -s KILL 250 "$umbra" run --name one --time-limit 240 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --cpus 2 --append "console=ttyS0 quiet umbra.do=forked umbra.disks=1" \
 	--disk "$work/top.vhdx" </dev/null >"$work/one.log" 2>&1 &
 wait_for_writing
-names="one" layers="top"
+names="one"
 for ((n = 1; n <= forks; n++)); do
 	timeout 60 "$umbra" fork one --name "two$n" -n 2 --console "$work/two$n.log" >/dev/null || fail "fork $n"
 	sleep 0.$((RANDOM % 5))
@@ -19,34 +19,17 @@ for ((n = 1; n <= forks; n++)); do
 	names+=" two$n-1 two$n-2 three$n"
 done
 "$umbra" info one --json | grep -q "top.one.*vhdx" || fail "info does not say where it goes on"
-stopping=()
-for name in $names; do timeout 100 "$umbra" stop "$name" & stopping+=($!); done
-for process in "${stopping[@]}"; do wait "$process" || fail "stop"; done
-wait
-for _ in $(seq 3000); do [ "$("$umbra" ps | wc -l)" = 1 ] && break; sleep 0.02; done
-[ "$("$umbra" ps | wc -l)" = 1 ] || fail "some are left"
+stop_all
 declare -A log=([one]=one.log)
 for ((n = 1; n <= forks; n++)); do log[two$n-1]=two$n.log-1; log[two$n-2]=two$n.log-2; log[three$n]=three$n.log; done
 for name in $names; do
-	said=$work/${log[$name]}
-	tr -d '\r' <"$said" >"$work/said"
-	grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || fail "$name did not end well"
-	top=$(ls -v "$work"/*."$name".vhdx "$work"/*."$name".*.vhdx 2>/dev/null | tail -n 1)
-	"$umbra" disk check "$top" --chain >"$work/out" 2>&1 || fail "$name: $(cat "$work/out")"
-	"$umbra" disk convert "$top" "$work/flat" --to raw >/dev/null && /sbin/e2fsck -fn "$work/flat" >"$work/out" 2>&1 || fail "e2fsck of $name: $(cat "$work/out")"
-	rm -rf "$work/tree"; mkdir "$work/tree"; /sbin/debugfs -R "rdump / $work/tree" "$work/flat" >/dev/null 2>&1
-	(cd "$work/tree" && find . -type f ! -path './lost*' | sort | xargs md5sum | sed 's/^/SUM /') >"$work/found"
-	grep '^SUM' "$work/said" | cmp - "$work/found" || fail "another program finds other files on the disk of $name"
-	rm "$work/flat"
-	layers+=" $top"
+	look_at "$name" "$work/${log[$name]}"
 done
 # what they are made on is nobody's to write
 "$umbra" run --kernel build/guest/vmlinuz --disk "$work/top.vhdx" </dev/null >"$work/out" 2>&1
 [ $? = 65 ] && grep -q 'is frozen.*goes on in top.one.vhdx' "$work/out" || fail "a frozen disk: $(cat "$work/out")"
 # a disk that cannot be frozen: nothing is forked, nothing is left behind
-truncate -s 8M "$work/raw"
-timeout -s KILL 60 "$umbra" run --name raw --time-limit 55 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 umbra.do=none" --disk "$work/raw,format=raw" </dev/null >"$work/raw.log" 2>&1 &
-for _ in $(seq 3000); do "$umbra" info raw >/dev/null 2>&1 && break; sleep 0.02; done
+begin_raw
 "$umbra" fork raw 2>"$work/out" && fail "a raw disk was forked"
 grep -q 'has to be VHDX' "$work/out" || fail "a raw disk: $(cat "$work/out")"
 "$umbra" kill raw; wait

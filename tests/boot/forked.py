@@ -2,10 +2,10 @@
 # Linux with networks is forked, and so is a child: each has its networks to itself, and its sockets. A connection under way goes on in the
 # parent, every byte of it, and ends in the children; on a switch a child has a card of its own, and all can talk to each other; what only one
 # machine can have is refused for others; the agent renews what is asked for, and who has none is ended. forked.py UMBRA AGENT
-import atexit, os, socket, subprocess, sys
+import os, subprocess, sys
 
 import net_machine
-from net_machine import check, end_all, env, guest, mac, peer, run, umbra, until, work
+from net_machine import check, end_all, env, guest, mac, run, umbra, until, work
 
 
 def fork(name, child, *more):
@@ -13,21 +13,10 @@ def fork(name, child, *more):
     check("fork of " + name, forked.returncode == 0, forked.stderr)
 
 
-with socket.socket() as s:
-    s.bind(("127.0.0.1", 0))
-    port = s.getsockname()[1]
-host = subprocess.Popen([peer, "listen", str(port)], stdout=subprocess.DEVNULL)
-atexit.register(host.kill)
-atexit.register(end_all)
-machine = subprocess.Popen([umbra, "run", "--name", "one", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/forked.cpio.gz", "--cpus", "2", "--append",
-                            "console=ttyS0 quiet", "--net", "user,host-loopback", "--net", "switch=forked"], env=env, stdin=subprocess.DEVNULL,
-                           stdout=open(os.path.join(work.name, "one.log"), "wb"), stderr=subprocess.STDOUT)
-until("the agent answers", lambda: guest("one", "echo here") == "here")
-check("DHCP", guest("one", "join && ifconfig eth1 10.9.0.1 up && echo joined") == "joined")
+machine = net_machine.begin("forked")
 
 # a connection under way
-guest("one", "(net_peer check-give-until 10.0.2.2 %d /tmp/enough && echo WHOLE || echo CUT) >/tmp/given 2>&1 &" % port)
-until("bytes go", lambda: int(guest("one", "cat /sys/class/net/eth0/statistics/tx_bytes") or 0) > 1000000)
+net_machine.begin_flow()
 fork("one", "two", "-n", "2", "--renew", "all")
 for child in "two-1", "two-2":
     until("the link of %s is up" % child, lambda: guest(child, "cat /sys/class/net/eth0/carrier") == "1")
@@ -35,8 +24,7 @@ for child in "two-1", "two-2":
     check("alone it keeps its address", alone == address, alone, address)
     until("the network of %s answers" % child, lambda: "1 packets received" in guest(child, "ping -c 1 -W 2 10.0.2.2"))
     until("its copy of the connection ends", lambda: "CUT" in guest(child, "cat /tmp/given"), guest(child, "cat /tmp/given"))
-guest("one", "touch /tmp/enough")
-until("the parent's goes on to its end", lambda: "WHOLE" in guest("one", "cat /tmp/given"), guest("one", "cat /tmp/given"))
+net_machine.end_flow("the parent's goes on to its end")
 
 # what the agent has renewed, in a kernel without a driver for the generation id
 for what in "hostname", "cat /etc/machine-id", "cat /proc/sys/kernel/random/uuid":
@@ -55,6 +43,13 @@ check("each has an address of its own", len(set(macs)) == 4 and "" not in macs, 
 for n in range(1, 4):
     until("three reaches 10.9.0.%d" % n, lambda: "1 packets received" in guest("three", "ping -c 1 -W 2 10.9.0.%d" % n))
 
+# one that takes the connection and then says nothing, which is heard at the end; who asked it to stop hears no end of that
+asked = subprocess.Popen([umbra, "exec", "-T", "three", "--", "sh", "-c", "kill -STOP $(pidof umbra-agent); echo MUTE >/dev/console"], env=env,
+                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+until("the agent stands still", lambda: b"MUTE" in open(os.path.join(work.name, "three.log"), "rb").read())
+mute = subprocess.Popen([umbra, "fork", "three", "--name", "six", "--renew", "random"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                        stderr=subprocess.PIPE, text=True)
+
 # what only one can have
 for more, why in ((["-n", "2", "-p", "0:80"], "not [ADDRESS"), (["-n", "2", "-p", "8080:80"], "only one child"), (["--mac", "keep"], "can meet"),
                   (["--net", "user"], "as many network cards"), (["--net", "none"], "as many network cards"), (["-n", "2", "--net", "user", "--net", "tap=any"], "only one child")):
@@ -67,12 +62,9 @@ none = run("fork", "four", "--name", "five", "--net", "user", "--net", "user", "
 check("without an agent", none.returncode == 65, none.returncode, none.stderr)
 until("it is ended", lambda: "five" not in run("ps").stdout)
 
-# one that takes the connection and then says nothing; who asked it to stop hears no end of that
-asked = subprocess.Popen([umbra, "exec", "-T", "three", "--", "sh", "-c", "kill -STOP $(pidof umbra-agent); echo MUTE >/dev/console"], env=env,
-                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-until("the agent stands still", lambda: b"MUTE" in open(os.path.join(work.name, "three.log"), "rb").read())
-mute = run("fork", "three", "--name", "six", "--renew", "random", timeout=300)
-check("an agent that says nothing", mute.returncode == 65 and "timed out" in mute.stderr, mute.returncode, mute.stderr)
+# the agent that says nothing
+said = mute.communicate(timeout=300)[1]
+check("an agent that says nothing", mute.returncode == 65 and "timed out" in said, mute.returncode, said)
 until("it is ended", lambda: "six" not in run("ps").stdout)
 asked.kill()
 asked.wait()

@@ -3,23 +3,12 @@
 and what the guest keeps in its memory stays as it is."""
 import json, os, subprocess, sys, tempfile, time
 
-umbra = sys.argv[1]
-os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
-subprocess.run(["tools/fetch-guest", "tests/boot/memory.init", "build/guest/memory.cpio.gz"] +
-               ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "hv_balloon")], check=True)
-failures = 0
-MIB = 1 << 20
+import memory_guest
+from memory_guest import MIB, check, umbra
 
-def check(what, good):
-    global failures
-    failures += not good
-    print(("ok   " if good else "FAIL ") + what)
-
-class Guest:
+class Guest(memory_guest.Guest):
     def __init__(self, *options):
-        self.name = "memory-%d" % os.getpid()
-        self.process = subprocess.Popen([umbra, "run", "--name", self.name, "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz", "--cpus", "2",
-                                         "--append", "console=ttyS0 quiet memhp_default_state=online", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        super().__init__("memory-%d" % os.getpid(), "--cpus", "2", *options)
         self.hear("READY")
 
     @staticmethod
@@ -31,21 +20,6 @@ class Guest:
 
     def info(self):
         return json.loads(subprocess.run([umbra, "info", "--json", self.name], capture_output=True, text=True).stdout)
-
-    def hear(self, want):
-        for line in self.process.stdout:
-            line = line.decode(errors="replace").strip()
-            if "BAD" in line:
-                check(line, False)
-            if want in line:
-                return line
-        check("the guest says " + want, False)
-        sys.exit(1)
-
-    def do(self, what, n=0):
-        self.process.stdin.write(b"%s %d\n" % (what.encode(), n))
-        self.process.stdin.flush()
-        return int(self.hear("DID " + what).split()[-1]) >> 10 # free, MiB
 
     def memory(self, *arguments):
         return subprocess.run([umbra, "memory", self.name, *arguments], capture_output=True, text=True)
@@ -68,12 +42,6 @@ class Guest:
         """What the machine process has of the host's memory, MiB."""
         pids = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout.split()
         return max(int(open("/proc/%s/statm" % p).read().split()[1]) * 4 >> 10 for p in pids)
-
-    def end(self):
-        self.process.stdin.write(b"end\n")
-        self.process.stdin.flush()
-        self.hear("MEMORY DONE")
-        check("it ends in order", self.process.wait(timeout=120) == 0)
 
 def told():
     """As it is told."""
@@ -170,4 +138,4 @@ def without():
 
 for part in sys.argv[2:] or ["told", "needs", "more", "without"]:
     globals()[part]()
-sys.exit(1 if failures else 0)
+sys.exit(1 if memory_guest.failures else 0)

@@ -29,22 +29,9 @@ for ((n = 1; n <= saves; n++)); do
 	restore "$work/saved$n" "four$n"
 done
 "$umbra" info one --json | grep -q "top.one.*vhdx" || fail "info does not say where it goes on"
-stopping=()
-for name in $names; do timeout 100 "$umbra" stop "$name" & stopping+=($!); done
-for process in "${stopping[@]}"; do wait "$process" || fail "stop"; done
-wait
-for _ in $(seq 3000); do [ "$("$umbra" ps | wc -l)" = 1 ] && break; sleep 0.02; done
-[ "$("$umbra" ps | wc -l)" = 1 ] || fail "some are left"
+stop_all
 for name in $names; do
-	tr -d '\r' <"$work/$name.log" >"$work/said"
-	grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || fail "$name did not end well"
-	top=$(ls -v "$work"/*."$name".vhdx "$work"/*."$name".*.vhdx 2>/dev/null | tail -n 1)
-	"$umbra" disk check "$top" --chain >"$work/out" 2>&1 || fail "$name: $(cat "$work/out")"
-	"$umbra" disk convert "$top" "$work/flat" --to raw >/dev/null && /sbin/e2fsck -fn "$work/flat" >"$work/out" 2>&1 || fail "e2fsck of $name: $(cat "$work/out")"
-	rm -rf "$work/tree"; mkdir "$work/tree"; /sbin/debugfs -R "rdump / $work/tree" "$work/flat" >/dev/null 2>&1
-	(cd "$work/tree" && find . -type f ! -path './lost*' | sort | xargs md5sum | sed 's/^/SUM /') >"$work/found"
-	[ -s "$work/found" ] && grep '^SUM' "$work/said" | cmp - "$work/found" || fail "another program finds other files on the disk of $name"
-	rm "$work/flat"
+	look_at "$name" "$work/$name.log"
 done
 # what a file stands on is nobody's to write
 "$umbra" run --kernel build/guest/vmlinuz --disk "$work/top.vhdx" </dev/null >"$work/out" 2>&1
@@ -59,9 +46,7 @@ mv "$work/top.vhdx" "$work/away"; refused "a disk that is gone" 'No such file'
 cp "$work/base.vhdx" "$work/top.vhdx"; refused "another disk in its place" 'is not what it was when the machine was saved'
 [ "$(ls "$work"/*.vhdx | wc -l)" = "$before" ] || fail "a refused restore leaves a disk behind"
 # a disk that cannot be frozen: nothing is saved, nothing is left behind
-truncate -s 8M "$work/raw"
-timeout -s KILL 60 "$umbra" run --name raw --time-limit 55 --kernel build/guest/vmlinuz --initrd build/guest/disk.cpio.gz --append "console=ttyS0 umbra.do=none" --disk "$work/raw,format=raw" </dev/null >"$work/raw.log" 2>&1 &
-for _ in $(seq 3000); do "$umbra" info raw >/dev/null 2>&1 && break; sleep 0.02; done
+begin_raw
 "$umbra" save raw "$work/none" 2>"$work/out" && fail "a machine with a raw disk was saved"
 grep -q 'has to be VHDX' "$work/out" && [ ! -e "$work/none" ] || fail "a raw disk: $(cat "$work/out")"
 "$umbra" kill raw; wait

@@ -2,10 +2,10 @@
 # Linux with networks, sockets and a program that the host runs in it is saved and goes on; each machine that is restored has its networks to itself:
 # a connection under way goes on in the machine that was saved, every byte of it, and ends in the others, and so does what the host has run. On a
 # switch each has a card of its own. What does not fit is refused. saved-net.py UMBRA AGENT
-import atexit, os, random, socket, subprocess, sys
+import os, random, subprocess, sys
 
 import net_machine
-from net_machine import check, end_all, env, guest, mac, peer, run, umbra, until, work
+from net_machine import check, end_all, env, guest, mac, run, umbra, until, work
 from saved_sections import changed_value, seal, sections
 
 
@@ -23,21 +23,10 @@ def restore(path, name, *more):
     return process
 
 
-with socket.socket() as s:
-    s.bind(("127.0.0.1", 0))
-    port = s.getsockname()[1]
-host = subprocess.Popen([peer, "listen", str(port)], stdout=subprocess.DEVNULL)
-atexit.register(host.kill)
-atexit.register(end_all)
-machine = subprocess.Popen([umbra, "run", "--name", "one", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/forked.cpio.gz", "--cpus", "2", "--append",
-                            "console=ttyS0 quiet", "--net", "user,host-loopback", "--net", "switch=saved"], env=env, stdin=subprocess.DEVNULL,
-                           stdout=open(os.path.join(work.name, "one.log"), "wb"), stderr=subprocess.STDOUT)
-until("the agent answers", lambda: guest("one", "echo here") == "here")
-check("DHCP", guest("one", "join && ifconfig eth1 10.9.0.1 up && echo joined") == "joined")
+machine = net_machine.begin("saved")
 
 # a connection under way, and a program that the host runs
-guest("one", "(net_peer check-give-until 10.0.2.2 %d /tmp/enough && echo WHOLE || echo CUT) >/tmp/given 2>&1 &" % port)
-until("bytes go", lambda: int(guest("one", "cat /sys/class/net/eth0/statistics/tx_bytes") or 0) > 1000000)
+net_machine.begin_flow()
 running = subprocess.Popen([umbra, "exec", "-T", "one", "--", "sh", "-c", "sleep 1234; echo NEVER"], env=env, stdin=subprocess.DEVNULL,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 until("it runs", lambda: "sleep 1234" in guest("one", "ps"))
@@ -52,8 +41,7 @@ for name in "two", "three":
     until("the network of %s answers" % name, lambda: "1 packets received" in guest(name, "ping -c 1 -W 2 10.0.2.2"))
     until("its copy of the connection ends", lambda: "CUT" in guest(name, "cat /tmp/given"), guest(name, "cat /tmp/given"))
     until("what the host ran ends there", lambda: "sleep 1234" not in guest(name, "ps"), guest(name, "ps"))
-guest("one", "touch /tmp/enough")
-until("that of the one that was saved goes on to its end", lambda: "WHOLE" in guest("one", "cat /tmp/given"), guest("one", "cat /tmp/given"))
+net_machine.end_flow("that of the one that was saved goes on to its end")
 running.kill()
 running.wait()
 

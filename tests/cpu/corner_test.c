@@ -93,15 +93,7 @@ static void begin(void)
 	struct x86_state *sector = &state.x86;
 
 	make_tables();
-	sector->cr0 = CR0_PE | CR0_PG | 0x30;
-	sector->cr3 = TABLES;
-	sector->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
-	sector->xcr0 = 7;
-	sector->efer = EFER_LME | EFER_LMA;
-	sector->segment[X86_CS] =
-		(struct x86_segment_state){ .selector = 8, .attributes = 0xa09b, .limit = ~0u };
-	sector->segment[X86_SS] =
-		(struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
+	begin_flat_long_mode(sector, TABLES);
 	sector->dr[7] = 0x400;
 	sector->rip = CODE;
 	sector->rflags = 2;

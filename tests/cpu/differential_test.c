@@ -389,12 +389,7 @@ static void make_guest(void)
 	created = engine_create(&memory, &engine_options);
 	engine = created;
 	cpu = engine_cpu_create(created, &ops, NULL);
-	x86->cr0 = CR0_PE | CR0_PG | 0x30;
-	x86->cr3 = TABLES;
-	x86->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
-	x86->xcr0 = 7;
-	x86->efer = EFER_LME | EFER_LMA;
-	x86->segment[X86_CS].attributes = 0xa09b;
+	begin_long_mode(x86, TABLES);
 	engine_set(cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "x86/state.h"
 
 static uint64_t port_read(void *context, uint16_t port, unsigned b)
 {
@@ -82,3 +83,26 @@ static const struct engine_ops ops = {
 	.set_cr8 = set_cr8,
 	.hypercall = hypercall,
 };
+
+enum { CR0_ET = 1 << 4, CR0_NE = 1 << 5, CR4_OSFXSR = 1 << 9, CR4_OSXMMEXCPT = 1 << 10 };
+
+/* 64-bit mode with the page tables at `cr3`, code at level 0, and everything that XCR0 may have. */
+static inline void begin_long_mode(struct x86_state *ret, uint64_t cr3)
+{
+	ret->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE;
+	ret->cr3 = cr3;
+	ret->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+	ret->xcr0 = 7;
+	ret->efer = EFER_LME | EFER_LMA;
+	ret->segment[X86_CS].attributes = 0xa09b;
+}
+
+/* The same with flat segments, as a kernel has them. */
+static inline void begin_flat_long_mode(struct x86_state *ret, uint64_t cr3)
+{
+	begin_long_mode(ret, cr3);
+	ret->segment[X86_CS] =
+		(struct x86_segment_state){ .selector = 8, .attributes = 0xa09b, .limit = ~0u };
+	ret->segment[X86_SS] =
+		(struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
+}

@@ -60,15 +60,7 @@ static struct engine *make_engine(struct engine_cpu **ret_cpu)
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
 	engine = engine_create(&memory, &engine_options);
 	*ret_cpu = engine_cpu_create(engine, &ops, NULL);
-	x86->cr0 = CR0_PE | CR0_PG | 0x30;
-	x86->cr3 = TABLES;
-	x86->cr4 = CR4_PAE | 0x600 | CR4_OSXSAVE;
-	x86->xcr0 = 7;
-	x86->efer = EFER_LME | EFER_LMA;
-	x86->segment[X86_CS] =
-		(struct x86_segment_state){ .selector = 8, .attributes = 0xa09b, .limit = ~0u };
-	x86->segment[X86_SS] =
-		(struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
+	begin_flat_long_mode(x86, TABLES);
 	x86->gdtr = (struct x86_table){ BASE + GDT, 23 };
 	x86->idtr = (struct x86_table){ BASE + IDT, (GUEST_PAGE_BYTES - 1) };
 	engine_set(*ret_cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);

@@ -2,10 +2,9 @@
  * PAE paging: the four entries that a load of CR3 keeps, their reserved bits, pages of 4 KiB and
  * 2 MiB, NX, reserved bits of entries, rights, accessed and dirty flags; a task's CR3.
  */
-#include "guest.h"
+#include "page_fault.h"
 
 enum { LARGE_BYTES = 2 << 20, SCRATCH = 32, SEEN = 0x1717, OTHER_SEEN = 0x2828 };
-enum { CODE_P = 1, CODE_W = 2, CODE_U = 4, CODE_RESERVED = 8, CODE_FETCH = 16 };
 enum {
 	AT = 0x40000000,
 	AT_LARGE = 0x40200000,
@@ -41,25 +40,7 @@ static void set_directory(uint32_t gva, uint64_t entry)
 	invlpg(gva);
 }
 
-static uint32_t target;
-static void read_target(void) { (void)read32(target); }
-static void write_target(void) { write32(target, 0x77); }
-static void call_target(void) { ((void (*)(void))target)(); }
 static void load_root(void) { write_cr3(target); }
-
-static void check_fault(const char *name, void (*code)(void), uint32_t gva, uint32_t error)
-{
-	target = gva;
-	check_equal(name, (uint32_t)try_code(code), PF);
-	check_equal("its code", last.code, error);
-	check_equal("CR2", last_cr2, gva);
-}
-
-static void check_none(const char *name, void (*code)(void), uint32_t gva)
-{
-	target = gva;
-	check_equal(name, (uint32_t)try_code(code), (uint32_t)NONE);
-}
 
 static void fill_tables(void)
 {

@@ -2,10 +2,9 @@
  * 32-bit paging: two levels of 4-byte entries, pages of 4 KiB and 4 MiB, reserved bits, rights at
  * both levels with and without CR0.WP, accessed and dirty flags, what a page fault says.
  */
-#include "guest.h"
+#include "page_fault.h"
 
 enum { LARGE_BYTES = 4 << 20, SCRATCH = 64, RESERVED_21 = 1 << 21, ABOVE_4_GIB = 1 << 13 };
-enum { CODE_P = 1, CODE_W = 2, CODE_U = 4, CODE_RESERVED = 8, CODE_FETCH = 16 };
 /* The first 4 MiB are themselves, by a table; each of these is 4 MiB further on. */
 enum { AT = 0x40000000, AT_LARGE = 0x50000000, AT_USER = 0x60000000, TOP = 0xfffff000 };
 
@@ -30,25 +29,6 @@ static void set_directory(uint32_t gva, uint32_t entry)
 {
 	directory[gva >> 22] = entry;
 	invlpg(gva);
-}
-
-static uint32_t target;
-static void read_target(void) { (void)read32(target); }
-static void write_target(void) { write32(target, 0x77); }
-static void call_target(void) { ((void (*)(void))target)(); }
-
-static void check_fault(const char *name, void (*code)(void), uint32_t gva, uint32_t error)
-{
-	target = gva;
-	check_equal(name, (uint32_t)try_code(code), PF);
-	check_equal("its code", last.code, error);
-	check_equal("CR2", last_cr2, gva);
-}
-
-static void check_none(const char *name, void (*code)(void), uint32_t gva)
-{
-	target = gva;
-	check_equal(name, (uint32_t)try_code(code), (uint32_t)NONE);
 }
 
 /* As a user: code at AT_USER with the address in EAX. */

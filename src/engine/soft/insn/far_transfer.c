@@ -73,17 +73,26 @@ static int push_return(struct step *step, unsigned bytes)
 	return 0;
 }
 
+/* What a selector that has to name a segment leads to. */
+static int read_segment(struct step *step, uint16_t selector, uint64_t ret_descriptor[2],
+			struct x86_segment_state *ret)
+{
+	if (!(selector & 0xfffc))
+		return insn_general_protection(step);
+	if (insn_read_descriptor(step, selector, ret_descriptor, false))
+		return -EFAULT;
+	*ret = insn_unpack_descriptor(selector, ret_descriptor);
+	return 0;
+}
+
 /* The code segment of a gate; its selector's RPL does not count. */
 static int find_gate_code(struct step *step, uint16_t selector, struct x86_segment_state *ret)
 {
 	uint64_t descriptor[2];
 	unsigned dpl;
 
-	if (!(selector & 0xfffc))
-		return insn_general_protection(step);
-	if (insn_read_descriptor(step, selector, descriptor, false))
+	if (read_segment(step, selector, descriptor, ret))
 		return -EFAULT;
-	*ret = insn_unpack_descriptor(selector, descriptor);
 	dpl = ret->attributes >> 5 & 3;
 	if (!insn_is_code(ret) || dpl > step->state->cpl)
 		return bad_selector(step, EXC_GP, selector);
@@ -271,17 +280,13 @@ int insn_far_direct(struct step *step, bool call)
 /* FF /3 and /5: the operand is an offset and a selector. */
 int insn_far_indirect(struct step *step, bool call)
 {
-	unsigned bytes = step->insn->rex_w ? 8 : step->insn->operand_bytes;
-	uint64_t offset = 0;
-	uint64_t selector = 0;
+	unsigned bytes;
+	uint64_t offset;
+	uint16_t selector;
 
-	if (!x86_insn_has_memory(step->insn))
-		return insn_undefined(step);
-	if (soft_read(step->cpu, insn_address(step), &offset, bytes, ACCESS_READ, step->fault) ||
-	    soft_read(step->cpu, insn_address(step) + bytes, &selector, 2, ACCESS_READ,
-		      step->fault))
+	if (insn_get_far_pointer(step, &offset, &selector, &bytes))
 		return -EFAULT;
-	return far_transfer(step, (uint16_t)selector, offset, call, bytes);
+	return far_transfer(step, selector, offset, call, bytes);
 }
 
 /* ---- returns ---- */
@@ -294,11 +299,8 @@ static int find_return_code(struct step *step, uint16_t selector, uint64_t rip,
 	unsigned dpl;
 	uint64_t descriptor[2];
 
-	if (!(selector & 0xfffc))
-		return insn_general_protection(step);
-	if (insn_read_descriptor(step, selector, descriptor, false))
+	if (read_segment(step, selector, descriptor, ret))
 		return -EFAULT;
-	*ret = insn_unpack_descriptor(selector, descriptor);
 	dpl = ret->attributes >> 5 & 3;
 	if (!insn_is_code(ret) || rpl < step->state->cpl ||
 	    (ret->attributes & CODE_CONFORMING ? dpl > rpl : dpl != rpl))

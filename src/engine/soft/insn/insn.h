@@ -78,6 +78,9 @@ int insn_switch_task(struct step *step, uint16_t selector, enum task_reason reas
 /* operand.c */
 uint64_t insn_address(const struct step *step);
 int insn_get_rm(struct step *step, unsigned bytes, uint64_t *ret);
+/* An operand in memory that is an offset and a selector behind it. *ret_bytes: the offset's. */
+int insn_get_far_pointer(struct step *step, uint64_t *ret_offset, uint16_t *ret_selector,
+			 unsigned *ret_bytes);
 int insn_put_rm(struct step *step, unsigned bytes, uint64_t value);
 void insn_set_gpr(struct step *step, unsigned reg, uint64_t value, unsigned bytes);
 

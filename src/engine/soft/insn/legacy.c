@@ -147,17 +147,13 @@ int insn_arpl(struct step *step)
 /* LDS, LES, LSS, LFS, LGS: the operand is an offset and a selector. */
 int insn_load_far_pointer(struct step *step, unsigned segment)
 {
-	unsigned bytes = step->insn->rex_w ? 8 : step->insn->operand_bytes;
-	uint64_t offset = 0;
-	uint64_t selector = 0;
+	unsigned bytes;
+	uint64_t offset;
+	uint16_t selector;
 
-	if (!x86_insn_has_memory(step->insn))
-		return insn_undefined(step);
-	if (soft_read(step->cpu, insn_address(step), &offset, bytes, ACCESS_READ, step->fault) ||
-	    soft_read(step->cpu, insn_address(step) + bytes, &selector, 2, ACCESS_READ,
-		      step->fault))
+	if (insn_get_far_pointer(step, &offset, &selector, &bytes))
 		return -EFAULT;
-	if (insn_load_segment(step, segment, (uint16_t)selector))
+	if (insn_load_segment(step, segment, selector))
 		return -EFAULT;
 	insn_set_gpr(step, step->insn->reg, offset, bytes);
 	return 0;

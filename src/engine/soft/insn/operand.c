@@ -1,6 +1,8 @@
 /*
  * Operands of the instructions that are left to C: addresses, registers and memory of a ModRM byte.
  */
+#include <errno.h>
+
 #include "engine/soft/mmu/mmu.h"
 #include "address.h"
 #include "insn.h"
@@ -18,6 +20,24 @@ int insn_get_rm(struct step *step, unsigned bytes, uint64_t *ret)
 				 step->fault);
 	*ret = bytes == 8 ? step->state->gpr[step->insn->rm]
 			  : step->state->gpr[step->insn->rm] & ((1ull << 8 * bytes) - 1);
+	return 0;
+}
+
+int insn_get_far_pointer(struct step *step, uint64_t *ret_offset, uint16_t *ret_selector,
+			 unsigned *ret_bytes)
+{
+	const unsigned bytes = step->insn->rex_w ? 8 : step->insn->operand_bytes;
+	uint64_t selector = 0;
+
+	*ret_offset = 0;
+	*ret_bytes = bytes;
+	if (!x86_insn_has_memory(step->insn))
+		return insn_undefined(step);
+	if (soft_read(step->cpu, insn_address(step), ret_offset, bytes, ACCESS_READ, step->fault) ||
+	    soft_read(step->cpu, insn_address(step) + bytes, &selector, 2, ACCESS_READ,
+		      step->fault))
+		return -EFAULT;
+	*ret_selector = (uint16_t)selector;
 	return 0;
 }
 

@@ -294,6 +294,22 @@ void translate_push_register(struct translation *translation, uint8_t reg)
 	move_stack(translation, -8);
 }
 
+/*
+ * The slow path of the push must find the value again: r10 is kept across it unless it holds the
+ * address.
+ */
+void translate_push_r10(struct translation *translation)
+{
+	struct cold *cold;
+
+	emit_store(out(translation), R10, CPU(temp[2]));
+	cold = push_lookup(translation);
+	emit_load(out(translation), R10, CPU(temp[2]));
+	emit_store(out(translation), R10, pushed);
+	translate_end_access(translation, cold);
+	emit_lea(out(translation), RSP, mem(RSP, -8));
+}
+
 void translate_push_constant(struct translation *translation, uint64_t value)
 {
 	struct cold *cold = push_lookup(translation);
@@ -417,23 +433,13 @@ static void leave_odd_target(struct translation *translation)
 bool translate_indirect(struct translation *translation)
 {
 	const struct x86_insn *insn = &translation->at->insn;
-	struct cold *cold;
 
 	if (translation->code_bits != 64 || insn->prefix66 || insn->address_bytes != 8)
 		return false;
 	load_target(translation);
 	if (insn->encoding.class == X86_CLASS_PUSH_RM) {
 		emit_mov(out(translation), R10, R11);
-		/*
-		 * the slow path of the push must find the value again: r10 is kept across it unless
-		 * it holds the address
-		 */
-		emit_store(out(translation), R10, CPU(temp[2]));
-		cold = push_lookup(translation);
-		emit_load(out(translation), R10, CPU(temp[2]));
-		emit_store(out(translation), R10, pushed);
-		translate_end_access(translation, cold);
-		emit_lea(out(translation), RSP, mem(RSP, -8));
+		translate_push_r10(translation);
 		return true;
 	}
 	if (insn->encoding.class == X86_CLASS_CALL_INDIRECT) {

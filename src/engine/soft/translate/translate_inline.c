@@ -172,10 +172,7 @@ bool translate_inline_smap(struct translation *translation, bool set)
 	translate_or_else(translation, cold, CC_Z);
 	emit_rm(out(translation), OP32(0x81), set ? 1 : 4, CPU(state.rflags));
 	emit32(out(translation), set ? FLAG_AC : ~(uint32_t)FLAG_AC);
-	emit_load(out(translation), R15, cpu_mem(offsetof(struct soft_cpu, view_read) + 8 * view));
-	emit_load(out(translation), R14, cpu_mem(offsetof(struct soft_cpu, view_write) + 8 * view));
-	emit_store(out(translation), R15, CPU(read_table));
-	emit_store(out(translation), R14, CPU(write_table));
+	translate_enter_view(translation, view);
 	return true;
 }
 
@@ -264,19 +261,13 @@ void translate_flags_from_r10(struct translation *translation)
 bool translate_inline_pushf(struct translation *translation)
 {
 	const struct x86_insn *insn = &translation->at->insn;
-	struct cold *cold;
 
 	if (translation->code_bits != 64 || insn->prefix66)
 		return false;
 	translate_save_flags(translation);
 	translation->host_flags = false;
 	translate_flags_to_r10(translation);
-	emit_store(out(translation), R10, CPU(temp[2]));
-	cold = emit_lookup(translation, mem(RSP, -8), IN_REGISTERS, 8, false, true);
-	emit_load(out(translation), R10, CPU(temp[2]));
-	emit_store(out(translation), R10, pushed);
-	translate_end_access(translation, cold);
-	emit_lea(out(translation), RSP, mem(RSP, -8));
+	translate_push_r10(translation);
 	return true;
 }
 

@@ -208,6 +208,7 @@ void translate_or_else(struct translation *translation, struct cold *cold, uint8
 void translate_push_register(struct translation *translation, uint8_t reg);
 void translate_push_return(struct translation *translation);
 void translate_push_constant(struct translation *translation, uint64_t value);
+void translate_push_r10(struct translation *translation); /* flags are saved, or left there */
 void translate_pop_register(struct translation *translation, uint8_t reg);
 void translate_leave_frame(struct translation *translation);
 void translate_return_near(struct translation *translation, unsigned extra);
@@ -237,6 +238,8 @@ bool translate_read_control(struct translation *translation);
 /* translate_level.c */
 bool translate_syscall(struct translation *translation);
 bool translate_sysret(struct translation *translation);
+/* The tables of a view (enum view) become those that are looked up in. */
+void translate_enter_view(struct translation *translation, unsigned view);
 
 /* translate_strip.c */
 bool translate_strip(struct translation *translation, uint8_t cc);

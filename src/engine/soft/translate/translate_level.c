@@ -65,15 +65,20 @@ static void set_byte(struct translation *translation, struct host_mem at, uint8_
 	emit8(out(translation), value);
 }
 
+void translate_enter_view(struct translation *translation, unsigned view)
+{
+	emit_load(out(translation), R15, cpu_mem(offsetof(struct soft_cpu, view_read) + 8 * view));
+	emit_load(out(translation), R14, cpu_mem(offsetof(struct soft_cpu, view_write) + 8 * view));
+	emit_store(out(translation), R15, CPU(read_table));
+	emit_store(out(translation), R14, CPU(write_table));
+}
+
 /* soft_select_view(), where no buffers are to be cleared. */
 static void enter_level(struct translation *translation, uint8_t cpl, unsigned view)
 {
 	set_byte(translation, CPU(state.cpl), cpl);
 	set_byte(translation, CPU(in_user_view), cpl == USER);
-	emit_load(out(translation), R15, cpu_mem(offsetof(struct soft_cpu, view_read) + 8 * view));
-	emit_load(out(translation), R14, cpu_mem(offsetof(struct soft_cpu, view_write) + 8 * view));
-	emit_store(out(translation), R15, CPU(read_table));
-	emit_store(out(translation), R14, CPU(write_table));
+	translate_enter_view(translation, view);
 }
 
 /* RFLAGS becomes r10, which has no bit that is reserved. Uses r11. */
