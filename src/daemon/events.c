@@ -1,8 +1,11 @@
 /* See events.h. */
 #include "events.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <time.h>
+
+#include "lib/check.h"
 
 enum { RETRY_MS = 500, UNTIDY = 1000 };
 
@@ -12,6 +15,14 @@ int64_t events_wall_ms(void)
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void check_events(const struct events *events)
+{
+	assert(json_is_array(events->waiting));
+	assert(json_array_size(events->waiting) <= EVENTS_WAITING);
+	for (size_t n = 0; n < json_array_size(events->waiting); n++)
+		assert(json_is_string(json_array_get(events->waiting, n)));
 }
 
 static void events_retry(void *context);
@@ -86,6 +97,7 @@ void events_tell(struct events *events, const char *kind, const char *subject, j
 	else
 		events->lost++;
 	free(text);
+	CHECK(check_events(events));
 	pass_on(events);
 }
 

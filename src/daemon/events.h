@@ -41,5 +41,7 @@ void events_tell(struct events *events, const char *kind, const char *subject, j
 /* Is called whenever there is something new, until it is removed. */
 void events_add_reader(struct events *events, struct events_reader *reader);
 void events_remove_reader(struct events *events, struct events_reader *reader);
+/* Invariant 1, and that what waits are texts. */
+void check_events(const struct events *events);
 /* Milliseconds since 1970. */
 int64_t events_wall_ms(void);

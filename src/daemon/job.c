@@ -1,6 +1,7 @@
 /* See job.h. */
-#include "job.h"
+#include "job_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -13,31 +14,21 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "lib/check.h"
 
 enum { PIECE_BYTES = 1 << 16 };
-enum { OUTPUT, ERRORS, PIPES };
 /* What a pipe holds is read in as many; what is written meanwhile by others is not waited for. */
 enum { LAST_PIECES = 64 };
 
-struct pipe_end { struct job *job; struct loop_source source; };
-
-struct job {
-	struct loop *loop;
-	struct job_plan plan;
-	pid_t pid;
-	struct loop_source process;
-	struct pipe_end end[PIPES];
-	struct loop_source input;
-	char *input_bytes; /* what is left of it begins at input_at */
-	size_t input_at, input_size;
-	char *output;
-	size_t output_used, output_room;
-	char errors[JOB_ERROR_BYTES + 1];
-	size_t errors_used;
-	bool is_cut, has_exited;
-	int code;
-	int error_file; /* of one that leaves others; else -1 */
-};
+void check_job(const struct job *job)
+{
+	assert(job->output_used <= JOB_OUTPUT_BYTES);
+	assert(job->output ? job->output_used < job->output_room : !job->output_used);
+	assert(!job->output || !job->output[job->output_used]);
+	assert(job->errors_used <= JOB_ERROR_BYTES && !job->errors[job->errors_used]);
+	assert(job->input_at <= job->input_size);
+	assert(job->error_file < 0 || job->plan.leaves_others);
+}
 
 static void source_close(struct loop *loop, struct loop_source *source)
 {
@@ -160,6 +151,7 @@ static bool take_piece(struct pipe_end *end)
 	else
 		for (ssize_t n = 0; n < got; n++)
 			keep_error(job, data[n]);
+	CHECK(check_job(job));
 	return true;
 }
 
@@ -207,6 +199,7 @@ static void input_ready(void *context, uint32_t events)
 		return;
 	if (put > 0)
 		job->input_at += (size_t)put;
+	CHECK(check_job(job));
 	if (put < 0 || job->input_at == job->input_size)
 		source_close(job->loop, &job->input);
 }

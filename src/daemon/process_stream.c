@@ -1,6 +1,7 @@
 /* See process_stream.h. */
-#include "process_stream.h"
+#include "process_stream_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -15,34 +16,25 @@
 #include <unistd.h>
 
 #include "child.h"
-#include "websocket.h"
+#include "lib/check.h"
 
-enum { PIECE_BYTES = 16384, TERMINAL_BYTES = 64, IN_BYTES = WEBSOCKET_FRAME_BYTES + 64 };
-enum channel { CHANNEL_INPUT, CHANNEL_OUTPUT, CHANNEL_ERRORS, CHANNEL_END, CHANNEL_SIZE };
-enum { OUTPUT, ERRORS, OUTPUTS };
+enum { PIECE_BYTES = 16384, TERMINAL_BYTES = 64 };
 /* What a pipe holds is read in as many; what is written meanwhile by others is not waited for. */
 enum { LAST_PIECES = 64 };
 
-struct watched { struct loop_source source; uint32_t wanted; bool is_there; };
+void check_stream(const struct process_stream *stream)
+{
+	const size_t waits = stream->out_used - stream->out_at;
 
-struct outlet { struct process_stream *stream; struct watched watched; enum channel channel; };
-
-struct process_stream {
-	struct process_stream_plan plan;
-	pid_t pid;
-	struct watched socket, process, input;
-	struct outlet outlet[OUTPUTS];
-	uint8_t in[IN_BYTES]; /* of the client, not understood yet */
-	size_t in_used;
-	enum channel channel; /* of the message whose frames come */
-	uint8_t pending[WEBSOCKET_FRAME_BYTES]; /* for the process */
-	size_t pending_at, pending_used;
-	bool input_ends;
-	uint8_t *out; /* for the client */
-	size_t out_at, out_used, out_room;
-	bool has_exited, closes;
-	int code;
-};
+	assert(stream->out_at <= stream->out_used && stream->out_used <= stream->out_room);
+	assert(stream->pending_at <= stream->pending_used);
+	assert(stream->pending_used <= sizeof(stream->pending));
+	assert(stream->in_used <= sizeof(stream->in));
+	if (stream->socket.wanted & EPOLLIN)
+		assert(!stream->closes && !stream->pending_used && waits < STREAM_BYTES);
+	for (unsigned n = 0; n < OUTPUTS; n++)
+		assert(!stream->outlet[n].watched.wanted || waits < STREAM_BYTES);
+}
 
 /* ---- what is waited for ---- */
 
@@ -192,8 +184,10 @@ static bool write_out(struct process_stream *stream)
  */
 static void settle(struct process_stream *stream)
 {
-	if (write_out(stream))
-		want_all(stream);
+	if (!write_out(stream))
+		return;
+	want_all(stream);
+	CHECK(check_stream(stream));
 }
 
 /* ---- of the process ---- */

@@ -111,3 +111,5 @@ void slot_tell(struct slot_server *server);
  */
 bool slot_server_may_sleep(struct slot_server *server);
 void slot_server_wakes(struct slot_server *server, bool rung);
+/* As many requests are this side's as slots are busy: invariant 1, whatever the client writes. */
+void check_slot_server(const struct slot_server *server);

@@ -6,6 +6,21 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/check.h"
+
+void check_slot_server(const struct slot_server *server)
+{
+	uint32_t busy = 0;
+
+	assert(server->queue);
+	assert(server->slots && server->slots <= SLOTS_MAX);
+	for (unsigned n = 0; n < SLOTS_MAX; n++) {
+		assert(!server->busy[n] || n < server->slots);
+		busy += server->busy[n];
+	}
+	assert(server->taken - server->answered == busy);
+}
+
 int slot_take(struct slot_server *server, struct slot_request *ret)
 {
 	const struct slot_requests *requests = &server->queue->requests;
@@ -22,6 +37,7 @@ int slot_take(struct slot_server *server, struct slot_request *ret)
 		return -EBADMSG;
 	server->taken++;
 	server->busy[ret->slot] = true;
+	CHECK(check_slot_server(server));
 	return 1;
 }
 
@@ -36,6 +52,7 @@ void slot_answer(struct slot_server *server, unsigned slot, int32_t result)
 	server->answered++;
 	__atomic_store_n(&replies->written, server->answered, __ATOMIC_RELEASE);
 	server->answers = true;
+	CHECK(check_slot_server(server));
 }
 
 void slot_tell(struct slot_server *server)

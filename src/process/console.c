@@ -11,7 +11,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/check.h"
+
 enum { PIECE_BYTES = 512, COPY_BYTES = 65536 };
+
+void check_console(const struct console *console)
+{
+	assert(console->held_first < CONSOLE_HELD_BYTES);
+	assert(console->held_bytes <= CONSOLE_HELD_BYTES);
+	assert(console->fd >= 0 || !console->held_bytes);
+	assert(!console->is_file || (!console->held_bytes && !console->filters));
+	assert(console->filter.used <= sizeof(console->filter.token));
+}
 
 void console_open(struct console *console, enum console_kind kind, int fd, uint64_t limit_bytes)
 {
@@ -145,6 +156,7 @@ void console_push(struct console *console)
 		say_lost(console);
 		console_push(console);
 	}
+	CHECK(check_console(console));
 }
 
 bool console_has_room(const struct console *console, size_t bytes)

@@ -45,3 +45,5 @@ bool console_has_room(const struct console *console, size_t bytes);
 int console_waits_for(const struct console *console);
 /* What is held goes to a reader that takes it. */
 void console_finish(struct console *console);
+/* Invariant 2, and of its filter that it keeps one token. */
+void check_console(const struct console *console);

@@ -11,6 +11,7 @@
 
 #include "hub_internal.h"
 #include "hub_line.h"
+#include "lib/check.h"
 
 enum { LONELY_MS = 5000 };
 
@@ -479,6 +480,7 @@ static bool hub_turn(struct hub *hub)
 	if (polls[0].revents)
 		accept_line(hub);
 	look_again(hub);
+	CHECK(check_hub(hub));
 	return hub->ports || hub_now_ms() - hub->lonely_ms < LONELY_MS;
 }
 

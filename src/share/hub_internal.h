@@ -118,6 +118,9 @@ struct hub {
 
 int64_t hub_now_ms(void);
 
+/* hub_check.c: after each turn. */
+void check_hub(const struct hub *hub);
+
 /* ---- decisions.c ---- */
 
 /* Whether a port may offer, or see and open, what it has joined as. */

@@ -1,6 +1,6 @@
 /*
  * The invariants of small things that a machine consists of, each broken: check_*() sees it. Guest
- * memory, interrupt controllers, the list of units, the life as its broker sees it.
+ * memory, interrupt controllers, the list of units, the life as its broker sees it, the console.
  */
 #include <stdlib.h>
 
@@ -8,6 +8,7 @@
 #include "chipset/ioapic.h"
 #include "chipset/pic.h"
 #include "memory/memory.h"
+#include "process/console.h"
 #include "process/life.h"
 #include "vm/unit_list.h"
 #include "x86/apic.h"
@@ -199,11 +200,50 @@ static unsigned of_units_and_life(void)
 	return missed + CAUGHT_MISSED("life", check_life_of, &life, of_life);
 }
 
+/* ---- a console whose reader has not taken all ---- */
+
+static struct console *console_in(void *console) { return console; }
+static void check_console_of(void *console) { check_console(console); }
+static void held_from_nowhere(void *console)
+{
+	console_in(console)->held_first = CONSOLE_HELD_BYTES;
+}
+static void more_held_than_may_be(void *console)
+{
+	console_in(console)->held_bytes = CONSOLE_HELD_BYTES + 1;
+}
+static void held_for_nobody(void *console) { console_in(console)->fd = -1; }
+static void held_for_a_file(void *console) { console_in(console)->is_file = true; }
+static void more_than_a_token(void *console)
+{
+	console_in(console)->filter.used = FILTER_TOKEN_BYTES + 1;
+}
+
+static const struct spoiling of_console[] = {
+	{ "what is held from beyond its end", held_from_nowhere },
+	{ "more held than may be", more_held_than_may_be },
+	{ "what is held for nobody", held_for_nobody },
+	{ "what is held for a file", held_for_a_file },
+	{ "more than a token", more_than_a_token },
+};
+
+static unsigned of_the_console(void)
+{
+	struct console *console = calloc(1, sizeof(*console));
+	unsigned missed;
+
+	console->held_bytes = 9;
+	missed = CAUGHT_MISSED("console", check_console_of, console, of_console);
+	free(console);
+	return missed;
+}
+
 int main(void)
 {
 	unsigned missed = of_guest_memory();
 
 	missed += of_controllers();
 	missed += of_units_and_life();
+	missed += of_the_console();
 	return missed != 0;
 }

@@ -1,6 +1,7 @@
 /* See switch.h. One thread, one poll. */
-#include "switch.h"
+#include "switch_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -8,6 +9,8 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "lib/check.h"
 
 enum {
 	FLOOD_PER_S = 2000,
@@ -21,37 +24,38 @@ enum {
 	NS_PER_US = 1000,
 	TURN_FRAMES = 16,
 	GROUP = 1,
-	NOBODY = -1,
 };
 
-struct message {
-	struct net_frame frame;
-	uint8_t data[NET_FRAME_BYTES];
-};
+static void check_port(const struct hub *hub, const struct port *port)
+{
+	if (port->fd == NOBODY)
+		assert(!port->has_joined);
+	for (unsigned n = 0; port->has_joined && n < SWITCH_PORTS; n++)
+		assert(&hub->port[n] == port || !hub->port[n].has_joined ||
+		       memcmp(hub->port[n].mac, port->mac, NET_MAC_BYTES));
+	assert(port->stalled_us >= 0);
+	if (port->to == NOBODY)
+		return;
+	assert(port->has_joined);
+	assert(port->to >= 0 && port->to < SWITCH_PORTS && &hub->port[port->to] != port);
+	assert(hub->port[port->to].has_joined);
+	assert(port->bytes >= sizeof(port->message.frame) && port->bytes <= sizeof(port->message));
+	assert(port->turn && port->turn <= hub->turns);
+	for (unsigned n = 0; n < SWITCH_PORTS; n++)
+		assert(&hub->port[n] == port || hub->port[n].to == NOBODY ||
+		       hub->port[n].turn != port->turn);
+}
 
-struct port {
-	int fd; /* NOBODY: there is none */
-	bool has_joined, is_slow;
-	uint8_t mac[NET_MAC_BYTES];
-	int64_t flood_ms; /* when its second began */
-	unsigned flooded;
-	/* for how long it has waited for others in this second, which began at stall_ms */
-	int64_t stall_ms, stalled_us;
-	/* what the port at `to` has not taken yet, and when its turn is */
-	int to;
-	int64_t since_us;
-	uint64_t turn;
-	size_t bytes;
-	struct message message;
-};
+void check_switch(const struct hub *hub)
+{
+	unsigned ports = 0;
 
-struct hub {
-	int listen_fd;
-	int64_t lonely_ms;
-	unsigned ports;
-	uint64_t turns;
-	struct port port[SWITCH_PORTS];
-};
+	for (unsigned n = 0; n < SWITCH_PORTS; n++) {
+		check_port(hub, &hub->port[n]);
+		ports += hub->port[n].fd != NOBODY;
+	}
+	assert(ports == hub->ports);
+}
 
 static int64_t now_us(void)
 {
@@ -305,6 +309,7 @@ static bool hub_turn(struct hub *hub)
 	take_messages(hub, has_some);
 	if (polls[0].revents)
 		accept_port(hub);
+	CHECK(check_switch(hub));
 	return hub->ports || now_ms() - hub->lonely_ms < LONELY_MS;
 }
 
