@@ -96,7 +96,8 @@ static void print_system(void)
 	printf("\n");
 	if (!landlock)
 		printf("landlock     not there: the lists of system calls and the namespaces keep "
-		       "processes from files\n");
+		       "processes from files, but for the keeper, and disks while they are "
+		       "opened\n");
 	else
 		printf("landlock     version %d%s\n", landlock,
 		       landlock < 6 ? ": does not keep signals in (6 does); the lists of calls do"
@@ -104,7 +105,8 @@ static void print_system(void)
 	printf("namespaces   %s; %s\n",
 	       first_line("/proc/sys/user/max_user_namespaces", text)[0] ? text : "none",
 	       lockdown_has_namespaces() ? "each process of a machine has its own"
-					 : "not permitted: the lists of system calls hold alone");
+					 : "not permitted: the lists of system calls and Landlock "
+					   "hold alone; net processes may look at files");
 	print_group();
 }
 

@@ -7,13 +7,15 @@
  * Left out: who keeps the user's rights and reads nothing that a guest writes, the supervisors and
  * joiners; the broker, which has no code of a guest's beside it.
  *
- * usage: drill_test ROLE...   This program is its own machine, disk and net process: --role=NAME.
+ * usage: drill_test [--without landlock|namespaces]... ROLE...   As on a host that has none of it.
+ *                             This program is its own machine, disk and net process: --role=NAME.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/io_uring.h>
 #include <sched.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -421,18 +423,41 @@ static const char *name_of(unsigned act)
 }
 
 /*
- * The Internet is what a net process is for, and local sockets a relay. Where the kernel has no
- * Landlock nothing keeps the keeper to its folders, as `umbra doctor` says.
+ * What succeeds on hosts that have less, as isolation.md and `umbra doctor` say. Where the kernel
+ * has no Landlock nothing keeps the keeper to its folders.
  */
+static const struct weaker { enum role role; bool has_landlock; const char *act; } weaker[] = {
+	{ ROLE_NET, true, "newfstatat a file" },
+	{ ROLE_NET, false, "newfstatat a file" },
+	{ ROLE_NET, false, "openat a file of the user" },
+	{ ROLE_NET, false, "open a file by the way up" },
+	{ ROLE_RELAY, false, "connect to an abstract name" },
+};
+
+static bool is_weaker(enum role role, unsigned act)
+{
+	const bool has_landlock = lockdown_landlock_version();
+
+	if (role == ROLE_KEEPER && !has_landlock)
+		return true;
+	if (lockdown_has_namespaces())
+		return false;
+	for (unsigned n = 0; n < sizeof(weaker) / sizeof(weaker[0]); n++)
+		if (weaker[n].role == role && weaker[n].has_landlock == has_landlock &&
+		    !strcmp(weaker[n].act, name_of(act)))
+			return true;
+	return false;
+}
+
+/* The Internet is what a net process is for, and local sockets a relay. */
 static bool is_its_right(enum role role, unsigned act)
 {
 	const long family = act < CALL_ACTS && call_acts[act].number == SYS_socket
 				    ? call_acts[act].arguments[0]
 				    : AF_UNSPEC;
 
-	if (role == ROLE_KEEPER && !lockdown_landlock_version())
-		return true;
-	return (role == ROLE_NET && (family == AF_INET || family == AF_INET6)) ||
+	return is_weaker(role, act) ||
+	       (role == ROLE_NET && (family == AF_INET || family == AF_INET6)) ||
 	       (role == ROLE_RELAY && family == AF_UNIX);
 }
 
@@ -539,6 +564,38 @@ static void expect(const char *what, bool good)
 	failures += !good;
 }
 
+/* ---- a host that has less ---- */
+
+static bool refuse(scmp_filter_ctx filter, int error, const char *call)
+{
+	return !seccomp_rule_add(filter, SCMP_ACT_ERRNO((uint32_t)error),
+				 seccomp_syscall_resolve_name(call), 0);
+}
+
+/* clone() is what a process is made by: with namespaces of its own it fails. */
+static bool refuse_namespaces(scmp_filter_ctx filter)
+{
+	return refuse(filter, EPERM, "unshare") && refuse(filter, ENOSYS, "clone3") &&
+	       !seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM),
+				 seccomp_syscall_resolve_name("clone"), 1,
+				 SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NEWUSER, CLONE_NEWUSER));
+}
+
+/* For this process and all that it starts. */
+static bool do_without(const char *what)
+{
+	const scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+	bool good = filter && (strcmp(what, "landlock")
+				       ? refuse_namespaces(filter)
+				       : refuse(filter, ENOSYS, "landlock_create_ruleset"));
+
+	good = good && !seccomp_load(filter);
+	seccomp_release(filter);
+	if (!good)
+		return false;
+	return strcmp(what, "landlock") ? !lockdown_has_namespaces() : !lockdown_landlock_version();
+}
+
 int main(int argc, char **argv)
 {
 	static const char role_word[] = "--role=";
@@ -550,6 +607,9 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strncmp(argv[1], role_word, strlen(role_word)))
 		return role_find(argv[1] + strlen(role_word), &role) ? EXIT_BROKEN
 								     : lost_process(role);
+	for (; argc > 2 && !strcmp(argv[1], "--without"); argv += 2, argc -= 2)
+		if (!do_without(argv[2]))
+			return 2;
 	make_grants();
 	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, grants.fd[GRANT_RINGS], 0);
 	if (shared == MAP_FAILED || grants.fd[GRANT_PLAN] < 0 || !mkdtemp(folder))
