@@ -19,6 +19,8 @@ int verb_exec(int argc, char **argv);
 int verb_copy(int argc, char **argv);
 int verb_console(int argc, char **argv);
 int verb_screenshot(int argc, char **argv);
+/* far_verb.c */
+int verb_far(int argc, char **argv);
 /* listen_verb.c */
 int verb_listen(int argc, char **argv);
 int verb_save(int argc, char **argv);

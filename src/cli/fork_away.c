@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +20,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "place.h"
 #include "save_machine.h"
 #include "wire/parcel.h"
 #include "wire_line.h"
@@ -55,30 +55,6 @@ static void pause_ns(uint64_t nanoseconds)
 					.tv_nsec = (long)(nanoseconds % 1000000000) };
 
 	nanosleep(&pause, NULL);
-}
-
-/* ---- the connection ---- */
-
-/* -errno, -EHOSTUNREACH: nobody of that name. */
-static int connect_to(const struct sending *sending)
-{
-	const struct addrinfo wanted = { .ai_socktype = SOCK_STREAM };
-	struct addrinfo *found = NULL;
-	int fd = -EHOSTUNREACH;
-
-	if (getaddrinfo(sending->host, sending->port, &wanted, &found))
-		return -EHOSTUNREACH;
-	for (struct addrinfo *at = found; at && fd < 0; at = at->ai_next) {
-		fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, 0);
-		if (fd >= 0 && connect(fd, at->ai_addr, at->ai_addrlen)) {
-			const int error = -errno;
-
-			close(fd);
-			fd = error;
-		}
-	}
-	freeaddrinfo(found);
-	return fd;
 }
 
 /* ---- pieces ---- */
@@ -169,7 +145,7 @@ static int send_on(struct sending *sending, const struct wire_line *line)
 static int try_once(struct sending *sending)
 {
 	struct wire_line line;
-	int fd = connect_to(sending);
+	int fd = place_connect(sending->host, sending->port);
 	int error = fd < 0 ? fd : wire_line_open(fd, false, sending->key, &line);
 
 	if (error)

@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,11 +27,12 @@
 
 #include "cli.h"
 #include "control/names.h"
+#include "place.h"
 #include "wire/parcel.h"
 #include "wire_line.h"
 
-enum { CONNECTIONS = 8, BACKLOG = 16, PATH_BYTES = 4096, OLD_S = 3600, MEMORY_TIMES = 5 };
-enum { OTHER_BYTES = 64 << 20, HOST_BYTES = 256, SERVICE_BYTES = 32, OUTPUT_BYTES = 4096 };
+enum { CONNECTIONS = 8, PATH_BYTES = 4096, OLD_S = 3600, MEMORY_TIMES = 5 };
+enum { OTHER_BYTES = 64 << 20, OUTPUT_BYTES = 4096 };
 static const char default_port[] = "4640";
 static const char prefix[] = "umbra-parcel-";
 
@@ -283,76 +283,22 @@ static void remove_old(const char *folder)
 
 /* ---- listening ---- */
 
-/* ADDRESS:PORT, PORT or nothing, as two texts. */
-static int parse_place(const char *place, char host[HOST_BYTES], char port[SERVICE_BYTES])
-{
-	const char *colon = place ? strrchr(place, ':') : NULL;
-	const char *service = colon ? colon + 1 : place;
-	const int bytes = colon ? (int)(colon - place) : 0;
-
-	if (bytes >= HOST_BYTES || (service && strlen(service) >= SERVICE_BYTES) ||
-	    (service && !*service))
-		return -EINVAL;
-	snprintf(host, HOST_BYTES, "%.*s", bytes, bytes ? place : "");
-	if (!bytes)
-		snprintf(host, HOST_BYTES, "127.0.0.1");
-	snprintf(port, SERVICE_BYTES, "%s", service ? service : default_port);
-	return 0;
-}
-
-static int bind_to(const char *host, const char *port)
-{
-	const struct addrinfo wanted = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
-	struct addrinfo *found = NULL;
-	const int one = 1;
-	int fd = -EADDRNOTAVAIL;
-
-	if (getaddrinfo(host, port, &wanted, &found))
-		return -EADDRNOTAVAIL;
-	fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-	    bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, BACKLOG)) {
-		const int error = -errno;
-
-		if (fd >= 0)
-			close(fd);
-		fd = error;
-	}
-	freeaddrinfo(found);
-	return fd;
-}
-
-static void say_place(int fd)
-{
-	struct sockaddr_storage address;
-	socklen_t bytes = sizeof(address);
-	char host[HOST_BYTES];
-	char port[SERVICE_BYTES];
-
-	if (!getsockname(fd, (struct sockaddr *)&address, &bytes) &&
-	    !getnameinfo((struct sockaddr *)&address, bytes, host, sizeof(host), port, sizeof(port),
-			 NI_NUMERICHOST | NI_NUMERICSERV))
-		printf("listens at %s:%s\n", host, port);
-	fflush(stdout);
-}
-
 static int begin(struct listen *listen)
 {
-	char host[HOST_BYTES];
-	char port[SERVICE_BYTES];
-	int error = parse_place(listen->place, host, port);
+	struct place place;
+	int error = place_parse(listen->place, default_port, &place);
 
 	if (error)
 		return complain(EXIT_USAGE, "not ADDRESS:PORT", listen->place,
 				"say for example 127.0.0.1:4640");
-	listen->socket = bind_to(host, port);
+	listen->socket = place_listen(&place);
 	if (listen->socket < 0)
-		return complain(EXIT_USAGE, strerror(-listen->socket), listen->place ?: port,
+		return complain(EXIT_USAGE, strerror(-listen->socket), listen->place ?: place.port,
 				"name an address of this host, and a port where nobody listens");
 	listen->most_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) *
 				     MEMORY_TIMES +
 			     OTHER_BYTES;
-	say_place(listen->socket);
+	place_say(listen->socket);
 	return 0;
 }
 

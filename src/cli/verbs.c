@@ -60,6 +60,7 @@ static const struct verb verbs[] = {
 	  .run = verb_screenshot,
 	  .operand = OPERAND_MACHINE,
 	  .about = "writes what is on a guest's screen" },
+	{ .name = "far", .run = verb_far, .about = "shares a disk with another host" },
 	{ .name = "bus",
 	  .run = verb_bus,
 	  .operand = OPERAND_MACHINE,

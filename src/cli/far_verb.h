@@ -1,0 +1,18 @@
+/* The two sides of umbra far. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "wire_line.h"
+
+struct far_choice {
+	/* serve: the disk, its format, and where; reach: MACHINE/NAME, and where */
+	const char *what, *format, *place;
+	bool read_only;
+	uint8_t key[WIRE_KEY_BYTES];
+};
+
+/* Until a signal ends it; the exit code. */
+int far_serve(const struct far_choice *choice);
+int far_reach(const struct far_choice *choice);
